@@ -1,0 +1,145 @@
+// Package configs is drover's configuration: one YAML file a daemon, read
+// strictly. The types in this file are the whole of it: the loader, the JSON
+// schema and the checks are made from them.
+//
+// A `default` tag is the value of a key that is left out, `desc` what the schema
+// says about it, `min`, `max` and `enum` its bounds.
+package configs
+
+import "time"
+
+// Config is one file.
+type Config struct {
+	Version     int                   `yaml:"version" default:"1" enum:"1" desc:"the version of this file's format"`
+	DataDir     string                `yaml:"data_dir" default:".drover" desc:"where the daemon keeps what must outlive it; relative to this file; one daemon at a time"`
+	Drain       Duration              `yaml:"drain" default:"30s" min:"0s" max:"24h" desc:"how long a stop waits for what is in flight, before it is cut short and given back"`
+	Log         Log                   `yaml:"log" desc:"what is logged, and how"`
+	Connections map[string]Connection `yaml:"connections" desc:"where messages come from, by a name of your choice; without any, functions use the embedded NATS server"`
+	Apps        map[string]App        `yaml:"apps" desc:"directories of code whose functions share a pool of worker processes, by a name of your choice"`
+	Functions   map[string]Function   `yaml:"functions" required:"true" desc:"what runs, by a name of your choice"`
+
+	// File is the path that the configuration was read from; empty if none.
+	File string `yaml:"-"`
+}
+
+// Log is what is logged, and how.
+type Log struct {
+	Level  string `yaml:"level" default:"info" enum:"debug,info,warn,error" desc:"the least level that is logged"`
+	Format string `yaml:"format" default:"auto" enum:"auto,text,json" desc:"auto is text on a terminal and json elsewhere"`
+}
+
+// Connection is a way to a source. Which keys it may have follows from its kind,
+// which is the key `nats` so far.
+type Connection struct {
+	NATS        Strings `yaml:"nats" desc:"embedded, or the URLs of a cluster's servers"`
+	Credentials Secret  `yaml:"credentials" desc:"the contents of a .creds file; usually file:PATH"`
+	NKey        Secret  `yaml:"nkey" desc:"an nkey seed; usually file:PATH"`
+	Token       Secret  `yaml:"token" desc:"an access token"`
+	User        string  `yaml:"user" desc:"a user name"`
+	Password    Secret  `yaml:"password" desc:"the user's password"`
+	TLS         *TLS    `yaml:"tls" desc:"how the connection is encrypted; a tls:// URL alone uses the machine's roots"`
+
+	Listen   string   `yaml:"listen" default:"127.0.0.1:0" desc:"embedded only: where other programs reach the server; port 0 picks a free one; off for nobody"`
+	Sync     Duration `yaml:"sync" default:"2m" min:"0s" max:"1h" desc:"embedded only: how often the store is synced to disk; 0s is after each write, which survives a power cut, and is slow"`
+	MaxStore Size     `yaml:"max_store" default:"0B" desc:"embedded only: the most that the store may hold; 0B is three quarters of the free disk"`
+
+	Line Position `yaml:"-"`
+}
+
+// TLS is how a connection is encrypted. All are PEM texts, usually file:PATH.
+type TLS struct {
+	CA         string `yaml:"ca" desc:"the roots that the server's certificate is checked against"`
+	Cert       string `yaml:"cert" desc:"the client's certificate"`
+	Key        Secret `yaml:"key" desc:"the client's key"`
+	ServerName string `yaml:"server_name" desc:"the name that the server's certificate must have, where it is not the URL's host"`
+}
+
+// App is a directory of code and the pool of worker processes that runs it.
+type App struct {
+	Path        string `yaml:"path" required:"true" desc:"the directory, or one file in it; relative to this file"`
+	Interpreter string `yaml:"interpreter" desc:"the Python to run; else $VIRTUAL_ENV, else .venv beside the app, else python3"`
+	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else one a core"`
+	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"threads a process for functions that are not async; 0 is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else 1"`
+
+	Line Position `yaml:"-"`
+}
+
+// Function is what runs: messages from a trigger through a handler.
+type Function struct {
+	Trigger     Trigger  `yaml:"trigger" required:"true" desc:"where the messages come from: exactly one kind"`
+	Handler     Handler  `yaml:"handler" required:"true" desc:"what runs the function: exactly one kind"`
+	Concurrency int      `yaml:"concurrency" default:"0" min:"0" max:"1000000" desc:"the most messages in flight at once in this instance; 0 is the handler's default"`
+	Prefetch    Prefetch `yaml:"prefetch" default:"auto" desc:"messages held ready beyond those in flight; auto follows the measured rate, about a tenth of a second's worth"`
+	Timeout     Duration `yaml:"timeout" default:"5m" min:"1ms" max:"24h" desc:"how long one attempt may take"`
+	MaxBody     Size     `yaml:"max_body" default:"1MiB" min:"0B" max:"64MiB" desc:"a larger message is rejected unseen"`
+	Retry       Retry    `yaml:"retry" desc:"what follows a failed attempt"`
+
+	Line Position `yaml:"-"`
+}
+
+// Retry is what follows a failed attempt: a delay that doubles from Initial to
+// Max, spread by Jitter, until MaxAttempts are used up.
+type Retry struct {
+	MaxAttempts int      `yaml:"max_attempts" default:"5" min:"1" max:"1000" desc:"attempts before a message goes to the dead letters"`
+	Initial     Duration `yaml:"initial" default:"1s" min:"0s" max:"24h" desc:"the delay after the first failure; it doubles with each"`
+	Max         Duration `yaml:"max" default:"5m" min:"0s" max:"24h" desc:"the longest delay"`
+	Jitter      float64  `yaml:"jitter" default:"0.2" min:"0" max:"1" desc:"how much a delay is spread, as a part of it: 0.2 is a fifth up or down"`
+}
+
+// Trigger is where messages come from. Exactly one kind is set.
+type Trigger struct {
+	NATS *NATSTrigger `yaml:"nats" desc:"a NATS JetStream consumer"`
+}
+
+// NATSTrigger is a durable pull consumer of a JetStream stream.
+type NATSTrigger struct {
+	Connection  string   `yaml:"connection" desc:"one of connections; may be left out where there is only one"`
+	Stream      string   `yaml:"stream" desc:"the stream; by default the function's name"`
+	Subject     string   `yaml:"subject" desc:"the subject that is consumed; by default the function's name where the stream is made, else all that the consumer has"`
+	Consumer    string   `yaml:"consumer" desc:"the durable consumer; by default the function's name"`
+	Create      *bool    `yaml:"create" desc:"make the stream and the consumer where they are missing; by default true with the embedded server, false elsewhere"`
+	AckWait     Duration `yaml:"ack_wait" default:"30s" min:"100ms" max:"24h" desc:"how long the server waits for a sign of life before it lends the message again; drover gives one every third of it"`
+	OrderingTok int      `yaml:"ordering_token" default:"0" min:"0" max:"64" desc:"the subject's token, counted from 1, whose messages are handled one at a time and in order; 0 is no order"`
+	DeadLetters string   `yaml:"dead_letters" desc:"the stream for rejected messages; by default the stream's name with -DEAD"`
+}
+
+// Handler is what runs a function. Exactly one kind is set.
+type Handler struct {
+	Go     string         `yaml:"go" desc:"the name of a Go function that the program registered"`
+	Python *PythonHandler `yaml:"python" desc:"a Python function in a pool of worker processes"`
+}
+
+// PythonHandler is a Python function. Either App names an entry of apps, or Path
+// makes an app of its own, together with all functions of the same path.
+type PythonHandler struct {
+	App      string `yaml:"app" desc:"one of apps"`
+	Module   string `yaml:"module" desc:"the module to import, such as billing.jobs; by default the file that path names, else function_app"`
+	Function string `yaml:"function" desc:"the function in the module; by default the name in this file"`
+
+	Path        string `yaml:"path" desc:"in place of app: the directory of the code, or one file in it; relative to this file"`
+	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
+	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
+	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
+}
+
+// Position is a place in the file, for errors that are found later; the zero
+// Position is nowhere.
+type Position struct{ Line, Column int }
+
+// Duration is a time.Duration written as 1m30s.
+type Duration time.Duration
+
+// Size is a number of bytes written as 512KiB or 1MiB (or kB, MB: powers of 1000).
+type Size int64
+
+// Secret is a text that is never printed: its String and its JSON are ***.
+type Secret string
+
+// Strings is a list, or one text alone.
+type Strings []string
+
+// Prefetch is a number, or auto, which is -1.
+type Prefetch int
+
+// PrefetchAuto follows the measured rate.
+const PrefetchAuto Prefetch = -1

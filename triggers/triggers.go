@@ -1,0 +1,156 @@
+// Package triggers holds what a source of messages is to drover: a Trigger that
+// lends messages out as Deliveries, and the Verdicts that end a loan.
+//
+// The dispatcher (package daemon) is the only caller. It calls Receive from one
+// goroutine, settles deliveries from many, and calls Close once, after the last
+// delivery is settled: settlements travel on the trigger's connection.
+//
+// Each source is a subpackage, and each passes the suite in triggertest.
+package triggers
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+// A Trigger is where a function's messages come from: a queue, a topic
+// subscription, a stream consumer.
+type Trigger interface {
+	// Receive waits for at least one message and returns up to max of them.
+	// max is at least 1. The end of ctx ends the receiving only: loans made
+	// before stay, and a message that arrived too late for this call is kept
+	// for the next. The error is ctx.Err() when ctx ended; any other error
+	// means that the source cannot be read now, and the caller backs off.
+	Receive(ctx context.Context, max int) ([]*Delivery, error)
+
+	// Backlog reports what waits at the source. ErrUnknown means that the
+	// source does not tell, which is not the same as nothing.
+	Backlog(ctx context.Context) (Backlog, error)
+
+	// Close gives unsettled loans up (the source lends them again in its own
+	// time) and ends the connection. It is called last.
+	Close(ctx context.Context) error
+}
+
+// Message is immutable data: neither a trigger nor a handler changes it once it
+// was delivered.
+type Message struct {
+	// ID is unique within the source for as long as the message lives there.
+	ID string
+	// Body is the payload, byte for byte as it was sent; empty is allowed.
+	Body []byte
+	// Attributes are the headers or properties that the sender gave; nil where
+	// there are none.
+	Attributes map[string]string
+	// Attempt is 1 for the first, and one more for each failure that the
+	// function caused. A loan that was lost or released does not count.
+	Attempt int
+	// Enqueued is when the source took the message in; zero if it doesn't tell.
+	Enqueued time.Time
+	// OrderingKey groups messages that are handled one at a time, in order;
+	// empty where the source has no order.
+	OrderingKey string
+	// Subject is the name that the message was sent to: a NATS subject, a queue.
+	Subject string
+}
+
+// Backlog is what waits at the source and is not yet handed out.
+type Backlog struct {
+	// Ready counts the messages that could be received now. Messages on loan
+	// are not among them.
+	Ready int64
+	// Oldest is when the oldest ready message was enqueued; zero if there is
+	// none, or if the source does not tell.
+	Oldest time.Time
+}
+
+// ErrUnknown says that a source does not tell its backlog.
+var ErrUnknown = errors.New("the source does not tell its backlog")
+
+// ErrSettled says that a delivery was settled before: each is settled once.
+var ErrSettled = errors.New("the delivery is settled already")
+
+// Kind is how a delivery ends.
+type Kind uint8
+
+const (
+	// Done removes the message from the source.
+	Done Kind = iota + 1
+	// Retry lends it again after Verdict.Delay, with one attempt more.
+	Retry
+	// Reject moves it to the source's dead letters with Verdict.Reason.
+	Reject
+	// Release gives it back at once, as if it had never been lent.
+	Release
+)
+
+func (k Kind) String() string {
+	switch k {
+	case Done:
+		return "done"
+	case Retry:
+		return "retry"
+	case Reject:
+		return "reject"
+	case Release:
+		return "release"
+	}
+	return "no verdict"
+}
+
+// Verdict ends a delivery.
+type Verdict struct {
+	Kind Kind
+	// Delay is how long a Retry waits, counted from the settlement; 0 is now.
+	Delay time.Duration
+	// Reason says in a line why a message was rejected.
+	Reason string
+	// Detail is the long form of the reason, such as a traceback; may be empty.
+	Detail string
+	// Function is the name of the function that rejected the message.
+	Function string
+}
+
+// Loan is the trigger's side of one delivery.
+type Loan interface {
+	// Settle carries out the verdict. A nil error means that the source has
+	// it, or will have it as soon as the connection is back. m is the message
+	// as it was delivered; its Attempt tells how many failures went before.
+	Settle(ctx context.Context, m *Message, v Verdict) error
+}
+
+// Delivery is a message on loan, with the right to settle it, exactly once. The
+// trigger keeps the loan alive until then.
+type Delivery struct {
+	Message *Message
+
+	loan    Loan
+	settled atomic.Bool
+}
+
+// NewDelivery is for triggers. A trigger that wants one allocation for all that
+// it keeps of a message embeds a Delivery and calls Init instead.
+func NewDelivery(m *Message, loan Loan) *Delivery {
+	d := new(Delivery)
+	d.Init(m, loan)
+	return d
+}
+
+// Init makes the zero Delivery ready; it is called once.
+func (d *Delivery) Init(m *Message, loan Loan) { d.Message, d.loan = m, loan }
+
+// Settle ends the loan. When it returns an error other than ErrSettled the
+// source did not take the verdict, and Settle may be called again. It is safe
+// for use by many goroutines; one of them settles.
+func (d *Delivery) Settle(ctx context.Context, v Verdict) error {
+	if !d.settled.CompareAndSwap(false, true) {
+		return ErrSettled
+	}
+	if err := d.loan.Settle(ctx, d.Message, v); err != nil {
+		d.settled.Store(false)
+		return err
+	}
+	return nil
+}
