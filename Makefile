@@ -1,0 +1,32 @@
+# make help lists the targets.
+.DEFAULT_GOAL := help
+GO ?= go
+
+.PHONY: help
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## The command, as bin/drover
+	$(GO) build -o bin/drover .
+
+.PHONY: test
+test: ## All tests, with the race detector; needs Go and python3
+	$(GO) vet ./...
+	$(GO) test -race -timeout 14m ./...
+
+.PHONY: lint
+lint: ## The linters that go.mod pins
+	$(GO) tool golangci-lint run
+
+.PHONY: demo
+demo: ## The main job: three functions under load for 20 seconds
+	$(GO) run . demo
+
+.PHONY: bench
+bench: ## Throughput beside the ceiling: about ten minutes on two cores
+	$(GO) run ./bench throughput
+
+.PHONY: image
+image: ## The container image
+	docker build -t drover .

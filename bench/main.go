@@ -1,0 +1,38 @@
+// Command bench measures drover beside its ceiling and its peers, in one run on
+// one machine: figures of different runs or machines are not compared.
+//
+//	go run ./bench throughput   messages a second, as a part of what nats.go does without drover
+//	go run ./bench latency      one message at a time, from publish to ack
+//	go run ./bench allocs       allocations a message on the Go path, beyond nats.go's own
+//	go run ./bench idle         processor time and memory of a daemon with nothing to do
+//	go run ./bench celery       drover's Python no-op beside Celery's, where Celery and Redis are installed
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/alecthomas/kong"
+)
+
+type commandLine struct {
+	Throughput throughputCommand `cmd:"" help:"Messages a second, as a part of what nats.go does without drover."`
+	Latency    latencyCommand    `cmd:"" help:"One message at a time, from publish to ack."`
+	Allocs     allocsCommand     `cmd:"" help:"Allocations a message on the Go path, beyond nats.go's own."`
+	Idle       idleCommand       `cmd:"" help:"Processor time and memory of a daemon with nothing to do."`
+	Celery     celeryCommand     `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var line commandLine
+	parsed := kong.Parse(&line, kong.Name("bench"), kong.BindTo(ctx, (*context.Context)(nil)))
+	if err := parsed.Run(); err != nil {
+		stop()
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	_ "embed"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs"
+)
+
+//go:embed app/function_app.py
+var app []byte
+
+const (
+	stream  = "BENCH"
+	subject = "bench"
+	// A consumer of the ceiling and of drover may have this many unacknowledged.
+	maxAckPending = 10_000
+	// What the ceiling asks the server for in one go; the best of 500 to 8,000.
+	pullMessages = 2_000
+)
+
+// rig is the embedded, file-backed server, with messages in it, that everything
+// is measured against.
+type rig struct {
+	dir    string
+	server *natsjs.Embedded
+	conn   *natsjs.Connection
+	js     jetstream.JetStream
+	next   int // numbers the consumers
+}
+
+func newRig(ctx context.Context) (*rig, error) {
+	dir, err := os.MkdirTemp("", "drover-bench-")
+	if err != nil {
+		return nil, err
+	}
+	r := &rig{dir: dir}
+	if err := r.open(ctx); err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return r, nil
+}
+
+func (r *rig) open(ctx context.Context) (err error) {
+	if err := os.WriteFile(filepath.Join(r.dir, "function_app.py"), app, 0o600); err != nil {
+		return err
+	}
+	r.server, err = natsjs.StartEmbedded(ctx, natsjs.EmbeddedConfig{
+		Dir: filepath.Join(r.dir, "nats"), Listen: "off", Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err
+	}
+	if r.conn, err = r.server.Connect(ctx); err != nil {
+		return err
+	}
+	if r.js, err = jetstream.New(r.conn.Conn()); err != nil {
+		return err
+	}
+	_, err = r.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: stream, Subjects: []string{subject}, Storage: jetstream.FileStorage,
+	})
+	return err
+}
+
+func (r *rig) close() error {
+	var errs []error
+	if r.conn != nil {
+		errs = append(errs, r.conn.Close())
+	}
+	if r.server != nil {
+		errs = append(errs, r.server.Close(context.Background()))
+	}
+	return errors.Join(append(errs, os.RemoveAll(r.dir))...)
+}
+
+// fill puts n messages of size bytes into the stream. They stay: each measurement
+// reads them through a consumer of its own.
+func (r *rig) fill(ctx context.Context, n, size int) error {
+	sender := r.conn.NewSender()
+	body := make([]byte, size)
+	for range n {
+		if err := sender.Send(ctx, subject, nil, body); err != nil {
+			return err
+		}
+	}
+	return sender.Flush(ctx)
+}
+
+// consumer makes the durable that one measurement reads through.
+func (r *rig) consumer(ctx context.Context) (jetstream.Consumer, error) {
+	r.next++
+	return r.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
+		Durable: fmt.Sprint("c", r.next), AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: 30 * time.Second, MaxDeliver: -1, MaxAckPending: maxAckPending, FilterSubject: subject,
+	})
+}
+
+// settledAll checks that the server has every acknowledgement, and removes the
+// consumer.
+func (r *rig) settledAll(ctx context.Context, consumer jetstream.Consumer) error {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		info, err := consumer.Info(ctx)
+		if err != nil {
+			return err
+		}
+		if info.NumAckPending == 0 && info.NumPending == 0 {
+			return r.js.DeleteConsumer(ctx, stream, info.Name)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("consumer %s: %d messages unacknowledged, %d undelivered", info.Name, info.NumAckPending, info.NumPending)
+		}
+	}
+}
+
+// ceiling reads and acknowledges n messages with nats.go alone, and returns how
+// long it took: in the callback, or from goroutines behind a channel.
+func (r *rig) ceiling(ctx context.Context, n int, goroutines int) (time.Duration, error) {
+	consumer, err := r.consumer(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var count atomic.Int64
+	var failure atomic.Pointer[error]
+	done := make(chan struct{})
+	ack := func(m jetstream.Msg) {
+		if err := m.Ack(); err != nil {
+			failure.CompareAndSwap(nil, &err)
+		}
+		if count.Add(1) == int64(n) {
+			close(done)
+		}
+	}
+	callback := ack
+	if goroutines > 0 {
+		queue := make(chan jetstream.Msg, pullMessages)
+		var wait sync.WaitGroup
+		for range goroutines {
+			wait.Go(func() {
+				for m := range queue {
+					ack(m)
+				}
+			})
+		}
+		defer wait.Wait()
+		defer close(queue)
+		callback = func(m jetstream.Msg) { queue <- m }
+	}
+	start := time.Now()
+	consuming, err := consumer.Consume(callback, jetstream.PullMaxMessages(pullMessages))
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	err = r.conn.Conn().Flush()
+	took := time.Since(start)
+	consuming.Stop()
+	<-consuming.Closed()
+	if p := failure.Load(); p != nil {
+		err = errors.Join(err, *p)
+	}
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return 0, err
+	}
+	return took, r.settledAll(ctx, consumer)
+}
+
+// setup is a drover with one no-op function.
+type setup struct {
+	name      string
+	function  string // Python; empty for Go
+	processes int
+	threads   int
+}
+
+func noop(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }
+
+// drover runs a daemon until n messages are done, and returns how long that took
+// from the moment at which it was ready.
+func (r *rig) drover(ctx context.Context, n int, s setup) (time.Duration, error) {
+	consumer, err := r.consumer(ctx)
+	if err != nil {
+		return 0, err
+	}
+	d, stop, err := r.daemon(ctx, consumer.CachedInfo().Name, s)
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for d.Status()[0].Done < int64(n) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, errors.Join(ctx.Err(), stop())
+		}
+	}
+	err = r.conn.Conn().Flush()
+	took := time.Since(start)
+	if err = errors.Join(err, r.settledAll(ctx, consumer), stop()); err != nil {
+		return 0, err
+	}
+	return took, nil
+}
+
+// daemon starts a daemon with one function and returns when it is ready.
+func (r *rig) daemon(ctx context.Context, consumer string, s setup) (*daemon.Daemon, func() error, error) {
+	f := configs.Function{
+		Trigger: configs.Trigger{NATS: &configs.NATSTrigger{Stream: stream, Consumer: consumer, Subject: subject}},
+		Handler: configs.Handler{Go: "noop"},
+	}
+	if s.function != "" {
+		f.Handler = configs.Handler{Python: &configs.PythonHandler{
+			Path: r.dir, Function: s.function, Processes: s.processes, Threads: s.threads,
+		}}
+	} else {
+		f.Concurrency = pullMessages
+	}
+	cfg := configs.New()
+	cfg.DataDir = filepath.Join(r.dir, "daemon")
+	cfg.Connections = map[string]configs.Connection{"bench": {NATS: configs.Strings{"embedded"}}}
+	cfg.Functions = map[string]configs.Function{"noop": f}
+
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	running, cancel := context.WithCancel(ctx)
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	d := daemon.New(cfg, daemon.WithLogger(log), daemon.WithEnv(os.LookupEnv), daemon.WithConnection("bench", r.conn),
+		daemon.WithFuncs(handlers.Funcs{"noop": noop}), daemon.WithReady(func() { close(ready) }))
+	go func() { ended <- d.Run(running) }()
+	stop := func() error { cancel(); return <-ended }
+	select {
+	case <-ready:
+		return d, stop, nil
+	case err := <-ended:
+		cancel()
+		return nil, nil, fmt.Errorf("starting drover: %w", err)
+	}
+}
+
+func median[T int64 | float64 | time.Duration](values []T) T {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	if n%2 == 1 {
+		return sorted[n/2]
+	}
+	return (sorted[n/2-1] + sorted[n/2]) / 2
+}

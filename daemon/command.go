@@ -1,0 +1,261 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+)
+
+// This file is the command line: the only place that touches signals, flags,
+// the environment and the exit status.
+
+// Exit statuses.
+const (
+	ExitOK       = 0 // ended as asked; everything in flight was finished
+	ExitFailed   = 1 // the configuration is wrong, or what was asked for did not work
+	ExitUsage    = 2 // the command line is wrong
+	ExitStart    = 3 // the daemon could not start: a connection, a worker, a lock
+	ExitCutShort = 4 // stopped, but the drain time was too short for what was in flight
+	ExitStopped  = 5 // no function could go on, since their code does not load
+)
+
+type commandLine struct {
+	Run     runCommand     `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
+	Demo    demoCommand    `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
+	Check   checkCommand   `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
+	Send    sendCommand    `cmd:"" help:"Send messages to a function, or to a subject."`
+	Config  configCommand  `cmd:"" help:"About configurations."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+type configCommand struct {
+	Schema schemaCommand `cmd:"" help:"Print the JSON Schema of a configuration."`
+}
+
+// IO is what a command is connected to.
+type IO struct {
+	In            io.Reader
+	Out, Err      io.Writer
+	OutIsTerminal bool
+	ErrIsTerminal bool
+	Env           configs.Env
+	Funcs         handlers.Funcs
+	// Hurry is closed when a stop is asked for a second time.
+	Hurry <-chan struct{}
+}
+
+// Main is the command drover: it reads the arguments, does as they say, and ends
+// the process. A Go program offers its functions with WithFuncs.
+func Main(options ...Option) {
+	ctx, hurry, stop := stopSignals()
+	d := New(nil, options...)
+	status := Command(ctx, os.Args[1:], &IO{
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		OutIsTerminal: term.IsTerminal(int(os.Stdout.Fd())),
+		ErrIsTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		Env:           os.LookupEnv,
+		Funcs:         d.funcs,
+		Hurry:         hurry,
+	})
+	stop()
+	os.Exit(status)
+}
+
+// stopSignals returns a context that ends at the first SIGTERM or SIGINT, and a
+// channel that is closed at the second. A third ends the process as it would
+// without drover.
+func stopSignals() (context.Context, <-chan struct{}, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	hurry := make(chan struct{})
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for n := 0; ; n++ {
+			if _, ok := <-signals; !ok {
+				return
+			}
+			if n == 0 {
+				cancel()
+				continue
+			}
+			close(hurry)
+			signal.Reset(syscall.SIGTERM, syscall.SIGINT)
+			return
+		}
+	})
+	return ctx, hurry, func() {
+		signal.Stop(signals)
+		close(signals)
+		wait.Wait()
+		cancel()
+	}
+}
+
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+// Command does what the arguments say and returns the exit status. ctx ends a
+// command that runs on, such as run.
+func Command(ctx context.Context, args []string, std *IO) int {
+	var line commandLine
+	exit := -1
+	parser, err := kong.New(&line,
+		kong.Name("drover"),
+		kong.Description("Runs functions against queues. First: drover demo."),
+		kong.Writers(std.Out, std.Err),
+		kong.Exit(func(status int) { exit = status }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.UsageOnError(),
+	)
+	if err != nil {
+		panic(err) // the command line's own definition is wrong
+	}
+	parsed, err := parser.Parse(args)
+	if exit >= 0 { // --help
+		return exit
+	}
+	if err == nil {
+		err = runParsed(ctx, &line, parsed.Command(), std)
+	} else {
+		err = usageError(err.Error())
+	}
+	if err == nil {
+		return ExitOK
+	}
+	return report(std, err)
+}
+
+func runParsed(ctx context.Context, line *commandLine, command string, std *IO) error {
+	switch command {
+	case "run", "run <file>":
+		return line.Run.run(ctx, std)
+	case "demo":
+		return line.Demo.run(ctx, std)
+	case "check", "check <file>":
+		return line.Check.run(std)
+	case "send <target>":
+		return line.Send.run(ctx, std)
+	case "config schema":
+		return line.Config.Schema.run(std)
+	case "version":
+		return line.Version.run(std)
+	}
+	return usageError(fmt.Sprintf("no command %q; see drover --help", command))
+}
+
+// report prints an error that was not logged yet and returns the exit status.
+func report(std *IO, err error) int {
+	var usage usageError
+	var start *StartError
+	var misloaded *handlers.Misloaded
+	var wrong configs.Errors
+	say := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+text) }
+	switch {
+	case errors.Is(err, errNotSettled):
+		return ExitFailed // the summary has said so
+	case errors.As(err, &usage):
+		say(usage.Error() + "\nSee drover --help.")
+		return ExitUsage
+	case errors.As(err, &wrong):
+		_, _ = fmt.Fprintln(std.Err, wrong.Error())
+		return ExitFailed
+	case errors.As(err, &start):
+		say("cannot start: " + start.Error())
+		if errors.As(err, &misloaded) && misloaded.Detail != "" {
+			_, _ = fmt.Fprintln(std.Err, misloaded.Detail)
+		}
+		return ExitStart
+	case errors.As(err, &misloaded):
+		say("no function can go on: " + err.Error())
+		return ExitStopped
+	case errors.Is(err, ErrCutShort):
+		say(err.Error())
+		return ExitCutShort
+	}
+	say(err.Error())
+	return ExitFailed
+}
+
+// logger makes the log that a configuration asks for, on standard error.
+func (std *IO) logger(cfg configs.Log) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.Level)); err != nil {
+		level = slog.LevelInfo // the configuration was checked before
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" || cfg.Format == "auto" && !std.ErrIsTerminal {
+		return slog.New(slog.NewJSONHandler(std.Err, options))
+	}
+	return slog.New(slog.NewTextHandler(std.Err, options))
+}
+
+const defaultFile = "drover.yaml"
+
+type runCommand struct {
+	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+}
+
+func (c *runCommand) run(ctx context.Context, std *IO) error {
+	cfg, err := configs.Load(c.File, std.Env)
+	if err != nil {
+		return err
+	}
+	log := std.logger(cfg.Log)
+	for _, w := range cfg.Warnings {
+		log.Warn(w)
+	}
+	return Run(ctx, cfg, WithLogger(log), WithEnv(std.Env), WithFuncs(std.Funcs), WithHurry(std.Hurry))
+}
+
+type checkCommand struct {
+	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+}
+
+func (c *checkCommand) run(std *IO) error {
+	cfg, err := configs.Load(c.File, std.Env)
+	if err != nil {
+		return err
+	}
+	if err := checkParts(cfg, std); err != nil {
+		return err
+	}
+	return cfg.Describe(std.Out)
+}
+
+type schemaCommand struct{}
+
+func (schemaCommand) run(std *IO) error {
+	schema, err := configs.Schema()
+	if err != nil {
+		return err
+	}
+	_, err = std.Out.Write(append(schema, '\n'))
+	return err
+}
+
+type versionCommand struct{}
+
+func (versionCommand) run(std *IO) error {
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	_, err := fmt.Fprintf(std.Out, "drover %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}

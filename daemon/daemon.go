@@ -1,0 +1,244 @@
+// Package daemon is where the parts meet: it wires triggers to handlers as the
+// configuration says, runs the dispatcher, stops in order, and holds the command
+// line. A Go program with functions of its own calls Main, or New and Run.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs"
+)
+
+// ErrCutShort says that a stop's drain deadline passed, or that the stop was
+// hurried, with messages in flight. They were given back uncharged, or will be
+// lent again when their loans run out; none is lost.
+var ErrCutShort = errors.New("stopped before everything in flight was finished")
+
+// cutShortGrace is how long handlers have to return after their context ended;
+// it is longer than what a pool needs to kill a worker (5 s).
+const cutShortGrace = 10 * time.Second
+
+// Daemon is one instance. Make it with New; call Run once.
+type Daemon struct {
+	cfg         *configs.Config
+	log         *slog.Logger
+	env         configs.Env
+	funcs       handlers.Funcs
+	triggers    map[string]triggers.Trigger
+	connections map[string]*natsjs.Connection
+	hurry       <-chan struct{}
+	onReady     func()
+
+	mu        sync.Mutex
+	functions []*function
+	pools     []*pool
+}
+
+// Option changes how a daemon is made.
+type Option func(*Daemon)
+
+// WithFuncs offers Go functions to `handler: {go: NAME}`.
+func WithFuncs(funcs handlers.Funcs) Option { return func(d *Daemon) { d.funcs = funcs } }
+
+// WithLogger sets where the daemon logs; by default it does not.
+func WithLogger(log *slog.Logger) Option { return func(d *Daemon) { d.log = log } }
+
+// WithEnv sets where interpreters are looked up (VIRTUAL_ENV, PATH); by default
+// the environment is empty.
+func WithEnv(env configs.Env) Option { return func(d *Daemon) { d.env = env } }
+
+// WithTrigger gives a function a trigger that the program made, in place of the
+// one in its configuration. The daemon closes it.
+func WithTrigger(function string, t triggers.Trigger) Option {
+	return func(d *Daemon) { d.triggers[function] = t }
+}
+
+// WithConnection gives a connection that the program made, in place of the one
+// in the configuration. The daemon does not close it.
+func WithConnection(name string, c *natsjs.Connection) Option {
+	return func(d *Daemon) { d.connections[name] = c }
+}
+
+// WithHurry cuts a stop short when the channel is closed.
+func WithHurry(hurry <-chan struct{}) Option { return func(d *Daemon) { d.hurry = hurry } }
+
+// WithReady is called once, when everything is loaded and connected and the
+// daemon begins to receive.
+func WithReady(ready func()) Option { return func(d *Daemon) { d.onReady = ready } }
+
+// New returns a daemon for a configuration that Load or Complete made whole.
+func New(cfg *configs.Config, options ...Option) *Daemon {
+	d := &Daemon{
+		cfg:         cfg,
+		log:         slog.New(slog.DiscardHandler),
+		env:         func(string) (string, bool) { return "", false },
+		triggers:    make(map[string]triggers.Trigger),
+		connections: make(map[string]*natsjs.Connection),
+		onReady:     func() {},
+	}
+	for _, o := range options {
+		o(d)
+	}
+	return d
+}
+
+// Run runs the daemon of a configuration until ctx ends; see Daemon.Run.
+func Run(ctx context.Context, cfg *configs.Config, options ...Option) error {
+	return New(cfg, options...).Run(ctx)
+}
+
+// Run connects, loads, receives and handles until ctx ends; then it drains for
+// at most the configured time and returns. The error is a *StartError when it
+// could not start, ErrCutShort when the drain was too short, a joined
+// *handlers.Misloaded when no function could go on, and else nil.
+//
+// Stopping is two contexts: the first ends receiving, the second ends work. The
+// pools stop after the work, and the triggers close last, since settlements
+// travel on them.
+func (d *Daemon) Run(ctx context.Context) (err error) {
+	parts := &parts{daemon: d}
+	defer func() { err = errors.Join(err, parts.close()) }()
+	if err := parts.open(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped while it started
+		}
+		return &StartError{err}
+	}
+	d.mu.Lock()
+	d.functions, d.pools = parts.functions, parts.pools
+	d.mu.Unlock()
+	d.onReady()
+	return d.dispatch(ctx, parts.functions)
+}
+
+// StartError is a daemon that could not start.
+type StartError struct{ err error }
+
+func (e *StartError) Error() string { return e.err.Error() }
+func (e *StartError) Unwrap() error { return e.err }
+
+// dispatch runs the functions until ctx ends, and drains them.
+func (d *Daemon) dispatch(ctx context.Context, functions []*function) error {
+	receiving, stopReceiving := context.WithCancel(ctx)
+	defer stopReceiving()
+	working, stopWorking := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWorking()
+	settling, stopSettling := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSettling()
+
+	ended := make(chan struct{})
+	failures := make([]error, len(functions))
+	var all sync.WaitGroup
+	for i, f := range functions {
+		all.Go(func() {
+			failures[i] = f.run(receiving, working, settling)
+			if failures[i] != nil {
+				d.log.Error("function stopped until its code is mended and the daemon restarted",
+					"function", f.name, "error", failures[i], "detail", detailOf(failures[i]))
+			}
+		})
+	}
+	go func() { all.Wait(); close(ended) }()
+
+	select {
+	case <-ended:
+		return errors.Join(failures...)
+	case <-ctx.Done():
+	}
+	stopReceiving()
+	d.log.Info("stopping: receiving has ended; waiting for what is in flight", "in_flight", d.InFlight(), "at_most", d.cfg.Drain)
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(d.cfg.Drain.D()):
+		d.log.Warn("the drain time is over: cutting short what is in flight", "in_flight", d.InFlight())
+	case <-d.hurry:
+		d.log.Warn("hurried: cutting short what is in flight", "in_flight", d.InFlight())
+	}
+	stopWorking()
+	select {
+	case <-ended:
+	case <-time.After(cutShortGrace):
+		d.log.Error("functions did not return when told to; their messages come back when the loans run out", "in_flight", d.InFlight())
+	}
+	return ErrCutShort
+}
+
+func detailOf(err error) string {
+	var m *handlers.Misloaded
+	if errors.As(err, &m) {
+		return m.Detail
+	}
+	return ""
+}
+
+// InFlight counts the messages that were received and are not settled.
+func (d *Daemon) InFlight() int64 {
+	var n int64
+	for _, f := range d.running() {
+		n += f.stats.inFlight()
+	}
+	return n
+}
+
+func (d *Daemon) running() []*function {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.functions)
+}
+
+// FunctionStatus is what one function did since the daemon started.
+type FunctionStatus struct {
+	Name    string
+	Handler string // go NAME, or python MODULE.FUNCTION
+
+	Received, Done, Retried, Rejected, Released int64
+	// InFlight is received and not settled yet.
+	InFlight int64
+	// Failed counts attempts that the function failed, rejections among them.
+	Failed int64
+	// Workers are the processes that can take messages; 0 for Go functions.
+	Workers int
+	// Stopped is set when the function's code does not load.
+	Stopped bool
+	// Latency is how long handling took, from the hand-out to the verdict.
+	Latency *Latencies
+}
+
+// Status reports on every function, by name. It is empty before the daemon is ready.
+func (d *Daemon) Status() []FunctionStatus {
+	var out []FunctionStatus
+	for _, f := range d.running() {
+		s := f.stats.status()
+		s.Name, s.Handler = f.name, f.describe
+		if f.pool != nil {
+			s.Workers = f.pool.ready()
+		}
+		select {
+		case <-f.stopped:
+			s.Stopped = true
+		default:
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// Backlog asks a function's source what waits there.
+func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, error) {
+	for _, f := range d.running() {
+		if f.name == name {
+			return f.trigger.Backlog(ctx)
+		}
+	}
+	return triggers.Backlog{}, fmt.Errorf("no function %q is running", name)
+}

@@ -1,0 +1,294 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers/natsjs"
+)
+
+// demoSettleLimit bounds the wait for the last messages. What a killed demo had
+// in flight comes back after demoAckWait, and is handled in seconds.
+const demoSettleLimit = time.Minute
+
+type demoCommand struct {
+	For      time.Duration `default:"20s" help:"How long to feed messages."`
+	Messages int           `help:"Feed this many messages instead, as fast as they are handled."`
+	Plain    bool          `help:"Plain lines, also on a terminal."`
+	DataDir  string        `help:"Where the embedded server keeps its messages (default: .drover/demo, removed after a clean end). A demo that was killed is finished by the next one over the same directory."`
+}
+
+// demoRun is a demo under way.
+type demoRun struct {
+	command *demoCommand
+	io      *IO
+	daemon  *Daemon
+	conn    *natsjs.Connection
+	streams jetstream.JetStream
+
+	sent    map[string]int64 // by function, those left by an earlier run among them
+	started time.Time
+}
+
+func (c *demoCommand) run(ctx context.Context, std *IO) error {
+	if c.For <= 0 || c.Messages < 0 {
+		return usageError("--for must be more than 0s, and --messages not negative")
+	}
+	dir, remove := c.DataDir, false
+	if dir == "" {
+		dir, remove = filepath.Join(".drover", "demo"), true
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("finding the demo's data directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return &StartError{fmt.Errorf("making the demo's data directory: %w; choose another with --data-dir", err)}
+	}
+	all, err := c.runIn(ctx, std, dir)
+	if err == nil && !all {
+		return errNotSettled
+	}
+	if err == nil && remove {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("removing the demo's data: %w", err)
+		}
+	}
+	return err
+}
+
+// errNotSettled has been explained by the summary.
+var errNotSettled = errors.New("not every message was settled")
+
+// runIn runs the demo over a data directory and reports whether every message
+// was settled.
+func (c *demoCommand) runIn(ctx context.Context, std *IO, dir string) (all bool, err error) {
+	log := std.logger(configs.Log{Level: "warn", Format: "auto"})
+	appDir := filepath.Join(dir, "app")
+	endpoint, err := startDemoEndpoint(appDir)
+	if err != nil {
+		return false, &StartError{err}
+	}
+	defer func() { err = errors.Join(err, endpoint.close()) }()
+
+	cfg, err := demoConfig(dir, appDir)
+	if err != nil {
+		return false, &StartError{err}
+	}
+	server, conn, err := startEmbedded(ctx, cfg, demoConnection, log)
+	if err != nil {
+		return false, &StartError{err}
+	}
+	defer func() { err = errors.Join(err, closeEmbedded(server, conn)) }()
+
+	streams, err := jetstream.New(conn.Conn())
+	if err != nil {
+		return false, &StartError{err}
+	}
+	ready := make(chan struct{})
+	d := New(cfg,
+		WithLogger(log), WithEnv(std.Env), WithFuncs(handlers.Funcs{"resize": demoResize}),
+		WithConnection(demoConnection, conn), WithReady(func() { close(ready) }))
+	run := &demoRun{command: c, io: std, daemon: d, conn: conn, streams: streams, sent: make(map[string]int64)}
+	if err := run.countLeft(ctx); err != nil {
+		return false, &StartError{err}
+	}
+
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(working) }()
+	select {
+	case err := <-ended:
+		return false, err
+	case <-ready:
+	}
+	all = run.feedAndWatch(ctx, ended)
+	stop()
+	if err := <-ended; err != nil && !errors.Is(err, ErrCutShort) {
+		return false, err
+	}
+	return run.summarize(all), nil
+}
+
+// countLeft finds what an earlier demo did not finish.
+func (r *demoRun) countLeft(ctx context.Context) error {
+	var left int64
+	for _, f := range demoFunctions {
+		n, err := r.inStream(ctx, f.name)
+		if err != nil {
+			return err
+		}
+		r.sent[f.name] = n
+		left += n
+	}
+	if left > 0 {
+		r.line("demo: %d messages were left by an earlier run; they count as sent", left)
+	}
+	return nil
+}
+
+// inStream counts the messages that are not settled: a function's stream keeps
+// each until then.
+func (r *demoRun) inStream(ctx context.Context, name string) (int64, error) {
+	stream, err := r.streams.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("looking at the stream %s: %w", name, err)
+	}
+	return int64(stream.CachedInfo().State.Msgs), nil
+}
+
+func (r *demoRun) left(ctx context.Context) (n int64, err error) {
+	for _, f := range demoFunctions {
+		m, err := r.inStream(ctx, f.name)
+		if err != nil {
+			return 0, err
+		}
+		n += m
+	}
+	return n, nil
+}
+
+// feedAndWatch sends messages and shows what becomes of them, until all are
+// settled. It reports false when that took too long, or the daemon ended.
+func (r *demoRun) feedAndWatch(ctx context.Context, ended chan error) bool {
+	r.started = time.Now()
+	table := newDemoTable(r.io, r.command.Plain)
+	defer table.end()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	stopFeeding := r.started.Add(r.command.For)
+	var giveUp <-chan time.Time
+	quota := r.quotas()
+	feeding := true
+	interrupted := ctx.Done()
+	for {
+		if feeding {
+			var err error
+			if feeding, err = r.feed(quota); err != nil {
+				r.line("demo: cannot send: %v", err)
+				feeding = false
+			}
+			if !feeding {
+				giveUp = time.After(demoSettleLimit)
+			}
+		}
+		table.show(r)
+		select {
+		case err := <-ended:
+			ended <- err
+			return false
+		case <-giveUp:
+			return false
+		case <-interrupted:
+			interrupted, feeding = nil, false
+			r.line("demo: interrupted; finishing what was sent")
+			giveUp = time.After(demoSettleLimit)
+		case now := <-tick.C:
+			if r.command.Messages == 0 && feeding && now.After(stopFeeding) {
+				feeding = false
+				giveUp = time.After(demoSettleLimit)
+			}
+		}
+		if !feeding {
+			if left, err := r.left(context.WithoutCancel(ctx)); err == nil && left == 0 {
+				return true
+			}
+		}
+	}
+}
+
+// quotas is how many messages each function still gets; without --messages there
+// is no end to them.
+func (r *demoRun) quotas() map[string]int {
+	quota, rest := make(map[string]int), r.command.Messages
+	for i, f := range demoFunctions {
+		n := int(float64(r.command.Messages) * f.share)
+		if i == len(demoFunctions)-1 {
+			n = rest
+		}
+		if r.command.Messages == 0 {
+			n = -1
+		}
+		quota[f.name] = n
+		rest -= n
+	}
+	return quota
+}
+
+// feed tops every function up to what it should have ahead of it, and reports
+// whether there is more to send.
+func (r *demoRun) feed(quota map[string]int) (more bool, err error) {
+	sender := r.conn.NewSender()
+	for _, s := range r.daemon.Status() {
+		f := demoFunctionOf(s.Name)
+		open := int(r.sent[f.name] - s.Done - s.Rejected)
+		n := f.ahead - open
+		if quota[f.name] >= 0 {
+			n = min(n, quota[f.name])
+		}
+		for range max(n, 0) {
+			r.sent[f.name]++
+			body := f.body(int(r.sent[f.name]))
+			if err := sender.Send(context.Background(), f.name, nil, body); err != nil {
+				return false, errors.Join(err, sender.Flush(context.Background()))
+			}
+		}
+		if quota[f.name] > 0 {
+			quota[f.name] -= max(n, 0)
+		}
+		more = more || quota[f.name] != 0
+	}
+	return more, sender.Flush(context.Background())
+}
+
+func demoFunctionOf(name string) demoFunction {
+	for _, f := range demoFunctions {
+		if f.name == name {
+			return f
+		}
+	}
+	return demoFunction{name: name}
+}
+
+// summarize prints the last line and reports whether every message was settled.
+func (r *demoRun) summarize(all bool) bool {
+	var sent, done, failed, dead int64
+	for _, s := range r.daemon.Status() {
+		sent += r.sent[s.Name]
+		done += s.Done
+		failed += s.Failed
+		dead += s.Rejected
+	}
+	left, err := r.left(context.Background())
+	if err != nil {
+		r.line("demo: cannot tell what is left: %v", err)
+		all = false
+	}
+	if left > 0 {
+		r.line("demo: %d messages are not settled; run it again over the same data directory to finish them", left)
+		all = false
+	}
+	// A message that came twice was done twice, so this can only be less than 0
+	// where none is lost.
+	lost := max(sent-done-dead-left, 0)
+	r.line("demo: sent %d, done %d, failed %d, dead %d, lost %d, in %.1f s",
+		sent, done, failed, dead, lost, time.Since(r.started).Seconds())
+	return all && lost == 0
+}
+
+func (r *demoRun) line(format string, args ...any) {
+	_, _ = io.WriteString(r.io.Out, fmt.Sprintf(format, args...)+"\n")
+}

@@ -1,0 +1,249 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/triggers/natsjs"
+)
+
+// maxLine bounds a line of input: no server takes a larger message.
+const maxLine = 64 << 20
+
+type sendCommand struct {
+	Target string            `arg:"" help:"A function of the configuration, or a subject."`
+	Config string            `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
+	Via    string            `help:"The connection for a subject, where the configuration has several."`
+	Count  int               `help:"How many messages: the lines of --file over and over, or --body, or the numbers from 1."`
+	Body   *string           `help:"The body of each message."`
+	File   string            `help:"A file with a message a line; - is standard input, which is also read when neither --count nor --body is given."`
+	Header map[string]string `short:"H" help:"A header of each message, as NAME=VALUE." mapsep:"none"`
+}
+
+func (c *sendCommand) run(ctx context.Context, std *IO) (err error) {
+	if c.Count < 0 {
+		return usageError("--count must not be negative")
+	}
+	if c.Body != nil && c.File != "" {
+		return usageError("give --body or --file, not both")
+	}
+	cfg, err := configs.Load(c.Config, std.Env)
+	if err != nil {
+		return err
+	}
+	to, err := c.resolve(cfg)
+	if err != nil {
+		return err
+	}
+	conn, done, err := c.connect(ctx, cfg, to, std)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+
+	n, err := c.sendAll(ctx, conn.NewSender(), to.subject, std)
+	if errors.Is(err, natsjs.ErrNoStream) {
+		return c.unknownTarget(cfg, to)
+	}
+	if err != nil {
+		return fmt.Errorf("sending to %s, after %d messages were taken: %w", to.subject, n, err)
+	}
+	_, err = fmt.Fprintf(std.Out, "sent %d to %s\n", n, to.subject)
+	return err
+}
+
+// destination is where the messages of one call go.
+type destination struct {
+	function   string // empty for a subject
+	connection string
+	subject    string
+}
+
+func (c *sendCommand) resolve(cfg *configs.Config) (destination, error) {
+	if f, ok := cfg.Functions[c.Target]; ok {
+		nats := f.Trigger.NATS
+		if nats.Subject == "" || strings.ContainsAny(nats.Subject, "*>") {
+			return destination{}, fmt.Errorf("function %s consumes %s; send to one subject that it matches",
+				c.Target, orAll(nats.Subject))
+		}
+		return destination{c.Target, nats.Connection, nats.Subject}, nil
+	}
+	via := c.Via
+	if via == "" {
+		names := slices.Sorted(maps.Keys(cfg.Connections))
+		if len(names) != 1 {
+			return destination{}, fmt.Errorf("%s is no function of %s; to send to it as a subject, choose the connection with --via: %s",
+				c.Target, c.Config, strings.Join(names, ", "))
+		}
+		via = names[0]
+	} else if _, ok := cfg.Connections[via]; !ok {
+		return destination{}, fmt.Errorf("--via %s: no such connection in %s; there are: %s",
+			via, c.Config, strings.Join(slices.Sorted(maps.Keys(cfg.Connections)), ", "))
+	}
+	return destination{"", via, c.Target}, nil
+}
+
+func orAll(subject string) string {
+	if subject == "" {
+		return "all subjects of its stream"
+	}
+	return "the subjects " + subject
+}
+
+func (c *sendCommand) unknownTarget(cfg *configs.Config, to destination) error {
+	names := slices.Sorted(maps.Keys(cfg.Functions))
+	hint := ""
+	if near := configs.Nearest(c.Target, names); near != "" {
+		hint = fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	if to.function != "" {
+		return fmt.Errorf("no stream on connection %s takes %s, the subject of function %s; make one, or set create: true and start the daemon",
+			to.connection, to.subject, to.function)
+	}
+	return fmt.Errorf("%s is no function of %s%s, and no stream on connection %s takes it as a subject; functions: %s",
+		c.Target, c.Config, hint, to.connection, strings.Join(names, ", "))
+}
+
+// connect reaches the server: that of the running daemon, or, where none runs,
+// the embedded one started here for as long as the sending takes.
+func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to destination, std *IO) (*natsjs.Connection, func() error, error) {
+	log := std.logger(configs.Log{Level: "error", Format: "auto"})
+	connection := cfg.Connections[to.connection]
+	if !isEmbedded(connection) {
+		conn, err := natsjs.Connect(ctx, connectionConfig(to.connection, connection, log))
+		if err != nil {
+			return nil, nil, err
+		}
+		return conn, conn.Close, nil
+	}
+	url, token, readErr := natsjs.ReadClient(embeddedDir(cfg, to.connection))
+	if readErr == nil {
+		conn, err := natsjs.Connect(ctx, natsjs.ConnectionConfig{Name: "drover send", URLs: []string{url}, Token: token, Log: log})
+		if err == nil {
+			return conn, conn.Close, nil
+		}
+		readErr = err // left behind by a daemon that was killed
+	}
+	server, conn, err := startEmbedded(ctx, cfg, to.connection, log)
+	if errors.Is(err, natsjs.ErrLocked) {
+		return nil, nil, fmt.Errorf("a daemon runs over %s and does not answer (is its connection set to `listen: off`?): %w", cfg.DataDir, readErr)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if to.function != "" {
+		// Nobody may have made the stream yet.
+		trigger, err := openTrigger(ctx, conn, to.function, cfg.Functions[to.function], 1, log)
+		if err != nil {
+			return nil, nil, errors.Join(err, closeEmbedded(server, conn))
+		}
+		if err := trigger.Close(ctx); err != nil {
+			return nil, nil, errors.Join(err, closeEmbedded(server, conn))
+		}
+	}
+	return conn, func() error { return closeEmbedded(server, conn) }, nil
+}
+
+// sendAll sends what the flags ask for and returns how many messages the server
+// has taken.
+func (c *sendCommand) sendAll(ctx context.Context, sender *natsjs.Sender, subject string, std *IO) (int64, error) {
+	bar := progressbar.DefaultSilent(-1)
+	if std.ErrIsTerminal {
+		total := int64(-1)
+		if c.Count > 0 {
+			total = int64(c.Count)
+		}
+		bar = progressbar.NewOptions64(total,
+			progressbar.OptionSetWriter(std.Err), progressbar.OptionSetDescription("sending"),
+			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("msg"),
+			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+	}
+	for body, err := range c.bodies(std) {
+		if err != nil {
+			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
+		}
+		if err := sender.Send(ctx, subject, c.Header, body); err != nil {
+			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
+		}
+		_ = bar.Add(1) // it only draws
+	}
+	err := sender.Flush(ctx)
+	_ = bar.Finish()
+	return sender.Taken(), err
+}
+
+// bodies yields the messages to send.
+func (c *sendCommand) bodies(std *IO) iter.Seq2[[]byte, error] {
+	switch {
+	case c.Body != nil:
+		return numbered(max(c.Count, 1), func(int) []byte { return []byte(*c.Body) })
+	case c.File == "" && c.Count > 0:
+		return numbered(c.Count, func(n int) []byte { return fmt.Append(nil, n) })
+	}
+	return func(yield func([]byte, error) bool) {
+		in := std.In
+		if c.File != "" && c.File != "-" {
+			file, err := os.Open(filepath.Clean(c.File))
+			if err != nil {
+				yield(nil, fmt.Errorf("reading messages: %w", err))
+				return
+			}
+			defer func() { _ = file.Close() }() // it was only read
+			in = file
+		}
+		eachLine(in, c.Count, yield)
+	}
+}
+
+func numbered(count int, body func(n int) []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for n := range count {
+			if !yield(body(n+1), nil) {
+				return
+			}
+		}
+	}
+}
+
+// eachLine yields the lines of in: once each, or over and over up to count.
+func eachLine(in io.Reader, count int, yield func([]byte, error) bool) {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, maxLine)
+	var kept [][]byte
+	n := 0
+	for lines.Scan() {
+		line := slices.Clone(lines.Bytes())
+		if count > 0 {
+			kept = append(kept, line)
+		}
+		if n++; !yield(line, nil) || n == count {
+			return
+		}
+	}
+	if err := lines.Err(); err != nil {
+		yield(nil, fmt.Errorf("reading messages, after line %d: %w", n, err))
+		return
+	}
+	if n == 0 {
+		yield(nil, errors.New("there is nothing to send: the input has no line"))
+		return
+	}
+	for ; n < count; n++ {
+		if !yield(kept[n%len(kept)], nil) {
+			return
+		}
+	}
+}

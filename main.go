@@ -1,0 +1,6 @@
+// Command drover runs functions against queues; see the README.
+package main
+
+import "github.com/drover-run/drover/daemon"
+
+func main() { daemon.Main() }

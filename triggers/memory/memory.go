@@ -1,0 +1,205 @@
+// Package memory is a queue within the process: for tests of functions and of
+// drover itself, and the plainest example of a trigger. Nothing survives the
+// process.
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// DefaultLoan is how long a loan outlives the trigger that held it.
+const DefaultLoan = 30 * time.Second
+
+// Queue holds messages. Any number of triggers may read it, as instances of a
+// daemon would. The zero value is not ready; use New.
+type Queue struct {
+	loan time.Duration
+
+	mu     sync.Mutex
+	next   int
+	ready  []*entry
+	timers map[*entry]*time.Timer // delayed, or lost and not yet back
+	dead   []Dead
+	wake   chan struct{} // closed and replaced when something becomes ready
+}
+
+// Dead is a rejected message and why.
+type Dead struct {
+	Message triggers.Message
+	Verdict triggers.Verdict
+}
+
+type entry struct {
+	message  triggers.Message // Attempt is not kept here
+	failures int
+}
+
+// New returns an empty queue. A loan whose trigger was closed without settling
+// it comes back after loan; 0 is DefaultLoan.
+func New(loan time.Duration) *Queue {
+	if loan == 0 {
+		loan = DefaultLoan
+	}
+	return &Queue{loan: loan, timers: make(map[*entry]*time.Timer), wake: make(chan struct{})}
+}
+
+// Send adds a message. Its ID and Enqueued are filled in where they are zero;
+// its Attempt is ignored. The body is not copied.
+func (q *Queue) Send(m triggers.Message) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.next++
+	if m.ID == "" {
+		m.ID = fmt.Sprint(q.next)
+	}
+	if m.Enqueued.IsZero() {
+		m.Enqueued = time.Now()
+	}
+	m.Attributes = maps.Clone(m.Attributes)
+	q.add(&entry{message: m})
+}
+
+// Dead returns the messages that were rejected so far.
+func (q *Queue) Dead() []Dead {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Clone(q.dead)
+}
+
+// Close stops the timers of what is delayed. Messages are gone with the queue.
+func (q *Queue) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, t := range q.timers {
+		t.Stop()
+	}
+	clear(q.timers)
+}
+
+// add makes an entry ready; q.mu is held.
+func (q *Queue) add(e *entry) {
+	q.ready = append(q.ready, e)
+	close(q.wake)
+	q.wake = make(chan struct{})
+}
+
+// addAfter makes an entry ready after a delay; q.mu is held.
+func (q *Queue) addAfter(e *entry, delay time.Duration) {
+	if delay <= 0 {
+		q.add(e)
+		return
+	}
+	q.timers[e] = time.AfterFunc(delay, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if _, waits := q.timers[e]; waits {
+			delete(q.timers, e)
+			q.add(e)
+		}
+	})
+}
+
+// Trigger returns a way to read the queue.
+func (q *Queue) Trigger() triggers.Trigger {
+	return &trigger{queue: q, loans: make(map[*loan]struct{})}
+}
+
+type trigger struct {
+	queue  *Queue
+	loans  map[*loan]struct{} // guarded by queue.mu
+	closed bool               // likewise
+}
+
+type loan struct {
+	trigger *trigger
+	entry   *entry
+}
+
+var errClosed = errors.New("the memory trigger is closed")
+
+func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, error) {
+	q := t.queue
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		q.mu.Lock()
+		if t.closed {
+			q.mu.Unlock()
+			return nil, errClosed
+		}
+		if n := min(max, len(q.ready)); n > 0 {
+			out := make([]*triggers.Delivery, n)
+			for i, e := range q.ready[:n] {
+				m := e.message
+				m.Attempt = e.failures + 1
+				l := &loan{t, e}
+				t.loans[l] = struct{}{}
+				out[i] = triggers.NewDelivery(&m, l)
+			}
+			q.ready = slices.Delete(q.ready, 0, n)
+			q.mu.Unlock()
+			return out, nil
+		}
+		wake := q.wake
+		q.mu.Unlock()
+		select {
+		case <-wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (l *loan) Settle(_ context.Context, m *triggers.Message, v triggers.Verdict) error {
+	t, q := l.trigger, l.trigger.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, held := t.loans[l]; !held {
+		return fmt.Errorf("message %s: %w", m.ID, errClosed)
+	}
+	delete(t.loans, l)
+	switch v.Kind {
+	case triggers.Retry:
+		l.entry.failures = m.Attempt
+		q.addAfter(l.entry, v.Delay)
+	case triggers.Release:
+		l.entry.failures = m.Attempt - 1
+		q.add(l.entry)
+	case triggers.Reject:
+		q.dead = append(q.dead, Dead{*m, v})
+	}
+	return nil
+}
+
+func (t *trigger) Backlog(context.Context) (triggers.Backlog, error) {
+	q := t.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	b := triggers.Backlog{Ready: int64(len(q.ready))}
+	for _, e := range q.ready {
+		if b.Oldest.IsZero() || e.message.Enqueued.Before(b.Oldest) {
+			b.Oldest = e.message.Enqueued
+		}
+	}
+	return b, nil
+}
+
+func (t *trigger) Close(context.Context) error {
+	q := t.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.closed = true
+	for l := range t.loans {
+		q.addAfter(l.entry, q.loan)
+	}
+	clear(t.loans)
+	return nil
+}
