@@ -17,8 +17,9 @@ const maxParked = 1024
 // messages without a key are not held up. A message that is retried keeps its
 // place: it stays on loan for the delay, and those behind it wait.
 //
-// The order holds within this trigger. After a crash the source lends again in
-// its own order, and another instance that reads the same source has another.
+// The order holds within this trigger. What was given back, or lost in a crash,
+// the source lends again in an order of its own, and another instance that reads
+// the same source has another.
 func Ordered(inner Trigger) Trigger {
 	return &ordered{
 		inner:  inner,

@@ -1,0 +1,221 @@
+package natsjs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// flushLimit bounds a round trip to the server.
+	flushLimit = 10 * time.Second
+	// barrierEvery is how often a round trip confirms the acknowledgements
+	// that were sent before it.
+	barrierEvery = time.Second
+	// rateEvery is how often the prefetch follows the rate.
+	rateEvery = 100 * time.Millisecond
+	// maxPrefetch bounds what PrefetchAuto holds.
+	maxPrefetch = 4096
+)
+
+// acked is an acknowledgement that was sent, and perhaps never arrived.
+type acked struct {
+	sequence uint64
+	reply    string
+}
+
+// care is the trigger's one goroutine besides Receive: it keeps loans alive,
+// sends acknowledgements again after an outage, and sets the prefetch.
+func (t *trigger) care(ctx context.Context) {
+	signs := time.NewTicker(max(t.cfg.AckWait/6, 10*time.Millisecond))
+	defer signs.Stop()
+	rates := time.NewTicker(rateEvery)
+	defer rates.Stop()
+	barriers := time.NewTicker(barrierEvery)
+	defer barriers.Stop()
+	var before int64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-signs.C:
+			t.giveSigns(now.Add(-t.cfg.AckWait / 3))
+		case <-rates.C:
+			before = t.followRate(before)
+		case <-barriers.C:
+			t.barrier(ctx)
+			t.ledger.clean(ctx, t.log)
+		case <-t.nudge:
+			t.sendAgain()
+			t.giveSigns(time.Now())
+		case <-t.lost:
+			t.lookAround(ctx)
+		}
+	}
+}
+
+// giveSigns tells the server that the messages are worked on whose last sign is
+// from before a time.
+func (t *trigger) giveSigns(before time.Time) {
+	t.mu.Lock()
+	due := t.alive.signed(before, time.Now())
+	t.mu.Unlock()
+	for _, l := range due {
+		if err := l.msg.InProgress(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+			t.log.Debug("cannot keep a message alive", "message", l.message.ID, "error", err)
+		}
+	}
+}
+
+// followRate sets the prefetch to what was settled in the last tenth of a
+// second: held longer than that, a message would better be another instance's.
+func (t *trigger) followRate(before int64) int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cfg.Prefetch == PrefetchAuto && !t.closed {
+		t.prefetch = int(min(t.settled-before, maxPrefetch))
+	}
+	return t.settled
+}
+
+// barrier makes sure that the server has the acknowledgements of the generation
+// before the last; those after it are kept, to be sent again after an outage.
+func (t *trigger) barrier(ctx context.Context) {
+	t.mu.Lock()
+	none := len(t.acked[0])+len(t.acked[1]) == 0
+	for sequence, until := range t.again {
+		if time.Now().After(until) {
+			delete(t.again, sequence)
+		}
+	}
+	t.mu.Unlock()
+	if none || !t.conn.nc.IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	defer cancel()
+	// What is acknowledged while the flush is under way may be behind it, so
+	// the generations turn before it, and the older is dropped after it.
+	t.mu.Lock()
+	old := t.acked[1]
+	t.acked[0], t.acked[1] = nil, t.acked[0]
+	t.mu.Unlock()
+	if t.conn.nc.FlushWithContext(ctx) != nil {
+		t.mu.Lock()
+		t.acked[1] = append(old, t.acked[1]...)
+		t.mu.Unlock()
+	}
+}
+
+// reconnected is called by the connection.
+func (t *trigger) reconnected() { signal(t.nudge) }
+
+// sendAgain repeats the acknowledgements that the outage may have swallowed. The
+// server takes one twice without harm.
+func (t *trigger) sendAgain() {
+	t.mu.Lock()
+	var all []acked
+	for i := range t.acked {
+		all = append(all, t.acked[i]...)
+	}
+	if t.again == nil {
+		t.again = make(map[uint64]time.Time)
+	}
+	until := time.Now().Add(2*t.cfg.AckWait + 10*time.Second)
+	for _, a := range all {
+		t.again[a.sequence] = until
+	}
+	t.mu.Unlock()
+	for _, a := range all {
+		if err := t.conn.nc.Publish(a.reply, []byte("+ACK")); err != nil {
+			t.log.Warn("cannot send acknowledgements again; their messages will come again", "error", err)
+			return
+		}
+	}
+	if len(all) > 0 {
+		t.log.Info("sent the last acknowledgements again", "count", len(all))
+	}
+}
+
+// lookAround finds out whether the consumer is still there, when it is silent.
+func (t *trigger) lookAround(ctx context.Context) {
+	t.mu.Lock()
+	consumer := t.consumer
+	t.mu.Unlock()
+	if consumer == nil || !t.conn.nc.IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	defer cancel()
+	_, err := consumer.Info(ctx)
+	if !errors.Is(err, jetstream.ErrConsumerNotFound) && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return
+	}
+	t.mu.Lock()
+	var all []*pull
+	for p := range t.pulls {
+		all = append(all, p)
+	}
+	t.mu.Unlock()
+	for _, p := range all {
+		p.fail(err)
+		p.end()
+	}
+}
+
+// alive is the list of loans that are not settled, the one whose last sign of
+// life is the longest ago first.
+type alive struct{ ring loan }
+
+func (a *alive) init() { a.ring.prev, a.ring.next = &a.ring, &a.ring }
+
+func (a *alive) add(l *loan) {
+	l.sign = time.Now()
+	l.prev, l.next = a.ring.prev, &a.ring
+	l.prev.next, a.ring.prev = l, l
+}
+
+func (a *alive) remove(l *loan) {
+	if l.next == nil {
+		return
+	}
+	l.prev.next, l.next.prev = l.next, l.prev
+	l.prev, l.next = nil, nil
+}
+
+func (a *alive) has(sequence uint64) bool {
+	for l := a.ring.next; l != &a.ring; l = l.next {
+		if l.sequence == sequence {
+			return true
+		}
+	}
+	return false
+}
+
+// signed returns the loans whose last sign is from before a time, and signs them.
+func (a *alive) signed(before, now time.Time) (due []*loan) {
+	for l := a.ring.next; l != &a.ring && l.sign.Before(before); l = l.next {
+		due = append(due, l)
+	}
+	for _, l := range due {
+		a.remove(l)
+		a.add(l)
+		l.sign = now
+	}
+	return due
+}
+
+// quote is a text of at most n bytes as a JSON string.
+func quote(text string, n int) string {
+	if len(text) > n {
+		text = "..." + text[len(text)-n:] // the end of a traceback tells most
+	}
+	out, err := json.Marshal(text)
+	if err != nil {
+		return `""` // a string always has a JSON form
+	}
+	return string(out)
+}

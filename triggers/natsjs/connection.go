@@ -1,0 +1,231 @@
+package natsjs
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+)
+
+const (
+	// connectLimit bounds the first connection; later outages are waited out.
+	connectLimit = 10 * time.Second
+	// reconnectBuffer holds what is sent while the server is away, mostly
+	// acknowledgements: 64 MiB are about a million.
+	reconnectBuffer = 64 << 20
+)
+
+// ErrNoStream says that no stream takes the subject.
+var ErrNoStream = errors.New("no stream takes this subject")
+
+// ConnectionConfig is how to reach a cluster. At most one of Credentials, NKey,
+// Token and User is set.
+type ConnectionConfig struct {
+	Name        string
+	URLs        []string
+	Credentials string // the contents of a .creds file
+	NKey        string // a seed
+	Token       string
+	User        string
+	Password    string
+
+	CA, Cert, Key string // PEM
+	ServerName    string
+	Log           *slog.Logger
+}
+
+// Connection is shared by the triggers and senders on it. Once made it is kept
+// up for ever; State tells how it is.
+type Connection struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	log *slog.Logger
+
+	mu          sync.Mutex
+	reconnected map[*trigger]struct{} // to be told
+	lastError   string
+	closed      chan struct{}
+}
+
+// Connect opens a connection. A server that can't be reached, or that refuses
+// the credentials, is an error within ten seconds.
+func Connect(ctx context.Context, cfg ConnectionConfig) (*Connection, error) {
+	options, err := authOptions(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connection %s: %w", cfg.Name, err)
+	}
+	tlsConfig, err := tlsOptions(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connection %s: %w", cfg.Name, err)
+	}
+	if tlsConfig != nil {
+		options = append(options, nats.Secure(tlsConfig))
+	}
+	return dial(ctx, cfg.Name, cfg.Log, cfg.URLs, redacted(cfg.URLs), options...)
+}
+
+// redacted is the servers' addresses without what may be secret in them.
+func redacted(urls []string) string {
+	var out []string
+	for _, u := range urls {
+		if parsed, err := url.Parse(u); err == nil {
+			u = parsed.Redacted()
+		}
+		out = append(out, u)
+	}
+	return strings.Join(out, ", ")
+}
+
+func authOptions(cfg ConnectionConfig) ([]nats.Option, error) {
+	switch {
+	case cfg.Credentials != "":
+		return []nats.Option{nats.UserCredentialBytes([]byte(cfg.Credentials))}, nil
+	case cfg.NKey != "":
+		pair, err := nkeys.FromSeed([]byte(strings.TrimSpace(cfg.NKey)))
+		if err != nil {
+			return nil, fmt.Errorf("nkey is no seed (SU...): %w", err)
+		}
+		public, err := pair.PublicKey()
+		if err != nil {
+			return nil, fmt.Errorf("nkey: %w", err)
+		}
+		return []nats.Option{nats.Nkey(public, pair.Sign)}, nil
+	case cfg.Token != "":
+		return []nats.Option{nats.Token(cfg.Token)}, nil
+	case cfg.User != "":
+		return []nats.Option{nats.UserInfo(cfg.User, cfg.Password)}, nil
+	}
+	return nil, nil
+}
+
+func tlsOptions(cfg ConnectionConfig) (*tls.Config, error) {
+	if cfg.CA == "" && cfg.Cert == "" && cfg.Key == "" && cfg.ServerName == "" {
+		return nil, nil
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cfg.ServerName}
+	if cfg.CA != "" {
+		out.RootCAs = x509.NewCertPool()
+		if !out.RootCAs.AppendCertsFromPEM([]byte(cfg.CA)) {
+			return nil, errors.New("tls.ca has no PEM certificate")
+		}
+	}
+	if cfg.Cert != "" || cfg.Key != "" {
+		pair, err := tls.X509KeyPair([]byte(cfg.Cert), []byte(cfg.Key))
+		if err != nil {
+			return nil, fmt.Errorf("tls.cert and tls.key: %w", err)
+		}
+		out.Certificates = []tls.Certificate{pair}
+	}
+	return out, nil
+}
+
+func dial(ctx context.Context, name string, log *slog.Logger, urls []string, where string, options ...nats.Option) (*Connection, error) {
+	c := &Connection{
+		log:         log.With("connection", name),
+		reconnected: make(map[*trigger]struct{}),
+		closed:      make(chan struct{}),
+	}
+	limit := connectLimit
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline))
+	}
+	options = append(options,
+		nats.Name("drover "+name),
+		nats.Timeout(limit),
+		nats.MaxReconnects(-1),
+		nats.RetryOnFailedConnect(false),
+		// A server that changes its mind about our rights may change it again.
+		nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectWait(250*time.Millisecond),
+		nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond),
+		nats.ReconnectBufSize(reconnectBuffer),
+		nats.PingInterval(20*time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				c.note(err)
+				c.log.Warn("connection lost; will try until it is back", "servers", where, "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			c.log.Info("connected again", "server", nc.ConnectedUrlRedacted())
+			c.tellReconnected()
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			c.note(err)
+			c.log.Warn("nats", "error", err)
+		}),
+		nats.ClosedHandler(func(*nats.Conn) { close(c.closed) }),
+	)
+	nc, err := nats.Connect(strings.Join(urls, ","), options...)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w%s", where, err, hint(err))
+	}
+	c.nc = nc
+	if c.js, err = jetstream.New(nc); err != nil {
+		return nil, errors.Join(fmt.Errorf("connecting to %s: %w", where, err), c.Close())
+	}
+	return c, nil
+}
+
+// hint says what to do about an error of the first connection.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
+		return "; check the connection's credentials, nkey, token, or user and password"
+	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout):
+		return "; is the server there, and does the URL name it?"
+	}
+	return ""
+}
+
+func (c *Connection) note(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastError = err.Error()
+}
+
+func (c *Connection) tellReconnected() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastError = ""
+	for t := range c.reconnected {
+		t.reconnected()
+	}
+}
+
+// State is "connected", "reconnecting: ERROR" or "closed".
+func (c *Connection) State() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.nc.IsClosed():
+		return "closed"
+	case c.nc.IsConnected():
+		return "connected"
+	case c.lastError == "":
+		return "reconnecting"
+	}
+	return "reconnecting: " + c.lastError
+}
+
+// Conn is the connection itself, for programs that publish on it.
+func (c *Connection) Conn() *nats.Conn { return c.nc }
+
+// Close ends the connection, after the triggers on it are closed, and waits
+// until its goroutines are gone.
+func (c *Connection) Close() error {
+	c.nc.Close()
+	<-c.closed
+	return nil
+}

@@ -1,0 +1,127 @@
+package natsjs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// findConsumer returns the consumer, made where Create says so, once its
+// settings are found to be such that drover's promises hold.
+func findConsumer(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Logger) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	stream, err := findStream(ctx, js, cfg)
+	if err != nil {
+		return nil, err
+	}
+	where := fmt.Sprintf("consumer %s of stream %s", cfg.Consumer, cfg.Stream)
+	consumer, err := stream.Consumer(ctx, cfg.Consumer)
+	switch {
+	case errors.Is(err, jetstream.ErrNotPullConsumer):
+		return nil, fmt.Errorf("%s is a push consumer; drover needs a pull consumer: name another, or remove it", where)
+	case errors.Is(err, jetstream.ErrConsumerNotFound) && cfg.Create:
+		consumer, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+			Durable:       cfg.Consumer,
+			Description:   "made by drover",
+			AckPolicy:     jetstream.AckExplicitPolicy,
+			AckWait:       cfg.AckWait,
+			MaxDeliver:    -1, // drover counts attempts itself
+			MaxAckPending: -1, // what waits for a retry counts too, and must not stop the rest
+			FilterSubject: cfg.Subject,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("making %s: %w", where, err)
+		}
+		return consumer, nil
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		return nil, fmt.Errorf("%s: there is none; make it, or set create: true", where)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	if wrong := unfit(consumer.CachedInfo().Config, cfg); len(wrong) > 0 {
+		return nil, fmt.Errorf("%s does not fit: %s", where, strings.Join(wrong, "; "))
+	}
+	if pending := consumer.CachedInfo().Config.MaxAckPending; pending > 0 && pending < 100 {
+		log.Warn("the consumer's max_ack_pending bounds what can be in flight, and what waits for a retry", "max_ack_pending", pending)
+	}
+	return consumer, nil
+}
+
+// unfit lists what of a consumer's settings does not go with the configuration.
+func unfit(have jetstream.ConsumerConfig, cfg Config) (wrong []string) {
+	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	if have.AckPolicy != jetstream.AckExplicitPolicy {
+		say("its ack policy is %v and must be explicit", have.AckPolicy)
+	}
+	if have.AckWait != cfg.AckWait {
+		say("its ack wait is %v and ack_wait here is %v: make them equal", have.AckWait, cfg.AckWait)
+	}
+	if have.MaxDeliver > 0 && have.MaxDeliver <= cfg.MaxAttempts {
+		say("its max_deliver is %d and must be above retry.max_attempts (%d), or -1: the server counts every delivery, and drover failures only",
+			have.MaxDeliver, cfg.MaxAttempts)
+	}
+	if len(have.BackOff) > 0 {
+		say("it has a back-off of its own, which takes the place of its ack wait: remove it, drover delays retries itself")
+	}
+	if filters := filtersOf(have); cfg.Subject != "" && !slices.Contains(filters, cfg.Subject) && len(filters) > 0 {
+		say("it consumes %s and subject here is %s", strings.Join(filters, ", "), cfg.Subject)
+	}
+	return wrong
+}
+
+func filtersOf(c jetstream.ConsumerConfig) []string {
+	if c.FilterSubject != "" {
+		return []string{c.FilterSubject}
+	}
+	return c.FilterSubjects
+}
+
+func findStream(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.Stream, error) {
+	stream, err := js.Stream(ctx, cfg.Stream)
+	switch {
+	case err == nil:
+		return stream, nil
+	case errors.Is(err, jetstream.ErrStreamNotFound) && cfg.Create:
+		stream, err = js.CreateStream(ctx, jetstream.StreamConfig{
+			Name:        cfg.Stream,
+			Description: "made by drover",
+			Subjects:    []string{cfg.Subject},
+			Retention:   jetstream.WorkQueuePolicy, // a queue: what is settled is gone
+			Storage:     jetstream.FileStorage,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("making the stream %s for %s: %w", cfg.Stream, cfg.Subject, err)
+		}
+		return stream, nil
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, fmt.Errorf("stream %s: there is none; make it, or set create: true", cfg.Stream)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return nil, fmt.Errorf("stream %s: %w; drover needs JetStream", cfg.Stream, err)
+	}
+	return nil, fmt.Errorf("stream %s: %w", cfg.Stream, err)
+}
+
+// makeGraveyard makes the dead-letter stream.
+func (t *trigger) makeGraveyard(ctx context.Context) error {
+	if !t.cfg.Create {
+		return fmt.Errorf("there is none; make it with the subjects %s.>, or set create: true", t.cfg.DeadLetters)
+	}
+	_, err := t.conn.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name:        t.cfg.DeadLetters,
+		Description: "messages that drover rejected from " + t.cfg.Stream,
+		Subjects:    []string{t.cfg.DeadLetters + ".>"},
+		Storage:     jetstream.FileStorage,
+		Duplicates:  max(2*time.Minute, 2*t.cfg.AckWait),
+	})
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return nil
+	}
+	return err
+}

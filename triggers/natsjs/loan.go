@@ -1,0 +1,248 @@
+package natsjs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// loan is all that is kept of a message, in one allocation.
+type loan struct {
+	triggers.Delivery
+	message triggers.Message
+	msg     jetstream.Msg
+	t       *trigger
+
+	sequence   uint64 // in the stream
+	deliveries uint64 // by the server's count
+	recorded   int    // failures that the ledger has
+
+	sign       time.Time // the last sign of life; guarded by t.mu, as are the links
+	prev, next *loan
+}
+
+func newLoan(t *trigger, m jetstream.Msg) (*loan, error) {
+	l := &loan{t: t, msg: m}
+	var enqueued time.Time
+	var err error
+	l.deliveries, l.sequence, enqueued, err = parseReply(m.Reply())
+	if err != nil {
+		return nil, err
+	}
+	l.message = triggers.Message{
+		Body:     m.Data(),
+		Attempt:  1,
+		Enqueued: enqueued,
+		Subject:  m.Subject(),
+	}
+	if headers := m.Headers(); len(headers) > 0 {
+		l.message.ID = headers.Get(jetstream.MsgIDHeader)
+		l.message.Attributes = make(map[string]string, len(headers))
+		for name, values := range headers {
+			if len(values) > 0 {
+				l.message.Attributes[name] = values[0]
+			}
+		}
+	}
+	if l.message.ID == "" {
+		l.message.ID = t.cfg.Stream + ":" + strconv.FormatUint(l.sequence, 10)
+	}
+	if t.cfg.OrderingToken > 0 {
+		l.message.OrderingKey = token(m.Subject(), t.cfg.OrderingToken)
+	}
+	l.Init(&l.message, l)
+	return l, nil
+}
+
+// token returns the n-th token of a subject, counted from 1; empty if it has
+// fewer.
+func token(subject string, n int) string {
+	for ; n > 1; n-- {
+		_, rest, found := strings.Cut(subject, ".")
+		if !found {
+			return ""
+		}
+		subject = rest
+	}
+	first, _, _ := strings.Cut(subject, ".")
+	return first
+}
+
+var errReply = errors.New("its reply subject is not that of a JetStream message")
+
+// parseReply reads what the server writes into the subject for acknowledgements:
+// $JS.ACK.stream.consumer.deliveries.sequence.consumersequence.time.pending, or,
+// in its longer form, with domain and account hash before the stream, and a
+// random token behind (ADR-15). The numbers are counted from the behind of the
+// names, so that it needs no allocation.
+func parseReply(reply string) (deliveries, sequence uint64, enqueued time.Time, err error) {
+	rest, found := strings.CutPrefix(reply, "$JS.ACK.")
+	if !found {
+		return 0, 0, time.Time{}, errReply
+	}
+	names := 2
+	if strings.Count(rest, ".") >= 8 {
+		names = 4
+	}
+	for range names {
+		if _, rest, found = strings.Cut(rest, "."); !found {
+			return 0, 0, time.Time{}, errReply
+		}
+	}
+	var numbers [4]uint64
+	for i := range numbers {
+		var number string
+		if number, rest, found = strings.Cut(rest, "."); !found {
+			return 0, 0, time.Time{}, errReply
+		}
+		if numbers[i], err = strconv.ParseUint(number, 10, 64); err != nil {
+			return 0, 0, time.Time{}, errReply
+		}
+	}
+	return numbers[0], numbers[1], time.Unix(0, int64(numbers[3])), nil
+}
+
+// Settle implements triggers.Loan.
+func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+	if err := l.carryOut(ctx, m, v); err != nil {
+		return fmt.Errorf("settling message %s of stream %s as %v: %w", m.ID, l.t.cfg.Stream, v.Kind, err)
+	}
+	l.t.ended(l, v.Kind)
+	return nil
+}
+
+func (l *loan) carryOut(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+	var err error
+	switch v.Kind {
+	case triggers.Done:
+		err = l.msg.Ack()
+	case triggers.Retry:
+		l.record(ctx, m.Attempt)
+		err = l.msg.NakWithDelay(v.Delay)
+	case triggers.Release:
+		l.record(ctx, m.Attempt-1)
+		err = l.msg.Nak()
+	case triggers.Reject:
+		// First the copy, then the end of the original: nothing is lost between.
+		if err = l.bury(ctx, m, v); err == nil {
+			err = l.msg.TermWithReason(oneLine(v.Reason, 200))
+		}
+	default:
+		err = fmt.Errorf("no such verdict: %d", v.Kind)
+	}
+	if errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+		return nil
+	}
+	return err
+}
+
+// record writes how often the message has failed, if the ledger doesn't know.
+func (l *loan) record(ctx context.Context, failures int) {
+	if failures != l.recorded {
+		l.t.ledger.put(ctx, l, failures, l.t.log)
+		l.recorded = failures
+	}
+}
+
+// ended forgets a settled loan.
+func (t *trigger) ended(l *loan, kind triggers.Kind) {
+	if l.recorded > 0 && (kind == triggers.Done || kind == triggers.Reject) {
+		t.ledger.forget(l)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.alive.remove(l)
+	t.settled++
+	if kind == triggers.Done {
+		t.acked[0] = append(t.acked[0], acked{l.sequence, l.msg.Reply()})
+	}
+}
+
+// oneLine cuts a text to one line of at most n bytes.
+func oneLine(text string, n int) string {
+	text = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text))
+	if len(text) > n {
+		text = strings.ToValidUTF8(text[:n-3], "") + "..."
+	}
+	return text
+}
+
+// The original headers that would steer the publishing of a copy are kept under
+// another name.
+const (
+	natsHeaders     = "Nats-"
+	originalHeaders = "Drover-Original-"
+)
+
+// bury copies a rejected message to the dead-letter stream.
+func (l *loan) bury(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	defer cancel()
+	limit := l.t.conn.nc.MaxPayload()
+	for _, form := range []struct {
+		detail, headers bool
+	}{{true, true}, {false, true}, {false, false}} {
+		dead := l.obituary(m, v, form.detail, form.headers)
+		if int64(dead.Size()) > limit {
+			continue
+		}
+		// A crash between the copy and the end of the original would bring a
+		// second copy: the server drops it by this name.
+		name := fmt.Sprintf("drover.%s.%s.%d", l.t.cfg.Stream, l.t.cfg.Consumer, l.sequence)
+		_, err := l.t.conn.js.PublishMsg(ctx, dead, jetstream.WithMsgID(name))
+		if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+			if err = l.t.makeGraveyard(ctx); err == nil {
+				_, err = l.t.conn.js.PublishMsg(ctx, dead, jetstream.WithMsgID(name))
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("copying it to the dead-letter stream %s: %w", l.t.cfg.DeadLetters, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("its body of %d bytes leaves no room for the reason within the server's max_payload of %d; raise that", len(m.Body), limit)
+}
+
+// obituary is the dead letter: the body as it was, and why it is there.
+func (l *loan) obituary(m *triggers.Message, v triggers.Verdict, detail, headers bool) *nats.Msg {
+	out := nats.NewMsg(l.t.cfg.DeadLetters + "." + m.Subject)
+	out.Data = m.Body
+	if headers {
+		for name, values := range l.msg.Headers() {
+			if strings.HasPrefix(name, natsHeaders) {
+				name = originalHeaders + name
+			}
+			out.Header[name] = values
+		}
+	} else {
+		out.Header.Set("Drover-Note", "the original headers were left out: they did not fit max_payload")
+	}
+	set := func(name, value string) { out.Header["Drover-"+name] = []string{value} }
+	set("Function", v.Function)
+	set("Error", oneLine(v.Reason, 1024))
+	set("Attempts", strconv.Itoa(m.Attempt))
+	set("Subject", m.Subject)
+	set("Stream", l.t.cfg.Stream)
+	set("Sequence", strconv.FormatUint(l.sequence, 10))
+	set("Message-Id", m.ID)
+	set("Enqueued", m.Enqueued.UTC().Format(time.RFC3339Nano))
+	set("Rejected", time.Now().UTC().Format(time.RFC3339Nano))
+	if detail && v.Detail != "" {
+		// A header holds no line breaks; this is a JSON string.
+		set("Traceback", quote(v.Detail, 16<<10))
+	}
+	return out
+}

@@ -1,0 +1,86 @@
+package natsjs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// headerName is what HTTP and NATS allow as the name of a header.
+var headerName = regexp.MustCompile("^[-_.!#$%&'*+^`|~0-9A-Za-z]+$")
+
+// maxUnconfirmed is how many messages a Sender has on the way at once.
+const maxUnconfirmed = 2048
+
+// Sender publishes messages, many at a time, and counts those that the server
+// has taken. It is used by one goroutine.
+type Sender struct {
+	js    jetstream.JetStream
+	open  []jetstream.PubAckFuture
+	taken int64
+}
+
+// NewSender returns a sender on the connection.
+func (c *Connection) NewSender() *Sender { return &Sender{js: c.js} }
+
+// Send publishes a message; it may return before the server has taken it. The
+// error may be that of an earlier message; ErrNoStream is wrapped where no
+// stream takes the subject.
+func (s *Sender) Send(ctx context.Context, subject string, attributes map[string]string, body []byte) error {
+	if len(s.open) >= maxUnconfirmed {
+		if err := s.confirm(ctx, maxUnconfirmed/2); err != nil {
+			return err
+		}
+	}
+	m := &nats.Msg{Subject: subject, Data: body}
+	if len(attributes) > 0 {
+		m.Header = make(nats.Header, len(attributes))
+		for _, name := range slices.Sorted(maps.Keys(attributes)) {
+			if !headerName.MatchString(name) {
+				return fmt.Errorf("sending: %q cannot be the name of a header: letters, digits and -_.!#$%%&'*+^`|~ can be in one", name)
+			}
+			m.Header[name] = []string{attributes[name]}
+		}
+	}
+	future, err := s.js.PublishMsgAsync(m)
+	if err != nil {
+		return fmt.Errorf("sending: %w", err)
+	}
+	s.open = append(s.open, future)
+	return nil
+}
+
+// confirm waits for the first n messages that are on the way.
+func (s *Sender) confirm(ctx context.Context, n int) error {
+	defer func() { s.open = slices.Delete(s.open, 0, n) }()
+	var first error
+	for _, future := range s.open[:n] {
+		select {
+		case <-future.Ok():
+			s.taken++
+		case err := <-future.Err():
+			if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+				err = ErrNoStream
+			}
+			first = errors.Join(first, err)
+		case <-ctx.Done():
+			return errors.Join(first, ctx.Err())
+		}
+		if first != nil {
+			return first
+		}
+	}
+	return nil
+}
+
+// Flush waits until the server has taken all that was sent.
+func (s *Sender) Flush(ctx context.Context) error { return s.confirm(ctx, len(s.open)) }
+
+// Taken counts the messages that the server has confirmed.
+func (s *Sender) Taken() int64 { return s.taken }

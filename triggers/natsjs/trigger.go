@@ -1,0 +1,243 @@
+package natsjs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// PrefetchAuto holds ready what is settled in a tenth of a second, as measured.
+const PrefetchAuto = -1
+
+// Config is one durable pull consumer.
+type Config struct {
+	Stream   string
+	Subject  string // what the consumer filters by; empty is whatever it has
+	Consumer string
+	// Create makes the stream, the consumer and the dead-letter stream where
+	// they are missing. What is there is used as it is.
+	Create  bool
+	AckWait time.Duration
+	// OrderingToken is the subject's token, counted from 1, that is the
+	// ordering key; 0 is no order.
+	OrderingToken int
+	// DeadLetters is the stream for rejected messages.
+	DeadLetters string
+	// MaxAttempts is only checked against the consumer's MaxDeliver.
+	MaxAttempts int
+	// Prefetch is how many messages are held beyond those that a Receive asks
+	// for, or PrefetchAuto.
+	Prefetch int
+	Log      *slog.Logger
+}
+
+// Open returns a trigger on a consumer, once that is found to be fit for it. The
+// connection stays its owner's, and is closed after the trigger.
+func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, error) {
+	t := &trigger{
+		conn:   c,
+		cfg:    cfg,
+		log:    cfg.Log.With("stream", cfg.Stream, "consumer", cfg.Consumer),
+		ledger: newLedger(c.js, cfg),
+		wake:   make(chan struct{}, 1),
+		nudge:  make(chan struct{}, 1),
+		lost:   make(chan struct{}, 1),
+		pulls:  make(map[*pull]struct{}),
+	}
+	t.alive.init()
+	if t.prefetch = cfg.Prefetch; cfg.Prefetch == PrefetchAuto {
+		t.prefetch = 0
+	}
+	if err := t.attach(ctx); err != nil {
+		return nil, err
+	}
+	t.ctx, t.stop = context.WithCancel(context.Background())
+	t.running.Go(func() { t.care(t.ctx) })
+	c.mu.Lock()
+	c.reconnected[t] = struct{}{}
+	c.mu.Unlock()
+	if cfg.OrderingToken > 0 {
+		return triggers.Ordered(t), nil
+	}
+	return t, nil
+}
+
+type trigger struct {
+	conn   *Connection
+	cfg    Config
+	log    *slog.Logger
+	ledger *ledger
+
+	ctx     context.Context // ends with the trigger
+	stop    context.CancelFunc
+	running sync.WaitGroup // care, and the look-ups in the ledger
+	wake    chan struct{}  // something for Receive
+	nudge   chan struct{}  // something for care: the connection is back
+	lost    chan struct{}  // something for care: no heartbeat came
+
+	mu       sync.Mutex
+	consumer jetstream.Consumer // nil when it has to be looked up again
+	failed   error              // for the next Receive
+	closed   bool
+
+	held        queue           // arrived, and not handed out
+	looking     int             // arrived, and being looked up in the ledger
+	looked      <-chan struct{} // closed when the last of those is held
+	outstanding int             // asked for, and not arrived
+	pulls       map[*pull]struct{}
+	waiting     int // what the Receive that waits asks for
+	prefetch    int
+	settled     int64 // all settlements so far, for the rate
+
+	alive alive // all loans that are not settled
+	acked [2][]acked
+	again map[uint64]time.Time // sequences whose acks were sent again, and until when to remember
+}
+
+// attach finds the consumer, or makes it.
+func (t *trigger) attach(ctx context.Context) error {
+	consumer, err := findConsumer(ctx, t.conn.js, t.cfg, t.log)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.consumer, t.failed = consumer, nil
+	return nil
+}
+
+// Receive implements triggers.Trigger.
+func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, error) {
+	t.mu.Lock()
+	missing := t.consumer == nil && !t.closed
+	t.mu.Unlock()
+	if missing {
+		if err := t.attach(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		t.mu.Lock()
+		if t.closed {
+			t.mu.Unlock()
+			return nil, errClosed
+		}
+		if err := t.failed; err != nil {
+			t.failed, t.waiting = nil, 0
+			t.mu.Unlock()
+			return nil, err
+		}
+		out := t.held.take(max)
+		t.waiting = max
+		if len(out) > 0 || ctx.Err() != nil {
+			t.waiting = 0
+		}
+		want := t.want()
+		t.mu.Unlock()
+		if ctx.Err() == nil && want > 0 {
+			t.pull(want)
+		}
+		if len(out) > 0 {
+			return out, nil
+		}
+		if err := ctx.Err(); err != nil {
+			t.askLess()
+			return nil, err
+		}
+		select {
+		case <-t.wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+var errClosed = errors.New("the NATS trigger is closed")
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Backlog implements triggers.Trigger: what the consumer has not delivered, and
+// what is held here. Messages that wait for a retry are not among them.
+func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
+	t.mu.Lock()
+	consumer, held := t.consumer, int64(t.held.len())
+	t.mu.Unlock()
+	if consumer == nil {
+		return triggers.Backlog{}, fmt.Errorf("consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, triggers.ErrUnknown)
+	}
+	info, err := consumer.Info(ctx)
+	if err != nil {
+		return triggers.Backlog{}, fmt.Errorf("asking for the backlog of consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
+	}
+	b := triggers.Backlog{Ready: int64(info.NumPending) + held}
+	if info.NumPending > 0 && len(info.Config.FilterSubjects) == 0 {
+		b.Oldest = t.oldest(ctx, info)
+	}
+	return b, nil
+}
+
+// oldest is when the first undelivered message was enqueued; zero if that can't
+// be read.
+func (t *trigger) oldest(ctx context.Context, info *jetstream.ConsumerInfo) time.Time {
+	stream, err := t.conn.js.Stream(ctx, t.cfg.Stream)
+	if err != nil {
+		return time.Time{}
+	}
+	filter := info.Config.FilterSubject
+	if filter == "" {
+		filter = ">"
+	}
+	m, err := stream.GetMsg(ctx, info.Delivered.Stream+1, jetstream.WithGetMsgSubject(filter))
+	if err != nil {
+		return time.Time{}
+	}
+	return m.Time
+}
+
+// Close implements triggers.Trigger. What was held and never handed out is given
+// back at once.
+func (t *trigger) Close(ctx context.Context) error {
+	t.conn.mu.Lock()
+	delete(t.conn.reconnected, t)
+	t.conn.mu.Unlock()
+
+	t.mu.Lock()
+	t.closed = true
+	t.waiting, t.prefetch = 0, 0
+	var ending []*pull
+	for p := range t.pulls {
+		ending = append(ending, p)
+	}
+	t.mu.Unlock()
+	t.end(ending)
+	t.stop()
+	t.running.Wait()
+
+	t.mu.Lock()
+	held := t.held.take(t.held.len())
+	t.mu.Unlock()
+	var errs []error
+	for _, d := range held {
+		errs = append(errs, d.Settle(ctx, triggers.Verdict{Kind: triggers.Release}))
+	}
+	if t.conn.nc.IsConnected() {
+		flush, cancel := context.WithTimeout(ctx, flushLimit)
+		defer cancel()
+		errs = append(errs, t.conn.nc.FlushWithContext(flush))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("closing consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
+	}
+	return nil
+}
