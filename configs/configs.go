@@ -20,6 +20,11 @@ type Config struct {
 
 	// File is the path that the configuration was read from; empty if none.
 	File string `yaml:"-"`
+	// Warnings are found by Complete: what works, but may not be meant.
+	Warnings []string `yaml:"-"`
+
+	source    *source // what it was read from; nil for one made by a program
+	completed bool
 }
 
 // Log is what is logged, and how.
@@ -42,8 +47,6 @@ type Connection struct {
 	Listen   string   `yaml:"listen" default:"127.0.0.1:0" desc:"embedded only: where other programs reach the server; port 0 picks a free one; off for nobody"`
 	Sync     Duration `yaml:"sync" default:"2m" min:"0s" max:"1h" desc:"embedded only: how often the store is synced to disk; 0s is after each write, which survives a power cut, and is slow"`
 	MaxStore Size     `yaml:"max_store" default:"0B" desc:"embedded only: the most that the store may hold; 0B is three quarters of the free disk"`
-
-	Line Position `yaml:"-"`
 }
 
 // TLS is how a connection is encrypted. All are PEM texts, usually file:PATH.
@@ -61,7 +64,12 @@ type App struct {
 	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else one a core"`
 	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"threads a process for functions that are not async; 0 is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else 1"`
 
-	Line Position `yaml:"-"`
+	// What Complete makes of it: the directory to import from, the module that
+	// Path names, if it names a file, and where the numbers come from.
+	Dir           string `yaml:"-"`
+	DefaultModule string `yaml:"-"`
+	ProcessesFrom string `yaml:"-"`
+	ThreadsFrom   string `yaml:"-"`
 }
 
 // Function is what runs: messages from a trigger through a handler.
@@ -73,8 +81,6 @@ type Function struct {
 	Timeout     Duration `yaml:"timeout" default:"5m" min:"1ms" max:"24h" desc:"how long one attempt may take"`
 	MaxBody     Size     `yaml:"max_body" default:"1MiB" min:"0B" max:"64MiB" desc:"a larger message is rejected unseen"`
 	Retry       Retry    `yaml:"retry" desc:"what follows a failed attempt"`
-
-	Line Position `yaml:"-"`
 }
 
 // Retry is what follows a failed attempt: a delay that doubles from Initial to
@@ -93,14 +99,14 @@ type Trigger struct {
 
 // NATSTrigger is a durable pull consumer of a JetStream stream.
 type NATSTrigger struct {
-	Connection  string   `yaml:"connection" desc:"one of connections; may be left out where there is only one"`
-	Stream      string   `yaml:"stream" desc:"the stream; by default the function's name"`
-	Subject     string   `yaml:"subject" desc:"the subject that is consumed; by default the function's name where the stream is made, else all that the consumer has"`
-	Consumer    string   `yaml:"consumer" desc:"the durable consumer; by default the function's name"`
-	Create      *bool    `yaml:"create" desc:"make the stream and the consumer where they are missing; by default true with the embedded server, false elsewhere"`
-	AckWait     Duration `yaml:"ack_wait" default:"30s" min:"100ms" max:"24h" desc:"how long the server waits for a sign of life before it lends the message again; drover gives one every third of it"`
-	OrderingTok int      `yaml:"ordering_token" default:"0" min:"0" max:"64" desc:"the subject's token, counted from 1, whose messages are handled one at a time and in order; 0 is no order"`
-	DeadLetters string   `yaml:"dead_letters" desc:"the stream for rejected messages; by default the stream's name with -DEAD"`
+	Connection    string   `yaml:"connection" desc:"one of connections; may be left out where there is only one"`
+	Stream        string   `yaml:"stream" desc:"the stream; by default the function's name"`
+	Subject       string   `yaml:"subject" desc:"the subject that is consumed; by default the function's name where the stream is made, else all that the consumer has"`
+	Consumer      string   `yaml:"consumer" desc:"the durable consumer; by default the function's name"`
+	Create        *bool    `yaml:"create" desc:"make the stream and the consumer where they are missing; by default true with the embedded server, false elsewhere"`
+	AckWait       Duration `yaml:"ack_wait" default:"30s" min:"100ms" max:"24h" desc:"how long the server waits for a sign of life before it lends the message again; drover gives one every third of it"`
+	OrderingToken int      `yaml:"ordering_token" default:"0" min:"0" max:"64" desc:"the subject's token, counted from 1, whose messages are handled one at a time and in order; 0 is no order"`
+	DeadLetters   string   `yaml:"dead_letters" desc:"the stream for rejected messages; by default the stream's name with -DEAD"`
 }
 
 // Handler is what runs a function. Exactly one kind is set.
@@ -121,10 +127,6 @@ type PythonHandler struct {
 	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
 	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
 }
-
-// Position is a place in the file, for errors that are found later; the zero
-// Position is nowhere.
-type Position struct{ Line, Column int }
 
 // Duration is a time.Duration written as 1m30s.
 type Duration time.Duration

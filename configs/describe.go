@@ -1,0 +1,90 @@
+package configs
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// Describe writes what a completed configuration will run, for people. It prints
+// no secret.
+func (c *Config) Describe(w io.Writer) error {
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
+	for _, name := range names(c.Functions) {
+		f := c.Functions[name]
+		line("function %s", name)
+		line("  trigger\t%s", f.Trigger)
+		line("  handler\t%s", f.Handler)
+		concurrency := "the handler's default"
+		if f.Concurrency > 0 {
+			concurrency = fmt.Sprintf("%d in flight at most", f.Concurrency)
+		}
+		line("  concurrency\t%s, prefetch %v", concurrency, f.Prefetch)
+		line("  timeout\t%v, bodies up to %v", f.Timeout, f.MaxBody)
+		line("  retry\t%d attempts, delays %v to %v, spread by %v", f.Retry.MaxAttempts, f.Retry.Initial, f.Retry.Max, f.Retry.Jitter)
+	}
+	for _, name := range names(c.Apps) {
+		a := c.Apps[name]
+		line("app %s", name)
+		line("  code\t%s", a.Dir)
+		line("  processes\t%d (%s)", a.Processes, a.ProcessesFrom)
+		line("  threads\t%d a process (%s)", a.Threads, a.ThreadsFrom)
+	}
+	for _, name := range names(c.Connections) {
+		line("connection %s\t%s", name, c.Connections[name])
+	}
+	line("data\t%s", c.DataDir)
+	for _, warning := range c.Warnings {
+		line("warning: %s", warning)
+	}
+	return out.Flush()
+}
+
+// String says where the messages come from.
+func (t Trigger) String() string {
+	n := t.NATS
+	if n == nil {
+		return "none"
+	}
+	text := fmt.Sprintf("consumer %s of stream %s on %s", n.Consumer, n.Stream, n.Connection)
+	if n.Subject != "" {
+		text += ", subject " + n.Subject
+	}
+	if n.Create != nil && *n.Create {
+		text += ", made if missing"
+	}
+	if n.OrderingToken > 0 {
+		text += fmt.Sprintf(", in order by token %d", n.OrderingToken)
+	}
+	return text + ", dead letters to " + n.DeadLetters
+}
+
+// String says what runs the function.
+func (h Handler) String() string {
+	if p := h.Python; p != nil {
+		return fmt.Sprintf("python %s.%s in app %s", p.Module, p.Function, p.App)
+	}
+	return "go " + h.Go
+}
+
+// String says what the connection reaches, and how it is allowed to.
+func (c Connection) String() string {
+	if c.Embedded() {
+		return fmt.Sprintf("the embedded NATS server, listen %s, sync %v", c.Listen, c.Sync)
+	}
+	text := "NATS at " + strings.Join(c.NATS, ", ")
+	for _, way := range []struct {
+		with string
+		set  bool
+	}{
+		{"credentials", c.Credentials != ""}, {"an nkey", c.NKey != ""}, {"a token", c.Token != ""},
+		{"user " + c.User, c.User != ""}, {"own TLS settings", c.TLS != nil},
+	} {
+		if way.set {
+			text += ", with " + way.with
+		}
+	}
+	return text
+}

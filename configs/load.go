@@ -1,0 +1,108 @@
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// maxConfig bounds a configuration file, in bytes.
+const maxConfig = 1 << 20
+
+// New returns a configuration with defaults and no functions, for programs that
+// write theirs in Go.
+func New() *Config {
+	c := new(Config)
+	setDefaults(reflect.ValueOf(c).Elem())
+	return c
+}
+
+// Load reads a file, and completes it. The error is an Errors with all that is
+// wrong with it, or says why the file can't be read.
+func Load(path string, env Env) (*Config, error) {
+	file, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("there is no configuration %s; name another, or begin with the README's first example", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	text, err := io.ReadAll(io.LimitReader(file, maxConfig+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	if len(text) > maxConfig {
+		return nil, fmt.Errorf("the configuration %s has more than %d bytes", path, maxConfig)
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("finding the directory of %s: %w", path, err)
+	}
+	c, err := Parse(path, text, dir, env)
+	if err != nil {
+		return nil, err
+	}
+	c.File = path
+	return c, nil
+}
+
+// Parse reads a configuration's text, and completes it. name is what messages
+// call the file; paths in it are relative to dir.
+func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
+	d := &decoder{
+		source: &source{name: name, dir: dir, lines: strings.Split(string(text), "\n"), where: make(map[string]Position)},
+		env:    env,
+	}
+	c := New()
+	c.source = d.source
+	if body := d.body(text); body != nil {
+		d.decode(body, reflect.ValueOf(c).Elem(), "", field{})
+	}
+	// What else is wrong with a file of wrong keys can't be told well.
+	if err := d.errors(); err != nil {
+		return nil, err
+	}
+	if err := c.Complete(env); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// body parses the text and returns its one document, or nil and a problem.
+func (d *decoder) body(text []byte) ast.Node {
+	file, err := parser.ParseBytes(text, 0)
+	var syntax *yaml.SyntaxError
+	if errors.As(err, &syntax) && syntax.Token != nil {
+		p := syntax.Token.Position
+		d.problem(Position{p.Line, p.Column}, "this is no YAML: %s", syntax.Message)
+		return nil
+	}
+	if err != nil {
+		d.problem(Position{1, 1}, "this is no YAML: %v", err)
+		return nil
+	}
+	var bodies []ast.Node
+	for _, doc := range file.Docs {
+		if doc.Body != nil && doc.Body.Type() != ast.CommentType {
+			bodies = append(bodies, doc.Body)
+		}
+	}
+	switch len(bodies) {
+	case 0:
+		d.problem(Position{1, 1}, "the file is empty; it needs functions")
+		return nil
+	case 1:
+		return bodies[0]
+	}
+	d.problem(d.position(bodies[1]), "a second document begins here; a file has one")
+	return nil
+}

@@ -1,0 +1,119 @@
+package configs
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/invopop/jsonschema"
+)
+
+// Schema returns the JSON Schema (2020-12) of a configuration, made from the
+// types. Where a number is wanted a text with ${NAME} is allowed as well.
+func Schema() ([]byte, error) {
+	reflector := &jsonschema.Reflector{
+		FieldNameTag:   "yaml",
+		DoNotReference: true,
+		Anonymous:      true,
+		ExpandedStruct: true,
+		Mapper:         mapType,
+		// What is required is said by our own tags, below.
+		RequiredFromJSONSchemaTags: true,
+	}
+	schema := reflector.Reflect(&Config{})
+	schema.Title = "drover configuration"
+	describe(schema, reflect.TypeFor[Config]())
+	out, err := json.MarshalIndent(schema, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("writing the schema: %w", err)
+	}
+	return out, nil
+}
+
+const referencePattern = `\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}`
+
+// mapType is the schema of the types that are written as a text.
+func mapType(t reflect.Type) *jsonschema.Schema {
+	text := func(pattern string) *jsonschema.Schema {
+		return &jsonschema.Schema{Type: "string", Pattern: pattern}
+	}
+	switch t {
+	case reflect.TypeFor[Duration]():
+		return text(`^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|` + referencePattern)
+	case reflect.TypeFor[Size]():
+		return text(`^[0-9]+(\.[0-9]+)? ?(B|kB|MB|GB|KiB|MiB|GiB)$|` + referencePattern)
+	case reflect.TypeFor[Secret]():
+		return &jsonschema.Schema{Type: "string"}
+	case reflect.TypeFor[Strings]():
+		one := &jsonschema.Schema{Type: "string"}
+		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{one, {Type: "array", Items: one}}}
+	case reflect.TypeFor[Prefetch]():
+		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, text("^auto$|" + referencePattern)}}
+	}
+	return nil
+}
+
+// describe adds what our tags say to the schema of a struct.
+func describe(s *jsonschema.Schema, t reflect.Type) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name := f.Tag.Get("yaml")
+		property, found := s.Properties.Get(name)
+		if !found {
+			continue
+		}
+		property.Description = f.Tag.Get("desc")
+		if f.Tag.Get("required") == "true" {
+			s.Required = append(s.Required, name)
+		}
+		inner := f.Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		switch inner.Kind() {
+		case reflect.Struct:
+			describe(property, inner)
+		case reflect.Map:
+			describe(property.AdditionalProperties, inner.Elem())
+		default:
+			s.Properties.Set(name, bounded(property, f.Tag, inner))
+		}
+	}
+}
+
+// bounded adds default and bounds to a scalar's schema.
+func bounded(s *jsonschema.Schema, tag reflect.StructTag, t reflect.Type) *jsonschema.Schema {
+	isNumber := s.Type == "integer" || s.Type == "number"
+	value := func(text string) any {
+		if isNumber {
+			return json.Number(text)
+		}
+		return text
+	}
+	if def := tag.Get("default"); def != "" {
+		s.Default = value(def)
+	}
+	if enum := tag.Get("enum"); enum != "" {
+		for _, word := range strings.Split(enum, ",") {
+			s.Enum = append(s.Enum, value(word))
+		}
+	}
+	if !isNumber {
+		return s
+	}
+	s.Minimum, s.Maximum = json.Number(tag.Get("min")), json.Number(tag.Get("max"))
+	if t.Kind() == reflect.Int {
+		if _, err := strconv.Atoi(tag.Get("default")); err == nil {
+			s.Default = json.Number(tag.Get("default"))
+		}
+	}
+	// A number may come from the environment.
+	number := *s
+	number.Description, number.Default = "", nil
+	return &jsonschema.Schema{
+		Description: s.Description, Default: s.Default,
+		OneOf: []*jsonschema.Schema{&number, {Type: "string", Pattern: referencePattern}},
+	}
+}

@@ -1,0 +1,165 @@
+package configs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// D returns the duration as the standard library has it.
+func (d Duration) D() time.Duration { return time.Duration(d) }
+
+// String is the shortest form that reads back the same: 5m, not 5m0s.
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func parseDuration(text string) (Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no duration; write it as 500ms, 30s or 1h30m", text)
+	}
+	return Duration(d), nil
+}
+
+var units = []struct {
+	name  string
+	bytes int64
+}{
+	{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1},
+}
+
+// String is the size in the largest unit that divides it.
+func (s Size) String() string {
+	for _, u := range units {
+		if s != 0 && int64(s)%u.bytes == 0 {
+			return fmt.Sprintf("%d%s", int64(s)/u.bytes, u.name)
+		}
+	}
+	return "0B"
+}
+
+var sizeForm = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)$`)
+
+func parseSize(text string) (Size, error) {
+	m := sizeForm.FindStringSubmatch(text)
+	if m != nil {
+		for _, u := range units {
+			if u.name == m[2] {
+				n, err := strconv.ParseFloat(m[1], 64)
+				if err == nil && n*float64(u.bytes) <= math.MaxInt64/2 {
+					return Size(n * float64(u.bytes)), nil
+				}
+			}
+		}
+	}
+	return 0, fmt.Errorf("%q is no size; write it as 512KiB, 1MiB or 100kB", text)
+}
+
+// String is auto, or the number.
+func (p Prefetch) String() string {
+	if p == PrefetchAuto {
+		return "auto"
+	}
+	return strconv.Itoa(int(p))
+}
+
+func parsePrefetch(text string) (Prefetch, error) {
+	if text == "auto" {
+		return PrefetchAuto, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > 1_000_000 {
+		return 0, fmt.Errorf("%q is no prefetch; write auto, or a number from 0 to 1000000", text)
+	}
+	return Prefetch(n), nil
+}
+
+// String hides the secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "***"
+}
+
+// GoString hides the secret.
+func (s Secret) GoString() string { return s.String() }
+
+// MarshalJSON hides the secret.
+func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
+
+// MarshalYAML hides the secret.
+func (s Secret) MarshalYAML() (any, error) { return s.String(), nil }
+
+// Env looks up an environment variable, as os.LookupEnv does.
+type Env func(name string) (value string, found bool)
+
+var reference = regexp.MustCompile(`\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?:(:-)([^}]*))?\}|\$`)
+
+// expand puts in the environment's values: ${NAME}, ${NAME:-default}, and $$ for
+// a dollar. What is put in is not looked at again.
+func expand(text string, env Env) (string, error) {
+	if !strings.Contains(text, "$") {
+		return text, nil
+	}
+	var wrong []error
+	out := reference.ReplaceAllStringFunc(text, func(ref string) string {
+		if ref == "$$" {
+			return "$"
+		}
+		m := reference.FindStringSubmatch(ref)
+		if m[1] == "" {
+			wrong = append(wrong, errors.New("a dollar stands alone; write ${NAME}, ${NAME:-default}, or $$ for a dollar"))
+			return ref
+		}
+		value, found := env(m[1])
+		if m[2] != "" && value == "" {
+			return m[3]
+		}
+		if !found {
+			wrong = append(wrong, fmt.Errorf("the environment has no variable %s; set it, or write ${%s:-default}", m[1], m[1]))
+		}
+		return value
+	})
+	return out, errors.Join(wrong...)
+}
+
+// maxFile bounds what file:PATH may bring in.
+const maxFile = 64 << 10
+
+// fileValue is the contents of a file, less a line break at the end.
+func fileValue(name, dir string) (string, error) {
+	path := name
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("the file %s cannot be read: %w", name, errors.Unwrap(err))
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err != nil {
+		return "", fmt.Errorf("the file %s cannot be read: %w", name, errors.Unwrap(err))
+	}
+	if len(text) > maxFile {
+		return "", fmt.Errorf("the file %s has more than %d bytes, the most that a value may have", name, maxFile)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
+}
