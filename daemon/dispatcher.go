@@ -134,10 +134,13 @@ func (f *function) handle(working context.Context, m *triggers.Message) error {
 	defer cancel()
 	_, err := f.handler.Handle(ctx, m)
 	// A function that came to its end in spite of the timeout is done.
-	if err != nil && working.Err() == nil && context.Cause(ctx) == errTimeout && !handlers.Rejected(err) {
-		return fmt.Errorf("timed out after %v: %w", f.timeout, err)
+	if err == nil || working.Err() != nil || context.Cause(ctx) != errTimeout || handlers.Rejected(err) {
+		return err
 	}
-	return err
+	if errors.Is(err, errTimeout) || err == ctx.Err() {
+		return fmt.Errorf("timed out after %v", f.timeout)
+	}
+	return fmt.Errorf("timed out after %v: %w", f.timeout, err)
 }
 
 // judge turns what a handler returned into the verdict on the message.

@@ -1,0 +1,121 @@
+"""What a drover function may use. Standard library only; Python 3.9 and newer.
+
+A function takes one of these forms, `async def` as well::
+
+    def f(body): ...               # the bytes
+    def f(message): ...            # a Message; the parameter's name or annotation says so
+    def f(message, context): ...   # a Message and a Context
+
+It returns None, bytes, str, or what `json.dumps` takes. An exception is a failed
+attempt; Reject and Retry say more.
+"""
+
+import datetime
+import json
+import struct
+import threading
+import time
+
+__all__ = ["Context", "Message", "Reject", "Retry"]
+
+
+class Reject(Exception):
+    """Raised by a function: the message goes to the dead letters, now."""
+
+
+class Retry(Exception):
+    """Raised by a function: try again after so many seconds (None: the back-off)."""
+
+    def __init__(self, reason="", *, after=None):
+        if after is not None and not 0 <= float(after) <= 30 * 86400:
+            raise ValueError("after must be from 0 to 2592000 seconds")
+        super().__init__(reason)
+        self.after = None if after is None else float(after)
+
+
+_LENGTH = struct.Struct("<I")
+
+
+class Message:
+    """A message: body, and what is known of it. Read only."""
+
+    __slots__ = ("_attributes", "_enqueued", "_fields", "_meta", "attempt", "body")
+
+    def __init__(self, body, attempt=1, enqueued=0, meta=b"\0" * 12):
+        self.body = body
+        self.attempt = attempt
+        self._enqueued = enqueued  # µs since 1970; 0 is unknown
+        self._meta = meta
+        self._fields = None
+        self._attributes = None
+
+    def _field(self, index):
+        if self._fields is None:
+            fields, at, meta = [], 0, self._meta
+            while at < len(meta):
+                (length,) = _LENGTH.unpack_from(meta, at)
+                fields.append(meta[at + 4 : at + 4 + length].decode("utf-8", "surrogateescape"))
+                at += 4 + length
+            self._fields = fields
+        return self._fields[index]
+
+    @property
+    def id(self):
+        return self._field(0)
+
+    @property
+    def subject(self):
+        return self._field(1)
+
+    @property
+    def ordering_key(self):
+        return self._field(2)
+
+    @property
+    def attributes(self):
+        """The headers that the sender gave, a dict of str to str."""
+        if self._attributes is None:
+            self._field(0)
+            self._attributes = dict(zip(self._fields[3::2], self._fields[4::2]))
+        return self._attributes
+
+    @property
+    def enqueued(self):
+        """When the source took it in, a datetime in UTC; None if unknown."""
+        if self._enqueued == 0:
+            return None
+        return datetime.datetime.fromtimestamp(self._enqueued / 1e6, datetime.timezone.utc)
+
+    def text(self):
+        return self.body.decode()
+
+    def json(self):
+        return json.loads(self.body)
+
+    def __repr__(self):
+        return f"<drover.Message {self.id} attempt {self.attempt}, {len(self.body)} bytes>"
+
+
+class Context:
+    """The attempt that is under way."""
+
+    __slots__ = ("_cancelled", "_deadline", "function")
+
+    def __init__(self, function, deadline=0):
+        self.function = function
+        self._deadline = deadline  # µs since 1970; 0 is none
+        self._cancelled = threading.Event()
+
+    @property
+    def deadline(self):
+        """When the attempt times out, in seconds since 1970; None if never."""
+        return self._deadline / 1e6 if self._deadline else None
+
+    def remaining(self):
+        """The seconds left, at least 0; None if there is no limit."""
+        return max(0.0, self._deadline / 1e6 - time.time()) if self._deadline else None
+
+    @property
+    def cancelled(self):
+        """True when the attempt is given up: its outcome no longer counts."""
+        return self._cancelled.is_set()

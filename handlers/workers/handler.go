@@ -1,0 +1,281 @@
+package workers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// Handler is one function of a pool.
+type Handler struct {
+	pool  *Pool
+	name  string
+	index uint16
+}
+
+// Handler returns the handler of a function of the pool, by its Name. It is to
+// be called after Ready: only then is known whether the function is async. The
+// error says that there is none.
+func (p *Pool) Handler(name string) (*Handler, error) {
+	i := slices.IndexFunc(p.cfg.Functions, func(f Function) bool { return f.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("the pool has no function %q", name)
+	}
+	return &Handler{pool: p, name: name, index: uint16(i)}, nil
+}
+
+// Async reports whether the function is async.
+func (h *Handler) Async() bool {
+	h.pool.mu.Lock()
+	defer h.pool.mu.Unlock()
+	return h.pool.kinds[h.name]
+}
+
+// Slots implements handlers.Slotted.
+func (h *Handler) Slots() *handlers.Slots {
+	if h.Async() {
+		return h.pool.async
+	}
+	return h.pool.sync
+}
+
+// Close does nothing: the processes end with the pool's Run.
+func (h *Handler) Close(context.Context) error { return nil }
+
+// Handle implements handlers.Handler. A message whose worker dies under it
+// together with others is tried again alone, to find out whose fault it was.
+func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
+	if _, size := invokeFrameSize(m); size >= h.pool.cfg.MaxFrame {
+		return nil, handlers.Reject(fmt.Errorf("the message takes %d bytes on its way to a worker, where %d is the most", size, h.pool.cfg.MaxFrame))
+	}
+	for {
+		w, err := h.pool.pick(ctx)
+		if err != nil {
+			return nil, err
+		}
+		output, err := h.try(ctx, w, m)
+		var lost *lostError
+		if !errors.As(err, &lost) {
+			return output, err
+		}
+		switch {
+		case lost.again:
+			continue // by no fault of its own
+		case lost.alone:
+			return nil, lost.how
+		}
+		return h.pool.isolation.run(ctx, h, m)
+	}
+}
+
+// lostError is a worker that went away with a call in flight.
+type lostError struct {
+	how   error
+	alone bool // nothing else was in flight in it
+	again bool // it went by no fault of what was in flight
+}
+
+func (e *lostError) Error() string { return e.how.Error() }
+
+// pick returns the least busy worker, and waits for one if there is none.
+func (p *Pool) pick(ctx context.Context) (*worker, error) {
+	for {
+		p.mu.Lock()
+		var best *worker
+		var least int64
+		for _, w := range p.workers {
+			if !w.usable() {
+				continue
+			}
+			if n := w.inFlight.Load(); best == nil || n < least {
+				best, least = w, n
+			}
+		}
+		misload, ended, changed := p.misload, p.ended, p.changed
+		p.mu.Unlock()
+		switch {
+		case best != nil:
+			return best, nil
+		case misload != nil:
+			return nil, misload
+		case ended:
+			return nil, fmt.Errorf("the pool has ended: %w", handlers.ErrNotTried)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no worker became free: %w", handlers.ErrNotTried)
+		}
+	}
+}
+
+// try runs the function on one worker.
+func (h *Handler) try(ctx context.Context, w *worker, m *triggers.Message) ([]byte, error) {
+	c := callPool.Get().(*call)
+	c.message, c.name = m, h.name
+	deadline, _ := ctx.Deadline()
+	id, ok := w.submit(c, h.index, deadline)
+	if !ok {
+		c.message = nil
+		callPool.Put(c)
+		return nil, &lostError{how: errors.New("the worker is gone"), again: true}
+	}
+	var r reply
+	var cancelled error
+	select {
+	case r = <-c.reply:
+	case <-ctx.Done():
+		cancelled = context.Cause(ctx)
+		r = h.cancel(w, id, c)
+	}
+	c.message = nil
+	callPool.Put(c) // its reply came, so nobody holds it
+	if r.lost != nil {
+		if cancelled != nil {
+			return nil, cancelled
+		}
+		return nil, &lostError{how: r.lost, alone: r.alone, again: r.again}
+	}
+	output, err := r.outcome()
+	if err != nil && cancelled != nil && !errors.Is(err, handlers.ErrNotTried) {
+		return nil, cancelled
+	}
+	return output, err
+}
+
+// cancel gives a call up: it waits a while for the worker to agree, and then
+// kills the worker. It returns the call's reply.
+func (h *Handler) cancel(w *worker, id uint32, c *call) reply {
+	w.send(appendID(nil, frameCancel, id))
+	grace := time.NewTimer(h.pool.cfg.KillGrace)
+	defer grace.Stop()
+	select {
+	case r := <-c.reply:
+		return r
+	case <-grace.C:
+	}
+	w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.message.ID)
+	w.kill(fmt.Errorf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace))
+	return <-c.reply
+}
+
+// outcome turns a worker's answer into what Handle returns.
+func (r reply) outcome() ([]byte, error) {
+	if r.status == statusOK {
+		return r.payload, nil
+	}
+	if r.status == statusNotTried {
+		return nil, handlers.ErrNotTried
+	}
+	var o outcome
+	if err := json.Unmarshal(r.payload, &o); err != nil {
+		return nil, fmt.Errorf("the worker's answer is no JSON: %w", err)
+	}
+	failure := &handlers.Failure{Summary: o.Summary, Detail: o.Detail}
+	switch r.status {
+	case statusReject:
+		return nil, handlers.Reject(failure)
+	case statusRetry:
+		return nil, handlers.RetryAfter(time.Duration(o.After*float64(time.Second)), failure)
+	}
+	return nil, failure
+}
+
+// isolation tells a message that kills its worker from those that were in flight
+// beside it: each is tried alone, one after the other, in a worker of their own.
+type isolation struct {
+	turn    sync.Mutex // held by the one that is being tried
+	waiting sync.WaitGroup
+
+	mu     sync.Mutex
+	queued int
+	worker *worker // for the next one, if it survived the last
+}
+
+func (i *isolation) run(ctx context.Context, h *Handler, m *triggers.Message) ([]byte, error) {
+	i.mu.Lock()
+	i.queued++
+	i.mu.Unlock()
+	i.waiting.Add(1)
+	defer i.waiting.Done()
+	i.turn.Lock()
+	defer i.turn.Unlock()
+	defer i.leave()
+	for {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("it waited for its turn to be tried alone: %w", handlers.ErrNotTried)
+		}
+		w, err := i.isolated(ctx, h.pool)
+		if err != nil {
+			return nil, err
+		}
+		output, err := h.try(ctx, w, m)
+		var lost *lostError
+		if errors.As(err, &lost) {
+			if lost.again {
+				continue
+			}
+			h.pool.log.Error("this message kills its worker", "function", h.name, "message", m.ID, "error", lost.how)
+			return nil, lost.how
+		}
+		return output, err
+	}
+}
+
+// leave stops the isolated worker after the last.
+func (i *isolation) leave() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.queued--; i.queued == 0 && i.worker != nil {
+		i.worker.stop(stopGrace)
+		i.worker = nil
+	}
+}
+
+// isolated returns the worker for suspects, started if there is none.
+func (i *isolation) isolated(ctx context.Context, p *Pool) (*worker, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.worker != nil && i.worker.usable() {
+		return i.worker, nil
+	}
+	p.mu.Lock()
+	ended := p.ended
+	p.mu.Unlock()
+	if ended {
+		return nil, handlers.ErrNotTried
+	}
+	w, err := p.startWorker()
+	if err != nil {
+		return nil, errors.Join(err, handlers.ErrNotTried)
+	}
+	limit := time.NewTimer(p.cfg.StartTimeout)
+	defer limit.Stop()
+	select {
+	case <-w.loaded:
+		if w.ready != nil {
+			i.worker = w
+			return w, nil
+		}
+		err = &handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail}
+	case <-w.gone:
+		err = errors.Join(w.reason, handlers.ErrNotTried)
+	case <-limit.C:
+		err = fmt.Errorf("the code did not load within %v: %w", p.cfg.StartTimeout, handlers.ErrNotTried)
+	case <-ctx.Done():
+		err = handlers.ErrNotTried
+	}
+	w.kill(err)
+	w.done.Wait()
+	return nil, err
+}
+
+// wait returns when nobody is being tried any more.
+func (i *isolation) wait() { i.waiting.Wait() }

@@ -1,0 +1,411 @@
+// Package workers is the handler that runs functions in worker processes: a Pool
+// for each app, a Handler for each function. A worker is any command that speaks
+// the protocol in docs/worker-protocol.md on its file descriptor 3.
+//
+// A pool lives as long as its Run. Handle is called from many goroutines.
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/drover-run/drover/handlers"
+)
+
+// Command is what a worker process runs. Its environment is Env and no more.
+type Command struct {
+	Path string
+	Args []string
+	Dir  string
+	Env  []string
+}
+
+// Function is one function of the app. Name is drover's, and unique in the pool.
+type Function struct {
+	Name, Module, Function string
+}
+
+// Config is a pool. Zero values are the defaults given here.
+type Config struct {
+	App       string // the directory of the code
+	Command   Command
+	Processes int // 1
+	Threads   int // 1
+	// Coroutines is how many async invocations a process has at once; 512.
+	Coroutines int
+	Functions  []Function
+	// StartTimeout bounds the loading of the code; two minutes.
+	StartTimeout time.Duration
+	// KillGrace is how long a worker has to obey a cancellation before it is
+	// killed; five seconds.
+	KillGrace time.Duration
+	// MaxFrame is the largest frame in bytes, either way; DefaultMaxFrame.
+	MaxFrame int
+	Log      *slog.Logger
+}
+
+// Pool is the worker processes of one app.
+type Pool struct {
+	cfg     Config
+	log     *slog.Logger
+	spawner *spawner
+
+	// Room in flight, by the kind of function: the two do not take each other's.
+	sync, async *handlers.Slots
+
+	nudges chan struct{} // for Run: look around
+	loaded chan struct{} // closed when the first worker is ready, or none will be
+
+	mu       sync.Mutex
+	workers  []*worker       // those that Run started and that are not known to be gone
+	kinds    map[string]bool // by function: whether it is async; set when loaded
+	misload  *handlers.Misloaded
+	ended    bool
+	changed  chan struct{} // closed and replaced when any of the above changes
+	restarts int
+	extra    map[*worker]int // queued in a worker beyond its threads
+
+	isolation isolation
+}
+
+const (
+	// healthy is how long a worker must live for the back-off to begin anew.
+	healthy = 10 * time.Second
+	// rateEvery is how often the room for short functions is set anew.
+	rateEvery = 50 * time.Millisecond
+	// ahead is how much work is queued in a worker to hide the way to it and
+	// back: what it completes in this time.
+	ahead = 10 * time.Millisecond
+	// maxExtra bounds that, in messages.
+	maxExtra = 512
+	// stopGrace is how long a stopped worker has to end, before SIGTERM, and
+	// then again before SIGKILL.
+	stopGrace = 2 * time.Second
+)
+
+// New returns a pool; Run starts it.
+func New(cfg Config) *Pool {
+	def := func(v *int, value int) {
+		if *v <= 0 {
+			*v = value
+		}
+	}
+	def(&cfg.Processes, 1)
+	def(&cfg.Threads, 1)
+	def(&cfg.Coroutines, 512)
+	def(&cfg.MaxFrame, DefaultMaxFrame)
+	if cfg.StartTimeout <= 0 {
+		cfg.StartTimeout = 2 * time.Minute
+	}
+	if cfg.KillGrace <= 0 {
+		cfg.KillGrace = 5 * time.Second
+	}
+	return &Pool{
+		cfg:     cfg,
+		log:     cfg.Log.With("app", cfg.App),
+		sync:    handlers.NewSlots(0),
+		async:   handlers.NewSlots(0),
+		nudges:  make(chan struct{}, 1),
+		loaded:  make(chan struct{}),
+		changed: make(chan struct{}),
+		kinds:   make(map[string]bool),
+		extra:   make(map[*worker]int),
+	}
+}
+
+func (p *Pool) hello() hello {
+	h := hello{Protocol: Protocol, App: p.cfg.App, Threads: p.cfg.Threads, Coroutines: p.cfg.Coroutines, MaxFrame: p.cfg.MaxFrame}
+	for _, f := range p.cfg.Functions {
+		h.Functions = append(h.Functions, helloFunction(f))
+	}
+	return h
+}
+
+func (p *Pool) nudge() {
+	select {
+	case p.nudges <- struct{}{}:
+	default:
+	}
+}
+
+// Ready waits until the first worker has loaded the code. The error is a
+// *handlers.Misloaded if it does not load, or ctx.Err().
+func (p *Pool) Ready(ctx context.Context) error {
+	select {
+	case <-p.loaded:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.misload != nil {
+		return p.misload
+	}
+	if p.ended {
+		return errors.New("the pool has ended")
+	}
+	return nil
+}
+
+// Stats is the state of a pool.
+type Stats struct {
+	Ready    int // workers that take messages
+	Restarts int // workers that were started in place of others
+	InFlight int
+	PIDs     []int // of the ready workers
+}
+
+// Stats reports on the pool.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Stats{Restarts: p.restarts}
+	for _, w := range p.workers {
+		if w.usable() {
+			s.Ready++
+			s.InFlight += int(w.inFlight.Load())
+			s.PIDs = append(s.PIDs, w.process.pid)
+		}
+	}
+	return s
+}
+
+// usable reports whether the worker has loaded the code and lives.
+func (w *worker) usable() bool {
+	select {
+	case <-w.loaded:
+	default:
+		return false
+	}
+	select {
+	case <-w.gone:
+		return false
+	default:
+		return w.ready != nil
+	}
+}
+
+// change tells those who wait that something changed; p.mu is held.
+func (p *Pool) change() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// Run keeps the wanted number of workers until ctx ends; then it stops them and
+// returns when the last process is gone. Start, crash and replacement are one
+// path: whatever is missing is started. Workers whose code does not load are not
+// started again: Ready and Handle tell why, and Run goes on waiting for ctx.
+func (p *Pool) Run(ctx context.Context) error {
+	p.spawner = newSpawner()
+	defer p.spawner.close()
+	defer p.stopAll()
+	pause := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
+	rates := time.NewTicker(rateEvery)
+	defer rates.Stop()
+	run := &reconciler{pool: p, pause: pause, since: make(map[*worker]time.Time)}
+	for {
+		run.step()
+		for waits := true; waits; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-p.nudges:
+				waits = false
+			case <-rates.C:
+				p.followRates()
+				waits = p.Stats().Ready == p.cfg.Processes
+			}
+		}
+	}
+}
+
+// reconciler brings the workers that there are to those that are wanted.
+type reconciler struct {
+	pool  *Pool
+	pause *backoff.ExponentialBackOff
+	since map[*worker]time.Time // when each was started
+	next  time.Time             // not to start one before this
+	count int                   // started so far
+	duds  int                   // that died before they had loaded the code, in a row
+}
+
+func (r *reconciler) step() {
+	p := r.pool
+	p.mu.Lock()
+	workers, misload := p.workers, p.misload
+	p.mu.Unlock()
+	var left []*worker
+	for _, w := range workers {
+		if r.keep(w) {
+			left = append(left, w)
+		}
+	}
+	now := time.Now()
+	for misload == nil && len(left) < p.cfg.Processes && !now.Before(r.next) {
+		w, err := p.startWorker()
+		if err != nil {
+			p.log.Error("cannot start a worker; will try again", "error", err)
+			r.next = now.Add(r.pause.NextBackOff())
+			break
+		}
+		if r.count++; r.count > p.cfg.Processes {
+			p.mu.Lock()
+			p.restarts++
+			p.mu.Unlock()
+		}
+		r.since[w] = now
+		left = append(left, w)
+	}
+	p.mu.Lock()
+	p.workers = left
+	p.change()
+	p.mu.Unlock()
+	p.resize()
+}
+
+// keep looks at one worker and reports whether it stays.
+func (r *reconciler) keep(w *worker) bool {
+	p := r.pool
+	select {
+	case <-w.loaded:
+		p.noteLoaded(w)
+	default:
+		if time.Since(r.since[w]) > p.cfg.StartTimeout {
+			w.kill(fmt.Errorf("the code did not load within %v", p.cfg.StartTimeout))
+		}
+	}
+	select {
+	case <-w.gone:
+	default:
+		return true
+	}
+	w.done.Wait()
+	lived := time.Since(r.since[w])
+	delete(r.since, w)
+	p.mu.Lock()
+	delete(p.extra, w)
+	misload := p.misload
+	p.mu.Unlock()
+	if misload != nil {
+		return false
+	}
+	if r.dud(w) {
+		return false
+	}
+	if lived > healthy {
+		r.pause.Reset()
+	}
+	delay := r.pause.NextBackOff()
+	r.next = time.Now().Add(delay)
+	p.log.Warn("a worker is gone; it will be replaced", "worker", w.process.pid, "error", w.reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
+	return false
+}
+
+// maxDuds is how many workers may die in a row while they load the code for the
+// first time, before that is taken for the code's fault.
+const maxDuds = 3
+
+// dud reports whether the code has been found not to load, as its workers die of
+// it without a word.
+func (r *reconciler) dud(w *worker) bool {
+	p := r.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.kinds) > 0 {
+		return false
+	}
+	if r.duds++; r.duds < maxDuds {
+		return false
+	}
+	m := &handlers.Misloaded{Summary: w.reason.Error(), Detail: w.process.lastWords()}
+	m.Summary = fmt.Sprintf("%d workers in a row ended while they loaded the code; the last one: %s", r.duds, m.Summary)
+	p.misload = m
+	close(p.loaded)
+	p.change()
+	return true
+}
+
+// noteLoaded takes what a worker said when it had loaded the code, or had not.
+func (p *Pool) noteLoaded(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.failed != nil && p.misload == nil {
+		p.misload = &handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail}
+		p.change()
+	}
+	if w.ready != nil && len(p.kinds) == 0 {
+		for i, f := range p.cfg.Functions {
+			p.kinds[f.Name] = w.ready.Functions[i].Kind == "async"
+		}
+		p.log.Debug("workers load", "version", w.ready.Version)
+	}
+	select {
+	case <-p.loaded:
+	default:
+		if p.misload != nil || len(p.kinds) > 0 {
+			close(p.loaded)
+		}
+	}
+}
+
+// followRates sets how many messages are queued in each worker beyond those that
+// run: for functions of microseconds enough to hide the round trip, for long
+// ones none, so that no message waits behind another while a worker is idle.
+func (p *Pool) followRates() {
+	p.mu.Lock()
+	for _, w := range p.workers {
+		if w.usable() {
+			completed := w.completed.Swap(0)
+			p.extra[w] = int(min(completed*int64(ahead)/int64(rateEvery), maxExtra))
+		}
+	}
+	p.mu.Unlock()
+	p.resize()
+}
+
+// resize sets the room in flight to what the ready workers have.
+func (p *Pool) resize() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sync, async := 0, 0
+	for _, w := range p.workers {
+		if w.usable() {
+			sync += p.cfg.Threads + p.extra[w]
+			async += p.cfg.Coroutines
+		}
+	}
+	if sync != p.sync.Capacity() {
+		p.sync.Resize(sync)
+	}
+	if async != p.async.Capacity() {
+		p.async.Resize(async)
+	}
+}
+
+// stopAll ends the workers; what is in flight in them was cancelled or finished
+// by those who called Handle.
+func (p *Pool) stopAll() {
+	p.mu.Lock()
+	workers := p.workers
+	p.ended = true
+	p.change()
+	select {
+	case <-p.loaded:
+	default:
+		close(p.loaded)
+	}
+	p.mu.Unlock()
+	var all sync.WaitGroup
+	for _, w := range workers {
+		all.Go(func() { w.stop(stopGrace) })
+	}
+	all.Wait()
+	p.isolation.wait()
+}

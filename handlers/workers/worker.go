@@ -1,0 +1,354 @@
+package workers
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// worker is one process and what is in flight in it.
+type worker struct {
+	pool    *Pool
+	process *process
+	log     *slog.Logger
+
+	loaded chan struct{} // closed when it answered HELLO; ready or failed is set
+	ready  *ready
+	failed *failed
+
+	gone   chan struct{} // closed when it can take no more
+	reason error         // why; read after gone is closed
+
+	inFlight  atomic.Int64
+	completed atomic.Int64
+
+	mu    sync.Mutex
+	out   []byte // frames to be written
+	calls []*call
+	free  []uint32
+	dead  bool
+	why   error // why it is to be killed, if we do it
+
+	wake chan struct{} // something to write
+	done sync.WaitGroup
+}
+
+// call is one invocation in flight.
+type call struct {
+	message *triggers.Message
+	name    string // the function
+	reply   chan reply
+}
+
+// reply ends a call: the worker's answer, or what became of the worker.
+type reply struct {
+	status  byte
+	payload []byte
+	lost    error // the worker is gone, and this is how
+	again   bool  // by no fault of the calls that were in flight
+	alone   bool  // nothing else was in flight
+}
+
+var callPool = sync.Pool{New: func() any { return &call{reply: make(chan reply, 1)} }}
+
+// readSize is the room for what a worker answers in one go.
+const readSize = 256 << 10
+
+// startWorker starts a process and greets it. It is usable when loaded is closed
+// and ready is set.
+func (p *Pool) startWorker() (*worker, error) {
+	proc, err := p.spawner.start(p.cfg.Command, p.log)
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{
+		pool:    p,
+		process: proc,
+		log:     p.log.With("worker", proc.pid),
+		loaded:  make(chan struct{}),
+		gone:    make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+	}
+	w.out, err = appendJSON(nil, frameHello, p.hello())
+	if err != nil {
+		proc.kill(syscall.SIGKILL)
+		<-proc.waited
+		return nil, errors.Join(err, proc.conn.Close())
+	}
+	w.wakeUp()
+	w.done.Go(w.write)
+	w.done.Go(w.read)
+	return w, nil
+}
+
+func (w *worker) wakeUp() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// submit queues an invocation. It reports false if the worker is gone.
+func (w *worker) submit(c *call, function uint16, deadline time.Time) (id uint32, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dead {
+		return 0, false
+	}
+	if n := len(w.free); n > 0 {
+		id, w.free = w.free[n-1], w.free[:n-1]
+		w.calls[id] = c
+	} else {
+		id = uint32(len(w.calls))
+		w.calls = append(w.calls, c)
+	}
+	w.inFlight.Add(1)
+	w.out = appendInvoke(w.out, id, function, c.message, deadline)
+	w.wakeUp()
+	return id, true
+}
+
+// send queues a frame of a few bytes.
+func (w *worker) send(frame []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.out = append(w.out, frame...)
+	w.wakeUp()
+}
+
+// maxSpare is the largest buffer that is kept for the next batch, in bytes.
+const maxSpare = 1 << 20
+
+// write writes what is queued, all of it at once, until the worker is gone.
+func (w *worker) write() {
+	var spare []byte
+	for {
+		select {
+		case <-w.wake:
+		case <-w.gone:
+			return
+		}
+		w.mu.Lock()
+		batch := w.out
+		w.out = spare[:0]
+		w.mu.Unlock()
+		if len(batch) > 0 {
+			if _, err := w.process.conn.Write(batch); err != nil {
+				return // read sees it too
+			}
+		}
+		if spare = batch; cap(spare) > maxSpare {
+			spare = nil
+		}
+	}
+}
+
+// read takes the worker's frames until it is gone, and then ends what was in
+// flight in it.
+func (w *worker) read() {
+	err := w.readFrames()
+	w.mu.Lock()
+	w.dead = true
+	lost := make([]*call, 0, len(w.calls))
+	for _, c := range w.calls {
+		if c != nil {
+			lost = append(lost, c)
+		}
+	}
+	w.calls = nil
+	why := w.why
+	w.mu.Unlock()
+
+	// Gone is gone: one whose socket broke is of no use, though it may live.
+	if errors.Is(err, errFrame) {
+		w.log.Error("worker killed", "error", err)
+	}
+	_ = w.process.conn.Close() // it is broken already, or about to be
+	if why == nil && !errors.Is(err, errFrame) {
+		// It closed its socket: mostly since it is ending by itself.
+		select {
+		case <-w.process.waited:
+		case <-time.After(outputGrace):
+		}
+	}
+	w.process.kill(syscall.SIGKILL)
+	<-w.process.waited
+	switch {
+	case why != nil:
+		w.reason = why
+	case errors.Is(err, errFrame):
+		w.reason = fmt.Errorf("the worker process was killed: %w", err)
+	default:
+		w.reason = &handlers.Failure{Summary: "the worker process died: " + w.process.state, Detail: w.process.lastWords()}
+	}
+	w.inFlight.Store(0)
+	close(w.gone)
+	for _, c := range lost {
+		c.reply <- reply{lost: w.reason, again: why != nil, alone: len(lost) == 1}
+	}
+	w.pool.nudge()
+}
+
+func (w *worker) readFrames() error {
+	p := parser{buffer: make([]byte, readSize), max: w.pool.cfg.MaxFrame}
+	for {
+		n, err := w.process.conn.Read(p.space())
+		p.end += n
+		for {
+			kind, payload, frameErr := p.next()
+			if frameErr != nil {
+				return frameErr
+			}
+			if kind == 0 {
+				break
+			}
+			if err := w.frame(kind, payload); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (w *worker) frame(kind byte, payload []byte) error {
+	greeted := false
+	select {
+	case <-w.loaded:
+		greeted = true
+	default:
+	}
+	switch kind {
+	case frameResult:
+		if !greeted {
+			return fmt.Errorf("%w: a result before READY", errFrame)
+		}
+		return w.result(payload)
+	case frameLog:
+		return w.logLine(payload)
+	case frameReady, frameFailed:
+		if greeted {
+			return fmt.Errorf("%w: a second READY or FAILED", errFrame)
+		}
+		var into any
+		if kind == frameReady {
+			w.ready = new(ready)
+			into = w.ready
+		} else {
+			w.failed = new(failed)
+			into = w.failed
+		}
+		if err := json.Unmarshal(payload, into); err != nil {
+			return fmt.Errorf("%w: a frame of type %d that is no JSON: %v", errFrame, kind, err)
+		}
+		if w.ready != nil && len(w.ready.Functions) != len(w.pool.cfg.Functions) {
+			return fmt.Errorf("%w: it was asked for %d functions and has %d", errFrame, len(w.pool.cfg.Functions), len(w.ready.Functions))
+		}
+		close(w.loaded)
+		w.pool.nudge()
+		return nil
+	}
+	return fmt.Errorf("%w: a frame of type %d, which it may not send", errFrame, kind)
+}
+
+func (w *worker) result(payload []byte) error {
+	if len(payload) < resultSize {
+		return fmt.Errorf("%w: a result of %d bytes", errFrame, len(payload))
+	}
+	id := binary.LittleEndian.Uint32(payload)
+	r := reply{status: payload[4]}
+	if rest := payload[resultSize:]; len(rest) > 0 {
+		r.payload = append([]byte(nil), rest...)
+	}
+	if r.status > statusNotTried {
+		return fmt.Errorf("%w: a result of status %d", errFrame, r.status)
+	}
+	w.mu.Lock()
+	var c *call
+	if int(id) < len(w.calls) {
+		c = w.calls[id]
+	}
+	if c == nil {
+		w.mu.Unlock()
+		return fmt.Errorf("%w: an answer to invocation %d, which it does not have", errFrame, id)
+	}
+	w.calls[id] = nil
+	w.free = append(w.free, id)
+	w.mu.Unlock()
+	w.inFlight.Add(-1)
+	w.completed.Add(1)
+	c.reply <- r
+	return nil
+}
+
+// logLine logs what a function printed or logged.
+func (w *worker) logLine(payload []byte) error {
+	var line logLine
+	if err := json.Unmarshal(payload, &line); err != nil {
+		return fmt.Errorf("%w: a log frame that is no JSON: %v", errFrame, err)
+	}
+	var level slog.Level
+	switch line.Level {
+	case "DEBUG", "NOTSET":
+		level = slog.LevelDebug
+	case "WARNING", "WARN":
+		level = slog.LevelWarn
+	case "ERROR", "CRITICAL", "FATAL":
+		level = slog.LevelError
+	}
+	if !w.log.Enabled(context.Background(), level) {
+		return nil
+	}
+	attrs := []slog.Attr{slog.String("logger", line.Logger)}
+	w.mu.Lock()
+	if line.ID >= 0 && line.ID < int64(len(w.calls)) && w.calls[line.ID] != nil {
+		c := w.calls[line.ID]
+		attrs = append(attrs, slog.String("function", c.name), slog.String("message", c.message.ID))
+	}
+	w.mu.Unlock()
+	w.log.LogAttrs(context.Background(), level, line.Text, attrs...)
+	return nil
+}
+
+// kill ends the worker for a reason that is no fault of what is in flight in it.
+func (w *worker) kill(why error) {
+	w.mu.Lock()
+	if w.why == nil && !w.dead {
+		w.why = why
+	}
+	w.mu.Unlock()
+	w.process.kill(syscall.SIGKILL)
+	if conn, ok := w.process.conn.(*net.UnixConn); ok {
+		_ = conn.CloseRead() // a stopped process does not close its own end
+	}
+}
+
+// stop asks the worker to finish and end, and makes it after a while.
+func (w *worker) stop(grace time.Duration) {
+	w.send(appendHead(nil, frameStop, 0))
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		limit := time.NewTimer(grace)
+		select {
+		case <-w.gone:
+			limit.Stop()
+			w.done.Wait()
+			return
+		case <-limit.C:
+			w.process.kill(signal)
+		}
+	}
+	w.kill(errors.New("the worker did not end when it was told to"))
+	w.done.Wait()
+}
