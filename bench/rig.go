@@ -218,7 +218,8 @@ func (r *rig) drover(ctx context.Context, n int, s setup) (time.Duration, error)
 	}
 	err = r.conn.Conn().Flush()
 	took := time.Since(start)
-	if err = errors.Join(err, r.settledAll(ctx, consumer), stop()); err != nil {
+	// The daemon first: it would miss its consumer.
+	if err = errors.Join(err, stop(), r.settledAll(ctx, consumer)); err != nil {
 		return 0, err
 	}
 	return took, nil
@@ -245,7 +246,7 @@ func (r *rig) daemon(ctx context.Context, consumer string, s setup) (*daemon.Dae
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	running, cancel := context.WithCancel(ctx)
 	ready, ended := make(chan struct{}), make(chan error, 1)
-	d := daemon.New(cfg, daemon.WithLogger(log), daemon.WithEnv(os.LookupEnv), daemon.WithConnection("bench", r.conn),
+	d := daemon.New(cfg, daemon.WithLogger(log), daemon.WithEnv(os.LookupEnv, os.Environ), daemon.WithConnection("bench", r.conn),
 		daemon.WithFuncs(handlers.Funcs{"noop": noop}), daemon.WithReady(func() { close(ready) }))
 	go func() { ended <- d.Run(running) }()
 	stop := func() error { cancel(); return <-ended }

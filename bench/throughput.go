@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/pprof"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -15,6 +17,9 @@ type throughputCommand struct {
 	Messages int  `default:"300000" help:"Messages for each setup and round."`
 	Size     int  `default:"128" help:"Bytes of a message."`
 	JSON     bool `help:"Print one JSON object in place of the table."`
+
+	Only    string `help:"Run only this setup, and the ceiling; to look at a profile."`
+	Profile string `help:"Write a CPU profile of the whole run to this file."`
 }
 
 // setups are drover's; the ceiling comes first in the report.
@@ -47,6 +52,20 @@ func (c *throughputCommand) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, r.close()) }()
 	if err := r.fill(ctx, c.Messages, c.Size); err != nil {
 		return fmt.Errorf("filling the stream: %w", err)
+	}
+	if c.Only != "" {
+		setups = slices.DeleteFunc(setups, func(s setup) bool { return s.name != c.Only })
+	}
+	if c.Profile != "" {
+		file, err := os.Create(c.Profile)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	rates := make(map[string][]float64)
 	for round := range c.Rounds {

@@ -53,6 +53,7 @@ type IO struct {
 	OutIsTerminal bool
 	ErrIsTerminal bool
 	Env           configs.Env
+	Environ       func() []string // what worker processes get
 	Funcs         handlers.Funcs
 	// Hurry is closed when a stop is asked for a second time.
 	Hurry <-chan struct{}
@@ -68,6 +69,7 @@ func Main(options ...Option) {
 		OutIsTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrIsTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 		Env:           os.LookupEnv,
+		Environ:       os.Environ,
 		Funcs:         d.funcs,
 		Hurry:         hurry,
 	})
@@ -148,7 +150,7 @@ func runParsed(ctx context.Context, line *commandLine, command string, std *IO) 
 	case "demo":
 		return line.Demo.run(ctx, std)
 	case "check", "check <file>":
-		return line.Check.run(std)
+		return line.Check.run(ctx, std)
 	case "send <target>":
 		return line.Send.run(ctx, std)
 	case "config schema":
@@ -205,8 +207,6 @@ func (std *IO) logger(cfg configs.Log) *slog.Logger {
 	return slog.New(slog.NewTextHandler(std.Err, options))
 }
 
-const defaultFile = "drover.yaml"
-
 type runCommand struct {
 	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
 }
@@ -220,22 +220,29 @@ func (c *runCommand) run(ctx context.Context, std *IO) error {
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
-	return Run(ctx, cfg, WithLogger(log), WithEnv(std.Env), WithFuncs(std.Funcs), WithHurry(std.Hurry))
+	return Run(ctx, cfg, WithLogger(log), WithEnv(std.Env, std.Environ), WithFuncs(std.Funcs), WithHurry(std.Hurry))
 }
 
 type checkCommand struct {
 	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
 }
 
-func (c *checkCommand) run(std *IO) error {
+func (c *checkCommand) run(ctx context.Context, std *IO) error {
 	cfg, err := configs.Load(c.File, std.Env)
 	if err != nil {
 		return err
 	}
-	if err := checkParts(cfg, std); err != nil {
+	notes, err := checkParts(ctx, cfg, std.Funcs, std.Env)
+	if err != nil {
 		return err
 	}
-	return cfg.Describe(std.Out)
+	if err := cfg.Describe(std.Out); err != nil {
+		return err
+	}
+	for _, note := range notes {
+		_, _ = fmt.Fprintln(std.Out, note)
+	}
+	return nil
 }
 
 type schemaCommand struct{}

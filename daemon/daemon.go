@@ -32,6 +32,7 @@ type Daemon struct {
 	cfg         *configs.Config
 	log         *slog.Logger
 	env         configs.Env
+	environ     func() []string
 	funcs       handlers.Funcs
 	triggers    map[string]triggers.Trigger
 	connections map[string]*natsjs.Connection
@@ -40,7 +41,6 @@ type Daemon struct {
 
 	mu        sync.Mutex
 	functions []*function
-	pools     []*pool
 }
 
 // Option changes how a daemon is made.
@@ -52,9 +52,12 @@ func WithFuncs(funcs handlers.Funcs) Option { return func(d *Daemon) { d.funcs =
 // WithLogger sets where the daemon logs; by default it does not.
 func WithLogger(log *slog.Logger) Option { return func(d *Daemon) { d.log = log } }
 
-// WithEnv sets where interpreters are looked up (VIRTUAL_ENV, PATH); by default
-// the environment is empty.
-func WithEnv(env configs.Env) Option { return func(d *Daemon) { d.env = env } }
+// WithEnv sets the environment: lookup is asked for single variables, such as
+// VIRTUAL_ENV and PATH, and environ is what worker processes get. By default both
+// are empty.
+func WithEnv(lookup configs.Env, environ func() []string) Option {
+	return func(d *Daemon) { d.env, d.environ = lookup, environ }
+}
 
 // WithTrigger gives a function a trigger that the program made, in place of the
 // one in its configuration. The daemon closes it.
@@ -81,6 +84,7 @@ func New(cfg *configs.Config, options ...Option) *Daemon {
 		cfg:         cfg,
 		log:         slog.New(slog.DiscardHandler),
 		env:         func(string) (string, bool) { return "", false },
+		environ:     func() []string { return nil },
 		triggers:    make(map[string]triggers.Trigger),
 		connections: make(map[string]*natsjs.Connection),
 		onReady:     func() {},
@@ -114,7 +118,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return &StartError{err}
 	}
 	d.mu.Lock()
-	d.functions, d.pools = parts.functions, parts.pools
+	d.functions = parts.functions
 	d.mu.Unlock()
 	d.onReady()
 	return d.dispatch(ctx, parts.functions)
@@ -221,7 +225,7 @@ func (d *Daemon) Status() []FunctionStatus {
 		s := f.stats.status()
 		s.Name, s.Handler = f.name, f.describe
 		if f.pool != nil {
-			s.Workers = f.pool.ready()
+			s.Workers = f.pool.Stats().Ready
 		}
 		select {
 		case <-f.stopped:

@@ -80,8 +80,8 @@ func (c *demoCommand) runIn(ctx context.Context, std *IO, dir string) (all bool,
 	}
 	defer func() { err = errors.Join(err, endpoint.close()) }()
 
-	cfg, err := demoConfig(dir, appDir)
-	if err != nil {
+	cfg := demoConfig(dir, appDir)
+	if err := cfg.Complete(std.Env); err != nil {
 		return false, &StartError{err}
 	}
 	server, conn, err := startEmbedded(ctx, cfg, demoConnection, log)
@@ -96,7 +96,7 @@ func (c *demoCommand) runIn(ctx context.Context, std *IO, dir string) (all bool,
 	}
 	ready := make(chan struct{})
 	d := New(cfg,
-		WithLogger(log), WithEnv(std.Env), WithFuncs(handlers.Funcs{"resize": demoResize}),
+		WithLogger(log), WithEnv(std.Env, std.Environ), WithFuncs(handlers.Funcs{"resize": demoResize}),
 		WithConnection(demoConnection, conn), WithReady(func() { close(ready) }))
 	run := &demoRun{command: c, io: std, daemon: d, conn: conn, streams: streams, sent: make(map[string]int64)}
 	if err := run.countLeft(ctx); err != nil {

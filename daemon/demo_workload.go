@@ -49,13 +49,16 @@ var demoFunctions = []demoFunction{
 	{"fetch", 600, 0.5, func(n int) []byte { return fmt.Appendf(nil, "/items/%d", n) }},
 }
 
+const demoConnection = "demo"
+
 // demoAckWait is short, so that what a killed demo had in flight comes back soon.
 const demoAckWait = 5 * time.Second
 
 // demoConfig is what a user would write for the three functions.
-func demoConfig(dataDir, appDir string) (*configs.Config, error) {
+func demoConfig(dataDir, appDir string) *configs.Config {
 	cfg := configs.New()
 	cfg.DataDir = dataDir
+	cfg.Connections = map[string]configs.Connection{demoConnection: {NATS: configs.Strings{"embedded"}}}
 	cfg.Functions = make(map[string]configs.Function)
 	for _, f := range demoFunctions {
 		fn := configs.Function{
@@ -70,7 +73,7 @@ func demoConfig(dataDir, appDir string) (*configs.Config, error) {
 		}
 		cfg.Functions[f.name] = fn
 	}
-	return cfg, nil
+	return cfg
 }
 
 // demoResize makes a picture as the message describes it, and a thumbnail of it.

@@ -21,9 +21,6 @@ import (
 // maxBatch bounds one Receive; it is more than any source gives in one go.
 const maxBatch = 4096
 
-// errTimeout is the cause of a context that ended at the function's timeout.
-var errTimeout = errors.New("the function's timeout")
-
 // function moves the messages of one function from its trigger through its
 // handler. run is called once.
 type function struct {
@@ -63,12 +60,11 @@ func (f *function) run(receiving, working, settling context.Context) error {
 	pause := receiveBackOff()
 	failing := ""
 	for {
-		n, err := f.share.Reserve(receiving, maxBatch)
+		n, err := f.share.Offer(receiving)
 		if err != nil {
 			break
 		}
-		got, err := f.receive(receiving, n)
-		f.share.Free(n - len(got))
+		got, err := f.receive(receiving, min(n, maxBatch))
 		if err != nil && receiving.Err() == nil {
 			delay := pause.NextBackOff()
 			if failing != err.Error() {
@@ -87,8 +83,10 @@ func (f *function) run(receiving, working, settling context.Context) error {
 			pause.Reset()
 		}
 		f.stats.received.Add(int64(len(got)))
-		for _, d := range got {
-			inFlight.Go(func() { f.process(working, settling, d) })
+		taken := f.share.Take(len(got))
+		for i, d := range got {
+			slotted := i < taken || f.share.Claim(working) == nil
+			inFlight.Go(func() { f.process(working, settling, d, slotted) })
 		}
 	}
 	inFlight.Wait()
@@ -100,8 +98,8 @@ func (f *function) run(receiving, working, settling context.Context) error {
 	}
 }
 
-// receive waits for messages for the n slots that are reserved. While it waits,
-// another function of the pool may call the slots back: then it returns nothing.
+// receive waits for messages for the n slots that were offered. While it waits,
+// other functions of the pool may take them all: then it returns nothing.
 func (f *function) receive(receiving context.Context, n int) ([]*triggers.Delivery, error) {
 	ctx, revoke := context.WithCancel(receiving)
 	defer revoke()
@@ -114,11 +112,15 @@ func (f *function) receive(receiving context.Context, n int) ([]*triggers.Delive
 	return got, err
 }
 
-// process is one message's way from the trigger and back; it holds one slot.
-func (f *function) process(working, settling context.Context, d *triggers.Delivery) {
-	defer f.share.Free(1)
+// process is one message's way from the trigger and back. It holds one slot, or
+// none where a stop came before there was one.
+func (f *function) process(working, settling context.Context, d *triggers.Delivery, slotted bool) {
 	start := time.Now()
-	err := f.handle(working, d.Message)
+	err := handlers.ErrNotTried
+	if slotted {
+		defer f.share.Free(1)
+		err = f.handle(working, d.Message, start)
+	}
 	v := f.judge(working, d.Message, err)
 	took := time.Since(start)
 	f.report(d.Message, v, err, took)
@@ -126,15 +128,15 @@ func (f *function) process(working, settling context.Context, d *triggers.Delive
 	f.stats.settled(v.Kind, err, took)
 }
 
-func (f *function) handle(working context.Context, m *triggers.Message) error {
+func (f *function) handle(working context.Context, m *triggers.Message, start time.Time) error {
 	if size := int64(len(m.Body)); size > f.maxBody {
 		return handlers.Reject(fmt.Errorf("the body has %d bytes, more than max_body (%d)", size, f.maxBody))
 	}
-	ctx, cancel := context.WithTimeoutCause(working, f.timeout, errTimeout)
-	defer cancel()
+	ctx := &attempt{Context: working, deadline: start.Add(f.timeout)}
+	defer ctx.end()
 	_, err := f.handler.Handle(ctx, m)
 	// A function that came to its end in spite of the timeout is done.
-	if err == nil || working.Err() != nil || context.Cause(ctx) != errTimeout || handlers.Rejected(err) {
+	if err == nil || working.Err() != nil || ctx.Err() == nil || handlers.Rejected(err) {
 		return err
 	}
 	if errors.Is(err, errTimeout) || err == ctx.Err() {

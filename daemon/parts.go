@@ -40,30 +40,31 @@ const (
 type parts struct {
 	daemon    *Daemon
 	functions []*function
-	pools     []*pool
+	pools     map[string]*pool // by app
 	stopPools context.CancelFunc
+	running   sync.WaitGroup // the pools
 	servers   []*natsjs.Embedded
 	opened    map[string]*natsjs.Connection // those that are ours to close
-	settled   sync.WaitGroup                // the pools' Run
 }
 
-// pool is the pool of worker processes of one app.
+// pool is the worker processes of one app.
 type pool struct {
 	*workers.Pool
-	app   string
-	ended error // what Run returned; read after parts.settled
+	interpreter python.Interpreter
 }
 
-func (p *pool) ready() int { return p.Stats().Ready }
-
-// open makes everything, in the order in which it is needed.
+// open makes everything, in the order in which it is needed: what takes long and
+// fails often comes first.
 func (p *parts) open(ctx context.Context) error {
 	d := p.daemon
-	if err := d.cfg.Complete(d.env, cores()); err != nil {
+	if err := d.cfg.Complete(d.env); err != nil {
 		return err
 	}
-	p.opened = make(map[string]*natsjs.Connection)
-	if err := p.openPools(ctx); err != nil {
+	p.opened, p.pools = make(map[string]*natsjs.Connection), make(map[string]*pool)
+	if err := p.connect(ctx); err != nil {
+		return err
+	}
+	if err := p.startPools(ctx); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
@@ -74,4 +75,259 @@ func (p *parts) open(ctx context.Context) error {
 		p.functions = append(p.functions, f)
 	}
 	return nil
+}
+
+// close undoes open, in the reverse order. Settlements travel on the triggers,
+// so they close when all work is settled.
+func (p *parts) close() error {
+	if p.stopPools != nil {
+		p.stopPools()
+		p.running.Wait()
+	}
+	var errs []error
+	for _, f := range p.functions {
+		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+		errs = append(errs, f.handler.Close(ctx), f.trigger.Close(ctx))
+		cancel()
+	}
+	for _, c := range p.opened {
+		errs = append(errs, c.Close())
+	}
+	for _, s := range p.servers {
+		errs = append(errs, s.Close(context.Background()))
+	}
+	return errors.Join(errs...)
+}
+
+// connect opens the connections that functions use and that the program has not
+// given.
+func (p *parts) connect(ctx context.Context) error {
+	d := p.daemon
+	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
+		if d.triggers[name] != nil {
+			continue
+		}
+		connection := d.cfg.Functions[name].Trigger.NATS.Connection
+		if d.connections[connection] != nil || p.opened[connection] != nil {
+			continue
+		}
+		settings := d.cfg.Connections[connection]
+		if !settings.Embedded() {
+			c, err := natsjs.Connect(ctx, connectionConfig(connection, settings, d.log))
+			if err != nil {
+				return err
+			}
+			p.opened[connection] = c
+			continue
+		}
+		server, c, err := startEmbedded(ctx, d.cfg, connection, d.log)
+		if err != nil {
+			return err
+		}
+		p.servers = append(p.servers, server)
+		p.opened[connection] = c
+		if url := server.ClientURL(); url != "" {
+			d.log.Info("the embedded NATS server listens", "connection", connection, "url", url,
+				"token_in", filepath.Join(embeddedDir(d.cfg, connection), "token"))
+		}
+	}
+	return nil
+}
+
+func (p *parts) connection(name string) *natsjs.Connection {
+	if c := p.daemon.connections[name]; c != nil {
+		return c
+	}
+	return p.opened[name]
+}
+
+// startPools starts one pool for each app that a function uses, and waits until
+// each has loaded its code.
+func (p *parts) startPools(ctx context.Context) error {
+	d := p.daemon
+	functions := make(map[string][]workers.Function)
+	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
+		if h := d.cfg.Functions[name].Handler.Python; h != nil {
+			functions[h.App] = append(functions[h.App], workers.Function{Name: name, Module: h.Module, Function: h.Function})
+		}
+	}
+	if len(functions) == 0 {
+		return nil
+	}
+	home, err := python.Install(d.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	var running context.Context
+	running, p.stopPools = context.WithCancel(context.WithoutCancel(ctx))
+	for _, app := range slices.Sorted(maps.Keys(functions)) {
+		settings := d.cfg.Apps[app]
+		interpreter, err := python.Find(ctx, settings.Dir, settings.Interpreter, d.env)
+		if err != nil {
+			return fmt.Errorf("app %s: %w", app, err)
+		}
+		own := &pool{interpreter: interpreter, Pool: workers.New(workers.Config{
+			App:        settings.Dir,
+			Command:    python.Command(interpreter, home, settings.Dir, d.environ()),
+			Processes:  settings.Processes,
+			Threads:    settings.Threads,
+			Coroutines: coroutines,
+			Functions:  functions[app],
+
+			StartTimeout: startLimit,
+			KillGrace:    killGrace,
+			Log:          d.log,
+		})}
+		p.pools[app] = own
+		p.running.Go(func() {
+			if err := own.Run(running); err != nil {
+				d.log.Error("a pool of workers ended", "app", app, "error", err)
+			}
+		})
+	}
+	for app, own := range p.pools {
+		if err := own.Ready(ctx); err != nil {
+			return fmt.Errorf("app %s, with %v: %w", app, own.interpreter, err)
+		}
+	}
+	return nil
+}
+
+// openFunction joins a trigger and a handler.
+func (p *parts) openFunction(ctx context.Context, name string, settings configs.Function) (*function, error) {
+	d := p.daemon
+	f := &function{
+		name:     name,
+		describe: settings.Handler.String(),
+		timeout:  settings.Timeout.D(),
+		maxBody:  int64(settings.MaxBody),
+		retry:    settings.Retry,
+		stats:    new(functionStats),
+		log:      d.log.With("function", name),
+		stopped:  make(chan struct{}),
+	}
+	if err := p.openHandler(f, settings); err != nil {
+		return nil, err
+	}
+	if f.trigger = d.triggers[name]; f.trigger != nil {
+		return f, nil
+	}
+	var err error
+	f.trigger, err = openTrigger(ctx, p.connection(settings.Trigger.NATS.Connection), settings, f.log)
+	return f, err
+}
+
+// openHandler makes what runs the function. The kinds of handlers are here.
+func (p *parts) openHandler(f *function, settings configs.Function) error {
+	switch h := settings.Handler; {
+	case h.Go != "":
+		run, found := p.daemon.funcs[h.Go]
+		if !found {
+			return unknownFunc(h.Go, p.daemon.funcs)
+		}
+		concurrency := settings.Concurrency
+		if concurrency == 0 {
+			concurrency = defaultGoConcurrency
+		}
+		f.handler = run
+		f.share = handlers.NewSlots(concurrency).Share(0)
+	case h.Python != nil:
+		f.pool = p.pools[h.Python.App]
+		own, err := f.pool.Handler(f.name)
+		if err != nil {
+			return err
+		}
+		f.handler = own
+		f.share = own.Slots().Share(settings.Concurrency)
+	}
+	return nil
+}
+
+func unknownFunc(name string, funcs handlers.Funcs) error {
+	known := slices.Sorted(maps.Keys(funcs))
+	if len(known) == 0 {
+		return fmt.Errorf("this program has no Go function %q, nor any other: build a main of your own that calls daemon.Main with daemon.WithFuncs", name)
+	}
+	return fmt.Errorf("this program has no Go function %q; it has: %v", name, known)
+}
+
+// openTrigger makes the source of a function's messages. The kinds of triggers
+// are here.
+func openTrigger(ctx context.Context, c *natsjs.Connection, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
+	n := settings.Trigger.NATS
+	return natsjs.Open(ctx, c, natsjs.Config{
+		Stream:        n.Stream,
+		Subject:       n.Subject,
+		Consumer:      n.Consumer,
+		Create:        *n.Create,
+		AckWait:       n.AckWait.D(),
+		OrderingToken: n.OrderingToken,
+		DeadLetters:   n.DeadLetters,
+		MaxAttempts:   settings.Retry.MaxAttempts,
+		Prefetch:      int(settings.Prefetch),
+		Log:           log,
+	})
+}
+
+// embeddedDir is where the embedded server of a connection keeps its data.
+func embeddedDir(cfg *configs.Config, connection string) string {
+	return filepath.Join(cfg.DataDir, "nats-"+connection)
+}
+
+func startEmbedded(ctx context.Context, cfg *configs.Config, connection string, log *slog.Logger) (*natsjs.Embedded, *natsjs.Connection, error) {
+	settings := cfg.Connections[connection]
+	server, err := natsjs.StartEmbedded(ctx, natsjs.EmbeddedConfig{
+		Dir:      embeddedDir(cfg, connection),
+		Listen:   settings.Listen,
+		Sync:     settings.Sync.D(),
+		MaxStore: int64(settings.MaxStore),
+		Log:      log,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("connection %s: %w", connection, err)
+	}
+	c, err := server.Connect(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("connection %s: %w", connection, err), server.Close(ctx))
+	}
+	return server, c, nil
+}
+
+func closeEmbedded(server *natsjs.Embedded, c *natsjs.Connection) error {
+	return errors.Join(c.Close(), server.Close(context.Background()))
+}
+
+func connectionConfig(name string, c configs.Connection, log *slog.Logger) natsjs.ConnectionConfig {
+	out := natsjs.ConnectionConfig{
+		Name: name, URLs: c.NATS, Log: log,
+		Credentials: string(c.Credentials), NKey: string(c.NKey), Token: string(c.Token),
+		User: c.User, Password: string(c.Password),
+	}
+	if c.TLS != nil {
+		out.CA, out.Cert, out.Key, out.ServerName = c.TLS.CA, c.TLS.Cert, string(c.TLS.Key), c.TLS.ServerName
+	}
+	return out
+}
+
+// checkParts looks for what is wrong with a configuration on this machine and in
+// this program, without starting anything of the user's.
+func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, env configs.Env) (notes []string, err error) {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
+		if h := cfg.Functions[name].Handler; h.Go != "" {
+			if _, found := funcs[h.Go]; !found {
+				errs = append(errs, fmt.Errorf("function %s: %w", name, unknownFunc(h.Go, funcs)))
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Apps)) {
+		app := cfg.Apps[name]
+		interpreter, err := python.Find(ctx, app.Dir, app.Interpreter, env)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("app %s: %w", name, err))
+			continue
+		}
+		notes = append(notes, fmt.Sprintf("app %s runs with %v", name, interpreter))
+	}
+	return notes, errors.Join(errs...)
 }

@@ -122,7 +122,7 @@ func (c *sendCommand) unknownTarget(cfg *configs.Config, to destination) error {
 func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to destination, std *IO) (*natsjs.Connection, func() error, error) {
 	log := std.logger(configs.Log{Level: "error", Format: "auto"})
 	connection := cfg.Connections[to.connection]
-	if !isEmbedded(connection) {
+	if !connection.Embedded() {
 		conn, err := natsjs.Connect(ctx, connectionConfig(to.connection, connection, log))
 		if err != nil {
 			return nil, nil, err
@@ -146,7 +146,7 @@ func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to desti
 	}
 	if to.function != "" {
 		// Nobody may have made the stream yet.
-		trigger, err := openTrigger(ctx, conn, to.function, cfg.Functions[to.function], 1, log)
+		trigger, err := openTrigger(ctx, conn, cfg.Functions[to.function], log)
 		if err != nil {
 			return nil, nil, errors.Join(err, closeEmbedded(server, conn))
 		}

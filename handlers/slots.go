@@ -8,14 +8,19 @@ import (
 )
 
 // Slots is room for invocations in flight, shared by the functions of one pool.
-// Whoever waits longest is served first. Its capacity may change at any time;
-// when it shrinks below what is in use, nothing new is given out until enough
-// came back.
+// Its capacity may change at any time; when it shrinks below what is in use,
+// nothing new is given out until enough came back.
+//
+// A function is first offered room, then receives messages, and then takes a slot
+// for each. An offer binds nobody: an idle function keeps no room from a busy
+// one. When the last slot is taken, those that wait for messages are called back,
+// so that no message is received that could not run.
 type Slots struct {
 	mu       sync.Mutex
 	capacity int
 	used     int
-	waiting  list.List // of *reservation, oldest first
+	changed  chan struct{} // closed when there is room again; nil if nobody waits
+	queue    list.List     // of *claim: messages that came in when the room was gone
 	parked   map[*Share]context.CancelFunc
 }
 
@@ -31,10 +36,10 @@ type Share struct {
 	used  int
 }
 
-type reservation struct {
-	share *Share
-	max   int
-	got   chan int
+// claim is a message that waits for a slot.
+type claim struct {
+	share   *Share
+	granted chan struct{}
 }
 
 // Share adds a function that holds at most limit slots at once; 0 is no limit.
@@ -50,7 +55,8 @@ func (s *Slots) Resize(capacity int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.capacity = capacity
-	s.serve()
+	s.grant()
+	s.callBack()
 }
 
 // Capacity returns how many invocations may be in flight now.
@@ -60,50 +66,108 @@ func (s *Slots) Capacity() int {
 	return s.capacity
 }
 
-// Reserve waits for at least one free slot and takes up to max. While it waits,
-// a reservation of another function that is parked in an idle Receive is
-// called back. The error is ctx.Err().
-func (h *Share) Reserve(ctx context.Context, max int) (int, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
+// room is how many slots the share could take now; s.mu is held. Those who wait
+// with a message come first.
+func (s *Slots) room(h *Share) int {
+	return max(min(s.capacity-s.used-s.queue.Len(), h.limit-h.used), 0)
+}
+
+// Offer waits until there is room, and returns how much. The error is ctx.Err().
+func (h *Share) Offer(ctx context.Context) (int, error) {
 	s := h.slots
-	s.mu.Lock()
-	if s.waiting.Len() == 0 {
-		if n := s.take(h, max); n > 0 {
-			s.mu.Unlock()
+	for {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		s.mu.Lock()
+		n := s.room(h)
+		if n == 0 && s.changed == nil {
+			s.changed = make(chan struct{})
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		if n > 0 {
 			return n, nil
 		}
-	}
-	r := &reservation{share: h, max: max, got: make(chan int, 1)}
-	place := s.waiting.PushBack(r)
-	s.serve()
-	s.mu.Unlock()
-
-	select {
-	case n := <-r.got:
-		return n, nil
-	case <-ctx.Done():
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		select {
-		case n := <-r.got: // served in the same moment
-			s.free(h, n)
-		default:
-			s.waiting.Remove(place)
+		case <-changed:
+		case <-ctx.Done():
 		}
-		return 0, ctx.Err()
+	}
+}
+
+// Park says that the share waits for messages for the room that it was offered:
+// revoke is called, once, when that is gone, and must end the waiting.
+func (h *Share) Park(revoke context.CancelFunc) {
+	h.slots.mu.Lock()
+	defer h.slots.mu.Unlock()
+	h.slots.parked[h] = revoke
+	h.slots.callBack() // the room may have gone between Offer and Park
+}
+
+// Unpark says that the waiting has ended; revoke is not called afterwards.
+func (h *Share) Unpark() {
+	h.slots.mu.Lock()
+	defer h.slots.mu.Unlock()
+	delete(h.slots.parked, h)
+}
+
+// callBack revokes the shares that wait for messages with no room for them.
+func (s *Slots) callBack() {
+	for h, revoke := range s.parked {
+		if s.room(h) == 0 {
+			delete(s.parked, h)
+			revoke()
+		}
+	}
+}
+
+// Take takes up to n slots and returns how many there were.
+func (h *Share) Take(n int) int {
+	s := h.slots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n = min(n, s.room(h))
+	s.used += n
+	h.used += n
+	s.callBack()
+	return n
+}
+
+// Claim takes one slot, and waits for it, behind those who waited before. The
+// error is ctx.Err().
+func (h *Share) Claim(ctx context.Context) error {
+	s := h.slots
+	s.mu.Lock()
+	c := &claim{share: h, granted: make(chan struct{})}
+	place := s.queue.PushBack(c)
+	s.grant()
+	s.callBack()
+	s.mu.Unlock()
+	select {
+	case <-c.granted:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-c.granted: // in the same moment
+		return nil
+	default:
+		s.queue.Remove(place)
+		s.grant()
+		return ctx.Err()
 	}
 }
 
 // Free gives n slots back.
 func (h *Share) Free(n int) {
-	if n == 0 {
-		return
-	}
 	h.slots.mu.Lock()
 	defer h.slots.mu.Unlock()
-	h.slots.free(h, n)
+	h.slots.used -= n
+	h.used -= n
+	h.slots.grant()
 }
 
 // Used returns how many slots the function holds.
@@ -113,60 +177,21 @@ func (h *Share) Used() int {
 	return h.used
 }
 
-// Park says that the share's reservation now waits in an idle Receive: revoke is
-// called, once, when another function needs the slots, and must end the Receive
-// so that they are freed.
-func (h *Share) Park(revoke context.CancelFunc) {
-	s := h.slots
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.parked[h] = revoke
-	s.serve() // somebody may have queued up between Reserve and Park
-}
-
-// Unpark says that the Receive has ended; revoke is not called afterwards.
-func (h *Share) Unpark() {
-	h.slots.mu.Lock()
-	defer h.slots.mu.Unlock()
-	delete(h.slots.parked, h)
-}
-
-func (s *Slots) take(h *Share, wanted int) int {
-	n := min(wanted, s.capacity-s.used, h.limit-h.used)
-	if n <= 0 {
-		return 0
-	}
-	s.used += n
-	h.used += n
-	return n
-}
-
-func (s *Slots) free(h *Share, n int) {
-	s.used -= n
-	h.used -= n
-	s.serve()
-}
-
-// serve gives free slots to those who wait, in their order. One whose own limit
-// is reached does not hold up those behind it.
-func (s *Slots) serve() {
-	starved := false
-	for e := s.waiting.Front(); e != nil; {
+// grant gives free slots to the claims in their order, and wakes those who wait
+// for an offer. A claim whose own limit is reached does not hold up those behind.
+func (s *Slots) grant() {
+	for e := s.queue.Front(); e != nil && s.used < s.capacity; {
 		next := e.Next()
-		r := e.Value.(*reservation)
-		if n := s.take(r.share, r.max); n > 0 {
-			s.waiting.Remove(e)
-			r.got <- n
-		} else if r.share.used < r.share.limit {
-			starved = true
+		if c := e.Value.(*claim); c.share.used < c.share.limit {
+			s.queue.Remove(e)
+			s.used++
+			c.share.used++
+			close(c.granted)
 		}
 		e = next
 	}
-	if !starved {
-		return
-	}
-	for h, revoke := range s.parked {
-		delete(s.parked, h)
-		revoke()
+	if s.changed != nil && s.used+s.queue.Len() < s.capacity {
+		close(s.changed)
+		s.changed = nil
 	}
 }

@@ -96,10 +96,11 @@ def noop2(message): return None
 			b.ReportAllocs()
 			b.ResetTimer()
 			for left := b.N; left > 0; {
-				n, err := share.Reserve(b.Context(), left)
+				n, err := share.Offer(b.Context())
 				if err != nil {
 					b.Fatal(err)
 				}
+				n = share.Take(min(n, left))
 				left -= n
 				for range n {
 					all.Go(func() {

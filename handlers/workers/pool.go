@@ -69,7 +69,6 @@ type Pool struct {
 	ended    bool
 	changed  chan struct{} // closed and replaced when any of the above changes
 	restarts int
-	extra    map[*worker]int // queued in a worker beyond its threads
 
 	isolation isolation
 }
@@ -77,8 +76,8 @@ type Pool struct {
 const (
 	// healthy is how long a worker must live for the back-off to begin anew.
 	healthy = 10 * time.Second
-	// rateEvery is how often the room for short functions is set anew.
-	rateEvery = 50 * time.Millisecond
+	// lookEvery is how often the workers are looked at while one is missing.
+	lookEvery = 50 * time.Millisecond
 	// ahead is how much work is queued in a worker to hide the way to it and
 	// back: what it completes in this time.
 	ahead = 10 * time.Millisecond
@@ -115,7 +114,6 @@ func New(cfg Config) *Pool {
 		loaded:  make(chan struct{}),
 		changed: make(chan struct{}),
 		kinds:   make(map[string]bool),
-		extra:   make(map[*worker]int),
 	}
 }
 
@@ -207,21 +205,18 @@ func (p *Pool) Run(ctx context.Context) error {
 	defer p.stopAll()
 	pause := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
-	rates := time.NewTicker(rateEvery)
-	defer rates.Stop()
 	run := &reconciler{pool: p, pause: pause, since: make(map[*worker]time.Time)}
 	for {
 		run.step()
-		for waits := true; waits; {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-p.nudges:
-				waits = false
-			case <-rates.C:
-				p.followRates()
-				waits = p.Stats().Ready == p.cfg.Processes
-			}
+		var again <-chan time.Time
+		if p.Stats().Ready < p.cfg.Processes {
+			again = time.After(lookEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.nudges:
+		case <-again:
 		}
 	}
 }
@@ -290,7 +285,6 @@ func (r *reconciler) keep(w *worker) bool {
 	lived := time.Since(r.since[w])
 	delete(r.since, w)
 	p.mu.Lock()
-	delete(p.extra, w)
 	misload := p.misload
 	p.mu.Unlock()
 	if misload != nil {
@@ -355,19 +349,12 @@ func (p *Pool) noteLoaded(w *worker) {
 	}
 }
 
-// followRates sets how many messages are queued in each worker beyond those that
-// run: for functions of microseconds enough to hide the round trip, for long
-// ones none, so that no message waits behind another while a worker is idle.
-func (p *Pool) followRates() {
-	p.mu.Lock()
-	for _, w := range p.workers {
-		if w.usable() {
-			completed := w.completed.Swap(0)
-			p.extra[w] = int(min(completed*int64(ahead)/int64(rateEvery), maxExtra))
-		}
-	}
-	p.mu.Unlock()
-	p.resize()
+// extraFor is how many messages are queued in a worker beyond those that run, by
+// how long a call takes: for functions of microseconds enough to hide the round
+// trip, for long ones none, so that no message waits behind another while a
+// worker is idle.
+func extraFor(average time.Duration, threads int) int {
+	return int(min(ahead*time.Duration(threads)/max(average, time.Microsecond), maxExtra))
 }
 
 // resize sets the room in flight to what the ready workers have.
@@ -377,7 +364,7 @@ func (p *Pool) resize() {
 	sync, async := 0, 0
 	for _, w := range p.workers {
 		if w.usable() {
-			sync += p.cfg.Threads + p.extra[w]
+			sync += p.cfg.Threads + int(w.extra.Load())
 			async += p.cfg.Coroutines
 		}
 	}

@@ -30,8 +30,9 @@ type worker struct {
 	gone   chan struct{} // closed when it can take no more
 	reason error         // why; read after gone is closed
 
-	inFlight  atomic.Int64
-	completed atomic.Int64
+	inFlight atomic.Int64
+	extra    atomic.Int64  // messages queued beyond those that run
+	average  time.Duration // of a call, lately; read's own
 
 	mu    sync.Mutex
 	out   []byte // frames to be written
@@ -288,9 +289,23 @@ func (w *worker) result(payload []byte) error {
 	w.free = append(w.free, id)
 	w.mu.Unlock()
 	w.inFlight.Add(-1)
-	w.completed.Add(1)
 	c.reply <- r
+	w.measured(time.Duration(binary.LittleEndian.Uint32(payload[5:])) * time.Microsecond)
 	return nil
+}
+
+// measured follows how long calls take, and sets the room for those that are
+// queued when that has changed by much.
+func (w *worker) measured(took time.Duration) {
+	w.average += (took - w.average) / 8
+	if w.average == 0 || took > 8*w.average {
+		w.average = took // what was fast has become slow: queue no more behind it
+	}
+	have, want := w.extra.Load(), int64(extraFor(w.average, w.pool.cfg.Threads))
+	if want > 2*have || want < have/2 || want == 0 && have > 0 {
+		w.extra.Store(want)
+		w.pool.resize()
+	}
 }
 
 // logLine logs what a function printed or logged.

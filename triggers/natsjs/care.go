@@ -15,8 +15,10 @@ const (
 	// barrierEvery is how often a round trip confirms the acknowledgements
 	// that were sent before it.
 	barrierEvery = time.Second
-	// rateEvery is how often the prefetch follows the rate.
-	rateEvery = 100 * time.Millisecond
+	// rateOver is how many settlements the rate is measured over.
+	rateOver = 256
+	// ahead is the work that PrefetchAuto holds: what is settled in this time.
+	ahead = 100 * time.Millisecond
 	// maxPrefetch bounds what PrefetchAuto holds.
 	maxPrefetch = 4096
 )
@@ -32,20 +34,19 @@ type acked struct {
 func (t *trigger) care(ctx context.Context) {
 	signs := time.NewTicker(max(t.cfg.AckWait/6, 10*time.Millisecond))
 	defer signs.Stop()
-	rates := time.NewTicker(rateEvery)
-	defer rates.Stop()
 	barriers := time.NewTicker(barrierEvery)
 	defer barriers.Stop()
 	var before int64
+	t.clock.Store(time.Now().UnixNano())
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-signs.C:
+			t.clock.Store(now.UnixNano())
 			t.giveSigns(now.Add(-t.cfg.AckWait / 3))
-		case <-rates.C:
-			before = t.followRate(before)
 		case <-barriers.C:
+			before = t.slowDown(before)
 			t.barrier(ctx)
 			t.ledger.clean(ctx, t.log)
 		case <-t.nudge:
@@ -70,13 +71,24 @@ func (t *trigger) giveSigns(before time.Time) {
 	}
 }
 
-// followRate sets the prefetch to what was settled in the last tenth of a
-// second: held longer than that, a message would better be another instance's.
-func (t *trigger) followRate(before int64) int64 {
+// speedUp raises the prefetch as soon as messages are settled faster; t.mu is
+// held. What is held longer than ahead would better be another instance's.
+func (t *trigger) speedUp() {
+	if t.settled%rateOver != 0 || t.cfg.Prefetch != PrefetchAuto || t.closed {
+		return
+	}
+	now := time.Now()
+	took := now.Sub(t.marked)
+	t.marked = now
+	t.prefetch = max(t.prefetch, int(min(rateOver*ahead/max(took, 1), maxPrefetch)))
+}
+
+// slowDown lowers the prefetch to the rate of the last second.
+func (t *trigger) slowDown(before int64) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.cfg.Prefetch == PrefetchAuto && !t.closed {
-		t.prefetch = int(min(t.settled-before, maxPrefetch))
+	if t.cfg.Prefetch == PrefetchAuto {
+		t.prefetch = min(t.prefetch, int((t.settled-before)*int64(ahead)/int64(barrierEvery)))
 	}
 	return t.settled
 }
@@ -172,8 +184,8 @@ type alive struct{ ring loan }
 
 func (a *alive) init() { a.ring.prev, a.ring.next = &a.ring, &a.ring }
 
-func (a *alive) add(l *loan) {
-	l.sign = time.Now()
+func (a *alive) add(l *loan, now time.Time) {
+	l.sign = now
 	l.prev, l.next = a.ring.prev, &a.ring
 	l.prev.next, a.ring.prev = l, l
 }
@@ -202,8 +214,7 @@ func (a *alive) signed(before, now time.Time) (due []*loan) {
 	}
 	for _, l := range due {
 		a.remove(l)
-		a.add(l)
-		l.sign = now
+		a.add(l, now)
 	}
 	return due
 }

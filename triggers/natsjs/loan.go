@@ -161,6 +161,7 @@ func (t *trigger) ended(l *loan, kind triggers.Kind) {
 	defer t.mu.Unlock()
 	t.alive.remove(l)
 	t.settled++
+	t.speedUp()
 	if kind == triggers.Done {
 		t.acked[0] = append(t.acked[0], acked{l.sequence, l.msg.Reply()})
 	}

@@ -84,7 +84,7 @@ func (p *pull) arrived(m jetstream.Msg) {
 		signal(t.wake) // one less is coming than was asked for
 		return
 	}
-	t.alive.add(l)
+	t.alive.add(l, time.Unix(0, t.clock.Load()))
 	// Where order counts, nothing overtakes a message that is being looked up.
 	if again || t.looking > 0 && t.cfg.OrderingToken > 0 {
 		before, here := t.looked, make(chan struct{})

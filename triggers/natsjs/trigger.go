@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -82,6 +83,10 @@ type trigger struct {
 	nudge   chan struct{}  // something for care: the connection is back
 	lost    chan struct{}  // something for care: no heartbeat came
 
+	// The time of the last look at the loans: precise enough to tell when the
+	// next sign is due, and it costs nothing a message.
+	clock atomic.Int64
+
 	mu       sync.Mutex
 	consumer jetstream.Consumer // nil when it has to be looked up again
 	failed   error              // for the next Receive
@@ -94,7 +99,8 @@ type trigger struct {
 	pulls       map[*pull]struct{}
 	waiting     int // what the Receive that waits asks for
 	prefetch    int
-	settled     int64 // all settlements so far, for the rate
+	settled     int64     // all settlements so far
+	marked      time.Time // of the last rateOver of them
 
 	alive alive // all loans that are not settled
 	acked [2][]acked

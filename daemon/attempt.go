@@ -1,0 +1,80 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// errTimeout is the cause of a context that ended at the function's timeout.
+var errTimeout = errors.New("the function's timeout")
+
+// attempt is the context of one attempt: it ends at its deadline, or with the
+// context below it. A timer is only set when somebody waits for its end, since
+// most functions are done before anybody does, and the timer would be a fifth of
+// what drover costs them.
+type attempt struct {
+	context.Context // all work
+	deadline        time.Time
+
+	mu     sync.Mutex
+	timed  context.Context // once somebody waits
+	cancel context.CancelFunc
+}
+
+func (a *attempt) Deadline() (time.Time, bool) {
+	if earlier, ok := a.Context.Deadline(); ok && earlier.Before(a.deadline) {
+		return earlier, true
+	}
+	return a.deadline, true
+}
+
+// wait sets the timer.
+func (a *attempt) wait() context.Context {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.timed == nil {
+		a.timed, a.cancel = context.WithDeadlineCause(a.Context, a.deadline, errTimeout)
+	}
+	return a.timed
+}
+
+func (a *attempt) Done() <-chan struct{} { return a.wait().Done() }
+
+func (a *attempt) Err() error {
+	a.mu.Lock()
+	timed := a.timed
+	a.mu.Unlock()
+	if timed != nil {
+		return timed.Err()
+	}
+	if err := a.Context.Err(); err != nil {
+		return err
+	}
+	if !time.Now().Before(a.deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// Value looks in the timed context once there is one, so that contexts made from
+// this one end with it, and context.Cause tells the timeout.
+func (a *attempt) Value(key any) any {
+	a.mu.Lock()
+	timed := a.timed
+	a.mu.Unlock()
+	if timed != nil {
+		return timed.Value(key)
+	}
+	return a.Context.Value(key)
+}
+
+// end frees the timer.
+func (a *attempt) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cancel != nil {
+		a.cancel()
+	}
+}
