@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/drover-run/drover/handlers"
@@ -119,23 +120,23 @@ func (p *Pool) pick(ctx context.Context) (*worker, error) {
 // try runs the function on one worker.
 func (h *Handler) try(ctx context.Context, w *worker, m *triggers.Message) ([]byte, error) {
 	c := callPool.Get().(*call)
-	c.message, c.name = m, h.name
-	deadline, _ := ctx.Deadline()
-	id, ok := w.submit(c, h.index, deadline)
-	if !ok {
-		c.message = nil
+	c.ctx, c.message, c.name, c.given = ctx, m, h.name, false
+	c.deadline, _ = ctx.Deadline()
+	if !w.submit(c, h.index) {
+		c.ctx, c.message = nil, nil
 		callPool.Put(c)
 		return nil, &lostError{how: errors.New("the worker is gone"), again: true}
 	}
-	var r reply
+	h.pool.watched()
+	r := <-c.reply
 	var cancelled error
-	select {
-	case r = <-c.reply:
-	case <-ctx.Done():
-		cancelled = context.Cause(ctx)
-		r = h.cancel(w, id, c)
+	if r.giveUp {
+		if cancelled = context.Cause(ctx); cancelled == nil {
+			cancelled = context.DeadlineExceeded
+		}
+		r = h.insist(w, c)
 	}
-	c.message = nil
+	c.ctx, c.message = nil, nil
 	callPool.Put(c) // its reply came, so nobody holds it
 	if r.lost != nil {
 		if cancelled != nil {
@@ -150,10 +151,9 @@ func (h *Handler) try(ctx context.Context, w *worker, m *triggers.Message) ([]by
 	return output, err
 }
 
-// cancel gives a call up: it waits a while for the worker to agree, and then
-// kills the worker. It returns the call's reply.
-func (h *Handler) cancel(w *worker, id uint32, c *call) reply {
-	w.send(appendID(nil, frameCancel, id))
+// insist waits a while for the worker to obey a cancellation, and then kills it.
+// It returns the call's reply.
+func (h *Handler) insist(w *worker, c *call) reply {
 	grace := time.NewTimer(h.pool.cfg.KillGrace)
 	defer grace.Stop()
 	select {
@@ -197,7 +197,12 @@ type isolation struct {
 	mu     sync.Mutex
 	queued int
 	worker *worker // for the next one, if it survived the last
+
+	trying atomic.Pointer[worker] // the same, for those who can't wait for mu
 }
+
+// current is the isolated worker; nil if there is none.
+func (i *isolation) current() *worker { return i.trying.Load() }
 
 func (i *isolation) run(ctx context.Context, h *Handler, m *triggers.Message) ([]byte, error) {
 	i.mu.Lock()
@@ -236,6 +241,7 @@ func (i *isolation) leave() {
 	if i.queued--; i.queued == 0 && i.worker != nil {
 		i.worker.stop(stopGrace)
 		i.worker = nil
+		i.trying.Store(nil)
 	}
 }
 
@@ -262,6 +268,7 @@ func (i *isolation) isolated(ctx context.Context, p *Pool) (*worker, error) {
 	case <-w.loaded:
 		if w.ready != nil {
 			i.worker = w
+			i.trying.Store(w)
 			return w, nil
 		}
 		err = &handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail}

@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -60,6 +62,8 @@ type Pool struct {
 	sync, async *handlers.Slots
 
 	nudges chan struct{} // for Run: look around
+	busy   chan struct{} // for the watch: there are calls in flight
+	awake  atomic.Bool   // whether the watch looks already
 	loaded chan struct{} // closed when the first worker is ready, or none will be
 
 	mu       sync.Mutex
@@ -82,7 +86,7 @@ const (
 	// back: what it completes in this time.
 	ahead = 10 * time.Millisecond
 	// maxExtra bounds that, in messages.
-	maxExtra = 512
+	maxExtra = 2048
 	// stopGrace is how long a stopped worker has to end, before SIGTERM, and
 	// then again before SIGKILL.
 	stopGrace = 2 * time.Second
@@ -111,6 +115,7 @@ func New(cfg Config) *Pool {
 		sync:    handlers.NewSlots(0),
 		async:   handlers.NewSlots(0),
 		nudges:  make(chan struct{}, 1),
+		busy:    make(chan struct{}, 1),
 		loaded:  make(chan struct{}),
 		changed: make(chan struct{}),
 		kinds:   make(map[string]bool),
@@ -202,6 +207,11 @@ func (p *Pool) change() {
 func (p *Pool) Run(ctx context.Context) error {
 	p.spawner = newSpawner()
 	defer p.spawner.close()
+	watching, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
+	var watch sync.WaitGroup
+	watch.Go(func() { p.watch(watching) })
+	defer watch.Wait()
+	defer stopWatch()
 	defer p.stopAll()
 	pause := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
@@ -347,6 +357,58 @@ func (p *Pool) noteLoaded(w *worker) {
 			close(p.loaded)
 		}
 	}
+}
+
+// watchEvery is how often calls in flight are looked at for whether their context
+// ended; a timeout is noticed so much late at most. A timer for each call would
+// cost more than the call.
+const watchEvery = 20 * time.Millisecond
+
+// watched wakes the watch.
+func (p *Pool) watched() {
+	if !p.awake.Load() && p.awake.CompareAndSwap(false, true) {
+		p.busy <- struct{}{}
+	}
+}
+
+// watch gives up the calls whose context ended. It rests while nothing is in
+// flight.
+func (p *Pool) watch(ctx context.Context) {
+	for {
+		select {
+		case <-p.busy:
+		case <-ctx.Done():
+			return
+		}
+		tick := time.NewTicker(watchEvery)
+		for busy := true; busy; {
+			select {
+			case now := <-tick.C:
+				busy = p.giveUp(now)
+			case <-ctx.Done():
+				tick.Stop()
+				return
+			}
+		}
+		tick.Stop()
+		p.awake.Store(false)
+		if p.giveUp(time.Now()) { // one came between the look and the store
+			p.watched()
+		}
+	}
+}
+
+func (p *Pool) giveUp(now time.Time) (busy bool) {
+	p.mu.Lock()
+	workers := slices.Clone(p.workers)
+	p.mu.Unlock()
+	if w := p.isolation.current(); w != nil {
+		workers = append(workers, w)
+	}
+	for _, w := range workers {
+		busy = w.giveUp(now) || busy
+	}
+	return busy
 }
 
 // extraFor is how many messages are queued in a worker beyond those that run, by

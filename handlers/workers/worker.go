@@ -47,9 +47,13 @@ type worker struct {
 
 // call is one invocation in flight.
 type call struct {
-	message *triggers.Message
-	name    string // the function
-	reply   chan reply
+	ctx      context.Context
+	deadline time.Time // zero: none
+	message  *triggers.Message
+	name     string // the function
+	given    bool   // that ctx ended was told; guarded by the worker's mu
+	// reply gets the answer, once; and before it, perhaps, that ctx ended.
+	reply chan reply
 }
 
 // reply ends a call: the worker's answer, or what became of the worker.
@@ -59,9 +63,10 @@ type reply struct {
 	lost    error // the worker is gone, and this is how
 	again   bool  // by no fault of the calls that were in flight
 	alone   bool  // nothing else was in flight
+	giveUp  bool  // no answer yet: ctx ended, and the worker was told
 }
 
-var callPool = sync.Pool{New: func() any { return &call{reply: make(chan reply, 1)} }}
+var callPool = sync.Pool{New: func() any { return &call{reply: make(chan reply, 2)} }}
 
 // readSize is the room for what a worker answers in one go.
 const readSize = 256 << 10
@@ -101,12 +106,13 @@ func (w *worker) wakeUp() {
 }
 
 // submit queues an invocation. It reports false if the worker is gone.
-func (w *worker) submit(c *call, function uint16, deadline time.Time) (id uint32, ok bool) {
+func (w *worker) submit(c *call, function uint16) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.dead {
-		return 0, false
+		return false
 	}
+	var id uint32
 	if n := len(w.free); n > 0 {
 		id, w.free = w.free[n-1], w.free[:n-1]
 		w.calls[id] = c
@@ -115,9 +121,31 @@ func (w *worker) submit(c *call, function uint16, deadline time.Time) (id uint32
 		w.calls = append(w.calls, c)
 	}
 	w.inFlight.Add(1)
-	w.out = appendInvoke(w.out, id, function, c.message, deadline)
+	w.out = appendInvoke(w.out, id, function, c.message, c.deadline)
 	w.wakeUp()
-	return id, true
+	return true
+}
+
+// giveUp tells the calls whose context ended, and cancels them in the worker. It
+// reports whether anything is in flight.
+func (w *worker) giveUp(now time.Time) (busy bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, c := range w.calls {
+		if c == nil {
+			continue
+		}
+		busy = true
+		late := !c.deadline.IsZero() && !now.Before(c.deadline)
+		if c.given || !late && c.ctx.Err() == nil {
+			continue
+		}
+		c.given = true
+		w.out = appendID(w.out, frameCancel, uint32(id))
+		w.wakeUp()
+		c.reply <- reply{giveUp: true}
+	}
+	return busy
 }
 
 // send queues a frame of a few bytes.

@@ -20,7 +20,7 @@ INVOCATION = struct.Struct("<IHHIqqI")  # id, function, flags, attempt, enqueued
 ID = struct.Struct("<I")
 
 # A reply that waits for company is sent after this many seconds at the latest.
-LINGER = 0.001
+LINGER = 0.0003
 # How often the watch looks whether a long call holds up the replies before it.
 WATCH = 0.005
 

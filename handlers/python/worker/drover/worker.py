@@ -163,6 +163,8 @@ class Inline(_Worker):
             for kind, buffer, start, end in got:
                 if kind == frames.INVOKE:
                     waiting.append(self.parse(buffer, start, end))
+                    if cancelled:  # of an earlier one that had this number
+                        cancelled.discard(waiting[-1][0])
                 elif kind == frames.CANCEL:
                     cancelled.add(frames.ID.unpack_from(buffer, start)[0])
                 elif kind == frames.STOP:
@@ -228,6 +230,8 @@ class Threads(_Worker):
                 watch.busy()
 
     def put(self, invocation):
+        if self.cancelled:  # of an earlier one that had this number
+            self.cancelled.discard(invocation[0])
         self.waiting.put(invocation)
 
     def cancel(self, number):
