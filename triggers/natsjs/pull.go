@@ -16,8 +16,13 @@ import (
 // for each number of messages wanted asks again and survives reconnects by
 // itself, and each message is kept alive from its arrival.
 
-// pullExpiry is how long the server remembers a request; it is renewed.
-const pullExpiry = 30 * time.Second
+const (
+	// pullExpiry is how long the server remembers a request; it is renewed.
+	pullExpiry = 30 * time.Second
+	// heartbeat is the server's sign of life while a request waits; without two
+	// of them in a row the request is taken for lost, and made again.
+	heartbeat = 2 * time.Second
+)
 
 // pull is a request for some messages.
 type pull struct {
@@ -52,7 +57,7 @@ func (t *trigger) pull(n int) {
 	if consumer != nil {
 		consuming, err = consumer.Consume(p.arrived,
 			jetstream.PullMaxMessages(n), jetstream.StopAfter(n),
-			jetstream.PullExpiry(pullExpiry), jetstream.ConsumeErrHandler(p.failed))
+			jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(heartbeat), jetstream.ConsumeErrHandler(p.failed))
 	}
 	if err != nil {
 		p.fail(fmt.Errorf("asking consumer %s of stream %s for messages: %w", t.cfg.Consumer, t.cfg.Stream, err))
