@@ -1,0 +1,274 @@
+package python
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// mark is Python that tells the test that a call has begun.
+const mark = `
+import os, time, asyncio
+def mark(body):
+    with open(body.decode() + ".new", "w") as f: f.write(str(os.getpid()))
+    os.rename(body.decode() + ".new", body.decode())
+`
+
+// begun waits for a call's mark and returns its worker.
+func begun(t *testing.T, path string) int {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		if text, err := os.ReadFile(path); err == nil {
+			pid, err := strconv.Atoi(string(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pid
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the call did not begin")
+		}
+	}
+}
+
+func TestAWorkerThatIsKilled(t *testing.T) {
+	p := startApp(t, mark+`
+def f(body):
+    if body == b"ok": return "fine"
+    mark(body); time.sleep(60)
+`, nil, "f")
+	path := filepath.Join(t.TempDir(), "mark")
+	ended := make(chan error, 1)
+	go func() {
+		_, err := call(t, p, "f", &triggers.Message{Body: []byte(path)})
+		ended <- err
+	}()
+	pid := begun(t, path)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	err := <-ended
+	var failure *handlers.Failure
+	if !errors.As(err, &failure) || !strings.Contains(err.Error(), "killed by SIGKILL") {
+		t.Errorf("the call ended with %v", err)
+	}
+	if got, err := call(t, p, "f", &triggers.Message{Body: []byte("ok")}); err != nil || string(got) != "fine" {
+		t.Errorf("the replacement: %s, %v", got, err)
+	}
+	if s := p.Stats(); s.Restarts != 1 {
+		t.Errorf("%+v; want one restart", s)
+	}
+}
+
+func TestHowAWorkerEndsIsTold(t *testing.T) {
+	for name, test := range map[string]struct{ code, want string }{
+		"exits":               {"os._exit(17)", "exit status 17"},
+		"exits with 0":        {"os._exit(0)", "exit status 0"},
+		"crashes":             {"import ctypes; ctypes.string_at(0)", "SIGSEGV"},
+		"rubbish":             {"os.write(3, b'\\xff' * 64)", "a frame of 4294967295 bytes"},
+		"an unknown frame":    {"os.write(3, b'\\x01\\0\\0\\0\\x07')", "a frame of type 7"},
+		"an unknown call":     {"os.write(3, b'\\x0a\\0\\0\\0\\x43' + b'\\x63\\0\\0\\0' + b'\\0' * 5)", "an answer to invocation 99"},
+		"closes its socket":   {"os.close(3); time.sleep(60)", "SIGKILL"},
+		"half a frame":        {"os.write(3, b'\\x10\\0\\0\\0\\x43'); os._exit(1)", "exit status 1"},
+		"last words on error": {"os.write(2, b'out of cheese\\n'); os._exit(1)", "out of cheese"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := startApp(t, "import os, time\ndef f(body):\n    "+test.code+"\n", nil, "f")
+			_, err := call(t, p, "f", &triggers.Message{})
+			text := fmt.Sprint(err)
+			var failure *handlers.Failure
+			if errors.As(err, &failure) {
+				text += failure.Detail
+			}
+			if !strings.Contains(text, test.want) {
+				t.Errorf("%s; want %q in it", text, test.want)
+			}
+		})
+	}
+}
+
+func TestTheCulpritIsToldFromItsNeighbours(t *testing.T) {
+	for _, mode := range []struct {
+		name, prefix string
+		threads      int
+	}{{"inline", "", 1}, {"threads", "", 8}, {"async", "async ", 1}} {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			p := startApp(t, "import os, time\n"+mode.prefix+`def f(body):
+    if body == b"poison": os._exit(9)
+    return body
+`, func(c *workers.Config) { c.Threads = mode.threads }, "f")
+			var all sync.WaitGroup
+			var poisoned atomic.Int64
+			for i := range 60 {
+				body := fmt.Sprint(i)
+				if i == 20 {
+					body = "poison"
+				}
+				all.Go(func() {
+					got, err := call(t, p, "f", &triggers.Message{ID: body, Body: []byte(body)})
+					if body == "poison" {
+						if err == nil || !strings.Contains(err.Error(), "exit status 9") {
+							t.Errorf("the culprit ended with %v", err)
+						}
+						poisoned.Add(1)
+					} else if err != nil || string(got) != body {
+						t.Errorf("innocent %s: %q, %v", body, got, err)
+					}
+				})
+			}
+			all.Wait()
+			if poisoned.Load() != 1 {
+				t.Errorf("%d culprits", poisoned.Load())
+			}
+		})
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	timedOut := errors.New("its time is up")
+	for _, test := range []struct {
+		name, code string
+		threads    int
+		restarts   int
+	}{
+		{"async is cancelled", "async def f(body):\n    mark(body)\n    await asyncio.sleep(60)\n", 1, 0},
+		{"sync is killed", "def f(body):\n    mark(body)\n    time.sleep(60)\n", 1, 1},
+		{"a thread is killed", "def f(body):\n    mark(body)\n    time.sleep(60)\n", 2, 1},
+		{"it looks at its context", "def f(message, context):\n    mark(message.body)\n    while not context.cancelled: time.sleep(0.01)\n    raise RuntimeError('gave up')\n", 2, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			p := startApp(t, mark+test.code, func(c *workers.Config) { c.Threads = test.threads }, "f")
+			path := filepath.Join(t.TempDir(), "mark")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			ended := make(chan error, 1)
+			go func() {
+				_, err := handler(t, p, "f").Handle(ctx, &triggers.Message{Body: []byte(path)})
+				ended <- err
+			}()
+			pid := begun(t, path)
+			cancel(timedOut)
+			select {
+			case err := <-ended:
+				if !errors.Is(err, timedOut) {
+					t.Errorf("%v; want the context's cause", err)
+				}
+			case <-time.After(patience):
+				t.Fatal("Handle does not end")
+			}
+			if test.restarts > 0 {
+				gone(t, pid)
+			} else if s := p.Stats(); s.Ready != 1 || s.PIDs[0] != pid {
+				t.Errorf("the worker is gone: %+v", s)
+			}
+		})
+	}
+}
+
+func TestNeighboursOfATimeoutAreNotCharged(t *testing.T) {
+	p := startApp(t, mark+`
+def f(body):
+    if body != b"neighbour":
+        mark(body); time.sleep(60)
+    if os.path.exists("seen"): return "second time"
+    open("seen", "w").close()
+    time.sleep(60)
+`, func(c *workers.Config) { c.Threads = 2 }, "f")
+	path := filepath.Join(t.TempDir(), "mark")
+	ctx, cancel := context.WithCancel(t.Context())
+	slow, neighbour := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := handler(t, p, "f").Handle(ctx, &triggers.Message{Body: []byte(path)})
+		slow <- err
+	}()
+	begun(t, path)
+	go func() {
+		got, err := call(t, p, "f", &triggers.Message{Body: []byte("neighbour")})
+		if err == nil && string(got) != "second time" {
+			err = fmt.Errorf("it returned %q", got)
+		}
+		neighbour <- err
+	}()
+	cancel()
+	if err := <-slow; !errors.Is(err, context.Canceled) {
+		t.Errorf("the slow one: %v", err)
+	}
+	if err := <-neighbour; err != nil {
+		t.Errorf("the neighbour: %v", err)
+	}
+}
+
+func TestACallThatWaitsIsNotTried(t *testing.T) {
+	p := startApp(t, mark+`
+def f(body):
+    if body == b"waits": open("ran", "w").close()
+    else: mark(body); time.sleep(0.5)
+`, func(c *workers.Config) { c.KillGrace = patience }, "f")
+	path := filepath.Join(t.TempDir(), "mark")
+	first := make(chan error, 1)
+	go func() {
+		_, err := call(t, p, "f", &triggers.Message{Body: []byte(path)})
+		first <- err
+	}()
+	begun(t, path)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := handler(t, p, "f").Handle(ctx, &triggers.Message{Body: []byte("waits")}); !errors.Is(err, handlers.ErrNotTried) {
+		t.Errorf("%v; want not tried", err)
+	}
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoProcessIsLeft(t *testing.T) {
+	children := filepath.Join(t.TempDir(), "mark")
+	var workersPIDs []int
+	t.Run("pool", func(t *testing.T) {
+		p := startApp(t, mark+`
+import subprocess
+def f(body):
+    child = subprocess.Popen(["sleep", "60"])
+    with open(body.decode() + ".new", "w") as out: out.write(str(child.pid))
+    os.rename(body.decode() + ".new", body.decode())
+`, func(c *workers.Config) { c.Processes = 3 }, "f")
+		if _, err := call(t, p, "f", &triggers.Message{Body: []byte(children)}); err != nil {
+			t.Fatal(err)
+		}
+		workersPIDs = p.Stats().PIDs
+	})
+	for _, pid := range append(workersPIDs, begun(t, children)) {
+		gone(t, pid)
+	}
+}
+
+func TestALargeMessageIsRejected(t *testing.T) {
+	p := startApp(t, "def f(body): return None\n", func(c *workers.Config) { c.MaxFrame = 1 << 20 }, "f")
+	_, err := call(t, p, "f", &triggers.Message{Body: make([]byte, 1<<20)})
+	if !handlers.Rejected(err) || !strings.Contains(err.Error(), "1048576 is the most") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAnOutputThatIsTooLarge(t *testing.T) {
+	p := startApp(t, "def f(body): return b'x' * (2 << 20)\n", func(c *workers.Config) { c.MaxFrame = 1 << 20 }, "f")
+	if _, err := call(t, p, "f", &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "bytes") {
+		t.Errorf("%v", err)
+	}
+}
