@@ -20,6 +20,8 @@ import (
 const (
 	// connectLimit bounds the first connection; later outages are waited out.
 	connectLimit = 10 * time.Second
+	// confirmLimit bounds the wait for the server to confirm a message.
+	confirmLimit = 10 * time.Second
 	// reconnectBuffer holds what is sent while the server is away, mostly
 	// acknowledgements: 64 MiB are about a million.
 	reconnectBuffer = 64 << 20
@@ -172,7 +174,7 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 		return nil, fmt.Errorf("connecting to %s: %w%s", where, err, hint(err))
 	}
 	c.nc = nc
-	if c.js, err = jetstream.New(nc); err != nil {
+	if c.js, err = jetstream.New(nc, jetstream.WithPublishAsyncTimeout(confirmLimit)); err != nil {
 		return nil, errors.Join(fmt.Errorf("connecting to %s: %w", where, err), c.Close())
 	}
 	return c, nil

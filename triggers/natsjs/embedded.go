@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -57,6 +58,8 @@ type Embedded struct {
 	dir    string
 	token  string
 	log    *slog.Logger
+
+	failure atomic.Pointer[error]
 }
 
 // client is what Dir/client.json tells other programs of the same user.
@@ -110,7 +113,7 @@ func (e *Embedded) start(ctx context.Context, cfg EmbeddedConfig) error {
 	if e.server, err = server.NewServer(options); err != nil {
 		return fmt.Errorf("making the embedded NATS server: %w", err)
 	}
-	e.server.SetLoggerV2(&serverLog{cfg.Log}, false, false, false)
+	e.server.SetLoggerV2(&serverLog{cfg.Log, e.writeFailed}, false, false, false)
 	e.server.Start()
 	if !e.server.ReadyForConnections(startLimit) {
 		return fmt.Errorf("the embedded NATS server did not start within %v; does its log say why?", startLimit)
@@ -205,10 +208,22 @@ func (e *Embedded) ClientURL() string {
 // Err tells why the server takes no more messages, such as a full disk; nil
 // while all is well.
 func (e *Embedded) Err() error {
-	if e.server.JetStreamEnabled() {
-		return nil
+	if failure := e.failure.Load(); failure != nil {
+		return *failure
 	}
-	return fmt.Errorf("the embedded server has switched its store off: %s cannot be written; free space there and restart: what was accepted is kept", e.dir)
+	if !e.server.JetStreamEnabled() {
+		return fmt.Errorf("the embedded server has switched its store in %s off; see its log", e.dir)
+	}
+	return nil
+}
+
+// writeFailed notes that the store could not be written. The server says so in
+// its log alone.
+func (e *Embedded) writeFailed(text string) {
+	err := fmt.Errorf("the embedded server cannot write its store, and takes no more messages: free space for %s and restart; what was accepted is kept (%s)", e.dir, text)
+	if e.failure.CompareAndSwap(nil, &err) {
+		e.log.Error(err.Error())
+	}
 }
 
 // Connect opens a connection within the process: it crosses no socket.
@@ -232,7 +247,10 @@ func (e *Embedded) Close(context.Context) error {
 }
 
 // serverLog is the server's log as ours. Its notices are about itself: debug.
-type serverLog struct{ log *slog.Logger }
+type serverLog struct {
+	log         *slog.Logger
+	writeFailed func(text string)
+}
 
 func (l *serverLog) say(level slog.Level, format string, args []any) {
 	if l.log.Enabled(context.Background(), level) {
@@ -242,7 +260,13 @@ func (l *serverLog) say(level slog.Level, format string, args []any) {
 
 func (l *serverLog) Noticef(format string, args ...any) { l.say(slog.LevelDebug, format, args) }
 func (l *serverLog) Warnf(format string, args ...any)   { l.say(slog.LevelWarn, format, args) }
-func (l *serverLog) Errorf(format string, args ...any)  { l.say(slog.LevelError, format, args) }
-func (l *serverLog) Fatalf(format string, args ...any)  { l.say(slog.LevelError, format, args) }
-func (l *serverLog) Debugf(format string, args ...any)  { l.say(slog.LevelDebug, format, args) }
-func (l *serverLog) Tracef(format string, args ...any)  { l.say(slog.LevelDebug, format, args) }
+func (l *serverLog) Errorf(format string, args ...any) {
+	l.say(slog.LevelError, format, args)
+	if text := fmt.Sprintf(format, args...); strings.Contains(strings.ToLower(text), "critical write error") || strings.Contains(text, "no space left") {
+		l.writeFailed(text)
+	}
+}
+
+func (l *serverLog) Fatalf(format string, args ...any) { l.say(slog.LevelError, format, args) }
+func (l *serverLog) Debugf(format string, args ...any) { l.say(slog.LevelDebug, format, args) }
+func (l *serverLog) Tracef(format string, args ...any) { l.say(slog.LevelDebug, format, args) }

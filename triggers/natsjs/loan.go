@@ -197,16 +197,16 @@ func (l *loan) bury(ctx context.Context, m *triggers.Message, v triggers.Verdict
 		detail, headers bool
 	}{{true, true}, {false, true}, {false, false}} {
 		dead := l.obituary(m, v, form.detail, form.headers)
+		// A crash between the copy and the end of the original would bring a
+		// second copy: the server drops it by this name.
+		dead.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("drover.%s.%s.%d", l.t.cfg.Stream, l.t.cfg.Consumer, l.sequence))
 		if int64(dead.Size()) > limit {
 			continue
 		}
-		// A crash between the copy and the end of the original would bring a
-		// second copy: the server drops it by this name.
-		name := fmt.Sprintf("drover.%s.%s.%d", l.t.cfg.Stream, l.t.cfg.Consumer, l.sequence)
-		_, err := l.t.conn.js.PublishMsg(ctx, dead, jetstream.WithMsgID(name))
+		_, err := l.t.conn.js.PublishMsg(ctx, dead)
 		if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
 			if err = l.t.makeGraveyard(ctx); err == nil {
-				_, err = l.t.conn.js.PublishMsg(ctx, dead, jetstream.WithMsgID(name))
+				_, err = l.t.conn.js.PublishMsg(ctx, dead)
 			}
 		}
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
@@ -222,5 +221,3 @@ func TestToken(t *testing.T) {
 		}
 	}
 }
-
-var _ = nats.ErrNoServers

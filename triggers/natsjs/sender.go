@@ -68,6 +68,9 @@ func (s *Sender) confirm(ctx context.Context, n int) error {
 			if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
 				err = ErrNoStream
 			}
+			if errors.Is(err, jetstream.ErrAsyncPublishTimeout) {
+				err = fmt.Errorf("the server did not confirm a message within %v; is it away, or its disk full?", confirmLimit)
+			}
 			first = errors.Join(first, err)
 		case <-ctx.Done():
 			return errors.Join(first, ctx.Err())

@@ -1,0 +1,604 @@
+package natsjs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// broker is a server outside of drover's hands, which can go and return.
+type broker struct {
+	options server.Options
+	server  *server.Server
+}
+
+func startBroker(t testing.TB, change func(*server.Options)) *broker {
+	t.Helper()
+	b := &broker{options: server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true}}
+	if change != nil {
+		change(&b.options)
+	}
+	b.start(t)
+	b.options.Port = b.server.Addr().(*net.TCPAddr).Port // the same when it returns
+	t.Cleanup(b.stop)
+	return b
+}
+
+func (b *broker) start(t testing.TB) {
+	t.Helper()
+	options := b.options
+	s, err := server.NewServer(&options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("the broker does not start")
+	}
+	b.server = s
+}
+
+func (b *broker) stop() {
+	b.server.Shutdown()
+	b.server.WaitForShutdown()
+}
+
+func (b *broker) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", b.options.Port) }
+
+func dialBroker(t testing.TB, cfg ConnectionConfig) *Connection {
+	t.Helper()
+	cfg.Name, cfg.Log = "test", testLog(t)
+	c, err := Connect(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func waitState(t *testing.T, c *Connection, prefix string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !strings.HasPrefix(c.State(), prefix) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the state is %q, not %s", c.State(), prefix)
+		}
+	}
+}
+
+func TestABrokerThatGoesAndReturns(t *testing.T) {
+	b := startBroker(t, nil)
+	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	cfg := testConfig(t)
+	cfg.AckWait = 2 * time.Second
+	tr := open(t, c, cfg)
+	send(t, c, "orders.x", "1", "2", "3")
+	handling := receive(t, tr, 3)
+	done(t, handling[0]) // its acknowledgement may be lost with the broker
+
+	waiting := make(chan []*triggers.Delivery, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	go func() {
+		got, err := tr.Receive(ctx, 10)
+		if err != nil {
+			t.Error(err)
+		}
+		waiting <- got
+	}()
+	b.stop()
+	waitState(t, c, "reconnecting")
+	done(t, handling[1]) // settled while the broker is away
+	b.start(t)
+	waitState(t, c, "connected")
+	done(t, handling[2])
+	send(t, c, "orders.x", "4")
+	got := <-waiting
+	if len(got) != 1 || string(got[0].Message.Body) != "4" {
+		t.Fatalf("received %d messages; want the one that was sent after the outage", len(got))
+	}
+	done(t, got...)
+	nothing(t, tr, 2*cfg.AckWait)
+	info, err := c.js.Consumer(t.Context(), cfg.Stream, cfg.Consumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := info.CachedInfo(); i.NumAckPending != 0 || i.NumPending != 0 {
+		t.Errorf("%d unacknowledged, %d pending", i.NumAckPending, i.NumPending)
+	}
+}
+
+func TestAConsumerThatIsDeletedAndMadeAgain(t *testing.T) {
+	b := startBroker(t, nil)
+	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	cfg := testConfig(t)
+	tr := open(t, c, cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() {
+		_, err := tr.Receive(ctx, 1)
+		failed <- err
+	}()
+	waitOutstanding(t, tr)
+	if err := c.js.DeleteConsumer(t.Context(), cfg.Stream, cfg.Consumer); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; err == nil || !strings.Contains(err.Error(), "consumer billing of stream ORDERS") {
+		t.Errorf("Receive: %v", err)
+	}
+	send(t, c, "orders.x", "after")
+	d := receive(t, tr, 1)[0] // looked up again, and made, as create says
+	done(t, d)
+}
+
+func waitOutstanding(t *testing.T, tr triggers.Trigger) {
+	t.Helper()
+	own := tr.(*trigger)
+	deadline := time.Now().Add(patience)
+	for {
+		own.mu.Lock()
+		n := 0
+		for p := range own.pulls {
+			if p.consuming != nil {
+				n++
+			}
+		}
+		own.mu.Unlock()
+		if n > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was asked for")
+		}
+	}
+}
+
+func TestNoMoreIsHeldThanThereIsRoomFor(t *testing.T) {
+	c := connect(t, startServer(t, t.TempDir()))
+	cfg := testConfig(t)
+	cfg.AckWait, cfg.Prefetch = time.Minute, 0
+	tr := open(t, c, cfg)
+	bodies := make([]string, 100)
+	send(t, c, "orders.x", bodies...)
+	held := receive(t, tr, 3)
+	if err := c.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := c.js.Consumer(t.Context(), cfg.Stream, cfg.Consumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := consumer.CachedInfo().NumAckPending; n != 3 {
+		t.Errorf("%d messages are on loan; three were asked for", n)
+	}
+	done(t, held...)
+}
+
+func TestWhatWasPrefetchedIsGivenBackAtClose(t *testing.T) {
+	server := startServer(t, t.TempDir())
+	c := connect(t, server)
+	cfg := testConfig(t)
+	cfg.AckWait, cfg.Prefetch = time.Minute, 10
+	first := open(t, c, cfg)
+	bodies := make([]string, 8)
+	send(t, c, "orders.x", bodies...)
+	done(t, receive(t, first, 1)...)
+	if err := first.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	second := open(t, connect(t, server), cfg)
+	for _, d := range receive(t, second, 7) { // long before the minute is over
+		if d.Message.Attempt != 1 {
+			t.Errorf("attempt %d", d.Message.Attempt)
+		}
+		done(t, d)
+	}
+}
+
+func TestThePrefetchFollowsTheRate(t *testing.T) {
+	c := connect(t, startServer(t, t.TempDir()))
+	tr := open(t, c, testConfig(t))
+	bodies := make([]string, 5000)
+	send(t, c, "orders.x", bodies...)
+	prefetch := func() int {
+		own := tr.(*trigger)
+		own.mu.Lock()
+		defer own.mu.Unlock()
+		return own.prefetch
+	}
+	if prefetch() != 0 {
+		t.Errorf("it begins with %d", prefetch())
+	}
+	done(t, receive(t, tr, 5000)...)
+	if prefetch() < 100 {
+		t.Errorf("after 5000 fast messages it is %d", prefetch())
+	}
+	deadline := time.Now().Add(patience)
+	for prefetch() > 0 {
+		if time.Now().After(deadline) {
+			t.Fatalf("it stays at %d when nothing is settled", prefetch())
+		}
+	}
+}
+
+func TestConsumersThatDoNotFit(t *testing.T) {
+	b := startBroker(t, nil)
+	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	fit := jetstream.ConsumerConfig{Durable: "billing", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 600 * time.Millisecond, MaxDeliver: -1, FilterSubject: "orders.>"}
+	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		change func(*jetstream.ConsumerConfig)
+		want   string
+	}{
+		"fits":              {func(*jetstream.ConsumerConfig) {}, ""},
+		"max deliver above": {func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 6 }, ""},
+		"ack policy":        {func(c *jetstream.ConsumerConfig) { c.AckPolicy = jetstream.AckAllPolicy }, "its ack policy is"},
+		"ack wait":          {func(c *jetstream.ConsumerConfig) { c.AckWait = time.Minute }, "its ack wait is 1m0s and ack_wait here is 600ms"},
+		"max deliver":       {func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 5 }, "its max_deliver is 5 and must be above retry.max_attempts (5)"},
+		"back-off":          {func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 9; c.BackOff = []time.Duration{time.Second} }, "it has a back-off of its own"},
+		"filter":            {func(c *jetstream.ConsumerConfig) { c.FilterSubject = "orders.new" }, "it consumes orders.new and subject here is orders.>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			have := fit
+			test.change(&have)
+			if _, err := c.js.CreateOrUpdateConsumer(t.Context(), "ORDERS", have); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = c.js.DeleteConsumer(context.Background(), "ORDERS", "billing") }()
+			cfg := testConfig(t)
+			cfg.Create = false
+			tr, err := Open(t.Context(), c, cfg)
+			if err == nil {
+				_ = tr.Close(t.Context())
+			}
+			if (test.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v; want %q", err, test.want)
+			}
+		})
+	}
+	t.Run("push consumer", func(t *testing.T) {
+		if _, err := c.js.CreatePushConsumer(t.Context(), "ORDERS", jetstream.ConsumerConfig{Durable: "billing", DeliverSubject: "x", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(t.Context(), c, testConfig(t)); err == nil || !strings.Contains(err.Error(), "is a push consumer") {
+			t.Errorf("%v", err)
+		}
+	})
+	for name, test := range map[string]struct{ stream, want string }{
+		"no consumer": {"ORDERS", "there is none; make it, or set create: true"},
+		"no stream":   {"NOWHERE", "stream NOWHERE: there is none; make it, or set create: true"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.Create, cfg.Stream, cfg.Consumer = false, test.stream, "nobody"
+			if _, err := Open(t.Context(), c, cfg); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestADeadLetterKeepsWhatTheMessageHad(t *testing.T) {
+	c := connect(t, startServer(t, t.TempDir()))
+	cfg := testConfig(t)
+	tr := open(t, c, cfg)
+	s := c.NewSender()
+	if err := s.Send(t.Context(), "orders.new", map[string]string{"Nats-Msg-Id": "own-id", "Nats-Expected-Stream": "ORDERS", "customer": "42"}, []byte("b")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d := receive(t, tr, 1)[0]
+	if d.Message.ID != "own-id" {
+		t.Errorf("the id is %q", d.Message.ID)
+	}
+	settle(t, d, triggers.Verdict{Kind: triggers.Reject, Reason: "two\nlines", Detail: "a\n\tb", Function: "f"})
+	dead := deadLetters(t, c, "ORDERS-DEAD")
+	if len(dead) != 1 || dead[0].Subject != "ORDERS-DEAD.orders.new" {
+		t.Fatalf("%d dead letters: %+v", len(dead), dead)
+	}
+	for name, want := range map[string]string{
+		"customer": "42", "Drover-Original-Nats-Msg-Id": "own-id", "Drover-Original-Nats-Expected-Stream": "ORDERS",
+		"Drover-Error": "two lines", "Drover-Traceback": `"a\n\tb"`, "Drover-Subject": "orders.new", "Drover-Stream": "ORDERS",
+		"Drover-Sequence": "1", "Drover-Message-Id": "own-id", "Drover-Attempts": "1", "Drover-Function": "f",
+	} {
+		if got := dead[0].Header.Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestADeadLetterIsNotDoubledByACrash(t *testing.T) {
+	server := startServer(t, t.TempDir())
+	c := connect(t, server)
+	cfg := testConfig(t)
+	tr := open(t, c, cfg)
+	send(t, c, "orders.new", "bad")
+	d := receive(t, tr, 1)[0]
+	verdict := triggers.Verdict{Kind: triggers.Reject, Reason: "no"}
+	// The copy is made, and then the daemon dies before the original ends.
+	if err := tr.(*trigger).makeGraveyard(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var l *loan
+	own := tr.(*trigger)
+	own.mu.Lock()
+	l = own.alive.ring.next
+	own.mu.Unlock()
+	if err := l.bury(t.Context(), d.Message, verdict); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := receive(t, open(t, connect(t, server), cfg), 1)[0]
+	settle(t, again, verdict)
+	if dead := deadLetters(t, c, "ORDERS-DEAD"); len(dead) != 1 {
+		t.Errorf("%d dead letters of one message", len(dead))
+	}
+}
+
+func TestADeadLetterThatHardlyFits(t *testing.T) {
+	b := startBroker(t, func(o *server.Options) { o.MaxPayload = 64 << 10 })
+	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	tr := open(t, c, testConfig(t))
+	verdict := triggers.Verdict{Kind: triggers.Reject, Reason: "no", Detail: strings.Repeat("traceback\n", 1000)}
+	for name, test := range map[string]struct {
+		body      int
+		traceback bool
+		note      bool
+		header    int
+		err       string
+	}{
+		"all":               {1000, true, false, 380, ""},
+		"without traceback": {60 << 10, false, false, 380, ""},
+		"without headers":   {64<<10 - 700, false, true, 380, ""},
+		"not at all":        {64<<10 - 100, false, false, 1, "leaves no room for the reason"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := c.NewSender()
+			header := map[string]string{"h": strings.Repeat("x", test.header)}
+			if err := errors.Join(s.Send(t.Context(), "orders."+strings.ReplaceAll(name, " ", "-"), header, make([]byte, test.body)), s.Flush(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			d := receive(t, tr, 1)[0]
+			err := d.Settle(t.Context(), verdict)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("%v; want %q", err, test.err)
+				}
+				done(t, d) // it can still be settled
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := deadLetters(t, c, "ORDERS-DEAD")
+			last := all[len(all)-1]
+			if len(last.Data) != test.body || (last.Header.Get("Drover-Traceback") != "") != test.traceback || (last.Header.Get("Drover-Note") != "") != test.note {
+				t.Errorf("%d bytes, traceback %v, note %q", len(last.Data), last.Header.Get("Drover-Traceback") != "", last.Header.Get("Drover-Note"))
+			}
+		})
+	}
+}
+
+func TestTheLedgerIsEmptiedWhenMessagesEnd(t *testing.T) {
+	c := connect(t, startServer(t, t.TempDir()))
+	tr := open(t, c, testConfig(t))
+	send(t, c, "orders.x", "1", "2")
+	for _, d := range receive(t, tr, 2) {
+		settle(t, d, triggers.Verdict{Kind: triggers.Retry})
+	}
+	for i, d := range receive(t, tr, 2) {
+		settle(t, d, triggers.Verdict{Kind: []triggers.Kind{triggers.Done, triggers.Reject}[i]})
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		stream, err := c.js.Stream(t.Context(), "KV_"+LedgerBucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stream.CachedInfo().State.Msgs == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d entries are left", stream.CachedInfo().State.Msgs)
+		}
+	}
+}
+
+func TestWaysIn(t *testing.T) {
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := pair.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		server func(*server.Options)
+		good   ConnectionConfig
+		bad    ConnectionConfig
+	}{
+		"token":    {func(o *server.Options) { o.Authorization = "s3cret" }, ConnectionConfig{Token: "s3cret"}, ConnectionConfig{Token: "hunter2"}},
+		"password": {func(o *server.Options) { o.Username, o.Password = "joe", "s3cret" }, ConnectionConfig{User: "joe", Password: "s3cret"}, ConnectionConfig{User: "joe", Password: "hunter2"}},
+		"nkey":     {func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} }, ConnectionConfig{NKey: string(seed) + "\n"}, ConnectionConfig{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := startBroker(t, test.server)
+			test.good.URLs, test.bad.URLs = []string{b.url()}, []string{b.url()}
+			tr := open(t, dialBroker(t, test.good), testConfig(t))
+			if _, err := tr.Backlog(t.Context()); err != nil {
+				t.Error(err)
+			}
+			test.bad.Log = testLog(t)
+			_, err := Connect(t.Context(), test.bad)
+			if err == nil || !strings.Contains(err.Error(), "check the connection's credentials") || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, NKey: "nonsense", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "nkey is no seed") {
+		t.Errorf("%v", err)
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "is the server there") {
+		t.Errorf("%v", err)
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, CA: "x", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "tls.ca has no PEM") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestNoStreamTakesIt(t *testing.T) {
+	c := connect(t, startServer(t, t.TempDir()))
+	s := c.NewSender()
+	if err := errors.Join(s.Send(t.Context(), "nobody", nil, nil), s.Flush(t.Context())); !errors.Is(err, ErrNoStream) {
+		t.Errorf("%v", err)
+	}
+	if err := c.NewSender().Send(t.Context(), "x", map[string]string{"ü": "x"}, nil); err == nil || !strings.Contains(err.Error(), "cannot be the name of a header") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestEmbedded(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nats")
+	first := startServer(t, dir)
+	if _, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir, Listen: "off", Log: testLog(t)}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("a second server over the same directory: %v", err)
+	}
+	url, token, err := ReadClient(dir)
+	if err != nil || url != first.ClientURL() || !strings.Contains(url, "127.0.0.1") || len(token) < 32 {
+		t.Fatalf("client.json has %s, a token of %d bytes, %v", url, len(token), err)
+	}
+	for _, name := range []string{"token", "client.json", ""} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s can be read by others: %v, %v", name, info.Mode(), err)
+		}
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{url}, Log: testLog(t)}); err == nil {
+		t.Error("it lets in who has no token")
+	}
+	other := dialBroker(t, ConnectionConfig{URLs: []string{url}, Token: token})
+	tr := open(t, connect(t, first), testConfig(t))
+	send(t, other, "orders.x", "from outside")
+	done(t, receive(t, tr, 1)...)
+	send(t, other, "orders.x", "kept")
+	if err := errors.Join(tr.Close(t.Context()), first.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ReadClient(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("client.json is left: %v", err)
+	}
+	second, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir, Listen: "off", Log: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = second.Close(context.Background()) }()
+	if second.ClientURL() != "" {
+		t.Errorf("off, but it listens on %s", second.ClientURL())
+	}
+	if got := receive(t, open(t, connect(t, second), testConfig(t)), 1)[0]; string(got.Message.Body) != "kept" {
+		t.Errorf("%q", got.Message.Body)
+	}
+}
+
+func TestBadListen(t *testing.T) {
+	for _, listen := range []string{"nonsense", "127.0.0.1:x"} {
+		if _, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: t.TempDir(), Listen: listen, Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "listen:") {
+			t.Errorf("%s: %v", listen, err)
+		}
+	}
+}
+
+// TestAFullDisk fills a real file system of 24 MiB.
+func TestAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", dir).CombinedOutput(); err != nil {
+		// A container may not mount, whoever asks.
+		t.Skipf("needs the right to mount: sudo go test -run TestAFullDisk ./triggers/natsjs (%v: %s)", err, out)
+	}
+	defer func() {
+		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	}()
+	start := func() *Embedded {
+		e, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: filepath.Join(dir, "nats"), Listen: "off", Sync: time.Minute, MaxStore: 1 << 30, Log: testLog(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	e := start()
+	c, err := e.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t)
+	tr := open(t, c, cfg)
+	s := c.NewSender()
+	full := error(nil)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for full == nil {
+		if full = s.Send(ctx, "orders.x", nil, make([]byte, 256<<10)); full == nil {
+			full = s.Flush(ctx)
+		}
+	}
+	if ctx.Err() != nil || s.Taken() == 0 {
+		t.Fatalf("after %d messages: %v", s.Taken(), full)
+	}
+	deadline := time.Now().Add(patience)
+	for e.Err() == nil {
+		if time.Now().After(deadline) {
+			t.Fatalf("the server does not tell; sending failed with %v", full)
+		}
+	}
+	if !strings.Contains(e.Err().Error(), "free space") {
+		t.Errorf("%v", e.Err())
+	}
+	_ = errors.Join(tr.Close(t.Context()), c.Close()) // nothing can be settled now
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mount", "-o", "remount,size=128m", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	e = start()
+	c, err = e.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err = Open(t.Context(), c, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := receive(t, tr, int(s.Taken())) // all that was accepted
+	done(t, got...)
+	if err := errors.Join(tr.Close(t.Context()), c.Close(), e.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+}
