@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -100,7 +101,7 @@ func (c *celeryCommand) celery(ctx context.Context, dir string) (rate float64, e
 	}
 	worker := exec.CommandContext(ctx, "celery", "-A", "celery_app", "worker", "--pool", "prefork", "--concurrency", "2",
 		"--prefetch-multiplier", "64", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
-	worker.Dir, worker.Env = dir, append(env, "C_FORCE_ROOT=1")
+	worker.Dir, worker.Env = dir, slices.Concat(env, []string{"C_FORCE_ROOT=1"})
 	if err := worker.Start(); err != nil {
 		return 0, err
 	}

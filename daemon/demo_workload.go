@@ -122,7 +122,7 @@ func startDemoEndpoint(appDir string) (*demoEndpoint, error) {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case <-time.After(100 * time.Millisecond):
-				_, _ = fmt.Fprintf(w, "{\"path\": %q}\n", r.URL.Path)
+				_ = json.NewEncoder(w).Encode(map[string]string{"path": r.URL.Path}) // a client that left gets nothing
 			case <-r.Context().Done():
 			}
 		}),

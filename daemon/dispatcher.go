@@ -139,7 +139,7 @@ func (f *function) handle(working context.Context, m *triggers.Message, start ti
 	if err == nil || working.Err() != nil || ctx.Err() == nil || handlers.Rejected(err) {
 		return err
 	}
-	if errors.Is(err, errTimeout) || err == ctx.Err() {
+	if errors.Is(err, errTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("timed out after %v", f.timeout)
 	}
 	return fmt.Errorf("timed out after %v: %w", f.timeout, err)

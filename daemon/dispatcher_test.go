@@ -361,7 +361,6 @@ func TestCodeThatDoesNotLoadStopsTheFunction(t *testing.T) {
 type flaky struct {
 	triggers.Trigger
 	receives, settles int
-	charged           []triggers.Kind
 }
 
 func (f *flaky) Receive(ctx context.Context, max int) ([]*triggers.Delivery, error) {

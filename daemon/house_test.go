@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"errors"
 	"go/build"
 	"io/fs"
 	"os"
@@ -50,7 +51,8 @@ func TestImportDirections(t *testing.T) {
 			return filepath.SkipDir
 		}
 		pkg, err := build.ImportDir(path, 0)
-		if _, none := err.(*build.NoGoError); none {
+		var none *build.NoGoError
+		if errors.As(err, &none) {
 			return nil
 		}
 		if err != nil {
@@ -197,7 +199,7 @@ func TestCommandsInDocumentsExist(t *testing.T) {
 			}
 		}
 	}
-	if seen < 10 {
+	if seen < 7 {
 		t.Errorf("only %d commands found: is the pattern still right?", seen)
 	}
 }

@@ -160,16 +160,18 @@ func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to desti
 // sendAll sends what the flags ask for and returns how many messages the server
 // has taken.
 func (c *sendCommand) sendAll(ctx context.Context, sender *natsjs.Sender, subject string, std *IO) (int64, error) {
-	bar := progressbar.DefaultSilent(-1)
+	progress := func() {}
 	if std.ErrIsTerminal {
 		total := int64(-1)
 		if c.Count > 0 {
 			total = int64(c.Count)
 		}
-		bar = progressbar.NewOptions64(total,
+		bar := progressbar.NewOptions64(total,
 			progressbar.OptionSetWriter(std.Err), progressbar.OptionSetDescription("sending"),
 			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("msg"),
 			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+		defer func() { _ = bar.Exit() }()
+		progress = func() { _ = bar.Add(1) } // it only draws
 	}
 	for body, err := range c.bodies(std) {
 		if err != nil {
@@ -178,10 +180,9 @@ func (c *sendCommand) sendAll(ctx context.Context, sender *natsjs.Sender, subjec
 		if err := sender.Send(ctx, subject, c.Header, body); err != nil {
 			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
 		}
-		_ = bar.Add(1) // it only draws
+		progress()
 	}
 	err := sender.Flush(ctx)
-	_ = bar.Finish()
 	return sender.Taken(), err
 }
 

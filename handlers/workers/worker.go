@@ -280,7 +280,7 @@ func (w *worker) frame(kind byte, payload []byte) error {
 			into = w.failed
 		}
 		if err := json.Unmarshal(payload, into); err != nil {
-			return fmt.Errorf("%w: a frame of type %d that is no JSON: %v", errFrame, kind, err)
+			return fmt.Errorf("%w: a frame of type %d that is no JSON: %w", errFrame, kind, err)
 		}
 		if w.ready != nil && len(w.ready.Functions) != len(w.pool.cfg.Functions) {
 			return fmt.Errorf("%w: it was asked for %d functions and has %d", errFrame, len(w.pool.cfg.Functions), len(w.ready.Functions))
@@ -340,7 +340,7 @@ func (w *worker) measured(took time.Duration) {
 func (w *worker) logLine(payload []byte) error {
 	var line logLine
 	if err := json.Unmarshal(payload, &line); err != nil {
-		return fmt.Errorf("%w: a log frame that is no JSON: %v", errFrame, err)
+		return fmt.Errorf("%w: a log frame that is no JSON: %w", errFrame, err)
 	}
 	var level slog.Level
 	switch line.Level {

@@ -52,7 +52,7 @@ func (t *trigger) pull(n int) {
 	consumer := t.consumer
 	t.pulls[p] = struct{}{}
 	t.mu.Unlock()
-	err := error(errClosed)
+	err := errClosed
 	var consuming jetstream.ConsumeContext
 	if consumer != nil {
 		consuming, err = consumer.Consume(p.arrived,

@@ -82,6 +82,7 @@ class Writer:
         self._out = collections.deque()  # append and popleft need no lock
         self._lock = threading.Lock()
         self.last = 0.0  # when it was sent last, by time.perf_counter
+        self.watch = Watch(self)
 
     def result(self, number, status, wall, payload=b""):
         self._out.append(
@@ -118,10 +119,9 @@ class Watch(threading.Thread):
 
     It rests when nothing was sent for a second, until busy is called."""
 
-    def __init__(self, writer, alone):
+    def __init__(self, writer):
         super().__init__(name="drover-watch", daemon=True)
         self._writer = writer
-        self._alone = alone  # called when the daemon is gone
         self._parent = os.getppid()
         self._busy = threading.Event()
 
@@ -139,7 +139,7 @@ class Watch(threading.Thread):
                 if writer.waits() and time.perf_counter() - writer.last > WATCH:
                     writer.flush()
                 if os.getppid() != self._parent:
-                    self._alone()
+                    os._exit(0)
             self._busy.clear()
             if writer.waits():  # it came between the last look and the clearing
                 self._busy.set()

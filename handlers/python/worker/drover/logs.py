@@ -72,6 +72,7 @@ class _Handler(logging.Handler):
 def send(writer, number, level, logger, text):
     if text.strip():
         writer.json(LOG, {"id": number, "level": level, "logger": logger, "text": text[:_MAX]})
+        writer.watch.busy()  # the call may go on for long
 
 
 class Output:
