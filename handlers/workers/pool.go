@@ -426,8 +426,9 @@ func (p *Pool) resize() {
 	sync, async := 0, 0
 	for _, w := range p.workers {
 		if w.usable() {
-			sync += p.cfg.Threads + int(w.extra.Load())
-			async += p.cfg.Coroutines
+			extra := int(w.extra.Load())
+			sync += p.cfg.Threads + extra
+			async += p.cfg.Coroutines + extra
 		}
 	}
 	if sync != p.sync.Capacity() {
