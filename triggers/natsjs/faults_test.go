@@ -2,8 +2,15 @@ package natsjs
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -467,6 +474,63 @@ func TestWaysIn(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, CA: "x", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "tls.ca has no PEM") {
+		t.Errorf("%v", err)
+	}
+}
+
+// certificate makes a root and a certificate of it for 127.0.0.1, as PEM.
+func certificate(t *testing.T) (root, cert, key string) {
+	t.Helper()
+	text := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text("CERTIFICATE", der), text("CERTIFICATE", der), text("PRIVATE KEY", keyDER)
+}
+
+func TestTLS(t *testing.T) {
+	root, cert, key := certificate(t)
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(root))
+	b := startBroker(t, func(o *server.Options) {
+		o.TLS = true
+		o.TLSTimeout = 10
+		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots, MinVersion: tls.VersionTLS12}
+	})
+	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}, CA: root, Cert: cert, Key: key})
+	if c.State() != "connected" {
+		t.Error(c.State())
+	}
+	for name, cfg := range map[string]ConnectionConfig{
+		"no certificate of its own": {CA: root},
+		"another root":              {Cert: cert, Key: key},
+	} {
+		cfg.URLs, cfg.Log = []string{b.url()}, testLog(t)
+		if c, err := Connect(t.Context(), cfg); err == nil {
+			_ = c.Close()
+			t.Errorf("it connects with %s", name)
+		}
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{b.url()}, Cert: "x", Key: "y", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "tls.cert and tls.key") {
 		t.Errorf("%v", err)
 	}
 }
