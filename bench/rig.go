@@ -133,6 +133,9 @@ func (r *rig) settledAll(ctx context.Context, consumer jetstream.Consumer) error
 	}
 }
 
+// errStalled is a Consume of nats.go that stopped asking for messages.
+var errStalled = errors.New("nats.go stopped asking for messages")
+
 // ceiling reads and acknowledges n messages with nats.go alone, and returns how
 // long it took: in the callback, or from goroutines behind a channel.
 func (r *rig) ceiling(ctx context.Context, n int, goroutines int) (time.Duration, error) {
@@ -174,14 +177,22 @@ func (r *rig) ceiling(ctx context.Context, n int, goroutines int) (time.Duration
 	if err != nil {
 		return 0, err
 	}
+	limit := time.NewTimer(5*time.Second + time.Duration(n)*50*time.Microsecond)
+	defer limit.Stop()
+	stalled := false
 	select {
 	case <-done:
+	case <-limit.C:
+		stalled = true
 	case <-ctx.Done():
 	}
 	err = r.conn.Conn().Flush()
 	took := time.Since(start)
 	consuming.Stop()
 	<-consuming.Closed()
+	if stalled {
+		return 0, errors.Join(err, errStalled, r.js.DeleteConsumer(ctx, stream, consumer.CachedInfo().Name))
+	}
 	if p := failure.Load(); p != nil {
 		err = errors.Join(err, *p)
 	}

@@ -113,6 +113,10 @@ func (c *throughputCommand) round(ctx context.Context, r *rig, round int, rates 
 			// The better of two ways, so that it is a ceiling.
 			for _, goroutines := range []int{0, 2 * runtime.NumCPU()} {
 				took, err := r.ceiling(ctx, c.Messages, goroutines)
+				if errors.Is(err, errStalled) {
+					fmt.Fprintln(os.Stderr, "the ceiling, once more:", err)
+					took, err = r.ceiling(ctx, c.Messages, goroutines)
+				}
 				if err != nil {
 					return fmt.Errorf("the ceiling: %w", err)
 				}
