@@ -242,6 +242,29 @@ func TestThePrefetchFollowsTheRate(t *testing.T) {
 	}
 }
 
+// TestReceivesThatAreCutOff ends Receive at every point of its way; what it counts
+// as asked for must be asked for, or the trigger would wait for ever.
+func TestReceivesThatAreCutOff(t *testing.T) {
+	c := connect(t, startServer(t, t.TempDir()))
+	tr := open(t, c, testConfig(t))
+	for i := range 300 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Microsecond)
+		got, err := tr.Receive(ctx, 1+i%7)
+		cancel()
+		if err == nil {
+			t.Fatalf("%d messages of an empty stream", len(got))
+		}
+	}
+	own := tr.(*trigger)
+	own.mu.Lock()
+	if own.outstanding != 0 || len(own.pulls) != 0 {
+		t.Errorf("%d messages and %d requests are thought to be on their way", own.outstanding, len(own.pulls))
+	}
+	own.mu.Unlock()
+	send(t, c, "orders.x", "1")
+	done(t, receive(t, tr, 1)...)
+}
+
 func TestConsumersThatDoNotFit(t *testing.T) {
 	b := startBroker(t, nil)
 	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})

@@ -141,19 +141,23 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 			return nil, err
 		}
 		out := t.held.take(max)
+		err := ctx.Err() // once: what want counts as asked for is asked for
+		want := 0
 		t.waiting = max
-		if len(out) > 0 || ctx.Err() != nil {
+		if len(out) > 0 || err != nil {
 			t.waiting = 0
 		}
-		want := t.want()
+		if err == nil {
+			want = t.want()
+		}
 		t.mu.Unlock()
-		if ctx.Err() == nil && want > 0 {
+		if want > 0 {
 			t.pull(want)
 		}
 		if len(out) > 0 {
 			return out, nil
 		}
-		if err := ctx.Err(); err != nil {
+		if err != nil {
 			t.askLess()
 			return nil, err
 		}
