@@ -19,6 +19,9 @@ import (
 //go:embed app/celery_app.py
 var celeryApp []byte
 
+// debianPython is the one that Debian's packages are for.
+const debianPython = "/usr/bin/python3"
+
 type celeryCommand struct {
 	Rounds         int `default:"5" help:"Rounds; each runs Celery and drover once."`
 	Messages       int `default:"300000" help:"Messages for drover, each round."`
@@ -94,12 +97,12 @@ func (c *celeryCommand) celery(ctx context.Context, dir string) (rate float64, e
 	defer func() { err = errors.Join(err, broker.conn.Close()) }()
 
 	env := append(os.Environ(), fmt.Sprintf("BROKER=redis://127.0.0.1:%d/0", port))
-	fill := exec.CommandContext(ctx, "/usr/bin/python3", "celery_app.py", strconv.Itoa(c.CeleryMessages))
+	fill := exec.CommandContext(ctx, debianPython, "celery_app.py", strconv.Itoa(c.CeleryMessages))
 	fill.Dir, fill.Env = dir, env
 	if out, err := fill.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("filling its queue: %w\n%s", err, out)
 	}
-	worker := exec.CommandContext(ctx, "celery", "-A", "celery_app", "worker", "--pool", "prefork", "--concurrency", "2",
+	worker := exec.CommandContext(ctx, debianPython, "-m", "celery", "-A", "celery_app", "worker", "--pool", "prefork", "--concurrency", "2",
 		"--prefetch-multiplier", "64", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
 	worker.Dir, worker.Env = dir, slices.Concat(env, []string{"C_FORCE_ROOT=1"})
 	if err := worker.Start(); err != nil {

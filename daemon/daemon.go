@@ -159,7 +159,7 @@ func (d *Daemon) dispatch(ctx context.Context, functions []*function) error {
 	case <-ctx.Done():
 	}
 	stopReceiving()
-	d.log.Info("stopping: receiving has ended; waiting for what is in flight", "in_flight", d.InFlight(), "at_most", d.cfg.Drain)
+	d.log.Info("stopping: receiving has ended; waiting for what is in flight", "in_flight", d.InFlight(), "at_most", d.cfg.Drain.String())
 	select {
 	case <-ended:
 		return nil
