@@ -61,7 +61,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 	failing := ""
 	for {
 		n, err := f.share.Offer(receiving)
-		if err != nil {
+		if err != nil || f.hasStopped() {
 			break
 		}
 		got, err := f.receive(receiving, min(n, maxBatch))
@@ -191,6 +191,17 @@ func (f *function) settle(settling context.Context, d *triggers.Delivery, v trig
 		f.stats.unsettled.Add(1)
 		f.log.Error("not settled; the source will lend the message again",
 			"message", d.Message.ID, "verdict", v.Kind, "error", err)
+	}
+}
+
+// hasStopped reports whether stop was called: no slot that was freed after it is
+// used again.
+func (f *function) hasStopped() bool {
+	select {
+	case <-f.stopped:
+		return true
+	default:
+		return false
 	}
 }
 
