@@ -237,6 +237,33 @@ def f(body):
 	}
 }
 
+func TestATaskThatIsCancelledBeforeItBegins(t *testing.T) {
+	p := startApp(t, mark+`
+async def f(body):
+    if body == b"waits": open("ran", "w").close()
+    else: mark(body); time.sleep(0.5)  # holds up the loop
+`, func(c *workers.Config) { c.KillGrace = patience }, "f")
+	path := filepath.Join(t.TempDir(), "mark")
+	first := make(chan error, 1)
+	go func() {
+		_, err := call(t, p, "f", &triggers.Message{Body: []byte(path)})
+		first <- err
+	}()
+	begun(t, path)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	start := time.Now()
+	if _, err := handler(t, p, "f").Handle(ctx, &triggers.Message{Body: []byte("waits")}); !errors.Is(err, handlers.ErrNotTried) {
+		t.Errorf("%v; want not tried", err)
+	}
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("it took %v", took)
+	}
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNoProcessIsLeft(t *testing.T) {
 	children := filepath.Join(t.TempDir(), "mark")
 	var workersPIDs []int

@@ -7,6 +7,7 @@ or an async function is beside them; async functions run on one asyncio loop.
 import asyncio
 import collections
 import concurrent.futures
+import functools
 import json
 import os
 import platform
@@ -329,6 +330,7 @@ class Loop(Threads):
                 self.cancel(number)
                 task = tasks.get(number)
                 if task is not None:
+                    task.add_done_callback(functools.partial(self.not_begun, number))
                     task.cancel()
             elif kind == frames.STOP and not self.ended.done():
                 self.ended.set_result(None)
@@ -358,6 +360,13 @@ class Loop(Threads):
             self.flushing = True
             self.watch.busy()
             self.loop.call_soon(self.flush)
+
+    def not_begun(self, number, task):
+        """Answers for a task that was cancelled before its first step."""
+        if self.tasks.get(number) is task:
+            del self.tasks[number]
+            self.writer.result(number, frames.NOT_TRIED, 0)
+            self.flush()
 
     def flush(self):
         self.flushing = False
