@@ -170,9 +170,8 @@ func (r *rig) ceiling(ctx context.Context, n int, goroutines int) (time.Duration
 		callback = func(m jetstream.Msg) { queue <- m }
 	}
 	start := time.Now()
-	// Once in some million messages a request for more is lost between nats.go and
-	// the server, and asked again when two heartbeats are missing. The shortest
-	// heartbeat keeps that from spoiling a round.
+	// On a busy machine Consume stops asking for more now and then, until two
+	// heartbeats are missing. The shortest heartbeat keeps that from spoiling a round.
 	consuming, err := consumer.Consume(callback, jetstream.PullMaxMessages(pullMessages), jetstream.PullHeartbeat(500*time.Millisecond))
 	if err != nil {
 		return 0, err

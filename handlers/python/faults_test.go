@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -295,7 +296,34 @@ func TestALargeMessageIsRejected(t *testing.T) {
 
 func TestAnOutputThatIsTooLarge(t *testing.T) {
 	p := startApp(t, "def f(body): return b'x' * (2 << 20)\n", func(c *workers.Config) { c.MaxFrame = 1 << 20 }, "f")
-	if _, err := call(t, p, "f", &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "bytes") {
+	if _, err := call(t, p, "f", &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "returned 2097152 bytes, more than a frame takes (1048576)") {
+		t.Errorf("%v", err)
+	}
+	if s := p.Stats(); s.Ready != 1 || s.Restarts != 0 {
+		t.Errorf("it cost the worker: %+v", s)
+	}
+}
+
+func TestCodeThatDoesNotLoadAnyMore(t *testing.T) {
+	log := newLines()
+	var app string
+	p := startApp(t, "def f(body): return 'fine'\n", func(c *workers.Config) {
+		app, c.Log = c.App, slog.New(slog.NewTextHandler(log, nil))
+	}, "f")
+	if err := os.WriteFile(filepath.Join(app, "function_app.py"), []byte("raise RuntimeError('broken by an edit')\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(p.Stats().PIDs[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	log.wait(t, "level=ERROR", "does not load any more", "broken by an edit", "Traceback")
+	// There is room for a message, which finds out.
+	share := handler(t, p, "f").Slots().Share(0)
+	if _, err := share.Offer(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	var misloaded *handlers.Misloaded
+	if _, err := call(t, p, "f", &triggers.Message{}); !errors.As(err, &misloaded) || !strings.Contains(misloaded.Detail, "function_app.py") {
 		t.Errorf("%v", err)
 	}
 }

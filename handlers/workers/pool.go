@@ -219,7 +219,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	for {
 		run.step()
 		var again <-chan time.Time
-		if p.Stats().Ready < p.cfg.Processes {
+		if p.Stats().Ready < p.cfg.Processes && !p.halted() {
 			again = time.After(lookEvery)
 		}
 		select {
@@ -229,6 +229,23 @@ func (p *Pool) Run(ctx context.Context) error {
 		case <-again:
 		}
 	}
+}
+
+// halted reports whether no more workers are started, as the code does not load.
+func (p *Pool) halted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.misload != nil
+}
+
+// halt starts no more workers. Where the code loaded once, nobody waits for Ready
+// any more, so it is logged; p.mu is held.
+func (p *Pool) halt(m *handlers.Misloaded) {
+	p.misload = m
+	if len(p.kinds) > 0 {
+		p.log.Error("the code does not load any more; no worker is started until the daemon is", "error", m.Summary, "detail", m.Detail)
+	}
+	p.change()
 }
 
 // reconciler brings the workers that there are to those that are wanted.
@@ -330,9 +347,8 @@ func (r *reconciler) dud(w *worker) bool {
 	}
 	m := &handlers.Misloaded{Summary: w.reason.Error(), Detail: w.process.lastWords()}
 	m.Summary = fmt.Sprintf("%d workers in a row ended while they loaded the code; the last one: %s", r.duds, m.Summary)
-	p.misload = m
+	p.halt(m)
 	close(p.loaded)
-	p.change()
 	return true
 }
 
@@ -341,8 +357,7 @@ func (p *Pool) noteLoaded(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w.failed != nil && p.misload == nil {
-		p.misload = &handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail}
-		p.change()
+		p.halt(&handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail})
 	}
 	if w.ready != nil && len(p.kinds) == 0 {
 		for i, f := range p.cfg.Functions {
@@ -430,6 +445,11 @@ func (p *Pool) resize() {
 			sync += p.cfg.Threads + extra
 			async += p.cfg.Coroutines + extra
 		}
+	}
+	if p.misload != nil {
+		// One message of each function finds out, and stops it: without room the
+		// functions would wait for ever, and nobody would know why.
+		sync, async = max(sync, 1), max(async, 1)
 	}
 	if sync != p.sync.Capacity() {
 		p.sync.Resize(sync)

@@ -81,10 +81,14 @@ class Writer:
         self._sock = sock
         self._out = collections.deque()  # append and popleft need no lock
         self._lock = threading.Lock()
+        self.max = 0  # of a frame, in bytes; set when the daemon has said it
         self.last = 0.0  # when it was sent last, by time.perf_counter
         self.watch = Watch(self)
 
     def result(self, number, status, wall, payload=b""):
+        if _RESULT_FIXED + len(payload) > self.max:
+            summary = f"returned {len(payload)} bytes, more than a frame takes ({self.max})"
+            status, payload = FAILURE, json.dumps({"summary": summary}).encode()
         self._out.append(
             _RESULT.pack(_RESULT_FIXED + len(payload), RESULT, number, status, min(int(wall * 1e6), 0xFFFFFFFF)) + payload
         )

@@ -37,7 +37,7 @@ def main():
         writer.json(frames.FAILED, {"summary": f"the daemon speaks protocol {hello['protocol']}, this worker {frames.PROTOCOL}"})
         writer.flush()
         return
-    reader._max = hello["max_frame"]
+    reader._max = writer.max = hello["max_frame"]
     output = Output(writer)
     try:
         functions = load(hello["app"], hello["functions"])
