@@ -259,27 +259,6 @@ func TestAModuleThatIsNotThere(t *testing.T) {
 	}
 }
 
-func TestRunInExecutor(t *testing.T) {
-	// The example of the Azure guide: blocking calls handed to the loop's executor.
-	p := startApp(t, `
-import asyncio, threading
-barrier = threading.Barrier(4)
-def blocking():
-    barrier.wait(10)  # passes only if four run at once
-    return 1
-async def main(body):
-    eventloop = asyncio.get_event_loop()
-    tasks = [asyncio.create_task(step(eventloop)) for _ in range(4)]
-    done, _ = await asyncio.wait(tasks)
-    return sum(t.result() for t in done)
-async def step(eventloop):
-    return await eventloop.run_in_executor(None, blocking)
-`, func(c *workers.Config) { c.Threads = 4 }, "main")
-	if got, err := call(t, p, "main", &triggers.Message{}); err != nil || string(got) != "4" {
-		t.Errorf("%s, %v", got, err)
-	}
-}
-
 func TestThreadsRunAtOnce(t *testing.T) {
 	p := startApp(t, `
 import threading

@@ -16,12 +16,13 @@ OK, FAILURE, REJECT, RETRY, NOT_TRIED = 0, 1, 2, 3, 4
 _HEAD = struct.Struct("<IB")
 _RESULT = struct.Struct("<IBIBI")  # length, type, id, status, wall µs
 _RESULT_FIXED = _RESULT.size - 4
-INVOCATION = struct.Struct("<IHHIqqI")  # id, function, flags, attempt, enqueued, deadline, length of meta
-ID = struct.Struct("<I")
+_pack_result = _RESULT.pack
+_INVOKE = struct.Struct("<IBIHHIqqI")  # length, type, id, function, flags, attempt, enqueued, deadline, length of meta
+_ID = struct.Struct("<I")
 
-# A reply that waits for company is sent after this many seconds at the latest.
-LINGER = 0.0003
-# How often the watch looks whether a long call holds up the replies before it.
+# A reply that waits for company is sent after this many nanoseconds at the latest.
+LINGER = 300_000
+# How often the watch looks whether a long call holds up the replies before it, in seconds.
 WATCH = 0.005
 
 
@@ -30,30 +31,56 @@ class Reader:
 
     def __init__(self, sock, max_frame):
         self._sock = sock
-        self._max = max_frame
+        self.max = max_frame
         self._buffer = bytearray(256 << 10)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
 
     def read(self, flags=0):
-        """Returns the frames that came: (type, buffer, from, to). They are valid
-        until the next read. Raises EOFError when the daemon is gone."""
+        """Returns what came: an INVOKE as a tuple (id, function, data, meta, body,
+        end, attempt, enqueued, deadline), where data[meta:body] is its meta and
+        data[body:end] its body; a CANCEL as its id; a STOP as -1; a HELLO as its
+        JSON. Raises EOFError when the daemon is gone."""
         self._make_room()
         n = self._sock.recv_into(self._view[self._end :], 0, flags)
         if n == 0:
             raise EOFError
         self._end += n
-        frames, buffer, start, end = [], self._buffer, self._start, self._end
-        while end - start >= 5:
-            length, kind = _HEAD.unpack_from(buffer, start)
-            if length < 1 or length > self._max:
+        end = self._end - self._start
+        got, at = [], 0
+        if end < 5 or end < 4 + _ID.unpack_from(self._buffer, self._start)[0]:
+            return got  # the rest of a large frame is still to come
+        data, maximum, unpack = bytes(self._view[self._start : self._end]), self.max, _INVOKE.unpack_from
+        while end - at >= 5:
+            kind = data[at + 4]
+            if kind == INVOKE and end - at >= _INVOKE.size:
+                length, _, number, function, _, attempt, enqueued, deadline, meta = unpack(data, at)
+                after = at + 4 + length
+                if after > end and length <= maximum:
+                    break
+                body = at + _INVOKE.size + meta
+                if length > maximum or body > after:
+                    raise ValueError(f"an INVOKE of {length} bytes, {meta} of them meta")
+                got.append((number, function, data, at + _INVOKE.size, body, after, attempt, enqueued, deadline))
+                at = after
+                continue
+            length = _ID.unpack_from(data, at)[0]
+            if length < 1 or length > maximum:
                 raise ValueError(f"a frame of {length} bytes")
-            if end - start - 4 < length:
+            if end - at - 4 < length:
                 break
-            frames.append((kind, buffer, start + 5, start + 4 + length))
-            start += 4 + length
-        self._start = start
-        return frames
+            payload = data[at + 5 : at + 4 + length]
+            if kind == CANCEL and len(payload) == _ID.size:
+                got.append(_ID.unpack(payload)[0])
+            elif kind == STOP:
+                got.append(-1)
+            elif kind == HELLO:
+                got.append(payload)
+            else:
+                raise ValueError(f"a frame of type {kind} and {length} bytes")
+            at += 4 + length
+        self._start += at
+        return got
 
     def _make_room(self):
         start, end = self._start, self._end
@@ -62,13 +89,13 @@ class Reader:
             return
         needed = 4
         if end - start >= 4:
-            needed = 4 + ID.unpack_from(self._buffer, start)[0]
+            needed = 4 + _ID.unpack_from(self._buffer, start)[0]
         if start and (end == len(self._buffer) or start + needed > len(self._buffer)):
             self._view[: end - start] = bytes(self._view[start:end])
             self._start, self._end = 0, end - start
         if needed > len(self._buffer):
-            if needed > 4 + self._max:
-                return  # refused above
+            if needed > 4 + self.max:
+                raise ValueError(f"a frame of {needed - 4} bytes")
             buffer = bytearray(needed + (64 << 10))
             buffer[: self._end] = self._view[: self._end]
             self._buffer, self._view = buffer, memoryview(buffer)
@@ -82,16 +109,18 @@ class Writer:
         self._out = collections.deque()  # append and popleft need no lock
         self._lock = threading.Lock()
         self.max = 0  # of a frame, in bytes; set when the daemon has said it
-        self.last = 0.0  # when it was sent last, by time.perf_counter
+        self.last = 0  # when it was sent last, by time.perf_counter_ns
         self.watch = Watch(self)
 
     def result(self, number, status, wall, payload=b""):
+        """Queues a reply; wall is in nanoseconds."""
         if _RESULT_FIXED + len(payload) > self.max:
             summary = f"returned {len(payload)} bytes, more than a frame takes ({self.max})"
             status, payload = FAILURE, json.dumps({"summary": summary}).encode()
-        self._out.append(
-            _RESULT.pack(_RESULT_FIXED + len(payload), RESULT, number, status, min(int(wall * 1e6), 0xFFFFFFFF)) + payload
-        )
+        wall //= 1000
+        if wall > 0xFFFFFFFF:
+            wall = 0xFFFFFFFF
+        self._out.append(_pack_result(_RESULT_FIXED + len(payload), RESULT, number, status, wall) + payload)
 
     def json(self, kind, value):
         payload = json.dumps(value).encode()
@@ -102,12 +131,11 @@ class Writer:
 
     def flush(self):
         with self._lock:
-            parts, out = [], self._out
-            while out:
-                parts.append(out.popleft())
-            if parts:
-                self._send(b"".join(parts))
-            self.last = time.perf_counter()
+            out = self._out
+            if out:
+                pop = out.popleft
+                self._send(b"".join([pop() for _ in range(len(out))]))
+            self.last = time.perf_counter_ns()
 
     def _send(self, data):
         view = memoryview(data)
@@ -128,22 +156,24 @@ class Watch(threading.Thread):
         self._writer = writer
         self._parent = os.getppid()
         self._busy = threading.Event()
+        self.awake = False  # whether busy need not be called
 
     def busy(self):
-        """Called after a reply that is not sent at once, so it must cost nothing."""
-        if not self._busy.is_set():
-            self._busy.set()
+        """Called after a reply that is not sent at once."""
+        self.awake = True
+        self._busy.set()
 
     def run(self):
         writer = self._writer
         while True:
             self._busy.wait()
-            while writer.waits() or time.perf_counter() - writer.last < 1:
+            while writer.waits() or time.perf_counter_ns() - writer.last < 1e9:
                 time.sleep(WATCH)
-                if writer.waits() and time.perf_counter() - writer.last > WATCH:
+                if writer.waits() and time.perf_counter_ns() - writer.last > WATCH * 1e9:
                     writer.flush()
                 if os.getppid() != self._parent:
                     os._exit(0)
             self._busy.clear()
+            self.awake = False
             if writer.waits():  # it came between the last look and the clearing
-                self._busy.set()
+                self.busy()

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 
-from drover import Context, Message, Reject, Retry
+from drover import Message, Reject, Retry
 from drover.frames import FAILURE, OK, REJECT, RETRY
 
 FORMS = "a function takes (body), (message) or (message, context)"
@@ -30,16 +30,6 @@ class Function:
         self.call = call
         self.is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))
         self.wants_body, self.wants_context = _form(name, call)
-
-    def arguments(self, body, attempt, enqueued, meta, context):
-        if self.wants_body:
-            return (body,)
-        if self.wants_context:
-            return (Message(body, attempt, enqueued, meta), context)
-        return (Message(body, attempt, enqueued, meta),)
-
-    def context(self, deadline):
-        return Context(self.name, deadline) if self.wants_context else None
 
 
 def _form(name, call):

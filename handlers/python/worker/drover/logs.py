@@ -7,8 +7,9 @@ import sys
 
 from drover.frames import LOG
 
-# The number of the invocation that runs here; -1 outside of one.
-current = contextvars.ContextVar("drover_invocation", default=-1)
+# The number of the invocation that runs here, in a list, as setting it there is
+# cheap; -1 outside of one.
+current = contextvars.ContextVar("drover_invocation", default=(-1,))
 
 _MAX = 16 << 10
 
@@ -18,11 +19,11 @@ class _Lines(io.TextIOBase):
 
     encoding = "utf-8"
 
-    def __init__(self, writer, name, raw):
+    def __init__(self, writer, name, raw, parts):
         self._writer = writer
         self._name = name
         self._raw = raw
-        self._part = {}  # an unfinished line, by invocation
+        self._parts = parts
 
     def writable(self):
         return True
@@ -35,26 +36,20 @@ class _Lines(io.TextIOBase):
         return self._raw.buffer
 
     def write(self, text):
-        number = current.get()
-        lines = (self._part.pop(number, "") + text).split("\n")
+        number = current.get()[0]
+        lines = (self._parts.pop((number, self._name), "") + text).split("\n")
         rest = lines.pop()
         if len(rest) > _MAX:
             lines.append(rest)
             rest = ""
         if rest:
-            self._part[number] = rest
+            self._parts[number, self._name] = rest
         for line in lines:
             send(self._writer, number, "INFO", self._name, line)
         return len(text)
 
     def flush(self):
         pass
-
-    def end(self, number):
-        """Sends what an invocation left unfinished."""
-        rest = self._part.pop(number, "")
-        if rest:
-            send(self._writer, number, "INFO", self._name, rest)
 
 
 class _Handler(logging.Handler):
@@ -64,7 +59,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record):
         try:
-            send(self._writer, current.get(), record.levelname, record.name, self.format(record))
+            send(self._writer, current.get()[0], record.levelname, record.name, self.format(record))
         except Exception:
             self.handleError(record)
 
@@ -79,13 +74,17 @@ class Output:
     """Stands in for stdout, stderr and the root logger."""
 
     def __init__(self, writer):
-        self._streams = [_Lines(writer, "stdout", sys.__stdout__), _Lines(writer, "stderr", sys.__stderr__)]
-        sys.stdout, sys.stderr = self._streams
+        self._writer = writer
+        self.parts = {}  # unfinished lines, by invocation and stream
+        sys.stdout = _Lines(writer, "stdout", sys.__stdout__, self.parts)
+        sys.stderr = _Lines(writer, "stderr", sys.__stderr__, self.parts)
         root = logging.getLogger()
         root.addHandler(_Handler(writer))
         root.setLevel(logging.INFO)
 
     def end(self, number):
-        for stream in self._streams:
-            if stream._part:
-                stream.end(number)
+        """Sends what an invocation left unfinished."""
+        for name in ("stdout", "stderr"):
+            rest = self.parts.pop((number, name), "")
+            if rest:
+                send(self._writer, number, "INFO", name, rest)

@@ -7,7 +7,8 @@ or an async function is beside them; async functions run on one asyncio loop.
 import asyncio
 import collections
 import concurrent.futures
-import functools
+import contextvars
+import gc
 import json
 import os
 import platform
@@ -17,13 +18,11 @@ import socket
 import sys
 import time
 
-from drover import frames
+from drover import Context, Message, frames
 from drover.functions import LoadError, encode, load, outcome
 from drover.logs import Output, current
 
-_now = time.perf_counter
-_unpack = frames.INVOCATION.unpack_from
-_FIXED = frames.INVOCATION.size
+_now = time.perf_counter_ns
 
 
 def main():
@@ -37,7 +36,7 @@ def main():
         writer.json(frames.FAILED, {"summary": f"the daemon speaks protocol {hello['protocol']}, this worker {frames.PROTOCOL}"})
         writer.flush()
         return
-    reader._max = writer.max = hello["max_frame"]
+    reader.max = writer.max = hello["max_frame"]
     output = Output(writer)
     try:
         functions = load(hello["app"], hello["functions"])
@@ -45,6 +44,9 @@ def main():
         writer.json(frames.FAILED, {"summary": str(error), "detail": error.detail})
         writer.flush()
         return
+    # What the app's imports made stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
     writer.json(
         frames.READY,
         {
@@ -82,10 +84,9 @@ def _hello(reader):
         except EOFError:
             os._exit(0)
         if got:
-            kind, buffer, start, end = got[0]
-            if kind != frames.HELLO:
-                raise ValueError(f"the first frame has type {kind}, not HELLO")
-            return json.loads(bytes(buffer[start:end])), got[1:]
+            if not isinstance(got[0], bytes):
+                raise ValueError("the first frame is not HELLO")
+            return json.loads(got[0]), got[1:]
 
 
 def _exit(writer):
@@ -103,6 +104,8 @@ def _exit(writer):
 
 
 class _Worker:
+    """Invocations are the tuples that Reader.read gives."""
+
     def __init__(self, sock, reader, writer, output, functions):
         self.sock = sock
         self.reader = reader
@@ -110,79 +113,92 @@ class _Worker:
         self.output = output
         self.functions = functions
         self.contexts = {}  # of the invocations that asked for one, by number
+        self.cancelled = set()  # of those that wait, by number
         self.watch = writer.watch
 
-    def call(self, invocation):
-        """Runs a function that is not async, and queues the reply."""
-        number, function, body, attempt, enqueued, deadline, meta = invocation
-        writer = self.writer
-        current.set(number)
+    def call(self, invocation, running):
+        """Runs a function that is not async, queues the reply, and returns when it was done."""
+        number, index, data, _, body, end, _, _, _ = invocation
+        function = self.functions[index]
+        running[0] = number
         start = _now()
         try:
             if function.wants_body:
-                value = function.call(body)
+                value = function.call(data[body:end])
             else:
-                context = function.context(deadline)
-                if context is not None:
-                    self.contexts[number] = context
-                value = function.call(*function.arguments(body, attempt, enqueued, meta, context))
+                value = function.call(*self.arguments(function, invocation))
             payload = b"" if value is None else encode(value)
             status = frames.OK
         except BaseException as error:  # SystemExit and KeyboardInterrupt end a call, not the worker
             status, payload = outcome(error)
-        end = _now()
+        now = _now()
+        self.reply(number, status, now - start, payload)
+        return now
+
+    def arguments(self, function, invocation):
+        """What a function gets that wants more than the body."""
+        number, _, data, meta, body, end, attempt, enqueued, deadline = invocation
+        message = Message(data[body:end], attempt, enqueued, data[meta:body])
+        if not function.wants_context:
+            return (message,)
+        context = self.contexts[number] = Context(function.name, deadline)
+        return message, context
+
+    def reply(self, number, status, took, payload):
+        """Queues a reply, after all that the invocation said."""
         if self.contexts:
             self.contexts.pop(number, None)
-        self.output.end(number)
-        writer.result(number, status, end - start, payload)
-        current.set(-1)
-        return end
-
-    def parse(self, buffer, start, end):
-        """An INVOKE frame as what call and run take."""
-        number, index, _, attempt, enqueued, deadline, meta_length = _unpack(buffer, start)
-        at = start + _FIXED
-        body = bytes(buffer[at + meta_length : end])
-        return number, self.functions[index], body, attempt, enqueued, deadline, bytes(buffer[at : at + meta_length])
+        if self.output.parts:
+            self.output.end(number)
+        self.writer.result(number, status, took, payload)
 
     def cancel(self, number):
         context = self.contexts.get(number)
         if context is not None:
             context._cancelled.set()
 
+    def was_cancelled(self, number):
+        """Answers for an invocation that was cancelled while it waited."""
+        if number not in self.cancelled:
+            return False
+        self.cancelled.discard(number)
+        self.writer.result(number, frames.NOT_TRIED, 0)
+        return True
+
 
 class Inline(_Worker):
     """One thread: it reads, runs and answers."""
 
     def run(self, got):
-        waiting, cancelled = collections.deque(), set()
+        waiting, cancelled = collections.deque(), self.cancelled
         writer, reader, watch, call = self.writer, self.reader, self.watch, self.call
+        running = [-1]
+        current.set(running)
         stopping = False
 
         def take(got):
             nonlocal stopping
-            for kind, buffer, start, end in got:
-                if kind == frames.INVOKE:
-                    waiting.append(self.parse(buffer, start, end))
+            for item in got:
+                if type(item) is tuple:
+                    waiting.append(item)
                     if cancelled:  # of an earlier one that had this number
-                        cancelled.discard(waiting[-1][0])
-                elif kind == frames.CANCEL:
-                    cancelled.add(frames.ID.unpack_from(buffer, start)[0])
-                elif kind == frames.STOP:
+                        cancelled.discard(item[0])
+                elif item < 0:
                     stopping = True
+                else:
+                    cancelled.add(item)
 
         take(got)
         while True:
             while waiting:
                 invocation = waiting.popleft()
-                if cancelled and invocation[0] in cancelled:
-                    writer.result(invocation[0], frames.NOT_TRIED, 0)
+                if cancelled and self.was_cancelled(invocation[0]):
                     continue
                 before = _now()
-                now = call(invocation)
+                now = call(invocation, running)
                 if now - writer.last > frames.LINGER:
                     writer.flush()
-                else:
+                elif not watch.awake:
                     watch.busy()
                 if now - before > frames.LINGER:
                     # A long call: perhaps some of those behind it were cancelled.
@@ -190,6 +206,7 @@ class Inline(_Worker):
                         take(reader.read(socket.MSG_DONTWAIT))
                     except BlockingIOError:
                         pass
+            running[0] = -1
             cancelled.clear()
             writer.flush()
             if stopping:
@@ -203,7 +220,6 @@ class Threads(_Worker):
     def __init__(self, sock, reader, writer, output, functions, threads):
         super().__init__(sock, reader, writer, output, functions)
         self.waiting = queue.SimpleQueue()
-        self.cancelled = set()
         self.threads = threads
         self.pool = concurrent.futures.ThreadPoolExecutor(threads, "drover")
 
@@ -215,19 +231,19 @@ class Threads(_Worker):
         """One thread of the pool: it lives as long as the worker, since handing
         every call to the pool anew costs more than most calls."""
         waiting, cancelled, writer, watch = self.waiting, self.cancelled, self.writer, self.watch
+        running = [-1]
+        current.set(running)
         while True:
             invocation = waiting.get()
             if invocation is None:
                 return
-            if cancelled and invocation[0] in cancelled:
-                cancelled.discard(invocation[0])
-                writer.result(invocation[0], frames.NOT_TRIED, 0)
+            if cancelled and self.was_cancelled(invocation[0]):
                 now = _now()
             else:
-                now = self.call(invocation)
+                now = self.call(invocation, running)
             if waiting.empty() or now - writer.last > frames.LINGER:
                 writer.flush()
-            else:
+            elif not watch.awake:
                 watch.busy()
 
     def put(self, invocation):
@@ -251,14 +267,14 @@ class Threads(_Worker):
     def run(self, got):
         self.start()
         while True:
-            for kind, buffer, start, end in got:
-                if kind == frames.INVOKE:
-                    self.put(self.parse(buffer, start, end))
-                elif kind == frames.CANCEL:
-                    self.cancel(frames.ID.unpack_from(buffer, start)[0])
-                elif kind == frames.STOP:
+            for item in got:
+                if type(item) is tuple:
+                    self.put(item)
+                elif item < 0:
                     self.end()
                     raise _Stop
+                else:
+                    self.cancel(item)
             got = self.reader.read()
 
 
@@ -268,21 +284,24 @@ class Loop(Threads):
 
     def __init__(self, sock, reader, writer, output, functions, threads):
         super().__init__(sock, reader, writer, output, functions, threads)
-        self.tasks = {}
+        self.ready = collections.deque()  # invocations of async functions that wait for a task
+        self.coming = False  # whether a task was made that has not begun
+        self.tasks = {}  # by the number of the invocation that they run
         self.flushing = False
         self.loop = None
         self.ended = None
 
     def run(self, got):
-        factory = None
-        try:
-            import uvloop
-
-            factory = uvloop.new_event_loop
-        except ImportError:
-            pass
-        loop = factory() if factory else asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
+        if sys.version_info < (3, 10):
+            # What the app's modules made, a lock perhaps, is bound to this one.
+            loop = asyncio.get_event_loop()
+        else:
+            try:
+                from uvloop import new_event_loop
+            except ImportError:
+                from asyncio import new_event_loop
+            loop = new_event_loop()
+            asyncio.set_event_loop(loop)
         # run_in_executor(None, ...) has as many threads as the functions.
         loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(self.threads, "drover-executor"))
         loop.run_until_complete(self.serve_loop(loop, got))
@@ -300,8 +319,10 @@ class Loop(Threads):
         loop.remove_reader(self.sock.fileno())
         if error is not None:
             raise error
-        if self.tasks:
-            await asyncio.wait(list(self.tasks.values()))
+        while self.ready or self.tasks:
+            await asyncio.sleep(0)
+            if self.tasks:
+                await asyncio.wait(list(self.tasks.values()))
         self.end()
 
     def readable(self):
@@ -309,65 +330,104 @@ class Loop(Threads):
             self.take(self.reader.read())
         except BlockingIOError:
             pass
-        except EOFError as error:
-            if not self.ended.done():
-                self.ended.set_result(error)
         except Exception as error:
             if not self.ended.done():
                 self.ended.set_result(error)
 
     def take(self, got):
-        tasks, create = self.tasks, self.loop.create_task
-        for kind, buffer, start, end in got:
-            if kind == frames.INVOKE:
-                invocation = self.parse(buffer, start, end)
-                if invocation[1].is_async:
-                    tasks[invocation[0]] = create(self.run_async(invocation))
+        ready, functions = self.ready, self.functions
+        for item in got:
+            if type(item) is tuple:
+                if functions[item[1]].is_async:
+                    ready.append(item)
+                    if self.cancelled:  # of an earlier one that had this number
+                        self.cancelled.discard(item[0])
                 else:
-                    self.put(invocation)
-            elif kind == frames.CANCEL:
-                number = frames.ID.unpack_from(buffer, start)[0]
-                self.cancel(number)
-                task = tasks.get(number)
-                if task is not None:
-                    task.add_done_callback(functools.partial(self.not_begun, number))
-                    task.cancel()
-            elif kind == frames.STOP and not self.ended.done():
-                self.ended.set_result(None)
-
-    async def run_async(self, invocation):
-        number, function, body, attempt, enqueued, deadline, meta = invocation
-        current.set(number)
-        start = _now()
-        try:
-            if function.wants_body:
-                value = await function.call(body)
+                    self.put(item)
+            elif item < 0:
+                if not self.ended.done():
+                    self.ended.set_result(None)
             else:
-                context = function.context(deadline)
-                if context is not None:
-                    self.contexts[number] = context
-                value = await function.call(*function.arguments(body, attempt, enqueued, meta, context))
-            payload = b"" if value is None else encode(value)
-            status = frames.OK
-        except BaseException as error:  # a cancelled task answers too
-            status, payload = outcome(error)
-        self.tasks.pop(number, None)
-        if self.contexts:
-            self.contexts.pop(number, None)
-        self.output.end(number)
-        self.writer.result(number, status, _now() - start, payload)
-        if not self.flushing:
-            self.flushing = True
-            self.watch.busy()
-            self.loop.call_soon(self.flush)
+                self.cancel(item)
+        self.more()
 
-    def not_begun(self, number, task):
-        """Answers for a task that was cancelled before its first step."""
-        if self.tasks.get(number) is task:
-            del self.tasks[number]
-            self.writer.result(number, frames.NOT_TRIED, 0)
-            self.flush()
+    def cancel(self, number):
+        task = self.tasks.get(number)
+        if task is not None:
+            _Worker.cancel(self, number)
+            task.cancel()
+            return
+        for at, invocation in enumerate(self.ready):
+            if invocation[0] == number:
+                del self.ready[at]
+                self.writer.result(number, frames.NOT_TRIED, 0)
+                self.writer.flush()
+                return
+        super().cancel(number)
+
+    def more(self):
+        """Sees to it that what is ready is run."""
+        if self.ready and not self.coming:
+            self.coming = True
+            self.loop.create_task(self.serve_ready())
+
+    async def serve_ready(self):
+        """Runs what is ready, one after the other, in one task. Before each it makes
+        the task that goes on if this one has to wait: so functions that wait have a
+        task each, and those that do not are spared the making of one, which costs
+        more than they do. A task that a function left changed is not used again."""
+        self.coming = False
+        ready, tasks, functions, writer = self.ready, self.tasks, self.functions, self.writer
+        task, running = asyncio.current_task(), [-1]
+        current.set(running)
+        before = contextvars.copy_context()
+        began = _now()
+        while ready:
+            invocation = ready.popleft()
+            if ready and not self.coming:
+                self.more()
+            number, index, data, _, body, end, _, _, _ = invocation
+            function = functions[index]
+            running[0] = number
+            tasks[number] = task
+            start = _now()
+            try:
+                if function.wants_body:
+                    value = await function.call(data[body:end])
+                else:
+                    value = await function.call(*self.arguments(function, invocation))
+                payload = b"" if value is None else encode(value)
+                status = frames.OK
+            except BaseException as error:  # a cancelled task answers too
+                status, payload = outcome(error)
+            now = _now()
+            tasks.pop(number, None)
+            self.reply(number, status, now - start, payload)
+            if now - writer.last > frames.LINGER:
+                writer.flush()
+            elif not self.flushing:
+                self.flushing = True
+                if not self.watch.awake:
+                    self.watch.busy()
+                self.loop.call_soon(self.flush)
+            if not _SHARED or now - began > _SLICE or task.cancelling() or _changed(before):
+                break
+        self.more()
 
     def flush(self):
         self.flushing = False
         self.writer.flush()
+
+
+# Whether a task can tell that it is being cancelled: Python 3.11 and newer.
+_SHARED = hasattr(asyncio.Task, "cancelling")
+# How long functions run before the loop looks at sockets and timers, in ns.
+_SLICE = 1_000_000
+
+
+def _changed(before):
+    """Whether a function left a context variable behind."""
+    try:
+        return contextvars.copy_context() != before
+    except Exception:  # of a value's own comparison
+        return True
