@@ -36,6 +36,11 @@ type function struct {
 	describe string // the handler, for people
 	log      *slog.Logger
 
+	starter           handlers.Starter // the handler, if it is one
+	runners           runners
+	inFlight          sync.WaitGroup
+	working, settling context.Context // set by run
+
 	stopOnce sync.Once
 	stopped  chan struct{} // closed when the function can't go on
 	misload  error         // why; read after stopped is closed
@@ -47,9 +52,11 @@ type function struct {
 func (f *function) run(receiving, working, settling context.Context) error {
 	receiving, cancel := context.WithCancel(receiving)
 	defer cancel()
-	var inFlight sync.WaitGroup
-	defer inFlight.Wait()
-	inFlight.Go(func() {
+	f.working, f.settling = working, settling
+	f.starter, _ = f.handler.(handlers.Starter)
+	var listening sync.WaitGroup
+	defer listening.Wait()
+	listening.Go(func() {
 		select {
 		case <-f.stopped:
 			cancel()
@@ -83,13 +90,18 @@ func (f *function) run(receiving, working, settling context.Context) error {
 			pause.Reset()
 		}
 		f.stats.received.Add(int64(len(got)))
+		f.inFlight.Add(len(got))
 		taken := f.share.Take(len(got))
 		for i, d := range got {
-			slotted := i < taken || f.share.Claim(working) == nil
-			inFlight.Go(func() { f.process(working, settling, d, slotted) })
+			t := f.newTurn(d)
+			if t.slotted = i < taken; t.slotted {
+				f.begin(t)
+			} else {
+				go f.claim(t)
+			}
 		}
 	}
-	inFlight.Wait()
+	f.inFlight.Wait()
 	select {
 	case <-f.stopped:
 		return f.misload
@@ -112,31 +124,83 @@ func (f *function) receive(receiving context.Context, n int) ([]*triggers.Delive
 	return got, err
 }
 
-// process is one message's way from the trigger and back. It holds one slot, or
-// none where a stop came before there was one.
-func (f *function) process(working, settling context.Context, d *triggers.Delivery, slotted bool) {
-	start := time.Now()
-	err := handlers.ErrNotTried
-	if slotted {
-		defer f.share.Free(1)
-		err = f.handle(working, d.Message, start)
-	}
-	v := f.judge(working, d.Message, err)
-	took := time.Since(start)
-	f.report(d.Message, v, err, took)
-	f.settle(settling, d, v)
-	f.stats.settled(v.Kind, err, took)
+// turn is one message's way from the trigger and back, and the context of the
+// attempt. It holds one slot, or none where a stop came before there was one.
+type turn struct {
+	attempt
+	f        *function
+	delivery *triggers.Delivery
+	start    time.Time
+	slotted  bool
+	handled  bool // err is what became of it
+	err      error
 }
 
-func (f *function) handle(working context.Context, m *triggers.Message, start time.Time) error {
+func (f *function) newTurn(d *triggers.Delivery) *turn {
+	now := time.Now()
+	return &turn{attempt: attempt{Context: f.working, deadline: now.Add(f.timeout)}, f: f, delivery: d, start: now}
+}
+
+// claim waits for a slot for a message that was received when the room was gone.
+func (f *function) claim(t *turn) {
+	t.slotted = f.share.Claim(f.working) == nil
+	t.start = time.Now()
+	t.deadline = t.start.Add(f.timeout)
+	f.begin(t)
+}
+
+// begin has a message handled: by a handler that answers later, or by a goroutine.
+func (f *function) begin(t *turn) {
+	if f.starter != nil && t.slotted && f.fits(t.delivery.Message) == nil {
+		f.starter.Start(t, t.delivery.Message, t)
+		return
+	}
+	f.runners.add(t)
+}
+
+// Handled implements handlers.Sink.
+func (t *turn) Handled(_ []byte, err error) {
+	t.handled, t.err = true, err
+	t.f.runners.add(t) // to settle may take a while
+}
+
+// run is the rest of a turn, or all of it.
+func (t *turn) run() {
+	f := t.f
+	defer f.inFlight.Done()
+	m := t.delivery.Message
+	switch {
+	case !t.slotted:
+		t.err = handlers.ErrNotTried
+	case !t.handled:
+		if t.err = f.fits(m); t.err == nil {
+			_, t.err = f.handler.Handle(t, m)
+		}
+	}
+	err := f.timedOut(t, t.err)
+	t.end()
+	v := f.judge(f.working, m, err)
+	took := time.Since(t.start)
+	f.report(m, v, err, took)
+	f.settle(f.settling, t.delivery, v)
+	f.stats.settled(v.Kind, err, took)
+	if t.slotted {
+		f.share.Free(1)
+	}
+}
+
+// fits returns an error if the message is too large for the function.
+func (f *function) fits(m *triggers.Message) error {
 	if size := int64(len(m.Body)); size > f.maxBody {
 		return handlers.Reject(fmt.Errorf("the body has %d bytes, more than max_body (%d)", size, f.maxBody))
 	}
-	ctx := &attempt{Context: working, deadline: start.Add(f.timeout)}
-	defer ctx.end()
-	_, err := f.handler.Handle(ctx, m)
+	return nil
+}
+
+// timedOut says of a failure that it was the timeout, where it was.
+func (f *function) timedOut(t *turn, err error) error {
 	// A function that came to its end in spite of the timeout is done.
-	if err == nil || working.Err() != nil || ctx.Err() == nil || handlers.Rejected(err) {
+	if err == nil || f.working.Err() != nil || t.Err() == nil || handlers.Rejected(err) {
 		return err
 	}
 	if errors.Is(err, errTimeout) || errors.Is(err, context.DeadlineExceeded) {

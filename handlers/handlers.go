@@ -3,7 +3,8 @@
 //
 // The dispatcher (package daemon) calls Handle from one goroutine for each
 // message in flight, at most as many as it holds slots for, and Close once,
-// after the last Handle returned.
+// after the last Handle returned. A Starter is given its messages from one
+// goroutine instead, and answers later.
 package handlers
 
 import (
@@ -26,6 +27,21 @@ type Handler interface {
 
 	// Close frees what the handler holds.
 	Close(ctx context.Context) error
+}
+
+// Starter is a Handler that needs no goroutine for a message in flight.
+type Starter interface {
+	Handler
+
+	// Start begins what Handle does, and returns without waiting for it. The
+	// Sink gets what Handle would have returned.
+	Start(ctx context.Context, m *triggers.Message, to Sink)
+}
+
+// Sink takes what became of a message. Handled is called once, from any
+// goroutine, and does not wait.
+type Sink interface {
+	Handled(output []byte, err error)
 }
 
 // Slotted is a Handler that has a limit of its own to what can be in flight,

@@ -200,7 +200,7 @@ async def release(body): released.set()
 	}
 	ctx, cancel := context.WithCancel(soon(t))
 	all.Go(func() {
-		_, err := handler(t, p, "waits").Handle(ctx, &triggers.Message{Body: []byte(path)})
+		_, err := handle(ctx, handler(t, p, "waits"), &triggers.Message{Body: []byte(path)})
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%v; want cancelled", err)
 		}

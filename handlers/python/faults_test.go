@@ -160,7 +160,7 @@ func TestTimeouts(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			ended := make(chan error, 1)
 			go func() {
-				_, err := handler(t, p, "f").Handle(ctx, &triggers.Message{Body: []byte(path)})
+				_, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte(path)})
 				ended <- err
 			}()
 			pid := begun(t, path)
@@ -195,7 +195,7 @@ def f(body):
 	ctx, cancel := context.WithCancel(t.Context())
 	slow, neighbour := make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := handler(t, p, "f").Handle(ctx, &triggers.Message{Body: []byte(path)})
+		_, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte(path)})
 		slow <- err
 	}()
 	begun(t, path)
@@ -230,7 +230,7 @@ def f(body):
 	begun(t, path)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := handler(t, p, "f").Handle(ctx, &triggers.Message{Body: []byte("waits")}); !errors.Is(err, handlers.ErrNotTried) {
+	if _, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte("waits")}); !errors.Is(err, handlers.ErrNotTried) {
 		t.Errorf("%v; want not tried", err)
 	}
 	if err := <-first; err != nil {
@@ -254,7 +254,7 @@ async def f(body):
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	start := time.Now()
-	if _, err := handler(t, p, "f").Handle(ctx, &triggers.Message{Body: []byte("waits")}); !errors.Is(err, handlers.ErrNotTried) {
+	if _, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte("waits")}); !errors.Is(err, handlers.ErrNotTried) {
 		t.Errorf("%v; want not tried", err)
 	}
 	if took := time.Since(start); took > patience/2 {

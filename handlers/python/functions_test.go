@@ -32,7 +32,7 @@ func soon(t testing.TB) context.Context {
 
 func call(t testing.TB, p *workers.Pool, function string, m *triggers.Message) ([]byte, error) {
 	t.Helper()
-	return handler(t, p, function).Handle(soon(t), m)
+	return handle(soon(t), handler(t, p, function), m)
 }
 
 const forms = `

@@ -65,6 +65,24 @@ func newApp(t testing.TB, source string, change func(*workers.Config), functions
 	return p
 }
 
+// answer is what a function's handler returned.
+type answer struct {
+	output []byte
+	err    error
+}
+
+type sink chan answer
+
+func (s sink) Handled(output []byte, err error) { s <- answer{output, err} }
+
+// handle runs a function as the dispatcher does, and waits for the answer.
+func handle(ctx context.Context, h *workers.Handler, m *triggers.Message) ([]byte, error) {
+	to := make(sink, 1)
+	h.Start(ctx, m, to)
+	a := <-to
+	return a.output, a.err
+}
+
 func handler(t testing.TB, p *workers.Pool, name string) *workers.Handler {
 	t.Helper()
 	h, err := p.Handler(name)
@@ -105,7 +123,7 @@ def noop2(message): return None
 				for range n {
 					all.Go(func() {
 						defer share.Free(1)
-						if _, err := h.Handle(b.Context(), &triggers.Message{ID: "x", Body: body, Attempt: 1}); err != nil {
+						if _, err := handle(b.Context(), h, &triggers.Message{ID: "x", Body: body, Attempt: 1}); err != nil {
 							b.Error(err)
 						}
 					})
@@ -119,7 +137,7 @@ def noop2(message): return None
 
 func TestSmoke(t *testing.T) {
 	p := startApp(t, "def f(body): return body + b'!'\n", nil, "f")
-	out, err := handler(t, p, "f").Handle(t.Context(), &triggers.Message{Body: []byte("hi")})
+	out, err := handle(t.Context(), handler(t, p, "f"), &triggers.Message{Body: []byte("hi")})
 	if err != nil || string(out) != "hi!" {
 		t.Error(fmt.Sprint(string(out), err))
 	}

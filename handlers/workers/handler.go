@@ -53,26 +53,56 @@ func (h *Handler) Close(context.Context) error { return nil }
 // Handle implements handlers.Handler. A message whose worker dies under it
 // together with others is tried again alone, to find out whose fault it was.
 func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
-	if _, size := invokeFrameSize(m); size >= h.pool.cfg.MaxFrame {
-		return nil, handlers.Reject(fmt.Errorf("the message takes %d bytes on its way to a worker, where %d is the most", size, h.pool.cfg.MaxFrame))
+	if err := h.fits(m); err != nil {
+		return nil, err
 	}
+	return h.insistOn(ctx, m, nil, &lostError{again: true})
+}
+
+// Start implements handlers.Starter. What is out of the ordinary, such as a
+// timeout or a worker that dies, is seen to by a goroutine after all.
+func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.Sink) {
+	if h.fits(m) == nil {
+		if w, _, _ := h.pool.leastBusy(); w != nil {
+			c := newCall(ctx, h, m)
+			c.to = to
+			if w.submit(c) {
+				h.pool.watched()
+				return
+			}
+			c.put()
+		}
+	}
+	go func() { to.Handled(h.Handle(ctx, m)) }()
+}
+
+func (h *Handler) fits(m *triggers.Message) error {
+	if _, size := invokeFrameSize(m); size >= h.pool.cfg.MaxFrame {
+		return handlers.Reject(fmt.Errorf("the message takes %d bytes on its way to a worker, where %d is the most", size, h.pool.cfg.MaxFrame))
+	}
+	return nil
+}
+
+// insistOn tries a message until it has an answer of its own, given what became
+// of it so far.
+func (h *Handler) insistOn(ctx context.Context, m *triggers.Message, output []byte, err error) ([]byte, error) {
 	for {
-		w, err := h.pool.pick(ctx)
-		if err != nil {
-			return nil, err
-		}
-		output, err := h.try(ctx, w, m)
 		var lost *lostError
-		if !errors.As(err, &lost) {
-			return output, err
-		}
 		switch {
+		case !errors.As(err, &lost):
+			return output, err
 		case lost.again:
-			continue // by no fault of its own
+			// by no fault of its own
 		case lost.alone:
 			return nil, lost.how
+		default:
+			return h.pool.isolation.run(ctx, h, m)
 		}
-		return h.pool.isolation.run(ctx, h, m)
+		w, pickErr := h.pool.pick(ctx)
+		if pickErr != nil {
+			return nil, pickErr
+		}
+		output, err = h.try(ctx, w, m)
 	}
 }
 
@@ -85,29 +115,38 @@ type lostError struct {
 
 func (e *lostError) Error() string { return e.how.Error() }
 
-// pick returns the least busy worker, and waits for one if there is none.
+// leastBusy returns the worker with the least in flight. If there is none it is
+// nil, and the error says why there will be none; without one, changed is closed
+// when it is time to look again.
+func (p *Pool) leastBusy() (best *worker, changed <-chan struct{}, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var least int64
+	for _, w := range p.workers {
+		if !w.usable() {
+			continue
+		}
+		if n := w.inFlight.Load(); best == nil || n < least {
+			best, least = w, n
+		}
+	}
+	switch {
+	case best != nil:
+		return best, nil, nil
+	case p.misload != nil:
+		return nil, nil, p.misload
+	case p.ended:
+		return nil, nil, fmt.Errorf("the pool has ended: %w", handlers.ErrNotTried)
+	}
+	return nil, p.changed, nil
+}
+
+// pick waits for a worker.
 func (p *Pool) pick(ctx context.Context) (*worker, error) {
 	for {
-		p.mu.Lock()
-		var best *worker
-		var least int64
-		for _, w := range p.workers {
-			if !w.usable() {
-				continue
-			}
-			if n := w.inFlight.Load(); best == nil || n < least {
-				best, least = w, n
-			}
-		}
-		misload, ended, changed := p.misload, p.ended, p.changed
-		p.mu.Unlock()
-		switch {
-		case best != nil:
-			return best, nil
-		case misload != nil:
-			return nil, misload
-		case ended:
-			return nil, fmt.Errorf("the pool has ended: %w", handlers.ErrNotTried)
+		w, changed, err := p.leastBusy()
+		if w != nil || err != nil {
+			return w, err
 		}
 		select {
 		case <-changed:
@@ -119,25 +158,24 @@ func (p *Pool) pick(ctx context.Context) (*worker, error) {
 
 // try runs the function on one worker.
 func (h *Handler) try(ctx context.Context, w *worker, m *triggers.Message) ([]byte, error) {
-	c := callPool.Get().(*call)
-	c.ctx, c.message, c.name, c.given = ctx, m, h.name, false
-	c.deadline, _ = ctx.Deadline()
-	if !w.submit(c, h.index) {
-		c.ctx, c.message = nil, nil
-		callPool.Put(c)
+	c := newCall(ctx, h, m)
+	c.reply = make(chan reply, 2)
+	if !w.submit(c) {
 		return nil, &lostError{how: errors.New("the worker is gone"), again: true}
 	}
 	h.pool.watched()
-	r := <-c.reply
+	return h.await(w, c, <-c.reply)
+}
+
+// await follows a call from its first reply to its end.
+func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 	var cancelled error
 	if r.giveUp {
-		if cancelled = context.Cause(ctx); cancelled == nil {
+		if cancelled = context.Cause(c.ctx); cancelled == nil {
 			cancelled = context.DeadlineExceeded
 		}
 		r = h.insist(w, c)
 	}
-	c.ctx, c.message = nil, nil
-	callPool.Put(c) // its reply came, so nobody holds it
 	if r.lost != nil {
 		if cancelled != nil {
 			return nil, cancelled

@@ -45,15 +45,50 @@ type worker struct {
 	done sync.WaitGroup
 }
 
-// call is one invocation in flight.
+// call is one invocation in flight. Its replies go to the channel if there is
+// one, else to the sink: the worker's answer, once, and before it, perhaps, that
+// ctx ended.
 type call struct {
 	ctx      context.Context
 	deadline time.Time // zero: none
 	message  *triggers.Message
-	name     string // the function
-	given    bool   // that ctx ended was told; guarded by the worker's mu
-	// reply gets the answer, once; and before it, perhaps, that ctx ended.
-	reply chan reply
+	handler  *Handler
+	given    bool // that ctx ended was told; guarded by the worker's mu, as is reply
+	to       handlers.Sink
+	reply    chan reply
+}
+
+var calls = sync.Pool{New: func() any { return new(call) }}
+
+func newCall(ctx context.Context, h *Handler, m *triggers.Message) *call {
+	c := calls.Get().(*call)
+	*c = call{ctx: ctx, handler: h, message: m}
+	c.deadline, _ = ctx.Deadline()
+	return c
+}
+
+// put gives back a call that nobody holds any more.
+func (c *call) put() {
+	*c = call{}
+	calls.Put(c)
+}
+
+// replied hands a reply on; it does not wait.
+func (c *call) replied(w *worker, r reply) {
+	switch {
+	case c.reply != nil:
+		c.reply <- r
+	case r.lost == nil && !r.giveUp:
+		to := c.to
+		c.put()
+		to.Handled(r.outcome())
+	default:
+		c.reply = make(chan reply, 1)
+		go func() {
+			output, err := c.handler.await(w, c, r)
+			c.to.Handled(c.handler.insistOn(c.ctx, c.message, output, err))
+		}()
+	}
 }
 
 // reply ends a call: the worker's answer, or what became of the worker.
@@ -65,8 +100,6 @@ type reply struct {
 	alone   bool  // nothing else was in flight
 	giveUp  bool  // no answer yet: ctx ended, and the worker was told
 }
-
-var callPool = sync.Pool{New: func() any { return &call{reply: make(chan reply, 2)} }}
 
 // readSize is the room for what a worker answers in one go.
 const readSize = 256 << 10
@@ -106,7 +139,7 @@ func (w *worker) wakeUp() {
 }
 
 // submit queues an invocation. It reports false if the worker is gone.
-func (w *worker) submit(c *call, function uint16) bool {
+func (w *worker) submit(c *call) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.dead {
@@ -121,7 +154,7 @@ func (w *worker) submit(c *call, function uint16) bool {
 		w.calls = append(w.calls, c)
 	}
 	w.inFlight.Add(1)
-	w.out = appendInvoke(w.out, id, function, c.message, c.deadline)
+	w.out = appendInvoke(w.out, id, c.handler.index, c.message, c.deadline)
 	w.wakeUp()
 	return true
 }
@@ -143,7 +176,7 @@ func (w *worker) giveUp(now time.Time) (busy bool) {
 		c.given = true
 		w.out = appendID(w.out, frameCancel, uint32(id))
 		w.wakeUp()
-		c.reply <- reply{giveUp: true}
+		c.replied(w, reply{giveUp: true})
 	}
 	return busy
 }
@@ -224,7 +257,7 @@ func (w *worker) read() {
 	w.inFlight.Store(0)
 	close(w.gone)
 	for _, c := range lost {
-		c.reply <- reply{lost: w.reason, again: why != nil, alone: len(lost) == 1}
+		c.replied(w, reply{lost: w.reason, again: why != nil, alone: len(lost) == 1})
 	}
 	w.pool.nudge()
 }
@@ -317,7 +350,7 @@ func (w *worker) result(payload []byte) error {
 	w.free = append(w.free, id)
 	w.mu.Unlock()
 	w.inFlight.Add(-1)
-	c.reply <- r
+	c.replied(w, r)
 	w.measured(time.Duration(binary.LittleEndian.Uint32(payload[5:])) * time.Microsecond)
 	return nil
 }
@@ -358,7 +391,7 @@ func (w *worker) logLine(payload []byte) error {
 	w.mu.Lock()
 	if line.ID >= 0 && line.ID < int64(len(w.calls)) && w.calls[line.ID] != nil {
 		c := w.calls[line.ID]
-		attrs = append(attrs, slog.String("function", c.name), slog.String("message", c.message.ID))
+		attrs = append(attrs, slog.String("function", c.handler.name), slog.String("message", c.message.ID))
 	}
 	w.mu.Unlock()
 	w.log.LogAttrs(context.Background(), level, line.Text, attrs...)
