@@ -66,6 +66,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 
 	pause := receiveBackOff()
 	failing := ""
+	var turns []*turn // of one batch, for the runners
 	for {
 		n, err := f.share.Offer(receiving)
 		if err != nil || f.hasStopped() {
@@ -92,14 +93,19 @@ func (f *function) run(receiving, working, settling context.Context) error {
 		f.stats.received.Add(int64(len(got)))
 		f.inFlight.Add(len(got))
 		taken := f.share.Take(len(got))
+		now := time.Now()
 		for i, d := range got {
-			t := f.newTurn(d)
-			if t.slotted = i < taken; t.slotted {
-				f.begin(t)
-			} else {
+			t := f.newTurn(d, now)
+			switch t.slotted = i < taken; {
+			case !t.slotted:
 				go f.claim(t)
+			case !f.started(t):
+				turns = append(turns, t)
 			}
 		}
+		f.runners.add(turns...)
+		clear(turns)
+		turns = turns[:0]
 	}
 	f.inFlight.Wait()
 	select {
@@ -136,8 +142,7 @@ type turn struct {
 	err      error
 }
 
-func (f *function) newTurn(d *triggers.Delivery) *turn {
-	now := time.Now()
+func (f *function) newTurn(d *triggers.Delivery, now time.Time) *turn {
 	return &turn{attempt: attempt{Context: f.working, deadline: now.Add(f.timeout)}, f: f, delivery: d, start: now}
 }
 
@@ -146,16 +151,19 @@ func (f *function) claim(t *turn) {
 	t.slotted = f.share.Claim(f.working) == nil
 	t.start = time.Now()
 	t.deadline = t.start.Add(f.timeout)
-	f.begin(t)
+	if !t.slotted || !f.started(t) {
+		t.run()
+	}
 }
 
-// begin has a message handled: by a handler that answers later, or by a goroutine.
-func (f *function) begin(t *turn) {
-	if f.starter != nil && t.slotted && f.fits(t.delivery.Message) == nil {
-		f.starter.Start(t, t.delivery.Message, t)
-		return
+// started gives a message to a handler that answers later, and reports whether
+// it is one.
+func (f *function) started(t *turn) bool {
+	if f.starter == nil || f.fits(t.delivery.Message) != nil {
+		return false
 	}
-	f.runners.add(t)
+	f.starter.Start(t, t.delivery.Message, t)
+	return true
 }
 
 // Handled implements handlers.Sink.

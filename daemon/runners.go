@@ -15,13 +15,16 @@ type runners struct {
 	coming bool // whether a goroutine was made that has not begun
 }
 
-// add has a turn run.
-func (r *runners) add(t *turn) {
+// add has turns run.
+func (r *runners) add(turns ...*turn) {
+	if len(turns) == 0 {
+		return
+	}
 	r.mu.Lock()
 	if r.head == len(r.turns) {
 		r.turns, r.head = r.turns[:0], 0
 	}
-	r.turns = append(r.turns, t)
+	r.turns = append(r.turns, turns...)
 	start := !r.coming
 	r.coming = true
 	r.mu.Unlock()

@@ -142,7 +142,7 @@ func (t *trigger) sendAgain() {
 	}
 	t.mu.Unlock()
 	for _, a := range all {
-		if err := t.conn.nc.Publish(a.reply, []byte("+ACK")); err != nil {
+		if err := t.conn.nc.Publish(a.reply, ack); err != nil {
 			t.log.Warn("cannot send acknowledgements again; their messages will come again", "error", err)
 			return
 		}

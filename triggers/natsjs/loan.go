@@ -53,7 +53,8 @@ func newLoan(t *trigger, m jetstream.Msg) (*loan, error) {
 		}
 	}
 	if l.message.ID == "" {
-		l.message.ID = t.cfg.Stream + ":" + strconv.FormatUint(l.sequence, 10)
+		var room [64]byte
+		l.message.ID = string(strconv.AppendUint(append(append(room[:0], t.cfg.Stream...), ':'), l.sequence, 10))
 	}
 	if t.cfg.OrderingToken > 0 {
 		l.message.OrderingKey = token(m.Subject(), t.cfg.OrderingToken)
@@ -110,6 +111,9 @@ func parseReply(reply string) (deliveries, sequence uint64, enqueued time.Time, 
 	return numbers[0], numbers[1], time.Unix(0, int64(numbers[3])), nil
 }
 
+// ack is what the server takes for an acknowledgement.
+var ack = []byte("+ACK")
+
 // Settle implements triggers.Loan.
 func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	if err := l.carryOut(ctx, m, v); err != nil {
@@ -123,7 +127,7 @@ func (l *loan) carryOut(ctx context.Context, m *triggers.Message, v triggers.Ver
 	var err error
 	switch v.Kind {
 	case triggers.Done:
-		err = l.msg.Ack()
+		err = l.t.conn.nc.Publish(l.msg.Reply(), ack) // as msg.Ack does
 	case triggers.Retry:
 		l.record(ctx, m.Attempt)
 		err = l.msg.NakWithDelay(v.Delay)
