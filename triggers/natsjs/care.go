@@ -12,9 +12,6 @@ import (
 const (
 	// flushLimit bounds a round trip to the server.
 	flushLimit = 10 * time.Second
-	// barrierEvery is how often a round trip confirms the acknowledgements
-	// that were sent before it.
-	barrierEvery = time.Second
 	// rateOver is how many settlements the rate is measured over.
 	rateOver = 256
 	// ahead is the work that PrefetchAuto holds: what is settled in this time.
@@ -23,14 +20,8 @@ const (
 	maxPrefetch = 4096
 )
 
-// acked is an acknowledgement that was sent, and perhaps never arrived.
-type acked struct {
-	sequence uint64
-	reply    string
-}
-
-// care is the trigger's one goroutine besides Receive: it keeps loans alive,
-// sends acknowledgements again after an outage, and sets the prefetch.
+// care is a goroutine beside Receive: it keeps loans alive, sends
+// acknowledgements again after an outage, and sets the prefetch.
 func (t *trigger) care(ctx context.Context) {
 	signs := time.NewTicker(max(t.cfg.AckWait/6, 10*time.Millisecond))
 	defer signs.Stop()
@@ -91,65 +82,6 @@ func (t *trigger) slowDown(before int64) int64 {
 		t.prefetch = min(t.prefetch, int((t.settled-before)*int64(ahead)/int64(barrierEvery)))
 	}
 	return t.settled
-}
-
-// barrier makes sure that the server has the acknowledgements of the generation
-// before the last; those after it are kept, to be sent again after an outage.
-func (t *trigger) barrier(ctx context.Context) {
-	t.mu.Lock()
-	none := len(t.acked[0])+len(t.acked[1]) == 0
-	for sequence, until := range t.again {
-		if time.Now().After(until) {
-			delete(t.again, sequence)
-		}
-	}
-	t.mu.Unlock()
-	if none || !t.conn.nc.IsConnected() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, flushLimit)
-	defer cancel()
-	// What is acknowledged while the flush is under way may be behind it, so
-	// the generations turn before it, and the older is dropped after it.
-	t.mu.Lock()
-	old := t.acked[1]
-	t.acked[0], t.acked[1] = nil, t.acked[0]
-	t.mu.Unlock()
-	if t.conn.nc.FlushWithContext(ctx) != nil {
-		t.mu.Lock()
-		t.acked[1] = append(old, t.acked[1]...)
-		t.mu.Unlock()
-	}
-}
-
-// reconnected is called by the connection.
-func (t *trigger) reconnected() { signal(t.nudge) }
-
-// sendAgain repeats the acknowledgements that the outage may have swallowed. The
-// server takes one twice without harm.
-func (t *trigger) sendAgain() {
-	t.mu.Lock()
-	var all []acked
-	for i := range t.acked {
-		all = append(all, t.acked[i]...)
-	}
-	if t.again == nil {
-		t.again = make(map[uint64]time.Time)
-	}
-	until := time.Now().Add(2*t.cfg.AckWait + 10*time.Second)
-	for _, a := range all {
-		t.again[a.sequence] = until
-	}
-	t.mu.Unlock()
-	for _, a := range all {
-		if err := t.conn.nc.Publish(a.reply, ack); err != nil {
-			t.log.Warn("cannot send acknowledgements again; their messages will come again", "error", err)
-			return
-		}
-	}
-	if len(all) > 0 {
-		t.log.Info("sent the last acknowledgements again", "count", len(all))
-	}
 }
 
 // lookAround finds out whether the consumer is still there, when it is silent.

@@ -111,9 +111,6 @@ func parseReply(reply string) (deliveries, sequence uint64, enqueued time.Time, 
 	return numbers[0], numbers[1], time.Unix(0, int64(numbers[3])), nil
 }
 
-// ack is what the server takes for an acknowledgement.
-var ack = []byte("+ACK")
-
 // Settle implements triggers.Loan.
 func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	if err := l.carryOut(ctx, m, v); err != nil {
@@ -127,7 +124,7 @@ func (l *loan) carryOut(ctx context.Context, m *triggers.Message, v triggers.Ver
 	var err error
 	switch v.Kind {
 	case triggers.Done:
-		err = l.t.conn.nc.Publish(l.msg.Reply(), ack) // as msg.Ack does
+		// ended sees to it
 	case triggers.Retry:
 		l.record(ctx, m.Attempt)
 		err = l.msg.NakWithDelay(v.Delay)
@@ -167,7 +164,7 @@ func (t *trigger) ended(l *loan, kind triggers.Kind) {
 	t.settled++
 	t.speedUp()
 	if kind == triggers.Done {
-		t.acked[0] = append(t.acked[0], acked{l.sequence, l.msg.Reply()})
+		t.acknowledge(l)
 	}
 }
 

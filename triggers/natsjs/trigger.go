@@ -50,6 +50,7 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 		wake:   make(chan struct{}, 1),
 		nudge:  make(chan struct{}, 1),
 		lost:   make(chan struct{}, 1),
+		toAck:  make(chan struct{}, 1),
 		pulls:  make(map[*pull]struct{}),
 	}
 	t.alive.init()
@@ -61,6 +62,7 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.running.Go(func() { t.care(t.ctx) })
+	t.running.Go(func() { t.sendAcks(t.ctx) })
 	c.mu.Lock()
 	c.reconnected[t] = struct{}{}
 	c.mu.Unlock()
@@ -82,6 +84,9 @@ type trigger struct {
 	wake    chan struct{}  // something for Receive
 	nudge   chan struct{}  // something for care: the connection is back
 	lost    chan struct{}  // something for care: no heartbeat came
+	toAck   chan struct{}  // something for sendAcks
+	sending sync.Mutex     // held by the one that sends acknowledgements
+	refused atomic.Bool    // the connection refused to send some
 
 	// The time of the last look at the loans: precise enough to tell when the
 	// next sign is due, and it costs nothing a message.
@@ -102,9 +107,11 @@ type trigger struct {
 	settled     int64     // all settlements so far
 	marked      time.Time // of the last rateOver of them
 
-	alive alive // all loans that are not settled
-	acked [2][]acked
-	again map[uint64]time.Time // sequences whose acks were sent again, and until when to remember
+	alive  alive                // all loans that are not settled
+	acked  [2][]acked           // by generation: since the last barrier, and since the one before
+	sent   int                  // of the first generation
+	acking bool                 // the goroutine that sends them was told, and is not done
+	again  map[uint64]time.Time // sequences whose acks were sent again, and until when to remember
 }
 
 // attach finds the consumer, or makes it.
@@ -241,6 +248,7 @@ func (t *trigger) Close(ctx context.Context) error {
 	for _, d := range held {
 		errs = append(errs, d.Settle(ctx, triggers.Verdict{Kind: triggers.Release}))
 	}
+	t.sendUnsent(false)
 	if t.conn.nc.IsConnected() {
 		flush, cancel := context.WithTimeout(ctx, flushLimit)
 		defer cancel()

@@ -1,0 +1,71 @@
+package natsjs
+
+import (
+	"testing"
+	"time"
+)
+
+func TestAcknowledgementsThatTheConnectionRefuses(t *testing.T) {
+	b := startBroker(t, nil)
+	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	cfg := testConfig(t)
+	cfg.AckWait = 2 * time.Second
+	tr := open(t, c, cfg)
+	send(t, c, "orders.x", "1", "2", "3")
+	handling := receive(t, tr, 3)
+	b.stop()
+	waitState(t, c, "reconnecting")
+	for c.nc.Publish("junk", make([]byte, 1<<19)) == nil {
+	}
+	for c.nc.Publish("junk", nil) == nil { // to the last byte
+	}
+	done(t, handling...)
+	inner := tr.(*trigger)
+	deadline := time.Now().Add(patience)
+	for !inner.refused.Load() {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was refused")
+		}
+	}
+	b.start(t)
+	waitState(t, c, "connected")
+	nothing(t, tr, 2*cfg.AckWait)
+	allAcknowledged(t, c, cfg)
+}
+
+// allAcknowledged waits until the server has worked the acknowledgements off
+// that it has received.
+func allAcknowledged(t *testing.T, c *Connection, cfg Config) {
+	t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		consumer, err := c.js.Consumer(t.Context(), cfg.Stream, cfg.Consumer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := consumer.CachedInfo()
+		if i.NumAckPending == 0 && i.NumPending == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d unacknowledged, %d pending", i.NumAckPending, i.NumPending)
+		}
+	}
+}
+
+func TestCloseSendsWhatIsSettled(t *testing.T) {
+	c := connect(t, startServer(t, t.TempDir()))
+	cfg := testConfig(t)
+	tr := open(t, c, cfg)
+	send(t, c, "orders.x", "1", "2")
+	handling := receive(t, tr, 2)
+	inner := tr.(*trigger)
+	inner.mu.Lock()
+	inner.acking = true // as if the goroutine that sends were busy
+	inner.mu.Unlock()
+	done(t, handling...)
+	if err := tr.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	allAcknowledged(t, c, cfg)
+}
