@@ -1,0 +1,177 @@
+package natsjs
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+)
+
+func TestWaysIn(t *testing.T) {
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := pair.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		server func(*server.Options)
+		good   ConnectionConfig
+		bad    ConnectionConfig
+	}{
+		"token":    {func(o *server.Options) { o.Authorization = "s3cret" }, ConnectionConfig{Token: "s3cret"}, ConnectionConfig{Token: "hunter2"}},
+		"password": {func(o *server.Options) { o.Username, o.Password = "joe", "s3cret" }, ConnectionConfig{User: "joe", Password: "s3cret"}, ConnectionConfig{User: "joe", Password: "hunter2"}},
+		"nkey":     {func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} }, ConnectionConfig{NKey: string(seed) + "\n"}, ConnectionConfig{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := startBroker(t, test.server)
+			test.good.URLs, test.bad.URLs = []string{b.url()}, []string{b.url()}
+			tr := open(t, dialBroker(t, test.good), testConfig(t))
+			if _, err := tr.Backlog(t.Context()); err != nil {
+				t.Error(err)
+			}
+			test.bad.Log = testLog(t)
+			_, err := Connect(t.Context(), test.bad)
+			if err == nil || !strings.Contains(err.Error(), "check the connection's credentials") || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, NKey: "nonsense", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "nkey is no seed") {
+		t.Errorf("%v", err)
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "is the server there") {
+		t.Errorf("%v", err)
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, CA: "x", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "tls.ca has no PEM") {
+		t.Errorf("%v", err)
+	}
+}
+
+// certificate makes a root and a certificate of it for 127.0.0.1, as PEM.
+func certificate(t *testing.T) (root, cert, key string) {
+	t.Helper()
+	text := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text("CERTIFICATE", der), text("CERTIFICATE", der), text("PRIVATE KEY", keyDER)
+}
+
+func TestTLS(t *testing.T) {
+	root, cert, key := certificate(t)
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(root))
+	b := startBroker(t, func(o *server.Options) {
+		o.TLS = true
+		o.TLSTimeout = 10
+		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots, MinVersion: tls.VersionTLS12}
+	})
+	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}, CA: root, Cert: cert, Key: key})
+	if c.State() != "connected" {
+		t.Error(c.State())
+	}
+	for name, cfg := range map[string]ConnectionConfig{
+		"no certificate of its own": {CA: root},
+		"another root":              {Cert: cert, Key: key},
+	} {
+		cfg.URLs, cfg.Log = []string{b.url()}, testLog(t)
+		if c, err := Connect(t.Context(), cfg); err == nil {
+			_ = c.Close()
+			t.Errorf("it connects with %s", name)
+		}
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{b.url()}, Cert: "x", Key: "y", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "tls.cert and tls.key") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestEmbedded(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nats")
+	first := startServer(t, dir)
+	if _, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir, Listen: "off", Log: testLog(t)}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("a second server over the same directory: %v", err)
+	}
+	url, token, err := ReadClient(dir)
+	if err != nil || url != first.ClientURL() || !strings.Contains(url, "127.0.0.1") || len(token) < 32 {
+		t.Fatalf("client.json has %s, a token of %d bytes, %v", url, len(token), err)
+	}
+	for _, name := range []string{"token", "client.json", ""} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s can be read by others: %v, %v", name, info.Mode(), err)
+		}
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{url}, Log: testLog(t)}); err == nil {
+		t.Error("it lets in who has no token")
+	}
+	other := dialBroker(t, ConnectionConfig{URLs: []string{url}, Token: token})
+	tr := open(t, connect(t, first), testConfig(t))
+	send(t, other, "orders.x", "from outside")
+	done(t, receive(t, tr, 1)...)
+	send(t, other, "orders.x", "kept")
+	if err := errors.Join(tr.Close(t.Context()), first.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ReadClient(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("client.json is left: %v", err)
+	}
+	second, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir, Listen: "off", Log: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = second.Close(context.Background()) }()
+	if second.ClientURL() != "" {
+		t.Errorf("off, but it listens on %s", second.ClientURL())
+	}
+	if got := receive(t, open(t, connect(t, second), testConfig(t)), 1)[0]; string(got.Message.Body) != "kept" {
+		t.Errorf("%q", got.Message.Body)
+	}
+}
+
+func TestBadListen(t *testing.T) {
+	for _, listen := range []string{"nonsense", "127.0.0.1:x"} {
+		if _, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: t.TempDir(), Listen: listen, Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "listen:") {
+			t.Errorf("%s: %v", listen, err)
+		}
+	}
+}
