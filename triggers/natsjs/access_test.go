@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 )
@@ -64,6 +65,75 @@ func TestWaysIn(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, CA: "x", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "tls.ca has no PEM") {
+		t.Errorf("%v", err)
+	}
+}
+
+// account is an operator's account with one user, and that user's .creds file.
+func account(t *testing.T) (change func(*server.Options), credentials string) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair := func(create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
+		t.Helper()
+		p, err := create()
+		must(err)
+		public, err := p.PublicKey()
+		must(err)
+		return p, public
+	}
+	operator, operatorKey := pair(nkeys.CreateOperator)
+	owner, ownerKey := pair(nkeys.CreateAccount)
+	_, systemKey := pair(nkeys.CreateAccount)
+	user, userKey := pair(nkeys.CreateUser)
+
+	operatorClaims := jwt.NewOperatorClaims(operatorKey)
+	operatorClaims.SystemAccount = systemKey
+	operatorText, err := operatorClaims.Encode(operator)
+	must(err)
+	trusted, err := jwt.DecodeOperatorClaims(operatorText)
+	must(err)
+	resolver := new(server.MemAccResolver)
+	for _, key := range []string{ownerKey, systemKey} {
+		claims := jwt.NewAccountClaims(key)
+		if key == ownerKey {
+			claims.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1}
+		}
+		text, err := claims.Encode(operator)
+		must(err)
+		must(resolver.Store(key, text))
+	}
+	userText, err := jwt.NewUserClaims(userKey).Encode(owner)
+	must(err)
+	seed, err := user.Seed()
+	must(err)
+	file, err := jwt.FormatUserConfig(userText, seed)
+	must(err)
+	return func(o *server.Options) {
+		o.TrustedOperators, o.AccountResolver, o.SystemAccount = []*jwt.OperatorClaims{trusted}, resolver, systemKey
+	}, string(file)
+}
+
+func TestCredentialsFile(t *testing.T) {
+	change, credentials := account(t)
+	b := startBroker(t, change)
+	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}, Credentials: credentials})
+	tr := open(t, c, testConfig(t))
+	send(t, c, "orders.x", "1")
+	done(t, receive(t, tr, 1)...)
+
+	_, others := account(t)
+	for name, text := range map[string]string{"another operator's": others, "none": ""} {
+		_, err := Connect(t.Context(), ConnectionConfig{URLs: []string{b.url()}, Credentials: text, Log: testLog(t)})
+		if err == nil || !strings.Contains(err.Error(), "check the connection's credentials") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{b.url()}, Credentials: "nonsense", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "credentials has no user's seed") {
 		t.Errorf("%v", err)
 	}
 }

@@ -91,6 +91,9 @@ func redacted(urls []string) string {
 func authOptions(cfg ConnectionConfig) ([]nats.Option, error) {
 	switch {
 	case cfg.Credentials != "":
+		if _, err := nkeys.ParseDecoratedUserNKey([]byte(cfg.Credentials)); err != nil {
+			return nil, errors.New("credentials has no user's seed; it takes the contents of a .creds file, as in credentials: file:/etc/drover/user.creds")
+		}
 		return []nats.Option{nats.UserCredentialBytes([]byte(cfg.Credentials))}, nil
 	case cfg.NKey != "":
 		pair, err := nkeys.FromSeed([]byte(strings.TrimSpace(cfg.NKey)))
