@@ -1,0 +1,347 @@
+package emulator
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// The part of AMQP 1.0's type system that frames are made of (OASIS, part 1).
+// Messages are encoded and decoded by go-amqp.
+
+type (
+	symbol    string
+	uuid      [16]byte
+	described struct {
+		code  uint64 // 0 where the descriptor is a symbol, in name
+		name  symbol
+		value any
+	}
+	// raw is written as it is.
+	raw []byte
+)
+
+// maxDepth bounds how deep values are nested; a filter is three deep.
+const maxDepth = 16
+
+var errCodec = errors.New("malformed AMQP")
+
+// decoder reads values from a frame. Every read is bounded by what is there.
+type decoder struct {
+	data []byte
+}
+
+func (d *decoder) take(n int) ([]byte, error) {
+	if n < 0 || n > len(d.data) {
+		return nil, fmt.Errorf("%w: %d bytes wanted, %d there", errCodec, n, len(d.data))
+	}
+	out := d.data[:n]
+	d.data = d.data[n:]
+	return out, nil
+}
+
+func (d *decoder) number(size int) (uint64, error) {
+	b, err := d.take(size)
+	if err != nil {
+		return 0, err
+	}
+	switch size {
+	case 1:
+		return uint64(b[0]), nil
+	case 2:
+		return uint64(binary.BigEndian.Uint16(b)), nil
+	case 4:
+		return uint64(binary.BigEndian.Uint32(b)), nil
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+// value reads one value. Lists and arrays are []any, maps map[any]any; a map's
+// key that can't be one in Go is an error.
+func (d *decoder) value(depth int) (any, error) {
+	if depth > maxDepth {
+		return nil, fmt.Errorf("%w: nested deeper than %d", errCodec, maxDepth)
+	}
+	code, err := d.number(1)
+	if err != nil {
+		return nil, err
+	}
+	if code == 0 {
+		descriptor, err := d.value(depth + 1)
+		if err != nil {
+			return nil, err
+		}
+		value, err := d.value(depth + 1)
+		if err != nil {
+			return nil, err
+		}
+		switch t := descriptor.(type) {
+		case uint64:
+			return described{code: t, value: value}, nil
+		case symbol:
+			return described{name: t, value: value}, nil
+		}
+		return nil, fmt.Errorf("%w: a descriptor of type %T", errCodec, descriptor)
+	}
+	return d.body(byte(code), depth)
+}
+
+// body reads the value behind a type's code.
+func (d *decoder) body(code byte, depth int) (any, error) {
+	switch code {
+	case 0x40:
+		return nil, nil
+	case 0x41:
+		return true, nil
+	case 0x42:
+		return false, nil
+	case 0x43:
+		return uint32(0), nil
+	case 0x44:
+		return uint64(0), nil
+	case 0x45:
+		return []any(nil), nil
+	}
+	// The rest by the width that the code's upper half tells.
+	switch code >> 4 {
+	case 0x5, 0x6, 0x7, 0x8:
+		if code == 0x74 || code == 0x84 || code == 0x94 {
+			break // decimals
+		}
+		size := 1 << (code>>4 - 5)
+		n, err := d.number(size)
+		if err != nil {
+			return nil, err
+		}
+		return fixed(code, n)
+	case 0x9:
+		if code == 0x98 {
+			b, err := d.take(16)
+			if err != nil {
+				return nil, err
+			}
+			return uuid(b), nil
+		}
+	case 0xa, 0xb:
+		n, err := d.number(width(code))
+		if err != nil {
+			return nil, err
+		}
+		if n > math.MaxInt32 {
+			return nil, fmt.Errorf("%w: %d bytes", errCodec, n)
+		}
+		b, err := d.take(int(n))
+		if err != nil {
+			return nil, err
+		}
+		switch code & 0xf {
+		case 0x0:
+			return append([]byte{}, b...), nil
+		case 0x1:
+			return string(b), nil
+		case 0x3:
+			return symbol(b), nil
+		}
+	case 0xc, 0xd, 0xe, 0xf:
+		return d.compound(code, depth)
+	}
+	return nil, fmt.Errorf("%w: the type 0x%02x", errCodec, code)
+}
+
+// width is the size of a size: 1 for 0xa, 0xc, 0xe, and 4 for 0xb, 0xd, 0xf.
+func width(code byte) int {
+	if code>>4&1 == 0 {
+		return 1
+	}
+	return 4
+}
+
+func fixed(code byte, n uint64) (any, error) {
+	switch code {
+	case 0x50:
+		return uint8(n), nil
+	case 0x51:
+		return int8(n), nil
+	case 0x52, 0x70:
+		return uint32(n), nil
+	case 0x53, 0x80:
+		return n, nil
+	case 0x54:
+		return int32(int8(n)), nil
+	case 0x55:
+		return int64(int8(n)), nil
+	case 0x56:
+		return n != 0, nil
+	case 0x60:
+		return uint16(n), nil
+	case 0x61:
+		return int16(n), nil
+	case 0x71:
+		return int32(n), nil
+	case 0x72:
+		return math.Float32frombits(uint32(n)), nil
+	case 0x73:
+		return rune(n), nil
+	case 0x81:
+		return int64(n), nil
+	case 0x82:
+		return math.Float64frombits(n), nil
+	case 0x83:
+		return time.UnixMilli(int64(n)).UTC(), nil
+	}
+	return nil, fmt.Errorf("%w: the type 0x%02x", errCodec, code)
+}
+
+func (d *decoder) compound(code byte, depth int) (any, error) {
+	size, err := d.number(width(code))
+	if err != nil {
+		return nil, err
+	}
+	if size > math.MaxInt32 {
+		return nil, fmt.Errorf("%w: %d bytes", errCodec, size)
+	}
+	data, err := d.take(int(size))
+	if err != nil {
+		return nil, err
+	}
+	inner := decoder{data}
+	count, err := inner.number(width(code))
+	if err != nil {
+		return nil, err
+	}
+	if count > uint64(len(inner.data))+1 && code>>4 < 0xe {
+		return nil, fmt.Errorf("%w: %d values in %d bytes", errCodec, count, len(inner.data))
+	}
+	if code>>4 >= 0xe {
+		return inner.array(count, depth)
+	}
+	values := make([]any, 0, count)
+	for range count {
+		v, err := inner.value(depth + 1)
+		if err != nil {
+			return nil, err
+		}
+		values = append(values, v)
+	}
+	if code&0xf == 0 {
+		return values, nil
+	}
+	if len(values)%2 == 1 {
+		return nil, fmt.Errorf("%w: a map of %d values", errCodec, len(values))
+	}
+	out := make(map[any]any, len(values)/2)
+	for i := 0; i < len(values); i += 2 {
+		switch values[i].(type) {
+		case symbol, string, uint64, int64, uint32, int32:
+			out[values[i]] = values[i+1]
+		default:
+			return nil, fmt.Errorf("%w: a map's key of type %T", errCodec, values[i])
+		}
+	}
+	return out, nil
+}
+
+// maxArray bounds arrays, whose values may take no bytes at all.
+const maxArray = 1 << 16
+
+func (d *decoder) array(count uint64, depth int) (any, error) {
+	if count > maxArray {
+		return nil, fmt.Errorf("%w: an array of %d values", errCodec, count)
+	}
+	code, err := d.number(1)
+	if err != nil {
+		return nil, err
+	}
+	if code == 0 {
+		return nil, fmt.Errorf("%w: an array of described values", errCodec)
+	}
+	values := make([]any, 0, count)
+	for range count {
+		v, err := d.body(byte(code), depth+1)
+		if err != nil {
+			return nil, err
+		}
+		values = append(values, v)
+	}
+	return values, nil
+}
+
+// appendValue writes a value of a type that the emulator sends; any other is a
+// mistake of ours, and panics.
+func appendValue(out []byte, v any) []byte {
+	switch t := v.(type) {
+	case nil:
+		return append(out, 0x40)
+	case bool:
+		if t {
+			return append(out, 0x41)
+		}
+		return append(out, 0x42)
+	case uint8:
+		return append(out, 0x50, t)
+	case uint16:
+		return binary.BigEndian.AppendUint16(append(out, 0x60), t)
+	case uint32:
+		return binary.BigEndian.AppendUint32(append(out, 0x70), t)
+	case uint64:
+		if t < 256 { // go-amqp knows performatives by this form only
+			return append(out, 0x53, byte(t))
+		}
+		return binary.BigEndian.AppendUint64(append(out, 0x80), t)
+	case int64:
+		return binary.BigEndian.AppendUint64(append(out, 0x81), uint64(t))
+	case time.Time:
+		return binary.BigEndian.AppendUint64(append(out, 0x83), uint64(t.UnixMilli()))
+	case uuid:
+		return append(append(out, 0x98), t[:]...)
+	case []byte:
+		return append(binary.BigEndian.AppendUint32(append(out, 0xb0), uint32(len(t))), t...)
+	case string:
+		return append(binary.BigEndian.AppendUint32(append(out, 0xb1), uint32(len(t))), t...)
+	case symbol:
+		return append(binary.BigEndian.AppendUint32(append(out, 0xb3), uint32(len(t))), t...)
+	case raw:
+		return append(out, t...)
+	case []symbol:
+		body := binary.BigEndian.AppendUint32(nil, uint32(len(t)))
+		body = append(body, 0xb3)
+		for _, s := range t {
+			body = append(binary.BigEndian.AppendUint32(body, uint32(len(s))), s...)
+		}
+		return append(binary.BigEndian.AppendUint32(append(out, 0xf0), uint32(len(body))), body...)
+	case []any:
+		return appendCompound(out, 0xd0, len(t), func(body []byte) []byte {
+			for _, v := range t {
+				body = appendValue(body, v)
+			}
+			return body
+		})
+	case map[any]any:
+		return appendCompound(out, 0xd1, 2*len(t), func(body []byte) []byte {
+			for k, v := range t {
+				body = appendValue(appendValue(body, k), v)
+			}
+			return body
+		})
+	case described:
+		out = append(out, 0x00)
+		if t.name != "" {
+			out = appendValue(out, t.name)
+		} else {
+			out = appendValue(out, t.code)
+		}
+		return appendValue(out, t.value)
+	}
+	panic(fmt.Sprintf("a value of type %T in a frame", v))
+}
+
+func appendCompound(out []byte, code byte, count int, write func([]byte) []byte) []byte {
+	out = append(out, code, 0, 0, 0, 0, 0, 0, 0, 0)
+	start := len(out)
+	out = write(out)
+	binary.BigEndian.PutUint32(out[start-8:], uint32(len(out)-start+4))
+	binary.BigEndian.PutUint32(out[start-4:], uint32(count))
+	return out
+}

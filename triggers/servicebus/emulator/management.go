@@ -1,0 +1,324 @@
+package emulator
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/Azure/go-amqp"
+)
+
+// Requests: to $cbs, which takes tokens, and to an entity's $management.
+
+// answer is the response to a request.
+func answer(code int32, description string, value any) *amqp.Message {
+	return &amqp.Message{
+		// Both spellings are in use; the clients look for either.
+		ApplicationProperties: map[string]any{"statusCode": code, "status-code": code, "statusDescription": description},
+		Value:                 value,
+	}
+}
+
+func problem(code int32, cond *condition) *amqp.Message {
+	m := answer(code, cond.text, nil)
+	m.ApplicationProperties["errorCondition"] = amqp.Symbol(cond.name)
+	return m
+}
+
+// get reads a request's argument.
+func get[T any](m *amqp.Message, name string) (out T, ok bool) {
+	arguments, _ := m.Value.(map[string]any)
+	out, ok = arguments[name].(T)
+	return out, ok
+}
+
+var errNoMessage = failure(condNoMessage, "The message could not be found.")
+
+// manage answers a request to a queue's $management; e.mu is held.
+func (c *conn) manage(q *queue, m *amqp.Message) *amqp.Message {
+	operation, _ := m.ApplicationProperties["operation"].(string)
+	name, known := strings.CutPrefix(operation, "com.microsoft:")
+	if !known {
+		return problem(501, failure(condNotImpl, "The operation '%s' is not implemented.", operation))
+	}
+	needs := claimListen
+	if strings.HasSuffix(name, "schedule-message") || name == "cancel-scheduled-message" {
+		needs = claimSend
+	}
+	if !c.rights.may(c.e, q.path, needs) {
+		return problem(401, failure(condUnauthorized, "Unauthorized access. '%s' claim(s) are required to perform this operation.", needs))
+	}
+	switch name {
+	case "renew-lock":
+		return q.renewLocks(m)
+	case "update-disposition":
+		return q.updateDisposition(m)
+	case "peek-message":
+		return q.peek(m)
+	case "receive-by-sequence-number":
+		return q.receiveDeferred(m)
+	case "schedule-message":
+		return c.e.schedule(q.path, m)
+	case "cancel-scheduled-message":
+		return q.cancelScheduled(m)
+	case "renew-session-lock", "get-session-state", "set-session-state":
+		return q.manageSession(c, name, m)
+	case "get-message-sessions":
+		return q.listSessions(m)
+	}
+	return problem(501, failure(condNotImpl, "The operation '%s' is not implemented.", operation))
+}
+
+// manageTopic answers a request to a topic's $management: only senders have any.
+func (c *conn) manageTopic(path string, m *amqp.Message) *amqp.Message {
+	if operation, _ := m.ApplicationProperties["operation"].(string); operation == "com.microsoft:schedule-message" {
+		return c.e.schedule(path, m)
+	}
+	return problem(501, failure(condNotImpl, "The operation is not implemented for topics."))
+}
+
+func (q *queue) renewLocks(m *amqp.Message) *amqp.Message {
+	tokens, _ := get[[]amqp.UUID](m, "lock-tokens")
+	var until []time.Time
+	for _, token := range tokens {
+		x := q.locked[uuid(token)]
+		if x == nil {
+			return problem(410, errLost)
+		}
+		until = append(until, q.renew(x))
+	}
+	return answer(200, "OK", map[string]any{"expirations": until})
+}
+
+func (q *queue) updateDisposition(m *amqp.Message) *amqp.Message {
+	tokens, _ := get[[]amqp.UUID](m, "lock-tokens")
+	status, _ := get[string](m, "disposition-status")
+	v := verdict{kind: status}
+	switch status {
+	case completed, abandoned, deadLettered, deferred:
+	default:
+		return problem(400, failure(condArgument, "The disposition-status '%s' is unknown.", status))
+	}
+	v.reason, _ = get[string](m, "deadletter-reason")
+	v.description, _ = get[string](m, "deadletter-description")
+	v.properties, _ = get[map[string]any](m, "properties-to-modify")
+	for _, token := range tokens {
+		if cond := q.settle(uuid(token), v); cond != nil {
+			return problem(410, cond)
+		}
+	}
+	return answer(200, "OK", nil)
+}
+
+// all is every message of the queue in the order of their numbers.
+func (q *queue) all() []*entry {
+	var out []*entry
+	for _, l := range q.lines {
+		out = append(out, l.entries...)
+	}
+	for _, x := range q.locked {
+		out = append(out, x)
+	}
+	for _, m := range []map[int64]*entry{q.scheduled, q.deferred} {
+		for _, x := range m {
+			out = append(out, x)
+		}
+	}
+	slices.SortFunc(out, func(a, b *entry) int { return int(a.sequence - b.sequence) })
+	return out
+}
+
+// maxPeek bounds one peek, as the service does.
+const maxPeek = 250
+
+func (q *queue) peek(m *amqp.Message) *amqp.Message {
+	from, _ := get[int64](m, "from-sequence-number")
+	count, _ := get[int32](m, "message-count")
+	session, hasSession := get[string](m, "session-id")
+	var found []any
+	for _, x := range q.all() {
+		if x.sequence < from || hasSession && x.session != session || len(found) >= int(min(count, maxPeek)) {
+			continue
+		}
+		data, err := x.encode()
+		if err != nil {
+			return problem(500, failure("amqp:internal-error", "%v", err))
+		}
+		found = append(found, map[string]any{"message": data})
+	}
+	if len(found) == 0 {
+		return answer(204, "No messages", nil)
+	}
+	return answer(200, "OK", map[string]any{"messages": found})
+}
+
+func (q *queue) receiveDeferred(m *amqp.Message) *amqp.Message {
+	numbers, _ := get[[]int64](m, "sequence-numbers")
+	mode, _ := get[uint32](m, "receiver-settle-mode")
+	var found []*entry
+	for _, n := range numbers {
+		x := q.deferred[n]
+		if x == nil {
+			return problem(404, errNoMessage)
+		}
+		found = append(found, x)
+	}
+	var out []any
+	for _, x := range found {
+		delete(q.deferred, x.sequence)
+		if mode == 1 {
+			q.lend(x, nil)
+		}
+		data, err := x.encode()
+		if err != nil {
+			return problem(500, failure("amqp:internal-error", "%v", err))
+		}
+		out = append(out, map[string]any{"message": data, "lock-token": amqp.UUID(x.token)})
+	}
+	return answer(200, "OK", map[string]any{"messages": out})
+}
+
+// schedule takes messages whose annotation says when they are due.
+func (e *Emulator) schedule(path string, m *amqp.Message) *amqp.Message {
+	list, _ := get[[]any](m, "messages")
+	var numbers []int64
+	for _, item := range list {
+		fields, _ := item.(map[string]any)
+		data, _ := fields["message"].([]byte)
+		one := new(amqp.Message)
+		if err := one.UnmarshalBinary(data); err != nil {
+			return problem(400, failure(condDecode, "%v", err))
+		}
+		n, cond := int64(0), (*condition)(nil)
+		if t := e.topics[strings.ToLower(path)]; t != nil {
+			cond = e.send(path, one, 0)
+			n = t.sequence
+		} else if q, missing := e.find(path); missing != nil {
+			cond = missing
+		} else {
+			n, cond = q.put(one)
+		}
+		if cond != nil {
+			return problem(400, cond)
+		}
+		numbers = append(numbers, n)
+	}
+	return answer(200, "OK", map[string]any{"sequence-numbers": numbers})
+}
+
+func (q *queue) cancelScheduled(m *amqp.Message) *amqp.Message {
+	numbers, _ := get[[]int64](m, "sequence-numbers")
+	for _, n := range numbers {
+		if q.scheduled[n] == nil {
+			return problem(404, errNoMessage)
+		}
+		delete(q.scheduled, n)
+	}
+	return answer(200, "OK", nil)
+}
+
+func (q *queue) manageSession(c *conn, name string, m *amqp.Message) *amqp.Message {
+	id, _ := get[string](m, "session-id")
+	l := q.lines[id]
+	if l == nil || l.owner == nil || l.owner.s.c != c {
+		return problem(410, failure(condSessionLost, "The session lock has expired on the MessageSession. Accept a new MessageSession."))
+	}
+	switch name {
+	case "renew-session-lock":
+		l.until = q.e.now().Add(q.options.LockDuration)
+		return answer(200, "OK", map[string]any{"expiration": l.until})
+	case "set-session-state":
+		l.state, _ = get[[]byte](m, "session-state")
+		l.touched = q.e.now()
+		return answer(200, "OK", nil)
+	}
+	var state any
+	if l.state != nil {
+		state = l.state
+	}
+	return answer(200, "OK", map[string]any{"session-state": state})
+}
+
+func (q *queue) listSessions(m *amqp.Message) *amqp.Message {
+	since, _ := get[time.Time](m, "last-updated-time")
+	skip, _ := get[int32](m, "skip")
+	top, _ := get[int32](m, "top")
+	var ids []string
+	for id, l := range q.lines {
+		if since.Year() >= 9999 && (len(l.entries) > 0 || l.state != nil) || l.state != nil && l.touched.After(since) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	ids = ids[min(max(int(skip), 0), len(ids)):]
+	ids = ids[:min(max(int(top), 0), len(ids))]
+	if len(ids) == 0 {
+		return answer(204, "No sessions", nil)
+	}
+	return answer(200, "OK", map[string]any{"skip": skip + int32(len(ids)), "sessions-ids": ids})
+}
+
+// claim is a right, by the service's own name.
+type claim string
+
+const (
+	claimListen claim = "Listen"
+	claimSend   claim = "Send"
+	claimManage claim = "Manage"
+)
+
+// rights are what a connection's tokens allow, by entity.
+type rights struct{ granted map[string]*Key }
+
+func newRights() rights { return rights{make(map[string]*Key)} }
+
+func (k *Key) may(what claim) bool {
+	return k.Manage || what == claimListen && k.Listen || what == claimSend && k.Send
+}
+
+// may reports whether something may be done with an entity.
+func (r rights) may(e *Emulator, path string, what claim) bool {
+	if len(e.options.Keys) == 0 {
+		return true
+	}
+	name := strings.ToLower(strings.TrimSuffix(path, "/$management"))
+	for {
+		if k := r.granted[name]; k != nil {
+			return k.may(what)
+		}
+		i := strings.LastIndexByte(name, '/')
+		if i < 0 {
+			k := r.granted[""]
+			return k != nil && k.may(what)
+		}
+		name = name[:i]
+	}
+}
+
+// putToken answers a request to $cbs; e.mu is held.
+func (c *conn) putToken(m *amqp.Message) *amqp.Message {
+	audience, _ := m.ApplicationProperties["name"].(string)
+	_, rest, _ := strings.Cut(audience, "://")
+	_, path, _ := strings.Cut(rest, "/")
+	entity := strings.TrimSuffix(strings.Trim(path, "/"), "/$management")
+	if entity != "" && c.e.topics[strings.ToLower(entity)] == nil {
+		if _, cond := c.e.find(entity); cond != nil {
+			return problem(404, cond)
+		}
+	}
+	token, _ := m.Value.(string)
+	if len(c.e.options.Keys) > 0 {
+		k, err := checkSAS(token, c.e.options.Keys, c.e.now())
+		if err != nil {
+			return problem(401, &condition{condUnauthorized, err.Error()})
+		}
+		c.rights.granted[strings.ToLower(entity)] = k
+	}
+	return answer(202, "Accepted", nil)
+}
+
+var (
+	errToken   = errors.New("InvalidSignature: The token has an invalid signature.")
+	errExpired = errors.New("ExpiredToken: The token is expired.")
+)

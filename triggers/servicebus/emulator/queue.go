@@ -1,0 +1,550 @@
+package emulator
+
+import (
+	"container/list"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/Azure/go-amqp"
+)
+
+// QueueOptions are a queue's, or a subscription's. Zero values are the defaults
+// given here, which are the service's.
+type QueueOptions struct {
+	LockDuration     time.Duration // one minute
+	MaxDeliveryCount uint32        // 10
+	DefaultTTL       time.Duration // none
+	RequiresSession  bool
+	// DeadLetterExpired moves what expired to the dead letters; else it is dropped.
+	DeadLetterExpired bool
+	ForwardTo         string
+	ForwardDeadTo     string
+	// Disabled refuses senders and receivers.
+	Disabled bool
+}
+
+func (o QueueOptions) withDefaults() QueueOptions {
+	if o.LockDuration == 0 {
+		o.LockDuration = time.Minute
+	}
+	if o.MaxDeliveryCount == 0 {
+		o.MaxDeliveryCount = 10
+	}
+	return o
+}
+
+// queue is a queue, a subscription, or the dead letters of one; e.mu guards it.
+type queue struct {
+	e       *Emulator
+	path    string
+	options QueueOptions
+	dead    *queue // nil for dead letters themselves
+	source  *queue // of dead letters
+	created time.Time
+
+	sequence int64
+	// Messages that wait are in lines: one for each session, or, in a queue
+	// without sessions, in the one with the empty name.
+	lines     map[string]*line
+	locked    map[uuid]*entry
+	loans     list.List // of the locked, the one whose lock ends first in front
+	sweeping  bool      // a timer is set for that one
+	scheduled map[int64]*entry
+	deferred  map[int64]*entry
+
+	receivers []*link // attached, the one that is served next first
+	accepting []*link // that wait for a session
+}
+
+// line is the messages of a session in their order, and the session.
+type line struct {
+	id      string
+	entries []*entry
+	owner   *link // that holds the session
+	until   time.Time
+	state   []byte
+	touched time.Time
+}
+
+// entry is a message in a queue.
+type entry struct {
+	message    *amqp.Message
+	q          *queue
+	sequence   int64
+	enqueued   time.Time
+	expires    time.Time // zero: never
+	deliveries uint32    // that failed
+	session    string
+	deferred   bool
+	owner      *link // that it is lent over; nil: over a request
+	delivery   uint32
+	token      uuid
+	until      time.Time
+	place      *list.Element // in loans
+}
+
+func (e *Emulator) newQueue(path string, o QueueOptions) *queue {
+	make1 := func(path string, o QueueOptions) *queue {
+		return &queue{
+			e: e, path: path, options: o, created: e.now(), lines: make(map[string]*line), locked: make(map[uuid]*entry),
+			scheduled: make(map[int64]*entry), deferred: make(map[int64]*entry),
+		}
+	}
+	o = o.withDefaults()
+	q := make1(path, o)
+	q.dead = make1(path+"/$DeadLetterQueue", QueueOptions{LockDuration: o.LockDuration, MaxDeliveryCount: o.MaxDeliveryCount})
+	q.dead.source = q
+	return q
+}
+
+func (q *queue) line(id string) *line {
+	l := q.lines[id]
+	if l == nil {
+		l = &line{id: id, touched: q.e.now()}
+		q.lines[id] = l
+	}
+	return l
+}
+
+// put takes a message in: to be lent now, or at the time that it is scheduled for.
+func (q *queue) put(m *amqp.Message) (int64, *condition) {
+	if q.options.RequiresSession && (m.Properties == nil || m.Properties.GroupID == nil) {
+		return 0, failure(condNotAllowed, "The SessionId was not set on a message, and it cannot be sent to the entity. Entities that have session support enabled can only receive messages that have the SessionId set to a valid value.")
+	}
+	if q.options.ForwardTo != "" {
+		return 0, q.e.send(q.options.ForwardTo, m, 1)
+	}
+	q.sequence++
+	if m.Properties == nil {
+		m.Properties = new(amqp.MessageProperties)
+	}
+	if m.Properties.MessageID == nil {
+		m.Properties.MessageID = formatUUID(newUUID())
+	}
+	if m.Annotations == nil {
+		m.Annotations = amqp.Annotations{}
+	}
+	x := &entry{message: m, q: q, sequence: q.sequence}
+	if m.Properties.GroupID != nil {
+		x.session = *m.Properties.GroupID
+	}
+	if m.Header != nil {
+		x.deliveries = m.Header.DeliveryCount
+	}
+	when, _ := m.Annotations["x-opt-scheduled-enqueue-time"].(time.Time)
+	if when.After(q.e.now()) {
+		q.scheduled[x.sequence] = x
+		x.enqueued = when
+		q.e.at(when, func() {
+			if q.scheduled[x.sequence] == x {
+				delete(q.scheduled, x.sequence)
+				q.enqueue(x)
+			}
+		})
+		return x.sequence, nil
+	}
+	q.enqueue(x)
+	return x.sequence, nil
+}
+
+// enqueue makes a message that is new ready.
+func (q *queue) enqueue(x *entry) {
+	x.enqueued = q.e.now()
+	ttl := q.options.DefaultTTL
+	if h := x.message.Header; h != nil && h.TTL > 0 && (ttl == 0 || h.TTL < ttl) {
+		ttl = h.TTL
+	}
+	if ttl > 0 {
+		x.expires = x.enqueued.Add(ttl)
+		q.e.at(x.expires, func() { q.expire(x) })
+	}
+	q.ready(x)
+}
+
+// ready puts a message where it belongs among those that wait.
+func (q *queue) ready(x *entry) {
+	if !x.expires.IsZero() && !q.e.now().Before(x.expires) {
+		q.buryOrDrop(x)
+		return
+	}
+	l := q.line(q.lineOf(x))
+	i := sort.Search(len(l.entries), func(i int) bool { return l.entries[i].sequence > x.sequence })
+	l.entries = slices.Insert(l.entries, i, x)
+	q.pump()
+}
+
+func (q *queue) lineOf(x *entry) string {
+	if q.options.RequiresSession {
+		return x.session
+	}
+	return ""
+}
+
+// unline takes a message out of those that wait; it reports whether it was there.
+func (q *queue) unline(x *entry) bool {
+	l := q.lines[q.lineOf(x)]
+	if l == nil {
+		return false
+	}
+	i := slices.Index(l.entries, x)
+	if i < 0 {
+		return false
+	}
+	l.entries = slices.Delete(l.entries, i, i+1)
+	return true
+}
+
+func (q *queue) expire(x *entry) {
+	if q.unline(x) { // one on loan expires when it is given back
+		q.buryOrDrop(x)
+	}
+}
+
+func (q *queue) buryOrDrop(x *entry) {
+	if q.options.DeadLetterExpired {
+		q.bury(x, "TTLExpiredException", "The message expired and was dead lettered.", nil)
+	}
+}
+
+// bury moves a message to the dead letters.
+func (q *queue) bury(x *entry, reason, description string, properties map[string]any) {
+	m := x.message
+	q.modify(x, properties)
+	if m.ApplicationProperties == nil {
+		m.ApplicationProperties = make(map[string]any)
+	}
+	if reason != "" {
+		m.ApplicationProperties["DeadLetterReason"] = reason
+	}
+	if description != "" {
+		m.ApplicationProperties["DeadLetterErrorDescription"] = description
+	}
+	if q.dead == nil {
+		// What is rejected once more stays.
+		q.ready(x)
+		return
+	}
+	m.Annotations["x-opt-deadletter-source"] = q.path
+	delete(m.Annotations, "x-opt-scheduled-enqueue-time")
+	m.Header = header(m)
+	m.Header.DeliveryCount = x.deliveries
+	if q.options.ForwardDeadTo != "" {
+		if err := q.e.send(q.options.ForwardDeadTo, m, 1); err == nil {
+			return
+		}
+	}
+	if _, err := q.dead.put(m); err != nil {
+		q.e.options.Log.Error("a dead letter is lost", "queue", q.path, "error", err)
+	}
+}
+
+func header(m *amqp.Message) *amqp.MessageHeader {
+	if m.Header == nil {
+		return &amqp.MessageHeader{}
+	}
+	return m.Header
+}
+
+// modify sets application properties, as those who settle may.
+func (q *queue) modify(x *entry, properties map[string]any) {
+	if len(properties) > 0 && x.message.ApplicationProperties == nil {
+		x.message.ApplicationProperties = make(map[string]any)
+	}
+	for name, value := range properties {
+		x.message.ApplicationProperties[name] = value
+	}
+}
+
+// lend locks a message for a link, or for a request where that is nil.
+func (q *queue) lend(x *entry, to *link) {
+	x.token, x.owner, x.until = newUUID(), to, q.e.now().Add(q.options.LockDuration)
+	q.locked[x.token] = x
+	if !q.options.RequiresSession { // there the session is locked, not the message
+		x.place = q.loans.PushBack(x)
+		q.sweepLater()
+	}
+}
+
+// renew moves the end of a lock.
+func (q *queue) renew(x *entry) time.Time {
+	x.until = q.e.now().Add(q.options.LockDuration)
+	if x.place != nil {
+		q.loans.MoveToBack(x.place)
+	}
+	return x.until
+}
+
+// unlock takes a message from those on loan; nil if its lock has ended.
+func (q *queue) unlock(token uuid) *entry {
+	x := q.locked[token]
+	if x == nil {
+		return nil
+	}
+	delete(q.locked, token)
+	if x.place != nil {
+		q.loans.Remove(x.place)
+		x.place = nil
+	}
+	if x.owner != nil {
+		delete(x.owner.lent, x.delivery)
+		x.owner = nil
+	}
+	return x
+}
+
+func (q *queue) sweepLater() {
+	front := q.loans.Front()
+	if front == nil || q.sweeping {
+		return
+	}
+	q.sweeping = true
+	q.e.at(front.Value.(*entry).until, func() {
+		q.sweeping = false
+		for front := q.loans.Front(); front != nil; front = q.loans.Front() {
+			x := front.Value.(*entry)
+			if q.e.now().Before(x.until) {
+				break
+			}
+			q.giveBack(q.unlock(x.token), true)
+		}
+		q.sweepLater()
+	})
+}
+
+// giveBack makes a message that was lent ready again.
+func (q *queue) giveBack(x *entry, charged bool) {
+	if charged && q.dead != nil { // the dead letters do not count
+		x.deliveries++
+	}
+	if x.deferred {
+		q.deferred[x.sequence] = x
+		return
+	}
+	if charged && q.dead != nil && x.deliveries >= q.options.MaxDeliveryCount {
+		q.bury(x, "MaxDeliveryCountExceeded", "Message could not be consumed after "+itoa(x.deliveries)+" delivery attempts.", nil)
+		return
+	}
+	q.ready(x)
+}
+
+// verdict is how a loan ends.
+type verdict struct {
+	kind                string // completed, abandoned, suspended, defered (the service's spelling), released
+	reason, description string
+	properties          map[string]any
+}
+
+const (
+	completed    = "completed"
+	abandoned    = "abandoned"
+	deadLettered = "suspended"
+	deferred     = "defered"
+	released     = "released"
+)
+
+var errLost = failure(condMessageLost, "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.")
+
+// settle ends a loan.
+func (q *queue) settle(token uuid, v verdict) *condition {
+	x := q.unlock(token)
+	if x == nil {
+		return errLost
+	}
+	switch v.kind {
+	case completed:
+	case abandoned:
+		q.modify(x, v.properties)
+		q.giveBack(x, true)
+	case released:
+		q.giveBack(x, false)
+	case deferred:
+		q.modify(x, v.properties)
+		x.deferred = true
+		q.deferred[x.sequence] = x
+	case deadLettered:
+		x.deferred = false
+		q.bury(x, v.reason, v.description, v.properties)
+	}
+	return nil
+}
+
+// encode writes a message as it is now.
+func (x *entry) encode() ([]byte, error) {
+	m := x.message
+	m.Header = header(m)
+	m.Header.DeliveryCount = x.deliveries
+	m.Annotations["x-opt-sequence-number"] = x.sequence
+	m.Annotations["x-opt-enqueue-sequence-number"] = x.sequence
+	m.Annotations["x-opt-enqueued-time"] = x.enqueued
+	delete(m.Annotations, "x-opt-message-state")
+	delete(m.Annotations, "x-opt-locked-until")
+	m.DeliveryAnnotations = nil
+	switch {
+	case x.q.scheduled[x.sequence] == x:
+		m.Annotations["x-opt-message-state"] = int64(2)
+	case x.deferred:
+		m.Annotations["x-opt-message-state"] = int64(1)
+	}
+	if x.q.locked[x.token] == x {
+		m.Annotations["x-opt-locked-until"] = x.until
+		m.DeliveryAnnotations = amqp.Annotations{"x-opt-lock-token": amqp.UUID(x.token)}
+	}
+	return m.MarshalBinary()
+}
+
+// pump lends what waits to those who asked.
+func (q *queue) pump() {
+	if q.options.RequiresSession {
+		q.pumpSessions()
+		return
+	}
+	l := q.line("")
+	for len(l.entries) > 0 {
+		i := slices.IndexFunc(q.receivers, (*link).canTake)
+		if i < 0 {
+			return
+		}
+		to := q.receivers[i]
+		q.receivers = append(slices.Delete(q.receivers, i, i+1), to) // the next one's turn
+		x := l.entries[0]
+		l.entries[0] = nil
+		l.entries = l.entries[1:]
+		to.deliver(x)
+	}
+}
+
+func (q *queue) pumpSessions() {
+	for len(q.accepting) > 0 {
+		l := q.freeSession()
+		if l == nil {
+			break
+		}
+		to := q.accepting[0]
+		q.accepting = q.accepting[1:]
+		to.accept(l)
+	}
+	for _, to := range q.receivers {
+		if to.session == nil {
+			continue
+		}
+		for len(to.session.entries) > 0 && to.canTake() {
+			x := to.session.entries[0]
+			to.session.entries = to.session.entries[1:]
+			to.deliver(x)
+		}
+	}
+}
+
+// freeSession is the session with messages that nobody holds and whose turn it
+// is: the one that was held the longest ago.
+func (q *queue) freeSession() (best *line) {
+	for _, l := range q.lines {
+		if l.owner == nil && len(l.entries) > 0 && (best == nil || l.touched.Before(best.touched)) {
+			best = l
+		}
+	}
+	return best
+}
+
+// hold gives a session to a link.
+func (q *queue) hold(l *line, to *link) {
+	l.owner, l.until, l.touched = to, q.e.now().Add(q.options.LockDuration), q.e.now()
+	to.session = l
+	q.watchSession(l, to)
+}
+
+func (q *queue) watchSession(l *line, holder *link) {
+	q.e.at(l.until, func() {
+		switch {
+		case l.owner != holder:
+		case q.e.now().Before(l.until):
+			q.watchSession(l, holder)
+		default:
+			holder.detach(failure(condSessionLost, "The session lock has expired on the MessageSession. Accept a new MessageSession."))
+		}
+	})
+}
+
+// leave takes a receiver away. What was lent over it stays locked until the
+// lock ends; a session's messages come back at once.
+func (q *queue) leave(l *link) {
+	q.receivers = slices.DeleteFunc(q.receivers, func(o *link) bool { return o == l })
+	q.accepting = slices.DeleteFunc(q.accepting, func(o *link) bool { return o == l })
+	if l.session != nil && l.session.owner == l {
+		l.session.owner = nil
+		l.session.touched = q.e.now()
+		for token, x := range q.locked {
+			if x.owner == l {
+				q.giveBack(q.unlock(token), false)
+			}
+		}
+	}
+	for _, x := range l.lent {
+		if x.owner == l {
+			x.owner = nil
+		}
+	}
+	l.session = nil
+	q.pump()
+}
+
+// counts are what the admin API tells.
+func (q *queue) counts() (active, scheduled, dead int) {
+	for _, l := range q.lines {
+		active += len(l.entries)
+	}
+	active += len(q.locked) + len(q.deferred)
+	if q.dead != nil {
+		dead, _, _ = q.dead.counts()
+	}
+	return active, len(q.scheduled), dead
+}
+
+// topic hands copies of its messages to its subscriptions.
+type topic struct {
+	path          string
+	created       time.Time
+	subscriptions map[string]*queue // by lower-case name
+	disabled      bool
+	sequence      int64
+}
+
+// maxHops bounds forwarding.
+const maxHops = 4
+
+// send puts a message into a queue or a topic; e.mu is held.
+func (e *Emulator) send(path string, m *amqp.Message, hops int) *condition {
+	if hops > maxHops {
+		return failure(condArgument, "Maximum transfer hop count of %d reached.", maxHops)
+	}
+	if t := e.topics[strings.ToLower(path)]; t != nil {
+		t.sequence++
+		for _, q := range t.subscriptions {
+			copied, err := clone(m)
+			if err != nil {
+				return failure(condDecode, "%v", err)
+			}
+			if _, cond := q.put(copied); cond != nil {
+				return cond
+			}
+		}
+		return nil
+	}
+	q, cond := e.find(path)
+	if cond != nil {
+		return cond
+	}
+	_, cond = q.put(m)
+	return cond
+}
+
+func clone(m *amqp.Message) (*amqp.Message, error) {
+	data, err := m.MarshalBinary()
+	if err != nil {
+		return nil, err
+	}
+	out := new(amqp.Message)
+	return out, out.UnmarshalBinary(data)
+}
