@@ -38,6 +38,7 @@ type commandLine struct {
 	Demo    demoCommand    `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
 	Check   checkCommand   `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
 	Send    sendCommand    `cmd:"" help:"Send messages to a function, or to a subject."`
+	Emulate emulateCommand `cmd:"" help:"Stand in for a service, for work on this machine."`
 	Config  configCommand  `cmd:"" help:"About configurations."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
@@ -153,6 +154,8 @@ func runParsed(ctx context.Context, line *commandLine, command string, std *IO) 
 		return line.Check.run(ctx, std)
 	case "send <target>":
 		return line.Send.run(ctx, std)
+	case "emulate servicebus":
+		return line.Emulate.Servicebus.run(ctx, std)
 	case "config schema":
 		return line.Config.Schema.run(std)
 	case "version":

@@ -28,6 +28,7 @@ type description struct {
 	DefaultTTL        string        `xml:"DefaultMessageTimeToLive,omitempty"`
 	DeadLetterExpired bool          `xml:"DeadLetteringOnMessageExpiration,omitempty"`
 	MaxDeliveryCount  uint32        `xml:",omitempty"`
+	SizeInBytes       int           `xml:",omitempty"`
 	MessageCount      *int          `xml:",omitempty"`
 	Status            string        `xml:",omitempty"`
 	ForwardTo         string        `xml:",omitempty"`
@@ -83,7 +84,7 @@ func (e *Emulator) admin(w http.ResponseWriter, r *http.Request) {
 	case http.MethodPut:
 		e.adminPut(w, r, path)
 	case http.MethodGet:
-		e.adminGet(w, path)
+		e.adminGet(w, r.Host, path)
 	case http.MethodDelete:
 		if err := e.Delete(path); err != nil {
 			adminError(w, http.StatusNotFound, err)
@@ -143,7 +144,7 @@ func (e *Emulator) adminPut(w http.ResponseWriter, r *http.Request, path string)
 	case err != nil:
 		adminError(w, http.StatusBadRequest, err)
 	default:
-		e.describe(w, http.StatusCreated, path)
+		e.describe(w, http.StatusCreated, r.Host, path)
 	}
 }
 
@@ -172,8 +173,8 @@ func (e *Emulator) update(path string, o QueueOptions) error {
 	return nil
 }
 
-func (e *Emulator) adminGet(w http.ResponseWriter, path string) {
-	if !e.describe(w, http.StatusOK, path) {
+func (e *Emulator) adminGet(w http.ResponseWriter, host, path string) {
+	if !e.describe(w, http.StatusOK, host, path) {
 		// The service answers for what is not there with this feed, not with 404.
 		writeXML(w, struct {
 			XMLName xml.Name `xml:"feed"`
@@ -184,7 +185,7 @@ func (e *Emulator) adminGet(w http.ResponseWriter, path string) {
 }
 
 // describe answers with what an entity is; it reports whether there is one.
-func (e *Emulator) describe(w http.ResponseWriter, status int, path string) bool {
+func (e *Emulator) describe(w http.ResponseWriter, status int, host, path string) bool {
 	e.mu.Lock()
 	var d *description
 	if t := e.topics[strings.ToLower(path)]; t != nil {
@@ -198,6 +199,11 @@ func (e *Emulator) describe(w http.ResponseWriter, status int, path string) bool
 		return false
 	}
 	d.XMLNS = namespaceBus
+	for _, to := range []*string{&d.ForwardTo, &d.ForwardDeadTo} {
+		if *to != "" {
+			*to = "https://" + host + "/" + *to
+		}
+	}
 	d.UpdatedAt, d.AccessedAt = d.CreatedAt, d.CreatedAt
 	title := path
 	if _, name, ok := cutSubscription(path); ok {
@@ -214,13 +220,13 @@ func (e *Emulator) describe(w http.ResponseWriter, status int, path string) bool
 func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 func (q *queue) describe() *description {
-	active, scheduled, dead := q.counts()
+	active, scheduled, dead, bytes := q.counts()
 	all := active + scheduled + dead
 	d := &description{
 		LockDuration: formatDuration(q.options.LockDuration), RequiresSession: q.options.RequiresSession,
 		DeadLetterExpired: q.options.DeadLetterExpired, MaxDeliveryCount: q.options.MaxDeliveryCount,
 		ForwardTo: q.options.ForwardTo, ForwardDeadTo: q.options.ForwardDeadTo,
-		Status: "Active", MessageCount: &all, CreatedAt: formatTime(q.created),
+		Status: "Active", MessageCount: &all, SizeInBytes: bytes, CreatedAt: formatTime(q.created),
 		CountDetails: &countDetails{XMLNS: namespaceCounts, Active: active, Dead: dead, Scheduled: scheduled},
 	}
 	if q.options.DefaultTTL > 0 {

@@ -33,6 +33,7 @@ type conn struct {
 
 	sessions map[uint16]*session // by the other side's channel; e.mu guards it
 	rights   rights              // likewise
+	claims   *link               // to $cbs, of which there is one at most; likewise
 
 	mu     sync.Mutex
 	out    []byte
@@ -311,7 +312,7 @@ func (s *session) flow(fields []any) {
 			if q = l.queue; q != nil {
 				q.pump()
 			}
-			if l.drain && l.credit > 0 {
+			if l.drain {
 				l.count += l.credit
 				l.credit = 0
 				s.c.send(s.channel, opFlow, []any{s.incoming, uint32(incomingWindow), s.outgoing, uint32(incomingWindow),

@@ -438,3 +438,31 @@ func TestLinksAndConnectionsThatEnd(t *testing.T) {
 	}
 	b.wantCounts("orders", Counts{Locked: 1})
 }
+
+// The SDK gives back what it has asked for and not handed out.
+func TestWhatWasAskedForAndNotWanted(t *testing.T) {
+	const n = 500
+	b := start(t, Options{})
+	b.queue("orders", QueueOptions{})
+	c := b.client()
+	bodies := make([]string, n)
+	for i := range bodies {
+		bodies[i] = fmt.Sprint(i)
+	}
+	b.send(c, "orders", bodies...)
+	r := must[*azservicebus.Receiver](t)(c.NewReceiverForQueue("orders", nil))
+	seen := map[string]bool{}
+	for len(seen) < n {
+		got := must[[]*azservicebus.ReceivedMessage](t)(r.ReceiveMessages(b.soon(), n-len(seen), &azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: time.Nanosecond}))
+		for _, m := range got {
+			if seen[string(m.Body)] || m.DeliveryCount != 1 {
+				t.Errorf("%s, delivery %d", m.Body, m.DeliveryCount)
+			}
+			seen[string(m.Body)] = true
+			if err := r.CompleteMessage(b.soon(), m, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b.wantCounts("orders", Counts{})
+}

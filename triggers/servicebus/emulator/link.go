@@ -119,6 +119,9 @@ func (l *link) detach(cond *condition) {
 
 // gone takes a link out of its queue.
 func (l *link) gone() {
+	if l.s.c.claims == l {
+		l.s.c.claims = nil
+	}
 	if l.queue != nil {
 		q := l.queue
 		l.queue = nil
@@ -142,6 +145,10 @@ func (l *link) attachSender(fields []any) *condition {
 	name := strings.ToLower(l.path)
 	switch {
 	case name == "$cbs":
+		if c.claims != nil {
+			return failure(condNotAllowed, "A link to connection '$cbs' node is already open.")
+		}
+		c.claims = l
 		l.manage = c.putToken
 	case strings.HasSuffix(name, "/$management"):
 		q, cond := c.e.find(l.path[:len(l.path)-len("/$management")])

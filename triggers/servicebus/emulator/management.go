@@ -229,7 +229,9 @@ func (q *queue) manageSession(c *conn, name string, m *amqp.Message) *amqp.Messa
 		l.until = q.e.now().Add(q.options.LockDuration)
 		return answer(200, "OK", map[string]any{"expiration": l.until})
 	case "set-session-state":
-		l.state, _ = get[[]byte](m, "session-state")
+		if l.state, _ = get[[]byte](m, "session-state"); len(l.state) == 0 {
+			l.state = nil
+		}
 		l.touched = q.e.now()
 		return answer(200, "OK", nil)
 	}

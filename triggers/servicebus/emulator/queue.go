@@ -227,6 +227,7 @@ func (q *queue) bury(x *entry, reason, description string, properties map[string
 		return
 	}
 	m.Annotations["x-opt-deadletter-source"] = q.path
+	m.Annotations["x-opt-enqueue-sequence-number"] = x.sequence
 	delete(m.Annotations, "x-opt-scheduled-enqueue-time")
 	m.Header = header(m)
 	m.Header.DeliveryCount = x.deliveries
@@ -376,11 +377,10 @@ func (x *entry) encode() ([]byte, error) {
 	m.Header = header(m)
 	m.Header.DeliveryCount = x.deliveries
 	m.Annotations["x-opt-sequence-number"] = x.sequence
-	m.Annotations["x-opt-enqueue-sequence-number"] = x.sequence
 	m.Annotations["x-opt-enqueued-time"] = x.enqueued
 	delete(m.Annotations, "x-opt-message-state")
 	delete(m.Annotations, "x-opt-locked-until")
-	m.DeliveryAnnotations = nil
+	delete(m.DeliveryAnnotations, "x-opt-lock-token")
 	switch {
 	case x.q.scheduled[x.sequence] == x:
 		m.Annotations["x-opt-message-state"] = int64(2)
@@ -389,7 +389,10 @@ func (x *entry) encode() ([]byte, error) {
 	}
 	if x.q.locked[x.token] == x {
 		m.Annotations["x-opt-locked-until"] = x.until
-		m.DeliveryAnnotations = amqp.Annotations{"x-opt-lock-token": amqp.UUID(x.token)}
+		if m.DeliveryAnnotations == nil {
+			m.DeliveryAnnotations = amqp.Annotations{}
+		}
+		m.DeliveryAnnotations["x-opt-lock-token"] = amqp.UUID(x.token)
 	}
 	return m.MarshalBinary()
 }
@@ -491,15 +494,21 @@ func (q *queue) leave(l *link) {
 }
 
 // counts are what the admin API tells.
-func (q *queue) counts() (active, scheduled, dead int) {
+func (q *queue) counts() (active, scheduled, dead, bytes int) {
+	for _, x := range q.all() {
+		for _, part := range x.message.Data {
+			bytes += len(part)
+		}
+		bytes += 100 // about what is around the body
+	}
 	for _, l := range q.lines {
 		active += len(l.entries)
 	}
 	active += len(q.locked) + len(q.deferred)
 	if q.dead != nil {
-		dead, _, _ = q.dead.counts()
+		dead, _, _, _ = q.dead.counts()
 	}
-	return active, len(q.scheduled), dead
+	return active, len(q.scheduled), dead, bytes
 }
 
 // topic hands copies of its messages to its subscriptions.
