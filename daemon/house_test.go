@@ -37,6 +37,7 @@ var exactly = map[string][]string{
 	"triggers/memory":              {"triggers"},
 	"triggers/natsjs":              {"triggers"},
 	"handlers":                     {"triggers"},
+	"triggers/servicebus":          {"triggers"},
 	"triggers/servicebus/emulator": {},
 	"scaler":                       {},
 	".":                            {"daemon"},

@@ -441,15 +441,21 @@ func TestLinksAndConnectionsThatEnd(t *testing.T) {
 
 // The SDK gives back what it has asked for and not handed out.
 func TestWhatWasAskedForAndNotWanted(t *testing.T) {
-	const n = 500
+	const n = 2000
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{})
 	c := b.client()
-	bodies := make([]string, n)
-	for i := range bodies {
-		bodies[i] = fmt.Sprint(i)
+	s := must[*azservicebus.Sender](t)(c.NewSender("orders", nil))
+	batch := must[*azservicebus.MessageBatch](t)(s.NewMessageBatch(b.soon(), nil)) // of several frames
+	for i := range n {
+		if err := batch.AddMessage(&azservicebus.Message{Body: fmt.Append(nil, i)}, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
-	b.send(c, "orders", bodies...)
+	if err := s.SendMessageBatch(b.soon(), batch, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.wantCounts("orders", Counts{Active: n})
 	r := must[*azservicebus.Receiver](t)(c.NewReceiverForQueue("orders", nil))
 	seen := map[string]bool{}
 	for len(seen) < n {

@@ -37,6 +37,7 @@ type link struct {
 	manage func(*amqp.Message) *amqp.Message // management; nil: it goes to path
 	part   []byte
 	partID uint32
+	format uint32 // of that
 	taken  uint32
 }
 
@@ -341,7 +342,7 @@ func (s *session) answer(id uint32, cond *condition, settled bool) {
 func (l *link) transfer(f frame) {
 	c := l.s.c
 	if len(l.part) == 0 {
-		l.partID = field[uint32](f.fields, 1)
+		l.partID, l.format = field[uint32](f.fields, 1), field[uint32](f.fields, 3)
 	}
 	limit := min(c.e.options.MaxMessageSize+64<<10, maxDelivery) // what is around the body is let pass
 	if uint64(len(l.part)+len(f.payload)) > limit {
@@ -365,7 +366,7 @@ func (l *link) transfer(f frame) {
 	}
 	cond := c.e.faults.refusal()
 	if cond == nil {
-		cond = l.take(data, field[uint32](f.fields, 3))
+		cond = l.take(data, l.format)
 	}
 	if !field[bool](f.fields, 4) {
 		state := described{code: typeAccepted, value: []any{}}

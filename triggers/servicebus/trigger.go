@@ -1,0 +1,219 @@
+// Package servicebus receives from Azure Service Bus: queues, and subscriptions
+// of topics, by peek-lock.
+//
+// Where attempts are counted: in the message's property drover-failures, which is
+// set when a message is abandoned. The service's own delivery count is higher: it
+// counts releases, lost locks and crashes too, and its limit still holds.
+package servicebus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// Config is a trigger's. Queue, or Topic and Subscription, are set.
+type Config struct {
+	Queue               string
+	Topic, Subscription string
+	// MaxLockRenewal is how long after its receipt a message's lock is renewed;
+	// 0 is for as long as it is worked on.
+	MaxLockRenewal time.Duration
+	Log            *slog.Logger
+}
+
+// path is the entity's, for people.
+func (c Config) path() string {
+	if c.Queue != "" {
+		return c.Queue
+	}
+	return c.Topic + "/Subscriptions/" + c.Subscription
+}
+
+const (
+	// settleLimit bounds one settlement: the SDK's own would take up to 50 s
+	// where the connection was lost.
+	settleLimit = 10 * time.Second
+	// linkLimit bounds the first try, over the link that a message came by.
+	linkLimit = 3 * time.Second
+	// maxCredit is the most that one Receive asks for; the SDK takes 5,000.
+	maxCredit  = 2000
+	closeLimit = 10 * time.Second
+)
+
+// failuresProperty carries how often a message has failed.
+const failuresProperty = "drover-failures"
+
+// Open returns a trigger on an entity, over a client of its own, which it closes:
+// an error of one entity ends a client's whole connection.
+func Open(client *azservicebus.Client, cfg Config) (triggers.Trigger, error) {
+	t := &trigger{client: client, cfg: cfg, log: cfg.Log.With("entity", cfg.path()), loans: make(map[*loan]struct{}), added: make(chan struct{}, 1)}
+	var err error
+	if cfg.Queue != "" {
+		t.receiver, err = client.NewReceiverForQueue(cfg.Queue, nil)
+	} else {
+		t.receiver, err = client.NewReceiverForSubscription(cfg.Topic, cfg.Subscription, nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("receiving from %s: %w", cfg.path(), err)
+	}
+	t.ctx, t.stop = context.WithCancel(context.Background())
+	t.running.Go(t.care)
+	return t, nil
+}
+
+type trigger struct {
+	client   *azservicebus.Client
+	receiver *azservicebus.Receiver
+	cfg      Config
+	log      *slog.Logger
+
+	ctx     context.Context // ends with the trigger
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	added   chan struct{} // a loan for care
+
+	// generation counts the connections, as far as they are known: a message is
+	// settled over the link that it came by only while that is likely to be there.
+	generation atomic.Int64
+
+	mu     sync.Mutex
+	loans  map[*loan]struct{}
+	closed bool
+}
+
+var errClosed = errors.New("the Service Bus trigger is closed")
+
+// Receive implements triggers.Trigger. It asks for no more than max, since what
+// is asked for and not taken is given back by the SDK, unseen.
+func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Delivery, error) {
+	pause := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+	for {
+		t.mu.Lock()
+		closed := t.closed
+		t.mu.Unlock()
+		if closed {
+			return nil, errClosed
+		}
+		got, err := t.receiver.ReceiveMessages(ctx, min(maximum, maxCredit), nil)
+		if len(got) > 0 {
+			return t.lend(got), nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		t.generation.Add(1) // the link or the connection is gone
+		if err != nil {
+			return nil, fmt.Errorf("receiving from %s: %w", t.cfg.path(), explain(err))
+		}
+		// The SDK comes back with nothing at once, over and over, while a link
+		// cannot be had.
+		select {
+		case <-time.After(pause.NextBackOff()):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// explain says what to do about an error.
+func explain(err error) error {
+	var e *azservicebus.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code {
+	case azservicebus.CodeUnauthorizedAccess:
+		return fmt.Errorf("%w; the key or identity needs the right Listen (Azure Service Bus Data Receiver)", err)
+	case azservicebus.CodeNotFound:
+		return fmt.Errorf("%w; is the name right, and is it made?", err)
+	}
+	return err
+}
+
+func (t *trigger) lend(got []*azservicebus.ReceivedMessage) []*triggers.Delivery {
+	now, generation := time.Now(), t.generation.Load()
+	out := make([]*triggers.Delivery, len(got))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, m := range got {
+		l := newLoan(t, m, now, generation)
+		t.loans[l] = struct{}{}
+		out[i] = &l.Delivery
+	}
+	select {
+	case t.added <- struct{}{}:
+	default:
+	}
+	return out
+}
+
+// Backlog implements triggers.Trigger, by a look at what is next: from 250 on it
+// tells that there are so many at least.
+func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
+	from := int64(0)
+	seen, err := t.receiver.PeekMessages(ctx, 250, &azservicebus.PeekMessagesOptions{FromSequenceNumber: &from})
+	if err != nil {
+		return triggers.Backlog{}, fmt.Errorf("looking at the messages of %s: %w", t.cfg.path(), explain(err))
+	}
+	t.mu.Lock()
+	held := make(map[int64]bool, len(t.loans))
+	for l := range t.loans {
+		if n := l.received.SequenceNumber; n != nil {
+			held[*n] = true
+		}
+	}
+	t.mu.Unlock()
+	var b triggers.Backlog
+	for _, m := range seen {
+		if m.State != azservicebus.MessageStateActive || m.SequenceNumber != nil && held[*m.SequenceNumber] {
+			continue
+		}
+		b.Ready++
+		if b.Oldest.IsZero() && m.EnqueuedTime != nil {
+			b.Oldest = *m.EnqueuedTime
+		}
+	}
+	return b, nil
+}
+
+// Close implements triggers.Trigger.
+func (t *trigger) Close(ctx context.Context) error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return nil
+	}
+	t.closed = true
+	var held []*loan // that wait for their next attempt: they get it early, and the failure is kept
+	for l := range t.loans {
+		if !l.retryAt.IsZero() {
+			held = append(held, l)
+		}
+	}
+	t.mu.Unlock()
+	t.stop()
+	t.running.Wait()
+	ctx, cancel := context.WithTimeout(ctx, closeLimit)
+	defer cancel()
+	var errs []error
+	for _, l := range held {
+		m := l.message
+		m.Attempt = l.failures
+		errs = append(errs, l.end(ctx, &m, triggers.Verdict{Kind: triggers.Retry}))
+	}
+	if err := errors.Join(append(errs, t.receiver.Close(ctx), t.client.Close(ctx))...); err != nil {
+		return fmt.Errorf("closing the receiver of %s: %w", t.cfg.path(), err)
+	}
+	return nil
+}
