@@ -72,7 +72,7 @@ func (e *Emulator) admin(w http.ResponseWriter, r *http.Request) {
 	if len(e.options.Keys) > 0 {
 		k, err := checkSAS(r.Header.Get("Authorization"), e.options.Keys, e.now())
 		if err == nil && !k.Manage {
-			err = errors.New("Manage claim is required for this operation.") //nolint:staticcheck // as the service says it
+			err = errors.New("MissingClaim: the Manage claim is required for this operation")
 		}
 		if err != nil {
 			adminError(w, http.StatusUnauthorized, err)

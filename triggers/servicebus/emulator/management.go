@@ -321,6 +321,6 @@ func (c *conn) putToken(m *amqp.Message) *amqp.Message {
 }
 
 var (
-	errToken   = errors.New("InvalidSignature: The token has an invalid signature.")
-	errExpired = errors.New("ExpiredToken: The token is expired.")
+	errToken   = errors.New("InvalidSignature: The token has an invalid signature")
+	errExpired = errors.New("ExpiredToken: The token is expired")
 )

@@ -1,0 +1,171 @@
+package servicebus
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/emulator"
+)
+
+const patience = 30 * time.Second
+
+func receive(t *testing.T, tr triggers.Trigger, n int) (all []*triggers.Delivery) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for len(all) < n {
+		got, err := tr.Receive(ctx, n-len(all))
+		if err != nil {
+			if ctx.Err() != nil {
+				t.Fatalf("after %d of %d messages: %v", len(all), n, err)
+			}
+			t.Logf("receive: %v", err) // the dispatcher would try again, too
+		}
+		all = append(all, got...)
+	}
+	return all
+}
+
+func settle(t *testing.T, d *triggers.Delivery, kind triggers.Kind) {
+	t.Helper()
+	if err := d.Settle(t.Context(), triggers.Verdict{Kind: kind}); err != nil {
+		t.Errorf("%s: %v", d.Message.Body, err)
+	}
+}
+
+func text(bodies ...string) (out []triggers.Message) {
+	for _, b := range bodies {
+		out = append(out, triggers.Message{Body: []byte(b)})
+	}
+	return out
+}
+
+func (b *bed) wantEmpty(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		got, err := b.Counts("orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got == (emulator.Counts{}) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left: %+v", got)
+		}
+	}
+}
+
+func TestAConnectionThatBreaks(t *testing.T) {
+	b := start(t, emulator.QueueOptions{})
+	tr, _ := b.open(t)
+	b.send(t, text("1", "2")...)
+	handling := receive(t, tr, 2)
+
+	// While it is settled: by the lock's token, over the new connection.
+	b.DropConnections()
+	began := time.Now()
+	settle(t, handling[0], triggers.Done)
+	if took := time.Since(began); took > settleLimit {
+		t.Errorf("to settle took %v", took)
+	}
+	// While it receives.
+	got := make(chan []*triggers.Delivery, 1)
+	go func() { got <- receive(t, tr, 1) }()
+	b.DropConnections()
+	began = time.Now()
+	b.send(t, text("3")...)
+	third := <-got
+	if took := time.Since(began); took > patience/2 {
+		t.Errorf("to receive again took %v", took)
+	}
+	if string(third[0].Message.Body) != "3" || third[0].Message.Attempt != 1 {
+		t.Errorf("%s, attempt %d, came", third[0].Message.Body, third[0].Message.Attempt)
+	}
+	settle(t, third[0], triggers.Done)
+	settle(t, handling[1], triggers.Done)
+	b.wantEmpty(t)
+}
+
+func TestALinkThatIsDetached(t *testing.T) {
+	b := start(t, emulator.QueueOptions{})
+	tr, _ := b.open(t)
+	b.send(t, text("1")...)
+	first := receive(t, tr, 1)[0]
+	if err := b.DetachReceivers("orders"); err != nil {
+		t.Fatal(err)
+	}
+	b.send(t, text("2")...)
+	second := receive(t, tr, 1)[0]
+	if string(second.Message.Body) != "2" {
+		t.Errorf("%s came", second.Message.Body)
+	}
+	settle(t, first, triggers.Done)
+	settle(t, second, triggers.Done)
+	b.wantEmpty(t)
+}
+
+func TestALockThatIsLost(t *testing.T) {
+	b := start(t, emulator.QueueOptions{LockDuration: time.Second})
+	tr, err := Open(b.client(t), Config{Queue: "orders", MaxLockRenewal: time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tr.Close(context.Background()) })
+	b.send(t, text("1")...)
+	hung := receive(t, tr, 1)[0]
+	again := receive(t, tr, 1)[0] // when the lock has ended
+	if again.Message.Attempt != 1 {
+		t.Errorf("attempt %d: a lost lock was charged", again.Message.Attempt)
+	}
+	settle(t, hung, triggers.Done) // too late, and no error
+	settle(t, again, triggers.Done)
+	b.wantEmpty(t)
+}
+
+func TestADelayThatAStopCutsShort(t *testing.T) {
+	b := start(t, emulator.QueueOptions{})
+	tr, _ := b.open(t)
+	b.send(t, text("1")...)
+	d := receive(t, tr, 1)[0]
+	if err := d.Settle(t.Context(), triggers.Verdict{Kind: triggers.Retry, Delay: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other, _ := b.open(t)
+	if again := receive(t, other, 1)[0]; again.Message.Attempt != 2 {
+		t.Errorf("attempt %d; want 2: the failure is kept", again.Message.Attempt)
+	}
+}
+
+func TestEntitiesThatAreNotThere(t *testing.T) {
+	b := start(t, emulator.QueueOptions{RequiresSession: true})
+	for _, test := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{Queue: "nowhere"}, "is the name right, and is it made?"},
+		{Config{Topic: "events", Subscription: "billing"}, "is the name right, and is it made?"},
+		{Config{Queue: "orders"}, "requires sessions"},
+	} {
+		test.cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+		tr, err := Open(b.client(t), test.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tr.Receive(t.Context(), 1)
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), test.cfg.path()) {
+			t.Errorf("%v; want that it says %q", err, test.want)
+		}
+		if err := tr.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
