@@ -59,6 +59,11 @@ func (c *Config) fillIn() {
 			setDefaults(reflect.ValueOf(&nats).Elem())
 			v.Trigger.NATS = &nats
 		}
+		if v.Trigger.ServiceBus != nil {
+			bus := *v.Trigger.ServiceBus
+			setDefaults(reflect.ValueOf(&bus).Elem())
+			v.Trigger.ServiceBus = &bus
+		}
 		if v.Handler.Python != nil {
 			python := *v.Handler.Python
 			v.Handler.Python = &python
@@ -119,9 +124,38 @@ func (x *completion) absolute(path string) string {
 // Embedded reports whether the connection is to the server in this process.
 func (c Connection) Embedded() bool { return len(c.NATS) == 1 && c.NATS[0] == "embedded" }
 
+// ServiceBus reports whether the connection is to an Azure Service Bus namespace.
+func (c Connection) ServiceBus() bool { return c.ConnectionString != "" }
+
+// natsOnly are the keys of a connection that are for NATS.
+var natsOnly = []string{"credentials", "nkey", "token", "user", "password", "tls", "listen", "sync", "max_store"}
+
+func (x *completion) serviceBusConnection(path string, c Connection) {
+	for _, key := range natsOnly {
+		if at, given := x.where[path+"."+key]; given {
+			x.problem(at, "%s.%s: this is for NATS only; leave it out", path, key)
+		}
+	}
+	parts := make(map[string]string)
+	for part := range strings.SplitSeq(string(c.ConnectionString), ";") {
+		name, value, _ := strings.Cut(part, "=")
+		parts[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
+	}
+	if !strings.HasPrefix(parts["endpoint"], "sb://") || parts["sharedaccesskey"] == "" && parts["sharedaccesssignature"] == "" {
+		x.wrong(path+".connection_string", "this is no connection string of Service Bus: Endpoint=sb://NAMESPACE.servicebus.windows.net/;SharedAccessKeyName=...;SharedAccessKey=...")
+	}
+}
+
 func (x *completion) connection(path string, c Connection) {
-	if len(c.NATS) == 0 {
-		x.wrong(path, "it lacks the key nats: embedded, or the URLs of a cluster's servers")
+	switch {
+	case len(c.NATS) > 0 && c.ServiceBus():
+		x.wrong(path, "it has both nats and connection_string; a connection goes to one of them")
+		return
+	case c.ServiceBus():
+		x.serviceBusConnection(path, c)
+		return
+	case len(c.NATS) == 0:
+		x.wrong(path, "it needs nats (embedded, or the URLs of a cluster's servers) or connection_string (of an Azure Service Bus namespace)")
 		return
 	}
 	var ways []string
@@ -234,12 +268,18 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 		x.wrong(path+".retry", "initial (%v) is more than max (%v)", f.Retry.Initial, f.Retry.Max)
 	}
 	switch {
+	case f.Trigger.NATS != nil && f.Trigger.ServiceBus != nil:
+		x.wrong(path+".trigger", "it has both nats and servicebus; messages come from exactly one kind")
+	case f.Trigger.ServiceBus != nil:
+		bus := *f.Trigger.ServiceBus
+		x.serviceBusTrigger(path+".trigger.servicebus", name, &bus)
+		f.Trigger.ServiceBus = &bus
 	case f.Trigger.NATS != nil:
 		nats := *f.Trigger.NATS
 		x.natsTrigger(path+".trigger.nats", name, &nats)
 		f.Trigger.NATS = &nats
 	default:
-		x.wrong(path+".trigger", "it needs exactly one kind; known is: nats")
+		x.wrong(path+".trigger", "it needs exactly one kind; known are: nats, servicebus")
 	}
 	switch {
 	case f.Handler.Go != "" && f.Handler.Python != nil:
@@ -260,16 +300,8 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 var streamName = regexp.MustCompile(`^[^\s.*>/\\\x00-\x1f\x7f]{1,255}$`)
 
 func (x *completion) natsTrigger(path, name string, t *NATSTrigger) {
-	if t.Connection == "" {
-		if len(x.Connections) != 1 {
-			x.wrong(path, "connection is needed, since there are several: %s", strings.Join(names(x.Connections), ", "))
-			return
-		}
-		t.Connection = names(x.Connections)[0]
-	}
-	connection, found := x.Connections[t.Connection]
+	connection, found := x.connectionOf(path, &t.Connection, "NATS", func(c Connection) bool { return len(c.NATS) > 0 })
 	if !found {
-		x.wrong(path+".connection", "there is no connection %q%s", t.Connection, meant(t.Connection, names(x.Connections)))
 		return
 	}
 	if t.Create == nil {
@@ -306,6 +338,54 @@ func (x *completion) natsTrigger(path, name string, t *NATSTrigger) {
 		if o.Connection == t.Connection && o.Stream == t.Stream && o.Consumer == t.Consumer {
 			x.wrong(path, "function %s reads the same consumer, %s of stream %s: each would get a part of the messages; give each a consumer", other, t.Consumer, t.Stream)
 		}
+	}
+}
+
+// connectionOf is the connection that a trigger names, or the only one of its kind.
+func (x *completion) connectionOf(path string, name *string, kind string, fits func(Connection) bool) (Connection, bool) {
+	if *name == "" {
+		var fitting []string
+		for _, n := range names(x.Connections) {
+			if fits(x.Connections[n]) {
+				fitting = append(fitting, n)
+			}
+		}
+		switch len(fitting) {
+		case 0:
+			x.wrong(path, "there is no connection to %s; add one to connections", kind)
+			return Connection{}, false
+		case 1:
+			*name = fitting[0]
+		default:
+			x.wrong(path, "connection is needed, since there are several: %s", strings.Join(fitting, ", "))
+			return Connection{}, false
+		}
+	}
+	c, found := x.Connections[*name]
+	if !found {
+		x.wrong(path+".connection", "there is no connection %q%s", *name, meant(*name, names(x.Connections)))
+		return c, false
+	}
+	if !fits(c) {
+		x.wrong(path+".connection", "the connection %s is not one to %s", *name, kind)
+		return c, false
+	}
+	return c, true
+}
+
+func (x *completion) serviceBusTrigger(path, name string, t *ServiceBusTrigger) {
+	if _, found := x.connectionOf(path, &t.Connection, "Azure Service Bus", Connection.ServiceBus); !found {
+		return
+	}
+	switch {
+	case t.Queue != "" && (t.Topic != "" || t.Subscription != ""):
+		x.wrong(path, "it has a queue and a topic or subscription; messages come from a queue, or from a subscription of a topic")
+	case t.Topic == "" && t.Subscription != "":
+		x.wrong(path, "it has a subscription and no topic")
+	case t.Topic != "" && t.Subscription == "":
+		t.Subscription = name
+	case t.Topic == "" && t.Queue == "":
+		t.Queue = name
 	}
 }
 

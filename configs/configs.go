@@ -36,13 +36,15 @@ type Log struct {
 // Connection is a way to a source. Which keys it may have follows from its kind,
 // which is the key `nats` so far.
 type Connection struct {
-	NATS        Strings `yaml:"nats" desc:"embedded, or the URLs of a cluster's servers"`
-	Credentials Secret  `yaml:"credentials" desc:"the contents of a .creds file; usually file:PATH"`
-	NKey        Secret  `yaml:"nkey" desc:"an nkey seed; usually file:PATH"`
-	Token       Secret  `yaml:"token" desc:"an access token"`
-	User        string  `yaml:"user" desc:"a user name"`
-	Password    Secret  `yaml:"password" desc:"the user's password"`
-	TLS         *TLS    `yaml:"tls" desc:"how the connection is encrypted; a tls:// URL alone uses the machine's roots"`
+	NATS             Strings `yaml:"nats" desc:"embedded, or the URLs of a cluster's servers"`
+	ConnectionString Secret  `yaml:"connection_string" desc:"of an Azure Service Bus namespace; usually ${NAME} or file:PATH"`
+
+	Credentials Secret `yaml:"credentials" desc:"the contents of a .creds file; usually file:PATH"`
+	NKey        Secret `yaml:"nkey" desc:"an nkey seed; usually file:PATH"`
+	Token       Secret `yaml:"token" desc:"an access token"`
+	User        string `yaml:"user" desc:"a user name"`
+	Password    Secret `yaml:"password" desc:"the user's password"`
+	TLS         *TLS   `yaml:"tls" desc:"how the connection is encrypted; a tls:// URL alone uses the machine's roots"`
 
 	Listen   string   `yaml:"listen" default:"127.0.0.1:0" desc:"embedded only: where other programs reach the server; port 0 picks a free one; off for nobody"`
 	Sync     Duration `yaml:"sync" default:"2m" min:"0s" max:"1h" desc:"embedded only: how often the store is synced to disk; 0s is after each write, which survives a power cut, and is slow"`
@@ -94,7 +96,28 @@ type Retry struct {
 
 // Trigger is where messages come from. Exactly one kind is set.
 type Trigger struct {
-	NATS *NATSTrigger `yaml:"nats" desc:"a NATS JetStream consumer"`
+	NATS       *NATSTrigger       `yaml:"nats" desc:"a NATS JetStream consumer"`
+	ServiceBus *ServiceBusTrigger `yaml:"servicebus" desc:"an Azure Service Bus queue, or a subscription of a topic"`
+}
+
+// Connection is the name of the connection that the messages come by; empty for none.
+func (t Trigger) Connection() string {
+	switch {
+	case t.NATS != nil:
+		return t.NATS.Connection
+	case t.ServiceBus != nil:
+		return t.ServiceBus.Connection
+	}
+	return ""
+}
+
+// ServiceBusTrigger is a queue, or a subscription of a topic, without sessions.
+type ServiceBusTrigger struct {
+	Connection     string   `yaml:"connection" desc:"one of connections, with a connection_string; may be left out where there is only one of those"`
+	Queue          string   `yaml:"queue" desc:"the queue; by default the function's name, where there is no topic"`
+	Topic          string   `yaml:"topic" desc:"the topic, in place of a queue"`
+	Subscription   string   `yaml:"subscription" desc:"the topic's subscription; by default the function's name"`
+	MaxLockRenewal Duration `yaml:"max_lock_renewal" default:"0s" min:"0s" max:"24h" desc:"how long a message's lock is renewed, from its receipt; 0s is for as long as it is worked on"`
 }
 
 // NATSTrigger is a durable pull consumer of a JetStream stream.

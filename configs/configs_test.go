@@ -32,7 +32,7 @@ func environment(pairs ...string) Env {
 	}
 }
 
-var examples = []string{"example.yaml", "python.yaml", "cluster.yaml", "go.yaml"}
+var examples = []string{"example.yaml", "python.yaml", "cluster.yaml", "go.yaml", "servicebus.yaml"}
 
 func TestExamplesLoad(t *testing.T) {
 	for _, file := range examples {

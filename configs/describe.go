@@ -44,6 +44,17 @@ func (c *Config) Describe(w io.Writer) error {
 
 // String says where the messages come from.
 func (t Trigger) String() string {
+	if b := t.ServiceBus; b != nil {
+		text := "queue " + b.Queue
+		if b.Topic != "" {
+			text = fmt.Sprintf("subscription %s of topic %s", b.Subscription, b.Topic)
+		}
+		text += " of Service Bus on " + b.Connection
+		if b.MaxLockRenewal > 0 {
+			text += fmt.Sprintf(", locks renewed for %v at most", b.MaxLockRenewal)
+		}
+		return text + ", dead letters to its sub-queue"
+	}
 	n := t.NATS
 	if n == nil {
 		return "none"
@@ -74,6 +85,9 @@ func (c Connection) String() string {
 	if c.Embedded() {
 		return fmt.Sprintf("the embedded NATS server, listen %s, sync %v", c.Listen, c.Sync)
 	}
+	if c.ServiceBus() {
+		return "Azure Service Bus at " + c.serviceBusHost()
+	}
 	text := "NATS at " + strings.Join(c.NATS, ", ")
 	for _, way := range []struct {
 		with string
@@ -87,4 +101,14 @@ func (c Connection) String() string {
 		}
 	}
 	return text
+}
+
+// serviceBusHost is the namespace's host, which is no secret.
+func (c Connection) serviceBusHost() string {
+	for part := range strings.SplitSeq(string(c.ConnectionString), ";") {
+		if name, value, _ := strings.Cut(part, "="); strings.EqualFold(strings.TrimSpace(name), "endpoint") {
+			return strings.Trim(strings.TrimPrefix(strings.TrimSpace(value), "sb://"), "/")
+		}
+	}
+	return "?"
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/servicebus"
 )
 
 // This file makes what a configuration names: connections, pools, triggers and
@@ -107,7 +108,10 @@ func (p *parts) connect(ctx context.Context) error {
 		if d.triggers[name] != nil {
 			continue
 		}
-		connection := d.cfg.Functions[name].Trigger.NATS.Connection
+		connection := d.cfg.Functions[name].Trigger.Connection()
+		if d.cfg.Connections[connection].ServiceBus() {
+			continue // each trigger has a client of its own
+		}
 		if d.connections[connection] != nil || p.opened[connection] != nil {
 			continue
 		}
@@ -213,7 +217,7 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 		return f, nil
 	}
 	var err error
-	f.trigger, err = openTrigger(ctx, p.connection(settings.Trigger.NATS.Connection), settings, f.log)
+	f.trigger, err = p.openTrigger(ctx, settings, f.log)
 	return f, err
 }
 
@@ -253,7 +257,18 @@ func unknownFunc(name string, funcs handlers.Funcs) error {
 
 // openTrigger makes the source of a function's messages. The kinds of triggers
 // are here.
-func openTrigger(ctx context.Context, c *natsjs.Connection, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
+func (p *parts) openTrigger(ctx context.Context, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
+	connection := settings.Trigger.Connection()
+	if bus := settings.Trigger.ServiceBus; bus != nil {
+		return servicebus.Open(ctx, string(p.daemon.cfg.Connections[connection].ConnectionString), servicebus.Config{
+			Queue: bus.Queue, Topic: bus.Topic, Subscription: bus.Subscription,
+			MaxLockRenewal: bus.MaxLockRenewal.D(), Log: log,
+		})
+	}
+	return openNATS(ctx, p.connection(connection), settings, log)
+}
+
+func openNATS(ctx context.Context, c *natsjs.Connection, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
 	n := settings.Trigger.NATS
 	return natsjs.Open(ctx, c, natsjs.Config{
 		Stream:        n.Stream,

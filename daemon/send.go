@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/servicebus"
 )
 
 // maxLine bounds a line of input: no server takes a larger message.
@@ -48,13 +49,13 @@ func (c *sendCommand) run(ctx context.Context, std *IO) (err error) {
 	if err != nil {
 		return err
 	}
-	conn, done, err := c.connect(ctx, cfg, to, std)
+	out, done, err := c.open(ctx, cfg, to, std)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
 
-	n, err := c.sendAll(ctx, conn.NewSender(), to.subject, std)
+	n, err := c.sendAll(ctx, out, to.subject, std)
 	if errors.Is(err, natsjs.ErrNoStream) {
 		return c.unknownTarget(cfg, to)
 	}
@@ -74,6 +75,9 @@ type destination struct {
 
 func (c *sendCommand) resolve(cfg *configs.Config) (destination, error) {
 	if f, ok := cfg.Functions[c.Target]; ok {
+		if bus := f.Trigger.ServiceBus; bus != nil {
+			return destination{c.Target, bus.Connection, bus.Queue + bus.Topic}, nil // one of them is empty
+		}
 		nats := f.Trigger.NATS
 		if nats.Subject == "" || strings.ContainsAny(nats.Subject, "*>") {
 			return destination{}, fmt.Errorf("function %s consumes %s; send to one subject that it matches",
@@ -117,6 +121,29 @@ func (c *sendCommand) unknownTarget(cfg *configs.Config, to destination) error {
 		c.Target, c.Config, hint, to.connection, strings.Join(names, ", "))
 }
 
+// sender takes messages, many at a time.
+type sender interface {
+	Send(ctx context.Context, subject string, attributes map[string]string, body []byte) error
+	Flush(ctx context.Context) error
+	Taken() int64
+}
+
+// open reaches where the messages go.
+func (c *sendCommand) open(ctx context.Context, cfg *configs.Config, to destination, std *IO) (sender, func() error, error) {
+	if connection := cfg.Connections[to.connection]; connection.ServiceBus() {
+		s, err := servicebus.NewSender(string(connection.ConnectionString), to.subject)
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, func() error { return s.Close(context.WithoutCancel(ctx)) }, nil
+	}
+	conn, done, err := c.connect(ctx, cfg, to, std)
+	if err != nil {
+		return nil, nil, err
+	}
+	return conn.NewSender(), done, nil
+}
+
 // connect reaches the server: that of the running daemon, or, where none runs,
 // the embedded one started here for as long as the sending takes.
 func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to destination, std *IO) (*natsjs.Connection, func() error, error) {
@@ -146,7 +173,7 @@ func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to desti
 	}
 	if to.function != "" {
 		// Nobody may have made the stream yet.
-		trigger, err := openTrigger(ctx, conn, cfg.Functions[to.function], log)
+		trigger, err := openNATS(ctx, conn, cfg.Functions[to.function], log)
 		if err != nil {
 			return nil, nil, errors.Join(err, closeEmbedded(server, conn))
 		}
@@ -159,7 +186,7 @@ func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to desti
 
 // sendAll sends what the flags ask for and returns how many messages the server
 // has taken.
-func (c *sendCommand) sendAll(ctx context.Context, sender *natsjs.Sender, subject string, std *IO) (int64, error) {
+func (c *sendCommand) sendAll(ctx context.Context, sender sender, subject string, std *IO) (int64, error) {
 	progress := func() {}
 	if std.ErrIsTerminal {
 		total := int64(-1)

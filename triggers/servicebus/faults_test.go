@@ -112,7 +112,7 @@ func TestALinkThatIsDetached(t *testing.T) {
 
 func TestALockThatIsLost(t *testing.T) {
 	b := start(t, emulator.QueueOptions{LockDuration: time.Second})
-	tr, err := Open(b.client(t), Config{Queue: "orders", MaxLockRenewal: time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	tr, err := open(b.client(t), Config{Queue: "orders", MaxLockRenewal: time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestEntitiesThatAreNotThere(t *testing.T) {
 		{Config{Queue: "orders"}, "requires sessions"},
 	} {
 		test.cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
-		tr, err := Open(b.client(t), test.cfg)
+		tr, err := open(b.client(t), test.cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

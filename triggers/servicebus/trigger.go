@@ -53,9 +53,30 @@ const (
 // failuresProperty carries how often a message has failed.
 const failuresProperty = "drover-failures"
 
-// Open returns a trigger on an entity, over a client of its own, which it closes:
-// an error of one entity ends a client's whole connection.
-func Open(client *azservicebus.Client, cfg Config) (triggers.Trigger, error) {
+// openLimit bounds the first look at the entity.
+const openLimit = 30 * time.Second
+
+// Open returns a trigger on an entity, when that was found to be there and to let
+// itself be read. It has a client of its own: an error of one entity ends a
+// client's whole connection. The connection string is in no error.
+func Open(ctx context.Context, connectionString string, cfg Config) (triggers.Trigger, error) {
+	client, err := azservicebus.NewClientFromConnectionString(connectionString, nil)
+	if err != nil {
+		return nil, fmt.Errorf("the connection string for %s: %w", cfg.path(), err)
+	}
+	t, err := open(client, cfg)
+	if err != nil {
+		return nil, errors.Join(err, client.Close(ctx))
+	}
+	first, cancel := context.WithTimeout(ctx, openLimit)
+	defer cancel()
+	if _, err := t.Backlog(first); err != nil {
+		return nil, errors.Join(err, t.Close(ctx))
+	}
+	return t, nil
+}
+
+func open(client *azservicebus.Client, cfg Config) (*trigger, error) {
 	t := &trigger{client: client, cfg: cfg, log: cfg.Log.With("entity", cfg.path()), loans: make(map[*loan]struct{}), added: make(chan struct{}, 1)}
 	var err error
 	if cfg.Queue != "" {
