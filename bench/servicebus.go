@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers/servicebus"
+	"github.com/drover-run/drover/triggers/servicebus/emulator"
+)
+
+type serviceBusCommand struct {
+	Rounds   int `default:"5" help:"Rounds; each runs both, in turn."`
+	Messages int `default:"20000" help:"Messages for each and round; a fifth of it with the delay."`
+	Size     int `default:"512" help:"Bytes of a message."`
+}
+
+const (
+	busSettlers = 64
+	// busDelay is what the proxy adds each way.
+	busDelay = 10 * time.Millisecond
+)
+
+// Run measures receive, no-op and complete against the emulator: the bare SDK
+// with 64 goroutines that settle, and drover with 64 slots; on loopback, and with
+// 20 ms added to each round trip.
+func (c *serviceBusCommand) Run(ctx context.Context) error {
+	if c.Rounds < 1 || c.Messages < 5 || c.Size < 0 {
+		return errors.New("--rounds must be at least 1, --messages 5, --size 0")
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "setup\tmessages/s\tratio\t")
+	for _, delay := range []time.Duration{0, busDelay} {
+		n := c.Messages
+		if delay > 0 {
+			n /= 5
+		}
+		bare, own, err := c.compare(ctx, n, delay)
+		if err != nil {
+			return err
+		}
+		if delay == 0 {
+			fmt.Fprintf(w, "bare SDK, 64 settlers\t%.0f\t1\t\n", bare)
+			fmt.Fprintf(w, "drover, 64 slots\t%.0f\t%.2f ÷ bare SDK\t\n", own, own/bare)
+			continue
+		}
+		ideal := busSettlers / (2 * delay).Seconds()
+		fmt.Fprintf(w, "ideal, 64 in flight, 20 ms round trip\t%.0f\t1\t\n", ideal)
+		fmt.Fprintf(w, "bare SDK, the same\t%.0f\t%.2f ÷ ideal\t\n", bare, bare/ideal)
+		fmt.Fprintf(w, "drover, the same\t%.0f\t%.2f ÷ ideal\t\n", own, own/ideal)
+	}
+	return w.Flush()
+}
+
+// compare returns the medians of the rounds.
+func (c *serviceBusCommand) compare(ctx context.Context, n int, delay time.Duration) (bare, own float64, err error) {
+	var rates [2][]float64
+	for round := range c.Rounds {
+		for i := range 2 {
+			which := (i + round) % 2
+			took, err := c.measure(ctx, n, delay, which == 1)
+			if err != nil {
+				return 0, 0, err
+			}
+			rate := float64(n) / took.Seconds()
+			fmt.Fprintf(os.Stderr, "round %d of %d, delay %v: %s %.0f/s\n", round+1, c.Rounds, delay, []string{"bare SDK", "drover"}[which], rate)
+			rates[which] = append(rates[which], rate)
+		}
+	}
+	return median(rates[0]), median(rates[1]), nil
+}
+
+func (c *serviceBusCommand) measure(ctx context.Context, n int, delay time.Duration, drover bool) (took time.Duration, err error) {
+	e := emulator.New(emulator.Options{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	go func() { _ = e.Serve(l) }()
+	defer func() { err = errors.Join(err, e.Close()) }()
+	if err := e.CreateQueue("bench", emulator.QueueOptions{}); err != nil {
+		return 0, err
+	}
+	sender, err := servicebus.NewSender(e.ConnectionString(l.Addr().String()), "bench")
+	if err != nil {
+		return 0, err
+	}
+	body := make([]byte, c.Size)
+	for range n {
+		if err := sender.Send(ctx, "", nil, body); err != nil {
+			return 0, err
+		}
+	}
+	if err := errors.Join(sender.Flush(ctx), sender.Close(ctx)); err != nil {
+		return 0, err
+	}
+	address := l.Addr().String()
+	if delay > 0 {
+		p, err := startProxy(address, delay)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, p.Close()) }()
+		address = p.Addr().String()
+	}
+	ctx, cancel := context.WithTimeout(ctx, stuckAfter)
+	defer cancel()
+	if drover {
+		return busDrover(ctx, e.ConnectionString(address), n)
+	}
+	return busBare(ctx, e.ConnectionString(address), n)
+}
+
+// busBare is a loop that only receives, and goroutines that settle.
+func busBare(ctx context.Context, connection string, n int) (took time.Duration, err error) {
+	client, err := azservicebus.NewClientFromConnectionString(connection, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, client.Close(context.Background())) }()
+	r, err := client.NewReceiverForQueue("bench", nil)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := r.PeekMessages(ctx, 1, nil); err != nil { // the links are there
+		return 0, err
+	}
+	queue := make(chan *azservicebus.ReceivedMessage, busSettlers)
+	var failed atomic.Pointer[error]
+	var settlers sync.WaitGroup
+	for range busSettlers {
+		settlers.Go(func() {
+			for m := range queue {
+				if err := r.CompleteMessage(ctx, m, nil); err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	start := time.Now()
+	for got := 0; got < n; {
+		messages, err := r.ReceiveMessages(ctx, busSettlers, nil)
+		if err != nil {
+			failed.CompareAndSwap(nil, &err)
+			break
+		}
+		for _, m := range messages {
+			queue <- m
+		}
+		got += len(messages)
+	}
+	close(queue)
+	settlers.Wait()
+	took = time.Since(start)
+	if p := failed.Load(); p != nil {
+		return 0, *p
+	}
+	return took, nil
+}
+
+func busDrover(ctx context.Context, connection string, n int) (took time.Duration, err error) {
+	dir, err := os.MkdirTemp("", "drover-bench-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	cfg := configs.New()
+	cfg.DataDir = filepath.Join(dir, "data")
+	cfg.Connections = map[string]configs.Connection{"bus": {ConnectionString: configs.Secret(connection)}}
+	cfg.Functions = map[string]configs.Function{"bench": {
+		Trigger: configs.Trigger{ServiceBus: &configs.ServiceBusTrigger{}}, Handler: configs.Handler{Go: "noop"}, Concurrency: busSettlers,
+	}}
+	running, cancel := context.WithCancel(ctx)
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	d := daemon.New(cfg, daemon.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))),
+		daemon.WithEnv(os.LookupEnv, os.Environ), daemon.WithFuncs(handlers.Funcs{"noop": noop}), daemon.WithReady(func() { close(ready) }))
+	go func() { ended <- d.Run(running) }()
+	defer func() { cancel(); err = errors.Join(err, <-ended) }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		ended <- nil
+		return 0, err
+	}
+	start := time.Now()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for d.Status()[0].Done < int64(n) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, fmt.Errorf("not done: %w", ctx.Err())
+		}
+	}
+	return time.Since(start), nil
+}
+
+// startProxy forwards connections, and holds all bytes back for a while.
+func startProxy(to string, delay time.Duration) (net.Listener, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			onward, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = from.Close()
+				return
+			}
+			go hold(onward, from, delay)
+			go hold(from, onward, delay)
+		}
+	}()
+	return l, nil
+}
+
+func hold(to io.WriteCloser, from io.Reader, delay time.Duration) {
+	type piece struct {
+		due  time.Time
+		data []byte
+	}
+	pieces := make(chan piece, 1024)
+	go func() {
+		defer close(pieces)
+		for {
+			buffer := make([]byte, 32<<10)
+			n, err := from.Read(buffer)
+			if n > 0 {
+				pieces <- piece{time.Now().Add(delay), buffer[:n]}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for p := range pieces {
+		time.Sleep(time.Until(p.due))
+		_, _ = to.Write(p.data) // the reader sees the end of a broken one
+	}
+	_ = to.Close()
+}
