@@ -88,7 +88,7 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 		l.t.mu.Lock()
 		l.retryAt, l.failures = time.Now().Add(v.Delay), m.Attempt
 		l.t.mu.Unlock()
-		l.t.wake()
+		signal(l.t.added)
 		return nil
 	}
 	if err := l.end(ctx, m, v); err != nil {
@@ -177,13 +177,7 @@ func (t *trigger) forget(l *loan) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.loans, l)
-}
-
-func (t *trigger) wake() {
-	select {
-	case t.added <- struct{}{}:
-	default:
-	}
+	t.settled++
 }
 
 // maxRenewals is how many locks are renewed at once: each takes a round trip.

@@ -77,7 +77,8 @@ func Open(ctx context.Context, connectionString string, cfg Config) (triggers.Tr
 }
 
 func open(client *azservicebus.Client, cfg Config) (*trigger, error) {
-	t := &trigger{client: client, cfg: cfg, log: cfg.Log.With("entity", cfg.path()), loans: make(map[*loan]struct{}), added: make(chan struct{}, 1)}
+	t := &trigger{client: client, cfg: cfg, log: cfg.Log.With("entity", cfg.path()), loans: make(map[*loan]struct{}), added: make(chan struct{}, 1),
+		came: make(chan struct{}, 1), wanted: make(chan struct{}, 1), marked: time.Now()}
 	var err error
 	if cfg.Queue != "" {
 		t.receiver, err = client.NewReceiverForQueue(cfg.Queue, nil)
@@ -89,6 +90,7 @@ func open(client *azservicebus.Client, cfg Config) (*trigger, error) {
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.running.Go(t.care)
+	t.running.Go(t.fetch)
 	return t, nil
 }
 
@@ -101,7 +103,9 @@ type trigger struct {
 	ctx     context.Context // ends with the trigger
 	stop    context.CancelFunc
 	running sync.WaitGroup
-	added   chan struct{} // a loan for care
+	added   chan struct{} // something for care
+	came    chan struct{} // something for Receive
+	wanted  chan struct{} // something for fetch
 
 	// generation counts the connections, as far as they are known: a message is
 	// settled over the link that it came by only while that is likely to be there.
@@ -109,42 +113,129 @@ type trigger struct {
 
 	mu     sync.Mutex
 	loans  map[*loan]struct{}
+	held   []*triggers.Delivery // received, and not handed out
+	failed error                // for the next Receive
 	closed bool
+
+	waiting     int // what the Receive that waits asks for
+	cancelFetch context.CancelFunc
+
+	ready   int // what is held ready, by the rate
+	settled int // since marked
+	marked  time.Time
 }
 
 var errClosed = errors.New("the Service Bus trigger is closed")
 
-// Receive implements triggers.Trigger. It asks for no more than max, since what
-// is asked for and not taken is given back by the SDK, unseen.
+// Receive implements triggers.Trigger.
 func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Delivery, error) {
-	pause := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+	t.mu.Lock()
+	t.waiting = min(maximum, maxCredit)
+	t.mu.Unlock()
+	signal(t.wanted)
 	for {
 		t.mu.Lock()
-		closed := t.closed
+		out := t.held
+		if len(out) > maximum {
+			out = out[:maximum:maximum]
+		}
+		t.held = t.held[len(out):]
+		err := t.failed
+		t.failed = nil
+		if t.closed {
+			err = errClosed
+		} else if err == nil {
+			err = ctx.Err()
+		}
+		if len(out) > 0 || err != nil {
+			t.waiting = 0
+			if len(out) > 0 {
+				err = nil // it will come again
+			} else if t.cancelFetch != nil {
+				t.cancelFetch() // nobody wants what it asks for
+			}
+			t.mu.Unlock()
+			signal(t.wanted)
+			return out, err
+		}
 		t.mu.Unlock()
-		if closed {
-			return nil, errClosed
+		select {
+		case <-t.came:
+		case <-ctx.Done():
 		}
-		got, err := t.receiver.ReceiveMessages(ctx, min(maximum, maxCredit), nil)
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// fetch is the goroutine that receives, and does nothing else: what the SDK has
+// asked for and nobody takes it gives back, unseen. It asks for what a Receive
+// waits for, and for the prefetch.
+func (t *trigger) fetch() {
+	pause := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+	for t.ctx.Err() == nil {
+		t.mu.Lock()
+		room := t.waiting + t.prefetch() - len(t.held)
+		ctx, cancel := context.WithCancel(t.ctx)
+		t.cancelFetch = cancel
+		t.mu.Unlock()
+		if room <= 0 {
+			cancel()
+			select {
+			case <-t.wanted:
+			case <-t.ctx.Done():
+			}
+			continue
+		}
+		got, err := t.receiver.ReceiveMessages(ctx, min(room, maxCredit), nil)
+		cancelled := ctx.Err() != nil
+		cancel()
 		if len(got) > 0 {
-			return t.lend(got), nil
+			t.lend(got)
+			pause.Reset()
+			continue
 		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		if cancelled {
+			continue
 		}
 		t.generation.Add(1) // the link or the connection is gone
 		if err != nil {
-			return nil, fmt.Errorf("receiving from %s: %w", t.cfg.path(), explain(err))
+			t.mu.Lock()
+			t.failed = fmt.Errorf("receiving from %s: %w", t.cfg.path(), explain(err))
+			t.mu.Unlock()
+			signal(t.came)
 		}
 		// The SDK comes back with nothing at once, over and over, while a link
 		// cannot be had.
 		select {
 		case <-time.After(pause.NextBackOff()):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		case <-t.ctx.Done():
 		}
 	}
+}
+
+const (
+	// ahead is the work that is held ready: what is settled in this time.
+	ahead = 100 * time.Millisecond
+	// rateOver is how long the rate of settlements is measured over.
+	rateOver = 500 * time.Millisecond
+)
+
+// prefetch is how many messages are held ready beyond those that are asked for,
+// by the rate of settlements; t.mu is held. A slow function has none: its
+// messages would better be another instance's.
+func (t *trigger) prefetch() int {
+	if now := time.Now(); now.Sub(t.marked) > rateOver {
+		t.ready = int(int64(t.settled) * int64(ahead) / int64(now.Sub(t.marked)))
+		t.marked, t.settled = now, 0
+	}
+	return min(t.ready, maxCredit)
 }
 
 // explain says what to do about an error.
@@ -162,21 +253,17 @@ func explain(err error) error {
 	return err
 }
 
-func (t *trigger) lend(got []*azservicebus.ReceivedMessage) []*triggers.Delivery {
+func (t *trigger) lend(got []*azservicebus.ReceivedMessage) {
 	now, generation := time.Now(), t.generation.Load()
-	out := make([]*triggers.Delivery, len(got))
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for i, m := range got {
+	for _, m := range got {
 		l := newLoan(t, m, now, generation)
 		t.loans[l] = struct{}{}
-		out[i] = &l.Delivery
+		t.held = append(t.held, &l.Delivery)
 	}
-	select {
-	case t.added <- struct{}{}:
-	default:
-	}
-	return out
+	t.mu.Unlock()
+	signal(t.added)
+	signal(t.came)
 }
 
 // Backlog implements triggers.Trigger, by a look at what is next: from 250 on it
@@ -224,10 +311,18 @@ func (t *trigger) Close(ctx context.Context) error {
 	}
 	t.mu.Unlock()
 	t.stop()
+	signal(t.came)
 	t.running.Wait()
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
+	t.mu.Lock()
+	unseen := t.held
+	t.held = nil
+	t.mu.Unlock()
 	var errs []error
+	for _, d := range unseen {
+		errs = append(errs, d.Settle(ctx, triggers.Verdict{Kind: triggers.Release}))
+	}
 	for _, l := range held {
 		m := l.message
 		m.Attempt = l.failures
