@@ -25,7 +25,7 @@ import (
 
 type serviceBusCommand struct {
 	Rounds   int `default:"5" help:"Rounds; each runs both, in turn."`
-	Messages int `default:"20000" help:"Messages for each and round; a fifth of it with the delay."`
+	Messages int `default:"20000" help:"Messages for each and round; half of it with the delay."`
 	Size     int `default:"512" help:"Bytes of a message."`
 }
 
@@ -47,7 +47,7 @@ func (c *serviceBusCommand) Run(ctx context.Context) error {
 	for _, delay := range []time.Duration{0, busDelay} {
 		n := c.Messages
 		if delay > 0 {
-			n /= 5
+			n /= 2
 		}
 		bare, own, err := c.compare(ctx, n, delay)
 		if err != nil {

@@ -262,7 +262,7 @@ func (p *parts) openTrigger(ctx context.Context, settings configs.Function, log 
 	if bus := settings.Trigger.ServiceBus; bus != nil {
 		return servicebus.Open(ctx, string(p.daemon.cfg.Connections[connection].ConnectionString), servicebus.Config{
 			Queue: bus.Queue, Topic: bus.Topic, Subscription: bus.Subscription,
-			MaxLockRenewal: bus.MaxLockRenewal.D(), Log: log,
+			MaxLockRenewal: bus.MaxLockRenewal.D(), Prefetch: int(settings.Prefetch), Log: log,
 		})
 	}
 	return openNATS(ctx, p.connection(connection), settings, log)

@@ -169,3 +169,41 @@ func TestEntitiesThatAreNotThere(t *testing.T) {
 		}
 	}
 }
+
+// What is held ready follows the rate, and is given back at the end.
+func TestThePrefetch(t *testing.T) {
+	b := start(t, emulator.QueueOptions{})
+	all := make([]triggers.Message, 600)
+	for i := range all {
+		all[i].Body = []byte("x")
+	}
+	b.send(t, all...)
+	tr, _ := b.open(t)
+	inner := tr.(*trigger)
+	held := func() (held, ready int) {
+		inner.mu.Lock()
+		defer inner.mu.Unlock()
+		return len(inner.held), inner.ready
+	}
+	first := receive(t, tr, 1)[0]
+	if n, ready := held(); n+ready > 0 {
+		t.Errorf("%d are held and %d wanted before anything was settled", n, ready)
+	}
+	settle(t, first, triggers.Done)
+	for range 128 {
+		settle(t, receive(t, tr, 1)[0], triggers.Done)
+	}
+	deadline := time.Now().Add(patience)
+	for n, _ := held(); n == 0; n, _ = held() {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is held ready")
+		}
+	}
+	if err := tr.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// At once, not when the locks end.
+	if got, err := b.Counts("orders"); err != nil || got != (emulator.Counts{Active: 600 - 129}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

@@ -102,8 +102,6 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 // there, and else by its lock's token. A lock that was lost is no error: the
 // service lends the message again.
 func (l *loan) end(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
-	ctx, cancel := context.WithTimeout(ctx, settleLimit)
-	defer cancel()
 	var err error
 	if l.generation == l.t.generation.Load() {
 		first, stop := context.WithTimeout(ctx, linkLimit)
@@ -114,6 +112,8 @@ func (l *loan) end(ctx context.Context, m *triggers.Message, v triggers.Verdict)
 		}
 	}
 	if !lockLost(err) {
+		ctx, cancel := context.WithTimeout(ctx, settleLimit)
+		defer cancel()
 		err = l.carryOut(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, m, v)
 	}
 	if lockLost(err) {
@@ -177,7 +177,7 @@ func (t *trigger) forget(l *loan) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.loans, l)
-	t.settled++
+	t.faster()
 }
 
 // maxRenewals is how many locks are renewed at once: each takes a round trip.
@@ -205,6 +205,7 @@ func (t *trigger) care() {
 				next = at
 			}
 		}
+		t.nextCare = next
 		t.mu.Unlock()
 		if len(due) > 0 {
 			t.look(due)

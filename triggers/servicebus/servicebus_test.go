@@ -62,7 +62,7 @@ func (b *bed) client(t testing.TB) *azservicebus.Client {
 func (b *bed) open(t testing.TB) (triggers.Trigger, *azservicebus.Client) {
 	t.Helper()
 	c := b.client(t)
-	tr, err := open(c, Config{Queue: "orders", Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	tr, err := open(c, Config{Queue: "orders", Prefetch: PrefetchAuto, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
