@@ -17,11 +17,11 @@ import (
 // loan is all that is kept of a message.
 type loan struct {
 	triggers.Delivery
-	message    triggers.Message
-	received   *azservicebus.ReceivedMessage
-	t          *trigger
-	generation int64
-	start      time.Time
+	message  triggers.Message
+	received *azservicebus.ReceivedMessage
+	t        *trigger
+	by       *link
+	start    time.Time
 
 	// Guarded by t.mu.
 	duration time.Duration // of the lock
@@ -38,8 +38,8 @@ const (
 	longestLock  = 5 * time.Minute
 )
 
-func newLoan(t *trigger, m *azservicebus.ReceivedMessage, now time.Time, generation int64) *loan {
-	l := &loan{t: t, received: m, generation: generation, start: now}
+func newLoan(t *trigger, m *azservicebus.ReceivedMessage, now time.Time, by *link) *loan {
+	l := &loan{t: t, received: m, by: by, start: now}
 	l.failures = failuresOf(m)
 	l.message = triggers.Message{ID: m.MessageID, Body: m.Body, Attempt: l.failures + 1}
 	if m.Subject != nil {
@@ -103,9 +103,11 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 // service lends the message again.
 func (l *loan) end(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	var err error
-	if l.generation == l.t.generation.Load() {
+	if l.by == l.t.link.Load() {
 		first, stop := context.WithTimeout(ctx, linkLimit)
+		unhook := context.AfterFunc(l.by.ctx, stop)
 		err = l.carryOut(first, l.received, m, v)
+		unhook()
 		stop()
 		if err == nil {
 			return nil

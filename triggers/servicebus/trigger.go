@@ -46,8 +46,8 @@ func (c Config) path() string {
 }
 
 const (
-	// settleLimit bounds one settlement: the SDK's own would take up to 50 s
-	// where the connection was lost.
+	// settleLimit bounds a try by the lock's token: the SDK's own would take up
+	// to 50 s where the connection was lost.
 	settleLimit = 10 * time.Second
 	// linkLimit bounds the first try, over the link that a message came by.
 	linkLimit = 3 * time.Second
@@ -95,6 +95,7 @@ func open(client *azservicebus.Client, cfg Config) (*trigger, error) {
 		return nil, fmt.Errorf("receiving from %s: %w", cfg.path(), err)
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
+	t.newLink()
 	t.running.Go(t.care)
 	t.running.Go(t.fetch)
 	return t, nil
@@ -113,9 +114,9 @@ type trigger struct {
 	came    chan struct{} // something for Receive
 	wanted  chan struct{} // something for fetch
 
-	// generation counts the connections, as far as they are known: a message is
-	// settled over the link that it came by only while that is likely to be there.
-	generation atomic.Int64
+	// link is the one that messages come by, as far as is known: a message is
+	// settled over its own only while that is likely to be there.
+	link atomic.Pointer[link]
 
 	mu     sync.Mutex
 	loans  map[*loan]struct{}
@@ -133,6 +134,21 @@ type trigger struct {
 	markedFast time.Time
 
 	nextCare time.Time // when care looks next
+}
+
+// link is a link to the entity; its context ends when it is known to be gone.
+type link struct {
+	ctx  context.Context
+	gone context.CancelFunc
+}
+
+// newLink is called when the link there was is gone, or there was none.
+func (t *trigger) newLink() {
+	l := new(link)
+	l.ctx, l.gone = context.WithCancel(context.Background())
+	if old := t.link.Swap(l); old != nil {
+		old.gone()
+	}
 }
 
 var errClosed = errors.New("the Service Bus trigger is closed")
@@ -214,7 +230,7 @@ func (t *trigger) fetch() {
 		if cancelled {
 			continue
 		}
-		t.generation.Add(1) // the link or the connection is gone
+		t.newLink()
 		if err != nil {
 			t.mu.Lock()
 			t.failed = fmt.Errorf("receiving from %s: %w", t.cfg.path(), explain(err))
@@ -279,11 +295,11 @@ func explain(err error) error {
 }
 
 func (t *trigger) lend(got []*azservicebus.ReceivedMessage) {
-	now, generation := time.Now(), t.generation.Load()
+	now, by := time.Now(), t.link.Load()
 	t.mu.Lock()
 	sooner := false
 	for _, m := range got {
-		l := newLoan(t, m, now, generation)
+		l := newLoan(t, m, now, by)
 		t.loans[l] = struct{}{}
 		t.held = append(t.held, &l.Delivery)
 		sooner = sooner || l.renewAt.Before(t.nextCare)
@@ -357,6 +373,7 @@ func (t *trigger) Close(ctx context.Context) error {
 		m.Attempt = l.failures
 		errs = append(errs, l.end(ctx, &m, triggers.Verdict{Kind: triggers.Retry}))
 	}
+	defer t.link.Load().gone()
 	if err := errors.Join(append(errs, t.receiver.Close(ctx), t.client.Close(ctx))...); err != nil {
 		return fmt.Errorf("closing the receiver of %s: %w", t.cfg.path(), err)
 	}
