@@ -115,8 +115,8 @@ func (r *rig) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	})
 }
 
-// settledAll checks that the server has every acknowledgement, and removes the
-// consumer.
+// settledAll waits until the server has every acknowledgement: only then is a
+// measurement over.
 func (r *rig) settledAll(ctx context.Context, consumer jetstream.Consumer) error {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
@@ -125,7 +125,7 @@ func (r *rig) settledAll(ctx context.Context, consumer jetstream.Consumer) error
 			return err
 		}
 		if info.NumAckPending == 0 && info.NumPending == 0 {
-			return r.js.DeleteConsumer(ctx, stream, info.Name)
+			return nil
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("consumer %s: %d messages unacknowledged, %d undelivered", info.Name, info.NumAckPending, info.NumPending)
@@ -185,20 +185,20 @@ func (r *rig) ceiling(ctx context.Context, n int, goroutines int) (time.Duration
 		stalled = true
 	case <-ctx.Done():
 	}
-	err = r.conn.Conn().Flush()
+	if !stalled {
+		err = r.settledAll(ctx, consumer)
+	}
 	took := time.Since(start)
 	consuming.Stop()
 	<-consuming.Closed()
+	err = errors.Join(err, r.js.DeleteConsumer(ctx, stream, consumer.CachedInfo().Name))
 	if stalled {
-		return 0, errors.Join(err, errStalled, r.js.DeleteConsumer(ctx, stream, consumer.CachedInfo().Name))
+		return 0, errors.Join(err, errStalled)
 	}
 	if p := failure.Load(); p != nil {
 		err = errors.Join(err, *p)
 	}
-	if err = errors.Join(err, ctx.Err()); err != nil {
-		return 0, err
-	}
-	return took, r.settledAll(ctx, consumer)
+	return took, errors.Join(err, ctx.Err())
 }
 
 // setup is a drover with one no-op function.
@@ -238,13 +238,10 @@ func (r *rig) drover(ctx context.Context, n int, s setup) (time.Duration, error)
 			return 0, errors.Join(ctx.Err(), stop())
 		}
 	}
-	err = r.conn.Conn().Flush()
+	err = r.settledAll(ctx, consumer)
 	took := time.Since(start)
 	// The daemon first: it would miss its consumer.
-	if err = errors.Join(err, stop(), r.settledAll(ctx, consumer)); err != nil {
-		return 0, err
-	}
-	return took, nil
+	return took, errors.Join(err, stop(), r.js.DeleteConsumer(ctx, stream, consumer.CachedInfo().Name))
 }
 
 // daemon starts a daemon with one function and returns when it is ready.
