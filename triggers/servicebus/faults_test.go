@@ -3,6 +3,7 @@ package servicebus
 import (
 	"context"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -209,5 +210,54 @@ func TestThePrefetch(t *testing.T) {
 	// At once, not when the locks end.
 	if got, err := b.Counts("orders"); err != nil || got != (emulator.Counts{Active: 600 - 129}) {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestRightsThatAreMissing(t *testing.T) {
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	e := emulator.New(emulator.Options{Keys: []emulator.Key{{Name: "send", Key: "s3nd", Send: true}, {Name: "listen", Key: "l1sten", Listen: true}}})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- e.Serve(l) }()
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	if err := e.CreateQueue("orders", emulator.QueueOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	send := e.ConnectionString(l.Addr().String())
+	listen := strings.NewReplacer("Name=send", "Name=listen", "s3nd", "l1sten").Replace(send)
+	wrong := strings.Replace(listen, "l1sten", "hunter2", 1)
+
+	tr, err := Open(t.Context(), listen, Config{Queue: "orders", Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for name, connection := range map[string]string{"only Send": send, "a wrong key": wrong} {
+		_, err := Open(t.Context(), connection, Config{Queue: "orders", Log: log})
+		if err == nil || !strings.Contains(err.Error(), "needs the right Listen") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s, err := NewSender(listen, "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Send(t.Context(), "", nil, []byte("x")); err == nil || !strings.Contains(err.Error(), "needs the right Send") {
+		t.Errorf("%v", err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

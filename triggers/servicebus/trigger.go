@@ -348,12 +348,6 @@ func (t *trigger) Close(ctx context.Context) error {
 		return nil
 	}
 	t.closed = true
-	var held []*loan // that wait for their next attempt: they get it early, and the failure is kept
-	for l := range t.loans {
-		if !l.retryAt.IsZero() {
-			held = append(held, l)
-		}
-	}
 	t.mu.Unlock()
 	t.stop()
 	signal(t.came)
@@ -363,6 +357,12 @@ func (t *trigger) Close(ctx context.Context) error {
 	t.mu.Lock()
 	unseen := t.held
 	t.held = nil
+	var held []*loan // that wait for their next attempt: they get it early, and the failure is kept
+	for l := range t.loans {
+		if !l.retryAt.IsZero() {
+			held = append(held, l)
+		}
+	}
 	t.mu.Unlock()
 	var errs []error
 	for _, d := range unseen {
