@@ -99,7 +99,7 @@ func (r *rig) fill(ctx context.Context, n, size int) error {
 	sender := r.conn.NewSender()
 	body := make([]byte, size)
 	for range n {
-		if err := sender.Send(ctx, subject, nil, body); err != nil {
+		if err := sender.Send(ctx, &triggers.Message{Subject: subject, Body: body}); err != nil {
 			return err
 		}
 	}

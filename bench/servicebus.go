@@ -19,6 +19,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
@@ -84,6 +85,10 @@ func (c *serviceBusCommand) compare(ctx context.Context, n int, delay time.Durat
 	return median(rates[0]), median(rates[1]), nil
 }
 
+func busAccess(connection string) *servicebus.Access {
+	return &servicebus.Access{ConnectionString: func() (string, error) { return connection, nil }}
+}
+
 func (c *serviceBusCommand) measure(ctx context.Context, n int, delay time.Duration, drover bool) (took time.Duration, err error) {
 	e := emulator.New(emulator.Options{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -95,13 +100,13 @@ func (c *serviceBusCommand) measure(ctx context.Context, n int, delay time.Durat
 	if err := e.CreateQueue("bench", emulator.QueueOptions{}); err != nil {
 		return 0, err
 	}
-	sender, err := servicebus.NewSender(e.ConnectionString(l.Addr().String()), "bench")
+	sender, err := servicebus.NewSender(busAccess(e.ConnectionString(l.Addr().String())), "bench")
 	if err != nil {
 		return 0, err
 	}
 	body := make([]byte, c.Size)
 	for range n {
-		if err := sender.Send(ctx, "", nil, body); err != nil {
+		if err := sender.Send(ctx, &triggers.Message{Body: body}); err != nil {
 			return 0, err
 		}
 	}

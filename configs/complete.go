@@ -68,6 +68,10 @@ func (c *Config) fillIn() {
 			python := *v.Handler.Python
 			v.Handler.Python = &python
 		}
+		if v.Output != nil {
+			output := *v.Output
+			v.Output = &output
+		}
 		c.Functions[name] = v
 	}
 }
@@ -100,7 +104,10 @@ func (x *completion) all() {
 		x.Apps = make(map[string]App)
 	}
 	for _, name := range names(x.Connections) {
-		x.connection("connections."+name, x.Connections[name])
+		c := x.Connections[name]
+		c.connectionStringFile = x.files["connections."+name+".connection_string"]
+		x.Connections[name] = c
+		x.connection("connections."+name, c)
 	}
 	for _, name := range names(x.Apps) {
 		x.Apps[name] = x.app("apps."+name, x.Apps[name])
@@ -125,17 +132,43 @@ func (x *completion) absolute(path string) string {
 func (c Connection) Embedded() bool { return len(c.NATS) == 1 && c.NATS[0] == "embedded" }
 
 // ServiceBus reports whether the connection is to an Azure Service Bus namespace.
-func (c Connection) ServiceBus() bool { return c.ConnectionString != "" }
+func (c Connection) ServiceBus() bool { return c.ConnectionString != "" || c.Namespace != "" }
 
-// natsOnly are the keys of a connection that are for NATS.
-var natsOnly = []string{"credentials", "nkey", "token", "user", "password", "tls", "listen", "sync", "max_store"}
+// ReadConnectionString is the connection string as it is now: one from a file is
+// read again.
+func (c Connection) ReadConnectionString() (string, error) {
+	if c.connectionStringFile == "" {
+		return string(c.ConnectionString), nil
+	}
+	return fileValue(c.connectionStringFile, "")
+}
 
-func (x *completion) serviceBusConnection(path string, c Connection) {
-	for _, key := range natsOnly {
+// The keys of a connection that are for one kind.
+var (
+	natsOnly      = []string{"credentials", "nkey", "token", "user", "password", "tls.cert", "tls.key", "tls.server_name", "listen", "sync", "max_store"}
+	namespaceOnly = []string{"identity", "client_id", "tenant_id", "certificate", "endpoint"}
+)
+
+// only notes keys that are for another kind.
+func (x *completion) only(path, kind string, keys []string) {
+	for _, key := range keys {
 		if at, given := x.where[path+"."+key]; given {
-			x.problem(at, "%s.%s: this is for NATS only; leave it out", path, key)
+			x.problem(at, "%s.%s: this is for %s only; leave it out", path, key, kind)
 		}
 	}
+}
+
+// namespaceName is a namespace's host, also in the clouds of China and the US
+// government.
+var namespaceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]{4,48}[A-Za-z0-9](\.[a-z0-9-]+)+$`)
+
+func (x *completion) serviceBusConnection(path string, c Connection) {
+	x.only(path, "NATS", natsOnly)
+	if c.Namespace != "" {
+		x.namespace(path, c)
+		return
+	}
+	x.only(path, "a namespace", namespaceOnly)
 	parts := make(map[string]string)
 	for part := range strings.SplitSeq(string(c.ConnectionString), ";") {
 		name, value, _ := strings.Cut(part, "=")
@@ -146,18 +179,45 @@ func (x *completion) serviceBusConnection(path string, c Connection) {
 	}
 }
 
+func (x *completion) namespace(path string, c Connection) {
+	if !namespaceName.MatchString(c.Namespace) {
+		x.wrong(path+".namespace", "%q is no host of a namespace; write it as contoso.servicebus.windows.net", c.Namespace)
+	}
+	if c.Identity == "certificate" && (c.Certificate == "" || c.ClientID == "" || c.TenantID == "") {
+		x.wrong(path, "identity: certificate needs certificate, client_id and tenant_id")
+	}
+	if c.Identity != "certificate" && c.Certificate != "" {
+		x.wrong(path+".certificate", "it goes with identity: certificate")
+	}
+	if c.Endpoint != "" {
+		if _, port, err := net.SplitHostPort(c.Endpoint); err != nil || port == "" {
+			x.wrong(path+".endpoint", "%q is no address; write HOST:PORT", c.Endpoint)
+		}
+	}
+}
+
 func (x *completion) connection(path string, c Connection) {
+	var kinds []string
+	for _, kind := range []struct {
+		key string
+		set bool
+	}{{"nats", len(c.NATS) > 0}, {"connection_string", c.ConnectionString != ""}, {"namespace", c.Namespace != ""}} {
+		if kind.set {
+			kinds = append(kinds, kind.key)
+		}
+	}
 	switch {
-	case len(c.NATS) > 0 && c.ServiceBus():
-		x.wrong(path, "it has both nats and connection_string; a connection goes to one of them")
+	case len(kinds) > 1:
+		x.wrong(path, "it has both %s; a connection goes to one of them", strings.Join(kinds, " and "))
 		return
 	case c.ServiceBus():
 		x.serviceBusConnection(path, c)
 		return
 	case len(c.NATS) == 0:
-		x.wrong(path, "it needs nats (embedded, or the URLs of a cluster's servers) or connection_string (of an Azure Service Bus namespace)")
+		x.wrong(path, "it needs nats (embedded, or the URLs of a cluster's servers), or connection_string or namespace (of Azure Service Bus)")
 		return
 	}
+	x.only(path, "a namespace", namespaceOnly)
 	var ways []string
 	for _, way := range []struct {
 		key string
@@ -281,6 +341,14 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 	default:
 		x.wrong(path+".trigger", "it needs exactly one kind; known are: nats, servicebus")
 	}
+	if f.Retry.Mode == "scheduled" {
+		x.scheduled(path+".retry.mode", f.Trigger.ServiceBus)
+	}
+	if f.Output != nil {
+		output := *f.Output
+		x.output(path+".output", &output)
+		f.Output = &output
+	}
 	switch {
 	case f.Handler.Go != "" && f.Handler.Python != nil:
 		x.wrong(path+".handler", "it has both go and python; exactly one kind runs a function")
@@ -378,14 +446,100 @@ func (x *completion) serviceBusTrigger(path, name string, t *ServiceBusTrigger) 
 		return
 	}
 	switch {
-	case t.Queue != "" && (t.Topic != "" || t.Subscription != ""):
+	case t.Queue != "" && (t.Topic != "" || len(t.Subscription) > 0):
 		x.wrong(path, "it has a queue and a topic or subscription; messages come from a queue, or from a subscription of a topic")
-	case t.Topic == "" && t.Subscription != "":
+		return
+	case t.Topic == "" && len(t.Subscription) > 0:
 		x.wrong(path, "it has a subscription and no topic")
-	case t.Topic != "" && t.Subscription == "":
-		t.Subscription = name
+		return
+	case t.Topic != "" && len(t.Subscription) == 0:
+		t.Subscription = Strings{name}
 	case t.Topic == "" && t.Queue == "":
 		t.Queue = name
+	}
+	x.entity(path+".queue", t.Queue)
+	x.entity(path+".topic", t.Topic)
+	for i, s := range t.Subscription {
+		switch {
+		case !subscriptionName.MatchString(s):
+			x.wrong(path+".subscription", "%q cannot be the name of a subscription: letters, digits, . - and _, at most 50, with a letter or digit first and last", s)
+		case slices.Contains(t.Subscription[:i], s):
+			x.wrong(path+".subscription", "%s is there twice", s)
+		}
+	}
+	if !t.Sessions {
+		for _, key := range []string{"max_concurrent_sessions", "session_idle_timeout", "session_turn", "session_state"} {
+			if at, given := x.where[path+"."+key]; given {
+				x.problem(at, "%s.%s: this goes with sessions: true", path, key)
+			}
+		}
+	}
+	for _, other := range names(x.Functions) {
+		o := x.Functions[other].Trigger.ServiceBus
+		if other >= name || o == nil || o.Connection != t.Connection {
+			continue
+		}
+		shared := slices.ContainsFunc(t.Subscription, func(s string) bool { return slices.Contains(o.Subscription, s) })
+		if t.Queue != "" && strings.EqualFold(o.Queue, t.Queue) || t.Topic != "" && strings.EqualFold(o.Topic, t.Topic) && shared {
+			x.wrong(path, "function %s reads the same %s: each would get a part of the messages; give each one of its own", other, kindOf(t))
+		}
+	}
+}
+
+func kindOf(t *ServiceBusTrigger) string {
+	if t.Queue != "" {
+		return "queue"
+	}
+	return "subscription"
+}
+
+// The names that the service takes.
+var (
+	entityName       = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/~-]{0,258}[A-Za-z0-9_])?$`)
+	subscriptionName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,48}[A-Za-z0-9_])?$`)
+)
+
+func (x *completion) entity(path, name string) {
+	if name != "" && !entityName.MatchString(name) {
+		x.wrong(path, "%q cannot be the name of a queue or topic: letters, digits, . - _ ~ and /, at most 260, with a letter or digit first and last", name)
+	}
+}
+
+// scheduled refuses a retry by a copy where a copy would not be the same: in a
+// topic it reaches every subscription, and a session loses its order.
+func (x *completion) scheduled(path string, t *ServiceBusTrigger) {
+	switch {
+	case t == nil:
+		x.wrong(path, "scheduled is for Service Bus queues; leave it out, or set hold")
+	case t.Topic != "":
+		x.wrong(path, "scheduled is for queues: a copy sent to a topic reaches every subscription; set hold")
+	case t.Sessions:
+		x.wrong(path, "scheduled is not for sessions: the copy would lose its place; set hold")
+	}
+}
+
+func (x *completion) output(path string, o *Output) {
+	switch {
+	case o.NATS != nil && o.ServiceBus != nil:
+		x.wrong(path, "it has both nats and servicebus; results go to exactly one kind")
+	case o.NATS != nil:
+		nats := *o.NATS
+		x.connectionOf(path+".nats", &nats.Connection, "NATS", func(c Connection) bool { return len(c.NATS) > 0 })
+		if !validSubject(nats.Subject) || strings.ContainsAny(nats.Subject, "*>") {
+			x.wrong(path+".nats.subject", "%q is no subject to send to: tokens with dots between them, without * and >", nats.Subject)
+		}
+		o.NATS = &nats
+	case o.ServiceBus != nil:
+		bus := *o.ServiceBus
+		x.connectionOf(path+".servicebus", &bus.Connection, "Azure Service Bus", Connection.ServiceBus)
+		if (bus.Queue == "") == (bus.Topic == "") {
+			x.wrong(path+".servicebus", "it needs a queue or a topic, and not both")
+		}
+		x.entity(path+".servicebus.queue", bus.Queue)
+		x.entity(path+".servicebus.topic", bus.Topic)
+		o.ServiceBus = &bus
+	default:
+		x.wrong(path, "it needs exactly one kind; known are: nats, servicebus")
 	}
 }
 

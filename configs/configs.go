@@ -34,21 +34,31 @@ type Log struct {
 }
 
 // Connection is a way to a source. Which keys it may have follows from its kind,
-// which is the key `nats` so far.
+// which is one of the keys nats, connection_string and namespace.
 type Connection struct {
 	NATS             Strings `yaml:"nats" desc:"embedded, or the URLs of a cluster's servers"`
-	ConnectionString Secret  `yaml:"connection_string" desc:"of an Azure Service Bus namespace; usually ${NAME} or file:PATH"`
+	ConnectionString Secret  `yaml:"connection_string" desc:"of an Azure Service Bus namespace; usually ${NAME} or file:PATH, which is read again when it is needed again"`
+	Namespace        string  `yaml:"namespace" desc:"an Azure Service Bus namespace, reached with an identity: NAME.servicebus.windows.net"`
+
+	Identity    string `yaml:"identity" default:"auto" enum:"auto,managed,workload,certificate,cli" desc:"namespace only: auto tries what Azure's SDKs try (the environment, a workload identity, a managed identity, az login); the others are one of them"`
+	ClientID    string `yaml:"client_id" desc:"namespace only: the identity's client id, where there are several, or with a certificate"`
+	TenantID    string `yaml:"tenant_id" desc:"namespace only: the directory of an identity with a certificate"`
+	Certificate Secret `yaml:"certificate" desc:"namespace only: PEM, the certificate and its key; usually file:PATH"`
+	Endpoint    string `yaml:"endpoint" desc:"namespace only: HOST:PORT, where the namespace is not reached by its name"`
 
 	Credentials Secret `yaml:"credentials" desc:"the contents of a .creds file; usually file:PATH"`
 	NKey        Secret `yaml:"nkey" desc:"an nkey seed; usually file:PATH"`
 	Token       Secret `yaml:"token" desc:"an access token"`
 	User        string `yaml:"user" desc:"a user name"`
 	Password    Secret `yaml:"password" desc:"the user's password"`
-	TLS         *TLS   `yaml:"tls" desc:"how the connection is encrypted; a tls:// URL alone uses the machine's roots"`
+	TLS         *TLS   `yaml:"tls" desc:"how the connection is encrypted; without, the machine's roots are used. With Service Bus only ca"`
 
 	Listen   string   `yaml:"listen" default:"127.0.0.1:0" desc:"embedded only: where other programs reach the server; port 0 picks a free one; off for nobody"`
 	Sync     Duration `yaml:"sync" default:"2m" min:"0s" max:"1h" desc:"embedded only: how often the store is synced to disk; 0s is after each write, which survives a power cut, and is slow"`
 	MaxStore Size     `yaml:"max_store" default:"0B" desc:"embedded only: the most that the store may hold; 0B is three quarters of the free disk"`
+
+	// What Complete knows of it: the file that the connection string is from.
+	connectionStringFile string
 }
 
 // TLS is how a connection is encrypted. All are PEM texts, usually file:PATH.
@@ -83,6 +93,7 @@ type Function struct {
 	Timeout     Duration `yaml:"timeout" default:"5m" min:"1ms" max:"24h" desc:"how long one attempt may take"`
 	MaxBody     Size     `yaml:"max_body" default:"1MiB" min:"0B" max:"64MiB" desc:"a larger message is rejected unseen"`
 	Retry       Retry    `yaml:"retry" desc:"what follows a failed attempt"`
+	Output      *Output  `yaml:"output" desc:"where what the function returns is sent, before the message is done: exactly one kind; without, it is dropped"`
 }
 
 // Retry is what follows a failed attempt: a delay that doubles from Initial to
@@ -91,6 +102,7 @@ type Retry struct {
 	MaxAttempts int      `yaml:"max_attempts" default:"5" min:"1" max:"1000" desc:"attempts before a message goes to the dead letters"`
 	Initial     Duration `yaml:"initial" default:"1s" min:"0s" max:"24h" desc:"the delay after the first failure; it doubles with each"`
 	Max         Duration `yaml:"max" default:"5m" min:"0s" max:"24h" desc:"the longest delay"`
+	Mode        string   `yaml:"mode" default:"hold" enum:"hold,scheduled" desc:"how a delay is kept: hold keeps the message on loan; scheduled sends a copy for later, for Service Bus queues without sessions and duplicate detection"`
 	Jitter      float64  `yaml:"jitter" default:"0.2" min:"0" max:"1" desc:"how much a delay is spread, as a part of it: 0.2 is a fifth up or down"`
 }
 
@@ -111,13 +123,23 @@ func (t Trigger) Connection() string {
 	return ""
 }
 
-// ServiceBusTrigger is a queue, or a subscription of a topic, without sessions.
+// ServiceBusTrigger is a queue, or subscriptions of a topic.
 type ServiceBusTrigger struct {
-	Connection     string   `yaml:"connection" desc:"one of connections, with a connection_string; may be left out where there is only one of those"`
-	Queue          string   `yaml:"queue" desc:"the queue; by default the function's name, where there is no topic"`
-	Topic          string   `yaml:"topic" desc:"the topic, in place of a queue"`
-	Subscription   string   `yaml:"subscription" desc:"the topic's subscription; by default the function's name"`
+	Connection   string  `yaml:"connection" desc:"one of connections, with a connection_string or a namespace; may be left out where there is only one of those"`
+	Queue        string  `yaml:"queue" desc:"the queue; by default the function's name, where there is no topic"`
+	Topic        string  `yaml:"topic" desc:"the topic, in place of a queue"`
+	Subscription Strings `yaml:"subscription" desc:"the topic's subscription, or a list of several; by default the function's name"`
+	Create       bool    `yaml:"create" default:"false" desc:"make the queue, or the topic and its subscriptions, where they are missing; needs the right Manage"`
+
+	Sessions     bool     `yaml:"sessions" default:"false" desc:"handle the messages of a session one at a time, in order; for entities that require sessions"`
+	MaxSessions  int      `yaml:"max_concurrent_sessions" default:"32" min:"1" max:"1000" desc:"sessions held at once, of each queue or subscription"`
+	SessionIdle  Duration `yaml:"session_idle_timeout" default:"5s" min:"100ms" max:"1h" desc:"how long a session without messages is held, where there is room for others"`
+	SessionTurn  Duration `yaml:"session_turn" default:"30s" min:"0s" max:"24h" desc:"how long a session with messages is held, where there is no room for others; 0s is without end"`
+	SessionState bool     `yaml:"session_state" default:"false" desc:"give a Python function the session's state; one more request for each session"`
+
 	MaxLockRenewal Duration `yaml:"max_lock_renewal" default:"0s" min:"0s" max:"24h" desc:"how long a message's lock is renewed, from its receipt; 0s is for as long as it is worked on"`
+	CancelOnLost   bool     `yaml:"cancel_on_lock_lost" default:"false" desc:"cancel the function when the lock of its message is lost, since the message runs again elsewhere"`
+	MaxIdle        Duration `yaml:"max_idle" default:"10m" min:"0s" max:"24h" desc:"after how long without a message the receiver is opened anew; 0s is never"`
 }
 
 // NATSTrigger is a durable pull consumer of a JetStream stream.
@@ -130,6 +152,25 @@ type NATSTrigger struct {
 	AckWait       Duration `yaml:"ack_wait" default:"30s" min:"100ms" max:"24h" desc:"how long the server waits for a sign of life before it lends the message again; drover gives one every third of it"`
 	OrderingToken int      `yaml:"ordering_token" default:"0" min:"0" max:"64" desc:"the subject's token, counted from 1, whose messages are handled one at a time and in order; 0 is no order"`
 	DeadLetters   string   `yaml:"dead_letters" desc:"the stream for rejected messages; by default the stream's name with -DEAD"`
+}
+
+// Output is where a function's results go. Exactly one kind is set.
+type Output struct {
+	NATS       *NATSOutput       `yaml:"nats" desc:"a subject that a stream takes"`
+	ServiceBus *ServiceBusOutput `yaml:"servicebus" desc:"an Azure Service Bus queue or topic"`
+}
+
+// NATSOutput is a subject.
+type NATSOutput struct {
+	Connection string `yaml:"connection" desc:"one of connections; may be left out where there is only one to NATS"`
+	Subject    string `yaml:"subject" required:"true" desc:"the subject that results are sent to"`
+}
+
+// ServiceBusOutput is a queue or a topic. A result keeps the session of its message.
+type ServiceBusOutput struct {
+	Connection string `yaml:"connection" desc:"one of connections; may be left out where there is only one to Service Bus"`
+	Queue      string `yaml:"queue" desc:"the queue"`
+	Topic      string `yaml:"topic" desc:"the topic, in place of a queue"`
 }
 
 // Handler is what runs a function. Exactly one kind is set.

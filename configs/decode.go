@@ -3,6 +3,7 @@ package configs
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -209,6 +210,10 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 				d.problem(at, "%s: %v", named(path), err)
 				return
 			}
+			if !filepath.IsAbs(name) {
+				name = filepath.Join(d.dir, name)
+			}
+			d.files[path] = name
 		}
 	} else if isText && text == raw && (v.CanInt() && v.Type() == reflect.TypeFor[int]() || v.Kind() == reflect.Bool || v.CanFloat()) {
 		d.problem(at, "%s must be %s, not the text %q", named(path), kindName(v), text)

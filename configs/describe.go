@@ -17,13 +17,20 @@ func (c *Config) Describe(w io.Writer) error {
 		line("function %s", name)
 		line("  trigger\t%s", f.Trigger)
 		line("  handler\t%s", f.Handler)
+		if f.Output != nil {
+			line("  output\t%s", f.Output)
+		}
 		concurrency := "the handler's default"
 		if f.Concurrency > 0 {
 			concurrency = fmt.Sprintf("%d in flight at most", f.Concurrency)
 		}
 		line("  concurrency\t%s, prefetch %v", concurrency, f.Prefetch)
 		line("  timeout\t%v, bodies up to %v", f.Timeout, f.MaxBody)
-		line("  retry\t%d attempts, delays %v to %v, spread by %v", f.Retry.MaxAttempts, f.Retry.Initial, f.Retry.Max, f.Retry.Jitter)
+		how := ""
+		if f.Retry.Mode == "scheduled" {
+			how = ", by a scheduled copy"
+		}
+		line("  retry\t%d attempts, delays %v to %v, spread by %v%s", f.Retry.MaxAttempts, f.Retry.Initial, f.Retry.Max, f.Retry.Jitter, how)
 	}
 	for _, name := range names(c.Apps) {
 		a := c.Apps[name]
@@ -47,9 +54,15 @@ func (t Trigger) String() string {
 	if b := t.ServiceBus; b != nil {
 		text := "queue " + b.Queue
 		if b.Topic != "" {
-			text = fmt.Sprintf("subscription %s of topic %s", b.Subscription, b.Topic)
+			text = fmt.Sprintf("subscription %s of topic %s", strings.Join(b.Subscription, " and "), b.Topic)
 		}
 		text += " of Service Bus on " + b.Connection
+		if b.Sessions {
+			text += fmt.Sprintf(", %d sessions at a time", b.MaxSessions)
+		}
+		if b.Create {
+			text += ", made if missing"
+		}
 		if b.MaxLockRenewal > 0 {
 			text += fmt.Sprintf(", locks renewed for %v at most", b.MaxLockRenewal)
 		}
@@ -72,6 +85,19 @@ func (t Trigger) String() string {
 	return text + ", dead letters to " + n.DeadLetters
 }
 
+// String says where results go.
+func (o Output) String() string {
+	switch {
+	case o.NATS != nil:
+		return fmt.Sprintf("subject %s on %s", o.NATS.Subject, o.NATS.Connection)
+	case o.ServiceBus != nil && o.ServiceBus.Topic != "":
+		return fmt.Sprintf("topic %s of Service Bus on %s", o.ServiceBus.Topic, o.ServiceBus.Connection)
+	case o.ServiceBus != nil:
+		return fmt.Sprintf("queue %s of Service Bus on %s", o.ServiceBus.Queue, o.ServiceBus.Connection)
+	}
+	return "none"
+}
+
 // String says what runs the function.
 func (h Handler) String() string {
 	if p := h.Python; p != nil {
@@ -86,6 +112,9 @@ func (c Connection) String() string {
 		return fmt.Sprintf("the embedded NATS server, listen %s, sync %v", c.Listen, c.Sync)
 	}
 	if c.ServiceBus() {
+		if c.Namespace != "" {
+			return fmt.Sprintf("Azure Service Bus at %s, identity %s", c.Namespace, c.Identity)
+		}
 		return "Azure Service Bus at " + c.serviceBusHost()
 	}
 	text := "NATS at " + strings.Join(c.NATS, ", ")

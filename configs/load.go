@@ -59,7 +59,7 @@ func Load(path string, env Env) (*Config, error) {
 // call the file; paths in it are relative to dir.
 func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
 	d := &decoder{
-		source: &source{name: name, dir: dir, lines: strings.Split(string(text), "\n"), where: make(map[string]Position)},
+		source: &source{name: name, dir: dir, lines: strings.Split(string(text), "\n"), where: make(map[string]Position), files: make(map[string]string)},
 		env:    env,
 	}
 	c := New()

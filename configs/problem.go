@@ -55,6 +55,7 @@ type source struct {
 	dir      string
 	lines    []string
 	where    map[string]Position // by path, such as functions.orders.timeout
+	files    map[string]string   // that values are from, by path
 	secrets  []string            // values that no excerpt may show
 	problems Errors
 }

@@ -10,6 +10,9 @@ import (
 // errTimeout is the cause of a context that ended at the function's timeout.
 var errTimeout = errors.New("the function's timeout")
 
+// errLost is the cause of a context that ended since the message was lost.
+var errLost = errors.New("the message was lost: it runs again elsewhere")
+
 // attempt is the context of one attempt: it ends at its deadline, or with the
 // context below it. A timer is only set when somebody waits for its end, since
 // most functions are done before anybody does, and the timer would be a fifth of
@@ -21,6 +24,7 @@ type attempt struct {
 	mu     sync.Mutex
 	timed  context.Context // once somebody waits
 	cancel context.CancelFunc
+	cause  context.CancelCauseFunc
 }
 
 func (a *attempt) Deadline() (time.Time, bool) {
@@ -35,9 +39,17 @@ func (a *attempt) wait() context.Context {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.timed == nil {
-		a.timed, a.cancel = context.WithDeadlineCause(a.Context, a.deadline, errTimeout)
+		var inner context.Context
+		inner, a.cause = context.WithCancelCause(a.Context)
+		a.timed, a.cancel = context.WithDeadlineCause(inner, a.deadline, errTimeout)
 	}
 	return a.timed
+}
+
+// abort ends the attempt before its time.
+func (a *attempt) abort(why error) {
+	a.wait()
+	a.cause(why)
 }
 
 func (a *attempt) Done() <-chan struct{} { return a.wait().Done() }
@@ -76,5 +88,6 @@ func (a *attempt) end() {
 	defer a.mu.Unlock()
 	if a.cancel != nil {
 		a.cancel()
+		a.cause(nil)
 	}
 }

@@ -23,16 +23,16 @@ import (
 // patience bounds every wait for something that must come.
 const patience = time.Minute
 
-// output is what a command prints, and can be waited for.
-type output struct {
+// printed is what a command prints, and can be waited for.
+type printed struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 	more chan struct{}
 }
 
-func newOutput() *output { return &output{more: make(chan struct{}, 1)} }
+func newPrinted() *printed { return &printed{more: make(chan struct{}, 1)} }
 
-func (o *output) Write(p []byte) (int, error) {
+func (o *printed) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	select {
@@ -42,13 +42,13 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.text.Write(p)
 }
 
-func (o *output) String() string {
+func (o *printed) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
 }
 
-func (o *output) wait(t *testing.T, part string) {
+func (o *printed) wait(t *testing.T, part string) {
 	t.Helper()
 	deadline := time.After(patience)
 	for !strings.Contains(o.String(), part) {
@@ -62,7 +62,7 @@ func (o *output) wait(t *testing.T, part string) {
 
 // command runs a command line in this process.
 func command(ctx context.Context, funcs handlers.Funcs, in io.Reader, args ...string) (status int, out, errs string) {
-	o, e := newOutput(), newOutput()
+	o, e := newPrinted(), newPrinted()
 	status = Command(ctx, args, &IO{In: in, Out: o, Err: e, Env: os.LookupEnv, Environ: os.Environ, Funcs: funcs})
 	return status, o.String(), e.String()
 }
@@ -140,10 +140,10 @@ func TestCommandsThatOnlyPrint(t *testing.T) {
 }
 
 // start runs a command in this process until the test stops it.
-func startCommand(t *testing.T, args ...string) (out *output, stop func() int) {
+func startCommand(t *testing.T, args ...string) (out *printed, stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	out = newOutput()
+	out = newPrinted()
 	ended := make(chan int, 1)
 	go func() {
 		ended <- Command(ctx, args, &IO{In: strings.NewReader(""), Out: out, Err: out, Env: os.LookupEnv, Environ: os.Environ})
@@ -246,13 +246,13 @@ var binary = sync.OnceValues(func() (string, error) {
 })
 
 // child starts the built command as a process of its own.
-func child(t *testing.T, args ...string) (*exec.Cmd, *output, <-chan error) {
+func child(t *testing.T, args ...string) (*exec.Cmd, *printed, <-chan error) {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := newOutput()
+	out := newPrinted()
 	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
@@ -264,7 +264,7 @@ func child(t *testing.T, args ...string) (*exec.Cmd, *output, <-chan error) {
 	return cmd, out, ended
 }
 
-func wait(t *testing.T, ended <-chan error, out *output) int {
+func waitFor(t *testing.T, ended <-chan error, out *printed) int {
 	t.Helper()
 	select {
 	case err := <-ended:
@@ -291,7 +291,7 @@ func TestADemoThatIsKilledIsFinishedByTheNext(t *testing.T) {
 	}
 	<-ended
 	_, out, ended = child(t, "demo", "--for", "1s", "--plain", "--data-dir", dir)
-	status := wait(t, ended, out)
+	status := waitFor(t, ended, out)
 	m := lastLine.FindStringSubmatch(out.String())
 	if status != ExitOK || m == nil || m[5] != "0" || !strings.Contains(out.String(), "were left by an earlier run") {
 		t.Errorf("status %d\n%s", status, out)
@@ -330,7 +330,7 @@ func TestStopping(t *testing.T) {
 				}
 				out.wait(t, "stopping: receiving has ended")
 			}
-			if status := wait(t, ended, out); status != test.status {
+			if status := waitFor(t, ended, out); status != test.status {
 				t.Errorf("status %d, want %d\n%s", status, test.status, out)
 			}
 			if test.status == ExitOK {

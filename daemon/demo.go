@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
 
@@ -242,7 +243,7 @@ func (r *demoRun) feed(quota map[string]int) (more bool, err error) {
 		for range max(n, 0) {
 			r.sent[f.name]++
 			body := f.body(int(r.sent[f.name]))
-			if err := sender.Send(context.Background(), f.name, nil, body); err != nil {
+			if err := sender.Send(context.Background(), &triggers.Message{Subject: f.name, Body: body}); err != nil {
 				return false, errors.Join(err, sender.Flush(context.Background()))
 			}
 		}

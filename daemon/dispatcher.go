@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -32,9 +33,12 @@ type function struct {
 	maxBody  int64
 	retry    configs.Retry
 	stats    *functionStats
-	pool     *pool  // nil for Go functions
-	describe string // the handler, for people
-	log      *slog.Logger
+	pool     *pool   // nil for Go functions
+	output   *output // nil: results are dropped
+	describe string  // the handler, for people
+	// cancelOnLost ends an attempt whose message was lost.
+	cancelOnLost bool
+	log          *slog.Logger
 
 	starter           handlers.Starter // the handler, if it is one
 	runners           runners
@@ -79,10 +83,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 				failing = err.Error()
 				f.log.Warn("cannot receive; will try until it works", "error", err, "retry_in", delay)
 			}
-			select {
-			case <-time.After(delay):
-			case <-receiving.Done():
-			}
+			wait(receiving, delay)
 			continue
 		}
 		if failing != "" && len(got) > 0 {
@@ -138,12 +139,25 @@ type turn struct {
 	delivery *triggers.Delivery
 	start    time.Time
 	slotted  bool
-	handled  bool // err is what became of it
+	handled  bool // output and err are what became of it
+	output   []byte
 	err      error
+	lost     atomic.Bool
 }
 
 func (f *function) newTurn(d *triggers.Delivery, now time.Time) *turn {
-	return &turn{attempt: attempt{Context: f.working, deadline: now.Add(f.timeout)}, f: f, delivery: d, start: now}
+	t := &turn{attempt: attempt{Context: f.working, deadline: now.Add(f.timeout)}, f: f, delivery: d, start: now}
+	d.Watch(t)
+	return t
+}
+
+// Lost implements triggers.Watcher.
+func (t *turn) Lost() {
+	t.lost.Store(true)
+	t.f.stats.lost.Add(1)
+	if t.f.cancelOnLost {
+		t.abort(errLost)
+	}
 }
 
 // claim waits for a slot for a message that was received when the room was gone.
@@ -167,8 +181,8 @@ func (f *function) started(t *turn) bool {
 }
 
 // Handled implements handlers.Sink.
-func (t *turn) Handled(_ []byte, err error) {
-	t.handled, t.err = true, err
+func (t *turn) Handled(output []byte, err error) {
+	t.handled, t.output, t.err = true, output, err
 	t.f.runners.add(t) // to settle may take a while
 }
 
@@ -182,11 +196,14 @@ func (t *turn) run() {
 		t.err = handlers.ErrNotTried
 	case !t.handled:
 		if t.err = f.fits(m); t.err == nil {
-			_, t.err = f.handler.Handle(t, m)
+			t.output, t.err = f.handler.Handle(t, m)
 		}
 	}
 	err := f.timedOut(t, t.err)
 	t.end()
+	if err == nil && f.output != nil && t.output != nil {
+		err = f.emit(m, t.output)
+	}
 	v := f.judge(f.working, m, err)
 	took := time.Since(t.start)
 	f.report(m, v, err, took)
@@ -210,6 +227,9 @@ func (f *function) timedOut(t *turn, err error) error {
 	// A function that came to its end in spite of the timeout is done.
 	if err == nil || f.working.Err() != nil || t.Err() == nil || handlers.Rejected(err) {
 		return err
+	}
+	if t.lost.Load() && f.cancelOnLost {
+		return fmt.Errorf("cancelled, since its message was lost: %w", handlers.ErrNotTried)
 	}
 	if errors.Is(err, errTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("timed out after %v", f.timeout)
@@ -337,6 +357,16 @@ func retryDelay(retry configs.Retry, attempt int) time.Duration {
 		delay = b.NextBackOff()
 	}
 	return min(delay, retry.Max.D())
+}
+
+// wait waits, or until ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	sleep := time.NewTimer(d)
+	defer sleep.Stop()
+	select {
+	case <-sleep.C:
+	case <-ctx.Done():
+	}
 }
 
 // receiveBackOff paces what is tried again for ever: 100 ms to 10 s.

@@ -44,6 +44,8 @@ type parts struct {
 	pools     map[string]*pool // by app
 	stopPools context.CancelFunc
 	running   sync.WaitGroup // the pools
+	outputs   []*output
+	sending   sync.WaitGroup // the outputs
 	servers   []*natsjs.Embedded
 	opened    map[string]*natsjs.Connection // those that are ours to close
 }
@@ -86,6 +88,10 @@ func (p *parts) close() error {
 		p.running.Wait()
 	}
 	var errs []error
+	for _, o := range p.outputs {
+		close(o.in)
+	}
+	p.sending.Wait()
 	for _, f := range p.functions {
 		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 		errs = append(errs, f.handler.Close(ctx), f.trigger.Close(ctx))
@@ -109,31 +115,47 @@ func (p *parts) connect(ctx context.Context) error {
 			continue
 		}
 		connection := d.cfg.Functions[name].Trigger.Connection()
-		if d.cfg.Connections[connection].ServiceBus() {
-			continue // each trigger has a client of its own
+		if err := p.connectTo(ctx, connection); err != nil {
+			return err
 		}
-		if d.connections[connection] != nil || p.opened[connection] != nil {
-			continue
-		}
-		settings := d.cfg.Connections[connection]
-		if !settings.Embedded() {
-			c, err := natsjs.Connect(ctx, connectionConfig(connection, settings, d.log))
-			if err != nil {
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
+		if o := d.cfg.Functions[name].Output; o != nil && o.NATS != nil {
+			if err := p.connectTo(ctx, o.NATS.Connection); err != nil {
 				return err
 			}
-			p.opened[connection] = c
-			continue
 		}
-		server, c, err := startEmbedded(ctx, d.cfg, connection, d.log)
+	}
+	return nil
+}
+
+// connectTo opens a connection to NATS, once.
+func (p *parts) connectTo(ctx context.Context, connection string) error {
+	d := p.daemon
+	settings := d.cfg.Connections[connection]
+	if settings.ServiceBus() { // each trigger has a client of its own
+		return nil
+	}
+	if d.connections[connection] != nil || p.opened[connection] != nil {
+		return nil
+	}
+	if !settings.Embedded() {
+		c, err := natsjs.Connect(ctx, connectionConfig(connection, settings, d.log))
 		if err != nil {
 			return err
 		}
-		p.servers = append(p.servers, server)
 		p.opened[connection] = c
-		if url := server.ClientURL(); url != "" {
-			d.log.Info("the embedded NATS server listens", "connection", connection, "url", url,
-				"token_in", filepath.Join(embeddedDir(d.cfg, connection), "token"))
-		}
+		return nil
+	}
+	server, c, err := startEmbedded(ctx, d.cfg, connection, d.log)
+	if err != nil {
+		return err
+	}
+	p.servers = append(p.servers, server)
+	p.opened[connection] = c
+	if url := server.ClientURL(); url != "" {
+		d.log.Info("the embedded NATS server listens", "connection", connection, "url", url,
+			"token_in", filepath.Join(embeddedDir(d.cfg, connection), "token"))
 	}
 	return nil
 }
@@ -207,11 +229,19 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 		maxBody:  int64(settings.MaxBody),
 		retry:    settings.Retry,
 		stats:    new(functionStats),
-		log:      d.log.With("function", name),
-		stopped:  make(chan struct{}),
+
+		cancelOnLost: settings.Trigger.ServiceBus != nil && settings.Trigger.ServiceBus.CancelOnLost,
+
+		log:     d.log.With("function", name),
+		stopped: make(chan struct{}),
 	}
 	if err := p.openHandler(f, settings); err != nil {
 		return nil, err
+	}
+	if settings.Output != nil {
+		if err := p.openOutput(ctx, f, settings.Output); err != nil {
+			return nil, err
+		}
 	}
 	if f.trigger = d.triggers[name]; f.trigger != nil {
 		return f, nil
@@ -260,12 +290,58 @@ func unknownFunc(name string, funcs handlers.Funcs) error {
 func (p *parts) openTrigger(ctx context.Context, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
 	connection := settings.Trigger.Connection()
 	if bus := settings.Trigger.ServiceBus; bus != nil {
-		return servicebus.Open(ctx, string(p.daemon.cfg.Connections[connection].ConnectionString), servicebus.Config{
-			Queue: bus.Queue, Topic: bus.Topic, Subscription: bus.Subscription,
-			MaxLockRenewal: bus.MaxLockRenewal.D(), Prefetch: int(settings.Prefetch), Log: log,
+		access, err := busAccess(connection, p.daemon.cfg.Connections[connection])
+		if err != nil {
+			return nil, err
+		}
+		return servicebus.Open(ctx, servicebus.Config{
+			Access: access, Queue: bus.Queue, Topic: bus.Topic, Subscriptions: bus.Subscription, Create: bus.Create,
+			Sessions: bus.Sessions, MaxSessions: bus.MaxSessions, SessionIdle: bus.SessionIdle.D(), SessionTurn: bus.SessionTurn.D(),
+			MaxLockRenewal: bus.MaxLockRenewal.D(), MaxIdle: bus.MaxIdle.D(), Prefetch: int(settings.Prefetch),
+			Scheduled: settings.Retry.Mode == "scheduled", MaxAttempts: settings.Retry.MaxAttempts, Log: log,
 		})
 	}
 	return openNATS(ctx, p.connection(connection), settings, log)
+}
+
+// openOutput makes what takes a function's results, and has it run. The kinds of
+// outputs are here.
+func (p *parts) openOutput(ctx context.Context, f *function, settings *configs.Output) error {
+	var open openSender
+	subject := ""
+	switch {
+	case settings.NATS != nil:
+		c := p.connection(settings.NATS.Connection)
+		subject = settings.NATS.Subject
+		open = func(context.Context) (sender, func() error, error) {
+			return c.NewSender(), func() error { return nil }, nil
+		}
+	case settings.ServiceBus != nil:
+		access, err := busAccess(settings.ServiceBus.Connection, p.daemon.cfg.Connections[settings.ServiceBus.Connection])
+		if err != nil {
+			return err
+		}
+		open = busSender(access, settings.ServiceBus.Queue+settings.ServiceBus.Topic) // one of them is empty
+	}
+	f.output = newOutput(open, subject, f.log)
+	p.outputs = append(p.outputs, f.output)
+	sending := context.WithoutCancel(ctx)
+	p.sending.Go(func() { f.output.run(sending) })
+	return nil
+}
+
+func busSender(access *servicebus.Access, entity string) openSender {
+	return func(context.Context) (sender, func() error, error) {
+		s, err := servicebus.NewSender(access, entity)
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+			defer cancel()
+			return s.Close(ctx)
+		}, nil
+	}
 }
 
 func openNATS(ctx context.Context, c *natsjs.Connection, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {

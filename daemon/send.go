@@ -17,21 +17,22 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
-	"github.com/drover-run/drover/triggers/servicebus"
 )
 
 // maxLine bounds a line of input: no server takes a larger message.
 const maxLine = 64 << 20
 
 type sendCommand struct {
-	Target string            `arg:"" help:"A function of the configuration, or a subject."`
-	Config string            `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
-	Via    string            `help:"The connection for a subject, where the configuration has several."`
-	Count  int               `help:"How many messages: the lines of --file over and over, or --body, or the numbers from 1."`
-	Body   *string           `help:"The body of each message."`
-	File   string            `help:"A file with a message a line; - is standard input, which is also read when neither --count nor --body is given."`
-	Header map[string]string `short:"H" help:"A header of each message, as NAME=VALUE." mapsep:"none"`
+	Target  string            `arg:"" help:"A function of the configuration, or a subject."`
+	Config  string            `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
+	Via     string            `help:"The connection for a subject, where the configuration has several."`
+	Count   int               `help:"How many messages: the lines of --file over and over, or --body, or the numbers from 1."`
+	Body    *string           `help:"The body of each message."`
+	File    string            `help:"A file with a message a line; - is standard input, which is also read when neither --count nor --body is given."`
+	Header  map[string]string `short:"H" help:"A header of each message, as NAME=VALUE." mapsep:"none"`
+	Session string            `help:"The session of each message, for Service Bus queues and subscriptions with sessions."`
 }
 
 func (c *sendCommand) run(ctx context.Context, std *IO) (err error) {
@@ -121,21 +122,14 @@ func (c *sendCommand) unknownTarget(cfg *configs.Config, to destination) error {
 		c.Target, c.Config, hint, to.connection, strings.Join(names, ", "))
 }
 
-// sender takes messages, many at a time.
-type sender interface {
-	Send(ctx context.Context, subject string, attributes map[string]string, body []byte) error
-	Flush(ctx context.Context) error
-	Taken() int64
-}
-
 // open reaches where the messages go.
 func (c *sendCommand) open(ctx context.Context, cfg *configs.Config, to destination, std *IO) (sender, func() error, error) {
 	if connection := cfg.Connections[to.connection]; connection.ServiceBus() {
-		s, err := servicebus.NewSender(string(connection.ConnectionString), to.subject)
+		access, err := busAccess(to.connection, connection)
 		if err != nil {
 			return nil, nil, err
 		}
-		return s, func() error { return s.Close(context.WithoutCancel(ctx)) }, nil
+		return busSender(access, to.subject)(ctx)
 	}
 	conn, done, err := c.connect(ctx, cfg, to, std)
 	if err != nil {
@@ -204,7 +198,7 @@ func (c *sendCommand) sendAll(ctx context.Context, sender sender, subject string
 		if err != nil {
 			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
 		}
-		if err := sender.Send(ctx, subject, c.Header, body); err != nil {
+		if err := sender.Send(ctx, &triggers.Message{Subject: subject, Attributes: c.Header, OrderingKey: c.Session, Body: body}); err != nil {
 			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
 		}
 		progress()

@@ -17,6 +17,7 @@ type functionStats struct {
 
 	failed    atomic.Int64 // attempts that the function failed: those retried, and rejections
 	unsettled atomic.Int64 // verdicts that the source never took
+	lost      atomic.Int64 // messages that the source took back before they were settled
 	latency   histogram    // of handling, from the hand-out to the verdict
 }
 

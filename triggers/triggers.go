@@ -11,6 +11,7 @@ package triggers
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -54,20 +55,46 @@ type Message struct {
 	OrderingKey string
 	// Subject is the name that the message was sent to: a NATS subject, a queue.
 	Subject string
+	// Session is what the message belongs to, where the source has sessions: a
+	// handle, not data, and good until the message is settled. Else nil.
+	Session Session
+}
+
+// Session is a place for state at the source, shared by the messages of one
+// ordering key, and kept when the daemon ends.
+type Session interface {
+	// State returns the bytes that were set last; nil if there are none.
+	State(ctx context.Context) ([]byte, error)
+	// SetState replaces them; nil clears them. They are at the source when it
+	// returns nil, whatever becomes of the message.
+	SetState(ctx context.Context, state []byte) error
 }
 
 // Backlog is what waits at the source and is not yet handed out.
 type Backlog struct {
-	// Ready counts the messages that could be received now. Messages on loan
-	// are not among them.
+	// Ready counts the messages that could be received now. Messages on loan to
+	// this trigger are not among them.
 	Ready int64
+	// AtLeast says that there may be more than Ready: it was not counted to the end.
+	AtLeast bool
 	// Oldest is when the oldest ready message was enqueued; zero if there is
 	// none, or if the source does not tell.
 	Oldest time.Time
+	// More is what else the source tells; nil if nothing.
+	More *BacklogMore
+}
+
+// BacklogMore are messages that wait for something other than a receiver.
+type BacklogMore struct {
+	Dead      int64 // dead letters
+	Scheduled int64 // for later
 }
 
 // ErrUnknown says that a source does not tell its backlog.
 var ErrUnknown = errors.New("the source does not tell its backlog")
+
+// ErrTooLarge says that a source does not take a message of that size.
+var ErrTooLarge = errors.New("the message is too large")
 
 // ErrSettled says that a delivery was settled before: each is settled once.
 var ErrSettled = errors.New("the delivery is settled already")
@@ -128,6 +155,39 @@ type Delivery struct {
 
 	loan    Loan
 	settled atomic.Bool
+
+	mu      sync.Mutex
+	lost    bool
+	watcher Watcher
+}
+
+// Watcher is told that a loan was lost.
+type Watcher interface {
+	// Lost is called once, from any goroutine, and does not wait.
+	Lost()
+}
+
+// Watch has w told, at once if the loan is lost already. There is one watcher.
+func (d *Delivery) Watch(w Watcher) {
+	d.mu.Lock()
+	d.watcher = w
+	lost := d.lost
+	d.mu.Unlock()
+	if lost {
+		w.Lost()
+	}
+}
+
+// Lose is for triggers: the source has taken the loan back before it was
+// settled, and lends the message again.
+func (d *Delivery) Lose() {
+	d.mu.Lock()
+	w, first := d.watcher, !d.lost
+	d.lost = true
+	d.mu.Unlock()
+	if first && w != nil && !d.settled.Load() {
+		w.Lost()
+	}
 }
 
 // NewDelivery is for triggers. A trigger that wants one allocation for all that

@@ -21,7 +21,7 @@ func BenchmarkReceive(b *testing.B) {
 		}
 		body := make([]byte, 128)
 		for range b.N {
-			if err := s.Send(b.Context(), "orders.x", nil, body); err != nil {
+			if err := s.Send(b.Context(), &triggers.Message{Subject: "orders.x", Body: body}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -16,7 +16,7 @@ func TestADeadLetterKeepsWhatTheMessageHad(t *testing.T) {
 	cfg := testConfig(t)
 	tr := open(t, c, cfg)
 	s := c.NewSender()
-	if err := s.Send(t.Context(), "orders.new", map[string]string{"Nats-Msg-Id": "own-id", "Nats-Expected-Stream": "ORDERS", "customer": "42"}, []byte("b")); err != nil {
+	if err := s.Send(t.Context(), &triggers.Message{Subject: "orders.new", Attributes: map[string]string{"Nats-Msg-Id": "own-id", "Nats-Expected-Stream": "ORDERS", "customer": "42"}, Body: []byte("b")}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Flush(t.Context()); err != nil {
@@ -92,7 +92,7 @@ func TestADeadLetterThatHardlyFits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := c.NewSender()
 			header := map[string]string{"h": strings.Repeat("x", test.header)}
-			if err := errors.Join(s.Send(t.Context(), "orders."+strings.ReplaceAll(name, " ", "-"), header, make([]byte, test.body)), s.Flush(t.Context())); err != nil {
+			if err := errors.Join(s.Send(t.Context(), &triggers.Message{Subject: "orders." + strings.ReplaceAll(name, " ", "-"), Attributes: header, Body: make([]byte, test.body)}), s.Flush(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			d := receive(t, tr, 1)[0]

@@ -330,10 +330,10 @@ func TestConsumersThatDoNotFit(t *testing.T) {
 func TestNoStreamTakesIt(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	s := c.NewSender()
-	if err := errors.Join(s.Send(t.Context(), "nobody", nil, nil), s.Flush(t.Context())); !errors.Is(err, ErrNoStream) {
+	if err := errors.Join(s.Send(t.Context(), &triggers.Message{Subject: "nobody"}), s.Flush(t.Context())); !errors.Is(err, ErrNoStream) {
 		t.Errorf("%v", err)
 	}
-	if err := c.NewSender().Send(t.Context(), "x", map[string]string{"ü": "x"}, nil); err == nil || !strings.Contains(err.Error(), "cannot be the name of a header") {
+	if err := c.NewSender().Send(t.Context(), &triggers.Message{Subject: "x", Attributes: map[string]string{"ü": "x"}}); err == nil || !strings.Contains(err.Error(), "cannot be the name of a header") {
 		t.Errorf("%v", err)
 	}
 }
@@ -371,7 +371,7 @@ func TestAFullDisk(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for full == nil {
-		if full = s.Send(ctx, "orders.x", nil, make([]byte, 256<<10)); full == nil {
+		if full = s.Send(ctx, &triggers.Message{Subject: "orders.x", Body: make([]byte, 256<<10)}); full == nil {
 			full = s.Flush(ctx)
 		}
 	}

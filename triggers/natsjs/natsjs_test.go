@@ -69,7 +69,7 @@ func send(t testing.TB, c *Connection, subject string, bodies ...string) {
 	t.Helper()
 	s := c.NewSender()
 	for _, body := range bodies {
-		if err := s.Send(t.Context(), subject, nil, []byte(body)); err != nil {
+		if err := s.Send(t.Context(), &triggers.Message{Subject: subject, Body: []byte(body)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -158,7 +158,7 @@ func TestConformance(t *testing.T) {
 					if key == "" {
 						key = "any"
 					}
-					if err := s.Send(t.Context(), "orders."+key, m.Attributes, m.Body); err != nil {
+					if err := s.Send(t.Context(), &triggers.Message{Subject: "orders." + key, Attributes: m.Attributes, Body: m.Body}); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/drover-run/drover/triggers"
 )
 
 // headerName is what HTTP and NATS allow as the name of a header.
@@ -31,24 +33,27 @@ func (c *Connection) NewSender() *Sender { return &Sender{js: c.js} }
 
 // Send publishes a message; it may return before the server has taken it. The
 // error may be that of an earlier message; ErrNoStream is wrapped where no
-// stream takes the subject.
-func (s *Sender) Send(ctx context.Context, subject string, attributes map[string]string, body []byte) error {
+// stream takes the subject. Of the message, Subject, Body and Attributes count.
+func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	if len(s.open) >= maxUnconfirmed {
 		if err := s.confirm(ctx, maxUnconfirmed/2); err != nil {
 			return err
 		}
 	}
-	m := &nats.Msg{Subject: subject, Data: body}
-	if len(attributes) > 0 {
-		m.Header = make(nats.Header, len(attributes))
-		for _, name := range slices.Sorted(maps.Keys(attributes)) {
+	m := &nats.Msg{Subject: out.Subject, Data: out.Body}
+	if len(out.Attributes) > 0 {
+		m.Header = make(nats.Header, len(out.Attributes))
+		for _, name := range slices.Sorted(maps.Keys(out.Attributes)) {
 			if !headerName.MatchString(name) {
 				return fmt.Errorf("sending: %q cannot be the name of a header: letters, digits and -_.!#$%%&'*+^`|~ can be in one", name)
 			}
-			m.Header[name] = []string{attributes[name]}
+			m.Header[name] = []string{out.Attributes[name]}
 		}
 	}
 	future, err := s.js.PublishMsgAsync(m)
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return fmt.Errorf("sending a message of %d bytes: %w for the server's max_payload", len(out.Body), triggers.ErrTooLarge)
+	}
 	if err != nil {
 		return fmt.Errorf("sending: %w", err)
 	}

@@ -12,11 +12,11 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-const patience = 30 * time.Second
+const within = 30 * time.Second
 
 func receive(t *testing.T, tr triggers.Trigger, n int) (all []*triggers.Delivery) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	for len(all) < n {
 		got, err := tr.Receive(ctx, n-len(all))
@@ -47,7 +47,7 @@ func text(bodies ...string) (out []triggers.Message) {
 
 func (b *bed) wantEmpty(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(within)
 	for {
 		got, err := b.Counts("orders")
 		if err != nil {
@@ -64,7 +64,7 @@ func (b *bed) wantEmpty(t *testing.T) {
 
 func TestAConnectionThatBreaks(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
-	tr, _ := b.open(t)
+	tr := b.open(t, nil)
 	b.send(t, text("1", "2")...)
 	handling := receive(t, tr, 2)
 
@@ -84,7 +84,7 @@ func TestAConnectionThatBreaks(t *testing.T) {
 	b.send(t, text("3")...)
 	third := <-got
 	t.Logf("to receive again took %v", time.Since(began))
-	if took := time.Since(began); took > patience/2 {
+	if took := time.Since(began); took > within/2 {
 		t.Errorf("to receive again took %v", took)
 	}
 	if string(third[0].Message.Body) != "3" || third[0].Message.Attempt != 1 {
@@ -99,7 +99,7 @@ func TestAConnectionThatBreaks(t *testing.T) {
 
 func TestALinkThatIsDetached(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
-	tr, _ := b.open(t)
+	tr := b.open(t, nil)
 	b.send(t, text("1")...)
 	first := receive(t, tr, 1)[0]
 	if err := b.DetachReceivers("orders"); err != nil {
@@ -117,11 +117,7 @@ func TestALinkThatIsDetached(t *testing.T) {
 
 func TestALockThatIsLost(t *testing.T) {
 	b := start(t, emulator.QueueOptions{LockDuration: time.Second})
-	tr, err := open(b.client(t), Config{Queue: "orders", MaxLockRenewal: time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tr.Close(context.Background()) })
+	tr := b.open(t, func(c *Config) { c.MaxLockRenewal = time.Millisecond })
 	b.send(t, text("1")...)
 	hung := receive(t, tr, 1)[0]
 	again := receive(t, tr, 1)[0] // when the lock has ended
@@ -135,7 +131,7 @@ func TestALockThatIsLost(t *testing.T) {
 
 func TestADelayThatAStopCutsShort(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
-	tr, _ := b.open(t)
+	tr := b.open(t, nil)
 	b.send(t, text("1")...)
 	d := receive(t, tr, 1)[0]
 	if err := d.Settle(t.Context(), triggers.Verdict{Kind: triggers.Retry, Delay: time.Hour}); err != nil {
@@ -144,7 +140,7 @@ func TestADelayThatAStopCutsShort(t *testing.T) {
 	if err := tr.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	other, _ := b.open(t)
+	other := b.open(t, nil)
 	if again := receive(t, other, 1)[0]; again.Message.Attempt != 2 {
 		t.Errorf("attempt %d; want 2: the failure is kept", again.Message.Attempt)
 	}
@@ -157,20 +153,14 @@ func TestEntitiesThatAreNotThere(t *testing.T) {
 		want string
 	}{
 		{Config{Queue: "nowhere"}, "is the name right, and is it made?"},
-		{Config{Topic: "events", Subscription: "billing"}, "is the name right, and is it made?"},
-		{Config{Queue: "orders"}, "requires sessions"},
+		{Config{Topic: "events", Subscriptions: []string{"billing"}}, "is the name right, and is it made?"},
+		{Config{Queue: "orders"}, "requires sessions; set sessions: true"},
 	} {
 		test.cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
-		tr, err := open(b.client(t), test.cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = tr.Receive(t.Context(), 1)
+		test.cfg.Access = access(b.ConnectionString(b.address))
+		_, err := Open(t.Context(), test.cfg)
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), test.cfg.path()) {
 			t.Errorf("%v; want that it says %q", err, test.want)
-		}
-		if err := tr.Close(t.Context()); err != nil {
-			t.Error(err)
 		}
 	}
 }
@@ -183,12 +173,11 @@ func TestThePrefetch(t *testing.T) {
 		all[i].Body = []byte("x")
 	}
 	b.send(t, all...)
-	tr, _ := b.open(t)
-	inner := tr.(*trigger)
+	tr := b.open(t, nil)
 	held := func() (held, ready int) {
-		inner.mu.Lock()
-		defer inner.mu.Unlock()
-		return len(inner.held), inner.ready
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		return len(tr.held), tr.ready
 	}
 	first := receive(t, tr, 1)[0]
 	if n, ready := held(); n+ready > 0 {
@@ -198,7 +187,7 @@ func TestThePrefetch(t *testing.T) {
 	for range 128 {
 		settle(t, receive(t, tr, 1)[0], triggers.Done)
 	}
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(within)
 	for n, _ := held(); n == 0; n, _ = held() {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing is held ready")
@@ -237,7 +226,7 @@ func TestRightsThatAreMissing(t *testing.T) {
 	listen := strings.NewReplacer("Name=send", "Name=listen", "s3nd", "l1sten").Replace(send)
 	wrong := strings.Replace(listen, "l1sten", "hunter2", 1)
 
-	tr, err := Open(t.Context(), listen, Config{Queue: "orders", Log: log})
+	tr, err := Open(t.Context(), Config{Access: access(listen), Queue: "orders", Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,16 +234,16 @@ func TestRightsThatAreMissing(t *testing.T) {
 		t.Error(err)
 	}
 	for name, connection := range map[string]string{"only Send": send, "a wrong key": wrong} {
-		_, err := Open(t.Context(), connection, Config{Queue: "orders", Log: log})
+		_, err := Open(t.Context(), Config{Access: access(connection), Queue: "orders", Log: log})
 		if err == nil || !strings.Contains(err.Error(), "needs the right Listen") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	s, err := NewSender(listen, "orders")
+	s, err := NewSender(access(listen), "orders")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Send(t.Context(), "", nil, []byte("x")); err == nil || !strings.Contains(err.Error(), "needs the right Send") {
+	if err := s.Send(t.Context(), &triggers.Message{Body: []byte("x")}); err == nil || !strings.Contains(err.Error(), "needs the right Send") {
 		t.Errorf("%v", err)
 	}
 	if err := s.Close(t.Context()); err != nil {

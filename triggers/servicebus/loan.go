@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
@@ -14,13 +12,26 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
+const (
+	// settleLimit bounds a try by the lock's token: the SDK's own would take up
+	// to 50 s where the connection was lost.
+	settleLimit = 10 * time.Second
+	// linkLimit bounds the first try, over the link that a message came by.
+	linkLimit = 1500 * time.Millisecond
+)
+
+// failuresProperty carries how often a message has failed.
+const failuresProperty = "drover-failures"
+
 // loan is all that is kept of a message.
 type loan struct {
 	triggers.Delivery
 	message  triggers.Message
 	received *azservicebus.ReceivedMessage
-	t        *trigger
+	e        *entity
 	by       *link
+	session  *session // nil without
+	misfit   string   // why no function can have it
 	start    time.Time
 
 	// Guarded by t.mu.
@@ -38,10 +49,19 @@ const (
 	longestLock  = 5 * time.Minute
 )
 
-func newLoan(t *trigger, m *azservicebus.ReceivedMessage, now time.Time, by *link) *loan {
-	l := &loan{t: t, received: m, by: by, start: now}
+// lockOf is how long a lock is that was had at a time.
+func lockOf(until, now time.Time) time.Duration {
+	if d := until.Sub(now); d > 0 {
+		return min(d, longestLock)
+	}
+	return shortestLock
+}
+
+func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
+	l := &loan{e: e, received: m, start: now}
 	l.failures = failuresOf(m)
-	l.message = triggers.Message{ID: m.MessageID, Body: m.Body, Attempt: l.failures + 1}
+	l.message = triggers.Message{ID: m.MessageID, Attempt: l.failures + 1}
+	l.message.Body, l.misfit = bodyOf(m)
 	if m.Subject != nil {
 		l.message.Subject = *m.Subject
 	}
@@ -61,13 +81,39 @@ func newLoan(t *trigger, m *azservicebus.ReceivedMessage, now time.Time, by *lin
 	}
 	l.duration = shortestLock
 	if m.LockedUntil != nil {
-		if d := m.LockedUntil.Sub(now); d > 0 {
-			l.duration = min(d, longestLock)
-		}
+		l.duration = lockOf(*m.LockedUntil, now)
 	}
-	l.renewAt = now.Add(l.duration / 2)
+	l.renewAt = now.Add(renewAfter(l.duration))
 	l.Init(&l.message, l)
 	return l
+}
+
+// bodyOf is a message's body: its data, or its value where that is bytes or a
+// text, as the clients of Java and AMQP libraries send it.
+func bodyOf(m *azservicebus.ReceivedMessage) (body []byte, misfit string) {
+	if m.RawAMQPMessage == nil {
+		return m.Body, ""
+	}
+	switch raw := m.RawAMQPMessage.Body; {
+	case len(raw.Data) == 1:
+		return raw.Data[0], ""
+	case len(raw.Data) > 1:
+		for _, part := range raw.Data {
+			body = append(body, part...)
+		}
+		return body, ""
+	case len(raw.Sequence) > 0:
+		return nil, "the body is an AMQP sequence; drover reads data, and values that are bytes or a text"
+	case raw.Value != nil:
+		switch v := raw.Value.(type) {
+		case string:
+			return []byte(v), ""
+		case []byte:
+			return v, ""
+		}
+		return nil, fmt.Sprintf("the body is an AMQP value (%T); drover reads data, and values that are bytes or a text", raw.Value)
+	}
+	return m.Body, ""
 }
 
 func failuresOf(m *azservicebus.ReceivedMessage) int {
@@ -84,17 +130,31 @@ func failuresOf(m *azservicebus.ReceivedMessage) int {
 // lock renewed, and abandoned when the delay is over: the service has no other
 // delay that keeps a message what it is.
 func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+	if l.session != nil {
+		return l.session.settle(ctx, l, m, v)
+	}
+	t := l.e.t
+	t.mu.Lock()
+	lost := l.lost
+	t.mu.Unlock()
+	if lost {
+		t.forget(l)
+		return nil
+	}
 	if v.Kind == triggers.Retry && v.Delay > 0 {
-		l.t.mu.Lock()
+		if t.cfg.Scheduled && l.copyable() {
+			return l.retryByCopy(ctx, m, v.Delay)
+		}
+		t.mu.Lock()
 		l.retryAt, l.failures = time.Now().Add(v.Delay), m.Attempt
-		l.t.mu.Unlock()
-		signal(l.t.added)
+		t.mu.Unlock()
+		signal(t.added)
 		return nil
 	}
 	if err := l.end(ctx, m, v); err != nil {
-		return fmt.Errorf("settling message %s of %s as %v: %w", m.ID, l.t.cfg.path(), v.Kind, err)
+		return fmt.Errorf("settling message %s of %s as %v: %w", m.ID, l.e.path(), v.Kind, err)
 	}
-	l.t.forget(l)
+	t.forget(l)
 	return nil
 }
 
@@ -103,10 +163,10 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 // service lends the message again.
 func (l *loan) end(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	var err error
-	if l.by == l.t.link.Load() {
+	if now := l.e.link.Load(); l.by == now {
 		first, stop := context.WithTimeout(ctx, linkLimit)
 		unhook := context.AfterFunc(l.by.ctx, stop)
-		err = l.carryOut(first, l.received, m, v)
+		err = l.carryOut(first, now.receiver, l.received, m, v)
 		unhook()
 		stop()
 		if err == nil {
@@ -116,10 +176,16 @@ func (l *loan) end(ctx context.Context, m *triggers.Message, v triggers.Verdict)
 	if !lockLost(err) {
 		ctx, cancel := context.WithTimeout(ctx, settleLimit)
 		defer cancel()
-		err = l.carryOut(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, m, v)
+		token := &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}
+		receiver := l.e.link.Load().receiver
+		// The SDK pauses for seconds before it mends a connection for a
+		// settlement, and much less for this.
+		if err = receiver.RenewMessageLock(ctx, token, nil); err == nil {
+			err = l.carryOut(ctx, receiver, token, m, v)
+		}
 	}
 	if lockLost(err) {
-		l.t.log.Warn("the lock was lost before the message was settled; it will come again", "message", m.ID, "verdict", v.Kind)
+		l.e.t.log.Warn("the lock was lost before the message was settled; it will come again", "message", m.ID, "verdict", v.Kind)
 		return nil
 	}
 	return err
@@ -130,17 +196,24 @@ func lockLost(err error) bool {
 	return errors.As(err, &e) && e.Code == azservicebus.CodeLockLost
 }
 
-func (l *loan) carryOut(ctx context.Context, r *azservicebus.ReceivedMessage, m *triggers.Message, v triggers.Verdict) error {
+// settler is what a Receiver and a SessionReceiver have in common.
+type settler interface {
+	CompleteMessage(context.Context, *azservicebus.ReceivedMessage, *azservicebus.CompleteMessageOptions) error
+	AbandonMessage(context.Context, *azservicebus.ReceivedMessage, *azservicebus.AbandonMessageOptions) error
+	DeadLetterMessage(context.Context, *azservicebus.ReceivedMessage, *azservicebus.DeadLetterOptions) error
+}
+
+func (l *loan) carryOut(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, m *triggers.Message, v triggers.Verdict) error {
 	switch v.Kind {
 	case triggers.Done:
-		return l.t.receiver.CompleteMessage(ctx, r, nil)
+		return by.CompleteMessage(ctx, r, nil)
 	case triggers.Retry:
-		return l.abandon(ctx, r, m.Attempt)
+		return l.abandon(ctx, by, r, m.Attempt)
 	case triggers.Release:
-		return l.abandon(ctx, r, m.Attempt-1)
+		return l.abandon(ctx, by, r, m.Attempt-1)
 	case triggers.Reject:
 		reason, text := clip(v.Reason, maxReason), clip(v.Reason+"\n"+v.Detail, maxReason)
-		return l.t.receiver.DeadLetterMessage(ctx, r, &azservicebus.DeadLetterOptions{
+		return by.DeadLetterMessage(ctx, r, &azservicebus.DeadLetterOptions{
 			Reason: &reason, ErrorDescription: &text,
 			PropertiesToModify: map[string]any{
 				"Drover-Error": reason, "Drover-Attempts": int64(m.Attempt), "Drover-Function": v.Function,
@@ -167,119 +240,10 @@ func clip(text string, n int) string {
 	return text
 }
 
-func (l *loan) abandon(ctx context.Context, r *azservicebus.ReceivedMessage, failures int) error {
+func (l *loan) abandon(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, failures int) error {
 	var o *azservicebus.AbandonMessageOptions
 	if failures != failuresOf(l.received) {
 		o = &azservicebus.AbandonMessageOptions{PropertiesToModify: map[string]any{failuresProperty: int64(failures)}}
 	}
-	return l.t.receiver.AbandonMessage(ctx, r, o)
-}
-
-func (t *trigger) forget(l *loan) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.loans, l)
-	t.faster()
-}
-
-// maxRenewals is how many locks are renewed at once: each takes a round trip.
-const maxRenewals = 32
-
-// care renews locks at half their time, and ends the delays of retries.
-func (t *trigger) care() {
-	for {
-		var due []*loan
-		now := time.Now()
-		next := now.Add(time.Hour)
-		t.mu.Lock()
-		for l := range maps.Keys(t.loans) {
-			at := l.renewAt
-			if l.lost || t.cfg.MaxLockRenewal > 0 && now.Sub(l.start) > t.cfg.MaxLockRenewal {
-				at = now.Add(time.Hour)
-			}
-			if !l.retryAt.IsZero() && l.retryAt.Before(at) {
-				at = l.retryAt
-			}
-			switch {
-			case !at.After(now):
-				due = append(due, l)
-			case at.Before(next):
-				next = at
-			}
-		}
-		t.nextCare = next
-		t.mu.Unlock()
-		if len(due) > 0 {
-			t.look(due)
-			continue
-		}
-		sleep := time.NewTimer(time.Until(next))
-		select {
-		case <-sleep.C:
-		case <-t.added:
-		case <-t.ctx.Done():
-			sleep.Stop()
-			return
-		}
-		sleep.Stop()
-	}
-}
-
-// look does what is due, many at once.
-func (t *trigger) look(due []*loan) {
-	var all sync.WaitGroup
-	defer all.Wait()
-	room := make(chan struct{}, maxRenewals)
-	for _, l := range due {
-		room <- struct{}{}
-		all.Go(func() {
-			defer func() { <-room }()
-			t.mu.Lock()
-			over := !l.retryAt.IsZero() && !time.Now().Before(l.retryAt)
-			failures := l.failures
-			t.mu.Unlock()
-			if over {
-				t.giveBack(l, failures)
-				return
-			}
-			t.renew(l)
-		})
-	}
-}
-
-// giveBack abandons a message whose delay is over.
-func (t *trigger) giveBack(l *loan, failures int) {
-	m := l.message
-	m.Attempt = failures
-	err := l.end(t.ctx, &m, triggers.Verdict{Kind: triggers.Retry})
-	if err == nil || t.ctx.Err() != nil {
-		t.forget(l)
-		return
-	}
-	t.log.Warn("cannot give a message back for its next attempt; will try until its lock ends", "message", m.ID, "error", err)
-	t.mu.Lock()
-	l.retryAt = time.Now().Add(time.Second)
-	if l.lost {
-		delete(t.loans, l)
-	}
-	t.mu.Unlock()
-}
-
-func (t *trigger) renew(l *loan) {
-	ctx, cancel := context.WithTimeout(t.ctx, max(l.duration/2, time.Second))
-	defer cancel()
-	before := time.Now()
-	err := t.receiver.RenewMessageLock(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, nil)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch {
-	case err == nil:
-		l.renewAt = before.Add(l.duration / 2)
-	case lockLost(err):
-		l.lost = true
-		t.log.Warn("the lock of a message that is worked on was lost; it will run again elsewhere", "message", l.message.ID)
-	default:
-		l.renewAt = time.Now().Add(l.duration / 8)
-		t.log.Debug("cannot renew a lock; will try again", "message", l.message.ID, "error", err)
-	}
+	return by.AbandonMessage(ctx, r, o)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/drover-run/drover/triggers"
 )
 
 // Sender sends messages to a queue or topic, many at a time, and counts those
@@ -19,10 +21,10 @@ type Sender struct {
 }
 
 // NewSender returns a sender to a queue or topic.
-func NewSender(connectionString, entity string) (*Sender, error) {
-	client, err := azservicebus.NewClientFromConnectionString(connectionString, nil)
+func NewSender(access *Access, entity string) (*Sender, error) {
+	client, err := access.client()
 	if err != nil {
-		return nil, fmt.Errorf("the connection string for %s: %w", entity, err)
+		return nil, fmt.Errorf("sending to %s: %w", entity, err)
 	}
 	sender, err := client.NewSender(entity, nil)
 	if err != nil {
@@ -32,12 +34,19 @@ func NewSender(connectionString, entity string) (*Sender, error) {
 }
 
 // Send adds a message to those that are on their way; the error may be that of
-// earlier ones.
-func (s *Sender) Send(ctx context.Context, _ string, attributes map[string]string, body []byte) error {
-	m := &azservicebus.Message{Body: body}
-	if len(attributes) > 0 {
-		m.ApplicationProperties = make(map[string]any, len(attributes))
-		for name, value := range attributes {
+// earlier ones. Of the message, ID (if set), Body, Attributes and OrderingKey
+// (the session) count.
+func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
+	m := &azservicebus.Message{Body: out.Body}
+	if out.ID != "" {
+		m.MessageID = &out.ID
+	}
+	if out.OrderingKey != "" {
+		m.SessionID = &out.OrderingKey
+	}
+	if len(out.Attributes) > 0 {
+		m.ApplicationProperties = make(map[string]any, len(out.Attributes))
+		for name, value := range out.Attributes {
 			m.ApplicationProperties[name] = value
 		}
 	}
@@ -45,7 +54,7 @@ func (s *Sender) Send(ctx context.Context, _ string, attributes map[string]strin
 		if s.batch == nil {
 			var err error
 			if s.batch, err = s.sender.NewMessageBatch(ctx, nil); err != nil {
-				return fmt.Errorf("sending to %s: %w", s.entity, explainSend(err))
+				return fmt.Errorf("sending to %s: %w", s.entity, explain(err, send))
 			}
 		}
 		err := s.batch.AddMessage(m, nil)
@@ -53,7 +62,10 @@ func (s *Sender) Send(ctx context.Context, _ string, attributes map[string]strin
 		case err == nil:
 			return nil
 		case !errors.Is(err, azservicebus.ErrMessageTooLarge) || s.batch.NumMessages() == 0:
-			return fmt.Errorf("sending to %s a message of %d bytes: %w", s.entity, len(body), err)
+			if errors.Is(err, azservicebus.ErrMessageTooLarge) {
+				err = fmt.Errorf("%w for the namespace: 256 KiB in the standard tier, 100 MB in the premium one", triggers.ErrTooLarge)
+			}
+			return fmt.Errorf("sending to %s a message of %d bytes: %w", s.entity, len(out.Body), err)
 		}
 		if err := s.Flush(ctx); err != nil {
 			return err
@@ -61,16 +73,18 @@ func (s *Sender) Send(ctx context.Context, _ string, attributes map[string]strin
 	}
 }
 
-// Flush sends what is on its way, and returns when the service has it.
+// Flush sends what is on its way, and returns when the service has it. What it
+// could not send is forgotten.
 func (s *Sender) Flush(ctx context.Context) error {
 	if s.batch == nil || s.batch.NumMessages() == 0 {
 		return nil
 	}
-	if err := s.sender.SendMessageBatch(ctx, s.batch, nil); err != nil {
-		return fmt.Errorf("sending to %s: %w", s.entity, explainSend(err))
-	}
-	s.taken += int64(s.batch.NumMessages())
+	batch := s.batch
 	s.batch = nil
+	if err := s.sender.SendMessageBatch(ctx, batch, nil); err != nil {
+		return fmt.Errorf("sending to %s: %w", s.entity, explain(err, send))
+	}
+	s.taken += int64(batch.NumMessages())
 	return nil
 }
 
@@ -83,13 +97,4 @@ func (s *Sender) Close(ctx context.Context) error {
 		return fmt.Errorf("closing the sender to %s: %w", s.entity, err)
 	}
 	return nil
-}
-
-// explainSend says what to do about an error.
-func explainSend(err error) error {
-	var e *azservicebus.Error
-	if errors.As(err, &e) && e.Code == azservicebus.CodeUnauthorizedAccess {
-		return fmt.Errorf("%w; the key or identity needs the right Send (Azure Service Bus Data Sender)", err)
-	}
-	return explain(err)
 }

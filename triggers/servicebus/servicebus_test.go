@@ -2,6 +2,7 @@ package servicebus
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"testing"
@@ -49,9 +50,7 @@ func start(t testing.TB, o emulator.QueueOptions) *bed {
 
 func (b *bed) client(t testing.TB) *azservicebus.Client {
 	t.Helper()
-	c, err := azservicebus.NewClientFromConnectionString(b.ConnectionString(b.address), &azservicebus.ClientOptions{
-		RetryOptions: azservicebus.RetryOptions{MaxRetries: 1, RetryDelay: 50 * time.Millisecond, MaxRetryDelay: 100 * time.Millisecond},
-	})
+	c, err := azservicebus.NewClientFromConnectionString(b.ConnectionString(b.address), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,15 +58,23 @@ func (b *bed) client(t testing.TB) *azservicebus.Client {
 	return c
 }
 
-func (b *bed) open(t testing.TB) (triggers.Trigger, *azservicebus.Client) {
+func access(connection string) *Access {
+	return &Access{ConnectionString: func() (string, error) { return connection, nil }}
+}
+
+// open returns a trigger on the queue orders; change may be nil.
+func (b *bed) open(t testing.TB, change func(*Config)) *trigger {
 	t.Helper()
-	c := b.client(t)
-	tr, err := open(c, Config{Queue: "orders", Prefetch: PrefetchAuto, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	cfg := Config{Access: access(b.ConnectionString(b.address)), Queue: "orders", Prefetch: PrefetchAuto, MaxSessions: 4, SessionIdle: 5 * time.Second, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	if change != nil {
+		change(&cfg)
+	}
+	tr, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = tr.Close(context.Background()) })
-	return tr, c
+	return tr.(*trigger)
 }
 
 func (b *bed) send(t testing.TB, ms ...triggers.Message) {
@@ -80,6 +87,9 @@ func (b *bed) send(t testing.TB, ms ...triggers.Message) {
 		out := &azservicebus.Message{Body: m.Body, ApplicationProperties: map[string]any{}}
 		for name, value := range m.Attributes {
 			out.ApplicationProperties[name] = value
+		}
+		if m.OrderingKey != "" {
+			out.SessionID = &m.OrderingKey
 		}
 		if err := s.SendMessage(t.Context(), out, nil); err != nil {
 			t.Fatal(err)
@@ -111,24 +121,41 @@ func (b *bed) dead(t testing.TB) (out []triggertest.Dead) {
 
 func TestConformance(t *testing.T) {
 	triggertest.Run(t, func(t *testing.T, o triggertest.Options) *triggertest.Source {
-		if o.Ordered {
-			t.Skip("sessions are not built yet")
-		}
-		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000})
-		clients := map[triggers.Trigger]*azservicebus.Client{}
-		return &triggertest.Source{
-			Loan: time.Second,
-			Open: func(t testing.TB) triggers.Trigger {
-				tr, c := b.open(t)
-				clients[tr] = c
-				return tr
-			},
-			Send: func(t testing.TB, ms ...triggers.Message) { b.send(t, ms...) },
-			Crash: func(t testing.TB, tr triggers.Trigger) {
-				_ = clients[tr].Close(t.Context()) // first the connection: nothing more goes out
-				_ = tr.Close(t.Context())
-			},
-			Dead: func(t testing.TB) []triggertest.Dead { return b.dead(t) },
-		}
+		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, RequiresSession: o.Ordered})
+		return b.source(o.Ordered)
 	})
+}
+
+// All of the suite with sessions too: a message of each session of its own.
+func TestConformanceWithSessions(t *testing.T) {
+	triggertest.Run(t, func(t *testing.T, o triggertest.Options) *triggertest.Source {
+		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, RequiresSession: true})
+		s := b.source(true)
+		send, n := s.Send, 0
+		s.Send = func(t testing.TB, ms ...triggers.Message) {
+			for i := range ms {
+				if ms[i].OrderingKey == "" {
+					n++
+					ms[i].OrderingKey = fmt.Sprint("session ", n)
+				}
+			}
+			send(t, ms...)
+		}
+		return s
+	})
+}
+
+func (b *bed) source(sessions bool) *triggertest.Source {
+	return &triggertest.Source{
+		Loan: time.Second,
+		Open: func(t testing.TB) triggers.Trigger {
+			return b.open(t, func(c *Config) { c.Sessions, c.MaxSessions = sessions, 128 })
+		},
+		Send: func(t testing.TB, ms ...triggers.Message) { b.send(t, ms...) },
+		Crash: func(t testing.TB, tr triggers.Trigger) {
+			_ = tr.(*trigger).entities[0].link.Load().client.Close(t.Context()) // first the connection: nothing more goes out
+			_ = tr.Close(t.Context())
+		},
+		Dead: func(t testing.TB) []triggertest.Dead { return b.dead(t) },
+	}
 }

@@ -1,9 +1,14 @@
 // Package servicebus receives from Azure Service Bus: queues, and subscriptions
-// of topics, by peek-lock.
+// of topics, with and without sessions, by peek-lock.
 //
 // Where attempts are counted: in the message's property drover-failures, which is
-// set when a message is abandoned. The service's own delivery count is higher: it
-// counts releases, lost locks and crashes too, and its limit still holds.
+// set when a message is abandoned, and in a scheduled copy. The service's own
+// delivery count is higher: it counts releases, lost locks and crashes too, and
+// its limit still holds.
+//
+// A trigger is in three parts: an entity receives (entity.go), or sessions of it
+// do (session.go); what came is held for Receive (this file); loans are kept
+// alive (care.go) and ended (loan.go).
 package servicebus
 
 import (
@@ -12,26 +17,43 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
-	"github.com/cenkalti/backoff/v4"
 
 	"github.com/drover-run/drover/triggers"
 )
 
-// Config is a trigger's. Queue, or Topic and Subscription, are set.
+// Config is a trigger's. Queue, or Topic and Subscriptions, are set.
 type Config struct {
-	Queue               string
-	Topic, Subscription string
+	Access        *Access
+	Queue         string
+	Topic         string
+	Subscriptions []string
+
+	// Sessions handles the messages of each session one at a time, in order.
+	Sessions bool
+	// MaxSessions is how many are held at a time, of each entity; 1 at least.
+	MaxSessions int
+	// SessionIdle is how long one without messages is held, while there is room
+	// for others; SessionTurn, how long one with messages, while others may wait.
+	SessionIdle, SessionTurn time.Duration
+
 	// MaxLockRenewal is how long after its receipt a message's lock is renewed;
 	// 0 is for as long as it is worked on.
 	MaxLockRenewal time.Duration
+	// MaxIdle is after how long without a message a receiver is opened anew; 0 is never.
+	MaxIdle time.Duration
 	// Prefetch is how many messages are held beyond those that a Receive asks
-	// for, or PrefetchAuto.
+	// for, or PrefetchAuto. Sessions have none.
 	Prefetch int
-	Log      *slog.Logger
+	// Scheduled retries by a copy for later in place of holding the message. For
+	// queues without sessions and without duplicate detection.
+	Scheduled bool
+	// Create makes what is not there.
+	Create bool
+	// MaxAttempts is what the service's limit to deliveries must be above, where
+	// that can be read; 0 is not compared.
+	MaxAttempts int
+	Log         *slog.Logger
 }
 
 // PrefetchAuto holds what is settled in a tenth of a second, as measured.
@@ -42,90 +64,103 @@ func (c Config) path() string {
 	if c.Queue != "" {
 		return c.Queue
 	}
-	return c.Topic + "/Subscriptions/" + c.Subscription
+	if len(c.Subscriptions) == 1 {
+		return c.Topic + "/Subscriptions/" + c.Subscriptions[0]
+	}
+	return fmt.Sprintf("%s/Subscriptions/%v", c.Topic, c.Subscriptions)
 }
 
 const (
-	// settleLimit bounds a try by the lock's token: the SDK's own would take up
-	// to 50 s where the connection was lost.
-	settleLimit = 10 * time.Second
-	// linkLimit bounds the first try, over the link that a message came by.
-	linkLimit = 3 * time.Second
-	// maxCredit is the most that one Receive asks for; the SDK takes 5,000.
+	// maxCredit is the most that one receiver asks for; the SDK takes 5,000.
 	maxCredit  = 2000
 	closeLimit = 10 * time.Second
+	// openLimit bounds the first look at the entities.
+	openLimit = 30 * time.Second
+	// unwantedAfter is how long the receivers go on when a Receive was called
+	// back and no other came.
+	unwantedAfter = time.Second
 )
 
-// failuresProperty carries how often a message has failed.
-const failuresProperty = "drover-failures"
-
-// openLimit bounds the first look at the entity.
-const openLimit = 30 * time.Second
-
-// Open returns a trigger on an entity, when that was found to be there and to let
-// itself be read. It has a client of its own: an error of one entity ends a
-// client's whole connection. The connection string is in no error.
-func Open(ctx context.Context, connectionString string, cfg Config) (triggers.Trigger, error) {
-	client, err := azservicebus.NewClientFromConnectionString(connectionString, nil)
+// Open returns a trigger, when its entities were found to be there and to let
+// themselves be read.
+func Open(ctx context.Context, cfg Config) (triggers.Trigger, error) {
+	t, err := open(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("the connection string for %s: %w", cfg.path(), err)
-	}
-	t, err := open(client, cfg)
-	if err != nil {
-		return nil, errors.Join(err, client.Close(ctx))
+		return nil, err
 	}
 	first, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
-	if _, err := t.Backlog(first); err != nil {
-		return nil, errors.Join(err, t.Close(ctx))
+	for _, e := range t.entities {
+		if err := e.check(first); err != nil {
+			return nil, errors.Join(err, t.Close(ctx))
+		}
+	}
+	t.start()
+	return t, nil
+}
+
+func open(cfg Config) (*trigger, error) {
+	t := &trigger{cfg: cfg, log: cfg.Log.With("entity", cfg.path()), loans: make(map[*loan]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1), marked: time.Now()}
+	t.room.L = &t.mu
+	t.ctx, t.stop = context.WithCancel(context.Background())
+	names := cfg.Subscriptions
+	if cfg.Queue != "" {
+		names = []string{""}
+	}
+	for _, name := range names {
+		e := &entity{t: t, queue: cfg.Queue, topic: cfg.Topic, subscription: name, ask: 1}
+		l, err := e.dial()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("receiving from %s: %w", e.path(), err), t.Close(context.Background()))
+		}
+		e.link.Store(l)
+		t.entities = append(t.entities, e)
 	}
 	return t, nil
 }
 
-func open(client *azservicebus.Client, cfg Config) (*trigger, error) {
-	t := &trigger{client: client, cfg: cfg, log: cfg.Log.With("entity", cfg.path()), loans: make(map[*loan]struct{}), added: make(chan struct{}, 1),
-		came: make(chan struct{}, 1), wanted: make(chan struct{}, 1), marked: time.Now()}
-	var err error
-	if cfg.Queue != "" {
-		t.receiver, err = client.NewReceiverForQueue(cfg.Queue, nil)
-	} else {
-		t.receiver, err = client.NewReceiverForSubscription(cfg.Topic, cfg.Subscription, nil)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("receiving from %s: %w", cfg.path(), err)
-	}
-	t.ctx, t.stop = context.WithCancel(context.Background())
-	t.newLink()
+// start begins to receive.
+func (t *trigger) start() {
+	context.AfterFunc(t.ctx, t.roomChanged)
 	t.running.Go(t.care)
-	t.running.Go(t.fetch)
-	return t, nil
+	for _, e := range t.entities {
+		if t.cfg.Sessions {
+			for range max(t.cfg.MaxSessions, 1) {
+				t.running.Go(e.holdSessions)
+			}
+			continue
+		}
+		arrived := make(chan arrival, 4)
+		t.running.Go(func() { e.fetch(arrived) })
+		t.running.Go(func() {
+			for a := range arrived {
+				e.lend(a)
+			}
+		})
+	}
 }
 
 type trigger struct {
-	client   *azservicebus.Client
-	receiver *azservicebus.Receiver
 	cfg      Config
 	log      *slog.Logger
+	entities []*entity
 
 	ctx     context.Context // ends with the trigger
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	added   chan struct{} // something for care
 	came    chan struct{} // something for Receive
-	wanted  chan struct{} // something for fetch
 
-	// link is the one that messages come by, as far as is known: a message is
-	// settled over its own only while that is likely to be there.
-	link atomic.Pointer[link]
-
-	mu     sync.Mutex
-	loans  map[*loan]struct{}
-	held   []*triggers.Delivery // received, and not handed out
-	failed error                // for the next Receive
-	closed bool
-
-	waiting     int // what the Receive that waits asks for
-	cancelFetch context.CancelFunc
+	mu        sync.Mutex
+	room      sync.Cond // there may be room for more
+	loans     map[*loan]struct{}
+	held      []*loan // received, and not handed out
+	coming    int     // on their way to held
+	failed    error   // for the next Receive
+	closed    bool
+	waiting   int // what the Receive that waits asks for
+	accepting int // sessions that are being waited for
+	unwanted  *time.Timer
 
 	ready   int // what is held ready, by the rate
 	settled int // since marked
@@ -136,36 +171,30 @@ type trigger struct {
 	nextCare time.Time // when care looks next
 }
 
-// link is a link to the entity; its context ends when it is known to be gone.
-type link struct {
-	ctx  context.Context
-	gone context.CancelFunc
-}
-
-// newLink is called when the link there was is gone, or there was none.
-func (t *trigger) newLink() {
-	l := new(link)
-	l.ctx, l.gone = context.WithCancel(context.Background())
-	if old := t.link.Swap(l); old != nil {
-		old.gone()
-	}
-}
-
 var errClosed = errors.New("the Service Bus trigger is closed")
 
 // Receive implements triggers.Trigger.
 func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Delivery, error) {
 	t.mu.Lock()
 	t.waiting = min(maximum, maxCredit)
+	if t.unwanted != nil {
+		t.unwanted.Stop()
+		t.unwanted = nil
+	}
+	t.room.Broadcast()
 	t.mu.Unlock()
-	signal(t.wanted)
 	for {
 		t.mu.Lock()
-		out := t.held
-		if len(out) > maximum {
-			out = out[:maximum:maximum]
+		n := min(len(t.held), maximum)
+		var out []*triggers.Delivery
+		if n > 0 {
+			out = make([]*triggers.Delivery, n)
+			for i, l := range t.held[:n] {
+				out[i] = &l.Delivery
+			}
+			clear(t.held[:n])
+			t.held = t.held[n:]
 		}
-		t.held = t.held[len(out):]
 		err := t.failed
 		t.failed = nil
 		if t.closed {
@@ -173,21 +202,33 @@ func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Deliver
 		} else if err == nil {
 			err = ctx.Err()
 		}
-		if len(out) > 0 || err != nil {
+		if n > 0 || err != nil {
 			t.waiting = 0
-			if len(out) > 0 {
+			switch {
+			case n > 0:
 				err = nil // it will come again
-			} else if t.cancelFetch != nil {
-				t.cancelFetch() // nobody wants what it asks for
+			case ctx.Err() != nil && !t.closed:
+				t.unwanted = time.AfterFunc(unwantedAfter, t.pause)
 			}
+			t.room.Broadcast()
 			t.mu.Unlock()
-			signal(t.wanted)
 			return out, err
 		}
 		t.mu.Unlock()
 		select {
 		case <-t.came:
 		case <-ctx.Done():
+		}
+	}
+}
+
+// pause stops the receivers until there is a Receive: what still comes is for others.
+func (t *trigger) pause() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.entities {
+		if t.unwanted != nil && e.pause != nil {
+			e.pause()
 		}
 	}
 }
@@ -199,51 +240,41 @@ func signal(c chan struct{}) {
 	}
 }
 
-// fetch is the goroutine that receives, and does nothing else: what the SDK has
-// asked for and nobody takes it gives back, unseen. It asks for what a Receive
-// waits for, and for the prefetch.
-func (t *trigger) fetch() {
-	pause := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
-	for t.ctx.Err() == nil {
-		t.mu.Lock()
-		room := t.waiting + t.prefetch() - len(t.held)
-		ctx, cancel := context.WithCancel(t.ctx)
-		t.cancelFetch = cancel
-		t.mu.Unlock()
-		if room <= 0 {
-			cancel()
-			select {
-			case <-t.wanted:
-			case <-t.ctx.Done():
+func (t *trigger) roomChanged() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.room.Broadcast()
+}
+
+// hand gives messages to Receive; t.mu is held.
+func (t *trigger) hand(ls ...*loan) {
+	t.held = append(t.held, ls...)
+	signal(t.came)
+}
+
+// fail has the next Receive fail, where no entity works; t.mu is not held.
+func (t *trigger) fail(e *entity, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := e.failing
+	e.failing = err
+	for _, other := range t.entities {
+		if other.failing == nil {
+			if before == nil || before.Error() != err.Error() {
+				t.log.Warn("cannot receive from one of several subscriptions; will try until it works", "subscription", e.subscription, "error", err)
 			}
-			continue
-		}
-		got, err := t.receiver.ReceiveMessages(ctx, min(room, maxCredit), nil)
-		cancelled := ctx.Err() != nil
-		cancel()
-		if len(got) > 0 {
-			t.lend(got)
-			pause.Reset()
-			continue
-		}
-		if cancelled {
-			continue
-		}
-		t.newLink()
-		if err != nil {
-			t.mu.Lock()
-			t.failed = fmt.Errorf("receiving from %s: %w", t.cfg.path(), explain(err))
-			t.mu.Unlock()
-			signal(t.came)
-		}
-		// The SDK comes back with nothing at once, over and over, while a link
-		// cannot be had.
-		select {
-		case <-time.After(pause.NextBackOff()):
-		case <-t.ctx.Done():
+			return
 		}
 	}
+	t.failed = err
+	signal(t.came)
+}
+
+// works forgets the failures of an entity.
+func (t *trigger) works(e *entity) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.failing = nil
 }
 
 const (
@@ -279,68 +310,42 @@ func (t *trigger) faster() {
 	t.markedFast = now
 }
 
-// explain says what to do about an error.
-func explain(err error) error {
-	var e *azservicebus.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	switch e.Code {
-	case azservicebus.CodeUnauthorizedAccess:
-		return fmt.Errorf("%w; the key or identity needs the right Listen (Azure Service Bus Data Receiver)", err)
-	case azservicebus.CodeNotFound:
-		return fmt.Errorf("%w; is the name right, and is it made?", err)
-	}
-	return err
-}
-
-func (t *trigger) lend(got []*azservicebus.ReceivedMessage) {
-	now, by := time.Now(), t.link.Load()
+// forget ends the care for a loan.
+func (t *trigger) forget(l *loan) {
 	t.mu.Lock()
-	sooner := false
-	for _, m := range got {
-		l := newLoan(t, m, now, by)
-		t.loans[l] = struct{}{}
-		t.held = append(t.held, &l.Delivery)
-		sooner = sooner || l.renewAt.Before(t.nextCare)
-	}
-	t.mu.Unlock()
-	if sooner {
-		signal(t.added)
-	}
-	signal(t.came)
+	defer t.mu.Unlock()
+	delete(t.loans, l)
+	t.faster()
 }
 
-// Backlog implements triggers.Trigger, by a look at what is next: from 250 on it
-// tells that there are so many at least.
+// Backlog implements triggers.Trigger: the sum of the entities'.
 func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
-	from := int64(0)
-	seen, err := t.receiver.PeekMessages(ctx, 250, &azservicebus.PeekMessagesOptions{FromSequenceNumber: &from})
-	if err != nil {
-		return triggers.Backlog{}, fmt.Errorf("looking at the messages of %s: %w", t.cfg.path(), explain(err))
-	}
-	t.mu.Lock()
-	held := make(map[int64]bool, len(t.loans))
-	for l := range t.loans {
-		if n := l.received.SequenceNumber; n != nil {
-			held[*n] = true
+	var all triggers.Backlog
+	for i, e := range t.entities {
+		b, err := e.backlog(ctx)
+		if err != nil {
+			return triggers.Backlog{}, err
+		}
+		all.Ready += b.Ready
+		all.AtLeast = all.AtLeast || b.AtLeast
+		if all.Oldest.IsZero() || !b.Oldest.IsZero() && b.Oldest.Before(all.Oldest) {
+			all.Oldest = b.Oldest
+		}
+		switch {
+		case b.More == nil:
+			all.More = nil
+		case i == 0:
+			all.More = b.More
+		case all.More != nil:
+			all.More.Dead += b.More.Dead
+			all.More.Scheduled += b.More.Scheduled
 		}
 	}
-	t.mu.Unlock()
-	var b triggers.Backlog
-	for _, m := range seen {
-		if m.State != azservicebus.MessageStateActive || m.SequenceNumber != nil && held[*m.SequenceNumber] {
-			continue
-		}
-		b.Ready++
-		if b.Oldest.IsZero() && m.EnqueuedTime != nil {
-			b.Oldest = *m.EnqueuedTime
-		}
-	}
-	return b, nil
+	return all, nil
 }
 
-// Close implements triggers.Trigger.
+// Close implements triggers.Trigger. What waits for its next attempt gets it
+// early, and the failure is kept.
 func (t *trigger) Close(ctx context.Context) error {
 	t.mu.Lock()
 	if t.closed {
@@ -348,6 +353,9 @@ func (t *trigger) Close(ctx context.Context) error {
 		return nil
 	}
 	t.closed = true
+	if t.unwanted != nil {
+		t.unwanted.Stop()
+	}
 	t.mu.Unlock()
 	t.stop()
 	signal(t.came)
@@ -357,24 +365,35 @@ func (t *trigger) Close(ctx context.Context) error {
 	t.mu.Lock()
 	unseen := t.held
 	t.held = nil
-	var held []*loan // that wait for their next attempt: they get it early, and the failure is kept
+	var waiting []*loan
 	for l := range t.loans {
 		if !l.retryAt.IsZero() {
-			held = append(held, l)
+			waiting = append(waiting, l)
 		}
 	}
 	t.mu.Unlock()
-	var errs []error
-	for _, d := range unseen {
-		errs = append(errs, d.Settle(ctx, triggers.Verdict{Kind: triggers.Release}))
+	errs := make(chan error, len(unseen)+len(waiting)+len(t.entities))
+	var all sync.WaitGroup
+	for _, l := range unseen {
+		all.Go(func() { errs <- l.Delivery.Settle(ctx, triggers.Verdict{Kind: triggers.Release}) })
 	}
-	for _, l := range held {
-		m := l.message
-		m.Attempt = l.failures
-		errs = append(errs, l.end(ctx, &m, triggers.Verdict{Kind: triggers.Retry}))
+	for _, l := range waiting {
+		all.Go(func() {
+			m := l.message
+			m.Attempt = l.failures
+			errs <- l.end(ctx, &m, triggers.Verdict{Kind: triggers.Retry})
+		})
 	}
-	defer t.link.Load().gone()
-	if err := errors.Join(append(errs, t.receiver.Close(ctx), t.client.Close(ctx))...); err != nil {
+	all.Wait()
+	for _, e := range t.entities {
+		errs <- e.close(ctx)
+	}
+	close(errs)
+	var out []error
+	for err := range errs {
+		out = append(out, err)
+	}
+	if err := errors.Join(out...); err != nil {
 		return fmt.Errorf("closing the receiver of %s: %w", t.cfg.path(), err)
 	}
 	return nil

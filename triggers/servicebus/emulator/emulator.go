@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -47,11 +48,14 @@ type Emulator struct {
 	timers timers
 	closed bool
 	conns  map[*conn]struct{}
+	fresh  map[net.Conn]struct{} // of which is not known yet what they speak
 
 	due       chan struct{} // the first timer changed
 	stop      chan struct{}
 	running   sync.WaitGroup
 	listeners []net.Listener
+	web       webListener
+	admins    http.Server
 }
 
 // New returns an empty namespace. Serve lets others connect to it; Close ends it.
@@ -70,14 +74,19 @@ func New(o Options) *Emulator {
 		queues:  make(map[string]*queue),
 		topics:  make(map[string]*topic),
 		conns:   make(map[*conn]struct{}),
+		fresh:   make(map[net.Conn]struct{}),
 		due:     make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 	}
 	e.running.Go(e.clockwork)
+	e.web = webListener{make(chan net.Conn), e.stop}
+	e.admins = http.Server{Handler: e.Admin(), ReadHeaderTimeout: helloLimit, IdleTimeout: time.Minute, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)}
+	e.running.Go(func() { _ = e.admins.Serve(e.web) }) // until Close
 	return e
 }
 
-// Serve takes connections from a listener until Close, which closes it.
+// Serve takes connections from a listener until Close, which closes it. They
+// speak AMQP, or HTTP for the admin API: the first bytes tell.
 func (e *Emulator) Serve(l net.Listener) error {
 	e.mu.Lock()
 	if e.closed {
@@ -102,9 +111,7 @@ func (e *Emulator) Serve(l net.Listener) error {
 			_ = nc.Close() // nobody is interested any more
 			return nil
 		}
-		c := newConn(e, nc)
-		e.conns[c] = struct{}{}
-		e.running.Go(c.run)
+		e.running.Go(func() { e.welcome(nc) })
 		e.mu.Unlock()
 	}
 }
@@ -125,7 +132,11 @@ func (e *Emulator) Close() error {
 	for c := range e.conns {
 		c.abort()
 	}
+	for nc := range e.fresh {
+		_ = nc.Close() // nobody is interested any more
+	}
 	e.mu.Unlock()
+	errs = append(errs, e.admins.Close())
 	e.running.Wait()
 	return errors.Join(errs...)
 }

@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// sender takes messages, many at a time.
+type sender interface {
+	Send(ctx context.Context, m *triggers.Message) error
+	Flush(ctx context.Context) error
+	Taken() int64
+}
+
+// openSender reaches where messages go; done ends it.
+type openSender func(ctx context.Context) (to sender, done func() error, err error)
+
+// maxOutputs is how many results go out together at most.
+const maxOutputs = 500
+
+// output sends what a function returns, before the message is done. One
+// goroutine sends; what comes in the meantime goes out together.
+type output struct {
+	open    openSender
+	subject string // for NATS
+	in      chan *result
+	log     *slog.Logger
+
+	to   sender // run's own
+	done func() error
+}
+
+// result is one that is on its way.
+type result struct {
+	message triggers.Message
+	sent    chan error
+}
+
+func newOutput(open openSender, subject string, log *slog.Logger) *output {
+	return &output{open: open, subject: subject, in: make(chan *result), log: log}
+}
+
+// passedOn are the attributes of a message that its result has, too: the trace.
+var passedOn = []string{"traceparent", "tracestate", "baggage"}
+
+// put sends the result of a message, and returns when the other side has it.
+func (o *output) put(ctx context.Context, m *triggers.Message, body []byte) error {
+	r := &result{message: triggers.Message{Subject: o.subject, Body: body, OrderingKey: m.OrderingKey}, sent: make(chan error, 1)}
+	for _, name := range passedOn {
+		if value, found := m.Attributes[name]; found {
+			if r.message.Attributes == nil {
+				r.message.Attributes = make(map[string]string)
+			}
+			r.message.Attributes[name] = value
+		}
+	}
+	select {
+	case o.in <- r:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-r.sent:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run sends until in is closed.
+func (o *output) run(ctx context.Context) {
+	defer o.leave()
+	for first := range o.in {
+		batch := []*result{first}
+	more:
+		for len(batch) < maxOutputs {
+			select {
+			case r, open := <-o.in:
+				if !open {
+					break more
+				}
+				batch = append(batch, r)
+			default:
+				break more
+			}
+		}
+		err := o.send(ctx, batch...)
+		if err != nil && len(batch) > 1 {
+			// One of them may be to blame. What was taken already comes twice.
+			for _, r := range batch {
+				r.sent <- o.send(ctx, r)
+			}
+			continue
+		}
+		for _, r := range batch {
+			r.sent <- err
+		}
+	}
+}
+
+func (o *output) send(ctx context.Context, batch ...*result) (err error) {
+	if o.to == nil {
+		if o.to, o.done, err = o.open(ctx); err != nil {
+			o.to = nil
+			return err
+		}
+	}
+	for _, r := range batch {
+		if err = o.to.Send(ctx, &r.message); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = o.to.Flush(ctx)
+	}
+	if err != nil && !errors.Is(err, triggers.ErrTooLarge) {
+		o.leave() // the next one begins anew, with a secret that may have changed
+	}
+	return err
+}
+
+// leave closes the sender.
+func (o *output) leave() {
+	if o.to == nil {
+		return
+	}
+	if err := o.done(); err != nil {
+		o.log.Debug("closing an output", "error", err)
+	}
+	o.to = nil
+}
+
+// emit sends a function's result, for as long as the other side cannot take it:
+// a message whose result is nowhere is not done.
+func (f *function) emit(m *triggers.Message, body []byte) error {
+	pause, failing := receiveBackOff(), ""
+	for {
+		err := f.output.put(f.working, m, body)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, triggers.ErrTooLarge):
+			return handlers.Reject(fmt.Errorf("the result: %w", err))
+		case f.working.Err() != nil:
+			return fmt.Errorf("its result was not sent: %w", handlers.ErrNotTried)
+		}
+		if failing != err.Error() {
+			failing = err.Error()
+			f.log.Warn("cannot send a result; will try until it works", "message", m.ID, "error", err)
+		}
+		wait(f.working, pause.NextBackOff())
+	}
+}

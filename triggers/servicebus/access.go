@@ -1,0 +1,157 @@
+package servicebus
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
+)
+
+// Access is a way into a namespace: by a connection string, or by the namespace's
+// name and an identity.
+type Access struct {
+	// ConnectionString is asked anew for each connection, so that a secret that
+	// was changed is taken up. Nil: Namespace and Credential are used.
+	ConnectionString func() (string, error)
+	// Namespace is NAME.servicebus.windows.net.
+	Namespace  string
+	Credential azcore.TokenCredential
+	// Endpoint is HOST:PORT, where the namespace is reached in another place
+	// than its name says. The admin API is asked there, too, or at the host's port
+	// 443 where PORT is 5671.
+	Endpoint string
+	// TLS is how connections are encrypted; nil is with the machine's roots.
+	TLS *tls.Config
+}
+
+// again is how the SDK tries what is not a settlement once more. Its own first
+// pause of 4 s is longer than most outages.
+var again = azservicebus.RetryOptions{MaxRetries: 3, RetryDelay: 50 * time.Millisecond, MaxRetryDelay: time.Second}
+
+// client makes a client. The connection string is in no error.
+func (a *Access) client() (*azservicebus.Client, error) {
+	o := &azservicebus.ClientOptions{TLSConfig: a.TLS, CustomEndpoint: a.Endpoint, RetryOptions: again, ApplicationID: "drover"}
+	if a.ConnectionString == nil {
+		c, err := azservicebus.NewClient(a.Namespace, a.Credential, o)
+		if err != nil {
+			return nil, fmt.Errorf("the namespace %s: %w", a.Namespace, err)
+		}
+		return c, nil
+	}
+	connection, err := a.ConnectionString()
+	if err != nil {
+		return nil, fmt.Errorf("the connection string: %w", err)
+	}
+	c, err := azservicebus.NewClientFromConnectionString(connection, o)
+	if err != nil {
+		return nil, fmt.Errorf("the connection string: %w", err)
+	}
+	return c, nil
+}
+
+// adminLimit bounds one question to the admin API.
+const adminLimit = 10 * time.Second
+
+// admin makes a client of the admin API; done frees what it holds.
+func (a *Access) admin() (c *admin.Client, done func(), err error) {
+	web := http.DefaultTransport.(*http.Transport).Clone()
+	web.TLSClientConfig = a.TLS
+	web.MaxIdleConnsPerHost = 1
+	web.IdleConnTimeout = time.Second // it is asked rarely
+	if a.Endpoint != "" {
+		to := a.Endpoint
+		if host, port, err := net.SplitHostPort(to); err == nil && port == "5671" {
+			to = net.JoinHostPort(host, "443")
+		}
+		web.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, to)
+		}
+	}
+	o := &admin.ClientOptions{}
+	o.Retry = policy.RetryOptions{MaxRetries: 1, RetryDelay: 100 * time.Millisecond, TryTimeout: adminLimit / 2}
+	o.Telemetry.ApplicationID = "drover"
+	o.Transport = &http.Client{Transport: web}
+	if a.ConnectionString == nil {
+		c, err = admin.NewClient(a.Namespace, a.Credential, o)
+		return c, web.CloseIdleConnections, err
+	}
+	connection, err := a.ConnectionString()
+	if err != nil {
+		return nil, nil, err
+	}
+	if host, emulated := developmentEmulator(connection); emulated {
+		o.Transport = &http.Client{Transport: plain{web, host}}
+	}
+	c, err = admin.NewClientFromConnectionString(connection, o)
+	return c, web.CloseIdleConnections, err
+}
+
+// developmentEmulator returns the address of an emulator, if the string is of one.
+func developmentEmulator(connection string) (address string, ok bool) {
+	for part := range strings.SplitSeq(connection, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		switch strings.ToLower(name) {
+		case "endpoint":
+			address = strings.Trim(strings.TrimPrefix(value, "sb://"), "/")
+		case "usedevelopmentemulator":
+			ok = strings.EqualFold(value, "true")
+		}
+	}
+	return address, ok
+}
+
+// plain asks an emulator without TLS, on its only port; the SDK insists on
+// https and its port.
+type plain struct {
+	http.RoundTripper
+	address string
+}
+
+func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.URL.Scheme, r.URL.Host = "http", p.address
+	return p.RoundTripper.RoundTrip(r)
+}
+
+// A right is what a key or an identity must have, in Azure's words.
+type right struct{ claim, role string }
+
+var (
+	listen = right{"Listen", "Azure Service Bus Data Receiver"}
+	send   = right{"Send", "Azure Service Bus Data Sender"}
+	manage = right{"Manage", "Azure Service Bus Data Owner"}
+)
+
+// explain says what to do about an error; needs is the right that was used.
+func explain(err error, needs right) error {
+	text := strings.ToLower(err.Error())
+	var e *azservicebus.Error
+	code := azservicebus.Code("")
+	if errors.As(err, &e) {
+		code = e.Code
+	}
+	switch {
+	case strings.Contains(text, "expiredtoken"):
+		return fmt.Errorf("%w; the signature has ended, or this machine's clock is wrong", err)
+	case code == azservicebus.CodeUnauthorizedAccess:
+		return fmt.Errorf("%w; the key or identity needs the right %s (%s)", err, needs.claim, needs.role)
+	case code == azservicebus.CodeNotFound, strings.Contains(text, "amqp:not-found"):
+		return fmt.Errorf("%w; is the name right, and is it made? create: true makes it", err)
+	case strings.Contains(text, "entity-disabled"):
+		return fmt.Errorf("%w; it was switched off: set its status to Active", err)
+	case strings.Contains(text, "an entity that requires sessions"):
+		return fmt.Errorf("%w; set sessions: true", err)
+	case strings.Contains(text, "does not require sessions"):
+		return fmt.Errorf("%w; leave sessions out, or make the entity anew with sessions", err)
+	}
+	return err
+}

@@ -1,0 +1,122 @@
+package servicebus
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// maxRenewals is how many locks are renewed at once: each takes a round trip.
+const maxRenewals = 32
+
+// care renews locks at half their time, and ends the delays of retries.
+func (t *trigger) care() {
+	for {
+		var due []*loan
+		now := time.Now()
+		next := now.Add(time.Hour)
+		t.mu.Lock()
+		for l := range maps.Keys(t.loans) {
+			at := l.renewAt
+			if l.lost || t.cfg.MaxLockRenewal > 0 && now.Sub(l.start) > t.cfg.MaxLockRenewal {
+				at = now.Add(time.Hour)
+			}
+			if !l.retryAt.IsZero() && l.retryAt.Before(at) {
+				at = l.retryAt
+			}
+			switch {
+			case !at.After(now):
+				due = append(due, l)
+			case at.Before(next):
+				next = at
+			}
+		}
+		t.nextCare = next
+		t.mu.Unlock()
+		if len(due) > 0 {
+			t.look(due)
+			continue
+		}
+		sleep := time.NewTimer(time.Until(next))
+		select {
+		case <-sleep.C:
+		case <-t.added:
+		case <-t.ctx.Done():
+			sleep.Stop()
+			return
+		}
+		sleep.Stop()
+	}
+}
+
+// look does what is due, many at once.
+func (t *trigger) look(due []*loan) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	room := make(chan struct{}, maxRenewals)
+	for _, l := range due {
+		room <- struct{}{}
+		all.Go(func() {
+			defer func() { <-room }()
+			t.mu.Lock()
+			over := !l.retryAt.IsZero() && !time.Now().Before(l.retryAt)
+			failures := l.failures
+			t.mu.Unlock()
+			if over {
+				t.giveBack(l, failures)
+				return
+			}
+			t.renew(l)
+		})
+	}
+}
+
+// giveBack abandons a message whose delay is over.
+func (t *trigger) giveBack(l *loan, failures int) {
+	m := l.message
+	m.Attempt = failures
+	err := l.end(t.ctx, &m, triggers.Verdict{Kind: triggers.Retry})
+	if err == nil || t.ctx.Err() != nil {
+		t.forget(l)
+		return
+	}
+	t.log.Warn("cannot give a message back for its next attempt; will try until its lock ends", "message", m.ID, "error", err)
+	t.mu.Lock()
+	l.retryAt = time.Now().Add(time.Second)
+	if l.lost {
+		delete(t.loans, l)
+	}
+	t.mu.Unlock()
+}
+
+func (t *trigger) renew(l *loan) {
+	ctx, cancel := context.WithTimeout(t.ctx, max(l.duration/2, time.Second))
+	defer cancel()
+	before := time.Now()
+	err := l.e.link.Load().receiver.RenewMessageLock(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, nil)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case err == nil:
+		l.renewAt = before.Add(renewAfter(l.duration))
+	case lockLost(err):
+		l.lost = true
+		t.log.Warn("the lock of a message was lost before it was settled; it will run again", "message", l.message.ID)
+		go l.Lose() // it may take t.mu
+	default:
+		l.renewAt = time.Now().Add(l.duration / 8)
+		t.log.Debug("cannot renew a lock; will try again", "message", l.message.ID, "error", err)
+	}
+}
+
+// maxRenewal is the longest time between two renewals. A lock of five minutes
+// would need one every two and a half; but where the clocks do not agree, a lock
+// may seem to be longer than it is.
+const maxRenewal = 10 * time.Second
+
+func renewAfter(lock time.Duration) time.Duration { return min(lock/2, maxRenewal) }
