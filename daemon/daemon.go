@@ -120,6 +120,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.mu.Lock()
 	d.functions = parts.functions
 	d.mu.Unlock()
+	d.log.Info("running", "functions", len(parts.functions))
 	d.onReady()
 	return d.dispatch(ctx, parts.functions)
 }

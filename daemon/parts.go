@@ -174,7 +174,8 @@ func (p *parts) startPools(ctx context.Context) error {
 	functions := make(map[string][]workers.Function)
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
 		if h := d.cfg.Functions[name].Handler.Python; h != nil {
-			functions[h.App] = append(functions[h.App], workers.Function{Name: name, Module: h.Module, Function: h.Function})
+			bus := d.cfg.Functions[name].Trigger.ServiceBus
+			functions[h.App] = append(functions[h.App], workers.Function{Name: name, Module: h.Module, Function: h.Function, SessionState: bus != nil && bus.SessionState})
 		}
 	}
 	if len(functions) == 0 {

@@ -88,6 +88,81 @@ def greet(message):
 	}
 }
 
+// Sessions with their state, several subscriptions, and what functions return.
+func TestServiceBusSessionsAndOutputs(t *testing.T) {
+	e, connection := namespace(t)
+	for _, err := range []error{
+		e.CreateQueue("carts", emulator.QueueOptions{RequiresSession: true}), e.CreateQueue("totals", emulator.QueueOptions{RequiresSession: true}),
+		e.CreateSubscription("events", "audit", emulator.QueueOptions{}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := write(t, map[string]string{"secret": connection, "drover.yaml": `
+connections:
+  bus: {connection_string: "file:secret"}
+  local: {nats: embedded}
+functions:
+  carts:
+    trigger: {servicebus: {sessions: true, session_state: true}}
+    handler: {python: {path: ./app}}
+    output: {servicebus: {queue: totals}}
+  totals:
+    trigger: {servicebus: {sessions: true}}
+    handler: {python: {path: ./app}}
+  both:
+    trigger: {servicebus: {topic: events, subscription: [billing, audit]}}
+    handler: {python: {path: ./app}}
+    output: {nats: {subject: seen}}
+  seen:
+    trigger: {nats: {connection: local}}
+    handler: {python: {path: ./app}}
+  made:
+    trigger: {servicebus: {topic: new, create: true}}
+    handler: {python: {path: ./app, function: totals}}
+`, "app/function_app.py": `
+def carts(message, context):
+    n = int(context.session_state or b"0") + int(message.body)
+    context.session_state = str(n).encode()
+    return n
+def totals(message): print("total", message.ordering_key, message.text())
+def both(body): return b"both " + body
+def seen(body): print("seen", body.decode())
+`})
+	file := filepath.Join(dir, "drover.yaml")
+	log, stop := startCommand(t, "run", file)
+	log.wait(t, "running")
+	for _, args := range [][]string{
+		{"carts", "--session", "ann", "--count", "4"}, {"carts", "--session", "bob", "--body", "7"}, {"both", "--body", "x"}, {"made", "--body", "y"},
+	} {
+		status, out, errs := command(t.Context(), nil, strings.NewReader(""), append([]string{"send", "-c", file}, args...)...)
+		if status != 0 {
+			t.Fatalf("send %v: status %d: %s%s", args, status, out, errs)
+		}
+	}
+	for _, want := range []string{"total ann 10", "total bob 7", "seen both x", "total  y"} {
+		log.wait(t, want)
+	}
+	for _, path := range []string{"carts", "totals", "events/Subscriptions/billing", "events/Subscriptions/audit", "new/Subscriptions/made"} {
+		for deadline := time.Now().Add(30 * time.Second); ; {
+			got, err := e.Counts(path)
+			if err == nil && got == (emulator.Counts{}) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v, %v", path, got, err)
+			}
+		}
+	}
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d: %s", status, log)
+	}
+	if n := strings.Count(log.String(), "seen both x"); n != 2 {
+		t.Errorf("%d results of two subscriptions", n)
+	}
+}
+
 func TestServiceBusThatIsNotThere(t *testing.T) {
 	_, connection := namespace(t)
 	dir := write(t, map[string]string{"secret": connection,

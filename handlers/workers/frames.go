@@ -38,7 +38,14 @@ const (
 	statusReject   = 2
 	statusRetry    = 3
 	statusNotTried = 4
+	statusState    = 5 // done, with a new state for the session
 )
+
+// withState in the flags of an INVOKE says that its session's state is before meta.
+const withState = 1
+
+// noState is the length of a state that there is none of.
+const noState = math.MaxUint32
 
 const (
 	headSize   = 4 + 1
@@ -117,16 +124,25 @@ func invokeFrameSize(m *triggers.Message) (meta, total int) {
 	return meta, invokeSize + meta + len(m.Body)
 }
 
-func appendInvoke(out []byte, id uint32, function uint16, m *triggers.Message, deadline time.Time) []byte {
+func appendInvoke(out []byte, id uint32, c *call) []byte {
+	m := c.message
 	meta, total := invokeFrameSize(m)
+	flags := uint16(0)
+	if c.stateful {
+		flags |= withState
+		total += 4 + len(c.state)
+	}
 	out = appendHead(out, frameInvoke, total)
 	out = binary.LittleEndian.AppendUint32(out, id)
-	out = binary.LittleEndian.AppendUint16(out, function)
-	out = binary.LittleEndian.AppendUint16(out, 0) // flags, none so far
+	out = binary.LittleEndian.AppendUint16(out, c.handler.index)
+	out = binary.LittleEndian.AppendUint16(out, flags)
 	out = binary.LittleEndian.AppendUint32(out, uint32(min(m.Attempt, math.MaxInt32)))
 	out = binary.LittleEndian.AppendUint64(out, uint64(microseconds(m.Enqueued)))
-	out = binary.LittleEndian.AppendUint64(out, uint64(microseconds(deadline)))
+	out = binary.LittleEndian.AppendUint64(out, uint64(microseconds(c.deadline)))
 	out = binary.LittleEndian.AppendUint32(out, uint32(meta))
+	if c.stateful {
+		out = appendState(out, c.state)
+	}
 	out = appendText(out, m.ID)
 	out = appendText(out, m.Subject)
 	out = appendText(out, m.OrderingKey)
@@ -136,6 +152,32 @@ func appendInvoke(out []byte, id uint32, function uint16, m *triggers.Message, d
 		}
 	}
 	return append(out, m.Body...)
+}
+
+func appendState(out, state []byte) []byte {
+	if state == nil {
+		return binary.LittleEndian.AppendUint32(out, noState)
+	}
+	return append(binary.LittleEndian.AppendUint32(out, uint32(len(state))), state...)
+}
+
+// cutState cuts the state off the payload of a result; nil is none.
+func cutState(payload []byte) (state, output []byte, err error) {
+	if len(payload) < 4 {
+		return nil, nil, fmt.Errorf("%w: a result with a state, of %d bytes", errFrame, len(payload))
+	}
+	n, rest := binary.LittleEndian.Uint32(payload), payload[4:]
+	switch {
+	case n == noState:
+	case uint64(n) > uint64(len(rest)):
+		return nil, nil, fmt.Errorf("%w: a state of %d bytes in a result of %d", errFrame, n, len(payload))
+	default:
+		state, rest = rest[:n:n], rest[n:]
+	}
+	if len(rest) == 0 {
+		rest = nil
+	}
+	return state, rest, nil
 }
 
 func appendText(out []byte, text string) []byte {

@@ -16,9 +16,10 @@ import (
 
 // Handler is one function of a pool.
 type Handler struct {
-	pool  *Pool
-	name  string
-	index uint16
+	pool     *Pool
+	name     string
+	index    uint16
+	stateful bool // it is given the state of sessions
 }
 
 // Handler returns the handler of a function of the pool, by its Name. It is to
@@ -29,7 +30,7 @@ func (p *Pool) Handler(name string) (*Handler, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("the pool has no function %q", name)
 	}
-	return &Handler{pool: p, name: name, index: uint16(i)}, nil
+	return &Handler{pool: p, name: name, index: uint16(i), stateful: p.cfg.Functions[i].SessionState}, nil
 }
 
 // Async reports whether the function is async.
@@ -62,7 +63,7 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 // Start implements handlers.Starter. What is out of the ordinary, such as a
 // timeout or a worker that dies, is seen to by a goroutine after all.
 func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.Sink) {
-	if h.fits(m) == nil {
+	if h.fits(m) == nil && !h.hasState(m) {
 		if w, _, _ := h.pool.leastBusy(); w != nil {
 			c := newCall(ctx, h, m)
 			c.to = to
@@ -75,6 +76,10 @@ func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.Si
 	}
 	go func() { to.Handled(h.Handle(ctx, m)) }()
 }
+
+// hasState reports whether a message comes with its session's state: that takes
+// requests to the source, and so a goroutine.
+func (h *Handler) hasState(m *triggers.Message) bool { return h.stateful && m.Session != nil }
 
 func (h *Handler) fits(m *triggers.Message) error {
 	if _, size := invokeFrameSize(m); size >= h.pool.cfg.MaxFrame {
@@ -160,6 +165,13 @@ func (p *Pool) pick(ctx context.Context) (*worker, error) {
 func (h *Handler) try(ctx context.Context, w *worker, m *triggers.Message) ([]byte, error) {
 	c := newCall(ctx, h, m)
 	c.reply = make(chan reply, 2)
+	if h.hasState(m) {
+		state, err := m.Session.State(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
+		}
+		c.stateful, c.state = true, state
+	}
 	if !w.submit(c) {
 		return nil, &lostError{how: errors.New("the worker is gone"), again: true}
 	}
@@ -183,10 +195,28 @@ func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 		return nil, &lostError{how: r.lost, alone: r.alone, again: r.again}
 	}
 	output, err := r.outcome()
+	if r.status == statusState {
+		output, err = h.setState(c, r.payload)
+	}
 	if err != nil && cancelled != nil && !errors.Is(err, handlers.ErrNotTried) {
 		return nil, cancelled
 	}
 	return output, err
+}
+
+// setState keeps the state that a function has set, and returns its output.
+func (h *Handler) setState(c *call, payload []byte) ([]byte, error) {
+	state, output, err := cutState(payload)
+	if err != nil {
+		return nil, err
+	}
+	if !c.stateful {
+		return nil, errors.New("it set a session's state, and has no session")
+	}
+	if err := c.message.Session.SetState(c.ctx, state); err != nil {
+		return nil, err
+	}
+	return output, nil
 }
 
 // insist waits a while for the worker to obey a cancellation, and then kills it.
@@ -208,6 +238,9 @@ func (h *Handler) insist(w *worker, c *call) reply {
 func (r reply) outcome() ([]byte, error) {
 	if r.status == statusOK {
 		return r.payload, nil
+	}
+	if r.status == statusState {
+		return nil, errors.New("it set a session's state, and has no session")
 	}
 	if r.status == statusNotTried {
 		return nil, handlers.ErrNotTried

@@ -31,6 +31,8 @@ type Command struct {
 // Function is one function of the app. Name is drover's, and unique in the pool.
 type Function struct {
 	Name, Module, Function string
+	// SessionState gives it the state of its messages' sessions.
+	SessionState bool
 }
 
 // Config is a pool. Zero values are the defaults given here.
@@ -125,7 +127,7 @@ func New(cfg Config) *Pool {
 func (p *Pool) hello() hello {
 	h := hello{Protocol: Protocol, App: p.cfg.App, Threads: p.cfg.Threads, Coroutines: p.cfg.Coroutines, MaxFrame: p.cfg.MaxFrame}
 	for _, f := range p.cfg.Functions {
-		h.Functions = append(h.Functions, helloFunction(f))
+		h.Functions = append(h.Functions, helloFunction{Name: f.Name, Module: f.Module, Function: f.Function})
 	}
 	return h
 }

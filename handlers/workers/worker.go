@@ -56,6 +56,9 @@ type call struct {
 	given    bool // that ctx ended was told; guarded by the worker's mu, as is reply
 	to       handlers.Sink
 	reply    chan reply
+
+	stateful bool // it has its session's state
+	state    []byte
 }
 
 var calls = sync.Pool{New: func() any { return new(call) }}
@@ -154,7 +157,7 @@ func (w *worker) submit(c *call) bool {
 		w.calls = append(w.calls, c)
 	}
 	w.inFlight.Add(1)
-	w.out = appendInvoke(w.out, id, c.handler.index, c.message, c.deadline)
+	w.out = appendInvoke(w.out, id, c)
 	w.wakeUp()
 	return true
 }
@@ -334,7 +337,7 @@ func (w *worker) result(payload []byte) error {
 	if rest := payload[resultSize:]; len(rest) > 0 {
 		r.payload = append([]byte(nil), rest...)
 	}
-	if r.status > statusNotTried {
+	if r.status > statusState {
 		return fmt.Errorf("%w: a result of status %d", errFrame, r.status)
 	}
 	w.mu.Lock()

@@ -150,6 +150,9 @@ type arrival struct {
 	by  *link
 }
 
+// firstAsk is what is asked for at the start, at most.
+const firstAsk = 64
+
 // afterFirst is how long is waited for more when one message has come.
 const afterFirst = 5 * time.Millisecond
 

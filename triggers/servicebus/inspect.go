@@ -33,9 +33,12 @@ func (e *entity) check(ctx context.Context) error {
 	if err := e.inspect(ctx); err != nil {
 		return err
 	}
-	if !e.t.cfg.Sessions {
+	switch {
+	case !e.t.cfg.Sessions:
 		_, err := e.peek(ctx, 1)
 		return err
+	case e.admin != nil:
+		return nil // Manage has Listen in it, and to look takes a second
 	}
 	return e.checkSessions(ctx)
 }
@@ -175,8 +178,6 @@ func (e *entity) checkSessions(ctx context.Context) error {
 		return r.Close(ctx)
 	case errors.As(err, &coded) && coded.Code == azservicebus.CodeTimeout:
 		return nil
-	case waiting.Err() != nil && e.admin != nil && ctx.Err() == nil:
-		return nil // the admin API has said that it is there
 	}
 	return fmt.Errorf("accepting a session of %s: %w", e.path(), explain(err, listen))
 }

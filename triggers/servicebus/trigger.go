@@ -108,7 +108,7 @@ func open(cfg Config) (*trigger, error) {
 		names = []string{""}
 	}
 	for _, name := range names {
-		e := &entity{t: t, queue: cfg.Queue, topic: cfg.Topic, subscription: name, ask: 1}
+		e := &entity{t: t, queue: cfg.Queue, topic: cfg.Topic, subscription: name, ask: firstAsk}
 		l, err := e.dial()
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("receiving from %s: %w", e.path(), err), t.Close(context.Background()))

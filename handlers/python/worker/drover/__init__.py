@@ -99,12 +99,13 @@ class Message:
 class Context:
     """The attempt that is under way."""
 
-    __slots__ = ("_cancelled", "_deadline", "function")
+    __slots__ = ("_cancelled", "_changed", "_deadline", "_has_state", "_state", "function")
 
     def __init__(self, function, deadline=0):
         self.function = function
         self._deadline = deadline  # µs since 1970; 0 is none
         self._cancelled = threading.Event()
+        self._has_state, self._state, self._changed = False, None, False
 
     @property
     def deadline(self):
@@ -114,6 +115,25 @@ class Context:
     def remaining(self):
         """The seconds left, at least 0; None if there is no limit."""
         return max(0.0, self._deadline / 1e6 - time.time()) if self._deadline else None
+
+    @property
+    def session_state(self):
+        """The bytes that are kept with the message's session; None if there are
+        none. What is set here is kept when the function returns, before the message
+        is done, and not when it raises. None clears it."""
+        self._need_state()
+        return self._state
+
+    @session_state.setter
+    def session_state(self, state):
+        self._need_state()
+        if state is not None and not isinstance(state, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a session's state is bytes or None, not {type(state).__name__}; encode it, as with json.dumps(...).encode()")
+        self._state, self._changed = None if state is None else bytes(state), True
+
+    def _need_state(self):
+        if not self._has_state:
+            raise RuntimeError("there is no session's state; set session_state: true in the trigger, which needs sessions: true")
 
     @property
     def cancelled(self):

@@ -11,7 +11,9 @@ import time
 PROTOCOL = 1
 HELLO, INVOKE, CANCEL, STOP = 1, 2, 3, 4
 READY, FAILED, RESULT, LOG = 65, 66, 67, 68
-OK, FAILURE, REJECT, RETRY, NOT_TRIED = 0, 1, 2, 3, 4
+OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
+WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
+NO_STATE = 0xFFFFFFFF  # the length of a state that there is none of
 
 _HEAD = struct.Struct("<IB")
 _RESULT = struct.Struct("<IBIBI")  # length, type, id, status, wall µs
@@ -26,6 +28,22 @@ LINGER = 300_000
 WATCH = 0.005
 
 
+def _cut_state(data, at):
+    """A session's state at a place, None if there is none, and where it ends."""
+    (length,) = _ID.unpack_from(data, at)
+    at += 4
+    if length == NO_STATE:
+        return None, at
+    return data[at : at + length], at + length
+
+
+def put_state(state, payload):
+    """The payload of a result with a new state of its session."""
+    if state is None:
+        return _ID.pack(NO_STATE) + payload
+    return _ID.pack(len(state)) + state + payload
+
+
 class Reader:
     """Cuts what the socket gives into frames."""
 
@@ -35,6 +53,7 @@ class Reader:
         self._buffer = bytearray(256 << 10)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self.states = {}  # of the sessions of the invocations that came with one, by number
 
     def read(self, flags=0):
         """Returns what came: an INVOKE as a tuple (id, function, data, meta, body,
@@ -54,14 +73,17 @@ class Reader:
         while end - at >= 5:
             kind = data[at + 4]
             if kind == INVOKE and end - at >= _INVOKE.size:
-                length, _, number, function, _, attempt, enqueued, deadline, meta = unpack(data, at)
+                length, _, number, function, bits, attempt, enqueued, deadline, meta = unpack(data, at)
                 after = at + 4 + length
                 if after > end and length <= maximum:
                     break
-                body = at + _INVOKE.size + meta
+                start = at + _INVOKE.size
+                if bits & WITH_STATE and length <= maximum and start + 4 <= after:
+                    self.states[number], start = _cut_state(data, start)
+                body = start + meta
                 if length > maximum or body > after:
                     raise ValueError(f"an INVOKE of {length} bytes, {meta} of them meta")
-                got.append((number, function, data, at + _INVOKE.size, body, after, attempt, enqueued, deadline))
+                got.append((number, function, data, start, body, after, attempt, enqueued, deadline))
                 at = after
                 continue
             length = _ID.unpack_from(data, at)[0]

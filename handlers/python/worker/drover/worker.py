@@ -142,12 +142,18 @@ class _Worker:
         if not function.wants_context:
             return (message,)
         context = self.contexts[number] = Context(function.name, deadline)
+        if number in self.reader.states:
+            context._has_state, context._state = True, self.reader.states.pop(number)
         return message, context
 
     def reply(self, number, status, took, payload):
         """Queues a reply, after all that the invocation said."""
         if self.contexts:
-            self.contexts.pop(number, None)
+            context = self.contexts.pop(number, None)
+            if context is not None and context._changed and status == frames.OK:
+                status, payload = frames.STATE, frames.put_state(context._state, payload)
+        if self.reader.states:
+            self.reader.states.pop(number, None)  # of a function that does not ask for a context
         if self.output.parts:
             self.output.end(number)
         self.writer.result(number, status, took, payload)
