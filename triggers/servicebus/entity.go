@@ -23,7 +23,8 @@ type entity struct {
 	// link is the one that messages come by, as far as is known: a message is
 	// settled over its own only while that is likely to be there.
 	link  atomic.Pointer[link]
-	admin *inspector // nil where the right Manage was not granted
+	admin *inspector    // nil where the right Manage was not granted
+	lock  time.Duration // of a message; 0 where only the admin API knows
 	// copies sends what is retried by a copy, over the client copiesBy.
 	sending  sync.Mutex
 	copies   *azservicebus.Sender
@@ -307,6 +308,9 @@ func (e *entity) lend(a arrival) {
 	}
 	t.coming -= len(a.got)
 	t.hand(ls...)
+	if len(ls) < len(a.got) {
+		t.room.Broadcast()
+	}
 	t.mu.Unlock()
 	if sooner {
 		signal(t.added)

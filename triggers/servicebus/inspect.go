@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -25,6 +26,7 @@ type properties struct {
 	sessions, duplicates bool
 	maxDeliveries        int
 	status               admin.EntityStatus
+	lock                 time.Duration
 }
 
 // check finds out, before anything is received, whether the entity is there, is
@@ -71,6 +73,7 @@ func (e *entity) inspect(ctx context.Context) error {
 	case p == nil:
 		return fmt.Errorf("%s is not there; is the name right, and is it made? create: true makes it", e.path())
 	}
+	e.lock = p.lock
 	return e.fits(p)
 }
 
@@ -101,7 +104,7 @@ func (e *entity) properties(ctx context.Context) (*properties, error) {
 		if err != nil || r == nil {
 			return nil, err
 		}
-		return &properties{is(r.RequiresSession), is(r.RequiresDuplicateDetection), number(r.MaxDeliveryCount), status(r.Status)}, nil
+		return &properties{is(r.RequiresSession), is(r.RequiresDuplicateDetection), number(r.MaxDeliveryCount), status(r.Status), lockTime(r.LockDuration)}, nil
 	}
 	r, err := c.GetSubscription(ctx, e.topic, e.subscription, nil)
 	if missing(err) || err == nil && r == nil {
@@ -110,7 +113,7 @@ func (e *entity) properties(ctx context.Context) (*properties, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &properties{is(r.RequiresSession), false, number(r.MaxDeliveryCount), status(r.Status)}, nil
+	return &properties{is(r.RequiresSession), false, number(r.MaxDeliveryCount), status(r.Status), lockTime(r.LockDuration)}, nil
 }
 
 func is(b *bool) bool { return b != nil && *b }
@@ -127,6 +130,18 @@ func status(s *admin.EntityStatus) admin.EntityStatus {
 		return admin.EntityStatusActive
 	}
 	return *s
+}
+
+// lockTime reads ISO 8601 as the admin API has it, such as PT1M30S; 0 if it cannot.
+func lockTime(text *string) time.Duration {
+	if text == nil {
+		return 0
+	}
+	d, err := time.ParseDuration(strings.ToLower(strings.TrimPrefix(*text, "PT")))
+	if err != nil {
+		return 0
+	}
+	return min(d, longestLock)
 }
 
 func missing(err error) bool { return hasStatus(err, http.StatusNotFound) }

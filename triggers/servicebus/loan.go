@@ -42,17 +42,21 @@ type loan struct {
 	failures int
 }
 
-// What a lock's duration is taken for where the clocks do not agree: the
-// shortest that the service has, and the longest.
+// The shortest lock that the service has, and the longest.
 const (
 	shortestLock = 5 * time.Second
 	longestLock  = 5 * time.Minute
 )
 
-// lockOf is how long a lock is that was had at a time.
-func lockOf(until, now time.Time) time.Duration {
-	if d := until.Sub(now); d > 0 {
-		return min(d, longestLock)
+// lockOf is how long a lock is that was had at a time: what the admin API says
+// of the entity, else the difference, which is right where the clocks agree, and
+// else the shortest.
+func (e *entity) lockOf(until, now time.Time) time.Duration {
+	if e.lock > 0 {
+		return e.lock
+	}
+	if d := until.Sub(now); d > 0 && d <= longestLock+time.Second {
+		return d
 	}
 	return shortestLock
 }
@@ -81,7 +85,7 @@ func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
 	}
 	l.duration = shortestLock
 	if m.LockedUntil != nil {
-		l.duration = lockOf(*m.LockedUntil, now)
+		l.duration = e.lockOf(*m.LockedUntil, now)
 	}
 	l.renewAt = now.Add(renewAfter(l.duration))
 	l.Init(&l.message, l)

@@ -2,9 +2,11 @@ package servicebus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,25 +22,33 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type bed struct {
 	*emulator.Emulator
-	address string
-	t       testing.TB
+	address  string
+	listener net.Listener
+	t        testing.TB
 }
 
 func start(t testing.TB, o emulator.QueueOptions) *bed {
 	t.Helper()
-	b := &bed{t: t, Emulator: emulator.New(emulator.Options{MaxMessageSize: 2 << 20})}
+	return startWith(t, emulator.Options{MaxMessageSize: 2 << 20}, o)
+}
+
+// startWith starts an emulator that has the queue orders.
+func startWith(t testing.TB, options emulator.Options, o emulator.QueueOptions) *bed {
+	t.Helper()
+	b := &bed{t: t, Emulator: emulator.New(options)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.address = l.Addr().String()
+	b.listener = l
 	served := make(chan error, 1)
 	go func() { served <- b.Serve(l) }()
 	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
+		if err := b.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
-		if err := <-served; err != nil {
+		if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
 	})
@@ -77,9 +87,22 @@ func (b *bed) open(t testing.TB, change func(*Config)) *trigger {
 	return tr.(*trigger)
 }
 
+// limited is a connection string without the right Manage, where the emulator
+// has keys; else it is cut off from the admin API.
+func (b *bed) limited(t testing.TB) string {
+	t.Helper()
+	b.SetKeys(emulator.Key{Name: "all", Key: "k", Manage: true}, emulator.Key{Name: "listen", Key: "l1sten", Listen: true})
+	return strings.NewReplacer("Name=all", "Name=listen", "Key=k;", "Key=l1sten;").Replace(b.ConnectionString(b.address))
+}
+
 func (b *bed) send(t testing.TB, ms ...triggers.Message) {
 	t.Helper()
-	s, err := b.client(t).NewSender("orders", nil)
+	b.sendTo(t, "orders", ms...)
+}
+
+func (b *bed) sendTo(t testing.TB, entity string, ms ...triggers.Message) {
+	t.Helper()
+	s, err := b.client(t).NewSender(entity, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -143,7 +143,7 @@ type ending struct {
 
 func newSession(e *entity, r *azservicebus.SessionReceiver) *session {
 	now := time.Now()
-	s := &session{t: e.t, e: e, r: r, id: r.SessionID(), began: now, lock: lockOf(r.LockedUntil(), now), settled: make(chan ending)}
+	s := &session{t: e.t, e: e, r: r, id: r.SessionID(), began: now, lock: e.lockOf(r.LockedUntil(), now), settled: make(chan ending)}
 	s.ctx, s.giveUp = context.WithCancel(context.Background())
 	return s
 }

@@ -24,6 +24,8 @@ type description struct {
 	XMLName           xml.Name
 	XMLNS             string        `xml:"xmlns,attr,omitempty"`
 	LockDuration      string        `xml:",omitempty"`
+	Duplicates        bool          `xml:"RequiresDuplicateDetection,omitempty"`
+	DuplicateWindow   string        `xml:"DuplicateDetectionHistoryTimeWindow,omitempty"`
 	RequiresSession   bool          `xml:",omitempty"`
 	DefaultTTL        string        `xml:"DefaultMessageTimeToLive,omitempty"`
 	DeadLetterExpired bool          `xml:"DeadLetteringOnMessageExpiration,omitempty"`
@@ -229,6 +231,9 @@ func (q *queue) describe() *description {
 		Status: "Active", MessageCount: &all, SizeInBytes: bytes, CreatedAt: formatTime(q.created),
 		CountDetails: &countDetails{XMLNS: namespaceCounts, Active: active, Dead: dead, Scheduled: scheduled},
 	}
+	if q.options.DuplicateWindow > 0 {
+		d.Duplicates, d.DuplicateWindow = true, formatDuration(q.options.DuplicateWindow)
+	}
 	if q.options.DefaultTTL > 0 {
 		d.DefaultTTL = formatDuration(q.options.DefaultTTL)
 	}
@@ -252,6 +257,14 @@ func (d *description) options() (o QueueOptions, err error) {
 	}
 	if o.LockDuration > 5*time.Minute {
 		return o, fmt.Errorf("LockDuration: %v is more than five minutes", o.LockDuration)
+	}
+	if d.Duplicates {
+		if o.DuplicateWindow, err = parseDuration(d.DuplicateWindow); err != nil {
+			return o, fmt.Errorf("DuplicateDetectionHistoryTimeWindow: %w", err)
+		}
+		if o.DuplicateWindow == 0 {
+			o.DuplicateWindow = 10 * time.Minute // the service's default
+		}
 	}
 	if o.DefaultTTL, err = parseDuration(d.DefaultTTL); err != nil {
 		return o, fmt.Errorf("DefaultMessageTimeToLive: %w", err)

@@ -20,6 +20,7 @@ type link struct {
 	fromPeer bool   // the other side sends
 	path     string
 	detached bool // we detached it
+	deaf     bool // it gets nothing, and does not know
 
 	// What the other side receives.
 	queue   *queue
@@ -214,6 +215,9 @@ func (l *link) attachReceiver(fields []any) *condition {
 	if q.options.Disabled {
 		return failure(condDisabled, "Messaging entity '%s' is currently disabled.", l.path)
 	}
+	if cond := c.e.faults.refusal(); cond != nil {
+		return cond
+	}
 	l.queue = q
 	l.settled = field[uint8](fields, attachSndMode) == 1
 	_, parts := composite(source)
@@ -273,7 +277,7 @@ func (l *link) accept(s *line) {
 }
 
 func (l *link) canTake() bool {
-	return l.credit > 0 && l.s.window > 0 && l.waiting == nil && !l.detached
+	return l.credit > 0 && l.s.window > 0 && l.waiting == nil && !l.detached && !l.deaf
 }
 
 // deliver lends a message to the other side.
@@ -290,22 +294,29 @@ func (l *link) deliver(x *entry) {
 		l.s.c.e.options.Log.Error("a message cannot be encoded", "queue", l.path, "error", err)
 		return
 	}
-	x.delivery = l.transmit(token, data)
+	q := l.queue
+	q.usage.Lent++
+	if q.garbled > 0 {
+		q.garbled--
+		data = []byte("this is no message")
+	}
+	tag := wireTag(token)
+	if q.untagged > 0 {
+		q.untagged--
+		tag = tag[:5]
+	}
+	x.delivery = l.transmit(tag, data)
 	if !l.settled {
 		l.lent[x.delivery] = x
 	}
 }
 
 // transmit sends a message, in as many frames as it takes.
-func (l *link) transmit(token uuid, data []byte) (delivery uint32) {
+func (l *link) transmit(tag, data []byte) (delivery uint32) {
 	s := l.s
 	delivery = s.outgoing
 	l.credit--
 	l.count++
-	tag := append([]byte(nil), token[:]...)
-	// As .NET writes a GUID.
-	tag[0], tag[1], tag[2], tag[3] = tag[3], tag[2], tag[1], tag[0]
-	tag[4], tag[5], tag[6], tag[7] = tag[5], tag[4], tag[7], tag[6]
 	const room = maxFrame - 512
 	for first := true; first || len(data) > 0; first = false {
 		n := min(len(data), room)
@@ -321,8 +332,20 @@ func (l *link) transmit(token uuid, data []byte) (delivery uint32) {
 	return delivery
 }
 
+// wireTag is a lock token as a delivery tag: as .NET writes a GUID.
+func wireTag(token uuid) []byte {
+	tag := append([]byte(nil), token[:]...)
+	tag[0], tag[1], tag[2], tag[3] = tag[3], tag[2], tag[1], tag[0]
+	tag[4], tag[5], tag[6], tag[7] = tag[5], tag[4], tag[7], tag[6]
+	return tag
+}
+
 // settle ends a loan. One whose lock has ended is in lent no more.
 func (l *link) settle(id uint32, x *entry, v verdict, settled bool) {
+	if cond := l.s.c.e.faults.refusal(); cond != nil {
+		l.s.answer(id, cond, settled)
+		return
+	}
 	l.s.answer(id, x.q.settle(x.token, v), settled)
 }
 
@@ -432,7 +455,7 @@ const maxAnswers = 10_000
 // sendAnswers sends the answers that there is credit for.
 func (l *link) sendAnswers() {
 	for len(l.answers) > 0 && l.canTake() {
-		l.transmit(newUUID(), l.answers[0])
+		l.transmit(wireTag(newUUID()), l.answers[0])
 		l.answers = l.answers[1:]
 	}
 	if len(l.answers) > maxAnswers {

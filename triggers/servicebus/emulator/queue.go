@@ -23,6 +23,9 @@ type QueueOptions struct {
 	ForwardDeadTo     string
 	// Disabled refuses senders and receivers.
 	Disabled bool
+	// DuplicateWindow is for how long a message with the id of an earlier one is
+	// dropped; 0: never.
+	DuplicateWindow time.Duration
 }
 
 func (o QueueOptions) withDefaults() QueueOptions {
@@ -53,6 +56,11 @@ type queue struct {
 	sweeping  bool      // a timer is set for that one
 	scheduled map[int64]*entry
 	deferred  map[int64]*entry
+
+	seen     map[string]time.Time // ids, where duplicates are dropped
+	usage    Usage
+	garbled  int // of the next messages
+	untagged int
 
 	receivers []*link // attached, the one that is served next first
 	accepting []*link // that wait for a session
@@ -89,7 +97,7 @@ func (e *Emulator) newQueue(path string, o QueueOptions) *queue {
 	make1 := func(path string, o QueueOptions) *queue {
 		return &queue{
 			e: e, path: path, options: o, created: e.now(), lines: make(map[string]*line), locked: make(map[uuid]*entry),
-			scheduled: make(map[int64]*entry), deferred: make(map[int64]*entry),
+			scheduled: make(map[int64]*entry), deferred: make(map[int64]*entry), seen: make(map[string]time.Time),
 		}
 	}
 	o = o.withDefaults()
@@ -123,6 +131,9 @@ func (q *queue) put(m *amqp.Message) (int64, *condition) {
 	if m.Properties.MessageID == nil {
 		m.Properties.MessageID = formatUUID(newUUID())
 	}
+	if q.duplicate(m.Properties.MessageID) {
+		return q.sequence, nil
+	}
 	if m.Annotations == nil {
 		m.Annotations = amqp.Annotations{}
 	}
@@ -147,6 +158,23 @@ func (q *queue) put(m *amqp.Message) (int64, *condition) {
 	}
 	q.enqueue(x)
 	return x.sequence, nil
+}
+
+// duplicate reports whether a message of the same id came lately.
+func (q *queue) duplicate(id any) bool {
+	text, ok := id.(string)
+	if q.options.DuplicateWindow == 0 || !ok {
+		return false
+	}
+	now := q.e.now()
+	for old, at := range q.seen {
+		if now.Sub(at) >= q.options.DuplicateWindow {
+			delete(q.seen, old)
+		}
+	}
+	_, found := q.seen[text]
+	q.seen[text] = now
+	return found
 }
 
 // enqueue makes a message that is new ready.
@@ -308,6 +336,7 @@ func (q *queue) sweepLater() {
 			if q.e.now().Before(x.until) {
 				break
 			}
+			q.usage.Lost++
 			q.giveBack(q.unlock(x.token), true)
 		}
 		q.sweepLater()
@@ -359,6 +388,7 @@ func (q *queue) settle(token uuid, v verdict) *condition {
 		q.modify(x, v.properties)
 		q.giveBack(x, true)
 	case released:
+		q.usage.Released++
 		q.giveBack(x, false)
 	case deferred:
 		q.modify(x, v.properties)

@@ -47,6 +47,11 @@ func (q *queue) watchSession(l *line, holder *link) {
 		case q.e.now().Before(l.until):
 			q.watchSession(l, holder)
 		default:
+			for _, x := range q.locked {
+				if x.owner == holder {
+					q.usage.Lost++
+				}
+			}
 			holder.detach(failure(condSessionLost, "The session lock has expired on the MessageSession. Accept a new MessageSession."))
 		}
 	})
