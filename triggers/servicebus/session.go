@@ -34,11 +34,10 @@ func (e *entity) holdSessions() {
 	for e.roomForSession() {
 		by := e.link.Load()
 		r, err := e.accept(by)
-		t.mu.Lock()
-		t.accepting--
-		t.room.Broadcast()
-		t.mu.Unlock()
-		if t.ctx.Err() != nil && r == nil {
+		if err != nil {
+			t.accepted()
+		}
+		if t.ctx.Err() != nil && err != nil {
 			return
 		}
 		if err == nil {
@@ -70,6 +69,14 @@ func (e *entity) holdSessions() {
 		case <-t.ctx.Done():
 		}
 	}
+}
+
+// accepted notes that one session fewer is being waited for.
+func (t *trigger) accepted() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.accepting--
+	t.room.Broadcast()
 }
 
 // roomForSession waits until a Receive waits for more than the sessions that are
@@ -125,6 +132,7 @@ type session struct {
 	// run's own.
 	queue   []*loan // that came, and wait for their turn
 	current *loan   // that is handed out, or waits for its next attempt
+	shown   bool    // its first message was handed out
 	retryAt time.Time
 	failed  int   // how often current has
 	awaited int64 // the number of one that was given back and is to come again
@@ -213,6 +221,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 				t.mu.Lock()
 				t.hand(s.current)
 				t.mu.Unlock()
+				s.show()
 			} else if idleSince.IsZero() {
 				idleSince = time.Now()
 				idle.Reset(crowdedIdle)
@@ -262,13 +271,24 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 				idle.Reset(min(idleLook, t.cfg.SessionIdle-held))
 			}
 		case err := <-broken:
-			return err
+			if t.ctx.Err() == nil {
+				return err
+			}
+			// It is the stop: the failure is still to be kept.
 		case <-t.ctx.Done():
 			if !s.retryAt.IsZero() {
 				return s.giveBack()
 			}
 			return nil
 		}
+	}
+}
+
+// show ends the wait for the session's first message.
+func (s *session) show() {
+	if !s.shown {
+		s.shown = true
+		s.t.accepted()
 	}
 }
 
@@ -356,6 +376,7 @@ func (s *session) renew() (time.Duration, error) {
 func (s *session) end(lost error) {
 	t := s.t
 	s.giveUp()
+	s.show()
 	t.mu.Lock()
 	s.e.inSessions -= len(s.queue)
 	if s.current != nil {

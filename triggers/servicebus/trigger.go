@@ -159,7 +159,7 @@ type trigger struct {
 	failed    error   // for the next Receive
 	closed    bool
 	waiting   int // what the Receive that waits asks for
-	accepting int // sessions that are being waited for
+	accepting int // sessions that are being waited for, or whose first message is
 	unwanted  *time.Timer
 
 	ready   int // what is held ready, by the rate
