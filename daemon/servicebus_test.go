@@ -1,13 +1,21 @@
 package daemon
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
@@ -19,16 +27,7 @@ func namespace(t *testing.T) (*emulator.Emulator, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- e.Serve(l) }()
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	serve(t, e, l)
 	for _, err := range []error{
 		e.CreateQueue("orders", emulator.QueueOptions{}), e.CreateTopic("events"), e.CreateSubscription("events", "billing", emulator.QueueOptions{}),
 	} {
@@ -187,5 +186,156 @@ func TestServiceBusThatIsNotThere(t *testing.T) {
 	_, out, errs = command(t.Context(), nil, strings.NewReader(""), "check", file)
 	if strings.Contains(out+errs, "s3cret") {
 		t.Errorf("the key is printed: %s%s", out, errs)
+	}
+}
+
+// A worker that hangs is killed at its timeout, and its message runs again: its
+// lock is renewed as long as something is done about it, and not longer.
+func TestAWorkerThatHangs(t *testing.T) {
+	e, connection := namespace(t)
+	if err := e.CreateQueue("hangs", emulator.QueueOptions{LockDuration: 2 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	dir := write(t, map[string]string{"secret": connection, "drover.yaml": `
+connections:
+  bus: {connection_string: "file:secret"}
+functions:
+  hangs:
+    trigger: {servicebus: {}}
+    handler: {python: {path: ./app, processes: 1}}
+    timeout: 500ms
+    retry: {initial: 10ms}
+`, "app/function_app.py": `
+import os, signal
+def hangs(message):
+    if message.attempt == 1: os.kill(os.getpid(), signal.SIGSTOP)
+    print("attempt", message.attempt)
+`})
+	file := filepath.Join(dir, "drover.yaml")
+	log, stop := startCommand(t, "run", file)
+	if status, out, errs := command(t.Context(), nil, strings.NewReader(""), "send", "-c", file, "hangs", "--body", "x"); status != 0 {
+		t.Fatalf("status %d: %s%s", status, out, errs)
+	}
+	log.wait(t, "attempt 2")
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d: %s", status, log)
+	}
+	if u, err := e.Usage("hangs"); err != nil || u.Lost > 0 || u.Lent != 2 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	if !strings.Contains(log.String(), "killing its worker") {
+		t.Errorf("it is not said that the worker was killed: %s", log)
+	}
+}
+
+// With cancel_on_lock_lost a function is told when its message is not its own.
+func TestAFunctionWhoseMessageIsLost(t *testing.T) {
+	for _, cancels := range []bool{true, false} {
+		e, connection := namespace(t)
+		if err := e.CreateQueue("slow", emulator.QueueOptions{LockDuration: time.Second, RequiresSession: true}); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := configs.Parse("test.yaml", fmt.Appendf(nil, `
+connections:
+  bus: {connection_string: %q}
+functions:
+  slow:
+    trigger: {servicebus: {sessions: true, max_lock_renewal: 1ms, cancel_on_lock_lost: %v}}
+    handler: {go: slow}
+`, connection, cancels), t.TempDir(), func(string) (string, bool) { return "", false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		var first atomic.Bool
+		var causes []error
+		slow := func(ctx context.Context, m *triggers.Message) ([]byte, error) {
+			if !first.CompareAndSwap(false, true) {
+				cancel()
+				return nil, nil
+			}
+			wait := time.NewTimer(2500 * time.Millisecond)
+			defer wait.Stop()
+			select {
+			case <-ctx.Done():
+			case <-wait.C:
+			}
+			causes = append(causes, context.Cause(ctx))
+			return nil, ctx.Err()
+		}
+		d := New(cfg, WithFuncs(handlers.Funcs{"slow": slow}))
+		s, err := servicebus.NewSender(&servicebus.Access{ConnectionString: func() (string, error) { return connection, nil }}, "slow")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.Send(ctx, &triggers.Message{OrderingKey: "a", Body: []byte("x")}), s.Flush(ctx), s.Close(ctx)); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if len(causes) != 1 || cancels != errors.Is(causes[0], errLost) {
+			t.Errorf("cancel_on_lock_lost: %v: the context ended with %v", cancels, causes)
+		}
+		stats := d.functions[0].stats
+		if n := stats.lost.Load(); n != 1 {
+			t.Errorf("%d losses were counted", n)
+		}
+		if n := stats.retried.Load() + stats.failed.Load(); n != 0 {
+			t.Errorf("a loss was charged: %d", n)
+		}
+	}
+}
+
+// A result that cannot be sent yet holds its message; one that never can is
+// the message's end.
+func TestOutputsThatCannotBeSent(t *testing.T) {
+	e, connection := namespace(t)
+	if err := e.CreateQueue("large", emulator.QueueOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	dir := write(t, map[string]string{"secret": connection, "drover.yaml": `
+connections:
+  bus: {connection_string: "file:secret"}
+functions:
+  orders:
+    trigger: {servicebus: {}}
+    handler: {python: {path: ./app}}
+    output: {servicebus: {queue: results}}
+  large:
+    trigger: {servicebus: {}}
+    handler: {python: {path: ./app}}
+    output: {servicebus: {topic: events}}
+`, "app/function_app.py": `
+def orders(body): return body
+def large(body): return bytes(int(body))
+`})
+	file := filepath.Join(dir, "drover.yaml")
+	log, stop := startCommand(t, "run", file)
+	for _, args := range [][]string{{"orders", "--count", "5"}, {"large", "--body", "10"}, {"large", "--body", "300000"}, {"large", "--body", "0"}} {
+		if status, out, errs := command(t.Context(), nil, strings.NewReader(""), append([]string{"send", "-c", file}, args...)...); status != 0 {
+			t.Fatalf("status %d: %s%s", status, out, errs)
+		}
+	}
+	log.wait(t, "cannot send a result; will try until it works")
+	if err := e.CreateQueue("results", emulator.QueueOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]emulator.Counts{"orders": {}, "results": {Active: 5}, "large": {DeadLettered: 1}, "events/Subscriptions/billing": {Active: 1}} {
+		for deadline := time.Now().Add(30 * time.Second); ; {
+			got, err := e.Counts(path)
+			if err == nil && got == want {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v, %v; want %+v", path, got, err, want)
+			}
+		}
+	}
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d: %s", status, log)
+	}
+	if !strings.Contains(log.String(), "the message is too large for the namespace") {
+		t.Errorf("%s", log)
 	}
 }
