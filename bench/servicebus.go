@@ -28,7 +28,7 @@ type serviceBusCommand struct {
 	Rounds   int    `default:"5" help:"Rounds; each runs both, in turn."`
 	Messages int    `default:"20000" help:"Messages for each and round; half of it with the delay."`
 	Size     int    `default:"512" help:"Bytes of a message."`
-	Only     string `enum:"all,speed,faults" default:"all" help:"all, speed or faults."`
+	Only     string `enum:"all,speed,released,faults" default:"all" help:"all, or one part: speed, released, faults."`
 
 	unseen int // messages that the SDK gave back
 }
@@ -45,13 +45,15 @@ func (c *serviceBusCommand) Run(ctx context.Context) error {
 	if c.Rounds < 1 || c.Messages < 5 || c.Size < 0 {
 		return errors.New("--rounds must be at least 1, --messages 5, --size 0")
 	}
-	if c.Only != "faults" {
-		if err := c.speed(ctx); err != nil {
-			return err
+	for _, part := range []struct {
+		name string
+		run  func(context.Context) error
+	}{{"speed", c.speed}, {"released", c.loads}, {"faults", c.faults}} {
+		if c.Only == "all" || c.Only == part.name {
+			if err := part.run(ctx); err != nil {
+				return err
+			}
 		}
-	}
-	if c.Only != "speed" {
-		return c.faults(ctx)
 	}
 	return nil
 }

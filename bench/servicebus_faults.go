@@ -30,8 +30,8 @@ const (
 	breaks = 5
 )
 
-// faults are what drover does when something breaks.
-func (c *serviceBusCommand) faults(ctx context.Context) error {
+// loads counts what the SDK gives back unseen.
+func (c *serviceBusCommand) loads(ctx context.Context) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "what\tfigure\tto reach\t")
 	for _, load := range []struct {
@@ -50,6 +50,13 @@ func (c *serviceBusCommand) faults(ctx context.Context) error {
 		}
 		fmt.Fprintf(w, "released unseen: %s\t%d of %d\t0\t\n", load.name, unseen, load.n)
 	}
+	return w.Flush()
+}
+
+// faults are what drover does when something breaks.
+func (c *serviceBusCommand) faults(ctx context.Context) error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "what\tfigure\tto reach\t")
 	lost, twice, err := c.locks(ctx)
 	if err != nil {
 		return err

@@ -38,8 +38,10 @@ type entity struct {
 	inSessions int
 
 	// fetch's own.
-	ask int // what it asks for next, at most
-	out int // asked for, and not come
+	ask     int // what it asks for next, at most
+	out     int // asked for, and not come
+	fast    int // times in a row that it came as fast as it can
+	fastest time.Duration
 }
 
 // link is a client, its receiver, and their connection; its context ends when
@@ -51,6 +53,26 @@ type link struct {
 	ctx      context.Context
 	gone     context.CancelFunc
 	users    *sync.WaitGroup // sessions that go on over the client
+
+	mu       sync.Mutex
+	settling context.Context // of the settlements that begin
+	until    time.Time       // for which it is used
+}
+
+// settle is the context of a settlement over the link: it ends with the link, and
+// after linkLimit, or up to twice as long. Many share it, since to make one for
+// each message would be a tenth of what drover costs it.
+func (l *link) settle() context.Context {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.After(l.until) {
+		l.until = now.Add(linkLimit)
+		ctx, cancel := context.WithDeadline(l.ctx, l.until.Add(linkLimit))
+		context.AfterFunc(ctx, cancel)
+		l.settling = ctx
+	}
+	return l.settling
 }
 
 func (e *entity) path() string {
@@ -87,9 +109,9 @@ func (e *entity) newReceiver(client *azservicebus.Client) (*azservicebus.Receive
 
 // lostLink notes that the connection was lost. The SDK makes another.
 func (e *entity) lostLink(old *link) {
-	l := *old
+	l := &link{client: old.client, receiver: old.receiver, users: old.users}
 	l.ctx, l.gone = context.WithCancel(context.Background())
-	if !e.link.CompareAndSwap(old, &l) {
+	if !e.link.CompareAndSwap(old, l) {
 		l.gone()
 	}
 	old.gone()
@@ -152,55 +174,79 @@ type arrival struct {
 }
 
 // firstAsk is what is asked for at the start, at most.
-const firstAsk = 64
+const firstAsk = 1
 
 // afterFirst is how long is waited for more when one message has come.
 const afterFirst = 5 * time.Millisecond
 
-// fetch is the goroutine that receives, and does nothing else: what the SDK has
-// asked for and nobody takes it gives back, unseen. So it goes on as long as
-// anything that was asked for has not come.
+// fetch is the goroutine that receives, and does nothing else. What the SDK has
+// asked for and gets between two receivings it gives back, unseen. So little is
+// asked for that does not come; as long as something is still to come fetch goes
+// on, whatever room there is; and between two receivings it does next to nothing.
 func (e *entity) fetch(arrived chan<- arrival) {
-	defer close(arrived)
+	var late sync.WaitGroup
+	defer func() { late.Wait(); close(arrived) }()
 	t := e.t
 	pause, failures := patience(), 0
-	for {
-		n, ctx, cancel := e.wanted()
+	ctx, cancel := context.WithCancel(t.ctx)
+	cancel() // the first one is made below
+	var idled atomic.Bool
+	var idle *time.Timer
+	for t.ctx.Err() == nil {
+		if ctx.Err() != nil {
+			ctx, cancel = context.WithCancel(t.ctx)
+			e.setPause(cancel)
+			idled.Store(false)
+			if idle != nil {
+				idle.Stop()
+			}
+			if t.cfg.MaxIdle > 0 {
+				end := cancel
+				idle = time.AfterFunc(t.cfg.MaxIdle, func() { idled.Store(true); end() })
+			}
+		}
+		n := e.out
 		if n == 0 {
-			e.rest(arrived)
-			return
+			if n = e.wanted(); n == 0 {
+				break
+			}
 		}
-		idle, stop := ctx, context.CancelFunc(func() {})
-		if t.cfg.MaxIdle > 0 {
-			idle, stop = context.WithTimeout(ctx, t.cfg.MaxIdle)
-		}
-		by := e.link.Load()
-		got, err := by.receiver.ReceiveMessages(idle, n, &azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: afterFirst})
-		e.pass(arrived, got, by)
-		cancelled, idled := ctx.Err() != nil, ctx.Err() == nil && idle.Err() != nil
-		stop()
-		cancel()
-		e.learn(n, len(got))
-		switch {
-		case len(got) > 0:
+		by, began := e.link.Load(), time.Now()
+		got, err := by.receiver.ReceiveMessages(ctx, n, &receiveOptions)
+		if len(got) > 0 {
+			now := time.Now()
+			t.coming.Add(int64(len(got)))
+			came := arrival{got, now, by}
+			if len(got) == n {
+				arrived <- came
+			} else {
+				late.Add(1)
+				time.AfterFunc(handOver, func() { arrived <- came; late.Done() })
+			}
+			e.learn(n, len(got), now.Sub(began))
+			if idle != nil {
+				idle.Reset(t.cfg.MaxIdle)
+			}
 			if failures > 0 {
 				t.works(e)
-			}
-			failures = 0
-			pause.Reset()
-			continue
-		case cancelled:
-			if t.ctx.Err() == nil {
-				e.out = 0 // the SDK gives back what comes
+				failures = 0
+				pause.Reset()
 			}
 			continue
-		case idled:
+		}
+		switch {
+		case t.ctx.Err() != nil:
+			continue // rest sees to what is on its way
+		case idled.Load():
 			t.log.Debug("no message came for long; opening the receiver anew", "entity", e.path(), "idle", t.cfg.MaxIdle)
 			err = nil
+		case ctx.Err() != nil:
+			e.out = 0 // nobody waits: the SDK gives back what comes
+			continue
 		}
 		e.out = 0
 		failures++
-		if idled || beyondRepair(err) || failures > reopenAfter {
+		if idled.Load() || beyondRepair(err) || failures > reopenAfter {
 			if broken := e.reopen(by); broken != nil {
 				err = errors.Join(err, broken)
 			}
@@ -210,7 +256,7 @@ func (e *entity) fetch(arrived chan<- arrival) {
 		if err != nil {
 			t.fail(e, fmt.Errorf("receiving from %s: %w", e.path(), explain(err, listen)))
 		}
-		if idled {
+		if idled.Load() {
 			failures = 0
 			continue
 		}
@@ -221,18 +267,24 @@ func (e *entity) fetch(arrived chan<- arrival) {
 		case <-t.ctx.Done():
 		}
 	}
+	cancel()
+	if idle != nil {
+		idle.Stop()
+	}
+	e.rest(arrived)
 }
 
-// pass gives what came to lend, and loses no time with it: until the next
-// receiving the SDK gives back what comes.
-func (e *entity) pass(arrived chan<- arrival, got []*azservicebus.ReceivedMessage, by *link) {
-	if len(got) == 0 {
-		return
-	}
+// handOver is how long messages wait to be taken in where more are still to come.
+// The SDK has begun to give back what comes, and stops when the next receiving
+// begins; to wake another goroutine first would keep it from stopping.
+const handOver = 50 * time.Microsecond
+
+var receiveOptions = azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: afterFirst}
+
+func (e *entity) setPause(pause context.CancelFunc) {
 	e.t.mu.Lock()
-	e.t.coming += len(got)
-	e.t.mu.Unlock()
-	arrived <- arrival{got, time.Now(), by}
+	defer e.t.mu.Unlock()
+	e.pause = pause
 }
 
 // onTheWay is how long a message takes that was sent before a stop.
@@ -249,43 +301,54 @@ func (e *entity) rest(arrived chan<- arrival) {
 		if len(got) == 0 {
 			return
 		}
-		e.pass(arrived, got, by)
+		e.t.coming.Add(int64(len(got)))
+		arrived <- arrival{got, time.Now(), by}
 		e.out -= len(got)
 	}
 }
 
 // wanted waits until there is room, and returns how much; 0 at the end.
-func (e *entity) wanted() (n int, ctx context.Context, cancel context.CancelFunc) {
+func (e *entity) wanted() int {
 	t := e.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for {
-		if t.ctx.Err() != nil {
-			return 0, nil, nil
-		}
-		room := t.waiting + t.prefetch() - len(t.held) - t.coming
+	for t.ctx.Err() == nil {
+		room := t.waiting + t.prefetch() - len(t.held) - int(t.coming.Load())
 		if room > 0 {
-			room = max(room/len(t.entities), 1)
-		}
-		if n = max(min(room, e.ask, maxCredit), e.out); n > 0 {
-			ctx, e.pause = context.WithCancel(t.ctx)
-			return n, ctx, e.pause
+			return max(min(room/len(t.entities), e.ask, maxCredit), 1)
 		}
 		t.room.Wait()
 	}
+	return 0
 }
 
-// learn sets what is asked for next: all that there is room for where there is
-// more than that, else as much as there was, so that little is asked for that
-// does not come.
-func (e *entity) learn(asked, got int) {
+// learn sets what is asked for next. More, where all came as fast as it can: then
+// there is a backlog. As much as came, where less did.
+func (e *entity) learn(asked, got int, took time.Duration) {
 	e.out = asked - got
-	if e.out == 0 {
-		e.ask = min(4*e.ask, maxCredit)
+	if e.fastest == 0 || took < e.fastest {
+		e.fastest = took
 	} else {
-		e.ask = max(got, 1)
+		e.fastest += e.fastest / 256 // the way may have become longer
+	}
+	switch {
+	case e.out > 0:
+		e.ask, e.fast = max(got, 1), 0
+	case took >= 2*e.fastest+time.Duration(got)*perMessage:
+		e.fast = 0
+	case e.ask < fewAsked && e.fast < oftenFast: // a few that were sent together are no backlog
+		e.fast++
+	default:
+		e.ask, e.fast = min(8*e.ask, maxCredit), 0
 	}
 }
+
+// Where less than fewAsked are asked for, more are when messages came as fast as
+// they can for oftenFast times in a row.
+const fewAsked, oftenFast = 8, 8
+
+// perMessage is what a message takes at most that follows another.
+const perMessage = 20 * time.Microsecond
 
 // lend takes in what came.
 func (e *entity) lend(a arrival) {
@@ -306,7 +369,7 @@ func (e *entity) lend(a arrival) {
 		t.loans[l] = struct{}{}
 		sooner = sooner || l.renewAt.Before(t.nextCare)
 	}
-	t.coming -= len(a.got)
+	t.coming.Add(-int64(len(a.got)))
 	t.hand(ls...)
 	if len(ls) < len(a.got) {
 		t.room.Broadcast()

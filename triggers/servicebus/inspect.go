@@ -249,7 +249,7 @@ func orMissing(err error) error {
 func (e *entity) lent() (n int64) {
 	e.t.mu.Lock()
 	defer e.t.mu.Unlock()
-	n = int64(e.t.coming + e.inSessions)
+	n = e.t.coming.Load() + int64(e.inSessions)
 	for l := range e.t.loans {
 		if l.e == e {
 			n++

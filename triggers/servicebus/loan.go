@@ -16,8 +16,9 @@ const (
 	// settleLimit bounds a try by the lock's token: the SDK's own would take up
 	// to 50 s where the connection was lost.
 	settleLimit = 10 * time.Second
-	// linkLimit bounds the first try, over the link that a message came by.
-	linkLimit = 1500 * time.Millisecond
+	// linkLimit bounds the first try, over the link that a message came by: it
+	// takes twice as long at most.
+	linkLimit = 750 * time.Millisecond
 )
 
 // failuresProperty carries how often a message has failed.
@@ -168,16 +169,11 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 func (l *loan) end(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	var err error
 	if now := l.e.link.Load(); l.by == now {
-		first, stop := context.WithTimeout(ctx, linkLimit)
-		unhook := context.AfterFunc(l.by.ctx, stop)
-		err = l.carryOut(first, now.receiver, l.received, m, v)
-		unhook()
-		stop()
-		if err == nil {
+		if err = l.carryOut(now.settle(), now.receiver, l.received, m, v); err == nil {
 			return nil
 		}
 	}
-	if !lockLost(err) {
+	if !lockLost(err) && ctx.Err() == nil {
 		ctx, cancel := context.WithTimeout(ctx, settleLimit)
 		defer cancel()
 		token := &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}

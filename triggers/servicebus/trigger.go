@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/drover-run/drover/triggers"
@@ -108,7 +109,7 @@ func open(cfg Config) (*trigger, error) {
 		names = []string{""}
 	}
 	for _, name := range names {
-		e := &entity{t: t, queue: cfg.Queue, topic: cfg.Topic, subscription: name, ask: firstAsk}
+		e := &entity{t: t, queue: cfg.Queue, topic: cfg.Topic, subscription: name, ask: firstAsk, fast: oftenFast}
 		l, err := e.dial()
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("receiving from %s: %w", e.path(), err), t.Close(context.Background()))
@@ -150,12 +151,12 @@ type trigger struct {
 	running sync.WaitGroup
 	added   chan struct{} // something for care
 	came    chan struct{} // something for Receive
+	coming  atomic.Int64  // messages on their way to held
 
 	mu        sync.Mutex
 	room      sync.Cond // there may be room for more
 	loans     map[*loan]struct{}
 	held      []*loan // received, and not handed out
-	coming    int     // on their way to held
 	failed    error   // for the next Receive
 	closed    bool
 	waiting   int // what the Receive that waits asks for
