@@ -67,7 +67,7 @@ func (c *serviceBusCommand) speed(ctx context.Context) error {
 	for _, delay := range []time.Duration{0, busDelay} {
 		n := c.Messages
 		if delay > 0 {
-			n /= 2
+			n /= 10
 		}
 		bare, own, err := c.compare(ctx, n, delay)
 		if err != nil {

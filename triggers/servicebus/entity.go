@@ -205,11 +205,9 @@ func (e *entity) fetch(arrived chan<- arrival) {
 				idle = time.AfterFunc(t.cfg.MaxIdle, func() { idled.Store(true); end() })
 			}
 		}
-		n := e.out
+		n := e.wanted()
 		if n == 0 {
-			if n = e.wanted(); n == 0 {
-				break
-			}
+			break
 		}
 		by, began := e.link.Load(), time.Now()
 		got, err := by.receiver.ReceiveMessages(ctx, n, &receiveOptions)
@@ -307,15 +305,23 @@ func (e *entity) rest(arrived chan<- arrival) {
 	}
 }
 
-// wanted waits until there is room, and returns how much; 0 at the end.
+// wanted waits until there is room or something is still to come, and returns how
+// much; 0 at the end.
 func (e *entity) wanted() int {
 	t := e.t
-	t.mu.Lock()
+	if e.out > 0 && !t.mu.TryLock() {
+		return e.out // there is no time to wait
+	} else if e.out == 0 {
+		t.mu.Lock()
+	}
 	defer t.mu.Unlock()
 	for t.ctx.Err() == nil {
 		room := t.waiting + t.prefetch() - len(t.held) - int(t.coming.Load())
 		if room > 0 {
-			return max(min(room/len(t.entities), e.ask, maxCredit), 1)
+			room = max(min(room/len(t.entities), e.ask, maxCredit), 1)
+		}
+		if room > 0 || e.out > 0 {
+			return max(room, e.out)
 		}
 		t.room.Wait()
 	}
@@ -323,7 +329,7 @@ func (e *entity) wanted() int {
 }
 
 // learn sets what is asked for next. More, where all came as fast as it can: then
-// there is a backlog. As much as came, where less did.
+// there is a backlog. Less, where less came.
 func (e *entity) learn(asked, got int, took time.Duration) {
 	e.out = asked - got
 	if e.fastest == 0 || took < e.fastest {
@@ -333,7 +339,7 @@ func (e *entity) learn(asked, got int, took time.Duration) {
 	}
 	switch {
 	case e.out > 0:
-		e.ask, e.fast = max(got, 1), 0
+		e.ask, e.fast = max(got, e.ask/2, 1), 0
 	case took >= 2*e.fastest+time.Duration(got)*perMessage:
 		e.fast = 0
 	case e.ask < fewAsked && e.fast < oftenFast: // a few that were sent together are no backlog
