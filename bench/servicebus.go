@@ -26,7 +26,7 @@ import (
 
 type serviceBusCommand struct {
 	Rounds   int    `default:"5" help:"Rounds; each runs both, in turn."`
-	Messages int    `default:"20000" help:"Messages for each and round; half of it with the delay."`
+	Messages int    `default:"100000" help:"Messages for each and round; a tenth of it with the delay."`
 	Size     int    `default:"512" help:"Bytes of a message."`
 	Only     string `enum:"all,speed,released,faults" default:"all" help:"all, or one part: speed, released, faults."`
 
