@@ -177,50 +177,53 @@ var errClosed = errors.New("the Service Bus trigger is closed")
 // Receive implements triggers.Trigger.
 func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Delivery, error) {
 	t.mu.Lock()
-	t.waiting = min(maximum, maxCredit)
+	defer t.mu.Unlock()
 	if t.unwanted != nil {
 		t.unwanted.Stop()
 		t.unwanted = nil
 	}
-	t.room.Broadcast()
-	t.mu.Unlock()
 	for {
-		t.mu.Lock()
-		n := min(len(t.held), maximum)
-		var out []*triggers.Delivery
-		if n > 0 {
-			out = make([]*triggers.Delivery, n)
-			for i, l := range t.held[:n] {
-				out[i] = &l.Delivery
-			}
-			clear(t.held[:n])
-			t.held = t.held[n:]
-		}
 		err := t.failed
-		t.failed = nil
 		if t.closed {
 			err = errClosed
 		} else if err == nil {
 			err = ctx.Err()
 		}
-		if n > 0 || err != nil {
-			t.waiting = 0
-			switch {
-			case n > 0:
+		if len(t.held) > 0 && !t.closed || err != nil {
+			out := t.take(maximum)
+			if len(out) > 0 {
 				err = nil // it will come again
-			case ctx.Err() != nil && !t.closed:
+			} else if ctx.Err() != nil && !t.closed {
 				t.unwanted = time.AfterFunc(unwantedAfter, t.pause)
 			}
+			t.waiting, t.failed = 0, nil
 			t.room.Broadcast()
-			t.mu.Unlock()
 			return out, err
 		}
+		t.waiting = min(maximum, maxCredit)
+		t.room.Broadcast()
 		t.mu.Unlock()
 		select {
 		case <-t.came:
 		case <-ctx.Done():
 		}
+		t.mu.Lock()
 	}
+}
+
+// take hands out what is held; t.mu is held.
+func (t *trigger) take(maximum int) []*triggers.Delivery {
+	n := min(len(t.held), maximum)
+	if n == 0 || t.closed {
+		return nil
+	}
+	out := make([]*triggers.Delivery, n)
+	for i, l := range t.held[:n] {
+		out[i] = &l.Delivery
+	}
+	clear(t.held[:n])
+	t.held = t.held[n:]
+	return out
 }
 
 // pause stops the receivers until there is a Receive: what still comes is for others.
