@@ -58,6 +58,8 @@ func (f *function) run(receiving, working, settling context.Context) error {
 	defer cancel()
 	f.working, f.settling = working, settling
 	f.starter, _ = f.handler.(handlers.Starter)
+	f.runners.begin()
+	defer f.runners.end()
 	var listening sync.WaitGroup
 	defer listening.Wait()
 	listening.Go(func() {
