@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,18 +18,18 @@ type emulateCommand struct {
 }
 
 type emulateBusCommand struct {
-	Listen        string        `default:"127.0.0.1:5672" help:"The address for AMQP, without TLS and without a check of keys (default: 127.0.0.1:5672)."`
-	Queue         []string      `help:"A queue to have. May be repeated."`
-	SessionQueue  []string      `help:"A queue with sessions to have. May be repeated."`
-	Subscription  []string      `help:"A subscription to have, as TOPIC/NAME. May be repeated."`
+	Listen       string   `default:"127.0.0.1:5672" help:"The address for AMQP and for the admin API, without TLS and without a check of keys (default: 127.0.0.1:5672)."`
+	Queue        []string `help:"A queue to have. May be repeated."`
+	SessionQueue []string `help:"A queue with sessions to have. May be repeated."`
+	Subscription []string `help:"A subscription to have, as TOPIC/NAME. May be repeated."`
+
+	SessionSubscription []string `help:"A subscription with sessions to have, as TOPIC/NAME. May be repeated."`
+
 	Lock          time.Duration `default:"1m" help:"How long a message is locked, at most 5m (default: 1m)."`
 	MaxDeliveries uint32        `default:"10" help:"How often a message may fail before it goes to the dead letters (default: 10)."`
 }
 
 func (c *emulateBusCommand) run(ctx context.Context, std *IO) (err error) {
-	if len(c.Queue)+len(c.SessionQueue)+len(c.Subscription) == 0 {
-		return usageError("name what the namespace has: --queue NAME, --session-queue NAME, --subscription TOPIC/NAME")
-	}
 	if c.Lock <= 0 || c.Lock > 5*time.Minute {
 		return usageError("--lock must be more than 0 and at most 5m, as on Azure")
 	}
@@ -53,8 +54,11 @@ func (c *emulateBusCommand) run(ctx context.Context, std *IO) (err error) {
 	for _, name := range append(append([]string(nil), c.Queue...), c.SessionQueue...) {
 		fmt.Fprintln(std.Out, "  queue", name)
 	}
-	for _, name := range c.Subscription {
+	for _, name := range append(append([]string(nil), c.Subscription...), c.SessionSubscription...) {
 		fmt.Fprintln(std.Out, "  subscription", name)
+	}
+	if len(c.Queue)+len(c.SessionQueue)+len(c.Subscription)+len(c.SessionSubscription) == 0 {
+		fmt.Fprintln(std.Out, "  nothing yet: --queue, --session-queue, --subscription and --session-subscription have it begin with something, and create: true in a trigger makes what is missing")
 	}
 	fmt.Fprintln(std.Out, e.ConnectionString(l.Addr().String()))
 	served := make(chan error, 1)
@@ -75,21 +79,26 @@ func (c *emulateBusCommand) create(e *emulator.Emulator) error {
 			return err
 		}
 	}
-	for _, path := range c.Subscription {
+	sessions := o
+	sessions.RequiresSession = true
+	for _, path := range append(append([]string(nil), c.Subscription...), c.SessionSubscription...) {
 		i := strings.LastIndexByte(path, '/')
 		if i <= 0 {
-			return usageError("--subscription takes TOPIC/NAME, not " + path)
+			return usageError("a subscription is named as TOPIC/NAME, not " + path)
 		}
 		if err := e.CreateTopic(path[:i]); err != nil && !errors.Is(err, emulator.ErrExists) {
 			return err
 		}
-		if err := e.CreateSubscription(path[:i], path[i+1:], o); err != nil {
+		with := o
+		if slices.Contains(c.SessionSubscription, path) {
+			with = sessions
+		}
+		if err := e.CreateSubscription(path[:i], path[i+1:], with); err != nil {
 			return err
 		}
 	}
-	o.RequiresSession = true
 	for _, name := range c.SessionQueue {
-		if err := e.CreateQueue(name, o); err != nil {
+		if err := e.CreateQueue(name, sessions); err != nil {
 			return err
 		}
 	}

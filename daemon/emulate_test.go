@@ -17,7 +17,7 @@ func TestEmulateServiceBus(t *testing.T) {
 	ended := make(chan int, 1)
 	var errs strings.Builder
 	go func() {
-		ended <- Command(ctx, []string{"emulate", "servicebus", "--listen", "127.0.0.1:0", "--queue", "orders", "--session-queue", "carts", "--subscription", "events/billing", "--subscription", "events/stock"},
+		ended <- Command(ctx, []string{"emulate", "servicebus", "--listen", "127.0.0.1:0", "--queue", "orders", "--session-queue", "carts", "--subscription", "events/billing", "--subscription", "events/stock", "--session-subscription", "visits/open"},
 			&IO{Out: w, Err: &errs})
 		_ = w.Close()
 	}()
@@ -36,7 +36,7 @@ func TestEmulateServiceBus(t *testing.T) {
 		}
 	}
 	go func() { _, _ = io.Copy(io.Discard, r) }()
-	for _, want := range []string{"queue orders", "queue carts", "subscription events/stock"} {
+	for _, want := range []string{"queue orders", "queue carts", "subscription events/stock", "subscription visits/open"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in %s", want, out)
 		}
@@ -82,7 +82,6 @@ func TestEmulateServiceBusMistakes(t *testing.T) {
 		status int
 		want   string
 	}{
-		"nothing":         {nil, ExitUsage, "--queue NAME"},
 		"a lock":          {[]string{"--queue", "q", "--lock", "6m"}, ExitUsage, "at most 5m"},
 		"an address":      {[]string{"--queue", "q", "--listen", "5672"}, ExitUsage, "HOST:PORT"},
 		"an address used": {[]string{"--queue", "q", "--listen", l.Addr().String()}, ExitFailed, "takes another address"},

@@ -339,3 +339,41 @@ def large(body): return bytes(int(body))
 		t.Errorf("%s", log)
 	}
 }
+
+// The example that users begin with, as it stands.
+func TestTheServiceBusExample(t *testing.T) {
+	e := emulator.New(emulator.Options{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, e, l)
+	c := emulateBusCommand{Subscription: []string{"orders/billing"}, SessionQueue: []string{"carts"}, Queue: []string{"receipts"}, Lock: time.Minute, MaxDeliveries: 10}
+	if err := c.create(e); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for _, name := range []string{"servicebus.yaml", "app/function_app.py"} {
+		text, err := os.ReadFile(filepath.Join("..", "configs", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = string(text)
+	}
+	t.Setenv("BUS", e.ConnectionString(l.Addr().String()))
+	file := filepath.Join(write(t, files), "servicebus.yaml")
+	log, stop := startCommand(t, "run", file)
+	for _, args := range [][]string{{"billing", "--count", "10"}, {"carts", "--session", "ann", "--count", "3"}} {
+		if status, out, errs := command(t.Context(), nil, strings.NewReader(""), append([]string{"send", "-c", file}, args...)...); status != 0 {
+			t.Fatalf("status %d: %s%s", status, out, errs)
+		}
+	}
+	log.wait(t, "billing 10")
+	log.wait(t, "the cart of ann has ['1', '2', '3']")
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d: %s", status, log)
+	}
+	if got, err := e.Counts("receipts"); err != nil || got.Active != 10 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

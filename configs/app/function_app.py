@@ -1,0 +1,18 @@
+"""The functions of python.yaml and servicebus.yaml."""
+
+import json
+
+
+def thumbnails(body):
+    print("a thumbnail of", body.decode())
+
+
+def billing(message):
+    print("billing", message.text())
+    return {"paid": message.text()}
+
+
+def carts(message, context):
+    items = json.loads(context.session_state or b"[]") + [message.text()]
+    context.session_state = json.dumps(items).encode()
+    print("the cart of", message.ordering_key, "has", items)
