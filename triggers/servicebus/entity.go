@@ -34,6 +34,8 @@ type entity struct {
 	failing  error
 	pause    context.CancelFunc // of the receiving that goes on
 	sessions int                // that are held
+	// accepting counts those that are being waited for, or whose first message is.
+	accepting int
 	// inSessions counts the messages that they have.
 	inSessions int
 

@@ -35,7 +35,7 @@ func (e *entity) holdSessions() {
 		by := e.link.Load()
 		r, err := e.accept(by)
 		if err != nil {
-			t.accepted()
+			e.accepted()
 		}
 		if t.ctx.Err() != nil && err != nil {
 			return
@@ -72,22 +72,22 @@ func (e *entity) holdSessions() {
 }
 
 // accepted notes that one session fewer is being waited for.
-func (t *trigger) accepted() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.accepting--
-	t.room.Broadcast()
+func (e *entity) accepted() {
+	e.t.mu.Lock()
+	defer e.t.mu.Unlock()
+	e.accepting--
+	e.t.room.Broadcast()
 }
 
-// roomForSession waits until a Receive waits for more than the sessions that are
-// being accepted; false at the end.
+// roomForSession waits until a Receive waits for more than the entity's sessions
+// that are being accepted; false at the end.
 func (e *entity) roomForSession() bool {
 	t := e.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.ctx.Err() == nil {
-		if t.waiting > t.accepting {
-			t.accepting++
+		if t.waiting > e.accepting {
+			e.accepting++
 			return true
 		}
 		t.room.Wait()
@@ -288,7 +288,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 func (s *session) show() {
 	if !s.shown {
 		s.shown = true
-		s.t.accepted()
+		s.e.accepted()
 	}
 }
 

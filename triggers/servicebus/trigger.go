@@ -153,15 +153,14 @@ type trigger struct {
 	came    chan struct{} // something for Receive
 	coming  atomic.Int64  // messages on their way to held
 
-	mu        sync.Mutex
-	room      sync.Cond // there may be room for more
-	loans     map[*loan]struct{}
-	held      []*loan // received, and not handed out
-	failed    error   // for the next Receive
-	closed    bool
-	waiting   int // what the Receive that waits asks for
-	accepting int // sessions that are being waited for, or whose first message is
-	unwanted  *time.Timer
+	mu       sync.Mutex
+	room     sync.Cond // there may be room for more
+	loans    map[*loan]struct{}
+	held     []*loan // received, and not handed out
+	failed   error   // for the next Receive
+	closed   bool
+	waiting  int // what the Receive that waits asks for
+	unwanted *time.Timer
 
 	ready   int // what is held ready, by the rate
 	settled int // since marked
