@@ -91,7 +91,7 @@ type Function struct {
 	Concurrency int      `yaml:"concurrency" default:"0" min:"0" max:"1000000" desc:"the most messages in flight at once in this instance; 0 is the handler's default"`
 	Prefetch    Prefetch `yaml:"prefetch" default:"auto" desc:"messages held ready beyond those in flight; auto follows the measured rate, about a tenth of a second's worth"`
 	Timeout     Duration `yaml:"timeout" default:"5m" min:"1ms" max:"24h" desc:"how long one attempt may take"`
-	MaxBody     Size     `yaml:"max_body" default:"1MiB" min:"0B" max:"64MiB" desc:"a larger message is rejected unseen"`
+	MaxBody     Size     `yaml:"max_body" default:"0B" min:"0B" max:"128MiB" desc:"a larger message is rejected unseen; 0B is what the source allows"`
 	Retry       Retry    `yaml:"retry" desc:"what follows a failed attempt"`
 	Output      *Output  `yaml:"output" desc:"where what the function returns is sent, before the message is done: exactly one kind; without, it is dropped"`
 }

@@ -171,7 +171,7 @@ func TestDefaultsAndWhatFollows(t *testing.T) {
 	if a := c.Apps["app"]; a.Dir != filepath.Join(dir, "app") || a.Processes != runtime.GOMAXPROCS(0) || a.Threads != 1 {
 		t.Errorf("the app is %+v", a)
 	}
-	if f.Timeout.D() != 5*time.Minute || f.MaxBody != 1<<20 || f.Retry.MaxAttempts != 5 || f.Prefetch != PrefetchAuto {
+	if f.Timeout.D() != 5*time.Minute || f.MaxBody != 0 || f.Retry.MaxAttempts != 5 || f.Prefetch != PrefetchAuto {
 		t.Errorf("the function is %+v", f)
 	}
 	if c.DataDir != filepath.Join(dir, ".drover") || !c.Connections["embedded"].Embedded() {

@@ -25,7 +25,11 @@ func (c *Config) Describe(w io.Writer) error {
 			concurrency = fmt.Sprintf("%d in flight at most", f.Concurrency)
 		}
 		line("  concurrency\t%s, prefetch %v", concurrency, f.Prefetch)
-		line("  timeout\t%v, bodies up to %v", f.Timeout, f.MaxBody)
+		bodies := "as large as the source allows"
+		if f.MaxBody > 0 {
+			bodies = "up to " + f.MaxBody.String()
+		}
+		line("  timeout\t%v, bodies %s", f.Timeout, bodies)
 		how := ""
 		if f.Retry.Mode == "scheduled" {
 			how = ", by a scheduled copy"

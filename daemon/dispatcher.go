@@ -30,7 +30,7 @@ type function struct {
 	handler  handlers.Handler
 	share    *handlers.Share
 	timeout  time.Duration
-	maxBody  int64
+	maxBody  int64 // 0: what the source allows
 	retry    configs.Retry
 	stats    *functionStats
 	pool     *pool   // nil for Go functions
@@ -218,7 +218,7 @@ func (t *turn) run() {
 
 // fits returns an error if the message is too large for the function.
 func (f *function) fits(m *triggers.Message) error {
-	if size := int64(len(m.Body)); size > f.maxBody {
+	if size := int64(len(m.Body)); f.maxBody > 0 && size > f.maxBody {
 		return handlers.Reject(fmt.Errorf("the body has %d bytes, more than max_body (%d)", size, f.maxBody))
 	}
 	return nil

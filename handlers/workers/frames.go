@@ -53,8 +53,8 @@ const (
 	resultSize = 4 + 1 + 4
 )
 
-// DefaultMaxFrame is the largest frame, in bytes: a 64 MiB body and its attributes.
-const DefaultMaxFrame = 66 << 20
+// DefaultMaxFrame is the largest frame, in bytes: a 128 MiB body and its attributes.
+const DefaultMaxFrame = 130 << 20
 
 type hello struct {
 	Protocol   int             `json:"protocol"`

@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	// acceptLimit is how long one request waits for a session; the service's
-	// own limit is about a minute.
-	acceptLimit = 50 * time.Second
 	// crowdedIdle is how long a session without messages is held where there is
 	// no room for another.
 	crowdedIdle = 50 * time.Millisecond
@@ -26,94 +23,6 @@ const (
 
 // errSessionEnded says that a session is no longer held here.
 var errSessionEnded = errors.New("the session is not held any more; its messages come again")
-
-// holdSessions holds one session after the other.
-func (e *entity) holdSessions() {
-	t := e.t
-	pause, failures := patience(), 0
-	for e.roomForSession() {
-		by := e.link.Load()
-		r, err := e.accept(by)
-		if err != nil {
-			e.accepted()
-		}
-		if t.ctx.Err() != nil && err != nil {
-			return
-		}
-		if err == nil {
-			if failures > 0 {
-				t.works(e)
-			}
-			failures = 0
-			pause.Reset()
-			newSession(e, r).run()
-			by.users.Done()
-			continue
-		}
-		var timeout *azservicebus.Error
-		if errors.As(err, &timeout) && timeout.Code == azservicebus.CodeTimeout || errors.Is(err, context.DeadlineExceeded) {
-			if failures > 0 {
-				t.works(e)
-			}
-			continue // nobody has messages
-		}
-		failures++
-		if beyondRepair(err) || failures > reopenAfter {
-			if broken := e.reopen(by); broken != nil {
-				err = errors.Join(err, broken)
-			}
-		}
-		t.fail(e, fmt.Errorf("accepting a session of %s: %w", e.path(), explain(err, listen)))
-		select {
-		case <-time.After(pause.NextBackOff()):
-		case <-t.ctx.Done():
-		}
-	}
-}
-
-// accepted notes that one session fewer is being waited for.
-func (e *entity) accepted() {
-	e.t.mu.Lock()
-	defer e.t.mu.Unlock()
-	e.accepting--
-	e.t.room.Broadcast()
-}
-
-// roomForSession waits until a Receive waits for more than the entity's sessions
-// that are being accepted; false at the end.
-func (e *entity) roomForSession() bool {
-	t := e.t
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for t.ctx.Err() == nil {
-		if t.waiting > e.accepting {
-			e.accepting++
-			return true
-		}
-		t.room.Wait()
-	}
-	return false
-}
-
-// accept waits for a session that nobody holds and that has messages. Where it
-// got one, by has one user more.
-func (e *entity) accept(by *link) (*azservicebus.SessionReceiver, error) {
-	ctx, cancel := context.WithTimeout(e.t.ctx, acceptLimit)
-	defer cancel()
-	by.users.Add(1)
-	var r *azservicebus.SessionReceiver
-	var err error
-	if e.queue != "" {
-		r, err = by.client.AcceptNextSessionForQueue(ctx, e.queue, nil)
-	} else {
-		r, err = by.client.AcceptNextSessionForSubscription(ctx, e.topic, e.subscription, nil)
-	}
-	if err != nil {
-		by.users.Done()
-		return nil, err
-	}
-	return r, nil
-}
 
 // session is one that is held. Its messages are handed out one at a time, in the
 // order of their numbers; one that failed comes before those behind it.

@@ -6,9 +6,10 @@
 // delivery count is higher: it counts releases, lost locks and crashes too, and
 // its limit still holds.
 //
-// A trigger is in three parts: an entity receives (entity.go), or sessions of it
-// do (session.go); what came is held for Receive (this file); loans are kept
-// alive (care.go) and ended (loan.go).
+// An entity is reached over links (entity.go, access.go), looked at first
+// (inspect.go), and received from (fetch.go), or its sessions are (session.go).
+// What came is held for Receive (this file); loans are kept alive (care.go) and
+// ended (loan.go, copy.go).
 package servicebus
 
 import (
