@@ -179,6 +179,42 @@ func TestDefaultsAndWhatFollows(t *testing.T) {
 	}
 }
 
+func TestASecretFromAFileIsReadAgain(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "bus")
+	put := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const old = "Endpoint=sb://x.servicebus.windows.net/;SharedAccessKeyName=k;SharedAccessKey=old"
+	put(old + "\n")
+	text := "connections:\n  a: {connection_string: \"file:bus\"}\n  b: {connection_string: \"" + old + "\"}\n" +
+		"functions: {f: {trigger: {servicebus: {connection: a}}, handler: {go: g}}}\n"
+	c, err := Parse("test.yaml", []byte(text), dir, environment())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{old, "new"} {
+		if got, err := c.Connections["a"].ReadConnectionString(); err != nil || got != want {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+		if got, err := c.Connections["b"].ReadConnectionString(); err != nil || got != old {
+			t.Errorf("%q, %v", got, err)
+		}
+		if i == 0 {
+			put("new")
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Connections["a"].ReadConnectionString(); err == nil || !strings.Contains(err.Error(), "cannot be read") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestAProgramsConfigurationIsCompletedAlike(t *testing.T) {
 	c := New()
 	c.Functions = map[string]Function{"f": {

@@ -230,9 +230,10 @@ def hangs(message):
 
 // With cancel_on_lock_lost a function is told when its message is not its own.
 func TestAFunctionWhoseMessageIsLost(t *testing.T) {
-	for _, cancels := range []bool{true, false} {
+	for _, test := range []struct{ cancels, sessions bool }{{true, true}, {false, true}, {true, false}, {false, false}} {
+		cancels, sessions := test.cancels, test.sessions
 		e, connection := namespace(t)
-		if err := e.CreateQueue("slow", emulator.QueueOptions{LockDuration: time.Second, RequiresSession: true}); err != nil {
+		if err := e.CreateQueue("slow", emulator.QueueOptions{LockDuration: time.Second, RequiresSession: sessions}); err != nil {
 			t.Fatal(err)
 		}
 		cfg, err := configs.Parse("test.yaml", fmt.Appendf(nil, `
@@ -240,9 +241,9 @@ connections:
   bus: {connection_string: %q}
 functions:
   slow:
-    trigger: {servicebus: {sessions: true, max_lock_renewal: 1ms, cancel_on_lock_lost: %v}}
+    trigger: {servicebus: {sessions: %v, max_lock_renewal: 1ms, cancel_on_lock_lost: %v}}
     handler: {go: slow}
-`, connection, cancels), t.TempDir(), func(string) (string, bool) { return "", false })
+`, connection, sessions, cancels), t.TempDir(), func(string) (string, bool) { return "", false })
 		if err != nil {
 			t.Fatal(err)
 		}

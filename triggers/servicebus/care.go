@@ -23,8 +23,11 @@ func (t *trigger) care() {
 		t.mu.Lock()
 		for l := range maps.Keys(t.loans) {
 			at := l.renewAt
-			if l.lost || t.cfg.MaxLockRenewal > 0 && now.Sub(l.start) > t.cfg.MaxLockRenewal {
+			switch {
+			case l.lost:
 				at = now.Add(time.Hour)
+			case t.renewedEnough(l, now):
+				at = l.lockEnds
 			}
 			if !l.retryAt.IsZero() && l.retryAt.Before(at) {
 				at = l.retryAt
@@ -54,6 +57,11 @@ func (t *trigger) care() {
 	}
 }
 
+// renewedEnough reports whether a lock is to be left to its end.
+func (t *trigger) renewedEnough(l *loan, now time.Time) bool {
+	return t.cfg.MaxLockRenewal > 0 && now.Sub(l.start) > t.cfg.MaxLockRenewal
+}
+
 // look does what is due, many at once.
 func (t *trigger) look(due []*loan) {
 	var all sync.WaitGroup
@@ -67,11 +75,14 @@ func (t *trigger) look(due []*loan) {
 			over := !l.retryAt.IsZero() && !time.Now().Before(l.retryAt)
 			failures := l.failures
 			t.mu.Unlock()
-			if over {
+			switch {
+			case over:
 				t.giveBack(l, failures)
-				return
+			case t.renewedEnough(l, time.Now()):
+				t.lose(l)
+			default:
+				t.renew(l)
 			}
-			t.renew(l)
 		})
 	}
 }
@@ -99,19 +110,37 @@ func (t *trigger) renew(l *loan) {
 	defer cancel()
 	before := time.Now()
 	err := l.e.link.Load().receiver.RenewMessageLock(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, nil)
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	switch {
-	case err == nil:
-		l.renewAt = before.Add(renewAfter(l.duration))
 	case lockLost(err):
-		l.lost = true
-		t.log.Warn("the lock of a message was lost before it was settled; it will run again", "message", l.message.ID)
-		go l.Lose() // it may take t.mu
-	default:
-		l.renewAt = time.Now().Add(l.duration / 8)
+		t.lose(l)
+		return
+	case err != nil:
 		t.log.Debug("cannot renew a lock; will try again", "message", l.message.ID, "error", err)
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		l.renewAt = time.Now().Add(l.duration / 8)
+		return
+	}
+	l.renewAt, l.lockEnds = before.Add(renewAfter(l.duration)), before.Add(l.duration)
+}
+
+// lose notes that the service lends a message again.
+func (t *trigger) lose(l *loan) {
+	t.mu.Lock()
+	_, here := t.loans[l]
+	l.lost = true
+	waits := !l.retryAt.IsZero()
+	t.mu.Unlock()
+	if !here {
+		return // it was settled in the meantime
+	}
+	t.log.Warn("the lock of a message was lost before it was settled; it will run again", "message", l.message.ID)
+	if waits { // for its next attempt: there is nobody to tell, and nothing to give back
+		t.forget(l)
+	}
+	l.Lose()
 }
 
 // maxRenewal is the longest time between two renewals. A lock of five minutes

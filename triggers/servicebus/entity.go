@@ -36,10 +36,10 @@ type entity struct {
 	inSessions int
 
 	// fetch's own.
-	ask     int // what it asks for next, at most
-	out     int // asked for, and not come
-	fast    int // times in a row that it came as fast as it can
-	fastest time.Duration
+	ask     int           // what it asks for next, at most
+	out     int           // asked for, and not come
+	fast    int           // times in a row that it came as fast as it can
+	fastest time.Duration // that messages came; at first, a round trip
 }
 
 // link is a client, its receiver, and their connection; its context ends when

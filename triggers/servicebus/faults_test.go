@@ -452,12 +452,10 @@ func TestALossIsTold(t *testing.T) {
 		if again.Message.Attempt != 1 {
 			t.Errorf("attempt %d: a loss was charged", again.Message.Attempt)
 		}
-		if sessions { // without, it is told where a renewal finds it out
-			select {
-			case <-lost:
-			case <-time.After(within):
-				t.Error("nobody was told")
-			}
+		select {
+		case <-lost:
+		case <-time.After(within):
+			t.Error("nobody was told")
 		}
 		// Too late, and no error, and no harm to the one that runs now.
 		if err := hung.Settle(t.Context(), triggers.Verdict{Kind: triggers.Retry, Delay: time.Minute}); err != nil {

@@ -40,8 +40,11 @@ type arrival struct {
 // firstAsk is what is asked for at the start, at most.
 const firstAsk = 1
 
-// afterFirst is how long is waited for more when one message has come.
-const afterFirst = 5 * time.Millisecond
+// afterFirst is how long is waited for more when one message has come: what n
+// messages take at most that are there.
+func afterFirst(n int) *azservicebus.ReceiveMessagesOptions {
+	return &azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: 5*time.Millisecond + time.Duration(n)*perMessage}
+}
 
 // fetch is the goroutine that receives, and does nothing else. What the SDK has
 // asked for and gets between two receivings it gives back, unseen. So little is
@@ -77,7 +80,7 @@ func (e *entity) fetch(arrived chan<- arrival) {
 			continue // it was idle, or unwanted, while there was no room
 		}
 		by, began := e.link.Load(), time.Now()
-		got, err := by.receiver.ReceiveMessages(ctx, n, &receiveOptions)
+		got, err := by.receiver.ReceiveMessages(ctx, n, afterFirst(n))
 		if len(got) > 0 {
 			now := time.Now()
 			t.coming.Add(int64(len(got)))
@@ -144,8 +147,6 @@ func (e *entity) fetch(arrived chan<- arrival) {
 // begins; to wake another goroutine first would keep it from stopping.
 const handOver = 50 * time.Microsecond
 
-var receiveOptions = azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: afterFirst}
-
 func (e *entity) setPause(pause context.CancelFunc) {
 	e.t.mu.Lock()
 	defer e.t.mu.Unlock()
@@ -199,7 +200,7 @@ func (e *entity) wanted() int {
 // there is a backlog. Less, where less came.
 func (e *entity) learn(asked, got int, took time.Duration) {
 	e.out = asked - got
-	if e.fastest == 0 || took < e.fastest {
+	if took < e.fastest {
 		e.fastest = took
 	} else {
 		e.fastest += e.fastest / 256 // the way may have become longer
@@ -221,7 +222,7 @@ func (e *entity) learn(asked, got int, took time.Duration) {
 const fewAsked, oftenFast = 8, 8
 
 // perMessage is what a message takes at most that follows another.
-const perMessage = 20 * time.Microsecond
+const perMessage = 30 * time.Microsecond
 
 // lend takes in what came.
 func (e *entity) lend(a arrival) {

@@ -38,6 +38,7 @@ type loan struct {
 	// Guarded by t.mu.
 	duration time.Duration // of the lock
 	renewAt  time.Time
+	lockEnds time.Time // if it is not renewed
 	lost     bool
 	retryAt  time.Time // it has failed, and is abandoned then
 	failures int
@@ -88,7 +89,7 @@ func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
 	if m.LockedUntil != nil {
 		l.duration = e.lockOf(*m.LockedUntil, now)
 	}
-	l.renewAt = now.Add(renewAfter(l.duration))
+	l.renewAt, l.lockEnds = now.Add(renewAfter(l.duration)), now.Add(l.duration)
 	l.Init(&l.message, l)
 	return l
 }

@@ -163,7 +163,8 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 			}
 		case <-renew.C:
 			if s.current != nil && t.cfg.MaxLockRenewal > 0 && time.Since(s.current.start) > t.cfg.MaxLockRenewal {
-				continue // it is lost when its lock ends
+				renew.Reset(s.lock / 8) // it is lost when its lock ends; perhaps it is done before
+				continue
 			}
 			wait, err := s.renew()
 			if err != nil {
