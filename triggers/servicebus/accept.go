@@ -13,6 +13,9 @@ import (
 // limit is about a minute.
 const acceptLimit = 50 * time.Second
 
+// errReplaced says that a client was replaced: there is another.
+var errReplaced = errors.New("the client was replaced")
+
 // holdSessions holds one session after the other.
 func (e *entity) holdSessions() {
 	t := e.t
@@ -26,6 +29,9 @@ func (e *entity) holdSessions() {
 		if t.ctx.Err() != nil && err != nil {
 			return
 		}
+		if errors.Is(err, errReplaced) {
+			continue
+		}
 		if err == nil {
 			if failures > 0 {
 				t.works(e)
@@ -33,7 +39,7 @@ func (e *entity) holdSessions() {
 			failures = 0
 			pause.Reset()
 			newSession(e, r).run()
-			by.users.Done()
+			by.users.done()
 			continue
 		}
 		var timeout *azservicebus.Error
@@ -86,7 +92,9 @@ func (e *entity) roomForSession() bool {
 func (e *entity) accept(by *link) (*azservicebus.SessionReceiver, error) {
 	ctx, cancel := context.WithTimeout(e.t.ctx, acceptLimit)
 	defer cancel()
-	by.users.Add(1)
+	if !by.users.add() {
+		return nil, errReplaced
+	}
 	var r *azservicebus.SessionReceiver
 	var err error
 	if e.queue != "" {
@@ -95,7 +103,7 @@ func (e *entity) accept(by *link) (*azservicebus.SessionReceiver, error) {
 		r, err = by.client.AcceptNextSessionForSubscription(ctx, e.topic, e.subscription, nil)
 	}
 	if err != nil {
-		by.users.Done()
+		by.users.done()
 		return nil, err
 	}
 	return r, nil

@@ -50,7 +50,7 @@ type link struct {
 	receiver *azservicebus.Receiver // nil where there are sessions
 	ctx      context.Context
 	gone     context.CancelFunc
-	users    *sync.WaitGroup // sessions that go on over the client
+	users    *users // sessions that go on over the client
 
 	mu       sync.Mutex
 	settling context.Context // of the settlements that begin
@@ -86,7 +86,7 @@ func (e *entity) dial() (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{client: client, users: new(sync.WaitGroup)}
+	l := &link{client: client, users: new(users)}
 	l.ctx, l.gone = context.WithCancel(context.Background())
 	if e.t.cfg.Sessions {
 		return l, nil
@@ -115,6 +115,29 @@ func (e *entity) lostLink(old *link) {
 	old.gone()
 }
 
+// detach closes the receiver, which has still asked for messages: what is given
+// back at a stop would come again over it. Another, which never receives, takes its
+// place for the settlements.
+func (e *entity) detach() {
+	old := e.link.Load()
+	r, err := e.newReceiver(old.client)
+	if err != nil {
+		return // the client is closed
+	}
+	l := &link{client: old.client, receiver: r, users: old.users}
+	l.ctx, l.gone = context.WithCancel(context.Background())
+	if !e.link.CompareAndSwap(old, l) {
+		l.gone()
+		return
+	}
+	old.gone()
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	if err := old.receiver.Close(ctx); err != nil {
+		e.t.log.Debug("closing a receiver", "entity", e.path(), "error", err)
+	}
+}
+
 // reopen replaces a client, which takes up a secret that was changed.
 func (e *entity) reopen(old *link) error {
 	l, err := e.dial()
@@ -126,13 +149,53 @@ func (e *entity) reopen(old *link) error {
 		return l.client.Close(e.t.ctx) // somebody else did
 	}
 	old.gone()
-	e.t.running.Go(func() {
-		old.users.Wait()
-		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-		defer cancel()
-		_ = old.client.Close(ctx) // it is broken, or was idle
+	old.users.retire(func() {
+		e.t.running.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+			defer cancel()
+			_ = old.client.Close(ctx) // it is broken, or was idle
+		})
 	})
 	return nil
+}
+
+// users are what uses a client, which is closed when it was replaced and the last
+// of them is done.
+type users struct {
+	mu     sync.Mutex
+	n      int
+	closer func() // once it is replaced
+}
+
+// add reports false where the client was replaced already.
+func (u *users) add() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closer != nil {
+		return false
+	}
+	u.n++
+	return true
+}
+
+func (u *users) done() {
+	u.mu.Lock()
+	u.n--
+	last := u.n == 0 && u.closer != nil
+	u.mu.Unlock()
+	if last {
+		u.closer()
+	}
+}
+
+func (u *users) retire(closer func()) {
+	u.mu.Lock()
+	u.closer = closer
+	unused := u.n == 0
+	u.mu.Unlock()
+	if unused {
+		closer()
+	}
 }
 
 func (e *entity) close(ctx context.Context) error {

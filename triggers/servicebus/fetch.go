@@ -104,6 +104,7 @@ func (e *entity) fetch(arrived chan<- arrival) {
 		}
 		switch {
 		case t.ctx.Err() != nil:
+			e.out = n
 			continue // rest sees to what is on its way
 		case idled.Load():
 			t.log.Debug("no message came for long; opening the receiver anew", "entity", e.path(), "idle", t.cfg.MaxIdle)
@@ -140,6 +141,9 @@ func (e *entity) fetch(arrived chan<- arrival) {
 		idle.Stop()
 	}
 	e.rest(arrived)
+	if e.out > 0 {
+		e.detach()
+	}
 }
 
 // handOver is how long messages wait to be taken in where more are still to come.
