@@ -95,16 +95,17 @@ func (e *entity) accept(by *link) (*azservicebus.SessionReceiver, error) {
 	if !by.users.add() {
 		return nil, errReplaced
 	}
-	var r *azservicebus.SessionReceiver
-	var err error
-	if e.queue != "" {
-		r, err = by.client.AcceptNextSessionForQueue(ctx, e.queue, nil)
-	} else {
-		r, err = by.client.AcceptNextSessionForSubscription(ctx, e.topic, e.subscription, nil)
-	}
+	r, err := e.acceptNext(ctx, by.client)
 	if err != nil {
 		by.users.done()
 		return nil, err
 	}
 	return r, nil
+}
+
+func (e *entity) acceptNext(ctx context.Context, client *azservicebus.Client) (*azservicebus.SessionReceiver, error) {
+	if e.queue != "" {
+		return client.AcceptNextSessionForQueue(ctx, e.queue, nil)
+	}
+	return client.AcceptNextSessionForSubscription(ctx, e.topic, e.subscription, nil)
 }

@@ -184,14 +184,7 @@ const sessionCheck = time.Second
 func (e *entity) checkSessions(ctx context.Context) error {
 	waiting, cancel := context.WithTimeout(ctx, sessionCheck)
 	defer cancel()
-	by := e.link.Load()
-	var r *azservicebus.SessionReceiver
-	var err error
-	if e.queue != "" {
-		r, err = by.client.AcceptNextSessionForQueue(waiting, e.queue, nil)
-	} else {
-		r, err = by.client.AcceptNextSessionForSubscription(waiting, e.topic, e.subscription, nil)
-	}
+	r, err := e.acceptNext(waiting, e.link.Load().client)
 	var coded *azservicebus.Error
 	switch {
 	case err == nil:
