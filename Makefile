@@ -15,6 +15,10 @@ test: ## All tests, with the race detector; needs Go and python3
 	$(GO) vet ./...
 	$(GO) test -race -timeout 14m ./...
 
+.PHONY: azurite
+azurite: ## Install Azurite, for the tests of storage queues; needs Node.js
+	npm ci --prefix triggers/storagequeue/azuritetest/testdata --no-audit --no-fund --ignore-scripts
+
 .PHONY: sdk-live
 sdk-live: ## Azure's own live tests against the Service Bus emulator; listens on the ports 443 and 5671
 	$(GO) test -race -count=1 -tags sdklive -run TestSDKLive -timeout 15m ./triggers/servicebus/emulator

@@ -96,6 +96,9 @@ var ErrUnknown = errors.New("the source does not tell its backlog")
 // ErrTooLarge says that a source does not take a message of that size.
 var ErrTooLarge = errors.New("the message is too large")
 
+// ErrEncoding says that a source's encoding cannot carry a message.
+var ErrEncoding = errors.New("the message cannot be encoded")
+
 // ErrSettled says that a delivery was settled before: each is settled once.
 var ErrSettled = errors.New("the delivery is settled already")
 

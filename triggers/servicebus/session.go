@@ -330,7 +330,7 @@ func (s *session) settle(ctx context.Context, l *loan, m *triggers.Message, v tr
 	select {
 	case s.settled <- how:
 		s.t.mu.Lock()
-		s.t.faster()
+		s.t.rate.Settled()
 		s.t.mu.Unlock()
 	case <-s.ctx.Done():
 	}

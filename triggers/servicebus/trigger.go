@@ -102,7 +102,7 @@ func Open(ctx context.Context, cfg Config) (triggers.Trigger, error) {
 }
 
 func open(cfg Config) (*trigger, error) {
-	t := &trigger{cfg: cfg, log: cfg.Log.With("entity", cfg.path()), loans: make(map[*loan]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1), marked: time.Now()}
+	t := &trigger{cfg: cfg, log: cfg.Log.With("entity", cfg.path()), loans: make(map[*loan]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1)}
 	t.room.L = &t.mu
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	names := cfg.Subscriptions
@@ -163,11 +163,7 @@ type trigger struct {
 	waiting  int // what the Receive that waits asks for
 	unwanted *time.Timer
 
-	ready   int // what is held ready, by the rate
-	settled int // since marked
-	marked  time.Time
-	// markedFast is when the last of so many was settled.
-	markedFast time.Time
+	rate triggers.Rate
 
 	nextCare time.Time // when care looks next
 }
@@ -281,37 +277,13 @@ func (t *trigger) works(e *entity) {
 	e.failing = nil
 }
 
-const (
-	// ahead is the work that is held ready: what is settled in this time.
-	ahead = 100 * time.Millisecond
-	// rateOver is how long the rate of settlements is measured over.
-	rateOver = 500 * time.Millisecond
-)
-
-// prefetch is how many messages are held ready beyond those that are asked for,
-// by the rate of settlements; t.mu is held. A slow function has none: its
-// messages would better be another instance's.
+// prefetch is how many messages are held ready beyond those that are asked for;
+// t.mu is held.
 func (t *trigger) prefetch() int {
 	if t.cfg.Prefetch != PrefetchAuto {
 		return min(t.cfg.Prefetch, maxCredit)
 	}
-	if now := time.Now(); now.Sub(t.marked) > rateOver {
-		t.ready = int(int64(t.settled) * int64(ahead) / int64(now.Sub(t.marked)))
-		t.marked, t.settled = now, 0
-		t.markedFast = now
-	}
-	return min(t.ready, maxCredit)
-}
-
-// faster raises the prefetch as soon as messages are settled faster; t.mu is held.
-func (t *trigger) faster() {
-	const over = 32 // settlements
-	if t.settled++; t.settled%over != 0 {
-		return
-	}
-	now := time.Now()
-	t.ready = max(t.ready, int(over*ahead/max(now.Sub(t.markedFast), time.Microsecond)))
-	t.markedFast = now
+	return min(t.rate.Ready(), maxCredit)
 }
 
 // forget ends the care for a loan.
@@ -319,7 +291,7 @@ func (t *trigger) forget(l *loan) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.loans, l)
-	t.faster()
+	t.rate.Settled()
 }
 
 // Backlog implements triggers.Trigger: the sum of the entities'.

@@ -1,0 +1,189 @@
+package storagequeue
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2"
+)
+
+// Access is a way into a storage account: by a connection string, or by the
+// address of its queues and an identity.
+type Access struct {
+	// ConnectionString is asked anew when a key or signature is refused, so that a
+	// secret that was changed is taken up. Nil: Endpoint and Credential are used.
+	ConnectionString func() (string, error)
+	// Endpoint is the address of the account's queues, such as
+	// https://contoso.queue.core.windows.net. It is https, since the credential's
+	// tokens are not sent in the clear.
+	Endpoint   string
+	Credential azcore.TokenCredential
+	// TLS is how connections are encrypted; nil is with the machine's roots.
+	TLS *tls.Config
+}
+
+// Account is a storage account. Its triggers and senders share their HTTP
+// connections. It is safe for use by many goroutines.
+type Account struct {
+	access Access
+	web    *http.Transport
+
+	mu       sync.Mutex
+	triggers map[*trigger]struct{}
+}
+
+// maxConnections bounds the HTTP connections to an account: one for each request
+// that is on its way. A connection that was idle for as long as idleLimit is closed.
+const (
+	maxConnections = 512
+	idleLimit      = 30 * time.Second
+)
+
+// NewAccount returns an account, without asking it anything.
+func NewAccount(a Access) *Account {
+	web := http.DefaultTransport.(*http.Transport).Clone()
+	web.TLSClientConfig = a.TLS
+	web.MaxIdleConns, web.MaxIdleConnsPerHost, web.MaxConnsPerHost = maxConnections, maxConnections, maxConnections
+	web.IdleConnTimeout = idleLimit
+	web.DisableCompression = true // what comes is small, and often base64
+	return &Account{access: a, web: web, triggers: make(map[*trigger]struct{})}
+}
+
+// Close ends the connections. It comes after the triggers' and senders' Close.
+func (a *Account) Close() { a.web.CloseIdleConnections() }
+
+// wake has the triggers of a queue look at once: something was sent to it.
+func (a *Account) wake(queue string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for t := range a.triggers {
+		if t.queue.name == queue {
+			t.wake()
+		}
+	}
+}
+
+// client is a way to one queue, with the secret that it was made of.
+type client struct {
+	*azqueue.QueueClient
+	secret string
+}
+
+// again is how the SDK tries settlements and sendings once more. A longer
+// Retry-After than maxDelay is an error at once, for the caller to wait.
+var again = policy.RetryOptions{MaxRetries: 3, RetryDelay: 100 * time.Millisecond, MaxRetryDelay: 2 * time.Second, TryTimeout: tryLimit}
+
+// tryLimit bounds one request.
+const tryLimit = 10 * time.Second
+
+// client makes a client of a queue. The secret is in no error.
+func (a *Account) client(queue string) (*client, error) {
+	o := &azqueue.ClientOptions{}
+	o.Retry = again
+	o.Telemetry.ApplicationID = "drover"
+	o.Transport = &http.Client{Transport: a.web}
+	o.PerCallPolicies = []policy.Policy{withoutContent{}}
+	if a.access.ConnectionString == nil {
+		c, err := azqueue.NewQueueClient(strings.TrimSuffix(a.access.Endpoint, "/")+"/"+queue, a.access.Credential, o)
+		if err != nil {
+			return nil, fmt.Errorf("the storage account at %s: %w", a.access.Endpoint, err)
+		}
+		return &client{QueueClient: c}, nil
+	}
+	secret, err := a.access.ConnectionString()
+	if err != nil {
+		return nil, fmt.Errorf("the connection string: %w", err)
+	}
+	c, err := azqueue.NewQueueClientFromConnectionString(expand(secret), queue, o)
+	if err != nil {
+		var malformed *url.Error
+		if errors.As(err, &malformed) { // it would quote the signature
+			err = malformed.Err
+		}
+		return nil, fmt.Errorf("the connection string: %w", err)
+	}
+	return &client{c, secret}, nil
+}
+
+// expand writes out the short form for emulators.
+func expand(connection string) string {
+	for part := range strings.SplitSeq(connection, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		if strings.EqualFold(name, "UseDevelopmentStorage") && strings.EqualFold(value, "true") {
+			return developmentStorage
+		}
+	}
+	return strings.TrimSpace(connection)
+}
+
+// developmentStorage is what UseDevelopmentStorage=true stands for. The key is
+// published, and the same for all emulators.
+const developmentStorage = "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;" +
+	"AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;" +
+	"QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
+
+// withoutContent takes the message out of updates: the SDK would send it back
+// with each renewal, and it is not to change.
+type withoutContent struct{}
+
+// Do implements policy.Policy.
+func (withoutContent) Do(r *policy.Request) (*http.Response, error) {
+	raw := r.Raw()
+	if raw.Method != http.MethodPut || !strings.Contains(raw.URL.Path, "/messages/") {
+		return r.Next()
+	}
+	if err := r.SetBody(nil, ""); err != nil {
+		return nil, err
+	}
+	raw.Body, raw.ContentLength = nil, 0
+	raw.Header.Del("Content-Length")
+	return r.Next()
+}
+
+// reach is a queue of an account.
+type reach struct {
+	account *Account
+	name    string
+	client  atomic.Pointer[client]
+}
+
+func (a *Account) reach(queue string) (*reach, error) {
+	c, err := a.client(queue)
+	if err != nil {
+		return nil, err
+	}
+	r := &reach{account: a, name: queue}
+	r.client.Store(c)
+	return r, nil
+}
+
+// address is the queue's, without a signature.
+func (r *reach) address() string {
+	address, _, _ := strings.Cut(r.client.Load().URL(), "?")
+	return address
+}
+
+// refreshed takes up a secret that was changed since used was made of it.
+func (r *reach) refreshed(used *client) bool {
+	if r.account.access.ConnectionString == nil {
+		return false
+	}
+	if now := r.client.Load(); now != used {
+		return true
+	}
+	c, err := r.account.client(r.name)
+	if err != nil || c.secret == used.secret {
+		return false
+	}
+	r.client.Store(c)
+	return true
+}

@@ -1,0 +1,121 @@
+// Package azuritetest runs Azurite, Microsoft's own emulator, for tests. It is
+// pinned in testdata/package.json and installed by `make azurite`.
+package azuritetest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/triggers/storagequeue/emulator"
+)
+
+// startLimit is how long Azurite may take to listen: it takes two to six seconds.
+const startLimit = time.Minute
+
+// Server is a running Azurite.
+type Server struct {
+	// Address is HOST:PORT.
+	Address string
+
+	process *exec.Cmd
+	drained sync.WaitGroup
+	dir     string
+}
+
+// Start runs Azurite over a directory of its own until the test ends. Where it is
+// not installed the test is skipped; under CI it fails.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	return StartIn(t, t.TempDir(), "0")
+}
+
+// StartIn runs it over dir, on a port of 127.0.0.1; 0 is a free one.
+func StartIn(t testing.TB, dir, port string) *Server {
+	t.Helper()
+	s, err := start(t.Context(), dir, port)
+	if errors.Is(err, errMissing) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+var errMissing = errors.New("not installed: make azurite")
+
+func start(ctx context.Context, dir, port string) (*Server, error) {
+	_, here, _, _ := runtime.Caller(0)
+	script := filepath.Join(filepath.Dir(here), "testdata", "node_modules", "azurite", "dist", "src", "queue", "main.js")
+	if _, err := os.Stat(script); err != nil {
+		return nil, fmt.Errorf("Azurite is %w", errMissing)
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return nil, fmt.Errorf("Node.js, which Azurite runs on, is %w", errMissing)
+	}
+	s := &Server{dir: dir, process: exec.Command(node, script, "--queueHost", "127.0.0.1", "--queuePort", port, "--location", dir, "--disableTelemetry")} //nolint:gosec // a pinned program
+	s.process.Dir = dir
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := s.process.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	s.process.Stderr = s.process.Stdout
+	if err := s.process.Start(); err != nil {
+		return nil, err
+	}
+	listens := make(chan string, 1)
+	s.drained.Go(func() {
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			if _, address, found := strings.Cut(lines.Text(), "successfully listens on http://"); found {
+				listens <- address
+			}
+		}
+		_, _ = io.Copy(io.Discard, out)
+		close(listens)
+	})
+	late := time.NewTimer(startLimit)
+	defer late.Stop()
+	select {
+	case address, ok := <-listens:
+		if ok {
+			s.Address = address
+			return s, nil
+		}
+		err = errors.New("Azurite ended before it listened")
+	case <-late.C:
+		err = fmt.Errorf("Azurite did not listen within %v", startLimit)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	s.Kill()
+	return nil, err
+}
+
+// Kill ends it as kill -9 would. It may be called again.
+func (s *Server) Kill() {
+	if s.process.ProcessState != nil {
+		return
+	}
+	_ = s.process.Process.Kill() // it may have ended
+	s.drained.Wait()
+	_ = s.process.Wait() // it was killed
+}
+
+// ConnectionString is the way in.
+func (s *Server) ConnectionString() string { return emulator.ConnectionString(s.Address) }

@@ -1,0 +1,70 @@
+package storagequeue
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// Encoding is how a body is written in a message, which is a text.
+type Encoding string
+
+// The encodings. Base64 carries any bytes; Text what XML carries: no control
+// characters but tab and line ends. Auto reads both, and writes base64: a text
+// that happens to be base64 is taken for it.
+const (
+	Base64 Encoding = "base64"
+	Text   Encoding = "text"
+	Auto   Encoding = "auto"
+)
+
+// maxText is the service's limit to a message, as it is written, in bytes.
+const maxText = 64 << 10
+
+var errBase64 = errors.New("the body is not base64; where senders write the text as it is, set encoding: text")
+
+func (e Encoding) decode(text string) ([]byte, error) {
+	if e == Text {
+		return []byte(text), nil
+	}
+	body, err := base64.StdEncoding.DecodeString(text)
+	switch {
+	case err == nil:
+		return body, nil
+	case e == Auto:
+		return []byte(text), nil
+	}
+	return nil, errBase64
+}
+
+// encode writes a body, if the service takes it.
+func (e Encoding) encode(body []byte) (string, error) {
+	text := string(body)
+	if e != Text {
+		text = base64.StdEncoding.EncodeToString(body)
+	} else if at := notXML(text); at >= 0 {
+		return "", fmt.Errorf("%w: byte %d is no character of a text; set encoding: base64", triggers.ErrEncoding, at)
+	}
+	if len(text) > maxText {
+		return "", fmt.Errorf("%w for a storage queue: %d bytes as %s; 65536 is the most, which is 48 KiB before base64", triggers.ErrTooLarge, len(text), e)
+	}
+	return text, nil
+}
+
+// notXML is where a text has what XML cannot carry; -1 if nowhere.
+func notXML(text string) int {
+	for at, r := range text {
+		switch {
+		case r == utf8.RuneError:
+			if _, size := utf8.DecodeRuneInString(text[at:]); size == 1 {
+				return at
+			}
+		case r < ' ' && r != '\t' && r != '\n' && r != '\r', r == 0xFFFE, r == 0xFFFF:
+			return at
+		}
+	}
+	return -1
+}

@@ -1,0 +1,442 @@
+package emulator
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The service's limits.
+const (
+	maxText    = 64 << 10
+	maxRequest = 512 << 10 // a text's characters may be written as references
+	maxGet     = 32
+	week       = 7 * 24 * time.Hour
+	// defaultLease is how long a get or an update hides a message.
+	defaultLease = 30 * time.Second
+)
+
+// failure is an answer that is no success.
+type failure struct {
+	status  int
+	code    string
+	message string
+}
+
+var (
+	errQueueNotFound   = &failure{http.StatusNotFound, "QueueNotFound", "The specified queue does not exist."}
+	errQueueExists     = &failure{http.StatusConflict, "QueueAlreadyExists", "The specified queue already exists."}
+	errMessageNotFound = &failure{http.StatusNotFound, "MessageNotFound", "The specified message does not exist."}
+	errReceipt         = &failure{http.StatusBadRequest, "PopReceiptMismatch", "The specified pop receipt did not match the pop receipt for a dequeued message."}
+	errTooLarge        = &failure{http.StatusRequestEntityTooLarge, "RequestBodyTooLarge", "The request body is too large and exceeds the maximum permissible limit."}
+	errXML             = &failure{http.StatusBadRequest, "InvalidXmlDocument", "XML specified is not syntactically valid."}
+	errName            = &failure{http.StatusBadRequest, "InvalidResourceName", "The specified resource name contains invalid characters."}
+	errNameLength      = &failure{http.StatusBadRequest, "OutOfRangeInput", "The specified resource name length is not within the permissible limits."}
+	errVerb            = &failure{http.StatusMethodNotAllowed, "UnsupportedHttpVerb", "The resource does not support the specified HTTP verb, or the emulator not this operation."}
+	errURI             = &failure{http.StatusBadRequest, "InvalidUri", "The requested URI does not represent any resource on the server."}
+)
+
+func outOfRange(name string) *failure {
+	return &failure{http.StatusBadRequest, "OutOfRangeQueryParameterValue", "One of the query parameters specified in the request URI is outside the permissible range: " + name + "."}
+}
+
+func invalid(name string) *failure {
+	return &failure{http.StatusBadRequest, "InvalidQueryParameterValue", "Value for one of the query parameters specified in the request URI is invalid: " + name + "."}
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+
+func validName(name string) bool { return checkName(name) == nil }
+
+func checkName(name string) *failure {
+	if len(name) < 3 || len(name) > 63 {
+		return errNameLength
+	}
+	if !nameForm.MatchString(name) {
+		return errName
+	}
+	return nil
+}
+
+// call is one request.
+type call struct {
+	e     *Emulator
+	r     *http.Request
+	op    Operation
+	queue string
+	id    string // of a message
+	query map[string]string
+
+	status int
+	header http.Header
+	body   bytes.Buffer
+}
+
+// parse says what a request asks: the path is /ACCOUNT, or /ACCOUNT/QUEUE,
+// /ACCOUNT/QUEUE/messages, /ACCOUNT/QUEUE/messages/ID.
+func (e *Emulator) parse(r *http.Request, header http.Header) *call {
+	c := &call{e: e, r: r, op: unknown, query: make(map[string]string), header: header}
+	for name, values := range r.URL.Query() {
+		c.query[strings.ToLower(name)] = values[0]
+	}
+	path := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	if len(path) > 1 {
+		c.queue = path[1]
+	}
+	if len(path) > 3 {
+		c.id = path[3]
+	}
+	comp := c.query["comp"]
+	switch {
+	case len(path) == 1 && comp == "list" && r.Method == http.MethodGet:
+		c.op = ListQueues
+	case len(path) == 2 && comp == "":
+		c.op = byMethod(r.Method, map[string]Operation{http.MethodPut: CreateQueue, http.MethodDelete: DeleteQueue})
+	case len(path) == 2 && comp == "metadata":
+		c.op = byMethod(r.Method, map[string]Operation{http.MethodGet: GetQueue, http.MethodHead: GetQueue, http.MethodPut: SetQueue})
+	case len(path) == 3 && path[2] == "messages":
+		c.op = byMethod(r.Method, map[string]Operation{http.MethodPost: Put, http.MethodGet: Get, http.MethodDelete: Clear})
+		if c.op == Get && c.query["peekonly"] == "true" {
+			c.op = Peek
+		}
+	case len(path) == 4 && path[2] == "messages":
+		c.op = byMethod(r.Method, map[string]Operation{http.MethodPut: Update, http.MethodDelete: Delete})
+	}
+	return c
+}
+
+func byMethod(method string, ops map[string]Operation) Operation {
+	if op, found := ops[method]; found {
+		return op
+	}
+	return unknown
+}
+
+// ServeHTTP implements http.Handler.
+func (e *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := e.parse(r, w.Header())
+	e.usage[c.op].Add(1)
+	r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+	fault := e.fault(c.op, c.queue)
+	if fault != nil {
+		if fault.Delay > 0 {
+			select {
+			case <-time.After(fault.Delay):
+			case <-r.Context().Done():
+			}
+		}
+		if fault.Cut {
+			panic(http.ErrAbortHandler)
+		}
+		if fault.Status != 0 {
+			if fault.RetryAfter != "" {
+				w.Header().Set("Retry-After", fault.RetryAfter)
+			}
+			c.fail(&failure{fault.Status, fault.Code, "A fault was asked for."})
+			c.answer(w)
+			return
+		}
+	}
+	bad := e.refused(r)
+	if bad == nil {
+		bad = c.do()
+	}
+	if bad != nil {
+		c.fail(bad)
+	}
+	if fault != nil && fault.LoseAnswer {
+		panic(http.ErrAbortHandler)
+	}
+	c.answer(w)
+}
+
+func (c *call) fail(f *failure) {
+	c.status = f.status
+	c.header.Set("x-ms-error-code", f.code)
+	c.body.Reset()
+	c.body.WriteString(xml.Header + "<Error><Code>" + f.code + "</Code><Message>")
+	_ = xml.EscapeText(&c.body, []byte(f.message)) // a buffer takes all
+	c.body.WriteString("</Message></Error>")
+}
+
+func (c *call) answer(w http.ResponseWriter) {
+	c.e.mu.Lock()
+	now := c.e.now()
+	c.e.mu.Unlock()
+	c.header.Set("x-ms-request-id", newID())
+	c.header.Set("Date", now.UTC().Format(http.TimeFormat))
+	c.header.Set("Server", "drover-storage-queue-emulator")
+	if version := c.r.Header.Get("x-ms-version"); version != "" {
+		c.header.Set("x-ms-version", version)
+	}
+	if c.body.Len() > 0 {
+		c.header.Set("Content-Type", "application/xml")
+		c.header.Set("Content-Length", strconv.Itoa(c.body.Len()))
+	}
+	w.WriteHeader(c.status)
+	if c.body.Len() > 0 && c.r.Method != http.MethodHead {
+		_, _ = w.Write(c.body.Bytes()) // who is gone needs no answer
+	}
+}
+
+// do carries a request out.
+func (c *call) do() *failure {
+	switch c.op {
+	case unknown:
+		if strings.Count(strings.Trim(c.r.URL.Path, "/"), "/") > 3 {
+			return errURI
+		}
+		return errVerb
+	case ListQueues:
+		return c.list()
+	}
+	if bad := checkName(c.queue); bad != nil {
+		return bad
+	}
+	var text *string
+	if c.op == Put || c.op == Update {
+		var bad *failure
+		if text, bad = c.text(); bad != nil {
+			return bad
+		}
+	}
+	c.e.mu.Lock()
+	defer c.e.mu.Unlock()
+	if c.op == CreateQueue {
+		return c.create()
+	}
+	q := c.e.queues[c.queue]
+	if q == nil {
+		return errQueueNotFound
+	}
+	switch c.op {
+	case DeleteQueue:
+		delete(c.e.queues, c.queue)
+	case GetQueue:
+		c.properties(q)
+		return nil
+	case SetQueue:
+		q.metadata = c.metadata()
+	case Put:
+		return c.put(q, text)
+	case Get, Peek:
+		return c.get(q)
+	case Clear:
+		q.clear()
+	case Update:
+		return c.update(q, text)
+	case Delete:
+		m, bad := q.find(c.id, c.query["popreceipt"], c.e.now())
+		if bad != nil {
+			return bad
+		}
+		q.remove(m)
+	}
+	c.status = http.StatusNoContent
+	return nil
+}
+
+// text is the message in a request; nil if there is none.
+func (c *call) text() (*string, *failure) {
+	raw, err := io.ReadAll(c.r.Body)
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, errTooLarge
+	case err != nil:
+		return nil, errXML
+	case len(raw) == 0:
+		return nil, nil
+	}
+	var in struct {
+		XMLName xml.Name `xml:"QueueMessage"`
+		Text    *string  `xml:"MessageText"`
+	}
+	if err := xml.Unmarshal(raw, &in); err != nil || in.Text == nil {
+		return nil, errXML
+	}
+	if len(*in.Text) > maxText {
+		return nil, errTooLarge
+	}
+	return in.Text, nil
+}
+
+// seconds is a time among the query's, within bounds.
+func (c *call) seconds(name string, without, least, most time.Duration) (time.Duration, *failure) {
+	text, given := c.query[name]
+	if !given {
+		return without, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil {
+		return 0, invalid(name)
+	}
+	d := time.Duration(n) * time.Second
+	if d < least || d > most {
+		return 0, outOfRange(name)
+	}
+	return d, nil
+}
+
+func (c *call) metadata() map[string]string {
+	out := make(map[string]string)
+	for name, values := range c.r.Header {
+		if key, found := strings.CutPrefix(strings.ToLower(name), "x-ms-meta-"); found {
+			out[key] = values[0]
+		}
+	}
+	return out
+}
+
+func (c *call) create() *failure {
+	meta := c.metadata()
+	if q := c.e.queues[c.queue]; q != nil {
+		if len(meta) != len(q.metadata) {
+			return errQueueExists
+		}
+		for key, value := range meta {
+			if have, found := q.metadata[key]; !found || have != value {
+				return errQueueExists
+			}
+		}
+		c.status = http.StatusNoContent
+		return nil
+	}
+	c.e.queues[c.queue] = newQueue(c.queue, meta)
+	c.status = http.StatusCreated
+	return nil
+}
+
+func (c *call) properties(q *queue) {
+	q.expire(c.e.now())
+	c.header.Set("x-ms-approximate-messages-count", strconv.Itoa(len(q.order)))
+	for key, value := range q.metadata {
+		c.header.Set("x-ms-meta-"+key, value)
+	}
+	c.status = http.StatusOK
+}
+
+func (c *call) put(q *queue, text *string) *failure {
+	if text == nil {
+		return errXML
+	}
+	hidden, bad := c.seconds("visibilitytimeout", 0, 0, week)
+	if bad != nil {
+		return bad
+	}
+	ttl := week
+	if given, found := c.query["messagettl"]; found {
+		n, err := strconv.ParseInt(given, 10, 32)
+		if err != nil || n < 1 && n != -1 {
+			return invalid("messagettl")
+		}
+		ttl = max(time.Duration(n)*time.Second, 0)
+	}
+	if ttl > 0 && hidden >= ttl {
+		return invalid("visibilitytimeout")
+	}
+	m := q.put(*text, c.e.now(), hidden, ttl)
+	c.status = http.StatusCreated
+	c.write([]*message{m}, true, false, false)
+	return nil
+}
+
+func (c *call) get(q *queue) *failure {
+	n := 1
+	if given, found := c.query["numofmessages"]; found {
+		var err error
+		if n, err = strconv.Atoi(given); err != nil {
+			return invalid("numofmessages")
+		}
+		if n < 1 || n > maxGet {
+			return outOfRange("numofmessages")
+		}
+	}
+	c.status = http.StatusOK
+	if c.op == Peek {
+		c.write(q.visible(n, c.e.now()), false, true, true)
+		return nil
+	}
+	lease, bad := c.seconds("visibilitytimeout", defaultLease, time.Second, week)
+	if bad != nil {
+		return bad
+	}
+	c.write(q.get(n, c.e.now(), lease), true, true, true)
+	return nil
+}
+
+func (c *call) update(q *queue, text *string) *failure {
+	hidden, bad := c.seconds("visibilitytimeout", defaultLease, 0, week)
+	if bad != nil {
+		return bad
+	}
+	m, bad := q.find(c.id, c.query["popreceipt"], c.e.now())
+	if bad != nil {
+		return bad
+	}
+	q.update(m, c.e.now(), hidden, text)
+	c.header.Set("x-ms-popreceipt", receiptText(m.receipt))
+	c.header.Set("x-ms-time-next-visible", rfc1123(m.visible))
+	c.status = http.StatusNoContent
+	return nil
+}
+
+func rfc1123(t time.Time) string { return t.UTC().Format(http.TimeFormat) }
+
+// write lists messages.
+func (c *call) write(ms []*message, receipts, count, text bool) {
+	b := &c.body
+	b.WriteString(xml.Header + "<QueueMessagesList>")
+	for _, m := range ms {
+		fmt.Fprintf(b, "<QueueMessage><MessageId>%s</MessageId><InsertionTime>%s</InsertionTime><ExpirationTime>%s</ExpirationTime>", m.id, rfc1123(m.inserted), rfc1123(m.expires))
+		if receipts {
+			fmt.Fprintf(b, "<PopReceipt>%s</PopReceipt><TimeNextVisible>%s</TimeNextVisible>", receiptText(m.receipt), rfc1123(m.visible))
+		}
+		if count {
+			fmt.Fprintf(b, "<DequeueCount>%d</DequeueCount>", m.dequeued)
+		}
+		if text {
+			b.WriteString("<MessageText>")
+			_ = xml.EscapeText(b, []byte(m.text)) // a buffer takes all
+			b.WriteString("</MessageText>")
+		}
+		b.WriteString("</QueueMessage>")
+	}
+	b.WriteString("</QueueMessagesList>")
+}
+
+func (c *call) list() *failure {
+	prefix := c.query["prefix"]
+	c.e.mu.Lock()
+	var names []string
+	for name := range c.e.queues {
+		if strings.HasPrefix(name, prefix) {
+			names = append(names, name)
+		}
+	}
+	c.e.mu.Unlock()
+	slices.Sort(names)
+	b := &c.body
+	fmt.Fprintf(b, "%s<EnumerationResults ServiceEndpoint=\"http://%s/%s\"><Prefix>", xml.Header, xmlText(c.r.Host), Account)
+	b.WriteString(xmlText(prefix) + "</Prefix><Queues>")
+	for _, name := range names {
+		b.WriteString("<Queue><Name>" + name + "</Name></Queue>")
+	}
+	b.WriteString("</Queues><NextMarker/></EnumerationResults>")
+	c.status = http.StatusOK
+	return nil
+}
+
+func xmlText(text string) string {
+	var b bytes.Buffer
+	_ = xml.EscapeText(&b, []byte(text)) // a buffer takes all
+	return b.String()
+}

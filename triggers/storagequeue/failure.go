@@ -1,0 +1,152 @@
+package storagequeue
+
+import (
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
+)
+
+// A right is what an identity or a signature must have, in Azure's words.
+type right struct{ role, letter string }
+
+var (
+	process = right{"Storage Queue Data Message Processor", "p (process)"}
+	peek    = right{"Storage Queue Data Reader", "r (read)"}
+	add     = right{"Storage Queue Data Message Sender", "a (add)"}
+	// Message Processor may get and delete, and not update.
+	update = right{"Storage Queue Data Contributor", "u (update)"}
+	create = right{"Storage Queue Data Contributor", "c (create), of an account"}
+)
+
+// failure is an error with a text in one line: the SDK's own go over many lines,
+// and those of the network quote the address, which may hold a signature.
+type failure struct {
+	text  string
+	cause error
+}
+
+func (f *failure) Error() string { return f.text }
+func (f *failure) Unwrap() error { return f.cause }
+
+// explain says what to do about an error; needs is the right that was used.
+func explain(err error, needs right) error {
+	if err == nil {
+		return nil
+	}
+	var web *url.Error
+	if errors.As(err, &web) {
+		host := ""
+		if at, bad := url.Parse(web.URL); bad == nil {
+			host = at.Host + ": "
+		}
+		return &failure{host + web.Err.Error(), web.Err}
+	}
+	var refused *azcore.ResponseError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	text := fmt.Sprintf("%s (HTTP %d)", refused.ErrorCode, refused.StatusCode)
+	if refused.ErrorCode == "" {
+		text = fmt.Sprintf("HTTP %d", refused.StatusCode)
+	}
+	if advice := advise(err, refused, needs); advice != "" {
+		text += "; " + advice
+	}
+	return &failure{text, err}
+}
+
+func advise(err error, refused *azcore.ResponseError, needs right) string {
+	detail := detailOf(refused.RawResponse)
+	switch {
+	case queueerror.HasCode(err, queueerror.QueueNotFound):
+		return "is the name right, and is it made? create: true makes it"
+	case queueerror.HasCode(err, queueerror.QueueBeingDeleted):
+		return "it is being deleted, which takes Azure half a minute and more"
+	case queueerror.HasCode(err, queueerror.AuthenticationFailed, queueerror.InvalidAuthenticationInfo):
+		return strings.TrimSpace("the key or signature is wrong or has ended, or this machine's clock is; " + detail)
+	case queueerror.HasCode(err, queueerror.AuthorizationPermissionMismatch, queueerror.AuthorizationFailure,
+		queueerror.InsufficientAccountPermissions, queueerror.AuthorizationResourceTypeMismatch, queueerror.AuthorizationServiceMismatch):
+		return fmt.Sprintf("the identity needs the role %s, a signature the permission %s; does the account's firewall let this machine in?", needs.role, needs.letter)
+	case queueerror.HasCode(err, queueerror.InvalidHeaderValue) && strings.Contains(strings.ToLower(detail), "version"):
+		return "the server does not know the version " + versionOf(refused.RawResponse) + " of the API, which drover uses: take a newer one (Azurite 3.37.0, or newer), or start Azurite with --skipApiVersionCheck"
+	case refused.StatusCode == http.StatusServiceUnavailable, refused.StatusCode == http.StatusTooManyRequests:
+		return "the account has too much to do, and asks to wait"
+	}
+	return detail
+}
+
+func versionOf(r *http.Response) string {
+	if r == nil || r.Request == nil {
+		return ""
+	}
+	return r.Request.Header.Get("x-ms-version")
+}
+
+// maxDetail bounds what is quoted of an answer.
+const maxDetail = 400
+
+// detailOf is what the service says about an error.
+func detailOf(r *http.Response) string {
+	if r == nil {
+		return ""
+	}
+	body, err := runtime.Payload(r)
+	if err != nil {
+		return ""
+	}
+	var said struct {
+		Message string `xml:"Message"`
+		Detail  string `xml:"AuthenticationErrorDetail"`
+	}
+	if xml.Unmarshal(body, &said) != nil {
+		return ""
+	}
+	text, _, _ := strings.Cut(said.Message, "\n") // the next lines are the request's id and time
+	if said.Detail != "" {
+		text = said.Detail
+	}
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxDetail {
+		text = strings.ToValidUTF8(text[:maxDetail], "") + "..."
+	}
+	return text
+}
+
+// stale reports whether a receipt is not good any more: the message was lent
+// again, or is gone.
+func stale(err error) bool {
+	return queueerror.HasCode(err, queueerror.PopReceiptMismatch, queueerror.MessageNotFound)
+}
+
+// forbidden reports whether a right is missing.
+func forbidden(err error) bool {
+	return queueerror.HasCode(err, queueerror.AuthorizationPermissionMismatch, queueerror.AuthorizationFailure, queueerror.InsufficientAccountPermissions)
+}
+
+// maxRetryAfter is the longest wait that a server may ask for.
+const maxRetryAfter = 5 * time.Minute
+
+// retryAfter is how long the server asks to wait; 0 if it does not.
+func retryAfter(err error) time.Duration {
+	var refused *azcore.ResponseError
+	if !errors.As(err, &refused) || refused.RawResponse == nil {
+		return 0
+	}
+	text := refused.RawResponse.Header.Get("Retry-After")
+	if n, err := strconv.Atoi(text); err == nil && n > 0 {
+		return min(time.Duration(n)*time.Second, maxRetryAfter)
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return min(max(time.Until(at), 0), maxRetryAfter)
+	}
+	return 0
+}

@@ -1,0 +1,146 @@
+package storagequeue
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// loan is all that is kept of a message.
+type loan struct {
+	triggers.Delivery
+	message  triggers.Message
+	t        *trigger
+	text     string // as it came
+	misfit   string // why no function can have it
+	dequeued int64
+	failures int // in the ledger
+	expires  time.Time
+
+	// A receipt is good for one request, which brings another: one is made at a time.
+	asking  sync.Mutex
+	receipt string
+	copied  bool // to the poison queue
+
+	// Guarded by t.mu.
+	renewAt time.Time
+	ends    time.Time // the lease, if it is not renewed
+	lost    bool
+}
+
+// newLoan makes a loan of what came; asked is when it was asked for, by this
+// machine's clock, which a lease is counted from.
+func (t *trigger) newLoan(m *azqueue.DequeuedMessage, asked time.Time) *loan {
+	l := &loan{t: t, text: deref(m.MessageText), dequeued: deref(m.DequeueCount), receipt: deref(m.PopReceipt), expires: deref(m.ExpirationTime)}
+	l.message = triggers.Message{ID: deref(m.MessageID), Subject: t.queue.name, Enqueued: deref(m.InsertionTime)}
+	body, err := t.cfg.Encoding.decode(l.text)
+	if err != nil {
+		l.misfit = err.Error()
+	}
+	l.message.Body = body
+	if l.dequeued > 1 {
+		if l.failures, err = t.cfg.Ledger.failures(t.key, l.message.ID); err != nil {
+			t.log.Warn("cannot read how often a message has failed", "message", l.message.ID, "error", err)
+		}
+	}
+	l.message.Attempt = t.attempt(l.failures, l.dequeued)
+	if most := t.cfg.MaxDequeueCount; most > 0 && l.dequeued > most {
+		l.misfit = fmt.Sprintf("it was handed out %d times, more than max_dequeue_count (%d), and never came to an end: it may bring down what runs it", l.dequeued, most)
+	}
+	l.renewAt, l.ends = asked.Add(t.cfg.Lease/2), asked.Add(t.cfg.Lease)
+	l.Init(&l.message, l)
+	return l
+}
+
+// attempt is a message's: one more than the failures, and so that MaxDequeueCount
+// holds too: the last time that a message may be handed out is its last attempt.
+func (t *trigger) attempt(failures int, dequeued int64) int {
+	attempt := failures + 1
+	if t.cfg.MaxDequeueCount > 0 && t.cfg.MaxAttempts > 0 {
+		attempt = max(attempt, t.cfg.MaxAttempts-int(max(t.cfg.MaxDequeueCount-dequeued, 0)))
+	}
+	return attempt
+}
+
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// Settle implements triggers.Loan.
+func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	var err error
+	switch v.Kind {
+	case triggers.Done:
+		err = l.remove(ctx)
+	case triggers.Reject:
+		err = l.reject(ctx, m, v)
+	case triggers.Retry:
+		l.failed(m.Attempt)
+		err = l.giveBack(ctx, v.Delay)
+	case triggers.Release:
+		err = l.giveBack(ctx, 0)
+	default:
+		err = fmt.Errorf("no such verdict: %d", v.Kind)
+	}
+	if err == nil {
+		l.t.forget(l)
+	}
+	return err
+}
+
+// failed notes a failure. Where that cannot be, the message has an attempt more.
+func (l *loan) failed(n int) {
+	if err := l.t.cfg.Ledger.set(l.t.key, l.message.ID, n, l.expires); err != nil {
+		l.t.log.Warn("cannot note that a message has failed; it may have more attempts than max_attempts", "message", l.message.ID, "error", err)
+		return
+	}
+	l.failures = n
+}
+
+// remove deletes the message, and what is noted of it. One that was lent again in
+// the meantime is deleted when it comes here again.
+func (l *loan) remove(ctx context.Context) error {
+	err := l.t.queue.remove(ctx, l.message.ID, l.receipt)
+	switch {
+	case stale(err):
+		l.t.log.Debug("a message that is done was lent again, or is gone; it is deleted if it comes again", "message", l.message.ID)
+		l.t.finished(l.message.ID)
+	case err != nil:
+		return err
+	}
+	if l.failures > 0 {
+		if err := l.t.cfg.Ledger.forget(l.t.key, l.message.ID); err != nil {
+			l.t.log.Debug("cannot forget a message's failures; they are forgotten with time", "message", l.message.ID, "error", err)
+		}
+	}
+	return nil
+}
+
+// giveBack has the message be visible after a delay.
+func (l *loan) giveBack(ctx context.Context, delay time.Duration) error {
+	receipt, err := l.t.queue.hide(ctx, l.message.ID, l.receipt, delay)
+	switch {
+	case stale(err):
+		l.t.log.Warn("the lease was lost before the message was given back; it may run elsewhere", "message", l.message.ID)
+		return nil
+	case forbidden(err):
+		l.t.forbiddenToUpdate(err)
+		l.t.expect(time.Now().Add(l.t.cfg.Lease))
+		return nil // the lease ends, and it comes again
+	case err != nil:
+		return err
+	}
+	l.receipt = receipt
+	l.t.expect(time.Now().Add(time.Duration(*seconds(delay)) * time.Second))
+	return nil
+}

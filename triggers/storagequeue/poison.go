@@ -1,0 +1,141 @@
+package storagequeue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// PoisonFormat is what a message is in the poison queue.
+type PoisonFormat string
+
+// The formats. PoisonBody is the message as it was, which is what the Azure
+// Functions host writes; PoisonEnvelope is an Envelope.
+const (
+	PoisonBody     PoisonFormat = "body"
+	PoisonEnvelope PoisonFormat = "envelope"
+)
+
+// PoisonSuffix is what the name of a queue's poison queue ends with.
+const PoisonSuffix = "-poison"
+
+// Envelope is a dead letter: JSON, in the encoding of the queue.
+type Envelope struct {
+	ID           string    `json:"id"` // in the queue where it failed
+	Queue        string    `json:"queue"`
+	Function     string    `json:"function,omitempty"`
+	Error        string    `json:"error"`
+	Traceback    string    `json:"traceback,omitempty"`
+	Attempts     int       `json:"attempts"`
+	DequeueCount int64     `json:"dequeue_count"`
+	Enqueued     time.Time `json:"enqueued"`
+	Rejected     time.Time `json:"rejected"`
+	// Body is the body, if it is a text; else BodyBase64 is.
+	Body       string `json:"body,omitempty"`
+	BodyBase64 []byte `json:"body_base64,omitempty"`
+}
+
+// maxReason bounds the error of an envelope.
+const maxReason = 4096
+
+// envelope writes a dead letter. The traceback gives way to the body: it is cut,
+// and left out, until the whole fits.
+func (l *loan) envelope(m *triggers.Message, v triggers.Verdict) (string, error) {
+	out := Envelope{
+		ID: m.ID, Queue: l.t.queue.name, Function: v.Function, Error: clip(v.Reason, maxReason), Traceback: strings.TrimSpace(v.Detail),
+		Attempts: m.Attempt, DequeueCount: l.dequeued, Enqueued: m.Enqueued, Rejected: time.Now().UTC().Truncate(time.Second),
+	}
+	body := m.Body
+	if l.misfit != "" {
+		body = []byte(l.text)
+	}
+	if utf8.Valid(body) {
+		out.Body = string(body)
+	} else {
+		out.BodyBase64 = body
+	}
+	for {
+		raw, err := json.Marshal(out)
+		if err != nil {
+			return "", err
+		}
+		text, err := l.t.cfg.Encoding.encode(raw)
+		if err == nil || out.Traceback == "" {
+			return text, err
+		}
+		if out.Traceback = clip(out.Traceback, len(out.Traceback)/2); len(out.Traceback) < 64 {
+			out.Traceback = ""
+		}
+	}
+}
+
+// clip keeps the end of a text: of a traceback that tells most.
+func clip(text string, n int) string {
+	text = strings.TrimSpace(text)
+	if len(text) > n {
+		text = "..." + strings.ToValidUTF8(text[len(text)-max(n-3, 0):], "")
+	}
+	return text
+}
+
+// copyToPoison puts a copy of the message into the poison queue, which is made
+// where it is missing. A dead letter has no end, unlike the message that it was.
+func (l *loan) copyToPoison(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+	text := l.text
+	if l.t.cfg.PoisonFormat == PoisonEnvelope {
+		whole, err := l.envelope(m, v)
+		if err == nil {
+			text = whole
+		} else {
+			l.t.log.Warn("the message does not fit into an envelope; the poison queue gets the body alone", "message", m.ID, "reason", v.Reason, "error", err)
+		}
+	}
+	poison := l.t.poison
+	err := poison.put(ctx, text, 0, forever)
+	if queueerror.HasCode(err, queueerror.QueueNotFound) {
+		if err := poison.make(ctx); err != nil {
+			return fmt.Errorf("the poison queue: %w", err)
+		}
+		err = poison.put(ctx, text, 0, forever)
+	}
+	if err != nil {
+		return fmt.Errorf("the poison queue: %w", err)
+	}
+	return nil
+}
+
+// reject moves a message to the poison queue: it is copied, then deleted. A crash
+// between the two makes two of one, and never none.
+func (l *loan) reject(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+	if !l.copied {
+		if err := l.copyToPoison(ctx, m, v); err != nil {
+			return err
+		}
+		l.copied = true
+	}
+	return l.remove(ctx)
+}
+
+// rejectMisfit moves a message that no function can have.
+func (t *trigger) rejectMisfit(l *loan) {
+	ctx, cancel := context.WithTimeout(t.asking, t.cfg.Lease)
+	defer cancel()
+	err := l.Delivery.Settle(ctx, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit})
+	switch {
+	case err == nil:
+		t.log.Error("rejected; moved to the dead letters", "message", l.message.ID, "reason", l.misfit)
+	case !errors.Is(err, context.Canceled):
+		t.log.Error("cannot move a message to the poison queue; will try when it comes again", "message", l.message.ID, "reason", l.misfit, "error", err)
+		fallthrough
+	default:
+		t.forget(l)
+	}
+}

@@ -1,0 +1,136 @@
+package storagequeue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
+)
+
+// This file is the requests. Each has a limit, and an error that says what to do.
+
+// maxGet is the most messages that the service gives at once.
+const maxGet = 32
+
+// maxDelay is the longest time that the service hides a message.
+const maxDelay = 7 * 24 * time.Hour
+
+// seconds is a time as the service has it: whole seconds, rounded up.
+func seconds(d time.Duration) *int32 {
+	n := int32(math.Ceil(min(max(d, 0), maxDelay).Seconds()))
+	return &n
+}
+
+// do asks with the present client, and once more with another where the secret
+// was changed.
+func (r *reach) do(what string, needs right, ask func(*azqueue.QueueClient) error) error {
+	used := r.client.Load()
+	err := ask(used.QueueClient)
+	if queueerror.HasCode(err, queueerror.AuthenticationFailed) && r.refreshed(used) {
+		err = ask(r.client.Load().QueueClient)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", what, r.name, explain(err, needs))
+	}
+	return nil
+}
+
+// once are requests that are not sent again by the SDK.
+var once = policy.RetryOptions{MaxRetries: -1, TryTimeout: tryLimit}
+
+// get lends up to n messages. An answer that is lost hides them for the lease,
+// so the SDK does not ask twice.
+func (r *reach) get(ctx context.Context, n int, lease time.Duration) ([]*azqueue.DequeuedMessage, error) {
+	ctx = policy.WithRetryOptions(ctx, once)
+	count := int32(n)
+	var out []*azqueue.DequeuedMessage
+	err := r.do("receiving from", process, func(c *azqueue.QueueClient) error {
+		got, err := c.DequeueMessages(ctx, &azqueue.DequeueMessagesOptions{NumberOfMessages: &count, VisibilityTimeout: seconds(lease)})
+		out = got.Messages
+		return err
+	})
+	return out, err
+}
+
+// peek returns up to n messages that could be had now.
+func (r *reach) peek(ctx context.Context, n int) ([]*azqueue.PeekedMessage, error) {
+	count := int32(n)
+	var out []*azqueue.PeekedMessage
+	err := r.do("looking into", peek, func(c *azqueue.QueueClient) error {
+		got, err := c.PeekMessages(ctx, &azqueue.PeekMessagesOptions{NumberOfMessages: &count})
+		out = got.Messages
+		return err
+	})
+	return out, err
+}
+
+// count is about how many messages there are, hidden ones among them.
+func (r *reach) count(ctx context.Context) (int64, error) {
+	var n int64
+	err := r.do("counting", peek, func(c *azqueue.QueueClient) error {
+		got, err := c.GetProperties(ctx, nil)
+		if err == nil && got.ApproximateMessagesCount != nil {
+			n = *got.ApproximateMessagesCount
+		}
+		return err
+	})
+	return n, err
+}
+
+// hide has a message be visible after a time, and returns its new receipt.
+func (r *reach) hide(ctx context.Context, id, receipt string, d time.Duration) (string, error) {
+	var renewed string
+	err := r.do("updating a message of", update, func(c *azqueue.QueueClient) error {
+		got, err := c.UpdateMessage(ctx, id, receipt, "", &azqueue.UpdateMessageOptions{VisibilityTimeout: seconds(d)})
+		if err == nil && got.PopReceipt == nil {
+			err = errors.New("the answer has no pop receipt")
+		}
+		if err == nil {
+			renewed = *got.PopReceipt
+		}
+		return err
+	})
+	return renewed, err
+}
+
+// remove deletes a message.
+func (r *reach) remove(ctx context.Context, id, receipt string) error {
+	return r.do("deleting a message of", process, func(c *azqueue.QueueClient) error {
+		_, err := c.DeleteMessage(ctx, id, receipt, nil)
+		return err
+	})
+}
+
+// forever is the time to live of a message without an end.
+const forever = time.Duration(0)
+
+// put adds a message, hidden for a delay, that ends after ttl.
+func (r *reach) put(ctx context.Context, text string, delay, ttl time.Duration) error {
+	o := &azqueue.EnqueueMessageOptions{VisibilityTimeout: seconds(delay)}
+	end := int32(-1)
+	if ttl > forever {
+		end = int32(min(math.Ceil(ttl.Seconds()), math.MaxInt32))
+	}
+	o.TimeToLive = &end
+	return r.do("sending to", add, func(c *azqueue.QueueClient) error {
+		_, err := c.EnqueueMessage(ctx, text, o)
+		return err
+	})
+}
+
+// make makes the queue where it is missing.
+func (r *reach) make(ctx context.Context) error {
+	err := r.do("making", create, func(c *azqueue.QueueClient) error {
+		_, err := c.Create(ctx, nil)
+		return err
+	})
+	if queueerror.HasCode(err, queueerror.QueueAlreadyExists) { // with metadata of its own
+		return nil
+	}
+	return err
+}

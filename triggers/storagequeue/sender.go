@@ -1,0 +1,106 @@
+package storagequeue
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// SenderConfig is a sender's.
+type SenderConfig struct {
+	Account  *Account
+	Queue    string
+	Encoding Encoding
+	// Delay is how long a message is hidden; TimeToLive, when it ends, 0 being never.
+	Delay, TimeToLive time.Duration
+}
+
+// maxSends is how many messages are on their way at once: the service takes them
+// one by one.
+const maxSends = 32
+
+// Sender sends messages to a queue, many at a time, and counts those that the
+// service has taken. It is used by one goroutine.
+type Sender struct {
+	cfg   SenderConfig
+	queue *reach
+	room  chan struct{}
+	busy  sync.WaitGroup
+
+	mu     sync.Mutex
+	taken  int64
+	failed error
+}
+
+// NewSender returns a sender.
+func NewSender(cfg SenderConfig) (*Sender, error) {
+	if cfg.TimeToLive > 0 && cfg.Delay >= cfg.TimeToLive {
+		return nil, fmt.Errorf("sending to %s: the delay (%v) must be less than the time to live (%v)", cfg.Queue, cfg.Delay, cfg.TimeToLive)
+	}
+	if cfg.Delay > maxDelay {
+		return nil, fmt.Errorf("sending to %s: the delay (%v) is more than the service's limit of 7 days", cfg.Queue, cfg.Delay)
+	}
+	q, err := cfg.Account.reach(cfg.Queue)
+	if err != nil {
+		return nil, fmt.Errorf("sending to %s: %w", cfg.Queue, err)
+	}
+	return &Sender{cfg: cfg, queue: q, room: make(chan struct{}, maxSends)}, nil
+}
+
+// Send adds a message to those that are on their way; the error may be that of
+// earlier ones. Of the message, Body counts: a storage queue has no attributes.
+func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
+	text, err := s.cfg.Encoding.encode(out.Body)
+	if err != nil {
+		return fmt.Errorf("sending to %s a message of %d bytes: %w", s.cfg.Queue, len(out.Body), err)
+	}
+	s.mu.Lock()
+	err = s.failed
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case s.room <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.busy.Go(func() {
+		defer func() { <-s.room }()
+		err := s.queue.put(ctx, text, s.cfg.Delay, s.cfg.TimeToLive)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if err == nil {
+			s.taken++
+			return
+		}
+		if s.failed == nil {
+			s.failed = err
+		}
+	})
+	return nil
+}
+
+// Flush returns when the service has all that was sent, or did not take it. What
+// it did not take is forgotten.
+func (s *Sender) Flush(context.Context) error {
+	s.busy.Wait()
+	if s.cfg.Delay <= 0 {
+		s.cfg.Account.wake(s.cfg.Queue)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.failed
+	s.failed = nil
+	return err
+}
+
+// Taken returns how many messages the service has.
+func (s *Sender) Taken() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken
+}
