@@ -88,7 +88,12 @@ func versionOf(r *http.Response) string {
 	if r == nil || r.Request == nil {
 		return ""
 	}
-	return r.Request.Header.Get("x-ms-version")
+	for name, values := range r.Request.Header { // the SDK writes it in lower case
+		if strings.EqualFold(name, "x-ms-version") {
+			return values[0]
+		}
+	}
+	return ""
 }
 
 // maxDetail bounds what is quoted of an answer.

@@ -40,7 +40,7 @@ func (t *trigger) newLoan(m *azqueue.DequeuedMessage, asked time.Time) *loan {
 	l.message = triggers.Message{ID: deref(m.MessageID), Subject: t.queue.name, Enqueued: deref(m.InsertionTime)}
 	body, err := t.cfg.Encoding.decode(l.text)
 	if err != nil {
-		l.misfit = err.Error()
+		l.misfit, body = err.Error(), []byte(l.text)
 	}
 	l.message.Body = body
 	if l.dequeued > 1 {

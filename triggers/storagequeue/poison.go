@@ -53,14 +53,10 @@ func (l *loan) envelope(m *triggers.Message, v triggers.Verdict) (string, error)
 		ID: m.ID, Queue: l.t.queue.name, Function: v.Function, Error: clip(v.Reason, maxReason), Traceback: strings.TrimSpace(v.Detail),
 		Attempts: m.Attempt, DequeueCount: l.dequeued, Enqueued: m.Enqueued, Rejected: time.Now().UTC().Truncate(time.Second),
 	}
-	body := m.Body
-	if l.misfit != "" {
-		body = []byte(l.text)
-	}
-	if utf8.Valid(body) {
-		out.Body = string(body)
+	if utf8.Valid(m.Body) {
+		out.Body = string(m.Body)
 	} else {
-		out.BodyBase64 = body
+		out.BodyBase64 = m.Body
 	}
 	for {
 		raw, err := json.Marshal(out)

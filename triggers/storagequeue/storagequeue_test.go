@@ -103,8 +103,12 @@ func openLedger(t testing.TB, path string) *Ledger {
 
 // onBoth runs a test on the emulator and on Azurite.
 func onBoth(t *testing.T, test func(t *testing.T, a *account)) {
-	t.Run("emulator", func(t *testing.T) { test(t, emulated(t)) })
+	t.Run("emulator", func(t *testing.T) {
+		t.Parallel()
+		test(t, emulated(t))
+	})
 	t.Run("azurite", func(t *testing.T) {
+		t.Parallel()
 		test(t, at(t, azuritetest.Start(t).ConnectionString(), nil))
 	})
 }
@@ -199,6 +203,7 @@ func (t *trigger) crash() {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, a *account) {
 		triggertest.Run(t, func(t *testing.T, o triggertest.Options) *triggertest.Source {
 			if o.Ordered {
@@ -276,6 +281,7 @@ func done(t testing.TB, ds ...*triggers.Delivery) {
 
 // A renewal must not change a message: the SDK would send its text along.
 func TestRenewalsKeepTheText(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, a *account) {
 		queue := a.newQueue(t)
 		const text = " <a>&amp;\r\n\t\"käse\" ☃ "
@@ -295,6 +301,7 @@ func TestRenewalsKeepTheText(t *testing.T) {
 }
 
 func TestEncodings(t *testing.T) {
+	t.Parallel()
 	a := emulated(t)
 	for _, test := range []struct {
 		encoding Encoding
@@ -354,6 +361,7 @@ func eventually(t testing.TB, what string, is func() bool) {
 }
 
 func TestSenders(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, a *account) {
 		queue := a.newQueue(t)
 		send := func(t *testing.T, c SenderConfig, bodies ...string) error {
@@ -432,6 +440,7 @@ func TestSenders(t *testing.T) {
 
 // What an output sends wakes the trigger of the same queue.
 func TestASendingWakesTheTrigger(t *testing.T) {
+	t.Parallel()
 	a := emulated(t)
 	queue := a.newQueue(t)
 	tr := a.open(t, queue, func(c *Config) { c.MaxPollInterval, c.Lease = time.Hour, time.Millisecond })
@@ -488,6 +497,7 @@ func TestPolling(t *testing.T) {
 
 // The approximate count has hidden messages in it; a short queue is counted exactly.
 func TestBacklogBeyondAPeek(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, a *account) {
 		queue := a.newQueue(t)
 		a.send(t, queue, make([]string, 50)...)
@@ -501,6 +511,7 @@ func TestBacklogBeyondAPeek(t *testing.T) {
 }
 
 func TestTheLedger(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "ledger")
 	l, err := OpenLedger(path)
 	if err != nil {

@@ -107,12 +107,18 @@ func start(ctx context.Context, dir, port string) (*Server, error) {
 	return nil, err
 }
 
-// Kill ends it as kill -9 would. It may be called again.
-func (s *Server) Kill() {
+// Kill ends it as kill -9 would: what it has not yet written to disk, which takes
+// it up to five seconds, is gone. It may be called again.
+func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+
+// Stop ends it in order.
+func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+
+func (s *Server) end(signal syscall.Signal) {
 	if s.process.ProcessState != nil {
 		return
 	}
-	_ = s.process.Process.Kill() // it may have ended
+	_ = s.process.Process.Signal(signal) // it may have ended
 	s.drained.Wait()
 	_ = s.process.Wait() // it was killed
 }
