@@ -1,10 +1,7 @@
 package configs
 
 import (
-	"fmt"
 	"maps"
-	"net"
-	"net/url"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -64,12 +61,22 @@ func (c *Config) fillIn() {
 			setDefaults(reflect.ValueOf(&bus).Elem())
 			v.Trigger.ServiceBus = &bus
 		}
+		if v.Trigger.StorageQueue != nil {
+			queue := *v.Trigger.StorageQueue
+			setDefaults(reflect.ValueOf(&queue).Elem())
+			v.Trigger.StorageQueue = &queue
+		}
 		if v.Handler.Python != nil {
 			python := *v.Handler.Python
 			v.Handler.Python = &python
 		}
 		if v.Output != nil {
 			output := *v.Output
+			if output.StorageQueue != nil {
+				queue := *output.StorageQueue
+				setDefaults(reflect.ValueOf(&queue).Elem())
+				output.StorageQueue = &queue
+			}
 			v.Output = &output
 		}
 		c.Functions[name] = v
@@ -128,162 +135,38 @@ func (x *completion) absolute(path string) string {
 	return path
 }
 
-// Embedded reports whether the connection is to the server in this process.
-func (c Connection) Embedded() bool { return len(c.NATS) == 1 && c.NATS[0] == "embedded" }
-
-// ServiceBus reports whether the connection is to an Azure Service Bus namespace.
-func (c Connection) ServiceBus() bool { return c.ConnectionString != "" || c.Namespace != "" }
-
-// ReadConnectionString is the connection string as it is now: one from a file is
-// read again.
-func (c Connection) ReadConnectionString() (string, error) {
-	if c.connectionStringFile == "" {
-		return string(c.ConnectionString), nil
-	}
-	return fileValue(c.connectionStringFile, "")
+// kind is one of several keys of which one is given.
+type kind struct {
+	key   string
+	given bool
 }
 
-// The keys of a connection that are for one kind.
-var (
-	natsOnly      = []string{"credentials", "nkey", "token", "user", "password", "tls.cert", "tls.key", "tls.server_name", "listen", "sync", "max_store"}
-	namespaceOnly = []string{"identity", "client_id", "tenant_id", "certificate", "endpoint"}
-)
-
-// only notes keys that are for another kind.
-func (x *completion) only(path, kind string, keys []string) {
-	for _, key := range keys {
-		if at, given := x.where[path+"."+key]; given {
-			x.problem(at, "%s.%s: this is for %s only; leave it out", path, key, kind)
-		}
-	}
+func (t Trigger) kinds() []kind {
+	return []kind{{"nats", t.NATS != nil}, {"servicebus", t.ServiceBus != nil}, {"storage_queue", t.StorageQueue != nil}}
 }
 
-// namespaceName is a namespace's host, also in the clouds of China and the US
-// government.
-var namespaceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]{4,48}[A-Za-z0-9](\.[a-z0-9-]+)+$`)
-
-func (x *completion) serviceBusConnection(path string, c Connection) {
-	x.only(path, "NATS", natsOnly)
-	if c.Namespace != "" {
-		x.namespace(path, c)
-		return
-	}
-	x.only(path, "a namespace", namespaceOnly)
-	parts := make(map[string]string)
-	for part := range strings.SplitSeq(string(c.ConnectionString), ";") {
-		name, value, _ := strings.Cut(part, "=")
-		parts[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
-	}
-	if !strings.HasPrefix(parts["endpoint"], "sb://") || parts["sharedaccesskey"] == "" && parts["sharedaccesssignature"] == "" {
-		x.wrong(path+".connection_string", "this is no connection string of Service Bus: Endpoint=sb://NAMESPACE.servicebus.windows.net/;SharedAccessKeyName=...;SharedAccessKey=...")
-	}
+func (o Output) kinds() []kind {
+	return []kind{{"nats", o.NATS != nil}, {"servicebus", o.ServiceBus != nil}, {"storage_queue", o.StorageQueue != nil}}
 }
 
-func (x *completion) namespace(path string, c Connection) {
-	if !namespaceName.MatchString(c.Namespace) {
-		x.wrong(path+".namespace", "%q is no host of a namespace; write it as contoso.servicebus.windows.net", c.Namespace)
-	}
-	if c.Identity == "certificate" && (c.Certificate == "" || c.ClientID == "" || c.TenantID == "") {
-		x.wrong(path, "identity: certificate needs certificate, client_id and tenant_id")
-	}
-	if c.Identity != "certificate" && c.Certificate != "" {
-		x.wrong(path+".certificate", "it goes with identity: certificate")
-	}
-	if c.Endpoint != "" {
-		if _, port, err := net.SplitHostPort(c.Endpoint); err != nil || port == "" {
-			x.wrong(path+".endpoint", "%q is no address; write HOST:PORT", c.Endpoint)
+// oneKind notes where not exactly one of the keys is given.
+func (x *completion) oneKind(path, what string, kinds []kind) bool {
+	var known, given []string
+	for _, k := range kinds {
+		known = append(known, k.key)
+		if k.given {
+			given = append(given, k.key)
 		}
 	}
-}
-
-func (x *completion) connection(path string, c Connection) {
-	var kinds []string
-	for _, kind := range []struct {
-		key string
-		set bool
-	}{{"nats", len(c.NATS) > 0}, {"connection_string", c.ConnectionString != ""}, {"namespace", c.Namespace != ""}} {
-		if kind.set {
-			kinds = append(kinds, kind.key)
-		}
+	switch len(given) {
+	case 0:
+		x.wrong(path, "it needs exactly one kind; known are: %s", strings.Join(known, ", "))
+	case 1:
+		return true
+	default:
+		x.wrong(path, "it has both %s; %s exactly one kind", strings.Join(given, " and "), what)
 	}
-	switch {
-	case len(kinds) > 1:
-		x.wrong(path, "it has both %s; a connection goes to one of them", strings.Join(kinds, " and "))
-		return
-	case c.ServiceBus():
-		x.serviceBusConnection(path, c)
-		return
-	case len(c.NATS) == 0:
-		x.wrong(path, "it needs nats (embedded, or the URLs of a cluster's servers), or connection_string or namespace (of Azure Service Bus)")
-		return
-	}
-	x.only(path, "a namespace", namespaceOnly)
-	var ways []string
-	for _, way := range []struct {
-		key string
-		set bool
-	}{{"credentials", c.Credentials != ""}, {"nkey", c.NKey != ""}, {"token", c.Token != ""}, {"user", c.User != ""}} {
-		if way.set {
-			ways = append(ways, way.key)
-		}
-	}
-	if c.Embedded() {
-		if len(ways) > 0 || c.Password != "" || c.TLS != nil {
-			x.wrong(path, "the embedded server needs no credentials, nkey, token, user, password or tls; leave them out")
-		}
-		x.listen(path+".listen", c.Listen)
-		return
-	}
-	if len(ways) > 1 {
-		x.wrong(path, "it has %s; one way to say who you are is enough", strings.Join(ways, " and "))
-	}
-	if c.Password != "" && c.User == "" {
-		x.wrong(path+".password", "it needs a user")
-	}
-	if c.TLS != nil && (c.TLS.Cert == "") != (c.TLS.Key == "") {
-		x.wrong(path+".tls", "cert and key go together")
-	}
-	for _, key := range []string{"listen", "sync", "max_store"} {
-		if at, given := x.where[path+"."+key]; given {
-			x.problem(at, "%s.%s: this is for the embedded server only; leave it out", path, key)
-		}
-	}
-	for i, u := range c.NATS {
-		at := path + ".nats"
-		if len(c.NATS) > 1 {
-			at = fmt.Sprintf("%s.nats[%d]", path, i)
-		}
-		parsed, err := url.Parse(u)
-		switch {
-		case u == "embedded":
-			x.wrong(at, "embedded stands alone, without URLs beside it")
-		case err != nil, parsed.Host == "":
-			x.wrong(at, "this is neither embedded nor a URL; write it as nats://host:4222")
-		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, parsed.Scheme):
-			x.wrong(at, "a URL that begins with %s://; nats, tls, ws and wss are known", parsed.Scheme)
-		case parsed.User != nil:
-			x.secrets = append(x.secrets, parsed.User.String())
-			x.wrong(at, "no user or password in a URL, which gets printed; use the keys user, password or token")
-		}
-	}
-}
-
-func (x *completion) listen(path, listen string) {
-	if listen == "off" {
-		return
-	}
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		x.wrong(path, "%q is no address; write HOST:PORT, or off", listen)
-		return
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		x.wrong(path, "%q is no port; write 0 to 65535", port)
-	}
-	ip := net.ParseIP(host)
-	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		x.Warnings = append(x.Warnings, fmt.Sprintf("%s: %s can be reached from other machines, without encryption; the token in the data directory is all that keeps them out", path, listen))
-	}
+	return false
 }
 
 // app completes a pool's settings.
@@ -328,8 +211,7 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 		x.wrong(path+".retry", "initial (%v) is more than max (%v)", f.Retry.Initial, f.Retry.Max)
 	}
 	switch {
-	case f.Trigger.NATS != nil && f.Trigger.ServiceBus != nil:
-		x.wrong(path+".trigger", "it has both nats and servicebus; messages come from exactly one kind")
+	case !x.oneKind(path+".trigger", "messages come from", f.Trigger.kinds()):
 	case f.Trigger.ServiceBus != nil:
 		bus := *f.Trigger.ServiceBus
 		x.serviceBusTrigger(path+".trigger.servicebus", name, &bus)
@@ -338,8 +220,10 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 		nats := *f.Trigger.NATS
 		x.natsTrigger(path+".trigger.nats", name, &nats)
 		f.Trigger.NATS = &nats
-	default:
-		x.wrong(path+".trigger", "it needs exactly one kind; known are: nats, servicebus")
+	case f.Trigger.StorageQueue != nil:
+		queue := *f.Trigger.StorageQueue
+		x.storageQueueTrigger(path+".trigger.storage_queue", name, &queue, f.Retry.MaxAttempts)
+		f.Trigger.StorageQueue = &queue
 	}
 	if f.Retry.Mode == "scheduled" {
 		x.scheduled(path+".retry.mode", f.Trigger.ServiceBus)
@@ -363,165 +247,9 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 	return f
 }
 
-// streamName is what NATS allows as the name of a stream or consumer, and what
-// does as a directory's.
-var streamName = regexp.MustCompile(`^[^\s.*>/\\\x00-\x1f\x7f]{1,255}$`)
-
-func (x *completion) natsTrigger(path, name string, t *NATSTrigger) {
-	connection, found := x.connectionOf(path, &t.Connection, "NATS", func(c Connection) bool { return len(c.NATS) > 0 })
-	if !found {
-		return
-	}
-	if t.Create == nil {
-		create := connection.Embedded()
-		t.Create = &create
-	}
-	def := func(v *string, value string) {
-		if *v == "" {
-			*v = value
-		}
-	}
-	def(&t.Stream, name)
-	def(&t.Consumer, name)
-	def(&t.DeadLetters, t.Stream+"-DEAD")
-	if *t.Create {
-		def(&t.Subject, name)
-	}
-	for _, key := range []struct{ name, value string }{{"stream", t.Stream}, {"consumer", t.Consumer}, {"dead_letters", t.DeadLetters}} {
-		if !streamName.MatchString(key.value) {
-			x.wrong(path+"."+key.name, "%q cannot be the name of a stream or consumer: no spaces, dots, slashes, * or >", key.value)
-		}
-	}
-	if t.DeadLetters == t.Stream {
-		x.wrong(path+".dead_letters", "it is the stream itself; rejected messages would come back")
-	}
-	if t.Subject != "" && !validSubject(t.Subject) {
-		x.wrong(path+".subject", "%q is no subject: tokens with dots between them, * for a token, > for the rest", t.Subject)
-	}
-	for _, other := range names(x.Functions) {
-		o := x.Functions[other].Trigger.NATS
-		if other >= name || o == nil {
-			continue
-		}
-		if o.Connection == t.Connection && o.Stream == t.Stream && o.Consumer == t.Consumer {
-			x.wrong(path, "function %s reads the same consumer, %s of stream %s: each would get a part of the messages; give each a consumer", other, t.Consumer, t.Stream)
-		}
-	}
-}
-
-// connectionOf is the connection that a trigger names, or the only one of its kind.
-func (x *completion) connectionOf(path string, name *string, kind string, fits func(Connection) bool) (Connection, bool) {
-	if *name == "" {
-		var fitting []string
-		for _, n := range names(x.Connections) {
-			if fits(x.Connections[n]) {
-				fitting = append(fitting, n)
-			}
-		}
-		switch len(fitting) {
-		case 0:
-			x.wrong(path, "there is no connection to %s; add one to connections", kind)
-			return Connection{}, false
-		case 1:
-			*name = fitting[0]
-		default:
-			x.wrong(path, "connection is needed, since there are several: %s", strings.Join(fitting, ", "))
-			return Connection{}, false
-		}
-	}
-	c, found := x.Connections[*name]
-	if !found {
-		x.wrong(path+".connection", "there is no connection %q%s", *name, meant(*name, names(x.Connections)))
-		return c, false
-	}
-	if !fits(c) {
-		x.wrong(path+".connection", "the connection %s is not one to %s", *name, kind)
-		return c, false
-	}
-	return c, true
-}
-
-func (x *completion) serviceBusTrigger(path, name string, t *ServiceBusTrigger) {
-	if _, found := x.connectionOf(path, &t.Connection, "Azure Service Bus", Connection.ServiceBus); !found {
-		return
-	}
-	switch {
-	case t.Queue != "" && (t.Topic != "" || len(t.Subscription) > 0):
-		x.wrong(path, "it has a queue and a topic or subscription; messages come from a queue, or from a subscription of a topic")
-		return
-	case t.Topic == "" && len(t.Subscription) > 0:
-		x.wrong(path, "it has a subscription and no topic")
-		return
-	case t.Topic != "" && len(t.Subscription) == 0:
-		t.Subscription = Strings{name}
-	case t.Topic == "" && t.Queue == "":
-		t.Queue = name
-	}
-	x.entity(path+".queue", t.Queue)
-	x.entity(path+".topic", t.Topic)
-	for i, s := range t.Subscription {
-		switch {
-		case !subscriptionName.MatchString(s):
-			x.wrong(path+".subscription", "%q cannot be the name of a subscription: letters, digits, . - and _, at most 50, with a letter or digit first and last", s)
-		case slices.Contains(t.Subscription[:i], s):
-			x.wrong(path+".subscription", "%s is there twice", s)
-		}
-	}
-	if !t.Sessions {
-		for _, key := range []string{"max_concurrent_sessions", "session_idle_timeout", "session_turn", "session_state"} {
-			if at, given := x.where[path+"."+key]; given {
-				x.problem(at, "%s.%s: this goes with sessions: true", path, key)
-			}
-		}
-	}
-	for _, other := range names(x.Functions) {
-		o := x.Functions[other].Trigger.ServiceBus
-		if other >= name || o == nil || o.Connection != t.Connection {
-			continue
-		}
-		shared := slices.ContainsFunc(t.Subscription, func(s string) bool { return slices.Contains(o.Subscription, s) })
-		if t.Queue != "" && strings.EqualFold(o.Queue, t.Queue) || t.Topic != "" && strings.EqualFold(o.Topic, t.Topic) && shared {
-			x.wrong(path, "function %s reads the same %s: each would get a part of the messages; give each one of its own", other, kindOf(t))
-		}
-	}
-}
-
-func kindOf(t *ServiceBusTrigger) string {
-	if t.Queue != "" {
-		return "queue"
-	}
-	return "subscription"
-}
-
-// The names that the service takes.
-var (
-	entityName       = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/~-]{0,258}[A-Za-z0-9_])?$`)
-	subscriptionName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,48}[A-Za-z0-9_])?$`)
-)
-
-func (x *completion) entity(path, name string) {
-	if name != "" && !entityName.MatchString(name) {
-		x.wrong(path, "%q cannot be the name of a queue or topic: letters, digits, . - _ ~ and /, at most 260, with a letter or digit first and last", name)
-	}
-}
-
-// scheduled refuses a retry by a copy where a copy would not be the same: in a
-// topic it reaches every subscription, and a session loses its order.
-func (x *completion) scheduled(path string, t *ServiceBusTrigger) {
-	switch {
-	case t == nil:
-		x.wrong(path, "scheduled is for Service Bus queues; leave it out, or set hold")
-	case t.Topic != "":
-		x.wrong(path, "scheduled is for queues: a copy sent to a topic reaches every subscription; set hold")
-	case t.Sessions:
-		x.wrong(path, "scheduled is not for sessions: the copy would lose its place; set hold")
-	}
-}
-
 func (x *completion) output(path string, o *Output) {
 	switch {
-	case o.NATS != nil && o.ServiceBus != nil:
-		x.wrong(path, "it has both nats and servicebus; results go to exactly one kind")
+	case !x.oneKind(path, "results go to", o.kinds()):
 	case o.NATS != nil:
 		nats := *o.NATS
 		x.connectionOf(path+".nats", &nats.Connection, "NATS", func(c Connection) bool { return len(c.NATS) > 0 })
@@ -538,19 +266,11 @@ func (x *completion) output(path string, o *Output) {
 		x.entity(path+".servicebus.queue", bus.Queue)
 		x.entity(path+".servicebus.topic", bus.Topic)
 		o.ServiceBus = &bus
-	default:
-		x.wrong(path, "it needs exactly one kind; known are: nats, servicebus")
+	case o.StorageQueue != nil:
+		queue := *o.StorageQueue
+		x.storageQueueOutput(path+".storage_queue", &queue)
+		o.StorageQueue = &queue
 	}
-}
-
-func validSubject(subject string) bool {
-	tokens := strings.Split(subject, ".")
-	for i, t := range tokens {
-		if t == "" || strings.ContainsAny(t, " \t\r\n") || t == ">" && i < len(tokens)-1 {
-			return false
-		}
-	}
-	return true
 }
 
 var (

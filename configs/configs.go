@@ -34,24 +34,25 @@ type Log struct {
 }
 
 // Connection is a way to a source. Which keys it may have follows from its kind,
-// which is one of the keys nats, connection_string and namespace.
+// which is one of the keys nats, connection_string, namespace and storage_account.
 type Connection struct {
 	NATS             Strings `yaml:"nats" desc:"embedded, or the URLs of a cluster's servers"`
-	ConnectionString Secret  `yaml:"connection_string" desc:"of an Azure Service Bus namespace; usually ${NAME} or file:PATH, which is read again when it is needed again"`
+	ConnectionString Secret  `yaml:"connection_string" desc:"of an Azure Service Bus namespace or an Azure Storage account; usually ${NAME} or file:PATH, which is read again when it is needed again"`
 	Namespace        string  `yaml:"namespace" desc:"an Azure Service Bus namespace, reached with an identity: NAME.servicebus.windows.net"`
+	StorageAccount   string  `yaml:"storage_account" desc:"the name of an Azure Storage account, reached with an identity"`
 
-	Identity    string `yaml:"identity" default:"auto" enum:"auto,managed,workload,certificate,cli" desc:"namespace only: auto tries what Azure's SDKs try (the environment, a workload identity, a managed identity, az login); the others are one of them"`
-	ClientID    string `yaml:"client_id" desc:"namespace only: the identity's client id, where there are several, or with a certificate"`
-	TenantID    string `yaml:"tenant_id" desc:"namespace only: the directory of an identity with a certificate"`
-	Certificate Secret `yaml:"certificate" desc:"namespace only: PEM, the certificate and its key; usually file:PATH"`
-	Endpoint    string `yaml:"endpoint" desc:"namespace only: HOST:PORT, where the namespace is not reached by its name"`
+	Identity    string `yaml:"identity" default:"auto" enum:"auto,managed,workload,certificate,cli" desc:"namespace and storage_account: auto tries what Azure's SDKs try (the environment, a workload identity, a managed identity, az login); the others are one of them"`
+	ClientID    string `yaml:"client_id" desc:"namespace and storage_account: the identity's client id, where there are several, or with a certificate"`
+	TenantID    string `yaml:"tenant_id" desc:"namespace and storage_account: the directory of an identity with a certificate"`
+	Certificate Secret `yaml:"certificate" desc:"namespace and storage_account: PEM, the certificate and its key; usually file:PATH"`
+	Endpoint    string `yaml:"endpoint" desc:"HOST:PORT, where a namespace is not reached by its name; the https URL of its queues, where a storage account is not NAME.queue.core.windows.net"`
 
 	Credentials Secret `yaml:"credentials" desc:"the contents of a .creds file; usually file:PATH"`
 	NKey        Secret `yaml:"nkey" desc:"an nkey seed; usually file:PATH"`
 	Token       Secret `yaml:"token" desc:"an access token"`
 	User        string `yaml:"user" desc:"a user name"`
 	Password    Secret `yaml:"password" desc:"the user's password"`
-	TLS         *TLS   `yaml:"tls" desc:"how the connection is encrypted; without, the machine's roots are used. With Service Bus only ca"`
+	TLS         *TLS   `yaml:"tls" desc:"how the connection is encrypted; without, the machine's roots are used. With Azure only ca"`
 
 	Listen   string   `yaml:"listen" default:"127.0.0.1:0" desc:"embedded only: where other programs reach the server; port 0 picks a free one; off for nobody"`
 	Sync     Duration `yaml:"sync" default:"2m" min:"0s" max:"1h" desc:"embedded only: how often the store is synced to disk; 0s is after each write, which survives a power cut, and is slow"`
@@ -102,7 +103,7 @@ type Retry struct {
 	MaxAttempts int      `yaml:"max_attempts" default:"5" min:"1" max:"1000" desc:"attempts before a message goes to the dead letters"`
 	Initial     Duration `yaml:"initial" default:"1s" min:"0s" max:"24h" desc:"the delay after the first failure; it doubles with each"`
 	Max         Duration `yaml:"max" default:"5m" min:"0s" max:"24h" desc:"the longest delay"`
-	Mode        string   `yaml:"mode" default:"hold" enum:"hold,scheduled" desc:"how a delay is kept: hold keeps the message on loan; scheduled sends a copy for later, for Service Bus queues without sessions and duplicate detection"`
+	Mode        string   `yaml:"mode" default:"hold" enum:"hold,scheduled" desc:"how a delay is kept with Service Bus, which has none itself: hold keeps the message on loan; scheduled sends a copy for later, for queues without sessions and duplicate detection"`
 	Jitter      float64  `yaml:"jitter" default:"0.2" min:"0" max:"1" desc:"how much a delay is spread, as a part of it: 0.2 is a fifth up or down"`
 }
 
@@ -110,6 +111,8 @@ type Retry struct {
 type Trigger struct {
 	NATS       *NATSTrigger       `yaml:"nats" desc:"a NATS JetStream consumer"`
 	ServiceBus *ServiceBusTrigger `yaml:"servicebus" desc:"an Azure Service Bus queue, or a subscription of a topic"`
+
+	StorageQueue *StorageQueueTrigger `yaml:"storage_queue" desc:"an Azure Storage queue"`
 }
 
 // Connection is the name of the connection that the messages come by; empty for none.
@@ -119,8 +122,15 @@ func (t Trigger) Connection() string {
 		return t.NATS.Connection
 	case t.ServiceBus != nil:
 		return t.ServiceBus.Connection
+	case t.StorageQueue != nil:
+		return t.StorageQueue.Connection
 	}
 	return ""
+}
+
+// CancelOnLost reports whether a function is cancelled when its message is lost.
+func (t Trigger) CancelOnLost() bool {
+	return t.ServiceBus != nil && t.ServiceBus.CancelOnLost || t.StorageQueue != nil && t.StorageQueue.CancelOnLost
 }
 
 // ServiceBusTrigger is a queue, or subscriptions of a topic.
@@ -154,10 +164,27 @@ type NATSTrigger struct {
 	DeadLetters   string   `yaml:"dead_letters" desc:"the stream for rejected messages; by default the stream's name with -DEAD"`
 }
 
+// StorageQueueTrigger is a queue.
+type StorageQueueTrigger struct {
+	Connection string `yaml:"connection" desc:"one of connections, with a connection_string or a storage_account; may be left out where there is only one of those"`
+	Queue      string `yaml:"queue" desc:"the queue; by default the function's name"`
+	Create     bool   `yaml:"create" default:"false" desc:"make the queue where it is missing"`
+	Encoding   string `yaml:"encoding" default:"base64" enum:"base64,text,auto" desc:"how bodies are written: base64, as Azure Functions and most SDKs do; text, as they are; auto reads both, and takes a text for base64 that happens to be it"`
+
+	Lease           Duration `yaml:"lease" default:"30s" min:"1s" max:"168h" desc:"how long a message stays hidden when nobody is heard of; it is renewed at half of it, as long as the message is worked on; whole seconds"`
+	MaxPollInterval Duration `yaml:"max_poll_interval" default:"10s" min:"100ms" max:"1h" desc:"the longest time between two questions to an empty queue"`
+	MaxDequeueCount int      `yaml:"max_dequeue_count" default:"100" min:"0" max:"1000000" desc:"how often a message is handed out, for whatever reason: failures, stops, crashes, also by other instances; then it goes to the poison queue; 0 is without end"`
+	PoisonQueue     string   `yaml:"poison_queue" desc:"the queue for rejected messages, which is made where it is missing; by default the queue's name with -poison"`
+	PoisonFormat    string   `yaml:"poison_format" default:"body" enum:"body,envelope" desc:"what is in the poison queue: body is the message as it was; envelope is JSON that has the error, the attempts and the body"`
+	CancelOnLost    bool     `yaml:"cancel_on_lease_lost" default:"false" desc:"cancel the function when the lease of its message is lost, since the message runs again elsewhere"`
+}
+
 // Output is where a function's results go. Exactly one kind is set.
 type Output struct {
 	NATS       *NATSOutput       `yaml:"nats" desc:"a subject that a stream takes"`
 	ServiceBus *ServiceBusOutput `yaml:"servicebus" desc:"an Azure Service Bus queue or topic"`
+
+	StorageQueue *StorageQueueOutput `yaml:"storage_queue" desc:"an Azure Storage queue"`
 }
 
 // NATSOutput is a subject.
@@ -171,6 +198,15 @@ type ServiceBusOutput struct {
 	Connection string `yaml:"connection" desc:"one of connections; may be left out where there is only one to Service Bus"`
 	Queue      string `yaml:"queue" desc:"the queue"`
 	Topic      string `yaml:"topic" desc:"the topic, in place of a queue"`
+}
+
+// StorageQueueOutput is a queue.
+type StorageQueueOutput struct {
+	Connection string   `yaml:"connection" desc:"one of connections; may be left out where there is only one to Azure Storage"`
+	Queue      string   `yaml:"queue" required:"true" desc:"the queue"`
+	Encoding   string   `yaml:"encoding" default:"base64" enum:"base64,text" desc:"how results are written: base64, as Azure Functions expects it; text, as they are, without control characters"`
+	Delay      Duration `yaml:"delay" default:"0s" min:"0s" max:"168h" desc:"how long a result stays hidden; less than time_to_live"`
+	TimeToLive Duration `yaml:"time_to_live" default:"168h" min:"0s" max:"87600h" desc:"after how long the service drops a result that nobody took; 0s is never"`
 }
 
 // Handler is what runs a function. Exactly one kind is set.

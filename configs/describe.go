@@ -72,6 +72,17 @@ func (t Trigger) String() string {
 		}
 		return text + ", dead letters to its sub-queue"
 	}
+	if q := t.StorageQueue; q != nil {
+		text := fmt.Sprintf("storage queue %s on %s, as %s, lease %v, polled every %v at least", q.Queue, q.Connection, q.Encoding, q.Lease, q.MaxPollInterval)
+		if q.Create {
+			text += ", made if missing"
+		}
+		what := ""
+		if q.PoisonFormat == "envelope" {
+			what = " in envelopes"
+		}
+		return text + fmt.Sprintf(", dead letters to %s%s", q.PoisonQueue, what)
+	}
 	n := t.NATS
 	if n == nil {
 		return "none"
@@ -98,6 +109,8 @@ func (o Output) String() string {
 		return fmt.Sprintf("topic %s of Service Bus on %s", o.ServiceBus.Topic, o.ServiceBus.Connection)
 	case o.ServiceBus != nil:
 		return fmt.Sprintf("queue %s of Service Bus on %s", o.ServiceBus.Queue, o.ServiceBus.Connection)
+	case o.StorageQueue != nil:
+		return fmt.Sprintf("storage queue %s on %s, as %s", o.StorageQueue.Queue, o.StorageQueue.Connection, o.StorageQueue.Encoding)
 	}
 	return "none"
 }
@@ -121,6 +134,18 @@ func (c Connection) String() string {
 		}
 		return "Azure Service Bus at " + c.serviceBusHost()
 	}
+	if c.Storage() {
+		if c.StorageAccount != "" {
+			return fmt.Sprintf("the storage account %s, identity %s", c.StorageAccount, c.Identity)
+		}
+		parts := c.connectionParts()
+		for _, name := range []string{"queueendpoint", "accountname"} {
+			if parts[name] != "" {
+				return "the storage account " + parts[name]
+			}
+		}
+		return "the storage emulator at 127.0.0.1:10001"
+	}
 	text := "NATS at " + strings.Join(c.NATS, ", ")
 	for _, way := range []struct {
 		with string
@@ -138,10 +163,5 @@ func (c Connection) String() string {
 
 // serviceBusHost is the namespace's host, which is no secret.
 func (c Connection) serviceBusHost() string {
-	for part := range strings.SplitSeq(string(c.ConnectionString), ";") {
-		if name, value, _ := strings.Cut(part, "="); strings.EqualFold(strings.TrimSpace(name), "endpoint") {
-			return strings.Trim(strings.TrimPrefix(strings.TrimSpace(value), "sb://"), "/")
-		}
-	}
-	return "?"
+	return strings.Trim(strings.TrimPrefix(c.connectionParts()["endpoint"], "sb://"), "/")
 }

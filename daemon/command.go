@@ -156,6 +156,8 @@ func runParsed(ctx context.Context, line *commandLine, command string, std *IO) 
 		return line.Send.run(ctx, std)
 	case "emulate servicebus":
 		return line.Emulate.Servicebus.run(ctx, std)
+	case "emulate storagequeue":
+		return line.Emulate.Storagequeue.run(ctx, std)
 	case "config schema":
 		return line.Config.Schema.run(std)
 	case "version":

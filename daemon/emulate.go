@@ -11,9 +11,12 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
+	storageemulator "github.com/drover-run/drover/triggers/storagequeue/emulator"
 )
 
 type emulateCommand struct {
+	Storagequeue emulateStorageCommand `cmd:"" help:"Be an Azure Storage account with its queues, for work on this machine, until SIGTERM or SIGINT."`
+
 	Servicebus emulateBusCommand `cmd:"" help:"Be an Azure Service Bus namespace, for work on this machine, until SIGTERM or SIGINT."`
 }
 
@@ -33,23 +36,14 @@ func (c *emulateBusCommand) run(ctx context.Context, std *IO) (err error) {
 	if c.Lock <= 0 || c.Lock > 5*time.Minute {
 		return usageError("--lock must be more than 0 and at most 5m, as on Azure")
 	}
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		return usageError("--listen takes HOST:PORT, such as 127.0.0.1:5672: " + err.Error())
-	}
 	e := emulator.New(emulator.Options{Log: std.logger(configs.New().Log)})
 	defer func() { err = errors.Join(err, e.Close()) }()
 	if err := c.create(e); err != nil {
 		return err
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", c.Listen)
+	l, err := listenToEmulate(ctx, c.Listen, "An Azure Service Bus namespace", std)
 	if err != nil {
-		return fmt.Errorf("%w; is another emulator there? --listen takes another address", err)
-	}
-	fmt.Fprintf(std.Out, "An Azure Service Bus namespace listens on %s. What is in it is gone when it ends.\n", l.Addr())
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		fmt.Fprintln(std.Out, "Careful: whoever reaches that address may read and write, since keys are not checked.")
+		return err
 	}
 	for _, name := range append(append([]string(nil), c.Queue...), c.SessionQueue...) {
 		fmt.Fprintln(std.Out, "  queue", name)
@@ -61,6 +55,32 @@ func (c *emulateBusCommand) run(ctx context.Context, std *IO) (err error) {
 		fmt.Fprintln(std.Out, "  nothing yet: --queue, --session-queue, --subscription and --session-subscription have it begin with something, and create: true in a trigger makes what is missing")
 	}
 	fmt.Fprintln(std.Out, e.ConnectionString(l.Addr().String()))
+	return serveUntil(ctx, e, l)
+}
+
+// listenToEmulate takes an address, and says what is there.
+func listenToEmulate(ctx context.Context, address, what string, std *IO) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, usageError("--listen takes HOST:PORT, such as 127.0.0.1:5672: " + err.Error())
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%w; is another emulator there? --listen takes another address", err)
+	}
+	fmt.Fprintf(std.Out, "%s listens on %s. What is in it is gone when it ends.\n", what, l.Addr())
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		fmt.Fprintln(std.Out, "Careful: whoever reaches that address may read and write, since keys are not checked.")
+	}
+	return l, nil
+}
+
+// serveUntil serves until ctx ends.
+func serveUntil(ctx context.Context, e interface {
+	Serve(l net.Listener) error
+	Close() error
+}, l net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- e.Serve(l) }()
 	select {
@@ -69,6 +89,32 @@ func (c *emulateBusCommand) run(ctx context.Context, std *IO) (err error) {
 	case <-ctx.Done():
 	}
 	return errors.Join(e.Close(), <-served)
+}
+
+type emulateStorageCommand struct {
+	Listen string   `default:"127.0.0.1:10001" help:"The address, without TLS and without a check of keys (default: 127.0.0.1:10001, as UseDevelopmentStorage=true has it)."`
+	Queue  []string `help:"A queue to have. May be repeated."`
+}
+
+func (c *emulateStorageCommand) run(ctx context.Context, std *IO) (err error) {
+	e := storageemulator.New(storageemulator.Options{Log: std.logger(configs.New().Log)})
+	for _, name := range c.Queue {
+		if err := e.CreateQueue(name); err != nil {
+			return usageError("--queue: " + err.Error())
+		}
+	}
+	l, err := listenToEmulate(ctx, c.Listen, "An Azure Storage account with its queues", std)
+	if err != nil {
+		return err
+	}
+	for _, name := range c.Queue {
+		fmt.Fprintln(std.Out, "  queue", name)
+	}
+	if len(c.Queue) == 0 {
+		fmt.Fprintln(std.Out, "  no queue yet: --queue has it begin with one, and create: true in a trigger makes what is missing")
+	}
+	fmt.Fprintln(std.Out, storageemulator.ConnectionString(l.Addr().String()))
+	return serveUntil(ctx, e, l)
 }
 
 // create makes what the namespace has.

@@ -23,15 +23,21 @@ type openSender func(ctx context.Context) (to sender, done func() error, err err
 // maxOutputs is how many results go out together at most.
 const maxOutputs = 500
 
-// output sends what a function returns, before the message is done. One
-// goroutine sends; what comes in the meantime goes out together.
+// output sends what a function returns, before the message is done. Where the
+// other side takes many at once there is one lane, and what comes in the meantime
+// goes out together; else each lane sends one by one.
 type output struct {
 	open    openSender
 	subject string // for NATS
+	lanes   int
 	in      chan *result
 	log     *slog.Logger
+}
 
-	to   sender // run's own
+// lane is one goroutine's part of an output.
+type lane struct {
+	*output
+	to   sender
 	done func() error
 }
 
@@ -41,8 +47,16 @@ type result struct {
 	sent    chan error
 }
 
-func newOutput(open openSender, subject string, log *slog.Logger) *output {
-	return &output{open: open, subject: subject, in: make(chan *result), log: log}
+func newOutput(open openSender, subject string, lanes int, log *slog.Logger) *output {
+	return &output{open: open, subject: subject, lanes: lanes, in: make(chan *result), log: log}
+}
+
+// batch is how many results a lane sends together at most.
+func (o *output) batch() int {
+	if o.lanes > 1 {
+		return 1
+	}
+	return maxOutputs
 }
 
 // passedOn are the attributes of a message that its result has, too: the trace.
@@ -73,12 +87,12 @@ func (o *output) put(ctx context.Context, m *triggers.Message, body []byte) erro
 }
 
 // run sends until in is closed.
-func (o *output) run(ctx context.Context) {
+func (o *lane) run(ctx context.Context) {
 	defer o.leave()
 	for first := range o.in {
 		batch := []*result{first}
 	more:
-		for len(batch) < maxOutputs {
+		for len(batch) < o.batch() {
 			select {
 			case r, open := <-o.in:
 				if !open {
@@ -103,7 +117,7 @@ func (o *output) run(ctx context.Context) {
 	}
 }
 
-func (o *output) send(ctx context.Context, batch ...*result) (err error) {
+func (o *lane) send(ctx context.Context, batch ...*result) (err error) {
 	if o.to == nil {
 		if o.to, o.done, err = o.open(ctx); err != nil {
 			o.to = nil
@@ -118,14 +132,14 @@ func (o *output) send(ctx context.Context, batch ...*result) (err error) {
 	if err == nil {
 		err = o.to.Flush(ctx)
 	}
-	if err != nil && !errors.Is(err, triggers.ErrTooLarge) {
+	if err != nil && !unfit(err) {
 		o.leave() // the next one begins anew, with a secret that may have changed
 	}
 	return err
 }
 
 // leave closes the sender.
-func (o *output) leave() {
+func (o *lane) leave() {
 	if o.to == nil {
 		return
 	}
@@ -144,7 +158,7 @@ func (f *function) emit(m *triggers.Message, body []byte) error {
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, triggers.ErrTooLarge):
+		case unfit(err):
 			return handlers.Reject(fmt.Errorf("the result: %w", err))
 		case f.working.Err() != nil:
 			return fmt.Errorf("its result was not sent: %w", handlers.ErrNotTried)
@@ -155,4 +169,9 @@ func (f *function) emit(m *triggers.Message, body []byte) error {
 		}
 		wait(f.working, pause.NextBackOff())
 	}
+}
+
+// unfit reports whether a message can never be sent.
+func unfit(err error) bool {
+	return errors.Is(err, triggers.ErrTooLarge) || errors.Is(err, triggers.ErrEncoding)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
-	"github.com/drover-run/drover/triggers/servicebus"
+	"github.com/drover-run/drover/triggers/storagequeue"
 )
 
 // This file makes what a configuration names: connections, pools, triggers and
@@ -33,6 +33,11 @@ const (
 	startLimit = 2 * time.Minute
 	// killGrace is how long a worker has to obey a cancellation.
 	killGrace = 5 * time.Second
+	// storageLanes is how many results are on their way to a storage queue at once:
+	// it takes them one by one.
+	storageLanes = 32
+	// dataDirMode is for data_dir, where it is made.
+	dataDirMode = 0o700
 	// closeLimit bounds the closing of a trigger.
 	closeLimit = 10 * time.Second
 )
@@ -48,6 +53,8 @@ type parts struct {
 	sending   sync.WaitGroup // the outputs
 	servers   []*natsjs.Embedded
 	opened    map[string]*natsjs.Connection // those that are ours to close
+	accounts  map[string]*storagequeue.Account
+	ledger    *storagequeue.Ledger // nil where no function needs it
 }
 
 // pool is the worker processes of one app.
@@ -64,6 +71,7 @@ func (p *parts) open(ctx context.Context) error {
 		return err
 	}
 	p.opened, p.pools = make(map[string]*natsjs.Connection), make(map[string]*pool)
+	p.accounts = make(map[string]*storagequeue.Account)
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
@@ -96,6 +104,12 @@ func (p *parts) close() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 		errs = append(errs, f.handler.Close(ctx), f.trigger.Close(ctx))
 		cancel()
+	}
+	for _, a := range p.accounts {
+		a.Close()
+	}
+	if p.ledger != nil {
+		errs = append(errs, p.ledger.Close())
 	}
 	for _, c := range p.opened {
 		errs = append(errs, c.Close())
@@ -133,7 +147,7 @@ func (p *parts) connect(ctx context.Context) error {
 func (p *parts) connectTo(ctx context.Context, connection string) error {
 	d := p.daemon
 	settings := d.cfg.Connections[connection]
-	if settings.ServiceBus() { // each trigger has a client of its own
+	if len(settings.NATS) == 0 { // the others are reached by their triggers and outputs
 		return nil
 	}
 	if d.connections[connection] != nil || p.opened[connection] != nil {
@@ -231,7 +245,7 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 		retry:    settings.Retry,
 		stats:    new(functionStats),
 
-		cancelOnLost: settings.Trigger.ServiceBus != nil && settings.Trigger.ServiceBus.CancelOnLost,
+		cancelOnLost: settings.Trigger.CancelOnLost(),
 
 		log:     d.log.With("function", name),
 		stopped: make(chan struct{}),
@@ -289,27 +303,20 @@ func unknownFunc(name string, funcs handlers.Funcs) error {
 // openTrigger makes the source of a function's messages. The kinds of triggers
 // are here.
 func (p *parts) openTrigger(ctx context.Context, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
-	connection := settings.Trigger.Connection()
-	if bus := settings.Trigger.ServiceBus; bus != nil {
-		access, err := busAccess(connection, p.daemon.cfg.Connections[connection])
-		if err != nil {
-			return nil, err
-		}
-		return servicebus.Open(ctx, servicebus.Config{
-			Access: access, Queue: bus.Queue, Topic: bus.Topic, Subscriptions: bus.Subscription, Create: bus.Create,
-			Sessions: bus.Sessions, MaxSessions: bus.MaxSessions, SessionIdle: bus.SessionIdle.D(), SessionTurn: bus.SessionTurn.D(),
-			MaxLockRenewal: bus.MaxLockRenewal.D(), MaxIdle: bus.MaxIdle.D(), Prefetch: int(settings.Prefetch),
-			Scheduled: settings.Retry.Mode == "scheduled", MaxAttempts: settings.Retry.MaxAttempts, Log: log,
-		})
+	if settings.Trigger.StorageQueue != nil {
+		return p.openStorageQueue(ctx, settings, log)
 	}
-	return openNATS(ctx, p.connection(connection), settings, log)
+	if settings.Trigger.ServiceBus != nil {
+		return p.openServiceBus(ctx, settings, log)
+	}
+	return openNATS(ctx, p.connection(settings.Trigger.Connection()), settings, log)
 }
 
 // openOutput makes what takes a function's results, and has it run. The kinds of
 // outputs are here.
 func (p *parts) openOutput(ctx context.Context, f *function, settings *configs.Output) error {
 	var open openSender
-	subject := ""
+	subject, lanes := "", 1
 	switch {
 	case settings.NATS != nil:
 		c := p.connection(settings.NATS.Connection)
@@ -323,26 +330,21 @@ func (p *parts) openOutput(ctx context.Context, f *function, settings *configs.O
 			return err
 		}
 		open = busSender(access, settings.ServiceBus.Queue+settings.ServiceBus.Topic) // one of them is empty
+	case settings.StorageQueue != nil:
+		q := settings.StorageQueue
+		account, err := p.account(q.Connection)
+		if err != nil {
+			return err
+		}
+		open, lanes = storageSender(account, q.Queue, q.Encoding, q.Delay.D(), q.TimeToLive.D()), storageLanes
 	}
-	f.output = newOutput(open, subject, f.log)
+	f.output = newOutput(open, subject, lanes, f.log)
 	p.outputs = append(p.outputs, f.output)
 	sending := context.WithoutCancel(ctx)
-	p.sending.Go(func() { f.output.run(sending) })
-	return nil
-}
-
-func busSender(access *servicebus.Access, entity string) openSender {
-	return func(context.Context) (sender, func() error, error) {
-		s, err := servicebus.NewSender(access, entity)
-		if err != nil {
-			return nil, nil, err
-		}
-		return s, func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-			defer cancel()
-			return s.Close(ctx)
-		}, nil
+	for range lanes {
+		p.sending.Go(func() { (&lane{output: f.output}).run(sending) })
 	}
+	return nil
 }
 
 func openNATS(ctx context.Context, c *natsjs.Connection, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {

@@ -19,20 +19,25 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/storagequeue"
 )
 
 // maxLine bounds a line of input: no server takes a larger message.
 const maxLine = 64 << 20
 
 type sendCommand struct {
-	Target  string            `arg:"" help:"A function of the configuration, or a subject."`
+	Target  string            `arg:"" help:"A function of the configuration, or a subject or queue."`
 	Config  string            `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
-	Via     string            `help:"The connection for a subject, where the configuration has several."`
+	Via     string            `help:"The connection for a subject or queue, where the configuration has several."`
 	Count   int               `help:"How many messages: the lines of --file over and over, or --body, or the numbers from 1."`
 	Body    *string           `help:"The body of each message."`
 	File    string            `help:"A file with a message a line; - is standard input, which is also read when neither --count nor --body is given."`
 	Header  map[string]string `short:"H" help:"A header of each message, as NAME=VALUE." mapsep:"none"`
 	Session string            `help:"The session of each message, for Service Bus queues and subscriptions with sessions."`
+
+	Delay    time.Duration  `help:"How long each message stays hidden, for storage queues."`
+	TTL      *time.Duration `name:"ttl" help:"After how long the service drops a message that nobody took, for storage queues (default: 168h); 0s is never."`
+	Encoding string         `help:"How bodies are written, for storage queues: base64 or text (default: as the function reads them, else base64)."`
 }
 
 func (c *sendCommand) run(ctx context.Context, std *IO) (err error) {
@@ -48,6 +53,9 @@ func (c *sendCommand) run(ctx context.Context, std *IO) (err error) {
 	}
 	to, err := c.resolve(cfg)
 	if err != nil {
+		return err
+	}
+	if err := c.fits(cfg.Connections[to.connection]); err != nil {
 		return err
 	}
 	out, done, err := c.open(ctx, cfg, to, std)
@@ -67,6 +75,25 @@ func (c *sendCommand) run(ctx context.Context, std *IO) (err error) {
 	return err
 }
 
+// fits refuses flags that are for another kind of source.
+func (c *sendCommand) fits(connection configs.Connection) error {
+	if c.Encoding != "" && c.Encoding != string(storagequeue.Base64) && c.Encoding != string(storagequeue.Text) {
+		return usageError("--encoding is base64 or text")
+	}
+	if c.Delay < 0 || c.TTL != nil && *c.TTL < 0 {
+		return usageError("--delay and --ttl must not be negative")
+	}
+	switch {
+	case connection.Storage() && c.Session != "":
+		return usageError("--session is for Service Bus; storage queues have no sessions")
+	case connection.Storage() && len(c.Header) > 0:
+		return usageError("--header is not for storage queues: a message there is a body alone")
+	case !connection.Storage() && (c.Delay != 0 || c.TTL != nil || c.Encoding != ""):
+		return usageError("--delay, --ttl and --encoding are for storage queues")
+	}
+	return nil
+}
+
 // destination is where the messages of one call go.
 type destination struct {
 	function   string // empty for a subject
@@ -78,6 +105,9 @@ func (c *sendCommand) resolve(cfg *configs.Config) (destination, error) {
 	if f, ok := cfg.Functions[c.Target]; ok {
 		if bus := f.Trigger.ServiceBus; bus != nil {
 			return destination{c.Target, bus.Connection, bus.Queue + bus.Topic}, nil // one of them is empty
+		}
+		if q := f.Trigger.StorageQueue; q != nil {
+			return destination{c.Target, q.Connection, q.Queue}, nil
 		}
 		nats := f.Trigger.NATS
 		if nats.Subject == "" || strings.ContainsAny(nats.Subject, "*>") {
@@ -131,11 +161,41 @@ func (c *sendCommand) open(ctx context.Context, cfg *configs.Config, to destinat
 		}
 		return busSender(access, to.subject)(ctx)
 	}
+	if connection := cfg.Connections[to.connection]; connection.Storage() {
+		return c.openStorage(cfg, to, connection)
+	}
 	conn, done, err := c.connect(ctx, cfg, to, std)
 	if err != nil {
 		return nil, nil, err
 	}
 	return conn.NewSender(), done, nil
+}
+
+// openStorage reaches a storage queue; that of a function is made where the
+// function would make it.
+func (c *sendCommand) openStorage(cfg *configs.Config, to destination, connection configs.Connection) (sender, func() error, error) {
+	account, err := storageAccount(to.connection, connection)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := storagequeue.SenderConfig{Account: account, Queue: to.subject, Encoding: storagequeue.Encoding(c.Encoding), Delay: c.Delay, TimeToLive: storagequeue.DefaultTimeToLive}
+	if c.TTL != nil {
+		s.TimeToLive = *c.TTL
+	}
+	if f := cfg.Functions[to.function].Trigger.StorageQueue; f != nil {
+		s.Create = f.Create
+		if s.Encoding == "" {
+			s.Encoding = storagequeue.Encoding(f.Encoding)
+		}
+	}
+	if s.Encoding == "" {
+		s.Encoding = storagequeue.Base64
+	}
+	out, err := storagequeue.NewSender(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	return out, func() error { account.Close(); return nil }, nil
 }
 
 // connect reaches the server: that of the running daemon, or, where none runs,

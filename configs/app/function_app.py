@@ -1,10 +1,16 @@
-"""The functions of python.yaml and servicebus.yaml."""
+"""The functions of python.yaml, servicebus.yaml and storagequeue.yaml."""
 
 import json
 
 
 def thumbnails(body):
     print("a thumbnail of", body.decode())
+
+
+def images(message):
+    if not message.body:
+        raise ValueError("an image without a name")
+    return "small " + message.text()
 
 
 def billing(message):

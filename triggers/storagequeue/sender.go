@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
+
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -16,7 +18,12 @@ type SenderConfig struct {
 	Encoding Encoding
 	// Delay is how long a message is hidden; TimeToLive, when it ends, 0 being never.
 	Delay, TimeToLive time.Duration
+	// Create makes the queue where it is missing.
+	Create bool
 }
+
+// DefaultTimeToLive is the service's own.
+const DefaultTimeToLive = 7 * 24 * time.Hour
 
 // maxSends is how many messages are on their way at once: the service takes them
 // one by one.
@@ -70,7 +77,7 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	}
 	s.busy.Go(func() {
 		defer func() { <-s.room }()
-		err := s.queue.put(ctx, text, s.cfg.Delay, s.cfg.TimeToLive)
+		err := s.put(ctx, text)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if err == nil {
@@ -82,6 +89,17 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 		}
 	})
 	return nil
+}
+
+func (s *Sender) put(ctx context.Context, text string) error {
+	err := s.queue.put(ctx, text, s.cfg.Delay, s.cfg.TimeToLive)
+	if s.cfg.Create && queueerror.HasCode(err, queueerror.QueueNotFound) {
+		if err := s.queue.make(ctx); err != nil {
+			return err
+		}
+		return s.queue.put(ctx, text, s.cfg.Delay, s.cfg.TimeToLive)
+	}
+	return err
 }
 
 // Flush returns when the service has all that was sent, or did not take it. What
