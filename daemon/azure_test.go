@@ -34,6 +34,9 @@ func selfSigned(t *testing.T, host string) (pair tls.Certificate, roots, whole s
 		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{host},
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
+	if ip := net.ParseIP(host); ip != nil {
+		template.IPAddresses = []net.IP{ip}
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +66,7 @@ func managedIdentity(t *testing.T) (clients *[]string) {
 		*clients = append(*clients, r.URL.Query().Get("client_id"))
 		until := time.Now().Add(time.Hour).Unix()
 		resource := r.URL.Query().Get("resource")
-		token := part(map[string]any{"alg": "none"}) + "." + part(map[string]any{"exp": until, "aud": resource}) + "."
+		token := part(map[string]any{"alg": "none"}) + "." + part(map[string]any{"exp": until, "nbf": until - 7200, "iat": until - 7200, "aud": resource, "iss": "https://sts.windows.net/11111111-2222-3333-4444-555555555555/"}) + "."
 		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": token, "expires_on": fmt.Sprint(until), "resource": resource, "token_type": "Bearer"})
 	}))
 	t.Cleanup(s.Close)

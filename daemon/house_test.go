@@ -33,15 +33,17 @@ var mayImport = []struct {
 
 // exactly lists the packages that may import less than their folder may.
 var exactly = map[string][]string{
-	"triggers":                     {},
-	"triggers/memory":              {"triggers"},
-	"triggers/natsjs":              {"triggers"},
-	"handlers":                     {"triggers"},
-	"triggers/servicebus":          {"triggers"},
-	"triggers/servicebus/emulator": {},
-	"scaler":                       {},
-	".":                            {"daemon"},
-	"handlers/workers":             {"handlers", "triggers"},
+	"triggers":                       {},
+	"triggers/memory":                {"triggers"},
+	"triggers/natsjs":                {"triggers"},
+	"handlers":                       {"triggers"},
+	"triggers/servicebus":            {"triggers"},
+	"triggers/servicebus/emulator":   {},
+	"triggers/storagequeue":          {"triggers"},
+	"triggers/storagequeue/emulator": {},
+	"scaler":                         {},
+	".":                              {"daemon"},
+	"handlers/workers":               {"handlers", "triggers"},
 }
 
 func TestImportDirections(t *testing.T) {

@@ -31,7 +31,6 @@ type Server struct {
 
 	process *exec.Cmd
 	drained sync.WaitGroup
-	dir     string
 }
 
 // Start runs Azurite over a directory of its own until the test ends. Where it is
@@ -41,10 +40,11 @@ func Start(t testing.TB) *Server {
 	return StartIn(t, t.TempDir(), "0")
 }
 
-// StartIn runs it over dir, on a port of 127.0.0.1; 0 is a free one.
-func StartIn(t testing.TB, dir, port string) *Server {
+// StartIn runs it over dir, on a port of 127.0.0.1, 0 being a free one, and with
+// more options.
+func StartIn(t testing.TB, dir, port string, options ...string) *Server {
 	t.Helper()
-	s, err := start(t.Context(), dir, port)
+	s, err := start(t.Context(), dir, port, options)
 	if errors.Is(err, errMissing) && os.Getenv("CI") == "" {
 		t.Skip(err)
 	}
@@ -57,7 +57,7 @@ func StartIn(t testing.TB, dir, port string) *Server {
 
 var errMissing = errors.New("not installed: make azurite")
 
-func start(ctx context.Context, dir, port string) (*Server, error) {
+func start(ctx context.Context, dir, port string, options []string) (*Server, error) {
 	_, here, _, _ := runtime.Caller(0)
 	script := filepath.Join(filepath.Dir(here), "testdata", "node_modules", "azurite", "dist", "src", "queue", "main.js")
 	if _, err := os.Stat(script); err != nil {
@@ -67,7 +67,8 @@ func start(ctx context.Context, dir, port string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Node.js, which Azurite runs on, is %w", errMissing)
 	}
-	s := &Server{dir: dir, process: exec.Command(node, script, "--queueHost", "127.0.0.1", "--queuePort", port, "--location", dir, "--disableTelemetry")} //nolint:gosec // a pinned program
+	args := append([]string{script, "--queueHost", "127.0.0.1", "--queuePort", port, "--location", dir, "--disableTelemetry"}, options...)
+	s := &Server{process: exec.Command(node, args...)} //nolint:gosec // a pinned program
 	s.process.Dir = dir
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := s.process.StdoutPipe()
@@ -82,7 +83,8 @@ func start(ctx context.Context, dir, port string) (*Server, error) {
 	s.drained.Go(func() {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
-			if _, address, found := strings.Cut(lines.Text(), "successfully listens on http://"); found {
+			if _, address, found := strings.Cut(lines.Text(), "successfully listens on "); found {
+				_, address, _ = strings.Cut(address, "://")
 				listens <- address
 			}
 		}
