@@ -6,6 +6,7 @@
 //	go run ./bench allocs       allocations a message on the Go path, beyond nats.go's own
 //	go run ./bench idle         processor time and memory of a daemon with nothing to do
 //	go run ./bench servicebus   messages a second from the Service Bus emulator, beside the bare SDK
+//	go run ./bench storagequeue messages a second from the storage queue emulator, beside the bare SDK
 //	go run ./bench celery       drover's Python no-op beside Celery's, where Celery and Redis are installed
 package main
 
@@ -24,6 +25,7 @@ type commandLine struct {
 	Allocs     allocsCommand     `cmd:"" help:"Allocations a message on the Go path, beyond nats.go's own."`
 	Idle       idleCommand       `cmd:"" help:"Processor time and memory of a daemon with nothing to do."`
 	Servicebus serviceBusCommand `cmd:"" help:"Messages a second from the Service Bus emulator, beside the bare SDK."`
+	Storage    storageCommand    `cmd:"" name:"storagequeue" help:"Messages a second from the storage queue emulator, beside the bare SDK."`
 	Celery     celeryCommand     `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
 }
 

@@ -228,20 +228,25 @@ func until(ctx context.Context, so func() bool) error {
 
 // busDaemon is a daemon in this process with one function on the queue bench.
 func busDaemon(ctx context.Context, connection string, slots int, run handlers.Func) (d *daemon.Daemon, stop func() error, err error) {
+	return daemonOf(ctx, connection, handlers.Funcs{"run": run}, map[string]configs.Function{"bench": {
+		Trigger: configs.Trigger{ServiceBus: &configs.ServiceBusTrigger{}}, Handler: configs.Handler{Go: "run"}, Concurrency: slots,
+	}})
+}
+
+// daemonOf is a daemon in this process.
+func daemonOf(ctx context.Context, connection string, funcs handlers.Funcs, functions map[string]configs.Function) (d *daemon.Daemon, stop func() error, err error) {
 	dir, err := os.MkdirTemp("", "drover-bench-")
 	if err != nil {
 		return nil, nil, err
 	}
 	cfg := configs.New()
 	cfg.DataDir = filepath.Join(dir, "data")
-	cfg.Connections = map[string]configs.Connection{"bus": {ConnectionString: configs.Secret(connection)}}
-	cfg.Functions = map[string]configs.Function{"bench": {
-		Trigger: configs.Trigger{ServiceBus: &configs.ServiceBusTrigger{}}, Handler: configs.Handler{Go: "run"}, Concurrency: slots,
-	}}
+	cfg.Connections = map[string]configs.Connection{"source": {ConnectionString: configs.Secret(connection)}}
+	cfg.Functions = functions
 	running, cancel := context.WithCancel(ctx)
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	d = daemon.New(cfg, daemon.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))),
-		daemon.WithEnv(os.LookupEnv, os.Environ), daemon.WithFuncs(handlers.Funcs{"run": run}), daemon.WithReady(func() { close(ready) }))
+		daemon.WithEnv(os.LookupEnv, os.Environ), daemon.WithFuncs(funcs), daemon.WithReady(func() { close(ready) }))
 	go func() { ended <- d.Run(running) }()
 	stop = func() error {
 		cancel()

@@ -212,15 +212,6 @@ func (c *serviceBusCommand) cut(ctx context.Context) (middle, worst time.Duratio
 	return median(gaps), worst, nil
 }
 
-const killedConfig = `version: 1
-connections:
-  bus: {connection_string: "${BUS}"}
-functions:
-  bench:
-    trigger: {servicebus: {}}
-    handler: {python: {path: ., processes: 1}}
-`
-
 const killedApp = `import time
 def bench(message):
     print("runs", flush=True)
@@ -229,20 +220,6 @@ def bench(message):
 
 // killed kills a daemon that works on a message, and starts another at once.
 func (c *serviceBusCommand) killed(ctx context.Context) (middle, worst time.Duration, err error) {
-	dir, err := os.MkdirTemp("", "drover-bench-")
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	binary := filepath.Join(dir, "drover")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/drover-run/drover").CombinedOutput(); err != nil {
-		return 0, 0, fmt.Errorf("building drover: %w\n%s", err, out)
-	}
-	for name, content := range map[string]string{"drover.yaml": killedConfig, "function_app.py": killedApp} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			return 0, 0, err
-		}
-	}
 	e, connection, err := busServer(emulator.QueueOptions{LockDuration: lockLast, MaxDeliveryCount: 100})
 	if err != nil {
 		return 0, 0, err
@@ -251,11 +228,40 @@ func (c *serviceBusCommand) killed(ctx context.Context) (middle, worst time.Dura
 	if err := c.send(ctx, connection, 1, 0); err != nil {
 		return 0, 0, err
 	}
+	return kills(ctx, connection, "servicebus: {}", breaks)
+}
+
+// buildDrover makes the command in a directory of its own.
+func buildDrover(ctx context.Context) (dir, binary string, err error) {
+	if dir, err = os.MkdirTemp("", "drover-bench-"); err != nil {
+		return "", "", err
+	}
+	binary = filepath.Join(dir, "drover")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/drover-run/drover").CombinedOutput(); err != nil {
+		return "", "", errors.Join(fmt.Errorf("building drover: %w\n%s", err, out), os.RemoveAll(dir))
+	}
+	return dir, binary, nil
+}
+
+// kills kills daemons that work on the message that is there, and measures until
+// the next one works on it.
+func kills(ctx context.Context, connection, trigger string, n int) (middle, worst time.Duration, err error) {
+	dir, binary, err := buildDrover(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	config := fmt.Sprintf("version: 1\nconnections: {source: {connection_string: \"${SOURCE}\"}}\nfunctions:\n  bench:\n    trigger: {%s}\n    handler: {python: {path: ., processes: 1}}\n", trigger)
+	for name, content := range map[string]string{"drover.yaml": config, "function_app.py": killedApp} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			return 0, 0, err
+		}
+	}
 	var gaps []time.Duration
 	var killedAt time.Time
-	for i := range breaks + 1 {
+	for i := range n + 1 {
 		cmd := exec.CommandContext(ctx, binary, "run", "drover.yaml")
-		cmd.Dir, cmd.Env = dir, append(os.Environ(), "BUS="+connection)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "SOURCE="+connection)
 		out, err := cmd.StderrPipe()
 		if err != nil {
 			return 0, 0, err

@@ -54,6 +54,7 @@ func NewAccount(a Access) *Account {
 	web.TLSClientConfig = a.TLS
 	web.MaxIdleConns, web.MaxIdleConnsPerHost, web.MaxConnsPerHost = maxConnections, maxConnections, maxConnections
 	web.IdleConnTimeout = idleLimit
+	web.ResponseHeaderTimeout = tryLimit
 	web.DisableCompression = true // what comes is small, and often base64
 	return &Account{access: a, web: web, triggers: make(map[*trigger]struct{})}
 }
@@ -80,9 +81,10 @@ type client struct {
 
 // again is how the SDK tries settlements and sendings once more. A longer
 // Retry-After than maxDelay is an error at once, for the caller to wait.
-var again = policy.RetryOptions{MaxRetries: 3, RetryDelay: 100 * time.Millisecond, MaxRetryDelay: 2 * time.Second, TryTimeout: tryLimit}
+var again = policy.RetryOptions{MaxRetries: 3, RetryDelay: 100 * time.Millisecond, MaxRetryDelay: 2 * time.Second}
 
-// tryLimit bounds one request.
+// tryLimit bounds the wait for an answer. The transport keeps it, which is cheaper
+// than a context for each try.
 const tryLimit = 10 * time.Second
 
 // client makes a client of a queue. The secret is in no error.

@@ -17,8 +17,10 @@ import (
 
 const (
 	firstPause = 100 * time.Millisecond
-	// maxGets is how many gets are on their way at once.
-	maxGets = 16
+	// maxGets is how many gets are on their way at once; firstGets, at the start,
+	// when nothing is known of the queue.
+	maxGets   = 16
+	firstGets = 2
 	// afterStart is the longest pause in the time of a lease after the start: who
 	// ran before may have been killed, and what it had on loan comes back by then.
 	afterStart = time.Second

@@ -41,7 +41,7 @@ func (r *reach) do(what string, needs right, ask func(*azqueue.QueueClient) erro
 }
 
 // once are requests that are not sent again by the SDK.
-var once = policy.RetryOptions{MaxRetries: -1, TryTimeout: tryLimit}
+var once = policy.RetryOptions{MaxRetries: -1}
 
 // get lends up to n messages. An answer that is lost hides them for the lease,
 // so the SDK does not ask twice.

@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg Config) (triggers.Trigger, error) { return op
 
 func open(ctx context.Context, cfg Config) (*trigger, error) {
 	t := &trigger{
-		cfg: cfg, log: cfg.Log.With("queue", cfg.Queue), width: 1, paused: true, opened: time.Now(), pause: pauses(cfg.MaxPollInterval),
+		cfg: cfg, log: cfg.Log.With("queue", cfg.Queue), width: firstGets, paused: true, opened: time.Now(), pause: pauses(cfg.MaxPollInterval),
 		loans: make(map[*loan]struct{}), done: make(map[string]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1),
 	}
 	var err error
