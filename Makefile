@@ -11,7 +11,7 @@ build: ## The command, as bin/drover
 	$(GO) build -o bin/drover .
 
 .PHONY: test
-test: ## All tests, with the race detector; needs Go and python3
+test: ## All tests, with the race detector; needs Go and python3, and for some what make azurite installs
 	$(GO) vet ./...
 	$(GO) test -race -timeout 14m ./...
 

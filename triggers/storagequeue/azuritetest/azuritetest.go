@@ -55,20 +55,20 @@ func StartIn(t testing.TB, dir, port string, options ...string) *Server {
 	return s
 }
 
-var errMissing = errors.New("not installed: make azurite")
+var errMissing = errors.New("to be installed with: make azurite")
 
 func start(ctx context.Context, dir, port string, options []string) (*Server, error) {
 	_, here, _, _ := runtime.Caller(0)
 	script := filepath.Join(filepath.Dir(here), "testdata", "node_modules", "azurite", "dist", "src", "queue", "main.js")
 	if _, err := os.Stat(script); err != nil {
-		return nil, fmt.Errorf("Azurite is %w", errMissing)
+		return nil, fmt.Errorf("no Azurite: %w", errMissing)
 	}
 	node, err := exec.LookPath("node")
 	if err != nil {
-		return nil, fmt.Errorf("Node.js, which Azurite runs on, is %w", errMissing)
+		return nil, fmt.Errorf("no Node.js, which Azurite runs on: %w", errMissing)
 	}
 	args := append([]string{script, "--queueHost", "127.0.0.1", "--queuePort", port, "--location", dir, "--disableTelemetry"}, options...)
-	s := &Server{process: exec.Command(node, args...)} //nolint:gosec // a pinned program
+	s := &Server{process: exec.Command(node, args...)}
 	s.process.Dir = dir
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := s.process.StdoutPipe()
@@ -99,9 +99,9 @@ func start(ctx context.Context, dir, port string, options []string) (*Server, er
 			s.Address = address
 			return s, nil
 		}
-		err = errors.New("Azurite ended before it listened")
+		err = errors.New("it ended before it listened")
 	case <-late.C:
-		err = fmt.Errorf("Azurite did not listen within %v", startLimit)
+		err = fmt.Errorf("it did not listen within %v", startLimit)
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
