@@ -48,14 +48,14 @@ func TestTheFirstLeaseIsWatched(t *testing.T) {
 	a := emulated(t)
 	queue := a.newQueue(t)
 	a.send(t, queue, "interrupted")
-	long := func(c *Config) { c.MaxPollInterval, c.Lease = time.Hour, 5*time.Second }
+	long := func(c *Config) { c.MaxPollInterval, c.Lease = time.Hour, 7*time.Second }
 	first := a.open(t, queue, long)
 	receive(t, first, 1)
 	first.crash()
 	before := time.Now()
 	d := receive(t, a.open(t, queue, long), 1)[0]
-	if took := time.Since(before); took < 4*time.Second || took > 8*time.Second {
-		t.Errorf("it came after %v; the lease is 5 s", took)
+	if took := time.Since(before); took < 6*time.Second || took > 10*time.Second {
+		t.Errorf("it came after %v; the lease is 7 s", took)
 	}
 	done(t, d)
 }
