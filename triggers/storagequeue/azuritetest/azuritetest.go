@@ -30,7 +30,7 @@ type Server struct {
 	Address string
 
 	process *exec.Cmd
-	drained sync.WaitGroup
+	running sync.WaitGroup
 }
 
 // Start runs Azurite over a directory of its own until the test ends. Where it is
@@ -76,11 +76,17 @@ func start(ctx context.Context, dir, port string, options []string) (*Server, er
 		return nil, err
 	}
 	s.process.Stderr = s.process.Stdout
-	if err := s.process.Start(); err != nil {
-		return nil, err
-	}
-	listens := make(chan string, 1)
-	s.drained.Go(func() {
+	started, listens := make(chan error, 1), make(chan string, 1)
+	s.running.Go(func() {
+		// The process dies with the thread that it was started from.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(listens)
+		err := s.process.Start()
+		started <- err
+		if err != nil {
+			return
+		}
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			if _, address, found := strings.Cut(lines.Text(), "successfully listens on "); found {
@@ -89,8 +95,11 @@ func start(ctx context.Context, dir, port string, options []string) (*Server, er
 			}
 		}
 		_, _ = io.Copy(io.Discard, out)
-		close(listens)
+		_ = s.process.Wait() // it was asked to end, or listens tells
 	})
+	if err := <-started; err != nil {
+		return nil, err
+	}
 	late := time.NewTimer(startLimit)
 	defer late.Stop()
 	select {
@@ -117,12 +126,8 @@ func (s *Server) Kill() { s.end(syscall.SIGKILL) }
 func (s *Server) Stop() { s.end(syscall.SIGTERM) }
 
 func (s *Server) end(signal syscall.Signal) {
-	if s.process.ProcessState != nil {
-		return
-	}
 	_ = s.process.Process.Signal(signal) // it may have ended
-	s.drained.Wait()
-	_ = s.process.Wait() // it was killed
+	s.running.Wait()
 }
 
 // ConnectionString is the way in.
