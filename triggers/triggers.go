@@ -11,6 +11,7 @@ package triggers
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,6 +142,16 @@ type Verdict struct {
 	Detail string
 	// Function is the name of the function that rejected the message.
 	Function string
+}
+
+// Tail cuts a text to n bytes, of which there are at least 3: what is kept is its
+// end, which of a traceback tells most.
+func Tail(text string, n int) string {
+	text = strings.TrimSpace(text)
+	if len(text) > n {
+		text = strings.ToValidUTF8("..."+text[len(text)-n+3:], "")
+	}
+	return text
 }
 
 // Loan is the trigger's side of one delivery.

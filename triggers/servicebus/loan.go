@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
@@ -213,12 +212,12 @@ func (l *loan) carryOut(ctx context.Context, by settler, r *azservicebus.Receive
 	case triggers.Release:
 		return l.abandon(ctx, by, r, m.Attempt-1)
 	case triggers.Reject:
-		reason, text := clip(v.Reason, maxReason), clip(v.Reason+"\n"+v.Detail, maxReason)
+		reason, text := triggers.Tail(v.Reason, maxReason), triggers.Tail(v.Reason+"\n"+v.Detail, maxReason)
 		return by.DeadLetterMessage(ctx, r, &azservicebus.DeadLetterOptions{
 			Reason: &reason, ErrorDescription: &text,
 			PropertiesToModify: map[string]any{
 				"Drover-Error": reason, "Drover-Attempts": int64(m.Attempt), "Drover-Function": v.Function,
-				"Drover-Traceback": clip(v.Detail, maxDetail), failuresProperty: int64(0),
+				"Drover-Traceback": triggers.Tail(v.Detail, maxDetail), failuresProperty: int64(0),
 			},
 		})
 	}
@@ -231,15 +230,6 @@ const (
 	maxReason = 4096
 	maxDetail = 16 << 10
 )
-
-// clip keeps the end of a text: of a traceback that tells most.
-func clip(text string, n int) string {
-	text = strings.TrimSpace(text)
-	if len(text) > n {
-		text = strings.ToValidUTF8("..."+text[len(text)-n+3:], "")
-	}
-	return text
-}
 
 func (l *loan) abandon(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, failures int) error {
 	var o *azservicebus.AbandonMessageOptions

@@ -43,14 +43,18 @@ type Envelope struct {
 	BodyBase64 []byte `json:"body_base64,omitempty"`
 }
 
-// maxReason bounds the error of an envelope.
-const maxReason = 4096
+const (
+	// maxReason bounds the error of an envelope.
+	maxReason = 4096
+	// shortestTraceback is the least that is worth keeping.
+	shortestTraceback = 64
+)
 
 // envelope writes a dead letter. The traceback gives way to the body: it is cut,
 // and left out, until the whole fits.
 func (l *loan) envelope(m *triggers.Message, v triggers.Verdict) (string, error) {
 	out := Envelope{
-		ID: m.ID, Queue: l.t.queue.name, Function: v.Function, Error: clip(v.Reason, maxReason), Traceback: strings.TrimSpace(v.Detail),
+		ID: m.ID, Queue: l.t.queue.name, Function: v.Function, Error: triggers.Tail(v.Reason, maxReason), Traceback: strings.TrimSpace(v.Detail),
 		Attempts: m.Attempt, DequeueCount: l.dequeued, Enqueued: m.Enqueued, Rejected: time.Now().UTC().Truncate(time.Second),
 	}
 	if utf8.Valid(m.Body) {
@@ -67,19 +71,12 @@ func (l *loan) envelope(m *triggers.Message, v triggers.Verdict) (string, error)
 		if err == nil || out.Traceback == "" {
 			return text, err
 		}
-		if out.Traceback = clip(out.Traceback, len(out.Traceback)/2); len(out.Traceback) < 64 {
+		if n := len(out.Traceback) / 2; n >= shortestTraceback {
+			out.Traceback = triggers.Tail(out.Traceback, n)
+		} else {
 			out.Traceback = ""
 		}
 	}
-}
-
-// clip keeps the end of a text: of a traceback that tells most.
-func clip(text string, n int) string {
-	text = strings.TrimSpace(text)
-	if len(text) > n {
-		text = "..." + strings.ToValidUTF8(text[len(text)-max(n-3, 0):], "")
-	}
-	return text
 }
 
 // copyToPoison puts a copy of the message into the poison queue, which is made
