@@ -71,14 +71,14 @@ func (e *entity) accepted() {
 	e.t.room.Broadcast()
 }
 
-// roomForSession waits until a Receive waits for more than the entity's sessions
-// that are being accepted; false at the end.
+// roomForSession waits until a Receive waits for more than it will find and the
+// entity's sessions that are being accepted will bring; false at the end.
 func (e *entity) roomForSession() bool {
 	t := e.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.ctx.Err() == nil {
-		if t.waiting > e.accepting {
+		if t.waiting-len(t.held) > e.accepting {
 			e.accepting++
 			return true
 		}
