@@ -45,12 +45,20 @@ func (c *serviceBusCommand) Run(ctx context.Context) error {
 	if c.Rounds < 1 || c.Messages < 5 || c.Size < 0 {
 		return errors.New("--rounds must be at least 1, --messages 5, --size 0")
 	}
-	for _, part := range []struct {
-		name string
-		run  func(context.Context) error
-	}{{"speed", c.speed}, {"released", c.loads}, {"faults", c.faults}} {
-		if c.Only == "all" || c.Only == part.name {
-			if err := part.run(ctx); err != nil {
+	return runParts(ctx, c.Only, part{"speed", c.speed}, part{"released", c.loads}, part{"faults", c.faults})
+}
+
+// part is one of a command's.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+// runParts runs one of the parts, or all.
+func runParts(ctx context.Context, only string, parts ...part) error {
+	for _, p := range parts {
+		if only == "all" || only == p.name {
+			if err := p.run(ctx); err != nil {
 				return err
 			}
 		}

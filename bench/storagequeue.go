@@ -44,17 +44,7 @@ func (c *storageCommand) Run(ctx context.Context) error {
 	if c.Rounds < 1 || c.Messages < 5 || c.Size < 0 || c.Idle < time.Second {
 		return errors.New("--rounds must be at least 1, --messages 5, --size 0, --idle 1s")
 	}
-	for _, part := range []struct {
-		name string
-		run  func(context.Context) error
-	}{{"speed", c.speed}, {"killed", c.killed}, {"idle", c.idle}} {
-		if c.Only == "all" || c.Only == part.name {
-			if err := part.run(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return runParts(ctx, c.Only, part{"speed", c.speed}, part{"killed", c.killed}, part{"idle", c.idle})
 }
 
 // speed is receive, no-op and delete: the bare SDK with one goroutine that gets

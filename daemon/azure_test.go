@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -133,15 +134,13 @@ functions:
 	}
 }
 
-func serve(t *testing.T, e *emulator.Emulator, l net.Listener) {
+// serve has an emulator serve until the test ends.
+func serve(t *testing.T, e emulated, l net.Listener) {
 	t.Helper()
 	served := make(chan error, 1)
 	go func() { served <- e.Serve(l) }()
 	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := <-served; err != nil {
+		if err := errors.Join(e.Close(), <-served); err != nil {
 			t.Error(err)
 		}
 	})

@@ -76,11 +76,14 @@ func listenToEmulate(ctx context.Context, address, what string, std *IO) (net.Li
 	return l, nil
 }
 
-// serveUntil serves until ctx ends.
-func serveUntil(ctx context.Context, e interface {
+// emulated is an emulator.
+type emulated interface {
 	Serve(l net.Listener) error
 	Close() error
-}, l net.Listener) error {
+}
+
+// serveUntil serves until ctx ends.
+func serveUntil(ctx context.Context, e emulated, l net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- e.Serve(l) }()
 	select {

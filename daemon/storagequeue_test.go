@@ -29,13 +29,7 @@ func storage(t *testing.T) (*emulator.Emulator, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- e.Serve(l) }()
-	t.Cleanup(func() {
-		if err := errors.Join(e.Close(), <-served); err != nil {
-			t.Error(err)
-		}
-	})
+	serve(t, e, l)
 	return e, emulator.ConnectionString(l.Addr().String())
 }
 
