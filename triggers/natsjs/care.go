@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -98,6 +99,7 @@ func (t *trigger) lookAround(ctx context.Context) {
 	if !errors.Is(err, jetstream.ErrConsumerNotFound) && !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return
 	}
+	err = fmt.Errorf("consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
 	t.mu.Lock()
 	var all []*pull
 	for p := range t.pulls {
