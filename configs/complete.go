@@ -119,10 +119,12 @@ func (x *completion) all() {
 	for _, name := range names(x.Apps) {
 		x.Apps[name] = x.app("apps."+name, x.Apps[name])
 	}
+	x.scale("scale", &x.Scale)
 	shortForms := make(map[string]string)
 	for _, name := range names(x.Functions) {
 		x.Functions[name] = x.function(name, x.Functions[name], shortForms)
 	}
+	x.together()
 }
 
 func (x *completion) absolute(path string) string {

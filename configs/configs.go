@@ -16,6 +16,7 @@ type Config struct {
 	Log         Log                   `yaml:"log" desc:"what is logged, and how"`
 	Connections map[string]Connection `yaml:"connections" desc:"where messages come from, by a name of your choice; without any, functions use the embedded NATS server"`
 	Apps        map[string]App        `yaml:"apps" desc:"directories of code whose functions share a pool of worker processes, by a name of your choice"`
+	Scale       Scale                 `yaml:"scale" desc:"how many worker processes and instances there are"`
 	Functions   map[string]Function   `yaml:"functions" required:"true" desc:"what runs, by a name of your choice"`
 
 	// File is the path that the configuration was read from; empty if none.

@@ -72,7 +72,7 @@ func keysOf(typ reflect.Type, path string) map[string]bool {
 	switch typ.Kind() {
 	case reflect.Pointer:
 		return keysOf(typ.Elem(), path)
-	case reflect.Map:
+	case reflect.Map, reflect.Slice:
 		return keysOf(typ.Elem(), path+".*")
 	case reflect.Struct:
 		for _, f := range fieldsOf(typ) {
@@ -89,6 +89,12 @@ func keysOf(typ reflect.Type, path string) map[string]bool {
 func walk(t *testing.T, typ reflect.Type, tree any, path string, found map[string]bool) {
 	if typ.Kind() == reflect.Pointer {
 		typ = typ.Elem()
+	}
+	if list, ok := tree.([]any); ok && typ.Kind() == reflect.Slice {
+		for _, item := range list {
+			walk(t, typ.Elem(), item, path+".*", found)
+		}
+		return
 	}
 	node, _ := tree.(map[string]any)
 	switch typ.Kind() {

@@ -85,6 +85,10 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 		return
 	}
 	switch {
+	case v.Type() == reflect.TypeFor[Instances]() && isScalar(n):
+		d.external(n, v, path)
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
+		d.structures(n, v, path)
 	case v.Kind() == reflect.Pointer:
 		fresh := reflect.New(v.Type().Elem())
 		if fresh.Elem().Kind() == reflect.Struct {
@@ -182,6 +186,35 @@ func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
 	v.Set(reflect.ValueOf(out))
 }
 
+// structures reads a list of structs.
+func (d *decoder) structures(n ast.Node, v reflect.Value, path string) {
+	sequence, ok := n.(*ast.SequenceNode)
+	if !ok {
+		d.problem(d.position(n), "%s must be a list", named(path))
+		return
+	}
+	out := reflect.MakeSlice(v.Type(), len(sequence.Values), len(sequence.Values))
+	for i, item := range sequence.Values {
+		setDefaults(out.Index(i))
+		d.decode(item, out.Index(i), fmt.Sprintf("%s[%d]", path, i), field{required: true})
+	}
+	v.Set(out)
+}
+
+func isScalar(n ast.Node) bool {
+	_, _, ok := scalarText(n)
+	return ok
+}
+
+// external reads instances where they are one word.
+func (d *decoder) external(n ast.Node, v reflect.Value, path string) {
+	if text, _, _ := scalarText(n); text != external {
+		d.problem(d.position(n), "%s is %q; it must be {min: N, max: N}, or the word %s", path, text, external)
+		return
+	}
+	v.Set(reflect.ValueOf(Instances{Min: 1, Max: 1, External: true}))
+}
+
 // scalar reads a single value: the environment's values are put in first.
 func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 	at := d.position(n)
@@ -190,7 +223,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 		d.problem(at, "%s must be one value, not a list or keys", named(path))
 		return
 	}
-	if v.Type() == reflect.TypeFor[Secret]() {
+	if v.Type() == reflect.TypeFor[Secret]() && raw != "" {
 		d.secrets = append(d.secrets, raw)
 	}
 	text, err := expand(raw, d.env)

@@ -46,6 +46,10 @@ func (c *Config) Describe(w io.Writer) error {
 	for _, name := range names(c.Connections) {
 		line("connection %s\t%s", name, c.Connections[name])
 	}
+	line("scale\t%s", c.Scale)
+	for _, schedule := range c.Scale.Schedules {
+		line("\tat least %d from %s to %s %s", schedule.Min, schedule.From, schedule.To, strings.Join(schedule.Days, ", "))
+	}
 	line("data\t%s", c.DataDir)
 	for _, warning := range c.Warnings {
 		line("warning: %s", warning)

@@ -28,24 +28,9 @@ func New() *Config {
 // Load reads a file, and completes it. The error is an Errors with all that is
 // wrong with it, or says why the file can't be read.
 func Load(path string, env Env) (*Config, error) {
-	file, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no configuration %s; name another, or begin with the README's first example", path)
-	}
+	text, dir, err := read(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
-	}
-	defer func() { _ = file.Close() }() // it was only read
-	text, err := io.ReadAll(io.LimitReader(file, maxConfig+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
-	}
-	if len(text) > maxConfig {
-		return nil, fmt.Errorf("the configuration %s has more than %d bytes", path, maxConfig)
-	}
-	dir, err := filepath.Abs(filepath.Dir(path))
-	if err != nil {
-		return nil, fmt.Errorf("finding the directory of %s: %w", path, err)
+		return nil, err
 	}
 	c, err := Parse(path, text, dir, env)
 	if err != nil {
@@ -55,13 +40,34 @@ func Load(path string, env Env) (*Config, error) {
 	return c, nil
 }
 
+// read returns a file's text and its directory.
+func read(path string) (text []byte, dir string, err error) {
+	file, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, "", fmt.Errorf("there is no configuration %s; name another, or begin with the README's first example", path)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the configuration: %w", err)
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	text, err = io.ReadAll(io.LimitReader(file, maxConfig+1))
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the configuration: %w", err)
+	}
+	if len(text) > maxConfig {
+		return nil, "", fmt.Errorf("the configuration %s has more than %d bytes", path, maxConfig)
+	}
+	dir, err = filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, "", fmt.Errorf("finding the directory of %s: %w", path, err)
+	}
+	return text, dir, nil
+}
+
 // Parse reads a configuration's text, and completes it. name is what messages
 // call the file; paths in it are relative to dir.
 func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
-	d := &decoder{
-		source: &source{name: name, dir: dir, lines: strings.Split(string(text), "\n"), where: make(map[string]Position), files: make(map[string]string)},
-		env:    env,
-	}
+	d := newDecoder(name, text, dir, env)
 	c := New()
 	c.source = d.source
 	if body := d.body(text); body != nil {
@@ -75,6 +81,13 @@ func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+func newDecoder(name string, text []byte, dir string, env Env) *decoder {
+	return &decoder{
+		source: &source{name: name, dir: dir, lines: strings.Split(string(text), "\n"), where: make(map[string]Position), files: make(map[string]string)},
+		env:    env,
+	}
 }
 
 // body parses the text and returns its one document, or nil and a problem.

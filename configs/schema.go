@@ -75,6 +75,20 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 		switch inner.Kind() {
 		case reflect.Struct:
 			describe(property, inner)
+			if inner == reflect.TypeFor[Instances]() {
+				keys := *property
+				keys.Description = ""
+				s.Properties.Set(name, &jsonschema.Schema{
+					Description: property.Description,
+					OneOf:       []*jsonschema.Schema{&keys, {Type: "string", Enum: []any{external}}},
+				})
+			}
+		case reflect.Slice:
+			if inner.Elem().Kind() == reflect.Struct {
+				describe(property.Items, inner.Elem())
+			} else {
+				s.Properties.Set(name, bounded(property, f.Tag, inner))
+			}
 		case reflect.Map:
 			describe(property.AdditionalProperties, inner.Elem())
 		default:

@@ -39,6 +39,7 @@ type commandLine struct {
 	Check   checkCommand   `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
 	Send    sendCommand    `cmd:"" help:"Send messages to a function, or to a subject."`
 	Emulate emulateCommand `cmd:"" help:"Stand in for a service, for work on this machine."`
+	Scale   scaleCommand   `cmd:"" help:"About the number of workers and instances."`
 	Config  configCommand  `cmd:"" help:"About configurations."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
@@ -158,6 +159,8 @@ func runParsed(ctx context.Context, line *commandLine, command string, std *IO) 
 		return line.Emulate.Servicebus.run(ctx, std)
 	case "emulate storagequeue":
 		return line.Emulate.Storagequeue.run(ctx, std)
+	case "scale simulate":
+		return line.Scale.Simulate.run(std)
 	case "config schema":
 		return line.Config.Schema.run(std)
 	case "version":

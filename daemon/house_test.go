@@ -42,6 +42,8 @@ var exactly = map[string][]string{
 	"triggers/storagequeue":          {"triggers"},
 	"triggers/storagequeue/emulator": {},
 	"scaler":                         {},
+	"scaler/sim":                     {"scaler"},
+	"scaler/process":                 {"scaler"},
 	".":                              {"daemon"},
 	"handlers/workers":               {"handlers", "triggers"},
 }

@@ -1,0 +1,219 @@
+package configs
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/scaler"
+)
+
+// external leaves the number of instances to somebody else.
+const external = "external"
+
+// Scale is how many workers and instances there are: one policy for both.
+type Scale struct {
+	ClearWithin Duration `yaml:"clear_within" min:"0s" max:"168h" desc:"the target: in what time a backlog is to be gone; by default 30s, where no other target is given"`
+	MaxAge      Duration `yaml:"max_age" default:"0s" min:"0s" max:"168h" desc:"another target, in its place: how long a message may wait"`
+	PerInstance int      `yaml:"per_instance" default:"0" min:"0" max:"1000000000" desc:"another target: how many messages wait for each instance, as with KEDA and the Azure Functions host; workers then clear within 30s"`
+
+	Utilisation  float64    `yaml:"utilisation" default:"0.95" min:"0.1" max:"1" desc:"the part of its measured capacity that is planned with"`
+	MinGain      float64    `yaml:"min_gain" default:"0.1" min:"0" max:"0.9" desc:"no more are added when the last ones brought less than this part of what those before did; 0 adds whatever the formula says"`
+	Forecast     string     `yaml:"forecast" default:"auto" enum:"auto,off" desc:"auto forecasts arrivals for when one that is started now will be ready"`
+	ScaleInAfter Duration   `yaml:"scale_in_after" default:"0s" min:"0s" max:"24h" desc:"for how long fewer must have been enough; 0s is twice the measured start-up, 15s at least"`
+	Idle         Duration   `yaml:"idle" default:"5m" min:"0s" max:"168h" desc:"after how long without a message the last one goes, where min is 0"`
+	Activation   int        `yaml:"activation" default:"1" min:"1" max:"1000000000" desc:"how many messages start the first one, where there is none; fewer do when they have waited for idle"`
+	MaxStep      int        `yaml:"max_step" default:"0" min:"0" max:"10000" desc:"how many instances are added at once; 0 is any number"`
+	Fallback     int        `yaml:"fallback" default:"0" min:"0" max:"10000" desc:"how many instances there are when a backlog could not be read for fallback_after; 0 keeps those that there are"`
+	FallbackAge  Duration   `yaml:"fallback_after" default:"1m" min:"0s" max:"24h" desc:"see fallback"`
+	Interval     Duration   `yaml:"interval" default:"5s" min:"1s" max:"1h" desc:"the time between two decisions on instances; those on workers are a second apart"`
+	Timezone     string     `yaml:"timezone" desc:"of the schedules, such as Europe/Berlin; by default this machine's"`
+	Schedules    []Schedule `yaml:"schedules" desc:"times of the week with a minimum of instances of their own"`
+	Instances    Instances  `yaml:"instances" desc:"how many drover processes share the work on this machine; external leaves that to somebody else"`
+	Workers      Workers    `yaml:"workers" desc:"how many worker processes an app has whose processes are not given"`
+
+	location *time.Location
+}
+
+// Instances bounds the number of instances.
+type Instances struct {
+	Min int `yaml:"min" default:"1" min:"0" max:"10000" desc:"the fewest; 0 lets the last one go when it is idle"`
+	Max int `yaml:"max" default:"1" min:"1" max:"10000" desc:"the most"`
+
+	// External is `instances: external`.
+	External bool `yaml:"-"`
+}
+
+// Scaled reports whether this daemon runs a number of instances.
+func (i Instances) Scaled() bool { return !i.External && (i.Min != 1 || i.Max != 1) }
+
+// Workers bounds the number of worker processes of an app.
+type Workers struct {
+	Min int `yaml:"min" default:"1" min:"0" max:"1024" desc:"the fewest, where processes are not given; 0 lets the last one go when it is idle"`
+}
+
+// Schedule is a time of the week.
+type Schedule struct {
+	From string  `yaml:"from" required:"true" desc:"when it begins, such as 08:00"`
+	To   string  `yaml:"to" required:"true" desc:"when it ends, such as 18:00; one that is not after from is of the next day"`
+	Days Strings `yaml:"days" desc:"the days on which it begins: mon, tue, wed, thu, fri, sat, sun; all by default"`
+	Min  int     `yaml:"min" default:"1" min:"1" max:"10000" desc:"the fewest instances in that time"`
+}
+
+var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
+
+const defaultClearWithin = Duration(30 * time.Second)
+
+// scale checks what one key of scale alone can't tell.
+func (x *completion) scale(path string, s *Scale) {
+	targets := []struct {
+		key   string
+		given bool
+	}{{"clear_within", s.ClearWithin != 0}, {"max_age", s.MaxAge != 0}, {"per_instance", s.PerInstance != 0}}
+	var given []string
+	zero := "" // the first that is written as 0
+	for _, t := range targets {
+		if _, written := x.where[path+"."+t.key]; written && !t.given && zero == "" {
+			zero = path + "." + t.key
+		}
+		if t.given {
+			given = append(given, t.key)
+		}
+	}
+	switch len(given) {
+	case 0:
+		s.ClearWithin = defaultClearWithin
+		if zero != "" {
+			x.wrong(zero, "a target of 0 can't be met; it must be more than that, or be left out")
+		}
+	case 1:
+	default:
+		x.wrong(path, "it has both %s; there is one target", strings.Join(given, " and "))
+	}
+	if s.Instances.Min > s.Instances.Max {
+		x.wrong(path+".instances", "min (%d) is more than max (%d)", s.Instances.Min, s.Instances.Max)
+	}
+	if s.Fallback > s.Instances.Max {
+		x.wrong(path+".fallback", "%d is more than instances.max (%d)", s.Fallback, s.Instances.Max)
+	}
+	s.location = time.Local
+	if s.Timezone != "" {
+		zone, err := time.LoadLocation(s.Timezone)
+		if err != nil {
+			x.wrong(path+".timezone", "%q is no time zone that this machine knows; write it as Europe/Berlin, or UTC", s.Timezone)
+		} else {
+			s.location = zone
+		}
+	}
+	for i, schedule := range s.Schedules {
+		x.schedule(fmt.Sprintf("%s.schedules[%d]", path, i), schedule, s.Instances.Max)
+	}
+}
+
+func (x *completion) schedule(path string, s Schedule, most int) {
+	from, ok := clock(s.From)
+	if !ok || from == 24*time.Hour {
+		x.wrong(path+".from", "%q is no time of day; write it as 08:00", s.From)
+	}
+	if _, ok := clock(s.To); !ok {
+		x.wrong(path+".to", "%q is no time of day; write it as 18:00", s.To)
+	}
+	for i, day := range s.Days {
+		if !slices.Contains(weekdays, day) {
+			x.wrong(fmt.Sprintf("%s.days[%d]", path, i), "%q is no day; it may be mon, tue, wed, thu, fri, sat, sun", day)
+		}
+	}
+	if s.Min > most {
+		x.wrong(path+".min", "%d is more than instances.max (%d)", s.Min, most)
+	}
+}
+
+// clock reads a time of day, 00:00 to 24:00.
+func clock(text string) (time.Duration, bool) {
+	if text == "24:00" {
+		return 24 * time.Hour, true
+	}
+	t, err := time.Parse("15:04", text)
+	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, err == nil && len(text) == len("15:04")
+}
+
+// together checks what goes with several instances.
+func (x *completion) together() {
+	i := x.Scale.Instances
+	if i.Max < 2 || i.External {
+		return
+	}
+	for _, name := range names(x.Functions) {
+		if n := x.Functions[name].Trigger.NATS; n != nil && n.OrderingToken > 0 {
+			x.wrong("functions."+name+".trigger.nats.ordering_token", "several instances do not keep a subject's order; set scale.instances.max to 1, or ordering_token to 0")
+		}
+	}
+	for _, name := range names(x.Connections) {
+		if c := x.Connections[name]; c.Embedded() && c.Listen == "off" {
+			x.wrong("connections."+name+".listen", "several instances reach the embedded server by its listener; leave listen out, or set scale.instances.max to 1")
+		}
+	}
+}
+
+// InstancePolicy is the policy by which instances are scaled.
+func (s Scale) InstancePolicy() scaler.Policy {
+	p := scaler.Policy{
+		Min: s.Instances.Min, Max: s.Instances.Max,
+		ClearWithin: s.ClearWithin.D(), MaxAge: s.MaxAge.D(), PerInstance: float64(s.PerInstance),
+		Utilisation: s.Utilisation, MaxStep: s.MaxStep, ScaleInAfter: s.ScaleInAfter.D(), Idle: s.Idle.D(),
+		Activation: int64(s.Activation), MinGain: s.MinGain, Fallback: s.Fallback, FallbackAfter: s.FallbackAge.D(),
+		Forecast: s.Forecast != "off", Interval: s.Interval.D(),
+	}
+	for _, schedule := range s.Schedules {
+		from, _ := clock(schedule.From) // checked before
+		to, _ := clock(schedule.To)
+		out := scaler.Schedule{From: from, To: to, Min: schedule.Min}
+		for _, day := range schedule.Days {
+			out.Days = append(out.Days, time.Weekday(slices.Index(weekdays, day)))
+		}
+		p.Schedules = append(p.Schedules, out)
+	}
+	return p
+}
+
+// Location is the time zone of the schedules.
+func (s Scale) Location() *time.Location {
+	if s.location == nil {
+		return time.Local
+	}
+	return s.location
+}
+
+// workersInterval is the time between two decisions on workers.
+const workersInterval = time.Second
+
+// WorkerPolicy is the policy by which the workers of an app are scaled, up to so
+// many: the same, but for what is about instances.
+func (s Scale) WorkerPolicy(most int) scaler.Policy {
+	p := s.InstancePolicy()
+	p.Min, p.Max = min(s.Workers.Min, most), most
+	p.MaxStep, p.Fallback, p.Activation, p.Schedules, p.Interval = 0, 0, 1, nil, workersInterval
+	if p.PerInstance > 0 {
+		p.PerInstance, p.ClearWithin = 0, defaultClearWithin.D()
+	}
+	return p
+}
+
+// String says what is scaled, and to what.
+func (s Scale) String() string {
+	target := fmt.Sprintf("a backlog is gone within %v", s.ClearWithin)
+	switch {
+	case s.MaxAge > 0:
+		target = fmt.Sprintf("no message waits for more than %v", s.MaxAge)
+	case s.PerInstance > 0:
+		target = fmt.Sprintf("%d messages wait for each instance", s.PerInstance)
+	}
+	switch i := s.Instances; {
+	case i.External:
+		return "instances as others say; workers so that " + target
+	case i.Scaled():
+		return fmt.Sprintf("%d to %d instances, so that %s", i.Min, i.Max, target)
+	}
+	return "one instance; workers so that " + target
+}

@@ -1,0 +1,358 @@
+package scaler
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// Policy is what a user asks for. It has no state: that is a Scaler's.
+type Policy struct {
+	// Min and Max bound the number of units, 0 <= Min <= Max, 1 <= Max.
+	Min, Max int
+
+	// Exactly one of the next three is the target. ClearWithin is in what time the
+	// backlog is to be gone.
+	ClearWithin time.Duration
+	// MaxAge is how old a message may be before it is handed out.
+	MaxAge time.Duration
+	// PerInstance is how many waiting messages there are for one unit.
+	PerInstance float64
+
+	// Utilisation is the part of its capacity that a unit is planned to use, more
+	// than 0, at most 1.
+	Utilisation float64
+	// MaxStep is how many units are added at once; 0 is any number.
+	MaxStep int
+	// ScaleInAfter is for how long fewer must have been enough; 0 is twice the
+	// start-up, between scaleInLeast and scaleInMost.
+	ScaleInAfter time.Duration
+	// Idle is after how long without a message the last unit goes, where Min is 0.
+	Idle time.Duration
+	// Activation is how many messages start the first unit, at least 1.
+	Activation int64
+	// MinGain is which part of what a unit brought before an added one must bring;
+	// 0 adds whatever the formula says.
+	MinGain float64
+	// Fallback is the number while the backlog cannot be read, after FallbackAfter;
+	// 0 holds what there is.
+	Fallback      int
+	FallbackAfter time.Duration
+	// Forecast says whether arrivals are forecast for when a unit will be ready.
+	Forecast bool
+	// Interval is the time between two decisions.
+	Interval  time.Duration
+	Schedules []Schedule
+}
+
+const (
+	scaleInLeast = 15 * time.Second
+	scaleInMost  = 5 * time.Minute
+	// scaleInSlowly is how many times as long a surplus stays that may be noise: one
+	// unit, or the part scaleInNoise of them.
+	scaleInSlowly = 8
+	scaleInNoise  = 0.05
+	// tolerance is the part by which more must be wanted than there are, where the
+	// measurements are not surer than that.
+	tolerance = 0.05
+	// ageMargin is the part of MaxAge that is planned with: what is left is for what
+	// can't be foreseen.
+	ageMargin = 0.8
+	// ageLeast is the least time to clear a backlog in, as a part of MaxAge, when
+	// its oldest message is late already: one over it bounds how many units a late
+	// message is worth.
+	ageLeast = 0.25
+)
+
+// Check returns what is wrong with a policy, in the words of the configuration.
+func (p *Policy) Check() error {
+	var errs []error
+	wrong := func(bad bool, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	wrong(p.Max < 1, "max is %d; at least 1 is needed", p.Max)
+	wrong(p.Min < 0, "min is %d; at least 0 is needed", p.Min)
+	wrong(p.Max >= 1 && p.Min > p.Max, "min (%d) is above max (%d)", p.Min, p.Max)
+	targets := 0
+	for _, set := range []bool{p.ClearWithin != 0, p.MaxAge != 0, p.PerInstance != 0} {
+		if set {
+			targets++
+		}
+	}
+	wrong(targets != 1, "%d targets are set; exactly one of clear_within, max_age and per_instance is needed, and more than 0", targets)
+	wrong(p.ClearWithin < 0 || p.MaxAge < 0 || p.PerInstance < 0, "a target must be more than 0")
+	wrong(!(p.Utilisation > 0 && p.Utilisation <= 1), "utilisation is %v; it must be more than 0 and at most 1", p.Utilisation)
+	wrong(p.Activation < 1, "activation is %d; at least 1 message is needed", p.Activation)
+	wrong(p.MinGain < 0 || p.MinGain >= 1, "min_gain is %v; it must be at least 0 and less than 1", p.MinGain)
+	wrong(p.Fallback < 0 || p.Fallback > max(p.Max, 0), "fallback is %d; it must be between 0 and max (%d)", p.Fallback, p.Max)
+	wrong(p.Interval <= 0, "interval is %v; it must be more than 0s", p.Interval)
+	wrong(p.MaxStep < 0 || p.ScaleInAfter < 0 || p.Idle < 0 || p.FallbackAfter < 0, "max_step, scale_in_after, idle and fallback_after must not be negative")
+	for i, s := range p.Schedules {
+		if err := s.check(p.Max); err != nil {
+			errs = append(errs, fmt.Errorf("schedules[%d]: %w", i, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Scaler decides, by a policy, from one look after the other. It is for one
+// goroutine.
+type Scaler struct {
+	policy     Policy
+	functions  map[string]*demand
+	wanted     []want // those of the scale-in window, the newest last
+	begun      bool
+	last       time.Duration // when it last decided
+	active     time.Duration // when there last was something to do
+	waiting    bool          // something waits, and there is no unit
+	since      time.Duration // since when
+	unreadable time.Duration // since when the backlog can't be read; negative if it can
+}
+
+// demand is what is remembered of a function.
+type demand struct {
+	arrivals forecast
+	gain     gain
+	units    float64 // it last asked for
+}
+
+type want struct {
+	at    time.Duration
+	units int
+}
+
+// New returns a Scaler for a policy that passed its Check.
+func New(p Policy) *Scaler {
+	return &Scaler{policy: p, functions: make(map[string]*demand), unreadable: -1}
+}
+
+// Decide returns how many units there should be from now on. Signals.At must not
+// go back; a look at the same time as the last one, or before it, decides as if no
+// time had passed.
+func (s *Scaler) Decide(in Signals) Decision {
+	p := &s.policy
+	if !s.begun {
+		s.begun, s.active, s.last = true, in.At, in.At
+	}
+	in.At = max(in.At, s.last)
+	s.last = in.At
+	d := Decision{Current: in.Ready + in.Starting, Bound: BoundFormula, Signals: in, Policy: p}
+	units, slack, waiting := 0.0, 0.0, int64(0)
+	unread, doubling, capped := false, false, false
+	oldest := time.Duration(0)
+	for _, l := range in.Loads {
+		t, off := s.term(in, l)
+		d.Terms = append(d.Terms, t)
+		units += t.Units
+		slack += off * off
+		unread = unread || l.Backlog == Unreadable
+		doubling = doubling || t.How == ByDoubling
+		capped = capped || t.How == ByCeiling
+		waiting += max(l.Backlog, 0)
+		oldest = max(oldest, l.Oldest)
+		if l.Backlog > 0 || l.Busy > 0 || l.Arrivals > 0 || l.Done > 0 {
+			s.active = in.At
+		}
+	}
+	d.Raw = roundUp(units)
+	if blur := min(math.Sqrt(slack), tolerance*units); roundUp(units-blur) <= d.Current && d.Raw > d.Current && d.Current > 0 {
+		d.Raw = d.Current // the difference may well be noise
+	}
+	few := roundUp(units + sure*math.Sqrt(slack))
+	if in.Needed == 0 && waiting == 0 && in.At-s.active >= p.Idle {
+		d.Raw, few, s.wanted = 0, 0, s.wanted[:0] // what is left of a rate is only its memory
+	}
+	d.Wanted = d.Raw
+	if doubling && d.Raw > d.Current {
+		d.Bound = BoundDoubling
+	}
+	if capped {
+		d.Bound = BoundGain
+	}
+	s.scaleIn(&d, few)
+	if capped && d.Wanted >= d.Current {
+		d.Bound = BoundGain
+	}
+	hold := func(least int, b Bound) {
+		if d.Wanted < least {
+			d.Wanted, d.Bound = least, b
+		}
+	}
+	if !capped { // those who all wait for the same thing are no reason to keep them
+		hold(min(in.Needed, d.Current), BoundBusy)
+	}
+	if in.Needed > 0 || waiting > 0 || in.At-s.active < p.Idle {
+		hold(min(d.Current, 1), BoundIdle)
+	}
+	s.activate(&d, waiting, oldest)
+	s.unread(&d, unread, hold)
+	if p.MaxStep > 0 && d.Wanted > d.Current+p.MaxStep {
+		d.Wanted, d.Bound = d.Current+p.MaxStep, BoundStep
+	}
+	for _, schedule := range p.Schedules {
+		if schedule.holds(in.Clock) && d.Wanted < schedule.Min {
+			hold(schedule.Min, BoundSchedule)
+			d.Note = schedule.String()
+		}
+	}
+	hold(p.Min, BoundMin)
+	if d.Wanted > p.Max {
+		d.Wanted, d.Bound = p.Max, BoundMax
+	}
+	return d
+}
+
+// roundUp forgives what is only there from rounding.
+func roundUp(units float64) int { return int(math.Ceil(math.Min(units, math.MaxInt32) - 1e-9)) }
+
+// term is what one function asks for, divided by the utilisation, and the
+// standard error of that.
+func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
+	p := &s.policy
+	f := s.functions[l.Function]
+	if f == nil {
+		f = new(demand)
+		s.functions[l.Function] = f
+	}
+	current := in.Ready + in.Starting
+	if l.Backlog != Unreadable {
+		f.arrivals.see(in.At, l.Arrivals)
+		f.gain.see(in.At, in.Ready, l, p.MinGain)
+	}
+	t = Term{Function: l.Function, Capacity: l.Capacity, Backlog: math.Max(float64(l.Backlog), 0), How: ByFormula, Arrivals: f.arrivals.level}
+	inFlight := l.Busy * l.Slots * float64(in.Ready)
+	switch {
+	case l.Backlog == Unreadable:
+		t.How, t.Units = ByHolding, f.units
+	case p.PerInstance > 0:
+		t.How, t.Units = ByCount, t.Backlog/p.PerInstance
+		t.Arrivals = 0
+	case l.Capacity <= 0:
+		t.How = ByIdling
+		if l.Backlog > 0 || inFlight > 0 {
+			t.How, t.Units = ByDoubling, s.doubled(in, l, inFlight)
+		}
+	default:
+		t.Capacity = f.gain.capacity(l.Capacity, in.Ready)
+		horizon := in.StartUp + p.Interval
+		if p.Forecast {
+			t.Arrivals = math.Max(t.Arrivals, f.arrivals.after(horizon))
+		}
+		// While new units start, more comes in than those that are there can take.
+		soon := t.Capacity * (float64(in.Ready) + float64(in.Starting)/2)
+		t.Backlog += math.Max(t.Arrivals-soon, 0) * in.StartUp.Seconds()
+		t.Within = s.within(l, in.StartUp)
+		t.Units = (t.Arrivals + t.Backlog/t.Within.Seconds()) / t.Capacity
+		off = math.Hypot(f.arrivals.deviation()/t.Capacity, t.Units*l.Spread) / p.Utilisation
+	}
+	f.units = t.Units
+	if t.How == ByFormula {
+		t.Units /= p.Utilisation
+	}
+	if c := f.gain.ceiling; c > 0 {
+		t.Ceiling = c
+		if t.Units > float64(c) && current > 0 {
+			t.Units, t.How, off = float64(c), ByCeiling, 0
+		}
+	}
+	return t, off
+}
+
+// doubled is twice what there is, once that is ready and busy, and no more than
+// what could have something to do.
+func (s *Scaler) doubled(in Signals, l Load, inFlight float64) float64 {
+	units := float64(in.Ready + in.Starting)
+	if in.Starting == 0 && l.Backlog > 0 {
+		units = math.Max(2*units, 1)
+	}
+	if l.Slots > 0 {
+		units = math.Min(units, math.Ceil((math.Max(float64(l.Backlog), 0)+inFlight)/l.Slots))
+	}
+	return units
+}
+
+// within is the time in which what waits is to be gone.
+func (s *Scaler) within(l Load, startUp time.Duration) time.Duration {
+	p := &s.policy
+	if p.ClearWithin > 0 {
+		return p.ClearWithin
+	}
+	left := time.Duration(ageMargin*float64(p.MaxAge)) - l.Oldest
+	// To start many for less time than they take to start is a waste.
+	return max(left, time.Duration(ageLeast*float64(p.MaxAge)), startUp/2)
+}
+
+// scaleIn holds what was wanted lately against what is wanted now; few is what
+// would do with some certainty. A unit or so too many may be noise: it stays for
+// longer than many do, or a load that wants ten units and a bit would have ten and
+// eleven in turns.
+func (s *Scaler) scaleIn(d *Decision, few int) {
+	after := s.policy.ScaleInAfter
+	if after == 0 {
+		after = min(max(2*d.Signals.StartUp, scaleInLeast), scaleInMost)
+	}
+	slowly := max(scaleInSlowly*after, after)
+	now := d.Signals.At
+	for len(s.wanted) > 0 && s.wanted[len(s.wanted)-1].units <= few {
+		s.wanted = s.wanted[:len(s.wanted)-1]
+	}
+	s.wanted = append(s.wanted, want{now, few})
+	for s.wanted[0].at < now-slowly {
+		s.wanted = s.wanted[1:]
+	}
+	lately, long := 0, s.wanted[0].units
+	for _, w := range s.wanted {
+		if w.at >= now-after {
+			lately = w.units // the most, as they fall
+			break
+		}
+	}
+	if noise := max(1, int(scaleInNoise*float64(d.Current))); d.Current-lately <= noise {
+		lately, after = long, slowly
+	}
+	if lately = min(lately, d.Current); d.Wanted < lately {
+		d.Wanted, d.Bound = lately, BoundScaleIn
+		d.Note = fmt.Sprintf("fewer must be enough for %v", after)
+	}
+}
+
+// activate keeps zero units at zero until it is worth it.
+func (s *Scaler) activate(d *Decision, waiting int64, oldest time.Duration) {
+	p, now := &s.policy, d.Signals.At
+	if d.Current > 0 || waiting == 0 {
+		s.waiting = false
+		return
+	}
+	if !s.waiting {
+		s.waiting, s.since = true, now
+	}
+	if waiting < p.Activation && max(oldest, now-s.since) < p.Idle {
+		d.Wanted, d.Bound = 0, BoundActivation
+		d.Note = fmt.Sprintf("%d wait, fewer than %d, and not for %v", waiting, p.Activation, p.Idle)
+		return
+	}
+	if d.Wanted == 0 {
+		d.Wanted, d.Bound = 1, BoundActivation
+	}
+}
+
+// unread holds what there is while a backlog cannot be read, and then the
+// fallback.
+func (s *Scaler) unread(d *Decision, unread bool, hold func(int, Bound)) {
+	p, now := &s.policy, d.Signals.At
+	if !unread {
+		s.unreadable = -1
+		return
+	}
+	if s.unreadable < 0 {
+		s.unreadable = now
+	}
+	if p.Fallback > 0 && now-s.unreadable >= p.FallbackAfter {
+		hold(p.Fallback, BoundFallback)
+		return
+	}
+	hold(d.Current, BoundHold)
+}

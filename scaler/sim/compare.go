@@ -1,0 +1,27 @@
+package sim
+
+// Comparison is what became of one trace with each policy.
+type Comparison struct {
+	Trace Trace
+	// Bound is the clairvoyant's; Results are the policies', in their order.
+	Bound   Result
+	Results []Result
+}
+
+// Compare plays a trace against policies.
+func Compare(t Trace, policies []Policy, seed uint64) Comparison {
+	c := Comparison{Trace: t, Bound: Clairvoyant(t, t.Model)}
+	for _, p := range policies {
+		c.Results = append(c.Results, Run(t, t.Model, p, seed))
+	}
+	return c
+}
+
+// Cost is a result's instance-seconds as a multiple of the clairvoyant's.
+func (c Comparison) Cost(r Result) float64 { return r.InstanceSeconds / c.Bound.InstanceSeconds }
+
+// Avoidable is how many messages were late that need not have been.
+func (c Comparison) Avoidable(r Result) int64 { return max(r.Late-c.Bound.Late, 0) }
+
+// Peers are the models of other autoscalers.
+func Peers() []Policy { return []Policy{KEDA(), Azure(), Knative()} }

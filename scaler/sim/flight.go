@@ -1,0 +1,152 @@
+package sim
+
+import (
+	"math"
+)
+
+// flight is what is being handled. Where a message takes a few steps or more, the
+// messages are counted by the step in which they will be done; where it takes
+// less, a slot handles several in a step.
+type flight struct {
+	model Model
+	long  bool
+
+	due    []int64   // a ring: done in so many steps
+	head   int       // of it
+	odds   []float64 // of a message to be done in so many steps, given that it was not before
+	count  int64
+	late   int64   // due, but held up downstream
+	shared float64 // short: mean messages in flight during the last step
+}
+
+// longFrom is how many steps a message must take to be counted by its end.
+const longFrom = 2
+
+// tail is the part of the longest messages that are taken to last as long as the
+// shortest of them.
+const tail = 1e-4
+
+func newFlight(m Model) flight {
+	f := flight{model: m, long: m.Service.Seconds() >= longFrom*step.Seconds()}
+	if !f.long {
+		return f
+	}
+	// The steps that a message takes: k is what rounds to k.
+	below := 0.0
+	for k := 1; below < 1-tail; k++ {
+		to := m.within((float64(k) + 0.5) * step.Seconds())
+		if to > 1-tail || k >= 100_000 {
+			to = 1
+		}
+		f.odds = append(f.odds, (to-below)/(1-below))
+		below = to
+	}
+	f.due = make([]int64, len(f.odds)+1)
+	return f
+}
+
+// within is the probability that a message takes at most so many seconds.
+func (m Model) within(seconds float64) float64 {
+	mean := m.Service.Seconds()
+	if m.Spread == 0 {
+		if seconds >= mean {
+			return 1
+		}
+		return 0
+	}
+	variance := math.Log(1 + m.Spread*m.Spread)
+	mu := math.Log(mean) - variance/2
+	return 0.5 * math.Erfc(-(math.Log(seconds)-mu)/math.Sqrt(2*variance))
+}
+
+// now is how many messages are in flight; mean is the same over the last step.
+func (f *flight) now() int64 { return int64(math.Round(f.mean())) }
+
+func (f *flight) mean() float64 {
+	if f.long {
+		return float64(f.count)
+	}
+	return f.shared
+}
+
+// step ends what is due, at most limit, and returns how many that are and how many
+// more may begin.
+func (f *flight) step(w *world, limit int64) (done, room int64) {
+	slots := int64(w.fleet.ready) * int64(f.model.Slots)
+	if !f.long {
+		return f.short(w, limit, slots)
+	}
+	f.head = (f.head + 1) % len(f.due)
+	due := f.due[f.head] + f.late
+	f.due[f.head] = 0
+	done = min(due, limit)
+	f.late = due - done
+	f.count -= done
+	left := w.fleet.finished(done, f.count+done)
+	return done, max(slots-(f.count-left), 0)
+}
+
+// short hands out what fits into the step, and ends it at once.
+func (f *flight) short(w *world, limit, slots int64) (done, room int64) {
+	capacity := float64(slots) * step.Seconds() / f.model.Service.Seconds()
+	if capacity > 0 {
+		capacity += math.Sqrt(capacity) * f.model.Spread * w.random.NormFloat64()
+	}
+	done = min(max(int64(capacity), 0), limit, w.queue.count)
+	busy := float64(done) * f.model.Service.Seconds()
+	if done < w.queue.count { // all slots wait for the slowest part
+		busy = float64(slots) * step.Seconds()
+	}
+	f.shared = math.Min(busy/step.Seconds(), float64(slots))
+	return done, done
+}
+
+// begin takes n messages into flight.
+func (f *flight) begin(w *world, n int64) {
+	if !f.long {
+		return
+	}
+	f.count += n
+	for k := 0; n > 0; k++ {
+		ended := n
+		if odds := f.odds[k]; odds < 1 {
+			ended = binomial(w, n, odds)
+		}
+		f.due[(f.head+1+k)%len(f.due)] += ended
+		n -= ended
+	}
+}
+
+// interrupt takes n messages out of flight: those that would have lasted longest.
+func (f *flight) interrupt(n int64) {
+	f.count -= n
+	for k := len(f.due) - 1; k >= 1 && n > 0; k-- {
+		at := (f.head + k) % len(f.due)
+		taken := min(f.due[at], n)
+		f.due[at] -= taken
+		n -= taken
+	}
+	f.late -= n
+}
+
+// binomial draws how many of n happen that each do with probability p.
+func binomial(w *world, n int64, p float64) int64 {
+	mean := float64(n) * p
+	if n > 50 && mean > 10 && mean < float64(n)-10 {
+		x := math.Round(mean + math.Sqrt(mean*(1-p))*w.random.NormFloat64())
+		return int64(math.Min(math.Max(x, 0), float64(n)))
+	}
+	if n > 50 { // rare, or nearly always: Poisson's law holds
+		if p > 0.5 {
+			return n - min(poisson(w.random, float64(n)*(1-p)), n)
+		}
+		return min(poisson(w.random, mean), n)
+	}
+	var hits int64
+	for range n {
+		if w.random.Float64() < p {
+			hits++
+		}
+	}
+	return hits
+}

@@ -1,0 +1,84 @@
+package sim
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// A standard instance handles four messages at once, of half a second each, and is
+// ready after five seconds: a small worker process in a container. Nobody has more
+// than a hundred, which is KEDA's default.
+var standard = Model{
+	Service: 500 * time.Millisecond, Spread: 1, Slots: 4,
+	StartUp: 5 * time.Second, Grace: 30 * time.Second,
+	MaxAge: 30 * time.Second, Min: 1, Max: 100,
+}
+
+// Traces makes the traces of the comparison. The same seed makes the same ones.
+func Traces(seed uint64) []Trace {
+	slow, behind := standard, standard
+	slow.StartUp = time.Minute
+	behind.Downstream = 200
+	return []Trace{
+		generate("steady", seed, 2*time.Hour, standard, func(float64) float64 { return 100 }),
+		generate("step", seed, 90*time.Minute, standard, func(s float64) float64 {
+			if s >= 1800 && s < 3600 {
+				return 400
+			}
+			return 20
+		}),
+		generate("ramp", seed, 2*time.Hour, standard, func(s float64) float64 {
+			return 600 * (1 - math.Abs(s-3600)/3600)
+		}),
+		generate("daily season", seed, 4*24*time.Hour, standard, func(s float64) float64 {
+			return 210 - 190*math.Cos(2*math.Pi*s/86400)
+		}),
+		generate("bursts", seed, 4*time.Hour, standard, bursts(seed, 4*time.Hour)),
+		generate("spike", seed, time.Hour, standard, func(s float64) float64 {
+			if s >= 1500 && s < 1620 {
+				return 1000
+			}
+			return 10
+		}),
+		generate("bottleneck", seed, 2*time.Hour, behind, func(s float64) float64 {
+			if s >= 1800 && s < 3000 {
+				return 300
+			}
+			return 100
+		}),
+		generate("slow starters", seed, 2*time.Hour, slow, func(s float64) float64 {
+			return 200 - 150*math.Cos(2*math.Pi*s/2400)
+		}),
+	}
+}
+
+// generate draws the counts of each second around a rate.
+func generate(name string, seed uint64, length time.Duration, m Model, rate func(seconds float64) float64) Trace {
+	random := rand.New(rand.NewPCG(seed, 2))
+	t := Trace{Name: name, Each: step, Model: m, Counts: make([]int64, int(length/step))}
+	for i := range t.Counts {
+		t.Counts[i] = poisson(random, rate(float64(i)))
+	}
+	return t
+}
+
+// bursts is a rate of 20 a second and, on top of it, bursts whose sizes have no
+// typical value: a Pareto distribution with an exponent of 1.5, from 500 messages,
+// each over 20 seconds, on average every five minutes.
+func bursts(seed uint64, length time.Duration) func(float64) float64 {
+	random := rand.New(rand.NewPCG(seed, 3))
+	const over = 20
+	rates := make([]float64, int(length.Seconds()))
+	for at := 0.0; ; {
+		at += 300 * random.ExpFloat64()
+		if at >= float64(len(rates)-over) {
+			break
+		}
+		size := math.Min(500/math.Pow(random.Float64(), 1/1.5), 200_000)
+		for i := range over {
+			rates[int(at)+i] += size / over
+		}
+	}
+	return func(s float64) float64 { return 20 + rates[int(s)] }
+}
