@@ -17,6 +17,9 @@ const (
 	threadsVariable   = "PYTHON_THREADPOOL_THREAD_COUNT"
 )
 
+// byLoad is where a number of processes is from that follows the load.
+const byLoad = "default: by load, at most one a core"
+
 // implicitConnection is the connection of a file that has none.
 const implicitConnection = "embedded"
 
@@ -184,7 +187,8 @@ func (x *completion) app(path string, a App) App {
 	if strings.ContainsRune(a.Interpreter, filepath.Separator) {
 		a.Interpreter = x.absolute(a.Interpreter)
 	}
-	a.Processes, a.ProcessesFrom = x.count(path+".processes", a.Processes, processesVariable, runtime.GOMAXPROCS(0), "default: one a core")
+	a.Processes, a.ProcessesFrom = x.count(path+".processes", a.Processes, processesVariable, runtime.GOMAXPROCS(0), byLoad)
+	a.Scaled = a.ProcessesFrom == byLoad
 	a.Threads, a.ThreadsFrom = x.count(path+".threads", a.Threads, threadsVariable, 1, "default: inline")
 	return a
 }

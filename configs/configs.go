@@ -75,7 +75,7 @@ type TLS struct {
 type App struct {
 	Path        string `yaml:"path" required:"true" desc:"the directory, or one file in it; relative to this file"`
 	Interpreter string `yaml:"interpreter" desc:"the Python to run; else $VIRTUAL_ENV, else .venv beside the app, else python3"`
-	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else one a core"`
+	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else as many as the load needs, at most one a core"`
 	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"threads a process for functions that are not async; 0 is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else 1"`
 
 	// What Complete makes of it: the directory to import from, the module that
@@ -83,7 +83,10 @@ type App struct {
 	Dir           string `yaml:"-"`
 	DefaultModule string `yaml:"-"`
 	ProcessesFrom string `yaml:"-"`
-	ThreadsFrom   string `yaml:"-"`
+	// Scaled is set where nobody gave Processes: then they are the most, and follow
+	// the load.
+	Scaled      bool   `yaml:"-"`
+	ThreadsFrom string `yaml:"-"`
 }
 
 // Function is what runs: messages from a trigger through a handler.

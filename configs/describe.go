@@ -40,7 +40,11 @@ func (c *Config) Describe(w io.Writer) error {
 		a := c.Apps[name]
 		line("app %s", name)
 		line("  code\t%s", a.Dir)
-		line("  processes\t%d (%s)", a.Processes, a.ProcessesFrom)
+		processes := fmt.Sprint(a.Processes)
+		if a.Scaled {
+			processes = fmt.Sprintf("%d to %d", min(c.Scale.Workers.Min, a.Processes), a.Processes)
+		}
+		line("  processes\t%s (%s)", processes, a.ProcessesFrom)
 		line("  threads\t%d a process (%s)", a.Threads, a.ThreadsFrom)
 	}
 	for _, name := range names(c.Connections) {

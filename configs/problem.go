@@ -60,6 +60,16 @@ type source struct {
 	problems Errors
 }
 
+// Source is the text that a configuration was read from, what messages call it,
+// and the directory that paths in it are relative to; ok is false for one that a
+// program made.
+func (c *Config) Source() (name, dir string, text []byte, ok bool) {
+	if c.source == nil || c.source.lines == nil {
+		return "", "", nil, false
+	}
+	return c.source.name, c.source.dir, []byte(strings.Join(c.source.lines, "\n")), true
+}
+
 // at is where a path's value stands, or the nearest that holds it.
 func (s *source) at(path string) Position {
 	for {

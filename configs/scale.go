@@ -185,15 +185,15 @@ func (s Scale) Location() *time.Location {
 	return s.location
 }
 
-// workersInterval is the time between two decisions on workers.
-const workersInterval = time.Second
+// WorkersInterval is the time between two decisions on workers.
+const WorkersInterval = time.Second
 
 // WorkerPolicy is the policy by which the workers of an app are scaled, up to so
 // many: the same, but for what is about instances.
 func (s Scale) WorkerPolicy(most int) scaler.Policy {
 	p := s.InstancePolicy()
 	p.Min, p.Max = min(s.Workers.Min, most), most
-	p.MaxStep, p.Fallback, p.Activation, p.Schedules, p.Interval = 0, 0, 1, nil, workersInterval
+	p.MaxStep, p.Fallback, p.Activation, p.Schedules, p.Interval = 0, 0, 1, nil, WorkersInterval
 	if p.PerInstance > 0 {
 		p.PerInstance, p.ClearWithin = 0, defaultClearWithin.D()
 	}

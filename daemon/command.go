@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/scaler/process"
 )
 
 // This file is the command line: the only place that touches signals, flags,
@@ -34,14 +35,15 @@ const (
 )
 
 type commandLine struct {
-	Run     runCommand     `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
-	Demo    demoCommand    `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
-	Check   checkCommand   `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
-	Send    sendCommand    `cmd:"" help:"Send messages to a function, or to a subject."`
-	Emulate emulateCommand `cmd:"" help:"Stand in for a service, for work on this machine."`
-	Scale   scaleCommand   `cmd:"" help:"About the number of workers and instances."`
-	Config  configCommand  `cmd:"" help:"About configurations."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Run      runCommand      `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
+	Demo     demoCommand     `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
+	Check    checkCommand    `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
+	Send     sendCommand     `cmd:"" help:"Send messages to a function, or to a subject."`
+	Emulate  emulateCommand  `cmd:"" help:"Stand in for a service, for work on this machine."`
+	Scale    scaleCommand    `cmd:"" help:"About the number of workers and instances."`
+	Config   configCommand   `cmd:"" help:"About configurations."`
+	Instance instanceCommand `cmd:"" hidden:"" help:"Run one of several instances; drover run starts them."`
+	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 
 type configCommand struct {
@@ -57,6 +59,9 @@ type IO struct {
 	Env           configs.Env
 	Environ       func() []string // what worker processes get
 	Funcs         handlers.Funcs
+	// Program is the path of this program, which is run again for each of several
+	// instances.
+	Program string
 	// Hurry is closed when a stop is asked for a second time.
 	Hurry <-chan struct{}
 }
@@ -66,6 +71,10 @@ type IO struct {
 func Main(options ...Option) {
 	ctx, hurry, stop := stopSignals()
 	d := New(nil, options...)
+	program, err := os.Executable()
+	if err != nil {
+		program = "" // then there is one instance
+	}
 	status := Command(ctx, os.Args[1:], &IO{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		OutIsTerminal: term.IsTerminal(int(os.Stdout.Fd())),
@@ -73,6 +82,7 @@ func Main(options ...Option) {
 		Env:           os.LookupEnv,
 		Environ:       os.Environ,
 		Funcs:         d.funcs,
+		Program:       program,
 		Hurry:         hurry,
 	})
 	stop()
@@ -159,10 +169,14 @@ func runParsed(ctx context.Context, line *commandLine, command string, std *IO) 
 		return line.Emulate.Servicebus.run(ctx, std)
 	case "emulate storagequeue":
 		return line.Emulate.Storagequeue.run(ctx, std)
+	case "scale explain", "scale explain <file>":
+		return line.Scale.Explain.run(std)
 	case "scale simulate":
 		return line.Scale.Simulate.run(std)
 	case "config schema":
 		return line.Config.Schema.run(std)
+	case "instance":
+		return line.Instance.run(ctx, std)
 	case "version":
 		return line.Version.run(std)
 	}
@@ -228,7 +242,18 @@ func (c *runCommand) run(ctx context.Context, std *IO) error {
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
-	return Run(ctx, cfg, WithLogger(log), WithEnv(std.Env, std.Environ), WithFuncs(std.Funcs), WithHurry(std.Hurry))
+	return Run(ctx, cfg, append(std.options(), WithLogger(log))...)
+}
+
+// options are those of a daemon that a command runs.
+func (std *IO) options() []Option {
+	out := []Option{WithEnv(std.Env, std.Environ), WithFuncs(std.Funcs), WithHurry(std.Hurry)}
+	if std.Program != "" {
+		out = append(out, WithInstances(process.Command{
+			Path: std.Program, Args: []string{"instance"}, Env: std.Environ(), Stdout: std.Out, Stderr: std.Err,
+		}))
+	}
+	return out
 }
 
 type checkCommand struct {

@@ -221,7 +221,7 @@ func TestCodeThatDoesNotLoadEndsTheDaemon(t *testing.T) {
 	}
 }
 
-var lastLine = regexp.MustCompile(`(?m)^demo: sent (\d+), done (\d+), failed (\d+), dead (\d+), lost (\d+), in [\d.]+ s\n\z`)
+var lastLine = regexp.MustCompile(`(?m)^demo: sent (\d+), done (\d+), failed (\d+), dead (\d+), lost (\d+), in [\d.]+ s(?:, with .*)?\n\z`)
 
 func TestDemo(t *testing.T) {
 	dir := t.TempDir()

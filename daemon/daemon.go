@@ -14,6 +14,8 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/scaler"
+	"github.com/drover-run/drover/scaler/process"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
@@ -38,9 +40,13 @@ type Daemon struct {
 	connections map[string]*natsjs.Connection
 	hurry       <-chan struct{}
 	onReady     func()
+	program     *process.Command // what runs an instance; nil: none is run
+	parent      string           // the data directory whose embedded servers are shared; empty: our own
 
 	mu        sync.Mutex
 	functions []*function
+	fleet     *fleet // of instances, where they do the work
+	decisions decisions
 }
 
 // Option changes how a daemon is made.
@@ -78,6 +84,16 @@ func WithHurry(hurry <-chan struct{}) Option { return func(d *Daemon) { d.hurry 
 // daemon begins to receive.
 func WithReady(ready func()) Option { return func(d *Daemon) { d.onReady = ready } }
 
+// WithInstances says what runs one instance, where a configuration asks for
+// several: a program that calls Main, with the argument instance.
+func WithInstances(program process.Command) Option {
+	return func(d *Daemon) { d.program = &program }
+}
+
+// withParent has the daemon be one of several instances, which share what is
+// embedded in their parent.
+func withParent(dataDir string) Option { return func(d *Daemon) { d.parent = dataDir } }
+
 // New returns a daemon for a configuration that Load or Complete made whole.
 func New(cfg *configs.Config, options ...Option) *Daemon {
 	d := &Daemon{
@@ -109,6 +125,12 @@ func Run(ctx context.Context, cfg *configs.Config, options ...Option) error {
 // pools stop after the work, and the triggers close last, since settlements
 // travel on them.
 func (d *Daemon) Run(ctx context.Context) (err error) {
+	if err := d.cfg.Complete(d.env); err != nil {
+		return &StartError{err}
+	}
+	if d.cfg.Scale.Instances.Scaled() {
+		return d.supervise(ctx)
+	}
 	parts := &parts{daemon: d}
 	defer func() { err = errors.Join(err, parts.close()) }()
 	if err := parts.open(ctx); err != nil {
@@ -120,9 +142,19 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.mu.Lock()
 	d.functions = parts.functions
 	d.mu.Unlock()
+	defer d.keepDecisions(ctx)()
+	defer parts.scaleWorkers(ctx)()
 	d.log.Info("running", "functions", len(parts.functions))
 	d.onReady()
 	return d.dispatch(ctx, parts.functions)
+}
+
+// keepDecisions has the scaler's decisions kept in a file until the returned
+// function is called.
+func (d *Daemon) keepDecisions(ctx context.Context) (stop func()) {
+	return d.decisions.keep(ctx, decisionsFile(d.cfg.DataDir), func(err error) {
+		d.log.Warn("`drover scale explain` will have nothing to say", "error", err)
+	})
 }
 
 // StartError is a daemon that could not start.
@@ -192,7 +224,28 @@ func (d *Daemon) InFlight() int64 {
 	for _, f := range d.running() {
 		n += f.stats.inFlight()
 	}
+	if fleet := d.instances(); fleet != nil {
+		for _, s := range fleet.status() {
+			n += s.InFlight
+		}
+	}
 	return n
+}
+
+// instances are those that this daemon runs; nil if it does the work itself.
+func (d *Daemon) instances() *fleet {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fleet
+}
+
+// Instances counts the instances that this daemon runs; ok is false if it does
+// the work itself.
+func (d *Daemon) Instances() (count scaler.Count, ok bool) {
+	if fleet := d.instances(); fleet != nil {
+		return fleet.count(), true
+	}
+	return scaler.Count{}, false
 }
 
 func (d *Daemon) running() []*function {
@@ -221,6 +274,9 @@ type FunctionStatus struct {
 
 // Status reports on every function, by name. It is empty before the daemon is ready.
 func (d *Daemon) Status() []FunctionStatus {
+	if fleet := d.instances(); fleet != nil {
+		return fleet.status()
+	}
 	var out []FunctionStatus
 	for _, f := range d.running() {
 		s := f.stats.status()
@@ -244,6 +300,9 @@ func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, er
 		if f.name == name {
 			return f.trigger.Backlog(ctx)
 		}
+	}
+	if fleet := d.instances(); fleet != nil && fleet.sources[name] != nil {
+		return fleet.sources[name].Backlog(ctx)
 	}
 	return triggers.Backlog{}, fmt.Errorf("no function %q is running", name)
 }

@@ -22,10 +22,11 @@ import (
 const demoSettleLimit = time.Minute
 
 type demoCommand struct {
-	For      time.Duration `default:"20s" help:"How long to feed messages."`
-	Messages int           `help:"Feed this many messages instead, as fast as they are handled."`
-	Plain    bool          `help:"Plain lines, also on a terminal."`
-	DataDir  string        `help:"Where the embedded server keeps its messages (default: .drover/demo, removed after a clean end). A demo that was killed is finished by the next one over the same directory."`
+	For      *time.Duration `help:"How long to feed messages (default: 20s; with --scale 60s)."`
+	Scale    bool           `help:"Show how workers and instances rise and fall with a wave of messages."`
+	Messages int            `help:"Feed this many messages instead, as fast as they are handled."`
+	Plain    bool           `help:"Plain lines, also on a terminal."`
+	DataDir  string         `help:"Where the embedded server keeps its messages (default: .drover/demo, removed after a clean end). A demo that was killed is finished by the next one over the same directory."`
 }
 
 // demoRun is a demo under way.
@@ -41,12 +42,22 @@ type demoRun struct {
 }
 
 func (c *demoCommand) run(ctx context.Context, std *IO) error {
-	if c.For <= 0 || c.Messages < 0 {
+	if c.For != nil && *c.For <= 0 || c.Messages < 0 {
 		return usageError("--for must be more than 0s, and --messages not negative")
 	}
-	dir, remove := c.DataDir, false
-	if dir == "" {
-		dir, remove = filepath.Join(".drover", "demo"), true
+	if c.Scale && c.Messages > 0 {
+		return usageError("--scale sends a wave over --for; --messages goes without it")
+	}
+	dir, remove, run := filepath.Join(".drover", "demo"), true, c.runIn
+	length := 20 * time.Second
+	if c.Scale {
+		dir, run, length = dir+"-scale", c.runScale, time.Minute
+	}
+	if c.For == nil {
+		c.For = &length
+	}
+	if c.DataDir != "" {
+		dir, remove = c.DataDir, false
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -55,7 +66,7 @@ func (c *demoCommand) run(ctx context.Context, std *IO) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return &StartError{fmt.Errorf("making the demo's data directory: %w; choose another with --data-dir", err)}
 	}
-	all, err := c.runIn(ctx, std, dir)
+	all, err := run(ctx, std, dir)
 	if err == nil && !all {
 		return errNotSettled
 	}
@@ -141,7 +152,11 @@ func (r *demoRun) countLeft(ctx context.Context) error {
 // inStream counts the messages that are not settled: a function's stream keeps
 // each until then.
 func (r *demoRun) inStream(ctx context.Context, name string) (int64, error) {
-	stream, err := r.streams.Stream(ctx, name)
+	return streamMessages(ctx, r.streams, name)
+}
+
+func streamMessages(ctx context.Context, streams jetstream.JetStream, name string) (int64, error) {
+	stream, err := streams.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return 0, nil
 	}
@@ -170,7 +185,7 @@ func (r *demoRun) feedAndWatch(ctx context.Context, ended chan error) bool {
 	defer table.end()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	stopFeeding := r.started.Add(r.command.For)
+	stopFeeding := r.started.Add(*r.command.For)
 	var giveUp <-chan time.Time
 	quota := r.quotas()
 	feeding := true

@@ -34,6 +34,7 @@ type function struct {
 	retry    configs.Retry
 	stats    *functionStats
 	pool     *pool   // nil for Go functions
+	app      string  // the pool's; empty for Go functions
 	output   *output // nil: results are dropped
 	describe string  // the handler, for people
 	// cancelOnLost ends an attempt whose message was lost.
@@ -97,6 +98,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 		f.inFlight.Add(len(got))
 		taken := f.share.Take(len(got))
 		now := time.Now()
+		f.stats.taken.begin(taken, now)
 		for i, d := range got {
 			t := f.newTurn(d, now)
 			switch t.slotted = i < taken; {
@@ -166,6 +168,9 @@ func (t *turn) Lost() {
 func (f *function) claim(t *turn) {
 	t.slotted = f.share.Claim(f.working) == nil
 	t.start = time.Now()
+	if t.slotted {
+		f.stats.taken.begin(1, t.start)
+	}
 	t.deadline = t.start.Add(f.timeout)
 	if !t.slotted || !f.started(t) {
 		t.run()
@@ -212,6 +217,7 @@ func (t *turn) run() {
 	f.settle(f.settling, t.delivery, v)
 	f.stats.settled(v.Kind, err, took)
 	if t.slotted {
+		f.stats.taken.end(t.start, time.Now())
 		f.share.Free(1)
 	}
 }

@@ -46,7 +46,8 @@ const (
 type parts struct {
 	daemon    *Daemon
 	functions []*function
-	pools     map[string]*pool // by app
+	sources   map[string]triggers.Trigger // by function, where instances do the work
+	pools     map[string]*pool            // by app
 	stopPools context.CancelFunc
 	running   sync.WaitGroup // the pools
 	outputs   []*output
@@ -67,11 +68,6 @@ type pool struct {
 // fails often comes first.
 func (p *parts) open(ctx context.Context) error {
 	d := p.daemon
-	if err := d.cfg.Complete(d.env); err != nil {
-		return err
-	}
-	p.opened, p.pools = make(map[string]*natsjs.Connection), make(map[string]*pool)
-	p.accounts = make(map[string]*storagequeue.Account)
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
@@ -84,6 +80,23 @@ func (p *parts) open(ctx context.Context) error {
 			return fmt.Errorf("function %s: %w", name, err)
 		}
 		p.functions = append(p.functions, f)
+	}
+	return nil
+}
+
+// openSources opens the triggers alone, to be asked for their backlogs.
+func (p *parts) openSources(ctx context.Context) error {
+	d := p.daemon
+	if err := p.connect(ctx); err != nil {
+		return err
+	}
+	p.sources = make(map[string]triggers.Trigger)
+	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
+		source, err := p.openTrigger(ctx, d.cfg.Functions[name], d.log.With("function", name))
+		if err != nil {
+			return fmt.Errorf("function %s: %w", name, err)
+		}
+		p.sources[name] = source
 	}
 	return nil
 }
@@ -105,6 +118,11 @@ func (p *parts) close() error {
 		errs = append(errs, f.handler.Close(ctx), f.trigger.Close(ctx))
 		cancel()
 	}
+	for _, source := range p.sources {
+		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+		errs = append(errs, source.Close(ctx))
+		cancel()
+	}
 	for _, a := range p.accounts {
 		a.Close()
 	}
@@ -124,6 +142,8 @@ func (p *parts) close() error {
 // given.
 func (p *parts) connect(ctx context.Context) error {
 	d := p.daemon
+	p.opened, p.pools = make(map[string]*natsjs.Connection), make(map[string]*pool)
+	p.accounts = make(map[string]*storagequeue.Account)
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
 		if d.triggers[name] != nil {
 			continue
@@ -153,8 +173,10 @@ func (p *parts) connectTo(ctx context.Context, connection string) error {
 	if d.connections[connection] != nil || p.opened[connection] != nil {
 		return nil
 	}
-	if !settings.Embedded() {
-		c, err := natsjs.Connect(ctx, connectionConfig(connection, settings, d.log))
+	if reach, ours, err := d.reach(connection, settings); err != nil {
+		return err
+	} else if !ours {
+		c, err := natsjs.Connect(ctx, reach)
 		if err != nil {
 			return err
 		}
@@ -172,6 +194,18 @@ func (p *parts) connectTo(ctx context.Context, connection string) error {
 			"token_in", filepath.Join(embeddedDir(d.cfg, connection), "token"))
 	}
 	return nil
+}
+
+// reach says how a connection is reached, or that its server is ours to start.
+func (d *Daemon) reach(name string, settings configs.Connection) (cfg natsjs.ConnectionConfig, ours bool, err error) {
+	if !settings.Embedded() {
+		return connectionConfig(name, settings, d.log), false, nil
+	}
+	if d.parent == "" {
+		return cfg, true, nil
+	}
+	url, token, err := natsjs.ReadClient(embeddedIn(d.parent, name))
+	return natsjs.ConnectionConfig{Name: name, URLs: []string{url}, Token: token, Log: d.log}, false, err
 }
 
 func (p *parts) connection(name string) *natsjs.Connection {
@@ -210,7 +244,7 @@ func (p *parts) startPools(ctx context.Context) error {
 		own := &pool{interpreter: interpreter, Pool: workers.New(workers.Config{
 			App:        settings.Dir,
 			Command:    python.Command(interpreter, home, settings.Dir, d.environ()),
-			Processes:  settings.Processes,
+			Processes:  first(settings, d.cfg.Scale.Workers),
 			Threads:    settings.Threads,
 			Coroutines: coroutines,
 			Functions:  functions[app],
@@ -232,6 +266,15 @@ func (p *parts) startPools(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// first is how many workers an app begins with: one finds out whether its code
+// loads.
+func first(app configs.App, bounds configs.Workers) int {
+	if app.Scaled {
+		return min(max(bounds.Min, 1), app.Processes)
+	}
+	return app.Processes
 }
 
 // openFunction joins a trigger and a handler.
@@ -281,7 +324,7 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		f.handler = run
 		f.share = handlers.NewSlots(concurrency).Share(0)
 	case h.Python != nil:
-		f.pool = p.pools[h.Python.App]
+		f.app, f.pool = h.Python.App, p.pools[h.Python.App]
 		own, err := f.pool.Handler(f.name)
 		if err != nil {
 			return err
@@ -365,8 +408,10 @@ func openNATS(ctx context.Context, c *natsjs.Connection, settings configs.Functi
 
 // embeddedDir is where the embedded server of a connection keeps its data.
 func embeddedDir(cfg *configs.Config, connection string) string {
-	return filepath.Join(cfg.DataDir, "nats-"+connection)
+	return embeddedIn(cfg.DataDir, connection)
 }
+
+func embeddedIn(dataDir, connection string) string { return filepath.Join(dataDir, "nats-"+connection) }
 
 func startEmbedded(ctx context.Context, cfg *configs.Config, connection string, log *slog.Logger) (*natsjs.Embedded, *natsjs.Connection, error) {
 	settings := cfg.Connections[connection]

@@ -14,6 +14,7 @@ import (
 )
 
 type scaleCommand struct {
+	Explain  explainCommand  `cmd:"" help:"Print the latest decisions of a running daemon: what came in, the formula, what held them."`
 	Simulate simulateCommand `cmd:"" help:"Play a trace of arrivals against the policy, and against those of others."`
 }
 

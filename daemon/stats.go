@@ -19,6 +19,34 @@ type functionStats struct {
 	unsettled atomic.Int64 // verdicts that the source never took
 	lost      atomic.Int64 // messages that the source took back before they were settled
 	latency   histogram    // of handling, from the hand-out to the verdict
+	taken     occupancy
+}
+
+// occupancy is the time in which slots were taken, all together, up to now.
+type occupancy struct {
+	// With what is in flight in the sum, too: what is taken now was begun at so
+	// many microseconds from birth, all together. The sums may wrap; their
+	// differences do not.
+	open, begun, ended atomic.Int64
+}
+
+// birth is when this process began to count.
+var birth = time.Now()
+
+func (o *occupancy) begin(n int, at time.Time) {
+	o.begun.Add(int64(n) * at.Sub(birth).Microseconds())
+	o.open.Add(int64(n))
+}
+
+func (o *occupancy) end(began, now time.Time) {
+	o.open.Add(-1)
+	o.begun.Add(-began.Sub(birth).Microseconds())
+	o.ended.Add(now.Sub(began).Microseconds())
+}
+
+// microseconds is the sum up to a time.
+func (o *occupancy) microseconds(now time.Time) int64 {
+	return o.ended.Load() + o.open.Load()*now.Sub(birth).Microseconds() - o.begun.Load()
 }
 
 func (s *functionStats) settled(kind triggers.Kind, err error, took time.Duration) {
@@ -118,6 +146,20 @@ func (l *Latencies) Since(earlier *Latencies) *Latencies {
 		}
 	}
 	return &out
+}
+
+// plus returns both together; nil is none.
+func (l *Latencies) plus(o *Latencies) *Latencies {
+	out := new(Latencies)
+	for _, part := range []*Latencies{l, o} {
+		if part == nil {
+			continue
+		}
+		for i, n := range part {
+			out[i] += n
+		}
+	}
+	return out
 }
 
 func (s *functionStats) inFlight() int64 {

@@ -177,6 +177,18 @@ func (h *Share) Used() int {
 	return h.used
 }
 
+// Room returns how many slots the function could have if nobody else wanted any,
+// and how many of those are taken, by it or by others.
+func (h *Share) Room() (taken, slots int) {
+	s := h.slots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.limit < s.capacity {
+		return h.used, h.limit
+	}
+	return s.used, s.capacity
+}
+
 // grant gives free slots to the claims in their order, and wakes those who wait
 // for an offer. A claim whose own limit is reached does not hold up those behind.
 func (s *Slots) grant() {

@@ -24,12 +24,12 @@ func TestMeterIdleIsNotSlow(t *testing.T) {
 		c.Received += 10
 		c.Done += 10
 		c.Taken++
-		c.InFlight = 1
+		c.Used = 1
 	}
 	near(t, "capacity", l.Capacity, 40, 0.01)
 	near(t, "arrivals", l.Arrivals, 10, 0.01)
 	for i := range 600 { // and then nothing for ten minutes
-		c.InFlight = 0
+		c.Used = 0
 		l, _ = m.Look("f", time.Duration(60+i)*time.Second, c, 1)
 	}
 	near(t, "capacity after a rest", l.Capacity, 40, 0.01)
@@ -37,7 +37,7 @@ func TestMeterIdleIsNotSlow(t *testing.T) {
 
 func TestMeterFollowsASlowerFunction(t *testing.T) {
 	var m Meter
-	c := Counts{Slots: 2, InFlight: 2, Backlog: 1000}
+	c := Counts{Slots: 2, Used: 2, Backlog: 1000}
 	var l Load
 	at := time.Duration(0)
 	for range 60 {

@@ -14,8 +14,9 @@ type Counts struct {
 	// what is in flight: without that, the short ones, which are done first, would
 	// make a function look fast.
 	Taken float64
-	// InFlight is received and not done; Slots the room for that in the ready units.
-	InFlight, Slots int64
+	// InFlight is received and not done; Slots the room for that in the ready
+	// units, and Used how much of it is taken, by other functions as well.
+	InFlight, Slots, Used int64
 	// Backlog is Unreadable where the source does not tell.
 	Backlog int64
 	Oldest  time.Duration
@@ -54,7 +55,7 @@ const (
 func (m *Meter) Look(function string, at time.Duration, c Counts, ready int) (l Load, ok bool) {
 	l = Load{Function: function, Backlog: c.Backlog, Oldest: c.Oldest}
 	if c.Slots > 0 {
-		l.Busy = math.Min(float64(c.InFlight)/float64(c.Slots), 1)
+		l.Busy = math.Min(float64(c.Used)/float64(c.Slots), 1)
 	}
 	if ready > 0 {
 		l.Slots = float64(c.Slots) / float64(ready)

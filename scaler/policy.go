@@ -49,10 +49,10 @@ type Policy struct {
 const (
 	scaleInLeast = 15 * time.Second
 	scaleInMost  = 5 * time.Minute
-	// scaleInSlowly is how many times as long a surplus stays that may be noise: one
-	// unit, or the part scaleInNoise of them.
+	// A surplus of surer standard errors goes after the window, one of sure ones
+	// after scaleInSlowly times that.
+	surer         = 4
 	scaleInSlowly = 8
-	scaleInNoise  = 0.05
 	// tolerance is the part by which more must be wanted than there are, where the
 	// measurements are not surer than that.
 	tolerance = 0.05
@@ -103,7 +103,8 @@ func (p *Policy) Check() error {
 type Scaler struct {
 	policy     Policy
 	functions  map[string]*demand
-	wanted     []want // those of the scale-in window, the newest last
+	likely     window // what would do with some certainty, and
+	surely     window // with much
 	begun      bool
 	last       time.Duration // when it last decided
 	active     time.Duration // when there last was something to do
@@ -117,11 +118,6 @@ type demand struct {
 	arrivals forecast
 	gain     gain
 	units    float64 // it last asked for
-}
-
-type want struct {
-	at    time.Duration
-	units int
 }
 
 // New returns a Scaler for a policy that passed its Check.
@@ -161,9 +157,10 @@ func (s *Scaler) Decide(in Signals) Decision {
 	if blur := min(math.Sqrt(slack), tolerance*units); roundUp(units-blur) <= d.Current && d.Raw > d.Current && d.Current > 0 {
 		d.Raw = d.Current // the difference may well be noise
 	}
-	few := roundUp(units + sure*math.Sqrt(slack))
+	few, surely := roundUp(units+sure*math.Sqrt(slack)), roundUp(units+surer*math.Sqrt(slack))
 	if in.Needed == 0 && waiting == 0 && in.At-s.active >= p.Idle {
-		d.Raw, few, s.wanted = 0, 0, s.wanted[:0] // what is left of a rate is only its memory
+		d.Raw, few, surely, s.likely, s.surely = 0, 0, 0, nil, nil // what is left of a rate is only its memory
+		d.Note = fmt.Sprintf("nothing to do for %v", p.Idle)
 	}
 	d.Wanted = d.Raw
 	if doubling && d.Raw > d.Current {
@@ -172,7 +169,7 @@ func (s *Scaler) Decide(in Signals) Decision {
 	if capped {
 		d.Bound = BoundGain
 	}
-	s.scaleIn(&d, few)
+	s.scaleIn(&d, few, surely)
 	if capped && d.Wanted >= d.Current {
 		d.Bound = BoundGain
 	}
@@ -285,38 +282,43 @@ func (s *Scaler) within(l Load, startUp time.Duration) time.Duration {
 	return max(left, time.Duration(ageLeast*float64(p.MaxAge)), startUp/2)
 }
 
-// scaleIn holds what was wanted lately against what is wanted now; few is what
-// would do with some certainty. A unit or so too many may be noise: it stays for
-// longer than many do, or a load that wants ten units and a bit would have ten and
-// eleven in turns.
-func (s *Scaler) scaleIn(d *Decision, few int) {
+// scaleIn holds what was wanted lately against what is wanted now. What nearly
+// surely is too many goes soon; what may be noise stays for longer, or a load that
+// wants ten units and a bit would have ten and eleven in turns.
+func (s *Scaler) scaleIn(d *Decision, few, surely int) {
 	after := s.policy.ScaleInAfter
 	if after == 0 {
 		after = min(max(2*d.Signals.StartUp, scaleInLeast), scaleInMost)
 	}
-	slowly := max(scaleInSlowly*after, after)
 	now := d.Signals.At
-	for len(s.wanted) > 0 && s.wanted[len(s.wanted)-1].units <= few {
-		s.wanted = s.wanted[:len(s.wanted)-1]
-	}
-	s.wanted = append(s.wanted, want{now, few})
-	for s.wanted[0].at < now-slowly {
-		s.wanted = s.wanted[1:]
-	}
-	lately, long := 0, s.wanted[0].units
-	for _, w := range s.wanted {
-		if w.at >= now-after {
-			lately = w.units // the most, as they fall
-			break
-		}
-	}
-	if noise := max(1, int(scaleInNoise*float64(d.Current))); d.Current-lately <= noise {
-		lately, after = long, slowly
+	lately := s.surely.most(now, surely, after)
+	if long := s.likely.most(now, few, scaleInSlowly*after); long < lately {
+		lately = long
 	}
 	if lately = min(lately, d.Current); d.Wanted < lately {
 		d.Wanted, d.Bound = lately, BoundScaleIn
 		d.Note = fmt.Sprintf("fewer must be enough for %v", after)
 	}
+}
+
+// window is what was wanted lately; only what is the most since then is kept.
+type window []want
+
+type want struct {
+	at    time.Duration
+	units int
+}
+
+// most adds a number and returns the highest of those that are no older.
+func (w *window) most(now time.Duration, units int, age time.Duration) int {
+	for len(*w) > 0 && (*w)[len(*w)-1].units <= units {
+		*w = (*w)[:len(*w)-1]
+	}
+	*w = append(*w, want{now, units})
+	for (*w)[0].at < now-age {
+		*w = (*w)[1:]
+	}
+	return (*w)[0].units
 }
 
 // activate keeps zero units at zero until it is worth it.

@@ -143,6 +143,7 @@ func (p *Pool) leastBusy() (best *worker, changed <-chan struct{}, err error) {
 	case p.ended:
 		return nil, nil, fmt.Errorf("the pool has ended: %w", handlers.ErrNotTried)
 	}
+	p.wake()
 	return nil, p.changed, nil
 }
 

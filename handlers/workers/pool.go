@@ -8,7 +8,6 @@ package workers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -39,7 +38,7 @@ type Function struct {
 type Config struct {
 	App       string // the directory of the code
 	Command   Command
-	Processes int // 1
+	Processes int // 1; how many there are until Scale asks for others
 	Threads   int // 1
 	// Coroutines is how many async invocations a process has at once; 512.
 	Coroutines int
@@ -69,7 +68,9 @@ type Pool struct {
 	loaded chan struct{} // closed when the first worker is ready, or none will be
 
 	mu       sync.Mutex
+	wanted   int
 	workers  []*worker       // those that Run started and that are not known to be gone
+	startUp  time.Duration   // of the workers, lately; 0 until one was ready
 	kinds    map[string]bool // by function: whether it is async; set when loaded
 	misload  *handlers.Misloaded
 	ended    bool
@@ -120,6 +121,7 @@ func New(cfg Config) *Pool {
 		busy:    make(chan struct{}, 1),
 		loaded:  make(chan struct{}),
 		changed: make(chan struct{}),
+		wanted:  cfg.Processes,
 		kinds:   make(map[string]bool),
 	}
 }
@@ -160,23 +162,34 @@ func (p *Pool) Ready(ctx context.Context) error {
 
 // Stats is the state of a pool.
 type Stats struct {
+	Wanted   int // see Scale
 	Ready    int // workers that take messages
-	Restarts int // workers that were started in place of others
+	Starting int
+	Retiring int // workers that take no more, and end when they have finished
+	Restarts int // workers that were started in place of others that died
 	InFlight int
 	PIDs     []int // of the ready workers
+	// StartUp is how long a worker took to load the code, lately.
+	StartUp time.Duration
 }
 
 // Stats reports on the pool.
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Restarts: p.restarts}
+	s := Stats{Restarts: p.restarts, Wanted: p.wanted, StartUp: p.startUp}
 	for _, w := range p.workers {
-		if w.usable() {
+		switch {
+		case w.usable():
 			s.Ready++
-			s.InFlight += int(w.inFlight.Load())
 			s.PIDs = append(s.PIDs, w.process.pid)
+		case w.retiring.Load():
+			s.Retiring++
+		default:
+			s.Starting++
+			continue
 		}
+		s.InFlight += int(w.inFlight.Load())
 	}
 	return s
 }
@@ -192,7 +205,7 @@ func (w *worker) usable() bool {
 	case <-w.gone:
 		return false
 	default:
-		return w.ready != nil
+		return w.ready != nil && !w.retiring.Load()
 	}
 }
 
@@ -218,10 +231,11 @@ func (p *Pool) Run(ctx context.Context) error {
 	pause := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
 	run := &reconciler{pool: p, pause: pause, since: make(map[*worker]time.Time)}
+	defer run.stopping.Wait()
 	for {
 		run.step()
 		var again <-chan time.Time
-		if p.Stats().Ready < p.cfg.Processes && !p.halted() {
+		if s := p.Stats(); (s.Ready < s.Wanted || s.Retiring > 0) && !p.halted() {
 			again = time.After(lookEvery)
 		}
 		select {
@@ -248,110 +262,6 @@ func (p *Pool) halt(m *handlers.Misloaded) {
 		p.log.Error("the code does not load any more; no worker is started until the daemon is", "error", m.Summary, "detail", m.Detail)
 	}
 	p.change()
-}
-
-// reconciler brings the workers that there are to those that are wanted.
-type reconciler struct {
-	pool  *Pool
-	pause *backoff.ExponentialBackOff
-	since map[*worker]time.Time // when each was started
-	next  time.Time             // not to start one before this
-	count int                   // started so far
-	duds  int                   // that died before they had loaded the code, in a row
-}
-
-func (r *reconciler) step() {
-	p := r.pool
-	p.mu.Lock()
-	workers, misload := p.workers, p.misload
-	p.mu.Unlock()
-	var left []*worker
-	for _, w := range workers {
-		if r.keep(w) {
-			left = append(left, w)
-		}
-	}
-	now := time.Now()
-	for misload == nil && len(left) < p.cfg.Processes && !now.Before(r.next) {
-		w, err := p.startWorker()
-		if err != nil {
-			p.log.Error("cannot start a worker; will try again", "error", err)
-			r.next = now.Add(r.pause.NextBackOff())
-			break
-		}
-		if r.count++; r.count > p.cfg.Processes {
-			p.mu.Lock()
-			p.restarts++
-			p.mu.Unlock()
-		}
-		r.since[w] = now
-		left = append(left, w)
-	}
-	p.mu.Lock()
-	p.workers = left
-	p.change()
-	p.mu.Unlock()
-	p.resize()
-}
-
-// keep looks at one worker and reports whether it stays.
-func (r *reconciler) keep(w *worker) bool {
-	p := r.pool
-	select {
-	case <-w.loaded:
-		p.noteLoaded(w)
-	default:
-		if time.Since(r.since[w]) > p.cfg.StartTimeout {
-			w.kill(fmt.Errorf("the code did not load within %v", p.cfg.StartTimeout))
-		}
-	}
-	select {
-	case <-w.gone:
-	default:
-		return true
-	}
-	w.done.Wait()
-	lived := time.Since(r.since[w])
-	delete(r.since, w)
-	p.mu.Lock()
-	misload := p.misload
-	p.mu.Unlock()
-	if misload != nil {
-		return false
-	}
-	if r.dud(w) {
-		return false
-	}
-	if lived > healthy {
-		r.pause.Reset()
-	}
-	delay := r.pause.NextBackOff()
-	r.next = time.Now().Add(delay)
-	p.log.Warn("a worker is gone; it will be replaced", "worker", w.process.pid, "error", w.reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
-	return false
-}
-
-// maxDuds is how many workers may die in a row while they load the code for the
-// first time, before that is taken for the code's fault.
-const maxDuds = 3
-
-// dud reports whether the code has been found not to load, as its workers die of
-// it without a word.
-func (r *reconciler) dud(w *worker) bool {
-	p := r.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.kinds) > 0 {
-		return false
-	}
-	if r.duds++; r.duds < maxDuds {
-		return false
-	}
-	m := &handlers.Misloaded{Summary: w.reason.Error(), Detail: w.process.lastWords()}
-	m.Summary = fmt.Sprintf("%d workers in a row ended while they loaded the code; the last one: %s", r.duds, m.Summary)
-	p.halt(m)
-	close(p.loaded)
-	return true
 }
 
 // noteLoaded takes what a worker said when it had loaded the code, or had not.
@@ -447,6 +357,10 @@ func (p *Pool) resize() {
 			sync += p.cfg.Threads + extra
 			async += p.cfg.Coroutines + extra
 		}
+	}
+	if p.wanted == 0 && sync == 0 {
+		// The first message has a worker started.
+		sync, async = p.cfg.Threads, p.cfg.Coroutines
 	}
 	if p.misload != nil {
 		// One message of each function finds out, and stops it: without room the

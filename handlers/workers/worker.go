@@ -30,6 +30,10 @@ type worker struct {
 	gone   chan struct{} // closed when it can take no more
 	reason error         // why; read after gone is closed
 
+	retiring atomic.Bool // it takes no more; set with mu held
+	leaving  bool        // and is being stopped; the reconciler's, as is noted
+	noted    bool        // its start-up was
+
 	inFlight atomic.Int64
 	extra    atomic.Int64  // messages queued beyond those that run
 	average  time.Duration // of a call, lately; read's own
@@ -141,11 +145,18 @@ func (w *worker) wakeUp() {
 	}
 }
 
-// submit queues an invocation. It reports false if the worker is gone.
+// retire has the worker take no more.
+func (w *worker) retire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.retiring.Store(true)
+}
+
+// submit queues an invocation. It reports false if the worker is gone, or going.
 func (w *worker) submit(c *call) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.dead {
+	if w.dead || w.retiring.Load() {
 		return false
 	}
 	var id uint32

@@ -27,7 +27,7 @@ func (d *droverScaler) Every() time.Duration { return d.policy.Interval }
 func (d *droverScaler) Decide(v View) int {
 	slots := int64(v.Slots)
 	load, _ := d.meter.Look("function", v.At, scaler.Counts{
-		Received: v.Received, Done: v.Done, Taken: v.Taken, InFlight: v.InFlight,
+		Received: v.Received, Done: v.Done, Taken: v.Taken, InFlight: v.InFlight, Used: v.InFlight,
 		Slots: slots * int64(v.Ready), Backlog: v.Backlog, Oldest: v.Oldest,
 	}, v.Ready)
 	d.last = d.scaler.Decide(scaler.Signals{

@@ -1,0 +1,131 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/scaler"
+	"github.com/drover-run/drover/triggers"
+)
+
+// fleet is what is known of several instances together.
+type fleet struct {
+	sources     map[string]triggers.Trigger // by function
+	provisioner scaler.Provisioner
+	log         *slog.Logger
+	// full is told when a function's slots have all been taken.
+	full chan struct{}
+
+	mu   sync.Mutex
+	last map[int]map[string]functionReport // by instance, and function
+	gone map[string]functionReport         // what those did that have ended
+}
+
+func newFleet(sources map[string]triggers.Trigger, log *slog.Logger) *fleet {
+	f := &fleet{
+		sources: sources, log: log, full: make(chan struct{}, 1),
+		last: make(map[int]map[string]functionReport), gone: make(map[string]functionReport),
+	}
+	for name := range sources {
+		f.gone[name] = functionReport{FunctionStatus: FunctionStatus{Name: name, Latency: new(Latencies)}}
+	}
+	return f
+}
+
+// reported takes an instance's report.
+func (f *fleet) reported(id int, load json.RawMessage) {
+	var r map[string]functionReport
+	if err := json.Unmarshal(load, &r); err != nil {
+		f.log.Error("an instance's report cannot be read", "instance", id, "error", err)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, now := range r {
+		if before := f.last[id][name]; now.Slots > 0 && now.Used >= now.Slots && before.Used < before.Slots {
+			select {
+			case f.full <- struct{}{}:
+			default:
+			}
+		}
+	}
+	f.last[id] = r
+}
+
+// ended keeps what an instance did, when it has ended. What it had in flight then
+// was given back, or will be.
+func (f *fleet) ended(id int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, r := range f.last[id] {
+		r.Received -= r.InFlight
+		r.InFlight, r.Slots, r.Used, r.Workers = 0, 0, 0, 0
+		f.gone[name] = f.gone[name].plus(r)
+	}
+	delete(f.last, id)
+}
+
+// plus adds what another instance did.
+func (r functionReport) plus(o functionReport) functionReport {
+	sum := r
+	sum.Name, sum.Handler = o.Name, o.Handler
+	sum.Received += o.Received
+	sum.Done += o.Done
+	sum.Retried += o.Retried
+	sum.Rejected += o.Rejected
+	sum.Released += o.Released
+	sum.InFlight += o.InFlight
+	sum.Failed += o.Failed
+	sum.Workers += o.Workers
+	sum.Stopped = r.Stopped || o.Stopped
+	sum.Latency = r.Latency.plus(o.Latency)
+	sum.Taken += o.Taken
+	sum.Slots += o.Slots
+	sum.Used += o.Used
+	return sum
+}
+
+// totals adds all instances up, by function.
+func (f *fleet) totals() map[string]functionReport {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := maps.Clone(f.gone)
+	for _, functions := range f.last {
+		for name, r := range functions {
+			out[name] = out[name].plus(r)
+		}
+	}
+	return out
+}
+
+func (f *fleet) status() []FunctionStatus {
+	totals := f.totals()
+	out := make([]FunctionStatus, 0, len(totals))
+	for _, name := range slices.Sorted(maps.Keys(totals)) {
+		out = append(out, totals[name].FunctionStatus)
+	}
+	return out
+}
+
+func (f *fleet) count() scaler.Count {
+	c, err := f.provisioner.Count(context.Background())
+	if err != nil {
+		return scaler.Count{Failing: err.Error()}
+	}
+	return c
+}
+
+// counts are what the scaler wants to know of a function.
+func (f *fleet) counts(ctx context.Context, name string, r functionReport, now time.Time) scaler.Counts {
+	c := scaler.Counts{
+		Received: r.Received, Done: r.Received - r.InFlight, Taken: float64(r.Taken) / 1e6,
+		InFlight: r.InFlight, Slots: r.Slots, Used: r.Used,
+	}
+	c.Backlog, c.Oldest = waiting(ctx, f.sources[name], now)
+	return c
+}

@@ -1,0 +1,137 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/scaler/process"
+)
+
+// This file is one of several instances, as its parent starts it.
+
+// greeting is what an instance is told. It has the configuration's text, so that
+// all run the same, whatever becomes of the file.
+type greeting struct {
+	ID     int    `json:"id"`
+	Config string `json:"config"`
+	Name   string `json:"name"` // of the file
+	Dir    string `json:"dir"`
+	// DataDir is the instance's own, Parent that of the daemon that started it.
+	DataDir string `json:"data_dir"`
+	Parent  string `json:"parent"`
+}
+
+// instanceDir is where an instance keeps what is its own.
+func instanceDir(dataDir string, id int) string {
+	return filepath.Join(dataDir, "instances", strconv.Itoa(id))
+}
+
+// functionReport is what an instance says of one function.
+type functionReport struct {
+	FunctionStatus
+	// Taken is occupancy.microseconds.
+	Taken int64
+	// Slots are those that the function would have with all the workers that this
+	// instance may start; Used are taken, by it or by others.
+	Slots, Used int64
+}
+
+// reportEvery is the time between two reports; a step of the load is seen so much
+// later at most.
+const reportEvery = 500 * time.Millisecond
+
+// instanceCommand is `drover instance`, which is not for people.
+type instanceCommand struct{}
+
+func (instanceCommand) run(ctx context.Context, std *IO) (err error) {
+	link, err := process.Attach(std.Env)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, link.Close()) }()
+	var hello greeting
+	if err := json.Unmarshal(link.Hello, &hello); err != nil {
+		return fmt.Errorf("reading the greeting: %w", err)
+	}
+	cfg, err := configs.Parse(hello.Name, []byte(hello.Config), hello.Dir, std.Env)
+	if err != nil {
+		return err
+	}
+	cfg.DataDir = hello.DataDir
+	cfg.Scale.Instances = configs.Instances{Min: 1, Max: 1}
+
+	log := std.logger(cfg.Log).With("instance", hello.ID)
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	ended, hurry := make(chan struct{}), make(chan struct{})
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer close(ended)
+	background.Go(func() {
+		select {
+		case <-link.Drain():
+			stop()
+		case <-ended:
+			return
+		}
+		select {
+		case <-ctx.Done(): // a signal to one that drains
+			close(hurry)
+		case <-ended:
+		}
+	})
+	ready := make(chan struct{})
+	d := New(cfg, append(std.options(), WithLogger(log), WithHurry(hurry), withParent(hello.Parent), WithReady(func() { close(ready) }))...)
+	background.Go(func() {
+		select {
+		case <-ready:
+			d.report(link, ended)
+		case <-ended:
+		}
+	})
+	err = d.Run(running)
+	select {
+	case <-ready:
+		err = errors.Join(err, link.Report(d.InFlight(), d.reports(time.Now()))) // the last word
+	default:
+	}
+	return err
+}
+
+// report reports until the instance has ended.
+func (d *Daemon) report(link *process.Link, ended <-chan struct{}) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		if err := link.Report(d.InFlight(), d.reports(time.Now())); err != nil {
+			return // the parent is gone; Drain says so, too
+		}
+		select {
+		case <-tick.C:
+		case <-ended:
+			return
+		}
+	}
+}
+
+// reports are what there is to say of each function.
+func (d *Daemon) reports(now time.Time) map[string]functionReport {
+	out := make(map[string]functionReport)
+	status := d.Status()
+	for i, f := range d.running() {
+		used, slots := f.share.Room()
+		r := functionReport{FunctionStatus: status[i], Taken: f.stats.taken.microseconds(now), Slots: int64(slots), Used: int64(min(used, slots))}
+		if app := d.cfg.Apps[f.app]; app.Scaled && status[i].Workers > 0 {
+			r.Slots = max(r.Slots*int64(app.Processes)/int64(status[i].Workers), r.Slots)
+		}
+		out[f.name] = r
+	}
+	return out
+}

@@ -1,0 +1,135 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/scaler"
+	"github.com/drover-run/drover/triggers"
+)
+
+// scaleWorkers has the number of workers follow the load, for each pool whose
+// number nobody gave, until ctx ends or the returned function is called, which
+// waits.
+func (p *parts) scaleWorkers(ctx context.Context) (stop func()) {
+	d := p.daemon
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	for app, own := range p.pools {
+		settings := d.cfg.Apps[app]
+		if !settings.Scaled || settings.Processes < 2 && d.cfg.Scale.Workers.Min > 0 {
+			continue
+		}
+		w := &workerScaler{
+			app: app, pool: own, decisions: &d.decisions, log: d.log.With("app", app),
+			scaler: scaler.New(d.cfg.Scale.WorkerPolicy(settings.Processes)),
+			meters: make(map[string]*scaler.Meter),
+		}
+		for _, f := range p.functions {
+			if f.pool == own {
+				w.functions = append(w.functions, f)
+			}
+		}
+		running.Go(func() { w.run(ctx) })
+	}
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// workerScaler sets the number of a pool's workers.
+type workerScaler struct {
+	app       string
+	pool      *pool
+	functions []*function
+	scaler    *scaler.Scaler
+	meters    map[string]*scaler.Meter // by function
+	decisions *decisions
+	log       *slog.Logger
+}
+
+// backlogLimit bounds a question for a backlog.
+const backlogLimit = 2 * time.Second
+
+func (w *workerScaler) run(ctx context.Context) {
+	tick := time.NewTicker(configs.WorkersInterval)
+	defer tick.Stop()
+	for {
+		w.look(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look measures, decides, and has it done.
+func (w *workerScaler) look(ctx context.Context) {
+	stats := w.pool.Stats()
+	now := time.Now()
+	s := scaler.Signals{
+		At: now.Sub(birth), Clock: now,
+		Ready: stats.Ready, Starting: stats.Starting, Draining: stats.Retiring, StartUp: stats.StartUp,
+	}
+	needed := 0.0
+	for _, f := range w.functions {
+		c := f.counts(now)
+		// While there is room messages come in by themselves: what waits then is no
+		// reason for more workers, and the source need not be asked.
+		asked := c.Used >= c.Slots
+		if c.Backlog = scaler.Unreadable; asked {
+			c.Backlog, c.Oldest = waiting(ctx, f.trigger, now)
+		}
+		if m := w.meters[f.name]; m == nil {
+			w.meters[f.name] = new(scaler.Meter)
+		}
+		load, ok := w.meters[f.name].Look(f.name, s.At, c, stats.Ready)
+		if !ok {
+			return // the first look has no rates
+		}
+		if !asked {
+			load.Backlog = 0
+		}
+		if load.Slots > 0 {
+			needed = max(needed, float64(c.Used)/load.Slots)
+		}
+		s.Loads = append(s.Loads, load)
+	}
+	s.Needed = int(math.Ceil(needed))
+	d := w.scaler.Decide(s)
+	w.pool.Scale(d.Wanted)
+	w.decisions.note("workers of "+w.app, now, d)
+	if d.Wanted != stats.Wanted {
+		w.log.Info("scaling workers", "from", stats.Wanted, "to", d.Wanted, "bound", d.Bound, "why", d.String())
+	}
+}
+
+// counts are what the scaler wants to know of a function, but for its backlog.
+func (f *function) counts(now time.Time) scaler.Counts {
+	s := f.stats.status()
+	used, slots := f.share.Room()
+	return scaler.Counts{
+		Received: s.Received, Done: s.Received - s.InFlight, Taken: float64(f.stats.taken.microseconds(now)) / 1e6,
+		InFlight: s.InFlight, Slots: int64(slots), Used: int64(min(used, slots)),
+	}
+}
+
+// waiting asks a source what waits there.
+func waiting(ctx context.Context, source triggers.Trigger, now time.Time) (ready int64, oldest time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
+	defer cancel()
+	b, err := source.Backlog(ctx)
+	if err != nil {
+		return scaler.Unreadable, 0
+	}
+	if !b.Oldest.IsZero() {
+		oldest = max(now.Sub(b.Oldest), 0)
+	}
+	return b.Ready, oldest
+}

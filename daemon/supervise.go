@@ -1,0 +1,223 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/drover-run/drover/scaler"
+	"github.com/drover-run/drover/scaler/process"
+)
+
+// This file is a daemon that lets others do the work: it keeps the embedded
+// server, asks for backlogs, and has as many instances as the policy wants.
+
+const (
+	// leadEvery is the time between two attempts to become the one that scales.
+	leadEvery = time.Second
+	// soonest is the least time between two decisions on instances.
+	soonest = time.Second
+)
+
+// supervise runs instances until ctx ends, and drains them.
+func (d *Daemon) supervise(ctx context.Context) (err error) {
+	if d.program == nil {
+		return &StartError{errors.New("scale.instances asks for several instances, and nothing says what runs one: use `drover run`, daemon.Main, or the option WithInstances")}
+	}
+	name, dir, text, ok := d.cfg.Source()
+	if !ok {
+		return &StartError{errors.New("scale.instances asks for several instances, which need a configuration that was read from a file: use configs.Load")}
+	}
+	lock, err := d.lead(ctx)
+	if err != nil || lock == nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	parts := &parts{daemon: d}
+	defer func() { err = errors.Join(err, parts.close()) }()
+	if err := parts.openSources(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped while it started
+		}
+		return &StartError{err}
+	}
+
+	fleet := newFleet(parts.sources, d.log)
+	var stopping, cutShort atomic.Bool
+	provisioner := process.New(process.Config{
+		Command: *d.program,
+		Hello: func(id int) (json.RawMessage, error) {
+			own := instanceDir(d.cfg.DataDir, id)
+			if err := os.MkdirAll(own, dataDirMode); err != nil {
+				return nil, fmt.Errorf("making an instance's directory: %w", err)
+			}
+			return json.Marshal(greeting{ID: id, Config: string(text), Name: name, Dir: dir, DataDir: own, Parent: d.cfg.DataDir})
+		},
+		Reported: fleet.reported,
+		Gone: func(id int, how error) {
+			fleet.ended(id)
+			var exit *exec.ExitError
+			if stopping.Load() && errors.As(how, &exit) {
+				cutShort.Store(true)
+			}
+		},
+		StartLimit: startLimit + cutShortGrace,
+		DrainLimit: d.cfg.Drain.D() + 2*cutShortGrace,
+		Log:        d.log,
+	})
+	fleet.provisioner = provisioner
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var instances sync.WaitGroup
+	defer instances.Wait()
+	defer stop()
+	ended := make(chan struct{})
+	instances.Go(func() {
+		defer close(ended)
+		if err := provisioner.Run(running); err != nil {
+			d.log.Error("the instances have ended", "error", err)
+		}
+	})
+
+	// One shows whether the code loads, also where none may do.
+	first := max(d.cfg.Scale.Instances.Min, 1)
+	if err := provisioner.Set(ctx, first); err != nil {
+		return err
+	}
+	if err := provisioner.Ready(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return &StartError{err}
+	}
+	d.mu.Lock()
+	d.fleet = fleet
+	d.mu.Unlock()
+	d.log.Info("running", "functions", len(parts.sources), "scale", d.cfg.Scale.String())
+	d.onReady()
+
+	defer d.keepDecisions(ctx)()
+	(&instanceScaler{
+		fleet: fleet, scaler: scaler.New(d.cfg.Scale.InstancePolicy()), meters: make(map[string]*scaler.Meter),
+		wanted: first, daemon: d,
+	}).run(ctx)
+	stopping.Store(true)
+	d.log.Info("stopping: the instances drain", "in_flight", d.InFlight(), "at_most", d.cfg.Drain.String())
+	stop()
+	select {
+	case <-ended:
+	case <-d.hurry:
+		d.log.Warn("hurried: cutting short what is in flight", "in_flight", d.InFlight())
+		provisioner.Hurry()
+		<-ended
+	}
+	if cutShort.Load() {
+		return ErrCutShort
+	}
+	return nil
+}
+
+// lead waits until no other daemon scales over this data directory. It returns
+// nil when ctx ended first.
+func (d *Daemon) lead(ctx context.Context) (*flock.Flock, error) {
+	if err := os.MkdirAll(d.cfg.DataDir, dataDirMode); err != nil {
+		return nil, &StartError{fmt.Errorf("making data_dir: %w", err)}
+	}
+	lock := flock.New(filepath.Join(d.cfg.DataDir, "scaler.lock"))
+	leads, err := lock.TryLock()
+	if err == nil && !leads {
+		d.log.Warn("another daemon scales over this data directory; standing by until it ends", "data_dir", d.cfg.DataDir)
+		leads, err = lock.TryLockContext(ctx, leadEvery)
+	}
+	switch {
+	case leads:
+		return lock, nil
+	case ctx.Err() != nil:
+		return nil, nil
+	}
+	return nil, &StartError{fmt.Errorf("locking %s: %w", lock.Path(), err)}
+}
+
+// instanceScaler sets the number of instances.
+type instanceScaler struct {
+	fleet  *fleet
+	scaler *scaler.Scaler
+	meters map[string]*scaler.Meter // by function
+	wanted int
+	daemon *Daemon
+}
+
+func (s *instanceScaler) run(ctx context.Context) {
+	tick := time.NewTicker(s.daemon.cfg.Scale.Interval.D())
+	defer tick.Stop()
+	for {
+		s.look(ctx)
+		pause := time.NewTimer(soonest)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+		select {
+		case <-tick.C:
+		case <-s.fleet.full: // more may be needed, and need not wait
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look measures, decides, and has it done.
+func (s *instanceScaler) look(ctx context.Context) {
+	log := s.daemon.log
+	count, err := s.fleet.provisioner.Count(ctx)
+	if err != nil {
+		log.Error("cannot count the instances; their number stays", "error", err)
+		return
+	}
+	totals := s.fleet.totals()
+	now := time.Now()
+	in := scaler.Signals{
+		At: now.Sub(birth), Clock: now.In(s.daemon.cfg.Scale.Location()),
+		Ready: count.Ready, Starting: count.Starting, Draining: count.Draining, StartUp: count.StartUp, Failing: count.Failing,
+	}
+	needed, known := 0.0, true
+	for _, name := range slices.Sorted(maps.Keys(totals)) {
+		c := s.fleet.counts(ctx, name, totals[name], now)
+		if s.meters[name] == nil {
+			s.meters[name] = new(scaler.Meter)
+		}
+		load, ok := s.meters[name].Look(name, in.At, c, count.Ready)
+		known = known && ok
+		if load.Slots > 0 {
+			needed = max(needed, float64(c.Used)/load.Slots)
+		}
+		in.Loads = append(in.Loads, load)
+	}
+	if !known || ctx.Err() != nil {
+		return // a first look has no rates
+	}
+	in.Needed = int(math.Ceil(needed))
+	d := s.scaler.Decide(in)
+	s.daemon.decisions.note("instances", now, d)
+	if d.Wanted == s.wanted {
+		return
+	}
+	if err := s.fleet.provisioner.Set(ctx, d.Wanted); err != nil {
+		log.Error("cannot set the number of instances", "error", err)
+		return
+	}
+	log.Info("scaling instances", "from", s.wanted, "to", d.Wanted, "bound", d.Bound, "why", d.String())
+	s.wanted = d.Wanted
+}

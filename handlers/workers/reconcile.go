@@ -1,0 +1,183 @@
+package workers
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/drover-run/drover/handlers"
+)
+
+// Scale sets the number of workers. More are started; of those that are too many
+// the idlest end, when they have finished what they have in flight. With none the
+// pool still offers room for what one would take, and the first message has one
+// started, which counts as wanted then.
+func (p *Pool) Scale(n int) {
+	p.mu.Lock()
+	changed := p.wanted != n
+	p.wanted = n
+	p.mu.Unlock()
+	if changed {
+		p.nudge()
+	}
+}
+
+// wake has a worker started where none is wanted; p.mu is held.
+func (p *Pool) wake() {
+	if p.wanted == 0 {
+		p.wanted = 1
+		p.nudge()
+	}
+}
+
+// reconciler brings the workers that there are to those that are wanted.
+type reconciler struct {
+	pool  *Pool
+	pause *backoff.ExponentialBackOff
+	since map[*worker]time.Time // when each was started
+	next  time.Time             // not to start one before this
+	duds  int                   // that died before they had loaded the code, in a row
+	died  int                   // and are to be replaced
+
+	stopping sync.WaitGroup // workers that are being stopped
+}
+
+func (r *reconciler) step() {
+	p := r.pool
+	p.mu.Lock()
+	workers, misload, wanted := p.workers, p.misload, p.wanted
+	p.mu.Unlock()
+	var left []*worker
+	active := 0
+	for _, w := range workers {
+		if r.keep(w) {
+			left = append(left, w)
+			if !w.retiring.Load() {
+				active++
+			}
+		}
+	}
+	active -= r.retire(left, active-wanted)
+	now := time.Now()
+	for ; misload == nil && active < wanted && !now.Before(r.next); active++ {
+		w, err := p.startWorker()
+		if err != nil {
+			p.log.Error("cannot start a worker; will try again", "error", err)
+			r.next = now.Add(r.pause.NextBackOff())
+			break
+		}
+		if r.died > 0 {
+			r.died--
+			p.mu.Lock()
+			p.restarts++
+			p.mu.Unlock()
+		}
+		r.since[w] = now
+		left = append(left, w)
+	}
+	p.mu.Lock()
+	p.workers = left
+	p.change()
+	p.mu.Unlock()
+	p.resize()
+}
+
+// keep looks at one worker and reports whether it stays.
+func (r *reconciler) keep(w *worker) bool {
+	p := r.pool
+	select {
+	case <-w.loaded:
+		p.noteLoaded(w)
+		r.noteStartUp(w)
+	default:
+		if time.Since(r.since[w]) > p.cfg.StartTimeout {
+			w.kill(fmt.Errorf("the code did not load within %v", p.cfg.StartTimeout))
+		}
+	}
+	select {
+	case <-w.gone:
+	default:
+		return true
+	}
+	w.done.Wait()
+	lived := time.Since(r.since[w])
+	delete(r.since, w)
+	if w.retiring.Load() {
+		return false
+	}
+	r.died++
+	p.mu.Lock()
+	misload := p.misload
+	p.mu.Unlock()
+	if misload != nil {
+		return false
+	}
+	if r.dud(w) {
+		return false
+	}
+	if lived > healthy {
+		r.pause.Reset()
+	}
+	delay := r.pause.NextBackOff()
+	r.next = time.Now().Add(delay)
+	p.log.Warn("a worker is gone; it will be replaced", "worker", w.process.pid, "error", w.reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
+	return false
+}
+
+// maxDuds is how many workers may die in a row while they load the code for the
+// first time, before that is taken for the code's fault.
+const maxDuds = 3
+
+// dud reports whether the code has been found not to load, as its workers die of
+// it without a word.
+func (r *reconciler) dud(w *worker) bool {
+	p := r.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.kinds) > 0 {
+		return false
+	}
+	if r.duds++; r.duds < maxDuds {
+		return false
+	}
+	m := &handlers.Misloaded{Summary: w.reason.Error(), Detail: w.process.lastWords()}
+	m.Summary = fmt.Sprintf("%d workers in a row ended while they loaded the code; the last one: %s", r.duds, m.Summary)
+	p.halt(m)
+	close(p.loaded)
+	return true
+}
+
+// retire has n workers take no more, the idlest first, and those that have
+// nothing in flight end. It returns how many it chose.
+func (r *reconciler) retire(workers []*worker, n int) (chosen int) {
+	byLoad := slices.Clone(workers)
+	slices.SortStableFunc(byLoad, func(a, b *worker) int { return cmp.Compare(a.inFlight.Load(), b.inFlight.Load()) })
+	for _, w := range byLoad {
+		if chosen < n && !w.retiring.Load() {
+			w.retire()
+			r.pool.log.Debug("a worker retires", "worker", w.process.pid, "in_flight", w.inFlight.Load())
+			chosen++
+		}
+		if w.retiring.Load() && !w.leaving && w.inFlight.Load() == 0 {
+			w.leaving = true
+			r.stopping.Go(func() { w.stop(stopGrace) })
+		}
+	}
+	return chosen
+}
+
+// noteStartUp remembers how long a worker took to load the code.
+func (r *reconciler) noteStartUp(w *worker) {
+	if w.noted || w.ready == nil {
+		return
+	}
+	w.noted = true
+	p := r.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.startUp = time.Since(r.since[w])
+}

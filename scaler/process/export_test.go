@@ -1,0 +1,23 @@
+package process
+
+// Vanish leaves the instances to themselves, as the death of this process would.
+func (p *Provisioner) Vanish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range p.instances {
+		i.drain()
+	}
+	p.instances, p.wanted, p.ending = nil, 0, true
+}
+
+// InFlight is what the instance of a process has reported.
+func (p *Provisioner) InFlight(pid int) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range p.instances {
+		if i.cmd.Process.Pid == pid {
+			return i.inFlight
+		}
+	}
+	return -1
+}
