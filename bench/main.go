@@ -7,6 +7,7 @@
 //	go run ./bench idle         processor time and memory of a daemon with nothing to do
 //	go run ./bench servicebus   messages a second from the Service Bus emulator, beside the bare SDK
 //	go run ./bench storagequeue messages a second from the storage queue emulator, beside the bare SDK
+//	go run ./bench scale        workers and instances: how soon they come, and what their going costs
 //	go run ./bench celery       drover's Python no-op beside Celery's, where Celery and Redis are installed
 package main
 
@@ -26,6 +27,7 @@ type commandLine struct {
 	Idle       idleCommand       `cmd:"" help:"Processor time and memory of a daemon with nothing to do."`
 	Servicebus serviceBusCommand `cmd:"" help:"Messages a second from the Service Bus emulator, beside the bare SDK."`
 	Storage    storageCommand    `cmd:"" name:"storagequeue" help:"Messages a second from the storage queue emulator, beside the bare SDK."`
+	Scale      scaleCommand      `cmd:"" help:"Workers and instances: how soon they come, and what their going costs."`
 	Celery     celeryCommand     `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	_ "time/tzdata" // schedules name time zones, and a container may know none
 
 	"github.com/drover-run/drover/scaler"
 )

@@ -126,6 +126,6 @@ func (f *fleet) counts(ctx context.Context, name string, r functionReport, now t
 		Received: r.Received, Done: r.Received - r.InFlight, Taken: float64(r.Taken) / 1e6,
 		InFlight: r.InFlight, Slots: r.Slots, Used: r.Used,
 	}
-	c.Backlog, c.Oldest = waiting(ctx, f.sources[name], now)
+	waiting(ctx, f.sources[name], now, &c)
 	return c
 }

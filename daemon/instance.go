@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -26,6 +27,24 @@ type greeting struct {
 	// DataDir is the instance's own, Parent that of the daemon that started it.
 	DataDir string `json:"data_dir"`
 	Parent  string `json:"parent"`
+}
+
+var errNoFile = errors.New("several instances need a configuration that was read from a file: use configs.Load")
+
+// Greeting is what the instance with an ID, counted from 1, is told at its start,
+// for those who bring a provisioner of their own: they run `drover instance`, or
+// their own program with that argument, as scaler/process does. The error says
+// that the configuration was not read from a file.
+func Greeting(cfg *configs.Config, id int) (json.RawMessage, error) {
+	name, dir, text, ok := cfg.Source()
+	if !ok {
+		return nil, errNoFile
+	}
+	own := instanceDir(cfg.DataDir, id)
+	if err := os.MkdirAll(own, dataDirMode); err != nil {
+		return nil, fmt.Errorf("making an instance's directory: %w", err)
+	}
+	return json.Marshal(greeting{ID: id, Config: string(text), Name: name, Dir: dir, DataDir: own, Parent: cfg.DataDir})
 }
 
 // instanceDir is where an instance keeps what is its own.

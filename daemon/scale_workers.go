@@ -84,7 +84,7 @@ func (w *workerScaler) look(ctx context.Context) {
 		// reason for more workers, and the source need not be asked.
 		asked := c.Used >= c.Slots
 		if c.Backlog = scaler.Unreadable; asked {
-			c.Backlog, c.Oldest = waiting(ctx, f.trigger, now)
+			waiting(ctx, f.trigger, now, &c)
 		}
 		if m := w.meters[f.name]; m == nil {
 			w.meters[f.name] = new(scaler.Meter)
@@ -121,15 +121,16 @@ func (f *function) counts(now time.Time) scaler.Counts {
 }
 
 // waiting asks a source what waits there.
-func waiting(ctx context.Context, source triggers.Trigger, now time.Time) (ready int64, oldest time.Duration) {
+func waiting(ctx context.Context, source triggers.Trigger, now time.Time, c *scaler.Counts) {
 	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
 	defer cancel()
 	b, err := source.Backlog(ctx)
 	if err != nil {
-		return scaler.Unreadable, 0
+		c.Backlog = scaler.Unreadable
+		return
 	}
+	c.Backlog, c.AtLeast = b.Ready, b.AtLeast
 	if !b.Oldest.IsZero() {
-		oldest = max(now.Sub(b.Oldest), 0)
+		c.Oldest = max(now.Sub(b.Oldest), 0)
 	}
-	return b.Ready, oldest
 }

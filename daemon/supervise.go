@@ -36,9 +36,8 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 	if d.program == nil {
 		return &StartError{errors.New("scale.instances asks for several instances, and nothing says what runs one: use `drover run`, daemon.Main, or the option WithInstances")}
 	}
-	name, dir, text, ok := d.cfg.Source()
-	if !ok {
-		return &StartError{errors.New("scale.instances asks for several instances, which need a configuration that was read from a file: use configs.Load")}
+	if _, _, _, ok := d.cfg.Source(); !ok {
+		return &StartError{errNoFile}
 	}
 	lock, err := d.lead(ctx)
 	if err != nil || lock == nil {
@@ -57,14 +56,8 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 	fleet := newFleet(parts.sources, d.log)
 	var stopping, cutShort atomic.Bool
 	provisioner := process.New(process.Config{
-		Command: *d.program,
-		Hello: func(id int) (json.RawMessage, error) {
-			own := instanceDir(d.cfg.DataDir, id)
-			if err := os.MkdirAll(own, dataDirMode); err != nil {
-				return nil, fmt.Errorf("making an instance's directory: %w", err)
-			}
-			return json.Marshal(greeting{ID: id, Config: string(text), Name: name, Dir: dir, DataDir: own, Parent: d.cfg.DataDir})
-		},
+		Command:  *d.program,
+		Hello:    func(id int) (json.RawMessage, error) { return Greeting(d.cfg, id) },
 		Reported: fleet.reported,
 		Gone: func(id int, how error) {
 			fleet.ended(id)

@@ -19,6 +19,7 @@ type Counts struct {
 	InFlight, Slots, Used int64
 	// Backlog is Unreadable where the source does not tell.
 	Backlog int64
+	AtLeast bool // see Load
 	Oldest  time.Duration
 }
 
@@ -53,7 +54,7 @@ const (
 // Look takes the counts at a time, with so many units ready, and returns the
 // load since the look before; ok is false at the first.
 func (m *Meter) Look(function string, at time.Duration, c Counts, ready int) (l Load, ok bool) {
-	l = Load{Function: function, Backlog: c.Backlog, Oldest: c.Oldest}
+	l = Load{Function: function, Backlog: c.Backlog, AtLeast: c.AtLeast, Oldest: c.Oldest}
 	if c.Slots > 0 {
 		l.Busy = math.Min(float64(c.Used)/float64(c.Slots), 1)
 	}

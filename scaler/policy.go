@@ -243,10 +243,16 @@ func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
 		t.Backlog += math.Max(t.Arrivals-soon, 0) * in.StartUp.Seconds()
 		t.Within = s.within(l, in.StartUp)
 		t.Units = (t.Arrivals + t.Backlog/t.Within.Seconds()) / t.Capacity
+		if l.AtLeast && l.Busy >= saturated {
+			// Nobody knows how much waits, but that all are busy.
+			if more := s.doubled(in, l, inFlight) * p.Utilisation; more > t.Units {
+				t.Units, t.How = more, ByDoubling
+			}
+		}
 		off = math.Hypot(f.arrivals.deviation()/t.Capacity, t.Units*l.Spread) / p.Utilisation
 	}
 	f.units = t.Units
-	if t.How == ByFormula {
+	if t.How == ByFormula || l.Capacity > 0 && t.How == ByDoubling {
 		t.Units /= p.Utilisation
 	}
 	if c := f.gain.ceiling; c > 0 {
@@ -265,7 +271,7 @@ func (s *Scaler) doubled(in Signals, l Load, inFlight float64) float64 {
 	if in.Starting == 0 && l.Backlog > 0 {
 		units = math.Max(2*units, 1)
 	}
-	if l.Slots > 0 {
+	if l.Slots > 0 && !l.AtLeast {
 		units = math.Min(units, math.Ceil((math.Max(float64(l.Backlog), 0)+inFlight)/l.Slots))
 	}
 	return units

@@ -216,6 +216,20 @@ func TestUnknownCapacityDoubles(t *testing.T) {
 	l.want(5, BoundDoubling)
 }
 
+// Where a source does not count to the end, those that are busy are doubled.
+func TestABacklogThatIsNotCountedDoubles(t *testing.T) {
+	l := newLooks(t, nil)
+	s := one(4, 40, 32)
+	s.Loads[0].AtLeast = true
+	l.look(0, s)
+	l.want(6, BoundFormula)
+	s.Loads[0].Busy = 1
+	l.look(5*time.Second, s)
+	l.want(8, BoundDoubling)
+	l.look(5*time.Second, s)
+	l.want(8, BoundDoubling)
+}
+
 func TestInFlightIsNotBacklog(t *testing.T) {
 	l := newLooks(t, func(p *Policy) { p.ClearWithin, p.PerInstance = 0, 10 })
 	s := one(3, 0, 0)

@@ -42,6 +42,9 @@ type Load struct {
 	// Backlog counts the messages that are ready at the source and not handed
 	// out; Unreadable where it could not be read. In-flight is not backlog.
 	Backlog int64
+	// AtLeast says that there may be more than Backlog: the source does not count
+	// to the end.
+	AtLeast bool
 	// Oldest is the age of the oldest of them; 0 if there is none, or unknown.
 	Oldest time.Duration
 	// Arrivals is the rate at which messages come in.

@@ -19,7 +19,7 @@ const (
 	panelHead  = 20
 	plotHead   = 30
 	plotFoot   = 24
-	plotPoints = 450
+	plotPoints = 300
 )
 
 // Plot writes an SVG: the arrivals, and for each policy a panel with what waits
@@ -49,8 +49,8 @@ func (c Comparison) Plot(to io.Writer) error {
 	for i, r := range all {
 		head := fmt.Sprintf("%s: %s instance-seconds", r.Policy, grouped(int64(r.InstanceSeconds)))
 		if i > 0 {
-			head += fmt.Sprintf(" (%.2f times the clairvoyant's), %.2f%% later than %v, %.2f%% avoidably, p99 %v, %d changes of direction",
-				c.Cost(r), 100*r.LateShare(), c.Trace.Model.MaxAge, 100*float64(c.Avoidable(r))/float64(max(r.Messages, 1)), r.P99, r.Turns)
+			head += fmt.Sprintf(", %.2f × clairvoyant; late %.2f%%, avoidably %.2f%%; p99 %v; %d turns",
+				c.Cost(r), 100*r.LateShare(), 100*float64(c.Avoidable(r))/float64(max(r.Messages, 1)), r.P99, r.Turns)
 		}
 		y += panelHead
 		text(plotLeft, y-6, "start", ` font-weight="bold"`, head)
