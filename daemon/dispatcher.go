@@ -98,7 +98,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 		f.inFlight.Add(len(got))
 		taken := f.share.Take(len(got))
 		now := time.Now()
-		f.stats.taken.begin(taken, now)
+		f.stats.taken.begin(taken)
 		for i, d := range got {
 			t := f.newTurn(d, now)
 			switch t.slotted = i < taken; {
@@ -169,7 +169,7 @@ func (f *function) claim(t *turn) {
 	t.slotted = f.share.Claim(f.working) == nil
 	t.start = time.Now()
 	if t.slotted {
-		f.stats.taken.begin(1, t.start)
+		f.stats.taken.begin(1)
 	}
 	t.deadline = t.start.Add(f.timeout)
 	if !t.slotted || !f.started(t) {
@@ -217,7 +217,7 @@ func (t *turn) run() {
 	f.settle(f.settling, t.delivery, v)
 	f.stats.settled(v.Kind, err, took)
 	if t.slotted {
-		f.stats.taken.end(t.start, time.Now())
+		f.stats.taken.end()
 		f.share.Free(1)
 	}
 }

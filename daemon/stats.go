@@ -24,29 +24,28 @@ type functionStats struct {
 
 // occupancy is the time in which slots were taken, all together, up to now.
 type occupancy struct {
-	// With what is in flight in the sum, too: what is taken now was begun at so
-	// many microseconds from birth, all together. The sums may wrap; their
-	// differences do not.
-	open, begun, ended atomic.Int64
+	open atomic.Int64 // slots that are taken
+	// sum is that of the microseconds since birth at which slots were freed, less
+	// that of those at which they were taken. It may wrap; differences do not.
+	sum atomic.Int64
 }
 
 // birth is when this process began to count.
 var birth = time.Now()
 
-func (o *occupancy) begin(n int, at time.Time) {
-	o.begun.Add(int64(n) * at.Sub(birth).Microseconds())
+func (o *occupancy) begin(n int) {
+	o.sum.Add(-int64(n) * time.Since(birth).Microseconds())
 	o.open.Add(int64(n))
 }
 
-func (o *occupancy) end(began, now time.Time) {
+func (o *occupancy) end() {
 	o.open.Add(-1)
-	o.begun.Add(-began.Sub(birth).Microseconds())
-	o.ended.Add(now.Sub(began).Microseconds())
+	o.sum.Add(time.Since(birth).Microseconds())
 }
 
-// microseconds is the sum up to a time.
+// microseconds is the time up to now.
 func (o *occupancy) microseconds(now time.Time) int64 {
-	return o.ended.Load() + o.open.Load()*now.Sub(birth).Microseconds() - o.begun.Load()
+	return o.sum.Load() + o.open.Load()*now.Sub(birth).Microseconds()
 }
 
 func (s *functionStats) settled(kind triggers.Kind, err error, took time.Duration) {

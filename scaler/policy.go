@@ -136,70 +136,84 @@ func (s *Scaler) Decide(in Signals) Decision {
 	in.At = max(in.At, s.last)
 	s.last = in.At
 	d := Decision{Current: in.Ready + in.Starting, Bound: BoundFormula, Signals: in, Policy: p}
-	units, slack, waiting := 0.0, 0.0, int64(0)
-	unread, doubling, capped := false, false, false
-	oldest := time.Duration(0)
-	for _, l := range in.Loads {
-		t, off := s.term(in, l)
-		d.Terms = append(d.Terms, t)
-		units += t.Units
-		slack += off * off
-		unread = unread || l.Backlog == Unreadable
-		doubling = doubling || t.How == ByDoubling
-		capped = capped || t.How == ByCeiling
-		waiting += max(l.Backlog, 0)
-		oldest = max(oldest, l.Oldest)
-		if l.Backlog > 0 || l.Busy > 0 || l.Arrivals > 0 || l.Done > 0 {
-			s.active = in.At
-		}
-	}
-	d.Raw = roundUp(units)
-	if blur := min(math.Sqrt(slack), tolerance*units); roundUp(units-blur) <= d.Current && d.Raw > d.Current && d.Current > 0 {
+	a := s.ask(&d)
+	d.Raw = roundUp(a.units)
+	if blur := min(a.off, tolerance*a.units); roundUp(a.units-blur) <= d.Current && d.Raw > d.Current && d.Current > 0 {
 		d.Raw = d.Current // the difference may well be noise
 	}
-	few, surely := roundUp(units+sure*math.Sqrt(slack)), roundUp(units+surer*math.Sqrt(slack))
-	if in.Needed == 0 && waiting == 0 && in.At-s.active >= p.Idle {
+	few, surely := roundUp(a.units+sure*a.off), roundUp(a.units+surer*a.off)
+	idle := in.Needed == 0 && a.waiting == 0 && in.At-s.active >= p.Idle
+	if idle {
 		d.Raw, few, surely, s.likely, s.surely = 0, 0, 0, nil, nil // what is left of a rate is only its memory
 		d.Note = fmt.Sprintf("nothing to do for %v", p.Idle)
 	}
 	d.Wanted = d.Raw
-	if doubling && d.Raw > d.Current {
+	if a.doubling && d.Raw > d.Current {
 		d.Bound = BoundDoubling
 	}
-	if capped {
-		d.Bound = BoundGain
-	}
 	s.scaleIn(&d, few, surely)
-	if capped && d.Wanted >= d.Current {
+	if a.capped && (d.Wanted == d.Raw || d.Wanted >= d.Current) {
 		d.Bound = BoundGain
 	}
-	hold := func(least int, b Bound) {
-		if d.Wanted < least {
-			d.Wanted, d.Bound = least, b
-		}
+	if !a.capped { // those who all wait for the same thing are no reason to keep them
+		d.atLeast(min(in.Needed, d.Current), BoundBusy)
 	}
-	if !capped { // those who all wait for the same thing are no reason to keep them
-		hold(min(in.Needed, d.Current), BoundBusy)
+	if !idle {
+		d.atLeast(min(d.Current, 1), BoundIdle)
 	}
-	if in.Needed > 0 || waiting > 0 || in.At-s.active < p.Idle {
-		hold(min(d.Current, 1), BoundIdle)
-	}
-	s.activate(&d, waiting, oldest)
-	s.unread(&d, unread, hold)
+	s.activate(&d, a)
+	s.unread(&d, a)
 	if p.MaxStep > 0 && d.Wanted > d.Current+p.MaxStep {
 		d.Wanted, d.Bound = d.Current+p.MaxStep, BoundStep
 	}
 	for _, schedule := range p.Schedules {
-		if schedule.holds(in.Clock) && d.Wanted < schedule.Min {
-			hold(schedule.Min, BoundSchedule)
+		if schedule.holds(in.Clock) && d.atLeast(schedule.Min, BoundSchedule) {
 			d.Note = schedule.String()
 		}
 	}
-	hold(p.Min, BoundMin)
+	d.atLeast(p.Min, BoundMin)
 	if d.Wanted > p.Max {
 		d.Wanted, d.Bound = p.Max, BoundMax
 	}
 	return d
+}
+
+// atLeast raises the number, and reports whether it had to.
+func (d *Decision) atLeast(least int, b Bound) bool {
+	if d.Wanted >= least {
+		return false
+	}
+	d.Wanted, d.Bound = least, b
+	return true
+}
+
+// asked is what all functions ask for together.
+type asked struct {
+	units, off float64 // and its standard error
+	waiting    int64
+	oldest     time.Duration
+	// Of some function: its backlog is unreadable, its units are doubled, or more of
+	// them would bring nothing.
+	unread, doubling, capped bool
+}
+
+// ask adds the functions' terms to a decision, and up.
+func (s *Scaler) ask(d *Decision) (a asked) {
+	for _, l := range d.Signals.Loads {
+		t, off := s.term(d.Signals, l)
+		d.Terms = append(d.Terms, t)
+		a.units += t.Units
+		a.off = math.Hypot(a.off, off)
+		a.unread = a.unread || l.Backlog == Unreadable
+		a.doubling = a.doubling || t.How == ByDoubling
+		a.capped = a.capped || t.How == ByCeiling
+		a.waiting += max(l.Backlog, 0)
+		a.oldest = max(a.oldest, l.Oldest)
+		if l.Backlog > 0 || l.Busy > 0 || l.Arrivals > 0 || l.Done > 0 {
+			s.active = d.Signals.At
+		}
+	}
+	return a
 }
 
 // roundUp forgives what is only there from rounding.
@@ -219,7 +233,7 @@ func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
 		f.arrivals.see(in.At, l.Arrivals)
 		f.gain.see(in.At, in.Ready, l, p.MinGain)
 	}
-	t = Term{Function: l.Function, Capacity: l.Capacity, Backlog: math.Max(float64(l.Backlog), 0), How: ByFormula, Arrivals: f.arrivals.level}
+	t = Term{Function: l.Function, Capacity: l.Capacity, Utilisation: p.Utilisation, Backlog: math.Max(float64(l.Backlog), 0), How: ByFormula, Arrivals: f.arrivals.level}
 	inFlight := l.Busy * l.Slots * float64(in.Ready)
 	switch {
 	case l.Backlog == Unreadable:
@@ -255,6 +269,7 @@ func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
 	if t.How == ByFormula || l.Capacity > 0 && t.How == ByDoubling {
 		t.Units /= p.Utilisation
 	}
+	t.Asked = t.Units
 	if c := f.gain.ceiling; c > 0 {
 		t.Ceiling = c
 		if t.Units > float64(c) && current > 0 {
@@ -328,30 +343,28 @@ func (w *window) most(now time.Duration, units int, age time.Duration) int {
 }
 
 // activate keeps zero units at zero until it is worth it.
-func (s *Scaler) activate(d *Decision, waiting int64, oldest time.Duration) {
+func (s *Scaler) activate(d *Decision, a asked) {
 	p, now := &s.policy, d.Signals.At
-	if d.Current > 0 || waiting == 0 {
+	if d.Current > 0 || a.waiting == 0 {
 		s.waiting = false
 		return
 	}
 	if !s.waiting {
 		s.waiting, s.since = true, now
 	}
-	if waiting < p.Activation && max(oldest, now-s.since) < p.Idle {
+	if a.waiting < p.Activation && max(a.oldest, now-s.since) < p.Idle {
 		d.Wanted, d.Bound = 0, BoundActivation
-		d.Note = fmt.Sprintf("%d wait, fewer than %d, and not for %v", waiting, p.Activation, p.Idle)
+		d.Note = fmt.Sprintf("%d wait, fewer than %d, and not for %v", a.waiting, p.Activation, p.Idle)
 		return
 	}
-	if d.Wanted == 0 {
-		d.Wanted, d.Bound = 1, BoundActivation
-	}
+	d.atLeast(1, BoundActivation)
 }
 
 // unread holds what there is while a backlog cannot be read, and then the
 // fallback.
-func (s *Scaler) unread(d *Decision, unread bool, hold func(int, Bound)) {
+func (s *Scaler) unread(d *Decision, a asked) {
 	p, now := &s.policy, d.Signals.At
-	if !unread {
+	if !a.unread {
 		s.unreadable = -1
 		return
 	}
@@ -359,8 +372,8 @@ func (s *Scaler) unread(d *Decision, unread bool, hold func(int, Bound)) {
 		s.unreadable = now
 	}
 	if p.Fallback > 0 && now-s.unreadable >= p.FallbackAfter {
-		hold(p.Fallback, BoundFallback)
+		d.atLeast(p.Fallback, BoundFallback)
 		return
 	}
-	hold(d.Current, BoundHold)
+	d.atLeast(d.Current, BoundHold)
 }

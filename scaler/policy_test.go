@@ -100,11 +100,11 @@ func TestFormula(t *testing.T) {
 	l.look(0, one(2, 40, 900))
 	// (40 + 900/30) / (10 × 0.8) = 8.75
 	l.want(9, BoundFormula)
-	if got, want := l.last.Terms[0].String(), "(40/s + 900 / 30s) / 10/s = 8.75"; got != want {
+	if got, want := l.last.Terms[0].String(), "(40/s + 900 / 30s) / (10/s × 0.8) = 8.75"; got != want {
 		t.Errorf("the term says %q, want %q", got, want)
 	}
 	text := l.last.Explain()
-	for _, part := range []string{"wanted 9, now 2", "backlog 900", "arrivals 40/s", "utilisation 0.8", "held by: formula"} {
+	for _, part := range []string{"wanted 9, now 2", "backlog 900", "arrivals 40/s", "held by: formula"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("the explanation lacks %q:\n%s", part, text)
 		}

@@ -90,10 +90,12 @@ type Term struct {
 	// Backlog is what is expected to wait then, and Within what it is to be gone in.
 	Backlog float64
 	Within  time.Duration
-	// Capacity is that of one unit.
-	Capacity float64
-	// Units is the result, before it is divided by the utilisation and rounded up.
-	Units float64
+	// Capacity is that of one unit, and Utilisation the part of it that is planned
+	// with.
+	Capacity, Utilisation float64
+	// Asked is the result, and Units what is left of it under the Ceiling; neither is
+	// rounded up.
+	Asked, Units float64
 	// Ceiling is where more units were measured to bring nothing; 0 if nowhere.
 	Ceiling int
 	// How names the way that Units was found.
@@ -169,9 +171,9 @@ func (d Decision) String() string {
 func (t Term) String() string {
 	switch t.How {
 	case ByFormula, ByCeiling:
-		text := fmt.Sprintf("(%.4g/s + %.4g / %v) / %.4g/s = %.4g", t.Arrivals, t.Backlog, t.Within.Round(100*time.Millisecond), t.Capacity, t.Units)
+		text := fmt.Sprintf("(%.4g/s + %.4g / %v) / (%.4g/s × %.4g) = %.4g", t.Arrivals, t.Backlog, t.Within.Round(100*time.Millisecond), t.Capacity, t.Utilisation, t.Asked)
 		if t.How == ByCeiling {
-			text += fmt.Sprintf(", and more than %d bring nothing", t.Ceiling)
+			text += fmt.Sprintf(", but more than %d bring nothing", t.Ceiling)
 		}
 		return text
 	case ByCount:
@@ -194,7 +196,7 @@ func (d Decision) Explain() string {
 		line("  %s: backlog %s, oldest %v, arrivals %.4g/s, done %.4g/s, %.0f%% of the slots busy, one handles %.4g/s",
 			l.Function, backlog, l.Oldest.Round(time.Millisecond), l.Arrivals, l.Done, 100*l.Busy, l.Capacity)
 	}
-	line("formula: ceil(sum of (arrivals + backlog / within) / capacity, / utilisation %.4g)", d.Policy.Utilisation)
+	line("formula: ceil(sum of (arrivals + backlog / within) / (capacity × utilisation))")
 	for _, t := range d.Terms {
 		line("  %s: %s", t.Function, t)
 	}
