@@ -323,19 +323,20 @@ func (p *Provisioner) drain(n int, now time.Time) {
 
 // reported takes an instance's report. The first says that it is ready.
 func (p *Provisioner) reported(i *instance, r report) {
-	p.mu.Lock()
-	i.inFlight = r.InFlight
-	if i.state == starting {
-		now := time.Now()
-		p.startUp = now.Sub(i.since)
-		i.state, i.since = ready, now
-		p.failing, p.once = "", true
-		p.cfg.Log.Info("an instance is ready", "instance", i.id, "pid", i.cmd.Process.Pid, "start_up", p.startUp.Round(time.Millisecond))
-		p.tried()
-		p.nudge()
-	}
-	p.mu.Unlock()
-	if p.cfg.Reported != nil {
+	if p.cfg.Reported != nil { // before it counts as ready: then there is something to count
 		p.cfg.Reported(i.id, r.Load)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i.inFlight = r.InFlight
+	if i.state != starting {
+		return
+	}
+	now := time.Now()
+	p.startUp = now.Sub(i.since)
+	i.state, i.since = ready, now
+	p.failing, p.once = "", true
+	p.cfg.Log.Info("an instance is ready", "instance", i.id, "pid", i.cmd.Process.Pid, "start_up", p.startUp.Round(time.Millisecond))
+	p.tried()
+	p.nudge()
 }
