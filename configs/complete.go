@@ -122,6 +122,7 @@ func (x *completion) all() {
 	for _, name := range names(x.Apps) {
 		x.Apps[name] = x.app("apps."+name, x.Apps[name])
 	}
+	x.admin()
 	x.scale("scale", &x.Scale)
 	shortForms := make(map[string]string)
 	for _, name := range names(x.Functions) {

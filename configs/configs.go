@@ -16,6 +16,8 @@ type Config struct {
 	Log         Log                   `yaml:"log" desc:"what is logged, and how"`
 	Connections map[string]Connection `yaml:"connections" desc:"where messages come from, by a name of your choice; without any, functions use the embedded NATS server"`
 	Apps        map[string]App        `yaml:"apps" desc:"directories of code whose functions share a pool of worker processes, by a name of your choice"`
+	Admin       Admin                 `yaml:"admin" desc:"the server that drover status and the like, and operators, talk to"`
+	Probes      Probes                `yaml:"probes" desc:"a server for health checks, without a token"`
 	Scale       Scale                 `yaml:"scale" desc:"how many worker processes and instances there are"`
 	Functions   map[string]Function   `yaml:"functions" required:"true" desc:"what runs, by a name of your choice"`
 

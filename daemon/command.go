@@ -38,6 +38,7 @@ type commandLine struct {
 	Run      runCommand      `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
 	Demo     demoCommand     `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
 	Check    checkCommand    `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
+	Status   statusCommand   `cmd:"" help:"How a running daemon is doing: a live table on a terminal, else printed once."`
 	Send     sendCommand     `cmd:"" help:"Send messages to a function, or to a subject."`
 	Emulate  emulateCommand  `cmd:"" help:"Stand in for a service, for work on this machine."`
 	Scale    scaleCommand    `cmd:"" help:"About the number of workers and instances."`
@@ -163,6 +164,8 @@ func runParsed(ctx context.Context, line *commandLine, command string, std *IO) 
 		return line.Demo.run(ctx, std)
 	case "check", "check <file>":
 		return line.Check.run(ctx, std)
+	case "status", "status <file>":
+		return line.Status.run(ctx, std)
 	case "send <target>":
 		return line.Send.run(ctx, std)
 	case "emulate servicebus":
@@ -170,7 +173,7 @@ func runParsed(ctx context.Context, line *commandLine, command string, std *IO) 
 	case "emulate storagequeue":
 		return line.Emulate.Storagequeue.run(ctx, std)
 	case "scale explain", "scale explain <file>":
-		return line.Scale.Explain.run(std)
+		return line.Scale.Explain.run(ctx, std)
 	case "scale simulate":
 		return line.Scale.Simulate.run(std)
 	case "config schema":

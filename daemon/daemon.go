@@ -10,10 +10,12 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/process"
 	"github.com/drover-run/drover/triggers"
@@ -46,7 +48,10 @@ type Daemon struct {
 	mu        sync.Mutex
 	functions []*function
 	fleet     *fleet // of instances, where they do the work
+	apps      map[string]*pool
 	decisions decisions
+	backlogs  backlogs
+	phase     atomic.Value // of type phase
 }
 
 // Option changes how a daemon is made.
@@ -131,6 +136,11 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if d.cfg.Scale.Instances.Scaled() {
 		return d.supervise(ctx)
 	}
+	stopAdmin, err := d.serveAdmin()
+	if err != nil {
+		return &StartError{err}
+	}
+	defer stopAdmin()
 	parts := &parts{daemon: d}
 	defer func() { err = errors.Join(err, parts.close()) }()
 	if err := parts.open(ctx); err != nil {
@@ -140,21 +150,13 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return &StartError{err}
 	}
 	d.mu.Lock()
-	d.functions = parts.functions
+	d.functions, d.apps = parts.functions, parts.pools
 	d.mu.Unlock()
-	defer d.keepDecisions(ctx)()
 	defer parts.scaleWorkers(ctx)()
+	d.enter(phaseRunning)
 	d.log.Info("running", "functions", len(parts.functions))
 	d.onReady()
 	return d.dispatch(ctx, parts.functions)
-}
-
-// keepDecisions has the scaler's decisions kept in a file until the returned
-// function is called.
-func (d *Daemon) keepDecisions(ctx context.Context) (stop func()) {
-	return d.decisions.keep(ctx, decisionsFile(d.cfg.DataDir), func(err error) {
-		d.log.Warn("`drover scale explain` will have nothing to say", "error", err)
-	})
 }
 
 // StartError is a daemon that could not start.
@@ -191,6 +193,7 @@ func (d *Daemon) dispatch(ctx context.Context, functions []*function) error {
 		return errors.Join(failures...)
 	case <-ctx.Done():
 	}
+	d.enter(phaseStopping)
 	stopReceiving()
 	d.log.Info("stopping: receiving has ended; waiting for what is in flight", "in_flight", d.InFlight(), "at_most", d.cfg.Drain.String())
 	select {
@@ -216,6 +219,17 @@ func detailOf(err error) string {
 		return m.Detail
 	}
 	return ""
+}
+
+// pools are the states of the worker processes, by app.
+func (d *Daemon) pools() map[string]workers.Stats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make(map[string]workers.Stats, len(d.apps))
+	for app, p := range d.apps {
+		out[app] = p.Stats()
+	}
+	return out
 }
 
 // InFlight counts the messages that were received and are not settled.
@@ -262,6 +276,8 @@ type FunctionStatus struct {
 	Received, Done, Retried, Rejected, Released int64
 	// InFlight is received and not settled yet.
 	InFlight int64
+	// Lost were taken back by the source before they were settled.
+	Lost int64
 	// Failed counts attempts that the function failed, rejections among them.
 	Failed int64
 	// Workers are the processes that can take messages; 0 for Go functions.

@@ -81,6 +81,7 @@ func (r functionReport) plus(o functionReport) functionReport {
 	sum.Released += o.Released
 	sum.InFlight += o.InFlight
 	sum.Failed += o.Failed
+	sum.Lost += o.Lost
 	sum.Workers += o.Workers
 	sum.Stopped = r.Stopped || o.Stopped
 	sum.Latency = r.Latency.plus(o.Latency)

@@ -199,7 +199,7 @@ func TestCommandsInDocumentsExist(t *testing.T) {
 				if !bytes.Contains(bench, []byte("go run ./bench "+words[3])) {
 					t.Errorf("%s: bench has no command %s", file, words[3])
 				}
-			case words[0] == "go" || words[0] == "apt-get" || words[0] == "docker" || words[0] == "systemctl":
+			case words[0] == "go" || words[0] == "apt-get" || words[0] == "docker" || words[0] == "systemctl" || words[0] == "curl":
 			default:
 				t.Errorf("%s has a command that this test does not know how to check: %s", file, line)
 			}

@@ -85,6 +85,7 @@ func (instanceCommand) run(ctx context.Context, std *IO) (err error) {
 	}
 	cfg.DataDir = hello.DataDir
 	cfg.Scale.Instances = configs.Instances{Min: 1, Max: 1}
+	cfg.Admin, cfg.Probes = configs.Admin{Listen: "unix"}, configs.Probes{} // the ports are the parent's
 
 	log := std.logger(cfg.Log).With("instance", hello.ID)
 	running, stop := context.WithCancel(ctx)

@@ -157,7 +157,7 @@ func TestInstancesFollowTheBacklog(t *testing.T) {
 	if status := waitFor(t, ended, out); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
-	if status, _, errs := command(t.Context(), nil, nil, "scale", "explain", s.file); status != ExitFailed || !strings.Contains(errs, "nothing has been decided") {
+	if status, _, errs := command(t.Context(), nil, nil, "scale", "explain", s.file); status != ExitFailed || !strings.Contains(errs, "no daemon of this configuration is running") {
 		t.Errorf("explain after the end: status %d, %s", status, errs)
 	}
 }

@@ -174,6 +174,7 @@ func (s *functionStats) status() FunctionStatus {
 		Rejected: s.rejected.Load(),
 		Released: s.released.Load(),
 		Failed:   s.failed.Load(),
+		Lost:     s.lost.Load(),
 		Latency:  s.latency.snapshot(),
 	}
 	out.Received = s.received.Load()

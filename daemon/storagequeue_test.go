@@ -173,6 +173,7 @@ func TestTwoDaemonsOverOneLedger(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := write(t, map[string]string{"secret": connection, "drover.yaml": `
+admin: {listen: "off"} # whose socket would be found first
 connections:
   store: {connection_string: "file:secret"}
 functions:

@@ -44,6 +44,11 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	stopAdmin, err := d.serveAdmin()
+	if err != nil {
+		return &StartError{err}
+	}
+	defer stopAdmin()
 	parts := &parts{daemon: d}
 	defer func() { err = errors.Join(err, parts.close()) }()
 	if err := parts.openSources(ctx); err != nil {
@@ -100,12 +105,13 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 	d.log.Info("running", "functions", len(parts.sources), "scale", d.cfg.Scale.String())
 	d.onReady()
 
-	defer d.keepDecisions(ctx)()
+	d.enter(phaseRunning)
 	(&instanceScaler{
 		fleet: fleet, scaler: scaler.New(d.cfg.Scale.InstancePolicy()), meters: make(map[string]*scaler.Meter),
 		wanted: first, daemon: d,
 	}).run(ctx)
 	stopping.Store(true)
+	d.enter(phaseStopping)
 	d.log.Info("stopping: the instances drain", "in_flight", d.InFlight(), "at_most", d.cfg.Drain.String())
 	stop()
 	select {

@@ -136,6 +136,12 @@ const (
 	BoundMax        Bound = "max"
 )
 
+// Bounds are all of them.
+var Bounds = []Bound{
+	BoundFormula, BoundDoubling, BoundGain, BoundActivation, BoundScaleIn, BoundIdle, BoundBusy,
+	BoundStep, BoundHold, BoundFallback, BoundSchedule, BoundMin, BoundMax,
+}
+
 // Provisioner sets the number of instances. Its methods are called from one
 // goroutine.
 type Provisioner interface {

@@ -1,0 +1,122 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+)
+
+// statusCommand is `drover status`.
+type statusCommand struct {
+	File  string        `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	JSON  bool          `name:"json" help:"Print JSON, once."`
+	Once  bool          `help:"Print once, also on a terminal."`
+	Every time.Duration `default:"1s" help:"The time between two looks, on a terminal."`
+}
+
+func (c *statusCommand) run(ctx context.Context, std *IO) error {
+	if c.Every <= 0 {
+		return usageError("--every must be more than 0s")
+	}
+	cfg, err := configs.Load(c.File, std.Env)
+	if err != nil {
+		return err
+	}
+	client, err := newAdminClient(cfg)
+	if err != nil {
+		return err
+	}
+	var last StatusReport
+	drawn := 0
+	tick := time.NewTicker(c.Every)
+	defer tick.Stop()
+	for {
+		var now StatusReport
+		if err := client.get(ctx, "/v1/status", &now); err != nil {
+			return err
+		}
+		if c.JSON {
+			text, err := json.MarshalIndent(now, "", "  ")
+			if err != nil {
+				return fmt.Errorf("writing the status: %w", err)
+			}
+			_, err = std.Out.Write(append(text, '\n'))
+			return err
+		}
+		if drawn > 0 {
+			_, _ = fmt.Fprintf(std.Out, "\x1b[%dA\x1b[J", drawn)
+		}
+		text := statusText(now, last, c.Every)
+		drawn, last = strings.Count(text, "\n"), now
+		_, _ = fmt.Fprint(std.Out, text)
+		if c.Once || !std.OutIsTerminal {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// statusText is a table: the rates are those since the last look, or, at the first
+// one, since the daemon started.
+func statusText(now, last StatusReport, every time.Duration) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, for %v", now.Phase, time.Since(now.Since).Round(time.Second))
+	if i := now.Instances; i != nil {
+		fmt.Fprintf(&b, "; instances: %d ready, %d starting, %d draining", i.Ready, i.Starting, i.Draining)
+		if i.Failing != "" {
+			fmt.Fprintf(&b, "; %s", printable(i.Failing))
+		}
+	}
+	b.WriteString("\n")
+	before := make(map[string]FunctionOverview)
+	seconds := max(time.Since(now.Since), time.Second).Seconds()
+	for _, f := range last.Functions {
+		before[f.Name] = f
+		seconds = every.Seconds()
+	}
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintln(w, "function\thandler\twaiting\toldest\tin flight\tdone/s\tp50\tp99\tworkers\tfailed\tdead\t")
+	for _, f := range now.Functions {
+		backlog, oldest, workers := "?", "-", "-"
+		if f.Backlog >= 0 {
+			backlog = fmt.Sprint(f.Backlog)
+		}
+		if f.Oldest > 0 {
+			oldest = short(time.Duration(f.Oldest * float64(time.Second)))
+		}
+		if f.Workers > 0 {
+			workers = fmt.Sprint(f.Workers)
+		}
+		if f.Stopped {
+			workers = "stopped"
+		}
+		recent := f.Latency
+		if recent == nil {
+			recent = new(Latencies)
+		}
+		recent = recent.Since(before[f.Name].Latency)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.1f\t%s\t%s\t%s\t%d\t%d\t\n", f.Name, f.Handler, backlog, oldest, f.InFlight,
+			float64(f.Done-before[f.Name].Done)/seconds, short(recent.Quantile(0.5)), short(recent.Quantile(0.99)), workers, f.Failed, f.Rejected)
+	}
+	_ = w.Flush()
+	return b.String()
+}
+
+// printable takes out of a text what a terminal would obey.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, text)
+}
