@@ -69,6 +69,11 @@ func (c *Config) fillIn() {
 			setDefaults(reflect.ValueOf(&queue).Elem())
 			v.Trigger.StorageQueue = &queue
 		}
+		if v.Handler.HTTP != nil {
+			http := *v.Handler.HTTP
+			setDefaults(reflect.ValueOf(&http).Elem())
+			v.Handler.HTTP = &http
+		}
 		if v.Handler.Python != nil {
 			python := *v.Handler.Python
 			v.Handler.Python = &python
@@ -153,6 +158,10 @@ func (t Trigger) kinds() []kind {
 
 func (o Output) kinds() []kind {
 	return []kind{{"nats", o.NATS != nil}, {"servicebus", o.ServiceBus != nil}, {"storage_queue", o.StorageQueue != nil}}
+}
+
+func (h Handler) kinds() []kind {
+	return []kind{{"go", h.Go != ""}, {"python", h.Python != nil}, {"http", h.HTTP != nil}}
 }
 
 // oneKind notes where not exactly one of the keys is given.
@@ -241,15 +250,13 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 		f.Output = &output
 	}
 	switch {
-	case f.Handler.Go != "" && f.Handler.Python != nil:
-		x.wrong(path+".handler", "it has both go and python; exactly one kind runs a function")
-	case f.Handler.Go != "":
+	case !x.oneKind(path+".handler", "a function is run by", f.Handler.kinds()):
+	case f.Handler.HTTP != nil:
+		x.httpHandler(path+".handler.http", f.Handler.HTTP)
 	case f.Handler.Python != nil:
 		python := *f.Handler.Python
 		x.pythonHandler(path+".handler.python", name, &python, shortForms)
 		f.Handler.Python = &python
-	default:
-		x.wrong(path+".handler", "it needs exactly one kind; known are: go, python")
 	}
 	return f
 }

@@ -218,6 +218,7 @@ type StorageQueueOutput struct {
 // Handler is what runs a function. Exactly one kind is set.
 type Handler struct {
 	Go     string         `yaml:"go" desc:"the name of a Go function that the program registered"`
+	HTTP   *HTTPHandler   `yaml:"http" desc:"an app that each message is posted to"`
 	Python *PythonHandler `yaml:"python" desc:"a Python function in a pool of worker processes"`
 }
 
@@ -232,6 +233,19 @@ type PythonHandler struct {
 	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
 	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
 	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
+}
+
+// HTTPHandler is an app that messages are posted to. What its answers mean is in
+// docs/http.md.
+type HTTPHandler struct {
+	URL         string            `yaml:"url" required:"true" desc:"where each message is posted: http://127.0.0.1:8080/orders, https://..., or unix:/run/app.sock:/orders"`
+	Ready       string            `yaml:"ready" desc:"a URL that answers 2xx when the app is ready; nothing is received before; by default when it can be reached"`
+	CloudEvents string            `yaml:"cloudevents" default:"binary" enum:"binary,structured,off" desc:"how a message becomes a request: binary is the body as it is, with headers; structured is JSON; off is the body alone"`
+	Headers     map[string]Secret `yaml:"headers" desc:"headers that are added to each request; such as Authorization, usually ${NAME} or file:PATH"`
+	Status      map[string]string `yaml:"status" desc:"what an answer means, in place of the defaults, by its status or its class: 404: reject, 5xx: retry; done, retry, reject or pause"`
+	MaxResponse Size              `yaml:"max_response" default:"1MiB" min:"1B" max:"128MiB" desc:"a longer answer is a failed attempt"`
+	HTTP2       bool              `yaml:"http2" default:"false" desc:"speak HTTP/2 without TLS"`
+	TLS         *TLS              `yaml:"tls" desc:"https: how the connection is encrypted; without, the machine's roots are used"`
 }
 
 // Duration is a time.Duration written as 1m30s.

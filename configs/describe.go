@@ -128,6 +128,13 @@ func (h Handler) String() string {
 	if p := h.Python; p != nil {
 		return fmt.Sprintf("python %s.%s in app %s", p.Module, p.Function, p.App)
 	}
+	if w := h.HTTP; w != nil {
+		text := "post to " + w.URL
+		if w.Ready != "" {
+			text += ", when " + w.Ready + " is well"
+		}
+		return text
+	}
 	return "go " + h.Go
 }
 

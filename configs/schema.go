@@ -90,7 +90,9 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 				s.Properties.Set(name, bounded(property, f.Tag, inner))
 			}
 		case reflect.Map:
-			describe(property.AdditionalProperties, inner.Elem())
+			if inner.Elem().Kind() == reflect.Struct {
+				describe(property.AdditionalProperties, inner.Elem())
+			}
 		default:
 			s.Properties.Set(name, bounded(property, f.Tag, inner))
 		}

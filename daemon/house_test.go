@@ -46,6 +46,7 @@ var exactly = map[string][]string{
 	"scaler/process":                 {"scaler"},
 	".":                              {"daemon"},
 	"handlers/workers":               {"handlers", "triggers"},
+	"handlers/http":                  {"handlers", "triggers"},
 }
 
 func TestImportDirections(t *testing.T) {

@@ -106,8 +106,13 @@ func (p *parts) openSources(ctx context.Context) error {
 func (p *parts) close() error {
 	if p.stopPools != nil {
 		p.stopPools()
-		p.running.Wait()
 	}
+	for _, f := range p.functions {
+		if f.stopHandler != nil {
+			f.stopHandler()
+		}
+	}
+	p.running.Wait()
 	var errs []error
 	for _, o := range p.outputs {
 		close(o.in)
@@ -323,6 +328,15 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		}
 		f.handler = run
 		f.share = handlers.NewSlots(concurrency).Share(0)
+	case h.HTTP != nil:
+		own, err := newHTTPHandler(f, settings)
+		if err != nil {
+			return err
+		}
+		f.handler, f.share = own, own.Slots().Share(0)
+		var looking context.Context
+		looking, f.stopHandler = context.WithCancel(context.Background())
+		p.running.Go(func() { own.Run(looking) })
 	case h.Python != nil:
 		f.app, f.pool = h.Python.App, p.pools[h.Python.App]
 		own, err := f.pool.Handler(f.name)

@@ -1,0 +1,56 @@
+package configs
+
+import (
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/drover-run/drover/handlers/http"
+)
+
+var (
+	statusForm = regexp.MustCompile(`^[2-5]([0-9][0-9]|xx)$`)
+	headerForm = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)
+)
+
+// verdicts are what a status may mean.
+var verdicts = []string{string(http.Done), string(http.Retry), string(http.Reject), string(http.Pause)}
+
+func (x *completion) httpHandler(path string, h *HTTPHandler) {
+	for _, key := range []string{"url", "ready"} {
+		target := h.URL
+		if key == "ready" {
+			if target = h.Ready; target == "" {
+				continue
+			}
+		}
+		if parsed, err := url.Parse(target); err == nil && parsed.User != nil {
+			x.secrets = append(x.secrets, parsed.User.String())
+		}
+		if _, _, err := http.SplitURL(target); err != nil {
+			x.wrong(path+"."+key, "%v", err)
+		}
+	}
+	for _, name := range names(h.Headers) {
+		if !headerForm.MatchString(name) || strings.ContainsAny(string(h.Headers[name]), "\r\n\x00") {
+			x.wrong(path+".headers."+name, "it is no header: letters, digits and hyphens, and a value of one line")
+		}
+	}
+	for _, status := range names(h.Status) {
+		if !statusForm.MatchString(status) {
+			x.wrong(path+".status."+status, "%q is no status; write it as 404, or 4xx", status)
+		}
+		if !slices.Contains(verdicts, h.Status[status]) {
+			x.wrong(path+".status."+status, "%q is not what a status may mean: %s", h.Status[status], strings.Join(verdicts, ", "))
+		}
+	}
+	if t := h.TLS; t != nil {
+		if !strings.HasPrefix(h.URL, "https:") && (t.CA != "" || t.Cert != "") {
+			x.wrong(path+".tls", "it goes with a URL that begins with https")
+		}
+		if (t.Cert == "") != (t.Key == "") {
+			x.wrong(path+".tls", "cert and key go together")
+		}
+	}
+}

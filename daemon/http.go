@@ -1,0 +1,72 @@
+package daemon
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers/http"
+)
+
+// defaultHTTPConcurrency is how many requests an app has at once.
+const defaultHTTPConcurrency = 64
+
+// newHTTPHandler makes the handler of a function that posts its messages.
+func newHTTPHandler(f *function, settings configs.Function) (*http.Handler, error) {
+	h := settings.Handler.HTTP
+	cfg := http.Config{
+		Function: f.name, URL: h.URL, Ready: h.Ready, Events: http.Events(h.CloudEvents),
+		Headers: make(map[string]string), Verdicts: make(map[int]http.Verdict),
+		Slots: settings.Concurrency, MaxResponse: int64(h.MaxResponse), HTTP2: h.HTTP2, Log: f.log,
+	}
+	if cfg.Slots == 0 {
+		cfg.Slots = defaultHTTPConcurrency
+	}
+	for name, value := range h.Headers {
+		cfg.Headers[name] = string(value)
+	}
+	for status, verdict := range h.Status {
+		if class, found := strings.CutSuffix(status, "xx"); found {
+			first, _ := strconv.Atoi(class) // checked before
+			for n := first * 100; n < first*100+100; n++ {
+				if _, single := h.Status[strconv.Itoa(n)]; !single {
+					cfg.Verdicts[n] = http.Verdict(verdict)
+				}
+			}
+			continue
+		}
+		n, _ := strconv.Atoi(status) // checked before
+		cfg.Verdicts[n] = http.Verdict(verdict)
+	}
+	var err error
+	if cfg.TLS, err = clientTLS(h.TLS); err != nil {
+		return nil, err
+	}
+	return http.New(cfg)
+}
+
+// clientTLS is how a connection to an app is encrypted; nil where nothing is said.
+func clientTLS(t *configs.TLS) (*tls.Config, error) {
+	if t == nil {
+		return nil, nil
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
+	if t.CA != "" {
+		out.RootCAs = x509.NewCertPool()
+		if !out.RootCAs.AppendCertsFromPEM([]byte(t.CA)) {
+			return nil, errors.New("tls.ca has no certificate in PEM; did you mean file:PATH?")
+		}
+	}
+	if t.Cert != "" {
+		pair, err := tls.X509KeyPair([]byte(t.Cert), []byte(t.Key))
+		if err != nil {
+			return nil, fmt.Errorf("tls.cert and tls.key: %w", err)
+		}
+		out.Certificates = []tls.Certificate{pair}
+	}
+	return out, nil
+}

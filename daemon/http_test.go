@@ -1,0 +1,77 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// A sidecar: messages are posted to an app, whose answers decide; while it is
+// misconfigured nothing is burnt.
+func TestAnHTTPApp(t *testing.T) {
+	var mu sync.Mutex
+	var seen []string
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		seen = append(seen, fmt.Sprintf("%s %s/%s", body, r.Header.Get("Drover-Function"), r.Header.Get("Drover-Attempt")))
+		mu.Unlock()
+		switch string(body) {
+		case "bad":
+			http.Error(w, "no such order", http.StatusUnprocessableEntity)
+		case "again":
+			if r.Header.Get("Drover-Attempt") == "1" {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		}
+	}))
+	defer app.Close()
+	dir := write(t, map[string]string{"drover.yaml": fmt.Sprintf(`
+log: {level: debug, format: text}
+functions:
+  orders:
+    trigger: {nats: {}}
+    handler: {http: {url: "%s/orders", headers: {X-Key: k}}}
+    retry: {max_attempts: 3, initial: 10ms}
+  lost:
+    trigger: {nats: {}}
+    handler: {http: {url: "http://127.0.0.1:1/x"}}
+`, app.URL)})
+	file := filepath.Join(dir, "drover.yaml")
+	status, text, errs := command(t.Context(), nil, nil, "check", file)
+	if status != ExitOK || !strings.Contains(text, "post to "+app.URL+"/orders") {
+		t.Errorf("check: status %d\n%s%s", status, text, errs)
+	}
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	for _, body := range []string{"good", "bad", "again"} {
+		if status, _, errs := command(t.Context(), nil, nil, "send", "orders", "-c", file, "--body", body); status != 0 {
+			t.Fatal(errs)
+		}
+	}
+	if status, _, errs := command(t.Context(), nil, nil, "send", "lost", "-c", file, "--body", "x"); status != 0 {
+		t.Fatal(errs)
+	}
+	out.wait(t, "the app is not well; nothing is received until it is")
+	out.wait(t, "422 Unprocessable Entity: no such order")
+	until(t, out, "the second attempt", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Contains(seen, "again orders/2")
+	})
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	slices.Sort(seen)
+	if want := []string{"again orders/1", "again orders/2", "bad orders/1", "good orders/1"}; !slices.Equal(seen, want) {
+		t.Errorf("the app has seen %v, want %v", seen, want)
+	}
+}
