@@ -207,6 +207,7 @@ type setup struct {
 	function  string // Python; empty for Go
 	processes int
 	threads   int
+	url       string // of an app, in place of a function
 }
 
 func noop(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }
@@ -250,7 +251,10 @@ func (r *rig) daemon(ctx context.Context, consumer string, s setup) (*daemon.Dae
 		Trigger: configs.Trigger{NATS: &configs.NATSTrigger{Stream: stream, Consumer: consumer, Subject: subject}},
 		Handler: configs.Handler{Go: "noop"},
 	}
-	if s.function != "" {
+	if s.url != "" {
+		f.Handler = configs.Handler{HTTP: &configs.HTTPHandler{URL: s.url}}
+		f.Concurrency = httpSlots
+	} else if s.function != "" {
 		f.Handler = configs.Handler{Python: &configs.PythonHandler{
 			Path: r.dir, Function: s.function, Processes: s.processes, Threads: s.threads,
 		}}

@@ -56,22 +56,16 @@ func (c *throughputCommand) Run(ctx context.Context) (err error) {
 	if c.Only != "" {
 		setups = slices.DeleteFunc(setups, func(s setup) bool { return s.name != c.Only })
 	}
-	if c.Profile != "" {
-		file, err := os.Create(c.Profile)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, file.Close()) }()
-		if err := pprof.StartCPUProfile(file); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
-	}
 	rates := make(map[string][]float64)
-	for round := range c.Rounds {
-		if err := c.round(ctx, r, round, rates); err != nil {
-			return err
+	if err := profiled(c.Profile, func() error {
+		for round := range c.Rounds {
+			if err := c.round(ctx, r, round, rates); err != nil {
+				return err
+			}
 		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	figures := make(map[string]figure)
 	top := median(rates[ceilingName])
@@ -134,4 +128,21 @@ func (c *throughputCommand) round(ctx context.Context, r *rig, round int, rates 
 		rates[name] = append(rates[name], rate)
 	}
 	return nil
+}
+
+// profiled writes a CPU profile of what it runs, where a file is named.
+func profiled(path string, run func() error) (err error) {
+	if path == "" {
+		return run()
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	return run()
 }

@@ -41,10 +41,17 @@ const (
 // encode makes the headers and the body of a request.
 func (e Events) encode(function string, m *triggers.Message) (nethttp.Header, []byte, error) {
 	h := make(nethttp.Header, len(m.Attributes)+12)
-	h.Set("Drover-Function", function)
-	h.Set("Drover-Attempt", strconv.Itoa(m.Attempt))
-	h.Set("Drover-Message-Id", percent(m.ID))
-	h.Set("User-Agent", "drover")
+	values := make([]string, 0, 12)
+	// set is Header.Set for names that are canonical, with one allocation for all.
+	set := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	id := percent(m.ID)
+	set("Drover-Function", function)
+	set("Drover-Attempt", strconv.Itoa(m.Attempt))
+	set("Drover-Message-Id", id)
+	set("User-Agent", "drover")
 	n := 0
 	contentType := anyType
 	for name, value := range m.Attributes {
@@ -67,22 +74,22 @@ func (e Events) encode(function string, m *triggers.Message) (nethttp.Header, []
 	}
 	switch e {
 	case Binary:
-		h.Set("Ce-Specversion", eventVersion)
-		h.Set("Ce-Id", percent(m.ID))
-		h.Set("Ce-Source", percent(source(function, m)))
-		h.Set("Ce-Type", eventType)
+		set("Ce-Specversion", eventVersion)
+		set("Ce-Id", id)
+		set("Ce-Source", percent(source(function, m)))
+		set("Ce-Type", eventType)
 		if !m.Enqueued.IsZero() {
-			h.Set("Ce-Time", m.Enqueued.UTC().Format(time.RFC3339Nano))
+			set("Ce-Time", m.Enqueued.UTC().Format(time.RFC3339Nano))
 		}
 		if m.Subject != "" {
-			h.Set("Ce-Subject", percent(m.Subject))
+			set("Ce-Subject", percent(m.Subject))
 		}
 	case Structured:
 		body, err := structured(function, contentType, m)
 		h.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
 		return h, body, err
 	}
-	h.Set("Content-Type", contentType)
+	set("Content-Type", contentType)
 	return h, m.Body, nil
 }
 

@@ -77,11 +77,12 @@ const (
 
 // Handler posts messages. Its Run looks for the app where it is not there.
 type Handler struct {
-	cfg    Config
-	url    string // as the client has it
-	ready  string
-	client *nethttp.Client
-	gate   *gate
+	cfg   Config
+	url   string // as the client has it
+	ready string
+	// No client: nothing is to be followed, and there are no cookies.
+	transport *nethttp.Transport
+	gate      *gate
 }
 
 var (
@@ -115,7 +116,7 @@ func New(cfg Config) (*Handler, error) {
 			sockets[hostOf(target)] = socket
 		}
 	}
-	transport := &nethttp.Transport{
+	h.transport = &nethttp.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if host, _, err := net.SplitHostPort(address); err == nil && sockets[host] != "" {
 				return dialer.DialContext(ctx, "unix", sockets[host])
@@ -129,13 +130,8 @@ func New(cfg Config) (*Handler, error) {
 		DisableCompression: true,
 	}
 	if cfg.HTTP2 {
-		transport.Protocols = new(nethttp.Protocols)
-		transport.Protocols.SetUnencryptedHTTP2(true)
-	}
-	h.client = &nethttp.Client{
-		Transport: transport,
-		// An answer from elsewhere is not the app's.
-		CheckRedirect: func(*nethttp.Request, []*nethttp.Request) error { return nethttp.ErrUseLastResponse },
+		h.transport.Protocols = new(nethttp.Protocols)
+		h.transport.Protocols.SetUnencryptedHTTP2(true)
 	}
 	h.gate = newGate(cfg.Slots, h.reachable, cfg.Log)
 	return h, nil
@@ -174,7 +170,7 @@ func (h *Handler) Slots() *handlers.Slots { return h.gate.slots }
 
 // Close implements handlers.Handler.
 func (h *Handler) Close(context.Context) error {
-	h.client.CloseIdleConnections()
+	h.transport.CloseIdleConnections()
 	return nil
 }
 
@@ -192,7 +188,7 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	for name, value := range h.cfg.Headers {
 		request.Header.Set(name, value)
 	}
-	response, err := h.client.Do(request)
+	response, err := h.transport.RoundTrip(request)
 	if err != nil {
 		return nil, h.failed(ctx, err)
 	}
@@ -226,19 +222,10 @@ func (h *Handler) failed(ctx context.Context, err error) error {
 		h.gate.pause("its certificate is not trusted: " + certificate.Error())
 		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
 	case errors.As(err, &name), errors.As(err, &dial) && dial.Op == "dial":
-		h.gate.down("it cannot be reached: " + strip(err).Error())
-		return fmt.Errorf("%w: %w", strip(err), handlers.ErrNotTried)
+		h.gate.down("it cannot be reached: " + err.Error())
+		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
 	}
 	h.gate.failed()
-	return strip(err)
-}
-
-// strip takes the URL out of an error, which may hold a secret in its query.
-func strip(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
 	return err
 }
 
@@ -316,9 +303,9 @@ func (h *Handler) reachable(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("asking whether it is ready: %w", err)
 	}
-	response, err := h.client.Do(request)
+	response, err := h.transport.RoundTrip(request)
 	if err != nil {
-		return strip(err)
+		return err
 	}
 	_, _ = io.CopyN(io.Discard, response.Body, h.cfg.MaxResponse) // so that the connection is kept
 	_ = response.Body.Close()
@@ -330,10 +317,6 @@ func (h *Handler) reachable(ctx context.Context) error {
 
 // connects opens a connection, and closes it.
 func (h *Handler) connects(ctx context.Context) error {
-	transport, ok := h.client.Transport.(*nethttp.Transport)
-	if !ok {
-		return nil
-	}
 	u, err := url.Parse(h.url)
 	if err != nil {
 		return fmt.Errorf("reading the URL: %w", err)
@@ -342,7 +325,7 @@ func (h *Handler) connects(ctx context.Context) error {
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	conn, err := transport.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	conn, err := h.transport.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		return err
 	}

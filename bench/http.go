@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+)
+
+type httpCommand struct {
+	Rounds   int `default:"5" help:"Rounds; each runs all, in turn."`
+	Messages int `default:"100000" help:"Messages for each round."`
+	Size     int `default:"128" help:"Bytes of a message."`
+
+	Profile string `help:"Write a CPU profile of drover's part to this file, and leave the others out."`
+
+	Serve bool `hidden:"" help:"Be the app: answer at once on a port that is printed."`
+}
+
+// httpSlots is how many requests are in flight.
+const httpSlots = 64
+
+// Run measures drover's handler for HTTP apps beside wrk and a bare Go client, all
+// against the same app, a process of its own that answers at once.
+func (c *httpCommand) Run(ctx context.Context) error {
+	if c.Serve {
+		return serveApp(ctx)
+	}
+	if c.Rounds < 1 || c.Messages < 1000 || c.Size < 0 {
+		return errors.New("--rounds must be at least 1, --messages 1000, --size 0")
+	}
+	url, stop, err := startApp(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if c.Profile != "" {
+		return profiled(c.Profile, func() error {
+			rate, err := c.drover(ctx, url)
+			fmt.Printf("%.0f messages/s\n", rate)
+			return err
+		})
+	}
+	rates := make(map[string][]float64)
+	for round := range c.Rounds {
+		for _, who := range []struct {
+			name string
+			run  func(context.Context, string) (float64, error)
+		}{{"wrk", c.wrk}, {"bare", c.bareClient}, {"drover", c.drover}} {
+			rate, err := who.run(ctx, url)
+			if errors.Is(err, exec.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", who.name, err)
+			}
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s %.0f/s\n", round+1, c.Rounds, who.name, rate)
+			rates[who.name] = append(rates[who.name], rate)
+		}
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "setup\tmessages/s\tratio\tto reach\t")
+	bare, own := median(rates["bare"]), median(rates["drover"])
+	if len(rates["wrk"]) > 0 {
+		fmt.Fprintf(w, "wrk, 64 connections\t%.0f\t1\t\t\n", median(rates["wrk"]))
+	}
+	fmt.Fprintf(w, "Go's client alone, 64 goroutines\t%.0f\t\t\t\n", bare)
+	fmt.Fprintf(w, "drover, 64 slots\t%.0f\t%.2f ÷ Go's client\t\t\n", own, own/bare)
+	if len(rates["wrk"]) > 0 {
+		fmt.Fprintf(w, "\t\t%.2f ÷ wrk\t0.6\t\n", own/median(rates["wrk"]))
+	}
+	return w.Flush()
+}
+
+func serveApp(ctx context.Context) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println("http://" + l.Addr().String())
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	})}
+	go func() { <-ctx.Done(); _ = s.Close() }()
+	return s.Serve(l)
+}
+
+// startApp runs this program as the app.
+func startApp(ctx context.Context) (url string, stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, "http", "--serve")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	line := make([]byte, 100)
+	n, err := out.Read(line)
+	return strings.TrimSpace(string(line[:n])), func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	}, err
+}
+
+var wrkRate = regexp.MustCompile(`Requests/sec:\s+([\d.]+)`)
+
+// wrk posts the same body for as long as drover takes, about.
+func (c *httpCommand) wrk(ctx context.Context, url string) (float64, error) {
+	script := filepath.Join(os.TempDir(), fmt.Sprintf("drover-bench-%d.lua", os.Getpid()))
+	text := fmt.Sprintf("wrk.method = 'POST'\nwrk.body = string.rep('x', %d)\n", c.Size)
+	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
+		return 0, err
+	}
+	defer func() { _ = os.Remove(script) }() // it is the system's to clean, too
+	out, err := exec.CommandContext(ctx, "wrk", "-t2", "-c", strconv.Itoa(httpSlots), "-d4s", "-s", script, url).Output()
+	if err != nil {
+		return 0, err
+	}
+	m := wrkRate.FindSubmatch(out)
+	if m == nil {
+		return 0, fmt.Errorf("wrk says %q", out)
+	}
+	return strconv.ParseFloat(string(m[1]), 64)
+}
+
+// bareClient posts with Go's client alone.
+func (c *httpCommand) bareClient(ctx context.Context, url string) (float64, error) {
+	client := http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: httpSlots, DisableCompression: true}}
+	defer client.CloseIdleConnections()
+	body := make([]byte, c.Size)
+	var left atomic.Int64
+	left.Store(int64(c.Messages))
+	var failure atomic.Pointer[error]
+	var all sync.WaitGroup
+	began := time.Now()
+	for range httpSlots {
+		all.Go(func() {
+			for left.Add(-1) >= 0 {
+				request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+				if err != nil {
+					failure.Store(&err)
+					return
+				}
+				response, err := client.Do(request)
+				if err != nil {
+					failure.Store(&err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, response.Body)
+				_ = response.Body.Close()
+			}
+		})
+	}
+	all.Wait()
+	if err := failure.Load(); err != nil {
+		return 0, *err
+	}
+	return float64(c.Messages) / time.Since(began).Seconds(), nil
+}
+
+// drover handles a stream of messages.
+func (c *httpCommand) drover(ctx context.Context, url string) (rate float64, err error) {
+	r, err := newRig(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	if err := r.fill(ctx, c.Messages, c.Size); err != nil {
+		return 0, err
+	}
+	took, err := r.drover(ctx, c.Messages, setup{name: "http", url: url})
+	return float64(c.Messages) / took.Seconds(), err
+}
