@@ -251,14 +251,15 @@ func (r *rig) daemon(ctx context.Context, consumer string, s setup) (*daemon.Dae
 		Trigger: configs.Trigger{NATS: &configs.NATSTrigger{Stream: stream, Consumer: consumer, Subject: subject}},
 		Handler: configs.Handler{Go: "noop"},
 	}
-	if s.url != "" {
+	switch {
+	case s.url != "":
 		f.Handler = configs.Handler{HTTP: &configs.HTTPHandler{URL: s.url}}
 		f.Concurrency = httpSlots
-	} else if s.function != "" {
+	case s.function != "":
 		f.Handler = configs.Handler{Python: &configs.PythonHandler{
 			Path: r.dir, Function: s.function, Processes: s.processes, Threads: s.threads,
 		}}
-	} else {
+	default:
 		f.Concurrency = pullMessages
 	}
 	cfg := configs.New()

@@ -201,6 +201,8 @@ func (d *Daemon) adminHandler() http.Handler {
 	mux.HandleFunc("GET /v1/scale", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, d.decisions.all())
 	})
+	mux.HandleFunc("POST /v1/functions/{name}/pause", d.answerPause)
+	mux.HandleFunc("POST /v1/functions/{name}/resume", d.answerResume)
 	if d.cfg.Admin.Pprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -52,8 +52,18 @@ func socketClient(path string) *adminClient {
 }
 
 // get asks for a path, and reads the answer into a value.
-func (c *adminClient) get(ctx context.Context, path string, into any) (err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+func (c *adminClient) get(ctx context.Context, path string, into any) error {
+	return c.do(ctx, http.MethodGet, path, into)
+}
+
+// post has something done.
+func (c *adminClient) post(ctx context.Context, path string) error {
+	var done Health
+	return c.do(ctx, http.MethodPost, path, &done)
+}
+
+func (c *adminClient) do(ctx context.Context, method, path string, into any) (err error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
 	if err != nil {
 		return fmt.Errorf("asking the daemon: %w", err)
 	}

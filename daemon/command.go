@@ -39,6 +39,8 @@ type commandLine struct {
 	Demo     demoCommand     `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
 	Check    checkCommand    `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
 	Status   statusCommand   `cmd:"" help:"How a running daemon is doing: a live table on a terminal, else printed once."`
+	Pause    pauseCommand    `cmd:"" help:"Have a function receive nothing; what it has goes on."`
+	Resume   resumeCommand   `cmd:"" help:"Have a function that was paused receive again."`
 	Send     sendCommand     `cmd:"" help:"Send messages to a function, or to a subject."`
 	Emulate  emulateCommand  `cmd:"" help:"Stand in for a service, for work on this machine."`
 	Scale    scaleCommand    `cmd:"" help:"About the number of workers and instances."`
@@ -166,6 +168,10 @@ func runParsed(ctx context.Context, line *commandLine, command string, std *IO) 
 		return line.Check.run(ctx, std)
 	case "status", "status <file>":
 		return line.Status.run(ctx, std)
+	case "pause <function>", "pause <function> <file>":
+		return line.Pause.run(ctx, std)
+	case "resume <function>", "resume <function> <file>":
+		return line.Resume.run(ctx, std)
 	case "send <target>":
 		return line.Send.run(ctx, std)
 	case "emulate servicebus":

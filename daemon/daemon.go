@@ -51,7 +51,8 @@ type Daemon struct {
 	apps      map[string]*pool
 	decisions decisions
 	backlogs  backlogs
-	phase     atomic.Value // of type phase
+	paused    map[string]time.Time // by function, until when, where instances do the work
+	phase     atomic.Value         // of type phase
 }
 
 // Option changes how a daemon is made.
@@ -284,6 +285,10 @@ type FunctionStatus struct {
 	Workers int
 	// Stopped is set when the function's code does not load.
 	Stopped bool
+	// Paused is set while somebody has it receive nothing; PausedUntil is when that
+	// ends, zero where it has no end.
+	Paused      bool
+	PausedUntil time.Time
 	// Latency is how long handling took, from the hand-out to the verdict.
 	Latency *Latencies
 }
@@ -305,6 +310,7 @@ func (d *Daemon) Status() []FunctionStatus {
 			s.Stopped = true
 		default:
 		}
+		s.Paused, s.PausedUntil = f.pauses.state()
 		out = append(out, s)
 	}
 	return out

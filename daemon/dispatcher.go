@@ -39,6 +39,7 @@ type function struct {
 	describe string  // the handler, for people
 	// stopHandler ends what the handler does beside handling; nil if nothing.
 	stopHandler context.CancelFunc
+	pauses      pauses
 	// cancelOnLost ends an attempt whose message was lost.
 	cancelOnLost bool
 	log          *slog.Logger

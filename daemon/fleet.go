@@ -64,7 +64,7 @@ func (f *fleet) ended(id int) {
 	defer f.mu.Unlock()
 	for name, r := range f.last[id] {
 		r.Received -= r.InFlight
-		r.InFlight, r.Slots, r.Used, r.Workers = 0, 0, 0, 0
+		r.InFlight, r.Slots, r.Used, r.Workers, r.Paused = 0, 0, 0, 0, false
 		f.gone[name] = f.gone[name].plus(r)
 	}
 	delete(f.last, id)
@@ -84,6 +84,7 @@ func (r functionReport) plus(o functionReport) functionReport {
 	sum.Lost += o.Lost
 	sum.Workers += o.Workers
 	sum.Stopped = r.Stopped || o.Stopped
+	sum.Paused, sum.PausedUntil = r.Paused || o.Paused, o.PausedUntil
 	sum.Latency = r.Latency.plus(o.Latency)
 	sum.Taken += o.Taken
 	sum.Slots += o.Slots
@@ -113,6 +114,23 @@ func (f *fleet) status() []FunctionStatus {
 	return out
 }
 
+// unlike are the instances whose functions are paused where they should not be, or
+// are not where they should, by instance.
+func (f *fleet) unlike(paused map[string]time.Time) map[int][]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make(map[int][]string)
+	for id, functions := range f.last {
+		for name, r := range functions {
+			until, should := paused[name]
+			if should != r.Paused || should && !until.Equal(r.PausedUntil) {
+				out[id] = append(out[id], name)
+			}
+		}
+	}
+	return out
+}
+
 func (f *fleet) count() scaler.Count {
 	c, err := f.provisioner.Count(context.Background())
 	if err != nil {
@@ -126,6 +144,9 @@ func (f *fleet) counts(ctx context.Context, name string, r functionReport, now t
 	c := scaler.Counts{
 		Received: r.Received, Done: r.Received - r.InFlight, Taken: float64(r.Taken) / 1e6,
 		InFlight: r.InFlight, Slots: r.Slots, Used: r.Used,
+	}
+	if r.Paused { // what waits then is no reason for more
+		return c
 	}
 	waiting(ctx, f.sources[name], now, &c)
 	return c

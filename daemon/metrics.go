@@ -21,8 +21,8 @@ var handleBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25
 type metrics struct {
 	daemon *Daemon
 
-	ready, backlog, oldest, dead, received, settled, inFlight, failed, lost, handle, stopped *prometheus.Desc
-	workers, restarts, startUp, instances, wanted, current, bound, decisions                 *prometheus.Desc
+	ready, backlog, oldest, dead, received, settled, inFlight, failed, lost, handle, stopped, paused *prometheus.Desc
+	workers, restarts, startUp, instances, wanted, current, bound, decisions                         *prometheus.Desc
 }
 
 func newMetrics(d *Daemon) []prometheus.Collector {
@@ -42,6 +42,7 @@ func newMetrics(d *Daemon) []prometheus.Collector {
 		lost:      desc("loans_lost_total", "Messages that the source took back before they were settled.", "function"),
 		handle:    desc("handle_seconds", "Time from the hand-out of a message to its verdict.", "function"),
 		stopped:   desc("function_stopped", "1 if the function has stopped, as its code does not load, else 0.", "function"),
+		paused:    desc("function_paused", "1 while somebody has the function receive nothing, else 0.", "function"),
 		workers:   desc("workers", "Worker processes of an app, by state.", "app", "state"),
 		restarts:  desc("worker_restarts_total", "Workers that were started in place of others that died.", "app"),
 		startUp:   desc("worker_start_up_seconds", "Time that a worker took to load the code, lately.", "app"),
@@ -57,7 +58,7 @@ func newMetrics(d *Daemon) []prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		m.ready, m.backlog, m.oldest, m.dead, m.received, m.settled, m.inFlight, m.failed, m.lost, m.handle, m.stopped,
+		m.ready, m.backlog, m.oldest, m.dead, m.received, m.settled, m.inFlight, m.failed, m.lost, m.handle, m.stopped, m.paused,
 		m.workers, m.restarts, m.startUp, m.instances, m.wanted, m.current, m.bound, m.decisions,
 	} {
 		to <- d
@@ -115,6 +116,7 @@ func (m *metrics) function(s FunctionStatus, gauge func(*prometheus.Desc, float6
 	counter(m.failed, s.Failed, s.Name)
 	counter(m.lost, s.Lost, s.Name)
 	gauge(m.stopped, truth(s.Stopped), s.Name)
+	gauge(m.paused, truth(s.Paused), s.Name)
 	count, sum, buckets := s.Latency.cumulative(handleBuckets)
 	to <- prometheus.MustNewConstHistogram(m.handle, count, sum, buckets, s.Name)
 	b := m.daemon.backlogs.of(context.Background(), m.daemon, s.Name, scrapeFresh)

@@ -96,8 +96,11 @@ func statusText(now, last StatusReport, every time.Duration) string {
 		if f.Workers > 0 {
 			workers = fmt.Sprint(f.Workers)
 		}
-		if f.Stopped {
+		switch {
+		case f.Stopped:
 			workers = "stopped"
+		case f.Paused:
+			workers = "paused"
 		}
 		recent := f.Latency
 		if recent == nil {

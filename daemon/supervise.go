@@ -162,6 +162,7 @@ func (s *instanceScaler) run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		s.look(ctx)
+		s.daemon.spreadPauses(ctx)
 		pause := time.NewTimer(soonest)
 		select {
 		case <-pause.C:

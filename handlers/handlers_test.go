@@ -187,3 +187,33 @@ func TestClaimsAreServedInTheirOrder(t *testing.T) {
 		}
 	})
 }
+
+// A share that is paused is called back, and offered nothing until it goes on; its
+// messages, and the other functions of the pool, go on.
+func TestAPausedShare(t *testing.T) {
+	slots := NewSlots(2)
+	paused, other := slots.Share(0), slots.Share(0)
+	revoked := make(chan struct{})
+	paused.Park(func() { close(revoked) })
+	paused.Pause()
+	<-revoked
+	if n := paused.Take(2); n != 0 {
+		t.Errorf("a paused share took %d", n)
+	}
+	if err := paused.Claim(t.Context()); err != nil { // for one that it had received
+		t.Error(err)
+	}
+	paused.Free(1)
+	if n, err := other.Offer(t.Context()); n != 2 || err != nil {
+		t.Errorf("the other function is offered %d, %v", n, err)
+	}
+	offered := make(chan int)
+	go func() {
+		n, _ := paused.Offer(t.Context())
+		offered <- n
+	}()
+	paused.Resume()
+	if n := <-offered; n != 2 {
+		t.Errorf("after the pause %d are offered", n)
+	}
+}

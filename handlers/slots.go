@@ -31,9 +31,10 @@ func NewSlots(capacity int) *Slots {
 
 // Share is one function's way to the slots, with a limit of its own.
 type Share struct {
-	slots *Slots
-	limit int
-	used  int
+	slots  *Slots
+	limit  int
+	used   int
+	paused bool
 }
 
 // claim is a message that waits for a slot.
@@ -69,6 +70,9 @@ func (s *Slots) Capacity() int {
 // room is how many slots the share could take now; s.mu is held. Those who wait
 // with a message come first.
 func (s *Slots) room(h *Share) int {
+	if h.paused {
+		return 0
+	}
 	return max(min(s.capacity-s.used-s.queue.Len(), h.limit-h.used), 0)
 }
 
@@ -175,6 +179,23 @@ func (h *Share) Used() int {
 	h.slots.mu.Lock()
 	defer h.slots.mu.Unlock()
 	return h.used
+}
+
+// Pause offers no more room, and calls the share back where it waits for messages,
+// until Resume. What it has received goes on.
+func (h *Share) Pause() {
+	h.slots.mu.Lock()
+	defer h.slots.mu.Unlock()
+	h.paused = true
+	h.slots.callBack()
+}
+
+// Resume offers room again.
+func (h *Share) Resume() {
+	h.slots.mu.Lock()
+	defer h.slots.mu.Unlock()
+	h.paused = false
+	h.slots.grant()
 }
 
 // Room returns how many slots the function could have if nobody else wanted any,

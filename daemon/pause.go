@@ -1,0 +1,177 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+)
+
+// This file has a function receive nothing for a while, because somebody asks. A
+// pause ends with the daemon.
+
+// pauses is whether a function is paused. The zero value is not.
+type pauses struct {
+	mu     sync.Mutex
+	paused bool
+	until  time.Time // zero: without end
+	timer  *time.Timer
+}
+
+func (p *pauses) state() (paused bool, until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paused, p.until
+}
+
+// set pauses a share until a time, or without end, or has it go on.
+func (p *pauses) set(share *handlers.Share, paused bool, until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.timer != nil {
+		p.timer.Stop()
+		p.timer = nil
+	}
+	p.paused, p.until = paused, until
+	if !paused {
+		share.Resume()
+		return
+	}
+	share.Pause()
+	if !until.IsZero() {
+		p.timer = time.AfterFunc(time.Until(until), func() { p.set(share, false, time.Time{}) })
+	}
+}
+
+// pause pauses a function, or has it go on; false where there is none.
+func (d *Daemon) pause(ctx context.Context, name string, paused bool, until time.Time) bool {
+	for _, f := range d.running() {
+		if f.name == name {
+			f.pauses.set(f.share, paused, until)
+			f.log.Info("paused by hand", "paused", paused, "until", until)
+			return true
+		}
+	}
+	fleet := d.instances()
+	if fleet == nil || fleet.sources[name] == nil {
+		return false
+	}
+	d.mu.Lock()
+	if d.paused == nil {
+		d.paused = make(map[string]time.Time)
+	}
+	if delete(d.paused, name); paused {
+		d.paused[name] = until
+	}
+	d.mu.Unlock()
+	d.log.Info("paused by hand", "function", name, "paused", paused, "until", until)
+	d.spreadPauses(ctx)
+	return true
+}
+
+// spreadPauses tells the instances what is paused, where they do not know.
+func (d *Daemon) spreadPauses(ctx context.Context) {
+	d.mu.Lock()
+	for name, until := range d.paused {
+		if !until.IsZero() && !until.After(time.Now()) {
+			delete(d.paused, name)
+		}
+	}
+	paused := maps.Clone(d.paused)
+	d.mu.Unlock()
+	for id, functions := range d.instances().unlike(paused) {
+		client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
+		for _, name := range functions {
+			until, should := paused[name]
+			if err := client.post(ctx, pausePath(name, should, until)); err != nil {
+				d.log.Warn("an instance was not told of a pause; will try again", "instance", id, "function", name, "error", err)
+			}
+		}
+	}
+}
+
+func pausePath(function string, paused bool, until time.Time) string {
+	path := "/v1/functions/" + url.PathEscape(function)
+	switch {
+	case !paused:
+		return path + "/resume"
+	case until.IsZero():
+		return path + "/pause"
+	}
+	return path + "/pause?until=" + url.QueryEscape(until.Format(time.RFC3339Nano))
+}
+
+func (d *Daemon) answerPause(w http.ResponseWriter, r *http.Request) {
+	var until time.Time
+	if text := r.URL.Query().Get("until"); text != "" {
+		var err error
+		if until, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			http.Error(w, "until is no time; write it as 2026-01-31T08:00:00Z", http.StatusBadRequest)
+			return
+		}
+	}
+	d.answerPaused(w, r, true, until)
+}
+
+func (d *Daemon) answerResume(w http.ResponseWriter, r *http.Request) {
+	d.answerPaused(w, r, false, time.Time{})
+}
+
+func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
+	if name := r.PathValue("name"); !d.pause(r.Context(), name, paused, until) {
+		http.Error(w, fmt.Sprintf("there is no function %q", name), http.StatusNotFound)
+		return
+	}
+	answer(w, http.StatusOK, Health{Status: "ok"})
+}
+
+// pauseCommand is `drover pause`.
+type pauseCommand struct {
+	Function string `arg:"" help:"The function."`
+	File     string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	Until    string `help:"For how long, such as 2h, or until when, such as 2026-01-31T08:00:00Z (default: until it is resumed, or the daemon ends)."`
+}
+
+func (c *pauseCommand) run(ctx context.Context, std *IO) error {
+	var until time.Time
+	if c.Until != "" {
+		if length, err := time.ParseDuration(c.Until); err == nil {
+			until = time.Now().Add(length)
+		} else if until, err = time.Parse(time.RFC3339, c.Until); err != nil {
+			return usageError(fmt.Sprintf("--until is %q; write it as 2h, or as 2026-01-31T08:00:00Z", c.Until))
+		}
+		if !until.After(time.Now()) {
+			return usageError("--until is over already")
+		}
+	}
+	return postTo(ctx, std, c.File, pausePath(c.Function, true, until))
+}
+
+// resumeCommand is `drover resume`.
+type resumeCommand struct {
+	Function string `arg:"" help:"The function."`
+	File     string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+}
+
+func (c *resumeCommand) run(ctx context.Context, std *IO) error {
+	return postTo(ctx, std, c.File, pausePath(c.Function, false, time.Time{}))
+}
+
+// postTo has the daemon of a configuration do something.
+func postTo(ctx context.Context, std *IO, file, path string) error {
+	cfg, err := configs.Load(file, std.Env)
+	if err != nil {
+		return err
+	}
+	client, err := newAdminClient(cfg)
+	if err != nil {
+		return err
+	}
+	return client.post(ctx, path)
+}
