@@ -191,7 +191,7 @@ func TestClaimsAreServedInTheirOrder(t *testing.T) {
 // A share that is paused is called back, and offered nothing until it goes on; its
 // messages, and the other functions of the pool, go on.
 func TestAPausedShare(t *testing.T) {
-	slots := NewSlots(2)
+	slots := handlers.NewSlots(2)
 	paused, other := slots.Share(0), slots.Share(0)
 	revoked := make(chan struct{})
 	paused.Park(func() { close(revoked) })
