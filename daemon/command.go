@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -83,13 +85,21 @@ func Main(options ...Option) {
 		OutIsTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrIsTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 		Env:           os.LookupEnv,
-		Environ:       os.Environ,
+		Environ:       environ,
 		Funcs:         d.funcs,
 		Program:       program,
 		Hurry:         hurry,
 	})
 	stop()
 	os.Exit(status)
+}
+
+// environ is what worker processes and instances get: not what systemd says to
+// this process alone.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
+	})
 }
 
 // stopSignals returns a context that ends at the first SIGTERM or SIGINT, and a
@@ -251,7 +261,10 @@ func (c *runCommand) run(ctx context.Context, std *IO) error {
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
-	return Run(ctx, cfg, append(std.options(), WithLogger(log))...)
+	ready := make(chan struct{})
+	d := New(cfg, append(std.options(), WithLogger(log), WithReady(func() { close(ready) }))...)
+	defer notifySystemd(ctx, std, d, ready, log)()
+	return d.Run(ctx)
 }
 
 // options are those of a daemon that a command runs.
