@@ -69,6 +69,11 @@ func (c *Config) fillIn() {
 			setDefaults(reflect.ValueOf(&queue).Elem())
 			v.Trigger.StorageQueue = &queue
 		}
+		if v.Handler.Exec != nil {
+			run := *v.Handler.Exec
+			setDefaults(reflect.ValueOf(&run).Elem())
+			v.Handler.Exec = &run
+		}
 		if v.Handler.HTTP != nil {
 			http := *v.Handler.HTTP
 			setDefaults(reflect.ValueOf(&http).Elem())
@@ -161,7 +166,7 @@ func (o Output) kinds() []kind {
 }
 
 func (h Handler) kinds() []kind {
-	return []kind{{"go", h.Go != ""}, {"python", h.Python != nil}, {"http", h.HTTP != nil}}
+	return []kind{{"go", h.Go != ""}, {"python", h.Python != nil}, {"http", h.HTTP != nil}, {"exec", h.Exec != nil}}
 }
 
 // oneKind notes where not exactly one of the keys is given.
@@ -251,6 +256,14 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 	}
 	switch {
 	case !x.oneKind(path+".handler", "a function is run by", f.Handler.kinds()):
+	case f.Handler.Exec != nil:
+		run := *f.Handler.Exec
+		if run.Dir = x.absolute(run.Dir); len(run.Command) == 0 || run.Command[0] == "" {
+			x.wrong(path+".handler.exec.command", "it is empty; write it as [./convert, --fast]")
+		} else if strings.ContainsRune(run.Command[0], filepath.Separator) && !filepath.IsAbs(run.Command[0]) {
+			run.Command = append(Strings{filepath.Join(run.Dir, run.Command[0])}, run.Command[1:]...)
+		}
+		f.Handler.Exec = &run
 	case f.Handler.HTTP != nil:
 		x.httpHandler(path+".handler.http", f.Handler.HTTP)
 	case f.Handler.Python != nil:

@@ -218,6 +218,7 @@ type StorageQueueOutput struct {
 // Handler is what runs a function. Exactly one kind is set.
 type Handler struct {
 	Go     string         `yaml:"go" desc:"the name of a Go function that the program registered"`
+	Exec   *ExecHandler   `yaml:"exec" desc:"a command that is run for each message"`
 	HTTP   *HTTPHandler   `yaml:"http" desc:"an app that each message is posted to"`
 	Python *PythonHandler `yaml:"python" desc:"a Python function in a pool of worker processes"`
 }
@@ -233,6 +234,14 @@ type PythonHandler struct {
 	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
 	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
 	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
+}
+
+// ExecHandler is a command. Its exit status is the verdict: 0 done, 65 reject, else
+// a failed attempt.
+type ExecHandler struct {
+	Command   Strings `yaml:"command" required:"true" desc:"the program and its arguments, which no shell reads; the body is on its standard input, its standard output is the function's output"`
+	Dir       string  `yaml:"dir" desc:"the directory that it runs in; relative to this file, which is in the default"`
+	MaxOutput Size    `yaml:"max_output" default:"1MiB" min:"1B" max:"128MiB" desc:"a longer output is a failed attempt"`
 }
 
 // HTTPHandler is an app that messages are posted to. What its answers mean is in

@@ -128,6 +128,9 @@ func (h Handler) String() string {
 	if p := h.Python; p != nil {
 		return fmt.Sprintf("python %s.%s in app %s", p.Module, p.Function, p.App)
 	}
+	if run := h.Exec; run != nil {
+		return "run " + strings.Join(run.Command, " ")
+	}
 	if w := h.HTTP; w != nil {
 		text := "post to " + w.URL
 		if w.Ready != "" {

@@ -47,6 +47,7 @@ var exactly = map[string][]string{
 	".":                              {"daemon"},
 	"handlers/workers":               {"handlers", "triggers"},
 	"handlers/http":                  {"handlers", "triggers"},
+	"handlers/exec":                  {"handlers", "triggers"},
 }
 
 func TestImportDirections(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,5 +74,31 @@ functions:
 	slices.Sort(seen)
 	if want := []string{"again orders/1", "again orders/2", "bad orders/1", "good orders/1"}; !slices.Equal(seen, want) {
 		t.Errorf("the app has seen %v, want %v", seen, want)
+	}
+}
+
+func TestACommandForEachMessage(t *testing.T) {
+	dir := write(t, map[string]string{"drover.yaml": `
+log: {level: debug, format: text}
+functions:
+  count:
+    trigger: {nats: {}}
+    handler: {exec: {command: [./count.sh, out], dir: .}}
+`, "count.sh": "#!/bin/sh\ncat > \"$1.new\" && mv \"$1.new\" \"$1\"\n"})
+	if err := os.Chmod(filepath.Join(dir, "count.sh"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "drover.yaml")
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	if status, _, errs := command(t.Context(), nil, nil, "send", "count", "-c", file, "--body", "hello"); status != 0 {
+		t.Fatal(errs)
+	}
+	until(t, out, "its output", func() bool {
+		text, err := os.ReadFile(filepath.Join(dir, "out"))
+		return err == nil && string(text) == "hello"
+	})
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
 	}
 }

@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/exec"
 	"github.com/drover-run/drover/handlers/python"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
@@ -328,6 +330,16 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		}
 		f.handler = run
 		f.share = handlers.NewSlots(concurrency).Share(0)
+	case h.Exec != nil:
+		own, err := exec.New(exec.Config{Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: p.daemon.environ(), MaxOutput: int64(h.Exec.MaxOutput)})
+		if err != nil {
+			return err
+		}
+		concurrency := settings.Concurrency
+		if concurrency == 0 {
+			concurrency = runtime.GOMAXPROCS(0)
+		}
+		f.handler, f.share = own, handlers.NewSlots(concurrency).Share(0)
 	case h.HTTP != nil:
 		own, err := newHTTPHandler(f, settings)
 		if err != nil {

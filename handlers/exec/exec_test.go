@@ -1,0 +1,98 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// shell is a handler for a script.
+func shell(t *testing.T, script string, change func(c *Config)) *Handler {
+	t.Helper()
+	cfg := Config{Function: "f", Command: []string{"sh", "-c", script}, Dir: t.TempDir(), Env: []string{"PATH=" + os.Getenv("PATH"), "LANG=C"}}
+	if change != nil {
+		change(&cfg)
+	}
+	h, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func TestWhatTheCommandSees(t *testing.T) {
+	h := shell(t, `cat; echo " $DROVER_FUNCTION $DROVER_MESSAGE_ID $DROVER_ATTEMPT $DROVER_SUBJECT"`, nil)
+	out, err := h.Handle(t.Context(), &triggers.Message{ID: "a\x00b", Body: []byte("body"), Attempt: 2, Subject: "s; rm"})
+	if err != nil || string(out) != "body f ab 2 s; rm\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if out, err := shell(t, "true", nil).Handle(t.Context(), &triggers.Message{Body: make([]byte, 1<<20)}); err != nil || out != nil {
+		t.Errorf("one that reads nothing: %q, %v", out, err)
+	}
+}
+
+func TestWhatItsStatusMeans(t *testing.T) {
+	for script, want := range map[string]string{
+		"echo no >&2; exit 65": "reject", "exit 75": "retry", "exit 1": "retry", "kill -9 $$": "retry",
+	} {
+		_, err := shell(t, script, nil).Handle(t.Context(), &triggers.Message{})
+		got := "retry"
+		if handlers.Rejected(err) {
+			got = "reject"
+		}
+		if err == nil || got != want || errors.Is(err, handlers.ErrNotTried) {
+			t.Errorf("%s: %s, %v; want %s", script, got, err, want)
+		}
+	}
+	_, err := shell(t, "echo first >&2; echo 'no such order' >&2; exit 65", nil).Handle(t.Context(), &triggers.Message{})
+	var f *handlers.Failure
+	if !errors.As(err, &f) || f.Summary != "the command ended: exit status 65: no such order" || f.Detail != "first\nno such order" {
+		t.Errorf("%+v", f)
+	}
+}
+
+// At its end the whole process group goes, also what the command left behind.
+func TestTheTimeoutEndsTheGroup(t *testing.T) {
+	mark := filepath.Join(t.TempDir(), "mark")
+	h := shell(t, "(trap '' TERM; sleep 60; echo x > "+mark+") & wait", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if _, err := h.Handle(ctx, &triggers.Message{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestLongOutputs(t *testing.T) {
+	h := shell(t, "head -c 100000 /dev/zero", func(c *Config) { c.MaxOutput = 1000 })
+	if _, err := h.Handle(t.Context(), &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "more than max_output (1000) bytes") {
+		t.Errorf("got %v", err)
+	}
+	_, err := shell(t, "head -c 100000 /dev/zero | tr '\\0' x >&2; echo end >&2; exit 1", nil).Handle(t.Context(), &triggers.Message{})
+	var f *handlers.Failure
+	if !errors.As(err, &f) || len(f.Detail) > maxDetail || !strings.HasSuffix(f.Detail, "end") {
+		t.Errorf("the detail has %d bytes", len(f.Detail))
+	}
+}
+
+func TestACommandThatIsNotThere(t *testing.T) {
+	for _, command := range [][]string{nil, {"no-such-program-here"}} {
+		if _, err := New(Config{Command: command}); err == nil {
+			t.Errorf("%v: no error", command)
+		}
+	}
+}
