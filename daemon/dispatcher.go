@@ -37,9 +37,7 @@ type function struct {
 	app      string  // the pool's; empty for Go functions
 	output   *output // nil: results are dropped
 	describe string  // the handler, for people
-	// stopHandler ends what the handler does beside handling; nil if nothing.
-	stopHandler context.CancelFunc
-	pauses      pauses
+	pauses   pauses
 	// cancelOnLost ends an attempt whose message was lost.
 	cancelOnLost bool
 	log          *slog.Logger

@@ -77,6 +77,20 @@ functions:
 	}
 }
 
+// A function that does not open, of which the handler did, ends the daemon.
+func TestAnHTTPAppWithoutASource(t *testing.T) {
+	dir := write(t, map[string]string{"drover.yaml": `
+functions:
+  orders:
+    trigger: {nats: {create: false}}
+    handler: {http: {url: "http://127.0.0.1:1/x"}}
+`})
+	status, _, errs := command(t.Context(), nil, nil, "run", filepath.Join(dir, "drover.yaml"))
+	if status != ExitStart || !strings.Contains(errs, "orders") {
+		t.Errorf("status %d, %s", status, errs)
+	}
+}
+
 func TestACommandForEachMessage(t *testing.T) {
 	dir := write(t, map[string]string{"drover.yaml": `
 log: {level: debug, format: text}

@@ -51,13 +51,15 @@ type parts struct {
 	sources   map[string]triggers.Trigger // by function, where instances do the work
 	pools     map[string]*pool            // by app
 	stopPools context.CancelFunc
-	running   sync.WaitGroup // the pools
-	outputs   []*output
-	sending   sync.WaitGroup // the outputs
-	servers   []*natsjs.Embedded
-	opened    map[string]*natsjs.Connection // those that are ours to close
-	accounts  map[string]*storagequeue.Account
-	ledger    *storagequeue.Ledger // nil where no function needs it
+	// stopHandlers end what handlers other than pools do beside handling.
+	stopHandlers []context.CancelFunc
+	running      sync.WaitGroup // the pools, and those
+	outputs      []*output
+	sending      sync.WaitGroup // the outputs
+	servers      []*natsjs.Embedded
+	opened       map[string]*natsjs.Connection // those that are ours to close
+	accounts     map[string]*storagequeue.Account
+	ledger       *storagequeue.Ledger // nil where no function needs it
 }
 
 // pool is the worker processes of one app.
@@ -109,10 +111,8 @@ func (p *parts) close() error {
 	if p.stopPools != nil {
 		p.stopPools()
 	}
-	for _, f := range p.functions {
-		if f.stopHandler != nil {
-			f.stopHandler()
-		}
+	for _, stop := range p.stopHandlers {
+		stop()
 	}
 	p.running.Wait()
 	var errs []error
@@ -346,8 +346,8 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 			return err
 		}
 		f.handler, f.share = own, own.Slots().Share(0)
-		var looking context.Context
-		looking, f.stopHandler = context.WithCancel(context.Background())
+		looking, stop := context.WithCancel(context.Background())
+		p.stopHandlers = append(p.stopHandlers, stop) // also where the function does not open after all
 		p.running.Go(func() { own.Run(looking) })
 	case h.Python != nil:
 		f.app, f.pool = h.Python.App, p.pools[h.Python.App]

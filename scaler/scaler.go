@@ -107,13 +107,12 @@ type How string
 
 // The ways.
 const (
-	ByFormula  How = "formula"          // (arrivals + backlog / within) / capacity
-	ByDoubling How = "doubling"         // the capacity is not known yet
-	ByCount    How = "per_instance"     // backlog / per_instance
-	ByHolding  How = "backlog unknown"  // what there is
-	ByCeiling  How = "nothing to gain"  // the formula asks for more than helps
-	ByIdling   How = "nothing to do"    // no backlog and no arrivals
-	ByWatching How = "waits for a look" // a first look has no rate
+	ByFormula  How = "formula"         // (arrivals + backlog / within) / capacity
+	ByDoubling How = "doubling"        // the capacity is not known yet
+	ByCount    How = "per_instance"    // backlog / per_instance
+	ByHolding  How = "backlog unknown" // what there is
+	ByCeiling  How = "nothing to gain" // the formula asks for more than helps
+	ByIdling   How = "nothing to do"   // no backlog and no arrivals
 )
 
 // Bound is what held a decision; the values are those of the metric's label.

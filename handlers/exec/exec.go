@@ -84,7 +84,7 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	err := cmd.Wait()
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind
 	switch {
-	case ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil: // one that came to its end in spite of that is done
 		return nil, ctx.Err()
 	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
 		return nil, h.failure(err, errs.String())

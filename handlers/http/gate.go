@@ -24,7 +24,7 @@ type gate struct {
 	state    gateState
 	why      string
 	failures int // in a row
-	pause_   *backoff.ExponentialBackOff
+	backOff  *backoff.ExponentialBackOff
 	until    time.Time // not to look before
 }
 
@@ -48,7 +48,7 @@ const (
 func newGate(all int, look func(context.Context) error, log *slog.Logger) *gate {
 	return &gate{
 		slots: handlers.NewSlots(0), all: all, look: look, log: log, wake: make(chan struct{}, 1),
-		pause_: backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(10*time.Second), backoff.WithMaxElapsedTime(0)),
+		backOff: backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(10*time.Second), backoff.WithMaxElapsedTime(0)),
 	}
 }
 
@@ -89,7 +89,7 @@ func (g *gate) tryAgain(ctx context.Context) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err != nil {
-		g.shut("it cannot be reached: "+err.Error(), g.pause_.NextBackOff())
+		g.shut("it cannot be reached: "+err.Error(), g.backOff.NextBackOff())
 		return
 	}
 	if g.why == "" { // the first look
@@ -119,7 +119,7 @@ func (g *gate) open() {
 		g.log.Info("the app is well again")
 	}
 	g.state, g.why, g.failures = gateOpen, "", 0
-	g.pause_.Reset()
+	g.backOff.Reset()
 	g.slots.Resize(g.all)
 }
 
@@ -139,9 +139,9 @@ func (g *gate) failed() {
 	g.failures++
 	switch {
 	case g.state == gateTrying:
-		g.shut(g.why, g.pause_.NextBackOff())
+		g.shut(g.why, g.backOff.NextBackOff())
 	case g.state == gateOpen && g.failures >= tripAfter:
-		g.shut("it failed many times in a row", g.pause_.NextBackOff())
+		g.shut("it failed many times in a row", g.backOff.NextBackOff())
 	}
 }
 
@@ -150,7 +150,7 @@ func (g *gate) down(why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.state != gateShut {
-		g.shut(why, g.pause_.NextBackOff())
+		g.shut(why, g.backOff.NextBackOff())
 	}
 }
 

@@ -21,3 +21,16 @@ func (p *Provisioner) InFlight(pid int) int64 {
 	}
 	return -1
 }
+
+// PIDs are the processes of the ready instances, by ID.
+func (p *Provisioner) PIDs() map[int]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[int]int)
+	for _, i := range p.instances {
+		if i.state == ready {
+			out[i.id] = i.cmd.Process.Pid
+		}
+	}
+	return out
+}

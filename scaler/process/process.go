@@ -140,19 +140,6 @@ func (p *Provisioner) Ready(ctx context.Context) error {
 	return errors.New(p.failing)
 }
 
-// PIDs are the processes of the ready instances, by ID.
-func (p *Provisioner) PIDs() map[int]int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := make(map[int]int)
-	for _, i := range p.instances {
-		if i.state == ready {
-			out[i.id] = i.cmd.Process.Pid
-		}
-	}
-	return out
-}
-
 // Hurry tells those that drain not to take their time, by a SIGTERM.
 func (p *Provisioner) Hurry() {
 	p.mu.Lock()
