@@ -149,6 +149,8 @@ func (p *Pool) leastBusy() (best *worker, changed <-chan struct{}, err error) {
 
 // pick waits for a worker.
 func (p *Pool) pick(ctx context.Context) (*worker, error) {
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
 	for {
 		w, changed, err := p.leastBusy()
 		if w != nil || err != nil {

@@ -62,10 +62,11 @@ type Pool struct {
 	// Room in flight, by the kind of function: the two do not take each other's.
 	sync, async *handlers.Slots
 
-	nudges chan struct{} // for Run: look around
-	busy   chan struct{} // for the watch: there are calls in flight
-	awake  atomic.Bool   // whether the watch looks already
-	loaded chan struct{} // closed when the first worker is ready, or none will be
+	nudges  chan struct{} // for Run: look around
+	busy    chan struct{} // for the watch: there are calls in flight
+	waiting atomic.Int64  // calls that wait for a worker
+	awake   atomic.Bool   // whether the watch looks already
+	loaded  chan struct{} // closed when the first worker is ready, or none will be
 
 	mu       sync.Mutex
 	wanted   int

@@ -51,6 +51,9 @@ func (r *reconciler) step() {
 	p.mu.Lock()
 	workers, misload, wanted := p.workers, p.misload, p.wanted
 	p.mu.Unlock()
+	if p.waiting.Load() > 0 {
+		wanted = max(wanted, 1) // somebody waits for one: it is not stopped while it starts
+	}
 	var left []*worker
 	active := 0
 	for _, w := range workers {
@@ -155,7 +158,16 @@ func (r *reconciler) dud(w *worker) bool {
 // nothing in flight end. It returns how many it chose.
 func (r *reconciler) retire(workers []*worker, n int) (chosen int) {
 	byLoad := slices.Clone(workers)
-	slices.SortStableFunc(byLoad, func(a, b *worker) int { return cmp.Compare(a.inFlight.Load(), b.inFlight.Load()) })
+	slices.Reverse(byLoad) // of those alike the newest go: the oldest is the next to be ready
+	usable := func(w *worker) int {
+		if w.usable() {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(byLoad, func(a, b *worker) int {
+		return cmp.Or(cmp.Compare(usable(a), usable(b)), cmp.Compare(a.inFlight.Load(), b.inFlight.Load()))
+	})
 	for _, w := range byLoad {
 		if chosen < n && !w.retiring.Load() {
 			w.retire()
