@@ -36,6 +36,8 @@ const (
 	ExitStopped  = 5 // no function could go on, since their code does not load
 )
 
+// commandLine is all commands. Each has a method Run, which is given the context
+// and the IO if it takes them.
 type commandLine struct {
 	Run      runCommand      `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
 	Demo     demoCommand     `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
@@ -148,6 +150,7 @@ func Command(ctx context.Context, args []string, std *IO) int {
 		kong.Writers(std.Out, std.Err),
 		kong.Exit(func(status int) { exit = status }),
 		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(std),
 		kong.UsageOnError(),
 	)
 	if err != nil {
@@ -158,7 +161,7 @@ func Command(ctx context.Context, args []string, std *IO) int {
 		return exit
 	}
 	if err == nil {
-		err = runParsed(ctx, &line, parsed.Command(), std)
+		err = parsed.Run() // of the command that was chosen
 	} else {
 		err = usageError(err.Error())
 	}
@@ -166,40 +169,6 @@ func Command(ctx context.Context, args []string, std *IO) int {
 		return ExitOK
 	}
 	return report(std, err)
-}
-
-func runParsed(ctx context.Context, line *commandLine, command string, std *IO) error {
-	switch command {
-	case "run", "run <file>":
-		return line.Run.run(ctx, std)
-	case "demo":
-		return line.Demo.run(ctx, std)
-	case "check", "check <file>":
-		return line.Check.run(ctx, std)
-	case "status", "status <file>":
-		return line.Status.run(ctx, std)
-	case "pause <function>", "pause <function> <file>":
-		return line.Pause.run(ctx, std)
-	case "resume <function>", "resume <function> <file>":
-		return line.Resume.run(ctx, std)
-	case "send <target>":
-		return line.Send.run(ctx, std)
-	case "emulate servicebus":
-		return line.Emulate.Servicebus.run(ctx, std)
-	case "emulate storagequeue":
-		return line.Emulate.Storagequeue.run(ctx, std)
-	case "scale explain", "scale explain <file>":
-		return line.Scale.Explain.run(ctx, std)
-	case "scale simulate":
-		return line.Scale.Simulate.run(std)
-	case "config schema":
-		return line.Config.Schema.run(std)
-	case "instance":
-		return line.Instance.run(ctx, std)
-	case "version":
-		return line.Version.run(std)
-	}
-	return usageError(fmt.Sprintf("no command %q; see drover --help", command))
 }
 
 // report prints an error that was not logged yet and returns the exit status.
@@ -252,7 +221,7 @@ type runCommand struct {
 	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
 }
 
-func (c *runCommand) run(ctx context.Context, std *IO) error {
+func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	cfg, err := configs.Load(c.File, std.Env)
 	if err != nil {
 		return err
@@ -282,7 +251,7 @@ type checkCommand struct {
 	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
 }
 
-func (c *checkCommand) run(ctx context.Context, std *IO) error {
+func (c *checkCommand) Run(ctx context.Context, std *IO) error {
 	cfg, err := configs.Load(c.File, std.Env)
 	if err != nil {
 		return err
@@ -302,7 +271,7 @@ func (c *checkCommand) run(ctx context.Context, std *IO) error {
 
 type schemaCommand struct{}
 
-func (schemaCommand) run(std *IO) error {
+func (schemaCommand) Run(std *IO) error {
 	schema, err := configs.Schema()
 	if err != nil {
 		return err
@@ -313,7 +282,7 @@ func (schemaCommand) run(std *IO) error {
 
 type versionCommand struct{}
 
-func (versionCommand) run(std *IO) error {
+func (versionCommand) Run(std *IO) error {
 	version := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		version = info.Main.Version

@@ -41,7 +41,7 @@ type demoRun struct {
 	started time.Time
 }
 
-func (c *demoCommand) run(ctx context.Context, std *IO) error {
+func (c *demoCommand) Run(ctx context.Context, std *IO) error {
 	if c.For != nil && *c.For <= 0 || c.Messages < 0 {
 		return usageError("--for must be more than 0s, and --messages not negative")
 	}

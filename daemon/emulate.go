@@ -32,7 +32,7 @@ type emulateBusCommand struct {
 	MaxDeliveries uint32        `default:"10" help:"How often a message may fail before it goes to the dead letters (default: 10)."`
 }
 
-func (c *emulateBusCommand) run(ctx context.Context, std *IO) (err error) {
+func (c *emulateBusCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Lock <= 0 || c.Lock > 5*time.Minute {
 		return usageError("--lock must be more than 0 and at most 5m, as on Azure")
 	}
@@ -99,7 +99,7 @@ type emulateStorageCommand struct {
 	Queue  []string `help:"A queue to have. May be repeated."`
 }
 
-func (c *emulateStorageCommand) run(ctx context.Context, std *IO) (err error) {
+func (c *emulateStorageCommand) Run(ctx context.Context, std *IO) (err error) {
 	e := storageemulator.New(storageemulator.Options{Log: std.logger(configs.New().Log)})
 	for _, name := range c.Queue {
 		if err := e.CreateQueue(name); err != nil {

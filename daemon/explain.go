@@ -18,7 +18,7 @@ type explainCommand struct {
 	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
 }
 
-func (c *explainCommand) run(ctx context.Context, std *IO) error {
+func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 	cfg, err := configs.Load(c.File, std.Env)
 	if err != nil {
 		return err

@@ -69,7 +69,7 @@ const reportEvery = 500 * time.Millisecond
 // instanceCommand is `drover instance`, which is not for people.
 type instanceCommand struct{}
 
-func (instanceCommand) run(ctx context.Context, std *IO) (err error) {
+func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 	link, err := process.Attach(std.Env)
 	if err != nil {
 		return err

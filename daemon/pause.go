@@ -138,7 +138,7 @@ type pauseCommand struct {
 	Until    string `help:"For how long, such as 2h, or until when, such as 2026-01-31T08:00:00Z (default: until it is resumed, or the daemon ends)."`
 }
 
-func (c *pauseCommand) run(ctx context.Context, std *IO) error {
+func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
 	var until time.Time
 	if c.Until != "" {
 		if length, err := time.ParseDuration(c.Until); err == nil {
@@ -159,7 +159,7 @@ type resumeCommand struct {
 	File     string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
 }
 
-func (c *resumeCommand) run(ctx context.Context, std *IO) error {
+func (c *resumeCommand) Run(ctx context.Context, std *IO) error {
 	return postTo(ctx, std, c.File, pausePath(c.Function, false, time.Time{}))
 }
 

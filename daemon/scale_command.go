@@ -27,7 +27,7 @@ type simulateCommand struct {
 	Seed   uint64 `default:"1" help:"Of the random numbers: the same seed, the same result."`
 }
 
-func (c *simulateCommand) run(std *IO) error {
+func (c *simulateCommand) Run(std *IO) error {
 	traces, err := c.traces()
 	if err != nil {
 		return err

@@ -40,7 +40,7 @@ type sendCommand struct {
 	Encoding string         `help:"How bodies are written, for storage queues: base64 or text (default: as the function reads them, else base64)."`
 }
 
-func (c *sendCommand) run(ctx context.Context, std *IO) (err error) {
+func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Count < 0 {
 		return usageError("--count must not be negative")
 	}

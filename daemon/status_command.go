@@ -19,7 +19,7 @@ type statusCommand struct {
 	Every time.Duration `default:"1s" help:"The time between two looks, on a terminal."`
 }
 
-func (c *statusCommand) run(ctx context.Context, std *IO) error {
+func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	if c.Every <= 0 {
 		return usageError("--every must be more than 0s")
 	}
