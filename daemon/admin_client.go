@@ -51,6 +51,37 @@ func socketClient(path string) *adminClient {
 	}
 }
 
+// probesClient is for the server of health checks, which may listen everywhere.
+func probesClient(listen string) (*adminClient, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return nil, fmt.Errorf("probes.listen: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	address := net.JoinHostPort(host, port)
+	return &adminClient{
+		base: "http://" + address, what: address,
+		http: http.Client{Timeout: adminPatience, Transport: &http.Transport{DisableKeepAlives: true}},
+	}, nil
+}
+
+// health asks how the daemon is; that it is not well is no error.
+func (c *adminClient) health(ctx context.Context, path string) (h Health, err error) {
+	status, text, err := c.ask(ctx, http.MethodGet, path)
+	if err != nil {
+		return h, err
+	}
+	if status != http.StatusOK && status != http.StatusServiceUnavailable {
+		return h, c.refusal(status, text)
+	}
+	if err := json.Unmarshal(text, &h); err != nil {
+		return h, fmt.Errorf("reading the daemon's answer: %w", err)
+	}
+	return h, nil
+}
+
 // get asks for a path, and reads the answer into a value.
 func (c *adminClient) get(ctx context.Context, path string, into any) error {
 	return c.do(ctx, http.MethodGet, path, into)
@@ -62,10 +93,29 @@ func (c *adminClient) post(ctx context.Context, path string) error {
 	return c.do(ctx, http.MethodPost, path, &done)
 }
 
-func (c *adminClient) do(ctx context.Context, method, path string, into any) (err error) {
+func (c *adminClient) do(ctx context.Context, method, path string, into any) error {
+	status, text, err := c.ask(ctx, method, path)
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		return c.refusal(status, text)
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("reading the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+// refusal is an answer that is not what was asked for.
+func (c *adminClient) refusal(status int, text []byte) error {
+	return fmt.Errorf("the daemon at %s answers %d %s: %s", c.what, status, http.StatusText(status), printable(fmt.Sprintf("%.200s", text)))
+}
+
+func (c *adminClient) ask(ctx context.Context, method, path string) (status int, text []byte, err error) {
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
 	if err != nil {
-		return fmt.Errorf("asking the daemon: %w", err)
+		return 0, nil, fmt.Errorf("asking the daemon: %w", err)
 	}
 	if c.token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.token)
@@ -73,21 +123,15 @@ func (c *adminClient) do(ctx context.Context, method, path string, into any) (er
 	response, err := c.http.Do(request)
 	var refused *net.OpError
 	if errors.As(err, &refused) {
-		return fmt.Errorf("%w (%s: %w)", errNoDaemon, c.what, refused.Err)
+		return 0, nil, fmt.Errorf("%w (%s: %w)", errNoDaemon, c.what, refused.Err)
 	}
 	if err != nil {
-		return fmt.Errorf("asking the daemon: %w", err)
+		return 0, nil, fmt.Errorf("asking the daemon: %w", err)
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	text, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("asking the daemon: %w", err)
+		return 0, nil, fmt.Errorf("asking the daemon: %w", err)
 	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the daemon at %s answers %s: %.200s", c.what, response.Status, text)
-	}
-	if err := json.Unmarshal(text, into); err != nil {
-		return fmt.Errorf("reading the daemon's answer: %w", err)
-	}
-	return nil
+	return response.StatusCode, text, nil
 }

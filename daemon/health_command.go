@@ -1,0 +1,57 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/drover-run/drover/configs"
+)
+
+// healthCommand is `drover health`, for those who can run a program and not ask a
+// port: the health check of a container, which has neither a shell nor curl.
+type healthCommand struct {
+	File    string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	DataDir string `name:"data-dir" placeholder:"DIR" help:"The daemon's data directory, in place of a configuration: then no secret is read, and a file that is being edited does no harm."`
+	Live    bool   `help:"Ask whether the process answers, not whether messages are taken."`
+}
+
+func (c *healthCommand) Run(ctx context.Context, std *IO) error {
+	client, err := c.client(std.Env)
+	if err != nil {
+		return err
+	}
+	path := "/readyz"
+	if c.Live {
+		path = "/healthz"
+	}
+	health, err := client.health(ctx, path)
+	if err != nil {
+		return err
+	}
+	if health.Status != "ok" {
+		return errors.New(printable(health.Status + ": " + strings.Join(health.Reasons, "; ")))
+	}
+	_, err = fmt.Fprintln(std.Out, "ok")
+	return err
+}
+
+func (c *healthCommand) client(env configs.Env) (*adminClient, error) {
+	if c.DataDir != "" {
+		dir, err := filepath.Abs(c.DataDir)
+		if err != nil {
+			return nil, fmt.Errorf("finding %s: %w", c.DataDir, err)
+		}
+		return socketClient(adminSocket(dir)), nil
+	}
+	cfg, err := configs.Load(c.File, env)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Admin.Listen == "off" && cfg.Probes.Listen != "" {
+		return probesClient(cfg.Probes.Listen)
+	}
+	return newAdminClient(cfg)
+}

@@ -1,0 +1,84 @@
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/drover-run/drover/configs"
+)
+
+func TestHealthCommand(t *testing.T) {
+	const token = "0123456789abcdef0123"
+	socket, port, off := t.TempDir(), freePort(t), freePort(t)
+	onSocket, _, _ := adminDaemon(t, func(cfg *configs.Config) { cfg.DataDir = socket })
+	onPort, _, _ := adminDaemon(t, func(cfg *configs.Config) { cfg.Admin = configs.Admin{Listen: port, Token: token} })
+	onProbes, _, _ := adminDaemon(t, func(cfg *configs.Config) {
+		cfg.Admin, cfg.Probes = configs.Admin{Listen: "off"}, configs.Probes{Listen: off}
+	})
+	const functions = "\nfunctions: {f: {trigger: {nats: {}}, handler: {exec: {command: [\"true\"]}}}}\n"
+	_, probesPort, _ := net.SplitHostPort(off)
+	dir := write(t, map[string]string{
+		"socket.yaml": "data_dir: " + socket + functions,
+		"port.yaml":   fmt.Sprintf("admin: {listen: %q, token: %q}", port, token) + functions,
+		"wrong.yaml":  fmt.Sprintf("admin: {listen: %q, token: %q}", port, strings.Repeat("x", 20)) + functions,
+		"probes.yaml": fmt.Sprintf("admin: {listen: off}\nprobes: {listen: %q}", "0.0.0.0:"+probesPort) + functions,
+		"off.yaml":    "admin: {listen: off}" + functions,
+		"bad.yaml":    "functons: {}",
+	})
+	ask := func(wantStatus int, want string, args ...string) {
+		t.Helper()
+		for i, a := range args {
+			if strings.HasSuffix(a, ".yaml") {
+				args[i] = filepath.Join(dir, a)
+			}
+		}
+		status, out, errs := command(t.Context(), nil, nil, append([]string{"health"}, args...)...)
+		if status != wantStatus || !strings.Contains(out+errs, want) {
+			t.Errorf("health %v: status %d, want %d and %q\n%s%s", args, status, wantStatus, want, out, errs)
+		}
+	}
+	for _, args := range [][]string{{"socket.yaml"}, {"--data-dir", socket}, {"port.yaml"}, {"probes.yaml"}, {"socket.yaml", "--live"}} {
+		ask(ExitOK, "ok", args...)
+	}
+	ask(ExitFailed, "401 Unauthorized", "wrong.yaml")
+	ask(ExitFailed, "admin.listen is off", "off.yaml")
+	ask(ExitFailed, "did you mean functions?", "bad.yaml")
+	ask(ExitFailed, "no daemon of this configuration is running here", "--data-dir", t.TempDir())
+
+	for _, d := range []*Daemon{onSocket, onPort, onProbes} {
+		d.enter(phaseStopping)
+	}
+	for _, args := range [][]string{{"socket.yaml"}, {"--data-dir", socket}, {"port.yaml"}, {"probes.yaml"}} {
+		ask(ExitFailed, "not ready: it is stopping", args...)
+	}
+	ask(ExitOK, "ok", "socket.yaml", "--live") // to be killed it does not deserve
+}
+
+// What answers in a daemon's place is neither believed nor obeyed.
+func TestHealthOfAnotherProgram(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.Listen("unix", adminSocket(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := make(chan string, 2)
+	answers <- "<html>\x1b[2J"
+	answers <- `{"status": "not ready", "reasons": ["\u001b[2Jgone"]}`
+	server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = w.Write([]byte(<-answers))
+	})}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	defer func() { _ = server.Close(); <-served }()
+	for _, want := range []string{"reading the daemon's answer", "not ready: ?[2Jgone"} {
+		status, _, errs := command(t.Context(), nil, nil, "health", "--data-dir", dir)
+		if status != ExitFailed || !strings.Contains(errs, want) || strings.Contains(errs, "\x1b") {
+			t.Errorf("status %d, %q; want %q", status, errs, want)
+		}
+	}
+}
