@@ -37,7 +37,7 @@ const (
 )
 
 // commandLine is all commands. Each has a method Run, which is given the context
-// and the IO if it takes them.
+// and the IO if it takes them, and a method Help with an example.
 type commandLine struct {
 	Run      runCommand      `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
 	Demo     demoCommand     `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
@@ -143,20 +143,8 @@ func (e usageError) Error() string { return string(e) }
 // Command does what the arguments say and returns the exit status. ctx ends a
 // command that runs on, such as run.
 func Command(ctx context.Context, args []string, std *IO) int {
-	var line commandLine
 	exit := -1
-	parser, err := kong.New(&line,
-		kong.Name("drover"),
-		kong.Description("Runs functions against queues. First: drover demo."),
-		kong.Writers(std.Out, std.Err),
-		kong.Exit(func(status int) { exit = status }),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(std),
-		kong.UsageOnError(),
-	)
-	if err != nil {
-		panic(err) // the command line's own definition is wrong
-	}
+	parser := newParser(ctx, std, func(status int) { exit = status })
 	parsed, err := parser.Parse(args)
 	if exit >= 0 { // --help
 		return exit
@@ -170,6 +158,24 @@ func Command(ctx context.Context, args []string, std *IO) int {
 		return ExitOK
 	}
 	return report(std, err)
+}
+
+// newParser makes the parser of the command line; exit is called where only help
+// was asked for.
+func newParser(ctx context.Context, std *IO, exit func(status int)) *kong.Kong {
+	parser, err := kong.New(new(commandLine),
+		kong.Name("drover"),
+		kong.Description("Runs functions against queues. First: drover demo."),
+		kong.Writers(std.Out, std.Err),
+		kong.Exit(exit),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(std),
+		kong.UsageOnError(),
+	)
+	if err != nil {
+		panic(err) // the command line's own definition is wrong
+	}
+	return parser
 }
 
 // report prints an error that was not logged yet and returns the exit status.
@@ -222,6 +228,16 @@ type runCommand struct {
 	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
 }
 
+func (*runCommand) Help() string {
+	return `A first SIGTERM or SIGINT ends receiving and waits for what is in flight, for as long as drain says; a second one cuts short.
+
+Examples:
+
+    drover run                       # ./drover.yaml
+    drover run /etc/drover/orders.yaml
+`
+}
+
 func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	cfg, err := configs.Load(c.File, std.Env)
 	if err != nil {
@@ -252,6 +268,15 @@ type checkCommand struct {
 	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
 }
 
+func (*checkCommand) Help() string {
+	return `Nothing is connected and nothing of yours is started. The exit status is 1 where something is wrong.
+
+Example:
+
+    drover check drover.yaml
+`
+}
+
 func (c *checkCommand) Run(ctx context.Context, std *IO) error {
 	cfg, err := configs.Load(c.File, std.Env)
 	if err != nil {
@@ -272,6 +297,15 @@ func (c *checkCommand) Run(ctx context.Context, std *IO) error {
 
 type schemaCommand struct{}
 
+func (schemaCommand) Help() string {
+	return `Editors with a YAML language server complete and check a configuration by it.
+
+Example:
+
+    drover config schema > drover.schema.json
+`
+}
+
 func (schemaCommand) Run(std *IO) error {
 	schema, err := configs.Schema()
 	if err != nil {
@@ -282,6 +316,13 @@ func (schemaCommand) Run(std *IO) error {
 }
 
 type versionCommand struct{}
+
+func (versionCommand) Help() string {
+	return `Example:
+
+    drover version
+`
+}
 
 func (versionCommand) Run(std *IO) error {
 	version := "unknown"

@@ -41,6 +41,15 @@ type demoRun struct {
 	started time.Time
 }
 
+func (*demoCommand) Help() string {
+	return `Examples:
+
+    drover demo
+    drover demo --scale              # workers and instances follow a wave
+    drover demo --messages 100000 --plain
+`
+}
+
 func (c *demoCommand) Run(ctx context.Context, std *IO) error {
 	if c.For != nil && *c.For <= 0 || c.Messages < 0 {
 		return usageError("--for must be more than 0s, and --messages not negative")

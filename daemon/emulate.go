@@ -32,6 +32,15 @@ type emulateBusCommand struct {
 	MaxDeliveries uint32        `default:"10" help:"How often a message may fail before it goes to the dead letters (default: 10)."`
 }
 
+func (*emulateBusCommand) Help() string {
+	return `The connection string is printed as the last line.
+
+Example:
+
+    drover emulate servicebus --queue orders --subscription events/billing
+`
+}
+
 func (c *emulateBusCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Lock <= 0 || c.Lock > 5*time.Minute {
 		return usageError("--lock must be more than 0 and at most 5m, as on Azure")
@@ -97,6 +106,15 @@ func serveUntil(ctx context.Context, e emulated, l net.Listener) error {
 type emulateStorageCommand struct {
 	Listen string   `default:"127.0.0.1:10001" help:"The address, without TLS and without a check of keys (default: 127.0.0.1:10001, as UseDevelopmentStorage=true has it)."`
 	Queue  []string `help:"A queue to have. May be repeated."`
+}
+
+func (*emulateStorageCommand) Help() string {
+	return `The connection string is printed as the last line. At the address that it has by default it is UseDevelopmentStorage=true, too.
+
+Example:
+
+    drover emulate storagequeue --queue images
+`
 }
 
 func (c *emulateStorageCommand) Run(ctx context.Context, std *IO) (err error) {

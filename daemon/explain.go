@@ -18,6 +18,13 @@ type explainCommand struct {
 	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
 }
 
+func (*explainCommand) Help() string {
+	return `Example:
+
+    drover scale explain
+`
+}
+
 func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 	cfg, err := configs.Load(c.File, std.Env)
 	if err != nil {

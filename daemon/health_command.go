@@ -18,6 +18,15 @@ type healthCommand struct {
 	Live    bool   `help:"Ask whether the process answers, not whether messages are taken."`
 }
 
+func (*healthCommand) Help() string {
+	return `Examples:
+
+    drover health
+    drover health --data-dir /var/lib/drover
+    drover health --live
+`
+}
+
 func (c *healthCommand) Run(ctx context.Context, std *IO) error {
 	client, err := c.client(std.Env)
 	if err != nil {

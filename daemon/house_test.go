@@ -184,13 +184,14 @@ func TestCommandsInDocumentsExist(t *testing.T) {
 				continue
 			}
 			seen++
+			args, calls := droverArgs(line)
 			switch {
 			case words[0] == "make" && len(words) == 2:
 				if !bytes.Contains(makefile, []byte("\n"+words[1]+":")) {
 					t.Errorf("%s: make has no target %s", file, words[1])
 				}
-			case words[0] == "drover":
-				checkHelp(t, file, words[1:])
+			case calls:
+				checkHelp(t, file, args)
 			case strings.HasPrefix(line, "go run . "):
 				checkHelp(t, file, words[3:])
 			case strings.HasPrefix(line, "go run ./bench "):

@@ -138,6 +138,17 @@ type pauseCommand struct {
 	Until    string `help:"For how long, such as 2h, or until when, such as 2026-01-31T08:00:00Z (default: until it is resumed, or the daemon ends)."`
 }
 
+func (*pauseCommand) Help() string {
+	return `All instances of the function pause. Its messages wait at their source.
+
+Examples:
+
+    drover pause thumbnails --until 2h
+    drover pause thumbnails --until 2026-01-31T08:00:00Z
+    drover pause thumbnails          # until drover resume, or the end of the daemon
+`
+}
+
 func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
 	var until time.Time
 	if c.Until != "" {
@@ -157,6 +168,13 @@ func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
 type resumeCommand struct {
 	Function string `arg:"" help:"The function."`
 	File     string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+}
+
+func (*resumeCommand) Help() string {
+	return `Example:
+
+    drover resume thumbnails
+`
 }
 
 func (c *resumeCommand) Run(ctx context.Context, std *IO) error {

@@ -27,6 +27,15 @@ type simulateCommand struct {
 	Seed   uint64 `default:"1" help:"Of the random numbers: the same seed, the same result."`
 }
 
+func (*simulateCommand) Help() string {
+	return `Examples:
+
+    drover scale simulate
+    drover scale simulate --trace bursts --plot plots
+    drover scale simulate --trace monday.csv --policy policy.yaml
+`
+}
+
 func (c *simulateCommand) Run(std *IO) error {
 	traces, err := c.traces()
 	if err != nil {

@@ -40,6 +40,19 @@ type sendCommand struct {
 	Encoding string         `help:"How bodies are written, for storage queues: base64 or text (default: as the function reads them, else base64)."`
 }
 
+func (*sendCommand) Help() string {
+	return `Where no daemon runs, messages to an embedded server wait in its store.
+
+Examples:
+
+    drover send thumbnails --body cat.jpg -H album=pets
+    drover send thumbnails --file names.txt       # a message a line
+    ls | drover send thumbnails
+    drover send thumbnails --count 1000
+    drover send orders.new --via cluster --body '{"id": 7}'
+`
+}
+
 func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Count < 0 {
 		return usageError("--count must not be negative")

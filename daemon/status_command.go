@@ -19,6 +19,17 @@ type statusCommand struct {
 	Every time.Duration `default:"1s" help:"The time between two looks, on a terminal."`
 }
 
+func (*statusCommand) Help() string {
+	return `The rates of the first look are those since the daemon started, and later those since the look before.
+
+Examples:
+
+    drover status
+    drover status --json | jq '.functions[].Backlog'
+    drover status --once /etc/drover/orders.yaml
+`
+}
+
 func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	if c.Every <= 0 {
 		return usageError("--every must be more than 0s")
