@@ -47,6 +47,7 @@ type commandLine struct {
 	Pause    pauseCommand    `cmd:"" help:"Have a function receive nothing; what it has goes on."`
 	Resume   resumeCommand   `cmd:"" help:"Have a function that was paused receive again."`
 	Send     sendCommand     `cmd:"" help:"Send messages to a function, or to a subject."`
+	Invoke   invokeCommand   `cmd:"" help:"Run one message through a function, without any queue."`
 	Emulate  emulateCommand  `cmd:"" help:"Stand in for a service, for work on this machine."`
 	Scale    scaleCommand    `cmd:"" help:"About the number of workers and instances."`
 	Config   configCommand   `cmd:"" help:"About configurations."`
@@ -186,7 +187,7 @@ func report(std *IO, err error) int {
 	var wrong configs.Errors
 	say := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+text) }
 	switch {
-	case errors.Is(err, errNotSettled):
+	case errors.Is(err, errNotSettled), errors.Is(err, errNotDone):
 		return ExitFailed // the summary has said so
 	case errors.As(err, &usage):
 		say(usage.Error() + "\nSee drover --help.")

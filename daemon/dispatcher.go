@@ -207,7 +207,8 @@ func (t *turn) run() {
 			t.output, t.err = f.handler.Handle(t, m)
 		}
 	}
-	err := f.timedOut(t, t.err)
+	t.err = f.timedOut(t, t.err)
+	err := t.err
 	t.end()
 	if err == nil && f.output != nil && t.output != nil {
 		err = f.emit(m, t.output)

@@ -1,0 +1,349 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// errNotDone ends an invocation whose verdict is another than done; the report has
+// said which.
+var errNotDone = errors.New("not done")
+
+// roomLimit bounds the wait for an app that takes no messages yet.
+const roomLimit = 10 * time.Second
+
+// invokeCommand is `drover invoke`.
+type invokeCommand struct {
+	Function string            `arg:"" help:"The function."`
+	Config   string            `arg:"" optional:"" name:"file" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	File     string            `name:"file" placeholder:"FILE" help:"The file that is the body, whole; - is standard input."`
+	Body     *string           `placeholder:"TEXT" help:"The body."`
+	Header   map[string]string `short:"H" help:"A header of the message, as NAME=VALUE. May be repeated." mapsep:"none"`
+	Attempt  int               `default:"1" help:"Which attempt it is: the last one that the function allows is rejected where it fails."`
+	Subject  string            `help:"The subject or queue that it was sent to (default: the trigger's, where it is one)."`
+	Session  string            `help:"The session that it belongs to, or the key of its order."`
+	JSON     bool              `name:"json" help:"Print all that there is to tell, as JSON, on standard output."`
+}
+
+func (*invokeCommand) Help() string {
+	return `The function's real handler runs on the message, with its timeout and its max_body, and nothing else does: no queue is opened, no result is sent. A daemon may run at the same time.
+
+What the function returned is printed on standard output, its log and the verdict on standard error. The exit status is 0 where the verdict is done, else 1.
+
+Examples:
+
+    drover invoke thumbnails --body cat.jpg -H album=pets
+    drover invoke orders --file order.json --attempt 5
+    curl -s https://example.com/order.json | drover invoke orders --file -
+    drover invoke orders --file order.json --json | jq .verdict
+`
+}
+
+func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
+	if (c.Body == nil) == (c.File == "") {
+		return usageError("give --body or --file, one of them; --file - is standard input")
+	}
+	if c.Attempt < 1 {
+		return usageError("--attempt counts from 1")
+	}
+	cfg, err := configs.Load(c.Config, std.Env)
+	if err != nil {
+		return err
+	}
+	settings, found := cfg.Functions[c.Function]
+	if !found {
+		return unknownFunction(c.Function, c.Config, cfg)
+	}
+	m, err := c.message(settings, std.In)
+	if err != nil {
+		return err
+	}
+	lines := &invokeLog{}
+	if !c.JSON {
+		lines.print = func(l invokeLine) { fmt.Fprintln(std.Err, l) }
+	}
+	_ = lines.level.UnmarshalText([]byte(cfg.Log.Level)) // it was checked; the zero level is info
+	for _, w := range cfg.Warnings {
+		slog.New(lines).Warn(w)
+	}
+	out, err := invoke(ctx, alone(cfg, c.Function), m, append(std.options(), WithLogger(slog.New(lines))))
+	if err != nil {
+		return err
+	}
+	out.Function, out.Handler, out.MaxAttempts = c.Function, settings.Handler.String(), settings.Retry.MaxAttempts
+	if settings.Output != nil {
+		out.OutputTo = settings.Output.String()
+	}
+	out.Log = lines.all()
+	if c.JSON {
+		err = out.json(std.Out)
+	} else {
+		err = out.print(std)
+	}
+	if err == nil && out.verdict.Kind != triggers.Done {
+		err = errNotDone
+	}
+	return err
+}
+
+func unknownFunction(name, file string, cfg *configs.Config) error {
+	names := slices.Sorted(maps.Keys(cfg.Functions))
+	hint := ""
+	if near := configs.Nearest(name, names); near != "" {
+		hint = fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	return fmt.Errorf("%s is no function of %s%s; functions: %s", name, file, hint, strings.Join(names, ", "))
+}
+
+// message makes the message that the function is to get.
+func (c *invokeCommand) message(settings configs.Function, in io.Reader) (*triggers.Message, error) {
+	m := &triggers.Message{
+		ID: "invoke-" + rand.Text()[:10], Attributes: c.Header, Attempt: c.Attempt,
+		Enqueued: time.Now(), OrderingKey: c.Session, Subject: c.Subject,
+	}
+	if m.Subject == "" {
+		m.Subject = sentTo(settings.Trigger)
+	}
+	if bus := settings.Trigger.ServiceBus; bus != nil && bus.SessionState {
+		m.Session = new(invokeSession)
+	}
+	if c.Body != nil {
+		m.Body = []byte(*c.Body)
+		return m, nil
+	}
+	if c.File != "-" {
+		file, err := os.Open(filepath.Clean(c.File))
+		if err != nil {
+			return nil, fmt.Errorf("reading the body: %w", err)
+		}
+		defer func() { _ = file.Close() }() // it was only read
+		in = file
+	}
+	limit := max(int64(settings.MaxBody), maxLine)
+	var err error
+	if m.Body, err = io.ReadAll(io.LimitReader(in, limit+1)); err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
+	}
+	if int64(len(m.Body)) > limit {
+		return nil, fmt.Errorf("the body in %s is larger than %v; no source takes it", c.File, configs.Size(limit))
+	}
+	return m, nil
+}
+
+// sentTo is the name that a trigger's messages were sent to; empty where there may
+// be several.
+func sentTo(t configs.Trigger) string {
+	switch {
+	case t.ServiceBus != nil:
+		return t.ServiceBus.Queue + t.ServiceBus.Topic // one of them is empty
+	case t.StorageQueue != nil:
+		return t.StorageQueue.Queue
+	case t.NATS != nil && !strings.ContainsAny(t.NATS.Subject, "*>"):
+		return t.NATS.Subject
+	}
+	return ""
+}
+
+// alone is a configuration of one function, that needs neither its source nor its
+// output, and no more than one worker.
+func alone(cfg *configs.Config, name string) *configs.Config {
+	out := *cfg
+	f := cfg.Functions[name]
+	f.Output = nil
+	out.Functions = map[string]configs.Function{name: f}
+	out.Apps = maps.Clone(cfg.Apps)
+	for name, app := range out.Apps {
+		app.Processes, app.Scaled = 1, false
+		out.Apps[name] = app
+	}
+	return &out
+}
+
+// invocation is what became of a message, and what is told of it.
+type invocation struct {
+	Function    string       `json:"function"`
+	Handler     string       `json:"handler"`
+	Message     string       `json:"message"`
+	Attempt     int          `json:"attempt"`
+	MaxAttempts int          `json:"max_attempts"`
+	Verdict     string       `json:"verdict"` // done, retry, reject or release
+	Delay       float64      `json:"retry_after_seconds,omitempty"`
+	Reason      string       `json:"reason,omitempty"`
+	Error       string       `json:"error,omitempty"`
+	Detail      string       `json:"detail,omitempty"` // the traceback
+	Output      *string      `json:"output,omitempty"`
+	OutputBytes string       `json:"output_base64,omitempty"` // one that is no text
+	OutputTo    string       `json:"output_to,omitempty"`     // where a daemon would send it
+	Log         []invokeLine `json:"log"`
+	Took        float64      `json:"took_seconds"`
+	verdict     triggers.Verdict
+	output      []byte
+	took        time.Duration
+}
+
+// invoke takes one message through the function of a configuration of one.
+func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, options []Option) (out *invocation, err error) {
+	loan := new(invokeLoan)
+	for name := range cfg.Functions {
+		options = append(options, WithTrigger(name, loan))
+	}
+	out = &invocation{Message: m.ID, Attempt: m.Attempt}
+	p := &parts{daemon: New(cfg, options...)}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := p.open(ctx); err != nil {
+		var misloaded *handlers.Misloaded
+		if ctx.Err() != nil {
+			return nil, errors.New("stopped before the function was loaded")
+		}
+		if !errors.As(err, &misloaded) {
+			return nil, err
+		}
+		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, err, 0)
+		return out, nil
+	}
+	f := p.functions[0]
+	f.log = slog.New(slog.DiscardHandler) // what the dispatcher says of a verdict is in the report
+	f.working, f.settling = ctx, ctx
+	waiting, cancel := context.WithTimeout(ctx, roomLimit)
+	defer cancel()
+	if f.share.Claim(waiting) != nil {
+		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, fmt.Errorf("the app takes no messages: %w", handlers.ErrNotTried), 0)
+		return out, nil
+	}
+	t := f.newTurn(triggers.NewDelivery(m, loan), time.Now())
+	t.slotted = true
+	f.stats.taken.begin(1)
+	f.inFlight.Add(1)
+	t.run()
+	out.ended(loan.verdict, t.output, t.err, loan.settled.Sub(t.start))
+	return out, nil
+}
+
+func (i *invocation) ended(v triggers.Verdict, output []byte, err error, took time.Duration) {
+	i.verdict, i.output, i.took = v, output, took
+	i.Verdict, i.Delay, i.Reason, i.Took = v.Kind.String(), v.Delay.Seconds(), v.Reason, took.Seconds()
+	if err != nil {
+		i.Error, i.Detail = err.Error(), detailOf(err)
+		var failure *handlers.Failure
+		if errors.As(err, &failure) {
+			i.Detail = failure.Detail
+		}
+	}
+	switch {
+	case output == nil:
+	case utf8.Valid(output):
+		text := string(output)
+		i.Output = &text
+	default:
+		i.OutputBytes = base64.StdEncoding.EncodeToString(output)
+	}
+}
+
+func (i *invocation) json(w io.Writer) error {
+	text, err := json.MarshalIndent(i, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	_, err = w.Write(append(text, '\n'))
+	return err
+}
+
+// print writes the output as it is, and the rest beside it. What is for eyes does
+// not move the terminal.
+func (i *invocation) print(std *IO) error {
+	say := func(format string, args ...any) { fmt.Fprintln(std.Err, printable(fmt.Sprintf(format, args...))) }
+	if i.Detail != "" {
+		say("%s", strings.TrimRight(i.Detail, "\n"))
+	}
+	if i.Error != "" && i.verdict.Kind != triggers.Reject { // else it is the reason
+		say("error: %s", i.Error)
+	}
+	text := i.Verdict
+	switch i.verdict.Kind {
+	case triggers.Retry:
+		text = fmt.Sprintf("retry, after %v", i.verdict.Delay.Round(time.Millisecond))
+	case triggers.Reject:
+		text = "reject, to the dead letters: " + i.Reason
+	case triggers.Release:
+		text = "release: it would be given back, and no attempt charged"
+	}
+	say("verdict: %s (attempt %d of %d, took %v)", text, i.Attempt, i.MaxAttempts, i.took.Round(10*time.Microsecond))
+	switch {
+	case i.verdict.Kind != triggers.Done:
+	case i.output == nil:
+		say("output: none")
+	case i.OutputTo == "":
+		say("output: %d bytes, which go nowhere: the function has no output in the configuration", len(i.output))
+	default:
+		say("output: %d bytes, which would go to %s", len(i.output), i.OutputTo)
+	}
+	if len(i.output) == 0 {
+		return nil
+	}
+	if std.OutIsTerminal {
+		_, err := fmt.Fprintln(std.Out, strings.TrimSuffix(printable(string(i.output)), "\n"))
+		return err
+	}
+	_, err := std.Out.Write(i.output)
+	return err
+}
+
+// invokeLoan is the trigger of a message that comes from no queue: it keeps the
+// verdict.
+type invokeLoan struct {
+	verdict triggers.Verdict
+	settled time.Time
+}
+
+func (l *invokeLoan) Settle(_ context.Context, _ *triggers.Message, v triggers.Verdict) error {
+	l.verdict, l.settled = v, time.Now()
+	return nil
+}
+
+func (l *invokeLoan) Receive(ctx context.Context, _ int) ([]*triggers.Delivery, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (l *invokeLoan) Backlog(context.Context) (triggers.Backlog, error) {
+	return triggers.Backlog{}, triggers.ErrUnknown
+}
+
+func (l *invokeLoan) Close(context.Context) error { return nil }
+
+// invokeSession is a session that nobody shares: its state begins empty.
+type invokeSession struct {
+	mu    sync.Mutex
+	state []byte
+}
+
+func (s *invokeSession) State(context.Context) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state, nil
+}
+
+func (s *invokeSession) SetState(_ context.Context, state []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = state
+	return nil
+}
