@@ -295,20 +295,6 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-func TestCumulative(t *testing.T) {
-	var h histogram
-	for _, d := range []time.Duration{100 * time.Microsecond, 2 * time.Millisecond, 2 * time.Millisecond, time.Minute, time.Hour} {
-		h.add(d)
-	}
-	count, sum, buckets := h.snapshot().cumulative([]float64{0.001, 0.01, 100})
-	if count != 5 || buckets[0.001] != 1 || buckets[0.01] != 3 || buckets[100] != 4 {
-		t.Errorf("%d, %v", count, buckets)
-	}
-	if want := 3660.0041; sum < 0.95*want || sum > 1.05*want {
-		t.Errorf("the sum is %v, want about %v", sum, want)
-	}
-}
-
 func TestStatusCommand(t *testing.T) {
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "def greet(body): pass\n"})
 	file := filepath.Join(dir, "drover.yaml")

@@ -291,6 +291,9 @@ type FunctionStatus struct {
 	PausedUntil time.Time
 	// Latency is how long handling took, from the hand-out to the verdict.
 	Latency *Latencies
+	// Age is how old messages were when they were done or rejected, from when they
+	// were enqueued, where the source tells.
+	Age *Latencies
 }
 
 // Status reports on every function, by name. It is empty before the daemon is ready.

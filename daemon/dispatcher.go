@@ -217,9 +217,10 @@ func (t *turn) run() {
 	took := time.Since(t.start)
 	f.report(m, v, err, took)
 	f.settle(f.settling, t.delivery, v)
-	f.stats.settled(v.Kind, err, took)
+	now := time.Now()
+	f.stats.settled(m, v.Kind, err, took, now)
 	if t.slotted {
-		f.stats.taken.end()
+		f.stats.taken.end(now)
 		f.share.Free(1)
 	}
 }

@@ -447,29 +447,3 @@ func TestAFunctionOfThePoolGetsTheSlotsOfAnIdleOne(t *testing.T) {
 		wait.Wait()
 	})
 }
-
-func TestLatencies(t *testing.T) {
-	var h histogram
-	if got := h.snapshot().Quantile(0.5); got != 0 {
-		t.Errorf("the median of nothing is %v", got)
-	}
-	for us := range 1000 {
-		h.add(time.Duration(us+1) * time.Millisecond)
-	}
-	l := h.snapshot()
-	for q, want := range map[float64]time.Duration{0: time.Millisecond, 0.5: 501 * time.Millisecond, 0.99: 991 * time.Millisecond, 1: time.Second} {
-		if got := l.Quantile(q); got < want*15/16 || got > want*17/16 {
-			t.Errorf("quantile %v is %v, want %v to within 1/16", q, got, want)
-		}
-	}
-	h.add(-time.Second)
-	h.add(1 << 62)
-	if recent := h.snapshot().Since(l); recent.Count() != 2 {
-		t.Errorf("%d were added since, want 2", recent.Count())
-	}
-	for step := range latencySteps {
-		if got := latencyStep(uint64(latencyOf(step).Microseconds())); got != step {
-			t.Errorf("step %d stands for %v, which is in step %d", step, latencyOf(step), got)
-		}
-	}
-}

@@ -32,7 +32,7 @@ func newFleet(sources map[string]triggers.Trigger, log *slog.Logger) *fleet {
 		last: make(map[int]map[string]functionReport), gone: make(map[string]functionReport),
 	}
 	for name := range sources {
-		f.gone[name] = functionReport{FunctionStatus: FunctionStatus{Name: name, Latency: new(Latencies)}}
+		f.gone[name] = functionReport{FunctionStatus: FunctionStatus{Name: name, Latency: new(Latencies), Age: new(Latencies)}}
 	}
 	return f
 }
@@ -85,7 +85,7 @@ func (r functionReport) plus(o functionReport) functionReport {
 	sum.Workers += o.Workers
 	sum.Stopped = r.Stopped || o.Stopped
 	sum.Paused, sum.PausedUntil = r.Paused || o.Paused, o.PausedUntil
-	sum.Latency = r.Latency.plus(o.Latency)
+	sum.Latency, sum.Age = r.Latency.plus(o.Latency), r.Age.plus(o.Age)
 	sum.Taken += o.Taken
 	sum.Slots += o.Slots
 	sum.Used += o.Used

@@ -14,15 +14,18 @@ import (
 // asks: they cost nothing on a message's way. docs/metrics.md lists them, and a
 // test compares.
 
-// handleBuckets are the bounds of the histogram of handling, in seconds.
-var handleBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}
+// handleBuckets and ageBuckets are the bounds of histograms, in seconds.
+var (
+	handleBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}
+	ageBuckets    = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400}
+)
 
 // metrics is a collector of a daemon's own metrics.
 type metrics struct {
 	daemon *Daemon
 
-	ready, backlog, oldest, dead, received, settled, inFlight, failed, lost, handle, stopped, paused *prometheus.Desc
-	workers, restarts, startUp, instances, wanted, current, bound, decisions                         *prometheus.Desc
+	ready, backlog, oldest, dead, received, settled, inFlight, failed, lost, handle, age, stopped, paused *prometheus.Desc
+	workers, restarts, startUp, instances, wanted, current, bound, decisions                              *prometheus.Desc
 }
 
 func newMetrics(d *Daemon) []prometheus.Collector {
@@ -41,6 +44,7 @@ func newMetrics(d *Daemon) []prometheus.Collector {
 		failed:    desc("attempts_failed_total", "Attempts that the function failed, rejections among them.", "function"),
 		lost:      desc("loans_lost_total", "Messages that the source took back before they were settled.", "function"),
 		handle:    desc("handle_seconds", "Time from the hand-out of a message to its verdict.", "function"),
+		age:       desc("message_age_seconds", "Age of messages that were done or rejected, from when they were enqueued, where the source tells.", "function"),
 		stopped:   desc("function_stopped", "1 if the function has stopped, as its code does not load, else 0.", "function"),
 		paused:    desc("function_paused", "1 while somebody has the function receive nothing, else 0.", "function"),
 		workers:   desc("workers", "Worker processes of an app, by state.", "app", "state"),
@@ -58,7 +62,7 @@ func newMetrics(d *Daemon) []prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		m.ready, m.backlog, m.oldest, m.dead, m.received, m.settled, m.inFlight, m.failed, m.lost, m.handle, m.stopped, m.paused,
+		m.ready, m.backlog, m.oldest, m.dead, m.received, m.settled, m.inFlight, m.failed, m.lost, m.handle, m.age, m.stopped, m.paused,
 		m.workers, m.restarts, m.startUp, m.instances, m.wanted, m.current, m.bound, m.decisions,
 	} {
 		to <- d
@@ -117,8 +121,8 @@ func (m *metrics) function(s FunctionStatus, gauge func(*prometheus.Desc, float6
 	counter(m.lost, s.Lost, s.Name)
 	gauge(m.stopped, truth(s.Stopped), s.Name)
 	gauge(m.paused, truth(s.Paused), s.Name)
-	count, sum, buckets := s.Latency.cumulative(handleBuckets)
-	to <- prometheus.MustNewConstHistogram(m.handle, count, sum, buckets, s.Name)
+	to <- newHistogramMetric(m.handle, s.Latency, handleBuckets, s.Name)
+	to <- newHistogramMetric(m.age, s.Age, ageBuckets, s.Name)
 	b := m.daemon.backlogs.of(context.Background(), m.daemon, s.Name, scrapeFresh)
 	if b.ready >= 0 {
 		gauge(m.backlog, float64(b.ready), s.Name)
@@ -131,25 +135,4 @@ func (m *metrics) function(s FunctionStatus, gauge func(*prometheus.Desc, float6
 	if b.more != nil {
 		gauge(m.dead, float64(b.more.Dead), s.Name)
 	}
-}
-
-// cumulative is a distribution as Prometheus has it: how many durations there are,
-// their sum in seconds, and how many are at most each bound, in seconds. The sum
-// is reckoned from the middles of the steps, right to within 1/32.
-func (l *Latencies) cumulative(bounds []float64) (count uint64, sum float64, buckets map[float64]uint64) {
-	buckets = make(map[float64]uint64, len(bounds))
-	next := 0
-	for step, n := range l {
-		at := latencyOf(step).Seconds()
-		for next < len(bounds) && at > bounds[next] {
-			buckets[bounds[next]] = count
-			next++
-		}
-		count += n
-		sum += float64(n) * at
-	}
-	for ; next < len(bounds); next++ {
-		buckets[bounds[next]] = count
-	}
-	return count, sum, buckets
 }

@@ -1,9 +1,19 @@
 package daemon
 
 import (
+	"bufio"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/protobuf/encoding/protodelim"
 
 	"github.com/drover-run/drover/scaler"
+	"github.com/drover-run/drover/triggers"
 )
 
 // descriptions are those of all metrics, as texts.
@@ -19,4 +29,53 @@ func descriptions(m *metrics) (out []string) {
 
 func testDecision() scaler.Decision {
 	return scaler.Decision{Wanted: 3, Current: 1, Bound: scaler.BoundMax, Policy: &scaler.Policy{Max: 3}}
+}
+
+// protobuf is how a Prometheus asks that wants native histograms.
+const protobuf = "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+
+// A scrape as Protocol Buffers has histograms in both their forms.
+func TestNativeHistograms(t *testing.T) {
+	_, queue, cfg := adminDaemon(t, nil)
+	const n = 10
+	for range n {
+		queue.Send(triggers.Message{})
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		families := scrape(t, adminSocket(cfg.DataDir))
+		handle, age := families["drover_handle_seconds"].Metric[0].Histogram, families["drover_message_age_seconds"].Metric[0].Histogram
+		if age.GetSampleCount() < n {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d ages, want %d", age.GetSampleCount(), n)
+			}
+			continue
+		}
+		for _, h := range []*dto.Histogram{handle, age} {
+			if h.GetSampleCount() != n || len(h.Bucket) < 10 || h.GetSchema() != 4 || len(h.PositiveSpan) == 0 && h.GetZeroCount() == 0 {
+				t.Errorf("a histogram is %v", h)
+			}
+		}
+		return
+	}
+}
+
+// scrape asks for metrics as Protocol Buffers.
+func scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
+	t.Helper()
+	status, text := ask(t, address, "/metrics", protobuf)
+	if status != 200 {
+		t.Fatalf("status %d: %s", status, text)
+	}
+	out := make(map[string]*dto.MetricFamily)
+	for in := bufio.NewReader(strings.NewReader(text)); ; {
+		var family dto.MetricFamily
+		if err := protodelim.UnmarshalFrom(in, &family); errors.Is(err, io.EOF) {
+			return out
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		out[family.GetName()] = &family
+	}
 }

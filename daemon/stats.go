@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"errors"
-	"math/bits"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +18,7 @@ type functionStats struct {
 	unsettled atomic.Int64 // verdicts that the source never took
 	lost      atomic.Int64 // messages that the source took back before they were settled
 	latency   histogram    // of handling, from the hand-out to the verdict
+	age       histogram    // of messages at their end, from when they were enqueued
 	taken     occupancy
 }
 
@@ -38,9 +38,9 @@ func (o *occupancy) begin(n int) {
 	o.open.Add(int64(n))
 }
 
-func (o *occupancy) end() {
+func (o *occupancy) end(now time.Time) {
 	o.open.Add(-1)
-	o.sum.Add(time.Since(birth).Microseconds())
+	o.sum.Add(now.Sub(birth).Microseconds())
 }
 
 // microseconds is the time up to now.
@@ -48,7 +48,9 @@ func (o *occupancy) microseconds(now time.Time) int64 {
 	return o.sum.Load() + o.open.Load()*now.Sub(birth).Microseconds()
 }
 
-func (s *functionStats) settled(kind triggers.Kind, err error, took time.Duration) {
+// settled counts a message that was settled now, after err, and after a handling
+// that took so long.
+func (s *functionStats) settled(m *triggers.Message, kind triggers.Kind, err error, took time.Duration, now time.Time) {
 	switch kind {
 	case triggers.Done:
 		s.done.Add(1)
@@ -65,100 +67,9 @@ func (s *functionStats) settled(kind triggers.Kind, err error, took time.Duratio
 	if kind != triggers.Release {
 		s.latency.add(took)
 	}
-}
-
-// Latencies is a distribution of durations, in 16 steps an octave: a quantile is
-// right to within 1/16. The zero value is empty.
-type Latencies [latencySteps]uint64
-
-const (
-	latencyBits  = 4                                 // 16 steps an octave
-	latencySteps = (40 - latencyBits) << latencyBits // up to 2^39 µs, six days
-)
-
-type histogram [latencySteps]atomic.Uint64
-
-func (h *histogram) add(d time.Duration) {
-	h[latencyStep(uint64(max(d.Microseconds(), 0)))].Add(1)
-}
-
-func (h *histogram) snapshot() *Latencies {
-	out := new(Latencies)
-	for i := range h {
-		out[i] = h[i].Load()
+	if (kind == triggers.Done || kind == triggers.Reject) && !m.Enqueued.IsZero() {
+		s.age.add(now.Sub(m.Enqueued))
 	}
-	return out
-}
-
-// latencyStep is the step of a duration in µs: exact below 32 µs, then by the
-// four bits after the leading one.
-func latencyStep(us uint64) int {
-	if us < 2<<latencyBits {
-		return int(us)
-	}
-	shift := bits.Len64(us) - latencyBits - 1
-	return min(shift<<latencyBits+int(us>>shift), latencySteps-1)
-}
-
-// latencyOf is the middle of a step.
-func latencyOf(step int) time.Duration {
-	if step < 2<<latencyBits {
-		return time.Duration(step) * time.Microsecond
-	}
-	shift := step>>latencyBits - 1
-	low := uint64(step-shift<<latencyBits) << shift
-	return time.Duration(low+uint64(1)<<shift/2) * time.Microsecond
-}
-
-// Count returns how many durations are in it.
-func (l *Latencies) Count() uint64 {
-	var n uint64
-	for _, c := range l {
-		n += c
-	}
-	return n
-}
-
-// Quantile returns the duration below which the part q of them lies, 0 to 1; 0
-// where there are none.
-func (l *Latencies) Quantile(q float64) time.Duration {
-	n := l.Count()
-	if n == 0 {
-		return 0
-	}
-	rank := min(uint64(q*float64(n)), n-1)
-	for step, c := range l {
-		if rank < c {
-			return latencyOf(step)
-		}
-		rank -= c
-	}
-	return 0
-}
-
-// Since returns what was added to l after an earlier look at it.
-func (l *Latencies) Since(earlier *Latencies) *Latencies {
-	out := *l
-	if earlier != nil {
-		for i := range out {
-			out[i] -= earlier[i]
-		}
-	}
-	return &out
-}
-
-// plus returns both together; nil is none.
-func (l *Latencies) plus(o *Latencies) *Latencies {
-	out := new(Latencies)
-	for _, part := range []*Latencies{l, o} {
-		if part == nil {
-			continue
-		}
-		for i, n := range part {
-			out[i] += n
-		}
-	}
-	return out
 }
 
 func (s *functionStats) inFlight() int64 {
@@ -176,6 +87,7 @@ func (s *functionStats) status() FunctionStatus {
 		Failed:   s.failed.Load(),
 		Lost:     s.lost.Load(),
 		Latency:  s.latency.snapshot(),
+		Age:      s.age.snapshot(),
 	}
 	out.Received = s.received.Load()
 	out.InFlight = out.Received - out.Done - out.Retried - out.Rejected - out.Released

@@ -1,0 +1,65 @@
+package daemon
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// histogramMetric is a distribution as Prometheus has it, in both its forms: with
+// the bounds that were asked for, and native, for those who scrape Protocol
+// Buffers. The native buckets are the steps themselves; of the others a step that
+// a bound divides is counted where its middle is.
+type histogramMetric struct{ classic, native prometheus.Metric }
+
+func newHistogramMetric(d *prometheus.Desc, l *Latencies, bounds []float64, labels ...string) prometheus.Metric {
+	count, sum, buckets := l.cumulative(bounds)
+	steps := make(map[int]int64)
+	for step, n := range l {
+		if n > 0 && step > 0 {
+			steps[step+lowestOctave*octave] = int64(n)
+		}
+	}
+	const schema = 4
+	return histogramMetric{
+		classic: prometheus.MustNewConstHistogram(d, count, sum, buckets, labels...),
+		native: prometheus.MustNewConstNativeHistogram(d, count, sum, steps, nil, l[0], schema, latencyBound(0),
+			birth, labels...),
+	}
+}
+
+// Desc implements prometheus.Metric.
+func (m histogramMetric) Desc() *prometheus.Desc { return m.classic.Desc() }
+
+// Write implements prometheus.Metric.
+func (m histogramMetric) Write(to *dto.Metric) error {
+	var classic dto.Metric
+	if err := m.classic.Write(&classic); err != nil {
+		return err
+	}
+	if err := m.native.Write(to); err != nil {
+		return err
+	}
+	to.Histogram.Bucket = classic.Histogram.Bucket
+	return nil
+}
+
+// cumulative is a distribution as Prometheus has it: how many durations there are,
+// their sum in seconds, and how many are at most each bound, in seconds. The sum
+// is reckoned from the middles of the steps.
+func (l *Latencies) cumulative(bounds []float64) (count uint64, sum float64, buckets map[float64]uint64) {
+	buckets = make(map[float64]uint64, len(bounds))
+	next := 0
+	for step, n := range l {
+		at := latencyOf(step).Seconds()
+		for next < len(bounds) && at > bounds[next] {
+			buckets[bounds[next]] = count
+			next++
+		}
+		count += n
+		sum += float64(n) * at
+	}
+	for ; next < len(bounds); next++ {
+		buckets[bounds[next]] = count
+	}
+	return count, sum, buckets
+}

@@ -1,0 +1,147 @@
+package daemon
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+func TestLatencies(t *testing.T) {
+	var h histogram
+	if got := h.snapshot().Quantile(0.5); got != 0 {
+		t.Errorf("the median of nothing is %v", got)
+	}
+	for us := range 1000 {
+		h.add(time.Duration(us+1) * time.Millisecond)
+	}
+	l := h.snapshot()
+	for q, want := range map[float64]time.Duration{0: time.Millisecond, 0.5: 501 * time.Millisecond, 0.99: 991 * time.Millisecond, 1: time.Second} {
+		if got := l.Quantile(q); got < want*97/100 || got > want*103/100 {
+			t.Errorf("quantile %v is %v, want %v to within 3 %%", q, got, want)
+		}
+	}
+	h.add(-time.Second)
+	h.add(1 << 62)
+	if recent := h.snapshot().Since(l); recent.Count() != 2 {
+		t.Errorf("%d were added since, want 2", recent.Count())
+	}
+	for step := range latencySteps {
+		if got := latencyStep(latencyOf(step)); got != step {
+			t.Errorf("step %d stands for %v, which is in step %d", step, latencyOf(step), got)
+		}
+	}
+}
+
+func TestCumulative(t *testing.T) {
+	var h histogram
+	for _, d := range []time.Duration{100 * time.Microsecond, 2 * time.Millisecond, 2 * time.Millisecond, time.Minute, time.Hour} {
+		h.add(d)
+	}
+	count, sum, buckets := h.snapshot().cumulative([]float64{0.001, 0.01, 100})
+	if count != 5 || buckets[0.001] != 1 || buckets[0.01] != 3 || buckets[100] != 4 {
+		t.Errorf("%d, %v", count, buckets)
+	}
+	if want := 3660.0041; sum < 0.95*want || sum > 1.05*want {
+		t.Errorf("the sum is %v, want about %v", sum, want)
+	}
+}
+
+// The steps are those in which client_golang itself puts the same durations.
+func TestStepsAreNativeBuckets(t *testing.T) {
+	library := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "h", NativeHistogramBucketFactor: 1.05, NativeHistogramZeroThreshold: latencyBound(0),
+	})
+	var ours histogram
+	random := rand.New(rand.NewPCG(1, 2))
+	durations := []time.Duration{0, 1, 953, 954, time.Microsecond, 15625 * time.Microsecond, 125 * time.Millisecond, time.Second, 2 * time.Second, 1024 * time.Second}
+	for range 100_000 {
+		durations = append(durations, time.Duration(math.Exp2(random.Float64()*51))) // up to 26 days
+	}
+	for _, d := range durations {
+		library.Observe(d.Seconds())
+		ours.add(d)
+	}
+	d := prometheus.NewDesc("h", "", nil, nil)
+	var want, got dto.Metric
+	if err := library.Write(&want); err != nil {
+		t.Fatal(err)
+	}
+	if err := newHistogramMetric(d, ours.snapshot(), []float64{1, 60}).Write(&got); err != nil {
+		t.Fatal(err)
+	}
+	w, g := want.GetHistogram(), got.GetHistogram()
+	if g.GetSchema() != 4 || w.GetSchema() != 4 || g.GetZeroCount() != w.GetZeroCount() || g.GetZeroThreshold() != w.GetZeroThreshold() {
+		t.Errorf("schema %d, %d up to %v; want %d, %d up to %v", g.GetSchema(), g.GetZeroCount(), g.GetZeroThreshold(), w.GetSchema(), w.GetZeroCount(), w.GetZeroThreshold())
+	}
+	ws, gs := counts(w), counts(g)
+	if len(ws) < 600 || len(gs) != len(ws) {
+		t.Fatalf("%d native buckets have something; in the library %d", len(gs), len(ws))
+	}
+	for i := range ws {
+		if gs[i] != ws[i] {
+			t.Errorf("bucket %d has %d; in the library bucket %d has %d", gs[i][0], gs[i][1], ws[i][0], ws[i][1])
+		}
+	}
+	if g.GetSampleCount() != w.GetSampleCount() || math.Abs(g.GetSampleSum()/w.GetSampleSum()-1) > 0.03 {
+		t.Errorf("%d durations, %v s in all; want %d, %v", g.GetSampleCount(), g.GetSampleSum(), w.GetSampleCount(), w.GetSampleSum())
+	}
+	if len(g.Bucket) != 2 {
+		t.Errorf("%d classic buckets, want 2", len(g.Bucket))
+	}
+}
+
+// counts are the native buckets that have anything, as pairs of index and count.
+func counts(h *dto.Histogram) (out [][2]int64) {
+	at, n, delta := int64(0), int64(0), 0
+	for _, span := range h.PositiveSpan {
+		at += int64(span.GetOffset())
+		for range span.GetLength() {
+			if n += h.PositiveDelta[delta]; n != 0 {
+				out = append(out, [2]int64{at, n})
+			}
+			delta++
+			at++
+		}
+	}
+	return out
+}
+
+// Only a message's end tells its age: one that is tried again, or given back, has
+// not come to it.
+func TestAge(t *testing.T) {
+	var s functionStats
+	now := time.Now()
+	old := &triggers.Message{Enqueued: now.Add(-time.Minute)}
+	for _, kind := range []triggers.Kind{triggers.Done, triggers.Retry, triggers.Reject, triggers.Release} {
+		s.settled(old, kind, nil, time.Second, now)
+	}
+	s.settled(&triggers.Message{}, triggers.Done, nil, time.Second, now)                               // its source does not tell
+	s.settled(&triggers.Message{Enqueued: now.Add(time.Second)}, triggers.Done, nil, time.Second, now) // another clock
+	got := s.status()
+	if n := got.Age.Count(); n != 3 {
+		t.Errorf("%d ages, want 3", n)
+	}
+	if age := got.Age.Quantile(0.5); age < 58*time.Second || age > 62*time.Second {
+		t.Errorf("the median is %v, want about a minute", age)
+	}
+	if low := got.Age.Quantile(0); low > time.Microsecond {
+		t.Errorf("the age of a message from the future is %v", low)
+	}
+	if n := got.Latency.Count(); n != 5 {
+		t.Errorf("%d latencies, want 5: all but the release", n)
+	}
+}
+
+func BenchmarkLatencyStep(b *testing.B) {
+	d := time.Duration(1)
+	for b.Loop() {
+		d = d*6364136223846793005 + 1442695040888963407
+		latencyStep(d >> 30)
+	}
+}
