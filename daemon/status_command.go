@@ -49,6 +49,9 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	for {
 		var now StatusReport
 		if err := client.get(ctx, "/v1/status", &now); err != nil {
+			if drawn > 0 && ctx.Err() != nil {
+				return nil // told to stop while it asked
+			}
 			return err
 		}
 		if c.JSON {
