@@ -250,6 +250,10 @@ type HTTPHandler struct {
 	URL         string            `yaml:"url" required:"true" desc:"where each message is posted: http://127.0.0.1:8080/orders, https://..., or unix:/run/app.sock:/orders"`
 	Ready       string            `yaml:"ready" desc:"a URL that answers 2xx when the app is ready; nothing is received before; by default when it can be reached"`
 	CloudEvents string            `yaml:"cloudevents" default:"binary" enum:"binary,structured,off" desc:"how a message becomes a request: binary is the body as it is, with headers; structured is JSON; off is the body alone"`
+	Format      string            `yaml:"format" enum:"azure" desc:"in place of cloudevents: azure is the contract of a custom handler of Azure Functions"`
+	Binding     string            `yaml:"binding" desc:"format azure: the name of the trigger's binding in function.json"`
+	DataType    string            `yaml:"data_type" default:"string" enum:"string,binary" desc:"format azure: the trigger's dataType in function.json; binary sends the body in base64"`
+	Result      string            `yaml:"result" desc:"format azure: the output binding whose value is the function's output, $return for the ReturnValue; by default the ReturnValue, else the outputs"`
 	Headers     map[string]Secret `yaml:"headers" desc:"headers that are added to each request; such as Authorization, usually ${NAME} or file:PATH"`
 	Status      map[string]string `yaml:"status" desc:"what an answer means, in place of the defaults, by its status or its class: 404: reject, 5xx: retry; done, retry, reject or pause"`
 	MaxResponse Size              `yaml:"max_response" default:"1MiB" min:"1B" max:"128MiB" desc:"a longer answer is a failed attempt"`

@@ -32,6 +32,7 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 			x.wrong(path+"."+key, "%v", err)
 		}
 	}
+	x.httpFormat(path, h)
 	for _, name := range names(h.Headers) {
 		if !headerForm.MatchString(name) || strings.ContainsAny(string(h.Headers[name]), "\r\n\x00") {
 			x.wrong(path+".headers."+name, "it is no header: letters, digits and hyphens, and a value of one line")
@@ -52,5 +53,23 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 		if (t.Cert == "") != (t.Key == "") {
 			x.wrong(path+".tls", "cert and key go together")
 		}
+	}
+}
+
+// httpFormat checks the keys of how a message becomes a request.
+func (x *completion) httpFormat(path string, h *HTTPHandler) {
+	if h.Format == "" {
+		for _, key := range []string{"binding", "data_type", "result"} {
+			if x.given(path + "." + key) {
+				x.wrong(path+"."+key, "it goes with format: azure")
+			}
+		}
+		return
+	}
+	if x.given(path + ".cloudevents") {
+		x.wrong(path+".cloudevents", "it goes without format: each says how a message becomes a request")
+	}
+	if h.Binding == "" {
+		x.wrong(path, "format azure needs binding: the name of the trigger's binding in function.json, such as myQueueItem")
 	}
 }

@@ -84,6 +84,12 @@ func (s *source) at(path string) Position {
 	}
 }
 
+// given reports whether the file has the path's key.
+func (s *source) given(path string) bool {
+	_, found := s.where[path]
+	return found
+}
+
 // problem notes what is wrong at a place. The excerpt is added at the end, when
 // all secrets are known.
 func (s *source) problem(at Position, format string, args ...any) {

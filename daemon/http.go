@@ -26,6 +26,9 @@ func newHTTPHandler(f *function, settings configs.Function) (*http.Handler, erro
 	if cfg.Slots == 0 {
 		cfg.Slots = defaultHTTPConcurrency
 	}
+	if h.Format == "azure" {
+		cfg.Azure = &http.Azure{Binding: h.Binding, Binary: h.DataType == "binary", Output: h.Result}
+	}
 	for name, value := range h.Headers {
 		cfg.Headers[name] = string(value)
 	}

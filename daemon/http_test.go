@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -74,6 +75,43 @@ functions:
 	slices.Sort(seen)
 	if want := []string{"again orders/1", "again orders/2", "bad orders/1", "good orders/1"}; !slices.Equal(seen, want) {
 		t.Errorf("the app has seen %v, want %v", seen, want)
+	}
+}
+
+// A custom handler of Azure Functions runs without the host: what it logs is in the
+// log, and what it returns goes on.
+func TestACustomHandlerOfAzureFunctions(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var in struct{ Data, Metadata map[string]any }
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+			t.Error(err)
+		}
+		answer(w, http.StatusOK, map[string]any{
+			"Outputs": map[string]any{"copies": in.Data["copies"], "main": in.Data["item"]}, "Logs": []string{"at " + r.URL.Path}, "ReturnValue": nil,
+		})
+	}))
+	defer app.Close()
+	dir := write(t, map[string]string{"drover.yaml": fmt.Sprintf(`
+log: {format: text}
+functions:
+  Copy:
+    trigger: {nats: {}}
+    handler: {http: {url: "%s", format: azure, binding: item, data_type: binary, result: main}}
+    output: {nats: {subject: Read}}
+  Read:
+    trigger: {nats: {}}
+    handler: {exec: {command: [sh, -c, "cat >&2; exit 65"]}}
+`, app.URL)})
+	file := filepath.Join(dir, "drover.yaml")
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	if status, _, errs := command(t.Context(), nil, nil, "send", "Copy", "-c", file, "--body", "hello"); status != 0 {
+		t.Fatal(errs)
+	}
+	out.wait(t, "at /Copy")
+	out.wait(t, "aGVsbG8=") // base64, as it came
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
 	}
 }
 

@@ -59,6 +59,16 @@ type Message struct {
 	// Session is what the message belongs to, where the source has sessions: a
 	// handle, not data, and good until the message is settled. Else nil.
 	Session Session
+	// Origin is what the source itself says of the message: a handle, like Session.
+	// Nil where that is no more than is here.
+	Origin Origin
+}
+
+// Origin is what a source says of a message, beside what its sender gave.
+type Origin interface {
+	// Properties returns it in the source's own names, such as PopReceipt: texts,
+	// bool, int64, float64, time.Time, and a map of such. What is not known is not there.
+	Properties() map[string]any
 }
 
 // Session is a place for state at the source, shared by the messages of one

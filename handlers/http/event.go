@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"mime"
-	nethttp "net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -39,58 +38,64 @@ const (
 )
 
 // encode makes the headers and the body of a request.
-func (e Events) encode(function string, m *triggers.Message) (nethttp.Header, []byte, error) {
-	h := make(nethttp.Header, len(m.Attributes)+12)
-	values := make([]string, 0, 12)
-	// set is Header.Set for names that are canonical, with one allocation for all.
-	set := func(name, value string) {
-		values = append(values, value)
-		h[name] = values[len(values)-1 : len(values) : len(values)]
+func (e Events) encode(function string, m *triggers.Message) ([]field, []byte, error) {
+	fields, contentType := common(function, m, 6)
+	fields = attributes(fields, m)
+	switch e {
+	case Binary:
+		fields = append(fields,
+			field{"Ce-Specversion", eventVersion}, field{"Ce-Id", percent(m.ID)},
+			field{"Ce-Source", percent(source(function, m))}, field{"Ce-Type", eventType})
+		if !m.Enqueued.IsZero() {
+			fields = append(fields, field{"Ce-Time", m.Enqueued.UTC().Format(time.RFC3339Nano)})
+		}
+		if m.Subject != "" {
+			fields = append(fields, field{"Ce-Subject", percent(m.Subject)})
+		}
+	case Structured:
+		body, err := structured(function, contentType, m)
+		return append(fields, field{"Content-Type", "application/cloudevents+json; charset=utf-8"}), body, err
 	}
-	id := percent(m.ID)
-	set("Drover-Function", function)
-	set("Drover-Attempt", strconv.Itoa(m.Attempt))
-	set("Drover-Message-Id", id)
-	set("User-Agent", "drover")
-	n := 0
-	contentType := anyType
+	return append(fields, field{"Content-Type", contentType}), m.Body, nil
+}
+
+// common are the headers that a request has in any form, with room for more, and
+// the type of the message's body.
+func common(function string, m *triggers.Message, more int) (fields []field, contentType string) {
+	fields = make([]field, 0, 5+len(m.Attributes)+more)
+	fields = append(fields,
+		field{"User-Agent", "drover"}, field{"Drover-Function", function},
+		field{"Drover-Attempt", strconv.Itoa(m.Attempt)}, field{"Drover-Message-Id", percent(m.ID)})
+	contentType = anyType
 	for name, value := range m.Attributes {
 		switch strings.ToLower(name) {
 		case "content-type", "datacontenttype":
 			if _, _, err := mime.ParseMediaType(value); err == nil && httpguts.ValidHeaderFieldValue(value) {
 				contentType = value
 			}
-			continue
 		case "traceparent", "tracestate", "diagnostic-id": // the context of a trace goes on
 			if httpguts.ValidHeaderFieldValue(value) {
-				h.Set(name, value)
+				fields = append(fields, field{name, value})
 			}
+		}
+	}
+	return fields, contentType
+}
+
+// attributes adds those that are not among the common headers.
+func attributes(fields []field, m *triggers.Message) []field {
+	n := 0
+	for name, value := range m.Attributes {
+		switch strings.ToLower(name) {
+		case "content-type", "datacontenttype", "traceparent", "tracestate", "diagnostic-id":
 			continue
 		}
 		if n++; n > maxAttributes || len(value) > longestAttribute || !httpguts.ValidHeaderFieldName(name) {
 			continue
 		}
-		h.Set("Drover-Attribute-"+name, percent(value))
+		fields = append(fields, field{"Drover-Attribute-" + name, percent(value)})
 	}
-	switch e {
-	case Binary:
-		set("Ce-Specversion", eventVersion)
-		set("Ce-Id", id)
-		set("Ce-Source", percent(source(function, m)))
-		set("Ce-Type", eventType)
-		if !m.Enqueued.IsZero() {
-			set("Ce-Time", m.Enqueued.UTC().Format(time.RFC3339Nano))
-		}
-		if m.Subject != "" {
-			set("Ce-Subject", percent(m.Subject))
-		}
-	case Structured:
-		body, err := structured(function, contentType, m)
-		h.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
-		return h, body, err
-	}
-	set("Content-Type", contentType)
-	return h, m.Body, nil
+	return fields
 }
 
 func source(function string, m *triggers.Message) string {

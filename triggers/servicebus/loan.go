@@ -65,7 +65,7 @@ func (e *entity) lockOf(until, now time.Time) time.Duration {
 func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
 	l := &loan{e: e, received: m, start: now}
 	l.failures = failuresOf(m)
-	l.message = triggers.Message{ID: m.MessageID, Attempt: l.failures + 1}
+	l.message = triggers.Message{ID: m.MessageID, Attempt: l.failures + 1, Origin: l}
 	l.message.Body, l.misfit = bodyOf(m)
 	if m.Subject != nil {
 		l.message.Subject = *m.Subject

@@ -37,7 +37,7 @@ type loan struct {
 // machine's clock, which a lease is counted from.
 func (t *trigger) newLoan(m *azqueue.DequeuedMessage, asked time.Time) *loan {
 	l := &loan{t: t, text: deref(m.MessageText), dequeued: deref(m.DequeueCount), receipt: deref(m.PopReceipt), expires: deref(m.ExpirationTime)}
-	l.message = triggers.Message{ID: deref(m.MessageID), Subject: t.queue.name, Enqueued: deref(m.InsertionTime)}
+	l.message = triggers.Message{ID: deref(m.MessageID), Subject: t.queue.name, Enqueued: deref(m.InsertionTime), Origin: l}
 	body, err := t.cfg.Encoding.decode(l.text)
 	if err != nil {
 		l.misfit, body = err.Error(), []byte(l.text)
@@ -55,6 +55,20 @@ func (t *trigger) newLoan(m *azqueue.DequeuedMessage, asked time.Time) *loan {
 	l.renewAt, l.ends = asked.Add(t.cfg.Lease/2), asked.Add(t.cfg.Lease)
 	l.Init(&l.message, l)
 	return l
+}
+
+// Properties implements triggers.Origin, in the names of the service.
+func (l *loan) Properties() map[string]any {
+	l.asking.Lock()
+	receipt := l.receipt
+	l.asking.Unlock()
+	l.t.mu.Lock()
+	ends := l.ends
+	l.t.mu.Unlock()
+	return map[string]any{
+		"Id": l.message.ID, "DequeueCount": l.dequeued, "PopReceipt": receipt,
+		"InsertionTime": l.message.Enqueued, "ExpirationTime": l.expires, "NextVisibleTime": ends,
+	}
 }
 
 // attempt is a message's: one more than the failures, and so that MaxDequeueCount
