@@ -15,7 +15,6 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/process"
 	"github.com/drover-run/drover/triggers"
@@ -220,17 +219,6 @@ func detailOf(err error) string {
 		return m.Detail
 	}
 	return ""
-}
-
-// pools are the states of the worker processes, by app.
-func (d *Daemon) pools() map[string]workers.Stats {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	out := make(map[string]workers.Stats, len(d.apps))
-	for app, p := range d.apps {
-		out[app] = p.Stats()
-	}
-	return out
 }
 
 // InFlight counts the messages that were received and are not settled.

@@ -22,32 +22,32 @@ type fleet struct {
 	full chan struct{}
 
 	mu   sync.Mutex
-	last map[int]map[string]functionReport // by instance, and function
-	gone map[string]functionReport         // what those did that have ended
+	last map[int]instanceReport // by instance
+	gone instanceReport         // what those did that have ended
 }
 
 func newFleet(sources map[string]triggers.Trigger, log *slog.Logger) *fleet {
 	f := &fleet{
 		sources: sources, log: log, full: make(chan struct{}, 1),
-		last: make(map[int]map[string]functionReport), gone: make(map[string]functionReport),
+		last: make(map[int]instanceReport), gone: instanceReport{make(map[string]functionReport), make(map[string]appStatus)},
 	}
 	for name := range sources {
-		f.gone[name] = functionReport{FunctionStatus: FunctionStatus{Name: name, Latency: new(Latencies), Age: new(Latencies)}}
+		f.gone.Functions[name] = functionReport{FunctionStatus: FunctionStatus{Name: name, Latency: new(Latencies), Age: new(Latencies)}}
 	}
 	return f
 }
 
 // reported takes an instance's report.
 func (f *fleet) reported(id int, load json.RawMessage) {
-	var r map[string]functionReport
+	var r instanceReport
 	if err := json.Unmarshal(load, &r); err != nil {
 		f.log.Error("an instance's report cannot be read", "instance", id, "error", err)
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for name, now := range r {
-		if before := f.last[id][name]; now.Slots > 0 && now.Used >= now.Slots && before.Used < before.Slots {
+	for name, now := range r.Functions {
+		if before := f.last[id].Functions[name]; now.Slots > 0 && now.Used >= now.Slots && before.Used < before.Slots {
 			select {
 			case f.full <- struct{}{}:
 			default:
@@ -62,10 +62,13 @@ func (f *fleet) reported(id int, load json.RawMessage) {
 func (f *fleet) ended(id int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for name, r := range f.last[id] {
+	for name, r := range f.last[id].Functions {
 		r.Received -= r.InFlight
 		r.InFlight, r.Slots, r.Used, r.Workers, r.Paused = 0, 0, 0, 0, false
-		f.gone[name] = f.gone[name].plus(r)
+		f.gone.Functions[name] = f.gone.Functions[name].plus(r)
+	}
+	for name, s := range f.last[id].Apps {
+		f.gone.Apps[name] = f.gone.Apps[name].plus(s.past())
 	}
 	delete(f.last, id)
 }
@@ -96,10 +99,23 @@ func (r functionReport) plus(o functionReport) functionReport {
 func (f *fleet) totals() map[string]functionReport {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := maps.Clone(f.gone)
-	for _, functions := range f.last {
-		for name, r := range functions {
+	out := maps.Clone(f.gone.Functions)
+	for _, instance := range f.last {
+		for name, r := range instance.Functions {
 			out[name] = out[name].plus(r)
+		}
+	}
+	return out
+}
+
+// apps adds the workers of all instances up, by app.
+func (f *fleet) apps() map[string]appStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := maps.Clone(f.gone.Apps)
+	for _, instance := range f.last {
+		for name, s := range instance.Apps {
+			out[name] = out[name].plus(s)
 		}
 	}
 	return out
@@ -120,8 +136,8 @@ func (f *fleet) unlike(paused map[string]time.Time) map[int][]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := make(map[int][]string)
-	for id, functions := range f.last {
-		for name, r := range functions {
+	for id, instance := range f.last {
+		for name, r := range instance.Functions {
 			until, should := paused[name]
 			if should != r.Paused || should && !until.Equal(r.PausedUntil) {
 				out[id] = append(out[id], name)

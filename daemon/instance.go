@@ -52,6 +52,12 @@ func instanceDir(dataDir string, id int) string {
 	return filepath.Join(dataDir, "instances", strconv.Itoa(id))
 }
 
+// instanceReport is what an instance says of itself.
+type instanceReport struct {
+	Functions map[string]functionReport `json:"functions"`
+	Apps      map[string]appStatus      `json:"apps"`
+}
+
 // functionReport is what an instance says of one function.
 type functionReport struct {
 	FunctionStatus
@@ -119,7 +125,7 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 	err = d.Run(running)
 	select {
 	case <-ready:
-		err = errors.Join(err, link.Report(d.InFlight(), d.reports(time.Now()))) // the last word
+		err = errors.Join(err, link.Report(d.InFlight(), d.tell(time.Now()))) // the last word
 	default:
 	}
 	return err
@@ -130,7 +136,7 @@ func (d *Daemon) report(link *process.Link, ended <-chan struct{}) {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	for {
-		if err := link.Report(d.InFlight(), d.reports(time.Now())); err != nil {
+		if err := link.Report(d.InFlight(), d.tell(time.Now())); err != nil {
 			return // the parent is gone; Drain says so, too
 		}
 		select {
@@ -141,9 +147,9 @@ func (d *Daemon) report(link *process.Link, ended <-chan struct{}) {
 	}
 }
 
-// reports are what there is to say of each function.
-func (d *Daemon) reports(now time.Time) map[string]functionReport {
-	out := make(map[string]functionReport)
+// tell is what there is to say of each function and app.
+func (d *Daemon) tell(now time.Time) instanceReport {
+	out := instanceReport{Functions: make(map[string]functionReport), Apps: d.ownApps(usageReported)}
 	status := d.Status()
 	for i, f := range d.running() {
 		used, slots := f.share.Room()
@@ -151,7 +157,7 @@ func (d *Daemon) reports(now time.Time) map[string]functionReport {
 		if app := d.cfg.Apps[f.app]; app.Scaled && status[i].Workers > 0 {
 			r.Slots = max(r.Slots*int64(app.Processes)/int64(status[i].Workers), r.Slots)
 		}
-		out[f.name] = r
+		out.Functions[f.name] = r
 	}
 	return out
 }

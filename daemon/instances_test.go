@@ -299,7 +299,7 @@ func TestFleet(t *testing.T) {
 	f := newFleet(nil, slog.New(slog.DiscardHandler))
 	report := func(id int, r functionReport) {
 		r.Name, r.Latency = "f", new(Latencies)
-		text, err := json.Marshal(map[string]functionReport{"f": r})
+		text, err := json.Marshal(instanceReport{Functions: map[string]functionReport{"f": r}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,13 +16,17 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// descriptions are those of all metrics, as texts.
-func descriptions(m *metrics) (out []string) {
-	to := make(chan *prometheus.Desc, 100)
-	m.Describe(to)
+// descriptions are those of all metrics of ours, as texts.
+func descriptions(d *Daemon) (out []string) {
+	to := make(chan *prometheus.Desc, 1000)
+	for _, c := range newMetrics(d) {
+		c.Describe(to)
+	}
 	close(to)
 	for d := range to {
-		out = append(out, d.String())
+		if text := d.String(); strings.Contains(text, `fqName: "drover_`) {
+			out = append(out, text)
+		}
 	}
 	return out
 }

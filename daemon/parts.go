@@ -66,6 +66,8 @@ type parts struct {
 type pool struct {
 	*workers.Pool
 	interpreter python.Interpreter
+	waits       histogram // for the event loops of its workers
+	usage       usage
 }
 
 // open makes everything, in the order in which it is needed: what takes long and
@@ -248,7 +250,8 @@ func (p *parts) startPools(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("app %s: %w", app, err)
 		}
-		own := &pool{interpreter: interpreter, Pool: workers.New(workers.Config{
+		own := &pool{interpreter: interpreter}
+		own.Pool = workers.New(workers.Config{
 			App:        settings.Dir,
 			Command:    python.Command(interpreter, home, settings.Dir, d.environ()),
 			Processes:  first(settings, d.cfg.Scale.Workers),
@@ -258,8 +261,9 @@ func (p *parts) startPools(ctx context.Context) error {
 
 			StartTimeout: startLimit,
 			KillGrace:    killGrace,
+			Lagged:       own.waits.add,
 			Log:          d.log,
-		})}
+		})
 		p.pools[app] = own
 		p.running.Go(func() {
 			if err := own.Run(running); err != nil {

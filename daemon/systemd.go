@@ -68,6 +68,8 @@ func (d *Daemon) summary() string {
 	for _, f := range d.running() {
 		f.share.Room()
 	}
-	d.pools()
+	for _, p := range d.pools() {
+		p.Stats()
+	}
 	return fmt.Sprintf("%s: received %d, done %d, failed %d, in flight %d", d.inPhase(), received, done, failed, inFlight)
 }

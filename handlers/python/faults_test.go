@@ -70,7 +70,7 @@ def f(body):
 	if got, err := call(t, p, "f", &triggers.Message{Body: []byte("ok")}); err != nil || string(got) != "fine" {
 		t.Errorf("the replacement: %s, %v", got, err)
 	}
-	if s := p.Stats(); s.Restarts != 1 {
+	if s := p.Stats(); len(s.Restarts) != 1 || s.Restarts[workers.CauseMemory] != 1 {
 		t.Errorf("%+v; want one restart", s)
 	}
 }
@@ -299,7 +299,7 @@ func TestAnOutputThatIsTooLarge(t *testing.T) {
 	if _, err := call(t, p, "f", &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "returned 2097152 bytes, more than a frame takes (1048576)") {
 		t.Errorf("%v", err)
 	}
-	if s := p.Stats(); s.Ready != 1 || s.Restarts != 0 {
+	if s := p.Stats(); s.Ready != 1 || len(s.Restarts) != 0 {
 		t.Errorf("it cost the worker: %+v", s)
 	}
 }

@@ -209,7 +209,7 @@ def ok(body): return "ok"
 			for _, f := range mode.functions {
 				check(t, p, f)
 			}
-			if s := p.Stats(); s.Restarts != 0 || s.PIDs[0] != pid {
+			if s := p.Stats(); len(s.Restarts) != 0 || s.PIDs[0] != pid {
 				t.Errorf("a failure cost the worker: %+v", s)
 			}
 		})

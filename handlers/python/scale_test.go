@@ -41,7 +41,7 @@ def f(body):
 	p.Scale(3)
 	eventually(t, "three workers", func() bool { return p.Stats().Ready == 3 })
 	eventually(t, "their slots", func() bool { return handler(t, p, "f").Slots().Capacity() == 3 })
-	if s := p.Stats(); s.StartUp <= 0 || s.Restarts != 0 || s.Wanted != 3 {
+	if s := p.Stats(); s.StartUp <= 0 || len(s.Restarts) != 0 || s.Wanted != 3 {
 		t.Errorf("%+v; want a start-up time, and no restarts", s)
 	}
 
@@ -79,7 +79,7 @@ def f(body):
 	if _, err := call(t, p, "f", &triggers.Message{Body: []byte("ok")}); err != nil {
 		t.Errorf("the first message: %v", err)
 	}
-	if s := p.Stats(); s.Ready != 1 || s.Restarts != 0 {
+	if s := p.Stats(); s.Ready != 1 || len(s.Restarts) != 0 {
 		t.Errorf("%+v; want one worker, and no restarts", s)
 	}
 }
@@ -128,7 +128,7 @@ func TestScaleAfterADeath(t *testing.T) {
 	}
 	p.Scale(3)
 	eventually(t, "three workers", func() bool { return p.Stats().Ready == 3 })
-	if s := p.Stats(); s.Restarts != 1 {
+	if s := p.Stats(); len(s.Restarts) != 1 || s.Restarts[workers.CauseExit] != 1 {
 		t.Errorf("%+v; want one restart", s)
 	}
 }

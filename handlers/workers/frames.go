@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -29,6 +30,7 @@ const (
 	frameFailed = 66
 	frameResult = 67
 	frameLog    = 68
+	frameStats  = 69
 )
 
 // The statuses of a result.
@@ -96,6 +98,40 @@ type logLine struct {
 	Level  string `json:"level"`
 	Logger string `json:"logger"`
 	Text   string `json:"text"`
+}
+
+// stats is what a worker has measured since it told last.
+type stats struct {
+	Period int64   `json:"period_us"` // between two measurements
+	Lags   []int64 `json:"lags_us"`   // of the event loop
+}
+
+const (
+	// maxLags bounds the measurements in one frame.
+	maxLags = 1000
+	// maxMissed bounds those that are made up for the ones in a frame that were late.
+	maxMissed = 10_000
+)
+
+// waits are how long callbacks had to wait that were due every period. While the
+// loop was blocked none was measured: those that were due then would have waited
+// a period less, one after the other. Without them a loop that is blocked half of
+// the time would look fine nine times in ten.
+func (s stats) waits() iter.Seq[time.Duration] {
+	return func(yield func(time.Duration) bool) {
+		missed := 0
+		for _, us := range s.Lags {
+			if !yield(time.Duration(min(max(us, 0), math.MaxInt64/1000)) * time.Microsecond) {
+				return
+			}
+			for us -= s.Period; s.Period > 0 && us > 0 && missed < maxMissed; us -= s.Period {
+				missed++
+				if !yield(time.Duration(min(us, math.MaxInt64/1000)) * time.Microsecond) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func appendHead(out []byte, kind byte, size int) []byte {

@@ -233,7 +233,7 @@ func (h *Handler) insist(w *worker, c *call) reply {
 	case <-grace.C:
 	}
 	w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.message.ID)
-	w.kill(fmt.Errorf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace))
+	w.kill(CauseTimeout, fmt.Errorf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace))
 	return <-c.reply
 }
 
@@ -353,7 +353,7 @@ func (i *isolation) isolated(ctx context.Context, p *Pool) (*worker, error) {
 	case <-ctx.Done():
 		err = handlers.ErrNotTried
 	}
-	w.kill(err)
+	w.kill(CauseStart, err)
 	w.done.Wait()
 	return nil, err
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -50,7 +51,10 @@ type Config struct {
 	KillGrace time.Duration
 	// MaxFrame is the largest frame in bytes, either way; DefaultMaxFrame.
 	MaxFrame int
-	Log      *slog.Logger
+	// Lagged is told how long a callback had to wait for a worker's event loop, ten
+	// times a second while it has something to do. nil drops it.
+	Lagged func(wait time.Duration)
+	Log    *slog.Logger
 }
 
 // Pool is the worker processes of one app.
@@ -58,6 +62,8 @@ type Pool struct {
 	cfg     Config
 	log     *slog.Logger
 	spawner *spawner
+
+	accounts accounts
 
 	// Room in flight, by the kind of function: the two do not take each other's.
 	sync, async *handlers.Slots
@@ -76,7 +82,7 @@ type Pool struct {
 	misload  *handlers.Misloaded
 	ended    bool
 	changed  chan struct{} // closed and replaced when any of the above changes
-	restarts int
+	restarts map[Cause]int
 
 	isolation isolation
 }
@@ -124,6 +130,8 @@ func New(cfg Config) *Pool {
 		changed: make(chan struct{}),
 		wanted:  cfg.Processes,
 		kinds:   make(map[string]bool),
+
+		restarts: make(map[Cause]int),
 	}
 }
 
@@ -167,18 +175,36 @@ type Stats struct {
 	Ready    int // workers that take messages
 	Starting int
 	Retiring int // workers that take no more, and end when they have finished
-	Restarts int // workers that were started in place of others that died
+	// Restarts counts the workers that were started in place of others, by what
+	// became of those.
+	Restarts map[Cause]int
 	InFlight int
 	PIDs     []int // of the ready workers
 	// StartUp is how long a worker took to load the code, lately.
 	StartUp time.Duration
 }
 
+// Cause is what became of a worker that was replaced.
+type Cause string
+
+// The causes.
+const (
+	CauseExit     Cause = "exit"          // it ended, with whatever status
+	CauseSignal   Cause = "signal"        // a signal killed it
+	CauseMemory   Cause = "oom_suspect"   // SIGKILL, and not from us: out of memory, mostly
+	CauseProtocol Cause = "protocol"      // it broke the protocol, and was killed
+	CauseTimeout  Cause = "timeout"       // a call did not end when told to, and it was killed
+	CauseStart    Cause = "start_timeout" // the code did not load in time
+)
+
+// Causes are all of them.
+var Causes = []Cause{CauseExit, CauseSignal, CauseMemory, CauseProtocol, CauseTimeout, CauseStart}
+
 // Stats reports on the pool.
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Restarts: p.restarts, Wanted: p.wanted, StartUp: p.startUp}
+	s := Stats{Restarts: maps.Clone(p.restarts), Wanted: p.wanted, StartUp: p.startUp}
 	for _, w := range p.workers {
 		switch {
 		case w.usable():
@@ -221,7 +247,7 @@ func (p *Pool) change() {
 // path: whatever is missing is started. Workers whose code does not load are not
 // started again: Ready and Handle tell why, and Run goes on waiting for ctx.
 func (p *Pool) Run(ctx context.Context) error {
-	p.spawner = newSpawner()
+	p.spawner = newSpawner(&p.accounts)
 	defer p.spawner.close()
 	watching, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
 	var watch sync.WaitGroup

@@ -38,20 +38,22 @@ type process struct {
 	mu   sync.Mutex
 	tail []string // the last lines of its standard error
 
-	waited chan struct{} // closed when it has ended; state is read after that
+	waited chan struct{} // closed when it has ended; state and cause are read after that
 	state  string
+	cause  Cause
 }
 
 // spawner starts processes, all from one thread that lives as long as it: the
 // kernel sends a child its parent-death signal when the thread that forked it
 // ends, and Go ends threads as it likes.
 type spawner struct {
+	accounts *accounts
 	requests chan func()
 	ended    chan struct{}
 }
 
-func newSpawner() *spawner {
-	s := &spawner{requests: make(chan func()), ended: make(chan struct{})}
+func newSpawner(a *accounts) *spawner {
+	s := &spawner{accounts: a, requests: make(chan func()), ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)
 		runtime.LockOSThread() // and never unlocked: the thread ends with this
@@ -112,16 +114,22 @@ func (s *spawner) start(command Command, log *slog.Logger) (*process, error) {
 		return nil, errors.Join(fmt.Errorf("starting the worker %s: %w", command.Path, err), conn.Close())
 	}
 	p.pid = p.cmd.Process.Pid
+	s.accounts.begin(p)
 	for i, name := range []string{"stdout", "stderr"} {
 		p.output.Go(func() { p.logLines(p.pipes[i], name, log.With("worker", p.pid)) })
 	}
-	go p.wait()
+	go p.wait(s.accounts)
 	return p, nil
 }
 
 // wait collects the process, and what it left in its group.
-func (p *process) wait() {
+func (p *process) wait(a *accounts) {
 	err := p.cmd.Wait()
+	var used time.Duration
+	if state := p.cmd.ProcessState; state != nil {
+		used = state.UserTime() + state.SystemTime()
+	}
+	a.end(p, used)
 	p.kill(syscall.SIGKILL)
 	drained := make(chan struct{})
 	go func() { p.output.Wait(); close(drained) }()
@@ -135,7 +143,7 @@ func (p *process) wait() {
 		}
 		<-drained
 	}
-	p.state = describeExit(err)
+	p.state, p.cause = describeExit(err)
 	close(p.waited)
 }
 
@@ -144,19 +152,20 @@ func (p *process) kill(signal syscall.Signal) {
 	_ = syscall.Kill(-p.pid, signal) // it may be gone already
 }
 
-func describeExit(err error) string {
+// describeExit says how a process ended, of itself or by somebody else.
+func describeExit(err error) (string, Cause) {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
-		return "it ended with exit status 0"
+		return "it ended with exit status 0", CauseExit
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		text := fmt.Sprintf("it was killed by %s", unix.SignalName(status.Signal()))
 		if status.Signal() == syscall.SIGKILL {
-			text += " (out of memory?)"
+			return text + " (out of memory?)", CauseMemory
 		}
-		return text
+		return text, CauseSignal
 	}
-	return fmt.Sprintf("it ended with exit status %d", exit.ExitCode())
+	return fmt.Sprintf("it ended with exit status %d", exit.ExitCode()), CauseExit
 }
 
 // logLines logs what the process writes, line by line, and never lets the pipe

@@ -41,7 +41,7 @@ type reconciler struct {
 	since map[*worker]time.Time // when each was started
 	next  time.Time             // not to start one before this
 	duds  int                   // that died before they had loaded the code, in a row
-	died  int                   // and are to be replaced
+	died  []Cause               // of what workers died that are to be replaced
 
 	stopping sync.WaitGroup // workers that are being stopped
 }
@@ -73,11 +73,11 @@ func (r *reconciler) step() {
 			r.next = now.Add(r.pause.NextBackOff())
 			break
 		}
-		if r.died > 0 {
-			r.died--
+		if len(r.died) > 0 {
 			p.mu.Lock()
-			p.restarts++
+			p.restarts[r.died[0]]++
 			p.mu.Unlock()
+			r.died = r.died[1:]
 		}
 		r.since[w] = now
 		left = append(left, w)
@@ -98,7 +98,7 @@ func (r *reconciler) keep(w *worker) bool {
 		r.noteStartUp(w)
 	default:
 		if time.Since(r.since[w]) > p.cfg.StartTimeout {
-			w.kill(fmt.Errorf("the code did not load within %v", p.cfg.StartTimeout))
+			w.kill(CauseStart, fmt.Errorf("the code did not load within %v", p.cfg.StartTimeout))
 		}
 	}
 	select {
@@ -112,7 +112,7 @@ func (r *reconciler) keep(w *worker) bool {
 	if w.retiring.Load() {
 		return false
 	}
-	r.died++
+	r.died = append(r.died, w.cause)
 	p.mu.Lock()
 	misload := p.misload
 	p.mu.Unlock()

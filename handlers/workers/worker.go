@@ -28,7 +28,8 @@ type worker struct {
 	failed *failed
 
 	gone   chan struct{} // closed when it can take no more
-	reason error         // why; read after gone is closed
+	reason error         // why; read after gone is closed, as is cause
+	cause  Cause
 
 	retiring atomic.Bool // it takes no more; set with mu held
 	leaving  bool        // and is being stopped; the reconciler's, as is noted
@@ -44,6 +45,7 @@ type worker struct {
 	free  []uint32
 	dead  bool
 	why   error // why it is to be killed, if we do it
+	whose Cause // the same in a word
 
 	wake chan struct{} // something to write
 	done sync.WaitGroup
@@ -243,7 +245,7 @@ func (w *worker) read() {
 		}
 	}
 	w.calls = nil
-	why := w.why
+	why, whose := w.why, w.whose
 	w.mu.Unlock()
 
 	// Gone is gone: one whose socket broke is of no use, though it may live.
@@ -262,10 +264,11 @@ func (w *worker) read() {
 	<-w.process.waited
 	switch {
 	case why != nil:
-		w.reason = why
+		w.reason, w.cause = why, whose
 	case errors.Is(err, errFrame):
-		w.reason = fmt.Errorf("the worker process was killed: %w", err)
+		w.reason, w.cause = fmt.Errorf("the worker process was killed: %w", err), CauseProtocol
 	default:
+		w.cause = w.process.cause
 		w.reason = &handlers.Failure{Summary: "the worker process died: " + w.process.state, Detail: w.process.lastWords()}
 	}
 	w.inFlight.Store(0)
@@ -314,6 +317,11 @@ func (w *worker) frame(kind byte, payload []byte) error {
 		return w.result(payload)
 	case frameLog:
 		return w.logLine(payload)
+	case frameStats:
+		if !greeted {
+			return fmt.Errorf("%w: statistics before READY", errFrame)
+		}
+		return w.stats(payload)
 	case frameReady, frameFailed:
 		if greeted {
 			return fmt.Errorf("%w: a second READY or FAILED", errFrame)
@@ -412,11 +420,29 @@ func (w *worker) logLine(payload []byte) error {
 	return nil
 }
 
+// stats hands on what a worker measured.
+func (w *worker) stats(payload []byte) error {
+	var s stats
+	if err := json.Unmarshal(payload, &s); err != nil {
+		return fmt.Errorf("%w: statistics that are no JSON: %w", errFrame, err)
+	}
+	if len(s.Lags) > maxLags {
+		return fmt.Errorf("%w: statistics of %d lags, where %d are the most", errFrame, len(s.Lags), maxLags)
+	}
+	if w.pool.cfg.Lagged == nil {
+		return nil
+	}
+	for lag := range s.waits() {
+		w.pool.cfg.Lagged(lag)
+	}
+	return nil
+}
+
 // kill ends the worker for a reason that is no fault of what is in flight in it.
-func (w *worker) kill(why error) {
+func (w *worker) kill(whose Cause, why error) {
 	w.mu.Lock()
 	if w.why == nil && !w.dead {
-		w.why = why
+		w.why, w.whose = why, whose
 	}
 	w.mu.Unlock()
 	w.process.kill(syscall.SIGKILL)
@@ -439,6 +465,6 @@ func (w *worker) stop(grace time.Duration) {
 			w.process.kill(signal)
 		}
 	}
-	w.kill(errors.New("the worker did not end when it was told to"))
+	w.kill(CauseExit, errors.New("the worker did not end when it was told to"))
 	w.done.Wait()
 }

@@ -10,7 +10,7 @@ import time
 
 PROTOCOL = 1
 HELLO, INVOKE, CANCEL, STOP = 1, 2, 3, 4
-READY, FAILED, RESULT, LOG = 65, 66, 67, 68
+READY, FAILED, RESULT, LOG, STATS = 65, 66, 67, 68, 69
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
 NO_STATE = 0xFFFFFFFF  # the length of a state that there is none of

@@ -20,6 +20,7 @@ import time
 
 from drover import Context, Message, frames
 from drover.functions import LoadError, encode, load, outcome
+from drover.lag import Lag
 from drover.logs import Output, current
 
 _now = time.perf_counter_ns
@@ -296,6 +297,7 @@ class Loop(Threads):
         self.flushing = False
         self.loop = None
         self.ended = None
+        self.lag = None
 
     def run(self, got):
         if sys.version_info < (3, 10):
@@ -318,6 +320,7 @@ class Loop(Threads):
             self.start()
         self.loop = loop
         self.ended = loop.create_future()
+        self.lag = Lag(loop, self.writer, lambda: self.ready or self.tasks)
         self.sock.setblocking(False)
         self.take(got)
         loop.add_reader(self.sock.fileno(), self.readable)
@@ -341,6 +344,9 @@ class Loop(Threads):
                 self.ended.set_result(error)
 
     def take(self, got):
+        self.lag.came = True
+        if not self.lag.awake:
+            self.lag.begin()
         ready, functions = self.ready, self.functions
         for item in got:
             if type(item) is tuple:

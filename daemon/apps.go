@@ -1,0 +1,105 @@
+package daemon
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers"
+)
+
+// This file is how the worker processes of apps are, in this daemon or in all of
+// its instances together.
+
+// appStatus is what there is to say of an app's worker processes.
+type appStatus struct {
+	Ready    int                   `json:"ready"`
+	Starting int                   `json:"starting"`
+	Retiring int                   `json:"retiring"`
+	Restarts map[workers.Cause]int `json:"restarts"`
+	StartUp  time.Duration         `json:"start_up"`
+	Usage    workers.Usage         `json:"usage"`
+	// Waits are for the event loops; nil or empty where there is none.
+	Waits *Latencies `json:"waits"`
+}
+
+// usage remembers what processes use: to read it takes a while, and many may ask.
+// The zero value knows nothing.
+type usage struct {
+	mu   sync.Mutex
+	at   time.Time
+	last workers.Usage
+}
+
+// of returns what a pool's processes used at most so long ago.
+func (u *usage) of(p *workers.Pool, fresh time.Duration) workers.Usage {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if now := time.Now(); u.at.IsZero() || now.Sub(u.at) >= fresh {
+		u.at, u.last = now, p.Usage()
+	}
+	return u.last
+}
+
+// usageFresh is how old what processes use may be where somebody asks, and
+// usageReported where an instance tells it unasked.
+const (
+	usageFresh    = time.Second
+	usageReported = 5 * time.Second
+)
+
+// pools are the worker processes of this process, by app.
+func (d *Daemon) pools() map[string]*pool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.apps)
+}
+
+// ownApps are the apps whose workers are this process's.
+func (d *Daemon) ownApps(fresh time.Duration) map[string]appStatus {
+	out := make(map[string]appStatus)
+	for name, p := range d.pools() {
+		s := p.Stats()
+		out[name] = appStatus{
+			Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
+			Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(),
+		}
+	}
+	return out
+}
+
+// appStatuses are those of all apps.
+func (d *Daemon) appStatuses() map[string]appStatus {
+	if fleet := d.instances(); fleet != nil {
+		return fleet.apps()
+	}
+	return d.ownApps(usageFresh)
+}
+
+// plus adds what another instance has.
+func (s appStatus) plus(o appStatus) appStatus {
+	sum := s
+	sum.Ready += o.Ready
+	sum.Starting += o.Starting
+	sum.Retiring += o.Retiring
+	sum.Restarts = make(map[workers.Cause]int)
+	for _, part := range []map[workers.Cause]int{s.Restarts, o.Restarts} {
+		for cause, n := range part {
+			sum.Restarts[cause] += n
+		}
+	}
+	sum.StartUp = max(s.StartUp, o.StartUp)
+	sum.Usage.CPU += o.Usage.CPU
+	sum.Usage.Known = s.Usage.Known || o.Usage.Known
+	sum.Usage.Memory.Resident += o.Usage.Memory.Resident
+	sum.Usage.Memory.Anonymous += o.Usage.Memory.Anonymous
+	sum.Usage.Memory.Proportional += o.Usage.Memory.Proportional
+	sum.Usage.Largest = max(s.Usage.Largest, o.Usage.Largest)
+	sum.Waits = s.Waits.plus(o.Waits)
+	return sum
+}
+
+// past is what stays of an app when its processes are gone.
+func (s appStatus) past() appStatus {
+	return appStatus{Restarts: s.Restarts, Usage: workers.Usage{CPU: s.Usage.CPU}, Waits: s.Waits}
+}

@@ -1,0 +1,56 @@
+package daemon
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/drover-run/drover/handlers/workers"
+)
+
+// lagBuckets are the bounds of a histogram, in seconds.
+var lagBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
+
+// appMetrics are of the worker processes of apps.
+type appMetrics struct {
+	described
+	daemon                                                *Daemon
+	workers, restarts, startUp, cpu, memory, largest, lag *prometheus.Desc
+}
+
+func newAppMetrics(d *Daemon) *appMetrics {
+	m := &appMetrics{daemon: d}
+	add := func(name, help string, labels ...string) *prometheus.Desc {
+		return m.add(name, help, append([]string{"app"}, labels...)...)
+	}
+	m.workers = add("workers", "Worker processes of an app, by state.", "state")
+	m.restarts = add("worker_restarts_total", "Workers that were started in place of others, by what became of those.", "cause")
+	m.startUp = add("worker_start_up_seconds", "Time that a worker took to load the code, lately.")
+	m.cpu = add("worker_cpu_seconds_total", "CPU time of all workers of an app, those that are gone among them.")
+	m.memory = add("worker_memory_bytes", "Memory of an app's workers together, by kind.", "kind")
+	m.largest = add("worker_memory_largest_bytes", "Resident memory of the worker that has most.")
+	m.lag = add("event_loop_lag_seconds", "How long a callback had to wait for a worker's event loop.")
+	return m
+}
+
+// Collect implements prometheus.Collector.
+func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
+	to := emit(metrics)
+	for app, s := range m.daemon.appStatuses() {
+		to.gauge(m.workers, float64(s.Ready), app, "ready")
+		to.gauge(m.workers, float64(s.Starting), app, "starting")
+		to.gauge(m.workers, float64(s.Retiring), app, "retiring")
+		for _, cause := range workers.Causes {
+			to.counter(m.restarts, float64(s.Restarts[cause]), app, string(cause))
+		}
+		to.gauge(m.startUp, s.StartUp.Seconds(), app)
+		to.counter(m.cpu, s.Usage.CPU.Seconds(), app)
+		if s.Usage.Known {
+			to.gauge(m.memory, float64(s.Usage.Memory.Resident), app, "resident")
+			to.gauge(m.memory, float64(s.Usage.Memory.Anonymous), app, "anonymous")
+			to.gauge(m.memory, float64(s.Usage.Memory.Proportional), app, "proportional")
+			to.gauge(m.largest, float64(s.Usage.Largest), app)
+		}
+		if s.Waits != nil && s.Waits.Count() > 0 { // others have no loop
+			to <- newHistogramMetric(m.lag, s.Waits, lagBuckets, app)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// handleBuckets and ageBuckets are the bounds of histograms, in seconds.
+var (
+	handleBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}
+	ageBuckets    = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400}
+)
+
+// functionMetrics are of the functions and their messages.
+type functionMetrics struct {
+	described
+	daemon                                                     *Daemon
+	backlog, oldest, dead, received, settled, inFlight, failed *prometheus.Desc
+	lost, handle, age, stopped, paused                         *prometheus.Desc
+}
+
+func newFunctionMetrics(d *Daemon) *functionMetrics {
+	m := &functionMetrics{daemon: d}
+	add := func(name, help string, labels ...string) *prometheus.Desc {
+		return m.add(name, help, append([]string{"function"}, labels...)...)
+	}
+	m.backlog = add("backlog_messages", "Messages that are ready at the source and not handed out.")
+	m.oldest = add("backlog_oldest_age_seconds", "Age of the oldest message that is ready at the source, where it tells.")
+	m.dead = add("dead_letters_messages", "Dead letters at the source, where it tells.")
+	m.received = add("messages_received_total", "Messages that were received.")
+	m.settled = add("messages_settled_total", "Messages that were settled, by verdict.", "verdict")
+	m.inFlight = add("messages_in_flight", "Messages that were received and are not settled: received less all settled.")
+	m.failed = add("attempts_failed_total", "Attempts that the function failed, rejections among them.")
+	m.lost = add("loans_lost_total", "Messages that the source took back before they were settled.")
+	m.handle = add("handle_seconds", "Time from the hand-out of a message to its verdict.")
+	m.age = add("message_age_seconds", "Age of messages that were done or rejected, from when they were enqueued, where the source tells.")
+	m.stopped = add("function_stopped", "1 if the function has stopped, as its code does not load, else 0.")
+	m.paused = add("function_paused", "1 while somebody has the function receive nothing, else 0.")
+	return m
+}
+
+// Collect implements prometheus.Collector.
+func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
+	to := emit(metrics)
+	for _, s := range m.daemon.Status() {
+		m.ledger(s, to)
+		to.counter(m.failed, float64(s.Failed), s.Name)
+		to.counter(m.lost, float64(s.Lost), s.Name)
+		to.gauge(m.stopped, truth(s.Stopped), s.Name)
+		to.gauge(m.paused, truth(s.Paused), s.Name)
+		to <- newHistogramMetric(m.handle, s.Latency, handleBuckets, s.Name)
+		to <- newHistogramMetric(m.age, s.Age, ageBuckets, s.Name)
+		m.source(s.Name, to)
+	}
+}
+
+// ledger is one look at a function's account, so that in every scrape received is
+// settled and in flight together.
+func (m *functionMetrics) ledger(s FunctionStatus, to emit) {
+	to.counter(m.received, float64(s.Received), s.Name)
+	for verdict, n := range map[string]int64{"done": s.Done, "retry": s.Retried, "reject": s.Rejected, "release": s.Released} {
+		to.counter(m.settled, float64(n), s.Name, verdict)
+	}
+	to.gauge(m.inFlight, float64(s.InFlight), s.Name)
+}
+
+// source is what waits there.
+func (m *functionMetrics) source(function string, to emit) {
+	b := m.daemon.backlogs.of(context.Background(), m.daemon, function, scrapeFresh)
+	if b.ready >= 0 {
+		to.gauge(m.backlog, float64(b.ready), function)
+		age := 0.0
+		if !b.oldest.IsZero() {
+			age = max(time.Since(b.oldest).Seconds(), 0)
+		}
+		to.gauge(m.oldest, age, function)
+	}
+	if b.more != nil {
+		to.gauge(m.dead, float64(b.more.Dead), function)
+	}
+}

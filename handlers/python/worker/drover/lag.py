@@ -1,0 +1,49 @@
+"""How late an asyncio loop is."""
+
+import time
+
+from drover import frames
+
+_now = time.perf_counter_ns
+
+# The time between two measurements, in nanoseconds, and how many go into a frame.
+PERIOD = 100_000_000
+MANY = 10
+
+
+class Lag:
+    """Measures how much later than it is due the loop runs a timer, and tells the
+    daemon each second. It rests when nothing was to do for a second."""
+
+    def __init__(self, loop, writer, busy):
+        self._loop = loop
+        self._writer = writer
+        self._busy = busy  # tells whether anything is in flight
+        self._lags = []  # in µs
+        self._due = 0
+        self._idle = 0  # so many times in a row nothing was to do
+        self.awake = False  # whether begin need not be called
+        self.came = False  # whether there was something to do since it measured last
+
+    def begin(self):
+        """Called when there is something to do."""
+        self.awake = True
+        self._idle = 0
+        self._wait()
+
+    def _wait(self):
+        self._due = _now() + PERIOD
+        self._loop.call_later(PERIOD / 1e9, self._measure)
+
+    def _measure(self):
+        self._lags.append(max(_now() - self._due, 0) // 1000)
+        self._idle = 0 if self.came or self._busy() else self._idle + 1
+        self.came = False
+        if len(self._lags) >= MANY:
+            lags, self._lags = self._lags, []
+            self._writer.json(frames.STATS, {"period_us": PERIOD // 1000, "lags_us": lags})
+            self._writer.flush()
+            if self._idle >= MANY:
+                self.awake = False
+                return
+        self._wait()

@@ -1,0 +1,111 @@
+package workers
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/procfs"
+)
+
+// Usage is what a pool's processes have used, and use.
+type Usage struct {
+	// CPU is the time of all processes that there ever were, and of the children
+	// that they waited for. It does not fall.
+	CPU time.Duration
+	// Known says that the rest could be read, which is so on Linux.
+	Known bool
+	// Memory is that of the living processes together.
+	Memory Memory
+	// Largest is what is resident of the one that has most, in bytes.
+	Largest uint64
+}
+
+// Memory is in bytes.
+type Memory struct {
+	// Resident is what is in memory; what processes share counts for each.
+	Resident uint64
+	// Anonymous is what of that belongs to no file: the heap, mostly.
+	Anonymous uint64
+	// Proportional is Resident with what is shared divided among those that share
+	// it; 0 where the kernel does not tell.
+	Proportional uint64
+}
+
+// Usage reads what the pool's processes use: some files of /proc for each.
+func (p *Pool) Usage() Usage { return p.accounts.usage() }
+
+// accounts are of all processes of a pool. The zero value has none.
+type accounts struct {
+	mu    sync.Mutex
+	live  map[*process]time.Duration // and the CPU time that each was seen to have used
+	ended time.Duration              // what those used that are gone
+	told  time.Duration
+}
+
+func (a *accounts) begin(p *process) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.live == nil {
+		a.live = make(map[*process]time.Duration)
+	}
+	a.live[p] = 0
+}
+
+func (a *accounts) end(p *process, used time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.live, p)
+	a.ended += used
+}
+
+func (a *accounts) usage() Usage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u := Usage{CPU: a.ended, Known: true}
+	for p, used := range a.live {
+		if now, memory, err := look(p.pid); err == nil {
+			used = max(used, now)
+			u.Memory.Resident += memory.Resident
+			u.Memory.Anonymous += memory.Anonymous
+			u.Memory.Proportional += memory.Proportional
+			u.Largest = max(u.Largest, memory.Resident)
+			a.live[p] = used
+		} else if !readable() {
+			u.Known = false
+		}
+		u.CPU += used
+	}
+	// A process that has just been collected is neither there nor in ended yet.
+	a.told = max(a.told, u.CPU)
+	u.CPU = a.told
+	return u
+}
+
+// look reads what a process uses.
+func look(pid int) (cpu time.Duration, m Memory, err error) {
+	proc, err := procfs.NewProc(pid)
+	if err != nil {
+		return 0, m, err
+	}
+	stat, err := proc.Stat()
+	if err != nil {
+		return 0, m, err
+	}
+	status, err := proc.NewStatus()
+	if err != nil {
+		return 0, m, err
+	}
+	m.Resident, m.Anonymous = status.VmRSS, status.RssAnon
+	if rollup, err := proc.ProcSMapsRollup(); err == nil { // some kernels have none, and some forbid it
+		m.Proportional = rollup.Pss
+	}
+	const tick = time.Second / 100 // on Linux, everywhere
+	children := time.Duration(max(stat.CUTime, 0)+max(stat.CSTime, 0)) * tick
+	return time.Duration(stat.UTime+stat.STime)*tick + children, m, nil
+}
+
+// readable reports whether this system has a /proc.
+func readable() bool {
+	_, err := procfs.Self()
+	return err == nil
+}
