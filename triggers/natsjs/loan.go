@@ -44,7 +44,11 @@ func newLoan(t *trigger, m jetstream.Msg) (*loan, error) {
 		Subject:  m.Subject(),
 	}
 	if headers := m.Headers(); len(headers) > 0 {
-		l.message.ID = headers.Get(jetstream.MsgIDHeader)
+		if l.message.ID = headers.Get(replayedID); l.message.ID != "" {
+			headers = asSent(headers)
+		} else {
+			l.message.ID = headers.Get(jetstream.MsgIDHeader)
+		}
 		l.message.Attributes = make(map[string]string, len(headers))
 		for name, values := range headers {
 			if len(values) > 0 {
@@ -223,7 +227,7 @@ func (l *loan) obituary(m *triggers.Message, v triggers.Verdict, detail, headers
 	out := nats.NewMsg(l.t.cfg.DeadLetters + "." + m.Subject)
 	out.Data = m.Body
 	if headers {
-		for name, values := range l.msg.Headers() {
+		for name, values := range asSent(l.msg.Headers()) {
 			if strings.HasPrefix(name, natsHeaders) {
 				name = originalHeaders + name
 			}

@@ -135,59 +135,66 @@ func deadLetters(t testing.TB, c *Connection, stream string) (out []*jetstream.R
 
 func TestConformance(t *testing.T) {
 	triggertest.Run(t, func(t *testing.T, o triggertest.Options) *triggertest.Source {
-		server := startServer(t, t.TempDir())
-		observer := connect(t, server)
-		cfg := testConfig(t)
-		if o.Ordered {
-			cfg.OrderingToken = 2
-		}
-		connections := map[triggers.Trigger]*Connection{}
-		return &triggertest.Source{
-			Loan:     cfg.AckWait,
-			Reorders: true, // the server turns its queue round while nobody asks
-			Open: func(t testing.TB) triggers.Trigger {
-				c := connect(t, server)
-				tr := open(t, c, cfg)
-				connections[tr] = c
-				return tr
-			},
-			Send: func(t testing.TB, ms ...triggers.Message) {
-				s := observer.NewSender()
-				for _, m := range ms {
-					key := m.OrderingKey
-					if key == "" {
-						key = "any"
-					}
-					if err := s.Send(t.Context(), &triggers.Message{Subject: "orders." + key, Attributes: m.Attributes, Body: m.Body}); err != nil {
-						t.Fatal(err)
-					}
+		source, _, _ := newSource(t, o)
+		return source
+	})
+}
+
+// newSource is a stream for one test.
+func newSource(t *testing.T, o triggertest.Options) (*triggertest.Source, *Connection, Config) {
+	server := startServer(t, t.TempDir())
+	observer := connect(t, server)
+	cfg := testConfig(t)
+	if o.Ordered {
+		cfg.OrderingToken = 2
+	}
+	connections := map[triggers.Trigger]*Connection{}
+	source := &triggertest.Source{
+		Loan:     cfg.AckWait,
+		Reorders: true, // the server turns its queue round while nobody asks
+		Open: func(t testing.TB) triggers.Trigger {
+			c := connect(t, server)
+			tr := open(t, c, cfg)
+			connections[tr] = c
+			return tr
+		},
+		Send: func(t testing.TB, ms ...triggers.Message) {
+			s := observer.NewSender()
+			for _, m := range ms {
+				key := m.OrderingKey
+				if key == "" {
+					key = "any"
 				}
-				if err := s.Flush(t.Context()); err != nil {
+				if err := s.Send(t.Context(), &triggers.Message{Subject: "orders." + key, Attributes: m.Attributes, Body: m.Body}); err != nil {
 					t.Fatal(err)
 				}
-			},
-			Crash: func(t testing.TB, tr triggers.Trigger) {
-				_ = connections[tr].Close() // first the connection: nothing more goes out
-				_ = tr.Close(t.Context())
-			},
-			Dead: func(t testing.TB) (out []triggertest.Dead) {
-				for _, m := range deadLetters(t, observer, cfg.DeadLetters) {
-					d := triggertest.Dead{Body: m.Data, Attributes: map[string]string{}, Reason: m.Header.Get("Drover-Error"), Function: m.Header.Get("Drover-Function")}
-					for name := range m.Header {
-						d.Attributes[name] = m.Header.Get(name)
-					}
-					d.Attempts, _ = strconv.Atoi(m.Header.Get("Drover-Attempts"))
-					if text := m.Header.Get("Drover-Traceback"); text != "" {
-						if err := json.Unmarshal([]byte(text), &d.Detail); err != nil {
-							t.Errorf("the traceback is no JSON string: %v", err)
-						}
-					}
-					out = append(out, d)
+			}
+			if err := s.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Crash: func(t testing.TB, tr triggers.Trigger) {
+			_ = connections[tr].Close() // first the connection: nothing more goes out
+			_ = tr.Close(t.Context())
+		},
+		Dead: func(t testing.TB) (out []triggertest.Dead) {
+			for _, m := range deadLetters(t, observer, cfg.DeadLetters) {
+				d := triggertest.Dead{Body: m.Data, Attributes: map[string]string{}, Reason: m.Header.Get("Drover-Error"), Function: m.Header.Get("Drover-Function")}
+				for name := range m.Header {
+					d.Attributes[name] = m.Header.Get(name)
 				}
-				return out
-			},
-		}
-	})
+				d.Attempts, _ = strconv.Atoi(m.Header.Get("Drover-Attempts"))
+				if text := m.Header.Get("Drover-Traceback"); text != "" {
+					if err := json.Unmarshal([]byte(text), &d.Detail); err != nil {
+						t.Errorf("the traceback is no JSON string: %v", err)
+					}
+				}
+				out = append(out, d)
+			}
+			return out
+		},
+	}
+	return source, observer, cfg
 }
 
 func TestParseReply(t *testing.T) {
