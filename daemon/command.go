@@ -48,6 +48,7 @@ type commandLine struct {
 	Resume   resumeCommand   `cmd:"" help:"Have a function that was paused receive again."`
 	Send     sendCommand     `cmd:"" help:"Send messages to a function, or to a subject."`
 	Invoke   invokeCommand   `cmd:"" help:"Run one message through a function, without any queue."`
+	Dead     deadCommand     `cmd:"" help:"Messages that were rejected, or failed too often: list, show, replay or purge them."`
 	Emulate  emulateCommand  `cmd:"" help:"Stand in for a service, for work on this machine."`
 	Scale    scaleCommand    `cmd:"" help:"About the number of workers and instances."`
 	Config   configCommand   `cmd:"" help:"About configurations."`

@@ -211,44 +211,22 @@ func (c *sendCommand) openStorage(cfg *configs.Config, to destination, connectio
 	return out, func() error { account.Close(); return nil }, nil
 }
 
-// connect reaches the server: that of the running daemon, or, where none runs,
-// the embedded one started here for as long as the sending takes.
+// connect reaches the server, and makes what the function would make where no
+// daemon has yet.
 func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to destination, std *IO) (*natsjs.Connection, func() error, error) {
 	log := std.logger(configs.Log{Level: "error", Format: "auto"})
-	connection := cfg.Connections[to.connection]
-	if !connection.Embedded() {
-		conn, err := natsjs.Connect(ctx, connectionConfig(to.connection, connection, log))
-		if err != nil {
-			return nil, nil, err
-		}
-		return conn, conn.Close, nil
+	conn, started, done, err := reachNATS(ctx, cfg, to.connection, log)
+	if err != nil || !started || to.function == "" {
+		return conn, done, err
 	}
-	url, token, readErr := natsjs.ReadClient(embeddedDir(cfg, to.connection))
-	if readErr == nil {
-		conn, err := natsjs.Connect(ctx, natsjs.ConnectionConfig{Name: "drover send", URLs: []string{url}, Token: token, Log: log})
-		if err == nil {
-			return conn, conn.Close, nil
-		}
-		readErr = err // left behind by a daemon that was killed
-	}
-	server, conn, err := startEmbedded(ctx, cfg, to.connection, log)
-	if errors.Is(err, natsjs.ErrLocked) {
-		return nil, nil, fmt.Errorf("a daemon runs over %s and does not answer (is its connection set to `listen: off`?): %w", cfg.DataDir, readErr)
+	trigger, err := openNATS(ctx, conn, cfg.Functions[to.function], log)
+	if err == nil {
+		err = trigger.Close(ctx)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, done())
 	}
-	if to.function != "" {
-		// Nobody may have made the stream yet.
-		trigger, err := openNATS(ctx, conn, cfg.Functions[to.function], log)
-		if err != nil {
-			return nil, nil, errors.Join(err, closeEmbedded(server, conn))
-		}
-		if err := trigger.Close(ctx); err != nil {
-			return nil, nil, errors.Join(err, closeEmbedded(server, conn))
-		}
-	}
-	return conn, func() error { return closeEmbedded(server, conn) }, nil
+	return conn, done, nil
 }
 
 // sendAll sends what the flags ask for and returns how many messages the server

@@ -1,0 +1,216 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/triggers"
+)
+
+// deadCommand is `drover dead`: the messages that functions have rejected, or that
+// have used up their attempts. It works on the source, whether a daemon runs or not.
+type deadCommand struct {
+	List   deadListCommand   `cmd:"" help:"List the dead letters of a function."`
+	Show   deadShowCommand   `cmd:"" help:"Print one dead letter: why it died, its attributes and its body."`
+	Replay deadReplayCommand `cmd:"" help:"Send dead letters back to where they came from, to be tried anew."`
+	Purge  deadPurgeCommand  `cmd:"" help:"Throw dead letters away."`
+}
+
+// deadTarget names the dead letters of a function.
+type deadTarget struct {
+	Function string `arg:"" help:"The function whose messages they were."`
+	Config   string `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
+}
+
+// open reaches them. done gives back what was borrowed.
+func (t *deadTarget) open(ctx context.Context, std *IO, shared bool) (d triggers.DeadLetters, cfg *configs.Config, done func() error, err error) {
+	if cfg, err = configs.Load(t.Config, std.Env); err != nil {
+		return nil, nil, nil, err
+	}
+	d, hangUp, err := openDeadLetters(ctx, cfg, t.Function, shared, std.logger(configs.Log{Level: "error", Format: "auto"}))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return d, cfg, func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+		defer cancel()
+		return errors.Join(d.Close(ctx), hangUp())
+	}, nil
+}
+
+type deadListCommand struct {
+	deadTarget
+	deadFilter
+	Limit int  `default:"30" placeholder:"N" help:"At most so many, the oldest first (default: 30); 0 is all. To list more than 32, those of a storage queue are hidden for a minute."`
+	JSON  bool `name:"json" help:"Print JSON, one object a line, with attributes and bodies."`
+}
+
+func (*deadListCommand) Help() string {
+	return `The oldest come first. Listing removes none, and works whether a daemon runs or not. docs/dead-letters.md says where they are for each source.
+
+Examples:
+
+    drover dead list orders
+    drover dead list orders --reason timeout --after 24h -a customer=42
+    drover dead list orders --limit 0 --json > dead.jsonl
+`
+}
+
+func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
+	if c.Limit < 0 {
+		return usageError("--limit must not be negative")
+	}
+	match, err := c.compile(c.Function, time.Now())
+	if err != nil {
+		return err
+	}
+	d, _, done, err := c.open(ctx, std, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	var table []triggers.DeadLetter
+	n, others := 0, 0
+	for letter, err := range eachDead(ctx, d, pageFor(c.Limit)) {
+		switch {
+		case err != nil:
+			return err
+		case !match(&letter):
+			if letter.Function != "" && letter.Function != c.Function {
+				others++
+			}
+			continue
+		case c.JSON:
+			text, err := asJSON(letter)
+			if err != nil {
+				return err
+			}
+			if _, err := std.Out.Write(text); err != nil {
+				return fmt.Errorf("writing the list: %w", err)
+			}
+		default:
+			table = append(table, letter)
+		}
+		if n++; n == c.Limit {
+			break
+		}
+	}
+	if c.JSON {
+		return nil
+	}
+	if n > 0 {
+		if err := deadTable(std.Out, table); err != nil {
+			return fmt.Errorf("writing the list: %w", err)
+		}
+	}
+	_, err = fmt.Fprintln(std.Out, c.summary(n, others))
+	return err
+}
+
+func (c *deadListCommand) summary(n, others int) string {
+	text := fmt.Sprintf("%d dead letters", n)
+	switch {
+	case n == 1:
+		text = "1 dead letter"
+	case n == 0:
+		text = "no dead letters"
+	}
+	if c.given() {
+		text += " of those that were asked for"
+	}
+	if n == c.Limit && n > 0 {
+		text += ", and maybe more: --limit shows them"
+	}
+	if others > 0 && !c.AnyFunction {
+		text += fmt.Sprintf("; other functions have %d more at the same source: --any-function shows them", others)
+	}
+	return text
+}
+
+type deadShowCommand struct {
+	deadTarget
+	ID   string `arg:"" name:"id" help:"Its ID, as drover dead list prints it."`
+	JSON bool   `name:"json" help:"Print JSON."`
+	Body bool   `help:"Print the body alone, byte for byte; not on a terminal."`
+}
+
+func (*deadShowCommand) Help() string {
+	return `Examples:
+
+    drover dead show orders 17
+    drover dead show orders 17 --body > message.bin
+`
+}
+
+func (c *deadShowCommand) Run(ctx context.Context, std *IO) (err error) {
+	if c.Body && c.JSON {
+		return usageError("give --body or --json, not both")
+	}
+	if c.Body && std.OutIsTerminal {
+		return usageError("--body prints what the message has, which a terminal might obey: redirect it into a file")
+	}
+	d, _, done, err := c.open(ctx, std, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	for letter, err := range eachDead(ctx, d, deadPage) {
+		if err != nil {
+			return err
+		}
+		if letter.ID != c.ID {
+			continue
+		}
+		text := []byte(deadText(letter))
+		switch {
+		case c.Body:
+			text = letter.Message.Body
+		case c.JSON:
+			if text, err = asJSON(letter); err != nil {
+				return err
+			}
+		}
+		_, err = std.Out.Write(text)
+		return err
+	}
+	return fmt.Errorf("there is no dead letter %s of function %s; drover dead list %s prints those that there are", printable(c.ID), c.Function, c.Function)
+}
+
+const (
+	// deadPage is how many dead letters are read at once.
+	deadPage = 256
+	// peekPage is what every source shows without a change to it.
+	peekPage = 32
+)
+
+// pageFor is how many to read at once, where a few are asked for.
+func pageFor(limit int) int {
+	if limit > 0 && limit <= peekPage {
+		return peekPage
+	}
+	return deadPage
+}
+
+// eachDead yields all dead letters.
+func eachDead(ctx context.Context, d triggers.DeadLetters, page int) func(yield func(triggers.DeadLetter, error) bool) {
+	return func(yield func(triggers.DeadLetter, error) bool) {
+		for {
+			got, err := d.Browse(ctx, page)
+			if err != nil {
+				yield(triggers.DeadLetter{}, err)
+				return
+			}
+			if len(got) == 0 {
+				return
+			}
+			for _, letter := range got {
+				if !yield(letter, nil) {
+					return
+				}
+			}
+		}
+	}
+}

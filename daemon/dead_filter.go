@@ -1,0 +1,85 @@
+package daemon
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// deadFilter chooses among the dead letters of a source. All that is given must
+// fit.
+type deadFilter struct {
+	Reason    string            `placeholder:"TEXT" help:"Those whose reason has this in it, in whatever case."`
+	After     string            `placeholder:"TIME" help:"Those that died after a time: 2026-01-31, 2026-01-31T08:00:00Z, or an age: 2h, 7d."`
+	Before    string            `placeholder:"TIME" help:"Those that died before a time, or longer ago than an age."`
+	Attribute map[string]string `short:"a" placeholder:"NAME=VALUE" mapsep:"none" help:"Those with this attribute. May be repeated."`
+	ID        []string          `name:"id" placeholder:"ID" help:"The one with this ID. May be repeated."`
+
+	AnyFunction bool `help:"Also those that other functions rejected from the same source."`
+}
+
+// given reports whether anything is chosen.
+func (f *deadFilter) given() bool {
+	return f.Reason != "" || f.After != "" || f.Before != "" || len(f.Attribute) > 0 || len(f.ID) > 0
+}
+
+// compile returns what tells whether a dead letter is chosen.
+func (f *deadFilter) compile(function string, now time.Time) (func(*triggers.DeadLetter) bool, error) {
+	after, err := parseWhen("--after", f.After, now)
+	if err != nil {
+		return nil, err
+	}
+	before, err := parseWhen("--before", f.Before, now)
+	if err != nil {
+		return nil, err
+	}
+	if !after.IsZero() && !before.IsZero() && !after.Before(before) {
+		return nil, usageError("no time is after --after and before --before")
+	}
+	reason := strings.ToLower(f.Reason)
+	return func(d *triggers.DeadLetter) bool {
+		switch {
+		case !f.AnyFunction && d.Function != "" && d.Function != function:
+		case !strings.Contains(strings.ToLower(d.Reason), reason):
+		case !after.IsZero() && !d.Died.After(after):
+		case !before.IsZero() && (d.Died.IsZero() || !d.Died.Before(before)):
+		case len(f.ID) > 0 && !slices.Contains(f.ID, d.ID):
+		default:
+			for name := range maps.Keys(f.Attribute) {
+				if value, there := d.Message.Attributes[name]; !there || value != f.Attribute[name] {
+					return false
+				}
+			}
+			return true
+		}
+		return false
+	}, nil
+}
+
+var days = regexp.MustCompile(`^(\d{1,5})d$`)
+
+// parseWhen reads a time, or an age.
+func parseWhen(flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if m := days.FindStringSubmatch(text); m != nil {
+		n, _ := strconv.Atoi(m[1]) // it is digits
+		return now.AddDate(0, 0, -n), nil
+	}
+	if age, err := time.ParseDuration(text); err == nil && age >= 0 {
+		return now.Add(-age), nil
+	}
+	for _, form := range []string{time.RFC3339, time.DateOnly, "2006-01-02 15:04", time.DateTime} {
+		if at, err := time.ParseInLocation(form, text, now.Location()); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, usageError(fmt.Sprintf("%s is %q; write a time as 2026-01-31, 2026-01-31T08:00:00Z or \"2026-01-31 08:00\", or an age as 90m or 7d", flag, text))
+}

@@ -1,0 +1,161 @@
+package daemon
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// This file is dead letters as they are printed. What a message says never
+// reaches a terminal as it is.
+
+const (
+	// maxReasonShown is what a table has of a reason, in characters.
+	maxReasonShown = 80
+	// maxHexShown is what is shown of a body that is no text, in bytes.
+	maxHexShown = 1 << 10
+)
+
+// line is a text in one line of at most n characters, for a terminal.
+func line(text string, n int) string {
+	text = strings.Join(strings.Fields(printable(text)), " ")
+	if utf8.RuneCountInString(text) > n {
+		text = string([]rune(text)[:n-3]) + "..."
+	}
+	return text
+}
+
+func when(at time.Time) string {
+	if at.IsZero() {
+		return "-"
+	}
+	return at.Local().Format("2006-01-02 15:04:05")
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+// deadTable writes a table of dead letters.
+func deadTable(to io.Writer, all []triggers.DeadLetter) error {
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "id\tdied\tfunction\tattempts\tbytes\treason")
+	for _, d := range all {
+		attempts := "-"
+		if d.Message.Attempt > 0 {
+			attempts = fmt.Sprint(d.Message.Attempt)
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", line(d.ID, 80), when(d.Died), orDash(line(d.Function, 40)), attempts,
+			len(d.Message.Body), orDash(line(d.Reason, maxReasonShown)))
+	}
+	return w.Flush()
+}
+
+// deadJSON is a dead letter as JSON.
+type deadJSON struct {
+	ID         string            `json:"id"`
+	Function   string            `json:"function,omitempty"`
+	Reason     string            `json:"reason,omitempty"`
+	Detail     string            `json:"detail,omitempty"`
+	Attempts   int               `json:"attempts,omitempty"`
+	Died       *time.Time        `json:"died,omitempty"`
+	Enqueued   *time.Time        `json:"enqueued,omitempty"`
+	Message    string            `json:"message,omitempty"` // its id
+	Subject    string            `json:"subject,omitempty"`
+	Key        string            `json:"ordering_key,omitempty"`
+	Attributes map[string]string `json:"attributes,omitempty"`
+	// Body is the body, if it is a text; else BodyBase64 is.
+	Body       string `json:"body,omitempty"`
+	BodyBase64 []byte `json:"body_base64,omitempty"`
+}
+
+func asJSON(d triggers.DeadLetter) ([]byte, error) {
+	m := d.Message
+	out := deadJSON{
+		ID: d.ID, Function: d.Function, Reason: d.Reason, Detail: d.Detail, Attempts: m.Attempt, Died: known(d.Died), Enqueued: known(m.Enqueued),
+		Message: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes,
+	}
+	if utf8.Valid(m.Body) {
+		out.Body = string(m.Body)
+	} else {
+		out.BodyBase64 = m.Body
+	}
+	text, err := json.Marshal(out)
+	if err != nil {
+		return nil, fmt.Errorf("writing dead letter %s: %w", d.ID, err)
+	}
+	return append(escaped(text), '\n'), nil
+}
+
+// escaped writes what a terminal would obey, and JSON leaves as it is, as JSON's
+// escapes.
+func escaped(text []byte) []byte {
+	var out []byte
+	for _, r := range string(text) {
+		if r >= 0x7f && r < 0xa0 {
+			out = fmt.Appendf(out, "\\u%04x", r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
+}
+
+func known(at time.Time) *time.Time {
+	if at.IsZero() {
+		return nil
+	}
+	return &at
+}
+
+// deadText is all that there is to say of one.
+func deadText(d triggers.DeadLetter) string {
+	var b strings.Builder
+	m := d.Message
+	field := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%-13s %s\n", name, line(value, 4096))
+		}
+	}
+	field("id", d.ID)
+	field("died", when(d.Died))
+	field("function", d.Function)
+	if m.Attempt > 0 {
+		field("attempts", fmt.Sprint(m.Attempt))
+	}
+	field("reason", d.Reason)
+	field("message", m.ID)
+	field("subject", m.Subject)
+	field("ordering key", m.OrderingKey)
+	field("enqueued", when(m.Enqueued))
+	for _, name := range slices.Sorted(maps.Keys(m.Attributes)) {
+		field("attribute", name+" = "+m.Attributes[name])
+	}
+	if d.Detail != "" {
+		fmt.Fprintf(&b, "\n%s\n", strings.TrimRight(printable(d.Detail), "\n"))
+	}
+	fmt.Fprintf(&b, "\nbody, %d bytes:\n", len(m.Body))
+	switch {
+	case len(m.Body) == 0:
+	case utf8.Valid(m.Body):
+		fmt.Fprintf(&b, "%s\n", strings.TrimRight(printable(string(m.Body)), "\n"))
+	default:
+		b.WriteString(hex.Dump(m.Body[:min(len(m.Body), maxHexShown)]))
+		if len(m.Body) > maxHexShown {
+			fmt.Fprintf(&b, "... and %d bytes more\n", len(m.Body)-maxHexShown)
+		}
+	}
+	return b.String()
+}
