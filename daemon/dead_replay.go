@@ -332,7 +332,7 @@ func (r *deadRun) note(letter triggers.DeadLetter, err error) {
 }
 
 func (r *deadRun) say(letter triggers.DeadLetter, err error) {
-	_, _ = fmt.Fprintf(r.std.Err, "dead letter %s: %s\n", line(letter.ID, 80), printable(err.Error()))
+	_, _ = fmt.Fprintf(r.std.Err, "dead letter %s: %s\n", oneLine(letter.ID, 80), printable(err.Error()))
 }
 
 // progress draws on a terminal; clear takes it away.

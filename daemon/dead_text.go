@@ -25,8 +25,8 @@ const (
 	maxHexShown = 1 << 10
 )
 
-// line is a text in one line of at most n characters, for a terminal.
-func line(text string, n int) string {
+// oneLine is a text in one line of at most n characters, for a terminal.
+func oneLine(text string, n int) string {
 	text = strings.Join(strings.Fields(printable(text)), " ")
 	if utf8.RuneCountInString(text) > n {
 		text = string([]rune(text)[:n-3]) + "..."
@@ -34,7 +34,7 @@ func line(text string, n int) string {
 	return text
 }
 
-func when(at time.Time) string {
+func clockTime(at time.Time) string {
 	if at.IsZero() {
 		return "-"
 	}
@@ -57,8 +57,8 @@ func deadTable(to io.Writer, all []triggers.DeadLetter) error {
 		if d.Message.Attempt > 0 {
 			attempts = fmt.Sprint(d.Message.Attempt)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", line(d.ID, 80), when(d.Died), orDash(line(d.Function, 40)), attempts,
-			len(d.Message.Body), orDash(line(d.Reason, maxReasonShown)))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", oneLine(d.ID, 80), clockTime(d.Died), orDash(oneLine(d.Function, 40)), attempts,
+			len(d.Message.Body), orDash(oneLine(d.Reason, maxReasonShown)))
 	}
 	return w.Flush()
 }
@@ -84,7 +84,7 @@ type deadJSON struct {
 func asJSON(d triggers.DeadLetter) ([]byte, error) {
 	m := d.Message
 	out := deadJSON{
-		ID: d.ID, Function: d.Function, Reason: d.Reason, Detail: d.Detail, Attempts: m.Attempt, Died: known(d.Died), Enqueued: known(m.Enqueued),
+		ID: d.ID, Function: d.Function, Reason: d.Reason, Detail: d.Detail, Attempts: m.Attempt, Died: unlessZero(d.Died), Enqueued: unlessZero(m.Enqueued),
 		Message: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes,
 	}
 	if utf8.Valid(m.Body) {
@@ -113,7 +113,7 @@ func escaped(text []byte) []byte {
 	return out
 }
 
-func known(at time.Time) *time.Time {
+func unlessZero(at time.Time) *time.Time {
 	if at.IsZero() {
 		return nil
 	}
@@ -126,11 +126,11 @@ func deadText(d triggers.DeadLetter) string {
 	m := d.Message
 	field := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(&b, "%-13s %s\n", name, line(value, 4096))
+			fmt.Fprintf(&b, "%-13s %s\n", name, oneLine(value, 4096))
 		}
 	}
 	field("id", d.ID)
-	field("died", when(d.Died))
+	field("died", clockTime(d.Died))
 	field("function", d.Function)
 	if m.Attempt > 0 {
 		field("attempts", fmt.Sprint(m.Attempt))
@@ -139,7 +139,7 @@ func deadText(d triggers.DeadLetter) string {
 	field("message", m.ID)
 	field("subject", m.Subject)
 	field("ordering key", m.OrderingKey)
-	field("enqueued", when(m.Enqueued))
+	field("enqueued", clockTime(m.Enqueued))
 	for _, name := range slices.Sorted(maps.Keys(m.Attributes)) {
 		field("attribute", name+" = "+m.Attributes[name])
 	}
