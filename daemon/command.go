@@ -39,6 +39,7 @@ const (
 // commandLine is all commands. Each has a method Run, which is given the context
 // and the IO if it takes them, and a method Help with an example.
 type commandLine struct {
+	Init     initCommand     `cmd:"" help:"Write a small project that runs."`
 	Run      runCommand      `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
 	Demo     demoCommand     `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
 	Check    checkCommand    `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`

@@ -1,0 +1,28 @@
+"""The functions of drover.yaml."""
+
+import json
+import logging
+
+log = logging.getLogger("orders")
+
+
+def orders(message):
+    """Called once for each message; any exception is a failed attempt.
+
+    `def orders(body)` would get the bytes alone, and `async def` works as well.
+    What is returned is sent on, where drover.yaml gives the function an output.
+    """
+    try:
+        order = json.loads(message.body)
+    except ValueError as error:
+        import drover  # there in a worker of drover's, and so not in a test
+
+        # No attempt will mend this one: to the dead letters, now. Its counterpart is
+        # drover.Retry(after=30), tried again in so many seconds.
+        raise drover.Reject(f"no JSON: {error}") from error
+    log.info("order %s, attempt %d", order["id"], message.attempt)
+    return {"id": order["id"], "total": total(order)}
+
+
+def total(order):
+    return sum(line["price"] * line["count"] for line in order["lines"])
