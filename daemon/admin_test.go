@@ -267,6 +267,8 @@ func TestMetrics(t *testing.T) {
 	}
 	for _, part := range []string{
 		`drover_scale_bound{bound="max",of="instances"} 1`, `drover_scale_decisions_total{bound="max",of="instances"} 1`, `drover_scale_wanted{of="instances"} 3`,
+		`drover_scale_formula{of="instances"} 5`, `drover_scale_arrival_rate{function="f",of="instances"} 2.5`, `drover_scale_backlog_messages{function="f",of="instances"} 12`,
+		`drover_scale_capacity_rate{function="f",of="instances"} 4`, `drover_scale_busy_ratio{function="f",of="instances"} 0.5`,
 	} {
 		if !strings.Contains(text, part) {
 			t.Errorf("the metrics lack %s", part)

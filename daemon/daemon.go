@@ -263,6 +263,9 @@ type FunctionStatus struct {
 	Handler string // go NAME, or python MODULE.FUNCTION
 
 	Received, Done, Retried, Rejected, Released int64
+	// Abandoned were in flight in an instance that ended: the source lends them
+	// again.
+	Abandoned int64
 	// InFlight is received and not settled yet.
 	InFlight int64
 	// Lost were taken back by the source before they were settled.
@@ -277,6 +280,16 @@ type FunctionStatus struct {
 	// ends, zero where it has no end.
 	Paused      bool
 	PausedUntil time.Time
+	// Rejections are Rejected by why: function, attempts, size.
+	Rejections map[string]int64
+	// Disconnected is since when nothing can be received; zero if it can be.
+	Disconnected time.Time
+	// ReceiveErrors counts what went wrong with that, and Reconnects how often a
+	// connection was made again, where the source tells.
+	ReceiveErrors, Reconnects int64
+	// Gate is open while the function's HTTP app is taken for well, else shut; empty
+	// for functions without one.
+	Gate string
 	// Latency is how long handling took, from the hand-out to the verdict.
 	Latency *Latencies
 	// Age is how old messages were when they were done or rejected, from when they
@@ -289,6 +302,7 @@ func (d *Daemon) Status() []FunctionStatus {
 	if fleet := d.instances(); fleet != nil {
 		return fleet.status()
 	}
+	now := time.Now()
 	var out []FunctionStatus
 	for _, f := range d.running() {
 		s := f.stats.status()
@@ -302,9 +316,26 @@ func (d *Daemon) Status() []FunctionStatus {
 		default:
 		}
 		s.Paused, s.PausedUntil = f.pauses.state()
+		s.Disconnected, s.Reconnects = f.connection(now)
+		if gated, ok := f.handler.(interface{ Open() bool }); ok {
+			s.Gate = gateWord(gated.Open())
+		}
 		out = append(out, s)
 	}
 	return out
+}
+
+// The words of FunctionStatus.Gate.
+const (
+	gateOpen = "open"
+	gateShut = "shut"
+)
+
+func gateWord(open bool) string {
+	if open {
+		return gateOpen
+	}
+	return gateShut
 }
 
 // Backlog asks a function's source what waits there.

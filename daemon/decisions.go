@@ -25,6 +25,9 @@ type decided struct {
 	Text string `json:"text"`
 	// Count is how often each bound has held one.
 	Count map[scaler.Bound]int64 `json:"count"`
+
+	raw   int // what the formula alone asked for
+	loads []scaler.Load
 }
 
 func (d *decisions) note(about string, at time.Time, what scaler.Decision) {
@@ -39,7 +42,10 @@ func (d *decisions) note(about string, at time.Time, what scaler.Decision) {
 		count = make(map[scaler.Bound]int64)
 	}
 	count[what.Bound]++
-	d.latest[about] = decided{at, what.Wanted, what.Current, what.Bound, text, count}
+	d.latest[about] = decided{
+		At: at, Wanted: what.Wanted, Current: what.Current, Bound: what.Bound, Text: text, Count: count,
+		raw: what.Raw, loads: what.Signals.Loads,
+	}
 }
 
 // all returns them, by what they are about.

@@ -80,8 +80,12 @@ func (f *function) run(receiving, working, settling context.Context) error {
 		if err != nil || f.hasStopped() {
 			break
 		}
+		if failing != "" {
+			f.stats.reception.tries(time.Now())
+		}
 		got, err := f.receive(receiving, min(n, maxBatch))
 		if err != nil && receiving.Err() == nil {
+			f.stats.reception.failed(time.Now())
 			delay := pause.NextBackOff()
 			if failing != err.Error() {
 				failing = err.Error()
@@ -93,6 +97,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 		if failing != "" && len(got) > 0 {
 			f.log.Info("receiving again")
 			failing = ""
+			f.stats.reception.succeeded()
 			pause.Reset()
 		}
 		f.stats.received.Add(int64(len(got)))
@@ -228,7 +233,7 @@ func (t *turn) run() {
 // fits returns an error if the message is too large for the function.
 func (f *function) fits(m *triggers.Message) error {
 	if size := int64(len(m.Body)); f.maxBody > 0 && size > f.maxBody {
-		return handlers.Reject(fmt.Errorf("the body has %d bytes, more than max_body (%d)", size, f.maxBody))
+		return handlers.Reject(fmt.Errorf("%w: the body has %d bytes, more than max_body (%d)", triggers.ErrTooLarge, size, f.maxBody))
 	}
 	return nil
 }

@@ -63,8 +63,9 @@ func (f *fleet) ended(id int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for name, r := range f.last[id].Functions {
-		r.Received -= r.InFlight
+		r.Abandoned += r.InFlight
 		r.InFlight, r.Slots, r.Used, r.Workers, r.Paused = 0, 0, 0, 0, false
+		r.Disconnected, r.Gate = time.Time{}, ""
 		f.gone.Functions[name] = f.gone.Functions[name].plus(r)
 	}
 	for name, s := range f.last[id].Apps {
@@ -82,7 +83,22 @@ func (r functionReport) plus(o functionReport) functionReport {
 	sum.Retried += o.Retried
 	sum.Rejected += o.Rejected
 	sum.Released += o.Released
+	sum.Abandoned += o.Abandoned
 	sum.InFlight += o.InFlight
+	sum.Rejections = make(map[string]int64)
+	for _, part := range []map[string]int64{r.Rejections, o.Rejections} {
+		for why, n := range part {
+			sum.Rejections[why] += n
+		}
+	}
+	if !o.Disconnected.IsZero() && (r.Disconnected.IsZero() || o.Disconnected.Before(r.Disconnected)) {
+		sum.Disconnected = o.Disconnected
+	}
+	sum.ReceiveErrors += o.ReceiveErrors
+	sum.Reconnects += o.Reconnects
+	if r.Gate != gateShut && o.Gate != "" {
+		sum.Gate = o.Gate
+	}
 	sum.Failed += o.Failed
 	sum.Lost += o.Lost
 	sum.Workers += o.Workers
@@ -157,8 +173,9 @@ func (f *fleet) count() scaler.Count {
 
 // counts are what the scaler wants to know of a function.
 func (f *fleet) counts(ctx context.Context, name string, r functionReport, now time.Time) scaler.Counts {
+	received := r.Received - r.Abandoned // those are received again
 	c := scaler.Counts{
-		Received: r.Received, Done: r.Received - r.InFlight, Taken: float64(r.Taken) / 1e6,
+		Received: received, Done: received - r.InFlight, Taken: float64(r.Taken) / 1e6,
 		InFlight: r.InFlight, Slots: r.Slots, Used: r.Used,
 	}
 	if r.Paused { // what waits then is no reason for more

@@ -324,7 +324,7 @@ func TestFleet(t *testing.T) {
 	}
 	f.ended(1) // with four in flight
 	got = f.totals()["f"]
-	if got.Received != 15 || got.Done != 14 || got.InFlight != 1 || got.Taken != 16 || got.Slots != 4 || got.Used != 1 {
+	if got.Received != 19 || got.Abandoned != 4 || got.Done != 14 || got.InFlight != 1 || got.Taken != 16 || got.Slots != 4 || got.Used != 1 {
 		t.Errorf("with one gone they are %+v", got)
 	}
 	f.reported(3, json.RawMessage("nonsense"))

@@ -58,14 +58,15 @@ func truth(is bool) float64 {
 // instanceMetrics are of the daemon as a whole.
 type instanceMetrics struct {
 	described
-	daemon           *Daemon
-	ready, instances *prometheus.Desc
+	daemon                    *Daemon
+	ready, instances, failing *prometheus.Desc
 }
 
 func newInstanceMetrics(d *Daemon) *instanceMetrics {
 	m := &instanceMetrics{daemon: d}
 	m.ready = m.add("ready", "1 while messages are taken, else 0.")
 	m.instances = m.add("instances", "Instances that this daemon runs, by state.", "state")
+	m.failing = m.add("instances_failing", "1 while instances that are wanted do not start, else 0.")
 	return m
 }
 
@@ -77,5 +78,6 @@ func (m *instanceMetrics) Collect(metrics chan<- prometheus.Metric) {
 		to.gauge(m.instances, float64(c.Ready), "ready")
 		to.gauge(m.instances, float64(c.Starting), "starting")
 		to.gauge(m.instances, float64(c.Draining), "draining")
+		to.gauge(m.failing, truth(c.Failing != ""))
 	}
 }

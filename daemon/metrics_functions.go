@@ -18,7 +18,8 @@ type functionMetrics struct {
 	described
 	daemon                                                     *Daemon
 	backlog, oldest, dead, received, settled, inFlight, failed *prometheus.Desc
-	lost, handle, age, stopped, paused                         *prometheus.Desc
+	lost, handle, age, stopped, paused, rejections, connected  *prometheus.Desc
+	disconnected, receiveErrors, reconnects, gate              *prometheus.Desc
 }
 
 func newFunctionMetrics(d *Daemon) *functionMetrics {
@@ -33,11 +34,17 @@ func newFunctionMetrics(d *Daemon) *functionMetrics {
 	m.settled = add("messages_settled_total", "Messages that were settled, by verdict.", "verdict")
 	m.inFlight = add("messages_in_flight", "Messages that were received and are not settled: received less all settled.")
 	m.failed = add("attempts_failed_total", "Attempts that the function failed, rejections among them.")
+	m.rejections = add("rejections_total", "Messages that were rejected, by why.", "reason")
 	m.lost = add("loans_lost_total", "Messages that the source took back before they were settled.")
 	m.handle = add("handle_seconds", "Time from the hand-out of a message to its verdict.")
 	m.age = add("message_age_seconds", "Age of messages that were done or rejected, from when they were enqueued, where the source tells.")
 	m.stopped = add("function_stopped", "1 if the function has stopped, as its code does not load, else 0.")
 	m.paused = add("function_paused", "1 while somebody has the function receive nothing, else 0.")
+	m.connected = add("trigger_connected", "1 while the source can be reached, else 0.")
+	m.disconnected = add("trigger_disconnected_seconds", "For how long the source could not be reached; 0 while it can be.")
+	m.receiveErrors = add("receive_errors_total", "Attempts to receive that went wrong.")
+	m.reconnects = add("trigger_reconnects_total", "How often the connection to the source was made again, where it tells.")
+	m.gate = add("http_gate_open", "1 while the function's HTTP app is taken for well, else 0: then nothing is received.")
 	return m
 }
 
@@ -52,6 +59,7 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 		to.gauge(m.paused, truth(s.Paused), s.Name)
 		to <- newHistogramMetric(m.handle, s.Latency, handleBuckets, s.Name)
 		to <- newHistogramMetric(m.age, s.Age, ageBuckets, s.Name)
+		m.link(s, to)
 		m.source(s.Name, to)
 	}
 }
@@ -60,10 +68,28 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 // settled and in flight together.
 func (m *functionMetrics) ledger(s FunctionStatus, to emit) {
 	to.counter(m.received, float64(s.Received), s.Name)
-	for verdict, n := range map[string]int64{"done": s.Done, "retry": s.Retried, "reject": s.Rejected, "release": s.Released} {
+	for verdict, n := range map[string]int64{"done": s.Done, "retry": s.Retried, "reject": s.Rejected, "release": s.Released, "abandoned": s.Abandoned} {
 		to.counter(m.settled, float64(n), s.Name, verdict)
 	}
 	to.gauge(m.inFlight, float64(s.InFlight), s.Name)
+	for _, why := range rejections {
+		to.counter(m.rejections, float64(s.Rejections[why]), s.Name, why)
+	}
+}
+
+// link is how the source, and the app, are reached.
+func (m *functionMetrics) link(s FunctionStatus, to emit) {
+	down := 0.0
+	if !s.Disconnected.IsZero() {
+		down = max(time.Since(s.Disconnected).Seconds(), 0)
+	}
+	to.gauge(m.connected, truth(s.Disconnected.IsZero()), s.Name)
+	to.gauge(m.disconnected, down, s.Name)
+	to.counter(m.receiveErrors, float64(s.ReceiveErrors), s.Name)
+	to.counter(m.reconnects, float64(s.Reconnects), s.Name)
+	if s.Gate != "" {
+		to.gauge(m.gate, truth(s.Gate == gateOpen), s.Name)
+	}
 }
 
 // source is what waits there.

@@ -9,16 +9,22 @@ import (
 // scaleMetrics are what the scaler decided, and why.
 type scaleMetrics struct {
 	described
-	daemon                            *Daemon
-	wanted, current, bound, decisions *prometheus.Desc
+	daemon                                     *Daemon
+	wanted, current, formula, bound, decisions *prometheus.Desc
+	arrivals, backlog, capacity, busy          *prometheus.Desc
 }
 
 func newScaleMetrics(d *Daemon) *scaleMetrics {
 	m := &scaleMetrics{daemon: d}
 	m.wanted = m.add("scale_wanted", "Workers or instances that the scaler wants.", "of")
 	m.current = m.add("scale_current", "Workers or instances that it replaces with that.", "of")
+	m.formula = m.add("scale_formula", "Workers or instances that the formula alone asks for.", "of")
 	m.bound = m.add("scale_bound", "1 for the bound that held the latest decision, else 0.", "of", "bound")
 	m.decisions = m.add("scale_decisions_total", "Decisions of the scaler, by the bound that held them.", "of", "bound")
+	m.arrivals = m.add("scale_arrival_rate", "Messages that come in each second, as the scaler sees it.", "of", "function")
+	m.backlog = m.add("scale_backlog_messages", "Messages that wait, as the scaler sees it; missing where the source does not tell.", "of", "function")
+	m.capacity = m.add("scale_capacity_rate", "Messages that one worker or instance can handle each second; 0 until it was measured.", "of", "function")
+	m.busy = m.add("scale_busy_ratio", "The part of the slots that is taken.", "of", "function")
 	return m
 }
 
@@ -28,6 +34,15 @@ func (m *scaleMetrics) Collect(metrics chan<- prometheus.Metric) {
 	for of, d := range m.daemon.decisions.all() {
 		to.gauge(m.wanted, float64(d.Wanted), of)
 		to.gauge(m.current, float64(d.Current), of)
+		to.gauge(m.formula, float64(d.raw), of)
+		for _, l := range d.loads {
+			to.gauge(m.arrivals, l.Arrivals, of, l.Function)
+			if l.Backlog != scaler.Unreadable {
+				to.gauge(m.backlog, float64(l.Backlog), of, l.Function)
+			}
+			to.gauge(m.capacity, l.Capacity, of, l.Function)
+			to.gauge(m.busy, l.Busy, of, l.Function)
+		}
 		for _, bound := range scaler.Bounds {
 			to.gauge(m.bound, truth(bound == d.Bound), of, string(bound))
 			to.counter(m.decisions, float64(d.Count[bound]), of, string(bound))

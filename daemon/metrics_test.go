@@ -32,7 +32,10 @@ func descriptions(d *Daemon) (out []string) {
 }
 
 func testDecision() scaler.Decision {
-	return scaler.Decision{Wanted: 3, Current: 1, Bound: scaler.BoundMax, Policy: &scaler.Policy{Max: 3}}
+	return scaler.Decision{
+		Wanted: 3, Current: 1, Raw: 5, Bound: scaler.BoundMax, Policy: &scaler.Policy{Max: 3},
+		Signals: scaler.Signals{Loads: []scaler.Load{{Function: "f", Backlog: 12, Arrivals: 2.5, Capacity: 4, Busy: 0.5}}},
+	}
 }
 
 // protobuf is how a Prometheus asks that wants native histograms.

@@ -12,7 +12,9 @@ import (
 // functionStats counts what became of a function's messages. At any moment
 // received = done + retried + rejected + released + in flight.
 type functionStats struct {
-	received, done, retried, rejected, released atomic.Int64
+	received, done, retried, released atomic.Int64
+	rejected                          [len(rejections)]atomic.Int64 // by why
+	reception                         reception
 
 	failed    atomic.Int64 // attempts that the function failed: those retried, and rejections
 	unsettled atomic.Int64 // verdicts that the source never took
@@ -48,6 +50,26 @@ func (o *occupancy) microseconds(now time.Time) int64 {
 	return o.sum.Load() + o.open.Load()*now.Sub(birth).Microseconds()
 }
 
+// rejections are the reasons why messages are rejected, as words.
+var rejections = [...]string{"function", "attempts", "size"}
+
+const (
+	byFunction = iota // it said so, or could never take the message
+	byAttempts        // they are used up
+	bySize            // the message, or the result, is too large
+)
+
+// whyRejected is the reason, by its place in rejections.
+func whyRejected(err error) int {
+	switch {
+	case errors.Is(err, triggers.ErrTooLarge):
+		return bySize
+	case handlers.Rejected(err):
+		return byFunction
+	}
+	return byAttempts
+}
+
 // settled counts a message that was settled now, after err, and after a handling
 // that took so long.
 func (s *functionStats) settled(m *triggers.Message, kind triggers.Kind, err error, took time.Duration, now time.Time) {
@@ -57,7 +79,7 @@ func (s *functionStats) settled(m *triggers.Message, kind triggers.Kind, err err
 	case triggers.Retry:
 		s.retried.Add(1)
 	case triggers.Reject:
-		s.rejected.Add(1)
+		s.rejected[whyRejected(err)].Add(1)
 	case triggers.Release:
 		s.released.Add(1)
 	}
@@ -74,7 +96,10 @@ func (s *functionStats) settled(m *triggers.Message, kind triggers.Kind, err err
 
 func (s *functionStats) inFlight() int64 {
 	// The ends are read first: what ends between the reads is counted in flight.
-	ends := s.done.Load() + s.retried.Load() + s.rejected.Load() + s.released.Load()
+	ends := s.done.Load() + s.retried.Load() + s.released.Load()
+	for why := range s.rejected {
+		ends += s.rejected[why].Load()
+	}
 	return s.received.Load() - ends
 }
 
@@ -82,13 +107,19 @@ func (s *functionStats) status() FunctionStatus {
 	out := FunctionStatus{
 		Done:     s.done.Load(),
 		Retried:  s.retried.Load(),
-		Rejected: s.rejected.Load(),
 		Released: s.released.Load(),
 		Failed:   s.failed.Load(),
 		Lost:     s.lost.Load(),
 		Latency:  s.latency.snapshot(),
 		Age:      s.age.snapshot(),
 	}
+	out.Rejections = make(map[string]int64, len(rejections))
+	for why, word := range rejections {
+		n := s.rejected[why].Load()
+		out.Rejections[word] = n
+		out.Rejected += n
+	}
+	out.ReceiveErrors = s.reception.errors.Load()
 	out.Received = s.received.Load()
 	out.InFlight = out.Received - out.Done - out.Retried - out.Rejected - out.Released
 	return out

@@ -202,6 +202,14 @@ func (o *ordered) releaseKey(ctx context.Context, key string) error {
 	return errors.Join(errs...)
 }
 
+// Link implements Linked.
+func (o *ordered) Link() (l Link, known bool) {
+	if linked, ok := o.inner.(Linked); ok {
+		return linked.Link()
+	}
+	return l, false
+}
+
 func (o *ordered) Backlog(ctx context.Context) (Backlog, error) { return o.inner.Backlog(ctx) }
 
 // Close gives back what was held here and never handed out, or held for a

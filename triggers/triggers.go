@@ -101,6 +101,21 @@ type BacklogMore struct {
 	Scheduled int64 // for later
 }
 
+// Linked is a Trigger that knows the state of its connection, apart from what
+// Receive says.
+type Linked interface {
+	// Link returns the state; known is false where there is none.
+	Link() (l Link, known bool)
+}
+
+// Link is the state of a connection to a source.
+type Link struct {
+	// Down is since when the source cannot be reached; zero if it can.
+	Down time.Time
+	// Reconnects counts how often it could be again.
+	Reconnects int64
+}
+
 // ErrUnknown says that a source does not tell its backlog.
 var ErrUnknown = errors.New("the source does not tell its backlog")
 

@@ -123,6 +123,13 @@ func (g *gate) open() {
 	g.slots.Resize(g.all)
 }
 
+// isOpen reports whether all messages are let through.
+func (g *gate) isOpen() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state == gateOpen
+}
+
 func (g *gate) succeeded() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

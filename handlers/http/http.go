@@ -75,6 +75,10 @@ func New(cfg Config) (*Handler, error) {
 // Run looks for the app while it is not there, until ctx ends.
 func (h *Handler) Run(ctx context.Context) { h.gate.run(ctx) }
 
+// Open reports whether the app is taken for well: while it is not, nothing is
+// received for it, but for a message that tries.
+func (h *Handler) Open() bool { return h.gate.isOpen() }
+
 // Slots implements handlers.Slotted.
 func (h *Handler) Slots() *handlers.Slots { return h.gate.slots }
 

@@ -83,7 +83,7 @@ func (h *Handler) hasState(m *triggers.Message) bool { return h.stateful && m.Se
 
 func (h *Handler) fits(m *triggers.Message) error {
 	if _, size := invokeFrameSize(m); size >= h.pool.cfg.MaxFrame {
-		return handlers.Reject(fmt.Errorf("the message takes %d bytes on its way to a worker, where %d is the most", size, h.pool.cfg.MaxFrame))
+		return handlers.Reject(fmt.Errorf("%w: it takes %d bytes on its way to a worker, where %d is the most", triggers.ErrTooLarge, size, h.pool.cfg.MaxFrame))
 	}
 	return nil
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
+
+	"github.com/drover-run/drover/triggers"
 )
 
 const (
@@ -56,6 +58,7 @@ type Connection struct {
 	mu          sync.Mutex
 	reconnected map[*trigger]struct{} // to be told
 	lastError   string
+	down        time.Time // since when; zero: it is up
 	closed      chan struct{}
 }
 
@@ -157,6 +160,7 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 		nats.PingInterval(20*time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			c.lost()
 			if err != nil {
 				c.note(err)
 				c.log.Warn("connection lost; will try until it is back", "servers", where, "error", err)
@@ -200,10 +204,25 @@ func (c *Connection) note(err error) {
 	c.lastError = err.Error()
 }
 
+// lost notes since when there is no connection.
+func (c *Connection) lost() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.down.IsZero() {
+		c.down = time.Now()
+	}
+}
+
+func (c *Connection) link() triggers.Link {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return triggers.Link{Down: c.down, Reconnects: int64(c.nc.Stats().Reconnects)}
+}
+
 func (c *Connection) tellReconnected() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lastError = ""
+	c.lastError, c.down = "", time.Time{}
 	for t := range c.reconnected {
 		t.reconnected()
 	}

@@ -120,6 +120,33 @@ func TestABrokerThatGoesAndReturns(t *testing.T) {
 	}
 }
 
+// A trigger tells whether its broker is there, also where it keeps an order.
+func TestLink(t *testing.T) {
+	for _, token := range []int{0, 1} {
+		b := startBroker(t, nil)
+		cfg := testConfig(t)
+		cfg.OrderingToken = token
+		tr := open(t, dialBroker(t, ConnectionConfig{URLs: []string{b.url()}}), cfg)
+		wait := func(up bool, reconnects int64) {
+			t.Helper()
+			for deadline := time.Now().Add(patience); ; {
+				link, known := tr.(triggers.Linked).Link()
+				if known && link.Down.IsZero() == up && link.Reconnects == reconnects {
+					return
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("the link is %+v, known %v; want up %v, %d reconnects", link, known, up, reconnects)
+				}
+			}
+		}
+		wait(true, 0)
+		b.stop()
+		wait(false, 0)
+		b.start(t)
+		wait(true, 1)
+	}
+}
+
 func TestAConsumerThatIsDeletedAndMadeAgain(t *testing.T) {
 	b := startBroker(t, nil)
 	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})

@@ -184,6 +184,9 @@ func signal(c chan struct{}) {
 	}
 }
 
+// Link implements triggers.Linked.
+func (t *trigger) Link() (triggers.Link, bool) { return t.conn.link(), true }
+
 // Backlog implements triggers.Trigger: what the consumer has not delivered, and
 // what is held here. Messages that wait for a retry are not among them.
 func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {

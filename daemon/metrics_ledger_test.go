@@ -1,0 +1,366 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/memory"
+)
+
+// measuredDaemon runs a daemon of one Go function over a queue in memory, which it
+// must stop by itself.
+func measuredDaemon(t *testing.T, run handlers.Func, change func(*configs.Config)) (d *Daemon, queue *memory.Queue, stop func()) {
+	t.Helper()
+	cfg := configs.New()
+	cfg.DataDir = t.TempDir()
+	f := configs.Function{Trigger: configs.Trigger{NATS: &configs.NATSTrigger{}}, Handler: configs.Handler{Go: "f"}}
+	f.Retry.Initial, f.Retry.MaxAttempts = configs.Duration(time.Millisecond), 2
+	cfg.Functions = map[string]configs.Function{"f": f}
+	if change != nil {
+		change(cfg)
+	}
+	queue = memory.New(time.Hour)
+	t.Cleanup(queue.Close)
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	running, cancel := context.WithCancel(context.Background())
+	d = New(cfg, WithTrigger("f", queue.Trigger()), WithReady(func() { close(ready) }), WithFuncs(handlers.Funcs{"f": run}))
+	go func() { ended <- d.Run(running) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		var misloaded *handlers.Misloaded // which some want
+		if err := <-ended; err != nil && !errors.As(err, &misloaded) {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	select {
+	case <-ready:
+	case err := <-ended:
+		ended <- nil
+		t.Fatal(err)
+	}
+	return d, queue, stop
+}
+
+// look gathers a daemon's metrics as a scrape does.
+func look(t *testing.T, d *Daemon) map[string]*dto.MetricFamily {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newMetrics(d)...)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make(map[string]*dto.MetricFamily)
+	for _, f := range families {
+		out[f.GetName()] = f
+	}
+	return out
+}
+
+// sum adds up what a family has, where a label is one of the values.
+func sum(f *dto.MetricFamily, label string, values ...string) (total float64) {
+	for _, m := range f.GetMetric() {
+		fits := len(values) == 0
+		for _, l := range m.Label {
+			for _, v := range values {
+				fits = fits || l.GetName() == label && l.GetValue() == v
+			}
+		}
+		if fits {
+			total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return total
+}
+
+// balanced checks the ledger of one scrape, and returns what was received and what
+// of it is in flight.
+func balanced(t *testing.T, families map[string]*dto.MetricFamily) (received, inFlight float64) {
+	t.Helper()
+	received, inFlight = sum(families["drover_messages_received_total"], ""), sum(families["drover_messages_in_flight"], "")
+	settled := sum(families["drover_messages_settled_total"], "")
+	if received != settled+inFlight || inFlight < 0 {
+		t.Errorf("received %v, settled %v, in flight %v", received, settled, inFlight)
+	}
+	if rejected, reasons := sum(families["drover_messages_settled_total"], "verdict", "reject"), sum(families["drover_rejections_total"], ""); rejected != reasons {
+		t.Errorf("rejected %v, and %v with a reason", rejected, reasons)
+	}
+	return received, inFlight
+}
+
+// Received is settled and in flight in every scrape, whatever moves meanwhile.
+func TestLedgerInEveryScrape(t *testing.T) {
+	const n = 20_000
+	d, queue, stop := measuredDaemon(t, func(_ context.Context, m *triggers.Message) ([]byte, error) {
+		switch rand.IntN(4) {
+		case 0:
+			return nil, errors.New("failed")
+		case 1:
+			return nil, handlers.Reject(errors.New("bad"))
+		}
+		return nil, nil
+	}, nil)
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for range n {
+			queue.Send(triggers.Message{})
+		}
+	})
+	scrapes, last := 0, 0.0
+	ends := func(families map[string]*dto.MetricFamily) float64 {
+		return sum(families["drover_messages_settled_total"], "verdict", "done", "reject")
+	}
+	for deadline := time.Now().Add(patience); ; scrapes++ {
+		families := look(t, d)
+		received, _ := balanced(t, families)
+		if received < last {
+			t.Errorf("a counter has fallen from %v to %v", last, received)
+		}
+		if last = received; ends(families) == n {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v of %d came to their end", ends(families), n)
+		}
+	}
+	if scrapes < 3 {
+		t.Errorf("only %d scrapes while messages moved", scrapes)
+	}
+	sending.Wait()
+	stop()
+	if _, inFlight := balanced(t, look(t, d)); inFlight != 0 {
+		t.Errorf("%v in flight when all is over", inFlight)
+	}
+}
+
+// In flight is what functions have: it is not only what is left over.
+func TestInFlightIsWhatIsHeld(t *testing.T) {
+	const n = 7
+	release := make(chan struct{})
+	var begun sync.WaitGroup
+	begun.Add(n)
+	d, queue, stop := measuredDaemon(t, func(context.Context, *triggers.Message) ([]byte, error) {
+		begun.Done()
+		<-release
+		return nil, nil
+	}, nil)
+	for range n {
+		queue.Send(triggers.Message{})
+	}
+	begun.Wait()
+	if received, inFlight := balanced(t, look(t, d)); received != n || inFlight != n {
+		t.Errorf("received %v, in flight %v, while %d are held", received, inFlight, n)
+	}
+	close(release)
+	stop()
+}
+
+// The same of a parent, whose instances report when they like, and one of which is
+// killed.
+func TestLedgerOfInstances(t *testing.T) {
+	t.Parallel()
+	s := newScaled(t, 2)
+	cmd, out, ended := child(t, "run", s.file)
+	until(t, out, "two instances", func() bool { return len(pids(t, out)) == 2 })
+	cfg, err := configs.Load(s.file, func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := adminSocket(cfg.DataDir)
+	s.send(t, 300)
+	killed, last, cpu := false, 0.0, 0.0
+	until(t, out, "every message is settled", func() bool {
+		families := scrape(t, socket)
+		received, inFlight := balanced(t, families)
+		used := sum(families["drover_worker_cpu_seconds_total"], "")
+		if received < last || used < cpu {
+			t.Errorf("a counter has fallen: received %v from %v, CPU seconds %v from %v", received, last, used, cpu)
+		}
+		last, cpu = received, used
+		if !killed && inFlight > 0 {
+			killed = true
+			if err := syscall.Kill(pids(t, out)[0], syscall.SIGKILL); err != nil {
+				t.Error(err)
+			}
+		}
+		return sum(families["drover_messages_settled_total"], "verdict", "done") >= 250 && inFlight == 0 && killed
+	})
+	s.allEnd(t, out)
+	families := scrape(t, socket)
+	if n := sum(families["drover_workers"], "state", "ready"); n < 1 {
+		t.Errorf("a parent tells of %v workers of its instances", n)
+	}
+	if cpu == 0 || sum(families["drover_worker_memory_bytes"], "kind", "resident") == 0 {
+		t.Errorf("its instances' workers have used %v CPU seconds, and %v", cpu, families["drover_worker_memory_bytes"])
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := waitFor(t, ended, out); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+func TestRejectionsHaveReasons(t *testing.T) {
+	d, queue, stop := measuredDaemon(t, func(_ context.Context, m *triggers.Message) ([]byte, error) {
+		if string(m.Body) == "bad" {
+			return nil, handlers.Reject(errors.New("bad"))
+		}
+		return nil, errors.New("failed")
+	}, func(cfg *configs.Config) {
+		f := cfg.Functions["f"]
+		f.MaxBody = 10
+		cfg.Functions["f"] = f
+	})
+	for body, n := range map[string]int{"bad": 3, "fails": 2, "much too large": 1} {
+		for range n {
+			queue.Send(triggers.Message{Body: []byte(body)})
+		}
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); len(queue.Dead()) < 6; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of 6 were rejected", len(queue.Dead()))
+		}
+	}
+	stop()
+	families := look(t, d)
+	for reason, want := range map[string]float64{"function": 3, "attempts": 2, "size": 1} {
+		if got := sum(families["drover_rejections_total"], "reason", reason); got != want {
+			t.Errorf("%v were rejected for %s, want %v", got, reason, want)
+		}
+	}
+	if got := sum(families["drover_messages_settled_total"], "verdict", "retry"); got != 2 {
+		t.Errorf("%v retries, want 2", got)
+	}
+}
+
+func TestReception(t *testing.T) {
+	var r reception
+	at := func(seconds int) time.Time { return birth.Add(time.Duration(seconds) * time.Second) }
+	check := func(now, want int) {
+		t.Helper()
+		since := time.Time{}
+		if want > 0 {
+			since = at(want)
+		}
+		if got := r.failing(at(now)); !got.Equal(since) {
+			t.Errorf("at %d s it fails since %v, want %v", now, got, since)
+		}
+	}
+	check(1, 0)
+	r.failed(at(10))
+	check(11, 10)
+	r.tries(at(20))
+	check(79, 10) // it waits, and may yet fail
+	check(80, 0)  // it has waited for long: there is nothing
+	r.failed(at(85))
+	check(86, 10) // it was not well in between after all
+	r.tries(at(90))
+	r.succeeded()
+	check(91, 0)
+	if n := r.errors.Load(); n != 2 {
+		t.Errorf("%d errors, want 2", n)
+	}
+}
+
+// unsteady is a source that cannot be reached at times.
+type unsteady struct {
+	triggers.Trigger
+	fail atomic.Bool
+}
+
+func (u *unsteady) Receive(ctx context.Context, n int) ([]*triggers.Delivery, error) {
+	if u.fail.Load() {
+		return nil, errors.New("the source is away")
+	}
+	return u.Trigger.Receive(ctx, n)
+}
+
+// A source that cannot be reached is seen, and that it can be again.
+func TestAConnectionThatIsLost(t *testing.T) {
+	cfg := configs.New()
+	cfg.DataDir = t.TempDir()
+	cfg.Functions = map[string]configs.Function{"f": {Trigger: configs.Trigger{NATS: &configs.NATSTrigger{}}, Handler: configs.Handler{Go: "f"}}}
+	queue := memory.New(time.Hour)
+	t.Cleanup(queue.Close)
+	source := &unsteady{Trigger: queue.Trigger()}
+	source.fail.Store(true)
+	ended := make(chan error, 1)
+	running, stop := context.WithCancel(t.Context())
+	ready := make(chan struct{})
+	d := New(cfg, WithTrigger("f", source), WithReady(func() { close(ready) }), WithFuncs(handlers.Funcs{
+		"f": func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil },
+	}))
+	go func() { ended <- d.Run(running) }()
+	<-ready
+	shows := func(connected float64) {
+		t.Helper()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.Now().Add(patience); ; <-tick.C {
+			families := look(t, d)
+			down := sum(families["drover_trigger_disconnected_seconds"], "")
+			if sum(families["drover_trigger_connected"], "") == connected && (down == 0) == (connected == 1) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("connected is not %v, and it is down for %v s", connected, down)
+			}
+		}
+	}
+	shows(0)
+	source.fail.Store(false)
+	queue.Send(triggers.Message{})
+	shows(1)
+	if n := sum(look(t, d)["drover_receive_errors_total"], ""); n < 1 {
+		t.Errorf("%v receive errors", n)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// The gate of an app that is not there is shut.
+func TestGateMetric(t *testing.T) {
+	dir := write(t, map[string]string{"drover.yaml": fmt.Sprintf(`
+log: {format: text}
+probes: {listen: %q, metrics: true}
+functions:
+  lost:
+    trigger: {nats: {}}
+    handler: {http: {url: "http://127.0.0.1:1/x"}}
+`, freePort(t))})
+	file := filepath.Join(dir, "drover.yaml")
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	out.wait(t, "the app is not well; nothing is received until it is")
+	cfg, err := configs.Load(file, func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	families := scrape(t, cfg.Probes.Listen)
+	if gate := families["drover_http_gate_open"]; gate == nil || sum(gate, "function", "lost") != 0 {
+		t.Errorf("the gate is %v, want shut", gate)
+	}
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
