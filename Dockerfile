@@ -1,24 +1,54 @@
-# Built for linux/amd64 and linux/arm64: docker build -t drover .
-# The image has drover and python3. An app with packages of its own starts from
-# it, installs them, and is named by its configuration:
-#   FROM drover
-#   COPY . /app
-#   CMD ["run", "/app/drover.yaml"]
-FROM golang:1.26-bookworm AS build
+# drover's images, for linux/amd64 and linux/arm64; docs/operations.md says how they are run.
+#
+#   docker build -t drover .                               the program and nothing else: HTTP apps and Go functions
+#   docker build -t drover-python --target drover-python . with Python and tini, for Python functions and commands
+#
+# Both run as user 10001 with a read-only root: only data_dir, /var/lib/drover, is written to.
+FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates tzdata \
+ && rm -rf /var/lib/apt/lists/* \
+ && mkdir -p /data
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /drover .
+ARG TARGETOS=linux
+ARG TARGETARCH
+ARG VERSION=
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
+    go build -trimpath -ldflags="-s -w -X github.com/drover-run/drover/daemon.version=$VERSION" -o /drover .
 
-FROM debian:bookworm-slim
+# An app with packages of its own starts from this one:
+#   FROM drover-python
+#   COPY requirements.txt /app/
+#   RUN pip install --no-cache-dir -r /app/requirements.txt
+#   COPY . /app
+#   COPY drover.yaml /etc/drover/drover.yaml
+FROM python:3.13-slim-bookworm AS drover-python
+# tini is process 1, since what a function started and left behind must be reaped.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends python3 ca-certificates \
- && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --home-dir /var/lib/drover --create-home drover
+ && apt-get install -y --no-install-recommends tini \
+ && rm -rf /var/lib/apt/lists/*
 COPY --from=build /drover /usr/local/bin/drover
-USER 10001
+COPY --from=build --chown=10001:10001 /data /var/lib/drover
+USER 10001:10001
 WORKDIR /var/lib/drover
+VOLUME /var/lib/drover
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["drover"]
-CMD ["run", "drover.yaml"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/usr/local/bin/drover", "health", "--data-dir", "/var/lib/drover"]
+ENTRYPOINT ["/usr/bin/tini", "--", "/usr/local/bin/drover"]
+CMD ["run", "/etc/drover/drover.yaml"]
+
+FROM scratch AS drover
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /usr/share/zoneinfo /usr/share/zoneinfo
+COPY --from=build /drover /usr/local/bin/drover
+COPY --from=build --chown=10001:10001 /data /var/lib/drover
+USER 10001:10001
+WORKDIR /var/lib/drover
+VOLUME /var/lib/drover
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/usr/local/bin/drover", "health", "--data-dir", "/var/lib/drover"]
+ENTRYPOINT ["/usr/local/bin/drover"]
+CMD ["run", "/etc/drover/drover.yaml"]

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -318,6 +319,10 @@ func (schemaCommand) Run(std *IO) error {
 	return err
 }
 
+// version is set by the linker where the build has no source control to ask, as
+// in the Dockerfile.
+var version string
+
 type versionCommand struct{}
 
 func (versionCommand) Help() string {
@@ -328,10 +333,10 @@ func (versionCommand) Help() string {
 }
 
 func (versionCommand) Run(std *IO) error {
-	version := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
+	name := version
+	if info, ok := debug.ReadBuildInfo(); name == "" && ok {
+		name = info.Main.Version
 	}
-	_, err := fmt.Fprintf(std.Out, "drover %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintf(std.Out, "drover %s (%s, %s/%s)\n", cmp.Or(name, "unknown"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }
