@@ -28,6 +28,7 @@ var mayImport = []struct {
 	{"handlers", []string{"handlers", "triggers"}},
 	{"configs", []string{"configs", "triggers", "handlers", "scaler"}},
 	{"daemon", []string{"daemon", "configs", "handlers", "triggers", "scaler"}},
+	{"deploy", nil}, // only tests
 	{"bench", []string{"daemon", "configs", "handlers", "triggers", "scaler"}},
 }
 
