@@ -77,6 +77,11 @@ func (c *Config) fillIn() {
 		if v.Handler.HTTP != nil {
 			http := *v.Handler.HTTP
 			setDefaults(reflect.ValueOf(&http).Elem())
+			if http.Batch != nil {
+				batch := *http.Batch
+				setDefaults(reflect.ValueOf(&batch).Elem())
+				http.Batch = &batch
+			}
 			v.Handler.HTTP = &http
 		}
 		if v.Handler.Python != nil {

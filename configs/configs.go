@@ -254,11 +254,20 @@ type HTTPHandler struct {
 	Binding     string            `yaml:"binding" desc:"format azure: the name of the trigger's binding in function.json"`
 	DataType    string            `yaml:"data_type" default:"string" enum:"string,binary" desc:"format azure: the trigger's dataType in function.json; binary sends the body in base64"`
 	Result      string            `yaml:"result" desc:"format azure: the output binding whose value is the function's output, $return for the ReturnValue; by default the ReturnValue, else the outputs"`
+	Batch       *HTTPBatch        `yaml:"batch" desc:"post messages that are in flight together in one request, with a result for each in the answer"`
 	Headers     map[string]Secret `yaml:"headers" desc:"headers that are added to each request; such as Authorization, usually ${NAME} or file:PATH"`
 	Status      map[string]string `yaml:"status" desc:"what an answer means, in place of the defaults, by its status or its class: 404: reject, 5xx: retry; done, retry, reject or pause"`
 	MaxResponse Size              `yaml:"max_response" default:"1MiB" min:"1B" max:"128MiB" desc:"a longer answer is a failed attempt"`
 	HTTP2       bool              `yaml:"http2" default:"false" desc:"speak HTTP/2 without TLS"`
 	TLS         *TLS              `yaml:"tls" desc:"https: how the connection is encrypted; without, the machine's roots are used"`
+}
+
+// HTTPBatch is how messages share a request.
+type HTTPBatch struct {
+	Max      int      `yaml:"max" default:"100" min:"1" max:"10000" desc:"messages of one request"`
+	MaxBytes Size     `yaml:"max_bytes" default:"4MiB" min:"1KiB" max:"128MiB" desc:"the body of one request; a larger message goes alone"`
+	Wait     Duration `yaml:"wait" default:"20ms" min:"0s" max:"1m" desc:"how long the first message of a request waits for more; where no more can come, it does not"`
+	Format   string   `yaml:"format" default:"json" enum:"json,multipart" desc:"json is an array of CloudEvents, or of objects where cloudevents is off; multipart has a part for each message, as its own request would be"`
 }
 
 // Duration is a time.Duration written as 1m30s.

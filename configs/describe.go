@@ -133,6 +133,9 @@ func (h Handler) String() string {
 	}
 	if w := h.HTTP; w != nil {
 		text := "post to " + w.URL
+		if w.Batch != nil {
+			text = fmt.Sprintf("post up to %d together to %s", w.Batch.Max, w.URL)
+		}
 		if w.Ready != "" {
 			text += ", when " + w.Ready + " is well"
 		}

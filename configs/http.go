@@ -69,6 +69,9 @@ func (x *completion) httpFormat(path string, h *HTTPHandler) {
 	if x.given(path + ".cloudevents") {
 		x.wrong(path+".cloudevents", "it goes without format: each says how a message becomes a request")
 	}
+	if h.Batch != nil {
+		x.wrong(path+".batch", "it goes without format: a custom handler is given one message at a time")
+	}
 	if h.Binding == "" {
 		x.wrong(path, "format azure needs binding: the name of the trigger's binding in function.json, such as myQueueItem")
 	}

@@ -12,8 +12,12 @@ import (
 	"github.com/drover-run/drover/handlers/http"
 )
 
-// defaultHTTPConcurrency is how many requests an app has at once.
-const defaultHTTPConcurrency = 64
+// defaultHTTPConcurrency is how many messages an app has at once, and of batches
+// defaultHTTPBatches: one is handled while the next gathers.
+const (
+	defaultHTTPConcurrency = 64
+	defaultHTTPBatches     = 2
+)
 
 // newHTTPHandler makes the handler of a function that posts its messages.
 func newHTTPHandler(f *function, settings configs.Function) (*http.Handler, error) {
@@ -25,6 +29,12 @@ func newHTTPHandler(f *function, settings configs.Function) (*http.Handler, erro
 	}
 	if cfg.Slots == 0 {
 		cfg.Slots = defaultHTTPConcurrency
+		if h.Batch != nil {
+			cfg.Slots = max(cfg.Slots, defaultHTTPBatches*h.Batch.Max)
+		}
+	}
+	if b := h.Batch; b != nil {
+		cfg.Batch = &http.Batch{Max: b.Max, MaxBytes: int64(b.MaxBytes), Wait: b.Wait.D(), Multipart: b.Format == "multipart"}
 	}
 	if h.Format == "azure" {
 		cfg.Azure = &http.Azure{Binding: h.Binding, Binary: h.DataType == "binary", Output: h.Result}

@@ -78,6 +78,49 @@ functions:
 	}
 }
 
+// Messages share a request, and each has its own verdict.
+func TestAnHTTPAppWithBatches(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var messages []struct{ ID, Data string }
+		if err := json.NewDecoder(r.Body).Decode(&messages); err != nil {
+			t.Error(err)
+		}
+		var results []map[string]any
+		for _, m := range messages {
+			result := map[string]any{"id": m.ID}
+			if m.Data == "bad" {
+				result["status"], result["error"] = 422, fmt.Sprintf("one of %d", len(messages))
+			}
+			results = append(results, result)
+		}
+		answer(w, http.StatusOK, results)
+	}))
+	defer app.Close()
+	dir := write(t, map[string]string{"drover.yaml": fmt.Sprintf(`
+log: {level: debug, format: text}
+functions:
+  orders:
+    trigger: {nats: {}}
+    handler: {http: {url: "%s", cloudevents: off, batch: {max: 2, wait: 1m}}}
+`, app.URL)})
+	file := filepath.Join(dir, "drover.yaml")
+	if status, text, errs := command(t.Context(), nil, nil, "check", file); status != ExitOK || !strings.Contains(text, "post up to 2 together to "+app.URL) {
+		t.Errorf("check: status %d\n%s%s", status, text, errs)
+	}
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	for _, body := range []string{"good", "bad"} {
+		if status, _, errs := command(t.Context(), nil, nil, "send", "orders", "-c", file, "--body", body, "--header", "content-type=text/plain"); status != 0 {
+			t.Fatal(errs)
+		}
+	}
+	out.wait(t, "the app answers 422 for it: one of 2")
+	out.wait(t, "msg=done")
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
 // A custom handler of Azure Functions runs without the host: what it logs is in the
 // log, and what it returns goes on.
 func TestACustomHandlerOfAzureFunctions(t *testing.T) {

@@ -53,7 +53,7 @@ func (e Events) encode(function string, m *triggers.Message) ([]field, []byte, e
 			fields = append(fields, field{"Ce-Subject", percent(m.Subject)})
 		}
 	case Structured:
-		body, err := structured(function, contentType, m)
+		body, err := structured(function, contentType, m, nil)
 		return append(fields, field{"Content-Type", "application/cloudevents+json; charset=utf-8"}), body, err
 	}
 	return append(fields, field{"Content-Type", contentType}), m.Body, nil
@@ -118,7 +118,8 @@ type cloudEvent struct {
 	Base64      []byte          `json:"data_base64,omitempty"`
 }
 
-func structured(function, contentType string, m *triggers.Message) ([]byte, error) {
+// structured makes an event, with extensions where there are some.
+func structured(function, contentType string, m *triggers.Message, extensions map[string]any) ([]byte, error) {
 	e := cloudEvent{
 		SpecVersion: eventVersion, ID: m.ID, Source: source(function, m), Type: eventType,
 		Subject: m.Subject, ContentType: contentType,
@@ -126,25 +127,42 @@ func structured(function, contentType string, m *triggers.Message) ([]byte, erro
 	if !m.Enqueued.IsZero() {
 		e.Time = m.Enqueued.UTC().Format(time.RFC3339Nano)
 	}
-	kind, _, _ := mime.ParseMediaType(contentType) // checked before
-	switch {
-	case len(m.Body) == 0:
-	case (kind == "application/json" || strings.HasSuffix(kind, "+json")) && json.Valid(m.Body):
-		e.Data = m.Body
-	case strings.HasPrefix(kind, "text/") && utf8.Valid(m.Body):
-		text, err := json.Marshal(string(m.Body))
-		if err != nil {
-			return nil, fmt.Errorf("writing the event: %w", err)
-		}
-		e.Data = text
-	default:
-		e.Base64 = m.Body
+	var err error
+	if e.Data, e.Base64, err = data(contentType, m.Body); err != nil {
+		return nil, err
 	}
 	body, err := json.Marshal(e)
 	if err != nil {
 		return nil, fmt.Errorf("writing the event: %w", err)
 	}
-	return body, nil
+	if len(extensions) == 0 {
+		return body, nil
+	}
+	more, err := json.Marshal(extensions)
+	if err != nil {
+		return nil, fmt.Errorf("writing the event: %w", err)
+	}
+	body[len(body)-1] = ','
+	return append(body, more[1:]...), nil
+}
+
+// data is a body within JSON: as it is, where it is JSON or text by its type, else
+// in base64.
+func data(contentType string, body []byte) (json.RawMessage, []byte, error) {
+	kind, _, _ := mime.ParseMediaType(contentType) // checked before
+	switch {
+	case len(body) == 0:
+		return nil, nil, nil
+	case (kind == "application/json" || strings.HasSuffix(kind, "+json")) && json.Valid(body):
+		return body, nil, nil
+	case strings.HasPrefix(kind, "text/") && utf8.Valid(body):
+		text, err := json.Marshal(string(body))
+		if err != nil {
+			return nil, nil, fmt.Errorf("writing the event: %w", err)
+		}
+		return text, nil, nil
+	}
+	return nil, body, nil
 }
 
 // percent writes what a header cannot hold as CloudEvents' binding to HTTP does:

@@ -5,8 +5,11 @@
 // 5xx are failed attempts, after whose Retry-After it is tried again; other 4xx
 // reject the message. While the app cannot be reached, or answers as one that is
 // not what was meant (401, 403, 404, 405, 3xx), the handler offers no room, so that
-// nothing is received and no attempt burnt, and looks until that has changed. An app
-// that is a custom handler of Azure Functions is spoken to in its own way.
+// nothing is received and no attempt burnt, and looks until that has changed.
+//
+// An app that is a custom handler of Azure Functions is spoken to in its own way. With
+// a Batch, one request has the messages that are in flight together, and each of them
+// a result of its own.
 package http
 
 import (
@@ -31,11 +34,13 @@ type Config struct {
 	Events Events
 	// Azure, if it is set, is how in place of Events.
 	Azure *Azure
+	// Batch, if it is set, has one request carry many messages. It goes without Azure.
+	Batch *Batch
 	// Headers are added to each request.
 	Headers map[string]string
 	// Verdicts says what single statuses mean, in place of the defaults.
 	Verdicts map[int]Verdict
-	// Slots is how many requests are in flight at once.
+	// Slots is how many messages are in flight at once.
 	Slots int
 	// MaxResponse bounds an answer's body, in bytes; 1 MiB.
 	MaxResponse int64
@@ -52,6 +57,7 @@ type Handler struct {
 	cfg    Config
 	client *client
 	gate   *gate
+	batch  *batcher // nil: a request for each message
 }
 
 var (
@@ -69,7 +75,11 @@ func New(cfg Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Handler{cfg: cfg, client: c, gate: newGate(cfg.Slots, c.reachable, cfg.Log)}, nil
+	h := &Handler{cfg: cfg, client: c, gate: newGate(cfg.Slots, c.reachable, cfg.Log)}
+	if cfg.Batch != nil {
+		h.batch = &batcher{h: h}
+	}
+	return h, nil
 }
 
 // Run looks for the app while it is not there, until ctx ends.
@@ -84,14 +94,20 @@ func (h *Handler) Slots() *handlers.Slots { return h.gate.slots }
 
 // Close implements handlers.Handler.
 func (h *Handler) Close(context.Context) error {
+	if h.batch != nil {
+		h.batch.running.Wait()
+	}
 	h.client.close()
 	return nil
 }
 
 // Handle implements handlers.Handler.
 func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
-	if h.cfg.Azure != nil {
+	switch {
+	case h.cfg.Azure != nil:
 		return h.invoke(ctx, m)
+	case h.batch != nil:
+		return h.batch.handle(ctx, m)
 	}
 	fields, body, err := h.cfg.Events.encode(h.cfg.Function, m)
 	if err != nil {
