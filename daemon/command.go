@@ -40,22 +40,24 @@ const (
 // commandLine is all commands. Each has a method Run, which is given the context
 // and the IO if it takes them, and a method Help with an example.
 type commandLine struct {
-	Init     initCommand     `cmd:"" help:"Write a small project that runs."`
-	Run      runCommand      `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
-	Demo     demoCommand     `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
-	Check    checkCommand    `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
-	Status   statusCommand   `cmd:"" help:"How a running daemon is doing: a live table on a terminal, else printed once."`
-	Health   healthCommand   `cmd:"" help:"Ask a running daemon whether it is well: status 0 if so, else 1 and why. For container health checks."`
-	Pause    pauseCommand    `cmd:"" help:"Have a function receive nothing; what it has goes on."`
-	Resume   resumeCommand   `cmd:"" help:"Have a function that was paused receive again."`
-	Send     sendCommand     `cmd:"" help:"Send messages to a function, or to a subject."`
-	Invoke   invokeCommand   `cmd:"" help:"Run one message through a function, without any queue."`
-	Dead     deadCommand     `cmd:"" help:"Messages that were rejected, or failed too often: list, show, replay or purge them."`
-	Emulate  emulateCommand  `cmd:"" help:"Stand in for a service, for work on this machine."`
-	Scale    scaleCommand    `cmd:"" help:"About the number of workers and instances."`
-	Config   configCommand   `cmd:"" help:"About configurations."`
-	Instance instanceCommand `cmd:"" hidden:"" help:"Run one of several instances; drover run starts them."`
-	Version  versionCommand  `cmd:"" help:"Print the version."`
+	Init       initCommand       `cmd:"" help:"Write a small project that runs."`
+	Run        runCommand        `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
+	Demo       demoCommand       `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
+	Check      checkCommand      `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
+	Status     statusCommand     `cmd:"" help:"How a running daemon is doing: a live table on a terminal, else printed once."`
+	Health     healthCommand     `cmd:"" help:"Ask a running daemon whether it is well: status 0 if so, else 1 and why. For container health checks."`
+	Pause      pauseCommand      `cmd:"" help:"Have a function receive nothing; what it has goes on."`
+	Resume     resumeCommand     `cmd:"" help:"Have a function that was paused receive again."`
+	Send       sendCommand       `cmd:"" help:"Send messages to a function, or to a subject."`
+	Invoke     invokeCommand     `cmd:"" help:"Run one message through a function, without any queue."`
+	Dead       deadCommand       `cmd:"" help:"Messages that were rejected, or failed too often: list, show, replay or purge them."`
+	Emulate    emulateCommand    `cmd:"" help:"Stand in for a service, for work on this machine."`
+	Scale      scaleCommand      `cmd:"" help:"About the number of workers and instances."`
+	Config     configCommand     `cmd:"" help:"About configurations."`
+	Instance   instanceCommand   `cmd:"" hidden:"" help:"Run one of several instances; drover run starts them."`
+	Completion completionCommand `cmd:"" help:"Print the completions of a shell."`
+	Complete   completeCommand   `cmd:"" hidden:"" help:"Complete a command line; the shells' completions call it."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 
 type configCommand struct {

@@ -11,7 +11,7 @@ import (
 )
 
 // shellWord is one word of a command line: bare, or in quotes.
-var shellWord = regexp.MustCompile(`(?:'[^']*'|"[^"]*"|[^\s'"])+`)
+var shellWord = regexp.MustCompile(`(?:'[^']*'|"[^"]*"|[^\s'"()])+`)
 
 // droverArgs finds a call of drover in a line of a shell: behind a pipe, before
 // a redirection, a pipe or a comment.
@@ -35,6 +35,7 @@ func TestDroverArgs(t *testing.T) {
 		"drover run  # a comment":                      "run",
 		`ls | drover send f -H 'a=b c' | wc`:           "send,f,-H,a=b c",
 		`drover send f --body "x y"`:                   "send,f,--body,x y",
+		"source <(drover completion bash) # here":      "completion,bash",
 		"drover config schema > f.json":                "config,schema",
 		"drover emulate storagequeue --queue images &": "emulate,storagequeue,--queue,images",
 	} {
