@@ -1,0 +1,89 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/scaler"
+	"github.com/drover-run/drover/triggers"
+)
+
+// source is one that tells of its backlog, and nothing else.
+type source struct {
+	triggers.Trigger
+	backlog triggers.Backlog
+}
+
+func (s source) Backlog(context.Context) (triggers.Backlog, error) { return s.backlog, nil }
+
+// failing is a provisioner whose instances do not start.
+type failing struct{ countless }
+
+func (failing) Count(context.Context) (scaler.Count, error) {
+	return scaler.Count{Ready: 1, Failing: "no room"}, nil
+}
+
+// everything is a daemon that has something to say in each of its metrics.
+func everything(t *testing.T) *Daemon {
+	t.Helper()
+	f := newFleet(map[string]triggers.Trigger{"f": source{backlog: triggers.Backlog{
+		Ready: 12, Oldest: time.Now().Add(-time.Minute), More: &triggers.BacklogMore{Dead: 2},
+	}}}, slog.New(slog.DiscardHandler))
+	f.provisioner = failing{}
+	var took histogram
+	for _, d := range []time.Duration{0, time.Millisecond, time.Second, time.Hour} {
+		took.add(d)
+	}
+	load, err := json.Marshal(instanceReport{
+		Functions: map[string]functionReport{"f": {FunctionStatus: FunctionStatus{
+			Name: "f", Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4, Gate: gateShut, Disconnected: time.Now().Add(-time.Minute),
+			Rejections: map[string]int64{"size": 1}, ReceiveErrors: 3, Reconnects: 1, Latency: took.snapshot(), Age: took.snapshot(),
+		}}},
+		Apps: map[string]appStatus{"f app": {
+			Ready: 2, Restarts: map[workers.Cause]int{workers.CauseExit: 1}, StartUp: time.Second, Waits: took.snapshot(),
+			Usage: workers.Usage{CPU: time.Minute, Known: true, Memory: workers.Memory{Resident: 3 << 20, Anonymous: 2 << 20, Proportional: 1 << 20}, Largest: 2 << 20},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.reported(1, load)
+	d := New(configs.New())
+	d.fleet = f
+	d.decisions.note("instances", time.Now(), testDecision())
+	return d
+}
+
+// Prometheus' own tool has nothing to say against a scrape of all that there is.
+func TestPromtoolLikesTheMetrics(t *testing.T) {
+	answer := httptest.NewRecorder()
+	everything(t).metricsHandler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	text := answer.Body.String()
+	for _, m := range regexp.MustCompile(`fqName: "(drover_[a-z_]+)"`).FindAllStringSubmatch(strings.Join(descriptions(New(nil)), "\n"), -1) {
+		if !strings.Contains(text, "\n# TYPE "+m[1]+" ") {
+			t.Errorf("%s is not in a scrape of all there is", m[1])
+		}
+	}
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("promtool is missing; Debian's package prometheus has it")
+		}
+		t.Skip("promtool is missing: apt-get install prometheus")
+	}
+	check := exec.CommandContext(t.Context(), promtool, "check", "metrics")
+	check.Stdin = strings.NewReader(text)
+	if said, err := check.CombinedOutput(); err != nil || len(said) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, said)
+	}
+}
