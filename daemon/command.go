@@ -190,7 +190,8 @@ func report(std *IO, err error) int {
 	var start *StartError
 	var misloaded *handlers.Misloaded
 	var wrong configs.Errors
-	say := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+text) }
+	// An error may quote what a server, an app or a message says.
+	say := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+printable(text)) }
 	switch {
 	case errors.Is(err, errNotSettled), errors.Is(err, errNotDone):
 		return ExitFailed // the summary has said so
@@ -203,7 +204,7 @@ func report(std *IO, err error) int {
 	case errors.As(err, &start):
 		say("cannot start: " + start.Error())
 		if errors.As(err, &misloaded) && misloaded.Detail != "" {
-			_, _ = fmt.Fprintln(std.Err, misloaded.Detail)
+			_, _ = fmt.Fprintln(std.Err, printable(misloaded.Detail))
 		}
 		return ExitStart
 	case errors.As(err, &misloaded):
@@ -253,10 +254,19 @@ func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
+	defer outliveLog()()
 	ready := make(chan struct{})
 	d := New(cfg, append(std.options(), WithLogger(log), WithReady(func() { close(ready) }))...)
 	defer notifySystemd(ctx, std, d, ready, log)()
 	return d.Run(ctx)
+}
+
+// outliveLog keeps a daemon alive whose log nobody reads any more: Go would end it at the
+// next line. It is caught and not ignored, since commands that it starts would ignore it too.
+func outliveLog() (stop func()) {
+	unheard := make(chan os.Signal, 1)
+	signal.Notify(unheard, syscall.SIGPIPE)
+	return func() { signal.Stop(unheard) }
 }
 
 // options are those of a daemon that a command runs.

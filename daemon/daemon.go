@@ -133,6 +133,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if err := d.cfg.Complete(d.env); err != nil {
 		return &StartError{err}
 	}
+	defer func() { err = d.aboutDataDir(err) }()
 	if d.cfg.Scale.Instances.Scaled() {
 		return d.supervise(ctx)
 	}

@@ -94,6 +94,7 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 	cfg.Admin, cfg.Probes = configs.Admin{Listen: "unix"}, configs.Probes{} // the ports are the parent's
 
 	log := std.logger(cfg.Log).With("instance", hello.ID)
+	defer outliveLog()()
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ended, hurry := make(chan struct{}), make(chan struct{})

@@ -87,7 +87,7 @@ func statusText(now, last StatusReport, every time.Duration) string {
 	if i := now.Instances; i != nil {
 		fmt.Fprintf(&b, "; instances: %d ready, %d starting, %d draining", i.Ready, i.Starting, i.Draining)
 		if i.Failing != "" {
-			fmt.Fprintf(&b, "; %s", printable(i.Failing))
+			fmt.Fprintf(&b, "; %s", i.Failing)
 		}
 	}
 	b.WriteString("\n")
@@ -125,7 +125,7 @@ func statusText(now, last StatusReport, every time.Duration) string {
 			float64(f.Done-before[f.Name].Done)/seconds, short(recent.Quantile(0.5)), short(recent.Quantile(0.99)), workers, f.Failed, f.Rejected)
 	}
 	_ = w.Flush()
-	return b.String()
+	return printable(b.String())
 }
 
 // printable takes out of a text what a terminal would obey.
