@@ -88,15 +88,7 @@ func (c *Config) fillIn() {
 			python := *v.Handler.Python
 			v.Handler.Python = &python
 		}
-		if v.Output != nil {
-			output := *v.Output
-			if output.StorageQueue != nil {
-				queue := *output.StorageQueue
-				setDefaults(reflect.ValueOf(&queue).Elem())
-				output.StorageQueue = &queue
-			}
-			v.Output = &output
-		}
+		v.Output = v.Output.filledIn()
 		c.Functions[name] = v
 	}
 }
@@ -164,10 +156,6 @@ type kind struct {
 
 func (t Trigger) kinds() []kind {
 	return []kind{{"nats", t.NATS != nil}, {"servicebus", t.ServiceBus != nil}, {"storage_queue", t.StorageQueue != nil}}
-}
-
-func (o Output) kinds() []kind {
-	return []kind{{"nats", o.NATS != nil}, {"servicebus", o.ServiceBus != nil}, {"storage_queue", o.StorageQueue != nil}}
 }
 
 func (h Handler) kinds() []kind {
@@ -254,11 +242,7 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 	if f.Retry.Mode == "scheduled" {
 		x.scheduled(path+".retry.mode", f.Trigger.ServiceBus)
 	}
-	if f.Output != nil {
-		output := *f.Output
-		x.output(path+".output", &output)
-		f.Output = &output
-	}
+	f.Output = x.outputs(path+".output", f.Output)
 	switch {
 	case !x.oneKind(path+".handler", "a function is run by", f.Handler.kinds()):
 	case f.Handler.Exec != nil:
@@ -277,32 +261,6 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 		f.Handler.Python = &python
 	}
 	return f
-}
-
-func (x *completion) output(path string, o *Output) {
-	switch {
-	case !x.oneKind(path, "results go to", o.kinds()):
-	case o.NATS != nil:
-		nats := *o.NATS
-		x.connectionOf(path+".nats", &nats.Connection, "NATS", func(c Connection) bool { return len(c.NATS) > 0 })
-		if !validSubject(nats.Subject) || strings.ContainsAny(nats.Subject, "*>") {
-			x.wrong(path+".nats.subject", "%q is no subject to send to: tokens with dots between them, without * and >", nats.Subject)
-		}
-		o.NATS = &nats
-	case o.ServiceBus != nil:
-		bus := *o.ServiceBus
-		x.connectionOf(path+".servicebus", &bus.Connection, "Azure Service Bus", Connection.ServiceBus)
-		if (bus.Queue == "") == (bus.Topic == "") {
-			x.wrong(path+".servicebus", "it needs a queue or a topic, and not both")
-		}
-		x.entity(path+".servicebus.queue", bus.Queue)
-		x.entity(path+".servicebus.topic", bus.Topic)
-		o.ServiceBus = &bus
-	case o.StorageQueue != nil:
-		queue := *o.StorageQueue
-		x.storageQueueOutput(path+".storage_queue", &queue)
-		o.StorageQueue = &queue
-	}
 }
 
 var (

@@ -100,7 +100,7 @@ type Function struct {
 	Timeout     Duration `yaml:"timeout" default:"5m" min:"1ms" max:"24h" desc:"how long one attempt may take"`
 	MaxBody     Size     `yaml:"max_body" default:"0B" min:"0B" max:"128MiB" desc:"a larger message is rejected unseen; 0B is what the source allows"`
 	Retry       Retry    `yaml:"retry" desc:"what follows a failed attempt"`
-	Output      *Output  `yaml:"output" desc:"where what the function returns is sent, before the message is done: exactly one kind; without, it is dropped"`
+	Output      Outputs  `yaml:"output" desc:"where what the function returns is sent, before the message is done: one kind, or a list of several outputs, each of which gets it; without, it is dropped"`
 }
 
 // Retry is what follows a failed attempt: a delay that doubles from Initial to
@@ -185,7 +185,11 @@ type StorageQueueTrigger struct {
 	CancelOnLost    bool     `yaml:"cancel_on_lease_lost" default:"false" desc:"cancel the function when the lease of its message is lost, since the message runs again elsewhere"`
 }
 
-// Output is where a function's results go. Exactly one kind is set.
+// Outputs are where a function's results go: each result to all of them. In a file
+// it is a list, or one alone.
+type Outputs []Output
+
+// Output is one of those. Exactly one kind is set.
 type Output struct {
 	NATS       *NATSOutput       `yaml:"nats" desc:"a subject that a stream takes"`
 	ServiceBus *ServiceBusOutput `yaml:"servicebus" desc:"an Azure Service Bus queue or topic"`

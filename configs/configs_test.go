@@ -90,7 +90,11 @@ func walk(t *testing.T, typ reflect.Type, tree any, path string, found map[strin
 	if typ.Kind() == reflect.Pointer {
 		typ = typ.Elem()
 	}
-	if list, ok := tree.([]any); ok && typ.Kind() == reflect.Slice {
+	if typ.Kind() == reflect.Slice && typ.Elem().Kind() == reflect.Struct {
+		list, ok := tree.([]any)
+		if !ok {
+			list = []any{tree} // one alone
+		}
 		for _, item := range list {
 			walk(t, typ.Elem(), item, path+".*", found)
 		}

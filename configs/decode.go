@@ -73,6 +73,10 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 		d.problem(d.position(n), "%s: anchors, aliases, tags and merge keys are not read here; write the value out", named(path))
 		return
 	case *ast.NullNode:
+		if v.Type() == reflect.TypeFor[Outputs]() {
+			v.Set(reflect.ValueOf(make(Outputs, 1))) // which lacks a kind
+			return
+		}
 		if v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.Struct {
 			v.Set(reflect.New(v.Type().Elem())) // `nats:` alone is `nats: {}`
 			setDefaults(v.Elem())
@@ -87,6 +91,10 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 	switch {
 	case v.Type() == reflect.TypeFor[Instances]() && isScalar(n):
 		d.external(n, v, path)
+	case v.Type() == reflect.TypeFor[Outputs]() && n.Type() != ast.SequenceType:
+		one := make(Outputs, 1)
+		d.decode(n, reflect.ValueOf(one).Index(0), path, f)
+		v.Set(reflect.ValueOf(one))
 	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
 		d.structures(n, v, path)
 	case v.Kind() == reflect.Pointer:

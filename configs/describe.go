@@ -17,8 +17,8 @@ func (c *Config) Describe(w io.Writer) error {
 		line("function %s", name)
 		line("  trigger\t%s", f.Trigger)
 		line("  handler\t%s", f.Handler)
-		if f.Output != nil {
-			line("  output\t%s", f.Output)
+		for _, o := range f.Output {
+			line("  output\t%s", o)
 		}
 		concurrency := "the handler's default"
 		if f.Concurrency > 0 {
@@ -106,6 +106,15 @@ func (t Trigger) String() string {
 		text += fmt.Sprintf(", in order by token %d", n.OrderingToken)
 	}
 	return text + ", dead letters to " + n.DeadLetters
+}
+
+// String says where results go; nothing where there are no outputs.
+func (o Outputs) String() string {
+	texts := make([]string, len(o))
+	for i, output := range o {
+		texts[i] = output.String()
+	}
+	return strings.Join(texts, " and ")
 }
 
 // String says where results go.

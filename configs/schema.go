@@ -86,6 +86,13 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 		case reflect.Slice:
 			if inner.Elem().Kind() == reflect.Struct {
 				describe(property.Items, inner.Elem())
+				if inner == reflect.TypeFor[Outputs]() {
+					least := uint64(1)
+					s.Properties.Set(name, &jsonschema.Schema{
+						Description: property.Description,
+						OneOf:       []*jsonschema.Schema{property.Items, {Type: "array", Items: property.Items, MinItems: &least}},
+					})
+				}
 			} else {
 				s.Properties.Set(name, bounded(property, f.Tag, inner))
 			}

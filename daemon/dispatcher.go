@@ -33,10 +33,10 @@ type function struct {
 	maxBody  int64 // 0: what the source allows
 	retry    configs.Retry
 	stats    *functionStats
-	pool     *pool   // nil for Go functions
-	app      string  // the pool's; empty for Go functions
-	output   *output // nil: results are dropped
-	describe string  // the handler, for people
+	pool     *pool     // nil for Go functions
+	app      string    // the pool's; empty for Go functions
+	outputs  []*output // none: results are dropped
+	describe string    // the handler, for people
 	pauses   pauses
 	// cancelOnLost ends an attempt whose message was lost.
 	cancelOnLost bool
@@ -215,7 +215,7 @@ func (t *turn) run() {
 	t.err = f.timedOut(t, t.err)
 	err := t.err
 	t.end()
-	if err == nil && f.output != nil && t.output != nil {
+	if err == nil && len(f.outputs) > 0 && t.output != nil {
 		err = f.emit(m, t.output)
 	}
 	v := f.judge(f.working, m, err)

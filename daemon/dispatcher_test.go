@@ -33,6 +33,7 @@ type testBed struct {
 	log      bytes.Buffer
 
 	stopReceiving, stopWorking, stopSettling context.CancelFunc
+	stopOutputs                              func()
 	ended                                    chan error
 }
 
@@ -46,10 +47,16 @@ func newFunction(name string, h handlers.Handler, tr triggers.Trigger, share *ha
 }
 
 func start(t *testing.T, concurrency int, f handlers.Func) *testBed {
+	b := makeBed(t, concurrency, f)
+	b.run()
+	return b
+}
+
+// makeBed is start, less the running.
+func makeBed(t *testing.T, concurrency int, f handlers.Func) *testBed {
 	b := &testBed{t: t, queue: memory.New(time.Hour), ended: make(chan error, 1)}
 	log := slog.New(slog.NewTextHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	b.function = newFunction("f", f, b.queue.Trigger(), handlers.NewSlots(concurrency).Share(0), log)
-	b.run()
+	b.function = newFunction("f", f, b.queue.Trigger(), handlers.NewSlots(concurrency).Share(0), log.With("function", "f"))
 	return b
 }
 
@@ -73,6 +80,9 @@ func (b *testBed) stop() error {
 	err := <-b.ended
 	b.stopWorking()
 	b.stopSettling()
+	if b.stopOutputs != nil {
+		b.stopOutputs()
+	}
 	b.queue.Close()
 	return err
 }

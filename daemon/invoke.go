@@ -89,9 +89,7 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 		return err
 	}
 	out.Function, out.Handler, out.MaxAttempts = c.Function, settings.Handler.String(), settings.Retry.MaxAttempts
-	if settings.Output != nil {
-		out.OutputTo = settings.Output.String()
-	}
+	out.OutputTo = settings.Output.String()
 	out.Log = lines.all()
 	if c.JSON {
 		err = out.json(std.Out)

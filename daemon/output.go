@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
@@ -27,11 +28,12 @@ const maxOutputs = 500
 // other side takes many at once there is one lane, and what comes in the meantime
 // goes out together; else each lane sends one by one.
 type output struct {
-	open    openSender
-	subject string // for NATS
-	lanes   int
-	in      chan *result
-	log     *slog.Logger
+	open     openSender
+	describe string // for people
+	subject  string // for NATS
+	lanes    int
+	in       chan *result
+	log      *slog.Logger
 }
 
 // lane is one goroutine's part of an output.
@@ -47,8 +49,8 @@ type result struct {
 	sent    chan error
 }
 
-func newOutput(open openSender, subject string, lanes int, log *slog.Logger) *output {
-	return &output{open: open, subject: subject, lanes: lanes, in: make(chan *result), log: log}
+func newOutput(open openSender, describe, subject string, lanes int, log *slog.Logger) *output {
+	return &output{open: open, describe: describe, subject: subject, lanes: lanes, in: make(chan *result), log: log}
 }
 
 // batch is how many results a lane sends together at most.
@@ -149,25 +151,52 @@ func (o *lane) leave() {
 	o.to = nil
 }
 
-// emit sends a function's result, for as long as the other side cannot take it:
-// a message whose result is nowhere is not done.
+// emit sends a function's result to all outputs: a message whose result is not
+// everywhere is not done. What is unfit for one is not waited for elsewhere; others
+// may have taken it already.
 func (f *function) emit(m *triggers.Message, body []byte) error {
+	if len(f.outputs) == 1 {
+		return f.emitTo(f.working, f.outputs[0], m, body)
+	}
+	ctx, cancel := context.WithCancel(f.working)
+	defer cancel()
+	errs := make([]error, len(f.outputs))
+	var all sync.WaitGroup
+	for i, o := range f.outputs {
+		all.Go(func() {
+			if errs[i] = f.emitTo(ctx, o, m, body); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	var failed error
+	for _, err := range errs {
+		if failed == nil || handlers.Rejected(err) {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// emitTo sends a result to one output, for as long as that cannot take it.
+func (f *function) emitTo(ctx context.Context, o *output, m *triggers.Message, body []byte) error {
 	pause, failing := receiveBackOff(), ""
 	for {
-		err := f.output.put(f.working, m, body)
+		err := o.put(ctx, m, body)
 		switch {
 		case err == nil:
 			return nil
 		case unfit(err):
-			return handlers.Reject(fmt.Errorf("the result: %w", err))
-		case f.working.Err() != nil:
-			return fmt.Errorf("its result was not sent: %w", handlers.ErrNotTried)
+			return handlers.Reject(fmt.Errorf("the result, to %s: %w", o.describe, err))
+		case ctx.Err() != nil:
+			return fmt.Errorf("its result was not sent to %s: %w", o.describe, handlers.ErrNotTried)
 		}
 		if failing != err.Error() {
 			failing = err.Error()
-			f.log.Warn("cannot send a result; will try until it works", "message", m.ID, "error", err)
+			f.log.Warn("cannot send a result; will try until it works", "message", m.ID, "to", o.describe, "error", err)
 		}
-		wait(f.working, pause.NextBackOff())
+		wait(ctx, pause.NextBackOff())
 	}
 }
 

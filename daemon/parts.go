@@ -163,7 +163,10 @@ func (p *parts) connect(ctx context.Context) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
-		if o := d.cfg.Functions[name].Output; o != nil && o.NATS != nil {
+		for _, o := range d.cfg.Functions[name].Output {
+			if o.NATS == nil {
+				continue
+			}
 			if err := p.connectTo(ctx, o.NATS.Connection); err != nil {
 				return err
 			}
@@ -307,8 +310,8 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 	if err := p.openHandler(f, settings); err != nil {
 		return nil, err
 	}
-	if settings.Output != nil {
-		if err := p.openOutput(ctx, f, settings.Output); err != nil {
+	for _, o := range settings.Output {
+		if err := p.openOutput(ctx, f, o); err != nil {
 			return nil, err
 		}
 	}
@@ -385,9 +388,9 @@ func (p *parts) openTrigger(ctx context.Context, settings configs.Function, log 
 	return openNATS(ctx, p.connection(settings.Trigger.Connection()), settings, log)
 }
 
-// openOutput makes what takes a function's results, and has it run. The kinds of
-// outputs are here.
-func (p *parts) openOutput(ctx context.Context, f *function, settings *configs.Output) error {
+// openOutput makes what takes a function's results, or one of several, and has it
+// run. The kinds of outputs are here.
+func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Output) error {
 	var open openSender
 	subject, lanes := "", 1
 	switch {
@@ -411,11 +414,12 @@ func (p *parts) openOutput(ctx context.Context, f *function, settings *configs.O
 		}
 		open, lanes = storageSender(account, q.Queue, q.Encoding, q.Delay.D(), q.TimeToLive.D()), storageLanes
 	}
-	f.output = newOutput(open, subject, lanes, f.log)
-	p.outputs = append(p.outputs, f.output)
+	own := newOutput(open, settings.String(), subject, lanes, f.log)
+	f.outputs = append(f.outputs, own)
+	p.outputs = append(p.outputs, own)
 	sending := context.WithoutCancel(ctx)
 	for range lanes {
-		p.sending.Go(func() { (&lane{output: f.output}).run(sending) })
+		p.sending.Go(func() { (&lane{output: own}).run(sending) })
 	}
 	return nil
 }

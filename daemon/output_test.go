@@ -1,0 +1,208 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/emulator"
+)
+
+// place is where results go, in memory.
+type place struct {
+	name string
+
+	mu   sync.Mutex
+	got  []string
+	fail error // of each that is sent
+}
+
+func (p *place) Send(_ context.Context, m *triggers.Message) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fail != nil {
+		return p.fail
+	}
+	p.got = append(p.got, string(m.Body))
+	return nil
+}
+
+func (p *place) Flush(context.Context) error { return nil }
+func (p *place) Taken() int64                { return 0 }
+
+func (p *place) failWith(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fail = err
+}
+
+func (p *place) want(t *testing.T, bodies ...string) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if got := slices.Sorted(slices.Values(p.got)); !slices.Equal(got, bodies) {
+		t.Errorf("%s has %q, want %q", p.name, got, bodies)
+	}
+}
+
+// sending is a function that returns what it is given, to so many places.
+func sending(t *testing.T, n int) (*testBed, []*place) {
+	b := makeBed(t, 10, func(_ context.Context, m *triggers.Message) ([]byte, error) { return m.Body, nil })
+	places := make([]*place, n)
+	var lanes sync.WaitGroup
+	for i := range places {
+		p := &place{name: fmt.Sprint("place ", i)}
+		o := newOutput(func(context.Context) (sender, func() error, error) {
+			return p, func() error { return nil }, nil
+		}, p.name, "", 1, b.function.log)
+		lanes.Go(func() { (&lane{output: o}).run(context.Background()) })
+		places[i], b.function.outputs = p, append(b.function.outputs, o)
+	}
+	b.stopOutputs = func() {
+		for _, o := range b.function.outputs {
+			close(o.in)
+		}
+		lanes.Wait()
+	}
+	b.run()
+	return b, places
+}
+
+var errAway = errors.New("it is away")
+
+func TestEachResultGoesToAllOutputs(t *testing.T) {
+	for _, outputs := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			b, places := sending(t, outputs)
+			b.send("a", "b", "c")
+			synctest.Wait()
+			if err := b.stop(); err != nil {
+				t.Error(err)
+			}
+			for _, p := range places {
+				p.want(t, "a", "b", "c")
+			}
+			b.wantCounts(3, 0, 0, 0)
+		})
+	}
+}
+
+// One that is away holds the message; the others are not sent it again.
+func TestAnOutputThatIsAwayHoldsTheMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, places := sending(t, 3)
+		places[1].failWith(errAway)
+		b.send("a")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		places[0].want(t, "a")
+		places[1].want(t)
+		places[2].want(t, "a")
+		b.wantCounts(0, 0, 0, 0)
+		places[1].failWith(nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		_ = b.stop()
+		for _, p := range places {
+			p.want(t, "a")
+		}
+		b.wantCounts(1, 0, 0, 0)
+		if want := `cannot send a result; will try until it works" function=f message=1 to="place 1" error="it is away"`; !strings.Contains(b.log.String(), want) {
+			t.Errorf("the log lacks %q:\n%s", want, b.log.String())
+		}
+	})
+}
+
+// A result that is unfit for one ends its message at once, whatever the others
+// would make of it.
+func TestAResultThatIsUnfitForOneOutput(t *testing.T) {
+	for _, outputs := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			b, places := sending(t, outputs)
+			places[0].failWith(fmt.Errorf("a MiB is %w", triggers.ErrTooLarge))
+			for _, p := range places[1:] {
+				p.failWith(errAway)
+			}
+			b.send("a")
+			time.Sleep(time.Second)
+			synctest.Wait()
+			_ = b.stop()
+			b.wantCounts(0, 0, 1, 0)
+			dead := b.queue.Dead()
+			if len(dead) != 1 || dead[0].Verdict.Reason != "the result, to place 0: a MiB is the message is too large" {
+				t.Errorf("the dead letters are %+v", dead)
+			}
+		})
+	}
+}
+
+func TestAStopGivesBackWhatWasNotSent(t *testing.T) {
+	for _, outputs := range []int{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			b, places := sending(t, outputs)
+			places[outputs-1].failWith(errAway)
+			b.send("a")
+			synctest.Wait()
+			b.stopReceiving() // else it would be received again, and again
+			b.stopWorking()
+			synctest.Wait()
+			b.wantCounts(0, 0, 0, 1)
+			_ = b.stop()
+		})
+	}
+}
+
+// What a function returns goes to outputs of all kinds.
+func TestOutputsOfAllKinds(t *testing.T) {
+	bus, connection := namespace(t)
+	store, account := storage(t)
+	if err := errors.Join(bus.CreateQueue("results", emulator.QueueOptions{}), store.CreateQueue("results")); err != nil {
+		t.Fatal(err)
+	}
+	dir := write(t, map[string]string{"bus": connection, "store": account, "drover.yaml": `
+connections:
+  bus: {connection_string: "file:bus"}
+  store: {connection_string: "file:store"}
+  local: {nats: embedded}
+functions:
+  double:
+    trigger: {nats: {}}
+    handler: {python: {path: ./app}}
+    output: [{nats: {subject: seen}}, {servicebus: {queue: results}}, {storage_queue: {queue: results}}]
+  seen:
+    trigger: {nats: {}}
+    handler: {python: {path: ./app}}
+`, "app/function_app.py": `
+def double(body): return int(body) * 2
+def seen(body): print("seen", body.decode())
+`})
+	file := filepath.Join(dir, "drover.yaml")
+	status, out, errs := command(t.Context(), nil, nil, "check", file)
+	for _, want := range []string{"subject seen on local", "queue results of Service Bus on bus", "storage queue results on store, as base64"} {
+		if status != ExitOK || !strings.Contains(out, want) {
+			t.Errorf("check: status %d, no %q in\n%s%s", status, want, out, errs)
+		}
+	}
+	log, stop := startCommand(t, "run", file)
+	log.wait(t, `"running"`)
+	if status, _, errs := command(t.Context(), nil, nil, "send", "double", "-c", file, "--body", "21"); status != 0 {
+		t.Fatal(errs)
+	}
+	log.wait(t, "seen 42")
+	waitLen(t, account, "results", 1)
+	until(t, log, "the result on the bus", func() bool {
+		got, err := bus.Counts("results")
+		return err == nil && got.Active == 1
+	})
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d: %s", status, log)
+	}
+}
