@@ -134,6 +134,31 @@ func (t Trigger) Connection() string {
 	return ""
 }
 
+// Connections are the names of the connections that a function uses: its trigger's,
+// and its outputs'.
+func (f Function) Connections() (names []string) {
+	if c := f.Trigger.Connection(); c != "" {
+		names = append(names, c)
+	}
+	for _, o := range f.Output {
+		names = append(names, o.Connection())
+	}
+	return names
+}
+
+// Connection is the name of the connection that results go by.
+func (o Output) Connection() string {
+	switch {
+	case o.NATS != nil:
+		return o.NATS.Connection
+	case o.ServiceBus != nil:
+		return o.ServiceBus.Connection
+	case o.StorageQueue != nil:
+		return o.StorageQueue.Connection
+	}
+	return ""
+}
+
 // CancelOnLost reports whether a function is cancelled when its message is lost.
 func (t Trigger) CancelOnLost() bool {
 	return t.ServiceBus != nil && t.ServiceBus.CancelOnLost || t.StorageQueue != nil && t.StorageQueue.CancelOnLost

@@ -203,6 +203,7 @@ func (d *Daemon) adminHandler() http.Handler {
 	})
 	mux.HandleFunc("POST /v1/functions/{name}/pause", d.answerPause)
 	mux.HandleFunc("POST /v1/functions/{name}/resume", d.answerResume)
+	mux.HandleFunc("POST "+reloadPath, d.answerReload)
 	if d.cfg.Admin.Pprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -261,6 +262,9 @@ func (d *Daemon) notReady() (reasons []string) {
 			reasons = append(reasons, "function "+f.Name+" has stopped: its code does not load")
 		}
 	}
+	if r := d.reloadStatus(); r.misloaded {
+		reasons = append(reasons, "the last reload was refused, since code does not load; what ran before runs on: "+r.Refused)
+	}
 	if count, ok := d.Instances(); ok && count.Ready == 0 && count.Failing != "" {
 		reasons = append(reasons, count.Failing)
 	}
@@ -290,6 +294,7 @@ type StatusReport struct {
 	Phase     string             `json:"phase"`
 	Since     time.Time          `json:"since"`
 	Instances *InstancesStatus   `json:"instances,omitempty"` // where there are several
+	Reload    *ReloadStatus      `json:"reload,omitempty"`    // where one was asked for
 	Functions []FunctionOverview `json:"functions"`
 }
 
@@ -320,6 +325,9 @@ func (d *Daemon) statusReport(ctx context.Context) StatusReport {
 	r := StatusReport{Phase: string(d.inPhase()), Since: birth, Functions: []FunctionOverview{}}
 	if c, ok := d.Instances(); ok {
 		r.Instances = &InstancesStatus{c.Ready, c.Starting, c.Draining, c.Failing}
+	}
+	if reload := d.reloadStatus(); !reload.At.IsZero() {
+		r.Reload = &reload
 	}
 	for _, s := range d.Status() {
 		b := d.backlogs.of(ctx, d, s.Name, statusFresh)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,7 +70,7 @@ func probesClient(listen string) (*adminClient, error) {
 
 // health asks how the daemon is; that it is not well is no error.
 func (c *adminClient) health(ctx context.Context, path string) (h Health, err error) {
-	status, text, err := c.ask(ctx, http.MethodGet, path)
+	status, text, err := c.ask(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return h, err
 	}
@@ -84,17 +85,17 @@ func (c *adminClient) health(ctx context.Context, path string) (h Health, err er
 
 // get asks for a path, and reads the answer into a value.
 func (c *adminClient) get(ctx context.Context, path string, into any) error {
-	return c.do(ctx, http.MethodGet, path, into)
+	return c.do(ctx, http.MethodGet, path, nil, into)
 }
 
 // post has something done.
 func (c *adminClient) post(ctx context.Context, path string) error {
 	var done Health
-	return c.do(ctx, http.MethodPost, path, &done)
+	return c.do(ctx, http.MethodPost, path, nil, &done)
 }
 
-func (c *adminClient) do(ctx context.Context, method, path string, into any) error {
-	status, text, err := c.ask(ctx, method, path)
+func (c *adminClient) do(ctx context.Context, method, path string, body []byte, into any) error {
+	status, text, err := c.ask(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
@@ -109,11 +110,11 @@ func (c *adminClient) do(ctx context.Context, method, path string, into any) err
 
 // refusal is an answer that is not what was asked for.
 func (c *adminClient) refusal(status int, text []byte) error {
-	return fmt.Errorf("the daemon at %s answers %d %s: %s", c.what, status, http.StatusText(status), printable(fmt.Sprintf("%.200s", text)))
+	return fmt.Errorf("the daemon at %s answers %d %s: %s", c.what, status, http.StatusText(status), printable(fmt.Sprintf("%.8000s", bytes.TrimSpace(text))))
 }
 
-func (c *adminClient) ask(ctx context.Context, method, path string) (status int, text []byte, err error) {
-	request, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
+func (c *adminClient) ask(ctx context.Context, method, path string, body []byte) (status int, text []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, fmt.Errorf("asking the daemon: %w", err)
 	}

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"maps"
 	"sync"
 	"time"
 
@@ -52,7 +51,10 @@ const (
 func (d *Daemon) pools() map[string]*pool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return maps.Clone(d.apps)
+	if d.open == nil || len(d.functions) == 0 {
+		return nil // they are still being opened
+	}
+	return d.open.pools
 }
 
 // ownApps are the apps whose workers are this process's.

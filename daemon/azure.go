@@ -38,7 +38,7 @@ func busAccess(name string, c configs.Connection) (*servicebus.Access, error) {
 // openServiceBus opens the source of a function.
 func (p *parts) openServiceBus(ctx context.Context, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
 	bus := settings.Trigger.ServiceBus
-	access, err := busAccess(bus.Connection, p.daemon.cfg.Connections[bus.Connection])
+	access, err := busAccess(bus.Connection, p.cfg.Connections[bus.Connection])
 	if err != nil {
 		return nil, err
 	}
@@ -92,10 +92,10 @@ func (p *parts) openStorageQueue(ctx context.Context, settings configs.Function,
 		return nil, err
 	}
 	if p.ledger == nil {
-		if err := os.MkdirAll(p.daemon.cfg.DataDir, dataDirMode); err != nil {
+		if err := os.MkdirAll(p.cfg.DataDir, dataDirMode); err != nil {
 			return nil, fmt.Errorf("data_dir: %w", err)
 		}
-		if p.ledger, err = storagequeue.OpenLedger(filepath.Join(p.daemon.cfg.DataDir, "storagequeue.db")); err != nil {
+		if p.ledger, err = storagequeue.OpenLedger(filepath.Join(p.cfg.DataDir, "storagequeue.db")); err != nil {
 			return nil, err
 		}
 	}
@@ -114,7 +114,11 @@ func (p *parts) account(connection string) (*storagequeue.Account, error) {
 	if a := p.accounts[connection]; a != nil {
 		return a, nil
 	}
-	a, err := storageAccount(connection, p.daemon.cfg.Connections[connection])
+	if p.keepsConnection(connection) && p.old.accounts[connection] != nil {
+		p.accounts[connection] = p.old.accounts[connection]
+		return p.accounts[connection], nil
+	}
+	a, err := storageAccount(connection, p.cfg.Connections[connection])
 	if err == nil {
 		p.accounts[connection] = a
 	}

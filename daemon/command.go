@@ -48,6 +48,7 @@ type commandLine struct {
 	Health     healthCommand     `cmd:"" help:"Ask a running daemon whether it is well: status 0 if so, else 1 and why. For container health checks."`
 	Pause      pauseCommand      `cmd:"" help:"Have a function receive nothing; what it has goes on."`
 	Resume     resumeCommand     `cmd:"" help:"Have a function that was paused receive again."`
+	Reload     reloadCommand     `cmd:"" help:"Have a running daemon go on with its configuration as it is now."`
 	Send       sendCommand       `cmd:"" help:"Send messages to a function, or to a subject."`
 	Invoke     invokeCommand     `cmd:"" help:"Run one message through a function, without any queue."`
 	Dead       deadCommand       `cmd:"" help:"Messages that were rejected, or failed too often: list, show, replay or purge them."`
@@ -78,6 +79,11 @@ type IO struct {
 	Program string
 	// Hurry is closed when a stop is asked for a second time.
 	Hurry <-chan struct{}
+	// HangUps begins to tell of each SIGHUP, which otherwise ends the process, until
+	// ignore is called; nil: they are not looked at.
+	HangUps func() (hangUps <-chan os.Signal, ignore func())
+	// TerminalGone reports whether the terminal of Err was closed.
+	TerminalGone func() bool
 }
 
 // Main is the command drover: it reads the arguments, does as they say, and ends
@@ -98,6 +104,8 @@ func Main(options ...Option) {
 		Funcs:         d.funcs,
 		Program:       program,
 		Hurry:         hurry,
+		HangUps:       hangUps,
+		TerminalGone:  func() bool { return !term.IsTerminal(int(os.Stderr.Fd())) },
 	})
 	stop()
 	os.Exit(status)
@@ -140,6 +148,13 @@ func stopSignals() (context.Context, <-chan struct{}, func()) {
 		wait.Wait()
 		cancel()
 	}
+}
+
+// hangUps tells of each SIGHUP.
+func hangUps() (<-chan os.Signal, func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	return signals, func() { signal.Stop(signals) }
 }
 
 type usageError string
@@ -220,15 +235,27 @@ func report(std *IO, err error) int {
 
 // logger makes the log that a configuration asks for, on standard error.
 func (std *IO) logger(cfg configs.Log) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cfg.Level)); err != nil {
-		level = slog.LevelInfo // the configuration was checked before
-	}
+	log, _ := std.levelledLogger(cfg)
+	return log
+}
+
+// levelledLogger makes one whose level can be changed.
+func (std *IO) levelledLogger(cfg configs.Log) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(levelOf(cfg))
 	options := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" || cfg.Format == "auto" && !std.ErrIsTerminal {
-		return slog.New(slog.NewJSONHandler(std.Err, options))
+		return slog.New(slog.NewJSONHandler(std.Err, options)), level
 	}
-	return slog.New(slog.NewTextHandler(std.Err, options))
+	return slog.New(slog.NewTextHandler(std.Err, options)), level
+}
+
+// levelOf is the least level that is logged.
+func levelOf(cfg configs.Log) (level slog.Level) {
+	if err := level.UnmarshalText([]byte(cfg.Level)); err != nil {
+		return slog.LevelInfo // the configuration was checked before
+	}
+	return level
 }
 
 type runCommand struct {
@@ -250,14 +277,18 @@ func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	log := std.logger(cfg.Log)
+	log, level := std.levelledLogger(cfg.Log)
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
 	defer outliveLog()()
 	ready := make(chan struct{})
-	d := New(cfg, append(std.options(), WithLogger(log), WithReady(func() { close(ready) }))...)
-	defer notifySystemd(ctx, std, d, ready, log)()
+	d := New(cfg, append(std.options(), WithLogger(log), withLevel(level), WithReady(func() { close(ready) }))...)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	init := followSystemd(ctx, std, d, ready, log)
+	defer init.leave()
+	defer std.onHangUp(ctx, stop, d, init)()
 	return d.Run(ctx)
 }
 
@@ -267,6 +298,38 @@ func outliveLog() (stop func()) {
 	unheard := make(chan os.Signal, 1)
 	signal.Notify(unheard, syscall.SIGPIPE)
 	return func() { signal.Stop(unheard) }
+}
+
+// onHangUp has each SIGHUP reload the configuration, until the returned function
+// is called. That of a terminal that was closed stops the daemon instead.
+func (std *IO) onHangUp(ctx context.Context, stop context.CancelFunc, d *Daemon, init *systemdNotifier) (leave func()) {
+	if std.HangUps == nil {
+		return func() {}
+	}
+	hangUps, ignore := std.HangUps()
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			select {
+			case <-hangUps:
+			case <-ctx.Done():
+				return
+			}
+			if std.ErrIsTerminal && std.TerminalGone() {
+				stop()
+				return
+			}
+			init.reloading()
+			_, _ = d.ReloadFile(ctx) // a refusal is logged
+			init.reloaded()
+		}
+	})
+	return func() {
+		ignore()
+		cancel()
+		running.Wait()
+	}
 }
 
 // options are those of a daemon that a command runs.

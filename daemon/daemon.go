@@ -32,7 +32,7 @@ const cutShortGrace = 10 * time.Second
 
 // Daemon is one instance. Make it with New; call Run once.
 type Daemon struct {
-	cfg         *configs.Config
+	cfg         *configs.Config // as at the start; config has what a reload made of it
 	log         *slog.Logger
 	env         configs.Env
 	environ     func() []string
@@ -44,10 +44,17 @@ type Daemon struct {
 	program     *process.Command // what runs an instance; nil: none is run
 	parent      string           // the data directory whose embedded servers are shared; empty: our own
 
+	level *slog.LevelVar // the log's, if it can be changed
+
+	reread  func(instead []byte) (*configs.Config, error) // the configuration, as it is now
+	reloads chan reloadRequest
+	over    chan struct{} // closed when Run returns
+
 	mu        sync.Mutex
+	open      *parts // nil before the daemon runs
 	functions []*function
 	fleet     *fleet // of instances, where they do the work
-	apps      map[string]*pool
+	reloaded  ReloadStatus
 	decisions decisions
 	backlogs  backlogs
 	paused    map[string]time.Time // by function, until when, where instances do the work
@@ -97,7 +104,9 @@ func WithInstances(program process.Command) Option {
 
 // withParent has the daemon be one of several instances, which share what is
 // embedded in their parent.
-func withParent(dataDir string) Option { return func(d *Daemon) { d.parent = dataDir } }
+func withParent(dataDir string) Option {
+	return func(d *Daemon) { d.parent, d.reread = dataDir, d.regreeted }
+}
 
 // New returns a daemon for a configuration that Load or Complete made whole.
 func New(cfg *configs.Config, options ...Option) *Daemon {
@@ -109,7 +118,10 @@ func New(cfg *configs.Config, options ...Option) *Daemon {
 		triggers:    make(map[string]triggers.Trigger),
 		connections: make(map[string]*natsjs.Connection),
 		onReady:     func() {},
+		reloads:     make(chan reloadRequest),
+		over:        make(chan struct{}),
 	}
+	d.reread = d.readAgain
 	for _, o := range options {
 		o(d)
 	}
@@ -130,6 +142,7 @@ func Run(ctx context.Context, cfg *configs.Config, options ...Option) error {
 // pools stop after the work, and the triggers close last, since settlements
 // travel on them.
 func (d *Daemon) Run(ctx context.Context) (err error) {
+	defer close(d.over)
 	if err := d.cfg.Complete(d.env); err != nil {
 		return &StartError{err}
 	}
@@ -142,22 +155,16 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return &StartError{err}
 	}
 	defer stopAdmin()
-	parts := &parts{daemon: d}
-	defer func() { err = errors.Join(err, parts.close()) }()
+	parts := newParts(d, d.cfg, nil)
+	d.hold(parts)
+	defer func() { err = errors.Join(err, d.current().close(nil)) }()
 	if err := parts.open(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped while it started
 		}
 		return &StartError{err}
 	}
-	d.mu.Lock()
-	d.functions, d.apps = parts.functions, parts.pools
-	d.mu.Unlock()
-	defer parts.scaleWorkers(ctx)()
-	d.enter(phaseRunning)
-	d.log.Info("running", "functions", len(parts.functions))
-	d.onReady()
-	return d.dispatch(ctx, parts.functions)
+	return d.dispatch(ctx, parts)
 }
 
 // StartError is a daemon that could not start.
@@ -167,51 +174,30 @@ func (e *StartError) Error() string { return e.err.Error() }
 func (e *StartError) Unwrap() error { return e.err }
 
 // dispatch runs the functions until ctx ends, and drains them.
-func (d *Daemon) dispatch(ctx context.Context, functions []*function) error {
-	receiving, stopReceiving := context.WithCancel(ctx)
-	defer stopReceiving()
-	working, stopWorking := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWorking()
-	settling, stopSettling := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopSettling()
-
-	ended := make(chan struct{})
-	failures := make([]error, len(functions))
-	var all sync.WaitGroup
-	for i, f := range functions {
-		all.Go(func() {
-			failures[i] = f.run(receiving, working, settling)
-			if failures[i] != nil {
-				d.log.Error("function stopped until its code is mended and the daemon restarted",
-					"function", f.name, "error", failures[i], "detail", detailOf(failures[i]))
+func (d *Daemon) dispatch(ctx context.Context, p *parts) error {
+	c := newCrew(ctx, d)
+	defer c.leave()
+	d.use(p)
+	p.scaleWorkers()
+	for _, f := range p.inOrder() {
+		c.start(f)
+	}
+	d.enter(phaseRunning)
+	d.log.Info("running", "functions", len(p.functions))
+	d.onReady()
+	for {
+		select {
+		case <-c.ended:
+			if why, over := c.over(); over {
+				return why
 			}
-		})
+		case r := <-d.reloads:
+			p = d.reload(ctx, c, p, r)
+		case <-ctx.Done():
+			d.enter(phaseStopping)
+			return c.drain()
+		}
 	}
-	go func() { all.Wait(); close(ended) }()
-
-	select {
-	case <-ended:
-		return errors.Join(failures...)
-	case <-ctx.Done():
-	}
-	d.enter(phaseStopping)
-	stopReceiving()
-	d.log.Info("stopping: receiving has ended; waiting for what is in flight", "in_flight", d.InFlight(), "at_most", d.cfg.Drain.String())
-	select {
-	case <-ended:
-		return nil
-	case <-time.After(d.cfg.Drain.D()):
-		d.log.Warn("the drain time is over: cutting short what is in flight", "in_flight", d.InFlight())
-	case <-d.hurry:
-		d.log.Warn("hurried: cutting short what is in flight", "in_flight", d.InFlight())
-	}
-	stopWorking()
-	select {
-	case <-ended:
-	case <-time.After(cutShortGrace):
-		d.log.Error("functions did not return when told to; their messages come back when the loans run out", "in_flight", d.InFlight())
-	}
-	return ErrCutShort
 }
 
 func detailOf(err error) string {
@@ -303,27 +289,26 @@ func (d *Daemon) Status() []FunctionStatus {
 	if fleet := d.instances(); fleet != nil {
 		return fleet.status()
 	}
-	now := time.Now()
 	var out []FunctionStatus
 	for _, f := range d.running() {
-		s := f.stats.status()
-		s.Name, s.Handler = f.name, f.describe
-		if f.pool != nil {
-			s.Workers = f.pool.Stats().Ready
-		}
-		select {
-		case <-f.stopped:
-			s.Stopped = true
-		default:
-		}
-		s.Paused, s.PausedUntil = f.pauses.state()
-		s.Disconnected, s.Reconnects = f.connection(now)
-		if gated, ok := f.handler.(interface{ Open() bool }); ok {
-			s.Gate = gateWord(gated.Open())
-		}
-		out = append(out, s)
+		out = append(out, f.status())
 	}
 	return out
+}
+
+func (f *function) status() FunctionStatus {
+	s := f.stats.status()
+	s.Name, s.Handler = f.name, f.describe
+	if f.pool != nil {
+		s.Workers = f.pool.Stats().Ready
+	}
+	s.Stopped = f.hasStopped()
+	s.Paused, s.PausedUntil = f.pauses.state()
+	s.Disconnected, s.Reconnects = f.connection(time.Now())
+	if gated, ok := f.handler.(interface{ Open() bool }); ok {
+		s.Gate = gateWord(gated.Open())
+	}
+	return s
 }
 
 // The words of FunctionStatus.Gate.
@@ -346,8 +331,8 @@ func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, er
 			return f.trigger.Backlog(ctx)
 		}
 	}
-	if fleet := d.instances(); fleet != nil && fleet.sources[name] != nil {
-		return fleet.sources[name].Backlog(ctx)
+	if fleet := d.instances(); fleet != nil && fleet.source(name) != nil {
+		return fleet.source(name).Backlog(ctx)
 	}
 	return triggers.Backlog{}, fmt.Errorf("no function %q is running", name)
 }

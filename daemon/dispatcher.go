@@ -50,6 +50,50 @@ type function struct {
 	stopOnce sync.Once
 	stopped  chan struct{} // closed when the function can't go on
 	misload  error         // why; read after stopped is closed
+
+	// What goes on beside it: the look for an app, the sending of results.
+	beside     sync.WaitGroup
+	stopBeside context.CancelFunc // nil where that ends by itself
+	closeOnce  sync.Once
+}
+
+func newFunction(name string, settings configs.Function, log *slog.Logger) *function {
+	return &function{
+		name:     name,
+		describe: settings.Handler.String(),
+		timeout:  settings.Timeout.D(),
+		maxBody:  int64(settings.MaxBody),
+		retry:    settings.Retry,
+		stats:    new(functionStats),
+
+		cancelOnLost: settings.Trigger.CancelOnLost(),
+
+		log:     log,
+		stopped: make(chan struct{}),
+	}
+}
+
+// close frees what the function holds, once; nothing is in flight any more, or it
+// is given up.
+func (f *function) close() (err error) {
+	f.closeOnce.Do(func() {
+		if f.stopBeside != nil {
+			f.stopBeside()
+		}
+		for _, o := range f.outputs {
+			close(o.in)
+		}
+		f.beside.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+		defer cancel()
+		if f.handler != nil { // nil where the function did not open
+			err = f.handler.Close(ctx)
+		}
+		if f.trigger != nil {
+			err = errors.Join(err, f.trigger.Close(ctx))
+		}
+	})
+	return err
 }
 
 // run receives until receiving ends or the function's code turns out not to

@@ -37,7 +37,7 @@ type testBed struct {
 	ended                                    chan error
 }
 
-func newFunction(name string, h handlers.Handler, tr triggers.Trigger, share *handlers.Share, log *slog.Logger) *function {
+func testFunction(name string, h handlers.Handler, tr triggers.Trigger, share *handlers.Share, log *slog.Logger) *function {
 	return &function{
 		name: name, handler: h, trigger: tr, share: share, log: log,
 		timeout: time.Minute, maxBody: 1 << 20,
@@ -56,7 +56,7 @@ func start(t *testing.T, concurrency int, f handlers.Func) *testBed {
 func makeBed(t *testing.T, concurrency int, f handlers.Func) *testBed {
 	b := &testBed{t: t, queue: memory.New(time.Hour), ended: make(chan error, 1)}
 	log := slog.New(slog.NewTextHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	b.function = newFunction("f", f, b.queue.Trigger(), handlers.NewSlots(concurrency).Share(0), log.With("function", "f"))
+	b.function = testFunction("f", f, b.queue.Trigger(), handlers.NewSlots(concurrency).Share(0), log.With("function", "f"))
 	return b
 }
 
@@ -218,14 +218,14 @@ func TestVerdicts(t *testing.T) {
 			triggers.Verdict{Kind: triggers.Release}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := newFunction("f", nil, nil, nil, slog.New(slog.DiscardHandler))
+			f := testFunction("f", nil, nil, nil, slog.New(slog.DiscardHandler))
 			if got := f.judge(t.Context(), &triggers.Message{Attempt: test.attempt}, test.fail()); got != test.want {
 				t.Errorf("%+v, want %+v", got, test.want)
 			}
 		})
 	}
 	t.Run("cut short", func(t *testing.T) {
-		f := newFunction("f", nil, nil, nil, slog.New(slog.DiscardHandler))
+		f := testFunction("f", nil, nil, nil, slog.New(slog.DiscardHandler))
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		got := f.judge(ended, &triggers.Message{Attempt: 3}, errors.New("connection closed"))
@@ -403,7 +403,7 @@ func TestASourceThatGoesAndReturns(t *testing.T) {
 		b := &testBed{t: t, queue: memory.New(time.Hour), ended: make(chan error, 1)}
 		source := &flaky{Trigger: b.queue.Trigger(), receives: 5, settles: 4}
 		runs := 0
-		b.function = newFunction("f", handlers.Func(func(context.Context, *triggers.Message) ([]byte, error) {
+		b.function = testFunction("f", handlers.Func(func(context.Context, *triggers.Message) ([]byte, error) {
 			runs++
 			return nil, nil
 		}), source, handlers.NewSlots(1).Share(0), slog.New(slog.NewTextHandler(&b.log, nil)))
@@ -434,8 +434,8 @@ func TestAFunctionOfThePoolGetsTheSlotsOfAnIdleOne(t *testing.T) {
 			return nil, nil
 		})
 		log := slog.New(slog.DiscardHandler)
-		first := newFunction("idle", slow, idle.Trigger(), slots.Share(0), log)
-		second := newFunction("busy", slow, busy.Trigger(), slots.Share(0), log)
+		first := testFunction("idle", slow, idle.Trigger(), slots.Share(0), log)
+		second := testFunction("busy", slow, busy.Trigger(), slots.Share(0), log)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wait sync.WaitGroup
 		wait.Go(func() { _ = first.run(ctx, t.Context(), t.Context()) })

@@ -15,26 +15,71 @@ import (
 
 // fleet is what is known of several instances together.
 type fleet struct {
-	sources     map[string]triggers.Trigger // by function
 	provisioner scaler.Provisioner
 	log         *slog.Logger
 	// full is told when a function's slots have all been taken.
 	full chan struct{}
 
-	mu   sync.Mutex
-	last map[int]instanceReport // by instance
-	gone instanceReport         // what those did that have ended
+	mu      sync.Mutex
+	sources map[string]triggers.Trigger // by function
+	last    map[int]instanceReport      // by instance
+	gone    instanceReport              // what those did that have ended
+	version int                         // of the configuration: one more for each reload
+	told    map[int]int                 // by instance, the version that it has
 }
 
 func newFleet(sources map[string]triggers.Trigger, log *slog.Logger) *fleet {
 	f := &fleet{
-		sources: sources, log: log, full: make(chan struct{}, 1),
+		log: log, full: make(chan struct{}, 1), told: make(map[int]int),
 		last: make(map[int]instanceReport), gone: instanceReport{make(map[string]functionReport), make(map[string]appStatus)},
 	}
-	for name := range sources {
-		f.gone.Functions[name] = functionReport{FunctionStatus: FunctionStatus{Name: name, Latency: new(Latencies), Age: new(Latencies)}}
-	}
+	f.use(sources)
 	return f
+}
+
+// use makes those the sources, of a new version of the configuration.
+func (f *fleet) use(sources map[string]triggers.Trigger) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sources = sources
+	f.version++
+	for name := range sources {
+		if _, known := f.gone.Functions[name]; !known {
+			f.gone.Functions[name] = functionReport{FunctionStatus: FunctionStatus{Name: name, Latency: new(Latencies), Age: new(Latencies)}}
+		}
+	}
+}
+
+// source is that of a function; nil where there is none.
+func (f *fleet) source(name string) triggers.Trigger {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sources[name]
+}
+
+// tell notes that an instance is told of the configuration as it is now, or, with
+// next, of the one that follows.
+func (f *fleet) tell(id int, next bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.told[id] = f.version
+	if next {
+		f.told[id]++
+	}
+}
+
+// untold are the instances that have another version of the configuration, or, with
+// next, all: by their numbers.
+func (f *fleet) untold(next bool) (ids []int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id := range f.last {
+		if next || f.told[id] != f.version {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // reported takes an instance's report.
@@ -141,7 +186,9 @@ func (f *fleet) status() []FunctionStatus {
 	totals := f.totals()
 	out := make([]FunctionStatus, 0, len(totals))
 	for _, name := range slices.Sorted(maps.Keys(totals)) {
-		out = append(out, totals[name].FunctionStatus)
+		if f.source(name) != nil { // a reload may have removed it
+			out = append(out, totals[name].FunctionStatus)
+		}
 	}
 	return out
 }
@@ -178,9 +225,10 @@ func (f *fleet) counts(ctx context.Context, name string, r functionReport, now t
 		Received: received, Done: received - r.InFlight, Taken: float64(r.Taken) / 1e6,
 		InFlight: r.InFlight, Slots: r.Slots, Used: r.Used,
 	}
-	if r.Paused { // what waits then is no reason for more
+	source := f.source(name)
+	if r.Paused || source == nil { // what waits then is no reason for more
 		return c
 	}
-	waiting(ctx, f.sources[name], now, &c)
+	waiting(ctx, source, now, &c)
 	return c
 }

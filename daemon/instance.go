@@ -68,6 +68,27 @@ type functionReport struct {
 	Slots, Used int64
 }
 
+// config is the configuration of the instance that is greeted.
+func (g greeting) config(env configs.Env) (*configs.Config, error) {
+	cfg, err := configs.Parse(g.Name, []byte(g.Config), g.Dir, env)
+	if err != nil {
+		return nil, err
+	}
+	cfg.DataDir = g.DataDir
+	cfg.Scale.Instances = configs.Instances{Min: 1, Max: 1}
+	cfg.Admin, cfg.Probes = configs.Admin{Listen: "unix"}, configs.Probes{} // the ports are the parent's
+	return cfg, nil
+}
+
+// regreeted reads the greeting that an instance is sent to go on with.
+func (d *Daemon) regreeted(text []byte) (*configs.Config, error) {
+	var hello greeting
+	if err := json.Unmarshal(text, &hello); err != nil {
+		return nil, fmt.Errorf("this is one of several instances, which their parent reloads: ask that: %w", err)
+	}
+	return hello.config(d.env)
+}
+
 // reportEvery is the time between two reports; a step of the load is seen so much
 // later at most.
 const reportEvery = 500 * time.Millisecond
@@ -85,15 +106,12 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 	if err := json.Unmarshal(link.Hello, &hello); err != nil {
 		return fmt.Errorf("reading the greeting: %w", err)
 	}
-	cfg, err := configs.Parse(hello.Name, []byte(hello.Config), hello.Dir, std.Env)
+	cfg, err := hello.config(std.Env)
 	if err != nil {
 		return err
 	}
-	cfg.DataDir = hello.DataDir
-	cfg.Scale.Instances = configs.Instances{Min: 1, Max: 1}
-	cfg.Admin, cfg.Probes = configs.Admin{Listen: "unix"}, configs.Probes{} // the ports are the parent's
-
-	log := std.logger(cfg.Log).With("instance", hello.ID)
+	log, level := std.levelledLogger(cfg.Log)
+	log = log.With("instance", hello.ID)
 	defer outliveLog()()
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -115,7 +133,7 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 		}
 	})
 	ready := make(chan struct{})
-	d := New(cfg, append(std.options(), WithLogger(log), WithHurry(hurry), withParent(hello.Parent), WithReady(func() { close(ready) }))...)
+	d := New(cfg, append(std.options(), WithLogger(log), withLevel(level), WithHurry(hurry), withParent(hello.Parent), WithReady(func() { close(ready) }))...)
 	background.Go(func() {
 		select {
 		case <-ready:
@@ -151,12 +169,12 @@ func (d *Daemon) report(link *process.Link, ended <-chan struct{}) {
 // tell is what there is to say of each function and app.
 func (d *Daemon) tell(now time.Time) instanceReport {
 	out := instanceReport{Functions: make(map[string]functionReport), Apps: d.ownApps(usageReported)}
-	status := d.Status()
-	for i, f := range d.running() {
+	apps := d.config().Apps
+	for _, f := range d.running() {
 		used, slots := f.share.Room()
-		r := functionReport{FunctionStatus: status[i], Taken: f.stats.taken.microseconds(now), Slots: int64(slots), Used: int64(min(used, slots))}
-		if app := d.cfg.Apps[f.app]; app.Scaled && status[i].Workers > 0 {
-			r.Slots = max(r.Slots*int64(app.Processes)/int64(status[i].Workers), r.Slots)
+		r := functionReport{FunctionStatus: f.status(), Taken: f.stats.taken.microseconds(now), Slots: int64(slots), Used: int64(min(used, slots))}
+		if app := apps[f.app]; app.Scaled && r.Workers > 0 {
+			r.Slots = max(r.Slots*int64(app.Processes)/int64(r.Workers), r.Slots)
 		}
 		out.Functions[f.name] = r
 	}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/scaler/process"
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/memory"
 )
 
 // scaledConfig is for a function that takes a while, in up to three instances of
@@ -296,7 +298,7 @@ func TestInstancesNeedAProgramAndAFile(t *testing.T) {
 }
 
 func TestFleet(t *testing.T) {
-	f := newFleet(nil, slog.New(slog.DiscardHandler))
+	f := newFleet(map[string]triggers.Trigger{"f": memory.New(time.Hour).Trigger()}, slog.New(slog.DiscardHandler))
 	report := func(id int, r functionReport) {
 		r.Name, r.Latency = "f", new(Latencies)
 		text, err := json.Marshal(instanceReport{Functions: map[string]functionReport{"f": r}})

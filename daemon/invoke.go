@@ -204,8 +204,8 @@ func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, optio
 		options = append(options, WithTrigger(name, loan))
 	}
 	out = &invocation{Message: m.ID, Attempt: m.Attempt}
-	p := &parts{daemon: New(cfg, options...)}
-	defer func() { err = errors.Join(err, p.close()) }()
+	p := newParts(New(cfg, options...), cfg, nil)
+	defer func() { err = errors.Join(err, p.close(nil)) }()
 	if err := p.open(ctx); err != nil {
 		var misloaded *handlers.Misloaded
 		if ctx.Err() != nil {
@@ -217,7 +217,7 @@ func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, optio
 		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, err, 0)
 		return out, nil
 	}
-	f := p.functions[0]
+	f := p.inOrder()[0]
 	f.log = slog.New(slog.DiscardHandler) // what the dispatcher says of a verdict is in the report
 	f.working, f.settling = ctx, ctx
 	waiting, cancel := context.WithTimeout(ctx, roomLimit)

@@ -60,11 +60,14 @@ type instanceMetrics struct {
 	described
 	daemon                    *Daemon
 	ready, instances, failing *prometheus.Desc
+	reloads, reloaded         *prometheus.Desc
 }
 
 func newInstanceMetrics(d *Daemon) *instanceMetrics {
 	m := &instanceMetrics{daemon: d}
 	m.ready = m.add("ready", "1 while messages are taken, else 0.")
+	m.reloads = m.add("config_reloads_total", "Reloads of the configuration, by result.", "result")
+	m.reloaded = m.add("config_last_reload_successful", "0 if the last reload of the configuration was refused, else 1.")
 	m.instances = m.add("instances", "Instances that this daemon runs, by state.", "state")
 	m.failing = m.add("instances_failing", "1 while instances that are wanted do not start, else 0.")
 	return m
@@ -74,6 +77,10 @@ func newInstanceMetrics(d *Daemon) *instanceMetrics {
 func (m *instanceMetrics) Collect(metrics chan<- prometheus.Metric) {
 	to := emit(metrics)
 	to.gauge(m.ready, truth(len(m.daemon.notReady()) == 0))
+	reloads := m.daemon.reloadStatus()
+	to.counter(m.reloads, float64(reloads.Done), "done")
+	to.counter(m.reloads, float64(reloads.Failed), "refused")
+	to.gauge(m.reloaded, truth(reloads.Refused == ""))
 	if c, ok := m.daemon.Instances(); ok {
 		to.gauge(m.instances, float64(c.Ready), "ready")
 		to.gauge(m.instances, float64(c.Starting), "starting")

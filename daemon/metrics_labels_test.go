@@ -24,6 +24,7 @@ func mayBe() map[string][]string {
 		"verdict": {"done", "retry", "reject", "release", "abandoned"},
 		"reason":  {"function", "attempts", "size"},
 		"state":   {"ready", "starting", "retiring", "draining"},
+		"result":  {"done", "refused"},
 		"kind":    {"resident", "anonymous", "proportional"},
 	}
 	for _, cause := range workers.Causes {

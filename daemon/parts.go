@@ -44,22 +44,31 @@ const (
 	closeLimit = 10 * time.Second
 )
 
-// parts is what one run of a daemon has open.
+// parts is what a daemon has open of one configuration, by name. A reload makes the
+// parts of the new configuration, which keep what did not change of the old ones.
 type parts struct {
-	daemon    *Daemon
-	functions []*function
-	sources   map[string]triggers.Trigger // by function, where instances do the work
-	pools     map[string]*pool            // by app
-	stopPools context.CancelFunc
-	// stopHandlers end what handlers other than pools do beside handling.
-	stopHandlers []context.CancelFunc
-	running      sync.WaitGroup // the pools, and those
-	outputs      []*output
-	sending      sync.WaitGroup // the outputs
-	servers      []*natsjs.Embedded
-	opened       map[string]*natsjs.Connection // those that are ours to close
-	accounts     map[string]*storagequeue.Account
-	ledger       *storagequeue.Ledger // nil where no function needs it
+	daemon *Daemon
+	cfg    *configs.Config
+	old    *parts // what may be kept; nil at the start
+
+	functions   map[string]*function
+	sources     map[string]triggers.Trigger // by function, where instances do the work
+	pools       map[string]*pool            // by app
+	connections map[string]*connection      // to NATS: those that are ours to close
+	accounts    map[string]*storagequeue.Account
+	ledger      *storagequeue.Ledger // nil where no function needs it
+}
+
+func newParts(d *Daemon, cfg *configs.Config, old *parts) *parts {
+	p := &parts{
+		daemon: d, cfg: cfg, old: old,
+		functions: make(map[string]*function), sources: make(map[string]triggers.Trigger), pools: make(map[string]*pool),
+		connections: make(map[string]*connection), accounts: make(map[string]*storagequeue.Account),
+	}
+	if old != nil {
+		p.ledger = old.ledger
+	}
+	return p
 }
 
 // pool is the worker processes of one app.
@@ -68,37 +77,74 @@ type pool struct {
 	interpreter python.Interpreter
 	waits       histogram // for the event loops of its workers
 	usage       usage
+	code        string // the state of the app's files when it was started
+	life        context.Context
+	stop        context.CancelFunc
+	running     sync.WaitGroup
+	scaled      bool // whether its number of workers follows the load
+}
+
+// close stops the processes, and waits until they have ended.
+func (own *pool) close() {
+	own.stop()
+	own.running.Wait()
+}
+
+// connection is one to NATS, and the embedded server behind it, if it has one.
+type connection struct {
+	*natsjs.Connection
+	server *natsjs.Embedded
+}
+
+func (c *connection) close() error {
+	err := c.Close()
+	if c.server != nil {
+		err = errors.Join(err, c.server.Close(context.Background()))
+	}
+	return err
 }
 
 // open makes everything, in the order in which it is needed: what takes long and
 // fails often comes first.
 func (p *parts) open(ctx context.Context) error {
-	d := p.daemon
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
 	if err := p.startPools(ctx); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
-		f, err := p.openFunction(ctx, name, d.cfg.Functions[name])
-		if err != nil {
+	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
+		if p.keepsFunction(name) {
+			p.functions[name] = p.old.functions[name]
+			continue
+		}
+		if err := p.openFunction(ctx, name, p.cfg.Functions[name]); err != nil {
 			return fmt.Errorf("function %s: %w", name, err)
 		}
-		p.functions = append(p.functions, f)
 	}
 	return nil
 }
 
+// inOrder are the functions by their names.
+func (p *parts) inOrder() []*function {
+	out := make([]*function, 0, len(p.functions))
+	for _, name := range slices.Sorted(maps.Keys(p.functions)) {
+		out = append(out, p.functions[name])
+	}
+	return out
+}
+
 // openSources opens the triggers alone, to be asked for their backlogs.
 func (p *parts) openSources(ctx context.Context) error {
-	d := p.daemon
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
-	p.sources = make(map[string]triggers.Trigger)
-	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
-		source, err := p.openTrigger(ctx, d.cfg.Functions[name], d.log.With("function", name))
+	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
+		if p.keepsSource(name) {
+			p.sources[name] = p.old.sources[name]
+			continue
+		}
+		source, err := p.openTrigger(ctx, p.cfg.Functions[name], p.daemon.log.With("function", name))
 		if err != nil {
 			return fmt.Errorf("function %s: %w", name, err)
 		}
@@ -107,42 +153,45 @@ func (p *parts) openSources(ctx context.Context) error {
 	return nil
 }
 
-// close undoes open, in the reverse order. Settlements travel on the triggers,
-// so they close when all work is settled.
-func (p *parts) close() error {
-	if p.stopPools != nil {
-		p.stopPools()
+// close undoes open, in the reverse order, but for what others keep; nil keeps
+// nothing. Settlements travel on the triggers, so they close when all work is
+// settled.
+func (p *parts) close(keep *parts) error {
+	if keep == nil {
+		keep = &parts{}
 	}
-	for _, stop := range p.stopHandlers {
-		stop()
+	var pools sync.WaitGroup
+	for app, own := range p.pools {
+		if keep.pools[app] != own {
+			pools.Go(own.close)
+		}
 	}
-	p.running.Wait()
+	pools.Wait()
 	var errs []error
-	for _, o := range p.outputs {
-		close(o.in)
+	for name, f := range p.functions {
+		if keep.functions[name] != f {
+			errs = append(errs, f.close())
+		}
 	}
-	p.sending.Wait()
-	for _, f := range p.functions {
-		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-		errs = append(errs, f.handler.Close(ctx), f.trigger.Close(ctx))
-		cancel()
+	for name, source := range p.sources {
+		if keep.sources[name] != source {
+			ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+			errs = append(errs, source.Close(ctx))
+			cancel()
+		}
 	}
-	for _, source := range p.sources {
-		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-		errs = append(errs, source.Close(ctx))
-		cancel()
+	for name, a := range p.accounts {
+		if keep.accounts[name] != a {
+			a.Close()
+		}
 	}
-	for _, a := range p.accounts {
-		a.Close()
-	}
-	if p.ledger != nil {
+	if p.ledger != nil && keep.ledger != p.ledger {
 		errs = append(errs, p.ledger.Close())
 	}
-	for _, c := range p.opened {
-		errs = append(errs, c.Close())
-	}
-	for _, s := range p.servers {
-		errs = append(errs, s.Close(context.Background()))
+	for name, c := range p.connections {
+		if keep.connections[name] != c {
+			errs = append(errs, c.close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -150,24 +199,12 @@ func (p *parts) close() error {
 // connect opens the connections that functions use and that the program has not
 // given.
 func (p *parts) connect(ctx context.Context) error {
-	d := p.daemon
-	p.opened, p.pools = make(map[string]*natsjs.Connection), make(map[string]*pool)
-	p.accounts = make(map[string]*storagequeue.Account)
-	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
-		if d.triggers[name] != nil {
-			continue
-		}
-		connection := d.cfg.Functions[name].Trigger.Connection()
-		if err := p.connectTo(ctx, connection); err != nil {
-			return err
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
-		for _, o := range d.cfg.Functions[name].Output {
-			if o.NATS == nil {
-				continue
+	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
+		for _, connection := range p.cfg.Functions[name].Connections() {
+			if p.daemon.triggers[name] != nil && connection == p.cfg.Functions[name].Trigger.Connection() {
+				continue // the program's own
 			}
-			if err := p.connectTo(ctx, o.NATS.Connection); err != nil {
+			if err := p.connectTo(ctx, connection); err != nil {
 				return err
 			}
 		}
@@ -176,34 +213,37 @@ func (p *parts) connect(ctx context.Context) error {
 }
 
 // connectTo opens a connection to NATS, once.
-func (p *parts) connectTo(ctx context.Context, connection string) error {
+func (p *parts) connectTo(ctx context.Context, name string) error {
 	d := p.daemon
-	settings := d.cfg.Connections[connection]
+	settings := p.cfg.Connections[name]
 	if len(settings.NATS) == 0 { // the others are reached by their triggers and outputs
 		return nil
 	}
-	if d.connections[connection] != nil || p.opened[connection] != nil {
+	if d.connections[name] != nil || p.connections[name] != nil {
 		return nil
 	}
-	if reach, ours, err := d.reach(connection, settings); err != nil {
+	if p.keepsConnection(name) && p.old.connections[name] != nil {
+		p.connections[name] = p.old.connections[name]
+		return nil
+	}
+	if reach, ours, err := d.reach(name, settings); err != nil {
 		return err
 	} else if !ours {
 		c, err := natsjs.Connect(ctx, reach)
 		if err != nil {
 			return err
 		}
-		p.opened[connection] = c
+		p.connections[name] = &connection{Connection: c}
 		return nil
 	}
-	server, c, err := startEmbedded(ctx, d.cfg, connection, d.log)
+	server, c, err := startEmbedded(ctx, p.cfg, name, d.log)
 	if err != nil {
 		return err
 	}
-	p.servers = append(p.servers, server)
-	p.opened[connection] = c
+	p.connections[name] = &connection{Connection: c, server: server}
 	if url := server.ClientURL(); url != "" {
-		d.log.Info("the embedded NATS server listens", "connection", connection, "url", url,
-			"token_in", filepath.Join(embeddedDir(d.cfg, connection), "token"))
+		d.log.Info("the embedded NATS server listens", "connection", name, "url", url,
+			"token_in", filepath.Join(embeddedDir(p.cfg, name), "token"))
 	}
 	return nil
 }
@@ -224,55 +264,30 @@ func (p *parts) connection(name string) *natsjs.Connection {
 	if c := p.daemon.connections[name]; c != nil {
 		return c
 	}
-	return p.opened[name]
+	return p.connections[name].Connection
 }
 
 // startPools starts one pool for each app that a function uses, and waits until
 // each has loaded its code.
 func (p *parts) startPools(ctx context.Context) error {
-	d := p.daemon
-	functions := make(map[string][]workers.Function)
-	for _, name := range slices.Sorted(maps.Keys(d.cfg.Functions)) {
-		if h := d.cfg.Functions[name].Handler.Python; h != nil {
-			bus := d.cfg.Functions[name].Trigger.ServiceBus
-			functions[h.App] = append(functions[h.App], workers.Function{Name: name, Module: h.Module, Function: h.Function, SessionState: bus != nil && bus.SessionState})
-		}
-	}
+	functions := appFunctions(p.cfg)
 	if len(functions) == 0 {
 		return nil
 	}
-	home, err := python.Install(d.cfg.DataDir)
+	home, err := python.Install(p.cfg.DataDir)
 	if err != nil {
 		return err
 	}
-	var running context.Context
-	running, p.stopPools = context.WithCancel(context.WithoutCancel(ctx))
 	for _, app := range slices.Sorted(maps.Keys(functions)) {
-		settings := d.cfg.Apps[app]
-		interpreter, err := python.Find(ctx, settings.Dir, settings.Interpreter, d.env)
-		if err != nil {
+		code := python.Fingerprint(p.cfg.Apps[app].Dir)
+		if p.keepsPool(app, code) {
+			p.pools[app] = p.old.pools[app]
+			continue
+		}
+		if p.pools[app], err = p.startPool(ctx, app, home, functions[app]); err != nil {
 			return fmt.Errorf("app %s: %w", app, err)
 		}
-		own := &pool{interpreter: interpreter}
-		own.Pool = workers.New(workers.Config{
-			App:        settings.Dir,
-			Command:    python.Command(interpreter, home, settings.Dir, d.environ()),
-			Processes:  first(settings, d.cfg.Scale.Workers),
-			Threads:    settings.Threads,
-			Coroutines: coroutines,
-			Functions:  functions[app],
-
-			StartTimeout: startLimit,
-			KillGrace:    killGrace,
-			Lagged:       own.waits.add,
-			Log:          d.log,
-		})
-		p.pools[app] = own
-		p.running.Go(func() {
-			if err := own.Run(running); err != nil {
-				d.log.Error("a pool of workers ended", "app", app, "error", err)
-			}
-		})
+		p.pools[app].code = code
 	}
 	for app, own := range p.pools {
 		if err := own.Ready(ctx); err != nil {
@@ -280,6 +295,47 @@ func (p *parts) startPools(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// appFunctions are the functions that workers are told of, by app.
+func appFunctions(cfg *configs.Config) map[string][]workers.Function {
+	out := make(map[string][]workers.Function)
+	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
+		if h := cfg.Functions[name].Handler.Python; h != nil {
+			bus := cfg.Functions[name].Trigger.ServiceBus
+			out[h.App] = append(out[h.App], workers.Function{Name: name, Module: h.Module, Function: h.Function, SessionState: bus != nil && bus.SessionState})
+		}
+	}
+	return out
+}
+
+func (p *parts) startPool(ctx context.Context, app, home string, functions []workers.Function) (*pool, error) {
+	d, settings := p.daemon, p.cfg.Apps[app]
+	interpreter, err := python.Find(ctx, settings.Dir, settings.Interpreter, d.env)
+	if err != nil {
+		return nil, err
+	}
+	own := &pool{interpreter: interpreter}
+	own.Pool = workers.New(workers.Config{
+		App:        settings.Dir,
+		Command:    python.Command(interpreter, home, settings.Dir, d.environ()),
+		Processes:  first(settings, p.cfg.Scale.Workers),
+		Threads:    settings.Threads,
+		Coroutines: coroutines,
+		Functions:  functions,
+
+		StartTimeout: startLimit,
+		KillGrace:    killGrace,
+		Lagged:       own.waits.add,
+		Log:          d.log,
+	})
+	own.life, own.stop = context.WithCancel(context.WithoutCancel(ctx))
+	own.running.Go(func() {
+		if err := own.Run(own.life); err != nil {
+			d.log.Error("a pool of workers ended", "app", app, "error", err)
+		}
+	})
+	return own, nil
 }
 
 // first is how many workers an app begins with: one finds out whether its code
@@ -291,36 +347,29 @@ func first(app configs.App, bounds configs.Workers) int {
 	return app.Processes
 }
 
-// openFunction joins a trigger and a handler.
-func (p *parts) openFunction(ctx context.Context, name string, settings configs.Function) (*function, error) {
+// openFunction joins a trigger and a handler. What was opened of a function that
+// does not open after all is closed with the parts.
+func (p *parts) openFunction(ctx context.Context, name string, settings configs.Function) error {
 	d := p.daemon
-	f := &function{
-		name:     name,
-		describe: settings.Handler.String(),
-		timeout:  settings.Timeout.D(),
-		maxBody:  int64(settings.MaxBody),
-		retry:    settings.Retry,
-		stats:    new(functionStats),
-
-		cancelOnLost: settings.Trigger.CancelOnLost(),
-
-		log:     d.log.With("function", name),
-		stopped: make(chan struct{}),
-	}
+	f := newFunction(name, settings, d.log.With("function", name))
+	p.functions[name] = f
 	if err := p.openHandler(f, settings); err != nil {
-		return nil, err
+		return err
 	}
 	for _, o := range settings.Output {
 		if err := p.openOutput(ctx, f, o); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if f.trigger = d.triggers[name]; f.trigger != nil {
-		return f, nil
+	if given := d.triggers[name]; given != nil {
+		f.trigger = given
+		return nil
 	}
-	var err error
-	f.trigger, err = p.openTrigger(ctx, settings, f.log)
-	return f, err
+	source, err := p.openTrigger(ctx, settings, f.log)
+	if err == nil {
+		f.trigger = source
+	}
+	return err
 }
 
 // openHandler makes what runs the function. The kinds of handlers are here.
@@ -354,8 +403,8 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		}
 		f.handler, f.share = own, own.Slots().Share(0)
 		looking, stop := context.WithCancel(context.Background())
-		p.stopHandlers = append(p.stopHandlers, stop) // also where the function does not open after all
-		p.running.Go(func() { own.Run(looking) })
+		f.stopBeside = stop
+		f.beside.Go(func() { own.Run(looking) })
 	case h.Python != nil:
 		f.app, f.pool = h.Python.App, p.pools[h.Python.App]
 		own, err := f.pool.Handler(f.name)
@@ -401,7 +450,7 @@ func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Ou
 			return c.NewSender(), func() error { return nil }, nil
 		}
 	case settings.ServiceBus != nil:
-		access, err := busAccess(settings.ServiceBus.Connection, p.daemon.cfg.Connections[settings.ServiceBus.Connection])
+		access, err := busAccess(settings.ServiceBus.Connection, p.cfg.Connections[settings.ServiceBus.Connection])
 		if err != nil {
 			return err
 		}
@@ -416,10 +465,9 @@ func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Ou
 	}
 	own := newOutput(open, settings.String(), subject, lanes, f.log)
 	f.outputs = append(f.outputs, own)
-	p.outputs = append(p.outputs, own)
 	sending := context.WithoutCancel(ctx)
 	for range lanes {
-		p.sending.Go(func() { (&lane{output: own}).run(sending) })
+		f.beside.Go(func() { (&lane{output: own}).run(sending) })
 	}
 	return nil
 }

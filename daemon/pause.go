@@ -59,7 +59,7 @@ func (d *Daemon) pause(ctx context.Context, name string, paused bool, until time
 		}
 	}
 	fleet := d.instances()
-	if fleet == nil || fleet.sources[name] == nil {
+	if fleet == nil || fleet.source(name) == nil {
 		return false
 	}
 	d.mu.Lock()

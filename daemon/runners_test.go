@@ -19,7 +19,7 @@ import (
 // at once.
 func startWith(t *testing.T, h handlers.Handler, n int) *testBed {
 	b := &testBed{t: t, queue: memory.New(time.Hour), ended: make(chan error, 1)}
-	b.function = newFunction("f", h, b.queue.Trigger(), handlers.NewSlots(n).Share(0), slog.New(slog.DiscardHandler))
+	b.function = testFunction("f", h, b.queue.Trigger(), handlers.NewSlots(n).Share(0), slog.New(slog.DiscardHandler))
 	for i := range n {
 		b.send(strconv.Itoa(i))
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
-	"sync"
+	"reflect"
 	"time"
 
 	"github.com/drover-run/drover/configs"
@@ -13,44 +13,31 @@ import (
 )
 
 // scaleWorkers has the number of workers follow the load, for each pool whose
-// number nobody gave, until ctx ends or the returned function is called, which
-// waits.
-func (p *parts) scaleWorkers(ctx context.Context) (stop func()) {
+// number nobody gave, for as long as the pool lives. It may be called again, when
+// the configuration is another.
+func (p *parts) scaleWorkers() {
 	d := p.daemon
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
 	for app, own := range p.pools {
-		settings := d.cfg.Apps[app]
-		if !settings.Scaled || settings.Processes < 2 && d.cfg.Scale.Workers.Min > 0 {
+		settings := p.cfg.Apps[app]
+		if own.scaled || !settings.Scaled || settings.Processes < 2 && p.cfg.Scale.Workers.Min > 0 {
 			continue
 		}
-		w := &workerScaler{
-			app: app, pool: own, decisions: &d.decisions, log: d.log.With("app", app),
-			scaler: scaler.New(d.cfg.Scale.WorkerPolicy(settings.Processes)),
-			meters: make(map[string]*scaler.Meter),
-		}
-		for _, f := range p.functions {
-			if f.pool == own {
-				w.functions = append(w.functions, f)
-			}
-		}
-		running.Go(func() { w.run(ctx) })
-	}
-	return func() {
-		cancel()
-		running.Wait()
+		own.scaled = true
+		w := &workerScaler{app: app, most: settings.Processes, pool: own, daemon: d, log: d.log.With("app", app), meters: make(map[string]*scaler.Meter)}
+		own.running.Go(func() { w.run(own.life) })
 	}
 }
 
 // workerScaler sets the number of a pool's workers.
 type workerScaler struct {
-	app       string
-	pool      *pool
-	functions []*function
-	scaler    *scaler.Scaler
-	meters    map[string]*scaler.Meter // by function
-	decisions *decisions
-	log       *slog.Logger
+	app    string
+	most   int
+	pool   *pool
+	daemon *Daemon
+	policy scaler.Policy
+	scaler *scaler.Scaler
+	meters map[string]*scaler.Meter // by function
+	log    *slog.Logger
 }
 
 // backlogLimit bounds a question for a backlog.
@@ -71,6 +58,9 @@ func (w *workerScaler) run(ctx context.Context) {
 
 // look measures, decides, and has it done.
 func (w *workerScaler) look(ctx context.Context) {
+	if policy := w.daemon.config().Scale.WorkerPolicy(w.most); w.scaler == nil || !reflect.DeepEqual(policy, w.policy) {
+		w.policy, w.scaler = policy, scaler.New(policy)
+	}
 	stats := w.pool.Stats()
 	now := time.Now()
 	s := scaler.Signals{
@@ -78,7 +68,10 @@ func (w *workerScaler) look(ctx context.Context) {
 		Ready: stats.Ready, Starting: stats.Starting, Draining: stats.Retiring, StartUp: stats.StartUp,
 	}
 	needed := 0.0
-	for _, f := range w.functions {
+	for _, f := range w.daemon.running() {
+		if f.pool != w.pool {
+			continue
+		}
 		c := f.counts(now)
 		// While there is room messages come in by themselves: what waits then is no
 		// reason for more workers, and the source need not be asked.
@@ -101,10 +94,13 @@ func (w *workerScaler) look(ctx context.Context) {
 		}
 		s.Loads = append(s.Loads, load)
 	}
+	if len(s.Loads) == 0 {
+		return // its functions were replaced, and what they have in flight ends
+	}
 	s.Needed = int(math.Ceil(needed))
 	d := w.scaler.Decide(s)
 	w.pool.Scale(d.Wanted)
-	w.decisions.note("workers of "+w.app, now, d)
+	w.daemon.decisions.note("workers of "+w.app, now, d)
 	if d.Wanted != stats.Wanted {
 		w.log.Info("scaling workers", "from", stats.Wanted, "to", d.Wanted, "bound", d.Bound, "why", d.String())
 	}

@@ -90,6 +90,10 @@ func statusText(now, last StatusReport, every time.Duration) string {
 			fmt.Fprintf(&b, "; %s", i.Failing)
 		}
 	}
+	if r := now.Reload; r != nil && r.Refused != "" {
+		line, _, _ := strings.Cut(printable(r.Refused), "\n")
+		fmt.Fprintf(&b, "; the reload of %s was refused: %s", r.At.Local().Format(time.TimeOnly), line)
+	}
 	b.WriteString("\n")
 	before := make(map[string]FunctionOverview)
 	seconds := max(time.Since(now.Since), time.Second).Seconds()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -49,8 +50,9 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 		return &StartError{err}
 	}
 	defer stopAdmin()
-	parts := &parts{daemon: d}
-	defer func() { err = errors.Join(err, parts.close()) }()
+	parts := newParts(d, d.cfg, nil)
+	d.hold(parts)
+	defer func() { err = errors.Join(err, d.current().close(nil)) }()
 	if err := parts.openSources(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped while it started
@@ -61,8 +63,11 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 	fleet := newFleet(parts.sources, d.log)
 	var stopping, cutShort atomic.Bool
 	provisioner := process.New(process.Config{
-		Command:  *d.program,
-		Hello:    func(id int) (json.RawMessage, error) { return Greeting(d.cfg, id) },
+		Command: *d.program,
+		Hello: func(id int) (json.RawMessage, error) {
+			fleet.tell(id, false)
+			return Greeting(d.config(), id)
+		},
 		Reported: fleet.reported,
 		Gone: func(id int, how error) {
 			fleet.ended(id)
@@ -106,10 +111,7 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 	d.onReady()
 
 	d.enter(phaseRunning)
-	(&instanceScaler{
-		fleet: fleet, scaler: scaler.New(d.cfg.Scale.InstancePolicy()), meters: make(map[string]*scaler.Meter),
-		wanted: first, daemon: d,
-	}).run(ctx)
+	(&instanceScaler{fleet: fleet, meters: make(map[string]*scaler.Meter), wanted: first, daemon: d}).run(ctx)
 	stopping.Store(true)
 	d.enter(phaseStopping)
 	d.log.Info("stopping: the instances drain", "in_flight", d.InFlight(), "at_most", d.cfg.Drain.String())
@@ -151,6 +153,7 @@ func (d *Daemon) lead(ctx context.Context) (*flock.Flock, error) {
 // instanceScaler sets the number of instances.
 type instanceScaler struct {
 	fleet  *fleet
+	policy scaler.Policy
 	scaler *scaler.Scaler
 	meters map[string]*scaler.Meter // by function
 	wanted int
@@ -158,11 +161,13 @@ type instanceScaler struct {
 }
 
 func (s *instanceScaler) run(ctx context.Context) {
-	tick := time.NewTicker(s.daemon.cfg.Scale.Interval.D())
+	interval := s.daemon.config().Scale.Interval.D()
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		s.look(ctx)
 		s.daemon.spreadPauses(ctx)
+		s.daemon.spreadReload(ctx)
 		pause := time.NewTimer(soonest)
 		select {
 		case <-pause.C:
@@ -172,6 +177,12 @@ func (s *instanceScaler) run(ctx context.Context) {
 		select {
 		case <-tick.C:
 		case <-s.fleet.full: // more may be needed, and need not wait
+		case r := <-s.daemon.reloads:
+			s.daemon.reloadFleet(ctx, r)
+			if is := s.daemon.config().Scale.Interval.D(); is != interval {
+				interval = is
+				tick.Reset(interval)
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -180,7 +191,10 @@ func (s *instanceScaler) run(ctx context.Context) {
 
 // look measures, decides, and has it done.
 func (s *instanceScaler) look(ctx context.Context) {
-	log := s.daemon.log
+	log, scale := s.daemon.log, s.daemon.config().Scale
+	if policy := scale.InstancePolicy(); s.scaler == nil || !reflect.DeepEqual(policy, s.policy) {
+		s.policy, s.scaler = policy, scaler.New(policy)
+	}
 	count, err := s.fleet.provisioner.Count(ctx)
 	if err != nil {
 		log.Error("cannot count the instances; their number stays", "error", err)
@@ -189,7 +203,7 @@ func (s *instanceScaler) look(ctx context.Context) {
 	totals := s.fleet.totals()
 	now := time.Now()
 	in := scaler.Signals{
-		At: now.Sub(birth), Clock: now.In(s.daemon.cfg.Scale.Location()),
+		At: now.Sub(birth), Clock: now.In(scale.Location()),
 		Ready: count.Ready, Starting: count.Starting, Draining: count.Draining, StartUp: count.StartUp, Failing: count.Failing,
 	}
 	needed, known := 0.0, true

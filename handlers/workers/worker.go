@@ -454,6 +454,11 @@ func (w *worker) kill(whose Cause, why error) {
 // stop asks the worker to finish and end, and makes it after a while.
 func (w *worker) stop(grace time.Duration) {
 	w.send(appendHead(nil, frameStop, 0))
+	select {
+	case <-w.loaded:
+	default:
+		w.process.kill(syscall.SIGTERM) // it loads code, and does not listen
+	}
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		limit := time.NewTimer(grace)
 		select {

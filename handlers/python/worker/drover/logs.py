@@ -67,7 +67,10 @@ class _Handler(logging.Handler):
 def send(writer, number, level, logger, text):
     if text.strip():
         writer.json(LOG, {"id": number, "level": level, "logger": logger, "text": text[:_MAX]})
-        writer.watch.busy()  # the call may go on for long
+        if writer.watch.ident is None:
+            writer.flush()  # the code is being loaded, which may take long, and nobody watches yet
+        else:
+            writer.watch.busy()  # the call may go on for long
 
 
 class Output:

@@ -1,0 +1,341 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+)
+
+// This file has a running daemon go on with another configuration. All that is new
+// is opened beside what runs; if anything of it does not open, it is closed again,
+// and nothing has changed. Only then what changed is drained, one function apart
+// from the other, and replaced. What did not change goes on.
+
+// Changes are the functions that a reload changed, by name.
+type Changes struct {
+	Added   []string `json:"added"`
+	Changed []string `json:"changed"`
+	Removed []string `json:"removed"`
+	Kept    []string `json:"kept"`
+}
+
+func (c Changes) String() string {
+	var parts []string
+	for _, part := range []struct {
+		what  string
+		names []string
+	}{{"added", c.Added}, {"changed", c.Changed}, {"removed", c.Removed}} {
+		if len(part.names) > 0 {
+			parts = append(parts, part.what+" "+strings.Join(part.names, ", "))
+		}
+	}
+	if len(parts) == 0 {
+		parts = []string{"nothing changed"}
+	}
+	return fmt.Sprintf("%s; %d functions went on", strings.Join(parts, "; "), len(c.Kept))
+}
+
+// ReloadStatus is what became of reloads.
+type ReloadStatus struct {
+	// At is when the last one was asked for; zero: none was.
+	At time.Time `json:"at"`
+	// Refused says why the last one changed nothing; empty if it did not fail.
+	Refused string `json:"refused,omitempty"`
+	// Done and Failed count them.
+	Done   int64 `json:"done"`
+	Failed int64 `json:"failed"`
+
+	misloaded bool // it was refused since code does not load
+}
+
+type reloadRequest struct {
+	cfg    *configs.Config
+	answer chan<- reloadAnswer
+}
+
+type reloadAnswer struct {
+	changes Changes
+	err     error
+}
+
+// errNotRunning says that there is nothing to reload.
+var errNotRunning = errors.New("the daemon is not running: it starts, or it stops")
+
+// Reload has the daemon go on with another configuration, and returns when what
+// changed has been replaced. The error says what is wrong with it, and that nothing
+// was changed. It may be called from any goroutine; one reload waits for the other.
+func (d *Daemon) Reload(ctx context.Context, cfg *configs.Config) (Changes, error) {
+	if err := cfg.Complete(d.env); err != nil {
+		return Changes{}, d.noteReload(err)
+	}
+	if d.inPhase() != phaseRunning {
+		return Changes{}, errNotRunning
+	}
+	answer := make(chan reloadAnswer, 1)
+	select {
+	case d.reloads <- reloadRequest{cfg, answer}:
+	case <-d.over:
+		return Changes{}, errNotRunning
+	case <-ctx.Done():
+		return Changes{}, ctx.Err()
+	}
+	select {
+	case a := <-answer:
+		return a.changes, d.noteReload(a.err)
+	case <-d.over:
+		return Changes{}, errNotRunning
+	}
+}
+
+// ReloadFile reads the configuration's file again, and reloads it.
+func (d *Daemon) ReloadFile(ctx context.Context) (Changes, error) { return d.reloadInstead(ctx, nil) }
+
+// reloadInstead reloads what is given in place of the file, if anything is.
+func (d *Daemon) reloadInstead(ctx context.Context, instead []byte) (Changes, error) {
+	cfg, err := d.reread(instead)
+	if err != nil {
+		return Changes{}, d.noteReload(err)
+	}
+	changes, err := d.Reload(ctx, cfg)
+	return changes, err
+}
+
+// readAgain reads the file of the configuration.
+func (d *Daemon) readAgain(instead []byte) (*configs.Config, error) {
+	switch {
+	case len(instead) > 0:
+		return nil, errors.New("a reload takes no body: the daemon reads its file again")
+	case d.cfg.File == "":
+		return nil, errors.New("the configuration was made by a program, not read from a file; it reloads with Daemon.Reload")
+	}
+	return configs.Load(d.cfg.File, d.env)
+}
+
+// noteReload remembers how a reload ended, and logs why it was refused.
+func (d *Daemon) noteReload(err error) error {
+	var misloaded *handlers.Misloaded
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reloaded.At = time.Now()
+	d.reloaded.Refused, d.reloaded.misloaded = "", false
+	if err == nil {
+		d.reloaded.Done++
+		return nil
+	}
+	d.reloaded.Failed++
+	d.reloaded.Refused, d.reloaded.misloaded = err.Error(), errors.As(err, &misloaded)
+	d.log.Error("the reload was refused; nothing has changed", "error", err, "detail", detailOf(err))
+	return err
+}
+
+func (d *Daemon) reloadStatus() ReloadStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reloaded
+}
+
+// config is the configuration that the daemon runs now.
+func (d *Daemon) config() *configs.Config {
+	if p := d.current(); p != nil {
+		return p.cfg
+	}
+	return d.cfg
+}
+
+func (d *Daemon) current() *parts {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.open
+}
+
+// hold makes parts those that the daemon closes in the end.
+func (d *Daemon) hold(p *parts) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.open = p
+}
+
+// use makes parts those that the daemon runs, with their functions and some more
+// that end.
+func (d *Daemon) use(p *parts, ending ...*function) {
+	functions := append(p.inOrder(), ending...)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.open, d.functions = p, functions
+}
+
+// reload has a crew go on with another configuration, and returns the parts that
+// are open then.
+func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadRequest) *parts {
+	next := newParts(d, r.cfg, now)
+	err := d.reloadable(now, r.cfg)
+	if err == nil {
+		err = next.open(ctx)
+	}
+	if err == nil {
+		err = d.ownTriggersStay(now, next)
+	}
+	if err != nil {
+		r.answer <- reloadAnswer{err: errors.Join(err, next.close(now))}
+		return now
+	}
+	next.old = nil // or all that ever was would be held
+	changes, ending, removed := compare(now, next)
+	d.setLevel(r.cfg.Log)
+	d.use(next, removed...)
+	for _, name := range changes.Added {
+		c.start(next.functions[name])
+	}
+	d.log.Info("reloading", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
+	c.retire(ending, now.cfg.Drain.D(), func(f *function) {
+		if err := f.close(); err != nil {
+			f.log.Warn("closing what was replaced", "error", err)
+		}
+		if successor := next.functions[f.name]; successor != nil {
+			c.start(successor)
+		}
+	})
+	next.scaleWorkers()
+	closeOld := func() {
+		if err := now.close(next); err != nil {
+			d.log.Warn("closing what was replaced", "error", err)
+		}
+	}
+	if ctx.Err() != nil { // what ends is still at it
+		c.atLast = append(c.atLast, closeOld)
+	} else {
+		d.use(next)
+		closeOld()
+	}
+	d.log.Info("reloaded", "functions", len(next.functions))
+	r.answer <- reloadAnswer{changes: changes}
+	return next
+}
+
+// compare tells what changes, the functions that end, and those of them that
+// nothing follows. What follows another goes on with its counts, and is paused if
+// that was.
+func compare(now, next *parts) (changes Changes, ending, removed []*function) {
+	changes = Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
+	for _, f := range next.inOrder() {
+		switch was := now.functions[f.name]; {
+		case was == nil:
+			changes.Added = append(changes.Added, f.name)
+		case was == f:
+			changes.Kept = append(changes.Kept, f.name)
+		default:
+			changes.Changed = append(changes.Changed, f.name)
+			ending = append(ending, was)
+			f.stats = was.stats
+			if paused, until := was.pauses.state(); paused {
+				f.pauses.set(f.share, true, until)
+			}
+		}
+	}
+	for _, f := range now.inOrder() {
+		if next.functions[f.name] == nil {
+			changes.Removed = append(changes.Removed, f.name)
+			ending, removed = append(ending, f), append(removed, f)
+		}
+	}
+	return changes, ending, removed
+}
+
+// reloadable returns an error if a configuration differs in what a running daemon
+// can't change.
+func (d *Daemon) reloadable(now *parts, cfg *configs.Config) error {
+	var fixed []string
+	for _, key := range []struct {
+		name    string
+		was, is any
+	}{
+		{"data_dir", d.cfg.DataDir, cfg.DataDir},
+		{"log.format", d.cfg.Log.Format, cfg.Log.Format},
+		{"admin", d.cfg.Admin, cfg.Admin},
+		{"probes", d.cfg.Probes, cfg.Probes},
+		{"scale.instances (one or several)", d.cfg.Scale.Instances.Scaled(), cfg.Scale.Instances.Scaled()},
+	} {
+		if !reflect.DeepEqual(key.was, key.is) {
+			fixed = append(fixed, key.name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(now.connections)) {
+		is, there := cfg.Connections[name]
+		if now.connections[name].server != nil && there && !reflect.DeepEqual(now.cfg.Connections[name], is) {
+			fixed = append(fixed, "connections."+name+" (the embedded server)")
+		}
+	}
+	if len(fixed) > 0 {
+		return fmt.Errorf("what changed of %s needs a restart", strings.Join(fixed, ", "))
+	}
+	return nil
+}
+
+// ownTriggersStay returns an error if a function changed whose trigger the program
+// gave: there is no second one to go on with.
+func (d *Daemon) ownTriggersStay(now, next *parts) error {
+	for name := range d.triggers {
+		if now.functions[name] != nil && next.functions[name] != now.functions[name] {
+			return fmt.Errorf("function %s has a trigger that the program made, and can't be changed by a reload", name)
+		}
+	}
+	return nil
+}
+
+// setLevel changes what is logged.
+func (d *Daemon) setLevel(log configs.Log) {
+	if d.level != nil {
+		d.level.Set(levelOf(log))
+	}
+}
+
+// withLevel lets a reload change the log's level.
+func withLevel(level *slog.LevelVar) Option { return func(d *Daemon) { d.level = level } }
+
+// What follows says of single parts whether a new configuration keeps them.
+
+func (p *parts) keepsConnection(name string) bool {
+	return p.old != nil && reflect.DeepEqual(p.old.cfg.Connections[name], p.cfg.Connections[name])
+}
+
+func (p *parts) keepsPool(app, code string) bool {
+	if p.old == nil || p.old.pools[app] == nil {
+		return false
+	}
+	own := p.old.pools[app]
+	return own.code == code && own.Ready(context.Background()) == nil && // one that has ended, or does not load, is made anew
+		reflect.DeepEqual(p.old.cfg.Apps[app], p.cfg.Apps[app]) &&
+		reflect.DeepEqual(appFunctions(p.old.cfg)[app], appFunctions(p.cfg)[app])
+}
+
+// keepsSettings reports whether a function is what it was, but for its app.
+func (p *parts) keepsSettings(name string) bool {
+	if p.old == nil {
+		return false
+	}
+	was, found := p.old.cfg.Functions[name]
+	return found && reflect.DeepEqual(was, p.cfg.Functions[name]) &&
+		!slices.ContainsFunc(was.Connections(), func(c string) bool { return !p.keepsConnection(c) })
+}
+
+func (p *parts) keepsSource(name string) bool {
+	return p.keepsSettings(name) && p.old.sources[name] != nil
+}
+
+// keepsFunction is to be asked when the pools are there.
+func (p *parts) keepsFunction(name string) bool {
+	if !p.keepsSettings(name) || p.old.functions[name] == nil || p.old.functions[name].hasStopped() {
+		return false
+	}
+	h := p.cfg.Functions[name].Handler.Python
+	return h == nil || p.pools[h.App] == p.old.pools[h.App]
+}

@@ -1,0 +1,76 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/drover-run/drover/configs"
+)
+
+// reloadPath has a daemon reload. maxReload bounds the body, which only an
+// instance gets: its configuration, in JSON.
+const (
+	reloadPath = "/v1/reload"
+	maxReload  = 4 << 20
+)
+
+// reloadCommand is `drover reload`.
+type reloadCommand struct {
+	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+}
+
+// Help implements kong.HelpProvider.
+func (*reloadCommand) Help() string {
+	return `The file is read again, and checked. All that is new is opened and loaded beside
+what runs; if anything is wrong, nothing changes. Then the functions that changed,
+or whose code did, finish what they have and are replaced; the others go on. SIGHUP
+does the same.
+
+Examples:
+
+    drover reload
+    drover reload /etc/drover/drover.yaml
+`
+}
+
+// Run has the daemon of a configuration read it again.
+func (c *reloadCommand) Run(ctx context.Context, std *IO) error {
+	cfg, err := configs.Load(c.File, std.Env)
+	if err != nil {
+		return err
+	}
+	client, err := newAdminClient(cfg)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, reloadLimit(cfg))
+	defer cancel()
+	client.http.Timeout = 0 // ctx bounds it
+	var changes Changes
+	if err := client.do(ctx, http.MethodPost, reloadPath, nil, &changes); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(std.Out, "reloaded:", changes)
+	return err
+}
+
+func (d *Daemon) answerReload(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReload))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	changes, err := d.reloadInstead(r.Context(), body)
+	if err != nil {
+		text := "the reload was refused, and nothing has changed: " + err.Error()
+		if detail := detailOf(err); detail != "" {
+			text += "\n" + strings.TrimSpace(detail)
+		}
+		http.Error(w, text, http.StatusUnprocessableEntity)
+		return
+	}
+	answer(w, http.StatusOK, changes)
+}

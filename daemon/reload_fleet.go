@@ -1,0 +1,105 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+)
+
+// This file reloads a daemon whose instances do the work: what it has open itself
+// are the sources. The first instance finds out whether all else opens, too: if it
+// refuses, nothing has changed.
+
+// reloadFleet has the instances go on with another configuration.
+func (d *Daemon) reloadFleet(ctx context.Context, r reloadRequest) {
+	now := d.current()
+	next := newParts(d, r.cfg, now)
+	err := d.reloadable(now, r.cfg)
+	if err == nil {
+		_, err = checkParts(ctx, r.cfg, d.funcs, d.env)
+	}
+	if err == nil {
+		err = next.openSources(ctx)
+	}
+	fleet := d.instances()
+	changes := compareSettings(now.cfg, r.cfg)
+	if ids := fleet.untold(true); err == nil && len(ids) > 0 {
+		if changes, err = d.reloadInstance(ctx, ids[0], r.cfg); err == nil {
+			fleet.tell(ids[0], true)
+		}
+	}
+	if err != nil {
+		r.answer <- reloadAnswer{err: errors.Join(err, next.close(now))}
+		return
+	}
+	next.old = nil
+	d.setLevel(r.cfg.Log)
+	d.hold(next)
+	fleet.use(next.sources)
+	d.spreadReload(ctx)
+	if err := now.close(next); err != nil {
+		d.log.Warn("closing what was replaced", "error", err)
+	}
+	d.log.Info("reloaded", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
+	r.answer <- reloadAnswer{changes: changes}
+}
+
+// spreadReload tells the instances of the configuration that do not know it.
+func (d *Daemon) spreadReload(ctx context.Context) {
+	fleet := d.instances()
+	for _, id := range fleet.untold(false) {
+		if _, err := d.reloadInstance(ctx, id, d.config()); err != nil {
+			d.log.Error("an instance did not take the new configuration; will try again", "instance", id, "error", err)
+			continue
+		}
+		fleet.tell(id, false)
+	}
+}
+
+// reloadLimit bounds a reload: new code is loaded, old work drained.
+func reloadLimit(cfg *configs.Config) time.Duration {
+	return startLimit + cfg.Drain.D() + 2*cutShortGrace
+}
+
+func (d *Daemon) reloadInstance(ctx context.Context, id int, cfg *configs.Config) (changes Changes, err error) {
+	ctx, cancel := context.WithTimeout(ctx, reloadLimit(cfg))
+	defer cancel()
+	hello, err := Greeting(cfg, id)
+	if err != nil {
+		return changes, err
+	}
+	client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
+	client.http.Timeout = 0 // ctx bounds it
+	if err := client.do(ctx, http.MethodPost, reloadPath, hello, &changes); err != nil {
+		return changes, fmt.Errorf("instance %d: %w", id, err)
+	}
+	return changes, nil
+}
+
+// compareSettings tells what changes of a configuration, as far as it says.
+func compareSettings(was, is *configs.Config) Changes {
+	p := &parts{cfg: is, old: &parts{cfg: was}}
+	changes := Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
+	for _, name := range slices.Sorted(maps.Keys(is.Functions)) {
+		switch _, found := was.Functions[name]; {
+		case !found:
+			changes.Added = append(changes.Added, name)
+		case p.keepsSettings(name):
+			changes.Kept = append(changes.Kept, name)
+		default:
+			changes.Changed = append(changes.Changed, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(was.Functions)) {
+		if _, found := is.Functions[name]; !found {
+			changes.Removed = append(changes.Removed, name)
+		}
+	}
+	return changes
+}

@@ -1,0 +1,46 @@
+package python
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestFingerprint(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("app.py", "1")
+	last := Fingerprint(dir)
+	for _, c := range []struct {
+		name, text string
+		changes    bool
+	}{
+		{"app.py", "12", true}, {"lib/more.py", "", true}, {"data.json", "{}", false}, {".venv/lib/x.py", "", false},
+		{"__pycache__/app.py", "", false}, {"node_modules/x/y.py", "", false},
+	} {
+		put(c.name, c.text)
+		now := Fingerprint(dir)
+		if (now != last) != c.changes {
+			t.Errorf("%s: changed is %v, want %v", c.name, now != last, c.changes)
+		}
+		last = now
+	}
+	if err := os.Remove(filepath.Join(dir, "app.py")); err != nil {
+		t.Fatal(err)
+	}
+	if Fingerprint(dir) == last {
+		t.Error("a file that went is not noticed")
+	}
+	if Fingerprint(filepath.Join(dir, "nowhere")) != Fingerprint(filepath.Join(dir, "elsewhere")) {
+		t.Error("directories that are not there differ")
+	}
+}
