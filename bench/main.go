@@ -9,6 +9,7 @@
 //	go run ./bench storagequeue messages a second from the storage queue emulator, beside the bare SDK
 //	go run ./bench scale        workers and instances: how soon they come, and what their going costs
 //	go run ./bench http         messages a second to an app behind HTTP, beside wrk and Go's client
+//	go run ./bench reload       one function of ten is reloaded under load: what the others notice
 //	go run ./bench celery       drover's Python no-op beside Celery's, where Celery and Redis are installed
 package main
 
@@ -29,6 +30,7 @@ type commandLine struct {
 	Servicebus serviceBusCommand `cmd:"" help:"Messages a second from the Service Bus emulator, beside the bare SDK."`
 	Storage    storageCommand    `cmd:"" name:"storagequeue" help:"Messages a second from the storage queue emulator, beside the bare SDK."`
 	Scale      scaleCommand      `cmd:"" help:"Workers and instances: how soon they come, and what their going costs."`
+	Reload     reloadCommand     `cmd:"" help:"One function of ten is reloaded under load: what the others notice."`
 	HTTP       httpCommand       `cmd:"" name:"http" help:"Messages a second to an app behind HTTP, beside wrk (Debian: wrk) and Go's client."`
 	Celery     celeryCommand     `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
 }
