@@ -81,7 +81,7 @@ func (f *function) close() (err error) {
 			f.stopBeside()
 		}
 		for _, o := range f.outputs {
-			close(o.in)
+			close(o.ended)
 		}
 		f.beside.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)

@@ -33,6 +33,7 @@ type output struct {
 	subject  string // for NATS
 	lanes    int
 	in       chan *result
+	ended    chan struct{} // closed when no more is sent: in is not, as a turn that was given up may still come
 	log      *slog.Logger
 }
 
@@ -50,7 +51,7 @@ type result struct {
 }
 
 func newOutput(open openSender, describe, subject string, lanes int, log *slog.Logger) *output {
-	return &output{open: open, describe: describe, subject: subject, lanes: lanes, in: make(chan *result), log: log}
+	return &output{open: open, describe: describe, subject: subject, lanes: lanes, in: make(chan *result), ended: make(chan struct{}), log: log}
 }
 
 // batch is how many results a lane sends together at most.
@@ -63,6 +64,9 @@ func (o *output) batch() int {
 
 // passedOn are the attributes of a message that its result has, too: the trace.
 var passedOn = []string{"traceparent", "tracestate", "baggage"}
+
+// errOutputEnded is what becomes of results after the end.
+var errOutputEnded = errors.New("the output has ended")
 
 // put sends the result of a message, and returns when the other side has it.
 func (o *output) put(ctx context.Context, m *triggers.Message, body []byte) error {
@@ -77,6 +81,8 @@ func (o *output) put(ctx context.Context, m *triggers.Message, body []byte) erro
 	}
 	select {
 	case o.in <- r:
+	case <-o.ended:
+		return errOutputEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -88,18 +94,21 @@ func (o *output) put(ctx context.Context, m *triggers.Message, body []byte) erro
 	}
 }
 
-// run sends until in is closed.
+// run sends until the output has ended.
 func (o *lane) run(ctx context.Context) {
 	defer o.leave()
-	for first := range o.in {
+	for {
+		var first *result
+		select {
+		case first = <-o.in:
+		case <-o.ended:
+			return
+		}
 		batch := []*result{first}
 	more:
 		for len(batch) < o.batch() {
 			select {
-			case r, open := <-o.in:
-				if !open {
-					break more
-				}
+			case r := <-o.in:
 				batch = append(batch, r)
 			default:
 				break more
@@ -189,7 +198,7 @@ func (f *function) emitTo(ctx context.Context, o *output, m *triggers.Message, b
 			return nil
 		case unfit(err):
 			return handlers.Reject(fmt.Errorf("the result, to %s: %w", o.describe, err))
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, errOutputEnded):
 			return fmt.Errorf("its result was not sent to %s: %w", o.describe, handlers.ErrNotTried)
 		}
 		if failing != err.Error() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
@@ -68,7 +70,7 @@ func sending(t *testing.T, n int) (*testBed, []*place) {
 	}
 	b.stopOutputs = func() {
 		for _, o := range b.function.outputs {
-			close(o.in)
+			close(o.ended)
 		}
 		lanes.Wait()
 	}
@@ -157,6 +159,17 @@ func TestAStopGivesBackWhatWasNotSent(t *testing.T) {
 			b.wantCounts(0, 0, 0, 1)
 			_ = b.stop()
 		})
+	}
+}
+
+// A function that was given up, and returns after all, has nobody to send for it.
+func TestAResultAfterTheEnd(t *testing.T) {
+	o := newOutput(nil, "a place", "", 1, slog.New(slog.DiscardHandler))
+	close(o.ended)
+	f := testFunction("f", nil, nil, nil, slog.New(slog.DiscardHandler))
+	f.working, f.outputs = context.Background(), []*output{o}
+	if err := f.emit(&triggers.Message{ID: "1"}, []byte("x")); !errors.Is(err, handlers.ErrNotTried) {
+		t.Errorf("got %v", err)
 	}
 }
 
