@@ -41,7 +41,11 @@ func (c Changes) String() string {
 	if len(parts) == 0 {
 		parts = []string{"nothing changed"}
 	}
-	return fmt.Sprintf("%s; %d functions went on", strings.Join(parts, "; "), len(c.Kept))
+	functions := "functions"
+	if len(c.Kept) == 1 {
+		functions = "function"
+	}
+	return fmt.Sprintf("%s; %d %s went on", strings.Join(parts, "; "), len(c.Kept), functions)
 }
 
 // ReloadStatus is what became of reloads.

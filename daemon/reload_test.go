@@ -87,9 +87,9 @@ func TestReload(t *testing.T) {
 
 	// A function changes, one comes, one goes.
 	r.write("drover.yaml", strings.Replace(reloadConfig, "two:", "three:", 1)+"    timeout: 7s\n")
-	r.run(ExitOK, "reload", "reloaded: added three; removed two; 1 functions went on")
+	r.run(ExitOK, "reload", "reloaded: added three; removed two; 1 function went on")
 	r.write("drover.yaml", strings.Replace(reloadConfig, "two:", "three:", 1)+"    timeout: 8s\n")
-	r.run(ExitOK, "reload", "reloaded: changed three; 1 functions went on")
+	r.run(ExitOK, "reload", "reloaded: changed three; 1 function went on")
 	r.run(ExitOK, "status", "one", "three")
 	r.send("three", "b")
 	r.send("one", "c")
@@ -97,7 +97,7 @@ func TestReload(t *testing.T) {
 
 	// The code changes.
 	r.write("app/function_app.py", strings.Replace(reloadApp, "v1", "v2", 1))
-	r.run(ExitOK, "reload", "reloaded: changed one; 1 functions went on")
+	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
 	r.send("one", "d")
 	out.wait(t, "v2 d")
 
