@@ -14,6 +14,9 @@ var (
 	headerForm = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)
 )
 
+// ownHeaders are those that say where a request ends, and what becomes of its connection.
+var ownHeaders = []string{"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+
 // verdicts are what a status may mean.
 var verdicts = []string{string(http.Done), string(http.Retry), string(http.Reject), string(http.Pause)}
 
@@ -36,6 +39,9 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 	for _, name := range names(h.Headers) {
 		if !headerForm.MatchString(name) || strings.ContainsAny(string(h.Headers[name]), "\r\n\x00") {
 			x.wrong(path+".headers."+name, "it is no header: letters, digits and hyphens, and a value of one line")
+		}
+		if slices.Contains(ownHeaders, strings.ToLower(name)) {
+			x.wrong(path+".headers."+name, "drover sets it itself: it says how a request is sent")
 		}
 	}
 	for _, status := range names(h.Status) {

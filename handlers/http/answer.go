@@ -52,12 +52,26 @@ func (h *Handler) failed(ctx context.Context, err error) error {
 	case errors.As(err, &certificate):
 		h.gate.pause("its certificate is not trusted: " + certificate.Error())
 		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
+	case refused(err):
+		h.gate.pause("TLS: " + err.Error())
+		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
 	case errors.As(err, &name), errors.As(err, &dial) && dial.Op == "dial":
 		h.gate.down("it cannot be reached: " + err.Error())
 		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
 	}
 	h.gate.failed()
 	return err
+}
+
+// refused reports whether the app did not let this client in: it has no TLS, or
+// another, or wants a certificate.
+func refused(err error) bool {
+	if errors.Is(err, nethttp.ErrSchemeMismatch) || errors.As(err, new(tls.RecordHeaderError)) {
+		return true
+	}
+	// Go's TLS says so of all that the other side refuses.
+	var told *net.OpError
+	return errors.As(err, &told) && told.Op == "remote error"
 }
 
 // verdictOf is what a status means.

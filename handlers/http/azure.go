@@ -146,12 +146,12 @@ func (z *Azure) decode(body []byte) (output []byte, logs []json.RawMessage, err 
 	}
 	switch {
 	case z.Output == azureReturn, z.Output == "" && present(result.ReturnValue):
-		output = plain(result.ReturnValue)
+		output = unquoted(result.ReturnValue)
 	case z.Output != "":
-		output = plain(given[z.Output])
+		output = unquoted(given[z.Output])
 	case len(given) == 1:
 		for _, value := range given {
-			output = plain(value)
+			output = unquoted(value)
 		}
 	case len(given) > 1:
 		if output, err = json.Marshal(given); err != nil {
@@ -163,8 +163,8 @@ func (z *Azure) decode(body []byte) (output []byte, logs []json.RawMessage, err 
 
 func present(value json.RawMessage) bool { return len(value) > 0 && string(value) != "null" }
 
-// plain is a text as it is, and any other value as JSON; nil if there is nothing.
-func plain(value json.RawMessage) []byte {
+// unquoted is a text as it is, and any other value as JSON; nil if there is nothing.
+func unquoted(value json.RawMessage) []byte {
 	if !present(value) {
 		return nil
 	}
@@ -185,7 +185,7 @@ func (h *Handler) logLines(m *triggers.Message, invocation string, lines []json.
 			h.cfg.Log.Warn("the app logged more for one message; the rest is left out", "message", m.ID, "lines", len(lines))
 			return
 		}
-		text := string(plain(line))
+		text := string(unquoted(line))
 		h.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, strings.ToValidUTF8(text[:min(len(text), longestLog)], ""),
 			slog.String("message", m.ID), slog.String("invocation", invocation))
 	}

@@ -189,7 +189,7 @@ func (h *Handler) itemOf(r result) ([]byte, error) {
 	}
 	if verdict == Done {
 		if r.Base64 == "" {
-			return plain(r.Output), nil
+			return unquoted(r.Output), nil
 		}
 		out, err := base64.StdEncoding.DecodeString(r.Base64)
 		if err != nil {

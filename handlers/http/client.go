@@ -43,6 +43,8 @@ type client struct {
 	added map[string]string
 	// longest is an answer's, in bytes.
 	longest int64
+	// plain is for messages, where that is HTTP/1.1 in the clear; else nil.
+	plain *plain
 	// No client: nothing is to be followed, and there are no cookies.
 	transport *nethttp.Transport
 }
@@ -86,6 +88,12 @@ func newClient(cfg Config) (*client, error) {
 		c.transport.Protocols = new(nethttp.Protocols)
 		c.transport.Protocols.SetUnencryptedHTTP2(true)
 	}
+	if strings.HasPrefix(c.url, "http:") && !cfg.HTTP2 {
+		var err error
+		if c.plain, err = newPlain(cfg, c.url, c.dial); err != nil {
+			return nil, err
+		}
+	}
 	return c, nil
 }
 
@@ -125,6 +133,9 @@ func hostOf(target string) string {
 
 // post sends a message and reads the answer.
 func (c *client) post(ctx context.Context, fields []field, body []byte) (answer, error) {
+	if c.plain != nil {
+		return c.plain.post(ctx, fields, body)
+	}
 	request, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, c.url, bytes.NewReader(body))
 	if err != nil {
 		return answer{}, fmt.Errorf("making the request: %w", err)
@@ -184,20 +195,30 @@ func (c *client) reachable(ctx context.Context) error {
 
 // connects opens a connection, and closes it.
 func (c *client) connects(ctx context.Context) error {
-	u, err := url.Parse(c.url)
-	if err != nil {
-		return fmt.Errorf("reading the URL: %w", err)
-	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
-	conn, err := c.transport.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return err
 	}
 	return conn.Close()
 }
 
+// dial opens a connection to the app.
+func (c *client) dial(ctx context.Context) (net.Conn, error) {
+	u, err := url.Parse(c.url)
+	if err != nil {
+		return nil, fmt.Errorf("reading the URL: %w", err)
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return c.transport.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+}
+
 // close ends the connections that are kept.
-func (c *client) close() { c.transport.CloseIdleConnections() }
+func (c *client) close() {
+	if c.plain != nil {
+		c.plain.close()
+	}
+	c.transport.CloseIdleConnections()
+}

@@ -70,6 +70,24 @@ func room(t *testing.T, h *Handler, want int) {
 	}
 }
 
+// looked waits until the handler has found the app not to be well.
+func looked(t *testing.T, h *Handler) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		h.gate.mu.Lock()
+		why := h.gate.why
+		h.gate.mu.Unlock()
+		if why != "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody has looked for the app")
+		}
+	}
+}
+
 func TestTheRequest(t *testing.T) {
 	type seen struct {
 		header nethttp.Header
@@ -227,6 +245,7 @@ func TestAnAppThatIsDown(t *testing.T) {
 	if n := h.Slots().Capacity(); n != 0 {
 		t.Errorf("it offers room for %d", n)
 	}
+	looked(t, h)
 	if l, err = net.Listen("tcp", address); err != nil {
 		t.Skip("somebody else has taken the port:", err)
 	}
@@ -295,12 +314,14 @@ func TestTheCircuitBreaker(t *testing.T) {
 
 func TestFaultsOfAnApp(t *testing.T) {
 	mode := make(chan string, 1)
+	var took atomic.Int64 // of 10 GB
 	url := app(t, func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		switch <-mode {
 		case "huge":
 			chunk := bytes.Repeat([]byte("x"), 64<<10)
-			for { // until nobody reads any more
-				if _, err := w.Write(chunk); err != nil {
+			for range 10 << 30 / len(chunk) { // or until nobody reads any more
+				n, err := w.Write(chunk)
+				if took.Add(int64(n)); err != nil {
 					return
 				}
 			}
@@ -323,6 +344,9 @@ func TestFaultsOfAnApp(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, handlers.ErrNotTried) || handlers.Rejected(err) {
 			t.Errorf("%s: %v, want a failed attempt with %q", c.mode, err, c.want)
 		}
+	}
+	if n := took.Load(); n > 64<<20 {
+		t.Errorf("%d bytes of a huge answer were taken", n)
 	}
 	mode <- "slow"
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -365,6 +389,40 @@ func TestTLS(t *testing.T) {
 	h = start(t, func(c *Config) { c.URL, c.TLS = s.URL, &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12} })
 	if _, err := h.Handle(t.Context(), &triggers.Message{ID: "1"}); err != nil {
 		t.Errorf("with its root: %v", err)
+	}
+}
+
+// An app that asks for a certificate of the client answers those that have one.
+func TestClientCertificates(t *testing.T) {
+	s := httptest.NewUnstartedServer(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		_, _ = io.WriteString(w, r.TLS.PeerCertificates[0].Subject.Organization[0])
+	}))
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12}
+	s.StartTLS()
+	defer s.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	with := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, Certificates: s.TLS.Certificates}
+	h := start(t, func(c *Config) { c.URL, c.TLS = s.URL, with })
+	if out, err := h.Handle(t.Context(), &triggers.Message{ID: "1"}); err != nil || string(out) != "Acme Co" {
+		t.Errorf("with a certificate: %q, %v", out, err)
+	}
+	without := with.Clone()
+	without.Certificates = nil
+	h = start(t, func(c *Config) { c.URL, c.TLS = s.URL, without })
+	room(t, h, 4)
+	if _, err := h.Handle(t.Context(), &triggers.Message{ID: "1"}); kindOf(err) != Pause || h.Slots().Capacity() != 0 {
+		t.Errorf("without: %v, and room for %d", err, h.Slots().Capacity())
+	}
+}
+
+func TestTLSWhereThereIsNone(t *testing.T) {
+	url := app(t, func(nethttp.ResponseWriter, *nethttp.Request) {})
+	h := start(t, func(c *Config) { c.URL = strings.Replace(url, "http:", "https:", 1) })
+	room(t, h, 4)
+	if _, err := h.Handle(t.Context(), &triggers.Message{ID: "1"}); kindOf(err) != Pause || h.Slots().Capacity() != 0 {
+		t.Errorf("%v, and room for %d", err, h.Slots().Capacity())
 	}
 }
 
