@@ -186,11 +186,12 @@ func Command(ctx context.Context, args []string, std *IO) int {
 func newParser(ctx context.Context, std *IO, exit func(status int)) *kong.Kong {
 	parser, err := kong.New(new(commandLine),
 		kong.Name("drover"),
-		kong.Description("Runs functions against queues. First: drover demo."),
+		kong.Description("Runs functions against queues. First: drover demo, then drover init."),
 		kong.Writers(std.Out, std.Err),
 		kong.Exit(exit),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.UsageOnError(),
 	)
 	if err != nil {
