@@ -40,6 +40,8 @@ const (
 	storageLanes = 32
 	// dataDirMode is for data_dir, where it is made.
 	dataDirMode = 0o700
+	// lockPatience is how long a start waits for a store that another process has.
+	lockPatience = 5 * time.Second
 	// closeLimit bounds the closing of a trigger.
 	closeLimit = 10 * time.Second
 )
@@ -237,6 +239,11 @@ func (p *parts) connectTo(ctx context.Context, name string) error {
 		return nil
 	}
 	server, c, err := startEmbedded(ctx, p.cfg, name, d.log)
+	// A command, such as drover send, may have the store for a moment.
+	for deadline := time.Now().Add(lockPatience); errors.Is(err, natsjs.ErrLocked) && time.Now().Before(deadline) && ctx.Err() == nil; {
+		wait(ctx, lockPatience/100)
+		server, c, err = startEmbedded(ctx, p.cfg, name, d.log)
+	}
 	if err != nil {
 		return err
 	}
@@ -387,7 +394,7 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		f.handler = run
 		f.share = handlers.NewSlots(concurrency).Share(0)
 	case h.Exec != nil:
-		own, err := exec.New(exec.Config{Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: p.daemon.environ(), MaxOutput: int64(h.Exec.MaxOutput)})
+		own, err := exec.New(exec.Config{Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: p.daemon.environ(), MaxOutput: int64(h.Exec.MaxOutput), Log: f.log})
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -411,6 +412,26 @@ func TestReloadOfInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status := waitFor(t, ended, out); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+// A daemon waits for a store that a command has for a moment.
+func TestAStartWaitsForTheStore(t *testing.T) {
+	t.Parallel()
+	r := newReloaded(t, reloadConfig, reloadApp)
+	cfg := r.load()
+	server, c, err := startEmbedded(t.Context(), cfg, "embedded", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, stop := startCommand(t, "run", r.file)
+	until(t, out, "the daemon has its socket", func() bool { _, err := os.Stat(adminSocket(cfg.DataDir)); return err == nil })
+	if err := closeEmbedded(server, c); err != nil {
+		t.Fatal(err)
+	}
+	out.wait(t, "msg=running")
+	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -28,6 +30,8 @@ type Config struct {
 	Env     []string
 	// MaxOutput bounds what it may write to standard output, in bytes; 1 MiB.
 	MaxOutput int64
+	// Log takes the lines of its standard error as they come; nil drops them.
+	Log *slog.Logger
 }
 
 const (
@@ -39,6 +43,8 @@ const (
 	// killGrace is how long it has to obey a SIGTERM at the timeout.
 	killGrace        = 5 * time.Second
 	defaultMaxOutput = 1 << 20
+	// maxLine is how long a line in the log may be, in bytes: it is cut in several.
+	maxLine = 16 << 10
 )
 
 // Handler runs commands.
@@ -53,6 +59,9 @@ func New(cfg Config) (*Handler, error) {
 	}
 	if cfg.MaxOutput <= 0 {
 		cfg.MaxOutput = defaultMaxOutput
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	path, err := exec.LookPath(cfg.Command[0])
 	if err != nil {
@@ -74,7 +83,10 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 		"DROVER_FUNCTION="+h.cfg.Function, "DROVER_MESSAGE_ID="+clean(m.ID), "DROVER_ATTEMPT="+strconv.Itoa(m.Attempt), "DROVER_SUBJECT="+clean(m.Subject))
 	cmd.Stdin = bytes.NewReader(m.Body)
 	out, errs := &head{max: int(h.cfg.MaxOutput)}, &tail{max: maxDetail}
-	cmd.Stdout, cmd.Stderr = out, errs
+	said := &lines{log: func(line string) {
+		h.cfg.Log.LogAttrs(ctx, slog.LevelInfo, line, slog.String("message", m.ID), slog.String("stream", "stderr"))
+	}}
+	cmd.Stdout, cmd.Stderr = out, io.MultiWriter(errs, said)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = killGrace
@@ -82,6 +94,7 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 		return nil, fmt.Errorf("the command does not start: %w: %w", err, handlers.ErrNotTried)
 	}
 	err := cmd.Wait()
+	said.end()
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind
 	switch {
 	case err != nil && ctx.Err() != nil: // one that came to its end in spite of that is done
@@ -139,3 +152,38 @@ func (w *tail) Write(p []byte) (int, error) {
 }
 
 func (w *tail) String() string { return string(w.kept) }
+
+// lines cuts what is written into lines.
+type lines struct {
+	log  func(line string)
+	rest []byte
+}
+
+func (w *lines) Write(p []byte) (int, error) {
+	w.rest = append(w.rest, p...)
+	for {
+		at := bytes.IndexByte(w.rest, '\n')
+		if at < 0 && len(w.rest) < maxLine {
+			return len(p), nil
+		}
+		if at < 0 || at > maxLine {
+			w.put(w.rest[:maxLine])
+			w.rest = w.rest[maxLine:]
+			continue
+		}
+		w.put(w.rest[:at])
+		w.rest = w.rest[at+1:]
+	}
+}
+
+// end logs a line that nobody ended.
+func (w *lines) end() {
+	w.put(w.rest)
+	w.rest = nil
+}
+
+func (w *lines) put(line []byte) {
+	if text := strings.TrimRight(string(line), "\r"); strings.TrimSpace(text) != "" {
+		w.log(strings.ToValidUTF8(text, "?"))
+	}
+}

@@ -1,8 +1,10 @@
 package exec
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,6 +95,27 @@ func TestACommandThatIsNotThere(t *testing.T) {
 	for _, command := range [][]string{nil, {"no-such-program-here"}} {
 		if _, err := New(Config{Command: command}); err == nil {
 			t.Errorf("%v: no error", command)
+		}
+	}
+}
+
+// What it writes to standard error is logged as it comes, line by line, however
+// long and whatever it holds.
+func TestStandardErrorIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	h := shell(t, `printf 'one\n\n\ntwo\r\n' >&2; head -c 40000 /dev/zero | tr '\0' x >&2; printf '\nlast \377' >&2; cat`,
+		func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	out, err := h.Handle(t.Context(), &triggers.Message{ID: "m 1", Body: []byte("body")})
+	if err != nil || string(out) != "body" {
+		t.Fatalf("%q, %v", out, err)
+	}
+	got := strings.Split(strings.TrimSpace(log.String()), "\n")
+	if len(got) != 6 {
+		t.Fatalf("%d lines: %.2000s", len(got), log.String())
+	}
+	for i, want := range []string{"msg=one message=\"m 1\" stream=stderr", "msg=two ", "msg=" + strings.Repeat("x", maxLine) + " ", "msg=" + strings.Repeat("x", maxLine) + " ", "msg=" + strings.Repeat("x", 40000-2*maxLine) + " ", `msg="last ?"`} {
+		if !strings.Contains(got[i], want) {
+			t.Errorf("line %d is %.200s, want %.100s in it", i, got[i], want)
 		}
 	}
 }
