@@ -22,6 +22,8 @@ type attempt struct {
 	deadline        time.Time
 
 	mu     sync.Mutex
+	hook   func()          // of OnInterrupt
+	ended  bool            // by abort
 	timed  context.Context // once somebody waits
 	cancel context.CancelFunc
 	cause  context.CancelCauseFunc
@@ -50,6 +52,30 @@ func (a *attempt) wait() context.Context {
 func (a *attempt) abort(why error) {
 	a.wait()
 	a.cause(why)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended = true; a.hook != nil {
+		go a.hook()
+		a.hook = nil
+	}
+}
+
+// OnInterrupt implements handlers.Interruptible.
+func (a *attempt) OnInterrupt(f func()) (stop func() bool) {
+	unhook := context.AfterFunc(a.Context, f)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.hook = f; a.ended {
+		go f()
+		a.hook = nil
+	}
+	return func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		whole := a.hook != nil
+		a.hook = nil
+		return unhook() && whole
+	}
 }
 
 func (a *attempt) Done() <-chan struct{} { return a.wait().Done() }

@@ -38,6 +38,16 @@ type Starter interface {
 	Start(ctx context.Context, m *triggers.Message, to Sink)
 }
 
+// Interruptible is a context whose end has two causes that can be told apart. Who
+// keeps to its Deadline by other means spares it the timer.
+type Interruptible interface {
+	context.Context
+
+	// OnInterrupt has f run, on a goroutine of its own, when the context ends before
+	// its deadline. stop is that of context.AfterFunc. It is called once.
+	OnInterrupt(f func()) (stop func() bool)
+}
+
 // Sink takes what became of a message. Handled is called once, from any
 // goroutine, and does not wait.
 type Sink interface {

@@ -9,11 +9,14 @@ import (
 	"net"
 	nethttp "net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"github.com/drover-run/drover/handlers"
 )
 
 // plain speaks HTTP/1.1 in the clear, on connections that it keeps: to an app on the
@@ -107,7 +110,7 @@ var errUnseen = errors.New("the app had closed the connection")
 // exchange sends a request and reads its answer. The connection is kept or closed.
 func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body []byte) (answer, error) {
 	before := c.sent
-	uncancel := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	uncancel := c.endWith(ctx)
 	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(request)
 	defer fasthttp.ReleaseResponse(response)
@@ -137,6 +140,8 @@ func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body
 		return a, nil
 	case ctx.Err() != nil:
 		return answer{}, ctx.Err()
+	case errors.Is(err, os.ErrDeadlineExceeded): // by this clock, but not by that
+		return answer{}, context.DeadlineExceeded
 	case unseen:
 		return answer{}, errUnseen
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
@@ -149,6 +154,19 @@ func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body
 		return answer{}, fmt.Errorf("reading the answer: the app closed the connection: %w", io.ErrUnexpectedEOF)
 	}
 	return answer{}, fmt.Errorf("reading the answer: %w", err)
+}
+
+// endWith ends what is done on the connection when ctx ends, until stop is called,
+// which reports whether that was in time.
+func (c *plainConn) endWith(ctx context.Context) (stop func() bool) {
+	end := func() { _ = c.SetDeadline(time.Unix(1, 0)) }
+	i, ok := ctx.(handlers.Interruptible)
+	if !ok {
+		return context.AfterFunc(ctx, end)
+	}
+	at, _ := i.Deadline() // none is never
+	_ = c.SetDeadline(at) // else the request fails
+	return i.OnInterrupt(end)
 }
 
 // fill makes the request.

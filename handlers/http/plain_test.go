@@ -231,6 +231,62 @@ func TestARequestThatIsCutShort(t *testing.T) {
 	}
 }
 
+// interruptible is a context as the dispatcher's: nobody waits for its deadline.
+type interruptible struct {
+	context.Context
+	deadline time.Time
+	hook     chan func()
+}
+
+func (i *interruptible) Deadline() (time.Time, bool) { return i.deadline, true }
+func (i *interruptible) OnInterrupt(f func()) func() bool {
+	i.hook <- f
+	return func() bool { return true }
+}
+
+func (i *interruptible) Err() error {
+	if !time.Now().Before(i.deadline) {
+		return context.DeadlineExceeded
+	}
+	return i.Context.Err()
+}
+
+func TestTheDispatchersContext(t *testing.T) {
+	came, answer := make(chan struct{}, 9), make(chan string, 9)
+	url, _ := rawApp(t, func(int, *nethttp.Request) string { came <- struct{}{}; return <-answer })
+	h := quick(t, url)
+	under, cancel := context.WithCancel(t.Context())
+	ctx := &interruptible{under, time.Now().Add(patience), make(chan func(), 9)}
+	got := make(chan error, 1)
+	handle := func() { _, err := h.client.plain.post(ctx, nil, nil); got <- err }
+	answer <- well
+	handle()
+	if err := <-got; err != nil {
+		t.Fatal(err)
+	}
+	<-came
+	<-ctx.hook
+
+	ctx.deadline = time.Now().Add(20 * time.Millisecond)
+	handle()
+	if err := <-got; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("at the deadline: %v", err)
+	}
+	<-came
+	<-ctx.hook
+	answer <- ""
+
+	ctx.deadline = time.Now().Add(patience)
+	go handle()
+	<-came
+	cancel()
+	(<-ctx.hook)()
+	if err := <-got; !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	answer <- ""
+}
+
 func TestHeadersOfTheConfiguration(t *testing.T) {
 	got := make(chan *nethttp.Request, 1)
 	url := app(t, func(_ nethttp.ResponseWriter, r *nethttp.Request) { got <- r })
