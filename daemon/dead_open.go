@@ -14,6 +14,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/servicebus"
 )
 
 // openDeadLetters reaches the dead letters of a function, at their source; shared
@@ -22,6 +23,9 @@ func openDeadLetters(ctx context.Context, cfg *configs.Config, function string, 
 	settings, found := cfg.Functions[function]
 	if !found {
 		return nil, nil, noFunction(cfg, function)
+	}
+	if bus := settings.Trigger.ServiceBus; bus != nil {
+		return openDeadBus(cfg, bus, shared)
 	}
 	return openDeadNATS(ctx, cfg, settings.Trigger.NATS, shared, log)
 }
@@ -33,6 +37,17 @@ func noFunction(cfg *configs.Config, name string) error {
 		hint = fmt.Sprintf(" (did you mean %s?)", near)
 	}
 	return fmt.Errorf("there is no function %s in the configuration%s; it has: %s", printable(name), hint, strings.Join(names, ", "))
+}
+
+func openDeadBus(cfg *configs.Config, bus *configs.ServiceBusTrigger, shared bool) (triggers.DeadLetters, func() error, error) {
+	access, err := busAccess(bus.Connection, cfg.Connections[bus.Connection])
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := servicebus.OpenDeadLetters(servicebus.DeadLettersConfig{
+		Access: access, Queue: bus.Queue, Topic: bus.Topic, Subscriptions: bus.Subscription, Sessions: bus.Sessions, Shared: shared,
+	})
+	return d, func() error { return nil }, err
 }
 
 func openDeadNATS(ctx context.Context, cfg *configs.Config, n *configs.NATSTrigger, shared bool, log *slog.Logger) (triggers.DeadLetters, func() error, error) {

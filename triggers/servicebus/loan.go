@@ -65,7 +65,7 @@ func (e *entity) lockOf(until, now time.Time) time.Duration {
 func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
 	l := &loan{e: e, received: m, start: now}
 	l.failures = failuresOf(m)
-	l.message = triggers.Message{ID: m.MessageID, Attempt: l.failures + 1, Origin: l}
+	l.message = triggers.Message{ID: idOf(m), Attempt: l.failures + 1, Origin: l}
 	l.message.Body, l.misfit = bodyOf(m)
 	if m.Subject != nil {
 		l.message.Subject = *m.Subject
@@ -79,7 +79,7 @@ func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
 	if len(m.ApplicationProperties) > 0 {
 		l.message.Attributes = make(map[string]string, len(m.ApplicationProperties))
 		for name, value := range m.ApplicationProperties {
-			if name != failuresProperty {
+			if !ours(name) {
 				l.message.Attributes[name] = fmt.Sprint(value)
 			}
 		}
@@ -217,7 +217,7 @@ func (l *loan) carryOut(ctx context.Context, by settler, r *azservicebus.Receive
 			Reason: &reason, ErrorDescription: &text,
 			PropertiesToModify: map[string]any{
 				"Drover-Error": reason, "Drover-Attempts": int64(m.Attempt), "Drover-Function": v.Function,
-				"Drover-Traceback": triggers.Tail(v.Detail, maxDetail), failuresProperty: int64(0),
+				"Drover-Traceback": triggers.Tail(v.Detail, maxDetail), rejectedProperty: time.Now().UTC().Format(time.RFC3339Nano), failuresProperty: int64(0),
 			},
 		})
 	}

@@ -13,7 +13,7 @@ import (
 func (l *loan) Properties() map[string]any {
 	m := l.received
 	out := map[string]any{
-		"MessageId": m.MessageID, "DeliveryCount": int64(m.DeliveryCount), "LockToken": uuid.UUID(m.LockToken).String(),
+		"MessageId": idOf(m), "DeliveryCount": int64(m.DeliveryCount), "LockToken": uuid.UUID(m.LockToken).String(),
 	}
 	for name, text := range map[string]*string{
 		"ContentType": m.ContentType, "CorrelationId": m.CorrelationID, "SessionId": m.SessionID, "ReplyTo": m.ReplyTo,
@@ -36,7 +36,7 @@ func (l *loan) Properties() map[string]any {
 	}
 	properties := make(map[string]any, len(m.ApplicationProperties))
 	for name, value := range m.ApplicationProperties {
-		if name != failuresProperty {
+		if !ours(name) {
 			properties[name] = simple(value)
 		}
 	}

@@ -33,6 +33,7 @@ type description struct {
 	SizeInBytes       int           `xml:",omitempty"`
 	MessageCount      *int          `xml:",omitempty"`
 	Status            string        `xml:",omitempty"`
+	SubscriptionCount *int          `xml:",omitempty"`
 	ForwardTo         string        `xml:",omitempty"`
 	ForwardDeadTo     string        `xml:"ForwardDeadLetteredMessagesTo,omitempty"`
 	CreatedAt         string        `xml:",omitempty"`
@@ -191,7 +192,8 @@ func (e *Emulator) describe(w http.ResponseWriter, status int, host, path string
 	e.mu.Lock()
 	var d *description
 	if t := e.topics[strings.ToLower(path)]; t != nil {
-		d = &description{CreatedAt: formatTime(t.created)}
+		subscriptions := len(t.subscriptions)
+		d = &description{CreatedAt: formatTime(t.created), SubscriptionCount: &subscriptions, CountDetails: &countDetails{XMLNS: namespaceCounts}}
 		d.XMLName.Local = "TopicDescription"
 	} else if q, cond := e.find(path); cond == nil {
 		d = q.describe()

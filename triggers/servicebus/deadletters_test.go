@@ -1,0 +1,321 @@
+package servicebus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/emulator"
+	"github.com/drover-run/drover/triggers/triggertest"
+)
+
+// openDead returns the dead letters of the queue orders; change may be nil.
+func (b *bed) openDead(t testing.TB, change func(*DeadLettersConfig)) *deadLetters {
+	t.Helper()
+	cfg := DeadLettersConfig{Access: access(b.ConnectionString(b.address)), Queue: "orders"}
+	if change != nil {
+		change(&cfg)
+	}
+	d, err := OpenDeadLetters(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close(context.Background()) })
+	return d.(*deadLetters)
+}
+
+// half sends the copy of a dead letter, and then the replay dies: its lock ends
+// some time later, which is at once here.
+func half(t testing.TB, dead triggers.DeadLetters, l triggers.DeadLetter) {
+	t.Helper()
+	d, o := dead.(*deadLetters), l.Own.(own)
+	to, err := d.openOrigin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := o.g.take(t.Context(), o.sequence)
+	if err != nil || m == nil {
+		t.Fatal(m, err)
+	}
+	err = to.sender.SendAMQPAnnotatedMessage(t.Context(), d.copyOf(m, o.token, to.keepsIDs), nil)
+	if err = errors.Join(err, o.g.r.AbandonMessage(t.Context(), m, nil), d.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func done(t *testing.T, ds ...*triggers.Delivery) {
+	t.Helper()
+	for _, d := range ds {
+		settle(t, d, triggers.Done)
+	}
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not so in time: %s", what)
+		}
+	}
+}
+
+func (b *bed) graveyard(s *triggertest.Source, change func(*DeadLettersConfig)) *triggertest.Graveyard {
+	return &triggertest.Graveyard{
+		Source:   s,
+		OpenDead: func(t testing.TB) triggers.DeadLetters { return b.openDead(t, change) },
+		Half:     half,
+	}
+}
+
+func TestDeadLetters(t *testing.T) {
+	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
+		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000})
+		return b.graveyard(b.source(false), nil)
+	})
+}
+
+// Where duplicates are dropped, a copy under the message's own id would be lost.
+func TestDeadLettersWithDuplicateDetection(t *testing.T) {
+	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
+		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, DuplicateWindow: 10 * time.Minute})
+		return b.graveyard(b.source(false), nil)
+	})
+}
+
+func TestDeadLettersWithSessions(t *testing.T) {
+	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
+		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, RequiresSession: true})
+		s := b.source(true)
+		send, n := s.Send, 0
+		s.Send = func(t testing.TB, ms ...triggers.Message) {
+			for i := range ms {
+				n++
+				ms[i].OrderingKey = fmt.Sprint("session ", n)
+			}
+			send(t, ms...)
+		}
+		g := b.graveyard(s, func(c *DeadLettersConfig) { c.Sessions = true })
+		g.Doubtful, g.Reorders = true, true // any session may be the next one
+		return g
+	})
+}
+
+func subscribed(c *DeadLettersConfig) {
+	c.Queue, c.Topic, c.Subscriptions = "", "events", []string{"billing"}
+}
+
+// topic makes a topic with subscriptions, and opens a trigger on each.
+func (b *bed) topic(t testing.TB, subscriptions ...string) (out []*trigger) {
+	t.Helper()
+	if err := b.CreateTopic("events"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range subscriptions {
+		if err := b.CreateSubscription("events", name, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000}); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, b.open(t, func(c *Config) { c.Queue, c.Topic, c.Subscriptions = "", "events", []string{name} }))
+	}
+	return out
+}
+
+// A topic gives what is sent to it to all its subscriptions.
+func TestDeadLettersOfATopic(t *testing.T) {
+	b := start(t, emulator.QueueOptions{})
+	trs := b.topic(t, "billing", "audit")
+	b.sendTo(t, "events", triggers.Message{Body: []byte("1")})
+	done(t, receive(t, trs[1], 1)...)
+	settle(t, receive(t, trs[0], 1)[0], triggers.Reject)
+	d := b.openDead(t, subscribed)
+	all, err := d.Browse(t.Context(), 10)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d, %v", len(all), err)
+	}
+	if err := d.Replay(t.Context(), all[0], time.Time{}); !errors.Is(err, triggers.ErrShared) || !strings.Contains(err.Error(), "topic events has 2 subscriptions") {
+		t.Errorf("%v", err)
+	}
+	d = b.openDead(t, func(c *DeadLettersConfig) { subscribed(c); c.Shared = true })
+	if all, err = d.Browse(t.Context(), 10); err != nil || len(all) != 1 {
+		t.Fatalf("%d, %v", len(all), err)
+	}
+	if err := d.Replay(t.Context(), all[0], time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tr := range trs {
+		done(t, receive(t, tr, 1)...)
+	}
+	// Both are read by one function: no others would get it.
+	b.sendTo(t, "events", triggers.Message{Body: []byte("2")})
+	for _, tr := range trs {
+		settle(t, receive(t, tr, 1)[0], triggers.Reject)
+	}
+	d = b.openDead(t, func(c *DeadLettersConfig) { subscribed(c); c.Subscriptions = []string{"billing", "audit"} })
+	for _, id := range []string{"billing:2", "audit:1"} { // a page of each
+		if all, err = d.Browse(t.Context(), 10); err != nil || len(all) != 1 || all[0].ID != id {
+			t.Fatalf("%+v, %v", all, err)
+		}
+		if err := d.Remove(t.Context(), all[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, err = d.Browse(t.Context(), 10); err != nil || len(all) != 0 {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+// Without the right Manage it is not known whether duplicates are dropped, nor who
+// else subscribes.
+func TestDeadLettersWithoutManage(t *testing.T) {
+	b := start(t, emulator.QueueOptions{LockDuration: time.Second, DuplicateWindow: time.Hour})
+	b.SetKeys(emulator.Key{Name: "all", Key: "k", Manage: true}, emulator.Key{Name: "both", Key: "both", Listen: true, Send: true}, emulator.Key{Name: "listen", Key: "l1sten", Listen: true})
+	tr := b.open(t, nil)
+	b.topic(t, "billing")
+	b.send(t, triggers.Message{Body: []byte("1")})
+	first := receive(t, tr, 1)[0]
+	settle(t, first, triggers.Reject)
+	connection := func(name, key string) func(*DeadLettersConfig) {
+		return func(c *DeadLettersConfig) {
+			c.Access = access(strings.NewReplacer("Name=all", "Name="+name, "Key=k;", "Key="+key+";").Replace(b.ConnectionString(b.address)))
+		}
+	}
+	d := b.openDead(t, connection("listen", "l1sten"))
+	all, err := d.Browse(t.Context(), 10)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d, %v", len(all), err)
+	}
+	if err := d.Replay(t.Context(), all[0], time.Time{}); err == nil || !strings.Contains(err.Error(), "Azure Service Bus Data Sender") {
+		t.Errorf("%v", err)
+	}
+	if err := d.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d = b.openDead(t, connection("both", "both"))
+	if all, err = d.Browse(t.Context(), 10); err != nil || len(all) != 1 {
+		t.Fatalf("%d, %v", len(all), err)
+	}
+	eventually(t, "it is replayed", func() bool { // the lock of the failed one ends
+		err := d.Replay(t.Context(), all[0], time.Time{})
+		if err != nil && !strings.Contains(err.Error(), "is locked: somebody else has it in hand") {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	again := receive(t, tr, 1)[0]
+	if again.Message.ID != first.Message.ID || again.Message.Origin.Properties()["MessageId"] != first.Message.ID || len(again.Message.Attributes) != 0 {
+		t.Errorf("%+v; it was %+v", again.Message, first.Message)
+	}
+	done(t, again)
+	topic := b.openDead(t, func(c *DeadLettersConfig) { connection("both", "both")(c); subscribed(c) })
+	if _, err := topic.openOrigin(t.Context()); !errors.Is(err, triggers.ErrShared) || !strings.Contains(err.Error(), "Azure Service Bus Data Owner") {
+		t.Errorf("%v", err)
+	}
+}
+
+// What the service itself gave up, and what other clients sent, is replayed as it
+// was.
+func TestDeadLettersOfTheService(t *testing.T) {
+	b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1})
+	s, err := b.client(t).NewSender("orders", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject, kind, correlation := "new", "application/json", "c-1"
+	err = s.SendAMQPAnnotatedMessage(t.Context(), &azservicebus.AMQPAnnotatedMessage{
+		Body: azservicebus.AMQPAnnotatedMessageBody{Value: "a text"}, ApplicationProperties: map[string]any{"n": int32(7), "DeadLetterReason": "mine"},
+		Properties: &azservicebus.AMQPAnnotatedMessageProperties{MessageID: "own", Subject: &subject, ContentType: &kind, CorrelationID: correlation},
+		Header:     &azservicebus.AMQPAnnotatedMessageHeader{TTL: time.Hour},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.client(t).NewReceiverForQueue("orders", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	receiveOne := func() *azservicebus.ReceivedMessage {
+		t.Helper()
+		got, err := r.ReceiveMessages(t.Context(), 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got[0]
+	}
+	if err := r.AbandonMessage(t.Context(), receiveOne(), &azservicebus.AbandonMessageOptions{PropertiesToModify: map[string]any{failuresProperty: int64(3)}}); err != nil {
+		t.Fatal(err)
+	}
+	d := b.openDead(t, nil)
+	var l triggers.DeadLetter
+	eventually(t, "it is dead", func() bool {
+		all, err := b.openDead(t, nil).Browse(t.Context(), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all) == 1
+	})
+	all, err := d.Browse(t.Context(), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l = all[0]
+	if l.Reason != "MaxDeliveryCountExceeded" || l.Detail == "" || !l.Died.IsZero() || l.Function != "" || l.Message.Attempt != 0 ||
+		string(l.Message.Body) != "a text" || len(l.Message.Attributes) != 1 || l.Message.Attributes["n"] != "7" || l.Message.Subject != "new" {
+		t.Errorf("%+v", l)
+	}
+	if err := d.Replay(t.Context(), l, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	m := receiveOne()
+	if m.MessageID != "own" || deref(m.Subject) != "new" || deref(m.ContentType) != kind || deref(m.CorrelationID) != correlation || deref(m.TimeToLive) != time.Hour ||
+		m.RawAMQPMessage.Body.Value != "a text" || m.ApplicationProperties["n"] != int32(7) || failuresOf(m) != 0 || m.ApplicationProperties["DeadLetterReason"] != nil {
+		t.Errorf("%+v", m)
+	}
+	if err := r.CompleteMessage(t.Context(), m, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A replay of one far behind gives those before it back at its end.
+func TestADeadLetterFarBehind(t *testing.T) {
+	b := start(t, emulator.QueueOptions{LockDuration: 5 * time.Minute, MaxDeliveryCount: 1000})
+	tr := b.open(t, nil)
+	const n = 600
+	var ms []triggers.Message
+	for i := range n {
+		ms = append(ms, triggers.Message{Body: fmt.Append(nil, i)})
+	}
+	b.send(t, ms...)
+	for _, got := range receive(t, tr, n) {
+		settle(t, got, triggers.Reject)
+	}
+	d := b.openDead(t, nil)
+	var last triggers.DeadLetter
+	for {
+		page, err := d.Browse(t.Context(), 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		last = page[len(page)-1]
+	}
+	if err := d.Replay(t.Context(), last, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if counts, err := b.Counts("orders/$DeadLetterQueue"); err != nil || counts.Locked == 0 {
+		t.Errorf("%+v, %v: how was it had?", counts, err)
+	}
+	if err := d.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if counts, err := b.Counts("orders/$DeadLetterQueue"); err != nil || counts.Locked != 0 || counts.Active != n-1 {
+		t.Errorf("%+v, %v", counts, err)
+	}
+	done(t, receive(t, tr, 1)...)
+}
