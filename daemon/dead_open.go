@@ -15,6 +15,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 	"github.com/drover-run/drover/triggers/servicebus"
+	"github.com/drover-run/drover/triggers/storagequeue"
 )
 
 // openDeadLetters reaches the dead letters of a function, at their source; shared
@@ -23,6 +24,9 @@ func openDeadLetters(ctx context.Context, cfg *configs.Config, function string, 
 	settings, found := cfg.Functions[function]
 	if !found {
 		return nil, nil, noFunction(cfg, function)
+	}
+	if q := settings.Trigger.StorageQueue; q != nil {
+		return openDeadStorage(cfg, q)
 	}
 	if bus := settings.Trigger.ServiceBus; bus != nil {
 		return openDeadBus(cfg, bus, shared)
@@ -37,6 +41,17 @@ func noFunction(cfg *configs.Config, name string) error {
 		hint = fmt.Sprintf(" (did you mean %s?)", near)
 	}
 	return fmt.Errorf("there is no function %s in the configuration%s; it has: %s", printable(name), hint, strings.Join(names, ", "))
+}
+
+func openDeadStorage(cfg *configs.Config, q *configs.StorageQueueTrigger) (triggers.DeadLetters, func() error, error) {
+	account, err := storageAccount(q.Connection, cfg.Connections[q.Connection])
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := storagequeue.OpenDeadLetters(storagequeue.DeadLettersConfig{
+		Account: account, Queue: q.Queue, PoisonQueue: q.PoisonQueue, PoisonFormat: storagequeue.PoisonFormat(q.PoisonFormat), Encoding: storagequeue.Encoding(q.Encoding),
+	})
+	return d, func() error { account.Close(); return nil }, err
 }
 
 func openDeadBus(cfg *configs.Config, bus *configs.ServiceBusTrigger, shared bool) (triggers.DeadLetters, func() error, error) {

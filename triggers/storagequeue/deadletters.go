@@ -1,0 +1,350 @@
+package storagequeue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// This file reads a poison queue, for an operator. The service shows no more than
+// 32 messages without a change. To see more they are received: hidden for deadLease,
+// and given back at the end.
+
+// DeadLettersConfig names the dead letters of a queue.
+type DeadLettersConfig struct {
+	Account      *Account
+	Queue        string
+	PoisonQueue  string
+	PoisonFormat PoisonFormat
+	Encoding     Encoding
+}
+
+// deadLease is how long a dead letter stays hidden that a killed command had.
+const deadLease = 2 * time.Minute
+
+// OpenDeadLetters returns the dead letters of a queue. Nothing is asked yet.
+func OpenDeadLetters(cfg DeadLettersConfig) (triggers.DeadLetters, error) {
+	d := &deadLetters{cfg: cfg, seen: make(map[string]bool), swept: make(map[string]bool), taken: make(map[string]receipt), copies: make(map[string]bool)}
+	var err error
+	if d.queue, err = cfg.Account.reach(cfg.Queue); err == nil {
+		d.poison, err = cfg.Account.reach(cfg.PoisonQueue)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the dead letters of %s: %w", cfg.Queue, err)
+	}
+	return d, nil
+}
+
+type deadLetters struct {
+	cfg           DeadLettersConfig
+	queue, poison *reach
+
+	// Browse's own.
+	began time.Time // by the server's clock, of whole seconds
+	ended bool
+	seen  map[string]bool // that were returned, or left out
+	swept map[string]bool // that were received
+
+	taking sync.Mutex // held by the one that receives
+
+	mu     sync.Mutex
+	came   []*azqueue.DequeuedMessage // for Browse
+	taken  map[string]receipt         // by the ID of the dead letter
+	copies map[string]bool            // the IDs of the messages that were replayed
+}
+
+// receipt is the right to a dead letter that is hidden here.
+type receipt struct {
+	text string
+	from time.Time
+}
+
+// Browse implements triggers.DeadLetters. A first page of at most 32 is only
+// looked at. What was put there after the first call is left out, and, in envelopes,
+// what was replayed here and failed again.
+func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter, error) {
+	if d.ended {
+		return nil, nil
+	}
+	first := d.began.IsZero()
+	if first {
+		var err error
+		if d.began, err = d.poison.clock(ctx); queueerror.HasCode(err, queueerror.QueueNotFound) {
+			d.ended = true
+			return nil, nil
+		} else if err != nil && !forbidden(err) {
+			return nil, err
+		} else if err != nil {
+			d.began = time.Now()
+		}
+	}
+	if first && n <= maxGet {
+		return d.look(ctx, n)
+	}
+	var out []triggers.DeadLetter
+	for known := 0; len(out) < n; {
+		m := d.next()
+		if m == nil {
+			got, err := d.receive(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if d.ended = len(got) == 0 || known > len(d.swept); d.ended {
+				break
+			}
+			continue
+		}
+		id := deref(m.MessageID)
+		if known++; !d.swept[id] {
+			known = 0
+			d.swept[id] = true // or else its lease has ended meanwhile
+		}
+		if d.seen[id] {
+			continue
+		}
+		if l, ok := d.letter(id, deref(m.MessageText), deref(m.InsertionTime)); ok {
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}
+
+// next is the next one that was received and not browsed.
+func (d *deadLetters) next() *azqueue.DequeuedMessage {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.came) == 0 {
+		return nil
+	}
+	m := d.came[0]
+	d.came = d.came[1:]
+	return m
+}
+
+// look is a page that is only looked at.
+func (d *deadLetters) look(ctx context.Context, n int) (out []triggers.DeadLetter, err error) {
+	seen, err := d.poison.peek(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	d.ended = len(seen) < n
+	for _, m := range seen {
+		if l, ok := d.letter(deref(m.MessageID), deref(m.MessageText), deref(m.InsertionTime)); ok {
+			out = append(out, l)
+		}
+	}
+	if len(out) == 0 && !d.ended {
+		return d.Browse(ctx, n)
+	}
+	return out, nil
+}
+
+// own is what Replay knows a dead letter by.
+type own struct {
+	d    *deadLetters
+	text string // of the message, as it is written in the queue
+}
+
+// letter reads a dead letter; false for those that Browse leaves out.
+func (d *deadLetters) letter(id, text string, inserted time.Time) (triggers.DeadLetter, bool) {
+	d.seen[id] = true
+	if inserted.After(d.began) {
+		return triggers.DeadLetter{}, false
+	}
+	out := triggers.DeadLetter{ID: id, Died: inserted, Own: own{d, text}, Message: triggers.Message{ID: id, Subject: d.cfg.Queue}}
+	body, err := d.cfg.Encoding.decode(text)
+	if err != nil {
+		body = []byte(text) // why it is here
+	}
+	out.Message.Body = body
+	var e Envelope
+	if d.cfg.PoisonFormat != PoisonEnvelope || json.Unmarshal(body, &e) != nil || e.Queue != d.cfg.Queue || e.ID == "" || e.Rejected.IsZero() {
+		return out, true
+	}
+	d.mu.Lock()
+	again := d.copies[e.ID]
+	d.mu.Unlock()
+	if out.Message.Body = []byte(e.Body); e.BodyBase64 != nil {
+		out.Message.Body = e.BodyBase64
+	}
+	out.Message.ID, out.Message.Enqueued, out.Message.Attempt = e.ID, e.Enqueued, e.Attempts
+	out.Reason, out.Detail, out.Function, out.Died = e.Error, e.Traceback, e.Function, e.Rejected
+	// What was text is text again: it was encoded when it came.
+	if text, err = d.cfg.Encoding.encode(out.Message.Body); err == nil {
+		out.Own = own{d, text}
+	}
+	return out, !again
+}
+
+// receive hides dead letters from others, and keeps the right to them.
+func (d *deadLetters) receive(ctx context.Context) ([]*azqueue.DequeuedMessage, error) {
+	asked := time.Now()
+	got, err := d.poison.get(ctx, maxGet, deadLease)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, m := range got {
+		d.taken[deref(m.MessageID)] = receipt{deref(m.PopReceipt), asked}
+	}
+	d.came = append(d.came, got...)
+	return got, nil
+}
+
+// take gets the right to a dead letter; false if it is gone, or somebody else has
+// it.
+func (d *deadLetters) take(ctx context.Context, id string) (string, bool, error) {
+	d.taking.Lock()
+	defer d.taking.Unlock()
+	seen := make(map[string]bool)
+	for known := 0; ; {
+		if text, ok, err := d.claim(ctx, id); ok || err != nil {
+			return text, ok, err
+		}
+		got, err := d.receive(ctx)
+		if err != nil {
+			return "", false, err
+		}
+		for _, m := range got {
+			if seen[deref(m.MessageID)] {
+				known++
+			} else {
+				known = 0
+				seen[deref(m.MessageID)] = true
+			}
+		}
+		if len(got) == 0 || known >= len(seen) {
+			return "", false, nil
+		}
+	}
+}
+
+// claim takes the right to a dead letter that is hidden here, for long enough.
+func (d *deadLetters) claim(ctx context.Context, id string) (string, bool, error) {
+	d.mu.Lock()
+	r, ok := d.taken[id]
+	delete(d.taken, id)
+	d.mu.Unlock()
+	if !ok || time.Since(r.from) < deadLease/2 {
+		return r.text, ok, nil
+	}
+	text, err := d.poison.hide(ctx, id, r.text, deadLease)
+	if stale(err) {
+		return "", false, nil
+	}
+	return text, err == nil, err
+}
+
+// Replay implements triggers.DeadLetters: it takes the dead letter, puts a copy
+// into the queue, and deletes it. The copy of a run that was killed cannot be told
+// from other messages.
+func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried time.Time) error {
+	o, ok := l.Own.(own)
+	if !ok || o.d != d {
+		return fmt.Errorf("dead letter %s is not of %s", l.ID, d.cfg.PoisonQueue)
+	}
+	if !tried.IsZero() {
+		return fmt.Errorf("replaying dead letter %s of %s: %w", l.ID, d.cfg.PoisonQueue, triggers.ErrDoubtful)
+	}
+	right, there, err := d.take(ctx, l.ID)
+	if err != nil || !there {
+		return err
+	}
+	id, err := d.queue.putBack(ctx, o.text)
+	if err != nil {
+		d.mu.Lock()
+		d.taken[l.ID] = receipt{right, time.Time{}} // to be given back
+		d.mu.Unlock()
+		return fmt.Errorf("replaying dead letter %s of %s: %w", l.ID, d.cfg.PoisonQueue, err)
+	}
+	d.mu.Lock()
+	d.copies[id] = true
+	d.mu.Unlock()
+	return d.remove(ctx, l.ID, right)
+}
+
+// Remove implements triggers.DeadLetters.
+func (d *deadLetters) Remove(ctx context.Context, l triggers.DeadLetter) error {
+	right, there, err := d.take(ctx, l.ID)
+	if err != nil || !there {
+		return err
+	}
+	return d.remove(ctx, l.ID, right)
+}
+
+func (d *deadLetters) remove(ctx context.Context, id, right string) error {
+	err := d.poison.remove(ctx, id, right)
+	if !stale(err) {
+		return err
+	}
+	right, there, err := d.take(ctx, id) // its lease has ended
+	if err != nil || !there {
+		return err
+	}
+	return d.poison.remove(ctx, id, right)
+}
+
+// Close implements triggers.DeadLetters.
+func (d *deadLetters) Close(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all sync.WaitGroup
+	room := make(chan struct{}, maxRenewals)
+	errs := make(chan error, len(d.taken))
+	for id, r := range d.taken {
+		room <- struct{}{}
+		all.Go(func() {
+			defer func() { <-room }()
+			if _, err := d.poison.hide(ctx, id, r.text, 0); err != nil && !stale(err) {
+				errs <- err
+			}
+		})
+	}
+	all.Wait()
+	close(errs)
+	clear(d.taken)
+	var out []error
+	for err := range errs {
+		out = append(out, err)
+	}
+	if len(out) > 0 {
+		return fmt.Errorf("%d dead letters of %s could not be given back, and are hidden for %v: %w", len(out), d.cfg.PoisonQueue, deadLease, errors.Join(out[0]))
+	}
+	return nil
+}
+
+// clock is the server's time, in whole seconds.
+func (r *reach) clock(ctx context.Context) (time.Time, error) {
+	var now time.Time
+	err := r.do("looking into", peek, func(c *azqueue.QueueClient) error {
+		got, err := c.GetProperties(ctx, nil)
+		if now = time.Now(); err == nil && got.Date != nil {
+			now = *got.Date
+		}
+		return err
+	})
+	return now, err
+}
+
+// putBack adds a message as a sender would, and returns its id.
+func (r *reach) putBack(ctx context.Context, text string) (string, error) {
+	end := int32(DefaultTimeToLive.Seconds())
+	id := ""
+	err := r.do("sending to", add, func(c *azqueue.QueueClient) error {
+		got, err := c.EnqueueMessage(ctx, text, &azqueue.EnqueueMessageOptions{TimeToLive: &end})
+		if err == nil && len(got.Messages) > 0 {
+			id = deref(got.Messages[0].MessageID)
+		}
+		return err
+	})
+	return id, err
+}
