@@ -10,6 +10,7 @@
 //	go run ./bench scale        workers and instances: how soon they come, and what their going costs
 //	go run ./bench http         messages a second to an app behind HTTP, beside wrk and Go's client
 //	go run ./bench reload       one function of ten is reloaded under load: what the others notice
+//	go run ./bench dead         a replay of 100,000 dead letters, cut half way and started again: none twice, none left
 //	go run ./bench celery       drover's Python no-op beside Celery's, where Celery and Redis are installed
 package main
 
@@ -32,6 +33,7 @@ type commandLine struct {
 	Scale      scaleCommand      `cmd:"" help:"Workers and instances: how soon they come, and what their going costs."`
 	Reload     reloadCommand     `cmd:"" help:"One function of ten is reloaded under load: what the others notice."`
 	HTTP       httpCommand       `cmd:"" name:"http" help:"Messages a second to an app behind HTTP, beside wrk (Debian: wrk) and Go's client."`
+	Dead       deadCommand       `cmd:"" help:"A replay of dead letters that is cut half way and started again: none twice, none left."`
 	Celery     celeryCommand     `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
 }
 
