@@ -112,11 +112,11 @@ func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
 
 func (c *deadListCommand) summary(n, others int) string {
 	text := fmt.Sprintf("%d dead letters", n)
-	switch {
-	case n == 1:
-		text = "1 dead letter"
-	case n == 0:
+	switch n {
+	case 0:
 		text = "no dead letters"
+	case 1:
+		text = "1 dead letter"
 	}
 	if c.given() {
 		text += " of those that were asked for"
