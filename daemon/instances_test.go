@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/scaler/process"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -332,5 +333,40 @@ func TestFleet(t *testing.T) {
 	f.reported(3, json.RawMessage("nonsense"))
 	if n := len(f.status()); n != 1 {
 		t.Errorf("%d functions after a report that is nonsense", n)
+	}
+}
+
+// What workers have used and done stays when their instance ends; what they have
+// does not.
+func TestFleetOfApps(t *testing.T) {
+	f := newFleet(nil, slog.New(slog.DiscardHandler))
+	report := func(id int, s appStatus) {
+		text, err := json.Marshal(instanceReport{Apps: map[string]appStatus{"app": s}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.reported(id, text)
+	}
+	var waits histogram
+	waits.add(time.Second)
+	one := appStatus{
+		Ready: 2, Starting: 1, Restarts: map[workers.Cause]int{workers.CauseExit: 1}, StartUp: time.Second, Waits: waits.snapshot(),
+		Usage: workers.Usage{CPU: time.Minute, Known: true, Memory: workers.Memory{Resident: 30, Anonymous: 20, Proportional: 10}, Largest: 20},
+	}
+	other := one
+	other.StartUp, other.Usage.Largest, other.Restarts = 2*time.Second, 25, map[workers.Cause]int{workers.CauseExit: 2, workers.CauseSignal: 1}
+	report(1, one)
+	report(2, other)
+	got := f.apps()["app"]
+	if got.Ready != 4 || got.Starting != 2 || got.StartUp != 2*time.Second || got.Waits.Count() != 2 || got.Restarts[workers.CauseExit] != 3 || got.Restarts[workers.CauseSignal] != 1 {
+		t.Errorf("together they are %+v", got)
+	}
+	if u := got.Usage; u.CPU != 2*time.Minute || !u.Known || u.Memory != (workers.Memory{Resident: 60, Anonymous: 40, Proportional: 20}) || u.Largest != 25 {
+		t.Errorf("together they use %+v", u)
+	}
+	f.ended(2)
+	got = f.apps()["app"]
+	if got.Ready != 2 || got.Waits.Count() != 2 || got.Restarts[workers.CauseExit] != 3 || got.Usage.CPU != 2*time.Minute || got.Usage.Memory.Resident != 30 || got.Usage.Largest != 20 {
+		t.Errorf("with one gone they are %+v", got)
 	}
 }
