@@ -2,6 +2,7 @@ package python
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -67,20 +68,30 @@ func TestRestartsHaveCauses(t *testing.T) {
 def f(body):
     payload = b'{"lags_us": [' + b','.join([b'1'] * 1001) + b']}'
     os.write(3, (1 + len(payload)).to_bytes(4, "little") + b"E" + payload)`},
-		{"timeout", workers.CauseTimeout, "def f(body): time.sleep(60)"},
+		{"timeout", workers.CauseTimeout, "def f(body): mark(body); time.sleep(60)"},
 		{"start", workers.CauseStart, "if os.path.exists('gone'): time.sleep(60)\ndef f(body): open('gone', 'w').close(); os._exit(0)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := startApp(t, "import os, signal, time\nos.chdir(os.path.dirname(__file__))\n"+c.source, func(cfg *workers.Config) {
+			p := startApp(t, mark+"import signal\nos.chdir(os.path.dirname(__file__))\n"+c.source, func(cfg *workers.Config) {
 				cfg.KillGrace = 10 * time.Millisecond
 				if c.cause == workers.CauseStart {
-					cfg.StartTimeout = 2 * time.Second
+					cfg.StartTimeout = 5 * time.Second
 				}
 			}, "f")
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			ctx, cancel := context.WithCancel(soon(t))
 			defer cancel()
-			if _, err := handle(ctx, handler(t, p, "f"), &triggers.Message{}); err == nil {
+			path := filepath.Join(t.TempDir(), "mark")
+			f, ended := handler(t, p, "f"), make(chan error, 1)
+			go func() {
+				_, err := handle(ctx, f, &triggers.Message{Body: []byte(path)})
+				ended <- err
+			}()
+			if c.cause == workers.CauseTimeout {
+				begun(t, path)
+				cancel()
+			}
+			if err := <-ended; err == nil {
 				t.Error("a call in a worker that dies has no error")
 			}
 			eventually(t, "a restart for "+string(c.cause), func() bool { return p.Stats().Restarts[c.cause] > 0 })
