@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -51,21 +52,76 @@ const (
 func (d *Daemon) pools() map[string]*pool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.openPools()
+}
+
+// openPools are the same; d.mu is held.
+func (d *Daemon) openPools() map[string]*pool {
 	if d.open == nil || len(d.functions) == 0 {
 		return nil // they are still being opened
 	}
 	return d.open.pools
 }
 
+// replaced is what was of the pools that reloads have replaced, so that nothing that
+// is counted falls. The zero value has none; the daemon's mu guards it.
+type replaced struct {
+	leaving map[*pool]string     // those that still end, and their apps
+	past    map[string]appStatus // what stays of those that have ended
+}
+
+// leave notes which pools end when next follows now; d.mu is held.
+func (r *replaced) leave(now, next *parts) {
+	if now == nil {
+		return
+	}
+	for app, own := range now.pools {
+		if next.pools[app] != own {
+			if r.leaving == nil {
+				r.leaving, r.past = make(map[*pool]string), make(map[string]appStatus)
+			}
+			r.leaving[own] = app
+		}
+	}
+}
+
+// poolEnded keeps what stays of a pool, if it has been replaced.
+func (d *Daemon) poolEnded(own *pool) {
+	last := own.status(0).past()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if app, found := d.replaced.leaving[own]; found {
+		delete(d.replaced.leaving, own)
+		d.replaced.past[app] = d.replaced.past[app].plus(last)
+	}
+}
+
+// status is what there is to say of a pool.
+func (p *pool) status(fresh time.Duration) appStatus {
+	s := p.Stats()
+	return appStatus{
+		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
+		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(),
+	}
+}
+
 // ownApps are the apps whose workers are this process's.
 func (d *Daemon) ownApps(fresh time.Duration) map[string]appStatus {
-	out := make(map[string]appStatus)
-	for name, p := range d.pools() {
-		s := p.Stats()
-		out[name] = appStatus{
-			Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
-			Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(),
-		}
+	d.mu.Lock()
+	pools := d.openPools()
+	out, leaving := maps.Clone(d.replaced.past), maps.Clone(d.replaced.leaving)
+	d.mu.Unlock()
+	if out == nil {
+		out = make(map[string]appStatus)
+	}
+	for name, p := range pools {
+		out[name] = out[name].plus(p.status(fresh))
+	}
+	for p, name := range leaving {
+		s := p.status(fresh)
+		s.Retiring += s.Ready + s.Starting
+		s.Ready, s.Starting, s.StartUp = 0, 0, 0
+		out[name] = out[name].plus(s)
 	}
 	return out
 }

@@ -55,6 +55,7 @@ type Daemon struct {
 	functions []*function
 	fleet     *fleet // of instances, where they do the work
 	reloaded  ReloadStatus
+	replaced  replaced
 	decisions decisions
 	backlogs  backlogs
 	paused    map[string]time.Time // by function, until when, where instances do the work

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -360,6 +361,35 @@ functions:
 	if gate := families["drover_http_gate_open"]; gate == nil || sum(gate, "function", "lost") != 0 {
 		t.Errorf("the gate is %v, want shut", gate)
 	}
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+// A reload replaces workers, and no counter falls by it.
+func TestAReloadKeepsCounts(t *testing.T) {
+	t.Parallel()
+	app := "import os\nasync def one(message):\n    print('v1')\n    if message.attempt == 1: os._exit(3)\n"
+	r := newReloaded(t, reloadConfig, app)
+	out, stop := startCommand(t, "run", r.file)
+	out.wait(t, "msg=running")
+	r.send("one", "x")
+	out.wait(t, "a worker is gone; it will be replaced")
+	socket := adminSocket(r.load().DataDir)
+	var before map[string]*dto.MetricFamily
+	until(t, out, "a restart", func() bool {
+		before = scrape(t, socket)
+		return sum(before["drover_worker_restarts_total"], "cause", "exit") > 0
+	})
+	r.write("app/function_app.py", strings.Replace(app, "v1", "v2", 1))
+	r.run(ExitOK, "reload", "reloaded: changed one")
+	after := scrape(t, socket)
+	for _, name := range []string{"drover_worker_restarts_total", "drover_worker_cpu_seconds_total", "drover_messages_received_total"} {
+		if was, is := sum(before[name], ""), sum(after[name], ""); is < was || was == 0 {
+			t.Errorf("%s was %v before the reload, and is %v", name, was, is)
+		}
+	}
+	until(t, out, "one worker", func() bool { return sum(scrape(t, socket)["drover_workers"], "") == 1 })
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}

@@ -165,7 +165,10 @@ func (p *parts) close(keep *parts) error {
 	var pools sync.WaitGroup
 	for app, own := range p.pools {
 		if keep.pools[app] != own {
-			pools.Go(own.close)
+			pools.Go(func() {
+				own.close()
+				p.daemon.poolEnded(own)
+			})
 		}
 	}
 	pools.Wait()

@@ -174,6 +174,7 @@ func (d *Daemon) use(p *parts, ending ...*function) {
 	functions := append(p.inOrder(), ending...)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.replaced.leave(d.open, p)
 	d.open, d.functions = p, functions
 }
 
