@@ -130,6 +130,7 @@ func (x *completion) all() {
 		x.Apps[name] = x.app("apps."+name, x.Apps[name])
 	}
 	x.admin()
+	x.traces(&x.Traces)
 	x.scale("scale", &x.Scale)
 	shortForms := make(map[string]string)
 	for _, name := range names(x.Functions) {

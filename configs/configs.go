@@ -18,6 +18,7 @@ type Config struct {
 	Apps        map[string]App        `yaml:"apps" desc:"directories of code whose functions share a pool of worker processes, by a name of your choice"`
 	Admin       Admin                 `yaml:"admin" desc:"the server that drover status and the like, and operators, talk to"`
 	Probes      Probes                `yaml:"probes" desc:"a server for health checks, without a token"`
+	Traces      Traces                `yaml:"traces" desc:"OpenTelemetry: what became of each message, step by step, in a collector of yours; off by default"`
 	Scale       Scale                 `yaml:"scale" desc:"how many worker processes and instances there are"`
 	Functions   map[string]Function   `yaml:"functions" required:"true" desc:"what runs, by a name of your choice"`
 

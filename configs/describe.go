@@ -54,6 +54,9 @@ func (c *Config) Describe(w io.Writer) error {
 	for _, schedule := range c.Scale.Schedules {
 		line("\tat least %d from %s to %s %s", schedule.Min, schedule.From, schedule.To, strings.Join(schedule.Days, ", "))
 	}
+	if t := c.Traces; t.URL != "" {
+		line("traces\tto %s (%s), of service %s, %v of the messages that have no trace of their own", t.URL, t.From, t.ServiceName, *t.Sample)
+	}
 	line("data\t%s", c.DataDir)
 	for _, warning := range c.Warnings {
 		line("warning: %s", warning)

@@ -48,6 +48,14 @@ func (a *attempt) wait() context.Context {
 	return a.timed
 }
 
+// with adds what make adds to the context below it: before the function has it, but
+// the message may be lost at any time.
+func (a *attempt) with(add func(context.Context) context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.Context = add(a.Context)
+}
+
 // abort ends the attempt before its time.
 func (a *attempt) abort(why error) {
 	a.wait()

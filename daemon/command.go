@@ -409,10 +409,15 @@ func (versionCommand) Help() string {
 }
 
 func (versionCommand) Run(std *IO) error {
+	_, err := fmt.Fprintf(std.Out, "drover %s (%s, %s/%s)\n", versionName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
+
+// versionName is the one that this program was built as.
+func versionName() string {
 	name := version
 	if info, ok := debug.ReadBuildInfo(); name == "" && ok {
 		name = info.Main.Version
 	}
-	_, err := fmt.Fprintf(std.Out, "drover %s (%s, %s/%s)\n", cmp.Or(name, "unknown"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return err
+	return cmp.Or(name, "unknown")
 }

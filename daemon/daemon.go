@@ -56,6 +56,7 @@ type Daemon struct {
 	fleet     *fleet // of instances, where they do the work
 	reloaded  ReloadStatus
 	replaced  replaced
+	traces    *traces // nil: nothing is traced
 	decisions decisions
 	backlogs  backlogs
 	paused    map[string]time.Time // by function, until when, where instances do the work
@@ -156,6 +157,14 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return &StartError{err}
 	}
 	defer stopAdmin()
+	traces, err := openTraces(ctx, d.cfg.Traces, d.log)
+	if err != nil {
+		return &StartError{err}
+	}
+	d.mu.Lock()
+	d.traces = traces
+	d.mu.Unlock()
+	defer traces.stop()
 	parts := newParts(d, d.cfg, nil)
 	d.hold(parts)
 	defer func() { err = errors.Join(err, d.current().close(nil)) }()

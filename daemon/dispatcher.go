@@ -37,6 +37,7 @@ type function struct {
 	app      string    // the pool's; empty for Go functions
 	outputs  []*output // none: results are dropped
 	describe string    // the handler, for people
+	spans    *spans    // nil: nothing is traced
 	pauses   pauses
 	// cancelOnLost ends an attempt whose message was lost.
 	cancelOnLost bool
@@ -127,6 +128,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 		if failing != "" {
 			f.stats.reception.tries(time.Now())
 		}
+		asked := f.spans.now()
 		got, err := f.receive(receiving, min(n, maxBatch))
 		if err != nil && receiving.Err() == nil {
 			f.stats.reception.failed(time.Now())
@@ -151,6 +153,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 		f.stats.taken.begin(taken)
 		for i, d := range got {
 			t := f.newTurn(d, now)
+			f.spans.received(t, asked)
 			switch t.slotted = i < taken; {
 			case !t.slotted:
 				go f.claim(t)
@@ -191,6 +194,8 @@ type turn struct {
 	attempt
 	f        *function
 	delivery *triggers.Delivery
+	message  *triggers.Message // as the handler and the outputs get it
+	trail    *trail            // nil: it is not traced
 	start    time.Time
 	slotted  bool
 	handled  bool // output and err are what became of it
@@ -200,7 +205,7 @@ type turn struct {
 }
 
 func (f *function) newTurn(d *triggers.Delivery, now time.Time) *turn {
-	t := &turn{attempt: attempt{Context: f.working, deadline: now.Add(f.timeout)}, f: f, delivery: d, start: now}
+	t := &turn{attempt: attempt{Context: f.working, deadline: now.Add(f.timeout)}, f: f, delivery: d, message: d.Message, start: now}
 	d.Watch(t)
 	return t
 }
@@ -227,13 +232,14 @@ func (f *function) claim(t *turn) {
 	}
 }
 
-// started gives a message to a handler that answers later, and reports whether
-// it is one.
+// started gives a message to a handler that answers later, and reports whether it
+// is one.
 func (f *function) started(t *turn) bool {
+	t.trail.handle(t)
 	if f.starter == nil || f.fits(t.delivery.Message) != nil {
 		return false
 	}
-	f.starter.Start(t, t.delivery.Message, t)
+	f.starter.Start(t, t.message, t)
 	return true
 }
 
@@ -253,20 +259,21 @@ func (t *turn) run() {
 		t.err = handlers.ErrNotTried
 	case !t.handled:
 		if t.err = f.fits(m); t.err == nil {
-			t.output, t.err = f.handler.Handle(t, m)
+			t.output, t.err = f.handler.Handle(t, t.message)
 		}
 	}
 	t.err = f.timedOut(t, t.err)
 	err := t.err
 	t.end()
 	if err == nil && len(f.outputs) > 0 && t.output != nil {
-		err = f.emit(m, t.output)
+		err = f.emit(t)
 	}
 	v := f.judge(f.working, m, err)
 	took := time.Since(t.start)
 	f.report(m, v, err, took)
 	f.settle(f.settling, t.delivery, v)
 	now := time.Now()
+	t.trail.end(t, v, err, took, now)
 	f.stats.settled(m, v.Kind, err, took, now)
 	if t.slotted {
 		f.stats.taken.end(now)

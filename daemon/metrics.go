@@ -15,7 +15,7 @@ import (
 // newMetrics are the collectors of a daemon's own metrics, and of the process's.
 func newMetrics(d *Daemon) []prometheus.Collector {
 	return []prometheus.Collector{
-		newInstanceMetrics(d), newFunctionMetrics(d), newAppMetrics(d), newScaleMetrics(d),
+		newInstanceMetrics(d), newFunctionMetrics(d), newAppMetrics(d), newScaleMetrics(d), newTraceMetrics(d),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector(),
 	}
 }

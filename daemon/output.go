@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -30,6 +31,7 @@ const maxOutputs = 500
 type output struct {
 	open     openSender
 	describe string // for people
+	at       entity // for traces
 	subject  string // for NATS
 	lanes    int
 	in       chan *result
@@ -50,8 +52,12 @@ type result struct {
 	sent    chan error
 }
 
-func newOutput(open openSender, describe, subject string, lanes int, log *slog.Logger) *output {
-	return &output{open: open, describe: describe, subject: subject, lanes: lanes, in: make(chan *result), ended: make(chan struct{}), log: log}
+func newOutput(open openSender, to configs.Output, lanes int, log *slog.Logger) *output {
+	o := &output{open: open, describe: to.String(), at: destinationOf(to), lanes: lanes, in: make(chan *result), ended: make(chan struct{}), log: log}
+	if to.NATS != nil {
+		o.subject = to.NATS.Subject
+	}
+	return o
 }
 
 // batch is how many results a lane sends together at most.
@@ -62,23 +68,13 @@ func (o *output) batch() int {
 	return maxOutputs
 }
 
-// passedOn are the attributes of a message that its result has, too: the trace.
-var passedOn = []string{"traceparent", "tracestate", "baggage"}
-
 // errOutputEnded is what becomes of results after the end.
 var errOutputEnded = errors.New("the output has ended")
 
-// put sends the result of a message, and returns when the other side has it.
+// put sends the result of a message, in the context of its trace, and returns when
+// the other side has it.
 func (o *output) put(ctx context.Context, m *triggers.Message, body []byte) error {
-	r := &result{message: triggers.Message{Subject: o.subject, Body: body, OrderingKey: m.OrderingKey}, sent: make(chan error, 1)}
-	for _, name := range passedOn {
-		if value, found := m.Attributes[name]; found {
-			if r.message.Attributes == nil {
-				r.message.Attributes = make(map[string]string)
-			}
-			r.message.Attributes[name] = value
-		}
-	}
+	r := &result{message: triggers.Message{Subject: o.subject, Body: body, OrderingKey: m.OrderingKey, Attributes: passedOn(m)}, sent: make(chan error, 1)}
 	select {
 	case o.in <- r:
 	case <-o.ended:
@@ -92,6 +88,25 @@ func (o *output) put(ctx context.Context, m *triggers.Message, body []byte) erro
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// passedOn are the attributes of a message that its result has, too: the trace.
+func passedOn(m *triggers.Message) map[string]string {
+	if len(m.Attributes) == 0 {
+		return nil
+	}
+	parent, state := m.Trace()
+	var out map[string]string
+	for _, a := range [...]struct{ name, value string }{{"traceparent", parent}, {"tracestate", state}, {"baggage", m.Attributes["baggage"]}} {
+		if a.value == "" {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]string)
+		}
+		out[a.name] = a.value
+	}
+	return out
 }
 
 // run sends until the output has ended.
@@ -163,9 +178,9 @@ func (o *lane) leave() {
 // emit sends a function's result to all outputs: a message whose result is not
 // everywhere is not done. What is unfit for one is not waited for elsewhere; others
 // may have taken it already.
-func (f *function) emit(m *triggers.Message, body []byte) error {
+func (f *function) emit(t *turn) error {
 	if len(f.outputs) == 1 {
-		return f.emitTo(f.working, f.outputs[0], m, body)
+		return f.emitTo(f.working, f.outputs[0], t)
 	}
 	ctx, cancel := context.WithCancel(f.working)
 	defer cancel()
@@ -173,7 +188,7 @@ func (f *function) emit(m *triggers.Message, body []byte) error {
 	var all sync.WaitGroup
 	for i, o := range f.outputs {
 		all.Go(func() {
-			if errs[i] = f.emitTo(ctx, o, m, body); errs[i] != nil {
+			if errs[i] = f.emitTo(ctx, o, t); errs[i] != nil {
 				cancel()
 			}
 		})
@@ -189,10 +204,12 @@ func (f *function) emit(m *triggers.Message, body []byte) error {
 }
 
 // emitTo sends a result to one output, for as long as that cannot take it.
-func (f *function) emitTo(ctx context.Context, o *output, m *triggers.Message, body []byte) error {
+func (f *function) emitTo(ctx context.Context, o *output, t *turn) (err error) {
+	m, sent := t.trail.send(o, t.message, len(t.output))
+	defer func() { sent.end(err) }()
 	pause, failing := receiveBackOff(), ""
 	for {
-		err := o.put(ctx, m, body)
+		err := o.put(ctx, m, t.output)
 		switch {
 		case err == nil:
 			return nil

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
@@ -64,7 +65,7 @@ func sending(t *testing.T, n int) (*testBed, []*place) {
 		p := &place{name: fmt.Sprint("place ", i)}
 		o := newOutput(func(context.Context) (sender, func() error, error) {
 			return p, func() error { return nil }, nil
-		}, p.name, "", 1, b.function.log)
+		}, configs.Output{NATS: &configs.NATSOutput{Subject: p.name, Connection: "c"}}, 1, b.function.log)
 		lanes.Go(func() { (&lane{output: o}).run(context.Background()) })
 		places[i], b.function.outputs = p, append(b.function.outputs, o)
 	}
@@ -117,7 +118,7 @@ func TestAnOutputThatIsAwayHoldsTheMessage(t *testing.T) {
 			p.want(t, "a")
 		}
 		b.wantCounts(1, 0, 0, 0)
-		if want := `cannot send a result; will try until it works" function=f message=1 to="place 1" error="it is away"`; !strings.Contains(b.log.String(), want) {
+		if want := `cannot send a result; will try until it works" function=f message=1 to="subject place 1 on c" error="it is away"`; !strings.Contains(b.log.String(), want) {
 			t.Errorf("the log lacks %q:\n%s", want, b.log.String())
 		}
 	})
@@ -139,7 +140,7 @@ func TestAResultThatIsUnfitForOneOutput(t *testing.T) {
 			_ = b.stop()
 			b.wantCounts(0, 0, 1, 0)
 			dead := b.queue.Dead()
-			if len(dead) != 1 || dead[0].Verdict.Reason != "the result, to place 0: a MiB is the message is too large" {
+			if len(dead) != 1 || dead[0].Verdict.Reason != "the result, to subject place 0 on c: a MiB is the message is too large" {
 				t.Errorf("the dead letters are %+v", dead)
 			}
 		})
@@ -164,11 +165,11 @@ func TestAStopGivesBackWhatWasNotSent(t *testing.T) {
 
 // A function that was given up, and returns after all, has nobody to send for it.
 func TestAResultAfterTheEnd(t *testing.T) {
-	o := newOutput(nil, "a place", "", 1, slog.New(slog.DiscardHandler))
+	o := newOutput(nil, configs.Output{NATS: &configs.NATSOutput{Subject: "a"}}, 1, slog.New(slog.DiscardHandler))
 	close(o.ended)
 	f := testFunction("f", nil, nil, nil, slog.New(slog.DiscardHandler))
 	f.working, f.outputs = context.Background(), []*output{o}
-	if err := f.emit(&triggers.Message{ID: "1"}, []byte("x")); !errors.Is(err, handlers.ErrNotTried) {
+	if err := f.emit(&turn{message: &triggers.Message{ID: "1"}, output: []byte("x")}); !errors.Is(err, handlers.ErrNotTried) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -363,6 +363,7 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 	d := p.daemon
 	f := newFunction(name, settings, d.log.With("function", name))
 	p.functions[name] = f
+	f.spans = d.traces.of(name, settings)
 	if err := p.openHandler(f, settings); err != nil {
 		return err
 	}
@@ -451,11 +452,10 @@ func (p *parts) openTrigger(ctx context.Context, settings configs.Function, log 
 // run. The kinds of outputs are here.
 func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Output) error {
 	var open openSender
-	subject, lanes := "", 1
+	lanes := 1
 	switch {
 	case settings.NATS != nil:
 		c := p.connection(settings.NATS.Connection)
-		subject = settings.NATS.Subject
 		open = func(context.Context) (sender, func() error, error) {
 			return c.NewSender(), func() error { return nil }, nil
 		}
@@ -473,7 +473,7 @@ func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Ou
 		}
 		open, lanes = storageSender(account, q.Queue, q.Encoding, q.Delay.D(), q.TimeToLive.D()), storageLanes
 	}
-	own := newOutput(open, settings.String(), subject, lanes, f.log)
+	own := newOutput(open, settings, lanes, f.log)
 	f.outputs = append(f.outputs, own)
 	sending := context.WithoutCancel(ctx)
 	for range lanes {

@@ -59,7 +59,7 @@ func everything(t *testing.T) *Daemon {
 	}
 	f.reported(1, load)
 	d := New(configs.New())
-	d.fleet = f
+	d.fleet, d.traces = f, new(traces)
 	d.decisions.note("instances", time.Now(), testDecision())
 	return d
 }

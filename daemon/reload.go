@@ -267,6 +267,7 @@ func (d *Daemon) reloadable(now *parts, cfg *configs.Config) error {
 		{"log.format", d.cfg.Log.Format, cfg.Log.Format},
 		{"admin", d.cfg.Admin, cfg.Admin},
 		{"probes", d.cfg.Probes, cfg.Probes},
+		{"traces", d.cfg.Traces, cfg.Traces},
 		{"scale.instances (one or several)", d.cfg.Scale.Instances.Scaled(), cfg.Scale.Instances.Scaled()},
 	} {
 		if !reflect.DeepEqual(key.was, key.is) {

@@ -81,6 +81,9 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	cmd.Dir = h.cfg.Dir
 	cmd.Env = append(append([]string(nil), h.cfg.Env...),
 		"DROVER_FUNCTION="+h.cfg.Function, "DROVER_MESSAGE_ID="+clean(m.ID), "DROVER_ATTEMPT="+strconv.Itoa(m.Attempt), "DROVER_SUBJECT="+clean(m.Subject))
+	if parent, state := m.Trace(); parent != "" {
+		cmd.Env = append(cmd.Env, "TRACEPARENT="+clean(parent), "TRACESTATE="+clean(state))
+	}
 	cmd.Stdin = bytes.NewReader(m.Body)
 	out, errs := &head{max: int(h.cfg.MaxOutput)}, &tail{max: maxDetail}
 	said := &lines{log: func(line string) {

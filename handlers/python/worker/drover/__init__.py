@@ -96,13 +96,24 @@ class Message:
         return f"<drover.Message {self.id} attempt {self.attempt}, {len(self.body)} bytes>"
 
 
+def _trace(message):
+    """A message's traceparent and tracestate; None where there are none."""
+    attributes = message.attributes if message is not None else {}
+    for name in ("traceparent", "Traceparent", "Diagnostic-Id"):
+        parent = attributes.get(name)
+        if parent and parent[2:3] == "-":
+            return parent, attributes.get("tracestate") or attributes.get("Tracestate")
+    return None, None
+
+
 class Context:
     """The attempt that is under way."""
 
-    __slots__ = ("_cancelled", "_changed", "_deadline", "_has_state", "_state", "function")
+    __slots__ = ("_cancelled", "_changed", "_deadline", "_has_state", "_message", "_state", "function")
 
-    def __init__(self, function, deadline=0):
+    def __init__(self, function, deadline=0, message=None):
         self.function = function
+        self._message = message
         self._deadline = deadline  # µs since 1970; 0 is none
         self._cancelled = threading.Event()
         self._has_state, self._state, self._changed = False, None, False
@@ -115,6 +126,17 @@ class Context:
     def remaining(self):
         """The seconds left, at least 0; None if there is no limit."""
         return max(0.0, self._deadline / 1e6 - time.time()) if self._deadline else None
+
+    @property
+    def traceparent(self):
+        """The context of the trace that the attempt is in, as W3C Trace Context
+        writes it; None if there is none."""
+        return _trace(self._message)[0]
+
+    @property
+    def tracestate(self):
+        """What goes with the traceparent; None if there is nothing."""
+        return _trace(self._message)[1]
 
     @property
     def session_state(self):

@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 
-from drover import Context, Message, frames
+from drover import Context, Message, frames, traces
 from drover.functions import LoadError, encode, load, outcome
 from drover.lag import Lag
 from drover.logs import Output, current
@@ -116,6 +116,7 @@ class _Worker:
         self.contexts = {}  # of the invocations that asked for one, by number
         self.cancelled = set()  # of those that wait, by number
         self.watch = writer.watch
+        self.trace = traces.of_app()  # None in an app without OpenTelemetry
 
     def call(self, invocation, running):
         """Runs a function that is not async, queues the reply, and returns when it was done."""
@@ -124,7 +125,10 @@ class _Worker:
         running[0] = number
         start = _now()
         try:
-            if function.wants_body:
+            if self.trace is not None:
+                with self.trace(invocation):
+                    value = function.call(*self.arguments(function, invocation))
+            elif function.wants_body:
                 value = function.call(data[body:end])
             else:
                 value = function.call(*self.arguments(function, invocation))
@@ -137,12 +141,14 @@ class _Worker:
         return now
 
     def arguments(self, function, invocation):
-        """What a function gets that wants more than the body."""
+        """What a function gets."""
         number, _, data, meta, body, end, attempt, enqueued, deadline = invocation
+        if function.wants_body:
+            return (data[body:end],)
         message = Message(data[body:end], attempt, enqueued, data[meta:body])
         if not function.wants_context:
             return (message,)
-        context = self.contexts[number] = Context(function.name, deadline)
+        context = self.contexts[number] = Context(function.name, deadline, message)
         if number in self.reader.states:
             context._has_state, context._state = True, self.reader.states.pop(number)
         return message, context
@@ -404,7 +410,10 @@ class Loop(Threads):
             tasks[number] = task
             start = _now()
             try:
-                if function.wants_body:
+                if self.trace is not None:
+                    with self.trace(invocation):
+                        value = await function.call(*self.arguments(function, invocation))
+                elif function.wants_body:
                     value = await function.call(data[body:end])
                 else:
                     value = await function.call(*self.arguments(function, invocation))

@@ -1,0 +1,210 @@
+package configs
+
+import (
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Traces is where spans are sent, and of which messages.
+type Traces struct {
+	Endpoint    string            `yaml:"endpoint" desc:"an OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; by default OTEL_EXPORTER_OTLP_ENDPOINT where it is set, else nothing is traced; off in any case"`
+	Sample      *float64          `yaml:"sample" min:"0" max:"1" desc:"the part of the messages without a trace of their own that is traced; by default OTEL_TRACES_SAMPLER_ARG where it is set, else 1; a message with a trace is traced where that is"`
+	ServiceName string            `yaml:"service_name" desc:"what the daemon is called in traces; by default OTEL_SERVICE_NAME where it is set, else drover"`
+	Headers     map[string]Secret `yaml:"headers" desc:"headers for the collector, such as Authorization; usually ${NAME} or file:PATH; by default OTEL_EXPORTER_OTLP_HEADERS where it is set"`
+	TLS         *TLS              `yaml:"tls" desc:"https: how the connection is encrypted; without, the machine's roots are used"`
+
+	// What Complete makes of it: URL is where spans are posted, empty where nothing
+	// is traced; From is what said so; Resource is what else the environment says of
+	// the daemon.
+	URL      string            `yaml:"-"`
+	From     string            `yaml:"-"`
+	Resource map[string]string `yaml:"-"`
+}
+
+// The variables of OpenTelemetry that are heeded.
+const (
+	otelDisabled        = "OTEL_SDK_DISABLED"
+	otelExporter        = "OTEL_TRACES_EXPORTER"
+	otelProtocol        = "OTEL_EXPORTER_OTLP_PROTOCOL"
+	otelTracesProtocol  = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+	otelEndpoint        = "OTEL_EXPORTER_OTLP_ENDPOINT"
+	otelTracesEndpoint  = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+	otelHeaders         = "OTEL_EXPORTER_OTLP_HEADERS"
+	otelTracesHeaders   = "OTEL_EXPORTER_OTLP_TRACES_HEADERS"
+	otelService         = "OTEL_SERVICE_NAME"
+	otelResource        = "OTEL_RESOURCE_ATTRIBUTES"
+	otelSampler         = "OTEL_TRACES_SAMPLER"
+	otelSamplerArgument = "OTEL_TRACES_SAMPLER_ARG"
+)
+
+// tracesPath is where a collector takes spans, below its address.
+const tracesPath = "/v1/traces"
+
+// serviceName is the default.
+const serviceName = "drover"
+
+// variable is the environment's first value of those that is not empty.
+func (x *completion) variable(names ...string) (value, name string) {
+	for _, name := range names {
+		if value, _ := x.env(name); strings.TrimSpace(value) != "" {
+			return strings.TrimSpace(value), name
+		}
+	}
+	return "", ""
+}
+
+func (x *completion) traces(t *Traces) {
+	path := "traces"
+	switch {
+	case t.Endpoint == "off":
+		return
+	case t.Endpoint != "":
+		t.URL, t.From = x.collector(path+".endpoint", "", t.Endpoint, true), path+".endpoint"
+	default:
+		x.tracesByEnvironment(t)
+	}
+	if t.URL == "" {
+		x.tracesUnused(t)
+		return
+	}
+	x.tracesHeaders(t)
+	x.sample(t)
+	if text, _ := x.variable(otelResource); text != "" {
+		t.Resource = x.pairs("OTEL_RESOURCE_ATTRIBUTES", text)
+	}
+	if t.ServiceName == "" {
+		t.ServiceName, _ = x.variable(otelService)
+	}
+	if t.ServiceName == "" {
+		t.ServiceName = t.Resource["service.name"]
+	}
+	if t.ServiceName == "" {
+		t.ServiceName = serviceName
+	}
+	if tls := t.TLS; tls != nil {
+		if !strings.HasPrefix(t.URL, "https:") && (tls.CA != "" || tls.Cert != "") {
+			x.wrong(path+".tls", "it goes with an endpoint that begins with https")
+		}
+		if (tls.Cert == "") != (tls.Key == "") {
+			x.wrong(path+".tls", "cert and key go together")
+		}
+	}
+}
+
+// tracesUnused notes settings that nothing comes of.
+func (x *completion) tracesUnused(t *Traces) {
+	if len(x.problems) == 0 && (t.Sample != nil || t.ServiceName != "" || len(t.Headers) > 0 || t.TLS != nil) {
+		x.Warnings = append(x.Warnings, "traces: nothing is traced without an endpoint, such as http://127.0.0.1:4318")
+	}
+}
+
+// tracesByEnvironment looks for the collector where the file names none.
+func (x *completion) tracesByEnvironment(t *Traces) {
+	if text, _ := x.variable(otelDisabled); strings.EqualFold(text, "true") {
+		return
+	}
+	if text, _ := x.variable(otelExporter); text == "none" {
+		return
+	}
+	text, name := x.variable(otelTracesEndpoint, otelEndpoint)
+	if text == "" {
+		return
+	}
+	if protocol, from := x.variable(otelTracesProtocol, otelProtocol); protocol != "" && protocol != "http/protobuf" {
+		x.Warnings = append(x.Warnings, "nothing is traced: the environment's "+from+" is "+strconv.Quote(protocol)+", and drover speaks http/protobuf; name a collector for it in traces.endpoint")
+		return
+	}
+	t.URL, t.From = x.collector("traces.endpoint", name, text, name == otelEndpoint), name
+}
+
+// collector is the URL that spans are posted to. below says that text is the
+// collector's address, and else the URL itself.
+func (x *completion) collector(path, variable, text string, below bool) string {
+	what := ""
+	if variable != "" {
+		what = "the environment's " + variable + ": "
+	}
+	u, err := url.Parse(text)
+	if err == nil && u.User != nil {
+		x.secrets = append(x.secrets, u.User.String())
+		x.wrong(path, "%sno user or password in the URL; use headers", what)
+		return ""
+	}
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" {
+		x.wrong(path, "%sthis is no URL of a collector; write it as http://127.0.0.1:4318", what)
+		return ""
+	}
+	if u.Path = strings.TrimSuffix(u.Path, "/"); below && !strings.HasSuffix(u.Path, tracesPath) {
+		u.Path += tracesPath
+	}
+	return u.String()
+}
+
+func (x *completion) tracesHeaders(t *Traces) {
+	path := "traces.headers"
+	if len(t.Headers) == 0 {
+		if text, name := x.variable(otelTracesHeaders, otelHeaders); text != "" {
+			x.secrets = append(x.secrets, text)
+			t.Headers = make(map[string]Secret)
+			for key, value := range x.pairs(name, text) {
+				t.Headers[key] = Secret(value)
+			}
+		}
+	}
+	for _, name := range names(t.Headers) {
+		if !headerForm.MatchString(name) || strings.ContainsAny(string(t.Headers[name]), "\r\n\x00") {
+			x.wrong(path+"."+name, "it is no header: letters, digits and hyphens, and a value of one line")
+		}
+	}
+}
+
+// pairs reads a variable of names and values, as in a=1,b=2, where values may have
+// %XX in them.
+func (x *completion) pairs(variable, text string) map[string]string {
+	out := make(map[string]string)
+	for part := range strings.SplitSeq(text, ",") {
+		if strings.TrimSpace(part) == "" {
+			continue
+		}
+		name, value, found := strings.Cut(part, "=")
+		value, err := url.PathUnescape(strings.TrimSpace(value))
+		if name = strings.TrimSpace(name); !found || name == "" || err != nil {
+			x.wrong("traces", "the environment's %s is not of the form NAME=VALUE,NAME=VALUE", variable)
+			return nil
+		}
+		out[name] = value
+	}
+	return out
+}
+
+// sample is the part of the messages that is traced, by the file, else by the
+// environment.
+func (x *completion) sample(t *Traces) {
+	if t.Sample != nil {
+		return
+	}
+	all, none := 1.0, 0.0
+	t.Sample = &all
+	sampler, _ := x.variable(otelSampler)
+	ratio := []string{"", "traceidratio", "parentbased_traceidratio"}
+	switch {
+	case sampler == "always_on" || sampler == "parentbased_always_on":
+	case sampler == "always_off" || sampler == "parentbased_always_off":
+		t.Sample = &none
+	case slices.Contains(ratio, sampler):
+		text, _ := x.variable(otelSamplerArgument)
+		if text == "" {
+			return
+		}
+		part, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(part >= 0 && part <= 1) {
+			x.wrong("traces.sample", "the environment's %s is %q; it must be a number from 0 to 1, or unset", otelSamplerArgument, text)
+			return
+		}
+		t.Sample = &part
+	default:
+		x.wrong("traces.sample", "the environment's %s is %q; known are parentbased_traceidratio, parentbased_always_on and parentbased_always_off; or give sample", otelSampler, sampler)
+	}
+}

@@ -1,0 +1,39 @@
+"""Makes a message's trace the current one of OpenTelemetry, in an app that uses it."""
+
+import contextlib
+import sys
+
+from drover import Message, _trace
+
+# What a message's meta has in it, if there is a trace.
+_SIGNS = (b"traceparent", b"Traceparent", b"Diagnostic-Id")
+
+
+def of_app():
+    """The context manager for an invocation, where the app, which is loaded, has
+    imported OpenTelemetry; else None."""
+    if "opentelemetry" not in sys.modules:
+        return None
+    try:
+        from opentelemetry import context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+    except ImportError:  # another thing of that name
+        return None
+    extract = TraceContextTextMapPropagator().extract
+
+    @contextlib.contextmanager
+    def current(invocation):
+        meta = invocation[2][invocation[3] : invocation[4]]
+        parent = state = None
+        if any(sign in meta for sign in _SIGNS):
+            parent, state = _trace(Message(b"", meta=meta))
+        if parent is None:
+            yield
+            return
+        token = context.attach(extract({"traceparent": parent, "tracestate": state or ""}))
+        try:
+            yield
+        finally:
+            context.detach(token)
+
+    return current

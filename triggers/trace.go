@@ -1,0 +1,56 @@
+package triggers
+
+// The attributes that a trace's context is in: W3C's, as they are, and as libraries
+// for HTTP and NATS write them; and that of Azure's SDKs.
+var (
+	parentNames = []string{"traceparent", "Traceparent", "Diagnostic-Id"}
+	stateNames  = []string{"tracestate", "Tracestate"}
+)
+
+// Trace returns the context of the trace that the message was sent in, as W3C Trace
+// Context writes it: a traceparent and a tracestate, each empty where there is none.
+// Azure's SDKs send the former as Diagnostic-Id, too. Neither is checked.
+func (m *Message) Trace() (parent, state string) {
+	if len(m.Attributes) == 0 {
+		return "", ""
+	}
+	for _, name := range parentNames {
+		// A Diagnostic-Id of the old form is another thing.
+		if v := m.Attributes[name]; len(v) >= len("00-") && v[2] == '-' {
+			parent = v
+			break
+		}
+	}
+	if parent == "" {
+		return "", ""
+	}
+	for _, name := range stateNames {
+		if v := m.Attributes[name]; v != "" {
+			return parent, v
+		}
+	}
+	return parent, ""
+}
+
+// WithTrace returns a copy of the message in another context of the same trace. The
+// attributes that it came in have the new one.
+func (m *Message) WithTrace(parent, state string) *Message {
+	out := *m
+	out.Attributes = make(map[string]string, len(m.Attributes)+2)
+	for name, value := range m.Attributes {
+		out.Attributes[name] = value
+	}
+	for _, name := range parentNames {
+		if _, found := m.Attributes[name]; found {
+			out.Attributes[name] = parent
+		}
+	}
+	for _, name := range stateNames {
+		delete(out.Attributes, name)
+	}
+	out.Attributes[parentNames[0]] = parent
+	if delete(out.Attributes, parentNames[1]); state != "" {
+		out.Attributes[stateNames[0]] = state
+	}
+	return &out
+}
