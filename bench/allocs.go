@@ -23,7 +23,7 @@ func (c *allocsCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if err := r.fill(ctx, c.Messages, 128); err != nil {
+	if err := r.fill(ctx, c.Messages, 128, nil); err != nil {
 		return err
 	}
 	var bare, ours []float64

@@ -44,7 +44,7 @@ func (c *celeryCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if err := r.fill(ctx, c.Messages, 128); err != nil {
+	if err := r.fill(ctx, c.Messages, 128, nil); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(r.dir, "celery_app.py"), celeryApp, 0o600); err != nil {

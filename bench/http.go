@@ -183,7 +183,7 @@ func (c *httpCommand) drover(ctx context.Context, url string) (rate float64, err
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if err := r.fill(ctx, c.Messages, c.Size); err != nil {
+	if err := r.fill(ctx, c.Messages, c.Size, nil); err != nil {
 		return 0, err
 	}
 	took, err := r.drover(ctx, c.Messages, setup{name: "http", url: url})

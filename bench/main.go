@@ -4,6 +4,7 @@
 //	go run ./bench throughput   messages a second, as a part of what nats.go does without drover
 //	go run ./bench latency      one message at a time, from publish to ack
 //	go run ./bench allocs       allocations a message on the Go path, beyond nats.go's own
+//	go run ./bench cost         what metrics that are scraped and traces that are not sampled cost the Go path
 //	go run ./bench idle         processor time and memory of a daemon with nothing to do
 //	go run ./bench servicebus   messages a second from the Service Bus emulator, beside the bare SDK
 //	go run ./bench storagequeue messages a second from the storage queue emulator, beside the bare SDK
@@ -27,6 +28,7 @@ type commandLine struct {
 	Throughput throughputCommand `cmd:"" help:"Messages a second, as a part of what nats.go does without drover."`
 	Latency    latencyCommand    `cmd:"" help:"One message at a time, from publish to ack."`
 	Allocs     allocsCommand     `cmd:"" help:"Allocations a message on the Go path, beyond nats.go's own."`
+	Cost       costCommand       `cmd:"" help:"What metrics that are scraped and traces that are not sampled cost the Go path."`
 	Idle       idleCommand       `cmd:"" help:"Processor time and memory of a daemon with nothing to do."`
 	Servicebus serviceBusCommand `cmd:"" help:"Messages a second from the Service Bus emulator, beside the bare SDK."`
 	Storage    storageCommand    `cmd:"" name:"storagequeue" help:"Messages a second from the storage queue emulator, beside the bare SDK."`

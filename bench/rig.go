@@ -95,11 +95,11 @@ func (r *rig) close() error {
 
 // fill puts n messages of size bytes into the stream. They stay: each measurement
 // reads them through a consumer of its own.
-func (r *rig) fill(ctx context.Context, n, size int) error {
+func (r *rig) fill(ctx context.Context, n, size int, attributes map[string]string) error {
 	sender := r.conn.NewSender()
 	body := make([]byte, size)
 	for range n {
-		if err := sender.Send(ctx, &triggers.Message{Subject: subject, Body: body}); err != nil {
+		if err := sender.Send(ctx, &triggers.Message{Subject: subject, Body: body, Attributes: attributes}); err != nil {
 			return err
 		}
 	}
@@ -208,6 +208,7 @@ type setup struct {
 	processes int
 	threads   int
 	url       string // of an app, in place of a function
+	change    func(c *configs.Config)
 }
 
 func noop(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }
@@ -266,6 +267,10 @@ func (r *rig) daemon(ctx context.Context, consumer string, s setup) (*daemon.Dae
 	cfg.DataDir = filepath.Join(r.dir, "daemon")
 	cfg.Connections = map[string]configs.Connection{"bench": {NATS: configs.Strings{"embedded"}}}
 	cfg.Functions = map[string]configs.Function{"noop": f}
+
+	if s.change != nil {
+		s.change(cfg)
+	}
 
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	running, cancel := context.WithCancel(ctx)

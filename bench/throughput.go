@@ -50,7 +50,7 @@ func (c *throughputCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if err := r.fill(ctx, c.Messages, c.Size); err != nil {
+	if err := r.fill(ctx, c.Messages, c.Size, nil); err != nil {
 		return fmt.Errorf("filling the stream: %w", err)
 	}
 	if c.Only != "" {
