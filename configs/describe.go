@@ -148,6 +148,9 @@ func (h Handler) String() string {
 		if w.Batch != nil {
 			text = fmt.Sprintf("post up to %d together to %s", w.Batch.Max, w.URL)
 		}
+		if w.Format != "" {
+			text = "invoke the custom handler at " + w.URL
+		}
 		if w.Ready != "" {
 			text += ", when " + w.Ready + " is well"
 		}

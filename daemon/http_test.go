@@ -146,6 +146,9 @@ functions:
     handler: {exec: {command: [sh, -c, "cat >&2; exit 65"]}}
 `, app.URL)})
 	file := filepath.Join(dir, "drover.yaml")
+	if status, text, errs := command(t.Context(), nil, nil, "check", file); status != ExitOK || !strings.Contains(text, "invoke the custom handler at "+app.URL) {
+		t.Errorf("check: status %d\n%s%s", status, text, errs)
+	}
 	out, stop := startCommand(t, "run", file)
 	out.wait(t, "msg=running")
 	if status, _, errs := command(t.Context(), nil, nil, "send", "Copy", "-c", file, "--body", "hello"); status != 0 {

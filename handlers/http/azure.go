@@ -37,7 +37,7 @@ const (
 	// azureReturn is the name of the output binding for the ReturnValue.
 	azureReturn = "$return"
 	// azureTime is how the host writes a time, and azureClock its own.
-	azureTime  = "2006-01-02T15:04:05.999999999-07:00"
+	azureTime  = "2006-01-02T15:04:05-07:00"
 	azureClock = "2006-01-02T15:04:05.0000000Z"
 	// maxLogs bounds the lines of one answer that are logged, longestLog one of them in bytes.
 	maxLogs    = 1000
