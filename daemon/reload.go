@@ -232,10 +232,10 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 func compare(now, next *parts) (changes Changes, ending, removed []*function) {
 	changes = Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
 	for _, f := range next.inOrder() {
-		switch was := now.functions[f.name]; {
-		case was == nil:
+		switch was := now.functions[f.name]; was {
+		case nil:
 			changes.Added = append(changes.Added, f.name)
-		case was == f:
+		case f:
 			changes.Kept = append(changes.Kept, f.name)
 		default:
 			changes.Changed = append(changes.Changed, f.name)

@@ -25,7 +25,6 @@ type reloaded struct {
 	t    *testing.T
 	dir  string
 	file string
-	sent int
 }
 
 func newReloaded(t *testing.T, config, app string) *reloaded {
