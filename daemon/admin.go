@@ -3,30 +3,22 @@ package daemon
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
 
-// This file is the servers that operators and commands talk to: health, metrics,
-// and how things are.
+// This file is the servers that operators and commands talk to: where they listen,
+// and their lives. What they answer is in admin_routes.go.
 
 const (
 	// adminHeader bounds a request's header, in bytes; no request has a body.
@@ -83,7 +75,7 @@ func (d *Daemon) serveAdmin() (stop func(), err error) {
 		if err != nil {
 			return stop, fmt.Errorf("admin: %w", err)
 		}
-		serve(l, d.guarded(d.adminHandler()))
+		serve(l, d.guarded(d.serveRoutes(func(route) bool { return true })))
 		d.log.Debug("the admin server listens", "address", l.Addr().String())
 	}
 	if d.cfg.Probes.Listen != "" {
@@ -92,12 +84,9 @@ func (d *Daemon) serveAdmin() (stop func(), err error) {
 			stop()
 			return stop, fmt.Errorf("probes: %w; is another program there?", err)
 		}
-		mux := http.NewServeMux()
-		d.handleHealth(mux)
-		if d.cfg.Probes.Metrics {
-			mux.Handle("GET /metrics", d.metricsHandler())
-		}
-		serve(l, mux)
+		serve(l, d.serveRoutes(func(r route) bool {
+			return r.open || r.path == "/metrics" && d.cfg.Probes.Metrics
+		}))
 		d.log.Info("health checks are served", "address", l.Addr().String())
 	}
 	return stop, nil
@@ -157,218 +146,4 @@ func ours(dir string) error {
 		return fmt.Errorf("%s is not a directory of this user's alone; remove it", dir)
 	}
 	return nil
-}
-
-// guarded lets only those in who have the token, where there is one. A browser
-// that was led here by a page of somebody else's names its origin, or a host that
-// is not ours.
-func (d *Daemon) guarded(next http.Handler) http.Handler {
-	if d.cfg.Admin.Listen == "unix" {
-		return next
-	}
-	want := sha256.Sum256([]byte("Bearer " + string(d.cfg.Admin.Token)))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got := sha256.Sum256([]byte(r.Header.Get("Authorization")))
-		switch {
-		case r.Header.Get("Origin") != "" || !d.knownHost(r.Host):
-			http.Error(w, "requests of browsers are not answered here", http.StatusForbidden)
-		case subtle.ConstantTimeCompare(got[:], want[:]) != 1:
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "this needs the admin token: Authorization: Bearer TOKEN", http.StatusUnauthorized)
-		default:
-			next.ServeHTTP(w, r)
-		}
-	})
-}
-
-// knownHost reports whether a request's Host is an address, localhost, or what the
-// configuration calls this machine: not a name that somebody made point here.
-func (d *Daemon) knownHost(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	own, _, _ := net.SplitHostPort(d.cfg.Admin.Listen) // checked before
-	return net.ParseIP(strings.Trim(host, "[]")) != nil || host == "localhost" || host == own && own != ""
-}
-
-func (d *Daemon) adminHandler() http.Handler {
-	mux := http.NewServeMux()
-	d.handleHealth(mux)
-	mux.Handle("GET /metrics", d.metricsHandler())
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, http.StatusOK, d.statusReport(r.Context()))
-	})
-	mux.HandleFunc("GET /v1/scale", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, d.decisions.all())
-	})
-	mux.HandleFunc("POST /v1/functions/{name}/pause", d.answerPause)
-	mux.HandleFunc("POST /v1/functions/{name}/resume", d.answerResume)
-	mux.HandleFunc("POST "+reloadPath, d.answerReload)
-	if d.cfg.Admin.Pprof {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	}
-	return mux
-}
-
-// Health is the answer of /healthz and /readyz.
-type Health struct {
-	Status string `json:"status"` // ok, or not ready
-	// Reasons say why not.
-	Reasons []string `json:"reasons,omitempty"`
-}
-
-func (d *Daemon) handleHealth(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, Health{Status: "ok"}) // who can say so lives
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if reasons := d.notReady(); len(reasons) > 0 {
-			answer(w, http.StatusServiceUnavailable, Health{"not ready", reasons})
-			return
-		}
-		answer(w, http.StatusOK, Health{Status: "ok"})
-	})
-}
-
-// phase is where a daemon is in its life.
-type phase string
-
-const (
-	phaseStarting phase = "starting"
-	phaseRunning  phase = "running"
-	phaseStopping phase = "stopping"
-)
-
-func (d *Daemon) enter(p phase) { d.phase.Store(p) }
-
-func (d *Daemon) inPhase() phase {
-	if p, ok := d.phase.Load().(phase); ok {
-		return p
-	}
-	return phaseStarting
-}
-
-// notReady says why the daemon takes no messages; nothing if it does.
-func (d *Daemon) notReady() (reasons []string) {
-	if p := d.inPhase(); p != phaseRunning {
-		return []string{"it is " + string(p)}
-	}
-	for _, f := range d.Status() {
-		if f.Stopped {
-			reasons = append(reasons, "function "+f.Name+" has stopped: its code does not load")
-		}
-	}
-	if r := d.reloadStatus(); r.misloaded {
-		reasons = append(reasons, "the last reload was refused, since code does not load; what ran before runs on: "+r.Refused)
-	}
-	if count, ok := d.Instances(); ok && count.Ready == 0 && count.Failing != "" {
-		reasons = append(reasons, count.Failing)
-	}
-	return reasons
-}
-
-func answer(w http.ResponseWriter, status int, what any) {
-	text, err := json.MarshalIndent(what, "", "  ")
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(text, '\n')) // who asked may be gone
-}
-
-func (d *Daemon) metricsHandler() http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(newMetrics(d)...)
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
-}
-
-// StatusReport is the answer of /v1/status.
-type StatusReport struct {
-	Phase     string             `json:"phase"`
-	Since     time.Time          `json:"since"`
-	Instances *InstancesStatus   `json:"instances,omitempty"` // where there are several
-	Reload    *ReloadStatus      `json:"reload,omitempty"`    // where one was asked for
-	Functions []FunctionOverview `json:"functions"`
-}
-
-// InstancesStatus counts instances.
-type InstancesStatus struct {
-	Ready    int    `json:"ready"`
-	Starting int    `json:"starting"`
-	Draining int    `json:"draining"`
-	Failing  string `json:"failing,omitempty"`
-}
-
-// FunctionOverview is a function's status, and what waits at its source.
-type FunctionOverview struct {
-	FunctionStatus
-	// Backlog is negative where the source does not tell.
-	Backlog int64
-	// Oldest is the age of the oldest message that waits, in seconds; 0 if unknown.
-	Oldest float64
-}
-
-// statusFresh and scrapeFresh are how old a backlog may be that is answered with.
-const (
-	statusFresh = 900 * time.Millisecond
-	scrapeFresh = 10 * time.Second
-)
-
-func (d *Daemon) statusReport(ctx context.Context) StatusReport {
-	r := StatusReport{Phase: string(d.inPhase()), Since: birth, Functions: []FunctionOverview{}}
-	if c, ok := d.Instances(); ok {
-		r.Instances = &InstancesStatus{c.Ready, c.Starting, c.Draining, c.Failing}
-	}
-	if reload := d.reloadStatus(); !reload.At.IsZero() {
-		r.Reload = &reload
-	}
-	for _, s := range d.Status() {
-		b := d.backlogs.of(ctx, d, s.Name, statusFresh)
-		f := FunctionOverview{FunctionStatus: s, Backlog: b.ready}
-		if !b.oldest.IsZero() {
-			f.Oldest = max(time.Since(b.oldest).Seconds(), 0)
-		}
-		r.Functions = append(r.Functions, f)
-	}
-	return r
-}
-
-// backlogs remembers what sources said: a source is not asked by each who looks.
-// The zero value has asked nobody.
-type backlogs struct {
-	mu   sync.Mutex
-	last map[string]heard
-}
-
-type heard struct {
-	at     time.Time
-	ready  int64 // negative: it does not tell
-	oldest time.Time
-	more   *triggers.BacklogMore
-}
-
-func (b *backlogs) of(ctx context.Context, d *Daemon, function string, fresh time.Duration) heard {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if h, found := b.last[function]; found && time.Since(h.at) < fresh {
-		return h
-	}
-	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
-	defer cancel()
-	h := heard{at: time.Now(), ready: -1}
-	if got, err := d.Backlog(ctx, function); err == nil {
-		h.ready, h.oldest, h.more = got.Ready, got.Oldest, got.More
-	}
-	if b.last == nil {
-		b.last = make(map[string]heard)
-	}
-	b.last[function] = h
-	return h
 }

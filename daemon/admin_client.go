@@ -110,7 +110,11 @@ func (c *adminClient) do(ctx context.Context, method, path string, body []byte, 
 
 // refusal is an answer that is not what was asked for.
 func (c *adminClient) refusal(status int, text []byte) error {
-	return fmt.Errorf("the daemon at %s answers %d %s: %s", c.what, status, http.StatusText(status), printable(fmt.Sprintf("%.8000s", bytes.TrimSpace(text))))
+	var said Problem
+	if json.Unmarshal(text, &said) != nil || said.Error == "" {
+		said.Error = fmt.Sprintf("%.200s (no daemon of this version answers so)", text)
+	}
+	return fmt.Errorf("the daemon at %s answers %d %s: %s", c.what, status, http.StatusText(status), printable(said.Error))
 }
 
 func (c *adminClient) ask(ctx context.Context, method, path string, body []byte) (status int, text []byte, err error) {

@@ -62,7 +62,8 @@ type commandLine struct {
 }
 
 type configCommand struct {
-	Schema schemaCommand `cmd:"" help:"Print the JSON Schema of a configuration."`
+	Schema  schemaCommand  `cmd:"" help:"Print the JSON Schema of a configuration."`
+	OpenAPI openAPICommand `cmd:"" name:"openapi" help:"Print the OpenAPI document of the admin server."`
 }
 
 // IO is what a command is connected to.

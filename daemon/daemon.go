@@ -256,42 +256,47 @@ func (d *Daemon) running() []*function {
 
 // FunctionStatus is what one function did since the daemon started.
 type FunctionStatus struct {
-	Name    string
-	Handler string // go NAME, or python MODULE.FUNCTION
+	Name    string `json:"name"`
+	Handler string `json:"handler" desc:"go NAME, python MODULE.FUNCTION, a URL, or a command"`
 
-	Received, Done, Retried, Rejected, Released int64
+	Received int64 `json:"received" desc:"received = done + retried + rejected + released + abandoned + in_flight, always"`
+	Done     int64 `json:"done"`
+	Retried  int64 `json:"retried"`
+	Rejected int64 `json:"rejected" desc:"moved to the dead letters"`
+	Released int64 `json:"released" desc:"given back, since they were not tried"`
 	// Abandoned were in flight in an instance that ended: the source lends them
 	// again.
-	Abandoned int64
+	Abandoned int64 `json:"abandoned" desc:"in flight in an instance that ended: the source lends them again"`
 	// InFlight is received and not settled yet.
-	InFlight int64
+	InFlight int64 `json:"in_flight" desc:"received and not settled yet"`
 	// Lost were taken back by the source before they were settled.
-	Lost int64
+	Lost int64 `json:"lost" desc:"taken back by the source before they were settled"`
 	// Failed counts attempts that the function failed, rejections among them.
-	Failed int64
+	Failed int64 `json:"failed" desc:"attempts that the function failed, rejections among them"`
 	// Workers are the processes that can take messages; 0 for Go functions.
-	Workers int
+	Workers int `json:"workers" desc:"processes that can take messages; 0 where no pool runs the function"`
 	// Stopped is set when the function's code does not load.
-	Stopped bool
+	Stopped bool `json:"stopped" desc:"whether it has ended, since its code does not load"`
 	// Paused is set while somebody has it receive nothing; PausedUntil is when that
 	// ends, zero where it has no end.
-	Paused      bool
-	PausedUntil time.Time
+	Paused      bool      `json:"paused" desc:"whether somebody has it receive nothing"`
+	PausedUntil time.Time `json:"paused_until,omitzero" desc:"missing where the pause has no end"`
 	// Rejections are Rejected by why: function, attempts, size.
-	Rejections map[string]int64
+	Rejections map[string]int64 `json:"rejections,omitempty" desc:"rejected, by why: function, attempts, size"`
 	// Disconnected is since when nothing can be received; zero if it can be.
-	Disconnected time.Time
+	Disconnected time.Time `json:"disconnected,omitzero" desc:"since when nothing can be received; missing if it can be"`
 	// ReceiveErrors counts what went wrong with that, and Reconnects how often a
 	// connection was made again, where the source tells.
-	ReceiveErrors, Reconnects int64
+	ReceiveErrors int64 `json:"receive_errors" desc:"how often receiving went wrong"`
+	Reconnects    int64 `json:"reconnects" desc:"how often the connection was made again, where the source tells"`
 	// Gate is open while the function's HTTP app is taken for well, else shut; empty
 	// for functions without one.
-	Gate string
+	Gate string `json:"gate,omitempty" desc:"open while the function's HTTP app is taken for well, else shut; missing without an app"`
 	// Latency is how long handling took, from the hand-out to the verdict.
-	Latency *Latencies
+	Latency *Latencies `json:"latency,omitempty" desc:"how long handling took, from the hand-out to the verdict"`
 	// Age is how old messages were when they were done or rejected, from when they
 	// were enqueued, where the source tells.
-	Age *Latencies
+	Age *Latencies `json:"age,omitempty" desc:"how old messages were when they were done or rejected, from when they were enqueued, where the source tells"`
 }
 
 // Status reports on every function, by name. It is empty before the daemon is ready.

@@ -62,10 +62,11 @@ type instanceReport struct {
 type functionReport struct {
 	FunctionStatus
 	// Taken is occupancy.microseconds.
-	Taken int64
+	Taken int64 `json:"taken"`
 	// Slots are those that the function would have with all the workers that this
 	// instance may start; Used are taken, by it or by others.
-	Slots, Used int64
+	Slots int64 `json:"slots"`
+	Used  int64 `json:"used"`
 }
 
 // config is the configuration of the instance that is greeted.

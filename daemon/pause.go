@@ -112,7 +112,7 @@ func (d *Daemon) answerPause(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("until"); text != "" {
 		var err error
 		if until, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			http.Error(w, "until is no time; write it as 2026-01-31T08:00:00Z", http.StatusBadRequest)
+			fail(w, http.StatusBadRequest, "until is no time; write it as 2026-01-31T08:00:00Z")
 			return
 		}
 	}
@@ -125,7 +125,7 @@ func (d *Daemon) answerResume(w http.ResponseWriter, r *http.Request) {
 
 func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
 	if name := r.PathValue("name"); !d.pause(r.Context(), name, paused, until) {
-		http.Error(w, fmt.Sprintf("there is no function %q", name), http.StatusNotFound)
+		fail(w, http.StatusNotFound, "there is no function %q", name)
 		return
 	}
 	answer(w, http.StatusOK, Health{Status: "ok"})

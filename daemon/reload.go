@@ -22,10 +22,10 @@ import (
 
 // Changes are the functions that a reload changed, by name.
 type Changes struct {
-	Added   []string `json:"added"`
-	Changed []string `json:"changed"`
-	Removed []string `json:"removed"`
-	Kept    []string `json:"kept"`
+	Added   []string `json:"added,omitempty"`
+	Changed []string `json:"changed,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+	Kept    []string `json:"kept,omitempty"`
 }
 
 func (c Changes) String() string {
@@ -51,9 +51,9 @@ func (c Changes) String() string {
 // ReloadStatus is what became of reloads.
 type ReloadStatus struct {
 	// At is when the last one was asked for; zero: none was.
-	At time.Time `json:"at"`
+	At time.Time `json:"at" desc:"when the last one was asked for"`
 	// Refused says why the last one changed nothing; empty if it did not fail.
-	Refused string `json:"refused,omitempty"`
+	Refused string `json:"refused,omitempty" desc:"why the last one changed nothing; missing if it did not fail"`
 	// Done and Failed count them.
 	Done   int64 `json:"done"`
 	Failed int64 `json:"failed"`

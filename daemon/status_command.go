@@ -105,8 +105,8 @@ func statusText(now, last StatusReport, every time.Duration) string {
 	_, _ = fmt.Fprintln(w, "function\thandler\twaiting\toldest\tin flight\tdone/s\tp50\tp99\tworkers\tfailed\tdead\t")
 	for _, f := range now.Functions {
 		backlog, oldest, workers := "?", "-", "-"
-		if f.Backlog >= 0 {
-			backlog = fmt.Sprint(f.Backlog)
+		if f.Backlog != nil {
+			backlog = fmt.Sprint(*f.Backlog)
 		}
 		if f.Oldest > 0 {
 			oldest = short(time.Duration(f.Oldest * float64(time.Second)))

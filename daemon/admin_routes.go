@@ -1,0 +1,190 @@
+package daemon
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/pprof"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// This file is what the admin server answers to: one list, of which the handlers
+// are registered and the OpenAPI document is made, so that they cannot differ.
+
+// route is one thing that can be asked for.
+type route struct {
+	// id is its name in the document: a client that is made of that has a function
+	// of this name.
+	id     string
+	method string
+	path   string // as http.ServeMux has it: {name} is a parameter
+	help   string // a line
+	// params describes the parameters: those of the path, and any others are of the query.
+	params []param
+	// answer is a value of the type of the answer; nil where that is no JSON.
+	answer any
+	// kind is the content type of an answer that is no JSON document.
+	kind string
+	// also are other statuses that have an answer of the same type.
+	also []int
+	// fails are the statuses of what can go wrong, beside those of every route.
+	fails []int
+	// open routes are served to those without a token, too, where probes are served.
+	open bool
+	// long ones may take as long as they like.
+	long  bool
+	serve http.HandlerFunc
+}
+
+// param is a parameter of a path or a query.
+type param struct {
+	name, help string
+	format     string // of a text; empty for any
+	number     bool
+}
+
+var functionParam = param{name: "name", help: "the function's name"}
+
+// routes are all of a daemon's.
+func (d *Daemon) routes() []route {
+	out := []route{
+		{
+			id: "getHealth", method: http.MethodGet, path: "/healthz", help: "Whether the process lives.",
+			answer: Health{}, open: true, serve: d.answerHealth,
+		},
+		{
+			id: "getReadiness", method: http.MethodGet, path: "/readyz", help: "Whether messages are taken, and if not, why.",
+			answer: Health{}, also: []int{http.StatusServiceUnavailable}, open: true, serve: d.answerReady,
+		},
+		{
+			id: "getMetrics", method: http.MethodGet, path: "/metrics", help: "Prometheus' metrics, as text or OpenMetrics.",
+			kind: "text/plain", serve: d.metricsHandler().ServeHTTP,
+		},
+		{
+			id: "getOpenAPI", method: http.MethodGet, path: "/v1/openapi.json", help: "This document.",
+			answer: map[string]any{}, serve: d.answerOpenAPI,
+		},
+		{
+			id: "getStatus", method: http.MethodGet, path: "/v1/status", help: "How the daemon and its functions are doing.",
+			answer: StatusReport{}, serve: func(w http.ResponseWriter, r *http.Request) {
+				answer(w, http.StatusOK, d.statusReport(r.Context()))
+			},
+		},
+		{
+			id: "getScale", method: http.MethodGet, path: "/v1/scale", help: "The latest decisions of the scaler, by what they are about.",
+			answer: map[string]decided{}, serve: func(w http.ResponseWriter, _ *http.Request) {
+				answer(w, http.StatusOK, d.decisions.all())
+			},
+		},
+		{
+			id: "pauseFunction", method: http.MethodPost, path: "/v1/functions/{name}/pause", help: "Have a function receive nothing; what it has goes on.",
+			params: []param{functionParam, {name: "until", help: "when it goes on by itself; without, when it is resumed, or the daemon starts anew", format: "date-time"}},
+			answer: Health{}, fails: []int{http.StatusBadRequest, http.StatusNotFound}, serve: d.answerPause,
+		},
+		{
+			id: "resumeFunction", method: http.MethodPost, path: "/v1/functions/{name}/resume", help: "Have a function that was paused receive again.",
+			params: []param{functionParam}, answer: Health{}, fails: []int{http.StatusNotFound}, serve: d.answerResume,
+		},
+	}
+	out = append(out, route{
+		id: "reload", method: http.MethodPost, path: reloadPath, help: "Have the daemon read its configuration again: all of it is taken, or nothing.",
+		answer: Changes{}, fails: []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, long: true, serve: d.answerReload,
+	})
+	if d.cfg.Admin.Pprof {
+		out = append(out, route{
+			id: "getProfiles", method: http.MethodGet, path: "/debug/pprof/{$}", help: "The profiles that there are, with admin: {pprof: true}.",
+			kind: "text/html", serve: pprof.Index,
+		}, route{
+			id: "getProfile", method: http.MethodGet, path: "/debug/pprof/{profile}", help: "A profile of Go's, with admin: {pprof: true}.",
+			params: []param{
+				{name: "profile", help: "heap, goroutine, allocs, block, mutex, threadcreate, profile (of the CPU), trace, cmdline, symbol"},
+				{name: "seconds", help: "for profile and trace: how long to measure", number: true},
+				{name: "debug", help: "1 and 2 are texts, 0 is for go tool pprof", number: true},
+			},
+			kind: "*/*", fails: []int{http.StatusNotFound}, long: true, serve: answerProfile,
+		})
+	}
+	return out
+}
+
+// adminHandler serves the routes that pass.
+func (d *Daemon) serveRoutes(passes func(route) bool) http.Handler {
+	mux := http.NewServeMux()
+	methods := make(map[string][]string)
+	for _, r := range d.routes() {
+		if !passes(r) {
+			continue
+		}
+		serve := r.serve
+		if r.long {
+			serve = unhurried(serve)
+		}
+		mux.HandleFunc(r.method+" "+r.path, serve)
+		methods[r.path] = append(methods[r.path], r.method)
+	}
+	for path, allowed := range methods {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			allow := strings.Join(slices.Sorted(slices.Values(allowed)), ", ")
+			w.Header().Set("Allow", allow)
+			fail(w, http.StatusMethodNotAllowed, "%s is for %s", r.URL.Path, allow)
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotFound, "there is no %s here; /v1/openapi.json says what there is", r.URL.Path)
+	})
+	return mux
+}
+
+// unhurried takes the limit on reading away, which would end the request's context.
+func unhurried(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a connection always can
+		next(w, r)
+	}
+}
+
+func answerProfile(w http.ResponseWriter, r *http.Request) {
+	switch r.PathValue("profile") {
+	case "cmdline":
+		pprof.Cmdline(w, r)
+	case "profile":
+		pprof.Profile(w, r)
+	case "symbol":
+		pprof.Symbol(w, r)
+	case "trace":
+		pprof.Trace(w, r)
+	default:
+		pprof.Index(w, r)
+	}
+}
+
+func (d *Daemon) metricsHandler() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newMetrics(d)...)
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
+}
+
+// Problem is the answer to what went wrong.
+type Problem struct {
+	Error string `json:"error" desc:"what went wrong, and what to do instead"`
+}
+
+func fail(w http.ResponseWriter, status int, format string, args ...any) {
+	answer(w, status, Problem{fmt.Sprintf(format, args...)})
+}
+
+func answer(w http.ResponseWriter, status int, what any) {
+	text, err := json.MarshalIndent(what, "", "  ")
+	if err != nil {
+		status, text = http.StatusInternalServerError, []byte(`{"error": "the answer cannot be written as JSON"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // who asked may be gone
+}

@@ -1,0 +1,52 @@
+package daemon
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+)
+
+// latenciesJSON is how Latencies are told: what people want to know, and the steps
+// that it was reckoned from, so that others can add and subtract.
+type latenciesJSON struct {
+	Count uint64  `json:"count" desc:"how many attempts there were"`
+	P50   float64 `json:"p50_seconds" desc:"half of them took at most so long, right to within a sixteenth"`
+	P90   float64 `json:"p90_seconds"`
+	P99   float64 `json:"p99_seconds"`
+	// Steps has those that are not 0, by number.
+	Steps map[string]uint64 `json:"steps" desc:"how many there were, by the step of the duration; 16 steps an octave, drover's own"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (l *Latencies) MarshalJSON() ([]byte, error) {
+	out := latenciesJSON{
+		Count: l.Count(), Steps: make(map[string]uint64),
+		P50: l.Quantile(0.5).Seconds(), P90: l.Quantile(0.9).Seconds(), P99: l.Quantile(0.99).Seconds(),
+	}
+	for step, n := range l {
+		if n > 0 {
+			out.Steps[strconv.Itoa(step)] = n
+		}
+	}
+	return json.Marshal(out)
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *Latencies) UnmarshalJSON(text []byte) error {
+	var in latenciesJSON
+	if err := json.Unmarshal(text, &in); err != nil {
+		return err
+	}
+	*l = Latencies{}
+	for number, n := range in.Steps {
+		step, err := strconv.Atoi(number)
+		if err != nil || step < 0 || step >= latencySteps {
+			return fmt.Errorf("latencies have no step %q", number)
+		}
+		l[step] = n
+	}
+	return nil
+}
+
+// JSONSchemaAlias has the schema be that of what is told.
+func (Latencies) JSONSchemaAlias() any { return latenciesJSON{} }

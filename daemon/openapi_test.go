@@ -1,0 +1,232 @@
+package daemon
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pb33f/libopenapi"
+	validator "github.com/pb33f/libopenapi-validator"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/triggers"
+)
+
+// adminAPI is the document of a running daemon, and what checks against it.
+type adminAPI struct {
+	client *adminClient
+	check  validator.Validator
+	paths  map[string]map[string]any
+	asked  map[string]bool // by operation
+}
+
+func openAdminAPI(t *testing.T, cfg *configs.Config) *adminAPI {
+	t.Helper()
+	client, err := newAdminClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, text := askVia(t, client, http.MethodGet, "/v1/openapi.json")
+	if status != http.StatusOK {
+		t.Fatalf("status %d: %s", status, text)
+	}
+	document, err := libopenapi.NewDocument(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check, errs := validator.NewValidator(document)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	a := &adminAPI{client: client, check: check, asked: make(map[string]bool)}
+	var parsed struct {
+		Paths map[string]map[string]any `json:"paths"`
+	}
+	if err := json.Unmarshal(text, &parsed); err != nil {
+		t.Fatal(err)
+	}
+	a.paths = parsed.Paths
+	return a
+}
+
+// askVia asks by way of a command's client.
+func askVia(t *testing.T, client *adminClient, method, path string) (int, []byte) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, client.base+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.http.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, text
+}
+
+// answers has a request answered as the document says.
+func (a *adminAPI) answers(t *testing.T, operation, method, path string, want int) {
+	t.Helper()
+	a.asked[operation] = true
+	request, err := http.NewRequestWithContext(t.Context(), method, a.client.base+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := a.client.http.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != want {
+		t.Errorf("%s %s: %d, want %d: %s", method, path, response.StatusCode, want, text)
+	}
+	response.Body = io.NopCloser(bytes.NewReader(text))
+	if ok, wrong := a.check.ValidateHttpResponse(request, response); !ok {
+		for _, w := range wrong {
+			t.Errorf("%s %s: %s: %s\n%s", method, path, w.Message, w.Reason, text)
+		}
+	}
+}
+
+// What a running daemon answers is what its document says, which is an OpenAPI
+// document, and has all that it answers to.
+func TestOpenAPI(t *testing.T) {
+	d, queue, cfg := adminDaemon(t, func(cfg *configs.Config) { cfg.Admin.Pprof = true })
+	queue.Send(triggers.Message{})
+	d.decisions.note("instances", time.Now(), testDecision())
+	a := openAdminAPI(t, cfg)
+	if ok, wrong := a.check.ValidateDocument(); !ok {
+		for _, w := range wrong {
+			t.Errorf("%s: %s", w.Message, w.Reason)
+		}
+	}
+	for _, c := range []struct {
+		operation, method, path string
+		want                    int
+	}{
+		{"getHealth", "GET", "/healthz", 200},
+		{"getReadiness", "GET", "/readyz", 200},
+		{"getMetrics", "GET", "/metrics", 200},
+		{"getOpenAPI", "GET", "/v1/openapi.json", 200},
+		{"getStatus", "GET", "/v1/status", 200},
+		{"getScale", "GET", "/v1/scale", 200},
+		{"pauseFunction", "POST", "/v1/functions/f/pause", 200},
+		{"pauseFunction", "POST", "/v1/functions/f/pause?until=2126-01-31T08:00:00Z", 200},
+		{"getStatus", "GET", "/v1/status", 200},
+		{"pauseFunction", "POST", "/v1/functions/g/pause", 404},
+		{"resumeFunction", "POST", "/v1/functions/f/resume", 200},
+		{"resumeFunction", "POST", "/v1/functions/g/resume", 404},
+		{"reload", "POST", "/v1/reload", 422}, // it was not read from a file
+		{"getProfiles", "GET", "/debug/pprof/", 200},
+		{"getProfile", "GET", "/debug/pprof/heap", 200},
+		{"getProfile", "GET", "/debug/pprof/cmdline", 200},
+	} {
+		a.answers(t, c.operation, c.method, c.path, c.want)
+	}
+	d.enter(phaseStopping)
+	a.answers(t, "getReadiness", "GET", "/readyz", 503)
+	d.enter(phaseRunning)
+
+	for path, methods := range a.paths {
+		for method, what := range methods {
+			if id, _ := what.(map[string]any)["operationId"].(string); !a.asked[id] {
+				t.Errorf("%s %s (%s) is not tried here", method, path, id)
+			}
+		}
+	}
+	var told map[string]any
+	_, text := askVia(t, a.client, http.MethodGet, "/v1/status")
+	if err := json.Unmarshal(text, &told); err != nil {
+		t.Fatal(err)
+	}
+	functions, _ := told["functions"].([]any)
+	for key := range functions[0].(map[string]any) {
+		if strings.ToLower(key) != key {
+			t.Errorf("the status has a key %s: they are in small letters", key)
+		}
+	}
+}
+
+// Whatever is asked that is not there, or in the wrong way, is answered as JSON.
+func TestAdminErrorsAreJSON(t *testing.T) {
+	_, _, cfg := adminDaemon(t, nil)
+	client, err := newAdminClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		method, path string
+		want         int
+		says         string
+	}{
+		{"GET", "/nothing", 404, "there is no /nothing here"},
+		{"GET", "/", 404, "there is no / here"},
+		{"POST", "/v1/status", 405, "/v1/status is for GET"},
+		{"GET", "/v1/functions/f/pause", 405, "is for POST"},
+		{"POST", "/v1/functions/g/pause", 404, `there is no function "g"`},
+		{"POST", "/v1/functions/f/pause?until=never", 400, "until is no time"},
+		{"GET", "/debug/pprof/", 404, "there is no /debug/pprof/ here"},
+	} {
+		status, text := askVia(t, client, c.method, c.path)
+		var said Problem
+		if err := json.Unmarshal(text, &said); err != nil || status != c.want || !strings.Contains(said.Error, c.says) {
+			t.Errorf("%s %s: %d, %s, %v; want %d, %s", c.method, c.path, status, text, err, c.want, c.says)
+		}
+	}
+	// A command tells the error, and not the JSON, and nothing that a terminal obeys.
+	for text, want := range map[string]string{
+		`{"error": "no \u001b[2J function"}`: "answers 404 Not Found: no ?[2J function",
+		"<html>\x1b[2J":                      "answers 404 Not Found: <html>?[2J (no daemon of this version answers so)",
+	} {
+		if err := client.refusal(404, []byte(text)); !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%v; want %s", err, want)
+		}
+	}
+}
+
+func TestOpenAPICommand(t *testing.T) {
+	status, text, errs := command(t.Context(), nil, nil, "config", "openapi")
+	var document struct {
+		OpenAPI string         `json:"openapi"`
+		Paths   map[string]any `json:"paths"`
+	}
+	if err := json.Unmarshal([]byte(text), &document); status != ExitOK || err != nil {
+		t.Fatalf("status %d, %v: %s", status, err, errs)
+	}
+	if paths := slices.Sorted(maps.Keys(document.Paths)); document.OpenAPI != "3.1.0" || !slices.Contains(paths, "/v1/functions/{name}/pause") {
+		t.Errorf("%s, %v", document.OpenAPI, paths)
+	}
+}
+
+func TestLatenciesAsJSON(t *testing.T) {
+	var h histogram
+	h.add(time.Millisecond)
+	h.add(time.Hour)
+	text, err := json.Marshal(h.snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Latencies
+	if err := json.Unmarshal(text, &back); err != nil || back != *h.snapshot() {
+		t.Errorf("%s comes back as %v, %v", text, back, err)
+	}
+	for _, bad := range []string{`{"steps": {"x": 1}}`, `{"steps": {"-1": 1}}`, `{"steps": {"576": 1}}`, `[1]`} {
+		if err := json.Unmarshal([]byte(bad), &back); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
