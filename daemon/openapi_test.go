@@ -224,7 +224,7 @@ func TestLatenciesAsJSON(t *testing.T) {
 	if err := json.Unmarshal(text, &back); err != nil || back != *h.snapshot() {
 		t.Errorf("%s comes back as %v, %v", text, back, err)
 	}
-	for _, bad := range []string{`{"steps": {"x": 1}}`, `{"steps": {"-1": 1}}`, `{"steps": {"576": 1}}`, `[1]`} {
+	for _, bad := range []string{`{"steps": {"x": 1}}`, `{"steps": {"-1": 1}}`, `{"steps": {"100000": 1}}`, `[1]`} {
 		if err := json.Unmarshal([]byte(bad), &back); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
