@@ -1,16 +1,30 @@
 package configs
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"net"
 	"os"
 	"strconv"
+	"strings"
+	"syscall"
 )
 
 // Admin is the server that commands and operators talk to.
 type Admin struct {
-	Listen string `yaml:"listen" default:"unix" desc:"unix is a socket in data_dir that only its owner may use; HOST:PORT needs a token; off is for nobody, and then commands such as drover status do not work"`
-	Token  Secret `yaml:"token" desc:"with HOST:PORT: what a request must bring as Authorization: Bearer TOKEN; usually file:PATH"`
-	Pprof  bool   `yaml:"pprof" default:"false" desc:"serve Go's profiles, below /debug/pprof/"`
+	Listen string    `yaml:"listen" default:"unix" desc:"unix is a socket in data_dir that only its owner may use; HOST:PORT needs a token, or tls with client_ca; off is for nobody, and then commands such as drover status do not work"`
+	Token  Secret    `yaml:"token" desc:"with HOST:PORT: what a request must bring as Authorization: Bearer TOKEN; usually file:PATH"`
+	TLS    *AdminTLS `yaml:"tls" desc:"with HOST:PORT: how the server is reached over TLS"`
+	Client *TLS      `yaml:"client" desc:"what drover status and the like bring to a server with tls; without ca they trust the server's own certificate"`
+	Pprof  bool      `yaml:"pprof" default:"false" desc:"serve Go's profiles, below /debug/pprof/"`
+}
+
+// AdminTLS is a server's side of TLS. All are PEM texts, usually file:PATH.
+type AdminTLS struct {
+	Cert     string `yaml:"cert" desc:"the server's certificate, and those between it and its root"`
+	Key      Secret `yaml:"key" desc:"its key"`
+	ClientCA string `yaml:"client_ca" desc:"the roots of certificates of clients: who brings one needs no token"`
 }
 
 // Probes is a server for those who cannot bring a token, such as a kubelet.
@@ -22,27 +36,40 @@ type Probes struct {
 // shortestToken is the fewest characters that a token may have: 16 of base64 are 96 bits.
 const shortestToken = 16
 
-// readableByOthers are the bits of a file's mode that let others read it.
-const readableByOthers = 0o044
+// Bits of a file's mode: whether all may read it, or those of its group.
+const (
+	readableByAll   = 0o004
+	readableByGroup = 0o040
+)
 
 func (x *completion) admin() {
+	if x.Admin.TLS != nil && *x.Admin.TLS == (AdminTLS{}) {
+		x.Admin.TLS = nil
+	}
+	if x.Admin.Client != nil && *x.Admin.Client == (TLS{}) {
+		x.Admin.Client = nil
+	}
 	a := x.Admin
 	switch {
 	case a.Listen == "unix" || a.Listen == "off":
 		if a.Token != "" {
 			x.wrong("admin.token", "it goes with listen: HOST:PORT; a unix socket is guarded by its mode")
 		}
+		if a.TLS != nil {
+			x.wrong("admin.tls", "it goes with listen: HOST:PORT; a unix socket is guarded by its mode")
+		}
 	case !validListen(a.Listen):
 		x.wrong("admin.listen", "%q is neither unix, nor off, nor HOST:PORT", a.Listen)
-	case a.Token == "":
-		x.wrong("admin.listen", "on %s anybody on this machine, or more, could use it: give a token, usually as file:PATH, or listen on unix", a.Listen)
-	case len(a.Token) < shortestToken:
+	case a.Token == "" && (a.TLS == nil || a.TLS.ClientCA == ""):
+		x.wrong("admin.listen", "on %s anybody on this machine, or more, could use it: give a token, usually as file:PATH, or tls with client_ca, or listen on unix", a.Listen)
+	case a.Token != "" && len(a.Token) < shortestToken:
 		x.wrong("admin.token", "it has fewer than %d characters; `openssl rand -hex 16` makes a good one", shortestToken)
+	case a.TLS == nil && !loopback(a.Listen):
+		x.Warnings = append(x.Warnings, fmt.Sprintf("admin: the token goes to %s unencrypted, for all on the way to read; give tls, or listen on 127.0.0.1", a.Listen))
 	}
-	if file := x.files["admin.token"]; file != "" {
-		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&readableByOthers != 0 {
-			x.wrong("admin.token", "others may read the file %s (mode %04o); chmod 600 it", file, info.Mode().Perm())
-		}
+	x.adminTLS()
+	for _, path := range []string{"admin.token", "admin.tls.key", "admin.client.key"} {
+		x.keptFromOthers(path)
 	}
 	if x.Probes.Listen != "" && !validListen(x.Probes.Listen) {
 		x.wrong("probes.listen", "%q is no HOST:PORT; write it as :8081", x.Probes.Listen)
@@ -50,6 +77,71 @@ func (x *completion) admin() {
 	if x.Probes.Metrics && x.Probes.Listen == "" {
 		x.wrong("probes.metrics", "it needs probes.listen, such as :8081")
 	}
+}
+
+// adminTLS checks that certificates are what they should be, since a client is told
+// little when they are not.
+func (x *completion) adminTLS() {
+	if t := x.Admin.TLS; t != nil {
+		if _, err := tls.X509KeyPair([]byte(t.Cert), []byte(t.Key)); err != nil {
+			x.wrong("admin.tls", "cert and key: %v; they are PEM texts, usually file:PATH", err)
+		}
+		if t.ClientCA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(t.ClientCA)) {
+			x.wrong("admin.tls.client_ca", "it has no certificate in PEM; did you mean file:PATH?")
+		}
+	}
+	c := x.Admin.Client
+	if c == nil {
+		return
+	}
+	if x.Admin.TLS == nil {
+		x.wrong("admin.client", "it goes with admin.tls")
+	}
+	if c.CA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CA)) {
+		x.wrong("admin.client.ca", "it has no certificate in PEM; did you mean file:PATH?")
+	}
+	if c.Cert == "" && c.Key == "" {
+		return
+	}
+	if _, err := tls.X509KeyPair([]byte(c.Cert), []byte(c.Key)); err != nil {
+		x.wrong("admin.client", "cert and key: %v; they are PEM texts, usually file:PATH", err)
+	}
+}
+
+// keptFromOthers refuses a secret's file that all may read. A group may be how the
+// daemon's user is allowed to, where the file is root's: systemd's credentials are
+// so. Secrets that Kubernetes mounts are 0644, in a container that is the daemon's.
+func (x *completion) keptFromOthers(path string) {
+	file := x.files[path]
+	if file == "" {
+		return
+	}
+	info, err := os.Stat(file)
+	if err != nil || mountedByKubernetes(file) {
+		return
+	}
+	mode := info.Mode().Perm()
+	stat, _ := info.Sys().(*syscall.Stat_t)
+	switch {
+	case mode&readableByAll != 0:
+		x.wrong(path, "all users of this machine may read the file %s (mode %04o); chmod 600 it", file, mode)
+	case mode&readableByGroup != 0 && stat != nil && stat.Uid != 0:
+		x.Warnings = append(x.Warnings, fmt.Sprintf("%s: others of its group may read the file %s (mode %04o); chmod 600 it", path, file, mode))
+	}
+}
+
+// mountedByKubernetes reports whether a file is in a volume of a secret: a link that
+// goes by the link ..data, which is turned when the secret changes.
+func mountedByKubernetes(file string) bool {
+	to, err := os.Readlink(file)
+	return err == nil && strings.HasPrefix(to, "..data/")
+}
+
+// loopback reports whether an address is reached from this machine alone.
+func loopback(listen string) bool {
+	host, _, _ := net.SplitHostPort(listen) // checked before
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func validListen(text string) bool {

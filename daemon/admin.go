@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -58,24 +59,32 @@ func (d *Daemon) serveAdmin() (stop func(), err error) {
 			_ = os.Remove(adminSocket(d.cfg.DataDir)) // the next one would replace it anyway
 		}
 	}
-	serve := func(l net.Listener, handler http.Handler) {
+	serve := func(l net.Listener, secured *tls.Config, handler http.Handler) {
 		s := &http.Server{
-			Handler: handler, ReadHeaderTimeout: adminPatience, ReadTimeout: adminPatience,
+			Handler: handler, TLSConfig: secured, ReadHeaderTimeout: adminPatience, ReadTimeout: adminPatience,
 			MaxHeaderBytes: adminHeader, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 		}
 		servers = append(servers, s)
 		running.Go(func() {
-			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			run := s.Serve
+			if secured != nil {
+				run = func(l net.Listener) error { return s.ServeTLS(l, "", "") } // it has its certificate
+			}
+			if err := run(l); !errors.Is(err, http.ErrServerClosed) {
 				d.log.Error("a server for operators has ended", "address", l.Addr().String(), "error", err)
 			}
 		})
 	}
 	if d.cfg.Admin.Listen != "off" {
+		secured, err := adminTLS(d.cfg.Admin)
+		if err != nil {
+			return stop, fmt.Errorf("admin: %w", err)
+		}
 		l, err := d.listenAdmin()
 		if err != nil {
 			return stop, fmt.Errorf("admin: %w", err)
 		}
-		serve(l, d.guarded(d.serveRoutes(func(route) bool { return true })))
+		serve(l, secured, d.guarded(d.serveRoutes(func(route) bool { return true })))
 		d.log.Debug("the admin server listens", "address", l.Addr().String())
 	}
 	if d.cfg.Probes.Listen != "" {
@@ -84,7 +93,7 @@ func (d *Daemon) serveAdmin() (stop func(), err error) {
 			stop()
 			return stop, fmt.Errorf("probes: %w; is another program there?", err)
 		}
-		serve(l, d.serveRoutes(func(r route) bool {
+		serve(l, nil, d.serveRoutes(func(r route) bool {
 			return r.open || r.path == "/metrics" && d.cfg.Probes.Metrics
 		}))
 		d.log.Info("health checks are served", "address", l.Addr().String())

@@ -36,8 +36,24 @@ func newAdminClient(cfg *configs.Config) (*adminClient, error) {
 	case "unix":
 		return socketClient(adminSocket(cfg.DataDir)), nil
 	}
-	c := &adminClient{base: "http://" + cfg.Admin.Listen, token: string(cfg.Admin.Token), what: cfg.Admin.Listen}
-	c.http = http.Client{Timeout: adminPatience, Transport: &http.Transport{DisableKeepAlives: true}}
+	c, err := portClient("admin.listen", cfg.Admin.Listen)
+	if err != nil {
+		return nil, err
+	}
+	c.token = string(cfg.Admin.Token)
+	if cfg.Admin.TLS == nil {
+		return c, nil
+	}
+	if cfg.Admin.Token == "" && (cfg.Admin.Client == nil || cfg.Admin.Client.Cert == "") {
+		return nil, errors.New("the daemon asks for a certificate, and admin.client has none: give its cert and key, usually as file:PATH")
+	}
+	host, _, _ := net.SplitHostPort(c.what) // it was joined
+	secured, err := adminClientTLS(cfg.Admin, host)
+	if err != nil {
+		return nil, fmt.Errorf("admin.client: %w", err)
+	}
+	c.base = "https://" + c.what
+	c.http.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: secured}
 	return c, nil
 }
 
@@ -52,11 +68,14 @@ func socketClient(path string) *adminClient {
 	}
 }
 
-// probesClient is for the server of health checks, which may listen everywhere.
-func probesClient(listen string) (*adminClient, error) {
+// probesClient is for the server of health checks.
+func probesClient(listen string) (*adminClient, error) { return portClient("probes.listen", listen) }
+
+// portClient is for a server on a port, which may listen everywhere.
+func portClient(key, listen string) (*adminClient, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		return nil, fmt.Errorf("probes.listen: %w", err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
@@ -127,7 +146,7 @@ func (c *adminClient) ask(ctx context.Context, method, path string, body []byte)
 	}
 	response, err := c.http.Do(request)
 	var refused *net.OpError
-	if errors.As(err, &refused) {
+	if errors.As(err, &refused) && refused.Op == "dial" {
 		return 0, nil, fmt.Errorf("%w (%s: %w)", errNoDaemon, c.what, refused.Err)
 	}
 	if err != nil {
