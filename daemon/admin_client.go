@@ -137,20 +137,9 @@ func (c *adminClient) refusal(status int, text []byte) error {
 }
 
 func (c *adminClient) ask(ctx context.Context, method, path string, body []byte) (status int, text []byte, err error) {
-	request, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	response, err := c.send(ctx, method, path, body)
 	if err != nil {
-		return 0, nil, fmt.Errorf("asking the daemon: %w", err)
-	}
-	if c.token != "" {
-		request.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	response, err := c.http.Do(request)
-	var refused *net.OpError
-	if errors.As(err, &refused) && refused.Op == "dial" {
-		return 0, nil, fmt.Errorf("%w (%s: %w)", errNoDaemon, c.what, refused.Err)
-	}
-	if err != nil {
-		return 0, nil, fmt.Errorf("asking the daemon: %w", err)
+		return 0, nil, err
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	text, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
@@ -158,4 +147,24 @@ func (c *adminClient) ask(ctx context.Context, method, path string, body []byte)
 		return 0, nil, fmt.Errorf("asking the daemon: %w", err)
 	}
 	return response.StatusCode, text, nil
+}
+
+// send sends a request; the caller closes the answer.
+func (c *adminClient) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("asking the daemon: %w", err)
+	}
+	if c.token != "" {
+		request.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	response, err := c.http.Do(request)
+	var refused *net.OpError
+	if errors.As(err, &refused) && refused.Op == "dial" {
+		return nil, fmt.Errorf("%w (%s: %w)", errNoDaemon, c.what, refused.Err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking the daemon: %w", err)
+	}
+	return response, nil
 }

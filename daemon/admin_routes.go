@@ -94,6 +94,16 @@ func (d *Daemon) routes() []route {
 	out = append(out, route{
 		id: "reload", method: http.MethodPost, path: reloadPath, help: "Have the daemon read its configuration again: all of it is taken, or nothing.",
 		answer: Changes{}, fails: []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, long: true, serve: d.answerReload,
+	}, route{
+		id: "followLog", method: http.MethodGet, path: "/v1/functions/{name}/log", help: "The log lines of a function, as they come: one JSON object a line, and an empty line now and then.",
+		params: []param{
+			functionParam,
+			{name: "level", help: "the least level: debug, info, warn or error; info"},
+			{name: "last", help: "how many lines of before to begin with; 10", number: true},
+			{name: "follow", help: "true, or false for those before alone"},
+		},
+		answer: LogLine{}, kind: "application/jsonl", fails: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusServiceUnavailable},
+		long: true, serve: d.answerTail,
 	})
 	if d.cfg.Admin.Pprof {
 		out = append(out, route{
@@ -112,7 +122,7 @@ func (d *Daemon) routes() []route {
 	return out
 }
 
-// adminHandler serves the routes that pass.
+// serveRoutes serves the routes that pass.
 func (d *Daemon) serveRoutes(passes func(route) bool) http.Handler {
 	mux := http.NewServeMux()
 	methods := make(map[string][]string)

@@ -59,6 +59,7 @@ type Daemon struct {
 	traces    *traces // nil: nothing is traced
 	decisions decisions
 	backlogs  backlogs
+	lines     *lines
 	paused    map[string]time.Time // by function, until when, where instances do the work
 	phase     atomic.Value         // of type phase
 }
@@ -127,6 +128,8 @@ func New(cfg *configs.Config, options ...Option) *Daemon {
 	for _, o := range options {
 		o(d)
 	}
+	d.lines = newLines()
+	d.log = slog.New(&tee{next: d.log.Handler(), lines: d.lines, ofApp: d.ofApp})
 	return d
 }
 

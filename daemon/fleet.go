@@ -193,6 +193,13 @@ func (f *fleet) status() []FunctionStatus {
 	return out
 }
 
+// ids are those of the instances that have reported.
+func (f *fleet) ids() []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.last))
+}
+
 // unlike are the instances whose functions are paused where they should not be, or
 // are not where they should, by instance.
 func (f *fleet) unlike(paused map[string]time.Time) map[int][]string {

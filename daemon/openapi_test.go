@@ -131,6 +131,9 @@ func TestOpenAPI(t *testing.T) {
 		{"resumeFunction", "POST", "/v1/functions/f/resume", 200},
 		{"resumeFunction", "POST", "/v1/functions/g/resume", 404},
 		{"reload", "POST", "/v1/reload", 422}, // it was not read from a file
+		{"followLog", "GET", "/v1/functions/f/log?follow=false&level=debug", 200},
+		{"followLog", "GET", "/v1/functions/g/log", 404},
+		{"followLog", "GET", "/v1/functions/f/log?last=many", 400},
 		{"getProfiles", "GET", "/debug/pprof/", 200},
 		{"getProfile", "GET", "/debug/pprof/heap", 200},
 		{"getProfile", "GET", "/debug/pprof/cmdline", 200},

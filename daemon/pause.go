@@ -125,7 +125,7 @@ func (d *Daemon) answerResume(w http.ResponseWriter, r *http.Request) {
 
 func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
 	if name := r.PathValue("name"); !d.pause(r.Context(), name, paused, until) {
-		fail(w, http.StatusNotFound, "there is no function %q", name)
+		d.failUnknown(w, name)
 		return
 	}
 	answer(w, http.StatusOK, Health{Status: "ok"})

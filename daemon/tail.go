@@ -1,0 +1,227 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+)
+
+// This file lets a function's log lines be followed over the admin server: one JSON
+// object a line. A daemon of several instances passes on what theirs are.
+
+const (
+	// writePatience is how long a reader may take for what was written to it.
+	writePatience = 10 * time.Second
+	// stillThere is how often one who hears nothing is written an empty line, so that
+	// one that is gone is found out.
+	stillThere = 15 * time.Second
+	// lookForInstances is how often new instances are looked for.
+	lookForInstances = time.Second
+)
+
+// tailed is what is asked for.
+type tailed struct {
+	function string
+	level    slog.Level
+	last     int
+	follow   bool
+}
+
+func (t tailed) path() string {
+	query := url.Values{"level": {t.level.String()}, "last": {strconv.Itoa(t.last)}, "follow": {strconv.FormatBool(t.follow)}}
+	return "/v1/functions/" + url.PathEscape(t.function) + "/log?" + query.Encode()
+}
+
+// parseTail reads a request; the error says what is wrong with it.
+func parseTail(r *http.Request) (t tailed, err error) {
+	t = tailed{function: r.PathValue("name"), level: slog.LevelInfo, last: 10, follow: true}
+	query := r.URL.Query()
+	if text := query.Get("level"); text != "" {
+		if err := t.level.UnmarshalText([]byte(text)); err != nil {
+			return t, fmt.Errorf("level is %q; there are debug, info, warn and error", text)
+		}
+	}
+	if text := query.Get("last"); text != "" {
+		if t.last, err = strconv.Atoi(text); err != nil || t.last < 0 {
+			return t, fmt.Errorf("last is %q; it is a number of lines", text)
+		}
+	}
+	if text := query.Get("follow"); text != "" {
+		if t.follow, err = strconv.ParseBool(text); err != nil {
+			return t, fmt.Errorf("follow is %q; it is true or false", text)
+		}
+	}
+	return t, nil
+}
+
+func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
+	t, err := parseTail(r)
+	if err != nil {
+		fail(w, http.StatusBadRequest, "%v", err)
+		return
+	}
+	if !d.knows(t.function) {
+		d.failUnknown(w, t.function)
+		return
+	}
+	f, before := d.lines.follow(t.function, t.level, t.last)
+	if f == nil {
+		fail(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", maxFollowers)
+		return
+	}
+	defer d.lines.leave(f)
+	w.Header().Set("Content-Type", "application/jsonl")
+	w.Header().Set("Cache-Control", "no-store")
+	out := &lineWriter{w: w, control: http.NewResponseController(w)}
+	if !out.write(before...) {
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	var instances sync.WaitGroup
+	defer instances.Wait()
+	defer cancel()
+	if d.instances() != nil {
+		instances.Go(func() {
+			d.tailInstances(ctx, t, f)
+			if !t.follow {
+				cancel()
+			}
+		})
+	} else if !t.follow {
+		return
+	}
+	out.follow(ctx, f, d.lines.over)
+}
+
+// lineWriter writes lines to one who reads them.
+type lineWriter struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+// follow writes what a follower is given until ctx ends, or all is over.
+func (o *lineWriter) follow(ctx context.Context, f *follower, over <-chan struct{}) {
+	tick := time.NewTicker(stillThere)
+	defer tick.Stop()
+	for {
+		select {
+		case line := <-f.lines:
+			if !o.write(line) {
+				return
+			}
+		case <-tick.C:
+			if !o.write() {
+				return
+			}
+		case <-over:
+			return
+		case <-ctx.Done():
+			for { // what came before the end
+				select {
+				case line := <-f.lines:
+					if !o.write(line) {
+						return
+					}
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+// write writes lines, or an empty one, and reports whether the reader is still there.
+func (o *lineWriter) write(lines ...LogLine) bool {
+	var text []byte
+	for _, line := range lines {
+		one, err := json.Marshal(line)
+		if err != nil { // a number that JSON does not have
+			one, _ = json.Marshal(LogLine{Time: line.Time, Level: line.Level, Text: line.Text, Dropped: line.Dropped}) // has none
+		}
+		text = append(append(text, one...), '\n')
+	}
+	if len(lines) == 0 {
+		text = []byte{'\n'}
+	}
+	_ = o.control.SetWriteDeadline(time.Now().Add(writePatience)) // a connection always can
+	if _, err := o.w.Write(text); err != nil {
+		return false
+	}
+	return o.control.Flush() == nil
+}
+
+// tailInstances hands on the lines of all instances, also of those that come later,
+// until ctx ends; or, where nobody follows, what there is.
+func (d *Daemon) tailInstances(ctx context.Context, t tailed, f *follower) {
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	tick := time.NewTicker(lookForInstances)
+	defer tick.Stop()
+	known := make(map[int]bool)
+	for {
+		for _, id := range d.instances().ids() {
+			if known[id] {
+				continue
+			}
+			known[id] = true
+			reading.Go(func() {
+				client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
+				err := client.stream(ctx, t.path(), func(line LogLine) {
+					line.Instance = id
+					d.lines.mu.Lock()
+					defer d.lines.mu.Unlock()
+					f.give(line)
+				})
+				if err != nil && ctx.Err() == nil {
+					d.log.Debug("an instance's log cannot be followed", "instance", id, "error", err)
+				}
+			})
+		}
+		if !t.follow {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// knows reports whether there is a function of that name.
+func (d *Daemon) knows(function string) bool { return slices.Contains(d.names(), function) }
+
+// names are those of the functions.
+func (d *Daemon) names() []string { return slices.Sorted(maps.Keys(d.config().Functions)) }
+
+// failUnknown says that there is no such function, and which there are.
+func (d *Daemon) failUnknown(w http.ResponseWriter, name string) {
+	hint := ""
+	if near := configs.Nearest(name, d.names()); near != "" {
+		hint = fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	fail(w, http.StatusNotFound, "there is no function %q%s; there are: %s", name, hint, strings.Join(d.names(), ", "))
+}
+
+// ofApp are the functions of an app, by its name or its directory.
+func (d *Daemon) ofApp(app string) []string {
+	var out []string
+	cfg := d.config()
+	for name, f := range cfg.Functions {
+		if p := f.Handler.Python; p != nil && (p.App == app || cfg.Apps[p.App].Dir == app) {
+			out = append(out, name)
+		}
+	}
+	return out
+}

@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/drover-run/drover/configs"
+)
+
+// tailCommand is `drover tail`.
+type tailCommand struct {
+	Function string `arg:"" help:"The function."`
+	File     string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	Level    string `default:"info" enum:"debug,info,warn,error" help:"The least level: debug has each message that is done, too, whatever log.level is."`
+	Last     int    `default:"10" help:"How many lines of before to begin with; the daemon keeps up to 200 of each function."`
+	Once     bool   `help:"Print those, and end."`
+	JSON     bool   `name:"json" help:"Print each line as a JSON object."`
+}
+
+func (*tailCommand) Help() string {
+	return `What a function prints and logs, its failed attempts and rejections, from all instances.
+
+Examples:
+
+    drover tail thumbnails
+    drover tail thumbnails --level debug
+    drover tail thumbnails --last 200 --once --json
+`
+}
+
+func (c *tailCommand) Run(ctx context.Context, std *IO) error {
+	if c.Last < 0 {
+		return usageError("--last must not be negative")
+	}
+	cfg, err := configs.Load(c.File, std.Env)
+	if err != nil {
+		return err
+	}
+	client, err := newAdminClient(cfg)
+	if err != nil {
+		return err
+	}
+	asked := tailed{function: c.Function, last: c.Last, follow: !c.Once}
+	if err := asked.level.UnmarshalText([]byte(c.Level)); err != nil {
+		return usageError(err.Error())
+	}
+	err = client.stream(ctx, asked.path(), func(line LogLine) { c.print(std.Out, line) })
+	if err != nil || c.Once || ctx.Err() != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(std.Err, "drover: the daemon has ended")
+	return err
+}
+
+func (c *tailCommand) print(out io.Writer, line LogLine) {
+	if c.JSON {
+		if text, err := json.Marshal(line); err == nil { // it was read as JSON
+			_, _ = fmt.Fprintln(out, string(escaped(text)))
+		}
+		return
+	}
+	if line.Dropped > 0 {
+		_, _ = fmt.Fprintf(out, "... %d lines were left out: they came faster than they were read\n", line.Dropped)
+	}
+	_, _ = fmt.Fprint(out, lineText(line))
+}
+
+// lineText is a line for people. What is long, such as a traceback, is below it.
+func lineText(line LogLine) string {
+	var b, below strings.Builder
+	fmt.Fprintf(&b, "%s %-5s ", line.Time.Local().Format("15:04:05.000"), line.Level)
+	if line.Instance > 0 {
+		fmt.Fprintf(&b, "[%d] ", line.Instance)
+	}
+	b.WriteString(indented(line.Text))
+	for _, key := range slices.Sorted(maps.Keys(line.Attrs)) {
+		text := fmt.Sprint(line.Attrs[key])
+		if key == "app" || key == "logger" && text == "" {
+			continue
+		}
+		if strings.Contains(text, "\n") {
+			fmt.Fprintf(&below, "    %s:\n    %s\n", printable(key), indented(strings.TrimRight(text, "\n")))
+			continue
+		}
+		if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == '"' || !strconv.IsPrint(r) }) {
+			text = strconv.Quote(text)
+		}
+		fmt.Fprintf(&b, " %s=%s", printable(key), text)
+	}
+	b.WriteString("\n")
+	return b.String() + below.String()
+}
+
+// indented has the lines of a text below each other, where none can be taken for a
+// line of its own.
+func indented(text string) string { return strings.ReplaceAll(printable(text), "\n", "\n    ") }
+
+// stream reads lines until there are no more, or ctx ends, which is no error.
+func (c *adminClient) stream(ctx context.Context, path string, each func(LogLine)) (err error) {
+	patient := *c
+	patient.http.Timeout = 0
+	response, err := patient.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer func() { _ = response.Body.Close() }() // it was only read
+	if response.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // what there is of it
+		return c.refusal(response.StatusCode, text)
+	}
+	in := bufio.NewScanner(response.Body)
+	in.Buffer(nil, maxAnswer)
+	for in.Scan() {
+		if len(in.Bytes()) == 0 { // only a sign of life
+			continue
+		}
+		var line LogLine
+		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
+			return fmt.Errorf("reading the daemon's answer: %w", err)
+		}
+		each(line)
+	}
+	if err := in.Err(); err != nil && ctx.Err() == nil && !errors.Is(err, io.ErrUnexpectedEOF) { // it was killed
+		return fmt.Errorf("reading the daemon's answer: %w", err)
+	}
+	return nil
+}
