@@ -129,7 +129,7 @@ func New(cfg *configs.Config, options ...Option) *Daemon {
 		o(d)
 	}
 	d.lines = newLines()
-	d.log = slog.New(&tee{next: d.log.Handler(), lines: d.lines, ofApp: d.ofApp})
+	d.log = slog.New(&tee{next: d.log.Handler(), lines: d.lines})
 	return d
 }
 

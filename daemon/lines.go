@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/drover-run/drover/configs"
 )
 
 // This file keeps the latest log lines of each function, and hands them to those who
@@ -51,6 +53,9 @@ func (l *LogLine) size() int {
 type lines struct {
 	// wanted is the least level that somebody follows.
 	wanted atomic.Int64
+	// ofApp are the functions of each app, by its name and by its directory. No lock:
+	// those who log may hold any.
+	ofApp atomic.Pointer[map[string][]string]
 
 	mu        sync.Mutex
 	kept      map[string]*keptLog // by function
@@ -75,6 +80,25 @@ type follower struct {
 	level    slog.Level
 	lines    chan LogLine
 	dropped  int // since the last that was handed over; guarded by the mu of lines
+}
+
+// use takes the apps of a configuration.
+func (l *lines) use(cfg *configs.Config) {
+	ofApp := make(map[string][]string)
+	for name, f := range cfg.Functions {
+		if p := f.Handler.Python; p != nil {
+			ofApp[p.App] = append(ofApp[p.App], name)
+			ofApp[cfg.Apps[p.App].Dir] = append(ofApp[cfg.Apps[p.App].Dir], name)
+		}
+	}
+	l.ofApp.Store(&ofApp)
+}
+
+func (l *lines) functionsOf(app string) []string {
+	if ofApp := l.ofApp.Load(); ofApp != nil {
+		return (*ofApp)[app]
+	}
+	return nil
 }
 
 // note keeps a line of a function, and hands it to those who follow.
@@ -167,8 +191,6 @@ func (l *lines) end() {
 type tee struct {
 	next  slog.Handler
 	lines *lines
-	// ofApp are the functions of an app, by its name or its directory.
-	ofApp func(app string) []string
 
 	attrs  []slog.Attr // of the logger
 	prefix string      // of what is in a group
@@ -208,7 +230,7 @@ func (h *tee) Handle(ctx context.Context, r slog.Record) error {
 	case function != "":
 		h.lines.note(function, line)
 	case app != "":
-		for _, function := range h.ofApp(app) {
+		for _, function := range h.lines.functionsOf(app) {
 			h.lines.note(function, line)
 		}
 	}

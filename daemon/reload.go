@@ -163,6 +163,7 @@ func (d *Daemon) current() *parts {
 
 // hold makes parts those that the daemon closes in the end.
 func (d *Daemon) hold(p *parts) {
+	d.lines.use(p.cfg)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.open = p
@@ -172,6 +173,7 @@ func (d *Daemon) hold(p *parts) {
 // that end.
 func (d *Daemon) use(p *parts, ending ...*function) {
 	functions := append(p.inOrder(), ending...)
+	d.lines.use(p.cfg)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.replaced.leave(d.open, p)

@@ -213,15 +213,3 @@ func (d *Daemon) failUnknown(w http.ResponseWriter, name string) {
 	}
 	fail(w, http.StatusNotFound, "there is no function %q%s; there are: %s", name, hint, strings.Join(d.names(), ", "))
 }
-
-// ofApp are the functions of an app, by its name or its directory.
-func (d *Daemon) ofApp(app string) []string {
-	var out []string
-	cfg := d.config()
-	for name, f := range cfg.Functions {
-		if p := f.Handler.Python; p != nil && (p.App == app || cfg.Apps[p.App].Dir == app) {
-			out = append(out, name)
-		}
-	}
-	return out
-}

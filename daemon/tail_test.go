@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -88,12 +89,15 @@ func TestFollowersAreBounded(t *testing.T) {
 func TestTee(t *testing.T) {
 	var text strings.Builder
 	l := newLines()
-	ofApp := func(app string) []string { return []string{"f", app} }
-	log := slog.New(&tee{next: slog.NewTextHandler(&text, nil), lines: l, ofApp: ofApp})
+	l.use(&configs.Config{
+		Apps:      map[string]configs.App{"a": {Dir: "/a"}},
+		Functions: map[string]configs.Function{"f": {Handler: configs.Handler{Python: &configs.PythonHandler{App: "a"}}}, "g": {Handler: configs.Handler{Go: "g"}}},
+	})
+	log := slog.New(&tee{next: slog.NewTextHandler(&text, nil), lines: l})
 	log.Info("about nobody")
 	log.With("function", "f").Warn("one", "message", "m1", "took", time.Second, "error", errors.New("oh"), "attempt", 2)
 	log.Info("two", "function", "g")
-	log.With("app", "a").WithGroup("of").Info("three", "x", slog.GroupValue(slog.Int("y", 1)))
+	log.With("app", "/a").WithGroup("of").Info("three", "x", slog.GroupValue(slog.Int("y", 1)))
 	log.With("function", "f").Debug("not wanted")
 	f, before := l.follow("f", slog.LevelDebug, 10)
 	if len(before) != 2 || before[0].Text != "one" || before[1].Text != "three" {
