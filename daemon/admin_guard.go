@@ -31,10 +31,10 @@ func (d *Daemon) guarded(next http.Handler) http.Handler {
 		bears := admin.Token != "" && subtle.ConstantTimeCompare(got[:], want[:]) == 1
 		switch {
 		case r.Header.Get("Origin") != "" || r.TLS == nil && !d.knownHost(r.Host):
-			fail(w, http.StatusForbidden, "requests of browsers are not answered here")
+			refuse(w, http.StatusForbidden, "requests of browsers are not answered here")
 		case !certified && !bears:
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			fail(w, http.StatusUnauthorized, "%s", wanted(admin))
+			refuse(w, http.StatusUnauthorized, "%s", wanted(admin))
 		default:
 			next.ServeHTTP(w, r)
 		}

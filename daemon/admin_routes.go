@@ -141,11 +141,11 @@ func (d *Daemon) serveRoutes(passes func(route) bool) http.Handler {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			allow := strings.Join(slices.Sorted(slices.Values(allowed)), ", ")
 			w.Header().Set("Allow", allow)
-			fail(w, http.StatusMethodNotAllowed, "%s is for %s", r.URL.Path, allow)
+			refuse(w, http.StatusMethodNotAllowed, "%s is for %s", r.URL.Path, allow)
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, http.StatusNotFound, "there is no %s here; /v1/openapi.json says what there is", r.URL.Path)
+		refuse(w, http.StatusNotFound, "there is no %s here; /v1/openapi.json says what there is", r.URL.Path)
 	})
 	return mux
 }
@@ -184,7 +184,7 @@ type Problem struct {
 	Error string `json:"error" desc:"what went wrong, and what to do instead"`
 }
 
-func fail(w http.ResponseWriter, status int, format string, args ...any) {
+func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	answer(w, status, Problem{fmt.Sprintf(format, args...)})
 }
 

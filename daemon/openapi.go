@@ -20,7 +20,7 @@ import (
 func (d *Daemon) answerOpenAPI(w http.ResponseWriter, _ *http.Request) {
 	document, err := openAPI(d.routes())
 	if err != nil {
-		fail(w, http.StatusInternalServerError, "%v", err)
+		refuse(w, http.StatusInternalServerError, "%v", err)
 		return
 	}
 	answer(w, http.StatusOK, document)

@@ -112,7 +112,7 @@ func (d *Daemon) answerPause(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("until"); text != "" {
 		var err error
 		if until, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			fail(w, http.StatusBadRequest, "until is no time; write it as 2026-01-31T08:00:00Z")
+			refuse(w, http.StatusBadRequest, "until is no time; write it as 2026-01-31T08:00:00Z")
 			return
 		}
 	}

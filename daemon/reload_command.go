@@ -60,7 +60,7 @@ func (c *reloadCommand) Run(ctx context.Context, std *IO) error {
 func (d *Daemon) answerReload(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReload))
 	if err != nil {
-		fail(w, http.StatusBadRequest, "%v", err)
+		refuse(w, http.StatusBadRequest, "%v", err)
 		return
 	}
 	changes, err := d.reloadInstead(r.Context(), body)
@@ -69,7 +69,7 @@ func (d *Daemon) answerReload(w http.ResponseWriter, r *http.Request) {
 		if detail := detailOf(err); detail != "" {
 			text += "\n" + strings.TrimSpace(detail)
 		}
-		fail(w, http.StatusUnprocessableEntity, "%s", text)
+		refuse(w, http.StatusUnprocessableEntity, "%s", text)
 		return
 	}
 	answer(w, http.StatusOK, changes)

@@ -68,7 +68,7 @@ func parseTail(r *http.Request) (t tailed, err error) {
 func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
 	t, err := parseTail(r)
 	if err != nil {
-		fail(w, http.StatusBadRequest, "%v", err)
+		refuse(w, http.StatusBadRequest, "%v", err)
 		return
 	}
 	if !d.knows(t.function) {
@@ -77,7 +77,7 @@ func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
 	}
 	f, before := d.lines.follow(t.function, t.level, t.last)
 	if f == nil {
-		fail(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", maxFollowers)
+		refuse(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", maxFollowers)
 		return
 	}
 	defer d.lines.leave(f)
@@ -211,5 +211,5 @@ func (d *Daemon) failUnknown(w http.ResponseWriter, name string) {
 	if near := configs.Nearest(name, d.names()); near != "" {
 		hint = fmt.Sprintf(" (did you mean %s?)", near)
 	}
-	fail(w, http.StatusNotFound, "there is no function %q%s; there are: %s", name, hint, strings.Join(d.names(), ", "))
+	refuse(w, http.StatusNotFound, "there is no function %q%s; there are: %s", name, hint, strings.Join(d.names(), ", "))
 }
