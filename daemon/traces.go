@@ -178,17 +178,16 @@ func (e *spanExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnl
 			err = e.SpanExporter.ExportSpans(ctx, spans)
 		}
 	}
-	switch {
-	case err == nil:
-		if t.sent.Add(int64(len(spans))); t.failing {
-			t.failing = false
-			t.log.Info("traces are sent again", "dropped", t.dropped.Load())
-		}
-	default:
+	if err != nil {
 		if t.dropped.Add(int64(len(spans))); !t.failing && t.ending.Err() == nil {
 			t.failing = true
 			t.log.Warn("traces cannot be sent; spans are dropped until they can", "error", err)
 		}
+		return nil
+	}
+	if t.sent.Add(int64(len(spans))); t.failing {
+		t.failing = false
+		t.log.Info("traces are sent again", "dropped", t.dropped.Load())
 	}
 	return nil
 }

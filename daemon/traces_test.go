@@ -425,8 +425,7 @@ func TestACollectorThatHangs(t *testing.T) {
 func TestACollectorThatComesBack(t *testing.T) {
 	var mu sync.Mutex
 	refuse := true
-	var c *collector
-	c = collect(t, nil)
+	c := collect(t, nil)
 	door := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		no := refuse
