@@ -12,6 +12,7 @@
 //	go run ./bench http         messages a second to an app behind HTTP, beside wrk and Go's client
 //	go run ./bench reload       one function of ten is reloaded under load: what the others notice
 //	go run ./bench dead         a replay of 100,000 dead letters, cut half way and started again: none twice, none left
+//	go run ./bench stop         SIGTERM under load: messages handled twice, delivered again, or lost
 //	go run ./bench celery       drover's Python no-op beside Celery's, where Celery and Redis are installed
 package main
 
@@ -36,6 +37,7 @@ type commandLine struct {
 	Reload     reloadCommand     `cmd:"" help:"One function of ten is reloaded under load: what the others notice."`
 	HTTP       httpCommand       `cmd:"" name:"http" help:"Messages a second to an app behind HTTP, beside wrk (Debian: wrk) and Go's client."`
 	Dead       deadCommand       `cmd:"" help:"A replay of dead letters that is cut half way and started again: none twice, none left."`
+	Stop       stopCommand       `cmd:"" help:"SIGTERM under load: messages handled twice, delivered again, or lost."`
 	Celery     celeryCommand     `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
 }
 

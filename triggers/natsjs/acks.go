@@ -2,6 +2,7 @@ package natsjs
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -13,8 +14,25 @@ import (
 // sent before it.
 const barrierEvery = time.Second
 
-// ack is what the server takes for an acknowledgement.
-var ack = []byte("+ACK")
+// releaseDelay is when a message that is given back is lent again. A delay is written to the
+// server's store; without one it would forget, where it ends before somebody asks, that the
+// message is ready.
+const releaseDelay = time.Millisecond
+
+// What the server takes for an acknowledgement, for a sign of life, and for a message that is
+// given back.
+var (
+	ack        = []byte("+ACK")
+	inProgress = []byte("+WPI")
+	release    = fmt.Appendf(nil, `-NAK {"delay": %d}`, releaseDelay.Nanoseconds())
+)
+
+// repeat is a settlement that may be told to the server once more: where, and what is said
+// then.
+type repeat struct {
+	reply string
+	said  []byte
+}
 
 // acked is an acknowledgement that is to be sent, or was and perhaps never
 // arrived.

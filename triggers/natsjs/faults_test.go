@@ -235,6 +235,28 @@ func TestWhatWasPrefetchedIsGivenBackAtClose(t *testing.T) {
 	}
 }
 
+// A server that ends as soon as its last client has gone has taken what was settled.
+func TestWhatWasSettledIsTakenBeforeTheServerEnds(t *testing.T) {
+	const all, finished = 4000, 3000
+	dir := t.TempDir()
+	server := startServer(t, dir)
+	c := connect(t, server)
+	cfg := testConfig(t)
+	cfg.AckWait, cfg.Prefetch = time.Minute, all
+	first := open(t, c, cfg)
+	send(t, c, "orders.x", make([]string, all)...)
+	done(t, receive(t, first, finished)...)
+	if err := errors.Join(first.Close(t.Context()), c.Close(), server.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	second := open(t, connect(t, startServer(t, dir)), cfg)
+	rest := receive(t, second, all-finished) // long before the minute is over
+	if b, err := second.Backlog(t.Context()); err != nil || b.Ready != 0 {
+		t.Errorf("%+v, %v: what was done is there again", b, err)
+	}
+	done(t, rest...)
+}
+
 func TestThePrefetchFollowsTheRate(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	tr := open(t, c, testConfig(t))

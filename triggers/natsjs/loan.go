@@ -134,7 +134,7 @@ func (l *loan) carryOut(ctx context.Context, m *triggers.Message, v triggers.Ver
 		err = l.msg.NakWithDelay(v.Delay)
 	case triggers.Release:
 		l.record(ctx, m.Attempt-1)
-		err = l.msg.Nak()
+		err = l.msg.NakWithDelay(releaseDelay)
 	case triggers.Reject:
 		// First the copy, then the end of the original: nothing is lost between.
 		if err = l.bury(ctx, m, v); err == nil {
@@ -166,6 +166,13 @@ func (t *trigger) ended(l *loan, kind triggers.Kind) {
 	defer t.mu.Unlock()
 	t.alive.remove(l)
 	t.settled++
+	switch kind {
+	case triggers.Done, triggers.Reject:
+		t.last = repeat{l.msg.Reply(), inProgress}
+	case triggers.Release:
+		t.last = repeat{l.msg.Reply(), release}
+	default: // the delay of a retry would begin anew
+	}
 	t.speedUp()
 	if kind == triggers.Done {
 		t.acknowledge(l)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
@@ -105,6 +106,7 @@ type trigger struct {
 	waiting     int // what the Receive that waits asks for
 	prefetch    int
 	settled     int64     // all settlements so far
+	last        repeat    // the last of them
 	marked      time.Time // of the last rateOver of them
 
 	alive  alive                // all loans that are not settled
@@ -252,13 +254,31 @@ func (t *trigger) Close(ctx context.Context) error {
 		errs = append(errs, d.Settle(ctx, triggers.Verdict{Kind: triggers.Release}))
 	}
 	t.sendUnsent(false)
-	if t.conn.nc.IsConnected() {
-		flush, cancel := context.WithTimeout(ctx, flushLimit)
-		defer cancel()
-		errs = append(errs, t.conn.nc.FlushWithContext(flush))
-	}
+	errs = append(errs, t.taken(ctx))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("closing consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
+	}
+	return nil
+}
+
+// taken waits until the server has carried out what was settled. It queues that, and a server
+// that ends forgets the queue; so the last is repeated, which changes nothing, and it answers
+// when it gets there.
+func (t *trigger) taken(ctx context.Context) error {
+	if !t.conn.nc.IsConnected() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	defer cancel()
+	t.mu.Lock()
+	last := t.last
+	t.mu.Unlock()
+	if err := t.conn.nc.FlushWithContext(ctx); err != nil || last.reply == "" {
+		return err
+	}
+	if _, err := t.conn.nc.RequestWithContext(ctx, last.reply, last.said); err != nil && !errors.Is(err, nats.ErrNoResponders) {
+		// It has all; whether it has carried it out only matters where it ends now.
+		t.log.Debug("the server does not say whether it has taken what was settled", "error", err)
 	}
 	return nil
 }
