@@ -14,10 +14,10 @@ import (
 // sent before it.
 const barrierEvery = time.Second
 
-// releaseDelay is when a message that is given back is lent again. A delay is written to the
-// server's store; without one it would forget, where it ends before somebody asks, that the
-// message is ready.
-const releaseDelay = time.Millisecond
+// releaseDelay is when a message that is given back at the end is lent again. A delay is
+// written to the server's store; without one a server that ends forgets that the message is
+// ready, and lends it only when its loan would have run out.
+const releaseDelay = time.Second
 
 // What the server takes for an acknowledgement, for a sign of life, and for a message that is
 // given back.

@@ -134,7 +134,7 @@ func (l *loan) carryOut(ctx context.Context, m *triggers.Message, v triggers.Ver
 		err = l.msg.NakWithDelay(v.Delay)
 	case triggers.Release:
 		l.record(ctx, m.Attempt-1)
-		err = l.msg.NakWithDelay(releaseDelay)
+		err = l.giveBack()
 	case triggers.Reject:
 		// First the copy, then the end of the original: nothing is lost between.
 		if err = l.bury(ctx, m, v); err == nil {
@@ -147,6 +147,18 @@ func (l *loan) carryOut(ctx context.Context, m *triggers.Message, v triggers.Ver
 		return nil
 	}
 	return err
+}
+
+// giveBack has the message lent again: at once, or, where the server may end with its client,
+// so that it remembers.
+func (l *loan) giveBack() error {
+	l.t.mu.Lock()
+	closed := l.t.closed
+	l.t.mu.Unlock()
+	if closed {
+		return l.msg.NakWithDelay(releaseDelay)
+	}
+	return l.msg.Nak()
 }
 
 // record writes how often the message has failed, if the ledger doesn't know.

@@ -181,14 +181,14 @@ const endLimit = time.Second
 
 // end takes requests back, and waits for what was on its way: that is held. A
 // message that is given back afterwards does not come here again.
-func (t *trigger) end(pulls []*pull) {
+func (t *trigger) end(pulls []*pull, atMost time.Duration) {
 	if len(pulls) == 0 {
 		return
 	}
 	for _, p := range pulls {
 		p.end()
 	}
-	limit := time.NewTimer(endLimit)
+	limit := time.NewTimer(atMost)
 	defer limit.Stop()
 	for _, p := range pulls {
 		if p.consuming == nil {
@@ -222,7 +222,7 @@ func (t *trigger) askLess() {
 		}
 	}
 	t.mu.Unlock()
-	t.end(ending)
+	t.end(ending, endLimit)
 }
 
 // queue is a first-in first-out list.

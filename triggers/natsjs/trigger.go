@@ -242,7 +242,11 @@ func (t *trigger) Close(ctx context.Context) error {
 		ending = append(ending, p)
 	}
 	t.mu.Unlock()
-	t.end(ending)
+	limit := endLimit
+	if t.conn.nc.IsConnected() { // a busy machine has time, and nobody else gives back what comes late
+		limit = flushLimit
+	}
+	t.end(ending, limit)
 	t.stop()
 	t.running.Wait()
 
