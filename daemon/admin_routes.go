@@ -105,6 +105,14 @@ func (d *Daemon) routes() []route {
 		answer: LogLine{}, kind: "application/jsonl", fails: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusServiceUnavailable},
 		long: true, serve: d.answerTail,
 	})
+	out = append(out, route{
+		id: "explain", method: http.MethodGet, path: "/v1/explain", help: "Why a function, or a message, waits.",
+		params: []param{
+			{name: "about", help: "the name of a function, or the id of a message"},
+			{name: "as", help: "function or message; without, a function, if there is one of that name"},
+		},
+		answer: Explanations{}, fails: []int{http.StatusBadRequest, http.StatusNotFound}, serve: d.answerExplain,
+	})
 	if d.cfg.Admin.Pprof {
 		out = append(out, route{
 			id: "getProfiles", method: http.MethodGet, path: "/debug/pprof/{$}", help: "The profiles that there are, with admin: {pprof: true}.",

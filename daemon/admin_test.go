@@ -26,19 +26,30 @@ import (
 // adminDaemon runs a daemon of one Go function over a queue in memory.
 func adminDaemon(t *testing.T, change func(cfg *configs.Config)) (*Daemon, *memory.Queue, *configs.Config) {
 	t.Helper()
+	return runsFunc(t, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, change)
+}
+
+// runsFunc runs a daemon of one Go function, f.
+func runsFunc(t *testing.T, f handlers.Func, change func(cfg *configs.Config)) (*Daemon, *memory.Queue, *configs.Config) {
+	t.Helper()
+	queue := memory.New(time.Hour)
+	t.Cleanup(queue.Close)
+	d, cfg := daemonOn(t, queue.Trigger(), f, change)
+	return d, queue, cfg
+}
+
+// daemonOn runs one whose messages come from a trigger.
+func daemonOn(t *testing.T, from triggers.Trigger, f handlers.Func, change func(cfg *configs.Config)) (*Daemon, *configs.Config) {
+	t.Helper()
 	cfg := configs.New()
 	cfg.DataDir = t.TempDir()
 	cfg.Functions = map[string]configs.Function{"f": {Trigger: configs.Trigger{NATS: &configs.NATSTrigger{}}, Handler: configs.Handler{Go: "f"}}}
 	if change != nil {
 		change(cfg)
 	}
-	queue := memory.New(time.Hour)
-	t.Cleanup(queue.Close)
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	running, stop := context.WithCancel(context.Background())
-	d := New(cfg, WithTrigger("f", queue.Trigger()), WithReady(func() { close(ready) }), WithFuncs(handlers.Funcs{
-		"f": func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil },
-	}))
+	d := New(cfg, WithTrigger("f", from), WithReady(func() { close(ready) }), WithFuncs(handlers.Funcs{"f": f}))
 	go func() { ended <- d.Run(running) }()
 	t.Cleanup(func() {
 		stop()
@@ -52,7 +63,7 @@ func adminDaemon(t *testing.T, change func(cfg *configs.Config)) (*Daemon, *memo
 		ended <- nil
 		t.Fatal(err)
 	}
-	return d, queue, cfg
+	return d, cfg
 }
 
 // ask asks a server, by its address or its socket.

@@ -46,6 +46,7 @@ type commandLine struct {
 	Check      checkCommand      `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
 	Status     statusCommand     `cmd:"" help:"How a running daemon is doing: a live table on a terminal, else printed once."`
 	Health     healthCommand     `cmd:"" help:"Ask a running daemon whether it is well: status 0 if so, else 1 and why. For container health checks."`
+	Explain    whyCommand        `cmd:"" help:"Why a function, or a message, waits."`
 	Tail       tailCommand       `cmd:"" help:"What a function logs, as it comes."`
 	Pause      pauseCommand      `cmd:"" help:"Have a function receive nothing; what it has goes on."`
 	Resume     resumeCommand     `cmd:"" help:"Have a function that was paused receive again."`

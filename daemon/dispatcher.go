@@ -45,6 +45,9 @@ type function struct {
 
 	starter           handlers.Starter // the handler, if it is one
 	runners           runners
+	present           present
+	setbacks          setbacks
+	cannot            atomic.Value // of type string: why nothing could be received
 	inFlight          sync.WaitGroup
 	working, settling context.Context // set by run
 
@@ -135,6 +138,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 			delay := pause.NextBackOff()
 			if failing != err.Error() {
 				failing = err.Error()
+				f.cannot.Store(failing)
 				f.log.Warn("cannot receive; will try until it works", "error", err, "retry_in", delay)
 			}
 			wait(receiving, delay)
@@ -152,9 +156,9 @@ func (f *function) run(receiving, working, settling context.Context) error {
 		now := time.Now()
 		f.stats.taken.begin(taken)
 		for i, d := range got {
-			t := f.newTurn(d, now)
+			t := f.newTurn(d, now, i < taken)
 			f.spans.received(t, asked)
-			switch t.slotted = i < taken; {
+			switch {
 			case !t.slotted:
 				go f.claim(t)
 			case !f.started(t):
@@ -196,7 +200,10 @@ type turn struct {
 	delivery *triggers.Delivery
 	message  *triggers.Message // as the handler and the outputs get it
 	trail    *trail            // nil: it is not traced
+	received time.Time
 	start    time.Time
+	begun    atomic.Int64 // ns since birth when it had its slot; 0: it has none yet
+	seat     *seat        // among those in flight
 	slotted  bool
 	handled  bool // output and err are what became of it
 	output   []byte
@@ -204,8 +211,15 @@ type turn struct {
 	lost     atomic.Bool
 }
 
-func (f *function) newTurn(d *triggers.Delivery, now time.Time) *turn {
-	t := &turn{attempt: attempt{Context: f.working, deadline: now.Add(f.timeout)}, f: f, delivery: d, message: d.Message, start: now}
+func (f *function) newTurn(d *triggers.Delivery, now time.Time, slotted bool) *turn {
+	t := &turn{
+		attempt: attempt{Context: f.working, deadline: now.Add(f.timeout)},
+		f:       f, delivery: d, message: d.Message, received: now, start: now, slotted: slotted,
+	}
+	if slotted {
+		t.begun.Store(int64(now.Sub(birth)))
+	}
+	t.seat = f.present.enter(t, f.stats.inFlight())
 	d.Watch(t)
 	return t
 }
@@ -225,6 +239,7 @@ func (f *function) claim(t *turn) {
 	t.start = time.Now()
 	if t.slotted {
 		f.stats.taken.begin(1)
+		t.begun.Store(int64(t.start.Sub(birth)))
 	}
 	t.deadline = t.start.Add(f.timeout)
 	if !t.slotted || !f.started(t) {
@@ -271,10 +286,12 @@ func (t *turn) run() {
 	v := f.judge(f.working, m, err)
 	took := time.Since(t.start)
 	f.report(m, v, err, took)
+	f.setbacks.remember(m, v, err)
 	f.settle(f.settling, t.delivery, v)
 	now := time.Now()
 	t.trail.end(t, v, err, took, now)
 	f.stats.settled(m, v.Kind, err, took, now)
+	t.seat.Store(nil)
 	if t.slotted {
 		f.stats.taken.end(now)
 		f.share.Free(1)

@@ -1,6 +1,10 @@
 package daemon
 
-import "net/http"
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
 
 // This file is how well a daemon is: whether it lives, and whether it takes messages.
 
@@ -8,6 +12,9 @@ import "net/http"
 type Health struct {
 	Status  string   `json:"status" desc:"ok, or not ready"`
 	Reasons []string `json:"reasons,omitempty" desc:"why not"`
+	// Notes say what is not well, and does not make the daemon unready: what is
+	// outside it, and what somebody wants.
+	Notes []string `json:"notes,omitempty" desc:"what is not well beside that: sources and apps that cannot be reached, pauses"`
 }
 
 func (d *Daemon) answerHealth(w http.ResponseWriter, _ *http.Request) {
@@ -16,10 +23,27 @@ func (d *Daemon) answerHealth(w http.ResponseWriter, _ *http.Request) {
 
 func (d *Daemon) answerReady(w http.ResponseWriter, _ *http.Request) {
 	if reasons := d.notReady(); len(reasons) > 0 {
-		answer(w, http.StatusServiceUnavailable, Health{"not ready", reasons})
+		answer(w, http.StatusServiceUnavailable, Health{Status: "not ready", Reasons: reasons, Notes: d.notWell()})
 		return
 	}
-	answer(w, http.StatusOK, Health{Status: "ok"})
+	answer(w, http.StatusOK, Health{Status: "ok", Notes: d.notWell()})
+}
+
+// notWell says what keeps functions from receiving, though the daemon is ready: it
+// is mended elsewhere, and a daemon that was taken for unready, or started anew,
+// would mend none of it.
+func (d *Daemon) notWell() (notes []string) {
+	for _, f := range d.Status() {
+		switch {
+		case !f.Disconnected.IsZero():
+			notes = append(notes, fmt.Sprintf("function %s receives nothing: its source cannot be reached, for %v", f.Name, time.Since(f.Disconnected).Round(time.Second)))
+		case f.Gate == gateShut:
+			notes = append(notes, "function "+f.Name+" receives nothing: its app is not well")
+		case f.Paused:
+			notes = append(notes, "function "+f.Name+" is paused by hand")
+		}
+	}
+	return notes
 }
 
 // phase is where a daemon is in its life.

@@ -226,8 +226,7 @@ func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, optio
 		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, fmt.Errorf("the app takes no messages: %w", handlers.ErrNotTried), 0)
 		return out, nil
 	}
-	t := f.newTurn(triggers.NewDelivery(m, loan), time.Now())
-	t.slotted = true
+	t := f.newTurn(triggers.NewDelivery(m, loan), time.Now(), true)
 	f.stats.taken.begin(1)
 	f.inFlight.Add(1)
 	t.run()

@@ -317,7 +317,7 @@ func TestSampling(t *testing.T) {
 			defer traces.stop()
 			f := &function{spans: traces.of("f", configs.Function{}), stats: new(functionStats), working: t.Context()}
 			m := &triggers.Message{ID: "1", Attributes: test.attributes}
-			turn := f.newTurn(triggers.NewDelivery(m, nil), time.Now())
+			turn := f.newTurn(triggers.NewDelivery(m, nil), time.Now(), true)
 			f.spans.received(turn, turn.start)
 			if got := turn.trail != nil; got != test.want {
 				t.Errorf("traced: %v, want %v", got, test.want)
@@ -346,7 +346,7 @@ func TestSampling(t *testing.T) {
 	f := &function{spans: traces.of("f", configs.Function{}), stats: new(functionStats), working: t.Context()}
 	n := 0
 	for range 2000 {
-		turn := f.newTurn(triggers.NewDelivery(new(triggers.Message), nil), time.Now())
+		turn := f.newTurn(triggers.NewDelivery(new(triggers.Message), nil), time.Now(), true)
 		if f.spans.received(turn, turn.start); turn.trail != nil {
 			n++
 		}

@@ -210,6 +210,27 @@ func (h *Share) Room() (taken, slots int) {
 	return s.used, s.capacity
 }
 
+// Use is what a function, and those that it shares with, hold of their slots.
+type Use struct {
+	Used, Limit    int // the function's own; Limit 0: none
+	All, Capacity  int // of all that share
+	Claims         int // messages that were received and wait for a slot, of all
+	Paused, Parked bool
+}
+
+// Use reports on the slots. Parked says that the function waits for messages.
+func (h *Share) Use() Use {
+	s := h.slots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := Use{Used: h.used, Limit: h.limit, All: s.used, Capacity: s.capacity, Claims: s.queue.Len(), Paused: h.paused}
+	if u.Limit == math.MaxInt {
+		u.Limit = 0
+	}
+	_, u.Parked = s.parked[h]
+	return u
+}
+
 // grant gives free slots to the claims in their order, and wakes those who wait
 // for an offer. A claim whose own limit is reached does not hold up those behind.
 func (s *Slots) grant() {

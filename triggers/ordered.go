@@ -210,6 +210,14 @@ func (o *ordered) Link() (l Link, known bool) {
 	return l, false
 }
 
+// Find implements Finder.
+func (o *ordered) Find(ctx context.Context, id string) (Found, error) {
+	if finder, ok := o.inner.(Finder); ok {
+		return finder.Find(ctx, id)
+	}
+	return Found{}, ErrNotFound
+}
+
 func (o *ordered) Backlog(ctx context.Context) (Backlog, error) { return o.inner.Backlog(ctx) }
 
 // Close gives back what was held here and never handed out, or held for a

@@ -89,6 +89,13 @@ func (h *Handler) Run(ctx context.Context) { h.gate.run(ctx) }
 // received for it, but for a message that tries.
 func (h *Handler) Open() bool { return h.gate.isOpen() }
 
+// Shut says why the app is not taken for well; empty if it is, or was not looked at yet.
+func (h *Handler) Shut() string {
+	h.gate.mu.Lock()
+	defer h.gate.mu.Unlock()
+	return h.gate.why
+}
+
 // Slots implements handlers.Slotted.
 func (h *Handler) Slots() *handlers.Slots { return h.gate.slots }
 

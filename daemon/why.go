@@ -1,0 +1,259 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// This file says why something waits: a function, or a message.
+
+// Explanation is why.
+type Explanation struct {
+	Function string   `json:"function,omitempty"`
+	Message  string   `json:"message,omitempty" desc:"its id; missing where a function is explained"`
+	Instance int      `json:"instance,omitempty" desc:"which of several instances says so"`
+	State    string   `json:"state" desc:"of a function: receiving, full, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, retry, ready, later, lent, done, dead or unknown"`
+	Text     string   `json:"text" desc:"what holds it back, in a sentence"`
+	Notes    []string `json:"notes,omitempty" desc:"more, a line each"`
+}
+
+// Explanations is the answer of /v1/explain.
+type Explanations struct {
+	Explanations []Explanation `json:"explanations"`
+}
+
+// stateUnknown is a message that nobody knows of.
+const stateUnknown = "unknown"
+
+// answerExplain explains a function of that name, or else a message of that id.
+func (d *Daemon) answerExplain(w http.ResponseWriter, r *http.Request) {
+	about, as := r.URL.Query().Get("about"), r.URL.Query().Get("as")
+	if about == "" || !slices.Contains([]string{"", "function", "message"}, as) {
+		refuse(w, http.StatusBadRequest, "about is the name of a function, or the id of a message; as is function or message, where it is not clear")
+		return
+	}
+	if as == "" && d.knows(about) {
+		as = "function"
+	}
+	if as == "function" {
+		if !d.knows(about) {
+			d.failUnknown(w, about)
+			return
+		}
+		answer(w, http.StatusOK, Explanations{d.explainFunction(r.Context(), about)})
+		return
+	}
+	answer(w, http.StatusOK, Explanations{d.explainMessage(r.Context(), about)})
+}
+
+// explainMessage tells where a message is: here, or else as its source says.
+func (d *Daemon) explainMessage(ctx context.Context, id string) []Explanation {
+	var out []Explanation
+	for _, f := range d.running() {
+		if e, found := f.explainTurn(id, time.Now()); found {
+			out = append(out, e)
+		} else if e, found := f.explainSetback(id, time.Now()); found {
+			out = append(out, e)
+		}
+	}
+	if d.instances() != nil {
+		out = append(out, d.askInstances(ctx, id, "message")...)
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for _, name := range d.names() {
+		if e, found := explainAtSource(ctx, name, d.source(name), id); found {
+			out = append(out, e)
+		}
+	}
+	if len(out) == 0 {
+		text := "no function has it in flight, or has failed on it lately, and no source shows it: it is done, or dead, or never came"
+		if d.inPhase() == phaseStarting {
+			text = "the daemon is starting"
+		}
+		out = []Explanation{{Message: id, State: stateUnknown, Text: text}}
+	}
+	return out
+}
+
+// source is a function's trigger; nil where there is none yet.
+func (d *Daemon) source(name string) triggers.Trigger {
+	for _, f := range d.running() {
+		if f.name == name {
+			return f.trigger
+		}
+	}
+	if fleet := d.instances(); fleet != nil {
+		return fleet.source(name)
+	}
+	return nil
+}
+
+// explainTurn explains a message that is in flight here.
+func (f *function) explainTurn(id string, now time.Time) (e Explanation, found bool) {
+	for _, t := range f.present.all() {
+		m := t.delivery.Message
+		if m.ID != id {
+			continue
+		}
+		e = Explanation{Function: f.name, Message: id, State: "in_flight"}
+		since := now.Sub(t.received).Round(time.Millisecond)
+		begun := t.begun.Load()
+		if begun == 0 {
+			e.Text = fmt.Sprintf("it was received %v ago, and waits for a slot: others took those that there were", since)
+			return e, true
+		}
+		started := birth.Add(time.Duration(begun))
+		e.Text = fmt.Sprintf("it is being handled for %v", now.Sub(started).Round(time.Millisecond))
+		if f.pool != nil {
+			if pid := f.workerOf(m); pid > 0 {
+				e.Text += fmt.Sprintf(", in worker %d", pid)
+			} else {
+				e.Text = fmt.Sprintf("it was handed out %v ago, and no worker has it: it waits for one, or for its result to be sent, or for its source to take the verdict", now.Sub(started).Round(time.Millisecond))
+			}
+		}
+		if left := started.Add(f.timeout).Sub(now); left > 0 {
+			e.Notes = append(e.Notes, fmt.Sprintf("the attempt times out in %v", left.Round(time.Second)))
+		} else {
+			e.Notes = append(e.Notes, fmt.Sprintf("its time was over %v ago", -left.Round(time.Second)))
+		}
+		e.Notes = append(e.Notes, fmt.Sprintf("this is attempt %d of %d", m.Attempt, f.retry.MaxAttempts))
+		if t.lost.Load() {
+			e.Notes = append(e.Notes, "its source took it back: it runs again elsewhere")
+		}
+		if b, failed := f.setbacks.of(id); failed {
+			e.Notes = append(e.Notes, fmt.Sprintf("attempt %d failed: %s", b.attempt, b.why))
+		}
+		return e, true
+	}
+	return e, false
+}
+
+// workerOf is the process that has a message; 0 if none has.
+func (f *function) workerOf(m *triggers.Message) int {
+	for _, i := range f.pool.Invocations(f.name) {
+		if i.Message.ID == m.ID { // it may have been copied, for a trace
+			return i.Worker
+		}
+	}
+	return 0
+}
+
+// explainSetback explains a message that waits for its retry, or died here lately.
+func (f *function) explainSetback(id string, now time.Time) (e Explanation, found bool) {
+	b, failed := f.setbacks.of(id)
+	switch {
+	case !failed || !b.dead && !b.until.After(now):
+		return e, false
+	case b.dead:
+		e = Explanation{Function: f.name, Message: id, State: "dead", Text: fmt.Sprintf("it was moved to the dead letters %v ago, at attempt %d", now.Sub(b.at).Round(time.Second), b.attempt)}
+	default:
+		e = Explanation{Function: f.name, Message: id, State: "retry", Text: fmt.Sprintf("attempt %d of %d failed, and the next is due in %v, at %s",
+			b.attempt, f.retry.MaxAttempts, b.until.Sub(now).Round(time.Millisecond), b.until.Local().Format(time.TimeOnly))}
+	}
+	e.Notes = []string{"the error: " + b.why}
+	return e, true
+}
+
+// explainAtSource explains a message as its source shows it.
+func explainAtSource(ctx context.Context, function string, source triggers.Trigger, id string) (e Explanation, found bool) {
+	finder, ok := source.(triggers.Finder)
+	if !ok {
+		return e, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
+	defer cancel()
+	at, err := finder.Find(ctx, id)
+	if errors.Is(err, triggers.ErrNotFound) || errors.Is(err, triggers.ErrUnknown) {
+		return e, false
+	}
+	e = Explanation{Function: function, Message: id, State: string(at.Place)}
+	if err != nil {
+		e.State, e.Text = stateUnknown, "its source cannot be asked: "+err.Error()
+		return e, true
+	}
+	switch at.Place {
+	case triggers.PlaceReady:
+		e.Text = "it is ready at its source"
+		if at.Ahead >= 0 {
+			e.Text += fmt.Sprintf(", behind %d others", at.Ahead)
+		}
+		e.Notes = append(e.Notes, fmt.Sprintf("drover explain %s says what holds the function back", function))
+	case triggers.PlaceLater:
+		e.Text = "its source keeps it for later"
+		if !at.Due.IsZero() {
+			e.Text += ": until " + at.Due.Local().Format(time.DateTime)
+		}
+	case triggers.PlaceLent:
+		e.Text = "its source has lent it, and no function here works on it: somebody else does, or it is held ready, or it waits for its retry, or it is done and others before it are not"
+	case triggers.PlaceDone:
+		e.Text = "it is done; its source keeps it for others"
+	}
+	if at.Failures > 0 {
+		e.Notes = append(e.Notes, fmt.Sprintf("it has failed %d times", at.Failures))
+	}
+	if !at.Enqueued.IsZero() {
+		e.Notes = append(e.Notes, fmt.Sprintf("it was enqueued at %s, %v ago", at.Enqueued.Local().Format(time.DateTime), time.Since(at.Enqueued).Round(time.Second)))
+	}
+	return e, true
+}
+
+// askInstances asks each instance for what it knows.
+func (d *Daemon) askInstances(ctx context.Context, about, as string) []Explanation {
+	var out []Explanation
+	for _, id := range d.instances().ids() {
+		var said Explanations
+		client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
+		if err := client.get(ctx, explainPath(about, as), &said); err != nil {
+			d.log.Debug("an instance cannot be asked", "instance", id, "error", err)
+			continue
+		}
+		for _, e := range said.Explanations {
+			switch e.State {
+			case stateUnknown, string(triggers.PlaceReady), string(triggers.PlaceLater), string(triggers.PlaceLent), string(triggers.PlaceDone):
+				continue // its source is asked once, for all
+			}
+			e.Instance = id
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func explainPath(about, as string) string {
+	query := url.Values{"about": {about}}
+	if as != "" {
+		query.Set("as", as)
+	}
+	return "/v1/explain?" + query.Encode()
+}
+
+// text is an explanation for people.
+func (e Explanation) text() string {
+	var b strings.Builder
+	switch {
+	case e.Message != "" && e.Function != "":
+		fmt.Fprintf(&b, "message %s of function %s", e.Message, e.Function)
+	case e.Message != "":
+		fmt.Fprintf(&b, "message %s", e.Message)
+	default:
+		fmt.Fprintf(&b, "function %s", e.Function)
+	}
+	if e.Instance > 0 {
+		fmt.Fprintf(&b, " in instance %d", e.Instance)
+	}
+	fmt.Fprintf(&b, ": %s\n  %s\n", strings.ReplaceAll(e.State, "_", " "), indented(e.Text))
+	for _, note := range e.Notes {
+		fmt.Fprintf(&b, "  - %s\n", indented(note))
+	}
+	return printable(b.String())
+}

@@ -1,0 +1,145 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/triggers"
+)
+
+// whyCommand is `drover explain`.
+type whyCommand struct {
+	About   string `arg:"" help:"A function, or the id of a message."`
+	File    string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	Message bool   `help:"It is the id of a message, though a function is called the same."`
+	JSON    bool   `name:"json" help:"Print JSON."`
+}
+
+func (*whyCommand) Help() string {
+	return `A function: what holds it back, what waits for it, who has its slots, what the scaler decided.
+A message: in flight since when and where, waiting for its retry, ready at the source, dead and why.
+
+Examples:
+
+    drover explain thumbnails
+    drover explain thumbnails:17        # a NATS message: its stream, and its number there
+    drover explain --message thumbnails
+`
+}
+
+func (c *whyCommand) Run(ctx context.Context, std *IO) error {
+	cfg, err := configs.Load(c.File, std.Env)
+	if err != nil {
+		return err
+	}
+	client, err := newAdminClient(cfg)
+	if err != nil {
+		return err
+	}
+	as := ""
+	if c.Message {
+		as = "message"
+	}
+	var said Explanations
+	err = client.get(ctx, explainPath(c.About, as), &said)
+	if errors.Is(err, errNoDaemon) {
+		_, _ = fmt.Fprintf(std.Err, "drover: %v; this is what the sources tell\n", err)
+		said.Explanations, err = c.withoutDaemon(ctx, cfg, std)
+	}
+	if err != nil {
+		return err
+	}
+	if len(said.Explanations) == 1 && said.Explanations[0].State == stateUnknown {
+		said.Explanations = c.amongTheDead(ctx, cfg, said.Explanations, std)
+	}
+	if c.JSON {
+		text, err := json.MarshalIndent(said, "", "  ")
+		if err != nil {
+			return fmt.Errorf("writing the explanation: %w", err)
+		}
+		_, err = std.Out.Write(append(escaped(text), '\n'))
+		return err
+	}
+	for _, e := range said.Explanations {
+		_, _ = fmt.Fprint(std.Out, e.text())
+	}
+	return nil
+}
+
+// withoutDaemon asks the sources themselves.
+func (c *whyCommand) withoutDaemon(ctx context.Context, cfg *configs.Config, std *IO) (out []Explanation, err error) {
+	d := New(cfg, WithEnv(std.Env, std.Environ), WithLogger(std.logger(configs.Log{Level: "error", Format: "auto"})))
+	p := newParts(d, cfg, nil)
+	defer func() { err = errors.Join(err, p.close(nil)) }()
+	if err := p.openSources(ctx); err != nil {
+		return nil, err
+	}
+	if source := p.sources[c.About]; source != nil && !c.Message {
+		e := Explanation{Function: c.About, State: "stopped", Text: "no daemon runs it here"}
+		b, err := source.Backlog(ctx)
+		if err != nil {
+			e.Notes = []string{"its source does not tell what waits there: " + err.Error()}
+		} else {
+			e.Notes = []string{waitingNote(heard{ready: b.Ready, oldest: b.Oldest, more: b.More})}
+		}
+		return []Explanation{e}, nil
+	}
+	for _, name := range d.names() {
+		if e, found := explainAtSource(ctx, name, p.sources[name], c.About); found {
+			out = append(out, e)
+		}
+	}
+	if len(out) == 0 {
+		out = []Explanation{{Message: c.About, State: stateUnknown, Text: "no source shows it: it is done, or dead, or somebody has it, or it never came"}}
+	}
+	return out, nil
+}
+
+// maxDeadSearched is how many dead letters of a function are looked at for a message.
+const maxDeadSearched = 1000
+
+// amongTheDead looks for a message among the dead letters, where they can be read.
+func (c *whyCommand) amongTheDead(ctx context.Context, cfg *configs.Config, unknown []Explanation, std *IO) []Explanation {
+	log := std.logger(configs.Log{Level: "error", Format: "auto"})
+	for _, name := range New(cfg).names() {
+		dead, done, err := openDeadLetters(ctx, cfg, name, true, log)
+		if err != nil {
+			unknown[0].Notes = append(unknown[0].Notes, fmt.Sprintf("the dead letters of %s cannot be read: %v", name, err))
+			continue
+		}
+		most := maxDeadSearched
+		if cfg.Functions[name].Trigger.StorageQueue != nil {
+			most = peekPage // to see more would hide them from others
+		}
+		e, found := c.dead(ctx, name, dead, most)
+		if err := errors.Join(dead.Close(ctx), done()); err != nil {
+			unknown[0].Notes = append(unknown[0].Notes, err.Error())
+		}
+		if found {
+			return []Explanation{e}
+		}
+	}
+	return unknown
+}
+
+func (c *whyCommand) dead(ctx context.Context, function string, from triggers.DeadLetters, most int) (e Explanation, found bool) {
+	seen := 0
+	for letter, err := range eachDead(ctx, from, pageFor(most)) {
+		if err != nil {
+			return e, false
+		}
+		if seen++; letter.Message.ID != c.About {
+			if seen >= most {
+				return e, false
+			}
+			continue
+		}
+		e = Explanation{Function: function, Message: c.About, State: "dead", Text: fmt.Sprintf("it is a dead letter, since %s", clockTime(letter.Died))}
+		e.Notes = []string{"the reason: " + letter.Reason, fmt.Sprintf("attempts: %d", letter.Message.Attempt), fmt.Sprintf("drover dead show %s %s has the rest", function, letter.ID)}
+		return e, true
+	}
+	return e, false
+}

@@ -1,0 +1,166 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// This file says what holds a function back.
+
+// explainFunction explains one, in all instances.
+func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation {
+	e := Explanation{Function: name}
+	for _, f := range d.running() {
+		if f.name == name {
+			e.State, e.Text = d.holds(f, time.Now())
+			e.Notes = append(d.backlogNotes(ctx, f), d.slotNotes(f)...)
+			e.Notes = append(e.Notes, d.scaleNotes("workers of "+f.app)...)
+			return []Explanation{e}
+		}
+	}
+	fleet := d.instances()
+	if fleet == nil {
+		e.State, e.Text = string(d.inPhase()), "the daemon is "+string(d.inPhase())
+		return []Explanation{e}
+	}
+	count := fleet.count()
+	e.State, e.Text = "receiving", fmt.Sprintf("%d instances do the work; what each says is below", count.Ready)
+	if count.Ready == 0 {
+		e.State, e.Text = string(phaseStarting), "no instance is ready"
+		if count.Failing != "" {
+			e.Text += ": " + count.Failing
+		}
+	}
+	if b := d.backlogs.of(ctx, d, name, statusFresh); b.ready >= 0 {
+		e.Notes = append(e.Notes, waitingNote(b))
+	}
+	e.Notes = append(e.Notes, d.scaleNotes("instances")...)
+	return append([]Explanation{e}, d.askInstances(ctx, name, "function")...)
+}
+
+// holds is the bound that holds a function back, the strongest first.
+func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
+	s := f.status()
+	use := f.share.Use()
+	switch {
+	case d.inPhase() == phaseStopping:
+		return string(phaseStopping), "the daemon is stopping: it receives no more"
+	case s.Stopped:
+		return "stopped", "it has stopped, since its code does not load: " + f.misload.Error()
+	case s.Paused && s.PausedUntil.IsZero():
+		return "paused", "it is paused by hand, without end: drover resume " + f.name
+	case s.Paused:
+		return "paused", fmt.Sprintf("it is paused by hand, until %s: drover resume %s ends that", s.PausedUntil.Local().Format(time.DateTime), f.name)
+	case !s.Disconnected.IsZero():
+		why := fmt.Sprintf("its source cannot be reached, for %v", now.Sub(s.Disconnected).Round(time.Second))
+		if said, _ := f.cannot.Load().(string); said != "" {
+			why += ": " + said
+		}
+		return "unreachable", why
+	case s.Gate == gateShut:
+		why := "its app is not well"
+		if shut, ok := f.handler.(interface{ Shut() string }); ok && shut.Shut() != "" {
+			why += ": " + shut.Shut()
+		}
+		return "app_down", why + "; nothing is received until it is"
+	case f.pool != nil && f.pool.Stats().Wanted > 0 && f.pool.Stats().Ready == 0:
+		return "no_worker", fmt.Sprintf("no worker is ready: %d are starting, and %d were started in place of others that died", f.pool.Stats().Starting, restartsOf(f))
+	case use.Limit > 0 && use.Used >= use.Limit:
+		return "full", fmt.Sprintf("all its %d slots are taken: its own concurrency is the bound", use.Limit)
+	case use.All >= use.Capacity && f.pool != nil:
+		return "full", fmt.Sprintf("all %d slots of app %s are taken%s: the workers are the bound", use.Capacity, f.app, d.sharers(f))
+	case use.All >= use.Capacity:
+		return "full", fmt.Sprintf("all its %d slots are taken: its concurrency is the bound", use.Capacity)
+	}
+	room := use.Capacity - use.All
+	if use.Limit > 0 {
+		room = min(room, use.Limit-use.Used)
+	}
+	return "receiving", fmt.Sprintf("nothing holds it back: it waits for messages, with room for %d", room)
+}
+
+func restartsOf(f *function) (n int) {
+	for _, of := range f.pool.Stats().Restarts {
+		n += of
+	}
+	return n
+}
+
+// sharers are the other functions that hold slots of a pool, in words.
+func (d *Daemon) sharers(f *function) string {
+	var parts []string
+	for _, other := range d.running() {
+		if other.pool != f.pool {
+			continue
+		}
+		if used := other.share.Used(); used > 0 {
+			parts = append(parts, fmt.Sprintf("%d by %s", used, other.name))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}
+
+func (d *Daemon) backlogNotes(ctx context.Context, f *function) (notes []string) {
+	b := d.backlogs.of(ctx, d, f.name, statusFresh)
+	if b.ready < 0 {
+		notes = append(notes, "its source does not tell what waits there")
+	} else {
+		notes = append(notes, waitingNote(b))
+	}
+	if n, next := f.setbacks.waiting(time.Now()); n > 0 {
+		notes = append(notes, fmt.Sprintf("%d that failed wait to be tried again, the next in %v", n, time.Until(next).Round(time.Second)))
+	}
+	return notes
+}
+
+func waitingNote(b heard) string {
+	text := fmt.Sprintf("%d messages wait at its source", b.ready)
+	if !b.oldest.IsZero() {
+		text += fmt.Sprintf(", the oldest for %v", max(time.Since(b.oldest), 0).Round(time.Second))
+	}
+	if b.more != nil {
+		text += fmt.Sprintf("; %d are scheduled, %d dead", b.more.Scheduled, b.more.Dead)
+	}
+	return text
+}
+
+func (d *Daemon) slotNotes(f *function) (notes []string) {
+	use := f.share.Use()
+	limit := use.Limit
+	if limit == 0 {
+		limit = use.Capacity
+	}
+	text := fmt.Sprintf("%d of at most %d slots taken", use.Used, limit)
+	if use.Claims > 0 {
+		text += fmt.Sprintf("; %d messages that were received wait for a slot", use.Claims)
+	}
+	notes = append(notes, text)
+	var oldest *turn
+	for _, t := range f.present.all() {
+		if oldest == nil || t.received.Before(oldest.received) {
+			oldest = t
+		}
+	}
+	if oldest != nil {
+		notes = append(notes, fmt.Sprintf("%d in flight, the oldest for %v: %s", f.stats.inFlight(), time.Since(oldest.received).Round(time.Millisecond), oldest.delivery.Message.ID))
+	}
+	if f.pool != nil {
+		s := f.pool.Stats()
+		notes = append(notes, fmt.Sprintf("workers: %d ready, %d starting, %d retiring, %d wanted", s.Ready, s.Starting, s.Retiring, s.Wanted))
+	}
+	return notes
+}
+
+// scaleNotes are the scaler's latest decision on something.
+func (d *Daemon) scaleNotes(about string) []string {
+	latest, found := d.decisions.all()[about]
+	if !found {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s, decided %v ago:\n%s", about, time.Since(latest.At).Round(time.Second), strings.TrimRight(latest.Text, "\n"))}
+}

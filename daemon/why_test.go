@@ -1,0 +1,245 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// Those in flight are there from their beginning to their end, in about as few places
+// as they need, whoever looks meanwhile.
+func TestPresent(t *testing.T) {
+	var p present
+	var looking sync.WaitGroup
+	stop := make(chan struct{})
+	looking.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				for _, t := range p.all() {
+					_ = t.received
+				}
+			}
+		}
+	})
+	const most = 100
+	var in []*turn
+	for n := range 20_000 {
+		own := &turn{received: time.Now()}
+		own.seat = p.enter(own, int64(len(in)))
+		in = append(in, own)
+		if len(in) > most {
+			// Neither the oldest nor the newest: some stay for long.
+			at := 7 * n % most
+			in[at].seat.Store(nil)
+			in = append(in[:at], in[at+1:]...)
+		}
+	}
+	close(stop)
+	looking.Wait()
+	found := make(map[*turn]bool)
+	for _, own := range p.all() {
+		found[own] = true
+	}
+	for _, own := range in {
+		if !found[own] {
+			t.Fatal("one in flight is missing")
+		}
+	}
+	if len(found) != len(in) {
+		t.Errorf("%d are there, of %d", len(found), len(in))
+	}
+	if n := len(*p.cells.Load()); n > 2*(sparse+1)*most {
+		t.Errorf("%d places for %d", n, most)
+	}
+}
+
+func TestSetbacks(t *testing.T) {
+	var s setbacks
+	now := time.Now()
+	for n := range 3 * keptSetbacks {
+		s.remember(&triggers.Message{ID: fmt.Sprint("m", n), Attempt: 1}, triggers.Verdict{Kind: triggers.Retry, Delay: time.Hour}, errors.New("oh"))
+	}
+	s.remember(&triggers.Message{ID: "done"}, triggers.Verdict{Kind: triggers.Done}, nil)
+	if n, next := s.waiting(now); n != keptSetbacks || next.Before(now.Add(time.Hour-time.Minute)) {
+		t.Errorf("%d wait, the next until %v", n, next)
+	}
+	if _, found := s.of("m0"); found {
+		t.Error("the oldest is still there")
+	}
+	if b, found := s.of(fmt.Sprint("m", 3*keptSetbacks-1)); !found || b.why != "oh" {
+		t.Errorf("%+v", b)
+	}
+	if _, found := s.of("done"); found {
+		t.Error("one that is done is there")
+	}
+}
+
+// explained asks until the first explanation is in a state.
+func explained(t *testing.T, cfg *configs.Config, about, as, state string) Explanation {
+	t.Helper()
+	client, err := newAdminClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		var said Explanations
+		if err := client.get(t.Context(), explainPath(about, as), &said); err != nil {
+			t.Fatal(err)
+		}
+		if len(said.Explanations) > 0 && said.Explanations[0].State == state {
+			return said.Explanations[0]
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is %+v; want it %s", about, said, state)
+		}
+	}
+}
+
+func says(t *testing.T, e Explanation, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if text := e.text(); !strings.Contains(text, part) {
+			t.Errorf("it lacks %q:\n%s", part, text)
+		}
+	}
+}
+
+// A message is explained in each stage of its life.
+func TestExplainMessage(t *testing.T) {
+	goOn := make(chan struct{})
+	defer close(goOn)
+	d, queue, cfg := runsFunc(t, func(ctx context.Context, m *triggers.Message) ([]byte, error) {
+		switch string(m.Body) {
+		case "retry":
+			return nil, handlers.RetryAfter(time.Hour, errors.New("no \x1b[2J luck"))
+		case "reject":
+			return nil, handlers.Reject(errors.New("no good"))
+		}
+		select {
+		case <-goOn:
+		case <-ctx.Done():
+		}
+		return nil, nil
+	}, func(cfg *configs.Config) {
+		f := cfg.Functions["f"]
+		f.Concurrency = 1
+		cfg.Functions["f"] = f
+	})
+	says(t, explained(t, cfg, "f", "", "receiving"), "function f: receiving", "with room for 1", "messages wait at its source", "0 of at most 1 slots taken")
+	queue.Send(triggers.Message{ID: "later", Body: []byte("retry")})
+	e := explained(t, cfg, "later", "", "retry")
+	says(t, e, "message later of function f: retry", "attempt 1 of 5 failed, and the next is due in ", "the error: no ?[2J luck")
+	queue.Send(triggers.Message{ID: "bad", Body: []byte("reject")})
+	says(t, explained(t, cfg, "bad", "", "dead"), "moved to the dead letters", "at attempt 1", "the error: no good")
+	queue.Send(triggers.Message{ID: "f"})
+	says(t, explained(t, cfg, "f", "message", "in_flight"), "it is being handled for", "times out in", "this is attempt 1 of 5")
+	says(t, explained(t, cfg, "f", "", "full"), "all its 1 slots are taken: its concurrency is the bound", "1 in flight, the oldest for", "1 that failed wait to be tried again")
+	says(t, explained(t, cfg, "nobody", "", stateUnknown), "message nobody: unknown", "no function has it in flight")
+
+	d.pause(t.Context(), "f", true, time.Time{})
+	says(t, explained(t, cfg, "f", "", "paused"), "paused by hand, without end: drover resume f")
+	d.pause(t.Context(), "f", true, time.Now().Add(time.Hour))
+	says(t, explained(t, cfg, "f", "", "paused"), "paused by hand, until ")
+	d.pause(t.Context(), "f", false, time.Time{})
+	d.enter(phaseStopping)
+	says(t, explained(t, cfg, "f", "", "stopping"), "it receives no more")
+}
+
+// unreachable is a trigger whose source is away.
+type unreachable struct{}
+
+func (unreachable) Receive(context.Context, int) ([]*triggers.Delivery, error) {
+	return nil, errors.New("the broker is away")
+}
+func (unreachable) Backlog(context.Context) (triggers.Backlog, error) {
+	return triggers.Backlog{}, triggers.ErrUnknown
+}
+func (unreachable) Close(context.Context) error { return nil }
+
+func TestExplainWhatCannotReceive(t *testing.T) {
+	d, cfg := daemonOn(t, unreachable{}, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, nil)
+	e := explained(t, cfg, "f", "", "unreachable")
+	says(t, e, "its source cannot be reached, for", "the broker is away", "its source does not tell what waits there")
+	if reasons := d.notWell(); len(reasons) != 1 || !strings.Contains(reasons[0], "function f receives nothing") {
+		t.Errorf("%q", reasons)
+	}
+}
+
+func TestExplainCommand(t *testing.T) {
+	dir := write(t, map[string]string{
+		"drover.yaml":         strings.Replace(pythonConfig, "    retry:", "    concurrency: 1\n    prefetch: 0\n    retry:", 1),
+		"app/function_app.py": "import time, drover\ndef greet(body):\n    if body == b'bad': raise drover.Reject('no good')\n    time.sleep(600)\n",
+	})
+	file := filepath.Join(dir, "drover.yaml")
+	if status, _, errs := command(t.Context(), nil, nil, "explain", "greet", filepath.Join(dir, "none.yaml")); status != ExitFailed {
+		t.Errorf("without a configuration: %d, %s", status, errs)
+	}
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "\"msg\":\"running\"")
+	explain := func(args ...string) string {
+		t.Helper()
+		status, text, errs := command(t.Context(), nil, nil, append([]string{"explain"}, append(args, file)...)...)
+		if status != ExitOK {
+			t.Fatalf("status %d: %s%s", status, text, errs)
+		}
+		return text
+	}
+	until := func(want string, args ...string) {
+		t.Helper()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.Now().Add(patience); ; <-tick.C {
+			text := explain(args...)
+			if strings.Contains(text, want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it lacks %q:\n%s", want, text)
+			}
+		}
+	}
+	send := func(body string) {
+		t.Helper()
+		if status, _, errs := command(t.Context(), nil, nil, "send", "greet", "-c", file, "--body", body); status != ExitOK {
+			t.Fatal(errs)
+		}
+	}
+	until("nothing holds it back", "greet")
+	send("bad")
+	until("message greet:1 of function greet: dead", "greet:1")
+	send("slow")
+	until(", in worker ", "greet:2")
+	until("all its 1 slots are taken: its own concurrency is the bound", "greet")
+	send("waits")
+	until("it is ready at its source, behind 0 others", "greet:3")
+	until("message greet:99: unknown", "greet:99")
+	var said Explanations
+	if err := json.Unmarshal([]byte(explain("greet:2", "--json")), &said); err != nil || said.Explanations[0].State != "in_flight" {
+		t.Errorf("%+v, %v", said, err)
+	}
+	if status, _, errs := command(t.Context(), nil, nil, "explain", "greet:2", file, "--nothing"); status != ExitUsage {
+		t.Errorf("status %d, %s", status, errs)
+	}
+	stop()
+	// Without a daemon the sources tell what they know, and the dead letters.
+	status, text, errs := command(t.Context(), nil, nil, "explain", "greet", file)
+	if status != ExitOK || !strings.Contains(text, "no daemon runs it here") || !strings.Contains(errs, "this is what the sources tell") {
+		t.Errorf("status %d, %s%s", status, text, errs)
+	}
+	until("message greet:1 of function greet: dead", "greet:1")
+}

@@ -1,0 +1,35 @@
+package workers
+
+import (
+	"slices"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// Invocation is a message in flight in a worker.
+type Invocation struct {
+	Worker  int // the process
+	Message *triggers.Message
+}
+
+// Invocations are those of one function, by the pool's workers. They are looked for
+// when somebody asks, and cost nothing before.
+func (p *Pool) Invocations(function string) []Invocation {
+	p.mu.Lock()
+	all := slices.Clone(p.workers)
+	p.mu.Unlock()
+	if w := p.isolation.current(); w != nil {
+		all = append(all, w)
+	}
+	var out []Invocation
+	for _, w := range all {
+		w.mu.Lock()
+		for _, c := range w.calls {
+			if c != nil && c.handler.name == function {
+				out = append(out, Invocation{w.process.pid, c.message})
+			}
+		}
+		w.mu.Unlock()
+	}
+	return out
+}

@@ -1,0 +1,40 @@
+package triggers
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Finder is a Trigger that can tell where one of its messages is, without receiving
+// it. Find is for people who ask; it may take requests to the source.
+type Finder interface {
+	// Find looks for a message by its ID. ErrNotFound says that it is not there, or
+	// that the source does not show it: what others have on loan, for one.
+	Find(ctx context.Context, id string) (Found, error)
+}
+
+// Found is where a message is.
+type Found struct {
+	Place Place
+	// Ahead counts those that are handed out before it; negative if that is not known.
+	Ahead int64
+	// Failures counts those that the function caused; negative if that is not known.
+	Failures int
+	Enqueued time.Time // zero: not known
+	Due      time.Time // when it is handed out at the earliest; zero: not known, or now
+}
+
+// Place is where a message is at its source.
+type Place string
+
+// The places.
+const (
+	PlaceReady Place = "ready" // it can be received
+	PlaceLater Place = "later" // it is hidden until a time
+	PlaceLent  Place = "lent"  // somebody has it, or it waits for its retry
+	PlaceDone  Place = "done"  // it was settled, and the source keeps it for others
+)
+
+// ErrNotFound says that a source does not show a message.
+var ErrNotFound = errors.New("the source does not show such a message")
