@@ -128,7 +128,7 @@ func newRoot(t *testing.T, config string) root {
 	}
 	build, all := stages(t)
 	// A directory that the image's user can get to.
-	base, err := os.MkdirTemp("/tmp", "drover-image-")
+	base, err := os.MkdirTemp("/tmp", "drover-image-") //nolint:usetesting // the directory above t.TempDir is closed to others
 	if err != nil {
 		t.Fatal(err)
 	}
