@@ -49,7 +49,7 @@ func (c *httpCommand) Run(ctx context.Context) error {
 	defer stop()
 	if c.Profile != "" {
 		return profiled(c.Profile, func() error {
-			rate, err := c.drover(ctx, url)
+			rate, err := c.drover("")(ctx, url)
 			fmt.Printf("%.0f messages/s\n", rate)
 			return err
 		})
@@ -59,7 +59,7 @@ func (c *httpCommand) Run(ctx context.Context) error {
 		for _, who := range []struct {
 			name string
 			run  func(context.Context, string) (float64, error)
-		}{{"wrk", c.wrk}, {"bare", c.bareClient}, {"drover", c.drover}} {
+		}{{"wrk", c.wrk(nil)}, {"alike", c.wrk(c.headers())}, {"bare", c.bareClient}, {"drover", c.drover("")}, {"plain", c.drover("off")}} {
 			rate, err := who.run(ctx, url)
 			if errors.Is(err, exec.ErrNotFound) {
 				continue
@@ -81,6 +81,14 @@ func (c *httpCommand) Run(ctx context.Context) error {
 	fmt.Fprintf(w, "drover, 64 slots\t%.0f\t%.2f ÷ Go's client\t\t\n", own, own/bare)
 	if len(rates["wrk"]) > 0 {
 		fmt.Fprintf(w, "\t\t%.2f ÷ wrk\t0.6\t\n", own/median(rates["wrk"]))
+	}
+	plain := median(rates["plain"])
+	fmt.Fprintf(w, "drover, cloudevents: off\t%.0f\t%.2f ÷ Go's client\t\n", plain, plain/bare)
+	if len(rates["wrk"]) > 0 {
+		alike := median(rates["alike"])
+		fmt.Fprintf(w, "\t\t%.2f ÷ wrk\t\t\n", plain/median(rates["wrk"]))
+		fmt.Fprintf(w, "wrk, with the headers that drover sends\t%.0f\t%.2f ÷ wrk\t\t\n", alike, alike/median(rates["wrk"]))
+		fmt.Fprintf(w, "\tdrover is\t%.2f ÷ that\t\t\n", own/alike)
 	}
 	return w.Flush()
 }
@@ -122,10 +130,27 @@ func startApp(ctx context.Context) (url string, stop func(), err error) {
 
 var wrkRate = regexp.MustCompile(`Requests/sec:\s+([\d.]+)`)
 
+// headers are those that drover sends for a message of the bench, but for its id.
+func (c *httpCommand) headers() map[string]string {
+	return map[string]string{
+		"Content-Type": "application/octet-stream", "User-Agent": "drover",
+		"Drover-Function": "noop", "Drover-Attempt": "1", "Drover-Message-Id": "BENCH:123456",
+		"Ce-Specversion": "1.0", "Ce-Id": "BENCH:123456", "Ce-Source": "/bench", "Ce-Type": "run.drover.message",
+		"Ce-Subject": "bench", "Ce-Time": "2026-01-02T03:04:05.123456789Z",
+	}
+}
+
 // wrk posts the same body for as long as drover takes, about.
-func (c *httpCommand) wrk(ctx context.Context, url string) (float64, error) {
+func (c *httpCommand) wrk(headers map[string]string) func(context.Context, string) (float64, error) {
+	return func(ctx context.Context, url string) (float64, error) { return c.runWrk(ctx, url, headers) }
+}
+
+func (c *httpCommand) runWrk(ctx context.Context, url string, headers map[string]string) (float64, error) {
 	script := filepath.Join(os.TempDir(), fmt.Sprintf("drover-bench-%d.lua", os.Getpid()))
 	text := fmt.Sprintf("wrk.method = 'POST'\nwrk.body = string.rep('x', %d)\n", c.Size)
+	for name, value := range headers {
+		text += fmt.Sprintf("wrk.headers[%q] = %q\n", name, value)
+	}
 	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
 		return 0, err
 	}
@@ -176,8 +201,12 @@ func (c *httpCommand) bareClient(ctx context.Context, url string) (float64, erro
 	return float64(c.Messages) / time.Since(began).Seconds(), nil
 }
 
-// drover handles a stream of messages.
-func (c *httpCommand) drover(ctx context.Context, url string) (rate float64, err error) {
+// drover handles a stream of messages, as CloudEvents, or as events says.
+func (c *httpCommand) drover(events string) func(context.Context, string) (float64, error) {
+	return func(ctx context.Context, url string) (float64, error) { return c.runDrover(ctx, url, events) }
+}
+
+func (c *httpCommand) runDrover(ctx context.Context, url, events string) (rate float64, err error) {
 	r, err := newRig(ctx)
 	if err != nil {
 		return 0, err
@@ -186,6 +215,6 @@ func (c *httpCommand) drover(ctx context.Context, url string) (rate float64, err
 	if err := r.fill(ctx, c.Messages, c.Size, nil); err != nil {
 		return 0, err
 	}
-	took, err := r.drover(ctx, c.Messages, setup{name: "http", url: url})
+	took, err := r.drover(ctx, c.Messages, setup{name: "http", url: url, events: events})
 	return float64(c.Messages) / took.Seconds(), err
 }

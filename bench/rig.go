@@ -208,6 +208,7 @@ type setup struct {
 	processes int
 	threads   int
 	url       string // of an app, in place of a function
+	events    string // how it gets messages; empty: by default
 	change    func(c *configs.Config)
 }
 
@@ -254,7 +255,7 @@ func (r *rig) daemon(ctx context.Context, consumer string, s setup) (*daemon.Dae
 	}
 	switch {
 	case s.url != "":
-		f.Handler = configs.Handler{HTTP: &configs.HTTPHandler{URL: s.url}}
+		f.Handler = configs.Handler{HTTP: &configs.HTTPHandler{URL: s.url, CloudEvents: s.events}}
 		f.Concurrency = httpSlots
 	case s.function != "":
 		f.Handler = configs.Handler{Python: &configs.PythonHandler{

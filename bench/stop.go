@@ -250,7 +250,7 @@ func stopHTTP(runs io.Writer) (url string, stop func(), err error) {
 	})}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
-	return "http://" + l.Addr().String(), func() { _ = s.Close(); _ = <-ended }, nil
+	return "http://" + l.Addr().String(), func() { _ = s.Close(); <-ended }, nil
 }
 
 // stopSource is what the messages are read from. It outlives the daemon.

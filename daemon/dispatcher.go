@@ -48,6 +48,7 @@ type function struct {
 	present           present
 	setbacks          setbacks
 	cannot            atomic.Value // of type string: why nothing could be received
+	turns             []*turn      // of one batch; run's
 	inFlight          sync.WaitGroup
 	working, settling context.Context // set by run
 
@@ -122,7 +123,6 @@ func (f *function) run(receiving, working, settling context.Context) error {
 
 	pause := receiveBackOff()
 	failing := ""
-	var turns []*turn // of one batch, for the runners
 	for {
 		n, err := f.share.Offer(receiving)
 		if err != nil || f.hasStopped() {
@@ -150,31 +150,68 @@ func (f *function) run(receiving, working, settling context.Context) error {
 			f.stats.reception.succeeded()
 			pause.Reset()
 		}
-		f.stats.received.Add(int64(len(got)))
-		f.inFlight.Add(len(got))
-		taken := f.share.Take(len(got))
-		now := time.Now()
-		f.stats.taken.begin(taken)
-		for i, d := range got {
-			t := f.newTurn(d, now, i < taken)
-			f.spans.received(t, asked)
-			switch {
-			case !t.slotted:
-				go f.claim(t)
-			case !f.started(t):
-				turns = append(turns, t)
-			}
-		}
-		f.runners.add(turns...)
-		clear(turns)
-		turns = turns[:0]
+		f.take(got, asked)
 	}
+	f.takeHeld()
 	f.inFlight.Wait()
 	select {
 	case <-f.stopped:
 		return f.misload
 	default:
 		return nil
+	}
+}
+
+// take has messages run, each in a slot.
+func (f *function) take(got []*triggers.Delivery, asked time.Time) {
+	f.stats.received.Add(int64(len(got)))
+	f.inFlight.Add(len(got))
+	taken := f.share.Take(len(got))
+	now := time.Now()
+	f.stats.taken.begin(taken)
+	turns := f.turns[:0]
+	for i, d := range got {
+		t := f.newTurn(d, now, i < taken)
+		f.spans.received(t, asked)
+		switch {
+		case !t.slotted:
+			go f.claim(t)
+		case !f.started(t):
+			turns = append(turns, t)
+		}
+	}
+	f.runners.add(turns...)
+	clear(turns)
+	f.turns = turns
+}
+
+// heldLimit bounds how long what was held ready is worked off when receiving has
+// ended: it is a tenth of a second's worth.
+const heldLimit = 2 * time.Second
+
+// takeHeld has what the source has lent ahead of its time run, when receiving has
+// ended. What is left then the trigger gives back.
+func (f *function) takeHeld() {
+	source, ok := f.trigger.(triggers.Drainer)
+	if paused, _ := f.pauses.state(); !ok || paused || f.hasStopped() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(f.working, heldLimit)
+	defer cancel()
+	for {
+		if _, slots := f.share.Room(); slots == 0 {
+			return // there is nobody to run it, and that may stay so
+		}
+		asked := f.spans.now()
+		n, err := f.share.Offer(ctx)
+		if err != nil {
+			return
+		}
+		got, err := source.Drain(ctx, min(n, maxBatch))
+		if err != nil || len(got) == 0 {
+			return
+		}
+		f.take(got, asked)
 	}
 }
 

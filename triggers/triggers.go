@@ -36,6 +36,17 @@ type Trigger interface {
 	Close(ctx context.Context) error
 }
 
+// Drainer is a Trigger that holds messages ready beyond those that were asked for.
+type Drainer interface {
+	Trigger
+
+	// Drain asks the source for no more, and returns up to max of the messages that
+	// are held; none when there are none left. It is called in place of Receive, when
+	// receiving has ended for good: what the source has lent is worked on, since what
+	// is given back is delivered again, and some sources count that.
+	Drain(ctx context.Context, max int) ([]*Delivery, error)
+}
+
 // Message is immutable data: neither a trigger nor a handler changes it once it
 // was delivered.
 type Message struct {

@@ -215,14 +215,11 @@ func (p *pull) end() {
 // askLess takes requests back when nobody waits any more for what they asked.
 func (t *trigger) askLess() {
 	t.mu.Lock()
-	var ending []*pull
-	if t.outstanding > t.prefetch {
-		for p := range t.pulls {
-			ending = append(ending, p)
-		}
-	}
+	tooMany := t.outstanding > t.prefetch
 	t.mu.Unlock()
-	t.end(ending, endLimit)
+	if tooMany {
+		t.end(t.asked(), endLimit)
+	}
 }
 
 // queue is a first-in first-out list.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -179,6 +181,39 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 
 var errClosed = errors.New("the NATS trigger is closed")
 
+// Drain implements triggers.Drainer.
+func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, error) {
+	t.end(t.asked(), t.endLimit())
+	for {
+		t.mu.Lock()
+		out, looking, looked := t.held.take(max), t.looking, t.looked
+		t.mu.Unlock()
+		if len(out) > 0 || looking == 0 {
+			return out, nil
+		}
+		select {
+		case <-looked: // redelivered ones, whose failures are asked for
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// asked are the requests that the server has.
+func (t *trigger) asked() []*pull {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Keys(t.pulls))
+}
+
+// endLimit bounds the wait for the end of requests.
+func (t *trigger) endLimit() time.Duration {
+	if t.conn.nc.IsConnected() { // a busy machine has time, and nobody else gives back what comes late
+		return flushLimit
+	}
+	return endLimit
+}
+
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -237,16 +272,8 @@ func (t *trigger) Close(ctx context.Context) error {
 	t.mu.Lock()
 	t.closed = true
 	t.waiting, t.prefetch = 0, 0
-	var ending []*pull
-	for p := range t.pulls {
-		ending = append(ending, p)
-	}
 	t.mu.Unlock()
-	limit := endLimit
-	if t.conn.nc.IsConnected() { // a busy machine has time, and nobody else gives back what comes late
-		limit = flushLimit
-	}
-	t.end(ending, limit)
+	t.end(t.asked(), t.endLimit())
 	t.stop()
 	t.running.Wait()
 

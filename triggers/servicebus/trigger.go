@@ -160,7 +160,8 @@ type trigger struct {
 	held     []*loan // received, and not handed out
 	failed   error   // for the next Receive
 	closed   bool
-	waiting  int // what the Receive that waits asks for
+	draining bool // nothing more is asked for
+	waiting  int  // what the Receive that waits asks for
 	unwanted *time.Timer
 
 	rate triggers.Rate
@@ -205,6 +206,14 @@ func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Deliver
 		}
 		t.mu.Lock()
 	}
+}
+
+// Drain implements triggers.Drainer.
+func (t *trigger) Drain(_ context.Context, maximum int) ([]*triggers.Delivery, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.draining, t.waiting = true, 0
+	return t.take(maximum), nil
 }
 
 // take hands out what is held; t.mu is held.
@@ -280,6 +289,9 @@ func (t *trigger) works(e *entity) {
 // prefetch is how many messages are held ready beyond those that are asked for;
 // t.mu is held.
 func (t *trigger) prefetch() int {
+	if t.draining {
+		return 0
+	}
 	if t.cfg.Prefetch != PrefetchAuto {
 		return min(t.cfg.Prefetch, maxCredit)
 	}

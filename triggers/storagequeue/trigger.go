@@ -179,6 +179,14 @@ func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Deliver
 	}
 }
 
+// Drain implements triggers.Drainer.
+func (t *trigger) Drain(_ context.Context, maximum int) ([]*triggers.Delivery, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.paused, t.waiting = true, 0
+	return t.hand(maximum), nil
+}
+
 // hand hands out what is held; t.mu is held.
 func (t *trigger) hand(maximum int) []*triggers.Delivery {
 	n := min(len(t.held), maximum)
