@@ -1,0 +1,93 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// function moves the messages of one function from its trigger through its
+// handler. run is called once.
+type function struct {
+	name     string
+	trigger  triggers.Trigger
+	handler  handlers.Handler
+	share    *handlers.Share
+	timeout  time.Duration
+	maxBody  int64 // 0: what the source allows
+	retry    configs.Retry
+	stats    *functionStats
+	pool     *pool     // nil for Go functions
+	app      string    // the pool's; empty for Go functions
+	outputs  []*output // none: results are dropped
+	describe string    // the handler, for people
+	spans    *spans    // nil: nothing is traced
+	pauses   pauses
+	// cancelOnLost ends an attempt whose message was lost.
+	cancelOnLost bool
+	log          *slog.Logger
+
+	starter           handlers.Starter // the handler, if it is one
+	runners           runners
+	present           present
+	setbacks          setbacks
+	cannot            atomic.Value // of type string: why nothing could be received
+	turns             []*turn      // of one batch; run's
+	inFlight          sync.WaitGroup
+	working, settling context.Context // set by run
+
+	stopOnce sync.Once
+	stopped  chan struct{} // closed when the function can't go on
+	misload  error         // why; read after stopped is closed
+
+	// What goes on beside it: the look for an app, the sending of results.
+	beside     sync.WaitGroup
+	stopBeside context.CancelFunc // nil where that ends by itself
+	closeOnce  sync.Once
+}
+
+func newFunction(name string, settings configs.Function, log *slog.Logger) *function {
+	return &function{
+		name:     name,
+		describe: settings.Handler.String(),
+		timeout:  settings.Timeout.D(),
+		maxBody:  int64(settings.MaxBody),
+		retry:    settings.Retry,
+		stats:    new(functionStats),
+
+		cancelOnLost: settings.Trigger.CancelOnLost(),
+
+		log:     log,
+		stopped: make(chan struct{}),
+	}
+}
+
+// close frees what the function holds, once; nothing is in flight any more, or it
+// is given up.
+func (f *function) close() (err error) {
+	f.closeOnce.Do(func() {
+		if f.stopBeside != nil {
+			f.stopBeside()
+		}
+		for _, o := range f.outputs {
+			close(o.ended)
+		}
+		f.beside.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+		defer cancel()
+		if f.handler != nil { // nil where the function did not open
+			err = f.handler.Close(ctx)
+		}
+		if f.trigger != nil {
+			err = errors.Join(err, f.trigger.Close(ctx))
+		}
+	})
+	return err
+}

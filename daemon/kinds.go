@@ -1,0 +1,168 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/exec"
+	"github.com/drover-run/drover/handlers/python"
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs"
+)
+
+// This file makes handlers, triggers and outputs of what a configuration names. There
+// is one explicit list of kinds each, and no other registry.
+
+const (
+	// defaultGoConcurrency is what a Go function has in flight: goroutines are
+	// cheap, what they call usually is not.
+	defaultGoConcurrency = 256
+	// storageLanes is how many results are on their way to a storage queue at once:
+	// it takes them one by one.
+	storageLanes = 32
+)
+
+// openHandler makes what runs the function. The kinds of handlers are here.
+func (p *parts) openHandler(f *function, settings configs.Function) error {
+	switch h := settings.Handler; {
+	case h.Go != "":
+		run, found := p.daemon.funcs[h.Go]
+		if !found {
+			return unknownFunc(h.Go, p.daemon.funcs)
+		}
+		concurrency := settings.Concurrency
+		if concurrency == 0 {
+			concurrency = defaultGoConcurrency
+		}
+		f.handler = run
+		f.share = handlers.NewSlots(concurrency).Share(0)
+	case h.Exec != nil:
+		own, err := exec.New(exec.Config{Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: p.daemon.environ(), MaxOutput: int64(h.Exec.MaxOutput), Log: f.log})
+		if err != nil {
+			return err
+		}
+		concurrency := settings.Concurrency
+		if concurrency == 0 {
+			concurrency = runtime.GOMAXPROCS(0)
+		}
+		f.handler, f.share = own, handlers.NewSlots(concurrency).Share(0)
+	case h.HTTP != nil:
+		own, err := newHTTPHandler(f, settings)
+		if err != nil {
+			return err
+		}
+		f.handler, f.share = own, own.Slots().Share(0)
+		looking, stop := context.WithCancel(context.Background())
+		f.stopBeside = stop
+		f.beside.Go(func() { own.Run(looking) })
+	case h.Python != nil:
+		f.app, f.pool = h.Python.App, p.pools[h.Python.App]
+		own, err := f.pool.Handler(f.name)
+		if err != nil {
+			return err
+		}
+		f.handler = own
+		f.share = own.Slots().Share(settings.Concurrency)
+	}
+	return nil
+}
+
+func unknownFunc(name string, funcs handlers.Funcs) error {
+	known := slices.Sorted(maps.Keys(funcs))
+	if len(known) == 0 {
+		return fmt.Errorf("this program has no Go function %q, nor any other: build a main of your own that calls daemon.Main with daemon.WithFuncs", name)
+	}
+	return fmt.Errorf("this program has no Go function %q; it has: %v", name, known)
+}
+
+// openTrigger makes the source of a function's messages. The kinds of triggers
+// are here.
+func (p *parts) openTrigger(ctx context.Context, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
+	if settings.Trigger.StorageQueue != nil {
+		return p.openStorageQueue(ctx, settings, log)
+	}
+	if settings.Trigger.ServiceBus != nil {
+		return p.openServiceBus(ctx, settings, log)
+	}
+	return openNATS(ctx, p.connection(settings.Trigger.Connection()), settings, log)
+}
+
+func openNATS(ctx context.Context, c *natsjs.Connection, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
+	n := settings.Trigger.NATS
+	return natsjs.Open(ctx, c, natsjs.Config{
+		Stream:        n.Stream,
+		Subject:       n.Subject,
+		Consumer:      n.Consumer,
+		Create:        *n.Create,
+		AckWait:       n.AckWait.D(),
+		OrderingToken: n.OrderingToken,
+		DeadLetters:   n.DeadLetters,
+		MaxAttempts:   settings.Retry.MaxAttempts,
+		Prefetch:      int(settings.Prefetch),
+		Log:           log,
+	})
+}
+
+// openOutput makes what takes a function's results, or one of several, and has it
+// run. The kinds of outputs are here.
+func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Output) error {
+	var open openSender
+	lanes := 1
+	switch {
+	case settings.NATS != nil:
+		c := p.connection(settings.NATS.Connection)
+		open = func(context.Context) (sender, func() error, error) {
+			return c.NewSender(), func() error { return nil }, nil
+		}
+	case settings.ServiceBus != nil:
+		access, err := busAccess(settings.ServiceBus.Connection, p.cfg.Connections[settings.ServiceBus.Connection])
+		if err != nil {
+			return err
+		}
+		open = busSender(access, settings.ServiceBus.Queue+settings.ServiceBus.Topic) // one of them is empty
+	case settings.StorageQueue != nil:
+		q := settings.StorageQueue
+		account, err := p.account(q.Connection)
+		if err != nil {
+			return err
+		}
+		open, lanes = storageSender(account, q.Queue, q.Encoding, q.Delay.D(), q.TimeToLive.D()), storageLanes
+	}
+	own := newOutput(open, settings, lanes, f.log)
+	f.outputs = append(f.outputs, own)
+	sending := context.WithoutCancel(ctx)
+	for range lanes {
+		f.beside.Go(func() { (&lane{output: own}).run(sending) })
+	}
+	return nil
+}
+
+// checkParts looks for what is wrong with a configuration on this machine and in
+// this program, without starting anything of the user's.
+func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, env configs.Env) (notes []string, err error) {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
+		if h := cfg.Functions[name].Handler; h.Go != "" {
+			if _, found := funcs[h.Go]; !found {
+				errs = append(errs, fmt.Errorf("function %s: %w", name, unknownFunc(h.Go, funcs)))
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Apps)) {
+		app := cfg.Apps[name]
+		interpreter, err := python.Find(ctx, app.Dir, app.Interpreter, env)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("app %s: %w", name, err))
+			continue
+		}
+		notes = append(notes, fmt.Sprintf("app %s runs with %v", name, interpreter))
+	}
+	return notes, errors.Join(errs...)
+}

@@ -1,0 +1,124 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers/python"
+	"github.com/drover-run/drover/handlers/workers"
+)
+
+// This file starts the pools of worker processes, one for each app.
+
+const (
+	// coroutines is what an async function has in flight in each process.
+	coroutines = 512
+	// startLimit bounds the import of an app.
+	startLimit = 2 * time.Minute
+	// killGrace is how long a worker has to obey a cancellation.
+	killGrace = 5 * time.Second
+)
+
+// pool is the worker processes of one app.
+type pool struct {
+	*workers.Pool
+	interpreter python.Interpreter
+	waits       histogram // for the event loops of its workers
+	usage       usage
+	code        string // the state of the app's files when it was started
+	life        context.Context
+	stop        context.CancelFunc
+	running     sync.WaitGroup
+	scaled      bool // whether its number of workers follows the load
+}
+
+// close stops the processes, and waits until they have ended.
+func (own *pool) close() {
+	own.stop()
+	own.running.Wait()
+}
+
+// startPools starts one pool for each app that a function uses, and waits until
+// each has loaded its code.
+func (p *parts) startPools(ctx context.Context) error {
+	functions := appFunctions(p.cfg)
+	if len(functions) == 0 {
+		return nil
+	}
+	home, err := python.Install(p.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	for _, app := range slices.Sorted(maps.Keys(functions)) {
+		code := python.Fingerprint(p.cfg.Apps[app].Dir)
+		if p.keepsPool(app, code) {
+			p.pools[app] = p.old.pools[app]
+			continue
+		}
+		if p.pools[app], err = p.startPool(ctx, app, home, functions[app]); err != nil {
+			return fmt.Errorf("app %s: %w", app, err)
+		}
+		p.pools[app].code = code
+	}
+	for app, own := range p.pools {
+		if err := own.Ready(ctx); err != nil {
+			return fmt.Errorf("app %s, with %v: %w", app, own.interpreter, err)
+		}
+	}
+	return nil
+}
+
+// appFunctions are the functions that workers are told of, by app.
+func appFunctions(cfg *configs.Config) map[string][]workers.Function {
+	out := make(map[string][]workers.Function)
+	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
+		if h := cfg.Functions[name].Handler.Python; h != nil {
+			bus := cfg.Functions[name].Trigger.ServiceBus
+			out[h.App] = append(out[h.App], workers.Function{Name: name, Module: h.Module, Function: h.Function, SessionState: bus != nil && bus.SessionState})
+		}
+	}
+	return out
+}
+
+func (p *parts) startPool(ctx context.Context, app, home string, functions []workers.Function) (*pool, error) {
+	d, settings := p.daemon, p.cfg.Apps[app]
+	interpreter, err := python.Find(ctx, settings.Dir, settings.Interpreter, d.env)
+	if err != nil {
+		return nil, err
+	}
+	own := &pool{interpreter: interpreter}
+	own.Pool = workers.New(workers.Config{
+		App:        settings.Dir,
+		Command:    python.Command(interpreter, home, settings.Dir, d.environ()),
+		Processes:  first(settings, p.cfg.Scale.Workers),
+		Threads:    settings.Threads,
+		Coroutines: coroutines,
+		Functions:  functions,
+
+		StartTimeout: startLimit,
+		KillGrace:    killGrace,
+		Lagged:       own.waits.add,
+		Log:          d.log,
+	})
+	own.life, own.stop = context.WithCancel(context.WithoutCancel(ctx))
+	own.running.Go(func() {
+		if err := own.Run(own.life); err != nil {
+			d.log.Error("a pool of workers ended", "app", app, "error", err)
+		}
+	})
+	return own, nil
+}
+
+// first is how many workers an app begins with: one finds out whether its code
+// loads.
+func first(app configs.App, bounds configs.Workers) int {
+	if app.Scaled {
+		return min(max(bounds.Min, 1), app.Processes)
+	}
+	return app.Processes
+}
