@@ -20,7 +20,7 @@ type Explanation struct {
 	Function string   `json:"function,omitempty"`
 	Message  string   `json:"message,omitempty" desc:"its id; missing where a function is explained"`
 	Instance int      `json:"instance,omitempty" desc:"which of several instances says so"`
-	State    string   `json:"state" desc:"of a function: receiving, full, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, retry, ready, later, lent, done, dead or unknown"`
+	State    string   `json:"state" desc:"of a function: receiving, full, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, retry, ready, held, later, lent, done, dead or unknown"`
 	Text     string   `json:"text" desc:"what holds it back, in a sentence"`
 	Notes    []string `json:"notes,omitempty" desc:"more, a line each"`
 }
@@ -70,17 +70,28 @@ func (d *Daemon) explainMessage(ctx context.Context, id string) []Explanation {
 	if len(out) > 0 {
 		return out
 	}
-	for _, name := range d.names() {
-		if e, found := explainAtSource(ctx, name, d.source(name), id); found {
+	text := "no function has it in flight, or has failed on it lately, and no source shows it: it is done, or dead, or never came"
+	if d.inPhase() == phaseStarting {
+		text = "the daemon is starting"
+	}
+	return explainAtSources(ctx, d.names(), d.source, id, text)
+}
+
+// explainAtSources explains a message as the functions' sources show it; unknown is said
+// where none does.
+func explainAtSources(ctx context.Context, functions []string, source func(function string) triggers.Trigger, id, unknown string) (out []Explanation) {
+	var notes []string
+	for _, name := range functions {
+		e, err := explainAtSource(ctx, name, source(name), id)
+		switch {
+		case err == nil:
 			out = append(out, e)
+		case !errors.Is(err, triggers.ErrNotFound):
+			notes = append(notes, fmt.Sprintf("the source of %s: %v", name, err))
 		}
 	}
 	if len(out) == 0 {
-		text := "no function has it in flight, or has failed on it lately, and no source shows it: it is done, or dead, or never came"
-		if d.inPhase() == phaseStarting {
-			text = "the daemon is starting"
-		}
-		out = []Explanation{{Message: id, State: stateUnknown, Text: text}}
+		out = []Explanation{{Message: id, State: stateUnknown, Text: unknown, Notes: notes}}
 	}
 	return out
 }
@@ -164,37 +175,42 @@ func (f *function) explainSetback(id string, now time.Time) (e Explanation, foun
 	return e, true
 }
 
-// explainAtSource explains a message as its source shows it.
-func explainAtSource(ctx context.Context, function string, source triggers.Trigger, id string) (e Explanation, found bool) {
+// explainAtSource explains a message as its source shows it. The error is that of
+// triggers.Finder.
+func explainAtSource(ctx context.Context, function string, source triggers.Trigger, id string) (e Explanation, err error) {
 	finder, ok := source.(triggers.Finder)
 	if !ok {
-		return e, false
+		return e, triggers.ErrNotFound
 	}
 	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
 	defer cancel()
 	at, err := finder.Find(ctx, id)
-	if errors.Is(err, triggers.ErrNotFound) || errors.Is(err, triggers.ErrUnknown) {
-		return e, false
+	if err != nil {
+		return e, err
 	}
 	e = Explanation{Function: function, Message: id, State: string(at.Place)}
-	if err != nil {
-		e.State, e.Text = stateUnknown, "its source cannot be asked: "+err.Error()
-		return e, true
-	}
 	switch at.Place {
 	case triggers.PlaceReady:
 		e.Text = "it is ready at its source"
+		if at.Doubtful {
+			e.Text = "it is at its source, ready or lent to somebody, which is not told"
+		}
 		if at.Ahead >= 0 {
 			e.Text += fmt.Sprintf(", behind %d others", at.Ahead)
 		}
 		e.Notes = append(e.Notes, fmt.Sprintf("drover explain %s says what holds the function back", function))
+	case triggers.PlaceHeld:
+		e.Text = "it was received, and is held ready: it waits for a slot, or behind another of its ordering key"
+		if !at.Due.IsZero() {
+			e.Text = "it was received, and waits for its next attempt, at " + at.Due.Local().Format(time.DateTime)
+		}
 	case triggers.PlaceLater:
 		e.Text = "its source keeps it for later"
 		if !at.Due.IsZero() {
 			e.Text += ": until " + at.Due.Local().Format(time.DateTime)
 		}
 	case triggers.PlaceLent:
-		e.Text = "its source has lent it, and no function here works on it: somebody else does, or it is held ready, or it waits for its retry, or it is done and others before it are not"
+		e.Text = "its source has lent it, and no function here works on it: somebody else does, or it was given back and has not come yet, or it waits for its retry, or it is done and others before it are not"
 	case triggers.PlaceDone:
 		e.Text = "it is done; its source keeps it for others"
 	}
@@ -204,7 +220,7 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 	if !at.Enqueued.IsZero() {
 		e.Notes = append(e.Notes, fmt.Sprintf("it was enqueued at %s, %v ago", at.Enqueued.Local().Format(time.DateTime), time.Since(at.Enqueued).Round(time.Second)))
 	}
-	return e, true
+	return e, nil
 }
 
 // askInstances asks each instance for what it knows.

@@ -87,15 +87,8 @@ func (c *whyCommand) withoutDaemon(ctx context.Context, cfg *configs.Config, std
 		}
 		return []Explanation{e}, nil
 	}
-	for _, name := range d.names() {
-		if e, found := explainAtSource(ctx, name, p.sources[name], c.About); found {
-			out = append(out, e)
-		}
-	}
-	if len(out) == 0 {
-		out = []Explanation{{Message: c.About, State: stateUnknown, Text: "no source shows it: it is done, or dead, or somebody has it, or it never came"}}
-	}
-	return out, nil
+	source := func(name string) triggers.Trigger { return p.sources[name] }
+	return explainAtSources(ctx, d.names(), source, c.About, "no source shows it: it is done, or dead, or somebody has it, or it never came"), nil
 }
 
 // maxDeadSearched is how many dead letters of a function are looked at for a message.

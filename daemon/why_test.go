@@ -180,6 +180,50 @@ func TestExplainWhatCannotReceive(t *testing.T) {
 	}
 }
 
+// shows is a source that can be searched, and shows one thing.
+type shows struct {
+	unreachable
+	found triggers.Found
+	err   error
+}
+
+func (s shows) Find(context.Context, string) (triggers.Found, error) { return s.found, s.err }
+
+// Where nobody here knows a message, it is told what its source says of it.
+func TestExplainWhatTheSourceSays(t *testing.T) {
+	due := time.Now().Add(time.Hour)
+	for name, test := range map[string]struct {
+		source triggers.Trigger
+		wants  []string
+	}{
+		"ready":        {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: 7}}, []string{"message m of function f: ready", "it is ready at its source, behind 7 others", "drover explain f says"}},
+		"perhaps lent": {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: -1, Doubtful: true}}, []string{"f: ready", "ready or lent to somebody, which is not told\n"}},
+		"held":         {shows{found: triggers.Found{Place: triggers.PlaceHeld}}, []string{"f: held", "is held ready: it waits for a slot"}},
+		"held back":    {shows{found: triggers.Found{Place: triggers.PlaceHeld, Due: due, Failures: 2}}, []string{"f: held", "its next attempt, at " + due.Format(time.DateTime), "it has failed 2 times"}},
+		"later":        {shows{found: triggers.Found{Place: triggers.PlaceLater, Due: due}}, []string{"f: later", "keeps it for later: until " + due.Format(time.DateTime)}},
+		"deferred":     {shows{found: triggers.Found{Place: triggers.PlaceLater}}, []string{"f: later", "keeps it for later\n"}},
+		"lent":         {shows{found: triggers.Found{Place: triggers.PlaceLent, Enqueued: time.Now().Add(-time.Minute)}}, []string{"f: lent", "its source has lent it", "it was enqueued at ", ", 1m0s ago"}},
+		"done":         {shows{found: triggers.Found{Place: triggers.PlaceDone}}, []string{"f: done", "its source keeps it for others"}},
+		"not there":    {shows{err: triggers.ErrNotFound}, []string{"message m: unknown", "and no source shows it"}},
+		"sessions":     {shows{err: fmt.Errorf("q has sessions: %w", triggers.ErrUnsearchable)}, []string{"message m: unknown", "the source of f: q has sessions: nothing can be looked for there"}},
+		"away":         {shows{err: errors.New("no route \x1b[2J")}, []string{"message m: unknown", "the source of f: no route ?[2J"}},
+		"no finder":    {unreachable{}, []string{"message m: unknown"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, cfg := daemonOn(t, test.source, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, nil)
+			client, err := newAdminClient(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var said Explanations
+			if err := client.get(t.Context(), explainPath("m", ""), &said); err != nil || len(said.Explanations) != 1 {
+				t.Fatal(said, err)
+			}
+			says(t, said.Explanations[0], test.wants...)
+		})
+	}
+}
+
 func TestExplainCommand(t *testing.T) {
 	dir := write(t, map[string]string{
 		"drover.yaml":         strings.Replace(pythonConfig, "    retry:", "    concurrency: 1\n    prefetch: 0\n    retry:", 1),

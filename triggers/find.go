@@ -10,15 +10,20 @@ import (
 // it. Find is for people who ask; it may take requests to the source.
 type Finder interface {
 	// Find looks for a message by its ID. ErrNotFound says that it is not there, or
-	// that the source does not show it: what others have on loan, for one.
+	// that the source does not show it: what others have on loan, for one. ErrUnsearchable
+	// says that nothing can be looked for.
 	Find(ctx context.Context, id string) (Found, error)
 }
 
 // Found is where a message is.
 type Found struct {
 	Place Place
-	// Ahead counts those that are handed out before it; negative if that is not known.
+	// Ahead counts those that are handed out before it, and have been, where the source
+	// does not tell; negative if it is not known.
 	Ahead int64
+	// Doubtful says that the source does not tell whether somebody has a message that
+	// it shows as ready.
+	Doubtful bool
 	// Failures counts those that the function caused; negative if that is not known.
 	Failures int
 	Enqueued time.Time // zero: not known
@@ -32,9 +37,13 @@ type Place string
 const (
 	PlaceReady Place = "ready" // it can be received
 	PlaceLater Place = "later" // it is hidden until a time
-	PlaceLent  Place = "lent"  // somebody has it, or it waits for its retry
+	PlaceHeld  Place = "held"  // this trigger has it, handed out or not yet, or until its retry
+	PlaceLent  Place = "lent"  // it was handed out before: somebody has it, or it waits for its retry
 	PlaceDone  Place = "done"  // it was settled, and the source keeps it for others
 )
 
 // ErrNotFound says that a source does not show a message.
 var ErrNotFound = errors.New("the source does not show such a message")
+
+// ErrUnsearchable says that a source cannot be searched for a message.
+var ErrUnsearchable = errors.New("nothing can be looked for there")

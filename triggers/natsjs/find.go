@@ -4,33 +4,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
 )
 
 const (
-	// findLimit bounds a search.
-	findLimit = 5 * time.Second
 	// maxSearched is how many messages of a stream are looked at for one that was
-	// named by its sender.
+	// named by its sender, and searchLimit how long: each is a round trip.
 	maxSearched = 1000
+	searchLimit = time.Second
 )
 
 // Find implements triggers.Finder. A message whose id is not its place in the stream is
 // looked for among the first that are not done.
 func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
-	ctx, cancel := context.WithTimeout(ctx, findLimit)
-	defer cancel()
 	t.mu.Lock()
 	consumer := t.consumer
+	for l := t.alive.ring.next; l != &t.alive.ring; l = l.next {
+		if l.message.ID == id {
+			t.mu.Unlock()
+			return triggers.Found{Place: triggers.PlaceHeld, Ahead: -1, Failures: l.message.Attempt - 1, Enqueued: l.message.Enqueued}, nil
+		}
+	}
 	t.mu.Unlock()
 	if consumer == nil {
-		return triggers.Found{}, triggers.ErrUnknown
+		return triggers.Found{}, fmt.Errorf("consumer %s of stream %s is gone: %w", t.cfg.Consumer, t.cfg.Stream, triggers.ErrUnsearchable)
 	}
 	info, err := consumer.Info(ctx)
 	if err != nil {
@@ -57,7 +62,7 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	case m.Sequence <= info.AckFloor.Stream:
 		found.Place = triggers.PlaceDone
 	default:
-		found.Place = triggers.PlaceLent // or done, before others that are not
+		found.Place = triggers.PlaceLent // or done, after others that are not
 	}
 	return found, nil
 }
@@ -67,28 +72,64 @@ func takesAll(c jetstream.ConsumerConfig, subjects []string) bool {
 	return len(c.FilterSubjects) == 0 && (c.FilterSubject == "" || len(subjects) == 1 && subjects[0] == c.FilterSubject)
 }
 
+// search looks for a message of the consumer's: by its place in the stream, and, if
+// that is not an id, or only that of one that is done, by its header.
 func (t *trigger) search(ctx context.Context, stream jetstream.Stream, info *jetstream.ConsumerInfo, id string) (*jetstream.RawStreamMsg, error) {
-	if number, found := strings.CutPrefix(id, t.cfg.Stream+":"); found {
-		if sequence, err := strconv.ParseUint(number, 10, 64); err == nil {
-			return stream.GetMsg(ctx, sequence)
-		}
+	at, err := t.atPlace(ctx, stream, info, id)
+	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, err
 	}
+	if at != nil && at.Sequence > info.AckFloor.Stream {
+		return at, nil
+	}
+	named, err := t.named(ctx, stream, info, id)
+	if at != nil && errors.Is(err, jetstream.ErrMsgNotFound) {
+		return at, nil
+	}
+	return named, err
+}
+
+// atPlace returns the message whose id is its place in the stream.
+func (t *trigger) atPlace(ctx context.Context, stream jetstream.Stream, info *jetstream.ConsumerInfo, id string) (*jetstream.RawStreamMsg, error) {
+	number, found := strings.CutPrefix(id, t.cfg.Stream+":")
+	sequence, err := strconv.ParseUint(number, 10, 64)
+	if !found || err != nil {
+		return nil, jetstream.ErrMsgNotFound
+	}
+	m, err := stream.GetMsg(ctx, sequence)
+	if err != nil {
+		return nil, err
+	}
+	if !takes(info.Config, m.Subject) { // it is another consumer's
+		return nil, jetstream.ErrMsgNotFound
+	}
+	return m, nil
+}
+
+// named looks for a message whose id is in its header.
+func (t *trigger) named(ctx context.Context, stream jetstream.Stream, info *jetstream.ConsumerInfo, id string) (*jetstream.RawStreamMsg, error) {
 	filter := info.Config.FilterSubject
 	if filter == "" {
 		filter = ">"
 	}
-	next := info.AckFloor.Stream + 1
-	for range maxSearched {
+	began, next := time.Now(), info.AckFloor.Stream+1
+	for n := 0; n < maxSearched && time.Since(began) < searchLimit; n++ {
 		m, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(filter))
 		if err != nil {
 			return nil, err
 		}
-		if m.Header.Get(jetstream.MsgIDHeader) == id {
+		if nameOf(m.Header) == id && takes(info.Config, m.Subject) {
 			return m, nil
 		}
 		next = m.Sequence + 1
 	}
 	return nil, jetstream.ErrMsgNotFound
+}
+
+// takes reports whether a consumer gets messages of a subject.
+func takes(c jetstream.ConsumerConfig, subject string) bool {
+	of := filtersOf(c)
+	return len(of) == 0 || slices.ContainsFunc(of, func(filter string) bool { return server.SubjectsCollide(subject, filter) })
 }
 
 // failures is what the ledger has on a message; negative if it cannot be read.

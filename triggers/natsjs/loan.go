@@ -44,11 +44,8 @@ func newLoan(t *trigger, m jetstream.Msg) (*loan, error) {
 		Subject:  m.Subject(),
 	}
 	if headers := m.Headers(); len(headers) > 0 {
-		if l.message.ID = headers.Get(replayedID); l.message.ID != "" {
-			headers = asSent(headers)
-		} else {
-			l.message.ID = headers.Get(jetstream.MsgIDHeader)
-		}
+		l.message.ID = nameOf(headers)
+		headers = asSent(headers)
 		l.message.Attributes = make(map[string]string, len(headers))
 		for name, values := range headers {
 			if len(values) > 0 {
@@ -65,6 +62,15 @@ func newLoan(t *trigger, m jetstream.Msg) (*loan, error) {
 	}
 	l.Init(&l.message, l)
 	return l, nil
+}
+
+// nameOf is the id that is in a message's headers: that of the message of which it is a
+// copy, or its sender's; empty if there is none.
+func nameOf(h nats.Header) string {
+	if id := h.Get(replayedID); id != "" {
+		return id
+	}
+	return h.Get(jetstream.MsgIDHeader)
 }
 
 // token returns the n-th token of a subject, counted from 1; empty if it has

@@ -3,6 +3,7 @@ package servicebus
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
@@ -12,11 +13,14 @@ import (
 // maxSearched is how many messages of an entity are looked at for one.
 const maxSearched = 1000
 
-// Find implements triggers.Finder, by peeking: what is locked is shown, too. In
-// entities with sessions nothing can be looked for without one.
+// Find implements triggers.Finder, by peeking, which shows what is locked like what is
+// not, unless the service says until when. In entities with sessions nothing can be looked for without one.
 func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	if t.cfg.Sessions {
-		return triggers.Found{}, fmt.Errorf("with sessions: %w", triggers.ErrUnknown)
+		return triggers.Found{}, fmt.Errorf("%s has sessions: %w", t.cfg.path(), triggers.ErrUnsearchable)
+	}
+	if found, has := t.own(id); has {
+		return found, nil
 	}
 	for _, e := range t.entities {
 		if found, err := e.find(ctx, id); err != nil || found.Place != "" {
@@ -24,6 +28,18 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 		}
 	}
 	return triggers.Found{}, triggers.ErrNotFound
+}
+
+// own finds a message that this trigger has.
+func (t *trigger) own(id string) (found triggers.Found, has bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for l := range t.loans {
+		if l.message.ID == id && !l.lost {
+			return triggers.Found{Place: triggers.PlaceHeld, Ahead: -1, Failures: l.failures, Enqueued: l.message.Enqueued, Due: l.retryAt}, true
+		}
+	}
+	return found, false
 }
 
 func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
@@ -34,7 +50,7 @@ func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 			return triggers.Found{}, fmt.Errorf("looking for a message of %s: %w", e.path(), explain(err, listen))
 		}
 		for _, m := range seen {
-			if m.MessageID == id {
+			if idOf(m) == id {
 				return e.foundAs(m, ahead), nil
 			}
 			if m.State == azservicebus.MessageStateActive {
@@ -52,15 +68,17 @@ func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 }
 
 func (e *entity) foundAs(m *azservicebus.ReceivedMessage, ahead int64) triggers.Found {
-	found := triggers.Found{Place: triggers.PlaceReady, Ahead: ahead, Failures: failuresOf(m)}
+	found := triggers.Found{Place: triggers.PlaceReady, Ahead: ahead, Doubtful: true, Failures: failuresOf(m)}
 	if m.EnqueuedTime != nil {
 		found.Enqueued = *m.EnqueuedTime
 	}
-	if m.State == azservicebus.MessageStateScheduled {
-		found.Place, found.Ahead = triggers.PlaceLater, -1
+	if m.State != azservicebus.MessageStateActive { // scheduled, or deferred by somebody
+		found.Place, found.Ahead, found.Doubtful = triggers.PlaceLater, -1, false
 		if m.ScheduledEnqueueTime != nil {
 			found.Due = *m.ScheduledEnqueueTime
 		}
+	} else if m.LockedUntil != nil && m.LockedUntil.After(time.Now()) {
+		found.Place, found.Ahead, found.Doubtful = triggers.PlaceLent, -1, false
 	}
 	return found
 }

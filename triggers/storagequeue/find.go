@@ -9,9 +9,12 @@ import (
 // maxPeeked is the most that the service shows: the first that could be had now.
 const maxPeeked = 32
 
-// Find implements triggers.Finder. What is hidden, since somebody has it, or it waits
-// for its retry, the service does not show.
+// Find implements triggers.Finder. What is hidden, since somebody else has it, or it
+// waits for its retry, the service does not show.
 func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
+	if found, has := t.own(id); has {
+		return found, nil
+	}
 	seen, err := t.queue.peek(ctx, maxPeeked)
 	if err != nil {
 		return triggers.Found{}, err
@@ -27,4 +30,16 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 		return triggers.Found{Place: triggers.PlaceReady, Ahead: int64(n), Failures: failures, Enqueued: deref(m.InsertionTime)}, nil
 	}
 	return triggers.Found{}, triggers.ErrNotFound
+}
+
+// own finds a message that this trigger has.
+func (t *trigger) own(id string) (found triggers.Found, has bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for l := range t.loans {
+		if l.message.ID == id && !l.lost {
+			return triggers.Found{Place: triggers.PlaceHeld, Ahead: -1, Failures: l.failures, Enqueued: l.message.Enqueued}, true
+		}
+	}
+	return found, false
 }

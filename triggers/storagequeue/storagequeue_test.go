@@ -20,22 +20,26 @@ func TestConformance(t *testing.T) {
 			if o.Ordered {
 				t.Skip("storage queues have no order")
 			}
-			queue := a.newQueue(t)
-			return &triggertest.Source{
-				Open: func(t testing.TB) triggers.Trigger { return a.open(t, queue, nil) },
-				Send: func(t testing.TB, ms ...triggers.Message) {
-					for _, m := range ms {
-						a.send(t, queue, string(m.Body))
-					}
-				},
-				Crash:        func(_ testing.TB, tr triggers.Trigger) { tr.(*trigger).crash() },
-				Dead:         func(t testing.TB) []triggertest.Dead { return a.dead(t, queue) },
-				Loan:         time.Second,
-				NoAttributes: true,
-				MaxBody:      48 << 10,
-			}
+			return a.source(a.newQueue(t))
 		})
 	})
+}
+
+// source is a queue for the suites.
+func (a *account) source(queue string) *triggertest.Source {
+	return &triggertest.Source{
+		Open: func(t testing.TB) triggers.Trigger { return a.open(t, queue, nil) },
+		Send: func(t testing.TB, ms ...triggers.Message) {
+			for _, m := range ms {
+				a.send(t, queue, string(m.Body))
+			}
+		},
+		Crash:        func(_ testing.TB, tr triggers.Trigger) { tr.(*trigger).crash() },
+		Dead:         func(t testing.TB) []triggertest.Dead { return a.dead(t, queue) },
+		Loan:         time.Second,
+		NoAttributes: true,
+		MaxBody:      48 << 10,
+	}
 }
 
 // A renewal must not change a message: the SDK would send its text along.
