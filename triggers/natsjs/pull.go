@@ -78,6 +78,7 @@ func (p *pull) arrived(m jetstream.Msg) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.arrivals++
 	if p.left--; p.left == 0 {
 		delete(t.pulls, p)
 	}
@@ -212,13 +213,37 @@ func (p *pull) end() {
 	}
 }
 
+// quiet is for how long nothing may come before a request is taken back: what is on its
+// way then finds nobody, and the server lends it again only after AckWait. It is waited
+// for that long at most longestQuiet.
+const (
+	quiet        = 50 * time.Millisecond
+	longestQuiet = time.Second
+)
+
 // askLess takes requests back when nobody waits any more for what they asked.
 func (t *trigger) askLess() {
-	t.mu.Lock()
-	tooMany := t.outstanding > t.prefetch
-	t.mu.Unlock()
-	if tooMany {
-		t.end(t.asked(), endLimit)
+	for end := time.Now().Add(longestQuiet); ; {
+		t.mu.Lock()
+		tooMany, came := t.outstanding > t.prefetch, t.arrivals
+		t.mu.Unlock()
+		if !tooMany {
+			return
+		}
+		wait := time.NewTimer(quiet)
+		select {
+		case <-wait.C:
+		case <-t.ctx.Done():
+			wait.Stop()
+			return
+		}
+		t.mu.Lock()
+		calm := t.arrivals == came
+		t.mu.Unlock()
+		if calm || time.Now().After(end) {
+			t.end(t.asked(), endLimit)
+			return
+		}
 	}
 }
 

@@ -104,6 +104,7 @@ type trigger struct {
 	looking     int             // arrived, and being looked up in the ledger
 	looked      <-chan struct{} // closed when the last of those is held
 	outstanding int             // asked for, and not arrived
+	arrivals    uint64          // so far
 	pulls       map[*pull]struct{}
 	waiting     int // what the Receive that waits asks for
 	prefetch    int
@@ -181,22 +182,35 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 
 var errClosed = errors.New("the NATS trigger is closed")
 
-// Drain implements triggers.Drainer.
+// Drain implements triggers.Drainer. What was asked for is waited for while it comes.
 func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, error) {
-	t.end(t.asked(), t.endLimit())
+	defer t.expect(0)
 	for {
+		t.expect(max)
 		t.mu.Lock()
-		out, looking, looked := t.held.take(max), t.looking, t.looked
+		out, coming := t.held.take(max), t.looking+t.outstanding
 		t.mu.Unlock()
-		if len(out) > 0 || looking == 0 {
+		if len(out) > 0 || coming == 0 {
 			return out, nil
 		}
+		calm := time.NewTimer(quiet)
 		select {
-		case <-looked: // redelivered ones, whose failures are asked for
+		case <-t.wake:
+		case <-calm.C:
+			t.end(t.asked(), t.endLimit())
 		case <-ctx.Done():
+			calm.Stop()
 			return nil, ctx.Err()
 		}
+		calm.Stop()
 	}
+}
+
+// expect has what arrives wake one who waits for so many.
+func (t *trigger) expect(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.waiting = n
 }
 
 // asked are the requests that the server has.
