@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -248,9 +249,9 @@ func stopHTTP(runs io.Writer) (url string, stop func(), err error) {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})}
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(l) }()
-	return "http://" + l.Addr().String(), func() { _ = s.Close(); <-ended }, nil
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = s.Serve(l) }) // until it is closed
+	return "http://" + l.Addr().String(), func() { _ = s.Close(); serving.Wait() }, nil
 }
 
 // stopSource is what the messages are read from. It outlives the daemon.
