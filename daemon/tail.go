@@ -26,8 +26,6 @@ const (
 	// stillThere is how often one who hears nothing is written an empty line, so that
 	// one that is gone is found out.
 	stillThere = 15 * time.Second
-	// lookForInstances is how often new instances are looked for.
-	lookForInstances = time.Second
 )
 
 // tailed is what is asked for.
@@ -84,24 +82,20 @@ func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/jsonl")
 	w.Header().Set("Cache-Control", "no-store")
 	out := &lineWriter{w: w, control: http.NewResponseController(w)}
-	if !out.write(before...) {
-		return
-	}
 	ctx, cancel := context.WithCancel(r.Context())
-	var instances sync.WaitGroup
-	defer instances.Wait()
+	var reading sync.WaitGroup
+	defer reading.Wait()
 	defer cancel()
 	if d.instances() != nil {
-		instances.Go(func() {
-			d.tailInstances(ctx, t, f)
-			if !t.follow {
-				cancel()
-			}
-		})
-	} else if !t.follow {
-		return
+		instances := d.instanceLines(t)
+		before = instances.before(ctx, before)
+		if t.follow {
+			reading.Go(func() { instances.follow(ctx, f) })
+		}
 	}
-	out.follow(ctx, f, d.lines.over)
+	if out.write(before...) && t.follow {
+		out.follow(ctx, f, d.lines.over)
+	}
 }
 
 // lineWriter writes lines to one who reads them.
@@ -124,9 +118,9 @@ func (o *lineWriter) follow(ctx context.Context, f *follower, over <-chan struct
 			if !o.write() {
 				return
 			}
-		case <-over:
-			return
 		case <-ctx.Done():
+			return
+		case <-over:
 			for { // what came before the end
 				select {
 				case line := <-f.lines:
@@ -159,44 +153,6 @@ func (o *lineWriter) write(lines ...LogLine) bool {
 		return false
 	}
 	return o.control.Flush() == nil
-}
-
-// tailInstances hands on the lines of all instances, also of those that come later,
-// until ctx ends; or, where nobody follows, what there is.
-func (d *Daemon) tailInstances(ctx context.Context, t tailed, f *follower) {
-	var reading sync.WaitGroup
-	defer reading.Wait()
-	tick := time.NewTicker(lookForInstances)
-	defer tick.Stop()
-	known := make(map[int]bool)
-	for {
-		for _, id := range d.instances().ids() {
-			if known[id] {
-				continue
-			}
-			known[id] = true
-			reading.Go(func() {
-				client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
-				err := client.stream(ctx, t.path(), func(line LogLine) {
-					line.Instance = id
-					d.lines.mu.Lock()
-					defer d.lines.mu.Unlock()
-					f.give(line)
-				})
-				if err != nil && ctx.Err() == nil {
-					d.log.Debug("an instance's log cannot be followed", "instance", id, "error", err)
-				}
-			})
-		}
-		if !t.follow {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // knows reports whether there is a function of that name.
