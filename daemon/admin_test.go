@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -247,6 +249,23 @@ func TestAdminOnAPort(t *testing.T) {
 	d.enter(phaseStopping)
 	if status, text := ask(t, probes, "/readyz"); status != 503 || !strings.Contains(text, "it is stopping") {
 		t.Errorf("readyz of one that stops: %d, %s", status, text)
+	}
+}
+
+// What takes long is not cut short by the limit on reading a request: to be past that
+// would end the request's context, and so the measuring.
+func TestAProfileTakesItsTime(t *testing.T) {
+	cfg := configs.New()
+	cfg.Admin.Pprof = true
+	const limit, long = 30 * time.Millisecond, 300 * time.Millisecond
+	server := httptest.NewUnstartedServer(New(cfg).serveRoutes(func(route) bool { return true }))
+	server.Config.ReadTimeout = limit
+	server.Start()
+	defer server.Close()
+	began := time.Now()
+	status, text := ask(t, server.Listener.Addr().String(), fmt.Sprintf("/debug/pprof/trace?seconds=%v", long.Seconds()))
+	if took := time.Since(began); status != http.StatusOK || took < long || !strings.HasPrefix(text, "go 1.") {
+		t.Errorf("status %d after %v, %d bytes", status, took, len(text))
 	}
 }
 

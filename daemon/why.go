@@ -196,7 +196,7 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 			e.Text = "it is at its source, ready or lent to somebody, which is not told"
 		}
 		if at.Ahead >= 0 {
-			e.Text += fmt.Sprintf(", behind %d others", at.Ahead)
+			e.Text += ", behind " + count(at.Ahead, "other", "others")
 		}
 		e.Notes = append(e.Notes, fmt.Sprintf("drover explain %s says what holds the function back", function))
 	case triggers.PlaceHeld:
@@ -215,7 +215,7 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 		e.Text = "it is done; its source keeps it for others"
 	}
 	if at.Failures > 0 {
-		e.Notes = append(e.Notes, fmt.Sprintf("it has failed %d times", at.Failures))
+		e.Notes = append(e.Notes, "it has failed "+count(int64(at.Failures), "time", "times"))
 	}
 	if !at.Enqueued.IsZero() {
 		e.Notes = append(e.Notes, fmt.Sprintf("it was enqueued at %s, %v ago", at.Enqueued.Local().Format(time.DateTime), time.Since(at.Enqueued).Round(time.Second)))
@@ -243,6 +243,14 @@ func (d *Daemon) askInstances(ctx context.Context, about, as string) []Explanati
 		}
 	}
 	return out
+}
+
+// count is how many there are of something.
+func count(n int64, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprint(n, " ", more)
 }
 
 func explainPath(about, as string) string {

@@ -25,12 +25,12 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation
 		e.State, e.Text = string(d.inPhase()), "the daemon is "+string(d.inPhase())
 		return []Explanation{e}
 	}
-	count := fleet.count()
-	e.State, e.Text = "receiving", fmt.Sprintf("%d instances do the work; what each says is below", count.Ready)
-	if count.Ready == 0 {
+	ready := fleet.count()
+	e.State, e.Text = "receiving", count(int64(ready.Ready), "instance does", "instances do")+" the work; what each says is below"
+	if ready.Ready == 0 {
 		e.State, e.Text = string(phaseStarting), "no instance is ready"
-		if count.Failing != "" {
-			e.Text += ": " + count.Failing
+		if ready.Failing != "" {
+			e.Text += ": " + ready.Failing
 		}
 	}
 	if b := d.backlogs.of(ctx, d, name, statusFresh); b.ready >= 0 {
@@ -66,13 +66,13 @@ func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
 		}
 		return "app_down", why + "; nothing is received until it is"
 	case f.pool != nil && f.pool.Stats().Wanted > 0 && f.pool.Stats().Ready == 0:
-		return "no_worker", fmt.Sprintf("no worker is ready: %d are starting, and %d were started in place of others that died", f.pool.Stats().Starting, restartsOf(f))
+		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, started in place of others that died: %d", f.pool.Stats().Starting, restartsOf(f))
 	case use.Limit > 0 && use.Used >= use.Limit:
-		return "full", fmt.Sprintf("all its %d slots are taken: its own concurrency is the bound", use.Limit)
+		return "full", fmt.Sprintf("its slots are taken, %d of %d: its own concurrency is the bound", use.Used, use.Limit)
 	case use.All >= use.Capacity && f.pool != nil:
-		return "full", fmt.Sprintf("all %d slots of app %s are taken%s: the workers are the bound", use.Capacity, f.app, d.sharers(f))
+		return "full", fmt.Sprintf("the slots of app %s are taken, %d of %d%s: the workers are the bound", f.app, use.All, use.Capacity, d.sharers(f))
 	case use.All >= use.Capacity:
-		return "full", fmt.Sprintf("all its %d slots are taken: its concurrency is the bound", use.Capacity)
+		return "full", fmt.Sprintf("its slots are taken, %d of %d: its concurrency is the bound", use.All, use.Capacity)
 	}
 	room := use.Capacity - use.All
 	if use.Limit > 0 {
@@ -113,13 +113,13 @@ func (d *Daemon) backlogNotes(ctx context.Context, f *function) (notes []string)
 		notes = append(notes, waitingNote(b))
 	}
 	if n, next := f.setbacks.waiting(time.Now()); n > 0 {
-		notes = append(notes, fmt.Sprintf("%d that failed wait to be tried again, the next in %v", n, time.Until(next).Round(time.Second)))
+		notes = append(notes, fmt.Sprintf("%s to be tried again, the next in %v", count(int64(n), "that failed waits", "that failed wait"), time.Until(next).Round(time.Second)))
 	}
 	return notes
 }
 
 func waitingNote(b heard) string {
-	text := fmt.Sprintf("%d messages wait at its source", b.ready)
+	text := count(b.ready, "message waits", "messages wait") + " at its source"
 	if !b.oldest.IsZero() {
 		text += fmt.Sprintf(", the oldest for %v", max(time.Since(b.oldest), 0).Round(time.Second))
 	}
@@ -135,9 +135,9 @@ func (d *Daemon) slotNotes(f *function) (notes []string) {
 	if limit == 0 {
 		limit = use.Capacity
 	}
-	text := fmt.Sprintf("%d of at most %d slots taken", use.Used, limit)
+	text := fmt.Sprintf("slots taken: %d of at most %d", use.Used, limit)
 	if use.Claims > 0 {
-		text += fmt.Sprintf("; %d messages that were received wait for a slot", use.Claims)
+		text += "; " + count(int64(use.Claims), "message that was received waits", "messages that were received wait") + " for a slot"
 	}
 	notes = append(notes, text)
 	var oldest *turn

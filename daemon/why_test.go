@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -140,7 +141,7 @@ func TestExplainMessage(t *testing.T) {
 		f.Concurrency = 1
 		cfg.Functions["f"] = f
 	})
-	says(t, explained(t, cfg, "f", "", "receiving"), "function f: receiving", "with room for 1", "messages wait at its source", "0 of at most 1 slots taken")
+	says(t, explained(t, cfg, "f", "", "receiving"), "function f: receiving", "with room for 1", "messages wait at its source", "slots taken: 0 of at most 1")
 	queue.Send(triggers.Message{ID: "later", Body: []byte("retry")})
 	e := explained(t, cfg, "later", "", "retry")
 	says(t, e, "message later of function f: retry", "attempt 1 of 5 failed, and the next is due in ", "the error: no ?[2J luck")
@@ -148,7 +149,7 @@ func TestExplainMessage(t *testing.T) {
 	says(t, explained(t, cfg, "bad", "", "dead"), "moved to the dead letters", "at attempt 1", "the error: no good")
 	queue.Send(triggers.Message{ID: "f"})
 	says(t, explained(t, cfg, "f", "message", "in_flight"), "it is being handled for", "times out in", "this is attempt 1 of 5")
-	says(t, explained(t, cfg, "f", "", "full"), "all its 1 slots are taken: its concurrency is the bound", "1 in flight, the oldest for", "1 that failed wait to be tried again")
+	says(t, explained(t, cfg, "f", "", "full"), "its slots are taken, 1 of 1: its concurrency is the bound", "1 in flight, the oldest for", "1 that failed waits to be tried again")
 	says(t, explained(t, cfg, "nobody", "", stateUnknown), "message nobody: unknown", "no function has it in flight")
 
 	d.pause(t.Context(), "f", true, time.Time{})
@@ -227,7 +228,7 @@ func TestExplainWhatTheSourceSays(t *testing.T) {
 func TestExplainCommand(t *testing.T) {
 	dir := write(t, map[string]string{
 		"drover.yaml":         strings.Replace(pythonConfig, "    retry:", "    concurrency: 1\n    prefetch: 0\n    retry:", 1),
-		"app/function_app.py": "import time, drover\ndef greet(body):\n    if body == b'bad': raise drover.Reject('no good')\n    time.sleep(600)\n",
+		"app/function_app.py": "import os, time, drover\ndef greet(body):\n    if body == b'bad': raise drover.Reject('no good')\n    while not os.path.exists(os.path.join(os.path.dirname(__file__), 'go')): time.sleep(0.01)\n",
 	})
 	file := filepath.Join(dir, "drover.yaml")
 	if status, _, errs := command(t.Context(), nil, nil, "explain", "greet", filepath.Join(dir, "none.yaml")); status != ExitFailed {
@@ -268,7 +269,7 @@ func TestExplainCommand(t *testing.T) {
 	until("message greet:1 of function greet: dead", "greet:1")
 	send("slow")
 	until(", in worker ", "greet:2")
-	until("all its 1 slots are taken: its own concurrency is the bound", "greet")
+	until("its slots are taken, 1 of 1: its own concurrency is the bound", "greet")
 	send("waits")
 	until("it is ready at its source, behind 0 others", "greet:3")
 	until("message greet:99: unknown", "greet:99")
@@ -278,6 +279,9 @@ func TestExplainCommand(t *testing.T) {
 	}
 	if status, _, errs := command(t.Context(), nil, nil, "explain", "greet:2", file, "--nothing"); status != ExitUsage {
 		t.Errorf("status %d, %s", status, errs)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "app", "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	stop()
 	// Without a daemon the sources tell what they know, and the dead letters.
