@@ -7,7 +7,6 @@ import (
 	"net/http/pprof"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -35,9 +34,7 @@ type route struct {
 	// fails are the statuses of what can go wrong, beside those of every route.
 	fails []int
 	// open routes are served to those without a token, too, where probes are served.
-	open bool
-	// long ones may take as long as they like.
-	long  bool
+	open  bool
 	serve http.HandlerFunc
 }
 
@@ -93,7 +90,7 @@ func (d *Daemon) routes() []route {
 	}
 	out = append(out, route{
 		id: "reload", method: http.MethodPost, path: reloadPath, help: "Have the daemon read its configuration again: all of it is taken, or nothing.",
-		answer: Changes{}, fails: []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, long: true, serve: d.answerReload,
+		answer: Changes{}, fails: []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, serve: d.answerReload,
 	}, route{
 		id: "followLog", method: http.MethodGet, path: "/v1/functions/{name}/log", help: "The log lines of a function, as they come: one JSON object a line, and an empty line now and then.",
 		params: []param{
@@ -103,7 +100,7 @@ func (d *Daemon) routes() []route {
 			{name: "follow", help: "true, or false for those before alone"},
 		},
 		answer: LogLine{}, kind: "application/jsonl", fails: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusServiceUnavailable},
-		long: true, serve: d.answerTail,
+		serve: d.answerTail,
 	})
 	out = append(out, route{
 		id: "explain", method: http.MethodGet, path: "/v1/explain", help: "Why a function, or a message, waits.",
@@ -124,7 +121,7 @@ func (d *Daemon) routes() []route {
 				{name: "seconds", help: "for profile and trace: how long to measure", number: true},
 				{name: "debug", help: "1 and 2 are texts, 0 is for go tool pprof", number: true},
 			},
-			kind: "*/*", fails: []int{http.StatusNotFound}, long: true, serve: answerProfile,
+			kind: "*/*", fails: []int{http.StatusNotFound}, serve: answerProfile,
 		})
 	}
 	return out
@@ -138,11 +135,7 @@ func (d *Daemon) serveRoutes(passes func(route) bool) http.Handler {
 		if !passes(r) {
 			continue
 		}
-		serve := r.serve
-		if r.long {
-			serve = unhurried(serve)
-		}
-		mux.HandleFunc(r.method+" "+r.path, serve)
+		mux.HandleFunc(r.method+" "+r.path, r.serve)
 		methods[r.path] = append(methods[r.path], r.method)
 	}
 	for path, allowed := range methods {
@@ -156,14 +149,6 @@ func (d *Daemon) serveRoutes(passes func(route) bool) http.Handler {
 		refuse(w, http.StatusNotFound, "there is no %s here; /v1/openapi.json says what there is", r.URL.Path)
 	})
 	return mux
-}
-
-// unhurried takes the limit on reading away, which would end the request's context.
-func unhurried(next http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a connection always can
-		next(w, r)
-	}
 }
 
 func answerProfile(w http.ResponseWriter, r *http.Request) {

@@ -252,8 +252,8 @@ func TestAdminOnAPort(t *testing.T) {
 	}
 }
 
-// What takes long is not cut short by the limit on reading a request: to be past that
-// would end the request's context, and so the measuring.
+// What takes long is not cut short by the limit on reading a request, which has been
+// read by then.
 func TestAProfileTakesItsTime(t *testing.T) {
 	cfg := configs.New()
 	cfg.Admin.Pprof = true
