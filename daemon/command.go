@@ -249,9 +249,19 @@ func (std *IO) levelledLogger(cfg configs.Log) (*slog.Logger, *slog.LevelVar) {
 	level.Set(levelOf(cfg))
 	options := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" || cfg.Format == "auto" && !std.ErrIsTerminal {
+		options.ReplaceAttr = withUnit
 		return slog.New(slog.NewJSONHandler(std.Err, options)), level
 	}
 	return slog.New(slog.NewTextHandler(std.Err, options)), level
+}
+
+// withUnit writes a duration as 1.5s, as the text log does: JSON has nanoseconds, and
+// does not say so.
+func withUnit(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // levelOf is the least level that is logged.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -412,5 +413,16 @@ func TestAGoFunctionOfAProgram(t *testing.T) {
 	cancel()
 	if status := <-ended; status != ExitOK {
 		t.Errorf("status %d", status)
+	}
+}
+
+// Durations have a unit in both forms of the log.
+func TestDurationsInTheLog(t *testing.T) {
+	for format, want := range map[string]string{"json": `"took":"1.5s"`, "text": "took=1.5s"} {
+		out := newPrinted()
+		(&IO{Err: out}).logger(configs.Log{Level: "info", Format: format}).Info("x", "took", 1500*time.Millisecond)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %s", format, out)
+		}
 	}
 }
