@@ -5,7 +5,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,6 +15,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 	strict "sigs.k8s.io/yaml"
 
 	"github.com/drover-run/drover/configs"
@@ -402,18 +403,15 @@ func TestPodMonitor(t *testing.T) {
 
 // kustomize itself makes of each directory what Kubernetes can read.
 func TestKustomize(t *testing.T) {
-	kubectl, err := exec.LookPath("kubectl")
-	if err != nil {
-		t.Skip("kubectl is missing, which has kustomize")
-	}
 	for _, m := range manifests {
-		out, err := exec.Command(kubectl, "kustomize", filepath.Join("kubernetes", m.dir)).Output()
+		made, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join("kubernetes", m.dir))
 		if err != nil {
 			t.Errorf("%s: %v", m.dir, err)
 			continue
 		}
-		if !bytes.Contains(out, []byte("kind: ConfigMap")) || !bytes.Contains(out, []byte("image: registry.example.com/")) {
-			t.Errorf("%s:\n%s", m.dir, out)
+		out, err := made.AsYaml()
+		if err != nil || !bytes.Contains(out, []byte("kind: ConfigMap")) || !bytes.Contains(out, []byte("image: registry.example.com/")) {
+			t.Errorf("%s: %v\n%s", m.dir, err, out)
 		}
 	}
 }
