@@ -150,6 +150,10 @@ func (p *parts) close(keep *parts) error {
 // does not open after all is closed with the parts.
 func (p *parts) openFunction(ctx context.Context, name string, settings configs.Function) error {
 	d := p.daemon
+	given := d.triggers[name]
+	if given != nil && p.old != nil && p.old.functions[name] != nil {
+		return ownTriggerStays(name)
+	}
 	f := newFunction(name, settings, d.log.With("function", name))
 	p.functions[name] = f
 	f.spans = d.traces.of(name, settings)
@@ -161,7 +165,7 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 			return err
 		}
 	}
-	if given := d.triggers[name]; given != nil {
+	if given != nil {
 		f.trigger = given
 		return nil
 	}

@@ -188,9 +188,6 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 	if err == nil {
 		err = next.open(ctx)
 	}
-	if err == nil {
-		err = d.ownTriggersStay(now, next)
-	}
 	if err != nil {
 		r.answer <- reloadAnswer{err: errors.Join(err, next.close(now))}
 		return now
@@ -285,18 +282,18 @@ func (d *Daemon) reloadable(now *parts, cfg *configs.Config) error {
 	if len(fixed) > 0 {
 		return fmt.Errorf("what changed of %s needs a restart", strings.Join(fixed, ", "))
 	}
-	return nil
-}
-
-// ownTriggersStay returns an error if a function changed whose trigger the program
-// gave: there is no second one to go on with.
-func (d *Daemon) ownTriggersStay(now, next *parts) error {
 	for name := range d.triggers {
-		if now.functions[name] != nil && next.functions[name] != now.functions[name] {
-			return fmt.Errorf("function %s has a trigger that the program made, and can't be changed by a reload", name)
+		if _, stays := cfg.Functions[name]; !stays && now.functions[name] != nil {
+			return ownTriggerStays(name)
 		}
 	}
 	return nil
+}
+
+// ownTriggerStays is what becomes of a change to a function whose trigger the program
+// gave: there is no second one to go on with, and what was closed does not open again.
+func ownTriggerStays(name string) error {
+	return fmt.Errorf("function %s has a trigger that the program made, and can't be changed or removed by a reload", name)
 }
 
 // setLevel changes what is logged.

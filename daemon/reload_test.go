@@ -329,6 +329,12 @@ func TestWhatNeedsARestart(t *testing.T) {
 	if _, err := a.Reload(t.Context(), &changed); err == nil || !strings.Contains(err.Error(), "a trigger that the program made") {
 		t.Errorf("a trigger of the program's: %v", err)
 	}
+	changed.Functions = map[string]configs.Function{"g": f}
+	if _, err := a.Reload(t.Context(), &changed); err == nil || !strings.Contains(err.Error(), "changed or removed by a reload") {
+		t.Errorf("a trigger of the program's is to go: %v", err)
+	}
+	queue.Send(triggers.Message{Body: []byte("x")}) // what was refused has not closed it
+	until(t, newPrinted(), "a message is done", func() bool { return a.Status()[0].Done == 1 })
 	if _, err := a.ReloadFile(t.Context()); err == nil || !strings.Contains(err.Error(), "made by a program") {
 		t.Errorf("a configuration of the program's: %v", err)
 	}
