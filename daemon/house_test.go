@@ -46,7 +46,8 @@ var exactly = map[string][]string{
 	"scaler/sim":                     {"scaler"},
 	"scaler/process":                 {"scaler"},
 	".":                              {"daemon"},
-	"handlers/workers":               {"handlers", "triggers"},
+	"handlers/workers":               {"handlers", "triggers", "handlers/workers/protocol"},
+	"handlers/workers/protocol":      {"triggers"},
 	"handlers/http":                  {"handlers", "triggers"},
 	"handlers/exec":                  {"handlers", "triggers"},
 }

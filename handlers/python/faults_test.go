@@ -80,11 +80,11 @@ func TestHowAWorkerEndsIsTold(t *testing.T) {
 		"exits":               {"os._exit(17)", "exit status 17"},
 		"exits with 0":        {"os._exit(0)", "exit status 0"},
 		"crashes":             {"import ctypes; ctypes.string_at(0)", "SIGSEGV"},
-		"rubbish":             {"os.write(3, b'\\xff' * 64)", "a frame of 4294967295 bytes"},
+		"rubbish":             {"os.write(3, b'\\xff' * 64)", "a frame of type 255 of 4294967295 bytes"},
 		"an unknown frame":    {"os.write(3, b'\\x01\\0\\0\\0\\x07')", "a frame of type 7"},
-		"an unknown call":     {"os.write(3, b'\\x0a\\0\\0\\0\\x43' + b'\\x63\\0\\0\\0' + b'\\0' * 5)", "an answer to invocation 99"},
+		"an unknown call":     {"os.write(3, b'\\x0a\\0\\0\\0\\x44' + b'\\x63\\0\\0\\0' + b'\\0' * 5)", "an answer to invocation 99"},
 		"closes its socket":   {"os.close(3); time.sleep(60)", "SIGKILL"},
-		"half a frame":        {"os.write(3, b'\\x10\\0\\0\\0\\x43'); os._exit(1)", "exit status 1"},
+		"half a frame":        {"os.write(3, b'\\x10\\0\\0\\0\\x44'); os._exit(1)", "exit status 1"},
 		"last words on error": {"os.write(2, b'out of cheese\\n'); os._exit(1)", "out of cheese"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -67,7 +67,7 @@ func TestRestartsHaveCauses(t *testing.T) {
 		{"too many lags", workers.CauseProtocol, `
 def f(body):
     payload = b'{"lags_us": [' + b','.join([b'1'] * 1001) + b']}'
-    os.write(3, (1 + len(payload)).to_bytes(4, "little") + b"E" + payload)`},
+    os.write(3, (1 + len(payload)).to_bytes(4, "little") + b"F" + payload)`},
 		{"timeout", workers.CauseTimeout, "def f(body): mark(body); time.sleep(60)"},
 		{"start", workers.CauseStart, "if os.path.exists('gone'): time.sleep(60)\ndef f(body): open('gone', 'w').close(); os._exit(0)"},
 	} {

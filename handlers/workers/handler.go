@@ -2,7 +2,6 @@ package workers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -82,7 +82,7 @@ func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.Si
 func (h *Handler) hasState(m *triggers.Message) bool { return h.stateful && m.Session != nil }
 
 func (h *Handler) fits(m *triggers.Message) error {
-	if _, size := invokeFrameSize(m); size >= h.pool.cfg.MaxFrame {
+	if size := protocol.Size(m); size > h.pool.cfg.MaxFrame {
 		return handlers.Reject(fmt.Errorf("%w: it takes %d bytes on its way to a worker, where %d is the most", triggers.ErrTooLarge, size, h.pool.cfg.MaxFrame))
 	}
 	return nil
@@ -173,7 +173,7 @@ func (h *Handler) try(ctx context.Context, w *worker, m *triggers.Message) ([]by
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
 		}
-		c.stateful, c.state = true, state
+		c.Stateful, c.State = true, state
 	}
 	if !w.submit(c) {
 		return nil, &lostError{how: errors.New("the worker is gone"), again: true}
@@ -198,7 +198,7 @@ func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 		return nil, &lostError{how: r.lost, alone: r.alone, again: r.again}
 	}
 	output, err := r.outcome()
-	if r.status == statusState {
+	if r.status == protocol.State {
 		output, err = h.setState(c, r.payload)
 	}
 	if err != nil && cancelled != nil && !errors.Is(err, handlers.ErrNotTried) {
@@ -209,14 +209,14 @@ func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 
 // setState keeps the state that a function has set, and returns its output.
 func (h *Handler) setState(c *call, payload []byte) ([]byte, error) {
-	state, output, err := cutState(payload)
+	state, output, err := protocol.CutState(payload)
 	if err != nil {
 		return nil, err
 	}
-	if !c.stateful {
+	if !c.Stateful {
 		return nil, errors.New("it set a session's state, and has no session")
 	}
-	if err := c.message.Session.SetState(c.ctx, state); err != nil {
+	if err := c.Message.Session.SetState(c.ctx, state); err != nil {
 		return nil, err
 	}
 	return output, nil
@@ -232,31 +232,31 @@ func (h *Handler) insist(w *worker, c *call) reply {
 		return r
 	case <-grace.C:
 	}
-	w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.message.ID)
+	w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.Message.ID)
 	w.kill(CauseTimeout, fmt.Errorf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace))
 	return <-c.reply
 }
 
 // outcome turns a worker's answer into what Handle returns.
 func (r reply) outcome() ([]byte, error) {
-	if r.status == statusOK {
+	if r.status == protocol.Done {
 		return r.payload, nil
 	}
-	if r.status == statusState {
+	if r.status == protocol.State {
 		return nil, errors.New("it set a session's state, and has no session")
 	}
-	if r.status == statusNotTried {
+	if r.status == protocol.NotTried {
 		return nil, handlers.ErrNotTried
 	}
-	var o outcome
-	if err := json.Unmarshal(r.payload, &o); err != nil {
-		return nil, fmt.Errorf("the worker's answer is no JSON: %w", err)
+	var o protocol.Outcome
+	if err := protocol.Decode(protocol.Result, r.payload, &o); err != nil {
+		return nil, err
 	}
 	failure := &handlers.Failure{Summary: o.Summary, Detail: o.Detail}
 	switch r.status {
-	case statusReject:
+	case protocol.Reject:
 		return nil, handlers.Reject(failure)
-	case statusRetry:
+	case protocol.Retry:
 		return nil, handlers.RetryAfter(time.Duration(o.After*float64(time.Second)), failure)
 	}
 	return nil, failure

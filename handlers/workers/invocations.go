@@ -26,7 +26,7 @@ func (p *Pool) Invocations(function string) []Invocation {
 		w.mu.Lock()
 		for _, c := range w.calls {
 			if c != nil && c.handler.name == function {
-				out = append(out, Invocation{w.process.pid, c.message})
+				out = append(out, Invocation{w.process.pid, c.Message})
 			}
 		}
 		w.mu.Unlock()

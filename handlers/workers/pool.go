@@ -8,6 +8,7 @@ package workers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
 // Command is what a worker process runs. Its environment is Env and no more.
@@ -49,7 +51,7 @@ type Config struct {
 	// KillGrace is how long a worker has to obey a cancellation before it is
 	// killed; five seconds.
 	KillGrace time.Duration
-	// MaxFrame is the largest frame in bytes, either way; DefaultMaxFrame.
+	// MaxFrame is the largest frame in bytes, either way; protocol.DefaultMax.
 	MaxFrame int
 	// Lagged is told how long a callback had to wait for a worker's event loop, ten
 	// times a second while it has something to do. nil drops it.
@@ -112,7 +114,7 @@ func New(cfg Config) *Pool {
 	def(&cfg.Processes, 1)
 	def(&cfg.Threads, 1)
 	def(&cfg.Coroutines, 512)
-	def(&cfg.MaxFrame, DefaultMaxFrame)
+	def(&cfg.MaxFrame, protocol.DefaultMax)
 	if cfg.StartTimeout <= 0 {
 		cfg.StartTimeout = 2 * time.Minute
 	}
@@ -135,12 +137,32 @@ func New(cfg Config) *Pool {
 	}
 }
 
-func (p *Pool) hello() hello {
-	h := hello{Protocol: Protocol, App: p.cfg.App, Threads: p.cfg.Threads, Coroutines: p.cfg.Coroutines, MaxFrame: p.cfg.MaxFrame}
-	for _, f := range p.cfg.Functions {
-		h.Functions = append(h.Functions, helloFunction{Name: f.Name, Module: f.Module, Function: f.Function})
+func (p *Pool) hello() protocol.HelloFrame {
+	return protocol.HelloFrame{
+		Protocol: protocol.Version, MaxFrame: p.cfg.MaxFrame,
+		Capabilities: []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState},
 	}
-	return h
+}
+
+func (p *Pool) load() protocol.LoadFrame {
+	l := protocol.LoadFrame{App: p.cfg.App, Threads: p.cfg.Threads, Coroutines: p.cfg.Coroutines}
+	for _, f := range p.cfg.Functions {
+		l.Functions = append(l.Functions, protocol.Function{Name: f.Name, Module: f.Module, Function: f.Function})
+	}
+	return l
+}
+
+// unfit says why a worker cannot serve this pool; "" if it can.
+func (p *Pool) unfit(w *protocol.WelcomeFrame) string {
+	if w.Protocol != protocol.Version {
+		return fmt.Sprintf("the worker speaks protocol %d, this daemon %d: use a worker made for it", w.Protocol, protocol.Version)
+	}
+	for _, f := range p.cfg.Functions {
+		if f.SessionState && !slices.Contains(w.Capabilities, protocol.CanSessionState) {
+			return fmt.Sprintf("function %s has session_state, which the %s worker can not", f.Name, w.Language)
+		}
+	}
+	return ""
 }
 
 func (p *Pool) nudge() {
@@ -302,7 +324,7 @@ func (p *Pool) noteLoaded(w *worker) {
 		for i, f := range p.cfg.Functions {
 			p.kinds[f.Name] = w.ready.Functions[i].Kind == "async"
 		}
-		p.log.Debug("workers load", "version", w.ready.Version)
+		p.log.Debug("workers load", "language", w.welcome.Language, "version", w.welcome.Version)
 	}
 	select {
 	case <-p.loaded:

@@ -2,18 +2,18 @@ package workers
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -23,9 +23,11 @@ type worker struct {
 	process *process
 	log     *slog.Logger
 
-	loaded chan struct{} // closed when it answered HELLO; ready or failed is set
-	ready  *ready
-	failed *failed
+	welcome *protocol.WelcomeFrame // its answer to HELLO; read's own until loaded is closed
+
+	loaded chan struct{} // closed when it answered LOAD; ready or failed is set
+	ready  *protocol.ReadyFrame
+	failed *protocol.FailedFrame
 
 	gone   chan struct{} // closed when it can take no more
 	reason error         // why; read after gone is closed, as is cause
@@ -55,24 +57,21 @@ type worker struct {
 // one, else to the sink: the worker's answer, once, and before it, perhaps, that
 // ctx ended.
 type call struct {
-	ctx      context.Context
-	deadline time.Time // zero: none
-	message  *triggers.Message
-	handler  *Handler
-	given    bool // that ctx ended was told; guarded by the worker's mu, as is reply
-	to       handlers.Sink
-	reply    chan reply
-
-	stateful bool // it has its session's state
-	state    []byte
+	protocol.Invocation
+	ctx     context.Context
+	handler *Handler
+	given   bool // that ctx ended was told; guarded by the worker's mu, as is reply
+	to      handlers.Sink
+	reply   chan reply
 }
 
 var calls = sync.Pool{New: func() any { return new(call) }}
 
 func newCall(ctx context.Context, h *Handler, m *triggers.Message) *call {
 	c := calls.Get().(*call)
-	*c = call{ctx: ctx, handler: h, message: m}
-	c.deadline, _ = ctx.Deadline()
+	*c = call{ctx: ctx, handler: h}
+	c.Function, c.Message = h.index, m
+	c.Deadline, _ = ctx.Deadline()
 	return c
 }
 
@@ -95,23 +94,20 @@ func (c *call) replied(w *worker, r reply) {
 		c.reply = make(chan reply, 1)
 		go func() {
 			output, err := c.handler.await(w, c, r)
-			c.to.Handled(c.handler.insistOn(c.ctx, c.message, output, err))
+			c.to.Handled(c.handler.insistOn(c.ctx, c.Message, output, err))
 		}()
 	}
 }
 
 // reply ends a call: the worker's answer, or what became of the worker.
 type reply struct {
-	status  byte
+	status  protocol.Status
 	payload []byte
 	lost    error // the worker is gone, and this is how
 	again   bool  // by no fault of the calls that were in flight
 	alone   bool  // nothing else was in flight
 	giveUp  bool  // no answer yet: ctx ended, and the worker was told
 }
-
-// readSize is the room for what a worker answers in one go.
-const readSize = 256 << 10
 
 // startWorker starts a process and greets it. It is usable when loaded is closed
 // and ready is set.
@@ -128,7 +124,7 @@ func (p *Pool) startWorker() (*worker, error) {
 		gone:    make(chan struct{}),
 		wake:    make(chan struct{}, 1),
 	}
-	w.out, err = appendJSON(nil, frameHello, p.hello())
+	w.out, err = protocol.AppendJSON(nil, protocol.Hello, p.hello())
 	if err != nil {
 		proc.kill(syscall.SIGKILL)
 		<-proc.waited
@@ -170,7 +166,8 @@ func (w *worker) submit(c *call) bool {
 		w.calls = append(w.calls, c)
 	}
 	w.inFlight.Add(1)
-	w.out = appendInvoke(w.out, id, c)
+	c.ID = id
+	w.out = protocol.AppendInvoke(w.out, &c.Invocation)
 	w.wakeUp()
 	return true
 }
@@ -180,18 +177,20 @@ func (w *worker) submit(c *call) bool {
 func (w *worker) giveUp(now time.Time) (busy bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for id, c := range w.calls {
+	for _, c := range w.calls {
 		if c == nil {
 			continue
 		}
 		busy = true
-		late := !c.deadline.IsZero() && !now.Before(c.deadline)
+		late := !c.Deadline.IsZero() && !now.Before(c.Deadline)
 		if c.given || !late && c.ctx.Err() == nil {
 			continue
 		}
 		c.given = true
-		w.out = appendID(w.out, frameCancel, uint32(id))
-		w.wakeUp()
+		if w.can(protocol.CanCancel) {
+			w.out = protocol.AppendCancel(w.out, c.ID)
+			w.wakeUp()
+		}
 		c.replied(w, reply{giveUp: true})
 	}
 	return busy
@@ -249,11 +248,11 @@ func (w *worker) read() {
 	w.mu.Unlock()
 
 	// Gone is gone: one whose socket broke is of no use, though it may live.
-	if errors.Is(err, errFrame) {
+	if errors.Is(err, protocol.ErrProtocol) {
 		w.log.Error("worker killed", "error", err)
 	}
 	_ = w.process.conn.Close() // it is broken already, or about to be
-	if why == nil && !errors.Is(err, errFrame) {
+	if why == nil && !errors.Is(err, protocol.ErrProtocol) {
 		// It closed its socket: mostly since it is ending by itself.
 		select {
 		case <-w.process.waited:
@@ -265,7 +264,7 @@ func (w *worker) read() {
 	switch {
 	case why != nil:
 		w.reason, w.cause = why, whose
-	case errors.Is(err, errFrame):
+	case errors.Is(err, protocol.ErrProtocol):
 		w.reason, w.cause = fmt.Errorf("the worker process was killed: %w", err), CauseProtocol
 	default:
 		w.cause = w.process.cause
@@ -280,12 +279,12 @@ func (w *worker) read() {
 }
 
 func (w *worker) readFrames() error {
-	p := parser{buffer: make([]byte, readSize), max: w.pool.cfg.MaxFrame}
+	p := protocol.NewParser(w.pool.cfg.MaxFrame)
 	for {
-		n, err := w.process.conn.Read(p.space())
-		p.end += n
+		n, err := w.process.conn.Read(p.Space())
+		p.Took(n)
 		for {
-			kind, payload, frameErr := p.next()
+			kind, payload, frameErr := p.Next()
 			if frameErr != nil {
 				return frameErr
 			}
@@ -302,78 +301,105 @@ func (w *worker) readFrames() error {
 	}
 }
 
-func (w *worker) frame(kind byte, payload []byte) error {
-	greeted := false
+// frame takes one frame. Each has its time: WELCOME, READY or FAILED, and then
+// all others.
+func (w *worker) frame(kind protocol.Kind, payload []byte) error {
+	welcomed, answered := w.welcome != nil, false
 	select {
 	case <-w.loaded:
-		greeted = true
+		answered = true
 	default:
 	}
-	switch kind {
-	case frameResult:
-		if !greeted {
-			return fmt.Errorf("%w: a result before READY", errFrame)
-		}
-		return w.result(payload)
-	case frameLog:
+	switch {
+	case kind == protocol.Welcome && !welcomed:
+		return w.welcomed(payload)
+	case kind == protocol.Log && welcomed:
 		return w.logLine(payload)
-	case frameStats:
-		if !greeted {
-			return fmt.Errorf("%w: statistics before READY", errFrame)
-		}
+	case (kind == protocol.Ready || kind == protocol.Failed) && welcomed && !answered:
+		return w.answered(kind, payload)
+	case kind == protocol.Result && answered:
+		return w.result(payload)
+	case kind == protocol.Stats && answered:
 		return w.stats(payload)
-	case frameReady, frameFailed:
-		if greeted {
-			return fmt.Errorf("%w: a second READY or FAILED", errFrame)
-		}
-		var into any
-		if kind == frameReady {
-			w.ready = new(ready)
-			into = w.ready
-		} else {
-			w.failed = new(failed)
-			into = w.failed
-		}
-		if err := json.Unmarshal(payload, into); err != nil {
-			return fmt.Errorf("%w: a frame of type %d that is no JSON: %w", errFrame, kind, err)
-		}
-		if w.ready != nil && len(w.ready.Functions) != len(w.pool.cfg.Functions) {
-			return fmt.Errorf("%w: it was asked for %d functions and has %d", errFrame, len(w.pool.cfg.Functions), len(w.ready.Functions))
-		}
-		close(w.loaded)
-		w.pool.nudge()
-		return nil
 	}
-	return fmt.Errorf("%w: a frame of type %d, which it may not send", errFrame, kind)
+	return fmt.Errorf("%w: a %v, which it may not send now", protocol.ErrProtocol, kind)
 }
 
+// welcomed has the worker load the code, if it is one for us.
+func (w *worker) welcomed(payload []byte) error {
+	w.welcome = new(protocol.WelcomeFrame)
+	if err := protocol.Decode(protocol.Welcome, payload, w.welcome); err != nil {
+		return err
+	}
+	if why := w.pool.unfit(w.welcome); why != "" {
+		w.failed = &protocol.FailedFrame{Summary: why}
+		w.settled()
+		w.kill(CauseStart, errors.New(why))
+		return nil
+	}
+	frame, err := protocol.AppendJSON(nil, protocol.Load, w.pool.load())
+	if err != nil {
+		return err
+	}
+	w.send(frame)
+	return nil
+}
+
+// answered takes what became of the loading.
+func (w *worker) answered(kind protocol.Kind, payload []byte) error {
+	if kind == protocol.Failed {
+		failed := new(protocol.FailedFrame)
+		if err := protocol.Decode(kind, payload, failed); err != nil {
+			return err
+		}
+		w.failed = failed
+	} else {
+		ready := new(protocol.ReadyFrame)
+		if err := protocol.Decode(kind, payload, ready); err != nil {
+			return err
+		}
+		if got, want := len(ready.Functions), len(w.pool.cfg.Functions); got != want {
+			return fmt.Errorf("%w: it was asked for %d functions and has %d", protocol.ErrProtocol, want, got)
+		}
+		w.ready = ready
+	}
+	w.settled()
+	return nil
+}
+
+func (w *worker) settled() {
+	close(w.loaded)
+	w.pool.nudge()
+}
+
+// can reports whether the worker said that it can do something; it is to be
+// called when loaded is closed.
+func (w *worker) can(what string) bool { return slices.Contains(w.welcome.Capabilities, what) }
+
 func (w *worker) result(payload []byte) error {
-	if len(payload) < resultSize {
-		return fmt.Errorf("%w: a result of %d bytes", errFrame, len(payload))
+	answer, err := protocol.ReadResult(payload)
+	if err != nil {
+		return err
 	}
-	id := binary.LittleEndian.Uint32(payload)
-	r := reply{status: payload[4]}
-	if rest := payload[resultSize:]; len(rest) > 0 {
-		r.payload = append([]byte(nil), rest...)
-	}
-	if r.status > statusState {
-		return fmt.Errorf("%w: a result of status %d", errFrame, r.status)
+	r := reply{status: answer.Status}
+	if len(answer.Payload) > 0 {
+		r.payload = append([]byte(nil), answer.Payload...)
 	}
 	w.mu.Lock()
 	var c *call
-	if int(id) < len(w.calls) {
-		c = w.calls[id]
+	if int(answer.ID) < len(w.calls) {
+		c = w.calls[answer.ID]
 	}
 	if c == nil {
 		w.mu.Unlock()
-		return fmt.Errorf("%w: an answer to invocation %d, which it does not have", errFrame, id)
+		return fmt.Errorf("%w: an answer to invocation %d, which it does not have", protocol.ErrProtocol, answer.ID)
 	}
-	w.calls[id] = nil
-	w.free = append(w.free, id)
+	w.calls[answer.ID] = nil
+	w.free = append(w.free, answer.ID)
 	w.mu.Unlock()
 	w.inFlight.Add(-1)
 	c.replied(w, r)
-	w.measured(time.Duration(binary.LittleEndian.Uint32(payload[5:])) * time.Microsecond)
+	w.measured(answer.Took)
 	return nil
 }
 
@@ -393,9 +419,9 @@ func (w *worker) measured(took time.Duration) {
 
 // logLine logs what a function printed or logged.
 func (w *worker) logLine(payload []byte) error {
-	var line logLine
-	if err := json.Unmarshal(payload, &line); err != nil {
-		return fmt.Errorf("%w: a log frame that is no JSON: %w", errFrame, err)
+	var line protocol.LogFrame
+	if err := protocol.Decode(protocol.Log, payload, &line); err != nil {
+		return err
 	}
 	var level slog.Level
 	switch line.Level {
@@ -413,7 +439,7 @@ func (w *worker) logLine(payload []byte) error {
 	w.mu.Lock()
 	if line.ID >= 0 && line.ID < int64(len(w.calls)) && w.calls[line.ID] != nil {
 		c := w.calls[line.ID]
-		attrs = append(attrs, slog.String("function", c.handler.name), slog.String("message", c.message.ID))
+		attrs = append(attrs, slog.String("function", c.handler.name), slog.String("message", c.Message.ID))
 	}
 	w.mu.Unlock()
 	w.log.LogAttrs(context.Background(), level, line.Text, attrs...)
@@ -422,17 +448,14 @@ func (w *worker) logLine(payload []byte) error {
 
 // stats hands on what a worker measured.
 func (w *worker) stats(payload []byte) error {
-	var s stats
-	if err := json.Unmarshal(payload, &s); err != nil {
-		return fmt.Errorf("%w: statistics that are no JSON: %w", errFrame, err)
-	}
-	if len(s.Lags) > maxLags {
-		return fmt.Errorf("%w: statistics of %d lags, where %d are the most", errFrame, len(s.Lags), maxLags)
+	var s protocol.StatsFrame
+	if err := protocol.Decode(protocol.Stats, payload, &s); err != nil {
+		return err
 	}
 	if w.pool.cfg.Lagged == nil {
 		return nil
 	}
-	for lag := range s.waits() {
+	for lag := range s.Waits() {
 		w.pool.cfg.Lagged(lag)
 	}
 	return nil
@@ -453,7 +476,7 @@ func (w *worker) kill(whose Cause, why error) {
 
 // stop asks the worker to finish and end, and makes it after a while.
 func (w *worker) stop(grace time.Duration) {
-	w.send(appendHead(nil, frameStop, 0))
+	w.send(protocol.AppendDrain(nil))
 	select {
 	case <-w.loaded:
 	default:

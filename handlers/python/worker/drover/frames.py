@@ -8,9 +8,10 @@ import struct
 import threading
 import time
 
-PROTOCOL = 1
-HELLO, INVOKE, CANCEL, STOP = 1, 2, 3, 4
-READY, FAILED, RESULT, LOG, STATS = 65, 66, 67, 68, 69
+PROTOCOL = 2
+HELLO, LOAD, INVOKE, CANCEL, DRAIN = 1, 2, 3, 4, 5
+WELCOME, READY, FAILED, RESULT, LOG, STATS = 65, 66, 67, 68, 69, 70
+CAPABILITIES = ["cancel", "log", "session_state", "stats"]
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
 NO_STATE = 0xFFFFFFFF  # the length of a state that there is none of
@@ -58,8 +59,8 @@ class Reader:
     def read(self, flags=0):
         """Returns what came: an INVOKE as a tuple (id, function, data, meta, body,
         end, attempt, enqueued, deadline), where data[meta:body] is its meta and
-        data[body:end] its body; a CANCEL as its id; a STOP as -1; a HELLO as its
-        JSON. Raises EOFError when the daemon is gone."""
+        data[body:end] its body; a CANCEL as its id; a DRAIN as -1; a HELLO or a LOAD as
+        its JSON. Raises EOFError when the daemon is gone."""
         self._make_room()
         n = self._sock.recv_into(self._view[self._end :], 0, flags)
         if n == 0:
@@ -94,9 +95,9 @@ class Reader:
             payload = data[at + 5 : at + 4 + length]
             if kind == CANCEL and len(payload) == _ID.size:
                 got.append(_ID.unpack(payload)[0])
-            elif kind == STOP:
+            elif kind == DRAIN:
                 got.append(-1)
-            elif kind == HELLO:
+            elif kind in (HELLO, LOAD):
                 got.append(payload)
             else:
                 raise ValueError(f"a frame of type {kind} and {length} bytes")

@@ -107,10 +107,16 @@ def encode(value):
         ) from None
 
 
+def _said(error):
+    try:
+        return " ".join(str(error).split())[:1000]
+    except Exception as broken:  # of its own __str__
+        return f"its text raised {type(broken).__name__}"
+
+
 def one_line(error):
-    text = " ".join(str(error).split())
-    name = type(error).__name__
-    return f"{name}: {text}"[:1000] if text else name
+    text, name = _said(error), type(error).__name__
+    return f"{name}: {text}" if text else name
 
 
 def cut_traceback(error):
@@ -129,9 +135,9 @@ def _is_ours(frame):
 def outcome(error):
     """The status and payload of a reply about an exception."""
     if isinstance(error, Reject):
-        return REJECT, json.dumps({"summary": " ".join(str(error).split()) or "rejected"}).encode()
+        return REJECT, json.dumps({"summary": _said(error) or "rejected"}).encode()
     if isinstance(error, Retry) and error.after is not None:
-        summary = " ".join(str(error).split()) or "the function asked to be tried again"
+        summary = _said(error) or "the function asked to be tried again"
         return RETRY, json.dumps({"summary": summary, "after": error.after}).encode()
     return FAILURE, json.dumps({"summary": one_line(error), "detail": cut_traceback(error)}).encode()
 

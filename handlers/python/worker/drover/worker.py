@@ -32,15 +32,26 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to handle
     writer = frames.Writer(sock)
     reader = frames.Reader(sock, 64 << 20)
-    hello, rest = _hello(reader)
+    hello = json.loads(_first(reader, "HELLO"))
+    writer.max = hello["max_frame"]
+    writer.json(
+        frames.WELCOME,
+        {
+            "protocol": frames.PROTOCOL,
+            "pid": os.getpid(),
+            "language": platform.python_implementation(),
+            "version": platform.python_version(),
+            "capabilities": frames.CAPABILITIES,
+        },
+    )
+    writer.flush()
     if hello["protocol"] != frames.PROTOCOL:
-        writer.json(frames.FAILED, {"summary": f"the daemon speaks protocol {hello['protocol']}, this worker {frames.PROTOCOL}"})
-        writer.flush()
-        return
-    reader.max = writer.max = hello["max_frame"]
+        return  # the daemon says what is wrong
+    reader.max = hello["max_frame"]
+    load_frame = json.loads(_first(reader, "LOAD"))
     output = Output(writer)
     try:
-        functions = load(hello["app"], hello["functions"])
+        functions = load(load_frame["app"], load_frame["functions"])
     except LoadError as error:
         writer.json(frames.FAILED, {"summary": str(error), "detail": error.detail})
         writer.flush()
@@ -48,16 +59,10 @@ def main():
     # What the app's imports made stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    writer.json(
-        frames.READY,
-        {
-            "pid": os.getpid(),
-            "version": f"{platform.python_implementation()} {platform.python_version()}",
-            "functions": [{"name": f.name, "kind": "async" if f.is_async else "sync"} for f in functions],
-        },
-    )
+    kinds = [{"name": f.name, "kind": "async" if f.is_async else "sync"} for f in functions]
+    writer.json(frames.READY, {"functions": kinds})
     writer.flush()
-    threads = hello["threads"]
+    threads = load_frame["threads"]
     if any(f.is_async for f in functions):
         worker = Loop(sock, reader, writer, output, functions, threads)
     elif threads > 1:
@@ -66,7 +71,7 @@ def main():
         worker = Inline(sock, reader, writer, output, functions)
     worker.watch.start()
     try:
-        worker.run(rest)
+        worker.run([])
     except EOFError:
         _exit(writer)  # the daemon is gone: so is everyone who would want the answers
     except _Stop:
@@ -78,16 +83,19 @@ class _Stop(Exception):
     """The daemon asked the worker to end."""
 
 
-def _hello(reader):
+def _first(reader, name):
+    """The JSON of the frame that is to come now, and nothing behind it."""
     while True:
         try:
             got = reader.read()
         except EOFError:
             os._exit(0)
+        if got == [-1]:
+            os._exit(0)  # a DRAIN: nothing was invoked
         if got:
-            if not isinstance(got[0], bytes):
-                raise ValueError("the first frame is not HELLO")
-            return json.loads(got[0]), got[1:]
+            if len(got) > 1 or not isinstance(got[0], bytes):
+                raise ValueError(f"a frame that is not {name}")
+            return got[0]
 
 
 def _exit(writer):

@@ -1,0 +1,240 @@
+package protocol
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// withState in the flags of an INVOKE says that its session's state is before meta.
+const withState = 1
+
+// noState is the length of a state that there is none of.
+const noState = math.MaxUint32
+
+const (
+	headSize   = 4 + 1
+	invokeSize = 4 + 2 + 2 + 4 + 8 + 8 + 4
+	resultSize = 4 + 1 + 4
+)
+
+func appendHead(out []byte, kind Kind, size int) []byte {
+	out = binary.LittleEndian.AppendUint32(out, uint32(1+size))
+	return append(out, byte(kind))
+}
+
+// AppendJSON writes a frame whose payload is JSON. The error says that it is too
+// large, or cannot be written.
+func AppendJSON(out []byte, kind Kind, value any) ([]byte, error) {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("writing a %v: %w", kind, err)
+	}
+	if most := limit(kind, DefaultMax); 1+len(text) > most {
+		return nil, fmt.Errorf("a %v of %d bytes, where %d are the most", kind, 1+len(text), most)
+	}
+	return append(appendHead(out, kind, len(text)), text...), nil
+}
+
+// AppendCancel writes a CANCEL.
+func AppendCancel(out []byte, id uint32) []byte {
+	return binary.LittleEndian.AppendUint32(appendHead(out, Cancel, 4), id)
+}
+
+// AppendDrain writes a DRAIN.
+func AppendDrain(out []byte) []byte { return appendHead(out, Drain, 0) }
+
+// Invocation is one call of a function.
+type Invocation struct {
+	ID       uint32
+	Function uint16 // its index in LOAD
+	Deadline time.Time
+	Message  *triggers.Message
+	Stateful bool   // it has its session's state
+	State    []byte // nil if there is none
+}
+
+// Size is that of the INVOKE of a message in bytes, as max_frame counts it, without
+// the state of a session.
+func Size(m *triggers.Message) int {
+	_, total := sizes(m)
+	return 1 + total
+}
+
+func sizes(m *triggers.Message) (meta, total int) {
+	meta = 3*4 + len(m.ID) + len(m.Subject) + len(m.OrderingKey)
+	for name, value := range m.Attributes {
+		meta += 2*4 + len(name) + len(value)
+	}
+	return meta, invokeSize + meta + len(m.Body)
+}
+
+// AppendInvoke writes an INVOKE.
+func AppendInvoke(out []byte, i *Invocation) []byte {
+	m := i.Message
+	meta, total := sizes(m)
+	flags := uint16(0)
+	if i.Stateful {
+		flags |= withState
+		total += 4 + len(i.State)
+	}
+	out = appendHead(out, Invoke, total)
+	out = binary.LittleEndian.AppendUint32(out, i.ID)
+	out = binary.LittleEndian.AppendUint16(out, i.Function)
+	out = binary.LittleEndian.AppendUint16(out, flags)
+	out = binary.LittleEndian.AppendUint32(out, uint32(min(m.Attempt, math.MaxInt32)))
+	out = binary.LittleEndian.AppendUint64(out, uint64(microseconds(m.Enqueued)))
+	out = binary.LittleEndian.AppendUint64(out, uint64(microseconds(i.Deadline)))
+	out = binary.LittleEndian.AppendUint32(out, uint32(meta))
+	if i.Stateful {
+		out = appendState(out, i.State)
+	}
+	out = appendText(out, m.ID)
+	out = appendText(out, m.Subject)
+	out = appendText(out, m.OrderingKey)
+	if len(m.Attributes) > 0 {
+		for _, name := range slices.Sorted(maps.Keys(m.Attributes)) {
+			out = appendText(appendText(out, name), m.Attributes[name])
+		}
+	}
+	return append(out, m.Body...)
+}
+
+func appendState(out, state []byte) []byte {
+	if state == nil {
+		return binary.LittleEndian.AppendUint32(out, noState)
+	}
+	return append(binary.LittleEndian.AppendUint32(out, uint32(len(state))), state...)
+}
+
+func appendText(out []byte, text string) []byte {
+	return append(binary.LittleEndian.AppendUint32(out, uint32(len(text))), text...)
+}
+
+func microseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// Reply is a RESULT.
+type Reply struct {
+	ID      uint32
+	Status  Status
+	Took    time.Duration // the wall time of the call
+	Payload []byte        // as long as that of the frame is valid
+}
+
+// ReadResult reads the payload of a RESULT.
+func ReadResult(payload []byte) (Reply, error) {
+	if len(payload) < resultSize {
+		return Reply{}, broken("a RESULT of %d bytes", len(payload))
+	}
+	r := Reply{
+		ID:      binary.LittleEndian.Uint32(payload),
+		Status:  Status(payload[4]),
+		Took:    time.Duration(binary.LittleEndian.Uint32(payload[5:])) * time.Microsecond,
+		Payload: payload[resultSize:],
+	}
+	switch {
+	case r.Status > State:
+		return r, broken("a RESULT of status %d", r.Status)
+	case r.Status != Done && r.Status != State && 1+len(payload) > MaxOutcome:
+		return r, broken("a RESULT of status %d and %d bytes, where %d are the most", r.Status, 1+len(payload), MaxOutcome)
+	}
+	return r, nil
+}
+
+// CutState cuts the state off the payload of a RESULT of status State; nil is none.
+func CutState(payload []byte) (state, output []byte, err error) {
+	if len(payload) < 4 {
+		return nil, nil, broken("a RESULT with a state, of %d bytes", len(payload))
+	}
+	n, rest := binary.LittleEndian.Uint32(payload), payload[4:]
+	switch {
+	case n == noState:
+	case uint64(n) > uint64(len(rest)):
+		return nil, nil, broken("a state of %d bytes in a RESULT of %d", n, len(payload))
+	default:
+		state, rest = rest[:n:n], rest[n:]
+	}
+	if len(rest) == 0 {
+		rest = nil
+	}
+	return state, rest, nil
+}
+
+// readSize is the room for what a worker writes in one go.
+const readSize = 256 << 10
+
+// maxSpare is the largest buffer that is kept for the next frames, in bytes.
+const maxSpare = 4 << 20
+
+// Parser cuts what the other side writes into frames.
+type Parser struct {
+	buffer     []byte
+	start, end int
+	max        int
+}
+
+// NewParser returns one for frames of so many bytes at most.
+func NewParser(maximum int) *Parser {
+	return &Parser{buffer: make([]byte, readSize), max: maximum}
+}
+
+// Space returns where the next bytes are to be read to.
+func (p *Parser) Space() []byte {
+	if p.start == p.end {
+		p.start, p.end = 0, 0
+		if len(p.buffer) > maxSpare {
+			p.buffer = make([]byte, readSize) // one large frame must not cost memory for ever
+		}
+	}
+	need := headSize
+	if p.end-p.start >= 4 {
+		need = 4 + int(binary.LittleEndian.Uint32(p.buffer[p.start:]))
+	}
+	if p.start > 0 && (p.end == len(p.buffer) || p.start+need > len(p.buffer)) {
+		copy(p.buffer, p.buffer[p.start:p.end])
+		p.start, p.end = 0, p.end-p.start
+	}
+	if need > len(p.buffer) {
+		// Read as it comes: a length alone must not make us take memory.
+		larger := make([]byte, min(need, 2*len(p.buffer)))
+		copy(larger, p.buffer[:p.end])
+		p.buffer = larger
+	}
+	return p.buffer[p.end:]
+}
+
+// Took says how many bytes were read to Space.
+func (p *Parser) Took(n int) { p.end += n }
+
+// Next returns the next whole frame, or kind 0. The payload is valid until the
+// next call of Space.
+func (p *Parser) Next() (kind Kind, payload []byte, err error) {
+	have := p.buffer[p.start:p.end]
+	if len(have) < headSize {
+		if len(have) >= 4 && binary.LittleEndian.Uint32(have) == 0 {
+			return 0, nil, broken("a frame of 0 bytes")
+		}
+		return 0, nil, nil
+	}
+	length := int(binary.LittleEndian.Uint32(have))
+	kind = Kind(have[4])
+	if most := limit(kind, p.max); length < 1 || length > most {
+		return 0, nil, broken("a %v of %d bytes; 1 to %d are allowed", kind, length, most)
+	}
+	if len(have) < 4+length {
+		return 0, nil, nil
+	}
+	p.start += 4 + length
+	return kind, have[headSize : 4+length], nil
+}

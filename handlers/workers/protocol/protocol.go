@@ -1,0 +1,216 @@
+// Package protocol is the wire protocol between the daemon and a worker: the
+// frames, their sizes, how they are written and read. docs/worker-protocol.md is
+// the contract.
+package protocol
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"time"
+)
+
+// Version is the version that this daemon speaks.
+const Version = 2
+
+// Kind is the type of a frame.
+type Kind byte
+
+// The frames that the daemon sends.
+const (
+	Hello  Kind = 1
+	Load   Kind = 2
+	Invoke Kind = 3
+	Cancel Kind = 4
+	Drain  Kind = 5
+	Fork   Kind = 6
+)
+
+// The frames that a worker sends.
+const (
+	Welcome Kind = 65
+	Ready   Kind = 66
+	Failed  Kind = 67
+	Result  Kind = 68
+	Log     Kind = 69
+	Stats   Kind = 70
+	Forked  Kind = 71
+)
+
+var names = map[Kind]string{
+	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK",
+	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED",
+}
+
+func (k Kind) String() string {
+	if name, known := names[k]; known {
+		return name
+	}
+	return fmt.Sprintf("frame of type %d", byte(k))
+}
+
+// What a side can do, as it says in HELLO or WELCOME.
+const (
+	CanCancel       = "cancel"        // a worker ends calls that are cancelled
+	CanLog          = "log"           // what functions print and log goes by LOG
+	CanStats        = "stats"         // what the worker measures goes by STATS
+	CanSessionState = "session_state" // functions get and set the state of sessions
+	CanFork         = "fork"          // a worker can be a template
+)
+
+// Status is how a call ended.
+type Status byte
+
+// The statuses of a RESULT.
+const (
+	Done     Status = 0
+	Failure  Status = 1
+	Reject   Status = 2
+	Retry    Status = 3
+	NotTried Status = 4
+	State    Status = 5 // done, with a new state for the session
+)
+
+// The largest frames, in bytes of type and payload.
+const (
+	// DefaultMax is that of an INVOKE and a RESULT: a 128 MiB body and its attributes.
+	DefaultMax = 130 << 20
+	// MaxLoad is that of a LOAD and a READY.
+	MaxLoad = 8 << 20
+	// MaxOutcome is that of a FAILED, and of a RESULT that is no success.
+	MaxOutcome = 1 << 20
+	// MaxSmall is that of all others.
+	MaxSmall = 256 << 10
+)
+
+// limit is the largest frame of a kind, where max is that of INVOKE and RESULT.
+func limit(kind Kind, maximum int) int {
+	switch kind {
+	case Invoke, Result:
+		return maximum
+	case Load, Ready:
+		return MaxLoad
+	case Failed:
+		return MaxOutcome
+	}
+	return MaxSmall
+}
+
+// ErrProtocol is wrapped by what says that the other side broke the protocol.
+var ErrProtocol = errors.New("it broke the protocol")
+
+func broken(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...))
+}
+
+// HelloFrame is what the daemon begins with.
+type HelloFrame struct {
+	Protocol     int      `json:"protocol"`
+	MaxFrame     int      `json:"max_frame"`
+	Capabilities []string `json:"capabilities"`
+}
+
+// WelcomeFrame is the answer.
+type WelcomeFrame struct {
+	Protocol     int      `json:"protocol"`
+	PID          int      `json:"pid"`
+	Language     string   `json:"language"` // for people, as is Version
+	Version      string   `json:"version"`
+	Capabilities []string `json:"capabilities"`
+}
+
+// LoadFrame says what code to load.
+type LoadFrame struct {
+	App        string     `json:"app"` // the directory of the code
+	Functions  []Function `json:"functions"`
+	Threads    int        `json:"threads"`
+	Coroutines int        `json:"coroutines"`
+	// Template asks for a worker that runs nothing and is forked from.
+	Template bool `json:"template,omitempty"`
+}
+
+// Function is one function of an app. Name is drover's, and unique in the app.
+type Function struct {
+	Name     string `json:"name"`
+	Module   string `json:"module"`
+	Function string `json:"function"`
+}
+
+// ReadyFrame says that the code is loaded.
+type ReadyFrame struct {
+	// Functions are LOAD's, in their order.
+	Functions []struct {
+		Name string `json:"name"`
+		Kind string `json:"kind"` // sync or async
+	} `json:"functions"`
+	// Unforkable says why a template cannot be forked from; "" if it can.
+	Unforkable string `json:"unforkable,omitempty"`
+}
+
+// FailedFrame says that the code does not load.
+type FailedFrame struct {
+	Summary string `json:"summary"`
+	Detail  string `json:"detail"` // the traceback
+}
+
+// Outcome is the payload of a RESULT that is no success.
+type Outcome struct {
+	Summary string  `json:"summary"`
+	Detail  string  `json:"detail"`
+	After   float64 `json:"after"` // seconds
+}
+
+// LogFrame is a line that a function, or the code around it, printed or logged.
+type LogFrame struct {
+	ID     int64  `json:"id"` // -1: of no invocation
+	Level  string `json:"level"`
+	Logger string `json:"logger"`
+	Text   string `json:"text"`
+}
+
+// StatsFrame is what a worker has measured since it told last.
+type StatsFrame struct {
+	Period int64   `json:"period_us"` // between two measurements
+	Lags   []int64 `json:"lags_us"`   // of the event loop
+}
+
+const (
+	// maxLags bounds the measurements in one frame.
+	maxLags = 1000
+	// maxMissed bounds those that are made up for the ones in a frame that were late.
+	maxMissed = 10_000
+)
+
+// Waits are how long callbacks had to wait that were due every period. While the
+// loop was blocked none was measured: those that were due then would have waited
+// a period less, one after the other. Without them a loop that is blocked half of
+// the time would look fine nine times in ten.
+func (s StatsFrame) Waits() iter.Seq[time.Duration] {
+	return func(yield func(time.Duration) bool) {
+		missed := 0
+		for _, us := range s.Lags {
+			if !yield(time.Duration(min(max(us, 0), math.MaxInt64/1000)) * time.Microsecond) {
+				return
+			}
+			for us -= s.Period; s.Period > 0 && us > 0 && missed < maxMissed; us -= s.Period {
+				missed++
+				if !yield(time.Duration(min(us, math.MaxInt64/1000)) * time.Microsecond) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Decode reads the JSON of a frame into a value of its kind.
+func Decode(kind Kind, payload []byte, into any) error {
+	if err := json.Unmarshal(payload, into); err != nil {
+		return broken("a %v that is no JSON: %w", kind, err)
+	}
+	if s, ok := into.(*StatsFrame); ok && len(s.Lags) > maxLags {
+		return broken("a %v of %d lags, where %d are the most", kind, len(s.Lags), maxLags)
+	}
+	return nil
+}
