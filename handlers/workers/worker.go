@@ -1,12 +1,10 @@
 package workers
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers/protocol"
-	"github.com/drover-run/drover/triggers"
 )
 
 // worker is one process and what is in flight in it.
@@ -51,62 +48,6 @@ type worker struct {
 
 	wake chan struct{} // something to write
 	done sync.WaitGroup
-}
-
-// call is one invocation in flight. Its replies go to the channel if there is
-// one, else to the sink: the worker's answer, once, and before it, perhaps, that
-// ctx ended.
-type call struct {
-	protocol.Invocation
-	ctx     context.Context
-	handler *Handler
-	given   bool // that ctx ended was told; guarded by the worker's mu, as is reply
-	to      handlers.Sink
-	reply   chan reply
-}
-
-var calls = sync.Pool{New: func() any { return new(call) }}
-
-func newCall(ctx context.Context, h *Handler, m *triggers.Message) *call {
-	c := calls.Get().(*call)
-	*c = call{ctx: ctx, handler: h}
-	c.Function, c.Message = h.index, m
-	c.Deadline, _ = ctx.Deadline()
-	return c
-}
-
-// put gives back a call that nobody holds any more.
-func (c *call) put() {
-	*c = call{}
-	calls.Put(c)
-}
-
-// replied hands a reply on; it does not wait.
-func (c *call) replied(w *worker, r reply) {
-	switch {
-	case c.reply != nil:
-		c.reply <- r
-	case r.lost == nil && !r.giveUp:
-		to := c.to
-		c.put()
-		to.Handled(r.outcome())
-	default:
-		c.reply = make(chan reply, 1)
-		go func() {
-			output, err := c.handler.await(w, c, r)
-			c.to.Handled(c.handler.insistOn(c.ctx, c.Message, output, err))
-		}()
-	}
-}
-
-// reply ends a call: the worker's answer, or what became of the worker.
-type reply struct {
-	status  protocol.Status
-	payload []byte
-	lost    error // the worker is gone, and this is how
-	again   bool  // by no fault of the calls that were in flight
-	alone   bool  // nothing else was in flight
-	giveUp  bool  // no answer yet: ctx ended, and the worker was told
 }
 
 // startWorker starts a process and greets it. It is usable when loaded is closed
@@ -276,189 +217,6 @@ func (w *worker) read() {
 		c.replied(w, reply{lost: w.reason, again: why != nil, alone: len(lost) == 1})
 	}
 	w.pool.nudge()
-}
-
-func (w *worker) readFrames() error {
-	p := protocol.NewParser(w.pool.cfg.MaxFrame)
-	for {
-		n, err := w.process.conn.Read(p.Space())
-		p.Took(n)
-		for {
-			kind, payload, frameErr := p.Next()
-			if frameErr != nil {
-				return frameErr
-			}
-			if kind == 0 {
-				break
-			}
-			if err := w.frame(kind, payload); err != nil {
-				return err
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// frame takes one frame. Each has its time: WELCOME, READY or FAILED, and then
-// all others.
-func (w *worker) frame(kind protocol.Kind, payload []byte) error {
-	welcomed, answered := w.welcome != nil, false
-	select {
-	case <-w.loaded:
-		answered = true
-	default:
-	}
-	switch {
-	case kind == protocol.Welcome && !welcomed:
-		return w.welcomed(payload)
-	case kind == protocol.Log && welcomed:
-		return w.logLine(payload)
-	case (kind == protocol.Ready || kind == protocol.Failed) && welcomed && !answered:
-		return w.answered(kind, payload)
-	case kind == protocol.Result && answered:
-		return w.result(payload)
-	case kind == protocol.Stats && answered:
-		return w.stats(payload)
-	}
-	return fmt.Errorf("%w: a %v, which it may not send now", protocol.ErrProtocol, kind)
-}
-
-// welcomed has the worker load the code, if it is one for us.
-func (w *worker) welcomed(payload []byte) error {
-	w.welcome = new(protocol.WelcomeFrame)
-	if err := protocol.Decode(protocol.Welcome, payload, w.welcome); err != nil {
-		return err
-	}
-	if why := w.pool.unfit(w.welcome); why != "" {
-		w.failed = &protocol.FailedFrame{Summary: why}
-		w.settled()
-		w.kill(CauseStart, errors.New(why))
-		return nil
-	}
-	frame, err := protocol.AppendJSON(nil, protocol.Load, w.pool.load())
-	if err != nil {
-		return err
-	}
-	w.send(frame)
-	return nil
-}
-
-// answered takes what became of the loading.
-func (w *worker) answered(kind protocol.Kind, payload []byte) error {
-	if kind == protocol.Failed {
-		failed := new(protocol.FailedFrame)
-		if err := protocol.Decode(kind, payload, failed); err != nil {
-			return err
-		}
-		w.failed = failed
-	} else {
-		ready := new(protocol.ReadyFrame)
-		if err := protocol.Decode(kind, payload, ready); err != nil {
-			return err
-		}
-		if got, want := len(ready.Functions), len(w.pool.cfg.Functions); got != want {
-			return fmt.Errorf("%w: it was asked for %d functions and has %d", protocol.ErrProtocol, want, got)
-		}
-		w.ready = ready
-	}
-	w.settled()
-	return nil
-}
-
-func (w *worker) settled() {
-	close(w.loaded)
-	w.pool.nudge()
-}
-
-// can reports whether the worker said that it can do something; it is to be
-// called when loaded is closed.
-func (w *worker) can(what string) bool { return slices.Contains(w.welcome.Capabilities, what) }
-
-func (w *worker) result(payload []byte) error {
-	answer, err := protocol.ReadResult(payload)
-	if err != nil {
-		return err
-	}
-	r := reply{status: answer.Status}
-	if len(answer.Payload) > 0 {
-		r.payload = append([]byte(nil), answer.Payload...)
-	}
-	w.mu.Lock()
-	var c *call
-	if int(answer.ID) < len(w.calls) {
-		c = w.calls[answer.ID]
-	}
-	if c == nil {
-		w.mu.Unlock()
-		return fmt.Errorf("%w: an answer to invocation %d, which it does not have", protocol.ErrProtocol, answer.ID)
-	}
-	w.calls[answer.ID] = nil
-	w.free = append(w.free, answer.ID)
-	w.mu.Unlock()
-	w.inFlight.Add(-1)
-	c.replied(w, r)
-	w.measured(answer.Took)
-	return nil
-}
-
-// measured follows how long calls take, and sets the room for those that are
-// queued when that has changed by much.
-func (w *worker) measured(took time.Duration) {
-	w.average += (took - w.average) / 8
-	if w.average == 0 || took > 8*w.average {
-		w.average = took // what was fast has become slow: queue no more behind it
-	}
-	have, want := w.extra.Load(), int64(extraFor(w.average, w.pool.cfg.Threads))
-	if want > 2*have || want < have/2 || want == 0 && have > 0 {
-		w.extra.Store(want)
-		w.pool.resize()
-	}
-}
-
-// logLine logs what a function printed or logged.
-func (w *worker) logLine(payload []byte) error {
-	var line protocol.LogFrame
-	if err := protocol.Decode(protocol.Log, payload, &line); err != nil {
-		return err
-	}
-	var level slog.Level
-	switch line.Level {
-	case "DEBUG", "NOTSET":
-		level = slog.LevelDebug
-	case "WARNING", "WARN":
-		level = slog.LevelWarn
-	case "ERROR", "CRITICAL", "FATAL":
-		level = slog.LevelError
-	}
-	if !w.log.Enabled(context.Background(), level) {
-		return nil
-	}
-	attrs := []slog.Attr{slog.String("logger", line.Logger)}
-	w.mu.Lock()
-	if line.ID >= 0 && line.ID < int64(len(w.calls)) && w.calls[line.ID] != nil {
-		c := w.calls[line.ID]
-		attrs = append(attrs, slog.String("function", c.handler.name), slog.String("message", c.Message.ID))
-	}
-	w.mu.Unlock()
-	w.log.LogAttrs(context.Background(), level, line.Text, attrs...)
-	return nil
-}
-
-// stats hands on what a worker measured.
-func (w *worker) stats(payload []byte) error {
-	var s protocol.StatsFrame
-	if err := protocol.Decode(protocol.Stats, payload, &s); err != nil {
-		return err
-	}
-	if w.pool.cfg.Lagged == nil {
-		return nil
-	}
-	for lag := range s.Waits() {
-		w.pool.cfg.Lagged(lag)
-	}
-	return nil
 }
 
 // kill ends the worker for a reason that is no fault of what is in flight in it.

@@ -1,0 +1,93 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/protocol"
+	"github.com/drover-run/drover/triggers"
+)
+
+// call is one invocation in flight. Its replies go to the channel if there is
+// one, else to the sink: the worker's answer, once, and before it, perhaps, that
+// ctx ended.
+type call struct {
+	protocol.Invocation
+	ctx     context.Context
+	handler *Handler
+	given   bool // that ctx ended was told; guarded by the worker's mu, as is reply
+	to      handlers.Sink
+	reply   chan reply
+}
+
+var calls = sync.Pool{New: func() any { return new(call) }}
+
+func newCall(ctx context.Context, h *Handler, m *triggers.Message) *call {
+	c := calls.Get().(*call)
+	*c = call{ctx: ctx, handler: h}
+	c.Function, c.Message = h.index, m
+	c.Deadline, _ = ctx.Deadline()
+	return c
+}
+
+// put gives back a call that nobody holds any more.
+func (c *call) put() {
+	*c = call{}
+	calls.Put(c)
+}
+
+// replied hands a reply on; it does not wait.
+func (c *call) replied(w *worker, r reply) {
+	switch {
+	case c.reply != nil:
+		c.reply <- r
+	case r.lost == nil && !r.giveUp:
+		to := c.to
+		c.put()
+		to.Handled(r.outcome())
+	default:
+		c.reply = make(chan reply, 1)
+		go func() {
+			output, err := c.handler.await(w, c, r)
+			c.to.Handled(c.handler.insistOn(c.ctx, c.Message, output, err))
+		}()
+	}
+}
+
+// reply ends a call: the worker's answer, or what became of the worker.
+type reply struct {
+	status  protocol.Status
+	payload []byte
+	lost    error // the worker is gone, and this is how
+	again   bool  // by no fault of the calls that were in flight
+	alone   bool  // nothing else was in flight
+	giveUp  bool  // no answer yet: ctx ended, and the worker was told
+}
+
+// outcome turns a worker's answer into what Handle returns.
+func (r reply) outcome() ([]byte, error) {
+	if r.status == protocol.Done {
+		return r.payload, nil
+	}
+	if r.status == protocol.State {
+		return nil, errors.New("it set a session's state, and has no session")
+	}
+	if r.status == protocol.NotTried {
+		return nil, handlers.ErrNotTried
+	}
+	var o protocol.Outcome
+	if err := protocol.Decode(protocol.Result, r.payload, &o); err != nil {
+		return nil, err
+	}
+	failure := &handlers.Failure{Summary: o.Summary, Detail: o.Detail}
+	switch r.status {
+	case protocol.Reject:
+		return nil, handlers.Reject(failure)
+	case protocol.Retry:
+		return nil, handlers.RetryAfter(time.Duration(o.After*float64(time.Second)), failure)
+	}
+	return nil, failure
+}
