@@ -52,6 +52,10 @@ func (c *Config) fillIn() {
 		setDefaults(reflect.ValueOf(&v).Elem())
 		c.Connections[name] = v
 	}
+	for name, v := range c.Apps {
+		setDefaults(reflect.ValueOf(&v).Elem())
+		c.Apps[name] = v
+	}
 	for name, v := range c.Functions {
 		setDefaults(reflect.ValueOf(&v).Elem())
 		if v.Trigger.NATS != nil {
@@ -306,6 +310,7 @@ func (x *completion) pythonHandler(path, name string, h *PythonHandler, shortFor
 // function made of the same directory.
 func (x *completion) shortForm(path string, h *PythonHandler, shortForms map[string]string) {
 	own := App{Path: h.Path, Interpreter: h.Interpreter, Processes: h.Processes, Threads: h.Threads}
+	setDefaults(reflect.ValueOf(&own).Elem())
 	whole := x.app(path, own)
 	key := whole.Dir
 	if relative, err := filepath.Rel(x.dir, whole.Dir); err == nil && x.dir != "." {

@@ -81,6 +81,10 @@ type App struct {
 	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else as many as the load needs, at most one a core"`
 	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"threads a process for functions that are not async; 0 is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else 1"`
 
+	StartTimeout Duration `yaml:"start_timeout" default:"2m" min:"1s" max:"1h" desc:"how long a worker may take to load the code"`
+	KillGrace    Duration `yaml:"kill_grace" default:"5s" min:"100ms" max:"10m" desc:"how long a call that was cancelled, as at its timeout, has to end; then its worker is killed"`
+	Recycle      Recycle  `yaml:"recycle" desc:"when a worker is replaced though nothing is wrong with it: one at a time, when the one in its place is ready; each has up to a tenth less, by chance"`
+
 	// What Complete makes of it: the directory to import from, the module that
 	// Path names, if it names a file, and where the numbers come from.
 	Dir           string `yaml:"-"`
@@ -90,6 +94,14 @@ type App struct {
 	// the load.
 	Scaled      bool   `yaml:"-"`
 	ThreadsFrom string `yaml:"-"`
+}
+
+// Recycle is when workers are replaced; 0 is never.
+type Recycle struct {
+	MaxInvocations int      `yaml:"max_invocations" default:"0" min:"0" max:"1000000000" desc:"after so many invocations; 0 is never"`
+	MaxMemory      Size     `yaml:"max_memory" default:"0B" min:"0B" max:"4096GiB" desc:"when so much memory is its own (not what it has read of files); 0B is never"`
+	MaxAge         Duration `yaml:"max_age" default:"0s" min:"0s" max:"8760h" desc:"after so long; 0s is never"`
+	MaxIdle        Duration `yaml:"max_idle" default:"0s" min:"0s" max:"8760h" desc:"when it has had nothing to do for so long, after it had something; 0s is never"`
 }
 
 // Function is what runs: messages from a trigger through a handler.

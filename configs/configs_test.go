@@ -499,3 +499,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestRecycleInWords(t *testing.T) {
+	c, err := parse(t, `
+apps: {shop: {path: ., recycle: {max_invocations: 1000, max_memory: 512MiB, max_age: 24h, max_idle: 1h}}}
+functions: {f: {trigger: {nats: {}}, handler: {python: {app: shop}}}}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := c.Describe(&out); err != nil {
+		t.Fatal(err)
+	}
+	if want := "after 1000 invocations, at 512MiB of memory of its own, after 24h, after 1h with nothing to do"; !strings.Contains(out.String(), want) {
+		t.Errorf("it lacks %q:\n%s", want, out.String())
+	}
+}

@@ -46,6 +46,9 @@ func (c *Config) Describe(w io.Writer) error {
 		}
 		line("  processes\t%s (%s)", processes, a.ProcessesFrom)
 		line("  threads\t%d a process (%s)", a.Threads, a.ThreadsFrom)
+		if limits := a.Recycle.String(); limits != "" {
+			line("  recycled\t%s", limits)
+		}
 	}
 	for _, name := range names(c.Connections) {
 		line("connection %s\t%s", name, c.Connections[name])
@@ -200,4 +203,19 @@ func (c Connection) String() string {
 // serviceBusHost is the namespace's host, which is no secret.
 func (c Connection) serviceBusHost() string {
 	return strings.Trim(strings.TrimPrefix(c.connectionParts()["endpoint"], "sb://"), "/")
+}
+
+// String says when a worker is replaced; "" is never.
+func (r Recycle) String() string {
+	var after []string
+	add := func(set bool, format string, value any) {
+		if set {
+			after = append(after, fmt.Sprintf(format, value))
+		}
+	}
+	add(r.MaxInvocations > 0, "after %d invocations", r.MaxInvocations)
+	add(r.MaxMemory > 0, "at %v of memory of its own", r.MaxMemory)
+	add(r.MaxAge > 0, "after %v", r.MaxAge)
+	add(r.MaxIdle > 0, "after %v with nothing to do", r.MaxIdle)
+	return strings.Join(after, ", ")
 }

@@ -15,14 +15,17 @@ import (
 
 // This file starts the pools of worker processes, one for each app.
 
-const (
-	// coroutines is what an async function has in flight in each process.
-	coroutines = 512
-	// startLimit bounds the import of an app.
-	startLimit = 2 * time.Minute
-	// killGrace is how long a worker has to obey a cancellation.
-	killGrace = 5 * time.Second
-)
+// coroutines is what an async function has in flight in each process.
+const coroutines = 512
+
+// startLimit bounds the loading of the code of all apps.
+func startLimit(cfg *configs.Config) time.Duration {
+	limit := 2 * time.Minute
+	for _, app := range cfg.Apps {
+		limit = max(limit, app.StartTimeout.D())
+	}
+	return limit
+}
 
 // pool is the worker processes of one app.
 type pool struct {
@@ -100,10 +103,14 @@ func (p *parts) startPool(ctx context.Context, app, home string, functions []wor
 		Coroutines: coroutines,
 		Functions:  functions,
 
-		StartTimeout: startLimit,
-		KillGrace:    killGrace,
-		Lagged:       own.waits.add,
-		Log:          d.log,
+		StartTimeout: settings.StartTimeout.D(),
+		KillGrace:    settings.KillGrace.D(),
+		Recycle: workers.Recycle{
+			MaxInvocations: settings.Recycle.MaxInvocations, MaxMemory: uint64(settings.Recycle.MaxMemory),
+			MaxAge: settings.Recycle.MaxAge.D(), MaxIdle: settings.Recycle.MaxIdle.D(),
+		},
+		Lagged: own.waits.add,
+		Log:    d.log,
 	})
 	own.life, own.stop = context.WithCancel(context.WithoutCancel(ctx))
 	own.running.Go(func() {

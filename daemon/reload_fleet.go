@@ -64,7 +64,7 @@ func (d *Daemon) spreadReload(ctx context.Context) {
 
 // reloadLimit bounds a reload: new code is loaded, old work drained.
 func reloadLimit(cfg *configs.Config) time.Duration {
-	return startLimit + cfg.Drain.D() + 2*cutShortGrace
+	return startLimit(cfg) + cfg.Drain.D() + 2*cutShortGrace
 }
 
 func (d *Daemon) reloadInstance(ctx context.Context, id int, cfg *configs.Config) (changes Changes, err error) {

@@ -76,7 +76,7 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 				cutShort.Store(true)
 			}
 		},
-		StartLimit: startLimit + cutShortGrace,
+		StartLimit: startLimit(d.cfg) + cutShortGrace,
 		DrainLimit: d.cfg.Drain.D() + 2*cutShortGrace,
 		Log:        d.log,
 	})

@@ -82,8 +82,10 @@ func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
 }
 
 func restartsOf(f *function) (n int) {
-	for _, of := range f.pool.Stats().Restarts {
-		n += of
+	for cause, of := range f.pool.Stats().Restarts {
+		if !cause.Recycled() {
+			n += of
+		}
 	}
 	return n
 }

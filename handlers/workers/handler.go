@@ -221,16 +221,32 @@ func (h *Handler) setState(c *call, payload []byte) ([]byte, error) {
 }
 
 // insist waits a while for the worker to obey a cancellation, and then kills it.
-// It returns the call's reply.
+// One that has not obeyed at half of that takes no more, so that what else is in
+// flight in it can end before, and another is there in time. It returns the call's
+// reply.
 func (h *Handler) insist(w *worker, c *call) reply {
-	grace := time.NewTimer(h.pool.cfg.KillGrace)
-	defer grace.Stop()
-	select {
-	case r := <-c.reply:
-		return r
-	case <-grace.C:
+	grace := h.pool.cfg.KillGrace
+	if !c.Deadline.IsZero() {
+		grace = max(min(time.Until(c.Deadline)+grace, grace), 0) // it may have been told late
 	}
-	w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.Message.ID)
-	w.kill(CauseTimeout, fmt.Errorf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace))
-	return <-c.reply
+	limit := time.NewTimer(grace)
+	defer limit.Stop()
+	half := time.NewTimer(grace / 2)
+	defer half.Stop()
+	for {
+		select {
+		case r := <-c.reply:
+			return r
+		case <-half.C:
+			if w.retire() {
+				w.log.Warn("a call does not end when told to; its worker takes no more", "function", h.name, "message", c.Message.ID)
+				h.pool.count(CauseTimeout)
+				h.pool.nudge()
+			}
+		case <-limit.C:
+			w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.Message.ID)
+			w.kill(CauseTimeout, fmt.Errorf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace))
+			return <-c.reply
+		}
+	}
 }

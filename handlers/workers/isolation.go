@@ -15,32 +15,27 @@ import (
 // isolation tells a message that kills its worker from those that were in flight
 // beside it: each is tried alone, one after the other, in a worker of their own.
 type isolation struct {
-	turn    sync.Mutex // held by the one that is being tried
+	turn    chan struct{} // has room for the one that is being tried
+	queued  atomic.Int64  // those that are, or wait for it
 	waiting sync.WaitGroup
-
-	mu     sync.Mutex
-	queued int
-	worker *worker // for the next one, if it survived the last
-
-	trying atomic.Pointer[worker] // the same, for those who can't wait for mu
+	worker  atomic.Pointer[worker] // for the next one, if it survived the last; set by the one whose turn it is
 }
 
 // current is the isolated worker; nil if there is none.
-func (i *isolation) current() *worker { return i.trying.Load() }
+func (i *isolation) current() *worker { return i.worker.Load() }
 
 func (i *isolation) run(ctx context.Context, h *Handler, m *triggers.Message) ([]byte, error) {
-	i.mu.Lock()
-	i.queued++
-	i.mu.Unlock()
+	i.queued.Add(1)
 	i.waiting.Add(1)
 	defer i.waiting.Done()
-	i.turn.Lock()
-	defer i.turn.Unlock()
 	defer i.leave()
+	select {
+	case i.turn <- struct{}{}:
+		defer func() { <-i.turn }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("it waited for its turn to be tried alone: %w", handlers.ErrNotTried)
+	}
 	for {
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("it waited for its turn to be tried alone: %w", handlers.ErrNotTried)
-		}
 		w, err := i.isolated(ctx, h.pool)
 		if err != nil {
 			return nil, err
@@ -60,26 +55,34 @@ func (i *isolation) run(ctx context.Context, h *Handler, m *triggers.Message) ([
 
 // leave stops the isolated worker after the last.
 func (i *isolation) leave() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.queued--; i.queued == 0 && i.worker != nil {
-		i.worker.stop(stopGrace)
-		i.worker = nil
-		i.trying.Store(nil)
+	if i.queued.Add(-1) > 0 {
+		return
+	}
+	select {
+	case i.turn <- struct{}{}:
+		i.stop()
+		<-i.turn
+	default: // another has come, and is the last now
+	}
+}
+
+// stop ends the isolated worker, if there is one.
+func (i *isolation) stop() {
+	if w := i.worker.Swap(nil); w != nil {
+		w.stop(stopGrace)
 	}
 }
 
 // isolated returns the worker for suspects, started if there is none.
 func (i *isolation) isolated(ctx context.Context, p *Pool) (*worker, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.worker != nil && i.worker.usable() {
-		return i.worker, nil
+	if w := i.current(); w != nil && w.usable() {
+		return w, nil
 	}
+	i.stop()
 	p.mu.Lock()
 	ended := p.ended
 	p.mu.Unlock()
-	if ended {
+	if ended || ctx.Err() != nil {
 		return nil, handlers.ErrNotTried
 	}
 	w, err := p.startWorker()
@@ -91,8 +94,7 @@ func (i *isolation) isolated(ctx context.Context, p *Pool) (*worker, error) {
 	select {
 	case <-w.loaded:
 		if w.ready != nil {
-			i.worker = w
-			i.trying.Store(w)
+			i.worker.Store(w)
 			return w, nil
 		}
 		err = &handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail}

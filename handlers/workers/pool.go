@@ -51,6 +51,7 @@ type Config struct {
 	// KillGrace is how long a worker has to obey a cancellation before it is
 	// killed; five seconds.
 	KillGrace time.Duration
+	Recycle   Recycle
 	// MaxFrame is the largest frame in bytes, either way; protocol.DefaultMax.
 	MaxFrame int
 	// Lagged is told how long a callback had to wait for a worker's event loop, ten
@@ -74,6 +75,7 @@ type Pool struct {
 	busy    chan struct{} // for the watch: there are calls in flight
 	waiting atomic.Int64  // calls that wait for a worker
 	awake   atomic.Bool   // whether the watch looks already
+	average atomic.Int64  // how long a call takes, lately, in nanoseconds
 	loaded  chan struct{} // closed when the first worker is ready, or none will be
 
 	mu       sync.Mutex
@@ -133,7 +135,8 @@ func New(cfg Config) *Pool {
 		wanted:  cfg.Processes,
 		kinds:   make(map[string]bool),
 
-		restarts: make(map[Cause]int),
+		restarts:  make(map[Cause]int),
+		isolation: isolation{turn: make(chan struct{}, 1)},
 	}
 }
 
@@ -217,10 +220,31 @@ const (
 	CauseProtocol Cause = "protocol"      // it broke the protocol, and was killed
 	CauseTimeout  Cause = "timeout"       // a call did not end when told to, and it was killed
 	CauseStart    Cause = "start_timeout" // the code did not load in time
+
+	// It was recycled, as it came to a limit.
+	CauseInvocations Cause = "max_invocations"
+	CauseAnonymous   Cause = "max_memory"
+	CauseAge         Cause = "max_age"
+	CauseIdle        Cause = "max_idle"
 )
 
 // Causes are all of them.
-var Causes = []Cause{CauseExit, CauseSignal, CauseMemory, CauseProtocol, CauseTimeout, CauseStart}
+var Causes = []Cause{
+	CauseExit, CauseSignal, CauseMemory, CauseProtocol, CauseTimeout, CauseStart,
+	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle,
+}
+
+// Recycled reports whether nothing was wrong with the worker.
+func (c Cause) Recycled() bool {
+	return slices.Contains([]Cause{CauseInvocations, CauseAnonymous, CauseAge, CauseIdle}, c)
+}
+
+// count counts a worker that was started in place of another.
+func (p *Pool) count(why Cause) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.restarts[why]++
+}
 
 // Stats reports on the pool.
 func (p *Pool) Stats() Stats {
@@ -286,6 +310,8 @@ func (p *Pool) Run(ctx context.Context) error {
 		var again <-chan time.Time
 		if s := p.Stats(); (s.Ready < s.Wanted || s.Retiring > 0) && !p.halted() {
 			again = time.After(lookEvery)
+		} else if p.cfg.Recycle.timed() {
+			again = time.After(recycleEvery)
 		}
 		select {
 		case <-ctx.Done():

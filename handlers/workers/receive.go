@@ -97,6 +97,10 @@ func (w *worker) answered(kind protocol.Kind, payload []byte) error {
 			return fmt.Errorf("%w: it was asked for %d functions and has %d", protocol.ErrProtocol, want, got)
 		}
 		w.ready = ready
+		// It goes on as those before it: one that is recycled costs no throughput.
+		if w.average = time.Duration(w.pool.average.Load()); w.average > 0 {
+			w.extra.Store(int64(extraFor(w.average, w.pool.cfg.Threads)))
+		}
 	}
 	w.settled()
 	return nil
@@ -132,7 +136,9 @@ func (w *worker) result(payload []byte) error {
 	w.calls[answer.ID] = nil
 	w.free = append(w.free, answer.ID)
 	w.mu.Unlock()
-	w.inFlight.Add(-1)
+	if w.inFlight.Add(-1) == 0 && w.retiring.Load() {
+		w.pool.nudge() // it can end
+	}
 	c.replied(w, r)
 	w.measured(answer.Took)
 	return nil
@@ -145,6 +151,7 @@ func (w *worker) measured(took time.Duration) {
 	if w.average == 0 || took > 8*w.average {
 		w.average = took // what was fast has become slow: queue no more behind it
 	}
+	w.pool.average.Store(int64(w.average))
 	have, want := w.extra.Load(), int64(extraFor(w.average, w.pool.cfg.Threads))
 	if want > 2*have || want < have/2 || want == 0 && have > 0 {
 		w.extra.Store(want)

@@ -2,7 +2,9 @@ package workers
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -42,6 +44,11 @@ type reconciler struct {
 	next  time.Time             // not to start one before this
 	duds  int                   // that died before they had loaded the code, in a row
 	died  []Cause               // of what workers died that are to be replaced
+	crash time.Time             // of the last one
+
+	startUp time.Duration // of a worker, lately
+	old     *worker       // that is being recycled; nil if none is
+	oldBy   Cause
 
 	stopping sync.WaitGroup // workers that are being stopped
 }
@@ -55,13 +62,16 @@ func (r *reconciler) step() {
 		wanted = max(wanted, 1) // somebody waits for one: it is not stopped while it starts
 	}
 	var left []*worker
-	active := 0
 	for _, w := range workers {
 		if r.keep(w) {
 			left = append(left, w)
-			if !w.retiring.Load() {
-				active++
-			}
+		}
+	}
+	wanted = r.recycle(left, wanted)
+	active := 0
+	for _, w := range left {
+		if !w.retiring.Load() {
+			active++
 		}
 	}
 	active -= r.retire(left, active-wanted)
@@ -74,9 +84,7 @@ func (r *reconciler) step() {
 			break
 		}
 		if len(r.died) > 0 {
-			p.mu.Lock()
-			p.restarts[r.died[0]]++
-			p.mu.Unlock()
+			p.count(r.died[0])
 			r.died = r.died[1:]
 		}
 		r.since[w] = now
@@ -122,11 +130,15 @@ func (r *reconciler) keep(w *worker) bool {
 	if r.dud(w) {
 		return false
 	}
-	if lived > healthy {
+	// One that dies now and then is replaced at once; those that die one after the
+	// other are replaced later and later.
+	now, delay := time.Now(), time.Duration(0)
+	if now.Sub(r.crash) > healthy {
 		r.pause.Reset()
+	} else {
+		delay = r.pause.NextBackOff()
 	}
-	delay := r.pause.NextBackOff()
-	r.next = time.Now().Add(delay)
+	r.crash, r.next = now, now.Add(delay)
 	p.log.Warn("a worker is gone; it will be replaced", "worker", w.process.pid, "error", w.reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
 	return false
 }
@@ -154,16 +166,30 @@ func (r *reconciler) dud(w *worker) bool {
 	return true
 }
 
-// retire has n workers take no more, the idlest first, and those that have
-// nothing in flight end. It returns how many it chose.
+// replace has a worker take no more, whose place another takes or has taken.
+func (r *reconciler) replace(w *worker, why Cause) {
+	level := slog.LevelDebug
+	if why == CauseAnonymous {
+		level = slog.LevelInfo
+	}
+	w.log.Log(context.Background(), level, "a worker is recycled", "by", why)
+	w.retire()
+	r.pool.count(why)
+}
+
+// retire has n workers take no more, the idlest first (but before it the one that
+// is being recycled, and those that are not ready), and those that have nothing in flight end. It returns how many it chose.
 func (r *reconciler) retire(workers []*worker, n int) (chosen int) {
 	byLoad := slices.Clone(workers)
 	slices.Reverse(byLoad) // of those alike the newest go: the oldest is the next to be ready
 	usable := func(w *worker) int {
-		if w.usable() {
-			return 1
+		switch {
+		case w == r.old:
+			return 0
+		case w.usable():
+			return 2
 		}
-		return 0
+		return 1
 	}
 	slices.SortStableFunc(byLoad, func(a, b *worker) int {
 		return cmp.Or(cmp.Compare(usable(a), usable(b)), cmp.Compare(a.inFlight.Load(), b.inFlight.Load()))
@@ -192,4 +218,5 @@ func (r *reconciler) noteStartUp(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.startUp = time.Since(r.since[w])
+	r.startUp, w.wear.readied, w.wear.quiet = p.startUp, time.Now(), time.Now()
 }

@@ -33,6 +33,7 @@ type worker struct {
 	retiring atomic.Bool // it takes no more; set with mu held
 	leaving  bool        // and is being stopped; the reconciler's, as is noted
 	noted    bool        // its start-up was
+	wear     wear
 
 	inFlight atomic.Int64
 	extra    atomic.Int64  // messages queued beyond those that run
@@ -64,6 +65,7 @@ func (p *Pool) startWorker() (*worker, error) {
 		loaded:  make(chan struct{}),
 		gone:    make(chan struct{}),
 		wake:    make(chan struct{}, 1),
+		wear:    newWear(p.cfg.Recycle),
 	}
 	w.out, err = protocol.AppendJSON(nil, protocol.Hello, p.hello())
 	if err != nil {
@@ -84,11 +86,11 @@ func (w *worker) wakeUp() {
 	}
 }
 
-// retire has the worker take no more.
-func (w *worker) retire() {
+// retire has the worker take no more. It reports false if it took none already.
+func (w *worker) retire() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.retiring.Store(true)
+	return w.retiring.CompareAndSwap(false, true)
 }
 
 // submit queues an invocation. It reports false if the worker is gone, or going.
@@ -107,6 +109,9 @@ func (w *worker) submit(c *call) bool {
 		w.calls = append(w.calls, c)
 	}
 	w.inFlight.Add(1)
+	if w.wear.take() {
+		w.pool.nudge()
+	}
 	c.ID = id
 	w.out = protocol.AppendInvoke(w.out, &c.Invocation)
 	w.wakeUp()
