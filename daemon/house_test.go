@@ -50,6 +50,8 @@ var exactly = map[string][]string{
 	"handlers/workers/protocol":      {"triggers"},
 	"handlers/http":                  {"handlers", "triggers"},
 	"handlers/exec":                  {"handlers", "triggers"},
+	"handlers/confine":               {"handlers/confine/launch"},
+	"handlers/confine/launch":        {},
 }
 
 func TestImportDirections(t *testing.T) {

@@ -1,0 +1,364 @@
+// Package confine holds worker processes to limits: of resources, by rlimits and
+// cgroups; of rights, by a user of their own, no_new_privs, landlock and seccomp; and
+// of what they know, by their environment. Each is either in force before the first
+// line of the worker's code runs, or the worker is not started.
+//
+// A Confinement is that of one app, and lives as long as its pool. Each worker has a
+// Box of its own: it is made before the worker is started, wraps the command that
+// starts it (package launch does the rest, in the new process), and is closed when
+// the worker has ended. All methods may be called from many goroutines.
+package confine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-run/drover/handlers/confine/launch"
+)
+
+// Settings are what an app's workers are held to. The zero value is what all are:
+// they write no core dumps, and gain no rights by the programs that they run.
+type Settings struct {
+	Dir     string // the app's
+	DataDir string // the daemon's, which is not for workers
+
+	// User and Group are names or numbers; empty is the daemon's.
+	User, Group string
+	// NewPrivileges lets set-user-ID programs, such as sudo, work.
+	NewPrivileges bool
+	Limits        Limits
+
+	// Strict is the sandbox: see docs/workers.md. The rest is for it alone.
+	Strict bool
+	// Read and Write are paths beside those of the profile.
+	Read, Write []string
+	// Connect are the TCP ports that can be connected to; nil is any.
+	Connect []int
+	// UnixSockets lets sockets of the family AF_UNIX be made.
+	UnixSockets bool
+
+	Environment Environment
+}
+
+// Limits are those of one worker, or of each of its processes; 0 is none, but for
+// Core.
+type Limits struct {
+	Memory    int64   // bytes, of a worker with its children
+	CPU       float64 // cores, likewise
+	Processes int     // with their threads, likewise
+
+	OpenFiles    int           // of a process
+	FileSize     int64         // bytes, of a file that is written
+	AddressSpace int64         // bytes, of a process
+	CPUTime      time.Duration // of a process, in all its life; whole seconds
+	Core         int64         // bytes, of a core dump; 0 is no dump
+}
+
+// self is this program, also when its file has been replaced since.
+const self = "/proc/self/exe"
+
+// Confinement is what the workers of one app are held to.
+type Confinement struct {
+	settings Settings
+	identity *launch.Identity
+	account  account
+	groups   *cgroups // nil: none are needed
+	claim    *claim   // a directory that workers can reach; nil where none is needed
+	boxes    atomic.Int64
+
+	mu       sync.Mutex
+	readable []string
+}
+
+// Check looks whether this machine can do what the settings ask for. The error says
+// for each setting that it can't what is missing and what to do.
+func Check(s Settings) error {
+	_, _, err := s.check(ownCgroups())
+	return err
+}
+
+// New checks the settings and makes what the workers share: their cgroup, and their
+// directory. What daemons that were killed have left of those is removed.
+func New(s Settings) (*Confinement, error) {
+	return open(s, ownCgroups())
+}
+
+func open(s Settings, where *membership) (c *Confinement, err error) {
+	identity, who, err := s.check(where)
+	if err != nil {
+		return nil, err
+	}
+	c = &Confinement{settings: s, identity: identity, account: who}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+			c = nil
+		}
+	}()
+	if need := s.Limits.controllers(); len(need) > 0 {
+		if c.groups, err = openCgroups(where, need); err != nil {
+			return c, err
+		}
+	}
+	if s.Strict || s.User != "" {
+		if c.claim, err = claimTemporary(); err != nil {
+			return c, err
+		}
+		if err = os.Mkdir(c.filesDir(), 0o700); err == nil {
+			err = os.Chmod(c.filesDir(), 0o755) //nolint:gosec // another user reads what is in it
+		}
+		if err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+func (c *Confinement) filesDir() string { return filepath.Join(c.claim.dir, "files") }
+
+// FilesDir is where the files that workers are made of are to be installed: a
+// directory that their user can reach. It is gone after Close if it is not the data
+// directory.
+func (c *Confinement) FilesDir() string {
+	if c.settings.User != "" {
+		return c.filesDir()
+	}
+	return c.settings.DataDir
+}
+
+// Read adds paths that workers must be able to read: their own files, and those of
+// their interpreter.
+func (c *Confinement) Read(paths ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readable = append(c.readable, paths...)
+}
+
+// Environ is what workers get of an environment, each as NAME=VALUE.
+func (c *Confinement) Environ(given []string) []string {
+	return c.settings.Environment.of(given, c.settings.Strict, c.account)
+}
+
+// Try does everything that is done for a worker in a process that ends before it
+// runs a command. The error says which step failed.
+func (c *Confinement) Try(ctx context.Context) error {
+	box, err := c.Box()
+	if err != nil {
+		return err
+	}
+	err = box.try(ctx)
+	return errors.Join(err, box.Close())
+}
+
+func (b *Box) try(ctx context.Context) error {
+	if b.ours == nil {
+		return nil
+	}
+	program, name, args := b.Wrap(3, "", nil)
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Args[0], cmd.Env, cmd.ExtraFiles = name, []string{}, []*os.File{b.Socket()}
+	out, err := cmd.CombinedOutput()
+	if why := b.Verdict(); why != nil {
+		if errors.Is(why, launch.ErrUnsaid) && len(out) > 0 {
+			return fmt.Errorf("%w: %w: %.200s", why, err, out)
+		}
+		return why
+	}
+	return err
+}
+
+// Close removes what the workers shared. They have ended by then.
+func (c *Confinement) Close() error {
+	var errs []error
+	if c.groups != nil {
+		errs = append(errs, c.groups.close())
+	}
+	if c.claim != nil {
+		errs = append(errs, c.claim.release(os.RemoveAll))
+	}
+	return errors.Join(errs...)
+}
+
+// spec is what the launch stage does for a worker.
+func (c *Confinement) spec(tmp string, groups []string) launch.Spec {
+	s := c.settings
+	spec := launch.Spec{
+		Cgroups: groups, Rlimits: s.Limits.rlimits(), Identity: c.identity,
+		NoNewPrivs: !s.NewPrivileges, Unprivileged: s.Strict,
+	}
+	c.mu.Lock()
+	readable := append([]string{s.Dir}, c.readable...)
+	c.mu.Unlock()
+	if s.User != "" || s.Strict {
+		spec.Reachable = readable
+	}
+	if s.Strict {
+		spec.Files = &launch.Files{
+			Read:  slices.Concat(readable, systemFiles(), s.Read),
+			Write: slices.Concat([]string{tmp}, systemDevices, s.Write),
+		}
+		if s.Connect != nil {
+			spec.Files.Connect = make([]uint16, len(s.Connect))
+			for i, port := range s.Connect {
+				spec.Files.Connect[i] = uint16(port)
+			}
+		}
+		spec.Calls = &launch.SystemCall{UnixSockets: s.UnixSockets}
+	}
+	return spec
+}
+
+// cpuGrace is what a process has left to end by itself, in seconds, when its CPU
+// time is used up.
+const cpuGrace = 5
+
+func (l Limits) rlimits() []launch.Rlimit {
+	out := []launch.Rlimit{{Name: "core", Resource: unix.RLIMIT_CORE, Value: uint64(l.Core)}}
+	add := func(name string, resource int, value int64, grace uint64) {
+		if value > 0 {
+			out = append(out, launch.Rlimit{Name: name, Resource: resource, Value: uint64(value), Hard: uint64(value) + grace})
+		}
+	}
+	add("open_files", unix.RLIMIT_NOFILE, int64(l.OpenFiles), 0)
+	add("file_size", unix.RLIMIT_FSIZE, l.FileSize, 0)
+	add("address_space", unix.RLIMIT_AS, l.AddressSpace, 0)
+	add("cpu_time", unix.RLIMIT_CPU, int64(math.Ceil(l.CPUTime.Seconds())), cpuGrace)
+	return out
+}
+
+// Box is the confinement of one worker.
+type Box struct {
+	confinement *Confinement
+	groups      []string // its directories
+	tmp         string   // empty: none
+	ours        *os.File // the daemon's end of the socket; nil: there is no launch stage
+	theirs      *os.File
+}
+
+// Box makes one, for a worker that is to be started.
+func (c *Confinement) Box() (b *Box, err error) {
+	b = &Box{confinement: c}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+			b = nil
+		}
+	}()
+	name := "worker-" + strconv.FormatInt(c.boxes.Add(1), 10)
+	var join []string
+	if c.groups != nil {
+		if b.groups, join, err = c.groups.make(name, c.settings.Limits); err != nil {
+			return b, err
+		}
+	}
+	if c.settings.Strict {
+		b.tmp = filepath.Join(c.claim.dir, name)
+		if err = os.Mkdir(b.tmp, 0o700); err == nil && c.identity != nil {
+			err = os.Chown(b.tmp, c.identity.UID, c.identity.GID)
+		}
+		if err != nil {
+			return b, fmt.Errorf("making a worker's temporary directory: %w", err)
+		}
+	}
+	if runtime.GOOS != "linux" {
+		return b, nil
+	}
+	if b.ours, b.theirs, err = socketpair(); err != nil {
+		return b, err
+	}
+	return b, launch.Send(b.ours, c.spec(b.tmp, join))
+}
+
+// Join puts a process that a worker forked into a box of its own. It inherits all but
+// the cgroup, and shares the temporary directory.
+func (c *Confinement) Join(pid int) (b *Box, err error) {
+	b = &Box{confinement: c}
+	if c.groups == nil {
+		return b, nil
+	}
+	var join []string
+	b.groups, join, err = c.groups.make("worker-"+strconv.FormatInt(c.boxes.Add(1), 10), c.settings.Limits)
+	for _, file := range join {
+		if err == nil {
+			err = os.WriteFile(file, []byte(strconv.Itoa(pid)), 0)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("putting process %d into its cgroup: %w", pid, err), b.Close())
+	}
+	return b, nil
+}
+
+// Wrap returns the program to start in place of a command, what it is to be told that
+// its name is (argv[0]), and its arguments. fd is the number that Socket has in the
+// new process.
+func (b *Box) Wrap(fd int, path string, args []string) (program, name string, wrapped []string) {
+	if b.theirs == nil {
+		return path, path, args
+	}
+	return self, launch.Name, launch.Args(fd, path, args)
+}
+
+// Socket is to be inherited by the new process; nil where Wrap changes nothing. It is
+// the box's, which closes it.
+func (b *Box) Socket() *os.File { return b.theirs }
+
+// Environ adds to a worker's environment what is its own.
+func (b *Box) Environ(given []string) []string {
+	if b.tmp == "" {
+		return given
+	}
+	given = slices.DeleteFunc(slices.Clone(given), named("TMPDIR"))
+	return append(given, "TMPDIR="+b.tmp)
+}
+
+// verdictLimit bounds the wait for the end of what the launch stage says, where
+// somebody else has inherited its socket.
+const verdictLimit = time.Second
+
+// Verdict says, when the process has ended, why the command never ran; nil if it did.
+func (b *Box) Verdict() error {
+	if b.ours == nil {
+		return nil
+	}
+	_ = b.theirs.Close() // for the end of the other one to be seen
+	_ = b.ours.SetReadDeadline(time.Now().Add(verdictLimit))
+	return launch.Verdict(b.ours)
+}
+
+// OutOfMemory reports whether the kernel killed a process of the worker since it
+// reached its limit of memory. It is to be asked before Close.
+func (b *Box) OutOfMemory() bool {
+	return slices.ContainsFunc(b.groups, oomKilled)
+}
+
+// Close removes what was the worker's alone. What is left of its processes in its
+// cgroup is killed.
+func (b *Box) Close() error {
+	var errs []error
+	for _, file := range []*os.File{b.ours, b.theirs} {
+		if file != nil {
+			_ = file.Close() // Verdict may have done it
+		}
+	}
+	for _, dir := range b.groups {
+		errs = append(errs, removeCgroup(dir))
+	}
+	if b.tmp != "" {
+		errs = append(errs, os.RemoveAll(b.tmp))
+	}
+	return errors.Join(errs...)
+}

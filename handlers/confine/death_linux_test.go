@@ -1,0 +1,10 @@
+package confine
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+func setParentDeath(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+}

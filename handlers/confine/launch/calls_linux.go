@@ -1,0 +1,134 @@
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// CallsKnown reports whether this build and this kernel can restrict system calls.
+func CallsKnown() bool {
+	if auditArch == 0 {
+		return false
+	}
+	// A flag that strict mode does not know: EINVAL says that the call is there.
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_STRICT, 1, 0)
+	return errno == unix.EINVAL
+}
+
+// denied are the calls that no function needs, and that undo what confines it, or
+// reach into other processes or the machine: they answer EPERM.
+var denied = append([]uintptr{
+	// other processes
+	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PIDFD_GETFD, unix.SYS_KCMP, unix.SYS_PROCESS_MADVISE,
+	// mounts and roots
+	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_CHROOT, unix.SYS_MOVE_MOUNT, unix.SYS_OPEN_TREE, unix.SYS_OPEN_TREE_ATTR,
+	unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR, unix.SYS_SETNS,
+	// the kernel itself
+	unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE, unix.SYS_KEXEC_LOAD, unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN,
+	unix.SYS_USERFAULTFD, unix.SYS_LOOKUP_DCOOKIE, unix.SYS_SYSLOG, unix.SYS_FANOTIFY_INIT,
+	// keys
+	unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY,
+	// files past their paths
+	unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_NAME_TO_HANDLE_AT,
+	// the machine
+	unix.SYS_REBOOT, unix.SYS_SWAPON, unix.SYS_SWAPOFF, unix.SYS_ACCT, unix.SYS_SETTIMEOFDAY, unix.SYS_CLOCK_SETTIME, unix.SYS_CLOCK_ADJTIME,
+	unix.SYS_ADJTIMEX, unix.SYS_SETHOSTNAME, unix.SYS_SETDOMAINNAME, unix.SYS_QUOTACTL, unix.SYS_QUOTACTL_FD, unix.SYS_NFSSERVCTL, unix.SYS_VHANGUP,
+}, deniedHere...)
+
+// absent are calls for which programs have another way where the kernel has none:
+// they answer ENOSYS. The flags of clone3 can't be seen by a filter, and what
+// io_uring does passes it by.
+var absent = []uintptr{unix.SYS_CLONE3, unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER}
+
+// namespaces are the flags of clone that make one. CLONE_NEWTIME is only for
+// unshare: clone has the child's signal in its place.
+const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
+
+const (
+	offsetNumber = 0
+	offsetArch   = 4
+	offsetArgs   = 16 // of 8 bytes each, the low half first on the machines that we know
+	x32Bit       = 0x40000000
+)
+
+func deny(errno syscall.Errno) bpf.Instruction {
+	return bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(errno)}
+}
+
+var allow = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
+
+// filter is the program that each system call passes. Each rule is self-contained,
+// so that no jump is far. Whoever speaks another architecture's calls, such as those
+// of 32 bits, finds none.
+func filter(c SystemCall) []bpf.Instruction {
+	program := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: offsetArch, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1},
+		deny(unix.ENOSYS),
+		bpf.LoadAbsolute{Off: offsetNumber, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: x32Bit, SkipFalse: 1},
+		deny(unix.ENOSYS),
+	}
+	number := func(call uintptr, then ...bpf.Instruction) {
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(call), SkipFalse: uint8(len(then))})
+		program = append(program, then...)
+	}
+	argument := func(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offsetArgs + 8*n, Size: 4} }
+	for _, call := range denied {
+		number(call, deny(unix.EPERM))
+	}
+	for _, call := range absent {
+		number(call, deny(unix.ENOSYS))
+	}
+	number(unix.SYS_CLONE, argument(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaces, SkipFalse: 1}, deny(unix.EPERM), allow)
+	number(unix.SYS_UNSHARE, argument(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaces | unix.CLONE_NEWTIME, SkipFalse: 1}, deny(unix.EPERM), allow)
+	// What is typed into a terminal comes from whoever runs the daemon there.
+	number(unix.SYS_IOCTL, argument(1),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.TIOCSTI, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.TIOCLINUX, SkipTrue: 1}, deny(unix.EPERM), allow)
+	// By this limit, which Linux does not use, the reaper knows whose a process is.
+	change := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: offsetArgs + 8*2, Size: 4}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 2},
+		bpf.LoadAbsolute{Off: offsetArgs + 8*2 + 4, Size: 4}, bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
+		deny(unix.EPERM), allow,
+	}
+	number(unix.SYS_PRLIMIT64, append([]bpf.Instruction{argument(1), bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RLIMIT_LOCKS, SkipTrue: uint8(len(change) - 1)}}, change...)...)
+	families := []bpf.Instruction{argument(0)}
+	known := []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK} // netlink: getaddrinfo asks it for addresses
+	if c.UnixSockets {
+		known = append(known, unix.AF_UNIX)
+	}
+	for i, family := range known {
+		families = append(families, bpf.JumpIf{Cond: bpf.JumpEqual, Val: family, SkipTrue: uint8(len(known) - i)})
+	}
+	number(unix.SYS_SOCKET, append(families, deny(unix.EAFNOSUPPORT), allow)...)
+	return append(program, allow)
+}
+
+func restrictCalls(s Spec) error {
+	if s.Calls == nil {
+		return nil
+	}
+	if auditArch == 0 {
+		return errors.New("this build does not know the machine's system calls")
+	}
+	raw, err := bpf.Assemble(filter(*s.Calls))
+	if err != nil {
+		return fmt.Errorf("assembling the filter: %w", err)
+	}
+	code := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program))) //nolint:gosec // the kernel takes it so
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

@@ -1,0 +1,75 @@
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+)
+
+// LandlockABI is the version that the kernel has; 0 is none.
+func LandlockABI() int {
+	version, err := ll.LandlockGetABIVersion()
+	if err != nil {
+		return 0
+	}
+	return version
+}
+
+// restrictFiles asks for all that the kernel knows, and for no less than what is
+// promised. The ruleset is entered by this thread alone: it is the one that goes on.
+func restrictFiles(s Spec) error {
+	if s.Files == nil {
+		return nil
+	}
+	least := FilesABI
+	if s.Files.Connect != nil {
+		least = ConnectABI
+	}
+	if abi := LandlockABI(); abi < least {
+		return fmt.Errorf("the kernel has version %d of it, and this needs %d", abi, least)
+	}
+	config := landlock.V11
+	config.HandledAccessNet = 0
+	if s.Files.Connect != nil {
+		config.HandledAccessNet = ll.AccessNetConnectTCP
+	}
+	// Which sockets there may be is seccomp's to say, on all kernels alike.
+	config.HandledAccessFS &^= ll.AccessFSResolveUnix
+	fd, flags, err := config.BestEffort().NewRulesetFD(s.Files.rules()...)
+	if err != nil {
+		return err
+	}
+	if fd < 0 {
+		return errors.New("the kernel can do nothing of it")
+	}
+	return ll.LandlockRestrictSelf(fd, flags) // the descriptor is closed at exec
+}
+
+func (f Files) rules() []landlock.Rule {
+	var readDirs, readFiles, writeDirs, writeFiles []string
+	sort := func(paths []string, dirs, files *[]string) {
+		for _, path := range paths {
+			info, err := os.Stat(path)
+			switch {
+			case err != nil: // it is not there, or out of reach in any case
+			case info.IsDir():
+				*dirs = append(*dirs, path)
+			default:
+				*files = append(*files, path)
+			}
+		}
+	}
+	sort(f.Read, &readDirs, &readFiles)
+	sort(f.Write, &writeDirs, &writeFiles)
+	rules := []landlock.Rule{
+		landlock.RODirs(readDirs...).IgnoreIfMissing(), landlock.ROFiles(readFiles...).IgnoreIfMissing(),
+		landlock.RWDirs(writeDirs...).WithRefer().IgnoreIfMissing(), landlock.RWFiles(writeFiles...).IgnoreIfMissing(),
+	}
+	for _, port := range f.Connect {
+		rules = append(rules, landlock.ConnectTCP(port))
+	}
+	return rules
+}
