@@ -15,6 +15,9 @@ CAPABILITIES = ["cancel", "log", "session_state", "stats"]
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
 NO_STATE = 0xFFFFFFFF  # the length of a state that there is none of
+MAX_LOAD = 8 << 20  # the largest LOAD, in bytes
+MAX_SMALL = 256 << 10  # the largest HELLO, CANCEL and DRAIN
+MAX_SPARE = 4 << 20  # the largest buffer that is kept for the next frames, in bytes
 
 _HEAD = struct.Struct("<IB")
 _RESULT = struct.Struct("<IBIBI")  # length, type, id, status, wall µs
@@ -48,9 +51,11 @@ def put_state(state, payload):
 class Reader:
     """Cuts what the socket gives into frames."""
 
-    def __init__(self, sock, max_frame):
+    def __init__(self, sock):
         self._sock = sock
-        self.max = max_frame
+        self.max = 0  # of an INVOKE, in bytes; set when the daemon has said it
+        self.due = HELLO  # the frame of JSON that is to come; None: none
+        self.functions = 0  # how many there are to invoke
         self._buffer = bytearray(256 << 10)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -60,7 +65,8 @@ class Reader:
         """Returns what came: an INVOKE as a tuple (id, function, data, meta, body,
         end, attempt, enqueued, deadline), where data[meta:body] is its meta and
         data[body:end] its body; a CANCEL as its id; a DRAIN as -1; a HELLO or a LOAD as
-        its JSON. Raises EOFError when the daemon is gone."""
+        its JSON. Raises EOFError when the daemon is gone, and ValueError when a frame is
+        wrong: nothing can be told of what follows it."""
         self._make_room()
         n = self._sock.recv_into(self._view[self._end :], 0, flags)
         if n == 0:
@@ -69,27 +75,30 @@ class Reader:
         end = self._end - self._start
         got, at = [], 0
         if end < 5 or end < 4 + _ID.unpack_from(self._buffer, self._start)[0]:
+            if end >= 4:
+                self._check(self._buffer, self._start, end)
             return got  # the rest of a large frame is still to come
         data, maximum, unpack = bytes(self._view[self._start : self._end]), self.max, _INVOKE.unpack_from
+        functions = self.functions
         while end - at >= 5:
             kind = data[at + 4]
             if kind == INVOKE and end - at >= _INVOKE.size:
-                length, _, number, function, bits, attempt, enqueued, deadline, meta = unpack(data, at)
+                length, _, number, index, bits, attempt, enqueued, deadline, meta = unpack(data, at)
                 after = at + 4 + length
                 if after > end and length <= maximum:
                     break
                 start = at + _INVOKE.size
-                if bits & WITH_STATE and length <= maximum and start + 4 <= after:
+                if bits & WITH_STATE and length <= maximum:
+                    if start + 4 > after:
+                        raise ValueError(f"an INVOKE of {length} bytes, without the state that it says to have")
                     self.states[number], start = _cut_state(data, start)
                 body = start + meta
-                if length > maximum or body > after:
-                    raise ValueError(f"an INVOKE of {length} bytes, {meta} of them meta")
-                got.append((number, function, data, start, body, after, attempt, enqueued, deadline))
+                if length > maximum or body > after or index >= functions:
+                    raise ValueError(f"an INVOKE of {length} bytes, {meta} of them meta, of function {index} of {functions}")
+                got.append((number, index, data, start, body, after, attempt, enqueued, deadline))
                 at = after
                 continue
-            length = _ID.unpack_from(data, at)[0]
-            if length < 1 or length > maximum:
-                raise ValueError(f"a frame of {length} bytes")
+            length = self._check(data, at, end)
             if end - at - 4 < length:
                 break
             payload = data[at + 5 : at + 4 + length]
@@ -97,18 +106,32 @@ class Reader:
                 got.append(_ID.unpack(payload)[0])
             elif kind == DRAIN:
                 got.append(-1)
-            elif kind in (HELLO, LOAD):
+            elif kind == self.due:
                 got.append(payload)
             else:
                 raise ValueError(f"a frame of type {kind} and {length} bytes")
             at += 4 + length
+        if end - at == 4:
+            self._check(data, at, end)
         self._start += at
         return got
+
+    def _check(self, data, at, end):
+        """The length of the frame at a place, of which at least four bytes are there."""
+        (length,) = _ID.unpack_from(data, at)
+        kind = data[at + 4] if end - at > 4 else None
+        most = self.max if kind == INVOKE else MAX_LOAD if kind == LOAD else MAX_SMALL
+        if length < 1 or kind is not None and length > most:
+            raise ValueError(f"a frame of type {kind} and {length} bytes")
+        return length
 
     def _make_room(self):
         start, end = self._start, self._end
         if start == end:
             self._start = self._end = 0
+            if len(self._buffer) > MAX_SPARE:  # one large frame must not cost memory for ever
+                self._buffer = bytearray(256 << 10)
+                self._view = memoryview(self._buffer)
             return
         needed = 4
         if end - start >= 4:
@@ -117,7 +140,7 @@ class Reader:
             self._view[: end - start] = bytes(self._view[start:end])
             self._start, self._end = 0, end - start
         if needed > len(self._buffer):
-            if needed > 4 + self.max:
+            if needed > 4 + max(self.max, MAX_LOAD):
                 raise ValueError(f"a frame of {needed - 4} bytes")
             buffer = bytearray(needed + (64 << 10))
             buffer[: self._end] = self._view[: self._end]
@@ -132,6 +155,7 @@ class Writer:
         self._out = collections.deque()  # append and popleft need no lock
         self._lock = threading.Lock()
         self.max = 0  # of a frame, in bytes; set when the daemon has said it
+        self.stats = False  # whether the daemon takes STATS
         self.last = 0  # when it was sent last, by time.perf_counter_ns
         self.watch = Watch(self)
 

@@ -13,7 +13,7 @@ MANY = 10
 
 class Lag:
     """Measures how much later than it is due the loop runs a timer, and tells the
-    daemon each second. It rests when nothing was to do for a second."""
+    daemon each second, if that takes STATS. It rests when nothing was to do for a second."""
 
     def __init__(self, loop, writer, busy):
         self._loop = loop
@@ -29,7 +29,8 @@ class Lag:
         """Called when there is something to do."""
         self.awake = True
         self._idle = 0
-        self._wait()
+        if self._writer.stats:
+            self._wait()
 
     def _wait(self):
         self._due = _now() + PERIOD

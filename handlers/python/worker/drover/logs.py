@@ -74,11 +74,15 @@ def send(writer, number, level, logger, text):
 
 
 class Output:
-    """Stands in for stdout, stderr and the root logger."""
+    """Stands in for stdout, stderr and the root logger. Where the daemon takes no LOG,
+    what is logged goes to standard error."""
 
-    def __init__(self, writer):
+    def __init__(self, writer, taken):
         self._writer = writer
         self.parts = {}  # unfinished lines, by invocation and stream
+        if not taken:
+            logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+            return
         sys.stdout = _Lines(writer, "stdout", sys.__stdout__, self.parts)
         sys.stderr = _Lines(writer, "stderr", sys.__stderr__, self.parts)
         root = logging.getLogger()

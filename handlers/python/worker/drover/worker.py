@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 
 from drover import Context, Message, frames, traces
 from drover.functions import LoadError, encode, load, outcome
@@ -31,9 +32,23 @@ def main():
     sock.set_inheritable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to handle
     writer = frames.Writer(sock)
-    reader = frames.Reader(sock, 64 << 20)
-    hello = json.loads(_first(reader, "HELLO"))
-    writer.max = hello["max_frame"]
+    reader = frames.Reader(sock)
+    try:
+        _serve(sock, reader, writer)
+    except EOFError:
+        pass  # the daemon is gone: so is everyone who would want the answers
+    except _Stop:
+        pass
+    except BaseException:  # of a frame that is wrong; threads must not keep the process
+        traceback.print_exc(file=sys.__stderr__)
+        _exit(writer, 1)
+    _exit(writer)
+
+
+def _serve(sock, reader, writer):
+    hello, rest = _first(reader)
+    can = hello["capabilities"]
+    writer.max, writer.stats = hello["max_frame"], "stats" in can
     writer.json(
         frames.WELCOME,
         {
@@ -45,11 +60,12 @@ def main():
         },
     )
     writer.flush()
-    if hello["protocol"] != frames.PROTOCOL:
+    if rest or hello["protocol"] != frames.PROTOCOL:
         return  # the daemon says what is wrong
-    reader.max = hello["max_frame"]
-    load_frame = json.loads(_first(reader, "LOAD"))
-    output = Output(writer)
+    reader.max, reader.due = hello["max_frame"], frames.LOAD
+    load_frame, rest = _first(reader)
+    reader.due, reader.functions = None, len(load_frame["functions"])
+    output = Output(writer, "log" in can)
     try:
         functions = load(load_frame["app"], load_frame["functions"])
     except LoadError as error:
@@ -70,35 +86,27 @@ def main():
     else:
         worker = Inline(sock, reader, writer, output, functions)
     worker.watch.start()
-    try:
-        worker.run([])
-    except EOFError:
-        _exit(writer)  # the daemon is gone: so is everyone who would want the answers
-    except _Stop:
-        pass
-    _exit(writer)
+    worker.run(rest)
 
 
 class _Stop(Exception):
     """The daemon asked the worker to end."""
 
 
-def _first(reader, name):
-    """The JSON of the frame that is to come now, and nothing behind it."""
+def _first(reader):
+    """What is in the frame of JSON that is to come now, and a DRAIN behind it, if there
+    is one."""
     while True:
-        try:
-            got = reader.read()
-        except EOFError:
-            os._exit(0)
-        if got == [-1]:
-            os._exit(0)  # a DRAIN: nothing was invoked
+        got = reader.read()
+        if got and got[0] == -1:
+            raise _Stop  # nothing was invoked
         if got:
-            if len(got) > 1 or not isinstance(got[0], bytes):
-                raise ValueError(f"a frame that is not {name}")
-            return got[0]
+            if not isinstance(got[0], bytes):
+                raise ValueError(f"a CANCEL where a frame of type {reader.due} is due")
+            return json.loads(got[0]), got[1:]
 
 
-def _exit(writer):
+def _exit(writer, status=0):
     """Ends the process without waiting for threads that may never return."""
     try:
         writer.flush()
@@ -109,7 +117,7 @@ def _exit(writer):
             stream.flush()
         except (OSError, ValueError):
             pass
-    os._exit(0)
+    os._exit(status)
 
 
 class _Worker:
