@@ -57,6 +57,7 @@ type commandLine struct {
 	Emulate    emulateCommand    `cmd:"" help:"Stand in for a service, for work on this machine."`
 	Scale      scaleCommand      `cmd:"" help:"About the number of workers and instances."`
 	Config     configCommand     `cmd:"" help:"About configurations."`
+	Worker     workerCommand     `cmd:"" help:"About worker processes."`
 	Instance   instanceCommand   `cmd:"" hidden:"" help:"Run one of several instances; drover run starts them."`
 	Completion completionCommand `cmd:"" help:"Print the completions of a shell."`
 	Complete   completeCommand   `cmd:"" hidden:"" help:"Complete a command line; the shells' completions call it."`

@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/goccy/go-yaml"
 
+	"github.com/drover-run/drover/handlers/workers/conformance"
 	"github.com/drover-run/drover/scaler/sim"
 )
 
@@ -211,8 +212,10 @@ func (c *completion) valuesOf(v *kong.Value, argument bool) []string {
 			return []string{":yaml"}
 		}
 		return []string{":files"}
-	case "dir", "data-dir", "plot", "write":
+	case "dir", "data-dir", "plot", "write", "app":
 		return []string{":dirs"}
+	case "command":
+		return candidates(conformance.Languages(), "the worker that drover brings")
 	case "encoding":
 		return candidates([]string{"base64", "text"}, "")
 	case "trace":

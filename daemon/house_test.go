@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -48,6 +49,7 @@ var exactly = map[string][]string{
 	".":                              {"daemon"},
 	"handlers/workers":               {"handlers", "triggers", "handlers/workers/protocol"},
 	"handlers/workers/protocol":      {"triggers"},
+	"handlers/workers/conformance":   {"triggers", "handlers/workers/protocol"},
 	"handlers/http":                  {"handlers", "triggers"},
 	"handlers/exec":                  {"handlers", "triggers"},
 	"handlers/confine":               {"handlers/confine/launch"},
@@ -218,9 +220,13 @@ func TestCommandsInDocumentsExist(t *testing.T) {
 }
 
 // checkHelp parses a command line of a document without running it: with --help
-// behind it, every flag and argument before that is still checked.
+// behind it, every flag and argument before that is still checked. Behind a -- are
+// another program's.
 func checkHelp(t *testing.T, file string, args []string) {
 	var out bytes.Buffer
+	if at := slices.Index(args, "--"); at >= 0 {
+		args = args[:at]
+	}
 	known := Command(t.Context(), append(append([]string{}, args...), "--help"), &IO{
 		In: strings.NewReader(""), Out: &out, Err: &out, Env: func(string) (string, bool) { return "", false },
 	})

@@ -1,0 +1,126 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/handlers/python"
+	"github.com/drover-run/drover/handlers/workers/conformance"
+)
+
+type workerCommand struct {
+	Test workerTestCommand `cmd:"" help:"Drive a worker through the whole protocol, and print what it does wrong."`
+}
+
+// workerTestCommand is `drover worker test`.
+type workerTestCommand struct {
+	Command []string      `arg:"" help:"python, the worker that drover brings; or, behind --, a command with its arguments."`
+	App     string        `help:"The directory of the test app, which docs/worker-protocol.md describes. With it, the command is one of yours."`
+	Module  string        `default:"conformance" help:"The module of the test app (default: conformance)."`
+	Kinds   []string      `enum:"sync,async" default:"sync,async" help:"The kinds of functions that the worker has (default: sync,async)."`
+	Only    string        `name:"run" placeholder:"REGEXP" help:"Run only the checks whose names match."`
+	Limit   time.Duration `default:"30s" help:"How long a check may take (default: 30s)."`
+	JSON    bool          `help:"Print a JSON object a check, each on its line."`
+}
+
+func (*workerTestCommand) Help() string {
+	return `The command is started many times, as a daemon would start it. The exit status is 1 where a check fails.
+
+Examples:
+
+    drover worker test python
+    drover worker test --app ./conformance -- ./my-worker --quiet
+    drover worker test python --run '^cancel/' --json
+`
+}
+
+func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
+	options := conformance.Options{Limit: c.Limit}
+	if c.Limit <= 0 {
+		return usageError("--limit must be more than 0")
+	}
+	if c.Only != "" {
+		if options.Only, err = regexp.Compile(c.Only); err != nil {
+			return usageError("--run takes a regular expression: " + err.Error())
+		}
+	}
+	dir, err := os.MkdirTemp("", "drover-worker-test-")
+	if err != nil {
+		return fmt.Errorf("making a place for the test app: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	target, err := c.target(ctx, dir, std)
+	if err != nil {
+		return err
+	}
+	count := make(map[conformance.Verdict]int)
+	began := time.Now()
+	err = conformance.Run(ctx, target, options, func(r conformance.Result) {
+		count[r.Verdict]++
+		c.print(std, r)
+	})
+	if err != nil {
+		return fmt.Errorf("the test was stopped: %w", err)
+	}
+	passed, failed, skipped := count[conformance.Passed], count[conformance.Failed], count[conformance.Skipped]
+	if passed+failed+skipped == 0 {
+		return fmt.Errorf("no check matches %s; there are %s", c.Only, strings.Join(conformance.Names(target), ", "))
+	}
+	if !c.JSON {
+		fmt.Fprintf(std.Out, "\n%d passed, %d failed, %d skipped, in %v\n", passed, failed, skipped, time.Since(began).Round(100*time.Millisecond))
+	}
+	if failed > 0 {
+		return errNotDone
+	}
+	return nil
+}
+
+// print prints a result, and all that is known of a failure.
+func (c *workerTestCommand) print(std *IO, r conformance.Result) {
+	if !c.JSON {
+		fmt.Fprintln(std.Out, printable(r.String()))
+		return
+	}
+	_ = json.NewEncoder(std.Out).Encode(r) // as with all that is printed
+}
+
+// target is what is to be tested; dir is empty, and for the test app.
+func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (conformance.Target, error) {
+	out := conformance.Target{Command: c.Command, Env: std.Environ(), App: c.App, Module: c.Module, Kinds: c.Kinds}
+	if c.App != "" {
+		var err error
+		if out.App, err = filepath.Abs(c.App); err != nil {
+			return out, fmt.Errorf("the test app: %w", err)
+		}
+		if info, err := os.Stat(out.App); err != nil || !info.IsDir() {
+			return out, usageError("--app takes a directory, and " + c.App + " is none")
+		}
+		return out, nil
+	}
+	if len(c.Command) > 1 || !slices.Contains(conformance.Languages(), c.Command[0]) {
+		return out, usageError("--app is to say where the test app of this worker is, which docs/worker-protocol.md describes; without --app, one of drover's own is tested: " + strings.Join(conformance.Languages(), ", "))
+	}
+	if err := conformance.WriteApp(dir, c.Command[0]); err != nil {
+		return out, fmt.Errorf("writing the test app: %w", err)
+	}
+	interpreter, err := python.Find(ctx, ".", "", std.Env)
+	if err != nil {
+		return out, err
+	}
+	home, err := python.Install(dir)
+	if err != nil {
+		return out, err
+	}
+	command := python.Command(interpreter, home, dir, out.Env)
+	out.Command, out.Dir = append([]string{command.Path}, command.Args...), command.Dir
+	out.App, out.Module = dir, conformance.Module
+	return out, nil
+}

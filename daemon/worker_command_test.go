@@ -1,0 +1,60 @@
+package daemon
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/drover-run/drover/handlers/workers/conformance"
+)
+
+func TestWorkerTest(t *testing.T) {
+	status, out, errs := command(t.Context(), nil, nil, "worker", "test", "python", "--run", `^(hello/welcome|load/functions.*|invoke/echo\[one\])$`, "--limit", "2m")
+	if status != ExitOK || errs != "" || !strings.Contains(out, "passed   load/functions[async]") || !strings.Contains(out, "\n5 passed, 0 failed, 0 skipped, in ") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	status, out, errs = command(t.Context(), nil, nil, "worker", "test", "python", "--run", `load/functions`, "--kinds", "async", "--json", "--limit", "2m")
+	var got conformance.Result
+	if err := json.Unmarshal([]byte(out), &got); err != nil || status != ExitOK || errs != "" || got.Verdict != conformance.Passed || got.Name != "load/functions[async]" {
+		t.Errorf("status %d, %v\n%s%s", status, err, out, errs)
+	}
+}
+
+func TestWorkerTestOfAWorkerThatFails(t *testing.T) {
+	status, out, errs := command(t.Context(), nil, nil,
+		"worker", "test", "--app", t.TempDir(), "--run", "hello/(welcome|split)", "--limit", "2m", "--", "sh", "-c", "echo not today >&2; exit 3")
+	for _, want := range []string{
+		"failed   hello/welcome", "the worker closed its socket: it ended: exit status 3", "wanted: a WELCOME",
+		"rule: The answer to HELLO, whatever its protocol.", `sent: HELLO {"protocol":2`, "stderr: not today", "\n0 passed, 2 failed",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the report lacks %q", want)
+		}
+	}
+	if status != ExitFailed || errs != "" || t.Failed() {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+}
+
+func TestWorkerTestRefuses(t *testing.T) {
+	for _, c := range []struct {
+		args   string
+		status int
+		want   string
+	}{
+		{"", ExitUsage, `expected "<command> ..."`},
+		{"-- ./my-worker", ExitUsage, "--app is to say where the test app of this worker is"},
+		{"python -x", ExitUsage, "unknown flag -x"},
+		{"python --run [", ExitUsage, "--run takes a regular expression: "},
+		{"python --run nothing/such", ExitFailed, "no check matches nothing/such; there are hello/welcome, "},
+		{"python --limit 0s", ExitUsage, "--limit must be more than 0"},
+		{"python --kinds sink", ExitUsage, `must be one of "sync","async"`},
+		{"--app nowhere -- ./my-worker", ExitUsage, "--app takes a directory, and nowhere is none"},
+		{"--app . --run hello/welcome -- ./nowhere/my-worker", ExitFailed, "no such file or directory"},
+	} {
+		status, out, errs := command(t.Context(), nil, nil, append([]string{"worker", "test"}, strings.Fields(c.args)...)...)
+		if status != c.status || !strings.Contains(out+errs, c.want) {
+			t.Errorf("%s: status %d\n%s%s", c.args, status, out, errs)
+		}
+	}
+}

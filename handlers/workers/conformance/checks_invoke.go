@@ -1,0 +1,426 @@
+package conformance
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers/protocol"
+	"github.com/drover-run/drover/triggers"
+)
+
+// described is what the function describe returns.
+type described struct {
+	ID          string            `json:"id"`
+	Subject     string            `json:"subject"`
+	OrderingKey string            `json:"ordering_key"`
+	Attributes  map[string]string `json:"attributes"`
+	Attempt     int               `json:"attempt"`
+	Enqueued    *int64            `json:"enqueued_ms"`
+	Deadline    *int64            `json:"deadline_ms"`
+	Size        int               `json:"size"`
+}
+
+// describes has the worker describe a message, and compares.
+func (s *session) describes(m *triggers.Message, deadline time.Time) described {
+	s.send(invocation("describe", &protocol.Invocation{ID: 7, Message: m, Deadline: deadline}))
+	r := s.answer(7, protocol.Done)
+	var got described
+	if err := json.Unmarshal(r.Payload, &got); err != nil {
+		s.fail("describe returned no JSON: "+excerpt(r.Payload), "what docs/worker-protocol.md says of describe")
+	}
+	same := func(name string, got, want any) {
+		if got != want {
+			s.fail(fmt.Sprintf("%s was %.200q", name, fmt.Sprint(got)), fmt.Sprintf("%.200q", fmt.Sprint(want)))
+		}
+	}
+	same("the id", got.ID, m.ID)
+	same("the subject", got.Subject, m.Subject)
+	same("the ordering key", got.OrderingKey, m.OrderingKey)
+	same("the attempt", got.Attempt, m.Attempt)
+	same("the size of the body", got.Size, len(m.Body))
+	same("the number of attributes", len(got.Attributes), len(m.Attributes))
+	ms := func(t time.Time) string {
+		if t.IsZero() {
+			return "null"
+		}
+		return fmt.Sprint(t.UnixMilli())
+	}
+	text := func(ms *int64) string {
+		if ms == nil {
+			return "null"
+		}
+		return fmt.Sprint(*ms)
+	}
+	same("enqueued_ms", text(got.Enqueued), ms(m.Enqueued))
+	same("deadline_ms", text(got.Deadline), ms(deadline))
+	return got
+}
+
+const ruleInvoke = "u32 id, u16 function (its index in LOAD), u16 flags, u32 attempt (from 1), i64 enqueued and i64 deadline"
+
+var invokeChecks = []check{
+	{
+		name: "invoke/echo", modes: all, rule: "The body is the rest of the frame, as the sender sent it.",
+		run: func(s *session) {
+			s.load()
+			for _, body := range []string{"", "x", "\x00\xff\xfe", "käse ☃", strings.Repeat("0123456789", 50_000)} {
+				s.says("echo", body, body)
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/fields", modes: all, rule: ruleInvoke,
+		run: func(s *session) {
+			s.load()
+			s.describes(&triggers.Message{Attempt: 1}, time.Time{})
+			m := &triggers.Message{
+				ID: "Straße:7", Subject: "orders.☃", OrderingKey: "ключ", Attempt: 2_000_000_000, Body: []byte("body"),
+				Enqueued: time.UnixMilli(1_700_000_000_123), Attributes: map[string]string{"n": "v", "é": ""},
+			}
+			s.describes(m, time.UnixMilli(4_102_444_800_456))
+			m.ID, m.Enqueued = strings.Repeat("long", 5_000), time.UnixMilli(-86_400_000) // before 1970
+			s.describes(m, time.UnixMilli(1_000_000_000_000))                             // the deadline has passed
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/attributes", modes: all, rule: "names and values of its attributes in turn",
+		run: func(s *session) {
+			s.load()
+			m := &triggers.Message{ID: "m", Attempt: 1, Attributes: map[string]string{
+				"": "no name", "empty": "", "nul\x00": "\x00", "quote\"'\\": "\r\n\t\u2028", "__proto__": "p", "constructor": "c",
+				"smile 😀": strings.Repeat("😀", 10_000), "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+			}}
+			for i := range 500 {
+				m.Attributes[fmt.Sprint("a", i)] = fmt.Sprint(i)
+			}
+			got := s.describes(m, time.Time{})
+			for name, value := range m.Attributes {
+				if got.Attributes[name] != value {
+					s.fail(fmt.Sprintf("the attribute %q was %.100q", name, got.Attributes[name]), fmt.Sprintf("%.100q", value))
+				}
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/no-utf-8", modes: all, rule: "a worker makes of them what it can, and calls the function",
+		run: func(s *session) {
+			s.load()
+			s.send(invocation("describe", &protocol.Invocation{Message: &triggers.Message{
+				ID: "m", Attempt: 1, Attributes: map[string]string{"fine": "yes", "latin": "k\xe4se", "cut": "\xf0\x9f"},
+			}}))
+			r := s.answer(0, protocol.Done)
+			var got described
+			if err := json.Unmarshal(r.Payload, &got); err != nil || got.Attributes["fine"] != "yes" {
+				s.fail("describe returned "+excerpt(r.Payload), "fine to be yes among the attributes")
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/largest", modes: all, rule: "`max_frame` is 130 MiB by default",
+		run: func(s *session) {
+			s.load()
+			empty := len(invoke(0, "echo", "").bytes) - 4
+			body := strings.Repeat("x", maxFrame-empty)
+			s.sendBehind(invoke(0, "echo", body), invoke(1, "echo", "small"), invoke(2, "echo", body))
+			got := s.answers(3)
+			if len(got[0].Payload) != len(body) || string(got[1].Payload) != "small" || string(got[2].Payload) != body {
+				s.fail(fmt.Sprintf("bodies of %d, %d and %d bytes came back", len(got[0].Payload), len(got[1].Payload), len(got[2].Payload)),
+					fmt.Sprintf("%d, 5 and %d", len(body), len(body)))
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/many-in-one-write", modes: all, rule: "Either side may put many frames in one write, and should.",
+		run: func(s *session) {
+			s.load()
+			const many = 2_000
+			frames := make([]frame, 0, many)
+			for id := range uint32(many) {
+				frames = append(frames, invoke(id, "echo", fmt.Sprint("body ", id)))
+			}
+			s.sendBehind(frames...)
+			for id, r := range s.answers(many) {
+				if s.is(r, protocol.Done); string(r.Payload) != fmt.Sprint("body ", id) {
+					s.fail(fmt.Sprintf("call %d returned %s", id, excerpt(r.Payload)), fmt.Sprint("body ", id))
+				}
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/split", modes: all, rule: "A frame may come in any number of pieces.",
+		run: func(s *session) {
+			s.load()
+			s.sendSplit(invoke(0, "echo", "in single bytes"), invoke(1, "echo", ""), cancel(99), invoke(2, "echo", "y"))
+			for id, want := range []string{"in single bytes", "", "y"} {
+				if r := s.answer(uint32(id), protocol.Done); string(r.Payload) != want {
+					s.fail("it returned "+excerpt(r.Payload), want)
+				}
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/ids-again", modes: all, rule: "An id is in use from its INVOKE to its RESULT; then the daemon uses it again.",
+		run: func(s *session) {
+			s.load()
+			for i := range 500 {
+				s.says("echo", fmt.Sprint(i), fmt.Sprint(i))
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/any-id", modes: all, rule: ruleInvoke,
+		run: func(s *session) {
+			s.load()
+			for _, id := range []uint32{0xFFFFFFFF, 0x80000000, 0, 65_536} {
+				s.send(invoke(id, "echo", "x"))
+				s.answer(id, protocol.Done)
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/each-function", modes: all, rule: ruleInvoke,
+		run: func(s *session) {
+			s.load()
+			s.send(invoke(0, "nothing", "x"), invoke(1, "large", "3"), invoke(2, "sleep", "1"))
+			got := s.answers(3)
+			if len(got[0].Payload) != 0 || string(got[1].Payload) != "xxx" || string(got[2].Payload) != "slept" {
+				s.fail(fmt.Sprintf("they returned %q, %q and %q", got[0].Payload, got[1].Payload, got[2].Payload), `"", "xxx" and "slept"`)
+			}
+			s.finish()
+		},
+	},
+}
+
+var resultChecks = []check{
+	{
+		name: "result/failed", modes: all, rule: ruleOutcome,
+		run: func(s *session) {
+			s.load()
+			s.send(invoke(0, "fail", "first line\nsecond \"line\" ☃"))
+			r := s.answer(0, protocol.Failure)
+			if !strings.Contains(r.outcome.Summary, "first line") {
+				s.fail(fmt.Sprintf("a summary of %q", r.outcome.Summary), "the error's text in it")
+			}
+			if !strings.Contains(r.outcome.Detail, "fail") {
+				s.fail(fmt.Sprintf("a detail of %.200q", r.outcome.Detail), "the traceback, with the function's name in it")
+			}
+			s.says("echo", "still here", "still here")
+			s.finish()
+		},
+	},
+	{
+		name: "result/rejected", modes: all, rule: "rejected: to the dead letters",
+		run: func(s *session) {
+			s.load()
+			s.send(invoke(0, "reject", "not for us"))
+			if r := s.answer(0, protocol.Reject); !strings.Contains(r.outcome.Summary, "not for us") {
+				s.fail(fmt.Sprintf("a summary of %q", r.outcome.Summary), "the rejection's text in it")
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "result/retry", modes: all, rule: "failed; try again after",
+		run: func(s *session) {
+			s.load()
+			for _, after := range []float64{0, 1.5, 86_400} {
+				s.send(invoke(0, "retry", strconv.FormatFloat(after, 'f', -1, 64)))
+				if r := s.answer(0, protocol.Retry); r.outcome.After != after {
+					s.fail(fmt.Sprintf("after %v s", r.outcome.After), fmt.Sprintf("after %v s", after))
+				}
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "result/largest", modes: all, rule: "A RESULT that would be larger than `max_frame` is a failure instead.",
+		run: func(s *session) {
+			s.load()
+			const room = maxFrame - 1 - 9 // type, id, status, time
+			s.send(invoke(0, "large", fmt.Sprint(room)))
+			if r := s.answer(0, protocol.Done); len(r.Payload) != room {
+				s.fail(fmt.Sprintf("%d bytes came back", len(r.Payload)), fmt.Sprint(room))
+			}
+			for _, n := range []int{room + 1, 10 * maxFrame} {
+				s.send(invoke(0, "large", fmt.Sprint(n)))
+				s.answer(0, protocol.Failure)
+			}
+			s.says("echo", "still here", "still here")
+			s.finish()
+		},
+	},
+	{
+		name: "result/large-error", modes: all, rule: "what is longer is cut",
+		run: func(s *session) {
+			s.load()
+			s.send(invoke(0, "fail_large", "10000000"))
+			if r := s.answer(0, protocol.Failure); !strings.Contains(r.outcome.Summary, "xxx") {
+				s.fail(fmt.Sprintf("a summary of %q", r.outcome.Summary), "the beginning of the error's text in it")
+			}
+			s.sendBehind(invoke(1, "reject", strings.Repeat("☃", 500_000)))
+			s.answer(1, protocol.Reject)
+			s.says("echo", "still here", "still here")
+			s.finish()
+		},
+	},
+	{
+		name: "result/time", modes: all, rule: "u32 id, u8 status, u32 wall time in µs, payload",
+		run: func(s *session) {
+			s.load()
+			began := time.Now()
+			s.send(invoke(0, "sleep", "200"))
+			r := s.answer(0, protocol.Done)
+			if took := time.Since(began); r.Took < 190*time.Millisecond || r.Took > took+time.Millisecond {
+				s.fail(fmt.Sprintf("a sleep of 200 ms took %v, says its RESULT", r.Took), fmt.Sprintf("190 ms to %v", took))
+			}
+			s.finish()
+		},
+	},
+}
+
+// orderChecks leave calls behind that do not end, or ask for a process of their own.
+var orderChecks = []check{
+	{
+		name: "result/order", modes: shared, rule: "not behind a call that takes long",
+		run: func(s *session) {
+			s.load()
+			s.send(invoke(0, "sleep", tooLong), invoke(1, "echo", "x"))
+			s.answer(1, protocol.Done)
+		},
+	},
+	{
+		name: "result/not-held-back", modes: all, rule: "not behind a call that takes long",
+		run: func(s *session) {
+			s.load()
+			s.send(invoke(0, "echo", "x"), invoke(1, "sleep", tooLong))
+			s.answer(0, protocol.Done)
+		},
+	},
+	{
+		name: "log/standard-output", modes: all, rule: "standard output and standard error are the app's",
+		run: func(s *session) {
+			s.load()
+			out := strings.Repeat(string(invoke(0, "echo", "x").bytes), 5_000) // more than a pipe takes
+			s.sendBehind(invoke(0, "write", out))
+			s.answer(0, protocol.Done)
+			s.says("echo", "still here", "still here")
+			s.finish()
+			if n := s.process.printed(); n < len(out) {
+				s.fail(fmt.Sprintf("%d bytes came on standard output", n), fmt.Sprint(len(out)))
+			}
+		},
+	},
+	{
+		name: "stats/lags", modes: []mode{async}, needs: protocol.CanStats, rule: ruleStats,
+		run: func(s *session) {
+			s.load()
+			s.send(invoke(0, "sleep", tooLong))
+			for id := uint32(1); len(s.stats) == 0; id = 3 - id { // a STATS is taken aside while we wait for a RESULT
+				s.send(invoke(id, "sleep", "200"))
+				s.answer(id, protocol.Done)
+			}
+		},
+	},
+	{
+		name: "pressure/results", modes: all, rule: "A worker goes on when the daemon reads again.",
+		run: func(s *session) {
+			s.load()
+			const many, size = 40, 500_000
+			var frames []frame
+			body := strings.Repeat("x", size)
+			for id := range uint32(many) {
+				frames = append(frames, invoke(id, "echo", body))
+			}
+			s.sendBehind(frames...)
+			s.pause() // and nobody reads
+			for _, r := range s.answers(many) {
+				if s.is(r, protocol.Done); len(r.Payload) != size {
+					s.fail(fmt.Sprintf("%d bytes came back", len(r.Payload)), fmt.Sprint(size))
+				}
+			}
+			s.finish()
+		},
+	},
+}
+
+var stateChecks = []check{
+	{
+		name: "state/get", modes: all, needs: protocol.CanSessionState, rule: ruleState,
+		run: func(s *session) {
+			s.load()
+			for _, c := range []struct {
+				state []byte
+				want  string
+			}{{nil, "none"}, {[]byte{}, "was "}, {[]byte("\x00\xff käse"), "was \x00\xff käse"}} {
+				s.send(stateful(c.state, "keep"))
+				if r := s.answer(0, protocol.Done); string(r.Payload) != c.want {
+					s.fail("it returned "+excerpt(r.Payload), c.want)
+				}
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "state/set", modes: all, needs: protocol.CanSessionState, rule: "done, and the session's state is to be set",
+		run: func(s *session) {
+			s.load()
+			for _, c := range []struct {
+				body, want string
+				none       bool
+			}{{"set a new one ☃", "a new one ☃", false}, {"set ", "", false}, {"clear", "", true}} {
+				s.send(stateful([]byte("old"), c.body))
+				r := s.answer(0, protocol.State)
+				state, output, err := protocol.CutState(r.Payload)
+				if err != nil || string(state) != c.want || (state == nil) != c.none || string(output) != "was old" {
+					s.fail(fmt.Sprintf("the state %q, the output %q (%v)", state, output, err), fmt.Sprintf("the state %q, the output %q", c.want, "was old"))
+				}
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "state/failed", modes: all, needs: protocol.CanSessionState, rule: "A call that fails sets nothing.",
+		run: func(s *session) {
+			s.load()
+			s.send(stateful(nil, "fail new"))
+			s.answer(0, protocol.Failure)
+			s.send(stateful([]byte("old"), "keep")) // nothing is left of the call before
+			if r := s.answer(0, protocol.Done); string(r.Payload) != "was old" {
+				s.fail("it returned "+excerpt(r.Payload), "was old")
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "state/unasked", modes: all, needs: protocol.CanSessionState, rule: ruleState,
+		run: func(s *session) { // by a function that does not look at it
+			s.load()
+			f := invocation("echo", &protocol.Invocation{Message: &triggers.Message{ID: "m", Attempt: 1, Body: []byte("x")}, Stateful: true, State: []byte("old")})
+			s.send(f)
+			if r := s.answer(0, protocol.Done); string(r.Payload) != "x" {
+				s.fail("it returned "+excerpt(r.Payload), "x")
+			}
+			s.finish()
+		},
+	},
+}
+
+const ruleState = "Flag 1 says that the message has a session whose state the function is given"
+
+func stateful(state []byte, body string) frame {
+	return invocation("state", &protocol.Invocation{
+		Message: &triggers.Message{ID: "m", Attempt: 1, Body: []byte(body)}, Stateful: true, State: state,
+	})
+}
