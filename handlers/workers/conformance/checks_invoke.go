@@ -265,9 +265,11 @@ var resultChecks = []check{
 		name: "result/large-error", modes: all, rule: "what is longer is cut",
 		run: func(s *session) {
 			s.load()
-			s.send(invoke(0, "fail_large", "10000000"))
-			if r := s.answer(0, protocol.Failure); !strings.Contains(r.outcome.Summary, "xxx") {
-				s.fail(fmt.Sprintf("a summary of %q", r.outcome.Summary), "the beginning of the error's text in it")
+			for _, n := range []string{"1500000", "10000000"} { // more than such a RESULT takes, and than any
+				s.send(invoke(0, "fail_large", n))
+				if r := s.answer(0, protocol.Failure); !strings.Contains(r.outcome.Summary, "xxx") {
+					s.fail(fmt.Sprintf("a summary of %q", r.outcome.Summary), "the beginning of the error's text in it")
+				}
 			}
 			s.sendBehind(invoke(1, "reject", strings.Repeat("☃", 500_000)))
 			s.answer(1, protocol.Reject)

@@ -2,8 +2,11 @@ package conformance
 
 import (
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -49,5 +52,92 @@ func TestNamesAreUnique(t *testing.T) {
 			t.Errorf("two checks are called %s", name)
 		}
 		seen[name] = true
+	}
+}
+
+// worker is the worker of testdata, with a fault.
+func worker(t *testing.T, fault string) Target {
+	t.Helper()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Target{
+		Command: []string{python, "-I", "-S", "testdata/worker.py", fault}, Env: os.Environ(),
+		App: t.TempDir(), Module: Module, Kinds: []string{"sync"},
+	}
+}
+
+func run(t *testing.T, target Target, options Options) map[string]Result {
+	t.Helper()
+	out := make(map[string]Result)
+	if err := Run(t.Context(), target, options, func(r Result) { out[r.Name] = r }); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestWorkerOfTheDocument holds that a worker that was written after the document alone
+// passes all that it claims.
+func TestWorkerOfTheDocument(t *testing.T) {
+	results := run(t, worker(t, ""), Options{Limit: 2 * time.Minute})
+	for name, r := range results {
+		if r.Verdict != Passed {
+			t.Errorf("%s: %v", name, r)
+		}
+	}
+	if want := len(Names(worker(t, ""))); len(results) != want || want < 80 {
+		t.Errorf("%d results of %d checks", len(results), want)
+	}
+}
+
+// TestFaultsAreFound holds that each check that is named here fails for a worker with
+// the fault.
+func TestFaultsAreFound(t *testing.T) {
+	for fault, c := range map[string]struct{ check, why string }{
+		"answers another call":                     {"invoke/echo[one]", "a RESULT of 1, which is not in flight"},
+		"answers twice":                            {"invoke/any-id[threads]", "which is not in flight"},
+		"swallows failures":                        {"result/failed[one]", "nothing more came within"},
+		"ignores DRAIN":                            {"drain/idle[one]", "the worker was still there after"},
+		"ends badly":                               {"drain/idle[threads]", "it ended: exit status 7"},
+		"stays when the socket closes":             {"close/idle[one]", "the process is still there after"},
+		"skips frames of no length":                {"wrong/length-0[one]", "the worker was still there after"},
+		"takes any length":                         {"wrong/cancel-too-large", "the worker was still there after"},
+		"ignores what it does not know":            {"wrong/unknown-type[one]", "the worker was still there after"},
+		"answers for functions that there are not": {"wrong/no-such-function[one]", "a RESULT of 0, which is not in flight"},
+		"speaks any protocol":                      {"hello/other-protocol", "the worker was still there after"},
+		"speaks another protocol":                  {"hello/welcome", "a WELCOME with protocol 1"},
+		"takes a read for a frame":                 {"invoke/split[one]", ""},
+		"loads anything":                           {"load/missing-module", "a READY"},
+		"mixes up its functions":                   {"load/functions[one]", "function 0 is state, sync"},
+		"logs unasked":                             {"hello/nothing-announced[one]", "a LOG, though HELLO did not have the capability log"},
+		"logs after its answer":                    {"log/ids[one]", "a LOG of 0, which is not in flight"},
+		"mixes up its outputs":                     {"log/standard-output[one]", ""},
+		"measures before it is ready":              {"hello/welcome", "a STATS before READY"},
+		"measures milliseconds":                    {"result/time[one]", "a sleep of 200 ms took"},
+		"reads texts as Latin-1":                   {"invoke/fields[one]", "the id was"},
+		"reads bodies as text":                     {"invoke/echo[threads]", "it returned"},
+		"sends what is too large":                  {"result/largest[one]", "1 to 2097152 are allowed"},
+		"sends long errors":                        {"result/large-error[one]", "where 1048576 are the most"},
+		"breaks lines of a summary":                {"result/failed[one]", "a summary of several lines"},
+		"tries again when it likes":                {"result/retry[one]", "after 60 s"},
+		"holds answers back":                       {"result/not-held-back[one]", "nothing more came within"},
+		"remembers what it cancelled":              {"cancel/finished[one]", "a RESULT of status 4"},
+		"forgets states":                           {"state/set[one]", "a RESULT of status 0"},
+	} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			only := regexp.MustCompile("^" + regexp.QuoteMeta(c.check) + "$")
+			var r Result
+			for limit := 3 * time.Second; limit < 2*time.Minute; limit *= 4 { // where so little time was too little for the rest, too
+				r = run(t, worker(t, fault), Options{Limit: limit, Only: only})[c.check]
+				if r.Verdict == Failed && strings.Contains(r.Why, c.why) {
+					break
+				}
+			}
+			if r.Verdict != Failed || !strings.Contains(r.Why, c.why) || r.Wanted == "" || r.Rule == "" || len(r.Sent) == 0 {
+				t.Errorf("want a failure that says %q, got %v", c.why, r)
+			}
+		})
 	}
 }

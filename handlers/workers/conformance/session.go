@@ -233,12 +233,18 @@ func (s *session) sendBehind(frames ...frame) {
 	s.writing.Go(func() { _, _ = s.process.conn.Write(out) })
 }
 
-// sendSplit writes frames byte by byte.
+// sendSplit writes frames byte by byte, the first of them so slowly that a worker
+// reads one at a time.
 func (s *session) sendSplit(frames ...frame) {
 	out := s.noted(frames)
+	slowly := time.NewTicker(2 * time.Millisecond)
+	defer slowly.Stop()
 	for i := range out {
 		if _, err := s.process.conn.Write(out[i : i+1]); err != nil {
 			return
+		}
+		if i < 100 {
+			<-slowly.C
 		}
 	}
 }

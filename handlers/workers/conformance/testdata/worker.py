@@ -1,0 +1,277 @@
+"""A worker for the tests of the suite, of docs/worker-protocol.md alone. Its functions are
+built in. Its argument names a fault, which it has then."""
+
+import json
+import os
+import queue
+import socket
+import struct
+import sys
+import threading
+import time
+
+FAULT = sys.argv[1] if len(sys.argv) > 1 else ""
+SMALL, LOAD_MOST, OUTCOME = 256 << 10, 8 << 20, 1 << 20
+
+sock = socket.socket(fileno=3)
+writing = threading.Lock()
+state_of, cancelled, begun = {}, set(), set()
+waiting = queue.Queue()
+max_frame = SMALL
+can = []
+
+
+def send(kind, payload):
+    with writing:
+        sock.sendall(struct.pack("<IB", 1 + len(payload), kind) + payload)
+
+
+def send_json(kind, value):
+    send(kind, json.dumps(value).encode())
+
+
+def receive(n):
+    data = b""
+    while len(data) < n:
+        more = sock.recv(n - len(data))
+        if not more:
+            while FAULT == "stays when the socket closes":
+                time.sleep(1)
+            os._exit(0)
+        data += more
+        if FAULT == "takes a read for a frame":
+            return data
+    return data
+
+
+def frame():
+    """The next frame: its type and payload."""
+    (length,) = struct.unpack("<I", receive(4))
+    if length == 0 and FAULT == "skips frames of no length":
+        return frame()
+    if length == 0:
+        sys.exit("a frame of no length")
+    kind = receive(1)[0]
+    most = {3: max_frame, 2: LOAD_MOST}.get(kind, SMALL)
+    if length > most and FAULT != "takes any length":
+        sys.exit(f"a frame of {length} bytes")
+    return kind, receive(length - 1)
+
+
+class Call:
+    def __init__(self, payload):
+        if len(payload) < 32:
+            sys.exit("a short INVOKE")
+        self.id, self.function, flags, self.attempt, self.enqueued, self.deadline, meta = struct.unpack_from("<IHHIqqI", payload)
+        at = 32
+        self.stateful, self.state, self.set = bool(flags & 1), None, None
+        if flags & 1:
+            (n,) = struct.unpack_from("<I", payload, at)
+            at += 4
+            if n != 0xFFFFFFFF:
+                if at + n > len(payload):
+                    sys.exit("a long state")
+                self.state = payload[at : at + n]
+                at += n
+        if at + meta > len(payload):
+            sys.exit("a long meta")
+        encoding = "latin-1" if FAULT == "reads texts as Latin-1" else "utf-8"
+        texts, end = [], at + meta
+        while at < end:
+            (n,) = struct.unpack_from("<I", payload, at)
+            texts.append(payload[at + 4 : at + 4 + n].decode(encoding, "replace"))
+            at += 4 + n
+        self.message_id, self.subject, self.key = texts[:3]
+        self.attributes = dict(zip(texts[3::2], texts[4::2]))
+        self.body = payload[end:]
+        if FAULT == "reads bodies as text":
+            self.body = self.body.decode("utf-8", "replace").encode()
+
+
+class Failed(Exception):
+    status = 1
+
+
+class Rejected(Failed):
+    status = 2
+
+
+class Retry(Failed):
+    status = 3
+
+
+def log(call, level, text):
+    if "log" in can or FAULT == "logs unasked":
+        for at in range(0, len(text), 10_000):
+            send_json(69, {"id": call, "level": level, "logger": "worker", "text": text[at : at + 10_000]})
+
+
+def run(name, c):
+    if name == "echo":
+        return c.body
+    if name == "nothing":
+        return b""
+    if name == "describe":
+        return json.dumps({
+            "id": c.message_id, "subject": c.subject, "ordering_key": c.key, "attributes": c.attributes, "attempt": c.attempt,
+            "enqueued_ms": c.enqueued // 1000 if c.enqueued else None, "deadline_ms": c.deadline // 1000 if c.deadline else None,
+            "size": len(c.body),
+        }).encode()
+    if name == "large":
+        return b"x" * int(c.body)
+    if name == "fail":
+        raise Failed(c.body.decode())
+    if name == "fail_large":
+        raise Failed("x" * int(c.body))
+    if name == "reject":
+        raise Rejected(c.body.decode())
+    if name == "retry":
+        raise Retry(c.body.decode())
+    if name == "sleep":
+        end = time.monotonic() + int(c.body) / 1000
+        while time.monotonic() < end and c.id not in cancelled:
+            time.sleep(0.002)
+        return b"slept"
+    if name in ("say", "warn"):
+        if FAULT != "logs after its answer":
+            log(c.id, "INFO" if name == "say" else "WARNING", c.body.decode())
+        return b""
+    if name == "write":
+        rest = c.body
+        while rest:
+            rest = rest[os.write(3 if FAULT == "mixes up its outputs" else 1, rest) :]
+        return b""
+    verb, _, rest = c.body.decode().partition(" ")
+    if verb != "keep":
+        c.set = (None if verb == "clear" else rest.encode(),)
+    if verb == "fail":
+        raise Failed("after the state was set")
+    return b"none" if c.state is None else b"was " + c.state
+
+
+def answer(c, status, took, payload):
+    if 10 + len(payload) > max_frame and FAULT != "sends what is too large":
+        status, payload = 1, b'{"summary": "too large"}'
+    wall = int(took * (1e3 if FAULT == "measures milliseconds" else 1e6))
+    number = c.id + 1 if FAULT == "answers another call" else c.id
+    for _ in range(2 if FAULT == "answers twice" else 1):
+        send(68, struct.pack("<IBI", number, status, wall) + payload)
+
+
+def serve(functions):
+    held = []
+    while True:
+        c = waiting.get()
+        if c is None:
+            return
+        began, status = time.monotonic(), 0
+        if c.id in cancelled:
+            status, payload = 4, b""
+        else:
+            begun.add(c.id)
+            try:
+                payload = run(functions[c.function], c)
+                if c.set and c.stateful and FAULT != "forgets states":
+                    status = 5
+                    (state,) = c.set
+                    payload = (struct.pack("<I", 0xFFFFFFFF) if state is None else struct.pack("<I", len(state)) + state) + payload
+            except Failed as error:
+                status, text = error.status, str(error)
+                if FAULT != "sends long errors":
+                    text = text[:1000]
+                if FAULT != "breaks lines of a summary":
+                    text = text.replace("\n", " ")
+                outcome = {"summary": text, "detail": "in " + functions[c.function]}
+                if status == 3:
+                    outcome["after"] = 60 if FAULT == "tries again when it likes" else float(text)
+                payload = json.dumps(outcome).encode()
+            begun.discard(c.id)
+        if FAULT != "remembers what it cancelled":
+            cancelled.discard(c.id)
+        if FAULT == "swallows failures" and status == 1:
+            continue
+        held.append((c, status, time.monotonic() - began, payload))
+        if FAULT == "holds answers back" and not waiting.empty():
+            continue
+        for reply in held:
+            answer(*reply)
+        held = []
+        if FAULT == "logs after its answer" and functions[c.function] == "say":
+            log(c.id, "INFO", c.body.decode())
+
+
+def end():
+    sys.stdout.flush()
+    os._exit(7 if FAULT == "ends badly" else 0)
+
+
+def load(text):
+    l = json.loads(text)
+    names = [f["name"] for f in l["functions"]]
+    for f in l["functions"]:
+        wrong = f["module"].endswith(("_missing", "_raises")) or f["function"] == "no_such_function"
+        if wrong and FAULT != "loads anything":
+            summary = f"{f['module']}.{f['function']} does not load: not today"
+            send_json(67, {"summary": summary, "detail": f"Traceback: {f['module']}: not today"})
+            end()
+    log(-1, "INFO", "conformance: loading")
+    if FAULT == "mixes up its functions":
+        names.reverse()
+    send_json(66, {"functions": [{"name": n, "kind": "sync"} for n in names]})
+    return [f["function"] for f in l["functions"]], l["threads"]
+
+
+def main():
+    global max_frame, can
+    kind, text = frame()
+    if kind != 1:
+        sys.exit("no HELLO")
+    hello = json.loads(text)
+    can = hello["capabilities"]
+    if FAULT == "measures before it is ready":
+        send_json(70, {"period_us": 1, "lags_us": []})
+    version = 1 if FAULT == "speaks another protocol" else 2
+    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "log", "session_state"]})
+    if hello["protocol"] != 2 and FAULT != "speaks any protocol":
+        end()
+    max_frame = hello["max_frame"]
+    kind, text = frame()
+    if kind == 5:
+        end()
+    if kind != 2:
+        sys.exit("no LOAD")
+    functions, threads = load(text)
+    pool = [threading.Thread(target=serve, args=(functions,), daemon=True) for _ in range(threads)]
+    for t in pool:
+        t.start()
+    draining = False
+    while True:
+        kind, payload = frame()
+        if kind == 3:
+            c = Call(payload)
+            if c.function >= len(functions):
+                if FAULT == "answers for functions that there are not":
+                    answer(c, 1, 0, b'{"summary": "what?"}')
+                    continue
+                sys.exit("no such function")
+            cancelled.discard(c.id) if FAULT != "remembers what it cancelled" else None
+            waiting.put(c)
+        elif kind == 4 and len(payload) == 4:
+            cancelled.add(struct.unpack("<I", payload)[0])
+        elif kind == 5 and FAULT == "ignores DRAIN":
+            continue
+        elif kind == 5:
+            for _ in pool:
+                waiting.put(None)
+
+            def finish():
+                for t in pool:
+                    t.join()
+                end()
+
+            threading.Thread(target=finish, daemon=True).start()
+        elif FAULT != "ignores what it does not know":
+            sys.exit(f"a frame of type {kind}")
+
+
+main()
