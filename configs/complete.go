@@ -4,21 +4,9 @@ import (
 	"maps"
 	"path/filepath"
 	"reflect"
-	"regexp"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 )
-
-// The variables that users of Azure Functions know.
-const (
-	processesVariable = "FUNCTIONS_WORKER_PROCESS_COUNT"
-	threadsVariable   = "PYTHON_THREADPOOL_THREAD_COUNT"
-)
-
-// byLoad is where a number of processes is from that follows the load.
-const byLoad = "default: by load, at most one a core"
 
 // implicitConnection is the connection of a file that has none.
 const implicitConnection = "embedded"
@@ -88,10 +76,7 @@ func (c *Config) fillIn() {
 			}
 			v.Handler.HTTP = &http
 		}
-		if v.Handler.Python != nil {
-			python := *v.Handler.Python
-			v.Handler.Python = &python
-		}
+		v.Handler.copyCode()
 		v.Output = v.Output.filledIn()
 		c.Functions[name] = v
 	}
@@ -130,8 +115,9 @@ func (x *completion) all() {
 		x.Connections[name] = c
 		x.connection("connections."+name, c)
 	}
+	languages := x.languages()
 	for _, name := range names(x.Apps) {
-		x.Apps[name] = x.app("apps."+name, x.Apps[name])
+		x.Apps[name] = x.app("apps."+name, x.Apps[name], languages[name])
 	}
 	x.admin()
 	x.traces(&x.Traces)
@@ -164,7 +150,7 @@ func (t Trigger) kinds() []kind {
 }
 
 func (h Handler) kinds() []kind {
-	return []kind{{"go", h.Go != ""}, {"python", h.Python != nil}, {"http", h.HTTP != nil}, {"exec", h.Exec != nil}}
+	return []kind{{"go", h.Go != ""}, {"python", h.Python != nil}, {"node", h.Node != nil}, {"worker", h.Worker != nil}, {"http", h.HTTP != nil}, {"exec", h.Exec != nil}}
 }
 
 // oneKind notes where not exactly one of the keys is given.
@@ -185,43 +171,6 @@ func (x *completion) oneKind(path, what string, kinds []kind) bool {
 		x.wrong(path, "it has both %s; %s exactly one kind", strings.Join(given, " and "), what)
 	}
 	return false
-}
-
-// app completes a pool's settings.
-func (x *completion) app(path string, a App) App {
-	if a.Path == "" {
-		x.wrong(path, "it lacks a path")
-		return a
-	}
-	a.Dir, a.DefaultModule = x.absolute(a.Path), "function_app"
-	if file := filepath.Base(a.Dir); strings.HasSuffix(file, ".py") {
-		a.Dir, a.DefaultModule = filepath.Dir(a.Dir), strings.TrimSuffix(file, ".py")
-	}
-	if strings.ContainsRune(a.Interpreter, filepath.Separator) {
-		a.Interpreter = x.absolute(a.Interpreter)
-	}
-	a.Processes, a.ProcessesFrom = x.count(path+".processes", a.Processes, processesVariable, runtime.GOMAXPROCS(0), byLoad)
-	a.Scaled = a.ProcessesFrom == byLoad
-	a.Threads, a.ThreadsFrom = x.count(path+".threads", a.Threads, threadsVariable, 1, "default: inline")
-	return a
-}
-
-// count is a number from the file, else from a variable, else its default, and
-// where it is from.
-func (x *completion) count(path string, given int, variable string, def int, why string) (int, string) {
-	if given > 0 {
-		return given, path
-	}
-	text, found := x.env(variable)
-	if !found || text == "" {
-		return def, why
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(text))
-	if err != nil || n < 1 || n > 4096 {
-		x.wrong(path, "the environment's %s is %q; it must be a number from 1 to 4096, or unset", variable, text)
-		return def, why
-	}
-	return n, variable
 }
 
 func (x *completion) function(name string, f Function, shortForms map[string]string) Function {
@@ -260,75 +209,8 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 		f.Handler.Exec = &run
 	case f.Handler.HTTP != nil:
 		x.httpHandler(path+".handler.http", f.Handler.HTTP)
-	case f.Handler.Python != nil:
-		python := *f.Handler.Python
-		x.pythonHandler(path+".handler.python", name, &python, shortForms)
-		f.Handler.Python = &python
+	default:
+		x.code(path+".handler", name, &f.Handler, shortForms)
 	}
 	return f
-}
-
-var (
-	pythonName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	pythonModule = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
-)
-
-func (x *completion) pythonHandler(path, name string, h *PythonHandler, shortForms map[string]string) {
-	switch {
-	case h.App != "" && h.Path != "":
-		x.wrong(path, "it has both app and path; app names an entry of apps, path makes one")
-		return
-	case h.App == "" && h.Path == "":
-		x.wrong(path, "it lacks a path: the directory of the code, or one file in it (or app, an entry of apps)")
-		return
-	case h.App != "":
-		if h.Interpreter != "" || h.Processes != 0 || h.Threads != 0 {
-			x.wrong(path, "interpreter, processes and threads go with path; those of an app stand once, in apps.%s", h.App)
-		}
-		if _, found := x.Apps[h.App]; !found {
-			x.wrong(path+".app", "there is no app %q%s", h.App, meant(h.App, names(x.Apps)))
-			return
-		}
-	default:
-		x.shortForm(path, h, shortForms)
-	}
-	if h.Module == "" {
-		h.Module = x.Apps[h.App].DefaultModule
-	}
-	if h.Function == "" {
-		h.Function = name
-	}
-	if !pythonModule.MatchString(h.Module) {
-		x.wrong(path+".module", "%q is no module; write it as billing.jobs", h.Module)
-	}
-	if !pythonName.MatchString(h.Function) {
-		x.wrong(path+".function", "%q is no name of a Python function; name it with function", h.Function)
-	}
-}
-
-// shortForm makes an app of a handler's path, or joins the one that another
-// function made of the same directory.
-func (x *completion) shortForm(path string, h *PythonHandler, shortForms map[string]string) {
-	own := App{Path: h.Path, Interpreter: h.Interpreter, Processes: h.Processes, Threads: h.Threads}
-	setDefaults(reflect.ValueOf(&own).Elem())
-	whole := x.app(path, own)
-	key := whole.Dir
-	if relative, err := filepath.Rel(x.dir, whole.Dir); err == nil && x.dir != "." {
-		key = relative
-	}
-	h.App = key
-	first, found := shortForms[key]
-	if !found {
-		shortForms[key] = path
-		x.Apps[key] = whole
-		return
-	}
-	have := x.Apps[key]
-	if have.Interpreter != whole.Interpreter || have.Processes != whole.Processes || have.Threads != whole.Threads {
-		at := x.at(first)
-		x.wrong(path, "interpreter, processes and threads differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or name an app for both in apps", first, at.Line)
-	}
-	if h.Module == "" {
-		h.Module = whole.DefaultModule // another file of the same directory
-	}
 }

@@ -76,17 +76,20 @@ type TLS struct {
 
 // App is a directory of code and the pool of worker processes that runs it.
 type App struct {
-	Path        string `yaml:"path" required:"true" desc:"the directory, or one file in it; relative to this file"`
-	Interpreter string `yaml:"interpreter" desc:"the Python to run; else $VIRTUAL_ENV, else .venv beside the app, else python3"`
-	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else as many as the load needs, at most one a core"`
-	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"threads a process for functions that are not async; 0 is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else 1"`
+	Path        string  `yaml:"path" required:"true" desc:"the directory, or one file in it; relative to this file"`
+	Interpreter string  `yaml:"interpreter" desc:"the Python or Node.js to run; else, for Python, $VIRTUAL_ENV, else .venv beside the app, else python3; for Node.js, node"`
+	Command     Strings `yaml:"command" desc:"the program that is a worker of this app, and its arguments, for functions with a worker handler; it runs in path and speaks docs/worker-protocol.md"`
+	Processes   int     `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else as many as the load needs, at most one a core"`
+	Threads     int     `yaml:"threads" default:"0" min:"0" max:"4096" desc:"threads a process for functions that are not async; 0 is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else 1; not for Node.js"`
 
 	StartTimeout Duration `yaml:"start_timeout" default:"2m" min:"1s" max:"1h" desc:"how long a worker may take to load the code"`
 	KillGrace    Duration `yaml:"kill_grace" default:"5s" min:"100ms" max:"10m" desc:"how long a call that was cancelled, as at its timeout, has to end; then its worker is killed"`
 	Recycle      Recycle  `yaml:"recycle" desc:"when a worker is replaced though nothing is wrong with it: one at a time, when the one in its place is ready; each has up to a tenth less, by chance"`
 
-	// What Complete makes of it: the directory to import from, the module that
-	// Path names, if it names a file, and where the numbers come from.
+	// What Complete makes of it: whose workers run it, the directory to import from,
+	// the module that is meant where a function names none, and where the numbers come
+	// from. Language is empty for an app that no function uses.
+	Language      string `yaml:"-"`
 	Dir           string `yaml:"-"`
 	DefaultModule string `yaml:"-"`
 	ProcessesFrom string `yaml:"-"`
@@ -189,7 +192,7 @@ type ServiceBusTrigger struct {
 	MaxSessions  int      `yaml:"max_concurrent_sessions" default:"32" min:"1" max:"1000" desc:"sessions held at once, of each queue or subscription"`
 	SessionIdle  Duration `yaml:"session_idle_timeout" default:"5s" min:"100ms" max:"1h" desc:"how long a session without messages is held, where there is room for others"`
 	SessionTurn  Duration `yaml:"session_turn" default:"30s" min:"0s" max:"24h" desc:"how long a session with messages is held, where there is no room for others; 0s is without end"`
-	SessionState bool     `yaml:"session_state" default:"false" desc:"give a Python function the session's state; one more request for each session"`
+	SessionState bool     `yaml:"session_state" default:"false" desc:"give a function in a worker process the session's state; one more request for each session"`
 
 	MaxLockRenewal Duration `yaml:"max_lock_renewal" default:"0s" min:"0s" max:"24h" desc:"how long a message's lock is renewed, from its receipt; 0s is for as long as it is worked on"`
 	CancelOnLost   bool     `yaml:"cancel_on_lock_lost" default:"false" desc:"cancel the function when the lock of its message is lost, since the message runs again elsewhere"`
@@ -263,6 +266,8 @@ type Handler struct {
 	Exec   *ExecHandler   `yaml:"exec" desc:"a command that is run for each message"`
 	HTTP   *HTTPHandler   `yaml:"http" desc:"an app that each message is posted to"`
 	Python *PythonHandler `yaml:"python" desc:"a Python function in a pool of worker processes"`
+	Node   *NodeHandler   `yaml:"node" desc:"a Node.js function in a pool of worker processes"`
+	Worker *WorkerHandler `yaml:"worker" desc:"a function in a pool of your own worker processes"`
 }
 
 // PythonHandler is a Python function. Either App names an entry of apps, or Path
@@ -276,6 +281,32 @@ type PythonHandler struct {
 	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
 	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
 	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
+}
+
+// NodeHandler is a Node.js function. Either App names an entry of apps, or Path makes
+// an app of its own, together with all functions of the same path.
+type NodeHandler struct {
+	App      string `yaml:"app" desc:"one of apps"`
+	Module   string `yaml:"module" desc:"the file, relative to the app, with or without its ending, CommonJS or ES; or the name of a package; by default the file that path names, else what the app's package.json has as main, else index.js"`
+	Function string `yaml:"function" desc:"the export, which may be default; by default the name in this file"`
+
+	Path        string `yaml:"path" desc:"in place of app: the directory of the code, or one file in it; relative to this file"`
+	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
+	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
+}
+
+// WorkerHandler is a function of a worker that somebody else wrote, in any language.
+// Either App names an entry of apps that has a command, or Path and Command make an
+// app of their own, together with all functions of the same path.
+type WorkerHandler struct {
+	App      string `yaml:"app" desc:"one of apps"`
+	Module   string `yaml:"module" desc:"what the worker is told beside function; it may do without"`
+	Function string `yaml:"function" desc:"the function; by default the name in this file"`
+
+	Path      string  `yaml:"path" desc:"in place of app: the directory that the command runs in; relative to this file"`
+	Command   Strings `yaml:"command" desc:"with path: as in apps"`
+	Processes int     `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
+	Threads   int     `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
 }
 
 // ExecHandler is a command. Its exit status is the verdict: 0 done, 65 reject, else

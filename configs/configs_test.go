@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -341,6 +342,58 @@ func TestTheAzureVariables(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), `the environment's PYTHON_THREADPOOL_THREAD_COUNT is "`+value+`"`) {
 			t.Errorf("%s: %v", value, err)
 		}
+	}
+}
+
+func TestAppsOfOtherLanguages(t *testing.T) {
+	dir := t.TempDir()
+	c, err := Parse("test.yaml", []byte(`
+apps:
+  depot: {path: ./depot/index.mjs}
+  legacy: {path: ./legacy, command: [./worker, --fast], threads: 3}
+  spare: {path: ./spare}
+functions:
+  a: {trigger: {nats: {}}, handler: {node: {path: app/jobs.js, processes: 2}}}
+  b: {trigger: {nats: {}}, handler: {node: {path: ./app, processes: 2, function: default}}}
+  c: {trigger: {nats: {}}, handler: {node: {app: depot, module: "@shop/jobs"}}}
+  d: {trigger: {nats: {}}, handler: {worker: {app: legacy, module: shelves}}}
+  e-f: {trigger: {nats: {}}, handler: {worker: {path: other, command: [ruby, worker.rb]}}}
+`), dir, environment("PYTHON_THREADPOOL_THREAD_COUNT=7", "FUNCTIONS_WORKER_PROCESS_COUNT=12"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]Code{
+		"a": {Node, "app", "jobs.js", "a"}, "b": {Node, "app", ".", "default"}, "c": {Node, "depot", "@shop/jobs", "c"},
+		"d": {Worker, "legacy", "shelves", "d"}, "e-f": {Worker, "other", "", "e-f"},
+	} {
+		if got, found := c.Functions[name].Handler.Code(); !found || got != want {
+			t.Errorf("%s is %+v, want %+v", name, got, want)
+		}
+	}
+	for name, want := range map[string]string{
+		"a": "node a of jobs.js in app app", "b": "node default in app app", "d": "worker d of shelves in app legacy", "e-f": "worker e-f in app other",
+	} {
+		if got := c.Functions[name].Handler.String(); got != want {
+			t.Errorf("%s is described as %s, want %s", name, got, want)
+		}
+	}
+	if a := c.Apps["app"]; a.Language != Node || a.Processes != 2 || a.Threads != 1 {
+		t.Errorf("the app is %+v: the variable of Python's threads is not for it", a)
+	}
+	if a := c.Apps["depot"]; a.Dir != filepath.Join(dir, "depot") || a.DefaultModule != "index.mjs" || a.Processes != 12 {
+		t.Errorf("depot is %+v", a)
+	}
+	if a := c.Apps["legacy"]; a.Language != Worker || a.Command[0] != filepath.Join(dir, "legacy", "worker") || a.Threads != 3 {
+		t.Errorf("legacy is %+v", a)
+	}
+	if a := c.Apps["other"]; !slices.Equal(a.Command, Strings{"ruby", "worker.rb"}) {
+		t.Errorf("other is %+v", a)
+	}
+	if a := c.Apps["spare"]; a.Language != "" {
+		t.Errorf("spare is %+v", a)
+	}
+	if _, found := (Handler{Go: "g"}).Code(); found {
+		t.Error("a Go function has code of an app")
 	}
 }
 

@@ -40,12 +40,17 @@ func (c *Config) Describe(w io.Writer) error {
 		a := c.Apps[name]
 		line("app %s", name)
 		line("  code\t%s", a.Dir)
+		if len(a.Command) > 0 {
+			line("  command\t%s", strings.Join(a.Command, " "))
+		}
 		processes := fmt.Sprint(a.Processes)
 		if a.Scaled {
 			processes = fmt.Sprintf("%d to %d", min(c.Scale.Workers.Min, a.Processes), a.Processes)
 		}
 		line("  processes\t%s (%s)", processes, a.ProcessesFrom)
-		line("  threads\t%d a process (%s)", a.Threads, a.ThreadsFrom)
+		if a.Language != Node {
+			line("  threads\t%d a process (%s)", a.Threads, a.ThreadsFrom)
+		}
 		if limits := a.Recycle.String(); limits != "" {
 			line("  recycled\t%s", limits)
 		}
@@ -140,8 +145,14 @@ func (o Output) String() string {
 
 // String says what runs the function.
 func (h Handler) String() string {
-	if p := h.Python; p != nil {
-		return fmt.Sprintf("python %s.%s in app %s", p.Module, p.Function, p.App)
+	if c, found := h.Code(); found {
+		switch {
+		case c.Language == Python:
+			return fmt.Sprintf("python %s.%s in app %s", c.Module, c.Function, c.App)
+		case c.Module == "", c.Module == ".":
+			return fmt.Sprintf("%s %s in app %s", c.Language, c.Function, c.App)
+		}
+		return fmt.Sprintf("%s %s of %s in app %s", c.Language, c.Function, c.Module, c.App)
 	}
 	if run := h.Exec; run != nil {
 		return "run " + strings.Join(run.Command, " ")

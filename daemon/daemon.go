@@ -260,7 +260,7 @@ func (d *Daemon) running() []*function {
 // FunctionStatus is what one function did since the daemon started.
 type FunctionStatus struct {
 	Name    string `json:"name"`
-	Handler string `json:"handler" desc:"go NAME, python MODULE.FUNCTION, a URL, or a command"`
+	Handler string `json:"handler" desc:"go NAME, python MODULE.FUNCTION in app APP, node or worker FUNCTION of MODULE in app APP, a URL, or a command"`
 
 	Received int64 `json:"received" desc:"received = done + retried + rejected + released + abandoned + in_flight, always"`
 	Done     int64 `json:"done"`

@@ -50,6 +50,7 @@ var exactly = map[string][]string{
 	"handlers/workers":               {"handlers", "triggers", "handlers/workers/protocol"},
 	"handlers/workers/protocol":      {"triggers"},
 	"handlers/workers/conformance":   {"triggers", "handlers/workers/protocol"},
+	"handlers/runtimes":              {},
 	"handlers/http":                  {"handlers", "triggers"},
 	"handlers/exec":                  {"handlers", "triggers"},
 	"handlers/confine":               {"handlers/confine/launch"},

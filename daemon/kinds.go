@@ -12,7 +12,6 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/exec"
-	"github.com/drover-run/drover/handlers/python"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
@@ -62,8 +61,9 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		looking, stop := context.WithCancel(context.Background())
 		f.stopBeside = stop
 		f.beside.Go(func() { own.Run(looking) })
-	case h.Python != nil:
-		f.app, f.pool = h.Python.App, p.pools[h.Python.App]
+	default:
+		code, _ := h.Code() // the kinds that remain run in worker processes
+		f.app, f.pool = code.App, p.pools[code.App]
 		own, err := f.pool.Handler(f.name)
 		if err != nil {
 			return err
@@ -157,7 +157,11 @@ func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, 
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Apps)) {
 		app := cfg.Apps[name]
-		interpreter, err := python.Find(ctx, app.Dir, app.Interpreter, env)
+		if app.Language == "" {
+			notes = append(notes, fmt.Sprintf("app %s is used by no function", name))
+			continue
+		}
+		interpreter, err := languages[app.Language].find(ctx, app, env)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("app %s: %w", name, err))
 			continue

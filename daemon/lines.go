@@ -86,9 +86,9 @@ type follower struct {
 func (l *lines) use(cfg *configs.Config) {
 	ofApp := make(map[string][]string)
 	for name, f := range cfg.Functions {
-		if p := f.Handler.Python; p != nil {
-			ofApp[p.App] = append(ofApp[p.App], name)
-			ofApp[cfg.Apps[p.App].Dir] = append(ofApp[cfg.Apps[p.App].Dir], name)
+		if c, found := f.Handler.Code(); found {
+			ofApp[c.App] = append(ofApp[c.App], name)
+			ofApp[cfg.Apps[c.App].Dir] = append(ofApp[cfg.Apps[c.App].Dir], name)
 		}
 	}
 	l.ofApp.Store(&ofApp)

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/handlers/python"
+	"github.com/drover-run/drover/handlers/runtimes"
 	"github.com/drover-run/drover/handlers/workers"
 )
 
@@ -30,7 +30,7 @@ func startLimit(cfg *configs.Config) time.Duration {
 // pool is the worker processes of one app.
 type pool struct {
 	*workers.Pool
-	interpreter python.Interpreter
+	interpreter runtimes.Interpreter
 	waits       histogram // for the event loops of its workers
 	usage       usage
 	code        string // the state of the app's files when it was started
@@ -50,23 +50,18 @@ func (own *pool) close() {
 // each has loaded its code.
 func (p *parts) startPools(ctx context.Context) error {
 	functions := appFunctions(p.cfg)
-	if len(functions) == 0 {
-		return nil
-	}
-	home, err := python.Install(p.cfg.DataDir)
-	if err != nil {
-		return err
-	}
 	for _, app := range slices.Sorted(maps.Keys(functions)) {
-		code := python.Fingerprint(p.cfg.Apps[app].Dir)
+		code := languages[p.cfg.Apps[app].Language].fingerprint(p.cfg.Apps[app].Dir)
 		if p.keepsPool(app, code) {
 			p.pools[app] = p.old.pools[app]
 			continue
 		}
-		if p.pools[app], err = p.startPool(ctx, app, home, functions[app]); err != nil {
+		own, err := p.startPool(ctx, app, functions[app])
+		if err != nil {
 			return fmt.Errorf("app %s: %w", app, err)
 		}
-		p.pools[app].code = code
+		own.code = code
+		p.pools[app] = own
 	}
 	for app, own := range p.pools {
 		if err := own.Ready(ctx); err != nil {
@@ -80,24 +75,29 @@ func (p *parts) startPools(ctx context.Context) error {
 func appFunctions(cfg *configs.Config) map[string][]workers.Function {
 	out := make(map[string][]workers.Function)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
-		if h := cfg.Functions[name].Handler.Python; h != nil {
+		if c, found := cfg.Functions[name].Handler.Code(); found {
 			bus := cfg.Functions[name].Trigger.ServiceBus
-			out[h.App] = append(out[h.App], workers.Function{Name: name, Module: h.Module, Function: h.Function, SessionState: bus != nil && bus.SessionState})
+			out[c.App] = append(out[c.App], workers.Function{Name: name, Module: c.Module, Function: c.Function, SessionState: bus != nil && bus.SessionState})
 		}
 	}
 	return out
 }
 
-func (p *parts) startPool(ctx context.Context, app, home string, functions []workers.Function) (*pool, error) {
+func (p *parts) startPool(ctx context.Context, app string, functions []workers.Function) (*pool, error) {
 	d, settings := p.daemon, p.cfg.Apps[app]
-	interpreter, err := python.Find(ctx, settings.Dir, settings.Interpreter, d.env)
+	of := languages[settings.Language]
+	interpreter, err := of.find(ctx, settings, d.env)
+	if err != nil {
+		return nil, err
+	}
+	home, err := of.install(p.cfg.DataDir)
 	if err != nil {
 		return nil, err
 	}
 	own := &pool{interpreter: interpreter}
 	own.Pool = workers.New(workers.Config{
 		App:        settings.Dir,
-		Command:    python.Command(interpreter, home, settings.Dir, d.environ()),
+		Command:    of.command(interpreter, home, settings, d.environ()),
 		Processes:  first(settings, p.cfg.Scale.Workers),
 		Threads:    settings.Threads,
 		Coroutines: coroutines,

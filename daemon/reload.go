@@ -341,6 +341,6 @@ func (p *parts) keepsFunction(name string) bool {
 	if !p.keepsSettings(name) || p.old.functions[name] == nil || p.old.functions[name].hasStopped() {
 		return false
 	}
-	h := p.cfg.Functions[name].Handler.Python
-	return h == nil || p.pools[h.App] == p.old.pools[h.App]
+	c, found := p.cfg.Functions[name].Handler.Code()
+	return !found || p.pools[c.App] == p.old.pools[c.App]
 }

@@ -1,4 +1,4 @@
-package python
+package runtimes
 
 import (
 	"crypto/sha256"
@@ -13,10 +13,10 @@ import (
 const maxFiles = 20_000
 
 // Fingerprint tells one state of an app's code from another, by the names, sizes
-// and times of the Python files below dir. Hidden directories, such as .venv, and
+// and times of the files below dir that isCode, by their name. Hidden directories, such as .venv, and
 // those of other languages' packages are passed over. What cannot be read is as if
 // it were not there: it cannot be imported either.
-func Fingerprint(dir string) string {
+func Fingerprint(dir string, isCode func(name string) bool) string {
 	hash, files := sha256.New(), 0
 	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		switch {
@@ -27,7 +27,7 @@ func Fingerprint(dir string) string {
 				return fs.SkipDir
 			}
 			return nil
-		case !strings.HasSuffix(entry.Name(), ".py"):
+		case !isCode(entry.Name()):
 			return nil
 		}
 		if files++; files > maxFiles {

@@ -1,0 +1,279 @@
+package configs
+
+import (
+	"cmp"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// This file completes apps, and the handlers that run in their worker processes:
+// python, node and worker. A handler names an app, or has a path and makes one.
+
+// The variables that users of Azure Functions know.
+const (
+	processesVariable = "FUNCTIONS_WORKER_PROCESS_COUNT"
+	threadsVariable   = "PYTHON_THREADPOOL_THREAD_COUNT"
+)
+
+// byLoad is where a number of processes is from that follows the load.
+const byLoad = "default: by load, at most one a core"
+
+// The languages of apps, named as the handlers that run in them.
+const (
+	Python = "python"
+	Node   = "node"
+	Worker = "worker" // whatever its command speaks
+)
+
+// Code is a function of an app.
+type Code struct {
+	Language              string // Python, Node or Worker
+	App, Module, Function string
+}
+
+// Code is what a handler runs in worker processes; found is false for one that does
+// not.
+func (h Handler) Code() (c Code, found bool) {
+	p := h.code()
+	if p == nil {
+		return Code{}, false
+	}
+	return Code{p.language, *p.app, *p.module, *p.function}, true
+}
+
+// code is where a handler has its keys, and the app that those beside path make.
+type code struct {
+	language              string
+	app, module, function *string
+	own                   App
+}
+
+// code is nil for a handler that runs in no worker process.
+func (h Handler) code() *code {
+	switch {
+	case h.Python != nil:
+		p := h.Python
+		return &code{Python, &p.App, &p.Module, &p.Function, App{Path: p.Path, Interpreter: p.Interpreter, Processes: p.Processes, Threads: p.Threads}}
+	case h.Node != nil:
+		n := h.Node
+		return &code{Node, &n.App, &n.Module, &n.Function, App{Path: n.Path, Interpreter: n.Interpreter, Processes: n.Processes}}
+	case h.Worker != nil:
+		w := h.Worker
+		return &code{Worker, &w.App, &w.Module, &w.Function, App{Path: w.Path, Command: w.Command, Processes: w.Processes, Threads: w.Threads}}
+	}
+	return nil
+}
+
+// copyCode gives a handler keys of its own, which may be filled in.
+func (h *Handler) copyCode() {
+	switch {
+	case h.Python != nil:
+		own := *h.Python
+		h.Python = &own
+	case h.Node != nil:
+		own := *h.Node
+		h.Node = &own
+	case h.Worker != nil:
+		own := *h.Worker
+		h.Worker = &own
+	}
+}
+
+// languages are those of the apps that functions name. An app is of one language,
+// since one kind of worker process runs it.
+func (x *completion) languages() map[string]string {
+	out, first := make(map[string]string), make(map[string]string)
+	for _, name := range names(x.Functions) {
+		c := x.Functions[name].Handler.code()
+		if c == nil || *c.app == "" {
+			continue
+		}
+		path := "functions." + name + ".handler." + c.language
+		if other := out[*c.app]; other != "" && other != c.language {
+			x.twoLanguages(path, c.language, "app "+*c.app, other, first[*c.app])
+			continue
+		}
+		out[*c.app], first[*c.app] = c.language, path
+	}
+	return out
+}
+
+func (x *completion) twoLanguages(path, language, app, other, first string) {
+	x.wrong(path, "%s is run as %s by %s (line %d), and an app is of one language; have an app for %s, which may have the same path", app, other, first, x.at(first).Line, language)
+}
+
+// fileEndings are those of a path that names one file, by language. Nobody knows
+// what another worker makes of a file.
+var fileEndings = map[string][]string{
+	Python: {".py"},
+	Node:   {".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"},
+}
+
+// app completes a pool's settings.
+func (x *completion) app(path string, a App, language string) App {
+	if a.Path == "" {
+		x.wrong(path, "it lacks a path")
+		return a
+	}
+	a.Language, a.Dir = language, x.absolute(a.Path)
+	switch file := filepath.Base(a.Dir); {
+	case strings.HasSuffix(file, ".py") && (language == Python || language == ""):
+		a.Dir, a.DefaultModule = filepath.Dir(a.Dir), strings.TrimSuffix(file, ".py")
+	case slices.Contains(fileEndings[language], filepath.Ext(file)):
+		a.Dir, a.DefaultModule = filepath.Dir(a.Dir), file
+	case language == Python:
+		a.DefaultModule = "function_app"
+	case language == Node:
+		a.DefaultModule = "." // as Node.js itself takes a directory
+	}
+	if strings.ContainsRune(a.Interpreter, filepath.Separator) {
+		a.Interpreter = x.absolute(a.Interpreter)
+	}
+	x.workerCommand(path, &a)
+	a.Processes, a.ProcessesFrom = x.count(path+".processes", a.Processes, processesVariable, runtime.GOMAXPROCS(0), byLoad)
+	a.Scaled = a.ProcessesFrom == byLoad
+	if language == Node && a.Threads != 0 {
+		x.wrong(path+".threads", "Node.js runs functions in one thread; leave it out, and set processes")
+	}
+	variable := threadsVariable
+	if language == Node || language == Worker {
+		variable = "" // it is Python's
+	}
+	a.Threads, a.ThreadsFrom = x.count(path+".threads", a.Threads, variable, 1, "default: inline")
+	return a
+}
+
+// workerCommand checks what an app's workers are started by.
+func (x *completion) workerCommand(path string, a *App) {
+	switch {
+	case a.Language != Worker && len(a.Command) > 0 && a.Language != "":
+		x.wrong(path, "command is for functions with a worker handler, and these are %s; name the program with interpreter", a.Language)
+	case a.Language == Worker && a.Interpreter != "":
+		x.wrong(path, "interpreter is for python and node; a worker is started by its command")
+	case a.Language == Worker && (len(a.Command) == 0 || a.Command[0] == ""):
+		x.wrong(path, "it lacks the command that starts a worker, as in [ruby, worker.rb]")
+	case len(a.Command) > 0 && strings.ContainsRune(a.Command[0], filepath.Separator) && !filepath.IsAbs(a.Command[0]):
+		a.Command = append(Strings{filepath.Join(a.Dir, a.Command[0])}, a.Command[1:]...)
+	}
+}
+
+// count is a number from the file, else from a variable, else its default, and
+// where it is from.
+func (x *completion) count(path string, given int, variable string, def int, why string) (int, string) {
+	if given > 0 {
+		return given, path
+	}
+	text := ""
+	if variable != "" {
+		text, _ = x.env(variable)
+	}
+	if text == "" {
+		return def, why
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil || n < 1 || n > 4096 {
+		x.wrong(path, "the environment's %s is %q; it must be a number from 1 to 4096, or unset", variable, text)
+		return def, why
+	}
+	return n, variable
+}
+
+// ownKeys are those that go with path, by language.
+var ownKeys = map[string]string{
+	Python: "interpreter, processes and threads",
+	Node:   "interpreter and processes",
+	Worker: "command, processes and threads",
+}
+
+// code completes a handler that runs in worker processes.
+func (x *completion) code(path, name string, h *Handler, shortForms map[string]string) {
+	h.copyCode()
+	c := h.code()
+	if c == nil {
+		return // no kind, or several
+	}
+	path += "." + c.language
+	switch {
+	case *c.app != "" && c.own.Path != "":
+		x.wrong(path, "it has both app and path; app names an entry of apps, path makes one")
+		return
+	case *c.app == "" && c.own.Path == "":
+		x.wrong(path, "it lacks a path: the directory of the code, or one file in it (or app, an entry of apps)")
+		return
+	case *c.app != "":
+		if c.own.Interpreter != "" || len(c.own.Command) > 0 || c.own.Processes != 0 || c.own.Threads != 0 {
+			x.wrong(path, "%s go with path; those of an app stand once, in apps.%s", ownKeys[c.language], *c.app)
+		}
+		if _, found := x.Apps[*c.app]; !found {
+			x.wrong(path+".app", "there is no app %q%s", *c.app, meant(*c.app, names(x.Apps)))
+			return
+		}
+	default:
+		x.shortForm(path, c, shortForms)
+	}
+	*c.module = cmp.Or(*c.module, x.Apps[*c.app].DefaultModule)
+	*c.function = cmp.Or(*c.function, name)
+	switch c.language {
+	case Python:
+		x.pythonNames(path, c)
+	case Node:
+		x.nodeNames(path, c)
+	}
+}
+
+var (
+	pythonName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	pythonModule = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
+	nodeName     = regexp.MustCompile(`^[\p{L}_$][\p{L}\p{N}_$]*$`)
+)
+
+func (x *completion) pythonNames(path string, c *code) {
+	if !pythonModule.MatchString(*c.module) {
+		x.wrong(path+".module", "%q is no module; write it as billing.jobs", *c.module)
+	}
+	if !pythonName.MatchString(*c.function) {
+		x.wrong(path+".function", "%q is no name of a Python function; name it with function", *c.function)
+	}
+}
+
+func (x *completion) nodeNames(path string, c *code) {
+	if m := *c.module; filepath.IsAbs(m) || strings.HasPrefix(filepath.Clean(m), "..") || strings.Contains(m, ":") {
+		x.wrong(path+".module", "%q is no module of the app; write it as jobs/billing.js, relative to the app's path, or as the name of a package", m)
+	}
+	if !nodeName.MatchString(*c.function) {
+		x.wrong(path+".function", "%q is no name of an export; name it with function, which may be default", *c.function)
+	}
+}
+
+// shortForm makes an app of a handler's path, or joins the one that another
+// function made of the same directory.
+func (x *completion) shortForm(path string, c *code, shortForms map[string]string) {
+	setDefaults(reflect.ValueOf(&c.own).Elem())
+	whole := x.app(path, c.own, c.language)
+	key := whole.Dir
+	if relative, err := filepath.Rel(x.dir, whole.Dir); err == nil && x.dir != "." {
+		key = relative
+	}
+	*c.app = key
+	*c.module = cmp.Or(*c.module, whole.DefaultModule) // another file of the same directory
+	first, found := shortForms[key]
+	if !found {
+		shortForms[key] = path
+		x.Apps[key] = whole
+		return
+	}
+	have := x.Apps[key]
+	if have.Language != whole.Language {
+		x.twoLanguages(path, whole.Language, fmt.Sprintf("the path %q", key), have.Language, first)
+		return
+	}
+	if have.Interpreter != whole.Interpreter || !slices.Equal(have.Command, whole.Command) || have.Processes != whole.Processes || have.Threads != whole.Threads {
+		x.wrong(path, "%s differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or name an app for both in apps", ownKeys[c.language], first, x.at(first).Line)
+	}
+}

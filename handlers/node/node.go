@@ -1,0 +1,70 @@
+// Package node is the worker that runs Node.js functions: plain JavaScript without
+// a dependency, embedded in this binary, and the search for a node to run it. The
+// pool in package workers starts what Command returns.
+package node
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/workers"
+)
+
+//go:embed worker
+var worker embed.FS
+
+// oldest is the oldest version that the worker runs on.
+const oldest = "20"
+
+// Install writes the worker's files below dir and returns the directory that they
+// are in.
+func Install(dir string) (string, error) {
+	files, err := fs.Sub(worker, "worker")
+	if err != nil {
+		return "", err
+	}
+	return runtimes.Install(dir, "node", files, ".js", ".mjs", ".json")
+}
+
+// codeEndings are those of files that change what an app does. A package's own are
+// passed over: they change with the lock file.
+var codeEndings = []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".json", ".node"}
+
+// Fingerprint tells one state of an app's code from another.
+func Fingerprint(dir string) string {
+	return runtimes.Fingerprint(dir, func(name string) bool { return slices.Contains(codeEndings, filepath.Ext(name)) })
+}
+
+// Find returns the interpreter for an app: the one that is named, else node on the
+// path. It runs it, to see that it works and is new enough. env looks up environment
+// variables.
+func Find(ctx context.Context, named string, env func(string) (string, bool)) (runtimes.Interpreter, error) {
+	i, err := choose(named, env)
+	if err != nil {
+		return i, err
+	}
+	return i, i.Probe(ctx, "Node.js", oldest, "--version")
+}
+
+func choose(named string, env func(string) (string, bool)) (runtimes.Interpreter, error) {
+	path, _ := env("PATH")
+	if named != "" {
+		return runtimes.Named(named, path)
+	}
+	found, err := runtimes.LookUp("node", path)
+	if err != nil {
+		return runtimes.Interpreter{}, fmt.Errorf("there is no node on the path; install Node.js %s or newer (https://nodejs.org; Debian 13: apt-get install nodejs), or name an interpreter", oldest)
+	}
+	return runtimes.Interpreter{Path: found, From: "node on the path"}, nil
+}
+
+// Command is what the pool runs: the worker in home, for the app in dir, with the
+// environment given, as NAME=VALUE.
+func Command(i runtimes.Interpreter, home, dir string, environ []string) workers.Command {
+	return workers.Command{Path: i.Path, Args: []string{filepath.Join(home, "main.js")}, Dir: dir, Env: environ}
+}

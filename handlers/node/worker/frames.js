@@ -1,0 +1,267 @@
+'use strict';
+// The worker's side of docs/worker-protocol.md: frames on file descriptor 3.
+
+const { writeSync } = require('node:fs');
+
+const PROTOCOL = 2;
+const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5;
+const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70;
+const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5;
+
+const WITH_STATE = 1; // in the flags of an INVOKE: its session's state is before meta
+const NO_STATE = 0xffffffff; // the length of a state that there is none of
+
+const HEAD = 5;
+const INVOKE_SIZE = 4 + 2 + 2 + 4 + 8 + 8 + 4;
+const RESULT_SIZE = 4 + 1 + 4;
+const MAX_SMALL = 256 << 10;
+const MAX_LOAD = 8 << 20;
+const EMPTY = Buffer.alloc(0);
+
+/** Cuts what the socket gives into frames. */
+class Reader {
+  #parts = []; // of a frame that is not whole yet
+  #size = 0;
+  #need = HEAD;
+
+  /** take gets an INVOKE as its fields, and other frames as their payload. */
+  constructor(take) {
+    this.take = take;
+    this.max = MAX_LOAD; // of an INVOKE, in bytes; set when the daemon has said it
+  }
+
+  /** Takes what was read. Throws where it breaks the protocol. */
+  push(data) {
+    if (this.#size > 0) {
+      this.#parts.push(data);
+      this.#size += data.length;
+      if (this.#size < this.#need) return;
+      data = Buffer.concat(this.#parts, this.#size);
+      this.#parts = [];
+      this.#size = 0;
+    }
+    let at = 0;
+    this.#need = HEAD;
+    while (data.length - at >= 4) {
+      const length = data.readUInt32LE(at);
+      if (length === 0) throw new Error('a frame of 0 bytes');
+      if (data.length - at < HEAD) break;
+      const kind = data[at + 4];
+      if (length > this.#most(kind)) throw new Error(`a frame of type ${kind} and ${length} bytes`);
+      const end = at + 4 + length;
+      if (end > data.length) {
+        this.#need = 4 + length;
+        break;
+      }
+      this.take(kind, kind === INVOKE ? cutInvoke(data, at + HEAD, end) : data.subarray(at + HEAD, end));
+      at = end;
+    }
+    if (at < data.length) {
+      this.#parts.push(at === 0 ? data : data.subarray(at));
+      this.#size = data.length - at;
+    }
+  }
+
+  #most(kind) {
+    switch (kind) {
+      case INVOKE: return this.max;
+      case LOAD: return MAX_LOAD;
+      case HELLO: case CANCEL: case DRAIN: return MAX_SMALL;
+    }
+    throw new Error(`a frame of type ${kind}`);
+  }
+}
+
+function readInt64(data, at) {
+  return data.readInt32LE(at + 4) * 0x100000000 + data.readUInt32LE(at);
+}
+
+/** An INVOKE. Times are in µs since 1970; 0 is none. state is undefined without a session. */
+function cutInvoke(data, at, end) {
+  if (end - at < INVOKE_SIZE) throw new Error(`an INVOKE of ${end - at} bytes`);
+  const flags = data.readUInt16LE(at + 6);
+  const length = data.readUInt32LE(at + 28);
+  let start = at + INVOKE_SIZE;
+  let state;
+  if (flags & WITH_STATE) {
+    if (end - start < 4) throw new Error('an INVOKE without the state that it announces');
+    const size = data.readUInt32LE(start);
+    start += 4;
+    state = null;
+    if (size !== NO_STATE) {
+      if (size > end - start) throw new Error(`an INVOKE with a state of ${size} bytes`);
+      state = data.subarray(start, start + size);
+      start += size;
+    }
+  }
+  if (length > end - start) throw new Error(`an INVOKE with ${length} bytes of meta`);
+  return {
+    id: data.readUInt32LE(at),
+    index: data.readUInt16LE(at + 4),
+    attempt: data.readUInt32LE(at + 8),
+    enqueued: readInt64(data, at + 12),
+    deadline: readInt64(data, at + 20),
+    state,
+    meta: data.subarray(start, start + length),
+    body: data.subarray(start + length, end),
+  };
+}
+
+/** The texts of meta. */
+function cutTexts(meta) {
+  const out = [];
+  for (let at = 0; at < meta.length;) {
+    const end = at + 4 + meta.readUInt32LE(at);
+    out.push(meta.toString('utf8', at + 4, end));
+    at = end;
+  }
+  return out;
+}
+
+const BATCH = 64 << 10;
+// With so much on its way a writer waits for the daemon, in bytes: code that logs in a
+// loop must not take all memory.
+const CROWDED = 1 << 20;
+// How long it sleeps before it looks whether the socket takes more, in ms.
+const PAUSE = 1;
+
+const nobody = new Int32Array(new SharedArrayBuffer(4));
+
+/**
+ * Collects frames and sends many at a time. It writes by itself, and not by the stream
+ * that reads: what a function says must go while the function blocks the event loop.
+ */
+class Writer {
+  #fd;
+  #batch = Buffer.allocUnsafeSlow(BATCH);
+  #used = 0;
+  #queue = []; // what the socket did not take yet
+  #queued = 0;
+  #timer = null;
+
+  constructor(fd) {
+    this.#fd = fd;
+    this.max = MAX_SMALL; // of a RESULT, in bytes; set when the daemon has said it
+    this.last = 0; // when it wrote last, by performance.now
+    this.drained = () => {}; // called when the socket takes more again
+  }
+
+  /** Whether frames wait for flush. */
+  get waits() { return this.#used > 0; }
+
+  /** Whether the daemon does not take what was sent as fast as it comes. */
+  get crowded() { return this.#queued > 0; }
+
+  /** Queues an answer; took is in ms. */
+  result(id, status, took, payload = EMPTY) {
+    if (1 + RESULT_SIZE + payload.length > this.max) {
+      status = FAILURE;
+      payload = Buffer.from(JSON.stringify({ summary: `returned ${payload.length} bytes, more than a frame takes (${this.max})` }));
+    }
+    this.#room(HEAD + RESULT_SIZE);
+    const batch = this.#batch;
+    let at = this.#used;
+    at = batch.writeUInt32LE(1 + RESULT_SIZE + payload.length, at);
+    at = batch.writeUInt8(RESULT, at);
+    at = batch.writeUInt32LE(id, at);
+    at = batch.writeUInt8(status, at);
+    this.#used = batch.writeUInt32LE(Math.min(Math.round(took * 1000), 0xffffffff), at);
+    this.#add(payload);
+  }
+
+  /** Queues a frame of JSON. */
+  json(kind, value) {
+    const payload = Buffer.from(JSON.stringify(value));
+    this.#room(HEAD);
+    this.#used = this.#batch.writeUInt8(kind, this.#batch.writeUInt32LE(1 + payload.length, this.#used));
+    this.#add(payload);
+  }
+
+  /** Sends a line that a function said, now, and waits where there are very many. */
+  log(value) {
+    this.json(LOG, value);
+    this.flush();
+    this.#until(CROWDED);
+  }
+
+  #room(size) {
+    if (BATCH - this.#used < size) this.flush();
+  }
+
+  #add(payload) {
+    if (payload.length > BATCH - this.#used) this.flush();
+    if (payload.length > BATCH) {
+      this.#send(payload);
+      return;
+    }
+    payload.copy(this.#batch, this.#used);
+    this.#used += payload.length;
+  }
+
+  /** Sends what waits. */
+  flush() {
+    const used = this.#used;
+    this.#used = 0;
+    if (used > 0) this.#send(this.#batch.subarray(0, used));
+    this.last = performance.now();
+  }
+
+  /** Sends all, and returns when the daemon has it. */
+  end() {
+    this.flush();
+    this.#until(0);
+  }
+
+  #send(data) {
+    if (this.#queued === 0) data = this.#write(data);
+    if (data.length === 0) return;
+    this.#queue.push(Buffer.from(data)); // whoever made it may change it
+    this.#queued += data.length;
+    this.#timer ??= setTimeout(() => this.#again(), PAUSE);
+  }
+
+  #again() {
+    this.#timer = null;
+    this.#resend();
+    if (this.#queued > 0) this.#timer = setTimeout(() => this.#again(), PAUSE);
+    else this.drained();
+  }
+
+  #resend() {
+    while (this.#queue.length > 0) {
+      const data = this.#queue[0];
+      const rest = this.#write(data);
+      this.#queued -= data.length - rest.length;
+      if (rest.length > 0) {
+        this.#queue[0] = rest;
+        return;
+      }
+      this.#queue.shift();
+    }
+  }
+
+  #until(size) {
+    while (this.#queued > size) {
+      this.#resend();
+      if (this.#queued > size) Atomics.wait(nobody, 0, 0, PAUSE);
+    }
+  }
+
+  /** Writes what the socket takes, and returns the rest. */
+  #write(data) {
+    while (data.length > 0) {
+      try {
+        data = data.subarray(writeSync(this.#fd, data));
+      } catch (error) {
+        if (error.code === 'EAGAIN') return data;
+        if (error.code !== 'EINTR') process.exit(0); // the daemon is gone: so is everyone who would want it
+      }
+    }
+    return data;
+  }
+}
+
+module.exports = {
+  PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, WELCOME, READY, FAILED, RESULT, LOG, STATS,
+  OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, NO_STATE, EMPTY, Reader, Writer, cutTexts,
+};

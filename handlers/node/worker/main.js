@@ -1,0 +1,127 @@
+'use strict';
+// A worker process: reads invocations from file descriptor 3 and answers them.
+
+const { writeSync } = require('node:fs');
+const { Socket } = require('node:net');
+const frames = require('./frames');
+const { Calls } = require('./calls');
+const { Lag } = require('./lag');
+const { LoadError, load } = require('./load');
+const { NoOutput, Output } = require('./logs');
+const { oneLine, stack } = require('./outcome');
+
+const CAPABILITIES = ['cancel', 'log', 'session_state', 'stats'];
+
+const writer = new frames.Writer(3);
+let daemon; // what it can do
+let output;
+let calls;
+let loading = false;
+let draining = false;
+
+/** Ends the process; what it has to say was said. */
+function leave(status) {
+  process.off('exit', exitWhileLoading);
+  process.exit(status);
+}
+
+function broken(error) {
+  process.stderr.write(`the daemon broke the protocol: ${oneLine(error)}\n`);
+  leave(1);
+}
+
+/** Takes one frame. Each has its time. */
+function take(kind, payload) {
+  switch (kind) {
+    case frames.HELLO:
+      if (daemon !== undefined) throw new Error('a second HELLO');
+      hello(JSON.parse(payload));
+      return;
+    case frames.LOAD:
+      if (daemon === undefined || loading || calls !== undefined) throw new Error('a LOAD that is not due');
+      loading = true;
+      start(JSON.parse(payload));
+      return;
+    case frames.INVOKE:
+      if (calls === undefined) throw new Error('an INVOKE before READY');
+      calls.invoke(payload);
+      return;
+    case frames.CANCEL:
+      if (calls === undefined || payload.length !== 4) throw new Error(`a CANCEL of ${payload.length} bytes`);
+      calls.cancel(payload.readUInt32LE(0));
+      return;
+    case frames.DRAIN:
+      draining = true;
+      if (calls === undefined) leave(0); // nothing was invoked
+  }
+}
+
+function hello({ protocol, max_frame: max, capabilities }) {
+  daemon = new Set(capabilities);
+  reader.max = writer.max = max;
+  writer.json(frames.WELCOME, {
+    protocol: frames.PROTOCOL, pid: process.pid, language: 'Node.js', version: process.versions.node, capabilities: CAPABILITIES,
+  });
+  writer.flush();
+  if (protocol !== frames.PROTOCOL) leave(0); // the daemon says what is wrong
+}
+
+async function start({ app, functions, template }) {
+  output = daemon.has('log') ? new Output(writer) : new NoOutput();
+  process.on('exit', exitWhileLoading);
+  let loaded;
+  try {
+    if (template) throw new LoadError('Node.js cannot be forked from a template; leave out start, or set it to spawn');
+    loaded = await load(app, functions);
+  } catch (error) {
+    failed(error instanceof LoadError ? error.message : `loading from ${app}: ${oneLine(error)}`, error.detail ?? stack(error));
+    leave(0);
+  }
+  process.off('exit', exitWhileLoading);
+  // Code that is not async may keep the loop: that it is late then is no news.
+  const lag = daemon.has('stats') && loaded.some(({ isAsync }) => isAsync) ? new Lag(writer, () => calls.busy) : undefined;
+  calls = new Calls(loaded, writer, output, lag);
+  loading = false;
+  writer.json(frames.READY, { functions: loaded.map(({ name, isAsync }) => ({ name, kind: isAsync ? 'async' : 'sync' })) });
+  writer.flush();
+}
+
+function failed(summary, detail) {
+  writer.json(frames.FAILED, { summary, detail });
+  writer.end();
+}
+
+function exitWhileLoading(status) {
+  failed(`the code ended the process, with exit status ${status}, while it was loaded`, '');
+}
+
+/**
+ * An error that nobody caught. One that is of no call has the process end, as Node.js
+ * does by itself: what state the app is in, nobody knows. A listener of the app's own
+ * decides in our place.
+ */
+function stray(error, what, event) {
+  if (calls?.stray(error, what) || process.listenerCount(event) > 1) return;
+  writeSync(2, `${what} outside of any call: ${stack(error)}\n`); // where the daemon looks for a worker's last words
+  writer.end();
+  leave(1);
+}
+
+process.on('SIGINT', () => {}); // a terminal's Ctrl-C is the daemon's to handle
+process.on('uncaughtException', (error) => stray(error, 'an exception that nobody caught', 'uncaughtException'));
+process.on('unhandledRejection', (error) => stray(error, 'a rejected promise that nobody handled', 'unhandledRejection'));
+
+const reader = new frames.Reader(take);
+const socket = new Socket({ fd: 3, readable: true, writable: false });
+socket.on('data', (data) => {
+  try {
+    reader.push(data);
+  } catch (error) {
+    broken(error);
+  }
+  calls?.pump();
+  if (draining) calls?.drain();
+});
+// The daemon is gone: so is everyone who would want the answers.
+socket.on('end', () => leave(0));
+socket.on('error', () => leave(0));
