@@ -43,7 +43,10 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		f.handler = run
 		f.share = handlers.NewSlots(concurrency).Share(0)
 	case h.Exec != nil:
-		own, err := exec.New(exec.Config{Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: p.daemon.environ(), MaxOutput: int64(h.Exec.MaxOutput), Log: f.log})
+		own, err := exec.New(exec.Config{
+			Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: p.daemon.environ(),
+			MaxOutput: int64(h.Exec.MaxOutput), Log: f.log, Reaper: p.startsProcesses(),
+		})
 		if err != nil {
 			return err
 		}

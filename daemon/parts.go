@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers/processes"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/storagequeue"
 )
@@ -37,6 +38,7 @@ type parts struct {
 	connections map[string]*connection      // to NATS: those that are ours to close
 	accounts    map[string]*storagequeue.Account
 	ledger      *storagequeue.Ledger // nil where no function needs it
+	reaper      *processes.Reaper    // nil where nothing has processes
 }
 
 func newParts(d *Daemon, cfg *configs.Config, old *parts) *parts {
@@ -46,7 +48,7 @@ func newParts(d *Daemon, cfg *configs.Config, old *parts) *parts {
 		connections: make(map[string]*connection), accounts: make(map[string]*storagequeue.Account),
 	}
 	if old != nil {
-		p.ledger = old.ledger
+		p.ledger, p.reaper = old.ledger, old.reaper
 	}
 	return p
 }
@@ -70,6 +72,15 @@ func (p *parts) open(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// startsProcesses returns the reaper, whose process is being started where there is
+// none yet: it takes some milliseconds, in which others can be used.
+func (p *parts) startsProcesses() *processes.Reaper {
+	if p.reaper == nil {
+		p.reaper = processes.New(p.daemon.log)
+	}
+	return p.reaper
 }
 
 // inOrder are the functions by their names.
@@ -134,6 +145,9 @@ func (p *parts) close(keep *parts) error {
 		if keep.accounts[name] != a {
 			a.Close()
 		}
+	}
+	if p.reaper != nil && keep.reaper != p.reaper {
+		p.reaper.Close()
 	}
 	if p.ledger != nil && keep.ledger != p.ledger {
 		errs = append(errs, p.ledger.Close())

@@ -50,6 +50,9 @@ func (own *pool) close() {
 // each has loaded its code.
 func (p *parts) startPools(ctx context.Context) error {
 	functions := appFunctions(p.cfg)
+	if len(functions) > 0 {
+		p.startsProcesses() // meanwhile the interpreters are looked for
+	}
 	for _, app := range slices.Sorted(maps.Keys(functions)) {
 		code := languages[p.cfg.Apps[app].Language].fingerprint(p.cfg.Apps[app].Dir)
 		if p.keepsPool(app, code) {
@@ -110,6 +113,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			MaxAge: settings.Recycle.MaxAge.D(), MaxIdle: settings.Recycle.MaxIdle.D(),
 		},
 		Lagged: own.waits.add,
+		Reaper: p.startsProcesses(),
 		Log:    d.log,
 	})
 	own.life, own.stop = context.WithCancel(context.WithoutCancel(ctx))

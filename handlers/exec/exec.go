@@ -5,7 +5,6 @@
 package exec
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/processes"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -32,6 +32,8 @@ type Config struct {
 	MaxOutput int64
 	// Log takes the lines of its standard error as they come; nil drops them.
 	Log *slog.Logger
+	// Reaper starts the command; nil: the handler has one of its own.
+	Reaper *processes.Reaper
 }
 
 const (
@@ -43,12 +45,13 @@ const (
 	// killGrace is how long it has to obey a SIGTERM at the timeout.
 	killGrace        = 5 * time.Second
 	defaultMaxOutput = 1 << 20
-	// maxLine is how long a line in the log may be, in bytes: it is cut in several.
-	maxLine = 16 << 10
 )
 
 // Handler runs commands.
-type Handler struct{ cfg Config }
+type Handler struct {
+	cfg Config
+	own *processes.Reaper // to be closed; nil: it is another's
+}
 
 var _ handlers.Handler = (*Handler)(nil)
 
@@ -68,56 +71,97 @@ func New(cfg Config) (*Handler, error) {
 		return nil, fmt.Errorf("the command %q cannot be run: %w", cfg.Command[0], err)
 	}
 	cfg.Command = append([]string{path}, cfg.Command[1:]...)
-	return &Handler{cfg}, nil
+	h := &Handler{cfg: cfg}
+	if cfg.Reaper == nil {
+		h.own = processes.New(cfg.Log)
+		h.cfg.Reaper = h.own
+	}
+	return h, nil
 }
 
 // Close implements handlers.Handler.
-func (h *Handler) Close(context.Context) error { return nil }
+func (h *Handler) Close(context.Context) error {
+	if h.own != nil {
+		h.own.Close()
+	}
+	return nil
+}
 
 // Handle implements handlers.Handler. At the end of ctx the command's process group
 // gets SIGTERM, and then SIGKILL; what it left behind is killed in any case.
 func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, h.cfg.Command[0], h.cfg.Command[1:]...)
-	cmd.Dir = h.cfg.Dir
-	cmd.Env = append(append([]string(nil), h.cfg.Env...),
-		"DROVER_FUNCTION="+h.cfg.Function, "DROVER_MESSAGE_ID="+clean(m.ID), "DROVER_ATTEMPT="+strconv.Itoa(m.Attempt), "DROVER_SUBJECT="+clean(m.Subject))
-	if parent, state := m.Trace(); parent != "" {
-		cmd.Env = append(cmd.Env, "TRACEPARENT="+clean(parent), "TRACESTATE="+clean(state))
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
-	cmd.Stdin = bytes.NewReader(m.Body)
 	out, errs := &head{max: int(h.cfg.MaxOutput)}, &tail{max: maxDetail}
-	said := &lines{log: func(line string) {
+	said := &processes.Lines{Line: func(line string) {
 		h.cfg.Log.LogAttrs(ctx, slog.LevelInfo, line, slog.String("message", m.ID), slog.String("stream", "stderr"))
 	}}
-	cmd.Stdout, cmd.Stderr = out, io.MultiWriter(errs, said)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = killGrace
-	if err := cmd.Start(); err != nil {
+	command, err := h.cfg.Reaper.Start(processes.Command{
+		Path: h.cfg.Command[0], Args: h.cfg.Command[1:], Dir: h.cfg.Dir, Env: h.environ(m),
+		Stdin: m.Body, Stdout: out, Stderr: io.MultiWriter(errs, said),
+	})
+	if err != nil {
 		return nil, fmt.Errorf("the command does not start: %w: %w", err, handlers.ErrNotTried)
 	}
-	err := cmd.Wait()
-	said.end()
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind
+	await(ctx, command)
+	said.End()
+	exit := command.Exit()
 	switch {
-	case err != nil && ctx.Err() != nil: // one that came to its end in spite of that is done
+	case exit.Err != nil:
+		return nil, fmt.Errorf("the command was lost: %w: %w", exit.Err, handlers.ErrNotTried)
+	case exit.Status == 0:
+	case ctx.Err() != nil: // one that came to its end in spite of that is done
 		return nil, ctx.Err()
-	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
-		return nil, h.failure(err, errs.String())
-	case out.over:
+	default:
+		return nil, h.failure(exit.Status, errs.String())
+	}
+	if out.over {
 		return nil, fmt.Errorf("the command wrote more than max_output (%d) bytes", h.cfg.MaxOutput)
 	}
 	return out.kept, nil // nil where nothing was written
 }
 
-func (h *Handler) failure(err error, said string) error {
-	f := &handlers.Failure{Summary: "the command ended: " + err.Error(), Detail: triggers.Tail(strings.ToValidUTF8(said, "?"), maxDetail)}
+// environ is what the command sees, and of which message.
+func (h *Handler) environ(m *triggers.Message) []string {
+	env := append(append([]string(nil), h.cfg.Env...),
+		"DROVER_FUNCTION="+h.cfg.Function, "DROVER_MESSAGE_ID="+clean(m.ID), "DROVER_ATTEMPT="+strconv.Itoa(m.Attempt), "DROVER_SUBJECT="+clean(m.Subject))
+	if parent, state := m.Trace(); parent != "" {
+		env = append(env, "TRACEPARENT="+clean(parent), "TRACESTATE="+clean(state))
+	}
+	return env
+}
+
+// await waits for the command's end, and brings it about when ctx ends.
+func await(ctx context.Context, command *processes.Process) {
+	select {
+	case <-command.Waited():
+		return
+	case <-ctx.Done():
+	}
+	command.Signal(syscall.SIGTERM)
+	limit := time.NewTimer(killGrace)
+	defer limit.Stop()
+	select {
+	case <-command.Waited():
+		return
+	case <-limit.C:
+	}
+	command.Signal(syscall.SIGKILL)
+	<-command.Waited()
+}
+
+func (h *Handler) failure(status syscall.WaitStatus, said string) error {
+	how := fmt.Sprintf("exit status %d", status.ExitStatus())
+	if status.Signaled() {
+		how = "signal: " + status.Signal().String()
+	}
+	f := &handlers.Failure{Summary: "the command ended: " + how, Detail: triggers.Tail(strings.ToValidUTF8(said, "?"), maxDetail)}
 	lines := strings.Split(strings.TrimSpace(f.Detail), "\n")
 	if last := lines[len(lines)-1]; last != "" {
 		f.Summary += ": " + last[:min(len(last), maxSummary)]
 	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == dataError {
+	if status.ExitStatus() == dataError {
 		return handlers.Reject(f)
 	}
 	return f
@@ -155,38 +199,3 @@ func (w *tail) Write(p []byte) (int, error) {
 }
 
 func (w *tail) String() string { return string(w.kept) }
-
-// lines cuts what is written into lines.
-type lines struct {
-	log  func(line string)
-	rest []byte
-}
-
-func (w *lines) Write(p []byte) (int, error) {
-	w.rest = append(w.rest, p...)
-	for {
-		at := bytes.IndexByte(w.rest, '\n')
-		if at < 0 && len(w.rest) < maxLine {
-			return len(p), nil
-		}
-		if at < 0 || at > maxLine {
-			w.put(w.rest[:maxLine])
-			w.rest = w.rest[maxLine:]
-			continue
-		}
-		w.put(w.rest[:at])
-		w.rest = w.rest[at+1:]
-	}
-}
-
-// end logs a line that nobody ended.
-func (w *lines) end() {
-	w.put(w.rest)
-	w.rest = nil
-}
-
-func (w *lines) put(line []byte) {
-	if text := strings.TrimRight(string(line), "\r"); strings.TrimSpace(text) != "" {
-		w.log(strings.ToValidUTF8(text, "?"))
-	}
-}

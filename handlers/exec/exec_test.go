@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/processes"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -30,6 +31,11 @@ func shell(t *testing.T, script string, change func(c *Config)) *Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := h.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
 	return h
 }
 
@@ -113,7 +119,7 @@ func TestStandardErrorIsLogged(t *testing.T) {
 	if len(got) != 6 {
 		t.Fatalf("%d lines: %.2000s", len(got), log.String())
 	}
-	for i, want := range []string{"msg=one message=\"m 1\" stream=stderr", "msg=two ", "msg=" + strings.Repeat("x", maxLine) + " ", "msg=" + strings.Repeat("x", maxLine) + " ", "msg=" + strings.Repeat("x", 40000-2*maxLine) + " ", `msg="last ?"`} {
+	for i, want := range []string{"msg=one message=\"m 1\" stream=stderr", "msg=two ", "msg=" + strings.Repeat("x", processes.MaxLine) + " ", "msg=" + strings.Repeat("x", processes.MaxLine) + " ", "msg=" + strings.Repeat("x", 40000-2*processes.MaxLine) + " ", `msg="last ?"`} {
 		if !strings.Contains(got[i], want) {
 			t.Errorf("line %d is %.200s, want %.100s in it", i, got[i], want)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/processes"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
@@ -57,14 +58,16 @@ type Config struct {
 	// Lagged is told how long a callback had to wait for a worker's event loop, ten
 	// times a second while it has something to do. nil drops it.
 	Lagged func(wait time.Duration)
+	// Reaper starts the processes; nil: the pool has one of its own.
+	Reaper *processes.Reaper
 	Log    *slog.Logger
 }
 
 // Pool is the worker processes of one app.
 type Pool struct {
-	cfg     Config
-	log     *slog.Logger
-	spawner *spawner
+	cfg    Config
+	log    *slog.Logger
+	reaper *processes.Reaper // what its processes are children of
 
 	accounts accounts
 
@@ -220,6 +223,7 @@ const (
 	CauseProtocol Cause = "protocol"      // it broke the protocol, and was killed
 	CauseTimeout  Cause = "timeout"       // a call did not end when told to, and it was killed
 	CauseStart    Cause = "start_timeout" // the code did not load in time
+	CauseReaper   Cause = "reaper"        // the reaper died, and all of its processes were killed
 
 	// It was recycled, as it came to a limit.
 	CauseInvocations Cause = "max_invocations"
@@ -230,7 +234,7 @@ const (
 
 // Causes are all of them.
 var Causes = []Cause{
-	CauseExit, CauseSignal, CauseMemory, CauseProtocol, CauseTimeout, CauseStart,
+	CauseExit, CauseSignal, CauseMemory, CauseProtocol, CauseTimeout, CauseStart, CauseReaper,
 	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle,
 }
 
@@ -293,8 +297,10 @@ func (p *Pool) change() {
 // path: whatever is missing is started. Workers whose code does not load are not
 // started again: Ready and Handle tell why, and Run goes on waiting for ctx.
 func (p *Pool) Run(ctx context.Context) error {
-	p.spawner = newSpawner(&p.accounts)
-	defer p.spawner.close()
+	if p.reaper = p.cfg.Reaper; p.reaper == nil {
+		p.reaper = processes.New(p.log)
+		defer p.reaper.Close()
+	}
 	watching, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
 	var watch sync.WaitGroup
 	watch.Go(func() { p.watch(watching) })

@@ -54,7 +54,7 @@ type worker struct {
 // startWorker starts a process and greets it. It is usable when loaded is closed
 // and ready is set.
 func (p *Pool) startWorker() (*worker, error) {
-	proc, err := p.spawner.start(p.cfg.Command, p.log)
+	proc, err := p.startProcess(p.cfg.Command)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func (p *Pool) startWorker() (*worker, error) {
 	}
 	w.out, err = protocol.AppendJSON(nil, protocol.Hello, p.hello())
 	if err != nil {
-		proc.kill(syscall.SIGKILL)
+		proc.Signal(syscall.SIGKILL)
 		<-proc.waited
 		return nil, errors.Join(err, proc.conn.Close())
 	}
@@ -205,7 +205,7 @@ func (w *worker) read() {
 		case <-time.After(outputGrace):
 		}
 	}
-	w.process.kill(syscall.SIGKILL)
+	w.process.Signal(syscall.SIGKILL)
 	<-w.process.waited
 	switch {
 	case why != nil:
@@ -231,7 +231,7 @@ func (w *worker) kill(whose Cause, why error) {
 		w.why, w.whose = why, whose
 	}
 	w.mu.Unlock()
-	w.process.kill(syscall.SIGKILL)
+	w.process.Signal(syscall.SIGKILL)
 	if conn, ok := w.process.conn.(*net.UnixConn); ok {
 		_ = conn.CloseRead() // a stopped process does not close its own end
 	}
@@ -243,7 +243,7 @@ func (w *worker) stop(grace time.Duration) {
 	select {
 	case <-w.loaded:
 	default:
-		w.process.kill(syscall.SIGTERM) // it loads code, and does not listen
+		w.process.Signal(syscall.SIGTERM) // it loads code, and does not listen
 	}
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		limit := time.NewTimer(grace)
@@ -253,7 +253,7 @@ func (w *worker) stop(grace time.Duration) {
 			w.done.Wait()
 			return
 		case <-limit.C:
-			w.process.kill(signal)
+			w.process.Signal(signal)
 		}
 	}
 	w.kill(CauseExit, errors.New("the worker did not end when it was told to"))
