@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -87,23 +86,8 @@ func TestForms(t *testing.T) {
 }
 
 func TestEveryPythonOfThisMachine(t *testing.T) {
-	found, err := filepath.Glob(filepath.Join(os.Getenv("HOME"), ".pyenv/versions/3.*/bin/python3"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for minor := 9; minor < 20; minor++ {
-		if path, err := exec.LookPath(fmt.Sprint("python3.", minor)); err == nil {
-			found = append(found, path)
-		}
-	}
-	tested := 0
-	for _, path := range found {
-		i, err := Find(t.Context(), t.TempDir(), path, os.LookupEnv)
-		if err != nil {
-			continue // too old, which has a test of its own
-		}
-		tested++
-		t.Run(i.Version, func(t *testing.T) {
+	for _, path := range interpreters(t) {
+		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			functions := append([]string{"abody", "amessage"}, formNames...)
 			p := startApp(t, forms, func(c *workers.Config) { c.Command.Path, c.Threads = path, 2 }, functions...)
@@ -114,7 +98,6 @@ func TestEveryPythonOfThisMachine(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d interpreters beside python3 on the path", tested)
 }
 
 func TestBodiesAndOutputs(t *testing.T) {

@@ -68,7 +68,12 @@ func TestRestartsHaveCauses(t *testing.T) {
 def f(body):
     payload = b'{"lags_us": [' + b','.join([b'1'] * 1001) + b']}'
     os.write(3, (1 + len(payload)).to_bytes(4, "little") + b"F" + payload)`},
-		{"timeout", workers.CauseTimeout, "def f(body): mark(body); time.sleep(60)"},
+		{"timeout", workers.CauseTimeout, `
+def f(body):
+    mark(body)
+    while True:
+        try: time.sleep(60)
+        except BaseException: pass`},
 		{"start", workers.CauseStart, "if os.path.exists('gone'): time.sleep(60)\ndef f(body): open('gone', 'w').close(); os._exit(0)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

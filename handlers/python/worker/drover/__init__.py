@@ -7,16 +7,15 @@ A function takes one of these forms, `async def` as well::
     def f(message, context): ...   # a Message and a Context
 
 It returns None, bytes, str, or what `json.dumps` takes. An exception is a failed
-attempt; Reject and Retry say more.
+attempt; Reject and Retry say more. Timeout comes when the attempt's time is up.
 """
 
 import datetime
 import json
 import struct
-import threading
 import time
 
-__all__ = ["Context", "Message", "Reject", "Retry"]
+__all__ = ["Context", "Message", "Reject", "Retry", "Timeout"]
 
 
 class Reject(Exception):
@@ -31,6 +30,25 @@ class Retry(Exception):
             raise ValueError("after must be from 0 to 2592000 seconds")
         super().__init__(reason)
         self.after = None if after is None else float(after)
+
+
+class Timeout(BaseException):
+    """Raised in a function that is not async when the time for its attempt is up:
+    its timeout has passed, or the daemon stops and has waited long enough. An async
+    function is cancelled instead, and gets asyncio.CancelledError.
+
+    It is no Exception, so that `except Exception` in a loop over attempts does not
+    swallow it. A function may catch it to clean up, and has kill_grace (5 s by default)
+    to end. However it raises then, the attempt has timed out. If it returns a value,
+    the message is done. If it does neither in time, its process is killed.
+
+    It comes between two steps of Python code: not while the function waits in a
+    thread for a lock or for input and output, or calculates in an extension written
+    in C. Code that must not be cut in two looks at context.remaining() before.
+    """
+
+    def __init__(self, *args):
+        super().__init__(*(args or ("the time for this attempt is up",)))
 
 
 _LENGTH = struct.Struct("<I")
@@ -115,7 +133,7 @@ class Context:
         self.function = function
         self._message = message
         self._deadline = deadline  # µs since 1970; 0 is none
-        self._cancelled = threading.Event()
+        self._cancelled = False
         self._has_state, self._state, self._changed = False, None, False
 
     @property
@@ -160,4 +178,4 @@ class Context:
     @property
     def cancelled(self):
         """True when the attempt is given up: its outcome no longer counts."""
-        return self._cancelled.is_set()
+        return self._cancelled

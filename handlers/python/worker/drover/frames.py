@@ -3,10 +3,13 @@
 import collections
 import json
 import os
+import queue
 import select
 import struct
 import threading
 import time
+
+from drover import ends
 
 PROTOCOL = 2
 HELLO, LOAD, INVOKE, CANCEL, DRAIN = 1, 2, 3, 4, 5
@@ -30,6 +33,8 @@ _ID = struct.Struct("<I")
 LINGER = 300_000
 # How often the watch looks whether a long call holds up the replies before it, in seconds.
 WATCH = 0.005
+# How long it goes on looking when there is nothing to do, in seconds.
+REST = 0.2
 
 
 def _cut_state(data, at):
@@ -157,6 +162,7 @@ class Writer:
         self.max = 0  # of a frame, in bytes; set when the daemon has said it
         self.stats = False  # whether the daemon takes STATS
         self.last = 0  # when it was sent last, by time.perf_counter_ns
+        self.forked = False  # whether this is a child of the worker, which has nothing to say
         self.watch = Watch(self)
 
     def result(self, number, status, wall, payload=b""):
@@ -191,36 +197,49 @@ class Writer:
                 view = view[self._sock.send(view) :]
             except BlockingIOError:  # asyncio's sockets do not wait
                 select.select([], [self._sock], [])
+            except OSError as error:
+                ends.broken(error)
 
 
 class Watch(threading.Thread):
     """Sends replies that a long call holds up, and notices that the daemon died.
 
-    It rests when nothing was sent for a second, until busy is called."""
+    It rests when there was nothing to do for REST, until busy is called, which takes
+    no lock of Python's: a Timeout may strike in there."""
 
     def __init__(self, writer):
         super().__init__(name="drover-watch", daemon=True)
         self._writer = writer
         self._parent = os.getppid()
-        self._busy = threading.Event()
+        self._wake = queue.SimpleQueue()
         self.awake = False  # whether busy need not be called
+        self.look = self.nothing  # called at each look; tells whether there is more to come
 
     def busy(self):
         """Called after a reply that is not sent at once."""
         self.awake = True
-        self._busy.set()
+        self._wake.put(None)
+
+    @staticmethod
+    def nothing():
+        return False
 
     def run(self):
         writer = self._writer
         while True:
-            self._busy.wait()
-            while writer.waits() or time.perf_counter_ns() - writer.last < 1e9:
+            self._wake.get()
+            idle = 0.0
+            while idle < REST:
                 time.sleep(WATCH)
-                if writer.waits() and time.perf_counter_ns() - writer.last > WATCH * 1e9:
-                    writer.flush()
+                idle += WATCH
+                if writer.waits():
+                    idle = 0.0
+                    if time.perf_counter_ns() - writer.last > WATCH * 1e9:
+                        writer.flush()
+                if self.look():
+                    idle = 0.0
                 if os.getppid() != self._parent:
                     os._exit(0)
-            self._busy.clear()
             self.awake = False
-            if writer.waits():  # it came between the last look and the clearing
+            if writer.waits() or self.look():  # it came between the last look and this
                 self.busy()

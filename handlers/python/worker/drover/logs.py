@@ -6,12 +6,13 @@ import logging
 import sys
 
 from drover.frames import LOG
+from drover.timeouts import Running
 
-# The number of the invocation that runs here, in a list, as setting it there is
-# cheap; -1 outside of one.
-current = contextvars.ContextVar("drover_invocation", default=(-1,))
+# What runs here: its number is that of the invocation.
+current = contextvars.ContextVar("drover_invocation", default=Running())
 
 _MAX = 16 << 10
+_MAX_NAME = 200
 
 
 class _Lines(io.TextIOBase):
@@ -36,7 +37,7 @@ class _Lines(io.TextIOBase):
         return self._raw.buffer
 
     def write(self, text):
-        number = current.get()[0]
+        number = current.get().number
         lines = (self._parts.pop((number, self._name), "") + text).split("\n")
         rest = lines.pop()
         if len(rest) > _MAX:
@@ -57,20 +58,29 @@ class _Handler(logging.Handler):
         super().__init__()
         self._writer = writer
 
+    def createLock(self):
+        self.lock = None  # sending takes none, and a Timeout could leave it locked
+
     def emit(self, record):
         try:
-            send(self._writer, current.get()[0], record.levelname, record.name, self.format(record))
+            send(self._writer, current.get().number, record.levelname, record.name, self.format(record))
         except Exception:
             self.handleError(record)
 
 
 def send(writer, number, level, logger, text):
-    if text.strip():
-        writer.json(LOG, {"id": number, "level": level, "logger": logger, "text": text[:_MAX]})
-        if writer.watch.ident is None:
-            writer.flush()  # the code is being loaded, which may take long, and nobody watches yet
-        else:
-            writer.watch.busy()  # the call may go on for long
+    if not text.strip():
+        return
+    if writer.forked:  # a child of the worker's does not speak for it
+        stream = sys.__stdout__ if logger == "stdout" else sys.__stderr__
+        stream.write(text + "\n" if logger in ("stdout", "stderr") else f"{level} {logger}: {text}\n")
+        stream.flush()
+        return
+    writer.json(LOG, {"id": number, "level": level[:_MAX_NAME], "logger": logger[:_MAX_NAME], "text": text[:_MAX]})
+    if writer.watch.ident is None:
+        writer.flush()  # the code is being loaded, which may take long, and nobody watches yet
+    elif not writer.watch.awake:
+        writer.watch.busy()  # the call may go on for long
 
 
 class Output:

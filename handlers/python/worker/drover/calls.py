@@ -1,0 +1,135 @@
+"""What the ways of running functions have in common: a call and its reply."""
+
+import collections
+import os
+import time
+
+from drover import Context, Message, ends, frames, traces
+from drover.functions import encode, outcome
+from drover.logs import send
+
+now = time.perf_counter_ns
+
+NOT_TRIED = frames.NOT_TRIED, b""
+
+
+class Calls:
+    """Invocations are the tuples that Reader.read gives."""
+
+    def __init__(self, sock, reader, writer, output, functions):
+        self.sock = sock
+        self.reader = reader
+        self.writer = writer
+        self.output = output
+        self.functions = functions
+        self.waiting = collections.deque()  # invocations of functions that are not async
+        self.contexts = {}  # of the invocations that asked for one, by number
+        self.cancelled = set()  # the numbers of those that are; one stays until it is used again
+        self.running = []  # what can be struck by a Timeout
+        self.striker = None  # how; None where it can't be done
+        self.watch = writer.watch
+        self.trace = traces.of_app()  # None in an app without OpenTelemetry
+        os.register_at_fork(after_in_child=self.forked)
+
+    def call(self, invocation, running):
+        """Runs a function that is not async, queues the reply, and returns when it was done."""
+        number, index, data, _, body, end, _, _, _ = invocation
+        function = self.functions[index]
+        answer = None
+        start = now()
+        try:
+            running.number = number  # from here on a Timeout may come, once
+            try:
+                if self.cancelled and number in self.cancelled:
+                    answer = NOT_TRIED
+                else:
+                    if self.trace is not None:
+                        with self.trace(invocation):
+                            value = function.call(*self.arguments(function, invocation))
+                    elif function.wants_body:
+                        value = function.call(data[body:end])
+                    else:
+                        value = function.call(*self.arguments(function, invocation))
+                    answer = frames.OK, b"" if value is None else encode(value)
+            except BaseException as error:  # SystemExit and KeyboardInterrupt end a call, not the worker
+                if running.is_child():
+                    ends.end_child(error)
+                answer = outcome(error)
+            running.number = -1
+            if running.aimed:
+                self.settle(running)
+        except BaseException as error:  # a Timeout that came when the function had ended
+            running.number = -1
+            if running.aimed:
+                self.settle(running)
+            if answer is None:
+                answer = outcome(error)
+        ended = now()
+        self.reply(number, ended - start, *answer)
+        return ended
+
+    def settle(self, running):
+        if running.is_child():
+            ends.end_child(None)
+        running.settle(self.striker)
+
+    def arguments(self, function, invocation):
+        """What a function gets."""
+        number, _, data, meta, body, end, attempt, enqueued, deadline = invocation
+        if function.wants_body:
+            return (data[body:end],)
+        message = Message(data[body:end], attempt, enqueued, data[meta:body])
+        if not function.wants_context:
+            return (message,)
+        context = self.contexts[number] = Context(function.name, deadline, message)
+        if number in self.reader.states:
+            context._has_state, context._state = True, self.reader.states.pop(number)
+        if self.cancelled and number in self.cancelled:
+            context._cancelled = True
+        return message, context
+
+    def reply(self, number, took, status, payload):
+        """Queues a reply, after all that the invocation said."""
+        if self.contexts:
+            context = self.contexts.pop(number, None)
+            if context is not None and context._changed and status == frames.OK:
+                status, payload = frames.STATE, frames.put_state(context._state, payload)
+        if self.reader.states:
+            self.reader.states.pop(number, None)  # of a function that does not ask for a context
+        if self.output.parts:
+            self.output.end(number)
+        self.writer.result(number, status, took, payload)
+
+    def cancel(self, number):
+        """Ends a call that is not async, or sees to it that it does not begin. Called
+        by the thread that reads."""
+        self.cancelled.add(number)
+        context = self.contexts.get(number)
+        if context is not None:
+            context._cancelled = True
+        for running in self.running:
+            if running.number == number:
+                if self.striker is not None and not self.striker.strike(running, number):
+                    self.warn("a function is not interrupted though its time is up, as the app handles the signal that this takes")
+                return
+        for invocation in list(self.waiting):
+            if invocation[0] == number:
+                try:
+                    self.waiting.remove(invocation)
+                except ValueError:
+                    return  # a thread took it just now, and will see that it is cancelled
+                self.reply(number, 0, *NOT_TRIED)
+                self.writer.flush()
+                return
+
+    def warn(self, text):
+        send(self.writer, -1, "WARNING", "drover", text)
+
+    def forked(self):
+        """Called in a child of the worker's: it has no daemon to answer to. If the
+        function comes to its end there, the process ends."""
+        self.sock.close()
+        self.writer.forked = True
+        self.output.parts.clear()
+        for running in self.running:
+            running.forked()

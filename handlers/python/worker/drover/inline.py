@@ -1,0 +1,81 @@
+"""One thread: it reads, runs and answers."""
+
+import socket
+import threading
+
+from drover import frames
+from drover.calls import Calls, now
+from drover.ends import broken, fail, leave
+from drover.logs import current
+from drover.timeouts import MainThread, Running
+
+
+class Inline(Calls):
+    def __init__(self, sock, reader, writer, output, functions):
+        super().__init__(sock, reader, writer, output, functions)
+        self.here = Running()
+        self.running.append(self.here)
+        self.striker = MainThread(self.here)
+        self.reading = threading.Lock()  # held by whoever reads the socket
+        self.working = False  # whether there is something to run
+        self.draining = False
+        self.watch.look = self.look
+
+    def take(self, got):
+        for item in got:
+            if type(item) is tuple:
+                if self.cancelled:  # an earlier one that had this number was
+                    self.cancelled.discard(item[0])
+                self.waiting.append(item)
+            elif item < 0:
+                self.draining = True
+            else:
+                self.cancel(item)
+
+    def look(self):
+        """Called by the watch every few milliseconds while functions run: if one takes
+        long, what comes meanwhile may be its cancellation. Returns whether they do."""
+        if self.here.number >= 0 and now() - self.writer.last > frames.WATCH * 1e9:
+            self.read_more()
+        return self.working
+
+    def read_more(self):
+        """Takes what came, without waiting."""
+        if self.reading.acquire(blocking=False):
+            try:
+                self.take(self.reader.read(socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                pass
+            except (OSError, EOFError) as error:
+                broken(error)
+            except ValueError:  # of a frame
+                fail()
+            finally:
+                self.reading.release()
+
+    def run(self, got):
+        waiting, here, writer, watch, call = self.waiting, self.here, self.writer, self.watch, self.call
+        current.set(here)
+        self.take(got)
+        while True:
+            self.working = True
+            if not watch.awake:
+                watch.busy()
+            while waiting:
+                try:
+                    invocation = waiting.popleft()
+                except IndexError:
+                    break  # it was cancelled just now
+                before = now()
+                ended = call(invocation, here)
+                if ended - writer.last > frames.LINGER:
+                    writer.flush()
+                if ended - before > frames.LINGER:
+                    self.read_more()  # perhaps some of those behind a long call were cancelled
+            self.working = False
+            writer.flush()
+            if self.draining and not waiting:
+                leave(writer)
+            with self.reading:
+                if not waiting and not self.draining:
+                    self.take(self.reader.read())

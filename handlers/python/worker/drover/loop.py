@@ -1,0 +1,204 @@
+"""The main thread runs an asyncio loop; functions that are not async run in the
+pool of threads beside it."""
+
+import asyncio
+import collections
+import concurrent.futures
+import contextvars
+import sys
+
+from drover import frames
+from drover.calls import NOT_TRIED, now
+from drover.ends import broken, end_child, fail, leave
+from drover.functions import encode, outcome
+from drover.lag import Lag
+from drover.logs import current
+from drover.pool import Pool
+from drover.timeouts import Running
+
+
+class Loop(Pool):
+    def __init__(self, sock, reader, writer, output, functions, threads):
+        super().__init__(sock, reader, writer, output, functions, threads)
+        self.ready = collections.deque()  # invocations of async functions that wait for a task
+        self.coming = False  # whether a task was made that has not begun
+        self.tasks = {}  # by the number of the invocation that they run
+        self.flushing = False
+        self.draining = False
+        self.has_pool = any(not f.is_async for f in functions)
+        self.loop = None
+        self.lag = None
+
+    def run(self, got):
+        if sys.version_info < (3, 10):
+            # What the app's modules made, a lock perhaps, is bound to this one.
+            loop = asyncio.get_event_loop()
+        else:
+            try:
+                from uvloop import new_event_loop
+            except ImportError:
+                from asyncio import new_event_loop
+            loop = new_event_loop()
+            asyncio.set_event_loop(loop)
+        # run_in_executor(None, ...) has as many threads as the functions.
+        loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(self.threads, "drover-executor"))
+        self.loop = loop
+        self.lag = Lag(loop, self.writer, lambda: self.ready or self.tasks)
+        if self.has_pool:
+            self.start()
+        self.sock.setblocking(False)
+        self.take(got)
+        loop.add_reader(self.sock.fileno(), self.readable)
+        while True:
+            try:
+                loop.run_forever()
+                why = "the event loop was stopped"
+            except (SystemExit, KeyboardInterrupt) as error:
+                # asyncio lets these through when a callback, or a task that is not a
+                # function's own, raises them. Whoever awaits the task has it, too.
+                why = f"{type(error).__name__} was raised in a task or a callback"
+            if self.writer.forked:
+                end_child(None)
+            self.warn(why + ": the worker goes on; to fail a message, raise in its function")
+
+    def forked(self):
+        super().forked()
+        self.loop.stop()  # the child has no business with the others' tasks
+
+    def readable(self):
+        try:
+            self.take(self.reader.read())
+        except BlockingIOError:
+            pass
+        except (OSError, EOFError) as error:
+            broken(error)
+        except ValueError:  # of a frame
+            fail()
+
+    def take(self, got):
+        self.lag.came = True
+        if not self.lag.awake:
+            self.lag.begin()
+        ready, functions = self.ready, self.functions
+        for item in got:
+            if type(item) is tuple:
+                if functions[item[1]].is_async:
+                    if self.cancelled:  # an earlier one that had this number was
+                        self.cancelled.discard(item[0])
+                    ready.append(item)
+                else:
+                    self.put(item)
+            elif item < 0:
+                self.draining = True
+                self.end_if_drained()
+            else:
+                self.cancel(item)
+        self.more()
+
+    def cancel(self, number):
+        task = self.tasks.get(number)
+        if task is not None:
+            context = self.contexts.get(number)
+            if context is not None:
+                context._cancelled = True
+            task.cancel()
+            return
+        for at, invocation in enumerate(self.ready):
+            if invocation[0] == number:
+                del self.ready[at]
+                self.reply(number, 0, *NOT_TRIED)
+                self.writer.flush()
+                self.end_if_drained()
+                return
+        super().cancel(number)
+
+    def end_if_drained(self):
+        if self.draining and not self.ready and not self.tasks:
+            self.draining = False  # this is done once
+            if self.has_pool:
+                self.drain()
+            else:
+                leave(self.writer)
+
+    def more(self):
+        """Sees to it that what is ready is run."""
+        if self.ready and not self.coming:
+            self.coming = True
+            self.loop.create_task(self.serve_safely())
+
+    async def serve_safely(self):
+        try:
+            await self.serve_ready()
+        except BaseException:
+            fail()
+
+    async def serve_ready(self):
+        """Runs what is ready, one after the other, in one task. Before each it makes
+        the task that goes on if this one has to wait: so functions that wait have a
+        task each, and those that do not are spared the making of one, which costs
+        more than they do. A task that a function left changed is not used again."""
+        self.coming = False
+        ready, tasks, functions, writer = self.ready, self.tasks, self.functions, self.writer
+        task, running = asyncio.current_task(), Running()
+        current.set(running)
+        before = contextvars.copy_context()
+        began = now()
+        while ready and not writer.forked:
+            invocation = ready.popleft()
+            if ready and not self.coming:
+                self.more()
+            number, index, data, _, body, end, _, _, _ = invocation
+            function = functions[index]
+            running.number = number
+            tasks[number] = task
+            start = now()
+            try:
+                if self.trace is not None:
+                    with self.trace(invocation):
+                        value = await function.call(*self.arguments(function, invocation))
+                elif function.wants_body:
+                    value = await function.call(data[body:end])
+                else:
+                    value = await function.call(*self.arguments(function, invocation))
+                answer = frames.OK, b"" if value is None else encode(value)
+                error = None
+            except BaseException as raised:  # a cancelled task answers too
+                answer = outcome(raised)
+                error = raised
+            if writer.forked:
+                end_child(error)
+            del error
+            ended = now()
+            running.number = -1
+            tasks.pop(number, None)
+            self.reply(number, ended - start, *answer)
+            if ended - writer.last > frames.LINGER:
+                writer.flush()
+            elif not self.flushing:
+                self.flushing = True
+                if not self.watch.awake:
+                    self.watch.busy()
+                self.loop.call_soon(self.flush)
+            if self.draining:
+                self.end_if_drained()
+            if not _SHARED or ended - began > _SLICE or task.cancelling() or _changed(before):
+                break
+        self.more()
+
+    def flush(self):
+        self.flushing = False
+        self.writer.flush()
+
+
+# Whether a task can tell that it is being cancelled: Python 3.11 and newer.
+_SHARED = hasattr(asyncio.Task, "cancelling")
+# How long functions run before the loop looks at sockets and timers, in ns.
+_SLICE = 1_000_000
+
+
+def _changed(before):
+    """Whether a function left a context variable behind."""
+    try:
+        return contextvars.copy_context() != before
+    except Exception:  # of a value's own comparison
+        return True

@@ -1,0 +1,97 @@
+"""Raises Timeout in the thread that a call runs in: while it runs there, and never later.
+
+A call's number is set before it runs, and unset after. Whoever wants it to end says
+so first, and then looks at the number; the thread unsets the number first, and then
+looks whether somebody said so. So one of the two sees the other, and no call pays
+for a lock. What is raised may come anywhere between the two in the thread's code.
+"""
+
+import signal
+import threading
+import time
+
+from drover import Timeout
+
+_AIMING, _STRUCK, _FORKED = 1, 2, 3
+
+
+class Running:
+    """What runs in a thread, or in a task."""
+
+    __slots__ = ("aimed", "number", "thread")
+
+    def __init__(self):
+        self.number = -1  # of the invocation; -1 is none
+        self.aimed = 0  # whether settle is to be called at the end of the call
+        self.thread = threading.get_ident()
+
+    def settle(self, threads):
+        """Called by the thread when its call has ended and something was aimed at
+        it: after this no Timeout comes."""
+        while self.aimed == _AIMING:
+            time.sleep(0)
+        if self.aimed == _STRUCK:
+            threads.take_back(self)
+            self.aimed = 0
+
+    def forked(self):
+        """Called in a process that was forked here."""
+        self.aimed = _FORKED
+
+    def is_child(self):
+        return self.aimed == _FORKED
+
+
+class Threads:
+    """Raises Timeout in any thread, as soon as it runs Python code: a thread that
+    waits is not woken. Raises ImportError where Python was built without ctypes."""
+
+    def __init__(self):
+        import ctypes
+
+        # A handle of our own: what is set on ctypes.pythonapi is everybody's.
+        self._set = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
+        self._set.argtypes = (ctypes.c_ulong, ctypes.py_object)
+        self._nothing = ctypes.py_object()
+
+    def strike(self, running, number):
+        """Called by one thread at a time. Reports whether this can be done."""
+        if running.aimed:
+            return True  # once is enough
+        running.aimed = _AIMING
+        if running.number == number:
+            self._set(running.thread, Timeout)
+            running.aimed = _STRUCK
+        else:
+            running.aimed = 0
+        return True
+
+    def take_back(self, running):
+        self._set(running.thread, self._nothing)
+
+
+class MainThread:
+    """Raises Timeout in the main thread by a signal, which ends its waiting, too."""
+
+    # One that nobody uses; where there are no real-time signals, one that is
+    # ignored unless somebody waits for it.
+    SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGURG
+
+    def __init__(self, running):
+        self._running = running
+        self._wanted = -1
+        self._handler = self._come
+        signal.signal(self.SIGNAL, self._handler)
+
+    def strike(self, running, number):
+        """Reports whether this can be done: the app may have taken the signal."""
+        if signal.getsignal(self.SIGNAL) != self._handler:
+            return False
+        self._wanted = number
+        signal.pthread_kill(running.thread, self.SIGNAL)
+        return True
+
+    def _come(self, _signal, _frame):
+        wanted, self._wanted = self._wanted, -1
+        if wanted >= 0 and self._running.number == wanted:
+            raise Timeout
