@@ -42,9 +42,11 @@ func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 }
 
-// closeOthers closes the file descriptors above the last that is ours.
+// closeOthers keeps the file descriptors above the last that is ours from what is
+// started. They are not closed here: some are of Go's own runtime, which a package
+// that was initialised before this one may have set going.
 func closeOthers(last int) {
-	if unix.CloseRange(uint(last+1), math.MaxInt32, 0) == nil {
+	if unix.CloseRange(uint(last+1), math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil {
 		return
 	}
 	names, err := os.ReadDir("/proc/self/fd") // a kernel before 5.9
