@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/drover-run/drover/handlers/python"
+	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers/workers/conformance"
 )
 
@@ -22,7 +22,7 @@ type workerCommand struct {
 
 // workerTestCommand is `drover worker test`.
 type workerTestCommand struct {
-	Command []string      `arg:"" help:"python, the worker that drover brings; or, behind --, a command with its arguments."`
+	Command []string      `arg:"" help:"python or node, a worker that drover brings; or, behind --, a command with its arguments."`
 	App     string        `help:"The directory of the test app, which docs/worker-protocol.md describes. With it, the command is one of yours."`
 	Module  string        `default:"conformance" help:"The module of the test app (default: conformance)."`
 	Kinds   []string      `enum:"sync,async" default:"sync,async" help:"The kinds of functions that the worker has (default: sync,async)."`
@@ -37,6 +37,7 @@ func (*workerTestCommand) Help() string {
 Examples:
 
     drover worker test python
+    drover worker test node
     drover worker test --app ./conformance -- ./my-worker --quiet
     drover worker test python --run '^cancel/' --json
 `
@@ -111,15 +112,16 @@ func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (co
 	if err := conformance.WriteApp(dir, c.Command[0]); err != nil {
 		return out, fmt.Errorf("writing the test app: %w", err)
 	}
-	interpreter, err := python.Find(ctx, ".", "", std.Env)
+	of := languages[c.Command[0]]
+	interpreter, err := of.find(ctx, configs.App{Dir: "."}, std.Env)
 	if err != nil {
 		return out, err
 	}
-	home, err := python.Install(dir)
+	home, err := of.install(dir)
 	if err != nil {
 		return out, err
 	}
-	command := python.Command(interpreter, home, dir, out.Env)
+	command := of.command(interpreter, home, configs.App{Dir: dir}, out.Env)
 	out.Command, out.Dir = append([]string{command.Path}, command.Args...), command.Dir
 	out.App, out.Module = dir, conformance.Module
 	return out, nil

@@ -38,22 +38,24 @@ class Queue {
 }
 
 /**
- * The calls of a worker. Async functions run together; those that are not, one after
- * the other, also where one returns a promise.
+ * The calls of a worker. Async functions run together; of those that are not so many
+ * at once as the daemon has threads in mind: the one that runs, and those whose promises
+ * are waited for.
  */
 class Calls {
   #open = []; // by the daemon's id
   #count = 0;
   #async = new Queue(); // those that have not begun
   #sync = new Queue();
-  #held = false; // a call of a function that is not async waits for its promise
+  #held = 0; // so many calls of functions that are not async wait for their promise
   #again = false; // pump is to run
   #flushing = false; // flush is
   #pumping = false;
   #draining = false;
 
-  constructor(functions, writer, output, lag) {
+  constructor(functions, threads, writer, output, lag) {
     this.functions = functions;
+    this.threads = threads;
     this.writer = writer;
     this.output = output;
     this.lag = lag;
@@ -105,7 +107,7 @@ class Calls {
 
   #next() {
     for (;;) {
-      const queue = this.#sync.length > 0 && !this.#held ? this.#sync : this.#async;
+      const queue = this.#sync.length > 0 && this.#held < this.threads ? this.#sync : this.#async;
       if (queue.length === 0) return undefined;
       const call = queue.shift();
       if (call.open) return call;
@@ -173,12 +175,12 @@ class Calls {
   }
 
   #hold(call) {
-    this.#held = true;
+    this.#held++;
     call.holds = true;
     const { function: of } = call;
     if (of.warned) return;
     of.warned = true;
-    this.output.say(call.id, 'WARNING', 'drover', `${of.name} returned a promise, but is not declared async: each worker runs one call of it at a time; make it async, as in: async (message, context) => ${of.run.name.replace('bound ', '') || 'f'}(message, context)`);
+    this.output.say(call.id, 'WARNING', 'drover', `${of.name} returned a promise, but is not declared async: each worker runs ${this.threads === 1 ? 'one call' : `${this.threads} calls`} of it at a time; make it async, as in: async (message, context) => ${of.run.name.replace('bound ', '') || 'f'}(message, context)`);
   }
 
   #done(call, value, now = performance.now()) {
@@ -214,7 +216,7 @@ class Calls {
     this.writer.result(call.id, status, took, payload);
     if (call.holds) {
       call.holds = false;
-      this.#held = false;
+      this.#held--;
       this.#soon();
     }
     if (this.#pumping || this.#flushing) return;

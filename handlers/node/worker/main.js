@@ -35,12 +35,12 @@ function take(kind, payload) {
   switch (kind) {
     case frames.HELLO:
       if (daemon !== undefined) throw new Error('a second HELLO');
-      hello(JSON.parse(payload));
+      hello(object(kind, payload));
       return;
     case frames.LOAD:
       if (daemon === undefined || loading || calls !== undefined) throw new Error('a LOAD that is not due');
       loading = true;
-      start(JSON.parse(payload));
+      start(object(kind, payload));
       return;
     case frames.INVOKE:
       if (calls === undefined) throw new Error('an INVOKE before READY');
@@ -56,6 +56,12 @@ function take(kind, payload) {
   }
 }
 
+function object(kind, payload) {
+  const value = JSON.parse(payload);
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw new Error(`a frame of type ${kind} whose JSON is no object`);
+  return value;
+}
+
 function hello({ protocol, max_frame: max, capabilities }) {
   daemon = new Set(capabilities);
   reader.max = writer.max = max;
@@ -66,7 +72,7 @@ function hello({ protocol, max_frame: max, capabilities }) {
   if (protocol !== frames.PROTOCOL) leave(0); // the daemon says what is wrong
 }
 
-async function start({ app, functions, template }) {
+async function start({ app, functions, threads, template }) {
   output = daemon.has('log') ? new Output(writer) : new NoOutput();
   process.on('exit', exitWhileLoading);
   let loaded;
@@ -80,7 +86,7 @@ async function start({ app, functions, template }) {
   process.off('exit', exitWhileLoading);
   // Code that is not async may keep the loop: that it is late then is no news.
   const lag = daemon.has('stats') && loaded.some(({ isAsync }) => isAsync) ? new Lag(writer, () => calls.busy) : undefined;
-  calls = new Calls(loaded, writer, output, lag);
+  calls = new Calls(loaded, threads, writer, output, lag);
   loading = false;
   writer.json(frames.READY, { functions: loaded.map(({ name, isAsync }) => ({ name, kind: isAsync ? 'async' : 'sync' })) });
   writer.flush();

@@ -13,7 +13,7 @@ const Module = "conformance"
 var apps embed.FS
 
 // Languages are those of the workers that drover brings, whose test apps are here.
-func Languages() []string { return []string{"python"} }
+func Languages() []string { return []string{"node", "python"} }
 
 // WriteApp writes the test app of one of the Languages into a directory.
 func WriteApp(dir, language string) error {

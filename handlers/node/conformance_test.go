@@ -1,0 +1,49 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers/conformance"
+)
+
+// TestConformance drives this worker through the whole protocol.
+func TestConformance(t *testing.T) {
+	needNode(t)
+	dir := t.TempDir()
+	if err := conformance.WriteApp(dir, "node"); err != nil {
+		t.Fatal(err)
+	}
+	interpreter, err := Find(t.Context(), os.Getenv("DROVER_TEST_NODE"), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, err := Install(filepath.Join(dir, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := Command(interpreter, home, dir, os.Environ())
+	target := conformance.Target{
+		Command: append([]string{command.Path}, command.Args...), Dir: command.Dir, Env: command.Env,
+		App: dir, Module: conformance.Module,
+	}
+	var passed int
+	err = conformance.Run(t.Context(), target, conformance.Options{Limit: 2 * time.Minute}, func(r conformance.Result) {
+		switch r.Verdict {
+		case conformance.Passed:
+			passed++
+		case conformance.Skipped:
+			t.Errorf("%s was skipped: %s", r.Name, r.Why)
+		default:
+			t.Error(r)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := len(conformance.Names(target)); passed != want || want < 100 {
+		t.Errorf("%d of %d checks passed", passed, want)
+	}
+}

@@ -1,0 +1,4 @@
+'use strict';
+// Does not load.
+
+throw new Error('not today');
