@@ -82,6 +82,7 @@ type App struct {
 	Processes   int     `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else as many as the load needs, at most one a core"`
 	Threads     int     `yaml:"threads" default:"0" min:"0" max:"4096" desc:"threads a process for functions that are not async; 0 is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else 1; not for Node.js"`
 
+	Start        string   `yaml:"start" default:"spawn" enum:"spawn,template" desc:"how a worker begins: spawn loads the code in each; template loads it once, in a process that workers are forked from, in milliseconds and sharing its memory: not for code that starts threads or opens connections while it loads"`
 	StartTimeout Duration `yaml:"start_timeout" default:"2m" min:"1s" max:"1h" desc:"how long a worker may take to load the code"`
 	KillGrace    Duration `yaml:"kill_grace" default:"5s" min:"100ms" max:"10m" desc:"how long a call that was cancelled, as at its timeout, has to end; then its worker is killed"`
 	Recycle      Recycle  `yaml:"recycle" desc:"when a worker is replaced though nothing is wrong with it: one at a time, when the one in its place is ready; each has up to a tenth less, by chance"`

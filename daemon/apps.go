@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"sync"
 	"time"
@@ -18,7 +20,11 @@ type appStatus struct {
 	Retiring int                   `json:"retiring"`
 	Restarts map[workers.Cause]int `json:"restarts"`
 	StartUp  time.Duration         `json:"start_up"`
-	Usage    workers.Usage         `json:"usage"`
+	// Spawned says that each worker loads the code, which could be forked; Unforked
+	// why it does though it should be.
+	Spawned  bool          `json:"spawned,omitempty"`
+	Unforked string        `json:"unforked,omitempty"`
+	Usage    workers.Usage `json:"usage"`
 	// Waits are for the event loops; nil or empty where there is none.
 	Waits *Latencies `json:"waits"`
 }
@@ -101,8 +107,23 @@ func (p *pool) status(fresh time.Duration) appStatus {
 	s := p.Stats()
 	return appStatus{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
+		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
 		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(),
 	}
+}
+
+// templatePays is the start-up from which a template is advised.
+const templatePays = 500 * time.Millisecond
+
+// advice is what would serve the app better; "" if nothing is known.
+func (s appStatus) advice() string {
+	switch {
+	case s.Unforked != "":
+		return "it has start: template, but each worker loads the code itself, since " + s.Unforked
+	case s.Spawned && s.StartUp >= templatePays:
+		return fmt.Sprintf("a worker takes %v to load the code; with start: template one takes milliseconds, and they share memory", s.StartUp.Round(100*time.Millisecond))
+	}
+	return ""
 }
 
 // ownApps are the apps whose workers are this process's.
@@ -147,6 +168,8 @@ func (s appStatus) plus(o appStatus) appStatus {
 		}
 	}
 	sum.StartUp = max(s.StartUp, o.StartUp)
+	sum.Spawned = s.Spawned || o.Spawned
+	sum.Unforked = cmp.Or(s.Unforked, o.Unforked)
 	sum.Usage.CPU += o.Usage.CPU
 	sum.Usage.Known = s.Usage.Known || o.Usage.Known
 	sum.Usage.Memory.Resident += o.Usage.Memory.Resident

@@ -106,6 +106,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 		Coroutines: coroutines,
 		Functions:  functions,
 
+		Template:     settings.Start == "template",
 		StartTimeout: settings.StartTimeout.D(),
 		KillGrace:    settings.KillGrace.D(),
 		Recycle: workers.Recycle{

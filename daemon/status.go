@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +19,7 @@ type StatusReport struct {
 	Instances *InstancesStatus   `json:"instances,omitempty" desc:"where there are several"`
 	Reload    *ReloadStatus      `json:"reload,omitempty" desc:"where one was asked for"`
 	Functions []FunctionOverview `json:"functions"`
+	Advice    []string           `json:"advice,omitempty" desc:"what would serve the apps better, as measured"`
 }
 
 // InstancesStatus counts instances.
@@ -59,6 +62,12 @@ func (d *Daemon) statusReport(ctx context.Context) StatusReport {
 			f.Oldest = max(time.Since(b.oldest).Seconds(), 0)
 		}
 		r.Functions = append(r.Functions, f)
+	}
+	apps := d.appStatuses()
+	for _, name := range slices.Sorted(maps.Keys(apps)) {
+		if advice := apps[name].advice(); advice != "" {
+			r.Advice = append(r.Advice, "app "+name+": "+advice)
+		}
 	}
 	return r
 }

@@ -129,6 +129,10 @@ func statusText(now, last StatusReport, every time.Duration) string {
 			float64(f.Done-before[f.Name].Done)/seconds, short(recent.Quantile(0.5)), short(recent.Quantile(0.99)), workers, f.Failed, f.Rejected)
 	}
 	_ = w.Flush()
+	for _, advice := range now.Advice {
+		line, _, _ := strings.Cut(advice, "\n")
+		fmt.Fprintln(&b, line)
+	}
 	return printable(b.String())
 }
 

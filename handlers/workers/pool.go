@@ -53,6 +53,9 @@ type Config struct {
 	// killed; five seconds.
 	KillGrace time.Duration
 	Recycle   Recycle
+	// Template has workers forked from a process that has loaded the code, where
+	// the worker and the code allow it.
+	Template bool
 	// MaxFrame is the largest frame in bytes, either way; protocol.DefaultMax.
 	MaxFrame int
 	// Lagged is told how long a callback had to wait for a worker's event loop, ten
@@ -87,6 +90,10 @@ type Pool struct {
 	startUp  time.Duration   // of the workers, lately; 0 until one was ready
 	kinds    map[string]bool // by function: whether it is async; set when loaded
 	misload  *handlers.Misloaded
+	template *worker // that workers are forked from; nil if there is none, now
+	unforked string  // why none are, though they should be
+	forkable bool    // whether they could be
+	forking  sync.Mutex
 	ended    bool
 	changed  chan struct{} // closed and replaced when any of the above changes
 	restarts map[Cause]int
@@ -146,12 +153,12 @@ func New(cfg Config) *Pool {
 func (p *Pool) hello() protocol.HelloFrame {
 	return protocol.HelloFrame{
 		Protocol: protocol.Version, MaxFrame: p.cfg.MaxFrame,
-		Capabilities: []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState},
+		Capabilities: []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState, protocol.CanFork},
 	}
 }
 
-func (p *Pool) load() protocol.LoadFrame {
-	l := protocol.LoadFrame{App: p.cfg.App, Threads: p.cfg.Threads, Coroutines: p.cfg.Coroutines}
+func (p *Pool) load(template bool) protocol.LoadFrame {
+	l := protocol.LoadFrame{Template: template, App: p.cfg.App, Threads: p.cfg.Threads, Coroutines: p.cfg.Coroutines}
 	for _, f := range p.cfg.Functions {
 		l.Functions = append(l.Functions, protocol.Function{Name: f.Name, Module: f.Module, Function: f.Function})
 	}
@@ -210,6 +217,10 @@ type Stats struct {
 	PIDs     []int // of the ready workers
 	// StartUp is how long a worker took to load the code, lately.
 	StartUp time.Duration
+	// Template says that workers are forked, Forkable that they could be, and
+	// Unforked why they are not though the configuration says so.
+	Template, Forkable bool
+	Unforked           string
 }
 
 // Cause is what became of a worker that was replaced.
@@ -254,7 +265,7 @@ func (p *Pool) count(why Cause) {
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Restarts: maps.Clone(p.restarts), Wanted: p.wanted, StartUp: p.startUp}
+	s := Stats{Restarts: maps.Clone(p.restarts), Wanted: p.wanted, StartUp: p.startUp, Template: p.template != nil, Forkable: p.forkable, Unforked: p.unforked}
 	for _, w := range p.workers {
 		switch {
 		case w.usable():
@@ -311,6 +322,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
 	run := &reconciler{pool: p, pause: pause, since: make(map[*worker]time.Time)}
 	defer run.stopping.Wait()
+	defer run.endTemplate()
 	for {
 		run.step()
 		var again <-chan time.Time
@@ -356,6 +368,7 @@ func (p *Pool) noteLoaded(w *worker) {
 		for i, f := range p.cfg.Functions {
 			p.kinds[f.Name] = w.ready.Functions[i].Kind == "async"
 		}
+		p.forkable = slices.Contains(w.welcome.Capabilities, protocol.CanFork) && w.ready.Unforkable == ""
 		p.log.Debug("workers load", "language", w.welcome.Language, "version", w.welcome.Version)
 	}
 	select {

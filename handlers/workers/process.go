@@ -38,11 +38,27 @@ type process struct {
 	cause  Cause
 }
 
-// startProcess runs a command with a socket as its file descriptor 3.
-func (p *Pool) startProcess(command Command) (*process, error) {
+// startProcess runs the worker's command.
+func (p *Pool) startProcess() (*process, error) {
+	command := p.cfg.Command
+	own, err := p.newProcess(func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, error) {
+		return p.reaper.Start(processes.Command{
+			Path: command.Path, Args: command.Args, Dir: command.Dir, Env: command.Env,
+			Stdout: stdout, Stderr: stderr, Files: []*os.File{theirs},
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("a worker: %w", err)
+	}
+	return own, nil
+}
+
+// newProcess has a process begun, and gives it a socket, and its output a place in
+// the log.
+func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, error)) (*process, error) {
 	conn, theirs, err := processes.Socketpair()
 	if err != nil {
-		return nil, fmt.Errorf("starting the worker %s: %w", command.Path, err)
+		return nil, err
 	}
 	defer func() { _ = theirs.Close() }() // the child has its own
 	own := &process{conn: conn, waited: make(chan struct{})}
@@ -56,12 +72,8 @@ func (p *Pool) startProcess(command Command) (*process, error) {
 		}}
 	}
 	stdout, stderr := lines("stdout", func(string) {}), lines("stderr", own.remember)
-	own.Process, err = p.reaper.Start(processes.Command{
-		Path: command.Path, Args: command.Args, Dir: command.Dir, Env: command.Env,
-		Stdout: stdout, Stderr: stderr, Files: []*os.File{theirs},
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("a worker: %w", err), conn.Close())
+	if own.Process, err = begin(theirs, stdout, stderr); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
 	own.pid = own.PID
 	log = p.log.With("worker", own.pid)

@@ -56,6 +56,11 @@ func (w *worker) frame(kind protocol.Kind, payload []byte) error {
 		return w.result(payload)
 	case kind == protocol.Stats && answered:
 		return w.stats(payload)
+	case kind == protocol.Forked && answered && w.forked != nil && len(w.forked) == 0:
+		var answer protocol.ForkedFrame
+		err := protocol.Decode(kind, payload, &answer)
+		w.forked <- answer
+		return err
 	}
 	return fmt.Errorf("%w: a %v, which it may not send now", protocol.ErrProtocol, kind)
 }
@@ -72,7 +77,7 @@ func (w *worker) welcomed(payload []byte) error {
 		w.kill(CauseStart, errors.New(why))
 		return nil
 	}
-	frame, err := protocol.AppendJSON(nil, protocol.Load, w.pool.load())
+	frame, err := protocol.AppendJSON(nil, protocol.Load, w.pool.load(w.forked != nil))
 	if err != nil {
 		return err
 	}

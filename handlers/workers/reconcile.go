@@ -50,6 +50,9 @@ type reconciler struct {
 	old     *worker       // that is being recycled; nil if none is
 	oldBy   Cause
 
+	template  *worker // nil if there is none
+	templates int     // that ended in a row
+
 	stopping sync.WaitGroup // workers that are being stopped
 }
 
@@ -67,6 +70,10 @@ func (r *reconciler) step() {
 			left = append(left, w)
 		}
 	}
+	able, ordinary := r.tend(wanted)
+	if ordinary != nil {
+		left = append(left, ordinary)
+	}
 	wanted = r.recycle(left, wanted)
 	active := 0
 	for _, w := range left {
@@ -76,7 +83,7 @@ func (r *reconciler) step() {
 	}
 	active -= r.retire(left, active-wanted)
 	now := time.Now()
-	for ; misload == nil && active < wanted && !now.Before(r.next); active++ {
+	for ; able && misload == nil && active < wanted && !now.Before(r.next); active++ {
 		w, err := p.startWorker()
 		if err != nil {
 			p.log.Error("cannot start a worker; will try again", "error", err)
@@ -99,39 +106,48 @@ func (r *reconciler) step() {
 
 // keep looks at one worker and reports whether it stays.
 func (r *reconciler) keep(w *worker) bool {
+	lived, lives := r.look(w)
+	if lives {
+		return true
+	}
+	if w.retiring.Load() {
+		return false
+	}
+	r.died = append(r.died, w.cause)
+	if r.pool.halted() || r.dud(w) {
+		return false
+	}
+	r.mourn("a worker is gone; it will be replaced", w, lived)
+	return false
+}
+
+// look notes whether a process has loaded the code, and reports whether it lives,
+// and for how long it has.
+func (r *reconciler) look(w *worker) (lived time.Duration, lives bool) {
 	p := r.pool
+	lived = time.Since(r.since[w])
 	select {
 	case <-w.loaded:
 		p.noteLoaded(w)
 		r.noteStartUp(w)
 	default:
-		if time.Since(r.since[w]) > p.cfg.StartTimeout {
+		if lived > p.cfg.StartTimeout {
 			w.kill(CauseStart, fmt.Errorf("the code did not load within %v", p.cfg.StartTimeout))
 		}
 	}
 	select {
 	case <-w.gone:
 	default:
-		return true
+		return lived, true
 	}
 	w.done.Wait()
-	lived := time.Since(r.since[w])
 	delete(r.since, w)
-	if w.retiring.Load() {
-		return false
-	}
-	r.died = append(r.died, w.cause)
-	p.mu.Lock()
-	misload := p.misload
-	p.mu.Unlock()
-	if misload != nil {
-		return false
-	}
-	if r.dud(w) {
-		return false
-	}
-	// One that dies now and then is replaced at once; those that die one after the
-	// other are replaced later and later.
+	return lived, false
+}
+
+// mourn sets when the next process is started after one has died: at once after
+// one that dies now and then, and later and later where one dies after the other.
+func (r *reconciler) mourn(what string, w *worker, lived time.Duration) {
 	now, delay := time.Now(), time.Duration(0)
 	if now.Sub(r.crash) > healthy {
 		r.pause.Reset()
@@ -139,8 +155,7 @@ func (r *reconciler) keep(w *worker) bool {
 		delay = r.pause.NextBackOff()
 	}
 	r.crash, r.next = now, now.Add(delay)
-	p.log.Warn("a worker is gone; it will be replaced", "worker", w.process.pid, "error", w.reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
-	return false
+	r.pool.log.Warn(what, "worker", w.process.pid, "error", w.reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
 }
 
 // maxDuds is how many workers may die in a row while they load the code for the

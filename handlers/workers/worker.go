@@ -26,6 +26,8 @@ type worker struct {
 	ready  *protocol.ReadyFrame
 	failed *protocol.FailedFrame
 
+	forked chan protocol.ForkedFrame // what a template answers to FORK; nil of a worker that is none
+
 	gone   chan struct{} // closed when it can take no more
 	reason error         // why; read after gone is closed, as is cause
 	cause  Cause
@@ -51,13 +53,27 @@ type worker struct {
 	done sync.WaitGroup
 }
 
-// startWorker starts a process and greets it. It is usable when loaded is closed
-// and ready is set.
+// startWorker starts a process, or forks one from the template, and greets it. It
+// is usable when loaded is closed and ready is set.
 func (p *Pool) startWorker() (*worker, error) {
-	proc, err := p.startProcess(p.cfg.Command)
+	p.mu.Lock()
+	template := p.template
+	p.mu.Unlock()
+	var proc *process
+	var err error
+	if template != nil {
+		proc, err = p.fork(template)
+	} else {
+		proc, err = p.startProcess()
+	}
 	if err != nil {
 		return nil, err
 	}
+	return p.greet(proc, false)
+}
+
+// greet begins to talk with a process.
+func (p *Pool) greet(proc *process, template bool) (*worker, error) {
 	w := &worker{
 		pool:    p,
 		process: proc,
@@ -67,6 +83,10 @@ func (p *Pool) startWorker() (*worker, error) {
 		wake:    make(chan struct{}, 1),
 		wear:    newWear(p.cfg.Recycle),
 	}
+	if template {
+		w.forked = make(chan protocol.ForkedFrame, 1)
+	}
+	var err error
 	w.out, err = protocol.AppendJSON(nil, protocol.Hello, p.hello())
 	if err != nil {
 		proc.Signal(syscall.SIGKILL)

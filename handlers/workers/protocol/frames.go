@@ -50,6 +50,10 @@ func AppendCancel(out []byte, id uint32) []byte {
 // AppendDrain writes a DRAIN.
 func AppendDrain(out []byte) []byte { return appendHead(out, Drain, 0) }
 
+// AppendFork writes a FORK. Three file descriptors go with it: the socket of the
+// worker to be forked, its standard output and its standard error.
+func AppendFork(out []byte) []byte { return appendHead(out, Fork, 0) }
+
 // Invocation is one call of a function.
 type Invocation struct {
 	ID       uint32

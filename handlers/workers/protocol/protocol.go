@@ -145,8 +145,15 @@ type ReadyFrame struct {
 		Name string `json:"name"`
 		Kind string `json:"kind"` // sync or async
 	} `json:"functions"`
-	// Unforkable says why a template cannot be forked from; "" if it can.
+	// Unforkable says why the worker cannot be a template, if it knows how to; "" if
+	// it can.
 	Unforkable string `json:"unforkable,omitempty"`
+}
+
+// ForkedFrame is a template's answer to FORK.
+type ForkedFrame struct {
+	PID   int    `json:"pid"`
+	Error string `json:"error"` // "" if it forked
 }
 
 // FailedFrame says that the code does not load.

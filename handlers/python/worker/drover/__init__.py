@@ -15,7 +15,7 @@ import json
 import struct
 import time
 
-__all__ = ["Context", "Message", "Reject", "Retry", "Timeout"]
+__all__ = ["Context", "Message", "Reject", "Retry", "Timeout", "after_fork"]
 
 
 class Reject(Exception):
@@ -179,3 +179,21 @@ class Context:
     def cancelled(self):
         """True when the attempt is given up: its outcome no longer counts."""
         return self._cancelled
+
+
+_after_fork = []
+
+
+def after_fork(function):
+    """Marks a function that is called in each worker process before its first
+    message, whether it was forked from a template or started: the place to open what
+    processes cannot share, such as connections, and to seed generators of random
+    numbers. It takes nothing, and is not async; if it raises, the code does not load::
+
+        @drover.after_fork
+        def connect():
+            global database
+            database = psycopg.connect(...)
+    """
+    _after_fork.append(function)
+    return function

@@ -12,9 +12,9 @@ import time
 from drover import ends
 
 PROTOCOL = 2
-HELLO, LOAD, INVOKE, CANCEL, DRAIN = 1, 2, 3, 4, 5
-WELCOME, READY, FAILED, RESULT, LOG, STATS = 65, 66, 67, 68, 69, 70
-CAPABILITIES = ["cancel", "log", "session_state", "stats"]
+HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK = 1, 2, 3, 4, 5, 6
+WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED = 65, 66, 67, 68, 69, 70, 71
+CAPABILITIES = ["cancel", "fork", "log", "session_state", "stats"]
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
 NO_STATE = 0xFFFFFFFF  # the length of a state that there is none of
@@ -65,6 +65,10 @@ class Reader:
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self.states = {}  # of the sessions of the invocations that came with one, by number
+
+    def reset(self):
+        """Forgets what came, which was for the template that this was forked from."""
+        self._start = self._end = 0
 
     def read(self, flags=0):
         """Returns what came: an INVOKE as a tuple (id, function, data, meta, body,

@@ -53,7 +53,8 @@ def _form(name, call):
 
 def load(path, wanted):
     """Imports the functions that the daemon wants; raises LoadError."""
-    sys.path.insert(0, path)
+    if path not in sys.path[:1]:
+        sys.path.insert(0, path)
     functions = []
     for want in wanted:
         module_name, name = want["module"], want["function"]

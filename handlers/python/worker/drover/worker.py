@@ -11,9 +11,10 @@ import platform
 import signal
 import socket
 
-from drover import frames
+import drover
+from drover import frames, template
 from drover.ends import broken, fail, leave
-from drover.functions import LoadError, load
+from drover.functions import LoadError, cut_traceback, load, one_line
 from drover.inline import Inline
 from drover.logs import Output
 from drover.loop import Loop
@@ -36,6 +37,34 @@ def main():
 
 
 def _serve(sock, reader, writer):
+    load_frame, rest, output = _greet(reader, writer, None)
+    functions = _load(writer, load_frame)
+    # What the app's imports made stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    why = template.unforkable(bool(drover._after_fork))
+    if load_frame.get("template") and not rest and not why:
+        _ready(writer, functions, why)
+        template.serve(sock, reader, writer)
+        load_frame, rest, output = _greet(reader, writer, output)
+        functions = _load(writer, load_frame)
+    _hooks(writer)
+    _ready(writer, functions, why)
+    threads = load_frame["threads"]
+    if any(f.is_async for f in functions):
+        worker = Loop(sock, reader, writer, output, functions, threads)
+    elif threads > 1:
+        worker = Pool(sock, reader, writer, output, functions, threads)
+    else:
+        worker = Inline(sock, reader, writer, output, functions)
+    worker.watch.start()
+    worker.run(rest)
+
+
+def _greet(reader, writer, output):
+    """Answers HELLO; returns LOAD, a DRAIN behind it if there is one, and what stands
+    in for the output."""
+    reader.due = frames.HELLO
     hello, rest = _first(reader, writer)
     can = hello["capabilities"]
     writer.max, writer.stats = hello["max_frame"], "stats" in can
@@ -51,32 +80,39 @@ def _serve(sock, reader, writer):
     )
     writer.flush()
     if rest or hello["protocol"] != frames.PROTOCOL:
-        return  # the daemon says what is wrong
+        leave(writer)  # the daemon says what is wrong
     reader.max, reader.due = hello["max_frame"], frames.LOAD
     load_frame, rest = _first(reader, writer)
     reader.due, reader.functions = None, len(load_frame["functions"])
-    output = Output(writer, "log" in can)
+    return load_frame, rest, output or Output(writer, "log" in can)
+
+
+def _load(writer, load_frame):
     try:
-        functions = load(load_frame["app"], load_frame["functions"])
+        return load(load_frame["app"], load_frame["functions"])
     except LoadError as error:
-        writer.json(frames.FAILED, {"summary": str(error), "detail": error.detail})
-        writer.flush()
-        return
-    # What the app's imports made stays: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
+        _failed(writer, error)
+
+
+def _hooks(writer):
+    """Calls what the app wants called in each worker."""
+    for hook in drover._after_fork:
+        try:
+            hook()
+        except BaseException as error:
+            summary = f"{getattr(hook, '__qualname__', hook)}, which is marked with drover.after_fork: {one_line(error)}"
+            _failed(writer, LoadError(summary, cut_traceback(error)))
+
+
+def _failed(writer, error):
+    writer.json(frames.FAILED, {"summary": str(error), "detail": error.detail})
+    leave(writer)
+
+
+def _ready(writer, functions, why):
     kinds = [{"name": f.name, "kind": "async" if f.is_async else "sync"} for f in functions]
-    writer.json(frames.READY, {"functions": kinds})
+    writer.json(frames.READY, {"functions": kinds, "unforkable": why} if why else {"functions": kinds})
     writer.flush()
-    threads = load_frame["threads"]
-    if any(f.is_async for f in functions):
-        worker = Loop(sock, reader, writer, output, functions, threads)
-    elif threads > 1:
-        worker = Pool(sock, reader, writer, output, functions, threads)
-    else:
-        worker = Inline(sock, reader, writer, output, functions)
-    worker.watch.start()
-    worker.run(rest)
 
 
 def _first(reader, writer):

@@ -1,0 +1,162 @@
+"""A template: a worker that has loaded the app and runs nothing. Workers are forked
+from it, as the daemon asks: they need not load the app, and share its memory until
+they change it."""
+
+import array
+import json
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+
+from drover import frames
+
+_PID = struct.Struct("<q")
+_FDS = 3  # with each FORK: the worker's socket, its standard output, its standard error
+_PARENT = 5.0  # how long a forked worker waits for its place below the reaper, in seconds
+
+
+def unforkable(hooked):
+    """Why the app cannot be forked from; "" if it can. Hooked says that it has
+    functions to be called after a fork."""
+    threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    if threads:
+        return f"it starts threads while it loads ({', '.join(sorted(threads)[:5])}), which a forked process does not have"
+    try:
+        more = len(os.listdir("/proc/self/task")) - 1
+        opened = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
+    except OSError:  # no /proc
+        return ""
+    if more > 0:
+        return f"a library that it imports starts {more} threads while it loads, which a forked process does not have"
+    devices = sorted({path for path in opened if path.startswith(("/dev/nvidia", "/dev/kfd", "/dev/dri"))})
+    if devices:
+        return f"it opens {', '.join(devices)} while it loads, and what a GPU's driver holds does not survive a fork"
+    peers = [] if hooked else _peers()
+    if peers:
+        return (
+            f"it opens connections while it loads ({', '.join(peers[:5])}), which forked workers would share;"
+            " open them in a function marked with drover.after_fork"
+        )
+    return ""
+
+
+def _peers():
+    """Where the connections go that this process has."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd == 3:
+            continue  # the daemon's
+        try:
+            with socket.socket(fileno=os.dup(fd)) as sock:
+                if sock.family in (socket.AF_INET, socket.AF_INET6):
+                    found.append("%s:%s" % sock.getpeername()[:2])
+        except OSError:  # no socket, or not connected, or closed meanwhile
+            continue
+    return sorted(found)
+
+
+def serve(sock, reader, writer):
+    """Forks as the daemon asks. It returns in each process that it forked, which is
+    then to be greeted like any other worker; in the template itself it does not."""
+    child = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the ones between us and a worker are collected by nobody
+    got, fds = bytearray(), array.array("i")
+    while True:
+        data, ancillary, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(_FDS * fds.itemsize))
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        if not data:
+            os._exit(0)  # the daemon is gone
+        got += data
+        while len(got) >= 4 and len(got) >= 4 + int.from_bytes(got[:4], "little"):
+            length, kind = int.from_bytes(got[:4], "little"), got[4]
+            del got[: 4 + length]
+            if kind == frames.DRAIN:
+                os._exit(0)
+            if kind != frames.FORK or len(fds) != _FDS:
+                raise ValueError(f"a frame of type {kind} with {len(fds)} file descriptors, of a template")
+            pid, error = _fork(fds)
+            if pid == 0:
+                signal.signal(signal.SIGCHLD, child)
+                reader.reset()
+                writer.watch = frames.Watch(writer)
+                return
+            for fd in fds:
+                os.close(fd)
+            del fds[:]
+            writer.json(frames.FORKED, {"pid": pid} if error is None else {"error": error})
+            writer.flush()
+
+
+def _fork(fds):
+    """Forks a worker: (its number, None), or (-1, what is wrong); (0, None) in it.
+
+    It is forked by a process between us and it, which ends when the worker has heard
+    from the daemon: so it becomes a child of the reaper, as other workers are, and the
+    reaper knows of it by then."""
+    told, tell = os.pipe()  # the worker's number
+    ending, end = os.pipe()  # closed by the worker: the one between may end
+    try:
+        between = _bare_fork()
+    except OSError as error:
+        for fd in (told, tell, ending, end):
+            os.close(fd)
+        return -1, f"forking: {error}"
+    if between == 0:
+        os.close(told)
+        _between(fds, tell, ending, end)
+        return 0, None
+    for fd in (tell, ending, end):
+        os.close(fd)
+    said = os.read(told, 4096)
+    os.close(told)
+    if len(said) == _PID.size:
+        return _PID.unpack(said)[0], None
+    return -1, said.decode("utf-8", "replace") or "the process between ended"
+
+
+def _bare_fork():
+    """Forks without what Python and the app do before and after a fork: the process
+    between runs no code of theirs."""
+    try:
+        import ctypes
+
+        fork = ctypes.PyDLL(None, use_errno=True).fork
+    except (ImportError, OSError, AttributeError):
+        return os.fork()
+    pid = fork()
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return pid
+
+
+def _between(fds, tell, ending, end):
+    """The process between; it returns in the worker only."""
+    try:
+        pid = os.fork()
+    except BaseException as error:  # of the app's own code, too
+        os.write(tell, f"forking: {error}".encode()[:1000])
+        os._exit(1)
+    if pid > 0:
+        os.close(tell)
+        os.close(end)
+        os.read(ending, 1)
+        os._exit(0)
+    os.close(ending)
+    parent = os.getppid()
+    os.setpgid(0, 0)
+    os.write(tell, _PID.pack(os.getpid()))
+    os.close(tell)
+    for fd, to in zip(fds, (3, 1, 2)):
+        os.dup2(fd, to, inheritable=to != 3)
+        os.close(fd)
+    with socket.socket(fileno=os.dup(3)) as sock:
+        sock.recv(1, socket.MSG_PEEK)
+    os.close(end)
+    until = time.monotonic() + _PARENT
+    while os.getppid() == parent and time.monotonic() < until:
+        time.sleep(0.0002)
