@@ -112,11 +112,11 @@ func (r *reaper) owner(pid int) *leader {
 // takeOver marks a process as one that stands for itself. Why it may not is the
 // text.
 func (r *reaper) takeOver(id uint64, parent *leader, pid int) string {
-	if group, err := syscall.Getpgid(pid); err != nil || group != pid {
-		return "it is no leader of a process group, or is gone"
-	}
 	if r.marked && markOf(pid) != parent.id {
 		return "it does not come from the process that is said to have forked it"
+	}
+	if group, err := syscall.Getpgid(pid); err != nil || group != pid {
+		return "it is no leader of a process group, or is gone"
 	}
 	if !below(pid, os.Getpid()) {
 		return "it is not below the reaper"
