@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -66,7 +67,7 @@ type request struct {
 
 // reap is the reaper's life. It returns its exit status.
 func reap() int {
-	closeOthers(reaperSocket)
+	closeInherited()
 	unix.CloseOnExec(reaperSocket)
 	// Those that would end us, or stop us: the daemon decides. They are not ignored,
 	// as that is inherited.
@@ -122,6 +123,30 @@ func reap() int {
 			tick.Stop()
 		}
 		ticking = r.sweeping()
+	}
+}
+
+// closeInherited closes what was inherited beside the socket: else it would be open
+// for as long as we live. Those are the ones that an exec would leave open; what
+// the runtime has opened by now is not among them, and must stay.
+func closeInherited() {
+	var fds []int
+	for _, folder := range []string{"/proc/self/fd", "/dev/fd"} {
+		names, err := os.ReadDir(folder)
+		if err != nil {
+			continue
+		}
+		for _, name := range names {
+			if fd, err := strconv.Atoi(name.Name()); err == nil {
+				fds = append(fds, fd)
+			}
+		}
+		break
+	}
+	for _, fd := range fds {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 && fd > reaperSocket {
+			_ = unix.Close(fd)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"strconv"
 	"syscall"
@@ -40,24 +39,6 @@ func prepare() (marked bool, err error) {
 // we not come to kill it.
 func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
-}
-
-// closeOthers keeps the file descriptors above the last that is ours from what is
-// started. They are not closed here: some are of Go's own runtime, which a package
-// that was initialised before this one may have set going.
-func closeOthers(last int) {
-	if unix.CloseRange(uint(last+1), math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil {
-		return
-	}
-	names, err := os.ReadDir("/proc/self/fd") // a kernel before 5.9
-	if err != nil {
-		return
-	}
-	for _, name := range names {
-		if fd, err := strconv.Atoi(name.Name()); err == nil && fd > last {
-			unix.CloseOnExec(fd)
-		}
-	}
 }
 
 // mark has what we fork next carry a mark, until unmark.

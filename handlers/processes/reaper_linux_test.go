@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,15 +44,22 @@ func settled(t *testing.T, name string, n int) {
 	eventually(t, fmt.Sprintf("%d processes of %s", n, name), func() bool { return len(living(name)) == n })
 }
 
-// A process has the files that it was given, and none of ours or the reaper's.
+// Programs open files before any init function runs; the reaper lives with that,
+// though it closes what it has inherited.
+var early, _, _ = os.Pipe()
+
+// A process has the files that it was given, and none of ours or the reaper's; nor
+// does the reaper have any of ours.
 func TestFilesOfAProcess(t *testing.T) {
+	defer runtime.KeepAlive(early)
 	ours, theirs, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ours.Close()
 	defer theirs.Close()
-	leak, err := syscall.Open("/dev/null", syscall.O_RDONLY, 0) // one that is inherited by who does not look out
+	path := filepath.Join(t.TempDir(), "inherited")
+	leak, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CREAT, 0o600) // what starts a process does not look out for it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +72,19 @@ func TestFilesOfAProcess(t *testing.T) {
 		if want := fmt.Sprint(3+len(files)) + "\n"; out.String() != want {
 			t.Errorf("it has %q files, want %s", out.String(), want)
 		}
+	}
+	folder := fmt.Sprintf("/proc/%d/fd", r.PID())
+	names, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if to, err := os.Readlink(filepath.Join(folder, name.Name())); err == nil && to == path {
+			t.Errorf("the reaper has inherited %s as %s", to, name.Name())
+		}
+	}
+	if len(names) < 4 {
+		t.Errorf("%d files of the reaper were looked at", len(names))
 	}
 }
 

@@ -18,14 +18,6 @@ func prepare() (marked bool, err error) { return true, nil }
 
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-// closeOthers has our children not inherit what we did: the runtime may have opened
-// some of it.
-func closeOthers(last int) {
-	for fd := last + 1; fd < 1024; fd++ {
-		unix.CloseOnExec(fd)
-	}
-}
-
 func (r *reaper) mark(uint64) (unmark func(), err error) { return func() {}, nil }
 
 func (r *reaper) owner(int) *leader { return nil }

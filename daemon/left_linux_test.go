@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// leavingApp leaves processes behind as soon as it is loaded: in the worker's group,
+// in a session of its own, and one by the book of daemons.
+const leavingApp = `
+import os, subprocess, time
+subprocess.Popen(["sleep", "1000"])
+subprocess.Popen(["sleep", "1000"], start_new_session=True)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: os.execvp("sleep", ["sleep", "1000"])
+    os._exit(0)
+def greet(message): pass
+`
+
+// below are the processes that have a word in their environment: a daemon that was
+// started with it, and all that it started, but for the reaper.
+func below(t *testing.T, word string) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if _, err := strconv.Atoi(entry.Name()); err != nil {
+			continue
+		}
+		environ, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "environ"))
+		if err == nil && bytes.Contains(environ, []byte(word+"\x00")) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestNothingOutlivesADaemonThatIsKilled(t *testing.T) {
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": leavingApp})
+	word := "DROVER_TEST_OF=" + dir
+	await := func(n int) {
+		t.Helper()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.Now().Add(patience); below(t, word) != n; <-tick.C {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d processes, want %d", below(t, word), n)
+			}
+		}
+	}
+	cmd := exec.Command(path, "run", filepath.Join(dir, "drover.yaml"))
+	cmd.Env = append(os.Environ(), word)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	await(5) // the daemon, its worker, and what that left behind
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	await(0)
+}

@@ -1,0 +1,158 @@
+package python
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// leaving is an app that leaves a daemon behind: by the book, with a session of its
+// own and two forks.
+const leaving = mark + `
+import signal, subprocess
+def leave(body):
+    up, down = os.pipe()
+    between = os.fork()
+    if between == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(down, b"%d" % os.getpid())
+            for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT): signal.signal(s, signal.SIG_IGN)
+            while True: time.sleep(1000)
+        os._exit(0)
+    os.waitpid(between, 0)
+    return os.read(up, 20)
+def end(body):
+    if body == b"crash": os.kill(os.getpid(), signal.SIGSEGV)
+    if body == b"exit": os._exit(0)
+    time.sleep(1000)
+def pid(body): return str(os.getpid())
+`
+
+// left has a worker leave a daemon behind, and returns its number.
+func left(t *testing.T, p *workers.Pool) int {
+	t.Helper()
+	text, err := call(t, p, "leave", &triggers.Message{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func TestWhatAFunctionLeavesBehindEndsWithItsWorker(t *testing.T) {
+	for _, how := range []string{"exit", "crash", "timeout", "kill", "scale"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			r := processes.New(nil)
+			t.Cleanup(r.Close)
+			use := func(c *workers.Config) { c.Reaper = r }
+			p, beside := startApp(t, leaving, use, "leave", "end", "pid"), startApp(t, leaving, use, "leave", "end", "pid")
+			pids, neighbour := []int{left(t, p), left(t, p)}, left(t, beside)
+			if _, err := call(t, p, "pid", &triggers.Message{}); err != nil {
+				t.Fatal(err)
+			}
+			for _, pid := range pids {
+				if err := syscall.Kill(pid, 0); err != nil {
+					t.Errorf("it is gone, and its worker lives: %v", err)
+				}
+			}
+			switch how {
+			case "kill":
+				if err := syscall.Kill(p.Stats().PIDs[0], syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			case "scale":
+				p.Scale(0)
+			default:
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				if how != "timeout" {
+					ctx = t.Context()
+				}
+				if _, err := handle(ctx, handler(t, p, "end"), &triggers.Message{Body: []byte(how)}); err == nil {
+					t.Error("it did not fail")
+				}
+			}
+			for _, pid := range pids {
+				gone(t, pid)
+			}
+			if err := syscall.Kill(neighbour, 0); err != nil {
+				t.Errorf("a neighbour's is gone, too: %v", err)
+			}
+		})
+	}
+}
+
+func TestWhatAFunctionLeavesBehindEndsWithThePool(t *testing.T) {
+	pids := make(chan int, 1)
+	t.Run("pool", func(t *testing.T) { pids <- left(t, startApp(t, leaving, nil, "leave", "end", "pid")) })
+	gone(t, <-pids)
+}
+
+func TestTheReaperOfPoolsIsKilled(t *testing.T) {
+	r := processes.New(nil)
+	t.Cleanup(r.Close)
+	use := func(c *workers.Config) { c.Reaper, c.Processes = r, 2 }
+	one, two := startApp(t, leaving, use, "leave", "end", "pid"), startApp(t, leaving, use, "leave", "end", "pid")
+	pids := []int{left(t, one), left(t, two)}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := call(t, one, "end", &triggers.Message{})
+		ended <- err
+	}()
+	eventually(t, "the call", func() bool { return one.Stats().InFlight == 1 })
+	eventually(t, "all workers", func() bool { return one.Stats().Ready == 2 && two.Stats().Ready == 2 })
+	if err := syscall.Kill(r.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "the reaper died") {
+		t.Errorf("the call ended with %v", err)
+	}
+	for _, pid := range pids {
+		gone(t, pid)
+	}
+	for _, p := range []*workers.Pool{one, two} {
+		if _, err := call(t, p, "pid", &triggers.Message{}); err != nil {
+			t.Errorf("the next call: %v", err)
+		}
+		eventually(t, "new workers", func() bool { s := p.Stats(); return s.Ready == 2 && s.Restarts[workers.CauseReaper] == 2 })
+	}
+}
+
+func TestAPoolThatCannotStartAWorkerGoesOnTrying(t *testing.T) {
+	r := processes.New(nil)
+	t.Cleanup(r.Close)
+	log := newLines()
+	eventually(t, "the reaper", func() bool { return r.PID() != 0 })
+	var was unix.Rlimit
+	if err := unix.Prlimit(r.PID(), unix.RLIMIT_NOFILE, nil, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Prlimit(r.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 5, Max: was.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	p := newApp(t, "def f(body): return 'fine'\n", func(c *workers.Config) {
+		c.Reaper, c.Log = r, slog.New(slog.NewTextHandler(log, nil))
+	}, "f")
+	log.wait(t, "cannot start a worker; will try again", "handing over its files: too many open files; see ulimit -n")
+	if err := unix.Prlimit(r.PID(), unix.RLIMIT_NOFILE, &was, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := call(t, p, "f", &triggers.Message{}); err != nil || string(got) != "fine" {
+		t.Errorf("%s, %v", got, err)
+	}
+}
