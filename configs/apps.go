@@ -260,6 +260,9 @@ func (x *completion) shortForm(path string, c *code, shortForms map[string]strin
 	if relative, err := filepath.Rel(x.dir, whole.Dir); err == nil && x.dir != "." {
 		key = relative
 	}
+	if x.given("apps." + key) {
+		key = "./" + key // the entry of that name may be something else
+	}
 	*c.app = key
 	*c.module = cmp.Or(*c.module, whole.DefaultModule) // another file of the same directory
 	first, found := shortForms[key]

@@ -358,13 +358,14 @@ functions:
   c: {trigger: {nats: {}}, handler: {node: {app: depot, module: "@shop/jobs"}}}
   d: {trigger: {nats: {}}, handler: {worker: {app: legacy, module: shelves}}}
   e-f: {trigger: {nats: {}}, handler: {worker: {path: other, command: [ruby, worker.rb]}}}
+  g: {trigger: {nats: {}}, handler: {python: {path: ./depot}}} # no business of the entry of that name
 `), dir, environment("PYTHON_THREADPOOL_THREAD_COUNT=7", "FUNCTIONS_WORKER_PROCESS_COUNT=12"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]Code{
 		"a": {Node, "app", "jobs.js", "a"}, "b": {Node, "app", ".", "default"}, "c": {Node, "depot", "@shop/jobs", "c"},
-		"d": {Worker, "legacy", "shelves", "d"}, "e-f": {Worker, "other", "", "e-f"},
+		"d": {Worker, "legacy", "shelves", "d"}, "e-f": {Worker, "other", "", "e-f"}, "g": {Python, "./depot", "function_app", "g"},
 	} {
 		if got, found := c.Functions[name].Handler.Code(); !found || got != want {
 			t.Errorf("%s is %+v, want %+v", name, got, want)

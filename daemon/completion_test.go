@@ -65,7 +65,7 @@ func TestComplete(t *testing.T) {
 		"invoke --body x ":                "greet grow",
 		"invoke -- --":                    "",
 		"invoke greet --file ":            ":files",
-		"init ":                           "python go http azure",
+		"init ":                           "python node go http azure",
 		"init go ":                        ":dirs",
 		"completion ":                     "bash zsh fish",
 		"scale simulate --trace st":       "steady step :files",

@@ -29,7 +29,7 @@ const modulePath = "github.com/drover-run/drover"
 
 // initCommand is `drover init`.
 type initCommand struct {
-	Kind string `arg:"" optional:"" enum:"python,go,http,azure" default:"python" help:"What runs the function: python; go, in a program of its own; http, an app beside drover; or azure, Python with Azure's queues (default: python)."`
+	Kind string `arg:"" optional:"" enum:"python,node,go,http,azure" default:"python" help:"What runs the function: python; node; go, in a program of its own; http, an app beside drover; or azure, Python with Azure's queues (default: python)."`
 	Dir  string `arg:"" optional:"" default:"." help:"The directory, which is made where it is missing (default: this one)."`
 }
 
@@ -47,6 +47,7 @@ Examples:
 // next are the commands that show a new project at work, by kind.
 var next = map[string][]string{
 	"python": {"drover invoke orders --file order.json", "drover run", "drover send orders --file order.json   # from a second terminal"},
+	"node":   {"drover invoke orders --file order.json", "drover run", "drover send orders --file order.json   # from a second terminal"},
 	"go":     {"go mod tidy && go build -o orders .", "./orders run", "./orders send orders --file order.json   # from a second terminal"},
 	"http":   {"python3 app.py", "drover run                              # from a second terminal", "drover send orders --file order.json    # from a third"},
 	"azure":  {"drover emulate storagequeue", "drover run                              # from a second terminal", "drover send orders --file order.json    # from a third"},

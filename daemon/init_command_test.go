@@ -98,6 +98,24 @@ func TestInitPython(t *testing.T) {
 	handles(t, file, "order 7, attempt 1")
 }
 
+func TestInitNode(t *testing.T) {
+	needNode(t)
+	dir := project(t, "node")
+	if out := runIn(t, dir, "node", "--test"); !strings.Contains(out, "pass 2") {
+		t.Errorf("its tests:\n%s", out)
+	}
+	file := filepath.Join(dir, "drover.yaml")
+	status, out, errs := command(t.Context(), nil, nil, "invoke", "orders", file, "--file", filepath.Join(dir, "order.json"))
+	if status != ExitOK || out != `{"id":7,"total":13}` {
+		t.Errorf("status %d, %q\n%s", status, out, errs)
+	}
+	status, _, errs = command(t.Context(), nil, nil, "invoke", "orders", file, "--body", "no JSON")
+	if status != ExitFailed || !strings.Contains(errs, "verdict: reject, to the dead letters: no JSON: Unexpected token") {
+		t.Errorf("status %d\n%s", status, errs)
+	}
+	handles(t, file, "order 7, attempt 1")
+}
+
 func TestInitHTTP(t *testing.T) {
 	dir := project(t, "http")
 	in, app := io.Pipe()
@@ -225,7 +243,7 @@ func TestInitOverwritesNothing(t *testing.T) {
 		t.Errorf("status %d\n%s", status, errs)
 	}
 	status, _, errs = command(t.Context(), nil, nil, "init", "cobol", dir)
-	if status != ExitUsage || !strings.Contains(errs, `must be one of "python","go","http","azure"`) {
+	if status != ExitUsage || !strings.Contains(errs, `must be one of "python","node","go","http","azure"`) {
 		t.Errorf("status %d\n%s", status, errs)
 	}
 }
