@@ -193,7 +193,8 @@ func NewParser(maximum int) *Parser {
 	return &Parser{buffer: make([]byte, readSize), max: maximum}
 }
 
-// Space returns where the next bytes are to be read to.
+// Space returns where the next bytes are to be read to. Next has returned kind 0
+// before.
 func (p *Parser) Space() []byte {
 	if p.start == p.end {
 		p.start, p.end = 0, 0
@@ -209,8 +210,8 @@ func (p *Parser) Space() []byte {
 		copy(p.buffer, p.buffer[p.start:p.end])
 		p.start, p.end = 0, p.end-p.start
 	}
-	if need > len(p.buffer) {
-		// Read as it comes: a length alone must not make us take memory.
+	if p.end == len(p.buffer) {
+		// It grows as bytes come: a length alone must not make us take memory.
 		larger := make([]byte, min(need, 2*len(p.buffer)))
 		copy(larger, p.buffer[:p.end])
 		p.buffer = larger
@@ -233,6 +234,9 @@ func (p *Parser) Next() (kind Kind, payload []byte, err error) {
 	}
 	length := int(binary.LittleEndian.Uint32(have))
 	kind = Kind(have[4])
+	if kind == 0 {
+		return 0, nil, broken("a %v", kind) // which would look like none
+	}
 	if most := limit(kind, p.max); length < 1 || length > most {
 		return 0, nil, broken("a %v of %d bytes; 1 to %d are allowed", kind, length, most)
 	}

@@ -85,7 +85,7 @@ class Reader:
         got, at = [], 0
         if end < 5 or end < 4 + _ID.unpack_from(self._buffer, self._start)[0]:
             if end >= 4:
-                self._check(self._buffer, self._start, end)
+                self._check(self._buffer, self._start, self._end)
             return got  # the rest of a large frame is still to come
         data, maximum, unpack = bytes(self._view[self._start : self._end]), self.max, _INVOKE.unpack_from
         functions = self.functions
@@ -113,7 +113,7 @@ class Reader:
             payload = data[at + 5 : at + 4 + length]
             if kind == CANCEL and len(payload) == _ID.size:
                 got.append(_ID.unpack(payload)[0])
-            elif kind == DRAIN:
+            elif kind == DRAIN and not payload:
                 got.append(-1)
             elif kind == self.due:
                 got.append(payload)
@@ -129,7 +129,14 @@ class Reader:
         """The length of the frame at a place, of which at least four bytes are there."""
         (length,) = _ID.unpack_from(data, at)
         kind = data[at + 4] if end - at > 4 else None
-        most = self.max if kind == INVOKE else MAX_LOAD if kind == LOAD else MAX_SMALL
+        if kind == INVOKE:
+            most = self.max
+        elif kind is None or kind in (CANCEL, DRAIN):
+            most = MAX_SMALL
+        elif kind == self.due:
+            most = MAX_LOAD if kind == LOAD else MAX_SMALL
+        else:
+            most = 0
         if length < 1 or kind is not None and length > most:
             raise ValueError(f"a frame of type {kind} and {length} bytes")
         return length
@@ -142,15 +149,13 @@ class Reader:
                 self._buffer = bytearray(256 << 10)
                 self._view = memoryview(self._buffer)
             return
-        needed = 4
-        if end - start >= 4:
+        needed = 5
+        if end - start > 4:  # it was checked
             needed = 4 + _ID.unpack_from(self._buffer, start)[0]
         if start and (end == len(self._buffer) or start + needed > len(self._buffer)):
             self._view[: end - start] = bytes(self._view[start:end])
             self._start, self._end = 0, end - start
         if needed > len(self._buffer):
-            if needed > 4 + max(self.max, MAX_LOAD):
-                raise ValueError(f"a frame of {needed - 4} bytes")
             buffer = bytearray(needed + (64 << 10))
             buffer[: self._end] = self._view[: self._end]
             self._buffer, self._view = buffer, memoryview(buffer)

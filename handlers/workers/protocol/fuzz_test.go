@@ -1,0 +1,256 @@
+package protocol
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// cut is a frame as the reference sees it.
+type cut struct {
+	kind    Kind
+	payload string
+}
+
+// cutAll cuts frames in the simplest way. wrong says that what follows is no frame.
+func cutAll(data []byte, maximum int) (frames []cut, wrong bool) {
+	for len(data) >= 4 {
+		length := int(binary.LittleEndian.Uint32(data))
+		if length == 0 {
+			return frames, true
+		}
+		if len(data) < 5 {
+			break
+		}
+		kind := Kind(data[4])
+		if kind == 0 || length > limit(kind, maximum) {
+			return frames, true
+		}
+		if len(data) < 4+length {
+			break
+		}
+		frames = append(frames, cut{kind, string(data[5 : 4+length])})
+		data = data[4+length:]
+	}
+	return frames, false
+}
+
+// feed gives a parser data in pieces whose sizes are those of pieces, in turn.
+func feed(t *testing.T, p *Parser, data, pieces []byte) (frames []cut, err error) {
+	given := 0
+	for at := 0; given < len(data); at++ {
+		n := len(data) - given
+		if len(pieces) > 0 {
+			n = min(n, 1+int(pieces[at%len(pieces)]))
+		}
+		space := p.Space()
+		if len(space) == 0 {
+			t.Fatal("no space for more bytes")
+		}
+		n = copy(space, data[given:given+n])
+		p.Took(n)
+		given += n
+		for {
+			kind, payload, err := p.Next()
+			if err != nil {
+				return frames, err
+			}
+			if kind == 0 {
+				break
+			}
+			frames = append(frames, cut{kind, string(payload)})
+		}
+		if len(p.buffer) > max(readSize, 2*given) {
+			t.Fatalf("a buffer of %d bytes, after %d bytes", len(p.buffer), given)
+		}
+	}
+	return frames, nil
+}
+
+// FuzzParser holds that frames are the same however they come, and that their lengths
+// take no memory.
+func FuzzParser(f *testing.F) {
+	good := AppendCancel(AppendDrain(nil), 7)
+	good = AppendInvoke(good, &Invocation{Message: &triggers.Message{ID: "m", Body: []byte("body"), Attributes: map[string]string{"a": "b"}}})
+	f.Add(good, []byte{}, uint32(DefaultMax))
+	f.Add(good, []byte{0}, uint32(64))
+	f.Add(append(slices.Clone(good), 0, 0, 0, 0), []byte{2, 0}, uint32(1000))
+	f.Add([]byte{0xFF, 0xFF, 0xFF, 0xFF, 68}, []byte{0}, uint32(1<<20))
+	f.Add([]byte{0xFF, 0xFF, 0xFF, 0x07, 68, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, []byte{0}, uint32(DefaultMax))
+	f.Add([]byte{1, 0, 0, 0, 0}, []byte{}, uint32(1))
+	f.Fuzz(func(t *testing.T, data, pieces []byte, maximum uint32) {
+		most := int(maximum % (DefaultMax + 1))
+		want, wrong := cutAll(data, most)
+		got, err := feed(t, NewParser(most), data, pieces)
+		if !slices.Equal(got, want) || (err != nil) != wrong {
+			t.Fatalf("%d frames (%v), want %d, wrong: %v", len(got), err, len(want), wrong)
+		}
+		if err != nil && !errors.Is(err, ErrProtocol) {
+			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzDecode holds that what a worker's JSON says is bounded, whatever it is.
+func FuzzDecode(f *testing.F) {
+	for _, text := range []string{
+		`{"protocol":2,"pid":1,"language":"x","version":"1","capabilities":["log"]}`,
+		`{"functions":[{"name":"f","kind":"sync"}]}`, `{"summary":"s","detail":"d","after":1.5}`,
+		`{"id":-1,"level":"INFO","logger":"l","text":"t"}`, `{"period_us":100000,"lags_us":[1,2,99999999999]}`,
+		`{"period_us":1,"lags_us":[9223372036854775807]}`, `{"period_us":-1,"lags_us":[-9223372036854775808]}`,
+		`null`, `[]`, `{"lags_us":null}`, `{"id":1e400}`, "\xff",
+	} {
+		for kind := Welcome; kind <= Stats; kind++ {
+			f.Add(byte(kind), []byte(text))
+		}
+	}
+	f.Fuzz(func(t *testing.T, kind byte, payload []byte) {
+		var into any
+		switch Kind(kind) {
+		case Welcome:
+			into = new(WelcomeFrame)
+		case Ready:
+			into = new(ReadyFrame)
+		case Failed:
+			into = new(FailedFrame)
+		case Result:
+			into = new(Outcome)
+		case Log:
+			into = new(LogFrame)
+		default:
+			into = new(StatsFrame)
+		}
+		if err := Decode(Kind(kind), payload, into); err != nil {
+			if !errors.Is(err, ErrProtocol) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if stats, ok := into.(*StatsFrame); ok {
+			n := 0
+			for wait := range stats.Waits() {
+				if n++; wait < 0 || n > maxLags+maxMissed {
+					t.Fatalf("wait %d is %v", n, wait)
+				}
+			}
+		}
+	})
+}
+
+// FuzzResult holds that a RESULT is read within its bounds.
+func FuzzResult(f *testing.F) {
+	f.Add([]byte{1, 0, 0, 0, 0, 9, 0, 0, 0, 'x'})
+	f.Add([]byte{1, 0, 0, 0, 5, 9, 0, 0, 0, 1, 0, 0, 0, 's', 'o'})
+	f.Add([]byte{1, 0, 0, 0, 5, 9, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF})
+	f.Add([]byte{1, 0, 0, 0, 5, 9, 0, 0, 0, 0xFE, 0xFF, 0xFF, 0xFF, 0})
+	f.Add([]byte{1, 0, 0, 0, 6, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		r, err := ReadResult(payload)
+		if err != nil {
+			if !errors.Is(err, ErrProtocol) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if r.Status > State || r.Took < 0 || len(r.Payload) != len(payload)-9 || r.ID != binary.LittleEndian.Uint32(payload) {
+			t.Fatalf("%+v of %x", r, payload)
+		}
+		state, output, err := CutState(r.Payload)
+		if err != nil {
+			if !errors.Is(err, ErrProtocol) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if again := append(appendState(nil, state), output...); !bytes.Equal(again, r.Payload) {
+			t.Fatalf("the state %x and the output %x of %x", state, output, r.Payload)
+		}
+	})
+}
+
+// FuzzInvoke holds that what AppendInvoke writes is what the document says, and as
+// large as Size says.
+func FuzzInvoke(f *testing.F) {
+	f.Add(uint32(1), uint16(2), 3, int64(4), int64(5), "id", "subject", "key", "name", "value", []byte("body"), []byte("state"), true)
+	f.Add(uint32(0xFFFFFFFF), uint16(0xFFFF), -1, int64(-1), int64(0), "", "", "", "", "", []byte(nil), []byte(nil), false)
+	f.Fuzz(func(t *testing.T, id uint32, function uint16, attempt int, enqueued, deadline int64, message, subject, key, name, value string, body, state []byte, stateful bool) {
+		m := &triggers.Message{
+			ID: message, Subject: subject, OrderingKey: key, Body: body, Attempt: attempt, Enqueued: moment(enqueued),
+			Attributes: map[string]string{name: value, "other": strings.ToUpper(value)},
+		}
+		i := &Invocation{ID: id, Function: function, Deadline: moment(deadline), Message: m, Stateful: stateful, State: state}
+		out := AppendInvoke(AppendCancel(nil, 1), i)[9:]
+		frames, wrong := cutAll(out, DefaultMax)
+		if wrong || len(frames) != 1 || frames[0].kind != Invoke {
+			t.Fatalf("%v of %x", frames, out)
+		}
+		if size := len(out) - 4; !stateful && size != Size(m) || stateful && size != Size(m)+4+len(state) {
+			t.Fatalf("%d bytes, where Size says %d", size, Size(m))
+		}
+		texts := []string{message, subject, key}
+		for _, n := range slices.Sorted(maps.Keys(m.Attributes)) {
+			texts = append(texts, n, m.Attributes[n])
+		}
+		if err := checkInvoke(frames[0].payload, i, texts); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// moment is a time in µs, as messages and deadlines have it.
+func moment(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us)
+}
+
+// checkInvoke reads an INVOKE field by field.
+func checkInvoke(payload string, i *Invocation, texts []string) error {
+	in := []byte(payload)
+	take := func(n int) []byte { out := in[:n]; in = in[n:]; return out }
+	u32 := func() uint32 { return binary.LittleEndian.Uint32(take(4)) }
+	u16 := func() uint16 { return binary.LittleEndian.Uint16(take(2)) }
+	i64 := func() int64 { return int64(binary.LittleEndian.Uint64(take(8))) }
+	if id, function := u32(), u16(); id != i.ID || function != i.Function {
+		return fmt.Errorf("id %d of function %d", id, function)
+	}
+	flags := u16()
+	take(4) // the attempt, which is cut
+	if enqueued, deadline := i64(), i64(); enqueued != microseconds(i.Message.Enqueued) || deadline != microseconds(i.Deadline) {
+		return fmt.Errorf("enqueued %d, deadline %d", enqueued, deadline)
+	}
+	meta := int(u32())
+	if (flags == withState) != i.Stateful || flags > withState {
+		return fmt.Errorf("flags %d", flags)
+	}
+	if i.Stateful {
+		switch n := u32(); {
+		case n == noState && i.State == nil:
+		case n == noState:
+			return errors.New("no state")
+		default:
+			if state := take(int(n)); !bytes.Equal(state, i.State) {
+				return fmt.Errorf("the state %x", state)
+			}
+		}
+	}
+	end := len(in) - meta
+	for _, want := range texts {
+		if got := string(take(int(u32()))); got != want {
+			return fmt.Errorf("the text %q, want %q", got, want)
+		}
+	}
+	if len(in) != end || !bytes.Equal(in, i.Message.Body) {
+		return fmt.Errorf("the body %x", in)
+	}
+	return nil
+}
