@@ -71,9 +71,9 @@ func TestComplete(t *testing.T) {
 		"scale simulate --trace st":       "steady step :files",
 		"scale simulate --plot ":          ":dirs",
 		"nonsense ":                       "",
-		"worker test ":                    "python",
+		"worker test ":                    "node python",
 		"worker test --app ":              ":dirs",
-		"worker test --kinds ":            "sync async",
+		"worker test --modes ":            "one threads async",
 		"comp":                            "completion", // and not what is hidden
 		"emulate servicebus --listen 1:2": "",
 	} {

@@ -50,7 +50,7 @@ var exactly = map[string][]string{
 	"handlers/processes":             {},
 	"handlers/workers":               {"handlers", "triggers", "handlers/processes", "handlers/workers/protocol"},
 	"handlers/workers/protocol":      {"triggers"},
-	"handlers/workers/conformance":   {"triggers", "handlers/workers/protocol"},
+	"handlers/workers/conformance":   {"triggers", "handlers/processes", "handlers/workers/protocol"},
 	"handlers/runtimes":              {},
 	"handlers/http":                  {"handlers", "triggers"},
 	"handlers/exec":                  {"handlers", "triggers", "handlers/processes"},

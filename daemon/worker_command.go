@@ -25,7 +25,7 @@ type workerTestCommand struct {
 	Command []string      `arg:"" help:"python or node, a worker that drover brings; or, behind --, a command with its arguments."`
 	App     string        `help:"The directory of the test app, which docs/worker-protocol.md describes. With it, the command is one of yours."`
 	Module  string        `default:"conformance" help:"The module of the test app (default: conformance)."`
-	Kinds   []string      `enum:"sync,async" default:"sync,async" help:"The kinds of functions that the worker has (default: sync,async)."`
+	Modes   []string      `enum:"one,threads,async" default:"one,threads,async" help:"How the worker runs functions: one after the other, in threads, asynchronously (default: one,threads,async)."`
 	Only    string        `name:"run" placeholder:"REGEXP" help:"Run only the checks whose names match."`
 	Limit   time.Duration `default:"30s" help:"How long a check may take (default: 30s)."`
 	JSON    bool          `help:"Print a JSON object a check, each on its line."`
@@ -95,7 +95,7 @@ func (c *workerTestCommand) print(std *IO, r conformance.Result) {
 
 // target is what is to be tested; dir is empty, and for the test app.
 func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (conformance.Target, error) {
-	out := conformance.Target{Command: c.Command, Env: std.Environ(), App: c.App, Module: c.Module, Kinds: c.Kinds}
+	out := conformance.Target{Command: c.Command, Env: std.Environ(), App: c.App, Module: c.Module, Modes: c.Modes}
 	if c.App != "" {
 		var err error
 		if out.App, err = filepath.Abs(c.App); err != nil {

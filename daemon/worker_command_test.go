@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"encoding/json"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -13,10 +15,20 @@ func TestWorkerTest(t *testing.T) {
 	if status != ExitOK || errs != "" || !strings.Contains(out, "passed   load/functions[async]") || !strings.Contains(out, "\n5 passed, 0 failed, 0 skipped, in ") {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
-	status, out, errs = command(t.Context(), nil, nil, "worker", "test", "python", "--run", `load/functions`, "--kinds", "async", "--json", "--limit", "2m")
+	status, out, errs = command(t.Context(), nil, nil, "worker", "test", "python", "--run", `load/functions`, "--modes", "async", "--json", "--limit", "2m")
 	var got conformance.Result
 	if err := json.Unmarshal([]byte(out), &got); err != nil || status != ExitOK || errs != "" || got.Verdict != conformance.Passed || got.Name != "load/functions[async]" {
 		t.Errorf("status %d, %v\n%s%s", status, err, out, errs)
+	}
+}
+
+func TestWorkerTestOfNode(t *testing.T) {
+	if _, err := exec.LookPath("node"); err != nil && os.Getenv("CI") != "true" {
+		t.Skip("there is no node")
+	}
+	status, out, errs := command(t.Context(), nil, nil, "worker", "test", "node", "--run", `^load/functions`, "--limit", "2m")
+	if status != ExitOK || errs != "" || !strings.Contains(out, "\n2 passed, 0 failed, 0 skipped, in ") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
 }
 
@@ -24,7 +36,7 @@ func TestWorkerTestOfAWorkerThatFails(t *testing.T) {
 	status, out, errs := command(t.Context(), nil, nil,
 		"worker", "test", "--app", t.TempDir(), "--run", "hello/(welcome|split)", "--limit", "2m", "--", "sh", "-c", "echo not today >&2; exit 3")
 	for _, want := range []string{
-		"failed   hello/welcome", "the worker closed its socket: it ended: exit status 3", "wanted: a WELCOME",
+		"failed   hello/welcome", "the worker closed its socket: it ended with exit status 3", "wanted: a WELCOME",
 		"rule: The answer to HELLO, whatever its protocol.", `sent: HELLO {"protocol":2`, "stderr: not today", "\n0 passed, 2 failed",
 	} {
 		if !strings.Contains(out, want) {
@@ -48,7 +60,7 @@ func TestWorkerTestRefuses(t *testing.T) {
 		{"python --run [", ExitUsage, "--run takes a regular expression: "},
 		{"python --run nothing/such", ExitFailed, "no check matches nothing/such; there are hello/welcome, "},
 		{"python --limit 0s", ExitUsage, "--limit must be more than 0"},
-		{"python --kinds sink", ExitUsage, `must be one of "sync","async"`},
+		{"python --modes sink", ExitUsage, `must be one of "one","threads","async"`},
 		{"--app nowhere -- ./my-worker", ExitUsage, "--app takes a directory, and nowhere is none"},
 		{"--app . --run hello/welcome -- ./nowhere/my-worker", ExitFailed, "no such file or directory"},
 	} {

@@ -13,7 +13,7 @@ const ruleCancel = "end the call if it can be ended"
 
 var cancelChecks = []check{
 	{
-		name: "cancel/running", modes: shared, needs: protocol.CanCancel, rule: ruleCancel,
+		name: "cancel/running", modes: all, needs: protocol.CanCancel, rule: ruleCancel,
 		run: func(s *session) {
 			s.load()
 			s.send(invoke(0, "sleep", tooLong))

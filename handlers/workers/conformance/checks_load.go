@@ -229,7 +229,7 @@ var drainChecks = []check{
 		},
 	},
 	{
-		name: "drain/cancel", modes: []mode{async}, needs: protocol.CanCancel, rule: "It is obeyed after DRAIN, too.",
+		name: "drain/cancel", modes: all, needs: protocol.CanCancel, rule: "It is obeyed after DRAIN, too.",
 		run: func(s *session) {
 			s.load()
 			s.send(invoke(0, "sleep", tooLong), drain())
@@ -263,7 +263,7 @@ var closeChecks = []check{
 		run: func(s *session) { s.load(); s.hangUp(); s.mustEnd() },
 	},
 	{
-		name: "close/in-flight", modes: shared, rule: ruleClosed,
+		name: "close/in-flight", modes: all, rule: ruleClosed,
 		run: func(s *session) {
 			s.load()
 			s.send(invoke(0, "echo", "x"), invoke(1, "sleep", tooLong))
@@ -312,5 +312,5 @@ func (s *session) mustEnd() {
 // owns reports whether a process is of the worker's group.
 func (p *process) owns(pid int) bool {
 	group, err := syscall.Getpgid(pid)
-	return err == nil && group == p.cmd.Process.Pid
+	return err == nil && group == p.PID
 }

@@ -45,7 +45,6 @@ const (
 
 var wrongChecks = []check{
 	wrong("hello-no-json", nil, (*session).start, lone(func() frame { return raw(protocol.Hello, []byte("{")) })),
-	wrong("hello-array", nil, (*session).start, lone(func() frame { return raw(protocol.Hello, []byte("[]")) })),
 	wrong("load-first", nil, (*session).start, lone(func() frame { return raw(protocol.Load, []byte("{}")) })),
 	wrong("hello-twice", nil, (*session).greet, lone(func() frame { return hello(daemonCan) })),
 	wrong("load-no-json", nil, (*session).greet, lone(func() frame { return raw(protocol.Load, []byte("no")) })),

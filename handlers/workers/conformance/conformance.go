@@ -7,11 +7,15 @@ package conformance
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/drover-run/drover/handlers/processes"
 )
 
 // Target is the worker that is tested.
@@ -21,7 +25,7 @@ type Target struct {
 	Env     []string // its environment, as NAME=VALUE
 	App     string   // the directory of the test app
 	Module  string   // of the functions; MODULE_raises is the one that does not load
-	Kinds   []string // of functions: sync, async; none: both
+	Modes   []string // in which it runs functions: one, threads, async; none: all
 }
 
 // Options are how it is tested.
@@ -94,21 +98,12 @@ type planned struct {
 
 // plan lists what is to be run for a target.
 func plan(target Target, only *regexp.Regexp) (out []planned) {
-	has := func(m mode) bool {
-		for _, k := range target.Kinds {
-			if k == m.kind {
-				return true
-			}
-		}
-		return len(target.Kinds) == 0
-	}
+	has := func(m mode) bool { return len(target.Modes) == 0 || slices.Contains(target.Modes, m.name) }
 	for _, c := range checks() {
 		modes, named := c.modes, true
-		if modes == nil {
-			modes, named = []mode{one}, false
-			if !has(one) {
-				modes = []mode{async}
-			}
+		if modes == nil { // in the first that the worker has
+			at := slices.IndexFunc(all, has)
+			modes, named = all[max(at, 0):][:1], false
 		}
 		for _, m := range modes {
 			p := planned{check: c, mode: m, name: c.name}
@@ -165,7 +160,9 @@ func Run(ctx context.Context, target Target, options Options, report func(Result
 	if options.Parallel == 0 {
 		options.Parallel = 2 * runtime.GOMAXPROCS(0)
 	}
-	r := &runner{ctx: ctx, target: target, limit: options.Limit, todo: plan(target, options.Only)}
+	reaper := processes.New(slog.New(slog.DiscardHandler)) // what it has to say, a check finds out
+	defer reaper.Close()
+	r := &runner{ctx: ctx, reaper: reaper, target: target, limit: options.Limit, todo: plan(target, options.Only)}
 	next := make(chan []int)
 	var running sync.WaitGroup
 	for range r.todo {

@@ -64,7 +64,7 @@ func worker(t *testing.T, fault string) Target {
 	}
 	return Target{
 		Command: []string{python, "-I", "-S", "testdata/worker.py", fault}, Env: os.Environ(),
-		App: t.TempDir(), Module: Module, Kinds: []string{"sync"},
+		App: t.TempDir(), Module: Module, Modes: []string{"one", "threads"},
 	}
 }
 
@@ -99,7 +99,7 @@ func TestFaultsAreFound(t *testing.T) {
 		"answers twice":                            {"invoke/any-id[threads]", "which is not in flight"},
 		"swallows failures":                        {"result/failed[one]", "nothing more came within"},
 		"ignores DRAIN":                            {"drain/idle[one]", "the worker was still there after"},
-		"ends badly":                               {"drain/idle[threads]", "it ended: exit status 7"},
+		"ends badly":                               {"drain/idle[threads]", "it ended with exit status 7"},
 		"stays when the socket closes":             {"close/idle[one]", "the process is still there after"},
 		"skips frames of no length":                {"wrong/length-0[one]", "the worker was still there after"},
 		"takes any length":                         {"wrong/cancel-too-large", "the worker was still there after"},

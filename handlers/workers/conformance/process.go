@@ -6,90 +6,79 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drover-run/drover/handlers/processes"
 )
 
-// process is the worker under test, in a process group of its own, with a socket as
-// its file descriptor 3.
+// process is the worker under test, with a socket as its file descriptor 3.
 type process struct {
-	cmd    *exec.Cmd
-	conn   net.Conn
-	waited chan struct{}
-	state  string // how it ended; read after waited is closed
+	*processes.Process
+	conn net.Conn
 
 	mu     sync.Mutex
 	stderr []byte // the end of it
 	stdout int    // how many bytes came
 }
 
+// How a process ended.
 const (
 	exitedWell = "it ended with exit status 0"
 	stillThere = "the process is still there"
 )
 
 // startProcess starts the command.
-func startProcess(target Target) (*process, error) {
-	syscall.ForkLock.RLock() // no child is forked between the two calls
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err == nil {
-		unix.CloseOnExec(fds[0])
-		unix.CloseOnExec(fds[1])
-	}
-	syscall.ForkLock.RUnlock()
+func startProcess(reaper *processes.Reaper, target Target) (*process, error) {
+	conn, theirs, err := processes.Socketpair()
 	if err != nil {
-		return nil, fmt.Errorf("making a worker's socket: %w", err)
+		return nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "worker"), os.NewFile(uintptr(fds[1]), "daemon")
 	defer func() { _ = theirs.Close() }() // the child has its own
-	conn, err := net.FileConn(ours)
-	if err = errors.Join(err, ours.Close()); err != nil {
-		return nil, fmt.Errorf("making a worker's socket: %w", err)
+	if target.Dir == "" {                 // the reaper is elsewhere
+		if target.Dir, err = os.Getwd(); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
 	}
-	p := &process{conn: conn, waited: make(chan struct{})}
-	p.cmd = exec.Command(target.Command[0], target.Command[1:]...)
-	p.cmd.Dir, p.cmd.Env = target.Dir, target.Env
-	p.cmd.ExtraFiles = []*os.File{theirs}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p.cmd.WaitDelay = time.Second // for what it left outside of its group, and holds its output open
-	p.cmd.Stdout, p.cmd.Stderr = counter{p}, tail{p}
-	if err := p.cmd.Start(); err != nil {
+	p := &process{conn: conn}
+	p.Process, err = reaper.Start(processes.Command{
+		Path: target.Command[0], Args: target.Command[1:], Dir: target.Dir, Env: target.Env,
+		Stdout: counter{p}, Stderr: tail{p}, Files: []*os.File{theirs},
+	})
+	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	go func() {
-		defer close(p.waited)
-		err := p.cmd.Wait()
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // what it left in its group
-		p.state = exitedWell
-		if err != nil {
-			p.state = "it ended: " + err.Error()
-		}
-	}()
 	return p, nil
 }
 
 // waitFor returns how the process ended, and stillThere if it has not in time.
 func (p *process) waitFor(ctx context.Context) string {
 	select {
-	case <-p.waited:
-		return p.state
+	case <-p.Waited():
 	case <-ctx.Done():
 		return stillThere
+	}
+	switch exit := p.Exit(); {
+	case exit.Err != nil:
+		return "it was lost: " + exit.Err.Error()
+	case exit.Status.Signaled():
+		return "it was killed by " + unix.SignalName(exit.Status.Signal())
+	default:
+		return fmt.Sprintf("it ended with exit status %d", exit.Status.ExitStatus())
 	}
 }
 
 // end kills the process and waits for it.
 func (p *process) end() {
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may be gone already
+	p.Signal(syscall.SIGKILL) // it may be gone already
 	_ = p.conn.Close()
-	<-p.waited
+	<-p.Waited()
 }
 
+// maxTail is how much of its standard error is kept, in bytes.
 const maxTail = 4 << 10
 
 func (p *process) lastWords() []string {

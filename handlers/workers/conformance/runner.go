@@ -3,12 +3,15 @@ package conformance
 import (
 	"context"
 	"time"
+
+	"github.com/drover-run/drover/handlers/processes"
 )
 
 // runner runs the checks of a plan, each in a process of its own, or, where they leave
 // nothing behind, many in one: a start costs more than most checks.
 type runner struct {
 	ctx     context.Context
+	reaper  *processes.Reaper
 	target  Target
 	limit   time.Duration
 	todo    []planned
@@ -61,7 +64,7 @@ func (r *runner) run(some []int) {
 // jointly runs checks in one process, up to the first that fails, whose place it
 // returns, or -1.
 func (r *runner) jointly(some []int) (results []Result, failed int) {
-	s := &session{target: r.target, limit: r.limit, joint: true}
+	s := &session{reaper: r.reaper, target: r.target, limit: r.limit, joint: true}
 	defer s.end()
 	for at, i := range some {
 		results = append(results, r.one(s, r.todo[i]))
@@ -80,7 +83,7 @@ func (r *runner) jointly(some []int) (results []Result, failed int) {
 
 // alone runs one check in a process of its own.
 func (r *runner) alone(p planned) Result {
-	s := &session{target: r.target, limit: r.limit}
+	s := &session{reaper: r.reaper, target: r.target, limit: r.limit}
 	defer s.end()
 	return r.one(s, p)
 }

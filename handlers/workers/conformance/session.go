@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-run/drover/handlers/processes"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
@@ -27,6 +28,7 @@ var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessio
 // done from the goroutine of the check.
 type session struct {
 	ctx    context.Context
+	reaper *processes.Reaper
 	target Target
 	check  check
 	mode   mode
@@ -104,7 +106,7 @@ func (s *session) bound() {
 
 // start starts the worker, and says nothing to it.
 func (s *session) start() {
-	p, err := startProcess(s.target)
+	p, err := startProcess(s.reaper, s.target)
 	if err != nil {
 		s.failBy("", err.Error(), "the command to start")
 	}
