@@ -114,7 +114,7 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	case ctx.Err() != nil: // one that came to its end in spite of that is done
 		return nil, ctx.Err()
 	default:
-		return nil, h.failure(exit.Status, errs.String())
+		return nil, h.failure(exit, errs.String())
 	}
 	if out.over {
 		return nil, fmt.Errorf("the command wrote more than max_output (%d) bytes", h.cfg.MaxOutput)
@@ -151,17 +151,13 @@ func await(ctx context.Context, command *processes.Process) {
 	<-command.Waited()
 }
 
-func (h *Handler) failure(status syscall.WaitStatus, said string) error {
-	how := fmt.Sprintf("exit status %d", status.ExitStatus())
-	if status.Signaled() {
-		how = "signal: " + status.Signal().String()
-	}
-	f := &handlers.Failure{Summary: "the command ended: " + how, Detail: triggers.Tail(strings.ToValidUTF8(said, "?"), maxDetail)}
+func (h *Handler) failure(exit processes.Exit, said string) error {
+	f := &handlers.Failure{Summary: "the command ended: " + exit.String(), Detail: triggers.Tail(strings.ToValidUTF8(said, "?"), maxDetail)}
 	lines := strings.Split(strings.TrimSpace(f.Detail), "\n")
 	if last := lines[len(lines)-1]; last != "" {
 		f.Summary += ": " + last[:min(len(last), maxSummary)]
 	}
-	if status.ExitStatus() == dataError {
+	if exit.Status.ExitStatus() == dataError {
 		return handlers.Reject(f)
 	}
 	return f

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,7 +36,8 @@ type Command struct {
 	// Name is what the program is told that its name is (argv[0]); empty: Path.
 	Name string
 	Args []string
-	Dir  string
+	// Dir is where it runs; empty: where we do.
+	Dir string
 	// Env is its environment, and no more than that.
 	Env []string
 	// Stdin is what it can read; it need not read all, nor any.
@@ -56,6 +58,17 @@ type Exit struct {
 	CPU time.Duration
 	// MaxRSS is the most that was resident of it, in bytes.
 	MaxRSS int64
+}
+
+// String is how it ended, as exec.ExitError says it.
+func (e Exit) String() string {
+	switch {
+	case e.Err != nil:
+		return e.Err.Error()
+	case e.Status.Signaled():
+		return "signal: " + e.Status.Signal().String()
+	}
+	return fmt.Sprintf("exit status %d", e.Status.ExitStatus())
 }
 
 // ErrReaperDied is Exit.Err of the processes of a reaper that died. They were
@@ -178,6 +191,11 @@ func (r *Reaper) start(c Command) (*Process, error) {
 	if c.Name == "" {
 		c.Name = c.Path
 	}
+	dir, err := filepath.Abs(c.Dir) // the reaper is elsewhere
+	if err != nil {
+		return nil, err
+	}
+	c.Dir = dir
 	s, err := r.reach()
 	if err != nil {
 		return nil, err

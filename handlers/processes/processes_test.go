@@ -127,6 +127,17 @@ func TestAProcess(t *testing.T) {
 		t.Errorf("its file: %q, %v", text, err)
 	}
 	p.Signal(syscall.SIGKILL) // one that has ended
+	for given, want := range map[string]string{"": ".", "../processes": "."} {
+		abs, err := filepath.Abs(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		waited(t, start(t, r, Command{Path: "pwd", Dir: given, Stdout: &out}))
+		if out.String() != abs+"\n" {
+			t.Errorf("with the folder %q it runs in %q", given, out.String())
+		}
+	}
 	var group bytes.Buffer
 	p = start(t, r, Command{Path: "/bin/sh", Args: []string{"-c", "ps -o pgid=,sid= -p $$; kill -TERM $$; sleep 1000"}, Env: os.Environ(), Stdout: &group})
 	if exit := waited(t, p); !exit.Status.Signaled() || exit.Status.Signal() != syscall.SIGTERM {

@@ -38,11 +38,6 @@ func startProcess(reaper *processes.Reaper, target Target) (*process, error) {
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }() // the child has its own
-	if target.Dir == "" {                 // the reaper is elsewhere
-		if target.Dir, err = os.Getwd(); err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
-	}
 	p := &process{conn: conn}
 	p.Process, err = reaper.Start(processes.Command{
 		Path: target.Command[0], Args: target.Command[1:], Dir: target.Dir, Env: target.Env,
