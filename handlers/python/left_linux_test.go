@@ -35,7 +35,9 @@ def leave(body):
 def end(body):
     if body == b"crash": os.kill(os.getpid(), signal.SIGSEGV)
     if body == b"exit": os._exit(0)
-    time.sleep(1000)
+    while True:
+        try: time.sleep(1000)
+        except BaseException: pass  # a timeout, too
 def pid(body): return str(os.getpid())
 `
 

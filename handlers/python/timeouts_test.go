@@ -2,135 +2,23 @@ package python
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
-	"fmt"
+	"errors"
+	"log/slog"
 	"math/rand/v2"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
+	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
-
-// direct is a worker process that a test speaks to without a pool, frame by frame.
-type direct struct {
-	t      *testing.T
-	conn   net.Conn
-	parser *protocol.Parser
-	stderr bytes.Buffer
-	cmd    *exec.Cmd
-}
-
-// startDirect runs a worker over the source of function_app.py, with the functions
-// loaded. It is ended with the test.
-func startDirect(t *testing.T, interpreter, source string, threads int, functions ...string) *direct {
-	t.Helper()
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "function_app.py"), []byte(source), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	home, err := Install(filepath.Join(dir, "data"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	syscall.ForkLock.RLock() // no child is forked between the two calls
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err == nil {
-		unix.CloseOnExec(fds[0])
-		unix.CloseOnExec(fds[1])
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "worker"), os.NewFile(uintptr(fds[1]), "daemon")
-	d := &direct{t: t, parser: protocol.NewParser(protocol.DefaultMax), cmd: exec.Command(interpreter, "-u", home)}
-	d.conn, err = net.FileConn(ours)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.cmd.ExtraFiles, d.cmd.Stderr, d.cmd.Dir = []*os.File{theirs}, &d.stderr, dir
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_, _ = ours.Close(), theirs.Close()
-	t.Cleanup(func() {
-		_ = d.conn.Close()
-		_ = d.cmd.Process.Kill()
-		_ = d.cmd.Wait() // it was killed
-	})
-	d.json(protocol.Hello, protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: protocol.DefaultMax, Capabilities: []string{protocol.CanLog}})
-	d.expect(protocol.Welcome)
-	load := protocol.LoadFrame{App: dir, Threads: threads, Coroutines: 512}
-	for _, f := range functions {
-		load.Functions = append(load.Functions, protocol.Function{Name: f, Module: "function_app", Function: f})
-	}
-	d.json(protocol.Load, load)
-	d.expect(protocol.Ready)
-	return d
-}
-
-func (d *direct) write(frames []byte) {
-	d.t.Helper()
-	if _, err := d.conn.Write(frames); err != nil {
-		d.t.Fatalf("%v\n%s", err, d.stderr.Bytes())
-	}
-}
-
-func (d *direct) json(kind protocol.Kind, value any) {
-	d.t.Helper()
-	frame, err := protocol.AppendJSON(nil, kind, value)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.write(frame)
-}
-
-// expect returns the payload of the next frame of a kind; logs and statistics are
-// skipped.
-func (d *direct) expect(want protocol.Kind) []byte {
-	d.t.Helper()
-	for {
-		kind, payload, err := d.parser.Next()
-		switch {
-		case err != nil:
-			d.t.Fatal(err)
-		case kind == want:
-			return payload
-		case kind == protocol.Stats:
-		case kind == protocol.Log:
-			d.t.Logf("%s", payload)
-		case kind != 0:
-			d.t.Fatalf("a %v came, not a %v: %s", kind, want, payload)
-		default:
-			_ = d.conn.SetReadDeadline(time.Now().Add(patience))
-			n, err := d.conn.Read(d.parser.Space())
-			if err != nil {
-				_ = d.cmd.Process.Kill()
-				_ = d.cmd.Wait()
-				d.t.Fatalf("instead of a %v: %v\n%s", want, err, d.stderr.Bytes())
-			}
-			d.parser.Took(n)
-		}
-	}
-}
-
-func (d *direct) result() protocol.Reply {
-	d.t.Helper()
-	r, err := protocol.ReadResult(d.expect(protocol.Result))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return r
-}
 
 // A Timeout that comes when its call is ending must not hit what runs after it, nor the
 // worker itself: calls are cancelled at the moment that they end, thousands of
@@ -173,10 +61,10 @@ Threads.__init__ = __init__
 				t.Parallel()
 				d := startDirect(t, interpreter, mode.source, mode.threads, "f", "raises")
 				random := rand.New(rand.NewPCG(mode.rounds, uint64(mode.threads)))
-				var done, failed, timedOut, notTried int
-				for serial := uint64(0); serial < mode.rounds || done == 0 || timedOut == 0; serial++ {
+				var done, failed, late, notTried int
+				for serial := uint64(0); serial < mode.rounds || done == 0 || late == 0; serial++ {
 					if serial > 100*mode.rounds {
-						t.Fatalf("of those that were cancelled %d were done, %d timed out", done, timedOut)
+						t.Fatalf("of those that were cancelled %d were done, %d timed out", done, late)
 					}
 					const batch = 8
 					open := make(map[uint32][]byte)
@@ -211,7 +99,7 @@ Threads.__init__ = __init__
 						case r.Status == protocol.Failure && raises && strings.Contains(string(r.Payload), "of the function's own"):
 							failed++
 						case r.Status == protocol.Failure && cancelled && bytes.Contains(r.Payload, []byte("Timeout: ")):
-							timedOut++
+							late++
 						case r.Status == protocol.NotTried && cancelled:
 							notTried++
 						default:
@@ -219,33 +107,204 @@ Threads.__init__ = __init__
 						}
 					}
 				}
-				t.Logf("of those that were cancelled %d were done, %d timed out, %d were not tried", done, timedOut, notTried)
+				t.Logf("of those that were cancelled %d were done, %d timed out, %d were not tried", done, late, notTried)
 			})
 		}
 	}
 }
 
-// interpreters are those of this machine that are new enough, one of each version.
-func interpreters(t *testing.T) []string {
-	t.Helper()
-	usual, err := Find(t.Context(), t.TempDir(), os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := filepath.Glob(filepath.Join(os.Getenv("HOME"), ".pyenv/versions/3.*/bin/python3"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for minor := 9; minor < 20; minor++ {
-		if path, err := exec.LookPath(fmt.Sprint("python3.", minor)); err == nil {
-			found = append(found, path)
+// What a function may do with a Timeout, and what its call comes to then.
+func TestWhatAFunctionDoesWithATimeout(t *testing.T) {
+	for _, way := range []struct {
+		name, cancelled, wait string
+		threads               int
+	}{
+		{"inline", "drover.Timeout", "time.sleep(60)", 1},
+		{"threads", "drover.Timeout", "\n    while True: time.sleep(0.01)", 2},
+		{"async", "asyncio.CancelledError", "await asyncio.sleep(60)", 1},
+	} {
+		for name, test := range map[string]struct {
+			code, output string
+			restarts     int
+		}{
+			"nothing":                       {"WAIT", "", 0},
+			"retries in a loop":             {"while True:\n        try: WAIT\n        except Exception: pass", "", 0},
+			"cleans up":                     {"try: WAIT\n    finally: open(path + '.clean', 'w').close()", "", 0},
+			"returns a value":               {"try: WAIT\n    except CANCELLED: return 'what there was'", "what there was", 0},
+			"raises another":                {"try: WAIT\n    except CANCELLED: raise ValueError('late')", "", 0},
+			"rejects":                       {"try: WAIT\n    except CANCELLED: raise drover.Reject('late')", "", 0},
+			"goes on, and returns too late": {"while not os.path.exists(path + '.never'):\n        try: WAIT\n        except CANCELLED: pass", "", 1},
+		} {
+			t.Run(way.name+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				prefix, await := "", ""
+				if way.name == "async" {
+					prefix, await = "async ", "await "
+				}
+				code := strings.NewReplacer("WAIT", await+"wait()", "CANCELLED", way.cancelled).Replace(test.code)
+				p := startApp(t, mark+"import drover\n"+prefix+"def wait(): "+way.wait+"\n"+prefix+"def f(body):\n    path = body.decode()\n    mark(body)\n    "+code+"\n",
+					func(c *workers.Config) { c.Threads, c.KillGrace = way.threads, 2*time.Second }, "f")
+				path := filepath.Join(t.TempDir(), "mark")
+				ctx, cancel := context.WithCancelCause(soon(t))
+				ended := make(chan answer, 1)
+				go func() {
+					output, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte(path)})
+					ended <- answer{output, err}
+				}()
+				pid := begun(t, path)
+				cancel(errTimedOut)
+				got := <-ended
+				if string(got.output) != test.output || (test.output == "") != errors.Is(got.err, errTimedOut) || handlers.Rejected(got.err) {
+					t.Errorf("%s, %v", got.output, got.err)
+				}
+				if _, err := os.Stat(path + ".clean"); (err == nil) != (name == "cleans up") {
+					t.Errorf("it cleaned up: %v", err)
+				}
+				if test.restarts > 0 {
+					gone(t, pid)
+				} else if s := p.Stats(); s.Ready != 1 || s.PIDs[0] != pid {
+					t.Errorf("it cost the worker: %+v", s)
+				}
+			})
 		}
 	}
-	paths, seen := []string{usual.Path}, map[string]bool{usual.Version: true}
-	for _, path := range found {
-		if i, err := Find(t.Context(), t.TempDir(), path, os.LookupEnv); err == nil && !seen[i.Version] {
-			paths, seen[i.Version] = append(paths, path), true
+}
+
+// Two threads that wait for each other's lock cannot be told; what runs beside them is
+// not harmed. A main thread that waits for a lock can.
+func TestDeadlocks(t *testing.T) {
+	const source = mark + `
+import threading
+a, b, own = threading.Lock(), threading.Lock(), threading.Lock()
+both = threading.Barrier(2)
+def f(body):
+    path = body.decode()
+    if path.endswith("-own"):
+        with own:
+            mark(body)
+            own.acquire()
+    first, second = (a, b) if path.endswith("-a") else (b, a)
+    if path.endswith(("-a", "-b")):
+        with first:
+            both.wait()
+            mark(body)
+            with second: return "no deadlock"
+    with own: return "fine"
+`
+	t.Run("threads", func(t *testing.T) {
+		t.Parallel()
+		p := startApp(t, source, func(c *workers.Config) { c.Threads = 3 }, "f")
+		dir := t.TempDir()
+		ctx, cancel := context.WithCancelCause(soon(t))
+		var all sync.WaitGroup
+		for _, which := range []string{"-a", "-b"} {
+			all.Go(func() {
+				if output, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte(dir + "/" + which)}); !errors.Is(err, errTimedOut) {
+					t.Errorf("%s: %s, %v", which, output, err)
+				}
+			})
 		}
+		pid := begun(t, dir+"/-a")
+		begun(t, dir+"/-b")
+		if got, err := call(t, p, "f", &triggers.Message{}); err != nil || string(got) != "fine" {
+			t.Errorf("a call beside them: %s, %v", got, err)
+		}
+		cancel(errTimedOut)
+		all.Wait()
+		gone(t, pid)
+		if got, err := call(t, p, "f", &triggers.Message{}); err != nil || string(got) != "fine" {
+			t.Errorf("a call after them: %s, %v", got, err)
+		}
+	})
+	t.Run("inline", func(t *testing.T) {
+		t.Parallel()
+		p := startApp(t, source, func(c *workers.Config) { c.KillGrace = patience }, "f")
+		path := filepath.Join(t.TempDir(), "mark-own")
+		ctx, cancel := context.WithCancelCause(soon(t))
+		ended := make(chan error, 1)
+		go func() {
+			_, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte(path)})
+			ended <- err
+		}()
+		pid := begun(t, path)
+		cancel(errTimedOut)
+		if err := <-ended; !errors.Is(err, errTimedOut) {
+			t.Error(err)
+		}
+		if got, err := call(t, p, "f", &triggers.Message{}); err != nil || string(got) != "fine" || p.Stats().PIDs[0] != pid {
+			t.Errorf("a call after it: %s, %v, %+v", got, err, p.Stats())
+		}
+	})
+}
+
+func TestACancelIsObeyedAfterDrain(t *testing.T) {
+	for _, way := range everyWay {
+		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
+			sleep := map[string]string{"inline": "time.sleep(60)", "threads": "while True: time.sleep(0.01)", "async": "await asyncio.sleep(60)"}[way.name]
+			d := startDirect(t, interpreters(t)[0], mark+way.prefix+"def f(body):\n    mark(body)\n    "+sleep+"\n", way.threads, "f")
+			path := filepath.Join(t.TempDir(), "mark")
+			d.write(protocol.AppendInvoke(nil, &protocol.Invocation{ID: 7, Message: &triggers.Message{Body: []byte(path)}}))
+			begun(t, path)
+			d.write(protocol.AppendDrain(nil))
+			d.write(protocol.AppendCancel(nil, 7))
+			if r := d.result(); r.ID != 7 || r.Status != protocol.Failure {
+				t.Errorf("invocation %d ended with status %d", r.ID, r.Status)
+			}
+			d.ends(0)
+		})
 	}
-	return paths
+}
+
+func TestWithoutCtypesTheContextTells(t *testing.T) {
+	log := newLines()
+	p := startApp(t, mark+`
+import sys
+sys.modules["ctypes"] = None  # as in a Python that was built without it
+def f(message, context):
+    mark(message.body)
+    while not context.cancelled: time.sleep(0.001)
+    return "it saw"
+`, func(c *workers.Config) {
+		c.Threads, c.KillGrace, c.Log = 2, patience, slog.New(slog.NewTextHandler(log, nil))
+	}, "f")
+	log.wait(t, "level=WARN", "this Python has no ctypes", "context.cancelled")
+	path := filepath.Join(t.TempDir(), "mark")
+	ctx, cancel := context.WithCancel(soon(t))
+	ended := make(chan answer, 1)
+	go func() {
+		output, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte(path)})
+		ended <- answer{output, err}
+	}()
+	begun(t, path)
+	cancel()
+	if got := <-ended; string(got.output) != "it saw" || got.err != nil {
+		t.Errorf("%s, %v", got.output, got.err)
+	}
+}
+
+func TestASignalThatTheAppTookForItself(t *testing.T) {
+	log := newLines()
+	p := startApp(t, mark+`
+import signal
+from drover.timeouts import MainThread
+def f(body):
+    signal.signal(MainThread.SIGNAL, signal.SIG_IGN)
+    mark(body)
+    time.sleep(60)
+`, func(c *workers.Config) { c.Log = slog.New(slog.NewTextHandler(log, nil)) }, "f")
+	path := filepath.Join(t.TempDir(), "mark")
+	ctx, cancel := context.WithCancelCause(soon(t))
+	ended := make(chan error, 1)
+	go func() {
+		_, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte(path)})
+		ended <- err
+	}()
+	pid := begun(t, path)
+	cancel(errTimedOut)
+	if err := <-ended; !errors.Is(err, errTimedOut) {
+		t.Error(err)
+	}
+	log.wait(t, "level=WARN", "the app handles the signal")
+	gone(t, pid)
 }

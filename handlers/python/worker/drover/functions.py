@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 
-from drover import Message, Reject, Retry
+from drover import Message, Reject, Retry, Timeout
 from drover.frames import FAILURE, OK, REJECT, RETRY
 
 FORMS = "a function takes (body), (message) or (message, context)"
@@ -110,8 +110,10 @@ def encode(value):
 
 def _said(error):
     try:
-        return " ".join(str(error).split())[:1000]
-    except Exception as broken:  # of its own __str__
+        return " ".join(str(error)[:10_000].split())[:1000]
+    except Timeout:
+        raise
+    except BaseException as broken:  # of its own __str__
         return f"its text raised {type(broken).__name__}"
 
 
@@ -125,7 +127,7 @@ def cut_traceback(error):
     tb = error.__traceback__
     while tb is not None and _is_ours(tb.tb_frame):
         tb = tb.tb_next
-    return "".join(traceback.format_exception(type(error), error, tb))[-64_000:]
+    return "".join(traceback.format_exception(type(error), error, tb, limit=-2000))[-64_000:]
 
 
 def _is_ours(frame):
@@ -134,7 +136,17 @@ def _is_ours(frame):
 
 
 def outcome(error):
-    """The status and payload of a reply about an exception."""
+    """The status and payload of a reply about an exception, however odd that is."""
+    try:
+        return _outcome(error)
+    except Timeout as late:  # it came just now
+        return _outcome(late)
+    except BaseException as broken:
+        summary = f"{type(error).__name__}, of which no more can be told ({type(broken).__name__})"
+        return FAILURE, json.dumps({"summary": summary}).encode()
+
+
+def _outcome(error):
     if isinstance(error, Reject):
         return REJECT, json.dumps({"summary": _said(error) or "rejected"}).encode()
     if isinstance(error, Retry) and error.after is not None:

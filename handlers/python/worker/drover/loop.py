@@ -21,7 +21,7 @@ class Loop(Pool):
     def __init__(self, sock, reader, writer, output, functions, threads):
         super().__init__(sock, reader, writer, output, functions, threads)
         self.ready = collections.deque()  # invocations of async functions that wait for a task
-        self.coming = False  # whether a task was made that has not begun
+        self.coming = None  # a task that was made and has not begun
         self.tasks = {}  # by the number of the invocation that they run
         self.flushing = False
         self.draining = False
@@ -43,7 +43,7 @@ class Loop(Pool):
         # run_in_executor(None, ...) has as many threads as the functions.
         loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(self.threads, "drover-executor"))
         self.loop = loop
-        self.lag = Lag(loop, self.writer, lambda: self.ready or self.tasks)
+        self.lag = Lag(loop, self.writer, self.busy)
         if self.has_pool:
             self.start()
         self.sock.setblocking(False)
@@ -122,9 +122,15 @@ class Loop(Pool):
 
     def more(self):
         """Sees to it that what is ready is run."""
-        if self.ready and not self.coming:
-            self.coming = True
-            self.loop.create_task(self.serve_safely())
+        if self.ready and self.coming is None:
+            self.coming = self.loop.create_task(self.serve_safely())
+
+    def busy(self):
+        """Called now and then; tells whether anything is in flight."""
+        if self.coming is not None and self.coming.done():  # a function cancelled all tasks that there are
+            self.coming = None
+            self.more()
+        return self.ready or self.tasks
 
     async def serve_safely(self):
         try:
@@ -137,7 +143,7 @@ class Loop(Pool):
         the task that goes on if this one has to wait: so functions that wait have a
         task each, and those that do not are spared the making of one, which costs
         more than they do. A task that a function left changed is not used again."""
-        self.coming = False
+        self.coming = None
         ready, tasks, functions, writer = self.ready, self.tasks, self.functions, self.writer
         task, running = asyncio.current_task(), Running()
         current.set(running)
@@ -145,7 +151,7 @@ class Loop(Pool):
         began = now()
         while ready and not writer.forked:
             invocation = ready.popleft()
-            if ready and not self.coming:
+            if ready and self.coming is None:
                 self.more()
             number, index, data, _, body, end, _, _, _ = invocation
             function = functions[index]

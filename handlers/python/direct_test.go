@@ -1,0 +1,178 @@
+package python
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-run/drover/handlers/workers/protocol"
+)
+
+// direct is a worker process that a test speaks to without a pool, frame by frame.
+type direct struct {
+	t      *testing.T
+	conn   net.Conn
+	parser *protocol.Parser
+	stderr bytes.Buffer
+	cmd    *exec.Cmd
+}
+
+// startDirect runs a worker over the source of function_app.py, with the functions
+// loaded. It is ended with the test.
+func startDirect(t *testing.T, interpreter, source string, threads int, functions ...string) *direct {
+	t.Helper()
+	d := greetDirect(t, interpreter, source, threads, functions...)
+	d.expect(protocol.Ready)
+	return d
+}
+
+// greetDirect is startDirect before the answer to LOAD.
+func greetDirect(t *testing.T, interpreter, source string, threads int, functions ...string) *direct {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "function_app.py"), []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	home, err := Install(filepath.Join(dir, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.ForkLock.RLock() // no child is forked between the two calls
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "worker"), os.NewFile(uintptr(fds[1]), "daemon")
+	d := &direct{t: t, parser: protocol.NewParser(protocol.DefaultMax), cmd: exec.Command(interpreter, "-u", home)}
+	d.conn, err = net.FileConn(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.cmd.ExtraFiles, d.cmd.Stderr, d.cmd.Dir = []*os.File{theirs}, &d.stderr, dir
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = ours.Close(), theirs.Close()
+	t.Cleanup(func() {
+		_ = d.conn.Close()
+		_ = d.cmd.Process.Kill()
+		_ = d.cmd.Wait() // it was killed, or has ended
+	})
+	d.json(protocol.Hello, protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: protocol.DefaultMax, Capabilities: []string{protocol.CanLog}})
+	d.expect(protocol.Welcome)
+	load := protocol.LoadFrame{App: dir, Threads: threads, Coroutines: 512}
+	for _, f := range functions {
+		load.Functions = append(load.Functions, protocol.Function{Name: f, Module: "function_app", Function: f})
+	}
+	d.json(protocol.Load, load)
+	return d
+}
+
+// ends waits until the worker has ended by itself.
+func (d *direct) ends(status int) {
+	d.t.Helper()
+	ended := make(chan struct{})
+	go func() { _ = d.cmd.Wait(); close(ended) }() // its status is looked at
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		_ = d.cmd.Process.Kill()
+		<-ended
+		d.t.Fatalf("it does not end\n%s", d.stderr.Bytes())
+	}
+	if got := d.cmd.ProcessState.ExitCode(); got != status {
+		d.t.Errorf("it ended with status %d, want %d\n%s", got, status, d.stderr.Bytes())
+	}
+}
+
+func (d *direct) write(frames []byte) {
+	d.t.Helper()
+	if _, err := d.conn.Write(frames); err != nil {
+		d.t.Fatalf("%v\n%s", err, d.stderr.Bytes())
+	}
+}
+
+func (d *direct) json(kind protocol.Kind, value any) {
+	d.t.Helper()
+	frame, err := protocol.AppendJSON(nil, kind, value)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.write(frame)
+}
+
+// expect returns the payload of the next frame of a kind; logs and statistics are
+// skipped.
+func (d *direct) expect(want protocol.Kind) []byte {
+	d.t.Helper()
+	for {
+		kind, payload, err := d.parser.Next()
+		switch {
+		case err != nil:
+			d.t.Fatal(err)
+		case kind == want:
+			return payload
+		case kind == protocol.Stats:
+		case kind == protocol.Log:
+			d.t.Logf("%s", payload)
+		case kind != 0:
+			d.t.Fatalf("a %v came, not a %v: %s", kind, want, payload)
+		default:
+			_ = d.conn.SetReadDeadline(time.Now().Add(patience))
+			n, err := d.conn.Read(d.parser.Space())
+			if err != nil {
+				_ = d.cmd.Process.Kill()
+				_ = d.cmd.Wait()
+				d.t.Fatalf("instead of a %v: %v\n%s", want, err, d.stderr.Bytes())
+			}
+			d.parser.Took(n)
+		}
+	}
+}
+
+func (d *direct) result() protocol.Reply {
+	d.t.Helper()
+	r, err := protocol.ReadResult(d.expect(protocol.Result))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return r
+}
+
+// interpreters are those of this machine that are new enough, one of each version.
+func interpreters(t *testing.T) []string {
+	t.Helper()
+	usual, err := Find(t.Context(), t.TempDir(), os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob(filepath.Join(os.Getenv("HOME"), ".pyenv/versions/3.*/bin/python3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for minor := 9; minor < 20; minor++ {
+		if path, err := exec.LookPath(fmt.Sprint("python3.", minor)); err == nil {
+			found = append(found, path)
+		}
+	}
+	paths, seen := []string{usual.Path}, map[string]bool{usual.Version: true}
+	for _, path := range found {
+		if i, err := Find(t.Context(), t.TempDir(), path, os.LookupEnv); err == nil && !seen[i.Version] {
+			paths, seen[i.Version] = append(paths, path), true
+		}
+	}
+	return paths
+}

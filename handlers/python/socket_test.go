@@ -1,0 +1,79 @@
+package python
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// A function can reach the worker's socket, as everything in its process. Whatever it
+// does to it, its own call ends, the worker is replaced, and the next call is run.
+func TestAFunctionThatMeddlesWithTheSocket(t *testing.T) {
+	const (
+		done    = `struct.pack("<IBIBI", 10, 68, %s, 0, 0)` // a RESULT: done
+		timeout = time.Second
+	)
+	for name, test := range map[string]struct {
+		code  string
+		want  string // of the call's error; "" where it is done
+		cause workers.Cause
+		ways  int // 1 is inline alone, 3 is every way
+	}{
+		"closes it":                 {"os.close(3)", "did a function close it?", workers.CauseExit, 3},
+		"closes it and stays":       {"os.close(3); time.sleep(60)", "", "", 1},
+		"shuts it down":             {"socket.socket(fileno=os.dup(3)).shutdown(socket.SHUT_RDWR)", "", "", 1},
+		"puts a file there":         {"os.dup2(os.open(os.devnull, os.O_RDWR), 3)", "did a function close it?", workers.CauseExit, 1},
+		"half a frame, and on":      {`os.write(3, struct.pack("<IB", 500, 68))`, context.DeadlineExceeded.Error(), workers.CauseTimeout, 3},
+		"half a frame, then an end": {`os.write(3, struct.pack("<IB", 500, 68)); os._exit(1)`, "exit status 1", workers.CauseExit, 1},
+		"half a small frame":        {`os.write(3, struct.pack("<IB", 9, 68))`, "it broke the protocol", workers.CauseProtocol, 1},
+		"half a huge frame":         {`os.write(3, struct.pack("<IB", 100 << 20, 68))`, context.DeadlineExceeded.Error(), workers.CauseTimeout, 1},
+		"answers twice":             {"os.write(3, " + fmt.Sprintf(done, "0") + ")", "", workers.CauseProtocol, 3},
+		"answers for another":       {"os.write(3, " + fmt.Sprintf(done, "77") + ")", "an answer to invocation 77", workers.CauseProtocol, 1},
+		"an unknown status":         {`os.write(3, struct.pack("<IBIBI", 10, 68, 0, 99, 0))`, "a RESULT of status 99", workers.CauseProtocol, 1},
+		"reads what is not for it":  {"socket.socket(fileno=os.dup(3)).setblocking(False); os.set_blocking(3, False); beside(3)", "", "", 3},
+	} {
+		for _, way := range everyWay[:test.ways] {
+			t.Run(name+"/"+way.name, func(t *testing.T) {
+				t.Parallel()
+				p := startApp(t, fmt.Sprintf(`
+import os, socket, struct, time
+def beside(fd):
+    try: os.read(fd, 1)
+    except BlockingIOError: pass
+    os.set_blocking(fd, True)
+%sdef f(body):
+    if body == b"meddle": %s
+    return "fine"
+`, way.prefix, test.code), func(c *workers.Config) { c.Threads, c.KillGrace = way.threads, 200*time.Millisecond }, "f")
+				ctx, cancel := context.WithTimeout(t.Context(), timeout)
+				defer cancel()
+				output, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte("meddle")})
+				text := fmt.Sprint(err)
+				var failure *handlers.Failure
+				if errors.As(err, &failure) {
+					text += failure.Detail
+				}
+				if !strings.Contains(text, test.want) || err == nil && string(output) != "fine" && !strings.HasPrefix(name, "answers twice") {
+					t.Errorf("%s, %s; want %q", output, text, test.want)
+				}
+				if test.cause != "" {
+					eventually(t, "a restart for "+string(test.cause), func() bool { return p.Stats().Restarts[test.cause] == 1 })
+				}
+				eventually(t, "a call that is done", func() bool {
+					got, err := call(t, p, "f", &triggers.Message{})
+					return err == nil && string(got) == "fine"
+				})
+			})
+		}
+	}
+}
+
+// errTimedOut is the cause with which tests cancel calls.
+var errTimedOut = errors.New("its time is up")
