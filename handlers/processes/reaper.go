@@ -387,6 +387,9 @@ func (r *reaper) look() {
 func (r *reaper) forget(l *leader) {
 	delete(r.leaders, l.id)
 	delete(r.byPID, l.pid)
+	if !r.marked && len(r.leaders) == 0 {
+		r.strays = true // whoever is left belongs to nobody now
+	}
 }
 
 // orphan looks at a child that is no leader. It reports whether it is gone, so that
@@ -403,14 +406,17 @@ func (r *reaper) orphan(pid int) (gone bool) {
 	switch {
 	case owner == nil && !r.marked && len(r.leaders) > 0:
 		return false // nobody knows whose it is: it lives until nobody does
-	case owner == nil:
-		r.strays = true
-	case owner.ended.IsZero():
+	case owner != nil && owner.ended.IsZero():
 		return false // a daemon of a process that lives
-	default:
-		owner.left = true
 	}
-	_ = syscall.Kill(pid, unix.SIGKILL) // it may have ended by now
+	if syscall.Kill(pid, unix.SIGKILL) != nil {
+		return false // another user's, whom we may not kill: nothing is gained by waiting
+	}
+	if owner != nil {
+		owner.left = true
+	} else {
+		r.strays = true
+	}
 	return false
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -190,6 +191,34 @@ func init() {
 			fmt.Println("started by", r.PID())
 			select {}
 		},
+		// One whose processes cannot be marked.
+		"unmarked": func() {
+			if err := unix.Setrlimit(unix.RLIMIT_LOCKS, &unix.Rlimit{Cur: 100, Max: 100}); err != nil {
+				fmt.Println(err)
+			}
+			r := New(slog.New(slog.NewTextHandler(os.Stdout, nil)))
+			var both []*Process
+			for _, text := range []string{leaves + "wait", "sleep 1000; true"} {
+				p, err := r.Start(Command{
+					Path: "/bin/sh", Args: []string{"-c", text},
+					Env: []string{"PATH=" + os.Getenv("PATH"), "DROVER_TEST_OF=" + os.Getenv("OF")},
+				})
+				if err != nil {
+					fmt.Println(err)
+					return
+				}
+				both = append(both, p)
+			}
+			for _, p := range both {
+				if _, err := fmt.Scanln(); err != nil {
+					fmt.Println(err)
+				}
+				p.Signal(syscall.SIGKILL)
+				<-p.Waited()
+			}
+			_, _ = fmt.Scanln()
+			r.Close()
+		},
 		// One that may make no more processes, and then some.
 		"limited": func() {
 			r := New(nil)
@@ -220,7 +249,7 @@ func init() {
 }
 
 // run runs one of them, and returns what it writes.
-func run(t *testing.T, as string, user uint32) (*exec.Cmd, *bufio.Reader) {
+func run(t *testing.T, as string, user uint32) (*exec.Cmd, io.Writer, *bufio.Reader) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "DROVER_TEST_DAEMON=" + as, "OF=" + t.Name()}
@@ -232,6 +261,10 @@ func run(t *testing.T, as string, user uint32) (*exec.Cmd, *bufio.Reader) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -239,11 +272,11 @@ func run(t *testing.T, as string, user uint32) (*exec.Cmd, *bufio.Reader) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return cmd, bufio.NewReader(out)
+	return cmd, in, bufio.NewReader(out)
 }
 
 func TestTheDaemonIsKilled(t *testing.T) {
-	cmd, out := run(t, "killed", 0)
+	cmd, _, out := run(t, "killed", 0)
 	line, err := out.ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "started by ") {
 		t.Fatalf("%q, %v", line, err)
@@ -268,13 +301,48 @@ func TestTheDaemonIsKilled(t *testing.T) {
 }
 
 func TestNoMoreProcessesMayBeMade(t *testing.T) {
-	_, out := run(t, "limited", 28123)
+	_, _, out := run(t, "limited", 28123)
 	text, err := io.ReadAll(out)
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	if err != nil || len(lines) != 2 || lines[1] != "<nil>" ||
 		!strings.HasPrefix(lines[0], "starting /bin/true: resource temporarily unavailable: no more processes may be made here; see ulimit -u") {
 		t.Errorf("%v, %q", err, lines)
 	}
+}
+
+// Where there are no marks, what left its group lives on, until nobody's is left.
+func TestProcessesThatCannotBeMarked(t *testing.T) {
+	_, tell, out := run(t, "unmarked", 0)
+	if line, err := out.ReadString('\n'); err != nil || !strings.Contains(line, "processes cannot be marked here") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	for _, n := range []int{11, 8, 0} { // nine of the first, of which six leave its group, and two of the second
+		settled(t, t.Name(), n)
+		if _, err := io.WriteString(tell, "\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// One that changes its mark is nobody's when its parent has ended: so it ends, too.
+func TestAProcessThatShedsItsMark(t *testing.T) {
+	r, _ := newReaper(t)
+	c, out := script(t, `python3 -c '
+import os, resource
+locks = 10
+if os.fork() == 0:
+    os.setsid()
+    resource.setrlimit(locks, (5, resource.getrlimit(locks)[1]))
+    if os.fork() == 0: os.execvp("sleep", ["sleep", "1000"])
+    os._exit(0)
+os.wait()
+'; echo shed; sleep 1000; true`)
+	p := start(t, r, c)
+	eventually(t, "it has shed it", func() bool { return strings.Contains(out.String(), "shed") })
+	settled(t, t.Name(), 3) // the shell, its sleep, and the one
+	p.Signal(syscall.SIGKILL)
+	waited(t, p)
+	settled(t, t.Name(), 0)
 }
 
 func TestNoMoreFilesMayBeOpened(t *testing.T) {
