@@ -39,7 +39,7 @@ type stopCommand struct {
 
 const (
 	// Each handled message is a line of the file that stopRuns names: its number.
-	stopRuns   = "DROVER_BENCH_RUNS"
+	stopRuns   = "BENCH_RUNS"
 	stopLine   = "%07d\n"
 	stopRecord = 8
 	// A stop and the rest of a round may take so long.
@@ -47,7 +47,7 @@ const (
 )
 
 const stopApp = `import os
-runs = os.open(os.environ["DROVER_BENCH_RUNS"], os.O_WRONLY | os.O_APPEND)
+runs = os.open(os.environ["BENCH_RUNS"], os.O_WRONLY | os.O_APPEND)
 def bench(body):
     os.write(runs, body + b"\n")
 `

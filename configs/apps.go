@@ -138,6 +138,7 @@ func (x *completion) app(path string, a App, language string) App {
 	x.workerCommand(path, &a)
 	a.Processes, a.ProcessesFrom = x.count(path+".processes", a.Processes, processesVariable, runtime.GOMAXPROCS(0), byLoad)
 	a.Scaled = a.ProcessesFrom == byLoad
+	x.confinement(path, &a)
 	if language == Node && a.Threads != 0 {
 		x.wrong(path+".threads", "Node.js runs functions in one thread; leave it out, and set processes")
 	}

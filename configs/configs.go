@@ -87,6 +87,13 @@ type App struct {
 	KillGrace    Duration `yaml:"kill_grace" default:"5s" min:"100ms" max:"10m" desc:"how long a call that was cancelled, as at its timeout, has to end; then its worker is killed"`
 	Recycle      Recycle  `yaml:"recycle" desc:"when a worker is replaced though nothing is wrong with it: one at a time, when the one in its place is ready; each has up to a tenth less, by chance"`
 
+	User          string      `yaml:"user" desc:"whom workers run as, a name or a number; only root can run them as another; by default the daemon's own user"`
+	Group         string      `yaml:"group" desc:"their group; by default the user's"`
+	NewPrivileges bool        `yaml:"new_privileges" default:"false" desc:"let workers gain rights by set-user-ID programs, such as sudo"`
+	Environment   Environment `yaml:"environment" desc:"what of the daemon's environment workers get"`
+	Limits        Limits      `yaml:"limits" desc:"of resources; one that this machine cannot keep is refused"`
+	Sandbox       Sandbox     `yaml:"sandbox" desc:"off or strict, or keys: what workers can reach (docs/workers.md)"`
+
 	// What Complete makes of it: whose workers run it, the directory to import from,
 	// the module that is meant where a function names none, and where the numbers come
 	// from. Language is empty for an app that no function uses.

@@ -570,3 +570,50 @@ functions: {f: {trigger: {nats: {}}, handler: {python: {app: shop}}}}
 		t.Errorf("it lacks %q:\n%s", want, out.String())
 	}
 }
+
+func TestWhatWorkersAreHeldToInWords(t *testing.T) {
+	dir := t.TempDir()
+	c, err := Parse("test.yaml", []byte(`
+apps:
+  plain: {path: plain}
+  held:
+    path: held
+    user: app
+    group: www
+    environment: {pass: [], set: {TOKEN: "${TOKEN}"}}
+    limits: {memory: 512MiB, cpu: 0.5, processes: 64, open_files: 1000, file_size: 1GiB, address_space: 4GiB, cpu_time: 1h, core: 1MiB}
+    sandbox: {profile: strict, read: data, write: [/srv/out], connect: [53, "${PORT}"], unix_sockets: true}
+  word: {path: word, sandbox: strict, environment: {pass: PATH}}
+  alone: {path: alone, user: app, sandbox: {profile: strict, connect: []}}
+  port: {path: port, sandbox: {profile: strict, connect: 443}}
+`+minimal), dir, environment("TOKEN=s3cret", "PORT=443"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := c.Apps["held"]
+	if held.Environment.Pass == nil || len(held.Environment.Pass) != 0 || held.Environment.Set["TOKEN"] != "s3cret" || c.Apps["plain"].Environment.Pass != nil {
+		t.Errorf("%+v", held.Environment)
+	}
+	if c.Apps["alone"].Sandbox.Connect == nil || c.Apps["word"].Sandbox.Connect != nil || !reflect.DeepEqual(c.Apps["port"].Sandbox.Connect, Ports{443}) {
+		t.Error("no port, all ports and one port are not told apart")
+	}
+	var out bytes.Buffer
+	if err := c.Describe(&out); err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(` +`).ReplaceAllString(out.String(), " ")
+	for _, want := range []string{
+		" user app:www\n",
+		" limits 512MiB of memory, 0.5 of the processors, 64 processes and threads, 1000 open files, files of 1GiB, 4GiB of address space, 1h of CPU time, core dumps of 1MiB\n",
+		" sandbox strict, reads " + dir + "/data, writes /srv/out, connects to TCP ports 53 443, has unix sockets\n",
+		" user app\n sandbox strict, connects to no TCP port\n",
+		" sandbox strict\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(out.String(), "s3cret") {
+		t.Error("it tells a secret")
+	}
+}

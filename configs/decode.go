@@ -91,6 +91,8 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 	switch {
 	case v.Type() == reflect.TypeFor[Instances]() && isScalar(n):
 		d.external(n, v, path)
+	case v.Type() == reflect.TypeFor[Sandbox]() && isScalar(n):
+		d.scalar(n, v.FieldByName("Profile"), path, fieldsOf(v.Type())[0])
 	case v.Type() == reflect.TypeFor[Outputs]() && n.Type() != ast.SequenceType:
 		one := make(Outputs, 1)
 		d.decode(n, reflect.ValueOf(one).Index(0), path, f)
@@ -110,6 +112,8 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 		d.mapping(n, v, path)
 	case v.Type() == reflect.TypeFor[Strings]():
 		d.list(n, v, path)
+	case v.Type() == reflect.TypeFor[Ports]():
+		d.ports(n, v, path)
 	default:
 		d.scalar(n, v, path, f)
 	}
@@ -189,6 +193,19 @@ func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
 	}
 	out := make(Strings, len(sequence.Values))
 	for i, item := range sequence.Values {
+		d.decode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), field{})
+	}
+	v.Set(reflect.ValueOf(out))
+}
+
+// ports reads a list of ports, or one alone.
+func (d *decoder) ports(n ast.Node, v reflect.Value, path string) {
+	items := []ast.Node{n}
+	if sequence, ok := n.(*ast.SequenceNode); ok {
+		items = sequence.Values
+	}
+	out := make(Ports, len(items))
+	for i, item := range items {
 		d.decode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), field{})
 	}
 	v.Set(reflect.ValueOf(out))

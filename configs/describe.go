@@ -51,6 +51,14 @@ func (c *Config) Describe(w io.Writer) error {
 		if a.Language != Node {
 			line("  threads\t%d a process (%s)", a.Threads, a.ThreadsFrom)
 		}
+		if who := a.User + ":" + a.Group; who != ":" {
+			line("  user\t%s", strings.TrimSuffix(who, ":"))
+		}
+		for _, what := range []struct{ key, text string }{{"limits", a.Limits.String()}, {"sandbox", a.Sandbox.String()}} {
+			if what.text != "" {
+				line("  %s\t%s", what.key, what.text)
+			}
+		}
 		if limits := a.Recycle.String(); limits != "" {
 			line("  recycled\t%s", limits)
 		}

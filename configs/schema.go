@@ -49,6 +49,9 @@ func mapType(t reflect.Type) *jsonschema.Schema {
 	case reflect.TypeFor[Strings]():
 		one := &jsonschema.Schema{Type: "string"}
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{one, {Type: "array", Items: one}}}
+	case reflect.TypeFor[Ports]():
+		one := &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "1", Maximum: "65535"}, text(referencePattern)}}
+		return &jsonschema.Schema{OneOf: append(one.OneOf[:2:2], &jsonschema.Schema{Type: "array", Items: one})}
 	case reflect.TypeFor[Prefetch]():
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, text("^auto$|" + referencePattern)}}
 	}
@@ -75,12 +78,12 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 		switch inner.Kind() {
 		case reflect.Struct:
 			describe(property, inner)
-			if inner == reflect.TypeFor[Instances]() {
+			if words := wordsFor(inner); words != nil {
 				keys := *property
 				keys.Description = ""
 				s.Properties.Set(name, &jsonschema.Schema{
 					Description: property.Description,
-					OneOf:       []*jsonschema.Schema{&keys, {Type: "string", Enum: []any{external}}},
+					OneOf:       []*jsonschema.Schema{&keys, {Type: "string", Enum: words}},
 				})
 			}
 		case reflect.Slice:
@@ -104,6 +107,17 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 			s.Properties.Set(name, bounded(property, f.Tag, inner))
 		}
 	}
+}
+
+// wordsFor are the words that may stand in place of a struct's keys.
+func wordsFor(t reflect.Type) []any {
+	switch t {
+	case reflect.TypeFor[Instances]():
+		return []any{external}
+	case reflect.TypeFor[Sandbox]():
+		return []any{"off", strict}
+	}
+	return nil
 }
 
 // bounded adds default and bounds to a scalar's schema.

@@ -48,7 +48,7 @@ var exactly = map[string][]string{
 	"scaler/process":                 {"scaler"},
 	".":                              {"daemon"},
 	"handlers/processes":             {},
-	"handlers/workers":               {"handlers", "triggers", "handlers/processes", "handlers/workers/protocol"},
+	"handlers/workers":               {"handlers", "triggers", "handlers/confine", "handlers/processes", "handlers/workers/protocol"},
 	"handlers/workers/protocol":      {"triggers"},
 	"handlers/workers/conformance":   {"triggers", "handlers/processes", "handlers/workers/protocol"},
 	"handlers/runtimes":              {},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/exec"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
@@ -44,7 +45,7 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		f.share = handlers.NewSlots(concurrency).Share(0)
 	case h.Exec != nil:
 		own, err := exec.New(exec.Config{
-			Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: p.daemon.environ(),
+			Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: confine.Passed(p.daemon.environ()),
 			MaxOutput: int64(h.Exec.MaxOutput), Log: f.log, Reaper: p.startsProcesses(),
 		})
 		if err != nil {
@@ -170,6 +171,13 @@ func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, 
 			continue
 		}
 		notes = append(notes, fmt.Sprintf("app %s runs with %v", name, interpreter))
+		more, err := checkConfinement(ctx, app, cfg.DataDir, interpreter)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("app %s: %w", name, err))
+		}
+		for _, note := range more {
+			notes = append(notes, fmt.Sprintf("app %s: %s", name, note))
+		}
 	}
 	return notes, errors.Join(errs...)
 }

@@ -19,6 +19,8 @@ type language struct {
 	find func(ctx context.Context, app configs.App, env configs.Env) (runtimes.Interpreter, error)
 	// install writes drover's own worker below a directory, and returns where it is.
 	install func(dir string) (home string, err error)
+	// layout says where the parts of what runs them are.
+	layout func(ctx context.Context, i runtimes.Interpreter) (runtimes.Layout, error)
 	// command is what a worker process runs.
 	command func(i runtimes.Interpreter, home string, app configs.App, environ []string) workers.Command
 	// fingerprint tells one state of the code in a directory from another.
@@ -31,6 +33,7 @@ var languages = map[string]language{
 			return python.Find(ctx, app.Dir, app.Interpreter, env)
 		},
 		install: python.Install,
+		layout:  python.Layout,
 		command: func(i runtimes.Interpreter, home string, app configs.App, environ []string) workers.Command {
 			return python.Command(i, home, app.Dir, environ)
 		},
@@ -41,6 +44,7 @@ var languages = map[string]language{
 			return node.Find(ctx, app.Interpreter, env)
 		},
 		install: node.Install,
+		layout:  node.Layout,
 		command: func(i runtimes.Interpreter, home string, app configs.App, environ []string) workers.Command {
 			return node.Command(i, home, app.Dir, environ)
 		},
@@ -49,6 +53,9 @@ var languages = map[string]language{
 	configs.Worker: {
 		find:    findWorker,
 		install: func(string) (string, error) { return "", nil }, // it is the user's
+		layout: func(_ context.Context, i runtimes.Interpreter) (runtimes.Layout, error) {
+			return runtimes.Layout{Executable: i.Path, Homes: []string{i.Path}}, nil
+		},
 		command: func(i runtimes.Interpreter, _ string, app configs.App, environ []string) workers.Command {
 			return workers.Command{Path: i.Path, Args: app.Command[1:], Dir: app.Dir, Env: environ}
 		},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/runtimes"
 	"github.com/drover-run/drover/handlers/workers"
 )
@@ -31,6 +32,7 @@ func startLimit(cfg *configs.Config) time.Duration {
 type pool struct {
 	*workers.Pool
 	interpreter runtimes.Interpreter
+	confinement *confine.Confinement
 	waits       histogram // for the event loops of its workers
 	usage       usage
 	code        string // the state of the app's files when it was started
@@ -93,14 +95,14 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 	if err != nil {
 		return nil, err
 	}
-	home, err := of.install(p.cfg.DataDir)
-	if err != nil {
+	own := &pool{interpreter: interpreter}
+	var command workers.Command
+	if own.confinement, command, err = confineApp(ctx, settings, p.cfg.DataDir, interpreter, d.environ()); err != nil {
 		return nil, err
 	}
-	own := &pool{interpreter: interpreter}
 	own.Pool = workers.New(workers.Config{
 		App:        settings.Dir,
-		Command:    of.command(interpreter, home, settings, d.environ()),
+		Command:    command,
 		Processes:  first(settings, p.cfg.Scale.Workers),
 		Threads:    settings.Threads,
 		Coroutines: coroutines,
@@ -113,14 +115,18 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			MaxInvocations: settings.Recycle.MaxInvocations, MaxMemory: uint64(settings.Recycle.MaxMemory),
 			MaxAge: settings.Recycle.MaxAge.D(), MaxIdle: settings.Recycle.MaxIdle.D(),
 		},
-		Lagged: own.waits.add,
-		Reaper: p.startsProcesses(),
-		Log:    d.log,
+		Lagged:  own.waits.add,
+		Reaper:  p.startsProcesses(),
+		Confine: own.confinement,
+		Log:     d.log,
 	})
 	own.life, own.stop = context.WithCancel(context.WithoutCancel(ctx))
 	own.running.Go(func() {
 		if err := own.Run(own.life); err != nil {
 			d.log.Error("a pool of workers ended", "app", app, "error", err)
+		}
+		if err := own.confinement.Close(); err != nil {
+			d.log.Warn("not all of what the workers had was removed; the next daemon does it", "app", app, "error", err)
 		}
 	})
 	return own, nil

@@ -80,6 +80,7 @@ type Confinement struct {
 	boxes    atomic.Int64
 
 	mu       sync.Mutex
+	needed   []string
 	readable []string
 }
 
@@ -139,13 +140,24 @@ func (c *Confinement) FilesDir() string {
 	return c.settings.DataDir
 }
 
-// Read adds paths that workers must be able to read: their own files, and those of
-// their interpreter.
+// Need adds paths that workers must be able to read, or they are not started: their
+// own files, and those of their interpreter.
+func (c *Confinement) Need(paths ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.needed = append(c.needed, paths...)
+}
+
+// Read adds paths that workers may read if their user can.
 func (c *Confinement) Read(paths ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readable = append(c.readable, paths...)
 }
+
+// Passed is what any process gets of an environment that drover starts for its users:
+// all but drover's own.
+func Passed(given []string) []string { return Environment{}.of(given, false, account{}) }
 
 // Environ is what workers get of an environment, each as NAME=VALUE.
 func (c *Confinement) Environ(given []string) []string {
@@ -159,7 +171,9 @@ func (c *Confinement) Try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = box.try(ctx)
+	if err = box.try(ctx); err != nil {
+		err = fmt.Errorf("its workers cannot be held to what they should: %w", err)
+	}
 	return errors.Join(err, box.Close())
 }
 
@@ -200,10 +214,11 @@ func (c *Confinement) spec(tmp string, groups []string) launch.Spec {
 		NoNewPrivs: !s.NewPrivileges, Unprivileged: s.Strict,
 	}
 	c.mu.Lock()
-	readable := append([]string{s.Dir}, c.readable...)
+	needed := append([]string{s.Dir}, c.needed...)
+	readable := slices.Concat(needed, c.readable)
 	c.mu.Unlock()
 	if s.User != "" || s.Strict {
-		spec.Reachable = readable
+		spec.Reachable = needed
 	}
 	if s.Strict {
 		spec.Files = &launch.Files{
@@ -238,6 +253,10 @@ func (l Limits) rlimits() []launch.Rlimit {
 	add("cpu_time", unix.RLIMIT_CPU, int64(math.Ceil(l.CPUTime.Seconds())), cpuGrace)
 	return out
 }
+
+// ErrUnsaid is the verdict on a process that ended before it came to its command, and
+// did not say why: somebody killed it, mostly.
+var ErrUnsaid = launch.ErrUnsaid
 
 // Box is the confinement of one worker.
 type Box struct {

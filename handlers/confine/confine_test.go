@@ -93,7 +93,7 @@ func confinement(t *testing.T, s Settings) *Confinement {
 			t.Error(err)
 		}
 	})
-	c.Read(pythonPaths(t)...)
+	c.Need(pythonPaths(t)...)
 	return c
 }
 
@@ -412,7 +412,7 @@ func TestTheFilesOfWorkersAreWhereTheirUserCanReadThem(t *testing.T) {
 	}
 	files := c.FilesDir()
 	write(t, filepath.Join(files, "worker.py"), "print('here')")
-	c.Read(files)
+	c.Need(files)
 	if err := c.Try(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -433,7 +433,7 @@ func TestAnAppThatTheUserCannotReadIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	c := confinement(t, Settings{Dir: dir, User: "nobody"})
 	want := "reading as its user: " + dir + ": permission denied"
-	if err := c.Try(t.Context()); err == nil || err.Error() != want {
+	if err := c.Try(t.Context()); err == nil || err.Error() != "its workers cannot be held to what they should: "+want {
 		t.Errorf("%v", err)
 	}
 	e := runPython(t, c, "print('it runs')")

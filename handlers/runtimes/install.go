@@ -59,9 +59,26 @@ func writeAll(dir, name, home string, texts map[string][]byte) error {
 			return err
 		}
 	}
+	if err := openToAll(fresh); err != nil {
+		return err
+	}
 	err = os.Rename(fresh, home)
 	if errors.Is(err, fs.ErrExist) { // another daemon was first
 		return os.RemoveAll(fresh)
 	}
 	return err
+}
+
+// openToAll lets a worker of another user read what is not secret; whether it gets
+// there is up to the directory above. The umask is in the way of doing it at once.
+func openToAll(dir string) error {
+	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir():
+			return os.Chmod(path, 0o755) //nolint:gosec // see above
+		}
+		return os.Chmod(path, 0o644) //nolint:gosec // see above
+	})
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/processes"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
@@ -63,7 +64,9 @@ type Config struct {
 	Lagged func(wait time.Duration)
 	// Reaper starts the processes; nil: the pool has one of its own.
 	Reaper *processes.Reaper
-	Log    *slog.Logger
+	// Confine is what the processes are held to; nil is nothing.
+	Confine *confine.Confinement
+	Log     *slog.Logger
 }
 
 // Pool is the worker processes of one app.
@@ -231,6 +234,8 @@ const (
 	CauseExit     Cause = "exit"          // it ended, with whatever status
 	CauseSignal   Cause = "signal"        // a signal killed it
 	CauseMemory   Cause = "oom_suspect"   // SIGKILL, and not from us: out of memory, mostly
+	CauseOOM      Cause = "oom"           // it came to its limit of memory, and the kernel killed it
+	CauseConfine  Cause = "confine"       // what it is to be held to could not be put in force
 	CauseProtocol Cause = "protocol"      // it broke the protocol, and was killed
 	CauseTimeout  Cause = "timeout"       // a call did not end when told to, and it was killed
 	CauseStart    Cause = "start_timeout" // the code did not load in time
@@ -245,7 +250,7 @@ const (
 
 // Causes are all of them.
 var Causes = []Cause{
-	CauseExit, CauseSignal, CauseMemory, CauseProtocol, CauseTimeout, CauseStart, CauseReaper,
+	CauseExit, CauseSignal, CauseMemory, CauseOOM, CauseConfine, CauseProtocol, CauseTimeout, CauseStart, CauseReaper,
 	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle,
 }
 

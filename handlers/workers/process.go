@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/processes"
 )
 
@@ -40,12 +41,14 @@ type process struct {
 
 // startProcess runs the worker's command.
 func (p *Pool) startProcess() (*process, error) {
-	command := p.cfg.Command
-	own, err := p.newProcess(func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, error) {
-		return p.reaper.Start(processes.Command{
-			Path: command.Path, Args: command.Args, Dir: command.Dir, Env: command.Env,
-			Stdout: stdout, Stderr: stderr, Files: []*os.File{theirs},
-		})
+	own, err := p.newProcess(func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, *confine.Box, error) {
+		command, box, err := p.confined(theirs)
+		if err != nil {
+			return nil, box, err
+		}
+		command.Stdout, command.Stderr = stdout, stderr
+		started, err := p.reaper.Start(command)
+		return started, box, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("a worker: %w", err)
@@ -55,7 +58,7 @@ func (p *Pool) startProcess() (*process, error) {
 
 // newProcess has a process begun, and gives it a socket, and its output a place in
 // the log.
-func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, error)) (*process, error) {
+func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, *confine.Box, error)) (*process, error) {
 	conn, theirs, err := processes.Socketpair()
 	if err != nil {
 		return nil, err
@@ -72,8 +75,9 @@ func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *processes.
 		}}
 	}
 	stdout, stderr := lines("stdout", func(string) {}), lines("stderr", own.remember)
-	if own.Process, err = begin(theirs, stdout, stderr); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	var box *confine.Box
+	if own.Process, box, err = begin(theirs, stdout, stderr); err != nil {
+		return nil, errors.Join(err, unbox(box), conn.Close())
 	}
 	own.pid = own.PID
 	log = p.log.With("worker", own.pid)
@@ -86,6 +90,10 @@ func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *processes.
 		exit := own.Exit()
 		p.accounts.end(own, exit.CPU)
 		own.state, own.cause = describeExit(exit)
+		own.explain(box)
+		if err := unbox(box); err != nil {
+			log.Warn("not all of what a worker had was removed; the next daemon does it", "error", err)
+		}
 		close(own.waited)
 	}()
 	return own, nil

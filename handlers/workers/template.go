@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/processes"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
@@ -29,23 +30,27 @@ func (p *Pool) fork(template *worker) (*process, error) {
 	p.forking.Lock() // a template is asked for one at a time
 	defer p.forking.Unlock()
 	var outputs []*processes.Output
-	own, err := p.newProcess(func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, error) {
+	own, err := p.newProcess(func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, *confine.Box, error) {
 		files := []*os.File{theirs}
 		for _, to := range []*processes.Lines{stdout, stderr} {
 			out, err := processes.NewOutput(to)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			outputs = append(outputs, out)
 			files = append(files, out.Child)
 		}
 		pid, err := template.fork(files)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		adopted, err := p.reaper.Adopt(template.process.Process, pid, outputs...)
 		outputs = nil // they are the process's now, or closed
-		return adopted, err
+		if err != nil {
+			return nil, nil, err
+		}
+		box, err := p.joined(adopted)
+		return adopted, box, err
 	})
 	for _, out := range outputs {
 		err = errors.Join(err, out.Close())

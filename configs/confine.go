@@ -1,0 +1,155 @@
+package configs
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// Environment is what of the daemon's environment an app's workers get.
+type Environment struct {
+	Pass Strings           `yaml:"pass" desc:"names of variables; one that ends in * is a beginning of names; by default all, or with a strict sandbox a short list (docs/workers.md); never drover's own"`
+	Set  map[string]Secret `yaml:"set" desc:"variables that workers get beside those, or in their place; usually ${NAME} or file:PATH"`
+}
+
+// Limits are those of one worker, or of each of its processes.
+type Limits struct {
+	Memory    Size    `yaml:"memory" default:"0B" min:"0B" max:"4096GiB" desc:"of a worker with its children; the kernel kills one that wants more; by a cgroup; 0B is none"`
+	CPU       float64 `yaml:"cpu" default:"0" min:"0" max:"1024" desc:"cores that a worker with its children may use, such as 0.5; by a cgroup; 0 is all"`
+	Processes int     `yaml:"processes" default:"0" min:"0" max:"1000000" desc:"processes and threads that a worker may have; by a cgroup; 0 is any number"`
+
+	OpenFiles    int      `yaml:"open_files" default:"0" min:"0" max:"1000000000" desc:"files and sockets that a process may have open; 0 is the daemon's own limit, as for the next three"`
+	FileSize     Size     `yaml:"file_size" default:"0B" min:"0B" max:"1048576GiB" desc:"the largest file that a process may write"`
+	AddressSpace Size     `yaml:"address_space" default:"0B" min:"0B" max:"1048576GiB" desc:"what a process may map, used or not; memory is mostly what is meant"`
+	CPUTime      Duration `yaml:"cpu_time" default:"0s" min:"0s" max:"8760h" desc:"CPU time that a process may use in all its life; whole seconds"`
+	Core         Size     `yaml:"core" default:"0B" min:"0B" max:"1048576GiB" desc:"the largest core dump; 0B is none"`
+}
+
+// Sandbox is what an app's workers can reach. In a file it may be one word, its
+// profile.
+type Sandbox struct {
+	Profile     string  `yaml:"profile" enum:"off,strict" desc:"off, the default, or strict: files can be read where programs are, and written nowhere; no rights; no dangerous system calls"`
+	Read        Strings `yaml:"read" desc:"strict: files and directories that may be read as well; relative to this file"`
+	Write       Strings `yaml:"write" desc:"strict: files and directories that may be written, too; relative to this file"`
+	Connect     Ports   `yaml:"connect" desc:"strict: the TCP ports that can be connected to; without, all; [] is none"`
+	UnixSockets bool    `yaml:"unix_sockets" default:"false" desc:"strict: let sockets be used that are files, such as those of databases and of Docker"`
+}
+
+// Ports is a list of TCP ports. nil is not the same as none.
+type Ports []int
+
+const strict = "strict"
+
+// Strict reports whether the sandbox is on.
+func (s Sandbox) Strict() bool { return s.Profile == strict }
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+const (
+	// leastFiles is what an interpreter has open while it starts.
+	leastFiles = 32
+	// leastMemory is what one takes at least.
+	leastMemory Size = 16 << 20
+)
+
+// confinement completes what an app's workers are held to. What this machine can do
+// of it is found out by the daemon.
+func (x *completion) confinement(path string, a *App) {
+	for _, name := range names(a.Environment.Set) {
+		if !variableName.MatchString(name) {
+			x.wrong(path+".environment.set", "%q is no name of a variable", name)
+		}
+	}
+	for _, name := range a.Environment.Pass {
+		if beginning := strings.TrimSuffix(name, "*"); name != "*" && !variableName.MatchString(beginning) {
+			x.wrong(path+".environment.pass", "%q is no name of a variable, nor a beginning of names, such as AZURE_*", name)
+		}
+	}
+	if n := a.Limits.OpenFiles; n > 0 && n < leastFiles {
+		x.wrong(path+".limits.open_files", "%d is too few for a worker to start; the least is %d", n, leastFiles)
+	}
+	if n := a.Limits.Memory; n > 0 && n < leastMemory {
+		x.wrong(path+".limits.memory", "%v is too little for a worker to start; the least is %v", n, leastMemory)
+	}
+	s := &a.Sandbox
+	if !s.Strict() {
+		for _, key := range []struct {
+			name string
+			set  bool
+		}{
+			{"read", len(s.Read) > 0}, {"write", len(s.Write) > 0}, {"connect", s.Connect != nil}, {"unix_sockets", s.UnixSockets},
+		} {
+			if key.set {
+				x.wrong(path+".sandbox."+key.name, "it is for profile: strict, and the sandbox is off")
+			}
+		}
+		return
+	}
+	if a.NewPrivileges {
+		x.wrong(path+".new_privileges", "a strict sandbox allows no new privileges; leave one of them out")
+	}
+	for _, list := range []struct {
+		name  string
+		paths Strings
+	}{{"read", s.Read}, {"write", s.Write}} {
+		for i, p := range list.paths {
+			if p == "" {
+				x.wrong(fmt.Sprintf("%s.sandbox.%s[%d]", path, list.name, i), "it is empty; name a file or a directory")
+				continue
+			}
+			if list.paths[i] = filepath.Clean(x.absolute(p)); list.paths[i] == "/" && list.name == "write" {
+				x.wrong(fmt.Sprintf("%s.sandbox.write[%d]", path, i), "all that there is may be written then; name what is needed, or turn the sandbox off")
+			}
+		}
+	}
+	for i, port := range s.Connect {
+		if port < 1 || port > 65535 {
+			x.wrong(fmt.Sprintf("%s.sandbox.connect[%d]", path, i), "%d is no port; it must be a number from 1 to 65535", port)
+		}
+	}
+}
+
+// String says what workers are held to; "" is nothing out of the ordinary.
+func (l Limits) String() string {
+	var out []string
+	add := func(set bool, format string, value any) {
+		if set {
+			out = append(out, fmt.Sprintf(format, value))
+		}
+	}
+	add(l.Memory > 0, "%v of memory", l.Memory)
+	add(l.CPU > 0, "%v of the processors", l.CPU)
+	add(l.Processes > 0, "%d processes and threads", l.Processes)
+	add(l.OpenFiles > 0, "%d open files", l.OpenFiles)
+	add(l.FileSize > 0, "files of %v", l.FileSize)
+	add(l.AddressSpace > 0, "%v of address space", l.AddressSpace)
+	add(l.CPUTime > 0, "%v of CPU time", l.CPUTime)
+	add(l.Core > 0, "core dumps of %v", l.Core)
+	return strings.Join(out, ", ")
+}
+
+// String says what the sandbox lets through; "" is no sandbox.
+func (s Sandbox) String() string {
+	if !s.Strict() {
+		return ""
+	}
+	out := []string{strict}
+	if len(s.Read) > 0 {
+		out = append(out, "reads "+strings.Join(s.Read, " and "))
+	}
+	if len(s.Write) > 0 {
+		out = append(out, "writes "+strings.Join(s.Write, " and "))
+	}
+	if s.Connect != nil {
+		ports := "no TCP port"
+		if len(s.Connect) > 0 {
+			ports = "TCP ports " + strings.Trim(fmt.Sprint([]int(s.Connect)), "[]")
+		}
+		out = append(out, "connects to "+ports)
+	}
+	if s.UnixSockets {
+		out = append(out, "has unix sockets")
+	}
+	return strings.Join(out, ", ")
+}

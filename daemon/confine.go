@@ -1,0 +1,94 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers/confine"
+	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/workers"
+)
+
+// This file holds worker processes to what the configuration says.
+
+// confineSettings are an app's.
+func confineSettings(app configs.App, dataDir string) confine.Settings {
+	l := app.Limits
+	s := confine.Settings{
+		Dir: app.Dir, DataDir: dataDir, User: app.User, Group: app.Group, NewPrivileges: app.NewPrivileges,
+		Limits: confine.Limits{
+			Memory: int64(l.Memory), CPU: l.CPU, Processes: l.Processes,
+			OpenFiles: l.OpenFiles, FileSize: int64(l.FileSize), AddressSpace: int64(l.AddressSpace), CPUTime: l.CPUTime.D(), Core: int64(l.Core),
+		},
+		Strict: app.Sandbox.Strict(), Read: app.Sandbox.Read, Write: app.Sandbox.Write, Connect: app.Sandbox.Connect, UnixSockets: app.Sandbox.UnixSockets,
+		Environment: confine.Environment{Pass: app.Environment.Pass, Set: make(map[string]string)},
+	}
+	for name, value := range app.Environment.Set {
+		s.Environment.Set[name] = string(value)
+	}
+	return s
+}
+
+// confineApp prepares what an app's workers are held to, and their command, and has a
+// process take all of it upon itself. The error says what this machine can't do.
+func confineApp(ctx context.Context, app configs.App, dataDir string, i runtimes.Interpreter, environ []string) (c *confine.Confinement, command workers.Command, err error) {
+	of, settings := languages[app.Language], confineSettings(app, dataDir)
+	if c, err = confine.New(settings); err != nil {
+		return nil, command, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+	home, err := of.install(c.FilesDir())
+	if err != nil {
+		return nil, command, err
+	}
+	if home != "" {
+		c.Need(home)
+	}
+	if err = allowInterpreter(ctx, c, settings, of, &i); err != nil {
+		return nil, command, err
+	}
+	if err = c.Try(ctx); err != nil {
+		return nil, command, err
+	}
+	return c, of.command(i, home, app, c.Environ(environ)), nil
+}
+
+// allowInterpreter lets workers read what their interpreter is made of, where that is
+// not theirs to read in any case. A script that looks for the interpreter reads more,
+// so the interpreter itself is run then.
+func allowInterpreter(ctx context.Context, c *confine.Confinement, s confine.Settings, of language, i *runtimes.Interpreter) error {
+	if !s.Strict && s.User == "" {
+		return nil
+	}
+	layout, err := of.layout(ctx, *i)
+	if err != nil {
+		return err
+	}
+	c.Need(layout.Homes...)
+	c.Read(layout.Libraries...)
+	i.Path = layout.Executable
+	return nil
+}
+
+// checkConfinement says what of an app's settings this machine can't do. What takes a
+// cgroup is looked for, and not made: a daemon may run here that has made it.
+func checkConfinement(ctx context.Context, app configs.App, dataDir string, i runtimes.Interpreter) (notes []string, err error) {
+	settings := confineSettings(app, dataDir)
+	if err := confine.Check(settings); err != nil {
+		return nil, err
+	}
+	settings.Limits.Memory, settings.Limits.CPU, settings.Limits.Processes = 0, 0, 0
+	c, err := confine.New(settings)
+	if err != nil {
+		return nil, err
+	}
+	if err = allowInterpreter(ctx, c, settings, languages[app.Language], &i); err == nil {
+		err = c.Try(ctx)
+	}
+	return confine.Notes(settings), errors.Join(err, c.Close())
+}

@@ -1,0 +1,98 @@
+package python
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/confine"
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// confined holds an app's workers to settings, until the pool has ended.
+func confined(t *testing.T, s confine.Settings) *confine.Confinement {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("this needs Linux")
+	}
+	if err := confine.Check(s); err != nil {
+		t.Skipf("not possible here: %v", err)
+	}
+	s.Dir = t.TempDir()
+	c, err := confine.New(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+const hungry = `
+def f(body):
+    if body: return str(len(bytearray(b"x") * (int(body) << 20)))
+    return open("/proc/self/cgroup").read()
+`
+
+// Each worker has a cgroup of its own, those too that are forked, and one that takes
+// too much memory dies alone, of a known cause.
+func TestWorkersAreLimitedOneByOne(t *testing.T) {
+	for _, template := range []bool{false, true} {
+		t.Run(fmt.Sprint("template ", template), func(t *testing.T) {
+			c := confined(t, confine.Settings{Limits: confine.Limits{Memory: 192 << 20}})
+			p := startApp(t, hungry, func(cfg *workers.Config) { cfg.Confine, cfg.Template, cfg.Processes = c, template, 2 }, "f")
+			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
+			groups := make(map[string]bool)
+			for _, pid := range p.Stats().PIDs {
+				text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for line := range strings.Lines(string(text)) {
+					if strings.Contains(line, "/drover-") {
+						groups[line] = true
+					}
+				}
+			}
+			if len(groups) != 2 {
+				t.Errorf("two workers are in %v", groups)
+			}
+			f := handler(t, p, "f")
+			_, err := handle(soon(t), f, &triggers.Message{Body: []byte("400")})
+			var failure *handlers.Failure
+			if !errors.As(err, &failure) || failure.Summary != "the worker process died: it came to limits.memory, and the kernel killed it" {
+				t.Errorf("%v", err)
+			}
+			eventually(t, "another worker", func() bool { return p.Stats().Ready == 2 && p.Stats().Restarts[workers.CauseOOM] == 1 })
+			if out, err := handle(soon(t), f, &triggers.Message{Body: []byte("10")}); err != nil || string(out) != "10485760" {
+				t.Errorf("%q, %v", out, err)
+			}
+		})
+	}
+}
+
+// What can't be put in force any more is no worker, and says why.
+func TestAWorkerThatCannotBeHeldDoesNotRun(t *testing.T) {
+	c := confined(t, confine.Settings{Strict: true})
+	gone := filepath.Join(t.TempDir(), "gone")
+	c.Need(gone)
+	ran := filepath.Join(t.TempDir(), "ran")
+	p := newApp(t, fmt.Sprintf("open(%q, 'w')\ndef f(body): pass", ran), func(cfg *workers.Config) { cfg.Confine = c }, "f")
+	var misloaded *handlers.Misloaded
+	if err := p.Ready(soon(t)); !errors.As(err, &misloaded) ||
+		!strings.Contains(misloaded.Summary, "it could not be held to what it should: reading as its user: "+gone+": no such file or directory") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(ran); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its code ran: %v", err)
+	}
+}

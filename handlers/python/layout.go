@@ -1,0 +1,17 @@
+package python
+
+import (
+	"context"
+
+	"github.com/drover-run/drover/handlers/runtimes"
+)
+
+const layoutCode = `import json, os, sys
+homes = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, os.path.dirname(os.path.realpath(sys.executable))]
+print(json.dumps({"executable": sys.executable, "homes": homes, "libraries": [p for p in sys.path if p]}))`
+
+// Layout is where an interpreter's parts are: the environment that it belongs to, the
+// Python that this was made of, and its packages.
+func Layout(ctx context.Context, i runtimes.Interpreter) (runtimes.Layout, error) {
+	return i.Layout(ctx, "-c", layoutCode)
+}

@@ -1,0 +1,68 @@
+package workers
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"github.com/drover-run/drover/handlers/confine"
+	"github.com/drover-run/drover/handlers/processes"
+)
+
+// This file holds processes to what their pool says. A box is nil where it says
+// nothing.
+
+// confined is the pool's command, which takes limits upon itself before it runs. It
+// inherits the files given, from descriptor 3 on.
+func (p *Pool) confined(files ...*os.File) (c processes.Command, box *confine.Box, err error) {
+	own := p.cfg.Command
+	c = processes.Command{Path: own.Path, Args: own.Args, Dir: own.Dir, Env: own.Env, Files: files}
+	if p.cfg.Confine == nil {
+		return c, nil, nil
+	}
+	if box, err = p.cfg.Confine.Box(); err != nil {
+		return c, nil, err
+	}
+	c.Path, c.Name, c.Args = box.Wrap(3+len(files), own.Path, own.Args)
+	c.Env = box.Environ(own.Env)
+	if socket := box.Socket(); socket != nil {
+		c.Files = append(c.Files, socket)
+	}
+	return c, box, nil
+}
+
+// joined holds a process that was forked from a template to what is not inherited. It
+// does nothing yet, and is killed where that does not work.
+func (p *Pool) joined(forked *processes.Process) (box *confine.Box, err error) {
+	if p.cfg.Confine == nil {
+		return nil, nil
+	}
+	if box, err = p.cfg.Confine.Join(forked.PID); err != nil {
+		forked.Signal(syscall.SIGKILL)
+	}
+	return box, err
+}
+
+// explain says what became of a process that has ended, where that is not what its
+// exit seems to say.
+func (p *process) explain(box *confine.Box) {
+	if box == nil {
+		return
+	}
+	if box.OutOfMemory() {
+		p.state, p.cause = "it came to limits.memory, and the kernel killed it", CauseOOM
+		return
+	}
+	err := box.Verdict()
+	if err != nil && (p.cause == CauseExit || !errors.Is(err, confine.ErrUnsaid)) {
+		p.state, p.cause = "it could not be held to what it should: "+err.Error(), CauseConfine
+	}
+}
+
+// unbox removes what was a process's alone.
+func unbox(box *confine.Box) error {
+	if box == nil {
+		return nil
+	}
+	return box.Close()
+}
