@@ -23,6 +23,9 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs"
 )
 
+//go:embed app/index.js
+var nodeApp []byte
+
 //go:embed app/function_app.py
 var app []byte
 
@@ -61,6 +64,9 @@ func newRig(ctx context.Context) (*rig, error) {
 }
 
 func (r *rig) open(ctx context.Context) (err error) {
+	if err := os.WriteFile(filepath.Join(r.dir, "index.js"), nodeApp, 0o600); err != nil {
+		return err
+	}
 	if err := os.WriteFile(filepath.Join(r.dir, "function_app.py"), app, 0o600); err != nil {
 		return err
 	}
@@ -204,7 +210,8 @@ func (r *rig) ceiling(ctx context.Context, n int, goroutines int) (time.Duration
 // setup is a drover with one no-op function.
 type setup struct {
 	name      string
-	function  string // Python; empty for Go
+	function  string // Python, or Node.js; empty for Go
+	node      bool
 	processes int
 	threads   int
 	url       string // of an app, in place of a function
@@ -257,6 +264,8 @@ func (r *rig) daemon(ctx context.Context, consumer string, s setup) (*daemon.Dae
 	case s.url != "":
 		f.Handler = configs.Handler{HTTP: &configs.HTTPHandler{URL: s.url, CloudEvents: s.events}}
 		f.Concurrency = httpSlots
+	case s.node:
+		f.Handler = configs.Handler{Node: &configs.NodeHandler{Path: r.dir, Function: s.function, Processes: s.processes}}
 	case s.function != "":
 		f.Handler = configs.Handler{Python: &configs.PythonHandler{
 			Path: r.dir, Function: s.function, Processes: s.processes, Threads: s.threads,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"runtime/pprof"
 	"slices"
@@ -31,6 +32,10 @@ var setups = []setup{
 	{name: "python-threads-2", function: "noop", processes: 2, threads: 4},
 	{name: "python-async-1", function: "async_noop", processes: 1, threads: 1},
 	{name: "python-async-2", function: "async_noop", processes: 2, threads: 1},
+	{name: "node-1", function: "noop", node: true, processes: 1},
+	{name: "node-2", function: "noop", node: true, processes: 2},
+	{name: "node-async-1", function: "async_noop", node: true, processes: 1},
+	{name: "node-async-2", function: "async_noop", node: true, processes: 2},
 }
 
 const ceilingName = "ceiling"
@@ -52,6 +57,10 @@ func (c *throughputCommand) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, r.close()) }()
 	if err := r.fill(ctx, c.Messages, c.Size, nil); err != nil {
 		return fmt.Errorf("filling the stream: %w", err)
+	}
+	if _, err := exec.LookPath("node"); err != nil {
+		fmt.Fprintln(os.Stderr, "there is no node on the path: Node.js is left out")
+		setups = slices.DeleteFunc(setups, func(s setup) bool { return s.node })
 	}
 	if c.Only != "" {
 		setups = slices.DeleteFunc(setups, func(s setup) bool { return s.name != c.Only })
