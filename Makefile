@@ -15,6 +15,14 @@ test: ## All tests, with the race detector; needs Go and python3, and for some w
 	$(GO) vet ./...
 	$(GO) test -race -timeout 14m ./...
 
+# What the fuzzing finds is kept in testdata/fuzz, and is a case of make test from then on.
+FUZZ ?= 1000000x
+.PHONY: fuzz
+fuzz: ## Fuzz the worker protocol, a million cases a target: both ends, and a whole worker; FUZZ=60s for less. Needs python3 and node
+	for target in FuzzParser FuzzDecode FuzzResult FuzzInvoke; do $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ) -fuzzminimizetime 10x ./handlers/workers/protocol || exit 1; done
+	$(GO) test -run '^$$' -fuzz '^FuzzWorker$$' -fuzztime $(FUZZ) -fuzzminimizetime 10x ./handlers/workers
+	for of in python node; do $(GO) test -run '^$$' -fuzz '^FuzzReader$$' -fuzztime $(FUZZ) -fuzzminimizetime 10x ./handlers/$$of || exit 1; done
+
 .PHONY: azurite
 azurite: ## Install Azurite, for the tests of storage queues; needs Node.js
 	npm ci --prefix triggers/storagequeue/azuritetest/testdata --no-audit --no-fund --ignore-scripts

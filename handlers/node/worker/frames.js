@@ -11,7 +11,8 @@ const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5;
 const WITH_STATE = 1; // in the flags of an INVOKE: its session's state is before meta
 const NO_STATE = 0xffffffff; // the length of a state that there is none of
 
-const HEAD = 5;
+const LENGTH = 4;
+const HEAD = LENGTH + 1;
 const INVOKE_SIZE = 4 + 2 + 2 + 4 + 8 + 8 + 4;
 const RESULT_SIZE = 4 + 1 + 4;
 const MAX_SMALL = 256 << 10;
@@ -22,7 +23,7 @@ const EMPTY = Buffer.alloc(0);
 class Reader {
   #parts = []; // of a frame that is not whole yet
   #size = 0;
-  #need = HEAD;
+  #need = LENGTH;
 
   /** take gets an INVOKE as its fields, and other frames as their payload. */
   constructor(take) {
@@ -41,11 +42,14 @@ class Reader {
       this.#size = 0;
     }
     let at = 0;
-    this.#need = HEAD;
-    while (data.length - at >= 4) {
+    this.#need = LENGTH;
+    while (data.length - at >= LENGTH) {
       const length = data.readUInt32LE(at);
       if (length === 0) throw new Error('a frame of 0 bytes');
-      if (data.length - at < HEAD) break;
+      if (data.length - at < HEAD) {
+        this.#need = HEAD;
+        break;
+      }
       const kind = data[at + 4];
       if (length > this.#most(kind)) throw new Error(`a frame of type ${kind} and ${length} bytes`);
       const end = at + 4 + length;
@@ -53,6 +57,7 @@ class Reader {
         this.#need = 4 + length;
         break;
       }
+      if ((kind === CANCEL && length !== 5) || (kind === DRAIN && length !== 1)) throw new Error(`a frame of type ${kind} and ${length} bytes`);
       this.take(kind, kind === INVOKE ? cutInvoke(data, at + HEAD, end) : data.subarray(at + HEAD, end));
       at = end;
     }

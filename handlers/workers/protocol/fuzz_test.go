@@ -103,7 +103,7 @@ func FuzzParser(f *testing.F) {
 func FuzzDecode(f *testing.F) {
 	for _, text := range []string{
 		`{"protocol":2,"pid":1,"language":"x","version":"1","capabilities":["log"]}`,
-		`{"functions":[{"name":"f","kind":"sync"}]}`, `{"summary":"s","detail":"d","after":1.5}`,
+		`{"functions":[{"name":"f","kind":"sync"}]}`, `{"after":1e300}`, `{"after":-1}`, `{"summary":"s","detail":"d","after":1.5}`,
 		`{"id":-1,"level":"INFO","logger":"l","text":"t"}`, `{"period_us":100000,"lags_us":[1,2,99999999999]}`,
 		`{"period_us":1,"lags_us":[9223372036854775807]}`, `{"period_us":-1,"lags_us":[-9223372036854775808]}`,
 		`null`, `[]`, `{"lags_us":null}`, `{"id":1e400}`, "\xff",
@@ -133,6 +133,9 @@ func FuzzDecode(f *testing.F) {
 				t.Fatal(err)
 			}
 			return
+		}
+		if outcome, ok := into.(*Outcome); ok && !(outcome.After >= 0 && outcome.After <= maxAfter) {
+			t.Fatalf("after %v", outcome.After)
 		}
 		if stats, ok := into.(*StatsFrame); ok {
 			n := 0

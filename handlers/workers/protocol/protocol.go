@@ -186,6 +186,8 @@ type StatsFrame struct {
 const (
 	// maxLags bounds the measurements in one frame.
 	maxLags = 1000
+	// maxAfter bounds the wait of a RESULT of status Retry, in seconds: 30 days.
+	maxAfter = 30 * 86400
 	// maxMissed bounds those that are made up for the ones in a frame that were late.
 	maxMissed = 10_000
 )
@@ -216,8 +218,15 @@ func Decode(kind Kind, payload []byte, into any) error {
 	if err := json.Unmarshal(payload, into); err != nil {
 		return broken("a %v that is no JSON: %w", kind, err)
 	}
-	if s, ok := into.(*StatsFrame); ok && len(s.Lags) > maxLags {
-		return broken("a %v of %d lags, where %d are the most", kind, len(s.Lags), maxLags)
+	switch v := into.(type) {
+	case *StatsFrame:
+		if len(v.Lags) > maxLags {
+			return broken("a %v of %d lags, where %d are the most", kind, len(v.Lags), maxLags)
+		}
+	case *Outcome:
+		if v.After < 0 || v.After > maxAfter {
+			return broken("a %v with after %v, where 0 to %d seconds are allowed", kind, v.After, maxAfter)
+		}
 	}
 	return nil
 }

@@ -1,0 +1,147 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/workers/protocol"
+	"github.com/drover-run/drover/triggers"
+)
+
+// frames are some of JSON, and their bytes.
+func frames(f *testing.F, kind protocol.Kind, text string) []byte {
+	f.Helper()
+	out, err := protocol.AppendJSON(nil, kind, rawJSON(text))
+	if err != nil {
+		f.Fatal(err)
+	}
+	return out
+}
+
+type rawJSON string
+
+func (r rawJSON) MarshalJSON() ([]byte, error) { return []byte(r), nil }
+
+// answerOf is a RESULT.
+func answerOf(id byte, status protocol.Status, payload string) []byte {
+	return append([]byte{byte(1 + 9 + len(payload)), 0, 0, 0, byte(protocol.Result), id, 0, 0, 0, byte(status), 9, 0, 0, 0}, payload...)
+}
+
+// FuzzWorker holds that whatever a worker sends, at whatever time, the pool does not
+// panic or hang, each call gets one reply, and the worker's end has a cause.
+func FuzzWorker(f *testing.F) {
+	reaper := processes.New(slog.New(slog.DiscardHandler))
+	f.Cleanup(reaper.Close)
+	// What is behind the socket is not a process here, but has been one: to kill it does nothing.
+	dead, err := reaper.Start(processes.Command{Path: "true"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	<-dead.Waited()
+	ended := make(chan struct{})
+	close(ended)
+
+	welcome := frames(f, protocol.Welcome, `{"protocol":2,"pid":1,"language":"x","version":"1","capabilities":["cancel","log","stats","session_state"]}`)
+	ready := frames(f, protocol.Ready, `{"functions":[{"name":"f","kind":"sync"},{"name":"g","kind":"async"}]}`)
+	log := frames(f, protocol.Log, `{"id":0,"level":"WARNING","logger":"l","text":"t"}`)
+	stats := frames(f, protocol.Stats, `{"period_us":100000,"lags_us":[1,200000000,-5]}`)
+	for _, seed := range [][]byte{
+		nil, welcome, slices.Concat(welcome, ready), slices.Concat(welcome, welcome), ready,
+		slices.Concat(welcome, log, frames(f, protocol.Failed, `{"summary":"s","detail":"d"}`), log),
+		slices.Concat(welcome, frames(f, protocol.Ready, `{"functions":[]}`)),
+		frames(f, protocol.Welcome, `{"protocol":99}`), frames(f, protocol.Welcome, `null`), frames(f, protocol.Stats, `null`),
+	} {
+		f.Add(seed, []byte{}, byte(0))
+		f.Add(seed, []byte{0, 7}, byte(1))
+	}
+	for _, seed := range [][]byte{
+		slices.Concat(log, answerOf(1, protocol.Done, "x"), stats, answerOf(0, protocol.Failure, `{"summary":"s"}`)),
+		slices.Concat(answerOf(0, protocol.Done, ""), answerOf(0, protocol.Done, "")),
+		answerOf(9, protocol.Done, ""), answerOf(0, 6, ""), answerOf(0, protocol.State, "\x01\x00\x00\x00so"), answerOf(0, protocol.State, "\xff"),
+		answerOf(0, protocol.Retry, `{"after":1e300}`), answerOf(0, protocol.Reject, `[]`), frames(f, protocol.Forked, `{}`),
+		{0, 0, 0, 0}, {1, 0, 0, 0, 0}, {0xFF, 0xFF, 0xFF, 0xFF, 68}, {10, 0, 0, 0, 68, 0},
+	} {
+		f.Add(seed, []byte{}, byte(4))
+		f.Add(seed, []byte{0}, byte(2))
+	}
+	f.Fuzz(func(t *testing.T, data, pieces []byte, stage byte) {
+		conn, theirs, err := processes.Socketpair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		side, err := net.FileConn(theirs)
+		if err = errors.Join(err, theirs.Close()); err != nil {
+			t.Fatal(err)
+		}
+		heard := make(chan struct{})
+		go func() { defer close(heard); _, _ = io.Copy(io.Discard, side) }()
+		p := New(Config{
+			App: "/app", Functions: []Function{{Name: "f"}, {Name: "g", SessionState: true}}, MaxFrame: 1 << 20,
+			Log: slog.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Lagged: func(wait time.Duration) {
+				if wait < 0 {
+					t.Errorf("a wait of %v", wait)
+				}
+			},
+		})
+		w, err := p.greet(&process{Process: dead, conn: conn, waited: ended, state: "it ended", cause: CauseExit}, stage&0x80 != 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stage &= 0x0F
+		var calls []*call
+		if stage > 0 {
+			_, _ = side.Write(welcome)
+		}
+		if stage > 1 {
+			_, _ = side.Write(ready)
+			<-w.loaded
+			for range stage - 2 {
+				c := newCall(context.Background(), &Handler{pool: p, name: "f"}, &triggers.Message{ID: "m", Body: []byte("x")})
+				c.reply = make(chan reply, 2)
+				if w.submit(c) {
+					calls = append(calls, c)
+				}
+			}
+		}
+		for at, rest := 0, data; len(rest) > 0; at++ {
+			n := len(rest)
+			if len(pieces) > 0 && at < 1000 { // more would only take time
+				n = min(n, 1+int(pieces[at%len(pieces)]))
+			}
+			if _, err := side.Write(rest[:n]); err != nil {
+				break // it was killed
+			}
+			rest = rest[n:]
+		}
+		if err := side.(*net.UnixConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-w.gone:
+		case <-time.After(time.Minute):
+			t.Fatal("the worker is not gone")
+		}
+		w.done.Wait()
+		_ = side.Close()
+		<-heard
+		if w.reason == nil || w.cause == "" || (w.cause == CauseProtocol) != errors.Is(w.reason, protocol.ErrProtocol) {
+			t.Fatalf("%s: %v", w.cause, w.reason)
+		}
+		for i, c := range calls {
+			if n := len(c.reply); n != 1 {
+				t.Fatalf("call %d has %d replies", i, n)
+			}
+			if r := <-c.reply; r.lost == nil {
+				_, _ = r.outcome()
+			}
+		}
+	})
+}

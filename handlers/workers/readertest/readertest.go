@@ -1,0 +1,247 @@
+// Package readertest fuzzes the part of a worker that reads frames, beside the daemon's
+// own parser. The tests of the workers call Fuzz.
+package readertest
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers/protocol"
+	"github.com/drover-run/drover/triggers"
+)
+
+// Reader is a worker's.
+type Reader struct {
+	// Command is a harness around it, with Environ beside ours: testdata/reader.py of
+	// package python says what it does.
+	Command, Environ []string
+	// Plain is one that does not know which frame of JSON is due, and whose times are
+	// floating-point numbers.
+	Plain bool
+}
+
+// Fuzz holds that a worker reads what the daemon sends as the daemon would, however it
+// comes in pieces, and never ends in another way than by saying that a frame is wrong.
+func Fuzz(f *testing.F, reader Reader) {
+	process := &harness{Reader: reader}
+	f.Cleanup(func() { process.stop(f) })
+	message := &triggers.Message{ID: "m", Subject: "s", Attempt: 3, Body: []byte("body"), Attributes: map[string]string{"a": "b"}, Enqueued: time.UnixMicro(12345)}
+	invoke := protocol.AppendInvoke(nil, &protocol.Invocation{ID: 7, Function: 1, Message: message})
+	stateful := protocol.AppendInvoke(nil, &protocol.Invocation{ID: 8, Message: message, Stateful: true, State: []byte("state"), Deadline: time.UnixMicro(67890)})
+	none := protocol.AppendInvoke(nil, &protocol.Invocation{ID: 9, Message: message, Stateful: true})
+	load, err := protocol.AppendJSON(nil, protocol.Load, protocol.LoadFrame{App: "/app"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	all := slices.Concat(invoke, protocol.AppendCancel(nil, 7), stateful, none, protocol.AppendDrain(nil))
+	f.Add(all, []byte{}, uint32(1<<20), uint16(2), byte(0))
+	f.Add(all, []byte{1}, uint32(1<<20), uint16(2), byte(0))
+	f.Add(all, []byte{1, 40, 0}, uint32(1<<20), uint16(1), byte(0))
+	f.Add(all, []byte{0, 200}, uint32(len(stateful)-5), uint16(2), byte(0))
+	f.Add(slices.Concat(load, protocol.AppendDrain(nil)), []byte{3}, uint32(10), uint16(0), byte(protocol.Load))
+	f.Add(load, []byte{}, uint32(10), uint16(0), byte(protocol.Hello))
+	for _, wrong := range [][]byte{{0, 0, 0, 0}, {0xFF, 0xFF, 0xFF, 0xFF}, {0xFF, 0xFF, 0xFF, 0xFF, 3}, {2, 0, 0, 0, 5, 0}, {3, 0, 0, 0, 4, 1, 2}, {1, 0, 0, 0, 0}, {5, 0, 0, 0, 3, 0, 0, 0, 0}} {
+		f.Add(slices.Concat(invoke, wrong), []byte{}, uint32(1<<20), uint16(2), byte(0))
+		f.Add(wrong, []byte{1}, uint32(1<<20), uint16(2), byte(0))
+	}
+	for _, at := range []int{11, 33, 37} { // flags, the length of meta, the length of the state
+		bad := slices.Clone(stateful)
+		bad[at] = 0xFF
+		f.Add(bad, []byte{}, uint32(1<<20), uint16(2), byte(0))
+	}
+	f.Fuzz(func(t *testing.T, data, pieces []byte, maximum uint32, functions uint16, due byte) {
+		how := reading{maximum % (4 << 20), functions, protocol.Kind(due), reader.Plain}
+		var sizes []uint16
+		for _, n := range pieces[:min(len(pieces), 100)] {
+			sizes = append(sizes, uint16(n))
+		}
+		data = data[:min(len(data), 64<<10)] // more would only take time
+		want := expected(how, data)
+		got := process.read(t, how, sizes, data)
+		// With a frame that is wrong goes what came in one piece with it.
+		if n := len(got) - 1; want[len(want)-1] == "wrong" && n >= 0 && n < len(want) && got[n] == "wrong" {
+			want = append(want[:n:n], "wrong")
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%q\nwant %q", got, want)
+		}
+	})
+}
+
+// reading is how bytes that a worker gets are to be read: max_frame was told, so many
+// functions are loaded, and this frame of JSON is due, if it is one; see Reader.Plain.
+type reading struct {
+	maximum   uint32
+	functions uint16
+	due       protocol.Kind
+	plain     bool
+}
+
+func (r reading) isDue(kind protocol.Kind) bool {
+	return (kind == protocol.Hello || kind == protocol.Load) && (r.plain || r.due == kind)
+}
+
+// expected is what a worker is to make of bytes, in the words of the harness: by
+// the daemon's own parser, and what docs/worker-protocol.md says of the frames.
+func expected(r reading, data []byte) (said []string) {
+	p := protocol.NewParser(int(r.maximum))
+	rest := data
+	for len(data) > 0 {
+		n := copy(p.Space(), data)
+		p.Took(n)
+		data = data[n:]
+		for {
+			kind, payload, err := p.Next()
+			if err != nil {
+				return append(said, "wrong")
+			}
+			if kind == 0 {
+				break
+			}
+			rest = rest[4+1+len(payload):]
+			line := expectedFrame(r, kind, payload)
+			said = append(said, line)
+			if line == "wrong" {
+				return said
+			}
+		}
+	}
+	if len(rest) > 4 && !r.isDue(protocol.Kind(rest[4])) && !slices.Contains([]protocol.Kind{protocol.Invoke, protocol.Cancel, protocol.Drain}, protocol.Kind(rest[4])) {
+		return append(said, "wrong") // it need not be whole for that
+	}
+	return append(said, "end")
+}
+
+func expectedFrame(r reading, kind protocol.Kind, payload []byte) string {
+	switch {
+	case kind == protocol.Cancel && len(payload) == 4:
+		return fmt.Sprint("cancel ", binary.LittleEndian.Uint32(payload))
+	case kind == protocol.Drain && len(payload) == 0:
+		return "drain"
+	case kind == protocol.Invoke:
+		return expectedInvoke(r, payload)
+	case r.isDue(kind):
+		return fmt.Sprintf("json %d %d", len(payload), crc32.ChecksumIEEE(payload))
+	}
+	return "wrong"
+}
+
+func expectedInvoke(r reading, payload []byte) string {
+	const fixed = 4 + 2 + 2 + 4 + 8 + 8 + 4
+	if len(payload) < fixed {
+		return "wrong"
+	}
+	u32 := func(at int) uint32 { return binary.LittleEndian.Uint32(payload[at:]) }
+	id, function, flags, meta := u32(0), binary.LittleEndian.Uint16(payload[4:]), binary.LittleEndian.Uint16(payload[6:]), u32(28)
+	rest := payload[fixed:]
+	if flags&1 != 0 {
+		if len(rest) < 4 {
+			return "wrong"
+		}
+		n := binary.LittleEndian.Uint32(rest)
+		if rest = rest[4:]; n != 0xFFFFFFFF {
+			if uint64(n) > uint64(len(rest)) {
+				return "wrong"
+			}
+			rest = rest[n:]
+		}
+	}
+	if uint64(meta) > uint64(len(rest)) || function >= r.functions {
+		return "wrong"
+	}
+	body := rest[meta:]
+	moment := func(at int) string {
+		us := int64(binary.LittleEndian.Uint64(payload[at:]))
+		if r.plain {
+			return strconv.FormatFloat(float64(us), 'f', 0, 64)
+		}
+		return strconv.FormatInt(us, 10)
+	}
+	return fmt.Sprintf("invoke %d %d %d %s %s %d %d %d %d", id, function, u32(8), moment(12), moment(20),
+		meta, crc32.ChecksumIEEE(rest[:meta]), len(body), crc32.ChecksumIEEE(body))
+}
+
+// harness is a process that reads cases with the worker's own code; it is started when
+// the first case comes, as most processes of a test run have none.
+type harness struct {
+	Reader
+	once sync.Once
+	err  error
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Reader
+}
+
+func (h *harness) start(t testing.TB) {
+	h.once.Do(func() {
+		h.cmd = exec.Command(h.Command[0], h.Command[1:]...)
+		h.cmd.Env, h.cmd.Stderr = append(os.Environ(), h.Environ...), os.Stderr
+		if h.in, h.err = h.cmd.StdinPipe(); h.err != nil {
+			return
+		}
+		out, err := h.cmd.StdoutPipe()
+		if err != nil {
+			h.err = err
+			return
+		}
+		h.out = bufio.NewReader(out)
+		h.err = h.cmd.Start()
+	})
+	if h.err != nil {
+		t.Fatal(h.err)
+	}
+}
+
+// stop ends the process, by closing its input.
+func (h *harness) stop(t testing.TB) {
+	if h.in == nil {
+		return
+	}
+	if err := h.in.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := h.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// read has the process read a case, and returns what it said.
+func (h *harness) read(t testing.TB, how reading, pieces []uint16, data []byte) []string {
+	t.Helper()
+	h.start(t)
+	out := binary.LittleEndian.AppendUint32(make([]byte, 4), how.maximum)
+	out = binary.LittleEndian.AppendUint16(out, how.functions)
+	out = append(out, byte(how.due))
+	out = binary.LittleEndian.AppendUint16(out, uint16(len(pieces)))
+	for _, n := range pieces {
+		out = binary.LittleEndian.AppendUint16(out, n)
+	}
+	out = append(out, data...)
+	binary.LittleEndian.PutUint32(out, uint32(len(out)-4))
+	// One that hangs would hang us: a case takes milliseconds.
+	limit := time.AfterFunc(time.Minute, func() { _ = h.cmd.Process.Kill() })
+	defer limit.Stop()
+	if _, err := h.in.Write(out); err != nil {
+		t.Fatal(err)
+	}
+	var head [4]byte
+	if _, err := io.ReadFull(h.out, head[:]); err != nil {
+		t.Fatalf("no answer: %v", err)
+	}
+	text := make([]byte, binary.LittleEndian.Uint32(head[:]))
+	if _, err := io.ReadFull(h.out, text); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(string(text), "\n")
+}
