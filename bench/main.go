@@ -14,6 +14,7 @@
 //	go run ./bench dead         a replay of 100,000 dead letters, cut half way and started again: none twice, none left
 //	go run ./bench stop         SIGTERM under load: messages handled twice, delivered again, or lost
 //	go run ./bench workers      how soon a worker is there, also after a kill, and what recycling costs
+//	go run ./bench timeouts     how late calls that overrun are ended: those that obey, and those that are killed
 //	go run ./bench celery       drover's Python no-op beside Celery's, where Celery and Redis are installed
 package main
 
@@ -40,6 +41,7 @@ type commandLine struct {
 	Dead       deadCommand       `cmd:"" help:"A replay of dead letters that is cut half way and started again: none twice, none left."`
 	Stop       stopCommand       `cmd:"" help:"SIGTERM under load: messages handled twice, delivered again, or lost."`
 	Workers    workersCommand    `cmd:"" help:"How soon a worker is there, from a template and without, also after a kill; and what recycling costs."`
+	Timeouts   timeoutsCommand   `cmd:"" help:"How late calls that overrun are ended: those that obey, and those that are killed."`
 	Celery     celeryCommand     `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
 }
 

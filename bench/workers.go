@@ -67,11 +67,16 @@ func (c *workersCommand) Run(ctx context.Context) error {
 
 // app is a pool over an app that imports for so long and so much.
 func (c *workersCommand) app(ctx context.Context, imports time.Duration, mib int, change func(*workers.Config)) (p *workers.Pool, end func() error, err error) {
+	source := fmt.Sprintf(heavy, imports.Seconds(), mib*9500) // a text of 48 to 56 characters takes about 110 bytes with its place in the list
+	return pythonPool(ctx, source, []string{"f", "work", "noop"}, change)
+}
+
+// pythonPool is a pool over the source of an app, with these functions of it.
+func pythonPool(ctx context.Context, source string, functions []string, change func(*workers.Config)) (p *workers.Pool, end func() error, err error) {
 	dir, err := os.MkdirTemp("", "drover-bench-")
 	if err != nil {
 		return nil, nil, err
 	}
-	source := fmt.Sprintf(heavy, imports.Seconds(), mib*9500) // a text of 48 to 56 characters takes about 110 bytes with its place in the list
 	if err := os.WriteFile(filepath.Join(dir, "function_app.py"), []byte(source), 0o600); err != nil {
 		return nil, nil, err
 	}
@@ -87,7 +92,7 @@ func (c *workersCommand) app(ctx context.Context, imports time.Duration, mib int
 		App: dir, Command: python.Command(interpreter, home, dir, os.Environ()),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}
-	for _, name := range []string{"f", "work", "noop"} {
+	for _, name := range functions {
 		cfg.Functions = append(cfg.Functions, workers.Function{Name: name, Module: "function_app", Function: name})
 	}
 	change(&cfg)
