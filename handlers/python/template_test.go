@@ -19,8 +19,6 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-func template(cfg *workers.Config) { cfg.Template = true }
-
 // imports is Python that notes each import of the app in a file beside it.
 const imports = `
 import os, sys, time
