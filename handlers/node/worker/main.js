@@ -72,12 +72,11 @@ function hello({ protocol, max_frame: max, capabilities }) {
   if (protocol !== frames.PROTOCOL) leave(0); // the daemon says what is wrong
 }
 
-async function start({ app, functions, threads, template }) {
+async function start({ app, functions, threads }) {
   output = daemon.has('log') ? new Output(writer) : new NoOutput();
   process.on('exit', exitWhileLoading);
   let loaded;
   try {
-    if (template) throw new LoadError('Node.js cannot be forked from a template; leave out start, or set it to spawn');
     loaded = await load(app, functions);
   } catch (error) {
     failed(error instanceof LoadError ? error.message : `loading from ${app}: ${oneLine(error)}`, error.detail ?? stack(error));

@@ -161,6 +161,20 @@ var loadChecks = []check{
 		},
 	},
 	{
+		name: "load/template", modes: all, rule: "is an ordinary worker from then on: `template` asks, and does not command",
+		run: func(s *session) {
+			s.greetAs(append([]string{protocol.CanFork}, daemonCan...)...)
+			l := s.loadFrame(functions...)
+			l.Template = true
+			s.send(jsonFrame(protocol.Load, l))
+			s.readied()
+			if s.ready.Unforkable != "" || !slices.Contains(s.welcome.Capabilities, protocol.CanFork) {
+				s.says("echo", "x", "x")
+			}
+			s.finish()
+		},
+	},
+	{
 		name: "load/prints", needs: protocol.CanLog, rule: "What the code prints while it loads is of no call: its id is -1.",
 		run: func(s *session) {
 			s.load()
