@@ -10,6 +10,8 @@ from drover.logs import send
 
 now = time.perf_counter_ns
 
+OK = frames.OK
+NOTHING = OK, b""
 NOT_TRIED = frames.NOT_TRIED, b""
 
 
@@ -50,7 +52,7 @@ class Calls:
                         value = function.call(data[body:end])
                     else:
                         value = function.call(*self.arguments(function, invocation))
-                    answer = frames.OK, b"" if value is None else encode(value)
+                    answer = NOTHING if value is None else (OK, encode(value))
             except BaseException as error:  # SystemExit and KeyboardInterrupt end a call, not the worker
                 if running.is_child():
                     ends.end_child(error)
@@ -65,7 +67,8 @@ class Calls:
             if answer is None:
                 answer = outcome(error)
         ended = now()
-        self.reply(number, ended - start, *answer)
+        status, payload = answer
+        self.reply(number, ended - start, status, payload)
         return ended
 
     def settle(self, running):
@@ -92,7 +95,7 @@ class Calls:
         """Queues a reply, after all that the invocation said."""
         if self.contexts:
             context = self.contexts.pop(number, None)
-            if context is not None and context._changed and status == frames.OK:
+            if context is not None and context._changed and status == OK:
                 status, payload = frames.STATE, frames.put_state(context._state, payload)
         if self.reader.states:
             self.reader.states.pop(number, None)  # of a function that does not ask for a context

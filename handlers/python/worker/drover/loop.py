@@ -8,7 +8,7 @@ import contextvars
 import sys
 
 from drover import frames
-from drover.calls import NOT_TRIED, now
+from drover.calls import NOT_TRIED, NOTHING, OK, now
 from drover.ends import broken, end_child, fail, leave
 from drover.functions import encode, outcome
 from drover.lag import Lag
@@ -166,7 +166,7 @@ class Loop(Pool):
                     value = await function.call(data[body:end])
                 else:
                     value = await function.call(*self.arguments(function, invocation))
-                answer = frames.OK, b"" if value is None else encode(value)
+                answer = NOTHING if value is None else (OK, encode(value))
                 error = None
             except BaseException as raised:  # a cancelled task answers too
                 answer = outcome(raised)
@@ -177,7 +177,8 @@ class Loop(Pool):
             ended = now()
             running.number = -1
             tasks.pop(number, None)
-            self.reply(number, ended - start, *answer)
+            status, payload = answer
+            self.reply(number, ended - start, status, payload)
             if ended - writer.last > frames.LINGER:
                 writer.flush()
             elif not self.flushing:
