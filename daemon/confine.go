@@ -37,11 +37,11 @@ func confineApp(ctx context.Context, app configs.App, dataDir string, i runtimes
 	if c, err = confine.New(settings); err != nil {
 		return nil, command, err
 	}
-	defer func() {
+	defer func(made *confine.Confinement) {
 		if err != nil {
-			err = errors.Join(err, c.Close())
+			err = errors.Join(err, made.Close())
 		}
-	}()
+	}(c)
 	home, err := of.install(c.FilesDir())
 	if err != nil {
 		return nil, command, err

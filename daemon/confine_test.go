@@ -168,14 +168,24 @@ func TestAMessageThatTakesTooMuchMemory(t *testing.T) {
 
 // What can't be kept here is refused, by check and by run.
 func TestWhatWorkersCannotBeHeldToIsRefused(t *testing.T) {
-	for name, c := range map[string]struct{ app, want string }{
-		"no such user":             {"{path: ./app, user: no-such-user}", "app app: user: "},
-		"data in the app":          {"{path: ., sandbox: strict}", "data_dir"},
-		"a path that is not there": {"{path: ./app, sandbox: {profile: strict, read: [./nowhere]}}", "nowhere cannot be given to workers: no such file or directory"},
-		"more files than can be":   {"{path: ./app, limits: {open_files: 1000000000}}", "open_files"},
+	for name, c := range map[string]struct {
+		app, want string
+		user      bool // it takes root to get there
+	}{
+		"no such user":                     {"{path: ./app, user: no-such-user}", "app app: user: ", false},
+		"data in the app":                  {"{path: ., sandbox: strict}", "data_dir", false},
+		"a path that is not there":         {"{path: ./app, sandbox: {profile: strict, read: [./nowhere]}}", "nowhere cannot be given to workers: no such file or directory", false},
+		"more files than can be":           {"{path: ./app, limits: {open_files: 1000000000}}", "open_files", false},
+		"an app that its user cannot read": {"{path: ./closed, user: nobody}", "reading as its user: ", true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if c.user {
+				possible(t, confine.Settings{User: "nobody"})
+			}
 			file := confinedDir(t, "apps: {app: "+c.app+"}\nfunctions: {look: {trigger: {nats: {}}, handler: {python: {app: app, module: function_app}}}}\n")
+			if err := os.Mkdir(filepath.Join(filepath.Dir(file), "closed"), 0o700); err != nil {
+				t.Fatal(err)
+			}
 			for args, want := range map[string]int{"check": ExitFailed, "run": ExitStart} {
 				status, out, errs := command(t.Context(), nil, strings.NewReader(""), args, file)
 				if status != want || !strings.Contains(errs, c.want) || !strings.Contains(errs, "app app: ") {

@@ -186,8 +186,8 @@ func (b *Box) try(ctx context.Context) error {
 	cmd.Args[0], cmd.Env, cmd.ExtraFiles = name, []string{}, []*os.File{b.Socket()}
 	out, err := cmd.CombinedOutput()
 	if why := b.Verdict(); why != nil {
-		if errors.Is(why, launch.ErrUnsaid) && len(out) > 0 {
-			return fmt.Errorf("%w: %w: %.200s", why, err, out)
+		if errors.Is(why, launch.ErrUnsaid) {
+			return fmt.Errorf("%w (%w) %.200s", why, err, out)
 		}
 		return why
 	}
