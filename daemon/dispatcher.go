@@ -274,7 +274,12 @@ func (f *function) timedOut(t *turn, err error) error {
 		return fmt.Errorf("cancelled, since its message was lost: %w", handlers.ErrNotTried)
 	}
 	if errors.Is(err, errTimeout) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("timed out after %v", f.timeout)
+		late := &handlers.Failure{Summary: fmt.Sprintf("timed out after %v", f.timeout)}
+		var failure *handlers.Failure
+		if errors.As(err, &failure) {
+			late.Detail = failure.Detail // where its code was
+		}
+		return late
 	}
 	return fmt.Errorf("timed out after %v: %w", f.timeout, err)
 }

@@ -277,6 +277,28 @@ func TestATimeoutIsAFailedAttempt(t *testing.T) {
 	})
 }
 
+// What a handler tells of where the code was when its time was up goes with the
+// failure, to the log and to the dead letters.
+func TestATimeoutTellsWhereTheCodeWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 1, func(ctx context.Context, _ *triggers.Message) ([]byte, error) {
+			<-ctx.Done()
+			return nil, fmt.Errorf("%w, %w", context.Cause(ctx), &handlers.Failure{Summary: "Timeout", Detail: "line 7, in charge"})
+		})
+		b.send("slow")
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		_ = b.stop()
+		if n := strings.Count(b.log.String(), "line 7, in charge"); n < 2 || strings.Contains(b.log.String(), "the function's timeout") {
+			t.Errorf("the log of each attempt does not tell where the code was:\n%s", b.log.String())
+		}
+		dead := b.queue.Dead()
+		if len(dead) != 1 || dead[0].Verdict.Detail != "line 7, in charge" || !strings.HasSuffix(dead[0].Verdict.Reason, "timed out after 1m0s") {
+			t.Errorf("dead letters: %+v", dead)
+		}
+	})
+}
+
 func TestALargeBodyIsRejectedUnseen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 1, func(context.Context, *triggers.Message) ([]byte, error) {

@@ -157,6 +157,17 @@ func TestWhatAFunctionDoesWithATimeout(t *testing.T) {
 				if string(got.output) != test.output || (test.output == "") != errors.Is(got.err, errTimedOut) || handlers.Rejected(got.err) {
 					t.Errorf("%s, %v", got.output, got.err)
 				}
+				var failure *handlers.Failure
+				where := " in wait" // the function that waited, in the traceback
+				switch {
+				case name == "rejects":
+					where = "late" // a rejection has none
+				case test.restarts > 0:
+					where = "a call of f did not end within 2s of its timeout"
+				}
+				if test.output == "" && (!errors.As(got.err, &failure) || !strings.Contains(failure.Detail, where)) {
+					t.Errorf("its detail does not say %q: %+v", where, failure)
+				}
 				if _, err := os.Stat(path + ".clean"); (err == nil) != (name == "cleans up") {
 					t.Errorf("it cleaned up: %v", err)
 				}

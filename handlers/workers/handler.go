@@ -191,7 +191,7 @@ func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 	}
 	if r.lost != nil {
 		if cancelled != nil {
-			return nil, cancelled
+			return nil, late(cancelled, r.lost)
 		}
 		return nil, &lostError{how: r.lost, alone: r.alone, again: r.again}
 	}
@@ -200,9 +200,34 @@ func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 		output, err = h.setState(c, r.payload)
 	}
 	if err != nil && cancelled != nil && !errors.Is(err, handlers.ErrNotTried) {
-		return nil, cancelled
+		return nil, late(cancelled, err)
 	}
 	return output, err
+}
+
+// lateError is a call that ended after it was cancelled: it failed for that, and the
+// detail tells where its code was then.
+type lateError struct {
+	cause error // of the cancellation
+	how   *handlers.Failure
+}
+
+func (e *lateError) Error() string   { return e.cause.Error() }
+func (e *lateError) Unwrap() []error { return []error{e.cause, e.how} }
+
+// late is the failure of a call that was cancelled, and then ended in some way. What
+// its function made of that, a rejection perhaps, counts no longer; what is known of
+// where it hung does.
+func late(cause, how error) error {
+	told := handlers.Failure{Summary: how.Error()}
+	var failure *handlers.Failure
+	if errors.As(how, &failure) {
+		told = *failure
+	}
+	if told.Detail == "" {
+		told.Detail = told.Summary
+	}
+	return &lateError{cause, &told}
 }
 
 // setState keeps the state that a function has set, and returns its output.
