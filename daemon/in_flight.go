@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -81,10 +84,15 @@ type setback struct {
 	until   time.Time // when it is tried again
 	dead    bool      // it is not
 	why     string
+	detail  string // the end of the traceback
 }
 
-// keptSetbacks is how many are remembered of a function.
-const keptSetbacks = 256
+const (
+	// keptSetbacks is how many are remembered of a function.
+	keptSetbacks = 256
+	// keptDetail is how much of a traceback is, in bytes: where it failed is at its end.
+	keptDetail = 2 << 10
+)
 
 // setbacks are the latest. The zero value has none.
 type setbacks struct {
@@ -99,7 +107,12 @@ func (s *setbacks) remember(m *triggers.Message, v triggers.Verdict, err error) 
 		return
 	}
 	now := time.Now()
-	s.note(setback{message: m.ID, attempt: m.Attempt, at: now, until: now.Add(v.Delay), dead: v.Kind == triggers.Reject, why: err.Error()})
+	b := setback{message: m.ID, attempt: m.Attempt, at: now, until: now.Add(v.Delay), dead: v.Kind == triggers.Reject, why: err.Error()}
+	var failure *handlers.Failure
+	if errors.As(err, &failure) {
+		b.detail = strings.Clone(triggers.Tail(failure.Detail, keptDetail))
+	}
+	s.note(b)
 }
 
 func (s *setbacks) note(b setback) {

@@ -22,7 +22,7 @@ type Explanation struct {
 	Instance int      `json:"instance,omitempty" desc:"which of several instances says so"`
 	State    string   `json:"state" desc:"of a function: receiving, full, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, retry, ready, held, later, lent, done, dead or unknown"`
 	Text     string   `json:"text" desc:"what holds it back, in a sentence"`
-	Notes    []string `json:"notes,omitempty" desc:"more, a line each"`
+	Notes    []string `json:"notes,omitempty" desc:"more, mostly a line each"`
 }
 
 // Explanations is the answer of /v1/explain.
@@ -172,6 +172,9 @@ func (f *function) explainSetback(id string, now time.Time) (e Explanation, foun
 			b.attempt, f.retry.MaxAttempts, b.until.Sub(now).Round(time.Millisecond), b.until.Local().Format(time.TimeOnly))}
 	}
 	e.Notes = []string{"the error: " + b.why}
+	if b.detail != "" {
+		e.Notes = append(e.Notes, b.detail)
+	}
 	return e, true
 }
 

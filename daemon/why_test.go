@@ -130,6 +130,8 @@ func TestExplainMessage(t *testing.T) {
 			return nil, handlers.RetryAfter(time.Hour, errors.New("no \x1b[2J luck"))
 		case "reject":
 			return nil, handlers.Reject(errors.New("no good"))
+		case "fail":
+			return nil, &handlers.Failure{Summary: "ValueError", Detail: "Traceback\n  line 3, in charge\n"}
 		}
 		select {
 		case <-goOn:
@@ -147,9 +149,11 @@ func TestExplainMessage(t *testing.T) {
 	says(t, e, "message later of function f: retry", "attempt 1 of 5 failed, and the next is due in ", "the error: no ?[2J luck")
 	queue.Send(triggers.Message{ID: "bad", Body: []byte("reject")})
 	says(t, explained(t, cfg, "bad", "", "dead"), "moved to the dead letters", "at attempt 1", "the error: no good")
+	queue.Send(triggers.Message{ID: "failed", Body: []byte("fail")})
+	says(t, explained(t, cfg, "failed", "", "retry"), "the error: ValueError", "line 3, in charge")
 	queue.Send(triggers.Message{ID: "f"})
 	says(t, explained(t, cfg, "f", "message", "in_flight"), "it is being handled for", "times out in", "this is attempt 1 of 5")
-	says(t, explained(t, cfg, "f", "", "full"), "its slots are taken, 1 of 1: its concurrency is the bound", "1 in flight, the oldest for", "1 that failed waits to be tried again")
+	says(t, explained(t, cfg, "f", "", "full"), "its slots are taken, 1 of 1: its concurrency is the bound", "1 in flight, the oldest for", "2 that failed wait to be tried again")
 	says(t, explained(t, cfg, "nobody", "", stateUnknown), "message nobody: unknown", "no function has it in flight")
 
 	d.pause(t.Context(), "f", true, time.Time{})
