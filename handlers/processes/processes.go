@@ -116,9 +116,12 @@ type Reaper struct {
 	first   sync.WaitGroup
 }
 
+var ourSpares sync.Once
+
 // New returns a reaper, whose process is being started: what goes wrong there is
 // the error of Start.
 func New(log *slog.Logger) *Reaper {
+	ourSpares.Do(func() { go spareThreads() })
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}

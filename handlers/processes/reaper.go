@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -67,6 +69,7 @@ type request struct {
 
 // reap is the reaper's life. It returns its exit status.
 func reap() int {
+	spareThreads()
 	closeInherited()
 	unix.CloseOnExec(reaperSocket)
 	// Those that would end us, or stop us: the daemon decides. They are not ignored,
@@ -148,6 +151,27 @@ func closeInherited() {
 			_ = unix.Close(fd)
 		}
 	}
+}
+
+// spares is more threads than Go's runtime mostly needs for what waits in the
+// kernel.
+const spares = 16
+
+// spareThreads makes threads that the runtime keeps for later. It makes one when it
+// needs it, and ends the program if it cannot: but the daemon and its reaper are to
+// outlive that a worker has made all the processes that may be.
+func spareThreads() {
+	var made, done sync.WaitGroup
+	made.Add(spares)
+	for range spares {
+		done.Go(func() {
+			runtime.LockOSThread() // while it waits nobody else has its thread
+			defer runtime.UnlockOSThread()
+			made.Done()
+			made.Wait()
+		})
+	}
+	done.Wait()
 }
 
 // receive reads one request.

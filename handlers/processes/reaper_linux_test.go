@@ -221,7 +221,7 @@ func init() {
 		},
 		// One that may make no more processes, and then some.
 		"limited": func() {
-			r := New(nil)
+			r := New(slog.New(slog.NewTextHandler(os.Stdout, nil)))
 			if _, err := r.reach(); err != nil {
 				fmt.Println(err)
 				return

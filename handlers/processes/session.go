@@ -30,7 +30,7 @@ type session struct {
 	cmd     *exec.Cmd
 	conn    *net.UnixConn
 	marks   uint64
-	said    tail
+	said    firstWords
 	reading sync.WaitGroup // of what it says, and of its standard error
 
 	writing sync.Mutex
@@ -319,26 +319,24 @@ func (s *session) close() {
 	<-s.ended
 }
 
-// tail keeps the end of what is written.
-type tail struct {
+// firstWords keeps the beginning of what the reaper writes as it dies: why, and
+// where. What follows is Go's stacks.
+type firstWords struct {
 	mu   sync.Mutex
 	kept []byte
 }
 
-// maxTail is how much of it, in bytes.
-const maxTail = 4 << 10
+// maxFirstWords is how much of it, in bytes.
+const maxFirstWords = 1 << 10
 
-func (w *tail) Write(p []byte) (int, error) {
+func (w *firstWords) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.kept = append(w.kept, p...)
-	if over := len(w.kept) - maxTail; over > 0 {
-		w.kept = append(w.kept[:0], w.kept[over:]...)
-	}
+	w.kept = append(w.kept, p[:min(len(p), maxFirstWords-len(w.kept))]...)
 	return len(p), nil
 }
 
-func (w *tail) String() string {
+func (w *firstWords) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return string(w.kept)
