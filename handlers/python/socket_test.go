@@ -37,6 +37,8 @@ func TestAFunctionThatMeddlesWithTheSocket(t *testing.T) {
 		"answers twice":             {"os.write(3, " + fmt.Sprintf(done, "0") + ")", "", workers.CauseProtocol, 3},
 		"answers for another":       {"os.write(3, " + fmt.Sprintf(done, "77") + ")", "an answer to invocation 77", workers.CauseProtocol, 1},
 		"an unknown status":         {`os.write(3, struct.pack("<IBIBI", 10, 68, 0, 99, 0))`, "a RESULT of status 99", workers.CauseProtocol, 1},
+		"a failure of no JSON":      {`os.write(3, struct.pack("<IBIBI", 12, 68, 0, 1, 0) + b"no")`, "a RESULT that is no JSON", workers.CauseProtocol, 1},
+		"a state that is cut off":   {`os.write(3, struct.pack("<IBIBI", 12, 68, 0, 5, 0) + b"no")`, "a RESULT with a state, of 2 bytes", workers.CauseProtocol, 1},
 		"reads what is not for it":  {"socket.socket(fileno=os.dup(3)).setblocking(False); os.set_blocking(3, False); beside(3)", "", "", 3},
 	} {
 		for _, way := range everyWay[:test.ways] {

@@ -60,34 +60,50 @@ func (c *call) replied(w *worker, r reply) {
 // reply ends a call: the worker's answer, or what became of the worker.
 type reply struct {
 	status  protocol.Status
-	payload []byte
-	lost    error // the worker is gone, and this is how
-	again   bool  // by no fault of the calls that were in flight
-	alone   bool  // nothing else was in flight
-	giveUp  bool  // no answer yet: ctx ended, and the worker was told
+	payload []byte            // what the function returned
+	state   []byte            // of the session, where status is State
+	told    *protocol.Outcome // where the call failed
+	lost    error             // the worker is gone, and this is how
+	again   bool              // by no fault of the calls that were in flight
+	alone   bool              // nothing else was in flight
+	giveUp  bool              // no answer yet: ctx ended, and the worker was told
 }
+
+// replyOf takes a worker's answer, whose payload is gone when the next frame is read.
+// The error says that it is none.
+func replyOf(answer protocol.Reply) (r reply, err error) {
+	r.status = answer.Status
+	switch r.status {
+	case protocol.Done:
+		r.payload = copied(answer.Payload)
+	case protocol.State:
+		r.state, r.payload, err = protocol.CutState(copied(answer.Payload))
+	case protocol.Failure, protocol.Reject, protocol.Retry:
+		r.told = new(protocol.Outcome)
+		err = protocol.Decode(protocol.Result, answer.Payload, r.told)
+	}
+	return r, err
+}
+
+// copied is nil where nothing is.
+func copied(payload []byte) []byte { return append([]byte(nil), payload...) }
 
 // outcome turns a worker's answer into what Handle returns.
 func (r reply) outcome() ([]byte, error) {
-	if r.status == protocol.Done {
+	switch r.status {
+	case protocol.Done:
 		return r.payload, nil
-	}
-	if r.status == protocol.State {
+	case protocol.State:
 		return nil, errors.New("it set a session's state, and has no session")
-	}
-	if r.status == protocol.NotTried {
+	case protocol.NotTried:
 		return nil, handlers.ErrNotTried
 	}
-	var o protocol.Outcome
-	if err := protocol.Decode(protocol.Result, r.payload, &o); err != nil {
-		return nil, err
-	}
-	failure := &handlers.Failure{Summary: o.Summary, Detail: o.Detail}
+	failure := &handlers.Failure{Summary: r.told.Summary, Detail: r.told.Detail}
 	switch r.status {
 	case protocol.Reject:
 		return nil, handlers.Reject(failure)
 	case protocol.Retry:
-		return nil, handlers.RetryAfter(time.Duration(o.After*float64(time.Second)), failure)
+		return nil, handlers.RetryAfter(time.Duration(r.told.After*float64(time.Second)), failure)
 	}
 	return nil, failure
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // frames are some of JSON, and their bytes.
-func frames(f *testing.F, kind protocol.Kind, text string) []byte {
+func frames(f testing.TB, kind protocol.Kind, text string) []byte {
 	f.Helper()
 	out, err := protocol.AppendJSON(nil, kind, rawJSON(text))
 	if err != nil {

@@ -197,7 +197,7 @@ func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 	}
 	output, err := r.outcome()
 	if r.status == protocol.State {
-		output, err = h.setState(c, r.payload)
+		output, err = h.setState(c, r)
 	}
 	if err != nil && cancelled != nil && !errors.Is(err, handlers.ErrNotTried) {
 		return nil, late(cancelled, err)
@@ -231,18 +231,14 @@ func late(cause, how error) error {
 }
 
 // setState keeps the state that a function has set, and returns its output.
-func (h *Handler) setState(c *call, payload []byte) ([]byte, error) {
-	state, output, err := protocol.CutState(payload)
-	if err != nil {
-		return nil, err
-	}
+func (h *Handler) setState(c *call, r reply) ([]byte, error) {
 	if !c.Stateful {
 		return nil, errors.New("it set a session's state, and has no session")
 	}
-	if err := c.Message.Session.SetState(c.ctx, state); err != nil {
+	if err := c.Message.Session.SetState(c.ctx, r.state); err != nil {
 		return nil, err
 	}
-	return output, nil
+	return r.payload, nil
 }
 
 // insist waits a while for the worker to obey a cancellation, and then kills it.

@@ -98,8 +98,8 @@ func (w *worker) answered(kind protocol.Kind, payload []byte) error {
 		if err := protocol.Decode(kind, payload, ready); err != nil {
 			return err
 		}
-		if got, want := len(ready.Functions), len(w.pool.cfg.Functions); got != want {
-			return fmt.Errorf("%w: it was asked for %d functions and has %d", protocol.ErrProtocol, want, got)
+		if err := w.pool.agrees(ready); err != nil {
+			return err
 		}
 		w.ready = ready
 		// It goes on as those before it: one that is recycled costs no throughput.
@@ -108,6 +108,22 @@ func (w *worker) answered(kind protocol.Kind, payload []byte) error {
 		}
 	}
 	w.settled()
+	return nil
+}
+
+// agrees compares a READY with the LOAD that it answers.
+func (p *Pool) agrees(ready *protocol.ReadyFrame) error {
+	if got, want := len(ready.Functions), len(p.cfg.Functions); got != want {
+		return fmt.Errorf("%w: it was asked for %d functions and has %d", protocol.ErrProtocol, want, got)
+	}
+	for i, f := range ready.Functions {
+		switch want := p.cfg.Functions[i].Name; {
+		case f.Name != want:
+			return fmt.Errorf("%w: a READY whose function %d is %.100q, where LOAD has %q there", protocol.ErrProtocol, i, f.Name, want)
+		case f.Kind != "sync" && f.Kind != "async":
+			return fmt.Errorf("%w: a READY with %q of kind %.100q, where there are sync and async", protocol.ErrProtocol, f.Name, f.Kind)
+		}
+	}
 	return nil
 }
 
@@ -125,9 +141,9 @@ func (w *worker) result(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	r := reply{status: answer.Status}
-	if len(answer.Payload) > 0 {
-		r.payload = append([]byte(nil), answer.Payload...)
+	r, err := replyOf(answer)
+	if err != nil {
+		return err
 	}
 	w.mu.Lock()
 	var c *call
@@ -172,11 +188,11 @@ func (w *worker) logLine(payload []byte) error {
 	}
 	var level slog.Level
 	switch line.Level {
-	case "DEBUG", "NOTSET":
+	case "DEBUG":
 		level = slog.LevelDebug
-	case "WARNING", "WARN":
+	case "WARNING":
 		level = slog.LevelWarn
-	case "ERROR", "CRITICAL", "FATAL":
+	case "ERROR", "CRITICAL":
 		level = slog.LevelError
 	}
 	if !w.log.Enabled(context.Background(), level) {

@@ -1,0 +1,109 @@
+package workers
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/workers/protocol"
+	"github.com/drover-run/drover/triggers"
+)
+
+// A worker whose READY is not of what LOAD asked for, or whose RESULT is none, is
+// killed, and the reason says which; the call that was in flight alone goes with it.
+func TestAWorkerThatBreaksTheProtocolIsKilled(t *testing.T) {
+	reaper := processes.New(nil)
+	t.Cleanup(reaper.Close)
+	for name, test := range map[string]struct {
+		ready  string
+		result []byte // to call 0, once there is one; nil: there is none
+		want   string
+	}{
+		"too few":              {`[{"name":"f","kind":"sync"}]`, nil, "it was asked for 2 functions and has 1"},
+		"another name":         {`[{"name":"f","kind":"sync"},{"name":"h","kind":"sync"}]`, nil, `a READY whose function 1 is "h", where LOAD has "g" there`},
+		"another order":        {`[{"name":"g","kind":"sync"},{"name":"f","kind":"sync"}]`, nil, `a READY whose function 0 is "g", where LOAD has "f" there`},
+		"no name":              {`[{"kind":"sync"},{"name":"g","kind":"sync"}]`, nil, `a READY whose function 0 is "", where LOAD has "f" there`},
+		"another kind":         {`[{"name":"f","kind":"sync"},{"name":"g","kind":"Async"}]`, nil, `a READY with "g" of kind "Async", where there are sync and async`},
+		"no kind":              {`[{"name":"f"},{"name":"g","kind":"sync"}]`, nil, `a READY with "f" of kind "", where there are sync and async`},
+		"a failure of no JSON": {both, answerOf(0, protocol.Failure, "{"), "a RESULT that is no JSON"},
+		"a failure of nothing": {both, answerOf(0, protocol.Failure, ""), "a RESULT that is no JSON"},
+		"a reject of no JSON":  {both, answerOf(0, protocol.Reject, "[]"), "a RESULT that is no JSON"},
+		"a retry of no JSON":   {both, answerOf(0, protocol.Retry, `{"after":"soon"}`), "a RESULT that is no JSON"},
+		"a retry in years":     {both, answerOf(0, protocol.Retry, `{"after":1e8}`), "where 0 to 2592000 seconds are allowed"},
+		"a state of no length": {both, answerOf(0, protocol.State, "abc"), "a RESULT with a state, of 3 bytes"},
+		"a state cut off":      {both, answerOf(0, protocol.State, "\x09\x00\x00\x00abc"), "a state of 9 bytes in a RESULT of 7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := New(Config{App: "/app", Functions: []Function{{Name: "f"}, {Name: "g"}}, Log: slog.New(slog.DiscardHandler)})
+			w, side := pretended(t, reaper, p)
+			write := func(frame []byte) {
+				if _, err := side.Write(frame); err != nil {
+					t.Error(err)
+				}
+			}
+			write(frames(t, protocol.Welcome, `{"protocol":2,"pid":1,"language":"x","version":"1","capabilities":[]}`))
+			write(frames(t, protocol.Ready, `{"functions":`+test.ready+`}`))
+			c := newCall(t.Context(), &Handler{pool: p, name: "f"}, &triggers.Message{ID: "m"})
+			c.reply = make(chan reply, 2)
+			if test.result != nil {
+				<-w.loaded
+				if !w.submit(c) {
+					t.Fatal("it takes no call")
+				}
+				write(test.result)
+			}
+			select {
+			case <-w.gone:
+			case <-time.After(time.Minute):
+				t.Fatal("it is not killed")
+			}
+			if w.cause != CauseProtocol || !errors.Is(w.reason, protocol.ErrProtocol) || !strings.Contains(w.reason.Error(), test.want) {
+				t.Errorf("%s, %v; want %q", w.cause, w.reason, test.want)
+			}
+			if test.result != nil {
+				if r := <-c.reply; !errors.Is(r.lost, protocol.ErrProtocol) || !r.alone || r.again {
+					t.Errorf("the call: %+v", r)
+				}
+			} else if w.ready != nil {
+				t.Error("it is taken for ready")
+			}
+		})
+	}
+}
+
+// both is a READY's functions, as they should be.
+const both = `[{"name":"f","kind":"sync"},{"name":"g","kind":"async"}]`
+
+// pretended is a worker whose other end the test plays.
+func pretended(t *testing.T, reaper *processes.Reaper, p *Pool) (*worker, net.Conn) {
+	t.Helper()
+	dead, err := reaper.Start(processes.Command{Path: "true"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-dead.Waited()
+	conn, theirs, err := processes.Socketpair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	side, err := net.FileConn(theirs)
+	if err = errors.Join(err, theirs.Close()); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	close(ended)
+	w, err := p.greet(&process{Process: dead, conn: conn, waited: ended, state: "it ended", cause: CauseExit}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = side.Close()
+		w.done.Wait()
+	})
+	return w, side
+}
