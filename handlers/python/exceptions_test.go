@@ -53,6 +53,10 @@ def raises(body):
         error = drover.Retry("busy", after=1)
         error.after = object()
         raise error
+    if kind in ("nan", "-1", "1e9"):
+        error = drover.Retry("busy", after=1)
+        error.after = float(kind)
+        raise error
     return "fine"
 async def araises(body): return raises(body)
 `
@@ -60,7 +64,8 @@ async def araises(body): return raises(body)
 		"mute": "Mute: its text raised RuntimeError", "rude": "Rude: its text raised SystemExit", "masked": "Masked", "long": "ValueError: xxxxx",
 		"long rejection": "yyyyy", "chained": "ValueError: number 499", "deep": "ZeroDivisionError", "exit": "SystemExit: with text",
 		"interrupt": "KeyboardInterrupt", "generator": "GeneratorExit", "cancelled": "CancelledError: by itself", "timeout": "Timeout: the time for this attempt is up",
-		"odd delay": "Retry, of which no more can be told",
+		"odd delay": "Retry, of which no more can be told", "nan": "Retry: busy (after is nan; it is from 0 to 2592000 seconds)",
+		"-1": "(after is -1.0; it is", "1e9": "(after is 1000000000.0; it is",
 	}
 	for _, mode := range []struct {
 		name, function string

@@ -337,6 +337,32 @@ async def aspeak(body):
 	}
 }
 
+// An app's own levels are told as the nearest below of the five that there are.
+func TestLevelsOfTheAppsOwn(t *testing.T) {
+	log := newLines()
+	p := startApp(t, `
+import logging
+logging.addLevelName(25, "NOTICE")
+logging.addLevelName(30, "CAREFUL")
+def speak(body):
+    logger = logging.getLogger("shop")
+    logger.setLevel(1)
+    for level in 5, 15, 20, 25, 30, 39, 40, 50, 99:
+        logger.log(level, "at %d", level)
+`, func(c *workers.Config) {
+		c.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}, "speak")
+	if _, err := call(t, p, "speak", &triggers.Message{}); err != nil {
+		t.Fatal(err)
+	}
+	for at, level := range map[int]slog.Level{
+		5: slog.LevelDebug, 15: slog.LevelDebug, 20: slog.LevelInfo, 25: slog.LevelInfo, 30: slog.LevelWarn, 39: slog.LevelWarn,
+		40: slog.LevelError, 50: slog.LevelError, 99: slog.LevelError,
+	} {
+		log.wait(t, "level="+level.String(), fmt.Sprintf(`msg="at %d"`, at))
+	}
+}
+
 func TestFindAnInterpreter(t *testing.T) {
 	dir := t.TempDir()
 	script := func(name, output string, mode os.FileMode) string {

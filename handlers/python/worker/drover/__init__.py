@@ -22,12 +22,15 @@ class Reject(Exception):
     """Raised by a function: the message goes to the dead letters, now."""
 
 
+_LONGEST_RETRY = 30 * 86400  # seconds
+
+
 class Retry(Exception):
     """Raised by a function: try again after so many seconds (None: the back-off)."""
 
     def __init__(self, reason="", *, after=None):
-        if after is not None and not 0 <= float(after) <= 30 * 86400:
-            raise ValueError("after must be from 0 to 2592000 seconds")
+        if after is not None and not 0 <= float(after) <= _LONGEST_RETRY:
+            raise ValueError(f"after must be from 0 to {_LONGEST_RETRY} seconds")
         super().__init__(reason)
         self.after = None if after is None else float(after)
 

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 
-from drover import Message, Reject, Retry, Timeout
+from drover import _LONGEST_RETRY, Message, Reject, Retry, Timeout
 from drover.frames import FAILURE, OK, REJECT, RETRY
 
 FORMS = "a function takes (body), (message) or (message, context)"
@@ -150,6 +150,9 @@ def _outcome(error):
     if isinstance(error, Reject):
         return REJECT, json.dumps({"summary": _said(error) or "rejected"}).encode()
     if isinstance(error, Retry) and error.after is not None:
+        if not 0 <= error.after <= _LONGEST_RETRY:  # it was set later
+            summary = f"{one_line(error)} (after is {error.after}; it is from 0 to {_LONGEST_RETRY} seconds)"
+            return FAILURE, json.dumps({"summary": summary, "detail": cut_traceback(error)}).encode()
         summary = _said(error) or "the function asked to be tried again"
         return RETRY, json.dumps({"summary": summary, "after": error.after}).encode()
     return FAILURE, json.dumps({"summary": one_line(error), "detail": cut_traceback(error)}).encode()

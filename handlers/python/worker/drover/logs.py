@@ -53,6 +53,15 @@ class _Lines(io.TextIOBase):
         pass
 
 
+def _level(number):
+    """The protocol's word for a level: the app may have levels of its own between and
+    beside those, with names of their own."""
+    for least, name in ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO")):
+        if number >= least:
+            return name
+    return "DEBUG"
+
+
 class _Handler(logging.Handler):
     def __init__(self, writer):
         super().__init__()
@@ -63,7 +72,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record):
         try:
-            send(self._writer, current.get().number, record.levelname, record.name, self.format(record))
+            send(self._writer, current.get().number, _level(record.levelno), record.name, self.format(record))
         except Exception:
             self.handleError(record)
 
@@ -76,7 +85,7 @@ def send(writer, number, level, logger, text):
         stream.write(text + "\n" if logger in ("stdout", "stderr") else f"{level} {logger}: {text}\n")
         stream.flush()
         return
-    writer.json(LOG, {"id": number, "level": level[:_MAX_NAME], "logger": logger[:_MAX_NAME], "text": text[:_MAX]})
+    writer.json(LOG, {"id": number, "level": level, "logger": logger[:_MAX_NAME], "text": text[:_MAX]})
     if writer.watch.ident is None:
         writer.flush()  # the code is being loaded, which may take long, and nobody watches yet
     elif not writer.watch.awake:
