@@ -26,7 +26,7 @@ func TestMaxInvocations(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			p := startApp(t, "import os\n"+mode.prefix+"def f(body): return str(os.getpid())\n", func(cfg *workers.Config) {
-				cfg.Threads, cfg.Processes = mode.threads, 2
+				cfg.Threads, cfg.Processes, cfg.Template = mode.threads, 2, true
 				cfg.Recycle.MaxInvocations = 50
 			}, "f")
 			var seen sync.Map
@@ -72,7 +72,7 @@ if os.path.exists(place + "/first"):
     while not os.path.exists(place + "/go"): time.sleep(0.005)
 open(place + "/first", "w").close()
 def f(body): return str(os.getpid())
-`, dir), func(cfg *workers.Config) { cfg.Recycle.MaxInvocations = 4 }, "f")
+`, dir), func(cfg *workers.Config) { cfg.Recycle.MaxAge = 50 * time.Millisecond }, "f")
 	pid := func() string {
 		got, err := call(t, p, "f", &triggers.Message{})
 		if err != nil {
@@ -81,16 +81,13 @@ def f(body): return str(os.getpid())
 		return string(got)
 	}
 	first := pid()
-	for range 3 {
-		pid()
-	}
 	eventually(t, "a replacement", func() bool { return p.Stats().Starting == 1 })
 	for range 20 {
 		if got := pid(); got != first {
 			t.Fatalf("worker %s answers, before it can have loaded the code; want %s", got, first)
 		}
 	}
-	if s := p.Stats(); s.Ready != 1 || s.Starting != 1 || s.Restarts[workers.CauseInvocations] != 0 {
+	if s := p.Stats(); s.Ready != 1 || s.Starting != 1 || s.Restarts[workers.CauseAge] != 0 {
 		t.Errorf("%+v; want the old one ready and the new one starting", s)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
@@ -99,7 +96,7 @@ def f(body): return str(os.getpid())
 	eventually(t, "the new one answers", func() bool { return pid() != first })
 	eventually(t, "the old one is gone", func() bool {
 		s := p.Stats()
-		return s.Restarts[workers.CauseInvocations] >= 1 && s.Retiring == 0
+		return s.Restarts[workers.CauseAge] >= 1 && s.Retiring == 0
 	})
 }
 

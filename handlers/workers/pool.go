@@ -330,11 +330,21 @@ func (p *Pool) Run(ctx context.Context) error {
 	defer run.endTemplate()
 	for {
 		run.step()
-		var again <-chan time.Time
+		var wait time.Duration // 0: for a nudge
 		if s := p.Stats(); (s.Ready < s.Wanted || s.Retiring > 0) && !p.halted() {
-			again = time.After(lookEvery)
+			wait = lookEvery
 		} else if p.cfg.Recycle.timed() {
-			again = time.After(recycleEvery)
+			wait = recycleEvery
+		}
+		if !run.again.IsZero() {
+			until := max(time.Until(run.again), time.Millisecond)
+			if wait == 0 || until < wait {
+				wait = until
+			}
+		}
+		var again <-chan time.Time
+		if wait > 0 {
+			again = time.After(wait)
 		}
 		select {
 		case <-ctx.Done():

@@ -47,6 +47,7 @@ type reconciler struct {
 	crash time.Time             // of the last one
 
 	startUp time.Duration // of a worker, lately
+	again   time.Time     // when one is old enough to be recycled; zero: none waits for it
 	old     *worker       // that is being recycled; nil if none is
 	oldBy   Cause
 
@@ -57,6 +58,7 @@ type reconciler struct {
 }
 
 func (r *reconciler) step() {
+	r.again = time.Time{}
 	p := r.pool
 	p.mu.Lock()
 	workers, misload, wanted := p.workers, p.misload, p.wanted

@@ -13,6 +13,8 @@ import (
 // together. One is replaced at a time, and takes messages until the one in its place
 // has loaded the code; so it may do a little more than its limit says.
 type Recycle struct {
+	// MaxInvocations is not obeyed before a worker has lived ten times as long as
+	// one takes to load the code: recycling is to cost a tenth at most.
 	MaxInvocations int
 	// MaxMemory is of anonymous memory, in bytes: what it has read of files is not
 	// its own, and the kernel takes that back when it needs to.
@@ -25,6 +27,9 @@ type Recycle struct {
 const (
 	// jitter is the part of a limit that is left to chance.
 	jitter = 0.1
+	// minLives is how many times as long as one takes to load the code a worker
+	// lives at least, whatever it has done.
+	minLives = 10
 	// recycleEvery is how often age, memory and idleness are looked at.
 	recycleEvery = time.Second
 )
@@ -49,7 +54,9 @@ type wear struct {
 
 func newWear(r Recycle) wear {
 	w := wear{share: 1 - jitter*rand.Float64()}
-	w.checkAt = w.limit(r) / 2
+	if limit := w.limit(r); limit > 0 {
+		w.checkAt = max(limit/2, 1)
+	}
 	return w
 }
 
@@ -82,11 +89,18 @@ func (r *reconciler) worn(w *worker, now time.Time) Cause {
 		limit := w.wear.limit(limits)
 		left := limit - taken
 		ahead := min(float64(limit)/2, float64(taken)*float64(r.startUp)/float64(max(now.Sub(w.wear.readied), 1)))
-		if float64(left) <= ahead {
+		old := w.wear.readied.Add(minLives * r.startUp)
+		switch {
+		case float64(left) > ahead:
+			w.wear.checkAt = max(taken+1, limit-int(ahead))
+		case now.Before(old):
+			if r.again.IsZero() || old.Before(r.again) {
+				r.again = old
+			}
+		default:
 			w.mu.Unlock()
 			return CauseInvocations
 		}
-		w.wear.checkAt = max(taken+1, limit-int(ahead))
 	}
 	w.mu.Unlock()
 	if taken != w.wear.looked || w.inFlight.Load() > 0 {
