@@ -158,6 +158,21 @@ func TestAnAdoptedProcessThatEndsAtOnce(t *testing.T) {
 	settled(t, t.Name(), 1)
 }
 
+// One that never becomes the reaper's child, since its parent stays: that it has ended
+// is noticed all the same, and what it left behind ends.
+func TestAnAdoptedProcessWhoseParentStays(t *testing.T) {
+	r, _ := newReaper(t)
+	f := newForker(t, r)
+	p := f.adopt("group collects")
+	f.release()
+	settled(t, t.Name(), 4) // with the one between, and its daemon
+	p.Signal(syscall.SIGKILL)
+	if exit := waited(t, p); exit.Err == nil {
+		t.Errorf("nobody can know how it ended, but: %+v", exit)
+	}
+	settled(t, t.Name(), 1)
+}
+
 // A worker says what it likes; who is not its own is not adopted, and so not killed.
 func TestWhoIsNotAdopted(t *testing.T) {
 	r, _ := newReaper(t)

@@ -12,10 +12,11 @@ import (
 
 // This file is how the reaper looks after what has ended, and what that left behind.
 
-// sweeping reports whether something is to end that has not.
+// sweeping reports whether something is to end that has not, or is to become our child:
+// of neither we are told.
 func (r *reaper) sweeping() bool {
 	for _, l := range r.leaders {
-		if !l.ended.IsZero() {
+		if !l.ended.IsZero() || !l.seen {
 			return true
 		}
 	}
@@ -48,7 +49,8 @@ func (r *reaper) look() {
 	for _, l := range r.leaders {
 		switch {
 		case !l.seen && errors.Is(syscall.Kill(l.pid, 0), unix.ESRCH):
-			r.forget(l) // its parent has collected it after all
+			r.forget(l)     // its parent has collected it after all
+			r.strays = true // what it left behind was taken for a living one's just now
 			say(newMessage(saysExited, 0, l.id).number(0).number(0).long(0).long(0))
 		case !l.ended.IsZero() && (!l.left || time.Since(l.ended) > sweepLimit):
 			l.collect()
