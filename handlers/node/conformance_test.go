@@ -3,6 +3,7 @@ package node
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,13 +30,16 @@ func TestConformance(t *testing.T) {
 		Command: append([]string{command.Path}, command.Args...), Dir: command.Dir, Env: command.Env,
 		App: dir, Module: conformance.Module,
 	}
-	var passed int
+	var passed, skipped int
 	err = conformance.Run(t.Context(), target, conformance.Options{Limit: 2 * time.Minute}, func(r conformance.Result) {
 		switch r.Verdict {
 		case conformance.Passed:
 			passed++
 		case conformance.Skipped:
-			t.Errorf("%s was skipped: %s", r.Name, r.Why)
+			skipped++
+			if !strings.HasPrefix(r.Name, "template/") { // a process of Node.js cannot be forked from
+				t.Errorf("%s was skipped: %s", r.Name, r.Why)
+			}
 		default:
 			t.Error(r)
 		}
@@ -43,7 +47,7 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := len(conformance.Names(target)); passed != want || want < 100 {
-		t.Errorf("%d of %d checks passed", passed, want)
+	if want := len(conformance.Names(target)); passed+skipped != want || passed < 100 {
+		t.Errorf("%d of %d checks passed, and %d were skipped", passed, want, skipped)
 	}
 }

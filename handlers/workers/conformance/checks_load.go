@@ -163,10 +163,8 @@ var loadChecks = []check{
 	{
 		name: "load/template", modes: all, rule: "is an ordinary worker from then on: `template` asks, and does not command",
 		run: func(s *session) {
-			s.greetAs(append([]string{protocol.CanFork}, daemonCan...)...)
-			l := s.loadFrame(functions...)
-			l.Template = true
-			s.send(jsonFrame(protocol.Load, l))
+			s.greetAs(templateCan...)
+			s.send(s.templateFrame())
 			s.readied()
 			if s.ready.Unforkable != "" || !slices.Contains(s.welcome.Capabilities, protocol.CanFork) {
 				s.says("echo", "x", "x")

@@ -131,6 +131,7 @@ func checks() (out []check) {
 		{logChecks, true},
 		{cancelChecks, true},
 		{orderChecks, false},
+		{templateChecks, false},
 		{drainChecks, false},
 		{closeChecks, false},
 		{wrongChecks, false},

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/drover-run/drover/handlers/processes"
@@ -36,6 +37,8 @@ type session struct {
 	joint  bool // the process is used for more checks after this one
 
 	process *process
+	forks   []*session // of the workers that were forked from it
+	given   []uint64   // of a forked one: the inodes of its socket and outputs
 	parser  *protocol.Parser
 	can     []string // what we told it that we can
 	writing sync.WaitGroup
@@ -110,6 +113,11 @@ func (s *session) start() {
 	if err != nil {
 		s.failBy("", err.Error(), "the command to start")
 	}
+	s.drive(p)
+}
+
+// drive begins with a process that is there.
+func (s *session) drive(p *process) {
 	s.process, s.parser, s.open = p, protocol.NewParser(maxFrame), make(map[uint32]bool)
 	deadline, _ := s.ctx.Deadline()
 	_ = p.conn.SetDeadline(deadline) // an error shows when it is used
@@ -530,20 +538,45 @@ func (s *session) silent() {
 	}
 }
 
-// said is what was said lately, by us, by the worker, and on its standard error.
+// said is what was said lately, by us, by the worker, and on its standard error; and
+// the same of those that were forked from it.
 func (s *session) said() (sent, came, stderr []string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	sent, came = slices.Clone(s.sent.lines), slices.Clone(s.came.lines)
+	s.mu.Unlock()
 	if s.process != nil {
 		stderr = s.process.lastWords()
 	}
-	return s.sent.lines, s.came.lines, stderr
+	for _, w := range s.forks {
+		theirs := func(lines, more []string) []string {
+			for _, line := range more {
+				lines = append(lines, fmt.Sprintf("(process %d) %s", w.process.PID, line))
+			}
+			return lines
+		}
+		to, from, words := w.said()
+		sent, came, stderr = theirs(sent, to), theirs(came, from), theirs(stderr, words)
+	}
+	return sent, came, stderr
 }
 
-// kill kills the process, if there is one, and waits for it.
+// kill kills the processes that there are, and waits for them.
 func (s *session) kill() {
 	if s.process != nil {
 		s.process.end()
+	}
+	for _, w := range s.forks { // a template that is gone cannot keep them from being collected
+		w.kill()
+	}
+}
+
+// killAlone kills the process, and none that was forked from it.
+func (s *session) killAlone() {
+	s.noted([]frame{{text: "(it was killed)"}})
+	s.process.Signal(syscall.SIGKILL)
+	_ = s.process.conn.Close()
+	if state := s.process.waitFor(s.ctx); state == stillThere {
+		s.failBy(ruleTwice, state+" after it was killed: its parent does not collect it", "it to be gone")
 	}
 }
 

@@ -1,9 +1,11 @@
 """A worker for the tests of the suite, of docs/worker-protocol.md alone. Its functions are
 built in. Its argument names a fault, which it has then."""
 
+import array
 import json
 import os
 import queue
+import signal
 import socket
 import struct
 import sys
@@ -221,7 +223,62 @@ def load(text):
     return [f["function"] for f in l["functions"]], l["threads"]
 
 
-def main():
+def serve_template():
+    """Forks workers as FORK asks. It returns in each."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody collects the processes between
+    while True:
+        fds = array.array("i")
+        data, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(3 * fds.itemsize))
+        for _, _, rights in ancillary:
+            fds.frombytes(rights)
+        if not data:
+            os._exit(0)
+        data += receive(4)
+        kind = data[4]
+        if kind == 3 and FAULT == "skips what is not due":
+            receive(struct.unpack("<I", data[:4])[0] - 1)
+            continue
+        if kind == 5:
+            end()
+        if kind != 6 or len(fds) != 3:
+            sys.exit(f"a frame of type {kind} with {len(fds)} files, of a template")
+        told, tell = os.pipe()
+        ending, ended = os.pipe()
+        if os.fork() == 0:
+            if become_worker(fds, tell, ending, ended):
+                return
+        os.close(tell)
+        os.close(ending)
+        os.close(ended)
+        send_json(71, {"pid": int(os.read(told, 100))})
+        os.close(told)
+        for fd in fds:
+            os.close(fd)
+
+
+def become_worker(fds, tell, ending, ended):
+    """The process between, and the worker, in which it returns True."""
+    if FAULT != "forks once" and os.fork() > 0:
+        os.close(ended)
+        os.read(ending, 1)
+        os._exit(0)
+    if FAULT != "stays in the template's group":
+        os.setpgid(0, 0)
+    if FAULT == "keeps the template's socket":
+        os.dup(3)
+    for fd, place in zip(fds, (3, 1, 2)):
+        if place == 3 or FAULT != "keeps the template's outputs":
+            os.dup2(fd, place)
+        os.close(fd)
+    os.write(tell, str(os.getpid()).encode())
+    os.close(tell)
+    sock.recv(1, socket.MSG_PEEK)  # HELLO: the daemon knows of us
+    os.close(ended)
+    return True
+
+
+def greet():
+    """Answers HELLO, and returns LOAD."""
     global max_frame, can
     kind, text = frame()
     if kind != 1:
@@ -231,7 +288,7 @@ def main():
     if FAULT == "measures before it is ready":
         send_json(70, {"period_us": 1, "lags_us": []})
     version = 1 if FAULT == "speaks another protocol" else 2
-    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "log", "session_state"]})
+    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "log", "session_state"]})
     if hello["protocol"] != 2 and FAULT != "speaks any protocol":
         end()
     max_frame = hello["max_frame"]
@@ -240,6 +297,15 @@ def main():
         end()
     if kind != 2:
         sys.exit("no LOAD")
+    return text
+
+
+def main():
+    text = greet()
+    if json.loads(text).get("template"):
+        load(text)
+        serve_template()
+        text = greet()
     functions, threads = load(text)
     pool = [threading.Thread(target=serve, args=(functions,), daemon=True) for _ in range(threads)]
     for t in pool:
