@@ -36,6 +36,7 @@ for line in os.fdopen(3):
         os.close(down)
         os.read(up, 1)
         if "collects" in line: os.wait()
+        if "hoards" in line: time.sleep(1000)
         os._exit(0)
     os.waitpid(between, 0)
 `
@@ -163,14 +164,16 @@ func TestAnAdoptedProcessThatEndsAtOnce(t *testing.T) {
 func TestAnAdoptedProcessWhoseParentStays(t *testing.T) {
 	r, _ := newReaper(t)
 	f := newForker(t, r)
-	p := f.adopt("group collects")
-	f.release()
-	settled(t, t.Name(), 4) // with the one between, and its daemon
-	p.Signal(syscall.SIGKILL)
-	if exit := waited(t, p); exit.Err == nil {
-		t.Errorf("nobody can know how it ended, but: %+v", exit)
+	for i, how := range []string{"group collects", "group hoards"} {
+		p := f.adopt(how)
+		f.release()
+		settled(t, t.Name(), 4) // with the one between, and its daemon
+		p.Signal(syscall.SIGKILL)
+		if exit := waited(t, p); exit.Err == nil {
+			t.Errorf("%s: nobody can know how it ended, but: %+v", how, exit)
+		}
+		settled(t, t.Name(), 1+i) // the one between stays, which does not collect it
 	}
-	settled(t, t.Name(), 1)
 }
 
 // A worker says what it likes; who is not its own is not adopted, and so not killed.

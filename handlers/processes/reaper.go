@@ -43,6 +43,7 @@ type leader struct {
 	id     uint64
 	pid    int
 	seen   bool      // it is our child: an adopted one is not at first
+	zombie time.Time // when it had ended, and was not our child; zero: it has not
 	ended  time.Time // when it was seen to have; zero: it lives
 	left   bool      // something is still there of what it left behind
 	cpu    time.Duration

@@ -131,11 +131,20 @@ func below(pid, ancestor int) bool {
 	return false
 }
 
+// statOf is what the kernel says of a process, from its state on; nil if it is gone.
+func statOf(pid int) [][]byte {
+	stat := readProc(pid, "stat")
+	return bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // a name may have parentheses
+}
+
+func isZombie(pid int) bool {
+	words := statOf(pid)
+	return len(words) > 0 && string(words[0]) == "Z"
+}
+
 // parentOf is the parent of a process; 0 if it is gone.
 func parentOf(pid int) int {
-	stat := readProc(pid, "stat")
-	at := bytes.LastIndexByte(stat, ')') // a name may have parentheses
-	if words := bytes.Fields(stat[at+1:]); at > 0 && len(words) > 1 {
+	if words := statOf(pid); len(words) > 1 {
 		if parent, err := strconv.Atoi(string(words[1])); err == nil {
 			return parent
 		}

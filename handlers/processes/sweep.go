@@ -48,8 +48,8 @@ func (r *reaper) look() {
 	}
 	for _, l := range r.leaders {
 		switch {
-		case !l.seen && errors.Is(syscall.Kill(l.pid, 0), unix.ESRCH):
-			r.forget(l)     // its parent has collected it after all
+		case !l.seen && l.lost():
+			r.forget(l)
 			r.strays = true // what it left behind was taken for a living one's just now
 			say(newMessage(saysExited, 0, l.id).number(0).number(0).long(0).long(0))
 		case !l.ended.IsZero() && (!l.left || time.Since(l.ended) > sweepLimit):
@@ -58,6 +58,20 @@ func (r *reaper) look() {
 			say(newMessage(saysExited, 0, l.id).number(1).number(uint32(l.status)).long(uint64(l.cpu)).long(uint64(maxRSS(&l.rusage))))
 		}
 	}
+}
+
+// lost reports whether a process that has not become our child has ended, and how will
+// not be known: its parent has collected it, or neither does nor leaves it to us.
+func (l *leader) lost() bool {
+	switch {
+	case errors.Is(syscall.Kill(l.pid, 0), unix.ESRCH):
+		return true
+	case !isZombie(l.pid):
+		return false
+	case l.zombie.IsZero():
+		l.zombie = time.Now()
+	}
+	return time.Since(l.zombie) > sweepLimit
 }
 
 func (r *reaper) forget(l *leader) {
