@@ -13,8 +13,8 @@ import (
 // together. One is replaced at a time, and takes messages until the one in its place
 // has loaded the code; so it may do a little more than its limit says.
 type Recycle struct {
-	// MaxInvocations is not obeyed before a worker has lived ten times as long as
-	// one takes to load the code: recycling is to cost a tenth at most.
+	// MaxInvocations is not obeyed before a worker has lived 0.3 s, and ten times as
+	// long as one takes to load the code: recycling is to cost a tenth at most.
 	MaxInvocations int
 	// MaxMemory is of anonymous memory, in bytes: what it has read of files is not
 	// its own, and the kernel takes that back when it needs to.
@@ -30,6 +30,9 @@ const (
 	// minLives is how many times as long as one takes to load the code a worker
 	// lives at least, whatever it has done.
 	minLives = 10
+	// minLife is the same where that is nothing, since it is forked: to fork one, and
+	// to end one, is about 10 ms of processor time.
+	minLife = 300 * time.Millisecond
 	// recycleEvery is how often age, memory and idleness are looked at.
 	recycleEvery = time.Second
 )
@@ -89,7 +92,7 @@ func (r *reconciler) worn(w *worker, now time.Time) Cause {
 		limit := w.wear.limit(limits)
 		left := limit - taken
 		ahead := min(float64(limit)/2, float64(taken)*float64(r.startUp)/float64(max(now.Sub(w.wear.readied), 1)))
-		old := w.wear.readied.Add(minLives * r.startUp)
+		old := w.wear.readied.Add(max(minLives*r.startUp, minLife))
 		switch {
 		case float64(left) > ahead:
 			w.wear.checkAt = max(taken+1, limit-int(ahead))

@@ -63,8 +63,10 @@ def serve(sock, reader, writer):
     """Forks as the daemon asks. It returns in each process that it forked, which is
     then to be greeted like any other worker; in the template itself it does not."""
     child = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the ones between us and a worker are collected by nobody
+    writer.forked = True  # what code says that the app runs in a fork is not the template's to tell
+    spare, error = _fork()
     got, fds = bytearray(), array.array("i")
-    while True:
+    while spare is not None or error is not None:
         data, ancillary, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(_FDS * fds.itemsize))
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -79,44 +81,83 @@ def serve(sock, reader, writer):
                 os._exit(0)
             if kind != frames.FORK or len(fds) != _FDS:
                 raise ValueError(f"a frame of type {kind} with {len(fds)} file descriptors, of a template")
-            pid, error = _fork(fds)
-            if pid == 0:
-                signal.signal(signal.SIGCHLD, child)
-                reader.reset()
-                writer.watch = frames.Watch(writer)
-                return
+            if spare is None or not spare.take(fds):  # it could not be forked, or was killed
+                spare, error = _fork()
+                if spare is None and error is None:
+                    break
+                if spare is not None and not spare.take(fds):
+                    spare, error = None, "the process that was forked is gone"
             for fd in fds:
                 os.close(fd)
             del fds[:]
-            writer.json(frames.FORKED, {"pid": pid} if error is None else {"error": error})
+            writer.json(frames.FORKED, {"pid": spare.pid} if spare is not None else {"error": error})
             writer.flush()
+            # The next one is there before it is asked for: a worker takes no longer than it takes to greet it.
+            spare, error = _fork()
+            if spare is None and error is None:
+                break
+    signal.signal(signal.SIGCHLD, child)
+    writer.forked = False
+    reader.reset()
+    writer.watch = frames.Watch(writer)
 
 
-def _fork(fds):
-    """Forks a worker: (its number, None), or (-1, what is wrong); (0, None) in it.
+class _Spare:
+    """A process that is forked and waits to be a worker."""
+
+    def __init__(self, pid, sock):
+        self.pid = pid
+        self._sock = sock
+
+    def take(self, fds):
+        """Gives it what makes it a worker; False if it is gone."""
+        try:
+            with self._sock as sock:
+                sock.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            return True
+        except OSError:
+            return False
+
+
+def _fork():
+    """Forks a process that waits to be a worker: (it, None), or (None, what is wrong);
+    (None, None) in it, when it is one.
 
     It is forked by a process between us and it, which ends when the worker has heard
     from the daemon: so it becomes a child of the reaper, as other workers are, and the
     reaper knows of it by then."""
-    told, tell = os.pipe()  # the worker's number
-    ending, end = os.pipe()  # closed by the worker: the one between may end
+    opened = []
+    try:
+        opened += os.pipe()  # its number comes there
+        opened += os.pipe()  # closed by the worker: the one between may end
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        for fd in opened:
+            os.close(fd)
+        return None, f"forking: {error}"
+    told, tell, ending, end = opened
     try:
         between = _bare_fork()
     except OSError as error:
-        for fd in (told, tell, ending, end):
+        for fd in opened:
             os.close(fd)
-        return -1, f"forking: {error}"
+        ours.close()
+        theirs.close()
+        return None, f"forking: {error}"
     if between == 0:
         os.close(told)
-        _between(fds, tell, ending, end)
-        return 0, None
+        ours.close()
+        _between(theirs, tell, ending, end)
+        return None, None
     for fd in (tell, ending, end):
         os.close(fd)
+    theirs.close()
     said = os.read(told, 4096)
     os.close(told)
     if len(said) == _PID.size:
-        return _PID.unpack(said)[0], None
-    return -1, said.decode("utf-8", "replace") or "the process between ended"
+        return _Spare(_PID.unpack(said)[0], ours), None
+    ours.close()
+    return None, said.decode("utf-8", "replace") or "the process between ended"
 
 
 def _bare_fork():
@@ -134,14 +175,15 @@ def _bare_fork():
     return pid
 
 
-def _between(fds, tell, ending, end):
-    """The process between; it returns in the worker only."""
+def _between(sock, tell, ending, end):
+    """The process between; it returns in the worker only, when it is one."""
     try:
         pid = os.fork()
     except BaseException as error:  # of the app's own code, too
         os.write(tell, f"forking: {error}".encode()[:1000])
         os._exit(1)
     if pid > 0:
+        sock.close()
         os.close(tell)
         os.close(end)
         os.read(ending, 1)
@@ -151,12 +193,19 @@ def _between(fds, tell, ending, end):
     os.setpgid(0, 0)
     os.write(tell, _PID.pack(os.getpid()))
     os.close(tell)
+    fds = array.array("i")
+    with sock:
+        _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(_FDS * fds.itemsize))
+    for _, _, payload in ancillary:
+        fds.frombytes(payload)
+    if len(fds) != _FDS:
+        os._exit(0)  # the template is gone
     for fd, to in zip(fds, (3, 1, 2)):
         os.dup2(fd, to, inheritable=to != 3)
         os.close(fd)
-    with socket.socket(fileno=os.dup(3)) as sock:
-        sock.recv(1, socket.MSG_PEEK)
+    with socket.socket(fileno=os.dup(3)) as daemon:
+        daemon.recv(1, socket.MSG_PEEK)
     os.close(end)
     until = time.monotonic() + _PARENT
     while os.getppid() == parent and time.monotonic() < until:
-        time.sleep(0.0002)
+        time.sleep(0.0001)
