@@ -131,6 +131,7 @@ func (c *workersCommand) start(ctx context.Context, w *tabwriter.Writer) error {
 		first := p.Usage().Memory.Proportional
 		var times []time.Duration
 		for n := range c.Rounds {
+			time.Sleep(500 * time.Millisecond) // the one that is forked ahead is to be there, as it mostly is
 			began := time.Now()
 			p.Scale(n + 2)
 			if err := ready(ctx, p, n+2); err != nil {
