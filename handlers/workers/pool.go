@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -207,86 +206,6 @@ func (p *Pool) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Stats is the state of a pool.
-type Stats struct {
-	Wanted   int // see Scale
-	Ready    int // workers that take messages
-	Starting int
-	Retiring int // workers that take no more, and end when they have finished
-	// Restarts counts the workers that were started in place of others, by what
-	// became of those.
-	Restarts map[Cause]int
-	InFlight int
-	PIDs     []int // of the ready workers
-	// StartUp is how long a worker took to load the code, lately.
-	StartUp time.Duration
-	// Template says that workers are forked, Forkable that they could be, and
-	// Unforked why they are not though the configuration says so.
-	Template, Forkable bool
-	Unforked           string
-}
-
-// Cause is what became of a worker that was replaced.
-type Cause string
-
-// The causes.
-const (
-	CauseExit     Cause = "exit"          // it ended, with whatever status
-	CauseSignal   Cause = "signal"        // a signal killed it
-	CauseMemory   Cause = "oom_suspect"   // SIGKILL, and not from us: out of memory, mostly
-	CauseOOM      Cause = "oom"           // it came to its limit of memory, and the kernel killed it
-	CauseConfine  Cause = "confine"       // what it is to be held to could not be put in force
-	CauseProtocol Cause = "protocol"      // it broke the protocol, and was killed
-	CauseTimeout  Cause = "timeout"       // a call did not end when told to, and it was killed
-	CauseStart    Cause = "start_timeout" // the code did not load in time
-	CauseReaper   Cause = "reaper"        // the reaper died, and all of its processes were killed
-
-	// It was recycled, as it came to a limit.
-	CauseInvocations Cause = "max_invocations"
-	CauseAnonymous   Cause = "max_memory"
-	CauseAge         Cause = "max_age"
-	CauseIdle        Cause = "max_idle"
-)
-
-// Causes are all of them.
-var Causes = []Cause{
-	CauseExit, CauseSignal, CauseMemory, CauseOOM, CauseConfine, CauseProtocol, CauseTimeout, CauseStart, CauseReaper,
-	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle,
-}
-
-// Recycled reports whether nothing was wrong with the worker.
-func (c Cause) Recycled() bool {
-	return slices.Contains([]Cause{CauseInvocations, CauseAnonymous, CauseAge, CauseIdle}, c)
-}
-
-// count counts a worker that was started in place of another.
-func (p *Pool) count(why Cause) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.restarts[why]++
-}
-
-// Stats reports on the pool.
-func (p *Pool) Stats() Stats {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := Stats{Restarts: maps.Clone(p.restarts), Wanted: p.wanted, StartUp: p.startUp, Template: p.template != nil, Forkable: p.forkable, Unforked: p.unforked}
-	for _, w := range p.workers {
-		switch {
-		case w.usable():
-			s.Ready++
-			s.PIDs = append(s.PIDs, w.process.pid)
-		case w.retiring.Load():
-			s.Retiring++
-		default:
-			s.Starting++
-			continue
-		}
-		s.InFlight += int(w.inFlight.Load())
-	}
-	return s
-}
-
 // usable reports whether the worker has loaded the code and lives.
 func (w *worker) usable() bool {
 	select {
@@ -393,58 +312,6 @@ func (p *Pool) noteLoaded(w *worker) {
 			close(p.loaded)
 		}
 	}
-}
-
-// watchEvery is how often calls in flight are looked at for whether their context
-// ended; a timeout is noticed so much late at most. A timer for each call would
-// cost more than the call.
-const watchEvery = 20 * time.Millisecond
-
-// watched wakes the watch.
-func (p *Pool) watched() {
-	if !p.awake.Load() && p.awake.CompareAndSwap(false, true) {
-		p.busy <- struct{}{}
-	}
-}
-
-// watch gives up the calls whose context ended. It rests while nothing is in
-// flight.
-func (p *Pool) watch(ctx context.Context) {
-	for {
-		select {
-		case <-p.busy:
-		case <-ctx.Done():
-			return
-		}
-		tick := time.NewTicker(watchEvery)
-		for busy := true; busy; {
-			select {
-			case now := <-tick.C:
-				busy = p.giveUp(now)
-			case <-ctx.Done():
-				tick.Stop()
-				return
-			}
-		}
-		tick.Stop()
-		p.awake.Store(false)
-		if p.giveUp(time.Now()) { // one came between the look and the store
-			p.watched()
-		}
-	}
-}
-
-func (p *Pool) giveUp(now time.Time) (busy bool) {
-	p.mu.Lock()
-	workers := slices.Clone(p.workers)
-	p.mu.Unlock()
-	if w := p.isolation.current(); w != nil {
-		workers = append(workers, w)
-	}
-	for _, w := range workers {
-		busy = w.giveUp(now) || busy
-	}
-	return busy
 }
 
 // extraFor is how many messages are queued in a worker beyond those that run, by

@@ -1,0 +1,61 @@
+package workers
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// This file notices the calls whose time is up.
+
+// watchEvery is how often calls in flight are looked at for whether their context
+// ended; a timeout is noticed so much late at most. A timer for each call would
+// cost more than the call.
+const watchEvery = 20 * time.Millisecond
+
+// watched wakes the watch.
+func (p *Pool) watched() {
+	if !p.awake.Load() && p.awake.CompareAndSwap(false, true) {
+		p.busy <- struct{}{}
+	}
+}
+
+// watch gives up the calls whose context ended. It rests while nothing is in
+// flight.
+func (p *Pool) watch(ctx context.Context) {
+	for {
+		select {
+		case <-p.busy:
+		case <-ctx.Done():
+			return
+		}
+		tick := time.NewTicker(watchEvery)
+		for busy := true; busy; {
+			select {
+			case now := <-tick.C:
+				busy = p.giveUp(now)
+			case <-ctx.Done():
+				tick.Stop()
+				return
+			}
+		}
+		tick.Stop()
+		p.awake.Store(false)
+		if p.giveUp(time.Now()) { // one came between the look and the store
+			p.watched()
+		}
+	}
+}
+
+func (p *Pool) giveUp(now time.Time) (busy bool) {
+	p.mu.Lock()
+	workers := slices.Clone(p.workers)
+	p.mu.Unlock()
+	if w := p.isolation.current(); w != nil {
+		workers = append(workers, w)
+	}
+	for _, w := range workers {
+		busy = w.giveUp(now) || busy
+	}
+	return busy
+}
