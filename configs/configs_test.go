@@ -556,7 +556,7 @@ func FuzzParse(f *testing.F) {
 
 func TestRecycleInWords(t *testing.T) {
 	c, err := parse(t, `
-apps: {shop: {path: ., recycle: {max_invocations: 1000, max_memory: 512MiB, max_age: 24h, max_idle: 1h}}}
+apps: {shop: {path: ., start: template, recycle: {max_invocations: 1000, max_memory: 512MiB, max_age: 24h, max_idle: 1h}}}
 functions: {f: {trigger: {nats: {}}, handler: {python: {app: shop}}}}
 `)
 	if err != nil {
@@ -566,8 +566,10 @@ functions: {f: {trigger: {nats: {}}, handler: {python: {app: shop}}}}
 	if err := c.Describe(&out); err != nil {
 		t.Fatal(err)
 	}
-	if want := "after 1000 invocations, at 512MiB of memory of its own, after 24h, after 1h with nothing to do"; !strings.Contains(out.String(), want) {
-		t.Errorf("it lacks %q:\n%s", want, out.String())
+	for _, want := range []string{"forked from a template", "after 1000 invocations, at 512MiB of memory of its own, after 24h, after 1h with nothing to do"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it lacks %q:\n%s", want, out.String())
+		}
 	}
 }
 

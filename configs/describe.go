@@ -59,6 +59,9 @@ func (c *Config) Describe(w io.Writer) error {
 				line("  %s\t%s", what.key, what.text)
 			}
 		}
+		if a.Start == "template" {
+			line("  start\tforked from a template, where the code allows it")
+		}
 		if limits := a.Recycle.String(); limits != "" {
 			line("  recycled\t%s", limits)
 		}
