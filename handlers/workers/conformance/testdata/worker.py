@@ -193,7 +193,7 @@ def serve(functions):
         if FAULT == "swallows failures" and status == 1:
             continue
         held.append((c, status, time.monotonic() - began, payload))
-        if FAULT == "holds answers back" and not waiting.empty():
+        if FAULT == "holds answers back" and len(held) < 2:  # until the next one is done
             continue
         for reply in held:
             answer(*reply)
