@@ -109,7 +109,7 @@ type App struct {
 
 // Recycle is when workers are replaced; 0 is never.
 type Recycle struct {
-	MaxInvocations int      `yaml:"max_invocations" default:"0" min:"0" max:"1000000000" desc:"after so many invocations, but not before it has lived 0.3 s and ten times as long as one takes to load the code; 0 is never"`
+	MaxInvocations int      `yaml:"max_invocations" default:"0" min:"0" max:"1000000000" desc:"after so many invocations, but not before it has lived 0.5 s and ten times as long as one takes to load the code; 0 is never"`
 	MaxMemory      Size     `yaml:"max_memory" default:"0B" min:"0B" max:"4096GiB" desc:"when so much memory is its own (not what it has read of files); 0B is never"`
 	MaxAge         Duration `yaml:"max_age" default:"0s" min:"0s" max:"8760h" desc:"after so long; 0s is never"`
 	MaxIdle        Duration `yaml:"max_idle" default:"0s" min:"0s" max:"8760h" desc:"when it has had nothing to do for so long, after it had something; 0s is never"`

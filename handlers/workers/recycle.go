@@ -13,7 +13,7 @@ import (
 // together. One is replaced at a time, and takes messages until the one in its place
 // has loaded the code; so it may do a little more than its limit says.
 type Recycle struct {
-	// MaxInvocations is not obeyed before a worker has lived 0.3 s, and ten times as
+	// MaxInvocations is not obeyed before a worker has lived 0.5 s, and ten times as
 	// long as one takes to load the code: recycling is to cost a tenth at most.
 	MaxInvocations int
 	// MaxMemory is of anonymous memory, in bytes: what it has read of files is not
@@ -32,7 +32,7 @@ const (
 	minLives = 10
 	// minLife is the same where that is nothing, since it is forked: to fork one, and
 	// to end one, is about 10 ms of processor time.
-	minLife = 300 * time.Millisecond
+	minLife = 500 * time.Millisecond
 	// recycleEvery is how often age, memory and idleness are looked at.
 	recycleEvery = time.Second
 )
