@@ -195,7 +195,8 @@ func (r *reconciler) replace(w *worker, why Cause) {
 }
 
 // retire has n workers take no more, the idlest first (but before it the one that
-// is being recycled, and those that are not ready), and those that have nothing in flight end. It returns how many it chose.
+// is being recycled, and those that are not ready), and those that have nothing in
+// flight end. It returns how many it chose.
 func (r *reconciler) retire(workers []*worker, n int) (chosen int) {
 	byLoad := slices.Clone(workers)
 	slices.Reverse(byLoad) // of those alike the newest go: the oldest is the next to be ready
