@@ -45,6 +45,7 @@ var exactly = map[string][]string{
 	"triggers/storagequeue/emulator": {},
 	"scaler":                         {},
 	"scaler/sim":                     {"scaler"},
+	"scaler/concurrency":             {},
 	"scaler/process":                 {"scaler"},
 	".":                              {"daemon"},
 	"handlers/processes":             {},
