@@ -70,7 +70,7 @@ func start(ctx context.Context, dir, port string, options []string) (*Server, er
 	args := append([]string{script, "--queueHost", "127.0.0.1", "--queuePort", port, "--location", dir, "--disableTelemetry"}, options...)
 	s := &Server{process: exec.Command(node, args...)}
 	s.process.Dir = dir
-	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	dieWithUs(s.process)
 	out, err := s.process.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func start(ctx context.Context, dir, port string, options []string) (*Server, er
 	s.process.Stderr = s.process.Stdout
 	started, listens := make(chan error, 1), make(chan string, 1)
 	s.running.Go(func() {
-		// The process dies with the thread that it was started from.
+		// On Linux the process dies with the thread that it was started from.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(listens)
