@@ -47,6 +47,7 @@ var exactly = map[string][]string{
 	"scaler/sim":                     {"scaler"},
 	"scaler/concurrency":             {},
 	"scaler/process":                 {"scaler"},
+	"scaler/machine":                 {},
 	".":                              {"daemon"},
 	"handlers/processes":             {},
 	"handlers/workers":               {"handlers", "triggers", "handlers/confine", "handlers/processes", "handlers/workers/protocol"},
