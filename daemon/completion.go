@@ -207,7 +207,7 @@ func (c *completion) valuesOf(v *kong.Value, argument bool) []string {
 		return candidates(namesIn(file).Connections, "a connection of "+file)
 	case "config", "policy":
 		return []string{":yaml"}
-	case "file":
+	case "file", "output", "messages", "html":
 		if argument {
 			return []string{":yaml"}
 		}

@@ -141,7 +141,7 @@ func TestDeadLettersByCommand(t *testing.T) {
 		dead(t, file, 0, "1 dead letter, and maybe more: --limit", "list", "greet", "--limit", "1")
 		lines := strings.Split(strings.TrimSpace(dead(t, file, 0, `"body":"failing"`, "list", "greet", "--json")), "\n")
 		var first deadJSON
-		if err := json.Unmarshal([]byte(lines[0]), &first); err != nil || len(lines) != 2 || first.ID != "1" || first.Body != "bad" || first.Attributes["who"] != "me" ||
+		if err := json.Unmarshal([]byte(lines[0]), &first); err != nil || len(lines) != 2 || first.ID != "1" || first.Body == nil || *first.Body != "bad" || first.Attributes["who"] != "me" ||
 			first.Subject != "greet" || first.Attempts != 1 || first.Function != "greet" || first.Died == nil || first.Enqueued == nil {
 			t.Errorf("%d lines, %+v, %v", len(lines), first, err)
 		}
@@ -271,7 +271,7 @@ func TestDeadText(t *testing.T) {
 	}
 	object, err := asJSON(letter)
 	var back deadJSON
-	if err != nil || raw.MatchString(strings.TrimSuffix(string(object), "\n")) || json.Unmarshal(object, &back) != nil || back.Reason != hostile || back.Body != hostile {
+	if err != nil || raw.MatchString(strings.TrimSuffix(string(object), "\n")) || json.Unmarshal(object, &back) != nil || back.Reason != hostile || back.Body == nil || *back.Body != hostile {
 		t.Errorf("%q, %v", object, err)
 	}
 	letter.Message.Body = make([]byte, maxHexShown+5)

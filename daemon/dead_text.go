@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/drover-run/drover/daemon/messagefile"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -77,8 +77,8 @@ type deadJSON struct {
 	Key        string            `json:"ordering_key,omitempty"`
 	Attributes map[string]string `json:"attributes,omitempty"`
 	// Body is the body, if it is a text; else BodyBase64 is.
-	Body       string `json:"body,omitempty"`
-	BodyBase64 []byte `json:"body_base64,omitempty"`
+	Body       *string `json:"body,omitempty"`
+	BodyBase64 []byte  `json:"body_base64,omitempty"`
 }
 
 func asJSON(d triggers.DeadLetter) ([]byte, error) {
@@ -88,29 +88,16 @@ func asJSON(d triggers.DeadLetter) ([]byte, error) {
 		Message: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes,
 	}
 	if utf8.Valid(m.Body) {
-		out.Body = string(m.Body)
+		body := string(m.Body)
+		out.Body = &body
 	} else {
 		out.BodyBase64 = m.Body
 	}
-	text, err := json.Marshal(out)
+	text, err := messagefile.JSON(out) // it is such a file
 	if err != nil {
 		return nil, fmt.Errorf("writing dead letter %s: %w", d.ID, err)
 	}
-	return append(escaped(text), '\n'), nil
-}
-
-// escaped writes what a terminal would obey, and JSON leaves as it is, as JSON's
-// escapes.
-func escaped(text []byte) []byte {
-	var out []byte
-	for _, r := range string(text) {
-		if r >= 0x7f && r < 0xa0 {
-			out = fmt.Appendf(out, "\\u%04x", r)
-		} else {
-			out = utf8.AppendRune(out, r)
-		}
-	}
-	return out
+	return text, nil
 }
 
 func unlessZero(at time.Time) *time.Time {

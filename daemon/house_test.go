@@ -43,6 +43,7 @@ var exactly = map[string][]string{
 	"triggers/servicebus/emulator":   {},
 	"triggers/storagequeue":          {"triggers"},
 	"triggers/storagequeue/emulator": {},
+	"daemon/messagefile":             {"triggers"},
 	"scaler":                         {},
 	"scaler/sim":                     {"scaler"},
 	"scaler/concurrency":             {},

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/messagefile"
 )
 
 // tailCommand is `drover tail`.
@@ -64,7 +65,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 func (c *tailCommand) print(out io.Writer, line LogLine) {
 	if c.JSON {
 		if text, err := json.Marshal(line); err == nil { // it was read as JSON
-			_, _ = fmt.Fprintln(out, string(escaped(text)))
+			_, _ = fmt.Fprintln(out, string(messagefile.Escaped(text)))
 		}
 		return
 	}

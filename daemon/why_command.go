@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/messagefile"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -60,7 +61,7 @@ func (c *whyCommand) Run(ctx context.Context, std *IO) error {
 		if err != nil {
 			return fmt.Errorf("writing the explanation: %w", err)
 		}
-		_, err = std.Out.Write(append(escaped(text), '\n'))
+		_, err = std.Out.Write(append(messagefile.Escaped(text), '\n'))
 		return err
 	}
 	for _, e := range said.Explanations {

@@ -43,25 +43,30 @@ func newLoan(t *trigger, m jetstream.Msg) (*loan, error) {
 		Enqueued: enqueued,
 		Subject:  m.Subject(),
 	}
-	if headers := m.Headers(); len(headers) > 0 {
-		l.message.ID = nameOf(headers)
+	identify(&l.message, m.Headers(), t.cfg.Stream, l.sequence, t.cfg.OrderingToken)
+	l.Init(&l.message, l)
+	return l, nil
+}
+
+// identify fills in what a message's headers, subject and place in its stream say of it.
+func identify(m *triggers.Message, headers nats.Header, stream string, sequence uint64, orderingToken int) {
+	if len(headers) > 0 {
+		m.ID = nameOf(headers)
 		headers = asSent(headers)
-		l.message.Attributes = make(map[string]string, len(headers))
+		m.Attributes = make(map[string]string, len(headers))
 		for name, values := range headers {
 			if len(values) > 0 {
-				l.message.Attributes[name] = values[0]
+				m.Attributes[name] = values[0]
 			}
 		}
 	}
-	if l.message.ID == "" {
+	if m.ID == "" {
 		var room [64]byte
-		l.message.ID = string(strconv.AppendUint(append(append(room[:0], t.cfg.Stream...), ':'), l.sequence, 10))
+		m.ID = string(strconv.AppendUint(append(append(room[:0], stream...), ':'), sequence, 10))
 	}
-	if t.cfg.OrderingToken > 0 {
-		l.message.OrderingKey = token(m.Subject(), t.cfg.OrderingToken)
+	if orderingToken > 0 {
+		m.OrderingKey = token(m.Subject, orderingToken)
 	}
-	l.Init(&l.message, l)
-	return l, nil
 }
 
 // nameOf is the id that is in a message's headers: that of the message of which it is a

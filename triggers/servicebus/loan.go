@@ -65,25 +65,8 @@ func (e *entity) lockOf(until, now time.Time) time.Duration {
 func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
 	l := &loan{e: e, received: m, start: now}
 	l.failures = failuresOf(m)
-	l.message = triggers.Message{ID: idOf(m), Attempt: l.failures + 1, Origin: l}
-	l.message.Body, l.misfit = bodyOf(m)
-	if m.Subject != nil {
-		l.message.Subject = *m.Subject
-	}
-	if m.SessionID != nil {
-		l.message.OrderingKey = *m.SessionID
-	}
-	if m.EnqueuedTime != nil {
-		l.message.Enqueued = *m.EnqueuedTime
-	}
-	if len(m.ApplicationProperties) > 0 {
-		l.message.Attributes = make(map[string]string, len(m.ApplicationProperties))
-		for name, value := range m.ApplicationProperties {
-			if !ours(name) {
-				l.message.Attributes[name] = fmt.Sprint(value)
-			}
-		}
-	}
+	l.message, l.misfit = messageOf(m)
+	l.message.Attempt, l.message.Origin = l.failures+1, l
 	l.duration = shortestLock
 	if m.LockedUntil != nil {
 		l.duration = e.lockOf(*m.LockedUntil, now)
@@ -91,6 +74,30 @@ func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
 	l.renewAt, l.lockEnds = now.Add(renewAfter(l.duration)), now.Add(l.duration)
 	l.Init(&l.message, l)
 	return l
+}
+
+// messageOf is what a function gets of a message, and why none could.
+func messageOf(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit string) {
+	out.ID = idOf(m)
+	out.Body, misfit = bodyOf(m)
+	if m.Subject != nil {
+		out.Subject = *m.Subject
+	}
+	if m.SessionID != nil {
+		out.OrderingKey = *m.SessionID
+	}
+	if m.EnqueuedTime != nil {
+		out.Enqueued = *m.EnqueuedTime
+	}
+	if len(m.ApplicationProperties) > 0 {
+		out.Attributes = make(map[string]string, len(m.ApplicationProperties))
+		for name, value := range m.ApplicationProperties {
+			if !ours(name) {
+				out.Attributes[name] = fmt.Sprint(value)
+			}
+		}
+	}
+	return out, misfit
 }
 
 // bodyOf is a message's body: its data, or its value where that is bytes or a

@@ -1,0 +1,273 @@
+// Package messagefile is files of messages: what drover capture writes and drover tune reads.
+//
+// A file is JSON, one message a line, in UTF-8. A line is an object with the keys
+//
+//	body          the body, where it is a text
+//	body_base64   the body in base64, where it is not; a message has one of the two
+//	id            the message's id; one is made of the file's name and the line where there is none
+//	subject       the name that it was sent to: a NATS subject, a queue
+//	attributes    an object of texts: its headers or properties
+//	ordering_key  the key of its order: a session's id, a token of its subject
+//	enqueued      when the source took it in, as 2026-01-02T15:04:05Z
+//
+// and no others, but those that drover dead list --json writes beside them: a list of dead
+// letters is a file of messages. Empty lines are skipped. A directory in place of a file holds
+// a body in each of its files. What else a file may be is not guessed.
+package messagefile
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// limits are of a line, which has the largest body that any source takes, in base64, and of
+// what is kept in memory.
+type limits struct{ line, bytes, messages int }
+
+var standard = limits{line: 96 << 20, bytes: 256 << 20, messages: 100_000}
+
+// line is one message. The last five are a dead letter's.
+type line struct {
+	ID         string            `json:"id,omitempty"`
+	Subject    string            `json:"subject,omitempty"`
+	Key        string            `json:"ordering_key,omitempty"`
+	Enqueued   *time.Time        `json:"enqueued,omitempty"`
+	Attributes map[string]string `json:"attributes,omitempty"`
+	Body       *string           `json:"body,omitempty"`
+	BodyBase64 []byte            `json:"body_base64,omitempty"`
+
+	Message  string     `json:"message,omitempty"` // its id, where id is the dead letter's
+	Function string     `json:"function,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Detail   string     `json:"detail,omitempty"`
+	Attempts int        `json:"attempts,omitempty"`
+	Died     *time.Time `json:"died,omitempty"`
+}
+
+const keys = "body or body_base64, id, subject, attributes, ordering_key and enqueued"
+
+// Messages are those of a file.
+type Messages struct {
+	All []*triggers.Message
+	// Cut says that the file has more, and why they are not here; else it is empty.
+	Cut string
+}
+
+// Line writes a message as a line.
+func Line(m *triggers.Message) ([]byte, error) {
+	l := line{ID: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes}
+	if !m.Enqueued.IsZero() {
+		at := m.Enqueued.UTC()
+		l.Enqueued = &at
+	}
+	if utf8.Valid(m.Body) {
+		text := string(m.Body)
+		l.Body = &text
+	} else {
+		l.BodyBase64 = m.Body
+	}
+	return JSON(l)
+}
+
+// JSON writes a value as a line, Escaped.
+func JSON(v any) ([]byte, error) {
+	var out bytes.Buffer
+	to := json.NewEncoder(&out)
+	to.SetEscapeHTML(false)
+	if err := to.Encode(v); err != nil {
+		return nil, err
+	}
+	return Escaped(out.Bytes()), nil
+}
+
+// Escaped writes what a terminal would obey, and JSON leaves as it is, as JSON's escapes.
+func Escaped(text []byte) []byte {
+	if !bytes.ContainsFunc(text, obeyed) {
+		return text
+	}
+	var out []byte
+	for _, r := range string(text) {
+		if obeyed(r) {
+			out = fmt.Appendf(out, "\\u%04x", r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
+}
+
+// obeyed reports whether a terminal may take a character of JSON for a command.
+func obeyed(r rune) bool { return r >= 0x7f && r < 0xa0 }
+
+// Load reads the messages of a file, or of a directory.
+func Load(path string) (Messages, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Messages{}, fmt.Errorf("reading messages: %w", err)
+	}
+	if info.IsDir() {
+		return directory(path, standard)
+	}
+	file, err := os.Open(filepath.Clean(path))
+	if err != nil {
+		return Messages{}, fmt.Errorf("reading messages: %w", err)
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	return Read(path, file)
+}
+
+// Read reads the messages of a file that is called name, until it has them all, or as many
+// as are kept. Errors tell the line.
+func Read(name string, in io.Reader) (Messages, error) { return read(name, in, standard) }
+
+func read(name string, in io.Reader, most limits) (out Messages, err error) {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, most.line)
+	size, n := 0, 0
+	for lines.Scan() {
+		n++
+		text := bytes.TrimSpace(lines.Bytes())
+		if n == 1 {
+			text = bytes.TrimPrefix(text, []byte("\ufeff"))
+		}
+		if len(text) == 0 {
+			continue
+		}
+		m, err := parse(text)
+		if err != nil {
+			return Messages{}, fmt.Errorf("%s:%d: %w", name, n, err)
+		}
+		if m.ID == "" {
+			m.ID = fmt.Sprintf("%s:%d", filepath.Base(name), n)
+		}
+		if out.add(m, &size, most); out.Cut != "" {
+			return out, nil
+		}
+	}
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return Messages{}, fmt.Errorf("%s:%d: the line is longer than %d MiB: no source takes such a message; has the file a message a line?", name, n+1, most.line>>20)
+	case err != nil:
+		return Messages{}, fmt.Errorf("reading messages of %s, after line %d: %w", name, n, err)
+	case len(out.All) == 0:
+		return Messages{}, fmt.Errorf("%s has no message: it needs one line at least, such as {\"body\": \"...\"}; drover capture writes such a file", name)
+	}
+	return out, nil
+}
+
+// add keeps a message, if there is room.
+func (out *Messages) add(m *triggers.Message, size *int, most limits) {
+	*size += len(m.Body)
+	switch {
+	case len(out.All) == most.messages:
+		out.Cut = fmt.Sprintf("only the first %d messages are used: no more are kept in memory", most.messages)
+	case *size > most.bytes && len(out.All) > 0:
+		out.Cut = fmt.Sprintf("only the first %d messages are used: those behind would be more than %d MiB in memory", len(out.All), most.bytes>>20)
+	default:
+		out.All = append(out.All, m)
+	}
+}
+
+func parse(text []byte) (*triggers.Message, error) {
+	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
+		return nil, errors.New("this is no text: a file of messages is JSON, one message a line. For bodies that are binary, put each into a file of its own and name their directory")
+	}
+	if text[0] != '{' {
+		return nil, fmt.Errorf("this is no message: a message is a JSON object on one line, such as {\"body\": \"...\"}. Where each line is a body, jq makes messages of them: jq -cR '{body: .}'")
+	}
+	from := json.NewDecoder(bytes.NewReader(text))
+	from.DisallowUnknownFields()
+	var l line
+	if err := from.Decode(&l); err != nil {
+		return nil, explain(err)
+	}
+	if _, err := from.Token(); err != io.EOF {
+		return nil, errors.New("something follows the message: each has a line of its own")
+	}
+	if (l.Body == nil) == (l.BodyBase64 == nil) {
+		return nil, errors.New("it needs body or body_base64, one of them")
+	}
+	m := &triggers.Message{ID: l.ID, Subject: l.Subject, OrderingKey: l.Key, Attributes: l.Attributes, Body: l.BodyBase64, Attempt: 1}
+	if l.Message != "" {
+		m.ID = l.Message
+	}
+	if l.Body != nil {
+		m.Body = []byte(*l.Body)
+	}
+	if l.Enqueued != nil {
+		m.Enqueued = *l.Enqueued
+	}
+	return m, nil
+}
+
+// explain says of an error of JSON what to write instead.
+func explain(err error) error {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field == "body":
+		return fmt.Errorf("body is %s; it must be a text: write JSON as {\"body\": \"{\\\"id\\\": 7}\"}", article(wrong.Value))
+	case errors.As(err, &wrong) && strings.HasPrefix(wrong.Field, "attributes"):
+		return fmt.Errorf("%s is %s; attributes are texts, as in {\"tenant\": \"7\"}", wrong.Field, article(wrong.Value))
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%s is %s, and must be %s", wrong.Field, article(wrong.Value), article(wrong.Type.String()))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the object does not end on its line: a message is one line")
+	}
+	if key, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
+		return fmt.Errorf("a message has no key %s; it has %s. Where the line is itself the body, jq makes a message of it: jq -cR '{body: .}'", key, keys)
+	}
+	return fmt.Errorf("this is no JSON: %w", err)
+}
+
+func article(what string) string {
+	if strings.ContainsRune("aeiou", rune(what[0])) {
+		return "an " + what
+	}
+	return "a " + what
+}
+
+// directory reads the files of a directory, in the order of their names. Hidden ones, and
+// what is no file, is passed over.
+func directory(path string, most limits) (out Messages, err error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return Messages{}, fmt.Errorf("reading messages: %w", err)
+	}
+	size := 0
+	for _, e := range entries {
+		name := filepath.Join(path, e.Name())
+		info, err := os.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if err != nil {
+			return Messages{}, fmt.Errorf("reading messages: %w", err)
+		}
+		if info.Size() > int64(most.line) {
+			return Messages{}, fmt.Errorf("%s has %d MiB: no source takes such a message", name, info.Size()>>20)
+		}
+		body, err := os.ReadFile(filepath.Clean(name))
+		if err != nil {
+			return Messages{}, fmt.Errorf("reading messages: %w", err)
+		}
+		if out.add(&triggers.Message{ID: e.Name(), Body: body, Attempt: 1}, &size, most); out.Cut != "" {
+			return out, nil
+		}
+	}
+	if len(out.All) == 0 {
+		return Messages{}, fmt.Errorf("the directory %s has no file; each is the body of a message", path)
+	}
+	return out, nil
+}

@@ -1,0 +1,81 @@
+package natsjs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// PeekConfig names the messages of a consumer.
+type PeekConfig struct {
+	Stream, Consumer string
+	Subject          string // what the consumer filters by, where there is none yet
+	OrderingToken    int    // see Config
+}
+
+// OpenPeeker returns what waits for a consumer: what follows its last message before
+// which all are done. Of those behind, some may be done, where the stream keeps them. The
+// stream itself is read: a second consumer would have the server lend them twice, or be refused.
+func OpenPeeker(ctx context.Context, c *Connection, cfg PeekConfig) (triggers.Peeker, error) {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	stream, err := c.js.Stream(ctx, cfg.Stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("stream %s: there is none, so nothing was ever sent there; start the daemon once, or make it", cfg.Stream)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", cfg.Stream, err)
+	}
+	p := &peeker{stream: stream, cfg: cfg, consumes: jetstream.ConsumerConfig{FilterSubject: cfg.Subject}}
+	p.next, p.last = stream.CachedInfo().State.FirstSeq, stream.CachedInfo().State.LastSeq
+	consumer, err := stream.Consumer(ctx, cfg.Consumer)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound): // nobody has received yet
+	case err != nil:
+		return nil, fmt.Errorf("consumer %s of stream %s: %w", cfg.Consumer, cfg.Stream, err)
+	default:
+		info := consumer.CachedInfo()
+		p.consumes, p.next = info.Config, max(p.next, info.AckFloor.Stream+1)
+	}
+	return p, nil
+}
+
+type peeker struct {
+	stream     jetstream.Stream
+	cfg        PeekConfig
+	consumes   jetstream.ConsumerConfig
+	next, last uint64
+}
+
+// Peek implements triggers.Peeker. What comes later has a higher sequence. Each message is a
+// round trip.
+func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err error) {
+	filter := p.consumes.FilterSubject
+	if filter == "" {
+		filter = ">"
+	}
+	for len(out) < n && p.next <= p.last {
+		m, err := p.stream.GetMsg(ctx, p.next, jetstream.WithGetMsgSubject(filter))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			p.next = p.last + 1
+			break
+		}
+		if err != nil {
+			return out, fmt.Errorf("reading stream %s: %w", p.cfg.Stream, err)
+		}
+		if p.next = m.Sequence + 1; m.Sequence > p.last || !takes(p.consumes, m.Subject) {
+			continue
+		}
+		message := triggers.Message{Body: m.Data, Enqueued: m.Time, Subject: m.Subject}
+		identify(&message, m.Header, p.cfg.Stream, m.Sequence, p.cfg.OrderingToken)
+		out = append(out, message)
+	}
+	return out, nil
+}
+
+// Close implements triggers.Peeker: the connection is its owner's.
+func (p *peeker) Close(context.Context) error { return nil }
