@@ -24,10 +24,7 @@
 //	explicit  every number is given; nothing is ever changed
 package concurrency
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Settings are the numbers that are sought. The zero value is "none yet".
 type Settings struct {
@@ -38,11 +35,6 @@ type Settings struct {
 	Threads int `json:"threads"`
 	// Coroutines is how many async calls a worker has in flight.
 	Coroutines int `json:"coroutines"`
-}
-
-// String is the settings for people.
-func (s Settings) String() string {
-	return fmt.Sprintf("%d processes × %d threads × %d coroutines", s.Processes, s.Threads, s.Coroutines)
 }
 
 // Bounds are what settings are kept within, both ends included. Where Least and

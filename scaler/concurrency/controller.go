@@ -1,45 +1,312 @@
 package concurrency
 
-import "math"
+import (
+	"fmt"
+	"maps"
+	"math"
+	"time"
+)
 
 // Controller finds the settings of one pool. One goroutine at a time uses it.
 type Controller struct {
-	bounds  Bounds
-	learned Learned
-	kinds   map[string]Kind
+	bounds Bounds
+	nature nature
+	memory memory
+	found  found
+
+	begun bool
+	last  Sample
+	cores float64 // for which all this was found
+	odd   int     // samples in a row with another number
+	mix   mix
+
+	want    plan // decided last
+	decided time.Duration
+	inForce bool
+	settled time.Duration // from when on samples count
+	window  *window       // of those that do
+
+	best   plan
+	base   *window // of the best plan
+	based  time.Duration
+	guess  bool // the plan was made without knowing all kinds
+	trial  *trial
+	search search
+	watch  watch
+
+	phase, note string
 }
+
+const (
+	// patience is how long is waited for settings to be in force and for workers to be
+	// ready, until what there is gets measured.
+	patience = 30 * time.Second
+	// settleLeast and settleMost bound the time after which a change is felt: by then
+	// the calls that began before it have ended.
+	settleLeast = 100 * time.Millisecond
+	settleMost  = 2 * time.Minute
+	// settleWalls is that time in calls.
+	settleWalls = 1.2
+	// unnamed is how long a kind is waited for before the search goes on without.
+	unnamed = 3 * time.Second
+	// stale is the age at which a measurement is no longer compared with.
+	stale = 15 * time.Second
+	// oddCores is by what part the cores must change, and oddRow for how many samples.
+	oddCores = 0.05
+	oddRow   = 3
+)
 
 // New makes a controller. learned is what an earlier one remembered; nil is nothing.
 func New(bounds Bounds, learned *Learned) *Controller {
-	c := &Controller{bounds: bounds, kinds: map[string]Kind{}}
+	c := &Controller{bounds: bounds, nature: nature{}, window: newWindow(), phase: PhaseStart}
 	if learned != nil {
-		c.learned = *learned
+		c.recall(*learned)
 	}
 	return c
 }
 
 // Look takes what was measured and decides what there should be from now on.
 func (c *Controller) Look(s Sample) Decision {
-	cores := max(1, int(math.Ceil(s.Cores)))
-	want := Settings{Processes: cores, Threads: 1, Coroutines: 1}
-	for _, f := range s.Functions {
-		if f.Async {
-			want.Coroutines = 100
-		}
+	seconds := (s.At - c.last.At).Seconds()
+	if !c.begun {
+		c.begin(s)
+	} else if seconds > 0 {
+		c.nature.see(s)
+		c.look(s, seconds)
 	}
-	return Decision{Settings: c.bounds.clamp(want), Phase: PhaseStart, Note: "nothing is measured yet"}
+	c.last = s
+	if c.bounds.fixed() {
+		return Decision{Settings: c.bounds.Least, Phase: PhaseExplicit, Note: "every number is given"}
+	}
+	return Decision{Settings: c.want.Settings, Limits: maps.Clone(c.want.limits), Phase: c.phase, Note: c.note}
 }
 
 // Kinds returns what is known of the functions, by name.
-func (c *Controller) Kinds() map[string]Kind { return c.kinds }
-
-// Learned returns what is worth being remembered.
-func (c *Controller) Learned() Learned { return c.learned }
-
-func (b Bounds) clamp(s Settings) Settings {
-	return Settings{
-		Processes:  min(max(s.Processes, b.Least.Processes), b.Most.Processes),
-		Threads:    min(max(s.Threads, b.Least.Threads), b.Most.Threads),
-		Coroutines: min(max(s.Coroutines, b.Least.Coroutines), b.Most.Coroutines),
+func (c *Controller) Kinds() map[string]Kind {
+	kinds := make(map[string]Kind, len(c.nature))
+	for name, f := range c.nature {
+		kinds[name] = f.kind
 	}
+	return kinds
+}
+
+// begin decides what to start with.
+func (c *Controller) begin(s Sample) {
+	c.begun, c.cores = true, s.Cores
+	if p, why := c.remembered(s); p != nil {
+		c.adopt(s, *p, PhaseStart, why)
+		c.search.done = true
+		return
+	} else {
+		c.guess = true
+		c.adopt(s, c.plan(s, c.nature.table(s.Functions, s.Cores, c.bounds)), PhaseStart, why)
+	}
+}
+
+// plan completes settings with the limits that they need.
+func (c *Controller) plan(s Sample, to Settings) plan {
+	to = c.bounds.clamp(to)
+	return plan{to, c.nature.limits(s.Functions, s.Cores, to)}
+}
+
+// adopt makes a plan the best one, untried; it is measured from now on.
+func (c *Controller) adopt(s Sample, p plan, phase, note string) {
+	c.best, c.base, c.trial = p, nil, nil
+	c.search, c.watch.foundBase = search{}, nil
+	c.ask(s, p, phase, note)
+}
+
+// ask has a plan come in force.
+func (c *Controller) ask(s Sample, p plan, phase, note string) {
+	c.phase, c.note = phase, note
+	if !p.equal(c.want) || !c.inForce {
+		c.decided, c.inForce = s.At, false
+	}
+	c.want = p
+	c.window = newWindow()
+	c.settled = s.At
+	c.watch.forget()
+}
+
+func (c *Controller) look(s Sample, seconds float64) {
+	c.mix.active(s)
+	if c.machine(s) || c.short(s) {
+		return
+	}
+	if c.mix.see(s, seconds) {
+		c.mixed(s)
+	}
+	if c.guess && c.named(s) {
+		return
+	}
+	if !c.counts(s, seconds) {
+		return
+	}
+	if c.mix.key == "" {
+		c.rest(s)
+		return
+	}
+	if c.phase == PhaseIdle {
+		c.phase, c.note = PhaseHold, "measuring anew, after there was little to do"
+	}
+	if c.disturbed(s, seconds) {
+		return
+	}
+	c.window.add(s, seconds)
+	if !c.mix.stable() {
+		return
+	}
+	switch {
+	case c.trial != nil:
+		c.judge(s)
+	case c.base == nil:
+		c.measure(s)
+	default:
+		c.steady(s, seconds)
+	}
+}
+
+// counts says whether the sample was taken wholly under what was decided, with its
+// workers ready, and after what went before has ended.
+func (c *Controller) counts(s Sample, seconds float64) bool {
+	ready := s.Settings == c.want.Settings && s.Ready >= c.want.Processes
+	switch {
+	case !ready && s.At-c.decided < patience:
+		c.inForce = false
+		return false
+	case !c.inForce:
+		c.inForce = true
+		settle := time.Duration(settleWalls * c.nature.least(s.Functions) * float64(time.Second))
+		c.settled = s.At + min(max(settle, settleLeast), settleMost)
+		c.window = newWindow()
+		c.memory.settled(s)
+		return false
+	}
+	if over(s, c.want.Settings) && s.At-c.decided < patience {
+		c.settled = s.At
+		return false
+	}
+	return s.At-time.Duration(seconds*float64(time.Second)) >= c.settled
+}
+
+// over says that more is in flight than settings let in: what a larger plan let in
+// has not ended yet.
+func over(s Sample, to Settings) bool {
+	var sync, async float64
+	for _, f := range s.Functions {
+		if f.Async {
+			async += f.InFlight
+		} else {
+			sync += f.InFlight
+		}
+	}
+	room := 1.1 * float64(to.Processes)
+	return sync > room*float64(to.Threads)+1 || async > room*float64(to.Coroutines)+1
+}
+
+// machine begins anew when the cores have changed.
+func (c *Controller) machine(s Sample) bool {
+	if math.Abs(s.Cores-c.cores) <= oddCores*c.cores {
+		c.odd = 0
+		return false
+	}
+	if c.odd++; c.odd < oddRow {
+		return true
+	}
+	note := fmt.Sprintf("%.3g cores may be used, and not %.3g any more", s.Cores, c.cores)
+	to := c.best.Settings
+	if to.Processes == whole(c.cores) || to.Processes > whole(s.Cores) {
+		to.Processes = whole(s.Cores)
+	}
+	c.cores, c.odd = s.Cores, 0
+	if p := c.found.look(c.mix.key, s, c.bounds); p != nil {
+		c.adopt(s, *p, PhaseStart, note)
+		c.search.done = true
+		return true
+	}
+	c.adopt(s, c.plan(s, to), PhaseStart, note)
+	return true
+}
+
+// mixed begins anew when other functions are busy.
+func (c *Controller) mixed(s Sample) {
+	if c.trial != nil {
+		c.resolve(s)
+	}
+	if c.mix.key == "" {
+		return
+	}
+	if c.mix.fewer {
+		// What fell away is served well enough; what serves it must stay.
+		c.base = nil
+		c.ask(s, c.best, PhaseHold, "fewer functions are busy")
+		return
+	}
+	note := "other functions are busy: " + c.mix.key
+	if p := c.found.look(c.mix.key, s, c.bounds); p != nil {
+		c.adopt(s, *p, PhaseStart, note+"; these settings were best for them")
+		c.search.done = true
+		return
+	}
+	to := c.nature.table(c.mix.recent(s), s.Cores, c.bounds)
+	if c.mix.more {
+		to.Threads, to.Coroutines = max(to.Threads, c.best.Threads), max(to.Coroutines, c.best.Coroutines)
+	}
+	c.guess = true
+	c.adopt(s, c.plan(s, to), PhaseStart, note)
+}
+
+// named goes on to the table when the kinds are known.
+func (c *Controller) named(s Sample) bool {
+	functions := c.mix.recent(s)
+	known, waits := 0, 0
+	for _, f := range functions {
+		if c.nature.of(f.Name).Kind != KindUnknown {
+			known++
+		} else if f.InFlight > 0 || f.Done > 0 {
+			waits++
+		}
+	}
+	if known == 0 || waits > 0 && s.At-c.decided < unnamed {
+		return false
+	}
+	c.guess = false
+	to := c.nature.table(functions, s.Cores, c.bounds)
+	if c.mix.more {
+		to.Threads, to.Coroutines = max(to.Threads, c.best.Threads), max(to.Coroutines, c.best.Coroutines)
+	}
+	p := c.plan(s, to)
+	if p.equal(c.want) {
+		return false
+	}
+	c.adopt(s, p, PhaseStart, "as the guide has it for "+c.nature.words(functions))
+	return true
+}
+
+// rest is what is done while there is room for everything.
+func (c *Controller) rest(s Sample) {
+	if c.trial != nil {
+		c.resolve(s)
+	}
+	if c.base != nil && s.At-c.based > stale {
+		c.base = nil
+	}
+	c.memory.steady(s)
+	c.phase, c.note = PhaseIdle, "there is room for all there is to do"
+}
+
+// measure has the plan's own throughput measured before anything is tried.
+func (c *Controller) measure(s Sample) {
+	if !c.enough(s) {
+		return
+	}
+	c.base, c.based = c.window, s.At
+	if c.search.done {
+		if c.faded(s, c.base) {
+			return
+		}
+		c.hold(s)
+		return
+	}
+	c.next(s)
 }

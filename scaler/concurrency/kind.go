@@ -1,5 +1,10 @@
 package concurrency
 
+import (
+	"math"
+	"time"
+)
+
 // The kinds of functions.
 const (
 	KindUnknown  = ""
@@ -19,13 +24,258 @@ type Kind struct {
 	Waits float64 `json:"waits"`
 	// ReleasesGIL says that it computes without holding the GIL, so that threads of one
 	// process share the cores.
-	ReleasesGIL bool `json:"releases_gil"`
+	ReleasesGIL bool `json:"releases_gil,omitempty"`
 	// NeverAwaits says that an async function has the event loop to itself from its
 	// start to its end.
-	NeverAwaits bool `json:"never_awaits"`
+	NeverAwaits bool `json:"never_awaits,omitempty"`
 	// BlocksLoop says that an async function keeps the event loop from turning for long.
-	BlocksLoop bool `json:"blocks_loop"`
+	BlocksLoop bool `json:"blocks_loop,omitempty"`
 	// Sure is how sure that is, 0 to 1: a call's wall contains its waiting for the GIL
 	// and for a core, so what was measured while those were short counts more.
 	Sure float64 `json:"sure"`
+}
+
+const (
+	// computing and waiting are the shares of CPU from which, and up to which, a
+	// function is of one kind alone.
+	computing = 0.75
+	waiting   = 0.15
+	// known is how sure a kind must be to be acted on.
+	known = 0.3
+	// alone is the part of an async call's time for which it has the event loop, from
+	// which on it is taken to await nothing.
+	alone = 0.9
+	// blocked is for how long a call must have the loop for others to feel it.
+	blocked = 10 * time.Millisecond
+	// looksEnough is how many looks tell about the GIL, and held and released are the
+	// parts of them at which it was held that tell the one and the other.
+	looksEnough = 10
+	held        = 0.6
+	released    = 0.3
+	// otherwise is by what factor the CPU of a call must change for the function to be
+	// taken for another.
+	otherwise = 2.5
+)
+
+// character is what is seen of one function over time.
+type character struct {
+	kind        Kind
+	async       bool
+	cpu         float64 // s of a call
+	heldShare   float64 // held / wall
+	heldCPU     float64 // CPU / held
+	held        float64 // s of a call
+	least       float64 // s: the shortest mean wall of a sample
+	looks, gil  float64
+	stuck       time.Duration // since when calls are in flight of which none ends
+	strange     int           // samples in a row with another CPU per call
+	beyondCores bool          // its calls used more than one core of a worker
+	recalled    bool          // from an earlier life, of which only the kind is known
+}
+
+// nature finds out the kinds of all functions of a pool.
+type nature map[string]*character
+
+// see takes a sample.
+func (n nature) see(s Sample) {
+	trusted := uncontended(s)
+	for _, f := range s.Functions {
+		c := n[f.Name]
+		if c == nil {
+			c = &character{}
+			n[f.Name] = c
+		}
+		if c.async != f.Async && !c.recalled {
+			*c = character{async: f.Async}
+		}
+		c.see(f, trusted, s)
+	}
+	n.together(s)
+}
+
+// uncontended says whether calls had cores and the GIL to themselves, so that their
+// wall is what it is and not what others make of it.
+func uncontended(s Sample) bool {
+	if s.Ready == 0 {
+		return false
+	}
+	var inFlight float64
+	for _, f := range s.Functions {
+		inFlight += f.InFlight
+	}
+	queued := !math.IsNaN(s.RunQueue) && s.RunQueue > 0.1*math.Max(inFlight, 0.1)
+	full := s.CPU+s.Daemon+s.Others > 0.9*s.Cores
+	if inFlight <= float64(s.Ready)+0.5 && !queued { // one in each process at most
+		return !full || float64(s.Ready) <= math.Ceil(s.Cores)
+	}
+	return !full && s.CPU < 0.6*float64(s.Ready)
+}
+
+func (c *character) see(f Function, trusted bool, s Sample) {
+	c.looks, c.gil = 0.98*c.looks+float64(f.Looks), 0.98*c.gil+float64(f.HeldGIL)
+	if f.Done > 0 {
+		if wall := f.AllWall.Seconds() / float64(f.Done); c.least == 0 || wall < c.least {
+			c.least = wall
+		}
+	}
+	if f.Measured == 0 || f.Wall <= 0 {
+		c.seeStuck(f, s)
+		return
+	}
+	c.stuck = 0
+	calls := float64(f.Measured)
+	cpu, wall := f.CPU.Seconds()/calls, f.Wall.Seconds()/calls
+	share := math.Min(cpu/wall, 1)
+	if c.recalled { // only the kind is known; the rest is taken as it is
+		k := c.kind
+		*c = character{kind: k, async: f.Async, cpu: cpu, held: f.Held.Seconds() / calls, least: c.least, looks: c.looks, gil: c.gil, beyondCores: k.ReleasesGIL}
+		c.heldCPU = math.Min(float64(f.CPU)/math.Max(float64(f.Held), 1), 1)
+		if k.NeverAwaits {
+			c.heldShare = 1
+		}
+	}
+	if c.kind.Sure > 0 && (cpu > otherwise*c.cpu+1e-4 || c.cpu > otherwise*cpu+1e-4) {
+		// One call may be unlike the others; a row of samples is another function.
+		if c.strange++; c.strange < 3 {
+			return
+		}
+		looks, gil := c.looks, c.gil
+		*c = character{async: f.Async, looks: looks, gil: gil}
+	}
+	c.strange = 0
+	fresh := c.kind.Sure == 0
+	weight := 0.2
+	if fresh {
+		weight = 1
+	}
+	c.cpu += weight * (cpu - c.cpu)
+	c.held += weight * (f.Held.Seconds()/calls - c.held)
+	c.heldCPU += weight * (math.Min(float64(f.CPU)/math.Max(float64(f.Held), 1), 1) - c.heldCPU)
+	heldShare := math.Min(float64(f.Held)/float64(f.Wall), 1)
+	k := &c.kind
+	switch {
+	case trusted:
+		if k.Sure < 0.5 { // what was seen under contention is worth less
+			weight = 1
+		}
+		k.CPU += weight * (share - k.CPU)
+		c.heldShare += weight * (heldShare - c.heldShare)
+		k.Sure = math.Min(math.Max(k.Sure, 0.5)+0.1, 1)
+	case fresh:
+		k.CPU, c.heldShare, k.Sure = share, heldShare, 0.2
+	default: // the wall is too long, if anything
+		k.CPU = math.Max(k.CPU, share)
+		c.heldShare = math.Max(c.heldShare, heldShare)
+		// A bound that is seen for long is worth something.
+		if k.Sure < 0.4 {
+			k.Sure += 0.02
+		}
+	}
+	c.name()
+}
+
+// seeStuck tells a function that waits long before its first call ends.
+func (c *character) seeStuck(f Function, s Sample) {
+	switch {
+	case c.kind.Sure > 0 || f.InFlight < 0.5 || s.Ready == 0:
+		c.stuck = 0
+	case c.stuck == 0:
+		c.stuck = s.At
+	case s.At-c.stuck >= 2*time.Second:
+		c.kind.CPU, c.kind.Sure = math.Min(s.CPU/f.InFlight, 1), known
+		c.name()
+		c.kind.Sure = known
+	}
+}
+
+// together tells who releases the GIL by what a worker's calls use at once.
+func (n nature) together(s Sample) {
+	if s.Ready == 0 || s.CPU < 1.2*float64(s.Ready) {
+		return
+	}
+	var most *character
+	var use, all float64
+	for _, f := range s.Functions {
+		c := n[f.Name]
+		u := c.cpu * float64(f.Done)
+		all += u
+		if u > use {
+			most, use = c, u
+		}
+	}
+	if most != nil && use > 0.7*all && most.kind.CPU > waiting && !most.async {
+		most.beyondCores = true
+		most.name()
+	}
+}
+
+// name makes the words of the numbers.
+func (c *character) name() {
+	k := &c.kind
+	k.Waits = 1 - k.CPU
+	k.NeverAwaits = c.async && c.heldShare >= alone
+	k.BlocksLoop = c.async && c.held >= blocked.Seconds() && (k.NeverAwaits || c.heldCPU < 0.5)
+	share := k.CPU
+	if k.NeverAwaits {
+		share = c.heldCPU
+	}
+	switch {
+	case share >= computing:
+		k.Kind = KindCPU
+	case share > waiting:
+		k.Kind = KindMixed
+	case c.async && !k.NeverAwaits:
+		k.Kind = KindAsync
+	default:
+		k.Kind = KindBlocking
+	}
+	if c.looks >= looksEnough {
+		switch part := c.gil / c.looks; {
+		case part <= released && k.CPU > waiting:
+			k.ReleasesGIL = true
+		case part >= held:
+			k.ReleasesGIL, c.beyondCores = false, false
+		}
+	}
+	if c.beyondCores {
+		k.ReleasesGIL = true
+	}
+}
+
+// of is what is known of a function; nothing is the zero value.
+func (n nature) of(name string) Kind {
+	if c := n[name]; c != nil && c.kind.Sure >= known {
+		return c.kind
+	}
+	return Kind{}
+}
+
+// least is the shortest that calls of the slowest function have taken, in seconds.
+func (n nature) least(functions []Function) (seconds float64) {
+	for _, f := range functions {
+		if c := n[f.Name]; c != nil && (f.InFlight > 0 || f.Done > 0) {
+			seconds = max(seconds, c.least)
+		}
+	}
+	return seconds
+}
+
+// words says what the functions do.
+func (n nature) words(functions []Function) string {
+	var text string
+	for i, f := range functions {
+		if i > 0 {
+			text += ", "
+		}
+		text += f.Name
+		switch k := n.of(f.Name); {
+		case k.Kind == KindUnknown:
+			text += " (unknown)"
+		case k.NeverAwaits:
+			text += " (async, and never awaits)"
+		default:
+			text += " (" + k.Kind + ")"
+		}
+	}
+	return text
 }

@@ -1,23 +1,114 @@
 package concurrency
 
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
 // Learned is what a Controller remembers over restarts, as JSON.
 type Learned struct {
-	// Cores is the machine's, when this was learned.
-	Cores float64 `json:"cores"`
 	// Kinds are those of the functions.
 	Kinds map[string]Kind `json:"kinds,omitempty"`
 	// Found has the best settings for each set of functions that were busy together,
 	// the latest last.
 	Found []Found `json:"found,omitempty"`
 	// PerWorker and PerCall are the memory that a worker takes, and what a call in
-	// flight adds to it at most, in bytes.
+	// flight adds to it at most, in bytes; 0 is unknown.
 	PerWorker uint64 `json:"per_worker,omitempty"`
 	PerCall   uint64 `json:"per_call,omitempty"`
 }
 
 // Found is what was best while these functions were busy, and no others.
 type Found struct {
-	Functions []string       `json:"functions"`
-	Settings  Settings       `json:"settings"`
-	Limits    map[string]int `json:"limits,omitempty"`
+	Functions []string `json:"functions"`
+	// Cores is how many could be used then.
+	Cores    float64        `json:"cores"`
+	Settings Settings       `json:"settings"`
+	Limits   map[string]int `json:"limits,omitempty"`
+}
+
+// mostFound is how many are kept.
+const mostFound = 16
+
+// found are the settings that were best, the latest last.
+type found []Found
+
+// keep remembers a plan.
+func (f *found) keep(names []string, cores float64, p plan) {
+	*f = slices.DeleteFunc(*f, func(o Found) bool { return slices.Equal(o.Functions, names) && about(o.Cores, cores) })
+	*f = append(*f, Found{slices.Clone(names), cores, p.Settings, maps.Clone(p.limits)})
+	if over := len(*f) - mostFound; over > 0 {
+		*f = slices.Delete(*f, 0, over)
+	}
+}
+
+// look returns the plan that was best for these functions on so many cores; nil if
+// none was found.
+func (f found) look(key string, s Sample, b Bounds) *plan {
+	for _, o := range slices.Backward(f) {
+		if strings.Join(o.Functions, ", ") == key && about(o.Cores, s.Cores) && b.holds(o.Settings) {
+			return &plan{o.Settings, maps.Clone(o.Limits)}
+		}
+	}
+	return nil
+}
+
+// about says that two numbers of cores are the same.
+func about(a, b float64) bool { return max(a, b)-min(a, b) <= oddCores*max(a, b) }
+
+// Learned returns what is worth being remembered.
+func (c *Controller) Learned() Learned {
+	l := Learned{PerWorker: uint64(c.memory.perWorker), PerCall: uint64(c.memory.perCall), Kinds: map[string]Kind{}}
+	for name, f := range c.nature {
+		if f.kind.Sure >= known {
+			l.Kinds[name] = f.kind
+		}
+	}
+	for _, o := range c.found {
+		o.Functions, o.Limits = slices.Clone(o.Functions), maps.Clone(o.Limits)
+		l.Found = append(l.Found, o)
+	}
+	return l
+}
+
+// recall takes over what was learned earlier.
+func (c *Controller) recall(l Learned) {
+	c.memory.perWorker, c.memory.perCall = float64(l.PerWorker), float64(l.PerCall)
+	for name, k := range l.Kinds {
+		k.Sure *= 0.8 // it may be other code by now
+		c.nature[name] = &character{kind: k, recalled: true}
+	}
+	for _, o := range l.Found {
+		c.found = append(c.found, Found{slices.Clone(o.Functions), o.Cores, o.Settings, maps.Clone(o.Limits)})
+	}
+}
+
+// remembered is the plan to start with, of an earlier life; nil with the reason if
+// there is none that fits.
+func (c *Controller) remembered(s Sample) (*plan, string) {
+	const none = "nothing is measured yet"
+	if len(c.found) == 0 {
+		return nil, none
+	}
+	o := c.found[len(c.found)-1]
+	for _, name := range o.Functions {
+		if !slices.ContainsFunc(s.Functions, func(f Function) bool { return f.Name == name }) {
+			return nil, fmt.Sprintf("what is remembered is for %s, which is gone", name)
+		}
+	}
+	last := c.found.look(strings.Join(o.Functions, ", "), s, c.bounds)
+	need := c.memory.perWorker*float64(o.Settings.Processes) + c.memory.perCall*calls(o.Settings, s.Functions)
+	switch {
+	case !about(o.Cores, s.Cores):
+		if last == nil {
+			return nil, fmt.Sprintf("what is remembered is for %.3g cores, and there are %.3g", o.Cores, s.Cores)
+		}
+	case last == nil:
+		return nil, fmt.Sprintf("what is remembered, %v, is outside of the bounds", o.Settings)
+	case s.MemoryLimit > 0 && need > fill*float64(s.MemoryLimit):
+		return nil, fmt.Sprintf("what is remembered takes %s, and there are %s", megabytes(need), megabytes(float64(s.MemoryLimit)))
+	}
+	return last, "as it was best before the restart"
 }
