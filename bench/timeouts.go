@@ -57,10 +57,10 @@ func (c *timeoutsCommand) Run(ctx context.Context) error {
 		}}
 	}
 	err := runParts(ctx, c.Only,
-		measure("inline", "waits", 4, 0, func(cfg *workers.Config) { cfg.Processes = 4 }),
-		measure("threads", "works", 4, 0, func(cfg *workers.Config) { cfg.Threads = 4 }),
+		measure("inline", "waits", 4, 0, func(cfg *workers.Config) { cfg.Settings.Processes = 4 }),
+		measure("threads", "works", 4, 0, func(cfg *workers.Config) { cfg.Settings.Threads = 4 }),
 		measure("async", "awaits", 64, 0, func(cfg *workers.Config) {}),
-		measure("killed", "stays", 4, c.Grace, func(cfg *workers.Config) { cfg.Processes, cfg.KillGrace, cfg.Template = 4, c.Grace, true }),
+		measure("killed", "stays", 4, c.Grace, func(cfg *workers.Config) { cfg.Settings.Processes, cfg.KillGrace, cfg.Template = 4, c.Grace, true }),
 	)
 	return errors.Join(err, table.Flush())
 }

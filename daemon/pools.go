@@ -101,12 +101,10 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 		return nil, err
 	}
 	own.Pool = workers.New(workers.Config{
-		App:        settings.Dir,
-		Command:    command,
-		Processes:  first(settings, p.cfg.Scale.Workers),
-		Threads:    settings.Threads,
-		Coroutines: coroutines,
-		Functions:  functions,
+		App:       settings.Dir,
+		Command:   command,
+		Settings:  workers.Settings{Processes: first(settings, p.cfg.Scale.Workers), Threads: settings.Threads, Coroutines: coroutines},
+		Functions: functions,
 
 		Template:     settings.Start == "template",
 		StartTimeout: settings.StartTimeout.D(),

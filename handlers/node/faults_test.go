@@ -315,7 +315,7 @@ exports.f = (message) => {
   fs.writeFileSync(message.text() + '.new', String(child.pid));
   fs.renameSync(message.text() + '.new', message.text());
 };
-`}, func(c *workers.Config) { c.Processes = 2 }, "f")
+`}, func(c *workers.Config) { c.Settings.Processes = 2 }, "f")
 		if _, err := call(t, p, "f", &triggers.Message{Body: []byte(children)}); err != nil {
 			t.Fatal(err)
 		}

@@ -385,7 +385,7 @@ func TestMany(t *testing.T) {
 exports.f = (message) => message.body;
 exports.g = async (message) => { if (message.body[0] & 1) await null; return message.body; };
 exports.h = async (message) => { await new Promise(setImmediate); return message.body; };
-`}, func(c *workers.Config) { c.Processes = 2 }, "f", "g", "h")
+`}, func(c *workers.Config) { c.Settings.Processes = 2 }, "f", "g", "h")
 	for _, f := range []string{"f", "g", "h"} {
 		h, err := p.Handler(f)
 		if err != nil {

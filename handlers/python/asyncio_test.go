@@ -32,7 +32,7 @@ async def main(body):
     return sum(t.result() for t in done)
 async def step(eventloop):
     return await eventloop.run_in_executor(None, blocking)
-`, func(c *workers.Config) { c.Threads = 4 }, "main")
+`, func(c *workers.Config) { c.Settings.Threads = 4 }, "main")
 	if got, err := call(t, p, "main", &triggers.Message{}); err != nil || string(got) != "4" {
 		t.Errorf("%s, %v", got, err)
 	}

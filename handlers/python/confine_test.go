@@ -49,7 +49,7 @@ func TestWorkersAreLimitedOneByOne(t *testing.T) {
 	for _, template := range []bool{false, true} {
 		t.Run(fmt.Sprint("template ", template), func(t *testing.T) {
 			c := confined(t, confine.Settings{Limits: confine.Limits{Memory: 192 << 20}})
-			p := startApp(t, hungry, func(cfg *workers.Config) { cfg.Confine, cfg.Template, cfg.Processes = c, template, 2 }, "f")
+			p := startApp(t, hungry, func(cfg *workers.Config) { cfg.Confine, cfg.Template, cfg.Settings.Processes = c, template, 2 }, "f")
 			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
 			groups := make(map[string]bool)
 			for _, pid := range p.Stats().PIDs {

@@ -73,7 +73,7 @@ async def araises(body): return raises(body)
 	}{{"inline", "raises", 1}, {"threads", "raises", 2}, {"async", "araises", 1}} {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
-			p := startApp(t, source, func(c *workers.Config) { c.Threads = mode.threads }, mode.function)
+			p := startApp(t, source, func(c *workers.Config) { c.Settings.Threads = mode.threads }, mode.function)
 			pid := p.Stats().PIDs[0]
 			for kind, want := range cases {
 				_, err := call(t, p, mode.function, &triggers.Message{Body: []byte(kind)})
@@ -194,7 +194,7 @@ import resource
         try: return len(bytearray(1 << 30))
         finally: resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return "fine"
-`, mode.prefix), func(c *workers.Config) { c.Threads = mode.threads }, "f")
+`, mode.prefix), func(c *workers.Config) { c.Settings.Threads = mode.threads }, "f")
 			pid := p.Stats().PIDs[0]
 			if _, err := call(t, p, "f", &triggers.Message{Body: []byte("much")}); err == nil || !strings.Contains(err.Error(), "MemoryError") {
 				t.Errorf("%v; want a MemoryError", err)

@@ -81,8 +81,8 @@ func TestHowAWorkerEndsIsTold(t *testing.T) {
 		"exits with 0":        {"os._exit(0)", "exit status 0"},
 		"crashes":             {"import ctypes; ctypes.string_at(0)", "SIGSEGV"},
 		"rubbish":             {"os.write(3, b'\\xff' * 64)", "a frame of type 255 of 4294967295 bytes"},
-		"an unknown frame":    {"os.write(3, b'\\x01\\0\\0\\0\\x07')", "a frame of type 7"},
-		"an unknown call":     {"os.write(3, b'\\x0a\\0\\0\\0\\x44' + b'\\x63\\0\\0\\0' + b'\\0' * 5)", "an answer to invocation 99"},
+		"an unknown frame":    {"os.write(3, b'\\x01\\0\\0\\0\\x08')", "a frame of type 8"},
+		"an unknown call":     {"os.write(3, b'\\x12\\0\\0\\0\\x44' + b'\\x63\\0\\0\\0' + b'\\0' * 13)", "an answer to invocation 99"},
 		"closes its socket":   {"os.close(3); time.sleep(60)", "Bad file descriptor; did a function close it?"},
 		"half a frame":        {"os.write(3, b'\\x10\\0\\0\\0\\x44'); os._exit(1)", "exit status 1"},
 		"last words on error": {"os.write(2, b'out of cheese\\n'); os._exit(1)", "out of cheese"},
@@ -113,7 +113,7 @@ func TestTheCulpritIsToldFromItsNeighbours(t *testing.T) {
 			p := startApp(t, "import os, time\n"+mode.prefix+`def f(body):
     if body == b"poison": os._exit(9)
     return body
-`, func(c *workers.Config) { c.Threads = mode.threads }, "f")
+`, func(c *workers.Config) { c.Settings.Threads = mode.threads }, "f")
 			var all sync.WaitGroup
 			var poisoned atomic.Int64
 			for i := range 60 {
@@ -155,7 +155,7 @@ func TestTimeouts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			p := startApp(t, mark+test.code, func(c *workers.Config) { c.Threads = test.threads }, "f")
+			p := startApp(t, mark+test.code, func(c *workers.Config) { c.Settings.Threads = test.threads }, "f")
 			path := filepath.Join(t.TempDir(), "mark")
 			ctx, cancel := context.WithCancelCause(t.Context())
 			ended := make(chan error, 1)
@@ -190,7 +190,7 @@ def f(body):
     if os.path.exists("seen"): return "second time"
     open("seen", "w").close()
     time.sleep(60)
-`, func(c *workers.Config) { c.Threads = 2 }, "f")
+`, func(c *workers.Config) { c.Settings.Threads = 2 }, "f")
 	path := filepath.Join(t.TempDir(), "mark")
 	ctx, cancel := context.WithCancel(t.Context())
 	slow, neighbour := make(chan error, 1), make(chan error, 1)
@@ -280,7 +280,7 @@ def f(body):
     child = subprocess.Popen(["sleep", "60"])
     with open(body.decode() + ".new", "w") as out: out.write(str(child.pid))
     os.rename(body.decode() + ".new", body.decode())
-`, func(c *workers.Config) { c.Processes = 3 }, "f")
+`, func(c *workers.Config) { c.Settings.Processes = 3 }, "f")
 		if _, err := call(t, p, "f", &triggers.Message{Body: []byte(children)}); err != nil {
 			t.Fatal(err)
 		}

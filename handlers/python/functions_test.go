@@ -74,7 +74,7 @@ func TestForms(t *testing.T) {
 	}
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
-			p := startApp(t, forms, func(c *workers.Config) { c.Threads = mode.threads }, mode.functions...)
+			p := startApp(t, forms, func(c *workers.Config) { c.Settings.Threads = mode.threads }, mode.functions...)
 			for _, f := range mode.functions {
 				got, err := call(t, p, f, m)
 				if err != nil || string(got) != want[f] {
@@ -90,7 +90,7 @@ func TestEveryPythonOfThisMachine(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			functions := append([]string{"abody", "amessage"}, formNames...)
-			p := startApp(t, forms, func(c *workers.Config) { c.Command.Path, c.Threads = path, 2 }, functions...)
+			p := startApp(t, forms, func(c *workers.Config) { c.Command.Path, c.Settings.Threads = path, 2 }, functions...)
 			for _, f := range functions {
 				if _, err := call(t, p, f, &triggers.Message{ID: "x", Body: []byte("{}"), Attempt: 1, Enqueued: time.Now()}); err != nil {
 					t.Errorf("%s: %v", f, err)
@@ -187,7 +187,7 @@ def ok(body): return "ok"
 		functions []string
 	}{{"inline", 1, sync}, {"threads", 3, sync}, {"loop", 2, append(async, sync...)}} {
 		t.Run(mode.name, func(t *testing.T) {
-			p := startApp(t, source, func(c *workers.Config) { c.Threads = mode.threads }, mode.functions...)
+			p := startApp(t, source, func(c *workers.Config) { c.Settings.Threads = mode.threads }, mode.functions...)
 			pid := p.Stats().PIDs[0]
 			for _, f := range mode.functions {
 				check(t, p, f)
@@ -216,7 +216,7 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newApp(t, test.source, func(c *workers.Config) { c.Processes = 2 }, test.function)
+			p := newApp(t, test.source, func(c *workers.Config) { c.Settings.Processes = 2 }, test.function)
 			err := p.Ready(soon(t))
 			var misloaded *handlers.Misloaded
 			if !errors.As(err, &misloaded) {
@@ -247,7 +247,7 @@ func TestThreadsRunAtOnce(t *testing.T) {
 import threading
 barrier = threading.Barrier(3)
 def f(body): barrier.wait(10)
-`, func(c *workers.Config) { c.Threads = 3 }, "f")
+`, func(c *workers.Config) { c.Settings.Threads = 3 }, "f")
 	var all sync.WaitGroup
 	for range 3 {
 		all.Go(func() {

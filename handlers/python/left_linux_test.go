@@ -108,7 +108,7 @@ func TestWhatAFunctionLeavesBehindEndsWithThePool(t *testing.T) {
 func TestTheReaperOfPoolsIsKilled(t *testing.T) {
 	r := processes.New(nil)
 	t.Cleanup(r.Close)
-	use := func(c *workers.Config) { c.Reaper, c.Processes = r, 2 }
+	use := func(c *workers.Config) { c.Reaper, c.Settings.Processes = r, 2 }
 	one, two := startApp(t, leaving, use, "leave", "end", "pid"), startApp(t, leaving, use, "leave", "end", "pid")
 	pids := []int{left(t, one), left(t, two)}
 	ended := make(chan error, 1)

@@ -54,7 +54,9 @@ def times(n, to):
         if kind == "fails": raise RuntimeError("in the child")
         return "the child's answer"
     return os.waitpid(pid, 0)[1] >> 8
-`, way.prefix), func(c *workers.Config) { c.Threads, c.Log = way.threads, slog.New(slog.NewTextHandler(log, nil)) }, "f")
+`, way.prefix), func(c *workers.Config) {
+				c.Settings.Threads, c.Log = way.threads, slog.New(slog.NewTextHandler(log, nil))
+			}, "f")
 			pid := p.Stats().PIDs[0]
 			for range 3 {
 				for kind, want := range map[string]string{"returns": "0", "exits": "3", "fails": "1", "multiprocessing": "[42,0]"} {
@@ -194,7 +196,9 @@ import gc, logging, os, sys, threading
     os.environ.clear()
     sys.path.clear()
     os.umask(0o777)
-`, way.prefix), func(c *workers.Config) { c.Threads, c.Log = way.threads, slog.New(slog.NewTextHandler(log, nil)) }, "f")
+`, way.prefix), func(c *workers.Config) {
+				c.Settings.Threads, c.Log = way.threads, slog.New(slog.NewTextHandler(log, nil))
+			}, "f")
 			if _, err := call(t, p, "f", &triggers.Message{}); err != nil {
 				t.Error(err)
 			}
@@ -240,7 +244,7 @@ func TestAWorkerThatIsStopped(t *testing.T) {
 	for _, way := range everyWay {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
-			p := startApp(t, fmt.Sprintf("import os\n%sdef f(body): return os.getpid()\n", way.prefix), func(c *workers.Config) { c.Threads, c.Coroutines = way.threads, 4 }, "f")
+			p := startApp(t, fmt.Sprintf("import os\n%sdef f(body): return os.getpid()\n", way.prefix), func(c *workers.Config) { c.Settings.Threads, c.Settings.Coroutines = way.threads, 4 }, "f")
 			f := handler(t, p, "f")
 			pid := p.Stats().PIDs[0]
 			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {

@@ -106,7 +106,7 @@ def noop2(message): return None
 		{"async-1", "anoop", 1, 1}, {"async-2", "anoop", 2, 1}, {"message-1", "noop2", 1, 1},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			p := startApp(b, source, func(c *workers.Config) { c.Processes, c.Threads = bench.processes, bench.threads }, bench.function)
+			p := startApp(b, source, func(c *workers.Config) { c.Settings.Processes, c.Settings.Threads = bench.processes, bench.threads }, bench.function)
 			h := handler(b, p, bench.function)
 			share := h.Slots().Share(0)
 			body := make([]byte, 128)

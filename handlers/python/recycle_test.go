@@ -26,7 +26,7 @@ func TestMaxInvocations(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			p := startApp(t, "import os\n"+mode.prefix+"def f(body): return str(os.getpid())\n", func(cfg *workers.Config) {
-				cfg.Threads, cfg.Processes, cfg.Template = mode.threads, 2, true
+				cfg.Settings.Threads, cfg.Settings.Processes, cfg.Template = mode.threads, 2, true
 				cfg.Recycle.MaxInvocations = 50
 			}, "f")
 			var seen sync.Map
@@ -103,7 +103,7 @@ def f(body): return str(os.getpid())
 // However many have come of age, one is replaced at a time, and the others stay.
 func TestOneIsRecycledAtATime(t *testing.T) {
 	p := startApp(t, "def f(body): return body", func(cfg *workers.Config) {
-		cfg.Processes, cfg.Recycle.MaxAge = 3, 50*time.Millisecond
+		cfg.Settings.Processes, cfg.Recycle.MaxAge = 3, 50*time.Millisecond
 	}, "f")
 	eventually(t, "three workers", func() bool { return p.Stats().Ready >= 3 })
 	eventually(t, "three have been replaced", func() bool {
@@ -201,7 +201,7 @@ def f(body):
         lock.acquire() # nothing wakes it
     while not os.path.exists(body.decode() + ".go"): time.sleep(0.005)
     return str(os.getpid())
-`, func(cfg *workers.Config) { cfg.Threads, cfg.KillGrace = 2, 4*time.Second }, "f")
+`, func(cfg *workers.Config) { cfg.Settings.Threads, cfg.KillGrace = 2, 4*time.Second }, "f")
 	dir := t.TempDir()
 	var calls sync.WaitGroup
 	beside := filepath.Join(dir, "beside")

@@ -90,7 +90,7 @@ func TestScaleUnderLoad(t *testing.T) {
 	p := startApp(t, `
 def f(body): return body
 async def g(body): return body
-`, func(c *workers.Config) { c.Threads = 2 }, "f", "g")
+`, func(c *workers.Config) { c.Settings.Threads = 2 }, "f", "g")
 	const goroutines, each = 8, 200
 	var calls sync.WaitGroup
 	for range goroutines {
@@ -121,7 +121,7 @@ async def g(body): return body
 
 // A worker that died is replaced, also while others come and go.
 func TestScaleAfterADeath(t *testing.T) {
-	p := startApp(t, "import os\ndef f(body): os._exit(3)\n", func(c *workers.Config) { c.Processes = 2 }, "f")
+	p := startApp(t, "import os\ndef f(body): os._exit(3)\n", func(c *workers.Config) { c.Settings.Processes = 2 }, "f")
 	eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
 	if _, err := call(t, p, "f", &triggers.Message{}); err == nil {
 		t.Error("a call in a worker that ends has no error")

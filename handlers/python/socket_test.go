@@ -17,7 +17,7 @@ import (
 // does to it, its own call ends, the worker is replaced, and the next call is run.
 func TestAFunctionThatMeddlesWithTheSocket(t *testing.T) {
 	const (
-		done    = `struct.pack("<IBIBI", 10, 68, %s, 0, 0)` // a RESULT: done
+		done    = `struct.pack("<IBIBIII", 18, 68, %s, 0, 0, 0, 0)` // a RESULT: done
 		timeout = time.Second
 	)
 	for name, test := range map[string]struct {
@@ -36,9 +36,9 @@ func TestAFunctionThatMeddlesWithTheSocket(t *testing.T) {
 		"half a huge frame":         {`os.write(3, struct.pack("<IB", 100 << 20, 68))`, context.DeadlineExceeded.Error(), workers.CauseTimeout, 1},
 		"answers twice":             {"os.write(3, " + fmt.Sprintf(done, "0") + ")", "", workers.CauseProtocol, 3},
 		"answers for another":       {"os.write(3, " + fmt.Sprintf(done, "77") + ")", "an answer to invocation 77", workers.CauseProtocol, 1},
-		"an unknown status":         {`os.write(3, struct.pack("<IBIBI", 10, 68, 0, 99, 0))`, "a RESULT of status 99", workers.CauseProtocol, 1},
-		"a failure of no JSON":      {`os.write(3, struct.pack("<IBIBI", 12, 68, 0, 1, 0) + b"no")`, "a RESULT that is no JSON", workers.CauseProtocol, 1},
-		"a state that is cut off":   {`os.write(3, struct.pack("<IBIBI", 12, 68, 0, 5, 0) + b"no")`, "a RESULT with a state, of 2 bytes", workers.CauseProtocol, 1},
+		"an unknown status":         {`os.write(3, struct.pack("<IBIBIII", 18, 68, 0, 99, 0, 0, 0))`, "a RESULT of status 99", workers.CauseProtocol, 1},
+		"a failure of no JSON":      {`os.write(3, struct.pack("<IBIBIII", 20, 68, 0, 1, 0, 0, 0) + b"no")`, "a RESULT that is no JSON", workers.CauseProtocol, 1},
+		"a state that is cut off":   {`os.write(3, struct.pack("<IBIBIII", 20, 68, 0, 5, 0, 0, 0) + b"no")`, "a RESULT with a state, of 2 bytes", workers.CauseProtocol, 1},
 		"reads what is not for it":  {"socket.socket(fileno=os.dup(3)).setblocking(False); os.set_blocking(3, False); beside(3)", "", "", 3},
 	} {
 		for _, way := range everyWay[:test.ways] {
@@ -53,7 +53,7 @@ def beside(fd):
 %sdef f(body):
     if body == b"meddle": %s
     return "fine"
-`, way.prefix, test.code), func(c *workers.Config) { c.Threads, c.KillGrace = way.threads, 200*time.Millisecond }, "f")
+`, way.prefix, test.code), func(c *workers.Config) { c.Settings.Threads, c.KillGrace = way.threads, 200*time.Millisecond }, "f")
 				ctx, cancel := context.WithTimeout(t.Context(), timeout)
 				defer cancel()
 				output, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte("meddle")})

@@ -50,7 +50,7 @@ func TestSessionState(t *testing.T) {
 				names = append(names, form.count)
 			}
 			p := startApp(t, stateful, func(c *workers.Config) {
-				c.Threads = form.threads
+				c.Settings.Threads = form.threads
 				for i := range c.Functions {
 					c.Functions[i].SessionState = true
 				}

@@ -80,7 +80,7 @@ import random, signal, subprocess
     own = os.getpgid(0) == os.getpid()
     return f"{os.getpid()} {os.getppid()} {own} {child} {random.random()} {signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL}"
 `, func(cfg *workers.Config) {
-				cfg.Template, cfg.Threads, cfg.Processes, dir = true, mode.threads, 3, cfg.App
+				cfg.Template, cfg.Settings.Threads, cfg.Settings.Processes, dir = true, mode.threads, 3, cfg.App
 			}, "f")
 			eventually(t, "three workers", func() bool { return p.Stats().Ready == 3 })
 			if !p.Stats().Template {
@@ -146,7 +146,7 @@ func TestATemplateThatIsKilled(t *testing.T) {
 	dir := ""
 	p := startApp(t, imports+`
 def f(body): return f"{os.getpid()} x"
-`, func(cfg *workers.Config) { cfg.Template, cfg.Processes, dir = true, 2, cfg.App }, "f")
+`, func(cfg *workers.Config) { cfg.Template, cfg.Settings.Processes, dir = true, 2, cfg.App }, "f")
 	eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
 	before := p.Stats().PIDs
 	if err := syscall.Kill(atoi(t, imported(t, dir)[0]), syscall.SIGKILL); err != nil {
@@ -216,7 +216,7 @@ func TestCodeThatCannotBeForked(t *testing.T) {
 			t.Parallel()
 			log, dir := newLines(), ""
 			p := startApp(t, imports+test.code+"def f(body): return f'{os.getpid()} x'\n", func(cfg *workers.Config) {
-				cfg.Template, cfg.Processes, dir = true, 2, cfg.App
+				cfg.Template, cfg.Settings.Processes, dir = true, 2, cfg.App
 				cfg.Log = slog.New(slog.NewTextHandler(log, nil))
 			}, "f")
 			log.wait(t, "start: template is not possible", test.want)
@@ -256,7 +256,7 @@ func TestAfterFork(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			p := startApp(t, hooked+test.code, func(cfg *workers.Config) { cfg.Template, cfg.Processes = test.template, 2 }, "f")
+			p := startApp(t, hooked+test.code, func(cfg *workers.Config) { cfg.Template, cfg.Settings.Processes = test.template, 2 }, "f")
 			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
 			for pid, said := range answers(t, p, "f") {
 				if said != "True" {

@@ -143,7 +143,7 @@ func TestWhatAFunctionDoesWithATimeout(t *testing.T) {
 				}
 				code := strings.NewReplacer("WAIT", await+"wait()", "CANCELLED", way.cancelled).Replace(test.code)
 				p := startApp(t, mark+"import drover\n"+prefix+"def wait(): "+way.wait+"\n"+prefix+"def f(body):\n    path = body.decode()\n    mark(body)\n    "+code+"\n",
-					func(c *workers.Config) { c.Threads, c.KillGrace = way.threads, 2*time.Second }, "f")
+					func(c *workers.Config) { c.Settings.Threads, c.KillGrace = way.threads, 2*time.Second }, "f")
 				path := filepath.Join(t.TempDir(), "mark")
 				ctx, cancel := context.WithCancelCause(soon(t))
 				ended := make(chan answer, 1)
@@ -204,7 +204,7 @@ def f(body):
 `
 	t.Run("threads", func(t *testing.T) {
 		t.Parallel()
-		p := startApp(t, source, func(c *workers.Config) { c.Threads = 3 }, "f")
+		p := startApp(t, source, func(c *workers.Config) { c.Settings.Threads = 3 }, "f")
 		dir := t.TempDir()
 		ctx, cancel := context.WithCancelCause(soon(t))
 		var all sync.WaitGroup
@@ -277,7 +277,7 @@ def f(message, context):
     while not context.cancelled: time.sleep(0.001)
     return "it saw"
 `, func(c *workers.Config) {
-		c.Threads, c.KillGrace, c.Log = 2, patience, slog.New(slog.NewTextHandler(log, nil))
+		c.Settings.Threads, c.KillGrace, c.Log = 2, patience, slog.New(slog.NewTextHandler(log, nil))
 	}, "f")
 	log.wait(t, "level=WARN", "this Python has no ctypes", "context.cancelled")
 	path := filepath.Join(t.TempDir(), "mark")

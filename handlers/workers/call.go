@@ -16,11 +16,12 @@ import (
 // ctx ended.
 type call struct {
 	protocol.Invocation
-	ctx     context.Context
-	handler *Handler
-	given   bool // that ctx ended was told; guarded by the worker's mu, as is reply
-	to      handlers.Sink
-	reply   chan reply
+	ctx       context.Context
+	handler   *Handler
+	submitted time.Time
+	given     bool // that ctx ended was told; guarded by the worker's mu, as is reply
+	to        handlers.Sink
+	reply     chan reply
 }
 
 var calls = sync.Pool{New: func() any { return new(call) }}

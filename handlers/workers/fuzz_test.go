@@ -31,7 +31,7 @@ func (r rawJSON) MarshalJSON() ([]byte, error) { return []byte(r), nil }
 
 // answerOf is a RESULT.
 func answerOf(id byte, status protocol.Status, payload string) []byte {
-	return append([]byte{byte(1 + 9 + len(payload)), 0, 0, 0, byte(protocol.Result), id, 0, 0, 0, byte(status), 9, 0, 0, 0}, payload...)
+	return append([]byte{byte(1 + 17 + len(payload)), 0, 0, 0, byte(protocol.Result), id, 0, 0, 0, byte(status), 9, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 0}, payload...)
 }
 
 // FuzzWorker holds that whatever a worker sends, at whatever time, the pool does not
@@ -48,7 +48,7 @@ func FuzzWorker(f *testing.F) {
 	ended := make(chan struct{})
 	close(ended)
 
-	welcome := frames(f, protocol.Welcome, `{"protocol":2,"pid":1,"language":"x","version":"1","capabilities":["cancel","log","stats","session_state"]}`)
+	welcome := frames(f, protocol.Welcome, `{"protocol":3,"pid":1,"language":"x","version":"1","capabilities":["cancel","log","stats","session_state"]}`)
 	ready := frames(f, protocol.Ready, `{"functions":[{"name":"f","kind":"sync"},{"name":"g","kind":"async"}]}`)
 	log := frames(f, protocol.Log, `{"id":0,"level":"WARNING","logger":"l","text":"t"}`)
 	stats := frames(f, protocol.Stats, `{"period_us":100000,"lags_us":[1,200000000,-5]}`)

@@ -40,13 +40,13 @@ type Function struct {
 
 // Config is a pool. Zero values are the defaults given here.
 type Config struct {
-	App       string // the directory of the code
-	Command   Command
-	Processes int // 1; how many there are until Scale asks for others
-	Threads   int // 1
-	// Coroutines is how many async invocations a process has at once; 512.
-	Coroutines int
-	Functions  []Function
+	App     string // the directory of the code
+	Command Command
+	// Settings are those to begin with: 1 process, 1 thread, 512 coroutines.
+	Settings  Settings
+	Functions []Function
+	// Unmeasured has workers not measure what calls use.
+	Unmeasured bool
 	// StartTimeout bounds the loading of the code; two minutes.
 	StartTimeout time.Duration
 	// KillGrace is how long a worker has to obey a cancellation before it is
@@ -88,6 +88,10 @@ type Pool struct {
 
 	mu       sync.Mutex
 	wanted   int
+	settings Settings // but for the processes, which are wanted
+	tunable  bool     // whether threads can change while workers run
+	measured map[*worker]struct{}
+	past     []Measures      // of the workers that are gone
 	workers  []*worker       // those that Run started and that are not known to be gone
 	startUp  time.Duration   // of the workers, lately; 0 until one was ready
 	kinds    map[string]bool // by function: whether it is async; set when loaded
@@ -125,9 +129,9 @@ func New(cfg Config) *Pool {
 			*v = value
 		}
 	}
-	def(&cfg.Processes, 1)
-	def(&cfg.Threads, 1)
-	def(&cfg.Coroutines, 512)
+	def(&cfg.Settings.Processes, 1)
+	def(&cfg.Settings.Threads, 1)
+	def(&cfg.Settings.Coroutines, 512)
 	def(&cfg.MaxFrame, protocol.DefaultMax)
 	if cfg.StartTimeout <= 0 {
 		cfg.StartTimeout = 2 * time.Minute
@@ -144,8 +148,12 @@ func New(cfg Config) *Pool {
 		busy:    make(chan struct{}, 1),
 		loaded:  make(chan struct{}),
 		changed: make(chan struct{}),
-		wanted:  cfg.Processes,
+		wanted:  cfg.Settings.Processes,
 		kinds:   make(map[string]bool),
+
+		settings: cfg.Settings,
+		measured: make(map[*worker]struct{}),
+		past:     make([]Measures, len(cfg.Functions)),
 
 		restarts:  make(map[Cause]int),
 		isolation: isolation{turn: make(chan struct{}, 1)},
@@ -153,14 +161,16 @@ func New(cfg Config) *Pool {
 }
 
 func (p *Pool) hello() protocol.HelloFrame {
-	return protocol.HelloFrame{
-		Protocol: protocol.Version, MaxFrame: p.cfg.MaxFrame,
-		Capabilities: []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState, protocol.CanFork},
+	can := []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState, protocol.CanFork}
+	if !p.cfg.Unmeasured {
+		can = append(can, protocol.CanMeasures)
 	}
+	return protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: p.cfg.MaxFrame, Capabilities: can}
 }
 
 func (p *Pool) load(template bool) protocol.LoadFrame {
-	l := protocol.LoadFrame{Template: template, App: p.cfg.App, Threads: p.cfg.Threads, Coroutines: p.cfg.Coroutines}
+	now := p.Settings()
+	l := protocol.LoadFrame{Template: template, App: p.cfg.App, Threads: now.Threads, Coroutines: now.Coroutines}
 	for _, f := range p.cfg.Functions {
 		l.Functions = append(l.Functions, protocol.Function{Name: f.Name, Module: f.Module, Function: f.Function})
 	}
@@ -302,6 +312,7 @@ func (p *Pool) noteLoaded(w *worker) {
 		for i, f := range p.cfg.Functions {
 			p.kinds[f.Name] = w.ready.Functions[i].Kind == "async"
 		}
+		p.tunable = slices.Contains(w.welcome.Capabilities, protocol.CanSettings)
 		p.forkable = slices.Contains(w.welcome.Capabilities, protocol.CanFork) && w.ready.Unforkable == ""
 		p.log.Debug("workers load", "language", w.welcome.Language, "version", w.welcome.Version)
 	}
@@ -330,13 +341,13 @@ func (p *Pool) resize() {
 	for _, w := range p.workers {
 		if w.usable() {
 			extra := int(w.extra.Load())
-			sync += p.cfg.Threads + extra
-			async += p.cfg.Coroutines + extra
+			sync += int(w.threads.Load()) + extra
+			async += p.settings.Coroutines + extra
 		}
 	}
 	if p.wanted == 0 && sync == 0 {
 		// The first message has a worker started.
-		sync, async = p.cfg.Threads, p.cfg.Coroutines
+		sync, async = p.settings.Threads, p.settings.Coroutines
 	}
 	if p.misload != nil {
 		// One message of each function finds out, and stops it: without room the

@@ -18,6 +18,7 @@ func (w *worker) readFrames() error {
 	for {
 		n, err := w.process.conn.Read(p.Space())
 		p.Took(n)
+		w.heard = time.Now()
 		for {
 			kind, payload, frameErr := p.Next()
 			if frameErr != nil {
@@ -77,7 +78,9 @@ func (w *worker) welcomed(payload []byte) error {
 		w.kill(CauseStart, errors.New(why))
 		return nil
 	}
-	frame, err := protocol.AppendJSON(nil, protocol.Load, w.pool.load(w.forked != nil))
+	load := w.pool.load(w.forked != nil)
+	w.threads.Store(int64(load.Threads))
+	frame, err := protocol.AppendJSON(nil, protocol.Load, load)
 	if err != nil {
 		return err
 	}
@@ -104,10 +107,11 @@ func (w *worker) answered(kind protocol.Kind, payload []byte) error {
 		w.ready = ready
 		// It goes on as those before it: one that is recycled costs no throughput.
 		if w.average = time.Duration(w.pool.average.Load()); w.average > 0 {
-			w.extra.Store(int64(extraFor(w.average, w.pool.cfg.Threads)))
+			w.extra.Store(int64(extraFor(w.average, int(w.threads.Load()))))
 		}
 	}
 	w.settled()
+	w.set(w.pool.Settings()) // they may have changed while it loaded
 	return nil
 }
 
@@ -156,6 +160,7 @@ func (w *worker) result(payload []byte) error {
 	}
 	w.calls[answer.ID] = nil
 	w.free = append(w.free, answer.ID)
+	w.sums[c.Function].add(answer, w.heard.Sub(c.submitted)-answer.Took)
 	w.mu.Unlock()
 	if w.inFlight.Add(-1) == 0 && w.retiring.Load() {
 		w.pool.nudge() // it can end
@@ -173,7 +178,7 @@ func (w *worker) measured(took time.Duration) {
 		w.average = took // what was fast has become slow: queue no more behind it
 	}
 	w.pool.average.Store(int64(w.average))
-	have, want := w.extra.Load(), int64(extraFor(w.average, w.pool.cfg.Threads))
+	have, want := w.extra.Load(), int64(extraFor(w.average, int(w.threads.Load())))
 	if want > 2*have || want < have/2 || want == 0 && have > 0 {
 		w.extra.Store(want)
 		w.pool.resize()
@@ -215,6 +220,16 @@ func (w *worker) stats(payload []byte) error {
 	if err := protocol.Decode(protocol.Stats, payload, &s); err != nil {
 		return err
 	}
+	w.mu.Lock()
+	for _, looks := range s.GIL {
+		if looks[0] >= int64(len(w.sums)) {
+			w.mu.Unlock()
+			return fmt.Errorf("%w: a STATS of function %d of %d", protocol.ErrProtocol, looks[0], len(w.sums))
+		}
+		w.sums[looks[0]].Looks += looks[1]
+		w.sums[looks[0]].HeldGIL += looks[2]
+	}
+	w.mu.Unlock()
 	if w.pool.cfg.Lagged == nil {
 		return nil
 	}

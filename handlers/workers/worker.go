@@ -38,10 +38,14 @@ type worker struct {
 	wear     wear
 
 	inFlight atomic.Int64
+	threads  atomic.Int64  // that it was told to have
 	extra    atomic.Int64  // messages queued beyond those that run
 	average  time.Duration // of a call, lately; read's own
 
+	heard time.Time // when it was read from last; read's own
+
 	mu    sync.Mutex
+	sums  []Measures
 	out   []byte // frames to be written
 	calls []*call
 	free  []uint32
@@ -93,6 +97,7 @@ func (p *Pool) greet(proc *process, template bool) (*worker, error) {
 		<-proc.waited
 		return nil, errors.Join(err, proc.conn.Close())
 	}
+	p.measures(w)
 	w.wakeUp()
 	w.done.Go(w.write)
 	w.done.Go(w.read)
@@ -132,7 +137,7 @@ func (w *worker) submit(c *call) bool {
 	if w.wear.take() {
 		w.pool.nudge()
 	}
-	c.ID = id
+	c.ID, c.submitted = id, time.Now()
 	w.out = protocol.AppendInvoke(w.out, &c.Invocation)
 	w.wakeUp()
 	return true
@@ -237,6 +242,7 @@ func (w *worker) read() {
 		w.reason = &handlers.Failure{Summary: "the worker process died: " + w.process.state, Detail: w.process.lastWords()}
 	}
 	w.inFlight.Store(0)
+	w.pool.keepMeasures(w)
 	close(w.gone)
 	for _, c := range lost {
 		c.replied(w, reply{lost: w.reason, again: why != nil, alone: len(lost) == 1})

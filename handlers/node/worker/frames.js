@@ -3,7 +3,7 @@
 
 const { writeSync } = require('node:fs');
 
-const PROTOCOL = 2;
+const PROTOCOL = 3;
 const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5;
 const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70;
 const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5;
@@ -14,7 +14,8 @@ const NO_STATE = 0xffffffff; // the length of a state that there is none of
 const LENGTH = 4;
 const HEAD = LENGTH + 1;
 const INVOKE_SIZE = 4 + 2 + 2 + 4 + 8 + 8 + 4;
-const RESULT_SIZE = 4 + 1 + 4;
+const RESULT_SIZE = 4 + 1 + 3 * 4;
+const UNMEASURED = 0xffffffff; // this Node.js has no clock for what a call uses
 const MAX_SMALL = 256 << 10;
 const MAX_LOAD = 8 << 20;
 const EMPTY = Buffer.alloc(0);
@@ -170,7 +171,9 @@ class Writer {
     at = batch.writeUInt8(RESULT, at);
     at = batch.writeUInt32LE(id, at);
     at = batch.writeUInt8(status, at);
-    this.#used = batch.writeUInt32LE(Math.min(Math.round(took * 1000), 0xffffffff), at);
+    at = batch.writeUInt32LE(Math.min(Math.round(took * 1000), 0xffffffff), at);
+    at = batch.writeUInt32LE(UNMEASURED, at);
+    this.#used = batch.writeUInt32LE(UNMEASURED, at);
     this.#add(payload);
   }
 

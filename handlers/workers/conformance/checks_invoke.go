@@ -248,7 +248,7 @@ var resultChecks = []check{
 		name: "result/largest", modes: all, rule: "A RESULT that would be larger than `max_frame` is a failure instead.",
 		run: func(s *session) {
 			s.load()
-			const room = maxFrame - 1 - 9 // type, id, status, time
+			const room = maxFrame - 1 - 17 // type, id, status, three times
 			s.send(invoke(0, "large", fmt.Sprint(room)))
 			if r := s.answer(0, protocol.Done); len(r.Payload) != room {
 				s.fail(fmt.Sprintf("%d bytes came back", len(r.Payload)), fmt.Sprint(room))
@@ -278,7 +278,7 @@ var resultChecks = []check{
 		},
 	},
 	{
-		name: "result/time", modes: all, rule: "u32 id, u8 status, u32 wall time in µs, payload",
+		name: "result/time", modes: all, rule: "`wall` is how long the call took.",
 		run: func(s *session) {
 			s.load()
 			began := time.Now()
@@ -287,10 +287,20 @@ var resultChecks = []check{
 			if took := time.Since(began); r.Took < 190*time.Millisecond || r.Took > took+time.Millisecond {
 				s.fail(fmt.Sprintf("a sleep of 200 ms took %v, says its RESULT", r.Took), fmt.Sprintf("190 ms to %v", took))
 			}
+			if !r.Measured {
+				s.finish()
+				return
+			}
+			if r.CPU > 150*time.Millisecond || s.mode.kind == "sync" && r.Held != r.Took || s.mode.kind == "async" && r.Held > 150*time.Millisecond {
+				s.failBy(ruleHeld, fmt.Sprintf("a sleep of 200 ms, of a function that is %s, used %v and held its thread for %v, says its RESULT", s.mode.kind, r.CPU, r.Held),
+					"next to no processor time, and the whole time where it is sync")
+			}
 			s.finish()
 		},
 	},
 }
+
+const ruleHeld = "`cpu` is the processor time of its own thread"
 
 // orderChecks leave calls behind that do not end, or ask for a process of their own.
 var orderChecks = []check{

@@ -131,6 +131,7 @@ func checks() (out []check) {
 		{logChecks, true},
 		{cancelChecks, true},
 		{orderChecks, false},
+		{settingsChecks, false},
 		{templateChecks, false},
 		{drainChecks, false},
 		{closeChecks, false},

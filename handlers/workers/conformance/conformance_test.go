@@ -124,6 +124,7 @@ func TestFaultsAreFound(t *testing.T) {
 		"holds answers back":                       {"result/not-held-back[one]", "nothing more came within"},
 		"remembers what it cancelled":              {"cancel/finished[one]", "a RESULT of status 4"},
 		"forgets states":                           {"state/set[one]", "a RESULT of status 0"},
+		"ignores SETTINGS":                         {"settings/more[one]", "nothing more came within"},
 		"forks once":                               {"template/parent", "is still"},
 		"stays in the template's group":            {"template/forks[one]", "is in process group"},
 		"keeps the template's outputs":             {"template/files", "file descriptor 1 of the forked worker is another file"},

@@ -21,7 +21,7 @@ import (
 const maxFrame = 2 << 20
 
 // daemonCan is what the worker is told that we can.
-var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats}
+var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats, protocol.CanMeasures}
 
 // session is one worker process and what was said with it. All but the writing is
 // done from the goroutine of the check.
@@ -270,6 +270,8 @@ func (s *session) measured(payload []byte) {
 		s.failBy(ruleStats, "a STATS before READY", "none")
 	case !slices.Contains(s.can, protocol.CanStats):
 		s.failBy(ruleLog, "a STATS, though HELLO did not have the capability stats", "none")
+	case len(stats.GIL) > 0 && stats.Period == 0 && len(stats.Lags) == 0:
+		return // of threads
 	case stats.Period <= 0 || slices.ContainsFunc(stats.Lags, func(us int64) bool { return us < 0 }):
 		s.failBy(ruleStats, "STATS of "+excerpt(payload), "a period above 0, and lags of 0 and more")
 	}

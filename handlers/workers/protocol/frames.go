@@ -15,13 +15,16 @@ import (
 // withState in the flags of an INVOKE says that its session's state is before meta.
 const withState = 1
 
+// unmeasured is a time in a RESULT that nobody measured.
+const unmeasured = math.MaxUint32
+
 // noState is the length of a state that there is none of.
 const noState = math.MaxUint32
 
 const (
 	headSize   = 4 + 1
 	invokeSize = 4 + 2 + 2 + 4 + 8 + 8 + 4
-	resultSize = 4 + 1 + 4
+	resultSize = 4 + 1 + 3*4
 )
 
 func appendHead(out []byte, kind Kind, size int) []byte {
@@ -130,10 +133,15 @@ func microseconds(t time.Time) int64 {
 
 // Reply is a RESULT.
 type Reply struct {
-	ID      uint32
-	Status  Status
-	Took    time.Duration // the wall time of the call
-	Payload []byte        // as long as that of the frame is valid
+	ID     uint32
+	Status Status
+	Took   time.Duration // the wall time of the call
+	// Measured says that CPU and Held are known: the processor time of the call's own
+	// thread, and how long it had that, be it running or waiting. Of an async call both
+	// are sums over its steps; of any other, Held is Took.
+	Measured  bool
+	CPU, Held time.Duration
+	Payload   []byte // as long as that of the frame is valid
 }
 
 // ReadResult reads the payload of a RESULT.
@@ -144,8 +152,11 @@ func ReadResult(payload []byte) (Reply, error) {
 	r := Reply{
 		ID:      binary.LittleEndian.Uint32(payload),
 		Status:  Status(payload[4]),
-		Took:    time.Duration(binary.LittleEndian.Uint32(payload[5:])) * time.Microsecond,
+		Took:    micros(payload[5:]),
 		Payload: payload[resultSize:],
+	}
+	if binary.LittleEndian.Uint32(payload[9:]) != unmeasured && binary.LittleEndian.Uint32(payload[13:]) != unmeasured {
+		r.Measured, r.CPU, r.Held = true, micros(payload[9:]), micros(payload[13:])
 	}
 	switch {
 	case r.Status > State:
@@ -154,6 +165,10 @@ func ReadResult(payload []byte) (Reply, error) {
 		return r, broken("a RESULT of status %d and %d bytes, where %d are the most", r.Status, 1+len(payload), MaxOutcome)
 	}
 	return r, nil
+}
+
+func micros(at []byte) time.Duration {
+	return time.Duration(binary.LittleEndian.Uint32(at)) * time.Microsecond
 }
 
 // CutState cuts the state off the payload of a RESULT of status State; nil is none.

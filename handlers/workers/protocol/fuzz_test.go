@@ -102,7 +102,7 @@ func FuzzParser(f *testing.F) {
 // FuzzDecode holds that what a worker's JSON says is bounded, whatever it is.
 func FuzzDecode(f *testing.F) {
 	for _, text := range []string{
-		`{"protocol":2,"pid":1,"language":"x","version":"1","capabilities":["log"]}`,
+		`{"protocol":3,"pid":1,"language":"x","version":"1","capabilities":["log"]}`,
 		`{"functions":[{"name":"f","kind":"sync"}]}`, `{"after":1e300}`, `{"after":-1}`, `{"summary":"s","detail":"d","after":1.5}`,
 		`{"id":-1,"level":"INFO","logger":"l","text":"t"}`, `{"period_us":100000,"lags_us":[1,2,99999999999]}`,
 		`{"period_us":1,"lags_us":[9223372036854775807]}`, `{"period_us":-1,"lags_us":[-9223372036854775808]}`,
@@ -163,7 +163,7 @@ func FuzzResult(f *testing.F) {
 			}
 			return
 		}
-		if r.Status > State || r.Took < 0 || len(r.Payload) != len(payload)-9 || r.ID != binary.LittleEndian.Uint32(payload) {
+		if r.Status > State || r.Took < 0 || len(r.Payload) != len(payload)-resultSize || r.ID != binary.LittleEndian.Uint32(payload) {
 			t.Fatalf("%+v of %x", r, payload)
 		}
 		state, output, err := CutState(r.Payload)

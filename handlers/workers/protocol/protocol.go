@@ -13,7 +13,7 @@ import (
 )
 
 // Version is the version that this daemon speaks.
-const Version = 2
+const Version = 3
 
 // Kind is the type of a frame.
 type Kind byte
@@ -26,6 +26,7 @@ const (
 	Cancel Kind = 4
 	Drain  Kind = 5
 	Fork   Kind = 6
+	Set    Kind = 7
 )
 
 // The frames that a worker sends.
@@ -40,7 +41,7 @@ const (
 )
 
 var names = map[Kind]string{
-	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK",
+	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK", Set: "SETTINGS",
 	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED",
 }
 
@@ -58,6 +59,8 @@ const (
 	CanStats        = "stats"         // what the worker measures goes by STATS
 	CanSessionState = "session_state" // functions get and set the state of sessions
 	CanFork         = "fork"          // a worker can be a template
+	CanSettings     = "settings"      // a worker can be told of other threads and coroutines while it runs
+	CanMeasures     = "measures"      // the daemon wants to know what calls use
 )
 
 // Status is how a call ended.
@@ -131,6 +134,15 @@ type LoadFrame struct {
 	Template bool `json:"template,omitempty"`
 }
 
+// SettingsFrame says what is to be from now on; what runs goes on.
+type SettingsFrame struct {
+	Threads    int `json:"threads"`
+	Coroutines int `json:"coroutines"`
+	// Threaded are the async functions, by their index in LOAD, that are to run on
+	// threads, where they hold up nobody.
+	Threaded []uint16 `json:"threaded,omitempty"`
+}
+
 // Function is one function of an app. Name is drover's, and unique in the app.
 type Function struct {
 	Name     string `json:"name"`
@@ -181,6 +193,9 @@ type LogFrame struct {
 type StatsFrame struct {
 	Period int64   `json:"period_us"` // between two measurements
 	Lags   []int64 `json:"lags_us"`   // of the event loop
+	// GIL has for functions: its index in LOAD, how often was looked while it ran, and
+	// how often of those the lock that all threads share was held for long.
+	GIL [][3]int64 `json:"gil,omitempty"`
 }
 
 const (
@@ -222,6 +237,11 @@ func Decode(kind Kind, payload []byte, into any) error {
 	case *StatsFrame:
 		if len(v.Lags) > maxLags {
 			return broken("a %v of %d lags, where %d are the most", kind, len(v.Lags), maxLags)
+		}
+		for _, looks := range v.GIL {
+			if looks[0] < 0 || looks[2] < 0 || looks[1] < looks[2] {
+				return broken("a %v with gil %v, where there are an index, looks, and no more that found it held", kind, looks)
+			}
 		}
 	case *Outcome:
 		if v.After < 0 || v.After > maxAfter {

@@ -51,6 +51,12 @@ func Fuzz(f *testing.F, reader Reader) {
 	f.Add(all, []byte{0, 200}, uint32(len(stateful)-5), uint16(2), byte(0))
 	f.Add(slices.Concat(load, protocol.AppendDrain(nil)), []byte{3}, uint32(10), uint16(0), byte(protocol.Load))
 	f.Add(load, []byte{}, uint32(10), uint16(0), byte(protocol.Hello))
+	set, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{Threads: 4, Coroutines: 8})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(slices.Concat(set, invoke), []byte{2}, uint32(1<<20), uint16(2), byte(0))
+	f.Add(slices.Concat(set, invoke), []byte{2}, uint32(1<<20), uint16(2), byte(protocol.Load))
 	for _, wrong := range [][]byte{{0, 0, 0, 0}, {0xFF, 0xFF, 0xFF, 0xFF}, {0xFF, 0xFF, 0xFF, 0xFF, 3}, {2, 0, 0, 0, 5, 0}, {3, 0, 0, 0, 4, 1, 2}, {1, 0, 0, 0, 0}, {5, 0, 0, 0, 3, 0, 0, 0, 0}} {
 		f.Add(slices.Concat(invoke, wrong), []byte{}, uint32(1<<20), uint16(2), byte(0))
 		f.Add(wrong, []byte{1}, uint32(1<<20), uint16(2), byte(0))
@@ -89,6 +95,9 @@ type reading struct {
 }
 
 func (r reading) isDue(kind protocol.Kind) bool {
+	if kind == protocol.Set {
+		return !r.plain && r.due == 0
+	}
 	return (kind == protocol.Hello || kind == protocol.Load) && (r.plain || r.due == kind)
 }
 

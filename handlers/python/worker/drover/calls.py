@@ -1,14 +1,13 @@
 """What the ways of running functions have in common: a call and its reply."""
 
 import collections
+import json
 import os
-import time
 
 from drover import Context, Message, ends, frames, traces
 from drover.functions import encode, outcome
 from drover.logs import send
-
-now = time.perf_counter_ns
+from drover.measures import INTERVAL, cpu_now, now
 
 OK = frames.OK
 NOTHING = OK, b""
@@ -17,6 +16,8 @@ NOT_TRIED = frames.NOT_TRIED, b""
 
 class Calls:
     """Invocations are the tuples that Reader.read gives."""
+
+    serving = None  # what runs functions in this process, now
 
     def __init__(self, sock, reader, writer, output, functions):
         self.sock = sock
@@ -31,14 +32,36 @@ class Calls:
         self.striker = None  # how; None where it can't be done
         self.watch = writer.watch
         self.trace = traces.of_app()  # None in an app without OpenTelemetry
-        os.register_at_fork(after_in_child=self.forked)
+        self.draining = False
+        if Calls.serving is None:
+            os.register_at_fork(after_in_child=lambda: Calls.serving.forked())
+        Calls.serving = self
+
+    def go_on(self, before):
+        """Has what another way of running functions had before this one."""
+        self.waiting, self.contexts, self.cancelled, self.draining = before.waiting, before.contexts, before.cancelled, before.draining
+
+    def settings(self, payload):
+        """The number of threads that SETTINGS asks for."""
+        wanted = json.loads(payload)
+        threads = wanted["threads"]
+        if not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"SETTINGS with {threads!r} threads")
+        return threads
 
     def call(self, invocation, running):
         """Runs a function that is not async, queues the reply, and returns when it was done."""
         number, index, data, _, body, end, _, _, _ = invocation
         function = self.functions[index]
         answer = None
+        cpu = -1
         start = now()
+        if start >= function.due:
+            function.due = start + INTERVAL
+            running.index = index
+            if not self.watch.awake:
+                self.watch.busy()
+            cpu = cpu_now()
         try:
             running.number = number  # from here on a Timeout may come, once
             try:
@@ -67,8 +90,10 @@ class Calls:
             if answer is None:
                 answer = outcome(error)
         ended = now()
+        if cpu >= 0:
+            cpu = cpu_now() - cpu
         status, payload = answer
-        self.reply(number, ended - start, status, payload)
+        self.reply(number, ended - start, status, payload, cpu, ended - start)
         return ended
 
     def settle(self, running):
@@ -91,7 +116,7 @@ class Calls:
             context._cancelled = True
         return message, context
 
-    def reply(self, number, took, status, payload):
+    def reply(self, number, took, status, payload, cpu=-1, held=-1):
         """Queues a reply, after all that the invocation said."""
         if self.contexts:
             context = self.contexts.pop(number, None)
@@ -101,7 +126,7 @@ class Calls:
             self.reader.states.pop(number, None)  # of a function that does not ask for a context
         if self.output.parts:
             self.output.end(number)
-        self.writer.result(number, status, took, payload)
+        self.writer.result(number, status, took, payload, cpu, held)
 
     def cancel(self, number):
         """Ends a call that is not async, or sees to it that it does not begin. Called

@@ -11,19 +11,20 @@ import time
 
 from drover import ends
 
-PROTOCOL = 2
-HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK = 1, 2, 3, 4, 5, 6
+PROTOCOL = 3
+HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS = 1, 2, 3, 4, 5, 6, 7
 WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED = 65, 66, 67, 68, 69, 70, 71
-CAPABILITIES = ["cancel", "fork", "log", "session_state", "stats"]
+CAPABILITIES = ["cancel", "fork", "log", "session_state", "settings", "stats"]
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
+UNMEASURED = 0xFFFFFFFF  # a cpu or held that nobody measured
 NO_STATE = 0xFFFFFFFF  # the length of a state that there is none of
 MAX_LOAD = 8 << 20  # the largest LOAD, in bytes
-MAX_SMALL = 256 << 10  # the largest HELLO, CANCEL and DRAIN
+MAX_SMALL = 256 << 10  # the largest HELLO, CANCEL, DRAIN and SETTINGS
 MAX_SPARE = 4 << 20  # the largest buffer that is kept for the next frames, in bytes
 
 _HEAD = struct.Struct("<IB")
-_RESULT = struct.Struct("<IBIBI")  # length, type, id, status, wall µs
+_RESULT = struct.Struct("<IBIBIII")  # length, type, id, status, wall, cpu and held in µs
 _RESULT_FIXED = _RESULT.size - 4
 _pack_result = _RESULT.pack
 _INVOKE = struct.Struct("<IBIHHIqqI")  # length, type, id, function, flags, attempt, enqueued, deadline, length of meta
@@ -73,8 +74,8 @@ class Reader:
     def read(self, flags=0):
         """Returns what came: an INVOKE as a tuple (id, function, data, meta, body,
         end, attempt, enqueued, deadline), where data[meta:body] is its meta and
-        data[body:end] its body; a CANCEL as its id; a DRAIN as -1; a HELLO or a LOAD as
-        its JSON. Raises EOFError when the daemon is gone, and ValueError when a frame is
+        data[body:end] its body; a CANCEL as its id; a DRAIN as -1; a HELLO, a LOAD or
+        SETTINGS as its JSON. Raises EOFError when the daemon is gone, and ValueError when a frame is
         wrong: nothing can be told of what follows it."""
         self._make_room()
         n = self._sock.recv_into(self._view[self._end :], 0, flags)
@@ -115,7 +116,7 @@ class Reader:
                 got.append(_ID.unpack(payload)[0])
             elif kind == DRAIN and not payload:
                 got.append(-1)
-            elif kind == self.due:
+            elif kind == self.due or kind == SETTINGS and self.due is None:
                 got.append(payload)
             else:
                 raise ValueError(f"a frame of type {kind} and {length} bytes")
@@ -131,7 +132,7 @@ class Reader:
         kind = data[at + 4] if end - at > 4 else None
         if kind == INVOKE:
             most = self.max
-        elif kind is None or kind in (CANCEL, DRAIN):
+        elif kind is None or kind in (CANCEL, DRAIN) or kind == SETTINGS and self.due is None:
             most = MAX_SMALL
         elif kind == self.due:
             most = MAX_LOAD if kind == LOAD else MAX_SMALL
@@ -170,19 +171,25 @@ class Writer:
         self._lock = threading.Lock()
         self.max = 0  # of a frame, in bytes; set when the daemon has said it
         self.stats = False  # whether the daemon takes STATS
+        self.measures = False  # whether it wants to know what calls use
         self.last = 0  # when it was sent last, by time.perf_counter_ns
         self.forked = False  # whether this is a child of the worker, which has nothing to say
         self.watch = Watch(self)
 
-    def result(self, number, status, wall, payload=b""):
-        """Queues a reply; wall is in nanoseconds."""
+    def result(self, number, status, wall, payload=b"", cpu=-1, held=-1):
+        """Queues a reply; wall, cpu and held are in nanoseconds, and negative where
+        nobody measured."""
         if _RESULT_FIXED + len(payload) > self.max:
             summary = f"returned {len(payload)} bytes, more than a frame takes ({self.max})"
             status, payload = FAILURE, json.dumps({"summary": summary}).encode()
         wall //= 1000
         if wall > 0xFFFFFFFF:
             wall = 0xFFFFFFFF
-        self._out.append(_pack_result(_RESULT_FIXED + len(payload), RESULT, number, status, wall) + payload)
+        if cpu < 0:
+            cpu = held = UNMEASURED
+        else:
+            cpu, held = min(cpu // 1000, UNMEASURED - 1), min(held // 1000, UNMEASURED - 1)
+        self._out.append(_pack_result(_RESULT_FIXED + len(payload), RESULT, number, status, wall, cpu, held) + payload)
 
     def json(self, kind, value):
         payload = json.dumps(value).encode()
@@ -222,7 +229,8 @@ class Watch(threading.Thread):
         self._parent = os.getppid()
         self._wake = queue.SimpleQueue()
         self.awake = False  # whether busy need not be called
-        self.look = self.nothing  # called at each look; tells whether there is more to come
+        # Called at each look, with how late that is in seconds; tells whether there is more to come.
+        self.look = self.nothing
 
     def busy(self):
         """Called after a reply that is not sent at once."""
@@ -230,7 +238,7 @@ class Watch(threading.Thread):
         self._wake.put(None)
 
     @staticmethod
-    def nothing():
+    def nothing(late):
         return False
 
     def run(self):
@@ -239,16 +247,18 @@ class Watch(threading.Thread):
             self._wake.get()
             idle = 0.0
             while idle < REST:
+                due = time.perf_counter() + WATCH
                 time.sleep(WATCH)
+                late = time.perf_counter() - due
                 idle += WATCH
                 if writer.waits():
                     idle = 0.0
                     if time.perf_counter_ns() - writer.last > WATCH * 1e9:
                         writer.flush()
-                if self.look():
+                if self.look(late):
                     idle = 0.0
                 if os.getppid() != self._parent:
                     os._exit(0)
             self.awake = False
-            if writer.waits() or self.look():  # it came between the last look and this
+            if writer.waits() or self.look(0.0):  # it came between the last look and this
                 self.busy()

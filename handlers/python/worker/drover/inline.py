@@ -3,22 +3,26 @@
 import socket
 import threading
 
-from drover import frames
+from drover import frames, pool
 from drover.calls import Calls, now
 from drover.ends import broken, fail, leave
 from drover.logs import current
+from drover.measures import Looks
 from drover.timeouts import MainThread, Running
 
 
 class Inline(Calls):
-    def __init__(self, sock, reader, writer, output, functions):
+    def __init__(self, sock, reader, writer, output, functions, before=None):
         super().__init__(sock, reader, writer, output, functions)
+        if before is not None:
+            self.go_on(before)
+        self.threads = max(before.threads, 1) if before is not None else 1  # that are wanted
         self.here = Running()
         self.running.append(self.here)
         self.striker = MainThread(self.here)
         self.reading = threading.Lock()  # held by whoever reads the socket
         self.working = False  # whether there is something to run
-        self.draining = False
+        self.looks = Looks(writer, self.running)
         self.watch.look = self.look
 
     def take(self, got):
@@ -27,14 +31,17 @@ class Inline(Calls):
                 if self.cancelled:  # an earlier one that had this number was
                     self.cancelled.discard(item[0])
                 self.waiting.append(item)
+            elif type(item) is bytes:
+                self.threads = self.settings(item)
             elif item < 0:
                 self.draining = True
             else:
                 self.cancel(item)
 
-    def look(self):
+    def look(self, late):
         """Called by the watch every few milliseconds while functions run: if one takes
         long, what comes meanwhile may be its cancellation. Returns whether they do."""
+        self.looks.look(late)
         if self.here.number >= 0 and now() - self.writer.last > frames.WATCH * 1e9:
             self.read_more()
         return self.working
@@ -54,6 +61,7 @@ class Inline(Calls):
                 self.reading.release()
 
     def run(self, got):
+        """Runs until more than one thread is wanted; returns what goes on then."""
         waiting, here, writer, watch, call = self.waiting, self.here, self.writer, self.watch, self.call
         current.set(here)
         self.take(got)
@@ -61,7 +69,7 @@ class Inline(Calls):
             self.working = True
             if not watch.awake:
                 watch.busy()
-            while waiting:
+            while waiting and self.threads == 1:
                 try:
                     invocation = waiting.popleft()
                 except IndexError:
@@ -74,8 +82,14 @@ class Inline(Calls):
                     self.read_more()  # perhaps some of those behind a long call were cancelled
             self.working = False
             writer.flush()
+            if self.threads > 1:
+                return self.to_pool()
             if self.draining and not waiting:
                 leave(writer)
             with self.reading:
                 if not waiting and not self.draining:
                     self.take(self.reader.read())
+
+    def to_pool(self):
+        self.reading.acquire()  # for good: the watch reads no more
+        return pool.Pool(self.sock, self.reader, self.writer, self.output, self.functions, self.threads, self)

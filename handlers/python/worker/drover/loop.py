@@ -13,6 +13,7 @@ from drover.ends import broken, end_child, fail, leave
 from drover.functions import encode, outcome
 from drover.lag import Lag
 from drover.logs import current
+from drover.measures import INTERVAL, Steps
 from drover.pool import Pool
 from drover.timeouts import Running
 
@@ -24,9 +25,9 @@ class Loop(Pool):
         self.coming = None  # a task that was made and has not begun
         self.tasks = {}  # by the number of the invocation that they run
         self.flushing = False
-        self.draining = False
         self.has_pool = any(not f.is_async for f in functions)
         self.loop = None
+        self.executor = None
         self.lag = None
 
     def run(self, got):
@@ -40,9 +41,8 @@ class Loop(Pool):
                 from asyncio import new_event_loop
             loop = new_event_loop()
             asyncio.set_event_loop(loop)
-        # run_in_executor(None, ...) has as many threads as the functions.
-        loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(self.threads, "drover-executor"))
         self.loop = loop
+        self.new_executor()
         self.lag = Lag(loop, self.writer, self.busy)
         if self.has_pool:
             self.start()
@@ -60,6 +60,23 @@ class Loop(Pool):
             if self.writer.forked:
                 end_child(None)
             self.warn(why + ": the worker goes on; to fail a message, raise in its function")
+
+    def new_executor(self):
+        """run_in_executor(None, ...) has as many threads as the functions."""
+        before, self.executor = self.executor, concurrent.futures.ThreadPoolExecutor(self.threads, "drover-executor")
+        self.loop.set_default_executor(self.executor)
+        if before is not None:
+            before.shutdown(wait=False)  # it runs what it was given
+
+    def set(self, payload):
+        """Takes SETTINGS."""
+        threads = self.settings(payload)
+        if threads == self.threads or self.draining:
+            return
+        if self.has_pool:
+            self.resize(threads)
+        self.threads = threads
+        self.new_executor()
 
     def forked(self):
         super().forked()
@@ -88,6 +105,8 @@ class Loop(Pool):
                     ready.append(item)
                 else:
                     self.put(item)
+            elif type(item) is bytes:
+                self.set(item)
             elif item < 0:
                 self.draining = True
                 self.end_if_drained()
@@ -114,7 +133,6 @@ class Loop(Pool):
 
     def end_if_drained(self):
         if self.draining and not self.ready and not self.tasks:
-            self.draining = False  # this is done once
             if self.has_pool:
                 self.drain()
             else:
@@ -157,15 +175,19 @@ class Loop(Pool):
             function = functions[index]
             running.number = number
             tasks[number] = task
+            call, steps = function.call, None
             start = now()
+            if start >= function.due:
+                function.due = start + INTERVAL
+                call = steps = Steps(call)
             try:
                 if self.trace is not None:
                     with self.trace(invocation):
-                        value = await function.call(*self.arguments(function, invocation))
+                        value = await call(*self.arguments(function, invocation))
                 elif function.wants_body:
-                    value = await function.call(data[body:end])
+                    value = await call(data[body:end])
                 else:
-                    value = await function.call(*self.arguments(function, invocation))
+                    value = await call(*self.arguments(function, invocation))
                 answer = NOTHING if value is None else (OK, encode(value))
                 error = None
             except BaseException as raised:  # a cancelled task answers too
@@ -178,7 +200,10 @@ class Loop(Pool):
             running.number = -1
             tasks.pop(number, None)
             status, payload = answer
-            self.reply(number, ended - start, status, payload)
+            if steps is None:
+                self.reply(number, ended - start, status, payload)
+            else:
+                self.reply(number, ended - start, status, payload, steps.cpu, steps.held)
             if ended - writer.last > frames.LINGER:
                 writer.flush()
             elif not self.flushing:

@@ -1,23 +1,33 @@
 """The main thread reads; a pool of threads runs and answers."""
 
+import os
 import queue
+import select
 import threading
 
-from drover import frames
+from drover import frames, inline
 from drover.calls import Calls, now
 from drover.ends import fail, leave
 from drover.logs import current
+from drover.measures import Looks
 from drover.timeouts import Running, Threads
 
 
 class Pool(Calls):
-    def __init__(self, sock, reader, writer, output, functions, threads):
+    def __init__(self, sock, reader, writer, output, functions, threads, before=None):
         super().__init__(sock, reader, writer, output, functions)
-        self.tokens = queue.SimpleQueue()  # True for each that was put there; False: end
-        self.threads = threads
-        self.ended = []  # a number for each thread that has
+        self.tokens = queue.SimpleQueue()  # True for each that was put there; False: one thread is to end
+        self.threads = threads  # that are to go on
+        self.started = 0
+        self.live = 0  # threads that have not ended
+        self.ending = threading.Lock()  # guards that
+        self.last = None  # the pipe that the last thread writes to, when none is to go on
+        if before is not None:
+            self.go_on(before)
+        self.watch.look = Looks(writer, self.running).look
 
     def start(self):
+        """Starts the threads, which take what waits already."""
         try:
             self.striker = Threads()
         except ImportError as error:
@@ -25,11 +35,30 @@ class Pool(Calls):
                 f"sync functions are not interrupted when their time is up, as this Python has no ctypes ({error}):"
                 " they are told by context.cancelled, and their process is killed if they do not end within kill_grace"
             )
-        for i in range(self.threads):
-            threading.Thread(target=self.serve, name=f"drover_{i}", daemon=True).start()
+        for _ in range(len(self.waiting)):
+            self.tokens.put(True)
+        self.more_threads(self.threads)
+        if self.draining:
+            self.drain()
+
+    def more_threads(self, n):
+        with self.ending:
+            self.live += n
+        for _ in range(n):
+            threading.Thread(target=self.serve, name=f"drover_{self.started}", daemon=True).start()
+            self.started += 1
+
+    def resize(self, threads):
+        """Has so many threads, now or as soon as those that are too many have ended
+        what they run."""
+        wanted, self.threads = self.threads, threads
+        if threads > wanted:
+            self.more_threads(threads - wanted)
+        for _ in range(wanted - threads):
+            self.tokens.put(False)
 
     def serve(self):
-        """One thread of the pool: it lives as long as the worker."""
+        """One thread of the pool."""
         try:
             self.serve_all()
         except BaseException:
@@ -50,8 +79,13 @@ class Pool(Calls):
                 writer.flush()
             elif not watch.awake:
                 watch.busy()
-        self.ended.append(running.thread)
-        if len(self.ended) == self.threads:
+        self.running.remove(running)
+        with self.ending:
+            self.live -= 1
+            last = self.live == 0
+        if last and self.last is not None:
+            os.write(self.last, b"x")
+        elif last and self.draining:
             self.drained()
 
     def put(self, invocation):
@@ -62,20 +96,53 @@ class Pool(Calls):
 
     def drain(self):
         """Lets what was accepted finish; then drained is called."""
-        for _ in range(self.threads):
-            self.tokens.put(False)
+        self.draining = True
+        self.resize(0)
 
     def drained(self):
         leave(self.writer)
 
     def run(self, got):
+        """Runs until one thread is enough; returns what goes on then."""
         self.start()
         while True:
+            wanted = self.threads
             for item in got:
                 if type(item) is tuple:
                     self.put(item)
+                elif type(item) is bytes:
+                    wanted = self.settings(item)
                 elif item < 0:
                     self.drain()
                 else:
                     self.cancel(item)
+            if self.draining:
+                wanted = 0
+            elif wanted == 1 < self.threads:
+                return self.to_inline()
+            elif wanted != self.threads:
+                self.resize(wanted)
             got = self.reader.read()
+
+    def to_inline(self):
+        """Waits until the threads have ended what they run, for the one thread that goes
+        on is the main thread. Meanwhile cancellations come, and what else does waits."""
+        ended, self.last = os.pipe()
+        self.resize(0)
+        try:
+            while ended not in select.select([self.sock, ended], [], [])[0]:
+                for item in self.reader.read():
+                    if type(item) is tuple:
+                        if self.cancelled:
+                            self.cancelled.discard(item[0])
+                        self.waiting.append(item)
+                    elif type(item) is bytes:
+                        self.threads = self.settings(item)
+                    elif item < 0:
+                        self.draining = True
+                    else:
+                        self.cancel(item)
+        finally:
+            os.close(ended)
+            os.close(self.last)
+        return inline.Inline(self.sock, self.reader, self.writer, self.output, self.functions, self)

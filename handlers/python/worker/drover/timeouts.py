@@ -18,10 +18,11 @@ _AIMING, _STRUCK, _FORKED = 1, 2, 3
 class Running:
     """What runs in a thread, or in a task."""
 
-    __slots__ = ("aimed", "number", "thread")
+    __slots__ = ("aimed", "index", "number", "thread")
 
     def __init__(self):
         self.number = -1  # of the invocation; -1 is none
+        self.index = 0  # of the function that was measured last
         self.aimed = 0  # whether settle is to be called at the end of the call
         self.thread = threading.get_ident()
 

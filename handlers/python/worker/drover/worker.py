@@ -18,6 +18,7 @@ from drover.functions import LoadError, cut_traceback, load, one_line
 from drover.inline import Inline
 from drover.logs import Output
 from drover.loop import Loop
+from drover.measures import NEVER, cpu_now
 from drover.pool import Pool
 
 
@@ -51,6 +52,9 @@ def _serve(sock, reader, writer):
     _hooks(writer)
     _ready(writer, functions, why)
     threads = load_frame["threads"]
+    if not writer.measures or cpu_now is None:
+        for function in functions:
+            function.due = NEVER
     if any(f.is_async for f in functions):
         worker = Loop(sock, reader, writer, output, functions, threads)
     elif threads > 1:
@@ -58,7 +62,8 @@ def _serve(sock, reader, writer):
     else:
         worker = Inline(sock, reader, writer, output, functions)
     worker.watch.start()
-    worker.run(rest)
+    while True:  # for as long as it is told to go on in another way
+        worker, rest = worker.run(rest), ()
 
 
 def _greet(reader, writer, output):
@@ -67,7 +72,7 @@ def _greet(reader, writer, output):
     reader.due = frames.HELLO
     hello, rest = _first(reader, writer)
     can = hello["capabilities"]
-    writer.max, writer.stats = hello["max_frame"], "stats" in can
+    writer.max, writer.stats, writer.measures = hello["max_frame"], "stats" in can, "measures" in can
     writer.json(
         frames.WELCOME,
         {

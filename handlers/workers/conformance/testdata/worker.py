@@ -152,12 +152,12 @@ def run(name, c):
 
 
 def answer(c, status, took, payload):
-    if 10 + len(payload) > max_frame and FAULT != "sends what is too large":
+    if 18 + len(payload) > max_frame and FAULT != "sends what is too large":
         status, payload = 1, b'{"summary": "too large"}'
     wall = int(took * (1e3 if FAULT == "measures milliseconds" else 1e6))
     number = c.id + 1 if FAULT == "answers another call" else c.id
     for _ in range(2 if FAULT == "answers twice" else 1):
-        send(68, struct.pack("<IBI", number, status, wall) + payload)
+        send(68, struct.pack("<IBIII", number, status, wall, 0xFFFFFFFF, 0xFFFFFFFF) + payload)
 
 
 def serve(functions):
@@ -287,9 +287,9 @@ def greet():
     can = hello["capabilities"]
     if FAULT == "measures before it is ready":
         send_json(70, {"period_us": 1, "lags_us": []})
-    version = 1 if FAULT == "speaks another protocol" else 2
-    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "log", "session_state"]})
-    if hello["protocol"] != 2 and FAULT != "speaks any protocol":
+    version = 1 if FAULT == "speaks another protocol" else 3
+    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "log", "session_state", "settings"]})
+    if hello["protocol"] != 3 and FAULT != "speaks any protocol":
         end()
     max_frame = hello["max_frame"]
     kind, text = frame()
@@ -307,10 +307,18 @@ def main():
         serve_template()
         text = greet()
     functions, threads = load(text)
-    pool = [threading.Thread(target=serve, args=(functions,), daemon=True) for _ in range(threads)]
-    for t in pool:
-        t.start()
-    draining = False
+    pool, live = [], 0
+
+    def resize(n):
+        nonlocal live
+        for _ in range(n - live):
+            pool.append(threading.Thread(target=serve, args=(functions,), daemon=True))
+            pool[-1].start()
+        for _ in range(live - n):
+            waiting.put(None)
+        live = n
+
+    resize(threads)
     while True:
         kind, payload = frame()
         if kind == 3:
@@ -324,11 +332,13 @@ def main():
             waiting.put(c)
         elif kind == 4 and len(payload) == 4:
             cancelled.add(struct.unpack("<I", payload)[0])
+        elif kind == 7:
+            if FAULT != "ignores SETTINGS":
+                resize(json.loads(payload)["threads"])
         elif kind == 5 and FAULT == "ignores DRAIN":
             continue
         elif kind == 5:
-            for _ in pool:
-                waiting.put(None)
+            resize(0)
 
             def finish():
                 for t in pool:

@@ -1,0 +1,213 @@
+package python
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// TestWhatCallsUseIsMeasured holds that each kind of function is told from the others
+// by what its calls use.
+func TestWhatCallsUseIsMeasured(t *testing.T) {
+	const source = `
+import asyncio, hashlib, time
+
+def busy(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end: pass
+
+def cpu(body): busy(0.05)
+def waits(body): time.sleep(0.05)
+def releases(body):
+    end = time.thread_time() + 0.05
+    while time.thread_time() < end: hashlib.sha256(bytes(1 << 20))
+async def awaits(body): await asyncio.sleep(0.05)
+async def blocks(body): time.sleep(0.05)
+async def never(body): busy(0.05)
+async def both(body):
+    busy(0.02)
+    await asyncio.sleep(0.05)
+    busy(0.02)
+    return b"both"
+async def fails(body):
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        busy(0.02)
+`
+	for _, test := range []struct {
+		function  string
+		threads   int
+		cpu, held time.Duration // at least, of each call; of what is not held there is at most a third of a call
+		async     bool
+		looks     bool // the lock is held while it runs
+	}{
+		{"cpu", 1, 45 * time.Millisecond, 45 * time.Millisecond, false, true},
+		{"cpu", 2, 45 * time.Millisecond, 45 * time.Millisecond, false, true},
+		{"waits", 1, 0, 45 * time.Millisecond, false, false},
+		{"waits", 2, 0, 45 * time.Millisecond, false, false},
+		{"releases", 1, 45 * time.Millisecond, 45 * time.Millisecond, false, false},
+		{"awaits", 1, 0, 0, true, false},
+		{"blocks", 1, 0, 45 * time.Millisecond, true, false},
+		{"never", 1, 45 * time.Millisecond, 45 * time.Millisecond, true, false},
+		{"both", 1, 36 * time.Millisecond, 36 * time.Millisecond, true, false},
+	} {
+		t.Run(test.function, func(t *testing.T) {
+			p := startApp(t, source, func(c *workers.Config) { c.Settings.Threads = test.threads }, test.function)
+			const calls = 30
+			for range calls {
+				if _, err := call(t, p, test.function, &triggers.Message{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m := p.Measures()[0]
+			if m.Function != test.function || m.Async != test.async || m.Calls != calls || m.Measured != calls || m.Wall < calls*36*time.Millisecond || m.MeasuredWall != m.Wall {
+				t.Fatalf("%+v", m)
+			}
+			if m.CPU < calls*test.cpu || m.Held < calls*test.held || m.Held < m.CPU-calls*time.Millisecond {
+				t.Errorf("it used %v and held its thread for %v in %d calls; want %v and %v at least in each", m.CPU, m.Held, calls, test.cpu, test.held)
+			}
+			if test.cpu == 0 && m.CPU > m.Wall/3 || test.held == 0 && m.Held > m.Wall/3 {
+				t.Errorf("it used %v and held its thread for %v of %v", m.CPU, m.Held, m.Wall)
+			}
+			if !test.async && test.threads > 1 || test.function == "releases" {
+				// How often the lock is held depends on who else uses the machine.
+				eventually(t, "looks", func() bool {
+					_, err := call(t, p, test.function, &triggers.Message{})
+					return err != nil || p.Measures()[0].Looks > 50
+				})
+				m = p.Measures()[0]
+				if held := float64(m.HeldGIL) / float64(m.Looks); test.looks && held < 0.4 || !test.looks && held > 0.4 {
+					t.Errorf("the lock was held in %d of %d looks", m.HeldGIL, m.Looks)
+				}
+			}
+		})
+	}
+	t.Run("fails", func(t *testing.T) {
+		p := startApp(t, source, nil, "fails")
+		h, err := p.Handler("fails")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if _, err := h.Handle(ctx, &triggers.Message{}); err == nil {
+			t.Fatal("it has not failed")
+		}
+		if m := p.Measures()[0]; m.Calls != 1 || m.CPU < 15*time.Millisecond || m.Held < 15*time.Millisecond {
+			t.Errorf("a call that was cancelled: %+v", m)
+		}
+	})
+}
+
+func TestShortCallsAreMeasuredNowAndThen(t *testing.T) {
+	for _, function := range []string{"f", "g"} {
+		p := startApp(t, "def f(body): pass\nasync def g(body): pass\n", nil, function)
+		eventually(t, "one that is measured", func() bool {
+			for range 100 {
+				if _, err := call(t, p, function, &triggers.Message{}); err != nil {
+					t.Error(err)
+					return true
+				}
+			}
+			return p.Measures()[0].Measured > 0
+		})
+	}
+}
+
+func TestUnmeasured(t *testing.T) {
+	p := startApp(t, "import time\ndef f(body): time.sleep(0.01)\n", func(c *workers.Config) { c.Unmeasured = true }, "f")
+	for range 5 {
+		if _, err := call(t, p, "f", &triggers.Message{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := p.Measures()[0]; m.Calls != 5 || m.Measured != 0 || m.CPU != 0 || m.Wall < 50*time.Millisecond {
+		t.Errorf("%+v", m)
+	}
+}
+
+// TestSettingsChangeWhileWorkersRun holds that as many calls run at once as is said,
+// in workers that are there and in those that come later.
+func TestSettingsChangeWhileWorkersRun(t *testing.T) {
+	const source = `
+import asyncio, os, threading
+
+lock, inside, most = threading.Lock(), 0, 0
+
+def f(body):
+    global inside, most
+    with lock:
+        inside += 1
+        most = max(most, inside)
+    threading.Event().wait(0.02)
+    with lock:
+        inside -= 1
+        return str(most).encode()
+
+def reset(body):
+    global most
+    most = 0
+
+def die(body): os._exit(0)
+
+async def g(body): # as many in its executor
+    loop = asyncio.get_running_loop()
+    await asyncio.gather(*(loop.run_in_executor(None, f, b"") for _ in range(20)))
+    return str(most).encode()
+`
+	for _, function := range []string{"f", "g"} {
+		t.Run(function, func(t *testing.T) {
+			p := startApp(t, source, nil, function, "reset", "die")
+			h, err := p.Handler(function)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// most is how many calls the worker saw at once.
+			most := func() string {
+				if _, err := call(t, p, "reset", &triggers.Message{}); err != nil {
+					t.Fatal(err)
+				}
+				ended := make(chan string)
+				for range 20 {
+					go func() {
+						got, err := h.Handle(t.Context(), &triggers.Message{})
+						if err != nil {
+							t.Error(err)
+						}
+						ended <- string(got)
+					}()
+				}
+				last := ""
+				for range 20 {
+					last = max(last, <-ended) // of one digit
+				}
+				return last
+			}
+			if !p.Tunable() {
+				t.Fatal("a Python worker cannot be told of other settings")
+			}
+			for _, n := range []int{1, 4, 2, 6, 1, 3} {
+				p.Set(workers.Settings{Threads: n})
+				if got, want := most(), string(rune('0'+n)); got != want {
+					t.Fatalf("with %d threads %s calls ran at once", n, got)
+				}
+				if s := p.Settings(); s != (workers.Settings{Processes: 1, Threads: n, Coroutines: 512}) {
+					t.Errorf("%+v", s)
+				}
+			}
+			_, _ = call(t, p, "die", &triggers.Message{})
+			if got := most(); got != "3" {
+				t.Errorf("a new worker ran %s at once, want 3", got)
+			}
+			p.Set(workers.Settings{Processes: 2, Coroutines: 7})
+			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
+			if got := h.Slots().Capacity(); function == "g" && got < 14 || function == "f" && got < 6 {
+				t.Errorf("there is room for %d", got)
+			}
+		})
+	}
+}

@@ -1,0 +1,113 @@
+"""What calls use: processor time, and the lock that all threads share.
+
+To read a thread's clock is a system call, which costs as much as a short function
+does. So of each function one call in INTERVAL is measured at most: each one of those
+that take longer, and of the others so many that it costs 1 % of a core at most."""
+
+import fcntl
+import os
+import threading
+import time
+
+from drover import frames
+
+# Between the beginnings of two calls of a function that are measured, in nanoseconds.
+INTERVAL = 200_000
+# A thread that wakes up so much too late had to wait for another that held the lock:
+# Python asks who holds it to let go after 5 ms. In seconds.
+HELD = 0.0025
+# How often the daemon is told, in seconds.
+TELL = 1.0
+
+NEVER = 1 << 63
+
+now = time.perf_counter_ns
+try:
+    cpu_now = time.thread_time_ns
+except AttributeError:  # there is no such clock here
+    cpu_now = None
+
+
+class Looks:
+    """How often a thread that woke up while functions ran had to wait for the lock."""
+
+    def __init__(self, writer, running):
+        self._writer = writer
+        self._tells = writer.stats and writer.measures
+        self._running = running  # what runs in threads
+        self._seen = {}  # by the function's index: looks, and those at which it was held
+        self._told = time.monotonic()
+        self._delays = None  # the file that tells how long this thread waited for a core
+        self._delayed = 0
+
+    def _delay(self):
+        """How long the thread waited for a core since it was asked last, in seconds; 0
+        where nobody tells. For that it is late, too, and no lock is held."""
+        try:
+            if self._delays is None:
+                opened = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+                # Not a low number: functions close what they take for their own.
+                self._delays = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 100)
+                os.close(opened)
+            before, self._delayed = self._delayed, int(os.pread(self._delays, 64, 0).split()[1])
+        except (OSError, ValueError, IndexError):
+            self._delays = -1
+            return 0.0
+        return (self._delayed - before) / 1e9 if before else 0.0
+
+    def look(self, late):
+        """Called by one thread every few milliseconds, so many seconds too late. Returns
+        whether functions run."""
+        if not self._tells:
+            return False
+        late -= self._delay()
+        runs = False
+        for running in list(self._running):
+            if running.number >= 0:
+                runs = True
+                seen = self._seen.setdefault(running.index, [0, 0])
+                seen[0] += 1
+                if late > HELD:
+                    seen[1] += 1
+        if self._seen and time.monotonic() - self._told > TELL:
+            self._told = time.monotonic()
+            seen, self._seen = self._seen, {}
+            self._writer.json(frames.STATS, {"gil": [[index, *counts] for index, counts in seen.items()]})
+            self._writer.flush()
+        return runs
+
+
+class Steps:
+    """Calls an async function, and measures each of its steps."""
+
+    __slots__ = ("_call", "_coroutine", "cpu", "held")
+
+    def __init__(self, call):
+        self._call = call
+        self.cpu = self.held = 0
+
+    def __call__(self, *arguments):
+        self._coroutine = self._call(*arguments)
+        return self
+
+    def __await__(self):
+        coroutine = self._coroutine
+        step, value = coroutine.send, None
+        try:
+            while True:
+                cpu, start = cpu_now(), now()
+                try:
+                    waits = step(value)
+                except StopIteration as end:
+                    return end.value
+                finally:
+                    self.held += now() - start
+                    self.cpu += cpu_now() - cpu
+                try:
+                    step, value = coroutine.send, (yield waits)
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    step, value = coroutine.throw, error
+        finally:
+            coroutine.close()

@@ -1,0 +1,91 @@
+package workers
+
+import (
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers/protocol"
+)
+
+// This file adds up what calls use.
+
+// Measures are sums over the calls of one function, since the pool began. They do not
+// fall.
+type Measures struct {
+	Function string
+	Async    bool
+	Calls    int64         // that a worker has answered, whatever it said
+	Wall     time.Duration // that they took
+	// Queued is how long they were on their way to their function and back: in a queue
+	// of the worker's, mostly.
+	Queued time.Duration
+	// Measured are those of the calls of which the worker told the rest: all of those
+	// that take long, and some of the short ones; none of a worker that cannot.
+	Measured     int64
+	MeasuredWall time.Duration
+	CPU          time.Duration // processor time of their own threads
+	Held         time.Duration // how long they had their threads, running or waiting
+	// Looks is how often a worker looked while the function ran in a thread, and
+	// HeldGIL at how many of those the lock that all threads share was held for long.
+	Looks, HeldGIL int64
+}
+
+func (m *Measures) add(r protocol.Reply, queued time.Duration) {
+	m.Calls++
+	m.Wall += r.Took
+	m.Queued += max(queued, 0)
+	if r.Measured {
+		m.Measured++
+		m.MeasuredWall += r.Took
+		m.CPU += r.CPU
+		m.Held += r.Held
+	}
+}
+
+func (m *Measures) plus(o Measures) {
+	m.Calls += o.Calls
+	m.Wall += o.Wall
+	m.Queued += o.Queued
+	m.Measured += o.Measured
+	m.MeasuredWall += o.MeasuredWall
+	m.CPU += o.CPU
+	m.Held += o.Held
+	m.Looks += o.Looks
+	m.HeldGIL += o.HeldGIL
+}
+
+// Measures are those of the functions, in the order of Config.Functions.
+func (p *Pool) Measures() []Measures {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]Measures, len(p.cfg.Functions))
+	copy(out, p.past)
+	for i, f := range p.cfg.Functions {
+		out[i].Function, out[i].Async = f.Name, p.kinds[f.Name]
+	}
+	for w := range p.measured {
+		w.mu.Lock()
+		for i := range w.sums {
+			out[i].plus(w.sums[i])
+		}
+		w.mu.Unlock()
+	}
+	return out
+}
+
+// measures begins to add up what a worker's calls use.
+func (p *Pool) measures(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.sums = make([]Measures, len(p.cfg.Functions))
+	p.measured[w] = struct{}{}
+}
+
+// keepMeasures has those of a worker that is gone stay.
+func (p *Pool) keepMeasures(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.measured, w)
+	for i := range w.sums {
+		p.past[i].plus(w.sums[i])
+	}
+}
