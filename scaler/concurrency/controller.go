@@ -71,7 +71,7 @@ func (c *Controller) Look(s Sample) Decision {
 	if !c.begun {
 		c.begin(s)
 	} else if seconds > 0 {
-		c.nature.see(s)
+		c.nature.see(s, s.Settings == c.last.Settings && s.Ready == c.last.Ready)
 		c.look(s, seconds)
 	}
 	c.last = s
@@ -112,7 +112,7 @@ func (c *Controller) plan(s Sample, to Settings) plan {
 // adopt makes a plan the best one, untried; it is measured from now on.
 func (c *Controller) adopt(s Sample, p plan, phase, note string) {
 	c.best, c.base, c.trial = p, nil, nil
-	c.search, c.watch.foundBase = search{}, nil
+	c.search, c.watch.foundBase, c.watch.others = search{}, nil, -1
 	c.ask(s, p, phase, note)
 }
 
@@ -256,24 +256,27 @@ func (c *Controller) mixed(s Sample) {
 	c.adopt(s, c.plan(s, to), PhaseStart, note)
 }
 
-// named goes on to the table when the kinds are known.
+// named goes on to the table when the kinds are known, or as far as they are.
 func (c *Controller) named(s Sample) bool {
 	functions := c.mix.recent(s)
 	known, waits := 0, 0
 	for _, f := range functions {
 		if c.nature.of(f.Name).Kind != KindUnknown {
 			known++
-		} else if f.InFlight > 0 || f.Done > 0 {
+		} else if f.InFlight > 0 || f.Done > 0 || f.Saturated {
 			waits++
 		}
 	}
 	if known == 0 || waits > 0 && s.At-c.decided < unnamed {
 		return false
 	}
-	c.guess = false
+	c.guess = waits > 0
 	to := c.nature.table(functions, s.Cores, c.bounds)
-	if c.mix.more {
+	if c.mix.more || c.guess {
 		to.Threads, to.Coroutines = max(to.Threads, c.best.Threads), max(to.Coroutines, c.best.Coroutines)
+	}
+	if c.guess { // what computes keeps it from running: another thread is its own
+		to.Threads, to.Coroutines = max(to.Threads, 2), max(to.Coroutines, 2)
 	}
 	p := c.plan(s, to)
 	if p.equal(c.want) {

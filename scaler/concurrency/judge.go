@@ -109,7 +109,7 @@ func (c *Controller) late(by float64) string {
 // settle ends a trial.
 func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 	t, d := c.trial, c.trial.dim
-	c.memory.learn(c.best, t.plan, float64(t.began.Memory), float64(c.window.memory), s.At-t.began.At, s.Functions)
+	c.memory.learn(c.best, t.plan, float64(c.base.memory), float64(c.window.memory), s.At-c.based, s.Functions)
 	c.trial = nil
 	old := float64(c.best.get(d))
 	switch {

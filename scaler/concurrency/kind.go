@@ -42,9 +42,12 @@ const (
 	waiting   = 0.15
 	// known is how sure a kind must be to be acted on.
 	known = 0.3
-	// alone is the part of an async call's time for which it has the event loop, from
-	// which on it is taken to await nothing.
-	alone = 0.9
+	// throughout is the part of an async call's time for which it has the event loop,
+	// from which on it is taken to await nothing.
+	throughout = 0.9
+	// lightly is the part of a core that a process may use for its calls not to wait
+	// much for each other.
+	lightly = 0.3
 	// blocked is for how long a call must have the loop for others to feel it.
 	blocked = 10 * time.Millisecond
 	// looksEnough is how many looks tell about the GIL, and held and released are the
@@ -76,9 +79,12 @@ type character struct {
 // nature finds out the kinds of all functions of a pool.
 type nature map[string]*character
 
-// see takes a sample.
-func (n nature) see(s Sample) {
-	trusted := uncontended(s)
+// see takes a sample; steady says that nothing changed while it was taken.
+func (n nature) see(s Sample, steady bool) {
+	trusted := none
+	if steady {
+		trusted = trustIn(s)
+	}
 	for _, f := range s.Functions {
 		c := n[f.Name]
 		if c == nil {
@@ -93,25 +99,43 @@ func (n nature) see(s Sample) {
 	n.together(s)
 }
 
-// uncontended says whether calls had cores and the GIL to themselves, so that their
-// wall is what it is and not what others make of it.
-func uncontended(s Sample) bool {
+// trust is how far a call's wall is its own, and not what others make of it.
+type trust int
+
+const (
+	none  trust = iota // calls wait for each other: the wall is too long, if anything
+	light              // they could, but there is little to wait for
+	alone              // a process has one call at a time, and a core for it
+)
+
+func trustIn(s Sample) trust {
 	if s.Ready == 0 {
-		return false
+		return none
 	}
 	var inFlight float64
+	var sync, async int
 	for _, f := range s.Functions {
 		inFlight += f.InFlight
+		switch {
+		case f.InFlight < 0.02 && f.Done == 0:
+		case f.Async:
+			async = s.Settings.Coroutines
+		default:
+			sync = s.Settings.Threads
+		}
 	}
 	queued := !math.IsNaN(s.RunQueue) && s.RunQueue > 0.1*math.Max(inFlight, 0.1)
 	full := s.CPU+s.Daemon+s.Others > 0.9*s.Cores
-	if inFlight <= float64(s.Ready)+0.5 && !queued { // one in each process at most
-		return !full || float64(s.Ready) <= math.Ceil(s.Cores)
+	switch {
+	case sync+async <= 1 && !queued && (!full || float64(s.Ready) <= math.Ceil(s.Cores)):
+		return alone
+	case !full && !queued && s.CPU < lightly*float64(s.Ready):
+		return light
 	}
-	return !full && s.CPU < 0.6*float64(s.Ready)
+	return none
 }
 
-func (c *character) see(f Function, trusted bool, s Sample) {
+func (c *character) see(f Function, trusted trust, s Sample) {
 	c.looks, c.gil = 0.98*c.looks+float64(f.Looks), 0.98*c.gil+float64(f.HeldGIL)
 	if f.Done > 0 {
 		if wall := f.AllWall.Seconds() / float64(f.Done); c.least == 0 || wall < c.least {
@@ -154,16 +178,27 @@ func (c *character) see(f Function, trusted bool, s Sample) {
 	heldShare := math.Min(float64(f.Held)/float64(f.Wall), 1)
 	k := &c.kind
 	switch {
-	case trusted:
+	case trusted == alone || trusted == light && k.Sure < 0.5:
 		if k.Sure < 0.5 { // what was seen under contention is worth less
 			weight = 1
 		}
 		k.CPU += weight * (share - k.CPU)
 		c.heldShare += weight * (heldShare - c.heldShare)
 		k.Sure = math.Min(math.Max(k.Sure, 0.5)+0.1, 1)
+	case trusted == light:
+		// Calls come in bursts, and then wait for each other: those count that did least.
+		if share < k.CPU {
+			weight = 0.03
+		}
+		k.CPU += weight * (share - k.CPU)
+		c.heldShare += weight * (heldShare - c.heldShare)
+		k.Sure = math.Min(k.Sure+0.05, 0.9)
 	case fresh:
-		k.CPU, c.heldShare, k.Sure = share, heldShare, 0.2
+		k.CPU, c.heldShare, k.Sure = crowded(f, s, share), heldShare, 0.2
 	default: // the wall is too long, if anything
+		if k.Sure < 0.5 {
+			share = crowded(f, s, share)
+		}
 		k.CPU = math.Max(k.CPU, share)
 		c.heldShare = math.Max(c.heldShare, heldShare)
 		// A bound that is seen for long is worth something.
@@ -172,6 +207,22 @@ func (c *character) see(f Function, trusted bool, s Sample) {
 		}
 	}
 	c.name()
+}
+
+// crowded is the share of CPU of a function whose calls fill their processes, as far
+// as can be told: if they wait for nothing but each other, it is as many times what
+// it seems as there are of them. While they fill the processes, more of them bring
+// nothing either way, which is what matters.
+func crowded(f Function, s Sample, share float64) float64 {
+	if f.Async || s.CPU < 0.85*float64(s.Ready) {
+		return share
+	}
+	for _, other := range s.Functions {
+		if other.Name != f.Name && other.InFlight > 0.1 {
+			return share
+		}
+	}
+	return math.Min(share*math.Max(f.InFlight/float64(s.Ready), 1), 1)
 }
 
 // seeStuck tells a function that waits long before its first call ends.
@@ -213,7 +264,7 @@ func (n nature) together(s Sample) {
 func (c *character) name() {
 	k := &c.kind
 	k.Waits = 1 - k.CPU
-	k.NeverAwaits = c.async && c.heldShare >= alone
+	k.NeverAwaits = c.async && c.heldShare >= throughout
 	k.BlocksLoop = c.async && c.held >= blocked.Seconds() && (k.NeverAwaits || c.heldCPU < 0.5)
 	share := k.CPU
 	if k.NeverAwaits {

@@ -31,8 +31,13 @@ const (
 	fill  = 0.8
 	tight = 0.92
 	ease  = 0.6
+	// little is the part of the memory before a step down that it must get under, to be
+	// of help.
+	little = 0.93
 	// helps is how long a step down is given to help.
 	helps = 10 * time.Second
+	// tellable is by which part the calls must differ for what they take to be told.
+	tellable = 0.25
 	// leakOver is how long growth is watched before it is called a leak.
 	leakOver = 10 * time.Second
 )
@@ -82,7 +87,8 @@ func (m *memory) learn(a, b plan, was, is float64, passed time.Duration, functio
 		m.perWorker = estimate(m.perWorker, grew/more)
 		return
 	}
-	if more := calls(b.Settings, functions) - calls(a.Settings, functions); more != 0 {
+	had := calls(a.Settings, functions)
+	if more := calls(b.Settings, functions) - had; math.Abs(more) > tellable*had {
 		m.perCall = estimate(m.perCall, grew/more)
 	}
 }

@@ -56,7 +56,7 @@ func (m *mix) recent(s Sample) (functions []Function) {
 func (m *mix) see(s Sample, seconds float64) bool {
 	var names []string
 	for _, f := range s.Functions {
-		if f.Saturated && (f.Done > 0 || f.InFlight > 0) {
+		if f.Saturated && s.Ready > 0 {
 			names = append(names, f.Name)
 		}
 	}

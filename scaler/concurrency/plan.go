@@ -100,15 +100,16 @@ func (n nature) table(functions []Function, cores float64, b Bounds) Settings {
 func (n nature) limits(functions []Function, cores float64, s Settings) map[string]int {
 	var limits map[string]int
 	for _, async := range []bool{false, true} {
-		room, waits := s.Threads, false
+		room, waits, known := s.Threads, false, false
 		if async {
 			room = s.Coroutines
 		}
 		for _, f := range functions {
 			k := n.of(f.Name)
-			waits = waits || f.Async == async && k.Kind != KindUnknown && !computes(k)
+			waits = waits || f.Async == async && !computes(k)
+			known = known || f.Async == async && k.Kind != KindUnknown
 		}
-		if !waits || room < 2 {
+		if !waits || !known || room < 2 {
 			continue
 		}
 		for _, f := range functions {

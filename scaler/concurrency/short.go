@@ -22,7 +22,7 @@ func (c *Controller) short(s Sample) bool {
 		return false
 	}
 	if m.stepped > 0 {
-		if now > 0.97*m.at {
+		if now > little*m.at {
 			m.helpless = m.helpless || m.stepped >= 2
 		}
 	}

@@ -11,7 +11,7 @@ type watch struct {
 	recent    []look
 	off       float64 // for how long it has been otherwise, in seconds
 	strange   float64 // for how long others have used the machine otherwise
-	others    float64 // what they used when the settings were found
+	others    float64 // what they used when the settings were found; below 0 not known
 	foundBase *window
 	// pause is how long no change has the search begin anew, since began.
 	pause, every time.Duration
@@ -68,11 +68,14 @@ func (c *Controller) disturbed(s Sample, seconds float64) bool {
 	}
 	if c.watch.strange += seconds; c.watch.strange < elsewhereFor {
 		c.window = newWindow() // what is measured half and half compares with nothing
-		c.phase, c.note = PhaseDisturbed, fmt.Sprintf("others use %.2g cores, and used %.2g", s.Others, c.base.per(c.base.others))
+		if c.phase != PhaseDisturbed {
+			c.phase, c.note = PhaseDisturbed, fmt.Sprintf("others use %.2g cores, and used %.2g", s.Others, c.base.per(c.base.others))
+		}
 		return true
 	}
 	c.watch.strange = 0
-	c.base, c.trial = nil, nil
+	c.base, c.trial, c.watch.foundBase = nil, nil, nil
+	c.search.ref = nil
 	c.ask(s, c.best, PhaseDisturbed, "measuring anew beside others")
 	return true
 }
@@ -104,7 +107,10 @@ func (c *Controller) hold(s Sample) {
 	}
 	c.watch.forget()
 	if c.watch.foundBase == nil {
-		c.watch.foundBase, c.watch.others, c.watch.finished = c.base, s.Others, s.At
+		c.watch.foundBase, c.watch.finished = c.base, s.At
+		if c.watch.others < 0 {
+			c.watch.others = s.Others
+		}
 		c.watch.pause, c.watch.every = max(c.watch.pause, firstPause), max(c.watch.every, firstEvery)
 	}
 	if !c.search.done {
