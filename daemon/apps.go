@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,8 @@ type appStatus struct {
 	Usage    workers.Usage `json:"usage"`
 	// Waits are for the event loops; nil or empty where there is none.
 	Waits *Latencies `json:"waits"`
+	// Blocked are the functions that block them; "" is code of no message.
+	Blocked map[string]workers.Blocked `json:"blocked,omitempty"`
 }
 
 // usage remembers what processes use: to read it takes a while, and many may ask.
@@ -108,12 +111,29 @@ func (p *pool) status(fresh time.Duration) appStatus {
 	return appStatus{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
 		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
-		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(),
+		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(), Blocked: p.Blocked(),
 	}
 }
 
 // templatePays is the start-up from which a template is advised.
 const templatePays = 500 * time.Millisecond
+
+// blockedAdvice is the same, for functions that block the event loop.
+func (s appStatus) blockedAdvice() (out []string) {
+	for _, name := range slices.Sorted(maps.Keys(s.Blocked)) {
+		b := s.Blocked[name]
+		if b.Times == 0 {
+			continue
+		}
+		who := "function " + name
+		if name == "" {
+			who = "code of no message"
+		}
+		out = append(out, fmt.Sprintf("%s blocked the event loop, and all beside it, %d times, once for %v at %s: %s",
+			who, b.Times, b.Longest.Round(time.Millisecond), b.Place, b.Instead()))
+	}
+	return out
+}
 
 // advice is what would serve the app better; "" if nothing is known.
 func (s appStatus) advice() string {
@@ -177,10 +197,17 @@ func (s appStatus) plus(o appStatus) appStatus {
 	sum.Usage.Memory.Proportional += o.Usage.Memory.Proportional
 	sum.Usage.Largest = max(s.Usage.Largest, o.Usage.Largest)
 	sum.Waits = s.Waits.plus(o.Waits)
+	sum.Blocked = maps.Clone(s.Blocked)
+	for name, b := range o.Blocked {
+		if sum.Blocked == nil {
+			sum.Blocked = make(map[string]workers.Blocked)
+		}
+		sum.Blocked[name] = sum.Blocked[name].Plus(b)
+	}
 	return sum
 }
 
 // past is what stays of an app when its processes are gone.
 func (s appStatus) past() appStatus {
-	return appStatus{Restarts: s.Restarts, Usage: workers.Usage{CPU: s.Usage.CPU}, Waits: s.Waits}
+	return appStatus{Restarts: s.Restarts, Usage: workers.Usage{CPU: s.Usage.CPU}, Waits: s.Waits, Blocked: s.Blocked}
 }

@@ -14,6 +14,7 @@ type appMetrics struct {
 	described
 	daemon                                                *Daemon
 	workers, restarts, startUp, cpu, memory, largest, lag *prometheus.Desc
+	blocks, blocked                                       *prometheus.Desc
 }
 
 func newAppMetrics(d *Daemon) *appMetrics {
@@ -28,6 +29,8 @@ func newAppMetrics(d *Daemon) *appMetrics {
 	m.memory = add("worker_memory_bytes", "Memory of an app's workers together, by kind.", "kind")
 	m.largest = add("worker_memory_largest_bytes", "Resident memory of the worker that has most.")
 	m.lag = add("event_loop_lag_seconds", "How long a callback had to wait for a worker's event loop.")
+	m.blocks = add("event_loop_blocks_total", "Blocks of an event loop of 50 ms and more, by the function that blocked.", "function")
+	m.blocked = add("event_loop_blocked_seconds_total", "Time of those blocks.", "function")
 	return m
 }
 
@@ -48,6 +51,10 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 			to.gauge(m.memory, float64(s.Usage.Memory.Anonymous), app, "anonymous")
 			to.gauge(m.memory, float64(s.Usage.Memory.Proportional), app, "proportional")
 			to.gauge(m.largest, float64(s.Usage.Largest), app)
+		}
+		for function, b := range s.Blocked {
+			to.counter(m.blocks, float64(b.Times), app, function)
+			to.counter(m.blocked, b.Time.Seconds(), app, function)
 		}
 		if s.Waits != nil && s.Waits.Count() > 0 { // others have no loop
 			to <- newHistogramMetric(m.lag, s.Waits, lagBuckets, app)

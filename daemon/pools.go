@@ -113,6 +113,8 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			MaxInvocations: settings.Recycle.MaxInvocations, MaxMemory: uint64(settings.Recycle.MaxMemory),
 			MaxAge: settings.Recycle.MaxAge.D(), MaxIdle: settings.Recycle.MaxIdle.D(),
 		},
+		OnBlocked: workers.OnBlocked(settings.OnBlocked),
+
 		Lagged:  own.waits.add,
 		Reaper:  p.startsProcesses(),
 		Confine: own.confinement,

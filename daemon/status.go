@@ -68,6 +68,9 @@ func (d *Daemon) statusReport(ctx context.Context) StatusReport {
 		if advice := apps[name].advice(); advice != "" {
 			r.Advice = append(r.Advice, "app "+name+": "+advice)
 		}
+		for _, advice := range apps[name].blockedAdvice() {
+			r.Advice = append(r.Advice, "app "+name+": "+advice)
+		}
 	}
 	return r
 }

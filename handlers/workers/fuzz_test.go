@@ -52,6 +52,7 @@ func FuzzWorker(f *testing.F) {
 	ready := frames(f, protocol.Ready, `{"functions":[{"name":"f","kind":"sync"},{"name":"g","kind":"async"}]}`)
 	log := frames(f, protocol.Log, `{"id":0,"level":"WARNING","logger":"l","text":"t"}`)
 	stats := frames(f, protocol.Stats, `{"period_us":100000,"lags_us":[1,200000000,-5]}`)
+	blocked := frames(f, protocol.Blocked, `{"block":1,"id":0,"function":1,"message":"m","took_us":60000,"asleep_us":1,"over":false,"place":"a.py:1 in g","stack":"s"}`)
 	for _, seed := range [][]byte{
 		nil, welcome, slices.Concat(welcome, ready), slices.Concat(welcome, welcome), ready,
 		slices.Concat(welcome, log, frames(f, protocol.Failed, `{"summary":"s","detail":"d"}`), log),
@@ -64,6 +65,8 @@ func FuzzWorker(f *testing.F) {
 	for _, seed := range [][]byte{
 		slices.Concat(log, answerOf(1, protocol.Done, "x"), stats, answerOf(0, protocol.Failure, `{"summary":"s"}`)),
 		slices.Concat(answerOf(0, protocol.Done, ""), answerOf(0, protocol.Done, "")),
+		slices.Concat(blocked, frames(f, protocol.Blocked, `{"block":2,"id":-1,"function":-1,"took_us":9e9,"over":true}`), frames(f, protocol.Blocked, `{"function":2}`)),
+		frames(f, protocol.Blocked, `{"function":1,"took_us":-1}`), frames(f, protocol.Blocked, `[]`),
 		answerOf(9, protocol.Done, ""), answerOf(0, 6, ""), answerOf(0, protocol.State, "\x01\x00\x00\x00so"), answerOf(0, protocol.State, "\xff"),
 		answerOf(0, protocol.Retry, `{"after":1e300}`), answerOf(0, protocol.Reject, `[]`), frames(f, protocol.Forked, `{}`),
 		{0, 0, 0, 0}, {1, 0, 0, 0, 0}, {0xFF, 0xFF, 0xFF, 0xFF, 68}, {10, 0, 0, 0, 68, 0},

@@ -254,6 +254,8 @@ func (h *Handler) insist(w *worker, c *call) reply {
 	defer limit.Stop()
 	half := time.NewTimer(grace / 2)
 	defer half.Stop()
+	last := time.NewTimer(grace - min(stacksLimit, grace/4))
+	defer last.Stop()
 	for {
 		select {
 		case r := <-c.reply:
@@ -264,9 +266,16 @@ func (h *Handler) insist(w *worker, c *call) reply {
 				h.pool.count(CauseTimeout)
 				h.pool.nudge()
 			}
+		case <-last.C:
+			w.whereItHangs()
 		case <-limit.C:
 			w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.Message.ID)
-			w.kill(CauseTimeout, fmt.Errorf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace))
+			// What it has told is there by now.
+			why := &handlers.Failure{Summary: fmt.Sprintf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace)}
+			if hangs := w.whereItHangs(); hangs != "" {
+				why.Detail = why.Summary + "; the stacks of all threads of its worker, before it was killed:\n" + hangs
+			}
+			w.kill(CauseTimeout, why)
 			return <-c.reply
 		}
 	}

@@ -61,6 +61,8 @@ type Config struct {
 	// Lagged is told how long a callback had to wait for a worker's event loop, ten
 	// times a second while it has something to do. nil drops it.
 	Lagged func(wait time.Duration)
+	// OnBlocked is what is done about functions that block the event loop.
+	OnBlocked OnBlocked
 	// Reaper starts the processes; nil: the pool has one of its own.
 	Reaper *processes.Reaper
 	// Confine is what the processes are held to; nil is nothing.
@@ -105,6 +107,7 @@ type Pool struct {
 	restarts map[Cause]int
 
 	isolation isolation
+	blocks    blocks
 }
 
 const (
@@ -164,6 +167,9 @@ func (p *Pool) hello() protocol.HelloFrame {
 	can := []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState, protocol.CanFork}
 	if !p.cfg.Unmeasured {
 		can = append(can, protocol.CanMeasures)
+	}
+	if p.cfg.OnBlocked != BlockedOff {
+		can = append(can, protocol.CanBlocked)
 	}
 	return protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: p.cfg.MaxFrame, Capabilities: can}
 }

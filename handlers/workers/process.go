@@ -31,8 +31,9 @@ type process struct {
 	conn net.Conn
 	pid  int
 
-	mu   sync.Mutex
-	tail []string // the last lines of its standard error
+	mu       sync.Mutex
+	tail     []string      // the last lines of its standard error
+	listener chan<- string // gets each, if there is room; nil if nobody listens
 
 	waited chan struct{} // closed when it has ended; state and cause are read after that
 	state  string
@@ -121,6 +122,12 @@ func (p *process) remember(line string) {
 	defer p.mu.Unlock()
 	if p.tail = append(p.tail, line); len(p.tail) > maxTail {
 		p.tail = p.tail[1:]
+	}
+	if p.listener != nil {
+		select {
+		case p.listener <- line:
+		default:
+		}
 	}
 }
 

@@ -57,6 +57,8 @@ func (w *worker) frame(kind protocol.Kind, payload []byte) error {
 		return w.result(payload)
 	case kind == protocol.Stats && answered:
 		return w.stats(payload)
+	case kind == protocol.Blocked && answered:
+		return w.blocked(payload)
 	case kind == protocol.Forked && answered && w.forked != nil && len(w.forked) == 0:
 		var answer protocol.ForkedFrame
 		err := protocol.Decode(kind, payload, &answer)

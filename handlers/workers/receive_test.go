@@ -36,6 +36,9 @@ func TestAWorkerThatBreaksTheProtocolIsKilled(t *testing.T) {
 		"a retry in years":     {both, answerOf(0, protocol.Retry, `{"after":1e8}`), "where 0 to 2592000 seconds are allowed"},
 		"a state of no length": {both, answerOf(0, protocol.State, "abc"), "a RESULT with a state, of 3 bytes"},
 		"a state cut off":      {both, answerOf(0, protocol.State, "\x09\x00\x00\x00abc"), "a state of 9 bytes in a RESULT of 7"},
+		"a block of nobody":    {both, frames(t, protocol.Blocked, `{"function":2}`), "a BLOCKED of function 2, of which there are 2"},
+		"a block before time":  {both, frames(t, protocol.Blocked, `{"took_us":-1}`), "a BLOCKED of -1 µs"},
+		"a block of no JSON":   {both, frames(t, protocol.Blocked, `[]`), "a BLOCKED that is no JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

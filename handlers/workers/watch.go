@@ -56,6 +56,7 @@ func (p *Pool) giveUp(now time.Time) (busy bool) {
 	}
 	for _, w := range workers {
 		busy = w.giveUp(now) || busy
+		w.overdue(now)
 	}
 	return busy
 }

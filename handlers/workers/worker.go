@@ -50,8 +50,11 @@ type worker struct {
 	calls []*call
 	free  []uint32
 	dead  bool
-	why   error // why it is to be killed, if we do it
-	whose Cause // the same in a word
+	block *block // of its event loop, that is under way
+	why   error  // why it is to be killed, if we do it
+	whose Cause  // the same in a word
+
+	stacks stacks
 
 	wake chan struct{} // something to write
 	done sync.WaitGroup
@@ -215,8 +218,12 @@ func (w *worker) read() {
 		}
 	}
 	w.calls = nil
-	why, whose := w.why, w.whose
+	why, whose, block := w.why, w.whose, w.block
+	w.block = nil
 	w.mu.Unlock()
+	if block != nil {
+		w.pool.noteBlock(w, block, time.Now())
+	}
 
 	// Gone is gone: one whose socket broke is of no use, though it may live.
 	if errors.Is(err, protocol.ErrProtocol) {

@@ -105,10 +105,11 @@ func FuzzDecode(f *testing.F) {
 		`{"protocol":3,"pid":1,"language":"x","version":"1","capabilities":["log"]}`,
 		`{"functions":[{"name":"f","kind":"sync"}]}`, `{"after":1e300}`, `{"after":-1}`, `{"summary":"s","detail":"d","after":1.5}`,
 		`{"id":-1,"level":"INFO","logger":"l","text":"t"}`, `{"period_us":100000,"lags_us":[1,2,99999999999]}`,
+		`{"block":4294967295,"function":-1,"took_us":9223372036854775807,"asleep_us":-1,"place":"p"}`,
 		`{"period_us":1,"lags_us":[9223372036854775807]}`, `{"period_us":-1,"lags_us":[-9223372036854775808]}`,
 		`null`, `[]`, `{"lags_us":null}`, `{"id":1e400}`, "\xff",
 	} {
-		for kind := Welcome; kind <= Stats; kind++ {
+		for kind := Welcome; kind <= Blocked; kind++ {
 			f.Add(byte(kind), []byte(text))
 		}
 	}
@@ -125,6 +126,8 @@ func FuzzDecode(f *testing.F) {
 			into = new(Outcome)
 		case Log:
 			into = new(LogFrame)
+		case Blocked:
+			into = new(BlockedFrame)
 		default:
 			into = new(StatsFrame)
 		}
@@ -136,6 +139,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		if outcome, ok := into.(*Outcome); ok && !(outcome.After >= 0 && outcome.After <= maxAfter) {
 			t.Fatalf("after %v", outcome.After)
+		}
+		if blocked, ok := into.(*BlockedFrame); ok && (blocked.Time() < 0 || len(blocked.Place) > MaxPlace) {
+			t.Fatalf("%v at %d bytes", blocked.Time(), len(blocked.Place))
 		}
 		if stats, ok := into.(*StatsFrame); ok {
 			n := 0

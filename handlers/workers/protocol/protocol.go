@@ -38,11 +38,12 @@ const (
 	Log     Kind = 69
 	Stats   Kind = 70
 	Forked  Kind = 71
+	Blocked Kind = 72
 )
 
 var names = map[Kind]string{
 	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK", Set: "SETTINGS",
-	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED",
+	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED",
 }
 
 func (k Kind) String() string {
@@ -61,6 +62,7 @@ const (
 	CanFork         = "fork"          // a worker can be a template
 	CanSettings     = "settings"      // a worker can be told of other threads and coroutines while it runs
 	CanMeasures     = "measures"      // the daemon wants to know what calls use
+	CanBlocked      = "blocked"       // what blocks the event loop is told by BLOCKED
 )
 
 // Status is how a call ended.
@@ -160,6 +162,9 @@ type ReadyFrame struct {
 	// Unforkable says why the worker cannot be a template, if it knows how to; "" if
 	// it can.
 	Unforkable string `json:"unforkable,omitempty"`
+	// StacksSignal is the signal at which the worker writes the stacks of all of its
+	// threads to standard error, whatever they do; 0 if there is none.
+	StacksSignal int `json:"stacks_signal,omitempty"`
 }
 
 // ForkedFrame is a template's answer to FORK.
@@ -242,6 +247,10 @@ func Decode(kind Kind, payload []byte, into any) error {
 			if looks[0] < 0 || looks[2] < 0 || looks[1] < looks[2] {
 				return broken("a %v with gil %v, where there are an index, looks, and no more that found it held", kind, looks)
 			}
+		}
+	case *BlockedFrame:
+		if v.Took < 0 || len(v.Place) > MaxPlace {
+			return broken("a %v of %d µs and with a place of %d bytes, where %d are the most", kind, v.Took, len(v.Place), MaxPlace)
 		}
 	case *Outcome:
 		if v.After < 0 || v.After > maxAfter {

@@ -13,8 +13,8 @@ from drover import ends
 
 PROTOCOL = 3
 HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS = 1, 2, 3, 4, 5, 6, 7
-WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED = 65, 66, 67, 68, 69, 70, 71
-CAPABILITIES = ["cancel", "fork", "log", "session_state", "settings", "stats"]
+WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED = 65, 66, 67, 68, 69, 70, 71, 72
+CAPABILITIES = ["blocked", "cancel", "fork", "log", "session_state", "settings", "stats"]
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
 UNMEASURED = 0xFFFFFFFF  # a cpu or held that nobody measured
@@ -172,6 +172,7 @@ class Writer:
         self.max = 0  # of a frame, in bytes; set when the daemon has said it
         self.stats = False  # whether the daemon takes STATS
         self.measures = False  # whether it wants to know what calls use
+        self.blocked = False  # whether it takes BLOCKED
         self.last = 0  # when it was sent last, by time.perf_counter_ns
         self.forked = False  # whether this is a child of the worker, which has nothing to say
         self.watch = Watch(self)
@@ -231,6 +232,7 @@ class Watch(threading.Thread):
         self.awake = False  # whether busy need not be called
         # Called at each look, with how late that is in seconds; tells whether there is more to come.
         self.look = self.nothing
+        self.woke = self.nothing  # called before that
 
     def busy(self):
         """Called after a reply that is not sent at once."""
@@ -249,6 +251,7 @@ class Watch(threading.Thread):
             while idle < REST:
                 due = time.perf_counter() + WATCH
                 time.sleep(WATCH)
+                self.woke()
                 late = time.perf_counter() - due
                 idle += WATCH
                 if writer.waits():

@@ -8,6 +8,7 @@ import contextvars
 import sys
 
 from drover import frames
+from drover.blocked import Watchdog
 from drover.calls import NOT_TRIED, NOTHING, OK, now
 from drover.ends import broken, end_child, fail, leave
 from drover.functions import encode, outcome
@@ -29,6 +30,7 @@ class Loop(Pool):
         self.loop = None
         self.executor = None
         self.lag = None
+        self.watchdog = Watchdog(self) if writer.blocked else None
 
     def run(self, got):
         if sys.version_info < (3, 10):
@@ -44,6 +46,9 @@ class Loop(Pool):
         self.loop = loop
         self.new_executor()
         self.lag = Lag(loop, self.writer, self.busy)
+        if self.watchdog is not None:
+            self.watch.woke = self.watchdog.peek
+            self.watchdog.start()
         if self.has_pool:
             self.start()
         self.sock.setblocking(False)
@@ -96,6 +101,8 @@ class Loop(Pool):
         self.lag.came = True
         if not self.lag.awake:
             self.lag.begin()
+        if self.watchdog is not None and not self.watchdog.awake:
+            self.watchdog.begin()
         ready, functions = self.ready, self.functions
         for item in got:
             if type(item) is tuple:

@@ -20,6 +20,7 @@ from drover.logs import Output
 from drover.loop import Loop
 from drover.measures import NEVER, cpu_now
 from drover.pool import Pool
+from drover.stacks import last_words
 
 
 def main():
@@ -72,7 +73,8 @@ def _greet(reader, writer, output):
     reader.due = frames.HELLO
     hello, rest = _first(reader, writer)
     can = hello["capabilities"]
-    writer.max, writer.stats, writer.measures = hello["max_frame"], "stats" in can, "measures" in can
+    writer.max = hello["max_frame"]
+    writer.stats, writer.measures, writer.blocked = "stats" in can, "measures" in can, "blocked" in can
     writer.json(
         frames.WELCOME,
         {
@@ -116,7 +118,8 @@ def _failed(writer, error):
 
 def _ready(writer, functions, why):
     kinds = [{"name": f.name, "kind": "async" if f.is_async else "sync"} for f in functions]
-    writer.json(frames.READY, {"functions": kinds, "unforkable": why} if why else {"functions": kinds})
+    ready = {"functions": kinds, "stacks_signal": last_words()}
+    writer.json(frames.READY, {**ready, "unforkable": why} if why else ready)
     writer.flush()
 
 

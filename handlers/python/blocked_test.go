@@ -1,0 +1,232 @@
+package python
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// blocks is an app whose functions each keep the event loop from turning for about a
+// third of a second, in a way of their own; fine does not.
+const blocks = `
+import asyncio, ctypes, fcntl, os, random, re, socket, tempfile, threading, time, zlib
+usleep = ctypes.PyDLL(None).usleep  # which keeps the GIL
+
+async def sleeps(body):
+    time.sleep(0.3)  # here
+
+def count(until):
+    n = 0
+    while time.monotonic() < until: n += 1  # here
+
+async def counts(body):
+    count(time.monotonic() + 0.3)
+
+async def matches(body):
+    begin, n = time.monotonic(), 18
+    while time.monotonic() < begin + 0.3:
+        re.match("(a+)+$", "a" * n + "b")  # here
+        n += 1
+
+async def holds(body):
+    usleep(300_000)  # here
+
+async def reads(body):
+    a, b = socket.socketpair()
+    threading.Timer(0.3, b.send, [b"x"]).start()
+    a.recv(1)  # here
+
+async def locks(body):
+    with tempfile.NamedTemporaryFile() as file:
+        first = open(file.name)
+        fcntl.flock(first, fcntl.LOCK_EX)
+        threading.Timer(0.3, first.close).start()
+        with open(file.name) as second:
+            fcntl.flock(second, fcntl.LOCK_EX)  # here
+
+data = random.randbytes(1 << 20)
+async def zips(body):
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until: zlib.compress(data)  # here
+
+async def inner():
+    await asyncio.sleep(0.01)
+    time.sleep(0.3)  # here
+
+async def gathers(body):
+    await asyncio.gather(asyncio.sleep(0.02), inner())
+
+async def fine(body):
+    await asyncio.sleep(0.6)
+`
+
+// blocking are the functions that block, and where, by the name of the function that
+// the line is in; places finds the lines.
+var blocking = map[string]string{
+	"sleeps": "sleeps", "counts": "count", "matches": "matches", "holds": "holds", "reads": "reads", "locks": "locks", "zips": "zips", "gathers": "inner",
+}
+
+// placeIn is the line in a function of the app that is marked.
+func placeIn(t *testing.T, source, function string) string {
+	t.Helper()
+	in := ""
+	for i, line := range strings.Split(source, "\n") {
+		if _, name, is := strings.Cut(line, "def "); is {
+			in, _, _ = strings.Cut(name, "(")
+		}
+		if in == function && strings.HasSuffix(line, "# here") {
+			return fmt.Sprintf("function_app.py:%d in %s", i+1, function)
+		}
+	}
+	t.Fatalf("no line is marked in %s", function)
+	return ""
+}
+
+// Whatever blocks the event loop, it is said which function it is, which message, and
+// which line, though others are in flight beside it.
+func TestWhatBlocksTheEventLoop(t *testing.T) {
+	for _, interpreter := range interpreters(t) {
+		t.Run(filepath.Base(filepath.Dir(filepath.Dir(interpreter))), func(t *testing.T) {
+			t.Parallel()
+			var names []string
+			for name := range blocking {
+				names = append(names, name)
+			}
+			log := newLines()
+			p := startApp(t, blocks, func(c *workers.Config) {
+				c.Command.Path = interpreter
+				c.Log = slog.New(slog.NewTextHandler(log, nil))
+			}, append(names, "fine")...)
+			for _, name := range names {
+				var all sync.WaitGroup
+				for range 5 {
+					all.Go(func() {
+						if _, err := call(t, p, "fine", &triggers.Message{ID: "beside"}); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				if _, err := call(t, p, name, &triggers.Message{ID: "culprit-" + name, Body: []byte("x")}); err != nil {
+					t.Error(err)
+				}
+				all.Wait()
+				log.wait(t, "blocks the event loop", "function="+name+" ", "message=culprit-"+name+" ", placeIn(t, blocks, blocking[name]), "stack=")
+			}
+			got := p.Blocked()
+			for _, name := range names {
+				if b := got[name]; b.Times < 1 || b.Longest < 100*time.Millisecond {
+					t.Errorf("%s blocked %d times, %v the longest", name, b.Times, b.Longest)
+				}
+			}
+			if b, is := got["fine"]; is {
+				t.Errorf("fine is said to block: %+v", b)
+			}
+			if !got["counts"].Computes || got["sleeps"].Computes || !got["holds"].GIL || got["sleeps"].GIL {
+				t.Errorf("of what kind they are: %+v", got)
+			}
+		})
+	}
+}
+
+// A loop that turns is not blocked, however busy it is, and however busy the machine.
+func TestABusyLoopIsNotBlocked(t *testing.T) {
+	p := startApp(t, `
+import asyncio, time
+async def short(n):
+    for _ in range(n):
+        sum(range(100))
+        await asyncio.sleep(0)
+async def busy(body):
+    tasks = []
+    for _ in range(100):  # to make them all at once would block
+        tasks += [asyncio.create_task(short(20)) for _ in range(100)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks[:1])
+    while not all(t.done() for t in tasks): await asyncio.sleep(0.001)
+async def noop(body): pass
+`, nil, "busy", "noop")
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	for range 4 { // what else the machine has to do
+		others.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	if _, err := call(t, p, "busy", &triggers.Message{}); err != nil {
+		t.Error(err)
+	}
+	for range 500 {
+		if _, err := call(t, p, "noop", &triggers.Message{}); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	others.Wait()
+	if got := p.Blocked(); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Nobody looks where nobody wants to know.
+func TestBlocksAreNotLookedFor(t *testing.T) {
+	p := startApp(t, blocks+`
+async def names(body): return [t.name for t in threading.enumerate()]
+`, func(c *workers.Config) { c.OnBlocked = workers.BlockedOff }, "sleeps", "names")
+	if _, err := call(t, p, "sleeps", &triggers.Message{}); err != nil {
+		t.Error(err)
+	}
+	if output, err := call(t, p, "names", &triggers.Message{}); err != nil || strings.Contains(string(output), "drover-blocked") {
+		t.Errorf("%s, %v", output, err)
+	}
+	if got := p.Blocked(); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A call whose worker has to be killed says where it hung.
+func TestWhereAKilledCallHung(t *testing.T) {
+	for name, code := range map[string]string{
+		"sleeps":         "while True:\n        try: time.sleep(60)  # here\n        except BaseException: pass",
+		"waits for ever": "lock = threading.Lock()\n    lock.acquire()\n    while True:\n        try: lock.acquire()  # here\n        except BaseException: pass",
+		"keeps the GIL":  "re.match('(a+)+$', 'a' * 60 + 'b')  # here",
+	} {
+		for _, way := range everyWay {
+			t.Run(name+"/"+way.name, func(t *testing.T) {
+				t.Parallel()
+				source := mark + "import re, threading\n" + way.prefix + "def f(body):\n    mark(body)\n    " + code + "\n"
+				p := startApp(t, source, func(c *workers.Config) { c.Settings.Threads = way.threads }, "f")
+				path := filepath.Join(t.TempDir(), "mark")
+				ctx, cancel := context.WithCancel(soon(t))
+				ended := make(chan error, 1)
+				go func() {
+					_, err := handle(ctx, handler(t, p, "f"), &triggers.Message{Body: []byte(path)})
+					ended <- err
+				}()
+				begun(t, path)
+				cancel()
+				err := <-ended
+				var failure *handlers.Failure
+				want := strings.Replace(placeIn(t, source, "f"), "function_app.py:", `function_app.py", line `, 1)
+				if !errors.Is(err, context.Canceled) || !errors.As(err, &failure) || !strings.Contains(failure.Detail, want) {
+					t.Errorf("%v, %+v; want %s", err, failure, want)
+				}
+			})
+		}
+	}
+}

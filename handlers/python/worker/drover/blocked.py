@@ -1,0 +1,265 @@
+"""Notices that the loop of async functions does not turn, and says what keeps it.
+
+A thread looks every 20 ms, while something is in flight, at what the main thread
+runs. The loop is blocked if that is one and the same callback or step of a task in
+some looks in a row, and the loop does not answer meanwhile, which it would between
+two of them: so a loop that is busy with many short ones is not. Nor is a machine that
+is busy taken for a block: the main thread has to have slept, or have computed for a
+while, and not just to have waited for a processor.
+
+While C code holds the GIL the thread cannot look. It sees that it was late when it
+can again, which is where the C code returns; a timer of the kernel's has had the
+stack written down in the middle of it.
+"""
+
+import collections
+import os
+import queue
+import sys
+import threading
+import time
+
+from drover import frames
+from drover.places import Places, Sight
+from drover.stacks import Alarm, high
+
+_now = time.perf_counter_ns
+
+# The time between two looks, between those at what was seen before, and at a block that
+# is under way, in ns.
+LOOK, AGAIN, UNDER_WAY = 20_000_000, 5_000_000, 10_000_000
+# The loop is blocked when so many looks in a row found the same, and its thread asleep,
+# or so much of a processor's time, in ns, went into it.
+LOOKS, WORK = 3, 20_000_000
+# How late a look is that C code kept the GIL from which computes, and which waits; and
+# after how much processor time the stack of the first is written down. In ns.
+LATE, LONG, DEEP = 25_000_000, 80_000_000, 60_000_000
+# After so many looks that found nothing in flight it rests.
+REST = 10
+
+# What is known at a look: the time, and the processor time of the main thread and of
+# the process. All in ns.
+_Facts = collections.namedtuple("_Facts", "at main all")
+
+
+class Watchdog(threading.Thread):
+    """Owner is the Loop, whose method run calls the loop, and serve_ready the app's
+    async functions."""
+
+    def __init__(self, owner):
+        super().__init__(name="drover-blocked", daemon=True)
+        self._owner, self._writer = owner, owner.writer
+        self._places = Places(owner)
+        self._main = threading.main_thread()
+        self._wake = queue.SimpleQueue()
+        self.awake = False  # whether begin need not be called
+        self._asked = self._answered = 0
+        self._turned = 0  # when the loop answered last
+        self._key, self._looks = None, 0  # what runs, and how often that was seen in a row
+        self._first = None  # the facts when it was seen first
+        self._pause = LOOK  # to the next look
+        self._asleep = self._counted = 0  # looks at that which found its thread asleep, and all
+        self._peeked = None  # what peek saw
+        self._last = 0  # when it looked last
+        self._block = None  # what is told of the block that is under way
+        self._blocks = 0
+        self._alarm = self._clock = None
+        try:
+            self._clock = time.pthread_getcpuclockid(self._main.ident)
+            self._alarm = Alarm(self._clock, DEEP)
+        except (AttributeError, OSError, RuntimeError, ValueError):
+            pass
+        self._since = self._facts()
+        self._state, self._own_waits = _State(self._main.native_id), None
+
+    def begin(self):
+        """Called by the loop when there is something to do. The first of it may hold the
+        GIL before this thread is awake."""
+        self.awake = True
+        self._since = self._facts()
+        self._last, self._peeked = self._since.at, None
+        if self._alarm is not None:
+            self._alarm.put_off()
+        self._wake.put(None)
+
+    def run(self):
+        self._own_waits = _Waits(threading.get_native_id())
+        self._waited = self._own_waits.read()
+        while True:
+            self._wake.get()
+            self._watch()
+            self.awake = False
+            if self._in_flight():  # it came between the last look and this
+                self.begin()
+
+    def _in_flight(self):
+        return self._owner.ready or self._owner.tasks
+
+    def _watch(self):
+        idle, looks, last = 0, 0, self._since
+        due, waited, self._pause = last.at, self._waited, LOOK
+        while idle < REST:
+            due += self._pause
+            left = due - _now()
+            if left > 0:
+                time.sleep(left / 1e9)
+            # If C code has just given the GIL back, nothing here may let the main thread
+            # have it before it is known where that is.
+            now = self._facts()
+            late, seen, held = now.at - due, self._peeked, None
+            if late > LATE:
+                due = now.at
+                if seen is None:
+                    seen = Sight(self._places, self._frame())
+                    seen.detail()
+                held = self._held(last, now, late, late - (self._own_waits.read() - waited))
+            if self._alarm is not None and looks % 2 == 0:  # it costs as much as all else here
+                self._alarm.put_off()
+            if held is None:
+                self._look(now, Sight(self._places, self._frame()), now)
+            else:
+                self._look(now, seen, last, held)
+            last, self._last, self._peeked = now, now.at, None
+            looks += 1
+            if looks % 10 == 0:
+                waited = self._own_waits.read()
+            idle = 0 if self._in_flight() else idle + 1
+        if self._alarm is not None:
+            self._alarm.end()
+        self._over(now)
+        self._key = None
+        self._waited = self._own_waits.read()
+
+    def peek(self):
+        """Called by a thread that may get the GIL before this one does, when C code
+        gives it back: a little later the main thread is elsewhere."""
+        if self._peeked is None and self.awake and _now() - self._last > self._pause + LATE:
+            seen = Sight(self._places, self._frame())
+            seen.detail()
+            self._peeked = seen
+
+    def _frame(self):
+        return sys._current_frames().get(self._main.ident)
+
+    def _facts(self):
+        return _Facts(_now(), time.clock_gettime_ns(self._clock) if self._clock is not None else 0, time.process_time_ns())
+
+    def _held(self, last, now, late, net):
+        """The stack of the main thread in the middle of the time in which C code of its
+        own held the GIL; [] if that is not known. None if none did."""
+        stack = self._alarm.stack() if self._alarm is not None else []
+        if net < LATE or self._clock is None:
+            return None
+        if now.main - last.main >= WORK:
+            return stack
+        # C code that waits, and holds the GIL all the same: nobody else has worked.
+        if net >= LONG and now.all - last.all < late / 5:
+            return []
+        return None
+
+    def _look(self, now, seen, since, held=None):
+        """Takes what was seen, which began at since. Held is what _held found."""
+        answered = self._asked == self._answered
+        if self._block is not None and (answered or seen.root is not self._key):
+            self._over(now)
+        self._pause = LOOK
+        if seen.root is None:
+            self._key = None
+            return
+        if seen.root is not self._key or answered:
+            self._key, self._looks, self._first = seen.root, 0, since
+            self._asleep = self._counted = 0
+            if answered:
+                self._ask()
+        self._looks += 1
+        asleep = False
+        if self._looks > 1:
+            asleep = self._state.asleep()
+            self._asleep, self._counted, self._pause = self._asleep + asleep, self._counted + 1, AGAIN
+        if self._block is None:
+            if held is not None:
+                self._asleep, self._counted = now.main - since.main < WORK, 1
+                self._tell(seen, now, held)
+            elif self._looks > 1 and now.main - self._first.main >= WORK:
+                self._tell(seen, now)
+            elif self._looks > 1 and not asleep:
+                self._looks = 1
+            elif self._looks >= LOOKS:
+                self._tell(seen, now)
+        if self._block is not None:
+            self._pause = UNDER_WAY
+
+    def _ask(self):
+        self._asked += 1
+        try:
+            self._owner.loop.call_soon_threadsafe(self._answer, self._asked)
+        except RuntimeError:  # the app has closed the loop
+            self._asked -= 1
+
+    def _answer(self, number):
+        """Called by the loop."""
+        self._answered, self._turned = number, _now()
+
+    def _tell(self, seen, now, held=None):
+        number, index, message, lines = seen.detail()
+        if held and held[0][2] == ascii(lines[0][2])[1:-1]:
+            lines = held
+        place, stack = self._places.describe(lines)
+        if place is None:  # it is code of ours
+            return
+        self._blocks += 1
+        self._block = {"block": self._blocks, "id": number, "function": index, "message": message, "place": place, "gil": held is not None}
+        self._send(now.at, now, {"stack": stack} if stack else {})
+
+    def _over(self, now):
+        block, self._block = self._block, None
+        if block is not None:
+            at = self._turned if self._asked == self._answered else now.at
+            self._block = block
+            self._send(at, now, {"over": True})
+            self._block = None
+
+    def _send(self, at, now, more):
+        took = max(at - self._first.at, 0)
+        slept = took * self._asleep // max(self._counted, 1)
+        self._writer.json(frames.BLOCKED, {**self._block, "took_us": took // 1000, "asleep_us": slept // 1000, **more})
+        self._writer.flush()
+
+
+class _Thread:
+    """A file of /proc about a thread, which is read often; what it says is that of a
+    thread of which nothing is known where there is none."""
+
+    def __init__(self, name, thread):
+        try:
+            self._fd = high(os.open(f"/proc/self/task/{thread}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            self._fd = -1
+
+    def _read(self):
+        return os.pread(self._fd, 512, 0)
+
+
+class _State(_Thread):
+    def __init__(self, thread):
+        super().__init__("stat", thread)
+
+    def asleep(self):
+        """Whether the thread waits for something else than a processor. The GIL is free
+        meanwhile: so that is not what it waits for."""
+        try:
+            return self._read().rpartition(b") ")[2][:1] in (b"S", b"D")
+        except OSError:
+            return True
+
+
+class _Waits(_Thread):
+    def __init__(self, thread):
+        super().__init__("schedstat", thread)
+
+    def read(self):
+        """How long the thread has waited for a processor, in ns."""
+        try:
+            return int(self._read().split()[1])
+        except (OSError, ValueError, IndexError):
+            return 0

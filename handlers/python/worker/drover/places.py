@@ -1,0 +1,166 @@
+"""Where the main thread is: which callback or task the loop runs, of which invocation,
+and at what line of the app's."""
+
+import asyncio
+import contextvars
+import gc
+import linecache
+import os
+import selectors
+import sys
+
+from drover import Message
+from drover.logs import current
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_LIBRARIES = os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep
+_STANDARD = os.path.dirname(os.__file__) + os.sep
+
+# What is told of a place and of a stack, in characters and frames, and of how many
+# places the stack is told, once each.
+_MAX_PLACE, _MAX_STACK, _MAX_FRAMES, _MAX_TOLD = 500, 16_000, 50, 1000
+
+# The files of the loop itself: a main thread that is there has nothing to do.
+_MACHINERY = {
+    f.__code__.co_filename
+    for f in (
+        asyncio.BaseEventLoop.run_forever,
+        asyncio.Handle._run,
+        asyncio.SelectorEventLoop.add_reader,
+        asyncio.SelectorEventLoop.add_signal_handler,
+        selectors.SelectSelector.select,
+    )
+}
+
+
+class Places:
+    """Owner is the Loop."""
+
+    def __init__(self, owner):
+        self._owner = owner
+        self._app = os.path.abspath(sys.path[0]) + os.sep  # load has put it there
+        self._base, self._serving = type(owner).run.__code__, type(owner).serve_ready.__code__
+        self._told = set()  # the places of which the stack was
+
+    def root(self, frame):
+        """The frame of the callback or task that the loop runs; None if it waits."""
+        root, base = None, self._base
+        while frame is not None and frame.f_code is not base:
+            if frame.f_code.co_filename not in _MACHINERY:
+                root = frame
+            frame = frame.f_back
+        return root
+
+    def invocation(self, frame):
+        """The number, the function's index and the message's id of the invocation whose
+        code runs; -1, -1 and "" for what is not known."""
+        while frame is not None:
+            if frame.f_code is self._serving:
+                return _of(frame.f_locals)
+            frame = frame.f_back
+        number = self._running_number()
+        task = self._owner.tasks.get(number)
+        coroutine = task.get_coro() if task is not None else None
+        while coroutine is not None:
+            if getattr(coroutine, "cr_code", None) is self._serving and coroutine.cr_frame is not None:
+                return _of(coroutine.cr_frame.f_locals)
+            coroutine = getattr(coroutine, "cr_await", None)
+        return -1, -1, ""
+
+    def _running_number(self):
+        """That of the invocation which made the task that runs."""
+        task = asyncio.current_task(self._owner.loop)
+        if task is None:
+            return -1
+        if hasattr(task, "get_context"):  # Python 3.12
+            contexts = [task.get_context()]
+        else:
+            contexts = [c for c in gc.get_referents(task) if isinstance(c, contextvars.Context)]
+        for context in contexts:
+            running = context.get(current)
+            if running is not None:
+                return running.number
+        return -1
+
+    def lines(self, frame):
+        """A stack as (file, line, function), the innermost first."""
+        lines = []
+        while frame is not None and frame.f_code is not self._base and len(lines) < _MAX_FRAMES:
+            lines.append((frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
+            frame = frame.f_back
+        return lines
+
+    def describe(self, lines):
+        """The place of a stack, and its text, if that was not told before; None where
+        it is code of ours."""
+        for at, line in enumerate(lines):
+            if line[0] == self._serving.co_filename and line[2] == self._serving.co_name:
+                lines = lines[:at]
+                break
+        if all(line[0].startswith(_HERE) or line[0] in _MACHINERY for line in lines):
+            return None, None
+        place = self._place(lines)
+        if place in self._told or len(self._told) >= _MAX_TOLD:
+            return place, None
+        self._told.add(place)
+        return place, _format(lines)
+
+    def _place(self, lines):
+        own = next((at for at, line in enumerate(lines) if self._is_app(line[0])), None)
+        if own is None:
+            own = next((at for at, line in enumerate(lines) if not line[0].startswith(_HERE)), 0)
+        text = self._name(lines[own])
+        if own > 0:
+            text += f", which calls {self._name(lines[own - 1])}"
+        return text[:_MAX_PLACE]
+
+    def _is_app(self, file):
+        return file.startswith(self._app) and not any(part in file for part in _LIBRARIES)
+
+    def _name(self, line):
+        file, number, name = line
+        for root in (self._app, _STANDARD):
+            if file.startswith(root):
+                file = file[len(root) :]
+                break
+        for part in _LIBRARIES:
+            file = file.rpartition(part)[2]
+        return f"{file}:{number} in {name}"
+
+
+def _of(local):
+    """What the variables of serve_ready tell."""
+    running, invocation = local.get("running"), local.get("invocation")
+    if running is None or running.number < 0 or invocation is None or invocation[0] != running.number:
+        return -1, -1, ""
+    number, index, data, meta, body = invocation[:5]
+    return number, index, Message(b"", meta=data[meta:body]).id[:_MAX_PLACE]
+
+
+class Sight:
+    """What the main thread was seen to run. The frame goes on: what it says of places
+    is of the moment in which detail is called first."""
+
+    def __init__(self, places, frame):
+        self._places, self._frame = places, frame
+        self._detail = None
+        self.root = places.root(frame)
+
+    def detail(self):
+        """The number, function and message of the invocation, and the stack."""
+        if self._detail is None:
+            lines = self._places.lines(self._frame)
+            self._detail = (*self._places.invocation(self._frame), lines)
+            self._frame = None
+        return self._detail
+
+
+def _format(lines):
+    """As a traceback, the innermost last."""
+    text = []
+    for file, number, name in reversed([line for line in lines if not line[0].startswith(_HERE) and line[0] not in _MACHINERY]):
+        text.append(f'  File "{file}", line {number}, in {name}\n')
+        source = linecache.getline(file, number).strip()
+        if source:
+            text.append(f"    {source}\n")
+    return "".join(text)[-_MAX_STACK:]
