@@ -30,6 +30,8 @@ type appStatus struct {
 	Waits *Latencies `json:"waits"`
 	// Blocked are the functions that block them; "" is code of no message.
 	Blocked map[string]workers.Blocked `json:"blocked,omitempty"`
+	// Apart are the functions that are kept apart for that, and how many workers each has.
+	Apart map[string]int `json:"apart,omitempty"`
 }
 
 // usage remembers what processes use: to read it takes a while, and many may ask.
@@ -111,7 +113,7 @@ func (p *pool) status(fresh time.Duration) appStatus {
 	return appStatus{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
 		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
-		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(), Blocked: p.Blocked(),
+		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(), Blocked: p.Blocked(), Apart: p.Apart(),
 	}
 }
 
@@ -128,6 +130,9 @@ func (s appStatus) blockedAdvice() (out []string) {
 		who := "function " + name
 		if name == "" {
 			who = "code of no message"
+		}
+		if n, is := s.Apart[name]; is {
+			who = fmt.Sprintf("function %s is kept apart, in worker processes of its own (%d), since it", name, n)
 		}
 		out = append(out, fmt.Sprintf("%s blocked the event loop, and all beside it, %d times, once for %v at %s: %s",
 			who, b.Times, b.Longest.Round(time.Millisecond), b.Place, b.Instead()))
@@ -198,6 +203,13 @@ func (s appStatus) plus(o appStatus) appStatus {
 	sum.Usage.Largest = max(s.Usage.Largest, o.Usage.Largest)
 	sum.Waits = s.Waits.plus(o.Waits)
 	sum.Blocked = maps.Clone(s.Blocked)
+	sum.Apart = maps.Clone(s.Apart)
+	for name, n := range o.Apart {
+		if sum.Apart == nil {
+			sum.Apart = make(map[string]int)
+		}
+		sum.Apart[name] += n
+	}
 	for name, b := range o.Blocked {
 		if sum.Blocked == nil {
 			sum.Blocked = make(map[string]workers.Blocked)

@@ -14,7 +14,7 @@ type appMetrics struct {
 	described
 	daemon                                                *Daemon
 	workers, restarts, startUp, cpu, memory, largest, lag *prometheus.Desc
-	blocks, blocked                                       *prometheus.Desc
+	blocks, blocked, apart                                *prometheus.Desc
 }
 
 func newAppMetrics(d *Daemon) *appMetrics {
@@ -31,6 +31,7 @@ func newAppMetrics(d *Daemon) *appMetrics {
 	m.lag = add("event_loop_lag_seconds", "How long a callback had to wait for a worker's event loop.")
 	m.blocks = add("event_loop_blocks_total", "Blocks of an event loop of 50 ms and more, by the function that blocked.", "function")
 	m.blocked = add("event_loop_blocked_seconds_total", "Time of those blocks.", "function")
+	m.apart = add("function_apart_workers", "Worker processes of a function that is kept apart, since it blocks the event loop.", "function")
 	return m
 }
 
@@ -55,6 +56,9 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 		for function, b := range s.Blocked {
 			to.counter(m.blocks, float64(b.Times), app, function)
 			to.counter(m.blocked, b.Time.Seconds(), app, function)
+		}
+		for function, n := range s.Apart {
+			to.gauge(m.apart, float64(n), app, function)
 		}
 		if s.Waits != nil && s.Waits.Count() > 0 { // others have no loop
 			to <- newHistogramMetric(m.lag, s.Waits, lagBuckets, app)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/runtimes"
 	"github.com/drover-run/drover/handlers/workers"
@@ -114,6 +115,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			MaxAge: settings.Recycle.MaxAge.D(), MaxIdle: settings.Recycle.MaxIdle.D(),
 		},
 		OnBlocked: workers.OnBlocked(settings.OnBlocked),
+		Moved:     func(function string, to *handlers.Slots) { d.moveShare(own, function, to) },
 
 		Lagged:  own.waits.add,
 		Reaper:  p.startsProcesses(),
@@ -130,6 +132,15 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 		}
 	})
 	return own, nil
+}
+
+// moveShare gives a function of a pool its room elsewhere.
+func (d *Daemon) moveShare(own *pool, function string, to *handlers.Slots) {
+	for _, f := range d.running() {
+		if f.pool == own && f.name == function {
+			f.share.Move(to)
+		}
+	}
 }
 
 // first is how many workers an app begins with: one finds out whether its code

@@ -69,7 +69,7 @@ func (w *workerScaler) look(ctx context.Context) {
 	}
 	needed := 0.0
 	for _, f := range w.daemon.running() {
-		if f.pool != w.pool {
+		if _, apart := w.pool.Apart()[f.name]; f.pool != w.pool || apart {
 			continue
 		}
 		c := f.counts(now)

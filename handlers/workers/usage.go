@@ -32,7 +32,18 @@ type Memory struct {
 }
 
 // Usage reads what the pool's processes use: some files of /proc for each.
-func (p *Pool) Usage() Usage { return p.accounts.usage() }
+func (p *Pool) Usage() Usage {
+	u := p.accounts.usage()
+	for _, a := range p.apart() {
+		own := a.pool.Usage()
+		u.CPU += own.CPU
+		u.Memory.Resident += own.Memory.Resident
+		u.Memory.Anonymous += own.Memory.Anonymous
+		u.Memory.Proportional += own.Memory.Proportional
+		u.Largest = max(u.Largest, own.Largest)
+	}
+	return u
+}
 
 // accounts are of all processes of a pool. The zero value has none.
 type accounts struct {
