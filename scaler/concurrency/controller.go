@@ -67,9 +67,6 @@ func New(bounds Bounds, learned *Learned) *Controller {
 
 // Look takes what was measured and decides what there should be from now on.
 func (c *Controller) Look(s Sample) Decision {
-	if s.Cores <= 0 { // unknown
-		s.Cores = 1
-	}
 	seconds := (s.At - c.last.At).Seconds()
 	if !c.begun {
 		c.begin(s)
@@ -122,7 +119,7 @@ func (c *Controller) adopt(s Sample, p plan, phase, note string) {
 // ask has a plan come in force.
 func (c *Controller) ask(s Sample, p plan, phase, note string) {
 	c.phase, c.note = phase, note
-	if !p.equal(c.want) || !c.inForce || s.Ready < p.Processes {
+	if !p.equal(c.want) || !c.inForce {
 		c.decided, c.inForce = s.At, false
 	}
 	c.want = p
@@ -142,12 +139,11 @@ func (c *Controller) look(s Sample, seconds float64) {
 	if c.guess && c.named(s) {
 		return
 	}
-	counts := c.counts(s, seconds)
-	switch {
-	case c.mix.key == "":
-		c.rest(s, counts)
+	if !c.counts(s, seconds) {
 		return
-	case !counts:
+	}
+	if c.mix.key == "" {
+		c.rest(s)
 		return
 	}
 	if c.phase == PhaseIdle {
@@ -186,24 +182,17 @@ func (c *Controller) counts(s Sample, seconds float64) bool {
 		c.memory.settled(s)
 		return false
 	}
-	if c.draining(s) && s.At-c.decided < patience {
+	if over(s, c.want.Settings) && s.At-c.decided < patience {
 		c.settled = s.At
 		return false
 	}
 	return s.At-time.Duration(seconds*float64(time.Second)) >= c.settled
 }
 
-// draining says that more is in flight than the settings let in, and less than a
-// moment ago: what a larger plan let in has not ended yet.
-func (c *Controller) draining(s Sample) bool {
-	sync, async := inFlight(s)
-	hadSync, hadAsync := inFlight(c.last)
-	room := 1.1 * float64(c.want.Processes)
-	return sync > room*float64(c.want.Threads)+1 && sync < 0.99*hadSync ||
-		async > room*float64(c.want.Coroutines)+1 && async < 0.99*hadAsync
-}
-
-func inFlight(s Sample) (sync, async float64) {
+// over says that more is in flight than settings let in: what a larger plan let in
+// has not ended yet.
+func over(s Sample, to Settings) bool {
+	var sync, async float64
 	for _, f := range s.Functions {
 		if f.Async {
 			async += f.InFlight
@@ -211,7 +200,8 @@ func inFlight(s Sample) (sync, async float64) {
 			sync += f.InFlight
 		}
 	}
-	return sync, async
+	room := 1.1 * float64(to.Processes)
+	return sync > room*float64(to.Threads)+1 || async > room*float64(to.Coroutines)+1
 }
 
 // machine begins anew when the cores have changed.
@@ -297,25 +287,20 @@ func (c *Controller) named(s Sample) bool {
 }
 
 // rest is what is done while there is room for everything.
-func (c *Controller) rest(s Sample, counts bool) {
+func (c *Controller) rest(s Sample) {
 	if c.trial != nil {
 		c.resolve(s)
 	}
 	if c.base != nil && s.At-c.based > stale {
 		c.base = nil
 	}
-	if counts {
-		c.memory.steady(s)
-	}
-	if c.memory.over > 0 {
-		return
-	}
+	c.memory.steady(s)
 	c.phase, c.note = PhaseIdle, "there is room for all there is to do"
 }
 
 // measure has the plan's own throughput measured before anything is tried.
 func (c *Controller) measure(s Sample) {
-	if !c.enough(s) || c.search.doubted && !c.search.done && c.window.seconds < sound {
+	if !c.enough(s) {
 		return
 	}
 	c.base, c.based = c.window, s.At
