@@ -16,6 +16,7 @@
 //	go run ./bench workers      how soon a worker is there, also after a kill, and what recycling costs
 //	go run ./bench timeouts     how late calls that overrun are ended: those that obey, and those that are killed
 //	go run ./bench workloads    auto beside the best cell of a grid, for functions of each kind
+//	go run ./bench measuring    what it costs to measure the CPU time of calls
 //	go run ./bench celery       drover's Python no-op beside Celery's, where Celery and Redis are installed
 package main
 
@@ -44,6 +45,7 @@ type commandLine struct {
 	Workers    workersCommand    `cmd:"" help:"How soon a worker is there, from a template and without, also after a kill; and what recycling costs."`
 	Timeouts   timeoutsCommand   `cmd:"" help:"How late calls that overrun are ended: those that obey, and those that are killed."`
 	Workloads  workloadsCommand  `cmd:"" help:"Auto beside the best cell of a grid of processes, threads and coroutines, for functions of each kind."`
+	Measuring  measuringCommand  `cmd:"" help:"What it costs to measure the CPU time of calls: the Python no-op with measuring and without."`
 	Celery     celeryCommand     `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
 }
 

@@ -21,16 +21,8 @@ const (
 	threadsVariable   = "PYTHON_THREADPOOL_THREAD_COUNT"
 )
 
-// Where numbers are from that nobody gave.
-const (
-	byLoad      = "auto: by load and by measure, one a core at first"
-	byMeasure   = "auto: by measure, at first"
-	inOneThread = "functions run in one thread"
-)
-
-// firstCoroutines is how many async calls a process has in flight until something is
-// measured.
-const firstCoroutines = 512
+// byLoad is where a number of processes is from that follows the load.
+const byLoad = "default: by load, at most one a core"
 
 // The languages of apps, named as the handlers that run in them.
 const (
@@ -67,13 +59,13 @@ func (h Handler) code() *code {
 	switch {
 	case h.Python != nil:
 		p := h.Python
-		return &code{Python, &p.App, &p.Module, &p.Function, App{Path: p.Path, Interpreter: p.Interpreter, Processes: p.Processes, Threads: p.Threads, Coroutines: p.Coroutines}}
+		return &code{Python, &p.App, &p.Module, &p.Function, App{Path: p.Path, Interpreter: p.Interpreter, Processes: p.Processes, Threads: p.Threads}}
 	case h.Node != nil:
 		n := h.Node
-		return &code{Node, &n.App, &n.Module, &n.Function, App{Path: n.Path, Interpreter: n.Interpreter, Processes: n.Processes, Coroutines: n.Coroutines}}
+		return &code{Node, &n.App, &n.Module, &n.Function, App{Path: n.Path, Interpreter: n.Interpreter, Processes: n.Processes}}
 	case h.Worker != nil:
 		w := h.Worker
-		return &code{Worker, &w.App, &w.Module, &w.Function, App{Path: w.Path, Command: w.Command, Processes: w.Processes, Threads: w.Threads, Coroutines: w.Coroutines}}
+		return &code{Worker, &w.App, &w.Module, &w.Function, App{Path: w.Path, Command: w.Command, Processes: w.Processes, Threads: w.Threads}}
 	}
 	return nil
 }
@@ -154,13 +146,7 @@ func (x *completion) app(path string, a App, language string) App {
 	if language == Node || language == Worker {
 		variable = "" // it is Python's
 	}
-	threads := byMeasure
-	if language == Node {
-		threads = inOneThread
-	}
-	a.Threads, a.ThreadsFrom = x.count(path+".threads", a.Threads, variable, 1, threads)
-	a.Coroutines, a.CoroutinesFrom = x.count(path+".coroutines", a.Coroutines, "", firstCoroutines, byMeasure)
-	a.AutoThreads, a.AutoCoroutines = a.ThreadsFrom == byMeasure, a.CoroutinesFrom == byMeasure
+	a.Threads, a.ThreadsFrom = x.count(path+".threads", a.Threads, variable, 1, "default: inline")
 	return a
 }
 
@@ -201,9 +187,9 @@ func (x *completion) count(path string, given int, variable string, def int, why
 
 // ownKeys are those that go with path, by language.
 var ownKeys = map[string]string{
-	Python: "interpreter, processes, threads and coroutines",
-	Node:   "interpreter, processes and coroutines",
-	Worker: "command, processes, threads and coroutines",
+	Python: "interpreter, processes and threads",
+	Node:   "interpreter and processes",
+	Worker: "command, processes and threads",
 }
 
 // code completes a handler that runs in worker processes.
@@ -222,7 +208,7 @@ func (x *completion) code(path, name string, h *Handler, shortForms map[string]s
 		x.wrong(path, "it lacks a path: the directory of the code, or one file in it (or app, an entry of apps)")
 		return
 	case *c.app != "":
-		if c.own.Interpreter != "" || len(c.own.Command) > 0 || c.own.Processes != 0 || c.own.Threads != 0 || c.own.Coroutines != 0 {
+		if c.own.Interpreter != "" || len(c.own.Command) > 0 || c.own.Processes != 0 || c.own.Threads != 0 {
 			x.wrong(path, "%s go with path; those of an app stand once, in apps.%s", ownKeys[c.language], *c.app)
 		}
 		if _, found := x.Apps[*c.app]; !found {
@@ -291,7 +277,7 @@ func (x *completion) shortForm(path string, c *code, shortForms map[string]strin
 		x.twoLanguages(path, whole.Language, fmt.Sprintf("the path %q", key), have.Language, first)
 		return
 	}
-	if have.Interpreter != whole.Interpreter || !slices.Equal(have.Command, whole.Command) || have.Processes != whole.Processes || have.Threads != whole.Threads || have.Coroutines != whole.Coroutines {
+	if have.Interpreter != whole.Interpreter || !slices.Equal(have.Command, whole.Command) || have.Processes != whole.Processes || have.Threads != whole.Threads {
 		x.wrong(path, "%s differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or name an app for both in apps", ownKeys[c.language], first, x.at(first).Line)
 	}
 }

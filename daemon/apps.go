@@ -30,9 +30,8 @@ type appStatus struct {
 	Waits *Latencies `json:"waits"`
 	// Blocked are the functions that block them; "" is code of no message.
 	Blocked map[string]workers.Blocked `json:"blocked,omitempty"`
-	// Tuned is what measuring has found; nil before it has.
-	Tuned    *tuned             `json:"tuned,omitempty"`
-	Measures []workers.Measures `json:"measures,omitempty"`
+	// Apart are the functions that are kept apart for that, and how many workers each has.
+	Apart map[string]int `json:"apart,omitempty"`
 }
 
 // usage remembers what processes use: to read it takes a while, and many may ask.
@@ -114,8 +113,7 @@ func (p *pool) status(fresh time.Duration) appStatus {
 	return appStatus{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
 		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
-		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(), Blocked: p.Blocked(),
-		Tuned: p.tuner.Load().state(), Measures: p.Measures(),
+		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(), Blocked: p.Blocked(), Apart: p.Apart(),
 	}
 }
 
@@ -133,6 +131,9 @@ func (s appStatus) blockedAdvice() (out []string) {
 		if name == "" {
 			who = "code of no message"
 		}
+		if n, is := s.Apart[name]; is {
+			who = fmt.Sprintf("function %s is kept apart, in worker processes of its own (%d), since it", name, n)
+		}
 		out = append(out, fmt.Sprintf("%s blocked the event loop, and all beside it, %d times, once for %v at %s: %s",
 			who, b.Times, b.Longest.Round(time.Millisecond), b.Place, b.Instead()))
 	}
@@ -144,8 +145,6 @@ func (s appStatus) advice() string {
 	switch {
 	case s.Unforked != "":
 		return "it has start: template, but each worker loads the code itself, since " + s.Unforked
-	case s.Tuned != nil && s.Tuned.Advice != "":
-		return s.Tuned.Advice
 	case s.Spawned && s.StartUp >= templatePays:
 		return fmt.Sprintf("a worker takes %v to load the code; with start: template one takes milliseconds, and they share memory", s.StartUp.Round(100*time.Millisecond))
 	}
@@ -204,18 +203,23 @@ func (s appStatus) plus(o appStatus) appStatus {
 	sum.Usage.Largest = max(s.Usage.Largest, o.Usage.Largest)
 	sum.Waits = s.Waits.plus(o.Waits)
 	sum.Blocked = maps.Clone(s.Blocked)
+	sum.Apart = maps.Clone(s.Apart)
+	for name, n := range o.Apart {
+		if sum.Apart == nil {
+			sum.Apart = make(map[string]int)
+		}
+		sum.Apart[name] += n
+	}
 	for name, b := range o.Blocked {
 		if sum.Blocked == nil {
 			sum.Blocked = make(map[string]workers.Blocked)
 		}
 		sum.Blocked[name] = sum.Blocked[name].Plus(b)
 	}
-	sum.Tuned = cmp.Or(s.Tuned, o.Tuned) // each instance finds its own; they are of one code on one machine
-	sum.Measures = workers.SumOf(s.Measures, o.Measures)
 	return sum
 }
 
 // past is what stays of an app when its processes are gone.
 func (s appStatus) past() appStatus {
-	return appStatus{Restarts: s.Restarts, Usage: workers.Usage{CPU: s.Usage.CPU}, Waits: s.Waits, Blocked: s.Blocked, Measures: s.Measures}
+	return appStatus{Restarts: s.Restarts, Usage: workers.Usage{CPU: s.Usage.CPU}, Waits: s.Waits, Blocked: s.Blocked}
 }

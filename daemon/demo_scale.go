@@ -44,7 +44,7 @@ scale:
 functions:
   work:
     trigger: {nats: {ack_wait: 5s}}
-    handler: {python: {path: app, threads: 1}}
+    handler: {python: {path: app}}
     timeout: 30s
 `
 

@@ -6,16 +6,19 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/runtimes"
 	"github.com/drover-run/drover/handlers/workers"
 )
 
 // This file starts the pools of worker processes, one for each app.
+
+// coroutines is what an async function has in flight in each process.
+const coroutines = 512
 
 // startLimit bounds the loading of the code of all apps.
 func startLimit(cfg *configs.Config) time.Duration {
@@ -37,10 +40,7 @@ type pool struct {
 	life        context.Context
 	stop        context.CancelFunc
 	running     sync.WaitGroup
-	scaled      bool                  // whether its number of workers follows the load
-	tuner       atomic.Pointer[tuner] // nil until it runs
-	most        atomic.Int64          // how many workers it may have, by measure; 0 while nothing is
-	pressed     atomic.Bool           // whether there is more to do than room for it
+	scaled      bool // whether its number of workers follows the load
 }
 
 // close stops the processes, and waits until they have ended.
@@ -104,7 +104,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 	own.Pool = workers.New(workers.Config{
 		App:       settings.Dir,
 		Command:   command,
-		Settings:  workers.Settings{Processes: first(settings, p.cfg.Scale.Workers), Threads: settings.Threads, Coroutines: settings.Coroutines},
+		Settings:  workers.Settings{Processes: first(settings, p.cfg.Scale.Workers), Threads: settings.Threads, Coroutines: coroutines},
 		Functions: functions,
 
 		Template:     settings.Start == "template",
@@ -115,6 +115,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			MaxAge: settings.Recycle.MaxAge.D(), MaxIdle: settings.Recycle.MaxIdle.D(),
 		},
 		OnBlocked: workers.OnBlocked(settings.OnBlocked),
+		Moved:     func(function string, to *handlers.Slots) { d.moveShare(own, function, to) },
 
 		Lagged:  own.waits.add,
 		Reaper:  p.startsProcesses(),
@@ -131,6 +132,15 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 		}
 	})
 	return own, nil
+}
+
+// moveShare gives a function of a pool its room elsewhere.
+func (d *Daemon) moveShare(own *pool, function string, to *handlers.Slots) {
+	for _, f := range d.running() {
+		if f.pool == own && f.name == function {
+			f.share.Move(to)
+		}
+	}
 }
 
 // first is how many workers an app begins with: one finds out whether its code

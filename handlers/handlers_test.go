@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -215,5 +216,63 @@ func TestAPausedShare(t *testing.T) {
 	paused.Resume()
 	if n := <-offered; n != 2 {
 		t.Errorf("after the pause %d are offered", n)
+	}
+}
+
+// A share that is moved to other slots takes what it holds with it, and those who
+// wait for it: with a message, for an offer, or for messages.
+func TestAShareIsMoved(t *testing.T) {
+	from, to := handlers.NewSlots(2), handlers.NewSlots(1)
+	moved, stays := from.Share(0), from.Share(0)
+	if n := moved.Take(2); n != 2 {
+		t.Fatalf("it took %d", n)
+	}
+	claimed := make(chan error, 1)
+	offered := make(chan int, 1)
+	go func() { claimed <- moved.Claim(t.Context()) }()
+	go func() {
+		n, _ := stays.Offer(t.Context())
+		offered <- n
+	}()
+	for from.Share(0).Use().Claims == 0 { // until it waits
+		runtime.Gosched()
+	}
+	moved.Move(to)
+	if n := <-offered; n != 2 {
+		t.Errorf("%d were offered to the one that stayed, of 2", n)
+	}
+	if u := moved.Use(); u.Used != 2 || u.All != 2 || u.Capacity != 1 || u.Claims != 1 {
+		t.Errorf("after the move: %+v", u)
+	}
+	moved.Free(2) // now there is room for the claim
+	if err := <-claimed; err != nil {
+		t.Error(err)
+	}
+	if u := moved.Use(); u.Used != 1 || u.Claims != 0 {
+		t.Errorf("with the claim: %+v", u)
+	}
+	if u := stays.Use(); u.All != 0 || u.Capacity != 2 {
+		t.Errorf("where it was: %+v", u)
+	}
+	moved.Free(1)
+
+	called := make(chan struct{})
+	moved.Park(func() { close(called) })
+	moved.Move(from)
+	<-called
+	moved.Unpark()
+	moved.Move(from) // again, to where it is
+	if n := moved.Take(3); n != 2 {
+		t.Errorf("it took %d of 2", n)
+	}
+	short, cancel := context.WithCancel(t.Context())
+	go func() { claimed <- moved.Claim(short) }()
+	for moved.Use().Claims == 0 {
+		runtime.Gosched()
+	}
+	moved.Move(to)
+	cancel()
+	if err := <-claimed; !errors.Is(err, context.Canceled) || to.Share(0).Use().Claims != 0 {
+		t.Errorf("a claim that was moved and given up: %v, %d are left", err, to.Share(0).Use().Claims)
 	}
 }

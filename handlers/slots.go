@@ -5,6 +5,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 )
 
 // Slots is room for invocations in flight, shared by the functions of one pool.
@@ -31,28 +32,17 @@ func NewSlots(capacity int) *Slots {
 
 // Share is one function's way to the slots, with a limit of its own.
 type Share struct {
-	slots  *Slots
+	slots  atomic.Pointer[Slots] // changes while the mu of both is held
 	limit  int
 	used   int
 	paused bool
-}
-
-// Limit changes how many slots the share holds at most; 0 is no limit. What it holds
-// beyond that it keeps until it gives it back.
-func (h *Share) Limit(limit int) {
-	h.slots.mu.Lock()
-	defer h.slots.mu.Unlock()
-	if h.limit = limit; limit <= 0 {
-		h.limit = math.MaxInt
-	}
-	h.slots.grant()
-	h.slots.callBack()
 }
 
 // claim is a message that waits for a slot.
 type claim struct {
 	share   *Share
 	granted chan struct{}
+	place   *list.Element // in the queue
 }
 
 // Share adds a function that holds at most limit slots at once; 0 is no limit.
@@ -60,7 +50,60 @@ func (s *Slots) Share(limit int) *Share {
 	if limit <= 0 {
 		limit = math.MaxInt
 	}
-	return &Share{slots: s, limit: limit}
+	h := &Share{limit: limit}
+	h.slots.Store(s)
+	return h
+}
+
+// lock returns the slots that the share is of, with their mu held.
+func (h *Share) lock() *Slots {
+	for {
+		s := h.slots.Load()
+		s.mu.Lock()
+		if h.slots.Load() == s {
+			return s
+		}
+		s.mu.Unlock() // it was moved just now
+	}
+}
+
+// moving is held while a share is moved: two at once could wait for each other.
+var moving sync.Mutex
+
+// Move makes the share one of other slots. What it holds it holds there, if need be
+// beyond their capacity: then it is offered nothing until enough came back.
+func (h *Share) Move(to *Slots) {
+	moving.Lock()
+	defer moving.Unlock()
+	from := h.lock()
+	defer from.mu.Unlock()
+	if from == to {
+		return
+	}
+	to.mu.Lock()
+	defer to.mu.Unlock()
+	h.slots.Store(to)
+	from.used -= h.used
+	to.used += h.used
+	for e := from.queue.Front(); e != nil; {
+		next := e.Next()
+		if c := e.Value.(*claim); c.share == h {
+			from.queue.Remove(e)
+			c.place = to.queue.PushBack(c)
+		}
+		e = next
+	}
+	if revoke := from.parked[h]; revoke != nil { // it asks for room there
+		delete(from.parked, h)
+		revoke()
+	}
+	if from.changed != nil { // so do those who wait for an offer
+		close(from.changed)
+		from.changed = nil
+	}
+	from.grant()
+	to.grant()
+	to.callBack()
 }
 
 // Resize changes the capacity.
@@ -90,12 +133,11 @@ func (s *Slots) room(h *Share) int {
 
 // Offer waits until there is room, and returns how much. The error is ctx.Err().
 func (h *Share) Offer(ctx context.Context) (int, error) {
-	s := h.slots
 	for {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		s.mu.Lock()
+		s := h.lock()
 		n := s.room(h)
 		if n == 0 && s.changed == nil {
 			s.changed = make(chan struct{})
@@ -115,17 +157,17 @@ func (h *Share) Offer(ctx context.Context) (int, error) {
 // Park says that the share waits for messages for the room that it was offered:
 // revoke is called, once, when that is gone, and must end the waiting.
 func (h *Share) Park(revoke context.CancelFunc) {
-	h.slots.mu.Lock()
-	defer h.slots.mu.Unlock()
-	h.slots.parked[h] = revoke
-	h.slots.callBack() // the room may have gone between Offer and Park
+	s := h.lock()
+	defer s.mu.Unlock()
+	s.parked[h] = revoke
+	s.callBack() // the room may have gone between Offer and Park
 }
 
 // Unpark says that the waiting has ended; revoke is not called afterwards.
 func (h *Share) Unpark() {
-	h.slots.mu.Lock()
-	defer h.slots.mu.Unlock()
-	delete(h.slots.parked, h)
+	s := h.lock()
+	defer s.mu.Unlock()
+	delete(s.parked, h)
 }
 
 // callBack revokes the shares that wait for messages with no room for them.
@@ -140,8 +182,7 @@ func (s *Slots) callBack() {
 
 // Take takes up to n slots and returns how many there were.
 func (h *Share) Take(n int) int {
-	s := h.slots
-	s.mu.Lock()
+	s := h.lock()
 	defer s.mu.Unlock()
 	n = min(n, s.room(h))
 	s.used += n
@@ -153,10 +194,9 @@ func (h *Share) Take(n int) int {
 // Claim takes one slot, and waits for it, behind those who waited before. The
 // error is ctx.Err().
 func (h *Share) Claim(ctx context.Context) error {
-	s := h.slots
-	s.mu.Lock()
+	s := h.lock()
 	c := &claim{share: h, granted: make(chan struct{})}
-	place := s.queue.PushBack(c)
+	c.place = s.queue.PushBack(c)
 	s.grant()
 	s.callBack()
 	s.mu.Unlock()
@@ -165,13 +205,13 @@ func (h *Share) Claim(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	s.mu.Lock()
+	s = h.lock()
 	defer s.mu.Unlock()
 	select {
 	case <-c.granted: // in the same moment
 		return nil
 	default:
-		s.queue.Remove(place)
+		s.queue.Remove(c.place)
 		s.grant()
 		return ctx.Err()
 	}
@@ -179,42 +219,41 @@ func (h *Share) Claim(ctx context.Context) error {
 
 // Free gives n slots back.
 func (h *Share) Free(n int) {
-	h.slots.mu.Lock()
-	defer h.slots.mu.Unlock()
-	h.slots.used -= n
+	s := h.lock()
+	defer s.mu.Unlock()
+	s.used -= n
 	h.used -= n
-	h.slots.grant()
+	s.grant()
 }
 
 // Used returns how many slots the function holds.
 func (h *Share) Used() int {
-	h.slots.mu.Lock()
-	defer h.slots.mu.Unlock()
+	s := h.lock()
+	defer s.mu.Unlock()
 	return h.used
 }
 
 // Pause offers no more room, and calls the share back where it waits for messages,
 // until Resume. What it has received goes on.
 func (h *Share) Pause() {
-	h.slots.mu.Lock()
-	defer h.slots.mu.Unlock()
+	s := h.lock()
+	defer s.mu.Unlock()
 	h.paused = true
-	h.slots.callBack()
+	s.callBack()
 }
 
 // Resume offers room again.
 func (h *Share) Resume() {
-	h.slots.mu.Lock()
-	defer h.slots.mu.Unlock()
+	s := h.lock()
+	defer s.mu.Unlock()
 	h.paused = false
-	h.slots.grant()
+	s.grant()
 }
 
 // Room returns how many slots the function could have if nobody else wanted any,
 // and how many of those are taken, by it or by others.
 func (h *Share) Room() (taken, slots int) {
-	s := h.slots
-	s.mu.Lock()
+	s := h.lock()
 	defer s.mu.Unlock()
 	if h.limit < s.capacity {
 		return h.used, h.limit
@@ -232,8 +271,7 @@ type Use struct {
 
 // Use reports on the slots. Parked says that the function waits for messages.
 func (h *Share) Use() Use {
-	s := h.slots
-	s.mu.Lock()
+	s := h.lock()
 	defer s.mu.Unlock()
 	u := Use{Used: h.used, Limit: h.limit, All: s.used, Capacity: s.capacity, Claims: s.queue.Len(), Paused: h.paused}
 	if u.Limit == math.MaxInt {

@@ -230,3 +230,79 @@ func TestWhereAKilledCallHung(t *testing.T) {
 		}
 	}
 }
+
+// A function that blocks over and over is moved to a process of its own, with what of
+// it was waiting in the others' process; neither fails anything.
+func TestAFunctionThatBlocksIsKeptApart(t *testing.T) {
+	log := newLines()
+	moved := make(chan *handlers.Slots, 1)
+	p := startApp(t, `
+import asyncio, os, time
+async def blocks(body):
+    time.sleep(0.15)
+    return str(os.getpid())
+async def fine(body):
+    return str(os.getpid())
+`, func(c *workers.Config) {
+		c.OnBlocked = workers.BlockedIsolate
+		c.Moved = func(function string, to *handlers.Slots) {
+			if function == "blocks" {
+				moved <- to
+			}
+		}
+		c.Log = slog.New(slog.NewTextHandler(log, nil))
+	}, "blocks", "fine")
+	before := p.Stats().PIDs
+	h := handler(t, p, "blocks")
+	share := h.Slots().Share(0)
+	pids := make(map[string]int)
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for range 40 { // at once: some have not begun when the function is moved
+		all.Go(func() {
+			if err := share.Claim(t.Context()); err != nil {
+				t.Error(err)
+				return
+			}
+			defer share.Free(1)
+			output, err := handle(soon(t), h, &triggers.Message{ID: "b"})
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			pids[string(output)]++
+		})
+	}
+	select {
+	case to := <-moved:
+		share.Move(to)
+		if h.Slots() != to {
+			t.Error("its handler has other slots")
+		}
+	case <-time.After(patience):
+		t.Fatal("it was not moved")
+	}
+	all.Wait()
+	if len(pids) != 2 || pids[fmt.Sprint(before[0])] == 0 {
+		t.Errorf("the calls ran in %v; the worker was %v", pids, before)
+	}
+	log.wait(t, "is kept apart", "function=blocks", "workers=1")
+	output, err := call(t, p, "fine", &triggers.Message{})
+	if err != nil || pids[string(output)] > 0 && string(output) != fmt.Sprint(before[0]) {
+		t.Errorf("the other function ran in %s, %v", output, err)
+	}
+	if got := p.Apart(); got["blocks"] != 1 || len(got) != 1 {
+		t.Errorf("%v", got)
+	}
+	p.Scale(3)
+	deadline := time.Now().Add(patience)
+	for p.Apart()["blocks"] != 2 && time.Now().Before(deadline) {
+		if _, err := call(t, p, "fine", &triggers.Message{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := p.Apart()["blocks"]; got != 2 {
+		t.Errorf("of three workers beside it it has %d", got)
+	}
+}

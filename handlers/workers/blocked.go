@@ -69,6 +69,8 @@ type blocks struct {
 	mu     sync.Mutex
 	of     map[string]Blocked  // by function
 	logged map[string]struct{} // by function and place
+
+	offences map[string][]time.Time // the last ones, by function
 }
 
 // Blocked is what is known of the functions that block the event loop, by name. "" is
@@ -157,6 +159,9 @@ func (p *Pool) noteBlock(w *worker, b *block, now time.Time) {
 	p.blocks.mu.Unlock()
 	if !b.logged {
 		p.warn(w, b, took)
+	}
+	if p.cfg.OnBlocked == BlockedIsolate && p.blocks.offends(name, took, now) {
+		p.keepApart(name, Blocked{1, took, took, b.Place, b.Computes(), b.GIL})
 	}
 }
 

@@ -39,12 +39,7 @@ func (h *Handler) Async() bool {
 }
 
 // Slots implements handlers.Slotted.
-func (h *Handler) Slots() *handlers.Slots {
-	if h.Async() {
-		return h.pool.async
-	}
-	return h.pool.sync
-}
+func (h *Handler) Slots() *handlers.Slots { return h.slotsOf() }
 
 // Close does nothing: the processes end with the pool's Run.
 func (h *Handler) Close(context.Context) error { return nil }
@@ -52,6 +47,9 @@ func (h *Handler) Close(context.Context) error { return nil }
 // Handle implements handlers.Handler. A message whose worker dies under it
 // together with others is tried again alone, to find out whose fault it was.
 func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
+	if own := h.moved(); own != nil {
+		return own.Handle(ctx, m)
+	}
 	if err := h.fits(m); err != nil {
 		return nil, err
 	}
@@ -61,6 +59,10 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 // Start implements handlers.Starter. What is out of the ordinary, such as a
 // timeout or a worker that dies, is seen to by a goroutine after all.
 func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.Sink) {
+	if own := h.moved(); own != nil {
+		own.Start(ctx, m, to)
+		return
+	}
 	if h.fits(m) == nil && !h.hasState(m) {
 		if w, _, _ := h.pool.leastBusy(); w != nil {
 			c := newCall(ctx, h, m)
@@ -96,6 +98,9 @@ func (h *Handler) insistOn(ctx context.Context, m *triggers.Message, output []by
 			return output, err
 		case lost.again:
 			// by no fault of its own
+			if own := h.moved(); own != nil {
+				return own.Handle(ctx, m)
+			}
 		case lost.alone:
 			return nil, lost.how
 		default:

@@ -31,5 +31,8 @@ func (p *Pool) Invocations(function string) []Invocation {
 		}
 		w.mu.Unlock()
 	}
+	if a, is := p.apart()[function]; is {
+		out = append(out, a.pool.Invocations(function)...)
+	}
 	return out
 }

@@ -1,7 +1,6 @@
 package workers
 
 import (
-	"slices"
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers/protocol"
@@ -52,20 +51,6 @@ func (m *Measures) plus(o Measures) {
 	m.Held += o.Held
 	m.Looks += o.Looks
 	m.HeldGIL += o.HeldGIL
-}
-
-// SumOf adds up measures by function.
-func SumOf(a, b []Measures) []Measures {
-	out := slices.Clone(a)
-	for _, m := range b {
-		at := slices.IndexFunc(out, func(o Measures) bool { return o.Function == m.Function })
-		if at < 0 {
-			out = append(out, m)
-			continue
-		}
-		out[at].plus(m)
-	}
-	return out
 }
 
 // Measures are those of the functions, in the order of Config.Functions.

@@ -63,6 +63,9 @@ type Config struct {
 	Lagged func(wait time.Duration)
 	// OnBlocked is what is done about functions that block the event loop.
 	OnBlocked OnBlocked
+	// Moved is told that a function's room is elsewhere from now on, since it is kept
+	// apart: its share is to be moved there. nil drops it.
+	Moved func(function string, to *handlers.Slots)
 	// Reaper starts the processes; nil: the pool has one of its own.
 	Reaper *processes.Reaper
 	// Confine is what the processes are held to; nil is nothing.
@@ -107,7 +110,14 @@ type Pool struct {
 	restarts map[Cause]int
 
 	isolation isolation
-	blocks    blocks
+	blocks    *blocks
+
+	// Functions that are kept apart: where their pools live, which of them there are,
+	// and which are on their way; the last two guarded by mu, but for reading.
+	apartIn context.Context
+	aparts  sync.WaitGroup
+	aparted atomic.Pointer[map[string]apart]
+	moving  map[string]bool
 }
 
 const (
@@ -159,6 +169,8 @@ func New(cfg Config) *Pool {
 		past:     make([]Measures, len(cfg.Functions)),
 
 		restarts:  make(map[Cause]int),
+		blocks:    new(blocks),
+		moving:    make(map[string]bool),
 		isolation: isolation{turn: make(chan struct{}, 1)},
 	}
 }
@@ -252,6 +264,12 @@ func (p *Pool) Run(ctx context.Context) error {
 		p.reaper = processes.New(p.log)
 		defer p.reaper.Close()
 	}
+	aparts, stopAparts := context.WithCancel(context.WithoutCancel(ctx))
+	defer p.aparts.Wait()
+	defer stopAparts()
+	p.mu.Lock()
+	p.apartIn = aparts
+	p.mu.Unlock()
 	watching, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
 	var watch sync.WaitGroup
 	watch.Go(func() { p.watch(watching) })

@@ -163,6 +163,9 @@ func (w *worker) result(payload []byte) error {
 	w.calls[answer.ID] = nil
 	w.free = append(w.free, answer.ID)
 	w.sums[c.Function].add(answer, w.heard.Sub(c.submitted)-answer.Took)
+	if r.status == protocol.NotTried && !c.given { // it was asked for by away
+		r = reply{lost: errors.New("its worker gave it back"), again: true}
+	}
 	w.mu.Unlock()
 	if w.inFlight.Add(-1) == 0 && w.retiring.Load() {
 		w.pool.nudge() // it can end

@@ -22,6 +22,9 @@ func (p *Pool) Scale(n int) {
 	p.mu.Lock()
 	changed := p.wanted != n
 	p.wanted = n
+	for _, a := range p.apart() {
+		a.pool.Scale(beside(n))
+	}
 	p.mu.Unlock()
 	if changed {
 		p.nudge()

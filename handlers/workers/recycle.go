@@ -110,6 +110,8 @@ func (r *reconciler) worn(w *worker, now time.Time) Cause {
 		w.wear.looked, w.wear.quiet = taken, now
 	}
 	switch {
+	case w.unwanted.Load():
+		return CauseBlocked
 	case limits.MaxAge > 0 && now.Sub(w.wear.readied) >= scaled(limits.MaxAge):
 		return CauseAge
 	case limits.MaxIdle > 0 && taken > 0 && now.Sub(w.wear.quiet) >= scaled(limits.MaxIdle):

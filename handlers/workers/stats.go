@@ -16,7 +16,10 @@ type Stats struct {
 	// became of those.
 	Restarts map[Cause]int
 	InFlight int
-	PIDs     []int // of the ready workers
+	// Apart are the workers of functions that are kept apart; the numbers above, but
+	// for Restarts and InFlight, are without them.
+	Apart int
+	PIDs  []int // of the ready workers
 	// StartUp is how long a worker took to load the code, lately.
 	StartUp time.Duration
 	// Template says that workers are forked, Forkable that they could be, and
@@ -45,17 +48,20 @@ const (
 	CauseAnonymous   Cause = "max_memory"
 	CauseAge         Cause = "max_age"
 	CauseIdle        Cause = "max_idle"
+
+	// It had calls of a function that is kept apart from now on.
+	CauseBlocked Cause = "blocked"
 )
 
 // Causes are all of them.
 var Causes = []Cause{
 	CauseExit, CauseSignal, CauseMemory, CauseOOM, CauseConfine, CauseProtocol, CauseTimeout, CauseStart, CauseReaper,
-	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle,
+	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked,
 }
 
 // Recycled reports whether nothing was wrong with the worker.
 func (c Cause) Recycled() bool {
-	return slices.Contains([]Cause{CauseInvocations, CauseAnonymous, CauseAge, CauseIdle}, c)
+	return slices.Contains([]Cause{CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked}, c)
 }
 
 // count counts a worker that was started in place of another.
@@ -82,6 +88,14 @@ func (p *Pool) Stats() Stats {
 			continue
 		}
 		s.InFlight += int(w.inFlight.Load())
+	}
+	for _, a := range p.apart() {
+		own := a.pool.Stats()
+		s.Apart += own.Ready + own.Starting
+		s.InFlight += own.InFlight
+		for cause, n := range own.Restarts {
+			s.Restarts[cause] += n
+		}
 	}
 	return s
 }

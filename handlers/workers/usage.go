@@ -32,10 +32,18 @@ type Memory struct {
 }
 
 // Usage reads what the pool's processes use: some files of /proc for each.
-func (p *Pool) Usage() Usage { return p.accounts.usage() }
-
-// CPU is that of Usage alone: one file of /proc for each process.
-func (p *Pool) CPU() time.Duration { return p.accounts.cpu() }
+func (p *Pool) Usage() Usage {
+	u := p.accounts.usage()
+	for _, a := range p.apart() {
+		own := a.pool.Usage()
+		u.CPU += own.CPU
+		u.Memory.Resident += own.Memory.Resident
+		u.Memory.Anonymous += own.Memory.Anonymous
+		u.Memory.Proportional += own.Memory.Proportional
+		u.Largest = max(u.Largest, own.Largest)
+	}
+	return u
+}
 
 // accounts are of all processes of a pool. The zero value has none.
 type accounts struct {
@@ -84,41 +92,14 @@ func (a *accounts) usage() Usage {
 	return u
 }
 
-func (a *accounts) cpu() time.Duration {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	sum := a.ended
-	for p, used := range a.live {
-		if proc, err := procfs.NewProc(p.pid); err == nil {
-			if now, err := cpuOf(proc); err == nil {
-				used = max(used, now)
-				a.live[p] = used
-			}
-		}
-		sum += used
-	}
-	a.told = max(a.told, sum)
-	return a.told
-}
-
-// cpuOf is the processor time of a process, and of the children that it waited for.
-func cpuOf(proc procfs.Proc) (time.Duration, error) {
-	stat, err := proc.Stat()
-	if err != nil {
-		return 0, err
-	}
-	const tick = time.Second / 100 // on Linux, everywhere
-	children := time.Duration(max(stat.CUTime, 0)+max(stat.CSTime, 0)) * tick
-	return time.Duration(stat.UTime+stat.STime)*tick + children, nil
-}
-
 // look reads what a process uses.
 func look(pid int) (cpu time.Duration, m Memory, err error) {
 	proc, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, m, err
 	}
-	if cpu, err = cpuOf(proc); err != nil {
+	stat, err := proc.Stat()
+	if err != nil {
 		return 0, m, err
 	}
 	status, err := proc.NewStatus()
@@ -129,7 +110,9 @@ func look(pid int) (cpu time.Duration, m Memory, err error) {
 	if rollup, err := proc.ProcSMapsRollup(); err == nil { // some kernels have none, and some forbid it
 		m.Proportional = rollup.Pss
 	}
-	return cpu, m, nil
+	const tick = time.Second / 100 // on Linux, everywhere
+	children := time.Duration(max(stat.CUTime, 0)+max(stat.CSTime, 0)) * tick
+	return time.Duration(stat.UTime+stat.STime)*tick + children, m, nil
 }
 
 // readable reports whether this system has a /proc.

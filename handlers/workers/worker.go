@@ -33,6 +33,7 @@ type worker struct {
 	cause  Cause
 
 	retiring atomic.Bool // it takes no more; set with mu held
+	unwanted atomic.Bool // it is to be replaced
 	leaving  bool        // and is being stopped; the reconciler's, as is noted
 	noted    bool        // its start-up was
 	wear     wear

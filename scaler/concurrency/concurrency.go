@@ -43,7 +43,8 @@ type Settings struct {
 type Bounds struct{ Least, Most Settings }
 
 // Sample is what was measured since the sample before; one comes every 250 to
-// 500 ms. The first may come before there is a worker, with its Settings and
+// 500 ms. While something is being tried (start, climb, trim) each sample counts, and
+// 250 ms find the settings in half the time; else they may be rarer. The first may come before there is a worker, with its Settings and
 // measures zero, to be told with what to start.
 type Sample struct {
 	// At counts from some fixed moment, on a clock that does not jump.
@@ -57,7 +58,8 @@ type Sample struct {
 	// change from sample to sample.
 	Cores float64
 	// CPU is how many cores the pool's workers used together, Daemon what the daemon
-	// itself used, and Others what all used that is not ours. 0 where unknown.
+	// itself used, and Others what everything else did, the daemon's other pools among
+	// it. 0 where unknown.
 	CPU, Daemon, Others float64
 	// RunQueue is for how many seconds, in each, the workers' threads were ready to run
 	// and waited for a core; NaN where unknown.

@@ -67,6 +67,9 @@ func New(bounds Bounds, learned *Learned) *Controller {
 
 // Look takes what was measured and decides what there should be from now on.
 func (c *Controller) Look(s Sample) Decision {
+	if s.Cores <= 0 { // unknown
+		s.Cores = 1
+	}
 	seconds := (s.At - c.last.At).Seconds()
 	if !c.begun {
 		c.begin(s)
@@ -119,7 +122,7 @@ func (c *Controller) adopt(s Sample, p plan, phase, note string) {
 // ask has a plan come in force.
 func (c *Controller) ask(s Sample, p plan, phase, note string) {
 	c.phase, c.note = phase, note
-	if !p.equal(c.want) || !c.inForce {
+	if !p.equal(c.want) || !c.inForce || s.Ready < p.Processes {
 		c.decided, c.inForce = s.At, false
 	}
 	c.want = p
@@ -139,11 +142,12 @@ func (c *Controller) look(s Sample, seconds float64) {
 	if c.guess && c.named(s) {
 		return
 	}
-	if !c.counts(s, seconds) {
+	counts := c.counts(s, seconds)
+	switch {
+	case c.mix.key == "":
+		c.rest(s, counts)
 		return
-	}
-	if c.mix.key == "" {
-		c.rest(s)
+	case !counts:
 		return
 	}
 	if c.phase == PhaseIdle {
@@ -182,17 +186,24 @@ func (c *Controller) counts(s Sample, seconds float64) bool {
 		c.memory.settled(s)
 		return false
 	}
-	if over(s, c.want.Settings) && s.At-c.decided < patience {
+	if c.draining(s) && s.At-c.decided < patience {
 		c.settled = s.At
 		return false
 	}
 	return s.At-time.Duration(seconds*float64(time.Second)) >= c.settled
 }
 
-// over says that more is in flight than settings let in: what a larger plan let in
-// has not ended yet.
-func over(s Sample, to Settings) bool {
-	var sync, async float64
+// draining says that more is in flight than the settings let in, and less than a
+// moment ago: what a larger plan let in has not ended yet.
+func (c *Controller) draining(s Sample) bool {
+	sync, async := inFlight(s)
+	hadSync, hadAsync := inFlight(c.last)
+	room := 1.1 * float64(c.want.Processes)
+	return sync > room*float64(c.want.Threads)+1 && sync < 0.99*hadSync ||
+		async > room*float64(c.want.Coroutines)+1 && async < 0.99*hadAsync
+}
+
+func inFlight(s Sample) (sync, async float64) {
 	for _, f := range s.Functions {
 		if f.Async {
 			async += f.InFlight
@@ -200,8 +211,7 @@ func over(s Sample, to Settings) bool {
 			sync += f.InFlight
 		}
 	}
-	room := 1.1 * float64(to.Processes)
-	return sync > room*float64(to.Threads)+1 || async > room*float64(to.Coroutines)+1
+	return sync, async
 }
 
 // machine begins anew when the cores have changed.
@@ -287,20 +297,25 @@ func (c *Controller) named(s Sample) bool {
 }
 
 // rest is what is done while there is room for everything.
-func (c *Controller) rest(s Sample) {
+func (c *Controller) rest(s Sample, counts bool) {
 	if c.trial != nil {
 		c.resolve(s)
 	}
 	if c.base != nil && s.At-c.based > stale {
 		c.base = nil
 	}
-	c.memory.steady(s)
+	if counts {
+		c.memory.steady(s)
+	}
+	if c.memory.over > 0 {
+		return
+	}
 	c.phase, c.note = PhaseIdle, "there is room for all there is to do"
 }
 
 // measure has the plan's own throughput measured before anything is tried.
 func (c *Controller) measure(s Sample) {
-	if !c.enough(s) {
+	if !c.enough(s) || c.search.doubted && !c.search.done && c.window.seconds < sound {
 		return
 	}
 	c.base, c.based = c.window, s.At

@@ -12,13 +12,17 @@ const (
 	tolerance = 0.02
 	// surely and likely are how many standard errors a verdict stands off its threshold.
 	surely = 3.0
-	likely = 2.0
-	// much is a gain, or a loss, that is told early.
+	likely = 2.5
+	// much is a gain, or a loss, that is told early, and huge one that a single sample
+	// tells.
 	much = 0.15
+	huge = 0.5
 	// quickest, soonest and latest are the seconds after which a clear verdict, an
 	// ordinary one and any may be given; the walls are the same in mean calls.
 	quickest, soonest, latest       = 0.45, 0.7, 4.0
 	quickWalls, soonWalls, endWalls = 1.0, 1.5, 6.0
+	// sound is for how many seconds is measured what was doubted.
+	sound = 3.0
 	// slower is by what factor a call may take longer than alone, unless that pays by
 	// pays; and late the part of its timeout that it must keep under.
 	slower = 4.0
@@ -62,7 +66,7 @@ func (c *Controller) judge(s Sample) {
 // verdict says whether a trial pays.
 func (c *Controller) verdict(s Sample, by, err float64) (verdict, string) {
 	t := c.trial
-	quick := c.window.samples >= 2 && c.lasts(s, quickest, quickWalls)
+	quick := (c.window.samples >= 2 || math.Abs(by) > huge) && c.lasts(s, quickest, quickWalls)
 	enough, end := c.enough(s), c.lasts(s, latest, endWalls) && c.window.samples >= 3
 	least := -tolerance
 	sure := 1.0
@@ -115,19 +119,23 @@ func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 	switch {
 	case keep && t.up:
 		// At most in proportion: fewer than this would not do as much.
-		c.search.low[d] = math.Max(c.search.low[d], math.Min(old*math.Exp(by-err), float64(t.get(d))))
+		c.search.rose[d] = math.Max(c.search.rose[d], math.Min(old*math.Exp(by-err), float64(t.get(d))))
 		c.search.won = d
 		if by > pays {
 			for o := range c.search.shut {
 				c.search.shut[o], c.search.trimmed[o] = false, false
 			}
 		}
+	case t.up && by < -pays && t.factor > doubling:
+		c.search.most[d] = math.Sqrt(t.factor)
+	case t.up && by > -pays && !c.search.doubted && c.base.headroom() >= full && c.base.headroom() < idle && c.base.seconds < sound:
+		// Near the top a gain is small, and what it is compared with was measured in haste.
+		c.search.doubted = true
+		c.base = nil
+		c.ask(s, c.best, PhaseClimb, "measuring longer: the gain was too small to tell")
+		return
 	case t.up:
-		if by < -pays && t.factor > doubling {
-			c.search.most[d] = math.Sqrt(t.factor)
-		} else {
-			c.search.shut[d] = true
-		}
+		c.search.shut[d] = true
 	case !keep:
 		c.search.low[d] = math.Max(c.search.low[d], math.Min(float64(t.get(d))*math.Exp(-by-err), old))
 		if c.search.rejected[d]++; c.search.rejected[d] >= 2 {

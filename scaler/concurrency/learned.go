@@ -62,7 +62,9 @@ func about(a, b float64) bool { return max(a, b)-min(a, b) <= oddCores*max(a, b)
 func (c *Controller) Learned() Learned {
 	l := Learned{PerWorker: uint64(c.memory.perWorker), PerCall: uint64(c.memory.perCall), Kinds: map[string]Kind{}}
 	for name, f := range c.nature {
-		if f.kind.Sure >= known {
+		// What a function that is gone was need not be known.
+		there := len(c.last.Functions) == 0 || slices.ContainsFunc(c.last.Functions, func(f Function) bool { return f.Name == name })
+		if f.kind.Sure >= known && there {
 			l.Kinds[name] = f.kind
 		}
 	}

@@ -79,7 +79,7 @@ func (m *memory) steady(s Sample) {
 // Growth that time explains is not taken for theirs, and an estimate that does not
 // prove itself fades.
 func (m *memory) learn(a, b plan, was, is float64, passed time.Duration, functions []Function) {
-	if was == 0 || is == 0 {
+	if was == 0 || is == 0 || was == is { // unknown, or not read anew
 		return
 	}
 	grew := is - was - m.leak*passed.Seconds()

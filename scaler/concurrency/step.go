@@ -22,14 +22,15 @@ type search struct {
 	done bool
 	// shut says that more brings nothing, trimmed that less costs something.
 	shut, trimmed [3]bool
-	// low is the least that can do as much: where more was needed to do better, or less
-	// did worse, throughput being proportional to it at most.
-	low [3]float64
+	// rose and low are the least that can do as much, throughput being proportional to
+	// it at most: as more did better, and as less did worse.
+	rose, low [3]float64
 	// most bounds the factor of the next step, where the last one did harm; 0 is unbounded.
 	most [3]float64
 	// rejected counts the steps down that cost something.
 	rejected [3]int
 	probed   bool    // more of very short calls were tried on full cores
+	doubted  bool    // a small gain was measured again
 	faded    int     // how often it began anew as the best did not last
 	won      dim     // the dimension of which more brought something last
 	ref      *window // the best that was measured; steps down are compared with it
@@ -159,7 +160,7 @@ func (c *Controller) up(s Sample) *trial {
 		n.async && !c.search.shut[coroutines] && c.best.Coroutines == c.bounds.Most.Coroutines
 	if room > idle || n.mixed && bounded {
 		by := finer
-		if bounded || c.search.low[processes] > 1 {
+		if bounded || c.search.rose[processes] > 1 {
 			by = doubling
 		}
 		return c.raise(s, processes, by, fmt.Sprintf("%.2g of %.2g cores are used", c.base.per(c.base.cpu), c.base.room()))
@@ -194,7 +195,7 @@ func (c *Controller) raise(s Sample, d dim, factor float64, why string) *trial {
 	if most := c.search.most[d]; most > 0 {
 		factor = math.Min(factor, most)
 	}
-	if d == coroutines && c.search.low[d] == 0 {
+	if d == coroutines && c.search.rose[d] == 0 {
 		// They may wait for each other in a place that cannot be seen, the loop's threads
 		// for one; what is too many takes long to go away.
 		factor = math.Min(factor, doubling)
@@ -224,7 +225,7 @@ func (c *Controller) down(s Sample) *trial {
 			continue
 		}
 		need, why := c.need(s, d)
-		need = math.Max(need, c.search.low[d]*1.05)
+		need = math.Max(need, 1.05*math.Max(c.search.rose[d], c.search.low[d]))
 		if float64(have) < spare*need && !(d == processes && need <= float64(have-1)) || need > float64(have-1) {
 			continue
 		}

@@ -90,7 +90,7 @@ func (c *Controller) finish(s Sample) {
 	}
 	w.pause, w.every = max(w.pause, firstPause), max(w.every, firstEvery)
 	w.before, w.finished, w.others, w.foundBase = c.best.Settings, s.At, s.Others, c.base
-	note := "nothing is to be gained"
+	note := fmt.Sprintf("nothing is to be gained: %.2g of %.2g cores are used", c.base.per(c.base.cpu), c.base.room())
 	if c.want.equal(c.best) {
 		c.phase, c.note = PhaseHold, note
 		c.hold(s)
@@ -164,13 +164,13 @@ func (c *Controller) steady(s Sample, seconds float64) {
 		c.base, w.off = now, 0
 		c.note = "calls wait for cores that others have; settings stay"
 	case w.off >= changedFor && since >= w.pause:
-		c.again(s, now, fmt.Sprintf("throughput changed by %+.0f%%", 100*(math.Exp(by)-1)), 0)
+		c.again(s, now, fmt.Sprintf("throughput changed by %+.0f%%", 100*(math.Exp(by)-1)))
 	case c.watch.others-c.base.per(c.base.others) > 2*elsewhere && since >= w.pause:
-		c.again(s, now, "others use less of the machine than when this was found", 0)
+		c.again(s, now, "others use less of the machine than when this was found")
 	case since >= max(w.pause, 2*time.Minute) && c.wandered() > drifted:
-		c.again(s, now, "little by little much has changed", 0)
+		c.again(s, now, "little by little much has changed")
 	case s.At-w.finished >= w.every:
-		c.again(s, now, "looking again, after a long time", 0)
+		c.again(s, now, "looking again, after a long time")
 	}
 }
 
@@ -184,8 +184,8 @@ func (c *Controller) faded(s Sample, now *window) bool {
 	if by > -minGain || by > -likely*err {
 		return false
 	}
-	n := c.search.faded + 1
-	c.again(s, now, fmt.Sprintf("it does %.0f%% less than when it was tried", 100*(1-math.Exp(by))), n)
+	n, rose := c.search.faded+1, c.search.rose
+	c.restart(s, now, fmt.Sprintf("it does %.0f%% less than when it was tried", 100*(1-math.Exp(by))), search{faded: n, rose: rose})
 	return true
 }
 
@@ -207,9 +207,13 @@ func perCall(w *window) float64 {
 }
 
 // again begins the search anew, from where it is.
-func (c *Controller) again(s Sample, now *window, why string, faded int) {
+func (c *Controller) again(s Sample, now *window, why string) {
+	c.restart(s, now, why, search{})
+}
+
+func (c *Controller) restart(s Sample, now *window, why string, with search) {
 	c.watch.began = s.At
-	c.search = search{faded: faded}
+	c.search = with
 	c.base, c.based = now, s.At
 	c.phase, c.note = PhaseClimb, why
 	c.watch.forget()

@@ -80,11 +80,12 @@ type run struct {
 	c       *Controller
 	last    Decision
 	changes int
+	tick    time.Duration // between two looks
 	verbose bool
 }
 
 func newRun(w *world, b Bounds, l *Learned) *run {
-	r := &run{world: w, c: New(b, l), verbose: os.Getenv("TRACE") != ""}
+	r := &run{world: w, c: New(b, l), tick: 250 * time.Millisecond, verbose: os.Getenv("TRACE") != ""}
 	r.decide(Sample{Cores: w.cores, Functions: append([]Function(nil), w.sum...)})
 	r.changes = 0
 	return r
@@ -118,8 +119,8 @@ func (r *run) decide(s Sample) {
 func (r *run) run(d time.Duration) (scores []float64) {
 	for end := r.now + d; r.now < end; {
 		before := append([]float64(nil), r.total...)
-		s := r.play(250 * time.Millisecond)
-		scores = append(scores, score(r.rates(before, 250*time.Millisecond)))
+		s := r.play(r.tick)
+		scores = append(scores, score(r.rates(before, r.tick)))
 		r.decide(s)
 	}
 	return scores
@@ -133,12 +134,12 @@ func mean(x []float64) float64 {
 	return sum / float64(len(x))
 }
 
-// reached is when the mean of two seconds is that high, and stays so on average.
-func reached(scores []float64, want float64) time.Duration {
+// reached is when the mean of two seconds or so is that high, and stays so on average.
+func reached(scores []float64, want float64, tick time.Duration) time.Duration {
 	const over = 8
 	for i := 0; i+over <= len(scores); i++ {
 		if mean(scores[i:i+over]) >= want && mean(scores[i:]) >= want {
-			return time.Duration(i) * 250 * time.Millisecond
+			return time.Duration(i) * tick
 		}
 	}
 	return time.Hour
@@ -151,7 +152,7 @@ func TestWorkloads(t *testing.T) {
 			for seed := range uint64(2) {
 				r := newRun(newWorld(seed, 2, models...), testBounds, nil)
 				scores := r.run(30 * time.Second)
-				early := reached(scores, 0.9*best)
+				early := reached(scores, 0.9*best, r.tick)
 				after := mean(r.run(30*time.Second)) / best
 				t.Logf("best %.4g at %v; after 30 s %.3f of it, 0.9 after %v; %d changes; now %v, %s", best, at, after, early, r.changes, r.last.Settings, r.last.Phase)
 				if after < 0.95 {

@@ -143,6 +143,8 @@ type SettingsFrame struct {
 	// Threaded are the async functions, by their index in LOAD, that are to run on
 	// threads, where they hold up nobody.
 	Threaded []uint16 `json:"threaded,omitempty"`
+	// Away are those of which what has not begun is to be answered with NotTried.
+	Away []uint16 `json:"away,omitempty"`
 }
 
 // Function is one function of an app. Name is drover's, and unique in the app.

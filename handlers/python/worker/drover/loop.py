@@ -83,6 +83,12 @@ class Loop(Pool):
         self.threads = threads
         self.new_executor()
 
+    def give_back(self, functions):
+        for invocation in [i for i in self.ready if i[1] in functions]:
+            self.ready.remove(invocation)
+            self.reply(invocation[0], 0, *NOT_TRIED)
+        self.writer.flush()
+
     def forked(self):
         super().forked()
         self.loop.stop()  # the child has no business with the others' tasks
