@@ -26,13 +26,16 @@ type Controller struct {
 	settled time.Duration // from when on samples count
 	window  *window       // of those that do
 
-	best   plan
-	base   *window // of the best plan
-	based  time.Duration
-	guess  bool // the plan was made without knowing all kinds
-	trial  *trial
-	search search
-	watch  watch
+	best  plan
+	base  *window // of the best plan
+	based time.Duration
+	guess bool // the plan was made without knowing all kinds
+	// guessed is what was known when the last guess was made.
+	guessed string
+	limited int // samples in a row in which other limits would be right
+	trial   *trial
+	search  search
+	watch   watch
 
 	phase, note string
 }
@@ -54,6 +57,8 @@ const (
 	// oddCores is by what part the cores must change, and oddRow for how many samples.
 	oddCores = 0.05
 	oddRow   = 3
+	// limitsRow is for how many samples other limits must be right to be set.
+	limitsRow = 12
 )
 
 // New makes a controller. learned is what an earlier one remembered; nil is nothing.
@@ -96,14 +101,12 @@ func (c *Controller) Kinds() map[string]Kind {
 // begin decides what to start with.
 func (c *Controller) begin(s Sample) {
 	c.begun, c.cores = true, s.Cores
-	if p, why := c.remembered(s); p != nil {
-		c.adopt(s, *p, PhaseStart, why)
-		c.search.done = true
-		return
-	} else {
-		c.guess = true
-		c.adopt(s, c.plan(s, c.nature.table(s.Functions, s.Cores, c.bounds)), PhaseStart, why)
+	to, found, why := c.remembered(s)
+	if !found {
+		to = c.nature.table(s.Functions, s.Cores, c.bounds)
 	}
+	c.adopt(s, c.plan(s, to), PhaseStart, why)
+	c.guess, c.search.done = !found, found
 }
 
 // plan completes settings with the limits that they need.
@@ -142,6 +145,7 @@ func (c *Controller) look(s Sample, seconds float64) {
 	if c.guess && c.named(s) {
 		return
 	}
+	c.relimit(s)
 	counts := c.counts(s, seconds)
 	switch {
 	case c.mix.key == "":
@@ -229,12 +233,13 @@ func (c *Controller) machine(s Sample) bool {
 		to.Processes = whole(s.Cores)
 	}
 	c.cores, c.odd = s.Cores, 0
-	if p := c.found.look(c.mix.key, s, c.bounds); p != nil {
-		c.adopt(s, *p, PhaseStart, note)
-		c.search.done = true
-		return true
+	before, found := c.found.look(c.mix.key, s, c.bounds)
+	if found {
+		to = before
 	}
+	c.memory.forget()
 	c.adopt(s, c.plan(s, to), PhaseStart, note)
+	c.search.done = found
 	return true
 }
 
@@ -253,8 +258,9 @@ func (c *Controller) mixed(s Sample) {
 		return
 	}
 	note := "other functions are busy: " + c.mix.key
-	if p := c.found.look(c.mix.key, s, c.bounds); p != nil {
-		c.adopt(s, *p, PhaseStart, note+"; these settings were best for them")
+	c.memory.forget()
+	if to, found := c.found.look(c.mix.key, s, c.bounds); found {
+		c.adopt(s, c.plan(s, to), PhaseStart, note+"; these settings were best for them")
 		c.search.done = true
 		return
 	}
@@ -262,7 +268,7 @@ func (c *Controller) mixed(s Sample) {
 	if c.mix.more {
 		to.Threads, to.Coroutines = max(to.Threads, c.best.Threads), max(to.Coroutines, c.best.Coroutines)
 	}
-	c.guess = true
+	c.guess, c.guessed = true, ""
 	c.adopt(s, c.plan(s, to), PhaseStart, note)
 }
 
@@ -281,19 +287,39 @@ func (c *Controller) named(s Sample) bool {
 		return false
 	}
 	c.guess = waits > 0
-	to := c.nature.table(functions, s.Cores, c.bounds)
-	if c.mix.more || c.guess {
-		to.Threads, to.Coroutines = max(to.Threads, c.best.Threads), max(to.Coroutines, c.best.Coroutines)
+	words := c.nature.words(functions)
+	if words == c.guessed { // nothing was learned since
+		return false
 	}
-	if c.guess { // what computes keeps it from running: another thread is its own
+	c.guessed = words
+	to := c.nature.table(functions, s.Cores, c.bounds)
+	if c.mix.more || c.guess || c.search.begun || c.search.done {
+		to = c.best.with(threads, max(to.Threads, c.best.Threads)).with(coroutines, max(to.Coroutines, c.best.Coroutines))
+	}
+	if c.guess { // what computes may keep it from running: another thread is its own
 		to.Threads, to.Coroutines = max(to.Threads, 2), max(to.Coroutines, 2)
 	}
 	p := c.plan(s, to)
-	if p.equal(c.want) {
+	if p.equal(c.want) || c.guess && p.Settings == c.best.Settings {
 		return false
 	}
-	c.adopt(s, p, PhaseStart, "as the guide has it for "+c.nature.words(functions))
+	c.adopt(s, p, PhaseStart, "as the guide has it for "+words)
 	return true
+}
+
+// relimit follows what is learned of kinds while no search is on, which makes plans of
+// its own.
+func (c *Controller) relimit(s Sample) {
+	to := c.plan(s, c.best.Settings)
+	if c.trial != nil || !c.search.done && c.mix.key != "" || to.equal(c.best) {
+		c.limited = 0
+		return
+	}
+	if c.limited++; c.limited < limitsRow {
+		return
+	}
+	c.limited, c.best, c.base = 0, to, nil
+	c.ask(s, to, c.phase, "more is known of the functions: others are limited")
 }
 
 // rest is what is done while there is room for everything.

@@ -368,3 +368,33 @@ func TestTurns(t *testing.T) {
 		t.Errorf("%d changes in %v", r.changes, r.now)
 	}
 }
+
+// One that never gets to run, whatever there is for it, keeps the others from nothing.
+func TestOneThatNeverRuns(t *testing.T) {
+	best, _ := grid(workloads["blocking sleep"], nil, 2, testBounds)
+	r := newRun(newWorld(21, 2, workloads["blocking sleep"]...), testBounds, nil)
+	for range 4 * 60 {
+		s := r.play(250 * time.Millisecond)
+		s.Functions = append(s.Functions, Function{Name: "never", Saturated: true})
+		r.decide(s)
+	}
+	r.run(15 * time.Second)
+	if got := mean(r.run(5*time.Second)) / best; got < 0.9 {
+		t.Errorf("%.3f of the best, with %v", got, r.last.Settings)
+	}
+}
+
+// A function that comes late, and computes, does not take the threads of what waits.
+func TestLateComer(t *testing.T) {
+	cpu, sleep := workloads["CPU"][0], workloads["blocking sleep"][0]
+	cpu.arrivals = 1e-9
+	r := newRun(newWorld(22, 2, cpu, sleep), testBounds, nil)
+	r.run(30 * time.Second)
+	r.models[0].arrivals = 0
+	r.run(20 * time.Second)
+	before := r.total[1]
+	r.run(10 * time.Second)
+	if rate := (r.total[1] - before) / 10; r.last.Limits["cpu"] != 1 || rate < 500 {
+		t.Errorf("%v with limits %v; what waits does %.4g/s", r.last.Settings, r.last.Limits, rate)
+	}
+}

@@ -42,6 +42,10 @@ const (
 	waiting   = 0.15
 	// known is how sure a kind must be to be acted on.
 	known = 0.3
+	// unsure is how sure an estimate in a crowd is at first.
+	unsure = 0.2
+	// sure is how sure one is that was seen with the machine to itself.
+	sure = 0.5
 	// throughout is the part of an async call's time for which it has the event loop,
 	// from which on it is taken to await nothing.
 	throughout = 0.9
@@ -72,6 +76,7 @@ type character struct {
 	looks, gil  float64
 	stuck       time.Duration // since when calls are in flight of which none ends
 	strange     int           // samples in a row with another CPU per call
+	crowd       float64       // by what its calls were stretched when their share was estimated
 	beyondCores bool          // its calls used more than one core of a worker
 	recalled    bool          // from an earlier life, of which only the kind is known
 }
@@ -85,6 +90,7 @@ func (n nature) see(s Sample, steady bool) {
 	if steady {
 		trusted = trustIn(s)
 	}
+	stretched := n.stretched(s)
 	for _, f := range s.Functions {
 		c := n[f.Name]
 		if c == nil {
@@ -94,7 +100,7 @@ func (n nature) see(s Sample, steady bool) {
 		if c.async != f.Async && !c.recalled {
 			*c = character{async: f.Async}
 		}
-		c.see(f, trusted, s)
+		c.see(f, steady, trusted, stretched, s)
 	}
 	n.together(s)
 }
@@ -135,7 +141,7 @@ func trustIn(s Sample) trust {
 	return none
 }
 
-func (c *character) see(f Function, trusted trust, s Sample) {
+func (c *character) see(f Function, steady bool, trusted trust, stretched float64, s Sample) {
 	c.looks, c.gil = 0.98*c.looks+float64(f.Looks), 0.98*c.gil+float64(f.HeldGIL)
 	if f.Done > 0 {
 		if wall := f.AllWall.Seconds() / float64(f.Done); c.least == 0 || wall < c.least {
@@ -178,13 +184,15 @@ func (c *character) see(f Function, trusted trust, s Sample) {
 	heldShare := math.Min(float64(f.Held)/float64(f.Wall), 1)
 	k := &c.kind
 	switch {
-	case trusted == alone || trusted == light && k.Sure < 0.5:
-		if k.Sure < 0.5 { // what was seen under contention is worth less
+	case !steady: // workers came or went meanwhile
+		return
+	case trusted == alone || trusted == light && k.Sure < sure:
+		if k.Sure < sure { // what was seen under contention is worth less
 			weight = 1
 		}
 		k.CPU += weight * (share - k.CPU)
 		c.heldShare += weight * (heldShare - c.heldShare)
-		k.Sure = math.Min(math.Max(k.Sure, 0.5)+0.1, 1)
+		k.Sure = math.Min(math.Max(k.Sure, sure)+0.1, 1)
 	case trusted == light:
 		// Calls come in bursts, and then wait for each other: those count that did least.
 		if share < k.CPU {
@@ -193,36 +201,40 @@ func (c *character) see(f Function, trusted trust, s Sample) {
 		k.CPU += weight * (share - k.CPU)
 		c.heldShare += weight * (heldShare - c.heldShare)
 		k.Sure = math.Min(k.Sure+0.05, 0.9)
-	case fresh:
-		k.CPU, c.heldShare, k.Sure = crowded(f, s, share), heldShare, 0.2
+	case fresh || k.Sure < sure && stretched <= c.crowd:
+		// The smaller the crowd, the better the estimate.
+		k.CPU += weight * (math.Min(share*stretched, 1) - k.CPU)
+		c.heldShare += weight * (heldShare - c.heldShare)
+		c.crowd = stretched * 1.1
+		k.Sure = math.Max(k.Sure, unsure)
 	default: // the wall is too long, if anything
-		if k.Sure < 0.5 {
-			share = crowded(f, s, share)
-		}
 		k.CPU = math.Max(k.CPU, share)
 		c.heldShare = math.Max(c.heldShare, heldShare)
-		// A bound that is seen for long is worth something.
-		if k.Sure < 0.4 {
-			k.Sure += 0.02
-		}
+	}
+	// An estimate that is seen for long is worth something.
+	if k.Sure < known+0.1 {
+		k.Sure += 0.02
 	}
 	c.name()
 }
 
-// crowded is the share of CPU of a function whose calls fill their processes, as far
-// as can be told: if they wait for nothing but each other, it is as many times what
-// it seems as there are of them. While they fill the processes, more of them bring
-// nothing either way, which is what matters.
-func crowded(f Function, s Sample, share float64) float64 {
-	if f.Async || s.CPU < 0.85*float64(s.Ready) {
-		return share
+// stretched is by what factor a call that computes takes longer than alone, as the
+// others that may compute, too, want the same GIL and cores. It is what a call in a
+// crowd is measured against: one that gets about as much CPU as it could computes;
+// one that gets much less waits for something else.
+func (n nature) stretched(s Sample) float64 {
+	room := math.Max(s.Cores-s.Others-s.Daemon, 0.05*s.Cores)
+	ready := float64(s.Ready)
+	if ready == 0 || s.CPU < 0.85*math.Min(ready, room) {
+		return 1
 	}
-	for _, other := range s.Functions {
-		if other.Name != f.Name && other.InFlight > 0.1 {
-			return share
+	var runnable float64
+	for _, f := range s.Functions {
+		if c := n[f.Name]; c == nil || c.kind.Sure < sure || c.kind.CPU > waiting {
+			runnable += f.InFlight
 		}
 	}
-	return math.Min(share*math.Max(f.InFlight/float64(s.Ready), 1), 1)
+	return math.Max(runnable/ready, 1) / math.Min(1, room/ready)
 }
 
 // seeStuck tells a function that waits long before its first call ends.

@@ -2,7 +2,6 @@ package concurrency
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -24,9 +23,8 @@ type Learned struct {
 type Found struct {
 	Functions []string `json:"functions"`
 	// Cores is how many could be used then.
-	Cores    float64        `json:"cores"`
-	Settings Settings       `json:"settings"`
-	Limits   map[string]int `json:"limits,omitempty"`
+	Cores    float64  `json:"cores"`
+	Settings Settings `json:"settings"`
 }
 
 // mostFound is how many are kept.
@@ -35,24 +33,24 @@ const mostFound = 16
 // found are the settings that were best, the latest last.
 type found []Found
 
-// keep remembers a plan.
-func (f *found) keep(names []string, cores float64, p plan) {
+// keep remembers settings.
+func (f *found) keep(names []string, cores float64, best Settings) {
 	*f = slices.DeleteFunc(*f, func(o Found) bool { return slices.Equal(o.Functions, names) && about(o.Cores, cores) })
-	*f = append(*f, Found{slices.Clone(names), cores, p.Settings, maps.Clone(p.limits)})
+	*f = append(*f, Found{slices.Clone(names), cores, best})
 	if over := len(*f) - mostFound; over > 0 {
 		*f = slices.Delete(*f, 0, over)
 	}
 }
 
-// look returns the plan that was best for these functions on so many cores; nil if
-// none was found.
-func (f found) look(key string, s Sample, b Bounds) *plan {
+// look returns the settings that were best for these functions on so many cores, if
+// any were found.
+func (f found) look(key string, s Sample, b Bounds) (best Settings, is bool) {
 	for _, o := range slices.Backward(f) {
 		if strings.Join(o.Functions, ", ") == key && about(o.Cores, s.Cores) && b.holds(o.Settings) {
-			return &plan{o.Settings, maps.Clone(o.Limits)}
+			return o.Settings, true
 		}
 	}
-	return nil
+	return best, false
 }
 
 // about says that two numbers of cores are the same.
@@ -69,7 +67,7 @@ func (c *Controller) Learned() Learned {
 		}
 	}
 	for _, o := range c.found {
-		o.Functions, o.Limits = slices.Clone(o.Functions), maps.Clone(o.Limits)
+		o.Functions = slices.Clone(o.Functions)
 		l.Found = append(l.Found, o)
 	}
 	return l
@@ -83,34 +81,31 @@ func (c *Controller) recall(l Learned) {
 		c.nature[name] = &character{kind: k, recalled: true}
 	}
 	for _, o := range l.Found {
-		c.found = append(c.found, Found{slices.Clone(o.Functions), o.Cores, o.Settings, maps.Clone(o.Limits)})
+		c.found = append(c.found, Found{slices.Clone(o.Functions), o.Cores, o.Settings})
 	}
 }
 
-// remembered is the plan to start with, of an earlier life; nil with the reason if
-// there is none that fits.
-func (c *Controller) remembered(s Sample) (*plan, string) {
-	const none = "nothing is measured yet"
+// remembered are the settings to start with, of an earlier life, if they fit; else the
+// reason why not.
+func (c *Controller) remembered(s Sample) (to Settings, fits bool, why string) {
 	if len(c.found) == 0 {
-		return nil, none
+		return to, false, "nothing is measured yet"
 	}
 	o := c.found[len(c.found)-1]
 	for _, name := range o.Functions {
 		if !slices.ContainsFunc(s.Functions, func(f Function) bool { return f.Name == name }) {
-			return nil, fmt.Sprintf("what is remembered is for %s, which is gone", name)
+			return to, false, fmt.Sprintf("what is remembered is for %s, which is gone", name)
 		}
 	}
-	last := c.found.look(strings.Join(o.Functions, ", "), s, c.bounds)
-	need := c.memory.perWorker*float64(o.Settings.Processes) + c.memory.perCall*calls(o.Settings, s.Functions)
+	to, is := c.found.look(strings.Join(o.Functions, ", "), s, c.bounds)
+	need := c.memory.perWorker*float64(to.Processes) + c.memory.perCall*calls(to, s.Functions)
 	switch {
-	case !about(o.Cores, s.Cores):
-		if last == nil {
-			return nil, fmt.Sprintf("what is remembered is for %.3g cores, and there are %.3g", o.Cores, s.Cores)
-		}
-	case last == nil:
-		return nil, fmt.Sprintf("what is remembered, %v, is outside of the bounds", o.Settings)
+	case !is && !about(o.Cores, s.Cores):
+		return to, false, fmt.Sprintf("what is remembered is for %.3g cores, and there are %.3g", o.Cores, s.Cores)
+	case !is:
+		return to, false, fmt.Sprintf("what is remembered, %v, is outside of the bounds", o.Settings)
 	case s.MemoryLimit > 0 && need > fill*float64(s.MemoryLimit):
-		return nil, fmt.Sprintf("what is remembered takes %s, and there are %s", megabytes(need), megabytes(float64(s.MemoryLimit)))
+		return to, false, fmt.Sprintf("what is remembered takes %s, and there are %s", megabytes(need), megabytes(float64(s.MemoryLimit)))
 	}
-	return last, "as it was best before the restart"
+	return to, true, "as it was best before the restart"
 }

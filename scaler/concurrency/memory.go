@@ -130,6 +130,9 @@ func (m *memory) near(s Sample) bool {
 	return m.over >= 2
 }
 
+// forget gives up going back to what was before steps down: it is another load now.
+func (m *memory) forget() { m.stepped, m.helpless = 0, false }
+
 // less is the step down from a plan: calls where they are what takes it, else a worker.
 func (m *memory) less(p plan, b Bounds, now float64, functions []Function) (plan, string, bool) {
 	var sync, async bool

@@ -114,7 +114,8 @@ func (n nature) limits(functions []Function, cores float64, s Settings) map[stri
 		}
 		for _, f := range functions {
 			k := n.of(f.Name)
-			if f.Async != async || k.Kind != KindUnknown && !computes(k) {
+			// What may compute, for all that is known, had better be limited, too.
+			if doubtful := k.Sure < sure && k.Kind == KindMixed; f.Async != async || k.Kind != KindUnknown && !computes(k) && !doubtful {
 				continue
 			}
 			most := 1

@@ -19,7 +19,7 @@ type trial struct {
 // search is what is known of the three dimensions, for these functions on this
 // machine.
 type search struct {
-	done bool
+	begun, done bool
 	// shut says that more brings nothing, trimmed that less costs something.
 	shut, trimmed [3]bool
 	// rose and low are the least that can do as much, throughput being proportional to
@@ -69,6 +69,7 @@ func (c *Controller) next(s Sample) {
 		return
 	}
 	t.began = s
+	c.search.begun = true
 	c.trial = t
 	c.ask(s, t.plan, phase, "trying "+t.Settings.String()+": "+t.why)
 }

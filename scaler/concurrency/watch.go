@@ -83,7 +83,7 @@ func (c *Controller) disturbed(s Sample, seconds float64) bool {
 // finish ends a search.
 func (c *Controller) finish(s Sample) {
 	c.search.done = true
-	c.found.keep(c.mix.names, s.Cores, c.best)
+	c.found.keep(c.mix.names, s.Cores, c.best.Settings)
 	w := &c.watch
 	if w.before == c.best.Settings { // it brought nothing
 		w.pause, w.every = min(2*w.pause, lastPause), min(2*w.every, lastEvery)
@@ -149,7 +149,7 @@ func (c *Controller) steady(s Sample, seconds float64) {
 		w.off = 0
 		c.base.fade(math.Exp(-seconds / memoryOf))
 		c.base.add(s, seconds)
-		c.based = s.At
+		c.base.memory, c.based = now.memory, s.At
 	}
 	since := s.At - w.began
 	if s.At-w.finished > confirm && c.search.ref != nil {

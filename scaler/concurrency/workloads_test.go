@@ -109,7 +109,7 @@ func (r *run) decide(s Sample) {
 		for _, f := range s.Functions {
 			fmt.Printf("; %s done %d inflight %.3g wall %.3gms saturated %v", f.Name, f.Done, f.InFlight, f.AllWall.Seconds()/float64(f.Done)*1000, f.Saturated)
 		}
-		fmt.Println()
+		fmt.Printf(" %+v\n", r.c.Kinds())
 	}
 	r.last = d
 	r.apply(d.Settings, d.Limits)
