@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"github.com/drover-run/drover/configs"
@@ -13,11 +14,11 @@ import (
 // configure gives a configuration the functions, in one app, with explicit settings or
 // with none.
 func configure(c *configs.Config, dir string, functions map[string]configs.Function, s *settings) {
-	app := configs.App{Path: dir}
+	app := configs.App{Path: dir, OnBlocked: "warn"}
 	if s != nil {
 		app.Processes, app.Threads = s.Processes, s.Threads
 		for name, f := range functions {
-			if s.Coroutines > 1 {
+			if strings.Contains(string(workloadsApp), "async def "+name+"(") {
 				f.Concurrency = s.Processes * s.Coroutines
 			}
 			functions[name] = f
