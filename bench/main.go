@@ -17,6 +17,7 @@
 //	go run ./bench timeouts     how late calls that overrun are ended: those that obey, and those that are killed
 //	go run ./bench workloads    auto beside the best cell of a grid, for functions of each kind
 //	go run ./bench measuring    what it costs to measure the CPU time of calls
+//	go run ./bench blocked      blocks of an event loop: those that are told right, how soon, and their neighbours' latency
 //	go run ./bench celery       drover's Python no-op beside Celery's, where Celery and Redis are installed
 package main
 
@@ -46,6 +47,7 @@ type commandLine struct {
 	Timeouts   timeoutsCommand   `cmd:"" help:"How late calls that overrun are ended: those that obey, and those that are killed."`
 	Workloads  workloadsCommand  `cmd:"" help:"Auto beside the best cell of a grid of processes, threads and coroutines, for functions of each kind."`
 	Measuring  measuringCommand  `cmd:"" help:"What it costs to measure the CPU time of calls: the Python no-op with measuring and without."`
+	Blocked    blockedCommand    `cmd:"" help:"Blocks of an event loop: how many are told right, how soon; and what isolation does for the functions beside."`
 	Celery     celeryCommand     `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
 }
 

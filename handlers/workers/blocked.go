@@ -64,6 +64,14 @@ func (b Blocked) Instead() string {
 	return "await an async library, or asyncio.sleep; or hand the call to loop.run_in_executor; on_blocked: isolate keeps the function apart"
 }
 
+// Block is one time at which the event loop of a worker did not turn.
+type Block struct {
+	Function, Message string // "" where that is not known
+	Place             string
+	Time              time.Duration // so far
+	Over              bool
+}
+
 // blocks are those of a pool. The zero value has none.
 type blocks struct {
 	mu     sync.Mutex
@@ -106,6 +114,9 @@ func (w *worker) blocked(payload []byte) error {
 		return fmt.Errorf("%w: a BLOCKED of function %d, of which there are %d", protocol.ErrProtocol, b.Function, len(w.pool.cfg.Functions))
 	}
 	b.Place, b.Stack, b.Message = cut(b.Place), cut(b.Stack), cut(b.Message)
+	if w.pool.cfg.Blocking != nil {
+		w.pool.cfg.Blocking(Block{w.pool.functionName(b.Function), b.Message, b.Place, b.Time(), b.Over})
+	}
 	w.mu.Lock()
 	open := w.block
 	w.block = nil

@@ -63,6 +63,9 @@ type Config struct {
 	Lagged func(wait time.Duration)
 	// OnBlocked is what is done about functions that block the event loop.
 	OnBlocked OnBlocked
+	// Blocking is told of each block, when it is noticed and when it is over; it does not
+	// wait. nil drops it.
+	Blocking func(Block)
 	// Moved is told that a function's room is elsewhere from now on, since it is kept
 	// apart: its share is to be moved there. nil drops it.
 	Moved func(function string, to *handlers.Slots)
