@@ -21,8 +21,16 @@ const (
 	threadsVariable   = "PYTHON_THREADPOOL_THREAD_COUNT"
 )
 
-// byLoad is where a number of processes is from that follows the load.
-const byLoad = "default: by load, at most one a core"
+// Where numbers are from that nobody gave.
+const (
+	byLoad      = "auto: by load and by measure, one a core at first"
+	byMeasure   = "auto: by measure, at first"
+	inOneThread = "functions run in one thread"
+)
+
+// firstCoroutines is how many async calls a process has in flight until something is
+// measured.
+const firstCoroutines = 512
 
 // The languages of apps, named as the handlers that run in them.
 const (
@@ -59,13 +67,13 @@ func (h Handler) code() *code {
 	switch {
 	case h.Python != nil:
 		p := h.Python
-		return &code{Python, &p.App, &p.Module, &p.Function, App{Path: p.Path, Interpreter: p.Interpreter, Processes: p.Processes, Threads: p.Threads}}
+		return &code{Python, &p.App, &p.Module, &p.Function, App{Path: p.Path, Interpreter: p.Interpreter, Processes: p.Processes, Threads: p.Threads, Coroutines: p.Coroutines}}
 	case h.Node != nil:
 		n := h.Node
-		return &code{Node, &n.App, &n.Module, &n.Function, App{Path: n.Path, Interpreter: n.Interpreter, Processes: n.Processes}}
+		return &code{Node, &n.App, &n.Module, &n.Function, App{Path: n.Path, Interpreter: n.Interpreter, Processes: n.Processes, Coroutines: n.Coroutines}}
 	case h.Worker != nil:
 		w := h.Worker
-		return &code{Worker, &w.App, &w.Module, &w.Function, App{Path: w.Path, Command: w.Command, Processes: w.Processes, Threads: w.Threads}}
+		return &code{Worker, &w.App, &w.Module, &w.Function, App{Path: w.Path, Command: w.Command, Processes: w.Processes, Threads: w.Threads, Coroutines: w.Coroutines}}
 	}
 	return nil
 }
@@ -146,7 +154,13 @@ func (x *completion) app(path string, a App, language string) App {
 	if language == Node || language == Worker {
 		variable = "" // it is Python's
 	}
-	a.Threads, a.ThreadsFrom = x.count(path+".threads", a.Threads, variable, 1, "default: inline")
+	threads := byMeasure
+	if language == Node {
+		threads = inOneThread
+	}
+	a.Threads, a.ThreadsFrom = x.count(path+".threads", a.Threads, variable, 1, threads)
+	a.Coroutines, a.CoroutinesFrom = x.count(path+".coroutines", a.Coroutines, "", firstCoroutines, byMeasure)
+	a.AutoThreads, a.AutoCoroutines = a.ThreadsFrom == byMeasure, a.CoroutinesFrom == byMeasure
 	return a
 }
 
@@ -187,9 +201,9 @@ func (x *completion) count(path string, given int, variable string, def int, why
 
 // ownKeys are those that go with path, by language.
 var ownKeys = map[string]string{
-	Python: "interpreter, processes and threads",
-	Node:   "interpreter and processes",
-	Worker: "command, processes and threads",
+	Python: "interpreter, processes, threads and coroutines",
+	Node:   "interpreter, processes and coroutines",
+	Worker: "command, processes, threads and coroutines",
 }
 
 // code completes a handler that runs in worker processes.
@@ -208,7 +222,7 @@ func (x *completion) code(path, name string, h *Handler, shortForms map[string]s
 		x.wrong(path, "it lacks a path: the directory of the code, or one file in it (or app, an entry of apps)")
 		return
 	case *c.app != "":
-		if c.own.Interpreter != "" || len(c.own.Command) > 0 || c.own.Processes != 0 || c.own.Threads != 0 {
+		if c.own.Interpreter != "" || len(c.own.Command) > 0 || c.own.Processes != 0 || c.own.Threads != 0 || c.own.Coroutines != 0 {
 			x.wrong(path, "%s go with path; those of an app stand once, in apps.%s", ownKeys[c.language], *c.app)
 		}
 		if _, found := x.Apps[*c.app]; !found {
@@ -277,7 +291,7 @@ func (x *completion) shortForm(path string, c *code, shortForms map[string]strin
 		x.twoLanguages(path, whole.Language, fmt.Sprintf("the path %q", key), have.Language, first)
 		return
 	}
-	if have.Interpreter != whole.Interpreter || !slices.Equal(have.Command, whole.Command) || have.Processes != whole.Processes || have.Threads != whole.Threads {
+	if have.Interpreter != whole.Interpreter || !slices.Equal(have.Command, whole.Command) || have.Processes != whole.Processes || have.Threads != whole.Threads || have.Coroutines != whole.Coroutines {
 		x.wrong(path, "%s differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or name an app for both in apps", ownKeys[c.language], first, x.at(first).Line)
 	}
 }

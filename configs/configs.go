@@ -79,8 +79,9 @@ type App struct {
 	Path        string  `yaml:"path" required:"true" desc:"the directory, or one file in it; relative to this file"`
 	Interpreter string  `yaml:"interpreter" desc:"the Python or Node.js to run; else, for Python, $VIRTUAL_ENV, else .venv beside the app, else python3; for Node.js, node"`
 	Command     Strings `yaml:"command" desc:"the program that is a worker of this app, and its arguments, for functions with a worker handler; it runs in path and speaks docs/worker-protocol.md"`
-	Processes   int     `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else as many as the load needs, at most one a core"`
-	Threads     int     `yaml:"threads" default:"0" min:"0" max:"4096" desc:"threads a process for functions that are not async; 0 is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else 1; not for Node.js"`
+	Processes   int     `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else auto: as many as the load needs, and as measuring says that it pays (docs/tuning.md)"`
+	Threads     int     `yaml:"threads" default:"0" min:"0" max:"4096" desc:"threads a process, for functions that are not async, and for the executor of those that are; 0 is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else auto: found by measuring; not for Node.js"`
+	Coroutines  int     `yaml:"coroutines" default:"0" min:"0" max:"100000" desc:"async calls that a process has in flight; 0 is auto: found by measuring"`
 
 	Start        string   `yaml:"start" default:"spawn" enum:"spawn,template" desc:"how a worker begins: spawn loads the code in each; template loads it once, in a process that workers are forked from, in milliseconds and sharing its memory: not for code that starts threads or opens connections while it loads"`
 	StartTimeout Duration `yaml:"start_timeout" default:"2m" min:"1s" max:"1h" desc:"how long a worker may take to load the code"`
@@ -104,8 +105,12 @@ type App struct {
 	ProcessesFrom string `yaml:"-"`
 	// Scaled is set where nobody gave Processes: then they are the most, and follow
 	// the load.
-	Scaled      bool   `yaml:"-"`
-	ThreadsFrom string `yaml:"-"`
+	Scaled         bool   `yaml:"-"`
+	ThreadsFrom    string `yaml:"-"`
+	CoroutinesFrom string `yaml:"-"`
+	// AutoThreads and AutoCoroutines are set where nobody gave those: then they are
+	// the numbers to begin with, and measuring finds others.
+	AutoThreads, AutoCoroutines bool `yaml:"-"`
 }
 
 // Recycle is when workers are replaced; 0 is never.
@@ -290,6 +295,7 @@ type PythonHandler struct {
 	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
 	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
 	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
+	Coroutines  int    `yaml:"coroutines" default:"0" min:"0" max:"100000" desc:"with path: as in apps"`
 }
 
 // NodeHandler is a Node.js function. Either App names an entry of apps, or Path makes
@@ -302,6 +308,7 @@ type NodeHandler struct {
 	Path        string `yaml:"path" desc:"in place of app: the directory of the code, or one file in it; relative to this file"`
 	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
 	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
+	Coroutines  int    `yaml:"coroutines" default:"0" min:"0" max:"100000" desc:"with path: as in apps"`
 }
 
 // WorkerHandler is a function of a worker that somebody else wrote, in any language.
@@ -312,10 +319,11 @@ type WorkerHandler struct {
 	Module   string `yaml:"module" desc:"what the worker is told beside function; it may do without"`
 	Function string `yaml:"function" desc:"the function; by default the name in this file"`
 
-	Path      string  `yaml:"path" desc:"in place of app: the directory that the command runs in; relative to this file"`
-	Command   Strings `yaml:"command" desc:"with path: as in apps"`
-	Processes int     `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
-	Threads   int     `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
+	Path       string  `yaml:"path" desc:"in place of app: the directory that the command runs in; relative to this file"`
+	Command    Strings `yaml:"command" desc:"with path: as in apps"`
+	Processes  int     `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
+	Threads    int     `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
+	Coroutines int     `yaml:"coroutines" default:"0" min:"0" max:"100000" desc:"with path: as in apps"`
 }
 
 // ExecHandler is a command. Its exit status is the verdict: 0 done, 65 reject, else

@@ -51,6 +51,7 @@ func (c *Config) Describe(w io.Writer) error {
 		if a.Language != Node {
 			line("  threads\t%d a process (%s)", a.Threads, a.ThreadsFrom)
 		}
+		line("  coroutines\t%d a process (%s)", a.Coroutines, a.CoroutinesFrom)
 		if who := a.User + ":" + a.Group; who != ":" {
 			line("  user\t%s", strings.TrimSuffix(who, ":"))
 		}

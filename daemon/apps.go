@@ -32,6 +32,9 @@ type appStatus struct {
 	Blocked map[string]workers.Blocked `json:"blocked,omitempty"`
 	// Apart are the functions that are kept apart for that, and how many workers each has.
 	Apart map[string]int `json:"apart,omitempty"`
+	// Tuned is what measuring has found; nil before it has.
+	Tuned    *tuned             `json:"tuned,omitempty"`
+	Measures []workers.Measures `json:"measures,omitempty"`
 }
 
 // usage remembers what processes use: to read it takes a while, and many may ask.
@@ -114,6 +117,7 @@ func (p *pool) status(fresh time.Duration) appStatus {
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
 		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
 		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(), Blocked: p.Blocked(), Apart: p.Apart(),
+		Tuned: p.tuner.Load().state(), Measures: p.Measures(),
 	}
 }
 
@@ -145,6 +149,8 @@ func (s appStatus) advice() string {
 	switch {
 	case s.Unforked != "":
 		return "it has start: template, but each worker loads the code itself, since " + s.Unforked
+	case s.Tuned != nil && s.Tuned.Advice != "":
+		return s.Tuned.Advice
 	case s.Spawned && s.StartUp >= templatePays:
 		return fmt.Sprintf("a worker takes %v to load the code; with start: template one takes milliseconds, and they share memory", s.StartUp.Round(100*time.Millisecond))
 	}
@@ -216,10 +222,12 @@ func (s appStatus) plus(o appStatus) appStatus {
 		}
 		sum.Blocked[name] = sum.Blocked[name].Plus(b)
 	}
+	sum.Tuned = cmp.Or(s.Tuned, o.Tuned) // each instance finds its own; they are of one code on one machine
+	sum.Measures = workers.SumOf(s.Measures, o.Measures)
 	return sum
 }
 
 // past is what stays of an app when its processes are gone.
 func (s appStatus) past() appStatus {
-	return appStatus{Restarts: s.Restarts, Usage: workers.Usage{CPU: s.Usage.CPU}, Waits: s.Waits, Blocked: s.Blocked}
+	return appStatus{Restarts: s.Restarts, Usage: workers.Usage{CPU: s.Usage.CPU}, Waits: s.Waits, Blocked: s.Blocked, Measures: s.Measures}
 }

@@ -58,6 +58,7 @@ type Daemon struct {
 	replaced  replaced
 	traces    *traces // nil: nothing is traced
 	decisions decisions
+	lessons   *lessons // set before the parts are opened
 	backlogs  backlogs
 	lines     *lines
 	paused    map[string]time.Time // by function, until when, where instances do the work
@@ -168,6 +169,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.traces = traces
 	d.mu.Unlock()
 	defer traces.stop()
+	d.lessons = readLessons(d.cfg.DataDir, d.log)
 	parts := newParts(d, d.cfg, nil)
 	d.hold(parts)
 	defer func() { err = errors.Join(err, d.current().close(nil)) }()
@@ -192,6 +194,7 @@ func (d *Daemon) dispatch(ctx context.Context, p *parts) error {
 	defer c.leave()
 	d.use(p)
 	p.scaleWorkers()
+	p.tune()
 	for _, f := range p.inOrder() {
 		c.start(f)
 	}

@@ -297,6 +297,15 @@ func (r *demoRun) summarize(all bool) bool {
 		failed += s.Failed
 		dead += s.Rejected
 	}
+	apps := r.daemon.appStatuses()
+	for _, f := range demoFunctions {
+		if k := kindIn(apps, f.name); k != nil {
+			r.line("demo: found by measuring: %s is %s: it computes %.0f %% of its time", f.name, k.Words(), 100*k.CPU)
+		}
+	}
+	for _, a := range overviews(apps) {
+		r.line("demo: found by measuring: %s", a.Text())
+	}
 	left, err := r.left(context.Background())
 	if err != nil {
 		r.line("demo: cannot tell what is left: %v", err)

@@ -44,7 +44,7 @@ scale:
 functions:
   work:
     trigger: {nats: {ack_wait: 5s}}
-    handler: {python: {path: app}}
+    handler: {python: {path: app, threads: 1}}
     timeout: 30s
 `
 

@@ -35,7 +35,7 @@ func newDemoTable(std *IO, plain bool) *demoTable {
 
 // demoRow is a function's line, as texts.
 type demoRow struct {
-	name, handler, backlog, inFlight, rate, p50, p99, workers, failed string
+	name, handler, kind, backlog, inFlight, rate, p50, p99, workers, failed string
 }
 
 // show draws if it is time to.
@@ -47,17 +47,20 @@ func (t *demoTable) show(r *demoRun) {
 	}
 	t.shown = now
 	var rows []demoRow
+	apps := r.daemon.appStatuses()
 	for _, s := range r.daemon.Status() {
-		rows = append(rows, t.row(r, s, elapsed))
+		row := t.row(r, s, elapsed)
+		row.kind = kindIn(apps, s.Name).Words()
+		rows = append(rows, row)
 		t.earlier[s.Name] = s
 	}
 	if t.live {
-		t.draw(rows, now)
+		t.draw(rows, overviews(apps), now)
 		return
 	}
 	for _, row := range rows {
-		_, _ = fmt.Fprintf(t.out, "demo: %5.1f s  %-7s backlog %s, in flight %s, done %s/s, p50 %s, p99 %s, workers %s, failed %s\n",
-			now.Sub(t.started).Seconds(), row.name, row.backlog, row.inFlight, row.rate, row.p50, row.p99, row.workers, row.failed)
+		_, _ = fmt.Fprintf(t.out, "demo: %5.1f s  %-7s %s, backlog %s, in flight %s, done %s/s, p50 %s, p99 %s, workers %s, failed %s\n",
+			now.Sub(t.started).Seconds(), row.name, row.kind, row.backlog, row.inFlight, row.rate, row.p50, row.p99, row.workers, row.failed)
 	}
 }
 
@@ -85,19 +88,22 @@ func (t *demoTable) row(r *demoRun, s FunctionStatus, elapsed time.Duration) dem
 	return row
 }
 
-func (t *demoTable) draw(rows []demoRow, now time.Time) {
+func (t *demoTable) draw(rows []demoRow, apps []AppOverview, now time.Time) {
 	var b strings.Builder
 	if t.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", t.drawn)
 	}
 	fmt.Fprintf(&b, "drover demo, %.0f s\n", now.Sub(t.started).Seconds())
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintln(w, "function\thandler\tbacklog\tin flight\tdone/s\tp50\tp99\tworkers\tfailed\t")
+	_, _ = fmt.Fprintln(w, "function\thandler\tkind\tbacklog\tin flight\tdone/s\tp50\tp99\tworkers\tfailed\t")
 	for _, r := range rows {
-		_, _ = fmt.Fprintln(w, strings.Join([]string{r.name, r.handler, r.backlog, r.inFlight, r.rate, r.p50, r.p99, r.workers, r.failed}, "\t")+"\t")
+		_, _ = fmt.Fprintln(w, strings.Join([]string{r.name, r.handler, r.kind, r.backlog, r.inFlight, r.rate, r.p50, r.p99, r.workers, r.failed}, "\t")+"\t")
 	}
 	_ = w.Flush()
-	t.drawn = len(rows) + 2
+	for _, a := range apps {
+		fmt.Fprintln(&b, a.Text())
+	}
+	t.drawn = len(rows) + 2 + len(apps)
 	_, _ = io.WriteString(t.out, b.String())
 }
 

@@ -16,20 +16,23 @@ import (
 // function moves the messages of one function from its trigger through its
 // handler. run is called once.
 type function struct {
-	name     string
-	trigger  triggers.Trigger
-	handler  handlers.Handler
-	share    *handlers.Share
-	timeout  time.Duration
-	maxBody  int64 // 0: what the source allows
-	retry    configs.Retry
-	stats    *functionStats
-	pool     *pool     // nil for Go functions
-	app      string    // the pool's; empty for Go functions
-	outputs  []*output // none: results are dropped
-	describe string    // the handler, for people
-	spans    *spans    // nil: nothing is traced
-	pauses   pauses
+	name    string
+	trigger triggers.Trigger
+	handler handlers.Handler
+	share   *handlers.Share
+	// concurrency is the most that may be in flight, by the configuration; 0 is no
+	// limit. limited is what share was told last, by the pool's tuner.
+	concurrency, limited int
+	timeout              time.Duration
+	maxBody              int64 // 0: what the source allows
+	retry                configs.Retry
+	stats                *functionStats
+	pool                 *pool     // nil for Go functions
+	app                  string    // the pool's; empty for Go functions
+	outputs              []*output // none: results are dropped
+	describe             string    // the handler, for people
+	spans                *spans    // nil: nothing is traced
+	pauses               pauses
 	// cancelOnLost ends an attempt whose message was lost.
 	cancelOnLost bool
 	log          *slog.Logger
@@ -58,9 +61,12 @@ func newFunction(name string, settings configs.Function, log *slog.Logger) *func
 		name:     name,
 		describe: settings.Handler.String(),
 		timeout:  settings.Timeout.D(),
-		maxBody:  int64(settings.MaxBody),
-		retry:    settings.Retry,
-		stats:    new(functionStats),
+
+		concurrency: settings.Concurrency, limited: settings.Concurrency,
+
+		maxBody: int64(settings.MaxBody),
+		retry:   settings.Retry,
+		stats:   new(functionStats),
 
 		cancelOnLost: settings.Trigger.CancelOnLost(),
 

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/scaler/concurrency"
 )
 
 // lagBuckets are the bounds of a histogram, in seconds.
@@ -15,6 +16,8 @@ type appMetrics struct {
 	daemon                                                *Daemon
 	workers, restarts, startUp, cpu, memory, largest, lag *prometheus.Desc
 	blocks, blocked, apart                                *prometheus.Desc
+	settings, kind, wall, held, queued                    *prometheus.Desc
+	functionCPU, measured                                 *prometheus.Desc
 }
 
 func newAppMetrics(d *Daemon) *appMetrics {
@@ -32,6 +35,13 @@ func newAppMetrics(d *Daemon) *appMetrics {
 	m.blocks = add("event_loop_blocks_total", "Blocks of an event loop of 50 ms and more, by the function that blocked.", "function")
 	m.blocked = add("event_loop_blocked_seconds_total", "Time of those blocks.", "function")
 	m.apart = add("function_apart_workers", "Worker processes of a function that is kept apart, since it blocks the event loop.", "function")
+	m.settings = add("app_settings", "How much of an app may run at once: worker processes, and threads and coroutines of each.", "setting")
+	m.kind = m.add("function_kind", "1 for the kind of a function, as measured: cpu, blocking, async or mixed.", "function", "kind")
+	m.wall = m.add("call_seconds_total", "Time that calls of a function in workers took.", "function")
+	m.queued = m.add("call_queue_seconds_total", "Time that calls were on their way to their function in a worker and back: in its queue, mostly.", "function")
+	m.measured = m.add("call_measured_seconds_total", "That part of drover_call_seconds_total of which the CPU time and the held time were measured.", "function")
+	m.functionCPU = m.add("call_cpu_seconds_total", "CPU time of the measured calls, of their own threads.", "function")
+	m.held = m.add("call_held_seconds_total", "Time for which the measured calls had their threads, running or waiting.", "function")
 	return m
 }
 
@@ -59,6 +69,23 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 		}
 		for function, n := range s.Apart {
 			to.gauge(m.apart, float64(n), app, function)
+		}
+		if t := s.Tuned; t != nil {
+			to.gauge(m.settings, float64(t.Settings.Processes), app, "processes")
+			to.gauge(m.settings, float64(t.Settings.Threads), app, "threads")
+			to.gauge(m.settings, float64(t.Settings.Coroutines), app, "coroutines")
+			for name, k := range t.Kinds {
+				if k.Kind != concurrency.KindUnknown {
+					to.gauge(m.kind, 1, name, k.Kind)
+				}
+			}
+		}
+		for _, c := range s.Measures {
+			to.counter(m.wall, c.Wall.Seconds(), c.Function)
+			to.counter(m.queued, c.Queued.Seconds(), c.Function)
+			to.counter(m.measured, c.MeasuredWall.Seconds(), c.Function)
+			to.counter(m.functionCPU, c.CPU.Seconds(), c.Function)
+			to.counter(m.held, c.Held.Seconds(), c.Function)
 		}
 		if s.Waits != nil && s.Waits.Count() > 0 { // others have no loop
 			to <- newHistogramMetric(m.lag, s.Waits, lagBuckets, app)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/drover-run/drover/configs"
@@ -16,9 +17,6 @@ import (
 )
 
 // This file starts the pools of worker processes, one for each app.
-
-// coroutines is what an async function has in flight in each process.
-const coroutines = 512
 
 // startLimit bounds the loading of the code of all apps.
 func startLimit(cfg *configs.Config) time.Duration {
@@ -40,7 +38,10 @@ type pool struct {
 	life        context.Context
 	stop        context.CancelFunc
 	running     sync.WaitGroup
-	scaled      bool // whether its number of workers follows the load
+	scaled      bool                  // whether its number of workers follows the load
+	tuner       atomic.Pointer[tuner] // nil until it runs
+	most        atomic.Int64          // how many workers it may have, by measure; 0 while nothing is
+	pressed     atomic.Bool           // whether there is more to do than room for it
 }
 
 // close stops the processes, and waits until they have ended.
@@ -104,7 +105,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 	own.Pool = workers.New(workers.Config{
 		App:       settings.Dir,
 		Command:   command,
-		Settings:  workers.Settings{Processes: first(settings, p.cfg.Scale.Workers), Threads: settings.Threads, Coroutines: coroutines},
+		Settings:  workers.Settings{Processes: first(settings, p.cfg.Scale.Workers), Threads: settings.Threads, Coroutines: settings.Coroutines},
 		Functions: functions,
 
 		Template:     settings.Start == "template",

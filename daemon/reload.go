@@ -209,6 +209,7 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 		}
 	})
 	next.scaleWorkers()
+	next.tune()
 	closeOld := func() {
 		if err := now.close(next); err != nil {
 			d.log.Warn("closing what was replaced", "error", err)

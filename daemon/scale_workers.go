@@ -19,11 +19,12 @@ func (p *parts) scaleWorkers() {
 	d := p.daemon
 	for app, own := range p.pools {
 		settings := p.cfg.Apps[app]
-		if own.scaled || !settings.Scaled || settings.Processes < 2 && p.cfg.Scale.Workers.Min > 0 {
+		if own.scaled || !settings.Scaled {
 			continue
 		}
 		own.scaled = true
-		w := &workerScaler{app: app, most: settings.Processes, pool: own, daemon: d, log: d.log.With("app", app), meters: make(map[string]*scaler.Meter)}
+		own.most.CompareAndSwap(0, int64(settings.Processes))
+		w := &workerScaler{app: app, pool: own, daemon: d, log: d.log.With("app", app), meters: make(map[string]*scaler.Meter)}
 		own.running.Go(func() { w.run(own.life) })
 	}
 }
@@ -31,7 +32,6 @@ func (p *parts) scaleWorkers() {
 // workerScaler sets the number of a pool's workers.
 type workerScaler struct {
 	app    string
-	most   int
 	pool   *pool
 	daemon *Daemon
 	policy scaler.Policy
@@ -58,7 +58,7 @@ func (w *workerScaler) run(ctx context.Context) {
 
 // look measures, decides, and has it done.
 func (w *workerScaler) look(ctx context.Context) {
-	if policy := w.daemon.config().Scale.WorkerPolicy(w.most); w.scaler == nil || !reflect.DeepEqual(policy, w.policy) {
+	if policy := w.daemon.config().Scale.WorkerPolicy(int(w.pool.most.Load())); w.scaler == nil || !reflect.DeepEqual(policy, w.policy) {
 		w.policy, w.scaler = policy, scaler.New(policy)
 	}
 	stats := w.pool.Stats()
@@ -66,6 +66,7 @@ func (w *workerScaler) look(ctx context.Context) {
 	s := scaler.Signals{
 		At: now.Sub(birth), Clock: now,
 		Ready: stats.Ready, Starting: stats.Starting, Draining: stats.Retiring, StartUp: stats.StartUp,
+		Pressed: w.pool.pressed.Load(),
 	}
 	needed := 0.0
 	for _, f := range w.daemon.running() {

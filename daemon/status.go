@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-run/drover/scaler/concurrency"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -19,7 +20,21 @@ type StatusReport struct {
 	Instances *InstancesStatus   `json:"instances,omitempty" desc:"where there are several"`
 	Reload    *ReloadStatus      `json:"reload,omitempty" desc:"where one was asked for"`
 	Functions []FunctionOverview `json:"functions"`
+	Apps      []AppOverview      `json:"apps,omitempty" desc:"the worker processes of each app"`
 	Advice    []string           `json:"advice,omitempty" desc:"what would serve the apps better, as measured"`
+}
+
+// AppOverview is how much of an app runs at once, and why.
+type AppOverview struct {
+	Name       string `json:"name"`
+	Ready      int    `json:"ready" desc:"worker processes that take messages"`
+	Processes  int    `json:"processes" desc:"worker processes that there may be"`
+	Threads    int    `json:"threads" desc:"threads of each, for functions that are not async, and for the executor of those that are"`
+	Coroutines int    `json:"coroutines" desc:"async calls that each has in flight"`
+	// Auto are those of the three that measuring finds.
+	Auto  []string `json:"auto" desc:"those of processes, threads and coroutines that nobody gave: measuring finds them"`
+	Phase string   `json:"phase" desc:"what the measuring is at: start, climb, trim, hold, idle, disturbed, memory or explicit"`
+	Note  string   `json:"note" desc:"why, for people"`
 }
 
 // InstancesStatus counts instances.
@@ -34,8 +49,91 @@ type InstancesStatus struct {
 type FunctionOverview struct {
 	FunctionStatus
 	// Backlog is nil where the source does not tell.
-	Backlog *int64  `json:"backlog,omitempty" desc:"messages that are ready at the source and not handed out; missing where it does not tell"`
-	Oldest  float64 `json:"oldest_seconds,omitempty" desc:"the age of the oldest of them; missing where there is none, or the source does not tell"`
+	Backlog *int64        `json:"backlog,omitempty" desc:"messages that are ready at the source and not handed out; missing where it does not tell"`
+	Kind    *FunctionKind `json:"kind,omitempty" desc:"as measured; missing before anything is, and where no worker process runs it"`
+	Oldest  float64       `json:"oldest_seconds,omitempty" desc:"the age of the oldest of them; missing where there is none, or the source does not tell"`
+}
+
+// FunctionKind is what a function does with its time, as measured.
+type FunctionKind struct {
+	Kind        string  `json:"kind" desc:"cpu, blocking, async or mixed"`
+	CPU         float64 `json:"cpu" desc:"the part of a call's time in which it computes, if it had the machine to itself"`
+	ReleasesGIL bool    `json:"releases_gil" desc:"whether it computes without the lock that Python's threads share"`
+	NeverAwaits bool    `json:"never_awaits" desc:"whether it is async and awaits nothing"`
+	BlocksLoop  bool    `json:"blocks_loop" desc:"whether it is async and keeps the event loop from turning"`
+	Sure        float64 `json:"sure" desc:"how sure that is, 0 to 1"`
+}
+
+// overview is what is told of an app.
+func (s appStatus) overview(name string) (a AppOverview, ok bool) {
+	t := s.Tuned
+	if t == nil {
+		return a, false
+	}
+	a = AppOverview{
+		Name: name, Ready: s.Ready, Auto: []string{}, Phase: t.Phase, Note: t.Note,
+		Processes: t.Settings.Processes, Threads: t.Settings.Threads, Coroutines: t.Settings.Coroutines,
+	}
+	for _, part := range []struct {
+		name string
+		auto bool
+	}{{"processes", t.Processes}, {"threads", t.Threads}, {"coroutines", t.Coroutines}} {
+		if part.auto {
+			a.Auto = append(a.Auto, part.name)
+		}
+	}
+	return a, true
+}
+
+// kindOf is what is known of a function of an app; nil if nothing is.
+func (s appStatus) kindOf(function string) *FunctionKind {
+	if s.Tuned == nil {
+		return nil
+	}
+	k, found := s.Tuned.Kinds[function]
+	if !found || k.Kind == concurrency.KindUnknown {
+		return nil
+	}
+	return &FunctionKind{k.Kind, k.CPU, k.ReleasesGIL, k.NeverAwaits, k.BlocksLoop, k.Sure}
+}
+
+// overviews are those of all apps of which there is one.
+func overviews(apps map[string]appStatus) (out []AppOverview) {
+	for _, name := range slices.Sorted(maps.Keys(apps)) {
+		if a, ok := apps[name].overview(name); ok {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// kindIn is what is known of a function, which is in one of the apps; nil if nothing.
+func kindIn(apps map[string]appStatus, function string) *FunctionKind {
+	for _, app := range apps {
+		if k := app.kindOf(function); k != nil {
+			return k
+		}
+	}
+	return nil
+}
+
+// Words says it for people.
+func (k *FunctionKind) Words() string {
+	if k == nil {
+		return "-"
+	}
+	words := map[string]string{
+		concurrency.KindCPU: "CPU", concurrency.KindBlocking: "blocking I/O", concurrency.KindAsync: "async I/O", concurrency.KindMixed: "mixed",
+	}[k.Kind]
+	switch {
+	case k.NeverAwaits:
+		words += ", never awaits"
+	case k.BlocksLoop:
+		words += ", blocks the loop"
+	case k.ReleasesGIL:
+		words += ", releases the GIL"
+	}
+	return words
 }
 
 // statusFresh and scrapeFresh are how old a backlog may be that is answered with.
@@ -52,6 +150,7 @@ func (d *Daemon) statusReport(ctx context.Context) StatusReport {
 	if reload := d.reloadStatus(); !reload.At.IsZero() {
 		r.Reload = &reload
 	}
+	apps := d.appStatuses()
 	for _, s := range d.Status() {
 		b := d.backlogs.of(ctx, d, s.Name, statusFresh)
 		f := FunctionOverview{FunctionStatus: s}
@@ -61,9 +160,10 @@ func (d *Daemon) statusReport(ctx context.Context) StatusReport {
 		if !b.oldest.IsZero() {
 			f.Oldest = max(time.Since(b.oldest).Seconds(), 0)
 		}
+		f.Kind = kindIn(apps, s.Name)
 		r.Functions = append(r.Functions, f)
 	}
-	apps := d.appStatuses()
+	r.Apps = overviews(apps)
 	for _, name := range slices.Sorted(maps.Keys(apps)) {
 		if advice := apps[name].advice(); advice != "" {
 			r.Advice = append(r.Advice, "app "+name+": "+advice)

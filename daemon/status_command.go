@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -102,7 +103,7 @@ func statusText(now, last StatusReport, every time.Duration) string {
 		seconds = every.Seconds()
 	}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintln(w, "function\thandler\twaiting\toldest\tin flight\tdone/s\tp50\tp99\tworkers\tfailed\tdead\t")
+	_, _ = fmt.Fprintln(w, "function\thandler\tkind\twaiting\toldest\tin flight\tdone/s\tp50\tp99\tworkers\tfailed\tdead\t")
 	for _, f := range now.Functions {
 		backlog, oldest, workers := "?", "-", "-"
 		if f.Backlog != nil {
@@ -125,15 +126,39 @@ func statusText(now, last StatusReport, every time.Duration) string {
 			recent = new(Latencies)
 		}
 		recent = recent.Since(before[f.Name].Latency)
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.1f\t%s\t%s\t%s\t%d\t%d\t\n", f.Name, f.Handler, backlog, oldest, f.InFlight,
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%.1f\t%s\t%s\t%s\t%d\t%d\t\n", f.Name, f.Handler, f.Kind.Words(), backlog, oldest, f.InFlight,
 			float64(f.Done-before[f.Name].Done)/seconds, short(recent.Quantile(0.5)), short(recent.Quantile(0.99)), workers, f.Failed, f.Rejected)
 	}
 	_ = w.Flush()
+	for _, a := range now.Apps {
+		fmt.Fprintln(&b, a.Text())
+	}
 	for _, advice := range now.Advice {
 		line, _, _ := strings.Cut(advice, "\n")
 		fmt.Fprintln(&b, line)
 	}
 	return printable(b.String())
+}
+
+// Text is a line for people.
+func (a AppOverview) Text() string {
+	part := func(n int, one, many string) string {
+		if n != 1 {
+			one = many
+		}
+		if slices.Contains(a.Auto, many) {
+			return fmt.Sprintf("%d %s (auto)", n, one)
+		}
+		return fmt.Sprintf("%d %s", n, one)
+	}
+	text := fmt.Sprintf("app %s: %s, %s and %s each", a.Name, part(a.Processes, "process", "processes"), part(a.Threads, "thread", "threads"), part(a.Coroutines, "coroutine", "coroutines"))
+	if len(a.Auto) > 0 {
+		text += "; " + a.Phase
+		if a.Note != "" {
+			text += ": " + a.Note
+		}
+	}
+	return text
 }
 
 // printable takes out of a text what a terminal would obey.

@@ -38,6 +38,18 @@ type Share struct {
 	paused bool
 }
 
+// Limit changes how many slots the share holds at most; 0 is no limit. What it holds
+// beyond that it keeps until it gives it back.
+func (h *Share) Limit(limit int) {
+	s := h.lock()
+	defer s.mu.Unlock()
+	if h.limit = limit; limit <= 0 {
+		h.limit = math.MaxInt
+	}
+	s.grant()
+	s.callBack()
+}
+
 // claim is a message that waits for a slot.
 type claim struct {
 	share   *Share

@@ -171,6 +171,9 @@ func (s *Scaler) Decide(in Signals) Decision {
 			d.Note = schedule.String()
 		}
 	}
+	if in.Pressed {
+		d.atLeast(p.Max, BoundPressed)
+	}
 	d.atLeast(p.Min, BoundMin)
 	if d.Wanted > p.Max {
 		d.Wanted, d.Bound = p.Max, BoundMax

@@ -392,3 +392,18 @@ func TestDecisionsAreWithinBounds(t *testing.T) {
 		}
 	}
 }
+
+// TestPressed holds that as many as pay are wanted while there is more to do than room
+// for it, whatever the formula says, and no more.
+func TestPressed(t *testing.T) {
+	s := New(Policy{Min: 1, Max: 6, Utilisation: 0.8, ClearWithin: time.Minute, Interval: time.Second})
+	for at := range 20 {
+		d := s.Decide(Signals{
+			At: time.Duration(at) * time.Second, Ready: 2, Needed: 1, Pressed: at >= 10,
+			Loads: []Load{{Function: "f", Backlog: 1, Arrivals: 1, Done: 1, Busy: 1, Slots: 1, Capacity: 100}},
+		})
+		if want, bound := 6, BoundPressed; at >= 10 && (d.Wanted != want || d.Bound != bound) || at < 10 && d.Wanted > 2 {
+			t.Fatalf("at %d s: %d are wanted, by %s", at, d.Wanted, d.Bound)
+		}
+	}
+}

@@ -32,6 +32,9 @@ type Signals struct {
 	// StartUp is how long a unit takes from its start until it takes messages, as
 	// measured; 0 until one did.
 	StartUp time.Duration
+	// Pressed says that there is more to do than room for it, and that Max is what
+	// pays: then all of them are wanted.
+	Pressed bool
 	// Failing says that units do not start, and why; empty if they do.
 	Failing string
 }
@@ -131,6 +134,7 @@ const (
 	BoundHold       Bound = "hold"       // the backlog cannot be read
 	BoundFallback   Bound = "fallback"   // nor could it for a while
 	BoundSchedule   Bound = "schedule"   // a schedule's min
+	BoundPressed    Bound = "pressed"    // there is more to do than room for it: as many as pay
 	BoundMin        Bound = "min"
 	BoundMax        Bound = "max"
 )
@@ -138,7 +142,7 @@ const (
 // Bounds are all of them.
 var Bounds = []Bound{
 	BoundFormula, BoundDoubling, BoundGain, BoundActivation, BoundScaleIn, BoundIdle, BoundBusy,
-	BoundStep, BoundHold, BoundFallback, BoundSchedule, BoundMin, BoundMax,
+	BoundStep, BoundHold, BoundFallback, BoundSchedule, BoundPressed, BoundMin, BoundMax,
 }
 
 // Provisioner sets the number of instances. Its methods are called from one

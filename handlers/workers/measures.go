@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"slices"
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers/protocol"
@@ -53,8 +54,30 @@ func (m *Measures) plus(o Measures) {
 	m.HeldGIL += o.HeldGIL
 }
 
+// SumOf adds up measures by function; the order is that of a.
+func SumOf(a, b []Measures) []Measures {
+	out := slices.Clone(a)
+	for _, m := range b {
+		at := slices.IndexFunc(out, func(o Measures) bool { return o.Function == m.Function })
+		if at < 0 {
+			out = append(out, m)
+			continue
+		}
+		out[at].plus(m)
+	}
+	return out
+}
+
 // Measures are those of the functions, in the order of Config.Functions.
 func (p *Pool) Measures() []Measures {
+	out := p.ownMeasures()
+	for _, a := range p.apart() {
+		out = SumOf(out, a.pool.ownMeasures())
+	}
+	return out
+}
+
+func (p *Pool) ownMeasures() []Measures {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := make([]Measures, len(p.cfg.Functions))

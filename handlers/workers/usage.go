@@ -45,6 +45,9 @@ func (p *Pool) Usage() Usage {
 	return u
 }
 
+// CPU is that of Usage alone: one file of /proc for each process.
+func (p *Pool) CPU() time.Duration { return p.accounts.cpu() }
+
 // accounts are of all processes of a pool. The zero value has none.
 type accounts struct {
 	mu    sync.Mutex
@@ -92,14 +95,41 @@ func (a *accounts) usage() Usage {
 	return u
 }
 
+func (a *accounts) cpu() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	sum := a.ended
+	for p, used := range a.live {
+		if proc, err := procfs.NewProc(p.pid); err == nil {
+			if now, err := cpuOf(proc); err == nil {
+				used = max(used, now)
+				a.live[p] = used
+			}
+		}
+		sum += used
+	}
+	a.told = max(a.told, sum)
+	return a.told
+}
+
+// cpuOf is the processor time of a process, and of the children that it waited for.
+func cpuOf(proc procfs.Proc) (time.Duration, error) {
+	stat, err := proc.Stat()
+	if err != nil {
+		return 0, err
+	}
+	const tick = time.Second / 100 // on Linux, everywhere
+	children := time.Duration(max(stat.CUTime, 0)+max(stat.CSTime, 0)) * tick
+	return time.Duration(stat.UTime+stat.STime)*tick + children, nil
+}
+
 // look reads what a process uses.
 func look(pid int) (cpu time.Duration, m Memory, err error) {
 	proc, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, m, err
 	}
-	stat, err := proc.Stat()
-	if err != nil {
+	if cpu, err = cpuOf(proc); err != nil {
 		return 0, m, err
 	}
 	status, err := proc.NewStatus()
@@ -110,9 +140,7 @@ func look(pid int) (cpu time.Duration, m Memory, err error) {
 	if rollup, err := proc.ProcSMapsRollup(); err == nil { // some kernels have none, and some forbid it
 		m.Proportional = rollup.Pss
 	}
-	const tick = time.Second / 100 // on Linux, everywhere
-	children := time.Duration(max(stat.CUTime, 0)+max(stat.CSTime, 0)) * tick
-	return time.Duration(stat.UTime+stat.STime)*tick + children, m, nil
+	return cpu, m, nil
 }
 
 // readable reports whether this system has a /proc.

@@ -1,0 +1,182 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/scaler/concurrency"
+)
+
+// This file gives each pool its tuner, and remembers what they learn.
+
+// full is the part of the slots from which on a function is taken to have more to do
+// than room for it.
+const full = 0.9
+
+// tune has measuring find the settings of each pool, for as long as it lives. It may
+// be called again, when the configuration is another.
+func (p *parts) tune() {
+	d := p.daemon
+	for app, own := range p.pools {
+		if own.tuner.Load() != nil {
+			continue
+		}
+		given, free := tuningBounds(p.cfg.Apps[app], own.Tunable(), runtime.GOMAXPROCS(0))
+		t := newTuner(own.Pool, given, free, d.lessons.of(app), d.log.With("app", app))
+		watch := &poolWatch{daemon: d, pool: own, taken: make(map[string]int64)}
+		t.loads = watch.loads
+		t.apply = func(to concurrency.Decision) { own.apply(d, to) }
+		own.tuner.Store(t)
+		own.running.Go(func() {
+			t.run(own.life)
+			d.lessons.keep(app, t.learned())
+		})
+		own.running.Go(func() {
+			tick := time.NewTicker(lessonsEvery)
+			defer tick.Stop()
+			for {
+				select {
+				case <-tick.C:
+					d.lessons.keep(app, t.learned())
+				case <-own.life.Done():
+					return
+				}
+			}
+		})
+	}
+}
+
+// apply has a decision come in force. How many workers there are follows the load: the
+// decision says how many they may be, and that all are wanted while there is more to do
+// than room for it.
+func (own *pool) apply(d *Daemon, to concurrency.Decision) {
+	own.most.Store(int64(to.Processes))
+	own.Set(workers.Settings{Threads: to.Threads, Coroutines: to.Coroutines})
+	ready := max(own.Stats().Ready, 1)
+	for _, f := range d.running() {
+		if f.pool != own {
+			continue
+		}
+		limit := f.concurrency
+		if each := to.Limits[f.name]; each > 0 && (limit == 0 || each*ready < limit) {
+			limit = each * ready
+		}
+		if f.limited != limit {
+			f.limited = limit
+			f.share.Limit(limit)
+		}
+	}
+}
+
+// poolWatch tells how busy the functions of a pool are.
+type poolWatch struct {
+	daemon *Daemon
+	pool   *pool
+	at     time.Time
+	taken  map[string]int64 // by function: µs of slots
+}
+
+// loads implements what a tuner wants to know.
+func (w *poolWatch) loads(now time.Time) map[string]load {
+	out := make(map[string]load)
+	elapsed := now.Sub(w.at)
+	first := w.at.IsZero() || elapsed <= 0
+	w.at = now
+	pressed := false
+	for _, f := range w.daemon.running() {
+		if f.pool != w.pool {
+			continue
+		}
+		used, slots := f.share.Room()
+		taken := f.stats.taken.microseconds(now)
+		l := load{limit: f.concurrency, timeout: f.timeout}
+		if !first {
+			l.inFlight = float64(taken-w.taken[f.name]) / float64(elapsed.Microseconds())
+		}
+		w.taken[f.name] = taken
+		if slots > 0 && max(float64(used), l.inFlight) >= full*float64(slots) {
+			// All is taken, by this function or by others: whether it has more to do its
+			// source knows. One that does not tell is believed to have.
+			ctx, cancel := context.WithTimeout(w.pool.life, backlogLimit)
+			l.saturated = w.daemon.backlogs.of(ctx, w.daemon, f.name, statusFresh).ready != 0
+			cancel()
+		}
+		pressed = pressed || l.saturated
+		out[f.name] = l
+	}
+	w.pool.pressed.Store(pressed)
+	return out
+}
+
+// lessonsEvery is how often what was learned is written down, if it has changed.
+const lessonsEvery = 30 * time.Second
+
+// lessons are what was learned of each app, over restarts: a file in data_dir.
+type lessons struct {
+	path string
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	apps map[string]concurrency.Learned
+}
+
+// readLessons reads the file, if there is one. One that cannot be read is as good as
+// none: what was in it is found again.
+func readLessons(dir string, log *slog.Logger) *lessons {
+	l := &lessons{path: filepath.Join(dir, "tuning.json"), log: log, apps: make(map[string]concurrency.Learned)}
+	text, err := os.ReadFile(l.path)
+	if err == nil {
+		err = json.Unmarshal(text, &l.apps)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("what was learned of the apps is lost, and will be learned again", "file", l.path, "error", err)
+		l.apps = make(map[string]concurrency.Learned)
+	}
+	return l
+}
+
+// of returns what was learned of an app; nil if nothing.
+func (l *lessons) of(app string) *concurrency.Learned {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if learned, found := l.apps[app]; found {
+		return &learned
+	}
+	return nil
+}
+
+// keep writes down what was learned of an app.
+func (l *lessons) keep(app string, learned concurrency.Learned) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if reflect.DeepEqual(l.apps[app], learned) {
+		return
+	}
+	l.apps[app] = learned
+	if err := l.write(); err != nil {
+		l.log.Warn("what was learned of the apps cannot be written down", "error", err)
+	}
+}
+
+func (l *lessons) write() error {
+	text, err := json.MarshalIndent(l.apps, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", l.path, err)
+	}
+	beside := l.path + ".new"
+	if err := os.WriteFile(beside, append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(beside, l.path)
+}

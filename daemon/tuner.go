@@ -1,0 +1,249 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/scaler/concurrency"
+	"github.com/drover-run/drover/scaler/machine"
+)
+
+// This file measures a pool, and has what is found out come in force. What is decided
+// is in scaler/concurrency.
+
+const (
+	// tuneEvery is the time between two looks while calls end, and tuneIdle else.
+	tuneEvery = 250 * time.Millisecond
+	tuneIdle  = time.Second
+	// memoryEvery is how often the memory of processes is read, which takes longer
+	// than all the rest.
+	memoryEvery = 2 * time.Second
+	// mostThreads and mostCoroutines are what auto goes up to, in each process.
+	mostThreads    = 256
+	mostCoroutines = 16384
+	// memoryShare is the part of the memory that a pool may have.
+	memoryShare = 0.8
+)
+
+// tuner runs the controller of one pool.
+type tuner struct {
+	pool  *workers.Pool
+	loads func(now time.Time) map[string]load // by function; what is absent does not count
+	apply func(concurrency.Decision)
+	log   *slog.Logger
+
+	machine *machine.Reader
+	delays  *machine.Delays
+	last    reading
+	memory  uint64
+	weighed time.Time
+
+	mu         sync.Mutex
+	bounds     concurrency.Bounds
+	free       concurrency.Bounds // if nothing were given
+	controller *concurrency.Controller
+	decision   concurrency.Decision
+	sample     concurrency.Sample
+}
+
+// load is what the pool does not know of a function.
+type load struct {
+	saturated bool
+	inFlight  float64 // on average since the look before
+	limit     int     // in flight; 0: none
+	timeout   time.Duration
+}
+
+// reading is what was read at one look.
+type reading struct {
+	at       time.Time
+	machine  machine.Machine
+	pool     time.Duration // the processor time of the workers
+	daemon   time.Duration
+	measures map[string]workers.Measures
+}
+
+// tuningBounds are those of an app's settings, as they are and if nobody had given a
+// number. Tunable says that threads can change while workers run.
+func tuningBounds(app configs.App, tunable bool, cores int) (given, free concurrency.Bounds) {
+	free.Least = concurrency.Settings{Processes: 1, Threads: 1, Coroutines: 1}
+	free.Most = concurrency.Settings{Processes: max(2*cores, 4), Threads: mostThreads, Coroutines: mostCoroutines}
+	if !tunable {
+		free.Least.Threads, free.Most.Threads = app.Threads, app.Threads
+	}
+	given = free
+	if !app.Scaled {
+		given.Least.Processes, given.Most.Processes = app.Processes, app.Processes
+	}
+	if !app.AutoThreads {
+		given.Least.Threads, given.Most.Threads = app.Threads, app.Threads
+	}
+	if !app.AutoCoroutines {
+		given.Least.Coroutines, given.Most.Coroutines = app.Coroutines, app.Coroutines
+	}
+	return given, free
+}
+
+// newTuner makes one for a pool that is ready. Learned is from an earlier life; nil is
+// nothing.
+func newTuner(pool *workers.Pool, given, free concurrency.Bounds, learned *concurrency.Learned, log *slog.Logger) *tuner {
+	return &tuner{
+		pool: pool, log: log, machine: machine.New(), delays: machine.NewDelays(),
+		bounds: given, free: free, controller: concurrency.New(given, learned),
+	}
+}
+
+// run looks, until ctx ends.
+func (t *tuner) run(ctx context.Context) {
+	for {
+		busy := t.look(time.Now())
+		every := tuneEvery
+		if !busy {
+			every = tuneIdle
+		}
+		wait(ctx, every)
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// look measures, decides, and has it done. It reports whether calls have ended, or are
+// in flight.
+func (t *tuner) look(at time.Time) (busy bool) {
+	s, busy := t.measure(at)
+	t.mu.Lock()
+	before := t.decision
+	t.sample = s
+	t.decision = t.controller.Look(s)
+	now := t.decision
+	t.mu.Unlock()
+	if now.Settings != before.Settings && before.Phase != "" {
+		t.log.Info("other settings", "processes", now.Processes, "threads", now.Threads, "coroutines", now.Coroutines, "phase", now.Phase, "why", now.Note)
+	}
+	t.apply(now)
+	return busy
+}
+
+// measure makes a sample of what happened since the look before.
+func (t *tuner) measure(at time.Time) (s concurrency.Sample, busy bool) {
+	stats, settings := t.pool.Stats(), t.pool.Settings()
+	now := reading{at: at, pool: t.pool.CPU(), daemon: ownCPU(), measures: make(map[string]workers.Measures)}
+	now.machine, _ = t.machine.Look() // what cannot be read is unknown
+	if at.Sub(t.weighed) >= memoryEvery {
+		t.weighed, t.memory = at, ownMemory(t.pool.Usage())
+	}
+	last := t.last
+	elapsed := at.Sub(last.at)
+	s = concurrency.Sample{
+		At: at.Sub(birth), Ready: stats.Ready, Cores: now.machine.Cores, RunQueue: math.NaN(),
+		Settings: concurrency.Settings{Processes: settings.Processes, Threads: settings.Threads, Coroutines: settings.Coroutines},
+		Memory:   t.memory, MemoryLimit: t.memoryLimit(now.machine),
+	}
+	first := last.at.IsZero() || elapsed <= 0
+	if !first {
+		s.CPU = (now.pool - last.pool).Seconds() / elapsed.Seconds()
+		s.Daemon = (now.daemon - last.daemon).Seconds() / elapsed.Seconds()
+		if others := machine.Others(last.machine, now.machine, now.pool-last.pool+now.daemon-last.daemon, elapsed); !math.IsNaN(others) {
+			s.Others = others
+		}
+	}
+	if waited, known := t.delays.Since(stats.PIDs); known && !first {
+		s.RunQueue = waited.Seconds() / elapsed.Seconds()
+	}
+	loads := t.loads(at)
+	for _, m := range t.pool.Measures() {
+		now.measures[m.Function] = m
+		l, found := loads[m.Function]
+		if !found {
+			continue
+		}
+		was := last.measures[m.Function]
+		f := concurrency.Function{
+			Name: m.Function, Async: m.Async, Done: m.Calls - was.Calls,
+			Saturated: l.saturated, InFlight: l.inFlight, Limit: l.limit, Timeout: l.timeout,
+			Measured: m.Measured - was.Measured, Wall: m.MeasuredWall - was.MeasuredWall, CPU: m.CPU - was.CPU, Held: m.Held - was.Held,
+			AllWall: m.Wall - was.Wall, Looks: m.Looks - was.Looks, HeldGIL: m.HeldGIL - was.HeldGIL,
+		}
+		busy = busy || f.Done > 0 || f.InFlight > 0
+		s.Functions = append(s.Functions, f)
+	}
+	t.last = now
+	return s, busy
+}
+
+// memoryLimit is what the pool may have: its share of what is free, and what it has.
+func (t *tuner) memoryLimit(m machine.Machine) uint64 {
+	if m.MemoryLimit == 0 {
+		return 0
+	}
+	return uint64(memoryShare * float64(min(m.MemoryAvailable+t.memory, m.MemoryLimit)))
+}
+
+// ownMemory is what processes have together, where what they share counts once if the
+// kernel tells.
+func ownMemory(u workers.Usage) uint64 {
+	if u.Memory.Proportional > 0 {
+		return u.Memory.Proportional
+	}
+	return u.Memory.Resident
+}
+
+// ownCPU is the processor time of this process.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// tuned is what a tuner has found out.
+type tuned struct {
+	Settings   concurrency.Settings `json:"settings"`
+	Processes  bool                 `json:"auto_processes"`
+	Threads    bool                 `json:"auto_threads"`
+	Coroutines bool                 `json:"auto_coroutines"`
+	Phase      string               `json:"phase"`
+	Note       string               `json:"note"`
+	// Limits are those of functions, in flight in each process.
+	Limits map[string]int              `json:"limits,omitempty"`
+	Kinds  map[string]concurrency.Kind `json:"kinds"`
+	// Advice is what auto would do where numbers are given; empty: the same.
+	Advice string `json:"advice,omitempty"`
+}
+
+// state returns what was found out so far; nil before the first look.
+func (t *tuner) state() *tuned {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.decision.Phase == "" {
+		return nil
+	}
+	out := &tuned{
+		Settings: t.decision.Settings, Phase: t.decision.Phase, Note: t.decision.Note, Limits: t.decision.Limits, Kinds: t.controller.Kinds(),
+		Processes:  t.bounds.Least.Processes != t.bounds.Most.Processes,
+		Threads:    t.bounds.Least.Threads != t.bounds.Most.Threads,
+		Coroutines: t.bounds.Least.Coroutines != t.bounds.Most.Coroutines,
+	}
+	if t.bounds != t.free {
+		out.Advice = concurrency.Advise(t.decision.Settings, t.free, out.Kinds, t.sample)
+	}
+	return out
+}
+
+// learned is what it would remember.
+func (t *tuner) learned() concurrency.Learned {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.controller.Learned()
+}
