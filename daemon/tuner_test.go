@@ -72,7 +72,9 @@ functions:
 	}
 	out.wait(t, `msg="other settings" app=app`)
 	// What was learned is written when the daemon ends; nothing is in the way of its end.
-	statusOf(t, file, func(r StatusReport) bool { return r.Functions[0].InFlight == 0 || r.Apps[0].Phase == concurrency.PhaseHold })
+	statusOf(t, file, func(r StatusReport) bool {
+		return r.Functions[0].InFlight == 0 || r.Apps[0].Phase == concurrency.PhaseHold
+	})
 	if status := stop(); status != ExitOK {
 		t.Fatalf("status %d\n%s", status, out)
 	}
