@@ -1,0 +1,392 @@
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// This file writes numbers of an app into a configuration, in place: of the text nothing else
+// changes.
+
+// Number is a key of an app, such as processes, and its value.
+type Number struct {
+	Key   string
+	Value int
+}
+
+// Numbers is a change to a file that was not made yet.
+type Numbers struct {
+	// Diff is the lines that change, as diff has them; empty where the file has the numbers
+	// already.
+	Diff string
+
+	path  string
+	text  []byte
+	state os.FileInfo
+}
+
+// SetNumbers finds where the numbers of an app belong in a file, which is among apps, or in the
+// handlers that make the app by their path. The error tells where there is no place for them.
+func SetNumbers(path string, env Env, app string, numbers []Number) (*Numbers, error) {
+	real, err := filepath.EvalSymlinks(path) // a rename would put a file in the link's place
+	if err != nil {
+		return nil, fmt.Errorf("finding the configuration: %w", err)
+	}
+	state, err := os.Stat(real)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	text, dir, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	before, err := Parse(path, text, dir, env)
+	if err != nil {
+		return nil, err
+	}
+	e := &edit{lines: strings.Split(string(text), "\n"), changes: make(map[int]string)}
+	if err := e.set(text, before, app, numbers); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	out := &Numbers{path: real, state: state}
+	out.Diff, out.text = e.diff(path), []byte(e.text())
+	after, err := Parse(path, out.text, dir, env)
+	if err != nil {
+		return nil, fmt.Errorf("with the numbers in it the configuration would be wrong, so it is left as it is: %w", err)
+	}
+	if !sameBut(before, after, app, numbers) {
+		return nil, fmt.Errorf("%s: there is no telling where the numbers of app %s belong, so it is left as it is", path, app)
+	}
+	return out, nil
+}
+
+// edit is the lines of a file, and what those become that change.
+type edit struct {
+	lines   []string
+	changes map[int]string // by index; an added line is in the change of the one above it
+}
+
+// set changes all places where the numbers of an app stand.
+func (e *edit) set(text []byte, cfg *Config, app string, numbers []Number) error {
+	file, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		return err // it was parsed before
+	}
+	var root ast.Node
+	for _, doc := range file.Docs {
+		if doc.Body != nil && doc.Body.Type() != ast.CommentType {
+			root = doc.Body
+		}
+	}
+	if at := below(root, "apps", app); at != nil {
+		return e.setIn(at, "apps."+app, numbers)
+	}
+	places := 0
+	for _, name := range names(cfg.Functions) {
+		c, found := cfg.Functions[name].Handler.Code()
+		if !found || c.App != app {
+			continue
+		}
+		at := below(root, "functions", name, "handler", c.Language)
+		if at == nil {
+			continue
+		}
+		if err := e.setIn(at, "functions."+name+".handler."+c.Language, numbers); err != nil {
+			return err
+		}
+		places++
+	}
+	if places == 0 {
+		return fmt.Errorf("it has no place for the numbers of app %s", app)
+	}
+	return nil
+}
+
+// pairsOf are a mapping's entries; none where the node is something else.
+func pairsOf(n ast.Node) []*ast.MappingValueNode {
+	switch m := n.(type) {
+	case *ast.MappingNode:
+		return m.Values
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{m}
+	}
+	return nil
+}
+
+// below is the mapping at the end of a path of keys; nil where there is none.
+func below(n ast.Node, path ...string) ast.Node {
+	for _, key := range path {
+		var next ast.Node
+		for _, pair := range pairsOf(n) {
+			if pair.Key.GetToken().Value == key {
+				next = pair.Value
+			}
+		}
+		n = next
+	}
+	if len(pairsOf(n)) == 0 {
+		return nil
+	}
+	return n
+}
+
+// setIn changes one mapping.
+func (e *edit) setIn(at ast.Node, path string, numbers []Number) error {
+	var missing []string
+	for _, number := range numbers {
+		value := strconv.Itoa(number.Value)
+		found := false
+		for _, pair := range pairsOf(at) {
+			if pair.Key.GetToken().Value != number.Key {
+				continue
+			}
+			found = true
+			token := pair.Value.GetToken()
+			if _, isNumber := pair.Value.(*ast.IntegerNode); !isNumber {
+				return fmt.Errorf("%s.%s is %s, which is not a number in the file: set it to %s where it is from", path, number.Key, token.Value, value)
+			}
+			if !e.replace(token.Position.Line-1, token.Position.Column-1, token.Value, value) {
+				return fmt.Errorf("%s.%s is not found in the text", path, number.Key)
+			}
+		}
+		if !found {
+			missing = append(missing, number.Key+": "+value)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if m, ok := at.(*ast.MappingNode); ok && m.IsFlowStyle {
+		return e.addInBraces(m, path, missing)
+	}
+	return e.addLines(pairsOf(at), path, missing)
+}
+
+// line is one with its changes so far.
+func (e *edit) line(i int) string {
+	if changed, found := e.changes[i]; found {
+		return changed
+	}
+	return e.lines[i]
+}
+
+// replace replaces a word; a line may have several, so that it is looked for from its place on.
+func (e *edit) replace(line, column int, old, now string) bool {
+	if line < 0 || line >= len(e.lines) {
+		return false
+	}
+	runes := []rune(e.lines[line])
+	if column < 0 || column > len(runes) || !strings.HasPrefix(string(runes[column:]), old) {
+		return false
+	}
+	// What was changed before in this line may have moved it: words behind it are the same.
+	changed := e.line(line)
+	from := len(changed) - len(string(runes[column:]))
+	if from < 0 || !strings.HasPrefix(changed[from:], old) {
+		if from = strings.Index(changed, string(runes[column:])); from < 0 {
+			return false
+		}
+	}
+	e.changes[line] = changed[:from] + now + changed[from+len(old):]
+	return true
+}
+
+// addInBraces adds keys to {path: ./app}.
+func (e *edit) addInBraces(m *ast.MappingNode, path string, missing []string) error {
+	if m.Start == nil || m.End == nil {
+		return fmt.Errorf("%s: its braces are not found", path)
+	}
+	text := strings.Join(missing, ", ")
+	line, column := m.End.Position.Line-1, m.End.Position.Column-1
+	if runes := []rune(e.lines[line]); column < len(runes) {
+		before := strings.TrimRight(string(runes[:column]), " ")
+		switch {
+		case before == "": // a brace that has a line of its own
+		case strings.HasSuffix(before, ","):
+			return e.insert(line, len([]rune(before)), " "+text, path)
+		default:
+			return e.insert(line, len([]rune(before)), ", "+text, path)
+		}
+	}
+	return e.insert(m.Start.Position.Line-1, m.Start.Position.Column, text+", ", path)
+}
+
+// insert puts a text into a line, at a column of the line as it was.
+func (e *edit) insert(line, column int, text, path string) error {
+	runes := []rune(e.lines[line])
+	behind := string(runes[min(column, len(runes)):])
+	changed := e.line(line)
+	if !strings.HasSuffix(changed, behind) {
+		return fmt.Errorf("%s: its place in the line is not found", path)
+	}
+	from := len(changed) - len(behind)
+	e.changes[line] = changed[:from] + text + changed[from:]
+	return nil
+}
+
+// addLines adds lines below one of those that they belong to.
+func (e *edit) addLines(pairs []*ast.MappingValueNode, path string, missing []string) error {
+	best := -1
+	indent := ""
+	for _, pair := range pairs {
+		key, value := pair.Key.GetToken(), pair.Value.GetToken()
+		switch key.Value {
+		case "path", "app", "processes", "threads", "coroutines":
+			if line := key.Position.Line - 1; value.Position.Line == key.Position.Line && line > best {
+				best, indent = line, strings.Repeat(" ", key.Position.Column-1)
+			}
+		}
+	}
+	if best < 0 {
+		return fmt.Errorf("%s: there is no line to write below", path)
+	}
+	end := ""
+	changed := e.line(best)
+	if strings.HasSuffix(changed, "\r") {
+		end = "\r"
+	}
+	for _, key := range missing {
+		changed += "\n" + indent + key + end
+	}
+	e.changes[best] = changed
+	return nil
+}
+
+func (e *edit) text() string {
+	out := make([]string, len(e.lines))
+	for i := range e.lines {
+		out[i] = e.line(i)
+	}
+	return strings.Join(out, "\n")
+}
+
+// diff is the changed lines, each with its number; lines that were only added to are there for
+// their place.
+func (e *edit) diff(name string) string {
+	var b strings.Builder
+	for i, old := range e.lines {
+		now, found := e.changes[i]
+		if !found || now == old {
+			continue
+		}
+		if b.Len() == 0 {
+			fmt.Fprintf(&b, "--- %s\n+++ %s\n", name, name)
+		}
+		fmt.Fprintf(&b, "@@ line %d @@\n", i+1)
+		added, only := strings.CutPrefix(now, old+"\n")
+		if only {
+			fmt.Fprintf(&b, " %s\n", strings.TrimSuffix(old, "\r"))
+			now = added
+		} else {
+			fmt.Fprintf(&b, "-%s\n", strings.TrimSuffix(old, "\r"))
+		}
+		for line := range strings.SplitSeq(now, "\n") {
+			fmt.Fprintf(&b, "+%s\n", strings.TrimSuffix(line, "\r"))
+		}
+	}
+	return b.String()
+}
+
+// sameBut reports whether two configurations differ in an app's numbers alone, and the second
+// has those that it is to have.
+func sameBut(before, after *Config, app string, numbers []Number) bool {
+	for _, number := range numbers {
+		v := reflect.ValueOf(after.Apps[app])
+		i := fieldNamed(v.Type(), number.Key)
+		if i < 0 || v.Field(i).Int() != int64(number.Value) {
+			return false
+		}
+	}
+	for _, c := range []*Config{before, after} {
+		c.source, c.Warnings = nil, nil
+		c.Apps[app] = App{Path: c.Apps[app].Path, Dir: c.Apps[app].Dir, Language: c.Apps[app].Language}
+		for name, f := range c.Functions {
+			if code, found := f.Handler.Code(); !found || code.App != app {
+				continue
+			}
+			f.Handler.copyCode()
+			for _, h := range []any{f.Handler.Python, f.Handler.Node, f.Handler.Worker} {
+				v := reflect.ValueOf(h)
+				for _, number := range numbers {
+					if !v.IsNil() {
+						if i := fieldNamed(v.Elem().Type(), number.Key); i >= 0 {
+							v.Elem().Field(i).SetInt(0)
+						}
+					}
+				}
+			}
+			c.Functions[name] = f
+		}
+	}
+	return reflect.DeepEqual(before, after)
+}
+
+// fieldNamed is the field of a key; negative if there is none.
+func fieldNamed(t reflect.Type, key string) int {
+	for _, f := range fieldsOf(t) {
+		if f.name == key {
+			return f.index
+		}
+	}
+	return -1
+}
+
+// Write makes the change: beside the file, and then in its place, so that at no moment half of
+// it is there. A file that was changed meanwhile is left as it is.
+func (n *Numbers) Write() (err error) {
+	if n.Diff == "" {
+		return nil
+	}
+	now, err := os.Stat(n.path)
+	if err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	if now.Size() != n.state.Size() || !now.ModTime().Equal(n.state.ModTime()) {
+		return fmt.Errorf("%s has changed meanwhile, and is left as it is", n.path)
+	}
+	beside, err := os.CreateTemp(filepath.Dir(n.path), "."+filepath.Base(n.path)+".*")
+	if err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("writing the configuration, which is left as it is: %w", errors.Join(err, os.Remove(beside.Name())))
+		}
+	}()
+	if err := errors.Join(fill(beside, n.text, now), beside.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(beside.Name(), n.path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(n.path))
+	if err != nil {
+		return nil //nolint:nilerr // it is written; only a power cut would tell
+	}
+	_ = dir.Sync() // some file systems can't
+	_ = dir.Close()
+	return nil
+}
+
+// fill writes a file that takes another's place.
+func fill(file *os.File, text []byte, like os.FileInfo) error {
+	if _, err := file.Write(text); err != nil {
+		return err
+	}
+	if of, ok := like.Sys().(*syscall.Stat_t); ok {
+		_ = file.Chown(int(of.Uid), int(of.Gid)) // only root can, and only root has to
+	}
+	if err := file.Chmod(like.Mode().Perm()); err != nil {
+		return err
+	}
+	return file.Sync()
+}
