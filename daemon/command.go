@@ -54,6 +54,7 @@ type commandLine struct {
 	Send       sendCommand       `cmd:"" help:"Send messages to a function, or to a subject."`
 	Invoke     invokeCommand     `cmd:"" help:"Run one message through a function, without any queue."`
 	Capture    captureCommand    `cmd:"" help:"Write messages that wait for a function into a file, and leave them where they are."`
+	Tune       tuneCommand       `cmd:"" help:"Find the numbers of processes, threads and coroutines for a function, under load from real messages."`
 	Dead       deadCommand       `cmd:"" help:"Messages that were rejected, or failed too often: list, show, replay or purge them."`
 	Emulate    emulateCommand    `cmd:"" help:"Stand in for a service, for work on this machine."`
 	Scale      scaleCommand      `cmd:"" help:"About the number of workers and instances."`

@@ -44,6 +44,7 @@ var exactly = map[string][]string{
 	"triggers/storagequeue":          {"triggers"},
 	"triggers/storagequeue/emulator": {},
 	"daemon/messagefile":             {"triggers"},
+	"daemon/tune":                    {},
 	"scaler":                         {},
 	"scaler/sim":                     {"scaler"},
 	"scaler/concurrency":             {},

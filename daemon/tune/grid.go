@@ -1,0 +1,177 @@
+package tune
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Look is what a quick first look at a function found, with one process and one call at a time.
+type Look struct {
+	Async bool
+	// Threads says whether the worker can have several, Executor that an async function gains
+	// by them.
+	Threads  bool
+	Executor bool
+	Cores    int
+	// Busy is the part of a core that one call at a time keeps busy; 1 for one that computes.
+	Busy float64
+	// Call is how long one takes, StartUp how long a worker takes to load the code.
+	Call, StartUp time.Duration
+	// Memory is what a worker has, in bytes, and Free what is left for all of them; 0: unknown.
+	Memory, Free uint64
+}
+
+// Asked are numbers that were asked for; empty is the grid's own choice.
+type Asked struct{ Processes, Threads, Coroutines []int }
+
+// Plan is the cells to run, in order, and how long each may take, its settling included.
+type Plan struct {
+	Cells   []Settings
+	Each    time.Duration
+	Skipped []Skipped
+}
+
+const (
+	// leastEach is the shortest time for a cell: some of it is for settling.
+	leastEach = time.Second
+	// callsEach is how many calls one after the other a cell must have time for.
+	callsEach = 4
+	// beyond is how far behind the point where the cores are full the grid goes on.
+	beyond = 4
+	// change is what it takes to go from one cell to the next in the same processes.
+	change = 50 * time.Millisecond
+	// mostMemory is the part of the free memory that workers may take.
+	mostMemory = 0.8
+)
+
+// threadSteps and coroutineSteps are what is tried of each.
+var (
+	threadSteps    = []int{1, 4, 16, 64, 256}
+	coroutineSteps = []int{1, 8, 64, 512, 4096}
+)
+
+// Grid chooses what to run in so much time: what says most, and of the rest what there is time
+// for. It is run from the smallest on. Cells of the same processes follow each other, since it takes
+// time to start them, and those of many threads are last of them, since their memory stays.
+func Grid(l Look, asked Asked, budget time.Duration) Plan {
+	var p Plan
+	axes := l.axes(asked)
+	type ranked struct {
+		Settings
+		rank int
+	}
+	var all []ranked
+	for i, processes := range axes[0] {
+		if l.Memory > 0 && l.Free > 0 && float64(processes)*float64(l.Memory) > mostMemory*float64(l.Free) {
+			p.Skipped = append(p.Skipped, Skipped{Settings{Processes: processes}, fmt.Sprintf("%d MiB of memory each are more than there is room for", l.Memory>>20)})
+			continue
+		}
+		for j, threads := range axes[1] {
+			for k, coroutines := range axes[2] {
+				all = append(all, ranked{Settings{processes, threads, coroutines}, i + j + k})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b ranked) int { return cmp.Compare(a.rank, b.rank) })
+	need := max(leastEach, callsEach*l.Call)
+	var in []ranked
+	for _, c := range all {
+		more := append(slices.Clone(in), c)
+		slices.SortFunc(more, func(a, b ranked) int { return smaller(a.Settings, b.Settings) })
+		if time.Duration(len(more))*(need+change)+starts(more, func(r ranked) int { return r.Processes }, l.StartUp) > budget {
+			p.Skipped = append(p.Skipped, Skipped{c.Settings, "no time for it"})
+			continue
+		}
+		in = more
+	}
+	for _, c := range in {
+		p.Cells = append(p.Cells, c.Settings)
+	}
+	if n := time.Duration(len(in)); n > 0 {
+		p.Each = (budget-starts(in, func(r ranked) int { return r.Processes }, l.StartUp))/n - change
+	}
+	return p
+}
+
+// Needs is how long a grid of one cell takes.
+func (l Look) Needs() time.Duration { return max(leastEach, callsEach*l.Call) + change + l.StartUp }
+
+// starts is how long the starts of the workers of cells take, that follow each other.
+func starts[T any](cells []T, processes func(T) int, startUp time.Duration) (all time.Duration) {
+	last := 0
+	for _, c := range cells {
+		if n := processes(c); n != last {
+			all, last = all+startUp, n
+		}
+	}
+	return all
+}
+
+// axes are the values of each number, those that say most first. A number that makes no
+// difference has the one value 0.
+func (l Look) axes(asked Asked) [3][]int {
+	cores := max(l.Cores, 1)
+	full := int(float64(cores) / min(max(l.Busy, 1e-4), 1)) // calls at once that fill the cores
+	processes := []int{cores, 1, 2 * cores}
+	if cores > 3 {
+		processes = append(processes, cores/2)
+	}
+	if cores == 1 {
+		processes = []int{1, 2, 4}
+	}
+	threads, coroutines := []int{0}, []int{0}
+	switch {
+	case l.Async:
+		coroutines = spread(steps(coroutineSteps, max(beyond*full, 64)))
+		if l.Executor { // fewer of each, since they are multiplied
+			threads, coroutines = spread(threadSteps[1:4]), spread(coroutineSteps[1:4])
+		}
+	case l.Threads:
+		threads = spread(steps(threadSteps, max(beyond*full, 16)))
+	}
+	for _, own := range []struct {
+		asked []int
+		axis  *[]int
+	}{{asked.Processes, &processes}, {asked.Threads, &threads}, {asked.Coroutines, &coroutines}} {
+		if len(own.asked) > 0 {
+			*own.axis = own.asked
+		}
+	}
+	return [3][]int{processes, threads, coroutines}
+}
+
+// steps are those up to the first that reaches a bound.
+func steps(all []int, bound int) []int {
+	for i, n := range all {
+		if n >= bound {
+			return all[:i+1]
+		}
+	}
+	return all
+}
+
+// spread puts the ends of a row first, then the middle, and then what is between.
+func spread(row []int) []int {
+	if len(row) < 3 {
+		return row
+	}
+	out := []int{row[0], row[len(row)-1]}
+	var halve func(low, high int)
+	pending := [][2]int{{0, len(row) - 1}}
+	halve = func(low, high int) {
+		if high-low < 2 {
+			return
+		}
+		middle := (low + high) / 2
+		out = append(out, row[middle])
+		pending = append(pending, [2]int{low, middle}, [2]int{middle, high})
+	}
+	for len(pending) > 0 {
+		next := pending[0]
+		pending = pending[1:]
+		halve(next[0], next[1])
+	}
+	return out
+}

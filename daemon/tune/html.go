@@ -1,0 +1,267 @@
+package tune
+
+import (
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"math"
+	"strings"
+)
+
+//go:embed report.html
+var page string
+
+var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
+	"number": Number, "seconds": Seconds, "megabytes": megabytes,
+}).Parse(page))
+
+// HTML writes the report as a page that needs nothing else: no script, no font, no network.
+func (r *Report) HTML(to io.Writer) error {
+	type row struct {
+		Cell
+		Numbers []string
+		Marks   string
+		Part    string // of the most throughput, in percent
+		Chosen  bool
+	}
+	view := struct {
+		*Report
+		Columns []string
+		Rows    []row
+		Heats   []heatView
+		Lines   []template.HTML
+		Says    []string
+	}{Report: r, Says: r.Advice()}
+	columns, most := r.columns(), 0.0
+	for _, d := range columns {
+		view.Columns = append(view.Columns, d.name)
+	}
+	for i := range r.Cells {
+		most = max(most, r.Cells[i].Throughput)
+	}
+	add := func(c Cell, marks string) {
+		out := row{Cell: c, Marks: marks, Part: fmt.Sprintf("%.1f%%", 100*c.Throughput/max(most, 1e-9)), Chosen: strings.Contains(marks, "cheapest")}
+		for _, d := range columns {
+			text := "–"
+			if n := d.of(c.Settings); n > 0 {
+				text = fmt.Sprint(n)
+			}
+			out.Numbers = append(out.Numbers, text)
+		}
+		view.Rows = append(view.Rows, out)
+	}
+	for _, c := range r.InOrder() {
+		add(c, r.marks(&c))
+	}
+	if r.Auto != nil {
+		add(*r.Auto, "auto")
+	}
+	panels := r.panels()
+	for _, m := range metrics {
+		for _, p := range panels {
+			if len(p.rows) > 0 {
+				view.Heats = append(view.Heats, heatView{m.name, m.unit, p.title, r.heatSVG(m, p)})
+			}
+		}
+	}
+	for _, m := range metrics {
+		for _, p := range panels {
+			if len(p.columns) > 1 {
+				view.Lines = append(view.Lines, r.linesSVG(m, p))
+			}
+		}
+	}
+	if err := pageTemplate.Execute(to, view); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	return nil
+}
+
+type heatView struct {
+	Name, Unit, Title string
+	SVG               template.HTML
+}
+
+// svg is a drawing. What it is given as text is escaped.
+type svg struct{ strings.Builder }
+
+func (s *svg) put(format string, args ...any) {
+	for i, a := range args {
+		if text, ok := a.(string); ok {
+			args[i] = template.HTMLEscapeString(text)
+		}
+	}
+	fmt.Fprintf(s, format, args...)
+}
+
+// The sizes of a heat map, in pixels.
+const (
+	cellWide, cellHigh = 96, 48
+	leftMargin         = 92
+	topMargin          = 44
+	bottomMargin       = 8
+)
+
+// heatSVG draws a metric over a panel: a field a cell, its number in it.
+func (r *Report) heatSVG(m metric, p *panel) template.HTML {
+	scale := r.scale(m)
+	wide, high := leftMargin+len(p.columns)*cellWide+8, topMargin+len(p.rows)*cellHigh+bottomMargin
+	var s svg
+	s.put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s over processes and %s" class="heat %s">`, wide, high, wide, high, m.name, p.column.name, strings.ToLower(m.name))
+	s.put(`<title>%s (%s) over processes and %s</title>`, m.name, m.unit, p.column.name)
+	if p.columns[0] > 0 {
+		s.put(`<text class="axis" x="%d" y="16" text-anchor="middle">%s</text>`, leftMargin+len(p.columns)*cellWide/2, p.column.name)
+	}
+	s.put(`<text class="axis" x="12" y="%d" text-anchor="middle" transform="rotate(-90 12 %d)">processes</text>`, topMargin+len(p.rows)*cellHigh/2, topMargin+len(p.rows)*cellHigh/2)
+	for j, k := range p.columns {
+		if k > 0 {
+			s.put(`<text class="tick" x="%d" y="%d" text-anchor="middle">%d</text>`, leftMargin+j*cellWide+cellWide/2, topMargin-8, k)
+		}
+	}
+	for i, n := range p.rows {
+		y := topMargin + i*cellHigh
+		s.put(`<text class="tick" x="%d" y="%d" text-anchor="end">%d</text>`, leftMargin-10, y+cellHigh/2+5, n)
+		for j, k := range p.columns {
+			c := p.cells[[2]int{n, k}]
+			if c == nil {
+				continue
+			}
+			r.field(&s, m, c, scale, leftMargin+j*cellWide, y)
+		}
+	}
+	s.put(`</svg>`)
+	return template.HTML(s.String()) //nolint:gosec // all of it is made by put, which escapes
+}
+
+// field draws one cell of a heat map.
+func (r *Report) field(s *svg, m metric, c *Cell, scale func(float64) float64, x, y int) {
+	text, part := "?", 0.0
+	about := c.Settings.String() + ": " + c.Problem
+	if c.Problem == "" {
+		part = scale(m.of(c))
+		text = m.text(m.of(c))
+		about = fmt.Sprintf("%v: %s calls/s, p50 %s, p99 %s, %.2f cores, %s", c.Settings, Number(c.Throughput), Seconds(c.P50), Seconds(c.P99), c.CPU, megabytes(c.Memory))
+	}
+	if marks := r.marks(c); marks != "" {
+		about += " (" + marks + ")"
+	}
+	ink := "low"
+	if part > 0.6 {
+		ink = "high"
+	}
+	s.put(`<g><title>%s</title><rect class="field" x="%d" y="%d" width="%d" height="%d" rx="5" fill-opacity="%.2f"/>`, about, x+2, y+2, cellWide-4, cellHigh-4, 0.06+0.9*part)
+	switch {
+	case r.Cheapest != nil && c.Settings == r.Cheapest.Settings:
+		s.put(`<rect class="cheapest" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, x+2, y+2, cellWide-4, cellHigh-4)
+	case r.Best != nil && c.Settings == r.Best.Settings:
+		s.put(`<rect class="best" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, x+2, y+2, cellWide-4, cellHigh-4)
+	}
+	s.put(`<text class="value %s" x="%d" y="%d" text-anchor="middle">%s</text></g>`, ink, x+cellWide/2, y+cellHigh/2+5, text)
+}
+
+// The sizes of a line chart, in pixels.
+const (
+	chartWide, chartHigh = 430, 230
+	plotLeft, plotRight  = 64, 96
+	plotTop, plotBottom  = 34, 40
+	plotWide             = chartWide - plotLeft - plotRight
+	plotHigh             = chartHigh - plotTop - plotBottom
+	gridLines            = 4
+	labelHigh            = 14
+	lineColours          = 6
+)
+
+// linesSVG draws a metric against the number in a panel's columns: a line for each number of
+// processes, named at its end. The axis of columns is logarithmic.
+func (r *Report) linesSVG(m metric, p *panel) template.HTML {
+	most := 0.0
+	for i := range r.Cells {
+		most = max(most, m.of(&r.Cells[i]))
+	}
+	top := niceAbove(most)
+	x := func(k int) float64 {
+		low, high := math.Log(float64(max(p.columns[0], 1))), math.Log(float64(p.columns[len(p.columns)-1]))
+		return plotLeft + plotWide*(math.Log(float64(max(k, 1)))-low)/max(high-low, 1e-9)
+	}
+	y := func(v float64) float64 { return plotTop + plotHigh*(1-v/max(top, 1e-9)) }
+	title := fmt.Sprintf("%s (%s) by %s", m.name, m.unit, p.column.name)
+	if p.title != "" {
+		title += ", " + p.title
+	}
+	var s svg
+	s.put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s" class="lines"><title>%s</title>`, chartWide, chartHigh, chartWide, chartHigh, title, title)
+	s.put(`<text class="axis" x="%d" y="18">%s</text>`, plotLeft, title)
+	for i := range gridLines + 1 {
+		v := top * float64(i) / gridLines
+		label := "0"
+		if v > 0 {
+			label = m.text(v)
+		}
+		s.put(`<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/><text class="tick" x="%d" y="%.1f" text-anchor="end">%s</text>`,
+			plotLeft, plotLeft+plotWide, y(v), y(v), plotLeft-8, y(v)+4, label)
+	}
+	for _, k := range p.columns {
+		s.put(`<text class="tick" x="%.1f" y="%d" text-anchor="middle">%d</text>`, x(k), chartHigh-plotBottom+18, k)
+	}
+	var labels []float64
+	for i, n := range p.rows {
+		var points []string
+		last := [2]float64{}
+		colour := i % lineColours
+		var dots svg
+		for _, k := range p.columns {
+			c := p.cells[[2]int{n, k}]
+			if c == nil || c.Problem != "" {
+				continue
+			}
+			last = [2]float64{x(k), y(m.of(c))}
+			points = append(points, fmt.Sprintf("%.1f,%.1f", last[0], last[1]))
+			dots.put(`<circle class="dot c%d" cx="%.1f" cy="%.1f" r="4"><title>%s: %s</title></circle>`, colour, last[0], last[1], c.Settings.String(), m.text(m.of(c)))
+		}
+		if len(points) == 0 {
+			continue
+		}
+		s.put(`<polyline class="line c%d" points="%s"/>`, colour, strings.Join(points, " "))
+		s.WriteString(dots.String())
+		at := apart(labels, last[1])
+		labels = append(labels, at)
+		s.put(`<text class="name c%d" x="%.1f" y="%.1f">%s</text>`, colour, last[0]+9, at+4, count(n, "process", "processes"))
+	}
+	s.put(`</svg>`)
+	return template.HTML(s.String()) //nolint:gosec // all of it is made by put, which escapes
+}
+
+// apart is the nearest place for a label at which it covers none of the others.
+func apart(taken []float64, at float64) float64 {
+	free := func(y float64) bool {
+		for _, t := range taken {
+			if math.Abs(t-y) < labelHigh {
+				return false
+			}
+		}
+		return true
+	}
+	for off := 0.0; ; off++ {
+		if free(at - off) {
+			return at - off
+		}
+		if free(at + off) {
+			return at + off
+		}
+	}
+}
+
+// niceAbove is the next number above that an axis can end at.
+func niceAbove(v float64) float64 {
+	if v <= 0 {
+		return 1
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(v)))
+	for _, n := range []float64{1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10} {
+		if n*unit >= v {
+			return n * unit
+		}
+	}
+	return 10 * unit
+}

@@ -1,0 +1,266 @@
+package tune
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"text/tabwriter"
+	"unicode/utf8"
+)
+
+// metric is one of the numbers that are drawn over the grid.
+type metric struct {
+	name, unit string
+	of         func(*Cell) float64
+	text       func(float64) string
+	log        bool // it is drawn by its logarithm
+	less       bool // less is better
+}
+
+var metrics = []metric{
+	{"Throughput", "calls/s", func(c *Cell) float64 { return c.Throughput }, Number, false, false},
+	{"p99", "latency", func(c *Cell) float64 { return c.P99 }, Seconds, true, true},
+	{"CPU", "cores", func(c *Cell) float64 { return c.CPU }, func(v float64) string { return fmt.Sprintf("%.2f", v) }, false, true},
+}
+
+// Number is a rate with three digits, or all those before its point.
+func Number(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// Seconds is a time in the unit that it has digits in.
+func Seconds(v float64) string {
+	switch {
+	case v <= 0:
+		return "-"
+	case v < 0.001:
+		return fmt.Sprintf("%.0f µs", v*1e6)
+	case v < 0.1:
+		return fmt.Sprintf("%.1f ms", v*1e3)
+	case v < 1:
+		return fmt.Sprintf("%.0f ms", v*1e3)
+	}
+	return fmt.Sprintf("%.2f s", v)
+}
+
+func megabytes(n uint64) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
+}
+
+// marks are the words for a cell, for people.
+func (r *Report) marks(c *Cell) string {
+	var out []string
+	if r.Best != nil && c.Settings == r.Best.Settings {
+		out = append(out, "best")
+	}
+	if r.Cheapest != nil && c.Settings == r.Cheapest.Settings {
+		out = append(out, "cheapest")
+	}
+	if c.Failed > 0 {
+		out = append(out, fmt.Sprintf("%.0f %% failed", math.Max(1, 100*c.failing())))
+	}
+	if c.Unsettled {
+		out = append(out, "not settled")
+	}
+	if c.Problem == "" && c.Calls < FewCalls {
+		out = append(out, "few calls")
+	}
+	return strings.Join(out, ", ")
+}
+
+// Text writes the report for a terminal.
+func (r *Report) Text(to io.Writer) error {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s, %s: %s\n", r.Function, r.Handler, r.Messages)
+	kind := "sync"
+	if r.Async {
+		kind = "async"
+	}
+	fmt.Fprintf(&b, "%s function, %d cores, %.0f s", kind, r.Cores, r.Took)
+	if r.Stopped {
+		fmt.Fprint(&b, "; stopped before all was measured")
+	}
+	fmt.Fprint(&b, "\n\n")
+	r.table(&b)
+	fmt.Fprintln(&b)
+	for _, m := range metrics {
+		r.heat(&b, m)
+	}
+	for _, line := range r.LeftOut() {
+		fmt.Fprintf(&b, "left out: %s\n", line)
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "note: %s\n", n)
+	}
+	if len(r.Skipped)+len(r.Notes) > 0 {
+		fmt.Fprintln(&b)
+	}
+	for _, line := range r.Advice() {
+		fmt.Fprintln(&b, line)
+	}
+	_, err := to.Write(b.Bytes())
+	return err
+}
+
+const barWidth = 20
+
+// bar is a part of the whole, in eighths of a character.
+func bar(part float64) string {
+	n := int(math.Round(min(max(part, 0), 1) * barWidth * 8))
+	out := strings.Repeat("█", n/8)
+	if n%8 > 0 {
+		out += string([]rune(" ▏▎▍▌▋▊▉")[n%8])
+	}
+	return out
+}
+
+// columns are the numbers that cells have.
+func (r *Report) columns() (out []dimension) {
+	for _, d := range dimensions {
+		for i := range r.Cells {
+			if d.of(r.Cells[i].Settings) > 0 {
+				out = append(out, d)
+				break
+			}
+		}
+	}
+	return out
+}
+
+func (r *Report) table(to io.Writer) {
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	columns, most := r.columns(), 0.0
+	for i := range r.Cells {
+		most = max(most, r.Cells[i].Throughput)
+	}
+	for _, d := range columns {
+		_, _ = fmt.Fprintf(w, "%s\t", d.name)
+	}
+	_, _ = fmt.Fprintln(w, "calls/s\t\tp50\tp99\tCPU\tmemory\t")
+	row := func(c *Cell, marks string) {
+		for _, d := range columns {
+			text := fmt.Sprint(d.of(c.Settings))
+			if text == "0" {
+				text = "-"
+			}
+			_, _ = fmt.Fprintf(w, "%s\t", text)
+		}
+		if c.Problem != "" {
+			_, _ = fmt.Fprintf(w, "-\t\t-\t-\t-\t-\t%s\n", c.Problem)
+			return
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\n", Number(c.Throughput), bar(c.Throughput/max(most, 1e-9)), Seconds(c.P50), Seconds(c.P99), c.CPU, megabytes(c.Memory), marks)
+	}
+	for _, c := range r.InOrder() {
+		row(&c, r.marks(&c))
+	}
+	if r.Auto != nil {
+		row(r.Auto, "auto")
+	}
+	_ = w.Flush() // to memory
+}
+
+// panel is the part of the grid that is drawn as one: rows of processes, columns of the number
+// that the function takes, and one value of the third where that varies.
+type panel struct {
+	title         string // of the third; may be empty
+	column        dimension
+	rows, columns []int
+	cells         map[[2]int]*Cell
+}
+
+// panels are the parts of the grid.
+func (r *Report) panels() (out []*panel) {
+	column, third := dimensions[1], dimension{}
+	if r.Async {
+		column = dimensions[2]
+		if len(values(r.Cells, dimensions[1])) > 1 {
+			third = dimensions[1]
+		}
+	} else if len(values(r.Cells, dimensions[2])) > 1 {
+		third = dimensions[2]
+	}
+	by := []int{0}
+	if third.of != nil {
+		by = values(r.Cells, third)
+	}
+	for _, v := range by {
+		p := &panel{column: column, cells: make(map[[2]int]*Cell)}
+		if third.of != nil {
+			p.title = fmt.Sprintf("%d %s", v, third.name)
+		}
+		var own []Cell
+		for i := range r.Cells {
+			c := &r.Cells[i]
+			if third.of == nil || third.of(c.Settings) == v {
+				own = append(own, *c)
+				p.cells[[2]int{c.Processes, column.of(c.Settings)}] = c
+			}
+		}
+		p.rows, p.columns = values(own, dimensions[0]), values(own, column)
+		out = append(out, p)
+	}
+	return out
+}
+
+func (r *Report) heat(to io.Writer, m metric) {
+	scale := r.scale(m)
+	for _, p := range r.panels() {
+		if len(p.rows) == 0 {
+			continue
+		}
+		title := fmt.Sprintf("%s, %s", m.name, m.unit)
+		if p.title != "" {
+			title += ", " + p.title
+		}
+		head := "processes"
+		if p.columns[0] > 0 {
+			head += " \\ " + p.column.name
+		}
+		fmt.Fprintf(to, "%s\n%s", title, head)
+		for _, n := range p.columns {
+			text := fmt.Sprint(n)
+			if n == 0 {
+				text = ""
+			}
+			fmt.Fprint(to, pad(text, 13))
+		}
+		fmt.Fprintln(to)
+		for _, n := range p.rows {
+			fmt.Fprintf(to, "%*d", utf8.RuneCountInString(head), n)
+			for _, k := range p.columns {
+				text := ""
+				switch c := p.cells[[2]int{n, k}]; {
+				case c == nil:
+				case c.Problem != "":
+					text = "?"
+				default:
+					text = m.text(m.of(c)) + " " + shade(scale(m.of(c)))
+				}
+				fmt.Fprint(to, pad(text, 13))
+			}
+			fmt.Fprintln(to)
+		}
+		fmt.Fprintln(to)
+	}
+}
+
+func pad(text string, width int) string {
+	return strings.Repeat(" ", max(width-utf8.RuneCountInString(text), 1)) + text
+}
+
+// shade is a part of the whole as two characters of a darkness.
+func shade(part float64) string {
+	return strings.Repeat(string([]rune("·░▒▓█")[min(int(part*5), 4)]), 2)
+}

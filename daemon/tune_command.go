@@ -1,0 +1,266 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/messagefile"
+	"github.com/drover-run/drover/daemon/tune"
+)
+
+// tuneCommand is `drover tune`.
+type tuneCommand struct {
+	Function string        `arg:"" help:"The function."`
+	Config   string        `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
+	Messages string        `required:"" placeholder:"FILE" help:"The messages to run, over and over: a file that drover capture writes, or a directory with a body in each file."`
+	For      time.Duration `default:"2m" help:"How long all of it may take (default: 2m)."`
+	Yes      bool          `short:"y" help:"Don't ask whether the function may run: what it does is real."`
+	Write    writeFlag     `help:"Write the cheapest settings within 5 % of the best into the configuration; --write=best writes the best."`
+	HTML     string        `name:"html" placeholder:"FILE" help:"Write the report as a page with plots, too."`
+	JSON     bool          `name:"json" help:"Print the report as JSON."`
+
+	Processes  []int `placeholder:"N,..." help:"Try these numbers of processes (default: by the cores)."`
+	Threads    []int `placeholder:"N,..." help:"Try these numbers of threads (default: by what the function does)."`
+	Coroutines []int `placeholder:"N,..." help:"Try these numbers of async calls in flight in a process (default: by what the function does)."`
+}
+
+func (*tuneCommand) Help() string {
+	return `Runs a grid of processes, threads and coroutines under load: as many of the messages at once as there is room for, in the app's real workers. No queue is opened, nothing is settled, and outputs are off. But what the function itself does is real, and done thousands of times: that is what --yes is asked for.
+
+A run that is stopped half way prints what it has, and writes nothing into the configuration.
+
+Examples:
+
+    drover capture orders --count 500
+    drover tune orders --messages orders.jsonl --html orders.html
+    drover tune orders --messages orders.jsonl --for 30s --processes 1,2 --threads 1,8,32 --yes --write
+`
+}
+
+// writeFlag is which settings are written: --write, or --write=best.
+type writeFlag string
+
+const (
+	writeCheapest writeFlag = "cheapest"
+	writeBest     writeFlag = "best"
+)
+
+// IsBool has --write take no word that follows it.
+func (*writeFlag) IsBool() bool { return true }
+
+// Decode implements kong.MapperValue.
+func (w *writeFlag) Decode(ctx *kong.DecodeContext) error {
+	*w = writeCheapest
+	if ctx.Scan.Peek().Type == kong.FlagValueToken {
+		given := fmt.Sprint(ctx.Scan.Pop().Value)
+		if *w = writeFlag(given); *w != writeCheapest && *w != writeBest {
+			return fmt.Errorf("it is %s; it may be cheapest, which is what --write alone is, or best", given)
+		}
+	}
+	return nil
+}
+
+func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	cfg, err := configs.Load(c.Config, std.Env)
+	if err != nil {
+		return err
+	}
+	settings, found := cfg.Functions[c.Function]
+	if !found {
+		return unknownFunction(c.Function, c.Config, cfg)
+	}
+	code, found := settings.Handler.Code()
+	if !found {
+		return fmt.Errorf("function %s is run by %v, and tune is for functions in worker processes (python, node, worker): the one number of others is their concurrency, in %s", c.Function, settings.Handler, c.Config)
+	}
+	if code.Language == configs.Node && len(c.Threads) > 0 {
+		return usageError("--threads is not for Node.js, which runs functions in one thread")
+	}
+	messages, err := messagefile.Load(c.Messages)
+	if err != nil {
+		return err
+	}
+	if err := c.confirm(ctx, std, len(messages.All)); err != nil {
+		return err
+	}
+	if bus := settings.Trigger.ServiceBus; bus != nil && bus.SessionState {
+		for _, m := range messages.All {
+			m.Session = new(invokeSession)
+		}
+	}
+	r := &tune.Report{
+		Function: c.Function, Handler: settings.Handler.String(), File: c.Config, Began: time.Now(),
+		Messages: fmt.Sprintf("%s of %s", messagesText(len(messages.All)), c.Messages),
+	}
+	if messages.Cut != "" {
+		r.Notes = append(r.Notes, messages.Cut)
+	}
+	t := &gridRun{
+		cfg: cfg, name: c.Function, messages: messages.All, std: std, report: r,
+		asked: tune.Asked{Processes: c.Processes, Threads: c.Threads, Coroutines: c.Coroutines},
+		say: func(format string, args ...any) {
+			fmt.Fprintln(std.Err, printable("tune: "+fmt.Sprintf(format, args...)))
+		},
+	}
+	if err := t.run(ctx, c.For); err != nil {
+		return err
+	}
+	return c.tell(std, r, code.App)
+}
+
+// check finds what is wrong with the flags.
+func (c *tuneCommand) check() error {
+	if c.For < time.Second {
+		return usageError("--for must be 1s at least")
+	}
+	for flag, bound := range map[string]struct {
+		numbers []int
+		most    int
+	}{"--processes": {c.Processes, 1024}, "--threads": {c.Threads, 4096}, "--coroutines": {c.Coroutines, 1_000_000}} {
+		for _, n := range bound.numbers {
+			if n < 1 || n > bound.most {
+				return usageError(fmt.Sprintf("%s has %d; each is from 1 to %d", flag, n, bound.most))
+			}
+		}
+	}
+	if c.HTML != "" { // before minutes have gone
+		if info, err := os.Stat(filepath.Dir(c.HTML)); err != nil || !info.IsDir() {
+			return usageError(fmt.Sprintf("--html %s: there is no directory %s", c.HTML, filepath.Dir(c.HTML)))
+		}
+	}
+	return nil
+}
+
+func messagesText(n int) string {
+	if n == 1 {
+		return "1 message"
+	}
+	return fmt.Sprintf("%d messages", n)
+}
+
+// confirm asks whether the function may run.
+func (c *tuneCommand) confirm(ctx context.Context, std *IO, messages int) error {
+	if c.Yes {
+		return nil
+	}
+	warning := fmt.Sprintf("Function %s is run on %s, over and over, for %v, many at once. No queue is touched and outputs are off, but what its code does is real: what it writes to a database, sends, or pays for, it does thousands of times.", c.Function, messagesText(messages), c.For)
+	if !std.ErrIsTerminal || !std.OutIsTerminal {
+		return usageError(warning + "\nIf that is well, add --yes.")
+	}
+	fmt.Fprintf(std.Err, "%s\nRun it? [y/N] ", warning)
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(std.In).ReadString('\n') // an error is no yes
+		answer <- line
+	}()
+	select {
+	case line := <-answer:
+		if word := strings.ToLower(strings.TrimSpace(line)); word == "y" || word == "yes" {
+			return nil
+		}
+	case <-ctx.Done():
+	}
+	return errors.New("nothing was run")
+}
+
+// tell prints the report, and writes what is to be written.
+func (c *tuneCommand) tell(std *IO, r *tune.Report, app string) error {
+	out := std.Out
+	if c.JSON {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return fmt.Errorf("writing the report: %w", err)
+		}
+		if _, err := out.Write(append(messagefile.Escaped(text), '\n')); err != nil {
+			return fmt.Errorf("writing the report: %w", err)
+		}
+		out = std.Err
+	} else if err := r.Text(safe{out}); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	errs := []error{c.page(std, r), c.keep(std, out, r, app)}
+	if r.Best == nil {
+		errs = append(errs, errNotDone)
+	}
+	return errors.Join(errs...)
+}
+
+// safe is a writer for a terminal: what names and messages say is not obeyed.
+type safe struct{ to io.Writer }
+
+func (s safe) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(s.to, printable(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// page writes the report as HTML.
+func (c *tuneCommand) page(std *IO, r *tune.Report) error {
+	if c.HTML == "" {
+		return nil
+	}
+	file, err := os.Create(c.HTML)
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	if err := errors.Join(r.HTML(file), file.Close()); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.Err, "the report with its plots is in %s\n", c.HTML)
+	return err
+}
+
+// keep writes the numbers into the configuration, or says how they get there.
+func (c *tuneCommand) keep(std *IO, out io.Writer, r *tune.Report, app string) error {
+	if r.Best == nil {
+		return nil
+	}
+	chosen := r.Cheapest
+	if c.Write == writeBest {
+		chosen = r.Best
+	}
+	var numbers []configs.Number
+	var words []string
+	for _, n := range []configs.Number{{Key: "processes", Value: chosen.Processes}, {Key: "threads", Value: chosen.Threads}, {Key: "coroutines", Value: chosen.Coroutines}} {
+		if n.Value > 0 {
+			numbers = append(numbers, n)
+			words = append(words, fmt.Sprintf("%s: %d", n.Key, n.Value))
+		}
+	}
+	byHand := fmt.Sprintf("write %s where app %s is, in %s", strings.Join(words, ", "), app, c.Config)
+	switch {
+	case c.Write == "":
+		_, err := fmt.Fprintln(out, printable("To keep them, add --write, or "+byHand+"."))
+		return err
+	case r.Stopped:
+		return fmt.Errorf("nothing was written into %s, since the run was stopped; to keep what it found, %s", c.Config, byHand)
+	}
+	change, err := configs.SetNumbers(c.Config, std.Env, app, numbers)
+	if err == nil {
+		err = change.Write()
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nTo keep the numbers, %s", err, byHand)
+	}
+	if change.Diff == "" {
+		_, err = fmt.Fprintf(out, "%s has these numbers already.\n", c.Config)
+		return err
+	}
+	_, err = fmt.Fprintf(out, "\n%sdrover reload has a running daemon take them.\n", printable(change.Diff))
+	return err
+}

@@ -1,0 +1,205 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/tune"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers"
+)
+
+// tuneRig is a function under load: its real pool, handler and dispatcher, and a tuneSource in
+// the place of its queue. It has neither outputs nor traces.
+type tuneRig struct {
+	parts  *parts
+	f      *function
+	source *tuneSource
+
+	settings    tune.Settings
+	threads     int                // the configuration's, for settings that have none
+	stopRun     context.CancelFunc // of the receiving
+	stopWorking context.CancelFunc
+	ended       chan struct{} // closed when all that was in flight has ended
+}
+
+const (
+	// tuneKillGrace is how long a call has to obey when a run ends; the configuration's own
+	// is for work that counts.
+	tuneKillGrace = time.Second
+	// tuneLook is how often a rig is looked at while something is waited for.
+	tuneLook = 10 * time.Millisecond
+)
+
+// tuneConfig is the configuration of one function, with the settings and without all that
+// reaches beyond it.
+func tuneConfig(cfg *configs.Config, name string, s tune.Settings) *configs.Config {
+	out := *cfg
+	out.Traces = configs.Traces{}
+	f := cfg.Functions[name]
+	f.Output = nil
+	out.Functions = map[string]configs.Function{name: f}
+	out.Apps = maps.Clone(cfg.Apps)
+	code, _ := f.Handler.Code()
+	app := out.Apps[code.App]
+	app.Processes, app.Scaled = s.Processes, false
+	if s.Threads > 0 {
+		app.Threads = s.Threads
+	}
+	if s.Coroutines > 0 {
+		app.Coroutines = s.Coroutines
+	}
+	app.KillGrace = min(app.KillGrace, configs.Duration(tuneKillGrace))
+	out.Apps[code.App] = app
+	return &out
+}
+
+// openRig starts the workers, and the load when all of them are ready.
+func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Settings, source *tuneSource, std *IO) (rig *tuneRig, err error) {
+	own := tuneConfig(cfg, name, s)
+	p := newParts(New(own, WithEnv(std.Env, std.Environ), WithLogger(slog.New(slog.DiscardHandler)), WithTrigger(name, source)), own, nil)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close(nil))
+		}
+	}()
+	if err := p.open(ctx); err != nil {
+		return nil, err
+	}
+	f := p.inOrder()[0]
+	look := time.NewTicker(tuneLook)
+	defer look.Stop()
+	for f.pool.Stats().Ready < s.Processes {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%d of %d workers were ready: %w", f.pool.Stats().Ready, s.Processes, ctx.Err())
+		}
+	}
+	rig = &tuneRig{parts: p, f: f, source: source, settings: s, threads: cfg.Apps[f.app].Threads, ended: make(chan struct{})}
+	var receiving, working context.Context
+	receiving, rig.stopRun = context.WithCancel(context.WithoutCancel(ctx))
+	working, rig.stopWorking = context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer close(rig.ended)
+		_ = f.run(receiving, working, context.WithoutCancel(ctx)) // a misload is in f
+	}()
+	return rig, nil
+}
+
+// live reports whether threads can change while workers run.
+func (r *tuneRig) live() bool { return r.f.pool.Tunable() }
+
+// become changes the settings of the workers that run, and reports false where that can't be.
+// Other numbers of processes are others: what those had in memory before would be in the way.
+func (r *tuneRig) become(s tune.Settings) bool {
+	threads := s.Threads
+	if threads == 0 {
+		threads = r.threads
+	}
+	if now := r.f.pool.Settings(); s.Processes != now.Processes || threads != now.Threads && !r.live() {
+		return false
+	}
+	r.f.pool.Set(workers.Settings{Threads: threads, Coroutines: s.Coroutines})
+	r.settings = s
+	return true
+}
+
+// calm waits until no more is in flight than there is room for: what began under other settings
+// has ended then.
+func (r *tuneRig) calm(ctx context.Context, patience time.Duration) bool {
+	slots := r.f.handler.(handlers.Slotted).Slots()
+	enough := func() bool { return r.source.inFlightNow() <= slots.Capacity() }
+	return r.wait(ctx, patience, enough) == nil && enough()
+}
+
+// close ends the load, waits for what is in flight for so long at most, cuts the rest short, and
+// ends the workers.
+func (r *tuneRig) close(patience time.Duration) error {
+	r.stopRun()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case <-r.ended:
+	case <-limit.C:
+	}
+	r.stopWorking()
+	<-r.ended
+	return r.parts.close(nil)
+}
+
+// measure lets the load settle, and then measures it.
+func (r *tuneRig) measure(ctx context.Context, settle, length time.Duration) (tune.Cell, error) {
+	c := tune.Cell{Settings: r.settings}
+	if err := r.wait(ctx, settle, nil); err != nil {
+		return c, err
+	}
+	r.source.open(time.Now())
+	err := r.count(ctx, &c, func() error { return r.wait(ctx, length, nil) })
+	return c, err
+}
+
+// count fills a cell with what was measured while something was waited for.
+func (r *tuneRig) count(ctx context.Context, c *tune.Cell, wait func() error) error {
+	pool := r.f.pool.Pool
+	latency, used, began := r.f.stats.latency.snapshot(), pool.Usage(), time.Now()
+	if err := wait(); err != nil {
+		return err
+	}
+	now := pool.Usage()
+	seconds := time.Since(began).Seconds()
+	w, throughput, settled := r.source.shut(time.Now())
+	took := r.f.stats.latency.snapshot().Since(latency)
+	c.Seconds, c.Calls, c.Failed, c.Throughput = seconds, w.ended, w.failed, throughput
+	c.Unsettled = !settled && c.Calls > 0
+	c.P50, c.P99 = took.Quantile(0.5).Seconds(), took.Quantile(0.99).Seconds()
+	c.CPU = (now.CPU - used.CPU).Seconds() / seconds
+	if c.Memory = now.Memory.Proportional; c.Memory == 0 {
+		c.Memory = now.Memory.Resident
+	}
+	if c.Calls == 0 {
+		c.Problem = fmt.Sprintf("no call ended within %.1f s", seconds)
+		if r.f.hasStopped() {
+			c.Problem = "its code does not load any more: " + r.f.misload.Error()
+		}
+	}
+	return ctx.Err()
+}
+
+// wait waits for so long, or until enough says that it is; nil never does.
+func (r *tuneRig) wait(ctx context.Context, limit time.Duration, enough func() bool) error {
+	late, look := time.NewTimer(limit), time.NewTicker(tuneLook)
+	defer late.Stop()
+	defer look.Stop()
+	for {
+		select {
+		case <-late.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+			if enough != nil && enough() {
+				return nil
+			}
+		}
+	}
+}
+
+// lastFailure is what the function said when it failed last; empty if it has not.
+func (r *tuneRig) lastFailure() (why, detail string) {
+	s := &r.f.setbacks
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var last setback
+	for _, b := range s.latest {
+		if !b.at.Before(last.at) {
+			last = b
+		}
+	}
+	return last.why, last.detail
+}
