@@ -1,14 +1,13 @@
 package concurrency
 
 import (
-	"encoding/json"
 	"math"
-	"strings"
 	"testing"
 	"time"
 )
 
 // After the search, what is found stays for ten minutes.
+
 func TestHoldsStill(t *testing.T) {
 	for name, models := range workloads {
 		t.Run(name, func(t *testing.T) {
@@ -63,6 +62,7 @@ func TestMixFlips(t *testing.T) {
 }
 
 // A function may become another without changing its name.
+
 func TestNatureFlips(t *testing.T) {
 	cpu, sleep := workloads["CPU"][0], workloads["blocking sleep"][0]
 	cpu.name = sleep.name
@@ -139,6 +139,7 @@ func TestNeighbourIsThereFirst(t *testing.T) {
 }
 
 // What depends on the hour makes it look again now and then, and not for ever.
+
 func TestSlowDrift(t *testing.T) {
 	m := workloads["blocking sleep"][0]
 	m.down = 1500
@@ -156,151 +157,8 @@ func TestSlowDrift(t *testing.T) {
 	}
 }
 
-func TestMemoryIsKeptUnder(t *testing.T) {
-	m := workloads["blocking sleep"][0]
-	m.memory = 3e6
-	w := newWorld(8, 2, m)
-	w.limit = 500e6
-	r := newRun(w, testBounds, nil)
-	for range 240 {
-		s := r.play(250 * time.Millisecond)
-		if s.Memory > s.MemoryLimit {
-			t.Fatalf("%v: %v takes %s of %s", s.At, s.Settings, megabytes(float64(s.Memory)), megabytes(float64(s.MemoryLimit)))
-		}
-		r.decide(s)
-	}
-	calls := r.last.Processes * r.last.Threads
-	t.Logf("%v %s; learned %+v", r.last.Settings, r.last.Note, r.c.Learned())
-	if calls < 60 { // 500 MB × 0.8 - 2 × 40 MB = 106 × 3 MB
-		t.Errorf("only %v, where memory allows 106 calls", r.last.Settings)
-	}
-	if l := r.c.Learned(); l.PerCall < 2e6 || l.PerCall > 5e6 {
-		t.Errorf("a call takes 3 MB; learned %s", megabytes(float64(l.PerCall)))
-	}
-}
-
-func TestLeak(t *testing.T) {
-	w := newWorld(9, 2, workloads["blocking sleep"]...)
-	w.limit = 1500e6
-	b := testBounds
-	b.Most.Processes = 4
-	r := newRun(w, b, nil)
-	r.run(time.Minute)
-	found := r.last.Settings
-	r.leak = 10e6 // the limit after about two minutes
-	r.changes = 0
-	said := false
-	for range 12 * 60 {
-		r.run(250 * time.Millisecond)
-		said = said || r.last.Phase == PhaseMemory && strings.Contains(r.last.Note, "memory is nearly used up")
-		if r.leaked > 1.3e9 {
-			r.leak = 0 // as if it were near the end
-		}
-	}
-	r.run(time.Minute)
-	if !said || !strings.Contains(r.last.Note, "leak") {
-		t.Errorf("it does not say so: %s %s", r.last.Phase, r.last.Note)
-	}
-	if r.changes > 4 || r.last.Processes*r.last.Threads < found.Processes*found.Threads/4 {
-		t.Errorf("%d steps down for a leak: from %v to %v", r.changes, found, r.last.Settings)
-	}
-	r.leaked = 0 // workers were recycled
-	r.run(40 * time.Second)
-	if r.last.Settings != found {
-		t.Errorf("after the workers were recycled %v, before %v: %s", r.last.Settings, found, r.last.Note)
-	}
-	if l := r.c.Learned(); l.PerCall > 1e6 {
-		t.Errorf("the leak was taken for what a call takes: %s", megabytes(float64(l.PerCall)))
-	}
-}
-
-func TestRemembers(t *testing.T) {
-	b := testBounds
-	b.Most.Processes = 4
-	r := newRun(newWorld(12, 2, workloads["blocking sleep"]...), b, nil)
-	r.run(time.Minute)
-	text, err := json.Marshal(r.c.Learned())
-	if err != nil {
-		t.Fatal(err)
-	}
-	read := func() *Learned {
-		var l Learned
-		if err := json.Unmarshal(text, &l); err != nil {
-			t.Fatal(err)
-		}
-		return &l
-	}
-	again := newRun(newWorld(13, 2, workloads["blocking sleep"]...), b, read())
-	if again.last.Settings != r.last.Settings {
-		t.Errorf("starts with %v, and found %v: %s", again.last.Settings, r.last.Settings, again.last.Note)
-	}
-	again.run(time.Minute)
-	if again.changes > 0 {
-		t.Errorf("%d changes after a restart", again.changes)
-	}
-	if k := again.c.Kinds()["sleep"]; k.Kind != KindBlocking {
-		t.Errorf("kind %+v", k)
-	}
-	for name, c := range map[string]struct {
-		cores  float64
-		bounds Bounds
-		limit  uint64
-		models []model
-		want   string
-	}{
-		"other machine": {8, b, 0, workloads["blocking sleep"], "for 2 cores, and there are 8"},
-		"bounds":        {2, Bounds{Settings{1, 1, 1}, Settings{2, 8, 8}}, 0, workloads["blocking sleep"], "outside of the bounds"},
-		"memory":        {2, b, 100e6, workloads["blocking sleep"], "and there are 100 MB"},
-		"gone":          {2, b, 0, workloads["CPU"], "which is gone"},
-	} {
-		w := newWorld(13, c.cores, c.models...)
-		controller := New(c.bounds, read())
-		d := controller.Look(Sample{Cores: c.cores, MemoryLimit: c.limit, Functions: append([]Function(nil), w.sum...)})
-		if !strings.Contains(d.Note, c.want) || d.Processes > int(c.cores) {
-			t.Errorf("%s: %v, %q; want %q", name, d.Settings, d.Note, c.want)
-		}
-	}
-}
-
-func TestExplicitInOneDimension(t *testing.T) {
-	b := testBounds
-	b.Least.Threads, b.Most.Threads = 1, 1
-	r := newRun(newWorld(14, 2, workloads["blocking sleep"]...), b, nil)
-	for range 240 {
-		r.run(250 * time.Millisecond)
-		if r.last.Threads != 1 {
-			t.Fatalf("1 thread was asked for; %v", r.last.Settings)
-		}
-	}
-	if r.last.Processes < 14 {
-		t.Errorf("only processes could grow, to 16: %v, %s", r.last.Settings, r.last.Note)
-	}
-	b = testBounds
-	b.Least.Processes, b.Most.Processes = 3, 3
-	r = newRun(newWorld(14, 2, workloads["blocking sleep"]...), b, nil)
-	r.run(time.Minute)
-	if r.last.Processes != 3 || r.last.Threads < 120 {
-		t.Errorf("3 processes were asked for, and threads could grow to 128: %v", r.last.Settings)
-	}
-}
-
-func TestEverythingExplicit(t *testing.T) {
-	set := Settings{1, 6, 1}
-	r := newRun(newWorld(15, 2, workloads["CPU"]...), Bounds{set, set}, nil)
-	r.run(time.Minute)
-	if r.changes > 0 || r.last.Settings != set || r.last.Phase != PhaseExplicit || r.last.Limits != nil {
-		t.Errorf("%d changes, %+v", r.changes, r.last)
-	}
-	if k := r.c.Kinds()["cpu"]; k.Kind == KindUnknown {
-		t.Error("it does not classify")
-	}
-	advice := Advise(set, testBounds, r.c.Kinds(), r.play(time.Second))
-	if !strings.Contains(advice, "2 processes × 1 thread") {
-		t.Errorf("advice %q", advice)
-	}
-}
-
 // With room for everything nothing can be learned about more.
+
 func TestHoldsWhileNotSaturated(t *testing.T) {
 	m := workloads["blocking sleep"][0]
 	m.arrivals = 30
@@ -317,6 +175,7 @@ func TestHoldsWhileNotSaturated(t *testing.T) {
 }
 
 // Where what it waits for is the bottleneck, more calls only wait longer.
+
 func TestBottleneckBehind(t *testing.T) {
 	m := workloads["blocking sleep"][0]
 	m.down = 200
@@ -342,6 +201,7 @@ func TestTimeoutBounds(t *testing.T) {
 }
 
 // What the user or the source allows in flight is not chased.
+
 func TestLimitOfAFunction(t *testing.T) {
 	m := workloads["blocking sleep"][0]
 	m.limit = 10
@@ -353,6 +213,7 @@ func TestLimitOfAFunction(t *testing.T) {
 }
 
 // Functions that take turns do not have it turn with them for ever.
+
 func TestTurns(t *testing.T) {
 	cpu, sleep := workloads["CPU"][0], workloads["blocking sleep"][0]
 	off := func(m model) model { m.arrivals = 1e-9; return m }
@@ -370,6 +231,7 @@ func TestTurns(t *testing.T) {
 }
 
 // One that never gets to run, whatever there is for it, keeps the others from nothing.
+
 func TestOneThatNeverRuns(t *testing.T) {
 	best, _ := grid(workloads["blocking sleep"], nil, 2, testBounds)
 	r := newRun(newWorld(21, 2, workloads["blocking sleep"]...), testBounds, nil)
@@ -385,6 +247,7 @@ func TestOneThatNeverRuns(t *testing.T) {
 }
 
 // A function that comes late, and computes, does not take the threads of what waits.
+
 func TestLateComer(t *testing.T) {
 	cpu, sleep := workloads["CPU"][0], workloads["blocking sleep"][0]
 	cpu.arrivals = 1e-9
@@ -396,5 +259,17 @@ func TestLateComer(t *testing.T) {
 	r.run(10 * time.Second)
 	if rate := (r.total[1] - before) / 10; r.last.Limits["cpu"] != 1 || rate < 500 {
 		t.Errorf("%v with limits %v; what waits does %.4g/s", r.last.Settings, r.last.Limits, rate)
+	}
+}
+
+// What computes, and waits a little, gains by a second thread.
+
+func TestGapsAreFilled(t *testing.T) {
+	models := []model{{name: "gaps", cpu: 18e-3, wait: 4e-3}}
+	best, at := grid(models, nil, 2, testBounds)
+	r := newRun(newWorld(23, 2, models...), testBounds, nil)
+	r.run(30 * time.Second)
+	if got := mean(r.run(10*time.Second)) / best; got < 0.95 {
+		t.Errorf("%.3f of the best (%.4g at %v), with %v: %s", got, best, at, r.last.Settings, r.last.Note)
 	}
 }

@@ -45,6 +45,9 @@ const (
 	// full is the headroom under which there is nothing to gain, by more of what fills
 	// the cores already.
 	full = 1.04
+	// gap is the headroom from which on even what computes may gain by having the next
+	// call there.
+	gap = 1.08
 	// idle is the headroom from which on a process more may help where threads do not.
 	idle = 1.25
 	// beyond is by what part a step goes further than the model has it.
@@ -86,6 +89,8 @@ type needs struct {
 
 func (c *Controller) needs(s Sample) (n needs) {
 	kinds := map[string]bool{}
+	// What computes leaves cores idle between two calls, if it does.
+	gaps := c.base.headroom() > gap
 	for _, f := range s.Functions {
 		l := c.base.flows[f.Name]
 		if l == nil || !l.busy(c.base) {
@@ -99,8 +104,8 @@ func (c *Controller) needs(s Sample) (n needs) {
 		n.any = true
 		short := l.done > 0 && c.nature[f.Name].least < shortCall.Seconds()
 		n.short = n.short || short
-		n.sync = n.sync || !f.Async && (!computes(k) || k.ReleasesGIL || short)
-		n.async = n.async || f.Async && (!k.NeverAwaits || short)
+		n.sync = n.sync || !f.Async && (!computes(k) || k.ReleasesGIL || short || gaps)
+		n.async = n.async || f.Async && (!k.NeverAwaits || short || gaps)
 		n.loop = n.loop || f.Async && !k.NeverAwaits
 		if !computes(k) {
 			n.use += c.nature[f.Name].cpu * c.base.per(l.done)
