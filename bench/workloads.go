@@ -32,6 +32,8 @@ type workload struct {
 	Functions []string `json:"functions"`
 	// modes are what its function is told to be, one after the other; most are of one kind.
 	modes string
+	// executor says that it is async, and uses the threads of the loop's executor.
+	executor bool
 	// azure says that it is compared with the defaults of Azure Functions.
 	azure bool
 	// rate is more than the messages a second of any setting, for the first guess of
@@ -58,7 +60,7 @@ func workloads(cores int) []workload {
 			grid: grid{processes, one, []int{1, 64, 256, 512, 1024, 2048, 4096, 8192}}},
 		{Name: "mixed", What: "30 ms of Python and 70 ms of time.sleep", Functions: []string{"mixed"}, rate: 70 * cores,
 			grid: grid{processes, []int{1, 2, 3, 4, 6, 8, 16}, one}},
-		{Name: "guide", What: "the guide's example: ten blocking requests through run_in_executor, each of 50 ms", Functions: []string{"guide"}, rate: 1000,
+		{Name: "guide", What: "the guide's example: ten blocking requests through run_in_executor, each of 50 ms", Functions: []string{"guide"}, executor: true, rate: 1000,
 			grid: grid{processes, []int{cores + 4, 16, 32, 64, 128}, []int{1, 8, 64}}},
 		{Name: "opposites", What: "two functions of one pool: 20 ms of Python, and 100 ms of time.sleep", Functions: []string{"cpu", "blocking"}, rate: 20_000,
 			grid: grid{processes, []int{1, 2, 4, 8, 16, 32, 64, 128}, one}},

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -11,39 +13,62 @@ import (
 // This file has what the workloads ask of drover: explicit settings, and what auto has
 // found.
 
+// workloadsAppName is the app that all functions are of.
+const workloadsAppName = "workloads"
+
 // configure gives a configuration the functions, in one app, with explicit settings or
-// with none.
-func configure(c *configs.Config, dir string, functions map[string]configs.Function, s *settings) {
-	app := configs.App{Path: dir, OnBlocked: "warn"}
+// with none. Nothing that an earlier run has learned is there.
+func (b *bed) configure(c *configs.Config, functions map[string]configs.Function, s *settings) {
+	app := configs.App{Path: b.dir, OnBlocked: "warn"}
 	if s != nil {
-		app.Processes, app.Threads = s.Processes, s.Threads
-		for name, f := range functions {
-			if strings.Contains(string(workloadsApp), "async def "+name+"(") {
-				f.Concurrency = s.Processes * s.Coroutines
-			}
-			functions[name] = f
-		}
+		app.Processes, app.Threads, app.Coroutines = s.Processes, s.Threads, s.Coroutines
 	}
+	b.runs++
+	c.DataDir = filepath.Join(b.dir, "daemon-"+strconv.Itoa(b.runs))
 	c.Drain = configs.Duration(5 * time.Second) // thousands may be in flight, and are no part of what is measured
-	c.Apps = map[string]configs.App{"workloads": app}
+	c.Apps = map[string]configs.App{workloadsAppName: app}
 	c.Functions = functions
 }
 
 // seen is what a daemon says of itself.
 type seen struct {
-	Workers int `json:"workers"`
+	Ready      int      `json:"ready"`
+	Processes  int      `json:"processes"`
+	Threads    int      `json:"threads"`
+	Coroutines int      `json:"coroutines"`
+	Phase      string   `json:"phase"`
+	Note       string   `json:"note"`
+	Kinds      []string `json:"kinds"` // by function; "-" is unknown
 }
 
 func see(d *daemon.Daemon, w workload) (s seen) {
-	for _, f := range d.Status() {
-		if f.Name == w.Functions[0] {
-			s.Workers = f.Workers
-		}
+	for _, a := range d.Apps() {
+		s = seen{Ready: a.Ready, Processes: a.Processes, Threads: a.Threads, Coroutines: a.Coroutines, Phase: a.Phase, Note: a.Note}
+	}
+	for _, name := range w.Functions {
+		s.Kinds = append(s.Kinds, d.Kind(name).Words())
 	}
 	return s
 }
 
-// lanes are the numbers that a plot shows below the throughput.
+// isAsync says whether a function of the app is.
+func isAsync(name string) bool {
+	return strings.Contains(string(workloadsApp), "async def "+name+"(")
+}
+
+// lanes are the numbers that a plot shows below the throughput: those that matter to the
+// functions.
 func (r *report) lanes() []lane {
-	return []lane{{"processes", func(p point) int { return p.Workers }}}
+	lanes := []lane{{"processes", func(p point) int { return p.Processes }}}
+	sync, async := false, false
+	for _, name := range r.Functions {
+		sync, async = sync || !isAsync(name), async || isAsync(name)
+	}
+	if sync || r.executor {
+		lanes = append(lanes, lane{"threads", func(p point) int { return p.Threads }})
+	}
+	if async {
+		lanes = append(lanes, lane{"coroutines", func(p point) int { return p.Coroutines }})
+	}
+	return lanes
 }

@@ -99,6 +99,9 @@ func (r *report) caption() string {
 		}
 		parts = append(parts, fmt.Sprintf("%s%.2f of the best cell, 0.9 of it after %s", name, l.Ratio, after(l.Reached)))
 	}
+	if last := r.Auto.Points[len(r.Auto.Points)-1]; last.Phase != "" {
+		parts = append(parts, fmt.Sprintf("at the end: %s, %s", strings.Join(last.Kinds, " and "), last.Phase))
+	}
 	return strings.Join(parts, "; ")
 }
 

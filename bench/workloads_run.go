@@ -78,6 +78,7 @@ func (t *track) rate(from, to float64) float64 {
 type bed struct {
 	*rig
 	have   int // messages in the stream
+	runs   int // of daemons
 	mode   *os.File
 	server *http.Server
 	served chan error
@@ -213,10 +214,10 @@ func (b *bed) once(ctx context.Context, w workload, s *settings, modes string, e
 		defer func() { err = errors.Join(err, b.js.DeleteConsumer(context.WithoutCancel(ctx), stream, id)) }()
 		functions[name] = configs.Function{
 			Trigger: configs.Trigger{NATS: &configs.NATSTrigger{Stream: stream, Consumer: id, Subject: subject}},
-			Handler: configs.Handler{Python: &configs.PythonHandler{App: "workloads", Function: name}},
+			Handler: configs.Handler{Python: &configs.PythonHandler{App: workloadsAppName, Function: name}},
 		}
 	}
-	d, stop, err := b.daemon(ctx, "", setup{change: func(c *configs.Config) { configure(c, b.dir, functions, s) }})
+	d, stop, err := b.daemon(ctx, "", setup{change: func(c *configs.Config) { b.configure(c, functions, s) }})
 	if err != nil {
 		return nil, err
 	}

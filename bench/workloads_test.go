@@ -118,4 +118,4 @@ func TestPlotIsAnSVG(t *testing.T) {
 	}
 }
 
-func made(processes, threads int) seen { return seen{Workers: processes} }
+func made(processes, threads int) seen { return seen{Processes: processes, Threads: threads} }

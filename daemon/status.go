@@ -107,6 +107,14 @@ func overviews(apps map[string]appStatus) (out []AppOverview) {
 	return out
 }
 
+// Apps reports on how much of each app runs at once, and why, by name. It is empty before
+// the daemon is ready, and for apps of which nothing is measured yet.
+func (d *Daemon) Apps() []AppOverview { return overviews(d.appStatuses()) }
+
+// Kind is what a function does with its time, as measured; nil before anything is, and
+// where no worker process runs it.
+func (d *Daemon) Kind(function string) *FunctionKind { return kindIn(d.appStatuses(), function) }
+
 // kindIn is what is known of a function, which is in one of the apps; nil if nothing.
 func kindIn(apps map[string]appStatus, function string) *FunctionKind {
 	for _, app := range apps {
