@@ -52,7 +52,7 @@ func everything(t *testing.T) *Daemon {
 		}}},
 		Apps: map[string]appStatus{"f app": {
 			Ready: 2, Restarts: map[workers.Cause]int{workers.CauseExit: 1}, StartUp: time.Second, Waits: took.snapshot(),
-			Blocked:  map[string]workers.Blocked{"f": {Times: 2, Time: time.Second}},
+			Blocked: map[string]workers.Blocked{"f": {Times: 2, Time: time.Second}}, Apart: map[string]int{"f": 1},
 			Tuned:    &tuned{Kinds: map[string]concurrency.Kind{"f": {Kind: concurrency.KindCPU}}},
 			Measures: []workers.Measures{{Function: "f", Calls: 3, Wall: time.Second, Measured: 1, CPU: time.Millisecond, Held: time.Second}},
 			Usage:    workers.Usage{CPU: time.Minute, Known: true, Memory: workers.Memory{Resident: 3 << 20, Anonymous: 2 << 20, Proportional: 1 << 20}, Largest: 2 << 20},

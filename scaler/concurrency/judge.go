@@ -13,6 +13,10 @@ const (
 	// surely and likely are how many standard errors a verdict stands off its threshold.
 	surely = 3.0
 	likely = 2.5
+	// unlucky is the same for keeping a step down: a little may be lost by chance.
+	unlucky = 1.5
+	// careful is for how many seconds a step down is measured at least: it is in no haste.
+	careful = 1.5
 	// much is a gain, or a loss, that is told early, and huge one that a single sample
 	// tells.
 	much = 0.15
@@ -69,9 +73,9 @@ func (c *Controller) verdict(s Sample, by, err float64) (verdict, string) {
 	quick := (c.window.samples >= 2 || math.Abs(by) > huge) && c.lasts(s, quickest, quickWalls)
 	enough, end := c.enough(s), c.lasts(s, latest, endWalls) && c.window.samples >= 3
 	least := -tolerance
-	sure := 1.0
+	errors := unlucky
 	if t.up {
-		least, sure = minGain*math.Min(1, math.Log2(t.factor)), likely
+		least, errors = minGain*math.Min(1, math.Log2(t.factor)), likely
 	}
 	percent := fmt.Sprintf("%+.0f%%", 100*(math.Exp(by)-1))
 	if enough {
@@ -79,12 +83,16 @@ func (c *Controller) verdict(s Sample, by, err float64) (verdict, string) {
 			return undone, why
 		}
 	}
+	enough = enough && (t.up || c.window.seconds >= careful)
+	if !t.up && enough && by < likely*err && c.base.headroom() < full && c.window.headroom() > full {
+		return undone, "the cores are not full any more" // which is told sooner than the loss is
+	}
 	switch {
 	case quick && by+surely*err < -much, enough && by+likely*err < least:
 		return undone, percent
-	case quick && t.up && by-surely*err > much, enough && by-sure*err > least:
+	case quick && t.up && by-surely*err > much, enough && by-errors*err > least:
 		return kept, percent
-	case end && by > least && (by > err || !t.up):
+	case end && (t.up && by > math.Max(least, err) || !t.up && by > least/2):
 		return kept, percent
 	case end:
 		return undone, percent

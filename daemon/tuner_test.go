@@ -1,0 +1,154 @@
+package daemon
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/scaler/concurrency"
+)
+
+const waitingApp = `
+import threading, time
+def work(body): time.sleep(0.02)
+`
+
+// statusOf asks a daemon that runs, until it is as wanted.
+func statusOf(t *testing.T, file string, wanted func(StatusReport) bool) StatusReport {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		status, out, errs := command(t.Context(), nil, nil, "status", "--json", file)
+		var r StatusReport
+		if err := json.Unmarshal([]byte(out), &r); status == ExitOK && err == nil && wanted(r) {
+			return r
+		}
+		select {
+		case <-limit:
+			t.Fatalf("not within %v: status %d\n%s%s", patience, status, out, errs)
+		case <-t.Context().Done():
+			t.Fatal("the test has ended")
+		default:
+		}
+	}
+}
+
+func sendMany(t *testing.T, file, function string, n int) {
+	t.Helper()
+	if status, _, errs := command(t.Context(), nil, nil, "send", function, "-c", file, "--body", "x", "--count", strconv.Itoa(n)); status != ExitOK {
+		t.Fatalf("send: status %d\n%s", status, errs)
+	}
+}
+
+// TestSettingsFindThemselves holds that functions that wait are given threads, that
+// this is told, and that the next daemon begins with what was learned.
+func TestSettingsFindThemselves(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{"drover.yaml": `
+log: {format: text}
+functions:
+  work:
+    trigger: {nats: {}}
+    handler: {python: {path: ./app, processes: 1}}
+`, "app/function_app.py": waitingApp})
+	file := filepath.Join(dir, "drover.yaml")
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	sendMany(t, file, "work", 20_000)
+	r := statusOf(t, file, func(r StatusReport) bool {
+		return len(r.Apps) == 1 && r.Apps[0].Threads >= 12 && r.Functions[0].Kind != nil && r.Functions[0].Kind.Kind == "blocking"
+	})
+	if a := r.Apps[0]; a.Name != "app" || a.Processes != 1 || fmt.Sprint(a.Auto) != "[threads coroutines]" || a.Phase == "" || a.Note == "" {
+		t.Errorf("the app: %+v", a)
+	}
+	if text := statusText(r, StatusReport{}, time.Second); !strings.Contains(text, "blocking I/O") || !strings.Contains(text, "threads (auto)") || !strings.Contains(text, "app app: 1 process, ") {
+		t.Errorf("drover status:\n%s", text)
+	}
+	out.wait(t, `msg="other settings" app=app`)
+	// What was learned is written when the daemon ends; nothing is in the way of its end.
+	statusOf(t, file, func(r StatusReport) bool {
+		return r.Functions[0].InFlight == 0 || r.Apps[0].Phase == concurrency.PhaseHold
+	})
+	if status := stop(); status != ExitOK {
+		t.Fatalf("status %d\n%s", status, out)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, ".drover", "tuning.json"))
+	if err != nil || !strings.Contains(string(text), `"kind": "blocking"`) {
+		t.Fatalf("%s, %v", text, err)
+	}
+	// The next one knows the kind before it has measured anything.
+	out, stop = startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	r = statusOf(t, file, func(r StatusReport) bool { return len(r.Apps) == 1 })
+	if k := r.Functions[0].Kind; k == nil || k.Kind != "blocking" || r.Apps[0].Threads < 2 {
+		t.Errorf("after a restart: %+v, %+v", k, r.Apps[0])
+	}
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+// TestGivenNumbersHold holds that numbers from the file and from Azure's variables stay,
+// and that what would be better is said.
+func TestGivenNumbersHold(t *testing.T) {
+	dir := write(t, map[string]string{"drover.yaml": `
+log: {format: text}
+functions:
+  work:
+    trigger: {nats: {}}
+    handler: {python: {path: ./app, threads: 2}}
+`, "app/function_app.py": waitingApp})
+	t.Setenv("FUNCTIONS_WORKER_PROCESS_COUNT", "1")
+	file := filepath.Join(dir, "drover.yaml")
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	sendMany(t, file, "work", 10_000)
+	r := statusOf(t, file, func(r StatusReport) bool { return len(r.Advice) > 0 })
+	if a := r.Apps[0]; a.Processes != 1 || a.Threads != 2 || fmt.Sprint(a.Auto) != "[coroutines]" {
+		t.Errorf("%+v", a)
+	}
+	if !strings.HasPrefix(r.Advice[0], "app app: auto would have about ") || !strings.Contains(r.Advice[0], "threads") {
+		t.Errorf("the advice is %q", r.Advice[0])
+	}
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+// TestLessonsThatCannotBeRead holds that a broken file costs nothing but what it held.
+func TestLessonsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{
+		"drover.yaml":         "log: {format: text}\nfunctions: {work: {trigger: {nats: {}}, handler: {python: {path: ./app}}}}\n",
+		"app/function_app.py": waitingApp, ".drover/tuning.json": "{",
+	})
+	out, stop := startCommand(t, "run", filepath.Join(dir, "drover.yaml"))
+	out.wait(t, "what was learned of the apps is lost, and will be learned again")
+	out.wait(t, "msg=running")
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+func TestTuningBounds(t *testing.T) {
+	t.Parallel()
+	auto := configs.App{Processes: 2, Scaled: true, Threads: 1, AutoThreads: true, Coroutines: 512, AutoCoroutines: true}
+	given, free := tuningBounds(auto, true, 2)
+	if given != free || free.Least != (concurrency.Settings{Processes: 1, Threads: 1, Coroutines: 1}) || free.Most != (concurrency.Settings{Processes: 4, Threads: mostThreads, Coroutines: mostCoroutines}) {
+		t.Errorf("auto: %+v, %+v", given, free)
+	}
+	app := configs.App{Processes: 3, Threads: 7, Coroutines: 9}
+	given, free = tuningBounds(app, true, 8)
+	if all := (concurrency.Settings{Processes: 3, Threads: 7, Coroutines: 9}); given.Least != all || given.Most != all || free.Most.Processes != 16 {
+		t.Errorf("explicit: %+v, %+v", given, free)
+	}
+	if given, free = tuningBounds(auto, false, 2); given.Most.Threads != 1 || free.Most.Threads != 1 || given.Most.Coroutines != mostCoroutines {
+		t.Errorf("of a worker that cannot change: %+v, %+v", given, free)
+	}
+}
