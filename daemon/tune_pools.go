@@ -63,7 +63,11 @@ func (p *parts) tune() {
 func (own *pool) apply(d *Daemon, to concurrency.Decision) {
 	own.most.Store(int64(to.Processes))
 	own.Set(workers.Settings{Threads: to.Threads, Coroutines: to.Coroutines})
-	ready := max(own.Stats().Ready, 1)
+	stats := own.Stats()
+	if own.scaled && own.pressed.Load() && stats.Wanted != to.Processes {
+		own.Scale(to.Processes)
+	}
+	ready := max(stats.Ready, 1)
 	for _, f := range d.running() {
 		if f.pool != own {
 			continue

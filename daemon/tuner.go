@@ -22,10 +22,11 @@ const (
 	tuneEvery = 250 * time.Millisecond
 	tuneIdle  = time.Second
 	// memoryEvery is how often the memory of processes is read, which takes longer
-	// than all the rest.
-	memoryEvery = 2 * time.Second
+	// than all the rest, and memoryHeld how often while settings stay.
+	memoryEvery = 500 * time.Millisecond
+	memoryHeld  = 5 * time.Second
 	// mostThreads and mostCoroutines are what auto goes up to, in each process.
-	mostThreads    = 256
+	mostThreads    = 512
 	mostCoroutines = 16384
 	// memoryShare is the part of the memory that a pool may have.
 	memoryShare = 0.8
@@ -136,7 +137,13 @@ func (t *tuner) measure(at time.Time) (s concurrency.Sample, busy bool) {
 	stats, settings := t.pool.Stats(), t.pool.Settings()
 	now := reading{at: at, pool: t.pool.CPU(), daemon: ownCPU(), measures: make(map[string]workers.Measures)}
 	now.machine, _ = t.machine.Look() // what cannot be read is unknown
-	if at.Sub(t.weighed) >= memoryEvery {
+	t.mu.Lock()
+	every := memoryEvery
+	if p := t.decision.Phase; p == concurrency.PhaseHold || p == concurrency.PhaseIdle || p == concurrency.PhaseExplicit {
+		every = memoryHeld
+	}
+	t.mu.Unlock()
+	if at.Sub(t.weighed) >= every {
 		t.weighed, t.memory = at, ownMemory(t.pool.Usage())
 	}
 	last := t.last
@@ -166,12 +173,12 @@ func (t *tuner) measure(at time.Time) (s concurrency.Sample, busy bool) {
 		}
 		was := last.measures[m.Function]
 		f := concurrency.Function{
-			Name: m.Function, Async: m.Async, Done: m.Calls - was.Calls,
+			Name: m.Function, Async: m.Async, Done: (m.Calls - m.Failed) - (was.Calls - was.Failed), // what fails at once is no throughput
 			Saturated: l.saturated, InFlight: l.inFlight, Limit: l.limit, Timeout: l.timeout,
 			Measured: m.Measured - was.Measured, Wall: m.MeasuredWall - was.MeasuredWall, CPU: m.CPU - was.CPU, Held: m.Held - was.Held,
 			AllWall: m.Wall - was.Wall, Looks: m.Looks - was.Looks, HeldGIL: m.HeldGIL - was.HeldGIL,
 		}
-		busy = busy || f.Done > 0 || f.InFlight > 0
+		busy = busy || m.Calls > was.Calls || f.InFlight > 0
 		s.Functions = append(s.Functions, f)
 	}
 	t.last = now

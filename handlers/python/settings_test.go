@@ -64,7 +64,7 @@ async def fails(body):
 				}
 			}
 			m := p.Measures()[0]
-			if m.Function != test.function || m.Async != test.async || m.Calls != calls || m.Measured != calls || m.Wall < calls*36*time.Millisecond || m.MeasuredWall != m.Wall {
+			if m.Function != test.function || m.Async != test.async || m.Calls != calls || m.Failed != 0 || m.Measured != calls || m.Wall < calls*36*time.Millisecond || m.MeasuredWall != m.Wall {
 				t.Fatalf("%+v", m)
 			}
 			if m.CPU < calls*test.cpu || m.Held < calls*test.held || m.Held < m.CPU-calls*time.Millisecond {
@@ -97,7 +97,7 @@ async def fails(body):
 		if _, err := h.Handle(ctx, &triggers.Message{}); err == nil {
 			t.Fatal("it has not failed")
 		}
-		if m := p.Measures()[0]; m.Calls != 1 || m.CPU < 15*time.Millisecond || m.Held < 15*time.Millisecond {
+		if m := p.Measures()[0]; m.Calls != 1 || m.Failed != 1 || m.CPU < 15*time.Millisecond || m.Held < 15*time.Millisecond {
 			t.Errorf("a call that was cancelled: %+v", m)
 		}
 	})

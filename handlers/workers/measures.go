@@ -15,6 +15,7 @@ type Measures struct {
 	Function string
 	Async    bool
 	Calls    int64         // that a worker has answered, whatever it said
+	Failed   int64         // of them, in whatever way
 	Wall     time.Duration // that they took
 	// Queued is how long they were on their way to their function and back: in a queue
 	// of the worker's, mostly.
@@ -32,6 +33,9 @@ type Measures struct {
 
 func (m *Measures) add(r protocol.Reply, queued time.Duration) {
 	m.Calls++
+	if r.Status != protocol.Done && r.Status != protocol.State {
+		m.Failed++
+	}
 	m.Wall += r.Took
 	m.Queued += max(queued, 0)
 	if r.Measured {
@@ -44,6 +48,7 @@ func (m *Measures) add(r protocol.Reply, queued time.Duration) {
 
 func (m *Measures) plus(o Measures) {
 	m.Calls += o.Calls
+	m.Failed += o.Failed
 	m.Wall += o.Wall
 	m.Queued += o.Queued
 	m.Measured += o.Measured

@@ -84,9 +84,13 @@ func (w *window) per(sum float64) float64 {
 	return sum / w.seconds
 }
 
+// fair is the part of the cores that a pool gets, if it wants it, whoever else wants
+// them: the kernel shares them.
+const fair = 0.5
+
 // room is how many cores the pool could use.
 func (w *window) room() float64 {
-	return math.Max(w.per(w.cores-w.others-w.daemon), 0.05*w.per(w.cores))
+	return math.Max(w.per(w.cores-w.others-w.daemon), fair*w.per(w.cores))
 }
 
 // headroom is by what factor the pool's CPU could grow; infinite where it is unknown.
