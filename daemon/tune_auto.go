@@ -83,6 +83,7 @@ func (t *gridRun) auto(ctx context.Context) (err error) {
 		return ctx.Err()
 	}
 	f := d.running()[0]
+	defer func() { t.used += f.pool.CPU() }()
 	r := &tuneRig{f: f, source: source}
 	left := time.Until(t.end) - tuneClose
 	settle := time.Duration(autoSettle * float64(left))

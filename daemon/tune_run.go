@@ -31,6 +31,7 @@ type gridRun struct {
 	rig        *tuneRig      // nil: none
 	swap       time.Duration // what it took lately to have another
 	report     *tune.Report
+	used       time.Duration // processor time of workers that have ended
 }
 
 const (
@@ -48,6 +49,8 @@ const (
 	// settlePart is the part of a cell's time that is for settling, at most settleMost.
 	settlePart = 0.25
 	settleMost = 3 * time.Second
+	// notAlone is from how many cores on, that others used, it is said.
+	notAlone = 0.3
 	// tuneClose is kept for the end of the last workers.
 	tuneClose = 300 * time.Millisecond
 )
@@ -60,6 +63,8 @@ func (t *gridRun) run(ctx context.Context, length time.Duration) (err error) {
 	timed, cancel := context.WithDeadline(ctx, t.end)
 	defer cancel()
 	defer func() { err = errors.Join(err, t.drop(0)) }()
+	reader, own := machine.New(), ownCPU()
+	before, _ := reader.Look() // what cannot be read is unknown
 	if err := t.first(timed, length); err != nil {
 		return t.because(ctx, err, length)
 	}
@@ -77,6 +82,12 @@ func (t *gridRun) run(ctx context.Context, length time.Duration) (err error) {
 		t.late(s)
 	}
 	t.compare(ctx, timed)
+	if now, err := reader.Look(); err == nil && t.drop(t.patience(ctx)) == nil {
+		others := machine.Others(before, now, t.used+ownCPU()-own, time.Since(t.began))
+		if others > notAlone { // and not if it is not known
+			t.note("other programs used %.1f cores while it ran: on a quiet machine the numbers would be others", others)
+		}
+	}
 	t.report.Stopped = ctx.Err() != nil
 	t.report.Took = time.Since(t.began).Seconds()
 	t.report.Choose()
@@ -104,7 +115,9 @@ func (t *gridRun) drop(patience time.Duration) error {
 	}
 	rig := t.rig
 	t.rig = nil
-	return rig.close(patience)
+	err := rig.close(patience)
+	t.used += rig.f.pool.CPU()
+	return err
 }
 
 // take has a rig with the settings under load: the one that there is, or another.

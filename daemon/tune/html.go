@@ -147,7 +147,7 @@ func (r *Report) field(s *svg, m metric, c *Cell, scale func(float64) float64, x
 		about += " (" + marks + ")"
 	}
 	ink := "low"
-	if part > 0.6 {
+	if part > 0.68 {
 		ink = "high"
 	}
 	s.put(`<g><title>%s</title><rect class="field" x="%d" y="%d" width="%d" height="%d" rx="5" fill-opacity="%.2f"/>`, about, x+2, y+2, cellWide-4, cellHigh-4, 0.06+0.9*part)
