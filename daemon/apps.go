@@ -30,6 +30,8 @@ type appStatus struct {
 	Waits *Latencies `json:"waits"`
 	// Blocked are the functions that block them; "" is code of no message.
 	Blocked map[string]workers.Blocked `json:"blocked,omitempty"`
+	// Threaded are the async functions that run in threads for that.
+	Threaded []string `json:"threaded,omitempty"`
 	// Apart are the functions that are kept apart for that, and how many workers each has.
 	Apart map[string]int `json:"apart,omitempty"`
 	// Tuned is what measuring has found; nil before it has.
@@ -116,7 +118,7 @@ func (p *pool) status(fresh time.Duration) appStatus {
 	return appStatus{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
 		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
-		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(), Blocked: p.Blocked(), Apart: p.Apart(),
+		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(), Blocked: p.Blocked(), Apart: p.Apart(), Threaded: p.Threaded(),
 		Tuned: p.tuner.Load().state(), Measures: p.Measures(),
 	}
 }
@@ -137,6 +139,9 @@ func (s appStatus) blockedAdvice() (out []string) {
 		}
 		if n, is := s.Apart[name]; is {
 			who = fmt.Sprintf("function %s is kept apart, in worker processes of its own (%d), since it", name, n)
+		}
+		if slices.Contains(s.Threaded, name) {
+			who = fmt.Sprintf("function %s runs in threads, since it", name)
 		}
 		out = append(out, fmt.Sprintf("%s blocked the event loop, and all beside it, %d times, once for %v at %s: %s",
 			who, b.Times, b.Longest.Round(time.Millisecond), b.Place, b.Instead()))
@@ -209,6 +214,7 @@ func (s appStatus) plus(o appStatus) appStatus {
 	sum.Usage.Largest = max(s.Usage.Largest, o.Usage.Largest)
 	sum.Waits = s.Waits.plus(o.Waits)
 	sum.Blocked = maps.Clone(s.Blocked)
+	sum.Threaded = slices.Compact(slices.Sorted(slices.Values(slices.Concat(s.Threaded, o.Threaded))))
 	sum.Apart = maps.Clone(s.Apart)
 	for name, n := range o.Apart {
 		if sum.Apart == nil {

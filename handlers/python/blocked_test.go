@@ -231,7 +231,7 @@ func TestWhereAKilledCallHung(t *testing.T) {
 	}
 }
 
-// A function that blocks over and over is moved to a process of its own, with what of
+// A function that computes on the event loop over and over is moved to a process of its own, with what of
 // it was waiting in the others' process; neither fails anything.
 func TestAFunctionThatBlocksIsKeptApart(t *testing.T) {
 	log := newLines()
@@ -239,7 +239,8 @@ func TestAFunctionThatBlocksIsKeptApart(t *testing.T) {
 	p := startApp(t, `
 import asyncio, os, time
 async def blocks(body):
-    time.sleep(0.15)
+    until, n = time.monotonic() + 0.15, 0
+    while time.monotonic() < until: n += 1
     return str(os.getpid())
 async def fine(body):
     return str(os.getpid())
@@ -258,7 +259,7 @@ async def fine(body):
 	pids := make(map[string]int)
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	for range 40 { // at once: some have not begun when the function is moved
+	for range 60 { // at once: some have not begun when the function is moved
 		all.Go(func() {
 			if err := share.Claim(t.Context()); err != nil {
 				t.Error(err)
@@ -304,5 +305,84 @@ async def fine(body):
 	}
 	if got := p.Apart()["blocks"]; got != 2 {
 		t.Errorf("of three workers beside it it has %d", got)
+	}
+}
+
+// A function that waits on the event loop over and over runs in threads, where it can
+// await as before, and is cancelled as before.
+func TestAFunctionThatBlocksRunsInThreads(t *testing.T) {
+	log := newLines()
+	p := startApp(t, mark+`
+import threading
+async def blocks(message, context):
+    if message.text(): mark(message.body)
+    await asyncio.sleep(0.01)
+    print("it runs in", threading.current_thread().name)
+    if message.text(): await asyncio.sleep(60)
+    time.sleep(0.15)
+    return threading.current_thread().name
+async def fine(body):
+    return threading.current_thread().name
+`, func(c *workers.Config) {
+		c.OnBlocked = workers.BlockedIsolate
+		c.Settings.Threads = 2
+		c.KillGrace = patience
+		c.Log = slog.New(slog.NewTextHandler(log, nil))
+	}, "blocks", "fine")
+	h := handler(t, p, "blocks")
+	main := "MainThread"
+	for deadline := time.Now().Add(patience); main == "MainThread" && time.Now().Before(deadline); {
+		output, err := handle(soon(t), h, &triggers.Message{ID: "b"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		main = string(output)
+	}
+	if !strings.HasPrefix(main, "drover_") {
+		t.Errorf("it runs in %s", main)
+	}
+	log.wait(t, "runs in threads", "function=blocks", "threads=2")
+	log.wait(t, "it runs in "+main, "function=blocks", "message=b")
+	if got := p.Threaded(); len(got) != 1 || got[0] != "blocks" || len(p.Apart()) != 0 {
+		t.Errorf("%v run in threads, %v are apart", got, p.Apart())
+	}
+	if h.Async() || h.Slots() != handler(t, p, "blocks").Slots() || h.Slots() == handler(t, p, "fine").Slots() {
+		t.Error("its room is not that of functions that are not async")
+	}
+	if output, err := call(t, p, "fine", &triggers.Message{}); err != nil || string(output) != "MainThread" {
+		t.Errorf("the other one runs in %s, %v", output, err)
+	}
+
+	path := filepath.Join(t.TempDir(), "mark")
+	ctx, cancel := context.WithCancel(soon(t))
+	ended := make(chan error, 1)
+	go func() {
+		_, err := handle(ctx, h, &triggers.Message{ID: "late", Body: []byte(path)})
+		ended <- err
+	}()
+	begun(t, path)
+	cancel()
+	err := <-ended
+	var failure *handlers.Failure
+	if !errors.Is(err, context.Canceled) || !errors.As(err, &failure) || !strings.Contains(failure.Detail, "CancelledError") {
+		t.Errorf("%v, %+v", err, failure)
+	}
+	p.Scale(2) // a worker that is new does the same
+	for deadline := time.Now().Add(patience); p.Stats().Ready < 2 && time.Now().Before(deadline); {
+		if _, err := handle(soon(t), h, &triggers.Message{ID: "b"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			if output, err := handle(soon(t), h, &triggers.Message{}); err != nil || string(output) == "MainThread" {
+				t.Errorf("%s, %v", output, err)
+			}
+		})
+	}
+	all.Wait()
+	if n := p.Stats().Restarts[workers.CauseTimeout]; n != 0 {
+		t.Errorf("%d workers were killed", n)
 	}
 }

@@ -4,15 +4,17 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// This file moves a function that blocks the event loop over and over to worker
-// processes of its own: a pool beside the pool, which lives as long as that. There it
-// still waits for itself, and nobody else waits for it.
+// This file moves a function that blocks the event loop over and over. Where it waits
+// others can run meanwhile: it runs in threads of the workers, each with a loop of its
+// own. Where it computes, it gets worker processes of its own: a pool beside the pool,
+// which lives as long as that. There it still waits for itself, and nobody else does.
 
 const (
 	// offence is how long a block is that counts as one, and after offences of them
@@ -57,19 +59,21 @@ func beside(wanted int) int { return max(wanted-1, min(wanted, 1)) }
 func (p *Pool) keepApart(function string, why Blocked) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cfg.OnBlocked != BlockedIsolate || p.ended || p.apartIn == nil || p.moving[function] {
+	index := slices.IndexFunc(p.cfg.Functions, func(f Function) bool { return f.Name == function })
+	if p.cfg.OnBlocked != BlockedIsolate || p.ended || p.apartIn == nil || p.moving[function] || index < 0 {
 		return
 	}
-	cfg := p.cfg
-	cfg.Functions = nil
-	for _, f := range p.cfg.Functions {
-		if f.Name == function {
-			cfg.Functions = []Function{f}
-		}
+	if !why.Computes && !why.GIL && p.tunable { // others can run while it waits
+		p.moving[function] = true
+		life := p.apartIn
+		p.aparts.Go(func() { p.toThreads(life, uint16(index), why) })
+		return
 	}
-	if len(cfg.Functions) == 0 || len(p.cfg.Functions) == 1 {
+	if len(p.cfg.Functions) == 1 {
 		return // there is nobody who waits for it
 	}
+	cfg := p.cfg
+	cfg.Functions = p.cfg.Functions[index : index+1]
 	p.moving[function] = true
 	cfg.Settings = p.settings
 	cfg.Settings.Processes = max(beside(p.wanted), 1)
@@ -80,6 +84,42 @@ func (p *Pool) keepApart(function string, why Blocked) {
 	life := p.apartIn
 	p.aparts.Go(func() { _ = own.Run(life) }) // it returns none
 	p.aparts.Go(func() { p.move(life, function, own, why) })
+}
+
+// toThreads has the workers run a function in their threads.
+func (p *Pool) toThreads(ctx context.Context, index uint16, why Blocked) {
+	function := p.cfg.Functions[index].Name
+	p.mu.Lock()
+	p.kinds[function] = false
+	p.threaded = append(p.threaded, index)
+	workers, threads, began := p.workers, p.settings.Threads, time.Now()
+	p.mu.Unlock()
+	settings := p.Settings()
+	for _, w := range workers {
+		w.set(settings)
+	}
+	if p.cfg.Moved != nil {
+		p.cfg.Moved(function, p.sync)
+	}
+	p.log.LogAttrs(ctx, slog.LevelWarn, "a function that blocks the event loop runs in threads from now on, until the app's workers are replaced by a reload or a restart",
+		slog.String("function", function), slog.String("place", why.Place), slog.Int("threads", threads), slog.String("instead", why.Instead()))
+	p.replaceThose(ctx, workers, function, began)
+}
+
+func (p *Pool) threadedNow() []uint16 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.threaded
+}
+
+// Threaded are the names of the async functions that run in threads, since they block
+// the event loop.
+func (p *Pool) Threaded() []string {
+	var out []string
+	for _, index := range p.threadedNow() {
+		out = append(out, p.cfg.Functions[index].Name)
+	}
+	return out
 }
 
 // move has a function's calls go to another pool, when that is ready.
@@ -102,7 +142,7 @@ func (p *Pool) move(ctx context.Context, function string, own *Pool, why Blocked
 	}
 	next[function] = apart{own, h}
 	p.aparted.Store(&next)
-	workers := p.workers
+	workers, began := p.workers, time.Now()
 	own.Scale(beside(p.wanted))
 	p.mu.Unlock()
 	if p.cfg.Moved != nil {
@@ -117,6 +157,12 @@ func (p *Pool) move(ctx context.Context, function string, own *Pool, why Blocked
 	}
 	p.log.LogAttrs(ctx, slog.LevelWarn, "a function that blocks the event loop is kept apart: its calls go to worker processes of its own, until the app's workers are replaced by a reload or a restart",
 		slog.String("function", function), slog.String("place", why.Place), slog.Int("workers", own.Settings().Processes), slog.String("instead", why.Instead()))
+	p.replaceThose(ctx, workers, function, began)
+}
+
+// replaceThose has workers replaced in which calls of a function that was moved go on
+// after a while: they have begun on the event loop, and may block it again.
+func (p *Pool) replaceThose(ctx context.Context, workers []*worker, function string, began time.Time) {
 	limit := time.NewTimer(finishing)
 	defer limit.Stop()
 	select {
@@ -125,19 +171,20 @@ func (p *Pool) move(ctx context.Context, function string, own *Pool, why Blocked
 		return
 	}
 	for _, w := range workers {
-		if w.runs(function) {
+		if w.runs(function, began) {
 			w.unwanted.Store(true)
 		}
 	}
 	p.nudge()
 }
 
-// runs reports whether a function has calls in flight in a worker.
-func (w *worker) runs(function string) bool {
+// runs reports whether a function has calls in flight in a worker that it was given
+// before a time.
+func (w *worker) runs(function string, before time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.calls {
-		if c != nil && c.handler.name == function {
+		if c != nil && c.handler.name == function && c.submitted.Before(before) {
 			return true
 		}
 	}

@@ -121,6 +121,8 @@ type Pool struct {
 	aparts  sync.WaitGroup
 	aparted atomic.Pointer[map[string]apart]
 	moving  map[string]bool
+
+	threaded []uint16 // async functions that run in threads, of which only the end changes; guarded by mu
 }
 
 const (

@@ -58,13 +58,15 @@ func (w *worker) set(s Settings) {
 	if !w.usable() {
 		return
 	}
-	if int(w.threads.Load()) == s.Threads || !w.can(protocol.CanSettings) {
+	threaded := w.pool.threadedNow()
+	if int(w.threads.Load()) == s.Threads && int(w.threaded.Load()) == len(threaded) || !w.can(protocol.CanSettings) {
 		return
 	}
-	frame, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{Threads: s.Threads, Coroutines: s.Coroutines})
+	frame, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{Threads: s.Threads, Coroutines: s.Coroutines, Threaded: threaded})
 	if err != nil {
 		return // a frame of some bytes
 	}
 	w.threads.Store(int64(s.Threads))
+	w.threaded.Store(int64(len(threaded)))
 	w.send(frame)
 }

@@ -48,7 +48,11 @@ class Calls:
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"SETTINGS with {threads!r} threads")
         self.give_back(wanted.get("away") or ())
+        self.to_threads(wanted.get("threaded") or ())
         return threads
+
+    def to_threads(self, functions):
+        """Has some async functions run in threads from now on."""
 
     def give_back(self, functions):
         """Answers "not tried" to what has not begun of some async functions."""

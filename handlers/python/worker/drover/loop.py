@@ -16,6 +16,7 @@ from drover.lag import Lag
 from drover.logs import current
 from drover.measures import INTERVAL, Steps
 from drover.pool import Pool
+from drover.threaded import Threaded
 from drover.timeouts import Running
 
 
@@ -29,6 +30,7 @@ class Loop(Pool):
         self.has_pool = any(not f.is_async for f in functions)
         self.loop = None
         self.executor = None
+        self.threaded = Threaded()
         self.lag = None
         self.watchdog = Watchdog(self) if writer.blocked else None
 
@@ -83,6 +85,17 @@ class Loop(Pool):
         self.threads = threads
         self.new_executor()
 
+    def to_threads(self, functions):
+        for index in functions:
+            if self.functions[index].is_async:
+                self.functions[index] = self.threaded.function(self.functions[index])
+        if functions and not self.has_pool:
+            self.has_pool = True
+            self.start()
+        for invocation in [i for i in self.ready if i[1] in functions]:
+            self.ready.remove(invocation)
+            self.put(invocation)
+
     def give_back(self, functions):
         for invocation in [i for i in self.ready if i[1] in functions]:
             self.ready.remove(invocation)
@@ -134,6 +147,11 @@ class Loop(Pool):
             if context is not None:
                 context._cancelled = True
             task.cancel()
+            return
+        if self.threaded.cancel(number):
+            context = self.contexts.get(number)
+            if context is not None:
+                context._cancelled = True
             return
         for at, invocation in enumerate(self.ready):
             if invocation[0] == number:
