@@ -1,6 +1,9 @@
 package conformance
 
 import (
+	"fmt"
+	"slices"
+
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
@@ -8,6 +11,15 @@ const ruleSettings = "That is how it is to be from now on; what runs goes on."
 
 func settings(threads int) frame {
 	return jsonFrame(protocol.Set, protocol.SettingsFrame{Threads: threads, Coroutines: 1})
+}
+
+// threaded has all async functions run in so many threads.
+func threaded(threads int) frame {
+	all := make([]uint16, len(functions))
+	for i := range all {
+		all[i] = uint16(i)
+	}
+	return jsonFrame(protocol.Set, protocol.SettingsFrame{Threads: threads, Coroutines: 1, Threaded: all})
 }
 
 // settingsChecks change how many calls run at once.
@@ -75,6 +87,48 @@ var settingsChecks = []check{
 			s.load()
 			s.send(invoke(0, "sleep", "300"), settings(4), settings(2), invoke(1, "echo", "x"))
 			s.answers(2)
+			s.finish()
+		},
+	},
+	{
+		name: "settings/threaded", modes: []mode{async}, needs: protocol.CanSettings, rule: ruleSettings,
+		run: func(s *session) {
+			s.load()
+			s.send(invoke(0, "sleep", "300"), threaded(2), invoke(1, "echo", "x"), invoke(2, "fail", "oops"))
+			for id, r := range s.answers(3) {
+				if want := map[uint32]protocol.Status{2: protocol.Failure}[id]; r.Status != want {
+					s.fail(fmt.Sprintf("call %d ended with status %d", id, r.Status), fmt.Sprint(want))
+				}
+			}
+			s.says("say", "in a thread", "")
+			s.send(invoke(0, "sleep", "300"), drain())
+			s.answer(0, protocol.Done)
+			s.ended()
+		},
+	},
+	{
+		name: "settings/threaded-cancel", modes: []mode{async}, needs: protocol.CanSettings, rule: ruleSettings,
+		run: func(s *session) {
+			s.load()
+			s.send(threaded(2), invoke(0, "sleep", tooLong), invoke(1, "sleep", tooLong), invoke(2, "sleep", tooLong))
+			s.pause() // two run, and one waits for them
+			s.send(cancel(0), cancel(1), cancel(2))
+			s.answers(3)
+			s.says("echo", "still here", "still here")
+			s.finish()
+		},
+	},
+	{
+		name: "settings/away", modes: []mode{async}, needs: protocol.CanSettings, rule: "of what has not begun of these functions each is answered \"not tried\", at once",
+		run: func(s *session) {
+			s.load()
+			away := jsonFrame(protocol.Set, protocol.SettingsFrame{Threads: 1, Coroutines: 1, Away: []uint16{uint16(slices.Index(functions, "echo"))}})
+			s.send(invoke(0, "echo", "x"), invoke(1, "sleep", "300"), invoke(2, "echo", "x"), away, invoke(3, "echo", "x"))
+			for id, r := range s.answers(4) {
+				if r.Status != protocol.Done && (r.Status != protocol.NotTried || id == 1 || id == 3) {
+					s.fail(fmt.Sprintf("call %d ended with status %d", id, r.Status), "done, or, of what came before, not tried")
+				}
+			}
 			s.finish()
 		},
 	},
