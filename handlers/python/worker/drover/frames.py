@@ -232,7 +232,7 @@ class Watch(threading.Thread):
         self.awake = False  # whether busy need not be called
         # Called at each look, with how late that is in seconds; tells whether there is more to come.
         self.look = self.nothing
-        self.woke = self.nothing  # called before that
+        self.woke = None  # called before that, if it is set
 
     def busy(self):
         """Called after a reply that is not sent at once."""
@@ -251,7 +251,8 @@ class Watch(threading.Thread):
             while idle < REST:
                 due = time.perf_counter() + WATCH
                 time.sleep(WATCH)
-                self.woke()
+                if self.woke is not None:
+                    self.woke()
                 late = time.perf_counter() - due
                 idle += WATCH
                 if writer.waits():
