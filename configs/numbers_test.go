@@ -12,7 +12,7 @@ func noEnv(string) (string, bool) { return "", false }
 func fileWith(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "drover.yaml")
-	if err := os.WriteFile(path, []byte(text), 0o640); err != nil { //nolint:gosec // another mode than a temporary file's
+	if err := os.WriteFile(path, []byte(text), 0o640); err != nil { // another mode than a temporary file's
 		t.Fatal(err)
 	}
 	return path

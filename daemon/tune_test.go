@@ -133,7 +133,7 @@ func TestTuneAsync(t *testing.T) {
 func TestTuneWrites(t *testing.T) {
 	dir := tuneDir(t)
 	file := filepath.Join(dir, "drover.yaml")
-	if err := os.Chmod(file, 0o644); err != nil { //nolint:gosec // another mode than a temporary file's
+	if err := os.Chmod(file, 0o644); err != nil { // another mode than a temporary file's
 		t.Fatal(err)
 	}
 	status, out, errs := command(t.Context(), nil, nil, tuneArgs(dir, "work --messages DIR/m.jsonl --for 30s --yes --write")...)

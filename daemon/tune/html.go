@@ -137,7 +137,7 @@ func (r *Report) heatSVG(m metric, p *panel) template.HTML {
 // field draws one cell of a heat map.
 func (r *Report) field(s *svg, m metric, c *Cell, scale func(float64) float64, x, y int) {
 	text, part := "?", 0.0
-	about := c.Settings.String() + ": " + c.Problem
+	about := c.String() + ": " + c.Problem
 	if c.Problem == "" {
 		part = scale(m.of(c))
 		text = m.text(m.of(c))
@@ -217,13 +217,13 @@ func (r *Report) linesSVG(m metric, p *panel) template.HTML {
 			}
 			last = [2]float64{x(k), y(m.of(c))}
 			points = append(points, fmt.Sprintf("%.1f,%.1f", last[0], last[1]))
-			dots.put(`<circle class="dot c%d" cx="%.1f" cy="%.1f" r="4"><title>%s: %s</title></circle>`, colour, last[0], last[1], c.Settings.String(), m.text(m.of(c)))
+			dots.put(`<circle class="dot c%d" cx="%.1f" cy="%.1f" r="4"><title>%s: %s</title></circle>`, colour, last[0], last[1], c.String(), m.text(m.of(c)))
 		}
 		if len(points) == 0 {
 			continue
 		}
 		s.put(`<polyline class="line c%d" points="%s"/>`, colour, strings.Join(points, " "))
-		s.WriteString(dots.String())
+		_, _ = s.WriteString(dots.String()) // it never fails
 		at := apart(labels, last[1])
 		labels = append(labels, at)
 		s.put(`<text class="name c%d" x="%.1f" y="%.1f">%s</text>`, colour, last[0]+9, at+4, count(n, "process", "processes"))

@@ -170,7 +170,7 @@ func (r *Report) LeftOut() (out []string) {
 		if named[s.Why] == nil {
 			reasons = append(reasons, s.Why)
 		}
-		named[s.Why] = append(named[s.Why], s.Settings.String())
+		named[s.Why] = append(named[s.Why], s.String())
 	}
 	for _, why := range reasons {
 		names := named[why]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"io"
 	"regexp"
 	"strings"
@@ -53,7 +54,7 @@ func TestChoose(t *testing.T) {
 				if c == nil {
 					return ""
 				}
-				return c.Settings.String()
+				return c.String()
 			}
 			if text(r.Best) != test.best || text(r.Cheapest) != test.cheapest {
 				t.Errorf("best %q, cheapest %q; want %q and %q", text(r.Best), text(r.Cheapest), test.best, test.cheapest)
@@ -124,7 +125,7 @@ func TestHTML(t *testing.T) {
 		for _, d := range drawings {
 			from := xml.NewDecoder(strings.NewReader(d))
 			for {
-				if _, err := from.Token(); err == io.EOF {
+				if _, err := from.Token(); errors.Is(err, io.EOF) {
 					break
 				} else if err != nil {
 					t.Fatalf("%v in %s", err, d)
