@@ -63,7 +63,7 @@ func workloads(cores int) []workload {
 		{Name: "guide", What: "the guide's example: ten blocking requests through run_in_executor, each of 50 ms", Functions: []string{"guide"}, executor: true, rate: 1000,
 			grid: grid{processes, []int{cores + 4, 16, 32, 64, 128}, []int{1, 8, 64}}},
 		{Name: "opposites", What: "two functions of one pool: 20 ms of Python, and 100 ms of time.sleep", Functions: []string{"cpu", "blocking"}, rate: 20_000,
-			grid: grid{processes, []int{1, 2, 4, 8, 16, 32, 64, 128}, one}},
+			grid: grid{processes, []int{1, 4, 16, 64, 128, 256, 512}, one}},
 		{Name: "never-awaits", What: "an async function that never awaits: 100 ms of time.sleep", Functions: []string{"never_awaits"}, rate: 1_000,
 			grid: grid{append(slices.Clone(processes), 4*cores, 8*cores, 16*cores), one, []int{1, 64}}},
 		{Name: "flip", What: "20 ms of Python, then 100 ms of time.sleep, then Python again", Functions: []string{"flips"}, modes: "cwc", rate: 40_000,
