@@ -38,6 +38,7 @@ func (p *parts) tune() {
 		t.loads = watch.loads
 		t.apply = func(to concurrency.Decision) { own.apply(d, to) }
 		own.tuner.Store(t)
+		t.look(time.Now()) // what it begins with holds before the first message comes
 		own.running.Go(func() {
 			t.run(own.life)
 			d.lessons.keep(app, t.learned())

@@ -89,7 +89,7 @@ async def guide(body):
 
 
 async def never_awaits(body):
-    time.sleep(WAIT)
+    spin(SET["spin"])
 
 
 def flips(body):

@@ -211,3 +211,42 @@ async def g(body): # as many in its executor
 		})
 	}
 }
+
+// TestTheExecutorGrowsForWhatWaitsInIt holds that a call that has handed much to the
+// event loop's executor has the threads that there are to be from now on.
+func TestTheExecutorGrowsForWhatWaitsInIt(t *testing.T) {
+	p := startApp(t, `
+import asyncio, threading
+
+lock, inside, most, go = threading.Lock(), 0, 0, threading.Event()
+
+def one():
+    global inside, most
+    with lock:
+        inside += 1
+        most = max(most, inside)
+    if most >= 5: go.set()
+    go.wait(30)
+    with lock:
+        inside -= 1
+
+async def f(body):
+    print("begun")
+    loop = asyncio.get_running_loop()
+    await asyncio.gather(*(loop.run_in_executor(None, one) for _ in range(20)))
+    return str(most).encode()
+`, nil, "f")
+	ended := make(chan string)
+	go func() {
+		got, err := call(t, p, "f", &triggers.Message{})
+		if err != nil {
+			t.Error(err)
+		}
+		ended <- string(got)
+	}()
+	eventually(t, "the call", func() bool { return p.Stats().InFlight == 1 })
+	p.Set(workers.Settings{Threads: 5})
+	if got := <-ended; got != "5" {
+		t.Errorf("%s ran at once, want 5", got)
+	}
+}

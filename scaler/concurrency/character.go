@@ -22,6 +22,9 @@ type character struct {
 	recalled    bool          // from an earlier life, of which only the kind is known
 }
 
+// tiny is for how long a call has its thread of which no more is measured than that.
+const tiny = 100 * time.Microsecond
+
 func (c *character) see(f Function, steady bool, trusted trust, stretched float64, s Sample) {
 	c.looks, c.gil = 0.98*c.looks+float64(f.Looks), 0.98*c.gil+float64(f.HeldGIL)
 	if f.Done > 0 {
@@ -36,6 +39,9 @@ func (c *character) see(f Function, steady bool, trusted trust, stretched float6
 	}
 	c.stuck = 0
 	calls := float64(f.Measured)
+	if f.Held.Seconds()/calls < tiny.Seconds() {
+		f.CPU = f.Held // in so little time nothing is waited for, and clocks are too coarse
+	}
 	cpu, wall := f.CPU.Seconds()/calls, f.Wall.Seconds()/calls
 	share := math.Min(cpu/wall, 1)
 	if c.recalled { // only the kind is known; the rest is taken as it is

@@ -33,10 +33,14 @@ const (
 	changedFor = 4.0
 	recentOver = 4.0
 	// elsewhere is by how many cores, or which part of all, others must use more or less
-	// for a sample not to decide; after elsewhereFor seconds that is how it is now.
+	// for a sample not to decide; after elsewhereFor seconds that is how it is now, and
+	// after elsewhereSoon while a search is on. plenty is the part of the cores up to
+	// which their use does not matter.
 	elsewhere     = 0.15
 	elsewherePart = 0.08
 	elsewhereFor  = 10.0
+	elsewhereSoon = 2.0
+	plenty        = 0.7
 	// firstPause and lastPause bound how often a change has the search begin anew, and
 	// firstEvery and lastEvery how often it does so by itself.
 	firstPause, lastPause = 20 * time.Second, 20 * time.Minute
@@ -59,14 +63,20 @@ func (c *Controller) disturbed(s Sample, seconds float64) bool {
 		return false
 	}
 	off := math.Abs(s.Others - c.base.per(c.base.others))
-	if off < math.Max(elsewhere, elsewherePart*s.Cores) {
+	// Where cores are left, now and then, others take nothing from us.
+	used := math.Max(s.CPU+s.Daemon+s.Others, c.base.per(c.base.cpu+c.base.daemon+c.base.others))
+	if off < math.Max(elsewhere, elsewherePart*s.Cores) || used < plenty*s.Cores {
 		if c.watch.strange > 0 && c.phase == PhaseDisturbed {
 			c.phase, c.note = PhaseHold, "others use the machine as before"
 		}
 		c.watch.strange = 0
 		return false
 	}
-	if c.watch.strange += seconds; c.watch.strange < elsewhereFor {
+	patience := elsewhereFor
+	if !c.search.done {
+		patience = elsewhereSoon
+	}
+	if c.watch.strange += seconds; c.watch.strange < patience {
 		c.window = newWindow() // what is measured half and half compares with nothing
 		if c.phase != PhaseDisturbed {
 			c.phase, c.note = PhaseDisturbed, fmt.Sprintf("others use %.2g cores, and used %.2g", s.Others, c.base.per(c.base.others))

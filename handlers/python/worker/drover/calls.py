@@ -148,15 +148,20 @@ class Calls:
                 if self.striker is not None and not self.striker.strike(running, number):
                     self.warn("a function is not interrupted though its time is up, as the app handles the signal that this takes")
                 return
+        if self.withdraw(number):  # else a thread took it just now, and will see that it is cancelled
+            self.reply(number, 0, *NOT_TRIED)
+            self.writer.flush()
+
+    def withdraw(self, number):
+        """Takes back an invocation that waits; returns whether there was one."""
         for invocation in list(self.waiting):
             if invocation[0] == number:
                 try:
                     self.waiting.remove(invocation)
                 except ValueError:
-                    return  # a thread took it just now, and will see that it is cancelled
-                self.reply(number, 0, *NOT_TRIED)
-                self.writer.flush()
-                return
+                    return False
+                return True
+        return False
 
     def warn(self, text):
         send(self.writer, -1, "WARNING", "drover", text)

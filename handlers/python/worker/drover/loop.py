@@ -3,7 +3,6 @@ pool of threads beside it."""
 
 import asyncio
 import collections
-import concurrent.futures
 import contextvars
 import sys
 
@@ -11,6 +10,7 @@ from drover import frames
 from drover.blocked import Watchdog
 from drover.calls import NOT_TRIED, NOTHING, OK, now
 from drover.ends import broken, end_child, fail, leave
+from drover.executor import Executor
 from drover.functions import encode, outcome
 from drover.lag import Lag
 from drover.logs import current
@@ -46,7 +46,9 @@ class Loop(Pool):
             loop = new_event_loop()
             asyncio.set_event_loop(loop)
         self.loop = loop
-        self.new_executor()
+        # run_in_executor(None, ...) has as many threads as the functions.
+        self.executor = Executor(self.threads)
+        loop.set_default_executor(self.executor)
         self.lag = Lag(loop, self.writer, self.busy)
         if self.watchdog is not None:
             self.watch.woke = self.watchdog.peek
@@ -68,13 +70,6 @@ class Loop(Pool):
                 end_child(None)
             self.warn(why + ": the worker goes on; to fail a message, raise in its function")
 
-    def new_executor(self):
-        """run_in_executor(None, ...) has as many threads as the functions."""
-        before, self.executor = self.executor, concurrent.futures.ThreadPoolExecutor(self.threads, "drover-executor")
-        self.loop.set_default_executor(self.executor)
-        if before is not None:
-            before.shutdown(wait=False)  # it runs what it was given
-
     def set(self, payload):
         """Takes SETTINGS."""
         threads = self.settings(payload)
@@ -83,7 +78,7 @@ class Loop(Pool):
         if self.has_pool:
             self.resize(threads)
         self.threads = threads
-        self.new_executor()
+        self.executor.resize(threads)
 
     def to_threads(self, functions):
         for index in functions:

@@ -16,7 +16,7 @@ from drover.timeouts import Running, Threads
 class Pool(Calls):
     def __init__(self, sock, reader, writer, output, functions, threads, before=None):
         super().__init__(sock, reader, writer, output, functions)
-        self.tokens = queue.SimpleQueue()  # True for each that was put there; False: one thread is to end
+        self.queue = queue.SimpleQueue()  # invocations; None: one thread is to end
         self.threads = threads  # that are to go on
         self.started = 0
         self.live = 0  # threads that have not ended
@@ -35,8 +35,9 @@ class Pool(Calls):
                 f"sync functions are not interrupted when their time is up, as this Python has no ctypes ({error}):"
                 " they are told by context.cancelled, and their process is killed if they do not end within kill_grace"
             )
-        for _ in range(len(self.waiting)):
-            self.tokens.put(True)
+        for invocation in self.waiting:
+            self.queue.put(invocation)
+        self.waiting.clear()
         self.more_threads(self.threads)
         if self.draining:
             self.drain()
@@ -55,7 +56,7 @@ class Pool(Calls):
         if threads > wanted:
             self.more_threads(threads - wanted)
         for _ in range(wanted - threads):
-            self.tokens.put(False)
+            self.queue.put(None)
 
     def serve(self):
         """One thread of the pool."""
@@ -65,17 +66,16 @@ class Pool(Calls):
             fail()
 
     def serve_all(self):
-        waiting, tokens, writer, watch = self.waiting, self.tokens, self.writer, self.watch
+        get, empty, writer, watch, call = self.queue.get, self.queue.empty, self.writer, self.watch, self.call
         running = Running()
         current.set(running)
         self.running.append(running)
-        while tokens.get():
-            try:
-                invocation = waiting.popleft()
-            except IndexError:
-                continue  # it was cancelled while it waited
-            ended = self.call(invocation, running)
-            if not waiting or ended - writer.last > frames.LINGER:
+        while True:
+            invocation = get()
+            if invocation is None:
+                break
+            ended = call(invocation, running)
+            if empty() or ended - writer.last > frames.LINGER:
                 writer.flush()
             elif not watch.awake:
                 watch.busy()
@@ -91,8 +91,24 @@ class Pool(Calls):
     def put(self, invocation):
         if self.cancelled:  # an earlier one that had this number was
             self.cancelled.discard(invocation[0])
-        self.waiting.append(invocation)
-        self.tokens.put(True)
+        self.queue.put(invocation)
+
+    def withdraw(self, number):
+        """Takes back an invocation that waits; returns whether there was one. Called by
+        the thread that puts them there: what it takes out and puts back keeps its order."""
+        kept, found = [], False
+        try:
+            while True:
+                item = self.queue.get_nowait()
+                if item is not None and item[0] == number:
+                    found = True
+                else:
+                    kept.append(item)
+        except queue.Empty:
+            pass
+        for item in kept:
+            self.queue.put(item)
+        return found or super().withdraw(number)
 
     def drain(self):
         """Lets what was accepted finish; then drained is called."""

@@ -1,0 +1,85 @@
+"""The event loop's default executor, whose number of threads can change while it runs.
+
+That of the standard library takes a number once. With another in its place what waits
+in the first would still have the first one's threads, which is what is to be changed."""
+
+import queue
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+
+class Executor(ThreadPoolExecutor):  # asyncio takes no other for its default
+    def __init__(self, threads):
+        super().__init__(1)
+        self._waiting = queue.SimpleQueue()  # futures and their calls; None: one thread is to end
+        self._guard = threading.Lock()
+        self._wanted = threads
+        self._live = 0  # threads that are to go on
+        self._started = 0
+        self._closed = False
+        self._all = []  # threads that may still run
+
+    def submit(self, call, /, *arguments, **named):
+        future = Future()
+        with self._guard:
+            if self._closed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._waiting.put((future, call, arguments, named))
+            if self._live < self._wanted:
+                self._start(1)
+        return future
+
+    def resize(self, threads):
+        """Has so many threads at most, also for what waits already."""
+        with self._guard:
+            self._wanted = threads
+            self._start(min(threads - self._live, self._waiting.qsize()))
+            while self._live > threads:
+                self._live -= 1
+                self._waiting.put(None)
+
+    def _start(self, n):
+        for _ in range(n):
+            thread = threading.Thread(target=self._serve, name=f"drover-executor_{self._started}", daemon=True)
+            self._all = [t for t in self._all if t.is_alive()] + [thread]
+            thread.start()
+            self._started += 1
+            self._live += 1
+
+    def _serve(self):
+        while True:
+            item = self._waiting.get()
+            if item is None:
+                return
+            future, call, arguments, named = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call(*arguments, **named)
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                result = None
+            del item, future, call, arguments, named  # nobody is to keep them while it waits
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        """Takes no more. What it was given it runs, but for what is cancelled."""
+        with self._guard:
+            self._closed = True
+            if cancel_futures:
+                kept = []
+                try:
+                    while True:
+                        item = self._waiting.get_nowait()
+                        if item is None or not item[0].cancel():
+                            kept.append(item)
+                except queue.Empty:
+                    pass
+                for item in kept:
+                    self._waiting.put(item)
+            ending, self._live = self._live, 0
+        for _ in range(ending):
+            self._waiting.put(None)
+        if wait:
+            for thread in self._all:
+                thread.join()
