@@ -386,3 +386,34 @@ async def fine(body):
 		t.Errorf("%d workers were killed", n)
 	}
 }
+
+// TestTheGarbageCollectorIsNoFunction holds that a function is not blamed for the
+// garbage collector, which comes when it likes.
+func TestTheGarbageCollectorIsNoFunction(t *testing.T) {
+	p := startApp(t, `
+import asyncio, gc
+
+kept = []
+
+async def fills(body):
+    gc.disable()
+    for _ in range(200):
+        kept.extend([] for _ in range(20_000))
+        await asyncio.sleep(0)
+
+async def collects(body):
+    gc.collect()
+`, nil, "fills", "collects")
+	for _, f := range []string{"fills", "collects"} {
+		if _, err := call(t, p, f, &triggers.Message{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the block", func() bool { return p.Blocked()[""].Times > 0 })
+	if b := p.Blocked()[""]; b.Place != "the garbage collector" || !strings.Contains(b.Instead(), "gc.freeze") {
+		t.Errorf("%+v, %s", b, b.Instead())
+	}
+	if b, blamed := p.Blocked()["collects"]; blamed {
+		t.Errorf("the function is blamed: %+v", b)
+	}
+}

@@ -34,6 +34,10 @@ const (
 	maxText   = 20 << 10
 )
 
+// garbage is the place of a block that is of no function: the worker's language looks
+// for objects that nobody can reach any more.
+const garbage = "the garbage collector"
+
 // Blocked is how a function has blocked the event loops of its workers.
 type Blocked struct {
 	Times   int64         `json:"times"`
@@ -58,6 +62,9 @@ func (b Blocked) Plus(o Blocked) Blocked {
 
 // Instead says what to do in place of blocking.
 func (b Blocked) Instead() string {
+	if b.Place == garbage {
+		return "the more objects live the longer it takes: call gc.freeze() when what stays is loaded, raise gc.set_threshold, or have fewer coroutines in flight"
+	}
 	if b.Computes {
 		return "make the function sync (def instead of async def), or hand the computation to loop.run_in_executor with a ProcessPoolExecutor; on_blocked: isolate keeps it apart"
 	}
@@ -203,10 +210,14 @@ func (p *Pool) warn(w *worker, b *block, took time.Duration) {
 	if name != "" {
 		attrs = append(attrs, slog.String("function", name), slog.String("message", b.Message))
 	}
-	of := Blocked{Computes: b.Computes(), GIL: b.GIL}
+	of := Blocked{Place: b.Place, Computes: b.Computes(), GIL: b.GIL}
 	attrs = append(attrs, slog.Bool("computes", of.Computes), slog.Bool("gil", of.GIL), slog.String("instead", of.Instead()))
 	if b.Stack != "" {
 		attrs = append(attrs, slog.String("stack", b.Stack))
 	}
-	w.log.Warn("an async function blocks the event loop: the calls beside it wait (told once for each place)", attrs...)
+	what := "an async function blocks the event loop"
+	if name == "" {
+		what = "the event loop is blocked"
+	}
+	w.log.Warn(what+": the calls beside it wait (told once for each place)", attrs...)
 }

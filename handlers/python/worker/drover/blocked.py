@@ -13,6 +13,7 @@ stack written down in the middle of it.
 """
 
 import collections
+import gc
 import os
 import queue
 import sys
@@ -34,6 +35,9 @@ LOOKS, WORK = 3, 20_000_000
 # How late a look is that C code kept the GIL from which computes, and which waits; and
 # after how much processor time the stack of the first is written down. In ns.
 LATE, LONG, DEEP = 25_000_000, 80_000_000, 60_000_000
+# The place of a block in which Python looked for objects that nobody can reach any more,
+# which holds the GIL wherever it comes.
+GARBAGE = "the garbage collector"
 # After so many looks that found nothing in flight it rests.
 REST = 10
 
@@ -63,6 +67,8 @@ class Watchdog(threading.Thread):
         self._last = 0  # when it looked last
         self._block = None  # what is told of the block that is under way
         self._blocks = 0
+        self._collecting, self._collected = 0, (0, 0)  # when the collection began that is under way, and the last long one, and ended
+        gc.callbacks.append(self._garbage)
         self._alarm = self._clock = None
         try:
             self._clock = time.pthread_getcpuclockid(self._main.ident)
@@ -138,6 +144,15 @@ class Watchdog(threading.Thread):
             seen.detail()
             self._peeked = seen
 
+    def _garbage(self, phase, _):
+        """Called by Python before and after a collection, in whatever thread."""
+        if phase == "start":
+            self._collecting = _now()
+        else:
+            if _now() - self._collecting >= WORK:
+                self._collected = self._collecting, _now()
+            self._collecting = 0
+
     def _frame(self):
         return sys._current_frames().get(self._main.ident)
 
@@ -202,6 +217,14 @@ class Watchdog(threading.Thread):
 
     def _tell(self, seen, now, held=None):
         number, index, message, lines = seen.detail()
+        began, ended = self._collected
+        if self._collecting:  # the GIL was given back where its end is told
+            began, ended = self._collecting, now.at
+        if ended > self._first.at and ended - began >= (now.at - self._first.at) / 2:
+            self._blocks += 1
+            self._block = {"block": self._blocks, "id": -1, "function": -1, "message": "", "place": GARBAGE, "gil": True}
+            self._send(now.at, now, {})
+            return
         if held and held[0][2] == ascii(lines[0][2])[1:-1]:
             lines = held
         place, stack = self._places.describe(lines)
