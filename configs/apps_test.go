@@ -171,3 +171,14 @@ apps:
 		t.Error("it tells a secret")
 	}
 }
+
+// TestAuto holds that the word auto may stand where nobody gives a number.
+func TestAuto(t *testing.T) {
+	c, err := Parse("test.yaml", []byte("apps: {shop: {path: app, processes: auto, threads: auto, coroutines: auto}}\nfunctions: {f: {trigger: {nats: {}}, handler: {python: {app: shop}}, concurrency: auto}}\n"), t.TempDir(), environment())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := c.Apps["shop"]; !a.Scaled || !a.AutoThreads || !a.AutoCoroutines || a.Coroutines != firstCoroutines || c.Functions["f"].Concurrency != 0 {
+		t.Errorf("%+v, concurrency %d", a, c.Functions["f"].Concurrency)
+	}
+}

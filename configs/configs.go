@@ -79,9 +79,9 @@ type App struct {
 	Path        string  `yaml:"path" required:"true" desc:"the directory, or one file in it; relative to this file"`
 	Interpreter string  `yaml:"interpreter" desc:"the Python or Node.js to run; else, for Python, $VIRTUAL_ENV, else .venv beside the app, else python3; for Node.js, node"`
 	Command     Strings `yaml:"command" desc:"the program that is a worker of this app, and its arguments, for functions with a worker handler; it runs in path and speaks docs/worker-protocol.md"`
-	Processes   int     `yaml:"processes" default:"0" min:"0" max:"1024" desc:"worker processes; 0 is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else auto: as many as the load needs, and as measuring says that it pays (docs/tuning.md)"`
-	Threads     int     `yaml:"threads" default:"0" min:"0" max:"4096" desc:"threads a process, for functions that are not async, and for the executor of those that are; 0 is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else auto: found by measuring; not for Node.js"`
-	Coroutines  int     `yaml:"coroutines" default:"0" min:"0" max:"100000" desc:"async calls that a process has in flight; 0 is auto: found by measuring"`
+	Processes   int     `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"worker processes; 0, or auto, is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else as many as the load needs, and as measuring says that it pays (docs/tuning.md)"`
+	Threads     int     `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"threads a process, for functions that are not async, and for the executor of those that are; 0, or auto, is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else found by measuring; not for Node.js"`
+	Coroutines  int     `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"async calls that a process has in flight; 0, or auto, is found by measuring"`
 
 	Start        string   `yaml:"start" default:"spawn" enum:"spawn,template" desc:"how a worker begins: spawn loads the code in each; template loads it once, in a process that workers are forked from, in milliseconds and sharing its memory: not for code that starts threads or opens connections while it loads"`
 	StartTimeout Duration `yaml:"start_timeout" default:"2m" min:"1s" max:"1h" desc:"how long a worker may take to load the code"`
@@ -125,7 +125,7 @@ type Recycle struct {
 type Function struct {
 	Trigger     Trigger  `yaml:"trigger" required:"true" desc:"where the messages come from: exactly one kind"`
 	Handler     Handler  `yaml:"handler" required:"true" desc:"what runs the function: exactly one kind"`
-	Concurrency int      `yaml:"concurrency" default:"0" min:"0" max:"1000000" desc:"the most messages in flight at once in this instance; 0 is the handler's default"`
+	Concurrency int      `yaml:"concurrency" default:"0" zero:"auto" min:"0" max:"1000000" desc:"the most messages in flight at once in this instance; 0, or auto, is the handler's default, which for worker processes is found by measuring"`
 	Prefetch    Prefetch `yaml:"prefetch" default:"auto" desc:"messages held ready beyond those in flight; auto follows the measured rate, about a tenth of a second's worth"`
 	Timeout     Duration `yaml:"timeout" default:"5m" min:"1ms" max:"24h" desc:"how long one attempt may take"`
 	MaxBody     Size     `yaml:"max_body" default:"0B" min:"0B" max:"128MiB" desc:"a larger message is rejected unseen; 0B is what the source allows"`
@@ -293,9 +293,9 @@ type PythonHandler struct {
 
 	Path        string `yaml:"path" desc:"in place of app: the directory of the code, or one file in it; relative to this file"`
 	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
-	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
-	Threads     int    `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
-	Coroutines  int    `yaml:"coroutines" default:"0" min:"0" max:"100000" desc:"with path: as in apps"`
+	Processes   int    `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"with path: as in apps"`
+	Threads     int    `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"with path: as in apps"`
+	Coroutines  int    `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"with path: as in apps"`
 }
 
 // NodeHandler is a Node.js function. Either App names an entry of apps, or Path makes
@@ -307,8 +307,8 @@ type NodeHandler struct {
 
 	Path        string `yaml:"path" desc:"in place of app: the directory of the code, or one file in it; relative to this file"`
 	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
-	Processes   int    `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
-	Coroutines  int    `yaml:"coroutines" default:"0" min:"0" max:"100000" desc:"with path: as in apps"`
+	Processes   int    `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"with path: as in apps"`
+	Coroutines  int    `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"with path: as in apps"`
 }
 
 // WorkerHandler is a function of a worker that somebody else wrote, in any language.
@@ -321,9 +321,9 @@ type WorkerHandler struct {
 
 	Path       string  `yaml:"path" desc:"in place of app: the directory that the command runs in; relative to this file"`
 	Command    Strings `yaml:"command" desc:"with path: as in apps"`
-	Processes  int     `yaml:"processes" default:"0" min:"0" max:"1024" desc:"with path: as in apps"`
-	Threads    int     `yaml:"threads" default:"0" min:"0" max:"4096" desc:"with path: as in apps"`
-	Coroutines int     `yaml:"coroutines" default:"0" min:"0" max:"100000" desc:"with path: as in apps"`
+	Processes  int     `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"with path: as in apps"`
+	Threads    int     `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"with path: as in apps"`
+	Coroutines int     `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"with path: as in apps"`
 }
 
 // ExecHandler is a command. Its exit status is the verdict: 0 done, 65 reject, else

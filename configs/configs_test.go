@@ -114,7 +114,7 @@ func walk(t *testing.T, typ reflect.Type, tree any, path string, found map[strin
 			inner := join(path, f.name)
 			found[inner] = true
 			// Other keys go with sessions only where it is true.
-			if f.def != "" && fmt.Sprint(value) != f.def && f.name != "sessions" {
+			if f.def != "" && fmt.Sprint(value) != f.def && fmt.Sprint(value) != f.zero && f.name != "sessions" {
 				t.Errorf("example.yaml has %s: %v; the default is %s", inner, value, f.def)
 			}
 			walk(t, typ.Field(f.index).Type, value, inner, found)

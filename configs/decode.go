@@ -22,6 +22,7 @@ type decoder struct {
 // field is a key of a struct.
 type field struct {
 	name, def, enum, min, max string
+	zero                      string // a word that means 0
 	required                  bool
 	index                     int
 }
@@ -33,7 +34,7 @@ func fieldsOf(t reflect.Type) (out []field) {
 		if name == "" || name == "-" {
 			continue
 		}
-		out = append(out, field{name, tag.Get("default"), tag.Get("enum"), tag.Get("min"), tag.Get("max"), tag.Get("required") == "true", i})
+		out = append(out, field{name, tag.Get("default"), tag.Get("enum"), tag.Get("min"), tag.Get("max"), tag.Get("zero"), tag.Get("required") == "true", i})
 	}
 	return out
 }
@@ -257,6 +258,9 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 			d.problem(at, "%s: %s", named(path), line)
 		}
 		return
+	}
+	if f.zero != "" && text == f.zero {
+		text, raw, isText = "0", "0", false
 	}
 	if v.Kind() == reflect.String {
 		if !isText {

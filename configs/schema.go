@@ -120,6 +120,14 @@ func wordsFor(t reflect.Type) []any {
 	return nil
 }
 
+// orWord is a pattern for a word that may stand for 0.
+func orWord(word string) string {
+	if word == "" {
+		return ""
+	}
+	return "^" + word + "$|"
+}
+
 // bounded adds default and bounds to a scalar's schema.
 func bounded(s *jsonschema.Schema, tag reflect.StructTag, t reflect.Type) *jsonschema.Schema {
 	isNumber := s.Type == "integer" || s.Type == "number"
@@ -151,6 +159,6 @@ func bounded(s *jsonschema.Schema, tag reflect.StructTag, t reflect.Type) *jsons
 	number.Description, number.Default = "", nil
 	return &jsonschema.Schema{
 		Description: s.Description, Default: s.Default,
-		OneOf: []*jsonschema.Schema{&number, {Type: "string", Pattern: referencePattern}},
+		OneOf: []*jsonschema.Schema{&number, {Type: "string", Pattern: orWord(tag.Get("zero")) + referencePattern}},
 	}
 }

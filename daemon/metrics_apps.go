@@ -17,6 +17,7 @@ type appMetrics struct {
 	workers, restarts, startUp, cpu, memory, largest, lag *prometheus.Desc
 	blocks, blocked, apart                                *prometheus.Desc
 	settings, kind, wall, held, queued                    *prometheus.Desc
+	cores, available, pressure, delayed                   *prometheus.Desc
 	functionCPU, measured                                 *prometheus.Desc
 }
 
@@ -36,6 +37,10 @@ func newAppMetrics(d *Daemon) *appMetrics {
 	m.blocked = add("event_loop_blocked_seconds_total", "Time of those blocks.", "function")
 	m.apart = add("function_apart_workers", "Worker processes of a function that is kept apart, since it blocks the event loop.", "function")
 	m.settings = add("app_settings", "How much of an app may run at once: worker processes, and threads and coroutines of each.", "setting")
+	m.delayed = add("worker_run_queue_seconds_total", "Time for which threads of an app's workers were ready to run and waited for a core.")
+	m.cores = m.add("machine_cores", "Cores that may be used: those of the machine, or the quota of the cgroup.")
+	m.available = m.add("machine_memory_available_bytes", "Memory that can still be used, within the limit of the cgroup.")
+	m.pressure = m.add("machine_pressure_ratio", "Part of the last ten seconds in which something waited for a resource: cpu or memory.", "resource")
 	m.kind = m.add("function_kind", "1 for the kind of a function, as measured: cpu, blocking, async or mixed.", "function", "kind")
 	m.wall = m.add("call_seconds_total", "Time that calls of a function in workers took.", "function")
 	m.queued = m.add("call_queue_seconds_total", "Time that calls were on their way to their function in a worker and back: in its queue, mostly.", "function")
@@ -48,7 +53,25 @@ func newAppMetrics(d *Daemon) *appMetrics {
 // Collect implements prometheus.Collector.
 func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 	to := emit(metrics)
-	for app, s := range m.daemon.appStatuses() {
+	apps := m.daemon.appStatuses()
+	for _, s := range apps {
+		if s.Tuned == nil {
+			continue
+		}
+		seen := s.Tuned.Machine // all are on one
+		to.gauge(m.cores, seen.Cores)
+		if seen.MemoryLimit > 0 {
+			to.gauge(m.available, float64(seen.MemoryAvailable))
+		}
+		if seen.CPUPressure != nil {
+			to.gauge(m.pressure, *seen.CPUPressure, "cpu")
+		}
+		if seen.MemoryPressure != nil {
+			to.gauge(m.pressure, *seen.MemoryPressure, "memory")
+		}
+		break
+	}
+	for app, s := range apps {
 		to.gauge(m.workers, float64(s.Ready), app, "ready")
 		to.gauge(m.workers, float64(s.Starting), app, "starting")
 		to.gauge(m.workers, float64(s.Retiring), app, "retiring")
@@ -71,6 +94,7 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 			to.gauge(m.apart, float64(n), app, function)
 		}
 		if t := s.Tuned; t != nil {
+			to.counter(m.delayed, t.Delayed.Seconds(), app)
 			to.gauge(m.settings, float64(t.Settings.Processes), app, "processes")
 			to.gauge(m.settings, float64(t.Settings.Threads), app, "threads")
 			to.gauge(m.settings, float64(t.Settings.Coroutines), app, "coroutines")

@@ -45,6 +45,7 @@ func everything(t *testing.T) *Daemon {
 	for _, d := range []time.Duration{0, time.Millisecond, time.Second, time.Hour} {
 		took.add(d)
 	}
+	half := 0.5
 	load, err := json.Marshal(instanceReport{
 		Functions: map[string]functionReport{"f": {FunctionStatus: FunctionStatus{
 			Name: "f", Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4, Gate: gateShut, Disconnected: time.Now().Add(-time.Minute),
@@ -53,7 +54,7 @@ func everything(t *testing.T) *Daemon {
 		Apps: map[string]appStatus{"f app": {
 			Ready: 2, Restarts: map[workers.Cause]int{workers.CauseExit: 1}, StartUp: time.Second, Waits: took.snapshot(),
 			Blocked: map[string]workers.Blocked{"f": {Times: 2, Time: time.Second}}, Apart: map[string]int{"f": 1},
-			Tuned:    &tuned{Kinds: map[string]concurrency.Kind{"f": {Kind: concurrency.KindCPU}}},
+			Tuned:    &tuned{Kinds: map[string]concurrency.Kind{"f": {Kind: concurrency.KindCPU}}, Machine: machineStatus{Cores: 2, MemoryLimit: 2, MemoryAvailable: 1, CPUPressure: &half}},
 			Measures: []workers.Measures{{Function: "f", Calls: 3, Wall: time.Second, Measured: 1, CPU: time.Millisecond, Held: time.Second}},
 			Usage:    workers.Usage{CPU: time.Minute, Known: true, Memory: workers.Memory{Resident: 3 << 20, Anonymous: 2 << 20, Proportional: 1 << 20}, Largest: 2 << 20},
 		}},

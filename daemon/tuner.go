@@ -51,6 +51,8 @@ type tuner struct {
 	controller *concurrency.Controller
 	decision   concurrency.Decision
 	sample     concurrency.Sample
+	seen       machine.Machine
+	delayed    time.Duration // for how long the workers' threads waited for a core
 }
 
 // load is what the pool does not know of a function.
@@ -121,6 +123,7 @@ func (t *tuner) look(at time.Time) (busy bool) {
 	s, busy := t.measure(at)
 	t.mu.Lock()
 	before := t.decision
+	t.seen = t.last.machine
 	t.sample = s
 	t.decision = t.controller.Look(s)
 	now := t.decision
@@ -163,6 +166,9 @@ func (t *tuner) measure(at time.Time) (s concurrency.Sample, busy bool) {
 	}
 	if waited, known := t.delays.Since(stats.PIDs); known && !first {
 		s.RunQueue = waited.Seconds() / elapsed.Seconds()
+		t.mu.Lock()
+		t.delayed += waited
+		t.mu.Unlock()
 	}
 	loads := t.loads(at)
 	for _, m := range t.pool.Measures() {
@@ -222,8 +228,31 @@ type tuned struct {
 	// Limits are those of functions, in flight in each process.
 	Limits map[string]int              `json:"limits,omitempty"`
 	Kinds  map[string]concurrency.Kind `json:"kinds"`
+	// Delayed is for how long the workers' threads were ready and waited for a core.
+	Delayed time.Duration `json:"delayed"`
+	Machine machineStatus `json:"machine"`
 	// Advice is what auto would do where numbers are given; empty: the same.
 	Advice string `json:"advice,omitempty"`
+}
+
+// machineStatus is what the machine gives; what is unknown is missing.
+type machineStatus struct {
+	Cores           float64  `json:"cores"`
+	MemoryLimit     uint64   `json:"memory_limit,omitempty"`     // bytes, of all in the cgroup
+	MemoryAvailable uint64   `json:"memory_available,omitempty"` // bytes
+	CPUPressure     *float64 `json:"cpu_pressure,omitempty"`     // 0 to 1
+	MemoryPressure  *float64 `json:"memory_pressure,omitempty"`
+}
+
+func newMachineStatus(m machine.Machine) machineStatus {
+	part := func(percent float64) *float64 {
+		if math.IsNaN(percent) {
+			return nil
+		}
+		percent /= 100
+		return &percent
+	}
+	return machineStatus{m.Cores, m.MemoryLimit, m.MemoryAvailable, part(m.Pressure.CPU), part(m.Pressure.Memory)}
 }
 
 // state returns what was found out so far; nil before the first look.
@@ -238,6 +267,7 @@ func (t *tuner) state() *tuned {
 	}
 	out := &tuned{
 		Settings: t.decision.Settings, Phase: t.decision.Phase, Note: t.decision.Note, Limits: t.decision.Limits, Kinds: t.controller.Kinds(),
+		Delayed: t.delayed, Machine: newMachineStatus(t.seen),
 		Processes:  t.bounds.Least.Processes != t.bounds.Most.Processes,
 		Threads:    t.bounds.Least.Threads != t.bounds.Most.Threads,
 		Coroutines: t.bounds.Least.Coroutines != t.bounds.Most.Coroutines,
