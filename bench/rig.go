@@ -265,10 +265,10 @@ func (r *rig) daemon(ctx context.Context, consumer string, s setup) (*daemon.Dae
 		f.Handler = configs.Handler{HTTP: &configs.HTTPHandler{URL: s.url, CloudEvents: s.events}}
 		f.Concurrency = httpSlots
 	case s.node:
-		f.Handler = configs.Handler{Node: &configs.NodeHandler{Path: r.dir, Function: s.function, Processes: s.processes}}
+		f.Handler = configs.Handler{Node: &configs.NodeHandler{Path: r.dir, Function: s.function, Processes: s.processes, Coroutines: 512}}
 	case s.function != "":
 		f.Handler = configs.Handler{Python: &configs.PythonHandler{
-			Path: r.dir, Function: s.function, Processes: s.processes, Threads: s.threads,
+			Path: r.dir, Function: s.function, Processes: s.processes, Threads: s.threads, Coroutines: 512,
 		}}
 	default:
 		f.Concurrency = pullMessages

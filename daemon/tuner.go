@@ -28,6 +28,8 @@ const (
 	// mostThreads and mostCoroutines are what auto goes up to, in each process.
 	mostThreads    = 512
 	mostCoroutines = 16384
+	// unmeasuredCoroutines is the least of a worker that does not measure its calls.
+	unmeasuredCoroutines = 100
 	// memoryShare is the part of the memory that a pool may have.
 	memoryShare = 0.8
 )
@@ -79,6 +81,9 @@ func tuningBounds(app configs.App, tunable bool, cores int) (given, free concurr
 	free.Most = concurrency.Settings{Processes: max(2*cores, 4), Threads: mostThreads, Coroutines: mostCoroutines}
 	if !tunable {
 		free.Least.Threads, free.Most.Threads = app.Threads, app.Threads
+		// Nor does such a worker tell what a call uses: it begins with what suits those
+		// that wait.
+		free.Least.Coroutines = unmeasuredCoroutines
 	}
 	given = free
 	if !app.Scaled {

@@ -148,7 +148,7 @@ func TestTuningBounds(t *testing.T) {
 	if all := (concurrency.Settings{Processes: 3, Threads: 7, Coroutines: 9}); given.Least != all || given.Most != all || free.Most.Processes != 16 {
 		t.Errorf("explicit: %+v, %+v", given, free)
 	}
-	if given, free = tuningBounds(auto, false, 2); given.Most.Threads != 1 || free.Most.Threads != 1 || given.Most.Coroutines != mostCoroutines {
+	if given, free = tuningBounds(auto, false, 2); given.Most.Threads != 1 || free.Most.Threads != 1 || given.Least.Coroutines != unmeasuredCoroutines || given.Most.Coroutines != mostCoroutines {
 		t.Errorf("of a worker that cannot change: %+v, %+v", given, free)
 	}
 }
