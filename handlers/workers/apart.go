@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"slices"
 	"time"
 
 	"github.com/drover-run/drover/handlers"
@@ -43,7 +44,7 @@ func (b *blocks) offends(function string, took time.Duration, now time.Time) boo
 	if b.offences == nil {
 		b.offences = make(map[string][]time.Time)
 	}
-	of := append(b.offences[function], now)
+	of := append(slices.Clone(b.offences[function]), now)
 	if len(of) > offences {
 		of = of[1:]
 	}

@@ -155,7 +155,7 @@ func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 		if c.search.ref == nil || t.up || by > err {
 			c.search.ref = c.window
 		}
-		c.note = "kept " + t.Settings.String() + ": " + why
+		c.note = "kept " + t.String() + ": " + why
 	}
 	c.next(s)
 }

@@ -74,7 +74,7 @@ func (c *Controller) next(s Sample) {
 	t.began = s
 	c.search.begun = true
 	c.trial = t
-	c.ask(s, t.plan, phase, "trying "+t.Settings.String()+": "+t.why)
+	c.ask(s, t.plan, phase, "trying "+t.String()+": "+t.why)
 }
 
 // needs is which dimensions more of could help the busy functions.

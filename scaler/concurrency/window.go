@@ -109,16 +109,6 @@ func (w *window) done() (n float64) {
 	return n
 }
 
-// slowest is the mean wall of the busy function that takes longest, in seconds.
-func (w *window) slowest() (wall float64) {
-	for _, l := range w.flows {
-		if l.busy(w) && l.done > 0 {
-			wall = math.Max(wall, l.wall/l.done)
-		}
-	}
-	return wall
-}
-
 // busyPart is for which part of a window a function must have been saturated for
 // its rate to say what the plan can do.
 const busyPart = 0.7
