@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"slices"
 	"time"
 
 	"github.com/drover-run/drover/handlers"
