@@ -173,6 +173,8 @@ func (c *Controller) steady(s Sample, seconds float64) {
 		// Somebody else has the cores: chasing them would make it worse.
 		c.base, w.off = now, 0
 		c.note = "calls wait for cores that others have; settings stay"
+	case w.off >= changedFor && (cpu > otherwise || cpu > 0 && cpu < 1/otherwise):
+		c.afresh(s, fmt.Sprintf("calls use %.2g times as much CPU: they do something else now", cpu))
 	case w.off >= changedFor && since >= w.pause:
 		c.again(s, now, fmt.Sprintf("throughput changed by %+.0f%%", 100*(math.Exp(by)-1)))
 	case c.watch.others-c.base.per(c.base.others) > 2*elsewhere && since >= w.pause:
@@ -214,6 +216,15 @@ func perCall(w *window) float64 {
 		return w.cpu / n
 	}
 	return 0
+}
+
+// afresh begins with the table again: what was found was for functions that did
+// something else.
+func (c *Controller) afresh(s Sample, why string) {
+	c.watch.began = s.At
+	c.memory.forget()
+	c.guess, c.guessed = true, ""
+	c.adopt(s, c.plan(s, c.nature.table(c.mix.recent(s), s.Cores, c.bounds)), PhaseStart, why)
 }
 
 // again begins the search anew, from where it is.
