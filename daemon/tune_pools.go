@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/concurrency"
 )
 
@@ -36,7 +37,7 @@ func (p *parts) tune() {
 		t := newTuner(own.Pool, given, free, d.lessons.of(app), d.log.With("app", app))
 		watch := &poolWatch{daemon: d, pool: own, taken: make(map[string]int64)}
 		t.loads = watch.loads
-		t.apply = func(to concurrency.Decision) { own.apply(d, to) }
+		t.apply = func(to concurrency.Decision) { own.apply(d, to, t.log) }
 		own.tuner.Store(t)
 		t.look(time.Now()) // what it begins with holds before the first message comes
 		own.running.Go(func() {
@@ -61,11 +62,12 @@ func (p *parts) tune() {
 // apply has a decision come in force. How many workers there are follows the load: the
 // decision says how many they may be, and that all are wanted while there is more to do
 // than room for it.
-func (own *pool) apply(d *Daemon, to concurrency.Decision) {
+func (own *pool) apply(d *Daemon, to concurrency.Decision, log *slog.Logger) {
 	own.most.Store(int64(to.Processes))
 	own.Set(workers.Settings{Threads: to.Threads, Coroutines: to.Coroutines})
 	stats := own.Stats()
 	if own.scaled && own.pressed.Load() && stats.Wanted != to.Processes {
+		log.Info("scaling workers", "from", stats.Wanted, "to", to.Processes, "bound", scaler.BoundPressed, "why", to.Note)
 		own.Scale(to.Processes)
 	}
 	ready := max(stats.Ready, 1)

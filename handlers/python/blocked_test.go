@@ -108,19 +108,24 @@ func TestWhatBlocksTheEventLoop(t *testing.T) {
 				c.Log = slog.New(slog.NewTextHandler(log, nil))
 			}, append(names, "fine")...)
 			for _, name := range names {
-				var all sync.WaitGroup
-				for range 5 {
-					all.Go(func() {
-						if _, err := call(t, p, "fine", &triggers.Message{ID: "beside"}); err != nil {
-							t.Error(err)
-						}
-					})
+				told := []string{"blocks the event loop", "function=" + name + " ", "message=culprit-" + name + " ", placeIn(t, blocks, blocking[name]), "stack="}
+				// C code that waits and holds the GIL is told from a machine that has no time
+				// for us only where that has some: so it may take more than one.
+				for try := 1; try == 1 || try <= 10 && !log.has(2*time.Second, told...); try++ {
+					var all sync.WaitGroup
+					for range 5 {
+						all.Go(func() {
+							if _, err := call(t, p, "fine", &triggers.Message{ID: "beside"}); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+					if _, err := call(t, p, name, &triggers.Message{ID: "culprit-" + name, Body: []byte("x")}); err != nil {
+						t.Error(err)
+					}
+					all.Wait()
 				}
-				if _, err := call(t, p, name, &triggers.Message{ID: "culprit-" + name, Body: []byte("x")}); err != nil {
-					t.Error(err)
-				}
-				all.Wait()
-				log.wait(t, "blocks the event loop", "function="+name+" ", "message=culprit-"+name+" ", placeIn(t, blocks, blocking[name]), "stack=")
+				log.wait(t, told...)
 			}
 			got := p.Blocked()
 			for _, name := range names {

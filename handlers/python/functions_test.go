@@ -280,7 +280,16 @@ func (l *lines) Write(p []byte) (int, error) {
 
 func (l *lines) wait(t *testing.T, parts ...string) {
 	t.Helper()
-	deadline := time.After(patience)
+	if !l.has(patience, parts...) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		t.Fatalf("no line with %q in\n%s", parts, l.text.String())
+	}
+}
+
+// has reports whether there is a line with all of the parts, within a time.
+func (l *lines) has(within time.Duration, parts ...string) bool {
+	deadline := time.After(within)
 	for {
 		l.mu.Lock()
 		text := l.text.String()
@@ -291,13 +300,13 @@ func (l *lines) wait(t *testing.T, parts ...string) {
 				all = all && strings.Contains(line, part)
 			}
 			if all {
-				return
+				return true
 			}
 		}
 		select {
 		case <-l.more:
 		case <-deadline:
-			t.Fatalf("no line with %q in\n%s", parts, text)
+			return false
 		}
 	}
 }
