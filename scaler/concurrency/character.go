@@ -142,7 +142,7 @@ func (c *character) name() {
 	}
 	if c.looks >= looksEnough {
 		switch part := c.gil / c.looks; {
-		case part <= released && k.CPU > waiting:
+		case part <= released && k.CPU >= computing: // what waits in between is not looked at apart
 			k.ReleasesGIL = true
 		case part >= held:
 			k.ReleasesGIL, c.beyondCores = false, false
