@@ -2,7 +2,6 @@ package python
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -150,29 +149,4 @@ func (d *direct) result() protocol.Reply {
 		d.t.Fatal(err)
 	}
 	return r
-}
-
-// interpreters are those of this machine that are new enough, one of each version.
-func interpreters(t *testing.T) []string {
-	t.Helper()
-	usual, err := Find(t.Context(), t.TempDir(), os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := filepath.Glob(filepath.Join(os.Getenv("HOME"), ".pyenv/versions/3.*/bin/python3"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for minor := 9; minor < 20; minor++ {
-		if path, err := exec.LookPath(fmt.Sprint("python3.", minor)); err == nil {
-			found = append(found, path)
-		}
-	}
-	paths, seen := []string{usual.Path}, map[string]bool{usual.Version: true}
-	for _, path := range found {
-		if i, err := Find(t.Context(), t.TempDir(), path, os.LookupEnv); err == nil && !seen[i.Version] {
-			paths, seen[i.Version] = append(paths, path), true
-		}
-	}
-	return paths
 }

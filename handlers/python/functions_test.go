@@ -85,21 +85,6 @@ func TestForms(t *testing.T) {
 	}
 }
 
-func TestEveryPythonOfThisMachine(t *testing.T) {
-	for _, path := range interpreters(t) {
-		t.Run(path, func(t *testing.T) {
-			t.Parallel()
-			functions := append([]string{"abody", "amessage"}, formNames...)
-			p := startApp(t, forms, func(c *workers.Config) { c.Command.Path, c.Settings.Threads = path, 2 }, functions...)
-			for _, f := range functions {
-				if _, err := call(t, p, f, &triggers.Message{ID: "x", Body: []byte("{}"), Attempt: 1, Enqueued: time.Now()}); err != nil {
-					t.Errorf("%s: %v", f, err)
-				}
-			}
-		})
-	}
-}
-
 func TestBodiesAndOutputs(t *testing.T) {
 	p := startApp(t, `
 import drover

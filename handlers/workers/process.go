@@ -21,8 +21,15 @@ import (
 // outputGrace is how long a worker that closed its socket has to end by itself.
 const outputGrace = time.Second
 
-// maxTail is how many lines of a worker's standard error are kept: the last.
-const maxTail = 20
+const (
+	// maxTail is how many lines of a worker's standard error are kept: the last.
+	maxTail = 20
+	// maxFatal is how many lines are kept of the report of a crash that Python's
+	// faulthandler writes: the stacks of all threads. The first are kept.
+	maxFatal = 300
+	// fatal is how such a report begins.
+	fatal = "Fatal Python error: "
+)
 
 // process is one child process in a process group of its own, with a socket to
 // it, and its output in our log.
@@ -33,6 +40,7 @@ type process struct {
 
 	mu       sync.Mutex
 	tail     []string      // the last lines of its standard error
+	fatal    bool          // whether they hold the report of a crash
 	listener chan<- string // gets each, if there is room; nil if nobody listens
 
 	waited chan struct{} // closed when it has ended; state and cause are read after that
@@ -120,8 +128,13 @@ func describeExit(exit processes.Exit) (string, Cause) {
 func (p *process) remember(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.tail = append(p.tail, line); len(p.tail) > maxTail {
-		p.tail = p.tail[1:]
+	p.fatal = p.fatal || strings.HasPrefix(line, fatal)
+	switch {
+	case p.fatal && len(p.tail) >= maxFatal:
+	case p.fatal || len(p.tail) < maxTail:
+		p.tail = append(p.tail, line)
+	default:
+		p.tail = append(p.tail[1:], line)
 	}
 	if p.listener != nil {
 		select {

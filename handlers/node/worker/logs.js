@@ -63,17 +63,17 @@ class Output {
     }
     const lines = part.text.split('\n');
     part.text = lines.pop();
-    if (part.text.length > MAX) {
-      lines.push(part.text);
-      part.text = '';
-    }
+    for (; part.text.length > MAX; part.text = part.text.slice(MAX)) lines.push(part.text.slice(0, MAX));
     if (part.text === '' && part.decoder === null) parts.delete(name);
     else parts.set(name, part);
     for (const line of lines) this.say(id, 'INFO', name, line);
   }
 
   say(id, level, logger, text) {
-    if (text.trim() !== '') this.#writer.log({ id, level, logger, text: text.slice(0, MAX) });
+    for (let at = 0; at < text.length; at += MAX) {
+      const piece = text.slice(at, at + MAX);
+      if (piece.trim() !== '') this.#writer.log({ id, level, logger, text: piece });
+    }
   }
 
   /** Sends what a call left unfinished. */

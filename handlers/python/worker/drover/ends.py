@@ -4,6 +4,8 @@ import os
 import sys
 import traceback
 
+from drover.streams import flush_foreign
+
 
 def leave(writer):
     """Ends the worker when it has done all."""
@@ -50,6 +52,7 @@ def _last_words(text):
 
 
 def _exit(status):
+    flush_foreign()
     for stream in (sys.__stdout__, sys.__stderr__):
         try:
             stream.flush()

@@ -10,6 +10,7 @@ import threading
 import time
 
 from drover import ends
+from drover.streams import flush_foreign
 
 PROTOCOL = 3
 HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS = 1, 2, 3, 4, 5, 6, 7
@@ -263,6 +264,7 @@ class Watch(threading.Thread):
                     idle = 0.0
                 if os.getppid() != self._parent:
                     os._exit(0)
+            flush_foreign()
             self.awake = False
             if writer.waits() or self.look(0.0):  # it came between the last look and this
                 self.busy()

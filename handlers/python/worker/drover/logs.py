@@ -1,56 +1,17 @@
 """What functions print and log goes to the daemon, with the invocation it is of."""
 
 import contextvars
-import io
 import logging
 import sys
 
 from drover.frames import LOG
+from drover.streams import MAX, Parts, Text
 from drover.timeouts import Running
 
 # What runs here: its number is that of the invocation.
 current = contextvars.ContextVar("drover_invocation", default=Running())
 
-_MAX = 16 << 10
 _MAX_NAME = 200
-
-
-class _Lines(io.TextIOBase):
-    """A text stream whose lines become log frames."""
-
-    encoding = "utf-8"
-
-    def __init__(self, writer, name, raw, parts):
-        self._writer = writer
-        self._name = name
-        self._raw = raw
-        self._parts = parts
-
-    def writable(self):
-        return True
-
-    def fileno(self):
-        return self._raw.fileno()
-
-    @property
-    def buffer(self):
-        return self._raw.buffer
-
-    def write(self, text):
-        number = current.get().number
-        lines = (self._parts.pop((number, self._name), "") + text).split("\n")
-        rest = lines.pop()
-        if len(rest) > _MAX:
-            lines.append(rest)
-            rest = ""
-        if rest:
-            self._parts[number, self._name] = rest
-        for line in lines:
-            send(self._writer, number, "INFO", self._name, line)
-        return len(text)
-
-    def flush(self):
-        pass
 
 
 def _level(number):
@@ -62,13 +23,33 @@ def _level(number):
     return "DEBUG"
 
 
+class _NoLock:
+    """The lock of a handler that needs none: sending is one step, and a Timeout could
+    leave a real one locked."""
+
+    def acquire(self, *_):
+        return True
+
+    def release(self):
+        pass
+
+    def __enter__(self):
+        return True
+
+    def __exit__(self, *_):
+        return False
+
+    def _at_fork_reinit(self):
+        pass
+
+
 class _Handler(logging.Handler):
     def __init__(self, writer):
         super().__init__()
         self._writer = writer
 
     def createLock(self):
-        self.lock = None  # sending takes none, and a Timeout could leave it locked
+        self.lock = _NoLock()
 
     def emit(self, record):
         try:
@@ -82,10 +63,11 @@ def send(writer, number, level, logger, text):
         return
     if writer.forked:  # a child of the worker's does not speak for it
         stream = sys.__stdout__ if logger == "stdout" else sys.__stderr__
-        stream.write(text + "\n" if logger in ("stdout", "stderr") else f"{level} {logger}: {text}\n")
-        stream.flush()
+        if stream is not None:
+            stream.write(text + "\n" if logger in ("stdout", "stderr") else f"{level} {logger}: {text}\n")
+            stream.flush()
         return
-    writer.json(LOG, {"id": number, "level": level, "logger": logger[:_MAX_NAME], "text": text[:_MAX]})
+    writer.json(LOG, {"id": number, "level": level, "logger": logger[:_MAX_NAME], "text": text[:MAX]})
     if writer.watch.ident is None:
         writer.flush()  # the code is being loaded, which may take long, and nobody watches yet
     elif not writer.watch.awake:
@@ -98,15 +80,26 @@ class Output:
 
     def __init__(self, writer, taken):
         self._writer = writer
-        self.parts = {}  # unfinished lines, by invocation and stream
+        self.parts = Parts()
         if not taken:
             logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
             return
-        sys.stdout = _Lines(writer, "stdout", sys.__stdout__, self.parts)
-        sys.stderr = _Lines(writer, "stderr", sys.__stderr__, self.parts)
+        # Kept, since a stream that is collected closes what is below it.
+        self._streams = sys.stdout, sys.stderr = self._stream("stdout", 1), self._stream("stderr", 2)
         root = logging.getLogger()
         root.addHandler(_Handler(writer))
         root.setLevel(logging.INFO)
+        logging.basicConfig = _BasicConfig(root.handlers[-1], logging.basicConfig, self._streams)
+
+    def _stream(self, name, fd):
+        writer, parts = self._writer, self.parts
+
+        def say(text):
+            number = current.get().number
+            for line in parts.lines(number, name, text):
+                send(writer, number, "INFO", name, line)
+
+        return Text(name, fd, say)
 
     def end(self, number):
         """Sends what an invocation left unfinished."""
@@ -114,3 +107,34 @@ class Output:
             rest = self.parts.pop((number, name), "")
             if rest:
                 send(self._writer, number, "INFO", name, rest)
+
+
+class _BasicConfig:
+    """Stands in for logging.basicConfig, which does nothing where the root logger has a
+    handler, and has ours. What it asks for on a standard stream our handler does instead:
+    its format, and its level; a file, or a handler of the app's own, is added."""
+
+    def __init__(self, handler, real, streams):
+        self._handler, self._real, self._streams = handler, real, streams
+        self._done = False
+        self.__doc__, self.__name__ = real.__doc__, real.__name__
+
+    def __call__(self, **wanted):
+        root, own = logging.getLogger(), self._handler
+        others = [h for h in root.handlers if h is not own]
+        if (others or self._done) and not wanted.get("force"):
+            self._real(**wanted)
+            return
+        formats = any(wanted.get(key) is not None for key in ("format", "datefmt", "style"))
+        root.removeHandler(own)
+        try:
+            self._real(**wanted)
+            self._done = True
+            for handler in root.handlers[:]:
+                if type(handler) is logging.StreamHandler and handler.stream in (*self._streams, sys.__stdout__, sys.__stderr__):
+                    if formats or "handlers" in wanted:
+                        own.setFormatter(handler.formatter if handler.formatter is not None or formats else None)
+                    own.setLevel(handler.level)
+                    root.removeHandler(handler)
+        finally:
+            root.addHandler(own)

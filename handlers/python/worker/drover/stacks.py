@@ -27,6 +27,18 @@ _LINE = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 _ONE_THREAD = 4  # SIGEV_THREAD_ID
 
 
+def at_fatal_signals():
+    """Has the stacks of all threads written to standard error at a signal that ends the
+    process: SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL. They are the detail of the failed
+    call."""
+    try:
+        if not faulthandler.is_enabled():  # else PYTHONFAULTHANDLER has done it
+            options = {"c_stack": False} if sys.version_info >= (3, 14) else {}
+            faulthandler.enable(file=2, all_threads=True, **options)
+    except (OSError, RuntimeError, ValueError):
+        pass  # there is no standard error
+
+
 def last_words():
     """Has the stacks of all threads written to standard error at a signal, for the
     daemon to send before it kills the worker. Returns the signal's number; 0: none."""

@@ -20,12 +20,13 @@ from drover.logs import Output
 from drover.loop import Loop
 from drover.measures import NEVER, cpu_now
 from drover.pool import Pool
-from drover.stacks import last_words
+from drover.stacks import at_fatal_signals, last_words
 
 
 def main():
     sock = socket.socket(fileno=3)
     sock.set_inheritable(False)
+    at_fatal_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to handle
     writer = frames.Writer(sock)
     reader = frames.Reader(sock)

@@ -1,0 +1,108 @@
+"""The stand-ins for sys.stdout and sys.stderr: each line becomes a log frame."""
+
+import codecs
+import io
+import sys
+
+MAX = 16 << 10  # characters of a line; what is longer is cut into several
+
+
+class Parts(dict):
+    """Unfinished lines, by invocation and stream."""
+
+    def lines(self, number, name, text):
+        """Yields the lines that a text completes, and keeps the rest."""
+        lines = (self.pop((number, name), "") + text).split("\n")
+        rest = lines.pop()
+        while len(rest) > MAX:
+            lines.append(rest[:MAX])
+            rest = rest[MAX:]
+        if rest:
+            self[number, name] = rest
+        for line in lines:
+            for at in range(0, len(line), MAX):
+                yield line[at : at + MAX]
+
+
+class Bytes(io.BufferedIOBase):
+    """What sys.stdout.buffer is: it takes bytes, which need not be UTF-8."""
+
+    mode = "wb"
+
+    def __init__(self, name, fd, say):
+        self.name = name
+        self._fd = fd
+        self._say = say
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    @property
+    def raw(self):
+        return self
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self._fd
+
+    def write(self, data):
+        view = memoryview(data)
+        self._say(self._decoder.decode(view.tobytes()))
+        return view.nbytes
+
+    def close(self):
+        """The worker goes on to write here, whoever else has the stream."""
+
+
+class Text(io.TextIOWrapper):
+    """Stands in for a standard stream. Text is UTF-8 and goes out line by line, whatever
+    it is reconfigured to. It cannot be closed, and still works after detach."""
+
+    def __init__(self, name, fd, say):
+        super().__init__(Bytes(f"<{name}>", fd, say), encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=True)
+        self.mode = "w"
+        self._fd = fd
+        self._say = say
+
+    @property
+    def name(self):
+        return "<stdout>" if self._fd == 1 else "<stderr>"
+
+    def fileno(self):
+        return self._fd
+
+    def isatty(self):
+        return False
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self._say(text)
+        return len(text)
+
+    def writelines(self, lines):
+        for line in lines:
+            self.write(line)
+
+    def flush(self):
+        pass
+
+    def close(self):
+        pass
+
+    def __del__(self):
+        """That of the class above would close the stream."""
+
+
+def flush_foreign():
+    """Flushes the streams that the app has put in the place of ours, which may keep
+    what is written to them."""
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, Text):
+            try:
+                stream.flush()
+            except Exception:  # it is None, or closed, or of the app's own making
+                pass
