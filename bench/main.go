@@ -44,6 +44,7 @@ type commandLine struct {
 	Dead       deadCommand       `cmd:"" help:"A replay of dead letters that is cut half way and started again: none twice, none left."`
 	Stop       stopCommand       `cmd:"" help:"SIGTERM under load: messages handled twice, delivered again, or lost."`
 	Workers    workersCommand    `cmd:"" help:"How soon a worker is there, from a template and without, also after a kill; and what recycling costs."`
+	Storm      stormCommand      `cmd:"" help:"Kill the daemon, workers, the reaper and the broker under load: messages lost or charged, orphans."`
 	Timeouts   timeoutsCommand   `cmd:"" help:"How late calls that overrun are ended: those that obey, and those that are killed."`
 	Workloads  workloadsCommand  `cmd:"" help:"Auto beside the best cell of a grid of processes, threads and coroutines, for functions of each kind."`
 	Measuring  measuringCommand  `cmd:"" help:"What it costs to measure the CPU time of calls: the Python no-op with measuring and without."`
