@@ -116,6 +116,15 @@ func (a *attempt) Value(key any) any {
 	return a.Context.Value(key)
 }
 
+// renew gives the attempt a new deadline. Nobody else holds its context any more.
+func (a *attempt) renew(deadline time.Time) {
+	a.end()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.deadline, a.hook = deadline, nil
+	a.timed, a.cancel, a.cause = nil, nil, nil
+}
+
 // end frees the timer.
 func (a *attempt) end() {
 	a.mu.Lock()

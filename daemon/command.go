@@ -125,37 +125,6 @@ func environ() []string {
 	})
 }
 
-// stopSignals returns a context that ends at the first SIGTERM or SIGINT, and a
-// channel that is closed at the second. A third ends the process as it would
-// without drover.
-func stopSignals() (context.Context, <-chan struct{}, func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	hurry := make(chan struct{})
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		for n := 0; ; n++ {
-			if _, ok := <-signals; !ok {
-				return
-			}
-			if n == 0 {
-				cancel()
-				continue
-			}
-			close(hurry)
-			signal.Reset(syscall.SIGTERM, syscall.SIGINT)
-			return
-		}
-	})
-	return ctx, hurry, func() {
-		signal.Stop(signals)
-		close(signals)
-		wait.Wait()
-		cancel()
-	}
-}
-
 // hangUps tells of each SIGHUP.
 func hangUps() (<-chan os.Signal, func()) {
 	signals := make(chan os.Signal, 1)
@@ -281,6 +250,7 @@ type runCommand struct {
 
 func (*runCommand) Help() string {
 	return `A first SIGTERM or SIGINT ends receiving and waits for what is in flight, for as long as drain says; a second one cuts short.
+Two SIGTERMs within a second count as one.
 
 Examples:
 

@@ -325,7 +325,10 @@ func TestStopping(t *testing.T) {
 			}
 			cmd, out, ended := child(t, "run", file)
 			out.wait(t, "begun")
-			for range test.signals {
+			for n := range test.signals {
+				if n > 0 {
+					time.Sleep(sameTerm) // else it is the same one
+				}
 				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}

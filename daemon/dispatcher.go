@@ -235,6 +235,10 @@ func (t *turn) run() {
 			t.output, t.err = f.handler.Handle(t, t.message)
 		}
 	}
+	for errors.Is(t.err, handlers.ErrRunAgain) && f.working.Err() == nil && !t.lost.Load() {
+		t.renew(time.Now().Add(f.timeout))
+		t.output, t.err = f.handler.Handle(t, t.message)
+	}
 	t.err = f.timedOut(t, t.err)
 	err := t.err
 	t.end()

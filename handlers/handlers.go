@@ -99,6 +99,10 @@ func (f *Failure) Error() string { return f.Summary }
 // of its own: the message is given back, and no attempt is charged.
 var ErrNotTried = errors.New("not tried")
 
+// ErrRunAgain is an ErrNotTried whose message is best run again at once, with a new
+// timeout: its call ended, or its time was up, by no fault of its own.
+var ErrRunAgain = fmt.Errorf("%w, and is to run again", ErrNotTried)
+
 // Misloaded is a function that cannot run at all, because its code does not
 // load. The message is given back, and the function stops until it is mended.
 type Misloaded struct {

@@ -109,7 +109,7 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	exit := command.Exit()
 	switch {
 	case exit.Err != nil:
-		return nil, fmt.Errorf("the command was lost: %w: %w", exit.Err, handlers.ErrNotTried)
+		return nil, fmt.Errorf("the command was lost: %w: %w", exit.Err, handlers.ErrRunAgain)
 	case exit.Status == 0:
 	case ctx.Err() != nil: // one that came to its end in spite of that is done
 		return nil, ctx.Err()

@@ -53,7 +53,23 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	if err := h.fits(m); err != nil {
 		return nil, err
 	}
+	if known := h.pool.records.of(h, m); known.apart() {
+		return h.alone(ctx, m, known.killer)
+	}
 	return h.insistOn(ctx, m, nil, &lostError{again: true})
+}
+
+// alone runs a message in a worker of its own, and remembers whether it killed that.
+func (h *Handler) alone(ctx context.Context, m *triggers.Message, killer bool) ([]byte, error) {
+	in := h.pool.suspects
+	if killer {
+		in = h.pool.killers
+	}
+	output, err := in.run(ctx, h, m)
+	if !errors.Is(err, handlers.ErrNotTried) {
+		h.pool.records.settle(h, m, err == nil)
+	}
+	return output, err
 }
 
 // Start implements handlers.Starter. What is out of the ordinary, such as a
@@ -63,7 +79,7 @@ func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.Si
 		own.Start(ctx, m, to)
 		return
 	}
-	if h.fits(m) == nil && !h.hasState(m) {
+	if h.fits(m) == nil && !h.hasState(m) && !h.pool.records.of(h, m).apart() {
 		if w, _, _ := h.pool.leastBusy(); w != nil {
 			c := newCall(ctx, h, m)
 			c.to = to
@@ -104,7 +120,8 @@ func (h *Handler) insistOn(ctx context.Context, m *triggers.Message, output []by
 		case lost.alone:
 			return nil, lost.how
 		default:
-			return h.pool.isolation.run(ctx, h, m)
+			h.pool.records.note(h, m, func(r *record) { r.alone = true })
+			return h.alone(ctx, m, false)
 		}
 		w, pickErr := h.pool.pick(ctx)
 		if pickErr != nil {
@@ -195,6 +212,9 @@ func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 		r = h.insist(w, c)
 	}
 	if r.lost != nil {
+		if r.alone && !r.again {
+			h.pool.records.note(h, c.Message, func(r *record) { r.killer = true })
+		}
 		if cancelled != nil {
 			return nil, late(cancelled, r.lost)
 		}

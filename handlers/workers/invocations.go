@@ -1,8 +1,6 @@
 package workers
 
 import (
-	"slices"
-
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -15,12 +13,7 @@ type Invocation struct {
 // Invocations are those of one function, by the pool's workers. They are looked for
 // when somebody asks, and cost nothing before.
 func (p *Pool) Invocations(function string) []Invocation {
-	p.mu.Lock()
-	all := slices.Clone(p.workers)
-	p.mu.Unlock()
-	if w := p.isolation.current(); w != nil {
-		all = append(all, w)
-	}
+	all := p.everyone()
 	var out []Invocation
 	for _, w := range all {
 		w.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,78 +13,111 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// isolation tells a message that kills its worker from those that were in flight
-// beside it: each is tried alone, one after the other, in a worker of their own.
+// isolation runs messages alone, each lane one at a time in a worker of its own: so a
+// message that kills its worker is told from those that were in flight beside it, and
+// kills nobody else's.
 type isolation struct {
-	turn    chan struct{} // has room for the one that is being tried
-	queued  atomic.Int64  // those that are, or wait for it
+	lanes   chan *worker // the free ones: each is its worker, nil if it has none
+	queued  atomic.Int64 // messages that run or wait for a lane
 	waiting sync.WaitGroup
-	worker  atomic.Pointer[worker] // for the next one, if it survived the last; set by the one whose turn it is
+
+	mu      sync.Mutex
+	workers []*worker // those that are ready
 }
 
-// current is the isolated worker; nil if there is none.
-func (i *isolation) current() *worker { return i.worker.Load() }
+const (
+	// suspectLanes is how many suspects are tried at once, and killerLanes how many
+	// messages of which it is known that they kill their worker, or block it.
+	suspectLanes = 2
+	killerLanes  = 1
+)
 
+func newIsolation(lanes int) *isolation {
+	i := &isolation{lanes: make(chan *worker, lanes)}
+	for range lanes {
+		i.lanes <- nil
+	}
+	return i
+}
+
+// current are the isolated workers.
+func (i *isolation) current() []*worker {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.workers)
+}
+
+// run tries a message alone until it has an answer of its own.
 func (i *isolation) run(ctx context.Context, h *Handler, m *triggers.Message) ([]byte, error) {
 	i.queued.Add(1)
 	i.waiting.Add(1)
 	defer i.waiting.Done()
 	defer i.leave()
+	var w *worker
 	select {
-	case i.turn <- struct{}{}:
-		defer func() { <-i.turn }()
+	case w = <-i.lanes:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("it waited for its turn to be tried alone: %w", handlers.ErrNotTried)
+		return nil, fmt.Errorf("its time was up before it could be tried alone: %w", handlers.ErrRunAgain)
 	}
+	defer func() { i.lanes <- w }()
 	for {
-		w, err := i.isolated(ctx, h.pool)
-		if err != nil {
+		var err error
+		if w, err = i.isolated(ctx, h.pool, w); err != nil {
 			return nil, err
 		}
 		output, err := h.try(ctx, w, m)
 		var lost *lostError
-		if errors.As(err, &lost) {
-			if lost.again {
-				continue
-			}
+		switch {
+		case !errors.As(err, &lost):
+			return output, err
+		case !lost.again:
 			h.pool.log.Error("this message kills its worker", "function", h.name, "message", m.ID, "error", lost.how)
 			return nil, lost.how
 		}
-		return output, err
 	}
 }
 
-// leave stops the isolated worker after the last.
+// leave stops the isolated workers after the last message.
 func (i *isolation) leave() {
 	if i.queued.Add(-1) > 0 {
 		return
 	}
-	select {
-	case i.turn <- struct{}{}:
-		i.stop()
-		<-i.turn
-	default: // another has come, and is the last now
+	for range cap(i.lanes) {
+		select {
+		case w := <-i.lanes:
+			i.stop(w)
+			i.lanes <- nil
+		default: // another message has come, and is the last now
+			return
+		}
 	}
 }
 
-// stop ends the isolated worker, if there is one.
-func (i *isolation) stop() {
-	if w := i.worker.Swap(nil); w != nil {
-		w.stop(stopGrace)
+// stop ends an isolated worker, if there is one.
+func (i *isolation) stop(w *worker) {
+	if w == nil {
+		return
 	}
+	i.mu.Lock()
+	i.workers = slices.DeleteFunc(i.workers, func(other *worker) bool { return other == w })
+	i.mu.Unlock()
+	w.stop(stopGrace)
 }
 
-// isolated returns the worker for suspects, started if there is none.
-func (i *isolation) isolated(ctx context.Context, p *Pool) (*worker, error) {
-	if w := i.current(); w != nil && w.usable() {
+// isolated returns a lane's worker, started if there is none that can be used.
+func (i *isolation) isolated(ctx context.Context, p *Pool, w *worker) (*worker, error) {
+	if w != nil && w.usable() {
 		return w, nil
 	}
-	i.stop()
+	i.stop(w)
 	p.mu.Lock()
 	ended := p.ended
 	p.mu.Unlock()
-	if ended || ctx.Err() != nil {
+	if ended {
 		return nil, handlers.ErrNotTried
+	}
+	if ctx.Err() != nil {
+		return nil, handlers.ErrRunAgain
 	}
 	w, err := p.startWorker()
 	if err != nil {
@@ -94,7 +128,9 @@ func (i *isolation) isolated(ctx context.Context, p *Pool) (*worker, error) {
 	select {
 	case <-w.loaded:
 		if w.ready != nil {
-			i.worker.Store(w)
+			i.mu.Lock()
+			i.workers = append(i.workers, w)
+			i.mu.Unlock()
 			return w, nil
 		}
 		err = &handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail}
@@ -103,7 +139,7 @@ func (i *isolation) isolated(ctx context.Context, p *Pool) (*worker, error) {
 	case <-limit.C:
 		err = fmt.Errorf("the code did not load within %v: %w", p.cfg.StartTimeout, handlers.ErrNotTried)
 	case <-ctx.Done():
-		err = handlers.ErrNotTried
+		err = handlers.ErrRunAgain
 	}
 	w.kill(CauseStart, err)
 	w.done.Wait()

@@ -112,8 +112,10 @@ type Pool struct {
 	changed  chan struct{} // closed and replaced when any of the above changes
 	restarts map[Cause]int
 
-	isolation isolation
-	blocks    *blocks
+	suspects *isolation // messages that may have killed or blocked a worker
+	killers  *isolation // messages that have
+	records  records
+	blocks   *blocks
 
 	// Functions that are kept apart: where their pools live, which of them there are,
 	// and which are on their way; the last two guarded by mu, but for reading.
@@ -173,10 +175,11 @@ func New(cfg Config) *Pool {
 		measured: make(map[*worker]struct{}),
 		past:     make([]Measures, len(cfg.Functions)),
 
-		restarts:  make(map[Cause]int),
-		blocks:    new(blocks),
-		moving:    make(map[string]bool),
-		isolation: isolation{turn: make(chan struct{}, 1)},
+		restarts: make(map[Cause]int),
+		blocks:   new(blocks),
+		moving:   make(map[string]bool),
+		suspects: newIsolation(suspectLanes),
+		killers:  newIsolation(killerLanes),
 	}
 }
 
@@ -409,5 +412,6 @@ func (p *Pool) stopAll() {
 		all.Go(func() { w.stop(stopGrace) })
 	}
 	all.Wait()
-	p.isolation.wait()
+	p.suspects.wait()
+	p.killers.wait()
 }

@@ -162,6 +162,7 @@ func (w *worker) result(payload []byte) error {
 	}
 	w.calls[answer.ID] = nil
 	w.free = append(w.free, answer.ID)
+	w.answers++
 	w.sums[c.Function].add(answer, w.heard.Sub(c.submitted)-answer.Took)
 	if r.status == protocol.NotTried && !c.given { // it was asked for by away
 		r = reply{lost: errors.New("its worker gave it back"), again: true}

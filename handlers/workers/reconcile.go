@@ -150,16 +150,22 @@ func (r *reconciler) look(w *worker) (lived time.Duration, lives bool) {
 	return lived, false
 }
 
-// mourn sets when the next process is started after one has died: at once after
-// one that dies now and then, and later and later where one dies after the other.
+// mourn sets when the next process is started after one has died: at once where it has
+// answered calls, since then one of those in flight has killed it, and isolation finds
+// that one; and after one that dies now and then. It is later and later where processes
+// that can do nothing die one after the other.
 func (r *reconciler) mourn(what string, w *worker, lived time.Duration) {
 	now, delay := time.Now(), time.Duration(0)
-	if now.Sub(r.crash) > healthy {
+	switch {
+	case w.answers > 0:
+		r.next = now
+	case now.Sub(r.crash) > healthy:
 		r.pause.Reset()
-	} else {
+		r.crash, r.next = now, now
+	default:
 		delay = r.pause.NextBackOff()
+		r.crash, r.next = now, now.Add(delay)
 	}
-	r.crash, r.next = now, now.Add(delay)
 	r.pool.log.Warn(what, "worker", w.process.pid, "error", w.reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
 }
 

@@ -47,14 +47,16 @@ func (p *Pool) watch(ctx context.Context) {
 	}
 }
 
-func (p *Pool) giveUp(now time.Time) (busy bool) {
+// everyone are the workers that may have messages in flight.
+func (p *Pool) everyone() []*worker {
 	p.mu.Lock()
-	workers := slices.Clone(p.workers)
+	all := slices.Clone(p.workers)
 	p.mu.Unlock()
-	if w := p.isolation.current(); w != nil {
-		workers = append(workers, w)
-	}
-	for _, w := range workers {
+	return append(append(all, p.suspects.current()...), p.killers.current()...)
+}
+
+func (p *Pool) giveUp(now time.Time) (busy bool) {
+	for _, w := range p.everyone() {
 		busy = w.giveUp(now) || busy
 		w.overdue(now)
 	}

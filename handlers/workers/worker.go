@@ -44,7 +44,8 @@ type worker struct {
 	extra    atomic.Int64  // messages queued beyond those that run
 	average  time.Duration // of a call, lately; read's own
 
-	heard time.Time // when it was read from last; read's own
+	heard   time.Time // when it was read from last; read's own, as is
+	answers int       // how many calls it has answered; read after gone is closed
 
 	mu    sync.Mutex
 	sums  []Measures
@@ -254,7 +255,7 @@ func (w *worker) read() {
 	w.pool.keepMeasures(w)
 	close(w.gone)
 	for _, c := range lost {
-		c.replied(w, reply{lost: w.reason, again: why != nil, alone: len(lost) == 1})
+		c.replied(w, reply{lost: w.reason, again: why != nil || w.cause == CauseReaper, alone: len(lost) == 1})
 	}
 	w.pool.nudge()
 }

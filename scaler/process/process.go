@@ -140,13 +140,14 @@ func (p *Provisioner) Ready(ctx context.Context) error {
 	return errors.New(p.failing)
 }
 
-// Hurry tells those that drain not to take their time, by a SIGTERM.
+// Hurry tells those that drain not to take their time, by a SIGINT, which
+// counts as a second signal soon after a SIGTERM.
 func (p *Provisioner) Hurry() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range p.instances {
 		if i.state == draining {
-			_ = i.cmd.Process.Signal(syscall.SIGTERM) // it may be gone already
+			_ = i.cmd.Process.Signal(syscall.SIGINT) // it may be gone already
 		}
 	}
 }
