@@ -270,9 +270,9 @@ type FunctionStatus struct {
 	Retried  int64 `json:"retried"`
 	Rejected int64 `json:"rejected" desc:"moved to the dead letters"`
 	Released int64 `json:"released" desc:"given back, since they were not tried"`
-	// Abandoned were in flight in an instance that ended: the source lends them
-	// again.
-	Abandoned int64 `json:"abandoned" desc:"in flight in an instance that ended: the source lends them again"`
+	// Abandoned were in flight in an instance that ended, or the source never took
+	// their verdict: it lends them again.
+	Abandoned int64 `json:"abandoned" desc:"in flight in an instance that ended, or their verdict was never taken: the source lends them again"`
 	// InFlight is received and not settled yet.
 	InFlight int64 `json:"in_flight" desc:"received and not settled yet"`
 	// Lost were taken back by the source before they were settled.
@@ -295,6 +295,9 @@ type FunctionStatus struct {
 	// connection was made again, where the source tells.
 	ReceiveErrors int64 `json:"receive_errors" desc:"how often receiving went wrong"`
 	Reconnects    int64 `json:"reconnects" desc:"how often the connection was made again, where the source tells"`
+	// Problems are what somebody has to fix: messages that cannot be settled, a
+	// dead-letter queue that is missing, an output that cannot be written.
+	Problems []FunctionProblem `json:"problems,omitempty" desc:"what somebody has to fix, the oldest first"`
 	// Gate is open while the function's HTTP app is taken for well, else shut; empty
 	// for functions without one.
 	Gate string `json:"gate,omitempty" desc:"open while the function's HTTP app is taken for well, else shut; missing without an app"`
@@ -326,6 +329,7 @@ func (f *function) status() FunctionStatus {
 	s.Stopped = f.hasStopped()
 	s.Paused, s.PausedUntil = f.pauses.state()
 	s.Disconnected, s.Reconnects = f.connection(time.Now())
+	s.Problems = f.problems()
 	if gated, ok := f.handler.(interface{ Open() bool }); ok {
 		s.Gate = gateWord(gated.Open())
 	}

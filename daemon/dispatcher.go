@@ -28,7 +28,7 @@ const maxBatch = 4096
 func (f *function) run(receiving, working, settling context.Context) error {
 	receiving, cancel := context.WithCancel(receiving)
 	defer cancel()
-	f.working, f.settling = working, settling
+	f.receiving, f.working, f.settling = receiving, working, settling
 	f.starter, _ = f.handler.(handlers.Starter)
 	f.runners.begin()
 	defer f.runners.end()
@@ -45,6 +45,9 @@ func (f *function) run(receiving, working, settling context.Context) error {
 	pause := receiveBackOff()
 	failing := ""
 	for {
+		if f.stuck.wait(receiving) != nil {
+			break
+		}
 		n, err := f.share.Offer(receiving)
 		if err != nil || f.hasStopped() {
 			break
@@ -247,16 +250,26 @@ func (t *turn) run() {
 	}
 	v := f.judge(f.working, m, err)
 	took := time.Since(t.start)
-	f.report(m, v, err, took)
-	f.setbacks.remember(m, v, err)
-	f.settle(f.settling, t.delivery, v)
+	v, settled := f.settle(t, v, err)
 	now := time.Now()
 	t.trail.end(t, v, err, took, now)
-	f.stats.settled(m, v.Kind, err, took, now)
+	if settled {
+		f.report(m, v, err, took)
+		f.setbacks.remember(m, v, err)
+		f.stats.settled(m, v.Kind, err, took, now)
+	} else {
+		f.stats.abandoned.Add(1)
+	}
 	t.seat.Store(nil)
+	t.free(now)
+}
+
+// free gives the slot back, if there is one.
+func (t *turn) free(now time.Time) {
 	if t.slotted {
-		f.stats.taken.end(now)
-		f.share.Free(1)
+		t.slotted = false
+		t.f.stats.taken.end(now)
+		t.f.share.Free(1)
 	}
 }
 
@@ -313,28 +326,66 @@ func (f *function) judge(working context.Context, m *triggers.Message, err error
 }
 
 func (f *function) reject(reason string, err error) triggers.Verdict {
-	v := triggers.Verdict{Kind: triggers.Reject, Reason: reason, Function: f.name}
-	var failure *handlers.Failure
-	if errors.As(err, &failure) {
-		v.Detail = failure.Detail
-	}
-	return v
+	return triggers.Verdict{Kind: triggers.Reject, Reason: reason, Detail: failureDetail(err), Function: f.name}
 }
 
-// settle carries the verdict out. A source that can't take it now is asked
-// again until settling ends; then the loan runs out and the message comes back.
-func (f *function) settle(settling context.Context, d *triggers.Delivery, v triggers.Verdict) {
-	err := d.Settle(settling, v)
+// settle carries the verdict out, and returns the one that the source took. A
+// source that refuses it is asked again until settling ends; then the lease runs
+// out and the message comes back. Meanwhile the trigger renews the lease, and the
+// slot is free for others.
+func (f *function) settle(t *turn, v triggers.Verdict, cause error) (taken triggers.Verdict, settled bool) {
+	err := t.delivery.Settle(f.settling, v)
 	if err == nil {
-		return
+		return v, true
 	}
-	f.log.Warn("cannot settle; will try until it works", "message", d.Message.ID, "verdict", v.Kind, "error", err)
-	err = backoff.Retry(func() error { return d.Settle(settling, v) }, backoff.WithContext(receiveBackOff(), settling))
-	if err != nil {
-		f.stats.unsettled.Add(1)
-		f.log.Error("not settled; the source will lend the message again",
-			"message", d.Message.ID, "verdict", v.Kind, "error", err)
+	t.free(time.Now())
+	defer func() {
+		if last := f.stuck.free(exit{t: t}); last && settled {
+			f.log.Info("settling works again")
+		}
+	}()
+	f.reportRefusal(t.delivery.Message, v, cause, err)
+	pause, stopping := receiveBackOff(), false
+	for {
+		f.stuck.hold(exit{t: t}, snag{verdict: v.Kind, err: err})
+		switch {
+		case f.settling.Err() != nil:
+			f.log.Error("message not settled; the source delivers it again", "message", t.delivery.Message.ID, "verdict", v.Kind, "error", err)
+			return v, false
+		case stopping && v.Kind == triggers.Reject:
+			// A stop does not wait for a dead-letter queue that somebody has to make:
+			// the message comes again, and its attempts stay counted.
+			v = triggers.Verdict{Kind: triggers.Release}
+		case stopping:
+			wait(f.settling, pause.NextBackOff())
+		default:
+			wait(f.receiving, pause.NextBackOff())
+			stopping = f.receiving.Err() != nil
+		}
+		if err = t.delivery.Settle(f.settling, v); err == nil {
+			return v, true
+		}
 	}
+}
+
+// reportRefusal logs that a source does not take a verdict, and what that was.
+func (f *function) reportRefusal(m *triggers.Message, v triggers.Verdict, cause, refusal error) {
+	attrs := []slog.Attr{slog.String("message", m.ID), slog.String("verdict", v.Kind.String()), slog.Any("error", refusal)}
+	if v.Reason != "" {
+		attrs = append(attrs, slog.String("reason", v.Reason))
+	}
+	if detail := failureDetail(cause); detail != "" {
+		attrs = append(attrs, slog.String("detail", detail))
+	}
+	f.log.LogAttrs(context.Background(), slog.LevelWarn, "message not settled; retrying until the source takes it", attrs...)
+}
+
+func failureDetail(err error) string {
+	var failure *handlers.Failure
+	if errors.As(err, &failure) {
+		return failure.Detail
+	}
+	return ""
 }
 
 // hasStopped reports whether stop was called: no slot that was freed after it is
@@ -380,14 +431,13 @@ func (f *function) report(m *triggers.Message, v triggers.Verdict, err error, to
 		text = "attempt failed; will be tried again"
 		attrs = append(attrs, slog.Int("max_attempts", f.retry.MaxAttempts), slog.Duration("retry_in", v.Delay))
 	case triggers.Reject:
-		text = "rejected; moved to the dead letters"
+		text = "message dead-lettered"
 		attrs = append(attrs, slog.String("reason", v.Reason))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
-		var failure *handlers.Failure
-		if errors.As(err, &failure) && failure.Detail != "" {
-			attrs = append(attrs, slog.String("detail", failure.Detail))
+		if detail := failureDetail(err); detail != "" {
+			attrs = append(attrs, slog.String("detail", detail))
 		}
 	}
 	f.log.LogAttrs(context.Background(), level, text, attrs...)

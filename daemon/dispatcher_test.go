@@ -103,7 +103,7 @@ func (b *testBed) wantCounts(done, retried, rejected, released int64) {
 		b.t.Errorf("done %d, retried %d, rejected %d, released %d; want %d, %d, %d, %d",
 			s.Done, s.Retried, s.Rejected, s.Released, done, retried, rejected, released)
 	}
-	if sum := s.Done + s.Retried + s.Rejected + s.Released + s.InFlight; s.Received != sum {
+	if sum := s.Done + s.Retried + s.Rejected + s.Released + s.Abandoned + s.InFlight; s.Received != sum {
 		b.t.Errorf("received %d, accounted for %d", s.Received, sum)
 	}
 }

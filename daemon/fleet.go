@@ -110,7 +110,7 @@ func (f *fleet) ended(id int) {
 	for name, r := range f.last[id].Functions {
 		r.Abandoned += r.InFlight
 		r.InFlight, r.Slots, r.Used, r.Workers, r.Paused = 0, 0, 0, 0, false
-		r.Disconnected, r.Gate = time.Time{}, ""
+		r.Disconnected, r.Gate, r.Problems = time.Time{}, "", nil
 		f.gone.Functions[name] = f.gone.Functions[name].plus(r)
 	}
 	for name, s := range f.last[id].Apps {
@@ -139,6 +139,7 @@ func (r functionReport) plus(o functionReport) functionReport {
 	if !o.Disconnected.IsZero() && (r.Disconnected.IsZero() || o.Disconnected.Before(r.Disconnected)) {
 		sum.Disconnected = o.Disconnected
 	}
+	sum.Problems = mergeProblems(r.Problems, o.Problems)
 	sum.ReceiveErrors += o.ReceiveErrors
 	sum.Reconnects += o.Reconnects
 	if r.Gate != gateShut && o.Gate != "" {
@@ -186,8 +187,10 @@ func (f *fleet) status() []FunctionStatus {
 	totals := f.totals()
 	out := make([]FunctionStatus, 0, len(totals))
 	for _, name := range slices.Sorted(maps.Keys(totals)) {
-		if f.source(name) != nil { // a reload may have removed it
-			out = append(out, totals[name].FunctionStatus)
+		if source := f.source(name); source != nil { // a reload may have removed it
+			s := totals[name].FunctionStatus
+			s.Problems = mergeProblems(s.Problems, troublesOf(source))
+			out = append(out, s)
 		}
 	}
 	return out

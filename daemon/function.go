@@ -37,14 +37,16 @@ type function struct {
 	cancelOnLost bool
 	log          *slog.Logger
 
-	starter           handlers.Starter // the handler, if it is one
-	runners           runners
-	present           present
-	setbacks          setbacks
-	cannot            atomic.Value // of type string: why nothing could be received
-	turns             []*turn      // of one batch; run's
-	inFlight          sync.WaitGroup
-	working, settling context.Context // set by run
+	starter  handlers.Starter // the handler, if it is one
+	runners  runners
+	present  present
+	setbacks setbacks
+	cannot   atomic.Value // of type string: why nothing could be received
+	turns    []*turn      // of one batch; run's
+	inFlight sync.WaitGroup
+	stuck    stuck
+	// Set by run. The first ends receiving, the next work, the last settling.
+	receiving, working, settling context.Context
 
 	stopOnce sync.Once
 	stopped  chan struct{} // closed when the function can't go on

@@ -14,7 +14,7 @@ type Health struct {
 	Reasons []string `json:"reasons,omitempty" desc:"why not"`
 	// Notes say what is not well, and does not make the daemon unready: what is
 	// outside it, and what somebody wants.
-	Notes []string `json:"notes,omitempty" desc:"what is not well beside that: sources and apps that cannot be reached, pauses"`
+	Notes []string `json:"notes,omitempty" desc:"what is not well beside that: sources and apps that cannot be reached, messages that cannot be settled, dead letters and outputs that cannot be written, pauses"`
 }
 
 func (d *Daemon) answerHealth(w http.ResponseWriter, _ *http.Request) {
@@ -41,6 +41,11 @@ func (d *Daemon) notWell() (notes []string) {
 			notes = append(notes, "function "+f.Name+" receives nothing: its app is not well")
 		case f.Paused:
 			notes = append(notes, "function "+f.Name+" is paused by hand")
+		}
+		for _, p := range f.Problems {
+			if !p.Blocks { // that is a reason not to be ready
+				notes = append(notes, "function "+f.Name+": "+p.Words())
+			}
 		}
 	}
 	return notes
@@ -72,6 +77,11 @@ func (d *Daemon) notReady() (reasons []string) {
 	for _, f := range d.Status() {
 		if f.Stopped {
 			reasons = append(reasons, "function "+f.Name+" has stopped: its code does not load")
+		}
+		for _, p := range f.Problems {
+			if p.Blocks {
+				reasons = append(reasons, "function "+f.Name+": "+p.Words())
+			}
 		}
 	}
 	if r := d.reloadStatus(); r.misloaded {

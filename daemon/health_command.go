@@ -43,7 +43,7 @@ func (c *healthCommand) Run(ctx context.Context, std *IO) error {
 	if health.Status != "ok" {
 		return errors.New(printable(health.Status + ": " + strings.Join(health.Reasons, "; ")))
 	}
-	_, err = fmt.Fprintln(std.Out, "ok")
+	_, err = fmt.Fprintln(std.Out, printable(strings.Join(append([]string{"ok"}, health.Notes...), "\n  - ")))
 	return err
 }
 

@@ -20,6 +20,7 @@ type functionMetrics struct {
 	backlog, oldest, dead, received, settled, inFlight, failed *prometheus.Desc
 	lost, handle, age, stopped, paused, rejections, connected  *prometheus.Desc
 	disconnected, receiveErrors, reconnects, gate              *prometheus.Desc
+	problems, unsettled                                        *prometheus.Desc
 }
 
 func newFunctionMetrics(d *Daemon) *functionMetrics {
@@ -44,6 +45,8 @@ func newFunctionMetrics(d *Daemon) *functionMetrics {
 	m.disconnected = add("trigger_disconnected_seconds", "For how long the source could not be reached; 0 while it can be.")
 	m.receiveErrors = add("receive_errors_total", "Attempts to receive that went wrong.")
 	m.reconnects = add("trigger_reconnects_total", "How often the connection to the source was made again, where it tells.")
+	m.problems = add("function_problems", "Problems that somebody has to fix, by kind.", "kind")
+	m.unsettled = add("messages_unsettled", "Messages whose verdict the source refuses; they wait outside their slots.")
 	m.gate = add("http_gate_open", "1 while the function's HTTP app is taken for well, else 0: then nothing is received.")
 	return m
 }
@@ -59,6 +62,7 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 		to.gauge(m.paused, truth(s.Paused), s.Name)
 		to <- newHistogramMetric(m.handle, s.Latency, handleBuckets, s.Name)
 		to <- newHistogramMetric(m.age, s.Age, ageBuckets, s.Name)
+		m.trouble(s, to)
 		m.link(s, to)
 		m.source(s.Name, to)
 	}
@@ -75,6 +79,20 @@ func (m *functionMetrics) ledger(s FunctionStatus, to emit) {
 	for _, why := range rejections {
 		to.counter(m.rejections, float64(s.Rejections[why]), s.Name, why)
 	}
+}
+
+// trouble is what somebody has to fix.
+func (m *functionMetrics) trouble(s FunctionStatus, to emit) {
+	problems, unsettled := make(map[string]int), int64(0)
+	for _, p := range s.Problems {
+		if problems[p.Kind]++; p.Kind == problemUnsettled {
+			unsettled += p.Messages
+		}
+	}
+	for _, kind := range problemKinds {
+		to.gauge(m.problems, float64(problems[kind]), s.Name, kind)
+	}
+	to.gauge(m.unsettled, float64(unsettled), s.Name)
 }
 
 // link is how the source, and the app, are reached.

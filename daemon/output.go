@@ -208,6 +208,11 @@ func (f *function) emitTo(ctx context.Context, o *output, t *turn) (err error) {
 	m, sent := t.trail.send(o, t.message, len(t.output))
 	defer func() { sent.end(err) }()
 	pause, failing := receiveBackOff(), ""
+	defer func() {
+		if failing != "" {
+			f.stuck.free(exit{t, o.describe})
+		}
+	}()
 	for {
 		err := o.put(ctx, m, t.output)
 		switch {
@@ -222,6 +227,7 @@ func (f *function) emitTo(ctx context.Context, o *output, t *turn) (err error) {
 			failing = err.Error()
 			f.log.Warn("cannot send a result; will try until it works", "message", m.ID, "to", o.describe, "error", err)
 		}
+		f.stuck.hold(exit{t, o.describe}, snag{err: err})
 		wait(ctx, pause.NextBackOff())
 	}
 }

@@ -73,7 +73,7 @@ def greet(message):
 			t.Fatalf("send %v: status %d: %s%s", args, status, out, errs)
 		}
 	}
-	for _, want := range []string{"hello ann new 1", "hello 3 None 1", "hello bob None 1", "moved to the dead letters"} {
+	for _, want := range []string{"hello ann new 1", "hello 3 None 1", "hello bob None 1", "message dead-lettered"} {
 		log.wait(t, want)
 	}
 	if status := stop(); status != ExitOK {

@@ -10,14 +10,14 @@ import (
 )
 
 // functionStats counts what became of a function's messages. At any moment
-// received = done + retried + rejected + released + in flight.
+// received = done + retried + rejected + released + abandoned + in flight.
 type functionStats struct {
 	received, done, retried, released atomic.Int64
 	rejected                          [len(rejections)]atomic.Int64 // by why
 	reception                         reception
 
 	failed    atomic.Int64 // attempts that the function failed: those retried, and rejections
-	unsettled atomic.Int64 // verdicts that the source never took
+	abandoned atomic.Int64 // messages whose verdict the source never took
 	lost      atomic.Int64 // messages that the source took back before they were settled
 	latency   histogram    // of handling, from the hand-out to the verdict
 	age       histogram    // of messages at their end, from when they were enqueued
@@ -96,7 +96,7 @@ func (s *functionStats) settled(m *triggers.Message, kind triggers.Kind, err err
 
 func (s *functionStats) inFlight() int64 {
 	// The ends are read first: what ends between the reads is counted in flight.
-	ends := s.done.Load() + s.retried.Load() + s.released.Load()
+	ends := s.done.Load() + s.retried.Load() + s.released.Load() + s.abandoned.Load()
 	for why := range s.rejected {
 		ends += s.rejected[why].Load()
 	}
@@ -105,13 +105,14 @@ func (s *functionStats) inFlight() int64 {
 
 func (s *functionStats) status() FunctionStatus {
 	out := FunctionStatus{
-		Done:     s.done.Load(),
-		Retried:  s.retried.Load(),
-		Released: s.released.Load(),
-		Failed:   s.failed.Load(),
-		Lost:     s.lost.Load(),
-		Latency:  s.latency.snapshot(),
-		Age:      s.age.snapshot(),
+		Done:      s.done.Load(),
+		Retried:   s.retried.Load(),
+		Released:  s.released.Load(),
+		Abandoned: s.abandoned.Load(),
+		Failed:    s.failed.Load(),
+		Lost:      s.lost.Load(),
+		Latency:   s.latency.snapshot(),
+		Age:       s.age.snapshot(),
 	}
 	out.Rejections = make(map[string]int64, len(rejections))
 	for why, word := range rejections {
@@ -121,6 +122,6 @@ func (s *functionStats) status() FunctionStatus {
 	}
 	out.ReceiveErrors = s.reception.errors.Load()
 	out.Received = s.received.Load()
-	out.InFlight = out.Received - out.Done - out.Retried - out.Rejected - out.Released
+	out.InFlight = out.Received - out.Done - out.Retried - out.Rejected - out.Released - out.Abandoned
 	return out
 }

@@ -130,6 +130,12 @@ func statusText(now, last StatusReport, every time.Duration) string {
 			float64(f.Done-before[f.Name].Done)/seconds, short(recent.Quantile(0.5)), short(recent.Quantile(0.99)), workers, f.Failed, f.Rejected)
 	}
 	_ = w.Flush()
+	for _, f := range now.Functions {
+		for _, p := range f.Problems {
+			line, _, _ := strings.Cut(p.Words(), "\n")
+			fmt.Fprintf(&b, "function %s: %s\n", f.Name, line)
+		}
+	}
 	for _, a := range now.Apps {
 		fmt.Fprintln(&b, a.Text())
 	}

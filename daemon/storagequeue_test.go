@@ -89,7 +89,7 @@ func TestTheStorageQueueExample(t *testing.T) {
 			send("--body", "")
 			log.wait(t, "a thumbnail of small 3")
 			log.wait(t, "a thumbnail of small 10")
-			log.wait(t, "rejected; moved to the dead letters")
+			log.wait(t, "message dead-lettered")
 			waitLen(t, connection, "images", 0)
 			waitLen(t, connection, "thumbnails", 0)
 			if status := stop(); status != ExitOK {

@@ -20,7 +20,7 @@ type Explanation struct {
 	Function string   `json:"function,omitempty"`
 	Message  string   `json:"message,omitempty" desc:"its id; missing where a function is explained"`
 	Instance int      `json:"instance,omitempty" desc:"which of several instances says so"`
-	State    string   `json:"state" desc:"of a function: receiving, full, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, retry, ready, held, later, lent, done, dead or unknown"`
+	State    string   `json:"state" desc:"of a function: receiving, full, blocked, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, stuck, retry, ready, held, later, lent, done, dead or unknown"`
 	Text     string   `json:"text" desc:"what holds it back, in a sentence"`
 	Notes    []string `json:"notes,omitempty" desc:"more, mostly a line each"`
 }
@@ -117,6 +117,10 @@ func (f *function) explainTurn(id string, now time.Time) (e Explanation, found b
 			continue
 		}
 		e = Explanation{Function: f.name, Message: id, State: "in_flight"}
+		if why, since, found := f.stuck.of(t); found {
+			e.State, e.Text = "stuck", fmt.Sprintf("it was handled, and cannot leave for %v: %s", now.Sub(since).Round(time.Second), why)
+			return e, true
+		}
 		since := now.Sub(t.received).Round(time.Millisecond)
 		begun := t.begun.Load()
 		if begun == 0 {

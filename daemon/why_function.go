@@ -15,7 +15,8 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation
 	for _, f := range d.running() {
 		if f.name == name {
 			e.State, e.Text = d.holds(f, time.Now())
-			e.Notes = append(d.backlogNotes(ctx, f), d.slotNotes(f)...)
+			e.Notes = append(problemNotes(f.problems()), d.backlogNotes(ctx, f)...)
+			e.Notes = append(e.Notes, d.slotNotes(f)...)
 			e.Notes = append(e.Notes, d.scaleNotes("workers of "+f.app)...)
 			return []Explanation{e}
 		}
@@ -59,6 +60,8 @@ func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
 			why += ": " + said
 		}
 		return "unreachable", why
+	case blocking(s.Problems) != nil:
+		return "blocked", blocking(s.Problems).Words()
 	case s.Gate == gateShut:
 		why := "its app is not well"
 		if shut, ok := f.handler.(interface{ Shut() string }); ok && shut.Shut() != "" {

@@ -210,6 +210,14 @@ func (o *ordered) Link() (l Link, known bool) {
 	return l, false
 }
 
+// Troubles implements Troubled.
+func (o *ordered) Troubles() []Trouble {
+	if troubled, ok := o.inner.(Troubled); ok {
+		return troubled.Troubles()
+	}
+	return nil
+}
+
 // Find implements Finder.
 func (o *ordered) Find(ctx context.Context, id string) (Found, error) {
 	if finder, ok := o.inner.(Finder); ok {

@@ -265,5 +265,5 @@ func (e *entity) bury(l *loan) {
 		e.t.log.Warn("a message that cannot be read is not in the dead letters yet; it will come again", "message", l.message.ID, "error", err)
 		return
 	}
-	e.t.log.Error("rejected; moved to the dead letters", "message", l.message.ID, "reason", l.misfit)
+	e.t.log.Error("message dead-lettered", "message", l.message.ID, "reason", l.misfit)
 }

@@ -225,7 +225,7 @@ func (s *session) take(m *azservicebus.ReceivedMessage) {
 		if err := l.carryOut(ctx, s.r, m, &l.message, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit}); err != nil {
 			s.t.log.Warn("a message that cannot be read is not in the dead letters yet; it will come again", "message", l.message.ID, "error", err)
 		} else {
-			s.t.log.Error("rejected; moved to the dead letters", "message", l.message.ID, "reason", l.misfit)
+			s.t.log.Error("message dead-lettered", "message", l.message.ID, "reason", l.misfit)
 		}
 		return
 	}

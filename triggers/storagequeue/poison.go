@@ -124,7 +124,7 @@ func (t *trigger) rejectMisfit(l *loan) {
 	err := l.Delivery.Settle(ctx, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit})
 	switch {
 	case err == nil:
-		t.log.Error("rejected; moved to the dead letters", "message", l.message.ID, "reason", l.misfit)
+		t.log.Error("message dead-lettered", "message", l.message.ID, "reason", l.misfit)
 	case !errors.Is(err, context.Canceled):
 		t.log.Error("cannot move a message to the poison queue; will try when it comes again", "message", l.message.ID, "reason", l.misfit, "error", err)
 		fallthrough

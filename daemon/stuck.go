@@ -1,0 +1,154 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// Messages whose verdict the source refuses wait outside their slots. Their number
+// and their bodies are bounded: beyond that the function receives nothing until one
+// of them is settled.
+const (
+	maxUnsettled      = 256
+	maxUnsettledBytes = 64 << 20
+)
+
+// stuck is a function's messages that were handled and cannot leave: the source
+// refuses the verdict, or an output the result. Only a message that is refused
+// costs anything. The zero value has none. It is safe for use by many goroutines.
+type stuck struct {
+	mu     sync.Mutex
+	snags  map[exit]*snag
+	number int           // of unsettled messages
+	bytes  int64         // of their bodies
+	room   chan struct{} // closed when there is room again; nil while nobody waits
+}
+
+// exit is where a message leaves: to an output by its name, or, where that is
+// empty, to its source.
+type exit struct {
+	t  *turn
+	to string
+}
+
+// snag is why one message cannot leave.
+type snag struct {
+	verdict triggers.Kind // that the source refuses
+	err     error
+	since   time.Time
+}
+
+// hold notes that a message cannot leave.
+func (s *stuck) hold(at exit, why snag) {
+	why.since = time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.snags == nil {
+		s.snags = make(map[exit]*snag)
+	}
+	if before := s.snags[at]; before != nil {
+		before.err = why.err
+		return
+	}
+	s.snags[at] = &why
+	if at.to == "" {
+		s.number++
+		s.bytes += int64(len(at.t.delivery.Message.Body))
+	}
+}
+
+// free notes that a message left, and reports whether it was the last.
+func (s *stuck) free(at exit) (last bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.snags[at] == nil {
+		return false
+	}
+	delete(s.snags, at)
+	if at.to == "" {
+		s.number--
+		s.bytes -= int64(len(at.t.delivery.Message.Body))
+	}
+	if s.room != nil && !s.full() {
+		close(s.room)
+		s.room = nil
+	}
+	return len(s.snags) == 0
+}
+
+// full reports whether nothing more may be received; mu is held.
+func (s *stuck) full() bool { return s.number >= maxUnsettled || s.bytes >= maxUnsettledBytes }
+
+// wait waits until there is room for messages that may not be settled either. The
+// error is ctx.Err().
+func (s *stuck) wait(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		if !s.full() {
+			s.mu.Unlock()
+			return nil
+		}
+		if s.room == nil {
+			s.room = make(chan struct{})
+		}
+		room := s.room
+		s.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// of says why a message cannot leave, and since when.
+func (s *stuck) of(t *turn) (why string, since time.Time, found bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for at, one := range s.snags {
+		if at.t == t && (!found || one.since.Before(since)) {
+			why, since, found = at.problem(one), one.since, true
+		}
+	}
+	return why, since, found
+}
+
+// problems are one for the source, and one for each output.
+func (s *stuck) problems() (out []FunctionProblem) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of := make(map[string]int)
+	for at, why := range s.snags {
+		i, found := of[at.to]
+		if !found {
+			i = len(out)
+			of[at.to] = i
+			out = append(out, FunctionProblem{Kind: problemOutput})
+			if at.to == "" {
+				out[i].Kind, out[i].Blocks = problemUnsettled, s.full()
+			}
+		}
+		p := &out[i]
+		p.Messages++
+		if p.Since.IsZero() || why.since.Before(p.Since) {
+			p.Since, p.Message, p.Text = why.since, at.t.delivery.Message.ID, at.problem(why)
+		}
+	}
+	return out
+}
+
+// problem says what a message waits for.
+func (at exit) problem(w *snag) string {
+	if at.to != "" {
+		return fmt.Sprintf("the result cannot be sent to %s: %v", at.to, w.err)
+	}
+	what := map[triggers.Kind]string{
+		triggers.Done: "the source does not take the acknowledgement", triggers.Retry: "the source does not take the message back for its retry",
+		triggers.Reject: "the message cannot be moved to the dead letters", triggers.Release: "the source does not take the message back",
+	}[w.verdict]
+	return fmt.Sprintf("%s: %v", what, w.err)
+}

@@ -1,0 +1,212 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/memory"
+)
+
+// graveless is a source that takes no verdict of some kind.
+type graveless struct {
+	triggers.Trigger
+	mu      sync.Mutex
+	refuses triggers.Kind
+}
+
+var errNoGrave = errors.New("there is no dead-letter queue; make it")
+
+func (g *graveless) refuse(kind triggers.Kind) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refuses = kind
+}
+
+func (g *graveless) Receive(ctx context.Context, n int) ([]*triggers.Delivery, error) {
+	got, err := g.Trigger.Receive(ctx, n)
+	for i, d := range got {
+		got[i] = triggers.NewDelivery(d.Message, gravelessLoan{g, d})
+	}
+	return got, err
+}
+
+type gravelessLoan struct {
+	g *graveless
+	d *triggers.Delivery
+}
+
+func (l gravelessLoan) Settle(ctx context.Context, _ *triggers.Message, v triggers.Verdict) error {
+	l.g.mu.Lock()
+	refused := l.g.refuses == v.Kind
+	l.g.mu.Unlock()
+	if refused {
+		return errNoGrave
+	}
+	return l.d.Settle(ctx, v)
+}
+
+// startGraveless runs a function that rejects what begins with bad.
+func startGraveless(t *testing.T, slots int) (*testBed, *graveless) {
+	b := &testBed{t: t, queue: memory.New(time.Hour), slots: handlers.NewSlots(slots), ended: make(chan error, 1)}
+	source := &graveless{Trigger: b.queue.Trigger(), refuses: triggers.Reject}
+	b.function = testFunction("f", handlers.Func(func(_ context.Context, m *triggers.Message) ([]byte, error) {
+		if strings.HasPrefix(string(m.Body), "bad") {
+			return nil, handlers.Reject(errors.New("no good"))
+		}
+		return nil, nil
+	}), source, b.slots.Share(0), slog.New(slog.NewTextHandler(&b.log, nil)))
+	b.run()
+	return b, source
+}
+
+// Dead letters that cannot be written hold no slot: other messages are handled, and
+// everybody who asks is told the reason. Nothing says that they were moved before
+// they were.
+func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, source := startGraveless(t, 2)
+		b.send("bad1", "bad2", "bad3", "good")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.wantCounts(1, 0, 0, 0)
+		if used := b.function.share.Used(); used != 0 {
+			t.Errorf("%d slots are taken by messages that cannot be settled", used)
+		}
+		if strings.Contains(b.log.String(), "dead-lettered") {
+			t.Errorf("the log says that a message was dead-lettered, which it was not:\n%s", b.log.String())
+		}
+		if got := strings.Count(b.log.String(), "message not settled"); got != 3 {
+			t.Errorf("%d refusals were logged, want one of each message:\n%s", got, b.log.String())
+		}
+		problems := b.function.problems()
+		if len(problems) != 1 || problems[0].Kind != problemUnsettled || problems[0].Messages != 3 || problems[0].Blocks ||
+			time.Since(problems[0].Since) != time.Minute || !strings.Contains(problems[0].Text, errNoGrave.Error()) {
+			t.Errorf("the problems are %+v", problems)
+		}
+		e, found := b.function.explainTurn(problems[0].Message, time.Now())
+		if !found || e.State != "stuck" || !strings.Contains(e.Text, errNoGrave.Error()) {
+			t.Errorf("the message is explained as %+v", e)
+		}
+		source.refuse(0)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.wantCounts(1, 0, 3, 0)
+		if problems := b.function.problems(); len(problems) != 0 {
+			t.Errorf("the problems are still %+v", problems)
+		}
+		if got := strings.Count(b.log.String(), "message dead-lettered"); got != 3 {
+			t.Errorf("%d messages are logged as dead-lettered, want 3:\n%s", got, b.log.String())
+		}
+		if err := b.stop(); err != nil {
+			t.Error(err)
+		}
+		if got := len(b.queue.Dead()); got != 3 {
+			t.Errorf("%d dead letters, want 3", got)
+		}
+	})
+}
+
+// Messages that cannot be settled are bounded: then nothing is received, and the
+// reason is why the daemon is not ready.
+func TestRefusedVerdictsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slots, sent = 8, 2 * maxUnsettled
+		b, source := startGraveless(t, slots)
+		for n := range sent {
+			b.send(fmt.Sprint("bad", n))
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := b.function.stats.inFlight(); got < maxUnsettled || got > maxUnsettled+slots {
+			t.Errorf("%d messages are held, want %d, or up to %d more", got, maxUnsettled, slots)
+		}
+		d := New(nil)
+		d.functions = []*function{b.function}
+		d.enter(phaseRunning)
+		if reasons := fmt.Sprint(d.notReady()); !strings.Contains(reasons, "nothing is received") || !strings.Contains(reasons, errNoGrave.Error()) {
+			t.Errorf("not ready, since: %s", reasons)
+		}
+		if state, why := d.holds(b.function, time.Now()); state != "blocked" || !strings.Contains(why, errNoGrave.Error()) {
+			t.Errorf("the function is explained as %s: %s", state, why)
+		}
+		source.refuse(0)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.wantCounts(0, 0, sent, 0)
+		if reasons := d.notReady(); len(reasons) > 0 {
+			t.Errorf("not ready, since: %v", reasons)
+		}
+		_ = b.stop()
+	})
+}
+
+// The bodies of messages that cannot be settled are bounded, too.
+func TestRefusedVerdictsAreBoundedInBytes(t *testing.T) {
+	var s stuck
+	half := &turn{delivery: triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)}
+	other := &turn{delivery: triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)}
+	s.hold(exit{t: half}, snag{})
+	s.hold(exit{t: other, to: "an output"}, snag{}) // it holds its slot
+	if err := s.wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.hold(exit{t: other}, snag{})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.wait(ended); err == nil {
+		t.Error("there is room for more than the bound")
+	}
+	s.free(exit{t: half})
+	if err := s.wait(ended); err != nil {
+		t.Error("there is no room, though one was settled")
+	}
+}
+
+// A stop does not wait for a dead-letter queue that is missing: the messages are
+// given back, and come again.
+func TestAStopGivesBackWhatCannotBeDeadLettered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := startGraveless(t, 2)
+		b.send("bad1", "bad2", "bad3")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		began := time.Now()
+		if err := b.stop(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+		b.wantCounts(0, 0, 0, 3)
+		if waiting := b.backlog(); waiting != 3 {
+			t.Errorf("%d messages wait, want 3", waiting)
+		}
+	})
+}
+
+// A verdict that is never taken is no rejection: the message comes again.
+func TestAVerdictThatIsNeverTakenIsAbandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, source := startGraveless(t, 2)
+		source.refuse(triggers.Done)
+		b.send("good")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.stopReceiving()
+		b.stopSettling()
+		_ = b.stop()
+		b.wantCounts(0, 0, 0, 0)
+		if s := b.function.stats.status(); s.Abandoned != 1 || s.InFlight != 0 {
+			t.Errorf("abandoned %d, in flight %d; want 1 and 0", s.Abandoned, s.InFlight)
+		}
+	})
+}

@@ -1,0 +1,74 @@
+package triggers
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Trouble is something at a source that an operator has to fix. Messages may
+// still be received meanwhile.
+type Trouble struct {
+	Kind  string // one of the Trouble constants: a word for metrics
+	Text  string // what is wrong, and what to do
+	Since time.Time
+}
+
+// The kinds of trouble.
+const (
+	TroubleDeadLetters = "dead_letters" // rejected messages cannot be moved
+	TroubleAttempts    = "attempts"     // failures cannot be counted
+	TroubleRights      = "rights"       // the account lacks a right
+)
+
+// Troubled is a Trigger that reports trouble. Troubles is called at any time,
+// from any goroutine, and does not wait for the source.
+type Troubled interface {
+	Troubles() []Trouble
+}
+
+// Troubles is what a trigger keeps of its trouble, one of each kind. The zero
+// value has none. It is safe for use by many goroutines.
+type Troubles struct {
+	mu  sync.Mutex
+	all []Trouble
+}
+
+// Set adds trouble, or replaces the text of what is there of its kind, and
+// reports whether there was none.
+func (t *Troubles) Set(kind, text string) (first bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.all {
+		if t.all[i].Kind == kind {
+			t.all[i].Text = text
+			return false
+		}
+	}
+	t.all = append(t.all, Trouble{Kind: kind, Text: text, Since: time.Now()})
+	return true
+}
+
+// Clear removes trouble of a kind, and reports whether there was any.
+func (t *Troubles) Clear(kind string) (was bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := len(t.all)
+	t.all = slices.DeleteFunc(t.all, func(one Trouble) bool { return one.Kind == kind })
+	return len(t.all) < before
+}
+
+// Has reports whether there is trouble of a kind.
+func (t *Troubles) Has(kind string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.all, func(one Trouble) bool { return one.Kind == kind })
+}
+
+// All returns the trouble, the oldest first.
+func (t *Troubles) All() []Trouble {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.SortedFunc(slices.Values(t.all), func(a, b Trouble) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Kind, b.Kind)) })
+}
