@@ -15,6 +15,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/process"
 	"github.com/drover-run/drover/triggers"
@@ -41,8 +42,9 @@ type Daemon struct {
 	connections map[string]*natsjs.Connection
 	hurry       <-chan struct{}
 	onReady     func()
-	program     *process.Command // what runs an instance; nil: none is run
-	parent      string           // the data directory whose embedded servers are shared; empty: our own
+	program     *process.Command  // what runs an instance; nil: none is run
+	results     *protocol.Results // what becomes of all results, whatever the outputs; nil: what the outputs say
+	parent      string            // the data directory whose embedded servers are shared; empty: our own
 
 	level *slog.LevelVar // the log's, if it can be changed
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -84,7 +85,12 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 	for _, w := range cfg.Warnings {
 		slog.New(lines).Warn(w)
 	}
-	out, err := invoke(ctx, alone(cfg, c.Function), m, append(std.options(), WithLogger(slog.New(lines))))
+	results := protocol.Shown
+	if len(settings.Output) > 0 {
+		results = "" // as where they are sent
+	}
+	shows := func(d *Daemon) { d.results = &results }
+	out, err := invoke(ctx, alone(cfg, c.Function), m, append(std.options(), WithLogger(slog.New(lines)), shows))
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/runtimes"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
 // This file starts the pools of worker processes, one for each app.
@@ -54,6 +55,13 @@ func (own *pool) close() {
 // each has loaded its code.
 func (p *parts) startPools(ctx context.Context) error {
 	functions := appFunctions(p.cfg)
+	if results := p.daemon.results; results != nil {
+		for _, of := range functions {
+			for i := range of {
+				of[i].Results = *results
+			}
+		}
+	}
 	if len(functions) > 0 {
 		p.startsProcesses() // meanwhile the interpreters are looked for
 	}
@@ -84,7 +92,11 @@ func appFunctions(cfg *configs.Config) map[string][]workers.Function {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
 		if c, found := cfg.Functions[name].Handler.Code(); found {
 			bus := cfg.Functions[name].Trigger.ServiceBus
-			out[c.App] = append(out[c.App], workers.Function{Name: name, Module: c.Module, Function: c.Function, SessionState: bus != nil && bus.SessionState})
+			f := workers.Function{Name: name, Module: c.Module, Function: c.Function, SessionState: bus != nil && bus.SessionState}
+			if len(cfg.Functions[name].Output) == 0 {
+				f.Results = protocol.Dropped
+			}
+			out[c.App] = append(out[c.App], f)
 		}
 	}
 	return out

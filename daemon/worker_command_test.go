@@ -37,7 +37,7 @@ func TestWorkerTestOfAWorkerThatFails(t *testing.T) {
 		"worker", "test", "--app", t.TempDir(), "--run", "hello/(welcome|split)", "--limit", "2m", "--", "sh", "-c", "echo not today >&2; exit 3")
 	for _, want := range []string{
 		"failed   hello/welcome", "the worker closed its socket: it ended with exit status 3", "wanted: a WELCOME",
-		"rule: The answer to HELLO, whatever its protocol.", `sent: HELLO {"protocol":3`, "stderr: not today", "\n0 passed, 2 failed",
+		"rule: The answer to HELLO, whatever its protocol.", `sent: HELLO {"protocol":4`, "stderr: not today", "\n0 passed, 2 failed",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the report lacks %q", want)

@@ -36,6 +36,8 @@ type Function struct {
 	Name, Module, Function string
 	// SessionState gives it the state of its messages' sessions.
 	SessionState bool
+	// Results is what becomes of what it returns; the zero value has it sent.
+	Results protocol.Results
 }
 
 // Config is a pool. Zero values are the defaults given here.
@@ -198,7 +200,7 @@ func (p *Pool) load(template bool) protocol.LoadFrame {
 	now := p.Settings()
 	l := protocol.LoadFrame{Template: template, App: p.cfg.App, Threads: now.Threads, Coroutines: now.Coroutines}
 	for _, f := range p.cfg.Functions {
-		l.Functions = append(l.Functions, protocol.Function{Name: f.Name, Module: f.Module, Function: f.Function})
+		l.Functions = append(l.Functions, protocol.Function{Name: f.Name, Module: f.Module, Function: f.Function, Results: f.Results})
 	}
 	return l
 }

@@ -4,7 +4,8 @@
 const frames = require('./frames');
 const { current } = require('./logs');
 const { Context, Message, cancel } = require('./message');
-const { encode, outcome, stack } = require('./outcome');
+const { outcome, stack } = require('./outcome');
+const { Unsendable } = require('./results');
 
 // Answers that wait for company are sent after so many ms at the latest.
 const LINGER = 0.3;
@@ -187,10 +188,14 @@ class Calls {
     if (!call.open) return;
     let payload;
     try {
-      payload = encode(value);
+      payload = call.function.encode(value);
     } catch (error) {
-      this.#failed(call, error, now);
-      return;
+      if (!call.function.shown || !(error instanceof Unsendable)) {
+        this.#failed(call, error, now);
+        return;
+      }
+      this.output.say(call.id, 'WARNING', 'drover', `${call.function.name} ${error.message}`);
+      payload = frames.EMPTY;
     }
     if (!call.changed) {
       this.#answer(call, frames.OK, now - call.began, payload);

@@ -3,7 +3,7 @@
 
 const { writeSync } = require('node:fs');
 
-const PROTOCOL = 3;
+const PROTOCOL = 4;
 const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5;
 const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70;
 const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5;

@@ -6,7 +6,8 @@ const fs = require('node:fs');
 const path = require('node:path');
 const { types } = require('node:util');
 const { pathToFileURL } = require('node:url');
-const { article, oneLine, stack } = require('./outcome');
+const { oneLine, stack } = require('./outcome');
+const { article, encoder } = require('./results');
 const { FROM_APP, useHooks } = require('./resolve');
 
 const ENDINGS = ['.js', '.mjs', '.cjs', ...(process.features.typescript ? ['.ts', '.mts', '.cts'] : [])];
@@ -28,7 +29,7 @@ class LoadError extends Error {
 async function load(app, wanted) {
   useHooks(app);
   const functions = [];
-  for (const { name, module, function: wantedName } of wanted) {
+  for (const { name, module, function: wantedName, results } of wanted) {
     const specifier = find(app, module);
     let exported;
     try {
@@ -39,12 +40,14 @@ async function load(app, wanted) {
     const [run, owner] = pick(exported, wantedName);
     if (typeof run !== 'function') throw new LoadError(nothing(exported, module, wantedName, run));
     const wrong = misfit(run);
-    if (wrong) throw new LoadError(`${wantedName} of ${module} is ${wrong}; a function takes (message, context), and returns its output or a promise of it`);
+    if (wrong) throw new LoadError(`${wantedName} of ${module} ${wrong}; a function takes (message, context), and returns its output or a promise of it`);
     functions.push({
       name,
       run: owner === undefined ? run : run.bind(owner),
       // A bound async function is one by its prototype only.
       isAsync: types.isAsyncFunction(run) || Object.getPrototypeOf(run) === AsyncFunction,
+      encode: encoder(results),
+      shown: results === 'shown',
       quick: 0,
       warned: false,
     });
@@ -106,9 +109,14 @@ function nothing(exported, module, name, value) {
   return `${module} exports no function ${name}; it has: ${[...found].sort().join(', ') || 'none'}`;
 }
 
+/** Why a function cannot be called with (message, context), behind its name; '' if it can. */
 function misfit(run) {
-  if (types.isGeneratorFunction(run)) return 'a generator function';
-  if (/^class\b/.test(Function.prototype.toString.call(run))) return 'a class';
+  const source = Function.prototype.toString.call(run);
+  if (types.isGeneratorFunction(run)) return 'is a generator function';
+  if (/^class\b/.test(source)) return 'is a class';
+  if (run.length > 2) return `takes ${run.length} parameters, and drover calls no callback`;
+  const [, first] = /^(?:async\s+)?(?:function\b[^(]*)?\(\s*(\w+)\s*,/.exec(source) ?? [];
+  if (first === 'context' || first === 'ctx') return `takes (${first}, ...), as Azure Functions v3 calls it, in the wrong order`;
   return '';
 }
 

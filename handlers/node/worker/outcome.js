@@ -1,49 +1,35 @@
 'use strict';
 // Turns what functions return and throw into answers.
 
-const { types } = require('node:util');
-const { EMPTY, FAILURE, REJECT, RETRY } = require('./frames');
+const { inspect, types } = require('node:util');
+const { FAILURE, REJECT, RETRY } = require('./frames');
 const { Reject, Retry } = require('./modules/drover');
+const { Unsendable, article } = require('./results');
 
 const LONGEST_RETRY = 30 * 86400 * 1000;
 const LONGEST_SUMMARY = 1000;
 const LONGEST_DETAIL = 64_000;
-// How many errors behind an error are told, each by its cause.
+// How deep the errors behind an error are shown (causes, and those of an AggregateError),
+// and how many of those of one AggregateError.
 const MOST_CAUSES = 5;
+const MOST_ERRORS = 10;
 
-/** The bytes of what a function returned; throws a TypeError. */
-function encode(value) {
-  if (value === undefined || value === null) return EMPTY;
-  if (typeof value === 'string') return Buffer.from(value);
-  if (Buffer.isBuffer(value)) return value;
-  if (ArrayBuffer.isView(value)) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
-  if (types.isAnyArrayBuffer(value)) return Buffer.from(value);
-  let text;
-  let why = 'JSON has no such thing';
-  try {
-    text = JSON.stringify(value);
-  } catch (error) {
-    why = said(error);
-  }
-  if (text === undefined) {
-    throw new TypeError(`returned ${article(value)}, which cannot be sent: ${why}; return nothing, a Buffer, a string or what JSON.stringify takes`);
-  }
-  return Buffer.from(text);
-}
+const isError = (value) => types.isNativeError(value) || value instanceof Error;
 
-function article(value) {
-  const name = typeof value === 'object' ? value?.constructor?.name || 'object' : typeof value;
-  return /^[aeiou]/i.test(name) ? `an ${name}` : `a ${name}`;
-}
-
+/** The text of an error, or of what else was thrown, in one line. */
 function said(error) {
   try {
-    const text = error instanceof Error || types.isNativeError(error) ? error.message : error;
+    let text = error;
+    if (isError(error)) text = error.message;
+    else if (typeof error === 'object' && error !== null) text = shown(error);
     return String(text).replace(/\s+/g, ' ').trim().slice(0, LONGEST_SUMMARY);
   } catch {
     return 'its text cannot be read';
   }
 }
+
+/** A value that is no error, with its content. */
+const shown = (value) => inspect(value, { depth: 3, maxArrayLength: 20, maxStringLength: LONGEST_SUMMARY, breakLength: 120 });
 
 function nameOf(error) {
   try {
@@ -55,27 +41,52 @@ function nameOf(error) {
 /** An error in one line. */
 function oneLine(error) {
   const text = said(error);
-  if (!types.isNativeError(error) && !(error instanceof Error)) return `it threw ${article(error)}: ${text}`;
+  if (!isError(error)) return `it threw ${article(error)}: ${text}`;
   const name = nameOf(error) || 'Error';
-  return text ? `${name}: ${text}` : name;
+  const inner = text === '' && Array.isArray(error.errors) && error.errors.length > 0 ? `${error.errors.length} errors, the first: ${oneLine(error.errors[0])}` : text;
+  return inner ? `${name}: ${inner}`.slice(0, LONGEST_SUMMARY) : name;
 }
 
 const frameOfNode = /^\s+at (?:.*\()?node:/;
+const HIDDEN = new Set(['stack', 'message', 'name', 'cause', 'errors']);
 
-/** The stack of an error and of those that caused it, without the worker's own frames. */
+/** The properties of an error beside those that all have, such as code; '' if it has none. */
+function properties(error) {
+  const own = Object.fromEntries(Object.entries(error).filter(([key]) => !HIDDEN.has(key)));
+  return Object.keys(own).length > 0 ? `\n${shown(own)}` : '';
+}
+
+/** The stack of an error, its properties, and the errors behind it, without the worker's own frames. */
 function stack(error, depth = 0) {
   let text;
   let cause;
+  let errors = [];
   try {
-    text = typeof error?.stack === 'string' && error.stack ? error.stack : oneLine(error);
-    cause = error?.cause;
+    if (isError(error)) {
+      text = typeof error.stack === 'string' && error.stack ? error.stack : oneLine(error);
+      cause = error.cause;
+      if (Array.isArray(error.errors)) ({ errors } = error);
+    } else if (typeof error?.stack === 'string' && error.stack) {
+      text = error.stack; // of another realm, or made by hand
+      cause = error.cause;
+    } else {
+      text = depth === 0 ? oneLine(error) : shown(error);
+    }
   } catch {
     text = oneLine(error);
   }
   const lines = text.split('\n').filter((line) => !(line.includes(__dirname) && /^\s+at /.test(line)));
   while (lines.length > 1 && frameOfNode.test(lines.at(-1))) lines.pop();
   text = lines.join('\n');
-  if (cause !== undefined && cause !== null && depth < MOST_CAUSES) text += `\ncaused by ${stack(cause, depth + 1)}`;
+  if (isError(error)) {
+    try {
+      text += properties(error);
+    } catch { /* getters of its own */ }
+  }
+  if (depth < MOST_CAUSES) {
+    if (cause !== undefined && cause !== null) text += `\ncaused by ${stack(cause, depth + 1)}`;
+    for (const [at, one] of errors.slice(0, MOST_ERRORS).entries()) text += `\nerror ${at + 1} of ${errors.length}: ${stack(one, depth + 1)}`;
+  }
   return text.slice(0, LONGEST_DETAIL);
 }
 
@@ -84,6 +95,7 @@ const json = (value) => Buffer.from(JSON.stringify(value));
 /** The status and payload of an answer about what a function threw. */
 function outcome(error) {
   const name = nameOf(error);
+  if (error instanceof Unsendable) return [REJECT, json({ summary: said(error) })];
   if (name === 'Reject' || error instanceof Reject) return [REJECT, json({ summary: said(error) || 'rejected' })];
   if (name === 'Retry' || error instanceof Retry) {
     const { after } = error;
@@ -97,4 +109,4 @@ function outcome(error) {
   return [FAILURE, json({ summary: oneLine(error), detail: stack(error) })];
 }
 
-module.exports = { article, encode, oneLine, outcome, said, stack };
+module.exports = { oneLine, outcome, said, stack };

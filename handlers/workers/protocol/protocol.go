@@ -13,7 +13,7 @@ import (
 )
 
 // Version is the version that this daemon speaks.
-const Version = 3
+const Version = 4
 
 // Kind is the type of a frame.
 type Kind byte
@@ -152,7 +152,18 @@ type Function struct {
 	Name     string `json:"name"`
 	Module   string `json:"module"`
 	Function string `json:"function"`
+	// Results is what becomes of what it returns; left out where it is sent.
+	Results Results `json:"results,omitempty"`
 }
+
+// Results is what becomes of what a function returns.
+type Results string
+
+// The zero value has results sent.
+const (
+	Dropped Results = "dropped" // nobody takes them: the worker encodes none
+	Shown   Results = "shown"   // they are shown to a person; what cannot be encoded is no failure
+)
 
 // ReadyFrame says that the code is loaded.
 type ReadyFrame struct {

@@ -6,7 +6,7 @@ A function takes one of these forms, `async def` as well::
     def f(message): ...            # a Message; the parameter's name or annotation says so
     def f(message, context): ...   # a Message and a Context
 
-It returns None, bytes, str, or what `json.dumps` takes. An exception is a failed
+It returns None, bytes, str, or what JSON has a form for. An exception is a failed
 attempt; Reject and Retry say more. Timeout comes when the attempt's time is up.
 """
 

@@ -5,9 +5,11 @@ import json
 import os
 
 from drover import Context, Message, ends, frames, traces
-from drover.functions import encode, outcome
+from drover.functions import outcome
 from drover.logs import send
 from drover.measures import INTERVAL, cpu_now, now
+from drover.results import PLAIN, Unsendable, refuse
+from drover.threaded import Threaded, is_awaitable
 
 OK = frames.OK
 NOTHING = OK, b""
@@ -30,6 +32,7 @@ class Calls:
         self.cancelled = set()  # the numbers of those that are; one stays until it is used again
         self.running = []  # what can be struck by a Timeout
         self.striker = None  # how; None where it can't be done
+        self.threaded = Threaded()  # what runs on event loops of threads
         self.watch = writer.watch
         self.trace = traces.of_app()  # None in an app without OpenTelemetry
         self.draining = False
@@ -83,7 +86,7 @@ class Calls:
                         value = function.call(data[body:end])
                     else:
                         value = function.call(*self.arguments(function, invocation))
-                    answer = NOTHING if value is None else (OK, encode(value))
+                    answer = NOTHING if value is None else self.answer(number, function, value)
             except BaseException as error:  # SystemExit and KeyboardInterrupt end a call, not the worker
                 if running.is_child():
                     ends.end_child(error)
@@ -103,6 +106,36 @@ class Calls:
         status, payload = answer
         self.reply(number, ended - start, status, payload, cpu, ended - start)
         return ended
+
+    def answer(self, number, function, value):
+        """The status and payload of a reply with what a function that is not async
+        returned."""
+        if type(value) not in PLAIN:
+            if is_awaitable(value):
+                self.warn_of_awaitable(function, value)
+                value = self.threaded.wait(number, value)
+            refuse(value)
+        return self.encoded(function, value)
+
+    def encoded(self, function, value):
+        if value is None:
+            return NOTHING
+        try:
+            return OK, function.encode(value)
+        except Unsendable as error:
+            if not function.shown:
+                raise
+            self.warn(f"{function.name} {error}")
+            return NOTHING
+
+    def warn_of_awaitable(self, function, value):
+        if not function.warned:
+            function.warned = True
+            kind = type(value).__name__
+            self.warn(
+                f"{function.name} returned a {kind}, but is not declared async: it is awaited, and each thread of a worker runs one call of it"
+                f" at a time; declare it async, as in: async def {function.name}(message): return await ..."
+            )
 
     def settle(self, running):
         if running.is_child():
@@ -143,6 +176,8 @@ class Calls:
         context = self.contexts.get(number)
         if context is not None:
             context._cancelled = True
+        if self.threaded.cancel(number):
+            return
         for running in self.running:
             if running.number == number:
                 if self.striker is not None and not self.striker.strike(running, number):

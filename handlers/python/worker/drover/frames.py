@@ -12,7 +12,7 @@ import time
 from drover import ends
 from drover.streams import flush_foreign
 
-PROTOCOL = 3
+PROTOCOL = 4
 HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS = 1, 2, 3, 4, 5, 6, 7
 WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED = 65, 66, 67, 68, 69, 70, 71, 72
 CAPABILITIES = ["blocked", "cancel", "fork", "log", "session_state", "settings", "stats"]

@@ -1,16 +1,17 @@
 """Loads the app's functions, calls them, and turns what they do into replies."""
 
-import importlib
 import inspect
 import json
 import os
 import sys
 import traceback
 
-from drover import _LONGEST_RETRY, Message, Reject, Retry, Timeout
+from drover import _LONGEST_RETRY, Reject, Retry, Timeout
+from drover.forms import AZURE, Misfit, form
 from drover.frames import FAILURE, OK, REJECT, RETRY
+from drover.modules import modules_of
+from drover.results import Unsendable, article, drop, encode
 
-FORMS = "a function takes (body), (message) or (message, context)"
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -23,44 +24,26 @@ class LoadError(Exception):
 class Function:
     """A function of the app and how to call it."""
 
-    __slots__ = ("call", "due", "is_async", "name", "wants_body", "wants_context")
+    __slots__ = ("call", "due", "encode", "is_async", "name", "shown", "wants_body", "wants_context", "warned")
 
-    def __init__(self, name, call):
+    def __init__(self, name, call, results=""):
         self.name = name
         self.call = call
         self.due = 0  # when a call is to be measured next, by time.perf_counter_ns
+        self.warned = False  # that it returned an awaitable
+        self.encode = drop if results == "dropped" else encode
+        self.shown = results == "shown"  # whether what cannot be encoded is no failure
         self.is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))
-        self.wants_body, self.wants_context = _form(name, call)
-
-
-def _form(name, call):
-    try:
-        parameters = list(inspect.signature(call).parameters.values())
-    except (TypeError, ValueError):
-        return True, False  # a builtin: give it the bytes
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = [p for p in positional if p.default is p.empty]
-    extra = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    if extra or len(required) > 2 or not positional:
-        raise LoadError(f"{name}{inspect.signature(call)} cannot be called: {FORMS}")
-    if len(required) == 2:
-        return False, True
-    first = positional[0]
-    is_message = first.name in ("message", "msg") or first.annotation is Message
-    if isinstance(first.annotation, str):
-        is_message = is_message or first.annotation in ("Message", "drover.Message")
-    return not is_message, False
+        self.wants_body, self.wants_context = form(name, call)
 
 
 def load(path, wanted):
     """Imports the functions that the daemon wants; raises LoadError."""
-    if path not in sys.path[:1]:
-        sys.path.insert(0, path)
-    functions = []
+    functions, modules = [], modules_of(path)
     for want in wanted:
         module_name, name = want["module"], want["function"]
         try:
-            module = importlib.import_module(module_name)
+            module = modules.load(module_name)
         except BaseException as error:  # whatever an import does, SystemExit too
             raise LoadError(_import_summary(path, module_name, error), cut_traceback(error)) from None
         try:
@@ -68,8 +51,11 @@ def load(path, wanted):
         except AttributeError:
             raise LoadError(_no_function(module, module_name, name)) from None
         if not callable(call):
-            raise LoadError(f"{module_name}.{name} is no function, but {_article(call)}")
-        functions.append(Function(want["name"], call))
+            raise LoadError(f"{module_name}.{name} is no function, but {article(call)}")
+        try:
+            functions.append(Function(want["name"], call, want.get("results", "")))
+        except Misfit as error:
+            raise LoadError(f"{module_name}.{name}{error}") from None
     return functions
 
 
@@ -77,36 +63,19 @@ def _import_summary(path, module, error):
     summary = f"importing {module} from {path}: {one_line(error)}"
     if isinstance(error, ModuleNotFoundError):
         missing = (error.name or "").partition(".")[0]
+        if missing == "azure" and any("azure.functions" in (frame.line or "") for frame in traceback.extract_tb(error.__traceback__)[-1:]):
+            return f"{summary}; {AZURE}"
         if missing != module.partition(".")[0]:
             return f"{summary} (by {sys.executable}; to install it there: {sys.executable} -m pip install {missing})"
         return f"{summary} (by {sys.executable}); is there a file {module.replace('.', '/')}.py, and is path right?"
+    if isinstance(error, ImportError) and "beyond top-level package" in str(error):
+        return f"{summary}; it names a directory above path: set path to that directory, and module to the package and its module, as in orders.{module}"
     return summary
 
 
 def _no_function(module, module_name, name):
     found = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
     return f"{module_name} has no function {name}; it has: {', '.join(sorted(found)) or 'none'}"
-
-
-def _article(value):
-    name = type(value).__name__
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
-
-
-def encode(value):
-    """The bytes of what a function returned; raises TypeError."""
-    if value is None:
-        return b""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(
-            f"returned {_article(value)}, which cannot be sent: {error}; return None, bytes, str or what json.dumps takes"
-        ) from None
 
 
 def _said(error):
@@ -148,7 +117,7 @@ def outcome(error):
 
 
 def _outcome(error):
-    if isinstance(error, Reject):
+    if isinstance(error, (Reject, Unsendable)):
         return REJECT, json.dumps({"summary": _said(error) or "rejected"}).encode()
     if isinstance(error, Retry) and error.after is not None:
         if not 0 <= error.after <= _LONGEST_RETRY:  # it was set later
@@ -159,4 +128,4 @@ def _outcome(error):
     return FAILURE, json.dumps({"summary": one_line(error), "detail": cut_traceback(error)}).encode()
 
 
-__all__ = ["OK", "Function", "LoadError", "cut_traceback", "encode", "load", "one_line", "outcome"]
+__all__ = ["OK", "Function", "LoadError", "cut_traceback", "load", "one_line", "outcome"]

@@ -11,12 +11,13 @@ from drover.blocked import Watchdog
 from drover.calls import NOT_TRIED, NOTHING, OK, now
 from drover.ends import broken, end_child, fail, leave
 from drover.executor import Executor
-from drover.functions import encode, outcome
+from drover.functions import outcome
 from drover.lag import Lag
 from drover.logs import current
 from drover.measures import INTERVAL, Steps
 from drover.pool import Pool
-from drover.threaded import Threaded
+from drover.results import PLAIN, refuse
+from drover.threaded import is_awaitable, set_loop
 from drover.timeouts import Running
 
 
@@ -30,7 +31,6 @@ class Loop(Pool):
         self.has_pool = any(not f.is_async for f in functions)
         self.loop = None
         self.executor = None
-        self.threaded = Threaded()
         self.lag = None
         self.watchdog = Watchdog(self) if writer.blocked else None
 
@@ -43,7 +43,7 @@ class Loop(Pool):
                 from uvloop import new_event_loop
             except ImportError:
                 from asyncio import new_event_loop
-            loop = new_event_loop()
+            loop = set_loop() or new_event_loop()
             asyncio.set_event_loop(loop)
         self.loop = loop
         # run_in_executor(None, ...) has as many threads as the functions.
@@ -143,11 +143,6 @@ class Loop(Pool):
                 context._cancelled = True
             task.cancel()
             return
-        if self.threaded.cancel(number):
-            context = self.contexts.get(number)
-            if context is not None:
-                context._cancelled = True
-            return
         for at, invocation in enumerate(self.ready):
             if invocation[0] == number:
                 del self.ready[at]
@@ -214,7 +209,12 @@ class Loop(Pool):
                     value = await call(data[body:end])
                 else:
                     value = await call(*self.arguments(function, invocation))
-                answer = NOTHING if value is None else (OK, encode(value))
+                while type(value) not in PLAIN and value is not None:
+                    if not is_awaitable(value):
+                        refuse(value)
+                        break
+                    value = await value
+                answer = NOTHING if value is None else self.encoded(function, value)
                 error = None
             except BaseException as raised:  # a cancelled task answers too
                 answer = outcome(raised)

@@ -1,15 +1,30 @@
-"""Runs async functions in threads, each of which has an event loop of its own: there
-a function that blocks holds up nobody."""
+"""Runs coroutines in threads, each of which has an event loop of its own: there a
+function that blocks holds up nobody."""
 
 import asyncio
+import concurrent.futures
 import copy
+import inspect
 import threading
 
 from drover.logs import current
 
 
+def is_awaitable(value):
+    return inspect.isawaitable(value) or isinstance(value, concurrent.futures.Future)
+
+
+def set_loop():
+    """The open event loop that the app has set for this thread, as asyncio.get_event_loop
+    does; None if there is none."""
+    policy = getattr(asyncio.events, "_get_event_loop_policy", asyncio.get_event_loop_policy)()  # the second is deprecated
+    loop = getattr(getattr(policy, "_local", None), "_loop", None)
+    return None if loop is None or loop.is_closed() else loop
+
+
 class Threaded:
-    """The async functions that run in threads."""
+    """The async functions that run in threads, and what functions that are not async
+    return to be awaited."""
 
     def __init__(self):
         self._own = threading.local()
@@ -19,15 +34,33 @@ class Threaded:
         """What runs an async function in the thread that calls it."""
         other, call = copy.copy(function), function.call
         other.is_async = False
-        other.call = lambda *arguments: self._run(call, arguments)
+        other.call = lambda *arguments: self._run(current.get().number, self._loop(), call(*arguments))
         return other
 
-    def _run(self, call, arguments):
+    def wait(self, number, value):
+        """Returns what a call's awaitable comes to, and what that comes to if it is one,
+        too."""
+        while is_awaitable(value):
+            if isinstance(value, concurrent.futures.Future):
+                value = value.result()
+                continue
+            loop = value.get_loop() if asyncio.isfuture(value) else self._loop()
+            if loop.is_running():  # a future of another thread's loop
+                value = asyncio.run_coroutine_threadsafe(_awaited(value), loop).result()
+            else:
+                value = self._run(number, loop, value)
+        return value
+
+    def _loop(self):
         loop = getattr(self._own, "loop", None)
         if loop is None or loop.is_closed():
-            loop = self._own.loop = asyncio.new_event_loop()
+            loop = set_loop() or asyncio.new_event_loop()
+            self._own.loop = loop
             asyncio.set_event_loop(loop)
-        number, task = current.get().number, loop.create_task(_awaited(call, arguments))
+        return loop
+
+    def _run(self, number, loop, awaitable):
+        task = loop.create_task(_awaited(awaitable))
         self._tasks[number] = loop, task
         try:
             return loop.run_until_complete(task)
@@ -46,5 +79,5 @@ class Threaded:
         return True
 
 
-async def _awaited(call, arguments):
-    return await call(*arguments)
+async def _awaited(awaitable):
+    return await awaitable

@@ -287,9 +287,9 @@ def greet():
     can = hello["capabilities"]
     if FAULT == "measures before it is ready":
         send_json(70, {"period_us": 1, "lags_us": []})
-    version = 1 if FAULT == "speaks another protocol" else 3
+    version = 1 if FAULT == "speaks another protocol" else 4
     send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "log", "session_state", "settings"]})
-    if hello["protocol"] != 3 and FAULT != "speaks any protocol":
+    if hello["protocol"] != 4 and FAULT != "speaks any protocol":
         end()
     max_frame = hello["max_frame"]
     kind, text = frame()

@@ -1,0 +1,53 @@
+'use strict';
+// Turns what functions return into bytes.
+
+const { types } = require('node:util');
+const { EMPTY } = require('./frames');
+
+const MEANT = 'return nothing, a Buffer, a string, or what JSON has a form for (docs/workers.md lists the types)';
+
+/** A function returned what cannot be sent. To try it again would not help. */
+class Unsendable extends TypeError {}
+
+function article(value) {
+  const name = typeof value === 'object' ? value?.constructor?.name || 'object' : typeof value;
+  return /^[aeiou]/i.test(name) ? `an ${name}` : `a ${name}`;
+}
+
+/** The bytes of what a function returned; throws an Unsendable. */
+function encode(value) {
+  if (value === undefined || value === null) return EMPTY;
+  if (typeof value === 'string') return Buffer.from(value);
+  if (Buffer.isBuffer(value)) return value;
+  if (ArrayBuffer.isView(value)) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  if (types.isAnyArrayBuffer(value)) return Buffer.from(value);
+  let text;
+  let why = 'JSON has no such thing';
+  try {
+    text = JSON.stringify(value, plain);
+  } catch (error) {
+    if (error instanceof Unsendable) throw new Unsendable(`returned ${article(value)}${error.message === article(value) ? '' : ` with ${error.message} in it`}, which cannot be sent: ${MEANT}`);
+    why = String(error?.message ?? error).replace(/\s+/g, ' ');
+  }
+  if (text === undefined) throw new Unsendable(`returned ${article(value)}, which cannot be sent: ${why}; ${MEANT}`);
+  return Buffer.from(text);
+}
+
+/** What JSON.stringify takes, in place of a value that it does not. this is what has the value. */
+function plain(key, value) {
+  const own = this[key]; // before toJSON
+  if (typeof value === 'bigint') return String(value);
+  if (typeof own !== 'object' || own === null) return value;
+  if (types.isMap(own)) return Object.fromEntries(own);
+  if (types.isSet(own)) return [...own];
+  if (types.isUint8Array(own)) return Buffer.from(own.buffer, own.byteOffset, own.byteLength).toString('base64');
+  if (ArrayBuffer.isView(own) && !types.isDataView(own)) return [...own];
+  if (own instanceof Error || types.isNativeError(own) || types.isPromise(own) || types.isWeakMap(own) || types.isWeakSet(own)) throw new Unsendable(article(own));
+  if (value === own && (typeof own.next === 'function' && (own[Symbol.iterator] || own[Symbol.asyncIterator]) || typeof own.pipe === 'function')) throw new Unsendable(article(own));
+  return value;
+}
+
+/** How the results of a function are encoded, by what becomes of them. */
+const encoder = (results) => (results === 'dropped' ? () => EMPTY : encode);
+
+module.exports = { Unsendable, article, encode, encoder };
