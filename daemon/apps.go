@@ -229,6 +229,11 @@ func (s appStatus) plus(o appStatus) appStatus {
 		sum.Blocked[name] = sum.Blocked[name].Plus(b)
 	}
 	sum.Tuned = cmp.Or(s.Tuned, o.Tuned) // each instance finds its own; they are of one code on one machine
+	if s.Tuned != nil && o.Tuned != nil && len(s.Tuned.Undone) == 0 && len(o.Tuned.Undone) > 0 {
+		both := *s.Tuned
+		both.Undone = o.Tuned.Undone
+		sum.Tuned = &both
+	}
 	sum.Measures = workers.SumOf(s.Measures, o.Measures)
 	return sum
 }

@@ -166,7 +166,8 @@ type turn struct {
 	begun    atomic.Int64 // ns since birth when it had its slot; 0: it has none yet
 	seat     *seat        // among those in flight
 	slotted  bool
-	handled  bool // output and err are what became of it
+	epoch    *epoch // of the pool's settings when it was handed out; nil where nothing seeks them
+	handled  bool   // output and err are what became of it
 	output   []byte
 	err      error
 	lost     atomic.Bool
@@ -212,6 +213,9 @@ func (f *function) claim(t *turn) {
 // is one.
 func (f *function) started(t *turn) bool {
 	t.trail.handle(t)
+	if f.pool != nil {
+		t.epoch = f.pool.epoch.Load()
+	}
 	if f.starter == nil || f.fits(t.delivery.Message) != nil {
 		return false
 	}
@@ -243,6 +247,9 @@ func (t *turn) run() {
 		t.output, t.err = f.handler.Handle(t, t.message)
 	}
 	t.err = f.timedOut(t, t.err)
+	if t.epoch != nil {
+		t.err = t.epoch.ended(t, t.err)
+	}
 	err := t.err
 	t.end()
 	if err == nil && len(f.outputs) > 0 && t.output != nil {

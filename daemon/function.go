@@ -28,6 +28,7 @@ type function struct {
 	retry                configs.Retry
 	stats                *functionStats
 	pool                 *pool     // nil for Go functions
+	place                int       // among the pool's functions
 	app                  string    // the pool's; empty for Go functions
 	outputs              []*output // none: results are dropped
 	describe             string    // the handler, for people

@@ -72,7 +72,7 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		if err != nil {
 			return err
 		}
-		f.handler = own
+		f.handler, f.place = own, own.Index()
 		f.share = own.Slots().Share(settings.Concurrency)
 	}
 	return nil

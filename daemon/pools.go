@@ -41,6 +41,7 @@ type pool struct {
 	running     sync.WaitGroup
 	scaled      bool                  // whether its number of workers follows the load
 	tuner       atomic.Pointer[tuner] // nil until it runs
+	epoch       atomic.Pointer[epoch] // of the calls that are handed out now; nil until settings are sought
 	most        atomic.Int64          // how many workers it may have, by measure; 0 while nothing is
 	pressed     atomic.Bool           // whether there is more to do than room for it
 }
@@ -128,7 +129,10 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			MaxAge: settings.Recycle.MaxAge.D(), MaxIdle: settings.Recycle.MaxIdle.D(),
 		},
 		OnBlocked: workers.OnBlocked(settings.OnBlocked),
-		Moved:     func(function string, to *handlers.Slots) { d.moveShare(own, function, to) },
+		Moved: func(function string, to *handlers.Slots) {
+			d.moveShare(own, function, to)
+			own.tuner.Load().moved()
+		},
 
 		Lagged:  own.waits.add,
 		Reaper:  p.startsProcesses(),

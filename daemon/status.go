@@ -35,6 +35,21 @@ type AppOverview struct {
 	Auto  []string `json:"auto" desc:"those of processes, threads and coroutines that nobody gave: measuring finds them"`
 	Phase string   `json:"phase" desc:"what the measuring is at: start, climb, trim, hold, idle, disturbed, memory or explicit"`
 	Note  string   `json:"note" desc:"why, for people"`
+	// Undone are changes of those that are undone.
+	Undone []UndoneChange `json:"undone,omitempty" desc:"changes of the settings that drover has undone, since calls failed after them"`
+}
+
+// UndoneChange is a change of an app's settings that is undone, since calls failed
+// right after it.
+type UndoneChange struct {
+	Setting  string `json:"setting" desc:"processes, threads, coroutines or on_blocked"`
+	Value    int    `json:"value,omitempty" desc:"what it is kept at; missing for on_blocked"`
+	Tried    int    `json:"tried,omitempty" desc:"the value under which calls failed"`
+	Function string `json:"function" desc:"a function whose calls failed"`
+	Error    string `json:"error" desc:"what one of them failed with"`
+	Checked  bool   `json:"checked" desc:"whether calls have passed without the change; else that is being checked"`
+	Set      string `json:"set" desc:"the key and the value to set for the app, for the change never to be tried again"`
+	Text     string `json:"text" desc:"all of that, in a sentence"`
 }
 
 // InstancesStatus counts instances.
@@ -64,6 +79,9 @@ type FunctionKind struct {
 	Sure        float64 `json:"sure" desc:"how sure that is, 0 to 1"`
 }
 
+// maxUndone bounds what is printed of one, in characters.
+const maxUndone = 1000
+
 // overview is what is told of an app.
 func (s appStatus) overview(name string) (a AppOverview, ok bool) {
 	t := s.Tuned
@@ -81,6 +99,9 @@ func (s appStatus) overview(name string) (a AppOverview, ok bool) {
 		if part.auto {
 			a.Auto = append(a.Auto, part.name)
 		}
+	}
+	for _, u := range t.Undone {
+		a.Undone = append(a.Undone, UndoneChange{u.Setting, u.Value, u.Tried, u.Function, u.Error, u.Proved, u.Key(), u.Text()})
 	}
 	return a, true
 }

@@ -164,6 +164,9 @@ func (a AppOverview) Text() string {
 			text += ": " + a.Note
 		}
 	}
+	for _, u := range a.Undone {
+		text += "\n  undone: " + oneLine(u.Text, maxUndone)
+	}
 	return text
 }
 

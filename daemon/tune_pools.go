@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/concurrency"
@@ -34,15 +38,18 @@ func (p *parts) tune() {
 			continue
 		}
 		given, free := tuningBounds(p.cfg.Apps[app], own.Tunable(), runtime.GOMAXPROCS(0))
-		t := newTuner(own.Pool, given, free, d.lessons.of(app), d.log.With("app", app))
+		of := lessonOf(p.cfg, app, own.code)
+		t := newTuner(own, given, free, d.lessons.of(app, of), d.log.With("app", app))
 		watch := &poolWatch{daemon: d, pool: own, taken: make(map[string]int64)}
 		t.loads = watch.loads
 		t.apply = func(to concurrency.Decision) { own.apply(d, to, t.log) }
+		t.move = func(function string, to *handlers.Slots) { d.moveShare(own, function, to) }
 		own.tuner.Store(t)
 		t.look(time.Now()) // what it begins with holds before the first message comes
 		own.running.Go(func() {
-			t.run(own.life)
-			d.lessons.keep(app, t.learned())
+			keep := func(l concurrency.Learned) { d.lessons.keep(app, of, l) }
+			t.run(own.life, keep)
+			keep(t.learned())
 		})
 		own.running.Go(func() {
 			tick := time.NewTicker(lessonsEvery)
@@ -50,7 +57,7 @@ func (p *parts) tune() {
 			for {
 				select {
 				case <-tick.C:
-					d.lessons.keep(app, t.learned())
+					d.lessons.keep(app, of, t.learned())
 				case <-own.life.Done():
 					return
 				}
@@ -135,42 +142,68 @@ type lessons struct {
 	log  *slog.Logger
 
 	mu   sync.Mutex
-	apps map[string]concurrency.Learned
+	apps map[string]lesson
+}
+
+// lesson is what was learned of an app.
+type lesson struct {
+	concurrency.Learned
+	// Of tells the code and the user's settings that it was learned of from others.
+	Of string `json:"of"`
+}
+
+// lessonOf tells an app's code and settings, and its functions, from others.
+func lessonOf(cfg *configs.Config, app, code string) string {
+	settings := cfg.Apps[app]
+	if settings.Scaled { // the number is the machine's, and not the user's
+		settings.Processes = 0
+	}
+	text, err := json.Marshal([]any{code, settings, appFunctions(cfg)[app]})
+	if err != nil {
+		return "" // it is all strings and numbers
+	}
+	hash := sha256.Sum256(text)
+	return hex.EncodeToString(hash[:16])
 }
 
 // readLessons reads the file, if there is one. One that cannot be read is as good as
 // none: what was in it is found again.
 func readLessons(dir string, log *slog.Logger) *lessons {
-	l := &lessons{path: filepath.Join(dir, "tuning.json"), log: log, apps: make(map[string]concurrency.Learned)}
+	l := &lessons{path: filepath.Join(dir, "tuning.json"), log: log, apps: make(map[string]lesson)}
 	text, err := os.ReadFile(l.path)
 	if err == nil {
 		err = json.Unmarshal(text, &l.apps)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("what was learned of the apps is lost, and will be learned again", "file", l.path, "error", err)
-		l.apps = make(map[string]concurrency.Learned)
+		l.apps = make(map[string]lesson)
 	}
 	return l
 }
 
 // of returns what was learned of an app; nil if nothing.
-func (l *lessons) of(app string) *concurrency.Learned {
+func (l *lessons) of(app, of string) *concurrency.Learned {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if learned, found := l.apps[app]; found {
-		return &learned
+	last, found := l.apps[app]
+	if !found {
+		return nil
 	}
-	return nil
+	if last.Of != of {
+		last.Learned = last.Changed()
+	}
+	return &last.Learned
 }
 
 // keep writes down what was learned of an app.
-func (l *lessons) keep(app string, learned concurrency.Learned) {
+func (l *lessons) keep(app, of string, learned concurrency.Learned) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if reflect.DeepEqual(l.apps[app], learned) {
+	next := lesson{learned, of}
+	if reflect.DeepEqual(l.apps[app], next) {
 		return
 	}
-	l.apps[app] = learned
+	l.apps[app] = next
 	if err := l.write(); err != nil {
 		l.log.Warn("what was learned of the apps cannot be written down", "error", err)
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/scaler/concurrency"
 	"github.com/drover-run/drover/scaler/machine"
@@ -36,9 +38,10 @@ const (
 
 // tuner runs the controller of one pool.
 type tuner struct {
-	pool  *workers.Pool
+	pool  *pool
 	loads func(now time.Time) map[string]load // by function; what is absent does not count
 	apply func(concurrency.Decision)
+	move  func(function string, to *handlers.Slots)
 	log   *slog.Logger
 
 	machine *machine.Reader
@@ -52,6 +55,8 @@ type tuner struct {
 	free       concurrency.Bounds // if nothing were given
 	controller *concurrency.Controller
 	decision   concurrency.Decision
+	level      concurrency.Level // that is in force
+	lasting    bool              // what is undone for good has changed, and is not written down
 	sample     concurrency.Sample
 	seen       machine.Machine
 	delayed    time.Duration // for how long the workers' threads waited for a core
@@ -100,17 +105,20 @@ func tuningBounds(app configs.App, tunable bool, cores int) (given, free concurr
 
 // newTuner makes one for a pool that is ready. Learned is from an earlier life; nil is
 // nothing.
-func newTuner(pool *workers.Pool, given, free concurrency.Bounds, learned *concurrency.Learned, log *slog.Logger) *tuner {
+func newTuner(pool *pool, given, free concurrency.Bounds, learned *concurrency.Learned, log *slog.Logger) *tuner {
 	return &tuner{
 		pool: pool, log: log, machine: machine.New(), delays: machine.NewDelays(),
 		bounds: given, free: free, controller: concurrency.New(given, learned),
 	}
 }
 
-// run looks, until ctx ends.
-func (t *tuner) run(ctx context.Context) {
+// run looks, until ctx ends. What is undone for good is given to keep at once.
+func (t *tuner) run(ctx context.Context, keep func(concurrency.Learned)) {
 	for {
 		busy := t.look(time.Now())
+		if t.isLasting() {
+			keep(t.learned())
+		}
 		every := tuneEvery
 		if !busy {
 			every = tuneIdle
@@ -127,16 +135,15 @@ func (t *tuner) run(ctx context.Context) {
 func (t *tuner) look(at time.Time) (busy bool) {
 	s, busy := t.measure(at)
 	t.mu.Lock()
-	before := t.decision
+	defer t.mu.Unlock()
+	t.changed() // others scale the pool, too
+	e := t.pool.epoch.Load()
+	for i := range s.Functions {
+		s.Functions[i].Passed = e.passed[slices.Index(t.pool.Functions(), s.Functions[i].Name)].Load()
+	}
 	t.seen = t.last.machine
 	t.sample = s
-	t.decision = t.controller.Look(s)
-	now := t.decision
-	t.mu.Unlock()
-	if now.Settings != before.Settings && before.Phase != "" {
-		t.log.Info("other settings", "processes", now.Processes, "threads", now.Threads, "coroutines", now.Coroutines, "phase", now.Phase, "why", now.Note)
-	}
-	t.apply(now)
+	t.decide(t.controller.Look(s), nil)
 	return busy
 }
 
@@ -184,7 +191,7 @@ func (t *tuner) measure(at time.Time) (s concurrency.Sample, busy bool) {
 		}
 		was := last.measures[m.Function]
 		f := concurrency.Function{
-			Name: m.Function, Async: m.Async, Done: (m.Calls - m.Failed) - (was.Calls - was.Failed), // what fails at once is no throughput
+			Name: m.Function, Async: m.Async, Done: (m.Calls - m.Failed) - (was.Calls - was.Failed), Failed: m.Failed - was.Failed, // what fails at once is no throughput
 			Saturated: l.saturated, InFlight: l.inFlight, Limit: l.limit, Timeout: l.timeout,
 			Measured: m.Measured - was.Measured, Wall: m.MeasuredWall - was.MeasuredWall, CPU: m.CPU - was.CPU, Held: m.Held - was.Held,
 			AllWall: m.Wall - was.Wall, Looks: m.Looks - was.Looks, HeldGIL: m.HeldGIL - was.HeldGIL,
@@ -233,6 +240,8 @@ type tuned struct {
 	// Limits are those of functions, in flight in each process.
 	Limits map[string]int              `json:"limits,omitempty"`
 	Kinds  map[string]concurrency.Kind `json:"kinds"`
+	// Undone are changes of settings that are undone since calls failed after them.
+	Undone []concurrency.Undone `json:"undone,omitempty"`
 	// Delayed is for how long the workers' threads were ready and waited for a core.
 	Delayed time.Duration `json:"delayed"`
 	Machine machineStatus `json:"machine"`
@@ -272,6 +281,7 @@ func (t *tuner) state() *tuned {
 	}
 	out := &tuned{
 		Settings: t.decision.Settings, Phase: t.decision.Phase, Note: t.decision.Note, Limits: t.decision.Limits, Kinds: t.controller.Kinds(),
+		Undone:  t.decision.Undone,
 		Delayed: t.delayed, Machine: newMachineStatus(t.seen),
 		Processes:  t.bounds.Least.Processes != t.bounds.Most.Processes,
 		Threads:    t.bounds.Least.Threads != t.bounds.Most.Threads,
@@ -281,6 +291,14 @@ func (t *tuner) state() *tuned {
 		out.Advice = concurrency.Advise(t.decision.Settings, t.free, out.Kinds, t.sample)
 	}
 	return out
+}
+
+// isLasting reports, once, that what is undone for good has changed.
+func (t *tuner) isLasting() (is bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	is, t.lasting = t.lasting, false
+	return is
 }
 
 // learned is what it would remember.

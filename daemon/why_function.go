@@ -157,6 +157,11 @@ func (d *Daemon) slotNotes(f *function) (notes []string) {
 	if f.pool != nil {
 		s := f.pool.Stats()
 		notes = append(notes, fmt.Sprintf("workers: %d ready, %d starting, %d retiring, %d wanted", s.Ready, s.Starting, s.Retiring, s.Wanted))
+		if t := f.pool.tuner.Load().state(); t != nil {
+			for _, u := range t.Undone {
+				notes = append(notes, "undone in app "+f.app+": "+oneLine(u.Text(), maxUndone))
+			}
+		}
 	}
 	return notes
 }

@@ -2,6 +2,10 @@ package python
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -249,4 +253,74 @@ async def f(body):
 	if got := <-ended; got != "5" {
 		t.Errorf("%s ran at once, want 5", got)
 	}
+}
+
+// TestCallsAfterSettingsRunUnderThem holds that what a worker is given after SETTINGS
+// runs under those, also where both come in one piece: with one thread in the main thread.
+func TestCallsAfterSettingsRunUnderThem(t *testing.T) {
+	p := startApp(t, `
+import threading
+def f(body): return str(threading.current_thread() is threading.main_thread())
+`, func(c *workers.Config) { c.Settings.Threads = 4 }, "f")
+	for range 50 {
+		p.Set(workers.Settings{Threads: 4})
+		var calls sync.WaitGroup
+		for range 20 {
+			calls.Go(func() {
+				if got, err := call(t, p, "f", &triggers.Message{}); err != nil || string(got) != "False" {
+					t.Errorf("%s, %v", got, err)
+				}
+			})
+		}
+		calls.Wait()
+		p.Set(workers.Settings{Threads: 1})
+		for range 20 {
+			calls.Go(func() {
+				if got, err := call(t, p, "f", &triggers.Message{}); err != nil || string(got) != "True" {
+					t.Errorf("%s, %v", got, err)
+				}
+			})
+		}
+		calls.Wait()
+	}
+}
+
+// TestWorkersAreRenewed holds that workers which ran under other settings take no more,
+// finish what they have, and are replaced: those that loaded the code with as many threads
+// as there are to be only where all are to be.
+func TestWorkersAreRenewed(t *testing.T) {
+	p := startApp(t, mark+`
+def f(body):
+    if body == b"who": return str(os.getpid())
+    path = body.decode()
+    mark(body)
+    while not os.path.exists(path + ".go"): time.sleep(0.005)
+    return str(os.getpid())
+`, nil, "f")
+	path := filepath.Join(t.TempDir(), "a")
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		if got, err := call(t, p, "f", &triggers.Message{Body: []byte(path)}); err != nil || len(got) == 0 {
+			t.Errorf("a call in a worker that is replaced: %s, %v", got, err)
+		}
+	})
+	first := strconv.Itoa(begun(t, path))
+	p.Set(workers.Settings{Threads: 4})
+	p.Set(workers.Settings{Threads: 1})
+	p.Renew(false)
+	if s := p.Stats(); s.Ready != 1 || s.Retiring != 0 {
+		t.Errorf("it loaded the code with one thread, and is replaced: %+v", s)
+	}
+	p.Renew(true)
+	if got, err := call(t, p, "f", &triggers.Message{Body: []byte("who")}); err != nil || string(got) == first {
+		t.Errorf("a call after the renewal ran in %s, and the old worker is %s: %v", got, first, err)
+	}
+	if err := os.WriteFile(path+".go", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	calls.Wait()
+	eventually(t, "the old one has gone", func() bool {
+		s := p.Stats()
+		return s.Ready == 1 && s.Retiring == 0 && s.Restarts[workers.CauseUndone] == 1
+	})
 }

@@ -31,11 +31,17 @@ func (p *Pool) Handler(name string) (*Handler, error) {
 	return &Handler{pool: p, name: name, index: uint16(i), stateful: p.cfg.Functions[i].SessionState}, nil
 }
 
+// Index is the function's place in Config.Functions.
+func (h *Handler) Index() int { return int(h.index) }
+
 // Async reports whether the function is async.
-func (h *Handler) Async() bool {
-	h.pool.mu.Lock()
-	defer h.pool.mu.Unlock()
-	return h.pool.kinds[h.name]
+func (h *Handler) Async() bool { return h.pool.Async(h.name) }
+
+// Async reports whether a function of the pool runs on the event loop.
+func (p *Pool) Async(function string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.kinds[function]
 }
 
 // Slots implements handlers.Slotted.

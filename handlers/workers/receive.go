@@ -82,6 +82,7 @@ func (w *worker) welcomed(payload []byte) error {
 	}
 	load := w.pool.load(w.forked != nil)
 	w.threads.Store(int64(load.Threads))
+	w.born.Store(int64(load.Threads))
 	frame, err := protocol.AppendJSON(nil, protocol.Load, load)
 	if err != nil {
 		return err

@@ -70,3 +70,12 @@ func (w *worker) set(s Settings) {
 	w.threaded.Store(int64(len(threaded)))
 	w.send(frame)
 }
+
+// Functions are the names of the functions, in the order of Config.Functions.
+func (p *Pool) Functions() []string {
+	out := make([]string, len(p.cfg.Functions))
+	for i, f := range p.cfg.Functions {
+		out[i] = f.Name
+	}
+	return out
+}

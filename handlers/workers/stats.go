@@ -51,17 +51,19 @@ const (
 
 	// It had calls of a function that is kept apart from now on.
 	CauseBlocked Cause = "blocked"
+	// It ran calls under settings that were undone since calls failed.
+	CauseUndone Cause = "undone"
 )
 
 // Causes are all of them.
 var Causes = []Cause{
 	CauseExit, CauseSignal, CauseMemory, CauseOOM, CauseConfine, CauseProtocol, CauseTimeout, CauseStart, CauseReaper,
-	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked,
+	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone,
 }
 
 // Recycled reports whether nothing was wrong with the worker.
 func (c Cause) Recycled() bool {
-	return slices.Contains([]Cause{CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked}, c)
+	return slices.Contains([]Cause{CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone}, c)
 }
 
 // count counts a worker that was started in place of another.

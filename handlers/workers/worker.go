@@ -40,6 +40,7 @@ type worker struct {
 
 	inFlight atomic.Int64
 	threads  atomic.Int64  // that it was told to have
+	born     atomic.Int64  // the threads that it had when it loaded the code
 	threaded atomic.Int64  // how many async functions it was told to run in them
 	extra    atomic.Int64  // messages queued beyond those that run
 	average  time.Duration // of a call, lately; read's own

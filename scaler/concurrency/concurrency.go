@@ -9,6 +9,9 @@
 // Learned in an earlier life, or with a table by kind, and climbs from there: each
 // step is measured against what was before and undone if it gained too little.
 //
+// Failed reports each failed call. Failures that a change of settings causes have the
+// change undone, at once.
+//
 // What counts is the mean of the logarithms of the rates of those functions that
 // have more to do than room for it: no function can starve for another's sake.
 //
@@ -21,6 +24,7 @@
 //	idle      there is room for all there is to do, so nothing can be learned about more
 //	disturbed others use the machine differently than before; nothing is decided now
 //	memory    stepped down, as memory is short
+//	undone    the last change is undone, since calls failed right after it; it is being checked whether it was the cause
 //	explicit  every number is given; nothing is ever changed
 package concurrency
 
@@ -77,8 +81,10 @@ type Function struct {
 	// Async says that it runs on the event loop, so that coroutines are what it takes;
 	// an async function that was moved to threads is not.
 	Async bool
-	// Done counts the calls that ended.
-	Done int64
+	// Done counts the calls that passed, and Failed those that failed.
+	Done, Failed int64
+	// Passed counts the calls that were handed out since InForce was called last, and passed.
+	Passed int64
 	// Saturated says that there was more to do than room for it, all the while.
 	Saturated bool
 	// InFlight is how many were, on average, in the whole pool.
@@ -111,6 +117,8 @@ type Decision struct {
 	Phase string
 	// Note says why, for people.
 	Note string
+	// Undone are the changes that are undone since calls failed under them.
+	Undone []Undone
 }
 
 // The phases; the package's doc tells what they mean.
@@ -122,10 +130,11 @@ const (
 	PhaseIdle      = "idle"
 	PhaseDisturbed = "disturbed"
 	PhaseMemory    = "memory"
+	PhaseUndone    = "undone"
 	PhaseExplicit  = "explicit"
 )
 
 // Phases are all of them.
 var Phases = []string{
-	PhaseStart, PhaseClimb, PhaseTrim, PhaseHold, PhaseIdle, PhaseDisturbed, PhaseMemory, PhaseExplicit,
+	PhaseStart, PhaseClimb, PhaseTrim, PhaseHold, PhaseIdle, PhaseDisturbed, PhaseMemory, PhaseUndone, PhaseExplicit,
 }

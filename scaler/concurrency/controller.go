@@ -9,7 +9,10 @@ import (
 
 // Controller finds the settings of one pool. One goroutine at a time uses it.
 type Controller struct {
-	bounds Bounds
+	given  Bounds
+	bounds Bounds // given, but for what is undone
+	guard  *guard
+	held   bool // at an earlier level, which is being checked
 	nature nature
 	memory memory
 	found  found
@@ -63,10 +66,14 @@ const (
 
 // New makes a controller. learned is what an earlier one remembered; nil is nothing.
 func New(bounds Bounds, learned *Learned) *Controller {
-	c := &Controller{bounds: bounds, nature: nature{}, window: newWindow(), phase: PhaseStart}
+	c := &Controller{given: bounds, nature: nature{}, window: newWindow(), phase: PhaseStart}
+	var undone []Undone
 	if learned != nil {
 		c.recall(*learned)
+		undone = learned.Undone
 	}
+	c.guard = newGuard(bounds.Least, undone)
+	c.bounds = c.guard.within(bounds)
 	return c
 }
 
@@ -80,13 +87,22 @@ func (c *Controller) Look(s Sample) Decision {
 		c.begin(s)
 	} else if seconds > 0 {
 		c.nature.see(s, s.Settings == c.last.Settings && s.Ready == c.last.Ready)
-		c.look(s, seconds)
+		c.obey(s, c.guard.look(s.At, passed(s)))
+		if !c.held {
+			c.look(s, seconds)
+		}
 	}
 	c.last = s
-	if c.bounds.fixed() {
-		return Decision{Settings: c.bounds.Least, Phase: PhaseExplicit, Note: "every number is given"}
+	return c.Decision()
+}
+
+// Decision is what there should be, as decided last.
+func (c *Controller) Decision() Decision {
+	d := Decision{Settings: c.want.Settings, Limits: maps.Clone(c.want.limits), Phase: c.phase, Note: c.note, Undone: c.guard.all()}
+	if c.given.fixed() {
+		d.Settings, d.Limits, d.Phase, d.Note = c.given.Least, nil, PhaseExplicit, "every number is given"
 	}
-	return Decision{Settings: c.want.Settings, Limits: maps.Clone(c.want.limits), Phase: c.phase, Note: c.note}
+	return d
 }
 
 // Kinds returns what is known of the functions, by name.
@@ -146,6 +162,9 @@ func (c *Controller) look(s Sample, seconds float64) {
 		return
 	}
 	c.relimit(s)
+	if c.failing(s) {
+		return
+	}
 	counts := c.counts(s, seconds)
 	switch {
 	case c.mix.key == "":
@@ -195,6 +214,20 @@ func (c *Controller) counts(s Sample, seconds float64) bool {
 		return false
 	}
 	return s.At-time.Duration(seconds*float64(time.Second)) >= c.settled
+}
+
+// failing says that most calls fail: what they do then says nothing of the settings.
+func (c *Controller) failing(s Sample) bool {
+	var passed, failed int64
+	for _, f := range s.Functions {
+		passed, failed = passed+f.Done, failed+f.Failed
+	}
+	if failed <= passed {
+		return false
+	}
+	c.trial, c.base = nil, nil
+	c.ask(s, c.best, PhaseDisturbed, "most calls fail: nothing is decided")
+	return true
 }
 
 // draining says that more is in flight than the settings let in, and less than a

@@ -17,6 +17,8 @@ type Learned struct {
 	// flight adds to it at most, in bytes; 0 is unknown.
 	PerWorker uint64 `json:"per_worker,omitempty"`
 	PerCall   uint64 `json:"per_call,omitempty"`
+	// Undone are the changes that stay undone.
+	Undone []Undone `json:"undone,omitempty"`
 }
 
 // Found is what was best while these functions were busy, and no others.
@@ -25,6 +27,15 @@ type Found struct {
 	// Cores is how many could be used then.
 	Cores    float64  `json:"cores"`
 	Settings Settings `json:"settings"`
+}
+
+// Changed returns what is still worth remembering when the code or the user's settings
+// are others: what was undone may work now, and what was found was found without it.
+func (l Learned) Changed() Learned {
+	if len(l.Undone) > 0 {
+		l.Undone, l.Found = nil, nil
+	}
+	return l
 }
 
 // mostFound is how many are kept.
@@ -58,7 +69,7 @@ func about(a, b float64) bool { return max(a, b)-min(a, b) <= oddCores*max(a, b)
 
 // Learned returns what is worth being remembered.
 func (c *Controller) Learned() Learned {
-	l := Learned{PerWorker: uint64(c.memory.perWorker), PerCall: uint64(c.memory.perCall), Kinds: map[string]Kind{}}
+	l := Learned{PerWorker: uint64(c.memory.perWorker), PerCall: uint64(c.memory.perCall), Kinds: map[string]Kind{}, Undone: c.guard.lasting()}
 	for name, f := range c.nature {
 		// What a function that is gone was need not be known.
 		there := len(c.last.Functions) == 0 || slices.ContainsFunc(c.last.Functions, func(f Function) bool { return f.Name == name })
@@ -77,7 +88,7 @@ func (c *Controller) Learned() Learned {
 func (c *Controller) recall(l Learned) {
 	c.memory.perWorker, c.memory.perCall = float64(l.PerWorker), float64(l.PerCall)
 	for name, k := range l.Kinds {
-		k.Sure *= 0.8 // it may be other code by now
+		k.Sure = max(0.8*k.Sure, known) // it may be other code by now
 		c.nature[name] = &character{kind: k, recalled: true}
 	}
 	for _, o := range l.Found {

@@ -122,32 +122,31 @@ class Pool(Calls):
         """Runs until one thread is enough; returns what goes on then."""
         self.start()
         while True:
-            wanted = self.threads
-            for item in got:
+            for at, item in enumerate(got):
                 if type(item) is tuple:
                     self.put(item)
                 elif type(item) is bytes:
                     wanted = self.settings(item)
+                    if self.draining or wanted == self.threads:
+                        continue
+                    if wanted == 1:
+                        return self.to_inline(got[at + 1 :])
+                    self.resize(wanted)
                 elif item < 0:
                     self.drain()
                 else:
                     self.cancel(item)
-            if self.draining:
-                wanted = 0
-            elif wanted == 1 < self.threads:
-                return self.to_inline()
-            elif wanted != self.threads:
-                self.resize(wanted)
             got = self.reader.read()
 
-    def to_inline(self):
+    def to_inline(self, got):
         """Waits until the threads have ended what they run, for the one thread that goes
-        on is the main thread. Meanwhile cancellations come, and what else does waits."""
+        on is the main thread. Meanwhile cancellations come, and what else does waits, as
+        does what came with the SETTINGS, behind them."""
         ended, self.last = os.pipe()
         self.resize(0)
         try:
-            while ended not in select.select([self.sock, ended], [], [])[0]:
-                for item in self.reader.read():
+            while True:
+                for item in got:
                     if type(item) is tuple:
                         if self.cancelled:
                             self.cancelled.discard(item[0])
@@ -158,6 +157,9 @@ class Pool(Calls):
                         self.draining = True
                     else:
                         self.cancel(item)
+                if ended in select.select([self.sock, ended], [], [])[0]:
+                    break
+                got = self.reader.read()
         finally:
             os.close(ended)
             os.close(self.last)
