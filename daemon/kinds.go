@@ -158,6 +158,9 @@ func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, 
 				errs = append(errs, fmt.Errorf("function %s: %w", name, unknownFunc(h.Go, funcs)))
 			}
 		}
+		if n := cfg.Functions[name].Trigger.NATS; n != nil && !*n.Create {
+			notes = append(notes, fmt.Sprintf("function %s moves rejected messages to the stream %s, which has to be there: %s", name, n.DeadLetters, natsjs.GraveyardCommand(n.DeadLetters, 1)))
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Apps)) {
 		app := cfg.Apps[name]

@@ -57,6 +57,8 @@ type Connection struct {
 
 	mu          sync.Mutex
 	reconnected map[*trigger]struct{} // to be told
+	rights      rights
+	embedded    bool // the server is in this process
 	lastError   string
 	down        time.Time // since when; zero: it is up
 	closed      chan struct{}
@@ -172,6 +174,10 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.note(err)
+			if denied := deniedIn(err); denied != nil {
+				c.deny(denied)
+				return
+			}
 			c.log.Warn("nats", "error", err)
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(c.closed) }),
@@ -222,7 +228,7 @@ func (c *Connection) link() triggers.Link {
 func (c *Connection) tellReconnected() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lastError, c.down = "", time.Time{}
+	c.lastError, c.down, c.rights.missing = "", time.Time{}, nil // the rights may be others now
 	for t := range c.reconnected {
 		t.reconnected()
 	}

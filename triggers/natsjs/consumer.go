@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -106,22 +105,4 @@ func findStream(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstr
 		return nil, fmt.Errorf("stream %s: %w; drover needs JetStream", cfg.Stream, err)
 	}
 	return nil, fmt.Errorf("stream %s: %w", cfg.Stream, err)
-}
-
-// makeGraveyard makes the dead-letter stream.
-func (t *trigger) makeGraveyard(ctx context.Context) error {
-	if !t.cfg.Create {
-		return fmt.Errorf("there is none; make it with the subjects %s.>, or set create: true", t.cfg.DeadLetters)
-	}
-	_, err := t.conn.js.CreateStream(ctx, jetstream.StreamConfig{
-		Name:        t.cfg.DeadLetters,
-		Description: "messages that drover rejected from " + t.cfg.Stream,
-		Subjects:    []string{t.cfg.DeadLetters + ".>"},
-		Storage:     jetstream.FileStorage,
-		Duplicates:  max(2*time.Minute, 2*t.cfg.AckWait),
-	})
-	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return nil
-	}
-	return err
 }

@@ -133,7 +133,7 @@ func headerOr(h nats.Header, name, without string) string {
 // obituaryHeaders are those that obituary adds.
 var obituaryHeaders = map[string]bool{
 	"Drover-Function": true, "Drover-Error": true, "Drover-Attempts": true, "Drover-Subject": true, "Drover-Stream": true,
-	"Drover-Sequence": true, "Drover-Message-Id": true, "Drover-Enqueued": true, "Drover-Rejected": true, "Drover-Traceback": true, "Drover-Note": true,
+	"Drover-Sequence": true, "Drover-Message-Id": true, "Drover-Enqueued": true, "Drover-Rejected": true, "Drover-Traceback": true, "Drover-Note": true, bodyLengthHeader: true,
 }
 
 // letter reads what obituary has written. Others may have put something else there.
@@ -238,6 +238,9 @@ func (d *deadStream) Replay(ctx context.Context, l triggers.DeadLetter, tried ti
 	m, err := d.own(l)
 	if err != nil {
 		return err
+	}
+	if whole := m.Header.Get(bodyLengthHeader); whole != "" {
+		return fmt.Errorf("dead letter %s of %s has %d of the %s bytes of its message, which was too large to be moved whole: send that again from where it came from, and purge this", l.ID, d.cfg.DeadLetters, len(m.Data), whole)
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()

@@ -228,8 +228,12 @@ func (e *Embedded) writeFailed(text string) {
 
 // Connect opens a connection within the process: it crosses no socket.
 func (e *Embedded) Connect(ctx context.Context) (*Connection, error) {
-	return dial(ctx, "embedded", e.log, nil, "the embedded server",
+	c, err := dial(ctx, "embedded", e.log, nil, "the embedded server",
 		nats.InProcessServer(e.server), nats.Token(e.token))
+	if err == nil {
+		c.embedded = true
+	}
+	return c, err
 }
 
 // Close stops the server, when all connections are done with, and unlocks the

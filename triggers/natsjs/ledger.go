@@ -10,7 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/drover-run/drover/triggers"
 )
 
 // LedgerBucket is the key-value bucket in which failures are counted: the server
@@ -22,8 +25,10 @@ const ledgerTTL = 30 * 24 * time.Hour
 
 // ledger counts the failures of one consumer's messages.
 type ledger struct {
-	js     jetstream.JetStream
-	prefix string
+	js       jetstream.JetStream
+	stream   string // whose messages it counts
+	prefix   string
+	troubles *triggers.Troubles
 
 	mu     sync.Mutex
 	bucket jetstream.KeyValue
@@ -40,10 +45,25 @@ func newLedger(js jetstream.JetStream, cfg Config) *ledger {
 		}
 		return "=" + hex.EncodeToString([]byte(s))
 	}
-	return &ledger{js: js, prefix: name(cfg.Stream) + "." + name(cfg.Consumer) + "."}
+	return &ledger{js: js, stream: cfg.Stream, prefix: name(cfg.Stream) + "." + name(cfg.Consumer) + "."}
 }
 
 func (l *ledger) key(m *loan) string { return fmt.Sprint(l.prefix, m.sequence) }
+
+// subject is that of the entry of a sequence, in the bucket's stream.
+func (l *ledger) subject(sequence uint64) string {
+	return fmt.Sprint("$KV.", LedgerBucket, ".", l.prefix, sequence)
+}
+
+// ledgerNote is the bucket's description.
+const ledgerNote = "how often messages have failed"
+
+// raiseLedger gives the bucket the replicas of the stream, where it has fewer.
+func (t *trigger) raiseLedger(ctx context.Context) {
+	if replicas := t.replicas(ctx); replicas > 1 {
+		t.raise(ctx, "KV_"+LedgerBucket, ledgerNote, replicas)
+	}
+}
 
 // open finds the bucket, or makes it.
 func (l *ledger) open(ctx context.Context) (jetstream.KeyValue, error) {
@@ -55,8 +75,8 @@ func (l *ledger) open(ctx context.Context) (jetstream.KeyValue, error) {
 	bucket, err := l.js.KeyValue(ctx, LedgerBucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		bucket, err = l.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: LedgerBucket, Description: "how often messages have failed, by stream, consumer and sequence",
-			TTL: ledgerTTL, History: 1, Storage: jetstream.FileStorage,
+			Bucket: LedgerBucket, Description: ledgerNote + ", by stream, consumer and sequence",
+			TTL: ledgerTTL, History: 1, Storage: jetstream.FileStorage, Replicas: replicasOf(ctx, l.js, l.stream),
 		})
 	}
 	if err != nil {
@@ -76,6 +96,9 @@ func (l *ledger) get(ctx context.Context, m *loan, log *slog.Logger) int {
 	if err == nil {
 		var entry jetstream.KeyValueEntry
 		entry, err = bucket.Get(ctx, l.key(m))
+		if err == nil || errors.Is(err, jetstream.ErrKeyNotFound) {
+			l.works(log)
+		}
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			return 0
 		}
@@ -103,6 +126,19 @@ func (l *ledger) put(ctx context.Context, m *loan, failures int, log *slog.Logge
 	}
 	if err != nil {
 		l.complain(err, log)
+		return
+	}
+	l.works(log)
+}
+
+// works notes that the bucket can be used, again where it could not.
+func (l *ledger) works(log *slog.Logger) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.said {
+		l.said = false
+		l.troubles.Clear(triggers.TroubleAttempts)
+		log.Info("failures are counted again", "bucket", LedgerBucket)
 	}
 }
 
@@ -110,9 +146,14 @@ func (l *ledger) put(ctx context.Context, m *loan, failures int, log *slog.Logge
 func (l *ledger) complain(err error, log *slog.Logger) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	why := err.Error()
+	if errors.Is(err, context.DeadlineExceeded) || nobodyTakes(err) || errors.Is(err, nats.ErrTimeout) {
+		why = fmt.Sprintf("the bucket does not answer: it has no leader, or the account lacks a right; see nats stream info KV_%s (%v)", LedgerBucket, err)
+	}
+	l.troubles.Set(triggers.TroubleAttempts, fmt.Sprintf("failures cannot be counted in the key-value bucket %s, so deliveries count as attempts: %s", LedgerBucket, why))
 	if !l.said {
 		l.said = true
-		log.Error("failures can't be counted, so deliveries count as attempts until it works; may this account make and use the bucket?", "error", err)
+		log.Error("failures cannot be counted, so deliveries count as attempts until that works", "bucket", LedgerBucket, "error", why)
 	}
 }
 

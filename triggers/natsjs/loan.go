@@ -227,15 +227,15 @@ const (
 func (l *loan) bury(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
-	limit := l.t.conn.nc.MaxPayload()
+	limit := l.t.letterLimit(ctx, false)
 	for _, form := range []struct {
-		detail, headers bool
-	}{{true, true}, {false, true}, {false, false}} {
+		detail, headers, cut bool
+	}{{true, true, false}, {false, true, false}, {false, false, false}, {false, false, true}} {
 		dead := l.obituary(m, v, form.detail, form.headers)
 		// A crash between the copy and the end of the original would bring a
 		// second copy: the server drops it by this name.
 		dead.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("drover.%s.%s.%d", l.t.cfg.Stream, l.t.cfg.Consumer, l.sequence))
-		if int64(dead.Size()) > limit {
+		if int64(dead.Size()) > limit && !(form.cut && cutLetter(dead, limit)) {
 			continue
 		}
 		_, err := l.t.conn.js.PublishMsg(ctx, dead)
@@ -244,12 +244,20 @@ func (l *loan) bury(ctx context.Context, m *triggers.Message, v triggers.Verdict
 				_, err = l.t.conn.js.PublishMsg(ctx, dead)
 			}
 		}
+		if hasCode(err, errTooLarge) && !form.cut {
+			limit = l.t.letterLimit(ctx, true)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("copying it to the dead-letter stream %s: %w", l.t.cfg.DeadLetters, err)
 		}
+		if form.cut {
+			l.t.log.Error("the body of a dead letter was cut: it was too large for the server", "message", m.ID, "bytes", len(m.Body), "kept", len(dead.Data), "limit", limit)
+		}
+		l.t.troubles.Clear(triggers.TroubleDeadLetters)
 		return nil
 	}
-	return fmt.Errorf("its body of %d bytes leaves no room for the reason within the server's max_payload of %d; raise that", len(m.Body), limit)
+	return fmt.Errorf("a dead letter may have %d bytes, which is too few for its reason; raise max_payload of the server, or max_msg_size of the stream %s", limit, l.t.cfg.DeadLetters)
 }
 
 // obituary is the dead letter: the body as it was, and why it is there.

@@ -56,16 +56,29 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 		toAck:  make(chan struct{}, 1),
 		pulls:  make(map[*pull]struct{}),
 	}
+	t.ledger.troubles = &t.troubles
 	t.alive.init()
 	if t.prefetch = cfg.Prefetch; cfg.Prefetch == PrefetchAuto {
 		t.prefetch = 0
 	}
-	if err := t.attach(ctx); err != nil {
+	opening, opened := c.untilDenied(ctx)
+	defer opened()
+	if err := t.attach(opening); err != nil {
+		err = whyDenied(opening, err)
 		return nil, err
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.running.Go(func() { t.care(t.ctx) })
 	t.running.Go(func() { t.sendAcks(t.ctx) })
+	t.checkGraveyard(ctx)
+	t.running.Go(func() { t.watchGraveyard(t.ctx) })
+	if !c.embedded { // nobody has fewer rights there, and there is one server
+		t.running.Go(func() {
+			t.checkRights(t.ctx)
+			t.raiseGraveyard(t.ctx)
+			t.raiseLedger(t.ctx)
+		})
+	}
 	c.mu.Lock()
 	c.reconnected[t] = struct{}{}
 	c.mu.Unlock()
@@ -81,15 +94,16 @@ type trigger struct {
 	log    *slog.Logger
 	ledger *ledger
 
-	ctx     context.Context // ends with the trigger
-	stop    context.CancelFunc
-	running sync.WaitGroup // care, and the look-ups in the ledger
-	wake    chan struct{}  // something for Receive
-	nudge   chan struct{}  // something for care: the connection is back
-	lost    chan struct{}  // something for care: no heartbeat came
-	toAck   chan struct{}  // something for sendAcks
-	sending sync.Mutex     // held by the one that sends acknowledgements
-	refused atomic.Bool    // the connection refused to send some
+	ctx      context.Context // ends with the trigger
+	stop     context.CancelFunc
+	running  sync.WaitGroup // care, and the look-ups in the ledger
+	wake     chan struct{}  // something for Receive
+	nudge    chan struct{}  // something for care: the connection is back
+	lost     chan struct{}  // something for care: no heartbeat came
+	toAck    chan struct{}  // something for sendAcks
+	sending  sync.Mutex     // held by the one that sends acknowledgements
+	refused  atomic.Bool    // the connection refused to send some
+	troubles triggers.Troubles
 
 	// The time of the last look at the loans: precise enough to tell when the
 	// next sign is due, and it costs nothing a message.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+	"github.com/Azure/go-amqp"
 
 	"github.com/drover-run/drover/triggers"
 )
@@ -219,16 +220,50 @@ func (l *loan) carryOut(ctx context.Context, by settler, r *azservicebus.Receive
 	case triggers.Release:
 		return l.abandon(ctx, by, r, m.Attempt-1)
 	case triggers.Reject:
-		reason, text := triggers.Tail(v.Reason, maxReason), triggers.Tail(v.Reason+"\n"+v.Detail, maxReason)
-		return by.DeadLetterMessage(ctx, r, &azservicebus.DeadLetterOptions{
-			Reason: &reason, ErrorDescription: &text,
-			PropertiesToModify: map[string]any{
-				"Drover-Error": reason, "Drover-Attempts": int64(m.Attempt), "Drover-Function": v.Function,
-				"Drover-Traceback": triggers.Tail(v.Detail, maxDetail), rejectedProperty: time.Now().UTC().Format(time.RFC3339Nano), failuresProperty: int64(0),
-			},
-		})
+		return l.deadLetter(ctx, by, r, m, v)
 	}
 	return fmt.Errorf("no such verdict: %d", v.Kind)
+}
+
+// deadLetter moves a message to the dead letters. Its properties may be near the
+// service's limit already: where the service refuses the traceback, it is left out, and
+// then all but a short reason.
+func (l *loan) deadLetter(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, m *triggers.Message, v triggers.Verdict) error {
+	reason, text := triggers.Tail(v.Reason, maxReason), triggers.Tail(v.Reason+"\n"+v.Detail, maxReason)
+	properties := map[string]any{
+		"Drover-Error": reason, "Drover-Attempts": int64(m.Attempt), "Drover-Function": v.Function,
+		"Drover-Traceback": triggers.Tail(v.Detail, maxDetail), rejectedProperty: time.Now().UTC().Format(time.RFC3339Nano), failuresProperty: int64(0),
+	}
+	move := func() error {
+		return by.DeadLetterMessage(ctx, r, &azservicebus.DeadLetterOptions{Reason: &reason, ErrorDescription: &text, PropertiesToModify: properties})
+	}
+	err := move()
+	if !refusedByService(ctx, err) {
+		return err
+	}
+	delete(properties, "Drover-Traceback")
+	text = reason
+	if again := move(); !refusedByService(ctx, again) {
+		return again
+	}
+	reason, text, properties = triggers.Tail(v.Reason, shortReason), "", nil
+	if again := move(); !refusedByService(ctx, again) {
+		return again
+	}
+	return err // that of the whole letter says most
+}
+
+// refusedByService reports whether an answer of the service says that it does not take a
+// request as it is: not that a lock or a connection was lost, nor that there is no time left.
+func refusedByService(ctx context.Context, err error) bool {
+	if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	var known *azservicebus.Error // a lost lock or connection, a missing right or entity
+	var link *amqp.LinkError
+	var session *amqp.SessionError
+	var connection *amqp.ConnError
+	return !errors.As(err, &known) && !errors.As(err, &link) && !errors.As(err, &session) && !errors.As(err, &connection)
 }
 
 // The service takes 4,096 characters of a reason; a message's properties may
@@ -236,6 +271,8 @@ func (l *loan) carryOut(ctx context.Context, by settler, r *azservicebus.Receive
 const (
 	maxReason = 4096
 	maxDetail = 16 << 10
+	// shortReason is what is kept of a reason where nearly nothing fits.
+	shortReason = 256
 )
 
 func (l *loan) abandon(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, failures int) error {

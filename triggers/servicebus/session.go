@@ -323,6 +323,9 @@ func (s *session) settle(ctx context.Context, l *loan, m *triggers.Message, v tr
 		defer cancel()
 		defer context.AfterFunc(s.ctx, cancel)()
 		if err := l.carryOut(ctx, s.r, l.received, m, v); err != nil {
+			if v.Kind == triggers.Reject && refusedByService(ctx, err) {
+				return fmt.Errorf("settling message %s of session %s of %s as %v: %w", m.ID, s.id, s.e.path(), v.Kind, err) // the session is held, and it is tried again
+			}
 			s.t.log.Warn("a message of a session could not be settled; it will come again", "session", s.id, "message", m.ID, "verdict", v.Kind, "error", err)
 			how = ending{}
 		}

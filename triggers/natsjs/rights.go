@@ -1,0 +1,201 @@
+package natsjs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// This file names the rights that an account lacks. A server does not answer what it
+// denies: it says so beside, and the request waits in vain.
+
+// Denied is a right that the account of a connection lacks.
+type Denied struct {
+	Right   string // publish or subscribe
+	Subject string
+}
+
+func (d *Denied) Error() string {
+	return fmt.Sprintf("the account may not %s to %s, which is needed to %s; grant that, as docs/nats.md lists", d.Right, d.Subject, d.purpose())
+}
+
+// purposes are what drover needs subjects for, by what they begin with.
+var purposes = []struct{ prefix, purpose string }{
+	{"$JS.API.STREAM.INFO.KV_" + LedgerBucket, "count failures"},
+	{"$JS.API.STREAM.CREATE.KV_" + LedgerBucket, "make the bucket in which failures are counted"},
+	{"$JS.API.INFO", "make the bucket in which failures are counted"},
+	{"$JS.API.STREAM.UPDATE.", "raise the replicas of a stream that drover made"},
+	{"$JS.API.STREAM.PURGE.KV_" + LedgerBucket, "remove the counts of messages that are done"},
+	{"$JS.API.STREAM.MSG.GET.KV_" + LedgerBucket, "count failures"},
+	{"$JS.API.DIRECT.GET.KV_" + LedgerBucket, "count failures"},
+	{"$KV." + LedgerBucket, "count failures"},
+	{"$JS.API.STREAM.INFO.", "look a stream up"},
+	{"$JS.API.STREAM.CREATE.", "make a stream"},
+	{"$JS.API.STREAM.NAMES", "look a stream up"},
+	{"$JS.API.STREAM.MSG.GET.", "see how old the oldest message is, and look at messages"},
+	{"$JS.API.DIRECT.GET.", "see how old the oldest message is, and look at messages"},
+	{"$JS.API.CONSUMER.INFO.", "look the consumer up, and read its backlog"},
+	{"$JS.API.CONSUMER.CREATE.", "make the consumer"},
+	{"$JS.API.CONSUMER.DURABLE.CREATE.", "make the consumer"},
+	{"$JS.API.CONSUMER.MSG.NEXT.", "receive messages"},
+	{"$JS.ACK.", "settle messages"},
+	{"_INBOX.", "receive messages, and the server's answers"},
+}
+
+func (d *Denied) purpose() string {
+	for _, p := range purposes {
+		if strings.HasPrefix(d.Subject, p.prefix) {
+			return p.purpose
+		}
+	}
+	return "send dead letters and results"
+}
+
+var violation = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]+)"`)
+
+// deniedIn is the right that an error of the connection says is missing; nil if it says
+// something else.
+func deniedIn(err error) *Denied {
+	if !errors.Is(err, nats.ErrPermissionViolation) {
+		return nil
+	}
+	found := violation.FindStringSubmatch(err.Error())
+	if found == nil {
+		return nil
+	}
+	right := "publish"
+	if strings.EqualFold(found[1], "subscription") {
+		right = "subscribe"
+	}
+	return &Denied{right, found[2]}
+}
+
+// denial is when a right was found to be missing, first and last.
+type denial struct{ since, last time.Time }
+
+// deniedFor is how long after its last use a missing right is shown: it may have been
+// granted, which the server does not say.
+const deniedFor = 10 * time.Minute
+
+// rights is what a connection knows of its account's. c.mu guards it.
+type rights struct {
+	missing map[Denied]denial
+	waiting map[*context.CancelCauseFunc]struct{} // to be told
+}
+
+// deny notes a missing right, and ends the requests that wait for it.
+func (c *Connection) deny(d *Denied) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.rights.missing == nil {
+		c.rights.missing = make(map[Denied]denial)
+	}
+	key := *d
+	if d.Right == "subscribe" && strings.HasPrefix(d.Subject, "_INBOX.") {
+		key.Subject = "_INBOX.>" // each has another name
+	}
+	before, known := c.rights.missing[key]
+	if !known {
+		before.since = now
+		c.log.Error("the account lacks a right", "right", key.Right, "subject", key.Subject, "needed_to", key.purpose())
+	}
+	before.last = now
+	c.rights.missing[key] = before
+	for cancel := range c.rights.waiting {
+		(*cancel)(&key)
+	}
+}
+
+// untilDenied returns a context that ends, with a *Denied as its cause, when the server
+// says that a right is missing. What it returns beside ends the watching.
+func (c *Connection) untilDenied(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.rights.waiting == nil {
+		c.rights.waiting = make(map[*context.CancelCauseFunc]struct{})
+	}
+	c.rights.waiting[&cancel] = struct{}{}
+	return ctx, func() {
+		c.mu.Lock()
+		delete(c.rights.waiting, &cancel)
+		c.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// whyDenied is the missing right because of which ctx ended, or else err.
+func whyDenied(ctx context.Context, err error) error {
+	var denied *Denied
+	if errors.As(context.Cause(ctx), &denied) {
+		return denied
+	}
+	return err
+}
+
+// denials are the missing rights as trouble.
+func (c *Connection) denials() (out []triggers.Trouble) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.rights.missing, func(_ Denied, d denial) bool { return time.Since(d.last) > deniedFor })
+	for missing, d := range c.rights.missing {
+		out = append(out, triggers.Trouble{Kind: triggers.TroubleRights, Text: missing.Error(), Since: d.since})
+	}
+	slices.SortFunc(out, func(a, b triggers.Trouble) int { return strings.Compare(a.Text, b.Text) })
+	return out
+}
+
+// checkRights uses each right that is needed later, in a way that changes nothing, so
+// that a missing one is named at the start and not at the first failure.
+func (t *trigger) checkRights(ctx context.Context) {
+	// A sign of life for a message that there is not.
+	sign := fmt.Sprintf("$JS.ACK.%s.%s.1.0.0.0.0", t.cfg.Stream, t.cfg.Consumer)
+	if err := t.conn.nc.Publish(sign, inProgress); err != nil {
+		t.log.Debug("checking rights", "error", err)
+	}
+	ask := func(what func(context.Context) error) error {
+		limited, cancel := context.WithTimeout(ctx, checkLimit)
+		defer cancel()
+		asking, done := t.conn.untilDenied(limited)
+		defer done()
+		return what(asking)
+	}
+	// The server refuses what is no JSON, if it may be asked at all.
+	permitted := func(api string) {
+		_ = ask(func(ctx context.Context) error {
+			_, err := t.conn.nc.RequestWithContext(ctx, "$JS.API."+api, []byte("{"))
+			return err
+		})
+	}
+	bucket := "KV_" + LedgerBucket
+	err := ask(func(ctx context.Context) error { _, err := t.conn.js.Stream(ctx, bucket); return err })
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		permitted("STREAM.CREATE." + bucket)
+		permitted("INFO")
+	case err == nil:
+		_ = ask(func(ctx context.Context) error { return t.conn.probe(ctx, t.ledger.subject(0)) })
+		_ = ask(func(ctx context.Context) error {
+			_, err := t.conn.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+bucket+"."+t.ledger.subject(0), nil)
+			return err
+		})
+		permitted("STREAM.PURGE." + bucket)
+	}
+	if t.cfg.Create {
+		if err := ask(func(ctx context.Context) error { _, err := t.conn.js.Stream(ctx, t.cfg.DeadLetters); return err }); errors.Is(err, jetstream.ErrStreamNotFound) {
+			permitted("STREAM.CREATE." + t.cfg.DeadLetters)
+		}
+	}
+	_ = t.conn.nc.FlushWithContext(ctx)
+}

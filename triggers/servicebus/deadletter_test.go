@@ -1,0 +1,83 @@
+package servicebus
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+	"github.com/Azure/go-amqp"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// strict is a service that takes so many bytes of a dead letter's properties.
+type strict struct {
+	settler
+	room  int
+	fails error // what it answers in any case
+	moved []azservicebus.DeadLetterOptions
+	asked int
+}
+
+func (s *strict) DeadLetterMessage(_ context.Context, _ *azservicebus.ReceivedMessage, o *azservicebus.DeadLetterOptions) error {
+	s.asked++
+	if s.fails != nil {
+		return s.fails
+	}
+	size := len(*o.Reason) + len(*o.ErrorDescription)
+	for name, value := range o.PropertiesToModify {
+		size += len(name)
+		if text, ok := value.(string); ok {
+			size += len(text)
+		}
+	}
+	if size > s.room {
+		return &amqp.Error{Condition: "amqp:link:message-size-exceeded", Description: "the properties are too large"}
+	}
+	s.moved = append(s.moved, *o)
+	return nil
+}
+
+// A dead letter that the service does not take as it is loses its traceback first, and
+// then all but a short reason; the reason stays.
+func TestADeadLetterWithoutRoom(t *testing.T) {
+	verdict := triggers.Verdict{Kind: triggers.Reject, Reason: "no good " + strings.Repeat("x", 3000), Detail: strings.Repeat("traceback\n", 1000), Function: "f"}
+	for name, test := range map[string]struct {
+		room                  int
+		traceback, properties bool
+		reason                int
+	}{
+		"all":               {60000, true, true, len(verdict.Reason)},
+		"without traceback": {10000, false, true, len(verdict.Reason)},
+		"the reason alone":  {300, false, false, shortReason},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &strict{room: test.room}
+			if err := new(loan).carryOut(t.Context(), s, nil, &triggers.Message{ID: "1", Attempt: 3}, verdict); err != nil || len(s.moved) != 1 {
+				t.Fatalf("%d were moved, %v", len(s.moved), err)
+			}
+			got := s.moved[0]
+			_, traceback := got.PropertiesToModify["Drover-Traceback"]
+			if traceback != test.traceback || (got.PropertiesToModify != nil) != test.properties || len(*got.Reason) != test.reason {
+				t.Errorf("traceback %v, properties %v, a reason of %d bytes", traceback, got.PropertiesToModify, len(*got.Reason))
+			}
+		})
+	}
+	s := &strict{room: 10}
+	var refused *amqp.Error
+	if err := new(loan).carryOut(t.Context(), s, nil, &triggers.Message{ID: "1"}, verdict); !errors.As(err, &refused) {
+		t.Errorf("%v; want what the service said", err)
+	}
+}
+
+// What has nothing to do with the size is not tried with less.
+func TestADeadLetterThatIsNotRefused(t *testing.T) {
+	for _, err := range []error{context.DeadlineExceeded, &amqp.LinkError{}, &amqp.ConnError{}, &azservicebus.Error{Code: azservicebus.CodeLockLost}} {
+		s := &strict{fails: err}
+		if got := new(loan).carryOut(t.Context(), s, nil, &triggers.Message{ID: "1"}, triggers.Verdict{Kind: triggers.Reject, Reason: "no"}); !errors.Is(got, err) || s.asked != 1 {
+			t.Errorf("%v: %v, after %d questions", err, got, s.asked)
+		}
+	}
+}
