@@ -14,12 +14,13 @@ import (
 type (
 	symbol    string
 	uuid      [16]byte
+	char      rune
 	described struct {
 		code  uint64 // 0 where the descriptor is a symbol, in name
 		name  symbol
 		value any
 	}
-	// raw is written as it is.
+	// raw is a value of a type that the emulator has no use for, as it came.
 	raw []byte
 )
 
@@ -58,11 +59,18 @@ func (d *decoder) number(size int) (uint64, error) {
 	return binary.BigEndian.Uint64(b), nil
 }
 
-// value reads one value. Lists and arrays are []any, maps map[any]any; a map's
-// key that can't be one in Go is an error.
+// value reads one value. Lists are []any, maps map[any]any, arrays and decimals
+// raw; a map's key that can't be one in Go is an error.
 func (d *decoder) value(depth int) (any, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("%w: nested deeper than %d", errCodec, maxDepth)
+	}
+	whole := d.data
+	if len(whole) > 0 && opaque(whole[0]) {
+		if err := d.skip(depth); err != nil {
+			return nil, err
+		}
+		return raw(whole[:len(whole)-len(d.data)]), nil
 	}
 	code, err := d.number(1)
 	if err != nil {
@@ -88,6 +96,47 @@ func (d *decoder) value(depth int) (any, error) {
 	return d.body(byte(code), depth)
 }
 
+// opaque reports whether a type's values are kept as they came: arrays and decimals.
+func opaque(code byte) bool {
+	return code>>4 >= 0xe || code == 0x74 || code == 0x84 || code == 0x94
+}
+
+// skip passes over one value of any type. Its content is checked later, if it is
+// read at all.
+func (d *decoder) skip(depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("%w: nested deeper than %d", errCodec, maxDepth)
+	}
+	code, err := d.number(1)
+	if err != nil {
+		return err
+	}
+	size := 0
+	switch code >> 4 {
+	case 0x1, 0x2, 0x3:
+		return fmt.Errorf("%w: the type 0x%02x", errCodec, code)
+	case 0x0:
+		if err := d.skip(depth + 1); err != nil {
+			return err
+		}
+		return d.skip(depth + 1)
+	case 0x4:
+	case 0x5, 0x6, 0x7, 0x8, 0x9:
+		size = 1 << (code>>4 - 5)
+	default:
+		n, err := d.number(width(byte(code)))
+		if err != nil {
+			return err
+		}
+		if n > math.MaxInt32 {
+			return fmt.Errorf("%w: %d bytes", errCodec, n)
+		}
+		size = int(n)
+	}
+	_, err = d.take(size)
+	return err
+}
+
 // body reads the value behind a type's code.
 func (d *decoder) body(code byte, depth int) (any, error) {
 	switch code {
@@ -107,9 +156,6 @@ func (d *decoder) body(code byte, depth int) (any, error) {
 	// The rest by the width that the code's upper half tells.
 	switch code >> 4 {
 	case 0x5, 0x6, 0x7, 0x8:
-		if code == 0x74 || code == 0x84 || code == 0x94 {
-			break // decimals
-		}
 		size := 1 << (code>>4 - 5)
 		n, err := d.number(size)
 		if err != nil {
@@ -144,7 +190,7 @@ func (d *decoder) body(code byte, depth int) (any, error) {
 		case 0x3:
 			return symbol(b), nil
 		}
-	case 0xc, 0xd, 0xe, 0xf:
+	case 0xc, 0xd:
 		return d.compound(code, depth)
 	}
 	return nil, fmt.Errorf("%w: the type 0x%02x", errCodec, code)
@@ -183,7 +229,7 @@ func fixed(code byte, n uint64) (any, error) {
 	case 0x72:
 		return math.Float32frombits(uint32(n)), nil
 	case 0x73:
-		return rune(n), nil
+		return char(n), nil
 	case 0x81:
 		return int64(n), nil
 	case 0x82:
@@ -211,11 +257,8 @@ func (d *decoder) compound(code byte, depth int) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if count > uint64(len(inner.data))+1 && code>>4 < 0xe {
+	if count > uint64(len(inner.data))+1 {
 		return nil, fmt.Errorf("%w: %d values in %d bytes", errCodec, count, len(inner.data))
-	}
-	if code>>4 >= 0xe {
-		return inner.array(count, depth)
 	}
 	values := make([]any, 0, count)
 	for range count {
@@ -234,38 +277,13 @@ func (d *decoder) compound(code byte, depth int) (any, error) {
 	out := make(map[any]any, len(values)/2)
 	for i := 0; i < len(values); i += 2 {
 		switch values[i].(type) {
-		case symbol, string, uint64, int64, uint32, int32:
+		case symbol, string, uint64, int64, uint32, int32, uuid, bool:
 			out[values[i]] = values[i+1]
 		default:
 			return nil, fmt.Errorf("%w: a map's key of type %T", errCodec, values[i])
 		}
 	}
 	return out, nil
-}
-
-// maxArray bounds arrays, whose values may take no bytes at all.
-const maxArray = 1 << 16
-
-func (d *decoder) array(count uint64, depth int) (any, error) {
-	if count > maxArray {
-		return nil, fmt.Errorf("%w: an array of %d values", errCodec, count)
-	}
-	code, err := d.number(1)
-	if err != nil {
-		return nil, err
-	}
-	if code == 0 {
-		return nil, fmt.Errorf("%w: an array of described values", errCodec)
-	}
-	values := make([]any, 0, count)
-	for range count {
-		v, err := d.body(byte(code), depth+1)
-		if err != nil {
-			return nil, err
-		}
-		values = append(values, v)
-	}
-	return values, nil
 }
 
 // appendValue writes a value of a type that the emulator sends; any other is a
@@ -281,10 +299,22 @@ func appendValue(out []byte, v any) []byte {
 		return append(out, 0x42)
 	case uint8:
 		return append(out, 0x50, t)
+	case int8:
+		return append(out, 0x51, byte(t))
 	case uint16:
 		return binary.BigEndian.AppendUint16(append(out, 0x60), t)
+	case int16:
+		return binary.BigEndian.AppendUint16(append(out, 0x61), uint16(t))
 	case uint32:
 		return binary.BigEndian.AppendUint32(append(out, 0x70), t)
+	case int32:
+		return binary.BigEndian.AppendUint32(append(out, 0x71), uint32(t))
+	case float32:
+		return binary.BigEndian.AppendUint32(append(out, 0x72), math.Float32bits(t))
+	case char:
+		return binary.BigEndian.AppendUint32(append(out, 0x73), uint32(t))
+	case float64:
+		return binary.BigEndian.AppendUint64(append(out, 0x82), math.Float64bits(t))
 	case uint64:
 		if t < 256 { // go-amqp knows performatives by this form only
 			return append(out, 0x53, byte(t))

@@ -138,7 +138,7 @@ func (c *conn) frame(f frame) (end bool, _ *condition) {
 		if len(c.sessions) == maxChannels {
 			return false, failure(condNotAllowed, "more than %d sessions", maxChannels)
 		}
-		s := &session{c: c, channel: f.channel, links: make(map[uint32]*link), byName: make(map[string]*link)}
+		s := &session{c: c, channel: f.channel, links: make(map[uint32]*link)}
 		s.window = field[uint32](f.fields, 2)
 		c.sessions[f.channel] = s
 		c.send(f.channel, opBegin, []any{f.channel, uint32(0), uint32(incomingWindow), uint32(incomingWindow), uint32(maxHandles - 1)}, nil)
@@ -241,12 +241,31 @@ type session struct {
 	c       *conn
 	channel uint16
 	links   map[uint32]*link // by the other side's handle
-	byName  map[string]*link
 
-	window   uint32 // frames that the other side takes
-	outgoing uint32 // the id of our next transfer
-	incoming uint32 // transfers that came
-	granted  uint32 // of those, when the window was told last
+	window     uint32     // frames that the other side takes
+	outgoing   uint32     // the id of our next transfer
+	deliveries uint32     // the id of our next delivery
+	blocked    []transfer // that wait for the window
+	incoming   uint32     // transfers that came
+	granted    uint32     // of those, when the window was told last
+}
+
+// transfer is a frame with a message, or a part of one.
+type transfer struct {
+	link    *link
+	fields  []any
+	payload []byte
+}
+
+// flush sends the transfers that the window has room for.
+func (s *session) flush() {
+	for len(s.blocked) > 0 && s.window > 0 {
+		t := s.blocked[0]
+		s.blocked = s.blocked[1:]
+		s.c.send(s.channel, opTransfer, t.fields, t.payload)
+		s.window--
+		s.outgoing++
+	}
 }
 
 func (s *session) end() {
@@ -301,8 +320,10 @@ func (s *session) grant() {
 }
 
 func (s *session) flow(fields []any) {
-	next := field[uint32](fields, 0)
-	s.window = next + field[uint32](fields, 1) - s.outgoing
+	inTransit := s.outgoing - field[uint32](fields, 0)
+	size := field[uint32](fields, 1)
+	s.window = size - min(inTransit, size)
+	s.flush()
 	var q *queue
 	if has(fields, 4) {
 		if l := s.links[field[uint32](fields, 4)]; l != nil && !l.fromPeer {
@@ -315,8 +336,10 @@ func (s *session) flow(fields []any) {
 			if l.drain {
 				l.count += l.credit
 				l.credit = 0
+			}
+			if l.drain || field[bool](fields, flowEcho) {
 				s.c.send(s.channel, opFlow, []any{s.incoming, uint32(incomingWindow), s.outgoing, uint32(incomingWindow),
-					l.handle, l.count, uint32(0), nil, true}, nil)
+					l.handle, l.count, l.credit, nil, l.drain}, nil)
 			}
 		}
 	}
@@ -328,10 +351,13 @@ func (s *session) flow(fields []any) {
 			}
 		}
 	}
-	if field[bool](fields, 9) {
+	if field[bool](fields, flowEcho) {
 		s.grant()
 	}
 }
+
+// flowEcho is the place of the field by which the other side asks for a flow.
+const flowEcho = 9
 
 // maxRange bounds how many deliveries are settled at once.
 const maxRange = 1 << 16
@@ -349,10 +375,13 @@ func (s *session) disposition(fields []any) {
 	settled := field[bool](fields, 3)
 	v := outcome(fields)
 	for id := first; ; id++ {
-		if l, x := s.loan(id); x != nil {
-			l.settle(id, x, v, settled)
-		} else {
-			s.answer(id, errLost, settled)
+		l, x := s.loan(id)
+		cond := errLost
+		if x != nil {
+			cond = l.settle(x, v)
+		}
+		if !settled { // else nobody waits
+			s.answer(id, v, cond)
 		}
 		if id == last {
 			return
@@ -372,40 +401,38 @@ func (s *session) loan(id uint32) (*link, *entry) {
 
 // outcome reads what a disposition says of a message.
 func outcome(fields []any) verdict {
-	var state any
-	if len(fields) > 4 {
-		state = fields[4]
-	}
-	code, values := composite(state)
+	code, values := composite(at(fields, 4))
+	v := verdict{kind: released, outcome: code}
 	switch code {
 	case typeAccepted:
-		return verdict{kind: completed}
-	case typeReleased:
-		return verdict{kind: released}
+		v.kind = completed
 	case typeModified:
-		v := verdict{kind: abandoned, properties: properties(field[map[any]any](values, 2))}
+		v.kind, v.properties = abandoned, properties(field[map[any]any](values, 2))
 		if field[bool](values, 1) {
 			v.kind = deferred
 		}
-		return v
 	case typeRejected:
-		v := verdict{kind: deadLettered}
-		if _, cond := composite(field[described](values, 0)); len(cond) > 0 {
+		v.kind = deadLettered
+		if _, cond := composite(at(values, 0)); len(cond) > 0 {
 			v.properties = properties(field[map[any]any](cond, 2))
 			v.description = field[string](cond, 1)
 			if name := field[symbol](cond, 0); name != condDeadLetter {
 				v.reason = string(name)
 			}
-			for key, to := range map[string]*string{"DeadLetterReason": &v.reason, "DeadLetterErrorDescription": &v.description} {
-				if text, ok := v.properties[key].(string); ok {
+			for key, to := range map[string]*string{deadLetterReason: &v.reason, deadLetterDescription: &v.description} {
+				text, isText := v.properties[key].(string)
+				if isText {
 					*to = text
+				}
+				if isText || v.properties[key] == nil {
 					delete(v.properties, key)
 				}
 			}
 		}
-		return v
+	default:
+		v.outcome = typeReleased
 	}
-	return verdict{kind: released}
+	return v
 }
 
 // properties are a map of a frame as application properties.
@@ -415,12 +442,6 @@ func properties(m map[any]any) map[string]any {
 		name, ok := k.(string)
 		if s, is := k.(symbol); is {
 			name, ok = string(s), true
-		}
-		if s, is := v.(symbol); is {
-			v = string(s)
-		}
-		if u, is := v.(uuid); is {
-			v = formatUUID(u)
 		}
 		switch v.(type) {
 		case described, []any, map[any]any:

@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +33,7 @@ type link struct {
 	lent    map[uint32]*entry // by delivery id
 	reply   string            // a target that answers are sent to
 	answers [][]byte          // to it, that wait for credit
+	asks    bool              // it receives answers
 	waiting []any             // the attach that is to be answered when there is a session
 
 	// What the other side sends.
@@ -85,9 +87,7 @@ func (s *session) attach(fields []any) *condition {
 
 // answerAttach is our side of an attach: the same, with the role turned.
 func (l *link) answerAttach(fields []any, source, target any) {
-	out := []any{
-		l.name, l.handle, l.fromPeer, nil, nil, source, target, nil, nil, nil, l.s.c.e.options.MaxMessageSize,
-	}
+	out := []any{l.name, l.handle, l.fromPeer, nil, nil, source, target, nil, nil, nil, l.limit()}
 	for _, i := range []int{attachSndMode, attachRcvMode} {
 		if i < len(fields) {
 			out[i] = fields[i]
@@ -101,6 +101,21 @@ func (l *link) answerAttach(fields []any, source, target any) {
 		out = append(out, nil, nil, map[any]any{symbol("com.microsoft:locked-until-utc"): ticks})
 	}
 	l.s.c.send(l.s.channel, opAttach, out, nil)
+}
+
+// envelope is what the service may add to a message, and a request to one, in bytes.
+const envelope = 64 << 10
+
+// limit is the largest message that the link carries; 0 is any.
+func (l *link) limit() uint64 {
+	size := l.s.c.e.options.MaxMessageSize
+	switch {
+	case l.asks:
+		return 0
+	case l.fromPeer && l.manage == nil:
+		return size
+	}
+	return size + envelope
 }
 
 // refuse answers an attach and ends the link at once, as the standard asks.
@@ -121,6 +136,7 @@ func (l *link) detach(cond *condition) {
 
 // gone takes a link out of its queue.
 func (l *link) gone() {
+	l.s.blocked = slices.DeleteFunc(l.s.blocked, func(t transfer) bool { return t.link == l })
 	if l.s.c.claims == l {
 		l.s.c.claims = nil
 	}
@@ -136,6 +152,15 @@ func address(v any) string {
 	return field[string](fields, 0)
 }
 
+// entityPath is the entity that an address names: a path, or a whole URI as the
+// Python SDK sends.
+func entityPath(address string) string {
+	if _, rest, found := strings.Cut(address, "://"); found {
+		_, address, _ = strings.Cut(rest, "/")
+	}
+	return strings.Trim(address, "/")
+}
+
 // terminus is a source or target as it is told back: its address.
 func terminus(code uint64, v any) described {
 	return described{code: code, value: []any{address(v)}}
@@ -143,7 +168,7 @@ func terminus(code uint64, v any) described {
 
 func (l *link) attachSender(fields []any) *condition {
 	c := l.s.c
-	l.path = address(at(fields, attachTarget))
+	l.path = entityPath(address(at(fields, attachTarget)))
 	name := strings.ToLower(l.path)
 	switch {
 	case name == "$cbs":
@@ -197,9 +222,10 @@ func (l *link) replenish() {
 func (l *link) attachReceiver(fields []any) *condition {
 	c := l.s.c
 	source := at(fields, attachSource)
-	l.path = address(source)
+	l.path = entityPath(address(source))
 	name := strings.ToLower(l.path)
 	if name == "$cbs" || strings.HasSuffix(name, "/$management") {
+		l.asks = true
 		l.reply = address(at(fields, attachTarget))
 		l.settled = true
 		l.answerAttach(fields, terminus(typeSource, at(fields, attachSource)), terminus(typeTarget, at(fields, attachTarget)))
@@ -234,10 +260,11 @@ func (l *link) attachReceiver(fields []any) *condition {
 		return nil
 	}
 	l.waiting = fields
-	if d, ok := filter.(described); ok {
-		filter = d.value
+	id, ok := filter.(string)
+	if d, is := filter.(described); is {
+		id, ok = d.value.(string)
 	}
-	if id, ok := filter.(string); ok {
+	if ok {
 		s := q.line(id)
 		if s.owner != nil {
 			return failure(condSessionLocked, "The requested session '%s' cannot be accepted. It may be locked by another receiver.", id)
@@ -268,16 +295,22 @@ func (l *link) accept(s *line) {
 	l.waiting = nil
 	q := l.queue
 	q.hold(s, l)
-	const code = 0x137000000c // of the session filter
-	filter := map[any]any{symbol(sessionFilter): described{code: code, value: s.id}}
-	source := []any{l.path, nil, nil, nil, nil, nil, nil, filter}
+	// The answer has the form of the question: the Go SDK takes only a described
+	// name, the JavaScript SDK only a plain one.
+	_, parts := composite(at(fields, attachSource))
+	var name any = s.id
+	if asked, is := field[map[any]any](parts, 7)[symbol(sessionFilter)].(described); is {
+		asked.value = s.id
+		name = asked
+	}
+	source := []any{address(at(fields, attachSource)), nil, nil, nil, nil, nil, nil, map[any]any{symbol(sessionFilter): name}}
 	l.answerAttach(fields, described{code: typeSource, value: source}, terminus(typeTarget, at(fields, attachTarget)))
 	q.receivers = append(q.receivers, l)
 	q.pump()
 }
 
 func (l *link) canTake() bool {
-	return l.credit > 0 && l.s.window > 0 && l.waiting == nil && !l.detached && !l.deaf
+	return l.credit > 0 && l.s.window > 0 && len(l.s.blocked) == 0 && l.waiting == nil && !l.detached && !l.deaf
 }
 
 // deliver lends a message to the other side.
@@ -289,11 +322,7 @@ func (l *link) deliver(x *entry) {
 	} else {
 		token = newUUID()
 	}
-	data, err := x.encode()
-	if err != nil {
-		l.s.c.e.options.Log.Error("a message cannot be encoded", "queue", l.path, "error", err)
-		return
-	}
+	data := x.encode()
 	q := l.queue
 	q.usage.Lent++
 	if q.garbled > 0 {
@@ -311,10 +340,12 @@ func (l *link) deliver(x *entry) {
 	}
 }
 
-// transmit sends a message, in as many frames as it takes.
+// transmit sends a message, in as many frames as it takes. Deliveries are numbered
+// apart from frames, and without gaps: the JavaScript SDK checks.
 func (l *link) transmit(tag, data []byte) (delivery uint32) {
 	s := l.s
-	delivery = s.outgoing
+	delivery = s.deliveries
+	s.deliveries++
 	l.credit--
 	l.count++
 	const room = maxFrame - 512
@@ -324,11 +355,10 @@ func (l *link) transmit(tag, data []byte) (delivery uint32) {
 		if first {
 			fields = []any{l.handle, delivery, tag, uint32(0), l.settled, n < len(data)}
 		}
-		s.c.send(s.channel, opTransfer, fields, data[:n])
+		s.blocked = append(s.blocked, transfer{l, fields, data[:n]})
 		data = data[n:]
-		s.window--
-		s.outgoing++
 	}
+	s.flush()
 	return delivery
 }
 
@@ -341,20 +371,17 @@ func wireTag(token uuid) []byte {
 }
 
 // settle ends a loan. One whose lock has ended is in lent no more.
-func (l *link) settle(id uint32, x *entry, v verdict, settled bool) {
+func (l *link) settle(x *entry, v verdict) *condition {
 	if cond := l.s.c.e.faults.refusal(); cond != nil {
-		l.s.answer(id, cond, settled)
-		return
+		return cond
 	}
-	l.s.answer(id, x.q.settle(x.token, v), settled)
+	return x.q.settle(x.token, v)
 }
 
-// answer confirms that a message is settled, or says why it is not.
-func (s *session) answer(id uint32, cond *condition, settled bool) {
-	if settled {
-		return // nobody waits
-	}
-	state := described{code: typeAccepted, value: []any{}}
+// answer confirms that a message is settled with the outcome that was asked for,
+// as the Python SDK requires, or reports why it is not.
+func (s *session) answer(id uint32, v verdict, cond *condition) {
+	state := described{code: v.outcome, value: []any{}}
 	if cond != nil {
 		state = described{code: typeRejected, value: []any{cond.value()}}
 	}
@@ -367,11 +394,11 @@ func (l *link) transfer(f frame) {
 	if len(l.part) == 0 {
 		l.partID, l.format = field[uint32](f.fields, 1), field[uint32](f.fields, 3)
 	}
-	limit := min(c.e.options.MaxMessageSize+64<<10, maxDelivery) // what is around the body is let pass
+	limit := min(l.limit(), maxDelivery)
 	if uint64(len(l.part)+len(f.payload)) > limit {
 		l.part = nil
 		l.detach(failure(condSize, "The received message (delivery-id:%d, size:%d bytes) exceeds the limit (%d bytes) currently allowed on the link.",
-			l.partID, len(l.part)+len(f.payload), c.e.options.MaxMessageSize))
+			l.partID, len(l.part)+len(f.payload), limit))
 		return
 	}
 	if field[bool](f.fields, 9) { // aborted
@@ -404,63 +431,40 @@ func (l *link) transfer(f frame) {
 const batchFormat = 0x80013700
 
 func (l *link) take(data []byte, format uint32) *condition {
-	m := new(amqp.Message)
-	if err := m.UnmarshalBinary(data); err != nil {
-		return failure(condDecode, "%v", err)
-	}
-	switch {
-	case l.manage != nil:
+	if l.manage != nil {
+		m := new(amqp.Message)
+		if err := m.UnmarshalBinary(data); err != nil {
+			return failure(condDecode, "%v", err)
+		}
 		l.respond(m, l.manage(m))
 		return nil
-	case format == batchFormat:
-		for _, part := range m.Data {
-			one := new(amqp.Message)
-			if err := one.UnmarshalBinary(part); err != nil {
-				return failure(condDecode, "%v", err)
-			}
-			if cond := l.s.c.e.send(l.path, one, 0); cond != nil {
-				return cond
-			}
-		}
-		return nil
 	}
-	return l.s.c.e.send(l.path, m, 0)
+	if format != batchFormat {
+		return l.put(data)
+	}
+	batch := new(amqp.Message)
+	if err := batch.UnmarshalBinary(data); err != nil {
+		return failure(condDecode, "%v", err)
+	}
+	return l.put(batch.Data...)
 }
 
-// respond sends the answer to a request where the request says.
-func (l *link) respond(request, response *amqp.Message) {
-	if request.Properties == nil || request.Properties.ReplyTo == nil {
-		return
+// put sends encoded messages to the link's entity.
+func (l *link) put(encoded ...[]byte) *condition {
+	var messages []*message
+	for _, data := range encoded {
+		m, err := decodeMessage(data)
+		if err != nil {
+			return failure(condDecode, "%v", err)
+		}
+		messages = append(messages, m)
 	}
-	response.Properties = &amqp.MessageProperties{CorrelationID: request.Properties.MessageID}
-	data, err := response.MarshalBinary()
-	if err != nil {
-		l.s.c.e.options.Log.Error("an answer cannot be encoded", "error", err)
-		return
-	}
-	for _, s := range l.s.c.sessions {
-		for _, to := range s.links {
-			if to.reply == *request.Properties.ReplyTo && to.reply != "" {
-				to.answers = append(to.answers, data)
-				to.sendAnswers()
-				return
-			}
+	for _, m := range messages {
+		if cond := l.s.c.e.send(l.path, m, 0); cond != nil {
+			return cond
 		}
 	}
-}
-
-// maxAnswers bounds the answers to one that asks and does not listen.
-const maxAnswers = 10_000
-
-// sendAnswers sends the answers that there is credit for.
-func (l *link) sendAnswers() {
-	for len(l.answers) > 0 && l.canTake() {
-		l.transmit(wireTag(newUUID()), l.answers[0])
-		l.answers = l.answers[1:]
-	}
-	if len(l.answers) > maxAnswers {
-		l.answers = nil
-	}
+	return nil
 }
 
 func itoa(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

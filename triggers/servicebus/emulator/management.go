@@ -23,6 +23,7 @@ func answer(code int32, description string, value any) *amqp.Message {
 func problem(code int32, cond *condition) *amqp.Message {
 	m := answer(code, cond.text, nil)
 	m.ApplicationProperties["errorCondition"] = amqp.Symbol(cond.name)
+	m.ApplicationProperties["error-condition"] = amqp.Symbol(cond.name)
 	return m
 }
 
@@ -102,13 +103,30 @@ func (q *queue) updateDisposition(m *amqp.Message) *amqp.Message {
 	}
 	v.reason, _ = get[string](m, "deadletter-reason")
 	v.description, _ = get[string](m, "deadletter-description")
-	v.properties, _ = get[map[string]any](m, "properties-to-modify")
+	modify, _ := get[map[string]any](m, "properties-to-modify")
+	v.properties = settable(modify)
 	for _, token := range tokens {
 		if cond := q.settle(uuid(token), v); cond != nil {
 			return problem(410, cond)
 		}
 	}
 	return answer(200, "OK", nil)
+}
+
+// settable are the properties that a message can get, as the emulator's own types.
+func settable(properties map[string]any) map[string]any {
+	out := make(map[string]any, len(properties))
+	for name, value := range properties {
+		switch v := value.(type) {
+		case amqp.UUID:
+			out[name] = uuid(v)
+		case amqp.Symbol:
+			out[name] = symbol(v)
+		case nil, bool, uint8, uint16, uint32, uint64, int8, int16, int32, int64, float32, float64, string, []byte, time.Time:
+			out[name] = v
+		}
+	}
+	return out
 }
 
 // all is every message of the queue in the order of their numbers.
@@ -129,7 +147,8 @@ func (q *queue) all() []*entry {
 	return out
 }
 
-// maxPeek bounds one peek, as the service does.
+// maxPeek bounds the messages of one peek. They are also at most as large together
+// as one message may be, unless the first is alone.
 const maxPeek = 250
 
 func (q *queue) peek(m *amqp.Message) *amqp.Message {
@@ -137,13 +156,14 @@ func (q *queue) peek(m *amqp.Message) *amqp.Message {
 	count, _ := get[int32](m, "message-count")
 	session, hasSession := get[string](m, "session-id")
 	var found []any
+	size := uint64(0)
 	for _, x := range q.all() {
-		if x.sequence < from || hasSession && x.session != session || len(found) >= int(min(count, maxPeek)) {
+		if x.sequence < from || hasSession && x.session != session {
 			continue
 		}
-		data, err := x.encode()
-		if err != nil {
-			return problem(500, failure("amqp:internal-error", "%v", err))
+		data := x.encode()
+		if size += uint64(len(data)); len(found) > 0 && size > q.e.options.MaxMessageSize || len(found) >= int(min(count, maxPeek)) {
+			break
 		}
 		found = append(found, map[string]any{"message": data})
 	}
@@ -170,11 +190,7 @@ func (q *queue) receiveDeferred(m *amqp.Message) *amqp.Message {
 		if mode == 1 {
 			q.lend(x, nil)
 		}
-		data, err := x.encode()
-		if err != nil {
-			return problem(500, failure("amqp:internal-error", "%v", err))
-		}
-		out = append(out, map[string]any{"message": data, "lock-token": amqp.UUID(x.token)})
+		out = append(out, map[string]any{"message": x.encode(), "lock-token": amqp.UUID(x.token)})
 	}
 	return answer(200, "OK", map[string]any{"messages": out})
 }
@@ -186,8 +202,8 @@ func (e *Emulator) schedule(path string, m *amqp.Message) *amqp.Message {
 	for _, item := range list {
 		fields, _ := item.(map[string]any)
 		data, _ := fields["message"].([]byte)
-		one := new(amqp.Message)
-		if err := one.UnmarshalBinary(data); err != nil {
+		one, err := decodeMessage(data)
+		if err != nil {
 			return problem(400, failure(condDecode, "%v", err))
 		}
 		n, cond := int64(0), (*condition)(nil)

@@ -2,12 +2,11 @@ package emulator
 
 import (
 	"container/list"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
 	"time"
-
-	"github.com/Azure/go-amqp"
 )
 
 // QueueOptions are a queue's, or a subscription's. Zero values are the defaults
@@ -78,7 +77,7 @@ type line struct {
 
 // entry is a message in a queue.
 type entry struct {
-	message    *amqp.Message
+	message    *message
 	q          *queue
 	sequence   int64
 	enqueued   time.Time
@@ -116,35 +115,34 @@ func (q *queue) line(id string) *line {
 	return l
 }
 
+// The annotations and properties that the service sets or reads in several places.
+const (
+	scheduledTime = symbol("x-opt-scheduled-enqueue-time")
+	messageState  = symbol("x-opt-message-state")
+	lockedUntil   = symbol("x-opt-locked-until")
+
+	deadLetterReason      = "DeadLetterReason"
+	deadLetterDescription = "DeadLetterErrorDescription"
+)
+
 // put takes a message in: to be lent now, or at the time that it is scheduled for.
-func (q *queue) put(m *amqp.Message) (int64, *condition) {
-	if q.options.RequiresSession && (m.Properties == nil || m.Properties.GroupID == nil) {
+func (q *queue) put(m *message) (int64, *condition) {
+	session, hasSession := m.session()
+	if q.options.RequiresSession && !hasSession {
 		return 0, failure(condNotAllowed, "The SessionId was not set on a message, and it cannot be sent to the entity. Entities that have session support enabled can only receive messages that have the SessionId set to a valid value.")
 	}
 	if q.options.ForwardTo != "" {
 		return 0, q.e.send(q.options.ForwardTo, m, 1)
 	}
 	q.sequence++
-	if m.Properties == nil {
-		m.Properties = new(amqp.MessageProperties)
+	if m.id() == nil {
+		m.properties = withField(m.properties, propertyMessageID, formatUUID(newUUID()))
 	}
-	if m.Properties.MessageID == nil {
-		m.Properties.MessageID = formatUUID(newUUID())
-	}
-	if q.duplicate(m.Properties.MessageID) {
+	if q.duplicate(m.id()) {
 		return q.sequence, nil
 	}
-	if m.Annotations == nil {
-		m.Annotations = amqp.Annotations{}
-	}
-	x := &entry{message: m, q: q, sequence: q.sequence}
-	if m.Properties.GroupID != nil {
-		x.session = *m.Properties.GroupID
-	}
-	if m.Header != nil {
-		x.deliveries = m.Header.DeliveryCount
-	}
-	when, _ := m.Annotations["x-opt-scheduled-enqueue-time"].(time.Time)
+	x := &entry{message: m, q: q, sequence: q.sequence, session: session, deliveries: m.deliveries()}
+	when, _ := m.annotations[scheduledTime].(time.Time)
 	if when.After(q.e.now()) {
 		q.scheduled[x.sequence] = x
 		x.enqueued = when
@@ -162,10 +160,10 @@ func (q *queue) put(m *amqp.Message) (int64, *condition) {
 
 // duplicate reports whether a message of the same id came lately.
 func (q *queue) duplicate(id any) bool {
-	text, ok := id.(string)
-	if q.options.DuplicateWindow == 0 || !ok {
+	if q.options.DuplicateWindow == 0 {
 		return false
 	}
+	text := string(appendValue(nil, id)) // of any type
 	now := q.e.now()
 	for old, at := range q.seen {
 		if now.Sub(at) >= q.options.DuplicateWindow {
@@ -181,8 +179,8 @@ func (q *queue) duplicate(id any) bool {
 func (q *queue) enqueue(x *entry) {
 	x.enqueued = q.e.now()
 	ttl := q.options.DefaultTTL
-	if h := x.message.Header; h != nil && h.TTL > 0 && (ttl == 0 || h.TTL < ttl) {
-		ttl = h.TTL
+	if own := x.message.ttl(); own > 0 && (ttl == 0 || own < ttl) {
+		ttl = own
 	}
 	if ttl > 0 {
 		x.expires = x.enqueued.Add(ttl)
@@ -239,26 +237,26 @@ func (q *queue) buryOrDrop(x *entry) {
 // bury moves a message to the dead letters.
 func (q *queue) bury(x *entry, reason, description string, properties map[string]any) {
 	m := x.message
-	q.modify(x, properties)
-	if m.ApplicationProperties == nil {
-		m.ApplicationProperties = make(map[string]any)
+	set := maps.Clone(properties)
+	if set == nil {
+		set = make(map[string]any)
 	}
 	if reason != "" {
-		m.ApplicationProperties["DeadLetterReason"] = reason
+		set[deadLetterReason] = reason
 	}
 	if description != "" {
-		m.ApplicationProperties["DeadLetterErrorDescription"] = description
+		set[deadLetterDescription] = description
 	}
+	m.setApplication(set)
 	if q.dead == nil {
 		// What is rejected once more stays.
 		q.ready(x)
 		return
 	}
-	m.Annotations["x-opt-deadletter-source"] = q.path
-	m.Annotations["x-opt-enqueue-sequence-number"] = x.sequence
-	delete(m.Annotations, "x-opt-scheduled-enqueue-time")
-	m.Header = header(m)
-	m.Header.DeliveryCount = x.deliveries
+	m.annotations[symbol("x-opt-deadletter-source")] = q.path
+	m.annotations[symbol("x-opt-enqueue-sequence-number")] = x.sequence
+	delete(m.annotations, scheduledTime)
+	m.setDeliveries(x.deliveries)
 	if q.options.ForwardDeadTo != "" {
 		if err := q.e.send(q.options.ForwardDeadTo, m, 1); err == nil {
 			return
@@ -266,23 +264,6 @@ func (q *queue) bury(x *entry, reason, description string, properties map[string
 	}
 	if _, err := q.dead.put(m); err != nil {
 		q.e.options.Log.Error("a dead letter is lost", "queue", q.path, "error", err)
-	}
-}
-
-func header(m *amqp.Message) *amqp.MessageHeader {
-	if m.Header == nil {
-		return &amqp.MessageHeader{}
-	}
-	return m.Header
-}
-
-// modify sets application properties, as those who settle may.
-func (q *queue) modify(x *entry, properties map[string]any) {
-	if len(properties) > 0 && x.message.ApplicationProperties == nil {
-		x.message.ApplicationProperties = make(map[string]any)
-	}
-	for name, value := range properties {
-		x.message.ApplicationProperties[name] = value
 	}
 }
 
@@ -364,6 +345,7 @@ type verdict struct {
 	kind                string // completed, abandoned, suspended, defered (the service's spelling), released
 	reason, description string
 	properties          map[string]any
+	outcome             uint64 // the AMQP type that it came as; 0: over a request
 }
 
 const (
@@ -385,13 +367,13 @@ func (q *queue) settle(token uuid, v verdict) *condition {
 	switch v.kind {
 	case completed:
 	case abandoned:
-		q.modify(x, v.properties)
+		x.message.setApplication(v.properties)
 		q.giveBack(x, true)
 	case released:
 		q.usage.Released++
 		q.giveBack(x, false)
 	case deferred:
-		q.modify(x, v.properties)
+		x.message.setApplication(v.properties)
 		x.deferred = true
 		q.deferred[x.sequence] = x
 	case deadLettered:
@@ -402,29 +384,24 @@ func (q *queue) settle(token uuid, v verdict) *condition {
 }
 
 // encode writes a message as it is now.
-func (x *entry) encode() ([]byte, error) {
+func (x *entry) encode() []byte {
 	m := x.message
-	m.Header = header(m)
-	m.Header.DeliveryCount = x.deliveries
-	m.Annotations["x-opt-sequence-number"] = x.sequence
-	m.Annotations["x-opt-enqueued-time"] = x.enqueued
-	delete(m.Annotations, "x-opt-message-state")
-	delete(m.Annotations, "x-opt-locked-until")
-	delete(m.DeliveryAnnotations, "x-opt-lock-token")
+	m.setDeliveries(x.deliveries)
+	m.annotations[symbol("x-opt-sequence-number")] = x.sequence
+	m.annotations[symbol("x-opt-enqueued-time")] = x.enqueued
+	delete(m.annotations, messageState)
+	delete(m.annotations, lockedUntil)
 	switch {
 	case x.q.scheduled[x.sequence] == x:
-		m.Annotations["x-opt-message-state"] = int64(2)
+		m.annotations[messageState] = int64(2)
 	case x.deferred:
-		m.Annotations["x-opt-message-state"] = int64(1)
+		m.annotations[messageState] = int64(1)
 	}
-	if x.q.locked[x.token] == x {
-		m.Annotations["x-opt-locked-until"] = x.until
-		if m.DeliveryAnnotations == nil {
-			m.DeliveryAnnotations = amqp.Annotations{}
-		}
-		m.DeliveryAnnotations["x-opt-lock-token"] = amqp.UUID(x.token)
+	if x.q.locked[x.token] != x {
+		return m.encode(nil)
 	}
-	return m.MarshalBinary()
+	m.annotations[lockedUntil] = x.until
+	return m.encode(map[any]any{symbol("x-opt-lock-token"): x.token})
 }
 
 // pump lends what waits to those who asked.
@@ -474,10 +451,7 @@ func (q *queue) leave(l *link) {
 // counts are what the admin API tells.
 func (q *queue) counts() (active, scheduled, dead, bytes int) {
 	for _, x := range q.all() {
-		for _, part := range x.message.Data {
-			bytes += len(part)
-		}
-		bytes += 100 // about what is around the body
+		bytes += x.message.size()
 	}
 	for _, l := range q.lines {
 		active += len(l.entries)
@@ -502,18 +476,14 @@ type topic struct {
 const maxHops = 4
 
 // send puts a message into a queue or a topic; e.mu is held.
-func (e *Emulator) send(path string, m *amqp.Message, hops int) *condition {
+func (e *Emulator) send(path string, m *message, hops int) *condition {
 	if hops > maxHops {
 		return failure(condArgument, "Maximum transfer hop count of %d reached.", maxHops)
 	}
 	if t := e.topics[strings.ToLower(path)]; t != nil {
 		t.sequence++
 		for _, q := range t.subscriptions {
-			copied, err := clone(m)
-			if err != nil {
-				return failure(condDecode, "%v", err)
-			}
-			if _, cond := q.put(copied); cond != nil {
+			if _, cond := q.put(m.clone()); cond != nil {
 				return cond
 			}
 		}
@@ -525,13 +495,4 @@ func (e *Emulator) send(path string, m *amqp.Message, hops int) *condition {
 	}
 	_, cond = q.put(m)
 	return cond
-}
-
-func clone(m *amqp.Message) (*amqp.Message, error) {
-	data, err := m.MarshalBinary()
-	if err != nil {
-		return nil, err
-	}
-	out := new(amqp.Message)
-	return out, out.UnmarshalBinary(data)
 }

@@ -1,0 +1,196 @@
+package emulator
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// The sections of a message, by their descriptors (OASIS AMQP 1.0, part 3.2).
+const (
+	sectionHeader      = 0x70
+	sectionDelivery    = 0x71
+	sectionAnnotations = 0x72
+	sectionProperties  = 0x73
+	sectionApplication = 0x74
+	sectionFooter      = 0x78
+)
+
+// The places of the fields that the emulator reads or writes.
+const (
+	headerTTL           = 2 // milliseconds, uint32
+	headerDeliveryCount = 4
+	propertyMessageID   = 0
+	propertyGroupID     = 10
+)
+
+// message is a message as its sender encoded it. Sections that the service does
+// not change are kept as bytes, so that every AMQP type comes out as it went in.
+type message struct {
+	header      []any // its fields, by place; nil if the section is missing
+	annotations map[any]any
+	properties  []any
+	application raw // the whole section; empty if there is none
+	body        raw // all body sections
+	footer      raw
+}
+
+// decodeMessage reads a message. It keeps data.
+func decodeMessage(data []byte) (*message, error) {
+	m := &message{annotations: make(map[any]any)}
+	d := decoder{data}
+	for len(d.data) > 0 {
+		before := d.data
+		if err := d.skip(0); err != nil {
+			return nil, err
+		}
+		section := before[:len(before)-len(d.data)]
+		code, err := sectionCode(section)
+		if err != nil {
+			return nil, err
+		}
+		switch code {
+		case sectionDelivery: // for one hop only
+		case sectionHeader, sectionAnnotations, sectionProperties:
+			if err := m.read(code, section); err != nil {
+				return nil, err
+			}
+		case sectionApplication:
+			if _, err := applicationProperties(section); err != nil {
+				return nil, err
+			}
+			m.application = section
+		case sectionFooter:
+			m.footer = section
+		default:
+			m.body = append(m.body, section...)
+		}
+	}
+	return m, nil
+}
+
+// sectionCode returns a section's descriptor.
+func sectionCode(section []byte) (uint64, error) {
+	d := decoder{section[1:]}
+	if section[0] != 0 {
+		return 0, fmt.Errorf("%w: a message's section has no descriptor", errCodec)
+	}
+	descriptor, err := d.value(1)
+	if err != nil {
+		return 0, err
+	}
+	code, ok := descriptor.(uint64)
+	if !ok {
+		return 0, fmt.Errorf("%w: a message's section has a descriptor of type %T", errCodec, descriptor)
+	}
+	return code, nil
+}
+
+// read decodes a section whose fields the emulator knows.
+func (m *message) read(code uint64, section []byte) error {
+	d := decoder{section}
+	v, err := d.value(0)
+	if err != nil {
+		return err
+	}
+	content := v.(described).value
+	var ok bool
+	switch code {
+	case sectionHeader:
+		m.header, ok = content.([]any)
+	case sectionProperties:
+		m.properties, ok = content.([]any)
+	default:
+		if m.annotations, ok = content.(map[any]any); content == nil {
+			m.annotations, ok = make(map[any]any), true
+		}
+	}
+	if !ok {
+		return fmt.Errorf("%w: the section 0x%x is a %T", errCodec, code, content)
+	}
+	return nil
+}
+
+// encode writes the message with delivery annotations, of which nil is none.
+func (m *message) encode(delivery map[any]any) []byte {
+	out := make([]byte, 0, len(m.application)+len(m.body)+len(m.footer)+512)
+	if m.header != nil {
+		out = appendValue(out, described{code: sectionHeader, value: m.header})
+	}
+	if delivery != nil {
+		out = appendValue(out, described{code: sectionDelivery, value: delivery})
+	}
+	out = appendValue(out, described{code: sectionAnnotations, value: m.annotations})
+	if m.properties != nil {
+		out = appendValue(out, described{code: sectionProperties, value: m.properties})
+	}
+	out = append(out, m.application...)
+	out = append(out, m.body...)
+	return append(out, m.footer...)
+}
+
+// clone returns a message that can be changed without changing m.
+func (m *message) clone() *message {
+	c := *m
+	c.header, c.properties, c.annotations = slices.Clone(m.header), slices.Clone(m.properties), maps.Clone(m.annotations)
+	return &c
+}
+
+// size is about what the message takes, in bytes.
+func (m *message) size() int { return len(m.application) + len(m.body) + len(m.footer) + 100 }
+
+func (m *message) id() any { return at(m.properties, propertyMessageID) }
+
+func (m *message) session() (string, bool) {
+	id, ok := at(m.properties, propertyGroupID).(string)
+	return id, ok
+}
+
+func (m *message) ttl() time.Duration {
+	return time.Duration(field[uint32](m.header, headerTTL)) * time.Millisecond
+}
+
+func (m *message) deliveries() uint32 { return field[uint32](m.header, headerDeliveryCount) }
+
+func (m *message) setDeliveries(n uint32) { m.header = withField(m.header, headerDeliveryCount, n) }
+
+// withField returns fields with the one at a place set.
+func withField(fields []any, place int, v any) []any {
+	for len(fields) <= place {
+		fields = append(fields, nil)
+	}
+	fields[place] = v
+	return fields
+}
+
+// applicationProperties decodes a section.
+func applicationProperties(section raw) (map[any]any, error) {
+	d := decoder{section}
+	v, err := d.value(0)
+	if err != nil {
+		return nil, err
+	}
+	content := v.(described).value
+	properties, ok := content.(map[any]any)
+	if !ok && content != nil {
+		return nil, fmt.Errorf("%w: application properties are a %T", errCodec, content)
+	}
+	return properties, nil
+}
+
+// setApplication sets application properties.
+func (m *message) setApplication(values map[string]any) {
+	if len(values) == 0 {
+		return
+	}
+	properties := make(map[any]any)
+	if len(m.application) > 0 {
+		old, _ := applicationProperties(m.application) // checked when it came
+		maps.Copy(properties, old)
+	}
+	for name, value := range values {
+		properties[name] = value
+	}
+	m.application = appendValue(nil, described{code: sectionApplication, value: properties})
+}
