@@ -11,7 +11,7 @@ build: ## The command, as bin/drover
 	$(GO) build -o bin/drover .
 
 .PHONY: test
-test: ## All tests, with the race detector; needs Go and python3, and for some what make azurite installs
+test: ## All tests, with the race detector; needs Go and python3, and for some what make azurite and make sdks install
 	$(GO) vet ./...
 	$(GO) test -race -timeout 14m ./...
 
@@ -26,6 +26,13 @@ fuzz: ## Fuzz the worker protocol, a million cases a target: both ends, and a wh
 .PHONY: azurite
 azurite: ## Install Azurite, for the tests of storage queues; needs Node.js
 	npm ci --prefix triggers/storagequeue/azuritetest/testdata --no-audit --no-fund --ignore-scripts
+
+SDKS := triggers/sdktest/testdata
+.PHONY: sdks
+sdks: ## Install the SDKs for Python and JavaScript that the emulators are tested with; needs python3 with venv, and Node.js
+	npm ci --prefix $(SDKS) --no-audit --no-fund --ignore-scripts
+	python3 -m venv $(SDKS)/venv
+	$(SDKS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(SDKS)/requirements.txt
 
 .PHONY: sdk-live
 sdk-live: ## Azure's own live tests against the Service Bus emulator; listens on the ports 443 and 5671

@@ -32,6 +32,7 @@ type conn struct {
 	nc net.Conn
 
 	sessions map[uint16]*session // by the other side's channel; e.mu guards it
+	ended    map[uint16]bool     // channels whose session has ended; likewise
 	rights   rights              // likewise
 	claims   *link               // to $cbs, of which there is one at most; likewise
 
@@ -42,7 +43,7 @@ type conn struct {
 }
 
 func newConn(e *Emulator, nc net.Conn) *conn {
-	return &conn{e: e, nc: nc, sessions: make(map[uint16]*session), rights: newRights(), wake: make(chan struct{}, 1)}
+	return &conn{e: e, nc: nc, sessions: make(map[uint16]*session), ended: make(map[uint16]bool), rights: newRights(), wake: make(chan struct{}, 1)}
 }
 
 // run serves the connection to its end.
@@ -141,16 +142,23 @@ func (c *conn) frame(f frame) (end bool, _ *condition) {
 		s := &session{c: c, channel: f.channel, links: make(map[uint32]*link)}
 		s.window = field[uint32](f.fields, 2)
 		c.sessions[f.channel] = s
+		delete(c.ended, f.channel)
 		c.send(f.channel, opBegin, []any{f.channel, uint32(0), uint32(incomingWindow), uint32(incomingWindow), uint32(maxHandles - 1)}, nil)
 		return false, nil
 	}
 	s := c.sessions[f.channel]
+	if c.ended[f.channel] {
+		// The Go SDK may detach a link, whose attach it gave up, after it ended the
+		// session: other sessions of the connection must not suffer.
+		return false, nil
+	}
 	if s == nil {
 		return false, failure(condNotAllowed, "a frame on channel %d, which has no session", f.channel)
 	}
 	if f.op == opEnd {
 		s.end()
 		delete(c.sessions, f.channel)
+		c.ended[f.channel] = true
 		c.send(f.channel, opEnd, nil, nil)
 		return false, nil
 	}

@@ -47,7 +47,7 @@ func (e *Emulator) CreateTopic(path string) error {
 	if e.queues[key] != nil || e.topics[key] != nil {
 		return fmt.Errorf("%s: %w", path, ErrExists)
 	}
-	e.topics[key] = &topic{path: path, created: e.now(), subscriptions: make(map[string]*queue)}
+	e.topics[key] = &topic{path: path, created: e.now(), subscriptions: make(map[string]*queue), scheduled: make(map[int64]*message)}
 	return nil
 }
 

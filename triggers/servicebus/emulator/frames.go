@@ -136,7 +136,8 @@ func (c *condition) value() any {
 	if c == nil {
 		return nil
 	}
-	return described{code: typeError, value: []any{symbol(c.name), c.text}}
+	// The Python SDK needs the third field, info, to be written.
+	return described{code: typeError, value: []any{symbol(c.name), c.text, nil}}
 }
 
 // The conditions that Service Bus uses.

@@ -41,6 +41,7 @@ type link struct {
 	part   []byte
 	partID uint32
 	format uint32 // of that
+	size   uint64 // of what came of the message, of which part has no more than the limit
 	taken  uint32
 }
 
@@ -391,31 +392,34 @@ func (s *session) answer(id uint32, v verdict, cond *condition) {
 // transfer takes a message, or a part of one, from the other side.
 func (l *link) transfer(f frame) {
 	c := l.s.c
-	if len(l.part) == 0 {
+	if l.detached {
+		return // it crossed our detach
+	}
+	if l.size == 0 {
 		l.partID, l.format = field[uint32](f.fields, 1), field[uint32](f.fields, 3)
 	}
-	limit := min(l.limit(), maxDelivery)
-	if uint64(len(l.part)+len(f.payload)) > limit {
-		l.part = nil
-		l.detach(failure(condSize, "The received message (delivery-id:%d, size:%d bytes) exceeds the limit (%d bytes) currently allowed on the link.",
-			l.partID, len(l.part)+len(f.payload), limit))
+	if l.size += uint64(len(f.payload)); l.size <= min(l.limit(), maxDelivery) {
+		l.part = append(l.part, f.payload...)
+	}
+	aborted := field[bool](f.fields, 9)
+	if more := field[bool](f.fields, 5); more && !aborted {
 		return
 	}
-	if field[bool](f.fields, 9) { // aborted
-		l.part = nil
+	data, id, size := l.part, l.partID, l.size
+	l.part, l.size = nil, 0
+	if aborted {
 		return
 	}
-	l.part = append(l.part, f.payload...)
-	if field[bool](f.fields, 5) { // more
-		return
-	}
-	data, id := l.part, l.partID
-	l.part = nil
 	if l.taken++; l.taken%(senderCredit/2) == 0 {
 		l.replenish()
 	}
 	cond := c.e.faults.refusal()
-	if cond == nil {
+	switch {
+	case cond != nil:
+	case uint64(len(data)) < size:
+		cond = failure(condSize, "The received message (delivery-id:%d, size:%d bytes) exceeds the limit (%d bytes) currently allowed on the link.",
+			id, size, min(l.limit(), maxDelivery))
+	default:
 		cond = l.take(data, l.format)
 	}
 	if !field[bool](f.fields, 4) {

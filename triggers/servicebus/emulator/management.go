@@ -62,7 +62,7 @@ func (c *conn) manage(q *queue, m *amqp.Message) *amqp.Message {
 	case "schedule-message":
 		return c.e.schedule(q.path, m)
 	case "cancel-scheduled-message":
-		return q.cancelScheduled(m)
+		return cancel(q.scheduled, m)
 	case "renew-session-lock", "get-session-state", "set-session-state":
 		return q.manageSession(c, name, m)
 	case "get-message-sessions":
@@ -73,8 +73,17 @@ func (c *conn) manage(q *queue, m *amqp.Message) *amqp.Message {
 
 // manageTopic answers a request to a topic's $management: only senders have any.
 func (c *conn) manageTopic(path string, m *amqp.Message) *amqp.Message {
-	if operation, _ := m.ApplicationProperties["operation"].(string); operation == "com.microsoft:schedule-message" {
+	t := c.e.topics[strings.ToLower(path)]
+	operation, _ := m.ApplicationProperties["operation"].(string)
+	switch {
+	case t == nil:
+		return problem(404, failure(condNotFound, "The messaging entity '%s' could not be found.", path))
+	case !c.rights.may(c.e, path, claimSend):
+		return problem(401, failure(condUnauthorized, "Unauthorized access. 'Send' claim(s) are required to perform this operation."))
+	case operation == "com.microsoft:schedule-message":
 		return c.e.schedule(path, m)
+	case operation == "com.microsoft:cancel-scheduled-message":
+		return cancel(t.scheduled, m)
 	}
 	return problem(501, failure(condNotImpl, "The operation is not implemented for topics."))
 }
@@ -208,8 +217,7 @@ func (e *Emulator) schedule(path string, m *amqp.Message) *amqp.Message {
 		}
 		n, cond := int64(0), (*condition)(nil)
 		if t := e.topics[strings.ToLower(path)]; t != nil {
-			cond = e.send(path, one, 0)
-			n = t.sequence
+			n, cond = e.publish(t, one)
 		} else if q, missing := e.find(path); missing != nil {
 			cond = missing
 		} else {
@@ -223,13 +231,16 @@ func (e *Emulator) schedule(path string, m *amqp.Message) *amqp.Message {
 	return answer(200, "OK", map[string]any{"sequence-numbers": numbers})
 }
 
-func (q *queue) cancelScheduled(m *amqp.Message) *amqp.Message {
+// cancel removes scheduled messages: all that the request names, or none.
+func cancel[T any](scheduled map[int64]T, m *amqp.Message) *amqp.Message {
 	numbers, _ := get[[]int64](m, "sequence-numbers")
 	for _, n := range numbers {
-		if q.scheduled[n] == nil {
+		if _, found := scheduled[n]; !found {
 			return problem(404, errNoMessage)
 		}
-		delete(q.scheduled, n)
+	}
+	for _, n := range numbers {
+		delete(scheduled, n)
 	}
 	return answer(200, "OK", nil)
 }

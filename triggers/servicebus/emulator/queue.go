@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"sort"
-	"strings"
 	"time"
 )
 
@@ -253,11 +252,11 @@ func (q *queue) bury(x *entry, reason, description string, properties map[string
 		q.ready(x)
 		return
 	}
-	m.annotations[symbol("x-opt-deadletter-source")] = q.path
 	m.annotations[symbol("x-opt-enqueue-sequence-number")] = x.sequence
 	delete(m.annotations, scheduledTime)
 	m.setDeliveries(x.deliveries)
 	if q.options.ForwardDeadTo != "" {
+		m.annotations[symbol("x-opt-deadletter-source")] = q.path
 		if err := q.e.send(q.options.ForwardDeadTo, m, 1); err == nil {
 			return
 		}
@@ -461,38 +460,4 @@ func (q *queue) counts() (active, scheduled, dead, bytes int) {
 		dead, _, _, _ = q.dead.counts()
 	}
 	return active, len(q.scheduled), dead, bytes
-}
-
-// topic hands copies of its messages to its subscriptions.
-type topic struct {
-	path          string
-	created       time.Time
-	subscriptions map[string]*queue // by lower-case name
-	disabled      bool
-	sequence      int64
-}
-
-// maxHops bounds forwarding.
-const maxHops = 4
-
-// send puts a message into a queue or a topic; e.mu is held.
-func (e *Emulator) send(path string, m *message, hops int) *condition {
-	if hops > maxHops {
-		return failure(condArgument, "Maximum transfer hop count of %d reached.", maxHops)
-	}
-	if t := e.topics[strings.ToLower(path)]; t != nil {
-		t.sequence++
-		for _, q := range t.subscriptions {
-			if _, cond := q.put(m.clone()); cond != nil {
-				return cond
-			}
-		}
-		return nil
-	}
-	q, cond := e.find(path)
-	if cond != nil {
-		return cond
-	}
-	_, cond = q.put(m)
-	return cond
 }

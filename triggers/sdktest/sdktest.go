@@ -1,0 +1,104 @@
+// Package sdktest runs tests that are written in Python and JavaScript: with the
+// SDKs that users of those languages have, against drover's emulators and its
+// embedded server. The SDKs are pinned in testdata/requirements.txt and
+// testdata/package.json; `make sdks` installs them.
+package sdktest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// limit bounds a script: a hung one fails, and does not take the suite along.
+const limit = 4 * time.Minute
+
+// Run runs a script with the interpreter that its name asks for, .py or .js. Each
+// of its checks becomes a subtest. Where the SDK is not installed the test is
+// skipped; under CI it fails.
+func Run(t *testing.T, script string, args ...string) {
+	t.Helper()
+	command, err := interpreter(script)
+	if err != nil {
+		if os.Getenv("CI") == "" {
+			t.Skip(err)
+		}
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, command, append([]string{script}, args...)...)
+	cmd.WaitDelay = 10 * time.Second
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+testdata(), "NODE_PATH="+testdata()+":"+filepath.Join(testdata(), "node_modules"), "PYTHONDONTWRITEBYTECODE=1")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = cmd.Run()
+	checks, done := report(t, out.String())
+	if err != nil || !done {
+		t.Errorf("%s: %v, after %d checks", script, err, checks)
+	}
+}
+
+// report makes subtests of what a script printed.
+func report(t *testing.T, out string) (checks int, done bool) {
+	for line := range strings.Lines(out) {
+		line = strings.TrimSpace(line)
+		text, found := strings.CutPrefix(line, "CHECK ")
+		if !found {
+			if line == fmt.Sprint("DONE ", checks) && checks > 0 {
+				done = true
+			} else {
+				t.Log(line)
+			}
+			continue
+		}
+		var check struct {
+			Name, Failure string
+			Seconds       float64
+		}
+		if err := json.Unmarshal([]byte(text), &check); err != nil {
+			t.Errorf("%q: %v", line, err)
+			continue
+		}
+		checks++
+		t.Run(check.Name, func(t *testing.T) {
+			t.Logf("took %.1f s", check.Seconds)
+			if check.Failure != "" {
+				t.Error(check.Failure)
+			}
+		})
+	}
+	return checks, done
+}
+
+func testdata() string {
+	_, here, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(here), "testdata")
+}
+
+// interpreter returns what runs a script, with the SDKs at hand.
+func interpreter(script string) (string, error) {
+	if filepath.Ext(script) == ".py" {
+		python := filepath.Join(testdata(), "venv", "bin", "python")
+		if _, err := os.Stat(python); err != nil {
+			return "", fmt.Errorf("no SDKs for Python; install them with: make sdks")
+		}
+		return python, nil
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return "", fmt.Errorf("no Node.js; install it, and the SDKs for JavaScript with: make sdks")
+	}
+	if _, err := os.Stat(filepath.Join(testdata(), "node_modules", "@azure", "service-bus")); err != nil {
+		return "", fmt.Errorf("no SDKs for JavaScript; install them with: make sdks")
+	}
+	return node, nil
+}

@@ -1,0 +1,17 @@
+package sdktest
+
+import "testing"
+
+// What a script prints counts only if it ran to its end.
+func TestReport(t *testing.T) {
+	for out, want := range map[string]bool{
+		"CHECK {\"name\":\"a\"}\nnoise\nCHECK {\"name\":\"b\"}\nDONE 2\n": true,
+		"CHECK {\"name\":\"a\"}\nDONE 2\n":                                false,
+		"CHECK {\"name\":\"a\"}\n":                                        false,
+		"DONE 0\n":                                                        false,
+	} {
+		if _, done := report(t, out); done != want {
+			t.Errorf("%q: done is %v", out, done)
+		}
+	}
+}
