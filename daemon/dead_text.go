@@ -65,17 +65,19 @@ func deadTable(to io.Writer, all []triggers.DeadLetter) error {
 
 // deadJSON is a dead letter as JSON.
 type deadJSON struct {
-	ID         string            `json:"id"`
-	Function   string            `json:"function,omitempty"`
-	Reason     string            `json:"reason,omitempty"`
-	Detail     string            `json:"detail,omitempty"`
-	Attempts   int               `json:"attempts,omitempty"`
-	Died       *time.Time        `json:"died,omitempty"`
-	Enqueued   *time.Time        `json:"enqueued,omitempty"`
-	Message    string            `json:"message,omitempty"` // its id
-	Subject    string            `json:"subject,omitempty"`
-	Key        string            `json:"ordering_key,omitempty"`
-	Attributes map[string]string `json:"attributes,omitempty"`
+	ID         string              `json:"id"`
+	Function   string              `json:"function,omitempty"`
+	Reason     string              `json:"reason,omitempty"`
+	Detail     string              `json:"detail,omitempty"`
+	Attempts   int                 `json:"attempts,omitempty"`
+	Died       *time.Time          `json:"died,omitempty"`
+	Enqueued   *time.Time          `json:"enqueued,omitempty"`
+	Message    string              `json:"message,omitempty"` // its id
+	Subject    string              `json:"subject,omitempty"`
+	Key        string              `json:"ordering_key,omitempty"`
+	Attributes map[string]string   `json:"attributes,omitempty"`
+	Repeated   map[string][]string `json:"repeated,omitempty"`
+	Properties triggers.Properties `json:"properties,omitempty"`
 	// Body is the body, if it is a text; else BodyBase64 is.
 	Body       *string `json:"body,omitempty"`
 	BodyBase64 []byte  `json:"body_base64,omitempty"`
@@ -85,7 +87,7 @@ func asJSON(d triggers.DeadLetter) ([]byte, error) {
 	m := d.Message
 	out := deadJSON{
 		ID: d.ID, Function: d.Function, Reason: d.Reason, Detail: d.Detail, Attempts: m.Attempt, Died: unlessZero(d.Died), Enqueued: unlessZero(m.Enqueued),
-		Message: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes,
+		Message: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes, Repeated: m.Repeated, Properties: m.Properties(),
 	}
 	if utf8.Valid(m.Body) {
 		body := string(m.Body)
@@ -127,8 +129,14 @@ func deadText(d triggers.DeadLetter) string {
 	field("subject", m.Subject)
 	field("ordering key", m.OrderingKey)
 	field("enqueued", clockTime(m.Enqueued))
+	known := m.Properties()
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		field("property", name+" = "+known[name])
+	}
 	for _, name := range slices.Sorted(maps.Keys(m.Attributes)) {
-		field("attribute", name+" = "+m.Attributes[name])
+		for _, value := range m.Values(name) {
+			field("attribute", name+" = "+value)
+		}
 	}
 	if d.Detail != "" {
 		fmt.Fprintf(&b, "\n%s\n", strings.TrimRight(printable(d.Detail), "\n"))

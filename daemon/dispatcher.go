@@ -169,6 +169,7 @@ type turn struct {
 	epoch    *epoch // of the pool's settings when it was handed out; nil where nothing seeks them
 	handled  bool   // output and err are what became of it
 	output   []byte
+	about    triggers.Properties // of the output
 	err      error
 	lost     atomic.Bool
 }
@@ -227,6 +228,17 @@ func (f *function) started(t *turn) bool {
 func (t *turn) Handled(output []byte, err error) {
 	t.handled, t.output, t.err = true, output, err
 	t.f.runners.add(t) // to settle may take a while
+}
+
+// Describe implements handlers.Described.
+func (t *turn) Describe(properties triggers.Properties) { t.about = properties }
+
+// Value implements handlers.Described, and else is that of the attempt.
+func (t *turn) Value(key any) any {
+	if key == handlers.DescribedKey {
+		return t
+	}
+	return t.attempt.Value(key)
 }
 
 // run is the rest of a turn, or all of it.

@@ -38,6 +38,7 @@ type invokeCommand struct {
 	File     string            `name:"file" placeholder:"FILE" help:"The file that is the body, whole; - is standard input."`
 	Body     *string           `placeholder:"TEXT" help:"The body."`
 	Header   map[string]string `short:"H" help:"A header of the message, as NAME=VALUE. May be repeated." mapsep:"none"`
+	Property map[string]string `short:"P" help:"A property of the message, such as content_type=application/json. May be repeated." mapsep:"none"`
 	Attempt  int               `default:"1" help:"Which attempt it is: the last one that the function allows is rejected where it fails."`
 	Subject  string            `help:"The subject or queue that it was sent to (default: the trigger's, where it is one)."`
 	Session  string            `help:"The session that it belongs to, or the key of its order."`
@@ -123,6 +124,9 @@ func (c *invokeCommand) message(settings configs.Function, in io.Reader) (*trigg
 		ID: "invoke-" + rand.Text()[:10], Attributes: c.Header, Attempt: c.Attempt,
 		Enqueued: time.Now(), OrderingKey: c.Session, Subject: c.Subject,
 	}
+	if len(c.Property) > 0 {
+		m.Origin = triggers.Known(c.Property)
+	}
 	if m.Subject == "" {
 		m.Subject = sentTo(settings.Trigger)
 	}
@@ -183,24 +187,25 @@ func alone(cfg *configs.Config, name string) *configs.Config {
 
 // invocation is what became of a message, and what is told of it.
 type invocation struct {
-	Function    string       `json:"function"`
-	Handler     string       `json:"handler"`
-	Message     string       `json:"message"`
-	Attempt     int          `json:"attempt"`
-	MaxAttempts int          `json:"max_attempts"`
-	Verdict     string       `json:"verdict"` // done, retry, reject or release
-	Delay       float64      `json:"retry_after_seconds,omitempty"`
-	Reason      string       `json:"reason,omitempty"`
-	Error       string       `json:"error,omitempty"`
-	Detail      string       `json:"detail,omitempty"` // the traceback
-	Output      *string      `json:"output,omitempty"`
-	OutputBytes string       `json:"output_base64,omitempty"` // one that is no text
-	OutputTo    string       `json:"output_to,omitempty"`     // where a daemon would send it
-	Log         []invokeLine `json:"log"`
-	Took        float64      `json:"took_seconds"`
-	verdict     triggers.Verdict
-	output      []byte
-	took        time.Duration
+	Function         string              `json:"function"`
+	Handler          string              `json:"handler"`
+	Message          string              `json:"message"`
+	Attempt          int                 `json:"attempt"`
+	MaxAttempts      int                 `json:"max_attempts"`
+	Verdict          string              `json:"verdict"` // done, retry, reject or release
+	Delay            float64             `json:"retry_after_seconds,omitempty"`
+	Reason           string              `json:"reason,omitempty"`
+	Error            string              `json:"error,omitempty"`
+	Detail           string              `json:"detail,omitempty"` // the traceback
+	Output           *string             `json:"output,omitempty"`
+	OutputBytes      string              `json:"output_base64,omitempty"` // one that is no text
+	OutputProperties triggers.Properties `json:"output_properties,omitempty"`
+	OutputTo         string              `json:"output_to,omitempty"` // where a daemon would send it
+	Log              []invokeLine        `json:"log"`
+	Took             float64             `json:"took_seconds"`
+	verdict          triggers.Verdict
+	output           []byte
+	took             time.Duration
 }
 
 // invoke takes one message through the function of a configuration of one.
@@ -236,6 +241,7 @@ func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, optio
 	f.stats.taken.begin(1)
 	f.inFlight.Add(1)
 	t.run()
+	out.OutputProperties = t.about
 	out.ended(loan.verdict, t.output, t.err, loan.settled.Sub(t.start))
 	return out, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/drover-run/drover/configs"
@@ -73,8 +74,9 @@ var errOutputEnded = errors.New("the output has ended")
 
 // put sends the result of a message, in the context of its trace, and returns when
 // the other side has it.
-func (o *output) put(ctx context.Context, m *triggers.Message, body []byte) error {
+func (o *output) put(ctx context.Context, m *triggers.Message, body []byte, about triggers.Properties) error {
 	r := &result{message: triggers.Message{Subject: o.subject, Body: body, OrderingKey: m.OrderingKey, Attributes: passedOn(m)}, sent: make(chan error, 1)}
+	r.describe(about)
 	select {
 	case o.in <- r:
 	case <-o.ended:
@@ -87,6 +89,27 @@ func (o *output) put(ctx context.Context, m *triggers.Message, body []byte) erro
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// describe gives a result the properties that its function gave it.
+func (r *result) describe(about triggers.Properties) {
+	if len(about) == 0 {
+		return
+	}
+	m := &r.message
+	m.Origin = triggers.Known(about)
+	m.ID = about[triggers.MessageID]
+	if session, given := about[triggers.SessionID]; given {
+		m.OrderingKey = session
+	}
+	for name, value := range about {
+		if name, ok := strings.CutPrefix(name, triggers.AttributePrefix); ok {
+			if m.Attributes == nil {
+				m.Attributes = make(map[string]string)
+			}
+			m.Attributes[name] = value
+		}
 	}
 }
 
@@ -214,7 +237,7 @@ func (f *function) emitTo(ctx context.Context, o *output, t *turn) (err error) {
 		}
 	}()
 	for {
-		err := o.put(ctx, m, t.output)
+		err := o.put(ctx, m, t.output, t.about)
 		switch {
 		case err == nil:
 			return nil

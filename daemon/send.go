@@ -26,14 +26,15 @@ import (
 const maxLine = 64 << 20
 
 type sendCommand struct {
-	Target  string            `arg:"" help:"A function of the configuration, or a subject or queue."`
-	Config  string            `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
-	Via     string            `help:"The connection for a subject or queue, where the configuration has several."`
-	Count   int               `help:"How many messages: the lines of --file over and over, or --body, or the numbers from 1."`
-	Body    *string           `help:"The body of each message."`
-	File    string            `help:"A file with a message a line; - is standard input, which is also read when neither --count nor --body is given."`
-	Header  map[string]string `short:"H" help:"A header of each message, as NAME=VALUE." mapsep:"none"`
-	Session string            `help:"The session of each message, for Service Bus queues and subscriptions with sessions."`
+	Target   string            `arg:"" help:"A function of the configuration, or a subject or queue."`
+	Config   string            `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
+	Via      string            `help:"The connection for a subject or queue, where the configuration has several."`
+	Count    int               `help:"How many messages: the lines of --file over and over, or --body, or the numbers from 1."`
+	Body     *string           `help:"The body of each message."`
+	File     string            `help:"A file with a message a line; - is standard input, which is also read when neither --count nor --body is given."`
+	Header   map[string]string `short:"H" help:"A header of each message, as NAME=VALUE." mapsep:"none"`
+	Property map[string]string `short:"P" help:"A property of each message, as NAME=VALUE: content_type, correlation_id and others; docs/commands.md lists them." mapsep:"none"`
+	Session  string            `help:"The session of each message, for Service Bus queues and subscriptions with sessions."`
 
 	Delay    time.Duration  `help:"How long each message stays hidden, for storage queues."`
 	TTL      *time.Duration `name:"ttl" help:"After how long the service drops a message that nobody took, for storage queues (default: 168h); 0s is never."`
@@ -96,11 +97,19 @@ func (c *sendCommand) fits(connection configs.Connection) error {
 	if c.Delay < 0 || c.TTL != nil && *c.TTL < 0 {
 		return usageError("--delay and --ttl must not be negative")
 	}
+	for name := range c.Property {
+		switch {
+		case !slices.Contains(triggers.Settable, name):
+			return usageError(fmt.Sprintf("--property %s: there is no such property; there are %s", name, strings.Join(triggers.Settable, ", ")))
+		case !connection.ServiceBus() && !connection.Storage() && triggers.Header(name) == "":
+			return usageError(fmt.Sprintf("--property %s: NATS has no header of that meaning; give one with --header", name))
+		}
+	}
 	switch {
 	case connection.Storage() && c.Session != "":
 		return usageError("--session is for Service Bus; storage queues have no sessions")
-	case connection.Storage() && len(c.Header) > 0:
-		return usageError("--header is not for storage queues: a message there is a body alone")
+	case connection.Storage() && len(c.Header)+len(c.Property) > 0:
+		return usageError("--header and --property are not for storage queues: a message there is a body alone")
 	case !connection.Storage() && (c.Delay != 0 || c.TTL != nil || c.Encoding != ""):
 		return usageError("--delay, --ttl and --encoding are for storage queues")
 	}
@@ -249,7 +258,14 @@ func (c *sendCommand) sendAll(ctx context.Context, sender sender, subject string
 		if err != nil {
 			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
 		}
-		if err := sender.Send(ctx, &triggers.Message{Subject: subject, Attributes: c.Header, OrderingKey: c.Session, Body: body}); err != nil {
+		m := &triggers.Message{Subject: subject, Attributes: c.Header, OrderingKey: c.Session, Body: body, ID: c.Property[triggers.MessageID]}
+		if session, given := c.Property[triggers.SessionID]; given {
+			m.OrderingKey = session
+		}
+		if len(c.Property) > 0 {
+			m.Origin = triggers.Known(c.Property)
+		}
+		if err := sender.Send(ctx, m); err != nil {
 			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
 		}
 		progress()

@@ -1,5 +1,10 @@
 package triggers
 
+import (
+	"maps"
+	"slices"
+)
+
 // The attributes that a trace's context is in: W3C's, as they are, and as libraries
 // for HTTP and NATS write them; and that of Azure's SDKs.
 var (
@@ -39,6 +44,12 @@ func (m *Message) WithTrace(parent, state string) *Message {
 	out.Attributes = make(map[string]string, len(m.Attributes)+2)
 	for name, value := range m.Attributes {
 		out.Attributes[name] = value
+	}
+	if m.Repeated != nil {
+		out.Repeated = maps.Clone(m.Repeated)
+		for _, name := range slices.Concat(parentNames, stateNames) {
+			delete(out.Repeated, name)
+		}
 	}
 	for _, name := range parentNames {
 		if _, found := m.Attributes[name]; found {

@@ -57,6 +57,9 @@ type Message struct {
 	// Attributes are the headers or properties that the sender gave; nil where
 	// there are none.
 	Attributes map[string]string
+	// Repeated has all values, in their order, of the attributes that the sender gave more
+	// than once, of which Attributes has the first; nil where there are none.
+	Repeated map[string][]string
 	// Attempt is 1 for the first, and one more for each failure that the
 	// function caused. A loan that was lost or released does not count.
 	Attempt int
@@ -70,16 +73,9 @@ type Message struct {
 	// Session is what the message belongs to, where the source has sessions: a
 	// handle, not data, and good until the message is settled. Else nil.
 	Session Session
-	// Origin is what the source itself says of the message: a handle, like Session.
+	// Origin is what the source says of the message beside that: a handle, like Session.
 	// Nil where that is no more than is here.
 	Origin Origin
-}
-
-// Origin is what a source says of a message, beside what its sender gave.
-type Origin interface {
-	// Properties returns it in the source's own names, such as PopReceipt: texts,
-	// bool, int64, float64, time.Time, and a map of such. What is not known is not there.
-	Properties() map[string]any
 }
 
 // Session is a place for state at the source, shared by the messages of one

@@ -6,7 +6,9 @@
 //	body_base64   the body in base64, where it is not; a message has one of the two
 //	id            the message's id; one is made of the file's name and the line where there is none
 //	subject       the name that it was sent to: a NATS subject, a queue
-//	attributes    an object of texts: its headers or properties
+//	attributes    an object of texts: its headers
+//	repeated      an object of lists of texts: all values of the headers that came more than once
+//	properties    an object of texts: what the source knows of it, such as content_type
 //	ordering_key  the key of its order: a session's id, a token of its subject
 //	enqueued      when the source took it in, as 2026-01-02T15:04:05Z
 //
@@ -40,13 +42,15 @@ var standard = limits{line: 96 << 20, bytes: 256 << 20, messages: 100_000}
 
 // line is one message. The last five are a dead letter's.
 type line struct {
-	ID         string            `json:"id,omitempty"`
-	Subject    string            `json:"subject,omitempty"`
-	Key        string            `json:"ordering_key,omitempty"`
-	Enqueued   *time.Time        `json:"enqueued,omitempty"`
-	Attributes map[string]string `json:"attributes,omitempty"`
-	Body       *string           `json:"body,omitempty"`
-	BodyBase64 []byte            `json:"body_base64,omitempty"`
+	ID         string              `json:"id,omitempty"`
+	Subject    string              `json:"subject,omitempty"`
+	Key        string              `json:"ordering_key,omitempty"`
+	Enqueued   *time.Time          `json:"enqueued,omitempty"`
+	Attributes map[string]string   `json:"attributes,omitempty"`
+	Repeated   map[string][]string `json:"repeated,omitempty"`
+	Properties triggers.Properties `json:"properties,omitempty"`
+	Body       *string             `json:"body,omitempty"`
+	BodyBase64 []byte              `json:"body_base64,omitempty"`
 
 	Message  string     `json:"message,omitempty"` // its id, where id is the dead letter's
 	Function string     `json:"function,omitempty"`
@@ -56,7 +60,7 @@ type line struct {
 	Died     *time.Time `json:"died,omitempty"`
 }
 
-const keys = "body or body_base64, id, subject, attributes, ordering_key and enqueued"
+const keys = "body or body_base64, id, subject, attributes, repeated, properties, ordering_key and enqueued"
 
 // Messages are those of a file.
 type Messages struct {
@@ -67,7 +71,7 @@ type Messages struct {
 
 // Line writes a message as a line.
 func Line(m *triggers.Message) ([]byte, error) {
-	l := line{ID: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes}
+	l := line{ID: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes, Repeated: m.Repeated, Properties: m.Properties()}
 	if !m.Enqueued.IsZero() {
 		at := m.Enqueued.UTC()
 		l.Enqueued = &at
@@ -199,7 +203,10 @@ func parse(text []byte) (*triggers.Message, error) {
 	if (l.Body == nil) == (l.BodyBase64 == nil) {
 		return nil, errors.New("it needs body or body_base64, one of them")
 	}
-	m := &triggers.Message{ID: l.ID, Subject: l.Subject, OrderingKey: l.Key, Attributes: l.Attributes, Body: l.BodyBase64, Attempt: 1}
+	m := &triggers.Message{ID: l.ID, Subject: l.Subject, OrderingKey: l.Key, Attributes: l.Attributes, Repeated: l.Repeated, Body: l.BodyBase64, Attempt: 1}
+	if len(l.Properties) > 0 {
+		m.Origin = triggers.Known(l.Properties)
+	}
 	if l.Message != "" {
 		m.ID = l.Message
 	}

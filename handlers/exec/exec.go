@@ -6,6 +6,7 @@ package exec
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -126,10 +127,43 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 func (h *Handler) environ(m *triggers.Message) []string {
 	env := append(append([]string(nil), h.cfg.Env...),
 		"DROVER_FUNCTION="+h.cfg.Function, "DROVER_MESSAGE_ID="+clean(m.ID), "DROVER_ATTEMPT="+strconv.Itoa(m.Attempt), "DROVER_SUBJECT="+clean(m.Subject))
+	known := m.Properties()
+	for name, value := range known {
+		env = add(env, propertyPrefix+strings.ToUpper(name), value)
+	}
+	if contentType := m.Property(triggers.ContentType); contentType != known[triggers.ContentType] {
+		env = add(env, propertyPrefix+"CONTENT_TYPE", contentType) // of a header
+	}
+	env = addJSON(env, "DROVER_ATTRIBUTES", m.Attributes, len(m.Attributes))
+	env = addJSON(env, "DROVER_REPEATED", m.Repeated, len(m.Repeated))
 	if parent, state := m.Trace(); parent != "" {
 		env = append(env, "TRACEPARENT="+clean(parent), "TRACESTATE="+clean(state))
 	}
 	return env
+}
+
+const (
+	// propertyPrefix begins the names of the variables that have a message's properties.
+	propertyPrefix = "DROVER_PROPERTY_"
+	// maxVariable bounds a variable, in bytes: Linux takes 128 KiB of one, and longer ones
+	// are left out.
+	maxVariable = 64 << 10
+)
+
+func add(env []string, name, value string) []string {
+	if len(value) > maxVariable {
+		return env
+	}
+	return append(env, name+"="+clean(value))
+}
+
+// addJSON adds what a message has n of, as a JSON object.
+func addJSON(env []string, name string, value any, n int) []string {
+	text, err := json.Marshal(value)
+	if n == 0 || err != nil {
+		return env
+	}
+	return add(env, name, string(text))
 }
 
 // await waits for the command's end, and brings it about when ctx ends.

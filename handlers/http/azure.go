@@ -71,6 +71,7 @@ func (h *Handler) invoke(ctx context.Context, m *triggers.Message) ([]byte, erro
 		return nil, failureOf(err.Error(), a.body)
 	}
 	h.gate.succeeded()
+	describeJSON(ctx, output)
 	return output, nil
 }
 
@@ -85,8 +86,9 @@ func (z *Azure) encode(function string, m *triggers.Message, now time.Time) ([]b
 	}
 	var properties map[string]any
 	if m.Origin != nil {
-		properties = m.Origin.Properties()
-	} else { // a source that Azure does not have looks like its simplest
+		properties = m.Origin.Native()
+	}
+	if properties == nil { // a source that Azure does not have looks like its simplest
 		properties = map[string]any{"Id": m.ID, "DequeueCount": int64(m.Attempt)}
 		if !m.Enqueued.IsZero() {
 			properties["InsertionTime"] = m.Enqueued

@@ -19,7 +19,9 @@ import (
 // origin is what a source says.
 type origin map[string]any
 
-func (o origin) Properties() map[string]any { return o }
+func (o origin) Native() map[string]any { return o }
+
+func (o origin) Properties() triggers.Properties { return nil }
 
 // A custom handler finds what the host of Azure Functions would send.
 func TestACustomHandler(t *testing.T) {

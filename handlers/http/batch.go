@@ -71,6 +71,9 @@ func (b *batcher) handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	select {
 	case <-it.done:
 		b.leave(in, it)
+		if it.err == nil {
+			describeJSON(ctx, it.out)
+		}
 		return it.out, it.err
 	case <-ctx.Done():
 		if b.leave(in, it) && errors.Is(ctx.Err(), context.DeadlineExceeded) {

@@ -32,14 +32,16 @@ func (p part) size() int64 {
 
 // plainItem is a message in a JSON array that is not of events.
 type plainItem struct {
-	ID          string            `json:"id"`
-	Attempt     int               `json:"attempt"`
-	Subject     string            `json:"subject,omitempty"`
-	Enqueued    string            `json:"enqueued,omitempty"`
-	ContentType string            `json:"content_type,omitempty"`
-	Attributes  map[string]string `json:"attributes,omitempty"`
-	Data        json.RawMessage   `json:"data,omitempty"`
-	Base64      []byte            `json:"data_base64,omitempty"`
+	ID          string              `json:"id"`
+	Attempt     int                 `json:"attempt"`
+	Subject     string              `json:"subject,omitempty"`
+	Enqueued    string              `json:"enqueued,omitempty"`
+	ContentType string              `json:"content_type,omitempty"`
+	Attributes  map[string]string   `json:"attributes,omitempty"`
+	Repeated    map[string][]string `json:"repeated,omitempty"`
+	Properties  triggers.Properties `json:"properties,omitempty"`
+	Data        json.RawMessage     `json:"data,omitempty"`
+	Base64      []byte              `json:"data_base64,omitempty"`
 }
 
 // part makes a message's.
@@ -53,7 +55,7 @@ func (b *Batch) part(e Events, function string, m *triggers.Message) (part, erro
 		body, err := structured(function, contentType, m, extensions(m))
 		return part{nil, body}, err
 	}
-	one := plainItem{ID: m.ID, Attempt: m.Attempt, Subject: m.Subject, ContentType: contentType, Attributes: m.Attributes}
+	one := plainItem{ID: m.ID, Attempt: m.Attempt, Subject: m.Subject, ContentType: contentType, Attributes: m.Attributes, Repeated: m.Repeated, Properties: m.Properties()}
 	if !m.Enqueued.IsZero() {
 		one.Enqueued = m.Enqueued.UTC().Format(time.RFC3339Nano)
 	}
@@ -72,7 +74,7 @@ func (b *Batch) part(e Events, function string, m *triggers.Message) (part, erro
 // own attributes, whose names are letters and digits alone.
 func extensions(m *triggers.Message) map[string]any {
 	out := make(map[string]any, len(m.Attributes)+1)
-	for name, value := range m.Attributes {
+	add := func(name, value string) {
 		clean := strings.Map(func(r rune) rune {
 			if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
 				return r
@@ -81,11 +83,17 @@ func extensions(m *triggers.Message) map[string]any {
 		}, strings.ToLower(name))
 		switch clean {
 		case "", "specversion", "id", "source", "type", "time", "subject", "data", "datacontenttype", "dataschema", "contenttype":
-			continue
+			return
 		}
 		if len(out) < maxAttributes && len(value) <= longestAttribute {
 			out[clean] = strings.ToValidUTF8(value, "")
 		}
+	}
+	for name, value := range m.Attributes {
+		add(name, value)
+	}
+	for name, value := range m.Properties() { // the source's word counts, not the sender's
+		add(name, value)
 	}
 	out["droverattempt"] = m.Attempt
 	return out
@@ -100,7 +108,7 @@ func (b *Batch) encode(e Events, function string, items []*item) ([]field, []byt
 		for _, it := range items {
 			header := make(textproto.MIMEHeader, len(it.part.fields))
 			for _, f := range it.part.fields[1:] { // the User-Agent is the request's
-				header.Set(f.name, f.value)
+				header.Add(f.name, f.value)
 			}
 			into, err := w.CreatePart(header)
 			if err == nil {

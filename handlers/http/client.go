@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/drover-run/drover/triggers"
 )
 
 const (
@@ -33,6 +35,7 @@ type answer struct {
 	retryAfter string
 	location   string
 	body       []byte
+	about      triggers.Properties // of the output
 }
 
 // client sends requests to one app.
@@ -144,7 +147,11 @@ func (c *client) post(ctx context.Context, fields []field, body []byte) (answer,
 	values := make([]string, len(fields))
 	for i, f := range fields {
 		values[i] = f.value
-		header[nethttp.CanonicalHeaderKey(f.name)] = values[i : i+1 : i+1]
+		if name := nethttp.CanonicalHeaderKey(f.name); header[name] == nil {
+			header[name] = values[i : i+1 : i+1]
+		} else {
+			header[name] = append(header[name], f.value)
+		}
 	}
 	for name, value := range c.added {
 		if header.Set(name, value); strings.EqualFold(name, "Host") {
@@ -165,10 +172,16 @@ func (c *client) post(ctx context.Context, fields []field, body []byte) (answer,
 	if int64(len(text)) > c.longest {
 		return answer{}, fmt.Errorf("%w: more than max_response (%d) bytes", errTooLong, c.longest)
 	}
-	return answer{
+	a := answer{
 		status: response.StatusCode, text: response.Status, body: text,
 		retryAfter: response.Header.Get("Retry-After"), location: response.Header.Get("Location"),
-	}, nil
+	}
+	if len(text) > 0 {
+		for name, values := range response.Header {
+			a.describe(name, values[0])
+		}
+	}
+	return a, nil
 }
 
 // reachable asks whether the app is there, and ready.

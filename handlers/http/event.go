@@ -40,7 +40,7 @@ const (
 // encode makes the headers and the body of a request.
 func (e Events) encode(function string, m *triggers.Message) ([]field, []byte, error) {
 	fields, contentType := common(function, m, 6)
-	fields = attributes(fields, m)
+	fields = propertyHeaders(attributes(fields, m), m.Properties())
 	switch e {
 	case Binary:
 		fields = append(fields,
@@ -66,11 +66,15 @@ func common(function string, m *triggers.Message, more int) (fields []field, con
 	fields = append(fields,
 		field{"User-Agent", "drover"}, field{"Drover-Function", function},
 		field{"Drover-Attempt", strconv.Itoa(m.Attempt)}, field{"Drover-Message-Id", percent(m.ID)})
-	contentType = anyType
+	contentType = m.Properties()[triggers.ContentType]
+	sure := isType(contentType)
+	if !sure {
+		contentType = anyType
+	}
 	for name, value := range m.Attributes {
 		switch strings.ToLower(name) {
 		case "content-type", "datacontenttype":
-			if _, _, err := mime.ParseMediaType(value); err == nil && httpguts.ValidHeaderFieldValue(value) {
+			if !sure && isType(value) {
 				contentType = value
 			}
 		case "traceparent", "tracestate", "diagnostic-id": // the context of a trace goes on
@@ -82,6 +86,12 @@ func common(function string, m *triggers.Message, more int) (fields []field, con
 	return fields, contentType
 }
 
+// isType reports whether a text can be a Content-Type.
+func isType(text string) bool {
+	_, _, err := mime.ParseMediaType(text)
+	return err == nil && httpguts.ValidHeaderFieldValue(text)
+}
+
 // attributes adds those that are not among the common headers.
 func attributes(fields []field, m *triggers.Message) []field {
 	n := 0
@@ -90,10 +100,10 @@ func attributes(fields []field, m *triggers.Message) []field {
 		case "content-type", "datacontenttype", "traceparent", "tracestate", "diagnostic-id":
 			continue
 		}
-		if n++; n > maxAttributes || len(value) > longestAttribute || !httpguts.ValidHeaderFieldName(name) {
+		if n++; n > maxAttributes {
 			continue
 		}
-		fields = append(fields, field{"Drover-Attribute-" + name, percent(value)})
+		fields = headerValues(fields, m, name, value)
 	}
 	return fields
 }

@@ -128,6 +128,9 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	if len(a.body) == 0 {
 		return nil, nil
 	}
+	if len(a.about) > 0 {
+		handlers.Describe(ctx, a.about)
+	}
 	return a.body, nil
 }
 

@@ -115,6 +115,7 @@ func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body
 	defer fasthttp.ReleaseRequest(request)
 	defer fasthttp.ReleaseResponse(response)
 	p.fill(request, fields, body)
+	response.Header.SetNoDefaultContentType(true)
 	err := request.Write(c.w)
 	if err == nil {
 		err = c.w.Flush()
@@ -191,6 +192,11 @@ func answerOf(response *fasthttp.Response) answer {
 	a := answer{status: response.StatusCode()}
 	if text := response.Body(); len(text) > 0 {
 		a.body = append(make([]byte, 0, len(text)), text...) // the response is used again
+		for name, value := range response.Header.All() {
+			if len(name) >= len("Content-Type") && (name[0]|0x20 == 'c' || name[0]|0x20 == 'd') {
+				a.describe(string(name), string(value))
+			}
+		}
 	}
 	if a.status < 200 || a.status >= 300 {
 		a.text = fmt.Sprintf("%d %s", a.status, nethttp.StatusText(a.status))

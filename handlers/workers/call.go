@@ -46,9 +46,9 @@ func (c *call) replied(w *worker, r reply) {
 	case c.reply != nil:
 		c.reply <- r
 	case r.lost == nil && !r.giveUp:
-		to := c.to
+		to, ctx := c.to, c.ctx
 		c.put()
-		to.Handled(r.outcome())
+		to.Handled(r.outcome(ctx))
 	default:
 		c.reply = make(chan reply, 1)
 		go func() {
@@ -61,8 +61,9 @@ func (c *call) replied(w *worker, r reply) {
 // reply ends a call: the worker's answer, or what became of the worker.
 type reply struct {
 	status  protocol.Status
-	payload []byte            // what the function returned
-	state   []byte            // of the session, where status is State
+	payload []byte // what the function returned
+	state   []byte // of the session, where status is State
+	about   triggers.Properties
 	told    *protocol.Outcome // where the call failed
 	lost    error             // the worker is gone, and this is how
 	again   bool              // by no fault of the calls that were in flight
@@ -79,6 +80,11 @@ func replyOf(answer protocol.Reply) (r reply, err error) {
 		r.payload = copied(answer.Payload)
 	case protocol.State:
 		r.state, r.payload, err = protocol.CutState(copied(answer.Payload))
+	}
+	if err == nil && answer.Described {
+		r.about, r.payload, err = protocol.CutProperties(r.payload)
+	}
+	switch r.status {
 	case protocol.Failure, protocol.Reject, protocol.Retry:
 		r.told = new(protocol.Outcome)
 		err = protocol.Decode(protocol.Result, answer.Payload, r.told)
@@ -90,7 +96,10 @@ func replyOf(answer protocol.Reply) (r reply, err error) {
 func copied(payload []byte) []byte { return append([]byte(nil), payload...) }
 
 // outcome turns a worker's answer into what Handle returns.
-func (r reply) outcome() ([]byte, error) {
+func (r reply) outcome(ctx context.Context) ([]byte, error) {
+	if r.about != nil {
+		handlers.Describe(ctx, r.about)
+	}
 	switch r.status {
 	case protocol.Done:
 		return r.payload, nil

@@ -48,7 +48,7 @@ func FuzzWorker(f *testing.F) {
 	ended := make(chan struct{})
 	close(ended)
 
-	welcome := frames(f, protocol.Welcome, `{"protocol":3,"pid":1,"language":"x","version":"1","capabilities":["cancel","log","stats","session_state"]}`)
+	welcome := frames(f, protocol.Welcome, `{"protocol":4,"pid":1,"language":"x","version":"1","capabilities":["cancel","log","stats","session_state"]}`)
 	ready := frames(f, protocol.Ready, `{"functions":[{"name":"f","kind":"sync"},{"name":"g","kind":"async"}]}`)
 	log := frames(f, protocol.Log, `{"id":0,"level":"WARNING","logger":"l","text":"t"}`)
 	stats := frames(f, protocol.Stats, `{"period_us":100000,"lags_us":[1,200000000,-5]}`)
@@ -143,7 +143,7 @@ func FuzzWorker(f *testing.F) {
 				t.Fatalf("call %d has %d replies", i, n)
 			}
 			if r := <-c.reply; r.lost == nil {
-				_, _ = r.outcome()
+				_, _ = r.outcome(context.Background())
 			}
 		}
 	})

@@ -226,7 +226,7 @@ func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 		}
 		return nil, &lostError{how: r.lost, alone: r.alone, again: r.again}
 	}
-	output, err := r.outcome()
+	output, err := r.outcome(c.ctx)
 	if r.status == protocol.State {
 		output, err = h.setState(c, r)
 	}

@@ -49,7 +49,7 @@ func TestAWorkerThatBreaksTheProtocolIsKilled(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			write(frames(t, protocol.Welcome, `{"protocol":3,"pid":1,"language":"x","version":"1","capabilities":[]}`))
+			write(frames(t, protocol.Welcome, `{"protocol":4,"pid":1,"language":"x","version":"1","capabilities":[]}`))
 			write(frames(t, protocol.Ready, `{"functions":`+test.ready+`}`))
 			c := newCall(t.Context(), &Handler{pool: p, name: "f"}, &triggers.Message{ID: "m"})
 			c.reply = make(chan reply, 2)

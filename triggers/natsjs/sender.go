@@ -33,7 +33,8 @@ func (c *Connection) NewSender() *Sender { return &Sender{js: c.js} }
 
 // Send publishes a message; it may return before the server has taken it. The
 // error may be that of an earlier message; ErrNoStream is wrapped where no
-// stream takes the subject. Of the message, Subject, Body and Attributes count.
+// stream takes the subject. Of the message, Subject, Body, Attributes and
+// those Properties count that have a header of the same meaning.
 func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	if len(s.open) >= maxUnconfirmed {
 		if err := s.confirm(ctx, maxUnconfirmed/2); err != nil {
@@ -41,13 +42,19 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 		}
 	}
 	m := &nats.Msg{Subject: out.Subject, Data: out.Body}
-	if len(out.Attributes) > 0 {
-		m.Header = make(nats.Header, len(out.Attributes))
+	known := out.Properties()
+	if len(out.Attributes) > 0 || len(known) > 0 {
+		m.Header = make(nats.Header, len(out.Attributes)+len(known))
+		for name, value := range known {
+			if header := triggers.Header(name); header != "" {
+				m.Header[header] = []string{value}
+			}
+		}
 		for _, name := range slices.Sorted(maps.Keys(out.Attributes)) {
 			if !headerName.MatchString(name) {
 				return fmt.Errorf("sending: %q cannot be the name of a header: letters, digits and -_.!#$%%&'*+^`|~ can be in one", name)
 			}
-			m.Header[name] = []string{out.Attributes[name]}
+			m.Header[name] = out.Values(name)
 		}
 	}
 	future, err := s.js.PublishMsgAsync(m)

@@ -3,7 +3,7 @@ package servicebus
 import (
 	"context"
 	"fmt"
-	"maps"
+	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
@@ -11,18 +11,13 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// copyable reports whether a copy of the message would be the same.
-func (l *loan) copyable() bool {
-	raw := l.received.RawAMQPMessage
-	return raw == nil || len(raw.Body.Data) == 1
-}
-
 // retryByCopy sends a copy for later and then completes the message: a crash
 // between the two makes two of one, and never none.
 func (l *loan) retryByCopy(ctx context.Context, m *triggers.Message, delay time.Duration) error {
+	at := time.Now().Add(delay).Truncate(time.Millisecond) // which is what AMQP keeps
 	sending, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
-	if err := l.e.schedule(sending, l.copy(m.Attempt, time.Now().Add(delay))); err != nil {
+	if err := l.e.schedule(sending, l.copy(m.Attempt, at)); err != nil {
 		return fmt.Errorf("scheduling message %s of %s for its next attempt: %w", m.ID, l.e.path(), explain(err, send))
 	}
 	err := l.end(ctx, m, triggers.Verdict{Kind: triggers.Done})
@@ -34,26 +29,98 @@ func (l *loan) retryByCopy(ctx context.Context, m *triggers.Message, delay time.
 	return nil
 }
 
-func (l *loan) copy(failures int, at time.Time) *azservicebus.Message {
-	r := l.received
-	out := &azservicebus.Message{
-		Body: l.message.Body, ApplicationProperties: maps.Clone(r.ApplicationProperties), MessageID: &r.MessageID,
-		ContentType: r.ContentType, CorrelationID: r.CorrelationID, PartitionKey: r.PartitionKey,
-		ReplyTo: r.ReplyTo, ReplyToSessionID: r.ReplyToSessionID, Subject: r.Subject, To: r.To, ScheduledEnqueueTime: &at,
+// expiresBefore reports whether the message expires before a retry is due, and logs it.
+func (l *loan) expiresBefore(at time.Time) bool {
+	expires := expiryOf(l.received)
+	if expires.IsZero() || expires.After(at) {
+		return false
+	}
+	l.e.t.log.Warn("message expires before its retry is due; give it a longer time to live, or lower retry.max",
+		"message", l.message.ID, "expires", expires, "retry_at", at)
+	return true
+}
+
+// copy is the message as it was, for an attempt at a time.
+func (l *loan) copy(failures int, at time.Time) *azservicebus.AMQPAnnotatedMessage {
+	out := copyOf(l.received)
+	out.ApplicationProperties[failuresProperty] = failuresOfCopy(failures, at)
+	if out.MessageAnnotations == nil {
+		out.MessageAnnotations = make(map[any]any)
+	}
+	out.MessageAnnotations[scheduledAnnotation] = at
+	if expires := expiryOf(l.received); !expires.IsZero() {
+		live(out, expires.Sub(at))
+	}
+	return out
+}
+
+// The annotations of a message that matter here. All that begin with annotationPrefix
+// are the service's, but for the keys of partitions.
+const (
+	annotationPrefix    = "x-opt-"
+	scheduledAnnotation = "x-opt-scheduled-enqueue-time"
+)
+
+var partitionAnnotations = map[any]bool{"x-opt-partition-key": true, "x-opt-via-partition-key": true}
+
+// copyOf is a message as it was sent, to be sent again: all sections of it, with the
+// values and types that they had, but what the service adds, and its times of creation
+// and end.
+func copyOf(m *azservicebus.ReceivedMessage) *azservicebus.AMQPAnnotatedMessage {
+	out := &azservicebus.AMQPAnnotatedMessage{
+		Body: azservicebus.AMQPAnnotatedMessageBody{Data: [][]byte{m.Body}}, ApplicationProperties: sent(m.ApplicationProperties),
+		Properties: new(azservicebus.AMQPAnnotatedMessageProperties), Header: &azservicebus.AMQPAnnotatedMessageHeader{Durable: true},
 	}
 	if out.ApplicationProperties == nil {
 		out.ApplicationProperties = make(map[string]any)
 	}
-	out.ApplicationProperties[failuresProperty] = int64(failures)
-	if r.TimeToLive != nil && r.ExpiresAt != nil {
-		left := max(r.ExpiresAt.Sub(at), time.Millisecond)
-		out.TimeToLive = &left
+	if raw := m.RawAMQPMessage; raw != nil {
+		out.Body, out.Footer = raw.Body, raw.Footer
+		out.MessageAnnotations, out.DeliveryAnnotations = ofSender(raw.MessageAnnotations), ofSender(raw.DeliveryAnnotations)
+		if raw.Properties != nil {
+			*out.Properties = *raw.Properties
+		}
+		if raw.Header != nil {
+			out.Header.Priority = raw.Header.Priority
+		}
+	}
+	out.Properties.AbsoluteExpiryTime, out.Properties.CreationTime = nil, nil
+	out.Properties.MessageID = idOf(m)
+	if ttl := ttlOf(m); ttl > 0 {
+		live(out, ttl)
+	}
+	return out
+}
+
+// live sets how long a copy lives from when it can be received. What the header has no
+// room for is the difference of two times, as in what Azure's SDKs send.
+func live(out *azservicebus.AMQPAnnotatedMessage, ttl time.Duration) {
+	if ttl = max(ttl, time.Millisecond); ttl <= maxHeaderTTL {
+		out.Header.TTL = ttl
+		out.Properties.CreationTime, out.Properties.AbsoluteExpiryTime = nil, nil
+		return
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	end := now.Add(ttl)
+	out.Header.TTL, out.Properties.CreationTime, out.Properties.AbsoluteExpiryTime = maxHeaderTTL, &now, &end
+}
+
+// ofSender are the annotations that are none of the service's.
+func ofSender(annotations map[any]any) (out map[any]any) {
+	for name, value := range annotations {
+		if s, ok := name.(string); ok && strings.HasPrefix(s, annotationPrefix) && !partitionAnnotations[name] {
+			continue
+		}
+		if out == nil {
+			out = make(map[any]any, len(annotations))
+		}
+		out[name] = value
 	}
 	return out
 }
 
 // schedule sends a copy back to the queue.
-func (e *entity) schedule(ctx context.Context, m *azservicebus.Message) error {
+func (e *entity) schedule(ctx context.Context, m *azservicebus.AMQPAnnotatedMessage) error {
 	client := e.link.Load().client
 	e.sending.Lock()
 	if e.copies == nil || e.copiesBy != client {
@@ -66,5 +133,5 @@ func (e *entity) schedule(ctx context.Context, m *azservicebus.Message) error {
 	}
 	s := e.copies
 	e.sending.Unlock()
-	return s.SendMessage(ctx, m, nil)
+	return s.SendAMQPAnnotatedMessage(ctx, m, nil)
 }

@@ -138,20 +138,24 @@ const (
 	idProperty = "drover-message-id"
 )
 
+// added are the properties that rejecting adds.
+var added = map[string]bool{
+	"Drover-Error": true, "Drover-Attempts": true, "Drover-Function": true, "Drover-Traceback": true, rejectedProperty: true,
+	"DeadLetterReason": true, "DeadLetterErrorDescription": true,
+}
+
 // sent is what a message's sender gave: the properties but those of drover and of
 // the service.
 func sent(properties map[string]any) map[string]any {
 	var out map[string]any
 	for name, value := range properties {
-		switch name {
-		case "Drover-Error", "Drover-Attempts", "Drover-Function", "Drover-Traceback", rejectedProperty, "DeadLetterReason", "DeadLetterErrorDescription":
-		case failuresProperty, replayProperty, idProperty:
-		default:
-			if out == nil {
-				out = make(map[string]any, len(properties))
-			}
-			out[name] = value
+		if added[name] || ours(name) {
+			continue
 		}
+		if out == nil {
+			out = make(map[string]any, len(properties))
+		}
+		out[name] = value
 	}
 	return out
 }
@@ -160,14 +164,6 @@ func sent(properties map[string]any) map[string]any {
 // sender's.
 func ours(name string) bool {
 	return name == failuresProperty || name == replayProperty || name == idProperty
-}
-
-// idOf is a message's id, also that of a copy.
-func idOf(m *azservicebus.ReceivedMessage) string {
-	if id, ok := m.ApplicationProperties[idProperty].(string); ok && id != "" {
-		return id
-	}
-	return m.MessageID
 }
 
 // replayOf reads which dead letter a message is a copy of, and by which run.
@@ -182,11 +178,20 @@ func (g *grave) letter(m *azservicebus.ReceivedMessage) triggers.DeadLetter {
 	if len(g.d.graves) > 1 {
 		id = g.subscription + ":" + id
 	}
-	text := func(name string) string { s, _ := m.ApplicationProperties[name].(string); return s }
+	property := func(name string) string { s, _ := m.ApplicationProperties[name].(string); return s }
+	message, misfit := messageOf(m)
+	message.Origin = &messageOrigin{m: m}
+	if misfit != "" {
+		message.Body = []byte("(" + misfit + ")")
+	}
+	for name := range message.Attributes {
+		if added[name] {
+			delete(message.Attributes, name)
+		}
+	}
 	out := triggers.DeadLetter{
-		ID: id, Reason: deref(m.DeadLetterReason), Detail: text("Drover-Traceback"), Function: text("Drover-Function"),
-		Message: triggers.Message{ID: idOf(m), Subject: deref(m.Subject), OrderingKey: deref(m.SessionID), Enqueued: deref(m.EnqueuedTime)},
-		Own:     own{g, *m.SequenceNumber, fmt.Sprintf("%d.%d", *m.SequenceNumber, deref(m.EnqueuedTime).UnixMilli())},
+		ID: id, Reason: deref(m.DeadLetterReason), Detail: property("Drover-Traceback"), Function: property("Drover-Function"),
+		Message: message, Own: own{g, *m.SequenceNumber, identityOf(m)},
 	}
 	if _, byDrover := m.ApplicationProperties["Drover-Attempts"]; !byDrover {
 		out.Detail = deref(m.DeadLetterErrorDescription)
@@ -194,19 +199,8 @@ func (g *grave) letter(m *azservicebus.ReceivedMessage) triggers.DeadLetter {
 	if n, ok := m.ApplicationProperties["Drover-Attempts"].(int64); ok {
 		out.Message.Attempt = int(n)
 	}
-	if at, err := time.Parse(time.RFC3339Nano, text(rejectedProperty)); err == nil {
+	if at, err := time.Parse(time.RFC3339Nano, property(rejectedProperty)); err == nil {
 		out.Died = at
-	}
-	body, misfit := bodyOf(m)
-	if misfit != "" {
-		body = []byte("(" + misfit + ")")
-	}
-	out.Message.Body = body
-	if properties := sent(m.ApplicationProperties); len(properties) > 0 {
-		out.Message.Attributes = make(map[string]string, len(properties))
-		for name, value := range properties {
-			out.Message.Attributes[name] = fmt.Sprint(value)
-		}
 	}
 	return out
 }

@@ -207,7 +207,7 @@ func TestDeadLettersWithoutManage(t *testing.T) {
 		return err == nil
 	})
 	again := receive(t, tr, 1)[0]
-	if again.Message.ID != first.Message.ID || again.Message.Origin.Properties()["MessageId"] != first.Message.ID || len(again.Message.Attributes) != 0 {
+	if again.Message.ID != first.Message.ID || again.Message.Origin.Native()["MessageId"] != first.Message.ID || len(again.Message.Attributes) != 0 {
 		t.Errorf("%+v; it was %+v", again.Message, first.Message)
 	}
 	done(t, again)
@@ -278,6 +278,37 @@ func TestDeadLettersOfTheService(t *testing.T) {
 	if err := r.CompleteMessage(t.Context(), m, nil); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A replayed message has all that it had, with the same types.
+func TestAReplayHasAllOfItsMessage(t *testing.T) {
+	b := start(t, emulator.QueueOptions{})
+	tr := b.open(t, nil)
+	s, err := b.client(t).NewSender("orders", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SendAMQPAnnotatedMessage(t.Context(), full(), nil); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, receive(t, tr, 1)[0], triggers.Reject)
+	d := b.openDead(t, nil)
+	all, err := d.Browse(t.Context(), 10)
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	if m := all[0].Message; m.ID != "77" || m.Properties()[triggers.ContentType] != "text/plain" || m.Properties()[triggers.ReplyTo] != "r" || m.Attributes["none"] != "null" {
+		t.Errorf("%+v, %v", m, m.Properties())
+	}
+	if err := d.Replay(t.Context(), all[0], time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	again := receive(t, tr, 1)[0]
+	if again.Message.Attempt != 1 || again.Message.ID != "77" {
+		t.Errorf("%+v", again.Message)
+	}
+	wantFull(t, tr.loanOf(again).received.RawAMQPMessage)
+	settle(t, again, triggers.Done)
 }
 
 // A replay of one far behind gives those before it back at its end.

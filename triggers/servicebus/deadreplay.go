@@ -288,25 +288,10 @@ func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried t
 
 // copyOf is the message as it was, to be sent again.
 func (d *deadLetters) copyOf(m *azservicebus.ReceivedMessage, token string, keepID bool) *azservicebus.AMQPAnnotatedMessage {
-	raw := m.RawAMQPMessage
-	out := &azservicebus.AMQPAnnotatedMessage{Body: raw.Body, ApplicationProperties: sent(m.ApplicationProperties), Properties: new(azservicebus.AMQPAnnotatedMessageProperties)}
-	if out.ApplicationProperties == nil {
-		out.ApplicationProperties = make(map[string]any)
-	}
-	if raw.Properties != nil {
-		*out.Properties = *raw.Properties
-		out.Properties.AbsoluteExpiryTime, out.Properties.CreationTime = nil, nil // of its first life
-	}
-	if m.TimeToLive != nil && *m.TimeToLive > 0 {
-		out.Header = &azservicebus.AMQPAnnotatedMessageHeader{Durable: true, TTL: *m.TimeToLive}
-	}
-	if m.PartitionKey != nil {
-		out.MessageAnnotations = map[any]any{"x-opt-partition-key": *m.PartitionKey}
-	}
+	out := copyOf(m)
 	out.ApplicationProperties[replayProperty] = token + "/" + d.run
-	out.Properties.MessageID = idOf(m)
 	if !keepID {
-		out.ApplicationProperties[idProperty] = idOf(m)
+		out.ApplicationProperties[idProperty] = out.Properties.MessageID
 		out.Properties.MessageID = "drover-replay-" + token
 	}
 	return out

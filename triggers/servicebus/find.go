@@ -50,7 +50,7 @@ func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 			return triggers.Found{}, fmt.Errorf("looking for a message of %s: %w", e.path(), explain(err, listen))
 		}
 		for _, m := range seen {
-			if idOf(m) == id {
+			if textOf(idOf(m)) == id {
 				return e.foundAs(m, ahead), nil
 			}
 			if m.State == azservicebus.MessageStateActive {

@@ -21,14 +21,12 @@ const (
 	linkLimit = 750 * time.Millisecond
 )
 
-// failuresProperty carries how often a message has failed.
-const failuresProperty = "drover-failures"
-
 // loan is all that is kept of a message.
 type loan struct {
 	triggers.Delivery
 	message  triggers.Message
 	received *azservicebus.ReceivedMessage
+	origin   messageOrigin
 	e        *entity
 	by       *link
 	session  *session // nil without
@@ -64,10 +62,10 @@ func (e *entity) lockOf(until, now time.Time) time.Duration {
 }
 
 func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
-	l := &loan{e: e, received: m, start: now}
+	l := &loan{e: e, received: m, origin: messageOrigin{m: m}, start: now}
 	l.failures = failuresOf(m)
 	l.message, l.misfit = messageOf(m)
-	l.message.Attempt, l.message.Origin = l.failures+1, l
+	l.message.Attempt, l.message.Origin = l.failures+1, &l.origin
 	l.duration = shortestLock
 	if m.LockedUntil != nil {
 		l.duration = e.lockOf(*m.LockedUntil, now)
@@ -79,7 +77,7 @@ func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
 
 // messageOf is what a function gets of a message, and why none could.
 func messageOf(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit string) {
-	out.ID = idOf(m)
+	out.ID = textOf(idOf(m))
 	out.Body, misfit = bodyOf(m)
 	if m.Subject != nil {
 		out.Subject = *m.Subject
@@ -90,13 +88,14 @@ func messageOf(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit st
 	if m.EnqueuedTime != nil {
 		out.Enqueued = *m.EnqueuedTime
 	}
-	if len(m.ApplicationProperties) > 0 {
-		out.Attributes = make(map[string]string, len(m.ApplicationProperties))
-		for name, value := range m.ApplicationProperties {
-			if !ours(name) {
-				out.Attributes[name] = fmt.Sprint(value)
-			}
+	for name, value := range m.ApplicationProperties {
+		if ours(name) {
+			continue
 		}
+		if out.Attributes == nil {
+			out.Attributes = make(map[string]string, len(m.ApplicationProperties))
+		}
+		out.Attributes[name] = textOf(value)
 	}
 	return out, misfit
 }
@@ -129,16 +128,6 @@ func bodyOf(m *azservicebus.ReceivedMessage) (body []byte, misfit string) {
 	return m.Body, ""
 }
 
-func failuresOf(m *azservicebus.ReceivedMessage) int {
-	switch n := m.ApplicationProperties[failuresProperty].(type) {
-	case int64:
-		return int(max(n, 0))
-	case int32:
-		return int(max(n, 0))
-	}
-	return 0
-}
-
 // Settle implements triggers.Loan. A retry with a delay is held here, with its
 // lock renewed, and abandoned when the delay is over: the service has no other
 // delay that keeps a message what it is.
@@ -155,7 +144,8 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 		return nil
 	}
 	if v.Kind == triggers.Retry && v.Delay > 0 {
-		if t.cfg.Scheduled && l.copyable() {
+		// What expires meanwhile is held: the service then does with it what it is to do.
+		if !l.expiresBefore(time.Now().Add(v.Delay)) && t.cfg.Scheduled {
 			return l.retryByCopy(ctx, m, v.Delay)
 		}
 		t.mu.Lock()
@@ -232,7 +222,7 @@ func (l *loan) deadLetter(ctx context.Context, by settler, r *azservicebus.Recei
 	reason, text := triggers.Tail(v.Reason, maxReason), triggers.Tail(v.Reason+"\n"+v.Detail, maxReason)
 	properties := map[string]any{
 		"Drover-Error": reason, "Drover-Attempts": int64(m.Attempt), "Drover-Function": v.Function,
-		"Drover-Traceback": triggers.Tail(v.Detail, maxDetail), rejectedProperty: time.Now().UTC().Format(time.RFC3339Nano), failuresProperty: int64(0),
+		"Drover-Traceback": triggers.Tail(v.Detail, maxDetail), rejectedProperty: time.Now().UTC().Format(time.RFC3339Nano), failuresProperty: "",
 	}
 	move := func() error {
 		return by.DeadLetterMessage(ctx, r, &azservicebus.DeadLetterOptions{Reason: &reason, ErrorDescription: &text, PropertiesToModify: properties})
@@ -278,7 +268,7 @@ const (
 func (l *loan) abandon(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, failures int) error {
 	var o *azservicebus.AbandonMessageOptions
 	if failures != failuresOf(l.received) {
-		o = &azservicebus.AbandonMessageOptions{PropertiesToModify: map[string]any{failuresProperty: int64(failures)}}
+		o = &azservicebus.AbandonMessageOptions{PropertiesToModify: map[string]any{failuresProperty: failuresHere(failures, l.received)}}
 	}
 	return by.AbandonMessage(ctx, r, o)
 }

@@ -84,6 +84,7 @@ func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err e
 				continue
 			}
 			message, misfit := messageOf(m)
+			message.Origin = &messageOrigin{m: m}
 			if misfit != "" {
 				p.cfg.Log.Warn("a message is left out, since no function can have it", "message", message.ID, "reason", misfit)
 				continue

@@ -1,11 +1,18 @@
 package servicebus
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+	"github.com/Azure/go-amqp"
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
@@ -80,25 +87,211 @@ func (t *trigger) loanOf(d *triggers.Delivery) *loan {
 	return nil
 }
 
-// A body that is no plain data would not be the same in a copy: it is held.
-func TestACopyThatWouldDiffer(t *testing.T) {
+// A message without a time to live gets a copy without one. It used to get one that lived
+// for 1 ms, and was lost unless somebody waited for it.
+func TestACopyLivesAsLongAsItsMessage(t *testing.T) {
+	b := start(t, emulator.QueueOptions{})
+	tr := b.open(t, func(c *Config) { c.Scheduled = true })
+	b.send(t, text("precious")...)
+	d := receive(t, tr, 1)[0]
+	if err := tr.loanOf(d).retryByCopy(t.Context(), d.Message, 0); err != nil {
+		t.Fatal(err)
+	}
+	copied := receive(t, tr, 1)[0]
+	if r := tr.loanOf(copied).received; deref(r.TimeToLive) != 0 || copied.Message.Attempt != 2 {
+		t.Errorf("the copy lives %v; attempt %d", deref(r.TimeToLive), copied.Message.Attempt)
+	}
+	settle(t, copied, triggers.Done)
+	b.wantEmpty(t)
+}
+
+// full is a message that has all that AMQP gives one.
+func full() *azservicebus.AMQPAnnotatedMessage {
+	text := func(s string) *string { return &s }
+	return &azservicebus.AMQPAnnotatedMessage{
+		Body:                  azservicebus.AMQPAnnotatedMessageBody{Value: "a text"},
+		ApplicationProperties: map[string]any{"n": int32(7), "b": []byte("ab"), "id": amqp.UUID{1}, "when": time.UnixMilli(1_767_225_600_123).UTC(), "none": nil, "u": uint8(3)},
+		MessageAnnotations:    map[any]any{"mine": int64(5), "x-opt-partition-key": "p"},
+		Footer:                map[any]any{"foot": "er"},
+		Header:                &azservicebus.AMQPAnnotatedMessageHeader{Priority: 7, Durable: true},
+		Properties: &azservicebus.AMQPAnnotatedMessageProperties{
+			MessageID: uint64(77), CorrelationID: amqp.UUID{2}, ContentType: text("text/plain"), ContentEncoding: text("gzip"), ReplyTo: text("r"), ReplyToGroupID: text("rg"),
+			Subject: text("s"), To: text("t"), UserID: []byte("u"),
+		},
+	}
+}
+
+// wantFull compares a copy with a full message.
+func wantFull(t *testing.T, got *azservicebus.AMQPAnnotatedMessage) {
+	t.Helper()
+	want := full()
+	properties := *got.Properties
+	properties.CreationTime, properties.AbsoluteExpiryTime = nil, nil
+	if !reflect.DeepEqual(&properties, want.Properties) {
+		t.Errorf("properties %+v, want %+v", properties, *want.Properties)
+	}
+	of := sent(got.ApplicationProperties)
+	if when, ok := of["when"].(time.Time); ok {
+		of["when"] = when.UTC() // as DeepEqual sees it
+	}
+	if !reflect.DeepEqual(of, want.ApplicationProperties) {
+		t.Errorf("application properties %v, want %v", got.ApplicationProperties, want.ApplicationProperties)
+	}
+	if !reflect.DeepEqual(ofSender(got.MessageAnnotations), want.MessageAnnotations) || !reflect.DeepEqual(got.Footer, want.Footer) {
+		t.Errorf("annotations %v and footer %v, want %v and %v", got.MessageAnnotations, got.Footer, want.MessageAnnotations, want.Footer)
+	}
+	if got.Header.Priority != 7 || got.Body.Value != "a text" || len(got.Body.Data)+len(got.Body.Sequence) > 0 {
+		t.Errorf("header %+v, body %+v", got.Header, got.Body)
+	}
+}
+
+// A copy for a retry has all that its message has, with the same types.
+func TestACopyHasAllOfItsMessage(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	tr := b.open(t, func(c *Config) { c.Scheduled = true })
 	s, err := b.client(t).NewSender("orders", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SendAMQPAnnotatedMessage(t.Context(), &azservicebus.AMQPAnnotatedMessage{Body: azservicebus.AMQPAnnotatedMessageBody{Value: "a text"}}, nil); err != nil {
+	if err := s.SendAMQPAnnotatedMessage(t.Context(), full(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := receive(t, tr, 1)[0].Settle(t.Context(), triggers.Verdict{Kind: triggers.Retry, Delay: 100 * time.Millisecond}); err != nil {
+	for attempt := 1; attempt <= 2; attempt++ {
+		d := receive(t, tr, 1)[0]
+		if m := d.Message; m.Attempt != attempt || m.ID != "77" || m.Properties()[triggers.CorrelationID] != "02000000-0000-0000-0000-000000000000" || m.Attributes["b"] != "YWI=" {
+			t.Errorf("attempt %d: %+v, %v", attempt, m, m.Properties())
+		}
+		wantFull(t, tr.loanOf(d).received.RawAMQPMessage)
+		if attempt == 2 {
+			settle(t, d, triggers.Done)
+		} else if err := d.Settle(t.Context(), triggers.Verdict{Kind: triggers.Retry, Delay: 100 * time.Millisecond}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.wantEmpty(t)
+}
+
+// A time to live that the header has no room for is the difference of two times.
+func TestTimesToLive(t *testing.T) {
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	received := func(header time.Duration, lives time.Duration) *azservicebus.ReceivedMessage {
+		p := new(azservicebus.AMQPAnnotatedMessageProperties)
+		if lives > 0 {
+			made, end := at.Add(-time.Second), at.Add(lives-time.Second)
+			p.CreationTime, p.AbsoluteExpiryTime = &made, &end
+		}
+		return &azservicebus.ReceivedMessage{EnqueuedTime: &at, TimeToLive: &header, RawAMQPMessage: &azservicebus.AMQPAnnotatedMessage{Properties: p}}
+	}
+	const day = 24 * time.Hour
+	for _, c := range []struct{ header, lives, want time.Duration }{
+		{0, 0, 0}, {time.Minute, 0, time.Minute}, {maxHeaderTTL, 0, maxHeaderTTL}, {maxHeaderTTL, 100 * day, 100 * day}, {0, 100 * day, 100 * day}, {time.Hour, time.Hour, time.Hour},
+	} {
+		m := received(c.header, c.lives)
+		if got := ttlOf(m); got != c.want {
+			t.Errorf("%+v lives %v", c, got)
+		}
+		if c.want == 0 != expiryOf(m).IsZero() || c.want > 0 && !expiryOf(m).Equal(at.Add(c.want)) {
+			t.Errorf("%+v expires at %v", c, expiryOf(m))
+		}
+		out := copyOf(m)
+		again := &azservicebus.ReceivedMessage{TimeToLive: &out.Header.TTL, RawAMQPMessage: out}
+		if got := ttlOf(again); got != c.want || out.Header.TTL > maxHeaderTTL {
+			t.Errorf("a copy of %+v lives %v, by its header %v", c, got, out.Header.TTL)
+		}
+	}
+	// A retry keeps the end of the message, not the time.
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	m := received(maxHeaderTTL, 100*day)
+	m.EnqueuedTime = &now
+	out := newLoan(&entity{}, m, now).copy(1, now.Add(10*day))
+	if got := ttlOf(&azservicebus.ReceivedMessage{TimeToLive: &out.Header.TTL, RawAMQPMessage: out}); got != 90*day {
+		t.Errorf("it lives %v", got)
+	}
+}
+
+// A message that expires before its retry is due is held, and the log says so.
+func TestARetryBehindTheEnd(t *testing.T) {
+	for _, scheduled := range []bool{false, true} {
+		b := start(t, emulator.QueueOptions{DeadLetterExpired: true})
+		var log syncBuffer
+		tr := b.open(t, func(c *Config) { c.Scheduled, c.Log = scheduled, slog.New(slog.NewTextHandler(&log, nil)) })
+		s, err := b.client(t).NewSender("orders", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SendMessage(t.Context(), &azservicebus.Message{Body: []byte("short"), TimeToLive: to.Ptr(time.Hour)}, nil); err != nil {
+			t.Fatal(err)
+		}
+		d := receive(t, tr, 1)[0]
+		if err := d.Settle(t.Context(), triggers.Verdict{Kind: triggers.Retry, Delay: 2 * time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		b.wantCounts(t, emulator.Counts{Locked: 1})
+		if !strings.Contains(log.String(), "message expires before its retry is due") {
+			t.Errorf("the log: %s", log.String())
+		}
+	}
+}
+
+// syncBuffer is a buffer that many goroutines write to.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// A count of failures is of one message: what a sender gives is none, and what somebody
+// sends again with all properties begins at attempt 1.
+func TestWhoseFailures(t *testing.T) {
+	b := start(t, emulator.QueueOptions{})
+	tr := b.open(t, nil)
+	s, err := b.client(t).NewSender("orders", nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	b.wantCounts(t, emulator.Counts{Locked: 1})
+	for _, property := range []any{int64(99), "99", "99 of 1.2", "99 at 1.2", "abc", fmt.Sprintf("99 at %d.%d", time.Now().Add(-time.Hour).UnixMilli(), time.Now().Add(-2*time.Hour).UnixMilli())} {
+		if err := s.SendMessage(t.Context(), &azservicebus.Message{ApplicationProperties: map[string]any{failuresProperty: property}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		d := receive(t, tr, 1)[0]
+		if d.Message.Attempt != 1 || len(d.Message.Attributes) > 0 {
+			t.Errorf("%v: attempt %d, %v", property, d.Message.Attempt, d.Message.Attributes)
+		}
+		settle(t, d, triggers.Done)
+	}
+	b.send(t, text("again")...)
+	settle(t, receive(t, tr, 1)[0], triggers.Retry)
 	d := receive(t, tr, 1)[0]
-	if d.Message.Attempt != 2 || string(d.Message.Body) != "a text" {
-		t.Errorf("%+v", d.Message)
+	if d.Message.Attempt != 2 {
+		t.Errorf("attempt %d, want 2", d.Message.Attempt)
+	}
+	resent := &azservicebus.Message{Body: []byte("again"), ApplicationProperties: tr.loanOf(d).received.ApplicationProperties}
+	settle(t, d, triggers.Done)
+	if err := s.SendMessage(t.Context(), resent, nil); err != nil {
+		t.Fatal(err)
+	}
+	d = receive(t, tr, 1)[0]
+	if d.Message.Attempt != 1 {
+		t.Errorf("one that was sent again: attempt %d, want 1", d.Message.Attempt)
 	}
 	settle(t, d, triggers.Done)
-	b.wantEmpty(t)
+	// Of a copy whose time the service does not say, when it came tells.
+	at := time.Now().Truncate(time.Millisecond)
+	for enqueued, want := range map[time.Time]int{at: 3, at.Add(time.Minute): 3, at.Add(-30 * time.Second): 3, at.Add(time.Hour): 0} {
+		m := &azservicebus.ReceivedMessage{EnqueuedTime: &enqueued, ApplicationProperties: map[string]any{failuresProperty: failuresOfCopy(3, at)}}
+		if got := failuresOf(m); got != want {
+			t.Errorf("enqueued %v: %d failures, want %d", enqueued.Sub(at), got, want)
+		}
+	}
 }

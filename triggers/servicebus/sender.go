@@ -34,8 +34,8 @@ func NewSender(access *Access, entity string) (*Sender, error) {
 }
 
 // Send adds a message to those that are on their way; the error may be that of
-// earlier ones. Of the message, ID (if set), Body, Attributes and OrderingKey
-// (the session) count.
+// earlier ones. Of the message, ID (if set), Body, Attributes, OrderingKey
+// (the session) and Properties count.
 func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	m := &azservicebus.Message{Body: out.Body}
 	if out.ID != "" {
@@ -48,6 +48,15 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 		m.ApplicationProperties = make(map[string]any, len(out.Attributes))
 		for name, value := range out.Attributes {
 			m.ApplicationProperties[name] = value
+		}
+	}
+	known := out.Properties()
+	for name, field := range map[string]**string{
+		triggers.ContentType: &m.ContentType, triggers.CorrelationID: &m.CorrelationID, triggers.ReplyTo: &m.ReplyTo,
+		triggers.ReplyToSession: &m.ReplyToSessionID, triggers.To: &m.To, triggers.PartitionKey: &m.PartitionKey, triggers.Subject: &m.Subject,
+	} {
+		if value, given := known[name]; given {
+			*field = &value
 		}
 	}
 	for {

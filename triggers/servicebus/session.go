@@ -317,6 +317,9 @@ func (s *session) settle(ctx context.Context, l *loan, m *triggers.Message, v tr
 	if s.ctx.Err() != nil {
 		return nil
 	}
+	if v.Kind == triggers.Retry && v.Delay > 0 {
+		l.expiresBefore(time.Now().Add(v.Delay))
+	}
 	how := ending{kind: v.Kind, delay: v.Delay, failures: m.Attempt}
 	if v.Kind == triggers.Done || v.Kind == triggers.Reject {
 		ctx, cancel := context.WithTimeout(ctx, settleLimit)

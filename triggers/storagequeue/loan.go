@@ -14,13 +14,14 @@ import (
 // loan is all that is kept of a message.
 type loan struct {
 	triggers.Delivery
-	message  triggers.Message
-	t        *trigger
-	text     string // as it came
-	misfit   string // why no function can have it
-	dequeued int64
-	failures int // in the ledger
-	expires  time.Time
+	message   triggers.Message
+	t         *trigger
+	text      string // as it came
+	misfit    string // why no function can have it
+	delivered string // the receipt that it came with
+	dequeued  int64
+	failures  int // in the ledger
+	expires   time.Time
 
 	// A receipt is good for one request, which brings another: one is made at a time.
 	asking  sync.Mutex
@@ -36,7 +37,7 @@ type loan struct {
 // newLoan makes a loan of what came; asked is when it was asked for, by this
 // machine's clock, which a lease is counted from.
 func (t *trigger) newLoan(m *azqueue.DequeuedMessage, asked time.Time) *loan {
-	l := &loan{t: t, text: deref(m.MessageText), dequeued: deref(m.DequeueCount), receipt: deref(m.PopReceipt), expires: deref(m.ExpirationTime)}
+	l := &loan{t: t, text: deref(m.MessageText), dequeued: deref(m.DequeueCount), delivered: deref(m.PopReceipt), receipt: deref(m.PopReceipt), expires: deref(m.ExpirationTime)}
 	l.message = triggers.Message{ID: deref(m.MessageID), Subject: t.queue.name, Enqueued: deref(m.InsertionTime), Origin: l}
 	body, err := t.cfg.Encoding.decode(l.text)
 	if err != nil {
@@ -57,8 +58,28 @@ func (t *trigger) newLoan(m *azqueue.DequeuedMessage, asked time.Time) *loan {
 	return l
 }
 
-// Properties implements triggers.Origin, in the names of the service.
-func (l *loan) Properties() map[string]any {
+// Properties implements triggers.Origin. The receipt is that of the delivery: each time
+// that the lease is renewed there is another, which Native has.
+func (l *loan) Properties() triggers.Properties {
+	out := propertiesOf(l.dequeued, l.expires)
+	out[triggers.PopReceipt] = l.delivered
+	return out
+}
+
+// never is the end of a message that has none: the service says the last second there is.
+const never = 9999
+
+// propertiesOf are those that anybody may see.
+func propertiesOf(dequeued int64, expires time.Time) triggers.Properties {
+	out := triggers.Properties{triggers.DequeueCount: triggers.Number(dequeued)}
+	if !expires.IsZero() && expires.Year() < never {
+		out[triggers.ExpiresAt] = expires.UTC().Format(time.RFC3339Nano)
+	}
+	return out
+}
+
+// Native implements triggers.Origin, in the names of the service.
+func (l *loan) Native() map[string]any {
 	l.asking.Lock()
 	receipt := l.receipt
 	l.asking.Unlock()

@@ -15,7 +15,7 @@ func TestProperties(t *testing.T) {
 	tr := &trigger{cfg: Config{Encoding: Base64, Lease: 30 * time.Second}, queue: &reach{}}
 	l := tr.newLoan(&azqueue.DequeuedMessage{MessageText: &text, MessageID: &id, PopReceipt: &receipt, DequeueCount: &count, InsertionTime: &in, ExpirationTime: &out}, now)
 	want := map[string]any{"Id": "7", "DequeueCount": int64(1), "PopReceipt": "r1", "InsertionTime": in, "ExpirationTime": out, "NextVisibleTime": now.Add(30 * time.Second)}
-	if got := l.message.Origin.Properties(); !reflect.DeepEqual(got, want) {
+	if got := l.message.Origin.Native(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)
 	}
 }

@@ -46,7 +46,7 @@ func (p *peeker) Peek(ctx context.Context, n int) ([]triggers.Message, error) {
 		}
 		p.asked = true
 		for _, m := range seen {
-			message := triggers.Message{ID: deref(m.MessageID), Subject: p.queue.name, Enqueued: deref(m.InsertionTime)}
+			message := triggers.Message{ID: deref(m.MessageID), Subject: p.queue.name, Enqueued: deref(m.InsertionTime), Origin: triggers.Known(propertiesOf(deref(m.DequeueCount), deref(m.ExpirationTime)))}
 			if message.Body, err = p.cfg.Encoding.decode(deref(m.MessageText)); err != nil {
 				p.cfg.Log.Warn("a message is left out, since no function can have it", "message", message.ID, "reason", err)
 				continue

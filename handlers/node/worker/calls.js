@@ -186,24 +186,25 @@ class Calls {
 
   #done(call, value, now = performance.now()) {
     if (!call.open) return;
+    let status;
     let payload;
     try {
-      payload = call.function.encode(value);
+      [status, payload] = call.function.encode(value);
     } catch (error) {
       if (!call.function.shown || !(error instanceof Unsendable)) {
         this.#failed(call, error, now);
         return;
       }
       this.output.say(call.id, 'WARNING', 'drover', `${call.function.name} ${error.message}`);
-      payload = frames.EMPTY;
+      [status, payload] = [frames.OK, frames.EMPTY];
     }
     if (!call.changed) {
-      this.#answer(call, frames.OK, now - call.began, payload);
+      this.#answer(call, status, now - call.began, payload);
       return;
     }
     const length = Buffer.allocUnsafe(4);
     length.writeUInt32LE(call.state === null ? frames.NO_STATE : call.state.length);
-    this.#answer(call, frames.STATE, now - call.began, Buffer.concat([length, call.state ?? frames.EMPTY, payload]));
+    this.#answer(call, frames.STATE | (status & frames.DESCRIBED), now - call.began, Buffer.concat([length, call.state ?? frames.EMPTY, payload]));
   }
 
   #failed(call, error, now = performance.now()) {

@@ -8,6 +8,7 @@ const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5;
 const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70;
 const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5;
 
+const DESCRIBED = 128; // added to OK and STATE: the output comes behind its properties
 const WITH_STATE = 1; // in the flags of an INVOKE: its session's state is before meta
 const NO_STATE = 0xffffffff; // the length of a state that there is none of
 
@@ -121,6 +122,23 @@ function cutTexts(meta) {
     out.push(meta.toString('utf8', at + 4, end));
     at = end;
   }
+  return out;
+}
+
+/** The properties of a result, an object of strings, as they are before its payload. */
+function putProperties(properties) {
+  const parts = [EMPTY];
+  for (const text of Object.entries(properties).flat()) {
+    const data = Buffer.from(text);
+    parts.push(lengthOf(data.length), data);
+  }
+  parts[0] = lengthOf(parts.reduce((sum, part) => sum + part.length, 0));
+  return Buffer.concat(parts);
+}
+
+function lengthOf(n) {
+  const out = Buffer.allocUnsafe(4);
+  out.writeUInt32LE(n);
   return out;
 }
 
@@ -271,5 +289,5 @@ class Writer {
 
 module.exports = {
   PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, WELCOME, READY, FAILED, RESULT, LOG, STATS,
-  OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, NO_STATE, EMPTY, Reader, Writer, cutTexts,
+  OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, NO_STATE, DESCRIBED, EMPTY, Reader, Writer, cutTexts, putProperties,
 };

@@ -10,7 +10,7 @@ const { LoadError, load } = require('./load');
 const { NoOutput, Output } = require('./logs');
 const { oneLine, stack } = require('./outcome');
 
-const CAPABILITIES = ['cancel', 'log', 'session_state', 'stats'];
+const CAPABILITIES = ['cancel', 'log', 'properties', 'session_state', 'stats'];
 
 const writer = new frames.Writer(3);
 let daemon; // what it can do

@@ -8,6 +8,7 @@ class Message {
   #call;
   #texts;
   #attributes;
+  #properties;
 
   constructor(call) {
     this.#call = call;
@@ -24,16 +25,51 @@ class Message {
   get subject() { return this.#text(1); }
   get orderingKey() { return this.#text(2); }
 
-  /** The headers that the sender gave, strings by their name. */
-  get attributes() {
-    if (this.#attributes === undefined) {
-      this.#text(0);
-      const pairs = [];
-      for (let at = 3; at + 1 < this.#texts.length; at += 2) pairs.push([this.#texts[at], this.#texts[at + 1]]);
-      this.#attributes = Object.fromEntries(pairs);
+  /** The attributes as pairs of name and value, or the properties. */
+  #pairs(ofProperties) {
+    this.#text(0);
+    const out = [];
+    let properties = false;
+    for (let at = 3; at + 1 < this.#texts.length; at += 2) {
+      if (this.#texts[at] === '' && this.#texts[at + 1] === '' && !properties) properties = true;
+      else if (properties === ofProperties) out.push([this.#texts[at], this.#texts[at + 1]]);
     }
-    return this.#attributes;
+    return out;
   }
+
+  /**
+   * The headers that the sender gave, strings by their name. A value that was no text has
+   * the form that docs/workers.md tells. Of several values it has the first.
+   */
+  get attributes() { return this.#attributes ??= Object.fromEntries(this.#pairs(false).reverse()); }
+
+  /** All values of an attribute, in their order: an array, empty if there is none. */
+  values(name) { return this.#pairs(false).filter(([other]) => other === name).map(([, value]) => value); }
+
+  /** What the source knows of the message, strings by their name, such as sequence_number. */
+  get properties() { return this.#properties ??= Object.fromEntries(this.#pairs(true)); }
+
+  #known(name, header) {
+    const value = this.properties[name];
+    return value ?? (header && (this.attributes[header] ?? this.attributes[header.toLowerCase()])) ?? null;
+  }
+
+  #number(name) { return name in this.properties ? Number(this.properties[name]) : null; }
+
+  // Each of these is null where there is none.
+  get contentType() { return this.#known('content_type', 'Content-Type'); }
+  get correlationId() { return this.#known('correlation_id', 'Correlation-Id'); }
+  get replyTo() { return this.#known('reply_to', 'Reply-To'); }
+  get replyToSession() { return this.#known('reply_to_session'); }
+  get to() { return this.#known('to'); }
+  get sessionId() { return this.#known('session_id'); }
+  get partitionKey() { return this.#known('partition_key'); }
+  /** The number that the source gave it: a string, as it may be larger than what is exact in a number. */
+  get sequenceNumber() { return this.#known('sequence_number'); }
+  get deliveryCount() { return this.#number('delivery_count'); }
+  get dequeueCount() { return this.#number('dequeue_count'); }
+  /** When the source drops it, a Date. */
+  get expiresAt() { return 'expires_at' in this.properties ? new Date(this.properties.expires_at) : null; }
 
   /** When the source took it in, a Date; null if unknown. */
   get enqueued() { return this.#call.enqueued === 0 ? null : new Date(this.#call.enqueued / 1000); }

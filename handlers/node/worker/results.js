@@ -1,8 +1,9 @@
 'use strict';
-// Turns what functions return into bytes.
+// Turns what functions return into the status and payload of an answer.
 
 const { types } = require('node:util');
-const { EMPTY } = require('./frames');
+const { DESCRIBED, EMPTY, OK, putProperties } = require('./frames');
+const { Output } = require('./modules/drover');
 
 const MEANT = 'return nothing, a Buffer, a string, or what JSON has a form for (docs/workers.md lists the types)';
 
@@ -47,7 +48,21 @@ function plain(key, value) {
   return value;
 }
 
-/** How the results of a function are encoded, by what becomes of them. */
-const encoder = (results) => (results === 'dropped' ? () => EMPTY : encode);
+const isText = (value) => value === undefined || value === null || typeof value === 'string' || ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value);
 
-module.exports = { Unsendable, article, encode, encoder };
+const JSON_TYPE = putProperties({ content_type: 'application/json' });
+
+/** The status and payload of an answer with a value; throws an Unsendable. */
+function result(value) {
+  if (isText(value)) return [OK, encode(value)];
+  if (!(value instanceof Output)) return [OK | DESCRIBED, Buffer.concat([JSON_TYPE, encode(value)])];
+  const properties = { ...value.properties };
+  if (!isText(value.body)) properties.content_type ??= 'application/json';
+  for (const [name, text] of Object.entries(value.attributes)) properties[`attribute:${name}`] = text;
+  return [OK | DESCRIBED, Buffer.concat([putProperties(properties), encode(value.body)])];
+}
+
+/** How the results of a function are encoded, by what becomes of them. */
+const encoder = (results) => (results === 'dropped' ? () => [OK, EMPTY] : result);
+
+module.exports = { Unsendable, article, encoder };

@@ -28,5 +28,5 @@ func WriteApp(dir, language string) error {
 // The asynchronous ones have _async behind their names.
 var functions = []string{
 	"echo", "nothing", "describe", "large", "fail", "fail_large", "reject", "retry",
-	"sleep", "say", "warn", "write", "state",
+	"sleep", "say", "warn", "write", "output", "state",
 }

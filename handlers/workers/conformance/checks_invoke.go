@@ -3,6 +3,7 @@ package conformance
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -13,14 +14,16 @@ import (
 
 // described is what the function describe returns.
 type described struct {
-	ID          string            `json:"id"`
-	Subject     string            `json:"subject"`
-	OrderingKey string            `json:"ordering_key"`
-	Attributes  map[string]string `json:"attributes"`
-	Attempt     int               `json:"attempt"`
-	Enqueued    *int64            `json:"enqueued_ms"`
-	Deadline    *int64            `json:"deadline_ms"`
-	Size        int               `json:"size"`
+	ID          string              `json:"id"`
+	Subject     string              `json:"subject"`
+	OrderingKey string              `json:"ordering_key"`
+	Attributes  map[string]string   `json:"attributes"`
+	Repeated    map[string][]string `json:"repeated"`
+	Properties  map[string]string   `json:"properties"`
+	Attempt     int                 `json:"attempt"`
+	Enqueued    *int64              `json:"enqueued_ms"`
+	Deadline    *int64              `json:"deadline_ms"`
+	Size        int                 `json:"size"`
 }
 
 // describes has the worker describe a message, and compares.
@@ -42,6 +45,8 @@ func (s *session) describes(m *triggers.Message, deadline time.Time) described {
 	same("the attempt", got.Attempt, m.Attempt)
 	same("the size of the body", got.Size, len(m.Body))
 	same("the number of attributes", len(got.Attributes), len(m.Attributes))
+	same("what is repeated", fmt.Sprint(got.Repeated), fmt.Sprint(m.Repeated))
+	same("the properties", fmt.Sprint(got.Properties), fmt.Sprint(map[string]string(m.Properties())))
 	ms := func(t time.Time) string {
 		if t.IsZero() {
 			return "null"
@@ -104,6 +109,27 @@ var invokeChecks = []check{
 					s.fail(fmt.Sprintf("the attribute %q was %.100q", name, got.Attributes[name]), fmt.Sprintf("%.100q", value))
 				}
 			}
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/repeated", modes: all, rule: "An attribute with several values has a pair for each, in their order",
+		run: func(s *session) {
+			s.load()
+			m := &triggers.Message{ID: "m", Attempt: 1, Attributes: map[string]string{"": "no name", "a": "1", "once": "o"}, Repeated: map[string][]string{"a": {"1", "", "1", "2"}}}
+			if got := s.describes(m, time.Time{}); got.Attributes["a"] != "1" {
+				s.fail(fmt.Sprintf("the attribute a was %q", got.Attributes["a"]), "1, the first value")
+			}
+			s.finish()
+		},
+	},
+	{
+		name: "invoke/properties", modes: all, rule: "behind a pair of two empty texts, names and values of its properties",
+		run: func(s *session) {
+			s.load()
+			known := triggers.Known{triggers.ContentType: "text/käse", triggers.SequenceNumber: "9223372036854775807", triggers.To: "", "of-tomorrow": "x"}
+			s.describes(&triggers.Message{ID: "m", Attempt: 1, Origin: known}, time.Time{})
+			s.describes(&triggers.Message{ID: "m", Attempt: 1, Attributes: map[string]string{"to": "a", "": "b"}, Origin: known}, time.Time{})
 			s.finish()
 		},
 	},
@@ -360,6 +386,23 @@ var orderChecks = []check{
 			for _, r := range s.answers(many) {
 				if s.is(r, protocol.Done); len(r.Payload) != size {
 					s.fail(fmt.Sprintf("%d bytes came back", len(r.Payload)), fmt.Sprint(size))
+				}
+			}
+			s.finish()
+		},
+	},
+}
+
+var propertyChecks = []check{
+	{
+		name: "result/properties", modes: all, needs: protocol.CanProperties, rule: "128 more: the result has properties",
+		run: func(s *session) {
+			s.load()
+			for _, body := range []string{"x", "", "käse\x00\xff"} {
+				s.send(invocation("output", &protocol.Invocation{Message: &triggers.Message{ID: "the-id", Attempt: 1, Body: []byte(body)}}))
+				want := triggers.Properties{triggers.ContentType: "text/x-test", triggers.CorrelationID: "the-id", "attribute:n": "é"}
+				if r := s.answer(0, protocol.Done); string(r.Payload) != body || !maps.Equal(r.about, want) {
+					s.fail(fmt.Sprintf("it returned %q with %v", excerpt(r.Payload), r.about), fmt.Sprintf("%q with %v", body, want))
 				}
 			}
 			s.finish()

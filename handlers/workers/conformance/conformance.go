@@ -127,6 +127,7 @@ func checks() (out []check) {
 		{loadChecks, false},
 		{invokeChecks, true},
 		{resultChecks, true},
+		{propertyChecks, true},
 		{stateChecks, true},
 		{logChecks, true},
 		{cancelChecks, true},

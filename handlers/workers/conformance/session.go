@@ -15,6 +15,7 @@ import (
 
 	"github.com/drover-run/drover/handlers/processes"
 	"github.com/drover-run/drover/handlers/workers/protocol"
+	"github.com/drover-run/drover/triggers"
 )
 
 // maxFrame is what the worker is told: small, so that frames of that size are cheap.
@@ -77,6 +78,7 @@ type frame struct {
 type result struct {
 	protocol.Reply
 	outcome protocol.Outcome // where it is no success
+	about   triggers.Properties
 }
 
 // fail ends the check: it saw why, and wanted something else.

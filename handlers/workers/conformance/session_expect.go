@@ -85,6 +85,11 @@ func (s *session) result() result {
 	}
 	out := result{Reply: reply}
 	out.Payload = slices.Clone(reply.Payload)
+	if reply.Described && reply.Status == protocol.Done {
+		if out.about, out.Payload, err = protocol.CutProperties(out.Payload); err != nil {
+			s.failBy(ruleOne, err.Error(), "properties as documented")
+		}
+	}
 	switch reply.Status {
 	case protocol.Failure, protocol.Reject, protocol.Retry:
 		s.decode(protocol.Result, reply.Payload, &out.outcome, "summary")

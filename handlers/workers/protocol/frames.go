@@ -4,9 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/drover-run/drover/triggers"
@@ -70,22 +68,15 @@ type Invocation struct {
 // Size is that of the INVOKE of a message in bytes, as max_frame counts it, without
 // the state of a session.
 func Size(m *triggers.Message) int {
-	_, total := sizes(m)
-	return 1 + total
-}
-
-func sizes(m *triggers.Message) (meta, total int) {
-	meta = 3*4 + len(m.ID) + len(m.Subject) + len(m.OrderingKey)
-	for name, value := range m.Attributes {
-		meta += 2*4 + len(name) + len(value)
-	}
-	return meta, invokeSize + meta + len(m.Body)
+	return 1 + invokeSize + metaSize(m, m.Properties()) + len(m.Body)
 }
 
 // AppendInvoke writes an INVOKE.
 func AppendInvoke(out []byte, i *Invocation) []byte {
 	m := i.Message
-	meta, total := sizes(m)
+	properties := m.Properties() // once: a source may answer otherwise the next time
+	meta := metaSize(m, properties)
+	total := invokeSize + meta + len(m.Body)
 	flags := uint16(0)
 	if i.Stateful {
 		flags |= withState
@@ -102,14 +93,7 @@ func AppendInvoke(out []byte, i *Invocation) []byte {
 	if i.Stateful {
 		out = appendState(out, i.State)
 	}
-	out = appendText(out, m.ID)
-	out = appendText(out, m.Subject)
-	out = appendText(out, m.OrderingKey)
-	if len(m.Attributes) > 0 {
-		for _, name := range slices.Sorted(maps.Keys(m.Attributes)) {
-			out = appendText(appendText(out, name), m.Attributes[name])
-		}
-	}
+	out = appendMeta(out, m, properties)
 	return append(out, m.Body...)
 }
 
@@ -141,6 +125,7 @@ type Reply struct {
 	// are sums over its steps; of any other, Held is Took.
 	Measured  bool
 	CPU, Held time.Duration
+	Described bool   // the output comes after properties; the state is before both
 	Payload   []byte // as long as that of the frame is valid
 }
 
@@ -158,9 +143,12 @@ func ReadResult(payload []byte) (Reply, error) {
 	if binary.LittleEndian.Uint32(payload[9:]) != unmeasured && binary.LittleEndian.Uint32(payload[13:]) != unmeasured {
 		r.Measured, r.CPU, r.Held = true, micros(payload[9:]), micros(payload[13:])
 	}
+	if r.Described = r.Status&described != 0; r.Described {
+		r.Status &^= described
+	}
 	switch {
-	case r.Status > State:
-		return r, broken("a RESULT of status %d", r.Status)
+	case r.Status > State, r.Described && r.Status != Done && r.Status != State:
+		return r, broken("a RESULT of status %d", payload[4])
 	case r.Status != Done && r.Status != State && 1+len(payload) > MaxOutcome:
 		return r, broken("a RESULT of status %d and %d bytes, where %d are the most", r.Status, 1+len(payload), MaxOutcome)
 	}

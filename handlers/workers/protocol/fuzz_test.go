@@ -161,6 +161,8 @@ func FuzzResult(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 5, 9, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF})
 	f.Add([]byte{1, 0, 0, 0, 5, 9, 0, 0, 0, 0xFE, 0xFF, 0xFF, 0xFF, 0})
 	f.Add([]byte{1, 0, 0, 0, 6, 0, 0, 0, 0})
+	f.Add(append([]byte{1, 0, 0, 0, 128, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 1, 0, 0, 0, 'n', 1, 0, 0, 0}, "vout"...))
+	f.Add(append([]byte{1, 0, 0, 0, 128, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 'n', 1, 0, 0, 0}, "vout"...))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		r, err := ReadResult(payload)
 		if err != nil {
@@ -171,6 +173,16 @@ func FuzzResult(f *testing.F) {
 		}
 		if r.Status > State || r.Took < 0 || len(r.Payload) != len(payload)-resultSize || r.ID != binary.LittleEndian.Uint32(payload) {
 			t.Fatalf("%+v of %x", r, payload)
+		}
+		if r.Described {
+			all, output, err := CutProperties(r.Payload)
+			if err != nil && !errors.Is(err, ErrProtocol) {
+				t.Fatal(err)
+			}
+			if size := 4 + pairsSize(all) + len(output); err == nil && size > len(r.Payload) { // a name may come twice
+				t.Fatalf("%d bytes of %d", size, len(r.Payload))
+			}
+			return
 		}
 		state, output, err := CutState(r.Payload)
 		if err != nil {
@@ -189,6 +201,7 @@ func FuzzResult(f *testing.F) {
 // large as Size says.
 func FuzzInvoke(f *testing.F) {
 	f.Add(uint32(1), uint16(2), 3, int64(4), int64(5), "id", "subject", "key", "name", "value", []byte("body"), []byte("state"), true)
+	f.Add(uint32(7), uint16(2), 3, int64(4), int64(5), "id", "subject", "key", "other-name", "value", []byte("odd"), []byte("state"), true)
 	f.Add(uint32(0xFFFFFFFF), uint16(0xFFFF), -1, int64(-1), int64(0), "", "", "", "", "", []byte(nil), []byte(nil), false)
 	f.Fuzz(func(t *testing.T, id uint32, function uint16, attempt int, enqueued, deadline int64, message, subject, key, name, value string, body, state []byte, stateful bool) {
 		m := &triggers.Message{
@@ -201,12 +214,31 @@ func FuzzInvoke(f *testing.F) {
 		if wrong || len(frames) != 1 || frames[0].kind != Invoke {
 			t.Fatalf("%v of %x", frames, out)
 		}
+		if len(body)%2 == 1 { // with properties, and a name of several values
+			m.Repeated = map[string][]string{"other": {m.Attributes["other"], value, "", subject}}
+			m.Origin = triggers.Known{"content_type": value, name: key, "sequence_number": "7"}
+			out = AppendInvoke(AppendCancel(nil, 1), i)[9:]
+			if frames, wrong = cutAll(out, DefaultMax); wrong || len(frames) != 1 {
+				t.Fatalf("%v of %x", frames, out)
+			}
+		}
 		if size := len(out) - 4; !stateful && size != Size(m) || stateful && size != Size(m)+4+len(state) {
 			t.Fatalf("%d bytes, where Size says %d", size, Size(m))
 		}
 		texts := []string{message, subject, key}
 		for _, n := range slices.Sorted(maps.Keys(m.Attributes)) {
-			texts = append(texts, n, m.Attributes[n])
+			if n == "" && m.Attributes[n] == "" {
+				continue // it would be what parts attributes and properties
+			}
+			for _, v := range m.Values(n) {
+				texts = append(texts, n, v)
+			}
+		}
+		if all := m.Properties(); len(all) > 0 {
+			texts = append(texts, "", "")
+			for _, n := range slices.Sorted(maps.Keys(all)) {
+				texts = append(texts, n, all[n])
+			}
 		}
 		if err := checkInvoke(frames[0].payload, i, texts); err != nil {
 			t.Fatal(err)

@@ -62,6 +62,7 @@ const (
 	CanFork         = "fork"          // a worker can be a template
 	CanSettings     = "settings"      // a worker can be told of other threads and coroutines while it runs
 	CanMeasures     = "measures"      // the daemon wants to know what calls use
+	CanProperties   = "properties"    // functions give their results properties
 	CanBlocked      = "blocked"       // what blocks the event loop is told by BLOCKED
 )
 
@@ -76,6 +77,9 @@ const (
 	Retry    Status = 3
 	NotTried Status = 4
 	State    Status = 5 // done, with a new state for the session
+
+	// described is added to Done and State where the result has properties.
+	described Status = 128
 )
 
 // The largest frames, in bytes of type and payload.

@@ -6,7 +6,7 @@ A function takes one of these forms, `async def` as well::
     def f(message): ...            # a Message; the parameter's name or annotation says so
     def f(message, context): ...   # a Message and a Context
 
-It returns None, bytes, str, or what JSON has a form for. An exception is a failed
+It returns None, bytes, str, what JSON has a form for, or an Output. An exception is a failed
 attempt; Reject and Retry say more. Timeout comes when the attempt's time is up.
 """
 
@@ -15,7 +15,7 @@ import json
 import struct
 import time
 
-__all__ = ["Context", "Message", "Reject", "Retry", "Timeout", "after_fork"]
+__all__ = ["Context", "Message", "Output", "Reject", "Retry", "Timeout", "after_fork"]
 
 
 class Reject(Exception):
@@ -60,7 +60,7 @@ _LENGTH = struct.Struct("<I")
 class Message:
     """A message: body, and what is known of it. Read only."""
 
-    __slots__ = ("_attributes", "_enqueued", "_fields", "_meta", "attempt", "body")
+    __slots__ = ("_attributes", "_enqueued", "_fields", "_meta", "_properties", "attempt", "body")
 
     def __init__(self, body, attempt=1, enqueued=0, meta=b"\0" * 12):
         self.body = body
@@ -69,6 +69,7 @@ class Message:
         self._meta = meta
         self._fields = None
         self._attributes = None
+        self._properties = None
 
     def _field(self, index):
         if self._fields is None:
@@ -94,11 +95,104 @@ class Message:
 
     @property
     def attributes(self):
-        """The headers that the sender gave, a dict of str to str."""
+        """The headers that the sender gave, a dict of str to str. A value that was no
+        text has the form that docs/workers.md tells. Of several values it has the first."""
         if self._attributes is None:
-            self._field(0)
-            self._attributes = dict(zip(self._fields[3::2], self._fields[4::2]))
+            self._cut()
         return self._attributes
+
+    def values(self, name):
+        """All values of an attribute, in their order: a list, empty if there is none."""
+        return [value for other, value in self._pairs()[0] if other == name]
+
+    @property
+    def properties(self):
+        """What the source knows of the message, a dict of str to str: content_type,
+        sequence_number and others that docs/workers.md lists."""
+        if self._properties is None:
+            self._cut()
+        return self._properties
+
+    def _cut(self):
+        attributes, properties = self._pairs()
+        self._attributes, self._properties = dict(reversed(attributes)), dict(properties)
+
+    def _pairs(self):
+        """The pairs of the attributes, and of the properties, which a pair of empty
+        texts parts."""
+        self._field(0)
+        pairs = list(zip(self._fields[3::2], self._fields[4::2]))
+        end = pairs.index(("", "")) if ("", "") in pairs else len(pairs)
+        return pairs[:end], pairs[end + 1 :]
+
+    def _known(self, name, header=""):
+        value = self.properties.get(name)
+        if value is None and header:
+            value = self._attributes.get(header, self._attributes.get(header.lower()))
+        return value
+
+    @property
+    def content_type(self):
+        """The type of the body, such as application/json; None if the sender gave none."""
+        return self._known("content_type", "Content-Type")
+
+    @property
+    def correlation_id(self):
+        """What the sender wants named in an answer; None if it gave nothing."""
+        return self._known("correlation_id", "Correlation-Id")
+
+    @property
+    def reply_to(self):
+        """Where the sender wants an answer; None if it wants none."""
+        return self._known("reply_to", "Reply-To")
+
+    @property
+    def reply_to_session(self):
+        """The session that an answer is to be in; None if there is none."""
+        return self._known("reply_to_session")
+
+    @property
+    def to(self):
+        """Where the sender says that it goes; None if it does not."""
+        return self._known("to")
+
+    @property
+    def session_id(self):
+        """The session that it is in; None if there is none."""
+        return self._known("session_id")
+
+    @property
+    def partition_key(self):
+        return self._known("partition_key")
+
+    @property
+    def sequence_number(self):
+        """The number that the source gave it; None if there is none."""
+        return self._number("sequence_number")
+
+    @property
+    def delivery_count(self):
+        """How often Service Bus has delivered it, this time included; None elsewhere."""
+        return self._number("delivery_count")
+
+    @property
+    def dequeue_count(self):
+        """How often the storage queue has, this time included; None elsewhere."""
+        return self._number("dequeue_count")
+
+    def _number(self, name):
+        value = self.properties.get(name)
+        return None if value is None else int(value)
+
+    @property
+    def expires_at(self):
+        """When the source drops it, a datetime in UTC; None if never, or unknown."""
+        value = self.properties.get("expires_at")
+        if value is None:
+            return None
+        whole, _, rest = value.rstrip("Z").partition(".")
+        at = datetime.datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S")
+        return at.replace(microsecond=int((rest + "000000")[:6]), tzinfo=datetime.timezone.utc)
 
     @property
     def enqueued(self):
@@ -115,6 +209,60 @@ class Message:
 
     def __repr__(self):
         return f"<drover.Message {self.id} attempt {self.attempt}, {len(self.body)} bytes>"
+
+
+class Output:
+    """What a function returns that says more of its output than the body: for the
+    outputs that can carry it. An answer to a request is, for example::
+
+        return drover.Output(result, correlation_id=message.correlation_id or message.id,
+                             session_id=message.reply_to_session)
+
+    The body is what a function may return else. One that is encoded as JSON has the
+    content_type application/json where no other is given."""
+
+    __slots__ = ("attributes", "body", "properties")
+
+    def __init__(
+        self,
+        body=b"",
+        *,
+        content_type=None,
+        correlation_id=None,
+        message_id=None,
+        reply_to=None,
+        reply_to_session=None,
+        session_id=None,
+        subject=None,
+        to=None,
+        partition_key=None,
+        attributes=None,
+    ):
+        if isinstance(body, Output):
+            raise TypeError("the body of an Output is an Output; give it its body")
+        self.body = body
+        self.properties = {
+            name: value
+            for name, value in (
+                ("content_type", content_type),
+                ("correlation_id", correlation_id),
+                ("message_id", message_id),
+                ("reply_to", reply_to),
+                ("reply_to_session", reply_to_session),
+                ("session_id", session_id),
+                ("subject", subject),
+                ("to", to),
+                ("partition_key", partition_key),
+            )
+            if value is not None
+        }
+        self.attributes = dict(attributes or ())
+        for name, value in (*self.properties.items(), *self.attributes.items()):
+            if not isinstance(value, str) or not isinstance(name, str):
+                raise TypeError(f"{name} of an Output is {type(value).__name__}; it must be a str")
+
+    def __repr__(self):
+        return f"<drover.Output {self.body!r} {self.properties}>"
 
 
 def _trace(message):

@@ -121,7 +121,7 @@ class Calls:
         if value is None:
             return NOTHING
         try:
-            return OK, function.encode(value)
+            return function.encode(value)
         except Unsendable as error:
             if not function.shown:
                 raise
@@ -161,8 +161,8 @@ class Calls:
         """Queues a reply, after all that the invocation said."""
         if self.contexts:
             context = self.contexts.pop(number, None)
-            if context is not None and context._changed and status == OK:
-                status, payload = frames.STATE, frames.put_state(context._state, payload)
+            if context is not None and context._changed and status & ~frames.DESCRIBED == OK:
+                status, payload = frames.STATE | status & frames.DESCRIBED, frames.put_state(context._state, payload)
         if self.reader.states:
             self.reader.states.pop(number, None)  # of a function that does not ask for a context
         if self.output.parts:

@@ -15,8 +15,9 @@ from drover.streams import flush_foreign
 PROTOCOL = 4
 HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS = 1, 2, 3, 4, 5, 6, 7
 WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED = 65, 66, 67, 68, 69, 70, 71, 72
-CAPABILITIES = ["blocked", "cancel", "fork", "log", "session_state", "settings", "stats"]
+CAPABILITIES = ["blocked", "cancel", "fork", "log", "properties", "session_state", "settings", "stats"]
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
+DESCRIBED = 128  # added to OK and STATE: the output comes behind its properties
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
 UNMEASURED = 0xFFFFFFFF  # a cpu or held that nobody measured
 NO_STATE = 0xFFFFFFFF  # the length of a state that there is none of
@@ -53,6 +54,13 @@ def put_state(state, payload):
     if state is None:
         return _ID.pack(NO_STATE) + payload
     return _ID.pack(len(state)) + state + payload
+
+
+def put_properties(properties, payload):
+    """The payload of a result that has properties, a dict of str to str."""
+    texts = [text.encode("utf-8", "surrogateescape") for pair in properties.items() for text in pair]
+    pairs = b"".join([_ID.pack(len(text)) + text for text in texts])
+    return _ID.pack(len(pairs)) + pairs + payload
 
 
 class Reader:

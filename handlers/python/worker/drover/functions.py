@@ -10,7 +10,7 @@ from drover import _LONGEST_RETRY, Reject, Retry, Timeout
 from drover.forms import AZURE, Misfit, form
 from drover.frames import FAILURE, OK, REJECT, RETRY
 from drover.modules import modules_of
-from drover.results import Unsendable, article, drop, encode
+from drover.results import Unsendable, article, drop, result
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -31,7 +31,7 @@ class Function:
         self.call = call
         self.due = 0  # when a call is to be measured next, by time.perf_counter_ns
         self.warned = False  # that it returned an awaitable
-        self.encode = drop if results == "dropped" else encode
+        self.encode = drop if results == "dropped" else result
         self.shown = results == "shown"  # whether what cannot be encoded is no failure
         self.is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))
         self.wants_body, self.wants_context = form(name, call)

@@ -8,7 +8,7 @@ import sys
 
 from drover import frames
 from drover.blocked import Watchdog
-from drover.calls import NOT_TRIED, NOTHING, OK, now
+from drover.calls import NOT_TRIED, NOTHING, now
 from drover.ends import broken, end_child, fail, leave
 from drover.executor import Executor
 from drover.functions import outcome

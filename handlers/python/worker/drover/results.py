@@ -1,10 +1,13 @@
-"""Turns what a function returns into bytes."""
+"""Turns what a function returns into the status and payload of its reply."""
 
 import base64
 import collections.abc
 import inspect
 import json
 import sys
+
+from drover import Output
+from drover.frames import DESCRIBED, OK, put_properties
 
 # What neither has to be awaited nor is a mistake.
 PLAIN = frozenset((bytes, bytearray, str, dict, list, tuple, int, float, bool))
@@ -45,8 +48,29 @@ def encode(value):
         raise Unsendable(f"returned {article(value)}, which cannot be sent: {error}; {_MEANT}") from None
 
 
+_TEXTS = (bytes, bytearray, memoryview, str)
+_JSON = put_properties({"content_type": "application/json"}, b"")
+
+
+def result(value):
+    """The status and payload of a reply with a value; raises Unsendable. None is not given."""
+    if isinstance(value, _TEXTS):
+        return OK, encode(value)
+    if not isinstance(value, Output):
+        return OK | DESCRIBED, _JSON + encode(value)
+    properties, body = dict(value.properties), value.body
+    if body is None:
+        body = b""
+    elif not isinstance(body, _TEXTS):
+        refuse(body)
+        properties.setdefault("content_type", "application/json")
+    for name, text in value.attributes.items():
+        properties[f"attribute:{name}"] = text
+    return OK | DESCRIBED, put_properties(properties, encode(body))
+
+
 def drop(_):
-    return b""
+    return OK, b""
 
 
 def refuse(value):

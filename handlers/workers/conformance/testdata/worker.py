@@ -66,7 +66,7 @@ class Call:
             sys.exit("a short INVOKE")
         self.id, self.function, flags, self.attempt, self.enqueued, self.deadline, meta = struct.unpack_from("<IHHIqqI", payload)
         at = 32
-        self.stateful, self.state, self.set = bool(flags & 1), None, None
+        self.stateful, self.state, self.set, self.about = bool(flags & 1), None, None, None
         if flags & 1:
             (n,) = struct.unpack_from("<I", payload, at)
             at += 4
@@ -84,7 +84,13 @@ class Call:
             texts.append(payload[at + 4 : at + 4 + n].decode(encoding, "replace"))
             at += 4 + n
         self.message_id, self.subject, self.key = texts[:3]
-        self.attributes = dict(zip(texts[3::2], texts[4::2]))
+        pairs = list(zip(texts[3::2], texts[4::2]))
+        parted = pairs.index(("", "")) if ("", "") in pairs and FAULT != "takes properties for attributes" else len(pairs)
+        self.attributes, self.repeated, self.properties = {}, {}, dict(pairs[parted + 1 :])
+        for name, value in pairs[:parted]:
+            if name in self.attributes and FAULT != "has one value of several":
+                self.repeated.setdefault(name, [self.attributes[name]]).append(value)
+            self.attributes.setdefault(name, value)
         self.body = payload[end:]
         if FAULT == "reads bodies as text":
             self.body = self.body.decode("utf-8", "replace").encode()
@@ -115,10 +121,14 @@ def run(name, c):
         return b""
     if name == "describe":
         return json.dumps({
-            "id": c.message_id, "subject": c.subject, "ordering_key": c.key, "attributes": c.attributes, "attempt": c.attempt,
+            "id": c.message_id, "subject": c.subject, "ordering_key": c.key, "attributes": c.attributes, "repeated": c.repeated,
+            "properties": c.properties, "attempt": c.attempt,
             "enqueued_ms": c.enqueued // 1000 if c.enqueued else None, "deadline_ms": c.deadline // 1000 if c.deadline else None,
             "size": len(c.body),
         }).encode()
+    if name == "output":
+        c.about = {"content_type": "text/x-test", "correlation_id": c.message_id, "attribute:n": "é"}
+        return c.body
     if name == "large":
         return b"x" * int(c.body)
     if name == "fail":
@@ -173,6 +183,11 @@ def serve(functions):
             begun.add(c.id)
             try:
                 payload = run(functions[c.function], c)
+                if c.about and FAULT != "forgets properties":
+                    status = 128
+                    texts = [text.encode() for pair in c.about.items() for text in pair]
+                    pairs = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+                    payload = struct.pack("<I", len(pairs)) + pairs + payload
                 if c.set and c.stateful and FAULT != "forgets states":
                     status = 5
                     (state,) = c.set
@@ -288,7 +303,7 @@ def greet():
     if FAULT == "measures before it is ready":
         send_json(70, {"period_us": 1, "lags_us": []})
     version = 1 if FAULT == "speaks another protocol" else 4
-    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "log", "session_state", "settings"]})
+    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "log", "properties", "session_state", "settings"]})
     if hello["protocol"] != 4 and FAULT != "speaks any protocol":
         end()
     max_frame = hello["max_frame"]

@@ -28,5 +28,39 @@ class Retry extends Error {
   }
 }
 
+const NAMES = {
+  contentType: 'content_type', correlationId: 'correlation_id', messageId: 'message_id', replyTo: 'reply_to', replyToSession: 'reply_to_session',
+  sessionId: 'session_id', subject: 'subject', to: 'to', partitionKey: 'partition_key',
+};
+
+/**
+ * What a function returns that says more of its output than the body. An answer to a
+ * request is, for example:
+ *
+ *     return new Output(result, { correlationId: message.correlationId ?? message.id, sessionId: message.replyToSession });
+ *
+ * The body is what a function may return else. One that is encoded as JSON has the
+ * contentType application/json where no other is given.
+ */
+class Output {
+  constructor(body, { attributes = {}, ...properties } = {}) {
+    if (body instanceof Output) throw new TypeError('the body of an Output is an Output; give it its body');
+    this.body = body;
+    this.properties = {};
+    this.attributes = {};
+    for (const [name, value] of Object.entries(properties)) {
+      if (NAMES[name] === undefined) throw new TypeError(`an Output has no ${name}; it has ${Object.keys(NAMES).join(', ')} and attributes`);
+      if (value !== undefined && value !== null) this.properties[NAMES[name]] = checked(name, value);
+    }
+    for (const [name, value] of Object.entries(attributes)) this.attributes[name] = checked(name, value);
+  }
+}
+
+function checked(name, value) {
+  if (typeof value !== 'string') throw new TypeError(`${name} of an Output is of the type ${typeof value}; it must be a string`);
+  return value;
+}
+
+exports.Output = Output;
 exports.Reject = Reject;
 exports.Retry = Retry;

@@ -3,7 +3,7 @@
 
 const { writeSync } = require('node:fs');
 const timers = require('node:timers/promises');
-const { Reject, Retry } = require('drover');
+const { Output, Reject, Retry } = require('drover');
 
 console.log('conformance: loading');
 
@@ -11,9 +11,11 @@ const functions = {
   echo: (message) => message.body,
   nothing: () => {},
   describe: (message, context) => ({
-    id: message.id, subject: message.subject, ordering_key: message.orderingKey, attributes: message.attributes, attempt: message.attempt,
+    id: message.id, subject: message.subject, ordering_key: message.orderingKey, attributes: message.attributes, properties: message.properties,
+    repeated: Object.fromEntries(Object.keys(message.attributes).map((name) => [name, message.values(name)]).filter(([, all]) => all.length > 1)), attempt: message.attempt,
     enqueued_ms: message.enqueued?.getTime() ?? null, deadline_ms: context.deadline?.getTime() ?? null, size: message.body.length,
   }),
+  output: (message) => new Output(message.body, { contentType: 'text/x-test', correlationId: message.id, attributes: { n: 'é' } }),
   large: (message) => Buffer.alloc(Number(message.text()), 'x'),
   fail: (message) => { throw new Error(message.text()); },
   fail_large: (message) => { throw new Error('x'.repeat(Number(message.text()))); },

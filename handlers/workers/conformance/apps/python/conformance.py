@@ -25,6 +25,8 @@ def describe(message, context):
         "subject": message.subject,
         "ordering_key": message.ordering_key,
         "attributes": message.attributes,
+        "repeated": {name: message.values(name) for name in message.attributes if len(message.values(name)) > 1},
+        "properties": message.properties,
         "attempt": message.attempt,
         "enqueued_ms": message.enqueued and round(message.enqueued.timestamp() * 1000),
         "deadline_ms": context.deadline and round(context.deadline * 1000),
@@ -82,6 +84,14 @@ def state(message, context):
     if verb == "fail":
         raise ValueError("after the state was set")
     return b"none" if before is None else b"was " + before
+
+
+def output(message):
+    return drover.Output(message.body, content_type="text/x-test", correlation_id=message.id, attributes={"n": "é"})
+
+
+async def output_async(message):
+    return output(message)
 
 
 async def echo_async(body):
