@@ -20,7 +20,7 @@ type Explanation struct {
 	Function string   `json:"function,omitempty"`
 	Message  string   `json:"message,omitempty" desc:"its id; missing where a function is explained"`
 	Instance int      `json:"instance,omitempty" desc:"which of several instances says so"`
-	State    string   `json:"state" desc:"of a function: receiving, full, blocked, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, stuck, retry, ready, held, later, lent, done, dead or unknown"`
+	State    string   `json:"state" desc:"of a function: receiving, full, blocked, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, stuck, retry, ready, held, later, lent, done, spent, dead or unknown"`
 	Text     string   `json:"text" desc:"what holds it back, in a sentence"`
 	Notes    []string `json:"notes,omitempty" desc:"more, mostly a line each"`
 }
@@ -220,6 +220,11 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 		e.Text = "its source has lent it, and no function here works on it: somebody else does, or it was given back and has not come yet, or it waits for its retry, or it is done and others before it are not"
 	case triggers.PlaceDone:
 		e.Text = "it is done; its source keeps it for others"
+	case triggers.PlaceSpent:
+		e.Text = "its source has delivered it as often as it may, and does not deliver it again; it is about to be dead-lettered"
+	}
+	if at.Note != "" {
+		e.Notes = append(e.Notes, at.Note)
 	}
 	if at.Failures > 0 {
 		e.Notes = append(e.Notes, "it has failed "+count(int64(at.Failures), "time", "times"))
@@ -242,7 +247,7 @@ func (d *Daemon) askInstances(ctx context.Context, about, as string) []Explanati
 		}
 		for _, e := range said.Explanations {
 			switch e.State {
-			case stateUnknown, string(triggers.PlaceReady), string(triggers.PlaceLater), string(triggers.PlaceLent), string(triggers.PlaceDone):
+			case stateUnknown, string(triggers.PlaceReady), string(triggers.PlaceLater), string(triggers.PlaceLent), string(triggers.PlaceDone), string(triggers.PlaceSpent):
 				continue // its source is asked once, for all
 			}
 			e.Instance = id

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/drover-run/drover/triggers"
 )
 
 // This file says what holds a function back.
@@ -116,6 +118,9 @@ func (d *Daemon) backlogNotes(ctx context.Context, f *function) (notes []string)
 		notes = append(notes, "its source does not tell what waits there")
 	} else {
 		notes = append(notes, waitingNote(b))
+	}
+	if noter, ok := f.trigger.(triggers.Noter); ok {
+		notes = append(notes, noter.Notes()...)
 	}
 	if n, next := f.setbacks.waiting(time.Now()); n > 0 {
 		notes = append(notes, fmt.Sprintf("%s to be tried again, the next in %v", count(int64(n), "that failed waits", "that failed wait"), time.Until(next).Round(time.Second)))

@@ -28,6 +28,7 @@ type Found struct {
 	Failures int
 	Enqueued time.Time // zero: not known
 	Due      time.Time // when it is handed out at the earliest; zero: not known, or now
+	Note     string    // what else the source says; may be empty
 }
 
 // Place is where a message is at its source.
@@ -40,7 +41,15 @@ const (
 	PlaceHeld  Place = "held"  // this trigger has it, handed out or not yet, or until its retry
 	PlaceLent  Place = "lent"  // it was handed out before: somebody has it, or it waits for its retry
 	PlaceDone  Place = "done"  // it was settled, and the source keeps it for others
+	PlaceSpent Place = "spent" // the source has delivered it as often as it may, and does not any more
 )
+
+// Noter is a Trigger that has something to say about its source's settings, to people who ask
+// what holds a function back.
+type Noter interface {
+	// Notes returns it, a sentence each.
+	Notes() []string
+}
 
 // ErrNotFound says that a source does not show a message.
 var ErrNotFound = errors.New("the source does not show such a message")

@@ -1,8 +1,10 @@
 package triggers
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,17 +15,17 @@ import (
 const maxParked = 1024
 
 // Ordered wraps a trigger so that messages of one ordering key are handed out
-// one at a time, in the order of their arrival; keys go in parallel, and
-// messages without a key are not held up. A message that is retried keeps its
-// place: it stays on loan for the delay, and those behind it wait.
+// one at a time, by Delivery.Sequence, and else in the order of their arrival; keys
+// go in parallel, and messages without a key are not held up. A message that is retried or
+// released keeps its place: it stays on loan here, and those behind it wait. What is
+// not settled at Close goes back to the source.
 //
-// The order holds within this trigger. What was given back, or lost in a crash,
-// the source lends again in an order of its own, and another instance that reads
-// the same source has another.
+// The order holds within this trigger. Another instance that reads the same source has
+// an order of its own.
 func Ordered(inner Trigger) Trigger {
 	return &ordered{
 		inner:  inner,
-		behind: make(map[string][]*Delivery),
+		keys:   make(map[string]*line),
 		timers: make(map[*time.Timer]*orderedLoan),
 		wake:   make(chan struct{}, 1),
 	}
@@ -33,20 +35,31 @@ type ordered struct {
 	inner Trigger
 
 	mu     sync.Mutex
-	behind map[string][]*Delivery // those waiting, for each key that is out
-	parked int                    // how many those are
-	ready  []*Delivery            // the inner's, free to be handed out
+	keys   map[string]*line // those of which a message is here
+	parked int              // how many wait behind another of their key
+	ready  []*Delivery      // the inner's, free to be handed out
 	timers map[*time.Timer]*orderedLoan
 	closed bool
 
 	wake chan struct{} // something became ready
 }
 
+// line is the messages of one key.
+type line struct {
+	head   *Delivery   // ready, handed out, or waiting for its next attempt
+	out    bool        // it was handed out before
+	behind []*Delivery // those that wait for it, by their sequence
+}
+
 // orderedLoan is what the wrapper lends: the inner's delivery under its own.
 type orderedLoan struct {
 	o     *ordered
 	inner *Delivery
+	outer *Delivery
 }
+
+// Lost implements Watcher.
+func (l *orderedLoan) Lost() { l.outer.Lose() }
 
 func (o *ordered) Receive(ctx context.Context, max int) ([]*Delivery, error) {
 	for {
@@ -95,24 +108,51 @@ func (o *ordered) admit(got []*Delivery) {
 	defer o.mu.Unlock()
 	for _, d := range got {
 		key := d.Message.OrderingKey
-		if key != "" {
-			if queue, out := o.behind[key]; out {
-				o.behind[key] = append(queue, d)
-				o.parked++
-				continue
-			}
-			o.behind[key] = nil
+		if key == "" {
+			o.ready = append(o.ready, d)
+			continue
 		}
-		o.ready = append(o.ready, d)
+		l := o.keys[key]
+		if l == nil {
+			o.keys[key] = &line{head: d}
+			o.ready = append(o.ready, d)
+			continue
+		}
+		o.parked++
+		if at := slices.Index(o.ready, l.head); d.before(l.head) && !l.out && at >= 0 {
+			d, l.head, o.ready[at] = l.head, d, d // the first of the key is not handed out yet
+		}
+		at := len(l.behind)
+		for at > 0 && d.before(l.behind[at-1]) {
+			at--
+		}
+		l.behind = slices.Insert(l.behind, at, d)
 	}
+}
+
+// before reports whether d comes before another in the source's order.
+func (d *Delivery) before(other *Delivery) bool {
+	return d.Sequence != 0 && d.Sequence < other.Sequence
 }
 
 func (o *ordered) takeReady(max int) (out []*Delivery, full bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n := min(max, len(o.ready))
-	for _, d := range o.ready[:n] {
-		out = append(out, NewDelivery(d.Message, &orderedLoan{o, d}))
+	n := 0
+	for ; n < len(o.ready) && len(out) < max; n++ {
+		d := o.ready[n]
+		key := d.Message.OrderingKey
+		if d.IsLost() { // it is not ours any more
+			o.passOn(key)
+			continue
+		}
+		if key != "" {
+			o.keys[key].out = true
+		}
+		l := &orderedLoan{o: o, inner: d}
+		l.outer = NewDelivery(d.Message, l)
+		d.Watch(l)
+		out = append(out, l.outer)
 	}
 	o.ready = append(o.ready[:0], o.ready[n:]...)
 	return out, o.parked >= maxParked
@@ -130,32 +170,37 @@ func (l *orderedLoan) Settle(ctx context.Context, m *Message, v Verdict) error {
 	if m.OrderingKey == "" {
 		return l.inner.Settle(ctx, v)
 	}
-	if v.Kind == Retry {
-		if o.holdBack(l, m, v.Delay) {
-			return nil
-		}
+	if v.Kind == Retry && o.holdBack(l, m, v.Delay, 1) || v.Kind == Release && o.holdBack(l, m, 0, 0) {
+		return nil
+	}
+	if v.Kind == Retry && !l.inner.IsLost() {
 		v = Verdict{Kind: Release} // closed meanwhile: those behind go back too
 	}
 	if err := l.inner.Settle(ctx, v); err != nil {
 		return err
 	}
-	if v.Kind == Release {
-		return o.releaseKey(ctx, m.OrderingKey)
-	}
-	o.next(m.OrderingKey)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.passOn(m.OrderingKey)
+	o.signal()
 	return nil
 }
 
-// holdBack keeps a failed message here until its delay is over.
-func (o *ordered) holdBack(l *orderedLoan, m *Message, delay time.Duration) bool {
+// holdBack keeps a message here until its delay is over: it comes before those of its key.
+func (o *ordered) holdBack(l *orderedLoan, m *Message, delay time.Duration, failures int) bool {
 	again := *m
-	again.Attempt++
+	again.Attempt += failures
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed {
+	if o.closed || l.inner.IsLost() {
 		return false
 	}
 	l.inner.Message = &again
+	if delay <= 0 {
+		o.ready = append(o.ready, l.inner)
+		o.signal()
+		return true
+	}
 	var timer *time.Timer
 	timer = time.AfterFunc(delay, func() {
 		o.mu.Lock()
@@ -171,35 +216,19 @@ func (o *ordered) holdBack(l *orderedLoan, m *Message, delay time.Duration) bool
 	return true
 }
 
-// next lets the first of those behind the key go.
-func (o *ordered) next(key string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	queue := o.behind[key]
-	if len(queue) == 0 {
-		delete(o.behind, key)
+// passOn makes the next of a key ready, when the first of it is settled or lost; o.mu is held.
+func (o *ordered) passOn(key string) {
+	l := o.keys[key]
+	if l == nil {
+		return // closed
+	}
+	if len(l.behind) == 0 {
+		delete(o.keys, key)
 		return
 	}
-	o.behind[key] = queue[1:]
+	l.head, l.behind, l.out = l.behind[0], l.behind[1:], false
 	o.parked--
-	o.ready = append(o.ready, queue[0])
-	o.signal()
-}
-
-// releaseKey gives back all that wait behind the key, in their order, since the
-// one before them went back too.
-func (o *ordered) releaseKey(ctx context.Context, key string) error {
-	o.mu.Lock()
-	queue := o.behind[key]
-	delete(o.behind, key)
-	o.parked -= len(queue)
-	o.signal()
-	o.mu.Unlock()
-	var errs []error
-	for _, d := range queue {
-		errs = append(errs, d.Settle(ctx, Verdict{Kind: Release}))
-	}
-	return errors.Join(errs...)
+	o.ready = append(o.ready, l.head)
 }
 
 // Link implements Linked.
@@ -218,6 +247,14 @@ func (o *ordered) Troubles() []Trouble {
 	return nil
 }
 
+// Notes implements Noter.
+func (o *ordered) Notes() []string {
+	if noter, ok := o.inner.(Noter); ok {
+		return noter.Notes()
+	}
+	return nil
+}
+
 // Find implements Finder.
 func (o *ordered) Find(ctx context.Context, id string) (Found, error) {
 	if finder, ok := o.inner.(Finder); ok {
@@ -229,7 +266,7 @@ func (o *ordered) Find(ctx context.Context, id string) (Found, error) {
 func (o *ordered) Backlog(ctx context.Context) (Backlog, error) { return o.inner.Backlog(ctx) }
 
 // Close gives back what was held here and never handed out, or held for a
-// retry, and closes the source.
+// retry, in the order of the source, and closes the source.
 func (o *ordered) Close(ctx context.Context) error {
 	o.mu.Lock()
 	o.closed = true
@@ -239,11 +276,12 @@ func (o *ordered) Close(ctx context.Context) error {
 		held = append(held, l.inner)
 	}
 	held = append(held, o.ready...)
-	for _, queue := range o.behind {
-		held = append(held, queue...)
+	for _, l := range o.keys {
+		held = append(held, l.behind...)
 	}
-	o.timers, o.ready, o.behind, o.parked = nil, nil, make(map[string][]*Delivery), 0
+	o.timers, o.ready, o.keys, o.parked = nil, nil, make(map[string]*line), 0
 	o.mu.Unlock()
+	slices.SortStableFunc(held, func(a, b *Delivery) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	var errs []error
 	for _, d := range held {
 		errs = append(errs, d.Settle(ctx, Verdict{Kind: Release}))

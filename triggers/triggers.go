@@ -198,6 +198,9 @@ type Loan interface {
 // trigger keeps the loan alive until then.
 type Delivery struct {
 	Message *Message
+	// Sequence is the message's place in the source's order, as far as the source has one: those
+	// of one ordering key are handed out by it. 0 is unknown.
+	Sequence uint64
 
 	loan    Loan
 	settled atomic.Bool
@@ -234,6 +237,13 @@ func (d *Delivery) Lose() {
 	if first && w != nil && !d.settled.Load() {
 		w.Lost()
 	}
+}
+
+// IsLost reports whether the source has taken the loan back.
+func (d *Delivery) IsLost() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lost
 }
 
 // NewDelivery is for triggers. A trigger that wants one allocation for all that

@@ -40,6 +40,7 @@ type Dead struct {
 type entry struct {
 	message  triggers.Message // Attempt is not kept here
 	failures int
+	sequence uint64
 }
 
 // New returns an empty queue. A loan whose trigger was closed without settling
@@ -64,7 +65,7 @@ func (q *Queue) Send(m triggers.Message) {
 		m.Enqueued = time.Now()
 	}
 	m.Attributes = maps.Clone(m.Attributes)
-	q.add(&entry{message: m})
+	q.add(&entry{message: m, sequence: uint64(q.next)})
 }
 
 // Dead returns the messages that were rejected so far.
@@ -144,6 +145,7 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 				l := &loan{t, e}
 				t.loans[l] = struct{}{}
 				out[i] = triggers.NewDelivery(&m, l)
+				out[i].Sequence = e.sequence
 			}
 			q.ready = slices.Delete(q.ready, 0, n)
 			q.mu.Unlock()

@@ -27,23 +27,16 @@ var (
 	release    = fmt.Appendf(nil, `-NAK {"delay": %d}`, releaseDelay.Nanoseconds())
 )
 
-// repeat is a settlement that may be told to the server once more: where, and what is said
-// then.
-type repeat struct {
-	reply string
-	said  []byte
-}
-
 // acked is an acknowledgement that is to be sent, or was and perhaps never
 // arrived.
 type acked struct {
-	sequence uint64
-	reply    string
+	place
+	reply string
 }
 
 // acknowledge has a message acknowledged; t.mu is held.
 func (t *trigger) acknowledge(l *loan) {
-	t.acked[0] = append(t.acked[0], acked{l.sequence, l.msg.Reply()})
+	t.acked[0] = append(t.acked[0], acked{l.place(), l.msg.Reply})
 	if !t.acking {
 		t.acking = true
 		signal(t.toAck)
@@ -83,10 +76,20 @@ func (t *trigger) sendUnsent(turn bool) (old []acked) {
 	}
 }
 
-// publish sends acknowledgements. What the connection refuses is sent again
-// with all others when it is back.
+// publish sends acknowledgements; t.sending is held. What the connection refuses, and what
+// comes up while it is away, is sent again with all others when it is back.
 func (t *trigger) publish(all []acked) {
+	if len(all) == 0 {
+		return
+	}
+	t.mu.Lock()
+	sure := t.verified()
+	t.mu.Unlock()
 	for _, a := range all {
+		if !sure || !t.conn.nc.IsConnected() {
+			t.refused.Store(true)
+			return
+		}
 		if err := t.conn.nc.Publish(a.reply, ack); err != nil {
 			if !t.refused.Swap(true) {
 				t.log.Warn("cannot send acknowledgements; will try again when the server is there", "error", err)
@@ -101,13 +104,14 @@ func (t *trigger) publish(all []acked) {
 func (t *trigger) barrier(ctx context.Context) {
 	t.mu.Lock()
 	none := len(t.acked[0])+len(t.acked[1]) == 0
-	for sequence, until := range t.again {
+	for p, until := range t.again {
 		if time.Now().After(until) {
-			delete(t.again, sequence)
+			delete(t.again, p)
 		}
 	}
+	sure := t.verified()
 	t.mu.Unlock()
-	if none || !t.conn.nc.IsConnected() {
+	if none || !sure {
 		return
 	}
 	if t.refused.Load() {
@@ -131,17 +135,19 @@ func (t *trigger) reconnected() { signal(t.nudge) }
 // sendAgain repeats the acknowledgements that the outage may have swallowed. The
 // server takes one twice without harm.
 func (t *trigger) sendAgain() {
+	t.sending.Lock()
+	defer t.sending.Unlock()
 	t.mu.Lock()
 	var all []acked
 	for i := range t.acked {
 		all = append(all, t.acked[i]...)
 	}
 	if t.again == nil {
-		t.again = make(map[uint64]time.Time)
+		t.again = make(map[place]time.Time)
 	}
-	until := time.Now().Add(2*t.cfg.AckWait + 10*time.Second)
+	until := time.Now().Add(2*time.Duration(t.ackWait.Load()) + 10*time.Second)
 	for _, a := range all {
-		t.again[a.sequence] = until
+		t.again[a.place] = until
 	}
 	t.mu.Unlock()
 	t.refused.Store(false)

@@ -16,7 +16,7 @@ func BenchmarkReceive(b *testing.B) {
 		c := connect(b, startServer(b, b.TempDir()))
 		cfg := testConfig(b)
 		s := c.NewSender()
-		if _, err := findConsumer(b.Context(), c.js, cfg, cfg.Log); err != nil {
+		if _, _, err := findConsumer(b.Context(), c.js, cfg, cfg.Log); err != nil {
 			b.Fatal(err)
 		}
 		body := make([]byte, 128)

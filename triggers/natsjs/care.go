@@ -3,11 +3,7 @@ package natsjs
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -21,11 +17,15 @@ const (
 	maxPrefetch = 4096
 )
 
-// care is a goroutine beside Receive: it keeps loans alive, sends
-// acknowledgements again after an outage, and sets the prefetch.
+// care is a goroutine beside Receive: it keeps loans alive, verifies the life of stream
+// and consumer, sends acknowledgements again after an outage, and sets the prefetch.
 func (t *trigger) care(ctx context.Context) {
-	signs := time.NewTicker(max(t.cfg.AckWait/6, 10*time.Millisecond))
+	ackWait := t.ackWait.Load()
+	pace := func() time.Duration { return max(time.Duration(ackWait)/6, 10*time.Millisecond) }
+	signs := time.NewTicker(pace())
 	defer signs.Stop()
+	silence := time.NewTicker(2 * heartbeat)
+	defer silence.Stop()
 	barriers := time.NewTicker(barrierEvery)
 	defer barriers.Stop()
 	var before int64
@@ -36,16 +36,23 @@ func (t *trigger) care(ctx context.Context) {
 			return
 		case now := <-signs.C:
 			t.clock.Store(now.UnixNano())
-			t.giveSigns(now.Add(-t.cfg.AckWait / 3))
+			t.giveSigns(now.Add(-time.Duration(ackWait) / 3))
 		case <-barriers.C:
 			before = t.slowDown(before)
+			if t.due() {
+				t.verify(ctx)
+			}
 			t.barrier(ctx)
 			t.ledger.clean(ctx, t.log)
 		case <-t.nudge:
-			t.sendAgain()
-			t.giveSigns(time.Now())
-		case <-t.lost:
-			t.lookAround(ctx)
+			t.verify(ctx)
+		case now := <-silence.C:
+			t.lookAround(ctx, now)
+		}
+		if wait := t.ackWait.Load(); wait != ackWait {
+			ackWait = wait
+			signs.Reset(pace())
+			t.giveSigns(time.Now().Add(-time.Duration(ackWait) / 3))
 		}
 	}
 }
@@ -57,9 +64,13 @@ func (t *trigger) giveSigns(before time.Time) {
 	due := t.alive.signed(before, time.Now())
 	t.mu.Unlock()
 	for _, l := range due {
-		if err := l.msg.InProgress(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-			t.log.Debug("cannot keep a message alive", "message", l.message.ID, "error", err)
+		l.ending.Lock()
+		if !l.over {
+			if err := t.send(l, inProgress); err != nil {
+				t.log.Debug("cannot keep a message alive", "message", l.message.ID, "error", err)
+			}
 		}
+		l.ending.Unlock()
 	}
 }
 
@@ -85,36 +96,26 @@ func (t *trigger) slowDown(before int64) int64 {
 	return t.settled
 }
 
-// lookAround finds out whether the consumer is still there, when it is silent.
-func (t *trigger) lookAround(ctx context.Context) {
+// lookAround makes the requests again when the server is silent about them.
+func (t *trigger) lookAround(ctx context.Context, now time.Time) {
 	t.mu.Lock()
-	consumer := t.consumer
+	t.expire(now)
+	silent := t.silent()
 	t.mu.Unlock()
-	if consumer == nil || !t.conn.nc.IsConnected() {
+	if !silent || !t.conn.nc.IsConnected() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushLimit)
-	defer cancel()
-	_, err := consumer.Info(ctx)
-	if !errors.Is(err, jetstream.ErrConsumerNotFound) && !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return
-	}
-	err = fmt.Errorf("consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
-	t.mu.Lock()
-	var all []*pull
-	for p := range t.pulls {
-		all = append(all, p)
-	}
-	t.mu.Unlock()
-	for _, p := range all {
-		p.fail(err)
-		p.end()
-	}
+	t.verify(ctx)
+	t.end(0)
+	signal(t.wake)
 }
 
 // alive is the list of loans that are not settled, the one whose last sign of
 // life is the longest ago first.
-type alive struct{ ring loan }
+type alive struct {
+	ring loan
+	n    int
+}
 
 func (a *alive) init() { a.ring.prev, a.ring.next = &a.ring, &a.ring }
 
@@ -122,6 +123,7 @@ func (a *alive) add(l *loan, now time.Time) {
 	l.sign = now
 	l.prev, l.next = a.ring.prev, &a.ring
 	l.prev.next, a.ring.prev = l, l
+	a.n++
 }
 
 func (a *alive) remove(l *loan) {
@@ -130,11 +132,12 @@ func (a *alive) remove(l *loan) {
 	}
 	l.prev.next, l.next.prev = l.next, l.prev
 	l.prev, l.next = nil, nil
+	a.n--
 }
 
-func (a *alive) has(sequence uint64) bool {
+func (a *alive) has(p place) bool {
 	for l := a.ring.next; l != &a.ring; l = l.next {
-		if l.sequence == sequence {
+		if l.Sequence == p.sequence && l.place() == p {
 			return true
 		}
 	}

@@ -11,15 +11,20 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// findConsumer returns the consumer, made where Create says so, once its
+// findConsumer returns the consumer and its stream, made where Create says so, once its
 // settings are found to be such that drover's promises hold.
-func findConsumer(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Logger) (jetstream.Consumer, error) {
+func findConsumer(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Logger) (jetstream.Stream, jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	stream, err := findStream(ctx, js, cfg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	consumer, err := consumerOf(ctx, stream, cfg, log)
+	return stream, consumer, err
+}
+
+func consumerOf(ctx context.Context, stream jetstream.Stream, cfg Config, log *slog.Logger) (jetstream.Consumer, error) {
 	where := fmt.Sprintf("consumer %s of stream %s", cfg.Consumer, cfg.Stream)
 	consumer, err := stream.Consumer(ctx, cfg.Consumer)
 	switch {
@@ -50,6 +55,10 @@ func findConsumer(ctx context.Context, js jetstream.JetStream, cfg Config, log *
 	if pending := consumer.CachedInfo().Config.MaxAckPending; pending > 0 && pending < 100 {
 		log.Warn("the consumer's max_ack_pending bounds what can be in flight, and what waits for a retry", "max_ack_pending", pending)
 	}
+	if most := consumer.CachedInfo().Config.MaxDeliver; most > 0 {
+		log.Warn("the consumer's max_deliver also bounds restarts: the server counts every delivery, and a message that is not done after the last is dead-lettered; -1 is no bound",
+			"max_deliver", most, "max_attempts", cfg.MaxAttempts)
+	}
 	return consumer, nil
 }
 
@@ -65,6 +74,9 @@ func unfit(have jetstream.ConsumerConfig, cfg Config) (wrong []string) {
 	if have.MaxDeliver > 0 && have.MaxDeliver <= cfg.MaxAttempts {
 		say("its max_deliver is %d and must be above retry.max_attempts (%d), or -1: the server counts every delivery, and drover failures only",
 			have.MaxDeliver, cfg.MaxAttempts)
+	}
+	if have.PriorityPolicy != jetstream.PriorityPolicyNone || len(have.PriorityGroups) > 0 {
+		say("it has priority groups (%s), whose requests drover does not make: use a consumer without them", strings.Join(have.PriorityGroups, ", "))
 	}
 	if len(have.BackOff) > 0 {
 		say("it has a back-off of its own, which takes the place of its ack wait: remove it, drover delays retries itself")

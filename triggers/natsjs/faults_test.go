@@ -178,12 +178,7 @@ func waitOutstanding(t *testing.T, tr triggers.Trigger) {
 	deadline := time.Now().Add(patience)
 	for {
 		own.mu.Lock()
-		n := 0
-		for p := range own.pulls {
-			if p.consuming != nil {
-				n++
-			}
-		}
+		n := own.outstanding()
 		own.mu.Unlock()
 		if n > 0 {
 			return
@@ -271,11 +266,13 @@ func TestReceivesThatAreCutOff(t *testing.T) {
 	own := tr.(*trigger)
 	own.mu.Lock()
 	asked := 0
-	for p := range own.pulls {
-		asked += p.left
+	if own.flow != nil {
+		for _, r := range own.flow.asked {
+			asked += r.messages
+		}
 	}
-	if own.outstanding != asked || asked > 8 {
-		t.Errorf("%d messages are thought to be on their way, %d were asked for", own.outstanding, asked)
+	if own.outstanding() != asked || asked > 8 {
+		t.Errorf("%d messages are thought to be on their way, %d were asked for", own.outstanding(), asked)
 	}
 	own.mu.Unlock()
 	send(t, c, "orders.x", "1")
@@ -299,7 +296,13 @@ func TestConsumersThatDoNotFit(t *testing.T) {
 		"ack wait":          {func(c *jetstream.ConsumerConfig) { c.AckWait = time.Minute }, "its ack wait is 1m0s and ack_wait here is 600ms"},
 		"max deliver":       {func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 5 }, "its max_deliver is 5 and must be above retry.max_attempts (5)"},
 		"back-off":          {func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 9; c.BackOff = []time.Duration{time.Second} }, "it has a back-off of its own"},
-		"filter":            {func(c *jetstream.ConsumerConfig) { c.FilterSubject = "orders.new" }, "it consumes orders.new and subject here is orders.>"},
+		"pinned client": {func(c *jetstream.ConsumerConfig) {
+			c.PriorityPolicy, c.PriorityGroups, c.PinnedTTL = jetstream.PriorityPolicyPinned, []string{"one"}, time.Minute
+		}, "it has priority groups (one)"},
+		"overflow": {func(c *jetstream.ConsumerConfig) {
+			c.PriorityPolicy, c.PriorityGroups = jetstream.PriorityPolicyOverflow, []string{"two"}
+		}, "it has priority groups (two)"},
+		"filter": {func(c *jetstream.ConsumerConfig) { c.FilterSubject = "orders.new" }, "it consumes orders.new and subject here is orders.>"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			have := fit

@@ -52,13 +52,18 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	if err != nil {
 		return triggers.Found{}, fmt.Errorf("looking for message %s in stream %s: %w", id, t.cfg.Stream, err)
 	}
-	found := triggers.Found{Ahead: -1, Enqueued: m.Time, Failures: t.ledger.failures(ctx, m.Sequence, m.Time)}
+	found := triggers.Found{Ahead: -1, Enqueued: m.Time, Failures: t.ledger.failures(ctx, m.Sequence, m.Time, info.Created)}
+	if info.Config.MaxDeliver > 0 {
+		found.Note = spentNote(t.cfg.Consumer, info.Config.MaxDeliver)
+	}
 	switch {
 	case m.Sequence > info.Delivered.Stream:
 		found.Place = triggers.PlaceReady
 		if takesAll(info.Config, stream.CachedInfo().Config.Subjects) {
 			found.Ahead = int64(m.Sequence - info.Delivered.Stream - 1)
 		}
+	case m.Sequence <= spentUpTo(stream.CachedInfo().Config, info):
+		found.Place = triggers.PlaceSpent
 	case m.Sequence <= info.AckFloor.Stream:
 		found.Place = triggers.PlaceDone
 	default:
@@ -133,7 +138,7 @@ func takes(c jetstream.ConsumerConfig, subject string) bool {
 }
 
 // failures is what the ledger has on a message; negative if it cannot be read.
-func (l *ledger) failures(ctx context.Context, sequence uint64, enqueued time.Time) int {
+func (l *ledger) failures(ctx context.Context, sequence uint64, enqueued, created time.Time) int {
 	bucket, err := l.js.KeyValue(ctx, LedgerBucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		return 0
@@ -148,10 +153,5 @@ func (l *ledger) failures(ctx context.Context, sequence uint64, enqueued time.Ti
 	if err != nil {
 		return -1
 	}
-	var n int
-	var at int64
-	if _, err := fmt.Sscan(string(entry.Value()), &n, &at); err != nil || at != enqueued.UnixNano() {
-		return 0
-	}
-	return n
+	return failuresIn(entry.Value(), enqueued, created)
 }

@@ -48,7 +48,7 @@ func newLedger(js jetstream.JetStream, cfg Config) *ledger {
 	return &ledger{js: js, stream: cfg.Stream, prefix: name(cfg.Stream) + "." + name(cfg.Consumer) + "."}
 }
 
-func (l *ledger) key(m *loan) string { return fmt.Sprint(l.prefix, m.sequence) }
+func (l *ledger) key(m *loan) string { return fmt.Sprint(l.prefix, m.Sequence) }
 
 // subject is that of the entry of a sequence, in the bucket's stream.
 func (l *ledger) subject(sequence uint64) string {
@@ -86,6 +86,25 @@ func (l *ledger) open(ctx context.Context) (jetstream.KeyValue, error) {
 	return bucket, nil
 }
 
+// entryOf is an entry's text: the failures, when the message was enqueued, and when the consumer
+// was created. A stream or a consumer that was recreated counts from 1 again, and an
+// entry from before is not of the message that has its sequence now.
+func entryOf(failures int, enqueued, created time.Time) []byte {
+	return fmt.Append(nil, failures, enqueued.UnixNano(), created.UnixNano())
+}
+
+// failuresIn reads an entry; 0 if it is of another message. The time of the consumer is not
+// in those that older versions wrote.
+func failuresIn(entry []byte, enqueued, created time.Time) int {
+	var failures int
+	var message, consumer int64
+	n, _ := fmt.Sscan(string(entry), &failures, &message, &consumer)
+	if n < 2 || message != enqueued.UnixNano() || n == 3 && consumer != created.UnixNano() {
+		return 0
+	}
+	return failures
+}
+
 // get returns how often a message has failed. Where the ledger can't be read it
 // is the number of deliveries before this one, which is more, not less: a
 // message that always fails must come to an end.
@@ -103,13 +122,7 @@ func (l *ledger) get(ctx context.Context, m *loan, log *slog.Logger) int {
 			return 0
 		}
 		if err == nil {
-			var failures int
-			var enqueued int64
-			// A stream that was made anew counts from 1 again: the time tells.
-			if _, err := fmt.Sscan(string(entry.Value()), &failures, &enqueued); err != nil || enqueued != m.message.Enqueued.UnixNano() {
-				return 0
-			}
-			return failures
+			return failuresIn(entry.Value(), m.message.Enqueued, m.life.consumer)
 		}
 	}
 	l.complain(err, log)
@@ -122,7 +135,7 @@ func (l *ledger) put(ctx context.Context, m *loan, failures int, log *slog.Logge
 	defer cancel()
 	bucket, err := l.open(ctx)
 	if err == nil {
-		_, err = bucket.Put(ctx, l.key(m), fmt.Append(nil, failures, m.message.Enqueued.UnixNano()))
+		_, err = bucket.Put(ctx, l.key(m), entryOf(failures, m.message.Enqueued, m.life.consumer))
 	}
 	if err != nil {
 		l.complain(err, log)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,35 +19,40 @@ import (
 type loan struct {
 	triggers.Delivery
 	message triggers.Message
-	msg     jetstream.Msg
+	msg     *nats.Msg
 	t       *trigger
+	life    *life // of stream and consumer, when it arrived
 
-	sequence   uint64 // in the stream
-	deliveries uint64 // by the server's count
+	delivery   uint64 // its number among the consumer's deliveries
+	deliveries uint64 // of this message, by the server's count
 	recorded   int    // failures that the ledger has
+
+	ending sync.Mutex // no sign of life is sent after the message was settled
+	over   bool       // it was; guarded by ending
 
 	sign       time.Time // the last sign of life; guarded by t.mu, as are the links
 	prev, next *loan
 }
 
-func newLoan(t *trigger, m jetstream.Msg) (*loan, error) {
+func newLoan(t *trigger, m *nats.Msg) (*loan, error) {
 	l := &loan{t: t, msg: m}
-	var enqueued time.Time
-	var err error
-	l.deliveries, l.sequence, enqueued, err = parseReply(m.Reply())
+	at, err := parseReply(m.Reply)
 	if err != nil {
 		return nil, err
 	}
+	l.deliveries, l.Sequence, l.delivery = at.deliveries, at.sequence, at.delivery
 	l.message = triggers.Message{
-		Body:     m.Data(),
+		Body:     m.Data,
 		Attempt:  1,
-		Enqueued: enqueued,
-		Subject:  m.Subject(),
+		Enqueued: time.Unix(0, at.enqueued),
+		Subject:  m.Subject,
 	}
-	identify(&l.message, m.Headers(), t.cfg.Stream, l.sequence, t.cfg.OrderingToken)
+	identify(&l.message, m.Header, t.cfg.Stream, l.Sequence, t.cfg.OrderingToken)
 	l.Init(&l.message, l)
 	return l, nil
 }
+
+func (l *loan) place() place { return place{l.Sequence, l.message.Enqueued.UnixNano()} }
 
 // identify fills in what a message's headers, subject and place in its stream say of it.
 func identify(m *triggers.Message, headers nats.Header, stream string, sequence uint64, orderingToken int) {
@@ -94,15 +100,22 @@ func token(subject string, n int) string {
 
 var errReply = errors.New("its reply subject is not that of a JetStream message")
 
+// delivered is what the server says of a delivery.
+type delivered struct {
+	place
+	deliveries uint64 // of the message
+	delivery   uint64 // the number of this one among the consumer's
+}
+
 // parseReply reads what the server writes into the subject for acknowledgements:
 // $JS.ACK.stream.consumer.deliveries.sequence.consumersequence.time.pending, or,
 // in its longer form, with domain and account hash before the stream, and a
 // random token behind (ADR-15). The numbers are counted from the behind of the
 // names, so that it needs no allocation.
-func parseReply(reply string) (deliveries, sequence uint64, enqueued time.Time, err error) {
+func parseReply(reply string) (at delivered, err error) {
 	rest, found := strings.CutPrefix(reply, "$JS.ACK.")
 	if !found {
-		return 0, 0, time.Time{}, errReply
+		return at, errReply
 	}
 	names := 2
 	if strings.Count(rest, ".") >= 8 {
@@ -110,24 +123,25 @@ func parseReply(reply string) (deliveries, sequence uint64, enqueued time.Time, 
 	}
 	for range names {
 		if _, rest, found = strings.Cut(rest, "."); !found {
-			return 0, 0, time.Time{}, errReply
+			return at, errReply
 		}
 	}
 	var numbers [4]uint64
 	for i := range numbers {
 		var number string
 		if number, rest, found = strings.Cut(rest, "."); !found {
-			return 0, 0, time.Time{}, errReply
+			return at, errReply
 		}
 		if numbers[i], err = strconv.ParseUint(number, 10, 64); err != nil {
-			return 0, 0, time.Time{}, errReply
+			return at, errReply
 		}
 	}
-	return numbers[0], numbers[1], time.Unix(0, int64(numbers[3])), nil
+	return delivered{place{numbers[1], int64(numbers[3])}, numbers[0], numbers[2]}, nil
 }
 
 // Settle implements triggers.Loan.
 func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+	v = l.last(m, v)
 	if err := l.carryOut(ctx, m, v); err != nil {
 		return fmt.Errorf("settling message %s of stream %s as %v: %w", m.ID, l.t.cfg.Stream, v.Kind, err)
 	}
@@ -136,40 +150,54 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 }
 
 func (l *loan) carryOut(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
-	var err error
-	switch v.Kind {
-	case triggers.Done:
-		// ended sees to it
-	case triggers.Retry:
-		l.record(ctx, m.Attempt)
-		err = l.msg.NakWithDelay(v.Delay)
-	case triggers.Release:
-		l.record(ctx, m.Attempt-1)
-		err = l.giveBack()
-	case triggers.Reject:
-		// First the copy, then the end of the original: nothing is lost between.
-		if err = l.bury(ctx, m, v); err == nil {
-			err = l.msg.TermWithReason(oneLine(v.Reason, 200))
-		}
-	default:
-		err = fmt.Errorf("no such verdict: %d", v.Kind)
-	}
-	if errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+	if v.Kind != triggers.Reject && l.stale() {
+		l.t.log.Warn("message settled after its stream or consumer was recreated; nothing to settle at the server",
+			"message", m.ID, "verdict", v.Kind, "attempt", m.Attempt)
 		return nil
 	}
-	return err
+	switch v.Kind {
+	case triggers.Done:
+		return nil // ended sees to it
+	case triggers.Retry:
+		l.record(ctx, m.Attempt)
+		return l.end(nakAfter(v.Delay))
+	case triggers.Release:
+		l.record(ctx, m.Attempt-1)
+		return l.end(l.giveBack())
+	case triggers.Reject:
+		// First the copy, then the end of the original: nothing is lost between.
+		if err := l.bury(ctx, m, v); err != nil {
+			return err
+		}
+		return l.end([]byte("+TERM " + oneLine(v.Reason, 200)))
+	}
+	return fmt.Errorf("no such verdict: %d", v.Kind)
+}
+
+// end sends how the message ended. No sign of life follows: it would undo a delay.
+func (l *loan) end(said []byte) error {
+	l.ending.Lock()
+	defer l.ending.Unlock()
+	l.over = true
+	return l.t.send(l, said)
+}
+
+func nakAfter(delay time.Duration) []byte {
+	if delay <= 0 {
+		return []byte("-NAK")
+	}
+	return fmt.Appendf(nil, `-NAK {"delay": %d}`, delay.Nanoseconds())
 }
 
 // giveBack has the message lent again: at once, or, where the server may end with its client,
 // so that it remembers.
-func (l *loan) giveBack() error {
+func (l *loan) giveBack() []byte {
 	l.t.mu.Lock()
-	closed := l.t.closed
-	l.t.mu.Unlock()
-	if closed {
-		return l.msg.NakWithDelay(releaseDelay)
+	defer l.t.mu.Unlock()
+	if l.t.closed {
+		return release
 	}
-	return l.msg.Nak()
+	return nakAfter(0)
 }
 
 // record writes how often the message has failed, if the ledger doesn't know.
@@ -182,18 +210,21 @@ func (l *loan) record(ctx context.Context, failures int) {
 
 // ended forgets a settled loan.
 func (t *trigger) ended(l *loan, kind triggers.Kind) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l.life != t.life {
+		return
+	}
 	if l.recorded > 0 && (kind == triggers.Done || kind == triggers.Reject) {
 		t.ledger.forget(l)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.alive.remove(l)
 	t.settled++
 	switch kind {
 	case triggers.Done, triggers.Reject:
-		t.last = repeat{l.msg.Reply(), inProgress}
+		t.last = repeat{l.msg.Reply, inProgress}
 	case triggers.Release:
-		t.last = repeat{l.msg.Reply(), release}
+		t.last = repeat{l.msg.Reply, release}
 	default: // the delay of a retry would begin anew
 	}
 	t.speedUp()
@@ -232,16 +263,14 @@ func (l *loan) bury(ctx context.Context, m *triggers.Message, v triggers.Verdict
 		detail, headers, cut bool
 	}{{true, true, false}, {false, true, false}, {false, false, false}, {false, false, true}} {
 		dead := l.obituary(m, v, form.detail, form.headers)
-		// A crash between the copy and the end of the original would bring a
-		// second copy: the server drops it by this name.
-		dead.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("drover.%s.%s.%d", l.t.cfg.Stream, l.t.cfg.Consumer, l.sequence))
+		dead.Header.Set(jetstream.MsgIDHeader, l.deadID())
 		if int64(dead.Size()) > limit && !(form.cut && cutLetter(dead, limit)) {
 			continue
 		}
-		_, err := l.t.conn.js.PublishMsg(ctx, dead)
+		err := l.t.publishOnce(ctx, dead)
 		if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
 			if err = l.t.makeGraveyard(ctx); err == nil {
-				_, err = l.t.conn.js.PublishMsg(ctx, dead)
+				err = l.t.publishOnce(ctx, dead)
 			}
 		}
 		if hasCode(err, errTooLarge) && !form.cut {
@@ -265,7 +294,7 @@ func (l *loan) obituary(m *triggers.Message, v triggers.Verdict, detail, headers
 	out := nats.NewMsg(l.t.cfg.DeadLetters + "." + m.Subject)
 	out.Data = m.Body
 	if headers {
-		for name, values := range asSent(l.msg.Headers()) {
+		for name, values := range asSent(l.msg.Header) {
 			if strings.HasPrefix(name, natsHeaders) {
 				name = originalHeaders + name
 			}
@@ -280,7 +309,7 @@ func (l *loan) obituary(m *triggers.Message, v triggers.Verdict, detail, headers
 	set("Attempts", strconv.Itoa(m.Attempt))
 	set("Subject", m.Subject)
 	set("Stream", l.t.cfg.Stream)
-	set("Sequence", strconv.FormatUint(l.sequence, 10))
+	set("Sequence", strconv.FormatUint(l.Sequence, 10))
 	set("Message-Id", m.ID)
 	set("Enqueued", m.Enqueued.UTC().Format(time.RFC3339Nano))
 	set("Rejected", time.Now().UTC().Format(time.RFC3339Nano))

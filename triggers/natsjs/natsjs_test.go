@@ -148,10 +148,12 @@ func newSource(t *testing.T, o triggertest.Options) (*triggertest.Source, *Conne
 	if o.Ordered {
 		cfg.OrderingToken = 2
 	}
+	if o.NoPrefetch {
+		cfg.Prefetch = 0
+	}
 	connections := map[triggers.Trigger]*Connection{}
 	source := &triggertest.Source{
-		Loan:     cfg.AckWait,
-		Reorders: true, // the server turns its queue round while nobody asks
+		Loan: cfg.AckWait,
 		Open: func(t testing.TB) triggers.Trigger {
 			c := connect(t, server)
 			tr := open(t, c, cfg)
@@ -207,12 +209,12 @@ func TestParseReply(t *testing.T) {
 		"$JS.ACK.ORDERS.billing.3.7":       false,
 		"$JS.ACK.ORDERS.billing.a.7.9.1.5": false,
 	} {
-		deliveries, sequence, enqueued, err := parseReply(reply)
+		at, err := parseReply(reply)
 		if (err == nil) != ok {
 			t.Errorf("%q: %v", reply, err)
 		}
-		if ok && (deliveries != 3 || sequence != 7 || enqueued.Unix() != 1_700_000_000) {
-			t.Errorf("%q is delivery %d of %d at %v", reply, deliveries, sequence, enqueued)
+		if want := (delivered{place{7, 1_700_000_000e9}, 3, 9}); ok && at != want {
+			t.Errorf("%q is %+v, want %+v", reply, at, want)
 		}
 	}
 }

@@ -3,33 +3,45 @@ package natsjs
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/drover-run/drover/triggers"
 )
 
 // The flow: what is held here and what was asked for together follow the
-// Receive that waits, plus the prefetch. nats.go's own continuous Consume is not
-// used, as it would fill a buffer whose messages nobody keeps alive; one Consume
-// for each number of messages wanted asks again and survives reconnects by
-// itself, and each message is kept alive from its arrival.
+// Receive that waits, plus the prefetch. nats.go's own Consume is not used, for two
+// reasons. It fills a buffer whose messages nobody keeps alive. And each of its
+// subscriptions calls back from a goroutine of its own, so that the messages of one request
+// overtake those of another. Here all requests share one subscription: messages arrive in
+// the order in which the server delivers them.
 
 const (
-	// pullExpiry is how long the server remembers a request; it is renewed.
+	// pullExpiry is how long the server remembers a request.
 	pullExpiry = 30 * time.Second
 	// heartbeat is the server's sign of life while a request waits; without two
-	// of them in a row the request is taken for lost, and made again.
+	// of them in a row the requests are taken for lost, and made again.
 	heartbeat = 2 * time.Second
 )
 
-// pull is a request for some messages.
-type pull struct {
-	t         *trigger
-	left      int  // how many are still to come; guarded by t.mu
-	ended     bool // what comes now was not counted on; likewise
-	consuming jetstream.ConsumeContext
+// flow is the requests that the server has, and the subscription that their messages
+// come through. All but the first three is guarded by trigger.mu.
+type flow struct {
+	inbox string
+	sub   *nats.Subscription
+	over  chan struct{} // closed when the last of its messages was handled
+
+	asked       map[string]request // by the last token of the reply subject
+	outstanding int                // asked for, and not arrived
+	signs       uint64             // messages and statuses so far
+	marked      uint64             // signs at the last look
+}
+
+type request struct {
+	messages int
+	expires  time.Time
 }
 
 // want is how many messages to ask for now; t.mu is held. They are counted as
@@ -37,54 +49,103 @@ type pull struct {
 // few.
 func (t *trigger) want() int {
 	target := t.prefetch + t.waiting
-	have := t.held.len() + t.looking + t.outstanding
-	if t.closed || t.consumer == nil || have > target/2 || have >= target {
+	have := t.held.len() + t.looking + t.outstanding()
+	if t.closed || t.consumer == nil || t.strays != nil || have > target/2 || have >= target || !t.verified() {
 		return 0
 	}
-	t.outstanding += target - have
 	return target - have
 }
 
-// pull asks for n messages.
-func (t *trigger) pull(n int) {
-	p := &pull{t: t, left: n}
-	t.mu.Lock()
-	consumer := t.consumer
-	t.pulls[p] = struct{}{}
-	t.mu.Unlock()
-	err := errClosed
-	var consuming jetstream.ConsumeContext
-	if consumer != nil {
-		consuming, err = consumer.Consume(p.arrived,
-			jetstream.PullMaxMessages(n), jetstream.StopAfter(n),
-			jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(heartbeat), jetstream.ConsumeErrHandler(p.failed))
+// outstanding is how many messages were asked for and have not arrived; t.mu is held.
+func (t *trigger) outstanding() int {
+	if t.flow == nil || t.flow.outstanding == 0 {
+		return 0
 	}
-	if err != nil {
-		p.fail(fmt.Errorf("asking consumer %s of stream %s for messages: %w", t.cfg.Consumer, t.cfg.Stream, err))
-		return
+	return t.flow.outstanding
+}
+
+// pull asks for n messages; t.mu is held.
+func (t *trigger) pull(n int) error {
+	limits := t.consumer.CachedInfo().Config
+	if limits.MaxRequestBatch > 0 {
+		n = min(n, limits.MaxRequestBatch)
 	}
-	t.mu.Lock()
-	p.consuming = consuming
-	t.mu.Unlock()
+	expiry := pullExpiry
+	if limits.MaxRequestExpires > 0 {
+		expiry = min(expiry, limits.MaxRequestExpires)
+	}
+	f, err := t.openFlow()
+	if err == nil {
+		t.requests++
+		id := strconv.FormatUint(t.requests, 10)
+		ask := fmt.Appendf(nil, `{"batch":%d,"expires":%d`, n, expiry.Nanoseconds())
+		if expiry >= 2*heartbeat {
+			ask = fmt.Appendf(ask, `,"idle_heartbeat":%d`, heartbeat.Nanoseconds())
+		}
+		if err = t.conn.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+t.cfg.Stream+"."+t.cfg.Consumer, f.inbox+"."+id, append(ask, '}')); err == nil {
+			f.asked[id] = request{n, time.Now().Add(expiry)}
+			f.outstanding += n
+			f.signs++ // silence is counted from here
+			return nil
+		}
+	}
+	err = fmt.Errorf("asking consumer %s of stream %s for messages: %w", t.cfg.Consumer, t.cfg.Stream, err)
+	t.fail(err)
+	return err
+}
+
+// openFlow returns the flow, subscribed; t.mu is held.
+func (t *trigger) openFlow() (*flow, error) {
+	if t.flow != nil {
+		return t.flow, nil
+	}
+	f := &flow{inbox: t.conn.nc.NewInbox(), over: make(chan struct{}), asked: make(map[string]request)}
+	var err error
+	if f.sub, err = t.conn.nc.Subscribe(f.inbox+".*", func(m *nats.Msg) { t.arrived(f, m) }); err != nil {
+		return nil, err
+	}
+	// What may come is bounded by what is asked for.
+	if err := f.sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, errors.Join(err, f.sub.Unsubscribe())
+	}
+	f.sub.SetClosedHandler(func(string) { close(f.over) })
+	t.flow = f
+	return f, nil
 }
 
 // arrived is called by nats.go for each message, one at a time; it never waits.
-func (p *pull) arrived(m jetstream.Msg) {
-	t := p.t
+func (t *trigger) arrived(f *flow, m *nats.Msg) {
+	if strings.HasPrefix(m.Subject, f.inbox) {
+		t.status(f, m)
+		return
+	}
 	l, err := newLoan(t, m)
 	if err != nil {
-		t.log.Error("a message that is none of JetStream's; ignored", "subject", m.Subject(), "error", err)
+		t.log.Error("a message that is none of JetStream's; ignored", "subject", m.Subject, "error", err)
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.arrivals++
-	if p.left--; p.left == 0 {
-		delete(t.pulls, p)
+	f.signs++
+	if f.outstanding--; f.outstanding <= 0 {
+		f.outstanding = 0
+		clear(f.asked)
 	}
-	if !p.ended {
-		t.outstanding--
+	t.admit(l)
+}
+
+// admit takes a message in; t.mu is held.
+func (t *trigger) admit(l *loan) {
+	if t.life == nil || l.delivery <= t.delivered {
+		// The consumer counts from 1 again: it is not the one that was looked up. Until
+		// that is verified the message waits.
+		t.unsure = append(t.unsure, l)
+		signal(t.nudge)
+		return
 	}
+	t.delivered, t.highest = l.delivery, max(t.highest, l.Sequence)
+	l.life = t.life
 	again := l.deliveries > 1
 	if again && t.known(l) {
 		signal(t.wake) // one less is coming than was asked for
@@ -104,6 +165,10 @@ func (p *pull) arrived(m jetstream.Msg) {
 
 // hold makes a loan ready to be handed out; t.mu is held.
 func (t *trigger) hold(l *loan) {
+	if t.strays != nil {
+		t.strays.add(l)
+		return
+	}
 	t.held.put(&l.Delivery)
 	if t.waiting > 0 {
 		signal(t.wake)
@@ -114,13 +179,13 @@ func (t *trigger) hold(l *loan) {
 // is held. That happens after the server was away: it lent again what it thought
 // lost.
 func (t *trigger) known(l *loan) bool {
-	if until, sent := t.again[l.sequence]; sent && time.Now().Before(until) {
-		if err := l.msg.Ack(); err != nil {
+	if until, sent := t.again[l.place()]; sent && time.Now().Before(until) {
+		if err := t.conn.nc.Publish(l.msg.Reply, ack); err != nil {
 			t.log.Warn("cannot acknowledge again", "message", l.message.ID, "error", err)
 		}
 		return true
 	}
-	return t.alive.has(l.sequence)
+	return t.alive.has(l.place())
 }
 
 // lookUp finds how often a redelivered message has failed. Many are looked up at
@@ -139,28 +204,47 @@ func (t *trigger) lookUp(l *loan, before <-chan struct{}, here chan<- struct{}) 
 	l.recorded = failures
 	l.message.Attempt = failures + 1
 	t.looking--
+	if l.life != t.life { // its stream was recreated meanwhile
+		signal(t.wake)
+		return
+	}
 	t.hold(l)
 }
 
-// failed is called by nats.go when a request has a problem.
-func (p *pull) failed(_ jetstream.ConsumeContext, err error) {
-	switch {
-	case errors.Is(err, jetstream.ErrConsumerDeleted), errors.Is(err, jetstream.ErrBadRequest):
-		p.fail(fmt.Errorf("consumer %s of stream %s: %w", p.t.cfg.Consumer, p.t.cfg.Stream, err))
-	case errors.Is(err, jetstream.ErrNoHeartbeat):
-		signal(p.t.lost) // it may be gone; nats.go asks again meanwhile
+// pendingHeader counts what the server does not deliver any more of a request.
+const pendingHeader = "Nats-Pending-Messages"
+
+// status handles what the server says of a request.
+func (t *trigger) status(f *flow, m *nats.Msg) {
+	code, text := m.Header.Get("Status"), m.Header.Get("Description")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.signs++
+	if code == "100" || f != t.flow {
+		return
+	}
+	if left, err := strconv.Atoi(m.Header.Get(pendingHeader)); err == nil {
+		// The request has ended, mostly by its expiry.
+		delete(f.asked, m.Subject[len(f.inbox)+1:])
+		f.outstanding = max(f.outstanding-left, 0)
+		signal(t.wake)
+		return
+	}
+	switch lower := strings.ToLower(text); {
+	case strings.Contains(lower, "leadership change"), strings.Contains(lower, "server shutdown"), code == "503":
+		// The consumer moves, or ends: care looks for it in a moment, and then more is asked for.
+		t.forget()
+		t.checked = unverified
+	case strings.Contains(lower, "consumer deleted"):
+		t.fail(fmt.Errorf("consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, jetstream.ErrConsumerDeleted))
 	default:
-		p.t.log.Debug("pull", "error", err)
+		t.fail(fmt.Errorf("consumer %s of stream %s refuses a request for messages: %s %s", t.cfg.Consumer, t.cfg.Stream, code, text))
 	}
 }
 
-// fail ends a request that can't be fulfilled; the next Receive looks the
-// consumer up again.
-func (p *pull) fail(err error) {
-	t := p.t
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p.forget()
+// fail has the next Receive report an error, and look the consumer up again; t.mu is held.
+func (t *trigger) fail(err error) {
+	t.forget()
 	t.consumer = nil
 	if t.failed == nil {
 		t.failed = err
@@ -168,52 +252,72 @@ func (p *pull) fail(err error) {
 	signal(t.wake)
 }
 
-// forget takes the request out of the account; t.mu is held.
-func (p *pull) forget() {
-	if !p.ended {
-		p.ended = true
-		p.t.outstanding -= p.left
+// forget drops the requests: the server does not have them any more. t.mu is held.
+func (t *trigger) forget() {
+	if f := t.flow; f != nil {
+		clear(f.asked)
+		f.outstanding = 0
 	}
-	delete(p.t.pulls, p)
 }
 
-// endLimit bounds the wait for what is on its way when a request is taken back.
-const endLimit = time.Second
-
-// end takes requests back, and waits for what was on its way: that is held. A
-// message that is given back afterwards does not come here again.
-func (t *trigger) end(pulls []*pull, atMost time.Duration) {
-	if len(pulls) == 0 {
+// expire drops requests that the server has dropped, as far as their end was not
+// reported. t.mu is held.
+func (t *trigger) expire(now time.Time) {
+	f := t.flow
+	if f == nil || f.outstanding == 0 {
 		return
 	}
-	for _, p := range pulls {
-		p.end()
+	left := 0
+	for id, r := range f.asked {
+		if now.After(r.expires.Add(2 * heartbeat)) {
+			delete(f.asked, id)
+			continue
+		}
+		left += r.messages
+	}
+	if f.outstanding > left {
+		f.outstanding = left
+		signal(t.wake)
+	}
+}
+
+// silent reports whether nothing was heard of the requests since the last call; t.mu is
+// held.
+func (t *trigger) silent() bool {
+	f := t.flow
+	if f == nil || f.outstanding == 0 {
+		return false
+	}
+	silent := f.marked == f.signs+1
+	f.marked = f.signs + 1
+	return silent
+}
+
+// endLimit bounds the wait for what is on its way when requests are taken back.
+const endLimit = time.Second
+
+// end takes the requests back, and waits for what was on its way: that is held. A
+// message that is given back afterwards does not come here again.
+func (t *trigger) end(atMost time.Duration) {
+	t.mu.Lock()
+	f := t.flow
+	t.flow = nil
+	t.mu.Unlock()
+	if f == nil {
+		return
+	}
+	if err := f.sub.Drain(); err != nil {
+		return // the connection is closed
 	}
 	limit := time.NewTimer(atMost)
 	defer limit.Stop()
-	for _, p := range pulls {
-		if p.consuming == nil {
-			continue
-		}
-		select {
-		case <-p.consuming.Closed():
-		case <-limit.C:
-			return // the server is away, and so is the request
-		}
+	select {
+	case <-f.over:
+	case <-limit.C: // the server is away, and so are the requests
 	}
 }
 
-func (p *pull) end() {
-	p.t.mu.Lock()
-	p.forget()
-	consuming := p.consuming
-	p.t.mu.Unlock()
-	if consuming != nil {
-		consuming.Drain()
-	}
-}
-
-// quiet is for how long nothing may come before a request is taken back: what is on its
+// quiet is for how long nothing may come before requests are taken back: what is on its
 // way then finds nobody, and the server lends it again only after AckWait. It is waited
 // for that long at most longestQuiet.
 const (
@@ -221,11 +325,16 @@ const (
 	longestQuiet = time.Second
 )
 
-// askLess takes requests back when nobody waits any more for what they asked.
+// askLess takes requests back when nobody waits any more for what they asked. Where order
+// counts they stay, and what comes is held for the next Receive: a message that finds nobody
+// would come again behind later ones of its key.
 func (t *trigger) askLess() {
+	if t.cfg.OrderingToken > 0 {
+		return
+	}
 	for end := time.Now().Add(longestQuiet); ; {
 		t.mu.Lock()
-		tooMany, came := t.outstanding > t.prefetch, t.arrivals
+		tooMany, came := t.outstanding() > t.prefetch, t.arrivals
 		t.mu.Unlock()
 		if !tooMany {
 			return
@@ -241,39 +350,8 @@ func (t *trigger) askLess() {
 		calm := t.arrivals == came
 		t.mu.Unlock()
 		if calm || time.Now().After(end) {
-			t.end(t.asked(), endLimit)
+			t.end(endLimit)
 			return
 		}
 	}
-}
-
-// queue is a first-in first-out list.
-type queue struct {
-	items []*triggers.Delivery
-	head  int
-}
-
-func (q *queue) len() int { return len(q.items) - q.head }
-
-func (q *queue) put(d *triggers.Delivery) {
-	if q.head > 0 && len(q.items) == cap(q.items) {
-		n := copy(q.items, q.items[q.head:])
-		clear(q.items[n:])
-		q.items, q.head = q.items[:n], 0
-	}
-	q.items = append(q.items, d)
-}
-
-func (q *queue) take(n int) []*triggers.Delivery {
-	n = min(n, q.len())
-	if n == 0 {
-		return nil
-	}
-	out := make([]*triggers.Delivery, n)
-	copy(out, q.items[q.head:])
-	clear(q.items[q.head : q.head+n])
-	if q.head += n; q.head == len(q.items) {
-		q.items, q.head = q.items[:0], 0
-	}
-	return out
 }

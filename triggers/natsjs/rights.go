@@ -49,6 +49,7 @@ var purposes = []struct{ prefix, purpose string }{
 	{"$JS.API.CONSUMER.DURABLE.CREATE.", "make the consumer"},
 	{"$JS.API.CONSUMER.MSG.NEXT.", "receive messages"},
 	{"$JS.ACK.", "settle messages"},
+	{"$JS.EVENT.ADVISORY.", "find messages that the server has given up, since max_deliver is used up"},
 	{"_INBOX.", "receive messages, and the server's answers"},
 }
 

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +37,8 @@ type Config struct {
 	// Prefetch is how many messages are held beyond those that a Receive asks
 	// for, or PrefetchAuto.
 	Prefetch int
+	// Function is named in dead letters that no verdict of a function has made.
+	Function string
 	Log      *slog.Logger
 }
 
@@ -52,22 +52,21 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 		ledger: newLedger(c.js, cfg),
 		wake:   make(chan struct{}, 1),
 		nudge:  make(chan struct{}, 1),
-		lost:   make(chan struct{}, 1),
 		toAck:  make(chan struct{}, 1),
-		pulls:  make(map[*pull]struct{}),
 	}
 	t.ledger.troubles = &t.troubles
 	t.alive.init()
 	if t.prefetch = cfg.Prefetch; cfg.Prefetch == PrefetchAuto {
 		t.prefetch = 0
 	}
+	t.ctx, t.stop = context.WithCancel(context.Background())
 	opening, opened := c.untilDenied(ctx)
 	defer opened()
 	if err := t.attach(opening); err != nil {
 		err = whyDenied(opening, err)
+		t.stop()
 		return nil, err
 	}
-	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.running.Go(func() { t.care(t.ctx) })
 	t.running.Go(func() { t.sendAcks(t.ctx) })
 	t.checkGraveyard(ctx)
@@ -98,63 +97,57 @@ type trigger struct {
 	stop     context.CancelFunc
 	running  sync.WaitGroup // care, and the look-ups in the ledger
 	wake     chan struct{}  // something for Receive
-	nudge    chan struct{}  // something for care: the connection is back
-	lost     chan struct{}  // something for care: no heartbeat came
+	nudge    chan struct{}  // something for care: verify
 	toAck    chan struct{}  // something for sendAcks
-	sending  sync.Mutex     // held by the one that sends acknowledgements
+	sending  sync.Mutex     // held by the one that sends acknowledgements; locked before mu
 	refused  atomic.Bool    // the connection refused to send some
 	troubles triggers.Troubles
 
 	// The time of the last look at the loans: precise enough to tell when the
 	// next sign is due, and it costs nothing a message.
 	clock atomic.Int64
+	// ackWait is the consumer's own, in ns, as it is now.
+	ackWait atomic.Int64
 
-	mu       sync.Mutex
-	consumer jetstream.Consumer // nil when it has to be looked up again
-	failed   error              // for the next Receive
-	closed   bool
+	mu         sync.Mutex
+	consumer   jetstream.Consumer // nil when it has to be looked up again
+	failed     error              // for the next Receive
+	closed     bool
+	maxDeliver int // the consumer's, as it is now
 
-	held        queue           // arrived, and not handed out
-	looking     int             // arrived, and being looked up in the ledger
-	looked      <-chan struct{} // closed when the last of those is held
-	outstanding int             // asked for, and not arrived
-	arrivals    uint64          // so far
-	pulls       map[*pull]struct{}
-	waiting     int // what the Receive that waits asks for
-	prefetch    int
-	settled     int64     // all settlements so far
-	last        repeat    // the last of them
-	marked      time.Time // of the last rateOver of them
+	life      *life     // nil before it is known
+	checked   uint64    // how often the connection was made again when life was verified
+	checkedAt time.Time // and when that was
+	delivered uint64    // the last number that the consumer gave to a delivery
+	highest   uint64    // the highest sequence in the stream that came
+	unsure    []*loan   // arrived, and perhaps of another life
+	later     []repeat  // settlements that wait until life is verified
+	strays    *strays   // nil unless some are missing
 
-	alive  alive                // all loans that are not settled
-	acked  [2][]acked           // by generation: since the last barrier, and since the one before
-	sent   int                  // of the first generation
-	acking bool                 // the goroutine that sends them was told, and is not done
-	again  map[uint64]time.Time // sequences whose acks were sent again, and until when to remember
-}
+	watching sync.Once      // watchSpent
+	given    map[place]bool // dead-lettered, since the server has given them up
 
-// attach finds the consumer, or makes it.
-func (t *trigger) attach(ctx context.Context) error {
-	consumer, err := findConsumer(ctx, t.conn.js, t.cfg, t.log)
-	if err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.consumer, t.failed = consumer, nil
-	return nil
+	held     queue           // arrived, and not handed out
+	looking  int             // arrived, and being looked up in the ledger
+	looked   <-chan struct{} // closed when the last of those is held
+	arrivals uint64          // so far
+	flow     *flow           // nil while nothing was asked for
+	requests uint64          // so far
+	waiting  int             // what the Receive that waits asks for
+	prefetch int
+	settled  int64     // all settlements so far
+	last     repeat    // the last of them
+	marked   time.Time // of the last rateOver of them
+
+	alive  alive               // all loans that are not settled
+	acked  [2][]acked          // by generation: since the last barrier, and since the one before
+	sent   int                 // of the first generation
+	acking bool                // the goroutine that sends them was told, and is not done
+	again  map[place]time.Time // whose acks were sent again, and until when to remember
 }
 
 // Receive implements triggers.Trigger.
 func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, error) {
-	t.mu.Lock()
-	missing := t.consumer == nil && !t.closed
-	t.mu.Unlock()
-	if missing {
-		if err := t.attach(ctx); err != nil {
-			return nil, err
-		}
-	}
 	for {
 		t.mu.Lock()
 		if t.closed {
@@ -166,20 +159,25 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 			t.mu.Unlock()
 			return nil, err
 		}
+		if t.consumer == nil && ctx.Err() == nil {
+			t.mu.Unlock()
+			if err := t.attach(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		out := t.held.take(max)
-		err := ctx.Err() // once: what want counts as asked for is asked for
-		want := 0
+		err := ctx.Err()
 		t.waiting = max
 		if len(out) > 0 || err != nil {
 			t.waiting = 0
 		}
 		if err == nil {
-			want = t.want()
+			if n := t.want(); n > 0 {
+				_ = t.pull(n) // what fails is reported in the next turn
+			}
 		}
 		t.mu.Unlock()
-		if want > 0 {
-			t.pull(want)
-		}
 		if len(out) > 0 {
 			return out, nil
 		}
@@ -202,7 +200,7 @@ func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, err
 	for {
 		t.expect(max)
 		t.mu.Lock()
-		out, coming := t.held.take(max), t.looking+t.outstanding
+		out, coming := t.held.take(max), t.looking+t.outstanding()
 		t.mu.Unlock()
 		if len(out) > 0 || coming == 0 {
 			return out, nil
@@ -211,7 +209,7 @@ func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, err
 		select {
 		case <-t.wake:
 		case <-calm.C:
-			t.end(t.asked(), t.endLimit())
+			t.end(t.endLimit())
 		case <-ctx.Done():
 			calm.Stop()
 			return nil, ctx.Err()
@@ -225,13 +223,6 @@ func (t *trigger) expect(n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.waiting = n
-}
-
-// asked are the requests that the server has.
-func (t *trigger) asked() []*pull {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.Collect(maps.Keys(t.pulls))
 }
 
 // endLimit bounds the wait for the end of requests.
@@ -301,7 +292,7 @@ func (t *trigger) Close(ctx context.Context) error {
 	t.closed = true
 	t.waiting, t.prefetch = 0, 0
 	t.mu.Unlock()
-	t.end(t.asked(), t.endLimit())
+	t.end(t.endLimit())
 	t.stop()
 	t.running.Wait()
 
@@ -330,9 +321,9 @@ func (t *trigger) taken(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
 	t.mu.Lock()
-	last := t.last
+	last, sure := t.last, t.verified()
 	t.mu.Unlock()
-	if err := t.conn.nc.FlushWithContext(ctx); err != nil || last.reply == "" {
+	if err := t.conn.nc.FlushWithContext(ctx); err != nil || last.reply == "" || !sure {
 		return err
 	}
 	if _, err := t.conn.nc.RequestWithContext(ctx, last.reply, last.said); err != nil && !errors.Is(err, nats.ErrNoResponders) {

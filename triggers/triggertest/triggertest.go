@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -52,6 +51,9 @@ type Dead struct {
 type Options struct {
 	// Ordered asks for one message at a time for each ordering key.
 	Ordered bool
+	// NoPrefetch asks for none to be held beyond those that were asked for, where the source
+	// has such a setting.
+	NoPrefetch bool
 }
 
 // patience bounds every wait for something that must come.
@@ -78,6 +80,10 @@ func Run(t *testing.T, open func(t *testing.T, o Options) *Source) {
 		{"close comes last", Options{}, testCloseLast},
 		{"backlog", Options{}, testBacklog},
 		{"ordering key", Options{Ordered: true}, testOrder},
+		{"ordering key, many keys and batches", Options{Ordered: true}, testOrderOfMany},
+		{"ordering key, many keys and batches, no prefetch", Options{Ordered: true, NoPrefetch: true}, testOrderOfMany},
+		{"ordering key, a backlog after a pause", Options{Ordered: true}, testOrderAfterPause},
+		{"ordering key, after a stop and a crash", Options{Ordered: true}, testOrderAfterStops},
 		{"ordering key, retried", Options{Ordered: true}, testOrderRetried},
 		{"ordering key, released", Options{Ordered: true}, testOrderReleased},
 		{"bodies", Options{}, testBodies},
@@ -381,92 +387,6 @@ func testBacklog(t *testing.T, s *Source) {
 		if time.Now().After(deadline) {
 			t.Fatalf("backlog %d of an empty queue", b.Ready)
 		}
-	}
-}
-
-func keyed(key string, bodies ...string) []triggers.Message {
-	out := text(bodies...)
-	for i := range out {
-		out[i].OrderingKey = key
-	}
-	return out
-}
-
-func testOrder(t *testing.T, s *Source) {
-	tr := s.Open(t)
-	s.Send(t, keyed("a", "a1", "a2", "a3")...)
-	s.Send(t, keyed("b", "b1", "b2")...)
-	heads := map[string]*triggers.Delivery{}
-	for _, d := range receive(t, tr, 2) {
-		heads[string(d.Message.Body)] = d
-		if key := d.Message.OrderingKey; key != string(d.Message.Body[:1]) {
-			t.Errorf("message %q has the key %q", d.Message.Body, key)
-		}
-	}
-	if heads["a1"] == nil || heads["b1"] == nil {
-		t.Fatalf("the first of each key should come first, together; got %v", heads)
-	}
-	nothing(t, tr, 2*s.Loan)
-	done(t, heads["a1"])
-	for _, want := range []string{"a2", "a3"} {
-		d := receive(t, tr, 1)[0]
-		if string(d.Message.Body) != want {
-			t.Fatalf("got %q, want %q", d.Message.Body, want)
-		}
-		done(t, d)
-	}
-	done(t, heads["b1"])
-	d := receive(t, tr, 1)[0]
-	if string(d.Message.Body) != "b2" {
-		t.Fatalf("got %q, want b2", d.Message.Body)
-	}
-	done(t, d)
-}
-
-func testOrderRetried(t *testing.T, s *Source) {
-	tr := s.Open(t)
-	s.Send(t, keyed("a", "a1", "a2")...)
-	d := receive(t, tr, 1)[0]
-	settle(t, d, triggers.Verdict{Kind: triggers.Retry, Delay: 200 * time.Millisecond})
-	d = receive(t, tr, 1)[0]
-	if string(d.Message.Body) != "a1" {
-		t.Fatalf("%q overtook a1, which is to be retried", d.Message.Body)
-	}
-	wantAttempt(t, d, 2)
-	done(t, d)
-	d = receive(t, tr, 1)[0]
-	if string(d.Message.Body) != "a2" {
-		t.Fatalf("got %q, want a2", d.Message.Body)
-	}
-	done(t, d)
-}
-
-func testOrderReleased(t *testing.T, s *Source) {
-	first := s.Open(t)
-	s.Send(t, keyed("a", "a1", "a2", "a3")...)
-	d := receive(t, first, 1)[0]
-	settle(t, d, triggers.Verdict{Kind: triggers.Retry, Delay: time.Millisecond})
-	d = receive(t, first, 1)[0]
-	settle(t, d, triggers.Verdict{Kind: triggers.Release})
-	if err := first.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	second := s.Open(t)
-	var got []string
-	for range 3 {
-		d := receive(t, second, 1)[0]
-		body := string(d.Message.Body)
-		got = append(got, body)
-		if body == "a1" {
-			wantAttempt(t, d, 2) // the failure before the release still counts
-		}
-		done(t, d)
-	}
-	if s.Reorders {
-		slices.Sort(got)
-	}
-	if want := []string{"a1", "a2", "a3"}; !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -1,0 +1,34 @@
+package natsjs
+
+import "github.com/drover-run/drover/triggers"
+
+// queue is a first-in first-out list.
+type queue struct {
+	items []*triggers.Delivery
+	head  int
+}
+
+func (q *queue) len() int { return len(q.items) - q.head }
+
+func (q *queue) put(d *triggers.Delivery) {
+	if q.head > 0 && len(q.items) == cap(q.items) {
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, d)
+}
+
+func (q *queue) take(n int) []*triggers.Delivery {
+	n = min(n, q.len())
+	if n == 0 {
+		return nil
+	}
+	out := make([]*triggers.Delivery, n)
+	copy(out, q.items[q.head:])
+	clear(q.items[q.head : q.head+n])
+	if q.head += n; q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	}
+	return out
+}
