@@ -26,6 +26,44 @@ const limit = 4 * time.Minute
 // skipped; under CI it fails.
 func Run(t *testing.T, script string, args ...string) {
 	t.Helper()
+	out, err := output(t, script, args...)
+	checks, done := report(t, out)
+	if err != nil || !done {
+		t.Errorf("%s: %v, after %d checks", script, err, checks)
+	}
+}
+
+// RunExample runs the example in a language, python or js, that has some text on a
+// page of the documentation. It replaces the text, and returns what was printed.
+func RunExample(t *testing.T, page, language, old, replacement string) string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	example := ""
+	for _, block := range strings.Split(string(text), "```"+language+"\n")[1:] {
+		if code, _, _ := strings.Cut(block, "```"); strings.Contains(code, old) {
+			example = code
+		}
+	}
+	if example == "" {
+		t.Fatalf("%s: no example in %s has %q", page, language, old)
+	}
+	script := filepath.Join(t.TempDir(), "example."+map[string]string{"python": "py", "js": "js"}[language])
+	if err := os.WriteFile(script, []byte(strings.ReplaceAll(example, old, replacement)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := output(t, script)
+	if err != nil {
+		t.Fatalf("%s: the example in %s: %v\n%s", page, language, err, out)
+	}
+	return out
+}
+
+// output runs a script to its end.
+func output(t *testing.T, script string, args ...string) (string, error) {
+	t.Helper()
 	command, err := interpreter(script)
 	if err != nil {
 		if os.Getenv("CI") == "" {
@@ -41,10 +79,7 @@ func Run(t *testing.T, script string, args ...string) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()
-	checks, done := report(t, out.String())
-	if err != nil || !done {
-		t.Errorf("%s: %v, after %d checks", script, err, checks)
-	}
+	return out.String(), err
 }
 
 // report makes subtests of what a script printed.

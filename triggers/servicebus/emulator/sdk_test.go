@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/drover-run/drover/triggers/sdktest"
@@ -17,4 +18,19 @@ func TestJavaScriptSDK(t *testing.T) { runSDK(t, "servicebus.js") }
 func runSDK(t *testing.T, script string) {
 	b := start(t, Options{})
 	sdktest.Run(t, filepath.Join("testdata", script), b.ConnectionString(b.address))
+}
+
+func TestExamplesOfTheDocumentation(t *testing.T) {
+	for _, language := range []string{"python", "js"} {
+		t.Run(language, func(t *testing.T) {
+			b := start(t, Options{})
+			if err := b.CreateQueue("orders", QueueOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			out := sdktest.RunExample(t, "../../../docs/azure-service-bus.md", language, "Endpoint=sb://127.0.0.1:5672;…", b.ConnectionString(b.address))
+			if counts, err := b.Counts("orders"); err != nil || counts != (Counts{}) || !strings.Contains(out, "id") {
+				t.Errorf("%s; left: %+v %v", out, counts, err)
+			}
+		})
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // The service's limits.
@@ -162,9 +163,7 @@ func (c *call) fail(f *failure) {
 	c.status = f.status
 	c.header.Set("x-ms-error-code", f.code)
 	c.body.Reset()
-	c.body.WriteString(xml.Header + "<Error><Code>" + f.code + "</Code><Message>")
-	_ = xml.EscapeText(&c.body, []byte(f.message)) // a buffer takes all
-	c.body.WriteString("</Message></Error>")
+	c.body.WriteString(xml.Header + "<Error><Code>" + f.code + "</Code><Message>" + xmlText(f.message) + "</Message></Error>")
 }
 
 func (c *call) answer(w http.ResponseWriter) {
@@ -260,6 +259,9 @@ func (c *call) text() (*string, *failure) {
 		XMLName xml.Name `xml:"QueueMessage"`
 		Text    *string  `xml:"MessageText"`
 	}
+	if !bytes.Contains(raw, []byte("<![CDATA[")) { // a parser drops a bare carriage return; Azurite does not
+		raw = bytes.ReplaceAll(raw, []byte("\r"), []byte("&#xD;"))
+	}
 	if err := xml.Unmarshal(raw, &in); err != nil || in.Text == nil {
 		return nil, errXML
 	}
@@ -319,7 +321,7 @@ func (c *call) properties(q *queue) {
 	q.expire(c.e.now())
 	c.header.Set("x-ms-approximate-messages-count", strconv.Itoa(len(q.order)))
 	for key, value := range q.metadata {
-		c.header.Set("x-ms-meta-"+key, value)
+		c.header["x-ms-meta-"+key] = []string{value} // Set would write the name with capitals, which the Python SDK keeps
 	}
 	c.status = http.StatusOK
 }
@@ -404,39 +406,73 @@ func (c *call) write(ms []*message, receipts, count, text bool) {
 			fmt.Fprintf(b, "<DequeueCount>%d</DequeueCount>", m.dequeued)
 		}
 		if text {
-			b.WriteString("<MessageText>")
-			_ = xml.EscapeText(b, []byte(m.text)) // a buffer takes all
-			b.WriteString("</MessageText>")
+			b.WriteString("<MessageText>" + xmlText(m.text) + "</MessageText>")
 		}
 		b.WriteString("</QueueMessage>")
 	}
 	b.WriteString("</QueueMessagesList>")
 }
 
+// maxList bounds how many queues one answer lists.
+const maxList = 5000
+
 func (c *call) list() *failure {
-	prefix := c.query["prefix"]
+	prefix, marker := c.query["prefix"], c.query["marker"]
+	most := maxList
+	if given, found := c.query["maxresults"]; found {
+		n, err := strconv.Atoi(given)
+		if err != nil {
+			return invalid("maxresults")
+		}
+		if n < 1 {
+			return outOfRange("maxresults")
+		}
+		most = min(n, maxList)
+	}
 	c.e.mu.Lock()
+	defer c.e.mu.Unlock()
 	var names []string
 	for name := range c.e.queues {
-		if strings.HasPrefix(name, prefix) {
+		if strings.HasPrefix(name, prefix) && name >= marker {
 			names = append(names, name)
 		}
 	}
-	c.e.mu.Unlock()
 	slices.Sort(names)
-	b := &c.body
-	fmt.Fprintf(b, "%s<EnumerationResults ServiceEndpoint=\"http://%s/%s\"><Prefix>", xml.Header, xmlText(c.r.Host), Account)
-	b.WriteString(xmlText(prefix) + "</Prefix><Queues>")
-	for _, name := range names {
-		b.WriteString("<Queue><Name>" + name + "</Name></Queue>")
+	next := ""
+	if len(names) > most {
+		next, names = names[most], names[:most]
 	}
-	b.WriteString("</Queues><NextMarker/></EnumerationResults>")
+	b := &c.body
+	fmt.Fprintf(b, "%s<EnumerationResults ServiceEndpoint=\"http://%s/%s\"><Prefix>%s</Prefix><Marker>%s</Marker><MaxResults>%d</MaxResults><Queues>",
+		xml.Header, xmlText(c.r.Host), Account, xmlText(prefix), xmlText(marker), most)
+	for _, name := range names {
+		b.WriteString("<Queue><Name>" + name + "</Name>")
+		if strings.Contains(c.query["include"], "metadata") {
+			b.WriteString("<Metadata>")
+			for key, value := range c.e.queues[name].metadata {
+				b.WriteString("<" + key + ">" + xmlText(value) + "</" + key + ">")
+			}
+			b.WriteString("</Metadata>")
+		}
+		b.WriteString("</Queue>")
+	}
+	b.WriteString("</Queues><NextMarker>" + next + "</NextMarker></EnumerationResults>")
 	c.status = http.StatusOK
 	return nil
 }
 
+// escapes are the characters that are no text in XML. Numeric references are
+// avoided, since the JavaScript SDK leaves them as they are; a carriage return has
+// no other form.
+var escapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "\r", "&#xD;")
+
+// xmlText is text as XML; what XML cannot carry is replaced.
 func xmlText(text string) string {
-	var b bytes.Buffer
-	_ = xml.EscapeText(&b, []byte(text)) // a buffer takes all
-	return b.String()
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff {
+			return utf8.RuneError
+		}
+		return r
+	}, text)
+	return escapes.Replace(text)
 }
