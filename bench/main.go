@@ -14,6 +14,8 @@
 //	go run ./bench dead         a replay of 100,000 dead letters, cut half way and started again: none twice, none left
 //	go run ./bench stop         SIGTERM under load: messages handled twice, delivered again, or lost
 //	go run ./bench workers      how soon a worker is there, also after a kill, and what recycling costs
+//	go run ./bench hostile      messages that crash, hang, block and take memory: who is charged, and what it costs the others
+//	go run ./bench crashes      one crash every four seconds under load: how much of it is done in time
 //	go run ./bench timeouts     how late calls that overrun are ended: those that obey, and those that are killed
 //	go run ./bench workloads    auto beside the best cell of a grid, for functions of each kind
 //	go run ./bench measuring    what it costs to measure the CPU time of calls
@@ -45,6 +47,8 @@ type commandLine struct {
 	Stop       stopCommand       `cmd:"" help:"SIGTERM under load: messages handled twice, delivered again, or lost."`
 	Workers    workersCommand    `cmd:"" help:"How soon a worker is there, from a template and without, also after a kill; and what recycling costs."`
 	Storm      stormCommand      `cmd:"" help:"Kill the daemon, workers, the reaper and the broker under load: messages lost or charged, orphans."`
+	Hostile    hostileCommand    `cmd:"" help:"Messages that crash, hang, block the event loop and exceed memory: who is charged, and the throughput of the others."`
+	Crashes    crashesCommand    `cmd:"" help:"One crash every four seconds under a steady load: what is done when sending ends."`
 	Timeouts   timeoutsCommand   `cmd:"" help:"How late calls that overrun are ended: those that obey, and those that are killed."`
 	Workloads  workloadsCommand  `cmd:"" help:"Auto beside the best cell of a grid of processes, threads and coroutines, for functions of each kind."`
 	Measuring  measuringCommand  `cmd:"" help:"What it costs to measure the CPU time of calls: the Python no-op with measuring and without."`

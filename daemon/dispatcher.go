@@ -196,6 +196,9 @@ func (t *turn) Lost() {
 	}
 }
 
+// Renew implements handlers.Renewable.
+func (t *turn) Renew() { t.renew(time.Now().Add(t.f.timeout)) }
+
 // claim waits for a slot for a message that was received when the room was gone.
 func (f *function) claim(t *turn) {
 	t.slotted = f.share.Claim(f.working) == nil
@@ -255,7 +258,7 @@ func (t *turn) run() {
 		}
 	}
 	for errors.Is(t.err, handlers.ErrRunAgain) && f.working.Err() == nil && !t.lost.Load() {
-		t.renew(time.Now().Add(f.timeout))
+		t.Renew()
 		t.output, t.err = f.handler.Handle(t, t.message)
 	}
 	t.err = f.timedOut(t, t.err)

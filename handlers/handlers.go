@@ -48,6 +48,15 @@ type Interruptible interface {
 	OnInterrupt(f func()) (stop func() bool)
 }
 
+// Renewable is the context of an attempt that can begin anew: by a handler that had its
+// message wait, before it runs it, and by nobody who holds its Done.
+type Renewable interface {
+	context.Context
+
+	// Renew gives the attempt its whole timeout from now on.
+	Renew()
+}
+
 // Sink takes what became of a message. Handled is called once, from any
 // goroutine, and does not wait.
 type Sink interface {

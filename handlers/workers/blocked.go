@@ -38,6 +38,28 @@ const (
 // for objects that nobody can reach any more.
 const garbage = "the garbage collector"
 
+// nodejs is the language of workers whose functions block in ways of their own.
+const nodejs = "Node.js"
+
+// hasLoop reports whether calls share the worker's event loop. Where they come one after
+// the other, one that keeps it is no news.
+func (w *worker) hasLoop() bool {
+	for _, f := range w.ready.Functions {
+		if f.Kind == "async" {
+			return true
+		}
+	}
+	return false
+}
+
+// language is the worker's, where it is not Python.
+func (w *worker) language() string {
+	if w.welcome.Language == nodejs {
+		return nodejs
+	}
+	return ""
+}
+
 // Blocked is how a function has blocked the event loops of its workers.
 type Blocked struct {
 	Times   int64         `json:"times"`
@@ -48,6 +70,8 @@ type Blocked struct {
 	// that it was C code which kept all threads from running.
 	Computes bool `json:"computes,omitempty"`
 	GIL      bool `json:"gil,omitempty"`
+	// Language is the worker's; empty: Python.
+	Language string `json:"language,omitempty"`
 }
 
 // Plus adds what is known of the same function elsewhere.
@@ -62,6 +86,12 @@ func (b Blocked) Plus(o Blocked) Blocked {
 
 // Instead says what to do in place of blocking.
 func (b Blocked) Instead() string {
+	if b.Language == nodejs {
+		if b.Computes {
+			return "hand the computation to a worker_threads.Worker; on_blocked: isolate keeps the function apart"
+		}
+		return "await the asynchronous form of the call (fs.promises, child_process.exec); on_blocked: isolate keeps the function apart"
+	}
 	if b.Place == garbage {
 		return "the more objects live the longer it takes: call gc.freeze() when what stays is loaded, raise gc.set_threshold, or have fewer coroutines in flight"
 	}
@@ -100,6 +130,7 @@ func (p *Pool) Blocked() map[string]Blocked {
 type block struct {
 	protocol.BlockedFrame
 	noticed time.Time
+	began   time.Time
 	logged  bool
 }
 
@@ -120,9 +151,13 @@ func (w *worker) blocked(payload []byte) error {
 	if b.Function >= len(w.pool.cfg.Functions) || b.Function < -1 {
 		return fmt.Errorf("%w: a BLOCKED of function %d, of which there are %d", protocol.ErrProtocol, b.Function, len(w.pool.cfg.Functions))
 	}
+	b.began = b.noticed.Add(-b.Time())
 	b.Place, b.Stack, b.Message = cut(b.Place), cut(b.Stack), cut(b.Message)
 	if w.pool.cfg.Blocking != nil {
 		w.pool.cfg.Blocking(Block{w.pool.functionName(b.Function), b.Message, b.Place, b.Time(), b.Over})
+	}
+	if b.Message == "" && b.ID >= 0 {
+		b.Message = w.messageOf(b.ID)
 	}
 	w.mu.Lock()
 	open := w.block
@@ -130,7 +165,12 @@ func (w *worker) blocked(payload []byte) error {
 	if open != nil && open.Block == b.Block { // it is told again
 		b.Stack, b.logged = open.Stack, open.logged
 	}
-	if !b.Over {
+	if open != nil && open.Block != b.Block {
+		w.over(open, b.noticed)
+	}
+	if b.Over {
+		w.over(b, b.noticed)
+	} else {
 		w.block = b
 	}
 	w.mu.Unlock()
@@ -141,6 +181,16 @@ func (w *worker) blocked(payload []byte) error {
 		w.pool.noteBlock(w, b, b.noticed)
 	}
 	return nil
+}
+
+// messageOf is the id of the message of a call in flight, for a worker that does not say.
+func (w *worker) messageOf(id int64) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if id < int64(len(w.calls)) && w.calls[id] != nil {
+		return cut(w.calls[id].Message.ID)
+	}
+	return ""
 }
 
 // cut bounds a text that a worker sent.
@@ -157,7 +207,7 @@ func (w *worker) overdue(now time.Time) {
 		b = &own
 	}
 	w.mu.Unlock()
-	if due {
+	if due && w.hasLoop() {
 		w.pool.warn(w, b, b.time(now))
 	}
 }
@@ -165,7 +215,7 @@ func (w *worker) overdue(now time.Time) {
 // noteBlock counts a block, and logs it.
 func (p *Pool) noteBlock(w *worker, b *block, now time.Time) {
 	took := b.time(now)
-	if took < leastBlock {
+	if took < leastBlock || !w.hasLoop() {
 		return
 	}
 	name := p.functionName(b.Function)
@@ -173,13 +223,13 @@ func (p *Pool) noteBlock(w *worker, b *block, now time.Time) {
 	if p.blocks.of == nil {
 		p.blocks.of = make(map[string]Blocked)
 	}
-	p.blocks.of[name] = p.blocks.of[name].Plus(Blocked{1, took, took, b.Place, b.Computes(), b.GIL})
+	p.blocks.of[name] = p.blocks.of[name].Plus(Blocked{1, took, took, b.Place, b.Computes(), b.GIL, w.language()})
 	p.blocks.mu.Unlock()
 	if !b.logged {
 		p.warn(w, b, took)
 	}
 	if p.cfg.OnBlocked == BlockedIsolate && p.blocks.offends(name, took, now) {
-		p.keepApart(name, Blocked{1, took, took, b.Place, b.Computes(), b.GIL})
+		p.keepApart(name, Blocked{1, took, took, b.Place, b.Computes(), b.GIL, w.language()})
 	}
 }
 
@@ -210,7 +260,7 @@ func (p *Pool) warn(w *worker, b *block, took time.Duration) {
 	if name != "" {
 		attrs = append(attrs, slog.String("function", name), slog.String("message", b.Message))
 	}
-	of := Blocked{Place: b.Place, Computes: b.Computes(), GIL: b.GIL}
+	of := Blocked{Place: b.Place, Computes: b.Computes(), GIL: b.GIL, Language: w.language()}
 	attrs = append(attrs, slog.Bool("computes", of.Computes), slog.Bool("gil", of.GIL), slog.String("instead", of.Instead()))
 	if b.Stack != "" {
 		attrs = append(attrs, slog.String("stack", b.Stack))

@@ -19,7 +19,9 @@ type call struct {
 	ctx       context.Context
 	handler   *Handler
 	submitted time.Time
-	given     bool // that ctx ended was told; guarded by the worker's mu, as is reply
+	given     bool          // that ctx ended was told; guarded by the worker's mu, as are the following
+	stood     time.Duration // the worker's lostTime when it was submitted
+	own       time.Duration // what of it since is of its own doing
 	to        handlers.Sink
 	reply     chan reply
 }
@@ -68,6 +70,8 @@ type reply struct {
 	lost    error             // the worker is gone, and this is how
 	again   bool              // by no fault of the calls that were in flight
 	alone   bool              // nothing else was in flight
+	culprit bool              // it blocked the event loop then
+	silent  bool              // the worker did not answer then
 	giveUp  bool              // no answer yet: ctx ended, and the worker was told
 }
 

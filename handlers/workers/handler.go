@@ -222,16 +222,16 @@ func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 			h.pool.records.note(h, c.Message, func(r *record) { r.killer = true })
 		}
 		if cancelled != nil {
-			return nil, late(cancelled, r.lost)
+			return nil, h.charge(w, c, cancelled, r, r.lost)
 		}
-		return nil, &lostError{how: r.lost, alone: r.alone, again: r.again}
+		return nil, h.spared(c, r)
 	}
 	output, err := r.outcome(c.ctx)
 	if r.status == protocol.State {
 		output, err = h.setState(c, r)
 	}
-	if err != nil && cancelled != nil && !errors.Is(err, handlers.ErrNotTried) {
-		return nil, late(cancelled, err)
+	if err != nil && cancelled != nil && (!errors.Is(err, handlers.ErrNotTried) || w.excused(c, time.Now())) {
+		return nil, h.charge(w, c, cancelled, r, err)
 	}
 	return output, err
 }
@@ -299,13 +299,20 @@ func (h *Handler) insist(w *worker, c *call) reply {
 			}
 		case <-last.C:
 			w.whereItHangs()
-		case <-limit.C:
+		case now := <-limit.C:
+			if stateOf(w.process.pid).stopped {
+				w.hung(now, now.Sub(c.submitted), "it was stopped (SIGSTOP)")
+				return <-c.reply
+			}
 			w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.Message.ID)
 			// What it has told is there by now.
 			why := &handlers.Failure{Summary: fmt.Sprintf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace)}
 			if hangs := w.whereItHangs(); hangs != "" {
 				why.Detail = why.Summary + "; the stacks of all threads of its worker, before it was killed:\n" + hangs
 			}
+			w.mu.Lock()
+			w.disobeyed = c
+			w.mu.Unlock()
 			w.kill(CauseTimeout, why)
 			return <-c.reply
 		}

@@ -65,6 +65,9 @@ func (i *isolation) run(ctx context.Context, h *Handler, m *triggers.Message) ([
 		if w, err = i.isolated(ctx, h.pool, w); err != nil {
 			return nil, err
 		}
+		if attempt, is := ctx.(handlers.Renewable); is {
+			attempt.Renew() // it has waited for others
+		}
 		output, err := h.try(ctx, w, m)
 		var lost *lostError
 		switch {
@@ -104,46 +107,56 @@ func (i *isolation) stop(w *worker) {
 	w.stop(stopGrace)
 }
 
-// isolated returns a lane's worker, started if there is none that can be used.
+// isolated waits until a lane's worker can be used, and starts one if there is none. It
+// returns the lane's worker in any case: one that has not loaded the code when the time of
+// a message is up, is there for the next.
 func (i *isolation) isolated(ctx context.Context, p *Pool, w *worker) (*worker, error) {
 	if w != nil && w.usable() {
 		return w, nil
 	}
-	i.stop(w)
-	p.mu.Lock()
-	ended := p.ended
-	p.mu.Unlock()
-	if ended {
-		return nil, handlers.ErrNotTried
+	if w == nil || w.finished() {
+		i.stop(w)
+		p.mu.Lock()
+		ended := p.ended
+		p.mu.Unlock()
+		if ended {
+			return nil, handlers.ErrNotTried
+		}
+		var err error
+		if w, err = p.startWorker(); err != nil {
+			return nil, errors.Join(err, handlers.ErrNotTried)
+		}
+		i.mu.Lock()
+		i.workers = append(i.workers, w)
+		i.mu.Unlock()
 	}
-	if ctx.Err() != nil {
-		return nil, handlers.ErrRunAgain
-	}
-	w, err := p.startWorker()
-	if err != nil {
-		return nil, errors.Join(err, handlers.ErrNotTried)
-	}
-	limit := time.NewTimer(p.cfg.StartTimeout)
+	limit := time.NewTimer(time.Until(w.begun.Add(p.cfg.StartTimeout)))
 	defer limit.Stop()
 	select {
 	case <-w.loaded:
 		if w.ready != nil {
-			i.mu.Lock()
-			i.workers = append(i.workers, w)
-			i.mu.Unlock()
 			return w, nil
 		}
-		err = &handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail}
+		return w, &handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail}
 	case <-w.gone:
-		err = errors.Join(w.reason, handlers.ErrNotTried)
+		return w, errors.Join(w.reason, handlers.ErrNotTried)
 	case <-limit.C:
-		err = fmt.Errorf("the code did not load within %v: %w", p.cfg.StartTimeout, handlers.ErrNotTried)
+		err := fmt.Errorf("the code did not load within %v: %w", p.cfg.StartTimeout, handlers.ErrNotTried)
+		w.kill(CauseStart, err)
+		return w, err
 	case <-ctx.Done():
-		err = handlers.ErrRunAgain
+		return w, handlers.ErrRunAgain
 	}
-	w.kill(CauseStart, err)
-	w.done.Wait()
-	return nil, err
+}
+
+// finished reports whether a worker takes no more.
+func (w *worker) finished() bool {
+	select {
+	case <-w.gone:
+		return true
+	default:
+		return w.retiring.Load()
+	}
 }
 
 // wait returns when nobody is being tried any more.

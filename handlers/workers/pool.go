@@ -186,7 +186,7 @@ func New(cfg Config) *Pool {
 }
 
 func (p *Pool) hello() protocol.HelloFrame {
-	can := []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState, protocol.CanFork}
+	can := []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState, protocol.CanFork, protocol.CanHeartbeat}
 	if !p.cfg.Unmeasured {
 		can = append(can, protocol.CanMeasures)
 	}

@@ -19,6 +19,9 @@ func (w *worker) readFrames() error {
 		n, err := w.process.conn.Read(p.Space())
 		p.Took(n)
 		w.heard = time.Now()
+		if n > 0 {
+			w.sent(w.heard)
+		}
 		for {
 			kind, payload, frameErr := p.Next()
 			if frameErr != nil {
@@ -59,6 +62,11 @@ func (w *worker) frame(kind protocol.Kind, payload []byte) error {
 		return w.stats(payload)
 	case kind == protocol.Blocked && answered:
 		return w.blocked(payload)
+	case kind == protocol.Alive && answered:
+		if len(payload) > 0 {
+			return fmt.Errorf("%w: an ALIVE of %d bytes", protocol.ErrProtocol, len(payload))
+		}
+		return nil
 	case kind == protocol.Forked && answered && w.forked != nil && len(w.forked) == 0:
 		var answer protocol.ForkedFrame
 		err := protocol.Decode(kind, payload, &answer)

@@ -16,6 +16,9 @@ const (
 	// maxExcuses is how often a message runs again beside others without using an
 	// attempt, before it runs alone.
 	maxExcuses = 3
+	// maxAlone is how often in all: where it runs alone only a machine that stands still
+	// takes its time.
+	maxAlone = 8
 )
 
 // record is what a pool knows of a message.

@@ -40,6 +40,7 @@ const (
 	CauseConfine  Cause = "confine"       // what it is to be held to could not be put in force
 	CauseProtocol Cause = "protocol"      // it broke the protocol, and was killed
 	CauseTimeout  Cause = "timeout"       // a call did not end when told to, and it was killed
+	CauseHung     Cause = "hung"          // it was stopped or hung in the kernel, and was killed
 	CauseStart    Cause = "start_timeout" // the code did not load in time
 	CauseReaper   Cause = "reaper"        // the reaper died, and all of its processes were killed
 
@@ -57,7 +58,7 @@ const (
 
 // Causes are all of them.
 var Causes = []Cause{
-	CauseExit, CauseSignal, CauseMemory, CauseOOM, CauseConfine, CauseProtocol, CauseTimeout, CauseStart, CauseReaper,
+	CauseExit, CauseSignal, CauseMemory, CauseOOM, CauseConfine, CauseProtocol, CauseTimeout, CauseHung, CauseStart, CauseReaper,
 	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone,
 }
 

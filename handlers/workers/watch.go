@@ -30,10 +30,22 @@ func (p *Pool) watch(ctx context.Context) {
 			return
 		}
 		tick := time.NewTicker(watchEvery)
+		began := time.Now()
+		last, spare := began, began // when it looked, and until when calls are spared
 		for busy := true; busy; {
 			select {
-			case now := <-tick.C:
+			case <-tick.C:
+				now := time.Now() // a tick may be old
+				if gap := now.Sub(last); gap > standstill {
+					p.stoodStill(gap)
+					began, spare = now, now.Add(catchUp)
+				}
+				last = now
+				if now.Before(spare) {
+					continue
+				}
 				busy = p.giveUp(now)
+				p.listen(now, began)
 			case <-ctx.Done():
 				tick.Stop()
 				return
@@ -44,6 +56,13 @@ func (p *Pool) watch(ctx context.Context) {
 		if p.giveUp(time.Now()) { // one came between the look and the store
 			p.watched()
 		}
+	}
+}
+
+// listen looks for workers that do not answer.
+func (p *Pool) listen(now, since time.Time) {
+	for _, w := range p.everyone() {
+		w.listen(now, since)
 	}
 }
 

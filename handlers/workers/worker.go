@@ -20,6 +20,7 @@ type worker struct {
 	process *process
 	log     *slog.Logger
 
+	begun   time.Time              // when it was started
 	welcome *protocol.WelcomeFrame // its answer to HELLO; read's own until loaded is closed
 
 	loaded chan struct{} // closed when it answered LOAD; ready or failed is set
@@ -48,6 +49,13 @@ type worker struct {
 	heard   time.Time // when it was read from last; read's own, as is
 	answers int       // how many calls it has answered; read after gone is closed
 
+	alive  atomic.Int64 // when it sent something last, in ns since birth
+	silent atomic.Bool  // it has been reported for sending nothing
+	// The watch's own: when its threads were looked at, what they did, and since when
+	// they do nothing.
+	looked, stuckSince time.Time
+	state              threads
+
 	mu    sync.Mutex
 	sums  []Measures
 	out   []byte // frames to be written
@@ -55,8 +63,12 @@ type worker struct {
 	free  []uint32
 	dead  bool
 	block *block // of its event loop, that is under way
-	why   error  // why it is to be killed, if we do it
-	whose Cause  // the same in a word
+	// stood is how long its calls could not run, all blocks that are over together, and
+	// disobeyed the last call for which it was killed.
+	stood     time.Duration
+	disobeyed *call
+	why       error // why it is to be killed, if we do it
+	whose     Cause // the same in a word
 
 	stacks stacks
 
@@ -89,6 +101,7 @@ func (p *Pool) greet(proc *process, template bool) (*worker, error) {
 		pool:    p,
 		process: proc,
 		log:     p.log.With("worker", proc.pid),
+		begun:   time.Now(),
 		loaded:  make(chan struct{}),
 		gone:    make(chan struct{}),
 		wake:    make(chan struct{}, 1),
@@ -145,6 +158,7 @@ func (w *worker) submit(c *call) bool {
 		w.pool.nudge()
 	}
 	c.ID, c.submitted = id, time.Now()
+	c.stood = w.lostTime(c.submitted)
 	w.out = protocol.AppendInvoke(w.out, &c.Invocation)
 	w.wakeUp()
 	return true
@@ -213,6 +227,7 @@ func (w *worker) write() {
 // flight in it.
 func (w *worker) read() {
 	err := w.readFrames()
+	silent := w.quiet(time.Now())
 	w.mu.Lock()
 	w.dead = true
 	lost := make([]*call, 0, len(w.calls))
@@ -221,9 +236,19 @@ func (w *worker) read() {
 			lost = append(lost, c)
 		}
 	}
-	w.calls = nil
 	why, whose, block := w.why, w.whose, w.block
-	w.block = nil
+	var culprit *call
+	var blames error
+	if now := time.Now(); block != nil {
+		w.over(block, now)
+		for _, c := range lost {
+			if block.by(c) && why != nil {
+				culprit, blames = c, block.blames(why, now)
+			}
+		}
+		w.block = nil
+	}
+	w.calls = nil
 	w.mu.Unlock()
 	if block != nil {
 		w.pool.noteBlock(w, block, time.Now())
@@ -242,7 +267,11 @@ func (w *worker) read() {
 		}
 	}
 	w.process.Signal(syscall.SIGKILL)
-	<-w.process.waited
+	select {
+	case <-w.process.waited:
+	case <-w.unkillable(why != nil):
+		w.log.Error("a worker was killed and does not end: it hangs in the kernel; its calls run elsewhere")
+	}
 	switch {
 	case why != nil:
 		w.reason, w.cause = why, whose
@@ -256,9 +285,25 @@ func (w *worker) read() {
 	w.pool.keepMeasures(w)
 	close(w.gone)
 	for _, c := range lost {
-		c.replied(w, reply{lost: w.reason, again: why != nil || w.cause == CauseReaper, alone: len(lost) == 1})
+		r := reply{lost: w.reason, again: why != nil || w.cause == CauseReaper, alone: len(lost) == 1, silent: silent}
+		if c == culprit {
+			r.lost, r.culprit = blames, true
+		}
+		c.replied(w, r)
 	}
 	w.pool.nudge()
+}
+
+// killLimit is how long a worker that was killed may take to end. One that hangs in the
+// kernel, as with a disk that is gone, does not: but it runs none of its code any more.
+const killLimit = 2 * time.Second
+
+// unkillable gets something when a worker that we killed has had time to end.
+func (w *worker) unkillable(killed bool) <-chan time.Time {
+	if !killed {
+		return nil
+	}
+	return time.After(killLimit)
 }
 
 // kill ends the worker for a reason that is no fault of what is in flight in it.

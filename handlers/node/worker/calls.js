@@ -54,12 +54,13 @@ class Calls {
   #pumping = false;
   #draining = false;
 
-  constructor(functions, threads, writer, output, lag) {
+  constructor(functions, threads, writer, output, lag, watch) {
     this.functions = functions;
     this.threads = threads;
     this.writer = writer;
     this.output = output;
     this.lag = lag;
+    this.watch = watch;
     writer.drained = () => this.pump();
   }
 
@@ -81,6 +82,7 @@ class Calls {
     this.#count++;
     (call.function.isAsync ? this.#async : this.#sync).push(call);
     this.lag?.came();
+    this.watch?.came();
   }
 
   /** Gives a call up. */
@@ -154,6 +156,7 @@ class Calls {
     const message = new Message(call);
     call.context = new Context(call, message);
     call.began = performance.now();
+    this.watch?.begins(call);
     let value;
     let failed = false;
     try {
@@ -168,6 +171,7 @@ class Calls {
       failed = true;
       value = error;
     }
+    this.watch?.waits();
     const now = performance.now();
     of.quick = now - call.began < QUICK ? of.quick + 1 : 0;
     if (failed === true) this.#failed(call, value, now);

@@ -5,7 +5,7 @@ const { writeSync } = require('node:fs');
 
 const PROTOCOL = 4;
 const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5;
-const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70;
+const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70, BLOCKED = 72, ALIVE = 73;
 const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5;
 
 const DESCRIBED = 128; // added to OK and STATE: the output comes behind its properties
@@ -162,12 +162,24 @@ class Writer {
   #queue = []; // what the socket did not take yet
   #queued = 0;
   #timer = null;
+  #shared = null; // with the thread that writes to the same file
+  #lock = 0; // where there; 1 while one of the two writes
+  #middle = false; // a frame is being sent in two pieces
+  #holds = false; // the daemon has half a frame of ours: nobody else may write
 
   constructor(fd) {
     this.#fd = fd;
     this.max = MAX_SMALL; // of a RESULT, in bytes; set when the daemon has said it
     this.last = 0; // when it wrote last, by performance.now
     this.drained = () => {}; // called when the socket takes more again
+  }
+
+  /** Has another thread write beside this one. */
+  share(shared, lock) {
+    this.#shared = shared;
+    this.#lock = lock;
+    this.#holds = this.#queued > 0; // perhaps from the middle of a frame on
+    if (this.#holds) Atomics.store(shared, lock, 1);
   }
 
   /** Whether frames wait for flush. */
@@ -215,8 +227,10 @@ class Writer {
   }
 
   #add(payload) {
-    if (payload.length > BATCH - this.#used) this.flush();
-    if (payload.length > BATCH) {
+    if (payload.length > BATCH - this.#used) {
+      this.#middle = true; // the head of the frame is sent: nobody may come between
+      this.flush();
+      this.#middle = false;
       this.#send(payload);
       return;
     }
@@ -275,6 +289,17 @@ class Writer {
 
   /** Writes what the socket takes, and returns the rest. */
   #write(data) {
+    if (this.#shared === null) return this.#writeAlone(data);
+    while (!this.#holds && Atomics.compareExchange(this.#shared, this.#lock, 0, 1) !== 0) Atomics.wait(this.#shared, this.#lock, 1, PAUSE);
+    const rest = this.#writeAlone(data);
+    this.#holds = rest.length > 0 || this.#middle || this.#queue.length > 1;
+    if (!this.#holds) {
+      Atomics.store(this.#shared, this.#lock, 0);
+    }
+    return rest;
+  }
+
+  #writeAlone(data) {
     while (data.length > 0) {
       try {
         data = data.subarray(writeSync(this.#fd, data));
@@ -288,6 +313,6 @@ class Writer {
 }
 
 module.exports = {
-  PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, WELCOME, READY, FAILED, RESULT, LOG, STATS,
-  OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, NO_STATE, DESCRIBED, EMPTY, Reader, Writer, cutTexts, putProperties,
+  PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, WELCOME, READY, FAILED, RESULT, LOG, STATS, BLOCKED, ALIVE,
+  HEAD, OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, NO_STATE, DESCRIBED, EMPTY, Reader, Writer, cutTexts, putProperties,
 };

@@ -7,10 +7,11 @@ const frames = require('./frames');
 const { Calls } = require('./calls');
 const { Lag } = require('./lag');
 const { LoadError, load } = require('./load');
-const { NoOutput, Output } = require('./logs');
+const { NoOutput, Output, current } = require('./logs');
 const { oneLine, stack } = require('./outcome');
+const { Watch } = require('./watch');
 
-const CAPABILITIES = ['cancel', 'log', 'properties', 'session_state', 'stats'];
+const CAPABILITIES = ['blocked', 'cancel', 'heartbeat', 'log', 'properties', 'session_state', 'stats'];
 
 const writer = new frames.Writer(3);
 let daemon; // what it can do
@@ -85,7 +86,9 @@ async function start({ app, functions, threads }) {
   process.off('exit', exitWhileLoading);
   // Code that is not async may keep the loop: that it is late then is no news.
   const lag = daemon.has('stats') && loaded.some(({ isAsync }) => isAsync) ? new Lag(writer, () => calls.busy) : undefined;
-  calls = new Calls(loaded, threads, writer, output, lag);
+  const wants = { alive: daemon.has('heartbeat'), blocked: daemon.has('blocked') };
+  const watch = wants.alive || wants.blocked ? new Watch(writer, () => calls.busy, () => current.getStore(), wants) : undefined;
+  calls = new Calls(loaded, threads, writer, output, lag, watch);
   loading = false;
   writer.json(frames.READY, { functions: loaded.map(({ name, isAsync }) => ({ name, kind: isAsync ? 'async' : 'sync' })) });
   writer.flush();

@@ -372,6 +372,16 @@ var orderChecks = []check{
 		},
 	},
 	{
+		name: "heartbeat/busy", modes: all, needs: protocol.CanHeartbeat, rule: ruleAlive,
+		run: func(s *session) {
+			s.load()
+			for before := s.beats; s.beats < before+2; { // an ALIVE is taken aside while we wait for a RESULT
+				s.send(invoke(0, "sleep", "200"))
+				s.answer(0, protocol.Done)
+			}
+		},
+	},
+	{
 		name: "pressure/results", modes: all, rule: "A worker goes on when the daemon reads again.",
 		run: func(s *session) {
 			s.load()

@@ -20,7 +20,7 @@ func TestRulesAreInTheDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	document := strings.Join(strings.Fields(string(text)), " ")
-	rules := []string{ruleSizes, ruleLog, ruleOpen, ruleOne, ruleLogIDs, ruleStats, ruleLogTo, ruleEnds, ruleOutcome}
+	rules := []string{ruleSizes, ruleLog, ruleOpen, ruleOne, ruleLogIDs, ruleStats, ruleAlive, ruleLogTo, ruleEnds, ruleOutcome}
 	for _, c := range checks() {
 		rules = append(rules, c.rule)
 	}
@@ -114,6 +114,8 @@ func TestFaultsAreFound(t *testing.T) {
 		"logs after its answer":                    {"log/ids[one]", "a LOG of 0, which is not in flight"},
 		"mixes up its outputs":                     {"log/standard-output[one]", ""},
 		"measures before it is ready":              {"hello/welcome", "a STATS before READY"},
+		"beats before it is ready":                 {"hello/welcome", "an ALIVE before READY"},
+		"beats once":                               {"heartbeat/busy[threads]", ""},
 		"measures milliseconds":                    {"result/time[one]", "a sleep of 200 ms took"},
 		"reads texts as Latin-1":                   {"invoke/fields[one]", "the id was"},
 		"reads bodies as text":                     {"invoke/echo[threads]", "it returned"},

@@ -22,7 +22,7 @@ import (
 const maxFrame = 2 << 20
 
 // daemonCan is what the worker is told that we can.
-var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats, protocol.CanMeasures}
+var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats, protocol.CanMeasures, protocol.CanHeartbeat}
 
 // session is one worker process and what was said with it. All but the writing is
 // done from the goroutine of the check.
@@ -48,6 +48,7 @@ type session struct {
 	open    map[uint32]bool
 	logs    []protocol.LogFrame
 	stats   []protocol.StatsFrame
+	beats   int // how many ALIVE came
 
 	mu         sync.Mutex // guards sent
 	sent, came transcript
@@ -175,7 +176,7 @@ func (s *session) named(function string) string {
 // errSilent says that nothing came in time.
 var errSilent = errors.New("nothing more came")
 
-// receive returns the next frame, but takes LOG and STATS into the books itself.
+// receive returns the next frame, but takes LOG, STATS and ALIVE into the books itself.
 // The error is io.EOF where the worker closed its socket, and errSilent.
 func (s *session) receive() (protocol.Kind, []byte, error) {
 	for {
@@ -223,6 +224,7 @@ const (
 	ruleLogIDs = "A LOG of a call comes before its RESULT."
 	ruleStats  = "For workers with a loop, after READY."
 	ruleLogTo  = "From WELCOME on."
+	ruleAlive  = "Sent each second after READY"
 )
 
 // aside takes what may come at any time.
@@ -232,6 +234,8 @@ func (s *session) aside(kind protocol.Kind, payload []byte) bool {
 		s.logged(payload)
 	case protocol.Stats:
 		s.measured(payload)
+	case protocol.Alive:
+		s.beat(payload)
 	default:
 		return false
 	}
@@ -278,6 +282,18 @@ func (s *session) measured(payload []byte) {
 		s.failBy(ruleStats, "STATS of "+excerpt(payload), "a period above 0, and lags of 0 and more")
 	}
 	s.stats = append(s.stats, stats)
+}
+
+func (s *session) beat(payload []byte) {
+	switch {
+	case s.ready == nil:
+		s.failBy(ruleAlive, "an ALIVE before READY", "none")
+	case !slices.Contains(s.can, protocol.CanHeartbeat):
+		s.failBy(ruleLog, "an ALIVE, though HELLO did not have the capability heartbeat", "none")
+	case len(payload) > 0:
+		s.failBy(ruleAlive, fmt.Sprintf("an ALIVE with %d bytes", len(payload)), "no payload")
+	}
+	s.beats++
 }
 
 // said is what was said lately, by us, by the worker, and on its standard error; and

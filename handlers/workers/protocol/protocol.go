@@ -39,11 +39,12 @@ const (
 	Stats   Kind = 70
 	Forked  Kind = 71
 	Blocked Kind = 72
+	Alive   Kind = 73
 )
 
 var names = map[Kind]string{
 	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK", Set: "SETTINGS",
-	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED",
+	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED", Alive: "ALIVE",
 }
 
 func (k Kind) String() string {
@@ -64,6 +65,7 @@ const (
 	CanMeasures     = "measures"      // the daemon wants to know what calls use
 	CanProperties   = "properties"    // functions give their results properties
 	CanBlocked      = "blocked"       // what blocks the event loop is told by BLOCKED
+	CanHeartbeat    = "heartbeat"     // a worker sends ALIVE each second
 )
 
 // Status is how a call ended.

@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import select
+import socket
 import struct
 import threading
 import time
@@ -14,8 +15,8 @@ from drover.streams import flush_foreign
 
 PROTOCOL = 4
 HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS = 1, 2, 3, 4, 5, 6, 7
-WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED = 65, 66, 67, 68, 69, 70, 71, 72
-CAPABILITIES = ["blocked", "cancel", "fork", "log", "properties", "session_state", "settings", "stats"]
+WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED, ALIVE = 65, 66, 67, 68, 69, 70, 71, 72, 73
+CAPABILITIES = ["blocked", "cancel", "fork", "heartbeat", "log", "properties", "session_state", "settings", "stats"]
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
 DESCRIBED = 128  # added to OK and STATE: the output comes behind its properties
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
@@ -31,6 +32,7 @@ _RESULT_FIXED = _RESULT.size - 4
 _pack_result = _RESULT.pack
 _INVOKE = struct.Struct("<IBIHHIqqI")  # length, type, id, function, flags, attempt, enqueued, deadline, length of meta
 _ID = struct.Struct("<I")
+_ALIVE = _HEAD.pack(1, ALIVE)
 
 # A reply that waits for company is sent after this many nanoseconds at the latest.
 LINGER = 300_000
@@ -182,6 +184,7 @@ class Writer:
         self.stats = False  # whether the daemon takes STATS
         self.measures = False  # whether it wants to know what calls use
         self.blocked = False  # whether it takes BLOCKED
+        self.heartbeat = False  # whether it takes ALIVE
         self.last = 0  # when it was sent last, by time.perf_counter_ns
         self.forked = False  # whether this is a child of the worker, which has nothing to say
         self.watch = Watch(self)
@@ -204,6 +207,19 @@ class Writer:
     def json(self, kind, value):
         payload = json.dumps(value).encode()
         self._out.append(_HEAD.pack(1 + len(payload), kind) + payload)
+
+    def alive(self):
+        """Sends ALIVE, unless something is being sent just now: that says as much."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._out:
+                    self._sock.send(_ALIVE, socket.MSG_DONTWAIT)
+            except BlockingIOError:  # the daemon does not read, and needs no more of them
+                pass
+            except OSError as error:
+                ends.broken(error)
+            finally:
+                self._lock.release()
 
     def waits(self):
         return bool(self._out)

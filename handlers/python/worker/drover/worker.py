@@ -20,6 +20,7 @@ from drover.logs import Output
 from drover.loop import Loop
 from drover.measures import NEVER, cpu_now
 from drover.pool import Pool
+from drover.pulse import Pulse
 from drover.stacks import at_fatal_signals, last_words
 
 
@@ -64,6 +65,8 @@ def _serve(sock, reader, writer):
     else:
         worker = Inline(sock, reader, writer, output, functions)
     worker.watch.start()
+    if writer.heartbeat:
+        Pulse(writer).start()
     while True:  # for as long as it is told to go on in another way
         worker, rest = worker.run(rest), ()
 
@@ -76,6 +79,7 @@ def _greet(reader, writer, output):
     can = hello["capabilities"]
     writer.max = hello["max_frame"]
     writer.stats, writer.measures, writer.blocked = "stats" in can, "measures" in can, "blocked" in can
+    writer.heartbeat = "heartbeat" in can
     writer.json(
         frames.WELCOME,
         {

@@ -238,6 +238,15 @@ def load(text):
     return [f["function"] for f in l["functions"]], l["threads"]
 
 
+def beat():
+    """Sends ALIVE each second."""
+    while True:
+        time.sleep(1)
+        send(73, b"")
+        if FAULT == "beats once":
+            return
+
+
 def serve_template():
     """Forks workers as FORK asks. It returns in each."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody collects the processes between
@@ -302,8 +311,10 @@ def greet():
     can = hello["capabilities"]
     if FAULT == "measures before it is ready":
         send_json(70, {"period_us": 1, "lags_us": []})
+    if FAULT == "beats before it is ready":
+        send(73, b"")
     version = 1 if FAULT == "speaks another protocol" else 4
-    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "log", "properties", "session_state", "settings"]})
+    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "heartbeat", "log", "properties", "session_state", "settings"]})
     if hello["protocol"] != 4 and FAULT != "speaks any protocol":
         end()
     max_frame = hello["max_frame"]
@@ -334,6 +345,8 @@ def main():
         live = n
 
     resize(threads)
+    if "heartbeat" in can:
+        threading.Thread(target=beat, daemon=True).start()
     while True:
         kind, payload = frame()
         if kind == 3:

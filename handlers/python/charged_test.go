@@ -1,0 +1,192 @@
+package python
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// dispatch runs a message as the dispatcher does: what is to run again does, with a new
+// timeout. It returns how often that was.
+func dispatch(t *testing.T, h *workers.Handler, m *triggers.Message, timeout time.Duration) (again int, err error) {
+	t.Helper()
+	ctx := &attempt{life: t.Context(), timeout: timeout}
+	ctx.Renew()
+	defer ctx.end()
+	for ; ; again++ {
+		_, err = handle(ctx, h, m)
+		if !errors.Is(err, handlers.ErrNotTried) || t.Context().Err() != nil {
+			return again, err
+		}
+		ctx.Renew()
+	}
+}
+
+// attempt is a context as the dispatcher's are.
+type attempt struct {
+	life    context.Context
+	timeout time.Duration
+	mu      sync.Mutex
+	now     context.Context
+	end     context.CancelFunc
+}
+
+var _ handlers.Renewable = (*attempt)(nil)
+
+func (a *attempt) Renew() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.end != nil {
+		a.end()
+	}
+	a.now, a.end = context.WithTimeout(a.life, a.timeout)
+}
+
+func (a *attempt) current() context.Context {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.now
+}
+
+func (a *attempt) Deadline() (time.Time, bool) { return a.current().Deadline() }
+func (a *attempt) Done() <-chan struct{}       { return a.current().Done() }
+func (a *attempt) Err() error                  { return a.current().Err() }
+func (a *attempt) Value(key any) any           { return a.current().Value(key) }
+
+// Who blocks the event loop, or holds the GIL, is charged alone.
+func TestWhoBlocksIsChargedAlone(t *testing.T) {
+	for _, test := range []struct {
+		name, code string
+		threads    int
+	}{
+		{"the event loop, asleep", "async def f(message):\n    if message.body == b'poison': time.sleep(60)\n    await asyncio.sleep(0.02)\n", 1},
+		{"the event loop, computing", "async def f(message):\n    if message.body == b'poison':\n        while True: pass\n    await asyncio.sleep(0.02)\n", 1},
+		{"the GIL, and the event loop", "async def f(message):\n    if message.body == b'poison': re.match('(a|aa)+$', 'a' * 99 + 'b')\n    await asyncio.sleep(0.02)\n", 1},
+		{"the GIL, in threads", "def f(message):\n    if message.body == b'poison': re.match('(a|aa)+$', 'a' * 99 + 'b')\n    time.sleep(0.02)\n", 16},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			p := startApp(t, "import asyncio, re, time\n"+test.code, func(c *workers.Config) {
+				c.Settings.Threads, c.Settings.Coroutines = test.threads, 16
+			}, "f")
+			h := handler(t, p, "f")
+			room := make(chan struct{}, 16) // as many in flight
+			var all sync.WaitGroup
+			var charged atomic.Int64
+			for i := range 100 {
+				body := fmt.Sprint(i)
+				if i == 41 {
+					body = "poison"
+				}
+				room <- struct{}{}
+				all.Go(func() {
+					defer func() { <-room }()
+					again, err := dispatch(t, h, &triggers.Message{ID: fmt.Sprint(i), Body: []byte(body)}, 2*time.Second)
+					switch {
+					case body == "poison" && !errors.Is(err, context.DeadlineExceeded):
+						t.Errorf("the culprit ended with %v", err)
+					case body == "poison":
+						charged.Add(1)
+					case err != nil:
+						t.Errorf("innocent %d was charged after %d times: %v", i, again, err)
+					}
+				})
+			}
+			all.Wait()
+			if charged.Load() != 1 {
+				t.Errorf("%d culprits", charged.Load())
+			}
+		})
+	}
+}
+
+// A worker that is stopped is reported, and its calls run elsewhere long before their
+// timeout; nobody is charged.
+func TestAStoppedWorkersCallsRunElsewhere(t *testing.T) {
+	log := newLines()
+	p := startApp(t, mark+`
+def f(body):
+    if os.path.exists(body): return "elsewhere"
+    mark(body); time.sleep(1000)
+`, func(c *workers.Config) { c.Log = slog.New(slog.NewTextHandler(log, nil)) }, "f")
+	path := filepath.Join(t.TempDir(), "mark")
+	ended := make(chan error, 1)
+	go func() {
+		out, err := call(t, p, "f", &triggers.Message{ID: "1", Body: []byte(path)})
+		if err == nil && string(out) != "elsewhere" {
+			err = fmt.Errorf("it returned %q", out)
+		}
+		ended <- err
+	}()
+	pid := begun(t, path)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	log.wait(t, "a worker does not answer", "state=stopped")
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	gone(t, pid)
+	eventually(t, "the restart is counted", func() bool { return p.Stats().Restarts[workers.CauseHung] == 1 })
+}
+
+// A slow call in a live process is not taken for a dead one: not one that computes, nor
+// one that waits, nor one whose C code holds the GIL.
+func TestASlowCallIsNoDeadWorker(t *testing.T) {
+	for name, code := range map[string]string{
+		"computes":                "end = time.monotonic() + 6\n    while time.monotonic() < end: pass",
+		"waits":                   "time.sleep(6)",
+		"holds the GIL and waits": "ctypes.PyDLL(None).sleep(6)",
+		"holds the GIL, computes": "text = 'a' * 26 + 'b'\n    end = time.monotonic() + 6\n    while time.monotonic() < end: re.match(r'(a|aa)+$', text)",
+	} {
+		for _, kind := range []string{"", "async "} {
+			t.Run(kind+name, func(t *testing.T) {
+				t.Parallel()
+				p := startApp(t, "import ctypes, os, re, time\n"+kind+"def f(body):\n    "+code+"\n    return str(os.getpid())\n", nil, "f")
+				out, err := call(t, p, "f", &triggers.Message{ID: "1"})
+				if s := p.Stats(); err != nil || len(s.PIDs) != 1 || fmt.Sprint(s.PIDs[0]) != string(out) || len(s.Restarts) != 0 {
+					t.Errorf("%s, %v, %+v", out, err, s)
+				}
+			})
+		}
+	}
+}
+
+// A hung call's worker is killed, and the next attempt of its message hangs alone.
+func TestAMessageThatHangsRunsAloneTheNextTime(t *testing.T) {
+	p := startApp(t, `
+import os, time
+def f(message):
+    while message.body == b"poison":
+        try: time.sleep(1000)
+        except BaseException: pass
+    return str(os.getpid())
+`, func(c *workers.Config) { c.Settings.Threads = 2 }, "f")
+	h := handler(t, p, "f")
+	poison := &triggers.Message{ID: "poison", Body: []byte("poison")}
+	if _, err := dispatch(t, h, poison, time.Second); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	before, err := call(t, p, "f", &triggers.Message{ID: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dispatch(t, h, poison, time.Second); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if after, err := call(t, p, "f", &triggers.Message{ID: "1"}); err != nil || strings.Compare(string(after), string(before)) != 0 {
+		t.Errorf("the worker of the others was %s, and is %s: %v", before, after, err)
+	}
+}
