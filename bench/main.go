@@ -13,6 +13,7 @@
 //	go run ./bench reload       one function of ten is reloaded under load: what the others notice
 //	go run ./bench dead         a replay of 100,000 dead letters, cut half way and started again: none twice, none left
 //	go run ./bench stop         SIGTERM under load: messages handled twice, delivered again, or lost
+//	go run ./bench order        messages of a key that start before an earlier one has ended, also when workers are killed
 //	go run ./bench workers      how soon a worker is there, also after a kill, and what recycling costs
 //	go run ./bench hostile      messages that crash, hang, block and take memory: who is charged, and what it costs the others
 //	go run ./bench crashes      one crash every four seconds under load: how much of it is done in time
@@ -46,6 +47,7 @@ type commandLine struct {
 	Dead       deadCommand       `cmd:"" help:"A replay of dead letters that is cut half way and started again: none twice, none left."`
 	Stop       stopCommand       `cmd:"" help:"SIGTERM under load: messages handled twice, delivered again, or lost."`
 	Workers    workersCommand    `cmd:"" help:"How soon a worker is there, from a template and without, also after a kill; and what recycling costs."`
+	Order      orderCommand      `cmd:"" help:"Messages of an ordering key that start before an earlier one has ended, in runs with and without kills of workers."`
 	Storm      stormCommand      `cmd:"" help:"Kill the daemon, workers, the reaper and the broker under load: messages lost or charged, orphans."`
 	Hostile    hostileCommand    `cmd:"" help:"Messages that crash, hang, block the event loop and exceed memory: who is charged, and the throughput of the others."`
 	Crashes    crashesCommand    `cmd:"" help:"One crash every four seconds under a steady load: what is done when sending ends."`
