@@ -261,6 +261,9 @@ Examples:
 
 func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	cfg, err := configs.Load(c.File, std.Env)
+	if err == nil {
+		err = cfg.CheckPaths()
+	}
 	if err != nil {
 		return err
 	}
@@ -345,6 +348,9 @@ Example:
 
 func (c *checkCommand) Run(ctx context.Context, std *IO) error {
 	cfg, err := configs.Load(c.File, std.Env)
+	if err == nil {
+		err = cfg.CheckPaths()
+	}
 	if err != nil {
 		return err
 	}

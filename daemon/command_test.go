@@ -95,7 +95,7 @@ functions:
 `
 
 func TestCommandsThatOnlyPrint(t *testing.T) {
-	dir := write(t, map[string]string{"good.yaml": pythonConfig, "bad.yaml": "functions:\n  f:\n    handlr: {go: g}\n    timeout: soon\n",
+	dir := write(t, map[string]string{"app/function_app.py": "", "good.yaml": pythonConfig, "gone.yaml": strings.Replace(pythonConfig, "./app", "./nothere", 1), "bad.yaml": "functions:\n  f:\n    handlr: {go: g}\n    timeout: soon\n",
 		"go.yaml": "functions: {f: {trigger: {nats: {}}, handler: {go: g}}}", "old.yaml": strings.Replace(pythonConfig, "processes: 1", "interpreter: /nowhere/python3", 1)})
 	for _, test := range []struct {
 		args   string
@@ -110,6 +110,8 @@ func TestCommandsThatOnlyPrint(t *testing.T) {
 		{"check DIR/nowhere.yaml", 1, nil, []string{"there is no configuration"}},
 		{"check DIR/go.yaml", 1, nil, []string{`function f: this program has no Go function "g"`, "daemon.WithFuncs"}},
 		{"check DIR/old.yaml", 1, nil, []string{"/nowhere/python3", "no such file"}},
+		{"check DIR/gone.yaml", 1, nil, []string{"gone.yaml:7:30: ", "nothere does not exist; path is the directory of the code"}},
+		{"run DIR/gone.yaml", 1, nil, []string{"gone.yaml:7:30: ", "nothere does not exist"}},
 		{"run DIR/bad.yaml", 1, nil, []string{"bad.yaml:3:5"}},
 		{"run DIR/go.yaml", 3, nil, []string{"cannot start", `no Go function "g"`}},
 		{"run DIR/old.yaml", 3, nil, []string{"cannot start", "/nowhere/python3"}},

@@ -67,6 +67,9 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 		return usageError("--attempt counts from 1")
 	}
 	cfg, err := configs.Load(c.Config, std.Env)
+	if err == nil {
+		err = cfg.CheckPaths()
+	}
 	if err != nil {
 		return err
 	}

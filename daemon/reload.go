@@ -121,7 +121,11 @@ func (d *Daemon) readAgain(instead []byte) (*configs.Config, error) {
 	case d.cfg.File == "":
 		return nil, errors.New("the configuration was made by a program, not read from a file; it reloads with Daemon.Reload")
 	}
-	return configs.Load(d.cfg.File, d.env)
+	cfg, err := configs.Load(d.cfg.File, d.env)
+	if err == nil {
+		err = cfg.CheckPaths()
+	}
+	return cfg, err
 }
 
 // noteReload remembers how a reload ended, and logs why it was refused.

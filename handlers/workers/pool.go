@@ -139,6 +139,9 @@ const (
 	ahead = 10 * time.Millisecond
 	// maxExtra bounds that, in messages.
 	maxExtra = 2048
+	// drainGrace is how long a worker has to end that has nothing in flight: two seconds
+	// for what its app does at the end, and one to end.
+	drainGrace = 3 * time.Second
 	// stopGrace is how long a stopped worker has to end, before SIGTERM, and
 	// then again before SIGKILL.
 	stopGrace = 2 * time.Second

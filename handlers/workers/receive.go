@@ -67,6 +67,8 @@ func (w *worker) frame(kind protocol.Kind, payload []byte) error {
 			return fmt.Errorf("%w: an ALIVE of %d bytes", protocol.ErrProtocol, len(payload))
 		}
 		return nil
+	case kind == protocol.Replace && answered:
+		return w.replace(payload)
 	case kind == protocol.Forked && answered && w.forked != nil && len(w.forked) == 0:
 		var answer protocol.ForkedFrame
 		err := protocol.Decode(kind, payload, &answer)
@@ -226,6 +228,21 @@ func (w *worker) logLine(payload []byte) error {
 	}
 	w.mu.Unlock()
 	w.log.LogAttrs(context.Background(), level, line.Text, attrs...)
+	return nil
+}
+
+// replace has the worker take no more, and another started in its place, as it asks.
+// What it has not begun runs elsewhere, without using an attempt.
+func (w *worker) replace(payload []byte) error {
+	var frame protocol.ReplaceFrame
+	if err := protocol.Decode(protocol.Replace, payload, &frame); err != nil {
+		return err
+	}
+	if w.retire() {
+		w.log.Warn("worker replaced at its request", "error", frame.Why)
+		w.pool.count(CauseTimeout)
+		w.pool.nudge()
+	}
 	return nil
 }
 

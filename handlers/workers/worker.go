@@ -327,8 +327,10 @@ func (w *worker) stop(grace time.Duration) {
 	default:
 		w.process.Signal(syscall.SIGTERM) // it loads code, and does not listen
 	}
+	wait := drainGrace
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		limit := time.NewTimer(grace)
+		limit := time.NewTimer(wait)
+		wait = grace
 		select {
 		case <-w.gone:
 			limit.Stop()

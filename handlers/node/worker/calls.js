@@ -4,6 +4,7 @@
 const frames = require('./frames');
 const { current } = require('./logs');
 const { Context, Message, cancel } = require('./message');
+const { atEnd } = require('./end');
 const { outcome, stack } = require('./outcome');
 const { Unsendable } = require('./results');
 
@@ -53,6 +54,7 @@ class Calls {
   #flushing = false; // flush is
   #pumping = false;
   #draining = false;
+  #left = false; // it ends
 
   constructor(functions, threads, writer, output, lag, watch) {
     this.functions = functions;
@@ -103,9 +105,12 @@ class Calls {
   }
 
   #leave() {
-    if (!this.#draining || this.#count > 0) return;
-    this.writer.end();
-    process.exit(0);
+    if (!this.#draining || this.#count > 0 || this.#left) return;
+    this.#left = true;
+    atEnd(this.output).finally(() => {
+      this.writer.end();
+      process.exit(0);
+    });
   }
 
   #next() {

@@ -40,11 +40,12 @@ const (
 	Forked  Kind = 71
 	Blocked Kind = 72
 	Alive   Kind = 73
+	Replace Kind = 74
 )
 
 var names = map[Kind]string{
 	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK", Set: "SETTINGS",
-	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED", Alive: "ALIVE",
+	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED", Alive: "ALIVE", Replace: "REPLACE",
 }
 
 func (k Kind) String() string {
@@ -203,6 +204,11 @@ type Outcome struct {
 	Summary string  `json:"summary"`
 	Detail  string  `json:"detail"`
 	After   float64 `json:"after"` // seconds
+}
+
+// ReplaceFrame asks for another worker in the place of the one that sends it.
+type ReplaceFrame struct {
+	Why string `json:"why"`
 }
 
 // LogFrame is a line that a function, or the code around it, printed or logged.

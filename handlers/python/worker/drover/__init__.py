@@ -15,7 +15,7 @@ import json
 import struct
 import time
 
-__all__ = ["Context", "Message", "Output", "Reject", "Retry", "Timeout", "after_fork"]
+__all__ = ["Context", "Message", "Output", "Reject", "Retry", "Timeout", "after_fork", "at_exit"]
 
 
 class Reject(Exception):
@@ -347,4 +347,21 @@ def after_fork(function):
             database = psycopg.connect(...)
     """
     _after_fork.append(function)
+    return function
+
+
+_at_exit = []
+
+
+def at_exit(function):
+    """Marks a function that is called when a worker process ends in order, after its last
+    message: when there are too many workers, when one is recycled, when the daemon stops.
+    It is not called when the process is killed or dies. It takes nothing, may be async, and
+    has two seconds together with all others; the one that was marked last is called first::
+
+        @drover.at_exit
+        def disconnect():
+            database.close()
+    """
+    _at_exit.append(function)
     return function

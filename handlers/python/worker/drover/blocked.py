@@ -15,12 +15,11 @@ stack written down in the middle of it.
 import collections
 import gc
 import os
-import queue
 import sys
 import threading
 import time
 
-from drover import frames
+from drover import frames, real
 from drover.places import Places, Sight
 from drover.stacks import Alarm, high
 
@@ -46,16 +45,14 @@ REST = 10
 _Facts = collections.namedtuple("_Facts", "at main all")
 
 
-class Watchdog(threading.Thread):
+class Watchdog:
     """Owner is the Loop, whose method run calls the loop, and serve_ready the app's
     async functions."""
 
     def __init__(self, owner):
-        super().__init__(name="drover-blocked", daemon=True)
         self._owner, self._writer = owner, owner.writer
         self._places = Places(owner)
-        self._main = threading.main_thread()
-        self._wake = queue.SimpleQueue()
+        self._wake = real.SimpleQueue()
         self.awake = False  # whether begin need not be called
         self._asked = self._answered = 0
         self._turned = 0  # when the loop answered last
@@ -71,12 +68,15 @@ class Watchdog(threading.Thread):
         gc.callbacks.append(self._garbage)
         self._alarm = self._clock = None
         try:
-            self._clock = time.pthread_getcpuclockid(self._main.ident)
+            self._clock = time.pthread_getcpuclockid(real.MAIN)
             self._alarm = Alarm(self._clock, DEEP)
         except (AttributeError, OSError, RuntimeError, ValueError):
             pass
         self._since = self._facts()
-        self._state, self._own_waits = _State(self._main.native_id), None
+        self._state, self._own_waits = _State(threading.get_native_id()), None
+
+    def start(self):
+        real.start(self.run, "drover-blocked")
 
     def begin(self):
         """Called by the loop when there is something to do. The first of it may hold the
@@ -108,7 +108,7 @@ class Watchdog(threading.Thread):
             due += self._pause
             left = due - _now()
             if left > 0:
-                time.sleep(left / 1e9)
+                real.sleep(left / 1e9)
             # If C code has just given the GIL back, nothing here may let the main thread
             # have it before it is known where that is.
             now = self._facts()
@@ -154,7 +154,7 @@ class Watchdog(threading.Thread):
             self._collecting = 0
 
     def _frame(self):
-        return sys._current_frames().get(self._main.ident)
+        return sys._current_frames().get(real.MAIN)
 
     def _facts(self):
         return _Facts(_now(), time.clock_gettime_ns(self._clock) if self._clock is not None else 0, time.process_time_ns())

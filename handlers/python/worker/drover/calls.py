@@ -16,6 +16,21 @@ NOTHING = OK, b""
 NOT_TRIED = frames.NOT_TRIED, b""
 
 
+class _All(set):
+    """A set that has everything in it."""
+
+    def __contains__(self, _):
+        return True
+
+    def __bool__(self):
+        return True
+
+    def add(self, _):
+        pass
+
+    discard = add
+
+
 class Calls:
     """Invocations are the tuples that Reader.read gives."""
 
@@ -30,6 +45,7 @@ class Calls:
         self.waiting = collections.deque()  # invocations of functions that are not async
         self.contexts = {}  # of the invocations that asked for one, by number
         self.cancelled = set()  # the numbers of those that are; one stays until it is used again
+        self.replaced = False  # whether another worker is to take the place of this one
         self.running = []  # what can be struck by a Timeout
         self.striker = None  # how; None where it can't be done
         self.threaded = Threaded()  # what runs on event loops of threads
@@ -43,6 +59,7 @@ class Calls:
     def go_on(self, before):
         """Has what another way of running functions had before this one."""
         self.waiting, self.contexts, self.cancelled, self.draining = before.waiting, before.contexts, before.cancelled, before.draining
+        self.replaced = before.replaced
 
     def settings(self, payload):
         """The number of threads that SETTINGS asks for."""
@@ -141,6 +158,16 @@ class Calls:
         if running.is_child():
             ends.end_child(None)
         running.settle(self.striker)
+        if running.cut:
+            running.cut = False
+            self.replace("a call timed out while it imported a module, which may stay half imported")
+
+    def replace(self, why):
+        """Asks the daemon for another worker in the place of this one, which begins no
+        more calls: it answers "not tried" to them."""
+        if not self.replaced:
+            self.replaced, self.cancelled = True, _All()
+            self.writer.json(frames.REPLACE, {"why": why})
 
     def arguments(self, function, invocation):
         """What a function gets."""

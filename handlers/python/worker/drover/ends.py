@@ -1,16 +1,86 @@
 """The ends of a worker process. None of them waits for threads that may never return."""
 
+import asyncio
+import atexit
+import inspect
 import os
 import sys
 import traceback
 
+import drover
+from drover import real
 from drover.streams import flush_foreign
+
+# How long the functions have that the app wants called at the end, together, in seconds.
+HOOKS = 2.0
 
 
 def leave(writer):
-    """Ends the worker when it has done all."""
+    """Ends the worker when it has done all; it does not return. Called in a thread without
+    a running event loop."""
+    if begin_hooks(writer):
+        for hook in hooks():
+            try:
+                value = hook()
+                if inspect.isawaitable(value):
+                    from drover.threaded import set_loop
+
+                    (set_loop() or asyncio.new_event_loop()).run_until_complete(_awaited(value))
+            except BaseException:
+                hook_failed(hook)
+    finish(writer)
+
+
+async def leave_loop(writer):
+    """The same, in the event loop of async functions."""
+    if begin_hooks(writer):
+        for hook in hooks():
+            try:
+                value = hook()
+                if inspect.isawaitable(value):
+                    await value
+            except BaseException:
+                hook_failed(hook)
+    finish(writer)
+
+
+def hooks():
+    return reversed(drover._at_exit)
+
+
+def begin_hooks(writer):
+    """Sees to it that the process ends in time; returns whether there are hooks."""
+    writer.flush()
+    if writer.forked:
+        return False
+    real.start(_limit, "drover-exit")
+    return bool(drover._at_exit)
+
+
+def hook_failed(hook):
+    name = getattr(hook, "__qualname__", hook)
+    _last_words(f"drover: {name}, which is marked with drover.at_exit, failed:\n{traceback.format_exc()}")
+
+
+def finish(writer):
+    """Ends the process, after what the app has registered with atexit."""
+    if not writer.forked:
+        try:
+            atexit._run_exitfuncs()
+        except BaseException:
+            _last_words(f"drover: a function registered with atexit failed:\n{traceback.format_exc()}")
     writer.flush()
     _exit(0)
+
+
+def _limit():
+    real.sleep(HOOKS)
+    _last_words(f"drover: the functions of drover.at_exit and atexit did not end within {HOOKS:.0f} s; the worker ends without them\n")
+    os._exit(0)
+
+
+async def _awaited(value):
+    return await value
 
 
 def broken(error):

@@ -3,19 +3,16 @@
 import collections
 import json
 import os
-import queue
-import select
 import socket
 import struct
-import threading
 import time
 
-from drover import ends
+from drover import ends, real
 from drover.streams import flush_foreign
 
 PROTOCOL = 4
 HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS = 1, 2, 3, 4, 5, 6, 7
-WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED, ALIVE = 65, 66, 67, 68, 69, 70, 71, 72, 73
+WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED, ALIVE, REPLACE = 65, 66, 67, 68, 69, 70, 71, 72, 73, 74
 CAPABILITIES = ["blocked", "cancel", "fork", "heartbeat", "log", "properties", "session_state", "settings", "stats"]
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
 DESCRIBED = 128  # added to OK and STATE: the output comes behind its properties
@@ -179,7 +176,7 @@ class Writer:
     def __init__(self, sock):
         self._sock = sock
         self._out = collections.deque()  # append and popleft need no lock
-        self._lock = threading.Lock()
+        self._lock = real.Lock()
         self.max = 0  # of a frame, in bytes; set when the daemon has said it
         self.stats = False  # whether the daemon takes STATS
         self.measures = False  # whether it wants to know what calls use
@@ -238,26 +235,30 @@ class Writer:
             try:
                 view = view[self._sock.send(view) :]
             except BlockingIOError:  # asyncio's sockets do not wait
-                select.select([], [self._sock], [])
+                real.select([], [self._sock], [])
             except OSError as error:
                 ends.broken(error)
 
 
-class Watch(threading.Thread):
+class Watch:
     """Sends replies that a long call holds up, and notices that the daemon died.
 
     It rests when there was nothing to do for REST, until busy is called, which takes
     no lock of Python's: a Timeout may strike in there."""
 
     def __init__(self, writer):
-        super().__init__(name="drover-watch", daemon=True)
         self._writer = writer
         self._parent = os.getppid()
-        self._wake = queue.SimpleQueue()
+        self._wake = real.SimpleQueue()
+        self.started = False
         self.awake = False  # whether busy need not be called
         # Called at each look, with how late that is in seconds; tells whether there is more to come.
         self.look = self.nothing
         self.woke = None  # called before that, if it is set
+
+    def start(self):
+        self.started = True
+        real.start(self.run, "drover-watch")
 
     def busy(self):
         """Called after a reply that is not sent at once."""
@@ -275,7 +276,7 @@ class Watch(threading.Thread):
             idle = 0.0
             while idle < REST:
                 due = time.perf_counter() + WATCH
-                time.sleep(WATCH)
+                real.sleep(WATCH)
                 if self.woke is not None:
                     self.woke()
                 late = time.perf_counter() - due

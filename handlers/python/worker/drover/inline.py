@@ -1,9 +1,8 @@
 """One thread: it reads, runs and answers."""
 
 import socket
-import threading
 
-from drover import frames, pool
+from drover import frames, pool, real
 from drover.calls import Calls, now
 from drover.ends import broken, fail, leave
 from drover.logs import current
@@ -20,7 +19,7 @@ class Inline(Calls):
         self.here = Running()
         self.running.append(self.here)
         self.striker = MainThread(self.here)
-        self.reading = threading.Lock()  # held by whoever reads the socket
+        self.reading = real.Lock()  # held by whoever reads the socket
         self.working = False  # whether there is something to run
         self.looks = Looks(writer, self.running)
         self.watch.look = self.look

@@ -9,7 +9,7 @@ import sys
 from drover import frames
 from drover.blocked import Watchdog
 from drover.calls import NOT_TRIED, NOTHING, now
-from drover.ends import broken, end_child, fail, leave
+from drover.ends import broken, end_child, fail, leave_loop
 from drover.executor import Executor
 from drover.functions import outcome
 from drover.lag import Lag
@@ -32,6 +32,7 @@ class Loop(Pool):
         self.loop = None
         self.executor = None
         self.lag = None
+        self.leaving = None  # the task that ends the process
         self.watchdog = Watchdog(self) if writer.blocked else None
 
     def run(self, got):
@@ -97,6 +98,10 @@ class Loop(Pool):
             self.reply(invocation[0], 0, *NOT_TRIED)
         self.writer.flush()
 
+    def replace(self, why):
+        super().replace(why)
+        self.loop.call_soon_threadsafe(self.give_back, range(len(self.functions)))
+
     def forked(self):
         super().forked()
         self.loop.stop()  # the child has no business with the others' tasks
@@ -121,6 +126,10 @@ class Loop(Pool):
         for item in got:
             if type(item) is tuple:
                 if functions[item[1]].is_async:
+                    if self.replaced:
+                        self.reply(item[0], 0, *NOT_TRIED)
+                        self.writer.flush()
+                        continue
                     if self.cancelled:  # an earlier one that had this number was
                         self.cancelled.discard(item[0])
                     ready.append(item)
@@ -157,7 +166,15 @@ class Loop(Pool):
             if self.has_pool:
                 self.drain()
             else:
-                leave(self.writer)
+                self.drained()
+
+    def drained(self):
+        """Called on the loop, or in the last thread of the pool."""
+        self.loop.call_soon_threadsafe(self.leave)
+
+    def leave(self):
+        if self.leaving is None:
+            self.leaving = self.loop.create_task(leave_loop(self.writer))
 
     def more(self):
         """Sees to it that what is ready is run."""

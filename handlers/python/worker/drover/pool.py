@@ -1,12 +1,9 @@
 """The main thread reads; a pool of threads runs and answers."""
 
 import os
-import queue
-import select
-import threading
 
-from drover import frames, inline
-from drover.calls import Calls, now
+from drover import frames, inline, real
+from drover.calls import Calls
 from drover.ends import fail, leave
 from drover.logs import current
 from drover.measures import Looks
@@ -16,11 +13,11 @@ from drover.timeouts import Running, Threads
 class Pool(Calls):
     def __init__(self, sock, reader, writer, output, functions, threads, before=None):
         super().__init__(sock, reader, writer, output, functions)
-        self.queue = queue.SimpleQueue()  # invocations; None: one thread is to end
+        self.queue = real.SimpleQueue()  # invocations; None: one thread is to end
         self.threads = threads  # that are to go on
         self.started = 0
         self.live = 0  # threads that have not ended
-        self.ending = threading.Lock()  # guards that
+        self.ending = real.Lock()  # guards that
         self.last = None  # the pipe that the last thread writes to, when none is to go on
         if before is not None:
             self.go_on(before)
@@ -46,7 +43,7 @@ class Pool(Calls):
         with self.ending:
             self.live += n
         for _ in range(n):
-            threading.Thread(target=self.serve, name=f"drover_{self.started}", daemon=True).start()
+            real.start(self.serve, f"drover_{self.started}")
             self.started += 1
 
     def resize(self, threads):
@@ -104,7 +101,7 @@ class Pool(Calls):
                     found = True
                 else:
                     kept.append(item)
-        except queue.Empty:
+        except real.Empty:
             pass
         for item in kept:
             self.queue.put(item)
@@ -157,7 +154,7 @@ class Pool(Calls):
                         self.draining = True
                     else:
                         self.cancel(item)
-                if ended in select.select([self.sock, ended], [], [])[0]:
+                if ended in real.select([self.sock, ended], [], [])[0]:
                     break
                 got = self.reader.read()
         finally:

@@ -1,19 +1,20 @@
 """Sends ALIVE each second, from a thread of its own: so also while the event loop is
 blocked or a function computes. Only while C code holds the GIL it cannot."""
 
-import threading
-from time import sleep  # whatever the app makes of time.sleep
+from drover import real
 
 # Between two of them, in seconds.
 PERIOD = 1.0
 
 
-class Pulse(threading.Thread):
+class Pulse:
     def __init__(self, writer):
-        super().__init__(name="drover-pulse", daemon=True)
         self._writer = writer
+
+    def start(self):
+        real.start(self.run, "drover-pulse")
 
     def run(self):
         while True:
-            sleep(PERIOD)
+            real.sleep(PERIOD)
             self._writer.alive()

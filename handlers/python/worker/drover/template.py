@@ -3,7 +3,6 @@ from it, as the daemon asks: they need not load the app, and share its memory un
 they change it."""
 
 import array
-import json
 import os
 import signal
 import socket
@@ -11,7 +10,7 @@ import struct
 import threading
 import time
 
-from drover import frames
+from drover import frames, real
 
 _PID = struct.Struct("<q")
 _FDS = 3  # with each FORK: the worker's socket, its standard output, its standard error
@@ -21,6 +20,9 @@ _PARENT = 5.0  # how long a forked worker waits for its place below the reaper, 
 def unforkable(hooked):
     """Why the app cannot be forked from; "" if it can. Hooked says that it has
     functions to be called after a fork."""
+    library = real.patched()
+    if library:
+        return f"{library} has replaced threads, and its event loop is not made for a fork"
     threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     if threads:
         return f"it starts threads while it loads ({', '.join(sorted(threads)[:5])}), which a forked process does not have"
@@ -208,4 +210,4 @@ def _between(sock, tell, ending, end):
     os.close(end)
     until = time.monotonic() + _PARENT
     while os.getppid() == parent and time.monotonic() < until:
-        time.sleep(0.0001)
+        real.sleep(0.0001)

@@ -7,10 +7,9 @@ for a lock. What is raised may come anywhere between the two in the thread's cod
 """
 
 import signal
-import threading
-import time
+import sys
 
-from drover import Timeout
+from drover import Timeout, real
 
 _AIMING, _STRUCK, _FORKED = 1, 2, 3
 
@@ -18,19 +17,20 @@ _AIMING, _STRUCK, _FORKED = 1, 2, 3
 class Running:
     """What runs in a thread, or in a task."""
 
-    __slots__ = ("aimed", "index", "number", "thread")
+    __slots__ = ("aimed", "cut", "index", "number", "thread")
 
     def __init__(self):
         self.number = -1  # of the invocation; -1 is none
         self.index = 0  # of the function that was measured last
+        self.cut = False  # whether the Timeout came while a module was imported
         self.aimed = 0  # whether settle is to be called at the end of the call
-        self.thread = threading.get_ident()
+        self.thread = real.get_ident()
 
     def settle(self, threads):
         """Called by the thread when its call has ended and something was aimed at
         it: after this no Timeout comes."""
         while self.aimed == _AIMING:
-            time.sleep(0)
+            real.sleep(0)
         if self.aimed == _STRUCK:
             threads.take_back(self)
             self.aimed = 0
@@ -61,6 +61,7 @@ class Threads:
             return True  # once is enough
         running.aimed = _AIMING
         if running.number == number:
+            running.cut = imports(sys._current_frames().get(running.thread))
             self._set(running.thread, Timeout)
             running.aimed = _STRUCK
         else:
@@ -83,6 +84,9 @@ class MainThread:
         self._wanted = -1
         self._handler = self._come
         signal.signal(self.SIGNAL, self._handler)
+        gevent = sys.modules.get("gevent.hub")
+        if gevent is not None:  # the signal comes to its hub, which hands these on to the main greenlet
+            gevent.Hub.SYSTEM_ERROR = (*gevent.Hub.SYSTEM_ERROR, Timeout)
 
     def strike(self, running, number):
         """Reports whether this can be done: the app may have taken the signal."""
@@ -92,7 +96,21 @@ class MainThread:
         signal.pthread_kill(running.thread, self.SIGNAL)
         return True
 
-    def _come(self, _signal, _frame):
+    def _come(self, _signal, frame):
         wanted, self._wanted = self._wanted, -1
-        if wanted >= 0 and self._running.number == wanted:
+        running = self._running
+        if wanted >= 0 and running.number == wanted:
+            running.cut, running.aimed = imports(frame), _STRUCK
             raise Timeout
+
+    def take_back(self, running):
+        """There is nothing to take back: a signal comes at once, or to no call."""
+
+
+def imports(frame):
+    """Whether a frame is in the middle of an import."""
+    while frame is not None:
+        if frame.f_code.co_name == "_find_and_load" and frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

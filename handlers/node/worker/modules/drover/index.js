@@ -64,3 +64,20 @@ function checked(name, value) {
 exports.Output = Output;
 exports.Reject = Reject;
 exports.Retry = Retry;
+
+// Called by the worker at its end; it has no other business with them.
+const hooks = [];
+
+/**
+ * Has a function called when the worker process ends in order, after its last message:
+ * when there are too many workers, when one is recycled, when the daemon stops. It may be
+ * async, and has two seconds together with all others; the last is called first.
+ */
+function atExit(hook) {
+  if (typeof hook !== 'function') throw new TypeError('atExit takes a function');
+  hooks.push(hook);
+  return hook;
+}
+
+exports.atExit = atExit;
+Object.defineProperty(exports, Symbol.for('drover.atExit'), { value: hooks });

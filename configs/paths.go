@@ -1,0 +1,88 @@
+package configs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// CheckPaths reports, with their lines, the directories and files of handlers that do not
+// exist: of python, node, worker and exec. Load does not, since commands that only talk to
+// a daemon need none of them.
+func (c *Config) CheckPaths() error {
+	s := source{where: make(map[string]Position)}
+	if c.source != nil {
+		s = *c.source
+		s.problems = nil
+	}
+	checked := make(map[string]bool)
+	for _, name := range names(c.Functions) {
+		h := c.Functions[name].Handler
+		path := "functions." + name + ".handler."
+		if h.Exec != nil {
+			s.needDirectory(path+"exec.dir", h.Exec.Dir, "dir is the directory that the command runs in")
+			if command := h.Exec.Command; len(command) > 0 && filepath.IsAbs(command[0]) {
+				s.needFile(path+"exec.command", command[0], "command names a program on the path, or one by its path, relative to dir")
+			}
+			continue
+		}
+		code := h.code()
+		if code == nil || *code.app == "" || checked[*code.app] {
+			continue
+		}
+		checked[*code.app] = true
+		app, at := c.Apps[*code.app], "apps."+*code.app+".path"
+		if !s.given(at) {
+			at = path + code.language + ".path"
+		}
+		const hint = "path is the directory of the code, or one file in it, relative to the configuration"
+		file := filepath.Base(app.Path)
+		if !s.needDirectory(at, app.Dir, hint) {
+			continue
+		}
+		if app.DefaultModule == file || app.DefaultModule+".py" == file {
+			s.needFile(at, filepath.Join(app.Dir, file), hint)
+		}
+		if command := app.Command; len(command) > 0 && filepath.IsAbs(command[0]) {
+			s.needFile(strings.TrimSuffix(at, "path")+"command", command[0], "command names a program on the path, or one by its path, relative to the app's")
+		}
+	}
+	return s.errors()
+}
+
+// needDirectory notes a problem where a directory does not exist; it reports whether it does.
+func (s *source) needDirectory(path, dir, hint string) bool {
+	info, err := os.Stat(dir)
+	switch {
+	case err == nil && info.IsDir():
+		return true
+	case err == nil:
+		s.problem(s.at(path), "%s is no directory; %s", dir, hint)
+	default:
+		s.problem(s.at(path), "%s %s; %s", dir, statError(err), hint)
+	}
+	return false
+}
+
+func (s *source) needFile(path, file, hint string) {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		s.problem(s.at(path), "%s %s; %s", file, statError(err), hint)
+	case info.IsDir():
+		s.problem(s.at(path), "%s is a directory; %s", file, hint)
+	}
+}
+
+func statError(err error) string {
+	if errors.Is(err, fs.ErrNotExist) {
+		return "does not exist"
+	}
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return "cannot be read: " + err.Error()
+}
