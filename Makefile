@@ -34,6 +34,13 @@ sdks: ## Install the SDKs for Python and JavaScript that the emulators are teste
 	python3 -m venv $(SDKS)/venv
 	$(SDKS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(SDKS)/requirements.txt
 
+# The packages carry the program, for x64 and for arm64.
+NODES ?= 22 24 latest
+.PHONY: nodes
+nodes: ## Install other versions of Node.js, for the tests of its worker; needs npm
+	for version in $(NODES); do npm install --prefix handlers/node/testdata/versions/$$version --no-save --no-audit --no-fund --ignore-scripts \
+		node-linux-$$(case $$(uname -m) in aarch64|arm64) echo arm64;; *) echo x64;; esac)@$$version || exit 1; done
+
 .PHONY: sdk-live
 sdk-live: ## Azure's own live tests against the Service Bus emulator; listens on the ports 443 and 5671
 	$(GO) test -race -count=1 -tags sdklive -run TestSDKLive -timeout 15m ./triggers/servicebus/emulator
