@@ -34,6 +34,9 @@ type journal struct {
 
 const journalMode = 0o600
 
+// journalSkew is how far the clocks here and where letters are written may differ.
+const journalSkew = time.Minute
+
 // errReplaying says that another command is at it.
 var errReplaying = errors.New("another drover dead replays or purges the dead letters of this function; wait until it ends, or stop it")
 
@@ -86,14 +89,17 @@ func (j *journal) read() error {
 
 // begin notes that one is in hand, and returns when it first was: zero if it
 // never was before.
-func (j *journal) begin(id string, now time.Time) (tried time.Time, err error) {
+//
+// A note from before the letter died is of another one that had its ID: the dead letters'
+// source was recreated, and counts from 1 again.
+func (j *journal) begin(id string, died, now time.Time) (tried time.Time, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if tried = j.tried[id]; !tried.IsZero() {
+	if tried = j.tried[id]; !tried.IsZero() && !tried.Before(died.Add(-journalSkew)) {
 		return tried, nil
 	}
 	j.tried[id] = now
-	return tried, j.write(fmt.Sprintf("begin %s %d\n", id, now.UnixNano()))
+	return time.Time{}, j.write(fmt.Sprintf("begin %s %d\n", id, now.UnixNano()))
 }
 
 // end notes that one is out of hand: it is back, and not a dead letter any more;

@@ -117,7 +117,7 @@ func (c *deadReplayCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	defer func() { err = errors.Join(err, j.close()) }()
 	run.do = func(ctx context.Context, letter triggers.DeadLetter) error {
-		tried, err := j.begin(letter.ID, time.Now())
+		tried, err := j.begin(letter.ID, letter.Died, time.Now())
 		if err != nil {
 			return err
 		}

@@ -297,7 +297,7 @@ func TestJournal(t *testing.T) {
 	}
 	now := time.Unix(1_700_000_000, 5)
 	for _, id := range []string{"1", "2", "3"} {
-		if tried, err := j.begin(id, now); err != nil || !tried.IsZero() {
+		if tried, err := j.begin(id, now, now); err != nil || !tried.IsZero() {
 			t.Errorf("%v, %v", tried, err)
 		}
 	}
@@ -318,9 +318,13 @@ func TestJournal(t *testing.T) {
 	}
 	j = open()
 	for id, want := range map[string]time.Time{"1": now, "2": {}, "3": now} {
-		if tried, err := j.begin(id, now.Add(time.Hour)); err != nil || !tried.Equal(want) {
+		if tried, err := j.begin(id, now.Add(-time.Hour), now.Add(time.Hour)); err != nil || !tried.Equal(want) {
 			t.Errorf("%s was tried at %v, %v; want %v", id, tried, err, want)
 		}
+	}
+	// The stream of dead letters was recreated: another letter has that ID, and was not tried.
+	if tried, err := j.begin("1", now.Add(time.Hour), now.Add(2*time.Hour)); err != nil || !tried.IsZero() {
+		t.Errorf("a letter that died after that was tried at %v, %v", tried, err)
 	}
 	if err := errors.Join(j.end("1"), j.end("2"), j.end("3"), j.close()); err != nil {
 		t.Fatal(err)

@@ -78,13 +78,14 @@ func (p *present) all() []*turn {
 
 // setback is an attempt that failed.
 type setback struct {
-	message string
-	attempt int
-	at      time.Time
-	until   time.Time // when it is tried again
-	dead    bool      // it is not
-	why     string
-	detail  string // the end of the traceback
+	message  string
+	enqueued time.Time // another message has this ID when its source was recreated
+	attempt  int
+	at       time.Time
+	until    time.Time // when it is tried again
+	dead     bool      // it is not
+	why      string
+	detail   string // the end of the traceback
 }
 
 const (
@@ -107,7 +108,7 @@ func (s *setbacks) remember(m *triggers.Message, v triggers.Verdict, err error) 
 		return
 	}
 	now := time.Now()
-	b := setback{message: m.ID, attempt: m.Attempt, at: now, until: now.Add(v.Delay), dead: v.Kind == triggers.Reject, why: err.Error()}
+	b := setback{message: m.ID, enqueued: m.Enqueued, attempt: m.Attempt, at: now, until: now.Add(v.Delay), dead: v.Kind == triggers.Reject, why: err.Error()}
 	var failure *handlers.Failure
 	if errors.As(err, &failure) {
 		b.detail = strings.Clone(triggers.Tail(failure.Detail, keptDetail))

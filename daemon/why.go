@@ -60,7 +60,7 @@ func (d *Daemon) explainMessage(ctx context.Context, id string) []Explanation {
 	for _, f := range d.running() {
 		if e, found := f.explainTurn(id, time.Now()); found {
 			out = append(out, e)
-		} else if e, found := f.explainSetback(id, time.Now()); found {
+		} else if e, found := f.explainSetback(ctx, id, time.Now()); found {
 			out = append(out, e)
 		}
 	}
@@ -145,7 +145,7 @@ func (f *function) explainTurn(id string, now time.Time) (e Explanation, found b
 		if t.lost.Load() {
 			e.Notes = append(e.Notes, "its source took it back: it runs again elsewhere")
 		}
-		if b, failed := f.setbacks.of(id); failed {
+		if b, failed := f.setbacks.of(id); failed && b.enqueued.Equal(m.Enqueued) {
 			e.Notes = append(e.Notes, fmt.Sprintf("attempt %d failed: %s", b.attempt, b.why))
 		}
 		return e, true
@@ -164,10 +164,10 @@ func (f *function) workerOf(m *triggers.Message) int {
 }
 
 // explainSetback explains a message that waits for its retry, or died here lately.
-func (f *function) explainSetback(id string, now time.Time) (e Explanation, found bool) {
+func (f *function) explainSetback(ctx context.Context, id string, now time.Time) (e Explanation, found bool) {
 	b, failed := f.setbacks.of(id)
 	switch {
-	case !failed || !b.dead && !b.until.After(now):
+	case !failed || !b.dead && !b.until.After(now) || b.dead && f.reusedID(ctx, id, b):
 		return e, false
 	case b.dead:
 		e = Explanation{Function: f.name, Message: id, State: "dead", Text: fmt.Sprintf("it was moved to the dead letters %v ago, at attempt %d", now.Sub(b.at).Round(time.Second), b.attempt)}
@@ -180,6 +180,19 @@ func (f *function) explainSetback(id string, now time.Time) (e Explanation, foun
 		e.Notes = append(e.Notes, b.detail)
 	}
 	return e, true
+}
+
+// reusedID reports whether another message has the ID of one that failed: its source was
+// recreated since, and counts from 1 again.
+func (f *function) reusedID(ctx context.Context, id string, b setback) bool {
+	finder, ok := f.trigger.(triggers.Finder)
+	if !ok {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
+	defer cancel()
+	at, err := finder.Find(ctx, id)
+	return err == nil && !at.Enqueued.IsZero() && at.Enqueued.After(b.at)
 }
 
 // explainAtSource explains a message as its source shows it. The error is that of

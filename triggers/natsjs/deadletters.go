@@ -166,7 +166,7 @@ func (d *deadStream) letter(m *jetstream.RawStreamMsg) triggers.DeadLetter {
 		if out.Message.Attributes == nil {
 			out.Message.Attributes = make(map[string]string, len(h))
 		}
-		out.Message.Attributes[strings.TrimPrefix(name, originalHeaders)] = values[0]
+		attribute(&out.Message, strings.TrimPrefix(name, originalHeaders), values)
 	}
 	return out
 }

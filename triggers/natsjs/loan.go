@@ -61,9 +61,7 @@ func identify(m *triggers.Message, headers nats.Header, stream string, sequence 
 		headers = asSent(headers)
 		m.Attributes = make(map[string]string, len(headers))
 		for name, values := range headers {
-			if len(values) > 0 {
-				m.Attributes[name] = values[0]
-			}
+			attribute(m, name, values)
 		}
 	}
 	if m.ID == "" {
@@ -72,6 +70,20 @@ func identify(m *triggers.Message, headers nats.Header, stream string, sequence 
 	}
 	if orderingToken > 0 {
 		m.OrderingKey = token(m.Subject, orderingToken)
+	}
+}
+
+// attribute gives a message an attribute with all values of a header.
+func attribute(m *triggers.Message, name string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	m.Attributes[name] = values[0]
+	if len(values) > 1 {
+		if m.Repeated == nil {
+			m.Repeated = make(map[string][]string)
+		}
+		m.Repeated[name] = values
 	}
 }
 

@@ -1,0 +1,59 @@
+package natsjs
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// All values of a header that is given more than once arrive: when it is received, peeked, in its
+// dead letter, and when that is replayed.
+func TestRepeatedHeaders(t *testing.T) {
+	c := connect(t, startServer(t, t.TempDir()))
+	cfg := testConfig(t)
+	tr := open(t, c, cfg)
+	s := c.NewSender()
+	values := []string{"one", "", "two", "one"}
+	sent := triggers.Message{Subject: "orders.x", Attributes: map[string]string{"Tag": "one", "Once": "1"}, Repeated: map[string][]string{"Tag": values}}
+	if err := s.Send(t.Context(), &sent); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := func(where string, m *triggers.Message) {
+		t.Helper()
+		if !slices.Equal(m.Values("Tag"), values) || m.Attributes["Tag"] != "one" || !slices.Equal(m.Values("Once"), []string{"1"}) || m.Repeated["Once"] != nil {
+			t.Errorf("%s: attributes %v, repeated %v", where, m.Attributes, m.Repeated)
+		}
+	}
+	p, err := OpenPeeker(t.Context(), c, PeekConfig{Stream: cfg.Stream, Consumer: cfg.Consumer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	peeked, err := p.Peek(t.Context(), 1)
+	if err != nil || len(peeked) != 1 {
+		t.Fatalf("peeked %d messages: %v", len(peeked), err)
+	}
+	want("peeked", &peeked[0])
+	d := receive(t, tr, 1)[0]
+	want("received", d.Message)
+	settle(t, d, triggers.Verdict{Kind: triggers.Reject, Reason: "bad"})
+	dead, err := OpenDeadLetters(t.Context(), c, DeadLettersConfig{Stream: cfg.Stream, DeadLetters: cfg.DeadLetters})
+	if err != nil {
+		t.Fatal(err)
+	}
+	letters, err := dead.Browse(t.Context(), 1)
+	if err != nil || len(letters) != 1 {
+		t.Fatalf("%d dead letters: %v", len(letters), err)
+	}
+	want("dead letter", &letters[0].Message)
+	if err := dead.Replay(t.Context(), letters[0], time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	d = receive(t, tr, 1)[0]
+	want("replayed", d.Message)
+	done(t, d)
+}
