@@ -86,7 +86,7 @@ type App struct {
 	Start        string   `yaml:"start" default:"spawn" enum:"spawn,template" desc:"how a worker begins: spawn loads the code in each; template loads it once, in a process that workers are forked from, in milliseconds and sharing its memory: not for code that starts threads or opens connections while it loads"`
 	StartTimeout Duration `yaml:"start_timeout" default:"2m" min:"1s" max:"1h" desc:"how long a worker may take to load the code"`
 	KillGrace    Duration `yaml:"kill_grace" default:"5s" min:"100ms" max:"10m" desc:"how long a call that was cancelled, as at its timeout, has to end; then its worker is killed"`
-	OnBlocked    string   `yaml:"on_blocked" default:"warn" enum:"warn,isolate,off" desc:"what is done about an async function that blocks the event loop, as with time.sleep: warn logs it, once for each place, and counts; isolate also runs it apart from others when it goes on; off does not look; Python only"`
+	OnBlocked    string   `yaml:"on_blocked" default:"warn" enum:"warn,isolate,off" desc:"what is done about an async function that blocks the event loop, as with time.sleep: warn logs it, once for each place, and counts; isolate also runs it apart from others when it goes on; off does not look, and then nobody knows whom to charge; in Python and Node.js"`
 	Recycle      Recycle  `yaml:"recycle" desc:"when a worker is replaced though nothing is wrong with it: one at a time, when the one in its place is ready; each has up to a tenth less, by chance"`
 
 	User          string      `yaml:"user" desc:"whom workers run as, a name or a number; only root can run them as another; by default the daemon's own user"`

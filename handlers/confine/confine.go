@@ -358,6 +358,9 @@ func (b *Box) Verdict() error {
 	return launch.Verdict(b.ours)
 }
 
+// Memory is the limit of a worker with its children, in bytes; 0 if there is none.
+func (c *Confinement) Memory() int64 { return c.settings.Limits.Memory }
+
 // OutOfMemory reports whether the kernel killed a process of the worker since it
 // reached its limit of memory. It is to be asked before Close.
 func (b *Box) OutOfMemory() bool {

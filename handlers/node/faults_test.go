@@ -23,7 +23,7 @@ func TestHowAWorkerEndsIsTold(t *testing.T) {
 		"exits with 0":        {"process.exit(0)", "exit status 0"},
 		"exits later":         {"setTimeout(() => process.exit(18), 1); return sleep(60000)", "exit status 18"},
 		"aborts":              {"process.abort()", "SIGABRT"},
-		"out of memory":       {"const all = []; for (;;) all.push(new Array(1000).fill(all.length))", "SIGABRT"},
+		"out of memory":       {"const all = []; for (;;) all.push(new Array(1000).fill(all.length))", "SIGABRT: it exceeded the heap limit of Node.js (--max-old-space-size); "},
 		"rubbish":             {"fs.writeSync(3, Buffer.alloc(64, 0xff)); return sleep(60000)", "a frame of type 255 of 4294967295 bytes"},
 		"an unknown frame":    {"fs.writeSync(3, Buffer.from([1, 0, 0, 0, 8])); return sleep(60000)", "a frame of type 8"},
 		"an unknown call":     {"fs.writeSync(3, Buffer.from([18, 0, 0, 0, 68, 99, ...Array(16).fill(0)])); return sleep(60000)", "an answer to invocation 99"},

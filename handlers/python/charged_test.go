@@ -190,3 +190,16 @@ def f(message):
 		t.Errorf("the worker of the others was %s, and is %s: %v", before, after, err)
 	}
 }
+
+// What runs out of memory says what bounded it.
+func TestAMemoryErrorNamesItsLimit(t *testing.T) {
+	p := startApp(t, `
+import resource
+def f(body):
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.RLIM_INFINITY))
+    return len(bytearray(1 << 40))
+`, nil, "f")
+	if _, err := call(t, p, "f", &triggers.Message{ID: "1"}); err == nil || !strings.Contains(err.Error(), "MemoryError: limits.address_space is 4096 MiB") {
+		t.Error(err)
+	}
+}

@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -307,8 +308,11 @@ func (h *Handler) insist(w *worker, c *call) reply {
 			w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.Message.ID)
 			// What it has told is there by now.
 			why := &handlers.Failure{Summary: fmt.Sprintf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace)}
+			if why.Detail = w.process.weight(h.pool.memoryLimit()); why.Detail != "" {
+				why.Detail = why.Summary + "; " + why.Detail
+			}
 			if hangs := w.whereItHangs(); hangs != "" {
-				why.Detail = why.Summary + "; the stacks of all threads of its worker, before it was killed:\n" + hangs
+				why.Detail = cmp.Or(why.Detail, why.Summary) + "; the stacks of all threads of its worker, before it was killed:\n" + hangs
 			}
 			w.mu.Lock()
 			w.disobeyed = c

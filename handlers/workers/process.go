@@ -100,6 +100,7 @@ func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *processes.
 		p.accounts.end(own, exit.CPU)
 		own.state, own.cause = describeExit(exit)
 		own.explain(box)
+		own.weigh(exit, p.memoryLimit())
 		if err := unbox(box); err != nil {
 			log.Warn("not all of what a worker had was removed; the next daemon does it", "error", err)
 		}

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import resource
 import sys
 import traceback
 
@@ -89,7 +90,15 @@ def _said(error):
 
 def one_line(error):
     text, name = _said(error), type(error).__name__
+    if isinstance(error, MemoryError):
+        text = "; ".join(filter(None, (text, _address_space())))
     return f"{name}: {text}" if text else name
+
+
+def _address_space():
+    """What bounds the memory of this process."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return "" if limit == resource.RLIM_INFINITY else f"limits.address_space is {limit >> 20} MiB"
 
 
 def cut_traceback(error):
