@@ -59,6 +59,9 @@ type Daemon struct {
 	reloaded  ReloadStatus
 	replaced  replaced
 	traces    *traces // nil: nothing is traced
+
+	standstill standstill
+
 	decisions decisions
 	lessons   *lessons // set before the parts are opened
 	backlogs  backlogs
@@ -194,6 +197,11 @@ func (e *StartError) Unwrap() error { return e.err }
 func (d *Daemon) dispatch(ctx context.Context, p *parts) error {
 	c := newCrew(ctx, d)
 	defer c.leave()
+	looking, endLook := context.WithCancel(context.WithoutCancel(ctx))
+	var look sync.WaitGroup
+	look.Go(func() { d.standstill.run(looking) })
+	defer look.Wait()
+	defer endLook()
 	d.use(p)
 	p.scaleWorkers()
 	p.tune()

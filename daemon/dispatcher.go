@@ -163,8 +163,9 @@ type turn struct {
 	trail    *trail            // nil: it is not traced
 	received time.Time
 	start    time.Time
-	begun    atomic.Int64 // ns since birth when it had its slot; 0: it has none yet
-	seat     *seat        // among those in flight
+	stood    time.Duration // how long the daemon had stood still when the attempt began
+	begun    atomic.Int64  // ns since birth when it had its slot; 0: it has none yet
+	seat     *seat         // among those in flight
 	slotted  bool
 	epoch    *epoch // of the pool's settings when it was handed out; nil where nothing seeks them
 	handled  bool   // output and err are what became of it
@@ -182,6 +183,7 @@ func (f *function) newTurn(d *triggers.Delivery, now time.Time, slotted bool) *t
 	if slotted {
 		t.begun.Store(int64(now.Sub(birth)))
 	}
+	t.stood = f.standstill.total(now.Sub(birth))
 	t.seat = f.present.enter(t, f.stats.inFlight())
 	d.Watch(t)
 	return t
@@ -197,7 +199,11 @@ func (t *turn) Lost() {
 }
 
 // Renew implements handlers.Renewable.
-func (t *turn) Renew() { t.renew(time.Now().Add(t.f.timeout)) }
+func (t *turn) Renew() {
+	now := time.Now()
+	t.stood = t.f.standstill.total(now.Sub(birth))
+	t.renew(now.Add(t.f.timeout))
+}
 
 // claim waits for a slot for a message that was received when the room was gone.
 func (f *function) claim(t *turn) {
@@ -257,7 +263,7 @@ func (t *turn) run() {
 			t.output, t.err = f.handler.Handle(t, t.message)
 		}
 	}
-	for errors.Is(t.err, handlers.ErrRunAgain) && f.working.Err() == nil && !t.lost.Load() {
+	for t.runsAgain() {
 		t.Renew()
 		t.output, t.err = f.handler.Handle(t, t.message)
 	}

@@ -46,6 +46,8 @@ type function struct {
 	turns    []*turn      // of one batch; run's
 	inFlight sync.WaitGroup
 	stuck    stuck
+
+	standstill *standstill // nil: the daemon does not look
 	// Set by run. The first ends receiving, the next work, the last settling.
 	receiving, working, settling context.Context
 

@@ -171,6 +171,7 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 	f := newFunction(name, settings, d.log.With("function", name))
 	p.functions[name] = f
 	f.spans = d.traces.of(name, settings)
+	f.standstill = &d.standstill
 	if err := p.openHandler(f, settings); err != nil {
 		return err
 	}
