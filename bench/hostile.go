@@ -25,7 +25,7 @@ type hostileCommand struct {
 	Hang     int           `default:"3" help:"Messages that hang."`
 	Block    int           `default:"3" help:"Messages that block the event loop; in sync Python, that hold the GIL."`
 	Call     time.Duration `default:"100ms" help:"How long each other call takes."`
-	Timeout  time.Duration `default:"3s" help:"The function's timeout."`
+	Timeout  time.Duration `default:"2s" help:"The function's timeout."`
 	Seed     uint64        `default:"1" help:"Seed of where the hostile messages are."`
 	Only     string        `enum:"all,sync,async,node" default:"all" help:"all, or one: sync, async, node."`
 	Keep     bool          `help:"Keep the directory with the log of the daemon and the record of the runs."`
@@ -37,7 +37,7 @@ runs = os.open(os.environ["BENCH_RUNS"], os.O_WRONLY | os.O_APPEND)
 CALL = float(os.environ["BENCH_CALL"])
 def hostile(kind):
     if kind == "crash": ctypes.string_at(0)
-    if kind == "memory": return len([b"x" * (1 << 20) * (i + 1) for i in range(1 << 20)])
+    if kind == "memory": return len([bytearray(1 << 28) for _ in range(1 << 20)])
     if kind == "block": re.match("(a|aa)+$", "a" * 99 + "b")
 def done(n, message): os.write(runs, b"%s %03d\n" % (n.encode(), min(message.attempt, 999)))
 def sync(message):

@@ -29,7 +29,7 @@ const (
 	// suspectLanes is how many suspects are tried at once, and killerLanes how many
 	// messages of which it is known that they kill their worker, or block it.
 	suspectLanes = 2
-	killerLanes  = 1
+	killerLanes  = 4
 )
 
 func newIsolation(lanes int) *isolation {
