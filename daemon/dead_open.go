@@ -75,7 +75,7 @@ func openDeadNATS(ctx context.Context, cfg *configs.Config, n *configs.NATSTrigg
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := natsjs.OpenDeadLetters(ctx, c, natsjs.DeadLettersConfig{Stream: n.Stream, DeadLetters: n.DeadLetters, Shared: shared})
+	d, err := natsjs.OpenDeadLetters(ctx, c, natsjs.DeadLettersConfig{Stream: n.Stream, DeadLetters: n.DeadLetters, OrderingToken: n.OrderingToken, Shared: shared})
 	if err != nil {
 		return nil, nil, errors.Join(err, done())
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/time/rate"
 
+	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -19,8 +20,8 @@ import (
 // `drover dead purge`.
 
 const (
-	// deadLanes is how many dead letters are in hand at once: that many a killed
-	// replay leaves in doubt at most.
+	// deadLanes is how many dead letters are in hand at once, in as many keys: that many a
+	// killed replay leaves in doubt at most.
 	deadLanes = 32
 	// maxPreview is how many a dry run prints.
 	maxPreview = 20
@@ -87,7 +88,7 @@ type deadReplayCommand struct {
 func (*deadReplayCommand) Help() string {
 	return `Each is sent back to its queue, topic or subject as a new message, at attempt 1, and then removed. A replay that is stopped finishes what it has in hand; the same command goes on with the rest, and sends none twice. docs/dead-letters.md says what is promised when it is killed.
 
-What fails again is not replayed again by the same command.
+What fails again is not replayed again by the same command. The messages of a session, an ordering token or, without those, the queue are sent back in the order in which they died.
 
 Examples:
 
@@ -107,7 +108,7 @@ func (c *deadReplayCommand) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	run := &deadRun{std: std, choice: &c.deadChoice, match: match, pace: pace, verb: "replay", done: "replayed"}
+	run := &deadRun{std: std, choice: &c.deadChoice, match: match, pace: pace, verb: "replay", done: "replayed", key: replayKey(cfg.Functions[c.Function].Trigger)}
 	if c.DryRun {
 		return run.preview(ctx, d)
 	}
@@ -132,6 +133,15 @@ func (c *deadReplayCommand) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	return run.all(ctx, d)
+}
+
+// replayKey is what the order of a trigger's messages is within: a session, a token of the
+// subject, and else the whole queue.
+func replayKey(t configs.Trigger) func(*triggers.DeadLetter) string {
+	if t.ServiceBus != nil && t.ServiceBus.Sessions || t.NATS != nil && t.NATS.OrderingToken > 0 {
+		return func(letter *triggers.DeadLetter) string { return letter.Message.OrderingKey }
+	}
+	return func(*triggers.DeadLetter) string { return "" }
 }
 
 type deadPurgeCommand struct {
@@ -162,6 +172,7 @@ func (c *deadPurgeCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	run := &deadRun{std: std, choice: &c.deadChoice, match: match, pace: pace, verb: "purge", done: "purged"}
+	run.key = func(letter *triggers.DeadLetter) string { return letter.ID } // in no order
 	if c.DryRun {
 		return run.preview(ctx, d)
 	}
@@ -187,6 +198,9 @@ type deadRun struct {
 	pace       *rate.Limiter
 	verb, done string
 	do         func(context.Context, triggers.DeadLetter) error
+	// key is what a letter's order is within: it is begun when those before it with the
+	// same key have ended.
+	key func(*triggers.DeadLetter) string
 
 	mu       sync.Mutex
 	finished int
@@ -194,6 +208,8 @@ type deadRun struct {
 	failed   int
 	inARow   int // of failures
 	shared   error
+	stuck    map[string]bool // sessions of which one letter was left
+	behind   int             // those that were left behind it
 	tick     func()
 }
 
@@ -252,8 +268,8 @@ func (r *deadRun) all(ctx context.Context, d triggers.DeadLetters) error {
 // each begins with one after the other, in lanes, and returns when all are
 // through.
 func (r *deadRun) each(ctx, working context.Context, d triggers.DeadLetters) (matched int, err error) {
-	var lanes sync.WaitGroup
-	defer lanes.Wait()
+	var lanes lanes
+	defer lanes.wait()
 	room := make(chan struct{}, deadLanes)
 	for letter, err := range eachDead(ctx, d, r.page()) {
 		if err != nil {
@@ -277,9 +293,11 @@ func (r *deadRun) each(ctx, working context.Context, d triggers.DeadLetters) (ma
 			return matched, nil
 		}
 		matched++
-		lanes.Go(func() {
-			r.note(letter, r.do(working, letter))
-			<-room
+		lanes.run(r.key(&letter), func() {
+			defer func() { <-room }()
+			if ctx.Err() == nil && !r.enough() && !r.isBehind(&letter) {
+				r.note(letter, r.do(working, letter))
+			}
 		})
 		if matched == r.choice.Limit {
 			return matched, nil
@@ -305,10 +323,27 @@ func (r *deadRun) enough() bool {
 	return r.inARow >= failuresInARow || r.shared != nil
 }
 
+// isBehind reports whether a letter is left since one before it with the same key was.
+func (r *deadRun) isBehind(letter *triggers.DeadLetter) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stuck[r.key(letter)] {
+		r.behind++
+		return true
+	}
+	return false
+}
+
 // note counts how one ended.
 func (r *deadRun) note(letter triggers.DeadLetter, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if key := r.key(&letter); err != nil && key != "" {
+		if r.stuck == nil {
+			r.stuck = make(map[string]bool)
+		}
+		r.stuck[key] = true
+	}
 	switch {
 	case err == nil:
 		r.finished++
@@ -359,6 +394,9 @@ func (r *deadRun) report(ctx context.Context, matched int, err error) error {
 	text := fmt.Sprintf("matched %d, %s %d, left %d", matched, r.done, r.finished, left)
 	if r.doubtful > 0 {
 		text += fmt.Sprintf(" (%d in doubt)", r.doubtful)
+	}
+	if r.behind > 0 {
+		text += fmt.Sprintf(" (%d behind one that was left, to keep the order)", r.behind)
 	}
 	stopped := ctx.Err() != nil
 	early := stopped || err != nil || r.inARow >= failuresInARow || r.shared != nil

@@ -23,6 +23,8 @@ import (
 type DeadLettersConfig struct {
 	Stream      string // that they come from
 	DeadLetters string // that they are in
+	// OrderingToken is that of Config.
+	OrderingToken int
 	// Shared replays also where the stream has several consumers that each get
 	// every message.
 	Shared bool
@@ -149,6 +151,9 @@ func (d *deadStream) letter(m *jetstream.RawStreamMsg) triggers.DeadLetter {
 			ID: h.Get("Drover-Message-Id"), Body: m.Data, Enqueued: timeOr(h.Get("Drover-Enqueued"), time.Time{}),
 			Subject: headerOr(h, "Drover-Subject", strings.TrimPrefix(m.Subject, d.cfg.DeadLetters+".")),
 		},
+	}
+	if d.cfg.OrderingToken > 0 {
+		out.Message.OrderingKey = token(out.Message.Subject, d.cfg.OrderingToken)
 	}
 	if n, err := strconv.Atoi(h.Get("Drover-Attempts")); err == nil {
 		out.Message.Attempt = n

@@ -1,0 +1,181 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/emulator"
+)
+
+// A replay keeps the order of a session and of a queue, at all sources.
+func TestReplayKeepsTheOrder(t *testing.T) {
+	e, bus := namespace(t)
+	if err := e.CreateQueue("carts", emulator.QueueOptions{RequiresSession: true}); err != nil {
+		t.Fatal(err)
+	}
+	_, store := storage(t)
+	dir := write(t, map[string]string{"bus": bus, "store": store, "drover.yaml": `
+log: {level: warn}
+data_dir: ./data
+connections:
+  bus: {connection_string: "file:bus"}
+  store: {connection_string: "file:store"}
+  nats: {nats: embedded}
+functions:
+  carts:
+    trigger: {servicebus: {sessions: true, connection: bus}}
+    handler: {go: note}
+  orders:
+    trigger: {servicebus: {connection: bus}}
+    handler: {go: note}
+    concurrency: 1
+  images:
+    trigger: {storage_queue: {create: true, max_poll_interval: 100ms, connection: store}}
+    handler: {go: note}
+    concurrency: 1
+  events:
+    trigger: {nats: {stream: EVENTS, subject: events, create: true, connection: nats}}
+    handler: {go: note}
+    concurrency: 1
+`})
+	file := filepath.Join(dir, "drover.yaml")
+	const n = 20
+	var mu sync.Mutex
+	var accept atomic.Bool
+	handled, rejected := make(map[string][]string), make(map[string][]string)
+	more := make(chan struct{}, 1)
+	daemonOf(t, file, handlers.Funcs{"note": func(_ context.Context, m *triggers.Message) ([]byte, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		into := rejected
+		if accept.Load() {
+			into = handled
+		}
+		key := m.Subject + m.OrderingKey
+		into[key] = append(into[key], string(m.Body))
+		select {
+		case more <- struct{}{}:
+		default:
+		}
+		if accept.Load() {
+			return nil, nil
+		}
+		return nil, handlers.Reject(errors.New("all of them"))
+	}})
+	var want []string
+	for i := range n {
+		want = append(want, fmt.Sprint(i+1))
+	}
+	until := func(all map[string][]string, messages int) {
+		t.Helper()
+		limit := time.After(patience)
+		for {
+			mu.Lock()
+			got := 0
+			for _, bodies := range all {
+				got += len(bodies)
+			}
+			mu.Unlock()
+			if got >= messages {
+				return
+			}
+			select {
+			case <-more:
+			case <-limit:
+				t.Fatalf("%d of %d messages", got, messages)
+			}
+		}
+	}
+	sends := [][]string{{"carts", "--session", "ann"}, {"carts", "--session", "bob"}, {"carts", "--session", "cid"}, {"orders"}, {"images"}, {"events"}}
+	for _, args := range sends {
+		if status, out, errs := command(t.Context(), nil, nil, append([]string{"send", "-c", file, "--count", fmt.Sprint(n)}, args...)...); status != 0 {
+			t.Fatalf("send: %s%s", out, errs)
+		}
+	}
+	until(rejected, n*len(sends))
+	accept.Store(true)
+	for f, all := range map[string]int{"carts": 3 * n, "orders": n, "images": n, "events": n} {
+		untilDeadOf(t, file, f, all)
+		dead(t, file, 0, fmt.Sprintf("matched %d, replayed %d, left 0", all, all), "replay", f, "--all")
+	}
+	until(handled, n*len(sends))
+	mu.Lock()
+	defer mu.Unlock()
+	for key, bodies := range handled {
+		if !slices.Equal(bodies, rejected[key]) {
+			t.Errorf("%s: died in the order %v, came back as %v", key, rejected[key], bodies)
+		}
+	}
+	for _, session := range []string{"ann", "bob", "cid"} {
+		if !slices.Equal(handled[session], want) {
+			t.Errorf("session %s came back as %v", session, handled[session])
+		}
+	}
+}
+
+// A letter that cannot be replayed holds up those behind it of its session, and no others.
+func TestALetterThatIsLeft(t *testing.T) {
+	var l lanes
+	var mu sync.Mutex
+	got := make(map[string][]int)
+	release := make(chan struct{})
+	for i := range 100 {
+		key := fmt.Sprint(i % 4)
+		l.run(key, func() {
+			if i == 0 {
+				<-release // the first key waits; the others go on
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			got[key] = append(got[key], i)
+			if len(got["1"])+len(got["2"])+len(got["3"]) == 75 && len(got["0"]) == 0 {
+				close(release)
+			}
+		})
+	}
+	l.wait()
+	for key, all := range got {
+		if len(all) != 25 || !slices.IsSorted(all) {
+			t.Errorf("key %s: %v", key, all)
+		}
+	}
+	bus := func(letter *triggers.DeadLetter) string { return letter.Message.OrderingKey }
+	r := &deadRun{key: bus, tick: func() {}, std: &IO{Err: newPrinted()}}
+	letter := func(key string) triggers.DeadLetter {
+		return triggers.DeadLetter{Message: triggers.Message{OrderingKey: key}}
+	}
+	a, b := letter("a"), letter("b")
+	r.note(a, errors.New("no"))
+	if !r.isBehind(&a) || r.isBehind(&b) || r.behind != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// untilDeadOf waits until a function has so many dead letters.
+func untilDeadOf(t *testing.T, file, function string, n int) {
+	t.Helper()
+	want := fmt.Sprintf("%d dead letters\n", n)
+	var more []string
+	if n > 30 { // else nothing is hidden to list a storage queue's
+		more = []string{"--limit", "0"}
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		_, out, errs := command(t.Context(), nil, nil, append([]string{"dead", "list", function, "-c", file}, more...)...)
+		if len(out) >= len(want) && out[len(out)-len(want):] == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not %d: %s%s", n, out, errs)
+		}
+	}
+}
