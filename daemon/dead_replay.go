@@ -172,7 +172,6 @@ func (c *deadPurgeCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	run := &deadRun{std: std, choice: &c.deadChoice, match: match, pace: pace, verb: "purge", done: "purged"}
-	run.key = func(letter *triggers.DeadLetter) string { return letter.ID } // in no order
 	if c.DryRun {
 		return run.preview(ctx, d)
 	}
@@ -199,7 +198,7 @@ type deadRun struct {
 	verb, done string
 	do         func(context.Context, triggers.DeadLetter) error
 	// key is what a letter's order is within: it is begun when those before it with the
-	// same key have ended.
+	// same key have ended. Nil is no order.
 	key func(*triggers.DeadLetter) string
 
 	mu       sync.Mutex
@@ -293,7 +292,7 @@ func (r *deadRun) each(ctx, working context.Context, d triggers.DeadLetters) (ma
 			return matched, nil
 		}
 		matched++
-		lanes.run(r.key(&letter), func() {
+		lanes.run(r.keyOf(&letter), func() {
 			defer func() { <-room }()
 			if ctx.Err() == nil && !r.enough() && !r.isBehind(&letter) {
 				r.note(letter, r.do(working, letter))
@@ -323,11 +322,18 @@ func (r *deadRun) enough() bool {
 	return r.inARow >= failuresInARow || r.shared != nil
 }
 
+func (r *deadRun) keyOf(letter *triggers.DeadLetter) string {
+	if r.key == nil {
+		return letter.ID
+	}
+	return r.key(letter)
+}
+
 // isBehind reports whether a letter is left since one before it with the same key was.
 func (r *deadRun) isBehind(letter *triggers.DeadLetter) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.stuck[r.key(letter)] {
+	if r.stuck[r.keyOf(letter)] {
 		r.behind++
 		return true
 	}
@@ -338,7 +344,7 @@ func (r *deadRun) isBehind(letter *triggers.DeadLetter) bool {
 func (r *deadRun) note(letter triggers.DeadLetter, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if key := r.key(&letter); err != nil && key != "" {
+	if key := r.keyOf(&letter); err != nil && key != "" {
 		if r.stuck == nil {
 			r.stuck = make(map[string]bool)
 		}

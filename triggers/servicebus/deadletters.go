@@ -71,6 +71,7 @@ type grave struct {
 	subscription string
 	r            *azservicebus.Receiver
 	next         int64 // of Browse
+	page         int   // see look
 
 	taking sync.Mutex // held by the one that receives
 	held   map[int64]*held
@@ -103,7 +104,7 @@ type own struct {
 func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter, error) {
 	for d.at < len(d.graves) {
 		g := d.graves[d.at]
-		seen, err := g.r.PeekMessages(ctx, min(n, maxPeek), &azservicebus.PeekMessagesOptions{FromSequenceNumber: &g.next})
+		seen, err := look(ctx, g.r, g.next, n, &g.page)
 		if err != nil {
 			return nil, fmt.Errorf("looking at the dead letters of %s: %w", g.path(), explain(err, listen))
 		}

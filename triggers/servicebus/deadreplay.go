@@ -102,7 +102,7 @@ func (g *grave) receive(ctx context.Context, n int) ([]*azservicebus.ReceivedMes
 
 // has reports whether a dead letter is there, locked or not.
 func (g *grave) has(ctx context.Context, sequence int64) (bool, error) {
-	seen, err := g.r.PeekMessages(ctx, 1, &azservicebus.PeekMessagesOptions{FromSequenceNumber: &sequence})
+	seen, err := look(ctx, g.r, sequence, 1, nil)
 	if err != nil {
 		return false, fmt.Errorf("looking for dead letter %d of %s: %w", sequence, g.path(), explain(err, listen))
 	}
@@ -313,9 +313,9 @@ func (g *grave) isBack(ctx context.Context, token string) (bool, error) {
 		return false, err
 	}
 	defer func() { _ = r.Close(ctx) }() // it was only looked through
-	next := int64(0)
-	for range maxLook / maxPeek {
-		seen, err := r.PeekMessages(ctx, maxPeek, &azservicebus.PeekMessagesOptions{FromSequenceNumber: &next})
+	next, page := int64(0), 0
+	for looked := 0; looked < maxLook; {
+		seen, err := look(ctx, r, next, maxPeek, &page)
 		if err != nil {
 			return false, fmt.Errorf("looking for it in %s: %w", g.path(), explain(err, listen))
 		}
@@ -325,7 +325,7 @@ func (g *grave) isBack(ctx context.Context, token string) (bool, error) {
 			}
 			next = deref(m.SequenceNumber) + 1
 		}
-		if len(seen) == 0 {
+		if looked += len(seen); len(seen) == 0 {
 			break
 		}
 	}

@@ -43,9 +43,9 @@ func (t *trigger) own(id string) (found triggers.Found, has bool) {
 }
 
 func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
-	from, ahead := int64(0), int64(0)
-	for range maxSearched / maxPeek {
-		seen, err := e.link.Load().receiver.PeekMessages(ctx, maxPeek, &azservicebus.PeekMessagesOptions{FromSequenceNumber: &from})
+	from, ahead, page := int64(0), int64(0), 0
+	for looked := 0; looked < maxSearched; {
+		seen, err := look(ctx, e.link.Load().receiver, from, maxPeek, &page)
 		if err != nil {
 			return triggers.Found{}, fmt.Errorf("looking for a message of %s: %w", e.path(), explain(err, listen))
 		}
@@ -60,7 +60,7 @@ func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 				from = *m.SequenceNumber + 1
 			}
 		}
-		if len(seen) == 0 {
+		if looked += len(seen); len(seen) == 0 {
 			break
 		}
 	}

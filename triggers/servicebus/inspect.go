@@ -261,8 +261,12 @@ const maxPeek = 250
 
 // peek looks at what is next: from n on it tells that there is so much at least.
 func (e *entity) peek(ctx context.Context, n int) (b triggers.Backlog, err error) {
-	from := int64(0)
-	seen, err := e.link.Load().receiver.PeekMessages(ctx, n, &azservicebus.PeekMessagesOptions{FromSequenceNumber: &from})
+	asked := n
+	seen, err := look(ctx, e.link.Load().receiver, 0, n, &asked)
+	if tooLarge(err) || unreadable(err) { // the next message: receiving logs it, and goes on with others
+		e.t.log.Warn("the next message cannot be looked at", "path", e.path(), "error", err)
+		return triggers.Backlog{Ready: 1, AtLeast: true}, nil
+	}
 	if err != nil {
 		return b, fmt.Errorf("looking at the messages of %s: %w", e.path(), explain(err, listen))
 	}
@@ -283,6 +287,6 @@ func (e *entity) peek(ctx context.Context, n int) (b triggers.Backlog, err error
 			b.Oldest = *m.EnqueuedTime
 		}
 	}
-	b.AtLeast = len(seen) >= n
+	b.AtLeast = len(seen) >= asked
 	return b, nil
 }

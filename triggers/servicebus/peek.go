@@ -62,13 +62,14 @@ type peeked struct {
 	path string
 	r    *azservicebus.Receiver
 	next int64
+	page int // see look
 }
 
 // Peek implements triggers.Peeker. What is scheduled for later, or deferred, does not wait.
 func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err error) {
 	for len(out) == 0 && len(p.sources) > 0 {
 		s := p.sources[0]
-		seen, err := s.r.PeekMessages(ctx, min(n, maxPeek), &azservicebus.PeekMessagesOptions{FromSequenceNumber: &s.next})
+		seen, err := look(ctx, s.r, s.next, n, &s.page)
 		if err != nil {
 			return nil, fmt.Errorf("looking at the messages of %s: %w", s.path, explain(err, listen))
 		}

@@ -1,0 +1,80 @@
+package servicebus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+)
+
+// shelf shows messages whose answers are lost where they are too large for a link.
+type shelf struct {
+	sizes []int // of the messages, by their sequence numbers from 1
+	most  int
+	asked []int
+}
+
+func (s *shelf) PeekMessages(_ context.Context, n int, o *azservicebus.PeekMessagesOptions) (out []*azservicebus.ReceivedMessage, err error) {
+	s.asked = append(s.asked, n)
+	size := 0
+	for i := int64(1); int(i) <= len(s.sizes) && len(out) < n; i++ {
+		if i < *o.FromSequenceNumber {
+			continue
+		}
+		size += s.sizes[i-1]
+		out = append(out, &azservicebus.ReceivedMessage{SequenceNumber: &i})
+	}
+	if size > s.most {
+		return nil, errors.New("(connlost): amqp:link:message-size-exceeded: received message larger than max size of 262144")
+	}
+	return out, nil
+}
+
+// Messages of any size that a link takes are looked at, a page at a time.
+func TestLookAtLargeMessages(t *testing.T) {
+	s := &shelf{most: 262_144}
+	for range 100 {
+		s.sizes = append(s.sizes, 100_000)
+	}
+	from, page, seen := int64(0), 0, 0
+	for {
+		got, err := look(t.Context(), s, from, 256, &page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) == 0 {
+			break
+		}
+		for _, m := range got {
+			if seen++; *m.SequenceNumber != int64(seen) {
+				t.Fatalf("number %d after %d messages", *m.SequenceNumber, seen-1)
+			}
+		}
+		from = int64(seen) + 1
+	}
+	if seen != 100 || len(s.asked) > 110 || s.asked[0] != maxPeek {
+		t.Errorf("%d messages in %d looks, the first for %d", seen, len(s.asked), s.asked[0])
+	}
+}
+
+// A message that no link takes is named, and the others are received.
+func TestAMessageThatCannotBeReceived(t *testing.T) {
+	var log syncBuffer
+	e := &entity{queue: "orders", t: &trigger{cfg: Config{Queue: "orders"}, log: slog.New(slog.NewTextHandler(&log, nil))}}
+	s := &shelf{most: 262_144, sizes: []int{10, 10, 300_000, 10}}
+	e.diagnose(t.Context(), s)
+	e.diagnose(t.Context(), s) // not so soon again
+	want := []string{"message cannot be received; receiving continues with the others", "after_sequence_number=2", "MaxMessageSizeInKilobytes"}
+	for _, part := range want {
+		if strings.Count(log.String(), part) != 1 {
+			t.Errorf("want %q once in %s", part, log.String())
+		}
+	}
+	if err := fmt.Errorf("amqp:internal-error: decimal128 not implemented"); !unreadable(err) || !strings.Contains(explain(err, listen).Error(), "decimal or char") {
+		t.Errorf("%v", explain(err, listen))
+	}
+}
