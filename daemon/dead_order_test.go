@@ -16,7 +16,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-// A replay keeps the order of a session and of a queue, at all sources.
+// A replay keeps the order of a session, a queue and a stream.
 func TestReplayKeepsTheOrder(t *testing.T) {
 	e, bus := namespace(t)
 	if err := e.CreateQueue("carts", emulator.QueueOptions{RequiresSession: true}); err != nil {
@@ -111,8 +111,13 @@ functions:
 	mu.Lock()
 	defer mu.Unlock()
 	for key, bodies := range handled {
-		if !slices.Equal(bodies, rejected[key]) {
-			t.Errorf("%s: died in the order %v, came back as %v", key, rejected[key], bodies)
+		before := rejected[key]
+		if key == "images" { // a storage queue promises no order: they are all there
+			slices.Sort(before)
+			slices.Sort(bodies)
+		}
+		if !slices.Equal(bodies, before) {
+			t.Errorf("%s: died in the order %v, came back as %v", key, before, bodies)
 		}
 	}
 	for _, session := range []string{"ann", "bob", "cid"} {
