@@ -47,24 +47,32 @@ type repeat struct {
 // attach finds the consumer, or creates it. A new life begins where it is not the one
 // that was known.
 func (t *trigger) attach(ctx context.Context) error {
-	reconnects := t.conn.nc.Stats().Reconnects
+	reconnects, highest := t.conn.nc.Stats().Reconnects, t.seen()
 	stream, consumer, err := findConsumer(ctx, t.conn.js, t.cfg, t.log)
 	if err != nil {
 		return err
 	}
-	t.live(stream, consumer, reconnects)
+	t.live(stream, consumer, reconnects, highest)
 	return nil
 }
 
+// seen is the highest sequence that came so far.
+func (t *trigger) seen() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.highest
+}
+
 // live takes over a consumer that was looked up while the connection had been made again
-// so many times.
-func (t *trigger) live(stream jetstream.Stream, consumer jetstream.Consumer, reconnects uint64) {
+// so many times, and when highest had come: more may have come since, of which the
+// answer knows nothing.
+func (t *trigger) live(stream jetstream.Stream, consumer jetstream.Consumer, reconnects, highest uint64) {
 	info, state := consumer.CachedInfo(), stream.CachedInfo()
 	born := life{state.Created, info.Created}
 	t.sending.Lock() // none of the old acknowledgements is sent from here on
 	t.mu.Lock()
 	var lost []*loan
-	if t.life == nil || *t.life != born || state.State.LastSeq < t.highest {
+	if t.life == nil || *t.life != born || state.State.LastSeq < highest {
 		lost = t.drop()
 		t.life, t.highest = &born, 0
 	}
@@ -129,6 +137,7 @@ func (t *trigger) verify(ctx context.Context) {
 	}
 	reconnects := t.conn.nc.Stats().Reconnects
 	t.mu.Lock()
+	highest := t.highest
 	missing, anew := t.life == nil || t.consumer == nil, t.checked != reconnects
 	t.mu.Unlock()
 	if missing && !anew {
@@ -153,7 +162,7 @@ func (t *trigger) verify(ctx context.Context) {
 		// Requests from before the outage may live or not: others take their place.
 		t.end(0)
 	}
-	t.live(stream, consumer, reconnects)
+	t.live(stream, consumer, reconnects, highest)
 	if anew {
 		t.sendAgain()
 		t.giveSigns(time.Now())

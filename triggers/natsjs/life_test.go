@@ -269,3 +269,28 @@ func TestLedgerEntries(t *testing.T) {
 		}
 	}
 }
+
+// Messages that come while stream and consumer are looked up are no sign of another life:
+// the answer is older than they are.
+func TestMessagesThatComeDuringTheLookUp(t *testing.T) {
+	c := connect(t, startServer(t, t.TempDir()))
+	cfg := testConfig(t)
+	opened := open(t, c, cfg)
+	send(t, c, "orders.x", "before")
+	first := receiveLater(t, opened, 1)[0]
+	tr := loanOf(t, opened, first).t
+	reconnects, highest := c.nc.Stats().Reconnects, tr.seen()
+	stream, consumer, err := findConsumer(t.Context(), c.js, cfg, cfg.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(t, c, "orders.x", "meanwhile")
+	second := receiveLater(t, opened, 1)[0]
+	tr.live(stream, consumer, reconnects, highest)
+	for _, d := range []*triggers.Delivery{first, second} {
+		if d.IsLost() {
+			t.Errorf("message %s is lost", d.Message.ID)
+		}
+		settle(t, d, triggers.Verdict{Kind: triggers.Done})
+	}
+}
