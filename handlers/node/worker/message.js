@@ -3,6 +3,13 @@
 
 const { cutTexts } = require('./frames');
 
+/** An object of pairs, which has the first value of each name. */
+function firsts(pairs) {
+  const found = new Map();
+  for (const [name, value] of pairs) if (!found.has(name)) found.set(name, value);
+  return Object.fromEntries(found);
+}
+
 /** A message: body, a Buffer, and what is known of it. Read only. */
 class Message {
   #call;
@@ -41,7 +48,7 @@ class Message {
    * The headers that the sender gave, strings by their name. A value that was no text has
    * the form that docs/workers.md tells. Of several values it has the first.
    */
-  get attributes() { return this.#attributes ??= Object.fromEntries(this.#pairs(false).reverse()); }
+  get attributes() { return this.#attributes ??= firsts(this.#pairs(false)); }
 
   /** All values of an attribute, in their order: an array, empty if there is none. */
   values(name) { return this.#pairs(false).filter(([other]) => other === name).map(([, value]) => value); }

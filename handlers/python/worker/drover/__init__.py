@@ -115,7 +115,9 @@ class Message:
 
     def _cut(self):
         attributes, properties = self._pairs()
-        self._attributes, self._properties = dict(reversed(attributes)), dict(properties)
+        self._attributes, self._properties = {}, dict(properties)
+        for name, value in attributes:
+            self._attributes.setdefault(name, value)
 
     def _pairs(self):
         """The pairs of the attributes, and of the properties, which a pair of empty
