@@ -29,10 +29,11 @@ azurite: ## Install Azurite, for the tests of storage queues; needs Node.js
 
 SDKS := triggers/sdktest/testdata
 .PHONY: sdks
-sdks: ## Install the SDKs for Python and JavaScript that the emulators are tested with; needs python3 with venv, and Node.js
+sdks: ## Install what drover is tested with: SDKs for Python and JavaScript, and natscli; needs python3 with venv, and Node.js
 	npm ci --prefix $(SDKS) --no-audit --no-fund --ignore-scripts
 	python3 -m venv $(SDKS)/venv
 	$(SDKS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(SDKS)/requirements.txt
+	GOBIN=$(CURDIR)/$(SDKS)/bin $(GO) install github.com/nats-io/natscli/nats@v0.5.1
 
 # The packages carry the program, for x64 and for arm64.
 NODES ?= 22 24 latest

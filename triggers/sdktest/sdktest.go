@@ -1,13 +1,14 @@
 // Package sdktest runs tests that are written in Python and JavaScript: with the
 // SDKs that users of those languages have, against drover's emulators and its
-// embedded server. The SDKs are pinned in testdata/requirements.txt and
-// testdata/package.json; `make sdks` installs them.
+// embedded server, for which there is natscli too. The SDKs are pinned in
+// testdata/requirements.txt and testdata/package.json; `make sdks` installs them.
 package sdktest
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -66,10 +67,7 @@ func output(t *testing.T, script string, args ...string) (string, error) {
 	t.Helper()
 	command, err := interpreter(script)
 	if err != nil {
-		if os.Getenv("CI") == "" {
-			t.Skip(err)
-		}
-		t.Fatal(err)
+		missing(t, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -80,6 +78,25 @@ func output(t *testing.T, script string, args ...string) (string, error) {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()
 	return out.String(), err
+}
+
+// missing skips the test; under CI it fails.
+func missing(t *testing.T, err error) {
+	t.Helper()
+	if os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	t.Fatal(err)
+}
+
+// Natscli returns the path of the command nats.
+func Natscli(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(testdata(), "bin", "nats")
+	if _, err := os.Stat(path); err != nil {
+		missing(t, errors.New("no natscli; install it with: make sdks"))
+	}
+	return path
 }
 
 // report makes subtests of what a script printed.
@@ -124,16 +141,16 @@ func interpreter(script string) (string, error) {
 	if filepath.Ext(script) == ".py" {
 		python := filepath.Join(testdata(), "venv", "bin", "python")
 		if _, err := os.Stat(python); err != nil {
-			return "", fmt.Errorf("no SDKs for Python; install them with: make sdks")
+			return "", errors.New("no SDKs for Python; install them with: make sdks")
 		}
 		return python, nil
 	}
 	node, err := exec.LookPath("node")
 	if err != nil {
-		return "", fmt.Errorf("no Node.js; install it, and the SDKs for JavaScript with: make sdks")
+		return "", errors.New("no Node.js; install it, and the SDKs for JavaScript with: make sdks")
 	}
 	if _, err := os.Stat(filepath.Join(testdata(), "node_modules", "@azure", "service-bus")); err != nil {
-		return "", fmt.Errorf("no SDKs for JavaScript; install them with: make sdks")
+		return "", errors.New("no SDKs for JavaScript; install them with: make sdks")
 	}
 	return node, nil
 }
