@@ -17,6 +17,7 @@
 //	go run ./bench workers      how soon a worker is there, also after a kill, and what recycling costs
 //	go run ./bench hostile      messages that crash, hang, block and take memory: who is charged, and what it costs the others
 //	go run ./bench crashes      one crash every four seconds under load: how much of it is done in time
+//	go run ./bench storm        the daemon, workers, the reaper and the broker are killed under load: messages lost or charged, orphans
 //	go run ./bench timeouts     how late calls that overrun are ended: those that obey, and those that are killed
 //	go run ./bench workloads    auto beside the best cell of a grid, for functions of each kind
 //	go run ./bench measuring    what it costs to measure the CPU time of calls
