@@ -46,32 +46,46 @@ func begun(t *testing.T, path string) int {
 	}
 }
 
+// A SIGKILL that drover did not send is nobody's failure: the message runs again alone. One
+// that kills its worker there, too, has failed.
 func TestAWorkerThatIsKilled(t *testing.T) {
 	p := startApp(t, mark+`
+import os, signal
 def f(body):
     if body == b"ok": return "fine"
+    if body == b"kills": os.kill(os.getpid(), signal.SIGKILL)
+    if os.path.exists(body): return "again"
     mark(body); time.sleep(60)
 `, nil, "f")
 	path := filepath.Join(t.TempDir(), "mark")
-	ended := make(chan error, 1)
+	type result struct {
+		output []byte
+		err    error
+	}
+	ended := make(chan result, 1)
 	go func() {
-		_, err := call(t, p, "f", &triggers.Message{Body: []byte(path)})
-		ended <- err
+		output, err := call(t, p, "f", &triggers.Message{ID: "1", Body: []byte(path)})
+		ended <- result{output, err}
 	}()
 	pid := begun(t, path)
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	err := <-ended
-	var failure *handlers.Failure
-	if !errors.As(err, &failure) || !strings.Contains(err.Error(), "killed by SIGKILL") {
-		t.Errorf("the call ended with %v", err)
+	if got := <-ended; got.err != nil || string(got.output) != "again" {
+		t.Errorf("the call ended with %q, %v; want that it runs again", got.output, got.err)
 	}
 	if got, err := call(t, p, "f", &triggers.Message{Body: []byte("ok")}); err != nil || string(got) != "fine" {
 		t.Errorf("the replacement: %s, %v", got, err)
 	}
 	if s := p.Stats(); len(s.Restarts) != 1 || s.Restarts[workers.CauseMemory] != 1 {
 		t.Errorf("%+v; want one restart", s)
+	}
+	for _, id := range []string{"2", ""} {
+		_, err := call(t, p, "f", &triggers.Message{ID: id, Body: []byte("kills")})
+		var failure *handlers.Failure
+		if !errors.As(err, &failure) || !strings.Contains(err.Error(), "killed by SIGKILL") {
+			t.Errorf("a message %q that kills its worker ended with %v", id, err)
+		}
 	}
 }
 

@@ -72,6 +72,7 @@ type reply struct {
 	alone   bool              // nothing else was in flight
 	culprit bool              // it blocked the event loop then
 	silent  bool              // the worker did not answer then
+	outside bool              // the worker was killed by a SIGKILL that drover did not send
 	giveUp  bool              // no answer yet: ctx ended, and the worker was told
 }
 

@@ -89,7 +89,7 @@ func (h *Handler) spared(c *call, r reply) error {
 		h.pool.records.note(h, c.Message, func(r *record) { r.alone = true })
 		return fmt.Errorf("it blocked the event loop for others, and runs again alone: %w", handlers.ErrRunAgain)
 	}
-	return &lostError{how: r.lost, alone: r.alone, again: r.again}
+	return &lostError{how: r.lost, alone: r.alone, again: r.again, outside: r.outside}
 }
 
 // blames is what is known of the call that blocked the event loop when its worker was

@@ -124,7 +124,7 @@ func (h *Handler) insistOn(ctx context.Context, m *triggers.Message, output []by
 			if own := h.moved(); own != nil {
 				return own.Handle(ctx, m)
 			}
-		case lost.alone:
+		case lost.alone && !lost.outside:
 			return nil, lost.how
 		default:
 			h.pool.records.note(h, m, func(r *record) { r.alone = true })
@@ -143,6 +143,9 @@ type lostError struct {
 	how   error
 	alone bool // nothing else was in flight in it
 	again bool // it went by no fault of what was in flight
+	// outside is a SIGKILL that drover did not send: an operator's, or the kernel's when
+	// memory is short, perhaps for the sake of others.
+	outside bool
 }
 
 func (e *lostError) Error() string { return e.how.Error() }
@@ -219,7 +222,7 @@ func (h *Handler) await(w *worker, c *call, r reply) ([]byte, error) {
 		r = h.insist(w, c)
 	}
 	if r.lost != nil {
-		if r.alone && !r.again {
+		if r.alone && !r.again && !r.outside {
 			h.pool.records.note(h, c.Message, func(r *record) { r.killer = true })
 		}
 		if cancelled != nil {

@@ -32,6 +32,11 @@ const (
 	killerLanes  = 4
 )
 
+// maxForgiven is how often a message that runs alone may have its worker killed by a
+// SIGKILL that drover did not send before that counts as its own doing. The one that
+// brought it here counts neither.
+const maxForgiven = 1
+
 func newIsolation(lanes int) *isolation {
 	i := &isolation{lanes: make(chan *worker, lanes)}
 	for range lanes {
@@ -60,6 +65,7 @@ func (i *isolation) run(ctx context.Context, h *Handler, m *triggers.Message) ([
 		return nil, fmt.Errorf("its time was up before it could be tried alone: %w", handlers.ErrRunAgain)
 	}
 	defer func() { i.lanes <- w }()
+	forgiven := 0
 	for {
 		var err error
 		if w, err = i.isolated(ctx, h.pool, w); err != nil {
@@ -73,7 +79,12 @@ func (i *isolation) run(ctx context.Context, h *Handler, m *triggers.Message) ([
 		switch {
 		case !errors.As(err, &lost):
 			return output, err
-		case !lost.again:
+		case lost.again:
+		case lost.outside && forgiven < maxForgiven && !h.pool.records.of(h, m).killer:
+			forgiven++
+			h.pool.log.Warn("an isolated worker was killed, and not by drover; its message runs again without using an attempt", "function", h.name, "message", m.ID)
+		default:
+			h.pool.records.note(h, m, func(r *record) { r.killer = true })
 			h.pool.log.Error("this message kills its worker", "function", h.name, "message", m.ID, "error", lost.how)
 			return nil, lost.how
 		}

@@ -285,7 +285,7 @@ func (w *worker) read() {
 	w.pool.keepMeasures(w)
 	close(w.gone)
 	for _, c := range lost {
-		r := reply{lost: w.reason, again: why != nil || w.cause == CauseReaper, alone: len(lost) == 1, silent: silent}
+		r := reply{lost: w.reason, again: why != nil || w.cause == CauseReaper, alone: len(lost) == 1, silent: silent, outside: w.cause == CauseMemory}
 		if c == culprit {
 			r.lost, r.culprit = blames, true
 		}
