@@ -63,6 +63,7 @@ type Daemon struct {
 	standstill standstill
 
 	decisions decisions
+	stores    stores
 	lessons   *lessons // set before the parts are opened
 	backlogs  backlogs
 	lines     *lines
@@ -301,6 +302,8 @@ type FunctionStatus struct {
 	Rejections map[string]int64 `json:"rejections,omitempty" desc:"rejected, by why: function, attempts, size"`
 	// Disconnected is since when nothing can be received; zero if it can be.
 	Disconnected time.Time `json:"disconnected,omitzero" desc:"since when nothing can be received; missing if it can be"`
+	// ReceiveError is why; empty where only the connection is known to be down.
+	ReceiveError string `json:"receive_error,omitempty" desc:"why nothing can be received"`
 	// ReceiveErrors counts what went wrong with that, and Reconnects how often a
 	// connection was made again, where the source tells.
 	ReceiveErrors int64 `json:"receive_errors" desc:"how often receiving went wrong"`
@@ -339,6 +342,9 @@ func (f *function) status() FunctionStatus {
 	s.Stopped = f.hasStopped()
 	s.Paused, s.PausedUntil = f.pauses.state()
 	s.Disconnected, s.Reconnects = f.connection(time.Now())
+	if said, ok := f.cannot.Load().(string); ok && !s.Disconnected.IsZero() {
+		s.ReceiveError = said
+	}
 	s.Problems = f.problems()
 	if gated, ok := f.handler.(interface{ Open() bool }); ok {
 		s.Gate = gateWord(gated.Open())

@@ -109,8 +109,8 @@ func (f *fleet) ended(id int) {
 	defer f.mu.Unlock()
 	for name, r := range f.last[id].Functions {
 		r.Abandoned += r.InFlight
-		r.InFlight, r.Slots, r.Used, r.Workers, r.Paused = 0, 0, 0, 0, false
-		r.Disconnected, r.Gate, r.Problems = time.Time{}, "", nil
+		r.InFlight, r.Slots, r.Used, r.Holding, r.Workers, r.Paused = 0, 0, 0, 0, 0, false
+		r.Disconnected, r.ReceiveError, r.Gate, r.Problems = time.Time{}, "", "", nil
 		f.gone.Functions[name] = f.gone.Functions[name].plus(r)
 	}
 	for name, s := range f.last[id].Apps {
@@ -137,7 +137,7 @@ func (r functionReport) plus(o functionReport) functionReport {
 		}
 	}
 	if !o.Disconnected.IsZero() && (r.Disconnected.IsZero() || o.Disconnected.Before(r.Disconnected)) {
-		sum.Disconnected = o.Disconnected
+		sum.Disconnected, sum.ReceiveError = o.Disconnected, o.ReceiveError
 	}
 	sum.Problems = mergeProblems(r.Problems, o.Problems)
 	sum.ReceiveErrors += o.ReceiveErrors
@@ -154,6 +154,7 @@ func (r functionReport) plus(o functionReport) functionReport {
 	sum.Taken += o.Taken
 	sum.Slots += o.Slots
 	sum.Used += o.Used
+	sum.Holding += o.Holding
 	return sum
 }
 
@@ -234,6 +235,9 @@ func (f *fleet) counts(ctx context.Context, name string, r functionReport, now t
 	c := scaler.Counts{
 		Received: received, Done: received - r.InFlight, Taken: float64(r.Taken) / 1e6,
 		InFlight: r.InFlight, Slots: r.Slots, Used: r.Used,
+		// What cannot be settled holds no slot, and what waits for a retry in an instance
+		// would be tried early if that went.
+		Unsettled: max(r.InFlight, r.Holding),
 	}
 	source := f.source(name)
 	if r.Paused || source == nil { // what waits then is no reason for more

@@ -19,6 +19,7 @@ type function struct {
 	name    string
 	trigger triggers.Trigger
 	handler handlers.Handler
+	source  string // the connection that messages come by
 	share   *handlers.Share
 	// concurrency is the most that may be in flight, by the configuration; 0 is no
 	// limit. limited is what share was told last, by the pool's tuner.
@@ -65,6 +66,7 @@ func newFunction(name string, settings configs.Function, log *slog.Logger) *func
 	return &function{
 		name:     name,
 		describe: settings.Handler.String(),
+		source:   settings.Trigger.Connection(),
 		timeout:  settings.Timeout.D(),
 
 		concurrency: settings.Concurrency, limited: settings.Concurrency,

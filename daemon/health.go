@@ -36,7 +36,7 @@ func (d *Daemon) notWell() (notes []string) {
 	for _, f := range d.Status() {
 		switch {
 		case !f.Disconnected.IsZero():
-			notes = append(notes, fmt.Sprintf("function %s receives nothing: its source cannot be reached, for %v", f.Name, time.Since(f.Disconnected).Round(time.Second)))
+			notes = append(notes, fmt.Sprintf("function %s receives nothing: its source cannot be reached, for %v", f.Name, time.Since(f.Disconnected).Round(time.Second))+because(f.ReceiveError))
 		case f.Gate == gateShut:
 			notes = append(notes, "function "+f.Name+" receives nothing: its app is not well")
 		case f.Paused:
@@ -49,6 +49,14 @@ func (d *Daemon) notWell() (notes []string) {
 		}
 	}
 	return notes
+}
+
+// because is a reason to append, if there is one.
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
 }
 
 // phase is where a daemon is in its life.
@@ -83,6 +91,9 @@ func (d *Daemon) notReady() (reasons []string) {
 				reasons = append(reasons, "function "+f.Name+": "+p.Words())
 			}
 		}
+	}
+	for _, p := range d.stores.problems() {
+		reasons = append(reasons, p.Words())
 	}
 	if r := d.reloadStatus(); r.misloaded {
 		reasons = append(reasons, "the last reload was refused, since code does not load; what ran before runs on: "+r.Refused)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/scaler/process"
+	"github.com/drover-run/drover/triggers"
 )
 
 // This file is one of several instances, as its parent starts it.
@@ -67,6 +68,8 @@ type functionReport struct {
 	// instance may start; Used are taken, by it or by others.
 	Slots int64 `json:"slots"`
 	Used  int64 `json:"used"`
+	// Holding are the messages that the instance keeps for their retry.
+	Holding int64 `json:"holding"`
 }
 
 // config is the configuration of the instance that is greeted.
@@ -174,6 +177,9 @@ func (d *Daemon) tell(now time.Time) instanceReport {
 	for _, f := range d.running() {
 		used, slots := f.share.Room()
 		r := functionReport{FunctionStatus: f.status(), Taken: f.stats.taken.microseconds(now), Slots: int64(slots), Used: int64(min(used, slots))}
+		if holder, ok := f.trigger.(triggers.Holder); ok {
+			r.Holding = holder.Holding()
+		}
 		if app := apps[f.app]; app.Scaled && r.Workers > 0 {
 			r.Slots = max(r.Slots*int64(app.Processes)/int64(r.Workers), r.Slots)
 		}

@@ -370,3 +370,32 @@ func TestFleetOfApps(t *testing.T) {
 		t.Errorf("with one gone they are %+v", got)
 	}
 }
+
+// With no message left but one that waits for its retry, that is retried when it is due,
+// though nothing else comes.
+func TestARetryIsNotForgottenAtZeroInstances(t *testing.T) {
+	t.Parallel()
+	s := newScaled(t, 0)
+	app := strings.Replace(scaledApp, "    time.sleep", "    if message.attempt == 1:\n        raise drover.Retry('later', after=8)\n    time.sleep", 1)
+	if err := os.WriteFile(filepath.Join(s.dir, "app", "function_app.py"), []byte("import drover\n"+app), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd, out, ended := child(t, "run", s.file)
+	out.wait(t, "msg=running functions=1 scale=")
+	s.send(t, 1)
+	until(t, out, "the scaler says what it waits for", func() bool {
+		_, text, _ := command(t.Context(), nil, nil, "scale", "explain", s.file)
+		return strings.Contains(text, "delivered and not settled")
+	})
+	until(t, out, "the retry", func() bool {
+		messages, charged := s.ended(t)
+		return messages == 1 && charged == 1
+	})
+	out.wait(t, "to=0 bound=formula")
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := waitFor(t, ended, out); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}

@@ -60,7 +60,7 @@ type instanceMetrics struct {
 	described
 	daemon                    *Daemon
 	ready, instances, failing *prometheus.Desc
-	reloads, reloaded         *prometheus.Desc
+	reloads, reloaded, store  *prometheus.Desc
 }
 
 func newInstanceMetrics(d *Daemon) *instanceMetrics {
@@ -68,6 +68,7 @@ func newInstanceMetrics(d *Daemon) *instanceMetrics {
 	m.ready = m.add("ready", "1 while messages are taken, else 0.")
 	m.reloads = m.add("config_reloads_total", "Reloads of the configuration, by result.", "result")
 	m.reloaded = m.add("config_last_reload_successful", "0 if the last reload of the configuration was refused, else 1.")
+	m.store = m.add("store_available", "1 while the embedded NATS server can write its store, else 0.", "connection")
 	m.instances = m.add("instances", "Instances that this daemon runs, by state.", "state")
 	m.failing = m.add("instances_failing", "1 while instances that are wanted do not start, else 0.")
 	return m
@@ -77,6 +78,9 @@ func newInstanceMetrics(d *Daemon) *instanceMetrics {
 func (m *instanceMetrics) Collect(metrics chan<- prometheus.Metric) {
 	to := emit(metrics)
 	to.gauge(m.ready, truth(len(m.daemon.notReady()) == 0))
+	for _, connection := range m.daemon.stores.names() {
+		to.gauge(m.store, truth(m.daemon.stores.problem(connection) == nil), connection)
+	}
 	reloads := m.daemon.reloadStatus()
 	to.counter(m.reloads, float64(reloads.Done), "done")
 	to.counter(m.reloads, float64(reloads.Failed), "refused")

@@ -154,6 +154,7 @@ func (p *parts) close(keep *parts) error {
 	}
 	for name, c := range p.connections {
 		if keep.connections[name] != c {
+			p.daemon.stores.remove(name)
 			errs = append(errs, c.close())
 		}
 	}

@@ -3,10 +3,13 @@ package daemon
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs"
 )
 
 // FunctionProblem is something that somebody has to fix, while the function may still run.
@@ -47,6 +50,60 @@ func troublesOf(source triggers.Trigger) (out []FunctionProblem) {
 	if troubled, ok := source.(triggers.Troubled); ok {
 		for _, t := range troubled.Troubles() {
 			out = append(out, FunctionProblem{Kind: t.Kind, Text: t.Text, Since: t.Since})
+		}
+	}
+	return out
+}
+
+// stores are the embedded servers of this daemon, by connection. The zero value has
+// none. It is safe for use by many goroutines.
+type stores struct {
+	mu  sync.Mutex
+	all map[string]*natsjs.Embedded
+}
+
+func (s *stores) add(connection string, e *natsjs.Embedded) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = make(map[string]*natsjs.Embedded)
+	}
+	s.all[connection] = e
+}
+
+func (s *stores) remove(connection string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, connection)
+}
+
+// names are the connections with an embedded server.
+func (s *stores) names() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.all))
+}
+
+// problem is that of a connection's store; nil if it is well, or there is none.
+func (s *stores) problem(connection string) *FunctionProblem {
+	s.mu.Lock()
+	e := s.all[connection]
+	s.mu.Unlock()
+	if e == nil {
+		return nil
+	}
+	why, since := e.Failure()
+	if why == nil {
+		return nil
+	}
+	return &FunctionProblem{Kind: problemStore, Text: fmt.Sprintf("connection %s: %v", connection, why), Since: since, Blocks: true}
+}
+
+// problems are those of all stores.
+func (s *stores) problems() (out []FunctionProblem) {
+	for _, name := range s.names() {
+		if p := s.problem(name); p != nil {
+			out = append(out, *p)
 		}
 	}
 	return out

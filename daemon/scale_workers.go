@@ -80,6 +80,7 @@ func (w *workerScaler) look(ctx context.Context) {
 		if c.Backlog = scaler.Unreadable; asked {
 			waiting(ctx, f.trigger, now, &c)
 		}
+		c.Unsettled = 0 // a retry that is due starts a worker when it is received
 		if m := w.meters[f.name]; m == nil {
 			w.meters[f.name] = new(scaler.Meter)
 		}
@@ -127,6 +128,7 @@ func waiting(ctx context.Context, source triggers.Trigger, now time.Time, c *sca
 		return
 	}
 	c.Backlog, c.AtLeast = b.Ready, b.AtLeast
+	c.Unsettled = max(c.Unsettled, b.Unsettled)
 	if !b.Oldest.IsZero() {
 		c.Oldest = max(now.Sub(b.Oldest), 0)
 	}

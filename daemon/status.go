@@ -20,6 +20,7 @@ type StatusReport struct {
 	Instances *InstancesStatus   `json:"instances,omitempty" desc:"where there are several"`
 	Reload    *ReloadStatus      `json:"reload,omitempty" desc:"where one was asked for"`
 	Functions []FunctionOverview `json:"functions"`
+	Problems  []FunctionProblem  `json:"problems,omitempty" desc:"what is wrong with the daemon as a whole: the embedded server's store is off"`
 	Apps      []AppOverview      `json:"apps,omitempty" desc:"the worker processes of each app"`
 	Advice    []string           `json:"advice,omitempty" desc:"what would serve the apps better, as measured"`
 }
@@ -179,6 +180,7 @@ func (d *Daemon) statusReport(ctx context.Context) StatusReport {
 	if reload := d.reloadStatus(); !reload.At.IsZero() {
 		r.Reload = &reload
 	}
+	r.Problems = d.stores.problems()
 	apps := d.appStatuses()
 	for _, s := range d.Status() {
 		b := d.backlogs.of(ctx, d, s.Name, statusFresh)

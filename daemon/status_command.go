@@ -130,7 +130,14 @@ func statusText(now, last StatusReport, every time.Duration) string {
 			float64(f.Done-before[f.Name].Done)/seconds, short(recent.Quantile(0.5)), short(recent.Quantile(0.99)), workers, f.Failed, f.Rejected)
 	}
 	_ = w.Flush()
+	for _, p := range now.Problems {
+		fmt.Fprintln(&b, p.Words())
+	}
 	for _, f := range now.Functions {
+		if !f.Disconnected.IsZero() {
+			line, _, _ := strings.Cut(f.ReceiveError, "\n")
+			fmt.Fprintf(&b, "function %s: its source cannot be reached, for %v%s\n", f.Name, time.Since(f.Disconnected).Round(time.Second), because(line))
+		}
 		for _, p := range f.Problems {
 			line, _, _ := strings.Cut(p.Words(), "\n")
 			fmt.Fprintf(&b, "function %s: %s\n", f.Name, line)

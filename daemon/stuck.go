@@ -11,7 +11,8 @@ import (
 
 // Messages whose verdict the source refuses wait outside their slots. Their number
 // and their bodies are bounded: beyond that the function receives nothing until one
-// of them is settled.
+// of them is settled. What was in flight or being received then comes on top, which is
+// twice the slots at most.
 const (
 	maxUnsettled      = 256
 	maxUnsettledBytes = 64 << 20

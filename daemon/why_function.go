@@ -36,6 +36,9 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation
 			e.Text += ": " + ready.Failing
 		}
 	}
+	if p := d.stores.problem(d.config().Functions[name].Trigger.Connection()); p != nil {
+		e.State, e.Text = "blocked", p.Words()
+	}
 	if b := d.backlogs.of(ctx, d, name, statusFresh); b.ready >= 0 {
 		e.Notes = append(e.Notes, waitingNote(b))
 	}
@@ -52,16 +55,14 @@ func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
 		return string(phaseStopping), "the daemon is stopping: it receives no more"
 	case s.Stopped:
 		return "stopped", "it has stopped, since its code does not load: " + f.misload.Error()
+	case d.stores.problem(f.source) != nil:
+		return "blocked", d.stores.problem(f.source).Words()
 	case s.Paused && s.PausedUntil.IsZero():
 		return "paused", "it is paused by hand, without end: drover resume " + f.name
 	case s.Paused:
 		return "paused", fmt.Sprintf("it is paused by hand, until %s: drover resume %s ends that", s.PausedUntil.Local().Format(time.DateTime), f.name)
 	case !s.Disconnected.IsZero():
-		why := fmt.Sprintf("its source cannot be reached, for %v", now.Sub(s.Disconnected).Round(time.Second))
-		if said, _ := f.cannot.Load().(string); said != "" {
-			why += ": " + said
-		}
-		return "unreachable", why
+		return "unreachable", fmt.Sprintf("its source cannot be reached, for %v", now.Sub(s.Disconnected).Round(time.Second)) + because(s.ReceiveError)
 	case blocking(s.Problems) != nil:
 		return "blocked", blocking(s.Problems).Words()
 	case s.Gate == gateShut:

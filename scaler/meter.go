@@ -21,6 +21,8 @@ type Counts struct {
 	Backlog int64
 	AtLeast bool // see Load
 	Oldest  time.Duration
+	// Unsettled see Load.
+	Unsettled int64
 }
 
 // Meter makes rates of counts: what comes in, what goes out, and what one unit
@@ -54,7 +56,7 @@ const (
 // Look takes the counts at a time, with so many units ready, and returns the
 // load since the look before; ok is false at the first.
 func (m *Meter) Look(function string, at time.Duration, c Counts, ready int) (l Load, ok bool) {
-	l = Load{Function: function, Backlog: c.Backlog, AtLeast: c.AtLeast, Oldest: c.Oldest}
+	l = Load{Function: function, Backlog: c.Backlog, AtLeast: c.AtLeast, Oldest: c.Oldest, Unsettled: c.Unsettled}
 	if c.Slots > 0 {
 		l.Busy = math.Min(float64(c.Used)/float64(c.Slots), 1)
 	}

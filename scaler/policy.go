@@ -163,6 +163,9 @@ func (s *Scaler) Decide(in Signals) Decision {
 	}
 	s.activate(&d, a)
 	s.unread(&d, a)
+	if a.unsettled > 0 && d.atLeast(1, BoundUnsettled) {
+		d.Note = fmt.Sprintf("%d delivered and not settled: in flight, or waiting for a retry", a.unsettled)
+	}
 	if p.MaxStep > 0 && d.Wanted > d.Current+p.MaxStep {
 		d.Wanted, d.Bound = d.Current+p.MaxStep, BoundStep
 	}
@@ -194,6 +197,7 @@ func (d *Decision) atLeast(least int, b Bound) bool {
 type asked struct {
 	units, off float64 // and its standard error
 	waiting    int64
+	unsettled  int64
 	oldest     time.Duration
 	// Of some function: its backlog is unreadable, its units are doubled, or more of
 	// them would bring nothing.
@@ -211,6 +215,7 @@ func (s *Scaler) ask(d *Decision) (a asked) {
 		a.doubling = a.doubling || t.How == ByDoubling
 		a.capped = a.capped || t.How == ByCeiling
 		a.waiting += max(l.Backlog, 0)
+		a.unsettled += l.Unsettled
 		a.oldest = max(a.oldest, l.Oldest)
 		if l.Backlog > 0 || l.Busy > 0 || l.Arrivals > 0 || l.Done > 0 {
 			s.active = d.Signals.At

@@ -407,3 +407,27 @@ func TestPressed(t *testing.T) {
 		}
 	}
 }
+
+// Messages that wait for a retry keep the last unit, and start one where there is none,
+// whatever the activation: nobody else would be there when they are due.
+func TestUnsettledMessagesKeepOne(t *testing.T) {
+	l := newLooks(t, func(p *Policy) { p.Min, p.Activation, p.ScaleInAfter = 0, 20, time.Second })
+	l.look(0, one(1, 5, 0))
+	waiting := one(1, 0, 0)
+	waiting.Loads[0].Unsettled = 3
+	for l.at < 10*time.Minute {
+		l.look(5*time.Second, waiting)
+	}
+	l.want(1, BoundUnsettled)
+	if text := l.last.Explain(); !strings.Contains(text, "held by: unsettled (3 delivered and not settled") || !strings.Contains(text, "backlog 0 and 3 delivered, not settled") {
+		t.Errorf("it is explained as\n%s", text)
+	}
+	gone := one(0, 0, 0)
+	gone.Loads[0].Unsettled = 1
+	l.look(5*time.Second, gone)
+	l.want(1, BoundUnsettled)
+	for range 3 {
+		l.look(time.Minute, one(1, 0, 0))
+	}
+	l.want(0, BoundFormula)
+}

@@ -50,6 +50,9 @@ type Load struct {
 	AtLeast bool
 	// Oldest is the age of the oldest of them; 0 if there is none, or unknown.
 	Oldest time.Duration
+	// Unsettled counts the messages that were handed out and are not settled: in
+	// flight, or waiting for a retry that one unit has to be there for.
+	Unsettled int64
 	// Arrivals is the rate at which messages come in.
 	Arrivals float64
 	// Done is the rate at which they are finished.
@@ -130,6 +133,7 @@ const (
 	BoundScaleIn    Bound = "scale_in"   // more were wanted a moment ago
 	BoundIdle       Bound = "idle"       // not idle for long enough to go to zero
 	BoundBusy       Bound = "busy"       // what is in flight needs them
+	BoundUnsettled  Bound = "unsettled"  // what waits for a retry needs one
 	BoundStep       Bound = "max_step"   // no more at once
 	BoundHold       Bound = "hold"       // the backlog cannot be read
 	BoundFallback   Bound = "fallback"   // nor could it for a while
@@ -142,7 +146,7 @@ const (
 // Bounds are all of them.
 var Bounds = []Bound{
 	BoundFormula, BoundDoubling, BoundGain, BoundActivation, BoundScaleIn, BoundIdle, BoundBusy,
-	BoundStep, BoundHold, BoundFallback, BoundSchedule, BoundPressed, BoundMin, BoundMax,
+	BoundUnsettled, BoundStep, BoundHold, BoundFallback, BoundSchedule, BoundPressed, BoundMin, BoundMax,
 }
 
 // Provisioner sets the number of instances. Its methods are called from one
@@ -201,6 +205,9 @@ func (d Decision) Explain() string {
 		backlog := "unreadable"
 		if l.Backlog != Unreadable {
 			backlog = fmt.Sprint(l.Backlog)
+		}
+		if l.Unsettled > 0 {
+			backlog += fmt.Sprintf(" and %d delivered, not settled", l.Unsettled)
 		}
 		line("  %s: backlog %s, oldest %v, arrivals %.4g/s, done %.4g/s, %.0f%% of the slots busy, one handles %.4g/s",
 			l.Function, backlog, l.Oldest.Round(time.Millisecond), l.Arrivals, l.Done, 100*l.Busy, l.Capacity)

@@ -239,6 +239,17 @@ func (o *ordered) Link() (l Link, known bool) {
 	return l, false
 }
 
+// Holding implements Holder.
+func (o *ordered) Holding() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := int64(len(o.timers))
+	if holder, ok := o.inner.(Holder); ok {
+		n += holder.Holding()
+	}
+	return n
+}
+
 // Troubles implements Troubled.
 func (o *ordered) Troubles() []Trouble {
 	if troubled, ok := o.inner.(Troubled); ok {

@@ -98,8 +98,19 @@ type Backlog struct {
 	// Oldest is when the oldest ready message was enqueued; zero if there is
 	// none, or if the source does not tell.
 	Oldest time.Time
+	// Unsettled counts the messages that were delivered and are not settled: in flight
+	// somewhere, or waiting for a retry that somebody has to be there for. 0 where the
+	// source makes what waits ready by itself, or does not tell.
+	Unsettled int64
 	// More is what else the source tells; nil if nothing.
 	More *BacklogMore
+}
+
+// Holder is a Trigger that keeps messages for their retry, which nobody else gets
+// before it is closed.
+type Holder interface {
+	// Holding counts them.
+	Holding() int64
 }
 
 // BacklogMore are messages that wait for something other than a receiver.

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -53,13 +54,18 @@ type EmbeddedConfig struct {
 
 // Embedded is a NATS server in this process, with JetStream on files.
 type Embedded struct {
-	server *server.Server
+	server atomic.Pointer[server.Server] // another one after a restart
+	cfg    EmbeddedConfig
+	port   int // that it listened on first, and does after a restart
 	lock   *flock.Flock
 	dir    string
 	token  string
 	log    *slog.Logger
 
-	failure atomic.Pointer[error]
+	failure atomic.Pointer[storeFailure]
+	ctx     context.Context // ends with Close
+	end     context.CancelFunc
+	mending sync.WaitGroup // the restarts after a failure
 }
 
 // client is what Dir/client.json tells other programs of the same user.
@@ -82,18 +88,20 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if !locked {
 		return nil, fmt.Errorf("%s: %w", cfg.Dir, ErrLocked)
 	}
-	e := &Embedded{lock: lock, dir: cfg.Dir, log: cfg.Log}
-	if err := e.start(ctx, cfg); err != nil {
+	e := &Embedded{lock: lock, dir: cfg.Dir, log: cfg.Log, cfg: cfg}
+	e.ctx, e.end = context.WithCancel(context.Background())
+	if e.token, err = keptToken(filepath.Join(cfg.Dir, "token")); err == nil {
+		err = e.start(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, e.Close(context.WithoutCancel(ctx)))
 	}
 	return e, nil
 }
 
-func (e *Embedded) start(ctx context.Context, cfg EmbeddedConfig) error {
-	var err error
-	if e.token, err = keptToken(filepath.Join(cfg.Dir, "token")); err != nil {
-		return err
-	}
+// start starts a server, at first or in place of one whose store failed.
+func (e *Embedded) start(ctx context.Context) error {
+	cfg := e.cfg
 	options := &server.Options{
 		ServerName:            "drover",
 		JetStream:             true,
@@ -110,21 +118,29 @@ func (e *Embedded) start(ctx context.Context, cfg EmbeddedConfig) error {
 	if err := listenOn(options, cfg.Listen); err != nil {
 		return err
 	}
-	if e.server, err = server.NewServer(options); err != nil {
+	if e.port > 0 {
+		options.Port = e.port // others know it
+	}
+	s, err := server.NewServer(options)
+	if err != nil {
 		return fmt.Errorf("making the embedded NATS server: %w", err)
 	}
-	e.server.SetLoggerV2(&serverLog{cfg.Log, e.writeFailed}, false, false, false)
-	e.server.Start()
-	if !e.server.ReadyForConnections(startLimit) {
+	e.server.Store(s)
+	s.SetLoggerV2(&serverLog{cfg.Log, e.writeFailed}, false, false, false)
+	s.Start()
+	if !s.ReadyForConnections(startLimit) {
 		return fmt.Errorf("the embedded NATS server did not start within %v; does its log say why?", startLimit)
 	}
-	if !e.server.JetStreamEnabled() {
+	if !s.JetStreamEnabled() {
 		return fmt.Errorf("the embedded NATS server has no JetStream: it cannot use %s", cfg.Dir)
 	}
 	if options.DontListen {
 		return ctx.Err()
 	}
-	text, err := json.Marshal(client{e.server.ClientURL(), e.token})
+	if at, ok := s.Addr().(*net.TCPAddr); ok {
+		e.port = at.Port
+	}
+	text, err := json.Marshal(client{s.ClientURL(), e.token})
 	if err != nil {
 		return fmt.Errorf("describing the embedded server: %w", err)
 	}
@@ -199,37 +215,17 @@ func writeOwn(path string, text []byte) error {
 
 // ClientURL is where other programs reach the server; empty if nowhere.
 func (e *Embedded) ClientURL() string {
-	if e.server.Addr() == nil {
+	s := e.server.Load()
+	if s.Addr() == nil {
 		return ""
 	}
-	return e.server.ClientURL()
-}
-
-// Err tells why the server takes no more messages, such as a full disk; nil
-// while all is well.
-func (e *Embedded) Err() error {
-	if failure := e.failure.Load(); failure != nil {
-		return *failure
-	}
-	if !e.server.JetStreamEnabled() {
-		return fmt.Errorf("the embedded server has switched its store in %s off; see its log", e.dir)
-	}
-	return nil
-}
-
-// writeFailed notes that the store could not be written. The server says so in
-// its log alone.
-func (e *Embedded) writeFailed(text string) {
-	err := fmt.Errorf("the embedded server cannot write its store, and takes no more messages: free space for %s and restart; what was accepted is kept (%s)", e.dir, text)
-	if e.failure.CompareAndSwap(nil, &err) {
-		e.log.Error(err.Error())
-	}
+	return s.ClientURL()
 }
 
 // Connect opens a connection within the process: it crosses no socket.
 func (e *Embedded) Connect(ctx context.Context) (*Connection, error) {
 	c, err := dial(ctx, "embedded", e.log, nil, "the embedded server",
-		nats.InProcessServer(e.server), nats.Token(e.token))
+		nats.InProcessServer(inProcess{e}), nats.Token(e.token))
 	if err == nil {
 		c.embedded = true
 	}
@@ -240,12 +236,14 @@ func (e *Embedded) Connect(ctx context.Context) (*Connection, error) {
 // directory.
 func (e *Embedded) Close(context.Context) error {
 	var errs []error
-	if e.server != nil {
+	e.end()
+	e.mending.Wait()
+	if s := e.server.Load(); s != nil {
 		if err := os.Remove(filepath.Join(e.dir, clientFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
-		e.server.Shutdown()
-		e.server.WaitForShutdown()
+		s.Shutdown()
+		s.WaitForShutdown()
 	}
 	return errors.Join(append(errs, e.lock.Unlock())...)
 }
@@ -266,7 +264,7 @@ func (l *serverLog) Noticef(format string, args ...any) { l.say(slog.LevelDebug,
 func (l *serverLog) Warnf(format string, args ...any)   { l.say(slog.LevelWarn, format, args) }
 func (l *serverLog) Errorf(format string, args ...any) {
 	l.say(slog.LevelError, format, args)
-	if text := fmt.Sprintf(format, args...); strings.Contains(strings.ToLower(text), "critical write error") || strings.Contains(text, "no space left") {
+	if text := fmt.Sprintf(format, args...); failsStore(text) {
 		l.writeFailed(text)
 	}
 }

@@ -355,7 +355,8 @@ func TestNoStreamTakesIt(t *testing.T) {
 	}
 }
 
-// TestAFullDisk fills a real file system of 24 MiB.
+// TestAFullDisk fills a real file system of 24 MiB, and enlarges it: the server goes on by
+// itself, with all that it had accepted, at the same address.
 func TestAFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", dir).CombinedOutput(); err != nil {
@@ -369,20 +370,19 @@ func TestAFullDisk(t *testing.T) {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	}()
-	start := func() *Embedded {
-		e, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: filepath.Join(dir, "nats"), Listen: "off", Sync: time.Minute, MaxStore: 1 << 30, Log: testLog(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e
+	e, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Sync: time.Minute, MaxStore: 1 << 30, Log: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
 	}
-	e := start()
+	url := e.ClientURL()
 	c, err := e.Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := testConfig(t)
 	tr := open(t, c, cfg)
+	send(t, c, "orders.x", "in flight")
+	handling := receive(t, tr, 1)[0]
 	s := c.NewSender()
 	full := error(nil)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -404,24 +404,26 @@ func TestAFullDisk(t *testing.T) {
 	if !strings.Contains(e.Err().Error(), "free space") {
 		t.Errorf("%v", e.Err())
 	}
-	_ = errors.Join(tr.Close(t.Context()), c.Close()) // nothing can be settled now
-	if err := e.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	if out, err := exec.Command("mount", "-o", "remount,size=128m", dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	e = start()
-	c, err = e.Connect(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	for deadline := time.Now().Add(patience); e.Err() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("there is space again, and still: %v", e.Err())
+		}
 	}
-	tr, err = Open(t.Context(), c, cfg)
-	if err != nil {
-		t.Fatal(err)
+	if now := e.ClientURL(); now != url {
+		t.Errorf("the server was at %s and is at %s now", url, now)
 	}
+	done(t, handling)
 	got := receive(t, tr, int(s.Taken())) // all that was accepted
 	done(t, got...)
+	send(t, c, "orders.x", "after")
+	if after := receive(t, tr, 1)[0]; string(after.Message.Body) != "after" {
+		t.Errorf("%d bytes came, and not what was sent after", len(after.Message.Body))
+	} else {
+		done(t, after)
+	}
 	if err := errors.Join(tr.Close(t.Context()), c.Close(), e.Close(t.Context())); err != nil {
 		t.Fatal(err)
 	}

@@ -244,7 +244,8 @@ func signal(c chan struct{}) {
 func (t *trigger) Link() (triggers.Link, bool) { return t.conn.link(), true }
 
 // Backlog implements triggers.Trigger: what the consumer has not delivered, and
-// what is held here. Messages that wait for a retry are not among them.
+// what is held here. Messages that wait for a retry are unsettled: the server delivers
+// them when it is asked, and does not say when they are due.
 func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 	t.mu.Lock()
 	consumer, held := t.consumer, int64(t.held.len())
@@ -256,7 +257,7 @@ func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 	if err != nil {
 		return triggers.Backlog{}, fmt.Errorf("asking for the backlog of consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
 	}
-	b := triggers.Backlog{Ready: int64(info.NumPending) + held}
+	b := triggers.Backlog{Ready: int64(info.NumPending) + held, Unsettled: max(int64(info.NumAckPending)-held, 0)}
 	if info.NumPending > 0 && len(info.Config.FilterSubjects) == 0 {
 		b.Oldest = t.oldest(ctx, info)
 	}

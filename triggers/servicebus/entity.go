@@ -36,6 +36,8 @@ type entity struct {
 	accepting int
 	// inSessions counts the messages that they have.
 	inSessions int
+	// retrying counts the sessions whose message waits for its next attempt.
+	retrying int
 
 	// fetch's own.
 	ask     int           // what it asks for next, at most

@@ -264,6 +264,9 @@ func (e *entity) lend(a arrival) {
 // bury moves a message that no function can have to the dead letters.
 func (e *entity) bury(l *loan) {
 	err := l.end(e.t.ctx, &l.message, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit})
+	if e.t.ctx.Err() == nil {
+		e.t.noteDead(err)
+	}
 	if err != nil {
 		e.t.log.Warn("a message that cannot be read is not in the dead letters yet; it will come again", "message", l.message.ID, "error", err)
 		return

@@ -150,6 +150,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 				s.has(-1)
 			case triggers.Retry:
 				s.retryAt, s.failed = time.Now().Add(how.delay), how.failures
+				s.retrying(1)
 				retry.Reset(how.delay)
 			default:
 				return nil
@@ -222,7 +223,11 @@ func (s *session) take(m *azservicebus.ReceivedMessage) {
 	if l.misfit != "" {
 		ctx, cancel := context.WithTimeout(s.t.ctx, settleLimit)
 		defer cancel()
-		if err := l.carryOut(ctx, s.r, m, &l.message, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit}); err != nil {
+		err := l.carryOut(ctx, s.r, m, &l.message, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit})
+		if s.t.ctx.Err() == nil {
+			s.t.noteDead(err)
+		}
+		if err != nil {
 			s.t.log.Warn("a message that cannot be read is not in the dead letters yet; it will come again", "message", l.message.ID, "error", err)
 		} else {
 			s.t.log.Error("message dead-lettered", "message", l.message.ID, "reason", l.misfit)
@@ -254,7 +259,15 @@ func (s *session) giveBack() error {
 	}
 	s.current, s.retryAt, s.awaited = nil, time.Time{}, l.number()
 	s.has(-1)
+	s.retrying(-1)
 	return nil
+}
+
+// retrying counts the sessions whose message waits for its next attempt.
+func (s *session) retrying(more int) {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	s.e.retrying += more
 }
 
 // has counts the messages that came and are not settled.
@@ -288,6 +301,9 @@ func (s *session) end(lost error) {
 	s.giveUp()
 	s.show()
 	t.mu.Lock()
+	if !s.retryAt.IsZero() {
+		s.e.retrying--
+	}
 	s.e.inSessions -= len(s.queue)
 	if s.current != nil {
 		s.e.inSessions--

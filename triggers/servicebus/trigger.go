@@ -164,7 +164,8 @@ type trigger struct {
 	waiting  int  // what the Receive that waits asks for
 	unwanted *time.Timer
 
-	rate triggers.Rate
+	rate     triggers.Rate
+	troubles triggers.Troubles
 
 	nextCare time.Time // when care looks next
 }
@@ -330,6 +331,34 @@ func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 		}
 	}
 	return all, nil
+}
+
+// Troubles implements triggers.Troubled.
+func (t *trigger) Troubles() []triggers.Trouble { return t.troubles.All() }
+
+// noteDead keeps as trouble that a message that cannot be read is not in the dead
+// letters, until one is.
+func (t *trigger) noteDead(err error) {
+	if err == nil {
+		t.troubles.Clear(triggers.TroubleDeadLetters)
+		return
+	}
+	t.troubles.Set(triggers.TroubleDeadLetters, fmt.Sprintf("messages that cannot be read cannot be moved to the dead letters: %v", err))
+}
+
+// Holding implements triggers.Holder.
+func (t *trigger) Holding() (n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for l := range t.loans {
+		if !l.retryAt.IsZero() {
+			n++
+		}
+	}
+	for _, e := range t.entities {
+		n += int64(e.retrying)
+	}
+	return n
 }
 
 // Close implements triggers.Trigger. What waits for its next attempt gets it

@@ -2,6 +2,7 @@ package storagequeue
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -129,6 +130,7 @@ func (t *trigger) lose(l *loan) {
 // forbiddenToUpdate says, once, what follows from a missing right.
 func (t *trigger) forbiddenToUpdate(err error) {
 	t.toldForbidden.Do(func() {
+		t.troubles.Set(triggers.TroubleRights, fmt.Sprintf("leases cannot be renewed, nor messages be given back: what takes longer than the lease of %v runs again: %v", t.cfg.Lease, err))
 		t.log.Warn("leases cannot be renewed, nor messages be given back: what takes longer than the lease runs again, and what failed comes again when its lease ends",
 			"lease", t.cfg.Lease, "error", err)
 	})

@@ -136,10 +136,14 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 // failed notes a failure. Where that cannot be, the message has an attempt more.
 func (l *loan) failed(n int) {
 	if err := l.t.cfg.Ledger.set(l.t.key, l.message.ID, n, l.expires); err != nil {
+		l.t.troubles.Set(triggers.TroubleAttempts, fmt.Sprintf("failures cannot be counted, so messages may have more attempts than max_attempts: is the disk of data_dir full? %v", err))
 		l.t.log.Warn("cannot note that a message has failed; it may have more attempts than max_attempts", "message", l.message.ID, "error", err)
 		return
 	}
 	l.failures = n
+	if l.t.troubles.Clear(triggers.TroubleAttempts) {
+		l.t.log.Info("failures are counted again")
+	}
 }
 
 // remove deletes the message, and what is noted of it. One that was lent again in

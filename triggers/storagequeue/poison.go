@@ -105,11 +105,24 @@ func (l *loan) copyToPoison(ctx context.Context, m *triggers.Message, v triggers
 	return nil
 }
 
+// noteDead keeps as trouble that rejected messages cannot be moved, until one was.
+func (t *trigger) noteDead(err error) {
+	if err == nil {
+		t.troubles.Clear(triggers.TroubleDeadLetters)
+		return
+	}
+	t.troubles.Set(triggers.TroubleDeadLetters, fmt.Sprintf("rejected messages cannot be moved to the poison queue %s: %v", t.poison.name, err))
+}
+
 // reject moves a message to the poison queue: it is copied, then deleted. A crash
 // between the two makes two of one, and never none.
 func (l *loan) reject(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	if !l.copied {
-		if err := l.copyToPoison(ctx, m, v); err != nil {
+		err := l.copyToPoison(ctx, m, v)
+		if ctx.Err() == nil {
+			l.t.noteDead(err)
+		}
+		if err != nil {
 			return err
 		}
 		l.copied = true

@@ -2,6 +2,7 @@ package storagequeue
 
 import (
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -26,6 +27,9 @@ func TestThePoisonQueueCannotBeMade(t *testing.T) {
 	if a.Len(queue) != 1 {
 		t.Fatal("the message is gone")
 	}
+	if all := tr.Troubles(); len(all) != 1 || all[0].Kind != triggers.TroubleDeadLetters || !strings.Contains(all[0].Text, "Storage Queue Data Contributor") {
+		t.Errorf("the trouble is %+v", all)
+	}
 	takeBack()
 	// It can be made, and the message can't be deleted at first: there is one copy.
 	a.Inject(emulator.Fault{Operation: emulator.Delete, Times: 4, Status: http.StatusInternalServerError, Code: "InternalError"})
@@ -35,6 +39,37 @@ func TestThePoisonQueueCannotBeMade(t *testing.T) {
 	settle(t, d, reject)
 	if dead := a.dead(t, queue); len(dead) != 1 || string(dead[0].Body) != "bad" || a.Len(queue) != 0 {
 		t.Errorf("dead letters %+v, and %d messages left", dead, a.Len(queue))
+	}
+	if all := tr.Troubles(); len(all) != 0 {
+		t.Errorf("it was moved, and there still is %+v", all)
+	}
+}
+
+// Failures that cannot be counted, as on a full disk, are trouble until they can be.
+func TestFailuresThatCannotBeCounted(t *testing.T) {
+	t.Parallel()
+	a := emulated(t)
+	queue := a.newQueue(t)
+	a.send(t, queue, "1", "2")
+	broken, err := OpenLedger(filepath.Join(t.TempDir(), "ledger"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := broken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tr := a.open(t, queue, nil)
+	works := tr.cfg.Ledger
+	got := receive(t, tr, 2)
+	tr.cfg.Ledger = broken
+	settle(t, got[0], triggers.Verdict{Kind: triggers.Retry})
+	if all := tr.Troubles(); len(all) != 1 || all[0].Kind != triggers.TroubleAttempts {
+		t.Errorf("the trouble is %+v", all)
+	}
+	tr.cfg.Ledger = works
+	settle(t, got[1], triggers.Verdict{Kind: triggers.Retry})
+	if all := tr.Troubles(); len(all) != 0 {
+		t.Errorf("it was counted, and there still is %+v", all)
 	}
 }
 

@@ -119,6 +119,7 @@ type trigger struct {
 	came       chan struct{} // something for Receive
 
 	toldForbidden sync.Once
+	troubles      triggers.Troubles
 
 	mu      sync.Mutex
 	loans   map[*loan]struct{}
@@ -238,6 +239,9 @@ func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 	out.Ready = max(out.Ready, all-ours)
 	return out, nil
 }
+
+// Troubles implements triggers.Troubled.
+func (t *trigger) Troubles() []triggers.Trouble { return t.troubles.All() }
 
 // Close implements triggers.Trigger.
 func (t *trigger) Close(ctx context.Context) error {
