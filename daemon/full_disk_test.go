@@ -32,7 +32,7 @@ functions:
   work:
     trigger: {nats: {}}
     handler: {exec: {command: ["true"]}}
-`, "body": strings.Repeat("x", 1<<20)})
+`})
 	file := filepath.Join(own, "drover.yaml")
 	cmd, out, ended := child(t, "run", file)
 	out.wait(t, "msg=running")
@@ -40,7 +40,7 @@ functions:
 		t.Fatal(errs)
 	}
 	until(t, out, "the disk is full", func() bool {
-		status, _, _ := command(t.Context(), nil, nil, "send", "work", "-c", file, "--body", filepath.Join(own, "body"))
+		status, _, _ := command(t.Context(), nil, strings.NewReader(strings.Repeat("x", 1<<20)), "send", "work", "-c", file)
 		return status != ExitOK
 	})
 	out.wait(t, "the embedded server's store is off")

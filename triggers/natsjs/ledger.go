@@ -159,6 +159,9 @@ func (l *ledger) works(log *slog.Logger) {
 func (l *ledger) complain(err error, log *slog.Logger) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if errors.Is(err, context.Canceled) {
+		return // the trigger is being closed
+	}
 	why := err.Error()
 	if errors.Is(err, context.DeadlineExceeded) || nobodyTakes(err) || errors.Is(err, nats.ErrTimeout) {
 		why = fmt.Sprintf("the bucket does not answer: it has no leader, or the account lacks a right; see nats stream info KV_%s (%v)", LedgerBucket, err)
