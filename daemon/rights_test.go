@@ -95,7 +95,9 @@ functions:
 		return info.CachedInfo().State.Msgs
 	}
 	cmd, out, ended := child(t, "run", file)
-	until(t, out, "the result and the dead letter", func() bool { return messages("RECEIPTS") == 1 && messages("ORDERS-DEAD") == 1 && messages("ORDERS") == 0 })
+	until(t, out, "the result and the dead letter", func() bool {
+		return messages("RECEIPTS") == 1 && messages("ORDERS-DEAD") == 1 && messages("ORDERS") == 0
+	})
 	out.wait(t, "message dead-lettered")
 	if status, listed, errs := command(t.Context(), nil, nil, "dead", "list", "ful", "-c", file); status != ExitOK || !strings.Contains(listed, "failed 2 times") {
 		t.Errorf("dead list: status %d\n%s%s", status, listed, errs)
