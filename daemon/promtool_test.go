@@ -17,6 +17,7 @@ import (
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/concurrency"
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs"
 )
 
 // source is one that tells of its backlog, and nothing else.
@@ -65,6 +66,7 @@ func everything(t *testing.T) *Daemon {
 	f.reported(1, load)
 	d := New(configs.New())
 	d.fleet, d.traces = f, new(traces)
+	d.stores.add("embedded", new(natsjs.Embedded))
 	d.decisions.note("instances", time.Now(), testDecision())
 	return d
 }

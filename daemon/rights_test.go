@@ -73,7 +73,7 @@ connections: {c: {nats: %q, user: drover, password: change-me}}
 functions:
   ful:
     trigger: {nats: {connection: c, stream: ORDERS, consumer: billing}}
-    handler: {exec: {command: [sh, -c, 'case "$(cat)" in bad*) exit 1;; *) echo fine;; esac']}}
+    handler: {exec: {command: [sh, -c, 'case "$$(cat)" in bad*) exit 1;; *) echo fine;; esac']}}
     output: {nats: {connection: c, subject: RECEIPTS.ful}}
     retry: {max_attempts: 2, initial: 10ms}
 `, t.TempDir(), url)
