@@ -91,7 +91,7 @@ func (w *walk) file(path, name string, info os.FileInfo) {
 		w.note("%s %d %d", name, info.Size(), info.ModTime().UnixNano())
 		return
 	}
-	file, err := os.Open(path) //nolint:gosec // it is the app's
+	file, err := os.Open(path)
 	if err != nil {
 		return
 	}
