@@ -203,7 +203,7 @@ func TestAConsumerThatIsEdited(t *testing.T) {
 	send(t, c, "orders.x", "long", "last")
 	held := receive(t, tr, 2)
 	edited := mustConsumer(t, c, cfg).CachedInfo().Config
-	edited.AckWait, edited.MaxDeliver = 1500*time.Millisecond, 1
+	edited.AckWait, edited.MaxDeliver = 4*time.Second, 1
 	if _, err := c.js.UpdateConsumer(t.Context(), cfg.Stream, edited); err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestAConsumerThatIsEdited(t *testing.T) {
 			t.Fatal("the changes are not followed")
 		}
 	}
-	nothing(t, open(t, connect(t, server), editedConfig(cfg, edited)), 3*edited.AckWait) // it is kept alive at the new pace
+	nothing(t, open(t, connect(t, server), editedConfig(cfg, edited)), edited.AckWait+2*time.Second) // it is kept alive at the new pace
 	settle(t, held[1], triggers.Verdict{Kind: triggers.Retry})
 	wantSpent(t, waitDead(t, c, cfg, 1)[0], "last")
 	done(t, held[0])
