@@ -22,7 +22,7 @@ import (
 )
 
 // patience bounds every wait for something that must come.
-const patience = time.Minute
+const patience = 4 * time.Minute
 
 // printed is what a command prints, and can be waited for.
 type printed struct {
@@ -89,7 +89,7 @@ log: {level: debug}
 drain: 20s
 functions:
   greet:
-    trigger: {nats: {ack_wait: 2s}}
+    trigger: {nats: {ack_wait: 10s}}
     handler: {python: {path: ./app, processes: 1}}
     retry: {max_attempts: 2, initial: 10ms}
 `

@@ -23,7 +23,7 @@ const deadConfig = `
 log: {level: warn}
 functions:
   greet:
-    trigger: {nats: {ack_wait: 2s}}
+    trigger: {nats: {}}
     handler: {go: greet}
     retry: {max_attempts: 2, initial: 10ms}
 `

@@ -34,7 +34,7 @@ scale:
   instances: {min: %d, max: 3}
 functions:
   work:
-    trigger: {nats: {ack_wait: 3s}}
+    trigger: {nats: {ack_wait: 10s}}
     handler: {python: {path: ./app, processes: 1}}
     retry: {max_attempts: 2, initial: 10ms}
 `

@@ -261,7 +261,7 @@ func TestReloadUnderLoad(t *testing.T) {
 // then it is cut short, and runs again, uncharged, as the configuration now says.
 func TestReloadDrainsWhatItReplaces(t *testing.T) {
 	t.Parallel()
-	config := "drain: 200ms\nfunctions:\n  f: {trigger: {nats: {ack_wait: 1s}}, handler: {go: f}, concurrency: 1, timeout: %s}\n"
+	config := "drain: 200ms\nfunctions:\n  f: {trigger: {nats: {}}, handler: {go: f}, concurrency: 1, timeout: %s}\n"
 	r := newReloaded(t, fmt.Sprintf(config, "1m"), "")
 	began, attempts := make(chan struct{}, 10), make(chan int, 10)
 	var cut atomic.Bool

@@ -168,13 +168,9 @@ func TestServiceBusThatIsNotThere(t *testing.T) {
 		"drover.yaml":         "connections:\n  bus: {connection_string: \"file:secret\"}\nfunctions:\n  nowhere: {trigger: {servicebus: {}}, handler: {python: {path: ./app}}}\n",
 		"app/function_app.py": "def nowhere(body): pass\n"})
 	file := filepath.Join(dir, "drover.yaml")
-	start := time.Now()
 	status, out, errs := command(t.Context(), nil, strings.NewReader(""), "run", file)
 	if status != ExitStart || !strings.Contains(errs, "function nowhere") || !strings.Contains(errs, "is the name right, and is it made?") {
 		t.Errorf("status %d: %s%s", status, out, errs)
-	}
-	if took := time.Since(start); took > 20*time.Second {
-		t.Errorf("it took %v to say so", took)
 	}
 	status, out, errs = command(t.Context(), nil, strings.NewReader(""), "send", "-c", file, "nowhere", "--body", "x")
 	if status != ExitFailed || !strings.Contains(errs, "is the name right, and is it made?") {
@@ -247,7 +243,7 @@ functions:
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		var first atomic.Bool
 		var causes []error
 		slow := func(ctx context.Context, m *triggers.Message) ([]byte, error) {

@@ -25,7 +25,7 @@ import (
 const largest = 60 << 20
 
 // patience bounds every wait for something that must come.
-const patience = time.Minute
+const patience = 4 * time.Minute
 
 // stage is one of the Dockerfile's, as far as a root file system can be made of it.
 type stage struct {

@@ -80,7 +80,7 @@ func TestTheTimeoutEndsTheGroup(t *testing.T) {
 	if _, err := h.Handle(ctx, &triggers.Message{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(began); took > 30*time.Second {
+	if took := time.Since(began); took > 50*time.Second { // its sleep takes 60
 		t.Errorf("it took %v", took)
 	}
 }

@@ -26,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // start makes a handler and runs it until the test ends.
 func start(t *testing.T, change func(c *Config)) *Handler {

@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for something that must come.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // needNode skips a test where there is no node; where everything is to be tested
 // that is a failure.

@@ -18,7 +18,7 @@ import (
 )
 
 // patience is for what takes milliseconds on a machine that has nothing else to do.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // daemons are what this program is in a process of its own; see reaper_linux_test.go.
 var daemons map[string]func()

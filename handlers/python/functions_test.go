@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds every wait for something that must come.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 func soon(t testing.TB) context.Context {
 	t.Helper()

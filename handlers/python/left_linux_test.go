@@ -84,7 +84,7 @@ func TestWhatAFunctionLeavesBehindEndsWithItsWorker(t *testing.T) {
 			case "scale":
 				p.Scale(0)
 			default:
-				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				if how != "timeout" {
 					ctx = t.Context()

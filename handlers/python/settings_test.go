@@ -2,6 +2,7 @@ package python
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -96,7 +97,7 @@ async def fails(body):
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := h.Handle(ctx, &triggers.Message{}); err == nil {
 			t.Fatal("it has not failed")
@@ -194,24 +195,31 @@ async def g(body): # as many in its executor
 			if !p.Tunable() {
 				t.Fatal("a Python worker cannot be told of other settings")
 			}
+			// runs holds that so many run at once, and never more; a busy machine may take
+			// several rounds to have them all run.
+			runs := func(n int) {
+				eventually(t, fmt.Sprintf("%d calls at once", n), func() bool {
+					got, want := most(), string(rune('0'+n))
+					if got > want {
+						t.Fatalf("with %d threads %s calls ran at once", n, got)
+					}
+					return got == want
+				})
+			}
 			for _, n := range []int{1, 4, 2, 6, 1, 3} {
 				p.Set(workers.Settings{Threads: n})
-				if got, want := most(), string(rune('0'+n)); got != want {
-					t.Fatalf("with %d threads %s calls ran at once", n, got)
-				}
+				runs(n)
 				if s := p.Settings(); s != (workers.Settings{Processes: 1, Threads: n, Coroutines: 512}) {
 					t.Errorf("%+v", s)
 				}
 			}
 			_, _ = call(t, p, "die", &triggers.Message{})
-			if got := most(); got != "3" {
-				t.Errorf("a new worker ran %s at once, want 3", got)
-			}
+			runs(3) // of a new worker
 			p.Set(workers.Settings{Processes: 2, Coroutines: 7})
 			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
-			if got := h.Slots().Capacity(); function == "g" && got < 14 || function == "f" && got < 6 {
-				t.Errorf("there is room for %d", got)
-			}
+			eventually(t, "their room", func() bool {
+				return h.Slots().Capacity() >= map[string]int{"f": 6, "g": 14}[function]
+			})
 		})
 	}
 }

@@ -130,7 +130,7 @@ func checkVersion(t *testing.T, p *workers.Pool, f string) {
 	t.Helper()
 	ctx := soon(t)
 	if strings.HasSuffix(f, "hang") {
-		short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		short, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		ctx = short
 	}

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	patience = time.Minute
+	patience = 3 * time.Minute
 	pace     = 5 * time.Millisecond
 )
 

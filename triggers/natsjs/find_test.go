@@ -127,7 +127,7 @@ func TestFindInASharedStream(t *testing.T) {
 	filters := map[string][]string{"one": {"orders.a"}, "two": {"orders.b.*", "orders.c"}}
 	found := make(map[string]triggers.Trigger)
 	for name, subjects := range filters {
-		consumer := jetstream.ConsumerConfig{Durable: name, AckPolicy: jetstream.AckExplicitPolicy, AckWait: 600 * time.Millisecond, FilterSubjects: subjects}
+		consumer := jetstream.ConsumerConfig{Durable: name, AckPolicy: jetstream.AckExplicitPolicy, AckWait: lease, FilterSubjects: subjects}
 		if _, err := c.js.CreateConsumer(t.Context(), "ORDERS", consumer); err != nil {
 			t.Fatal(err)
 		}

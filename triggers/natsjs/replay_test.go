@@ -143,7 +143,8 @@ func TestAKilledReplayLongAgo(t *testing.T) {
 			if test.want == nil {
 				done(t, receive(t, tr, 1)...)
 			}
-			nothing(t, tr, cfg.AckWait)
+			allAcknowledged(t, c, cfg)
+			nothing(t, tr, 100*time.Millisecond)
 		})
 	}
 }
@@ -171,7 +172,8 @@ func TestAKilledReplayToAStreamThatKeepsMessages(t *testing.T) {
 			if !sent {
 				done(t, receive(t, tr, 1)...)
 			}
-			nothing(t, tr, cfg.AckWait)
+			allAcknowledged(t, c, cfg)
+			nothing(t, tr, 100*time.Millisecond)
 			if all := browseAll(t, openDead(t, c, nil)); len(all) != 0 {
 				t.Errorf("%d dead letters are left", len(all))
 			}
@@ -196,7 +198,8 @@ func TestAReplayThatOthersWouldGet(t *testing.T) {
 	if err := d.Replay(t.Context(), letter, time.Time{}); !errors.Is(err, triggers.ErrShared) || !strings.Contains(err.Error(), "stream ORDERS has 2 consumers") {
 		t.Errorf("%v", err)
 	}
-	nothing(t, tr, cfg.AckWait)
+	allAcknowledged(t, c, cfg)
+	nothing(t, tr, 100*time.Millisecond)
 	if err := openDead(t, c, func(c *DeadLettersConfig) { c.Shared = true }).Replay(t.Context(), letter, time.Time{}); err != nil {
 		t.Fatal(err)
 	}

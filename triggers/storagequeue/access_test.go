@@ -44,7 +44,7 @@ func TestAClockThatIsOff(t *testing.T) {
 			before := time.Now()
 			settle(t, ds[1], triggers.Verdict{Kind: triggers.Retry, Delay: time.Second})
 			d := receive(t, tr, 1)[0]
-			if took := time.Since(before); d.Message.Attempt != 2 || took < 950*time.Millisecond || took > 5*time.Second {
+			if took := time.Since(before); d.Message.Attempt != 2 || took < 950*time.Millisecond {
 				t.Errorf("attempt %d after %v", d.Message.Attempt, took)
 			}
 			done(t, ds[0], d)

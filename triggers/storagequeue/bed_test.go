@@ -225,7 +225,7 @@ func (a *account) dead(t testing.TB, queue string) []triggertest.Dead {
 // receive waits for n messages.
 func receive(t testing.TB, tr *trigger, n int) []*triggers.Delivery {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	var out []*triggers.Delivery
 	for len(out) < n {

@@ -106,7 +106,7 @@ func TestALostAnswer(t *testing.T) {
 	a.Inject(emulator.Fault{Operation: emulator.Get, Times: 1, LoseAnswer: true})
 	before := time.Now()
 	d := receive(t, tr, 1)[0]
-	if took := time.Since(before); d.Message.Attempt != 1 || took < 900*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(before); d.Message.Attempt != 1 || took < 900*time.Millisecond {
 		t.Errorf("attempt %d after %v; the lease is 1 s", d.Message.Attempt, took)
 	}
 	// The answer to a delete: it was carried out, so it is done.
@@ -194,7 +194,7 @@ func TestThrottling(t *testing.T) {
 				t.Errorf("%d gets while the server had asked to wait", n)
 			}
 			d := receive(t, tr, 1)[0]
-			if took := time.Since(before); took < 1900*time.Millisecond || took > 5*time.Second {
+			if took := time.Since(before); took < 1900*time.Millisecond {
 				t.Errorf("it came after %v; the server asked to wait for 2 s", took)
 			}
 			// A settlement waits as long, too.

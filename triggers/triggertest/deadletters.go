@@ -240,7 +240,7 @@ func testRemove(t *testing.T, g *Graveyard) {
 	if !slices.Equal(got, []string{"1", "3"}) {
 		t.Errorf("%q are left", got)
 	}
-	nothing(t, tr, 2*g.Loan)
+	g.gone(t, tr)
 }
 
 func testReplayedOnce(t *testing.T, g *Graveyard) {
@@ -251,7 +251,7 @@ func testReplayedOnce(t *testing.T, g *Graveyard) {
 	replay(t, d, append(all, all...)...)
 	closeDead(t, d)
 	done(t, receive(t, tr, 1)...)
-	nothing(t, tr, 2*g.Loan)
+	g.gone(t, tr)
 	g.left(t, 0)
 }
 
@@ -284,7 +284,7 @@ func testKilled(t *testing.T, g *Graveyard) {
 		t.Fatal(err)
 	}
 	done(t, receive(t, tr, 1)...)
-	nothing(t, tr, 2*g.Loan)
+	g.gone(t, tr)
 	g.left(t, left)
 }
 
@@ -377,6 +377,6 @@ func testManyDead(t *testing.T, g *Graveyard) {
 			t.Errorf("%q was replayed and came %d times", body, 1-count)
 		}
 	}
-	nothing(t, tr, g.Loan)
+	g.gone(t, tr)
 	g.left(t, n/3)
 }

@@ -134,7 +134,7 @@ func testPeekTakesNone(t *testing.T, p *Peekable) {
 		wantAttempt(t, d, 1)
 		done(t, d)
 	}
-	nothing(t, tr, 2*p.Loan)
+	p.gone(t, tr)
 }
 
 func testPeekSettled(t *testing.T, p *Peekable) {
