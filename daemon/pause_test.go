@@ -29,7 +29,7 @@ func TestPause(t *testing.T) {
 	}
 	until(t, newPrinted(), "the message is done", func() bool { return d.Status()[0].Done == 1 })
 
-	if err := client.post(t.Context(), pausePath("f", true, time.Now().Add(50*time.Millisecond))); err != nil {
+	if err := client.post(t.Context(), pausePath("f", true, time.Now().Add(time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	queue.Send(triggers.Message{Body: []byte("y")})

@@ -144,7 +144,7 @@ def seen(body): print("seen", body.decode())
 		log.wait(t, want)
 	}
 	for _, path := range []string{"carts", "totals", "events/Subscriptions/billing", "events/Subscriptions/audit", "new/Subscriptions/made"} {
-		for deadline := time.Now().Add(30 * time.Second); ; {
+		for deadline := time.Now().Add(patience); ; {
 			got, err := e.Counts(path)
 			if err == nil && got == (emulator.Counts{}) {
 				break
@@ -319,7 +319,7 @@ def large(body): return bytes(int(body))
 		t.Fatal(err)
 	}
 	for path, want := range map[string]emulator.Counts{"orders": {}, "results": {Active: 5}, "large": {DeadLettered: 1}, "events/Subscriptions/billing": {Active: 1}} {
-		for deadline := time.Now().Add(30 * time.Second); ; {
+		for deadline := time.Now().Add(patience); ; {
 			got, err := e.Counts(path)
 			if err == nil && got == want {
 				break

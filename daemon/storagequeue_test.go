@@ -46,7 +46,7 @@ func queueClient(t *testing.T, connection, queue string) *azqueue.QueueClient {
 // waitLen waits until a queue has so many messages.
 func waitLen(t *testing.T, connection, queue string, want int64) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		got, err := queueClient(t, connection, queue).GetProperties(t.Context(), nil)
 		if err == nil && *got.ApproximateMessagesCount == want {

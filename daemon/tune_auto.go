@@ -103,6 +103,9 @@ func (t *gridRun) auto(ctx context.Context) (err error) {
 		return errors.New(c.Problem)
 	}
 	t.report.Auto, t.report.AutoFor = &c, t.forAuto.Seconds()
+	for _, u := range f.pool.tuner.Load().state().Undone {
+		t.note("auto: %s", oneLine(u.Text(), maxUndone))
+	}
 	t.say("auto: %v: %s calls/s, p99 %s, %.2f cores", c.Settings, tune.Number(c.Throughput), tune.Seconds(c.P99), c.CPU)
 	return nil
 }

@@ -22,6 +22,7 @@ type tuneRig struct {
 	source *tuneSource
 
 	settings    tune.Settings
+	failed      bool               // calls failed, and may have left something behind in the workers
 	threads     int                // the configuration's, for settings that have none
 	stopRun     context.CancelFunc // of the receiving
 	stopWorking context.CancelFunc
@@ -102,7 +103,12 @@ func (r *tuneRig) become(s tune.Settings) bool {
 	if threads == 0 {
 		threads = r.threads
 	}
-	if now := r.f.pool.Settings(); s.Processes != now.Processes || threads != now.Threads && !r.live() {
+	now := r.f.pool.Settings()
+	if s.Processes != now.Processes || threads != now.Threads && !r.live() {
+		return false
+	}
+	// Code that broke in threads may fail for that with fewer, too, in the same process.
+	if r.failed && (threads < now.Threads || s.Coroutines < now.Coroutines) {
 		return false
 	}
 	r.f.pool.Set(workers.Settings{Threads: threads, Coroutines: s.Coroutines})
@@ -156,6 +162,7 @@ func (r *tuneRig) count(ctx context.Context, c *tune.Cell, wait func() error) er
 	w, throughput, settled := r.source.shut(time.Now())
 	took := r.f.stats.latency.snapshot().Since(latency)
 	c.Seconds, c.Calls, c.Failed, c.Throughput = seconds, w.ended, w.failed, throughput
+	r.failed = r.failed || w.failed > 0
 	c.Unsettled = !settled && c.Calls > 0
 	c.P50, c.P99 = took.Quantile(0.5).Seconds(), took.Quantile(0.99).Seconds()
 	c.CPU = (now.CPU - used.CPU).Seconds() / seconds
