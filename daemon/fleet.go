@@ -233,7 +233,7 @@ func (f *fleet) count() scaler.Count {
 func (f *fleet) counts(ctx context.Context, name string, r functionReport, now time.Time) scaler.Counts {
 	received := r.Received - r.Abandoned // those are received again
 	c := scaler.Counts{
-		Received: received, Done: received - r.InFlight, Taken: float64(r.Taken) / 1e6,
+		Received: received, Done: received - r.InFlight, Failed: r.Failed, Taken: float64(r.Taken) / 1e6,
 		InFlight: r.InFlight, Slots: r.Slots, Used: r.Used,
 		// What cannot be settled holds no slot, and what waits for a retry in an instance
 		// would be tried early if that went.

@@ -134,6 +134,12 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			own.tuner.Load().moved()
 		},
 
+		Died: func(ctx context.Context, how error) {
+			if t, is := ctx.(*turn); is && t.epoch != nil {
+				own.tuner.Load().failed(t.epoch, t, how) // the pool has it run again
+			}
+		},
+
 		Lagged:  own.waits.add,
 		Reaper:  p.startsProcesses(),
 		Confine: own.confinement,

@@ -113,7 +113,7 @@ func (f *function) counts(now time.Time) scaler.Counts {
 	s := f.stats.status()
 	used, slots := f.share.Room()
 	return scaler.Counts{
-		Received: s.Received, Done: s.Received - s.InFlight, Taken: float64(f.stats.taken.microseconds(now)) / 1e6,
+		Received: s.Received, Done: s.Received - s.InFlight, Failed: s.Failed, Taken: float64(f.stats.taken.microseconds(now)) / 1e6,
 		InFlight: s.InFlight, Slots: int64(slots), Used: int64(min(used, slots)),
 	}
 }

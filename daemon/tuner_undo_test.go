@@ -9,7 +9,7 @@ import (
 
 // unthreadable is code that works in one thread only.
 const unthreadable = `
-import signal, sqlite3, time
+import os, signal, sqlite3, threading, time
 _db = None
 
 def store(body):
@@ -24,6 +24,11 @@ def alarmed(body):
     time.sleep(0.005)
     signal.signal(signal.SIGALRM, before)
 
+def crashes(body):
+    time.sleep(0.005)
+    if threading.current_thread() is not threading.main_thread():
+        os.kill(os.getpid(), signal.SIGSEGV)
+
 def fetched(body):
     import asyncio
     asyncio.get_event_loop().run_until_complete(asyncio.sleep(0.005))
@@ -35,7 +40,7 @@ def fetched(body):
 // code is other code.
 func TestThreadsThatBreakCodeAreUndone(t *testing.T) {
 	t.Parallel()
-	for _, function := range []string{"store", "alarmed", "fetched"} {
+	for _, function := range []string{"store", "alarmed", "fetched", "crashes"} {
 		t.Run(function, func(t *testing.T) {
 			t.Parallel()
 			dir := write(t, map[string]string{"drover.yaml": `

@@ -81,6 +81,10 @@ func (g *gain) see(at time.Duration, ready int, l Load, least float64) {
 	if g.base.units == 0 && l.Capacity > 0 {
 		g.base = level{ready, l.Capacity * float64(ready)}
 	}
+	if l.Failed > l.Done/2 {
+		g.run.begun = false // what fails says nothing of the number of units
+		return
+	}
 	// Slots are surely taken all the time only where a second's work waits.
 	busy := l.Busy >= saturated && float64(l.Backlog) >= l.Done
 	if r := &g.run; !r.begun || math.Abs(float64(ready-r.units)) > about*float64(r.units) {
@@ -89,7 +93,7 @@ func (g *gain) see(at time.Duration, ready int, l Load, least float64) {
 		return
 	}
 	g.run.least = min(g.run.least, ready)
-	g.run.done += l.Done * (at - g.last).Seconds()
+	g.run.done += (l.Done - l.Failed) * (at - g.last).Seconds() // what fails is no gain
 	g.run.busy = g.run.busy && busy
 	settle := settleLeast
 	if each := g.base.each(); each > 0 {

@@ -10,6 +10,8 @@ type Counts struct {
 	// Received and Done count from when the scaler began, over all units, those
 	// that are gone among them. Done are the messages that are no longer in flight.
 	Received, Done int64
+	// Failed are those of Done that the function failed on.
+	Failed int64
 	// Taken is how long handling took, in seconds, all together, and up to now for
 	// what is in flight: without that, the short ones, which are done first, would
 	// make a function look fast.
@@ -71,7 +73,7 @@ func (m *Meter) Look(function string, at time.Duration, c Counts, ready int) (l 
 			came += c.Backlog - m.last.Backlog
 		}
 		l.Arrivals = math.Max(float64(came), 0) / seconds
-		l.Done = float64(done) / seconds
+		l.Done, l.Failed = float64(done)/seconds, math.Max(float64(c.Failed-m.last.Failed), 0)/seconds
 		if l.Slots > 0 {
 			m.measure(float64(done), (c.Taken-m.last.Taken)/l.Slots, l.Busy, seconds)
 		}

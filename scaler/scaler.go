@@ -55,8 +55,9 @@ type Load struct {
 	Unsettled int64
 	// Arrivals is the rate at which messages come in.
 	Arrivals float64
-	// Done is the rate at which they are finished.
-	Done float64
+	// Done is the rate at which they are finished, and Failed that of those among them
+	// that the function failed on.
+	Done, Failed float64
 	// Busy is the part of the function's slots that is taken, 0 to 1.
 	Busy float64
 	// Slots is how many one unit has.

@@ -12,6 +12,7 @@ import (
 
 // TestConformance drives this worker through the whole protocol.
 func TestConformance(t *testing.T) {
+	t.Parallel() // it takes the longest, and mostly waits for processes to start
 	needNode(t)
 	dir := t.TempDir()
 	if err := conformance.WriteApp(dir, "node"); err != nil {

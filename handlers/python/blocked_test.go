@@ -176,7 +176,7 @@ async def noop(body): pass
 	if _, err := call(t, p, "busy", &triggers.Message{}); err != nil {
 		t.Error(err)
 	}
-	for range 500 {
+	for range 100 {
 		if _, err := call(t, p, "noop", &triggers.Message{}); err != nil {
 			t.Error(err)
 		}

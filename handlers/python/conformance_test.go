@@ -11,6 +11,7 @@ import (
 
 // TestConformance drives this worker through the whole protocol.
 func TestConformance(t *testing.T) {
+	t.Parallel() // it takes the longest, and mostly waits for processes to start
 	dir := t.TempDir()
 	if err := conformance.WriteApp(dir, "python"); err != nil {
 		t.Fatal(err)

@@ -62,7 +62,7 @@ async def fails(body):
 	} {
 		t.Run(test.function, func(t *testing.T) {
 			p := startApp(t, source, func(c *workers.Config) { c.Settings.Threads = test.threads }, test.function)
-			const calls = 30
+			const calls = 10
 			for range calls {
 				if _, err := call(t, p, test.function, &triggers.Message{}); err != nil {
 					t.Fatal(err)
@@ -85,7 +85,9 @@ async def fails(body):
 					return err != nil || p.Measures()[0].Looks > 50
 				})
 				m = p.Measures()[0]
-				if held := float64(m.HeldGIL) / float64(m.Looks); test.looks && held < 0.4 || !test.looks && held > 0.4 {
+				// A thread that has no processor holds no lock.
+				starved := test.looks && m.Wall > m.CPU*5/4
+				if held := float64(m.HeldGIL) / float64(m.Looks); test.looks && held < 0.4 && !starved || !test.looks && held > 0.4 {
 					t.Errorf("the lock was held in %d of %d looks", m.HeldGIL, m.Looks)
 				}
 			}

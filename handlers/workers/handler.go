@@ -127,6 +127,9 @@ func (h *Handler) insistOn(ctx context.Context, m *triggers.Message, output []by
 		case lost.alone && !lost.outside:
 			return nil, lost.how
 		default:
+			if h.pool.cfg.Died != nil {
+				h.pool.cfg.Died(ctx, lost.how)
+			}
 			h.pool.records.note(h, m, func(r *record) { r.alone = true })
 			return h.alone(ctx, m, false)
 		}

@@ -71,6 +71,9 @@ type Config struct {
 	// Moved is told that a function's room is elsewhere from now on, since it is kept
 	// apart: its share is to be moved there. nil drops it.
 	Moved func(function string, to *handlers.Slots)
+	// Died gets each call that was in flight in a worker that died, with others, before it
+	// runs again: with its context, and how the worker died. It does not wait. nil drops it.
+	Died func(ctx context.Context, how error)
 	// Reaper starts the processes; nil: the pool has one of its own.
 	Reaper *processes.Reaper
 	// Confine is what the processes are held to; nil is nothing.
