@@ -25,7 +25,7 @@ exports.message = (m) => ({
   enqueued: m.enqueued.toISOString(), buffer: Buffer.isBuffer(m.body),
 });
 exports.context = async (message, context) => [
-  context.function, context.deadline instanceof Date, context.remaining() > 0 && context.remaining() <= 30001, context.cancelled,
+  context.function, context.deadline instanceof Date, context.remaining() > 0 && context.remaining() <= 180001, context.cancelled,
   context.signal instanceof AbortSignal, context.signal === context.signal, context.signal.aborted, context.traceparent, context.tracestate,
 ];
 exports.bare = (message, context) => [message.enqueued, message.attributes, context.traceparent];

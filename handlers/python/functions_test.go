@@ -40,7 +40,7 @@ def body(body): return body
 def message(message): return {"id": message.id, "attempt": message.attempt, "subject": message.subject, "key": message.ordering_key,
     "attributes": message.attributes, "text": message.text(), "enqueued": message.enqueued.isoformat()}
 def annotated(m: drover.Message): return m.json()
-def both(message, context): return f"{context.function} {0 < context.remaining() <= 30} {context.cancelled}"
+def both(message, context): return f"{context.function} {0 < context.remaining() <= 180} {context.cancelled}"
 def optional(body, more=1): return body
 async def abody(body): return body
 async def amessage(msg): await asyncio.sleep(0); return msg.text()
