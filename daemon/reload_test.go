@@ -290,6 +290,7 @@ func TestReloadDrainsWhatItReplaces(t *testing.T) {
 	if attempt := <-attempts; attempt != 1 {
 		t.Errorf("it was charged: attempt %d", attempt)
 	}
+	until(t, newPrinted(), "the message is done", func() bool { return d.Status()[0].Done == 1 })
 	if err := stop(); err != nil {
 		t.Error(err)
 	}

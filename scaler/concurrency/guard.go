@@ -47,6 +47,7 @@ type Call struct {
 	At                time.Duration // the Sample's clock
 	Function, Message string
 	Attempt           int
+	Final             bool   // its message is to be dead-lettered for it
 	Async             bool   // it ran on the event loop
 	Epoch             int    // as Controller.InForce returned it last when the call was handed out
 	Error             string // in a line
@@ -101,6 +102,7 @@ const (
 	youngCalls, fewCalls = 500.0, 20.0
 	youngFor, youngLong  = 20 * time.Second, 10 * time.Minute
 	// firstReleases bounds how often a message is released before failures are checked,
+	// which is done only for one that would be dead-lettered at its first attempt,
 	// mostReleases in all, and mostMessages how many messages are remembered for that.
 	firstReleases, mostReleases = 2, 4
 	mostMessages                = 10_000
@@ -236,7 +238,7 @@ func (g *guard) fail(call Call) (release bool, o order) {
 	now := g.epochs[g.epoch]
 	if call.Epoch < g.epoch && riskier(r.Level, now.Level) {
 		// It was handed out before a step, and may have run after it: it proves nothing.
-		return r.of(call.Function).of(kind) == 0 && g.young(now, call.Function) && g.mayRelease(call, firstReleases), nothing
+		return call.Final && first && r.of(call.Function).of(kind) == 0 && g.young(now, call.Function) && g.mayRelease(call, firstReleases), nothing
 	}
 	if first {
 		r.of(call.Function).fail(kind)
@@ -260,7 +262,7 @@ func (g *guard) fail(call Call) (release bool, o order) {
 		}
 	}
 	known := slices.ContainsFunc(g.records, func(b *record) bool { return b != r && b.of(call.Function).of(kind) > 0 })
-	return g.steppedUp(r) && !known && g.mayRelease(call, firstReleases), nothing
+	return call.Final && first && g.steppedUp(r) && !known && g.mayRelease(call, firstReleases), nothing
 }
 
 // steppedUp says that a level is more than the least.

@@ -175,7 +175,7 @@ func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
 	c := dialBroker(t, ConnectionConfig{URLs: urls})
 	cfg := existing(t, c, 3)
 	cfg.Create = true // the dead letters
-	cfg.AckWait = 600 * time.Millisecond
+	cfg.AckWait = lease
 	tr := open(t, c, cfg)
 	send(t, c, "orders.x", "again", "bad")
 	for _, d := range receive(t, tr, 2) {

@@ -35,7 +35,7 @@ func testOrder(t *testing.T, s *Source) {
 	if heads["a1"] == nil || heads["b1"] == nil {
 		t.Fatalf("the first of each key should come first, together; got %v", heads)
 	}
-	nothing(t, tr, 2*s.Loan)
+	nothing(t, tr, lapse(s.Loan))
 	done(t, heads["a1"])
 	for _, want := range []string{"a2", "a3"} {
 		d := receive(t, tr, 1)[0]
