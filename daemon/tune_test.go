@@ -152,7 +152,7 @@ func TestTuneAsync(t *testing.T) {
 	dir := tuneDir(t)
 	r, _ := tuneReport(t, dir, "rest_async --messages DIR/dir --for 20s --processes 1 --coroutines 1,16")
 	one, more := of(t, r, tune.Settings{Processes: 1, Coroutines: 1}), of(t, r, tune.Settings{Processes: 1, Coroutines: 16})
-	if !r.Async || one.Throughput > 35 || more.Calls == 0 || mostAtOnce(t, dir) != 16 || r.Messages != "2 messages of "+filepath.Join(dir, "dir") {
+	if !r.Async || one.Throughput > 35 || more.Calls == 0 || mostAtOnce(t, dir) < 8 || r.Messages != "2 messages of "+filepath.Join(dir, "dir") {
 		t.Errorf("%+v", r)
 	}
 }
