@@ -125,10 +125,13 @@ func (e *Embedded) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the embedded NATS server: %w", err)
 	}
-	e.server.Store(s)
 	s.SetLoggerV2(&serverLog{cfg.Log, e.writeFailed}, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startLimit) {
+	ready := s.ReadyForConnections(startLimit)
+	// Not sooner: connections within the process need no listener, and would find no
+	// stream while the store is read, and make it anew.
+	e.server.Store(s)
+	if !ready {
 		return fmt.Errorf("the embedded NATS server did not start within %v; does its log say why?", startLimit)
 	}
 	if !s.JetStreamEnabled() {

@@ -120,4 +120,10 @@ func (e *Embedded) writable() (err error) {
 type inProcess struct{ e *Embedded }
 
 // InProcessConn implements nats.InProcessConnProvider.
-func (p inProcess) InProcessConn() (net.Conn, error) { return p.e.server.Load().InProcessConn() }
+func (p inProcess) InProcessConn() (net.Conn, error) {
+	s := p.e.server.Load()
+	if !s.Running() || !s.JetStreamEnabled() {
+		return nil, errors.New("the embedded server is being restarted")
+	}
+	return s.InProcessConn()
+}
