@@ -50,6 +50,20 @@ func TestWhatTheCommandSees(t *testing.T) {
 	}
 }
 
+func TestPropertiesInTheEnvironment(t *testing.T) {
+	h := shell(t, `echo "$DROVER_PROPERTY_CONTENT_TYPE $DROVER_PROPERTY_REPLY_TO $DROVER_ATTRIBUTES $DROVER_REPEATED"`, nil)
+	m := &triggers.Message{
+		ID: "m", Attributes: map[string]string{"a": "1"}, Repeated: map[string][]string{"a": {"1", "2"}}, Origin: triggers.Known{triggers.ContentType: "text/csv", triggers.ReplyTo: "answers"},
+	}
+	if out, err := h.Handle(t.Context(), m); err != nil || string(out) != `text/csv answers {"a":"1"} {"a":["1","2"]}`+"\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	m = &triggers.Message{ID: "m", Attributes: map[string]string{"Content-Type": "text/html"}}
+	if out, err := h.Handle(t.Context(), m); err != nil || string(out) != `text/html  {"Content-Type":"text/html"} `+"\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
 func TestWhatItsStatusMeans(t *testing.T) {
 	for script, want := range map[string]string{
 		"echo no >&2; exit 65": "reject", "exit 75": "retry", "exit 1": "retry", "kill -9 $$": "retry",
