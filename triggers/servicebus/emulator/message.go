@@ -28,7 +28,8 @@ const (
 // message is a message as its sender encoded it. Sections that the service does
 // not change are kept as bytes, so that every AMQP type comes out as it went in.
 type message struct {
-	header      []any // its fields, by place; nil if the section is missing
+	header      []any       // its fields, by place; nil if the section is missing
+	delivery    map[any]any // the sender's delivery annotations, which the service keeps
 	annotations map[any]any
 	properties  []any
 	application raw // the whole section; empty if there is none
@@ -51,8 +52,7 @@ func decodeMessage(data []byte) (*message, error) {
 			return nil, err
 		}
 		switch code {
-		case sectionDelivery: // for one hop only
-		case sectionHeader, sectionAnnotations, sectionProperties:
+		case sectionHeader, sectionDelivery, sectionAnnotations, sectionProperties:
 			if err := m.read(code, section); err != nil {
 				return nil, err
 			}
@@ -101,6 +101,10 @@ func (m *message) read(code uint64, section []byte) error {
 		m.header, ok = content.([]any)
 	case sectionProperties:
 		m.properties, ok = content.([]any)
+	case sectionDelivery:
+		m.delivery, ok = content.(map[any]any)
+		ok = ok || content == nil
+		delete(m.delivery, lockToken) // of an earlier receiver
 	default:
 		if m.annotations, ok = content.(map[any]any); content == nil {
 			m.annotations, ok = make(map[any]any), true
@@ -112,13 +116,16 @@ func (m *message) read(code uint64, section []byte) error {
 	return nil
 }
 
-// encode writes the message with delivery annotations, of which nil is none.
-func (m *message) encode(delivery map[any]any) []byte {
+// encode writes the message with more delivery annotations than the sender's.
+func (m *message) encode(more map[any]any) []byte {
 	out := make([]byte, 0, len(m.application)+len(m.body)+len(m.footer)+512)
 	if m.header != nil {
 		out = appendValue(out, described{code: sectionHeader, value: m.header})
 	}
-	if delivery != nil {
+	if len(m.delivery)+len(more) > 0 {
+		delivery := make(map[any]any, len(m.delivery)+len(more))
+		maps.Copy(delivery, m.delivery)
+		maps.Copy(delivery, more)
 		out = appendValue(out, described{code: sectionDelivery, value: delivery})
 	}
 	out = appendValue(out, described{code: sectionAnnotations, value: m.annotations})

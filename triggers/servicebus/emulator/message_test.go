@@ -24,7 +24,7 @@ func TestAMessageKeepsEveryType(t *testing.T) {
 	footer := appendValue(nil, described{code: sectionFooter, value: map[any]any{symbol("f"): int32(1)}})
 	application := appendValue(nil, described{code: sectionApplication, value: everyType()})
 	sent := appendValue(nil, described{code: sectionHeader, value: []any{true, uint8(7), nil, true}})
-	sent = appendValue(sent, described{code: sectionDelivery, value: map[any]any{symbol("hop"): "dropped"}})
+	sent = appendValue(sent, described{code: sectionDelivery, value: map[any]any{symbol("hop"): "kept", lockToken: uuid{1}}})
 	sent = appendValue(sent, described{code: sectionAnnotations, value: map[any]any{symbol("mine"): raw{0xf0, 0, 0, 0, 8, 0, 0, 0, 3, 0x50, 1, 2, 3}}})
 	sent = appendValue(sent, described{code: sectionProperties, value: properties})
 	sent = append(append(append(sent, application...), body...), footer...)
@@ -41,8 +41,8 @@ func TestAMessageKeepsEveryType(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(again, m) {
 		t.Errorf("decoded again: %v, %#v", err, again)
 	}
-	if !reflect.DeepEqual(m.properties, properties) || m.annotations[symbol("hop")] != nil {
-		t.Errorf("properties %#v, annotations %#v", m.properties, m.annotations)
+	if !reflect.DeepEqual(m.properties, properties) || !reflect.DeepEqual(m.delivery, map[any]any{symbol("hop"): "kept"}) {
+		t.Errorf("properties %#v, delivery annotations %#v", m.properties, m.delivery)
 	}
 
 	m.setApplication(map[string]any{"DeadLetterReason": "r"})

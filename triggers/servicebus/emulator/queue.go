@@ -119,6 +119,7 @@ const (
 	scheduledTime = symbol("x-opt-scheduled-enqueue-time")
 	messageState  = symbol("x-opt-message-state")
 	lockedUntil   = symbol("x-opt-locked-until")
+	lockToken     = symbol("x-opt-lock-token")
 
 	deadLetterReason      = "DeadLetterReason"
 	deadLetterDescription = "DeadLetterErrorDescription"
@@ -400,7 +401,7 @@ func (x *entry) encode() []byte {
 		return m.encode(nil)
 	}
 	m.annotations[lockedUntil] = x.until
-	return m.encode(map[any]any{symbol("x-opt-lock-token"): x.token})
+	return m.encode(map[any]any{lockToken: x.token})
 }
 
 // pump lends what waits to those who asked.
