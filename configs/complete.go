@@ -100,6 +100,9 @@ func (x *completion) all() {
 		x.wrong("functions", "there is none; name at least one function")
 		return
 	}
+	if x.checkNames(); len(x.problems) > 0 {
+		return // other problems would quote them
+	}
 	x.DataDir = x.absolute(x.DataDir)
 	if len(x.Connections) == 0 {
 		embedded := Connection{NATS: Strings{"embedded"}}
@@ -126,6 +129,7 @@ func (x *completion) all() {
 	for _, name := range names(x.Functions) {
 		x.Functions[name] = x.function(name, x.Functions[name], shortForms)
 	}
+	x.withhold()
 	x.together()
 }
 
@@ -206,6 +210,7 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 		} else if strings.ContainsRune(run.Command[0], filepath.Separator) && !filepath.IsAbs(run.Command[0]) {
 			run.Command = append(Strings{filepath.Join(run.Dir, run.Command[0])}, run.Command[1:]...)
 		}
+		x.environment(path+".handler.exec.environment", run.Environment)
 		f.Handler.Exec = &run
 	case f.Handler.HTTP != nil:
 		x.httpHandler(path+".handler.http", f.Handler.HTTP)

@@ -332,6 +332,8 @@ type ExecHandler struct {
 	Command   Strings `yaml:"command" required:"true" desc:"the program and its arguments, which no shell reads; the body is on its standard input, its standard output is the function's output"`
 	Dir       string  `yaml:"dir" desc:"the directory that it runs in; relative to this file, which is in the default"`
 	MaxOutput Size    `yaml:"max_output" default:"1MiB" min:"1B" max:"128MiB" desc:"a longer output is a failed attempt"`
+
+	Environment Environment `yaml:"environment" desc:"what of the daemon's environment the command gets"`
 }
 
 // HTTPHandler is an app that messages are posted to. What its answers mean is in

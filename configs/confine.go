@@ -2,15 +2,36 @@ package configs
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
-// Environment is what of the daemon's environment an app's workers get.
+// Environment is what of the daemon's environment an app's workers, or a command, get.
 type Environment struct {
-	Pass Strings           `yaml:"pass" desc:"names of variables; one that ends in * is a beginning of names; by default all, or with a strict sandbox a short list (docs/workers.md); never drover's own"`
+	Pass Strings           `yaml:"pass" desc:"names of variables; one that ends in * is a beginning of names; by default all that this file does not read as ${NAME}, or with a strict sandbox a short list (docs/workers.md); never drover's own"`
 	Set  map[string]Secret `yaml:"set" desc:"variables that workers get beside those, or in their place; usually ${NAME} or file:PATH"`
+
+	// Withheld are the variables that the configuration reads, by their names. They are
+	// passed only where Pass names them, but for those that every program needs.
+	Withheld []string `yaml:"-"`
+}
+
+// withhold notes for each app and command the variables that the configuration reads:
+// they are connection strings mostly, which functions have no use for.
+func (x *completion) withhold() {
+	read := slices.Sorted(maps.Keys(x.read))
+	for name, app := range x.Apps {
+		app.Environment.Withheld = read
+		x.Apps[name] = app
+	}
+	for _, f := range x.Functions {
+		if f.Handler.Exec != nil {
+			f.Handler.Exec.Environment.Withheld = read
+		}
+	}
 }
 
 // Limits are those of one worker, or of each of its processes.
@@ -56,16 +77,7 @@ const (
 // confinement completes what an app's workers are held to. What this machine can do
 // of it is found out by the daemon.
 func (x *completion) confinement(path string, a *App) {
-	for _, name := range names(a.Environment.Set) {
-		if !variableName.MatchString(name) {
-			x.wrong(path+".environment.set", "%q is no name of a variable", name)
-		}
-	}
-	for _, name := range a.Environment.Pass {
-		if beginning := strings.TrimSuffix(name, "*"); name != "*" && !variableName.MatchString(beginning) {
-			x.wrong(path+".environment.pass", "%q is no name of a variable, nor a beginning of names, such as AZURE_*", name)
-		}
-	}
+	x.environment(path+".environment", a.Environment)
 	if n := a.Limits.OpenFiles; n > 0 && n < leastFiles {
 		x.wrong(path+".limits.open_files", "%d is too few for a worker to start; the least is %d", n, leastFiles)
 	}
@@ -106,6 +118,19 @@ func (x *completion) confinement(path string, a *App) {
 	for i, port := range s.Connect {
 		if port < 1 || port > 65535 {
 			x.wrong(fmt.Sprintf("%s.sandbox.connect[%d]", path, i), "%d is no port; it must be a number from 1 to 65535", port)
+		}
+	}
+}
+
+func (x *completion) environment(path string, e Environment) {
+	for _, name := range names(e.Set) {
+		if !variableName.MatchString(name) {
+			x.wrong(path+".set", "%q is no name of a variable", name)
+		}
+	}
+	for _, name := range e.Pass {
+		if beginning := strings.TrimSuffix(name, "*"); name != "*" && !variableName.MatchString(beginning) {
+			x.wrong(path+".pass", "%q is no name of a variable, nor a beginning of names, such as AZURE_*", name)
 		}
 	}
 }

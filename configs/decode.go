@@ -252,7 +252,10 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 	if v.Type() == reflect.TypeFor[Secret]() && raw != "" {
 		d.secrets = append(d.secrets, raw)
 	}
-	text, err := expand(raw, d.env)
+	text, err := expand(raw, func(name string) (string, bool) {
+		d.read[name] = true
+		return d.env(name)
+	})
 	if err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
 			d.problem(at, "%s: %s", named(path), line)

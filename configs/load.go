@@ -1,21 +1,18 @@
 package configs
 
 import (
+	"context"
 	"errors"
-	"fmt"
-	"io"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"reflect"
 	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
-
-// maxConfig bounds a configuration file, in bytes.
-const maxConfig = 1 << 20
 
 // New returns a configuration with defaults and no functions, for programs that
 // write theirs in Go.
@@ -28,7 +25,12 @@ func New() *Config {
 // Load reads a file, and completes it. The error is an Errors with all that is
 // wrong with it, or says why the file can't be read.
 func Load(path string, env Env) (*Config, error) {
-	text, dir, err := read(path)
+	return LoadContext(context.Background(), path, env)
+}
+
+// LoadContext is Load that ctx ends: a configuration can come through a pipe.
+func LoadContext(ctx context.Context, path string, env Env) (*Config, error) {
+	text, dir, err := read(ctx, path, trusted)
 	if err != nil {
 		return nil, err
 	}
@@ -40,28 +42,28 @@ func Load(path string, env Env) (*Config, error) {
 	return c, nil
 }
 
-// read returns a file's text and its directory.
-func read(path string) (text []byte, dir string, err error) {
-	file, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, "", fmt.Errorf("there is no configuration %s; name another, or begin with the README's first example", path)
-	}
+// ReadPlain returns the text of a configuration that any YAML decoder can read safely: a
+// regular file of bounded size, not nested deep, without aliases, which can multiply.
+func ReadPlain(path string) ([]byte, error) {
+	file, err := openWithoutWait(path, fs.FileMode.IsRegular)
 	if err != nil {
-		return nil, "", fmt.Errorf("reading the configuration: %w", err)
+		return nil, err
 	}
 	defer func() { _ = file.Close() }() // it was only read
-	text, err = io.ReadAll(io.LimitReader(file, maxConfig+1))
+	text, err := readAtMost(file, maxConfig)
 	if err != nil {
-		return nil, "", fmt.Errorf("reading the configuration: %w", err)
+		return nil, err
 	}
-	if len(text) > maxConfig {
-		return nil, "", fmt.Errorf("the configuration %s has more than %d bytes", path, maxConfig)
+	tokens := lexer.Tokenize(string(text))
+	if _, what := hostile(tokens); what != "" {
+		return nil, errors.New(what)
 	}
-	dir, err = filepath.Abs(filepath.Dir(path))
-	if err != nil {
-		return nil, "", fmt.Errorf("finding the directory of %s: %w", path, err)
+	for _, t := range tokens {
+		if t.Type == token.AliasType {
+			return nil, errors.New("it has an alias; write the value out")
+		}
 	}
-	return text, dir, nil
+	return text, nil
 }
 
 // Parse reads a configuration's text, and completes it. name is what messages
@@ -85,14 +87,19 @@ func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
 
 func newDecoder(name string, text []byte, dir string, env Env) *decoder {
 	return &decoder{
-		source: &source{name: name, dir: dir, lines: strings.Split(string(text), "\n"), where: make(map[string]Position), files: make(map[string]string)},
+		source: &source{name: name, dir: dir, lines: strings.Split(string(text), "\n"), where: make(map[string]Position), files: make(map[string]string), read: make(map[string]bool)},
 		env:    env,
 	}
 }
 
 // body parses the text and returns its one document, or nil and a problem.
 func (d *decoder) body(text []byte) ast.Node {
-	file, err := parser.ParseBytes(text, 0)
+	tokens := lexer.Tokenize(string(text))
+	if at, what := hostile(tokens); what != "" {
+		d.problem(at, "%s", what)
+		return nil
+	}
+	file, err := parser.Parse(tokens, 0)
 	var syntax *yaml.SyntaxError
 	if errors.As(err, &syntax) && syntax.Token != nil {
 		p := syntax.Token.Position

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -45,7 +46,7 @@ func SetNumbers(path string, env Env, app string, numbers []Number) (*Numbers, e
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
-	text, dir, err := read(path)
+	text, dir, err := read(context.Background(), path, trusted)
 	if err != nil {
 		return nil, err
 	}

@@ -57,6 +57,7 @@ type source struct {
 	where    map[string]Position // by path, such as functions.orders.timeout
 	files    map[string]string   // that values are from, by path
 	secrets  []string            // values that no excerpt may show
+	read     map[string]bool     // variables of the environment that values are from
 	problems Errors
 }
 
@@ -96,15 +97,34 @@ func (s *source) problem(at Position, format string, args ...any) {
 	s.problems = append(s.problems, Problem{File: s.name, Position: at, Message: fmt.Sprintf(format, args...)})
 }
 
+const (
+	// maxProblems bounds what is reported at once.
+	maxProblems = 200
+	// maxExcerpt bounds how much of a line is shown before and after the mark.
+	maxExcerpt = 120
+	// maxMessage bounds the message of a problem, in bytes.
+	maxMessage = 4 << 10
+	// maxWord bounds the words that are compared to find which one is meant.
+	maxWord = 64
+)
+
 // errors returns what was found, or nil.
 func (s *source) errors() error {
 	if len(s.problems) == 0 {
 		return nil
 	}
+	if more := len(s.problems) - maxProblems; more > 0 {
+		last := s.problems[maxProblems-1]
+		last.Message = fmt.Sprintf("%d more problems follow; fix these first", more+1)
+		s.problems = append(s.problems[:maxProblems-1], last)
+	}
 	for i, p := range s.problems {
 		s.problems[i].Excerpt = s.excerpt(p.Position)
 		for _, secret := range s.secrets {
 			s.problems[i].Message = strings.ReplaceAll(s.problems[i].Message, secret, "***")
+		}
+		if message := s.problems[i].Message; len(message) > maxMessage { // cut when it has no secrets any more
+			s.problems[i].Message = strings.ToValidUTF8(message[:maxMessage], "") + "..."
 		}
 	}
 	return s.problems.sorted()
@@ -127,6 +147,12 @@ func (s *source) excerpt(at Position) string {
 	column := min(at.Column, len([]rune(line))+1)
 	runes := []rune(line)
 	before, after := string(runes[:column-1]), string(runes[column-1:])
+	if n := len(runes[:column-1]); n > maxExcerpt {
+		before = "..." + string(runes[n-maxExcerpt:n])
+	}
+	if len(runes)-(column-1) > maxExcerpt {
+		after = string(runes[column-1:column-1+maxExcerpt]) + "..."
+	}
 	if key, _, found := strings.Cut(after, ": "); found {
 		after = key + ": ..."
 	}
@@ -142,6 +168,9 @@ func (s *source) excerpt(at Position) string {
 
 // Nearest returns the known word that a misspelt one is meant to be, or "".
 func Nearest(word string, known []string) string {
+	if len(word) > maxWord {
+		return ""
+	}
 	best, distance := "", len(word)/2+1
 	for _, k := range known {
 		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < distance {

@@ -1,7 +1,9 @@
 package configs
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"reflect"
 
 	"github.com/drover-run/drover/scaler/sim"
@@ -28,7 +30,7 @@ type Model struct {
 // LoadSimulation reads a file of `drover scale simulate`. The error is an Errors
 // with all that is wrong with it, or says why the file can't be read.
 func LoadSimulation(path string, env Env) (*Simulation, error) {
-	text, dir, err := read(path)
+	text, dir, err := read(context.Background(), path, func(string, *os.File) error { return nil }) // it runs nothing
 	if err != nil {
 		return nil, err
 	}

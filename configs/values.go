@@ -4,10 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -138,28 +135,4 @@ func expand(text string, env Env) (string, error) {
 		return value
 	})
 	return out, errors.Join(wrong...)
-}
-
-// maxFile bounds what file:PATH may bring in.
-const maxFile = 64 << 10
-
-// fileValue is the contents of a file, less a line break at the end.
-func fileValue(name, dir string) (string, error) {
-	path := name
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("the file %s cannot be read: %w", name, errors.Unwrap(err))
-	}
-	defer func() { _ = file.Close() }() // it was only read
-	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err != nil {
-		return "", fmt.Errorf("the file %s cannot be read: %w", name, errors.Unwrap(err))
-	}
-	if len(text) > maxFile {
-		return "", fmt.Errorf("the file %s has more than %d bytes, the most that a value may have", name, maxFile)
-	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
 }

@@ -42,7 +42,7 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Count < 1 {
 		return usageError("--count must be 1 at least")
 	}
-	cfg, err := configs.Load(c.Config, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
 		return err
 	}

@@ -96,6 +96,7 @@ type IO struct {
 // the process. A Go program offers its functions with WithFuncs.
 func Main(options ...Option) {
 	ctx, hurry, stop := stopSignals()
+	_ = hideFromPeers() // where it fails, it is as in any other program
 	d := New(nil, options...)
 	program, err := os.Executable()
 	if err != nil {
@@ -260,7 +261,10 @@ Examples:
 }
 
 func (c *runCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.Load(c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
+	if ctx.Err() != nil {
+		return nil // stopped before it started
+	}
 	if err == nil {
 		err = cfg.CheckPaths()
 	}
@@ -347,14 +351,17 @@ Example:
 }
 
 func (c *checkCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.Load(c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
 	if err == nil {
 		err = cfg.CheckPaths()
 	}
 	if err != nil {
 		return err
 	}
-	notes, err := checkParts(ctx, cfg, std.Funcs, std.Env)
+	notes, err := checkParts(ctx, cfg, std.Funcs, std.Env, std.Environ())
+	if ctx.Err() != nil {
+		return fmt.Errorf("checking %s: stopped by a signal", c.File)
+	}
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/goccy/go-yaml"
 
+	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers/workers/conformance"
 	"github.com/drover-run/drover/scaler/sim"
 )
@@ -239,18 +239,10 @@ func candidates(names []string, what string) []string {
 // declared are names of a configuration.
 type declared struct{ Functions, Connections []string }
 
-// maxCompleted bounds a configuration that is read for its names.
-const maxCompleted = 1 << 20
-
 // namesIn reads a configuration as it is: one that is being written, or lacks a
 // variable of the environment, still has names. None where that can't be.
 func namesIn(file string) (out declared) {
-	in, err := os.Open(filepath.Clean(file))
-	if err != nil {
-		return out
-	}
-	defer func() { _ = in.Close() }() // it was only read
-	text, err := io.ReadAll(io.LimitReader(in, maxCompleted))
+	text, err := configs.ReadPlain(filepath.Clean(file))
 	if err != nil {
 		return out
 	}

@@ -3,6 +3,9 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers/confine"
@@ -22,17 +25,34 @@ func confineSettings(app configs.App, dataDir string) confine.Settings {
 			OpenFiles: l.OpenFiles, FileSize: int64(l.FileSize), AddressSpace: int64(l.AddressSpace), CPUTime: l.CPUTime.D(), Core: int64(l.Core),
 		},
 		Strict: app.Sandbox.Strict(), Read: app.Sandbox.Read, Write: app.Sandbox.Write, Connect: app.Sandbox.Connect, UnixSockets: app.Sandbox.UnixSockets,
-		Environment: confine.Environment{Pass: app.Environment.Pass, Set: make(map[string]string)},
-	}
-	for name, value := range app.Environment.Set {
-		s.Environment.Set[name] = string(value)
+		Environment: environmentOf(app.Environment),
 	}
 	return s
 }
 
+func environmentOf(e configs.Environment) confine.Environment {
+	out := confine.Environment{Pass: e.Pass, Withheld: e.Withheld, Set: make(map[string]string)}
+	for name, value := range e.Set {
+		out.Set[name] = string(value)
+	}
+	return out
+}
+
+// noteWithheld logs which variables a process does not get, since the configuration
+// reads them: code that needs one fails.
+func noteWithheld(log *slog.Logger, e configs.Environment, strict bool, environ []string) {
+	if names := environmentOf(e).Withholds(environ, strict); len(names) > 0 {
+		log.Info("variables that the configuration reads are not passed to workers", "variables", names, "to_pass", withheldAdvice(names))
+	}
+}
+
+func withheldAdvice(names []string) string {
+	return "set environment: {pass: [PATH, HOME, " + strings.Join(names, ", ") + "]}, or pass: [\"*\"] for all"
+}
+
 // confineApp prepares what an app's workers are held to, and their command, and has a
 // process take all of it upon itself. The error says what this machine can't do.
-func confineApp(ctx context.Context, app configs.App, dataDir string, i runtimes.Interpreter, environ []string) (c *confine.Confinement, command workers.Command, err error) {
+func confineApp(ctx context.Context, app configs.App, dataDir string, i runtimes.Interpreter, environ []string, log *slog.Logger) (c *confine.Confinement, command workers.Command, err error) {
 	of, settings := languages[app.Language], confineSettings(app, dataDir)
 	if c, err = confine.New(settings); err != nil {
 		return nil, command, err
@@ -54,6 +74,10 @@ func confineApp(ctx context.Context, app configs.App, dataDir string, i runtimes
 	}
 	if err = c.Try(ctx); err != nil {
 		return nil, command, err
+	}
+	noteWithheld(log, app.Environment, settings.Strict, environ)
+	if how := configs.ChangeableBy(app.Dir); how != "" && settings.User == "" {
+		log.Warn("workers run as root with code that another user can change", "path", app.Dir, "why", how, "instead", "set user, or give the directory to root")
 	}
 	return c, of.command(i, home, app, c.Environ(environ)), nil
 }
@@ -77,7 +101,7 @@ func allowInterpreter(ctx context.Context, c *confine.Confinement, s confine.Set
 
 // checkConfinement says what of an app's settings this machine can't do. What takes a
 // cgroup is looked for, and not made: a daemon may run here that has made it.
-func checkConfinement(ctx context.Context, app configs.App, dataDir string, i runtimes.Interpreter) (notes []string, err error) {
+func checkConfinement(ctx context.Context, app configs.App, dataDir string, i runtimes.Interpreter, environ []string) (notes []string, err error) {
 	settings := confineSettings(app, dataDir)
 	if err := confine.Check(settings); err != nil {
 		return nil, err
@@ -90,5 +114,12 @@ func checkConfinement(ctx context.Context, app configs.App, dataDir string, i ru
 	if err = allowInterpreter(ctx, c, settings, languages[app.Language], &i); err == nil {
 		err = c.Try(ctx)
 	}
-	return confine.Notes(settings), errors.Join(err, c.Close())
+	notes = confine.Notes(settings)
+	if names := settings.Environment.Withholds(environ, settings.Strict); len(names) > 0 {
+		notes = append(notes, fmt.Sprintf("its workers do not get %s, which the configuration reads; %s", strings.Join(names, ", "), withheldAdvice(names)))
+	}
+	if how := configs.ChangeableBy(app.Dir); how != "" && settings.User == "" {
+		notes = append(notes, fmt.Sprintf("its workers run as root, and %s %s; set user, or run: chown -R root %s && chmod -R go-w %s", app.Dir, how, app.Dir, app.Dir))
+	}
+	return notes, errors.Join(err, c.Close())
 }

@@ -27,7 +27,7 @@ type deadTarget struct {
 
 // open reaches them. done gives back what was borrowed.
 func (t *deadTarget) open(ctx context.Context, std *IO, shared bool) (d triggers.DeadLetters, cfg *configs.Config, done func() error, err error) {
-	if cfg, err = configs.Load(t.Config, std.Env); err != nil {
+	if cfg, err = configs.LoadContext(ctx, t.Config, std.Env); err != nil {
 		return nil, nil, nil, err
 	}
 	d, hangUp, err := openDeadLetters(ctx, cfg, t.Function, shared, std.logger(configs.Log{Level: "error", Format: "auto"}))

@@ -86,7 +86,7 @@ func (c *demoCommand) runScale(ctx context.Context, std *IO, dir string) (all bo
 			return false, &StartError{fmt.Errorf("making the demo's files: %w", err)}
 		}
 	}
-	cfg, err := configs.Load(filepath.Join(dir, "drover.yaml"), std.Env)
+	cfg, err := configs.LoadContext(ctx, filepath.Join(dir, "drover.yaml"), std.Env)
 	if err != nil {
 		return false, err
 	}

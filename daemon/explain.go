@@ -26,7 +26,7 @@ func (*explainCommand) Help() string {
 }
 
 func (c *explainCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.Load(c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 	if c.Attempt < 1 {
 		return usageError("--attempt counts from 1")
 	}
-	cfg, err := configs.Load(c.Config, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err == nil {
 		err = cfg.CheckPaths()
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/exec"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
@@ -44,8 +43,9 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		f.handler = run
 		f.share = handlers.NewSlots(concurrency).Share(0)
 	case h.Exec != nil:
+		noteWithheld(f.log, h.Exec.Environment, false, p.daemon.environ())
 		own, err := exec.New(exec.Config{
-			Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: confine.Passed(p.daemon.environ()),
+			Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: environmentOf(h.Exec.Environment).Of(p.daemon.environ()),
 			MaxOutput: int64(h.Exec.MaxOutput), Log: f.log, Reaper: p.startsProcesses(),
 		})
 		if err != nil {
@@ -151,7 +151,7 @@ func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Ou
 
 // checkParts looks for what is wrong with a configuration on this machine and in
 // this program, without starting anything of the user's.
-func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, env configs.Env) (notes []string, err error) {
+func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, env configs.Env, environ []string) (notes []string, err error) {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
 		if h := cfg.Functions[name].Handler; h.Go != "" {
@@ -175,7 +175,7 @@ func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, 
 			continue
 		}
 		notes = append(notes, fmt.Sprintf("app %s runs with %v", name, interpreter))
-		more, err := checkConfinement(ctx, app, cfg.DataDir, interpreter)
+		more, err := checkConfinement(ctx, app, cfg.DataDir, interpreter, environ)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("app %s: %w", name, err))
 		}

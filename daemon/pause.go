@@ -183,7 +183,7 @@ func (c *resumeCommand) Run(ctx context.Context, std *IO) error {
 
 // postTo has the daemon of a configuration do something.
 func postTo(ctx context.Context, std *IO, file, path string) error {
-	cfg, err := configs.Load(file, std.Env)
+	cfg, err := configs.LoadContext(ctx, file, std.Env)
 	if err != nil {
 		return err
 	}

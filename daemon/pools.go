@@ -112,7 +112,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 	}
 	own := &pool{interpreter: interpreter}
 	var command workers.Command
-	if own.confinement, command, err = confineApp(ctx, settings, p.cfg.DataDir, interpreter, d.environ()); err != nil {
+	if own.confinement, command, err = confineApp(ctx, settings, p.cfg.DataDir, interpreter, d.environ(), d.log.With("app", app)); err != nil {
 		return nil, err
 	}
 	own.Pool = workers.New(workers.Config{

@@ -38,7 +38,7 @@ Examples:
 
 // Run has the daemon of a configuration read it again.
 func (c *reloadCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.Load(c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
 	if err != nil {
 		return err
 	}

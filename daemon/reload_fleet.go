@@ -22,7 +22,7 @@ func (d *Daemon) reloadFleet(ctx context.Context, r reloadRequest) {
 	next := newParts(d, r.cfg, now)
 	err := d.reloadable(now, r.cfg)
 	if err == nil {
-		_, err = checkParts(ctx, r.cfg, d.funcs, d.env)
+		_, err = checkParts(ctx, r.cfg, d.funcs, d.env, d.environ())
 	}
 	if err == nil {
 		err = next.openSources(ctx)

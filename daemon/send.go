@@ -61,7 +61,7 @@ func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Body != nil && c.File != "" {
 		return usageError("give --body or --file, not both")
 	}
-	cfg, err := configs.Load(c.Config, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
 		return err
 	}

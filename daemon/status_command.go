@@ -35,7 +35,7 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	if c.Every <= 0 {
 		return usageError("--every must be more than 0s")
 	}
-	cfg, err := configs.Load(c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	if c.Last < 0 {
 		return usageError("--last must not be negative")
 	}
-	cfg, err := configs.Load(c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
 	if err != nil {
 		return err
 	}

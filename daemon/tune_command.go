@@ -75,7 +75,7 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	cfg, err := configs.Load(c.Config, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
 		return err
 	}

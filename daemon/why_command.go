@@ -32,7 +32,7 @@ Examples:
 }
 
 func (c *whyCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.Load(c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
 	if err != nil {
 		return err
 	}

@@ -155,9 +155,9 @@ func (c *Confinement) Read(paths ...string) {
 	c.readable = append(c.readable, paths...)
 }
 
-// Passed is what any process gets of an environment that drover starts for its users:
-// all but drover's own.
-func Passed(given []string) []string { return Environment{}.of(given, false, account{}) }
+// Of is what a process gets of an environment that no sandbox is around: never drover's
+// own.
+func (e Environment) Of(given []string) []string { return e.of(given, false, account{}) }
 
 // Environ is what workers get of an environment, each as NAME=VALUE.
 func (c *Confinement) Environ(given []string) []string {

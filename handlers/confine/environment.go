@@ -8,8 +8,11 @@ import (
 // Environment is what of the daemon's environment workers get.
 type Environment struct {
 	// Pass are names of variables; one that ends in * is a beginning of names. nil is
-	// all, or with the strict sandbox those in StrictPass.
+	// all that are not withheld, or with the strict sandbox those in StrictPass.
 	Pass []string
+	// Withheld are names of variables that are passed only where Pass names them, or
+	// StrictPass: those that the configuration reads, which are secrets mostly.
+	Withheld []string
 	// Set are variables that they get beside those, or in their place.
 	Set map[string]string
 }
@@ -29,13 +32,18 @@ var never = []string{"DROVER_*", "NOTIFY_SOCKET", "WATCHDOG_*", "LISTEN_FDS", "L
 type account struct{ name, home string }
 
 func (e Environment) of(given []string, strict bool, who account) []string {
-	pass := e.Pass
+	pass, withheld := e.Pass, []string(nil)
 	if pass == nil && strict {
 		pass = StrictPass
+	} else if pass == nil {
+		withheld = e.Withheld
 	}
 	var out []string
 	for _, variable := range given {
 		name, _, _ := strings.Cut(variable, "=")
+		if slices.Contains(withheld, name) && !matches(StrictPass, name) {
+			continue
+		}
 		if _, own := e.Set[name]; !own && !matches(never, name) && (pass == nil || matches(pass, name)) {
 			out = append(out, variable)
 		}
@@ -50,6 +58,22 @@ func (e Environment) of(given []string, strict bool, who account) []string {
 	}
 	for name, value := range e.Set {
 		out = append(out, name+"="+value)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Withholds returns the names of variables of an environment that its processes would
+// get if the configuration did not read them.
+func (e Environment) Withholds(given []string, strict bool) (out []string) {
+	if e.Pass != nil || strict {
+		return nil
+	}
+	for _, variable := range given {
+		name, _, _ := strings.Cut(variable, "=")
+		if _, own := e.Set[name]; !own && slices.Contains(e.Withheld, name) && !matches(StrictPass, name) && !matches(never, name) {
+			out = append(out, name)
+		}
 	}
 	slices.Sort(out)
 	return out

@@ -16,6 +16,9 @@ func TestEnvironment(t *testing.T) {
 		want   string
 	}{
 		{"all but drover's own", Environment{}, false, account{}, "AZURE_CLIENT_ID=z AzureWebJobsStorage=y HOME=/root LC_ALL=C PATH=/bin SECRET=x TMPDIR=/tmp USER=root"},
+		{"what the configuration reads is withheld, but for what all need", Environment{Withheld: []string{"SECRET", "AzureWebJobsStorage", "PATH", "HOME"}}, false, account{}, "AZURE_CLIENT_ID=z HOME=/root LC_ALL=C PATH=/bin TMPDIR=/tmp USER=root"},
+		{"unless it is named", Environment{Withheld: []string{"SECRET", "AZURE_CLIENT_ID"}, Pass: []string{"PATH", "SECRET", "AZURE_*"}}, false, account{}, "AZURE_CLIENT_ID=z PATH=/bin SECRET=x"},
+		{"or set", Environment{Withheld: []string{"SECRET"}, Pass: []string{}, Set: map[string]string{"SECRET": "own"}}, false, account{}, "SECRET=own"},
 		{"strict", Environment{}, true, account{}, "HOME=/root LC_ALL=C PATH=/bin USER=root"},
 		{"what is named", Environment{Pass: []string{"PATH", "AZURE_*", "DROVER_*"}}, true, account{}, "AZURE_CLIENT_ID=z PATH=/bin"},
 		{"none", Environment{Pass: []string{}}, false, account{}, ""},

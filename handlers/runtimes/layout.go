@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 )
@@ -27,7 +26,7 @@ type Layout struct {
 func (i Interpreter) Layout(ctx context.Context, args ...string) (l Layout, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, i.Path, args...).CombinedOutput()
+	out, err := output(ctx, i.Path, args...)
 	said := strings.TrimSpace(string(out))
 	if err != nil {
 		return l, fmt.Errorf("the interpreter %s (%s) does not run: %w: %s", i.Path, i.From, err, said)

@@ -48,7 +48,7 @@ const probeLimit = 30 * time.Second
 func (i *Interpreter) Probe(ctx context.Context, language, oldest string, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, i.Path, args...).CombinedOutput()
+	out, err := output(ctx, i.Path, args...)
 	said := strings.TrimSpace(string(out))
 	if err != nil {
 		return fmt.Errorf("the interpreter %s (%s) does not run: %w: %s", i.Path, i.From, err, said)

@@ -149,7 +149,9 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(deadline))
 	}
+	by := &dialer{ctx: ctx, limit: limit}
 	options = append(options,
+		nats.SetCustomDialer(by), nats.SkipHostLookup(), // the dialer looks names up
 		nats.Name("drover "+name),
 		nats.Timeout(limit),
 		nats.MaxReconnects(-1),
@@ -186,6 +188,7 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w%s", where, err, hint(err))
 	}
+	by.started()
 	c.nc = nc
 	if c.js, err = jetstream.New(nc, jetstream.WithPublishAsyncTimeout(confirmLimit)); err != nil {
 		return nil, errors.Join(fmt.Errorf("connecting to %s: %w", where, err), c.Close())

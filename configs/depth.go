@@ -1,0 +1,78 @@
+package configs
+
+import (
+	"fmt"
+
+	"github.com/goccy/go-yaml/token"
+)
+
+const (
+	// maxDepth bounds how deep values are nested.
+	maxDepth = 64
+	// maxKeys bounds the keys of one mapping.
+	maxKeys = 5000
+)
+
+// level is a list or a mapping that is open.
+type level struct {
+	column int // where it begins; inBrackets if it has brackets
+	keys   int
+}
+
+const inBrackets = -1
+
+// hostile returns the place where a text has more than a configuration needs, and what
+// that is; "" if there is none. The parser's time and memory grow with the square of the
+// depth and of the keys of a mapping, so both are checked before it, on the tokens.
+//
+// A list or a mapping without brackets begins at a column that is further right than the
+// one around it. Markers that can be repeated before a value (&anchor, !tag, ?) count as
+// levels, too.
+func hostile(tokens token.Tokens) (at Position, what string) {
+	var open []level
+	markers := 0
+	for i, t := range tokens {
+		bracketed := len(open) > 0 && open[len(open)-1].column == inBrackets
+		isKey := t.Type == token.MappingValueType && i > 0
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			open = append(open, level{column: inBrackets})
+		case token.SequenceEndType, token.MappingEndType:
+			if bracketed {
+				open = open[:len(open)-1]
+			}
+		case token.SequenceEntryType, token.MappingValueType:
+			column := t.Position.Column
+			if isKey {
+				column = tokens[i-1].Position.Column
+			}
+			for !bracketed && len(open) > 0 && open[len(open)-1].column > column {
+				open = open[:len(open)-1]
+			}
+			if !bracketed && (len(open) == 0 || open[len(open)-1].column < column) {
+				open = append(open, level{column: column})
+			}
+			if isKey && len(open) > 0 {
+				open[len(open)-1].keys++
+			}
+		case token.DocumentHeaderType, token.DocumentEndType:
+			open = nil
+		}
+		switch t.Type {
+		case token.AnchorType, token.TagType, token.MappingKeyType, token.AliasType:
+			markers++
+		case token.StringType, token.IntegerType, token.FloatType, token.SingleQuoteType, token.DoubleQuoteType, token.NullType, token.BoolType:
+			if i == 0 || tokens[i-1].Type != token.AnchorType && tokens[i-1].Type != token.AliasType {
+				markers = 0 // it is a value, not the name of an anchor
+			}
+		}
+		at := Position{t.Position.Line, t.Position.Column}
+		if len(open) > maxDepth || markers > maxDepth {
+			return at, fmt.Sprintf("values are nested deeper than %d levels; no key of a configuration needs more than a few", maxDepth)
+		}
+		if len(open) > 0 && open[len(open)-1].keys > maxKeys {
+			return at, fmt.Sprintf("this mapping has more than %d keys; split the configuration into several daemons", maxKeys)
+		}
+	}
+	return Position{}, ""
+}

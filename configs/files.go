@@ -1,0 +1,127 @@
+package configs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxConfig bounds a configuration file, in bytes.
+	maxConfig = 1 << 20
+	// maxFile bounds the file of a file:PATH value, in bytes.
+	maxFile = 64 << 10
+	// pipePatience bounds the wait for a configuration that comes through a pipe.
+	pipePatience = time.Minute
+)
+
+// fileValue is the contents of a file, less a line break at the end.
+func fileValue(name, dir string) (string, error) {
+	path := name
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	file, err := openWithoutWait(path, fs.FileMode.IsRegular)
+	if err != nil {
+		return "", fmt.Errorf("the file %s cannot be read: %w", name, err)
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	text, err := readAtMost(file, maxFile)
+	if err != nil {
+		return "", fmt.Errorf("the file %s cannot be read: %w", name, err)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
+}
+
+// openWithoutWait opens a file whose kind is allowed. It never waits for a FIFO's
+// writer, and never opens a device, which can have effects of its own.
+func openWithoutWait(path string, allowed func(fs.FileMode) bool) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	if !allowed(info.Mode()) {
+		return nil, fmt.Errorf("it is %s; name a regular file", fileKind(info.Mode()))
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the configuration names it
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	// Another file may have taken its place since.
+	if info, err = file.Stat(); err == nil && !allowed(info.Mode()) {
+		err = fmt.Errorf("it is %s; name a regular file", fileKind(info.Mode()))
+	}
+	if err != nil {
+		_ = file.Close() // nothing was read
+		return nil, err
+	}
+	return file, nil
+}
+
+func fileKind(mode fs.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "a directory"
+	case mode&fs.ModeNamedPipe != 0:
+		return "a FIFO"
+	case mode&fs.ModeSocket != 0:
+		return "a socket"
+	case mode&fs.ModeDevice != 0:
+		return "a device"
+	}
+	return "no regular file"
+}
+
+// readAtMost reads to the end; a file with more bytes is an error.
+func readAtMost(r io.Reader, most int64) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(text)) > most {
+		return nil, fmt.Errorf("it has more than %d bytes, the most that it may have", most)
+	}
+	return text, nil
+}
+
+// read returns a configuration's text and its directory, if accept takes the open file.
+// ctx ends the wait for a pipe, such as /dev/stdin or that of a shell's <(command).
+func read(ctx context.Context, path string, accept func(path string, file *os.File) error) (text []byte, dir string, err error) {
+	file, err := openWithoutWait(path, func(mode fs.FileMode) bool {
+		return mode.IsRegular() || mode&fs.ModeNamedPipe != 0
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, "", fmt.Errorf("there is no configuration %s; name another, or begin with the README's first example", path)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the configuration %s: %w", path, err)
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	if err := accept(path, file); err != nil {
+		return nil, "", err
+	}
+	// A regular file has no deadline, and does not need one.
+	_ = file.SetReadDeadline(time.Now().Add(pipePatience))
+	defer context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
+	text, err = readAtMost(file, maxConfig)
+	switch {
+	case ctx.Err() != nil:
+		return nil, "", fmt.Errorf("reading the configuration %s: stopped: %w", path, ctx.Err())
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, "", fmt.Errorf("reading the configuration %s: nothing came through this pipe for %v; name a regular file", path, pipePatience)
+	case err != nil:
+		return nil, "", fmt.Errorf("reading the configuration %s: %w", path, err)
+	}
+	dir, err = filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, "", fmt.Errorf("finding the directory of %s: %w", path, err)
+	}
+	return text, dir, nil
+}

@@ -1,0 +1,245 @@
+package configs
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const smallest = "functions:\n  f:\n    trigger: {nats: {}}\n    handler: {go: g}\n"
+
+// TestFileValuesOfNoRegularFile has file: name what cannot be read to an end, or waits.
+func TestFileValuesOfNoRegularFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo, link, huge := filepath.Join(dir, "fifo"), filepath.Join(dir, "link"), filepath.Join(dir, "huge")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(fifo, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(huge, make([]byte, maxFile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	socket, err := net.Listen("unix", filepath.Join(dir, "socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	for name, want := range map[string]string{
+		fifo: "it is a FIFO", link: "it is a FIFO", dir: "it is a directory", "/dev/zero": "it is a device",
+		filepath.Join(dir, "socket"): "it is a socket", huge: "more than 65536 bytes",
+	} {
+		_, err := Parse("x.yaml", []byte(smallest+"admin: {token: \"file:"+name+"\"}\n"), dir, environment())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("file:%s: %v; it should say %q", name, err, want)
+		}
+	}
+}
+
+// TestNestedTooDeep gives texts of which the parser would take gigabytes.
+func TestNestedTooDeep(t *testing.T) {
+	lines := func(format string, n int) string {
+		var out strings.Builder
+		for i := range n {
+			_, _ = fmt.Fprintf(&out, format, strings.Repeat(" ", i))
+		}
+		return out.String()
+	}
+	for name, text := range map[string]string{
+		"brackets": strings.Repeat("[", 100_000), "braces": strings.Repeat("{a: ", 10_000), "dashes": strings.Repeat("- ", 10_000),
+		"keys": strings.Repeat("? ", 10_000), "anchors": strings.Repeat("&a ", 10_000), "tags": strings.Repeat("!a ", 10_000),
+		"mixed": strings.Repeat("- [", 10_000), "lists in lists": strings.Repeat("[[],", 10_000), "indented keys": lines("%sa:\n", 1200), "indented dashes": lines("%s-\n", 1200),
+		"just too deep": strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := Parse("x.yaml", []byte(text), ".", environment())
+		runtime.ReadMemStats(&after)
+		if err == nil || !strings.Contains(err.Error(), "nested deeper than 64") {
+			t.Errorf("%s: %.200v", name, err)
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; used > 200<<20 {
+			t.Errorf("%s: %d MiB were allocated for %d bytes", name, used>>20, len(text))
+		}
+	}
+	if _, err := Parse("x.yaml", []byte(lines("%[1]sk: 1\n", 1)+strings.Repeat("k: 1\n", maxKeys+1)), ".", environment()); err == nil || !strings.Contains(err.Error(), "more than 5000 keys") {
+		t.Errorf("many keys: %.200v", err)
+	}
+	deep := "x: " + strings.Repeat("[", maxDepth-1) + strings.Repeat("]", maxDepth-1) + "\n" + smallest
+	if _, err := Parse("x.yaml", []byte(deep), ".", environment()); err == nil || strings.Contains(err.Error(), "nested") {
+		t.Errorf("%d levels: %v", maxDepth, err)
+	}
+	var wide strings.Builder
+	wide.WriteString("functions:\n")
+	for i := range 1000 {
+		_, _ = fmt.Fprintf(&wide, "  f%d:\n    trigger: {nats: {}}\n    handler: {go: g}\n", i)
+	}
+	if _, err := Parse("x.yaml", []byte(wide.String()), ".", environment()); err != nil {
+		t.Errorf("1,000 functions: %.300v", err)
+	}
+}
+
+// TestAliasesMultiply reads a text whose aliases stand for 10^9 values.
+func TestAliasesMultiply(t *testing.T) {
+	text := "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+	for i := 1; i < 10; i++ {
+		text += fmt.Sprintf("a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 10), ", "))
+	}
+	if _, err := Parse("x.yaml", []byte(text+smallest), ".", environment()); err == nil {
+		t.Error("it was read")
+	}
+	file := filepath.Join(t.TempDir(), "x.yaml")
+	if err := os.WriteFile(file, []byte(text+smallest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadPlain(file); err == nil || !strings.Contains(err.Error(), "alias") {
+		t.Errorf("ReadPlain: %v", err)
+	}
+}
+
+// TestProblemsAreBounded reads a file in which everything is wrong.
+func TestProblemsAreBounded(t *testing.T) {
+	var text strings.Builder
+	text.WriteString(smallest)
+	for i := range 2000 {
+		_, _ = fmt.Fprintf(&text, "key%d: 1\n", i)
+	}
+	text.WriteString(strings.Repeat("x", 300_000) + ": 1\n")
+	_, err := Parse("x.yaml", []byte(text.String()), ".", environment())
+	if err == nil {
+		t.Fatal("it was read")
+	}
+	if said := err.Error(); len(said) > 1<<20 || !strings.Contains(said, "more problems follow") {
+		t.Errorf("%d bytes: %.300s", len(said), said)
+	}
+	_, err = Parse("x.yaml", []byte(smallest+strings.Repeat("y", 300_000)+": 1\n"), ".", environment())
+	if err == nil || len(err.Error()) > 10_000 {
+		t.Errorf("a long key: %.300v", err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	for _, name := range []string{"orders", "Ünïcode", "a-b_c9", "订单", strings.Repeat("n", maxName)} {
+		if err := CheckName(name); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{
+		"", "..", "a/b", `a\b`, "a.b", "a b", "a\tb", "a\x00b", "a\x1b[31m", "a\u202eb", "a\u2066b", "a\u200bb", "a\u00a0b", "a\u2028b", "a\xff", "-rf", strings.Repeat("n", maxName+1),
+	} {
+		if err := CheckName(name); err == nil {
+			t.Errorf("%q is accepted", name)
+		} else if strings.ContainsAny(err.Error(), "\x00\x1b\u202e\u200b") || len(err.Error()) > 400 {
+			t.Errorf("%q: the error repeats it: %q", name, err)
+		}
+	}
+	for _, of := range []string{
+		"functions:\n  \"a/b\":\n    trigger: {nats: {}}\n    handler: {go: g}\n",
+		smallest + "connections:\n  \"a/b\": {nats: embedded}\n",
+		smallest + "apps:\n  \"a/b\": {path: .}\n",
+	} {
+		if _, err := Parse("x.yaml", []byte(of), ".", environment()); err == nil || !strings.Contains(err.Error(), "has a dot or a slash") {
+			t.Errorf("%s\n%v", of, err)
+		}
+	}
+	made := New()
+	made.Functions = map[string]Function{"a\u202eb": {Trigger: Trigger{NATS: &NATSTrigger{}}, Handler: Handler{Go: "g"}}}
+	if err := made.Complete(environment()); err == nil {
+		t.Error("a program's configuration has a name with a mark of direction")
+	}
+}
+
+// TestRootReadsOnlyWhatNobodyElseCanWrite checks owners and modes, also behind links.
+func TestRootReadsOnlyWhatNobodyElseCanWrite(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root refuses; run the tests as root")
+	}
+	change := func(errs ...error) {
+		t.Helper()
+		for _, err := range errs {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// made is a directory with a configuration, as a ConfigMap's volume has it:
+	// drover.yaml -> ..data/drover.yaml, ..data -> ..1/.
+	made := func() (top, real string) {
+		top = filepath.Join(t.TempDir(), "etc")
+		real = filepath.Join(top, "..1", "drover.yaml")
+		change(os.MkdirAll(filepath.Dir(real), 0o755), os.WriteFile(real, []byte(smallest), 0o644), os.Chmod(top, 0o755),
+			os.Symlink("..1", filepath.Join(top, "..data")), os.Symlink("..data/drover.yaml", filepath.Join(top, "drover.yaml")))
+		return top, real
+	}
+	for name, c := range map[string]struct {
+		change func(top, real string)
+		want   string
+	}{
+		"as a ConfigMap":                {func(string, string) {}, ""},
+		"readable by all":               {func(_, real string) { change(os.Chmod(real, 0o444)) }, ""},
+		"in a sticky directory":         {func(top, _ string) { change(os.Chmod(top, 0o777|os.ModeSticky)) }, ""},
+		"the file, written by all":      {func(_, real string) { change(os.Chmod(real, 0o646)) }, "can be written by all users"},
+		"the file, written by a group":  {func(_, real string) { change(os.Chown(real, 0, 100), os.Chmod(real, 0o664)) }, "can be written by group 100"},
+		"the file, of another":          {func(_, real string) { change(os.Chown(real, 1000, 0)) }, "belongs to user 1000"},
+		"its directory, of another":     {func(_, real string) { change(os.Chown(filepath.Dir(real), 1000, 0)) }, "belongs to user 1000"},
+		"the link's directory, by all":  {func(top, _ string) { change(os.Chmod(top, 0o757)) }, "can be written by all users"},
+		"the link's directory, another": {func(top, _ string) { change(os.Chown(top, 1000, 0)) }, "belongs to user 1000"},
+	} {
+		top, real := made()
+		c.change(top, real)
+		_, err := Load(filepath.Join(top, "drover.yaml"), environment())
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "chown root "+top) || !strings.Contains(err.Error(), "chmod go-w")):
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// What is mounted read-only is changed by nobody, whatever its modes are, as those of
+	// a ConfigMap's volume (0777).
+	top, _ := made()
+	if err := syscall.Mount(top, top, "", syscall.MS_BIND, ""); err != nil {
+		t.Logf("a read-only mount was not tried: %v", err)
+		return
+	}
+	defer func() { change(syscall.Unmount(top, syscall.MNT_DETACH)) }()
+	change(os.Chmod(top, 0o777), syscall.Mount("", top, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	if _, err := Load(filepath.Join(top, "drover.yaml"), environment()); err != nil {
+		t.Errorf("mounted read-only: %v", err)
+	}
+}
+
+// TestAConfigurationThroughAPipe reads one, and stops waiting for one that does not come.
+func TestAConfigurationThroughAPipe(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	path := fmt.Sprintf("/proc/self/fd/%d", r.Fd())
+	if _, err := w.WriteString(smallest); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	if _, err := Load(path, environment()); err != nil {
+		t.Error(err)
+	}
+	r2, w2, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = r2.Close(), w2.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := LoadContext(ctx, fmt.Sprintf("/proc/self/fd/%d", r2.Fd()), environment()); err == nil || !strings.Contains(err.Error(), "stopped") {
+		t.Errorf("a pipe without an end: %v", err)
+	}
+}

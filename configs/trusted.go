@@ -1,0 +1,83 @@
+package configs
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// maxLinks bounds a chain of symbolic links, as the kernel does.
+const maxLinks = 40
+
+// trusted refuses, for root, a configuration that another user can change: it names
+// commands, so that user would be root. file is the open configuration.
+func trusted(path string, file *os.File) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("reading the configuration %s: %w", path, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil // a pipe has only the reader that its writer gave it to
+	}
+	if why := changeable(path, info); why != "" {
+		return distrusted(path, path, why)
+	}
+	// A file can be replaced through its directory, and through that of each link to it.
+	for range maxLinks {
+		dir := filepath.Dir(path)
+		of, err := os.Stat(dir)
+		if err != nil {
+			return fmt.Errorf("reading the configuration %s: %w", path, err)
+		}
+		if why := changeable(dir, of); why != "" {
+			return distrusted(path, dir, why)
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			return nil // the file itself
+		}
+		if path = target; !filepath.IsAbs(target) {
+			path = filepath.Join(dir, target)
+		}
+	}
+	return fmt.Errorf("reading the configuration %s: it is behind more than %d symbolic links", path, maxLinks)
+}
+
+func distrusted(config, path, why string) error {
+	return fmt.Errorf("the configuration %s: %s %s, and drover runs as root what it says; "+
+		"run: chown root %s && chmod go-w %s; or run drover as another user", config, path, why, path, path)
+}
+
+// changeable says how another user can change a file or a directory; "" if nobody can.
+// Files of a sticky directory, such as /tmp, belong to their owners alone. On a volume
+// that is mounted read-only, such as a Kubernetes ConfigMap, the mode means nothing.
+func changeable(path string, info fs.FileInfo) string {
+	owner, known := info.Sys().(*syscall.Stat_t)
+	if !known || readOnlyVolume(path) {
+		return ""
+	}
+	switch writable := info.Mode().Perm() & 0o022; {
+	case owner.Uid != 0:
+		return fmt.Sprintf("belongs to user %d", owner.Uid)
+	case writable == 0 || info.IsDir() && info.Mode()&fs.ModeSticky != 0:
+		return ""
+	case writable&0o002 != 0:
+		return "can be written by all users"
+	}
+	return fmt.Sprintf("can be written by group %d", owner.Gid)
+}
+
+// ChangeableBy says how a user other than root can change the files of a directory of
+// code, for a warning; "" if nobody can, or this process is not root's.
+func ChangeableBy(dir string) string {
+	info, err := os.Stat(dir)
+	if os.Geteuid() != 0 || err != nil {
+		return ""
+	}
+	return changeable(dir, info)
+}

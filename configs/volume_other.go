@@ -1,0 +1,6 @@
+//go:build !linux
+
+package configs
+
+// readOnlyVolume is known on Linux only.
+func readOnlyVolume(string) bool { return false }
