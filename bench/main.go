@@ -6,6 +6,7 @@
 //	go run ./bench allocs       allocations a message on the Go path, beyond nats.go's own
 //	go run ./bench cost         what metrics that are scraped and traces that are not sampled cost the Go path
 //	go run ./bench idle         processor time and memory of a daemon with nothing to do
+//	go run ./bench memory       peak memory of the daemon by the bodies in flight: 600 of 1 MiB
 //	go run ./bench servicebus   messages a second from the Service Bus emulator, beside the bare SDK
 //	go run ./bench storagequeue messages a second from the storage queue emulator, beside the bare SDK
 //	go run ./bench scale        workers and instances: how soon they come, and what their going costs
@@ -35,28 +36,30 @@ import (
 )
 
 type commandLine struct {
-	Throughput throughputCommand `cmd:"" help:"Messages a second, as a part of what nats.go does without drover."`
-	Latency    latencyCommand    `cmd:"" help:"One message at a time, from publish to ack."`
-	Allocs     allocsCommand     `cmd:"" help:"Allocations a message on the Go path, beyond nats.go's own."`
-	Cost       costCommand       `cmd:"" help:"What metrics that are scraped and traces that are not sampled cost the Go path."`
-	Idle       idleCommand       `cmd:"" help:"Processor time and memory of a daemon with nothing to do."`
-	Servicebus serviceBusCommand `cmd:"" help:"Messages a second from the Service Bus emulator, beside the bare SDK."`
-	Storage    storageCommand    `cmd:"" name:"storagequeue" help:"Messages a second from the storage queue emulator, beside the bare SDK."`
-	Scale      scaleCommand      `cmd:"" help:"Workers and instances: how soon they come, and what their going costs."`
-	Reload     reloadCommand     `cmd:"" help:"One function of ten is reloaded under load: what the others notice."`
-	HTTP       httpCommand       `cmd:"" name:"http" help:"Messages a second to an app behind HTTP, beside wrk (Debian: wrk) and Go's client."`
-	Dead       deadCommand       `cmd:"" help:"A replay of dead letters that is cut half way and started again: none twice, none left."`
-	Stop       stopCommand       `cmd:"" help:"SIGTERM under load: messages handled twice, delivered again, or lost."`
-	Workers    workersCommand    `cmd:"" help:"How soon a worker is there, from a template and without, also after a kill; and what recycling costs."`
-	Order      orderCommand      `cmd:"" help:"Messages of an ordering key that start before an earlier one has ended, in runs with and without kills of workers."`
-	Storm      stormCommand      `cmd:"" help:"Kill the daemon, workers, the reaper and the broker under load: messages lost or charged, orphans."`
-	Hostile    hostileCommand    `cmd:"" help:"Messages that crash, hang, block the event loop and exceed memory: who is charged, and the throughput of the others."`
-	Crashes    crashesCommand    `cmd:"" help:"One crash every four seconds under a steady load: what is done when sending ends."`
-	Timeouts   timeoutsCommand   `cmd:"" help:"How late calls that overrun are ended: those that obey, and those that are killed."`
-	Workloads  workloadsCommand  `cmd:"" help:"Auto beside the best cell of a grid of processes, threads and coroutines, for functions of each kind."`
-	Measuring  measuringCommand  `cmd:"" help:"What it costs to measure the CPU time of calls: the Python no-op with measuring and without."`
-	Blocked    blockedCommand    `cmd:"" help:"Blocks of an event loop: how many are told right, how soon; and what isolation does for the functions beside."`
-	Celery     celeryCommand     `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
+	Throughput   throughputCommand   `cmd:"" help:"Messages a second, as a part of what nats.go does without drover."`
+	Latency      latencyCommand      `cmd:"" help:"One message at a time, from publish to ack."`
+	Allocs       allocsCommand       `cmd:"" help:"Allocations a message on the Go path, beyond nats.go's own."`
+	Cost         costCommand         `cmd:"" help:"What metrics that are scraped and traces that are not sampled cost the Go path."`
+	Idle         idleCommand         `cmd:"" help:"Processor time and memory of a daemon with nothing to do."`
+	Memory       memoryCommand       `cmd:"" help:"Peak memory of the daemon by the bodies in flight."`
+	Servicebus   serviceBusCommand   `cmd:"" help:"Messages a second from the Service Bus emulator, beside the bare SDK."`
+	Storage      storageCommand      `cmd:"" name:"storagequeue" help:"Messages a second from the storage queue emulator, beside the bare SDK."`
+	Scale        scaleCommand        `cmd:"" help:"Workers and instances: how soon they come, and what their going costs."`
+	Reload       reloadCommand       `cmd:"" help:"One function of ten is reloaded under load: what the others notice."`
+	HTTP         httpCommand         `cmd:"" name:"http" help:"Messages a second to an app behind HTTP, beside wrk (Debian: wrk) and Go's client."`
+	Dead         deadCommand         `cmd:"" help:"A replay of dead letters that is cut half way and started again: none twice, none left."`
+	Stop         stopCommand         `cmd:"" help:"SIGTERM under load: messages handled twice, delivered again, or lost."`
+	Workers      workersCommand      `cmd:"" help:"How soon a worker is there, from a template and without, also after a kill; and what recycling costs."`
+	Order        orderCommand        `cmd:"" help:"Messages of an ordering key that start before an earlier one has ended, in runs with and without kills of workers."`
+	Storm        stormCommand        `cmd:"" help:"Kill the daemon, workers, the reaper and the broker under load: messages lost or charged, orphans."`
+	Hostile      hostileCommand      `cmd:"" help:"Messages that crash, hang, block the event loop and exceed memory: who is charged, and the throughput of the others."`
+	Crashes      crashesCommand      `cmd:"" help:"One crash every four seconds under a steady load: what is done when sending ends."`
+	Timeouts     timeoutsCommand     `cmd:"" help:"How late calls that overrun are ended: those that obey, and those that are killed."`
+	Workloads    workloadsCommand    `cmd:"" help:"Auto beside the best cell of a grid of processes, threads and coroutines, for functions of each kind."`
+	Measuring    measuringCommand    `cmd:"" help:"What it costs to measure the CPU time of calls: the Python no-op with measuring and without."`
+	Blocked      blockedCommand      `cmd:"" help:"Blocks of an event loop: how many are told right, how soon; and what isolation does for the functions beside."`
+	Celery       celeryCommand       `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
+	MemoryDaemon memoryDaemonCommand `cmd:"" name:"memory-daemon" hidden:"" help:"The daemon of memory."`
 }
 
 func main() {

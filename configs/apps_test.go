@@ -139,6 +139,7 @@ apps:
     sandbox: {profile: strict, read: data, write: [/srv/out], connect: [53, "${PORT}"], unix_sockets: true}
   word: {path: word, sandbox: strict, environment: {pass: PATH}}
   alone: {path: alone, user: app, sandbox: {profile: strict, connect: []}}
+  any: {path: any, sandbox: {profile: strict, connect: any}}
   port: {path: port, sandbox: {profile: strict, connect: 443}}
 `+minimal), dir, environment("TOKEN=s3cret", "PORT=443"))
 	if err != nil {
@@ -148,7 +149,7 @@ apps:
 	if held.Environment.Pass == nil || len(held.Environment.Pass) != 0 || held.Environment.Set["TOKEN"] != "s3cret" || c.Apps["plain"].Environment.Pass != nil {
 		t.Errorf("%+v", held.Environment)
 	}
-	if c.Apps["alone"].Sandbox.Connect == nil || c.Apps["word"].Sandbox.Connect != nil || !reflect.DeepEqual(c.Apps["port"].Sandbox.Connect, Ports{443}) {
+	if c.Apps["alone"].Sandbox.Connect == nil || c.Apps["word"].Sandbox.Connect == nil || len(c.Apps["word"].Sandbox.Connect) > 0 || !c.Apps["any"].Sandbox.Connect.Any() || !reflect.DeepEqual(c.Apps["port"].Sandbox.Connect, Ports{443}) {
 		t.Error("no port, all ports and one port are not told apart")
 	}
 	var out bytes.Buffer
@@ -161,7 +162,7 @@ apps:
 		" limits 512MiB of memory, 0.5 of the processors, 64 processes and threads, 1000 open files, files of 1GiB, 4GiB of address space, 1h of CPU time, core dumps of 1MiB\n",
 		" sandbox strict, reads " + dir + "/data, writes /srv/out, connects to TCP ports 53 443, has unix sockets\n",
 		" user app\n sandbox strict, connects to no TCP port\n",
-		" sandbox strict\n",
+		" sandbox strict, connects to any TCP port\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it lacks %q:\n%s", want, text)

@@ -10,17 +10,18 @@ import "time"
 
 // Config is one file.
 type Config struct {
-	Version     int                   `yaml:"version" default:"1" enum:"1" desc:"the version of this file's format"`
-	DataDir     string                `yaml:"data_dir" default:".drover" desc:"where the daemon keeps what must outlive it; relative to this file; one daemon at a time"`
-	Drain       Duration              `yaml:"drain" default:"30s" min:"0s" max:"24h" desc:"how long a stop waits for what is in flight, before it is cut short and given back"`
-	Log         Log                   `yaml:"log" desc:"what is logged, and how"`
-	Connections map[string]Connection `yaml:"connections" desc:"where messages come from, by a name of your choice; without any, functions use the embedded NATS server"`
-	Apps        map[string]App        `yaml:"apps" desc:"directories of code whose functions share a pool of worker processes, by a name of your choice"`
-	Admin       Admin                 `yaml:"admin" desc:"the server that drover status and the like, and operators, talk to"`
-	Probes      Probes                `yaml:"probes" desc:"a server for health checks, without a token"`
-	Traces      Traces                `yaml:"traces" desc:"OpenTelemetry: what became of each message, step by step, in a collector of yours; off by default"`
-	Scale       Scale                 `yaml:"scale" desc:"how many worker processes and instances there are"`
-	Functions   map[string]Function   `yaml:"functions" required:"true" desc:"what runs, by a name of your choice"`
+	Version        int                   `yaml:"version" default:"1" enum:"1" desc:"the version of this file's format"`
+	DataDir        string                `yaml:"data_dir" default:".drover" desc:"where the daemon keeps what must outlive it; relative to this file; one daemon at a time"`
+	Drain          Duration              `yaml:"drain" default:"30s" min:"0s" max:"24h" desc:"how long a stop waits for what is in flight, before it is cut short and given back"`
+	InFlightMemory Size                  `yaml:"in_flight_memory" default:"0B" min:"0B" max:"4096GiB" desc:"how many bytes of message bodies all functions hold at most, prefetched or in flight; then receiving waits; 0B is a quarter of the memory that the machine or the cgroup gives"`
+	Log            Log                   `yaml:"log" desc:"what is logged, and how"`
+	Connections    map[string]Connection `yaml:"connections" desc:"where messages come from, by a name of your choice; without any, functions use the embedded NATS server"`
+	Apps           map[string]App        `yaml:"apps" desc:"directories of code whose functions share a pool of worker processes, by a name of your choice"`
+	Admin          Admin                 `yaml:"admin" desc:"the server that drover status and the like, and operators, talk to"`
+	Probes         Probes                `yaml:"probes" desc:"a server for health checks, without a token"`
+	Traces         Traces                `yaml:"traces" desc:"OpenTelemetry: what became of each message, step by step, in a collector of yours; off by default"`
+	Scale          Scale                 `yaml:"scale" desc:"how many worker processes and instances there are"`
+	Functions      map[string]Function   `yaml:"functions" required:"true" desc:"what runs, by a name of your choice"`
 
 	// File is the path that the configuration was read from; empty if none.
 	File string `yaml:"-"`

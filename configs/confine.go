@@ -53,12 +53,18 @@ type Sandbox struct {
 	Profile     string  `yaml:"profile" enum:"off,strict" desc:"off, the default, or strict: files can be read where programs are, and written nowhere; no rights; no dangerous system calls"`
 	Read        Strings `yaml:"read" desc:"strict: files and directories that may be read as well; relative to this file"`
 	Write       Strings `yaml:"write" desc:"strict: files and directories that may be written, too; relative to this file"`
-	Connect     Ports   `yaml:"connect" desc:"strict: the TCP ports that can be connected to; without, all; [] is none"`
+	Connect     Ports   `yaml:"connect" desc:"strict: the TCP ports that can be connected to, or the word any; without, none"`
 	UnixSockets bool    `yaml:"unix_sockets" default:"false" desc:"strict: let sockets be used that are files, such as those of databases and of Docker"`
 }
 
-// Ports is a list of TCP ports. nil is not the same as none.
+// Ports is a list of TCP ports. AnyPort in it is all of them.
 type Ports []int
+
+// AnyPort is the word any, in a list of ports.
+const AnyPort = -1
+
+// Any reports whether all ports are meant.
+func (p Ports) Any() bool { return slices.Contains(p, AnyPort) }
 
 const strict = "strict"
 
@@ -115,7 +121,13 @@ func (x *completion) confinement(path string, a *App) {
 			}
 		}
 	}
+	if s.Connect == nil {
+		s.Connect = Ports{} // code that nobody trusts reaches no server that was not named
+	}
 	for i, port := range s.Connect {
+		if s.Connect.Any() {
+			break
+		}
 		if port < 1 || port > 65535 {
 			x.wrong(fmt.Sprintf("%s.sandbox.connect[%d]", path, i), "%d is no port; it must be a number from 1 to 65535", port)
 		}
@@ -168,7 +180,9 @@ func (s Sandbox) String() string {
 	}
 	if s.Connect != nil {
 		ports := "no TCP port"
-		if len(s.Connect) > 0 {
+		if s.Connect.Any() {
+			ports = "any TCP port"
+		} else if len(s.Connect) > 0 {
 			ports = "TCP ports " + strings.Trim(fmt.Sprint([]int(s.Connect)), "[]")
 		}
 		out = append(out, "connects to "+ports)

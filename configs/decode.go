@@ -201,6 +201,10 @@ func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
 
 // ports reads a list of ports, or one alone.
 func (d *decoder) ports(n ast.Node, v reflect.Value, path string) {
+	if text, _, _ := scalarText(n); text == "any" {
+		v.Set(reflect.ValueOf(Ports{AnyPort}))
+		return
+	}
 	items := []ast.Node{n}
 	if sequence, ok := n.(*ast.SequenceNode); ok {
 		items = sequence.Values
@@ -208,6 +212,11 @@ func (d *decoder) ports(n ast.Node, v reflect.Value, path string) {
 	out := make(Ports, len(items))
 	for i, item := range items {
 		d.decode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), field{})
+	}
+	for i, port := range out {
+		if port == AnyPort {
+			d.problem(d.position(items[i]), "%s[%d]: -1 is no port; it must be a number from 1 to 65535, or the word any for the whole key", path, i)
+		}
 	}
 	v.Set(reflect.ValueOf(out))
 }

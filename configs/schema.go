@@ -51,7 +51,7 @@ func mapType(t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{one, {Type: "array", Items: one}}}
 	case reflect.TypeFor[Ports]():
 		one := &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "1", Maximum: "65535"}, text(referencePattern)}}
-		return &jsonschema.Schema{OneOf: append(one.OneOf[:2:2], &jsonschema.Schema{Type: "array", Items: one})}
+		return &jsonschema.Schema{OneOf: append([]*jsonschema.Schema{text("^any$")}, append(one.OneOf[:2:2], &jsonschema.Schema{Type: "array", Items: one})...)}
 	case reflect.TypeFor[Prefetch]():
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, text("^auto$|" + referencePattern)}}
 	}

@@ -36,7 +36,7 @@ func busAccess(name string, c configs.Connection) (*servicebus.Access, error) {
 }
 
 // openServiceBus opens the source of a function.
-func (p *parts) openServiceBus(ctx context.Context, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
+func (p *parts) openServiceBus(ctx context.Context, settings configs.Function, memory *triggers.Account, log *slog.Logger) (triggers.Trigger, error) {
 	bus := settings.Trigger.ServiceBus
 	access, err := busAccess(bus.Connection, p.cfg.Connections[bus.Connection])
 	if err != nil {
@@ -46,7 +46,7 @@ func (p *parts) openServiceBus(ctx context.Context, settings configs.Function, l
 		Access: access, Queue: bus.Queue, Topic: bus.Topic, Subscriptions: bus.Subscription, Create: bus.Create,
 		Sessions: bus.Sessions, MaxSessions: bus.MaxSessions, SessionIdle: bus.SessionIdle.D(), SessionTurn: bus.SessionTurn.D(),
 		MaxLockRenewal: bus.MaxLockRenewal.D(), MaxIdle: bus.MaxIdle.D(), Prefetch: int(settings.Prefetch),
-		Scheduled: settings.Retry.Mode == "scheduled", MaxAttempts: settings.Retry.MaxAttempts, Log: log,
+		Scheduled: settings.Retry.Mode == "scheduled", MaxAttempts: settings.Retry.MaxAttempts, Memory: memory, Log: log,
 	})
 }
 
@@ -85,7 +85,7 @@ func storageAccount(name string, c configs.Connection) (*storagequeue.Account, e
 }
 
 // openStorageQueue opens the source of a function, its account, and the ledger.
-func (p *parts) openStorageQueue(ctx context.Context, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
+func (p *parts) openStorageQueue(ctx context.Context, settings configs.Function, memory *triggers.Account, log *slog.Logger) (triggers.Trigger, error) {
 	q := settings.Trigger.StorageQueue
 	account, err := p.account(q.Connection)
 	if err != nil {
@@ -104,7 +104,7 @@ func (p *parts) openStorageQueue(ctx context.Context, settings configs.Function,
 		PoisonQueue: q.PoisonQueue, PoisonFormat: storagequeue.PoisonFormat(q.PoisonFormat),
 		Lease: q.Lease.D(), MaxPollInterval: q.MaxPollInterval.D(),
 		MaxAttempts: settings.Retry.MaxAttempts, MaxDequeueCount: int64(q.MaxDequeueCount), Prefetch: int(settings.Prefetch),
-		Ledger: p.ledger, Log: log,
+		Ledger: p.ledger, Memory: memory, Log: log,
 	})
 }
 

@@ -277,7 +277,7 @@ func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	}
 	defer outliveLog()()
 	ready := make(chan struct{})
-	d := New(cfg, append(std.options(), WithLogger(log), withLevel(level), WithReady(func() { close(ready) }))...)
+	d := New(cfg, append(std.options(), WithLogger(log), withLevel(level), withMain(), WithReady(func() { close(ready) }))...)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	init := followSystemd(ctx, std, d, ready, log)

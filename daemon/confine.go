@@ -24,10 +24,18 @@ func confineSettings(app configs.App, dataDir string) confine.Settings {
 			Memory: int64(l.Memory), CPU: l.CPU, Processes: l.Processes,
 			OpenFiles: l.OpenFiles, FileSize: int64(l.FileSize), AddressSpace: int64(l.AddressSpace), CPUTime: l.CPUTime.D(), Core: int64(l.Core),
 		},
-		Strict: app.Sandbox.Strict(), Read: app.Sandbox.Read, Write: app.Sandbox.Write, Connect: app.Sandbox.Connect, UnixSockets: app.Sandbox.UnixSockets,
+		Strict: app.Sandbox.Strict(), Read: app.Sandbox.Read, Write: app.Sandbox.Write, Connect: connectable(app.Sandbox.Connect), UnixSockets: app.Sandbox.UnixSockets,
 		Environment: environmentOf(app.Environment),
 	}
 	return s
+}
+
+// connectable are ports as a confinement has them, where nil is any.
+func connectable(ports configs.Ports) []int {
+	if ports.Any() {
+		return nil
+	}
+	return ports
 }
 
 func environmentOf(e configs.Environment) confine.Environment {

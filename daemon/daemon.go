@@ -66,6 +66,8 @@ type Daemon struct {
 	stores    stores
 	lessons   *lessons // set before the parts are opened
 	backlogs  backlogs
+	budget    *triggers.Budget // of the bodies that are held; set before the parts are opened
+	main      bool             // this process is the daemon's alone
 	lines     *lines
 	paused    map[string]time.Time // by function, until when, where instances do the work
 	phase     atomic.Value         // of type phase
@@ -111,6 +113,10 @@ func WithReady(ready func()) Option { return func(d *Daemon) { d.onReady = ready
 func WithInstances(program process.Command) Option {
 	return func(d *Daemon) { d.program = &program }
 }
+
+// withMain says that the process is the daemon's alone, which may tune its garbage
+// collector.
+func withMain() Option { return func(d *Daemon) { d.main = true } }
 
 // withParent has the daemon be one of several instances, which share what is
 // embedded in their parent.
@@ -175,6 +181,12 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.traces = traces
 	d.mu.Unlock()
 	defer traces.stop()
+	d.mu.Lock()
+	d.budget = triggers.NewBudget(bodyBudget(d.cfg))
+	d.mu.Unlock()
+	if d.main {
+		defer beside(ctx, func(ctx context.Context) { followMemory(ctx, d.budget) })()
+	}
 	d.lessons = readLessons(d.cfg.DataDir, d.log)
 	parts := newParts(d, d.cfg, nil)
 	d.hold(parts)
@@ -311,6 +323,8 @@ type FunctionStatus struct {
 	// Problems are what somebody has to fix: messages that cannot be settled, a
 	// dead-letter queue that is missing, an output that cannot be written.
 	Problems []FunctionProblem `json:"problems,omitempty" desc:"what somebody has to fix, the oldest first"`
+	// WaitsForMemory is set while nothing is received, since in_flight_memory is used up.
+	WaitsForMemory bool `json:"waits_for_memory,omitempty" desc:"whether nothing is received, since in_flight_memory is used up"`
 	// Gate is open while the function's HTTP app is taken for well, else shut; empty
 	// for functions without one.
 	Gate string `json:"gate,omitempty" desc:"open while the function's HTTP app is taken for well, else shut; missing without an app"`
@@ -341,6 +355,7 @@ func (f *function) status() FunctionStatus {
 	}
 	s.Stopped = f.hasStopped()
 	s.Paused, s.PausedUntil = f.pauses.state()
+	s.WaitsForMemory = f.memory.Waits()
 	s.Disconnected, s.Reconnects = f.connection(time.Now())
 	if said, ok := f.cannot.Load().(string); ok && !s.Disconnected.IsZero() {
 		s.ReceiveError = said

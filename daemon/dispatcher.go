@@ -48,9 +48,15 @@ func (f *function) run(receiving, working, settling context.Context) error {
 		if f.stuck.wait(receiving) != nil {
 			break
 		}
+		if f.memory.Wait(receiving) != nil {
+			break
+		}
 		n, err := f.share.Offer(receiving)
 		if err != nil || f.hasStopped() {
 			break
+		}
+		if n = f.memory.Admit(n); n == 0 {
+			continue // others have used the memory up meanwhile
 		}
 		if failing != "" {
 			f.stats.reception.tries(time.Now())
@@ -90,6 +96,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 func (f *function) take(got []*triggers.Delivery, asked time.Time) {
 	f.stats.received.Add(int64(len(got)))
 	f.inFlight.Add(len(got))
+	f.memory.Take(got)
 	taken := f.share.Take(len(got))
 	now := time.Now()
 	f.stats.taken.begin(taken)
@@ -289,6 +296,7 @@ func (t *turn) run() {
 		f.stats.abandoned.Add(1)
 	}
 	t.seat.Store(nil)
+	f.memory.Done(len(m.Body))
 	t.free(now)
 }
 

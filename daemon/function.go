@@ -21,6 +21,7 @@ type function struct {
 	handler handlers.Handler
 	source  string // the connection that messages come by
 	share   *handlers.Share
+	memory  *triggers.Account // nil: there is no budget
 	// concurrency is the most that may be in flight, by the configuration; 0 is no
 	// limit. limited is what share was told last, by the pool's tuner.
 	concurrency, limited int
@@ -101,6 +102,7 @@ func (f *function) close() (err error) {
 		if f.trigger != nil {
 			err = errors.Join(err, f.trigger.Close(ctx))
 		}
+		f.memory.Close()
 	})
 	return err
 }

@@ -79,6 +79,9 @@ func (g greeting) config(env configs.Env) (*configs.Config, error) {
 		return nil, err
 	}
 	cfg.DataDir = g.DataDir
+	if cfg.InFlightMemory == 0 { // all instances share the machine's memory
+		cfg.InFlightMemory = configs.Size(max(bodyBudget(cfg)/int64(max(cfg.Scale.Instances.Max, 1)), leastBodies))
+	}
 	cfg.Scale.Instances = configs.Instances{Min: 1, Max: 1}
 	cfg.Admin, cfg.Probes = configs.Admin{Listen: "unix"}, configs.Probes{} // the ports are the parent's
 	return cfg, nil
@@ -137,7 +140,7 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 		}
 	})
 	ready := make(chan struct{})
-	d := New(cfg, append(std.options(), WithLogger(log), withLevel(level), WithHurry(hurry), withParent(hello.Parent), WithReady(func() { close(ready) }))...)
+	d := New(cfg, append(std.options(), WithLogger(log), withLevel(level), withMain(), WithHurry(hurry), withParent(hello.Parent), WithReady(func() { close(ready) }))...)
 	background.Go(func() {
 		select {
 		case <-ready:

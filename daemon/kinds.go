@@ -88,17 +88,17 @@ func unknownFunc(name string, funcs handlers.Funcs) error {
 
 // openTrigger makes the source of a function's messages. The kinds of triggers
 // are here.
-func (p *parts) openTrigger(ctx context.Context, name string, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
+func (p *parts) openTrigger(ctx context.Context, name string, settings configs.Function, memory *triggers.Account, log *slog.Logger) (triggers.Trigger, error) {
 	if settings.Trigger.StorageQueue != nil {
-		return p.openStorageQueue(ctx, settings, log)
+		return p.openStorageQueue(ctx, settings, memory, log)
 	}
 	if settings.Trigger.ServiceBus != nil {
-		return p.openServiceBus(ctx, settings, log)
+		return p.openServiceBus(ctx, settings, memory, log)
 	}
-	return openNATS(ctx, p.connection(settings.Trigger.Connection()), name, settings, log)
+	return openNATS(ctx, p.connection(settings.Trigger.Connection()), name, settings, memory, log)
 }
 
-func openNATS(ctx context.Context, c *natsjs.Connection, name string, settings configs.Function, log *slog.Logger) (triggers.Trigger, error) {
+func openNATS(ctx context.Context, c *natsjs.Connection, name string, settings configs.Function, memory *triggers.Account, log *slog.Logger) (triggers.Trigger, error) {
 	n := settings.Trigger.NATS
 	return natsjs.Open(ctx, c, natsjs.Config{
 		Stream:        n.Stream,
@@ -111,6 +111,7 @@ func openNATS(ctx context.Context, c *natsjs.Connection, name string, settings c
 		MaxAttempts:   settings.Retry.MaxAttempts,
 		Prefetch:      int(settings.Prefetch),
 		Function:      name,
+		Memory:        memory,
 		Log:           log,
 	})
 }

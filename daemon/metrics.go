@@ -61,6 +61,7 @@ type instanceMetrics struct {
 	daemon                    *Daemon
 	ready, instances, failing *prometheus.Desc
 	reloads, reloaded, store  *prometheus.Desc
+	bodies, budget            *prometheus.Desc
 }
 
 func newInstanceMetrics(d *Daemon) *instanceMetrics {
@@ -71,6 +72,8 @@ func newInstanceMetrics(d *Daemon) *instanceMetrics {
 	m.store = m.add("store_available", "1 while the embedded NATS server can write its store, else 0.", "connection")
 	m.instances = m.add("instances", "Instances that this daemon runs, by state.", "state")
 	m.failing = m.add("instances_failing", "1 while instances that are wanted do not start, else 0.")
+	m.bodies = m.add("in_flight_bytes", "Bytes of message bodies that are prefetched or in flight.")
+	m.budget = m.add("in_flight_limit_bytes", "The most that drover_in_flight_bytes may be, by in_flight_memory.")
 	return m
 }
 
@@ -85,6 +88,9 @@ func (m *instanceMetrics) Collect(metrics chan<- prometheus.Metric) {
 	to.counter(m.reloads, float64(reloads.Done), "done")
 	to.counter(m.reloads, float64(reloads.Failed), "refused")
 	to.gauge(m.reloaded, truth(reloads.Refused == ""))
+	b := m.daemon.bodies()
+	to.gauge(m.bodies, float64(b.Used()))
+	to.gauge(m.budget, float64(b.Limit()))
 	if c, ok := m.daemon.Instances(); ok {
 		to.gauge(m.instances, float64(c.Ready), "ready")
 		to.gauge(m.instances, float64(c.Starting), "starting")

@@ -102,7 +102,7 @@ func (p *parts) openSources(ctx context.Context) error {
 			p.sources[name] = p.old.sources[name]
 			continue
 		}
-		source, err := p.openTrigger(ctx, name, p.cfg.Functions[name], p.daemon.log.With("function", name))
+		source, err := p.openTrigger(ctx, name, p.cfg.Functions[name], nil, p.daemon.log.With("function", name))
 		if err != nil {
 			return fmt.Errorf("function %s: %w", name, err)
 		}
@@ -173,6 +173,7 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 	p.functions[name] = f
 	f.spans = d.traces.of(name, settings)
 	f.standstill = &d.standstill
+	f.memory = d.budget.Open()
 	if err := p.openHandler(f, settings); err != nil {
 		return err
 	}
@@ -185,7 +186,7 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 		f.trigger = given
 		return nil
 	}
-	source, err := p.openTrigger(ctx, f.name, settings, f.log)
+	source, err := p.openTrigger(ctx, f.name, settings, f.memory, f.log)
 	if err == nil {
 		f.trigger = source
 	}

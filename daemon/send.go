@@ -228,7 +228,7 @@ func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to desti
 	if err != nil || !started || to.function == "" {
 		return conn, done, err
 	}
-	trigger, err := openNATS(ctx, conn, to.function, cfg.Functions[to.function], log)
+	trigger, err := openNATS(ctx, conn, to.function, cfg.Functions[to.function], nil, log)
 	if err == nil {
 		err = trigger.Close(ctx)
 	}

@@ -73,6 +73,8 @@ func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
 		return "app_down", why + "; nothing is received until it is"
 	case f.pool != nil && f.pool.Stats().Wanted > 0 && f.pool.Stats().Ready == 0:
 		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, started in place of others that died: %d", f.pool.Stats().Starting, restartsOf(f))
+	case f.memory.Waits():
+		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the bound", memoryNote(d.budget), f.memory.Used()>>20)
 	case use.Limit > 0 && use.Used >= use.Limit:
 		return "full", fmt.Sprintf("its slots are taken, %d of %d: its own concurrency is the bound", use.Used, use.Limit)
 	case use.All >= use.Capacity && f.pool != nil:

@@ -21,14 +21,14 @@ func TestSecretsOfTheConfigurationStayInTheDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const look = `for p in /proc/[0-9]*; do tr '\0' '\n' < $p/environ; done 2>/dev/null | grep -c the-secret-value`
+	const look = `for p in /proc/[0-9]*; do tr '\0' '\n' < $$p/environ; done 2>/dev/null | grep -c the-secret-value`
 	dir := write(t, map[string]string{"drover.yaml": `
 connections:
   bus: {connection_string: "Endpoint=sb://x.servicebus.windows.net/;SharedAccessKeyName=a;SharedAccessKey=${BUS_KEY}"}
   here: {nats: embedded}
 functions:
-  looks: {trigger: {nats: {connection: here}}, handler: {exec: {command: [sh, -c, "` + strings.ReplaceAll(look, `\`, `\\`) + `; echo MODE $MODE KEY $BUS_KEY"]}}}
-  asks: {trigger: {nats: {connection: here}}, handler: {exec: {command: [sh, -c, "echo KEY $BUS_KEY"], environment: {pass: [PATH, BUS_KEY]}}}}
+  looks: {trigger: {nats: {connection: here}}, handler: {exec: {command: [sh, -c, "` + strings.ReplaceAll(look, `\`, `\\`) + `; echo MODE $$MODE KEY $$BUS_KEY"]}}}
+  asks: {trigger: {nats: {connection: here}}, handler: {exec: {command: [sh, -c, "echo KEY $$BUS_KEY"], environment: {pass: [PATH, BUS_KEY]}}}}
 `})
 	const nobody = 65534
 	for _, own := range []string{filepath.Dir(dir), dir, filepath.Join(dir, "drover.yaml"), filepath.Dir(path)} {
@@ -40,7 +40,7 @@ functions:
 		t.Fatal(err)
 	}
 	for function, want := range map[string]string{"looks": "0\nMODE plain KEY", "asks": "KEY the-secret-value"} {
-		cmd := exec.Command(path, "invoke", "-c", filepath.Join(dir, "drover.yaml"), function, "--body", "x")
+		cmd := exec.Command(path, "invoke", function, filepath.Join(dir, "drover.yaml"), "--body", "x")
 		cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "MODE=plain", "BUS_KEY=the-secret-value"}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		out, err := cmd.CombinedOutput()

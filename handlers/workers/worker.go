@@ -58,7 +58,7 @@ type worker struct {
 
 	mu    sync.Mutex
 	sums  []Measures
-	out   []byte // frames to be written
+	out   outgoing
 	calls []*call
 	free  []uint32
 	dead  bool
@@ -111,7 +111,7 @@ func (p *Pool) greet(proc *process, template bool) (*worker, error) {
 		w.forked = make(chan protocol.ForkedFrame, 1)
 	}
 	var err error
-	w.out, err = protocol.AppendJSON(nil, protocol.Hello, p.hello())
+	w.out.bytes, err = protocol.AppendJSON(nil, protocol.Hello, p.hello())
 	if err != nil {
 		proc.Signal(syscall.SIGKILL)
 		<-proc.waited
@@ -159,7 +159,7 @@ func (w *worker) submit(c *call) bool {
 	}
 	c.ID, c.submitted = id, time.Now()
 	c.stood = w.lostTime(c.submitted)
-	w.out = protocol.AppendInvoke(w.out, &c.Invocation)
+	w.out.invoke(&c.Invocation)
 	w.wakeUp()
 	return true
 }
@@ -180,7 +180,7 @@ func (w *worker) giveUp(now time.Time) (busy bool) {
 		}
 		c.given = true
 		if w.can(protocol.CanCancel) {
-			w.out = protocol.AppendCancel(w.out, c.ID)
+			w.out.bytes = protocol.AppendCancel(w.out.bytes, c.ID)
 			w.wakeUp()
 		}
 		c.replied(w, reply{giveUp: true})
@@ -192,16 +192,13 @@ func (w *worker) giveUp(now time.Time) (busy bool) {
 func (w *worker) send(frame []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.out = append(w.out, frame...)
+	w.out.bytes = append(w.out.bytes, frame...)
 	w.wakeUp()
 }
 
-// maxSpare is the largest buffer that is kept for the next batch, in bytes.
-const maxSpare = 1 << 20
-
 // write writes what is queued, all of it at once, until the worker is gone.
 func (w *worker) write() {
-	var spare []byte
+	var spare outgoing
 	for {
 		select {
 		case <-w.wake:
@@ -210,16 +207,12 @@ func (w *worker) write() {
 		}
 		w.mu.Lock()
 		batch := w.out
-		w.out = spare[:0]
+		w.out = spare
 		w.mu.Unlock()
-		if len(batch) > 0 {
-			if _, err := w.process.conn.Write(batch); err != nil {
-				return // read sees it too
-			}
+		if batch.write(w.process.conn) != nil {
+			return // read sees it too
 		}
-		if spare = batch; cap(spare) > maxSpare {
-			spare = nil
-		}
+		spare = batch.emptied()
 	}
 }
 

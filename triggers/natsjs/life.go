@@ -118,6 +118,7 @@ func (t *trigger) drop() (lost []*loan) {
 			"in_flight", len(lost), "acknowledgements", acks, "settlements", len(t.later))
 	}
 	t.held = queue{}
+	t.weigh()
 	t.acked, t.sent, t.again, t.later, t.last = [2][]acked{}, 0, nil, nil, repeat{}
 	t.life, t.strays, t.delivered, t.given = nil, nil, 0, nil
 	return lost

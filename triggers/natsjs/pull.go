@@ -24,6 +24,9 @@ const (
 	// heartbeat is the server's sign of life while a request waits; without two
 	// of them in a row the requests are taken for lost, and made again.
 	heartbeat = 2 * time.Second
+	// maxAsked bounds the bytes that are asked for and have not come: a server ends a
+	// connection on which more waits than its max_pending, 64 MiB by default.
+	maxAsked = 32 << 20
 )
 
 // flow is the requests that the server has, and the subscription that their messages
@@ -53,7 +56,22 @@ func (t *trigger) want() int {
 	if t.closed || t.consumer == nil || t.strays != nil || have > target/2 || have >= target || !t.verified() {
 		return 0
 	}
-	return target - have
+	coming := t.outstanding()
+	return t.cfg.Memory.Within(maxAsked, t.cfg.Memory.More(target-have, coming), coming)
+}
+
+// weighStep is how many bytes more or less are held before the account is told.
+const weighStep = 64 << 10
+
+// weigh has the account count what is held; t.mu is held.
+func (t *trigger) weigh() {
+	now, before := t.held.bytes, t.weighed
+	if now-before < weighStep && before-now < weighStep && (now > 0 || before == 0) {
+		return
+	}
+	t.weighed = now
+	t.cfg.Memory.Hold(int64(now), t.held.largest)
+	t.held.largest = 0
 }
 
 // outstanding is how many messages were asked for and have not arrived; t.mu is held.
@@ -170,6 +188,7 @@ func (t *trigger) hold(l *loan) {
 		return
 	}
 	t.held.put(&l.Delivery)
+	t.weigh()
 	if t.waiting > 0 {
 		signal(t.wake)
 	}

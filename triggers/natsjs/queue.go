@@ -6,6 +6,8 @@ import "github.com/drover-run/drover/triggers"
 type queue struct {
 	items []*triggers.Delivery
 	head  int
+
+	bytes, largest int // of the bodies; largest is that of those that came since it was 0
 }
 
 func (q *queue) len() int { return len(q.items) - q.head }
@@ -17,6 +19,8 @@ func (q *queue) put(d *triggers.Delivery) {
 		q.items, q.head = q.items[:n], 0
 	}
 	q.items = append(q.items, d)
+	size := len(d.Message.Body)
+	q.bytes, q.largest = q.bytes+size, max(q.largest, size)
 }
 
 func (q *queue) take(n int) []*triggers.Delivery {
@@ -26,6 +30,9 @@ func (q *queue) take(n int) []*triggers.Delivery {
 	}
 	out := make([]*triggers.Delivery, n)
 	copy(out, q.items[q.head:])
+	for _, d := range out {
+		q.bytes -= len(d.Message.Body)
+	}
 	clear(q.items[q.head : q.head+n])
 	if q.head += n; q.head == len(q.items) {
 		q.items, q.head = q.items[:0], 0

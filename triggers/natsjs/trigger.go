@@ -39,7 +39,9 @@ type Config struct {
 	Prefetch int
 	// Function is named in dead letters that no verdict of a function has made.
 	Function string
-	Log      *slog.Logger
+	// Memory bounds the bytes that are held; nil is no bound.
+	Memory *triggers.Account
+	Log    *slog.Logger
 }
 
 // Open returns a trigger on a consumer, once that is found to be fit for it. The
@@ -56,6 +58,7 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 	}
 	t.ledger.troubles = &t.troubles
 	t.alive.init()
+	cfg.Memory.Tell(func() { signal(t.wake) })
 	if t.prefetch = cfg.Prefetch; cfg.Prefetch == PrefetchAuto {
 		t.prefetch = 0
 	}
@@ -128,6 +131,7 @@ type trigger struct {
 	given    map[place]bool // dead-lettered, since the server has given them up
 
 	held     queue           // arrived, and not handed out
+	weighed  int             // the bytes of those, as the account knows them
 	looking  int             // arrived, and being looked up in the ledger
 	looked   <-chan struct{} // closed when the last of those is held
 	arrivals uint64          // so far
@@ -167,6 +171,7 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 			continue
 		}
 		out := t.held.take(max)
+		t.weigh()
 		err := ctx.Err()
 		t.waiting = max
 		if len(out) > 0 || err != nil {
@@ -201,6 +206,7 @@ func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, err
 		t.expect(max)
 		t.mu.Lock()
 		out, coming := t.held.take(max), t.looking+t.outstanding()
+		t.weigh()
 		t.mu.Unlock()
 		if len(out) > 0 || coming == 0 {
 			return out, nil
@@ -299,6 +305,7 @@ func (t *trigger) Close(ctx context.Context) error {
 
 	t.mu.Lock()
 	held := t.held.take(t.held.len())
+	t.weigh()
 	t.mu.Unlock()
 	var errs []error
 	for _, d := range held {

@@ -192,7 +192,7 @@ func (e *entity) wanted() int {
 	defer t.mu.Unlock()
 	for t.ctx.Err() == nil {
 		room := t.waiting + t.prefetch() - len(t.held) - int(t.coming.Load())
-		if room > 0 {
+		if room = t.cfg.Memory.More(room, e.out); room > 0 {
 			room = max(min(room/len(t.entities), e.ask, maxCredit), 1)
 		}
 		if room > 0 || e.out > 0 {

@@ -47,6 +47,8 @@ type Config struct {
 	// Prefetch is how many messages are held beyond those that a Receive asks
 	// for, or PrefetchAuto. Sessions have none.
 	Prefetch int
+	// Memory bounds the bytes that are held; nil is no bound.
+	Memory *triggers.Account
 	// Scheduled retries by a copy for later in place of holding the message. For
 	// queues without sessions and without duplicate detection.
 	Scheduled bool
@@ -104,6 +106,7 @@ func Open(ctx context.Context, cfg Config) (triggers.Trigger, error) {
 func open(cfg Config) (*trigger, error) {
 	t := &trigger{cfg: cfg, log: cfg.Log.With("entity", cfg.path()), loans: make(map[*loan]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1)}
 	t.room.L = &t.mu
+	cfg.Memory.Tell(func() { signal(t.came) })
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	names := cfg.Subscriptions
 	if cfg.Queue != "" {
@@ -229,7 +232,20 @@ func (t *trigger) take(maximum int) []*triggers.Delivery {
 	}
 	clear(t.held[:n])
 	t.held = t.held[n:]
+	t.weigh()
 	return out
+}
+
+// weigh has the account count what is held; t.mu is held.
+func (t *trigger) weigh() {
+	if t.cfg.Memory == nil {
+		return
+	}
+	bytes, largest := 0, 0
+	for _, l := range t.held {
+		bytes, largest = bytes+len(l.message.Body), max(largest, len(l.message.Body))
+	}
+	t.cfg.Memory.Hold(int64(bytes), largest)
 }
 
 // pause stops the receivers until there is a Receive: what still comes is for others.
@@ -259,6 +275,7 @@ func (t *trigger) roomChanged() {
 // hand gives messages to Receive; t.mu is held.
 func (t *trigger) hand(ls ...*loan) {
 	t.held = append(t.held, ls...)
+	t.weigh()
 	signal(t.came)
 }
 

@@ -56,7 +56,7 @@ func (t *trigger) wanted() int {
 	if here > 0 && n < min(maxGet, (target+1)/2) {
 		return 0
 	}
-	return min(n, maxGet)
+	return t.cfg.Memory.More(min(n, maxGet), t.asked)
 }
 
 // ask sends the gets that are wanted now, or has it done later; t.mu is held.
@@ -170,6 +170,7 @@ func (t *trigger) take(ls []*loan) {
 	if len(ls) == 0 {
 		return
 	}
+	t.weigh()
 	if t.nextCare.IsZero() || soonest.Before(t.nextCare) {
 		signal(t.added)
 	}

@@ -44,6 +44,8 @@ type Config struct {
 	// Prefetch is how many messages are held beyond those that a Receive asks
 	// for, or PrefetchAuto.
 	Prefetch int
+	// Memory bounds the bytes that are held; nil is no bound.
+	Memory *triggers.Account
 	// Create makes the queue where it is missing.
 	Create bool
 	Ledger *Ledger
@@ -67,6 +69,7 @@ func open(ctx context.Context, cfg Config) (*trigger, error) {
 		cfg: cfg, log: cfg.Log.With("queue", cfg.Queue), width: firstGets, paused: true, opened: time.Now(), pause: pauses(cfg.MaxPollInterval),
 		loans: make(map[*loan]struct{}), done: make(map[string]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1),
 	}
+	cfg.Memory.Tell(func() { signal(t.came) })
 	var err error
 	if t.queue, err = cfg.Account.reach(cfg.Queue); err != nil {
 		return nil, err
@@ -200,7 +203,20 @@ func (t *trigger) hand(maximum int) []*triggers.Delivery {
 	}
 	clear(t.held[:n])
 	t.held = t.held[n:]
+	t.weigh()
 	return out
+}
+
+// weigh has the account count what is held; t.mu is held.
+func (t *trigger) weigh() {
+	if t.cfg.Memory == nil {
+		return
+	}
+	bytes, largest := 0, 0
+	for _, l := range t.held {
+		bytes, largest = bytes+len(l.message.Body), max(largest, len(l.message.Body))
+	}
+	t.cfg.Memory.Hold(int64(bytes), largest)
 }
 
 // forget ends the care for a loan.

@@ -73,6 +73,11 @@ func Size(m *triggers.Message) int {
 
 // AppendInvoke writes an INVOKE.
 func AppendInvoke(out []byte, i *Invocation) []byte {
+	return append(AppendInvokeHead(out, i), i.Message.Body...)
+}
+
+// AppendInvokeHead writes an INVOKE but for the message's body, which is to follow.
+func AppendInvokeHead(out []byte, i *Invocation) []byte {
 	m := i.Message
 	properties := m.Properties() // once: a source may answer otherwise the next time
 	meta := metaSize(m, properties)
@@ -93,8 +98,7 @@ func AppendInvoke(out []byte, i *Invocation) []byte {
 	if i.Stateful {
 		out = appendState(out, i.State)
 	}
-	out = appendMeta(out, m, properties)
-	return append(out, m.Body...)
+	return appendMeta(out, m, properties)
 }
 
 func appendState(out, state []byte) []byte {

@@ -1,0 +1,69 @@
+package workers
+
+import (
+	"net"
+
+	"github.com/drover-run/drover/handlers/workers/protocol"
+)
+
+const (
+	// minLarge is the size from which a body is written from where it is. Smaller ones are
+	// copied behind each other, which costs less than a longer list of pieces.
+	minLarge = 16 << 10
+	// maxSpare is the largest buffer that is kept for the next batch, in bytes.
+	maxSpare = 1 << 20
+)
+
+// outgoing are frames to be written, without a copy of large bodies: what waits for a
+// slow worker takes no memory beside the messages themselves.
+type outgoing struct {
+	bytes []byte // the frames, but for large bodies
+	large []largeBody
+}
+
+// largeBody belongs behind so many of the bytes.
+type largeBody struct {
+	at   int
+	body []byte
+}
+
+// invoke adds an INVOKE.
+func (o *outgoing) invoke(i *protocol.Invocation) {
+	body := i.Message.Body
+	if len(body) < minLarge {
+		o.bytes = protocol.AppendInvoke(o.bytes, i)
+		return
+	}
+	o.bytes = protocol.AppendInvokeHead(o.bytes, i)
+	o.large = append(o.large, largeBody{len(o.bytes), body})
+}
+
+func (o *outgoing) write(to net.Conn) error {
+	if len(o.large) == 0 {
+		if len(o.bytes) == 0 {
+			return nil
+		}
+		_, err := to.Write(o.bytes)
+		return err
+	}
+	pieces := make(net.Buffers, 0, 2*len(o.large)+1)
+	from := 0
+	for _, l := range o.large {
+		pieces = append(pieces, o.bytes[from:l.at], l.body)
+		from = l.at
+	}
+	if from < len(o.bytes) {
+		pieces = append(pieces, o.bytes[from:])
+	}
+	_, err := pieces.WriteTo(to)
+	return err
+}
+
+// emptied is an outgoing with the buffers of this one, if they are worth it.
+func (o *outgoing) emptied() outgoing {
+	if cap(o.bytes) > maxSpare {
+		return outgoing{}
+	}
+	clear(o.large)
+	return outgoing{bytes: o.bytes[:0], large: o.large[:0]}
+}

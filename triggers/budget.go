@@ -1,0 +1,307 @@
+package triggers
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Budget bounds the bytes of the message bodies that all functions of a daemon hold at
+// once: prefetched by a trigger, or in flight. Each function has an Account.
+//
+// A function asks for as many messages as fit, by the sizes that it has received lately;
+// where nothing fits it waits. A message that is larger than the limit is received when
+// nothing else is held. The size of a message is known only when it is here, and several
+// functions can ask at the same time, so the limit can be exceeded for a while: by what
+// was asked for with a size that is no longer true, or by others meanwhile.
+type Budget struct {
+	limit atomic.Int64
+	used  atomic.Int64
+
+	steps    chan struct{}
+	short    atomic.Bool // whether somebody waits
+	several  atomic.Bool // whether there are several accounts
+	mu       sync.Mutex
+	accounts []*Account
+}
+
+// NewBudget returns one of so many bytes.
+func NewBudget(limit int64) *Budget {
+	b := &Budget{steps: make(chan struct{}, 1)}
+	b.SetLimit(limit)
+	return b
+}
+
+// SetLimit changes the number of bytes.
+func (b *Budget) SetLimit(limit int64) { b.limit.Store(max(limit, 1)) }
+
+// Limit is the number of bytes.
+func (b *Budget) Limit() int64 { return b.limit.Load() }
+
+// Used is how many of them are held.
+func (b *Budget) Used() int64 { return b.used.Load() }
+
+// Steps gets something whenever Used has grown or fallen by a step, of 16 MiB.
+func (b *Budget) Steps() <-chan struct{} { return b.steps }
+
+const (
+	// stepBits are those of a step.
+	stepBits = 24
+	// shares is the part of what is free that one of several functions asks for at once.
+	shares = 4
+	// sizeFades is by which part the largest size that was received fades with a batch.
+	sizeFades = 64
+	// hysteresis is the part of the limit that is free before those who wait are woken.
+	hysteresis = 16
+	// turnAfter is how long a function waits before the others let it go first, and
+	// turnEnds until when: it may have been paused meanwhile.
+	turnAfter, turnEnds = time.Second, 5 * time.Second
+)
+
+// Account is what one function holds of a budget. Its methods may be called from many
+// goroutines. A nil Account has no limit.
+type Account struct {
+	budget *Budget
+	taken  atomic.Int64 // bytes in flight
+	held   atomic.Int64 // bytes that are prefetched
+	size   atomic.Int64 // of a message, lately; 0: none was received
+	since  atomic.Int64 // since when it waits, in ns; 0: it does not
+	wake   chan struct{}
+	told   atomic.Pointer[func()]
+	closed atomic.Bool
+}
+
+// Open returns an account.
+func (b *Budget) Open() *Account {
+	if b == nil {
+		return nil
+	}
+	a := &Account{budget: b, wake: make(chan struct{}, 1)}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.accounts = append(b.accounts, a)
+	b.several.Store(len(b.accounts) > 1)
+	return a
+}
+
+// Close gives back what is still held. No other method is called at the same time.
+func (a *Account) Close() {
+	if a == nil {
+		return
+	}
+	b := a.budget
+	b.mu.Lock()
+	b.accounts = slices.DeleteFunc(b.accounts, func(o *Account) bool { return o == a })
+	b.several.Store(len(b.accounts) > 1)
+	b.mu.Unlock()
+	a.since.Store(0)
+	a.closed.Store(true)
+	b.add(-a.taken.Swap(0) - a.held.Swap(0))
+}
+
+// Tell has f called whenever there may be room again after there was none. It does not
+// wait.
+func (a *Account) Tell(f func()) {
+	if a != nil {
+		a.told.Store(&f)
+	}
+}
+
+// Take notes messages that are in flight from now on.
+func (a *Account) Take(messages []*Delivery) {
+	if a == nil || len(messages) == 0 {
+		return
+	}
+	var sum, largest int64
+	for _, d := range messages {
+		n := int64(len(d.Message.Body))
+		sum, largest = sum+n, max(largest, n)
+	}
+	a.learn(largest)
+	a.taken.Add(sum)
+	a.budget.add(sum)
+}
+
+// Done notes that a message with so many bytes is not in flight any more.
+func (a *Account) Done(size int) {
+	if a != nil && size > 0 && !a.closed.Load() {
+		a.taken.Add(int64(-size))
+		a.budget.add(int64(-size))
+	}
+}
+
+// Hold notes how many bytes the trigger holds ready, all together; largest is the
+// largest message among those that came since it was called last.
+func (a *Account) Hold(bytes int64, largest int) {
+	if a == nil {
+		return
+	}
+	if largest > 0 {
+		a.learn(int64(largest))
+	}
+	a.budget.add(bytes - a.held.Swap(bytes))
+}
+
+// learn keeps the largest size, which fades.
+func (a *Account) learn(largest int64) {
+	size := a.size.Load()
+	a.size.Store(max(largest, size-size/sizeFades, 1))
+}
+
+// add counts, and wakes those who wait when enough is given back.
+func (b *Budget) add(n int64) {
+	if n == 0 {
+		return
+	}
+	used := b.used.Add(n)
+	if used>>stepBits != (used-n)>>stepBits {
+		select {
+		case b.steps <- struct{}{}:
+		default:
+		}
+	}
+	if n > 0 || !b.short.Load() || used > 0 && used > b.Limit()-b.Limit()/hysteresis {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	waits := false
+	for _, a := range b.accounts {
+		if a.since.Load() == 0 {
+			continue
+		}
+		waits = true
+		select {
+		case a.wake <- struct{}{}:
+		default:
+		}
+		if f := a.told.Load(); f != nil {
+			(*f)()
+		}
+	}
+	if !waits {
+		b.short.Store(false)
+		for _, a := range b.accounts { // one may have begun meanwhile
+			if a.since.Load() != 0 {
+				b.short.Store(true)
+			}
+		}
+	}
+}
+
+// Admit returns how many of n messages may be received now; 0 where the budget is used
+// up. What the trigger holds ready counts already, so it may be received in any case.
+func (a *Account) Admit(n int) int {
+	if a == nil || a.held.Load() > 0 {
+		return n
+	}
+	return a.More(n, 0)
+}
+
+// More returns how many of n messages may be asked for, where some were asked for and
+// have not come yet.
+func (a *Account) More(n, coming int) int {
+	if a == nil || n <= 0 {
+		return n
+	}
+	now := time.Now()
+	if more := a.more(n, coming, now); more > 0 {
+		if a.since.Load() != 0 {
+			a.since.Store(0)
+		}
+		return more
+	}
+	a.since.CompareAndSwap(0, now.UnixNano())
+	a.budget.short.Store(true)
+	return a.more(n, coming, now) // what was given back meanwhile woke nobody
+}
+
+func (a *Account) more(n, coming int, now time.Time) int {
+	b := a.budget
+	if b.short.Load() && a.yields(now) {
+		return 0
+	}
+	used := b.used.Load()
+	free := b.Limit() - used
+	if b.several.Load() {
+		// Others may ask at the same time: what is free is used up in several steps.
+		free = max(free/shares, min(free, a.size.Load()))
+	}
+	fits := a.many(free)
+	if used <= 0 { // whatever its size
+		fits = max(fits, 1)
+	}
+	return max(0, min(n, fits-coming))
+}
+
+// Within cuts n to as many messages as so many bytes hold, with those that are coming.
+func (a *Account) Within(bytes int64, n, coming int) int {
+	if a == nil || n <= 0 {
+		return n
+	}
+	return max(0, min(n, max(a.many(bytes), 1)-coming))
+}
+
+// many is how many messages fit in so many bytes.
+func (a *Account) many(bytes int64) int {
+	size := a.size.Load()
+	if size == 0 {
+		return int(min(max(bytes, 0), 1)) // the first one shows how large they are
+	}
+	return int(min(max(bytes, 0)/size, 1<<30))
+}
+
+// yields reports whether another function is to go first: one that waits for longer, or
+// one that waits at all and holds less than its part.
+func (a *Account) yields(now time.Time) bool {
+	b := a.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	own, since := a.taken.Load()+a.held.Load(), a.since.Load()
+	fair := b.Limit() / int64(max(len(b.accounts), 1))
+	for _, o := range b.accounts {
+		waits := o.since.Load()
+		if o == a || waits == 0 {
+			continue
+		}
+		switch waited := now.Sub(time.Unix(0, waits)); {
+		case waited > turnEnds:
+			o.since.CompareAndSwap(waits, now.UnixNano())
+		case waited > turnAfter && (since == 0 || waits < since):
+			return true
+		case own > fair && o.taken.Load()+o.held.Load() < fair:
+			return true
+		}
+	}
+	return false
+}
+
+// Wait waits until a message may be received.
+func (a *Account) Wait(ctx context.Context) error {
+	for a.Admit(1) == 0 {
+		again := time.NewTimer(turnAfter) // another's turn ends without a word
+		select {
+		case <-a.wake:
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			a.since.Store(0)
+			return ctx.Err()
+		}
+		again.Stop()
+	}
+	return nil
+}
+
+// Waits reports whether the function waits for bytes.
+func (a *Account) Waits() bool { return a != nil && a.since.Load() != 0 }
+
+// Used is how many bytes the function holds.
+func (a *Account) Used() int64 {
+	if a == nil {
+		return 0
+	}
+	return a.taken.Load() + a.held.Load()
+}
