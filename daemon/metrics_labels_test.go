@@ -25,7 +25,7 @@ func mayBe() map[string][]string {
 		"reason":  {"function", "attempts", "size"},
 		"state":   {"ready", "starting", "retiring", "draining"},
 		"result":  {"done", "refused"},
-		"kind":    {"resident", "anonymous", "proportional"},
+		"kind":    {"resident", "anonymous", "proportional", "attempts", "dead_letters", "output", "rights", "unsettled"},
 	}
 	for _, cause := range workers.Causes {
 		words["cause"] = append(words["cause"], string(cause))
