@@ -38,8 +38,6 @@ type stormCommand struct {
 const (
 	// Every run of the function writes a record when it starts, and one when it ends.
 	stormRecord = len("0000000 001 start\n")
-	// Every so many messages, one fails its first attempt, so that attempts are counted.
-	stormFails = 50
 	// A message that was in flight at a kill is redelivered after this time.
 	stormLease = 5 * time.Second
 	// A broker without a process of its own refuses connections for this time.
@@ -50,6 +48,7 @@ const (
 	stormMark = "BENCH_STORM"
 )
 
+// In every 50 messages one fails its first attempt, so that attempts are counted.
 const stormApp = `import os, time
 runs = os.open(os.environ["BENCH_RUNS"], os.O_WRONLY | os.O_APPEND)
 def bench(message):

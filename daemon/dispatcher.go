@@ -44,13 +44,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 
 	pause := receiveBackOff()
 	failing := ""
-	for {
-		if f.stuck.wait(receiving) != nil {
-			break
-		}
-		if f.memory.Wait(receiving) != nil {
-			break
-		}
+	for f.stuck.wait(receiving) == nil && f.memory.Wait(receiving) == nil {
 		n, err := f.share.Offer(receiving)
 		if err != nil || f.hasStopped() {
 			break

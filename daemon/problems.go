@@ -92,7 +92,7 @@ func (s *stores) problem(connection string) *FunctionProblem {
 	if e == nil {
 		return nil
 	}
-	why, since := e.Failure()
+	since, why := e.Failure()
 	if why == nil {
 		return nil
 	}

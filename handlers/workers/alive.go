@@ -78,9 +78,9 @@ func (w *worker) listen(now, since time.Time) {
 	}
 	switch {
 	case w.state.stopped:
-		w.hung(now, quiet, "it was stopped (SIGSTOP)")
+		w.hung(quiet, "it was stopped (SIGSTOP)")
 	case w.state.asleep && !w.state.runs && now.Sub(w.stuckSince) >= stuck:
-		w.hung(now, quiet, "it hangs in the kernel")
+		w.hung(quiet, "it hangs in the kernel")
 	}
 }
 
@@ -90,7 +90,7 @@ func (w *worker) quiet(now time.Time) bool {
 }
 
 // hung kills a worker, and excuses what is in flight in it.
-func (w *worker) hung(now time.Time, quiet time.Duration, how string) {
+func (w *worker) hung(quiet time.Duration, how string) {
 	w.mu.Lock()
 	w.stood += quiet
 	w.mu.Unlock()

@@ -308,7 +308,7 @@ func (h *Handler) insist(w *worker, c *call) reply {
 			w.whereItHangs()
 		case now := <-limit.C:
 			if stateOf(w.process.pid).stopped {
-				w.hung(now, now.Sub(c.submitted), "it was stopped (SIGSTOP)")
+				w.hung(now.Sub(c.submitted), "it was stopped (SIGSTOP)")
 				return <-c.reply
 			}
 			w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.Message.ID)

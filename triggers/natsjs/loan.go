@@ -276,7 +276,7 @@ func (l *loan) bury(ctx context.Context, m *triggers.Message, v triggers.Verdict
 	}{{true, true, false}, {false, true, false}, {false, false, false}, {false, false, true}} {
 		dead := l.obituary(m, v, form.detail, form.headers)
 		dead.Header.Set(jetstream.MsgIDHeader, l.deadID())
-		if int64(dead.Size()) > limit && !(form.cut && cutLetter(dead, limit)) {
+		if int64(dead.Size()) > limit && (!form.cut || !cutLetter(dead, limit)) {
 			continue
 		}
 		err := l.t.publishOnce(ctx, dead)

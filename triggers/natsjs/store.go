@@ -40,17 +40,17 @@ func failsStore(line string) bool {
 // Err returns why the server takes no more messages, such as a full disk; nil while
 // all is well.
 func (e *Embedded) Err() error {
-	err, _ := e.Failure()
+	_, err := e.Failure()
 	return err
 }
 
-// Failure returns why the server takes no more messages, and since when; nil while all
+// Failure returns since when the server takes no more messages, and why; nil while all
 // is well. It is safe for use by many goroutines.
-func (e *Embedded) Failure() (why error, since time.Time) {
+func (e *Embedded) Failure() (since time.Time, why error) {
 	if f := e.failure.Load(); f != nil {
-		return f.err, f.since
+		return f.since, f.err
 	}
-	return nil, time.Time{}
+	return time.Time{}, nil
 }
 
 // writeFailed notes that the store cannot be written, which the server says in its log
