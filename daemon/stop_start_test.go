@@ -29,7 +29,7 @@ func TestASignalEndsAStartAtAnyMoment(t *testing.T) {
 		"app/function_app.py": "import f\n",
 		"hangs":               "#!/bin/sh\necho > \"$0.up\"\nsleep 3600\n",
 	})
-	if err := errors.Join(os.Chmod(dir+"/hangs", 0o700), syscall.Mkfifo(dir+"/hangs.up", 0o600)); err != nil { //nolint:gosec // it is run
+	if err := errors.Join(os.Chmod(dir+"/hangs", 0o700), syscall.Mkfifo(dir+"/hangs.up", 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ command, file, wait string }{
