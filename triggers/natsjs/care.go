@@ -43,6 +43,7 @@ func (t *trigger) care(ctx context.Context) {
 				t.verify(ctx)
 			}
 			t.barrier(ctx)
+			t.ledger.pay(ctx, t.log)
 			t.ledger.clean(ctx, t.log)
 		case <-t.nudge:
 			t.verify(ctx)

@@ -146,12 +146,14 @@ func (l *ledger) failures(ctx context.Context, sequence uint64, enqueued, create
 	if err != nil {
 		return -1
 	}
-	entry, err := bucket.Get(ctx, fmt.Sprint(l.prefix, sequence))
+	key := fmt.Sprint(l.prefix, sequence)
+	owed := l.owes(key, enqueued, created)
+	entry, err := bucket.Get(ctx, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0
+		return owed
 	}
 	if err != nil {
 		return -1
 	}
-	return failuresIn(entry.Value(), enqueued, created)
+	return max(failuresIn(entry.Value(), enqueued, created), owed)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
 	"sync"
 	"time"
@@ -32,9 +33,19 @@ type ledger struct {
 
 	mu     sync.Mutex
 	bucket jetstream.KeyValue
-	said   bool     // that it can't be used
-	gone   []string // keys whose messages are settled
+	said   bool             // that it can't be used
+	gone   []string         // keys whose messages are settled
+	owed   map[string]count // by key, what the bucket did not take
 }
+
+// count is how often a message has failed.
+type count struct {
+	failures          int
+	enqueued, created time.Time // of the message, and of its consumer
+}
+
+// maxOwed bounds the counts that wait for the bucket.
+const maxOwed = 1 << 16
 
 var plainKey = regexp.MustCompile(`^[-_=a-zA-Z0-9]+$`)
 
@@ -107,7 +118,8 @@ func failuresIn(entry []byte, enqueued, created time.Time) int {
 
 // get returns how often a message has failed. Where the ledger can't be read it
 // is the number of deliveries before this one, which is more, not less: a
-// message that always fails must come to an end.
+// message that always fails must come to an end. A bucket that can be read may still
+// refuse writes: any server of a cluster answers reads, only the leader takes writes.
 func (l *ledger) get(ctx context.Context, m *loan, log *slog.Logger) int {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
@@ -115,28 +127,49 @@ func (l *ledger) get(ctx context.Context, m *loan, log *slog.Logger) int {
 	if err == nil {
 		var entry jetstream.KeyValueEntry
 		entry, err = bucket.Get(ctx, l.key(m))
+		failures := 0
+		if err == nil {
+			failures = failuresIn(entry.Value(), m.message.Enqueued, m.life.consumer)
+		}
 		if err == nil || errors.Is(err, jetstream.ErrKeyNotFound) {
 			l.works(log)
-		}
-		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			return 0
-		}
-		if err == nil {
-			return failuresIn(entry.Value(), m.message.Enqueued, m.life.consumer)
+			return max(failures, l.owes(l.key(m), m.message.Enqueued, m.life.consumer))
 		}
 	}
 	l.complain(err, log)
 	return int(m.deliveries) - 1
 }
 
-// put writes how often a message has failed.
+// owes returns how often a message has failed that the bucket does not know of yet.
+func (l *ledger) owes(key string, enqueued, created time.Time) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.owed[key]; c.enqueued.Equal(enqueued) && c.created.Equal(created) {
+		return c.failures
+	}
+	return 0
+}
+
+// put writes how often a message has failed. What the bucket does not take is kept here,
+// and written later.
 func (l *ledger) put(ctx context.Context, m *loan, failures int, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
+	key, c := l.key(m), count{failures, m.message.Enqueued, m.life.consumer}
 	bucket, err := l.open(ctx)
 	if err == nil {
-		_, err = bucket.Put(ctx, l.key(m), entryOf(failures, m.message.Enqueued, m.life.consumer))
+		_, err = bucket.Put(ctx, key, entryOf(c.failures, c.enqueued, c.created))
 	}
+	l.mu.Lock()
+	if err == nil {
+		delete(l.owed, key)
+	} else if len(l.owed) < maxOwed {
+		if l.owed == nil {
+			l.owed = make(map[string]count)
+		}
+		l.owed[key] = c
+	}
+	l.mu.Unlock()
 	if err != nil {
 		l.complain(err, log)
 		return
@@ -144,11 +177,53 @@ func (l *ledger) put(ctx context.Context, m *loan, failures int, log *slog.Logge
 	l.works(log)
 }
 
-// works notes that the bucket can be used, again where it could not.
+// pay writes what the bucket did not take before.
+func (l *ledger) pay(ctx context.Context, log *slog.Logger) {
+	l.mu.Lock()
+	owed, said := maps.Clone(l.owed), l.said
+	l.mu.Unlock()
+	if len(owed) == 0 && !said {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second) // it is tried again soon
+	defer cancel()
+	bucket, err := l.open(ctx)
+	if err == nil && len(owed) == 0 { // all of them are settled
+		_, err = bucket.Status(ctx) // only a leader answers
+	}
+	for key, c := range owed {
+		if err != nil {
+			break
+		}
+		// Another instance may have counted since, and the sequence may be another message's by now.
+		if _, err = bucket.Create(ctx, key, entryOf(c.failures, c.enqueued, c.created)); errors.Is(err, jetstream.ErrKeyExists) {
+			var entry jetstream.KeyValueEntry
+			if entry, err = bucket.Get(ctx, key); err == nil {
+				if has := failuresIn(entry.Value(), c.enqueued, c.created); has > 0 && has < c.failures {
+					_, err = bucket.Update(ctx, key, entryOf(c.failures, c.enqueued, c.created), entry.Revision())
+				}
+			}
+		}
+		if err == nil {
+			l.mu.Lock()
+			if l.owed[key] == c {
+				delete(l.owed, key)
+			}
+			l.mu.Unlock()
+		}
+	}
+	if err != nil {
+		log.Debug("cannot write counts of failures yet", "bucket", LedgerBucket, "error", err)
+		return
+	}
+	l.works(log)
+}
+
+// works notes that the bucket can be used, again where it could not and nothing is owed.
 func (l *ledger) works(log *slog.Logger) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.said {
+	if l.said && len(l.owed) == 0 {
 		l.said = false
 		l.troubles.Clear(triggers.TroubleAttempts)
 		log.Info("failures are counted again", "bucket", LedgerBucket)
@@ -166,10 +241,10 @@ func (l *ledger) complain(err error, log *slog.Logger) {
 	if errors.Is(err, context.DeadlineExceeded) || nobodyTakes(err) || errors.Is(err, nats.ErrTimeout) {
 		why = fmt.Sprintf("the bucket does not answer: it has no leader, or the account lacks a right; see nats stream info KV_%s (%v)", LedgerBucket, err)
 	}
-	l.troubles.Set(triggers.TroubleAttempts, fmt.Sprintf("failures cannot be counted in the key-value bucket %s, so deliveries count as attempts: %s", LedgerBucket, why))
+	l.troubles.Set(triggers.TroubleAttempts, fmt.Sprintf("failures cannot be counted in the key-value bucket %s, so this instance remembers its own, and counts deliveries where it cannot read: %s", LedgerBucket, why))
 	if !l.said {
 		l.said = true
-		log.Error("failures cannot be counted, so deliveries count as attempts until that works", "bucket", LedgerBucket, "error", why)
+		log.Error("failures cannot be counted: this instance remembers its own until that works, and counts deliveries where it cannot read", "bucket", LedgerBucket, "error", why)
 	}
 }
 
@@ -178,6 +253,7 @@ func (l *ledger) forget(m *loan) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gone = append(l.gone, l.key(m))
+	delete(l.owed, l.key(m))
 }
 
 // clean removes what was forgotten. It purges the bucket's stream, since a
