@@ -39,7 +39,8 @@ var again = azservicebus.RetryOptions{MaxRetries: 3, RetryDelay: 50 * time.Milli
 
 // client makes a client. The connection string is in no error.
 func (a *Access) client() (*azservicebus.Client, error) {
-	o := &azservicebus.ClientOptions{TLSConfig: a.TLS, CustomEndpoint: a.Endpoint, RetryOptions: again, ApplicationID: "drover"}
+	o := &azservicebus.ClientOptions{RetryOptions: again, ApplicationID: "drover"}
+	o.NewWebSocketConn = a.dial(false)
 	if a.ConnectionString == nil {
 		c, err := azservicebus.NewClient(a.Namespace, a.Credential, o)
 		if err != nil {
@@ -51,6 +52,8 @@ func (a *Access) client() (*azservicebus.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the connection string: %w", err)
 	}
+	_, emulated := developmentEmulator(connection)
+	o.NewWebSocketConn = a.dial(emulated)
 	c, err := azservicebus.NewClientFromConnectionString(connection, o)
 	if err != nil {
 		return nil, fmt.Errorf("the connection string: %w", err)

@@ -276,6 +276,9 @@ func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried t
 	if err != nil || m == nil {
 		return err
 	}
+	if why := unfit(m); why != "" {
+		return fmt.Errorf("replaying dead letter %s of %s: a copy of it would not be the same: %s", l.ID, o.g.path(), why)
+	}
 	if !back {
 		sending, cancel := context.WithTimeout(ctx, settleLimit)
 		defer cancel()

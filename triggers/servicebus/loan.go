@@ -79,6 +79,9 @@ func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
 func messageOf(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit string) {
 	out.ID = textOf(idOf(m))
 	out.Body, misfit = bodyOf(m)
+	if why := unfit(m); why != "" {
+		misfit = why
+	}
 	if m.Subject != nil {
 		out.Subject = *m.Subject
 	}
@@ -89,7 +92,7 @@ func messageOf(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit st
 		out.Enqueued = *m.EnqueuedTime
 	}
 	for name, value := range m.ApplicationProperties {
-		if ours(name) {
+		if ours(name) || misfit != "" && unfitValue("property", name, value) != "" {
 			continue
 		}
 		if out.Attributes == nil {
