@@ -128,19 +128,7 @@ func (p *parts) close(keep *parts) error {
 		}
 	}
 	pools.Wait()
-	var errs []error
-	for name, f := range p.functions {
-		if keep.functions[name] != f {
-			errs = append(errs, f.close())
-		}
-	}
-	for name, source := range p.sources {
-		if keep.sources[name] != source {
-			ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-			errs = append(errs, source.Close(ctx))
-			cancel()
-		}
-	}
+	errs := p.closeFunctions(keep)
 	for name, a := range p.accounts {
 		if keep.accounts[name] != a {
 			a.Close()
@@ -159,6 +147,38 @@ func (p *parts) close(keep *parts) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// closeFunctions closes functions and sources, all at once: each waits for its server, and there
+// may be a thousand.
+func (p *parts) closeFunctions(keep *parts) (errs []error) {
+	var mu sync.Mutex
+	var closing sync.WaitGroup
+	do := func(closeIt func() error) {
+		closing.Go(func() {
+			if err := closeIt(); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	for name, f := range p.functions {
+		if keep.functions[name] != f {
+			do(f.close)
+		}
+	}
+	for name, source := range p.sources {
+		if keep.sources[name] != source {
+			do(func() error {
+				ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+				defer cancel()
+				return source.Close(ctx)
+			})
+		}
+	}
+	closing.Wait()
+	return errs
 }
 
 // openFunction joins a trigger and a handler. What was opened of a function that

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"math"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -137,9 +136,12 @@ func (t *tuner) look(at time.Time) (busy bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.changed() // others scale the pool, too
-	e := t.pool.epoch.Load()
+	e, places := t.pool.epoch.Load(), make(map[string]int)
+	for place, name := range t.pool.Functions() {
+		places[name] = place
+	}
 	for i := range s.Functions {
-		s.Functions[i].Passed = e.passed[slices.Index(t.pool.Functions(), s.Functions[i].Name)].Load()
+		s.Functions[i].Passed = e.passed[places[s.Functions[i].Name]].Load()
 	}
 	t.seen = t.last.machine
 	t.sample = s

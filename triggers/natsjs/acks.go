@@ -36,6 +36,7 @@ type acked struct {
 
 // acknowledge has a message acknowledged; t.mu is held.
 func (t *trigger) acknowledge(l *loan) {
+	t.stir()
 	t.acked[0] = append(t.acked[0], acked{l.place(), l.msg.Reply})
 	if !t.acking {
 		t.acking = true

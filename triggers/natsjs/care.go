@@ -24,11 +24,12 @@ func (t *trigger) care(ctx context.Context) {
 	pace := func() time.Duration { return max(time.Duration(ackWait)/6, 10*time.Millisecond) }
 	signs := time.NewTicker(pace())
 	defer signs.Stop()
-	silence := time.NewTicker(2 * heartbeat)
+	silence := time.NewTicker(t.listenFor())
 	defer silence.Stop()
 	barriers := time.NewTicker(barrierEvery)
 	defer barriers.Stop()
 	var before int64
+	resting := false
 	t.clock.Store(time.Now().UnixNano())
 	for {
 		select {
@@ -45,16 +46,51 @@ func (t *trigger) care(ctx context.Context) {
 			t.barrier(ctx)
 			t.ledger.pay(ctx, t.log)
 			t.ledger.clean(ctx, t.log)
+			t.rest()
 		case <-t.nudge:
+			t.stir()
 			t.verify(ctx)
+		case <-t.stirred:
 		case now := <-silence.C:
 			t.lookAround(ctx, now)
 		}
 		if wait := t.ackWait.Load(); wait != ackWait {
 			ackWait = wait
-			signs.Reset(pace())
+			if !resting {
+				signs.Reset(pace())
+			}
 			t.giveSigns(time.Now().Add(-time.Duration(ackWait) / 3))
 		}
+		if rests := t.resting.Load(); rests != resting {
+			resting = rests
+			if rests {
+				signs.Reset(verifyIdle)
+				barriers.Reset(verifyIdle)
+			} else {
+				signs.Reset(pace())
+				barriers.Reset(barrierEvery)
+			}
+		}
+	}
+}
+
+// rest has care wake only every verifyIdle while it has nothing to do: a daemon with a
+// thousand idle functions costs next to nothing.
+func (t *trigger) rest() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	busy := t.alive.n + len(t.unsure) + len(t.later) + len(t.acked[0]) + len(t.acked[1])
+	if t.cfg.Prefetch == PrefetchAuto {
+		busy += t.prefetch
+	}
+	t.resting.Store(busy == 0 && t.verified())
+}
+
+// stir ends the rest of care. It is called for each message.
+func (t *trigger) stir() {
+	if t.resting.Load() && t.resting.CompareAndSwap(true, false) {
+		t.clock.Store(time.Now().UnixNano())
+		signal(t.stirred)
 	}
 }
 
@@ -97,11 +133,20 @@ func (t *trigger) slowDown(before int64) int64 {
 	return t.settled
 }
 
+// listenFor is how long the server may be silent about requests before they are made again.
+// An embedded server sends no heartbeats: its end is noticed at once.
+func (t *trigger) listenFor() time.Duration {
+	if t.conn.embedded {
+		return pullExpiry
+	}
+	return 2 * heartbeat
+}
+
 // lookAround makes the requests again when the server is silent about them.
 func (t *trigger) lookAround(ctx context.Context, now time.Time) {
 	t.mu.Lock()
 	t.expire(now)
-	silent := t.silent()
+	silent := !t.conn.embedded && t.silent()
 	t.mu.Unlock()
 	if !silent || !t.conn.nc.IsConnected() {
 		return

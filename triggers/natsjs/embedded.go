@@ -245,6 +245,7 @@ func (e *Embedded) Close(context.Context) error {
 		if err := os.Remove(filepath.Join(e.dir, clientFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
+		stopConsumerStores(s)
 		s.Shutdown()
 		s.WaitForShutdown()
 	}

@@ -67,9 +67,6 @@ func GraveyardCommand(deadLetters string, replicas int) string {
 // make the stream for them, and keeps what is wrong as trouble. An account whose
 // rights or whose server do not let it tell finds out at the first rejection.
 func (t *trigger) checkGraveyard(ctx context.Context) {
-	if t.cfg.Create {
-		return
-	}
 	err := t.conn.probe(ctx, t.cfg.DeadLetters+"."+t.exampleSubject(ctx))
 	switch {
 	case err == nil:

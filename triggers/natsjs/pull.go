@@ -22,7 +22,8 @@ const (
 	// pullExpiry is how long the server remembers a request.
 	pullExpiry = 30 * time.Second
 	// heartbeat is the server's sign of life while a request waits; without two
-	// of them in a row the requests are taken for lost, and made again.
+	// of them in a row the requests are taken for lost, and made again. An embedded
+	// server sends none.
 	heartbeat = 2 * time.Second
 	// maxAsked bounds the bytes that are asked for and have not come: a server ends a
 	// connection on which more waits than its max_pending, 64 MiB by default.
@@ -97,7 +98,7 @@ func (t *trigger) pull(n int) error {
 		t.requests++
 		id := strconv.FormatUint(t.requests, 10)
 		ask := fmt.Appendf(nil, `{"batch":%d,"expires":%d`, n, expiry.Nanoseconds())
-		if expiry >= 2*heartbeat {
+		if expiry >= 2*heartbeat && !t.conn.embedded {
 			ask = fmt.Appendf(ask, `,"idle_heartbeat":%d`, heartbeat.Nanoseconds())
 		}
 		if err = t.conn.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+t.cfg.Stream+"."+t.cfg.Consumer, f.inbox+"."+id, append(ask, '}')); err == nil {
@@ -144,6 +145,7 @@ func (t *trigger) arrived(f *flow, m *nats.Msg) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.stir()
 	t.arrivals++
 	f.signs++
 	if f.outstanding--; f.outstanding <= 0 {
@@ -254,6 +256,7 @@ func (t *trigger) status(f *flow, m *nats.Msg) {
 		// The consumer moves, or ends: care looks for it in a moment, and then more is asked for.
 		t.forget()
 		t.checked = unverified
+		t.stir()
 	case strings.Contains(lower, "consumer deleted"):
 		t.fail(fmt.Errorf("consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, jetstream.ErrConsumerDeleted))
 	default:

@@ -55,6 +55,8 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 		wake:   make(chan struct{}, 1),
 		nudge:  make(chan struct{}, 1),
 		toAck:  make(chan struct{}, 1),
+
+		stirred: make(chan struct{}, 1),
 	}
 	t.ledger.troubles = &t.troubles
 	t.alive.init()
@@ -72,8 +74,10 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 	}
 	t.running.Go(func() { t.care(t.ctx) })
 	t.running.Go(func() { t.sendAcks(t.ctx) })
-	t.checkGraveyard(ctx)
-	t.running.Go(func() { t.watchGraveyard(t.ctx) })
+	if !cfg.Create { // else it is made when it is needed
+		t.checkGraveyard(ctx)
+		t.running.Go(func() { t.watchGraveyard(t.ctx) })
+	}
 	if !c.embedded { // nobody has fewer rights there, and there is one server
 		t.running.Go(func() {
 			t.checkRights(t.ctx)
@@ -101,6 +105,8 @@ type trigger struct {
 	running  sync.WaitGroup // care, and the look-ups in the ledger
 	wake     chan struct{}  // something for Receive
 	nudge    chan struct{}  // something for care: verify
+	stirred  chan struct{}  // something for care: it rests no longer
+	resting  atomic.Bool    // care has nothing to do
 	toAck    chan struct{}  // something for sendAcks
 	sending  sync.Mutex     // held by the one that sends acknowledgements; locked before mu
 	refused  atomic.Bool    // the connection refused to send some
