@@ -276,8 +276,9 @@ func (o *ordered) Find(ctx context.Context, id string) (Found, error) {
 
 func (o *ordered) Backlog(ctx context.Context) (Backlog, error) { return o.inner.Backlog(ctx) }
 
-// Close gives back what was held here and never handed out, or held for a
-// retry, in the order of the source, and closes the source.
+// Close gives back what was held here or at the source and never handed out, or held for a
+// retry, in the order of the source, and closes the source. First the source stops to receive:
+// what is given back must not come here again.
 func (o *ordered) Close(ctx context.Context) error {
 	o.mu.Lock()
 	o.closed = true
@@ -292,8 +293,14 @@ func (o *ordered) Close(ctx context.Context) error {
 	}
 	o.timers, o.ready, o.keys, o.parked = nil, nil, make(map[string]*line), 0
 	o.mu.Unlock()
-	slices.SortStableFunc(held, func(a, b *Delivery) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	var errs []error
+	for inner, ok := o.inner.(Drainer); ok; {
+		got, err := inner.Drain(ctx, maxParked)
+		errs = append(errs, err)
+		held = append(held, got...)
+		ok = len(got) > 0
+	}
+	slices.SortStableFunc(held, func(a, b *Delivery) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	for _, d := range held {
 		errs = append(errs, d.Settle(ctx, Verdict{Kind: Release}))
 	}

@@ -133,27 +133,32 @@ func (t *trigger) slowDown(before int64) int64 {
 	return t.settled
 }
 
-// listenFor is how long the server may be silent about requests before they are made again.
+// listenFor is how often care checks that the server still sends heartbeats for requests.
 // An embedded server sends no heartbeats: its end is noticed at once.
 func (t *trigger) listenFor() time.Duration {
 	if t.conn.embedded {
 		return pullExpiry
 	}
-	return 2 * heartbeat
+	return heartbeat
 }
 
 // lookAround makes the requests again when the server is silent about them.
 func (t *trigger) lookAround(ctx context.Context, now time.Time) {
 	t.mu.Lock()
 	t.expire(now)
-	silent := !t.conn.embedded && t.silent()
+	silent := !t.conn.embedded && t.silent(time.Now()) // the tick may have waited for care
 	t.mu.Unlock()
 	if !silent || !t.conn.nc.IsConnected() {
 		return
 	}
 	t.verify(ctx)
-	t.end(0)
-	signal(t.wake)
+	t.mu.Lock()
+	silent = t.silent(time.Now()) // what has arrived before the server's answer is known now
+	t.mu.Unlock()
+	if silent {
+		t.askAgain()
+		signal(t.wake)
+	}
 }
 
 // alive is the list of loans that are not settled, the one whose last sign of

@@ -161,7 +161,7 @@ func (t *trigger) verify(ctx context.Context) {
 	}
 	if anew {
 		// Requests from before the outage may live or not: others take their place.
-		t.end(0)
+		t.askAgain()
 	}
 	t.live(stream, consumer, reconnects, highest)
 	if anew {

@@ -206,7 +206,7 @@ func nakAfter(delay time.Duration) []byte {
 func (l *loan) giveBack() []byte {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
-	if l.t.closed {
+	if l.t.ending {
 		return release
 	}
 	return nakAfter(0)

@@ -138,9 +138,7 @@ func deadLetters(t testing.TB, c *Connection, stream string) (out []*jetstream.R
 
 func TestConformance(t *testing.T) {
 	triggertest.Run(t, func(t *testing.T, o triggertest.Options) *triggertest.Source {
-		if !o.Ordered {
-			t.Parallel() // each waits for leases to end, at a server of its own
-		}
+		t.Parallel() // each waits for leases to end, at a server of its own
 		source, _, _ := newSource(t, o)
 		return source
 	})
@@ -152,7 +150,7 @@ func newSource(t *testing.T, o triggertest.Options) (*triggertest.Source, *Conne
 	observer := connect(t, server)
 	cfg := testConfig(t)
 	if o.Ordered {
-		cfg.OrderingToken, cfg.AckWait = 2, 600*time.Millisecond
+		cfg.OrderingToken = 2
 	}
 	if o.NoPrefetch {
 		cfg.Prefetch = 0

@@ -40,7 +40,8 @@ type flow struct {
 	asked       map[string]request // by the last token of the reply subject
 	outstanding int                // asked for, and not arrived
 	signs       uint64             // messages and statuses so far
-	marked      uint64             // signs at the last look
+	marked      uint64             // signs when silent last saw a new one
+	markedAt    time.Time          // and when that was
 }
 
 type request struct {
@@ -54,7 +55,7 @@ type request struct {
 func (t *trigger) want() int {
 	target := t.prefetch + t.waiting
 	have := t.held.len() + t.looking + t.outstanding()
-	if t.closed || t.consumer == nil || t.strays != nil || have > target/2 || have >= target || !t.verified() {
+	if t.ending || t.consumer == nil || t.strays != nil || have > target/2 || have >= target || !t.verified() {
 		return 0
 	}
 	coming := t.outstanding()
@@ -157,9 +158,10 @@ func (t *trigger) arrived(f *flow, m *nats.Msg) {
 
 // admit takes a message in; t.mu is held.
 func (t *trigger) admit(l *loan) {
-	if t.life == nil || l.delivery <= t.delivered {
+	if t.life == nil || l.delivery <= t.delivered || t.cfg.OrderingToken > 0 && t.doubtful() {
 		// The consumer counts from 1 again: it is not the one that was looked up. Until
-		// that is verified the message waits.
+		// that is verified the message waits. Where order counts it also waits after an outage,
+		// which may have lost messages that come before it.
 		t.unsure = append(t.unsure, l)
 		signal(t.nudge)
 		return
@@ -181,6 +183,12 @@ func (t *trigger) admit(l *loan) {
 		return
 	}
 	t.hold(l)
+}
+
+// doubtful reports whether the connection was made again since the life was verified, or
+// earlier messages wait for that; t.mu is held.
+func (t *trigger) doubtful() bool {
+	return len(t.unsure) > 0 || t.conn.nc.Stats().Reconnects != t.checked
 }
 
 // hold makes a loan ready to be handed out; t.mu is held.
@@ -246,9 +254,12 @@ func (t *trigger) status(f *flow, m *nats.Msg) {
 	}
 	if left, err := strconv.Atoi(m.Header.Get(pendingHeader)); err == nil {
 		// The request has ended, mostly by its expiry.
-		delete(f.asked, m.Subject[len(f.inbox)+1:])
-		f.outstanding = max(f.outstanding-left, 0)
-		signal(t.wake)
+		id := m.Subject[len(f.inbox)+1:]
+		if _, known := f.asked[id]; known {
+			delete(f.asked, id)
+			f.outstanding = max(f.outstanding-left, 0)
+			signal(t.wake)
+		}
 		return
 	}
 	switch lower := strings.ToLower(text); {
@@ -303,16 +314,31 @@ func (t *trigger) expire(now time.Time) {
 	}
 }
 
-// silent reports whether nothing was heard of the requests since the last call; t.mu is
+// silent reports whether nothing was heard of the requests for two heartbeats; t.mu is
 // held.
-func (t *trigger) silent() bool {
+func (t *trigger) silent(now time.Time) bool {
 	f := t.flow
 	if f == nil || f.outstanding == 0 {
 		return false
 	}
-	silent := f.marked == f.signs+1
-	f.marked = f.signs + 1
-	return silent
+	if f.marked != f.signs+1 {
+		f.marked, f.markedAt = f.signs+1, now
+	}
+	return now.Sub(f.markedAt) >= 2*heartbeat
+}
+
+// askAgain gives up requests of which the server may know nothing: others take their place.
+// Where order counts the subscription stays. Messages of two subscriptions overtake each other,
+// and so do those that the server cannot deliver because a subscription has ended.
+func (t *trigger) askAgain() {
+	if t.cfg.OrderingToken == 0 {
+		t.end(0)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forget()
+	signal(t.wake)
 }
 
 // endLimit bounds the wait for what is on its way when requests are taken back.

@@ -122,7 +122,8 @@ type trigger struct {
 	consumer   jetstream.Consumer // nil when it has to be looked up again
 	failed     error              // for the next Receive
 	closed     bool
-	maxDeliver int // the consumer's, as it is now
+	ending     bool // nothing is asked for any more
+	maxDeliver int  // the consumer's, as it is now
 
 	life      *life     // nil before it is known
 	checked   uint64    // how often the connection was made again when life was verified
@@ -208,6 +209,9 @@ var errClosed = errors.New("the NATS trigger is closed")
 // Drain implements triggers.Drainer. What was asked for is waited for while it comes.
 func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, error) {
 	defer t.expect(0)
+	t.mu.Lock()
+	t.ending = true
+	t.mu.Unlock()
 	for {
 		t.expect(max)
 		t.mu.Lock()
@@ -302,7 +306,7 @@ func (t *trigger) Close(ctx context.Context) error {
 	t.conn.mu.Unlock()
 
 	t.mu.Lock()
-	t.closed = true
+	t.closed, t.ending = true, true
 	t.waiting, t.prefetch = 0, 0
 	t.mu.Unlock()
 	t.end(t.endLimit())

@@ -100,38 +100,41 @@ func testOrderReleased(t *testing.T, s *Source) {
 }
 
 // orderLog checks the order of each key: a message may start only when all earlier ones of
-// its key are settled for good.
+// its key have ended for good. A message that ended once may come again: its lease may be lost, or
+// its settlement. Two deliveries of one message count once.
 type orderLog struct {
 	mu       sync.Mutex
-	settled  map[string]int // per key: how many, from the first on
+	ended    map[string]int // per key: how many, from the first on
 	left     int
 	finished chan struct{} // closed when none is left
 }
 
 func newOrderLog(messages int) *orderLog {
-	return &orderLog{settled: make(map[string]int), left: messages, finished: make(chan struct{})}
+	return &orderLog{ended: make(map[string]int), left: messages, finished: make(chan struct{})}
 }
 
-// starts is called for each message that is handed out; again says that it was settled before.
-func (o *orderLog) starts(t *testing.T, m *triggers.Message) (again bool) {
+// starts is called for each message that is handed out; again says that it has ended before.
+func (o *orderLog) starts(t *testing.T, m *triggers.Message) (n int, again bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var n int
 	if _, err := fmt.Sscan(string(m.Body), &n); err != nil {
 		t.Errorf("body %q: %v", m.Body, err)
 	}
-	next := o.settled[m.OrderingKey]
+	next := o.ended[m.OrderingKey]
 	if n > next {
 		t.Errorf("key %s: message %d started before message %d was settled", m.OrderingKey, n, next)
 	}
-	return n < next
+	return n, n < next
 }
 
-// settles is called just before a message is settled for good.
-func (o *orderLog) settles(m *triggers.Message) {
+// ends is called just before message n of a key is settled for good.
+func (o *orderLog) ends(key string, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.settled[m.OrderingKey]++
+	if n != o.ended[key] {
+		return // its other delivery has ended, or it started too early
+	}
+	o.ended[key]++
 	if o.left--; o.left == 0 {
 		close(o.finished)
 	}
@@ -156,7 +159,8 @@ func (o *orderLog) consume(t *testing.T, ctx context.Context, tr triggers.Trigge
 			return
 		}
 		for _, d := range got {
-			again, roll := o.starts(t, d.Message), random.IntN(100)
+			n, again := o.starts(t, d.Message)
+			roll := random.IntN(100)
 			slots <- struct{}{}
 			working.Go(func() {
 				defer func() { <-slots }()
@@ -165,9 +169,9 @@ func (o *orderLog) consume(t *testing.T, ctx context.Context, tr triggers.Trigge
 					v = fate(d.Message, roll)
 				}
 				if !again && (v.Kind == triggers.Done || v.Kind == triggers.Reject) {
-					o.settles(d.Message)
+					o.ends(d.Message.OrderingKey, n)
 				}
-				if err := d.Settle(context.WithoutCancel(ctx), v); err != nil {
+				if err := d.Settle(context.WithoutCancel(ctx), v); err != nil && !d.IsLost() {
 					t.Errorf("settling %s of %s as %v: %v", d.Message.Body, d.Message.OrderingKey, v.Kind, err)
 				}
 			})
@@ -302,6 +306,6 @@ func (o *orderLog) wait(t *testing.T, s *Source) {
 	case <-time.After(2*patience + 20*s.Loan):
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		t.Errorf("%d messages are not settled; settled so far: %v", o.left, o.settled)
+		t.Errorf("%d messages are not settled; settled so far: %v", o.left, o.ended)
 	}
 }
