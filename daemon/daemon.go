@@ -15,6 +15,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/processes"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/process"
@@ -162,6 +163,9 @@ func Run(ctx context.Context, cfg *configs.Config, options ...Option) error {
 func (d *Daemon) Run(ctx context.Context) (err error) {
 	defer close(d.over)
 	if err := d.cfg.Complete(d.env); err != nil {
+		return &StartError{err}
+	}
+	if err := processes.Room(needsProcesses(d.cfg)); err != nil {
 		return &StartError{err}
 	}
 	defer func() { err = d.aboutDataDir(err) }()

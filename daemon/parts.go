@@ -74,6 +74,16 @@ func (p *parts) open(ctx context.Context) error {
 	return nil
 }
 
+// needsProcesses reports whether a configuration has the daemon start processes.
+func needsProcesses(cfg *configs.Config) bool {
+	for _, f := range cfg.Functions {
+		if _, code := f.Handler.Code(); code || f.Handler.Exec != nil {
+			return true
+		}
+	}
+	return cfg.Scale.Instances.Scaled()
+}
+
 // startsProcesses returns the reaper, whose process is being started where there is
 // none yet: it takes some milliseconds, in which others can be used.
 func (p *parts) startsProcesses() *processes.Reaper {
