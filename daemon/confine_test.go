@@ -161,7 +161,7 @@ func TestAMessageThatTakesTooMuchMemory(t *testing.T) {
 	file := confinedDir(t, confinedConfig)
 	possible(t, confine.Settings{Limits: confine.Limits{Memory: 1 << 30}})
 	status, out, errs := command(t.Context(), nil, strings.NewReader(""), "invoke", "large", file, "--body", "x")
-	if status != ExitFailed || !strings.Contains(errs, "the worker process died: it came to limits.memory, and the kernel killed it") {
+	if status != ExitFailed || !strings.Contains(errs, "the worker process died: it exceeded limits.memory (128 MiB), and the kernel killed it") {
 		t.Errorf("status %d, %s%s", status, out, errs)
 	}
 }

@@ -79,11 +79,10 @@ functions:
 func TestWhatRunsAnAppIsLookedFor(t *testing.T) {
 	const head = "connections: {local: {nats: embedded, listen: \"off\"}}\nfunctions:\n  f: {trigger: {nats: {}}, handler: {"
 	for name, test := range map[string]struct{ handler, want string }{
-		"an old node":       {"node: {path: app, interpreter: ./node}", "is Node.js 18.19.1; drover needs 20 or newer: install one, and name it with interpreter"},
-		"no such node":      {"node: {path: app, interpreter: /nowhere/node}", "/nowhere/node"},
-		"no such command":   {"worker: {path: app, command: [drover-no-such-worker]}", "its command drover-no-such-worker: executable file not found"},
-		"no executable":     {"worker: {path: app, command: [./plain]}", "plain is not executable"},
-		"no such directory": {"worker: {path: nowhere, command: [sh]}", "nowhere is no directory; a worker's command runs in it"},
+		"an old node":     {"node: {path: app, interpreter: ./node}", "is Node.js 18.19.1; drover needs 20 or newer: install one, and name it with interpreter"},
+		"no such node":    {"node: {path: app, interpreter: /nowhere/node}", "/nowhere/node"},
+		"no such command": {"worker: {path: app, command: [drover-no-such-worker]}", "its command drover-no-such-worker: executable file not found"},
+		"no executable":   {"worker: {path: app, command: [./plain]}", "plain is not executable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := write(t, map[string]string{"drover.yaml": head + test.handler + "}}\n", "node": "#!/bin/sh\necho v18.19.1\n", "app/plain": ""})

@@ -58,15 +58,16 @@ func (w *worker) excused(c *call, now time.Time) bool {
 // for that: how is what is known of it.
 func (h *Handler) charge(w *worker, c *call, cancelled error, r reply, how error) error {
 	late := late(cancelled, how)
+	excuses, hung := h.pool.records.of(h, c.Message).excuses, r.lost != nil && w.cause == CauseHung
 	switch {
 	case r.culprit:
 		h.pool.records.note(h, c.Message, func(r *record) { r.killer = true })
 		return late
-	case r.lost != nil && (w.cause == CauseHung || w.cause == CauseReaper):
+	case r.lost != nil && w.cause == CauseReaper:
 		return fmt.Errorf("%w: %w", r.lost, handlers.ErrRunAgain)
-	case h.pool.records.of(h, c.Message).excuses < maxAlone && w.excused(c, time.Now()):
+	case hung && excuses < maxExcuses, !hung && excuses < maxAlone && w.excused(c, time.Now()):
 		again := h.pool.records.note(h, c.Message, func(r *record) {
-			if r.excuses++; r.excuses >= maxExcuses {
+			if r.excuses++; hung || r.excuses >= maxExcuses {
 				r.alone = true
 			}
 		})

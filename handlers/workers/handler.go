@@ -146,8 +146,8 @@ type lostError struct {
 	how   error
 	alone bool // nothing else was in flight in it
 	again bool // it went by no fault of what was in flight
-	// outside is a SIGKILL that drover did not send: an operator's, or the kernel's when
-	// memory is short, perhaps for the sake of others.
+	// outside is a SIGKILL that drover did not send, an operator's or the kernel's when
+	// memory is short, or a worker that was stopped or hangs: perhaps by no fault of its own.
 	outside bool
 }
 

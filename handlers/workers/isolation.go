@@ -32,9 +32,9 @@ const (
 	killerLanes  = 4
 )
 
-// maxForgiven is how often a message that runs alone may have its worker killed by a
-// SIGKILL that drover did not send before that counts as its own doing. The one that
-// brought it here counts neither.
+// maxForgiven is how often a message that runs alone may lose its worker to somebody
+// else's SIGKILL or SIGSTOP before that counts as its own doing. The loss that brought it
+// here does not count either.
 const maxForgiven = 1
 
 func newIsolation(lanes int) *isolation {
@@ -82,7 +82,7 @@ func (i *isolation) run(ctx context.Context, h *Handler, m *triggers.Message) ([
 		case lost.again:
 		case lost.outside && forgiven < maxForgiven && !h.pool.records.of(h, m).killer:
 			forgiven++
-			h.pool.log.Warn("an isolated worker was killed, and not by drover; its message runs again without using an attempt", "function", h.name, "message", m.ID)
+			h.pool.log.Warn("an isolated worker was killed from outside, stopped or hung; its message runs again without using an attempt", "function", h.name, "message", m.ID)
 		default:
 			h.pool.records.note(h, m, func(r *record) { r.killer = true })
 			h.pool.log.Error("this message kills its worker", "function", h.name, "message", m.ID, "error", lost.how)

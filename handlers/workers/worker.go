@@ -278,7 +278,7 @@ func (w *worker) read() {
 	w.pool.keepMeasures(w)
 	close(w.gone)
 	for _, c := range lost {
-		r := reply{lost: w.reason, again: why != nil || w.cause == CauseReaper, alone: len(lost) == 1, silent: silent, outside: w.cause == CauseMemory}
+		r := reply{lost: w.reason, again: why != nil && w.cause != CauseHung || w.cause == CauseReaper, alone: len(lost) == 1, silent: silent, outside: w.cause == CauseMemory || w.cause == CauseHung}
 		if c == culprit {
 			r.lost, r.culprit = blames, true
 		}
