@@ -196,8 +196,9 @@ func (d *deadStream) replayID(m *jetstream.RawStreamMsg) string {
 }
 
 // copyOf is the message as it was, to be sent again. Headers that steered its
-// first publishing are left out: they would steer this one.
-func (d *deadStream) copyOf(l triggers.DeadLetter, m *jetstream.RawStreamMsg) *nats.Msg {
+// first publishing are left out: they would steer this one. Only its time to live is kept, and
+// begins anew, where the stream takes one: others refuse such a message.
+func (d *deadStream) copyOf(l triggers.DeadLetter, m *jetstream.RawStreamMsg, expires bool) *nats.Msg {
 	out := nats.NewMsg(l.Message.Subject)
 	out.Data = m.Data
 	for name, values := range m.Header {
@@ -207,6 +208,9 @@ func (d *deadStream) copyOf(l triggers.DeadLetter, m *jetstream.RawStreamMsg) *n
 	}
 	if own := m.Header[originalHeaders+jetstream.MsgIDHeader]; len(own) > 0 {
 		out.Header[originalHeaders+jetstream.MsgIDHeader] = own
+	}
+	if ttl := m.Header[originalHeaders+jetstream.MsgTTLHeader]; len(ttl) > 0 && expires {
+		out.Header[jetstream.MsgTTLHeader] = ttl
 	}
 	if l.Message.ID != "" {
 		out.Header[replayedID] = []string{l.Message.ID}
@@ -260,7 +264,7 @@ func (d *deadStream) Replay(ctx context.Context, l triggers.DeadLetter, tried ti
 		}
 	}
 	if !back {
-		if _, err := d.js.PublishMsg(ctx, d.copyOf(l, m), jetstream.WithExpectStream(d.cfg.Stream)); err != nil {
+		if _, err := d.js.PublishMsg(ctx, d.copyOf(l, m, origin.CachedInfo().Config.AllowMsgTTL), jetstream.WithExpectStream(d.cfg.Stream)); err != nil {
 			if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
 				err = ErrNoStream
 			}

@@ -31,7 +31,7 @@ func openDead(t testing.TB, c *Connection, change func(*DeadLettersConfig)) *dea
 func half(t testing.TB, d triggers.DeadLetters, l triggers.DeadLetter) {
 	t.Helper()
 	own := d.(*deadStream)
-	if _, err := own.js.PublishMsg(t.Context(), own.copyOf(l, l.Own.(*jetstream.RawStreamMsg)), jetstream.WithExpectStream(own.cfg.Stream)); err != nil {
+	if _, err := own.js.PublishMsg(t.Context(), own.copyOf(l, l.Own.(*jetstream.RawStreamMsg), false), jetstream.WithExpectStream(own.cfg.Stream)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -216,7 +216,7 @@ func TestDeadLettersOfOthers(t *testing.T) {
 	foreign := letter.Own.(*jetstream.RawStreamMsg)
 	foreign.Header.Set("Drover-Stream", "OTHER")
 	foreign.Header.Set("Nats-Msg-Id", "another")
-	m := openDead(t, c, nil).copyOf(letter, foreign)
+	m := openDead(t, c, nil).copyOf(letter, foreign, false)
 	m.Subject, m.Header = "ORDERS-DEAD.orders.x", foreign.Header
 	if _, err := c.js.PublishMsg(t.Context(), m); err != nil {
 		t.Fatal(err)
