@@ -64,8 +64,8 @@ func (t *trigger) care(ctx context.Context) {
 		if rests := t.resting.Load(); rests != resting {
 			resting = rests
 			if rests {
-				signs.Reset(verifyIdle)
-				barriers.Reset(verifyIdle)
+				signs.Reset(t.conn.idle())
+				barriers.Reset(t.conn.idle())
 			} else {
 				signs.Reset(pace())
 				barriers.Reset(barrierEvery)
@@ -74,7 +74,7 @@ func (t *trigger) care(ctx context.Context) {
 	}
 }
 
-// rest has care wake only every verifyIdle while it has nothing to do: a daemon with a
+// rest has care wake seldom while it has nothing to do: a daemon with a
 // thousand idle functions costs next to nothing.
 func (t *trigger) rest() {
 	t.mu.Lock()
@@ -137,7 +137,7 @@ func (t *trigger) slowDown(before int64) int64 {
 // An embedded server sends no heartbeats: its end is noticed at once.
 func (t *trigger) listenFor() time.Duration {
 	if t.conn.embedded {
-		return pullExpiry
+		return t.conn.idle()
 	}
 	return heartbeat
 }

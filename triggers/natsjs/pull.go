@@ -19,8 +19,6 @@ import (
 // the order in which the server delivers them.
 
 const (
-	// pullExpiry is how long the server remembers a request.
-	pullExpiry = 30 * time.Second
 	// heartbeat is the server's sign of life while a request waits; without two
 	// of them in a row the requests are taken for lost, and made again. An embedded
 	// server sends none.
@@ -90,7 +88,7 @@ func (t *trigger) pull(n int) error {
 	if limits.MaxRequestBatch > 0 {
 		n = min(n, limits.MaxRequestBatch)
 	}
-	expiry := pullExpiry
+	expiry := t.conn.idle()
 	if limits.MaxRequestExpires > 0 {
 		expiry = min(expiry, limits.MaxRequestExpires)
 	}
