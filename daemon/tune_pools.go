@@ -170,15 +170,32 @@ func lessonOf(cfg *configs.Config, app, code string) string {
 // none: what was in it is found again.
 func readLessons(dir string, log *slog.Logger) *lessons {
 	l := &lessons{path: filepath.Join(dir, "tuning.json"), log: log, apps: make(map[string]lesson)}
-	text, err := os.ReadFile(l.path)
-	if err == nil {
-		err = json.Unmarshal(text, &l.apps)
-	}
+	err := l.read()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("what was learned of the apps is lost, and will be learned again", "file", l.path, "error", err)
+	}
+	if err != nil || l.apps == nil { // null is JSON, too
 		l.apps = make(map[string]lesson)
 	}
 	return l
+}
+
+// maxLessons is the size of a file that is read: a lesson has a few KiB.
+const maxLessons = 16 << 20
+
+func (l *lessons) read() error {
+	info, err := os.Stat(l.path)
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular() || info.Size() > maxLessons:
+		return fmt.Errorf("%s is no file that drover wrote: it is %v, of %d bytes; remove it", l.path, info.Mode(), info.Size())
+	}
+	text, err := os.ReadFile(l.path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, &l.apps)
 }
 
 // of returns what was learned of an app; nil if nothing.
