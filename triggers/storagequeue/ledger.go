@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -31,8 +32,19 @@ const (
 	forgetAfter = 30 * 24 * time.Hour
 )
 
-// OpenLedger opens the file at path, or makes it, and forgets what is over.
-func OpenLedger(path string) (*Ledger, error) {
+// OpenLedger opens the file at path, or makes it, and forgets what is over. bbolt panics at a page
+// that is damaged, and faults at one that is cut off.
+func OpenLedger(path string) (l *Ledger, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if damage := recover(); damage != nil { // what is open of it stays so: bbolt may hold its locks
+			l, err = nil, fmt.Errorf("the ledger of failed attempts, %s, is damaged (%v); remove the file to begin anew: how often messages have failed so far is forgotten then", path, damage)
+		}
+	}()
+	return readLedger(path)
+}
+
+func readLedger(path string) (*Ledger, error) {
 	db, err := bbolt.Open(path, ledgerMode, &bbolt.Options{Timeout: lockLimit})
 	switch {
 	case errors.Is(err, bbolterrors.ErrTimeout):
