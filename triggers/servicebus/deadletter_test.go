@@ -3,6 +3,7 @@ package servicebus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/Azure/go-amqp"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
 // strict is a service that takes so many bytes of a dead letter's properties.
@@ -78,6 +80,33 @@ func TestADeadLetterThatIsNotRefused(t *testing.T) {
 		s := &strict{fails: err}
 		if got := new(loan).carryOut(t.Context(), s, nil, &triggers.Message{ID: "1"}, triggers.Verdict{Kind: triggers.Reject, Reason: "no"}); !errors.Is(got, err) || s.asked != 1 {
 			t.Errorf("%v: %v, after %d questions", err, got, s.asked)
+		}
+	}
+}
+
+// The same at the emulator, which has the service's limit: whatever is refused, the message
+// gets to the dead letters at once.
+func TestADeadLetterThatTheServiceRefuses(t *testing.T) {
+	for _, sessions := range []bool{false, true} {
+		for _, taken := range []int{50 << 10, 60 << 10, 65_000} {
+			t.Run(fmt.Sprintf("sessions=%v,%d bytes", sessions, taken), func(t *testing.T) {
+				b := start(t, emulator.QueueOptions{RequiresSession: sessions})
+				m := triggers.Message{Body: []byte("1"), Attributes: map[string]string{"full": strings.Repeat("x", taken)}}
+				if sessions {
+					m.OrderingKey = "s"
+				}
+				b.send(t, m)
+				tr := b.open(t, func(c *Config) { c.Sessions = sessions })
+				d := receive(t, tr, 1)[0]
+				verdict := triggers.Verdict{Kind: triggers.Reject, Reason: "no good", Detail: strings.Repeat("traceback\n", 2000), Function: "f"}
+				if err := d.Settle(t.Context(), verdict); err != nil {
+					t.Fatal(err)
+				}
+				b.wantCounts(t, emulator.Counts{DeadLettered: 1})
+				if dead := b.dead(t); len(dead) != 1 || !strings.HasPrefix(dead[0].Reason, "no good") {
+					t.Errorf("%+v", dead)
+				}
+			})
 		}
 	}
 }

@@ -234,6 +234,12 @@ func (l *loan) deadLetter(ctx context.Context, by settler, r *azservicebus.Recei
 	if !refusedByService(ctx, err) {
 		return err
 	}
+	if r != nil {
+		// The SDK takes a message that was refused over its link for settled, and would not ask again.
+		byToken := *r
+		byToken.RawAMQPMessage = nil
+		r = &byToken
+	}
 	delete(properties, "Drover-Traceback")
 	text = reason
 	if again := move(); !refusedByService(ctx, again) {

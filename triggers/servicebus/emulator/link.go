@@ -461,6 +461,9 @@ func (l *link) put(encoded ...[]byte) *condition {
 		if err != nil {
 			return failure(condDecode, "%v", err)
 		}
+		if cond := m.tooManyProperties(); cond != nil {
+			return cond
+		}
 		messages = append(messages, m)
 	}
 	for _, m := range messages {

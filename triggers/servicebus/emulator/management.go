@@ -115,8 +115,12 @@ func (q *queue) updateDisposition(m *amqp.Message) *amqp.Message {
 	modify, _ := get[map[string]any](m, "properties-to-modify")
 	v.properties = settable(modify)
 	for _, token := range tokens {
-		if cond := q.settle(uuid(token), v); cond != nil {
+		switch cond := q.settle(uuid(token), v); cond {
+		case nil:
+		case errLost:
 			return problem(410, cond)
+		default:
+			return problem(400, cond)
 		}
 	}
 	return answer(200, "OK", nil)
@@ -214,6 +218,9 @@ func (e *Emulator) schedule(path string, m *amqp.Message) *amqp.Message {
 		one, err := decodeMessage(data)
 		if err != nil {
 			return problem(400, failure(condDecode, "%v", err))
+		}
+		if cond := one.tooManyProperties(); cond != nil {
+			return problem(400, cond)
 		}
 		n, cond := int64(0), (*condition)(nil)
 		if t := e.topics[strings.ToLower(path)]; t != nil {

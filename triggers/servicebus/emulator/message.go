@@ -3,6 +3,7 @@ package emulator
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -22,6 +23,8 @@ const (
 	headerTTL           = 2 // milliseconds, uint32
 	headerDeliveryCount = 4
 	propertyMessageID   = 0
+	propertyExpiry      = 8
+	propertyCreation    = 9
 	propertyGroupID     = 10
 )
 
@@ -154,8 +157,29 @@ func (m *message) session() (string, bool) {
 	return id, ok
 }
 
-func (m *message) ttl() time.Duration {
-	return time.Duration(field[uint32](m.header, headerTTL)) * time.Millisecond
+// ttl is how long a message lives that is enqueued at a time; 0: it does not say. Where the
+// header has no room, or nothing, the difference of its times of creation and expiry counts.
+func (m *message) ttl(enqueued time.Time) time.Duration {
+	inHeader := field[uint32](m.header, headerTTL)
+	end := field[time.Time](m.properties, propertyExpiry)
+	if end.IsZero() || inHeader > 0 && inHeader < math.MaxUint32 {
+		return time.Duration(inHeader) * time.Millisecond
+	}
+	from := field[time.Time](m.properties, propertyCreation)
+	if from.IsZero() {
+		from = enqueued
+	}
+	return max(end.Sub(from), time.Millisecond)
+}
+
+// maxProperties is how much the properties of a message may take, in bytes.
+const maxProperties = 64 << 10
+
+func (m *message) tooManyProperties() *condition {
+	if n := len(m.application); n > maxProperties {
+		return failure(condNotAllowed, "The properties of the message have %d bytes; the limit is %d.", n, maxProperties)
+	}
+	return nil
 }
 
 func (m *message) deliveries() uint32 { return field[uint32](m.header, headerDeliveryCount) }

@@ -2,7 +2,6 @@ package emulator
 
 import (
 	"container/list"
-	"maps"
 	"slices"
 	"sort"
 	"time"
@@ -179,10 +178,10 @@ func (q *queue) duplicate(id any) bool {
 func (q *queue) enqueue(x *entry) {
 	x.enqueued = q.e.now()
 	ttl := q.options.DefaultTTL
-	if own := x.message.ttl(); own > 0 && (ttl == 0 || own < ttl) {
+	if own := x.message.ttl(x.enqueued); own > 0 && (ttl == 0 || own < ttl) {
 		ttl = own
 	}
-	if ttl > 0 {
+	if ttl > 0 && q.dead != nil { // dead letters do not expire
 		x.expires = x.enqueued.Add(ttl)
 		q.e.at(x.expires, func() { q.expire(x) })
 	}
@@ -225,45 +224,6 @@ func (q *queue) unline(x *entry) bool {
 func (q *queue) expire(x *entry) {
 	if q.unline(x) { // one on loan expires when it is given back
 		q.buryOrDrop(x)
-	}
-}
-
-func (q *queue) buryOrDrop(x *entry) {
-	if q.options.DeadLetterExpired {
-		q.bury(x, "TTLExpiredException", "The message expired and was dead lettered.", nil)
-	}
-}
-
-// bury moves a message to the dead letters.
-func (q *queue) bury(x *entry, reason, description string, properties map[string]any) {
-	m := x.message
-	set := maps.Clone(properties)
-	if set == nil {
-		set = make(map[string]any)
-	}
-	if reason != "" {
-		set[deadLetterReason] = reason
-	}
-	if description != "" {
-		set[deadLetterDescription] = description
-	}
-	m.setApplication(set)
-	if q.dead == nil {
-		// What is rejected once more stays.
-		q.ready(x)
-		return
-	}
-	m.annotations[symbol("x-opt-enqueue-sequence-number")] = x.sequence
-	delete(m.annotations, scheduledTime)
-	m.setDeliveries(x.deliveries)
-	if q.options.ForwardDeadTo != "" {
-		m.annotations[symbol("x-opt-deadletter-source")] = q.path
-		if err := q.e.send(q.options.ForwardDeadTo, m, 1); err == nil {
-			return
-		}
-	}
-	if _, err := q.dead.put(m); err != nil {
-		q.e.options.Log.Error("a dead letter is lost", "queue", q.path, "error", err)
 	}
 }
 
@@ -334,7 +294,7 @@ func (q *queue) giveBack(x *entry, charged bool) {
 		return
 	}
 	if charged && q.dead != nil && x.deliveries >= q.options.MaxDeliveryCount {
-		q.bury(x, "MaxDeliveryCountExceeded", "Message could not be consumed after "+itoa(x.deliveries)+" delivery attempts.", nil)
+		q.buryOrKeep(x, "MaxDeliveryCountExceeded", "Message could not be consumed after "+itoa(x.deliveries)+" delivery attempts.")
 		return
 	}
 	q.ready(x)
@@ -358,27 +318,46 @@ const (
 
 var errLost = failure(condMessageLost, "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.")
 
-// settle ends a loan.
+// settle ends a loan. A verdict that is refused leaves the message locked.
 func (q *queue) settle(token uuid, v verdict) *condition {
-	x := q.unlock(token)
+	x := q.locked[token]
 	if x == nil {
 		return errLost
 	}
+	m := x.message
+	switch {
+	case v.kind == deadLettered:
+		m = x.letter(v.reason, v.description, v.properties)
+	case len(v.properties) > 0:
+		m = m.clone()
+		m.setApplication(v.properties)
+	}
+	if cond := m.tooManyProperties(); cond != nil && m != x.message {
+		return cond
+	}
+	if v.kind == deadLettered && q.dead != nil {
+		if cond := q.bury(m); cond != nil {
+			return cond
+		}
+	}
+	q.unlock(token)
 	switch v.kind {
 	case completed:
 	case abandoned:
-		x.message.setApplication(v.properties)
+		x.message = m
 		q.giveBack(x, true)
 	case released:
 		q.usage.Released++
 		q.giveBack(x, false)
 	case deferred:
-		x.message.setApplication(v.properties)
+		x.message = m
 		x.deferred = true
 		q.deferred[x.sequence] = x
 	case deadLettered:
-		x.deferred = false
-		q.bury(x, v.reason, v.description, v.properties)
+		if q.dead == nil { // what is rejected once more stays
+			x.message, x.deferred = m, false
+			q.ready(x)
+		}
 	}
 	return nil
 }
