@@ -35,7 +35,7 @@ scale:
 functions:
   work:
     trigger: {nats: {ack_wait: 10s}}
-    handler: {python: {path: ./app, processes: 1}}
+    handler: {python: {path: ./app, processes: 1, threads: 1}}
     retry: {max_attempts: 2, initial: 10ms}
 `
 

@@ -265,7 +265,13 @@ func (l *serverLog) say(level slog.Level, format string, args []any) {
 }
 
 func (l *serverLog) Noticef(format string, args ...any) { l.say(slog.LevelDebug, format, args) }
-func (l *serverLog) Warnf(format string, args ...any)   { l.say(slog.LevelWarn, format, args) }
+func (l *serverLog) Warnf(format string, args ...any) {
+	level := slog.LevelWarn
+	if strings.HasPrefix(fmt.Sprintf(format, args...), "Invalid JetStream request") {
+		level = slog.LevelDebug // checkRights sends such requests
+	}
+	l.say(level, format, args)
+}
 func (l *serverLog) Errorf(format string, args ...any) {
 	l.say(slog.LevelError, format, args)
 	if text := fmt.Sprintf(format, args...); failsStore(text) {
