@@ -49,7 +49,7 @@ func TestNothingOutlivesADaemonThatIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": leavingApp})
-	word := "DROVER_TEST_OF=" + dir
+	word := "TEST_OF_DROVER=" + dir
 	await := func(n int) {
 		t.Helper()
 		tick := time.NewTicker(10 * time.Millisecond)
