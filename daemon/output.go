@@ -17,6 +17,8 @@ import (
 type sender interface {
 	Send(ctx context.Context, m *triggers.Message) error
 	Flush(ctx context.Context) error
+	// Taken is how many messages the other side has confirmed. Where a lane sends several at
+	// a time, it confirms them in their order.
 	Taken() int64
 }
 
@@ -152,39 +154,50 @@ func (o *lane) run(ctx context.Context) {
 				break more
 			}
 		}
-		err := o.send(ctx, batch...)
-		if err != nil && len(batch) > 1 {
-			// One of them may be to blame. What was taken already comes twice.
-			for _, r := range batch {
-				r.sent <- o.send(ctx, r)
-			}
-			continue
+		taken, err := o.send(ctx, batch...)
+		for _, r := range batch[:taken] {
+			r.sent <- nil
 		}
-		for _, r := range batch {
+		rest := batch[taken:]
+		for _, r := range rest {
+			if len(batch) > 1 {
+				// Any of them may be to blame for the error, so that each is sent on its own.
+				_, err = o.send(ctx, r)
+			}
 			r.sent <- err
 		}
 	}
 }
 
-func (o *lane) send(ctx context.Context, batch ...*result) (err error) {
+// send sends a batch, and returns how many the other side has taken for certain, from the first
+// on. There is an error unless it has all of them.
+func (o *lane) send(ctx context.Context, batch ...*result) (taken int, err error) {
 	if o.to == nil {
 		if o.to, o.done, err = o.open(ctx); err != nil {
 			o.to = nil
-			return err
+			return 0, err
 		}
 	}
+	before := o.to.Taken()
 	for _, r := range batch {
 		if err = o.to.Send(ctx, &r.message); err != nil {
 			break
 		}
 	}
-	if err == nil {
-		err = o.to.Flush(ctx)
+	if err == nil || unfit(err) {
+		// What was sent before one that is unfit arrives, and is not to be sent again.
+		if flushed := o.to.Flush(ctx); err == nil || flushed != nil && !unfit(flushed) {
+			err = flushed
+		}
 	}
-	if err != nil && !unfit(err) {
+	if err == nil {
+		return len(batch), nil
+	}
+	taken = min(int(o.to.Taken()-before), len(batch)-1)
+	if !unfit(err) {
 		o.leave() // the next one begins anew, with a secret that may have changed
 	}
-	return err
+	return taken, err
 }
 
 // leave closes the sender.

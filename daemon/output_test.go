@@ -147,6 +147,77 @@ func TestAResultThatIsUnfitForOneOutput(t *testing.T) {
 	}
 }
 
+// bulk is where results go many at a time. It takes its time for each batch.
+type bulk struct {
+	got  []string // what it has taken, and " " after each batch
+	sent []string // since then
+}
+
+func (b *bulk) Send(_ context.Context, m *triggers.Message) error {
+	switch string(m.Body) {
+	case "large":
+		return triggers.ErrTooLarge
+	case "refused":
+		return errAway
+	}
+	b.sent = append(b.sent, string(m.Body))
+	return nil
+}
+
+func (b *bulk) Flush(context.Context) error {
+	time.Sleep(time.Second)
+	b.got, b.sent = append(append(b.got, b.sent...), " "), nil
+	return nil
+}
+
+func (b *bulk) Taken() (n int64) {
+	for _, body := range b.got {
+		if body != " " {
+			n++
+		}
+	}
+	return n
+}
+
+// What was sent together with a result that cannot be sent is sent once.
+func TestABatchWithAResultThatCannotBeSent(t *testing.T) {
+	for body, want := range map[string]struct {
+		got  string
+		fail error
+	}{"large": {"a bc  d ", triggers.ErrTooLarge}, "refused": {"a b c d ", errAway}} {
+		synctest.Test(t, func(t *testing.T) {
+			to := new(bulk)
+			o := newOutput(func(context.Context) (sender, func() error, error) {
+				return to, func() error { to.sent = nil; return nil }, nil
+			}, configs.Output{NATS: &configs.NATSOutput{Subject: "s", Connection: "c"}}, 1, slog.New(slog.DiscardHandler))
+			var all sync.WaitGroup
+			all.Go(func() { (&lane{output: o}).run(context.Background()) })
+			results := make(map[string]error)
+			var mu sync.Mutex
+			for _, each := range []string{"a", "b", "c", body, "d"} {
+				all.Go(func() {
+					err := o.put(context.Background(), &triggers.Message{ID: each}, []byte(each), nil)
+					mu.Lock()
+					defer mu.Unlock()
+					results[each] = err
+				})
+				synctest.Wait()
+			}
+			time.Sleep(time.Minute)
+			close(o.ended)
+			all.Wait()
+			if got := strings.Join(to.got, ""); got != want.got {
+				t.Errorf("%s: it has taken %q, want %q", body, got, want.got)
+			}
+			for each, err := range results {
+				if each == body != (err != nil) || err != nil && !errors.Is(err, want.fail) {
+					t.Errorf("%s: the result %s ends with %v", body, each, err)
+				}
+			}
+		})
+	}
+}
+
 func TestAStopGivesBackWhatWasNotSent(t *testing.T) {
 	for _, outputs := range []int{1, 2} {
 		synctest.Test(t, func(t *testing.T) {

@@ -124,7 +124,7 @@ func (e *entity) schedule(ctx context.Context, m *azservicebus.AMQPAnnotatedMess
 	client := e.link.Load().client
 	e.sending.Lock()
 	if e.copies == nil || e.copiesBy != client {
-		s, err := client.NewSender(e.queue, nil)
+		s, err := openSender(ctx, client, e.queue)
 		if err != nil {
 			e.sending.Unlock()
 			return err

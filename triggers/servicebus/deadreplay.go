@@ -208,7 +208,7 @@ func (d *deadLetters) openOrigin(ctx context.Context) (*origin, error) {
 	default:
 		return nil, fmt.Errorf("%w: topic %s has %d subscriptions, and gives each message to all of them", triggers.ErrShared, to, subscriptions)
 	}
-	if out.sender, err = d.client.NewSender(to, nil); err != nil {
+	if out.sender, err = openSender(ctx, d.client, to); err != nil {
 		return nil, fmt.Errorf("sending to %s: %w", to, explain(err, send))
 	}
 	d.origin = out

@@ -128,15 +128,19 @@ func (e *entity) detach() {
 	if err != nil {
 		return // the client is closed
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	// The receiver's link must be open before many settle over it: see openSender. Any request
+	// opens it, such as one to renew a lock that nobody holds.
+	_ = r.RenewMessageLock(ctx, new(azservicebus.ReceivedMessage), nil)
 	l := &link{client: old.client, receiver: r, users: old.users}
 	l.ctx, l.gone = context.WithCancel(context.Background())
 	if !e.link.CompareAndSwap(old, l) {
 		l.gone()
+		_ = r.Close(ctx)
 		return
 	}
 	old.gone()
-	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-	defer cancel()
 	if err := old.receiver.Close(ctx); err != nil {
 		e.t.log.Debug("closing a receiver", "entity", e.path(), "error", err)
 	}

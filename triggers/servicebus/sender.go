@@ -33,6 +33,20 @@ func NewSender(access *Access, entity string) (*Sender, error) {
 	return &Sender{client: client, sender: sender, entity: entity}, nil
 }
 
+// openSender returns a sender whose link is open, for use by many goroutines. The SDK opens
+// a link at its first use: when several goroutines are first at the same time, it opens one
+// for each, keeps the last, and never ends the goroutines of the others.
+func openSender(ctx context.Context, client *azservicebus.Client, entity string) (*azservicebus.Sender, error) {
+	s, err := client.NewSender(entity, nil)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.NewMessageBatch(ctx, nil); err != nil {
+		return nil, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+	}
+	return s, nil
+}
+
 // Send adds a message to those that are on their way; the error may be that of
 // earlier ones. Of the message, ID (if set), Body, Attributes, OrderingKey
 // (the session) and Properties count.
