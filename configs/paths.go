@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -38,11 +39,10 @@ func (c *Config) CheckPaths() error {
 			at = path + code.language + ".path"
 		}
 		const hint = "path is the directory of the code, or one file in it, relative to the configuration"
-		file := filepath.Base(app.Path)
 		if !s.needDirectory(at, app.Dir, hint) {
 			continue
 		}
-		if app.DefaultModule == file || app.DefaultModule+".py" == file {
+		if file := filepath.Base(app.Path); slices.Contains(fileEndings[app.Language], filepath.Ext(file)) {
 			s.needFile(at, filepath.Join(app.Dir, file), hint)
 		}
 		if command := app.Command; len(command) > 0 && filepath.IsAbs(command[0]) {
