@@ -223,7 +223,7 @@ type drover struct {
 }
 
 func (c *hostileCommand) open(ctx context.Context, kind string) (*drover, error) {
-	room, limits, handler, module, function := "threads: 8", ", limits: {address_space: 4GiB}", "python", "", kind
+	room, limits, handler, module, function := "threads: 8", ", limits: {address_space: 2GiB}", "python", "", kind
 	switch kind {
 	case "async":
 		room, function = "threads: 1, coroutines: 8", "asynchronous"

@@ -71,7 +71,8 @@ type reply struct {
 	again   bool              // by no fault of the calls that were in flight
 	alone   bool              // nothing else was in flight
 	culprit bool              // it blocked the event loop then
-	silent  bool              // the worker did not answer then
+	known   bool              // it is known which call did
+	suspect bool              // the worker's event loop was blocked then, or it did not answer, and nobody knows whose doing that was
 	outside bool              // the worker was killed by a SIGKILL that drover did not send
 	giveUp  bool              // no answer yet: ctx ended, and the worker was told
 }

@@ -59,6 +59,7 @@ func (w *worker) excused(c *call, now time.Time) bool {
 func (h *Handler) charge(w *worker, c *call, cancelled error, r reply, how error) error {
 	late := late(cancelled, how)
 	excuses, hung := h.pool.records.of(h, c.Message).excuses, r.lost != nil && w.cause == CauseHung
+	unknown := r.lost != nil && !r.known // somebody took its time, and may be this call itself
 	switch {
 	case r.culprit:
 		h.pool.records.note(h, c.Message, func(r *record) { r.killer = true })
@@ -67,14 +68,12 @@ func (h *Handler) charge(w *worker, c *call, cancelled error, r reply, how error
 		return fmt.Errorf("%w: %w", r.lost, handlers.ErrRunAgain)
 	case hung && excuses < maxExcuses, !hung && excuses < maxAlone && w.excused(c, time.Now()):
 		again := h.pool.records.note(h, c.Message, func(r *record) {
-			if r.excuses++; hung || r.excuses >= maxExcuses {
-				r.alone = true
-			}
+			r.excuses++
+			r.alone = r.alone || hung || unknown || r.excuses >= maxExcuses
 		})
 		h.pool.log.Debug("a call ran out of time by no fault of its own; it runs again", "function", h.name, "message", c.Message.ID, "times", again.excuses)
 		return fmt.Errorf("others took its time: %w", handlers.ErrRunAgain)
-	case r.lost != nil && r.again && r.silent && !r.alone:
-		// C code held the GIL, so nobody knows whose.
+	case r.lost != nil && r.again && r.suspect && !r.alone:
 		h.pool.records.note(h, c.Message, func(r *record) { r.alone = true })
 		return fmt.Errorf("one of the calls beside it, or itself, kept its worker from answering: %w", handlers.ErrRunAgain)
 	case r.lost != nil && r.again && w.insisted(c):
@@ -86,9 +85,9 @@ func (h *Handler) charge(w *worker, c *call, cancelled error, r reply, how error
 // spared decides what becomes of a call whose worker was killed, and whose time was not
 // up.
 func (h *Handler) spared(c *call, r reply) error {
-	if r.culprit {
+	if r.culprit || r.suspect {
 		h.pool.records.note(h, c.Message, func(r *record) { r.alone = true })
-		return fmt.Errorf("it blocked the event loop for others, and runs again alone: %w", handlers.ErrRunAgain)
+		return fmt.Errorf("it blocked its worker for others, or may have, and runs again alone: %w", handlers.ErrRunAgain)
 	}
 	return &lostError{how: r.lost, alone: r.alone, again: r.again, outside: r.outside}
 }

@@ -274,11 +274,12 @@ func (w *worker) read() {
 		w.cause = w.process.cause
 		w.reason = &handlers.Failure{Summary: "the worker process died: " + w.process.state, Detail: w.process.lastWords()}
 	}
+	suspect := why != nil && culprit == nil && (block != nil || silent)
 	w.inFlight.Store(0)
 	w.pool.keepMeasures(w)
 	close(w.gone)
 	for _, c := range lost {
-		r := reply{lost: w.reason, again: why != nil && w.cause != CauseHung || w.cause == CauseReaper, alone: len(lost) == 1, silent: silent, outside: w.cause == CauseMemory || w.cause == CauseHung}
+		r := reply{lost: w.reason, again: why != nil && w.cause != CauseHung || w.cause == CauseReaper, alone: len(lost) == 1, known: culprit != nil, suspect: suspect, outside: w.cause == CauseMemory || w.cause == CauseHung}
 		if c == culprit {
 			r.lost, r.culprit = blames, true
 		}
