@@ -59,9 +59,10 @@ func propertyOf(header string) (name string, ok bool) {
 	return "", false
 }
 
-// describe takes a header of an answer that is well.
+// describe takes a header of a successful answer. Of several with one name, the first counts.
 func (a *answer) describe(header, value string) {
-	if name, ok := propertyOf(header); ok && value != "" {
+	name, ok := propertyOf(header)
+	if _, known := a.about[name]; ok && value != "" && !known {
 		if a.about == nil {
 			a.about = make(triggers.Properties, 1)
 		}
