@@ -368,6 +368,8 @@ func (f *function) settle(t *turn, v triggers.Verdict, cause error) (taken trigg
 	if err == nil {
 		return v, true
 	}
+	// It is counted before its slot is free, or more could be received than the bound allows.
+	f.stuck.hold(exit{t: t}, snag{verdict: v.Kind, err: err})
 	t.free(time.Now())
 	defer func() {
 		if last := f.stuck.free(exit{t: t}); last && settled {
@@ -377,7 +379,6 @@ func (f *function) settle(t *turn, v triggers.Verdict, cause error) (taken trigg
 	f.reportRefusal(t.delivery.Message, v, cause, err)
 	pause, stopping := receiveBackOff(), false
 	for {
-		f.stuck.hold(exit{t: t}, snag{verdict: v.Kind, err: err})
 		switch {
 		case f.settling.Err() != nil:
 			f.log.Error("message not settled; the source delivers it again", "message", t.delivery.Message.ID, "verdict", v.Kind, "error", err)
@@ -395,6 +396,7 @@ func (f *function) settle(t *turn, v triggers.Verdict, cause error) (taken trigg
 		if err = t.delivery.Settle(f.settling, v); err == nil {
 			return v, true
 		}
+		f.stuck.hold(exit{t: t}, snag{verdict: v.Kind, err: err})
 	}
 }
 

@@ -274,7 +274,7 @@ func (w *worker) read() {
 		w.cause = w.process.cause
 		w.reason = &handlers.Failure{Summary: "the worker process died: " + w.process.state, Detail: w.process.lastWords()}
 	}
-	suspect := why != nil && culprit == nil && (block != nil || silent)
+	suspect := why != nil && w.cause == CauseTimeout && culprit == nil && (block != nil || silent)
 	w.inFlight.Store(0)
 	w.pool.keepMeasures(w)
 	close(w.gone)

@@ -220,7 +220,10 @@ class Watchdog:
         began, ended = self._collected
         if self._collecting:  # the GIL was given back where its end is told
             began, ended = self._collecting, now.at
-        if ended > self._first.at and ended - began >= (now.at - self._first.at) / 2:
+        # The main thread may be seen in _garbage itself, at the end of a collection.
+        code = self._garbage.__code__
+        ending = self._collecting and lines and ended - began >= WORK and lines[0][0] == code.co_filename and lines[0][2] == code.co_name
+        if ending or ended > self._first.at and ended - began >= (now.at - self._first.at) / 2:
             self._blocks += 1
             self._block = {"block": self._blocks, "id": -1, "function": -1, "message": "", "place": GARBAGE, "gil": True}
             self._send(now.at, now, {})

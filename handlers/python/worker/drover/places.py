@@ -115,7 +115,7 @@ class Places:
         return text[:_MAX_PLACE]
 
     def _is_app(self, file):
-        return file.startswith(self._app) and not any(part in file for part in _LIBRARIES)
+        return file.startswith(self._app) and not file.startswith(_HERE) and not any(part in file for part in _LIBRARIES)
 
     def _name(self, line):
         file, number, name = line
