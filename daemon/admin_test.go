@@ -324,6 +324,7 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestStatusCommand(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "def greet(body): pass\n"})
 	file := filepath.Join(dir, "drover.yaml")
 	if status, _, errs := command(t.Context(), nil, nil, "status", file); status != ExitFailed || !strings.Contains(errs, "no daemon of this configuration is running here") {

@@ -95,6 +95,7 @@ functions:
 `
 
 func TestCommandsThatOnlyPrint(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{"app/function_app.py": "", "good.yaml": pythonConfig, "gone.yaml": strings.Replace(pythonConfig, "./app", "./nothere", 1), "bad.yaml": "functions:\n  f:\n    handlr: {go: g}\n    timeout: soon\n",
 		"go.yaml": "functions: {f: {trigger: {nats: {}}, handler: {go: g}}}", "old.yaml": strings.Replace(pythonConfig, "processes: 1", "interpreter: /nowhere/python3", 1)})
 	for _, test := range []struct {
@@ -162,6 +163,7 @@ func startCommand(t *testing.T, args ...string) (out *printed, stop func() int) 
 }
 
 func TestSendAndRun(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "lines.txt": "one\ntwo\n", "app/function_app.py": `
 import drover
 def greet(message):
@@ -212,6 +214,7 @@ def greet(message):
 }
 
 func TestCodeThatDoesNotLoadEndsTheDaemon(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "import nonexistent_pkg\n"})
 	status, _, errs := command(t.Context(), nil, nil, "run", filepath.Join(dir, "drover.yaml"))
 	if status != ExitStart {
@@ -227,6 +230,7 @@ func TestCodeThatDoesNotLoadEndsTheDaemon(t *testing.T) {
 var lastLine = regexp.MustCompile(`(?m)^demo: sent (\d+), done (\d+), failed (\d+), dead (\d+), lost (\d+), in [\d.]+ s(?:, with .*)?\n\z`)
 
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	status, out, errs := command(t.Context(), nil, nil, "demo", "--messages", "300", "--plain", "--data-dir", dir)
 	m := lastLine.FindStringSubmatch(out)
@@ -286,6 +290,7 @@ func waitFor(t *testing.T, ended <-chan error, out *printed) int {
 }
 
 func TestADemoThatIsKilledIsFinishedByTheNext(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first, out, ended := child(t, "demo", "--for", "60s", "--plain", "--data-dir", dir)
 	out.wait(t, "fetch") // under load

@@ -158,6 +158,7 @@ func possible(t *testing.T, s confine.Settings) {
 }
 
 func TestAMessageThatTakesTooMuchMemory(t *testing.T) {
+	t.Parallel()
 	file := confinedDir(t, confinedConfig)
 	possible(t, confine.Settings{Limits: confine.Limits{Memory: 1 << 30}})
 	status, out, errs := command(t.Context(), nil, strings.NewReader(""), "invoke", "large", file, "--body", "x")
@@ -168,6 +169,7 @@ func TestAMessageThatTakesTooMuchMemory(t *testing.T) {
 
 // What can't be kept here is refused, by check and by run.
 func TestWhatWorkersCannotBeHeldToIsRefused(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		app, want string
 		user      bool // it takes root to get there

@@ -9,6 +9,7 @@ import (
 
 // The commands are the same for all sources.
 func TestDeadLettersOnAzure(t *testing.T) {
+	t.Parallel()
 	_, bus := namespace(t)
 	_, store := storage(t)
 	dir := write(t, map[string]string{"bus": bus, "store": store, "drover.yaml": `

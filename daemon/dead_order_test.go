@@ -18,6 +18,7 @@ import (
 
 // A replay keeps the order of a session, a queue and a stream.
 func TestReplayKeepsTheOrder(t *testing.T) {
+	t.Parallel()
 	e, bus := namespace(t)
 	if err := e.CreateQueue("carts", emulator.QueueOptions{RequiresSession: true}); err != nil {
 		t.Fatal(err)

@@ -113,6 +113,7 @@ func untilDead(t *testing.T, file string, n int) {
 }
 
 func TestDeadLettersByCommand(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(write(t, map[string]string{"drover.yaml": deadConfig}), "drover.yaml")
 	dead(t, file, 0, "no dead letters", "list", "greet")
 	dead(t, file, 0, "matched 0, replayed 0, left 0", "replay", "greet", "--all")
@@ -397,6 +398,7 @@ var summary = regexp.MustCompile(`matched (\d+), replayed (\d+), left (\d+)`)
 // A replay that is stopped half way, or killed, and started again: none twice,
 // none left.
 func TestAReplayThatIsCut(t *testing.T) {
+	t.Parallel()
 	const n = 300
 	for name, cut := range map[string]os.Signal{"stopped": syscall.SIGINT, "killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {

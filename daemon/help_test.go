@@ -65,6 +65,7 @@ func parses(t *testing.T, args []string) (path string, err error) {
 }
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
+	t.Parallel()
 	commands := testParser(t).Model.Leaves(true)
 	if len(commands) < 10 {
 		t.Fatalf("only %d commands found", len(commands))
@@ -114,6 +115,7 @@ func flagValues(c *kong.Node) (out []*kong.Value) {
 var commandHeading = regexp.MustCompile("(?m)^### drover (.+)$")
 
 func TestEveryCommandIsDocumented(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../docs/commands.md")
 	if err != nil {
 		t.Fatal(err)

@@ -176,6 +176,7 @@ var (
 )
 
 func TestCommandsInDocumentsExist(t *testing.T) {
+	t.Parallel()
 	makefile, err := os.ReadFile("../Makefile")
 	if err != nil {
 		t.Fatal(err)

@@ -82,6 +82,7 @@ func runIn(t *testing.T, dir, name string, args ...string) string {
 }
 
 func TestInitPython(t *testing.T) {
+	t.Parallel()
 	dir := project(t, "python")
 	if out := runIn(t, dir, "python3", "-m", "unittest", "discover", "app"); !strings.Contains(out, "Ran 2 tests") {
 		t.Errorf("its tests:\n%s", out)
@@ -99,6 +100,7 @@ func TestInitPython(t *testing.T) {
 }
 
 func TestInitNode(t *testing.T) {
+	t.Parallel()
 	needNode(t)
 	dir := project(t, "node")
 	if out := runIn(t, dir, "node", "--test"); !strings.Contains(out, "pass 2") {
@@ -181,6 +183,7 @@ func TestInitAzure(t *testing.T) {
 }
 
 func TestInitGo(t *testing.T) {
+	t.Parallel()
 	dir := project(t, "go")
 	for _, name := range []string{"main.go", "main_test.go"} {
 		text, err := os.ReadFile(filepath.Join(dir, name))

@@ -75,6 +75,7 @@ func invokeDir(t *testing.T) (file string) {
 }
 
 func TestInvoke(t *testing.T) {
+	t.Parallel()
 	file := invokeDir(t)
 	dir := filepath.Dir(file)
 	funcs := handlers.Funcs{"panics": func(context.Context, *triggers.Message) ([]byte, error) { panic("oh") }}
@@ -131,6 +132,7 @@ func TestInvoke(t *testing.T) {
 }
 
 func TestInvokeAsJSON(t *testing.T) {
+	t.Parallel()
 	file := invokeDir(t)
 	run := func(body string) (out invocation, status int) {
 		t.Helper()
@@ -176,6 +178,7 @@ func TestInvokeOnATerminalPrintsNoEscapes(t *testing.T) {
 }
 
 func TestInvokeBesideARunningDaemonAndStopped(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "import time\ndef greet(message):\n    print('got', message.id, flush=True)\n    time.sleep(600 if message.text() == 'slow' else 0)\n"})
 	file := filepath.Join(dir, "drover.yaml")
 	out, stop := startCommand(t, "run", file)

@@ -23,6 +23,7 @@ func needNode(t *testing.T) {
 }
 
 func TestFunctionsOfThreeLanguages(t *testing.T) {
+	t.Parallel()
 	needNode(t)
 	home, err := python.Install(t.TempDir())
 	if err != nil {

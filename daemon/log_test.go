@@ -21,6 +21,7 @@ def greet(message):
 // A daemon goes on where its log cannot be written: to a full disk, or to somebody who
 // is gone.
 func TestALogThatNobodyTakes(t *testing.T) {
+	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Skipf("this system has no /dev/full: %v", err)
@@ -96,6 +97,7 @@ def greet(message):
 // cursor and starts no line of its own: neither in the log for people, nor in the one for
 // programs.
 func TestAHostileMessageInTheLog(t *testing.T) {
+	t.Parallel()
 	const hostile = "\x1b[2J\x1b]0;owned\x07\u009b31m\x9b\r\u202e{\"level\":\"ERROR\"}"
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
@@ -141,6 +143,7 @@ func TestAHostileMessageInTheLog(t *testing.T) {
 
 // Code that does not load says what it likes, too.
 func TestAHostileExceptionOnTheTerminal(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "raise ValueError('\\x1b[2J' + chr(0x9b) + 'owned')\n"})
 	status, _, errs := command(t.Context(), nil, nil, "run", filepath.Join(dir, "drover.yaml"))
 	_, said, found := strings.Cut(errs, "drover: cannot start")

@@ -247,6 +247,7 @@ func TestAResultAfterTheEnd(t *testing.T) {
 
 // What a function returns goes to outputs of all kinds.
 func TestOutputsOfAllKinds(t *testing.T) {
+	t.Parallel()
 	bus, connection := namespace(t)
 	store, account := storage(t)
 	if err := errors.Join(bus.CreateQueue("results", emulator.QueueOptions{}), store.CreateQueue("results")); err != nil {

@@ -10,6 +10,7 @@ import (
 )
 
 func TestPause(t *testing.T) {
+	t.Parallel()
 	d, queue, cfg := adminDaemon(t, nil)
 	client, err := newAdminClient(cfg)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 // A request is answered from Python: what drover send gave it arrives, and the answer has
 // what the function gave that.
 func TestARequestIsAnswered(t *testing.T) {
+	t.Parallel()
 	e, connection := namespace(t)
 	if err := e.CreateQueue("answers", emulator.QueueOptions{}); err != nil {
 		t.Fatal(err)

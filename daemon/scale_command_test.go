@@ -20,6 +20,7 @@ func commandOutput(t *testing.T, args ...string) (status int, out, errs string) 
 }
 
 func TestScaleSimulate(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	status, out, errs := commandOutput(t, "scale", "simulate", "--trace", "slow starters", "--plot", filepath.Join(dir, "plots"), "--write", dir)
 	if status != ExitOK {

@@ -14,6 +14,7 @@ import (
 
 // Azure's SDKs for Python send to a function and read what it returned.
 func TestOutputsReadByPythonSDK(t *testing.T) {
+	t.Parallel()
 	bus, busConnection := namespace(t)
 	account, storageConnection := storage(t)
 	for _, err := range []error{bus.CreateQueue("receipts", emulator.QueueOptions{}), account.CreateQueue("plain"), account.CreateQueue("coded")} {
@@ -93,12 +94,14 @@ def orders(message):
 }
 
 func TestNATSPy(t *testing.T) {
+	t.Parallel()
 	url, token, _ := natsDaemon(t)
 	sdktest.Run(t, filepath.Join("testdata", "natsclient.py"), url, token)
 }
 
 // The command nats against the embedded server, in turn.
 func TestNatscli(t *testing.T) {
+	t.Parallel()
 	command := sdktest.Natscli(t)
 	url, token, log := natsDaemon(t)
 	config := t.TempDir()

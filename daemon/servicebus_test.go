@@ -52,6 +52,7 @@ functions:
 `
 
 func TestServiceBus(t *testing.T) {
+	t.Parallel()
 	e, connection := namespace(t)
 	dir := write(t, map[string]string{"drover.yaml": busConfig, "secret": connection, "app/function_app.py": `
 import drover
@@ -89,6 +90,7 @@ def greet(message):
 
 // Sessions with their state, several subscriptions, and what functions return.
 func TestServiceBusSessionsAndOutputs(t *testing.T) {
+	t.Parallel()
 	e, connection := namespace(t)
 	for _, err := range []error{
 		e.CreateQueue("carts", emulator.QueueOptions{RequiresSession: true}), e.CreateQueue("totals", emulator.QueueOptions{RequiresSession: true}),
@@ -163,6 +165,7 @@ def seen(body): print("seen", body.decode())
 }
 
 func TestServiceBusThatIsNotThere(t *testing.T) {
+	t.Parallel()
 	_, connection := namespace(t)
 	dir := write(t, map[string]string{"secret": connection,
 		"drover.yaml":         "connections:\n  bus: {connection_string: \"file:secret\"}\nfunctions:\n  nowhere: {trigger: {servicebus: {}}, handler: {python: {path: ./app}}}\n",
@@ -188,6 +191,7 @@ func TestServiceBusThatIsNotThere(t *testing.T) {
 // A message that stops its worker each time runs again without using an attempt, but not
 // for ever. Its lock is renewed meanwhile.
 func TestAWorkerThatHangs(t *testing.T) {
+	t.Parallel()
 	e, connection := namespace(t)
 	if err := e.CreateQueue("hangs", emulator.QueueOptions{LockDuration: 2 * time.Second}); err != nil {
 		t.Fatal(err)
@@ -228,6 +232,7 @@ def hangs(message):
 
 // With cancel_on_lock_lost a function is told when its message is not its own.
 func TestAFunctionWhoseMessageIsLost(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ cancels, sessions bool }{{true, true}, {false, true}, {true, false}, {false, false}} {
 		cancels, sessions := test.cancels, test.sessions
 		e, connection := namespace(t)
@@ -289,6 +294,7 @@ functions:
 // A result that cannot be sent yet holds its message; one that never can is
 // the message's end.
 func TestOutputsThatCannotBeSent(t *testing.T) {
+	t.Parallel()
 	e, connection := namespace(t)
 	if err := e.CreateQueue("large", emulator.QueueOptions{}); err != nil {
 		t.Fatal(err)

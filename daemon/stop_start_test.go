@@ -14,6 +14,7 @@ import (
 // TestASignalEndsAStartAtAnyMoment stops drover while it waits for something that never
 // comes: main ends the context at a signal.
 func TestASignalEndsAStartAtAnyMoment(t *testing.T) {
+	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -118,6 +118,7 @@ func TestTheStorageQueueExample(t *testing.T) {
 }
 
 func TestStorageQueueErrors(t *testing.T) {
+	t.Parallel()
 	e, connection := storage(t)
 	if err := e.CreateQueue("orders"); err != nil {
 		t.Fatal(err)
@@ -168,6 +169,7 @@ functions:
 
 // Two daemons over one data directory would each count half of the failures.
 func TestTwoDaemonsOverOneLedger(t *testing.T) {
+	t.Parallel()
 	e, connection := storage(t)
 	if err := e.CreateQueue("orders"); err != nil {
 		t.Fatal(err)
@@ -193,6 +195,7 @@ functions:
 // Results that a storage queue does not take end their message; one that it does
 // not take yet holds it. Nothing is sent twice because of another.
 func TestOutputsToStorageQueues(t *testing.T) {
+	t.Parallel()
 	e, connection := storage(t)
 	for _, name := range []string{"numbers", "texts"} {
 		if err := e.CreateQueue(name); err != nil {

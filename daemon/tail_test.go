@@ -144,6 +144,7 @@ func TestHostileLinesAreTamed(t *testing.T) {
 }
 
 func TestTailCommand(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{
 		"drover.yaml":         pythonConfig,
 		"app/function_app.py": "import logging\ndef greet(body):\n    print('hello', body.decode())\n    if body == b'bad': raise ValueError('no \\x1b[2J luck')\n",

@@ -115,6 +115,7 @@ functions:
 // A message's way through four functions, of each kind of handler, is one trace:
 // what each function is given is the context of its own span.
 func TestTraces(t *testing.T) {
+	t.Parallel()
 	c := collect(t, nil)
 	var mu sync.Mutex
 	seen := make(map[string]string) // by function, the traceparent and the tracestate
@@ -224,6 +225,7 @@ def second(message, context):
 // Failures, with what a source of another kind has to say, and a message without a
 // trace, whose receipt is the root of one.
 func TestTracesOfFailures(t *testing.T) {
+	t.Parallel()
 	_, bus := namespace(t)
 	c := collect(t, nil)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -384,6 +386,7 @@ func TestNoTraces(t *testing.T) {
 
 // A collector that hangs costs spans, and no message anything.
 func TestACollectorThatHangs(t *testing.T) {
+	t.Parallel()
 	const messages = maxSpans / 2 // of three spans each
 	hung := make(chan struct{})
 	c := collect(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -423,6 +426,7 @@ func TestACollectorThatHangs(t *testing.T) {
 // A collector that refuses is told once, without a secret; one that is not there for
 // a moment loses nothing.
 func TestACollectorThatComesBack(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	refuse := true
 	c := collect(t, nil)
@@ -469,6 +473,7 @@ func (r *refusing) RoundTrip(request *http.Request) (*http.Response, error) {
 }
 
 func TestACollectorThatIsNotThereYet(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -497,6 +502,7 @@ func TestACollectorThatIsNotThereYet(t *testing.T) {
 
 // In a Python app that uses OpenTelemetry the message's trace is the current one.
 func TestTracesInPythonWithOpenTelemetry(t *testing.T) {
+	t.Parallel()
 	if err := exec.Command("python3", "-c", "import opentelemetry.trace").Run(); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("python3 has no opentelemetry: pip install opentelemetry-api")

@@ -61,6 +61,7 @@ functions:
 
 // A worker dies, and the next takes its time to begin.
 func TestExplainWithoutAWorker(t *testing.T) {
+	t.Parallel()
 	r := newReloaded(t, pythonConfig, `
 import os, time
 DIES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "dies")
@@ -89,6 +90,7 @@ def greet(message):
 
 // Functions of one app share its slots: one that has none is told who has them.
 func TestExplainSharedSlots(t *testing.T) {
+	t.Parallel()
 	r := newReloaded(t, `
 log: {format: text}
 apps: {both: {path: ./app, processes: 1, threads: 2}}

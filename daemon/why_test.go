@@ -230,6 +230,7 @@ func TestExplainWhatTheSourceSays(t *testing.T) {
 }
 
 func TestExplainCommand(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{
 		"drover.yaml":         strings.Replace(pythonConfig, "    retry:", "    concurrency: 1\n    prefetch: 0\n    retry:", 1),
 		"app/function_app.py": "import os, time, drover\ndef greet(body):\n    if body == b'bad': raise drover.Reject('no good')\n    while not os.path.exists(os.path.join(os.path.dirname(__file__), 'go')): time.sleep(0.01)\n",

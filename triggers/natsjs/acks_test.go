@@ -6,6 +6,7 @@ import (
 )
 
 func TestAcknowledgementsThatTheConnectionRefuses(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, nil)
 	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
 	cfg := testConfig(t)

@@ -44,6 +44,7 @@ func TestADeadLetterKeepsWhatTheMessageHad(t *testing.T) {
 }
 
 func TestADeadLetterIsNotDoubledByACrash(t *testing.T) {
+	t.Parallel()
 	server := startServer(t, t.TempDir())
 	c := connect(t, server)
 	cfg := testConfig(t)

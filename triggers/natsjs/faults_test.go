@@ -205,6 +205,7 @@ func TestNoMoreIsHeldThanThereIsRoomFor(t *testing.T) {
 
 // A server that ends as soon as its last client has gone has taken what was done.
 func TestWhatWasDoneIsTakenBeforeTheServerEnds(t *testing.T) {
+	t.Parallel()
 	const all, finished = 4000, 3000
 	dir := t.TempDir()
 	server := startServer(t, dir)
@@ -239,6 +240,7 @@ func TestWhatWasDoneIsTakenBeforeTheServerEnds(t *testing.T) {
 // TestReceivesThatAreCutOff ends Receive at every point of its way; what it counts
 // as asked for must be asked for, or the trigger would wait for ever.
 func TestReceivesThatAreCutOff(t *testing.T) {
+	t.Parallel()
 	c := connect(t, startServer(t, t.TempDir()))
 	cfg := testConfig(t)
 	cfg.Prefetch = 8

@@ -167,6 +167,7 @@ func TestADeadLetterStreamThatIsFull(t *testing.T) {
 // A cluster of three servers, of which one goes: the bucket of attempts and the dead
 // letters that drover makes are on as many servers as the stream.
 func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
+	t.Parallel()
 	servers := startCluster(t)
 	var urls []string
 	for _, s := range servers {
@@ -219,6 +220,7 @@ func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
 
 // The replicas of what drover made before rise to those of the stream.
 func TestReplicasAreRaised(t *testing.T) {
+	t.Parallel()
 	servers := startCluster(t)
 	c := dialBroker(t, ConnectionConfig{URLs: []string{servers[0].ClientURL()}})
 	cfg := existing(t, c, 3)

@@ -13,6 +13,7 @@ import (
 // gone: attempts are counted on, the log says so once, and the counts are written as soon
 // as the bucket takes them.
 func TestABucketOfAttemptsThatTakesNoWrites(t *testing.T) {
+	t.Parallel()
 	c := connect(t, startServer(t, t.TempDir()))
 	bucket := jetstream.KeyValueConfig{Bucket: LedgerBucket, History: 1, MaxBytes: 1}
 	if _, err := c.js.CreateKeyValue(t.Context(), bucket); err != nil {

@@ -177,6 +177,7 @@ func receiveBriefly(t *testing.T, tr triggers.Trigger) ([]*triggers.Delivery, er
 // What was received from a stream that was recreated since settles nothing of the new one,
 // however it ends.
 func TestAnOldCallSettlesNoNewMessage(t *testing.T) {
+	t.Parallel()
 	for name, again := range map[string]func(t *testing.T, c *Connection, cfg Config){
 		"stream": recreate,
 		"consumer": func(t *testing.T, c *Connection, cfg Config) {

@@ -7,6 +7,7 @@ import (
 
 // Whatever requests are under way, messages arrive in the order of the stream.
 func TestMessagesArriveInTheOrderOfTheStream(t *testing.T) {
+	t.Parallel()
 	for _, prefetch := range []int{0, 16, PrefetchAuto} {
 		t.Run(strconv.Itoa(prefetch), func(t *testing.T) {
 			c := connect(t, startServer(t, t.TempDir()))

@@ -21,6 +21,7 @@ func peekerOf(t testing.TB, c *Connection, cfg Config) triggers.Peeker {
 }
 
 func TestPeek(t *testing.T) {
+	t.Parallel()
 	for name, ordered := range map[string]bool{"unordered": false, "ordered": true} {
 		t.Run(name, func(t *testing.T) {
 			triggertest.RunPeek(t, func(t *testing.T) *triggertest.Peekable {

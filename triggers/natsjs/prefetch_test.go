@@ -73,6 +73,7 @@ func TestWhatWasPrefetchedIsDrained(t *testing.T) {
 }
 
 func TestThePrefetchFollowsTheRate(t *testing.T) {
+	t.Parallel()
 	c := connect(t, startServer(t, t.TempDir()))
 	tr := open(t, c, testConfig(t))
 	bodies := make([]string, 5000)

@@ -37,6 +37,7 @@ func half(t testing.TB, d triggers.DeadLetters, l triggers.DeadLetter) {
 }
 
 func TestDeadLetters(t *testing.T) {
+	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
 		source, observer, _ := newSource(t, triggertest.Options{})
 		return &triggertest.Graveyard{
@@ -93,6 +94,7 @@ func TestAReplayIsNoDuplicateOfItsMessage(t *testing.T) {
 
 // Beyond the stream's window for duplicates its messages tell, or nothing does.
 func TestAKilledReplayLongAgo(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		half  bool
 		done  bool // the copy was handled in the meantime
@@ -151,6 +153,7 @@ func TestAKilledReplayLongAgo(t *testing.T) {
 
 // A stream that keeps its messages tells for sure, however long ago it was.
 func TestAKilledReplayToAStreamThatKeepsMessages(t *testing.T) {
+	t.Parallel()
 	for name, sent := range map[string]bool{"sent": true, "not sent": false} {
 		t.Run(name, func(t *testing.T) {
 			c := connect(t, startServer(t, t.TempDir()))

@@ -46,6 +46,7 @@ func wantSpent(t *testing.T, m *jetstream.RawStreamMsg, body string) {
 // At the last delivery that the server allows a message is dead-lettered, not given back: it
 // would never come again.
 func TestTheLastDelivery(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []triggers.Kind{triggers.Release, triggers.Retry} {
 		t.Run(kind.String(), func(t *testing.T) {
 			server := startServer(t, t.TempDir())
@@ -95,6 +96,7 @@ func crash(t *testing.T, c *Connection, tr triggers.Trigger) {
 // A daemon that is killed during the last delivery leaves a message that the server gives up.
 // The next one finds it: by the server's advisory, or, where nobody heard that, in the stream.
 func TestMessagesThatTheServerHasGivenUp(t *testing.T) {
+	t.Parallel()
 	for name, heard := range map[string]bool{"advisory": true, "nobody heard": false} {
 		t.Run(name, func(t *testing.T) {
 			server := startServer(t, t.TempDir())
@@ -195,6 +197,7 @@ func TestABoundIsReportedAtTheStart(t *testing.T) {
 
 // A consumer's settings may be changed while it is used.
 func TestAConsumerThatIsEdited(t *testing.T) {
+	t.Parallel()
 	server := startServer(t, t.TempDir())
 	c := connect(t, server)
 	cfg := testConfig(t)

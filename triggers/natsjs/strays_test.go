@@ -66,6 +66,7 @@ func wantOrder(t *testing.T, tr triggers.Trigger, n int) {
 // A message that was delivered before has arrived, and its failures are still being looked up:
 // later ones wait for it.
 func TestOrderWhileFailuresAreLookedUp(t *testing.T) {
+	t.Parallel()
 	server := startServer(t, t.TempDir())
 	cfg := ordered(t)
 	cfg.AckWait = 2 * time.Second
@@ -83,6 +84,7 @@ func TestOrderWhileFailuresAreLookedUp(t *testing.T) {
 // A message that was delivered after the server counted does not stand in for one that is
 // missing.
 func TestMissingMessagesAreNotMistaken(t *testing.T) {
+	t.Parallel()
 	server := startServer(t, t.TempDir())
 	cfg := ordered(t)
 	strand(t, server, cfg, 1)
@@ -99,6 +101,7 @@ func TestMissingMessagesAreNotMistaken(t *testing.T) {
 
 // A process that did not run for a while has not waited in vain.
 func TestOrderAfterAStandstill(t *testing.T) {
+	t.Parallel()
 	server := startServer(t, t.TempDir())
 	cfg := ordered(t)
 	cfg.AckWait = 2 * time.Second
@@ -115,6 +118,7 @@ func TestOrderAfterAStandstill(t *testing.T) {
 
 // Messages that are in flight at another instance do not hold up the others for ever.
 func TestMessagesInFlightElsewhere(t *testing.T) {
+	t.Parallel()
 	server := startServer(t, t.TempDir())
 	cfg := ordered(t)
 	cfg.AckWait, cfg.Prefetch = 2*time.Second, 0
@@ -195,6 +199,7 @@ func TestAnOrderedCloseReceivesNothingAgain(t *testing.T) {
 // After an outage nothing is handed out before it is known what was lost: it may come before
 // what arrives.
 func TestOrderAfterAnOutage(t *testing.T) {
+	t.Parallel()
 	server := startServer(t, t.TempDir())
 	c := connect(t, server)
 	cfg := ordered(t)
@@ -280,6 +285,7 @@ func TestSilence(t *testing.T) {
 
 // Requests are made again, and connections are lost, while messages flow: the order holds.
 func TestOrderWhileRequestsAreMadeAgain(t *testing.T) {
+	t.Parallel()
 	for name, disturb := range map[string]func(t *testing.T, inner *trigger){
 		"silence": func(_ *testing.T, inner *trigger) { inner.askAgain() },
 		"reconnect": func(t *testing.T, inner *trigger) {

@@ -74,6 +74,7 @@ func (b *bed) graveyard(s *triggertest.Source, change func(*DeadLettersConfig)) 
 }
 
 func TestDeadLetters(t *testing.T) {
+	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
 		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000})
 		return b.graveyard(b.source(false), nil)
@@ -82,6 +83,7 @@ func TestDeadLetters(t *testing.T) {
 
 // Where duplicates are dropped, a copy under the message's own id would be lost.
 func TestDeadLettersWithDuplicateDetection(t *testing.T) {
+	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
 		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, DuplicateWindow: 10 * time.Minute})
 		return b.graveyard(b.source(false), nil)
@@ -89,6 +91,7 @@ func TestDeadLettersWithDuplicateDetection(t *testing.T) {
 }
 
 func TestDeadLettersWithSessions(t *testing.T) {
+	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
 		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, RequiresSession: true})
 		s := b.source(true)

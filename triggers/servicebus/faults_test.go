@@ -76,6 +76,7 @@ func (b *bed) wantCounts(t *testing.T, want emulator.Counts) {
 }
 
 func TestAConnectionThatBreaks(t *testing.T) {
+	t.Parallel()
 	b := start(t, emulator.QueueOptions{})
 	tr := b.open(t, nil)
 	b.send(t, text("1", "2")...)
@@ -278,6 +279,7 @@ func TestAReceiverThatIsDeaf(t *testing.T) {
 
 // The SDK takes a busy server for no reason to open its link again.
 func TestAServerThatIsBusy(t *testing.T) {
+	t.Parallel()
 	for _, sessions := range []bool{false, true} {
 		b := start(t, emulator.QueueOptions{RequiresSession: sessions})
 		tr := b.open(t, func(c *Config) { c.Sessions = sessions })
@@ -305,6 +307,7 @@ func TestAServerThatIsBusy(t *testing.T) {
 }
 
 func TestAMessageThatCannotBeRead(t *testing.T) {
+	t.Parallel()
 	b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 3})
 	tr := b.open(t, func(c *Config) { c.Access = access(b.limited(t)) })
 	s, err := b.client(t).NewSender("orders", nil)
@@ -409,6 +412,7 @@ func quiet(t *testing.T, tr triggers.Trigger, wait time.Duration) {
 }
 
 func TestLargeBodies(t *testing.T) {
+	t.Parallel()
 	const largest = 100 << 20
 	b := startWith(t, emulator.Options{MaxMessageSize: largest + 64<<10}, emulator.QueueOptions{})
 	tr := b.open(t, nil)
@@ -441,6 +445,7 @@ type lossWatcher chan struct{}
 func (w lossWatcher) Lost() { close(w) }
 
 func TestALossIsTold(t *testing.T) {
+	t.Parallel()
 	for _, sessions := range []bool{false, true} {
 		b := start(t, emulator.QueueOptions{LockDuration: time.Second, RequiresSession: sessions})
 		tr := b.open(t, func(c *Config) { c.Sessions, c.MaxLockRenewal = sessions, time.Millisecond })

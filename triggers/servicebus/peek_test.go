@@ -31,6 +31,7 @@ func (b *bed) peeker(t testing.TB, change func(*PeekConfig)) triggers.Peeker {
 }
 
 func TestPeek(t *testing.T) {
+	t.Parallel()
 	triggertest.RunPeek(t, func(t *testing.T) *triggertest.Peekable {
 		b := start(t, emulator.QueueOptions{LockDuration: time.Second})
 		return &triggertest.Peekable{Source: b.source(false), OpenPeeker: func(t testing.TB) triggers.Peeker { return b.peeker(t, nil) }}

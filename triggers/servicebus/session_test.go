@@ -24,6 +24,7 @@ func ofSession(session string, bodies ...string) (out []triggers.Message) {
 // More sessions than are held at a time, and two daemons: each message is handled
 // once, those of a session in order, and never two at a time.
 func TestManySessionsInTwoDaemons(t *testing.T) {
+	t.Parallel()
 	b := start(t, emulator.QueueOptions{RequiresSession: true})
 	const sessions, each = 30, 10
 	for i := range each {
