@@ -55,6 +55,7 @@ type Sandbox struct {
 	Write       Strings `yaml:"write" desc:"strict: files and directories that may be written, too; relative to this file"`
 	Connect     Ports   `yaml:"connect" desc:"strict: the TCP ports that can be connected to, or the word any; without, none"`
 	UnixSockets bool    `yaml:"unix_sockets" default:"false" desc:"strict: let sockets be used that are files, such as those of databases and of Docker"`
+	LinkLocal   bool    `yaml:"link_local" default:"false" desc:"strict: let link-local addresses be reached, such as the metadata service of a cloud, which hands out credentials"`
 }
 
 // Ports is a list of TCP ports. AnyPort in it is all of them.
@@ -96,7 +97,7 @@ func (x *completion) confinement(path string, a *App) {
 			name string
 			set  bool
 		}{
-			{"read", len(s.Read) > 0}, {"write", len(s.Write) > 0}, {"connect", s.Connect != nil}, {"unix_sockets", s.UnixSockets},
+			{"read", len(s.Read) > 0}, {"write", len(s.Write) > 0}, {"connect", s.Connect != nil}, {"unix_sockets", s.UnixSockets}, {"link_local", s.LinkLocal},
 		} {
 			if key.set {
 				x.wrong(path+".sandbox."+key.name, "it is for profile: strict, and the sandbox is off")
@@ -189,6 +190,9 @@ func (s Sandbox) String() string {
 	}
 	if s.UnixSockets {
 		out = append(out, "has unix sockets")
+	}
+	if s.LinkLocal {
+		out = append(out, "reaches link-local addresses")
 	}
 	return strings.Join(out, ", ")
 }

@@ -58,7 +58,8 @@ var exactly = map[string][]string{
 	"handlers/runtimes":              {},
 	"handlers/http":                  {"handlers", "triggers"},
 	"handlers/exec":                  {"handlers", "triggers", "handlers/processes"},
-	"handlers/confine":               {"handlers/confine/launch"},
+	"handlers/confine":               {"handlers/confine/launch", "handlers/confine/reach"},
+	"handlers/confine/reach":         {},
 	"handlers/confine/launch":        {},
 }
 

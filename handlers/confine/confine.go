@@ -10,9 +10,11 @@
 package confine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -49,6 +51,8 @@ type Settings struct {
 	Connect []int
 	// UnixSockets lets sockets of the family AF_UNIX be made.
 	UnixSockets bool
+	// LinkLocal lets link-local addresses be reached, where clouds have their metadata.
+	LinkLocal bool
 
 	Environment Environment
 }
@@ -82,6 +86,9 @@ type Confinement struct {
 	mu       sync.Mutex
 	needed   []string
 	readable []string
+
+	serving   sync.WaitGroup
+	listeners map[*os.File]struct{} // of the calls that the daemon makes; guarded by mu
 }
 
 // Check looks whether this machine can do what the settings ask for. The error says
@@ -102,7 +109,7 @@ func open(s Settings, where *membership) (c *Confinement, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c = &Confinement{settings: s, identity: identity, account: who}
+	c = &Confinement{settings: s, identity: identity, account: who, listeners: make(map[*os.File]struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())
@@ -196,6 +203,12 @@ func (b *Box) try(ctx context.Context) error {
 
 // Close removes what the workers shared. They have ended by then.
 func (c *Confinement) Close() error {
+	c.mu.Lock()
+	for listener := range c.listeners {
+		_ = listener.Close()
+	}
+	c.mu.Unlock()
+	c.serving.Wait()
 	var errs []error
 	if c.groups != nil {
 		errs = append(errs, c.groups.close())
@@ -225,13 +238,16 @@ func (c *Confinement) spec(tmp string, groups []string) launch.Spec {
 			Read:  slices.Concat(readable, systemFiles(), s.Read),
 			Write: slices.Concat([]string{tmp}, systemDevices, s.Write),
 		}
-		if s.Connect != nil {
+		switch {
+		case !s.LinkLocal && launch.LandlockABI() >= launch.ConnectABI:
+			spec.Files.Connect = []uint16{} // the daemon makes the connections
+		case s.Connect != nil:
 			spec.Files.Connect = make([]uint16, len(s.Connect))
 			for i, port := range s.Connect {
 				spec.Files.Connect[i] = uint16(port)
 			}
 		}
-		spec.Calls = &launch.SystemCall{UnixSockets: s.UnixSockets}
+		spec.Calls = &launch.SystemCall{UnixSockets: s.UnixSockets, Addresses: !s.LinkLocal}
 	}
 	return spec
 }
@@ -265,6 +281,8 @@ type Box struct {
 	tmp         string   // empty: none
 	ours        *os.File // the daemon's end of the socket; nil: there is no launch stage
 	theirs      *os.File
+	heard       chan struct{} // closed when the listener has come, or will not; nil: none will
+	first       []byte        // what has come in its place
 }
 
 // Box makes one, for a worker that is to be started.
@@ -298,7 +316,12 @@ func (c *Confinement) Box() (b *Box, err error) {
 	if b.ours, b.theirs, err = socketpair(); err != nil {
 		return b, err
 	}
-	return b, launch.Send(b.ours, c.spec(b.tmp, join))
+	spec := c.spec(b.tmp, join)
+	if spec.Calls != nil && spec.Calls.Addresses {
+		b.heard = make(chan struct{})
+		c.serving.Go(b.listen)
+	}
+	return b, launch.Send(b.ours, spec)
 }
 
 // Join puts a process that a worker forked into a box of its own. It inherits all but
@@ -355,7 +378,10 @@ func (b *Box) Verdict() error {
 	}
 	_ = b.theirs.Close() // for the end of the other one to be seen
 	_ = b.ours.SetReadDeadline(time.Now().Add(verdictLimit))
-	return launch.Verdict(b.ours)
+	if b.heard != nil {
+		<-b.heard
+	}
+	return launch.Verdict(io.MultiReader(bytes.NewReader(b.first), b.ours))
 }
 
 // Memory is the limit of a worker with its children, in bytes; 0 if there is none.

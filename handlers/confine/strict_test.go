@@ -200,16 +200,20 @@ assert pwd.getpwuid(0).pw_name == 'root' and os.cpu_count() > 0 and uuid.uuid4()
 print('well')`).wants(t, "well")
 }
 
-func TestStrictNode(t *testing.T) {
-	node := ""
+// systemNode is a Node.js that all can read.
+func systemNode(t *testing.T) string {
+	t.Helper()
 	for _, path := range []string{"/usr/bin/node", "/usr/local/bin/node"} {
 		if _, err := os.Stat(path); err == nil {
-			node = path
+			return path
 		}
 	}
-	if node == "" {
-		t.Skip("this needs Node.js, installed for all")
-	}
+	t.Skip("this needs Node.js, installed for all")
+	return ""
+}
+
+func TestStrictNode(t *testing.T) {
+	node := systemNode(t)
 	c := strict(t, nil)
 	run(t, c, node, "-e", `
 const { execFileSync, spawn } = require('child_process'), fs = require('fs'), net = require('net'), os = require('os'), path = require('path'), { Worker } = require('worker_threads');

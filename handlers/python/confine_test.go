@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/drover-run/drover/handlers"
@@ -94,5 +95,52 @@ func TestAWorkerThatCannotBeHeldDoesNotRun(t *testing.T) {
 	}
 	if _, err := os.Stat(ran); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its code ran: %v", err)
+	}
+}
+
+// strictly has an app's workers run in a strict sandbox.
+func strictly(t *testing.T, s confine.Settings) func(*workers.Config) {
+	t.Helper()
+	s.Strict = true
+	c := confined(t, s)
+	return func(cfg *workers.Config) {
+		interpreter, err := Find(t.Context(), cfg.App, os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		layout, err := Layout(t.Context(), interpreter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Need(append(layout.Homes, cfg.App)...)
+		c.Read(layout.Libraries...)
+		cfg.Command.Path, cfg.Confine = layout.Executable, c
+	}
+}
+
+// Forked workers inherit the sandbox, and what the daemon does in it, also when their
+// template is gone.
+func TestForkedWorkersReachNoLinkLocalAddress(t *testing.T) {
+	strict := strictly(t, confine.Settings{})
+	p := startApp(t, `
+import os, socket
+template = os.getpid()
+server = socket.create_server(("127.0.0.1", 0))
+def f(body):
+    def reaches(*to):
+        try: socket.create_connection(to, 5); return "done"
+        except OSError as e: return e.strerror
+    return f"{os.getpid()} {reaches(*server.getsockname())}, {reaches('169.254.169.254', 80)}, {template}"
+`, func(cfg *workers.Config) { strict(cfg); cfg.Template, cfg.Settings.Processes = true, 2 }, "f")
+	for range 2 {
+		template := 0
+		for pid, got := range answers(t, p, "f") {
+			of, found := strings.CutPrefix(got, "done, Permission denied, ")
+			if !found {
+				t.Fatalf("%s: %s", pid, got)
+			}
+			template = atoi(t, of)
+		}
+		_ = syscall.Kill(template, syscall.SIGKILL)
 	}
 }

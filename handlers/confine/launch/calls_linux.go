@@ -3,8 +3,8 @@ package launch
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -54,13 +54,17 @@ const (
 	offsetArch   = 4
 	offsetArgs   = 16 // of 8 bytes each, the low half first on the machines that we know
 	x32Bit       = 0x40000000
+	flowLabels   = 32 // IPV6_FLOWLABEL_MGR: options, such as routes, come with a label
 )
 
 func deny(errno syscall.Errno) bpf.Instruction {
 	return bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(errno)}
 }
 
-var allow = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
+var (
+	allow  = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
+	listen = bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF}
+)
 
 // filter is the program that each system call passes. Each rule is self-contained,
 // so that no jump is far. Whoever speaks another architecture's calls, such as those
@@ -75,10 +79,8 @@ func filter(c SystemCall) []bpf.Instruction {
 		deny(unix.ENOSYS),
 	}
 	number := func(call uintptr, then ...bpf.Instruction) {
-		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(call), SkipFalse: uint8(len(then))})
-		program = append(program, then...)
+		program = append(program, when(uint32(call), then...)...)
 	}
-	argument := func(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offsetArgs + 8*n, Size: 4} }
 	for _, call := range denied {
 		number(call, deny(unix.EPERM))
 	}
@@ -98,16 +100,64 @@ func filter(c SystemCall) []bpf.Instruction {
 		deny(unix.EPERM), allow,
 	}
 	number(unix.SYS_PRLIMIT64, append([]bpf.Instruction{argument(1), bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RLIMIT_LOCKS, SkipTrue: uint8(len(change) - 1)}}, change...)...)
-	families := []bpf.Instruction{argument(0)}
-	known := []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK} // netlink: getaddrinfo asks it for addresses
-	if c.UnixSockets {
-		known = append(known, unix.AF_UNIX)
+	number(unix.SYS_SOCKET, sockets(c)...)
+	// Source routes lead packets over another address than the one that is seen.
+	number(unix.SYS_SETSOCKOPT, slices.Concat([]bpf.Instruction{argument(1)},
+		when(unix.IPPROTO_IP, among(2, deny(unix.EPERM), allow, unix.IP_OPTIONS)...),
+		when(unix.IPPROTO_IPV6, among(2, deny(unix.EPERM), allow, unix.IPV6_RTHDR, unix.IPV6_2292PKTOPTIONS, flowLabels)...),
+		[]bpf.Instruction{allow})...)
+	// A message that connects its socket is no call of connect. Programs connect first
+	// where that is not supported.
+	send := func(call uintptr, flags uint32, then ...bpf.Instruction) {
+		number(call, append([]bpf.Instruction{argument(flags), bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.MSG_FASTOPEN, SkipTrue: 1}, deny(unix.EOPNOTSUPP)}, then...)...)
 	}
-	for i, family := range known {
-		families = append(families, bpf.JumpIf{Cond: bpf.JumpEqual, Val: family, SkipTrue: uint8(len(known) - i)})
+	if !c.Addresses {
+		send(unix.SYS_SENDTO, 3, allow)
+		send(unix.SYS_SENDMSG, 2, allow)
+		send(unix.SYS_SENDMMSG, 3, allow)
+		return append(program, allow)
 	}
-	number(unix.SYS_SOCKET, append(families, deny(unix.EAFNOSUPPORT), allow)...)
+	number(unix.SYS_CONNECT, listen)
+	send(unix.SYS_SENDTO, 3,
+		argument(4), bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: offsetArgs + 8*4 + 4, Size: 4}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1}, allow, // to whom it is connected
+		listen)
+	send(unix.SYS_SENDMSG, 2, listen)
+	send(unix.SYS_SENDMMSG, 3, listen)
 	return append(program, allow)
+}
+
+// sockets are those that there may be: of SCTP, DCCP and multipath TCP neither the ports
+// nor the addresses would be seen, and of netlink functions need what getaddrinfo asks.
+func sockets(c SystemCall) []bpf.Instruction {
+	internet := append([]bpf.Instruction{
+		argument(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf}, // the rest are flags
+		bpf.JumpIf{Cond: bpf.JumpLessOrEqual, Val: unix.SOCK_RAW, SkipTrue: 1}, deny(unix.EPROTONOSUPPORT),
+	}, among(2, allow, deny(unix.EPROTONOSUPPORT), 0, unix.IPPROTO_ICMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMPV6)...)
+	out := slices.Concat([]bpf.Instruction{argument(0)},
+		when(unix.AF_INET, internet...), when(unix.AF_INET6, internet...),
+		when(unix.AF_NETLINK, among(2, allow, deny(unix.EPROTONOSUPPORT), unix.NETLINK_ROUTE)...))
+	if c.UnixSockets {
+		out = append(out, when(unix.AF_UNIX, allow)...)
+	}
+	return append(out, deny(unix.EAFNOSUPPORT))
+}
+
+// argument loads the low half of one, which is all of an int.
+func argument(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offsetArgs + 8*n, Size: 4} }
+
+// when does what returns if the value that is loaded is a number, and else goes on with it.
+func when(number uint32, then ...bpf.Instruction) []bpf.Instruction {
+	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipFalse: uint8(len(then))}}, then...)
+}
+
+// among returns one of two answers: whether an argument is among numbers.
+func among(n uint32, is, isNot bpf.Instruction, numbers ...uint32) []bpf.Instruction {
+	out := []bpf.Instruction{argument(n)}
+	for i, number := range numbers {
+		out = append(out, bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipTrue: uint8(len(numbers) - i)})
+	}
+	return append(out, isNot, is)
 }
 
 func restrictCalls(s Spec) error {
@@ -126,9 +176,5 @@ func restrictCalls(s Spec) error {
 		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
 	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program))) //nolint:gosec // the kernel takes it so
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return install(s, &program)
 }

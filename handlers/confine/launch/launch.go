@@ -51,6 +51,8 @@ type Spec struct {
 	NoNewPrivs bool        `json:"no_new_privs,omitempty"`
 	Files      *Files      `json:"files,omitempty"`
 	Calls      *SystemCall `json:"calls,omitempty"`
+
+	socket int // the stage's
 }
 
 // Rlimit is a resource limit, soft and hard alike.
@@ -82,6 +84,8 @@ type Files struct {
 type SystemCall struct {
 	// UnixSockets lets sockets of the family AF_UNIX be made.
 	UnixSockets bool `json:"unix_sockets"`
+	// Addresses has the daemon make the calls that name an address (package reach).
+	Addresses bool `json:"addresses"`
 }
 
 // ErrUnsaid is the verdict on a stage that ended without a word.

@@ -49,6 +49,7 @@ func perform(socket io.ReadWriter, fd int, path string, argv []string) (string, 
 	if err != nil {
 		return "starting", err
 	}
+	spec.socket = fd
 	for _, s := range steps {
 		if err := s.do(spec); err != nil {
 			return s.name, err

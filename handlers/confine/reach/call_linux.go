@@ -1,0 +1,196 @@
+package reach
+
+import (
+	"encoding/binary"
+	"slices"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxName is the size of struct sockaddr_storage.
+	maxName = 128
+	// maxControl bounds what comes with a message beside its data: 253 descriptors, and
+	// more.
+	maxControl = 4 << 10
+	// maxVectors is the kernel's own bound on the pieces of a message.
+	maxVectors = 1024
+	// maxChunk is what is sent of a stream at once: a datagram of IP has no more.
+	maxChunk = 64 << 10
+)
+
+const (
+	// errWaits says that a call is answered later.
+	errWaits = syscall.Errno(1 << 20)
+	// errOwn has the kernel make a call as the worker's own.
+	errOwn = syscall.Errno(1<<20 + 1)
+)
+
+// call is one of a worker.
+type call struct {
+	notification
+	server *server
+	conn   syscall.RawConn
+	socket int // our duplicate; -1 before there is one
+
+	family, kind int // of the socket
+
+	sent   int
+	files  []int  // ours, that are sent
+	length uint64 // where sendmmsg wants to know how much was sent; 0: nowhere
+}
+
+func (c *call) close() {
+	for _, fd := range append(c.files, c.socket) {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	c.files, c.socket = nil, -1
+}
+
+// make makes the call, as far as that is allowed. What it reads of the worker is the
+// worker's, if that still waits afterwards.
+func (c *call) make(listener int) (err syscall.Errno) {
+	if c.socket, err = c.server.descriptor(c.pid, int(int32(c.args[0]))); err != 0 {
+		return err
+	}
+	if c.server.rules.UnixSockets {
+		if err := c.look(); err != 0 {
+			return err
+		}
+		if c.family == unix.AF_UNIX {
+			return errOwn
+		}
+	}
+	switch c.nr {
+	case unix.SYS_CONNECT:
+		return c.connect(listener)
+	case unix.SYS_SENDTO:
+		m := message{flags: int(int32(c.args[3])), pieces: []unix.RemoteIovec{{Base: uintptr(c.args[1]), Len: clamp(c.args[2])}}}
+		if m.name, err = c.name(c.args[4], uint32(c.args[5])); err != 0 {
+			return err
+		}
+		return c.send(listener, &m)
+	case unix.SYS_SENDMSG:
+		m, err := c.message(c.args[1], c.args[2])
+		if err != 0 {
+			return err
+		}
+		return c.send(listener, m)
+	case unix.SYS_SENDMMSG:
+		// The first is sent: that fewer are than could be is usual.
+		if c.args[2]&0xffffffff == 0 {
+			return 0
+		}
+		m, err := c.message(c.args[1], c.args[3])
+		if err != 0 {
+			return err
+		}
+		c.length = c.args[1] + uint64(unsafe.Sizeof(unix.Msghdr{}))
+		return c.send(listener, m)
+	}
+	return unix.ENOSYS
+}
+
+// look finds out what the socket is.
+func (c *call) look() syscall.Errno {
+	var err error
+	if c.family, err = unix.GetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil {
+		c.kind, err = unix.GetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_TYPE)
+	}
+	return errnoOf(err)
+}
+
+// read copies memory of the worker.
+func (c *call) read(from uint64, to []byte) syscall.Errno {
+	return c.gather([]unix.RemoteIovec{{Base: uintptr(from), Len: len(to)}}, to)
+}
+
+func (c *call) gather(from []unix.RemoteIovec, to []byte) syscall.Errno {
+	if len(to) == 0 {
+		return 0
+	}
+	local := unix.Iovec{Base: &to[0]}
+	local.SetLen(len(to))
+	n, err := unix.ProcessVMReadv(int(c.pid), []unix.Iovec{local}, from, 0)
+	if err == nil && n < len(to) {
+		return unix.EFAULT
+	}
+	return errnoOf(err)
+}
+
+// name copies an address; nil if there is none.
+func (c *call) name(from uint64, size uint32) ([]byte, syscall.Errno) {
+	if from == 0 || size == 0 {
+		return nil, 0
+	}
+	if size > maxName {
+		return nil, unix.EINVAL
+	}
+	out := make([]byte, size)
+	return out, c.read(from, out)
+}
+
+func (c *call) internet() bool { return c.family == unix.AF_INET || c.family == unix.AF_INET6 }
+
+// connect connects the socket.
+func (c *call) connect(listener int) syscall.Errno {
+	name, err := c.name(c.args[1], uint32(c.args[2]))
+	if err == 0 {
+		err = c.look()
+	}
+	switch {
+	case err != 0:
+		return err
+	case len(name) < 2:
+		return unix.EINVAL
+	case c.internet() && binary.NativeEndian.Uint16(name) == unix.AF_UNSPEC: // it disconnects
+	case c.internet():
+		to, known := address(name)
+		if !known {
+			return unix.EAFNOSUPPORT
+		}
+		if !c.server.rules.allow(to, c.kind == unix.SOCK_STREAM) {
+			return unix.EACCES
+		}
+	case !c.isKernel(name):
+		return unix.EACCES
+	}
+	if !c.lives(listener) {
+		return unix.ESRCH
+	}
+	blocking := false
+	try := func(int) syscall.Errno {
+		c.server.mode.Lock()
+		defer c.server.mode.Unlock()
+		flags, fcntlErr := unix.FcntlInt(uintptr(c.socket), unix.F_GETFL, 0)
+		if fcntlErr != nil {
+			return errnoOf(fcntlErr)
+		}
+		if c.kind == unix.SOCK_STREAM && flags&unix.O_NONBLOCK == 0 {
+			blocking = true
+			_, _ = unix.FcntlInt(uintptr(c.socket), unix.F_SETFL, flags|unix.O_NONBLOCK)
+			defer func() { _, _ = unix.FcntlInt(uintptr(c.socket), unix.F_SETFL, flags) }()
+		}
+		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(c.socket), uintptr(unsafe.Pointer(&name[0])), uintptr(len(name))) //nolint:gosec // the kernel takes it so
+		if blocking && (errno == unix.EINPROGRESS || errno == unix.EALREADY) {
+			return unix.EAGAIN
+		}
+		return errno
+	}
+	if err := try(listener); !blocking || err != unix.EAGAIN {
+		return err
+	}
+	return c.later(try)
+}
+
+// isKernel reports whether an address is the kernel's end of a netlink socket.
+func (c *call) isKernel(name []byte) bool {
+	return c.family == unix.AF_NETLINK && len(name) >= unix.SizeofSockaddrNetlink &&
+		binary.NativeEndian.Uint16(name) == unix.AF_NETLINK && !slices.ContainsFunc(name[4:12], func(b byte) bool { return b != 0 })
+}
+
+func clamp(n uint64) int { return int(min(n, 1<<31-1)) }
