@@ -136,7 +136,7 @@ apps:
     group: www
     environment: {pass: [], set: {TOKEN: "${TOKEN}"}}
     limits: {memory: 512MiB, cpu: 0.5, processes: 64, open_files: 1000, file_size: 1GiB, address_space: 4GiB, cpu_time: 1h, core: 1MiB}
-    sandbox: {profile: strict, read: data, write: [/srv/out], connect: [53, "${PORT}"], unix_sockets: true, link_local: true}
+    sandbox: {profile: strict, read: data, write: [/srv/out], temporary: 10MiB, connect: [53, "${PORT}"], unix_sockets: true, link_local: true}
   word: {path: word, sandbox: strict, environment: {pass: PATH}}
   alone: {path: alone, user: app, sandbox: {profile: strict, connect: []}}
   any: {path: any, sandbox: {profile: strict, connect: any}}
@@ -160,7 +160,7 @@ apps:
 	for _, want := range []string{
 		" user app:www\n",
 		" limits 512MiB of memory, 0.5 of the processors, 64 processes and threads, 1000 open files, files of 1GiB, 4GiB of address space, 1h of CPU time, core dumps of 1MiB\n",
-		" sandbox strict, reads " + dir + "/data, writes /srv/out, connects to TCP ports 53 443, has unix sockets, reaches link-local addresses\n",
+		" sandbox strict, reads " + dir + "/data, writes /srv/out, has temporary files of 10MiB, connects to TCP ports 53 443, has unix sockets, reaches link-local addresses\n",
 		" user app\n sandbox strict, connects to no TCP port\n",
 		" sandbox strict, connects to any TCP port\n",
 	} {

@@ -53,6 +53,7 @@ type Sandbox struct {
 	Profile     string  `yaml:"profile" enum:"off,strict" desc:"off, the default, or strict: files can be read where programs are, and written nowhere; no rights; no dangerous system calls"`
 	Read        Strings `yaml:"read" desc:"strict: files and directories that may be read as well; relative to this file"`
 	Write       Strings `yaml:"write" desc:"strict: files and directories that may be written, too; relative to this file"`
+	Temporary   Size    `yaml:"temporary" default:"1GiB" min:"1MiB" max:"1048576GiB" desc:"strict: what a worker's temporary directory may hold; a worker that keeps more in it is ended"`
 	Connect     Ports   `yaml:"connect" desc:"strict: the TCP ports that can be connected to, or the word any; without, none"`
 	UnixSockets bool    `yaml:"unix_sockets" default:"false" desc:"strict: let sockets be used that are files, such as those of databases and of Docker"`
 	LinkLocal   bool    `yaml:"link_local" default:"false" desc:"strict: let link-local addresses be reached, such as the metadata service of a cloud, which hands out credentials"`
@@ -79,6 +80,8 @@ const (
 	leastFiles = 32
 	// leastMemory is what one takes at least.
 	leastMemory Size = 16 << 20
+	// temporary is the default of Sandbox.Temporary.
+	temporary Size = 1 << 30
 )
 
 // confinement completes what an app's workers are held to. What this machine can do
@@ -97,7 +100,7 @@ func (x *completion) confinement(path string, a *App) {
 			name string
 			set  bool
 		}{
-			{"read", len(s.Read) > 0}, {"write", len(s.Write) > 0}, {"connect", s.Connect != nil}, {"unix_sockets", s.UnixSockets}, {"link_local", s.LinkLocal},
+			{"read", len(s.Read) > 0}, {"write", len(s.Write) > 0}, {"temporary", s.Temporary != temporary}, {"connect", s.Connect != nil}, {"unix_sockets", s.UnixSockets}, {"link_local", s.LinkLocal},
 		} {
 			if key.set {
 				x.wrong(path+".sandbox."+key.name, "it is for profile: strict, and the sandbox is off")
@@ -178,6 +181,9 @@ func (s Sandbox) String() string {
 	}
 	if len(s.Write) > 0 {
 		out = append(out, "writes "+strings.Join(s.Write, " and "))
+	}
+	if s.Temporary != temporary {
+		out = append(out, fmt.Sprintf("has temporary files of %v", s.Temporary))
 	}
 	if s.Connect != nil {
 		ports := "no TCP port"

@@ -24,7 +24,7 @@ func confineSettings(app configs.App, dataDir string) confine.Settings {
 			Memory: int64(l.Memory), CPU: l.CPU, Processes: l.Processes,
 			OpenFiles: l.OpenFiles, FileSize: int64(l.FileSize), AddressSpace: int64(l.AddressSpace), CPUTime: l.CPUTime.D(), Core: int64(l.Core),
 		},
-		Strict: app.Sandbox.Strict(), Read: app.Sandbox.Read, Write: app.Sandbox.Write, Connect: connectable(app.Sandbox.Connect), UnixSockets: app.Sandbox.UnixSockets, LinkLocal: app.Sandbox.LinkLocal,
+		Strict: app.Sandbox.Strict(), Read: app.Sandbox.Read, Write: app.Sandbox.Write, Temporary: int64(app.Sandbox.Temporary), Connect: connectable(app.Sandbox.Connect), UnixSockets: app.Sandbox.UnixSockets, LinkLocal: app.Sandbox.LinkLocal,
 		Environment: environmentOf(app.Environment),
 	}
 	return s

@@ -47,6 +47,9 @@ type Settings struct {
 	Strict bool
 	// Read and Write are paths beside those of the profile.
 	Read, Write []string
+	// Temporary is what a worker's temporary directory may hold, in bytes, and a file in it; 0
+	// is any.
+	Temporary int64
 	// Connect are the TCP ports that can be connected to; nil is any.
 	Connect []int
 	// UnixSockets lets sockets of the family AF_UNIX be made.
@@ -89,6 +92,9 @@ type Confinement struct {
 
 	serving   sync.WaitGroup
 	listeners map[*os.File]struct{} // of the calls that the daemon makes; guarded by mu
+
+	temporary map[string]bool // the directories of living workers; guarded by mu
+	deleted   deleted
 }
 
 // Check looks whether this machine can do what the settings ask for. The error says
@@ -109,7 +115,11 @@ func open(s Settings, where *membership) (c *Confinement, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c = &Confinement{settings: s, identity: identity, account: who, listeners: make(map[*os.File]struct{})}
+	var files unix.Rlimit
+	if s.Strict && s.Limits.FileSize == 0 && s.Temporary > 0 && len(s.Write) == 0 && unix.Getrlimit(unix.RLIMIT_FSIZE, &files) == nil {
+		s.Limits.FileSize = int64(min(uint64(s.Temporary), uint64(files.Max))) //nolint:unconvert // it is signed on some systems
+	}
+	c = &Confinement{settings: s, identity: identity, account: who, listeners: make(map[*os.File]struct{}), temporary: make(map[string]bool)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())
@@ -302,7 +312,7 @@ func (c *Confinement) Box() (b *Box, err error) {
 		}
 	}
 	if c.settings.Strict {
-		b.tmp = filepath.Join(c.claim.dir, name)
+		b.tmp = c.temporaryIn(c.claim.dir, name)
 		if err = os.Mkdir(b.tmp, 0o700); err == nil && c.identity != nil {
 			err = os.Chown(b.tmp, c.identity.UID, c.identity.GID)
 		}
@@ -324,12 +334,30 @@ func (c *Confinement) Box() (b *Box, err error) {
 	return b, launch.Send(b.ours, spec)
 }
 
-// Join puts a process that a worker forked into a box of its own. It inherits all but
-// the cgroup, and shares the temporary directory.
-func (c *Confinement) Join(pid int) (b *Box, err error) {
-	b = &Box{confinement: c}
+// Fork makes the box of a worker that is forked from a template. It inherits all but the
+// cgroup, which Join gives it, and the temporary directory, which it is to make itself.
+func (c *Confinement) Fork(template *Box) *Box {
+	b := &Box{confinement: c}
+	if template.tmp != "" {
+		b.tmp = c.temporaryIn(template.tmp, "worker-"+strconv.FormatInt(c.boxes.Add(1), 10))
+	}
+	return b
+}
+
+// temporaryIn takes a place for a worker's temporary directory.
+func (c *Confinement) temporaryIn(dir, name string) string {
+	path := filepath.Join(dir, name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.temporary[path] = true
+	return path
+}
+
+// Join puts a process into its cgroup.
+func (b *Box) Join(pid int) (err error) {
+	c := b.confinement
 	if c.groups == nil {
-		return b, nil
+		return nil
 	}
 	var join []string
 	b.groups, join, err = c.groups.make("worker-"+strconv.FormatInt(c.boxes.Add(1), 10), c.settings.Limits)
@@ -339,9 +367,9 @@ func (c *Confinement) Join(pid int) (b *Box, err error) {
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("putting process %d into its cgroup: %w", pid, err), b.Close())
+		return fmt.Errorf("putting process %d into its cgroup: %w", pid, err)
 	}
-	return b, nil
+	return nil
 }
 
 // Wrap returns the program to start in place of a command, what it is to be told that
@@ -406,7 +434,7 @@ func (b *Box) Close() error {
 		errs = append(errs, removeCgroup(dir))
 	}
 	if b.tmp != "" {
-		errs = append(errs, os.RemoveAll(b.tmp))
+		errs = append(errs, b.confinement.removeTemporary(b.tmp))
 	}
 	return errors.Join(errs...)
 }

@@ -339,8 +339,8 @@ func TestJoin(t *testing.T) {
 	if err := sleeper.Start(); err != nil {
 		t.Fatal(err)
 	}
-	box, err := c.Join(sleeper.Process.Pid)
-	if err != nil {
+	box := c.Fork(&Box{})
+	if err := box.Join(sleeper.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	pids, err := pidsOf(box.groups[0])
@@ -355,8 +355,12 @@ func TestJoin(t *testing.T) {
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
-	if _, err := c.Join(sleeper.Process.Pid); !errors.Is(err, syscall.ESRCH) {
+	box = c.Fork(&Box{})
+	if err := box.Join(sleeper.Process.Pid); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("a process that is gone: %v", err)
+	}
+	if err := box.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

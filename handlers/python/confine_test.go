@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -130,6 +131,7 @@ def f(body):
     def reaches(*to):
         try: socket.create_connection(to, 5); return "done"
         except OSError as e: return e.strerror
+    open(os.environ["TMPDIR"] + "/x", "w").close()
     return f"{os.getpid()} {reaches(*server.getsockname())}, {reaches('169.254.169.254', 80)}, {template}"
 `, func(cfg *workers.Config) { strict(cfg); cfg.Template, cfg.Settings.Processes = true, 2 }, "f")
 	for range 2 {
@@ -142,5 +144,79 @@ def f(body):
 			template = atoi(t, of)
 		}
 		_ = syscall.Kill(template, syscall.SIGKILL)
+	}
+}
+
+const filling = `
+import os, tempfile, threading
+def write(name, size=3 << 20):
+    with open(os.path.join(tempfile.gettempdir(), name), "wb") as file: file.write(bytes(size))
+def fill(message, context):
+    how = message.text()
+    if how == "one file": return write("one", 5 << 20)
+    if how == "files":
+        for n in range(3): write(str(n))
+    if how == "empty files":
+        for n in range(2000): write(str(n), 0)
+    if how == "deleted files":
+        global files
+        files = [tempfile.TemporaryFile() for _ in range(3)]
+        for file in files: file.write(bytes(3 << 20)); file.flush()
+    if how == "deep":
+        os.chdir(tempfile.gettempdir())
+        for n in range(30): os.mkdir("d" * 200); os.chdir("d" * 200)
+    threading.Event().wait()
+def keep(message, context):
+    write("kept", 1 << 20)
+    return f"{os.getpid()} {os.environ['TMPDIR']} {tempfile.gettempdir()}"
+`
+
+// A worker that keeps too much in its temporary directory is ended, its message has
+// failed, and other workers go on.
+func TestTemporaryDirectoriesAreBounded(t *testing.T) {
+	for _, template := range []bool{false, true} {
+		t.Run(fmt.Sprint("template ", template), func(t *testing.T) {
+			strict := strictly(t, confine.Settings{Temporary: 6 << 20})
+			p := startApp(t, filling, func(cfg *workers.Config) { strict(cfg); cfg.Template, cfg.Settings.Processes = template, 2 }, "fill", "keep")
+			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
+			if s := p.Stats(); s.Template != template {
+				t.Errorf("a template: %v", s.Template)
+			}
+			for i, c := range []struct{ how, want string }{
+				{"files", `holds \d+ MiB; sandbox.temporary allows 6 MiB`},
+				{"empty files", `holds \d+ MiB; sandbox.temporary allows 6 MiB`},
+				{"deleted files", `holds \d+ MiB; sandbox.temporary allows 6 MiB`},
+				{"deep", `cannot be measured: file name too long`},
+			} {
+				_, err := call(t, p, "fill", &triggers.Message{ID: c.how, Body: []byte(c.how)})
+				var failure *handlers.Failure
+				if want := regexp.MustCompile(`^the worker process died: its temporary directory ` + c.want + `$`); !errors.As(err, &failure) || !want.MatchString(failure.Summary) {
+					t.Errorf("%s: %v", c.how, err)
+				}
+				eventually(t, "another worker", func() bool { return p.Stats().Ready == 2 && p.Stats().Restarts[workers.CauseFiles] == i+1 })
+			}
+			if _, err := call(t, p, "fill", &triggers.Message{Body: []byte("one file")}); err != nil {
+				t.Errorf("a file below the limit: %v", err)
+			}
+			dirs := make(map[string]bool)
+			for pid, got := range answers(t, p, "keep") {
+				dir, rest, _ := strings.Cut(got, " ")
+				if info, err := os.Stat(filepath.Join(dir, "kept")); err != nil || info.Size() != 1<<20 || rest != dir {
+					t.Errorf("%s: %s, %v", pid, got, err)
+				}
+				dirs[dir] = true
+			}
+			if len(dirs) != 2 {
+				t.Errorf("two workers have %v", dirs)
+			}
+		})
+	}
+}
+
+// A file has the limit of its directory.
+func TestFilesAreBoundedAsTheirDirectory(t *testing.T) {
+	p := startApp(t, filling, strictly(t, confine.Settings{Temporary: 4 << 20}), "fill")
+	if _, err := call(t, p, "fill", &triggers.Message{Body: []byte("one file")}); err == nil || !strings.Contains(err.Error(), "File too large") {
+		t.Errorf("%v", err)
 	}
 }

@@ -2,8 +2,10 @@ package workers
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/processes"
@@ -31,22 +33,50 @@ func (p *Pool) confined(files ...*os.File) (c processes.Command, box *confine.Bo
 	return c, box, nil
 }
 
-// joined holds a process that was forked from a template to what is not inherited. It
-// does nothing yet, and is killed where that does not work.
-func (p *Pool) joined(forked *processes.Process) (box *confine.Box, err error) {
-	if p.cfg.Confine == nil {
-		return nil, nil
+// temporaryEvery is how often it is measured what a worker's temporary directory holds, and
+// temporaryShare the pause after a long look, in looks.
+const (
+	temporaryEvery = time.Second
+	temporaryShare = 20
+)
+
+// bound kills the process when its temporary directory holds too much. It returns when
+// the process has ended.
+func (p *process) bound(box *confine.Box) {
+	if box == nil || box.Temporary() == 0 {
+		return
 	}
-	if box, err = p.cfg.Confine.Join(forked.PID); err != nil {
-		forked.Signal(syscall.SIGKILL)
+	limit := box.Temporary()
+	for pause := temporaryEvery; ; {
+		select {
+		case <-p.Waited():
+			return
+		case <-time.After(pause):
+		}
+		began := time.Now()
+		used, err := box.Measure()
+		pause = max(temporaryEvery, temporaryShare*time.Since(began))
+		switch {
+		case err != nil:
+			p.excess = "its temporary directory cannot be measured: " + err.Error()
+		case used > limit:
+			p.excess = fmt.Sprintf("its temporary directory holds %s; sandbox.temporary allows %s", inMiB(uint64(used)), inMiB(uint64(limit)))
+		default:
+			continue
+		}
+		p.Signal(syscall.SIGKILL)
+		return
 	}
-	return box, err
 }
 
 // explain says what became of a process that has ended, where that is not what its
 // exit seems to say.
 func (p *process) explain(box *confine.Box) {
 	if box == nil {
+		return
+	}
+	if p.excess != "" {
+		p.state, p.cause = p.excess, CauseFiles
 		return
 	}
 	if box.OutOfMemory() {

@@ -37,6 +37,7 @@ type process struct {
 	*processes.Process
 	conn net.Conn
 	pid  int
+	box  *confine.Box // nil if it is held to nothing
 
 	mu       sync.Mutex
 	tail     []string      // the last lines of its standard error
@@ -46,6 +47,7 @@ type process struct {
 	waited chan struct{} // closed when it has ended; state and cause are read after that
 	state  string
 	cause  Cause
+	excess string // why it was killed, if its temporary directory held too much
 }
 
 // startProcess runs the worker's command.
@@ -88,11 +90,12 @@ func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *processes.
 	if own.Process, box, err = begin(theirs, stdout, stderr); err != nil {
 		return nil, errors.Join(err, unbox(box), conn.Close())
 	}
-	own.pid = own.PID
+	own.pid, own.box = own.PID, box
 	log = p.log.With("worker", own.pid)
 	close(started)
 	p.accounts.begin(own)
 	go func() {
+		own.bound(box)
 		<-own.Waited()
 		stdout.End()
 		stderr.End()

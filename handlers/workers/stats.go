@@ -37,6 +37,7 @@ const (
 	CauseSignal   Cause = "signal"        // a signal killed it
 	CauseMemory   Cause = "oom_suspect"   // SIGKILL, and not from us: out of memory, mostly
 	CauseOOM      Cause = "oom"           // it came to its limit of memory, and the kernel killed it
+	CauseFiles    Cause = "temporary"     // its temporary directory held too much, and it was killed
 	CauseConfine  Cause = "confine"       // what it is to be held to could not be put in force
 	CauseProtocol Cause = "protocol"      // it broke the protocol, and was killed
 	CauseTimeout  Cause = "timeout"       // a call did not end when told to, and it was killed
@@ -58,7 +59,7 @@ const (
 
 // Causes are all of them.
 var Causes = []Cause{
-	CauseExit, CauseSignal, CauseMemory, CauseOOM, CauseConfine, CauseProtocol, CauseTimeout, CauseHung, CauseStart, CauseReaper,
+	CauseExit, CauseSignal, CauseMemory, CauseOOM, CauseFiles, CauseConfine, CauseProtocol, CauseTimeout, CauseHung, CauseStart, CauseReaper,
 	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone,
 }
 

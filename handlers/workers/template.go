@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,16 +41,26 @@ func (p *Pool) fork(template *worker) (*process, error) {
 			outputs = append(outputs, out)
 			files = append(files, out.Child)
 		}
-		pid, err := template.fork(files)
+		var box *confine.Box
+		temporary := ""
+		if template.process.box != nil {
+			box = p.cfg.Confine.Fork(template.process.box)
+			temporary = box.Directory()
+		}
+		pid, err := template.fork(temporary, files)
 		if err != nil {
-			return nil, nil, err
+			return nil, box, err
 		}
 		adopted, err := p.reaper.Adopt(template.process.Process, pid, outputs...)
 		outputs = nil // they are the process's now, or closed
 		if err != nil {
-			return nil, nil, err
+			return nil, box, err
 		}
-		box, err := p.joined(adopted)
+		if box != nil {
+			if err = box.Join(adopted.PID); err != nil {
+				adopted.Signal(syscall.SIGKILL) // it does nothing yet
+			}
+		}
 		return adopted, box, err
 	})
 	for _, out := range outputs {
@@ -62,7 +73,7 @@ func (p *Pool) fork(template *worker) (*process, error) {
 }
 
 // fork asks the template for a process with the files given, and returns its number.
-func (w *worker) fork(files []*os.File) (pid int, err error) {
+func (w *worker) fork(temporary string, files []*os.File) (pid int, err error) {
 	conn, ok := w.process.conn.(*net.UnixConn)
 	if !ok {
 		return 0, errors.New("its template has no socket of the right kind")
@@ -71,7 +82,7 @@ func (w *worker) fork(files []*os.File) (pid int, err error) {
 	for _, f := range files {
 		rights = append(rights, int(f.Fd()))
 	}
-	frame := protocol.AppendFork(nil)
+	frame := protocol.AppendFork(nil, temporary)
 	if n, _, err := conn.WriteMsgUnix(frame, unix.UnixRights(rights...), nil); err != nil || n != len(frame) {
 		return 0, fmt.Errorf("asking the template, of which %d of %d bytes were written: %w", n, len(frame), err)
 	}

@@ -246,7 +246,7 @@ func (s *session) fork() *session {
 		w.given = append(w.given, inode(f.Stat()))
 		rights = append(rights, int(f.Fd()))
 	}
-	fork := s.noted([]frame{{text: "FORK with three file descriptors", bytes: protocol.AppendFork(nil)}})
+	fork := s.noted([]frame{{text: "FORK with three file descriptors", bytes: protocol.AppendFork(nil, "")}})
 	_, _, _ = s.process.conn.(*net.UnixConn).WriteMsgUnix(fork, unix.UnixRights(rights...), nil) // what went wrong shows in the answer
 	var forked protocol.ForkedFrame
 	s.decode(protocol.Forked, s.frame(protocol.Forked), &forked)

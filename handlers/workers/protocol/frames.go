@@ -52,8 +52,11 @@ func AppendCancel(out []byte, id uint32) []byte {
 func AppendDrain(out []byte) []byte { return appendHead(out, Drain, 0) }
 
 // AppendFork writes a FORK. Three file descriptors go with it: the socket of the
-// worker to be forked, its standard output and its standard error.
-func AppendFork(out []byte) []byte { return appendHead(out, Fork, 0) }
+// worker to be forked, its standard output and its standard error. Temporary is the
+// directory that the worker makes for temporary files; empty if it has none of its own.
+func AppendFork(out []byte, temporary string) []byte {
+	return append(appendHead(out, Fork, len(temporary)), temporary...)
+}
 
 // Invocation is one call of a function.
 type Invocation struct {

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -78,16 +79,17 @@ def serve(sock, reader, writer):
         got += data
         while len(got) >= 4 and len(got) >= 4 + int.from_bytes(got[:4], "little"):
             length, kind = int.from_bytes(got[:4], "little"), got[4]
+            temporary = bytes(got[5 : 4 + length])
             del got[: 4 + length]
             if kind == frames.DRAIN:
                 os._exit(0)
             if kind != frames.FORK or len(fds) != _FDS:
                 raise ValueError(f"a frame of type {kind} with {len(fds)} file descriptors, of a template")
-            if spare is None or not spare.take(fds):  # it could not be forked, or was killed
+            if spare is None or not spare.take(fds, temporary):  # it could not be forked, or was killed
                 spare, error = _fork()
                 if spare is None and error is None:
                     break
-                if spare is not None and not spare.take(fds):
+                if spare is not None and not spare.take(fds, temporary):
                     spare, error = None, "the process that was forked is gone"
             for fd in fds:
                 os.close(fd)
@@ -111,11 +113,11 @@ class _Spare:
         self.pid = pid
         self._sock = sock
 
-    def take(self, fds):
+    def take(self, fds, temporary):
         """Gives it what makes it a worker; False if it is gone."""
         try:
             with self._sock as sock:
-                sock.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+                sock.sendmsg([b"x" + temporary], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
             return True
         except OSError:
             return False
@@ -162,6 +164,18 @@ def _fork():
     return None, said.decode("utf-8", "replace") or "the process between ended"
 
 
+def _move(temporary):
+    """Gives this process a temporary directory of its own."""
+    try:
+        os.mkdir(temporary, 0o700)
+    except OSError:
+        return  # it goes on in the template's
+    of_template, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), temporary
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None and tempfile.tempdir == of_template:
+        tempfile.tempdir = temporary
+
+
 def _bare_fork():
     """Forks without what Python and the app do before and after a fork: the process
     between runs no code of theirs."""
@@ -197,11 +211,13 @@ def _between(sock, tell, ending, end):
     os.close(tell)
     fds = array.array("i")
     with sock:
-        _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(_FDS * fds.itemsize))
+        data, ancillary, _, _ = sock.recvmsg(8192, socket.CMSG_SPACE(_FDS * fds.itemsize))
     for _, _, payload in ancillary:
         fds.frombytes(payload)
     if len(fds) != _FDS:
         os._exit(0)  # the template is gone
+    if len(data) > 1:
+        _move(os.fsdecode(data[1:]))
     for fd, to in zip(fds, (3, 1, 2)):
         os.dup2(fd, to, inheritable=to != 3)
         os.close(fd)
