@@ -23,8 +23,8 @@ type language struct {
 	layout func(ctx context.Context, i runtimes.Interpreter) (runtimes.Layout, error)
 	// command is what a worker process runs.
 	command func(i runtimes.Interpreter, home string, app configs.App, environ []string) workers.Command
-	// fingerprint tells one state of the code in a directory from another.
-	fingerprint func(dir string) string
+	// code reads the state of the code in a directory.
+	code func(dir string) *runtimes.Code
 }
 
 var languages = map[string]language{
@@ -37,7 +37,7 @@ var languages = map[string]language{
 		command: func(i runtimes.Interpreter, home string, app configs.App, environ []string) workers.Command {
 			return python.Command(i, home, app.Dir, environ)
 		},
-		fingerprint: python.Fingerprint,
+		code: python.Code,
 	},
 	configs.Node: {
 		find: func(ctx context.Context, app configs.App, env configs.Env) (runtimes.Interpreter, error) {
@@ -48,7 +48,7 @@ var languages = map[string]language{
 		command: func(i runtimes.Interpreter, home string, app configs.App, environ []string) workers.Command {
 			return node.Command(i, home, app.Dir, environ)
 		},
-		fingerprint: node.Fingerprint,
+		code: node.Code,
 	},
 	configs.Worker: {
 		find:    findWorker,
@@ -59,9 +59,7 @@ var languages = map[string]language{
 		command: func(i runtimes.Interpreter, _ string, app configs.App, environ []string) workers.Command {
 			return workers.Command{Path: i.Path, Args: app.Command[1:], Dir: app.Dir, Env: environ}
 		},
-		fingerprint: func(dir string) string {
-			return runtimes.Fingerprint(dir, func(string) bool { return true })
-		},
+		code: func(dir string) *runtimes.Code { return runtimes.Read(dir, runtimes.Kinds{}) },
 	},
 }
 

@@ -35,7 +35,8 @@ type pool struct {
 	confinement *confine.Confinement
 	waits       histogram // for the event loops of its workers
 	usage       usage
-	code        string // the state of the app's files when it was started
+	code        *runtimes.Code // the state of the app's files that its workers have loaded
+	imports     *runtimes.Imports
 	life        context.Context
 	stop        context.CancelFunc
 	running     sync.WaitGroup
@@ -67,7 +68,7 @@ func (p *parts) startPools(ctx context.Context) error {
 		p.startsProcesses() // meanwhile the interpreters are looked for
 	}
 	for _, app := range slices.Sorted(maps.Keys(functions)) {
-		code := languages[p.cfg.Apps[app].Language].fingerprint(p.cfg.Apps[app].Dir)
+		code := languages[p.cfg.Apps[app].Language].code(p.cfg.Apps[app].Dir)
 		if p.keepsPool(app, code) {
 			p.pools[app] = p.old.pools[app]
 			continue
@@ -110,7 +111,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 	if err != nil {
 		return nil, err
 	}
-	own := &pool{interpreter: interpreter}
+	own := &pool{interpreter: interpreter, imports: runtimes.NewImports(settings.Dir)}
 	var command workers.Command
 	if own.confinement, command, err = confineApp(ctx, settings, p.cfg.DataDir, interpreter, d.environ(), d.log.With("app", app)); err != nil {
 		return nil, err
@@ -140,10 +141,11 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			}
 		},
 
-		Lagged:  own.waits.add,
-		Reaper:  p.startsProcesses(),
-		Confine: own.confinement,
-		Log:     d.log,
+		Lagged:   own.waits.add,
+		Imported: own.imports.Add,
+		Reaper:   p.startsProcesses(),
+		Confine:  own.confinement,
+		Log:      d.log,
 	})
 	own.life, own.stop = context.WithCancel(context.WithoutCancel(ctx))
 	own.running.Go(func() {

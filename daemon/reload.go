@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/runtimes"
 )
 
 // This file has a running daemon go on with another configuration. All that is new
@@ -317,14 +318,35 @@ func (p *parts) keepsConnection(name string) bool {
 	return p.old != nil && reflect.DeepEqual(p.old.cfg.Connections[name], p.cfg.Connections[name])
 }
 
-func (p *parts) keepsPool(app, code string) bool {
+func (p *parts) keepsPool(app string, code *runtimes.Code) bool {
 	if p.old == nil || p.old.pools[app] == nil {
 		return false
 	}
 	own := p.old.pools[app]
-	return own.code == code && own.Ready(context.Background()) == nil && // one that has ended, or does not load, is made anew
-		reflect.DeepEqual(p.old.cfg.Apps[app], p.cfg.Apps[app]) &&
-		reflect.DeepEqual(appFunctions(p.old.cfg)[app], appFunctions(p.cfg)[app])
+	if own.Ready(context.Background()) != nil || // one that has ended, or does not load, is made anew
+		!reflect.DeepEqual(p.old.cfg.Apps[app], p.cfg.Apps[app]) ||
+		!reflect.DeepEqual(appFunctions(p.old.cfg)[app], appFunctions(p.cfg)[app]) {
+		return false
+	}
+	changed, unused := code.Changes(own.code, own.imports)
+	if len(changed) > 0 {
+		p.daemon.log.Info("code changed", "app", app, "files", firstFew(changed))
+		return false
+	}
+	if len(unused) > 0 {
+		p.daemon.log.Info("files changed that no worker has imported; the workers go on", "app", app, "files", firstFew(unused))
+	}
+	own.code = code // a worker that imports one of them from now on gets it as it is
+	return true
+}
+
+// firstFew are names for a line of the log.
+func firstFew(names []string) string {
+	const few = 5
+	if len(names) > few {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	}
+	return strings.Join(names, ", ")
 }
 
 // keepsSettings reports whether a function is what it was, but for its app.

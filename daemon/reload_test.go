@@ -137,6 +137,54 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// What no worker has imported restarts nothing; what one imports counts from then on.
+func TestReloadOfImports(t *testing.T) {
+	t.Parallel()
+	needNode(t)
+	r := newReloaded(t, `
+log: {format: text}
+apps: {first: {path: ./app, processes: 1}, second: {path: ./app, processes: 1}}
+functions:
+  one: {trigger: {nats: {}}, handler: {python: {app: first}}}
+  two: {trigger: {nats: {}}, handler: {node: {app: second}}}
+`, "def one(body):\n    import late\n    print('one', late.V)\n")
+	r.write("app/index.js", "exports.two = () => console.log('two', require('./late').V);\n")
+	r.write("app/late.py", "V = 1\n")
+	r.write("app/late.js", "exports.V = 1;\n")
+	out, stop := startCommand(t, "run", r.file)
+	out.wait(t, "msg=running")
+	for _, file := range []string{"test_app.py", "late.py", "late.js", "index.test.js"} {
+		r.write("app/"+file, "V = 2\nexports = {}\n")
+	}
+	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on")
+	out.wait(t, "files changed that no worker has imported; the workers go on")
+	out.wait(t, `files="late.py, test_app.py"`)
+	out.wait(t, `files="index.test.js, late.js"`)
+	r.write("app/late.py", "V = 3\n")
+	r.write("app/late.js", "exports.V = 3;\n")
+	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on")
+	for _, function := range []string{"one", "two"} {
+		r.send(function, "x")
+		out.wait(t, function+" 3")
+	}
+	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on") // they have what is there
+	r.write("app/late.py", "V = \n")
+	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
+	out.wait(t, "files=late.py")
+	r.write("app/late.js", "exports.V = 4;\n")
+	r.run(ExitOK, "reload", "reloaded: changed two; 1 function went on")
+	r.send("two", "x")
+	out.wait(t, "two 4")
+	r.send("one", "x")
+	out.wait(t, "SyntaxError")
+	r.write("app/late.py", "V = 5\n")
+	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
+	out.wait(t, "one 5") // the message is tried again
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
 func TestNothingRunsThatCouldReload(t *testing.T) {
 	r := newReloaded(t, reloadConfig, reloadApp)
 	r.run(ExitFailed, "reload", "no daemon of this configuration is running here")

@@ -38,7 +38,7 @@ func (p *parts) tune() {
 			continue
 		}
 		given, free := tuningBounds(p.cfg.Apps[app], own.Tunable(), runtime.GOMAXPROCS(0))
-		of := lessonOf(p.cfg, app, own.code)
+		of := lessonOf(p.cfg, app, own.code.Fingerprint())
 		t := newTuner(own, given, free, d.lessons.of(app, of), d.log.With("app", app))
 		watch := &poolWatch{daemon: d, pool: own, taken: make(map[string]int64)}
 		t.loads = watch.loads

@@ -47,13 +47,13 @@ func TestFind(t *testing.T) {
 func TestFingerprint(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, files{"index.js": ""})
-	last := Fingerprint(dir)
+	last := Code(dir).Fingerprint()
 	for _, c := range []struct {
 		name    string
 		changes bool
 	}{{"index.js", true}, {"lib/a.mjs", true}, {"package-lock.json", true}, {"a.ts", true}, {"notes.txt", false}, {"node_modules/a/index.js", false}, {".git/x.js", false}} {
 		put(t, dir, files{c.name: "more"})
-		now := Fingerprint(dir)
+		now := Code(dir).Fingerprint()
 		if (now != last) != c.changes {
 			t.Errorf("%s: changed is %v", c.name, now != last)
 		}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 
 	"github.com/drover-run/drover/handlers/runtimes"
 	"github.com/drover-run/drover/handlers/workers"
@@ -31,14 +30,12 @@ func Install(dir string) (string, error) {
 	return runtimes.Install(dir, "node", files, ".js", ".mjs", ".json")
 }
 
-// codeEndings are those of files that change what an app does. A package's own are
-// passed over: they change with the lock file.
-var codeEndings = []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".json", ".node"}
+// kinds are the files that change what an app does. A package's own are passed over: they
+// change with the lock file.
+var kinds = runtimes.Kinds{Imported: []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"}, Always: []string{".json", ".node"}}
 
-// Fingerprint tells one state of an app's code from another.
-func Fingerprint(dir string) string {
-	return runtimes.Fingerprint(dir, func(name string) bool { return slices.Contains(codeEndings, filepath.Ext(name)) })
-}
+// Code reads the state of an app's code.
+func Code(dir string) *runtimes.Code { return runtimes.Read(dir, kinds) }
 
 // Find returns the interpreter for an app: the one that is named, else node on the
 // path. It runs it, to see that it works and is new enough. env looks up environment

@@ -19,7 +19,7 @@ func TestFingerprint(t *testing.T) {
 		}
 	}
 	put("app.py", "1")
-	last := Fingerprint(dir)
+	last := Code(dir).Fingerprint()
 	for _, c := range []struct {
 		name, text string
 		changes    bool
@@ -28,7 +28,7 @@ func TestFingerprint(t *testing.T) {
 		{"__pycache__/app.py", "", false}, {"node_modules/x/y.py", "", false},
 	} {
 		put(c.name, c.text)
-		now := Fingerprint(dir)
+		now := Code(dir).Fingerprint()
 		if (now != last) != c.changes {
 			t.Errorf("%s: changed is %v, want %v", c.name, now != last, c.changes)
 		}
@@ -37,10 +37,10 @@ func TestFingerprint(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "app.py")); err != nil {
 		t.Fatal(err)
 	}
-	if Fingerprint(dir) == last {
+	if Code(dir).Fingerprint() == last {
 		t.Error("a file that went is not noticed")
 	}
-	if Fingerprint(filepath.Join(dir, "nowhere")) != Fingerprint(filepath.Join(dir, "elsewhere")) {
+	if Code(filepath.Join(dir, "nowhere")).Fingerprint() != Code(filepath.Join(dir, "elsewhere")).Fingerprint() {
 		t.Error("directories that are not there differ")
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/drover-run/drover/handlers/runtimes"
 	"github.com/drover-run/drover/handlers/workers"
@@ -31,9 +30,9 @@ func Install(dir string) (string, error) {
 	return runtimes.Install(dir, "python", files, ".py")
 }
 
-// Fingerprint tells one state of an app's code from another.
-func Fingerprint(dir string) string {
-	return runtimes.Fingerprint(dir, func(name string) bool { return strings.HasSuffix(name, ".py") })
+// Code reads the state of an app's code.
+func Code(dir string) *runtimes.Code {
+	return runtimes.Read(dir, runtimes.Kinds{Imported: []string{".py"}})
 }
 
 // Find returns the interpreter for an app in dir: the one that is named, else

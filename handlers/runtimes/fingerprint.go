@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -20,38 +21,65 @@ const (
 	maxBytes = 256 << 20
 )
 
-// Fingerprint tells one state of an app's code from another, by the names and contents
-// of the files below dir that isCode, by their name. Links are followed, each directory
-// once: a release is often switched by one, and a ConfigMap always. Hidden directories,
-// such as .venv, and those of other languages' packages are passed over; of installed
-// Python packages the names and versions count. What cannot be read is as if it did not
-// exist: it cannot be imported either.
-func Fingerprint(dir string, isCode func(name string) bool) string {
-	w := walk{hash: sha256.New(), isCode: isCode, seen: make(map[place]bool)}
+// Kinds are the files that an app's code is made of, by the ending of their names.
+type Kinds struct {
+	// Imported are those that count where a worker has imported them; nil: all files.
+	Imported []string
+	// Always are those that code also reads in other ways, and that count always.
+	Always []string
+}
+
+func (k Kinds) have(name string) bool {
+	return k.Imported == nil || slices.Contains(k.Imported, filepath.Ext(name)) || slices.Contains(k.Always, filepath.Ext(name))
+}
+
+// Code is one state of an app's code.
+type Code struct {
+	kinds    Kinds
+	files    map[string]file // by their name below the app's directory
+	packages string          // that are installed
+	sum      string
+}
+
+type file struct {
+	path     string // without links
+	contents string // by their hash
+}
+
+// Read reads the names and contents of the files below dir that are of these kinds. Links
+// are followed, each directory once: a release is often switched by one, and a ConfigMap
+// always. Hidden directories, such as .venv, and those of other languages' packages are
+// passed over; of installed Python packages the names and versions count. What cannot be
+// read is as if it did not exist: it cannot be imported either.
+func Read(dir string, kinds Kinds) *Code {
+	w := walk{hash: sha256.New(), kinds: kinds, found: make(map[string]file), seen: make(map[place]bool)}
 	w.dir(dir, "", 0)
-	for _, pattern := range []string{".python_packages/lib/site-packages", ".venv/lib/python*/site-packages"} {
+	var packages strings.Builder
+	for _, pattern := range []string{".python_packages/lib/site-packages", ".venv/lib/python*/site-packages", "venv/lib/python*/site-packages"} {
 		found, _ := filepath.Glob(filepath.Join(dir, pattern, "*.dist-info")) // the patterns are ours
 		for _, path := range found {
-			w.note("%s", strings.TrimPrefix(path, dir))
+			packages.WriteString(strings.TrimPrefix(path, dir) + "\n")
 		}
 	}
-	return hex.EncodeToString(w.hash.Sum(nil))
+	_, _ = io.WriteString(w.hash, packages.String()) // a hash takes everything
+	return &Code{kinds: kinds, files: w.found, packages: packages.String(), sum: hex.EncodeToString(w.hash.Sum(nil))}
 }
+
+// Fingerprint tells this state of the code from others.
+func (c *Code) Fingerprint() string { return c.sum }
 
 // place is a directory, by whatever name.
 type place struct{ device, inode uint64 }
 
 // walk is one way through an app's directory.
 type walk struct {
-	hash   hash.Hash
-	isCode func(name string) bool
-	seen   map[place]bool // the directories that it was in
-	files  int
-	bytes  int64
+	hash  hash.Hash
+	kinds Kinds
+	found map[string]file
+	seen  map[place]bool // the directories that it was in
+	files int
+	bytes int64
 }
-
-// note takes a line into the fingerprint; a hash takes everything.
-func (w *walk) note(format string, args ...any) { _, _ = fmt.Fprintf(w.hash, format+"\n", args...) }
 
 // dir takes a directory, which is at name below the app's.
 func (w *walk) dir(path, name string, depth int) {
@@ -79,7 +107,7 @@ func (w *walk) dir(path, name string, depth int) {
 			if n := entry.Name(); !strings.HasPrefix(n, ".") && n != "__pycache__" && n != "node_modules" {
 				w.dir(full, below, depth+1)
 			}
-		case info.Mode().IsRegular() && w.isCode(entry.Name()) && w.files < maxFiles:
+		case info.Mode().IsRegular() && w.kinds.have(entry.Name()) && w.files < maxFiles:
 			w.files++
 			w.file(full, below, info)
 		}
@@ -87,17 +115,26 @@ func (w *walk) dir(path, name string, depth int) {
 }
 
 func (w *walk) file(path, name string, info os.FileInfo) {
-	if w.bytes += info.Size(); w.bytes > maxBytes {
-		w.note("%s %d %d", name, info.Size(), info.ModTime().UnixNano())
-		return
-	}
-	file, err := os.Open(path)
+	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return
 	}
-	defer func() { _ = file.Close() }() // it was only read
-	own := sha256.New()
-	if n, err := io.Copy(own, io.LimitReader(file, info.Size()+1)); err == nil {
-		w.note("%s %d %x", name, n, own.Sum(nil))
+	if w.bytes += info.Size(); w.bytes > maxBytes {
+		w.add(name, real, fmt.Sprintf("%d %d", info.Size(), info.ModTime().UnixNano()))
+		return
 	}
+	in, err := os.Open(real)
+	if err != nil {
+		return
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	own := sha256.New()
+	if n, err := io.Copy(own, io.LimitReader(in, info.Size()+1)); err == nil {
+		w.add(name, real, fmt.Sprintf("%d %x", n, own.Sum(nil)))
+	}
+}
+
+func (w *walk) add(name, path, contents string) {
+	_, _ = fmt.Fprintf(w.hash, "%s %s\n", name, contents) // a hash takes everything
+	w.found[name] = file{path, contents}
 }

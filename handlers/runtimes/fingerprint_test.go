@@ -3,12 +3,11 @@ package runtimes
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
 
-func isPython(name string) bool { return strings.HasSuffix(name, ".py") }
+var python = Kinds{Imported: []string{".py"}}
 
 // A link that is switched is new code, as are the contents behind one; a time is not.
 func TestFingerprintFollowsLinks(t *testing.T) {
@@ -56,14 +55,14 @@ func TestFingerprintFollowsLinks(t *testing.T) {
 	}
 	last := map[string]string{}
 	for _, app := range []string{"current", "map"} {
-		last[app] = Fingerprint(at(app), isPython)
+		last[app] = Read(at(app), python).Fingerprint()
 	}
 	for _, step := range steps {
 		if err := step.do(); err != nil {
 			t.Fatal(step.what, err)
 		}
 		for app, before := range last {
-			now := Fingerprint(at(app), isPython)
+			now := Read(at(app), python).Fingerprint()
 			if changed := now != before; changed != (app == step.changes) {
 				t.Errorf("%s: %s changed is %v", step.what, app, changed)
 			}

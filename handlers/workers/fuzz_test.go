@@ -53,7 +53,9 @@ func FuzzWorker(f *testing.F) {
 	log := frames(f, protocol.Log, `{"id":0,"level":"WARNING","logger":"l","text":"t"}`)
 	stats := frames(f, protocol.Stats, `{"period_us":100000,"lags_us":[1,200000000,-5]}`)
 	blocked := frames(f, protocol.Blocked, `{"block":1,"id":0,"function":1,"message":"m","took_us":60000,"asleep_us":1,"over":false,"place":"a.py:1 in g","stack":"s"}`)
+	imported := frames(f, protocol.Imported, `{"paths":["/app/a.py"]}`)
 	for _, seed := range [][]byte{
+		imported, slices.Concat(welcome, imported, ready, imported), slices.Concat(welcome, frames(f, protocol.Imported, `{"paths":1}`)),
 		nil, welcome, slices.Concat(welcome, ready), slices.Concat(welcome, welcome), ready,
 		slices.Concat(welcome, log, frames(f, protocol.Failed, `{"summary":"s","detail":"d"}`), log),
 		slices.Concat(welcome, frames(f, protocol.Ready, `{"functions":[]}`)),
@@ -87,7 +89,8 @@ func FuzzWorker(f *testing.F) {
 		go func() { defer close(heard); _, _ = io.Copy(io.Discard, side) }()
 		p := New(Config{
 			App: "/app", Functions: []Function{{Name: "f"}, {Name: "g", SessionState: true}}, MaxFrame: 1 << 20,
-			Log: slog.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Log:      slog.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Imported: func([]string) {},
 			Lagged: func(wait time.Duration) {
 				if wait < 0 {
 					t.Errorf("a wait of %v", wait)

@@ -74,6 +74,9 @@ type Config struct {
 	// Died gets each call that was in flight in a worker that died, with others, before it
 	// runs again: with its context, and how the worker died. It does not wait. nil drops it.
 	Died func(ctx context.Context, how error)
+	// Imported gets the files that workers have loaded, as protocol.ImportedFrame has them,
+	// from many goroutines. nil: workers do not name them.
+	Imported func(paths []string)
 	// Reaper starts the processes; nil: the pool has one of its own.
 	Reaper *processes.Reaper
 	// Confine is what the processes are held to; nil is nothing.
@@ -198,6 +201,9 @@ func (p *Pool) hello() protocol.HelloFrame {
 	}
 	if p.cfg.OnBlocked != BlockedOff {
 		can = append(can, protocol.CanBlocked)
+	}
+	if p.cfg.Imported != nil {
+		can = append(can, protocol.CanImports)
 	}
 	return protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: p.cfg.MaxFrame, Capabilities: can}
 }

@@ -67,6 +67,8 @@ func (w *worker) frame(kind protocol.Kind, payload []byte) error {
 			return fmt.Errorf("%w: an ALIVE of %d bytes", protocol.ErrProtocol, len(payload))
 		}
 		return nil
+	case kind == protocol.Imported && welcomed:
+		return w.imported(payload)
 	case kind == protocol.Replace && answered:
 		return w.replace(payload)
 	case kind == protocol.Forked && answered && w.forked != nil && len(w.forked) == 0:
@@ -242,6 +244,18 @@ func (w *worker) replace(payload []byte) error {
 		w.log.Warn("worker replaced at its request", "error", frame.Why)
 		w.pool.count(CauseTimeout)
 		w.pool.nudge()
+	}
+	return nil
+}
+
+// imported hands on which files a worker has loaded.
+func (w *worker) imported(payload []byte) error {
+	var frame protocol.ImportedFrame
+	if err := protocol.Decode(protocol.Imported, payload, &frame); err != nil {
+		return err
+	}
+	if w.pool.cfg.Imported != nil {
+		w.pool.cfg.Imported(frame.Paths)
 	}
 	return nil
 }

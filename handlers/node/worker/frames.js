@@ -5,7 +5,7 @@ const { writeSync } = require('node:fs');
 
 const PROTOCOL = 4;
 const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5;
-const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70, BLOCKED = 72, ALIVE = 73;
+const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70, BLOCKED = 72, ALIVE = 73, IMPORTED = 75;
 const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5;
 
 const DESCRIBED = 128; // added to OK and STATE: the output comes behind its properties
@@ -313,6 +313,6 @@ class Writer {
 }
 
 module.exports = {
-  PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, WELCOME, READY, FAILED, RESULT, LOG, STATS, BLOCKED, ALIVE,
+  PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, WELCOME, READY, FAILED, RESULT, LOG, STATS, BLOCKED, ALIVE, IMPORTED,
   HEAD, OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, NO_STATE, DESCRIBED, EMPTY, Reader, Writer, cutTexts, putProperties,
 };

@@ -26,8 +26,8 @@ class LoadError extends Error {
  * Loads the functions that the daemon wants: their name, how to call them, and whether
  * they are async. Throws a LoadError.
  */
-async function load(app, wanted) {
-  useHooks(app);
+async function load(app, wanted, imports) {
+  useHooks(app, imports);
   const functions = [];
   for (const { name, module, function: wantedName, results } of wanted) {
     const specifier = find(app, module);

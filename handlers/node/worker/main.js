@@ -6,12 +6,13 @@ const { Socket } = require('node:net');
 const frames = require('./frames');
 const { Calls } = require('./calls');
 const { Lag } = require('./lag');
+const { Imports } = require('./imports');
 const { LoadError, load } = require('./load');
 const { NoOutput, Output, current } = require('./logs');
 const { oneLine, stack } = require('./outcome');
 const { Watch } = require('./watch');
 
-const CAPABILITIES = ['blocked', 'cancel', 'heartbeat', 'log', 'properties', 'session_state', 'stats'];
+const CAPABILITIES = ['blocked', 'cancel', 'heartbeat', 'imports', 'log', 'properties', 'session_state', 'stats'];
 
 const writer = new frames.Writer(3);
 let daemon; // what it can do
@@ -76,9 +77,10 @@ function hello({ protocol, max_frame: max, capabilities }) {
 async function start({ app, functions, threads }) {
   output = daemon.has('log') ? new Output(writer) : new NoOutput();
   process.on('exit', exitWhileLoading);
+  const imports = daemon.has('imports') ? new Imports(app, writer) : undefined;
   let loaded;
   try {
-    loaded = await load(app, functions);
+    loaded = await load(app, functions, imports);
   } catch (error) {
     failed(error instanceof LoadError ? error.message : `loading from ${app}: ${oneLine(error)}`, error.detail ?? stack(error));
     leave(0);
@@ -90,6 +92,7 @@ async function start({ app, functions, threads }) {
   const watch = wants.alive || wants.blocked ? new Watch(writer, () => calls.busy, () => current.getStore(), wants) : undefined;
   calls = new Calls(loaded, threads, writer, output, lag, watch);
   loading = false;
+  imports?.ready(watch?.thread);
   writer.json(frames.READY, { functions: loaded.map(({ name, isAsync }) => ({ name, kind: isAsync ? 'async' : 'sync' })) });
   writer.flush();
 }

@@ -41,7 +41,7 @@ class Watch {
       const call = whose();
       return call?.open ? `${call.id} ${call.index}` : '';
     };
-    const thread = new Worker(__filename, {
+    const thread = this.thread = new Worker(__filename, {
       workerData: { shared: this.#shared, alive, blocked }, execArgv: [], env: {},
       resourceLimits: { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 4 },
     });

@@ -173,6 +173,16 @@ var loadChecks = []check{
 		},
 	},
 	{
+		name: "load/imports", needs: protocol.CanImports, rule: ruleImport,
+		run: func(s *session) {
+			s.load()
+			if s.imports == nil {
+				s.fail("no IMPORTED before READY", "one, with the paths of the files that were loaded")
+			}
+			s.finish()
+		},
+	},
+	{
 		name: "load/prints", needs: protocol.CanLog, rule: "What the code prints while it loads is of no call: its id is -1.",
 		run: func(s *session) {
 			s.load()

@@ -20,7 +20,7 @@ func TestRulesAreInTheDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	document := strings.Join(strings.Fields(string(text)), " ")
-	rules := []string{ruleSizes, ruleLog, ruleOpen, ruleOne, ruleLogIDs, ruleStats, ruleAlive, ruleLogTo, ruleEnds, ruleOutcome}
+	rules := []string{ruleSizes, ruleLog, ruleOpen, ruleOne, ruleLogIDs, ruleStats, ruleAlive, ruleImport, ruleLogTo, ruleEnds, ruleOutcome}
 	for _, c := range checks() {
 		rules = append(rules, c.rule)
 	}
@@ -115,6 +115,9 @@ func TestFaultsAreFound(t *testing.T) {
 		"mixes up its outputs":                     {"log/standard-output[one]", ""},
 		"measures before it is ready":              {"hello/welcome", "a STATS before READY"},
 		"beats before it is ready":                 {"hello/welcome", "an ALIVE before READY"},
+		"names files unasked":                      {"hello/nothing-announced[one]", "an IMPORTED, though HELLO did not have the capability imports"},
+		"names no files":                           {"load/imports", "no IMPORTED before READY"},
+		"names files by parts of their paths":      {"load/imports", "an IMPORTED of"},
 		"beats once":                               {"heartbeat/busy[threads]", ""},
 		"measures milliseconds":                    {"result/time[one]", "a sleep of 200 ms took"},
 		"reads texts as Latin-1":                   {"invoke/fields[one]", "the id was"},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +23,7 @@ import (
 const maxFrame = 2 << 20
 
 // daemonCan is what the worker is told that we can.
-var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats, protocol.CanMeasures, protocol.CanHeartbeat}
+var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats, protocol.CanMeasures, protocol.CanHeartbeat, protocol.CanImports}
 
 // session is one worker process and what was said with it. All but the writing is
 // done from the goroutine of the check.
@@ -48,7 +49,8 @@ type session struct {
 	open    map[uint32]bool
 	logs    []protocol.LogFrame
 	stats   []protocol.StatsFrame
-	beats   int // how many ALIVE came
+	beats   int      // how many ALIVE came
+	imports []string // the paths of IMPORTED; nil before the first
 
 	mu         sync.Mutex // guards sent
 	sent, came transcript
@@ -176,7 +178,7 @@ func (s *session) named(function string) string {
 // errSilent says that nothing came in time.
 var errSilent = errors.New("nothing more came")
 
-// receive returns the next frame, but takes LOG, STATS and ALIVE into the books itself.
+// receive returns the next frame, but takes LOG, STATS, ALIVE and IMPORTED into the books itself.
 // The error is io.EOF where the worker closed its socket, and errSilent.
 func (s *session) receive() (protocol.Kind, []byte, error) {
 	for {
@@ -225,6 +227,7 @@ const (
 	ruleStats  = "For workers with a loop, after READY."
 	ruleLogTo  = "From WELCOME on."
 	ruleAlive  = "Sent each second after READY"
+	ruleImport = "One at least comes before READY."
 )
 
 // aside takes what may come at any time.
@@ -236,6 +239,8 @@ func (s *session) aside(kind protocol.Kind, payload []byte) bool {
 		s.measured(payload)
 	case protocol.Alive:
 		s.beat(payload)
+	case protocol.Imported:
+		s.imported(payload)
 	default:
 		return false
 	}
@@ -294,6 +299,22 @@ func (s *session) beat(payload []byte) {
 		s.failBy(ruleAlive, fmt.Sprintf("an ALIVE with %d bytes", len(payload)), "no payload")
 	}
 	s.beats++
+}
+
+func (s *session) imported(payload []byte) {
+	var frame protocol.ImportedFrame
+	err := protocol.Decode(protocol.Imported, payload, &frame)
+	switch {
+	case err != nil:
+		s.failBy(ruleImport, err.Error(), "an IMPORTED with paths")
+	case s.welcome == nil:
+		s.failBy(ruleImport, "an IMPORTED before WELCOME", "none")
+	case !slices.Contains(s.can, protocol.CanImports):
+		s.failBy(ruleLog, "an IMPORTED, though HELLO did not have the capability imports", "none")
+	case slices.ContainsFunc(frame.Paths, func(path string) bool { return !filepath.IsAbs(path) }):
+		s.failBy(ruleImport, "an IMPORTED of "+excerpt(payload), "absolute paths")
+	}
+	s.imports = append(append([]string{}, s.imports...), frame.Paths...)
 }
 
 // said is what was said lately, by us, by the worker, and on its standard error; and

@@ -107,9 +107,9 @@ func FuzzDecode(f *testing.F) {
 		`{"id":-1,"level":"INFO","logger":"l","text":"t"}`, `{"period_us":100000,"lags_us":[1,2,99999999999]}`,
 		`{"block":4294967295,"function":-1,"took_us":9223372036854775807,"asleep_us":-1,"place":"p"}`,
 		`{"period_us":1,"lags_us":[9223372036854775807]}`, `{"period_us":-1,"lags_us":[-9223372036854775808]}`,
-		`null`, `[]`, `{"lags_us":null}`, `{"id":1e400}`, "\xff",
+		`{"paths":["/app/a.py","b",""]}`, `{"paths":[1]}`, `null`, `[]`, `{"lags_us":null}`, `{"id":1e400}`, "\xff",
 	} {
-		for kind := Welcome; kind <= Blocked; kind++ {
+		for kind := Welcome; kind <= Imported; kind++ {
 			f.Add(byte(kind), []byte(text))
 		}
 	}
@@ -126,6 +126,8 @@ func FuzzDecode(f *testing.F) {
 			into = new(Outcome)
 		case Log:
 			into = new(LogFrame)
+		case Imported:
+			into = new(ImportedFrame)
 		case Blocked:
 			into = new(BlockedFrame)
 		default:

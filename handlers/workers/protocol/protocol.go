@@ -31,21 +31,22 @@ const (
 
 // The frames that a worker sends.
 const (
-	Welcome Kind = 65
-	Ready   Kind = 66
-	Failed  Kind = 67
-	Result  Kind = 68
-	Log     Kind = 69
-	Stats   Kind = 70
-	Forked  Kind = 71
-	Blocked Kind = 72
-	Alive   Kind = 73
-	Replace Kind = 74
+	Welcome  Kind = 65
+	Ready    Kind = 66
+	Failed   Kind = 67
+	Result   Kind = 68
+	Log      Kind = 69
+	Stats    Kind = 70
+	Forked   Kind = 71
+	Blocked  Kind = 72
+	Alive    Kind = 73
+	Replace  Kind = 74
+	Imported Kind = 75
 )
 
 var names = map[Kind]string{
 	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK", Set: "SETTINGS",
-	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED", Alive: "ALIVE", Replace: "REPLACE",
+	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED", Alive: "ALIVE", Replace: "REPLACE", Imported: "IMPORTED",
 }
 
 func (k Kind) String() string {
@@ -67,6 +68,7 @@ const (
 	CanProperties   = "properties"    // functions give their results properties
 	CanBlocked      = "blocked"       // what blocks the event loop is told by BLOCKED
 	CanHeartbeat    = "heartbeat"     // a worker sends ALIVE each second
+	CanImports      = "imports"       // a worker names the files that it has loaded by IMPORTED
 )
 
 // Status is how a call ended.
@@ -209,6 +211,13 @@ type Outcome struct {
 // ReplaceFrame asks for another worker in the place of the one that sends it.
 type ReplaceFrame struct {
 	Why string `json:"why"`
+}
+
+// ImportedFrame names files of the app, without which the worker's code would be another.
+type ImportedFrame struct {
+	// Paths are those of files that it has loaded, of directories of which all counts, and
+	// of modules, without an ending, that were looked for there and not found.
+	Paths []string `json:"paths"`
 }
 
 // LogFrame is a line that a function, or the code around it, printed or logged.

@@ -12,8 +12,8 @@ from drover.streams import flush_foreign
 
 PROTOCOL = 4
 HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS = 1, 2, 3, 4, 5, 6, 7
-WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED, ALIVE, REPLACE = 65, 66, 67, 68, 69, 70, 71, 72, 73, 74
-CAPABILITIES = ["blocked", "cancel", "fork", "heartbeat", "log", "properties", "session_state", "settings", "stats"]
+WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED, ALIVE, REPLACE, IMPORTED = 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75
+CAPABILITIES = ["blocked", "cancel", "fork", "heartbeat", "imports", "log", "properties", "session_state", "settings", "stats"]
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
 DESCRIBED = 128  # added to OK and STATE: the output comes behind its properties
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
@@ -182,6 +182,7 @@ class Writer:
         self.measures = False  # whether it wants to know what calls use
         self.blocked = False  # whether it takes BLOCKED
         self.heartbeat = False  # whether it takes ALIVE
+        self.imports = False  # whether it takes IMPORTED
         self.last = 0  # when it was sent last, by time.perf_counter_ns
         self.forked = False  # whether this is a child of the worker, which has nothing to say
         self.watch = Watch(self)
@@ -220,6 +221,13 @@ class Writer:
 
     def waits(self):
         return bool(self._out)
+
+    def soon(self):
+        """Has what is queued sent though the call goes on for long."""
+        if not self.watch.started:
+            self.flush()  # the code is being loaded, which may take long, and nobody watches yet
+        elif not self.watch.awake:
+            self.watch.busy()
 
     def flush(self):
         with self._lock:

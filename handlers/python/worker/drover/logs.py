@@ -68,10 +68,7 @@ def send(writer, number, level, logger, text):
             stream.flush()
         return
     writer.json(LOG, {"id": number, "level": level, "logger": logger[:_MAX_NAME], "text": text[:MAX]})
-    if not writer.watch.started:
-        writer.flush()  # the code is being loaded, which may take long, and nobody watches yet
-    elif not writer.watch.awake:
-        writer.watch.busy()  # the call may go on for long
+    writer.soon()
 
 
 class Output:

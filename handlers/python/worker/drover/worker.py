@@ -15,6 +15,7 @@ import drover
 from drover import frames, template
 from drover.ends import broken, fail, leave
 from drover.functions import LoadError, cut_traceback, load, one_line
+from drover.imports import Imports
 from drover.inline import Inline
 from drover.logs import Output
 from drover.loop import Loop
@@ -42,18 +43,19 @@ def main():
 
 def _serve(sock, reader, writer):
     load_frame, rest, output = _greet(reader, writer, None)
+    imports = Imports(writer, load_frame["app"]) if writer.imports else None
     functions = _load(writer, load_frame)
     # What the app's imports made stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
     why = template.unforkable(bool(drover._after_fork))
     if load_frame.get("template") and not rest and not why:
-        _ready(writer, functions, why)
+        _ready(writer, functions, why, imports)
         template.serve(sock, reader, writer)
         load_frame, rest, output = _greet(reader, writer, output)
         functions = _load(writer, load_frame)
     _hooks(writer)
-    _ready(writer, functions, why)
+    _ready(writer, functions, why, imports)
     threads = load_frame["threads"]
     if not writer.measures or cpu_now is None:
         for function in functions:
@@ -79,7 +81,7 @@ def _greet(reader, writer, output):
     can = hello["capabilities"]
     writer.max = hello["max_frame"]
     writer.stats, writer.measures, writer.blocked = "stats" in can, "measures" in can, "blocked" in can
-    writer.heartbeat = "heartbeat" in can
+    writer.heartbeat, writer.imports = "heartbeat" in can, "imports" in can
     writer.json(
         frames.WELCOME,
         {
@@ -121,7 +123,9 @@ def _failed(writer, error):
     leave(writer)
 
 
-def _ready(writer, functions, why):
+def _ready(writer, functions, why, imports):
+    if imports is not None:
+        imports.ready()
     kinds = [{"name": f.name, "kind": "async" if f.is_async else "sync"} for f in functions]
     ready = {"functions": kinds, "stacks_signal": last_words()}
     writer.json(frames.READY, {**ready, "unforkable": why} if why else ready)

@@ -232,6 +232,8 @@ def load(text):
             send_json(67, {"summary": summary, "detail": f"Traceback: {f['module']}: not today"})
             end()
     log(-1, "INFO", "conformance: loading")
+    if "imports" in can and FAULT != "names no files" or FAULT == "names files unasked":
+        send_json(75, {"paths": ["worker.py" if FAULT == "names files by parts of their paths" else os.path.abspath(__file__)]})
     if FAULT == "mixes up its functions":
         names.reverse()
     send_json(66, {"functions": [{"name": n, "kind": "sync"} for n in names]})
@@ -314,7 +316,7 @@ def greet():
     if FAULT == "beats before it is ready":
         send(73, b"")
     version = 1 if FAULT == "speaks another protocol" else 4
-    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "heartbeat", "log", "properties", "session_state", "settings"]})
+    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "heartbeat", "imports", "log", "properties", "session_state", "settings"]})
     if hello["protocol"] != 4 and FAULT != "speaks any protocol":
         end()
     max_frame = hello["max_frame"]
