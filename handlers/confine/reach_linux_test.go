@@ -137,23 +137,25 @@ func TestStrictBlocksLinkLocalAddresses(t *testing.T) {
 	ownNetwork(t)
 	for _, addr := range linkLocal {
 		port, met := server(t, addr)
-		c := strict(t, nil)
 		code := sending + `
 ip, port = os.environ['IP'], int(os.environ['PORT'])
 print(ways(ip, port))
 if ':' not in ip: print(ways('::ffff:' + ip, port))`
-		c.settings.Environment.Set = map[string]string{"IP": addr, "PORT": itoa(port)}
 		want := strings.TrimSpace(strings.Repeat("EACCES ", 6)) + " ENOTSUP"
 		if !strings.Contains(addr, ":") {
 			want += "\n" + want
 		}
-		runPython(t, c, code).wants(t, want)
+		try := func(change func(*Settings)) ended {
+			c := strict(t, change)
+			c.settings.Environment.Set = map[string]string{"IP": addr, "PORT": itoa(port)}
+			return runPython(t, c, code)
+		}
+		try(nil).wants(t, want)
+		try(func(s *Settings) { s.UnixSockets = true }).wants(t, want)
 		if n := met(); n > 0 {
 			t.Errorf("%s was reached in %d ways", addr, n)
 		}
-		c = strict(t, func(s *Settings) { s.LinkLocal = true })
-		c.settings.Environment.Set = map[string]string{"IP": addr, "PORT": itoa(port)}
-		if got := runPython(t, c, code).out; strings.Contains(got, "EACCES") || met() != 2 {
+		if got := try(func(s *Settings) { s.LinkLocal = true }).out; strings.Contains(got, "EACCES") || met() != 2 {
 			t.Errorf("%s is allowed, but: %s; %d", addr, got, met())
 		}
 	}

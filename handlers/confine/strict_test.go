@@ -165,6 +165,11 @@ for port in os.environ['PORTS'].split():
 		c := strict(t, func(s *Settings) { s.Connect = x.connect })
 		c.settings.Environment.Set = map[string]string{"PORTS": itoa(ports[0]) + " " + itoa(ports[1])}
 		runPython(t, c, code).wants(t, x.want)
+		eventually(t, func() bool { // nobody waits for calls of processes that have ended
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return len(c.listeners) == 0
+		})
 	}
 }
 

@@ -130,13 +130,15 @@ func (s *server) descriptor(thread uint32, fd int) (int, syscall.Errno) {
 	}
 	s.forget()
 	pidfd, err := unix.PidfdOpen(int(thread), unix.PIDFD_THREAD)
+	s.thread = thread
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.9: the process, whose descriptors are the same
 		pidfd, err = unix.PidfdOpen(processOf(thread), 0)
+		s.thread = 0 // it may outlive the thread
 	}
 	if err != nil {
 		return -1, errnoOf(err)
 	}
-	s.pidfd, s.thread = pidfd, thread
+	s.pidfd = pidfd
 	got, err := unix.PidfdGetfd(pidfd, fd, 0)
 	return got, errnoOf(err)
 }
