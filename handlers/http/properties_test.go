@@ -35,7 +35,7 @@ func TestProperties(t *testing.T) {
 		w.Header().Set("Content-Type", "text/csv")
 		w.Header().Set("Drover-Property-Correlation-Id", "c%201")
 		w.Header().Set("Drover-Property-Sequence-Number", "9") // not a function's to set
-		w.Header()["Drover-Attribute-N"] = []string{"7", "8"} // the first counts
+		w.Header()["Drover-Attribute-N"] = []string{"7", "8"}  // the first counts
 		_, _ = w.Write([]byte("a,b"))
 	})
 	m := &triggers.Message{
