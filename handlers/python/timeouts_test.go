@@ -42,14 +42,14 @@ def raises(body):
 	// The thread that cancels is held up between its look at what runs and the deed.
 	const late = `
 import signal, time
-from drover.timeouts import Threads
+from drover.timeouts import ThreadInterrupter
 def later(deed):
     def do(*args): time.sleep(0.0002); deed(*args)
     return do
 signal.pthread_kill = later(signal.pthread_kill)
-begin = Threads.__init__
+begin = ThreadInterrupter.__init__
 def __init__(self): begin(self); self._set = later(self._set)
-Threads.__init__ = __init__
+ThreadInterrupter.__init__ = __init__
 `
 	for _, interpreter := range interpreters(t) {
 		for _, mode := range []struct {
@@ -298,9 +298,9 @@ func TestASignalThatTheAppTookForItself(t *testing.T) {
 	log := newLines()
 	p := startApp(t, mark+`
 import signal
-from drover.timeouts import MainThread
+from drover.timeouts import MainThreadInterrupter
 def f(body):
-    signal.signal(MainThread.SIGNAL, signal.SIG_IGN)
+    signal.signal(MainThreadInterrupter.SIGNAL, signal.SIG_IGN)
     mark(body)
     time.sleep(60)
 `, func(c *workers.Config) { c.Log = slog.New(slog.NewTextHandler(log, nil)) }, "f")

@@ -7,7 +7,8 @@ import socket
 import struct
 import time
 
-from drover import ends, real
+from drover import unpatched
+from drover.exit import broken
 from drover.streams import flush_foreign
 
 PROTOCOL = 4
@@ -176,7 +177,7 @@ class Writer:
     def __init__(self, sock):
         self._sock = sock
         self._out = collections.deque()  # append and popleft need no lock
-        self._lock = real.Lock()
+        self._lock = unpatched.Lock()
         self.max = 0  # of a frame, in bytes; set when the daemon has said it
         self.stats = False  # whether the daemon takes STATS
         self.measures = False  # whether it wants to know what calls use
@@ -215,7 +216,7 @@ class Writer:
             except BlockingIOError:  # the daemon does not read, and needs no more of them
                 pass
             except OSError as error:
-                ends.broken(error)
+                broken(error)
             finally:
                 self._lock.release()
 
@@ -243,21 +244,21 @@ class Writer:
             try:
                 view = view[self._sock.send(view) :]
             except BlockingIOError:  # asyncio's sockets do not wait
-                real.select([], [self._sock], [])
+                unpatched.select([], [self._sock], [])
             except OSError as error:
-                ends.broken(error)
+                broken(error)
 
 
 class Watch:
     """Sends replies that a long call holds up, and notices that the daemon died.
 
     It rests when there was nothing to do for REST, until busy is called, which takes
-    no lock of Python's: a Timeout may strike in there."""
+    no lock of Python's: a Timeout may come in there."""
 
     def __init__(self, writer):
         self._writer = writer
         self._parent = os.getppid()
-        self._wake = real.SimpleQueue()
+        self._wake = unpatched.SimpleQueue()
         self.started = False
         self.awake = False  # whether busy need not be called
         # Called at each look, with how late that is in seconds; tells whether there is more to come.
@@ -266,7 +267,7 @@ class Watch:
 
     def start(self):
         self.started = True
-        real.start(self.run, "drover-watch")
+        unpatched.start(self.run, "drover-watch")
 
     def busy(self):
         """Called after a reply that is not sent at once."""
@@ -284,7 +285,7 @@ class Watch:
             idle = 0.0
             while idle < REST:
                 due = time.perf_counter() + WATCH
-                real.sleep(WATCH)
+                unpatched.sleep(WATCH)
                 if self.woke is not None:
                     self.woke()
                 late = time.perf_counter() - due

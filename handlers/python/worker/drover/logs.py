@@ -6,10 +6,10 @@ import sys
 
 from drover.frames import LOG
 from drover.streams import MAX, Parts, Text
-from drover.timeouts import Running
+from drover.timeouts import RunningCall
 
 # What runs here: its number is that of the invocation.
-current = contextvars.ContextVar("drover_invocation", default=Running())
+current = contextvars.ContextVar("drover_invocation", default=RunningCall())
 
 _MAX_NAME = 200
 

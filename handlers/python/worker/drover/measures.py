@@ -16,7 +16,7 @@ INTERVAL = 500_000
 # A thread that wakes up so much too late had to wait for another that held the lock:
 # Python asks who holds it to let go after 5 ms. In seconds.
 HELD = 0.0025
-# One of so many looks of the watch is one of these.
+# One of so many looks of the watch takes a sample.
 EACH = 4
 # How often the daemon is told, in seconds.
 TELL = 1.0
@@ -30,14 +30,14 @@ except AttributeError:  # there is no such clock here
     cpu_now = None
 
 
-class Looks:
+class GilSampler:
     """How often a thread that woke up while functions ran had to wait for the lock."""
 
     def __init__(self, writer, running):
         self._writer = writer
         self._tells = writer.stats and writer.measures
         self._running = running  # what runs in threads
-        self._seen = {}  # by the function's index: looks, and those at which it was held
+        self._seen = {}  # by the function's index: samples, and those at which it was held
         self._told = time.monotonic()
         self._delays = None  # the file that tells how long this thread waited for a core
         self._delayed = 0
@@ -58,7 +58,7 @@ class Looks:
             return 0.0
         return (self._delayed - before) / 1e9 if before else 0.0
 
-    def look(self, late):
+    def sample(self, late):
         """Called by one thread every few milliseconds, so many seconds too late. Returns
         whether functions run."""
         if not self._tells:

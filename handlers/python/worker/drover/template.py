@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from drover import frames, real
+from drover import frames, unpatched
 
 _PID = struct.Struct("<q")
 _FDS = 3  # with each FORK: the worker's socket, its standard output, its standard error
@@ -21,7 +21,7 @@ _PARENT = 5.0  # how long a forked worker waits for its place below the reaper, 
 def unforkable(hooked):
     """Why the app cannot be forked from; "" if it can. Hooked says that it has
     functions to be called after a fork."""
-    library = real.patched()
+    library = unpatched.patched()
     if library:
         return f"{library} has replaced threads, and its event loop is not made for a fork"
     threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
@@ -226,4 +226,4 @@ def _between(sock, tell, ending, end):
     os.close(end)
     until = time.monotonic() + _PARENT
     while os.getppid() == parent and time.monotonic() < until:
-        real.sleep(0.0001)
+        unpatched.sleep(0.0001)

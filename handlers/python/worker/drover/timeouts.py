@@ -9,41 +9,41 @@ for a lock. What is raised may come anywhere between the two in the thread's cod
 import signal
 import sys
 
-from drover import Timeout, real
+from drover import Timeout, unpatched
 
-_AIMING, _STRUCK, _FORKED = 1, 2, 3
+_INTERRUPTING, _INTERRUPTED, _FORKED = 1, 2, 3
 
 
-class Running:
+class RunningCall:
     """What runs in a thread, or in a task."""
 
-    __slots__ = ("aimed", "cut", "index", "number", "thread")
+    __slots__ = ("cut", "index", "interruption", "number", "thread")
 
     def __init__(self):
         self.number = -1  # of the invocation; -1 is none
         self.index = 0  # of the function that was measured last
         self.cut = False  # whether the Timeout came while a module was imported
-        self.aimed = 0  # whether settle is to be called at the end of the call
-        self.thread = real.get_ident()
+        self.interruption = 0  # whether settle is to be called at the end of the call
+        self.thread = unpatched.get_ident()
 
     def settle(self, threads):
-        """Called by the thread when its call has ended and something was aimed at
-        it: after this no Timeout comes."""
-        while self.aimed == _AIMING:
-            real.sleep(0)
-        if self.aimed == _STRUCK:
+        """Called by the thread when its call has ended and an interruption was
+        begun: after this no Timeout comes."""
+        while self.interruption == _INTERRUPTING:
+            unpatched.sleep(0)
+        if self.interruption == _INTERRUPTED:
             threads.take_back(self)
-            self.aimed = 0
+            self.interruption = 0
 
     def forked(self):
         """Called in a process that was forked here."""
-        self.aimed = _FORKED
+        self.interruption = _FORKED
 
     def is_child(self):
-        return self.aimed == _FORKED
+        return self.interruption == _FORKED
 
 
-class Threads:
+class ThreadInterrupter:
     """Raises Timeout in any thread, as soon as it runs Python code: a thread that
     waits is not woken. Raises ImportError where Python was built without ctypes."""
 
@@ -55,24 +55,24 @@ class Threads:
         self._set.argtypes = (ctypes.c_ulong, ctypes.py_object)
         self._nothing = ctypes.py_object()
 
-    def strike(self, running, number):
+    def interrupt(self, running, number):
         """Called by one thread at a time. Reports whether this can be done."""
-        if running.aimed:
+        if running.interruption:
             return True  # once is enough
-        running.aimed = _AIMING
+        running.interruption = _INTERRUPTING
         if running.number == number:
             running.cut = imports(sys._current_frames().get(running.thread))
             self._set(running.thread, Timeout)
-            running.aimed = _STRUCK
+            running.interruption = _INTERRUPTED
         else:
-            running.aimed = 0
+            running.interruption = 0
         return True
 
     def take_back(self, running):
         self._set(running.thread, self._nothing)
 
 
-class MainThread:
+class MainThreadInterrupter:
     """Raises Timeout in the main thread by a signal, which ends its waiting, too."""
 
     # One that nobody uses; where there are no real-time signals, one that is
@@ -88,7 +88,7 @@ class MainThread:
         if gevent is not None:  # the signal comes to its hub, which hands these on to the main greenlet
             gevent.Hub.SYSTEM_ERROR = (*gevent.Hub.SYSTEM_ERROR, Timeout)
 
-    def strike(self, running, number):
+    def interrupt(self, running, number):
         """Reports whether this can be done: the app may have taken the signal."""
         if signal.getsignal(self.SIGNAL) != self._handler:
             return False
@@ -100,7 +100,7 @@ class MainThread:
         wanted, self._wanted = self._wanted, -1
         running = self._running
         if wanted >= 0 and running.number == wanted:
-            running.cut, running.aimed = imports(frame), _STRUCK
+            running.cut, running.interruption = imports(frame), _INTERRUPTED
             raise Timeout
 
     def take_back(self, running):

@@ -16,7 +16,9 @@ def of_app():
         return None
     try:
         from opentelemetry import context
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        from opentelemetry.trace.propagation.tracecontext import (
+            TraceContextTextMapPropagator,
+        )
     except ImportError:  # another thing of that name
         return None
     extract = TraceContextTextMapPropagator().extract

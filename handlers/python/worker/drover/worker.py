@@ -13,16 +13,16 @@ import socket
 
 import drover
 from drover import frames, template
-from drover.ends import broken, fail, leave
+from drover.async_runner import AsyncRunner
+from drover.exit import broken, fail, leave
 from drover.functions import LoadError, cut_traceback, load, one_line
+from drover.heartbeat import Heartbeat
 from drover.imports import Imports
-from drover.inline import Inline
 from drover.logs import Output
-from drover.loop import Loop
+from drover.main_thread_runner import MainThreadRunner
 from drover.measures import NEVER, cpu_now
-from drover.pool import Pool
-from drover.pulse import Pulse
 from drover.stacks import at_fatal_signals, last_words
+from drover.thread_pool_runner import ThreadPoolRunner
 
 
 def main():
@@ -61,14 +61,14 @@ def _serve(sock, reader, writer):
         for function in functions:
             function.due = NEVER
     if any(f.is_async for f in functions):
-        worker = Loop(sock, reader, writer, output, functions, threads)
+        worker = AsyncRunner(sock, reader, writer, output, functions, threads)
     elif threads > 1:
-        worker = Pool(sock, reader, writer, output, functions, threads)
+        worker = ThreadPoolRunner(sock, reader, writer, output, functions, threads)
     else:
-        worker = Inline(sock, reader, writer, output, functions)
+        worker = MainThreadRunner(sock, reader, writer, output, functions)
     worker.watch.start()
     if writer.heartbeat:
-        Pulse(writer).start()
+        Heartbeat(writer).start()
     while True:  # for as long as it is told to go on in another way
         worker, rest = worker.run(rest), ()
 

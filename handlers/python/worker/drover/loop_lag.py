@@ -11,7 +11,7 @@ PERIOD = 100_000_000
 MANY = 10
 
 
-class Lag:
+class LoopLag:
     """Measures how much later than it is due the loop runs a timer, and tells the
     daemon each second, if that takes STATS. It rests when nothing was to do for a second."""
 

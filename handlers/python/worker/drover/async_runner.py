@@ -7,21 +7,21 @@ import contextvars
 import sys
 
 from drover import frames
-from drover.blocked import Watchdog
-from drover.calls import NOT_TRIED, NOTHING, now
-from drover.ends import broken, end_child, fail, leave_loop
+from drover.async_in_threads import is_awaitable, set_loop
 from drover.executor import Executor
+from drover.exit import broken, end_child, fail, leave_loop
 from drover.functions import outcome
-from drover.lag import Lag
 from drover.logs import current
+from drover.loop_lag import LoopLag
+from drover.loop_watchdog import LoopWatchdog
 from drover.measures import INTERVAL, Steps
-from drover.pool import Pool
 from drover.results import PLAIN, refuse
-from drover.threaded import is_awaitable, set_loop
-from drover.timeouts import Running
+from drover.runner import NOT_TRIED, NOTHING, now
+from drover.thread_pool_runner import ThreadPoolRunner
+from drover.timeouts import RunningCall
 
 
-class Loop(Pool):
+class AsyncRunner(ThreadPoolRunner):
     def __init__(self, sock, reader, writer, output, functions, threads):
         super().__init__(sock, reader, writer, output, functions, threads)
         self.ready = collections.deque()  # invocations of async functions that wait for a task
@@ -33,7 +33,7 @@ class Loop(Pool):
         self.executor = None
         self.lag = None
         self.leaving = None  # the task that ends the process
-        self.watchdog = Watchdog(self) if writer.blocked else None
+        self.watchdog = LoopWatchdog(self) if writer.blocked else None
 
     def run(self, got):
         if sys.version_info < (3, 10):
@@ -50,7 +50,7 @@ class Loop(Pool):
         # run_in_executor(None, ...) has as many threads as the functions.
         self.executor = Executor(self.threads)
         loop.set_default_executor(self.executor)
-        self.lag = Lag(loop, self.writer, self.busy)
+        self.lag = LoopLag(loop, self.writer, self.busy)
         if self.watchdog is not None:
             self.watch.woke = self.watchdog.peek
             self.watchdog.start()
@@ -201,7 +201,7 @@ class Loop(Pool):
         more than they do. A task that a function left changed is not used again."""
         self.coming = None
         ready, tasks, functions, writer = self.ready, self.tasks, self.functions, self.writer
-        task, running = asyncio.current_task(), Running()
+        task, running = asyncio.current_task(), RunningCall()
         current.set(running)
         before = contextvars.copy_context()
         began = now()

@@ -33,8 +33,8 @@ _MACHINERY = {
 }
 
 
-class Places:
-    """Owner is the Loop."""
+class StackLocations:
+    """Owner is the AsyncRunner."""
 
     def __init__(self, owner):
         self._owner = owner
@@ -137,20 +137,20 @@ def _of(local):
     return number, index, Message(b"", meta=data[meta:body]).id[:_MAX_PLACE]
 
 
-class Sight:
-    """What the main thread was seen to run. The frame goes on: what it says of places
+class StackSample:
+    """What the main thread was seen to run. The frame goes on: what it says of locations
     is of the moment in which detail is called first."""
 
-    def __init__(self, places, frame):
-        self._places, self._frame = places, frame
+    def __init__(self, locations, frame):
+        self._locations, self._frame = locations, frame
         self._detail = None
-        self.root = places.root(frame)
+        self.root = locations.root(frame)
 
     def detail(self):
         """The number, function and message of the invocation, and the stack."""
         if self._detail is None:
-            lines = self._places.lines(self._frame)
-            self._detail = (*self._places.invocation(self._frame), lines)
+            lines = self._locations.lines(self._frame)
+            self._detail = (*self._locations.invocation(self._frame), lines)
             self._frame = None
         return self._detail
 

@@ -8,11 +8,11 @@ The worker's own threads must be real ones.
 import sys
 import threading
 import time
+from _thread import start_new_thread
 from queue import Empty, SimpleQueue
 from select import select
 from socket import socket
 from threading import Lock, get_ident
-from _thread import start_new_thread
 
 __all__ = ["MAIN", "Empty", "Lock", "SimpleQueue", "get_ident", "patched", "select", "sleep", "socket", "start"]
 

@@ -4,12 +4,13 @@ import collections
 import json
 import os
 
-from drover import Context, Message, ends, frames, traces
+from drover import Context, Message, frames, traces
+from drover.async_in_threads import AsyncInThreads, is_awaitable
+from drover.exit import end_child
 from drover.functions import outcome
 from drover.logs import send
 from drover.measures import INTERVAL, cpu_now, now
 from drover.results import PLAIN, Unsendable, refuse
-from drover.threaded import Threaded, is_awaitable
 
 OK = frames.OK
 NOTHING = OK, b""
@@ -31,7 +32,7 @@ class _All(set):
     discard = add
 
 
-class Calls:
+class Runner:
     """Invocations are the tuples that Reader.read gives."""
 
     serving = None  # what runs functions in this process, now
@@ -46,15 +47,15 @@ class Calls:
         self.contexts = {}  # of the invocations that asked for one, by number
         self.cancelled = set()  # the numbers of those that are; one stays until it is used again
         self.replaced = False  # whether another worker is to take the place of this one
-        self.running = []  # what can be struck by a Timeout
-        self.striker = None  # how; None where it can't be done
-        self.threaded = Threaded()  # what runs on event loops of threads
+        self.running = []  # what a Timeout can interrupt
+        self.interrupter = None  # how; None where it can't be done
+        self.threaded = AsyncInThreads()  # what runs on event loops of threads
         self.watch = writer.watch
         self.trace = traces.of_app()  # None in an app without OpenTelemetry
         self.draining = False
-        if Calls.serving is None:
-            os.register_at_fork(after_in_child=lambda: Calls.serving.forked())
-        Calls.serving = self
+        if Runner.serving is None:
+            os.register_at_fork(after_in_child=lambda: Runner.serving.forked())
+        Runner.serving = self
 
     def go_on(self, before):
         """Has what another way of running functions had before this one."""
@@ -106,14 +107,14 @@ class Calls:
                     answer = NOTHING if value is None else self.answer(number, function, value)
             except BaseException as error:  # SystemExit and KeyboardInterrupt end a call, not the worker
                 if running.is_child():
-                    ends.end_child(error)
+                    end_child(error)
                 answer = outcome(error)
             running.number = -1
-            if running.aimed:
+            if running.interruption:
                 self.settle(running)
         except BaseException as error:  # a Timeout that came when the function had ended
             running.number = -1
-            if running.aimed:
+            if running.interruption:
                 self.settle(running)
             if answer is None:
                 answer = outcome(error)
@@ -156,8 +157,8 @@ class Calls:
 
     def settle(self, running):
         if running.is_child():
-            ends.end_child(None)
-        running.settle(self.striker)
+            end_child(None)
+        running.settle(self.interrupter)
         if running.cut:
             running.cut = False
             self.replace("a call timed out while it imported a module, which may stay half imported")
@@ -207,7 +208,7 @@ class Calls:
             return
         for running in self.running:
             if running.number == number:
-                if self.striker is not None and not self.striker.strike(running, number):
+                if self.interrupter is not None and not self.interrupter.interrupt(running, number):
                     self.warn("a function is not interrupted though its time is up, as the app handles the signal that this takes")
                 return
         if self.withdraw(number):  # else a thread took it just now, and will see that it is cancelled

@@ -22,7 +22,7 @@ def set_loop():
     return None if loop is None or loop.is_closed() else loop
 
 
-class Threaded:
+class AsyncInThreads:
     """The async functions that run in threads, and what functions that are not async
     return to be awaited."""
 

@@ -19,8 +19,8 @@ import sys
 import threading
 import time
 
-from drover import frames, real
-from drover.places import Places, Sight
+from drover import frames, unpatched
+from drover.stack_locations import StackLocations, StackSample
 from drover.stacks import Alarm, high
 
 _now = time.perf_counter_ns
@@ -45,14 +45,14 @@ REST = 10
 _Facts = collections.namedtuple("_Facts", "at main all")
 
 
-class Watchdog:
-    """Owner is the Loop, whose method run calls the loop, and serve_ready the app's
+class LoopWatchdog:
+    """Owner is the AsyncRunner, whose method run runs the loop, and serve_ready the app's
     async functions."""
 
     def __init__(self, owner):
         self._owner, self._writer = owner, owner.writer
-        self._places = Places(owner)
-        self._wake = real.SimpleQueue()
+        self._locations = StackLocations(owner)
+        self._wake = unpatched.SimpleQueue()
         self.awake = False  # whether begin need not be called
         self._asked = self._answered = 0
         self._turned = 0  # when the loop answered last
@@ -68,7 +68,7 @@ class Watchdog:
         gc.callbacks.append(self._garbage)
         self._alarm = self._clock = None
         try:
-            self._clock = time.pthread_getcpuclockid(real.MAIN)
+            self._clock = time.pthread_getcpuclockid(unpatched.MAIN)
             self._alarm = Alarm(self._clock, DEEP)
         except (AttributeError, OSError, RuntimeError, ValueError):
             pass
@@ -76,7 +76,7 @@ class Watchdog:
         self._state, self._own_waits = _State(threading.get_native_id()), None
 
     def start(self):
-        real.start(self.run, "drover-blocked")
+        unpatched.start(self.run, "drover-blocked")
 
     def begin(self):
         """Called by the loop when there is something to do. The first of it may hold the
@@ -108,7 +108,7 @@ class Watchdog:
             due += self._pause
             left = due - _now()
             if left > 0:
-                real.sleep(left / 1e9)
+                unpatched.sleep(left / 1e9)
             # If C code has just given the GIL back, nothing here may let the main thread
             # have it before it is known where that is.
             now = self._facts()
@@ -116,13 +116,13 @@ class Watchdog:
             if late > LATE:
                 due = now.at
                 if seen is None:
-                    seen = Sight(self._places, self._frame())
+                    seen = StackSample(self._locations, self._frame())
                     seen.detail()
                 held = self._held(last, now, late, late - (self._own_waits.read() - waited))
             if self._alarm is not None and looks % 2 == 0:  # it costs as much as all else here
                 self._alarm.put_off()
             if held is None:
-                self._look(now, Sight(self._places, self._frame()), now)
+                self._look(now, StackSample(self._locations, self._frame()), now)
             else:
                 self._look(now, seen, last, held)
             last, self._last, self._peeked = now, now.at, None
@@ -140,7 +140,7 @@ class Watchdog:
         """Called by a thread that may get the GIL before this one does, when C code
         gives it back: a little later the main thread is elsewhere."""
         if self._peeked is None and self.awake and _now() - self._last > self._pause + LATE:
-            seen = Sight(self._places, self._frame())
+            seen = StackSample(self._locations, self._frame())
             seen.detail()
             self._peeked = seen
 
@@ -154,7 +154,7 @@ class Watchdog:
             self._collecting = 0
 
     def _frame(self):
-        return sys._current_frames().get(real.MAIN)
+        return sys._current_frames().get(unpatched.MAIN)
 
     def _facts(self):
         return _Facts(_now(), time.clock_gettime_ns(self._clock) if self._clock is not None else 0, time.process_time_ns())
@@ -230,7 +230,7 @@ class Watchdog:
             return
         if held and held[0][2] == ascii(lines[0][2])[1:-1]:
             lines = held
-        place, stack = self._places.describe(lines)
+        place, stack = self._locations.describe(lines)
         if place is None:  # it is code of ours
             return
         self._blocks += 1

@@ -2,26 +2,26 @@
 
 import socket
 
-from drover import frames, pool, real
-from drover.calls import Calls, now
-from drover.ends import broken, fail, leave
+from drover import frames, thread_pool_runner, unpatched
+from drover.exit import broken, fail, leave
 from drover.logs import current
-from drover.measures import Looks
-from drover.timeouts import MainThread, Running
+from drover.measures import GilSampler
+from drover.runner import Runner, now
+from drover.timeouts import MainThreadInterrupter, RunningCall
 
 
-class Inline(Calls):
+class MainThreadRunner(Runner):
     def __init__(self, sock, reader, writer, output, functions, before=None):
         super().__init__(sock, reader, writer, output, functions)
         if before is not None:
             self.go_on(before)
         self.threads = max(before.threads, 1) if before is not None else 1  # that are wanted
-        self.here = Running()
+        self.here = RunningCall()
         self.running.append(self.here)
-        self.striker = MainThread(self.here)
-        self.reading = real.Lock()  # held by whoever reads the socket
+        self.interrupter = MainThreadInterrupter(self.here)
+        self.reading = unpatched.Lock()  # held by whoever reads the socket
         self.working = False  # whether there is something to run
-        self.looks = Looks(writer, self.running)
+        self.gil_sampler = GilSampler(writer, self.running)
         self.watch.look = self.look
 
     def take(self, got):
@@ -40,7 +40,7 @@ class Inline(Calls):
     def look(self, late):
         """Called by the watch every few milliseconds while functions run: if one takes
         long, what comes meanwhile may be its cancellation. Returns whether they do."""
-        self.looks.look(late)
+        self.gil_sampler.sample(late)
         if self.here.number >= 0 and now() - self.writer.last > frames.WATCH * 1e9:
             self.read_more()
         return self.working
@@ -91,4 +91,4 @@ class Inline(Calls):
 
     def to_pool(self):
         self.reading.acquire()  # for good: the watch reads no more
-        return pool.Pool(self.sock, self.reader, self.writer, self.output, self.functions, self.threads, self)
+        return thread_pool_runner.ThreadPoolRunner(self.sock, self.reader, self.writer, self.output, self.functions, self.threads, self)

@@ -1,4 +1,4 @@
-"""The ends of a worker process. None of them waits for threads that may never return."""
+"""How a worker process ends. No way waits for threads that may never return."""
 
 import asyncio
 import atexit
@@ -8,7 +8,7 @@ import sys
 import traceback
 
 import drover
-from drover import real
+from drover import unpatched
 from drover.streams import flush_foreign
 
 # How long the functions have that the app wants called at the end, together, in seconds.
@@ -23,7 +23,7 @@ def leave(writer):
             try:
                 value = hook()
                 if inspect.isawaitable(value):
-                    from drover.threaded import set_loop
+                    from drover.async_in_threads import set_loop
 
                     (set_loop() or asyncio.new_event_loop()).run_until_complete(_awaited(value))
             except BaseException:
@@ -53,7 +53,7 @@ def begin_hooks(writer):
     writer.flush()
     if writer.forked:
         return False
-    real.start(_limit, "drover-exit")
+    unpatched.start(_limit, "drover-exit")
     return bool(drover._at_exit)
 
 
@@ -74,7 +74,7 @@ def finish(writer):
 
 
 def _limit():
-    real.sleep(HOOKS)
+    unpatched.sleep(HOOKS)
     _last_words(f"drover: the functions of drover.at_exit and atexit did not end within {HOOKS:.0f} s; the worker ends without them\n")
     os._exit(0)
 

@@ -2,31 +2,31 @@
 
 import os
 
-from drover import frames, inline, real
-from drover.calls import Calls
-from drover.ends import fail, leave
+from drover import frames, main_thread_runner, unpatched
+from drover.exit import fail, leave
 from drover.logs import current
-from drover.measures import Looks
-from drover.timeouts import Running, Threads
+from drover.measures import GilSampler
+from drover.runner import Runner
+from drover.timeouts import RunningCall, ThreadInterrupter
 
 
-class Pool(Calls):
+class ThreadPoolRunner(Runner):
     def __init__(self, sock, reader, writer, output, functions, threads, before=None):
         super().__init__(sock, reader, writer, output, functions)
-        self.queue = real.SimpleQueue()  # invocations; None: one thread is to end
+        self.queue = unpatched.SimpleQueue()  # invocations; None: one thread is to end
         self.threads = threads  # that are to go on
         self.started = 0
         self.live = 0  # threads that have not ended
-        self.ending = real.Lock()  # guards that
+        self.ending = unpatched.Lock()  # guards that
         self.last = None  # the pipe that the last thread writes to, when none is to go on
         if before is not None:
             self.go_on(before)
-        self.watch.look = Looks(writer, self.running).look
+        self.watch.look = GilSampler(writer, self.running).sample
 
     def start(self):
         """Starts the threads, which take what waits already."""
         try:
-            self.striker = Threads()
+            self.interrupter = ThreadInterrupter()
         except ImportError as error:
             self.warn(
                 f"sync functions are not interrupted when their time is up, as this Python has no ctypes ({error}):"
@@ -43,7 +43,7 @@ class Pool(Calls):
         with self.ending:
             self.live += n
         for _ in range(n):
-            real.start(self.serve, f"drover_{self.started}")
+            unpatched.start(self.serve, f"drover_{self.started}")
             self.started += 1
 
     def resize(self, threads):
@@ -64,7 +64,7 @@ class Pool(Calls):
 
     def serve_all(self):
         get, empty, writer, watch, call = self.queue.get, self.queue.empty, self.writer, self.watch, self.call
-        running = Running()
+        running = RunningCall()
         current.set(running)
         self.running.append(running)
         while True:
@@ -101,7 +101,7 @@ class Pool(Calls):
                     found = True
                 else:
                     kept.append(item)
-        except real.Empty:
+        except unpatched.Empty:
             pass
         for item in kept:
             self.queue.put(item)
@@ -154,10 +154,10 @@ class Pool(Calls):
                         self.draining = True
                     else:
                         self.cancel(item)
-                if ended in real.select([self.sock, ended], [], [])[0]:
+                if ended in unpatched.select([self.sock, ended], [], [])[0]:
                     break
                 got = self.reader.read()
         finally:
             os.close(ended)
             os.close(self.last)
-        return inline.Inline(self.sock, self.reader, self.writer, self.output, self.functions, self)
+        return main_thread_runner.MainThreadRunner(self.sock, self.reader, self.writer, self.output, self.functions, self)
