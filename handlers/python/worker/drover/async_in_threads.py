@@ -4,22 +4,10 @@ function that blocks holds up nobody."""
 import asyncio
 import concurrent.futures
 import copy
-import inspect
 import threading
 
+from drover.event_loops import awaited, is_awaitable, set_loop
 from drover.logs import current
-
-
-def is_awaitable(value):
-    return inspect.isawaitable(value) or isinstance(value, concurrent.futures.Future)
-
-
-def set_loop():
-    """The open event loop that the app has set for this thread, as asyncio.get_event_loop
-    does; None if there is none."""
-    policy = getattr(asyncio.events, "_get_event_loop_policy", asyncio.get_event_loop_policy)()  # the second is deprecated
-    loop = getattr(getattr(policy, "_local", None), "_loop", None)
-    return None if loop is None or loop.is_closed() else loop
 
 
 class AsyncInThreads:
@@ -46,7 +34,7 @@ class AsyncInThreads:
                 continue
             loop = value.get_loop() if asyncio.isfuture(value) else self._loop()
             if loop.is_running():  # a future of another thread's loop
-                value = asyncio.run_coroutine_threadsafe(_awaited(value), loop).result()
+                value = asyncio.run_coroutine_threadsafe(awaited(value), loop).result()
             else:
                 value = self._run(number, loop, value)
         return value
@@ -60,7 +48,7 @@ class AsyncInThreads:
         return loop
 
     def _run(self, number, loop, awaitable):
-        task = loop.create_task(_awaited(awaitable))
+        task = loop.create_task(awaited(awaitable))
         self._tasks[number] = loop, task
         try:
             return loop.run_until_complete(task)
@@ -77,7 +65,3 @@ class AsyncInThreads:
             return False
         loop.call_soon_threadsafe(task.cancel)
         return True
-
-
-async def _awaited(awaitable):
-    return await awaitable

@@ -7,7 +7,7 @@ import contextvars
 import sys
 
 from drover import frames
-from drover.async_in_threads import is_awaitable, set_loop
+from drover.event_loops import is_awaitable, set_loop
 from drover.executor import Executor
 from drover.exit import broken, end_child, fail, leave_loop
 from drover.functions import outcome

@@ -9,6 +9,7 @@ import traceback
 
 import drover
 from drover import unpatched
+from drover.event_loops import awaited, set_loop
 from drover.streams import flush_foreign
 
 # How long the functions have that the app wants called at the end, together, in seconds.
@@ -23,9 +24,7 @@ def leave(writer):
             try:
                 value = hook()
                 if inspect.isawaitable(value):
-                    from drover.async_in_threads import set_loop
-
-                    (set_loop() or asyncio.new_event_loop()).run_until_complete(_awaited(value))
+                    (set_loop() or asyncio.new_event_loop()).run_until_complete(awaited(value))
             except BaseException:
                 hook_failed(hook)
     finish(writer)
@@ -77,10 +76,6 @@ def _limit():
     unpatched.sleep(HOOKS)
     _last_words(f"drover: the functions of drover.at_exit and atexit did not end within {HOOKS:.0f} s; the worker ends without them\n")
     os._exit(0)
-
-
-async def _awaited(value):
-    return await value
 
 
 def broken(error):

@@ -2,7 +2,7 @@
 
 import socket
 
-from drover import frames, thread_pool_runner, unpatched
+from drover import frames, unpatched
 from drover.exit import broken, fail, leave
 from drover.logs import current
 from drover.measures import GilSampler
@@ -12,10 +12,8 @@ from drover.timeouts import MainThreadInterrupter, RunningCall
 
 class MainThreadRunner(Runner):
     def __init__(self, sock, reader, writer, output, functions, before=None):
-        super().__init__(sock, reader, writer, output, functions)
-        if before is not None:
-            self.go_on(before)
-        self.threads = max(before.threads, 1) if before is not None else 1  # that are wanted
+        super().__init__(sock, reader, writer, output, functions, before)
+        self.threads = 1  # that are wanted
         self.here = RunningCall()
         self.running.append(self.here)
         self.interrupter = MainThreadInterrupter(self.here)
@@ -60,7 +58,7 @@ class MainThreadRunner(Runner):
                 self.reading.release()
 
     def run(self, got):
-        """Runs until more than one thread is wanted; returns what goes on then."""
+        """Runs until more than one thread is wanted; returns how many are."""
         waiting, here, writer, watch, call = self.waiting, self.here, self.writer, self.watch, self.call
         current.set(here)
         self.take(got)
@@ -82,13 +80,10 @@ class MainThreadRunner(Runner):
             self.working = False
             writer.flush()
             if self.threads > 1:
-                return self.to_pool()
+                self.reading.acquire()  # for good: the watch reads no more
+                return self.threads
             if self.draining and not waiting:
                 leave(writer)
             with self.reading:
                 if not waiting and not self.draining:
                     self.take(self.reader.read())
-
-    def to_pool(self):
-        self.reading.acquire()  # for good: the watch reads no more
-        return thread_pool_runner.ThreadPoolRunner(self.sock, self.reader, self.writer, self.output, self.functions, self.threads, self)

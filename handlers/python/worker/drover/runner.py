@@ -5,7 +5,8 @@ import json
 import os
 
 from drover import Context, Message, frames, traces
-from drover.async_in_threads import AsyncInThreads, is_awaitable
+from drover.async_in_threads import AsyncInThreads
+from drover.event_loops import is_awaitable
 from drover.exit import end_child
 from drover.functions import outcome
 from drover.logs import send
@@ -33,11 +34,13 @@ class _All(set):
 
 
 class Runner:
-    """Invocations are the tuples that Reader.read gives."""
+    """Invocations are the tuples that Reader.read gives. Before is the runner that this one
+    takes over from, if any: the method run of that has returned, with the number of threads
+    that are wanted."""
 
     serving = None  # what runs functions in this process, now
 
-    def __init__(self, sock, reader, writer, output, functions):
+    def __init__(self, sock, reader, writer, output, functions, before=None):
         self.sock = sock
         self.reader = reader
         self.writer = writer
@@ -56,11 +59,9 @@ class Runner:
         if Runner.serving is None:
             os.register_at_fork(after_in_child=lambda: Runner.serving.forked())
         Runner.serving = self
-
-    def go_on(self, before):
-        """Has what another way of running functions had before this one."""
-        self.waiting, self.contexts, self.cancelled, self.draining = before.waiting, before.contexts, before.cancelled, before.draining
-        self.replaced = before.replaced
+        if before is not None:
+            self.waiting, self.contexts, self.cancelled, self.draining = before.waiting, before.contexts, before.cancelled, before.draining
+            self.replaced = before.replaced
 
     def settings(self, payload):
         """The number of threads that SETTINGS asks for."""

@@ -2,7 +2,7 @@
 
 import os
 
-from drover import frames, main_thread_runner, unpatched
+from drover import frames, unpatched
 from drover.exit import fail, leave
 from drover.logs import current
 from drover.measures import GilSampler
@@ -12,15 +12,13 @@ from drover.timeouts import RunningCall, ThreadInterrupter
 
 class ThreadPoolRunner(Runner):
     def __init__(self, sock, reader, writer, output, functions, threads, before=None):
-        super().__init__(sock, reader, writer, output, functions)
+        super().__init__(sock, reader, writer, output, functions, before)
         self.queue = unpatched.SimpleQueue()  # invocations; None: one thread is to end
         self.threads = threads  # that are to go on
         self.started = 0
         self.live = 0  # threads that have not ended
         self.ending = unpatched.Lock()  # guards that
         self.last = None  # the pipe that the last thread writes to, when none is to go on
-        if before is not None:
-            self.go_on(before)
         self.watch.look = GilSampler(writer, self.running).sample
 
     def start(self):
@@ -116,7 +114,7 @@ class ThreadPoolRunner(Runner):
         leave(self.writer)
 
     def run(self, got):
-        """Runs until one thread is enough; returns what goes on then."""
+        """Runs until one thread is enough; returns how many are wanted then."""
         self.start()
         while True:
             for at, item in enumerate(got):
@@ -127,7 +125,7 @@ class ThreadPoolRunner(Runner):
                     if self.draining or wanted == self.threads:
                         continue
                     if wanted == 1:
-                        return self.to_inline(got[at + 1 :])
+                        return self.end_threads(got[at + 1 :])
                     self.resize(wanted)
                 elif item < 0:
                     self.drain()
@@ -135,12 +133,14 @@ class ThreadPoolRunner(Runner):
                     self.cancel(item)
             got = self.reader.read()
 
-    def to_inline(self, got):
+    def end_threads(self, got):
         """Waits until the threads have ended what they run, for the one thread that goes
         on is the main thread. Meanwhile cancellations come, and what else does waits, as
-        does what came with the SETTINGS, behind them."""
+        does what came with the SETTINGS, behind them. Returns how many threads are wanted
+        by then."""
         ended, self.last = os.pipe()
         self.resize(0)
+        wanted = 1
         try:
             while True:
                 for item in got:
@@ -149,7 +149,7 @@ class ThreadPoolRunner(Runner):
                             self.cancelled.discard(item[0])
                         self.waiting.append(item)
                     elif type(item) is bytes:
-                        self.threads = self.settings(item)
+                        wanted = self.settings(item)
                     elif item < 0:
                         self.draining = True
                     else:
@@ -160,4 +160,4 @@ class ThreadPoolRunner(Runner):
         finally:
             os.close(ended)
             os.close(self.last)
-        return main_thread_runner.MainThreadRunner(self.sock, self.reader, self.writer, self.output, self.functions, self)
+        return wanted

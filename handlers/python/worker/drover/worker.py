@@ -61,16 +61,22 @@ def _serve(sock, reader, writer):
         for function in functions:
             function.due = NEVER
     if any(f.is_async for f in functions):
-        worker = AsyncRunner(sock, reader, writer, output, functions, threads)
-    elif threads > 1:
-        worker = ThreadPoolRunner(sock, reader, writer, output, functions, threads)
+        runner = AsyncRunner(sock, reader, writer, output, functions, threads)
     else:
-        worker = MainThreadRunner(sock, reader, writer, output, functions)
-    worker.watch.start()
+        runner = _runner(sock, reader, writer, output, functions, threads, None)
+    writer.watch.start()
     if writer.heartbeat:
         Heartbeat(writer).start()
-    while True:  # for as long as it is told to go on in another way
-        worker, rest = worker.run(rest), ()
+    while True:
+        threads, rest = runner.run(rest), ()
+        runner = _runner(sock, reader, writer, output, functions, threads, runner)
+
+
+def _runner(sock, reader, writer, output, functions, threads, before):
+    """What runs functions that are not async, in so many threads."""
+    if threads > 1:
+        return ThreadPoolRunner(sock, reader, writer, output, functions, threads, before)
+    return MainThreadRunner(sock, reader, writer, output, functions, before)
 
 
 def _greet(reader, writer, output):

@@ -1,0 +1,22 @@
+"""The event loops of threads, and what is awaited on them."""
+
+import asyncio
+import concurrent.futures
+import inspect
+
+
+def is_awaitable(value):
+    return inspect.isawaitable(value) or isinstance(value, concurrent.futures.Future)
+
+
+async def awaited(awaitable):
+    """A coroutine of any awaitable."""
+    return await awaitable
+
+
+def set_loop():
+    """The open event loop that the app has set for this thread, as asyncio.get_event_loop
+    does; None if there is none."""
+    policy = getattr(asyncio.events, "_get_event_loop_policy", asyncio.get_event_loop_policy)()  # the second is deprecated
+    loop = getattr(getattr(policy, "_local", None), "_loop", None)
+    return None if loop is None or loop.is_closed() else loop
