@@ -1,6 +1,9 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
 GO ?= go
+# bench and deploy are modules of their own, which ./... leaves out.
+MODULES := . bench deploy
+PACKAGES := ./... ./bench/... ./deploy/...
 
 .PHONY: help
 help: ## What can be made
@@ -8,12 +11,14 @@ help: ## What can be made
 
 .PHONY: build
 build: ## The command, as bin/drover
-	$(GO) build -o bin/drover .
+	$(GO) build -trimpath -ldflags="-s -w" -o bin/drover .
 
+# Go's cache of test results does not notice changes of the files that deploy's tests read outside their module.
 .PHONY: test
 test: ## All tests, with the race detector; needs Go and python3, and for some what make azurite and make sdks install
-	$(GO) vet ./...
-	$(GO) test -race -parallel 4 -timeout 40m ./...
+	$(GO) vet $(PACKAGES)
+	$(GO) test -race -parallel 4 -timeout 40m ./... ./bench/...
+	$(GO) test -race -parallel 4 -count=1 ./deploy/...
 
 # What the fuzzing finds is kept in testdata/fuzz, and is a case of make test from then on.
 FUZZ ?= 1000000x
@@ -47,8 +52,9 @@ sdk-live: ## Azure's own live tests against the Service Bus emulator; listens on
 	$(GO) test -race -count=1 -tags sdklive -run TestSDKLive -timeout 15m ./triggers/servicebus/emulator
 
 .PHONY: lint
-lint: ## The linters that go.mod pins
-	$(GO) tool golangci-lint run
+lint: ## Each go.mod is complete, and the linters that tools/go.mod pins
+	for module in $(MODULES); do GOWORK=off $(GO) -C $$module mod tidy -diff || exit 1; done
+	"$$(GOWORK=off $(GO) -C tools tool -n golangci-lint)" run $(PACKAGES)
 
 .PHONY: demo
 demo: ## The main job: three functions under load for 20 seconds

@@ -1,22 +1,25 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"go/ast"
+	"go/importer"
+	"go/parser"
 	"go/token"
 	"go/types"
+	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"unicode"
-
-	"golang.org/x/tools/go/packages"
 )
 
 // lower has TestBounds write lower ceilings down.
@@ -105,23 +108,14 @@ func boundOf(name, what string, of sizes) int {
 // measureAll measures each package of the product, and all of them together.
 func measureAll(t *testing.T) map[string]sizes {
 	t.Helper()
-	mode := packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports
-	all, err := packages.Load(&packages.Config{Mode: mode}, "./...")
-	if err != nil {
-		t.Fatal(err)
-	}
 	out := make(map[string]sizes)
 	var names []string
 	sources := 0
-	for _, p := range all {
-		for _, e := range p.Errors {
-			t.Fatal(e)
-		}
-		name := cmpOr(strings.TrimPrefix(strings.TrimPrefix(p.PkgPath, modulePath), "/"), ".")
-		if name == "bench" || strings.HasSuffix(name, "test") {
+	for _, m := range loadAll(t) {
+		name := cmpOr(strings.TrimPrefix(strings.TrimPrefix(m.pkg.Path(), modulePath), "/"), ".")
+		if strings.HasSuffix(name, "test") {
 			continue // no part of the product
 		}
-		m := &measure{Package: p, sizes: make(sizes)}
 		m.measure()
 		out[name] = m.sizes
 		names = append(names, m.names...)
@@ -137,6 +131,47 @@ func measureAll(t *testing.T) map[string]sizes {
 	return out
 }
 
+// loadAll parses and checks each package of this module. What they import comes from the
+// export data that the go command builds.
+func loadAll(t *testing.T) (out []*measure) {
+	t.Helper()
+	list := exec.Command("go", "list", "-deps", "-export", "-json=Dir,ImportPath,Export,GoFiles,DepOnly", "./...")
+	list.Stderr = os.Stderr
+	text, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fset, exports := token.NewFileSet(), make(map[string]string)
+	imports := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+	for d := json.NewDecoder(bytes.NewReader(text)); d.More(); {
+		var p struct {
+			Dir, ImportPath, Export string
+			GoFiles                 []string
+			DepOnly                 bool
+		}
+		if err := d.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		// Packages come after all that they import.
+		if exports[p.ImportPath] = p.Export; p.DepOnly || len(p.GoFiles) == 0 {
+			continue
+		}
+		m := &measure{fset: fset, info: &types.Info{Uses: make(map[*ast.Ident]types.Object)}, sizes: make(sizes)}
+		for _, name := range p.GoFiles {
+			file, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), nil, parser.ParseComments|parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.files = append(m.files, file)
+		}
+		if m.pkg, err = (&types.Config{Importer: imports}).Check(p.ImportPath, fset, m.files, m.info); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
 func cmpOr(a, b string) string {
 	if a == "" {
 		return b
@@ -146,7 +181,10 @@ func cmpOr(a, b string) string {
 
 // measure measures one package.
 type measure struct {
-	*packages.Package
+	fset  *token.FileSet
+	files []*ast.File
+	pkg   *types.Package
+	info  *types.Info
 	sizes sizes
 	names []string // of functions and methods
 }
@@ -155,8 +193,8 @@ func (m *measure) measure() {
 	methods := make(map[string]int)          // by type
 	on := make(map[string]map[string]bool)   // the types that have a method, by its name
 	uses := make(map[string]map[string]bool) // which files a file uses
-	for _, file := range m.Syntax {
-		at := m.Fset.File(file.Pos())
+	for _, file := range m.files {
+		at := m.fset.File(file.Pos())
 		m.sizes["files"]++
 		m.sizes["lines"] += at.LineCount()
 		ast.Inspect(file, func(n ast.Node) bool {
@@ -197,7 +235,7 @@ func (m *measure) most(what string, n int) { m.sizes[what] = max(m.sizes[what], 
 
 func (m *measure) function(f *ast.FuncDecl, methods map[string]int, on map[string]map[string]bool) {
 	m.names = append(m.names, f.Name.Name)
-	m.most("function lines", m.Fset.Position(f.End()).Line-m.Fset.Position(f.Pos()).Line+1)
+	m.most("function lines", m.fset.Position(f.End()).Line-m.fset.Position(f.Pos()).Line+1)
 	if f.Recv == nil {
 		return
 	}
@@ -213,15 +251,15 @@ func (m *measure) function(f *ast.FuncDecl, methods map[string]int, on map[strin
 // declaredIn is the file of this package that declares what a name refers to: a type,
 // function, method, field, variable or constant of the package. It is empty for anything else.
 func (m *measure) declaredIn(name *ast.Ident) string {
-	used := m.TypesInfo.Uses[name]
-	if used == nil || used.Pkg() != m.Types || used.Pos() == token.NoPos {
+	used := m.info.Uses[name]
+	if used == nil || used.Pkg() != m.pkg || used.Pos() == token.NoPos {
 		return ""
 	}
 	field, _ := used.(*types.Var)
 	method, _ := used.(*types.Func)
 	switch {
-	case used.Parent() == m.Types.Scope(), field != nil && field.IsField(), method != nil && method.Signature().Recv() != nil:
-		return m.Fset.File(used.Pos()).Name()
+	case used.Parent() == m.pkg.Scope(), field != nil && field.IsField(), method != nil && method.Signature().Recv() != nil:
+		return m.fset.File(used.Pos()).Name()
 	}
 	return "" // it is local
 }
@@ -258,8 +296,8 @@ func (m *measure) namesSources(name string) (n int) {
 		if name == "triggers/"+source || strings.HasPrefix(name, "triggers/"+source+"/") {
 			continue
 		}
-		for _, file := range m.Syntax {
-			if base := filepath.Base(m.Fset.File(file.Pos()).Name()); strings.EqualFold(strings.TrimSuffix(base, ".go"), source) {
+		for _, file := range m.files {
+			if base := filepath.Base(m.fset.File(file.Pos()).Name()); strings.EqualFold(strings.TrimSuffix(base, ".go"), source) {
 				continue // configs/SOURCE.go and the daemon's
 			}
 			found := false

@@ -140,7 +140,7 @@ func documents(t *testing.T) map[string]string {
 var (
 	link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 	// A path of ours in backquotes: it has a slash or an ending that files have.
-	quoted = regexp.MustCompile("`((?:daemon|triggers|handlers|configs|scaler|deploy|bench|docs)/[A-Za-z0-9_./-]*|[A-Z][A-Za-z]*file|go\\.mod|main\\.go)`")
+	quoted = regexp.MustCompile("`((?:daemon|triggers|handlers|configs|scaler|deploy|bench|tools|docs)/[A-Za-z0-9_./-]*|[A-Z][A-Za-z]*file|go\\.(?:mod|work)|main\\.go)`")
 )
 
 func TestPathsInDocumentsExist(t *testing.T) {

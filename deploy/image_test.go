@@ -138,8 +138,8 @@ func newRoot(t *testing.T, config string) root {
 	for i, word := range build {
 		build[i] = strings.ReplaceAll(strings.ReplaceAll(word, `"`, ""), "$VERSION", "v1.2.3")
 	}
-	c := exec.Command("go", append(build, "-o", program, "..")...)
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	c := exec.Command("go", slices.Concat([]string{"-C", ".."}, build, []string{"-o", program, "."})...)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off") // the image has no go.work
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
