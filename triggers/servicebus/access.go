@@ -145,8 +145,6 @@ func explain(err error, needs right) error {
 	switch {
 	case tooLarge(err):
 		return fmt.Errorf("%w: a message is larger than the entity allows now (MaxMessageSizeInKilobytes); raise that to receive it", err)
-	case unreadable(err):
-		return fmt.Errorf("%w: a message has a property of a type that the AMQP library for Go cannot read (decimal or char); have its sender send another type", err)
 	case strings.Contains(text, "expiredtoken"):
 		return fmt.Errorf("%w; the signature has ended, or this machine's clock is wrong", err)
 	case code == azservicebus.CodeUnauthorizedAccess:

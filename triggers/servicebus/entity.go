@@ -26,8 +26,6 @@ type entity struct {
 	copies   *azservicebus.Sender
 	copiesBy *azservicebus.Client
 
-	diagnosed atomic.Int64 // when a lost link was last looked into, in ns since 1970
-
 	// Guarded by t.mu.
 	failing  error
 	pause    context.CancelFunc // of the receiving that goes on

@@ -115,9 +115,6 @@ func (e *entity) fetch(arrived chan<- arrival) {
 		}
 		e.out = 0
 		failures++
-		if !idled.Load() && (err == nil || tooLarge(err) || unreadable(err)) {
-			t.running.Go(func() { e.diagnose(t.ctx, by.receiver) })
-		}
 		if idled.Load() || beyondRepair(err) || failures > reopenAfter {
 			if broken := e.reopen(by); broken != nil {
 				err = errors.Join(err, broken)

@@ -263,7 +263,7 @@ const maxPeek = 250
 func (e *entity) peek(ctx context.Context, n int) (b triggers.Backlog, err error) {
 	asked := n
 	seen, err := look(ctx, e.link.Load().receiver, 0, n, &asked)
-	if tooLarge(err) || unreadable(err) { // the next message: receiving logs it, and goes on with others
+	if tooLarge(err) { // the next message; receiving goes on with others
 		e.t.log.Warn("the next message cannot be looked at", "path", e.path(), "error", err)
 		return triggers.Backlog{Ready: 1, AtLeast: true}, nil
 	}

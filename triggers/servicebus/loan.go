@@ -149,7 +149,11 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 	if v.Kind == triggers.Retry && v.Delay > 0 {
 		// What expires meanwhile is held: the service then does with it what it is to do.
 		if !l.expiresBefore(time.Now().Add(v.Delay)) && t.cfg.Scheduled {
-			return l.retryByCopy(ctx, m, v.Delay)
+			err := l.retryByCopy(ctx, m, v.Delay)
+			if !errors.Is(err, azservicebus.ErrMessageTooLarge) {
+				return err
+			}
+			t.log.Warn("a copy of the message would be too large; the message is held until its next attempt", "message", m.ID, "error", err)
 		}
 		t.mu.Lock()
 		l.retryAt, l.failures = time.Now().Add(v.Delay), m.Attempt

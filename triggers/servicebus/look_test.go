@@ -3,9 +3,6 @@ package servicebus
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
-	"strings"
 	"testing"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
@@ -58,23 +55,5 @@ func TestLookAtLargeMessages(t *testing.T) {
 	}
 	if seen != 100 || len(s.asked) > 110 || s.asked[0] != maxPeek {
 		t.Errorf("%d messages in %d looks, the first for %d", seen, len(s.asked), s.asked[0])
-	}
-}
-
-// A message that no link takes is named, and the others are received.
-func TestAMessageThatCannotBeReceived(t *testing.T) {
-	var log syncBuffer
-	e := &entity{queue: "orders", t: &trigger{cfg: Config{Queue: "orders"}, log: slog.New(slog.NewTextHandler(&log, nil))}}
-	s := &shelf{most: 262_144, sizes: []int{10, 10, 300_000, 10}}
-	e.diagnose(t.Context(), s)
-	e.diagnose(t.Context(), s) // not so soon again
-	want := []string{"message cannot be received; receiving continues with the others", "after_sequence_number=2", "MaxMessageSizeInKilobytes"}
-	for _, part := range want {
-		if strings.Count(log.String(), part) != 1 {
-			t.Errorf("want %q once in %s", part, log.String())
-		}
-	}
-	if err := fmt.Errorf("amqp:internal-error: decimal128 not implemented"); !unreadable(err) || !strings.Contains(explain(err, listen).Error(), "decimal or char") {
-		t.Errorf("%v", explain(err, listen))
 	}
 }

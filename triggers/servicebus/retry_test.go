@@ -2,6 +2,7 @@ package servicebus
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -231,6 +232,35 @@ func TestARetryBehindTheEnd(t *testing.T) {
 			t.Errorf("the log: %s", log.String())
 		}
 	}
+}
+
+// A message of which a copy would be too large is held until its retry.
+func TestARetryWithoutRoomForACopy(t *testing.T) {
+	t.Parallel()
+	const limit = 64 << 10
+	b := startWith(t, emulator.Options{MaxMessageSize: limit}, emulator.QueueOptions{})
+	var log syncBuffer
+	tr := b.open(t, func(c *Config) { c.Scheduled, c.Log = true, slog.New(slog.NewTextHandler(&log, nil)) })
+	s, err := b.client(t).NewSender("orders", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := limit
+	for err = azservicebus.ErrMessageTooLarge; errors.Is(err, azservicebus.ErrMessageTooLarge); size-- {
+		err = s.SendMessage(t.Context(), &azservicebus.Message{Body: make([]byte, size)}, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, tr, 1)[0].Settle(t.Context(), triggers.Verdict{Kind: triggers.Retry, Delay: time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	d := receive(t, tr, 1)[0]
+	if d.Message.Attempt != 2 || len(d.Message.Body) <= size || !strings.Contains(log.String(), "a copy of the message would be too large") {
+		t.Errorf("attempt %d of %d bytes; the log: %s", d.Message.Attempt, len(d.Message.Body), log.String())
+	}
+	settle(t, d, triggers.Done)
+	b.wantCounts(t, emulator.Counts{})
 }
 
 // syncBuffer is a buffer that many goroutines write to.

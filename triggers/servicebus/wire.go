@@ -160,6 +160,7 @@ func (w *wire) scan() {
 
 // The AMQP performatives that matter here (OASIS AMQP 1.0, part 2.7).
 const (
+	performativeAttach   = 0x12
 	performativeTransfer = 0x14
 	performativeDetach   = 0x16
 	performativeClose    = 0x18
@@ -176,12 +177,15 @@ func (w *wire) frame(f []byte, at int64) {
 	if !ok {
 		return
 	}
-	if code >= performativeDetach && code <= performativeClose {
+	switch {
+	case code == performativeAttach:
+		liftLimit(body, list)
+		return
+	case code >= performativeDetach && code <= performativeClose:
 		clear(w.parts) // what was not whole never will be
 		clear(w.passing)
 		return
-	}
-	if code != performativeTransfer {
+	case code != performativeTransfer:
 		return
 	}
 	t, end := readTransfer(body, list)
@@ -236,30 +240,52 @@ type transfer struct {
 
 // readTransfer reads the list at a place, and returns where it ends; -1 if it is none.
 func readTransfer(b []byte, i int) (t transfer, end int) {
-	first, count := elements(b, i)
-	if end = skip(b, i, maxDepth); first < 0 || end < 0 {
-		return t, -1
+	end = fields(b, i, func(k, j int) {
+		switch {
+		case k == 0 && b[j] == 0x52:
+			t.handle = uint32(b[j+1])
+		case k == 0 && b[j] == 0x70:
+			t.handle = binary.BigEndian.Uint32(b[j+1:])
+		case k == 5:
+			t.more = isTrue(b, j)
+		case k == 9:
+			t.aborted = isTrue(b, j)
+		}
+	})
+	return t, end
+}
+
+// liftLimit removes the largest size from an attach of the service as a sender. The SDK would
+// cut the link on a larger message, again and again: one from before the entity's limit was
+// lowered, or an answer with several messages.
+func liftLimit(b []byte, i int) {
+	sends := false
+	fields(b, i, func(k, j int) {
+		switch {
+		case k == 2: // the role: true is a receiver
+			sends = !isTrue(b, j)
+		case k == 10 && sends && (b[j] == 0x53 || b[j] == 0x80):
+			clear(b[j+1 : j+1+width(b[j])])
+		}
+	})
+}
+
+func isTrue(b []byte, i int) bool { return b[i] == 0x41 || b[i] == 0x56 && b[i+1] == 1 }
+
+// fields calls do with the number and the place of each field of the list at i, and returns where
+// the list ends; -1 if it is none.
+func fields(b []byte, i int, do func(k, at int)) (end int) {
+	j, count := elements(b, i)
+	if end = skip(b, i, maxDepth); j < 0 || end < 0 {
+		return -1
 	}
-	for k, j := 0, first; k < count; k++ {
+	for k := range count {
 		next := skip(b, j, maxDepth)
 		if next < 0 || next > end {
-			return t, -1
+			return -1
 		}
-		is := b[j] == 0x41 || b[j] == 0x56 && b[j+1] == 1
-		switch k {
-		case 0:
-			switch b[j] {
-			case 0x52:
-				t.handle = uint32(b[j+1])
-			case 0x70:
-				t.handle = binary.BigEndian.Uint32(b[j+1:])
-			}
-		case 5:
-			t.more = is
-		case 9:
-			t.aborted = is
-		}
+		do(k, j)
 		j = next
 	}
-	return t, end
+	return end
 }

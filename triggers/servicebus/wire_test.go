@@ -19,6 +19,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 	"github.com/Azure/go-amqp"
 
+	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
@@ -93,6 +94,69 @@ func TestWire(t *testing.T) {
 	if got, err := io.ReadAll(&wire{Conn: stream{Reader: bytes.NewReader(noise)}}); err != nil || !bytes.Equal(got, noise) {
 		t.Errorf("noise: %v, %x", err, got)
 	}
+}
+
+// loweredListener has the links that a server attaches as a sender limit messages to 64 KiB, in the
+// place of 1 MiB and the emulator's envelope.
+type loweredListener struct{ net.Listener }
+
+func (l loweredListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return loweredConn{c}, err
+}
+
+type loweredConn struct{ net.Conn }
+
+func (c loweredConn) Write(b []byte) (int, error) {
+	return c.Conn.Write(bytes.ReplaceAll(b, []byte("\x80\x00\x00\x00\x00\x00\x11\x00\x00"), []byte("\x80\x00\x00\x00\x00\x00\x01\x00\x00")))
+}
+
+// A message from before the limit of its entity was lowered is received like any other.
+func TestAMessageAboveALoweredLimit(t *testing.T) {
+	t.Parallel()
+	for _, sessions := range []bool{false, true} {
+		served := make(chan error, 1)
+		t.Cleanup(func() { <-served }) // after the emulator's end
+		b := startWith(t, emulator.Options{MaxMessageSize: 1 << 20}, emulator.QueueOptions{RequiresSession: sessions})
+		large := bytes.Repeat([]byte("x"), 500_000)
+		for _, body := range [][]byte{[]byte("before"), large, []byte("after")} {
+			b.send(t, triggers.Message{Body: body, OrderingKey: "a"})
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			served <- err
+			t.Fatal(err)
+		}
+		go func() { served <- b.Serve(loweredListener{l}) }()
+		b.address = l.Addr().String()
+		tr := b.open(t, func(c *Config) { c.Sessions = sessions })
+		for _, want := range [][]byte{[]byte("before"), large, []byte("after")} {
+			d := receive(t, tr, 1)[0]
+			if !bytes.Equal(d.Message.Body, want) || d.Message.Attempt != 1 {
+				t.Errorf("attempt %d, and %d bytes; want %d", d.Message.Attempt, len(d.Message.Body), len(want))
+			}
+			settle(t, d, triggers.Done)
+		}
+		b.wantCounts(t, emulator.Counts{})
+	}
+}
+
+// The service's limit is removed from its attach as a sender alone.
+func TestLiftLimit(t *testing.T) {
+	attach := func(role byte, limit string) []byte {
+		return []byte("\xc0" + string(rune(13+len(limit))) + "\x0b\xa1\x01n\x43" + string([]byte{role}) + "\x40\x40\x40\x40\x40\x40\x40" + limit)
+	}
+	const ulong, none = "\x80\x00\x00\x00\x00\x00\x04\x00\x00", "\x80\x00\x00\x00\x00\x00\x00\x00\x00"
+	for _, c := range []struct {
+		role         byte
+		limit, after string
+	}{{0x42, ulong, none}, {0x42, "\x53\xff", "\x53\x00"}, {0x42, "\x44", "\x44"}, {0x42, "\x40", "\x40"}, {0x41, ulong, ulong}} {
+		b := attach(c.role, c.limit)
+		if liftLimit(b, 0); !bytes.Equal(b, attach(c.role, c.after)) {
+			t.Errorf("role %x, limit %x: %x", c.role, c.limit, b)
+		}
+	}
+	liftLimit([]byte("\xc0\x05\x0b\xa1"), 0) // it ends early
 }
 
 // A body that is nested more deeply than a stack can hold, and one that ends early.
