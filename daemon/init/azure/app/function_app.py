@@ -10,8 +10,8 @@ def orders(message):
     """Called once for each message; any exception is a failed attempt.
 
     message.body is what msg.get_body() is in Azure Functions, message.json() what
-    msg.get_json() is, and message.attempt what msg.dequeue_count is, but that it
-    counts failures alone.
+    msg.get_json() is. message.attempt counts failures alone; message.dequeue_count
+    and message.delivery_count are what they are in Azure Functions.
     """
     order = json.loads(message.body)
     total = sum(line["price"] * line["count"] for line in order["lines"])
