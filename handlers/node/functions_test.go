@@ -244,7 +244,7 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 		function string
 		want     []string
 	}{
-		"no such package":          {files{"index.js": "require('nonexistent-pkg')"}, "f", []string{"loading . from", "Cannot find module 'nonexistent-pkg'", "npm install nonexistent-pkg", "node"}},
+		"no such package":          {files{"index.js": "require('nonexistent-pkg')"}, "f", []string{"loading index.js from", "Cannot find module 'nonexistent-pkg'", "npm install nonexistent-pkg", "node"}},
 		"no such package of ES":    {files{"a.mjs": "import '@no/such/thing.js'"}, "a.mjs:f", []string{"Cannot find package '@no/such'", "npm install @no/such"}},
 		"no file of ours":          {files{"index.js": "require('./lib/helper')"}, "f", []string{"Cannot find module './lib/helper'"}},
 		"syntax":                   {files{"index.js": "\nexports.f = (;"}, "f", []string{"SyntaxError", "index.js:2"}},
@@ -259,12 +259,12 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 		"it fails in a callback":   {files{"a.mjs": "setTimeout(() => { throw new Error('boom') }); await new Promise(() => {})"}, "a:f", []string{"3 workers in a row ended while they loaded the code", "exit status 1"}},
 		"no module":                {files{}, "jobs/billing:f", []string{"Cannot find package", "jobs"}},
 		"no module, as a path":     {files{}, "./jobs:f", []string{"there is no module ./jobs in", "with .js, .mjs, .cjs"}},
-		"no function":              {files{"index.js": "exports.g = () => {}; exports.x = 3; exports.default = () => {}"}, "f", []string{". exports no function f; it has: default, g"}},
-		"no function of ES":        {files{"a.mjs": "export const g = () => {}; export default { h() {} }"}, "a:f", []string{"a exports no function f; it has: g, h"}},
-		"nothing":                  {files{"index.js": ""}, "f", []string{". exports no function f; it has: none"}},
-		"no function, but a value": {files{"index.js": "exports.f = 3"}, "f", []string{"f of . is no function, but a number"}},
-		"a generator":              {files{"index.js": "exports.f = function* () {}"}, "f", []string{"f of . is a generator function; a function takes (message, context)"}},
-		"a class":                  {files{"index.js": "exports.f = class {}"}, "f", []string{"f of . is a class"}},
+		"no function":              {files{"index.js": "exports.g = () => {}; exports.x = 3; exports.default = () => {}"}, "f", []string{"index.js exports no function f; it has: default, g"}},
+		"no function of ES":        {files{"a.mjs": "export const g = () => {}; export default { h() {} }"}, "a:f", []string{"a.mjs exports no function f; it has: g, h"}},
+		"nothing":                  {files{"index.js": ""}, "f", []string{"index.js exports no function f; it has: none"}},
+		"no function, but a value": {files{"index.js": "exports.f = 3"}, "f", []string{"f of index.js is no function, but a number"}},
+		"a generator":              {files{"index.js": "exports.f = function* () {}"}, "f", []string{"f of index.js is a generator function; a function takes (message, context)"}},
+		"a class":                  {files{"index.js": "exports.f = class {}"}, "f", []string{"f of index.js is a class"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -47,7 +47,7 @@ func propertiesOf(m *azservicebus.ReceivedMessage) triggers.Properties {
 	if raw := m.RawAMQPMessage; raw != nil && raw.Properties != nil && raw.Properties.ContentEncoding != nil {
 		out[triggers.ContentEncoding] = *raw.Properties.ContentEncoding
 	}
-	if raw := m.RawAMQPMessage; raw != nil && raw.Header != nil && raw.Header.Priority != 0 {
+	if raw := m.RawAMQPMessage; raw != nil && raw.Header != nil && raw.Header.Priority != 0 && raw.Header.Priority != 4 { // AMQP's default
 		out[triggers.Priority] = strconv.Itoa(int(raw.Header.Priority))
 	}
 	return out

@@ -5,7 +5,7 @@ const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 const { types } = require('node:util');
-const { pathToFileURL } = require('node:url');
+const { fileURLToPath, pathToFileURL } = require('node:url');
 const { oneLine, stack } = require('./outcome');
 const { article, encoder } = require('./results');
 const { FROM_APP, useHooks } = require('./resolve');
@@ -31,16 +31,17 @@ async function load(app, wanted, imports) {
   const functions = [];
   for (const { name, module, function: wantedName, results } of wanted) {
     const specifier = find(app, module);
+    const file = specifier.startsWith('file:') ? path.relative(app, fileURLToPath(specifier)) : module;
     let exported;
     try {
       exported = await import(specifier);
     } catch (error) {
-      throw new LoadError(`loading ${module} from ${app}: ${oneLine(error)}${hint(error, app)}`, place(error, app, specifier) ?? stack(error));
+      throw new LoadError(`loading ${file} from ${app}: ${oneLine(error)}${hint(error, app)}`, place(error, app, specifier) ?? stack(error));
     }
     const [run, owner] = pick(exported, wantedName);
-    if (typeof run !== 'function') throw new LoadError(nothing(exported, module, wantedName, run));
+    if (typeof run !== 'function') throw new LoadError(nothing(exported, file, wantedName, run));
     const wrong = misfit(run);
-    if (wrong) throw new LoadError(`${wantedName} of ${module} ${wrong}; a function takes (message, context), and returns its output or a promise of it`);
+    if (wrong) throw new LoadError(`${wantedName} of ${file} ${wrong}; a function takes (message, context), and returns its output or a promise of it`);
     functions.push({
       name,
       run: owner === undefined ? run : run.bind(owner),
@@ -98,15 +99,15 @@ function pick(exported, name) {
   return [undefined];
 }
 
-function nothing(exported, module, name, value) {
-  if (value !== undefined) return `${name} of ${module} is no function, but ${article(value)}`;
+function nothing(exported, file, name, value) {
+  if (value !== undefined) return `${name} of ${file} is no function, but ${article(value)}`;
   const found = new Set(Object.keys(exported).filter((key) => typeof exported[key] === 'function'));
   const whole = exported.default;
   if (whole !== null && typeof whole === 'object') {
     for (const key of Object.keys(whole)) if (typeof whole[key] === 'function') found.add(key);
   }
   found.delete('module.exports'); // what newer versions call the whole
-  return `${module} exports no function ${name}; it has: ${[...found].sort().join(', ') || 'none'}`;
+  return `${file} exports no function ${name}; it has: ${[...found].sort().join(', ') || 'none'}`;
 }
 
 /** Why a function cannot be called with (message, context), behind its name; '' if it can. */
