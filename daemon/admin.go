@@ -47,7 +47,7 @@ func (d *Daemon) serveAdmin() (stop func(), err error) {
 	var servers []*http.Server
 	var running sync.WaitGroup
 	stop = func() {
-		d.lines.end()
+		d.logs.CloseSubscribers()
 		ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
 		defer cancel()
 		for _, s := range servers {

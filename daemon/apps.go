@@ -118,7 +118,7 @@ func (p *pool) status(fresh time.Duration) appStatus {
 	return appStatus{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
 		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
-		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.snapshot(), Blocked: p.Blocked(), Apart: p.Apart(), Threaded: p.Threaded(),
+		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.Snapshot(), Blocked: p.Blocked(), Apart: p.Apart(), Threaded: p.Threaded(),
 		Tuned: p.tuner.Load().state(), Measures: p.Measures(),
 	}
 }
@@ -212,7 +212,7 @@ func (s appStatus) plus(o appStatus) appStatus {
 	sum.Usage.Memory.Anonymous += o.Usage.Memory.Anonymous
 	sum.Usage.Memory.Proportional += o.Usage.Memory.Proportional
 	sum.Usage.Largest = max(s.Usage.Largest, o.Usage.Largest)
-	sum.Waits = s.Waits.plus(o.Waits)
+	sum.Waits = s.Waits.Plus(o.Waits)
 	sum.Blocked = maps.Clone(s.Blocked)
 	sum.Threaded = slices.Compact(slices.Sorted(slices.Values(slices.Concat(s.Threaded, o.Threaded))))
 	sum.Apart = maps.Clone(s.Apart)

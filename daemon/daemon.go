@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/processes"
 	"github.com/drover-run/drover/handlers/workers/protocol"
@@ -69,7 +70,7 @@ type Daemon struct {
 	backlogs  backlogs
 	budget    *triggers.Budget // of the bodies that are held; set before the parts are opened
 	main      bool             // this process is the daemon's alone
-	lines     *lines
+	logs      *telemetry.LogBuffer
 	paused    map[string]time.Time // by function, until when, where instances do the work
 	phase     atomic.Value         // of type phase
 }
@@ -142,8 +143,8 @@ func New(cfg *configs.Config, options ...Option) *Daemon {
 	for _, o := range options {
 		o(d)
 	}
-	d.lines = newLines()
-	d.log = slog.New(&tee{next: d.log.Handler(), lines: d.lines})
+	d.logs = telemetry.NewLogBuffer()
+	d.log = slog.New(d.logs.Handler(d.log.Handler()))
 	return d
 }
 
@@ -286,6 +287,13 @@ func (d *Daemon) running() []*function {
 	defer d.mu.Unlock()
 	return slices.Clone(d.functions)
 }
+
+type (
+	// Latencies is a distribution of durations.
+	Latencies = telemetry.Latencies
+	// LogLine is a line of the log that is about a function.
+	LogLine = telemetry.LogLine
+)
 
 // FunctionStatus is what one function did since the daemon started.
 type FunctionStatus struct {

@@ -150,7 +150,7 @@ func (r functionReport) plus(o functionReport) functionReport {
 	sum.Workers += o.Workers
 	sum.Stopped = r.Stopped || o.Stopped
 	sum.Paused, sum.PausedUntil = r.Paused || o.Paused, o.PausedUntil
-	sum.Latency, sum.Age = r.Latency.plus(o.Latency), r.Age.plus(o.Age)
+	sum.Latency, sum.Age = r.Latency.Plus(o.Latency), r.Age.Plus(o.Age)
 	sum.Taken += o.Taken
 	sum.Slots += o.Slots
 	sum.Used += o.Used

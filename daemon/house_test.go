@@ -45,6 +45,7 @@ var exactly = map[string][]string{
 	"triggers/storagequeue/emulator": {},
 	"daemon/messagefile":             {"triggers"},
 	"daemon/tune":                    {},
+	"daemon/internal/telemetry":      {},
 	"scaler":                         {},
 	"scaler/sim":                     {"scaler"},
 	"scaler/concurrency":             {},

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -117,7 +118,7 @@ func (s *setbacks) remember(m *triggers.Message, v triggers.Verdict, err error) 
 }
 
 func (s *setbacks) note(b setback) {
-	b.why = cutText(b.why)
+	b.why = telemetry.CutText(b.why)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.latest) < keptSetbacks {

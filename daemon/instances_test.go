@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/scaler/process"
 	"github.com/drover-run/drover/triggers"
@@ -350,10 +351,10 @@ func TestFleetOfApps(t *testing.T) {
 		}
 		f.reported(id, text)
 	}
-	var waits histogram
-	waits.add(time.Second)
+	var waits telemetry.Histogram
+	waits.Add(time.Second)
 	one := appStatus{
-		Ready: 2, Starting: 1, Restarts: map[workers.Cause]int{workers.CauseExit: 1}, StartUp: time.Second, Waits: waits.snapshot(),
+		Ready: 2, Starting: 1, Restarts: map[workers.Cause]int{workers.CauseExit: 1}, StartUp: time.Second, Waits: waits.Snapshot(),
 		Usage: workers.Usage{CPU: time.Minute, Known: true, Memory: workers.Memory{Resident: 30, Anonymous: 20, Proportional: 10}, Largest: 20},
 	}
 	other := one

@@ -3,6 +3,7 @@ package daemon
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/scaler/concurrency"
 )
@@ -112,7 +113,7 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 			to.counter(m.held, c.Held.Seconds(), c.Function)
 		}
 		if s.Waits != nil && s.Waits.Count() > 0 { // others have no loop
-			to <- newHistogramMetric(m.lag, s.Waits, lagBuckets, app)
+			to <- telemetry.NewHistogramMetric(m.lag, s.Waits, birth, lagBuckets, app)
 		}
 	}
 }

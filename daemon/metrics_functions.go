@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
 // handleBuckets and ageBuckets are the bounds of histograms, in seconds.
@@ -60,8 +62,8 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 		to.counter(m.lost, float64(s.Lost), s.Name)
 		to.gauge(m.stopped, truth(s.Stopped), s.Name)
 		to.gauge(m.paused, truth(s.Paused), s.Name)
-		to <- newHistogramMetric(m.handle, s.Latency, handleBuckets, s.Name)
-		to <- newHistogramMetric(m.age, s.Age, ageBuckets, s.Name)
+		to <- telemetry.NewHistogramMetric(m.handle, s.Latency, birth, handleBuckets, s.Name)
+		to <- telemetry.NewHistogramMetric(m.age, s.Age, birth, ageBuckets, s.Name)
 		m.trouble(s, to)
 		m.link(s, to)
 		m.source(s.Name, to)

@@ -15,6 +15,7 @@ import (
 	validator "github.com/pb33f/libopenapi-validator"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -220,15 +221,15 @@ func TestOpenAPICommand(t *testing.T) {
 }
 
 func TestLatenciesAsJSON(t *testing.T) {
-	var h histogram
-	h.add(time.Millisecond)
-	h.add(time.Hour)
-	text, err := json.Marshal(h.snapshot())
+	var h telemetry.Histogram
+	h.Add(time.Millisecond)
+	h.Add(time.Hour)
+	text, err := json.Marshal(h.Snapshot())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var back Latencies
-	if err := json.Unmarshal(text, &back); err != nil || back != *h.snapshot() {
+	if err := json.Unmarshal(text, &back); err != nil || back != *h.Snapshot() {
 		t.Errorf("%s comes back as %v, %v", text, back, err)
 	}
 	for _, bad := range []string{`{"steps": {"x": 1}}`, `{"steps": {"-1": 1}}`, `{"steps": {"100000": 1}}`, `[1]`} {

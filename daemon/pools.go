@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/confine"
 	"github.com/drover-run/drover/handlers/runtimes"
@@ -33,7 +34,7 @@ type pool struct {
 	*workers.Pool
 	interpreter runtimes.Interpreter
 	confinement *confine.Confinement
-	waits       histogram // for the event loops of its workers
+	waits       telemetry.Histogram // for the event loops of its workers
 	usage       usage
 	code        *runtimes.Code // the state of the app's files that its workers have loaded
 	imports     *runtimes.Imports
@@ -141,7 +142,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			}
 		},
 
-		Lagged:   own.waits.add,
+		Lagged:   own.waits.Add,
 		Imported: own.imports.Add,
 		Reaper:   p.startsProcesses(),
 		Confine:  own.confinement,

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/concurrency"
@@ -42,18 +43,18 @@ func everything(t *testing.T) *Daemon {
 		Ready: 12, Oldest: time.Now().Add(-time.Minute), More: &triggers.BacklogMore{Dead: 2},
 	}}}, slog.New(slog.DiscardHandler))
 	f.provisioner = failing{}
-	var took histogram
+	var took telemetry.Histogram
 	for _, d := range []time.Duration{0, time.Millisecond, time.Second, time.Hour} {
-		took.add(d)
+		took.Add(d)
 	}
 	half := 0.5
 	load, err := json.Marshal(instanceReport{
 		Functions: map[string]functionReport{"f": {FunctionStatus: FunctionStatus{
 			Name: "f", Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4, Gate: gateShut, Disconnected: time.Now().Add(-time.Minute),
-			Rejections: map[string]int64{"size": 1}, ReceiveErrors: 3, Reconnects: 1, Latency: took.snapshot(), Age: took.snapshot(),
+			Rejections: map[string]int64{"size": 1}, ReceiveErrors: 3, Reconnects: 1, Latency: took.Snapshot(), Age: took.Snapshot(),
 		}}},
 		Apps: map[string]appStatus{"f app": {
-			Ready: 2, Restarts: map[workers.Cause]int{workers.CauseExit: 1}, StartUp: time.Second, Waits: took.snapshot(),
+			Ready: 2, Restarts: map[workers.Cause]int{workers.CauseExit: 1}, StartUp: time.Second, Waits: took.Snapshot(),
 			Blocked: map[string]workers.Blocked{"f": {Times: 2, Time: time.Second}}, Apart: map[string]int{"f": 1},
 			Tuned:    &tuned{Kinds: map[string]concurrency.Kind{"f": {Kind: concurrency.KindCPU}}, Machine: machineStatus{Cores: 2, MemoryLimit: 2, MemoryAvailable: 1, CPUPressure: &half}},
 			Measures: []workers.Measures{{Function: "f", Calls: 3, Wall: time.Second, Measured: 1, CPU: time.Millisecond, Held: time.Second}},

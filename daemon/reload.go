@@ -168,7 +168,7 @@ func (d *Daemon) current() *parts {
 
 // hold makes parts those that the daemon closes in the end.
 func (d *Daemon) hold(p *parts) {
-	d.lines.use(p.cfg)
+	d.logs.SetApps(functionsOfApps(p.cfg))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.open = p
@@ -178,7 +178,7 @@ func (d *Daemon) hold(p *parts) {
 // that end.
 func (d *Daemon) use(p *parts, ending ...*function) {
 	functions := append(p.inOrder(), ending...)
-	d.lines.use(p.cfg)
+	d.logs.SetApps(functionsOfApps(p.cfg))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.replaced.leave(d.open, p)
@@ -370,4 +370,17 @@ func (p *parts) keepsFunction(name string) bool {
 	}
 	c, found := p.cfg.Functions[name].Handler.Code()
 	return !found || p.pools[c.App] == p.old.pools[c.App]
+}
+
+// functionsOfApps returns the names of the functions of each app, by the name of the app and by
+// its directory: log lines have one of them.
+func functionsOfApps(cfg *configs.Config) map[string][]string {
+	out := make(map[string][]string)
+	for name, f := range cfg.Functions {
+		if c, found := f.Handler.Code(); found {
+			out[c.App] = append(out[c.App], name)
+			out[cfg.Apps[c.App].Dir] = append(out[cfg.Apps[c.App].Dir], name)
+		}
+	}
+	return out
 }

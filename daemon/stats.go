@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -16,11 +17,11 @@ type functionStats struct {
 	rejected                          [len(rejections)]atomic.Int64 // by why
 	reception                         reception
 
-	failed    atomic.Int64 // attempts that the function failed: those retried, and rejections
-	abandoned atomic.Int64 // messages whose verdict the source never took
-	lost      atomic.Int64 // messages that the source took back before they were settled
-	latency   histogram    // of handling, from the hand-out to the verdict
-	age       histogram    // of messages at their end, from when they were enqueued
+	failed    atomic.Int64        // attempts that the function failed: those retried, and rejections
+	abandoned atomic.Int64        // messages whose verdict the source never took
+	lost      atomic.Int64        // messages that the source took back before they were settled
+	latency   telemetry.Histogram // of handling, from the hand-out to the verdict
+	age       telemetry.Histogram // of messages at their end, from when they were enqueued
 	taken     occupancy
 }
 
@@ -87,10 +88,10 @@ func (s *functionStats) settled(m *triggers.Message, kind triggers.Kind, err err
 		s.failed.Add(1)
 	}
 	if kind != triggers.Release {
-		s.latency.add(took)
+		s.latency.Add(took)
 	}
 	if (kind == triggers.Done || kind == triggers.Reject) && !m.Enqueued.IsZero() {
-		s.age.add(now.Sub(m.Enqueued))
+		s.age.Add(now.Sub(m.Enqueued))
 	}
 }
 
@@ -111,8 +112,8 @@ func (s *functionStats) status() FunctionStatus {
 		Abandoned: s.abandoned.Load(),
 		Failed:    s.failed.Load(),
 		Lost:      s.lost.Load(),
-		Latency:   s.latency.snapshot(),
-		Age:       s.age.snapshot(),
+		Latency:   s.latency.Snapshot(),
+		Age:       s.age.Snapshot(),
 	}
 	out.Rejections = make(map[string]int64, len(rejections))
 	for why, word := range rejections {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
 // This file lets a function's log lines be followed over the admin server: one JSON
@@ -73,12 +74,12 @@ func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
 		d.failUnknown(w, t.function)
 		return
 	}
-	f, before := d.lines.follow(t.function, t.level, t.last)
+	f, before := d.logs.Subscribe(t.function, t.level, t.last)
 	if f == nil {
-		refuse(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", maxFollowers)
+		refuse(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", telemetry.MaxSubscribers)
 		return
 	}
-	defer d.lines.leave(f)
+	defer d.logs.Unsubscribe(f)
 	w.Header().Set("Content-Type", "application/jsonl")
 	w.Header().Set("Cache-Control", "no-store")
 	out := &lineWriter{w: w, control: http.NewResponseController(w)}
@@ -94,7 +95,7 @@ func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if out.write(before...) && t.follow {
-		out.follow(ctx, f, d.lines.over)
+		out.follow(ctx, f, d.logs.Closed())
 	}
 }
 
@@ -105,12 +106,12 @@ type lineWriter struct {
 }
 
 // follow writes what a follower is given until ctx ends, or all is over.
-func (o *lineWriter) follow(ctx context.Context, f *follower, over <-chan struct{}) {
+func (o *lineWriter) follow(ctx context.Context, f *telemetry.Subscription, over <-chan struct{}) {
 	tick := time.NewTicker(stillThere)
 	defer tick.Stop()
 	for {
 		select {
-		case line := <-f.lines:
+		case line := <-f.Lines():
 			if !o.write(line) {
 				return
 			}
@@ -123,7 +124,7 @@ func (o *lineWriter) follow(ctx context.Context, f *follower, over <-chan struct
 		case <-over:
 			for { // what came before the end
 				select {
-				case line := <-f.lines:
+				case line := <-f.Lines():
 					if !o.write(line) {
 						return
 					}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
 // This file hands on the log lines of several instances, each line once.
@@ -49,7 +51,7 @@ func (i *instanceLines) before(ctx context.Context, own []LogLine) []LogLine {
 
 // follow hands on what comes, also from instances that come later, until ctx ends. An
 // instance that takes the place of one that ended has its number.
-func (i *instanceLines) follow(ctx context.Context, f *follower) {
+func (i *instanceLines) follow(ctx context.Context, f *telemetry.Subscription) {
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	tick := time.NewTicker(lookForInstances)
@@ -64,11 +66,7 @@ func (i *instanceLines) follow(ctx context.Context, f *follower) {
 				continue
 			}
 			reading.Go(func() {
-				i.read(ctx, id, keptLines, true, func(line LogLine) {
-					i.d.lines.mu.Lock()
-					defer i.d.lines.mu.Unlock()
-					f.give(line)
-				})
+				i.read(ctx, id, telemetry.KeptLines, true, f.Deliver)
 				i.mu.Lock()
 				defer i.mu.Unlock()
 				delete(i.known, id)

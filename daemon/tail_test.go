@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -15,115 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/triggers"
 )
-
-func testLine(n int) LogLine { return LogLine{Level: slog.LevelInfo, Text: fmt.Sprint(n)} }
-
-// What is kept is bounded, by lines and by bytes.
-func TestKeptLinesAreBounded(t *testing.T) {
-	l := newLines()
-	for n := range 3 * keptLines {
-		l.note("f", testLine(n))
-	}
-	f, before := l.follow("f", slog.LevelInfo, 1000)
-	if len(before) != keptLines || before[0].Text != fmt.Sprint(2*keptLines) {
-		t.Errorf("%d lines, from %s on", len(before), before[0].Text)
-	}
-	l.leave(f)
-	large := strings.Repeat("x", longestText)
-	for range 100 {
-		l.note("f", LogLine{Text: large})
-	}
-	if k := l.kept["f"]; k.bytes > keptBytes || len(k.lines) != keptBytes/longestText-1 {
-		t.Errorf("%d bytes in %d lines", k.bytes, len(k.lines))
-	}
-	if f, before = l.follow("g", slog.LevelInfo, 10); len(before) != 0 {
-		t.Errorf("g has lines of f: %v", before)
-	}
-	l.leave(f)
-}
-
-// One who does not read misses lines, is told how many, and holds up nobody.
-func TestASlowFollowerIsToldWhatItMissed(t *testing.T) {
-	l := newLines()
-	f, _ := l.follow("f", slog.LevelInfo, 0)
-	for n := range followerRoom + 5 {
-		l.note("f", testLine(n))
-	}
-	for range followerRoom {
-		if line := <-f.lines; line.Dropped != 0 {
-			t.Fatalf("%+v", line)
-		}
-	}
-	l.note("f", testLine(-1))
-	if line := <-f.lines; line.Dropped != 5 || line.Text != "-1" {
-		t.Errorf("%+v, want 5 dropped", line)
-	}
-	l.note("f", testLine(-2))
-	if line := <-f.lines; line.Dropped != 0 {
-		t.Errorf("told twice: %+v", line)
-	}
-	l.leave(f)
-}
-
-func TestFollowersAreBounded(t *testing.T) {
-	l := newLines()
-	var all []*follower
-	for range maxFollowers {
-		f, _ := l.follow("f", slog.LevelInfo, 0)
-		all = append(all, f)
-	}
-	if f, _ := l.follow("f", slog.LevelInfo, 0); f != nil {
-		t.Error("one too many may follow")
-	}
-	l.leave(all[0])
-	if f, _ := l.follow("f", slog.LevelDebug, 0); f == nil {
-		t.Error("none may follow in the place of one that left")
-	}
-}
-
-// The handler beside the log's keeps what is about a function, whatever way that is
-// said, and what the log does not have while somebody wants it.
-func TestTee(t *testing.T) {
-	var text strings.Builder
-	l := newLines()
-	l.use(&configs.Config{
-		Apps:      map[string]configs.App{"a": {Dir: "/a"}},
-		Functions: map[string]configs.Function{"f": {Handler: configs.Handler{Python: &configs.PythonHandler{App: "a"}}}, "g": {Handler: configs.Handler{Go: "g"}}},
-	})
-	log := slog.New(&tee{next: slog.NewTextHandler(&text, nil), lines: l})
-	log.Info("about nobody")
-	log.With("function", "f").Warn("one", "message", "m1", "took", time.Second, "error", errors.New("oh"), "attempt", 2)
-	log.Info("two", "function", "g")
-	log.With("app", "/a").WithGroup("of").Info("three", "x", slog.GroupValue(slog.Int("y", 1)))
-	log.With("function", "f").Debug("not wanted")
-	f, before := l.follow("f", slog.LevelDebug, 10)
-	if len(before) != 2 || before[0].Text != "one" || before[1].Text != "three" {
-		t.Fatalf("%+v", before)
-	}
-	if a := before[0].Attrs; a["message"] != "m1" || a["took"] != "1s" || a["error"] != "oh" || a["attempt"] != int64(2) || a["function"] != nil {
-		t.Errorf("%v", a)
-	}
-	if before[1].Attrs["of.x"] != "[y=1]" {
-		t.Errorf("%v", before[1].Attrs)
-	}
-	if !log.Enabled(t.Context(), slog.LevelDebug) {
-		t.Error("debug is wanted and not enabled")
-	}
-	log.With("function", "f").Debug("wanted")
-	if line := <-f.lines; line.Text != "wanted" {
-		t.Errorf("%+v", line)
-	}
-	l.leave(f)
-	if log.Enabled(t.Context(), slog.LevelDebug) {
-		t.Error("debug is enabled with nobody there")
-	}
-	if strings.Contains(text.String(), "wanted") || strings.Count(text.String(), "\n") != 4 {
-		t.Errorf("the log is\n%s", text.String())
-	}
-}
 
 // What a function says does nothing to a terminal, nor looks like another line.
 func TestHostileLinesAreTamed(t *testing.T) {
@@ -220,7 +113,7 @@ func TestTailOverTheAdminServer(t *testing.T) {
 	go func() { ended <- client.stream(ctx, asked.path(), func(l LogLine) { got <- l }) }()
 	wait := time.NewTicker(time.Millisecond)
 	defer wait.Stop()
-	for d.lines.wanted.Load() != int64(slog.LevelDebug) {
+	for d.logs.Subscribers() == 0 {
 		<-wait.C
 	}
 	queue.Send(triggers.Message{ID: "m1"})
@@ -231,13 +124,13 @@ func TestTailOverTheAdminServer(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	for d.lines.wanted.Load() == int64(slog.LevelDebug) { // until it was noticed
+	for d.logs.Subscribers() > 0 { // until it was noticed
 		<-wait.C
 	}
 
 	// Many that are connected and gone, without a word.
 	var open []net.Conn
-	for range maxFollowers {
+	for range telemetry.MaxSubscribers {
 		conn, err := net.Dial("unix", adminSocket(cfg.DataDir))
 		if err != nil {
 			t.Fatal(err)
@@ -256,13 +149,7 @@ func TestTailOverTheAdminServer(t *testing.T) {
 	for _, conn := range open {
 		_ = conn.Close()
 	}
-	for d.followers() > 0 {
+	for d.logs.Subscribers() > 0 {
 		<-wait.C
 	}
-}
-
-func (d *Daemon) followers() int {
-	d.lines.mu.Lock()
-	defer d.lines.mu.Unlock()
-	return len(d.lines.followers)
 }

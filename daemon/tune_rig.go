@@ -153,14 +153,14 @@ func (r *tuneRig) measure(ctx context.Context, settle, length time.Duration) (tu
 // count fills a cell with what was measured while something was waited for.
 func (r *tuneRig) count(ctx context.Context, c *tune.Cell, wait func() error) error {
 	pool := r.f.pool.Pool
-	latency, used, began := r.f.stats.latency.snapshot(), pool.Usage(), time.Now()
+	latency, used, began := r.f.stats.latency.Snapshot(), pool.Usage(), time.Now()
 	if err := wait(); err != nil {
 		return err
 	}
 	now := pool.Usage()
 	seconds := time.Since(began).Seconds()
 	w, throughput, settled := r.source.shut(time.Now())
-	took := r.f.stats.latency.snapshot().Since(latency)
+	took := r.f.stats.latency.Snapshot().Since(latency)
 	c.Seconds, c.Calls, c.Failed, c.Throughput = seconds, w.ended, w.failed, throughput
 	r.failed = r.failed || w.failed > 0
 	c.Unsettled = !settled && c.Calls > 0

@@ -1,4 +1,4 @@
-package daemon
+package telemetry
 
 import (
 	"encoding/json"
@@ -6,14 +6,14 @@ import (
 	"strconv"
 )
 
-// latenciesJSON is how Latencies are told: what people want to know, and the steps
-// that it was reckoned from, so that others can add and subtract.
+// latenciesJSON is the JSON form of Latencies: quantiles for people, and the buckets that they
+// were computed from, so that programs can add and subtract.
 type latenciesJSON struct {
 	Count uint64  `json:"count" desc:"how many attempts there were"`
 	P50   float64 `json:"p50_seconds" desc:"half of them took at most so long, right to within a sixteenth"`
 	P90   float64 `json:"p90_seconds"`
 	P99   float64 `json:"p99_seconds"`
-	// Steps has those that are not 0, by number.
+	// Steps has the buckets that are not empty, by their number.
 	Steps map[string]uint64 `json:"steps" desc:"how many there were, by the step of the duration; 16 steps an octave, drover's own"`
 }
 
@@ -48,5 +48,5 @@ func (l *Latencies) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// JSONSchemaAlias has the schema be that of what is told.
+// JSONSchemaAlias makes the JSON Schema describe the JSON form.
 func (Latencies) JSONSchemaAlias() any { return latenciesJSON{} }

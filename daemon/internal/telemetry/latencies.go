@@ -1,4 +1,6 @@
-package daemon
+// Package telemetry keeps what a daemon measures and logs of its functions: distributions of
+// latencies, and the latest log lines.
+package telemetry
 
 import (
 	"math"
@@ -6,26 +8,30 @@ import (
 	"time"
 )
 
-// Latencies is a distribution of durations, in 16 steps an octave: a quantile is
-// right to within 3 %. The steps are those of Prometheus' native histograms of
+// Latencies is a distribution of durations with 16 buckets an octave, so that a quantile is
+// accurate to within 3 %. The buckets are those of Prometheus' native histograms with
 // schema 4. The zero value is empty.
 type Latencies [latencySteps]uint64
 
 const (
-	// Step 0 is up to 2^lowestOctave seconds, a microsecond; each of the others is
-	// 2^(1/16) times as far as the one before it. The last, up to 2^highestOctave
-	// seconds or 48 days, takes what is longer, too.
+	// Bucket 0 ends at 2^lowestOctave seconds (a microsecond); each other one ends 2^(1/16)
+	// times later than the one before it. The last, which ends at 2^highestOctave seconds
+	// (48 days), also counts everything longer.
 	lowestOctave  = -20
 	highestOctave = 22
 	octave        = 16
 	latencySteps  = (highestOctave-lowestOctave)*octave + 1
 )
 
-type histogram [latencySteps]atomic.Uint64
+// Histogram collects durations. The zero value is empty; all methods may be called from many
+// goroutines.
+type Histogram [latencySteps]atomic.Uint64
 
-func (h *histogram) add(d time.Duration) { h[latencyStep(d)].Add(1) }
+// Add counts a duration.
+func (h *Histogram) Add(d time.Duration) { h[latencyStep(d)].Add(1) }
 
-func (h *histogram) snapshot() *Latencies {
+// Snapshot returns what was counted so far.
+func (h *Histogram) Snapshot() *Latencies {
 	out := new(Latencies)
 	for i := range h {
 		out[i] = h[i].Load()
@@ -34,15 +40,14 @@ func (h *histogram) snapshot() *Latencies {
 }
 
 const (
-	// mantissa is how many bits of a float64 follow its leading one, and leading how
-	// many of them say where in an octave it is, to within a step or the next.
+	// mantissa is the number of bits of a float64's mantissa, and leading how many of them
+	// find a duration's bucket within an octave, to within one.
 	mantissa = 52
 	leading  = 6
 )
 
-// within are the bounds of the steps in an octave, as the bits of the mantissa;
-// the last is beyond the octave. from says, by the leading bits, which of them is
-// meant, or else the one behind it.
+// within are the upper bounds of the buckets in an octave, as the bits of the mantissa; the
+// last is beyond the octave. from maps the leading bits to the bucket, or the one before it.
 var within, from = boundsWithin()
 
 func boundsWithin() (bounds [octave + 1]uint64, first [1 << leading]int) {
@@ -58,8 +63,8 @@ func boundsWithin() (bounds [octave + 1]uint64, first [1 << leading]int) {
 	return bounds, first
 }
 
-// latencyStep is the step of a duration: without a logarithm, as it is done for
-// every message.
+// latencyStep returns the bucket of a duration. It uses no logarithm, since it runs for every
+// message.
 func latencyStep(d time.Duration) int {
 	seconds := float64(d) / 1e9
 	if seconds <= 1.0/(1<<-lowestOctave) {
@@ -74,10 +79,10 @@ func latencyStep(d time.Duration) int {
 	return min((int(bits>>mantissa)-1023-lowestOctave)*octave+k, latencySteps-1)
 }
 
-// latencyBound is the end of a step, in seconds, which belongs to it.
+// latencyBound returns the inclusive upper bound of a bucket, in seconds.
 func latencyBound(step int) float64 { return math.Exp2(lowestOctave + float64(step)/octave) }
 
-// latencyOf is the middle of a step.
+// latencyOf returns the middle of a bucket.
 func latencyOf(step int) time.Duration {
 	low := 0.0
 	if step > 0 {
@@ -86,7 +91,7 @@ func latencyOf(step int) time.Duration {
 	return time.Duration((low + latencyBound(step)) / 2 * 1e9)
 }
 
-// Count returns how many durations are in it.
+// Count returns the number of durations.
 func (l *Latencies) Count() uint64 {
 	var n uint64
 	for _, c := range l {
@@ -95,8 +100,8 @@ func (l *Latencies) Count() uint64 {
 	return n
 }
 
-// Quantile returns the duration below which the part q of them lies, 0 to 1; 0
-// where there are none.
+// Quantile returns the duration below which the fraction q (0 to 1) of all durations lies, or
+// 0 if there are none.
 func (l *Latencies) Quantile(q float64) time.Duration {
 	n := l.Count()
 	if n == 0 {
@@ -112,7 +117,7 @@ func (l *Latencies) Quantile(q float64) time.Duration {
 	return 0
 }
 
-// Since returns what was added to l after an earlier look at it.
+// Since returns what was added after an earlier snapshot.
 func (l *Latencies) Since(earlier *Latencies) *Latencies {
 	out := *l
 	if earlier != nil {
@@ -123,8 +128,8 @@ func (l *Latencies) Since(earlier *Latencies) *Latencies {
 	return &out
 }
 
-// plus returns both together; nil is none.
-func (l *Latencies) plus(o *Latencies) *Latencies {
+// Plus returns the sum of two distributions, either of which may be nil.
+func (l *Latencies) Plus(o *Latencies) *Latencies {
 	out := new(Latencies)
 	for _, part := range []*Latencies{l, o} {
 		if part == nil {

@@ -1,17 +1,20 @@
-package daemon
+package telemetry
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
 
-// histogramMetric is a distribution as Prometheus has it, in both its forms: with
-// the bounds that were asked for, and native, for those who scrape Protocol
-// Buffers. The native buckets are the steps themselves; of the others a step that
-// a bound divides is counted where its middle is.
+// histogramMetric is a distribution in both of Prometheus' forms: classic, with the bounds that
+// were asked for, and native, for scrapers that use Protocol Buffers. The native buckets are
+// those of Latencies. A bucket that a classic bound divides is counted by its middle.
 type histogramMetric struct{ classic, native prometheus.Metric }
 
-func newHistogramMetric(d *prometheus.Desc, l *Latencies, bounds []float64, labels ...string) prometheus.Metric {
+// NewHistogramMetric returns a distribution as a metric that has been counted since created.
+// Bounds are those of the classic buckets, in seconds.
+func NewHistogramMetric(d *prometheus.Desc, l *Latencies, created time.Time, bounds []float64, labels ...string) prometheus.Metric {
 	count, sum, buckets := l.cumulative(bounds)
 	steps := make(map[int]int64)
 	for step, n := range l {
@@ -23,7 +26,7 @@ func newHistogramMetric(d *prometheus.Desc, l *Latencies, bounds []float64, labe
 	return histogramMetric{
 		classic: prometheus.MustNewConstHistogram(d, count, sum, buckets, labels...),
 		native: prometheus.MustNewConstNativeHistogram(d, count, sum, steps, nil, l[0], schema, latencyBound(0),
-			birth, labels...),
+			created, labels...),
 	}
 }
 
@@ -43,9 +46,8 @@ func (m histogramMetric) Write(to *dto.Metric) error {
 	return nil
 }
 
-// cumulative is a distribution as Prometheus has it: how many durations there are,
-// their sum in seconds, and how many are at most each bound, in seconds. The sum
-// is reckoned from the middles of the steps.
+// cumulative returns the number of durations, their sum in seconds, and how many are at most
+// each bound, in seconds. The sum is computed from the middles of the buckets.
 func (l *Latencies) cumulative(bounds []float64) (count uint64, sum float64, buckets map[float64]uint64) {
 	buckets = make(map[float64]uint64, len(bounds))
 	next := 0

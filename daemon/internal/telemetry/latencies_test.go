@@ -1,4 +1,4 @@
-package daemon
+package telemetry
 
 import (
 	"math"
@@ -8,27 +8,25 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-
-	"github.com/drover-run/drover/triggers"
 )
 
 func TestLatencies(t *testing.T) {
-	var h histogram
-	if got := h.snapshot().Quantile(0.5); got != 0 {
+	var h Histogram
+	if got := h.Snapshot().Quantile(0.5); got != 0 {
 		t.Errorf("the median of nothing is %v", got)
 	}
 	for us := range 1000 {
-		h.add(time.Duration(us+1) * time.Millisecond)
+		h.Add(time.Duration(us+1) * time.Millisecond)
 	}
-	l := h.snapshot()
+	l := h.Snapshot()
 	for q, want := range map[float64]time.Duration{0: time.Millisecond, 0.5: 501 * time.Millisecond, 0.99: 991 * time.Millisecond, 1: time.Second} {
 		if got := l.Quantile(q); got < want*97/100 || got > want*103/100 {
 			t.Errorf("quantile %v is %v, want %v to within 3 %%", q, got, want)
 		}
 	}
-	h.add(-time.Second)
-	h.add(1 << 62)
-	if recent := h.snapshot().Since(l); recent.Count() != 2 {
+	h.Add(-time.Second)
+	h.Add(1 << 62)
+	if recent := h.Snapshot().Since(l); recent.Count() != 2 {
 		t.Errorf("%d were added since, want 2", recent.Count())
 	}
 	for step := range latencySteps {
@@ -39,11 +37,11 @@ func TestLatencies(t *testing.T) {
 }
 
 func TestCumulative(t *testing.T) {
-	var h histogram
+	var h Histogram
 	for _, d := range []time.Duration{100 * time.Microsecond, 2 * time.Millisecond, 2 * time.Millisecond, time.Minute, time.Hour} {
-		h.add(d)
+		h.Add(d)
 	}
-	count, sum, buckets := h.snapshot().cumulative([]float64{0.001, 0.01, 100})
+	count, sum, buckets := h.Snapshot().cumulative([]float64{0.001, 0.01, 100})
 	if count != 5 || buckets[0.001] != 1 || buckets[0.01] != 3 || buckets[100] != 4 {
 		t.Errorf("%d, %v", count, buckets)
 	}
@@ -57,7 +55,7 @@ func TestStepsAreNativeBuckets(t *testing.T) {
 	library := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "h", NativeHistogramBucketFactor: 1.05, NativeHistogramZeroThreshold: latencyBound(0),
 	})
-	var ours histogram
+	var ours Histogram
 	random := rand.New(rand.NewPCG(1, 2))
 	durations := []time.Duration{0, 1, 953, 954, time.Microsecond, 15625 * time.Microsecond, 125 * time.Millisecond, time.Second, 2 * time.Second, 1024 * time.Second}
 	for range 100_000 {
@@ -65,14 +63,14 @@ func TestStepsAreNativeBuckets(t *testing.T) {
 	}
 	for _, d := range durations {
 		library.Observe(d.Seconds())
-		ours.add(d)
+		ours.Add(d)
 	}
 	d := prometheus.NewDesc("h", "", nil, nil)
 	var want, got dto.Metric
 	if err := library.Write(&want); err != nil {
 		t.Fatal(err)
 	}
-	if err := newHistogramMetric(d, ours.snapshot(), []float64{1, 60}).Write(&got); err != nil {
+	if err := NewHistogramMetric(d, ours.Snapshot(), time.Now(), []float64{1, 60}).Write(&got); err != nil {
 		t.Fatal(err)
 	}
 	w, g := want.GetHistogram(), got.GetHistogram()
@@ -112,49 +110,10 @@ func counts(h *dto.Histogram) (out [][2]int64) {
 	return out
 }
 
-// Only a message's end tells its age: one that is tried again, or given back, has
-// not come to it.
-func TestAge(t *testing.T) {
-	var s functionStats
-	now := time.Now()
-	old := &triggers.Message{Enqueued: now.Add(-time.Minute)}
-	for _, kind := range []triggers.Kind{triggers.Done, triggers.Retry, triggers.Reject, triggers.Release} {
-		s.settled(old, kind, nil, time.Second, now)
-	}
-	s.settled(&triggers.Message{}, triggers.Done, nil, time.Second, now)                               // its source does not tell
-	s.settled(&triggers.Message{Enqueued: now.Add(time.Second)}, triggers.Done, nil, time.Second, now) // another clock
-	got := s.status()
-	if n := got.Age.Count(); n != 3 {
-		t.Errorf("%d ages, want 3", n)
-	}
-	if age := got.Age.Quantile(0.5); age < 58*time.Second || age > 62*time.Second {
-		t.Errorf("the median is %v, want about a minute", age)
-	}
-	if low := got.Age.Quantile(0); low > time.Microsecond {
-		t.Errorf("the age of a message from the future is %v", low)
-	}
-	if n := got.Latency.Count(); n != 5 {
-		t.Errorf("%d latencies, want 5: all but the release", n)
-	}
-}
-
 func BenchmarkLatencyStep(b *testing.B) {
 	d := time.Duration(1)
 	for b.Loop() {
 		d = d*6364136223846793005 + 1442695040888963407
 		latencyStep(d >> 30)
-	}
-}
-
-// What the metrics cost a message: the counting of its way, but for the reading of
-// the clock.
-func BenchmarkSettled(b *testing.B) {
-	var s functionStats
-	now := time.Now()
-	m := &triggers.Message{Enqueued: now.Add(-time.Second)}
-	b.ReportAllocs()
-	for b.Loop() {
-		s.received.Add(1)
-		s.settled(m, triggers.Done, nil, time.Millisecond, now)
 	}
 }

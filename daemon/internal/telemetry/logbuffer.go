@@ -1,0 +1,290 @@
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// KeptLines and keptBytes bound what a LogBuffer keeps of each function.
+	KeptLines = 200
+	keptBytes = 64 << 10
+	// longestText bounds a text of a line, in bytes. Of a longer one, the end is kept: it has
+	// the last frames of a traceback.
+	longestText = 8 << 10
+	// MaxSubscribers is how many may subscribe to a LogBuffer at once.
+	MaxSubscribers = 16
+	// subscriberRoom is how many lines a subscriber can be behind before it misses some.
+	subscriberRoom = 256
+)
+
+// LogLine is a line of the log that is about a function.
+type LogLine struct {
+	Time     time.Time      `json:"time"`
+	Level    slog.Level     `json:"level" desc:"DEBUG, INFO, WARN or ERROR"`
+	Text     string         `json:"text"`
+	Instance int            `json:"instance,omitempty" desc:"which of several instances"`
+	Dropped  int            `json:"dropped,omitempty" desc:"how many lines were left out before this one, because the reader is too slow"`
+	Attrs    map[string]any `json:"attrs,omitempty" desc:"the other attributes, such as message, worker and attempt"`
+}
+
+func (l *LogLine) size() int {
+	n := 64 + len(l.Text)
+	for key, value := range l.Attrs {
+		n += 32 + len(key)
+		if text, ok := value.(string); ok {
+			n += len(text)
+		}
+	}
+	return n
+}
+
+// LogBuffer keeps the latest log lines of each function and delivers new ones to subscribers.
+// All methods may be called from many goroutines.
+type LogBuffer struct {
+	// minLevel is the lowest level that a subscriber has asked for.
+	minLevel atomic.Int64
+	// functionsOf has the names of the functions of each app. It takes no lock, since whoever
+	// logs may hold any.
+	functionsOf atomic.Pointer[map[string][]string]
+
+	mu          sync.Mutex
+	logs        map[string]*functionLog
+	subscribers map[*Subscription]struct{}
+	closed      chan struct{}
+}
+
+type functionLog struct {
+	lines []LogLine
+	bytes int
+}
+
+// NewLogBuffer returns an empty buffer.
+func NewLogBuffer() *LogBuffer {
+	b := &LogBuffer{logs: make(map[string]*functionLog), subscribers: make(map[*Subscription]struct{}), closed: make(chan struct{})}
+	b.minLevel.Store(math.MaxInt64)
+	return b
+}
+
+// Subscription delivers the lines of one function.
+type Subscription struct {
+	buffer   *LogBuffer
+	function string
+	level    slog.Level
+	lines    chan LogLine
+	dropped  int // since the last line that was delivered; guarded by buffer.mu
+}
+
+// Lines delivers the lines. It is never closed.
+func (s *Subscription) Lines() <-chan LogLine { return s.lines }
+
+// SetApps sets which functions a line belongs to that has the attribute app and no function:
+// their names, by the value of app.
+func (b *LogBuffer) SetApps(functions map[string][]string) { b.functionsOf.Store(&functions) }
+
+// add keeps a line of a function and delivers it to the function's subscribers.
+func (b *LogBuffer) add(function string, line LogLine) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	log := b.logs[function]
+	if log == nil {
+		log = new(functionLog)
+		b.logs[function] = log
+	}
+	log.lines = append(log.lines, line)
+	log.bytes += line.size()
+	drop := 0
+	for ; len(log.lines)-drop > KeptLines || log.bytes > keptBytes && len(log.lines)-drop > 1; drop++ {
+		log.bytes -= log.lines[drop].size()
+	}
+	log.lines = slices.Delete(log.lines, 0, drop)
+	for s := range b.subscribers {
+		if s.function == function {
+			s.deliver(line)
+		}
+	}
+}
+
+// Deliver delivers a line that comes from elsewhere, such as another instance. If the
+// subscriber is too slow, the line is dropped and counted.
+func (s *Subscription) Deliver(line LogLine) {
+	s.buffer.mu.Lock()
+	defer s.buffer.mu.Unlock()
+	s.deliver(line)
+}
+
+// deliver is Deliver; the buffer's mu is held.
+func (s *Subscription) deliver(line LogLine) {
+	if line.Level < s.level {
+		return
+	}
+	line.Dropped += s.dropped
+	select {
+	case s.lines <- line:
+		s.dropped = 0
+	default:
+		s.dropped = line.Dropped + 1
+	}
+}
+
+// Subscribe subscribes to the lines of a function at a level or above. It also returns at most
+// last of the lines that came before. The subscription is nil if there are MaxSubscribers.
+func (b *LogBuffer) Subscribe(function string, level slog.Level, last int) (*Subscription, []LogLine) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.subscribers) >= MaxSubscribers {
+		return nil, nil
+	}
+	s := &Subscription{buffer: b, function: function, level: level, lines: make(chan LogLine, subscriberRoom)}
+	b.subscribers[s] = struct{}{}
+	b.updateMinLevel()
+	var before []LogLine
+	if log := b.logs[function]; log != nil {
+		for _, line := range log.lines {
+			if line.Level >= level {
+				before = append(before, line)
+			}
+		}
+	}
+	return s, before[max(len(before)-last, 0):]
+}
+
+// Unsubscribe ends a subscription.
+func (b *LogBuffer) Unsubscribe(s *Subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.subscribers, s)
+	b.updateMinLevel()
+}
+
+// Subscribers returns how many subscribers there are.
+func (b *LogBuffer) Subscribers() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.subscribers)
+}
+
+// updateMinLevel sets the lowest level that a subscriber has asked for; mu is held.
+func (b *LogBuffer) updateMinLevel() {
+	lowest := int64(math.MaxInt64)
+	for s := range b.subscribers {
+		lowest = min(lowest, int64(s.level))
+	}
+	b.minLevel.Store(lowest)
+}
+
+// CloseSubscribers closes Closed: each subscriber is expected to unsubscribe.
+func (b *LogBuffer) CloseSubscribers() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-b.closed:
+	default:
+		close(b.closed)
+	}
+}
+
+// Closed is closed by CloseSubscribers.
+func (b *LogBuffer) Closed() <-chan struct{} { return b.closed }
+
+// Handler returns a log handler that adds the lines of functions to the buffer and passes all
+// lines on to next. Lines below next's level are added while a subscriber asks for that level.
+func (b *LogBuffer) Handler(next slog.Handler) slog.Handler {
+	return &logHandler{next: next, buffer: b}
+}
+
+type logHandler struct {
+	next   slog.Handler
+	buffer *LogBuffer
+
+	attrs  []slog.Attr // of the logger
+	prefix string      // of attributes in a group
+}
+
+// Enabled implements slog.Handler.
+func (h *logHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return int64(level) >= h.buffer.minLevel.Load() || h.next.Enabled(ctx, level)
+}
+
+// Handle implements slog.Handler.
+func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
+	line := LogLine{Time: r.Time, Level: r.Level, Text: CutText(r.Message)}
+	function, app := "", ""
+	add := func(prefix string, a slog.Attr) {
+		value := a.Value.Resolve()
+		switch prefix + a.Key {
+		case "function":
+			function = value.String()
+			return
+		case "app":
+			app = value.String()
+		}
+		if line.Attrs == nil {
+			line.Attrs = make(map[string]any)
+		}
+		line.Attrs[prefix+a.Key] = jsonValue(value)
+	}
+	for _, a := range h.attrs {
+		add("", a)
+	}
+	r.Attrs(func(a slog.Attr) bool {
+		add(h.prefix, a)
+		return true
+	})
+	switch {
+	case function != "":
+		h.buffer.add(function, line)
+	case app != "":
+		if functions := h.buffer.functionsOf.Load(); functions != nil {
+			for _, function := range (*functions)[app] {
+				h.buffer.add(function, line)
+			}
+		}
+	}
+	if h.next.Enabled(ctx, r.Level) {
+		return h.next.Handle(ctx, r)
+	}
+	return nil
+}
+
+// WithAttrs implements slog.Handler.
+func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	own := *h
+	own.next = h.next.WithAttrs(attrs)
+	own.attrs = slices.Clone(h.attrs)
+	for _, a := range attrs {
+		own.attrs = append(own.attrs, slog.Attr{Key: h.prefix + a.Key, Value: a.Value})
+	}
+	return &own
+}
+
+// WithGroup implements slog.Handler.
+func (h *logHandler) WithGroup(name string) slog.Handler {
+	own := *h
+	own.next = h.next.WithGroup(name)
+	own.prefix += name + "."
+	return &own
+}
+
+// jsonValue returns a value that JSON can encode and that shares nothing with the record.
+func jsonValue(v slog.Value) any {
+	switch v.Kind() {
+	case slog.KindBool, slog.KindInt64, slog.KindUint64, slog.KindFloat64, slog.KindTime:
+		return v.Any()
+	}
+	return CutText(v.String())
+}
+
+// CutText returns the end of a text that is too long for a log line.
+func CutText(text string) string {
+	if len(text) > longestText {
+		return "..." + strings.ToValidUTF8(text[len(text)-longestText+3:], "")
+	}
+	return text
+}

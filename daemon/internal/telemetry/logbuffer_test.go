@@ -1,0 +1,113 @@
+package telemetry
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+func testLine(n int) LogLine { return LogLine{Level: slog.LevelInfo, Text: fmt.Sprint(n)} }
+
+// What is kept is bounded, by lines and by bytes.
+func TestKeptLinesAreBounded(t *testing.T) {
+	l := NewLogBuffer()
+	for n := range 3 * KeptLines {
+		l.add("f", testLine(n))
+	}
+	f, before := l.Subscribe("f", slog.LevelInfo, 1000)
+	if len(before) != KeptLines || before[0].Text != fmt.Sprint(2*KeptLines) {
+		t.Errorf("%d lines, from %s on", len(before), before[0].Text)
+	}
+	l.Unsubscribe(f)
+	large := strings.Repeat("x", longestText)
+	for range 100 {
+		l.add("f", LogLine{Text: large})
+	}
+	if k := l.logs["f"]; k.bytes > keptBytes || len(k.lines) != keptBytes/longestText-1 {
+		t.Errorf("%d bytes in %d lines", k.bytes, len(k.lines))
+	}
+	if f, before = l.Subscribe("g", slog.LevelInfo, 10); len(before) != 0 {
+		t.Errorf("g has lines of f: %v", before)
+	}
+	l.Unsubscribe(f)
+}
+
+// One who does not read misses lines, is told how many, and holds up nobody.
+func TestASlowSubscriberMissesLines(t *testing.T) {
+	l := NewLogBuffer()
+	f, _ := l.Subscribe("f", slog.LevelInfo, 0)
+	for n := range subscriberRoom + 5 {
+		l.add("f", testLine(n))
+	}
+	for range subscriberRoom {
+		if line := <-f.lines; line.Dropped != 0 {
+			t.Fatalf("%+v", line)
+		}
+	}
+	l.add("f", testLine(-1))
+	if line := <-f.lines; line.Dropped != 5 || line.Text != "-1" {
+		t.Errorf("%+v, want 5 dropped", line)
+	}
+	l.add("f", testLine(-2))
+	if line := <-f.lines; line.Dropped != 0 {
+		t.Errorf("told twice: %+v", line)
+	}
+	l.Unsubscribe(f)
+}
+
+func TestSubscribersAreBounded(t *testing.T) {
+	l := NewLogBuffer()
+	var all []*Subscription
+	for range MaxSubscribers {
+		f, _ := l.Subscribe("f", slog.LevelInfo, 0)
+		all = append(all, f)
+	}
+	if f, _ := l.Subscribe("f", slog.LevelInfo, 0); f != nil {
+		t.Error("one too many may follow")
+	}
+	l.Unsubscribe(all[0])
+	if f, _ := l.Subscribe("f", slog.LevelDebug, 0); f == nil {
+		t.Error("none may follow in the place of one that left")
+	}
+}
+
+// The handler beside the log's keeps what is about a function, whatever way that is
+// said, and what the log does not have while somebody wants it.
+func TestLogHandler(t *testing.T) {
+	var text strings.Builder
+	l := NewLogBuffer()
+	l.SetApps(map[string][]string{"/a": {"f"}})
+	log := slog.New(l.Handler(slog.NewTextHandler(&text, nil)))
+	log.Info("about nobody")
+	log.With("function", "f").Warn("one", "message", "m1", "took", time.Second, "error", errors.New("oh"), "attempt", 2)
+	log.Info("two", "function", "g")
+	log.With("app", "/a").WithGroup("of").Info("three", "x", slog.GroupValue(slog.Int("y", 1)))
+	log.With("function", "f").Debug("not wanted")
+	f, before := l.Subscribe("f", slog.LevelDebug, 10)
+	if len(before) != 2 || before[0].Text != "one" || before[1].Text != "three" {
+		t.Fatalf("%+v", before)
+	}
+	if a := before[0].Attrs; a["message"] != "m1" || a["took"] != "1s" || a["error"] != "oh" || a["attempt"] != int64(2) || a["function"] != nil {
+		t.Errorf("%v", a)
+	}
+	if before[1].Attrs["of.x"] != "[y=1]" {
+		t.Errorf("%v", before[1].Attrs)
+	}
+	if !log.Enabled(t.Context(), slog.LevelDebug) {
+		t.Error("debug is wanted and not enabled")
+	}
+	log.With("function", "f").Debug("wanted")
+	if line := <-f.lines; line.Text != "wanted" {
+		t.Errorf("%+v", line)
+	}
+	l.Unsubscribe(f)
+	if log.Enabled(t.Context(), slog.LevelDebug) {
+		t.Error("debug is enabled with nobody there")
+	}
+	if strings.Contains(text.String(), "wanted") || strings.Count(text.String(), "\n") != 4 {
+		t.Errorf("the log is\n%s", text.String())
+	}
+}

@@ -1,0 +1,47 @@
+package daemon
+
+import (
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// Only a message's end tells its age: one that is tried again, or given back, has
+// not come to it.
+func TestAge(t *testing.T) {
+	var s functionStats
+	now := time.Now()
+	old := &triggers.Message{Enqueued: now.Add(-time.Minute)}
+	for _, kind := range []triggers.Kind{triggers.Done, triggers.Retry, triggers.Reject, triggers.Release} {
+		s.settled(old, kind, nil, time.Second, now)
+	}
+	s.settled(&triggers.Message{}, triggers.Done, nil, time.Second, now)                               // its source does not tell
+	s.settled(&triggers.Message{Enqueued: now.Add(time.Second)}, triggers.Done, nil, time.Second, now) // another clock
+	got := s.status()
+	if n := got.Age.Count(); n != 3 {
+		t.Errorf("%d ages, want 3", n)
+	}
+	if age := got.Age.Quantile(0.5); age < 58*time.Second || age > 62*time.Second {
+		t.Errorf("the median is %v, want about a minute", age)
+	}
+	if low := got.Age.Quantile(0); low > time.Microsecond {
+		t.Errorf("the age of a message from the future is %v", low)
+	}
+	if n := got.Latency.Count(); n != 5 {
+		t.Errorf("%d latencies, want 5: all but the release", n)
+	}
+}
+
+// What the metrics cost a message: the counting of its way, but for the reading of
+// the clock.
+func BenchmarkSettled(b *testing.B) {
+	var s functionStats
+	now := time.Now()
+	m := &triggers.Message{Enqueued: now.Add(-time.Second)}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.received.Add(1)
+		s.settled(m, triggers.Done, nil, time.Millisecond, now)
+	}
+}
