@@ -207,7 +207,7 @@ func TestExplainWhatTheSourceSays(t *testing.T) {
 		"held back":    {shows{found: triggers.Found{Place: triggers.PlaceHeld, Due: due, Failures: 2}}, []string{"f: held", "its next attempt, at " + due.Format(time.DateTime), "it has failed 2 times"}},
 		"later":        {shows{found: triggers.Found{Place: triggers.PlaceLater, Due: due}}, []string{"f: later", "keeps it for later: until " + due.Format(time.DateTime)}},
 		"deferred":     {shows{found: triggers.Found{Place: triggers.PlaceLater}}, []string{"f: later", "keeps it for later\n"}},
-		"lent":         {shows{found: triggers.Found{Place: triggers.PlaceLent, Enqueued: time.Now().Add(-time.Minute)}}, []string{"f: lent", "its source has lent it", "it was enqueued at ", ", 1m0s ago"}},
+		"lent":         {shows{found: triggers.Found{Place: triggers.PlaceLent, Enqueued: time.Now().Add(-time.Minute)}}, []string{"f: lent", "its source has lent it", "it was enqueued at ", ", 1m"}},
 		"done":         {shows{found: triggers.Found{Place: triggers.PlaceDone}}, []string{"f: done", "its source keeps it for others"}},
 		"not there":    {shows{err: triggers.ErrNotFound}, []string{"message m: unknown", "and no source shows it"}},
 		"sessions":     {shows{err: fmt.Errorf("q has sessions: %w", triggers.ErrUnsearchable)}, []string{"message m: unknown", "the source of f: q has sessions: nothing can be looked for there"}},
