@@ -32,9 +32,9 @@ const (
 	ExitOK       = 0 // ended as asked; everything in flight was finished
 	ExitFailed   = 1 // the configuration is wrong, or what was asked for did not work
 	ExitUsage    = 2 // the command line is wrong
-	ExitStart    = 3 // the daemon could not start: a connection, a worker, a lock
+	ExitStart    = 3 // the daemon could not start: a connection, a worker, code that does not load, a lock
 	ExitCutShort = 4 // stopped, but the drain time was too short for what was in flight
-	ExitStopped  = 5 // no function could go on, since their code does not load
+	ExitStopped  = 5 // all functions were disabled while the daemon ran, because their code no longer loads
 )
 
 // commandLine is all commands. Each has a method Run, which is given the context
