@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 )
 
 // maxAnswer bounds what a command reads from a daemon, in bytes.
@@ -133,7 +134,7 @@ func (c *adminClient) refusal(status int, text []byte) error {
 	if json.Unmarshal(text, &said) != nil || said.Error == "" {
 		said.Error = fmt.Sprintf("%.200s (no daemon of this version answers so)", text)
 	}
-	return fmt.Errorf("the daemon at %s answers %d %s: %s", c.what, status, http.StatusText(status), printable(said.Error))
+	return fmt.Errorf("the daemon at %s answers %d %s: %s", c.what, status, http.StatusText(status), term.Printable(said.Error))
 }
 
 func (c *adminClient) ask(ctx context.Context, method, path string, body []byte) (status int, text []byte, err error) {

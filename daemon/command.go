@@ -17,9 +17,10 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
-	"golang.org/x/term"
+	xterm "golang.org/x/term"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/scaler/process"
 )
@@ -104,15 +105,15 @@ func Main(options ...Option) {
 	}
 	status := Command(ctx, os.Args[1:], &IO{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		OutIsTerminal: term.IsTerminal(int(os.Stdout.Fd())),
-		ErrIsTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		OutIsTerminal: xterm.IsTerminal(int(os.Stdout.Fd())),
+		ErrIsTerminal: xterm.IsTerminal(int(os.Stderr.Fd())),
 		Env:           os.LookupEnv,
 		Environ:       environ,
 		Funcs:         d.funcs,
 		Program:       program,
 		Hurry:         hurry,
 		HangUps:       hangUps,
-		TerminalGone:  func() bool { return !term.IsTerminal(int(os.Stderr.Fd())) },
+		TerminalGone:  func() bool { return !xterm.IsTerminal(int(os.Stderr.Fd())) },
 	})
 	stop()
 	os.Exit(status)
@@ -183,7 +184,7 @@ func report(std *IO, err error) int {
 	var misloaded *handlers.Misloaded
 	var wrong configs.Errors
 	// An error may quote what a server, an app or a message says.
-	say := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+printable(text)) }
+	say := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+term.Printable(text)) }
 	switch {
 	case errors.Is(err, errNotSettled), errors.Is(err, errNotDone):
 		return ExitFailed // the summary has said so
@@ -196,7 +197,7 @@ func report(std *IO, err error) int {
 	case errors.As(err, &start):
 		say("cannot start: " + start.Error())
 		if errors.As(err, &misloaded) && misloaded.Detail != "" {
-			_, _ = fmt.Fprintln(std.Err, printable(misloaded.Detail))
+			_, _ = fmt.Fprintln(std.Err, term.Printable(misloaded.Detail))
 		}
 		return ExitStart
 	case errors.As(err, &misloaded):

@@ -14,6 +14,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/handlers/workers/conformance"
 	"github.com/drover-run/drover/scaler/sim"
 )
@@ -71,7 +72,7 @@ func (c *completeCommand) Run(parsed *kong.Context, std *IO) error {
 		words = []string{""}
 	}
 	for _, found := range complete(parsed.Model.Node, words) {
-		fmt.Fprintln(std.Out, printable(found))
+		fmt.Fprintln(std.Out, term.Printable(found))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -176,7 +177,7 @@ func (c *deadShowCommand) Run(ctx context.Context, std *IO) (err error) {
 		_, err = std.Out.Write(text)
 		return err
 	}
-	return fmt.Errorf("there is no dead letter %s of function %s; drover dead list %s prints those that there are", printable(c.ID), c.Function, c.Function)
+	return fmt.Errorf("there is no dead letter %s of function %s; drover dead list %s prints those that there are", term.Printable(c.ID), c.Function, c.Function)
 }
 
 const (

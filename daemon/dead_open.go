@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 	"github.com/drover-run/drover/triggers/servicebus"
@@ -40,7 +41,7 @@ func noFunction(cfg *configs.Config, name string) error {
 	if near := configs.Nearest(name, names); near != "" {
 		hint = fmt.Sprintf(" (did you mean %s?)", near)
 	}
-	return fmt.Errorf("there is no function %s in the configuration%s; it has: %s", printable(name), hint, strings.Join(names, ", "))
+	return fmt.Errorf("there is no function %s in the configuration%s; it has: %s", term.Printable(name), hint, strings.Join(names, ", "))
 }
 
 func openDeadStorage(cfg *configs.Config, q *configs.StorageQueueTrigger) (triggers.DeadLetters, func() error, error) {

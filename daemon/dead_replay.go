@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -373,7 +374,7 @@ func (r *deadRun) note(letter triggers.DeadLetter, err error) {
 }
 
 func (r *deadRun) say(letter triggers.DeadLetter, err error) {
-	_, _ = fmt.Fprintf(r.std.Err, "dead letter %s: %s\n", oneLine(letter.ID, 80), printable(err.Error()))
+	_, _ = fmt.Fprintf(r.std.Err, "dead letter %s: %s\n", term.OneLine(letter.ID, 80), term.Printable(err.Error()))
 }
 
 // progress draws on a terminal; clear takes it away.

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/messagefile"
 	"github.com/drover-run/drover/triggers"
 )
@@ -25,29 +26,6 @@ const (
 	maxHexShown = 1 << 10
 )
 
-// oneLine is a text in one line of at most n characters, for a terminal.
-func oneLine(text string, n int) string {
-	text = strings.Join(strings.Fields(printable(text)), " ")
-	if utf8.RuneCountInString(text) > n {
-		text = string([]rune(text)[:n-3]) + "..."
-	}
-	return text
-}
-
-func clockTime(at time.Time) string {
-	if at.IsZero() {
-		return "-"
-	}
-	return at.Local().Format("2006-01-02 15:04:05")
-}
-
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
-}
-
 // deadTable writes a table of dead letters.
 func deadTable(to io.Writer, all []triggers.DeadLetter) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
@@ -57,8 +35,8 @@ func deadTable(to io.Writer, all []triggers.DeadLetter) error {
 		if d.Message.Attempt > 0 {
 			attempts = fmt.Sprint(d.Message.Attempt)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", oneLine(d.ID, 80), clockTime(d.Died), orDash(oneLine(d.Function, 40)), attempts,
-			len(d.Message.Body), orDash(oneLine(d.Reason, maxReasonShown)))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", term.OneLine(d.ID, 80), term.LocalTime(d.Died), term.OrDash(term.OneLine(d.Function, 40)), attempts,
+			len(d.Message.Body), term.OrDash(term.OneLine(d.Reason, maxReasonShown)))
 	}
 	return w.Flush()
 }
@@ -115,11 +93,11 @@ func deadText(d triggers.DeadLetter) string {
 	m := d.Message
 	field := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(&b, "%-13s %s\n", name, oneLine(value, 4096))
+			fmt.Fprintf(&b, "%-13s %s\n", name, term.OneLine(value, 4096))
 		}
 	}
 	field("id", d.ID)
-	field("died", clockTime(d.Died))
+	field("died", term.LocalTime(d.Died))
 	field("function", d.Function)
 	if m.Attempt > 0 {
 		field("attempts", fmt.Sprint(m.Attempt))
@@ -128,7 +106,7 @@ func deadText(d triggers.DeadLetter) string {
 	field("message", m.ID)
 	field("subject", m.Subject)
 	field("ordering key", m.OrderingKey)
-	field("enqueued", clockTime(m.Enqueued))
+	field("enqueued", term.LocalTime(m.Enqueued))
 	known := m.Properties()
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		field("property", name+" = "+known[name])
@@ -139,13 +117,13 @@ func deadText(d triggers.DeadLetter) string {
 		}
 	}
 	if d.Detail != "" {
-		fmt.Fprintf(&b, "\n%s\n", strings.TrimRight(printable(d.Detail), "\n"))
+		fmt.Fprintf(&b, "\n%s\n", strings.TrimRight(term.Printable(d.Detail), "\n"))
 	}
 	fmt.Fprintf(&b, "\nbody, %d bytes:\n", len(m.Body))
 	switch {
 	case len(m.Body) == 0:
 	case utf8.Valid(m.Body):
-		fmt.Fprintf(&b, "%s\n", strings.TrimRight(printable(string(m.Body)), "\n"))
+		fmt.Fprintf(&b, "%s\n", strings.TrimRight(term.Printable(string(m.Body)), "\n"))
 	default:
 		b.WriteString(hex.Dump(m.Body[:min(len(m.Body), maxHexShown)]))
 		if len(m.Body) > maxHexShown {

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
@@ -223,7 +224,7 @@ func (w *wave) show(now time.Time) int {
 	recent := s.Latency.Since(w.earlier.Latency)
 	w.line("demo: %5.1f s  arriving %4.0f/s, waiting %5s, done %4.0f/s, p99 %-8s workers %2d, instances %d %s",
 		now.Sub(w.started).Seconds(), float64(w.sent-w.before)/elapsed.Seconds(), backlog,
-		float64(s.Done-w.earlier.Done)/elapsed.Seconds(), short(recent.Quantile(0.99))+",", s.Workers, instances, strings.Repeat("█", instances))
+		float64(s.Done-w.earlier.Done)/elapsed.Seconds(), term.Duration(recent.Quantile(0.99))+",", s.Workers, instances, strings.Repeat("█", instances))
 	w.shown, w.earlier, w.before = now, s, w.sent
 	return instances
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/drover-run/drover/daemon/cli/term"
 )
 
 // demoTable shows how the functions are doing: a table that is drawn over itself
@@ -72,8 +74,8 @@ func (t *demoTable) row(r *demoRun, s FunctionStatus, elapsed time.Duration) dem
 		backlog:  "?",
 		inFlight: fmt.Sprint(s.InFlight),
 		rate:     fmt.Sprintf("%.0f", float64(s.Done-earlier.Done)/elapsed.Seconds()),
-		p50:      short(recent.Quantile(0.5)),
-		p99:      short(recent.Quantile(0.99)),
+		p50:      term.Duration(recent.Quantile(0.5)),
+		p99:      term.Duration(recent.Quantile(0.99)),
 		workers:  "-",
 		failed:   fmt.Sprint(s.Failed),
 	}
@@ -109,16 +111,3 @@ func (t *demoTable) draw(rows []demoRow, apps []AppOverview, now time.Time) {
 
 // end leaves the last table where it is.
 func (t *demoTable) end() { t.drawn = 0 }
-
-// short prints a duration in three digits or so.
-func short(d time.Duration) string {
-	switch {
-	case d == 0:
-		return "-"
-	case d < time.Millisecond:
-		return d.Round(10 * time.Microsecond).String()
-	case d < time.Second:
-		return d.Round(100 * time.Microsecond).String()
-	}
-	return d.Round(10 * time.Millisecond).String()
-}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 )
 
 // healthCommand is `drover health`, for those who can run a program and not ask a
@@ -41,9 +42,9 @@ func (c *healthCommand) Run(ctx context.Context, std *IO) error {
 		return err
 	}
 	if health.Status != "ok" {
-		return errors.New(printable(health.Status + ": " + strings.Join(health.Reasons, "; ")))
+		return errors.New(term.Printable(health.Status + ": " + strings.Join(health.Reasons, "; ")))
 	}
-	_, err = fmt.Fprintln(std.Out, printable(strings.Join(append([]string{"ok"}, health.Notes...), "\n  - ")))
+	_, err = fmt.Fprintln(std.Out, term.Printable(strings.Join(append([]string{"ok"}, health.Notes...), "\n  - ")))
 	return err
 }
 

@@ -46,6 +46,7 @@ var exactly = map[string][]string{
 	"daemon/messagefile":             {"triggers"},
 	"daemon/tune":                    {},
 	"daemon/internal/telemetry":      {},
+	"daemon/cli/term":                {},
 	"scaler":                         {},
 	"scaler/sim":                     {"scaler"},
 	"scaler/concurrency":             {},

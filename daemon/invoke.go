@@ -19,6 +19,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
@@ -281,7 +282,7 @@ func (i *invocation) json(w io.Writer) error {
 // print writes the output as it is, and the rest beside it. What is for eyes does
 // not move the terminal.
 func (i *invocation) print(std *IO) error {
-	say := func(format string, args ...any) { fmt.Fprintln(std.Err, printable(fmt.Sprintf(format, args...))) }
+	say := func(format string, args ...any) { fmt.Fprintln(std.Err, term.Printable(fmt.Sprintf(format, args...))) }
 	if i.Detail != "" {
 		say("%s", strings.TrimRight(i.Detail, "\n"))
 	}
@@ -311,7 +312,7 @@ func (i *invocation) print(std *IO) error {
 		return nil
 	}
 	if std.OutIsTerminal {
-		_, err := fmt.Fprintln(std.Out, strings.TrimSuffix(printable(string(i.output)), "\n"))
+		_, err := fmt.Fprintln(std.Out, strings.TrimSuffix(term.Printable(string(i.output)), "\n"))
 		return err
 	}
 	_, err := std.Out.Write(i.output)

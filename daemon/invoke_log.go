@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/drover-run/drover/daemon/cli/term"
 )
 
 // invokeLine is one line of the log.
@@ -31,7 +33,7 @@ func (l invokeLine) String() string {
 	if l.Level != slog.LevelInfo.String() {
 		from = l.Level + " " + from
 	}
-	return from + " | " + printable(text)
+	return from + " | " + term.Printable(text)
 }
 
 // invokeLog is the log of one invocation: it keeps the lines, and prints them as

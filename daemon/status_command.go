@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 )
 
 // statusCommand is `drover status`.
@@ -92,7 +93,7 @@ func statusText(now, last StatusReport, every time.Duration) string {
 		}
 	}
 	if r := now.Reload; r != nil && r.Refused != "" {
-		line, _, _ := strings.Cut(printable(r.Refused), "\n")
+		line, _, _ := strings.Cut(term.Printable(r.Refused), "\n")
 		fmt.Fprintf(&b, "; the reload of %s was refused: %s", r.At.Local().Format(time.TimeOnly), line)
 	}
 	b.WriteString("\n")
@@ -110,7 +111,7 @@ func statusText(now, last StatusReport, every time.Duration) string {
 			backlog = fmt.Sprint(*f.Backlog)
 		}
 		if f.Oldest > 0 {
-			oldest = short(time.Duration(f.Oldest * float64(time.Second)))
+			oldest = term.Duration(time.Duration(f.Oldest * float64(time.Second)))
 		}
 		if f.Workers > 0 {
 			workers = fmt.Sprint(f.Workers)
@@ -127,7 +128,7 @@ func statusText(now, last StatusReport, every time.Duration) string {
 		}
 		recent = recent.Since(before[f.Name].Latency)
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%.1f\t%s\t%s\t%s\t%d\t%d\t\n", f.Name, f.Handler, f.Kind.Words(), backlog, oldest, f.InFlight,
-			float64(f.Done-before[f.Name].Done)/seconds, short(recent.Quantile(0.5)), short(recent.Quantile(0.99)), workers, f.Failed, f.Rejected)
+			float64(f.Done-before[f.Name].Done)/seconds, term.Duration(recent.Quantile(0.5)), term.Duration(recent.Quantile(0.99)), workers, f.Failed, f.Rejected)
 	}
 	_ = w.Flush()
 	for _, p := range now.Problems {
@@ -150,7 +151,7 @@ func statusText(now, last StatusReport, every time.Duration) string {
 		line, _, _ := strings.Cut(advice, "\n")
 		fmt.Fprintln(&b, line)
 	}
-	return printable(b.String())
+	return term.Printable(b.String())
 }
 
 // Text is a line for people.
@@ -172,17 +173,7 @@ func (a AppOverview) Text() string {
 		}
 	}
 	for _, u := range a.Undone {
-		text += "\n  undone: " + oneLine(u.Text, maxUndone)
+		text += "\n  undone: " + term.OneLine(u.Text, maxUndone)
 	}
 	return text
-}
-
-// printable takes out of a text what a terminal would obey.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, text)
 }

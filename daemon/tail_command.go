@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/messagefile"
 )
 
@@ -82,28 +83,24 @@ func lineText(line LogLine) string {
 	if line.Instance > 0 {
 		fmt.Fprintf(&b, "[%d] ", line.Instance)
 	}
-	b.WriteString(indented(line.Text))
+	b.WriteString(term.Indented(line.Text))
 	for _, key := range slices.Sorted(maps.Keys(line.Attrs)) {
 		text := fmt.Sprint(line.Attrs[key])
 		if key == "app" || key == "logger" && text == "" {
 			continue
 		}
 		if strings.Contains(text, "\n") {
-			fmt.Fprintf(&below, "    %s:\n    %s\n", printable(key), indented(strings.TrimRight(text, "\n")))
+			fmt.Fprintf(&below, "    %s:\n    %s\n", term.Printable(key), term.Indented(strings.TrimRight(text, "\n")))
 			continue
 		}
 		if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == '"' || !strconv.IsPrint(r) }) {
 			text = strconv.Quote(text)
 		}
-		fmt.Fprintf(&b, " %s=%s", printable(key), text)
+		fmt.Fprintf(&b, " %s=%s", term.Printable(key), text)
 	}
 	b.WriteString("\n")
 	return b.String() + below.String()
 }
-
-// indented has the lines of a text below each other, where none can be taken for a
-// line of its own.
-func indented(text string) string { return strings.ReplaceAll(printable(text), "\n", "\n    ") }
 
 // stream reads lines until there are no more, or ctx ends, which is no error.
 func (c *adminClient) stream(ctx context.Context, path string, each func(LogLine)) (err error) {

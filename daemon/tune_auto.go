@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/tune"
 )
 
@@ -104,7 +105,7 @@ func (t *gridRun) auto(ctx context.Context) (err error) {
 	}
 	t.report.Auto, t.report.AutoFor = &c, t.forAuto.Seconds()
 	for _, u := range f.pool.tuner.Load().state().Undone {
-		t.note("auto: %s", oneLine(u.Text(), maxUndone))
+		t.note("auto: %s", term.OneLine(u.Text(), maxUndone))
 	}
 	t.say("auto: %v: %s calls/s, p99 %s, %.2f cores", c.Settings, tune.Number(c.Throughput), tune.Seconds(c.P99), c.CPU)
 	return nil
@@ -122,7 +123,7 @@ func (t *gridRun) compare(ctx context.Context, timed context.Context) {
 	}
 	t.say("auto: %.0f s, from nothing", time.Until(t.end).Seconds())
 	if err := errors.Join(t.drop(t.patience(ctx)), t.auto(timed)); err != nil {
-		t.report.NoAuto = oneLine(err.Error(), 200)
+		t.report.NoAuto = term.OneLine(err.Error(), 200)
 		if ctx.Err() != nil {
 			t.report.NoAuto = "the run was stopped before"
 		} else if timed.Err() != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/messagefile"
 	"github.com/drover-run/drover/daemon/tune"
 )
@@ -113,7 +114,7 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 		cfg: cfg, name: c.Function, messages: messages.All, std: std, report: r,
 		asked: tune.Asked{Processes: c.Processes, Threads: c.Threads, Coroutines: c.Coroutines},
 		say: func(format string, args ...any) {
-			fmt.Fprintln(std.Err, printable("tune: "+fmt.Sprintf(format, args...)))
+			fmt.Fprintln(std.Err, term.Printable("tune: "+fmt.Sprintf(format, args...)))
 		},
 	}
 	if err := t.run(ctx, c.For); err != nil {
@@ -203,7 +204,7 @@ func (c *tuneCommand) tell(std *IO, r *tune.Report, app string) error {
 type safe struct{ to io.Writer }
 
 func (s safe) Write(p []byte) (int, error) {
-	if _, err := io.WriteString(s.to, printable(string(p))); err != nil {
+	if _, err := io.WriteString(s.to, term.Printable(string(p))); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -245,7 +246,7 @@ func (c *tuneCommand) keep(std *IO, out io.Writer, r *tune.Report, app string) e
 	byHand := fmt.Sprintf("write %s where app %s is, in %s", strings.Join(words, ", "), app, c.Config)
 	switch {
 	case c.Write == "":
-		_, err := fmt.Fprintln(out, printable("To keep them, add --write, or "+byHand+"."))
+		_, err := fmt.Fprintln(out, term.Printable("To keep them, add --write, or "+byHand+"."))
 		return err
 	case r.Stopped:
 		return fmt.Errorf("nothing was written into %s, since the run was stopped; to keep what it found, %s", c.Config, byHand)
@@ -261,6 +262,6 @@ func (c *tuneCommand) keep(std *IO, out io.Writer, r *tune.Report, app string) e
 		_, err = fmt.Fprintf(out, "%s has these numbers already.\n", c.Config)
 		return err
 	}
-	_, err = fmt.Fprintf(out, "\n%sdrover reload has a running daemon take them.\n", printable(change.Diff))
+	_, err = fmt.Fprintf(out, "\n%sdrover reload has a running daemon take them.\n", term.Printable(change.Diff))
 	return err
 }

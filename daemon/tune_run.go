@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/tune"
 	"github.com/drover-run/drover/scaler/machine"
 	"github.com/drover-run/drover/triggers"
@@ -181,7 +182,7 @@ func (t *gridRun) first(ctx context.Context, length time.Duration) error {
 		return fmt.Errorf("function %s fails on every message that it was given, %d of %d, so there is nothing to tune; the last time with: %s\n%s", t.name, c.Failed, c.Calls, why, detail)
 	}
 	if c.Failed > 0 {
-		t.note("of the first %d calls %d failed, the last with: %s", c.Calls, c.Failed, oneLine(why, 200))
+		t.note("of the first %d calls %d failed, the last with: %s", c.Calls, c.Failed, term.OneLine(why, 200))
 	}
 	handler := t.rig.f.handler.(interface{ Async() bool })
 	t.look = tune.Look{
@@ -262,7 +263,7 @@ func (t *gridRun) cell(ctx context.Context, left []tune.Settings, number, all in
 		if ctx.Err() != nil {
 			t.late(s)
 		} else {
-			c := tune.Cell{Settings: s, Problem: oneLine("it did not start: "+err.Error(), 200)}
+			c := tune.Cell{Settings: s, Problem: term.OneLine("it did not start: "+err.Error(), 200)}
 			t.report.Cells = append(t.report.Cells, c)
 			t.say("%d of %d: %v: %s", number, all, s, c.Problem)
 		}
@@ -282,7 +283,7 @@ func (t *gridRun) cell(ctx context.Context, left []tune.Settings, number, all in
 		text = c.Problem
 	} else if c.Failed > 0 {
 		why, _ := t.rig.lastFailure()
-		text += fmt.Sprintf(", %d failed: %s", c.Failed, oneLine(why, 80))
+		text += fmt.Sprintf(", %d failed: %s", c.Failed, term.OneLine(why, 80))
 	}
 	t.say("%d of %d: %v: %s", number, all, s, text)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -270,12 +271,12 @@ func (d *Daemon) askInstances(ctx context.Context, about, as string) []Explanati
 	return out
 }
 
-// count is how many there are of something.
-func count(n int64, one, more string) string {
+// count returns a number with its noun, as in "1 message" and "2 messages".
+func count(n int64, singular, plural string) string {
 	if n == 1 {
-		return "1 " + one
+		return "1 " + singular
 	}
-	return fmt.Sprint(n, " ", more)
+	return fmt.Sprint(n, " ", plural)
 }
 
 func explainPath(about, as string) string {
@@ -300,9 +301,9 @@ func (e Explanation) text() string {
 	if e.Instance > 0 {
 		fmt.Fprintf(&b, " in instance %d", e.Instance)
 	}
-	fmt.Fprintf(&b, ": %s\n  %s\n", strings.ReplaceAll(e.State, "_", " "), indented(e.Text))
+	fmt.Fprintf(&b, ": %s\n  %s\n", strings.ReplaceAll(e.State, "_", " "), term.Indented(e.Text))
 	for _, note := range e.Notes {
-		fmt.Fprintf(&b, "  - %s\n", indented(note))
+		fmt.Fprintf(&b, "  - %s\n", term.Indented(note))
 	}
-	return printable(b.String())
+	return term.Printable(b.String())
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/messagefile"
 	"github.com/drover-run/drover/triggers"
 )
@@ -131,7 +132,7 @@ func (c *whyCommand) dead(ctx context.Context, function string, from triggers.De
 			}
 			continue
 		}
-		e = Explanation{Function: function, Message: c.About, State: "dead", Text: fmt.Sprintf("it is a dead letter, since %s", clockTime(letter.Died))}
+		e = Explanation{Function: function, Message: c.About, State: "dead", Text: fmt.Sprintf("it is a dead letter, since %s", term.LocalTime(letter.Died))}
 		e.Notes = []string{"the reason: " + letter.Reason, fmt.Sprintf("attempts: %d", letter.Message.Attempt), fmt.Sprintf("drover dead show %s %s has the rest", function, letter.ID)}
 		return e, true
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -167,7 +168,7 @@ func (d *Daemon) slotNotes(f *function) (notes []string) {
 		notes = append(notes, fmt.Sprintf("workers: %d ready, %d starting, %d retiring, %d wanted", s.Ready, s.Starting, s.Retiring, s.Wanted))
 		if t := f.pool.tuner.Load().state(); t != nil {
 			for _, u := range t.Undone {
-				notes = append(notes, "undone in app "+f.app+": "+oneLine(u.Text(), maxUndone))
+				notes = append(notes, "undone in app "+f.app+": "+term.OneLine(u.Text(), maxUndone))
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/handlers/workers/conformance"
 )
 
@@ -87,7 +88,7 @@ func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 // print prints a result, and all that is known of a failure.
 func (c *workerTestCommand) print(std *IO, r conformance.Result) {
 	if !c.JSON {
-		fmt.Fprintln(std.Out, printable(r.String()))
+		fmt.Fprintln(std.Out, term.Printable(r.String()))
 		return
 	}
 	_ = json.NewEncoder(std.Out).Encode(r) // as with all that is printed
