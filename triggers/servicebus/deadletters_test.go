@@ -76,7 +76,7 @@ func (b *bed) graveyard(s *triggertest.Source, change func(*DeadLettersConfig)) 
 func TestDeadLetters(t *testing.T) {
 	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
-		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000})
+		b := start(t, emulator.QueueOptions{LockDuration: 30 * time.Second, MaxDeliveryCount: 1000})
 		return b.graveyard(b.source(false), nil)
 	})
 }
@@ -85,7 +85,7 @@ func TestDeadLetters(t *testing.T) {
 func TestDeadLettersWithDuplicateDetection(t *testing.T) {
 	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
-		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, DuplicateWindow: 10 * time.Minute})
+		b := start(t, emulator.QueueOptions{LockDuration: 30 * time.Second, MaxDeliveryCount: 1000, DuplicateWindow: 10 * time.Minute})
 		return b.graveyard(b.source(false), nil)
 	})
 }
@@ -93,7 +93,7 @@ func TestDeadLettersWithDuplicateDetection(t *testing.T) {
 func TestDeadLettersWithSessions(t *testing.T) {
 	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
-		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, RequiresSession: true})
+		b := start(t, emulator.QueueOptions{LockDuration: 30 * time.Second, MaxDeliveryCount: 1000, RequiresSession: true})
 		s := b.source(true)
 		send, n := s.Send, 0
 		s.Send = func(t testing.TB, ms ...triggers.Message) {
@@ -120,7 +120,7 @@ func (b *bed) topic(t testing.TB, subscriptions ...string) (out []*trigger) {
 		t.Fatal(err)
 	}
 	for _, name := range subscriptions {
-		if err := b.CreateSubscription("events", name, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000}); err != nil {
+		if err := b.CreateSubscription("events", name, emulator.QueueOptions{LockDuration: 30 * time.Second, MaxDeliveryCount: 1000}); err != nil {
 			t.Fatal(err)
 		}
 		out = append(out, b.open(t, func(c *Config) { c.Queue, c.Topic, c.Subscriptions = "", "events", []string{name} }))
