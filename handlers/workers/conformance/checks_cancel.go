@@ -44,7 +44,7 @@ var cancelChecks = []check{
 		name: "cancel/queued", modes: []mode{one}, needs: protocol.CanCancel, rule: ruleNotTried,
 		run: func(s *session) {
 			s.load()
-			s.send(invoke(0, "sleep", "300"), invoke(1, "sleep", tooLong), invoke(2, "echo", "x"))
+			s.send(invoke(0, "sleep", "1500"), invoke(1, "sleep", tooLong), invoke(2, "echo", "x")) // long enough for a busy machine
 			s.pause()
 			s.send(cancel(1))
 			got := s.answers(3) // 1 is answered at once, or in its turn
