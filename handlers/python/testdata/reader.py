@@ -9,7 +9,7 @@ import sys
 import traceback
 import zlib
 
-from drover.frames import Reader
+from drover.frames import Cancel, Drain, Hello, Load, Reader, Settings
 
 HEAD = struct.Struct("<IHBH")
 
@@ -31,10 +31,12 @@ class Socket:
 
 
 def say(reader, item):
-    if isinstance(item, int):
-        return "drain" if item < 0 else f"cancel {item}"
-    if isinstance(item, bytes):
-        return f"json {len(item)} {zlib.crc32(item)}"
+    if isinstance(item, Drain):
+        return "drain"
+    if isinstance(item, Cancel):
+        return f"cancel {item.number}"
+    if isinstance(item, (Hello, Load, Settings)):
+        return f"json {len(item.payload)} {zlib.crc32(item.payload)}"
     number, index, data, meta, body, end, attempt, enqueued, deadline = item
     return f"invoke {number} {index} {attempt} {enqueued} {deadline} {meta_of(data, meta, body)} {end - body} {zlib.crc32(data[body:end])}"
 

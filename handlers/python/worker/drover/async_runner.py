@@ -10,6 +10,7 @@ from drover import frames
 from drover.event_loops import is_awaitable, set_loop
 from drover.executor import Executor
 from drover.exit import broken, end_child, fail, leave_loop
+from drover.frames import Cancel, Drain, Invocation, Settings
 from drover.functions import outcome
 from drover.logs import current
 from drover.loop_lag import LoopLag
@@ -124,7 +125,7 @@ class AsyncRunner(ThreadPoolRunner):
             self.watchdog.begin()
         ready, functions = self.ready, self.functions
         for item in got:
-            if type(item) is tuple:
+            if type(item) is Invocation:
                 if functions[item[1]].is_async:
                     if self.replaced:
                         self.reply(item[0], 0, *NOT_TRIED)
@@ -135,13 +136,13 @@ class AsyncRunner(ThreadPoolRunner):
                     ready.append(item)
                 else:
                     self.put(item)
-            elif type(item) is bytes:
-                self.set(item)
-            elif item < 0:
+            elif type(item) is Settings:
+                self.set(item.payload)
+            elif type(item) is Drain:
                 self.draining = True
                 self.end_if_drained()
-            else:
-                self.cancel(item)
+            elif type(item) is Cancel:
+                self.cancel(item.number)
         self.more()
 
     def cancel(self, number):

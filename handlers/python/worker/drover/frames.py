@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import time
+from typing import TYPE_CHECKING, NamedTuple, Tuple, Union, final
 
 from drover import unpatched
 from drover.exit import broken
@@ -38,6 +39,50 @@ LINGER = 300_000
 WATCH = 0.005
 # How long it goes on looking when there is nothing to do, in seconds.
 REST = 0.2
+
+
+if TYPE_CHECKING:
+
+    @final
+    class Invocation(Tuple[int, int, bytes, int, int, int, int, int, int]):
+        """An INVOKE: number, function (its index), data, meta, body, end, attempt, enqueued
+        and deadline, where data[meta:body] is its meta and data[body:end] its body."""
+else:
+    # There is one for each message. With a NamedTuple in its place a call that does nothing
+    # takes the worker 0.2 µs more, of 1.5 (main thread), 1.7 (threads) and 2.0 (async).
+    Invocation = tuple
+
+
+class Cancel(NamedTuple):
+    """A CANCEL of an invocation, by its number."""
+
+    number: int
+
+
+class Drain(NamedTuple):
+    """A DRAIN."""
+
+
+class Hello(NamedTuple):
+    """A HELLO, with its JSON."""
+
+    payload: bytes
+
+
+class Load(NamedTuple):
+    """A LOAD, with its JSON."""
+
+    payload: bytes
+
+
+class Settings(NamedTuple):
+    """SETTINGS, with their JSON."""
+
+    payload: bytes
+
+
+Frame = Union[Invocation, Cancel, Drain, Hello, Load, Settings]
+_WITH_JSON = {HELLO: Hello, LOAD: Load, SETTINGS: Settings}
 
 
 def _cut_state(data, at):
@@ -81,11 +126,8 @@ class Reader:
         self._start = self._end = 0
 
     def read(self, flags=0):
-        """Returns what came: an INVOKE as a tuple (id, function, data, meta, body,
-        end, attempt, enqueued, deadline), where data[meta:body] is its meta and
-        data[body:end] its body; a CANCEL as its id; a DRAIN as -1; a HELLO, a LOAD or
-        SETTINGS as its JSON. Raises EOFError when the daemon is gone, and ValueError when a frame is
-        wrong: nothing can be told of what follows it."""
+        """Returns the frames that came. Raises EOFError when the daemon is gone, and
+        ValueError when a frame is wrong: what follows it cannot be read."""
         self._make_room()
         n = self._sock.recv_into(self._view[self._end :], 0, flags)
         if n == 0:
@@ -122,11 +164,11 @@ class Reader:
                 break
             payload = data[at + 5 : at + 4 + length]
             if kind == CANCEL and len(payload) == _ID.size:
-                got.append(_ID.unpack(payload)[0])
+                got.append(Cancel(_ID.unpack(payload)[0]))
             elif kind == DRAIN and not payload:
-                got.append(-1)
+                got.append(Drain())
             elif kind == self.due or kind == SETTINGS and self.due is None:
-                got.append(payload)
+                got.append(_WITH_JSON[kind](payload))
             else:
                 raise ValueError(f"a frame of type {kind} and {length} bytes")
             at += 4 + length

@@ -4,6 +4,7 @@ import socket
 
 from drover import frames, unpatched
 from drover.exit import broken, fail, leave
+from drover.frames import Cancel, Drain, Invocation, Settings
 from drover.logs import current
 from drover.measures import GilSampler
 from drover.runner import Runner, now
@@ -24,16 +25,16 @@ class MainThreadRunner(Runner):
 
     def take(self, got):
         for item in got:
-            if type(item) is tuple:
+            if type(item) is Invocation:
                 if self.cancelled:  # an earlier one that had this number was
                     self.cancelled.discard(item[0])
                 self.waiting.append(item)
-            elif type(item) is bytes:
-                self.threads = self.settings(item)
-            elif item < 0:
+            elif type(item) is Settings:
+                self.threads = self.settings(item.payload)
+            elif type(item) is Drain:
                 self.draining = True
-            else:
-                self.cancel(item)
+            elif type(item) is Cancel:
+                self.cancel(item.number)
 
     def look(self, late):
         """Called by the watch every few milliseconds while functions run: if one takes

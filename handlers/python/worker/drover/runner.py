@@ -34,9 +34,8 @@ class _All(set):
 
 
 class Runner:
-    """Invocations are the tuples that Reader.read gives. Before is the runner that this one
-    takes over from, if any: the method run of that has returned, with the number of threads
-    that are wanted."""
+    """Before is the runner that this one takes over from, if any: the method run of that has
+    returned, with the number of threads that are wanted."""
 
     serving = None  # what runs functions in this process, now
 

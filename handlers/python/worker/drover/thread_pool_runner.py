@@ -4,6 +4,7 @@ import os
 
 from drover import frames, unpatched
 from drover.exit import fail, leave
+from drover.frames import Cancel, Drain, Invocation, Settings
 from drover.logs import current
 from drover.measures import GilSampler
 from drover.runner import Runner
@@ -118,19 +119,19 @@ class ThreadPoolRunner(Runner):
         self.start()
         while True:
             for at, item in enumerate(got):
-                if type(item) is tuple:
+                if type(item) is Invocation:
                     self.put(item)
-                elif type(item) is bytes:
-                    wanted = self.settings(item)
+                elif type(item) is Settings:
+                    wanted = self.settings(item.payload)
                     if self.draining or wanted == self.threads:
                         continue
                     if wanted == 1:
                         return self.end_threads(got[at + 1 :])
                     self.resize(wanted)
-                elif item < 0:
+                elif type(item) is Drain:
                     self.drain()
-                else:
-                    self.cancel(item)
+                elif type(item) is Cancel:
+                    self.cancel(item.number)
             got = self.reader.read()
 
     def end_threads(self, got):
@@ -144,16 +145,16 @@ class ThreadPoolRunner(Runner):
         try:
             while True:
                 for item in got:
-                    if type(item) is tuple:
+                    if type(item) is Invocation:
                         if self.cancelled:
                             self.cancelled.discard(item[0])
                         self.waiting.append(item)
-                    elif type(item) is bytes:
-                        wanted = self.settings(item)
-                    elif item < 0:
+                    elif type(item) is Settings:
+                        wanted = self.settings(item.payload)
+                    elif type(item) is Drain:
                         self.draining = True
-                    else:
-                        self.cancel(item)
+                    elif type(item) is Cancel:
+                        self.cancel(item.number)
                 if ended in unpatched.select([self.sock, ended], [], [])[0]:
                     break
                 got = self.reader.read()

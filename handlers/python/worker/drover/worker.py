@@ -15,6 +15,7 @@ import drover
 from drover import frames, template
 from drover.async_runner import AsyncRunner
 from drover.exit import broken, fail, leave
+from drover.frames import Drain, Hello, Load
 from drover.functions import LoadError, cut_traceback, load, one_line
 from drover.heartbeat import Heartbeat
 from drover.imports import Imports
@@ -143,9 +144,9 @@ def _first(reader, writer):
     is one."""
     while True:
         got = reader.read()
-        if got and got[0] == -1:
+        if got and isinstance(got[0], Drain):
             leave(writer)  # nothing was invoked
         if got:
-            if not isinstance(got[0], bytes):
+            if not isinstance(got[0], (Hello, Load)):
                 raise ValueError(f"a CANCEL where a frame of type {reader.due} is due")
-            return json.loads(got[0]), got[1:]
+            return json.loads(got[0].payload), got[1:]
