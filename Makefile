@@ -34,7 +34,7 @@ azurite: ## Install Azurite, for the tests of storage queues; needs Node.js
 
 SDKS := triggers/sdktest/testdata
 .PHONY: sdks
-sdks: ## Install what drover is tested with: SDKs for Python and JavaScript, and natscli; needs python3 with venv, and Node.js
+sdks: ## Install what drover is tested with: SDKs for Python and JavaScript, mypy, and natscli; needs python3 with venv, and Node.js
 	npm ci --prefix $(SDKS) --no-audit --no-fund --ignore-scripts
 	python3 -m venv $(SDKS)/venv
 	$(SDKS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(SDKS)/requirements.txt

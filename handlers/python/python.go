@@ -27,7 +27,26 @@ func Install(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return runtimes.Install(dir, "python", files, ".py")
+	return runtimes.Install(dir, "python", files, ".py", ".typed")
+}
+
+// WriteTypings writes the package that apps import, without what runs them, to the directory
+// drover below dir, over what is there: for editors, type checkers and tests of apps.
+func WriteTypings(dir string) error {
+	to := filepath.Join(dir, "drover")
+	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // a project is for others too
+		return fmt.Errorf("making the directory of the Python package: %w", err)
+	}
+	for _, name := range []string{"__init__.py", "py.typed"} {
+		text, err := worker.ReadFile("worker/drover/" + name)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, name), text, 0o644) //nolint:gosec // see above
+		}
+		if err != nil {
+			return fmt.Errorf("writing the Python package: %w", err)
+		}
+	}
+	return nil
 }
 
 // Code reads the state of an app's code.

@@ -1,7 +1,8 @@
 // Package sdktest runs tests that are written in Python and JavaScript: with the
 // SDKs that users of those languages have, against drover's emulators and its
-// embedded server, for which there is natscli too. The SDKs are pinned in
-// testdata/requirements.txt and testdata/package.json; `make sdks` installs them.
+// embedded server, for which there is natscli too. It runs mypy for tests of types. The
+// SDKs and mypy are pinned in testdata/requirements.txt and testdata/package.json;
+// `make sdks` installs them.
 package sdktest
 
 import (
@@ -87,6 +88,22 @@ func missing(t *testing.T, err error) {
 		t.Skip(err)
 	}
 	t.Fatal(err)
+}
+
+// Mypy runs mypy, with the environment variables that are given beside those of the test, and
+// returns what it printed.
+func Mypy(t *testing.T, environ []string, args ...string) (string, error) {
+	t.Helper()
+	python := filepath.Join(testdata(), "venv", "bin", "python")
+	if err := exec.CommandContext(t.Context(), python, "-c", "import mypy").Run(); err != nil {
+		missing(t, errors.New("no mypy; install it with: make sdks"))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, python, append([]string{"-m", "mypy", "--cache-dir", t.TempDir()}, args...)...)
+	cmd.Env = append(os.Environ(), environ...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // Natscli returns the path of the command nats.

@@ -1,42 +1,54 @@
 """The main thread runs an asyncio loop; functions that are not async run in the
 pool of threads beside it."""
 
+from __future__ import annotations
+
 import asyncio
 import collections
 import contextvars
+import socket
 import sys
+from typing import Any, NoReturn, Sequence
 
 from drover import frames
 from drover.event_loops import is_awaitable, set_loop
 from drover.executor import Executor
 from drover.exit import broken, end_child, fail, leave_loop
-from drover.frames import Cancel, Drain, Invocation, Settings
-from drover.functions import outcome
-from drover.logs import current
+from drover.frames import Cancel, Drain, Frame, Invocation, Settings
+from drover.functions import Function, outcome
+from drover.logs import Output, current
 from drover.loop_lag import LoopLag
 from drover.loop_watchdog import LoopWatchdog
-from drover.measures import INTERVAL, Steps
+from drover.measures import INTERVAL, Steps, now
 from drover.results import PLAIN, refuse
-from drover.runner import NOT_TRIED, NOTHING, now
+from drover.runner import NOT_TRIED, NOTHING
 from drover.thread_pool_runner import ThreadPoolRunner
 from drover.timeouts import RunningCall
 
 
 class AsyncRunner(ThreadPoolRunner):
-    def __init__(self, sock, reader, writer, output, functions, threads):
+    def __init__(
+        self,
+        sock: socket.socket,
+        reader: frames.Reader,
+        writer: frames.Writer,
+        output: Output,
+        functions: list[Function],
+        threads: int,
+    ) -> None:
         super().__init__(sock, reader, writer, output, functions, threads)
-        self.ready = collections.deque()  # invocations of async functions that wait for a task
-        self.coming = None  # a task that was made and has not begun
-        self.tasks = {}  # by the number of the invocation that they run
+        self.loop: asyncio.AbstractEventLoop
+        self.ready: collections.deque[Invocation] = collections.deque()  # invocations of async functions that wait for a task
+        self.coming: asyncio.Task[None] | None = None  # a task that was made and has not begun
+        self.tasks: dict[int, asyncio.Task[None]] = {}  # by the number of the invocation that they run
         self.flushing = False
         self.has_pool = any(not f.is_async for f in functions)
-        self.loop = None
-        self.executor = None
-        self.lag = None
-        self.leaving = None  # the task that ends the process
+        self.executor: Executor
+        self.lag: LoopLag
+        self.leaving: asyncio.Task[None] | None = None  # the task that ends the process
         self.watchdog = LoopWatchdog(self) if writer.blocked else None
 
-    def run(self, got):
+    def run(self, got: Sequence[Frame]) -> NoReturn:
         if sys.version_info < (3, 10):
             # What the app's modules made, a lock perhaps, is bound to this one.
             loop = asyncio.get_event_loop()
@@ -72,7 +84,7 @@ class AsyncRunner(ThreadPoolRunner):
                 end_child(None)
             self.warn(why + ": the worker goes on; to fail a message, raise in its function")
 
-    def set(self, payload):
+    def set(self, payload: bytes) -> None:
         """Takes SETTINGS."""
         threads = self.settings(payload)
         if threads == self.threads or self.draining:
@@ -82,7 +94,7 @@ class AsyncRunner(ThreadPoolRunner):
         self.threads = threads
         self.executor.resize(threads)
 
-    def to_threads(self, functions):
+    def to_threads(self, functions: Sequence[int]) -> None:
         for index in functions:
             if self.functions[index].is_async:
                 self.functions[index] = self.threaded.function(self.functions[index])
@@ -93,21 +105,21 @@ class AsyncRunner(ThreadPoolRunner):
             self.ready.remove(invocation)
             self.put(invocation)
 
-    def give_back(self, functions):
+    def give_back(self, functions: Sequence[int]) -> None:
         for invocation in [i for i in self.ready if i[1] in functions]:
             self.ready.remove(invocation)
             self.reply(invocation[0], 0, *NOT_TRIED)
         self.writer.flush()
 
-    def replace(self, why):
+    def replace(self, why: str) -> None:
         super().replace(why)
         self.loop.call_soon_threadsafe(self.give_back, range(len(self.functions)))
 
-    def forked(self):
+    def forked(self) -> None:
         super().forked()
         self.loop.stop()  # the child has no business with the others' tasks
 
-    def readable(self):
+    def readable(self) -> None:
         try:
             self.take(self.reader.read())
         except BlockingIOError:
@@ -117,7 +129,7 @@ class AsyncRunner(ThreadPoolRunner):
         except ValueError:  # of a frame
             fail()
 
-    def take(self, got):
+    def take(self, got: Sequence[Frame]) -> None:
         self.lag.came = True
         if not self.lag.awake:
             self.lag.begin()
@@ -145,7 +157,7 @@ class AsyncRunner(ThreadPoolRunner):
                 self.cancel(item.number)
         self.more()
 
-    def cancel(self, number):
+    def cancel(self, number: int) -> None:
         task = self.tasks.get(number)
         if task is not None:
             context = self.contexts.get(number)
@@ -162,47 +174,48 @@ class AsyncRunner(ThreadPoolRunner):
                 return
         super().cancel(number)
 
-    def end_if_drained(self):
+    def end_if_drained(self) -> None:
         if self.draining and not self.ready and not self.tasks:
             if self.has_pool:
                 self.drain()
             else:
                 self.drained()
 
-    def drained(self):
+    def drained(self) -> None:
         """Called on the loop, or in the last thread of the pool."""
         self.loop.call_soon_threadsafe(self.leave)
 
-    def leave(self):
+    def leave(self) -> None:
         if self.leaving is None:
             self.leaving = self.loop.create_task(leave_loop(self.writer))
 
-    def more(self):
+    def more(self) -> None:
         """Sees to it that what is ready is run."""
         if self.ready and self.coming is None:
             self.coming = self.loop.create_task(self.serve_safely())
 
-    def busy(self):
+    def busy(self) -> bool:
         """Called now and then; tells whether anything is in flight."""
         if self.coming is not None and self.coming.done():  # a function cancelled all tasks that there are
             self.coming = None
             self.more()
-        return self.ready or self.tasks
+        return bool(self.ready or self.tasks)
 
-    async def serve_safely(self):
+    async def serve_safely(self) -> None:
         try:
             await self.serve_ready()
         except BaseException:
             fail()
 
-    async def serve_ready(self):
+    async def serve_ready(self) -> None:
         """Runs what is ready, one after the other, in one task. Before each it makes
         the task that goes on if this one has to wait: so functions that wait have a
         task each, and those that do not are spared the making of one, which costs
         more than they do. A task that a function left changed is not used again."""
         self.coming = None
         ready, tasks, functions, writer = self.ready, self.tasks, self.functions, self.writer
-        task, running = asyncio.current_task(), RunningCall()
+        task: Any = asyncio.current_task()
+        running = RunningCall()
         current.set(running)
         before = contextvars.copy_context()
         began = now()
@@ -261,7 +274,7 @@ class AsyncRunner(ThreadPoolRunner):
                 break
         self.more()
 
-    def flush(self):
+    def flush(self) -> None:
         self.flushing = False
         self.writer.flush()
 
@@ -272,7 +285,7 @@ _SHARED = hasattr(asyncio.Task, "cancelling")
 _SLICE = 1_000_000
 
 
-def _changed(before):
+def _changed(before: contextvars.Context) -> bool:
     """Whether a function left a context variable behind."""
     try:
         return contextvars.copy_context() != before

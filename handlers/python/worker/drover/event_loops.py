@@ -1,22 +1,25 @@
 """The event loops of threads, and what is awaited on them."""
 
+from __future__ import annotations
+
 import asyncio
 import concurrent.futures
 import inspect
+from typing import Any, Awaitable
 
 
-def is_awaitable(value):
+def is_awaitable(value: object) -> bool:
     return inspect.isawaitable(value) or isinstance(value, concurrent.futures.Future)
 
 
-async def awaited(awaitable):
+async def awaited(awaitable: Awaitable[Any]) -> Any:
     """A coroutine of any awaitable."""
     return await awaitable
 
 
-def set_loop():
+def set_loop() -> asyncio.AbstractEventLoop | None:
     """The open event loop that the app has set for this thread, as asyncio.get_event_loop
     does; None if there is none."""
     policy = getattr(asyncio.events, "_get_event_loop_policy", asyncio.get_event_loop_policy)()  # the second is deprecated
-    loop = getattr(getattr(policy, "_local", None), "_loop", None)
+    loop: asyncio.AbstractEventLoop | None = getattr(getattr(policy, "_local", None), "_loop", None)
     return None if loop is None or loop.is_closed() else loop

@@ -3,24 +3,30 @@
 That of the standard library takes a number once. With another in its place what waits
 in the first would still have the first one's threads, which is what is to be changed."""
 
+from __future__ import annotations
+
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Callable, TypeVar
+
+_Result = TypeVar("_Result")
 
 
 class Executor(ThreadPoolExecutor):  # asyncio takes no other for its default
-    def __init__(self, threads):
+    def __init__(self, threads: int) -> None:
         super().__init__(1)
-        self._waiting = queue.SimpleQueue()  # futures and their calls; None: one thread is to end
+        # Futures and their calls; None: one thread is to end.
+        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], Any, Any] | None] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._wanted = threads
         self._live = 0  # threads that are to go on
         self._started = 0
         self._closed = False
-        self._all = []  # threads that may still run
+        self._all: list[threading.Thread] = []  # threads that may still run
 
-    def submit(self, call, /, *arguments, **named):
-        future = Future()
+    def submit(self, call: Callable[..., _Result], /, *arguments: Any, **named: Any) -> Future[_Result]:
+        future: Future[_Result] = Future()
         with self._guard:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -29,7 +35,7 @@ class Executor(ThreadPoolExecutor):  # asyncio takes no other for its default
                 self._start(1)
         return future
 
-    def resize(self, threads):
+    def resize(self, threads: int) -> None:
         """Has so many threads at most, also for what waits already."""
         with self._guard:
             self._wanted = threads
@@ -38,7 +44,7 @@ class Executor(ThreadPoolExecutor):  # asyncio takes no other for its default
                 self._live -= 1
                 self._waiting.put(None)
 
-    def _start(self, n):
+    def _start(self, n: int) -> None:
         for _ in range(n):
             thread = threading.Thread(target=self._serve, name=f"drover-executor_{self._started}", daemon=True)
             self._all = [t for t in self._all if t.is_alive()] + [thread]
@@ -46,7 +52,7 @@ class Executor(ThreadPoolExecutor):  # asyncio takes no other for its default
             self._started += 1
             self._live += 1
 
-    def _serve(self):
+    def _serve(self) -> None:
         while True:
             item = self._waiting.get()
             if item is None:
@@ -62,7 +68,7 @@ class Executor(ThreadPoolExecutor):  # asyncio takes no other for its default
                 result = None
             del item, future, call, arguments, named  # nobody is to keep them while it waits
 
-    def shutdown(self, wait=True, *, cancel_futures=False):
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more. What it was given it runs, but for what is cancelled."""
         with self._guard:
             self._closed = True

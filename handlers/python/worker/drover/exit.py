@@ -1,11 +1,14 @@
 """How a worker process ends. No way waits for threads that may never return."""
 
+from __future__ import annotations
+
 import asyncio
 import atexit
 import inspect
 import os
 import sys
 import traceback
+from typing import Callable, Iterator, NoReturn, Protocol
 
 import drover
 from drover import unpatched
@@ -16,7 +19,15 @@ from drover.streams import flush_foreign
 HOOKS = 2.0
 
 
-def leave(writer):
+class _Writer(Protocol):
+    """What is needed of frames.Writer."""
+
+    forked: bool
+
+    def flush(self) -> None: ...
+
+
+def leave(writer: _Writer) -> NoReturn:
     """Ends the worker when it has done all; it does not return. Called in a thread without
     a running event loop."""
     if begin_hooks(writer):
@@ -30,7 +41,7 @@ def leave(writer):
     finish(writer)
 
 
-async def leave_loop(writer):
+async def leave_loop(writer: _Writer) -> NoReturn:
     """The same, in the event loop of async functions."""
     if begin_hooks(writer):
         for hook in hooks():
@@ -43,11 +54,11 @@ async def leave_loop(writer):
     finish(writer)
 
 
-def hooks():
+def hooks() -> Iterator[Callable[[], object]]:
     return reversed(drover._at_exit)
 
 
-def begin_hooks(writer):
+def begin_hooks(writer: _Writer) -> bool:
     """Sees to it that the process ends in time; returns whether there are hooks."""
     writer.flush()
     if writer.forked:
@@ -56,12 +67,12 @@ def begin_hooks(writer):
     return bool(drover._at_exit)
 
 
-def hook_failed(hook):
+def hook_failed(hook: Callable[[], object]) -> None:
     name = getattr(hook, "__qualname__", hook)
     _last_words(f"drover: {name}, which is marked with drover.at_exit, failed:\n{traceback.format_exc()}")
 
 
-def finish(writer):
+def finish(writer: _Writer) -> NoReturn:
     """Ends the process, after what the app has registered with atexit."""
     if not writer.forked:
         try:
@@ -72,13 +83,13 @@ def finish(writer):
     _exit(0)
 
 
-def _limit():
+def _limit() -> NoReturn:
     unpatched.sleep(HOOKS)
     _last_words(f"drover: the functions of drover.at_exit and atexit did not end within {HOOKS:.0f} s; the worker ends without them\n")
     os._exit(0)
 
 
-def broken(error):
+def broken(error: Exception) -> NoReturn:
     """Ends the worker when its socket broke: nobody gets its answers any more."""
     if isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError)):
         os._exit(0)  # the daemon is gone
@@ -86,7 +97,7 @@ def broken(error):
     _exit(1)
 
 
-def fail():
+def fail() -> NoReturn:
     """Ends the worker because of the exception that is being handled, which is none
     of a function's own: a frame was wrong, memory ran out for a reply, or a signal
     handler of the app's raised it in the worker's code."""
@@ -94,7 +105,7 @@ def fail():
     _exit(1)
 
 
-def end_child(error):
+def end_child(error: BaseException | None) -> NoReturn:
     """Ends a process that a function forked, when the function has come to its end
     in it, as the interpreter would: it is no worker, and answers nothing."""
     status = 0
@@ -109,18 +120,19 @@ def end_child(error):
     _exit(status)
 
 
-def _last_words(text):
+def _last_words(text: str) -> None:
     try:
         os.write(2, text.encode("utf-8", "replace"))
     except OSError:
         pass
 
 
-def _exit(status):
+def _exit(status: int) -> NoReturn:
     flush_foreign()
     for stream in (sys.__stdout__, sys.__stderr__):
         try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):  # it is closed, or there was none
+            if stream is not None:
+                stream.flush()
+        except (AttributeError, OSError, ValueError):  # it is closed, or no stream
             pass
     os._exit(status)

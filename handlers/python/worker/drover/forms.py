@@ -1,7 +1,10 @@
 """How the parameters of a function say what it takes."""
 
+from __future__ import annotations
+
 import functools
 import inspect
+from typing import Any, Callable
 
 from drover import Context, Message
 
@@ -14,7 +17,7 @@ class Misfit(Exception):
     """The function cannot be called; the text goes behind its name."""
 
 
-def form(name, call):
+def form(call: Callable[..., Any]) -> tuple[bool, bool]:
     """Whether a function wants the body alone, and whether it wants a context; raises
     Misfit."""
     if type(call).__module__.startswith("azure.functions"):
@@ -43,7 +46,7 @@ def form(name, call):
     return not _is_message(positional[0]), False
 
 
-def _check_body(call):
+def _check_body(call: Callable[..., Any]) -> None:
     """Refuses what runs only when somebody iterates over what it returns."""
     while isinstance(call, functools.partial):
         call = call.func
@@ -54,7 +57,7 @@ def _check_body(call):
             raise Misfit(f" is {what} (it has yield), of which no line would run; return a list, or what else is complete")
 
 
-def _signature(call):
+def _signature(call: Callable[..., Any]) -> inspect.Signature | None:
     """What is called: a decorator may take other parameters than what it decorates.
     None if nobody knows."""
     while True:
@@ -71,7 +74,7 @@ def _signature(call):
         call = inner
 
 
-def _text(annotation, call):
+def _text(annotation: object, call: Callable[..., Any]) -> str:
     """An annotation as text that names its module."""
     if isinstance(annotation, str):
         while isinstance(call, functools.partial):
@@ -86,11 +89,11 @@ def _text(annotation, call):
         return ""
 
 
-def _is_message(parameter):
+def _is_message(parameter: inspect.Parameter) -> bool:
     annotation = parameter.annotation
     return parameter.name in ("message", "msg") or annotation is Message or annotation in ("Message", "drover.Message")
 
 
-def _is_context(parameter):
+def _is_context(parameter: inspect.Parameter) -> bool:
     annotation = parameter.annotation
     return parameter.name in ("context", "ctx") or annotation is Context or annotation in ("Context", "drover.Context")

@@ -1,12 +1,24 @@
 """The worker's side of docs/worker-protocol.md: frames on a socket."""
 
+from __future__ import annotations
+
 import collections
 import json
 import os
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, NamedTuple, Tuple, Union, final
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Mapping,
+    NamedTuple,
+    NoReturn,
+    Tuple,
+    Union,
+    final,
+)
 
 from drover import unpatched
 from drover.exit import broken
@@ -85,7 +97,7 @@ Frame = Union[Invocation, Cancel, Drain, Hello, Load, Settings]
 _WITH_JSON = {HELLO: Hello, LOAD: Load, SETTINGS: Settings}
 
 
-def _cut_state(data, at):
+def _cut_state(data: bytes, at: int) -> tuple[bytes | None, int]:
     """A session's state at a place, None if there is none, and where it ends."""
     (length,) = _ID.unpack_from(data, at)
     at += 4
@@ -94,14 +106,14 @@ def _cut_state(data, at):
     return data[at : at + length], at + length
 
 
-def put_state(state, payload):
+def put_state(state: bytes | None, payload: bytes) -> bytes:
     """The payload of a result with a new state of its session."""
     if state is None:
         return _ID.pack(NO_STATE) + payload
     return _ID.pack(len(state)) + state + payload
 
 
-def put_properties(properties, payload):
+def put_properties(properties: Mapping[str, str], payload: bytes) -> bytes:
     """The payload of a result that has properties, a dict of str to str."""
     texts = [text.encode("utf-8", "surrogateescape") for pair in properties.items() for text in pair]
     pairs = b"".join([_ID.pack(len(text)) + text for text in texts])
@@ -111,21 +123,21 @@ def put_properties(properties, payload):
 class Reader:
     """Cuts what the socket gives into frames."""
 
-    def __init__(self, sock):
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self.max = 0  # of an INVOKE, in bytes; set when the daemon has said it
-        self.due = HELLO  # the frame of JSON that is to come; None: none
+        self.due: int | None = HELLO  # the frame of JSON that is to come; None: none
         self.functions = 0  # how many there are to invoke
         self._buffer = bytearray(256 << 10)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
-        self.states = {}  # of the sessions of the invocations that came with one, by number
+        self.states: dict[int, bytes | None] = {}  # of the sessions of the invocations that came with one, by number
 
-    def reset(self):
+    def reset(self) -> None:
         """Forgets what came, which was for the template that this was forked from."""
         self._start = self._end = 0
 
-    def read(self, flags=0):
+    def read(self, flags: int = 0) -> list[Frame]:
         """Returns the frames that came. Raises EOFError when the daemon is gone, and
         ValueError when a frame is wrong: what follows it cannot be read."""
         self._make_room()
@@ -134,7 +146,8 @@ class Reader:
             raise EOFError
         self._end += n
         end = self._end - self._start
-        got, at = [], 0
+        got: list[Any] = []  # for a type checker an Invocation is no tuple
+        at = 0
         if end < 5 or end < 4 + _ID.unpack_from(self._buffer, self._start)[0]:
             if end >= 4:
                 self._check(self._buffer, self._start, self._end)
@@ -177,9 +190,9 @@ class Reader:
         self._start += at
         return got
 
-    def _check(self, data, at, end):
+    def _check(self, data: bytes | bytearray, at: int, end: int) -> int:
         """The length of the frame at a place, of which at least four bytes are there."""
-        (length,) = _ID.unpack_from(data, at)
+        length: int = _ID.unpack_from(data, at)[0]
         kind = data[at + 4] if end - at > 4 else None
         if kind == INVOKE:
             most = self.max
@@ -193,7 +206,7 @@ class Reader:
             raise ValueError(f"a frame of type {kind} and {length} bytes")
         return length
 
-    def _make_room(self):
+    def _make_room(self) -> None:
         start, end = self._start, self._end
         if start == end:
             self._start = self._end = 0
@@ -216,9 +229,9 @@ class Reader:
 class Writer:
     """Collects replies and sends many at a time. Any thread may add."""
 
-    def __init__(self, sock):
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._out = collections.deque()  # append and popleft need no lock
+        self._out: collections.deque[bytes] = collections.deque()  # append and popleft need no lock
         self._lock = unpatched.Lock()
         self.max = 0  # of a frame, in bytes; set when the daemon has said it
         self.stats = False  # whether the daemon takes STATS
@@ -230,7 +243,7 @@ class Writer:
         self.forked = False  # whether this is a child of the worker, which has nothing to say
         self.watch = Watch(self)
 
-    def result(self, number, status, wall, payload=b"", cpu=-1, held=-1):
+    def result(self, number: int, status: int, wall: int, payload: bytes = b"", cpu: int = -1, held: int = -1) -> None:
         """Queues a reply; wall, cpu and held are in nanoseconds, and negative where
         nobody measured."""
         if _RESULT_FIXED + len(payload) > self.max:
@@ -245,11 +258,11 @@ class Writer:
             cpu, held = min(cpu // 1000, UNMEASURED - 1), min(held // 1000, UNMEASURED - 1)
         self._out.append(_pack_result(_RESULT_FIXED + len(payload), RESULT, number, status, wall, cpu, held) + payload)
 
-    def json(self, kind, value):
+    def json(self, kind: int, value: Mapping[str, Any]) -> None:
         payload = json.dumps(value).encode()
         self._out.append(_HEAD.pack(1 + len(payload), kind) + payload)
 
-    def alive(self):
+    def alive(self) -> None:
         """Sends ALIVE, unless something is being sent just now: that says as much."""
         if self._lock.acquire(blocking=False):
             try:
@@ -262,17 +275,17 @@ class Writer:
             finally:
                 self._lock.release()
 
-    def waits(self):
+    def waits(self) -> bool:
         return bool(self._out)
 
-    def soon(self):
+    def soon(self) -> None:
         """Has what is queued sent though the call goes on for long."""
         if not self.watch.started:
             self.flush()  # the code is being loaded, which may take long, and nobody watches yet
         elif not self.watch.awake:
             self.watch.busy()
 
-    def flush(self):
+    def flush(self) -> None:
         with self._lock:
             out = self._out
             if out:
@@ -280,7 +293,7 @@ class Writer:
                 self._send(b"".join([pop() for _ in range(len(out))]))
             self.last = time.perf_counter_ns()
 
-    def _send(self, data):
+    def _send(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             try:
@@ -297,30 +310,30 @@ class Watch:
     It rests when there was nothing to do for REST, until busy is called, which takes
     no lock of Python's: a Timeout may come in there."""
 
-    def __init__(self, writer):
+    def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._parent = os.getppid()
-        self._wake = unpatched.SimpleQueue()
+        self._wake: unpatched.SimpleQueue[None] = unpatched.SimpleQueue()
         self.started = False
         self.awake = False  # whether busy need not be called
         # Called at each look, with how late that is in seconds; tells whether there is more to come.
-        self.look = self.nothing
-        self.woke = None  # called before that, if it is set
+        self.look: Callable[[float], bool] = self.nothing
+        self.woke: Callable[[], None] | None = None  # called before that, if it is set
 
-    def start(self):
+    def start(self) -> None:
         self.started = True
         unpatched.start(self.run, "drover-watch")
 
-    def busy(self):
+    def busy(self) -> None:
         """Called after a reply that is not sent at once."""
         self.awake = True
         self._wake.put(None)
 
     @staticmethod
-    def nothing(late):
+    def nothing(late: float) -> bool:
         return False
 
-    def run(self):
+    def run(self) -> NoReturn:
         writer = self._writer
         while True:
             self._wake.get()

@@ -1,11 +1,15 @@
 """Loads the app's functions, calls them, and turns what they do into replies."""
 
+from __future__ import annotations
+
 import inspect
 import json
 import os
 import resource
 import sys
 import traceback
+from types import FrameType, ModuleType
+from typing import Any, Callable, Mapping, Sequence
 
 from drover import _LONGEST_RETRY, Reject, Retry, Timeout
 from drover.forms import AZURE, Misfit, form
@@ -17,7 +21,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class LoadError(Exception):
-    def __init__(self, summary, detail=""):
+    def __init__(self, summary: str, detail: str = "") -> None:
         super().__init__(summary)
         self.detail = detail
 
@@ -27,20 +31,21 @@ class Function:
 
     __slots__ = ("call", "due", "encode", "is_async", "name", "shown", "wants_body", "wants_context", "warned")
 
-    def __init__(self, name, call, results=""):
+    def __init__(self, name: str, call: Callable[..., Any], results: str = "") -> None:
         self.name = name
         self.call = call
         self.due = 0  # when a call is to be measured next, by time.perf_counter_ns
         self.warned = False  # that it returned an awaitable
-        self.encode = drop if results == "dropped" else result
+        self.encode: Callable[[object], tuple[int, bytes]] = drop if results == "dropped" else result
         self.shown = results == "shown"  # whether what cannot be encoded is no failure
         self.is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))
-        self.wants_body, self.wants_context = form(name, call)
+        self.wants_body, self.wants_context = form(call)
 
 
-def load(path, wanted):
+def load(path: str, wanted: Sequence[Mapping[str, str]]) -> list[Function]:
     """Imports the functions that the daemon wants; raises LoadError."""
-    functions, modules = [], modules_of(path)
+    functions: list[Function] = []
+    modules = modules_of(path)
     for want in wanted:
         module_name, name = want["module"], want["function"]
         try:
@@ -60,7 +65,7 @@ def load(path, wanted):
     return functions
 
 
-def _import_summary(path, module, error):
+def _import_summary(path: str, module: str, error: BaseException) -> str:
     summary = f"importing {module} from {path}: {one_line(error)}"
     if isinstance(error, ModuleNotFoundError):
         missing = (error.name or "").partition(".")[0]
@@ -74,12 +79,12 @@ def _import_summary(path, module, error):
     return summary
 
 
-def _no_function(module, module_name, name):
+def _no_function(module: ModuleType, module_name: str, name: str) -> str:
     found = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
     return f"{module_name} has no function {name}; it has: {', '.join(sorted(found)) or 'none'}"
 
 
-def _said(error):
+def _said(error: BaseException) -> str:
     try:
         return " ".join(str(error)[:10_000].split())[:1000]
     except Timeout:
@@ -88,20 +93,20 @@ def _said(error):
         return f"its text raised {type(broken).__name__}"
 
 
-def one_line(error):
+def one_line(error: BaseException) -> str:
     text, name = _said(error), type(error).__name__
     if isinstance(error, MemoryError):
         text = "; ".join(filter(None, (text, _address_space())))
     return f"{name}: {text}" if text else name
 
 
-def _address_space():
+def _address_space() -> str:
     """What bounds the memory of this process."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return "" if limit == resource.RLIM_INFINITY else f"limits.address_space is {limit >> 20} MiB"
 
 
-def cut_traceback(error):
+def cut_traceback(error: BaseException) -> str:
     """The traceback without the worker's own frames before the app's."""
     tb = error.__traceback__
     while tb is not None and _is_ours(tb.tb_frame):
@@ -109,12 +114,12 @@ def cut_traceback(error):
     return "".join(traceback.format_exception(type(error), error, tb, limit=-2000))[-64_000:]
 
 
-def _is_ours(frame):
+def _is_ours(frame: FrameType) -> bool:
     name = frame.f_code.co_filename
     return name.startswith((_HERE, "<frozen importlib")) or name.endswith("/importlib/__init__.py")
 
 
-def outcome(error):
+def outcome(error: BaseException) -> tuple[int, bytes]:
     """The status and payload of a reply about an exception, however odd that is."""
     try:
         return _outcome(error)
@@ -125,7 +130,7 @@ def outcome(error):
         return FAILURE, json.dumps({"summary": summary}).encode()
 
 
-def _outcome(error):
+def _outcome(error: BaseException) -> tuple[int, bytes]:
     if isinstance(error, (Reject, Unsendable)):
         return REJECT, json.dumps({"summary": _said(error) or "rejected"}).encode()
     if isinstance(error, Retry) and error.after is not None:

@@ -1,20 +1,23 @@
 """Sends ALIVE each second, from a thread of its own: so also while the event loop is
 blocked or a function computes. Only while C code holds the GIL it cannot."""
 
+from __future__ import annotations
+
 from drover import unpatched
+from drover.frames import Writer
 
 # Between two of them, in seconds.
 PERIOD = 1.0
 
 
 class Heartbeat:
-    def __init__(self, writer):
+    def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    def start(self):
+    def start(self) -> None:
         unpatched.start(self.run, "drover-pulse")
 
-    def run(self):
+    def run(self) -> None:
         while True:
             unpatched.sleep(PERIOD)
             self._writer.alive()

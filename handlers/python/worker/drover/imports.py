@@ -4,12 +4,16 @@ workers when one of them changes, and not when another does.
 What an import reads is a matter of its loader, however it was found; what it looked for
 in vain, of sys.meta_path."""
 
+from __future__ import annotations
+
 import collections
 import os
 import sys
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import ModuleType
+from typing import Any, Mapping, Sequence
 
-from drover.frames import IMPORTED
+from drover.frames import IMPORTED, Writer
 
 # How many there are at most, and in one frame. For a daemon that gets more, all count.
 _MOST, _SOME = 20_000, 40
@@ -19,29 +23,29 @@ _STARTS = _STANDARD + "multiprocessing/popen_"  # a process is started that impo
 
 
 class Imports:
-    def __init__(self, writer, app):
+    def __init__(self, writer: Writer, app: str) -> None:
         self._writer = writer
         self._app = app
-        self._seen = set()
-        self._waiting = collections.deque()
+        self._seen: set[str] = set()
+        self._waiting: collections.deque[str] = collections.deque()
         self._live = False  # whether the worker is ready: what comes then is sent at once
         read = SourceFileLoader.path_stats
 
-        def path_stats(loader, path):
+        def path_stats(loader: SourceFileLoader, path: str) -> Mapping[str, Any]:
             self.note(path)
             return read(loader, path)
 
-        SourceFileLoader.path_stats = path_stats  # called for each source before it is compiled
+        setattr(SourceFileLoader, "path_stats", path_stats)  # called for each source before it is compiled
         sys.meta_path.append(self)
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Notes what nobody before has found: part of the protocol of sys.meta_path."""
         for entry in sys.path if path is None else path:
             if isinstance(entry, str):
                 self.note(os.path.join(os.path.abspath(entry), name.rpartition(".")[2]))
         return None
 
-    def note(self, path):
+    def note(self, path: str) -> None:
         if path in self._seen or len(self._seen) > _MOST:
             return
         if path.startswith((_STANDARD, _HERE)) or "/site-packages/" in path or "/dist-packages/" in path:
@@ -55,7 +59,7 @@ class Imports:
         else:  # a child of the worker's has nothing to say, and a template's says it when it is greeted
             self._waiting.append(path)
 
-    def ready(self):
+    def ready(self) -> None:
         """Queues what was imported until now: READY follows."""
         for name, module in list(sys.modules.items()):
             if "." not in name and not name.startswith("_") and not self._is_own(module):
@@ -67,6 +71,6 @@ class Imports:
             if not self._waiting:
                 return
 
-    def _is_own(self, module):
+    def _is_own(self, module: ModuleType) -> bool:
         places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
         return any(isinstance(place, str) and place.startswith(self._app + os.sep) for place in places)

@@ -1,20 +1,23 @@
 """What functions print and log goes to the daemon, with the invocation it is of."""
 
+from __future__ import annotations
+
 import contextvars
 import logging
 import sys
+from typing import Any, Callable
 
-from drover.frames import LOG
+from drover.frames import LOG, Writer
 from drover.streams import MAX, Parts, Text
 from drover.timeouts import RunningCall
 
 # What runs here: its number is that of the invocation.
-current = contextvars.ContextVar("drover_invocation", default=RunningCall())
+current: contextvars.ContextVar[RunningCall] = contextvars.ContextVar("drover_invocation", default=RunningCall())
 
 _MAX_NAME = 200
 
 
-def _level(number):
+def _level(number: int) -> str:
     """The protocol's word for a level: the app may have levels of its own between and
     beside those, with names of their own."""
     for least, name in ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO")):
@@ -27,38 +30,38 @@ class _NoLock:
     """The lock of a handler that needs none: sending is one step, and a Timeout could
     leave a real one locked."""
 
-    def acquire(self, *_):
+    def acquire(self, *_: object) -> bool:
         return True
 
-    def release(self):
+    def release(self) -> None:
         pass
 
-    def __enter__(self):
+    def __enter__(self) -> bool:
         return True
 
-    def __exit__(self, *_):
-        return False
+    def __exit__(self, *_: object) -> None:
+        pass
 
-    def _at_fork_reinit(self):
+    def _at_fork_reinit(self) -> None:
         pass
 
 
 class _Handler(logging.Handler):
-    def __init__(self, writer):
+    def __init__(self, writer: Writer) -> None:
         super().__init__()
         self._writer = writer
 
-    def createLock(self):
-        self.lock = _NoLock()
+    def createLock(self) -> None:
+        self.lock: Any = _NoLock()
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         try:
             send(self._writer, current.get().number, _level(record.levelno), record.name, self.format(record))
         except Exception:
             self.handleError(record)
 
 
-def send(writer, number, level, logger, text):
+def send(writer: Writer, number: int, level: str, logger: str, text: str) -> None:
     if not text.strip():
         return
     if writer.forked:  # a child of the worker's does not speak for it
@@ -75,7 +78,7 @@ class Output:
     """Stands in for stdout, stderr and the root logger. Where the daemon takes no LOG,
     what is logged goes to standard error."""
 
-    def __init__(self, writer, taken):
+    def __init__(self, writer: Writer, taken: bool) -> None:
         self._writer = writer
         self.parts = Parts()
         if not taken:
@@ -84,21 +87,22 @@ class Output:
         # Kept, since a stream that is collected closes what is below it.
         self._streams = sys.stdout, sys.stderr = self._stream("stdout", 1), self._stream("stderr", 2)
         root = logging.getLogger()
-        root.addHandler(_Handler(writer))
+        handler = _Handler(writer)
+        root.addHandler(handler)
         root.setLevel(logging.INFO)
-        logging.basicConfig = _BasicConfig(root.handlers[-1], logging.basicConfig, self._streams)
+        setattr(logging, "basicConfig", _BasicConfig(handler, logging.basicConfig, self._streams))
 
-    def _stream(self, name, fd):
+    def _stream(self, name: str, fd: int) -> Text:
         writer, parts = self._writer, self.parts
 
-        def say(text):
+        def say(text: str) -> None:
             number = current.get().number
             for line in parts.lines(number, name, text):
                 send(writer, number, "INFO", name, line)
 
         return Text(name, fd, say)
 
-    def end(self, number):
+    def end(self, number: int) -> None:
         """Sends what an invocation left unfinished."""
         for name in ("stdout", "stderr"):
             rest = self.parts.pop((number, name), "")
@@ -111,12 +115,12 @@ class _BasicConfig:
     handler, and has ours. What it asks for on a standard stream our handler does instead:
     its format, and its level; a file, or a handler of the app's own, is added."""
 
-    def __init__(self, handler, real, streams):
+    def __init__(self, handler: _Handler, real: Callable[..., None], streams: tuple[Text, Text]) -> None:
         self._handler, self._real, self._streams = handler, real, streams
         self._done = False
         self.__doc__, self.__name__ = real.__doc__, real.__name__
 
-    def __call__(self, **wanted):
+    def __call__(self, **wanted: Any) -> None:
         root, own = logging.getLogger(), self._handler
         others = [h for h in root.handlers if h is not own]
         if (others or self._done) and not wanted.get("force"):

@@ -1,6 +1,10 @@
 """How late an asyncio loop is."""
 
+from __future__ import annotations
+
+import asyncio
 import time
+from typing import Callable
 
 from drover import frames
 
@@ -15,28 +19,28 @@ class LoopLag:
     """Measures how much later than it is due the loop runs a timer, and tells the
     daemon each second, if that takes STATS. It rests when nothing was to do for a second."""
 
-    def __init__(self, loop, writer, busy):
+    def __init__(self, loop: asyncio.AbstractEventLoop, writer: frames.Writer, busy: Callable[[], bool]) -> None:
         self._loop = loop
         self._writer = writer
         self._busy = busy  # tells whether anything is in flight
-        self._lags = []  # in µs
+        self._lags: list[int] = []  # in µs
         self._due = 0
         self._idle = 0  # so many times in a row nothing was to do
         self.awake = False  # whether begin need not be called
         self.came = False  # whether there was something to do since it measured last
 
-    def begin(self):
+    def begin(self) -> None:
         """Called when there is something to do."""
         self.awake = True
         self._idle = 0
         if self._writer.stats:
             self._wait()
 
-    def _wait(self):
+    def _wait(self) -> None:
         self._due = _now() + PERIOD
         self._loop.call_later(PERIOD / 1e9, self._measure)
 
-    def _measure(self):
+    def _measure(self) -> None:
         self._lags.append(max(_now() - self._due, 0) // 1000)
         self._idle = 0 if self.came or self._busy() else self._idle + 1
         self.came = False

@@ -12,15 +12,18 @@ can again, which is where the C code returns; a timer of the kernel's has had th
 stack written down in the middle of it.
 """
 
-import collections
+from __future__ import annotations
+
 import gc
 import os
 import sys
 import threading
 import time
+from types import FrameType
+from typing import Any, Mapping, NamedTuple, NoReturn, Protocol, Sized
 
 from drover import frames, unpatched
-from drover.stack_locations import StackLocations, StackSample
+from drover.stack_locations import Line, Owner, StackLocations, StackSample
 from drover.stacks import Alarm, high
 
 _now = time.perf_counter_ns
@@ -40,45 +43,58 @@ GARBAGE = "the garbage collector"
 # After so many looks that found nothing in flight it rests.
 REST = 10
 
-# What is known at a look: the time, and the processor time of the main thread and of
-# the process. All in ns.
-_Facts = collections.namedtuple("_Facts", "at main all")
+
+class _Facts(NamedTuple):
+    """What is known at a look: the time, and the processor time of the main thread and of
+    the process. All in ns."""
+
+    at: int
+    main: int
+    all: int
+
+
+class _Owner(Owner, Protocol):
+    """What is needed of AsyncRunner."""
+
+    writer: frames.Writer
+
+    @property
+    def ready(self) -> Sized:
+        """The invocations that wait for a task."""
 
 
 class LoopWatchdog:
-    """Owner is the AsyncRunner, whose method run runs the loop, and serve_ready the app's
-    async functions."""
-
-    def __init__(self, owner):
+    def __init__(self, owner: _Owner) -> None:
         self._owner, self._writer = owner, owner.writer
         self._locations = StackLocations(owner)
-        self._wake = unpatched.SimpleQueue()
+        self._wake: unpatched.SimpleQueue[None] = unpatched.SimpleQueue()
         self.awake = False  # whether begin need not be called
         self._asked = self._answered = 0
         self._turned = 0  # when the loop answered last
-        self._key, self._looks = None, 0  # what runs, and how often that was seen in a row
-        self._first = None  # the facts when it was seen first
+        self._key: FrameType | None = None  # what runs
+        self._looks = 0  # how often that was seen in a row
         self._pause = LOOK  # to the next look
         self._asleep = self._counted = 0  # looks at that which found its thread asleep, and all
-        self._peeked = None  # what peek saw
+        self._peeked: StackSample | None = None  # what peek saw
         self._last = 0  # when it looked last
-        self._block = None  # what is told of the block that is under way
+        self._block: dict[str, Any] | None = None  # what is told of the block that is under way
         self._blocks = 0
         self._collecting, self._collected = 0, (0, 0)  # when the collection began that is under way, and the last long one, and ended
         gc.callbacks.append(self._garbage)
-        self._alarm = self._clock = None
+        self._alarm: Alarm | None = None
+        self._clock: int | None = None
         try:
             self._clock = time.pthread_getcpuclockid(unpatched.MAIN)
             self._alarm = Alarm(self._clock, DEEP)
         except (AttributeError, OSError, RuntimeError, ValueError):
             pass
-        self._since = self._facts()
-        self._state, self._own_waits = _State(threading.get_native_id()), None
+        self._since = self._first = self._facts()  # the second: those when what runs was seen first
+        self._state = _State(threading.get_native_id())
 
-    def start(self):
+    def start(self) -> None:
         unpatched.start(self.run, "drover-blocked")
 
-    def begin(self):
+    def begin(self) -> None:
         """Called by the loop when there is something to do. The first of it may hold the
         GIL before this thread is awake."""
         self.awake = True
@@ -88,7 +104,7 @@ class LoopWatchdog:
             self._alarm.put_off()
         self._wake.put(None)
 
-    def run(self):
+    def run(self) -> NoReturn:
         self._own_waits = _Waits(threading.get_native_id())
         self._waited = self._own_waits.read()
         while True:
@@ -98,10 +114,10 @@ class LoopWatchdog:
             if self._in_flight():  # it came between the last look and this
                 self.begin()
 
-    def _in_flight(self):
-        return self._owner.ready or self._owner.tasks
+    def _in_flight(self) -> bool:
+        return bool(self._owner.ready or self._owner.tasks)
 
-    def _watch(self):
+    def _watch(self) -> None:
         idle, looks, last = 0, 0, self._since
         due, waited, self._pause = last.at, self._waited, LOOK
         while idle < REST:
@@ -112,7 +128,8 @@ class LoopWatchdog:
             # If C code has just given the GIL back, nothing here may let the main thread
             # have it before it is known where that is.
             now = self._facts()
-            late, seen, held = now.at - due, self._peeked, None
+            late, seen = now.at - due, self._peeked
+            held: list[Line] | None = None
             if late > LATE:
                 due = now.at
                 if seen is None:
@@ -121,7 +138,7 @@ class LoopWatchdog:
                 held = self._held(last, now, late, late - (self._own_waits.read() - waited))
             if self._alarm is not None and looks % 2 == 0:  # it costs as much as all else here
                 self._alarm.put_off()
-            if held is None:
+            if held is None or seen is None:
                 self._look(now, StackSample(self._locations, self._frame()), now)
             else:
                 self._look(now, seen, last, held)
@@ -136,7 +153,7 @@ class LoopWatchdog:
         self._key = None
         self._waited = self._own_waits.read()
 
-    def peek(self):
+    def peek(self) -> None:
         """Called by a thread that may get the GIL before this one does, when C code
         gives it back: a little later the main thread is elsewhere."""
         if self._peeked is None and self.awake and _now() - self._last > self._pause + LATE:
@@ -144,7 +161,7 @@ class LoopWatchdog:
             seen.detail()
             self._peeked = seen
 
-    def _garbage(self, phase, _):
+    def _garbage(self, phase: str, _: Mapping[str, int]) -> None:
         """Called by Python before and after a collection, in whatever thread."""
         if phase == "start":
             self._collecting = _now()
@@ -153,13 +170,13 @@ class LoopWatchdog:
                 self._collected = self._collecting, _now()
             self._collecting = 0
 
-    def _frame(self):
+    def _frame(self) -> FrameType | None:
         return sys._current_frames().get(unpatched.MAIN)
 
-    def _facts(self):
+    def _facts(self) -> _Facts:
         return _Facts(_now(), time.clock_gettime_ns(self._clock) if self._clock is not None else 0, time.process_time_ns())
 
-    def _held(self, last, now, late, net):
+    def _held(self, last: _Facts, now: _Facts, late: int, net: int) -> list[Line] | None:
         """The stack of the main thread in the middle of the time in which C code of its
         own held the GIL; [] if that is not known. None if none did."""
         stack = self._alarm.stack() if self._alarm is not None else []
@@ -172,7 +189,7 @@ class LoopWatchdog:
             return []
         return None
 
-    def _look(self, now, seen, since, held=None):
+    def _look(self, now: _Facts, seen: StackSample, since: _Facts, held: list[Line] | None = None) -> None:
         """Takes what was seen, which began at since. Held is what _held found."""
         answered = self._asked == self._answered
         if self._block is not None and (answered or seen.root is not self._key):
@@ -204,18 +221,18 @@ class LoopWatchdog:
         if self._block is not None:
             self._pause = UNDER_WAY
 
-    def _ask(self):
+    def _ask(self) -> None:
         self._asked += 1
         try:
             self._owner.loop.call_soon_threadsafe(self._answer, self._asked)
         except RuntimeError:  # the app has closed the loop
             self._asked -= 1
 
-    def _answer(self, number):
+    def _answer(self, number: int) -> None:
         """Called by the loop."""
         self._answered, self._turned = number, _now()
 
-    def _tell(self, seen, now, held=None):
+    def _tell(self, seen: StackSample, now: _Facts, held: list[Line] | None = None) -> None:
         number, index, message, lines = seen.detail()
         began, ended = self._collected
         if self._collecting:  # the GIL was given back where its end is told
@@ -237,18 +254,16 @@ class LoopWatchdog:
         self._block = {"block": self._blocks, "id": number, "function": index, "message": message, "place": place, "gil": held is not None}
         self._send(now.at, now, {"stack": stack} if stack else {})
 
-    def _over(self, now):
-        block, self._block = self._block, None
-        if block is not None:
+    def _over(self, now: _Facts) -> None:
+        if self._block is not None:
             at = self._turned if self._asked == self._answered else now.at
-            self._block = block
             self._send(at, now, {"over": True})
             self._block = None
 
-    def _send(self, at, now, more):
+    def _send(self, at: int, now: _Facts, more: Mapping[str, Any]) -> None:
         took = max(at - self._first.at, 0)
         slept = took * self._asleep // max(self._counted, 1)
-        self._writer.json(frames.BLOCKED, {**self._block, "took_us": took // 1000, "asleep_us": slept // 1000, **more})
+        self._writer.json(frames.BLOCKED, {**(self._block or {}), "took_us": took // 1000, "asleep_us": slept // 1000, **more})
         self._writer.flush()
 
 
@@ -256,21 +271,21 @@ class _Thread:
     """A file of /proc about a thread, which is read often; what it says is that of a
     thread of which nothing is known where there is none."""
 
-    def __init__(self, name, thread):
+    def __init__(self, name: str, thread: int) -> None:
         try:
             self._fd = high(os.open(f"/proc/self/task/{thread}/{name}", os.O_RDONLY | os.O_CLOEXEC))
         except OSError:
             self._fd = -1
 
-    def _read(self):
+    def _read(self) -> bytes:
         return os.pread(self._fd, 512, 0)
 
 
 class _State(_Thread):
-    def __init__(self, thread):
+    def __init__(self, thread: int) -> None:
         super().__init__("stat", thread)
 
-    def asleep(self):
+    def asleep(self) -> bool:
         """Whether the thread waits for something else than a processor. The GIL is free
         meanwhile: so that is not what it waits for."""
         try:
@@ -280,10 +295,10 @@ class _State(_Thread):
 
 
 class _Waits(_Thread):
-    def __init__(self, thread):
+    def __init__(self, thread: int) -> None:
         super().__init__("schedstat", thread)
 
-    def read(self):
+    def read(self) -> int:
         """How long the thread has waited for a processor, in ns."""
         try:
             return int(self._read().split()[1])

@@ -1,18 +1,30 @@
 """One thread: it reads, runs and answers."""
 
+from __future__ import annotations
+
 import socket
+from typing import Sequence
 
 from drover import frames, unpatched
 from drover.exit import broken, fail, leave
-from drover.frames import Cancel, Drain, Invocation, Settings
-from drover.logs import current
-from drover.measures import GilSampler
-from drover.runner import Runner, now
+from drover.frames import Cancel, Drain, Frame, Invocation, Settings
+from drover.functions import Function
+from drover.logs import Output, current
+from drover.measures import GilSampler, now
+from drover.runner import Runner
 from drover.timeouts import MainThreadInterrupter, RunningCall
 
 
 class MainThreadRunner(Runner):
-    def __init__(self, sock, reader, writer, output, functions, before=None):
+    def __init__(
+        self,
+        sock: socket.socket,
+        reader: frames.Reader,
+        writer: frames.Writer,
+        output: Output,
+        functions: list[Function],
+        before: Runner | None = None,
+    ) -> None:
         super().__init__(sock, reader, writer, output, functions, before)
         self.threads = 1  # that are wanted
         self.here = RunningCall()
@@ -23,7 +35,7 @@ class MainThreadRunner(Runner):
         self.gil_sampler = GilSampler(writer, self.running)
         self.watch.look = self.look
 
-    def take(self, got):
+    def take(self, got: Sequence[Frame]) -> None:
         for item in got:
             if type(item) is Invocation:
                 if self.cancelled:  # an earlier one that had this number was
@@ -36,7 +48,7 @@ class MainThreadRunner(Runner):
             elif type(item) is Cancel:
                 self.cancel(item.number)
 
-    def look(self, late):
+    def look(self, late: float) -> bool:
         """Called by the watch every few milliseconds while functions run: if one takes
         long, what comes meanwhile may be its cancellation. Returns whether they do."""
         self.gil_sampler.sample(late)
@@ -44,7 +56,7 @@ class MainThreadRunner(Runner):
             self.read_more()
         return self.working
 
-    def read_more(self):
+    def read_more(self) -> None:
         """Takes what came, without waiting."""
         if self.reading.acquire(blocking=False):
             try:
@@ -58,7 +70,7 @@ class MainThreadRunner(Runner):
             finally:
                 self.reading.release()
 
-    def run(self, got):
+    def run(self, got: Sequence[Frame]) -> int:
         """Runs until more than one thread is wanted; returns how many are."""
         waiting, here, writer, watch, call = self.waiting, self.here, self.writer, self.watch, self.call
         current.set(here)

@@ -4,12 +4,16 @@ To read a thread's clock is a system call, which costs as much as a short functi
 does. So of each function one call in INTERVAL is measured at most: each one of those
 that take longer, and of the others so many that it costs 1 % of a core at most."""
 
+from __future__ import annotations
+
 import fcntl
 import os
 import threading
 import time
+from typing import Any, Callable, Generator, Sequence
 
 from drover import frames
+from drover.timeouts import RunningCall
 
 # Between the beginnings of two calls of a function that are measured, in nanoseconds.
 INTERVAL = 500_000
@@ -24,26 +28,24 @@ TELL = 1.0
 NEVER = 1 << 63
 
 now = time.perf_counter_ns
-try:
-    cpu_now = time.thread_time_ns
-except AttributeError:  # there is no such clock here
-    cpu_now = None
+HAS_CPU_CLOCK = hasattr(time, "thread_time_ns")  # where there is none, no call is measured
+cpu_now = time.thread_time_ns if HAS_CPU_CLOCK else now
 
 
 class GilSampler:
     """How often a thread that woke up while functions ran had to wait for the lock."""
 
-    def __init__(self, writer, running):
+    def __init__(self, writer: frames.Writer, running: Sequence[RunningCall]) -> None:
         self._writer = writer
         self._tells = writer.stats and writer.measures
         self._running = running  # what runs in threads
-        self._seen = {}  # by the function's index: samples, and those at which it was held
+        self._seen: dict[int, list[int]] = {}  # by the function's index: samples, and those at which it was held
         self._told = time.monotonic()
-        self._delays = None  # the file that tells how long this thread waited for a core
+        self._delays: int | None = None  # the file that tells how long this thread waited for a core
         self._delayed = 0
         self._turn = 0
 
-    def _delay(self):
+    def _delay(self) -> float:
         """How long the thread waited for a core since it was asked last, in seconds; 0
         where nobody tells. For that it is late, too, and no lock is held."""
         try:
@@ -58,7 +60,7 @@ class GilSampler:
             return 0.0
         return (self._delayed - before) / 1e9 if before else 0.0
 
-    def sample(self, late):
+    def sample(self, late: float) -> bool:
         """Called by one thread every few milliseconds, so many seconds too late. Returns
         whether functions run."""
         if not self._tells:
@@ -77,8 +79,8 @@ class GilSampler:
                     seen[1] += 1
         if self._seen and time.monotonic() - self._told > TELL:
             self._told = time.monotonic()
-            seen, self._seen = self._seen, {}
-            self._writer.json(frames.STATS, {"gil": [[index, *counts] for index, counts in seen.items()]})
+            samples, self._seen = self._seen, {}
+            self._writer.json(frames.STATS, {"gil": [[index, *counts] for index, counts in samples.items()]})
             self._writer.flush()
         return runs
 
@@ -88,15 +90,15 @@ class Steps:
 
     __slots__ = ("_call", "_coroutine", "cpu", "held")
 
-    def __init__(self, call):
+    def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
         self.cpu = self.held = 0
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: Any) -> Steps:
         self._coroutine = self._call(*arguments)
         return self
 
-    def __await__(self):
+    def __await__(self) -> Generator[Any, Any, Any]:
         coroutine = self._coroutine
         step, value = coroutine.send, None
         try:

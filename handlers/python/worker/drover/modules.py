@@ -6,12 +6,15 @@ the standard library is what the app's own files get by that name; all others ge
 standard library's.
 """
 
+from __future__ import annotations
+
 import builtins
 import importlib
 import os
 import sys
 import types
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import Mapping, Sequence
 
 _VENDORED = os.path.join(".python_packages", "lib", "site-packages")
 _PREFIX = "_drover_app_"  # of the app's own module in sys.modules, where the standard library has one of the name
@@ -19,10 +22,10 @@ _HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # may be b
 _ROOT = "__app__"  # what Azure Functions calls the app's directory, as a package
 
 
-_made = {}
+_made: dict[str, Modules] = {}
 
 
-def modules_of(path):
+def modules_of(path: str) -> Modules:
     """The Modules of the app in a directory. They are the same in a forked worker as in
     its template."""
     if path not in _made:
@@ -33,7 +36,7 @@ def modules_of(path):
 class Modules:
     """Those of the app in a directory."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self._path = path
         self._own = os.path.join(os.path.abspath(path), "")
         if path not in sys.path[:1]:
@@ -49,9 +52,9 @@ class Modules:
             sys.meta_path.insert(0, self)
             self._real, builtins.__import__ = builtins.__import__, self._import
 
-    def _names(self):
+    def _names(self) -> set[str]:
         """The top-level modules that are in the app's directory."""
-        found = set()
+        found: set[str] = set()
         try:
             entries = os.listdir(self._path)
         except OSError:
@@ -62,7 +65,7 @@ class Modules:
                 found.add(name)
         return found
 
-    def load(self, name):
+    def load(self, name: str) -> types.ModuleType:
         """Imports a module of the app; raises whatever that does."""
         if name.partition(".")[0] in self.shadowed:
             return importlib.import_module(_PREFIX + name)
@@ -73,7 +76,7 @@ class Modules:
                 raise
         return importlib.import_module(f"{_ROOT}.{name}")  # the app's directory is a package for it
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None) -> ModuleSpec | None:
         """Finds, before all others, the modules of the shadowed names: part of the
         protocol of sys.meta_path."""
         if path is not None:
@@ -84,7 +87,7 @@ class Modules:
             return self._alias(name)
         return None
 
-    def _alias(self, name):
+    def _alias(self, name: str) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name[len(_PREFIX) :], [self._path])
         if spec is None or spec.loader is None:
             return spec
@@ -92,13 +95,20 @@ class Modules:
 
         return spec_from_file_location(name, spec.origin, submodule_search_locations=spec.submodule_search_locations)
 
-    def _import(self, name, globals=None, locals=None, fromlist=(), level=0):
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> types.ModuleType:
         """Stands in for __import__, where a name is shadowed."""
         if level == 0 and name.partition(".")[0] in self.shadowed and self._is_own(globals):
             name = _PREFIX + name
         return self._real(name, globals, locals, fromlist, level)
 
-    def _is_own(self, scope):
+    def _is_own(self, scope: Mapping[str, object] | None) -> bool:
         file = scope.get("__file__") if scope else None
         if not isinstance(file, str) or not file.startswith(self._own) or file.startswith(_HERE):
             return False
@@ -106,7 +116,7 @@ class Modules:
         return not any(part.startswith(".") or part in ("site-packages", "dist-packages") for part in inside)
 
 
-def _standard():
+def _standard() -> set[str] | frozenset[str]:
     """The names of the standard library's modules."""
     try:
         return sys.stdlib_module_names  # Python 3.10 and newer

@@ -1,10 +1,14 @@
 """Turns what a function returns into the status and payload of its reply."""
 
+from __future__ import annotations
+
 import base64
+import collections
 import collections.abc
 import inspect
 import json
 import sys
+from typing import Any
 
 from drover import Output
 from drover.frames import DESCRIBED, OK, put_properties
@@ -19,6 +23,7 @@ _AS_TEXT = {
     "uuid.UUID", "decimal.Decimal", "fractions.Fraction", "ipaddress._IPAddressBase", "yarl.URL", "zoneinfo.ZoneInfo",
     "pathlib.PurePath", "pathlib._local.PurePath",
 }  # fmt: skip
+_AS_LIST: Any = (collections.abc.Sequence, collections.abc.MappingView, collections.deque)
 _AS_ISO = {"datetime.date", "datetime.time"}  # a datetime is a date
 
 
@@ -26,14 +31,14 @@ class Unsendable(TypeError):
     """A function returned what cannot be sent. To try it again would not help."""
 
 
-def article(value):
+def article(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     name = type(value).__name__
     return f"an {name}" if name[:1].lower() in tuple("aeiou") else f"a {name}"
 
 
-def encode(value):
+def encode(value: object) -> bytes:
     """The bytes of what a function returned; raises Unsendable."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
@@ -52,7 +57,7 @@ _TEXTS = (bytes, bytearray, memoryview, str)
 _JSON = put_properties({"content_type": "application/json"}, b"")
 
 
-def result(value):
+def result(value: object) -> tuple[int, bytes]:
     """The status and payload of a reply with a value; raises Unsendable. None is not given."""
     if isinstance(value, _TEXTS):
         return OK, encode(value)
@@ -69,18 +74,18 @@ def result(value):
     return OK | DESCRIBED, put_properties(properties, encode(body))
 
 
-def drop(_):
+def drop(_: object) -> tuple[int, bytes]:
     return OK, b""
 
 
-def refuse(value):
+def refuse(value: object) -> None:
     """Raises Unsendable for what runs only when somebody iterates over it."""
     for check, what in ((inspect.isgenerator, "a generator"), (inspect.isasyncgen, "an async generator")):
         if check(value):
             raise Unsendable(f"returned {what}, of which no line has run: return a list, or what else is complete")
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """What json.dumps takes, in place of a value that it does not."""
     kind = type(value)
     if hasattr(kind, "__dataclass_fields__"):
@@ -110,7 +115,7 @@ def _plain(value):
             return list(value)
     if isinstance(value, collections.abc.Mapping):
         return dict(value)
-    if isinstance(value, (collections.abc.Sequence, collections.abc.MappingView, collections.deque)):
+    if isinstance(value, _AS_LIST):
         return list(value)
     if kind.__module__.partition(".")[0] == "numpy" and hasattr(kind, "tolist"):
         return value.tolist()

@@ -1,68 +1,88 @@
 """What the ways of running functions have in common: a call and its reply."""
 
+from __future__ import annotations
+
 import collections
 import json
 import os
+import socket
+from typing import Any, Sequence, Set
 
 from drover import Context, Message, frames, traces
 from drover.async_in_threads import AsyncInThreads
 from drover.event_loops import is_awaitable
 from drover.exit import end_child
-from drover.functions import outcome
-from drover.logs import send
+from drover.frames import Frame, Invocation
+from drover.functions import Function, outcome
+from drover.logs import Output, send
 from drover.measures import INTERVAL, cpu_now, now
 from drover.results import PLAIN, Unsendable, refuse
+from drover.timeouts import Interrupter, RunningCall
 
 OK = frames.OK
 NOTHING = OK, b""
 NOT_TRIED = frames.NOT_TRIED, b""
 
 
-class _All(set):
+class _All(Set[int]):
     """A set that has everything in it."""
 
-    def __contains__(self, _):
+    def __contains__(self, _: object) -> bool:
         return True
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return True
 
-    def add(self, _):
+    def add(self, _: int) -> None:
         pass
 
-    discard = add
+    def discard(self, _: object) -> None:
+        pass
 
 
 class Runner:
     """Before is the runner that this one takes over from, if any: the method run of that has
     returned, with the number of threads that are wanted."""
 
-    serving = None  # what runs functions in this process, now
+    serving: Runner | None = None  # what runs functions in this process, now
 
-    def __init__(self, sock, reader, writer, output, functions, before=None):
+    def __init__(
+        self,
+        sock: socket.socket,
+        reader: frames.Reader,
+        writer: frames.Writer,
+        output: Output,
+        functions: list[Function],
+        before: Runner | None = None,
+    ) -> None:
         self.sock = sock
         self.reader = reader
         self.writer = writer
         self.output = output
         self.functions = functions
-        self.waiting = collections.deque()  # invocations of functions that are not async
-        self.contexts = {}  # of the invocations that asked for one, by number
-        self.cancelled = set()  # the numbers of those that are; one stays until it is used again
+        self.waiting: collections.deque[Invocation] = collections.deque()  # invocations of functions that are not async
+        self.contexts: dict[int, Context] = {}  # of the invocations that asked for one, by number
+        self.cancelled: set[int] = set()  # the numbers of those that are; one stays until it is used again
         self.replaced = False  # whether another worker is to take the place of this one
-        self.running = []  # what a Timeout can interrupt
-        self.interrupter = None  # how; None where it can't be done
+        self.running: list[RunningCall] = []  # what a Timeout can interrupt
+        self.interrupter: Interrupter | None = None  # how; None where it can't be done
         self.threaded = AsyncInThreads()  # what runs on event loops of threads
         self.watch = writer.watch
         self.trace = traces.of_app()  # None in an app without OpenTelemetry
         self.draining = False
         if Runner.serving is None:
-            os.register_at_fork(after_in_child=lambda: Runner.serving.forked())
+            os.register_at_fork(after_in_child=_forked)
         Runner.serving = self
         if before is not None:
             self.waiting, self.contexts, self.cancelled, self.draining = before.waiting, before.contexts, before.cancelled, before.draining
             self.replaced = before.replaced
 
-    def settings(self, payload):
+    def run(self, got: Sequence[Frame]) -> int:
+        """Runs what comes, after what has come already. Returns when another runner is to
+        take over, with the number of threads that are wanted."""
+        raise NotImplementedError
+
+    def settings(self, payload: bytes) -> int:
         """The number of threads that SETTINGS asks for."""
         wanted = json.loads(payload)
         threads = wanted["threads"]
@@ -72,13 +92,13 @@ class Runner:
         self.to_threads(wanted.get("threaded") or ())
         return threads
 
-    def to_threads(self, functions):
+    def to_threads(self, functions: Sequence[int]) -> None:
         """Has some async functions run in threads from now on."""
 
-    def give_back(self, functions):
+    def give_back(self, functions: Sequence[int]) -> None:
         """Answers "not tried" to what has not begun of some async functions."""
 
-    def call(self, invocation, running):
+    def call(self, invocation: Invocation, running: RunningCall) -> int:
         """Runs a function that is not async, queues the reply, and returns when it was done."""
         number, index, data, _, body, end, _, _, _ = invocation
         function = self.functions[index]
@@ -125,7 +145,7 @@ class Runner:
         self.reply(number, ended - start, status, payload, cpu, ended - start)
         return ended
 
-    def answer(self, number, function, value):
+    def answer(self, number: int, function: Function, value: Any) -> tuple[int, bytes]:
         """The status and payload of a reply with what a function that is not async
         returned."""
         if type(value) not in PLAIN:
@@ -135,7 +155,7 @@ class Runner:
             refuse(value)
         return self.encoded(function, value)
 
-    def encoded(self, function, value):
+    def encoded(self, function: Function, value: object) -> tuple[int, bytes]:
         if value is None:
             return NOTHING
         try:
@@ -146,7 +166,7 @@ class Runner:
             self.warn(f"{function.name} {error}")
             return NOTHING
 
-    def warn_of_awaitable(self, function, value):
+    def warn_of_awaitable(self, function: Function, value: object) -> None:
         if not function.warned:
             function.warned = True
             kind = type(value).__name__
@@ -155,7 +175,7 @@ class Runner:
                 f" at a time; declare it async, as in: async def {function.name}(message): return await ..."
             )
 
-    def settle(self, running):
+    def settle(self, running: RunningCall) -> None:
         if running.is_child():
             end_child(None)
         running.settle(self.interrupter)
@@ -163,14 +183,14 @@ class Runner:
             running.cut = False
             self.replace("a call timed out while it imported a module, which may stay half imported")
 
-    def replace(self, why):
+    def replace(self, why: str) -> None:
         """Asks the daemon for another worker in the place of this one, which begins no
         more calls: it answers "not tried" to them."""
         if not self.replaced:
             self.replaced, self.cancelled = True, _All()
             self.writer.json(frames.REPLACE, {"why": why})
 
-    def arguments(self, function, invocation):
+    def arguments(self, function: Function, invocation: Invocation) -> tuple[bytes] | tuple[Message] | tuple[Message, Context]:
         """What a function gets."""
         number, _, data, meta, body, end, attempt, enqueued, deadline = invocation
         if function.wants_body:
@@ -185,7 +205,7 @@ class Runner:
             context._cancelled = True
         return message, context
 
-    def reply(self, number, took, status, payload, cpu=-1, held=-1):
+    def reply(self, number: int, took: int, status: int, payload: bytes, cpu: int = -1, held: int = -1) -> None:
         """Queues a reply, after all that the invocation said."""
         if self.contexts:
             context = self.contexts.pop(number, None)
@@ -197,7 +217,7 @@ class Runner:
             self.output.end(number)
         self.writer.result(number, status, took, payload, cpu, held)
 
-    def cancel(self, number):
+    def cancel(self, number: int) -> None:
         """Ends a call that is not async, or sees to it that it does not begin. Called
         by the thread that reads."""
         self.cancelled.add(number)
@@ -215,7 +235,7 @@ class Runner:
             self.reply(number, 0, *NOT_TRIED)
             self.writer.flush()
 
-    def withdraw(self, number):
+    def withdraw(self, number: int) -> bool:
         """Takes back an invocation that waits; returns whether there was one."""
         for invocation in list(self.waiting):
             if invocation[0] == number:
@@ -226,10 +246,10 @@ class Runner:
                 return True
         return False
 
-    def warn(self, text):
+    def warn(self, text: str) -> None:
         send(self.writer, -1, "WARNING", "drover", text)
 
-    def forked(self):
+    def forked(self) -> None:
         """Called in a child of the worker's: it has no daemon to answer to. If the
         function comes to its end there, the process ends."""
         self.sock.close()
@@ -237,3 +257,8 @@ class Runner:
         self.output.parts.clear()
         for running in self.running:
             running.forked()
+
+
+def _forked() -> None:
+    if Runner.serving is not None:
+        Runner.serving.forked()

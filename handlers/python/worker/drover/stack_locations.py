@@ -1,6 +1,8 @@
 """Where the main thread is: which callback or task the loop runs, of which invocation,
 and at what line of the app's."""
 
+from __future__ import annotations
+
 import asyncio
 import contextvars
 import gc
@@ -8,9 +10,12 @@ import linecache
 import os
 import selectors
 import sys
+from types import CodeType, FrameType
+from typing import Any, Mapping, Protocol, Tuple
 
 from drover import Message
 from drover.logs import current
+from drover.timeouts import RunningCall
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LIBRARIES = os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep
@@ -33,16 +38,30 @@ _MACHINERY = {
 }
 
 
-class StackLocations:
-    """Owner is the AsyncRunner."""
+Line = Tuple[str, int, str]  # file, line and function
 
-    def __init__(self, owner):
+
+class Owner(Protocol):
+    """What is needed of AsyncRunner: its method run runs the loop, and its method serve_ready
+    the app's async functions."""
+
+    loop: asyncio.AbstractEventLoop
+    tasks: dict[int, asyncio.Task[None]]
+
+    def run(self, got: Any) -> Any: ...
+
+    async def serve_ready(self) -> None: ...
+
+
+class StackLocations:
+    def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._app = os.path.abspath(sys.path[0]) + os.sep  # load has put it there
-        self._base, self._serving = type(owner).run.__code__, type(owner).serve_ready.__code__
-        self._told = set()  # the places of which the stack was
+        self._base: CodeType = type(owner).run.__code__
+        self._serving: CodeType = type(owner).serve_ready.__code__
+        self._told: set[str] = set()  # the places of which the stack was
 
-    def root(self, frame):
+    def root(self, frame: FrameType | None) -> FrameType | None:
         """The frame of the callback or task that the loop runs; None if it waits."""
         root, base = None, self._base
         while frame is not None and frame.f_code is not base:
@@ -51,7 +70,7 @@ class StackLocations:
             frame = frame.f_back
         return root
 
-    def invocation(self, frame):
+    def invocation(self, frame: FrameType | None) -> tuple[int, int, str]:
         """The number, the function's index and the message's id of the invocation whose
         code runs; -1, -1 and "" for what is not known."""
         while frame is not None:
@@ -60,14 +79,14 @@ class StackLocations:
             frame = frame.f_back
         number = self._running_number()
         task = self._owner.tasks.get(number)
-        coroutine = task.get_coro() if task is not None else None
+        coroutine: Any = task.get_coro() if task is not None else None
         while coroutine is not None:
             if getattr(coroutine, "cr_code", None) is self._serving and coroutine.cr_frame is not None:
                 return _of(coroutine.cr_frame.f_locals)
             coroutine = getattr(coroutine, "cr_await", None)
         return -1, -1, ""
 
-    def _running_number(self):
+    def _running_number(self) -> int:
         """That of the invocation which made the task that runs."""
         task = asyncio.current_task(self._owner.loop)
         if task is None:
@@ -77,20 +96,20 @@ class StackLocations:
         else:
             contexts = [c for c in gc.get_referents(task) if isinstance(c, contextvars.Context)]
         for context in contexts:
-            running = context.get(current)
+            running: RunningCall | None = context.get(current)
             if running is not None:
                 return running.number
         return -1
 
-    def lines(self, frame):
+    def lines(self, frame: FrameType | None) -> list[Line]:
         """A stack as (file, line, function), the innermost first."""
-        lines = []
+        lines: list[Line] = []
         while frame is not None and frame.f_code is not self._base and len(lines) < _MAX_FRAMES:
             lines.append((frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
             frame = frame.f_back
         return lines
 
-    def describe(self, lines):
+    def describe(self, lines: list[Line]) -> tuple[str | None, str | None]:
         """The place of a stack, and its text, if that was not told before; None where
         it is code of ours."""
         for at, line in enumerate(lines):
@@ -105,7 +124,7 @@ class StackLocations:
         self._told.add(place)
         return place, _format(lines)
 
-    def _place(self, lines):
+    def _place(self, lines: list[Line]) -> str:
         own = next((at for at, line in enumerate(lines) if self._is_app(line[0])), None)
         if own is None:
             own = next((at for at, line in enumerate(lines) if not line[0].startswith(_HERE)), 0)
@@ -114,10 +133,10 @@ class StackLocations:
             text += f", which calls {self._name(lines[own - 1])}"
         return text[:_MAX_PLACE]
 
-    def _is_app(self, file):
+    def _is_app(self, file: str) -> bool:
         return file.startswith(self._app) and not file.startswith(_HERE) and not any(part in file for part in _LIBRARIES)
 
-    def _name(self, line):
+    def _name(self, line: Line) -> str:
         file, number, name = line
         for root in (self._app, _STANDARD):
             if file.startswith(root):
@@ -128,7 +147,7 @@ class StackLocations:
         return f"{file}:{number} in {name}"
 
 
-def _of(local):
+def _of(local: Mapping[str, Any]) -> tuple[int, int, str]:
     """What the variables of serve_ready tell."""
     running, invocation = local.get("running"), local.get("invocation")
     if running is None or running.number < 0 or invocation is None or invocation[0] != running.number:
@@ -141,12 +160,12 @@ class StackSample:
     """What the main thread was seen to run. The frame goes on: what it says of locations
     is of the moment in which detail is called first."""
 
-    def __init__(self, locations, frame):
+    def __init__(self, locations: StackLocations, frame: FrameType | None) -> None:
         self._locations, self._frame = locations, frame
-        self._detail = None
+        self._detail: tuple[int, int, str, list[Line]] | None = None
         self.root = locations.root(frame)
 
-    def detail(self):
+    def detail(self) -> tuple[int, int, str, list[Line]]:
         """The number, function and message of the invocation, and the stack."""
         if self._detail is None:
             lines = self._locations.lines(self._frame)
@@ -155,9 +174,9 @@ class StackSample:
         return self._detail
 
 
-def _format(lines):
+def _format(lines: list[Line]) -> str:
     """As a traceback, the innermost last."""
-    text = []
+    text: list[str] = []
     for file, number, name in reversed([line for line in lines if not line[0].startswith(_HERE) and line[0] not in _MACHINERY]):
         text.append(f'  File "{file}", line {number}, in {name}\n')
         source = linecache.getline(file, number).strip()

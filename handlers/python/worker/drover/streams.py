@@ -1,16 +1,19 @@
 """The stand-ins for sys.stdout and sys.stderr: each line becomes a log frame."""
 
+from __future__ import annotations
+
 import codecs
 import io
 import sys
+from typing import Any, Callable, Dict, Iterable, Iterator, Tuple
 
 MAX = 16 << 10  # characters of a line; what is longer is cut into several
 
 
-class Parts(dict):
+class Parts(Dict[Tuple[int, str], str]):
     """Unfinished lines, by invocation and stream."""
 
-    def lines(self, number, name, text):
+    def lines(self, number: int, name: str, text: str) -> Iterator[str]:
         """Yields the lines that a text completes, and keeps the rest."""
         lines = (self.pop((number, name), "") + text).split("\n")
         rest = lines.pop()
@@ -29,28 +32,28 @@ class Bytes(io.BufferedIOBase):
 
     mode = "wb"
 
-    def __init__(self, name, fd, say):
+    def __init__(self, name: str, fd: int, say: Callable[[str], None]) -> None:
         self.name = name
         self._fd = fd
         self._say = say
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
     @property
-    def raw(self):
+    def raw(self) -> Any:
         return self
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
-    def fileno(self):
+    def fileno(self) -> int:
         return self._fd
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         view = memoryview(data)
         self._say(self._decoder.decode(view.tobytes()))
         return view.nbytes
 
-    def close(self):
+    def close(self) -> None:
         """The worker goes on to write here, whoever else has the stream."""
 
 
@@ -58,46 +61,46 @@ class Text(io.TextIOWrapper):
     """Stands in for a standard stream. Text is UTF-8 and goes out line by line, whatever
     it is reconfigured to. It cannot be closed, and still works after detach."""
 
-    def __init__(self, name, fd, say):
+    def __init__(self, name: str, fd: int, say: Callable[[str], None]) -> None:
         super().__init__(Bytes(f"<{name}>", fd, say), encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=True)
-        self.mode = "w"
+        self.mode = "w"  # type: ignore[misc]  # what TextIOWrapper is documented to let its user do
         self._fd = fd
         self._say = say
 
     @property
-    def name(self):
+    def name(self) -> str:
         return "<stdout>" if self._fd == 1 else "<stderr>"
 
-    def fileno(self):
+    def fileno(self) -> int:
         return self._fd
 
-    def isatty(self):
+    def isatty(self) -> bool:
         return False
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._say(text)
         return len(text)
 
-    def writelines(self, lines):
+    def writelines(self, lines: Iterable[Any]) -> None:
         for line in lines:
             self.write(line)
 
-    def flush(self):
+    def flush(self) -> None:
         pass
 
-    def close(self):
+    def close(self) -> None:
         pass
 
-    def __del__(self):
+    def __del__(self) -> None:
         """That of the class above would close the stream."""
 
 
-def flush_foreign():
+def flush_foreign() -> None:
     """Flushes the streams that the app has put in the place of ours, which may keep
     what is written to them."""
     for stream in (sys.stdout, sys.stderr):

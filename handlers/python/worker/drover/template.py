@@ -2,6 +2,8 @@
 from it, as the daemon asks: they need not load the app, and share its memory until
 they change it."""
 
+from __future__ import annotations
+
 import array
 import os
 import signal
@@ -10,6 +12,7 @@ import struct
 import sys
 import threading
 import time
+from typing import Any
 
 from drover import frames, unpatched
 
@@ -18,7 +21,7 @@ _FDS = 3  # with each FORK: the worker's socket, its standard output, its standa
 _PARENT = 5.0  # how long a forked worker waits for its place below the reaper, in seconds
 
 
-def unforkable(hooked):
+def unforkable(hooked: bool) -> str:
     """Why the app cannot be forked from; "" if it can. Hooked says that it has
     functions to be called after a fork."""
     library = unpatched.patched()
@@ -46,9 +49,9 @@ def unforkable(hooked):
     return ""
 
 
-def _peers():
+def _peers() -> list[str]:
     """Where the connections go that this process has."""
-    found = []
+    found: list[str] = []
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if fd == 3:
@@ -62,7 +65,7 @@ def _peers():
     return sorted(found)
 
 
-def serve(sock, reader, writer):
+def serve(sock: socket.socket, reader: frames.Reader, writer: frames.Writer) -> None:
     """Forks as the daemon asks. It returns in each process that it forked, which is
     then to be greeted like any other worker; in the template itself it does not."""
     child = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the ones between us and a worker are collected by nobody
@@ -109,11 +112,11 @@ def serve(sock, reader, writer):
 class _Spare:
     """A process that is forked and waits to be a worker."""
 
-    def __init__(self, pid, sock):
+    def __init__(self, pid: int, sock: socket.socket) -> None:
         self.pid = pid
         self._sock = sock
 
-    def take(self, fds, temporary):
+    def take(self, fds: array.array[int], temporary: bytes) -> bool:
         """Gives it what makes it a worker; False if it is gone."""
         try:
             with self._sock as sock:
@@ -123,14 +126,14 @@ class _Spare:
             return False
 
 
-def _fork():
+def _fork() -> tuple[_Spare | None, str | None]:
     """Forks a process that waits to be a worker: (it, None), or (None, what is wrong);
     (None, None) in it, when it is one.
 
     It is forked by a process between us and it, which ends when the worker has heard
     from the daemon: so it becomes a child of the reaper, as other workers are, and the
     reaper knows of it by then."""
-    opened = []
+    opened: list[int] = []
     try:
         opened += os.pipe()  # its number comes there
         opened += os.pipe()  # closed by the worker: the one between may end
@@ -164,19 +167,19 @@ def _fork():
     return None, said.decode("utf-8", "replace") or "the process between ended"
 
 
-def _move(temporary):
+def _move(temporary: str) -> None:
     """Gives this process a temporary directory of its own."""
     try:
         os.mkdir(temporary, 0o700)
     except OSError:
         return  # it goes on in the template's
     of_template, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), temporary
-    tempfile = sys.modules.get("tempfile")
+    tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None and tempfile.tempdir == of_template:
         tempfile.tempdir = temporary
 
 
-def _bare_fork():
+def _bare_fork() -> int:
     """Forks without what Python and the app do before and after a fork: the process
     between runs no code of theirs."""
     try:
@@ -185,13 +188,13 @@ def _bare_fork():
         fork = ctypes.PyDLL(None, use_errno=True).fork
     except (ImportError, OSError, AttributeError):
         return os.fork()
-    pid = fork()
+    pid: int = fork()
     if pid < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return pid
 
 
-def _between(sock, tell, ending, end):
+def _between(sock: socket.socket, tell: int, ending: int, end: int) -> None:
     """The process between; it returns in the worker only, when it is one."""
     try:
         pid = os.fork()

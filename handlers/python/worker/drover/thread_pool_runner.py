@@ -1,28 +1,42 @@
 """The main thread reads; a pool of threads runs and answers."""
 
+from __future__ import annotations
+
 import os
+import socket
+from typing import Sequence
 
 from drover import frames, unpatched
 from drover.exit import fail, leave
-from drover.frames import Cancel, Drain, Invocation, Settings
-from drover.logs import current
+from drover.frames import Cancel, Drain, Frame, Invocation, Settings
+from drover.functions import Function
+from drover.logs import Output, current
 from drover.measures import GilSampler
 from drover.runner import Runner
 from drover.timeouts import RunningCall, ThreadInterrupter
 
 
 class ThreadPoolRunner(Runner):
-    def __init__(self, sock, reader, writer, output, functions, threads, before=None):
+    def __init__(
+        self,
+        sock: socket.socket,
+        reader: frames.Reader,
+        writer: frames.Writer,
+        output: Output,
+        functions: list[Function],
+        threads: int,
+        before: Runner | None = None,
+    ) -> None:
         super().__init__(sock, reader, writer, output, functions, before)
-        self.queue = unpatched.SimpleQueue()  # invocations; None: one thread is to end
+        self.queue: unpatched.SimpleQueue[Invocation | None] = unpatched.SimpleQueue()  # invocations; None: one thread is to end
         self.threads = threads  # that are to go on
         self.started = 0
         self.live = 0  # threads that have not ended
         self.ending = unpatched.Lock()  # guards that
-        self.last = None  # the pipe that the last thread writes to, when none is to go on
+        self.last: int | None = None  # the pipe that the last thread writes to, when none is to go on
         self.watch.look = GilSampler(writer, self.running).sample
 
-    def start(self):
+    def start(self) -> None:
         """Starts the threads, which take what waits already."""
         try:
             self.interrupter = ThreadInterrupter()
@@ -38,14 +52,14 @@ class ThreadPoolRunner(Runner):
         if self.draining:
             self.drain()
 
-    def more_threads(self, n):
+    def more_threads(self, n: int) -> None:
         with self.ending:
             self.live += n
         for _ in range(n):
             unpatched.start(self.serve, f"drover_{self.started}")
             self.started += 1
 
-    def resize(self, threads):
+    def resize(self, threads: int) -> None:
         """Has so many threads, now or as soon as those that are too many have ended
         what they run."""
         wanted, self.threads = self.threads, threads
@@ -54,14 +68,14 @@ class ThreadPoolRunner(Runner):
         for _ in range(wanted - threads):
             self.queue.put(None)
 
-    def serve(self):
+    def serve(self) -> None:
         """One thread of the pool."""
         try:
             self.serve_all()
         except BaseException:
             fail()
 
-    def serve_all(self):
+    def serve_all(self) -> None:
         get, empty, writer, watch, call = self.queue.get, self.queue.empty, self.writer, self.watch, self.call
         running = RunningCall()
         current.set(running)
@@ -84,15 +98,16 @@ class ThreadPoolRunner(Runner):
         elif last and self.draining:
             self.drained()
 
-    def put(self, invocation):
+    def put(self, invocation: Invocation) -> None:
         if self.cancelled:  # an earlier one that had this number was
             self.cancelled.discard(invocation[0])
         self.queue.put(invocation)
 
-    def withdraw(self, number):
+    def withdraw(self, number: int) -> bool:
         """Takes back an invocation that waits; returns whether there was one. Called by
         the thread that puts them there: what it takes out and puts back keeps its order."""
-        kept, found = [], False
+        kept: list[Invocation | None] = []
+        found = False
         try:
             while True:
                 item = self.queue.get_nowait()
@@ -106,15 +121,15 @@ class ThreadPoolRunner(Runner):
             self.queue.put(item)
         return found or super().withdraw(number)
 
-    def drain(self):
+    def drain(self) -> None:
         """Lets what was accepted finish; then drained is called."""
         self.draining = True
         self.resize(0)
 
-    def drained(self):
+    def drained(self) -> None:
         leave(self.writer)
 
-    def run(self, got):
+    def run(self, got: Sequence[Frame]) -> int:
         """Runs until one thread is enough; returns how many are wanted then."""
         self.start()
         while True:
@@ -134,7 +149,7 @@ class ThreadPoolRunner(Runner):
                     self.cancel(item.number)
             got = self.reader.read()
 
-    def end_threads(self, got):
+    def end_threads(self, got: Sequence[Frame]) -> int:
         """Waits until the threads have ended what they run, for the one thread that goes
         on is the main thread. Meanwhile cancellations come, and what else does waits, as
         does what came with the SETTINGS, behind them. Returns how many threads are wanted
@@ -155,7 +170,7 @@ class ThreadPoolRunner(Runner):
                         self.draining = True
                     elif type(item) is Cancel:
                         self.cancel(item.number)
-                if ended in unpatched.select([self.sock, ended], [], [])[0]:
+                if ended in unpatched.select([self.sock.fileno(), ended], [], [])[0]:
                     break
                 got = self.reader.read()
         finally:

@@ -1,15 +1,19 @@
 """Makes a message's trace the current one of OpenTelemetry, in an app that uses it."""
 
+from __future__ import annotations
+
 import contextlib
 import sys
+from typing import Callable, Iterator
 
 from drover import Message, _trace
+from drover.frames import Invocation
 
 # What a message's meta has in it, if there is a trace.
 _SIGNS = (b"traceparent", b"Traceparent", b"Diagnostic-Id")
 
 
-def of_app():
+def of_app() -> Callable[[Invocation], contextlib.AbstractContextManager[None]] | None:
     """The context manager for an invocation, where the app, which is loaded, has
     imported OpenTelemetry; else None."""
     if "opentelemetry" not in sys.modules:
@@ -24,7 +28,7 @@ def of_app():
     extract = TraceContextTextMapPropagator().extract
 
     @contextlib.contextmanager
-    def current(invocation):
+    def current(invocation: Invocation) -> Iterator[None]:
         meta = invocation[2][invocation[3] : invocation[4]]
         parent = state = None
         if any(sign in meta for sign in _SIGNS):

@@ -5,6 +5,8 @@ that is a greenlet of the main thread, and a lock or a sleep belongs to their ev
 The worker's own threads must be real ones.
 """
 
+from __future__ import annotations
+
 import sys
 import threading
 import time
@@ -13,6 +15,7 @@ from queue import Empty, SimpleQueue
 from select import select
 from socket import socket
 from threading import Lock, get_ident
+from typing import Callable
 
 __all__ = ["MAIN", "Empty", "Lock", "SimpleQueue", "get_ident", "patched", "select", "sleep", "socket", "start"]
 
@@ -22,14 +25,14 @@ _HOOKS = [name for name in ("_start_new_thread", "_start_joinable_thread") if ha
 _original = {name: getattr(threading, name) for name in _HOOKS}
 
 
-def patched():
+def patched() -> str:
     """The library that has replaced threads; "" if none has."""
     if all(getattr(threading, name, None) is _original[name] for name in _HOOKS):
         return ""
     return next((name for name in ("gevent", "eventlet") if name in sys.modules), "a library")
 
 
-def start(target, name):
+def start(target: Callable[[], object], name: str) -> None:
     """Starts a thread that does not keep the process from ending."""
     if patched():
         start_new_thread(target, ())

@@ -4,35 +4,38 @@ Functions that are not async run inline, or in threads where the daemon says so
 or an async function is beside them; async functions run on one asyncio loop.
 """
 
+from __future__ import annotations
+
 import gc
 import json
 import os
 import platform
 import signal
 import socket
+from typing import Any, NoReturn, Sequence
 
 import drover
 from drover import frames, template
 from drover.async_runner import AsyncRunner
 from drover.exit import broken, fail, leave
-from drover.frames import Drain, Hello, Load
-from drover.functions import LoadError, cut_traceback, load, one_line
+from drover.frames import Drain, Frame, Hello, Load, Reader, Writer
+from drover.functions import Function, LoadError, cut_traceback, load, one_line
 from drover.heartbeat import Heartbeat
 from drover.imports import Imports
 from drover.logs import Output
 from drover.main_thread_runner import MainThreadRunner
-from drover.measures import NEVER, cpu_now
+from drover.measures import HAS_CPU_CLOCK, NEVER
+from drover.runner import Runner
 from drover.stacks import at_fatal_signals, last_words
 from drover.thread_pool_runner import ThreadPoolRunner
 
 
-def main():
+def main() -> NoReturn:
     sock = socket.socket(fileno=3)
     sock.set_inheritable(False)
     at_fatal_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to handle
-    writer = frames.Writer(sock)
-    reader = frames.Reader(sock)
+    writer, reader = Writer(sock), Reader(sock)
     try:
         _serve(sock, reader, writer)
     except (OSError, EOFError) as error:
@@ -42,7 +45,7 @@ def main():
     leave(writer)
 
 
-def _serve(sock, reader, writer):
+def _serve(sock: socket.socket, reader: Reader, writer: Writer) -> NoReturn:
     load_frame, rest, output = _greet(reader, writer, None)
     imports = Imports(writer, load_frame["app"]) if writer.imports else None
     functions = _load(writer, load_frame)
@@ -58,11 +61,11 @@ def _serve(sock, reader, writer):
     _hooks(writer)
     _ready(writer, functions, why, imports)
     threads = load_frame["threads"]
-    if not writer.measures or cpu_now is None:
+    if not writer.measures or not HAS_CPU_CLOCK:
         for function in functions:
             function.due = NEVER
     if any(f.is_async for f in functions):
-        runner = AsyncRunner(sock, reader, writer, output, functions, threads)
+        runner: Runner = AsyncRunner(sock, reader, writer, output, functions, threads)
     else:
         runner = _runner(sock, reader, writer, output, functions, threads, None)
     writer.watch.start()
@@ -73,14 +76,22 @@ def _serve(sock, reader, writer):
         runner = _runner(sock, reader, writer, output, functions, threads, runner)
 
 
-def _runner(sock, reader, writer, output, functions, threads, before):
+def _runner(
+    sock: socket.socket,
+    reader: Reader,
+    writer: Writer,
+    output: Output,
+    functions: list[Function],
+    threads: int,
+    before: Runner | None,
+) -> Runner:
     """What runs functions that are not async, in so many threads."""
     if threads > 1:
         return ThreadPoolRunner(sock, reader, writer, output, functions, threads, before)
     return MainThreadRunner(sock, reader, writer, output, functions, before)
 
 
-def _greet(reader, writer, output):
+def _greet(reader: Reader, writer: Writer, output: Output | None) -> tuple[dict[str, Any], Sequence[Frame], Output]:
     """Answers HELLO; returns LOAD, a DRAIN behind it if there is one, and what stands
     in for the output."""
     reader.due = frames.HELLO
@@ -108,14 +119,14 @@ def _greet(reader, writer, output):
     return load_frame, rest, output or Output(writer, "log" in can)
 
 
-def _load(writer, load_frame):
+def _load(writer: Writer, load_frame: dict[str, Any]) -> list[Function]:
     try:
         return load(load_frame["app"], load_frame["functions"])
     except LoadError as error:
         _failed(writer, error)
 
 
-def _hooks(writer):
+def _hooks(writer: Writer) -> None:
     """Calls what the app wants called in each worker."""
     for hook in drover._after_fork:
         try:
@@ -125,12 +136,12 @@ def _hooks(writer):
             _failed(writer, LoadError(summary, cut_traceback(error)))
 
 
-def _failed(writer, error):
+def _failed(writer: Writer, error: LoadError) -> NoReturn:
     writer.json(frames.FAILED, {"summary": str(error), "detail": error.detail})
     leave(writer)
 
 
-def _ready(writer, functions, why, imports):
+def _ready(writer: Writer, functions: Sequence[Function], why: str, imports: Imports | None) -> None:
     if imports is not None:
         imports.ready()
     kinds = [{"name": f.name, "kind": "async" if f.is_async else "sync"} for f in functions]
@@ -139,7 +150,7 @@ def _ready(writer, functions, why, imports):
     writer.flush()
 
 
-def _first(reader, writer):
+def _first(reader: Reader, writer: Writer) -> tuple[dict[str, Any], Sequence[Frame]]:
     """What is in the frame of JSON that is to come now, and a DRAIN behind it, if there
     is one."""
     while True:
