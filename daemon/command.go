@@ -166,8 +166,7 @@ func newParser(ctx context.Context, std *IO, exit func(status int)) *kong.Kong {
 		kong.Description("Runs functions against queues. First: drover demo, then drover init."),
 		kong.Writers(std.Out, std.Err),
 		kong.Exit(exit),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(std),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(std.Out, (*io.Writer)(nil)), kong.Bind(std),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.UsageOnError(),
 	)

@@ -73,6 +73,7 @@ func TestComplete(t *testing.T) {
 		"nonsense ":                       "",
 		"worker test ":                    "node python",
 		"worker test --app ":              ":dirs",
+		"worker typings ":                 ":dirs",
 		"worker test --modes ":            "one threads async",
 		"comp":                            "completion", // and not what is hidden
 		"emulate servicebus --listen 1:2": "",

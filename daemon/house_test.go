@@ -47,6 +47,7 @@ var exactly = map[string][]string{
 	"daemon/tune":                    {},
 	"daemon/internal/telemetry":      {},
 	"daemon/cli/term":                {},
+	"daemon/cli/typings":             {"handlers/python"},
 	"scaler":                         {},
 	"scaler/sim":                     {"scaler"},
 	"scaler/concurrency":             {},

@@ -14,11 +14,13 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/cli/typings"
 	"github.com/drover-run/drover/handlers/workers/conformance"
 )
 
 type workerCommand struct {
-	Test workerTestCommand `cmd:"" help:"Drive a worker through the whole protocol, and print what it does wrong."`
+	Test    workerTestCommand `cmd:"" help:"Drive a worker through the whole protocol, and print what it does wrong."`
+	Typings typings.Command   `cmd:"" help:"Write the Python package drover for editors, type checkers and tests of apps."`
 }
 
 // workerTestCommand is `drover worker test`.
@@ -87,18 +89,17 @@ func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 
 // print prints a result, and all that is known of a failure.
 func (c *workerTestCommand) print(std *IO, r conformance.Result) {
-	if !c.JSON {
+	if c.JSON {
+		_ = json.NewEncoder(std.Out).Encode(r) // as with all that is printed
+	} else {
 		fmt.Fprintln(std.Out, term.Printable(r.String()))
-		return
 	}
-	_ = json.NewEncoder(std.Out).Encode(r) // as with all that is printed
 }
 
 // target is what is to be tested; dir is empty, and for the test app.
-func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (conformance.Target, error) {
-	out := conformance.Target{Command: c.Command, Env: std.Environ(), App: c.App, Module: c.Module, Modes: c.Modes}
+func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (out conformance.Target, err error) {
+	out = conformance.Target{Command: c.Command, Env: std.Environ(), App: c.App, Module: c.Module, Modes: c.Modes}
 	if c.App != "" {
-		var err error
 		if out.App, err = filepath.Abs(c.App); err != nil {
 			return out, fmt.Errorf("the test app: %w", err)
 		}

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/drover-run/drover/handlers/workers/conformance"
+	"github.com/drover-run/drover/triggers/sdktest"
 )
 
 func TestWorkerTest(t *testing.T) {
@@ -19,6 +21,39 @@ func TestWorkerTest(t *testing.T) {
 	var got conformance.Result
 	if err := json.Unmarshal([]byte(out), &got); err != nil || status != ExitOK || errs != "" || got.Verdict != conformance.Passed || got.Name != "load/functions[async]" {
 		t.Errorf("status %d, %v\n%s%s", status, err, out, errs)
+	}
+}
+
+// What it writes is what a type checker and a test of an app need.
+func TestWorkerTypings(t *testing.T) {
+	dir := write(t, map[string]string{
+		"typings/drover/__init__.py": "an older one", "typings/drover/py.typed": "",
+		"app.py": "import drover\ndef f(message: drover.Message) -> str:\n    return message.id\nassert f(drover.Message(b'')) == ''\n",
+	})
+	typings := filepath.Join(dir, "typings")
+	status, out, errs := command(t.Context(), nil, nil, "worker", "typings", typings)
+	if status != ExitOK || out != "Written: "+filepath.Join(typings, "drover")+"\n" || errs != "" {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	cmd := exec.CommandContext(t.Context(), "python3", filepath.Join(dir, "app.py"))
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+typings)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if status, out, errs := command(t.Context(), nil, nil, "worker", "typings", filepath.Join(dir, "app.py")); status != ExitFailed || !strings.Contains(errs, "making the directory of the Python package: ") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	if err := os.Remove(filepath.Join(typings, "drover", "py.typed")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(typings, "drover", "py.typed"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, errs := command(t.Context(), nil, nil, "worker", "typings", typings); status != ExitFailed || !strings.Contains(errs, "writing the Python package: ") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	if out, err := sdktest.Mypy(t, []string{"MYPYPATH=" + typings}, "--strict", filepath.Join(dir, "app.py")); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

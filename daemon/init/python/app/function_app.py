@@ -15,7 +15,7 @@ def orders(message):
     try:
         order = json.loads(message.body)
     except ValueError as error:
-        import drover  # there in a worker of drover's, and so not in a test
+        import drover  # always there in a worker; in a test, see README.md
 
         # No attempt will mend this one: to the dead letters, now. Its counterpart is
         # drover.Retry(after=30), tried again in so many seconds.
