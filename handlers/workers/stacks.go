@@ -10,10 +10,12 @@ import (
 // This file has a worker that is about to be killed say where its threads are.
 
 const (
-	// stacksLimit is how long before it is killed a worker is asked for its stacks, and
-	// has to write them, and stacksQuiet how long it says nothing when it has: C code
-	// writes them, at once.
+	// stacksLimit is how long before it is killed a worker is asked for its stacks. C code
+	// writes them at once, but on a busy machine the worker may have to wait for a
+	// processor: stacksWait is how long it has, and stacksQuiet the pause after which its
+	// stacks are taken for complete.
 	stacksLimit = 150 * time.Millisecond
+	stacksWait  = 500 * time.Millisecond
 	stacksQuiet = 30 * time.Millisecond
 	// maxStacks bounds what is kept of them, in bytes.
 	maxStacks = 64 << 10
@@ -51,7 +53,7 @@ func (p *process) listen(do func()) string {
 		p.listener = nil
 	}()
 	do()
-	limit := time.NewTimer(stacksLimit)
+	limit := time.NewTimer(stacksWait)
 	defer limit.Stop()
 	var text strings.Builder
 	var quiet <-chan time.Time
