@@ -327,16 +327,16 @@ func TestStatusCommand(t *testing.T) {
 	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "def greet(body): pass\n"})
 	file := filepath.Join(dir, "drover.yaml")
-	if status, _, errs := command(t.Context(), nil, nil, "status", file); status != ExitFailed || !strings.Contains(errs, "no daemon of this configuration is running here") {
+	if status, _, errs := command(t.Context(), nil, nil, "status", "-c", file); status != ExitFailed || !strings.Contains(errs, "no daemon of this configuration is running here") {
 		t.Errorf("without a daemon: status %d, %s", status, errs)
 	}
 	out, stop := startCommand(t, "run", file)
 	out.wait(t, "\"msg\":\"running\"")
-	status, text, errs := command(t.Context(), nil, nil, "status", file)
+	status, text, errs := command(t.Context(), nil, nil, "status", "-c", file)
 	if status != ExitOK || !strings.Contains(text, "running, for ") || !strings.Contains(text, "greet") {
 		t.Errorf("status %d\n%s%s", status, text, errs)
 	}
-	status, text, errs = command(t.Context(), nil, nil, "status", file, "--json")
+	status, text, errs = command(t.Context(), nil, nil, "status", "-c", file, "--json")
 	var s StatusReport
 	if err := json.Unmarshal([]byte(text), &s); status != ExitOK || err != nil || s.Functions[0].Workers != 1 {
 		t.Errorf("status %d, %v\n%s%s", status, err, text, errs)
@@ -346,14 +346,14 @@ func TestStatusCommand(t *testing.T) {
 	live := newPrinted()
 	ended := make(chan int, 1)
 	go func() {
-		ended <- Command(ctx, []string{"status", file, "--every", "10ms"}, &IO{Out: live, Err: live, OutIsTerminal: true, Env: os.LookupEnv, Environ: os.Environ})
+		ended <- Command(ctx, []string{"status", "-c", file, "--every", "10ms"}, &IO{Out: live, Err: live, OutIsTerminal: true, Env: os.LookupEnv, Environ: os.Environ})
 	}()
 	live.wait(t, "\x1b[J")
 	cancel()
 	if status := <-ended; status != ExitOK {
 		t.Errorf("the live table ended with status %d\n%s", status, live)
 	}
-	if status, _, errs := command(t.Context(), nil, nil, "status", file, "--every", "0s"); status != ExitUsage {
+	if status, _, errs := command(t.Context(), nil, nil, "status", "-c", file, "--every", "0s"); status != ExitUsage {
 		t.Errorf("--every 0s: status %d, %s", status, errs)
 	}
 	if status := stop(); status != ExitOK {

@@ -181,7 +181,7 @@ func TestAdminTokenFile(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			status, _, errs := command(ctx, nil, nil, append(args, filepath.Join(dir, "drover.yaml"))...)
+			status, _, errs := command(ctx, nil, nil, append(args, "-c", filepath.Join(dir, "drover.yaml"))...)
 			if status != c.status || !strings.Contains(errs, c.want) || strings.Contains(errs, "0123456789abcdef") {
 				t.Errorf("status %d\n%s; want %s", status, errs, c.want)
 			}

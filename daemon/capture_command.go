@@ -19,10 +19,10 @@ import (
 // captureCommand is `drover capture`.
 type captureCommand struct {
 	Function string `arg:"" help:"The function whose messages they are."`
-	Config   string `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
-	Count    int    `default:"100" placeholder:"N" help:"At most so many, those that are next (default: 100)."`
-	Output   string `placeholder:"FILE" help:"The file to write (default: FUNCTION.jsonl); - is standard output."`
-	Force    bool   `help:"Write over a file that is there."`
+	configFlag
+	Count  int    `default:"100" placeholder:"N" help:"At most so many, those that are next (default: 100)."`
+	Output string `placeholder:"FILE" help:"The file to write (default: FUNCTION.jsonl); - is standard output."`
+	Force  bool   `help:"Write over a file that is there."`
 }
 
 func (*captureCommand) Help() string {

@@ -141,6 +141,14 @@ func (e usageError) Error() string { return string(e) }
 // Command does what the arguments say and returns the exit status. ctx ends a
 // command that runs on, such as run.
 func Command(ctx context.Context, args []string, std *IO) int {
+	switch {
+	case len(args) == 0:
+		args = []string{"--help"}
+	case args[0] == "help":
+		args = append(slices.Clone(args[1:]), "--help")
+	case args[0] == "--version":
+		args = append([]string{"version"}, args[1:]...)
+	}
 	exit := -1
 	parser := newParser(ctx, std, func(status int) { exit = status })
 	parsed, err := parser.Parse(args)
@@ -245,8 +253,17 @@ func levelOf(cfg configs.Log) (level slog.Level) {
 	return level
 }
 
+// configFlag is the flag of all commands that need a configuration.
+type configFlag struct {
+	Config string `short:"c" env:"DROVER_CONFIG" default:"drover.yaml" placeholder:"FILE" help:"The configuration (default: drover.yaml)."`
+}
+
+// or returns the file that was given as an argument, or else the flag's.
+func (f configFlag) or(file string) string { return cmp.Or(file, f.Config) }
+
 type runCommand struct {
-	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	File string `arg:"" optional:"" help:"The configuration, as with --config."`
+	configFlag
 }
 
 func (*runCommand) Help() string {
@@ -261,7 +278,7 @@ Examples:
 }
 
 func (c *runCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.or(c.File), std.Env)
 	if ctx.Err() != nil {
 		return nil // stopped before it started
 	}
@@ -338,7 +355,8 @@ func (std *IO) options() []Option {
 }
 
 type checkCommand struct {
-	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	File string `arg:"" optional:"" help:"The configuration, as with --config."`
+	configFlag
 }
 
 func (*checkCommand) Help() string {
@@ -351,7 +369,7 @@ Example:
 }
 
 func (c *checkCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.or(c.File), std.Env)
 	if err == nil {
 		err = cfg.CheckPaths()
 	}
@@ -360,7 +378,7 @@ func (c *checkCommand) Run(ctx context.Context, std *IO) error {
 	}
 	notes, err := checkParts(ctx, cfg, std.Funcs, std.Env, std.Environ())
 	if ctx.Err() != nil {
-		return fmt.Errorf("checking %s: stopped by a signal", c.File)
+		return fmt.Errorf("checking %s: stopped by a signal", c.or(c.File))
 	}
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ func TestComplete(t *testing.T) {
 		"scale s":                         "simulate",
 		"invoke ":                         "greet grow",
 		"invoke gre":                      "greet",
-		"pause greet ":                    ":yaml",
+		"pause greet -c ":                 ":yaml",
 		"check ":                          ":yaml",
 		"send -c other.yaml ":             "another",
 		"send -cother.yaml ":              "another",

@@ -116,7 +116,7 @@ func TestWorkersAreHeldToWhatTheConfigurationSays(t *testing.T) {
 					t.Skipf("this needs a Python that others can read: %v", err)
 				}
 			}
-			status, out, errs := command(t.Context(), nil, strings.NewReader(""), "invoke", function, file, "--body", "x")
+			status, out, errs := command(t.Context(), nil, strings.NewReader(""), "invoke", function, "-c", file, "--body", "x")
 			if status != ExitOK {
 				t.Fatalf("status %d, %s%s", status, out, errs)
 			}
@@ -161,7 +161,7 @@ func TestAMessageThatTakesTooMuchMemory(t *testing.T) {
 	t.Parallel()
 	file := confinedDir(t, confinedConfig)
 	possible(t, confine.Settings{Limits: confine.Limits{Memory: 1 << 30}})
-	status, out, errs := command(t.Context(), nil, strings.NewReader(""), "invoke", "large", file, "--body", "x")
+	status, out, errs := command(t.Context(), nil, strings.NewReader(""), "invoke", "large", "-c", file, "--body", "x")
 	if status != ExitFailed || !strings.Contains(errs, "the worker process died: it exceeded limits.memory (128 MiB), and the kernel killed it") {
 		t.Errorf("status %d, %s%s", status, out, errs)
 	}

@@ -23,7 +23,7 @@ type deadCommand struct {
 // deadTarget names the dead letters of a function.
 type deadTarget struct {
 	Function string `arg:"" help:"The function whose messages they were."`
-	Config   string `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
+	configFlag
 }
 
 // open reaches them. done gives back what was borrowed.

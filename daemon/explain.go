@@ -15,7 +15,7 @@ import (
 
 // explainCommand is `drover scale explain`.
 type explainCommand struct {
-	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	configFlag
 }
 
 func (*explainCommand) Help() string {
@@ -26,7 +26,7 @@ func (*explainCommand) Help() string {
 }
 
 func (c *explainCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
 		return err
 	}

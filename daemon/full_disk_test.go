@@ -36,7 +36,7 @@ functions:
 	file := filepath.Join(own, "drover.yaml")
 	cmd, out, ended := child(t, "run", file)
 	out.wait(t, "msg=running")
-	if status, _, errs := command(t.Context(), nil, nil, "pause", "work", file); status != ExitOK {
+	if status, _, errs := command(t.Context(), nil, nil, "pause", "work", "-c", file); status != ExitOK {
 		t.Fatal(errs)
 	}
 	until(t, out, "the disk is full", func() bool {
@@ -44,13 +44,13 @@ functions:
 		return status != ExitOK
 	})
 	out.wait(t, "the embedded server's store is off")
-	for _, args := range [][]string{{"health", file}, {"status", "--once", file}, {"explain", "work", file}} {
+	for _, args := range [][]string{{"health", "-c", file}, {"status", "--once", "-c", file}, {"explain", "work", "-c", file}} {
 		_, said, errs := command(t.Context(), nil, nil, args...)
 		if !strings.Contains(said+errs, "free space for") {
 			t.Errorf("%s says\n%s%s", args[0], said, errs)
 		}
 	}
-	if status, _, _ := command(t.Context(), nil, nil, "health", file); status == ExitOK {
+	if status, _, _ := command(t.Context(), nil, nil, "health", "-c", file); status == ExitOK {
 		t.Error("the daemon is healthy, with a store that is off")
 	}
 	if text, err := exec.Command("mount", "-o", "remount,size=128m", dir).CombinedOutput(); err != nil {
@@ -58,14 +58,14 @@ functions:
 	}
 	out.wait(t, "the embedded server's store works again")
 	until(t, out, "the daemon is ready", func() bool {
-		status, _, _ := command(t.Context(), nil, nil, "health", file)
+		status, _, _ := command(t.Context(), nil, nil, "health", "-c", file)
 		return status == ExitOK
 	})
-	if status, _, errs := command(t.Context(), nil, nil, "resume", "work", file); status != ExitOK {
+	if status, _, errs := command(t.Context(), nil, nil, "resume", "work", "-c", file); status != ExitOK {
 		t.Fatal(errs)
 	}
 	until(t, out, "all that was accepted is handled", func() bool {
-		_, said, _ := command(t.Context(), nil, nil, "status", "--json", file)
+		_, said, _ := command(t.Context(), nil, nil, "status", "--json", "-c", file)
 		return strings.Contains(said, `"backlog": 0`) && strings.Contains(said, `"in_flight": 0`)
 	})
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -14,7 +14,7 @@ import (
 // healthCommand is `drover health`, for those who can run a program and not ask a
 // port: the health check of a container, which has neither a shell nor curl.
 type healthCommand struct {
-	File    string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	configFlag
 	DataDir string `name:"data-dir" placeholder:"DIR" help:"The daemon's data directory, in place of a configuration: then no secret is read, and a file that is being edited does no harm."`
 	Live    bool   `help:"Ask whether the process answers, not whether messages are taken."`
 }
@@ -56,7 +56,7 @@ func (c *healthCommand) client(env configs.Env) (*adminClient, error) {
 		}
 		return socketClient(adminSocket(dir)), nil
 	}
-	cfg, err := configs.Load(c.File, env)
+	cfg, err := configs.Load(c.Config, env)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func TestHealthCommand(t *testing.T) {
 		t.Helper()
 		for i, a := range args {
 			if strings.HasSuffix(a, ".yaml") {
-				args[i] = filepath.Join(dir, a)
+				args[i] = "--config=" + filepath.Join(dir, a)
 			}
 		}
 		status, out, errs := command(t.Context(), nil, nil, append([]string{"health"}, args...)...)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -156,5 +157,40 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 	}
 	for path := range sections {
 		t.Errorf("docs/commands.md has a heading for drover %s, which is no command", path)
+	}
+}
+
+// The configuration is named in the same way for all commands that need one.
+func TestTheConfigurationIsNamedInOneWay(t *testing.T) {
+	dir := write(t, map[string]string{"other.yaml": "version: 1\nfunctions: {orders: {trigger: {nats: {}}, handler: {exec: {command: [cat]}}}}\n"})
+	file := filepath.Join(dir, "other.yaml")
+	for _, args := range [][]string{{"check", file}, {"check", "-c", file}, {"check", "--config", file}} {
+		if status, out, errs := command(t.Context(), nil, nil, args...); status != ExitOK || !strings.Contains(out, "orders") {
+			t.Errorf("%v: status %d\n%s%s", args, status, out, errs)
+		}
+	}
+	for _, args := range [][]string{{"status", "-c", file}, {"health", "-c", file}, {"reload", "-c", file}, {"pause", "orders", "-c", file}, {"tail", "orders", "-c", file}, {"scale", "explain", "-c", file}} {
+		if status, out, errs := command(t.Context(), nil, nil, args...); status != ExitFailed || !strings.Contains(errs, "no daemon") {
+			t.Errorf("%v: status %d\n%s%s", args, status, out, errs)
+		}
+	}
+	if status, _, errs := command(t.Context(), nil, nil, "status", file); status != ExitUsage || !strings.Contains(errs, "unexpected argument") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+	t.Setenv("DROVER_CONFIG", file)
+	if status, out, errs := command(t.Context(), nil, nil, "check"); status != ExitOK || !strings.Contains(out, "orders") {
+		t.Errorf("DROVER_CONFIG: status %d\n%s%s", status, out, errs)
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for want, args := range map[string][]string{"Usage: drover <command>": nil, "Usage: drover status": {"help", "status"}, "Usage: drover dead list": {"help", "dead", "list"}} {
+		if status, out, errs := command(t.Context(), nil, nil, args...); status != ExitOK || !strings.Contains(out, want) {
+			t.Errorf("%v: status %d\n%s%s", args, status, out, errs)
+		}
+	}
+	_, version, _ := command(t.Context(), nil, nil, "version")
+	if status, out, errs := command(t.Context(), nil, nil, "--version"); status != ExitOK || out != version {
+		t.Errorf("--version: status %d, %q, %s", status, out, errs)
 	}
 }

@@ -88,11 +88,11 @@ func TestInitPython(t *testing.T) {
 		t.Errorf("its tests:\n%s", out)
 	}
 	file := filepath.Join(dir, "drover.yaml")
-	status, out, errs := command(t.Context(), nil, nil, "invoke", "orders", file, "--file", filepath.Join(dir, "order.json"))
+	status, out, errs := command(t.Context(), nil, nil, "invoke", "orders", "-c", file, "--file", filepath.Join(dir, "order.json"))
 	if status != ExitOK || out != `{"id":7,"total":13}` {
 		t.Errorf("status %d, %q\n%s", status, out, errs)
 	}
-	status, _, errs = command(t.Context(), nil, nil, "invoke", "orders", file, "--body", "no JSON")
+	status, _, errs = command(t.Context(), nil, nil, "invoke", "orders", "-c", file, "--body", "no JSON")
 	if status != ExitFailed || !strings.Contains(errs, "verdict: reject, to the dead letters: no JSON: Expecting value") {
 		t.Errorf("status %d\n%s", status, errs)
 	}
@@ -107,11 +107,11 @@ func TestInitNode(t *testing.T) {
 		t.Errorf("its tests:\n%s", out)
 	}
 	file := filepath.Join(dir, "drover.yaml")
-	status, out, errs := command(t.Context(), nil, nil, "invoke", "orders", file, "--file", filepath.Join(dir, "order.json"))
+	status, out, errs := command(t.Context(), nil, nil, "invoke", "orders", "-c", file, "--file", filepath.Join(dir, "order.json"))
 	if status != ExitOK || out != `{"id":7,"total":13}` {
 		t.Errorf("status %d, %q\n%s", status, out, errs)
 	}
-	status, _, errs = command(t.Context(), nil, nil, "invoke", "orders", file, "--body", "no JSON")
+	status, _, errs = command(t.Context(), nil, nil, "invoke", "orders", "-c", file, "--body", "no JSON")
 	if status != ExitFailed || !strings.Contains(errs, "verdict: reject, to the dead letters: no JSON: Unexpected token") {
 		t.Errorf("status %d\n%s", status, errs)
 	}
@@ -141,11 +141,11 @@ func TestInitHTTP(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(text), "127.0.0.1:8080", address)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	status, out, errs := command(t.Context(), nil, nil, "invoke", "orders", file, "--file", filepath.Join(dir, "order.json"))
+	status, out, errs := command(t.Context(), nil, nil, "invoke", "orders", "-c", file, "--file", filepath.Join(dir, "order.json"))
 	if status != ExitOK || out != `{"id": 7, "total": 13}` {
 		t.Errorf("status %d, %q\n%s", status, out, errs)
 	}
-	status, _, errs = command(t.Context(), nil, nil, "invoke", "orders", file, "--body", "[1]")
+	status, _, errs = command(t.Context(), nil, nil, "invoke", "orders", "-c", file, "--body", "[1]")
 	if status != ExitFailed || !strings.Contains(errs, "verdict: reject") || !strings.Contains(errs, "no order: TypeError") {
 		t.Errorf("status %d\n%s", status, errs)
 	}

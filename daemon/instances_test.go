@@ -136,7 +136,7 @@ func TestInstancesFollowTheBacklog(t *testing.T) {
 	out.wait(t, "msg=running functions=1 scale=")
 	s.send(t, 600) // twelve seconds of one worker's work, to be done in two
 	out.wait(t, "an instance is ready\" instance=2")
-	status, text, errs := command(t.Context(), nil, nil, "scale", "explain", s.file)
+	status, text, errs := command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
 	if status != 0 || !strings.Contains(text, "instances, decided at") || !strings.Contains(text, "formula: ceil(") {
 		t.Errorf("explain: status %d\n%s%s", status, text, errs)
 	}
@@ -161,7 +161,7 @@ func TestInstancesFollowTheBacklog(t *testing.T) {
 	if status := waitFor(t, ended, out); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
-	if status, _, errs := command(t.Context(), nil, nil, "scale", "explain", s.file); status != ExitFailed || !strings.Contains(errs, "no daemon of this configuration is running") {
+	if status, _, errs := command(t.Context(), nil, nil, "scale", "explain", "-c", s.file); status != ExitFailed || !strings.Contains(errs, "no daemon of this configuration is running") {
 		t.Errorf("explain after the end: status %d, %s", status, errs)
 	}
 }
@@ -388,7 +388,7 @@ func TestARetryIsNotForgottenAtZeroInstances(t *testing.T) {
 	out.wait(t, "msg=running functions=1 scale=")
 	s.send(t, 1)
 	until(t, out, "the scaler says what it waits for", func() bool {
-		_, text, _ := command(t.Context(), nil, nil, "scale", "explain", s.file)
+		_, text, _ := command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
 		return strings.Contains(text, "delivered and not settled")
 	})
 	until(t, out, "the retry", func() bool {

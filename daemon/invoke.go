@@ -34,8 +34,8 @@ const roomLimit = 10 * time.Second
 
 // invokeCommand is `drover invoke`.
 type invokeCommand struct {
-	Function string            `arg:"" help:"The function."`
-	Config   string            `arg:"" optional:"" name:"file" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	Function string `arg:"" help:"The function."`
+	configFlag
 	File     string            `name:"file" placeholder:"FILE" help:"The file that is the body, whole; - is standard input."`
 	Body     *string           `placeholder:"TEXT" help:"The body."`
 	Header   map[string]string `short:"H" help:"A header of the message, as NAME=VALUE. May be repeated." mapsep:"none"`

@@ -114,7 +114,7 @@ func TestInvoke(t *testing.T) {
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			args := strings.Fields(strings.ReplaceAll(test.args, "DIR", dir))
-			args = append([]string{"invoke", args[0], file}, args[1:]...)
+			args = append([]string{"invoke", args[0], "-c", file}, args[1:]...)
 			status, out, errs := command(t.Context(), funcs, strings.NewReader(test.in), args...)
 			if status != test.status || out != test.out {
 				t.Errorf("status %d, want %d; output %q, want %q\n%s", status, test.status, out, test.out, errs)
@@ -136,7 +136,7 @@ func TestInvokeAsJSON(t *testing.T) {
 	file := invokeDir(t)
 	run := func(body string) (out invocation, status int) {
 		t.Helper()
-		status, text, errs := command(t.Context(), nil, nil, "invoke", "greet", file, "--body", body, "--json")
+		status, text, errs := command(t.Context(), nil, nil, "invoke", "greet", "-c", file, "--body", body, "--json")
 		if err := json.Unmarshal([]byte(text), &out); err != nil {
 			t.Fatalf("%v in\n%s\n%s", err, text, errs)
 		}
@@ -169,7 +169,7 @@ func TestInvokeOnATerminalPrintsNoEscapes(t *testing.T) {
 	}}
 	for _, body := range []string{"x", "fail"} {
 		out, errs := newPrinted(), newPrinted()
-		Command(t.Context(), []string{"invoke", "f", filepath.Join(dir, "drover.yaml"), "--body", body}, &IO{In: strings.NewReader(""), Out: out, Err: errs,
+		Command(t.Context(), []string{"invoke", "f", "-c", filepath.Join(dir, "drover.yaml"), "--body", body}, &IO{In: strings.NewReader(""), Out: out, Err: errs,
 			OutIsTerminal: true, ErrIsTerminal: true, Env: os.LookupEnv, Environ: os.Environ, Funcs: funcs})
 		if text := out.String() + errs.String(); strings.ContainsAny(text, "\x1b\x07") || !strings.Contains(text, "?[2Jx\n") && !strings.Contains(text, "?]0;title?") {
 			t.Errorf("%q", text)
@@ -183,11 +183,11 @@ func TestInvokeBesideARunningDaemonAndStopped(t *testing.T) {
 	file := filepath.Join(dir, "drover.yaml")
 	out, stop := startCommand(t, "run", file)
 	out.wait(t, `"msg":"running"`)
-	status, _, errs := command(t.Context(), nil, nil, "invoke", "greet", file, "--body", "x")
+	status, _, errs := command(t.Context(), nil, nil, "invoke", "greet", "-c", file, "--body", "x")
 	if status != ExitOK || !strings.Contains(errs, "got invoke-") || strings.Contains(out.String(), "got") {
 		t.Errorf("status %d\n%s\nthe daemon:\n%s", status, errs, out)
 	}
-	invoked, interrupt := startCommand(t, "invoke", "greet", file, "--body", "slow")
+	invoked, interrupt := startCommand(t, "invoke", "greet", "-c", file, "--body", "slow")
 	invoked.wait(t, "got invoke-")
 	if status := interrupt(); status != ExitFailed || !strings.Contains(invoked.String(), "verdict: release") {
 		t.Errorf("status %d\n%s", status, invoked)
@@ -203,7 +203,7 @@ func TestInvokeWithAnAppThatIsDown(t *testing.T) {
 	app.Close()
 	dir := write(t, map[string]string{"drover.yaml": "functions: {f: {trigger: {nats: {}}, handler: {http: {url: '" + app.URL + "'}}}}"})
 	began := time.Now()
-	status, _, errs := command(t.Context(), nil, nil, "invoke", "f", filepath.Join(dir, "drover.yaml"), "--body", "x")
+	status, _, errs := command(t.Context(), nil, nil, "invoke", "f", "-c", filepath.Join(dir, "drover.yaml"), "--body", "x")
 	if status != ExitFailed || !strings.Contains(errs, "connection refused") || !strings.Contains(errs, "the app takes no messages") || !strings.Contains(errs, "verdict: release") {
 		t.Errorf("status %d\n%s", status, errs)
 	}

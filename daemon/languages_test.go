@@ -48,7 +48,7 @@ functions:
 	})
 	file := filepath.Join(dir, "drover.yaml")
 	for function, want := range map[string]string{"parcels": "parcel x", "labels": `{"label":"x"}`, "shelves": "shelf x", "greet": "hello x"} {
-		if status, out, errs := command(t.Context(), nil, nil, "invoke", function, file, "--body", "x"); status != ExitOK || out != want {
+		if status, out, errs := command(t.Context(), nil, nil, "invoke", function, "-c", file, "--body", "x"); status != ExitOK || out != want {
 			t.Errorf("%s: status %d, %q, want %q\n%s", function, status, out, want, errs)
 		}
 	}
@@ -69,7 +69,7 @@ functions:
 	if status, _, errs := command(t.Context(), nil, nil, "send", "parcels", "-c", file, "--body", "x"); status != ExitOK {
 		t.Errorf("send: %d\n%s", status, errs)
 	}
-	if status, _, errs := command(t.Context(), nil, nil, "reload", file); status != ExitOK {
+	if status, _, errs := command(t.Context(), nil, nil, "reload", "-c", file); status != ExitOK {
 		t.Errorf("reload: %d\n%s", status, errs)
 	}
 	if status := stop(); status != ExitOK {

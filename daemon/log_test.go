@@ -54,7 +54,7 @@ func TestALogThatNobodyTakes(t *testing.T) {
 			tick := time.NewTicker(10 * time.Millisecond)
 			defer tick.Stop()
 			for deadline := time.Now().Add(patience); ; <-tick.C {
-				if status, _, _ := command(t.Context(), nil, nil, "health", file); status == ExitOK {
+				if status, _, _ := command(t.Context(), nil, nil, "health", "-c", file); status == ExitOK {
 					break
 				}
 				if time.Now().After(deadline) {

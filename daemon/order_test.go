@@ -82,11 +82,11 @@ func TestOrderWhenWorkersAreKilled(t *testing.T) {
 		}
 	}
 	send(0, 5)
-	run("", "pause", "stream", file)
-	run("", "pause", "sessions", file)
+	run("", "pause", "stream", "-c", file)
+	run("", "pause", "sessions", "-c", file)
 	send(5, perKey)
-	run("", "resume", "stream", file)
-	run("", "resume", "sessions", file)
+	run("", "resume", "stream", "-c", file)
+	run("", "resume", "sessions", "-c", file)
 
 	killed, seed := 0, rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))

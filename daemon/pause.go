@@ -134,8 +134,8 @@ func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused boo
 // pauseCommand is `drover pause`.
 type pauseCommand struct {
 	Function string `arg:"" help:"The function."`
-	File     string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
-	Until    string `help:"For how long, such as 2h, or until when, such as 2026-01-31T08:00:00Z (default: until it is resumed, or the daemon ends)."`
+	configFlag
+	Until string `help:"For how long, such as 2h, or until when, such as 2026-01-31T08:00:00Z (default: until it is resumed, or the daemon ends)."`
 }
 
 func (*pauseCommand) Help() string {
@@ -161,13 +161,13 @@ func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
 			return usageError("--until is over already")
 		}
 	}
-	return postTo(ctx, std, c.File, pausePath(c.Function, true, until))
+	return postTo(ctx, std, c.Config, pausePath(c.Function, true, until))
 }
 
 // resumeCommand is `drover resume`.
 type resumeCommand struct {
 	Function string `arg:"" help:"The function."`
-	File     string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	configFlag
 }
 
 func (*resumeCommand) Help() string {
@@ -178,7 +178,7 @@ func (*resumeCommand) Help() string {
 }
 
 func (c *resumeCommand) Run(ctx context.Context, std *IO) error {
-	return postTo(ctx, std, c.File, pausePath(c.Function, false, time.Time{}))
+	return postTo(ctx, std, c.Config, pausePath(c.Function, false, time.Time{}))
 }
 
 // postTo has the daemon of a configuration do something.

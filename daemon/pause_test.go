@@ -50,11 +50,11 @@ func TestPauseOfInstances(t *testing.T) {
 	s := newScaled(t, 2)
 	cmd, out, ended := child(t, "run", s.file)
 	until(t, out, "two instances", func() bool { return len(pids(t, out)) == 2 })
-	if status, _, errs := command(t.Context(), nil, nil, "pause", "work", s.file); status != ExitOK {
+	if status, _, errs := command(t.Context(), nil, nil, "pause", "work", "-c", s.file); status != ExitOK {
 		t.Fatal(errs)
 	}
 	paused := func() bool {
-		_, text, _ := command(t.Context(), nil, nil, "status", s.file)
+		_, text, _ := command(t.Context(), nil, nil, "status", "-c", s.file)
 		return strings.Contains(text, "paused")
 	}
 	until(t, out, "the pause is seen", paused)
@@ -66,12 +66,12 @@ func TestPauseOfInstances(t *testing.T) {
 	if n, _ := s.ended(t); n != 0 {
 		t.Errorf("%d messages were handled while the function was paused", n)
 	}
-	if status, _, errs := command(t.Context(), nil, nil, "resume", "work", s.file); status != ExitOK {
+	if status, _, errs := command(t.Context(), nil, nil, "resume", "work", "-c", s.file); status != ExitOK {
 		t.Fatal(errs)
 	}
 	s.allEnd(t, out)
 	for args, want := range map[string]string{"pause work --until never": "--until is \"never\"", "pause work --until=-5s": "is over already", "pause nothing": "there is no function"} {
-		if status, _, errs := command(t.Context(), nil, nil, append(strings.Fields(args), s.file)...); status == ExitOK || !strings.Contains(errs, want) {
+		if status, _, errs := command(t.Context(), nil, nil, append(strings.Fields(args), "-c", s.file)...); status == ExitOK || !strings.Contains(errs, want) {
 			t.Errorf("%s: status %d, %s", args, status, errs)
 		}
 	}

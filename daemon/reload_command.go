@@ -19,7 +19,7 @@ const (
 
 // reloadCommand is `drover reload`.
 type reloadCommand struct {
-	File string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	configFlag
 }
 
 // Help implements kong.HelpProvider.
@@ -32,13 +32,13 @@ does the same.
 Examples:
 
     drover reload
-    drover reload /etc/drover/drover.yaml
+    drover reload -c /etc/drover/drover.yaml
 `
 }
 
 // Run has the daemon of a configuration read it again.
 func (c *reloadCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
 		return err
 	}

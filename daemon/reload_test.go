@@ -45,7 +45,7 @@ func (r *reloaded) write(name, text string) {
 // run runs a command, which must end with a status and say some texts.
 func (r *reloaded) run(status int, command_ string, wants ...string) {
 	r.t.Helper()
-	got, out, errs := command(r.t.Context(), nil, strings.NewReader(""), append(strings.Fields(command_), r.file)...)
+	got, out, errs := command(r.t.Context(), nil, strings.NewReader(""), append(strings.Fields(command_), "-c", r.file)...)
 	if got != status {
 		r.t.Errorf("%s: status %d, want %d\n%s%s", command_, got, status, out, errs)
 	}
@@ -398,7 +398,7 @@ func TestAStopEndsAReload(t *testing.T) {
 	r.write("app/function_app.py", "import sys, time\nprint('loading', file=sys.stderr)\ntime.sleep(3600)\n")
 	refused := make(chan string, 1)
 	go func() {
-		_, text, errs := command(context.Background(), nil, nil, "reload", r.file)
+		_, text, errs := command(context.Background(), nil, nil, "reload", "-c", r.file)
 		refused <- text + errs
 	}()
 	out.wait(t, "loading")
@@ -459,7 +459,7 @@ func TestReloadOfInstances(t *testing.T) {
 	r.write("drover.yaml", strings.Replace(fmt.Sprintf(scaledConfig, 2), "max: 3", "max: 2", 1)+"  more:\n    trigger: {nats: {}}\n    handler: {exec: {command: [sh, -c, 'cat >&2']}}\n")
 	r.run(ExitOK, "reload", "added more")
 	until(t, out, "the new function is there", func() bool {
-		_, text, _ := command(t.Context(), nil, nil, "status", r.file)
+		_, text, _ := command(t.Context(), nil, nil, "status", "-c", r.file)
 		return strings.Contains(text, "more")
 	})
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

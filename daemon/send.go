@@ -26,8 +26,8 @@ import (
 const maxLine = 64 << 20
 
 type sendCommand struct {
-	Target   string            `arg:"" help:"A function of the configuration, or a subject or queue."`
-	Config   string            `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
+	Target string `arg:"" help:"A function of the configuration, or a subject or queue."`
+	configFlag
 	Via      string            `help:"The connection for a subject or queue, where the configuration has several."`
 	Count    int               `help:"How many messages: the lines of --file over and over, or --body, or the numbers from 1."`
 	Body     *string           `help:"The body of each message."`

@@ -15,7 +15,7 @@ import (
 
 // statusCommand is `drover status`.
 type statusCommand struct {
-	File  string        `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
+	configFlag
 	JSON  bool          `name:"json" help:"Print JSON, once."`
 	Once  bool          `help:"Print once, also on a terminal."`
 	Every time.Duration `default:"1s" help:"The time between two looks, on a terminal."`
@@ -28,7 +28,7 @@ Examples:
 
     drover status
     drover status --json | jq '.functions[].Backlog'
-    drover status --once /etc/drover/orders.yaml
+    drover status --once -c /etc/drover/orders.yaml
 `
 }
 
@@ -36,7 +36,7 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	if c.Every <= 0 {
 		return usageError("--every must be more than 0s")
 	}
-	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
 		return err
 	}

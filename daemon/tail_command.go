@@ -21,11 +21,11 @@ import (
 // tailCommand is `drover tail`.
 type tailCommand struct {
 	Function string `arg:"" help:"The function."`
-	File     string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
-	Level    string `default:"info" enum:"debug,info,warn,error" help:"The least level: debug has each message that is done, too, whatever log.level is."`
-	Last     int    `default:"10" help:"How many lines of before to begin with; the daemon keeps up to 200 of each function."`
-	Once     bool   `help:"Print those, and end."`
-	JSON     bool   `name:"json" help:"Print each line as a JSON object."`
+	configFlag
+	Level string `default:"info" enum:"debug,info,warn,error" help:"The least level: debug has each message that is done, too, whatever log.level is."`
+	Last  int    `default:"10" help:"How many lines of before to begin with; the daemon keeps up to 200 of each function."`
+	Once  bool   `help:"Print those, and end."`
+	JSON  bool   `name:"json" help:"Print each line as a JSON object."`
 }
 
 func (*tailCommand) Help() string {
@@ -43,7 +43,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	if c.Last < 0 {
 		return usageError("--last must not be negative")
 	}
-	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func TestExplainAndTailInstances(t *testing.T) {
 	defer leave()
 	tail, left := newPrinted(), make(chan int, 1)
 	go func() {
-		left <- Command(following, []string{"tail", "work", r.file}, &IO{Out: tail, Err: tail, Env: os.LookupEnv, Environ: os.Environ})
+		left <- Command(following, []string{"tail", "work", "-c", r.file}, &IO{Out: tail, Err: tail, Env: os.LookupEnv, Environ: os.Environ})
 	}()
 	tail.wait(t, "begun a") // from before
 	r.send("work", "b")     // for the other one: each has one slot
@@ -44,7 +44,7 @@ func TestExplainAndTailInstances(t *testing.T) {
 
 	instances := make(map[string]string) // by message
 	for _, id := range []string{"work:1", "work:2"} {
-		status, text, errs := command(t.Context(), nil, nil, "explain", id, r.file)
+		status, text, errs := command(t.Context(), nil, nil, "explain", id, "-c", r.file)
 		m := regexp.MustCompile(`message ` + id + ` of function work in instance ([12]): in flight\n  it is being handled for \S+, in worker \d+\n`).FindStringSubmatch(text)
 		if status != ExitOK || m == nil {
 			t.Fatalf("status %d\n%s%s", status, text, errs)
@@ -61,7 +61,7 @@ func TestExplainAndTailInstances(t *testing.T) {
 	}
 	r.send("work", "c")
 	until(t, out, "both are full", func() bool {
-		_, text, _ := command(t.Context(), nil, nil, "explain", "work", r.file)
+		_, text, _ := command(t.Context(), nil, nil, "explain", "work", "-c", r.file)
 		return strings.Contains(text, "2 instances do the work") && strings.Contains(text, "1 message waits at its source") &&
 			strings.Contains(text, "function work in instance 1: full") && strings.Contains(text, "function work in instance 2: full")
 	})
@@ -80,7 +80,7 @@ func TestExplainAndTailInstances(t *testing.T) {
 		tail.wait(t, "ended "+name)
 	}
 	// From both instances, in the order of their times.
-	status, text, errs := command(t.Context(), nil, nil, "tail", "work", r.file, "--once", "--last", "3")
+	status, text, errs := command(t.Context(), nil, nil, "tail", "work", "-c", r.file, "--once", "--last", "3")
 	if lines := strings.Split(strings.TrimSpace(text), "\n"); status != ExitOK || len(lines) != 3 || lines[0] > lines[1] || lines[1] > lines[2] {
 		t.Errorf("status %d, the last 3 lines are\n%s%s", status, text, errs)
 	}

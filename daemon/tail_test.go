@@ -43,15 +43,15 @@ func TestTailCommand(t *testing.T) {
 		"app/function_app.py": "import logging\ndef greet(body):\n    print('hello', body.decode())\n    if body == b'bad': raise ValueError('no \\x1b[2J luck')\n",
 	})
 	file := filepath.Join(dir, "drover.yaml")
-	if status, _, errs := command(t.Context(), nil, nil, "tail", "greet", file); status != ExitFailed || !strings.Contains(errs, "no daemon of this configuration is running here") {
+	if status, _, errs := command(t.Context(), nil, nil, "tail", "greet", "-c", file); status != ExitFailed || !strings.Contains(errs, "no daemon of this configuration is running here") {
 		t.Errorf("without a daemon: status %d, %s", status, errs)
 	}
 	log, stop := startCommand(t, "run", file)
 	log.wait(t, "\"msg\":\"running\"")
-	if status, _, errs := command(t.Context(), nil, nil, "tail", "greeet", file); status != ExitFailed || !strings.Contains(errs, `there is no function "greeet" (did you mean greet?); there are: greet`) {
+	if status, _, errs := command(t.Context(), nil, nil, "tail", "greeet", "-c", file); status != ExitFailed || !strings.Contains(errs, `there is no function "greeet" (did you mean greet?); there are: greet`) {
 		t.Errorf("status %d: %s", status, errs)
 	}
-	if status, _, errs := command(t.Context(), nil, nil, "tail", "greet", file, "--level", "loud"); status != ExitUsage {
+	if status, _, errs := command(t.Context(), nil, nil, "tail", "greet", "-c", file, "--level", "loud"); status != ExitUsage {
 		t.Errorf("status %d: %s", status, errs)
 	}
 
@@ -60,7 +60,7 @@ func TestTailCommand(t *testing.T) {
 	out := newPrinted()
 	ended := make(chan int, 1)
 	go func() {
-		ended <- Command(ctx, []string{"tail", "greet", file, "--level", "debug"}, &IO{Out: out, Err: out, Env: os.LookupEnv, Environ: os.Environ})
+		ended <- Command(ctx, []string{"tail", "greet", "-c", file, "--level", "debug"}, &IO{Out: out, Err: out, Env: os.LookupEnv, Environ: os.Environ})
 	}()
 	for _, body := range []string{"world", "bad"} {
 		if status, _, errs := command(t.Context(), nil, nil, "send", "greet", "-c", file, "--body", body); status != ExitOK {
@@ -71,7 +71,7 @@ func TestTailCommand(t *testing.T) {
 	out.wait(t, "DEBUG done")
 	out.wait(t, "WARN  attempt failed")
 	out.wait(t, "no ?[2J luck")
-	status, text, errs := command(t.Context(), nil, nil, "tail", "greet", file, "--once", "--json", "--last", "100")
+	status, text, errs := command(t.Context(), nil, nil, "tail", "greet", "-c", file, "--once", "--json", "--last", "100")
 	found := false
 	for l := range strings.Lines(text) {
 		var line LogLine

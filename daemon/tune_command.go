@@ -22,8 +22,8 @@ import (
 
 // tuneCommand is `drover tune`.
 type tuneCommand struct {
-	Function string        `arg:"" help:"The function."`
-	Config   string        `short:"c" default:"drover.yaml" help:"The configuration (default: drover.yaml)."`
+	Function string `arg:"" help:"The function."`
+	configFlag
 	Messages string        `required:"" placeholder:"FILE" help:"The messages to run, over and over: a file that drover capture writes, or a directory with a body in each file."`
 	For      time.Duration `default:"2m" help:"How long all of it may take (default: 2m)."`
 	Yes      bool          `short:"y" help:"Don't ask whether the function may run: what it does is real."`

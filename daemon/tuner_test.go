@@ -25,7 +25,7 @@ func statusOf(t *testing.T, file string, wanted func(StatusReport) bool) StatusR
 	t.Helper()
 	limit := time.After(patience)
 	for {
-		status, out, errs := command(t.Context(), nil, nil, "status", "--json", file)
+		status, out, errs := command(t.Context(), nil, nil, "status", "--json", "-c", file)
 		var r StatusReport
 		if err := json.Unmarshal([]byte(out), &r); status == ExitOK && err == nil && wanted(r) {
 			return r

@@ -75,7 +75,7 @@ functions:
 			if text := statusText(r, StatusReport{}, 1); !strings.Contains(text, "undone: threads: back to 1") || !strings.Contains(text, "set threads: 1") {
 				t.Errorf("drover status:\n%s", text)
 			}
-			if _, text, _ := command(t.Context(), nil, nil, "explain", function, file); !strings.Contains(text, "undone in app app: threads: back to 1") {
+			if _, text, _ := command(t.Context(), nil, nil, "explain", function, "-c", file); !strings.Contains(text, "undone in app app: threads: back to 1") {
 				t.Errorf("drover explain:\n%s", text)
 			}
 			r = statusOf(t, file, func(r StatusReport) bool { return r.Functions[0].Done == int64(sent) })

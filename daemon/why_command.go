@@ -14,10 +14,10 @@ import (
 
 // whyCommand is `drover explain`.
 type whyCommand struct {
-	About   string `arg:"" help:"A function, or the id of a message."`
-	File    string `arg:"" optional:"" help:"The configuration (default: drover.yaml)." default:"drover.yaml"`
-	Message bool   `help:"It is the id of a message, though a function is called the same."`
-	JSON    bool   `name:"json" help:"Print JSON."`
+	About string `arg:"" help:"A function, or the id of a message."`
+	configFlag
+	Message bool `help:"It is the id of a message, though a function is called the same."`
+	JSON    bool `name:"json" help:"Print JSON."`
 }
 
 func (*whyCommand) Help() string {
@@ -33,7 +33,7 @@ Examples:
 }
 
 func (c *whyCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.File, std.Env)
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
 		return err
 	}

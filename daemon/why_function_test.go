@@ -22,7 +22,7 @@ func explains(t *testing.T, out *printed, file, about string, wants ...string) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
-		status, text, errs := command(t.Context(), nil, nil, "explain", about, file)
+		status, text, errs := command(t.Context(), nil, nil, "explain", about, "-c", file)
 		if status != ExitOK {
 			t.Fatalf("status %d\n%s%s", status, text, errs)
 		}

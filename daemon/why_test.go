@@ -236,14 +236,14 @@ func TestExplainCommand(t *testing.T) {
 		"app/function_app.py": "import os, time, drover\ndef greet(body):\n    if body == b'bad': raise drover.Reject('no good')\n    while not os.path.exists(os.path.join(os.path.dirname(__file__), 'go')): time.sleep(0.01)\n",
 	})
 	file := filepath.Join(dir, "drover.yaml")
-	if status, _, errs := command(t.Context(), nil, nil, "explain", "greet", filepath.Join(dir, "none.yaml")); status != ExitFailed {
+	if status, _, errs := command(t.Context(), nil, nil, "explain", "greet", "-c", filepath.Join(dir, "none.yaml")); status != ExitFailed {
 		t.Errorf("without a configuration: %d, %s", status, errs)
 	}
 	out, stop := startCommand(t, "run", file)
 	out.wait(t, "\"msg\":\"running\"")
 	explain := func(args ...string) string {
 		t.Helper()
-		status, text, errs := command(t.Context(), nil, nil, append([]string{"explain"}, append(args, file)...)...)
+		status, text, errs := command(t.Context(), nil, nil, append([]string{"explain"}, append(args, "-c", file)...)...)
 		if status != ExitOK {
 			t.Fatalf("status %d: %s%s", status, text, errs)
 		}
@@ -282,7 +282,7 @@ func TestExplainCommand(t *testing.T) {
 	if err := json.Unmarshal([]byte(explain("greet:2", "--json")), &said); err != nil || said.Explanations[0].State != "in_flight" {
 		t.Errorf("%+v, %v", said, err)
 	}
-	if status, _, errs := command(t.Context(), nil, nil, "explain", "greet:2", file, "--nothing"); status != ExitUsage {
+	if status, _, errs := command(t.Context(), nil, nil, "explain", "greet:2", "-c", file, "--nothing"); status != ExitUsage {
 		t.Errorf("status %d, %s", status, errs)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "app", "go"), nil, 0o600); err != nil {
@@ -290,7 +290,7 @@ func TestExplainCommand(t *testing.T) {
 	}
 	stop()
 	// Without a daemon the sources tell what they know, and the dead letters.
-	status, text, errs := command(t.Context(), nil, nil, "explain", "greet", file)
+	status, text, errs := command(t.Context(), nil, nil, "explain", "greet", "-c", file)
 	if status != ExitOK || !strings.Contains(text, "no daemon runs it here") || !strings.Contains(errs, "this is what the sources tell") {
 		t.Errorf("status %d, %s%s", status, text, errs)
 	}

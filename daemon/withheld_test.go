@@ -40,7 +40,7 @@ functions:
 		t.Fatal(err)
 	}
 	for function, want := range map[string]string{"looks": "0\nMODE plain KEY", "asks": "KEY the-secret-value"} {
-		cmd := exec.Command(path, "invoke", function, filepath.Join(dir, "drover.yaml"), "--body", "x")
+		cmd := exec.Command(path, "invoke", function, "-c", filepath.Join(dir, "drover.yaml"), "--body", "x")
 		cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "MODE=plain", "BUS_KEY=the-secret-value"}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		out, err := cmd.CombinedOutput()
