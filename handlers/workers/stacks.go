@@ -10,10 +10,8 @@ import (
 // This file has a worker that is about to be killed say where its threads are.
 
 const (
-	// stacksLimit is how long before it is killed a worker is asked for its stacks. C code
-	// writes them at once, but on a busy machine the worker may have to wait for a
-	// processor: stacksWait is how long it has, and stacksQuiet the pause after which its
-	// stacks are taken for complete.
+	// A worker is asked for its stacks stacksLimit before it is killed, and has stacksWait to
+	// write them; after a pause of stacksQuiet they are complete.
 	stacksLimit = 150 * time.Millisecond
 	stacksWait  = 500 * time.Millisecond
 	stacksQuiet = 30 * time.Millisecond
