@@ -409,12 +409,16 @@ async def fills(body):
 async def collects(body):
     gc.collect()
 `, nil, "fills", "collects")
-	for _, f := range []string{"fills", "collects"} {
-		if _, err := call(t, p, f, &triggers.Message{}); err != nil {
+	if _, err := call(t, p, "fills", &triggers.Message{}); err != nil {
+		t.Fatal(err)
+	}
+	// The watchdog may be without a processor during a collection, and so miss it.
+	eventually(t, "the block", func() bool {
+		if _, err := call(t, p, "collects", &triggers.Message{}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	eventually(t, "the block", func() bool { return p.Blocked()[""].Times > 0 })
+		return p.Blocked()[""].Times > 0
+	})
 	if b := p.Blocked()[""]; b.Place != "the garbage collector" || !strings.Contains(b.Instead(), "gc.freeze") {
 		t.Errorf("%+v, %s", b, b.Instead())
 	}

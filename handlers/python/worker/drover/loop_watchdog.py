@@ -234,13 +234,12 @@ class LoopWatchdog:
 
     def _tell(self, seen: StackSample, now: _Facts, held: list[Line] | None = None) -> None:
         number, index, message, lines = seen.detail()
-        began, ended = self._collected
-        if self._collecting:  # the GIL was given back where its end is told
-            began, ended = self._collecting, now.at
-        # The main thread may be seen in _garbage itself, at the end of a collection.
+        # The GIL is given back where a collection's end is told, in _garbage; and another may have begun since.
+        collections = [self._collected, (self._collecting, now.at if self._collecting else 0)]
         code = self._garbage.__code__
-        ending = self._collecting and lines and ended - began >= WORK and lines[0][0] == code.co_filename and lines[0][2] == code.co_name
-        if ending or ended > self._first.at and ended - began >= (now.at - self._first.at) / 2:
+        ending = bool(lines) and lines[0][0] == code.co_filename and lines[0][2] == code.co_name
+        least = WORK if ending else (now.at - self._first.at) / 2
+        if any(ended > self._first.at and ended - began >= least for began, ended in collections):
             self._blocks += 1
             self._block = {"block": self._blocks, "id": -1, "function": -1, "message": "", "place": GARBAGE, "gil": True}
             self._send(now.at, now, {})
