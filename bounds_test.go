@@ -50,7 +50,7 @@ var wholeBounds = sizes{
 }
 
 // TestBounds holds the size of packages, types and functions, and what ties files together.
-// What is over a bound has a ceiling in testdata/ceilings.json, which a change may only lower:
+// A figure above its bound has a ceiling in testdata/ceilings.json. A change may only lower it:
 // go test -run TestBounds . -lower
 func TestBounds(t *testing.T) {
 	text, err := os.ReadFile(ceilingsFile)
@@ -191,7 +191,7 @@ type measure struct {
 
 func (m *measure) measure() {
 	methods := make(map[string]int)          // by type
-	on := make(map[string]map[string]bool)   // the types that have a method, by its name
+	on := make(map[string]map[string]bool)   // by method name: the types that have it
 	uses := make(map[string]map[string]bool) // which files a file uses
 	for _, file := range m.files {
 		at := m.fset.File(file.Pos())

@@ -17,7 +17,7 @@ type Command struct {
 
 // Help describes the command.
 func (*Command) Help() string {
-	return `Workers bring the Python package drover with them, where nothing else finds it. This writes what apps import of it, and replaces what an older drover wrote. Pyright and Pylance find it in typings/; for others the directory goes on their path.
+	return `drover installs its Python package for workers only, so editors and type checkers do not find it. This command writes the part of the package that apps import, and replaces an earlier copy. Pyright and Pylance find it in typings/. For other tools, add the directory to their path.
 
 Examples:
 

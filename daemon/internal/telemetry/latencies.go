@@ -30,7 +30,7 @@ type Histogram [latencySteps]atomic.Uint64
 // Add counts a duration.
 func (h *Histogram) Add(d time.Duration) { h[latencyStep(d)].Add(1) }
 
-// Snapshot returns what was counted so far.
+// Snapshot returns the durations counted so far.
 func (h *Histogram) Snapshot() *Latencies {
 	out := new(Latencies)
 	for i := range h {
@@ -117,7 +117,7 @@ func (l *Latencies) Quantile(q float64) time.Duration {
 	return 0
 }
 
-// Since returns what was added after an earlier snapshot.
+// Since returns the durations added after an earlier snapshot.
 func (l *Latencies) Since(earlier *Latencies) *Latencies {
 	out := *l
 	if earlier != nil {

@@ -11,7 +11,7 @@ import (
 
 func testLine(n int) LogLine { return LogLine{Level: slog.LevelInfo, Text: fmt.Sprint(n)} }
 
-// What is kept is bounded, by lines and by bytes.
+// The buffer of a function is bounded, in lines and in bytes.
 func TestKeptLinesAreBounded(t *testing.T) {
 	l := NewLogBuffer()
 	for n := range 3 * KeptLines {
@@ -35,7 +35,7 @@ func TestKeptLinesAreBounded(t *testing.T) {
 	l.Unsubscribe(f)
 }
 
-// One who does not read misses lines, is told how many, and holds up nobody.
+// A subscriber that does not read misses lines. It gets their number, and delays no other.
 func TestASlowSubscriberMissesLines(t *testing.T) {
 	l := NewLogBuffer()
 	f, _ := l.Subscribe("f", slog.LevelInfo, 0)
