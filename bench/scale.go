@@ -26,7 +26,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon"
 	"github.com/drover-run/drover/scaler"
-	"github.com/drover-run/drover/scaler/process"
+	"github.com/drover-run/drover/scaler/local"
 	"github.com/drover-run/drover/scaler/sim"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
@@ -349,8 +349,8 @@ func (c *scaleCommand) scaleIn(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, conn.Close()) }()
 
 	var interrupted atomic.Int64
-	p := process.New(process.Config{
-		Command: process.Command{Path: binary, Args: []string{"instance"}, Env: os.Environ(), Stdout: io.Discard, Stderr: os.Stderr},
+	p := local.New(local.Config{
+		Command: local.Command{Path: binary, Args: []string{"instance"}, Env: os.Environ(), Stdout: io.Discard, Stderr: os.Stderr},
 		Hello:   func(id int) (json.RawMessage, error) { return daemon.Greeting(cfg, id) },
 		Gone: func(_ int, how error) {
 			if how != nil { // its status says that it was cut short, or worse

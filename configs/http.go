@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/drover-run/drover/handlers/http"
+	"github.com/drover-run/drover/handlers/httphandler"
 )
 
 var (
@@ -18,7 +18,7 @@ var (
 var ownHeaders = []string{"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 
 // verdicts are what a status may mean.
-var verdicts = []string{string(http.Done), string(http.Retry), string(http.Reject), string(http.Pause)}
+var verdicts = []string{string(httphandler.Done), string(httphandler.Retry), string(httphandler.Reject), string(httphandler.Pause)}
 
 func (x *completion) httpHandler(path string, h *HTTPHandler) {
 	for _, key := range []string{"url", "ready"} {
@@ -31,7 +31,7 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 		if parsed, err := url.Parse(target); err == nil && parsed.User != nil {
 			x.secrets = append(x.secrets, parsed.User.String())
 		}
-		if _, _, err := http.SplitURL(target); err != nil {
+		if _, _, err := httphandler.SplitURL(target); err != nil {
 			x.wrong(path+"."+key, "%v", err)
 		}
 	}

@@ -22,7 +22,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/scaler/process"
+	"github.com/drover-run/drover/scaler/local"
 )
 
 // This file is the command line: the only place that touches signals, flags,
@@ -347,7 +347,7 @@ func (std *IO) onHangUp(ctx context.Context, stop context.CancelFunc, d *Daemon,
 func (std *IO) options() []Option {
 	out := []Option{WithEnv(std.Env, std.Environ), WithFuncs(std.Funcs), WithHurry(std.Hurry)}
 	if std.Program != "" {
-		out = append(out, WithInstances(process.Command{
+		out = append(out, WithInstances(local.Command{
 			Path: std.Program, Args: []string{"instance"}, Env: std.Environ(), Stdout: std.Out, Stderr: std.Err,
 		}))
 	}

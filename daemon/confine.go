@@ -8,19 +8,19 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/handlers/confine"
-	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/interpreters"
+	"github.com/drover-run/drover/handlers/sandbox"
 	"github.com/drover-run/drover/handlers/workers"
 )
 
 // This file holds worker processes to what the configuration says.
 
 // confineSettings are an app's.
-func confineSettings(app configs.App, dataDir string) confine.Settings {
+func confineSettings(app configs.App, dataDir string) sandbox.Settings {
 	l := app.Limits
-	s := confine.Settings{
+	s := sandbox.Settings{
 		Dir: app.Dir, DataDir: dataDir, User: app.User, Group: app.Group, NewPrivileges: app.NewPrivileges,
-		Limits: confine.Limits{
+		Limits: sandbox.Limits{
 			Memory: int64(l.Memory), CPU: l.CPU, Processes: l.Processes,
 			OpenFiles: l.OpenFiles, FileSize: int64(l.FileSize), AddressSpace: int64(l.AddressSpace), CPUTime: l.CPUTime.D(), Core: int64(l.Core),
 		},
@@ -38,8 +38,8 @@ func connectable(ports configs.Ports) []int {
 	return ports
 }
 
-func environmentOf(e configs.Environment) confine.Environment {
-	out := confine.Environment{Pass: e.Pass, Withheld: e.Withheld, Set: make(map[string]string)}
+func environmentOf(e configs.Environment) sandbox.Environment {
+	out := sandbox.Environment{Pass: e.Pass, Withheld: e.Withheld, Set: make(map[string]string)}
 	for name, value := range e.Set {
 		out.Set[name] = string(value)
 	}
@@ -60,12 +60,12 @@ func withheldAdvice(names []string) string {
 
 // confineApp prepares what an app's workers are held to, and their command, and has a
 // process take all of it upon itself. The error says what this machine can't do.
-func confineApp(ctx context.Context, app configs.App, dataDir string, i runtimes.Interpreter, environ []string, log *slog.Logger) (c *confine.Confinement, command workers.Command, err error) {
+func confineApp(ctx context.Context, app configs.App, dataDir string, i interpreters.Interpreter, environ []string, log *slog.Logger) (c *sandbox.Confinement, command workers.Command, err error) {
 	of, settings := languages[app.Language], confineSettings(app, dataDir)
-	if c, err = confine.New(settings); err != nil {
+	if c, err = sandbox.New(settings); err != nil {
 		return nil, command, err
 	}
-	defer func(made *confine.Confinement) {
+	defer func(made *sandbox.Confinement) {
 		if err != nil {
 			err = errors.Join(err, made.Close())
 		}
@@ -93,7 +93,7 @@ func confineApp(ctx context.Context, app configs.App, dataDir string, i runtimes
 // allowInterpreter lets workers read what their interpreter is made of, where that is
 // not theirs to read in any case. A script that looks for the interpreter reads more,
 // so the interpreter itself is run then.
-func allowInterpreter(ctx context.Context, c *confine.Confinement, s confine.Settings, of language, i *runtimes.Interpreter) error {
+func allowInterpreter(ctx context.Context, c *sandbox.Confinement, s sandbox.Settings, of language, i *interpreters.Interpreter) error {
 	if !s.Strict && s.User == "" {
 		return nil
 	}
@@ -109,20 +109,20 @@ func allowInterpreter(ctx context.Context, c *confine.Confinement, s confine.Set
 
 // checkConfinement says what of an app's settings this machine can't do. What takes a
 // cgroup is looked for, and not made: a daemon may run here that has made it.
-func checkConfinement(ctx context.Context, app configs.App, dataDir string, i runtimes.Interpreter, environ []string) (notes []string, err error) {
+func checkConfinement(ctx context.Context, app configs.App, dataDir string, i interpreters.Interpreter, environ []string) (notes []string, err error) {
 	settings := confineSettings(app, dataDir)
-	if err := confine.Check(settings); err != nil {
+	if err := sandbox.Check(settings); err != nil {
 		return nil, err
 	}
 	settings.Limits.Memory, settings.Limits.CPU, settings.Limits.Processes = 0, 0, 0
-	c, err := confine.New(settings)
+	c, err := sandbox.New(settings)
 	if err != nil {
 		return nil, err
 	}
 	if err = allowInterpreter(ctx, c, settings, languages[app.Language], &i); err == nil {
 		err = c.Try(ctx)
 	}
-	notes = confine.Notes(settings)
+	notes = sandbox.Notes(settings)
 	if names := settings.Environment.Withholds(environ, settings.Strict); len(names) > 0 {
 		notes = append(notes, fmt.Sprintf("its workers do not get %s, which the configuration reads; %s", strings.Join(names, ", "), withheldAdvice(names)))
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/drover-run/drover/handlers/confine"
+	"github.com/drover-run/drover/handlers/sandbox"
 )
 
 const confinedApp = `
@@ -105,13 +105,13 @@ func TestWorkersAreHeldToWhatTheConfigurationSays(t *testing.T) {
 	} {
 		t.Run(function, func(t *testing.T) {
 			if function == "strict" || function == "js" {
-				possible(t, confine.Settings{Strict: true})
+				possible(t, sandbox.Settings{Strict: true})
 			}
 			if _, err := exec.LookPath("node"); function == "js" && err != nil {
 				t.Skipf("this needs Node.js: %v", err)
 			}
 			if function == "owned" {
-				possible(t, confine.Settings{User: "nobody"})
+				possible(t, sandbox.Settings{User: "nobody"})
 				if _, err := os.Stat("/usr/bin/python3"); err != nil {
 					t.Skipf("this needs a Python that others can read: %v", err)
 				}
@@ -150,9 +150,9 @@ func numberOf(name string) int {
 }
 
 // possible skips a test where this machine can't do what it tries.
-func possible(t *testing.T, s confine.Settings) {
+func possible(t *testing.T, s sandbox.Settings) {
 	t.Helper()
-	if err := confine.Check(s); err != nil {
+	if err := sandbox.Check(s); err != nil {
 		t.Skipf("not possible here: %v", err)
 	}
 }
@@ -160,7 +160,7 @@ func possible(t *testing.T, s confine.Settings) {
 func TestAMessageThatTakesTooMuchMemory(t *testing.T) {
 	t.Parallel()
 	file := confinedDir(t, confinedConfig)
-	possible(t, confine.Settings{Limits: confine.Limits{Memory: 1 << 30}})
+	possible(t, sandbox.Settings{Limits: sandbox.Limits{Memory: 1 << 30}})
 	status, out, errs := command(t.Context(), nil, strings.NewReader(""), "invoke", "large", "-c", file, "--body", "x")
 	if status != ExitFailed || !strings.Contains(errs, "the worker process died: it exceeded limits.memory (128 MiB), and the kernel killed it") {
 		t.Errorf("status %d, %s%s", status, out, errs)
@@ -182,7 +182,7 @@ func TestWhatWorkersCannotBeHeldToIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.user {
-				possible(t, confine.Settings{User: "nobody"})
+				possible(t, sandbox.Settings{User: "nobody"})
 			}
 			file := confinedDir(t, "apps: {app: "+c.app+"}\nfunctions: {look: {trigger: {nats: {}}, handler: {python: {app: app, module: function_app}}}}\n")
 			if err := os.Mkdir(filepath.Join(filepath.Dir(file), "closed"), 0o700); err != nil {

@@ -16,10 +16,10 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/scaler"
-	"github.com/drover-run/drover/scaler/process"
+	"github.com/drover-run/drover/scaler/local"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
@@ -44,7 +44,7 @@ type Daemon struct {
 	connections map[string]*natsjs.Connection
 	hurry       <-chan struct{}
 	onReady     func()
-	program     *process.Command  // what runs an instance; nil: none is run
+	program     *local.Command    // what runs an instance; nil: none is run
 	results     *protocol.Results // what becomes of all results, whatever the outputs; nil: what the outputs say
 	parent      string            // the data directory whose embedded servers are shared; empty: our own
 
@@ -112,7 +112,7 @@ func WithReady(ready func()) Option { return func(d *Daemon) { d.onReady = ready
 
 // WithInstances says what runs one instance, where a configuration asks for
 // several: a program that calls Main, with the argument instance.
-func WithInstances(program process.Command) Option {
+func WithInstances(program local.Command) Option {
 	return func(d *Daemon) { d.program = &program }
 }
 
@@ -166,7 +166,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if err := d.cfg.Complete(d.env); err != nil {
 		return &StartError{err}
 	}
-	if err := processes.Room(needsProcesses(d.cfg)); err != nil {
+	if err := childproc.Room(needsProcesses(d.cfg)); err != nil {
 		return &StartError{err}
 	}
 	defer func() { err = d.aboutDataDir(err) }()

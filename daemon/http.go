@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/handlers/http"
+	"github.com/drover-run/drover/handlers/httphandler"
 )
 
 // defaultHTTPConcurrency is how many messages an app has at once, and of batches
@@ -20,11 +20,11 @@ const (
 )
 
 // newHTTPHandler makes the handler of a function that posts its messages.
-func newHTTPHandler(f *function, settings configs.Function) (*http.Handler, error) {
+func newHTTPHandler(f *function, settings configs.Function) (*httphandler.Handler, error) {
 	h := settings.Handler.HTTP
-	cfg := http.Config{
-		Function: f.name, URL: h.URL, Ready: h.Ready, Events: http.Events(h.CloudEvents),
-		Headers: make(map[string]string), Verdicts: make(map[int]http.Verdict),
+	cfg := httphandler.Config{
+		Function: f.name, URL: h.URL, Ready: h.Ready, Events: httphandler.Events(h.CloudEvents),
+		Headers: make(map[string]string), Verdicts: make(map[int]httphandler.Verdict),
 		Slots: settings.Concurrency, MaxResponse: int64(h.MaxResponse), HTTP2: h.HTTP2, Log: f.log,
 	}
 	if cfg.Slots == 0 {
@@ -34,10 +34,10 @@ func newHTTPHandler(f *function, settings configs.Function) (*http.Handler, erro
 		}
 	}
 	if b := h.Batch; b != nil {
-		cfg.Batch = &http.Batch{Max: b.Max, MaxBytes: int64(b.MaxBytes), Wait: b.Wait.D(), Multipart: b.Format == "multipart"}
+		cfg.Batch = &httphandler.Batch{Max: b.Max, MaxBytes: int64(b.MaxBytes), Wait: b.Wait.D(), Multipart: b.Format == "multipart"}
 	}
 	if h.Format == "azure" {
-		cfg.Azure = &http.Azure{Binding: h.Binding, Binary: h.DataType == "binary", Output: h.Result}
+		cfg.Azure = &httphandler.Azure{Binding: h.Binding, Binary: h.DataType == "binary", Output: h.Result}
 	}
 	for name, value := range h.Headers {
 		cfg.Headers[name] = string(value)
@@ -47,19 +47,19 @@ func newHTTPHandler(f *function, settings configs.Function) (*http.Handler, erro
 			first, _ := strconv.Atoi(class) // checked before
 			for n := first * 100; n < first*100+100; n++ {
 				if _, single := h.Status[strconv.Itoa(n)]; !single {
-					cfg.Verdicts[n] = http.Verdict(verdict)
+					cfg.Verdicts[n] = httphandler.Verdict(verdict)
 				}
 			}
 			continue
 		}
 		n, _ := strconv.Atoi(status) // checked before
-		cfg.Verdicts[n] = http.Verdict(verdict)
+		cfg.Verdicts[n] = httphandler.Verdict(verdict)
 	}
 	var err error
 	if cfg.TLS, err = clientTLS(h.TLS); err != nil {
 		return nil, err
 	}
-	return http.New(cfg)
+	return httphandler.New(cfg)
 }
 
 // clientTLS is how a connection to an app is encrypted; nil where nothing is said.

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/scaler/process"
+	"github.com/drover-run/drover/scaler/local"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -34,7 +34,7 @@ var errNoFile = errors.New("several instances need a configuration that was read
 
 // Greeting is what the instance with an ID, counted from 1, is told at its start,
 // for those who bring a provisioner of their own: they run `drover instance`, or
-// their own program with that argument, as scaler/process does. The error says
+// their own program with that argument, as scaler/local does. The error says
 // that the configuration was not read from a file.
 func Greeting(cfg *configs.Config, id int) (json.RawMessage, error) {
 	name, dir, text, ok := cfg.Source()
@@ -104,7 +104,7 @@ const reportEvery = 500 * time.Millisecond
 type instanceCommand struct{}
 
 func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
-	link, err := process.Attach(std.Env)
+	link, err := local.Attach(std.Env)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 }
 
 // report reports until the instance has ended.
-func (d *Daemon) report(link *process.Link, ended <-chan struct{}) {
+func (d *Daemon) report(link *local.Link, ended <-chan struct{}) {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	for {

@@ -17,7 +17,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers"
-	"github.com/drover-run/drover/scaler/process"
+	"github.com/drover-run/drover/scaler/local"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
 )
@@ -294,7 +294,7 @@ func TestInstancesNeedAProgramAndAFile(t *testing.T) {
 	made.DataDir = t.TempDir()
 	made.Functions = map[string]configs.Function{"f": {Trigger: configs.Trigger{NATS: &configs.NATSTrigger{}}, Handler: configs.Handler{Go: "f"}}}
 	made.Scale.Instances.Max = 2
-	if err := Run(t.Context(), made, WithInstances(process.Command{Path: "/bin/true"})); !errors.As(err, &start) || !strings.Contains(err.Error(), "use configs.Load") {
+	if err := Run(t.Context(), made, WithInstances(local.Command{Path: "/bin/true"})); !errors.As(err, &start) || !strings.Contains(err.Error(), "use configs.Load") {
 		t.Errorf("without a file: %v", err)
 	}
 	if status, _, errs := command(t.Context(), nil, nil, "instance"); status != ExitFailed || !strings.Contains(errs, "this command is for drover itself") {

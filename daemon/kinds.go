@@ -11,7 +11,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/exec"
+	"github.com/drover-run/drover/handlers/commandhandler"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
@@ -44,7 +44,7 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		f.share = handlers.NewSlots(concurrency).Share(0)
 	case h.Exec != nil:
 		noteWithheld(f.log, h.Exec.Environment, false, p.daemon.environ())
-		own, err := exec.New(exec.Config{
+		own, err := commandhandler.New(commandhandler.Config{
 			Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: environmentOf(h.Exec.Environment).Of(p.daemon.environ()),
 			MaxOutput: int64(h.Exec.MaxOutput), Log: f.log, Reaper: p.startsProcesses(),
 		})

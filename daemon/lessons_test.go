@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/drover-run/drover/scaler/concurrency"
+	"github.com/drover-run/drover/scaler/autotune"
 )
 
 // TestOtherThingsInThePlaceOfLessons has something else in the place of tuning.json: the daemon starts
@@ -43,7 +43,7 @@ func TestOtherThingsInThePlaceOfLessons(t *testing.T) {
 			if warned := strings.Contains(log.String(), "tuning.json"); warned != c.warns {
 				t.Errorf("log: %s", log)
 			}
-			l.keep("a", "x", concurrency.Learned{})
+			l.keep("a", "x", autotune.Learned{})
 			again := readLessons(dir, slog.New(slog.DiscardHandler))
 			if learned := again.of("a", "x") != nil; learned != (name != "directory") {
 				t.Errorf("the next lesson was kept: %v", learned)

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/scaler/machine"
+	"github.com/drover-run/drover/scaler/hostinfo"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -30,7 +30,7 @@ func bodyBudget(cfg *configs.Config) int64 {
 	if cfg.InFlightMemory > 0 {
 		return int64(cfg.InFlightMemory)
 	}
-	found, err := machine.New().Look()
+	found, err := hostinfo.New().Look()
 	if err != nil || found.MemoryLimit == 0 {
 		return unknownBodies
 	}

@@ -5,7 +5,7 @@ import (
 
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers"
-	"github.com/drover-run/drover/scaler/concurrency"
+	"github.com/drover-run/drover/scaler/autotune"
 )
 
 // lagBuckets are the bounds of a histogram, in seconds.
@@ -100,7 +100,7 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 			to.gauge(m.settings, float64(t.Settings.Threads), app, "threads")
 			to.gauge(m.settings, float64(t.Settings.Coroutines), app, "coroutines")
 			for name, k := range t.Kinds {
-				if k.Kind != concurrency.KindUnknown {
+				if k.Kind != autotune.KindUnknown {
 					to.gauge(m.kind, 1, name, k.Kind)
 				}
 			}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/storagequeue"
 )
@@ -38,7 +38,7 @@ type parts struct {
 	connections map[string]*connection      // to NATS: those that are ours to close
 	accounts    map[string]*storagequeue.Account
 	ledger      *storagequeue.Ledger // nil where no function needs it
-	reaper      *processes.Reaper    // nil where nothing has processes
+	reaper      *childproc.Reaper    // nil where nothing has processes
 }
 
 func newParts(d *Daemon, cfg *configs.Config, old *parts) *parts {
@@ -86,9 +86,9 @@ func needsProcesses(cfg *configs.Config) bool {
 
 // startsProcesses returns the reaper, whose process is being started where there is
 // none yet: it takes some milliseconds, in which others can be used.
-func (p *parts) startsProcesses() *processes.Reaper {
+func (p *parts) startsProcesses() *childproc.Reaper {
 	if p.reaper == nil {
-		p.reaper = processes.New(p.daemon.log)
+		p.reaper = childproc.New(p.daemon.log)
 	}
 	return p.reaper
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/confine"
-	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/interpreters"
+	"github.com/drover-run/drover/handlers/sandbox"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
@@ -32,12 +32,12 @@ func startLimit(cfg *configs.Config) time.Duration {
 // pool is the worker processes of one app.
 type pool struct {
 	*workers.Pool
-	interpreter runtimes.Interpreter
-	confinement *confine.Confinement
+	interpreter interpreters.Interpreter
+	confinement *sandbox.Confinement
 	waits       telemetry.Histogram // for the event loops of its workers
 	usage       usage
-	code        *runtimes.Code // the state of the app's files that its workers have loaded
-	imports     *runtimes.Imports
+	code        *interpreters.Code // the state of the app's files that its workers have loaded
+	imports     *interpreters.Imports
 	life        context.Context
 	stop        context.CancelFunc
 	running     sync.WaitGroup
@@ -112,7 +112,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 	if err != nil {
 		return nil, err
 	}
-	own := &pool{interpreter: interpreter, imports: runtimes.NewImports(settings.Dir)}
+	own := &pool{interpreter: interpreter, imports: interpreters.NewImports(settings.Dir)}
 	var command workers.Command
 	if own.confinement, command, err = confineApp(ctx, settings, p.cfg.DataDir, interpreter, d.environ(), d.log.With("app", app)); err != nil {
 		return nil, err

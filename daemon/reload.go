@@ -13,7 +13,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/interpreters"
 )
 
 // This file has a running daemon go on with another configuration. All that is new
@@ -318,7 +318,7 @@ func (p *parts) keepsConnection(name string) bool {
 	return p.old != nil && reflect.DeepEqual(p.old.cfg.Connections[name], p.cfg.Connections[name])
 }
 
-func (p *parts) keepsPool(app string, code *runtimes.Code) bool {
+func (p *parts) keepsPool(app string, code *interpreters.Code) bool {
 	if p.old == nil || p.old.pools[app] == nil {
 		return false
 	}

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/drover-run/drover/scaler/concurrency"
+	"github.com/drover-run/drover/scaler/autotune"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -113,7 +113,7 @@ func (s appStatus) kindOf(function string) *FunctionKind {
 		return nil
 	}
 	k, found := s.Tuned.Kinds[function]
-	if !found || k.Kind == concurrency.KindUnknown {
+	if !found || k.Kind == autotune.KindUnknown {
 		return nil
 	}
 	return &FunctionKind{k.Kind, k.CPU, k.ReleasesGIL, k.NeverAwaits, k.BlocksLoop, k.Sure}
@@ -153,7 +153,7 @@ func (k *FunctionKind) Words() string {
 		return "-"
 	}
 	words := map[string]string{
-		concurrency.KindCPU: "CPU", concurrency.KindBlocking: "blocking I/O", concurrency.KindAsync: "async I/O", concurrency.KindMixed: "mixed",
+		autotune.KindCPU: "CPU", autotune.KindBlocking: "blocking I/O", autotune.KindAsync: "async I/O", autotune.KindMixed: "mixed",
 	}[k.Kind]
 	switch {
 	case k.NeverAwaits:

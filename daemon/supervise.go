@@ -19,7 +19,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/drover-run/drover/scaler"
-	"github.com/drover-run/drover/scaler/process"
+	"github.com/drover-run/drover/scaler/local"
 )
 
 // This file is a daemon that lets others do the work: it keeps the embedded
@@ -62,7 +62,7 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 
 	fleet := newFleet(parts.sources, d.log)
 	var stopping, cutShort atomic.Bool
-	provisioner := process.New(process.Config{
+	provisioner := local.New(local.Config{
 		Command: *d.program,
 		Hello: func(id int) (json.RawMessage, error) {
 			fleet.tell(id, false)

@@ -20,7 +20,7 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/scaler"
-	"github.com/drover-run/drover/scaler/concurrency"
+	"github.com/drover-run/drover/scaler/autotune"
 )
 
 // This file gives each pool its tuner, and remembers what they learn.
@@ -42,12 +42,12 @@ func (p *parts) tune() {
 		t := newTuner(own, given, free, d.lessons.of(app, of), d.log.With("app", app))
 		watch := &poolWatch{daemon: d, pool: own, taken: make(map[string]int64)}
 		t.loads = watch.loads
-		t.apply = func(to concurrency.Decision) { own.apply(d, to, t.log) }
+		t.apply = func(to autotune.Decision) { own.apply(d, to, t.log) }
 		t.move = func(function string, to *handlers.Slots) { d.moveShare(own, function, to) }
 		own.tuner.Store(t)
 		t.look(time.Now()) // what it begins with holds before the first message comes
 		own.running.Go(func() {
-			keep := func(l concurrency.Learned) { d.lessons.keep(app, of, l) }
+			keep := func(l autotune.Learned) { d.lessons.keep(app, of, l) }
 			t.run(own.life, keep)
 			keep(t.learned())
 		})
@@ -69,7 +69,7 @@ func (p *parts) tune() {
 // apply has a decision come in force. How many workers there are follows the load: the
 // decision says how many they may be, and that all are wanted while there is more to do
 // than room for it.
-func (own *pool) apply(d *Daemon, to concurrency.Decision, log *slog.Logger) {
+func (own *pool) apply(d *Daemon, to autotune.Decision, log *slog.Logger) {
 	own.most.Store(int64(to.Processes))
 	own.Set(workers.Settings{Threads: to.Threads, Coroutines: to.Coroutines})
 	stats := own.Stats()
@@ -147,7 +147,7 @@ type lessons struct {
 
 // lesson is what was learned of an app.
 type lesson struct {
-	concurrency.Learned
+	autotune.Learned
 	// Of tells the code and the user's settings that it was learned of from others.
 	Of string `json:"of"`
 }
@@ -199,7 +199,7 @@ func (l *lessons) read() error {
 }
 
 // of returns what was learned of an app; nil if nothing.
-func (l *lessons) of(app, of string) *concurrency.Learned {
+func (l *lessons) of(app, of string) *autotune.Learned {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	last, found := l.apps[app]
@@ -213,7 +213,7 @@ func (l *lessons) of(app, of string) *concurrency.Learned {
 }
 
 // keep writes down what was learned of an app.
-func (l *lessons) keep(app, of string, learned concurrency.Learned) {
+func (l *lessons) keep(app, of string, learned autotune.Learned) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	next := lesson{learned, of}

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/tune"
-	"github.com/drover-run/drover/scaler/machine"
+	"github.com/drover-run/drover/scaler/hostinfo"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -64,7 +64,7 @@ func (t *gridRun) run(ctx context.Context, length time.Duration) (err error) {
 	timed, cancel := context.WithDeadline(ctx, t.end)
 	defer cancel()
 	defer func() { err = errors.Join(err, t.drop(0)) }()
-	reader, own := machine.New(), ownCPU()
+	reader, own := hostinfo.New(), ownCPU()
 	before, _ := reader.Look() // what cannot be read is unknown
 	if err := t.first(timed, length); err != nil {
 		return t.because(ctx, err, length)
@@ -84,7 +84,7 @@ func (t *gridRun) run(ctx context.Context, length time.Duration) (err error) {
 	}
 	t.compare(ctx, timed)
 	if now, err := reader.Look(); err == nil && t.drop(t.patience(ctx)) == nil {
-		others := machine.Others(before, now, t.used+ownCPU()-own, time.Since(t.began))
+		others := hostinfo.Others(before, now, t.used+ownCPU()-own, time.Since(t.began))
 		if others > notAlone { // and not if it is not known
 			t.note("other programs used %.1f cores while it ran: on a quiet machine the numbers would be others", others)
 		}
@@ -192,7 +192,7 @@ func (t *gridRun) first(ctx context.Context, length time.Duration) error {
 	if c.CPU == 0 && t.rig.f.pool.Usage().CPU == 0 {
 		t.look.Busy = 1 // this system does not tell
 	}
-	if seen, err := machine.New().Look(); err == nil {
+	if seen, err := hostinfo.New().Look(); err == nil {
 		t.look.Free = seen.MemoryAvailable
 	}
 	t.report.Async, t.report.Cores = t.look.Async, t.look.Cores

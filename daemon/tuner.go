@@ -11,12 +11,12 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
-	"github.com/drover-run/drover/scaler/concurrency"
-	"github.com/drover-run/drover/scaler/machine"
+	"github.com/drover-run/drover/scaler/autotune"
+	"github.com/drover-run/drover/scaler/hostinfo"
 )
 
 // This file measures a pool, and has what is found out come in force. What is decided
-// is in scaler/concurrency.
+// is in scaler/autotune.
 
 const (
 	// tuneEvery is the time between two looks while calls end, and tuneIdle else.
@@ -39,25 +39,25 @@ const (
 type tuner struct {
 	pool  *pool
 	loads func(now time.Time) map[string]load // by function; what is absent does not count
-	apply func(concurrency.Decision)
+	apply func(autotune.Decision)
 	move  func(function string, to *handlers.Slots)
 	log   *slog.Logger
 
-	machine *machine.Reader
-	delays  *machine.Delays
+	machine *hostinfo.Reader
+	delays  *hostinfo.Delays
 	last    reading
 	memory  uint64
 	weighed time.Time
 
 	mu         sync.Mutex
-	bounds     concurrency.Bounds
-	free       concurrency.Bounds // if nothing were given
-	controller *concurrency.Controller
-	decision   concurrency.Decision
-	level      concurrency.Level // that is in force
-	lasting    bool              // what is undone for good has changed, and is not written down
-	sample     concurrency.Sample
-	seen       machine.Machine
+	bounds     autotune.Bounds
+	free       autotune.Bounds // if nothing were given
+	controller *autotune.Controller
+	decision   autotune.Decision
+	level      autotune.Level // that is in force
+	lasting    bool           // what is undone for good has changed, and is not written down
+	sample     autotune.Sample
+	seen       hostinfo.Machine
 	delayed    time.Duration // for how long the workers' threads waited for a core
 }
 
@@ -72,7 +72,7 @@ type load struct {
 // reading is what was read at one look.
 type reading struct {
 	at       time.Time
-	machine  machine.Machine
+	machine  hostinfo.Machine
 	pool     time.Duration // the processor time of the workers
 	daemon   time.Duration
 	measures map[string]workers.Measures
@@ -80,9 +80,9 @@ type reading struct {
 
 // tuningBounds are those of an app's settings, as they are and if nobody had given a
 // number. Tunable says that threads can change while workers run.
-func tuningBounds(app configs.App, tunable bool, cores int) (given, free concurrency.Bounds) {
-	free.Least = concurrency.Settings{Processes: 1, Threads: 1, Coroutines: 1}
-	free.Most = concurrency.Settings{Processes: max(2*cores, 4), Threads: mostThreads, Coroutines: mostCoroutines}
+func tuningBounds(app configs.App, tunable bool, cores int) (given, free autotune.Bounds) {
+	free.Least = autotune.Settings{Processes: 1, Threads: 1, Coroutines: 1}
+	free.Most = autotune.Settings{Processes: max(2*cores, 4), Threads: mostThreads, Coroutines: mostCoroutines}
 	if !tunable {
 		free.Least.Threads, free.Most.Threads = app.Threads, app.Threads
 		// Nor does such a worker tell what a call uses: it begins with what suits those
@@ -104,15 +104,15 @@ func tuningBounds(app configs.App, tunable bool, cores int) (given, free concurr
 
 // newTuner makes one for a pool that is ready. Learned is from an earlier life; nil is
 // nothing.
-func newTuner(pool *pool, given, free concurrency.Bounds, learned *concurrency.Learned, log *slog.Logger) *tuner {
+func newTuner(pool *pool, given, free autotune.Bounds, learned *autotune.Learned, log *slog.Logger) *tuner {
 	return &tuner{
-		pool: pool, log: log, machine: machine.New(), delays: machine.NewDelays(),
-		bounds: given, free: free, controller: concurrency.New(given, learned),
+		pool: pool, log: log, machine: hostinfo.New(), delays: hostinfo.NewDelays(),
+		bounds: given, free: free, controller: autotune.New(given, learned),
 	}
 }
 
 // run looks, until ctx ends. What is undone for good is given to keep at once.
-func (t *tuner) run(ctx context.Context, keep func(concurrency.Learned)) {
+func (t *tuner) run(ctx context.Context, keep func(autotune.Learned)) {
 	for {
 		busy := t.look(time.Now())
 		if t.isLasting() {
@@ -150,13 +150,13 @@ func (t *tuner) look(at time.Time) (busy bool) {
 }
 
 // measure makes a sample of what happened since the look before.
-func (t *tuner) measure(at time.Time) (s concurrency.Sample, busy bool) {
+func (t *tuner) measure(at time.Time) (s autotune.Sample, busy bool) {
 	stats, settings := t.pool.Stats(), t.pool.Settings()
 	now := reading{at: at, pool: t.pool.CPU(), daemon: ownCPU(), measures: make(map[string]workers.Measures)}
 	now.machine, _ = t.machine.Look() // what cannot be read is unknown
 	t.mu.Lock()
 	every := memoryEvery
-	if p := t.decision.Phase; p == concurrency.PhaseHold || p == concurrency.PhaseIdle || p == concurrency.PhaseExplicit {
+	if p := t.decision.Phase; p == autotune.PhaseHold || p == autotune.PhaseIdle || p == autotune.PhaseExplicit {
 		every = memoryHeld
 	}
 	t.mu.Unlock()
@@ -165,16 +165,16 @@ func (t *tuner) measure(at time.Time) (s concurrency.Sample, busy bool) {
 	}
 	last := t.last
 	elapsed := at.Sub(last.at)
-	s = concurrency.Sample{
+	s = autotune.Sample{
 		At: at.Sub(birth), Ready: stats.Ready, Cores: now.machine.Cores, RunQueue: math.NaN(),
-		Settings: concurrency.Settings{Processes: settings.Processes, Threads: settings.Threads, Coroutines: settings.Coroutines},
+		Settings: autotune.Settings{Processes: settings.Processes, Threads: settings.Threads, Coroutines: settings.Coroutines},
 		Memory:   t.memory, MemoryLimit: t.memoryLimit(now.machine),
 	}
 	first := last.at.IsZero() || elapsed <= 0
 	if !first {
 		s.CPU = (now.pool - last.pool).Seconds() / elapsed.Seconds()
 		s.Daemon = (now.daemon - last.daemon).Seconds() / elapsed.Seconds()
-		if others := machine.Others(last.machine, now.machine, now.pool-last.pool+now.daemon-last.daemon, elapsed); !math.IsNaN(others) {
+		if others := hostinfo.Others(last.machine, now.machine, now.pool-last.pool+now.daemon-last.daemon, elapsed); !math.IsNaN(others) {
 			s.Others = others
 		}
 	}
@@ -192,7 +192,7 @@ func (t *tuner) measure(at time.Time) (s concurrency.Sample, busy bool) {
 			continue
 		}
 		was := last.measures[m.Function]
-		f := concurrency.Function{
+		f := autotune.Function{
 			Name: m.Function, Async: m.Async, Done: (m.Calls - m.Failed) - (was.Calls - was.Failed), Failed: m.Failed - was.Failed, // what fails at once is no throughput
 			Saturated: l.saturated, InFlight: l.inFlight, Limit: l.limit, Timeout: l.timeout,
 			Measured: m.Measured - was.Measured, Wall: m.MeasuredWall - was.MeasuredWall, CPU: m.CPU - was.CPU, Held: m.Held - was.Held,
@@ -206,7 +206,7 @@ func (t *tuner) measure(at time.Time) (s concurrency.Sample, busy bool) {
 }
 
 // memoryLimit is what the pool may have: its share of what is free, and what it has.
-func (t *tuner) memoryLimit(m machine.Machine) uint64 {
+func (t *tuner) memoryLimit(m hostinfo.Machine) uint64 {
 	if m.MemoryLimit == 0 {
 		return 0
 	}
@@ -233,17 +233,17 @@ func ownCPU() time.Duration {
 
 // tuned is what a tuner has found out.
 type tuned struct {
-	Settings   concurrency.Settings `json:"settings"`
-	Processes  bool                 `json:"auto_processes"`
-	Threads    bool                 `json:"auto_threads"`
-	Coroutines bool                 `json:"auto_coroutines"`
-	Phase      string               `json:"phase"`
-	Note       string               `json:"note"`
+	Settings   autotune.Settings `json:"settings"`
+	Processes  bool              `json:"auto_processes"`
+	Threads    bool              `json:"auto_threads"`
+	Coroutines bool              `json:"auto_coroutines"`
+	Phase      string            `json:"phase"`
+	Note       string            `json:"note"`
 	// Limits are those of functions, in flight in each process.
-	Limits map[string]int              `json:"limits,omitempty"`
-	Kinds  map[string]concurrency.Kind `json:"kinds"`
+	Limits map[string]int           `json:"limits,omitempty"`
+	Kinds  map[string]autotune.Kind `json:"kinds"`
 	// Undone are changes of settings that are undone since calls failed after them.
-	Undone []concurrency.Undone `json:"undone,omitempty"`
+	Undone []autotune.Undone `json:"undone,omitempty"`
 	// Delayed is for how long the workers' threads were ready and waited for a core.
 	Delayed time.Duration `json:"delayed"`
 	Machine machineStatus `json:"machine"`
@@ -260,7 +260,7 @@ type machineStatus struct {
 	MemoryPressure  *float64 `json:"memory_pressure,omitempty"`
 }
 
-func newMachineStatus(m machine.Machine) machineStatus {
+func newMachineStatus(m hostinfo.Machine) machineStatus {
 	part := func(percent float64) *float64 {
 		if math.IsNaN(percent) {
 			return nil
@@ -290,7 +290,7 @@ func (t *tuner) state() *tuned {
 		Coroutines: t.bounds.Least.Coroutines != t.bounds.Most.Coroutines,
 	}
 	if t.bounds != t.free {
-		out.Advice = concurrency.Advise(t.decision.Settings, t.free, out.Kinds, t.sample)
+		out.Advice = autotune.Advise(t.decision.Settings, t.free, out.Kinds, t.sample)
 	}
 	return out
 }
@@ -304,7 +304,7 @@ func (t *tuner) isLasting() (is bool) {
 }
 
 // learned is what it would remember.
-func (t *tuner) learned() concurrency.Learned {
+func (t *tuner) learned() autotune.Learned {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.controller.Learned()

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/scaler/concurrency"
+	"github.com/drover-run/drover/scaler/autotune"
 )
 
 const waitingApp = `
@@ -74,7 +74,7 @@ functions:
 	out.wait(t, `msg="other settings" app=app`)
 	// What was learned is written when the daemon ends; nothing is in the way of its end.
 	statusOf(t, file, func(r StatusReport) bool {
-		return r.Functions[0].InFlight == 0 || r.Apps[0].Phase == concurrency.PhaseHold
+		return r.Functions[0].InFlight == 0 || r.Apps[0].Phase == autotune.PhaseHold
 	})
 	if status := stop(); status != ExitOK {
 		t.Fatalf("status %d\n%s", status, out)
@@ -143,12 +143,12 @@ func TestTuningBounds(t *testing.T) {
 	t.Parallel()
 	auto := configs.App{Processes: 2, Scaled: true, Threads: 1, AutoThreads: true, Coroutines: 512, AutoCoroutines: true}
 	given, free := tuningBounds(auto, true, 2)
-	if given != free || free.Least != (concurrency.Settings{Processes: 1, Threads: 1, Coroutines: 1}) || free.Most != (concurrency.Settings{Processes: 4, Threads: mostThreads, Coroutines: mostCoroutines}) {
+	if given != free || free.Least != (autotune.Settings{Processes: 1, Threads: 1, Coroutines: 1}) || free.Most != (autotune.Settings{Processes: 4, Threads: mostThreads, Coroutines: mostCoroutines}) {
 		t.Errorf("auto: %+v, %+v", given, free)
 	}
 	app := configs.App{Processes: 3, Threads: 7, Coroutines: 9}
 	given, free = tuningBounds(app, true, 8)
-	if all := (concurrency.Settings{Processes: 3, Threads: 7, Coroutines: 9}); given.Least != all || given.Most != all || free.Most.Processes != 16 {
+	if all := (autotune.Settings{Processes: 3, Threads: 7, Coroutines: 9}); given.Least != all || given.Most != all || free.Most.Processes != 16 {
 		t.Errorf("explicit: %+v, %+v", given, free)
 	}
 	if given, free = tuningBounds(auto, false, 2); given.Most.Threads != 1 || free.Most.Threads != 1 || given.Least.Coroutines != unmeasuredCoroutines || given.Most.Coroutines != mostCoroutines {

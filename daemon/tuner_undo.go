@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/scaler/concurrency"
+	"github.com/drover-run/drover/scaler/autotune"
 	"github.com/drover-run/drover/triggers"
 )
 
 // This file undoes settings under which calls fail. What is decided is in
-// scaler/concurrency.
+// scaler/autotune.
 
 // epoch is the time between two changes of a pool's settings.
 type epoch struct {
@@ -57,7 +57,7 @@ func (e *undoneError) Unwrap() error { return handlers.ErrNotTried }
 func (t *tuner) failed(e *epoch, call *turn, err error) (release bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	failure := concurrency.Call{
+	failure := autotune.Call{
 		At: time.Since(birth), Function: call.f.name, Message: call.message.ID, Attempt: call.message.Attempt,
 		Final: handlers.Rejected(err) || call.message.Attempt >= call.f.retry.MaxAttempts,
 		Async: t.pool.Async(call.f.name), Epoch: e.number, Error: err.Error(),
@@ -78,7 +78,7 @@ func (t *tuner) failed(e *epoch, call *turn, err error) (release bool) {
 
 // decide has a decision come in force; mu is held. The error is what failed, if that
 // is why.
-func (t *tuner) decide(now concurrency.Decision, err error) {
+func (t *tuner) decide(now autotune.Decision, err error) {
 	before := t.decision
 	t.decision = now
 	if now.Settings != before.Settings && before.Phase != "" {
@@ -86,7 +86,7 @@ func (t *tuner) decide(now concurrency.Decision, err error) {
 	}
 	t.tell(before.Undone, now.Undone, err)
 	t.apply(now)
-	back := now.Phase == concurrency.PhaseUndone && before.Phase != concurrency.PhaseUndone
+	back := now.Phase == autotune.PhaseUndone && before.Phase != autotune.PhaseUndone
 	for _, u := range now.Undone {
 		if u.Moved == "" {
 			continue
@@ -118,8 +118,8 @@ func (t *tuner) moved() {
 // begin begins a new epoch; mu is held.
 func (t *tuner) begin() {
 	s := t.pool.Settings()
-	t.level = concurrency.Level{
-		Settings: concurrency.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines},
+	t.level = autotune.Level{
+		Settings: autotune.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines},
 		Isolated: strings.Join(t.pool.Isolated(), ","),
 	}
 	functions := t.pool.Functions()
@@ -137,16 +137,16 @@ func (t *tuner) begin() {
 // changed begins a new epoch if the pool's settings are others than those of the last.
 func (t *tuner) changed() {
 	s := t.pool.Settings()
-	now := concurrency.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines}
+	now := autotune.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines}
 	if t.pool.epoch.Load() == nil || now != t.level.Settings || strings.Join(t.pool.Isolated(), ",") != t.level.Isolated {
 		t.begin()
 	}
 }
 
 // tell logs what is undone now, once.
-func (t *tuner) tell(before, now []concurrency.Undone, err error) {
-	same := func(a concurrency.Undone) func(concurrency.Undone) bool {
-		return func(b concurrency.Undone) bool {
+func (t *tuner) tell(before, now []autotune.Undone, err error) {
+	same := func(a autotune.Undone) func(autotune.Undone) bool {
+		return func(b autotune.Undone) bool {
 			return a.Setting == b.Setting && a.Moved == b.Moved && a.Kind == b.Kind
 		}
 	}

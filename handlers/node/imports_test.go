@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -54,12 +54,12 @@ exports.thread = () => new Promise((resolve) => { new Worker(path.join(__dirname
 	for _, step := range steps {
 		functions = append(functions, step.function)
 	}
-	for _, path := range interpreters(t) {
+	for _, path := range everyInterpreter(t) {
 		for _, linked := range []string{"", "current", "..data"} {
 			t.Run(path+" "+linked, func(t *testing.T) {
 				t.Parallel()
 				var dir, where string
-				var imports *runtimes.Imports
+				var imports *interpreters.Imports
 				p := startApp(t, files{}, func(cfg *workers.Config) {
 					dir = cfg.App
 					switch linked {
@@ -76,7 +76,7 @@ exports.thread = () => new Promise((resolve) => { new Worker(path.join(__dirname
 						}
 					}
 					put(t, dir, app)
-					where, imports = cfg.App, runtimes.NewImports(cfg.App)
+					where, imports = cfg.App, interpreters.NewImports(cfg.App)
 					cfg.Command.Path, cfg.Imported = path, imports.Add
 				}, functions...)
 				before := Code(where)

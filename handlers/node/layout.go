@@ -3,7 +3,7 @@ package node
 import (
 	"context"
 
-	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/interpreters"
 )
 
 const layoutCode = `const path = require('path'), program = require('fs').realpathSync(process.execPath), dir = path.dirname(program);
@@ -11,6 +11,6 @@ console.log(JSON.stringify({ executable: process.execPath, homes: [path.basename
 
 // Layout is where an interpreter's parts are: the directory that Node.js was installed
 // in, or the program alone.
-func Layout(ctx context.Context, i runtimes.Interpreter) (runtimes.Layout, error) {
+func Layout(ctx context.Context, i interpreters.Interpreter) (interpreters.Layout, error) {
 	return i.Layout(ctx, "-e", layoutCode)
 }

@@ -10,7 +10,7 @@ import (
 	"io/fs"
 	"path/filepath"
 
-	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/workers"
 )
 
@@ -27,20 +27,20 @@ func Install(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return runtimes.Install(dir, "node", files, ".js", ".mjs", ".json")
+	return interpreters.Install(dir, "node", files, ".js", ".mjs", ".json")
 }
 
 // kinds are the files that change what an app does. A package's own are passed over: they
 // change with the lock file.
-var kinds = runtimes.Kinds{Imported: []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"}, Always: []string{".json", ".node"}}
+var kinds = interpreters.Kinds{Imported: []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"}, Always: []string{".json", ".node"}}
 
 // Code reads the state of an app's code.
-func Code(dir string) *runtimes.Code { return runtimes.Read(dir, kinds) }
+func Code(dir string) *interpreters.Code { return interpreters.Read(dir, kinds) }
 
 // Find returns the interpreter for an app: the one that is named, else node on the
 // path. It runs it, to see that it works and is new enough. env looks up environment
 // variables.
-func Find(ctx context.Context, named string, env func(string) (string, bool)) (runtimes.Interpreter, error) {
+func Find(ctx context.Context, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
 	i, err := choose(named, env)
 	if err != nil {
 		return i, err
@@ -48,20 +48,20 @@ func Find(ctx context.Context, named string, env func(string) (string, bool)) (r
 	return i, i.Probe(ctx, "Node.js", oldest, "--version")
 }
 
-func choose(named string, env func(string) (string, bool)) (runtimes.Interpreter, error) {
+func choose(named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
 	path, _ := env("PATH")
 	if named != "" {
-		return runtimes.Named(named, path)
+		return interpreters.Named(named, path)
 	}
-	found, err := runtimes.LookUp("node", path)
+	found, err := interpreters.LookUp("node", path)
 	if err != nil {
-		return runtimes.Interpreter{}, fmt.Errorf("there is no node on the path; install Node.js %s or newer (https://nodejs.org; Debian 13: apt-get install nodejs), or name an interpreter", oldest)
+		return interpreters.Interpreter{}, fmt.Errorf("there is no node on the path; install Node.js %s or newer (https://nodejs.org; Debian 13: apt-get install nodejs), or name an interpreter", oldest)
 	}
-	return runtimes.Interpreter{Path: found, From: "node on the path"}, nil
+	return interpreters.Interpreter{Path: found, From: "node on the path"}, nil
 }
 
 // Command is what the pool runs: the worker in home, for the app in dir, with the
 // environment given, as NAME=VALUE.
-func Command(i runtimes.Interpreter, home, dir string, environ []string) workers.Command {
+func Command(i interpreters.Interpreter, home, dir string, environ []string) workers.Command {
 	return workers.Command{Path: i.Path, Args: []string{filepath.Join(home, "main.js")}, Dir: dir, Env: environ}
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// interpreters are the versions of Node.js of this machine that the worker runs on: on
+// everyInterpreter returns the versions of Node.js of this machine that the worker runs on: on
 // the path, and those that make nodes installs.
-func interpreters(t *testing.T) (paths []string) {
+func everyInterpreter(t *testing.T) (paths []string) {
 	t.Helper()
 	needNode(t)
 	found, err := filepath.Glob("testdata/versions/*/node_modules/node-*/bin/node")
@@ -49,7 +49,7 @@ func interpreters(t *testing.T) (paths []string) {
 // What depends on the version of Node.js: modules of all kinds and where drover is found,
 // AsyncLocalStorage, errors that nobody caught, and how the process ends.
 func TestEveryNodeOfThisMachine(t *testing.T) {
-	for _, path := range interpreters(t) {
+	for _, path := range everyInterpreter(t) {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			log := new(lines)
@@ -123,7 +123,7 @@ exports.aborts = () => process.abort();
 // TypeScript runs where node strips its types.
 func TestTypeScriptWhereNodeHasIt(t *testing.T) {
 	ran := 0
-	for _, path := range interpreters(t) {
+	for _, path := range everyInterpreter(t) {
 		p := newApp(t, files{"index.ts": "type M = { text(): string };\nexport const f = async (message: M): Promise<string> => message.text() + '!';\n"},
 			func(c *workers.Config) {
 				c.Command.Path = path

@@ -12,22 +12,22 @@ import (
 	"testing"
 
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/confine"
+	"github.com/drover-run/drover/handlers/sandbox"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
 )
 
 // confined holds an app's workers to settings, until the pool has ended.
-func confined(t *testing.T, s confine.Settings) *confine.Confinement {
+func confined(t *testing.T, s sandbox.Settings) *sandbox.Confinement {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("this needs Linux")
 	}
-	if err := confine.Check(s); err != nil {
+	if err := sandbox.Check(s); err != nil {
 		t.Skipf("not possible here: %v", err)
 	}
 	s.Dir = t.TempDir()
-	c, err := confine.New(s)
+	c, err := sandbox.New(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ def f(body):
 func TestWorkersAreLimitedOneByOne(t *testing.T) {
 	for _, template := range []bool{false, true} {
 		t.Run(fmt.Sprint("template ", template), func(t *testing.T) {
-			c := confined(t, confine.Settings{Limits: confine.Limits{Memory: 192 << 20}})
+			c := confined(t, sandbox.Settings{Limits: sandbox.Limits{Memory: 192 << 20}})
 			p := startApp(t, hungry, func(cfg *workers.Config) { cfg.Confine, cfg.Template, cfg.Settings.Processes = c, template, 2 }, "f")
 			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
 			groups := make(map[string]bool)
@@ -84,7 +84,7 @@ func TestWorkersAreLimitedOneByOne(t *testing.T) {
 
 // What can't be put in force any more is no worker, and says why.
 func TestAWorkerThatCannotBeHeldDoesNotRun(t *testing.T) {
-	c := confined(t, confine.Settings{Strict: true})
+	c := confined(t, sandbox.Settings{Strict: true})
 	gone := filepath.Join(t.TempDir(), "gone")
 	c.Need(gone)
 	ran := filepath.Join(t.TempDir(), "ran")
@@ -100,7 +100,7 @@ func TestAWorkerThatCannotBeHeldDoesNotRun(t *testing.T) {
 }
 
 // strictly has an app's workers run in a strict sandbox.
-func strictly(t *testing.T, s confine.Settings) func(*workers.Config) {
+func strictly(t *testing.T, s sandbox.Settings) func(*workers.Config) {
 	t.Helper()
 	s.Strict = true
 	c := confined(t, s)
@@ -122,7 +122,7 @@ func strictly(t *testing.T, s confine.Settings) func(*workers.Config) {
 // Forked workers inherit the sandbox, and what the daemon does in it, also when their
 // template is gone.
 func TestForkedWorkersReachNoLinkLocalAddress(t *testing.T) {
-	strict := strictly(t, confine.Settings{})
+	strict := strictly(t, sandbox.Settings{})
 	p := startApp(t, `
 import os, socket
 template = os.getpid()
@@ -176,7 +176,7 @@ def keep(message, context):
 func TestTemporaryDirectoriesAreBounded(t *testing.T) {
 	for _, template := range []bool{false, true} {
 		t.Run(fmt.Sprint("template ", template), func(t *testing.T) {
-			strict := strictly(t, confine.Settings{Temporary: 6 << 20})
+			strict := strictly(t, sandbox.Settings{Temporary: 6 << 20})
 			p := startApp(t, filling, func(cfg *workers.Config) { strict(cfg); cfg.Template, cfg.Settings.Processes = template, 2 }, "fill", "keep")
 			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
 			if s := p.Stats(); s.Template != template {
@@ -215,7 +215,7 @@ func TestTemporaryDirectoriesAreBounded(t *testing.T) {
 
 // A file has the limit of its directory.
 func TestFilesAreBoundedAsTheirDirectory(t *testing.T) {
-	p := startApp(t, filling, strictly(t, confine.Settings{Temporary: 4 << 20}), "fill")
+	p := startApp(t, filling, strictly(t, sandbox.Settings{Temporary: 4 << 20}), "fill")
 	if _, err := call(t, p, "fill", &triggers.Message{Body: []byte("one file")}); err == nil || !strings.Contains(err.Error(), "File too large") {
 		t.Errorf("%v", err)
 	}

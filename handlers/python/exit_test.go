@@ -196,7 +196,7 @@ async def beside(body): return "beside"
 // withPackage returns an interpreter of this machine that has a package.
 func withPackage(t *testing.T, name string) string {
 	t.Helper()
-	paths := interpreters(t)
+	paths := everyInterpreter(t)
 	for _, path := range paths {
 		if exec.Command(path, "-c", "import "+name).Run() == nil {
 			return path

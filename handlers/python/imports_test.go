@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -55,7 +55,7 @@ func TestImports(t *testing.T) {
 		{"plugin", "", "plugins/a.py", "plugins/b.py"},
 		{"process", "", "test_app.py pkg/other.py", ""},
 	}
-	for _, path := range interpreters(t) {
+	for _, path := range everyInterpreter(t) {
 		for _, mode := range []struct {
 			name     string
 			threads  int
@@ -66,7 +66,7 @@ func TestImports(t *testing.T) {
 			t.Run(path+" "+mode.name, func(t *testing.T) {
 				t.Parallel()
 				var dir, app string
-				var imports *runtimes.Imports
+				var imports *interpreters.Imports
 				put := func(name, text string) {
 					t.Helper()
 					if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
@@ -95,7 +95,7 @@ func TestImports(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					app, imports = cfg.App, runtimes.NewImports(cfg.App)
+					app, imports = cfg.App, interpreters.NewImports(cfg.App)
 					cfg.Imported = imports.Add
 				}, functions...)
 				before := Code(app)

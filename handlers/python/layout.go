@@ -3,7 +3,7 @@ package python
 import (
 	"context"
 
-	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/interpreters"
 )
 
 const layoutCode = `import json, os, sys
@@ -12,6 +12,6 @@ print(json.dumps({"executable": sys.executable, "homes": homes, "libraries": [p 
 
 // Layout is where an interpreter's parts are: the environment that it belongs to, the
 // Python that this was made of, and its packages.
-func Layout(ctx context.Context, i runtimes.Interpreter) (runtimes.Layout, error) {
+func Layout(ctx context.Context, i interpreters.Interpreter) (interpreters.Layout, error) {
 	return i.Layout(ctx, "-c", layoutCode)
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/interpreters"
 )
 
 // An interpreter says where it is, also where a script comes before it.
@@ -44,7 +44,7 @@ func TestLayout(t *testing.T) {
 		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+c.code+"\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if l, err := Layout(t.Context(), runtimes.Interpreter{Path: path}); err == nil || !strings.Contains(err.Error(), c.want) {
+		if l, err := Layout(t.Context(), interpreters.Interpreter{Path: path}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %+v, %v", name, l, err)
 		}
 	}

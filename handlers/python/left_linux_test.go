@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -63,7 +63,7 @@ func TestWhatAFunctionLeavesBehindEndsWithItsWorker(t *testing.T) {
 	for _, how := range []string{"exit", "crash", "timeout", "kill", "scale"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			r := processes.New(nil)
+			r := childproc.New(nil)
 			t.Cleanup(r.Close)
 			use := func(c *workers.Config) { c.Reaper = r }
 			p, beside := startApp(t, leaving, use, "leave", "end", "pid"), startApp(t, leaving, use, "leave", "end", "pid")
@@ -110,7 +110,7 @@ func TestWhatAFunctionLeavesBehindEndsWithThePool(t *testing.T) {
 }
 
 func TestTheReaperOfPoolsIsKilled(t *testing.T) {
-	r := processes.New(nil)
+	r := childproc.New(nil)
 	t.Cleanup(r.Close)
 	use := func(c *workers.Config) { c.Reaper, c.Settings.Processes = r, 2 }
 	one, two := startApp(t, leaving, use, "leave", "slow", "pid"), startApp(t, leaving, use, "leave", "end", "pid")
@@ -144,7 +144,7 @@ func TestTheReaperOfPoolsIsKilled(t *testing.T) {
 }
 
 func TestAPoolThatCannotStartAWorkerGoesOnTrying(t *testing.T) {
-	r := processes.New(nil)
+	r := childproc.New(nil)
 	t.Cleanup(r.Close)
 	log := newLines()
 	eventually(t, "the reaper", func() bool { return r.PID() != 0 })

@@ -95,7 +95,7 @@ func placeIn(t *testing.T, source, function string) string {
 // Whatever blocks the event loop, it is said which function it is, which message, and
 // which line, though others are in flight beside it.
 func TestWhatBlocksTheEventLoop(t *testing.T) {
-	for _, interpreter := range interpreters(t) {
+	for _, interpreter := range everyInterpreter(t) {
 		t.Run(filepath.Base(filepath.Dir(filepath.Dir(interpreter))), func(t *testing.T) {
 			t.Parallel()
 			var names []string

@@ -62,7 +62,7 @@ func TestAppThatUsesAllOfThePackage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range interpreters(t) {
+	for _, path := range everyInterpreter(t) {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			p := startApp(t, string(source)+"\ntested()\n", func(c *workers.Config) { c.Command.Path = path }, "orders")

@@ -142,7 +142,7 @@ async def f(body):
 
 // Code that does not load ends the worker, whatever threads it has started.
 func TestCodeThatStartsThreadsAndDoesNotLoad(t *testing.T) {
-	d := greetDirect(t, interpreters(t)[0], "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\nraise RuntimeError('broken')\n", 1, "f")
+	d := greetDirect(t, everyInterpreter(t)[0], "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\nraise RuntimeError('broken')\n", 1, "f")
 	if text := string(d.expect(protocol.Failed)); !strings.Contains(text, "broken") {
 		t.Errorf("it says %s", text)
 	}

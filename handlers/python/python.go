@@ -11,7 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/drover-run/drover/handlers/runtimes"
+	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/workers"
 )
 
@@ -27,7 +27,7 @@ func Install(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return runtimes.Install(dir, "python", files, ".py", ".typed")
+	return interpreters.Install(dir, "python", files, ".py", ".typed")
 }
 
 // WriteTypings writes the package that apps import, without what runs them, to the directory
@@ -50,15 +50,15 @@ func WriteTypings(dir string) error {
 }
 
 // Code reads the state of an app's code.
-func Code(dir string) *runtimes.Code {
-	return runtimes.Read(dir, runtimes.Kinds{Imported: []string{".py"}})
+func Code(dir string) *interpreters.Code {
+	return interpreters.Read(dir, interpreters.Kinds{Imported: []string{".py"}})
 }
 
 // Find returns the interpreter for an app in dir: the one that is named, else
 // that of $VIRTUAL_ENV, else of .venv in or beside dir, else python3 on the path.
 // It runs it, to see that it works and is new enough. env looks up environment
 // variables.
-func Find(ctx context.Context, dir, named string, env func(string) (string, bool)) (runtimes.Interpreter, error) {
+func Find(ctx context.Context, dir, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
 	i, err := choose(dir, named, env)
 	if err != nil {
 		return i, err
@@ -66,33 +66,33 @@ func Find(ctx context.Context, dir, named string, env func(string) (string, bool
 	return i, i.Probe(ctx, "Python", oldest, "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])")
 }
 
-func choose(dir, named string, env func(string) (string, bool)) (runtimes.Interpreter, error) {
+func choose(dir, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
 	path, _ := env("PATH")
 	if named != "" {
-		return runtimes.Named(named, path)
+		return interpreters.Named(named, path)
 	}
 	if home, found := env("VIRTUAL_ENV"); found && home != "" {
 		inside := filepath.Join(home, "bin", "python")
 		if _, err := os.Stat(inside); err != nil {
-			return runtimes.Interpreter{}, fmt.Errorf("VIRTUAL_ENV is %s, which has no bin/python: %w; unset it, or name an interpreter", home, err)
+			return interpreters.Interpreter{}, fmt.Errorf("VIRTUAL_ENV is %s, which has no bin/python: %w; unset it, or name an interpreter", home, err)
 		}
-		return runtimes.Interpreter{Path: inside, From: "$VIRTUAL_ENV"}, nil
+		return interpreters.Interpreter{Path: inside, From: "$VIRTUAL_ENV"}, nil
 	}
 	for _, place := range []string{dir, filepath.Dir(dir)} {
 		inside := filepath.Join(place, ".venv", "bin", "python")
 		if _, err := os.Stat(inside); err == nil {
-			return runtimes.Interpreter{Path: inside, From: ".venv beside the app"}, nil
+			return interpreters.Interpreter{Path: inside, From: ".venv beside the app"}, nil
 		}
 	}
-	found, err := runtimes.LookUp("python3", path)
+	found, err := interpreters.LookUp("python3", path)
 	if err != nil {
-		return runtimes.Interpreter{}, fmt.Errorf("there is no python3 on the path; install Python %s or newer (Debian: apt-get install python3), or name an interpreter", oldest)
+		return interpreters.Interpreter{}, fmt.Errorf("there is no python3 on the path; install Python %s or newer (Debian: apt-get install python3), or name an interpreter", oldest)
 	}
-	return runtimes.Interpreter{Path: found, From: "python3 on the path"}, nil
+	return interpreters.Interpreter{Path: found, From: "python3 on the path"}, nil
 }
 
 // Command is what the pool runs: the worker in home, for the app in dir, with
 // the environment given, as NAME=VALUE.
-func Command(i runtimes.Interpreter, home, dir string, environ []string) workers.Command {
+func Command(i interpreters.Interpreter, home, dir string, environ []string) workers.Command {
 	return workers.Command{Path: i.Path, Args: []string{"-u", home}, Dir: dir, Env: environ}
 }

@@ -51,7 +51,7 @@ begin = ThreadInterrupter.__init__
 def __init__(self): begin(self); self._set = later(self._set)
 ThreadInterrupter.__init__ = __init__
 `
-	for _, interpreter := range interpreters(t) {
+	for _, interpreter := range everyInterpreter(t) {
 		for _, mode := range []struct {
 			name, source string
 			threads      int
@@ -253,7 +253,7 @@ func TestACancelIsObeyedAfterDrain(t *testing.T) {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
 			sleep := map[string]string{"inline": "time.sleep(60)", "threads": "while True: time.sleep(0.01)", "async": "await asyncio.sleep(60)"}[way.name]
-			d := startDirect(t, interpreters(t)[0], mark+way.prefix+"def f(body):\n    mark(body)\n    "+sleep+"\n", way.threads, "f")
+			d := startDirect(t, everyInterpreter(t)[0], mark+way.prefix+"def f(body):\n    mark(body)\n    "+sleep+"\n", way.threads, "f")
 			path := filepath.Join(t.TempDir(), "mark")
 			d.write(protocol.AppendInvoke(nil, &protocol.Invocation{ID: 7, Message: &triggers.Message{Body: []byte(path)}}))
 			begun(t, path)

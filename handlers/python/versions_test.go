@@ -22,9 +22,9 @@ import (
 // 3.13 changed how logging locks its handlers.
 const newestNeeded = 13
 
-// interpreters are the Pythons of this machine that the worker runs on, one of each
+// everyInterpreter returns the Pythons of this machine that the worker runs on, one of each
 // version: on the path, and those of pyenv.
-func interpreters(t *testing.T) []string {
+func everyInterpreter(t *testing.T) []string {
 	t.Helper()
 	usual, err := Find(t.Context(), t.TempDir(), os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
 	if err != nil {
@@ -99,7 +99,7 @@ func TestEveryPythonOfThisMachine(t *testing.T) {
 		{"loop and threads", 2, false, append(async, sync...)},
 		{"template", 1, true, sync},
 	}
-	for _, path := range interpreters(t) {
+	for _, path := range everyInterpreter(t) {
 		for _, mode := range modes {
 			t.Run(path+" "+mode.name, func(t *testing.T) {
 				t.Parallel()

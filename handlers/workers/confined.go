@@ -7,8 +7,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/drover-run/drover/handlers/confine"
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
+	"github.com/drover-run/drover/handlers/sandbox"
 )
 
 // This file holds processes to what their pool says. A box is nil where it says
@@ -16,9 +16,9 @@ import (
 
 // confined is the pool's command, which takes limits upon itself before it runs. It
 // inherits the files given, from descriptor 3 on.
-func (p *Pool) confined(files ...*os.File) (c processes.Command, box *confine.Box, err error) {
+func (p *Pool) confined(files ...*os.File) (c childproc.Command, box *sandbox.Box, err error) {
 	own := p.cfg.Command
-	c = processes.Command{Path: own.Path, Args: own.Args, Dir: own.Dir, Env: own.Env, Files: files}
+	c = childproc.Command{Path: own.Path, Args: own.Args, Dir: own.Dir, Env: own.Env, Files: files}
 	if p.cfg.Confine == nil {
 		return c, nil, nil
 	}
@@ -42,7 +42,7 @@ const (
 
 // bound kills the process when its temporary directory holds too much. It returns when
 // the process has ended.
-func (p *process) bound(box *confine.Box) {
+func (p *process) bound(box *sandbox.Box) {
 	if box == nil || box.Temporary() == 0 {
 		return
 	}
@@ -71,7 +71,7 @@ func (p *process) bound(box *confine.Box) {
 
 // explain says what became of a process that has ended, where that is not what its
 // exit seems to say.
-func (p *process) explain(box *confine.Box) {
+func (p *process) explain(box *sandbox.Box) {
 	if box == nil {
 		return
 	}
@@ -84,13 +84,13 @@ func (p *process) explain(box *confine.Box) {
 		return
 	}
 	err := box.Verdict()
-	if err != nil && (p.cause == CauseExit || !errors.Is(err, confine.ErrUnsaid)) {
+	if err != nil && (p.cause == CauseExit || !errors.Is(err, sandbox.ErrUnsaid)) {
 		p.state, p.cause = "it could not be held to what it should: "+err.Error(), CauseConfine
 	}
 }
 
 // unbox removes what was a process's alone.
-func unbox(box *confine.Box) error {
+func unbox(box *sandbox.Box) error {
 	if box == nil {
 		return nil
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
@@ -37,10 +37,10 @@ func answerOf(id byte, status protocol.Status, payload string) []byte {
 // FuzzWorker holds that whatever a worker sends, at whatever time, the pool does not
 // panic or hang, each call gets one reply, and the worker's end has a cause.
 func FuzzWorker(f *testing.F) {
-	reaper := processes.New(slog.New(slog.DiscardHandler))
+	reaper := childproc.New(slog.New(slog.DiscardHandler))
 	f.Cleanup(reaper.Close)
 	// What is behind the socket is not a process here, but has been one: to kill it does nothing.
-	dead, err := reaper.Start(processes.Command{Path: "true"})
+	dead, err := reaper.Start(childproc.Command{Path: "true"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func FuzzWorker(f *testing.F) {
 		f.Add(seed, []byte{0}, byte(2))
 	}
 	f.Fuzz(func(t *testing.T, data, pieces []byte, stage byte) {
-		conn, theirs, err := processes.Socketpair()
+		conn, theirs, err := childproc.Socketpair()
 		if err != nil {
 			t.Fatal(err)
 		}

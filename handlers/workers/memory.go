@@ -5,7 +5,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 )
 
 // This file says of workers that took too much memory how much that was.
@@ -14,7 +14,7 @@ import (
 const heapLimit = "heap out of memory"
 
 // weigh adds to how a process ended what memory it had, where that is why.
-func (p *process) weigh(exit processes.Exit, limit int64) {
+func (p *process) weigh(exit childproc.Exit, limit int64) {
 	most := ""
 	if exit.MaxRSS > 0 {
 		most = inMiB(uint64(exit.MaxRSS)) + " were resident at most"

@@ -18,8 +18,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/confine"
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
+	"github.com/drover-run/drover/handlers/sandbox"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
@@ -78,9 +78,9 @@ type Config struct {
 	// from many goroutines. nil: workers do not name them.
 	Imported func(paths []string)
 	// Reaper starts the processes; nil: the pool has one of its own.
-	Reaper *processes.Reaper
+	Reaper *childproc.Reaper
 	// Confine is what the processes are held to; nil is nothing.
-	Confine *confine.Confinement
+	Confine *sandbox.Confinement
 	Log     *slog.Logger
 }
 
@@ -88,7 +88,7 @@ type Config struct {
 type Pool struct {
 	cfg    Config
 	log    *slog.Logger
-	reaper *processes.Reaper // what its processes are children of
+	reaper *childproc.Reaper // what its processes are children of
 
 	accounts accounts
 
@@ -283,7 +283,7 @@ func (p *Pool) change() {
 // started again: Ready and Handle tell why, and Run goes on waiting for ctx.
 func (p *Pool) Run(ctx context.Context) error {
 	if p.reaper = p.cfg.Reaper; p.reaper == nil {
-		p.reaper = processes.New(p.log)
+		p.reaper = childproc.New(p.log)
 		defer p.reaper.Close()
 	}
 	aparts, stopAparts := context.WithCancel(context.WithoutCancel(ctx))

@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drover-run/drover/handlers/confine"
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
+	"github.com/drover-run/drover/handlers/sandbox"
 )
 
 // outputGrace is how long a worker that closed its socket has to end by itself.
@@ -34,10 +34,10 @@ const (
 // process is one child process in a process group of its own, with a socket to
 // it, and its output in our log.
 type process struct {
-	*processes.Process
+	*childproc.Process
 	conn net.Conn
 	pid  int
-	box  *confine.Box // nil if it is held to nothing
+	box  *sandbox.Box // nil if it is held to nothing
 
 	mu       sync.Mutex
 	tail     []string      // the last lines of its standard error
@@ -52,7 +52,7 @@ type process struct {
 
 // startProcess runs the worker's command.
 func (p *Pool) startProcess() (*process, error) {
-	own, err := p.newProcess(func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, *confine.Box, error) {
+	own, err := p.newProcess(func(theirs *os.File, stdout, stderr *childproc.Lines) (*childproc.Process, *sandbox.Box, error) {
 		command, box, err := p.confined(theirs)
 		if err != nil {
 			return nil, box, err
@@ -69,8 +69,8 @@ func (p *Pool) startProcess() (*process, error) {
 
 // newProcess has a process begun, and gives it a socket, and its output a place in
 // the log.
-func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, *confine.Box, error)) (*process, error) {
-	conn, theirs, err := processes.Socketpair()
+func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *childproc.Lines) (*childproc.Process, *sandbox.Box, error)) (*process, error) {
+	conn, theirs, err := childproc.Socketpair()
 	if err != nil {
 		return nil, err
 	}
@@ -78,15 +78,15 @@ func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *processes.
 	own := &process{conn: conn, waited: make(chan struct{})}
 	started := make(chan struct{}) // nothing is written before; its number is in the log
 	var log *slog.Logger
-	lines := func(stream string, also func(string)) *processes.Lines {
-		return &processes.Lines{Line: func(line string) {
+	lines := func(stream string, also func(string)) *childproc.Lines {
+		return &childproc.Lines{Line: func(line string) {
 			<-started
 			log.LogAttrs(context.Background(), slog.LevelInfo, line, slog.String("stream", stream))
 			also(line)
 		}}
 	}
 	stdout, stderr := lines("stdout", func(string) {}), lines("stderr", own.remember)
-	var box *confine.Box
+	var box *sandbox.Box
 	if own.Process, box, err = begin(theirs, stdout, stderr); err != nil {
 		return nil, errors.Join(err, unbox(box), conn.Close())
 	}
@@ -113,7 +113,7 @@ func (p *Pool) newProcess(begin func(theirs *os.File, stdout, stderr *processes.
 }
 
 // describeExit says how a process ended, of itself or by somebody else.
-func describeExit(exit processes.Exit) (string, Cause) {
+func describeExit(exit childproc.Exit) (string, Cause) {
 	switch status := exit.Status; {
 	case exit.Err != nil:
 		return "it was lost: " + exit.Err.Error(), CauseReaper

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
@@ -16,7 +16,7 @@ import (
 // A worker whose READY is not of what LOAD asked for, or whose RESULT is none, is
 // killed, and the reason says which; the call that was in flight alone goes with it.
 func TestAWorkerThatBreaksTheProtocolIsKilled(t *testing.T) {
-	reaper := processes.New(nil)
+	reaper := childproc.New(nil)
 	t.Cleanup(reaper.Close)
 	for name, test := range map[string]struct {
 		ready  string
@@ -83,14 +83,14 @@ func TestAWorkerThatBreaksTheProtocolIsKilled(t *testing.T) {
 const both = `[{"name":"f","kind":"sync"},{"name":"g","kind":"async"}]`
 
 // pretended is a worker whose other end the test plays.
-func pretended(t *testing.T, reaper *processes.Reaper, p *Pool) (*worker, net.Conn) {
+func pretended(t *testing.T, reaper *childproc.Reaper, p *Pool) (*worker, net.Conn) {
 	t.Helper()
-	dead, err := reaper.Start(processes.Command{Path: "true"})
+	dead, err := reaper.Start(childproc.Command{Path: "true"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-dead.Waited()
-	conn, theirs, err := processes.Socketpair()
+	conn, theirs, err := childproc.Socketpair()
 	if err != nil {
 		t.Fatal(err)
 	}

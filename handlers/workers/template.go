@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drover-run/drover/handlers/confine"
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
+	"github.com/drover-run/drover/handlers/sandbox"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
@@ -30,18 +30,18 @@ const (
 func (p *Pool) fork(template *worker) (*process, error) {
 	p.forking.Lock() // a template is asked for one at a time
 	defer p.forking.Unlock()
-	var outputs []*processes.Output
-	own, err := p.newProcess(func(theirs *os.File, stdout, stderr *processes.Lines) (*processes.Process, *confine.Box, error) {
+	var outputs []*childproc.Output
+	own, err := p.newProcess(func(theirs *os.File, stdout, stderr *childproc.Lines) (*childproc.Process, *sandbox.Box, error) {
 		files := []*os.File{theirs}
-		for _, to := range []*processes.Lines{stdout, stderr} {
-			out, err := processes.NewOutput(to)
+		for _, to := range []*childproc.Lines{stdout, stderr} {
+			out, err := childproc.NewOutput(to)
 			if err != nil {
 				return nil, nil, err
 			}
 			outputs = append(outputs, out)
 			files = append(files, out.Child)
 		}
-		var box *confine.Box
+		var box *sandbox.Box
 		temporary := ""
 		if template.process.box != nil {
 			box = p.cfg.Confine.Fork(template.process.box)

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
@@ -269,19 +269,19 @@ func (s *session) fork() *session {
 
 // places makes what a worker to be forked is given: its files, of which the outputs'
 // are theirs to close. What there is of them is returned with an error, too.
-func (s *session) places() (p *process, files []*os.File, outputs []*processes.Output, err error) {
-	conn, theirs, err := processes.Socketpair()
+func (s *session) places() (p *process, files []*os.File, outputs []*childproc.Output, err error) {
+	conn, theirs, err := childproc.Socketpair()
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	p = &process{conn: conn}
 	files = append(files, theirs)
-	stdout, err := processes.NewOutput(counter{p})
+	stdout, err := childproc.NewOutput(counter{p})
 	if err != nil {
 		return p, files, outputs, errors.Join(err, conn.Close())
 	}
 	files, outputs = append(files, stdout.Child), append(outputs, stdout)
-	stderr, err := processes.NewOutput(tail{p})
+	stderr, err := childproc.NewOutput(tail{p})
 	if err != nil {
 		return p, files, outputs, errors.Join(err, conn.Close())
 	}

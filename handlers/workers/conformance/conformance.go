@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 )
 
 // Target is the worker that is tested.
@@ -163,7 +163,7 @@ func Run(ctx context.Context, target Target, options Options, report func(Result
 	if options.Parallel == 0 {
 		options.Parallel = 2 * runtime.GOMAXPROCS(0)
 	}
-	reaper := processes.New(slog.New(slog.DiscardHandler)) // what it has to say, a check finds out
+	reaper := childproc.New(slog.New(slog.DiscardHandler)) // what it has to say, a check finds out
 	defer reaper.Close()
 	r := &runner{ctx: ctx, reaper: reaper, target: target, limit: options.Limit, todo: plan(target, options.Only)}
 	next := make(chan []int)

@@ -12,12 +12,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 )
 
 // process is the worker under test, with a socket as its file descriptor 3.
 type process struct {
-	*processes.Process
+	*childproc.Process
 	conn net.Conn
 
 	mu     sync.Mutex
@@ -32,14 +32,14 @@ const (
 )
 
 // startProcess starts the command.
-func startProcess(reaper *processes.Reaper, target Target) (*process, error) {
-	conn, theirs, err := processes.Socketpair()
+func startProcess(reaper *childproc.Reaper, target Target) (*process, error) {
+	conn, theirs, err := childproc.Socketpair()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }() // the child has its own
 	p := &process{conn: conn}
-	p.Process, err = reaper.Start(processes.Command{
+	p.Process, err = reaper.Start(childproc.Command{
 		Path: target.Command[0], Args: target.Command[1:], Dir: target.Dir, Env: target.Env,
 		Stdout: counter{p}, Stderr: tail{p}, Files: []*os.File{theirs},
 	})

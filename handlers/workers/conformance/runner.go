@@ -4,14 +4,14 @@ import (
 	"context"
 	"time"
 
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 )
 
 // runner runs the checks of a plan, each in a process of its own, or, where they leave
 // nothing behind, many in one: a start costs more than most checks.
 type runner struct {
 	ctx     context.Context
-	reaper  *processes.Reaper
+	reaper  *childproc.Reaper
 	target  Target
 	limit   time.Duration
 	todo    []planned

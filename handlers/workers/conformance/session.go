@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/drover-run/drover/handlers/processes"
+	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
@@ -29,7 +29,7 @@ var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessio
 // done from the goroutine of the check.
 type session struct {
 	ctx    context.Context
-	reaper *processes.Reaper
+	reaper *childproc.Reaper
 	target Target
 	check  check
 	mode   mode

@@ -1,0 +1,364 @@
+package childproc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file and its neighbours reaper_*.go are what runs in the reaper's own
+// process: one goroutine that does all, beside one that reads requests.
+
+func init() {
+	if len(os.Args) > 0 && os.Args[0] == reaperName {
+		// The init functions run on the main thread, which lives as long as the
+		// process: the kernel sends the parent-death signal when a thread ends.
+		// At once, without what the race detector or a coverage does at the end.
+		syscall.Exit(reap())
+	}
+}
+
+const (
+	// reaperSocket is the file descriptor of the socket to the daemon.
+	reaperSocket = 3
+	// sweepLimit is how long the exit of a process is held back for what it left
+	// behind: killed it is, but one that waits for a broken disk does not end.
+	sweepLimit = time.Second
+	// endLimit is the same for all that is left when the daemon is gone.
+	endLimit = 10 * time.Second
+	// lookAgain is how often is looked while something should end.
+	lookAgain = 20 * time.Millisecond
+)
+
+// leader is a process that was started or adopted. What runs below it is its own.
+type leader struct {
+	id     uint64
+	pid    int
+	seen   bool      // it is our child: an adopted one is not at first
+	zombie time.Time // when it had ended, and was not our child; zero: it has not
+	ended  time.Time // when it was seen to have; zero: it lives
+	left   bool      // something is still there of what it left behind
+	cpu    time.Duration
+	status syscall.WaitStatus
+	rusage syscall.Rusage
+	taken  bool // it has been collected
+}
+
+// reaper is the state of the reaper's process.
+type reaper struct {
+	marked  bool // processes are marked with the number of their leader
+	leaders map[uint64]*leader
+	byPID   map[int]*leader
+	strays  bool // there are children to be gone that belong to nobody
+}
+
+// request is a message from the daemon.
+type request struct {
+	kind  byte
+	f     *fields
+	files []int
+	lost  bool // not all of its file descriptors came through
+}
+
+// reap is the reaper's life. It returns its exit status.
+func reap() int {
+	spareThreads()
+	closeInherited()
+	unix.CloseOnExec(reaperSocket)
+	// Those that would end us, or stop us: the daemon decides. They are not ignored,
+	// as that is inherited.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE,
+		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTSTP)
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, unix.SIGCHLD)
+	r := &reaper{leaders: make(map[uint64]*leader), byPID: make(map[int]*leader)}
+	var err error
+	if r.marked, err = prepare(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	marked := uint32(0)
+	if r.marked {
+		marked = 1
+	}
+	if !say(newMessage(saysReady, 0, 0).number(marked)) {
+		fmt.Fprintln(os.Stderr, "this is started by drover itself")
+		return 1
+	}
+	requests, handled := make(chan request), make(chan struct{})
+	go func() {
+		defer close(requests)
+		for {
+			q, err := receive()
+			if err != nil {
+				return
+			}
+			requests <- q
+			<-handled // until then no descriptor comes in that a child could inherit
+		}
+	}()
+	tick := time.NewTicker(lookAgain)
+	tick.Stop()
+	for ticking := false; ; {
+		select {
+		case q, open := <-requests:
+			if !open {
+				return r.killAll(children)
+			}
+			r.handle(q)
+			handled <- struct{}{}
+		case <-children:
+			r.look()
+		case <-tick.C:
+			r.look()
+		}
+		switch busy := r.sweeping(); {
+		case busy && !ticking:
+			tick.Reset(lookAgain)
+		case !busy && ticking:
+			tick.Stop()
+		}
+		ticking = r.sweeping()
+	}
+}
+
+// closeInherited closes what was inherited beside the socket: else it would be open
+// for as long as we live. Those are the ones that an exec would leave open; what
+// the runtime has opened by now is not among them, and must stay.
+func closeInherited() {
+	var fds []int
+	for _, folder := range []string{"/proc/self/fd", "/dev/fd"} {
+		names, err := os.ReadDir(folder)
+		if err != nil {
+			continue
+		}
+		for _, name := range names {
+			if fd, err := strconv.Atoi(name.Name()); err == nil {
+				fds = append(fds, fd)
+			}
+		}
+		break
+	}
+	for _, fd := range fds {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 && fd > reaperSocket {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// spares is more threads than Go's runtime mostly needs for what waits in the
+// kernel.
+const spares = 16
+
+// spareThreads makes threads that the runtime keeps for later. It makes one when it
+// needs it, and ends the program if it cannot: but the daemon and its reaper are to
+// outlive that a worker has made all the processes that may be.
+func spareThreads() {
+	var made, done sync.WaitGroup
+	made.Add(spares)
+	for range spares {
+		done.Go(func() {
+			runtime.LockOSThread() // while it waits nobody else has its thread
+			defer runtime.UnlockOSThread()
+			made.Done()
+			made.Wait()
+		})
+	}
+	done.Wait()
+}
+
+// receive reads one request.
+func receive() (q request, err error) {
+	var head [headSize]byte
+	rights := make([]byte, unix.CmsgSpace(4*maxFiles))
+	var n, got, flags int
+	for {
+		n, got, flags, _, err = unix.Recvmsg(reaperSocket, head[:], rights, receiveFlags)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil || n == 0 {
+		return q, errors.Join(err, errors.New("the daemon is gone"))
+	}
+	if got > 0 {
+		if q.files, err = parseRights(rights[:got]); err != nil {
+			return q, err
+		}
+	}
+	for _, fd := range q.files {
+		unix.CloseOnExec(fd)
+	}
+	if err := readFull(head[n:]); err != nil {
+		return q, err
+	}
+	length, kind, files, err := parseHead(head[:])
+	if err != nil {
+		return q, err
+	}
+	rest := make([]byte, length)
+	if err := readFull(rest); err != nil {
+		return q, err
+	}
+	q.kind, q.f = kind, &fields{rest: rest}
+	q.lost = files != len(q.files) || flags&unix.MSG_CTRUNC != 0
+	return q, nil
+}
+
+func parseRights(b []byte) (fds []int, err error) {
+	messages, err := unix.ParseSocketControlMessage(b)
+	if err != nil {
+		return nil, err
+	}
+	for i := range messages {
+		more, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			return nil, err
+		}
+		fds = append(fds, more...)
+	}
+	return fds, nil
+}
+
+func readFull(b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Read(reaperSocket, b)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return errors.New("the daemon is gone")
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// say tells the daemon something. It reports whether there is one.
+func say(m message) bool {
+	m, err := m.whole()
+	if err != nil {
+		return false
+	}
+	for len(m) > 0 {
+		n, err := unix.Write(reaperSocket, m)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return false // that it is gone is seen by receive
+		}
+		m = m[n:]
+	}
+	return true
+}
+
+func refuse(id uint64, errno syscall.Errno, text string) {
+	say(newMessage(saysRefused, 0, id).number(uint32(errno)).text(text))
+}
+
+// handle does what a request asks for. One that is wrong is refused.
+func (r *reaper) handle(q request) {
+	defer func() {
+		for _, fd := range q.files {
+			_ = unix.Close(fd)
+		}
+	}()
+	id := q.f.long()
+	switch q.kind {
+	case saysStart:
+		r.start(id, q)
+	case saysSignal:
+		signal := syscall.Signal(q.f.number())
+		if l := r.leaders[id]; l != nil && q.f.end() == nil {
+			_ = syscall.Kill(-l.pid, signal) // it may have ended
+			if !l.seen {
+				r.look()
+			}
+		}
+	case saysAdopt:
+		r.adopt(id, q.f)
+	default:
+		refuse(id, 0, fmt.Sprintf("a request of type %d", q.kind))
+	}
+}
+
+func (r *reaper) start(id uint64, q request) {
+	path, name, dir, args, env := q.f.text(), q.f.text(), q.f.text(), q.f.texts(), q.f.texts()
+	switch {
+	case q.lost:
+		refuse(id, unix.EMFILE, "handing over its files")
+		return
+	case q.f.end() != nil || r.leaders[id] != nil:
+		refuse(id, 0, errMessage.Error())
+		return
+	case len(r.leaders) >= maxProcesses:
+		refuse(id, 0, fmt.Sprintf("there are %d processes already", len(r.leaders)))
+		return
+	}
+	files := make([]uintptr, len(q.files))
+	for i, fd := range q.files {
+		files[i] = uintptr(fd)
+	}
+	unmark, err := r.mark(id)
+	if err != nil {
+		refuse(id, errnoOf(err), "marking it")
+		return
+	}
+	pid, err := syscall.ForkExec(path, append([]string{name}, args...), &syscall.ProcAttr{Dir: dir, Env: env, Files: files, Sys: attributes()})
+	unmark()
+	if err != nil {
+		text := ""
+		if dir != "" {
+			if info, gone := os.Stat(dir); gone != nil || !info.IsDir() {
+				text = "entering " + dir
+			}
+		}
+		refuse(id, errnoOf(err), text)
+		return
+	}
+	r.enter(&leader{id: id, pid: pid, seen: true})
+}
+
+func (r *reaper) enter(l *leader) {
+	r.leaders[l.id], r.byPID[l.pid] = l, l
+	say(newMessage(saysStarted, 0, l.id).number(uint32(l.pid)))
+}
+
+func (r *reaper) adopt(id uint64, f *fields) {
+	parent, pid := r.leaders[f.long()], int(f.number())
+	switch {
+	case f.end() != nil || r.leaders[id] != nil:
+		refuse(id, 0, errMessage.Error())
+	case parent == nil:
+		refuse(id, 0, "the process that forked it has ended")
+	case pid <= 1 || r.byPID[pid] != nil:
+		refuse(id, 0, "it is no process that another has just forked")
+	case len(r.leaders) >= maxProcesses:
+		refuse(id, 0, fmt.Sprintf("there are %d processes already", len(r.leaders)))
+	default:
+		if why := r.takeOver(id, parent, pid); why != "" {
+			refuse(id, 0, why)
+			return
+		}
+		r.enter(&leader{id: id, pid: pid})
+	}
+}
+
+func errnoOf(err error) syscall.Errno {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return 0
+}

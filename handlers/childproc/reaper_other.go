@@ -1,0 +1,53 @@
+//go:build unix && !linux
+
+package childproc
+
+import (
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Elsewhere than on Linux orphans go to the system's init, and nothing can be told
+// of them: a process group is killed, and who has left it lives.
+
+const receiveFlags = 0
+
+func prepare() (marked bool, err error) { return true, nil }
+
+func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+func (r *reaper) mark(uint64) (unmark func(), err error) { return func() {}, nil }
+
+func (r *reaper) owner(int) *leader { return nil }
+
+func (r *reaper) takeOver(uint64, *leader, int) string {
+	return "a process that another forked can be taken over on Linux only"
+}
+
+func (r *reaper) children() (out []int) {
+	for pid := range r.byPID {
+		out = append(out, pid)
+	}
+	return out
+}
+
+// hasEnded collects the leader, since it cannot be looked at here and left: for a
+// moment the number of its group is nobody's.
+func (l *leader) hasEnded() bool {
+	pid, err := syscall.Wait4(l.pid, &l.status, unix.WNOHANG, &l.rusage)
+	l.taken = pid == l.pid
+	return l.taken || err != nil && err != unix.EINTR
+}
+
+func maxRSS(u *syscall.Rusage) int64 {
+	if runtime.GOOS == "darwin" {
+		return int64(u.Maxrss)
+	}
+	return int64(u.Maxrss) << 10
+}
+
+func isZombie(int) bool { return false }
+
+func killMarked(uint64) {}

@@ -1,0 +1,125 @@
+package childproc
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file finds out before the start whether there is room for the daemon, its reaper and a
+// worker. Go ends a program that gets no thread, so later there is nobody who could report it.
+
+const (
+	// roomLeast is how many processes and threads must be free: the daemon and its reaper
+	// have 16 spare threads and some more each, and a worker and the stage that launches it need
+	// the rest. roomAlone is for a daemon without processes.
+	roomLeast, roomAlone = 64, 24
+	// roomMany is a limit that is not checked: to count the tasks of a user takes longer the
+	// more there are.
+	roomMany = 10_000
+)
+
+// Room returns an error that names the limit where so few more processes and threads may be made
+// that the daemon cannot run: ulimit -u, or pids.max of a cgroup. What cannot be read is no limit.
+func Room(withProcesses bool) error {
+	least := roomAlone
+	if withProcesses {
+		least = roomLeast
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err == nil && limit.Cur < roomMany && limited() {
+		if used := tasksOf("/proc", os.Getuid()); used+least > int(limit.Cur) {
+			return fmt.Errorf("ulimit -u (RLIMIT_NPROC) lets user %d have %d processes and threads, of which %d are in use, and drover needs %d more; raise it: ulimit -u %d, LimitNPROC= of the unit, or --ulimit nproc= of the container",
+				os.Getuid(), limit.Cur, used, least, used+2*least)
+		}
+	}
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil
+	}
+	for _, dir := range pidsGroups("/sys/fs/cgroup", string(text)) {
+		most, limited := number(filepath.Join(dir, "pids.max"))
+		used, known := number(filepath.Join(dir, "pids.current"))
+		if limited && known && used+least > most {
+			return fmt.Errorf("%s/pids.max allows %d processes and threads, of which %d are in use, and drover needs %d more; raise it: TasksMax= of the unit, or --pids-limit of the container",
+				dir, most, used, least)
+		}
+	}
+	return nil
+}
+
+// limited reports whether RLIMIT_NPROC holds for this process: not for root, nor with one of two
+// capabilities.
+func limited() bool {
+	if os.Geteuid() == 0 {
+		return false
+	}
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return true
+	}
+	capabilities, err := strconv.ParseUint(statusField(string(text), "CapEff"), 16, 64)
+	return err != nil || capabilities&(1<<unix.CAP_SYS_ADMIN|1<<unix.CAP_SYS_RESOURCE) == 0
+}
+
+// tasksOf counts the threads of all processes of a user that can be seen.
+func tasksOf(proc string, uid int) (tasks int) {
+	files, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "status"))
+	if err != nil {
+		return 0
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil || statusField(string(text), "Uid") != strconv.Itoa(uid) {
+			continue // it has ended meanwhile
+		}
+		if threads, err := strconv.Atoi(statusField(string(text), "Threads")); err == nil {
+			tasks += threads
+		}
+	}
+	return tasks
+}
+
+// statusField returns the first word of a field of /proc/PID/status.
+func statusField(status, name string) string {
+	for line := range strings.Lines(status) {
+		if rest, found := strings.CutPrefix(line, name+":"); found {
+			if words := strings.Fields(rest); len(words) > 0 {
+				return words[0]
+			}
+		}
+	}
+	return ""
+}
+
+// pidsGroups are the directories of the cgroups of /proc/self/cgroup that may bound the number of
+// tasks, from the innermost to the root. Those that do not exist bound nothing.
+func pidsGroups(mount, groups string) (dirs []string) {
+	for line := range strings.Lines(groups) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) < 3 || parts[1] != "" && parts[1] != "pids" {
+			continue
+		}
+		for group := parts[2]; ; group = filepath.Dir(group) {
+			dirs = append(dirs, filepath.Join(mount, parts[1], group))
+			if group == "/" || group == "." {
+				break
+			}
+		}
+	}
+	return dirs
+}
+
+// number reads a file with a number; "max" is none.
+func number(file string) (n int, ok bool) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, false
+	}
+	n, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	return n, err == nil
+}

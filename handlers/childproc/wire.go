@@ -1,0 +1,128 @@
+package childproc
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// What the two sides say to each other over their socket: a head of six bytes (u32
+// length of the rest, u8 kind, u8 number of file descriptors that come with the
+// head), and the rest. All numbers are little-endian, a text is a u32 length and its
+// bytes, and every message begins with the u64 number of a process.
+const (
+	// To the reaper.
+	saysStart  = 1 // path, name, dir, u32 n and n args, u32 n and n of the environment; file descriptors from 0
+	saysSignal = 2 // u32 signal
+	saysAdopt  = 3 // u64 number of the parent, u32 pid
+
+	// From the reaper.
+	saysReady   = 64 // u32: 1 if processes can be marked; the number is 0
+	saysStarted = 65 // u32 pid: the process is there, or is adopted
+	saysRefused = 66 // u32 errno (0: none), text
+	saysExited  = 67 // u32 1 if the rest is known, u32 wait status, u64 CPU time in ns, u64 maximum resident in bytes
+)
+
+const (
+	headSize = 6
+	// maxMessage bounds a message, in bytes: more than a kernel takes as arguments
+	// and environment.
+	maxMessage = 8 << 20
+	// maxFiles bounds the file descriptors of a process that are given to it.
+	maxFiles = 64
+	// maxProcesses bounds what a reaper has at once.
+	maxProcesses = 1 << 14
+)
+
+// message is one of the above: its head and its number are written by newMessage.
+type message []byte
+
+func newMessage(kind, files byte, id uint64) message {
+	return binary.LittleEndian.AppendUint64(message{0, 0, 0, 0, kind, files}, id)
+}
+
+func (m message) number(n uint32) message { return binary.LittleEndian.AppendUint32(m, n) }
+func (m message) long(n uint64) message   { return binary.LittleEndian.AppendUint64(m, n) }
+func (m message) text(s string) message   { return append(m.number(uint32(len(s))), s...) }
+
+func (m message) texts(list []string) message {
+	m = m.number(uint32(len(list)))
+	for _, s := range list {
+		m = m.text(s)
+	}
+	return m
+}
+
+// whole sets the length.
+func (m message) whole() (message, error) {
+	if len(m) > maxMessage {
+		return nil, fmt.Errorf("the command takes %d bytes with its arguments and its environment, and %d are the most", len(m), maxMessage)
+	}
+	binary.LittleEndian.PutUint32(m, uint32(len(m)-headSize))
+	return m, nil
+}
+
+var errMessage = errors.New("a message that is none")
+
+// parseHead reads a head.
+func parseHead(head []byte) (length int, kind byte, files int, err error) {
+	length = int(binary.LittleEndian.Uint32(head))
+	kind, files = head[4], int(head[5])
+	if length < 8 || length > maxMessage || files > maxFiles {
+		return 0, 0, 0, fmt.Errorf("%w: %d bytes, %d files", errMessage, length, files)
+	}
+	return length, kind, files, nil
+}
+
+// fields takes a message apart. After the first that is not there, all are zero,
+// and bad is set.
+type fields struct {
+	rest []byte
+	bad  bool
+}
+
+func (f *fields) take(n int) []byte {
+	if n < 0 || n > len(f.rest) {
+		f.bad, f.rest = true, nil
+		return make([]byte, min(max(n, 0), 8)) // a number is read of it, or nothing
+	}
+	var out []byte
+	out, f.rest = f.rest[:n], f.rest[n:]
+	return out
+}
+
+func (f *fields) number() uint32 { return binary.LittleEndian.Uint32(f.take(4)) }
+func (f *fields) long() uint64   { return binary.LittleEndian.Uint64(f.take(8)) }
+
+func (f *fields) text() string {
+	n := int(f.number())
+	if n > len(f.rest) {
+		f.bad = true
+		return ""
+	}
+	return string(f.take(n))
+}
+
+func (f *fields) texts() []string {
+	n := int(f.number())
+	if n > len(f.rest)/4 {
+		f.bad = true
+		return nil
+	}
+	out := make([]string, 0, n)
+	for range n {
+		out = append(out, f.text())
+	}
+	return out
+}
+
+// end reports whether that was all of it.
+func (f *fields) end() error {
+	if f.bad || len(f.rest) > 0 {
+		return errMessage
+	}
+	return nil
+}
+
+func (f *fields) duration() time.Duration { return time.Duration(f.long()) }

@@ -1,0 +1,97 @@
+package childproc
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+)
+
+func TestMessages(t *testing.T) {
+	args, env := []string{"", "one", "\xff\x00"}, []string{}
+	m, err := newMessage(saysStart, 3, 1<<40+7).text("path").text("").texts(args).texts(env).number(9).long(10).whole()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind, f, err := readMessage(bytes.NewReader(m))
+	if err != nil || kind != saysStart {
+		t.Fatal(kind, err)
+	}
+	if id, path, name := f.long(), f.text(), f.text(); id != 1<<40+7 || path != "path" || name != "" {
+		t.Error(id, path, name)
+	}
+	if got, none := f.texts(), f.texts(); !reflect.DeepEqual(got, args) || len(none) != 0 {
+		t.Errorf("%q %q", got, none)
+	}
+	if n, l := f.number(), f.long(); n != 9 || l != 10 || f.end() != nil {
+		t.Error(n, l, f.end())
+	}
+	if f.number() != 0 || f.long() != 0 || f.text() != "" || len(f.texts()) != 0 || f.end() == nil {
+		t.Error("beyond the end there is something")
+	}
+	if _, err := newMessage(saysStart, 0, 1).text(string(make([]byte, maxMessage))).whole(); err == nil {
+		t.Error("a message without bounds")
+	}
+}
+
+// Whatever the bytes are, they are a message or none, and take no more room than they
+// have.
+func FuzzMessages(f *testing.F) {
+	for _, seed := range []message{
+		newMessage(saysStart, 3, 1).text("/bin/true").text("").text("").texts([]string{"a"}).texts(nil),
+		newMessage(saysExited, 0, 1).number(1).number(9).long(1).long(2),
+		newMessage(saysStart, 0, 1).number(1<<32 - 1),
+	} {
+		m, err := seed.whole()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(m))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		in := bytes.NewReader(b)
+		for {
+			_, m, err := readMessage(in)
+			if err != nil {
+				return
+			}
+			whole := len(m.rest)
+			copied := fields{rest: m.rest}
+			size := len(copied.text()) + len(copied.text())
+			for _, s := range append(copied.texts(), copied.texts()...) {
+				size += len(s)
+			}
+			if size > whole {
+				t.Errorf("%d bytes of %d", size, whole)
+			}
+			m.long()
+			m.number()
+			m.duration()
+			if err := m.end(); err == nil && whole != 20 {
+				t.Errorf("a message of %d bytes is taken for one of 20", whole)
+			}
+		}
+	})
+}
+
+func FuzzLines(f *testing.F) {
+	f.Add([]byte("one\ntwo\r\n\n"), 3)
+	f.Fuzz(func(t *testing.T, b []byte, cut int) {
+		var whole, parts []string
+		w := &Lines{Line: func(line string) { whole = append(whole, line) }}
+		_, _ = w.Write(b)
+		w.End()
+		w = &Lines{Line: func(line string) { parts = append(parts, line) }}
+		cut = min(max(cut, 0), len(b))
+		_, _ = w.Write(b[:cut])
+		_, _ = w.Write(b[cut:])
+		w.End()
+		if !reflect.DeepEqual(whole, parts) {
+			t.Errorf("written at once it is %q, in parts %q", whole, parts)
+		}
+		for _, line := range whole {
+			if len(line) > 3*MaxLine {
+				t.Errorf("a line of %d bytes", len(line))
+			}
+		}
+	})
+}

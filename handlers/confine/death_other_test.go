@@ -1,7 +1,0 @@
-//go:build !linux
-
-package confine
-
-import "os/exec"
-
-func setParentDeath(*exec.Cmd) {}

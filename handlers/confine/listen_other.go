@@ -1,6 +1,0 @@
-//go:build !linux
-
-package confine
-
-// listen is of Linux; elsewhere there is no launch stage.
-func (b *Box) listen() { close(b.heard) }

@@ -1,8 +1,0 @@
-//go:build !linux
-
-package http
-
-import "net"
-
-// unread is not known here.
-func unread(net.Conn, uint64) bool { return false }

@@ -1,0 +1,144 @@
+package httphandler
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	nethttp "net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// Verdict is what an answer's status means.
+type Verdict string
+
+// The verdicts.
+const (
+	Done   Verdict = "done"
+	Retry  Verdict = "retry"
+	Reject Verdict = "reject"
+	// Pause gives the message back, and receives no more until the app is another.
+	Pause Verdict = "pause"
+)
+
+const (
+	// maxDetail is how much of an answer's body is kept of a failure, in bytes.
+	maxDetail = 4 << 10
+	// maxSummary is how much of it is in the failure's one line.
+	maxSummary = 200
+	// longestRetryAfter bounds what an app may ask for.
+	longestRetryAfter = 24 * time.Hour
+)
+
+// failed is a request without an answer. Where there was no connection, the app
+// has seen nothing of it.
+func (h *Handler) failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			h.gate.failed()
+		}
+		return err
+	}
+	var dial *net.OpError
+	var name *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &certificate):
+		h.gate.pause("its certificate is not trusted: " + certificate.Error())
+		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
+	case refused(err):
+		h.gate.pause("TLS: " + err.Error())
+		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
+	case errors.As(err, &name), errors.As(err, &dial) && dial.Op == "dial":
+		h.gate.down("it cannot be reached: " + err.Error())
+		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
+	}
+	h.gate.failed()
+	return err
+}
+
+// refused reports whether the app did not let this client in: it has no TLS, or
+// another, or wants a certificate.
+func refused(err error) bool {
+	if errors.Is(err, nethttp.ErrSchemeMismatch) || errors.As(err, new(tls.RecordHeaderError)) {
+		return true
+	}
+	// Go's TLS says so of all that the other side refuses.
+	var told *net.OpError
+	return errors.As(err, &told) && told.Op == "remote error"
+}
+
+// verdictOf is what a status means.
+func (h *Handler) verdictOf(status int) Verdict {
+	if v, found := h.cfg.Verdicts[status]; found {
+		return v
+	}
+	switch {
+	case status >= 200 && status < 300:
+		return Done
+	case h.cfg.Azure != nil: // as there: all else is a failure
+		return Retry
+	case status < 400, status == 401, status == 403, status == 404, status == 405:
+		return Pause
+	case status == 408, status == 425, status == 429, status >= 500:
+		return Retry
+	}
+	return Reject
+}
+
+// judge returns nil for an answer that is well; else the gate is told, and the error
+// is what becomes of the message.
+func (h *Handler) judge(a answer) error {
+	verdict := h.verdictOf(a.status)
+	if verdict == Done {
+		return nil
+	}
+	failure := failureOf("the app answers "+a.text, a.body)
+	switch verdict {
+	case Reject:
+		h.gate.succeeded() // the app is well: the message is not
+		return handlers.Reject(failure)
+	case Pause:
+		why := "it answers " + a.text
+		if a.location != "" {
+			why += ", to " + a.location
+		}
+		h.gate.pause(why + "; are the URL and the credentials right?")
+		return fmt.Errorf("%w: %w", failure, handlers.ErrNotTried)
+	}
+	h.gate.failed()
+	if after, found := retryAfter(a.retryAfter, time.Now()); found {
+		return handlers.RetryAfter(after, failure)
+	}
+	return failure
+}
+
+// failureOf is a failure of which the app says more.
+func failureOf(summary string, body []byte) *handlers.Failure {
+	f := &handlers.Failure{Summary: summary, Detail: triggers.Tail(strings.ToValidUTF8(string(body[:min(len(body), maxDetail)]), "?"), maxDetail)}
+	if line, _, _ := strings.Cut(strings.TrimSpace(f.Detail), "\n"); line != "" {
+		f.Summary += ": " + strings.ToValidUTF8(line[:min(len(line), maxSummary)], "")
+	}
+	return f
+}
+
+// retryAfter reads seconds, or a date.
+func retryAfter(text string, now time.Time) (time.Duration, bool) {
+	if text == "" {
+		return 0, false
+	}
+	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil && seconds >= 0 {
+		return time.Duration(min(seconds, int64(longestRetryAfter/time.Second))) * time.Second, true
+	}
+	at, err := nethttp.ParseTime(text)
+	if err != nil {
+		return 0, false
+	}
+	return min(max(at.Sub(now), 0), longestRetryAfter), true
+}

@@ -1,0 +1,194 @@
+package httphandler
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// Azure is the contract between the host of Azure Functions and a custom handler: a
+// message is JSON, and so is the answer. What the host sends is more exact than what
+// its documentation prints: texts and numbers are JSON within a JSON string.
+type Azure struct {
+	// Binding is the name of the trigger's binding.
+	Binding string
+	// Binary sends the body in base64, as a binding of the dataType binary has it.
+	Binary bool
+	// Output is the name of the output binding whose value is the function's output,
+	// $return for the ReturnValue. Empty: the ReturnValue, where there is one, else
+	// the Outputs: one as it is, several as one JSON object.
+	Output string
+}
+
+const (
+	// azureHost is the version of the host whose contract this is.
+	azureHost = "4.0.0"
+	// azureReturn is the name of the output binding for the ReturnValue.
+	azureReturn = "$return"
+	// azureTime is how the host writes a time, and azureClock its own.
+	azureTime  = "2006-01-02T15:04:05-07:00"
+	azureClock = "2006-01-02T15:04:05.0000000Z"
+	// maxLogs bounds the lines of one answer that are logged, longestLog one of them in bytes.
+	maxLogs    = 1000
+	longestLog = 16 << 10
+)
+
+// invocation is the body of a request.
+type invocation struct {
+	Data     map[string]any
+	Metadata map[string]any
+}
+
+// invoke is Handle for an app that is a custom handler.
+func (h *Handler) invoke(ctx context.Context, m *triggers.Message) ([]byte, error) {
+	id := uuid.NewString()
+	body, err := h.cfg.Azure.encode(h.cfg.Function, m, time.Now())
+	if err != nil {
+		return nil, handlers.Reject(err)
+	}
+	fields, _ := common(h.cfg.Function, m, 3)
+	fields = append(fields, field{"Content-Type", "application/json; charset=utf-8"},
+		field{"X-Azure-Functions-InvocationId", id}, field{"X-Azure-Functions-HostVersion", azureHost})
+	a, err := h.post(ctx, fields, body)
+	if err != nil {
+		return nil, err
+	}
+	output, logs, err := h.cfg.Azure.decode(a.body)
+	h.logLines(m, id, logs)
+	if err != nil {
+		h.gate.failed()
+		return nil, failureOf(err.Error(), a.body)
+	}
+	h.gate.succeeded()
+	describeJSON(ctx, output)
+	return output, nil
+}
+
+// encode makes the body of a request.
+func (z *Azure) encode(function string, m *triggers.Message, now time.Time) ([]byte, error) {
+	var data any = m.Body // base64
+	if !z.Binary {
+		if !utf8.Valid(m.Body) {
+			return nil, errors.New("the body is no text in UTF-8, which data_type string is for; use data_type: binary")
+		}
+		data = azureValue(string(m.Body))
+	}
+	var properties map[string]any
+	if m.Origin != nil {
+		properties = m.Origin.Native()
+	}
+	if properties == nil { // a source that Azure does not have looks like its simplest
+		properties = map[string]any{"Id": m.ID, "DequeueCount": int64(m.Attempt)}
+		if !m.Enqueued.IsZero() {
+			properties["InsertionTime"] = m.Enqueued
+		}
+		if len(m.Attributes) > 0 {
+			properties["ApplicationProperties"] = m.Attributes
+		}
+	}
+	metadata := make(map[string]any, len(properties)+1)
+	for name, value := range properties {
+		metadata[name] = azureValue(value)
+	}
+	metadata["sys"] = map[string]string{"MethodName": function, "UtcNow": now.UTC().Format(azureClock), "RandGuid": uuid.NewString()}
+	body, err := json.Marshal(invocation{map[string]any{z.Binding: data}, metadata})
+	if err != nil {
+		return nil, fmt.Errorf("writing the invocation: %w", err)
+	}
+	return body, nil
+}
+
+// azureValue is a value as the host writes it: times and objects are what they are,
+// all else is JSON in a string.
+func azureValue(value any) any {
+	switch v := value.(type) {
+	case time.Time:
+		return v.UTC().Format(azureTime)
+	case map[string]any, map[string]string:
+		return v
+	}
+	var text strings.Builder
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(value); err != nil {
+		return fmt.Sprint(value)
+	}
+	return strings.TrimSuffix(text.String(), "\n")
+}
+
+// decode reads an answer: the function's output, and what it logged.
+func (z *Azure) decode(body []byte) (output []byte, logs []json.RawMessage, err error) {
+	var result struct {
+		Outputs     map[string]json.RawMessage
+		Logs        []json.RawMessage
+		ReturnValue json.RawMessage
+	}
+	if body = bytes.TrimSpace(body); len(body) == 0 || body[0] != '{' {
+		return nil, nil, errors.New("the app's answer is not the JSON object of a custom handler")
+	}
+	if err := json.Unmarshal(body, &result); err != nil {
+		return nil, nil, fmt.Errorf("the app's answer is not that of a custom handler: %w", err)
+	}
+	given := make(map[string]json.RawMessage, len(result.Outputs))
+	for name, value := range result.Outputs {
+		if present(value) {
+			given[name] = value
+		}
+	}
+	switch {
+	case z.Output == azureReturn, z.Output == "" && present(result.ReturnValue):
+		output = unquoted(result.ReturnValue)
+	case z.Output != "":
+		output = unquoted(given[z.Output])
+	case len(given) == 1:
+		for _, value := range given {
+			output = unquoted(value)
+		}
+	case len(given) > 1:
+		if output, err = json.Marshal(given); err != nil {
+			return nil, result.Logs, fmt.Errorf("writing the outputs: %w", err)
+		}
+	}
+	return output, result.Logs, nil
+}
+
+func present(value json.RawMessage) bool { return len(value) > 0 && string(value) != "null" }
+
+// unquoted is a text as it is, and any other value as JSON; nil if there is nothing.
+func unquoted(value json.RawMessage) []byte {
+	if !present(value) {
+		return nil
+	}
+	var text string
+	if json.Unmarshal(value, &text) != nil {
+		return value
+	}
+	if text == "" {
+		return nil
+	}
+	return []byte(text)
+}
+
+// logLines has what the function logged in the log.
+func (h *Handler) logLines(m *triggers.Message, invocation string, lines []json.RawMessage) {
+	for i, line := range lines {
+		if i == maxLogs {
+			h.cfg.Log.Warn("the app logged more for one message; the rest is left out", "message", m.ID, "lines", len(lines))
+			return
+		}
+		text := string(unquoted(line))
+		h.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, strings.ToValidUTF8(text[:min(len(text), longestLog)], ""),
+			slog.String("message", m.ID), slog.String("invocation", invocation))
+	}
+}

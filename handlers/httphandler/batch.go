@@ -1,0 +1,191 @@
+package httphandler
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// Batch has messages that are in flight together posted together.
+type Batch struct {
+	// Max is how many messages a request has at most. MaxBytes bounds its body; a
+	// message that is larger goes alone.
+	Max      int
+	MaxBytes int64
+	// Wait is how long the first of a batch waits for more. Where no more can come,
+	// since all slots are taken, none does.
+	Wait time.Duration
+	// Multipart sends multipart/mixed, of which each part is what a request would
+	// be, in place of a JSON array.
+	Multipart bool
+}
+
+// batcher gathers messages. Each waits in its Handle, and leaves when its time has
+// come, whatever becomes of the others.
+type batcher struct {
+	h       *Handler
+	running sync.WaitGroup // requests
+
+	mu     sync.Mutex
+	inside int    // messages in a Handle
+	open   *batch // takes more; nil if none does
+}
+
+// batch is what one request has.
+type batch struct {
+	ctx    context.Context // ends when all have left
+	cancel context.CancelFunc
+	due    *time.Timer
+	late   sync.Once
+
+	// Guarded by batcher.mu.
+	items   []*item
+	ids     map[string]bool // an answer names them: each is here once
+	bytes   int64
+	staying int
+	sent    bool
+}
+
+// item is a message in a batch.
+type item struct {
+	m    *triggers.Message
+	part part
+	done chan struct{} // closed when it has an output or an error
+	out  []byte
+	err  error
+}
+
+// handle is Handle.
+func (b *batcher) handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
+	p, err := b.h.cfg.Batch.part(b.h.cfg.Events, b.h.cfg.Function, m)
+	if err != nil {
+		return nil, handlers.Reject(err)
+	}
+	it := &item{m: m, part: p, done: make(chan struct{})}
+	in := b.join(it)
+	select {
+	case <-it.done:
+		b.leave(in, it)
+		if it.err == nil {
+			describeJSON(ctx, it.out)
+		}
+		return it.out, it.err
+	case <-ctx.Done():
+		if b.leave(in, it) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			in.late.Do(b.h.gate.failed) // one request, one failure
+		}
+		return nil, ctx.Err()
+	}
+}
+
+// join adds a message to the open batch, or to a new one.
+func (b *batcher) join(it *item) *batch {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.inside++
+	if in := b.open; in != nil && (in.bytes+it.part.size() > b.h.cfg.Batch.MaxBytes || in.ids[it.m.ID]) {
+		b.send(in)
+	}
+	if b.open == nil {
+		in := &batch{ids: make(map[string]bool)}
+		in.ctx, in.cancel = context.WithCancel(context.Background())
+		in.due = time.AfterFunc(b.h.cfg.Batch.Wait, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.send(in)
+		})
+		b.open = in
+	}
+	in := b.open
+	in.items = append(in.items, it)
+	in.ids[it.m.ID] = true
+	in.bytes += it.part.size()
+	in.staying++
+	if len(in.items) >= b.h.cfg.Batch.Max || b.inside >= b.h.gate.slots.Capacity() {
+		b.send(in)
+	}
+	return in
+}
+
+// leave takes a message out, with or without an answer, and reports whether it was
+// sent. The last one ends the request.
+func (b *batcher) leave(in *batch, it *item) (sent bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.inside--
+	if in.staying--; !in.sent {
+		in.items = slices.DeleteFunc(in.items, func(other *item) bool { return other == it })
+		delete(in.ids, it.m.ID)
+		in.bytes -= it.part.size()
+	}
+	if in.staying == 0 {
+		in.cancel()
+		b.close(in)
+	}
+	return in.sent
+}
+
+// close has a batch take no more; mu is held.
+func (b *batcher) close(in *batch) {
+	in.due.Stop()
+	if b.open == in {
+		b.open = nil
+	}
+}
+
+// send posts a batch, once; mu is held.
+func (b *batcher) send(in *batch) {
+	if b.close(in); in.sent || in.staying == 0 {
+		return
+	}
+	in.sent = true
+	b.running.Go(func() { b.post(in.ctx, in.items) })
+}
+
+// post sends messages in one request, and gives each its result. Those that are
+// rejected together are sent again in halves: it may be about one alone.
+func (b *batcher) post(ctx context.Context, items []*item) {
+	fields, body, err := b.h.cfg.Batch.encode(b.h.cfg.Events, b.h.cfg.Function, items)
+	if err != nil {
+		finish(items, err)
+		return
+	}
+	a, err := b.h.post(ctx, fields, body)
+	if n := len(items); n > 1 && handlers.Rejected(err) {
+		b.post(ctx, items[:n/2])
+		b.post(ctx, items[n/2:])
+		return
+	}
+	if err != nil {
+		finish(items, err)
+		return
+	}
+	results, err := decodeResults(a.body)
+	if err != nil {
+		b.h.gate.failed()
+		finish(items, failureOf(err.Error(), a.body))
+		return
+	}
+	b.h.gate.succeeded()
+	for _, it := range items {
+		switch r, found := results[it.m.ID]; {
+		case found:
+			it.out, it.err = b.h.itemOf(r)
+		case results != nil:
+			it.err = errors.New("the app's answer has no result for it")
+		}
+		close(it.done)
+	}
+}
+
+func finish(items []*item, err error) {
+	for _, it := range items {
+		it.err = err
+		close(it.done)
+	}
+}

@@ -1,0 +1,237 @@
+package httphandler
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	nethttp "net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+const (
+	dialLimit = 5 * time.Second
+	idleLimit = 90 * time.Second
+	// maxAnswerHeader bounds the headers of an answer, in bytes.
+	maxAnswerHeader = 64 << 10
+)
+
+// errTooLong says that an answer was longer than it may be.
+var errTooLong = errors.New("the answer is too long")
+
+// field is one header of a request.
+type field struct{ name, value string }
+
+// answer is what an app says.
+type answer struct {
+	status     int
+	text       string // the status for people: 404 Not Found
+	retryAfter string
+	location   string
+	body       []byte
+	about      triggers.Properties // of the output
+}
+
+// client sends requests to one app.
+type client struct {
+	url   string // as net/http has it
+	ready string
+	// added are headers that each request has, in place of those that it would have.
+	added map[string]string
+	// longest is an answer's, in bytes.
+	longest int64
+	// plain is for messages, where that is HTTP/1.1 in the clear; else nil.
+	plain *plain
+	// No client: nothing is to be followed, and there are no cookies.
+	transport *nethttp.Transport
+}
+
+func newClient(cfg Config) (*client, error) {
+	c := &client{added: cfg.Headers, longest: cfg.MaxResponse}
+	sockets := make(map[string]string) // by the host that stands for one
+	for _, target := range []struct {
+		text string
+		into *string
+	}{{cfg.URL, &c.url}, {cfg.Ready, &c.ready}} {
+		if target.text == "" && target.into == &c.ready {
+			continue
+		}
+		socket, clean, err := SplitURL(target.text)
+		if err != nil {
+			return nil, err
+		}
+		if cfg.Azure != nil && target.into == &c.url {
+			clean = withPath(clean, cfg.Function)
+		}
+		if *target.into = clean; socket != "" {
+			sockets[hostOf(clean)] = socket
+		}
+	}
+	dialer := &net.Dialer{Timeout: dialLimit}
+	c.transport = &nethttp.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if host, _, err := net.SplitHostPort(address); err == nil && sockets[host] != "" {
+				return dialer.DialContext(ctx, "unix", sockets[host])
+			}
+			return dialer.DialContext(ctx, network, address)
+		},
+		TLSClientConfig: cfg.TLS, TLSHandshakeTimeout: dialLimit, IdleConnTimeout: idleLimit,
+		// One connection for each slot, kept.
+		MaxIdleConns: cfg.Slots + 1, MaxIdleConnsPerHost: cfg.Slots + 1,
+		MaxResponseHeaderBytes: maxAnswerHeader, ForceAttemptHTTP2: true,
+		DisableCompression: true,
+	}
+	if cfg.HTTP2 {
+		c.transport.Protocols = new(nethttp.Protocols)
+		c.transport.Protocols.SetUnencryptedHTTP2(true)
+	}
+	if strings.HasPrefix(c.url, "http:") && !cfg.HTTP2 {
+		var err error
+		if c.plain, err = newPlain(cfg, c.url, c.dial); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// SplitURL returns the socket of a unix:PATH:/PATH, if it is one, and a URL that a
+// client takes.
+func SplitURL(text string) (socket, target string, err error) {
+	if rest, found := strings.CutPrefix(text, "unix:"); found {
+		socket, path, found := strings.Cut(rest, ":")
+		if !found || !strings.HasPrefix(path, "/") || !strings.HasPrefix(socket, "/") {
+			return "", "", fmt.Errorf("%q is no socket with a path: write it as unix:/run/app.sock:/orders", text)
+		}
+		return socket, fmt.Sprintf("http://socket-%x%s", socket, path), nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return "", "", fmt.Errorf("%q is no URL of an app: write it as http://127.0.0.1:8080/orders, https://..., or unix:/run/app.sock:/orders; credentials go into headers", text)
+	}
+	return "", text, nil
+}
+
+// withPath gives a URL that has none the path of a function, as the host does.
+func withPath(target, function string) string {
+	u, err := url.Parse(target)
+	if err != nil || u.Path != "" && u.Path != "/" {
+		return target
+	}
+	return u.JoinPath(function).String()
+}
+
+func hostOf(target string) string {
+	u, err := url.Parse(target)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// post sends a message and reads the answer.
+func (c *client) post(ctx context.Context, fields []field, body []byte) (answer, error) {
+	if c.plain != nil {
+		return c.plain.post(ctx, fields, body)
+	}
+	request, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, c.url, bytes.NewReader(body))
+	if err != nil {
+		return answer{}, fmt.Errorf("making the request: %w", err)
+	}
+	header := make(nethttp.Header, len(fields)+len(c.added))
+	values := make([]string, len(fields))
+	for i, f := range fields {
+		values[i] = f.value
+		if name := nethttp.CanonicalHeaderKey(f.name); header[name] == nil {
+			header[name] = values[i : i+1 : i+1]
+		} else {
+			header[name] = append(header[name], f.value)
+		}
+	}
+	for name, value := range c.added {
+		if header.Set(name, value); strings.EqualFold(name, "Host") {
+			request.Host = value
+		}
+	}
+	request.Header = header
+	response, err := c.transport.RoundTrip(request)
+	if err != nil {
+		return answer{}, err
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, c.longest+1))
+	// What is left of an answer that is too long is not read: the connection ends.
+	_ = response.Body.Close()
+	if err != nil {
+		return answer{}, fmt.Errorf("reading the answer: %w", err)
+	}
+	if int64(len(text)) > c.longest {
+		return answer{}, fmt.Errorf("%w: more than max_response (%d) bytes", errTooLong, c.longest)
+	}
+	a := answer{
+		status: response.StatusCode, text: response.Status, body: text,
+		retryAfter: response.Header.Get("Retry-After"), location: response.Header.Get("Location"),
+	}
+	if len(text) > 0 {
+		for name, values := range response.Header {
+			a.describe(name, values[0])
+		}
+	}
+	return a, nil
+}
+
+// reachable asks whether the app is there, and ready.
+func (c *client) reachable(ctx context.Context) error {
+	target := c.ready
+	if target == "" {
+		return c.connects(ctx)
+	}
+	request, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodGet, target, nil)
+	if err != nil {
+		return fmt.Errorf("asking whether it is ready: %w", err)
+	}
+	response, err := c.transport.RoundTrip(request)
+	if err != nil {
+		return err
+	}
+	_, _ = io.CopyN(io.Discard, response.Body, c.longest) // so that the connection is kept
+	_ = response.Body.Close()
+	if response.StatusCode < 200 || response.StatusCode >= 300 {
+		return fmt.Errorf("it is not ready: %s", response.Status)
+	}
+	return nil
+}
+
+// connects opens a connection, and closes it.
+func (c *client) connects(ctx context.Context) error {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// dial opens a connection to the app.
+func (c *client) dial(ctx context.Context) (net.Conn, error) {
+	u, err := url.Parse(c.url)
+	if err != nil {
+		return nil, fmt.Errorf("reading the URL: %w", err)
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return c.transport.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+}
+
+// close ends the connections that are kept.
+func (c *client) close() {
+	if c.plain != nil {
+		c.plain.close()
+	}
+	c.transport.CloseIdleConnections()
+}

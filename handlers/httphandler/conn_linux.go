@@ -1,0 +1,21 @@
+package httphandler
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// unread reports whether nothing that was sent after the first so many bytes has
+// reached the other side: TCP has no acknowledgement of it.
+func unread(c net.Conn, sent uint64) bool {
+	if _, tcp := c.(*net.TCPConn); !tcp {
+		return false
+	}
+	var info *unix.TCPInfo
+	var err error
+	if !onSocket(c, func(fd int) { info, err = unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO) }) || err != nil {
+		return false
+	}
+	return info.Bytes_acked <= sent+1 // the opening of the connection counts as one
+}

@@ -1,0 +1,35 @@
+//go:build unix
+
+package httphandler
+
+import (
+	"errors"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ended reports whether the other side of a connection on which nothing is to come
+// has closed it, or sent something all the same.
+func ended(c net.Conn) bool {
+	var err error
+	n := 0
+	if !onSocket(c, func(fd int) { n, _, err = unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT) }) {
+		return true
+	}
+	return err == nil || n > 0 || !errors.Is(err, unix.EAGAIN)
+}
+
+// onSocket runs f on the connection's file descriptor, and reports whether it could.
+func onSocket(c net.Conn, f func(fd int)) bool {
+	s, ok := c.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return false
+	}
+	return raw.Control(func(fd uintptr) { f(int(fd)) }) == nil
+}

@@ -1,0 +1,200 @@
+package httphandler
+
+import (
+	"encoding/json"
+	"fmt"
+	"mime"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// Events is how a message becomes a request.
+type Events string
+
+// The ways. Binary and structured are those of CloudEvents 1.0; plain is the body
+// alone. All have the headers Drover-Function, -Attempt and -Message-Id, and an
+// attribute NAME as Drover-Attribute-NAME: a sender of messages does not choose
+// what headers an app gets.
+const (
+	Binary     Events = "binary"
+	Structured Events = "structured"
+	Plain      Events = "off"
+)
+
+const (
+	eventVersion = "1.0"
+	eventType    = "run.drover.message"
+	anyType      = "application/octet-stream"
+	// maxAttributes bounds the headers that are made of attributes.
+	maxAttributes = 64
+	// longestAttribute bounds one's value, in bytes; longer ones are left out.
+	longestAttribute = 8 << 10
+)
+
+// encode makes the headers and the body of a request.
+func (e Events) encode(function string, m *triggers.Message) ([]field, []byte, error) {
+	fields, contentType := common(function, m, 6)
+	fields = propertyHeaders(attributes(fields, m), m.Properties())
+	switch e {
+	case Binary:
+		fields = append(fields,
+			field{"Ce-Specversion", eventVersion}, field{"Ce-Id", percent(m.ID)},
+			field{"Ce-Source", percent(source(function, m))}, field{"Ce-Type", eventType})
+		if !m.Enqueued.IsZero() {
+			fields = append(fields, field{"Ce-Time", m.Enqueued.UTC().Format(time.RFC3339Nano)})
+		}
+		if m.Subject != "" {
+			fields = append(fields, field{"Ce-Subject", percent(m.Subject)})
+		}
+	case Structured:
+		body, err := structured(function, contentType, m, nil)
+		return append(fields, field{"Content-Type", "application/cloudevents+json; charset=utf-8"}), body, err
+	}
+	return append(fields, field{"Content-Type", contentType}), m.Body, nil
+}
+
+// common are the headers that a request has in any form, with room for more, and
+// the type of the message's body.
+func common(function string, m *triggers.Message, more int) (fields []field, contentType string) {
+	fields = make([]field, 0, 5+len(m.Attributes)+more)
+	fields = append(fields,
+		field{"User-Agent", "drover"}, field{"Drover-Function", function},
+		field{"Drover-Attempt", strconv.Itoa(m.Attempt)}, field{"Drover-Message-Id", percent(m.ID)})
+	contentType = m.Properties()[triggers.ContentType]
+	sure := isType(contentType)
+	if !sure {
+		contentType = anyType
+	}
+	for name, value := range m.Attributes {
+		switch strings.ToLower(name) {
+		case "content-type", "datacontenttype":
+			if !sure && isType(value) {
+				contentType = value
+			}
+		case "traceparent", "tracestate", "diagnostic-id": // the context of a trace goes on
+			if httpguts.ValidHeaderFieldValue(value) {
+				fields = append(fields, field{name, value})
+			}
+		}
+	}
+	return fields, contentType
+}
+
+// isType reports whether a text can be a Content-Type.
+func isType(text string) bool {
+	_, _, err := mime.ParseMediaType(text)
+	return err == nil && httpguts.ValidHeaderFieldValue(text)
+}
+
+// attributes adds those that are not among the common headers.
+func attributes(fields []field, m *triggers.Message) []field {
+	n := 0
+	for name, value := range m.Attributes {
+		switch strings.ToLower(name) {
+		case "content-type", "datacontenttype", "traceparent", "tracestate", "diagnostic-id":
+			continue
+		}
+		if n++; n > maxAttributes {
+			continue
+		}
+		fields = headerValues(fields, m, name, value)
+	}
+	return fields
+}
+
+func source(function string, m *triggers.Message) string {
+	if m.Subject != "" {
+		return "/" + m.Subject
+	}
+	return "/functions/" + function
+}
+
+// cloudEvent is the structured form. Data that is JSON stays JSON.
+type cloudEvent struct {
+	SpecVersion string          `json:"specversion"`
+	ID          string          `json:"id"`
+	Source      string          `json:"source"`
+	Type        string          `json:"type"`
+	Time        string          `json:"time,omitempty"`
+	Subject     string          `json:"subject,omitempty"`
+	ContentType string          `json:"datacontenttype,omitempty"`
+	Data        json.RawMessage `json:"data,omitempty"`
+	Base64      []byte          `json:"data_base64,omitempty"`
+}
+
+// structured makes an event, with extensions where there are some.
+func structured(function, contentType string, m *triggers.Message, extensions map[string]any) ([]byte, error) {
+	e := cloudEvent{
+		SpecVersion: eventVersion, ID: m.ID, Source: source(function, m), Type: eventType,
+		Subject: m.Subject, ContentType: contentType,
+	}
+	if !m.Enqueued.IsZero() {
+		e.Time = m.Enqueued.UTC().Format(time.RFC3339Nano)
+	}
+	var err error
+	if e.Data, e.Base64, err = data(contentType, m.Body); err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("writing the event: %w", err)
+	}
+	if len(extensions) == 0 {
+		return body, nil
+	}
+	more, err := json.Marshal(extensions)
+	if err != nil {
+		return nil, fmt.Errorf("writing the event: %w", err)
+	}
+	body[len(body)-1] = ','
+	return append(body, more[1:]...), nil
+}
+
+// data is a body within JSON: as it is, where it is JSON or text by its type, else
+// in base64.
+func data(contentType string, body []byte) (json.RawMessage, []byte, error) {
+	kind, _, _ := mime.ParseMediaType(contentType) // checked before
+	switch {
+	case len(body) == 0:
+		return nil, nil, nil
+	case (kind == "application/json" || strings.HasSuffix(kind, "+json")) && json.Valid(body):
+		return body, nil, nil
+	case strings.HasPrefix(kind, "text/") && utf8.Valid(body):
+		text, err := json.Marshal(string(body))
+		if err != nil {
+			return nil, nil, fmt.Errorf("writing the event: %w", err)
+		}
+		return text, nil, nil
+	}
+	return nil, body, nil
+}
+
+// percent writes what a header cannot hold as CloudEvents' binding to HTTP does:
+// space, quote, percent, and all that is not printable ASCII as %XX.
+func percent(text string) string {
+	plain := true
+	for i := range len(text) {
+		if c := text[i]; c <= ' ' || c > '~' || c == '"' || c == '%' {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		return text
+	}
+	var b strings.Builder
+	for i := range len(text) {
+		if c := text[i]; c <= ' ' || c > '~' || c == '"' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}

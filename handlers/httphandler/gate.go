@@ -1,0 +1,171 @@
+package httphandler
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/drover-run/drover/handlers"
+)
+
+// gate is a circuit breaker: the room that the handler offers. It is closed to
+// messages while the app is down, open to one that tries, or open to all.
+type gate struct {
+	slots *handlers.Slots
+	all   int
+	look  func(context.Context) error
+	log   *slog.Logger
+	wake  chan struct{}
+
+	mu       sync.Mutex
+	state    gateState
+	why      string
+	failures int // in a row
+	backOff  *backoff.ExponentialBackOff
+	until    time.Time // not to look before
+}
+
+type gateState uint8
+
+const (
+	gateShut gateState = iota // the app is looked for
+	gateTrying
+	gateOpen
+)
+
+const (
+	// tripAfter is how many failures in a row close the gate.
+	tripAfter = 20
+	// lookLimit bounds one look for the app.
+	lookLimit = 5 * time.Second
+	// pausedFor is how long a misconfigured app is left alone.
+	pausedFor = 30 * time.Second
+)
+
+func newGate(all int, look func(context.Context) error, log *slog.Logger) *gate {
+	return &gate{
+		slots: handlers.NewSlots(0), all: all, look: look, log: log, wake: make(chan struct{}, 1),
+		backOff: backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(10*time.Second), backoff.WithMaxElapsedTime(0)),
+	}
+}
+
+// run looks for the app whenever the gate is shut, until ctx ends.
+func (g *gate) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		g.mu.Lock()
+		shut, rest := g.state == gateShut, time.Until(g.until)
+		g.mu.Unlock()
+		if !shut {
+			select {
+			case <-g.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if rest > 0 {
+			timer := time.NewTimer(rest)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			timer.Stop()
+			continue
+		}
+		g.tryAgain(ctx)
+	}
+}
+
+// tryAgain looks for the app once; if it is there, one message may try.
+func (g *gate) tryAgain(ctx context.Context) {
+	looking, cancel := context.WithTimeout(ctx, lookLimit)
+	err := g.look(looking)
+	cancel()
+	if ctx.Err() != nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err != nil {
+		g.shut("it cannot be reached: "+err.Error(), g.backOff.NextBackOff())
+		return
+	}
+	if g.why == "" { // the first look
+		g.open()
+		return
+	}
+	g.state = gateTrying
+	g.slots.Resize(1)
+}
+
+// shut offers no room for a while; mu is held.
+func (g *gate) shut(why string, rest time.Duration) {
+	if g.why != why {
+		g.log.Error("the app is not well; nothing is received until it is", "why", why)
+	}
+	g.state, g.why, g.until = gateShut, why, time.Now().Add(rest)
+	g.slots.Resize(0)
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// open offers all room; mu is held.
+func (g *gate) open() {
+	if g.why != "" {
+		g.log.Info("the app is well again")
+	}
+	g.state, g.why, g.failures = gateOpen, "", 0
+	g.backOff.Reset()
+	g.slots.Resize(g.all)
+}
+
+// isOpen reports whether all messages are let through.
+func (g *gate) isOpen() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state == gateOpen
+}
+
+func (g *gate) succeeded() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failures = 0; g.state == gateTrying {
+		g.open()
+	}
+}
+
+// failed counts a failure, of which several in a row shut the gate, or one of the
+// message that tries.
+func (g *gate) failed() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failures++
+	switch {
+	case g.state == gateTrying:
+		g.shut(g.why, g.backOff.NextBackOff())
+	case g.state == gateOpen && g.failures >= tripAfter:
+		g.shut("it failed many times in a row", g.backOff.NextBackOff())
+	}
+}
+
+// down shuts the gate since the app is not there.
+func (g *gate) down(why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.state != gateShut {
+		g.shut(why, g.backOff.NextBackOff())
+	}
+}
+
+// pause shuts the gate for long, since the app is not what was meant.
+func (g *gate) pause(why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.state != gateShut {
+		g.shut("misconfigured: "+why, pausedFor)
+	}
+}

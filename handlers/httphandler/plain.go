@@ -1,0 +1,276 @@
+package httphandler
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	nethttp "net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/drover-run/drover/handlers"
+)
+
+// plain speaks HTTP/1.1 in the clear, on connections that it keeps: to an app on the
+// same machine, where the client is the larger part of a request. It takes less than
+// half of what net/http's does, which has two goroutines for each connection, and it
+// knows whether a request was seen. What is on the wire is fasthttp's to write and to
+// read; that has a client, too, but none that a context ends.
+type plain struct {
+	host, uri string
+	added     []field         // to each request
+	replaced  map[string]bool // their names, in lower case
+	longest   int             // an answer's body, in bytes
+	dial      func(ctx context.Context) (net.Conn, error)
+
+	mu     sync.Mutex
+	idle   []*plainConn // the last one is used first
+	room   int          // for idle ones
+	sweep  *time.Timer  // runs while there are idle ones
+	closed bool
+}
+
+const (
+	// longestPlainHeader bounds the headers of an answer, in bytes: each connection
+	// has a buffer for them.
+	longestPlainHeader = 16 << 10
+	plainWriteBuffer   = 4 << 10
+	// lookAfter is how long a connection lies before it is looked at whether the app
+	// has closed it.
+	lookAfter = 10 * time.Millisecond
+)
+
+// plainConn is a connection; one request uses it at a time.
+type plainConn struct {
+	net.Conn
+	r    *bufio.Reader
+	w    *bufio.Writer
+	sent uint64    // bytes
+	used bool      // by a request before
+	last time.Time // when it was
+}
+
+// Write counts.
+func (c *plainConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.sent += uint64(n)
+	return n, err
+}
+
+func newPlain(cfg Config, target string, dial func(ctx context.Context) (net.Conn, error)) (*plain, error) {
+	u, err := url.Parse(target)
+	if err != nil {
+		return nil, fmt.Errorf("reading the URL: %w", err)
+	}
+	p := &plain{host: u.Host, uri: u.RequestURI(), longest: int(cfg.MaxResponse), dial: dial, room: cfg.Slots, replaced: make(map[string]bool)}
+	for name, value := range cfg.Headers {
+		if strings.EqualFold(name, "Host") {
+			p.host = value
+			continue
+		}
+		p.added = append(p.added, field{name, value})
+		p.replaced[strings.ToLower(name)] = true
+	}
+	return p, nil
+}
+
+// post sends a message and reads the answer. Where the app had closed a kept
+// connection before it saw anything of the request, that goes to a new one.
+func (p *plain) post(ctx context.Context, fields []field, body []byte) (answer, error) {
+	c := p.take()
+	for {
+		if c == nil {
+			conn, err := p.dial(ctx)
+			if err != nil {
+				return answer{}, err
+			}
+			c = &plainConn{Conn: conn}
+			c.r, c.w = bufio.NewReaderSize(conn, longestPlainHeader), bufio.NewWriterSize(c, plainWriteBuffer)
+		}
+		a, err := p.exchange(ctx, c, fields, body)
+		if !errors.Is(err, errUnseen) {
+			return a, err
+		}
+		p.dropIdle() // they are as old
+		c = nil
+	}
+}
+
+// errUnseen is a request of which the app has seen nothing.
+var errUnseen = errors.New("the app had closed the connection")
+
+// exchange sends a request and reads its answer. The connection is kept or closed.
+func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body []byte) (answer, error) {
+	before := c.sent
+	uncancel := c.endWith(ctx)
+	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseRequest(request)
+	defer fasthttp.ReleaseResponse(response)
+	p.fill(request, fields, body)
+	response.Header.SetNoDefaultContentType(true)
+	err := request.Write(c.w)
+	if err == nil {
+		err = c.w.Flush()
+	}
+	written := err
+	if err == nil || c.sent > before { // an app may answer before it has read all, and close
+		err = response.ReadLimitBody(c.r, p.longest)
+	}
+	whole := uncancel()
+	var a answer
+	if err == nil {
+		a = answerOf(response)
+	}
+	if err == nil && written == nil && whole && !response.ConnectionClose() && c.r.Buffered() == 0 {
+		p.keep(c)
+		return a, nil
+	}
+	unseen := err != nil && c.used && c.r.Buffered() == 0 && (c.sent == before || unread(c.Conn, before))
+	_ = c.Close() // nothing is left to say
+	var small *fasthttp.ErrSmallBuffer
+	switch {
+	case err == nil:
+		return a, nil
+	case ctx.Err() != nil:
+		return answer{}, ctx.Err()
+	case errors.Is(err, os.ErrDeadlineExceeded): // by this clock, but not by that
+		return answer{}, context.DeadlineExceeded
+	case unseen:
+		return answer{}, errUnseen
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		return answer{}, fmt.Errorf("%w: more than max_response (%d) bytes", errTooLong, p.longest)
+	case errors.As(err, &small):
+		return answer{}, fmt.Errorf("%w: more than %d bytes of headers", errTooLong, longestPlainHeader)
+	case written != nil:
+		return answer{}, fmt.Errorf("sending the request: %w", written)
+	case errors.Is(err, io.EOF):
+		return answer{}, fmt.Errorf("reading the answer: the app closed the connection: %w", io.ErrUnexpectedEOF)
+	}
+	return answer{}, fmt.Errorf("reading the answer: %w", err)
+}
+
+// endWith ends what is done on the connection when ctx ends, until stop is called,
+// which reports whether that was in time.
+func (c *plainConn) endWith(ctx context.Context) (stop func() bool) {
+	end := func() { _ = c.SetDeadline(time.Unix(1, 0)) }
+	i, ok := ctx.(handlers.Interruptible)
+	if !ok {
+		return context.AfterFunc(ctx, end)
+	}
+	at, _ := i.Deadline() // none is never
+	_ = c.SetDeadline(at) // else the request fails
+	return i.OnInterrupt(end)
+}
+
+// fill makes the request.
+func (p *plain) fill(request *fasthttp.Request, fields []field, body []byte) {
+	h := &request.Header
+	h.DisableNormalizing()
+	h.SetMethod(nethttp.MethodPost)
+	h.SetRequestURI(p.uri)
+	h.SetHost(p.host)
+	for _, f := range fields {
+		if len(p.added) == 0 || !p.replaced[strings.ToLower(f.name)] {
+			h.Add(f.name, f.value)
+		}
+	}
+	for _, f := range p.added {
+		h.Add(f.name, f.value)
+	}
+	request.SetBodyRaw(body)
+}
+
+func answerOf(response *fasthttp.Response) answer {
+	a := answer{status: response.StatusCode()}
+	if text := response.Body(); len(text) > 0 {
+		a.body = append(make([]byte, 0, len(text)), text...) // the response is used again
+		for name, value := range response.Header.All() {
+			if len(name) >= len("Content-Type") && (name[0]|0x20 == 'c' || name[0]|0x20 == 'd') {
+				a.describe(string(name), string(value))
+			}
+		}
+	}
+	if a.status < 200 || a.status >= 300 {
+		a.text = fmt.Sprintf("%d %s", a.status, nethttp.StatusText(a.status))
+		a.retryAfter, a.location = string(response.Header.Peek("Retry-After")), string(response.Header.Peek("Location"))
+	}
+	return a
+}
+
+// take returns a kept connection; nil if there is none.
+func (p *plain) take() *plainConn {
+	for {
+		p.mu.Lock()
+		n := len(p.idle)
+		if n == 0 {
+			p.mu.Unlock()
+			return nil
+		}
+		c := p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		if time.Since(c.last) < lookAfter || !ended(c.Conn) {
+			return c
+		}
+		_ = c.Close() // by the app, before
+	}
+}
+
+// keep keeps a connection for the next request.
+func (p *plain) keep(c *plainConn) {
+	c.used, c.last = true, time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.idle) >= p.room {
+		_ = c.Close()
+		return
+	}
+	if p.idle = append(p.idle, c); p.sweep == nil {
+		p.sweep = time.AfterFunc(idleLimit, p.closeOld)
+	}
+}
+
+// closeOld closes what nobody has used for long; those are the first.
+func (p *plain) closeOld() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for n < len(p.idle) && time.Since(p.idle[n].last) >= idleLimit {
+		_ = p.idle[n].Close()
+		n++
+	}
+	if p.idle = append(p.idle[:0], p.idle[n:]...); len(p.idle) == 0 || p.closed {
+		p.sweep = nil
+		return
+	}
+	p.sweep.Reset(idleLimit - time.Since(p.idle[0].last))
+}
+
+// dropIdle closes all that nobody uses.
+func (p *plain) dropIdle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.idle {
+		_ = c.Close()
+	}
+	p.idle = nil
+}
+
+// close closes what is kept, and keeps nothing any more.
+func (p *plain) close() {
+	p.dropIdle()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed = true; p.sweep != nil {
+		p.sweep.Stop()
+	}
+}

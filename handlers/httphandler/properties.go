@@ -1,0 +1,122 @@
+package httphandler
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// This file is the properties of messages as headers, in requests and answers.
+
+const (
+	// propertyPrefix begins the header of a property: Drover-Property-Correlation-Id is
+	// correlation_id.
+	propertyPrefix = "Drover-Property-"
+	// attributePrefix begins that of an attribute.
+	attributePrefix = "Drover-Attribute-"
+)
+
+// propertyHeaders adds the properties of a message. The content type has a header of its own.
+func propertyHeaders(fields []field, known triggers.Properties) []field {
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		if value := known[name]; name != triggers.ContentType && len(value) <= longestAttribute {
+			fields = append(fields, field{propertyHeader(name), percent(value)})
+		}
+	}
+	return fields
+}
+
+// propertyHeader is the name of a property's header.
+func propertyHeader(name string) string {
+	words := strings.Split(name, "_")
+	for i, word := range words {
+		if word != "" {
+			words[i] = strings.ToUpper(word[:1]) + word[1:]
+		}
+	}
+	return propertyPrefix + strings.Join(words, "-")
+}
+
+// propertyOf reads a header of an answer: what it sets of the output, if it does.
+func propertyOf(header string) (name string, ok bool) {
+	if strings.EqualFold(header, "Content-Type") {
+		return triggers.ContentType, true
+	}
+	if n := len(propertyPrefix); len(header) > n && strings.EqualFold(header[:n], propertyPrefix) {
+		name = strings.ReplaceAll(strings.ToLower(header[n:]), "-", "_")
+		return name, slices.Contains(triggers.Settable, name)
+	}
+	if n := len(attributePrefix); len(header) > n && strings.EqualFold(header[:n], attributePrefix) {
+		return triggers.AttributePrefix + header[n:], true
+	}
+	return "", false
+}
+
+// describe takes a header of a successful answer. Of several with one name, the first counts.
+func (a *answer) describe(header, value string) {
+	name, ok := propertyOf(header)
+	if _, known := a.about[name]; ok && value != "" && !known {
+		if a.about == nil {
+			a.about = make(triggers.Properties, 1)
+		}
+		if name != triggers.ContentType {
+			value = unpercent(value)
+		}
+		a.about[name] = value
+	}
+}
+
+// describeJSON says that an output is JSON, where it is an object or a list.
+func describeJSON(ctx context.Context, output []byte) {
+	if len(output) > 0 && (output[0] == '{' || output[0] == '[') && json.Valid(output) {
+		handlers.Describe(ctx, triggers.Properties{triggers.ContentType: "application/json"})
+	}
+}
+
+// headerValues are the attributes as headers, one for each value.
+func headerValues(fields []field, m *triggers.Message, name, value string) []field {
+	values := []string{value}
+	if all := m.Repeated[name]; len(all) > 0 {
+		values = all
+	}
+	for _, value := range values {
+		if len(value) <= longestAttribute && httpguts.ValidHeaderFieldName(name) {
+			fields = append(fields, field{attributePrefix + name, percent(value)})
+		}
+	}
+	return fields
+}
+
+// unpercent reads what percent writes; what it did not write it leaves.
+func unpercent(text string) string {
+	if !strings.Contains(text, "%") {
+		return text
+	}
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] == '%' && i+2 < len(text) && unhex(text[i+1]) >= 0 && unhex(text[i+2]) >= 0 {
+			b.WriteByte(byte(unhex(text[i+1])<<4 | unhex(text[i+2])))
+			i += 2
+			continue
+		}
+		b.WriteByte(text[i])
+	}
+	return b.String()
+}
+
+func unhex(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c|0x20 >= 'a' && c|0x20 <= 'f':
+		return int(c|0x20-'a') + 10
+	}
+	return -1
+}

@@ -1,0 +1,140 @@
+package interpreters
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// What of an app is read for its fingerprint. Of files beyond maxBytes only the size and
+// the time count; what is beyond the others does not count.
+const (
+	maxFiles = 20_000
+	maxDepth = 64
+	maxBytes = 256 << 20
+)
+
+// Kinds are the files that an app's code is made of, by the ending of their names.
+type Kinds struct {
+	// Imported are those that count where a worker has imported them; nil: all files.
+	Imported []string
+	// Always are those that code also reads in other ways, and that count always.
+	Always []string
+}
+
+func (k Kinds) have(name string) bool {
+	return k.Imported == nil || slices.Contains(k.Imported, filepath.Ext(name)) || slices.Contains(k.Always, filepath.Ext(name))
+}
+
+// Code is one state of an app's code.
+type Code struct {
+	kinds    Kinds
+	files    map[string]file // by their name below the app's directory
+	packages string          // that are installed
+	sum      string
+}
+
+type file struct {
+	path     string // without links
+	contents string // by their hash
+}
+
+// Read reads the names and contents of the files below dir that are of these kinds. Links
+// are followed, each directory once: a release is often switched by one, and a ConfigMap
+// always. Hidden directories, such as .venv, and those of other languages' packages are
+// passed over; of installed Python packages the names and versions count. What cannot be
+// read is as if it did not exist: it cannot be imported either.
+func Read(dir string, kinds Kinds) *Code {
+	w := walk{hash: sha256.New(), kinds: kinds, found: make(map[string]file), seen: make(map[place]bool)}
+	w.dir(dir, "", 0)
+	var packages strings.Builder
+	for _, pattern := range []string{".python_packages/lib/site-packages", ".venv/lib/python*/site-packages", "venv/lib/python*/site-packages"} {
+		found, _ := filepath.Glob(filepath.Join(dir, pattern, "*.dist-info")) // the patterns are ours
+		for _, path := range found {
+			packages.WriteString(strings.TrimPrefix(path, dir) + "\n")
+		}
+	}
+	_, _ = io.WriteString(w.hash, packages.String()) // a hash takes everything
+	return &Code{kinds: kinds, files: w.found, packages: packages.String(), sum: hex.EncodeToString(w.hash.Sum(nil))}
+}
+
+// Fingerprint tells this state of the code from others.
+func (c *Code) Fingerprint() string { return c.sum }
+
+// place is a directory, by whatever name.
+type place struct{ device, inode uint64 }
+
+// walk is one way through an app's directory.
+type walk struct {
+	hash  hash.Hash
+	kinds Kinds
+	found map[string]file
+	seen  map[place]bool // the directories that it was in
+	files int
+	bytes int64
+}
+
+// dir takes a directory, which is at name below the app's.
+func (w *walk) dir(path, name string, depth int) {
+	info, err := os.Stat(path)
+	if err != nil || depth > maxDepth {
+		return
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		here := place{uint64(stat.Dev), stat.Ino} //nolint:unconvert // its type differs from system to system
+		if w.seen[here] {
+			return
+		}
+		w.seen[here] = true
+	}
+	entries, err := os.ReadDir(path) // in order
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		full, below := filepath.Join(path, entry.Name()), filepath.Join(name, entry.Name())
+		info, err := os.Stat(full)
+		switch {
+		case err != nil:
+		case info.IsDir():
+			if n := entry.Name(); !strings.HasPrefix(n, ".") && n != "__pycache__" && n != "node_modules" {
+				w.dir(full, below, depth+1)
+			}
+		case info.Mode().IsRegular() && w.kinds.have(entry.Name()) && w.files < maxFiles:
+			w.files++
+			w.file(full, below, info)
+		}
+	}
+}
+
+func (w *walk) file(path, name string, info os.FileInfo) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return
+	}
+	if w.bytes += info.Size(); w.bytes > maxBytes {
+		w.add(name, real, fmt.Sprintf("%d %d", info.Size(), info.ModTime().UnixNano()))
+		return
+	}
+	in, err := os.Open(real)
+	if err != nil {
+		return
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	own := sha256.New()
+	if n, err := io.Copy(own, io.LimitReader(in, info.Size()+1)); err == nil {
+		w.add(name, real, fmt.Sprintf("%d %x", n, own.Sum(nil)))
+	}
+}
+
+func (w *walk) add(name, path, contents string) {
+	_, _ = fmt.Fprintf(w.hash, "%s %s\n", name, contents) // a hash takes everything
+	w.found[name] = file{path, contents}
+}

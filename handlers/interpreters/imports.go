@@ -1,0 +1,147 @@
+package interpreters
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// What is kept of an app's imports: so many paths, and so many bytes of them. Where there
+// are more all files count; a worker stops when it has named more than maxPaths.
+const (
+	maxPaths     = 20_000
+	maxPathBytes = 4 << 20
+)
+
+// Imports are what an app's workers have imported: paths of files, of directories of which
+// all counts, and of modules, without an ending, that were looked for and not found. Its
+// methods may be called from many goroutines.
+type Imports struct {
+	dir string // of the app
+
+	mu    sync.Mutex
+	told  bool // whether a worker has named any
+	paths map[string]bool
+	bytes int
+}
+
+func (i *Imports) full() bool { return len(i.paths) > maxPaths || i.bytes > maxPathBytes }
+
+// NewImports returns those of an app that has not begun.
+func NewImports(dir string) *Imports { return &Imports{dir: dir, paths: make(map[string]bool)} }
+
+// Add takes paths as workers name them. Each is kept as it is; if it is in the app's
+// directory, as links lead now, also as its name there and without links.
+func (i *Imports) Add(paths []string) {
+	real, err := filepath.EvalSymlinks(i.dir)
+	if err != nil {
+		real = i.dir
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.told = true
+	for _, path := range paths {
+		if i.paths[path] || i.full() {
+			continue
+		}
+		i.paths[path] = true
+		i.bytes += len(path)
+		for _, dir := range []string{i.dir, real} {
+			if name, err := filepath.Rel(dir, path); err == nil && name != ".." && !strings.HasPrefix(name, "../") {
+				i.paths[withoutData(name)] = true
+				if target, err := filepath.EvalSymlinks(path); err == nil {
+					i.paths[target] = true
+				}
+			}
+		}
+	}
+}
+
+// withoutData takes the directory from a name that a ConfigMap has its files in: its name
+// begins with two dots, and is another after each change.
+func withoutData(name string) string {
+	parts := strings.Split(name, string(filepath.Separator))
+	return filepath.Join(slices.DeleteFunc(parts, func(part string) bool { return strings.HasPrefix(part, "..") })...)
+}
+
+// have reports whether a file is among them, by its name or its path.
+func (i *Imports) have(name, path string) bool {
+	for _, at := range []string{name, path} {
+		if at == "" {
+			continue // it is not there
+		}
+		if i.paths[at] || i.paths[strings.TrimSuffix(at, filepath.Ext(at))] {
+			return true
+		}
+		for dir := filepath.Dir(at); ; dir = filepath.Dir(dir) {
+			if i.paths[dir] {
+				return true
+			}
+			if dir == filepath.Dir(dir) {
+				break
+			}
+		}
+	}
+	return false
+}
+
+// Changes compares the code with what it was before. changed are the names of files that
+// make it another: those that workers have imported, those that stand in for one of them,
+// and those that count always. unused are others. Where it is not known what was imported,
+// all count.
+func (c *Code) Changes(before *Code, imports *Imports) (changed, unused []string) {
+	imports.mu.Lock()
+	defer imports.mu.Unlock()
+	names := maps.Clone(before.files)
+	maps.Copy(names, c.files)
+	counts := c.counting(before, imports)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		switch {
+		case before.files[name].contents == c.files[name].contents:
+		case counts(name):
+			changed = append(changed, name)
+		default:
+			unused = append(unused, name)
+		}
+	}
+	if before.packages != c.packages {
+		changed = append(changed, "installed packages")
+	}
+	return changed, unused
+}
+
+// counting returns what says of a file whether a change of it makes the code another;
+// imports is locked.
+func (c *Code) counting(before *Code, imports *Imports) func(name string) bool {
+	stems, endings, known := make(map[string]bool), make(map[string]bool), false
+	for name, was := range before.files {
+		if imports.have(name, was.path) {
+			known, stems[stem(name)], endings[filepath.Ext(name)] = true, true, true
+		}
+	}
+	return func(name string) bool {
+		was, old := before.files[name]
+		ending := filepath.Ext(name)
+		switch {
+		case !imports.told, !known, imports.full(), slices.Contains(c.kinds.Always, ending):
+			return true
+		case c.kinds.Imported == nil && !endings[ending]: // no code, as far as anybody knows
+			return true
+		case old && imports.have(name, was.path), imports.have(name, c.files[name].path):
+			return true
+		}
+		return !old && stems[stem(name)]
+	}
+}
+
+// stem is what an import names a file by: of x.py and x/__init__.py, or x.js and
+// x/index.mjs, one stands in for the other.
+func stem(name string) string {
+	name = strings.TrimSuffix(name, filepath.Ext(name))
+	for _, whole := range []string{"__init__", "index"} {
+		name = strings.TrimSuffix(name, string(filepath.Separator)+whole)
+	}
+	return name
+}

@@ -1,0 +1,45 @@
+package interpreters
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Layout is where an interpreter's parts are.
+type Layout struct {
+	// Executable is the program itself, where what is run is a script that looks for
+	// it, as those of pyenv are.
+	Executable string
+	// Homes are the files and directories that it is made of; Libraries are the
+	// directories that it imports from, as this process's user sees them.
+	Homes, Libraries []string
+}
+
+// Layout runs an interpreter to see where its parts are: the arguments have it print
+// them, as JSON, in its last line. Those before are of its own set-up.
+func (i Interpreter) Layout(ctx context.Context, args ...string) (l Layout, err error) {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	out, err := output(ctx, i.Path, args...)
+	said := strings.TrimSpace(string(out))
+	if err != nil {
+		return l, fmt.Errorf("the interpreter %s (%s) does not run: %w: %s", i.Path, i.From, err, said)
+	}
+	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
+	if err := json.Unmarshal(lines[len(lines)-1], &l); err != nil {
+		return l, fmt.Errorf("the interpreter %s (%s) does not say where it is: %w: %s", i.Path, i.From, err, said)
+	}
+	l.Executable = cmp.Or(l.Executable, i.Path)
+	slices.Sort(l.Homes)
+	l.Homes = slices.DeleteFunc(slices.Compact(l.Homes), func(home string) bool {
+		_, err := os.Stat(home)
+		return err != nil || home == "/" // that is not its own
+	})
+	return l, nil
+}

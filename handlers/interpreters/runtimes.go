@@ -1,0 +1,106 @@
+// Package interpreters is what workers in an interpreted language need of a machine:
+// an interpreter that is there and new enough, and the worker's own files. The
+// packages of the languages call it, each for its own.
+package interpreters
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Interpreter is a program that runs an app's workers.
+type Interpreter struct {
+	Path string
+	// Language and Version are for people; empty where nobody asked it.
+	Language, Version string
+	// From says why it is this one.
+	From string
+}
+
+func (i Interpreter) String() string {
+	if i.Language == "" {
+		return fmt.Sprintf("%s (%s)", i.Path, i.From)
+	}
+	return fmt.Sprintf("%s (%s %s, %s)", i.Path, i.Language, i.Version, i.From)
+}
+
+// Named is the interpreter that a configuration names. path is where programs are
+// looked for, as in $PATH.
+func Named(name, path string) (Interpreter, error) {
+	found, err := LookUp(name, path)
+	if err != nil {
+		return Interpreter{}, fmt.Errorf("the interpreter %s (interpreter in the configuration): %w", name, err)
+	}
+	return Interpreter{Path: found, From: "interpreter in the configuration"}, nil
+}
+
+// probeLimit bounds the first run of an interpreter.
+const probeLimit = 30 * time.Second
+
+// Probe runs an interpreter to see that it works, and that it is new enough: the
+// arguments have it print its version.
+func (i *Interpreter) Probe(ctx context.Context, language, oldest string, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	out, err := output(ctx, i.Path, args...)
+	said := strings.TrimSpace(string(out))
+	if err != nil {
+		return fmt.Errorf("the interpreter %s (%s) does not run: %w: %s", i.Path, i.From, err, said)
+	}
+	i.Language, i.Version = language, strings.TrimPrefix(said, "v")
+	if !reaches(i.Version, oldest) {
+		return fmt.Errorf("the interpreter %s (%s) is %s %s; drover needs %s or newer: install one, and name it with interpreter",
+			i.Path, i.From, language, i.Version, oldest)
+	}
+	return nil
+}
+
+// reaches reports whether a version is a certain one or newer. A text that is no
+// version is as old as can be.
+func reaches(version, oldest string) bool {
+	have := strings.Split(version, ".")
+	if len(have) < 3 {
+		return false
+	}
+	for i, text := range strings.Split(oldest, ".") {
+		is, err := strconv.Atoi(have[i])
+		least, _ := strconv.Atoi(text) // ours
+		switch {
+		case err != nil || is < least:
+			return false
+		case is > least:
+			return true
+		}
+	}
+	return true
+}
+
+// LookUp finds a program as a shell would, on the path given.
+func LookUp(name, path string) (string, error) {
+	if strings.ContainsRune(name, filepath.Separator) {
+		return name, executable(name)
+	}
+	for _, dir := range filepath.SplitList(path) {
+		if full := filepath.Join(dir, name); executable(full) == nil {
+			return full, nil
+		}
+	}
+	return "", exec.ErrNotFound
+}
+
+func executable(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() || info.Mode()&0o111 == 0 {
+		return fmt.Errorf("%s is not executable", path)
+	}
+	return nil
+}

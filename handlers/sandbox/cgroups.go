@@ -1,0 +1,293 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// delegate is what to do where there is no cgroup for us.
+const delegate = "run drover under systemd with Delegate=cpu memory pids (to try it: systemd-run -t -p Delegate=yes drover ...), or in a container whose cgroups it may write"
+
+// need is a limit that takes a controller of cgroups.
+type need struct{ key, controller string }
+
+// controllers are those that the limits take.
+func (l Limits) controllers() (out []need) {
+	if l.Memory > 0 {
+		out = append(out, need{"memory", "memory"})
+	}
+	if l.CPU > 0 {
+		out = append(out, need{"cpu", "cpu"})
+	}
+	if l.Processes > 0 {
+		out = append(out, need{"processes", "pids"})
+	}
+	return out
+}
+
+// cgroups are the groups of one app, one in each hierarchy that is needed. Each
+// worker has groups below them.
+type cgroups struct {
+	claims []*claim
+	v2     []bool // of each claim
+}
+
+// openCgroups makes them, and has them ready for those of workers.
+func openCgroups(where *membership, needs []need) (c *cgroups, err error) {
+	c = new(cgroups)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.close())
+		}
+	}()
+	unified := make(map[string]string) // directories of version 2, and what they are to hand on
+	var dirs []string
+	for _, n := range needs {
+		home, err := where.find(n.controller)
+		if err != nil {
+			return c, err
+		}
+		if _, known := unified[home.dir]; !known {
+			dirs = append(dirs, home.dir)
+		}
+		if home.v2 {
+			unified[home.dir] += " +" + n.controller
+		} else {
+			unified[home.dir] = ""
+		}
+	}
+	for _, dir := range dirs {
+		controllers := strings.TrimSpace(unified[dir])
+		if controllers != "" {
+			if err := handOn(dir, controllers); err != nil {
+				return c, err
+			}
+		}
+		own, err := newClaim(dir, removeCgroup)
+		if err != nil {
+			return c, fmt.Errorf("making a cgroup: %w", err)
+		}
+		c.claims, c.v2 = append(c.claims, own), append(c.v2, controllers != "")
+		if controllers != "" {
+			if err := put(own.dir, "cgroup.subtree_control", controllers); err != nil {
+				return c, err
+			}
+		}
+	}
+	return c, nil
+}
+
+// put writes a setting of a cgroup.
+func put(dir, file, value string) error {
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o600); err != nil {
+		return fmt.Errorf("setting up a cgroup: %s: %w", value, err)
+	}
+	return nil
+}
+
+// ourLeaf is where the daemon's own processes go: in version 2 a group with
+// processes of its own can't hand controllers on to groups below it.
+const ourLeaf = "daemon"
+
+// handOn gives the groups below a directory of version 2 controllers.
+func handOn(dir, controllers string) error {
+	have, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
+	if err != nil {
+		return fmt.Errorf("setting up a cgroup: %w", err)
+	}
+	given := strings.Fields(string(have))
+	missing := false
+	for _, c := range strings.Fields(controllers) {
+		found := false
+		for _, g := range given {
+			found = found || "+"+g == c
+		}
+		missing = missing || !found
+	}
+	if !missing {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil { // only the root has none, and the root may
+		if err := moveAll(dir, filepath.Join(dir, ourLeaf)); err != nil {
+			return err
+		}
+	}
+	return put(dir, "cgroup.subtree_control", controllers)
+}
+
+// moveAll moves the processes of one group to another, those too that come meanwhile.
+func moveAll(from, to string) error {
+	if err := os.Mkdir(to, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("making a cgroup: %w", err)
+	}
+	for range 100 {
+		pids, err := pidsOf(from)
+		if err != nil {
+			return err
+		}
+		if len(pids) == 0 {
+			return nil
+		}
+		for _, pid := range pids {
+			if err := put(to, "cgroup.procs", strconv.Itoa(pid)); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("setting up a cgroup: ever new processes come to %s", from)
+}
+
+func pidsOf(dir string) (pids []int, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return nil, fmt.Errorf("reading a cgroup: %w", err)
+	}
+	for _, word := range strings.Fields(string(text)) {
+		if pid, err := strconv.Atoi(word); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// make makes the groups of a worker. It returns their directories, and the files to
+// join them by.
+func (c *cgroups) make(name string, l Limits) (dirs, join []string, err error) {
+	for i, claim := range c.claims {
+		dir := filepath.Join(claim.dir, name)
+		if err := os.Mkdir(dir, 0o750); err != nil {
+			return dirs, nil, fmt.Errorf("making a cgroup: %w", err)
+		}
+		dirs, join = append(dirs, dir), append(join, filepath.Join(dir, "cgroup.procs"))
+		set := l.setV1
+		if c.v2[i] {
+			set = l.setV2
+		}
+		if err := set(dir); err != nil {
+			return dirs, nil, err
+		}
+	}
+	return dirs, join, nil
+}
+
+// close removes the groups, with whatever is left in them.
+func (c *cgroups) close() error {
+	var errs []error
+	for _, claim := range c.claims {
+		errs = append(errs, claim.release(removeCgroup))
+	}
+	return errors.Join(errs...)
+}
+
+// period is that in which a share of the processors is counted, in µs: the kernel's
+// default.
+const period = 100_000
+
+func quota(cores float64) int64 { return max(int64(cores*period), 1000) } // the kernel's least
+
+// setV2 sets the limits in a directory of version 2. A limit that can be escaped to
+// the swap space is none, and half a worker is none either.
+func (l Limits) setV2(dir string) error {
+	var errs []error
+	if l.Memory > 0 {
+		errs = append(errs, put(dir, "memory.max", strconv.FormatInt(l.Memory, 10)), put(dir, "memory.oom.group", "1"))
+		if _, err := os.Stat(filepath.Join(dir, "memory.swap.max")); err == nil { // the kernel may not count it
+			errs = append(errs, put(dir, "memory.swap.max", "0"))
+		}
+	}
+	if l.CPU > 0 {
+		errs = append(errs, put(dir, "cpu.max", fmt.Sprintf("%d %d", quota(l.CPU), period)))
+	}
+	if l.Processes > 0 {
+		errs = append(errs, put(dir, "pids.max", strconv.Itoa(l.Processes)))
+	}
+	return errors.Join(errs...)
+}
+
+// setV1 sets those of them that belong to the hierarchy of a directory of version 1.
+func (l Limits) setV1(dir string) error {
+	here := func(file string) bool {
+		_, err := os.Stat(filepath.Join(dir, file))
+		return err == nil
+	}
+	var errs []error
+	if l.Memory > 0 && here("memory.limit_in_bytes") {
+		errs = append(errs, put(dir, "memory.limit_in_bytes", strconv.FormatInt(l.Memory, 10)))
+		if here("memory.memsw.limit_in_bytes") {
+			errs = append(errs, put(dir, "memory.memsw.limit_in_bytes", strconv.FormatInt(l.Memory, 10)))
+		}
+	}
+	if l.CPU > 0 && here("cpu.cfs_quota_us") {
+		errs = append(errs, put(dir, "cpu.cfs_period_us", strconv.Itoa(period)), put(dir, "cpu.cfs_quota_us", strconv.FormatInt(quota(l.CPU), 10)))
+	}
+	if l.Processes > 0 && here("pids.max") {
+		errs = append(errs, put(dir, "pids.max", strconv.Itoa(l.Processes)))
+	}
+	return errors.Join(errs...)
+}
+
+// oomKilled reports whether a process of a group was killed at its limit of memory.
+func oomKilled(dir string) bool {
+	for _, file := range []string{"memory.events", "memory.oom_control"} { // of version 2, of version 1
+		text, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			continue
+		}
+		for line := range bytes.Lines(text) {
+			fields := strings.Fields(string(line))
+			if len(fields) == 2 && fields[0] == "oom_kill" && fields[1] != "0" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// removeLimit bounds the wait for killed processes to be gone.
+const removeLimit = 2 * time.Second
+
+// removeCgroup kills what is in a group, and in those below it, and removes them.
+func removeCgroup(dir string) error {
+	deadline := time.Now().Add(removeLimit)
+	for {
+		err := removeOnce(dir)
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("removing a cgroup: %w", err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func removeOnce(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil { // only version 2 has it
+		pids, err := pidsOf(dir)
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone already
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeOnce(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return syscall.Rmdir(dir)
+}

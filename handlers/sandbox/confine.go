@@ -1,0 +1,440 @@
+// Package sandbox holds worker processes to limits: of resources, by rlimits and
+// cgroups; of rights, by a user of their own, no_new_privs, landlock and seccomp; and
+// of what they know, by their environment. Each is either in force before the first
+// line of the worker's code runs, or the worker is not started.
+//
+// A Confinement is that of one app, and lives as long as its pool. Each worker has a
+// Box of its own: it is made before the worker is started, wraps the command that
+// starts it (package launch does the rest, in the new process), and is closed when
+// the worker has ended. All methods may be called from many goroutines.
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-run/drover/handlers/sandbox/launch"
+)
+
+// Settings are what an app's workers are held to. The zero value is what all are:
+// they write no core dumps, and gain no rights by the programs that they run.
+type Settings struct {
+	Dir     string // the app's
+	DataDir string // the daemon's, which is not for workers
+
+	// User and Group are names or numbers; empty is the daemon's.
+	User, Group string
+	// NewPrivileges lets set-user-ID programs, such as sudo, work.
+	NewPrivileges bool
+	Limits        Limits
+
+	// Strict is the sandbox: see docs/workers.md. The rest is for it alone.
+	Strict bool
+	// Read and Write are paths beside those of the profile.
+	Read, Write []string
+	// Temporary is what a worker's temporary directory may hold, in bytes, and a file in it; 0
+	// is any.
+	Temporary int64
+	// Connect are the TCP ports that can be connected to; nil is any.
+	Connect []int
+	// UnixSockets lets sockets of the family AF_UNIX be made.
+	UnixSockets bool
+	// LinkLocal lets link-local addresses be reached, where clouds have their metadata.
+	LinkLocal bool
+
+	Environment Environment
+}
+
+// Limits are those of one worker, or of each of its processes; 0 is none, but for
+// Core.
+type Limits struct {
+	Memory    int64   // bytes, of a worker with its children
+	CPU       float64 // cores, likewise
+	Processes int     // with their threads, likewise
+
+	OpenFiles    int           // of a process
+	FileSize     int64         // bytes, of a file that is written
+	AddressSpace int64         // bytes, of a process
+	CPUTime      time.Duration // of a process, in all its life; whole seconds
+	Core         int64         // bytes, of a core dump; 0 is no dump
+}
+
+// self is this program, also when its file has been replaced since.
+const self = "/proc/self/exe"
+
+// Confinement is what the workers of one app are held to.
+type Confinement struct {
+	settings Settings
+	identity *launch.Identity
+	account  account
+	groups   *cgroups // nil: none are needed
+	claim    *claim   // a directory that workers can reach; nil where none is needed
+	boxes    atomic.Int64
+
+	mu       sync.Mutex
+	needed   []string
+	readable []string
+
+	serving   sync.WaitGroup
+	listeners map[*os.File]struct{} // of the calls that the daemon makes; guarded by mu
+
+	temporary map[string]bool // the directories of living workers; guarded by mu
+	deleted   deleted
+}
+
+// Check looks whether this machine can do what the settings ask for. The error says
+// for each setting that it can't what is missing and what to do.
+func Check(s Settings) error {
+	_, _, err := s.check(ownCgroups())
+	return err
+}
+
+// New checks the settings and makes what the workers share: their cgroup, and their
+// directory. What daemons that were killed have left of those is removed.
+func New(s Settings) (*Confinement, error) {
+	return open(s, ownCgroups())
+}
+
+func open(s Settings, where *membership) (c *Confinement, err error) {
+	identity, who, err := s.check(where)
+	if err != nil {
+		return nil, err
+	}
+	var files unix.Rlimit
+	if s.Strict && s.Limits.FileSize == 0 && s.Temporary > 0 && len(s.Write) == 0 && unix.Getrlimit(unix.RLIMIT_FSIZE, &files) == nil {
+		s.Limits.FileSize = int64(min(uint64(s.Temporary), uint64(files.Max))) //nolint:unconvert // it is signed on some systems
+	}
+	c = &Confinement{settings: s, identity: identity, account: who, listeners: make(map[*os.File]struct{}), temporary: make(map[string]bool)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+			c = nil
+		}
+	}()
+	if need := s.Limits.controllers(); len(need) > 0 {
+		if c.groups, err = openCgroups(where, need); err != nil {
+			return c, err
+		}
+	}
+	if s.Strict || s.User != "" {
+		if c.claim, err = claimTemporary(); err != nil {
+			return c, err
+		}
+		if err = os.Mkdir(c.filesDir(), 0o700); err == nil {
+			err = os.Chmod(c.filesDir(), 0o755) //nolint:gosec // another user reads what is in it
+		}
+		if err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+func (c *Confinement) filesDir() string { return filepath.Join(c.claim.dir, "files") }
+
+// FilesDir is where the files that workers are made of are to be installed: a
+// directory that their user can reach. It is gone after Close if it is not the data
+// directory.
+func (c *Confinement) FilesDir() string {
+	if c.settings.User != "" {
+		return c.filesDir()
+	}
+	return c.settings.DataDir
+}
+
+// Need adds paths that workers must be able to read, or they are not started: their
+// own files, and those of their interpreter.
+func (c *Confinement) Need(paths ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.needed = append(c.needed, paths...)
+}
+
+// Read adds paths that workers may read if their user can.
+func (c *Confinement) Read(paths ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readable = append(c.readable, paths...)
+}
+
+// Of is what a process gets of an environment that no sandbox is around: never drover's
+// own.
+func (e Environment) Of(given []string) []string { return e.of(given, false, account{}) }
+
+// Environ is what workers get of an environment, each as NAME=VALUE.
+func (c *Confinement) Environ(given []string) []string {
+	return c.settings.Environment.of(given, c.settings.Strict, c.account)
+}
+
+// Try does everything that is done for a worker in a process that ends before it
+// runs a command. The error says which step failed.
+func (c *Confinement) Try(ctx context.Context) error {
+	box, err := c.Box()
+	if err != nil {
+		return err
+	}
+	if err = box.try(ctx); err != nil {
+		err = fmt.Errorf("its workers cannot be held to what they should: %w", err)
+	}
+	return errors.Join(err, box.Close())
+}
+
+func (b *Box) try(ctx context.Context) error {
+	if b.ours == nil {
+		return nil
+	}
+	program, name, args := b.Wrap(3, "", nil)
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Args[0], cmd.Env, cmd.ExtraFiles = name, []string{}, []*os.File{b.Socket()}
+	out, err := cmd.CombinedOutput()
+	if why := b.Verdict(); why != nil {
+		if errors.Is(why, launch.ErrUnsaid) {
+			return fmt.Errorf("%w (%w) %.200s", why, err, out)
+		}
+		return why
+	}
+	return err
+}
+
+// Close removes what the workers shared. They have ended by then.
+func (c *Confinement) Close() error {
+	c.mu.Lock()
+	for listener := range c.listeners {
+		_ = listener.Close()
+	}
+	c.mu.Unlock()
+	c.serving.Wait()
+	var errs []error
+	if c.groups != nil {
+		errs = append(errs, c.groups.close())
+	}
+	if c.claim != nil {
+		errs = append(errs, c.claim.release(os.RemoveAll))
+	}
+	return errors.Join(errs...)
+}
+
+// spec is what the launch stage does for a worker.
+func (c *Confinement) spec(tmp string, groups []string) launch.Spec {
+	s := c.settings
+	spec := launch.Spec{
+		Cgroups: groups, Rlimits: s.Limits.rlimits(), Identity: c.identity,
+		NoNewPrivs: !s.NewPrivileges, Unprivileged: s.Strict,
+	}
+	c.mu.Lock()
+	needed := append([]string{s.Dir}, c.needed...)
+	readable := slices.Concat(needed, c.readable)
+	c.mu.Unlock()
+	if s.User != "" || s.Strict {
+		spec.Reachable = needed
+	}
+	if s.Strict {
+		spec.Files = &launch.Files{
+			Read:  slices.Concat(readable, systemFiles(), s.Read),
+			Write: slices.Concat([]string{tmp}, systemDevices, s.Write),
+		}
+		switch {
+		case !s.LinkLocal && launch.LandlockABI() >= launch.ConnectABI:
+			spec.Files.Connect = []uint16{} // the daemon makes the connections
+		case s.Connect != nil:
+			spec.Files.Connect = make([]uint16, len(s.Connect))
+			for i, port := range s.Connect {
+				spec.Files.Connect[i] = uint16(port)
+			}
+		}
+		spec.Calls = &launch.SystemCall{UnixSockets: s.UnixSockets, Addresses: !s.LinkLocal}
+	}
+	return spec
+}
+
+// cpuGrace is what a process has left to end by itself, in seconds, when its CPU
+// time is used up.
+const cpuGrace = 5
+
+func (l Limits) rlimits() []launch.Rlimit {
+	out := []launch.Rlimit{{Name: "core", Resource: unix.RLIMIT_CORE, Value: uint64(l.Core)}}
+	add := func(name string, resource int, value int64, grace uint64) {
+		if value > 0 {
+			out = append(out, launch.Rlimit{Name: name, Resource: resource, Value: uint64(value), Hard: uint64(value) + grace})
+		}
+	}
+	add("open_files", unix.RLIMIT_NOFILE, int64(l.OpenFiles), 0)
+	add("file_size", unix.RLIMIT_FSIZE, l.FileSize, 0)
+	add("address_space", unix.RLIMIT_AS, l.AddressSpace, 0)
+	add("cpu_time", unix.RLIMIT_CPU, int64(math.Ceil(l.CPUTime.Seconds())), cpuGrace)
+	return out
+}
+
+// ErrUnsaid is the verdict on a process that ended before it came to its command, and
+// did not say why: somebody killed it, mostly.
+var ErrUnsaid = launch.ErrUnsaid
+
+// Box is the confinement of one worker.
+type Box struct {
+	confinement *Confinement
+	groups      []string // its directories
+	tmp         string   // empty: none
+	ours        *os.File // the daemon's end of the socket; nil: there is no launch stage
+	theirs      *os.File
+	heard       chan struct{} // closed when the listener has come, or will not; nil: none will
+	first       []byte        // what has come in its place
+}
+
+// Box makes one, for a worker that is to be started.
+func (c *Confinement) Box() (b *Box, err error) {
+	b = &Box{confinement: c}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+			b = nil
+		}
+	}()
+	name := "worker-" + strconv.FormatInt(c.boxes.Add(1), 10)
+	var join []string
+	if c.groups != nil {
+		if b.groups, join, err = c.groups.make(name, c.settings.Limits); err != nil {
+			return b, err
+		}
+	}
+	if c.settings.Strict {
+		b.tmp = c.temporaryIn(c.claim.dir, name)
+		if err = os.Mkdir(b.tmp, 0o700); err == nil && c.identity != nil {
+			err = os.Chown(b.tmp, c.identity.UID, c.identity.GID)
+		}
+		if err != nil {
+			return b, fmt.Errorf("making a worker's temporary directory: %w", err)
+		}
+	}
+	if runtime.GOOS != "linux" {
+		return b, nil
+	}
+	if b.ours, b.theirs, err = socketpair(); err != nil {
+		return b, err
+	}
+	spec := c.spec(b.tmp, join)
+	if spec.Calls != nil && spec.Calls.Addresses {
+		b.heard = make(chan struct{})
+		c.serving.Go(b.listen)
+	}
+	return b, launch.Send(b.ours, spec)
+}
+
+// Fork makes the box of a worker that is forked from a template. It inherits all but the
+// cgroup, which Join gives it, and the temporary directory, which it is to make itself.
+func (c *Confinement) Fork(template *Box) *Box {
+	b := &Box{confinement: c}
+	if template.tmp != "" {
+		b.tmp = c.temporaryIn(template.tmp, "worker-"+strconv.FormatInt(c.boxes.Add(1), 10))
+	}
+	return b
+}
+
+// temporaryIn takes a place for a worker's temporary directory.
+func (c *Confinement) temporaryIn(dir, name string) string {
+	path := filepath.Join(dir, name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.temporary[path] = true
+	return path
+}
+
+// Join puts a process into its cgroup.
+func (b *Box) Join(pid int) (err error) {
+	c := b.confinement
+	if c.groups == nil {
+		return nil
+	}
+	var join []string
+	b.groups, join, err = c.groups.make("worker-"+strconv.FormatInt(c.boxes.Add(1), 10), c.settings.Limits)
+	for _, file := range join {
+		if err == nil {
+			err = os.WriteFile(file, []byte(strconv.Itoa(pid)), 0)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("putting process %d into its cgroup: %w", pid, err)
+	}
+	return nil
+}
+
+// Wrap returns the program to start in place of a command, what it is to be told that
+// its name is (argv[0]), and its arguments. fd is the number that Socket has in the
+// new process.
+func (b *Box) Wrap(fd int, path string, args []string) (program, name string, wrapped []string) {
+	if b.theirs == nil {
+		return path, path, args
+	}
+	return self, launch.Name, launch.Args(fd, path, args)
+}
+
+// Socket is to be inherited by the new process; nil where Wrap changes nothing. It is
+// the box's, which closes it.
+func (b *Box) Socket() *os.File { return b.theirs }
+
+// Environ adds to a worker's environment what is its own.
+func (b *Box) Environ(given []string) []string {
+	if b.tmp == "" {
+		return given
+	}
+	given = slices.DeleteFunc(slices.Clone(given), named("TMPDIR"))
+	return append(given, "TMPDIR="+b.tmp)
+}
+
+// verdictLimit bounds the wait for the end of what the launch stage says, where
+// somebody else has inherited its socket.
+const verdictLimit = time.Second
+
+// Verdict says, when the process has ended, why the command never ran; nil if it did.
+func (b *Box) Verdict() error {
+	if b.ours == nil {
+		return nil
+	}
+	_ = b.theirs.Close() // for the end of the other one to be seen
+	_ = b.ours.SetReadDeadline(time.Now().Add(verdictLimit))
+	if b.heard != nil {
+		<-b.heard
+	}
+	return launch.Verdict(io.MultiReader(bytes.NewReader(b.first), b.ours))
+}
+
+// Memory is the limit of a worker with its children, in bytes; 0 if there is none.
+func (c *Confinement) Memory() int64 { return c.settings.Limits.Memory }
+
+// OutOfMemory reports whether the kernel killed a process of the worker since it
+// reached its limit of memory. It is to be asked before Close.
+func (b *Box) OutOfMemory() bool {
+	return slices.ContainsFunc(b.groups, oomKilled)
+}
+
+// Close removes what was the worker's alone. What is left of its processes in its
+// cgroup is killed.
+func (b *Box) Close() error {
+	var errs []error
+	for _, file := range []*os.File{b.ours, b.theirs} {
+		if file != nil {
+			_ = file.Close() // Verdict may have done it
+		}
+	}
+	for _, dir := range b.groups {
+		errs = append(errs, removeCgroup(dir))
+	}
+	if b.tmp != "" {
+		errs = append(errs, b.confinement.removeTemporary(b.tmp))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,60 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-run/drover/handlers/sandbox/launch"
+	"github.com/drover-run/drover/handlers/sandbox/reach"
+)
+
+// listen waits for the listener of the calls that the daemon makes for a worker, and makes
+// them, until the last process has ended that inherited the filter: workers that were
+// forked from a template outlive its box.
+func (b *Box) listen() {
+	c := b.confinement
+	listener := b.listener()
+	if listener != nil {
+		c.mu.Lock()
+		c.listeners[listener] = struct{}{}
+		c.mu.Unlock()
+	}
+	close(b.heard)
+	if listener == nil {
+		return
+	}
+	reach.Serve(listener, reach.Rules{TCP: c.settings.Connect, UnixSockets: c.settings.UnixSockets})
+	c.mu.Lock()
+	delete(c.listeners, listener)
+	c.mu.Unlock()
+}
+
+// listener receives it; nil if the launch stage said something else.
+func (b *Box) listener() (listener *os.File) {
+	conn, err := b.ours.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	one, rights := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	_ = conn.Read(func(fd uintptr) bool {
+		n, size, _, _, err := unix.Recvmsg(int(fd), one, rights, unix.MSG_CMSG_CLOEXEC)
+		if errors.Is(err, unix.EAGAIN) {
+			return false
+		}
+		if err != nil || n == 0 {
+			return true
+		}
+		messages, err := unix.ParseSocketControlMessage(rights[:size])
+		if err != nil || len(messages) == 0 || one[0] != launch.Listener {
+			b.first = one
+			return true
+		}
+		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && unix.SetNonblock(fds[0], true) == nil {
+			listener = os.NewFile(uintptr(fds[0]), "calls")
+		}
+		return true
+	})
+	return listener
+}

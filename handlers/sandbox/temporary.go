@@ -1,0 +1,130 @@
+package sandbox
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// This file bounds what workers keep in their temporary directories. There is no file
+// system whose size could be limited without rights, so it is measured.
+
+// leastFile is what a file counts at least, in bytes: many empty ones take room, too.
+const leastFile = 4096
+
+// identity of a file, which may have several names, or none.
+type inode struct{ device, number uint64 }
+
+// Temporary is the limit of a worker's temporary directory, in bytes; 0 if there is none.
+func (b *Box) Temporary() int64 {
+	if b.tmp == "" {
+		return 0
+	}
+	return b.confinement.settings.Temporary
+}
+
+// Directory is where a worker that was forked from a template is to make its temporary
+// directory; empty if it has none of its own.
+func (b *Box) Directory() string { return b.tmp }
+
+// Measure is how many bytes the worker's temporary directory takes on disk, with files that
+// are deleted and still open. It takes long where there are many files. The error says
+// that the worker has put something there that cannot be measured.
+func (b *Box) Measure() (used int64, err error) {
+	c := b.confinement
+	found := make(map[inode]bool)
+	err = filepath.WalkDir(b.tmp, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && path != b.tmp && c.isTemporary(path) {
+			return filepath.SkipDir // another worker's
+		}
+		var info fs.FileInfo
+		if err == nil {
+			info, err = entry.Info()
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it has just been removed
+		}
+		if err != nil {
+			return err
+		}
+		size, id := onDisk(info)
+		if !found[id] {
+			used += max(size, leastFile)
+		}
+		if id != (inode{}) && !entry.IsDir() {
+			found[id] = true
+		}
+		return nil
+	})
+	if of := (*fs.PathError)(nil); errors.As(err, &of) {
+		err = of.Err // the path may be long
+	}
+	return used + c.deleted.of(c, b.tmp), err
+}
+
+// isTemporary reports whether a directory is a living worker's.
+func (c *Confinement) isTemporary(path string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.temporary[path]
+}
+
+// inUse reports whether a directory is, or has in it, a living worker's; mu is held.
+func (c *Confinement) inUse(dir string) bool {
+	for path := range c.temporary {
+		if path == dir || strings.HasPrefix(path, dir+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// removeTemporary removes a worker's directory. What workers have in it that were forked
+// from that one, and live on, is removed with the last of them.
+func (c *Confinement) removeTemporary(dir string) error {
+	c.mu.Lock()
+	delete(c.temporary, dir)
+	remove := []string{dir}
+	if parent := filepath.Dir(dir); parent != c.claim.dir && !c.inUse(parent) {
+		remove = []string{parent}
+	} else if c.inUse(dir) {
+		remove = nil
+		entries, _ := os.ReadDir(dir) // what can't be read goes later
+		for _, e := range entries {
+			if path := filepath.Join(dir, e.Name()); !c.inUse(path) {
+				remove = append(remove, path)
+			}
+		}
+	}
+	c.mu.Unlock()
+	var errs []error
+	for _, path := range remove {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(errs...)
+}
+
+// measureEvery is how often open files are looked at, at most, for all workers of an app
+// together.
+const measureEvery = 500 * time.Millisecond
+
+// deleted are the open files of workers that have no name any more.
+type deleted struct {
+	mu    sync.Mutex
+	when  time.Time
+	sizes map[string]int64 // of those that were below each directory
+}
+
+func (d *deleted) of(c *Confinement, dir string) int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.when) > measureEvery {
+		d.sizes = openDeleted(c.claim.dir+"/", c.isTemporary)
+		d.when = time.Now()
+	}
+	return d.sizes[dir]
+}

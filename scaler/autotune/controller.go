@@ -1,0 +1,389 @@
+package autotune
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"time"
+)
+
+// Controller finds the settings of one pool. One goroutine at a time uses it.
+type Controller struct {
+	given  Bounds
+	bounds Bounds // given, but for what is undone
+	guard  *guard
+	held   bool // at an earlier level, which is being checked
+	nature nature
+	memory memory
+	found  found
+
+	begun bool
+	last  Sample
+	cores float64 // for which all this was found
+	odd   int     // samples in a row with another number
+	mix   mix
+
+	want    plan // decided last
+	decided time.Duration
+	inForce bool
+	settled time.Duration // from when on samples count
+	window  *window       // of those that do
+
+	best  plan
+	base  *window // of the best plan
+	based time.Duration
+	guess bool // the plan was made without knowing all kinds
+	// guessed is what was known when the last guess was made.
+	guessed string
+	limited int // samples in a row in which other limits would be right
+	trial   *trial
+	search  search
+	watch   watch
+
+	phase, note string
+}
+
+const (
+	// patience is how long is waited for settings to be in force and for workers to be
+	// ready, until what there is gets measured.
+	patience = 30 * time.Second
+	// settleLeast and settleMost bound the time after which a change is felt: by then
+	// the calls that began before it have ended.
+	settleLeast = 100 * time.Millisecond
+	settleMost  = 2 * time.Minute
+	// settleWalls is that time in calls.
+	settleWalls = 1.2
+	// unnamed is how long a kind is waited for before the search goes on without.
+	unnamed = 3 * time.Second
+	// stale is the age at which a measurement is no longer compared with.
+	stale = 15 * time.Second
+	// oddCores is by what part the cores must change, and oddRow for how many samples.
+	oddCores = 0.05
+	oddRow   = 3
+	// limitsRow is for how many samples other limits must be right to be set.
+	limitsRow = 12
+)
+
+// New makes a controller. learned is what an earlier one remembered; nil is nothing.
+func New(bounds Bounds, learned *Learned) *Controller {
+	c := &Controller{given: bounds, nature: nature{}, window: newWindow(), phase: PhaseStart}
+	var undone []Undone
+	if learned != nil {
+		c.recall(*learned)
+		undone = learned.Undone
+	}
+	c.guard = newGuard(bounds.Least, undone)
+	c.bounds = c.guard.within(bounds)
+	return c
+}
+
+// Look takes what was measured and decides what there should be from now on.
+func (c *Controller) Look(s Sample) Decision {
+	if s.Cores <= 0 { // unknown
+		s.Cores = 1
+	}
+	seconds := (s.At - c.last.At).Seconds()
+	if !c.begun {
+		c.begin(s)
+	} else if seconds > 0 {
+		c.nature.see(s, s.Settings == c.last.Settings && s.Ready == c.last.Ready)
+		c.obey(s, c.guard.look(s.At, passed(s)))
+		if !c.held {
+			c.look(s, seconds)
+		}
+	}
+	c.last = s
+	return c.Decision()
+}
+
+// Decision is what there should be, as decided last.
+func (c *Controller) Decision() Decision {
+	d := Decision{Settings: c.want.Settings, Limits: maps.Clone(c.want.limits), Phase: c.phase, Note: c.note, Undone: c.guard.all()}
+	if c.given.fixed() {
+		d.Settings, d.Limits, d.Phase, d.Note = c.given.Least, nil, PhaseExplicit, "every number is given"
+	}
+	return d
+}
+
+// Kinds returns what is known of the functions, by name.
+func (c *Controller) Kinds() map[string]Kind {
+	kinds := make(map[string]Kind, len(c.nature))
+	for name, f := range c.nature {
+		kinds[name] = f.kind
+	}
+	return kinds
+}
+
+// begin decides what to start with.
+func (c *Controller) begin(s Sample) {
+	c.begun, c.cores = true, s.Cores
+	to, found, why := c.remembered(s)
+	if !found {
+		to = c.nature.table(s.Functions, s.Cores, c.bounds)
+	}
+	c.adopt(s, c.plan(s, to), PhaseStart, why)
+	c.guess, c.search.done = !found, found
+}
+
+// plan completes settings with the limits that they need.
+func (c *Controller) plan(s Sample, to Settings) plan {
+	to = c.bounds.clamp(to)
+	return plan{to, c.nature.limits(s.Functions, s.Cores, to)}
+}
+
+// adopt makes a plan the best one, untried; it is measured from now on.
+func (c *Controller) adopt(s Sample, p plan, phase, note string) {
+	c.best, c.base, c.trial = p, nil, nil
+	c.search, c.watch.foundBase, c.watch.others = search{}, nil, -1
+	c.ask(s, p, phase, note)
+}
+
+// ask has a plan come in force.
+func (c *Controller) ask(s Sample, p plan, phase, note string) {
+	c.phase, c.note = phase, note
+	if !p.equal(c.want) || !c.inForce || s.Ready < p.Processes {
+		c.decided, c.inForce = s.At, false
+	}
+	c.want = p
+	c.window = newWindow()
+	c.settled = s.At
+	c.watch.forget()
+}
+
+func (c *Controller) look(s Sample, seconds float64) {
+	c.mix.active(s)
+	if c.machine(s) || c.short(s) {
+		return
+	}
+	if c.mix.see(s, seconds) {
+		c.mixed(s)
+	}
+	if c.guess && c.named(s) {
+		return
+	}
+	c.relimit(s)
+	if c.failing(s) {
+		return
+	}
+	counts := c.counts(s, seconds)
+	switch {
+	case c.mix.key == "":
+		c.rest(s, counts)
+		return
+	case !counts:
+		return
+	}
+	if c.phase == PhaseIdle {
+		c.phase, c.note = PhaseHold, "measuring anew, after there was little to do"
+	}
+	if c.disturbed(s, seconds) {
+		return
+	}
+	c.window.add(s, seconds)
+	if !c.mix.stable() {
+		return
+	}
+	switch {
+	case c.trial != nil:
+		c.judge(s)
+	case c.base == nil:
+		c.measure(s)
+	default:
+		c.steady(s, seconds)
+	}
+}
+
+// counts says whether the sample was taken wholly under what was decided, with its
+// workers ready, and after what went before has ended.
+func (c *Controller) counts(s Sample, seconds float64) bool {
+	ready := s.Settings == c.want.Settings && s.Ready >= c.want.Processes
+	switch {
+	case !ready && s.At-c.decided < patience:
+		c.inForce = false
+		return false
+	case !c.inForce:
+		c.inForce = true
+		settle := time.Duration(settleWalls * c.nature.least(s.Functions) * float64(time.Second))
+		c.settled = s.At + min(max(settle, settleLeast), settleMost)
+		c.window = newWindow()
+		c.memory.settled(s)
+		return false
+	}
+	if c.draining(s) && s.At-c.decided < patience {
+		c.settled = s.At
+		return false
+	}
+	return s.At-time.Duration(seconds*float64(time.Second)) >= c.settled
+}
+
+// failing says that most calls fail: what they do then says nothing of the settings.
+func (c *Controller) failing(s Sample) bool {
+	var passed, failed int64
+	for _, f := range s.Functions {
+		passed, failed = passed+f.Done, failed+f.Failed
+	}
+	if failed <= passed {
+		return false
+	}
+	c.trial, c.base = nil, nil
+	c.ask(s, c.best, PhaseDisturbed, "most calls fail: nothing is decided")
+	return true
+}
+
+// draining says that more is in flight than the settings let in, and less than a
+// moment ago: what a larger plan let in has not ended yet.
+func (c *Controller) draining(s Sample) bool {
+	sync, async := inFlight(s)
+	hadSync, hadAsync := inFlight(c.last)
+	room := 1.1 * float64(c.want.Processes)
+	return sync > room*float64(c.want.Threads)+1 && sync < 0.99*hadSync ||
+		async > room*float64(c.want.Coroutines)+1 && async < 0.99*hadAsync
+}
+
+func inFlight(s Sample) (sync, async float64) {
+	for _, f := range s.Functions {
+		if f.Async {
+			async += f.InFlight
+		} else {
+			sync += f.InFlight
+		}
+	}
+	return sync, async
+}
+
+// machine begins anew when the cores have changed.
+func (c *Controller) machine(s Sample) bool {
+	if math.Abs(s.Cores-c.cores) <= oddCores*c.cores {
+		c.odd = 0
+		return false
+	}
+	if c.odd++; c.odd < oddRow {
+		return true
+	}
+	note := fmt.Sprintf("%.3g cores may be used, and not %.3g any more", s.Cores, c.cores)
+	to := c.best.Settings
+	if to.Processes == whole(c.cores) || to.Processes > whole(s.Cores) {
+		to.Processes = whole(s.Cores)
+	}
+	c.cores, c.odd = s.Cores, 0
+	before, found := c.found.look(c.mix.key, s, c.bounds)
+	if found {
+		to = before
+	}
+	c.memory.forget()
+	c.adopt(s, c.plan(s, to), PhaseStart, note)
+	c.search.done = found
+	return true
+}
+
+// mixed begins anew when other functions are busy.
+func (c *Controller) mixed(s Sample) {
+	if c.trial != nil {
+		c.resolve(s)
+	}
+	if c.mix.key == "" {
+		return
+	}
+	if c.mix.fewer {
+		// What fell away is served well enough; what serves it must stay.
+		c.base = nil
+		c.ask(s, c.best, PhaseHold, "fewer functions are busy")
+		return
+	}
+	note := "other functions are busy: " + c.mix.key
+	c.memory.forget()
+	if to, found := c.found.look(c.mix.key, s, c.bounds); found {
+		c.adopt(s, c.plan(s, to), PhaseStart, note+"; these settings were best for them")
+		c.search.done = true
+		return
+	}
+	to := c.nature.table(c.mix.recent(s), s.Cores, c.bounds)
+	if c.mix.more {
+		to.Threads, to.Coroutines = max(to.Threads, c.best.Threads), max(to.Coroutines, c.best.Coroutines)
+	}
+	c.guess, c.guessed = true, ""
+	c.adopt(s, c.plan(s, to), PhaseStart, note)
+}
+
+// named goes on to the table when the kinds are known, or as far as they are.
+func (c *Controller) named(s Sample) bool {
+	functions := c.mix.recent(s)
+	known, waits := 0, 0
+	for _, f := range functions {
+		if c.nature.of(f.Name).Kind != KindUnknown {
+			known++
+		} else if f.InFlight > 0 || f.Done > 0 || f.Saturated {
+			waits++
+		}
+	}
+	if known == 0 || waits > 0 && s.At-c.decided < unnamed {
+		return false
+	}
+	c.guess = waits > 0
+	words := c.nature.words(functions)
+	if words == c.guessed { // nothing was learned since
+		return false
+	}
+	c.guessed = words
+	to := c.nature.table(functions, s.Cores, c.bounds)
+	if c.mix.more || c.guess || c.search.begun || c.search.done {
+		to = c.best.with(threads, max(to.Threads, c.best.Threads)).with(coroutines, max(to.Coroutines, c.best.Coroutines))
+	}
+	if c.guess { // what computes may keep it from running: another thread is its own
+		to.Threads, to.Coroutines = max(to.Threads, 2), max(to.Coroutines, 2)
+	}
+	p := c.plan(s, to)
+	if p.equal(c.want) || c.guess && p.Settings == c.best.Settings {
+		return false
+	}
+	c.adopt(s, p, PhaseStart, "as the guide has it for "+words)
+	return true
+}
+
+// relimit follows what is learned of kinds while no search is on, which makes plans of
+// its own.
+func (c *Controller) relimit(s Sample) {
+	to := c.plan(s, c.best.Settings)
+	if c.trial != nil || !c.search.done && c.mix.key != "" || to.equal(c.best) {
+		c.limited = 0
+		return
+	}
+	if c.limited++; c.limited < limitsRow {
+		return
+	}
+	c.limited, c.best, c.base = 0, to, nil
+	c.ask(s, to, c.phase, "more is known of the functions: others are limited")
+}
+
+// rest is what is done while there is room for everything.
+func (c *Controller) rest(s Sample, counts bool) {
+	if c.trial != nil {
+		c.resolve(s)
+	}
+	if c.base != nil && s.At-c.based > stale {
+		c.base = nil
+	}
+	if counts {
+		c.memory.steady(s)
+	}
+	if c.memory.over > 0 {
+		return
+	}
+	c.phase, c.note = PhaseIdle, "there is room for all there is to do"
+}
+
+// measure has the plan's own throughput measured before anything is tried.
+func (c *Controller) measure(s Sample) {
+	if !c.enough(s) || c.search.doubted && !c.search.done && c.window.seconds < sound {
+		return
+	}
+	c.base, c.based = c.window, s.At
+	if c.search.done {
+		if c.faded(s, c.base) {
+			return
+		}
+		c.hold(s)
+		return
+	}
+	c.next(s)
+}

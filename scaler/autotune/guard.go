@@ -1,0 +1,433 @@
+package autotune
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// guard finds failures that a change of settings causes. It counts the calls and the
+// failures of each function under each level. When a kind of failure is much more
+// frequent under a level that is in use for the first time than it was under an earlier
+// one, the guard asks for the earlier level, and checks there: calls that pass prove that
+// the change caused the failures, and the same failures prove that it did not. Failures
+// that a change may have caused are released, a bounded number of times each message.
+type guard struct {
+	least   Level     // what nothing is below
+	records []*record // by level, the latest in force last
+	epochs  map[int]*record
+	epoch   int // of the calls that begin now; 0 is before the first
+	counted map[string]int64
+	now     time.Duration
+
+	check    *check           // nil while nothing is suspected
+	undone   []Undone         // what stays undone
+	later    map[string]later // by the kind of failure: not to be checked again before
+	released map[string]int   // by function and message: how often
+}
+
+// Level is what calls run under.
+type Level struct {
+	Settings
+	// Isolated are the functions that were moved off the event loop: their names in
+	// order, separated by commas.
+	Isolated string
+}
+
+func (l Level) isolated() []string {
+	if l.Isolated == "" {
+		return nil
+	}
+	return strings.Split(l.Isolated, ",")
+}
+
+// Call is a failed call.
+type Call struct {
+	At                time.Duration // the Sample's clock
+	Function, Message string
+	Attempt           int
+	Final             bool   // its message is to be dead-lettered for it
+	Async             bool   // it ran on the event loop
+	Epoch             int    // as Controller.InForce returned it last when the call was handed out
+	Error             string // in a line
+	Passed            int64  // calls of the function that were handed out and passed in the epoch that is now
+}
+
+// record is what happened under a level.
+type record struct {
+	Level
+	since time.Duration // when it was in force first
+	calls map[string]*outcomes
+}
+
+// outcomes are those of the calls of one function.
+type outcomes struct {
+	passed, failed float64
+	kinds          map[string]float64 // failed, by kind
+}
+
+// check is the trial of an earlier level.
+type check struct {
+	Undone
+	async          bool
+	bad, good      *record
+	rate           float64 // of the failures under the bad level
+	since          int     // the first epoch whose calls prove something
+	renewed        bool    // the workers were replaced
+	passed, failed float64
+}
+
+// later is when a kind of failure may be checked again.
+type later struct {
+	at   time.Duration
+	wait time.Duration
+}
+
+const (
+	// fewFailures is how many failures of a kind are checked at least.
+	fewFailures = 3
+	// leastRate is the part of the calls that must fail.
+	leastRate = 0.02
+	// oftener is by what factor failures must be more frequent than before, and half the
+	// part of all calls from which on they are checked whatever is known from before.
+	oftener = 4.0
+	half    = 0.5
+	// proof is how many failures would have been expected among calls of which none, or
+	// few, fail for the change to be the cause.
+	proof = 5.0
+	// youngCalls and youngFor are how many calls a level has seen, and for how long it has
+	// been in use, before new failures are not blamed on it any more. With fewCalls it is
+	// youngLong.
+	youngCalls, fewCalls = 500.0, 20.0
+	youngFor, youngLong  = 20 * time.Second, 10 * time.Minute
+	// firstReleases bounds how often a message is released before failures are checked,
+	// which is done only for one that would be dead-lettered at its first attempt,
+	// mostReleases in all, and mostMessages how many messages are remembered for that.
+	firstReleases, mostReleases = 2, 4
+	mostMessages                = 10_000
+	// laterFirst and laterMost bound the time after which a kind of failure is checked again.
+	laterFirst, laterMost = 10 * time.Minute, 4 * time.Hour
+	// mostRecords, mostEpochs and mostKinds bound what is remembered.
+	mostRecords, mostEpochs, mostKinds = 32, 256, 64
+)
+
+func newGuard(least Settings, undone []Undone) *guard {
+	return &guard{
+		least: Level{Settings: least}, undone: slices.Clone(undone),
+		epochs: map[int]*record{}, counted: map[string]int64{}, later: map[string]later{}, released: map[string]int{},
+	}
+}
+
+func (o *outcomes) rate(kind string) float64 {
+	if all := o.passed + o.failed; all > 0 {
+		return o.of(kind) / all
+	}
+	return 0
+}
+
+// of is how many calls failed with a kind; "" is any.
+func (o *outcomes) of(kind string) float64 {
+	if kind == "" {
+		return o.failed
+	}
+	return o.kinds[kind]
+}
+
+func (r *record) of(function string) *outcomes {
+	o := r.calls[function]
+	if o == nil {
+		o = &outcomes{kinds: map[string]float64{}}
+		r.calls[function] = o
+	}
+	return o
+}
+
+func (o *outcomes) fail(kind string) {
+	o.failed++
+	if _, known := o.kinds[kind]; known || len(o.kinds) < mostKinds {
+		o.kinds[kind]++
+	}
+}
+
+// young says that new failures under the level may be the level's.
+func (g *guard) young(r *record, function string) bool {
+	o := r.of(function)
+	all, age := o.passed+o.failed, g.now-r.since
+	return !(all >= youngCalls && age >= youngFor || all >= fewCalls && age >= youngLong)
+}
+
+// inForce notes the level under which calls are handed out from now on, with the calls
+// that passed in the epoch before it, by function. It returns the new epoch.
+func (g *guard) inForce(at time.Duration, level Level, passed map[string]int64) int {
+	g.count(at, passed)
+	clear(g.counted)
+	g.epoch++
+	i := slices.IndexFunc(g.records, func(r *record) bool { return r.Level == level })
+	var r *record
+	if i >= 0 {
+		r = g.records[i]
+		g.records = slices.Delete(g.records, i, i+1)
+	} else {
+		r = &record{Level: level, since: at, calls: map[string]*outcomes{}}
+		if g.check == nil {
+			clear(g.released)
+		}
+	}
+	g.records = append(g.records, r)
+	if over := len(g.records) - mostRecords; over > 0 {
+		g.records = slices.Delete(g.records, 0, over)
+	}
+	g.epochs[g.epoch] = r
+	delete(g.epochs, g.epoch-mostEpochs)
+	if g.check != nil && g.check.since == 0 {
+		g.check.since = g.epoch
+	}
+	return g.epoch
+}
+
+// count takes how many calls passed in this epoch so far.
+func (g *guard) count(at time.Duration, passed map[string]int64) {
+	g.now = at
+	r := g.epochs[g.epoch]
+	if r == nil {
+		return
+	}
+	for function, n := range passed {
+		more := float64(n - g.counted[function])
+		if more <= 0 {
+			continue
+		}
+		g.counted[function] = n
+		r.of(function).passed += more
+		if c := g.check; c != nil && c.since > 0 && g.epoch >= c.since && c.Function == function {
+			c.passed += more
+		}
+		for i := range g.undone {
+			if u := &g.undone[i]; u.Function == function && u.seen > 0 {
+				u.pass += more
+			}
+		}
+	}
+}
+
+// order is what the guard asks for.
+type order int
+
+const (
+	nothing order = iota
+	undo          // have the level of the check in force
+	renew         // replace the workers
+	proved        // what was checked stays undone
+	allow         // have again what was undone
+)
+
+// fail takes a failed call. It reports whether the call is released, and what is to be
+// done.
+func (g *guard) fail(call Call) (release bool, o order) {
+	g.count(call.At, map[string]int64{call.Function: call.Passed})
+	r := g.epochs[call.Epoch]
+	if r == nil {
+		return false, nothing // it was handed out before anything was changed, or very long ago
+	}
+	kind := FailureKind(call.Error)
+	if g.check != nil {
+		return g.checked(call, kind, r)
+	}
+	first := call.Attempt <= 1 // those that failed before are the worst of all, and prove nothing
+	now := g.epochs[g.epoch]
+	if call.Epoch < g.epoch && riskier(r.Level, now.Level) {
+		// It was handed out before a step, and may have run after it: it proves nothing.
+		return call.Final && first && r.of(call.Function).of(kind) == 0 && g.young(now, call.Function) && g.mayRelease(call, firstReleases), nothing
+	}
+	if first {
+		r.of(call.Function).fail(kind)
+	}
+	if slices.ContainsFunc(g.undone, func(u Undone) bool { return u.Function == call.Function && !u.holds(r.Level) }) {
+		return g.mayRelease(call, mostReleases), nothing // it began before the change was undone
+	}
+	if g.without(call.Function, kind, r) {
+		return false, allow
+	}
+	if !g.young(r, call.Function) {
+		return false, nothing
+	}
+	for _, k := range []string{kind, ""} {
+		if !first {
+			break
+		}
+		if good := g.suspect(r, call.Function, k); good != nil {
+			g.begin(call, k, r, good)
+			return g.mayRelease(call, mostReleases), undo
+		}
+	}
+	known := slices.ContainsFunc(g.records, func(b *record) bool { return b != r && b.of(call.Function).of(kind) > 0 })
+	return call.Final && first && g.steppedUp(r) && !known && g.mayRelease(call, firstReleases), nothing
+}
+
+// steppedUp says that a level is more than the least.
+func (g *guard) steppedUp(r *record) bool { return riskier(g.least, r.Level) }
+
+// riskier says that going from one level to the other may break what worked.
+func riskier(from, to Level) bool {
+	return to.Processes > from.Processes || to.Coroutines > from.Coroutines || to.Isolated != from.Isolated || to.Threads > from.Threads || to.Threads == 1 && from.Threads > 1
+}
+
+// suspect is the level under which a kind of failure is known to be much rarer, if it
+// is frequent under this one; nil if it is not, or there is none.
+func (g *guard) suspect(r *record, function, kind string) *record {
+	o := r.of(function)
+	failed, rate := o.of(kind), o.rate(kind)
+	if failed < fewFailures || rate < leastRate || g.now < g.later[function+"\n"+kind].at {
+		return nil
+	}
+	// rarer says that so many calls and failures are too good to be as this level.
+	rarer := func(b *outcomes) bool {
+		k, n := b.of(kind), b.passed+b.failed
+		return rate >= math.Min(oftener*(k+0.5)/(n+1), half) && k <= n*rate/oftener
+	}
+	for _, b := range slices.Backward(g.records) {
+		if b != r && below(b.Level, r.Level) && rarer(b.of(function)) {
+			return b
+		}
+	}
+	none := &record{Level: g.least, since: g.now, calls: map[string]*outcomes{}}
+	known := slices.ContainsFunc(g.records, func(b *record) bool { return b.Level == g.least })
+	if !known && below(g.least, r.Level) && rarer(none.of(function)) {
+		return none
+	}
+	return nil
+}
+
+// below says that a level could be gone back to from another, and may be without its
+// failures.
+func below(b, r Level) bool {
+	return riskier(b, r) && b.Processes <= r.Processes && b.Coroutines <= r.Coroutines && (b.Threads <= r.Threads || r.Threads == 1)
+}
+
+// begin begins to check.
+func (g *guard) begin(call Call, kind string, bad, good *record) {
+	u := Undone{Function: call.Function, Error: call.Error, Kind: kind, Rate: bad.of(call.Function).rate(kind)}
+	g.check = &check{Undone: u, async: call.Async, bad: bad, good: good, rate: u.Rate}
+}
+
+// checked takes a call that failed while a check is on.
+func (g *guard) checked(call Call, kind string, r *record) (release bool, o order) {
+	c := g.check
+	mine := call.Function == c.Function && (c.Kind == "" || c.Kind == kind)
+	if c.since == 0 || call.Epoch < c.since {
+		// It was handed out before: what fails now may have failed by the change, too.
+		if r == c.bad {
+			r.of(call.Function).fail(kind)
+		}
+		fresh := mine || c.good.of(call.Function).of(kind) == 0
+		return fresh && g.mayRelease(call, mostReleases), nothing
+	}
+	if mine && !c.renewed {
+		// What the change has left behind in a worker may still be in its way.
+		c.renewed, c.since, c.passed, c.failed = true, 0, 0, 0
+		return g.mayRelease(call, mostReleases), renew
+	}
+	r.of(call.Function).fail(kind)
+	if mine {
+		c.failed++
+	}
+	return false, g.verdict()
+}
+
+// verdict ends a check when it is clear what caused the failures.
+func (g *guard) verdict() order {
+	c := g.check
+	if c == nil || c.since == 0 {
+		return nothing
+	}
+	expected := c.rate * (c.passed + c.failed)
+	why := c.Function + "\n" + c.Kind
+	wait := g.later[why].wait
+	switch {
+	case c.failed >= fewFailures && c.failed >= expected/oftener:
+		// It fails without the change, too; but perhaps not under a still earlier level.
+		if now := g.epochs[g.epoch]; now != nil {
+			if good := g.suspect(now, c.Function, c.Kind); good != nil {
+				g.check = &check{Undone: c.Undone, async: c.async, bad: c.bad, good: good, rate: now.of(c.Function).rate(c.Kind)}
+				return undo
+			}
+		}
+		wait = min(max(2*wait, laterFirst), laterMost)
+		g.later[why], g.later[c.Function+"\n"] = later{g.now + wait, wait}, later{g.now + wait, wait}
+		g.check = nil
+		return allow
+	case expected >= proof && c.failed < expected/oftener:
+		c.Proved = true
+		if c.rate < half && wait == 0 { // it may have been chance
+			g.later[why] = later{0, laterFirst}
+			c.until = g.now + laterFirst
+		}
+		g.undone = append(g.undone, likeliest(c.changes(), c.async)...)
+		g.check = nil
+		return proved
+	}
+	return nothing
+}
+
+// without takes a failure without a change that is undone for failures of that kind, and
+// reports whether the change may be tried again, since it was not the cause.
+func (g *guard) without(function, kind string, r *record) bool {
+	var again bool
+	g.undone = slices.DeleteFunc(g.undone, func(u Undone) bool {
+		if u.Function != function || u.Kind != "" && u.Kind != kind || !u.holds(r.Level) {
+			return false
+		}
+		over := u.seen+1 >= fewFailures && (u.seen+1)/(u.seen+1+u.pass) >= u.Rate/oftener
+		again = again || over
+		return over
+	})
+	for i := range g.undone {
+		u := &g.undone[i]
+		if u.Function == function && (u.Kind == "" || u.Kind == kind) && u.holds(r.Level) {
+			if u.seen++; u.pass > proof*oftener/u.Rate {
+				u.seen, u.pass = 1, 0
+			}
+		}
+	}
+	if again {
+		why := function + "\n" + kind
+		g.later[why] = later{g.now, max(2*g.later[why].wait, laterFirst)}
+	}
+	return again
+}
+
+// look ends what time, or calls that passed, have decided.
+func (g *guard) look(at time.Duration, passed map[string]int64) order {
+	g.count(at, passed)
+	if o := g.verdict(); o != nothing {
+		return o
+	}
+	n := len(g.undone)
+	g.undone = slices.DeleteFunc(g.undone, func(u Undone) bool {
+		over := u.until > 0 && at >= u.until
+		if over { // it is a new level again
+			for _, r := range g.records {
+				if !u.holds(r.Level) {
+					r.since, r.calls = at, map[string]*outcomes{}
+				}
+			}
+		}
+		return over
+	})
+	if len(g.undone) < n {
+		return allow
+	}
+	return nothing
+}
+
+// mayRelease counts a release of a message, if it may have another.
+func (g *guard) mayRelease(call Call, most int) bool {
+	key := call.Function + "\n" + call.Message
+	n := g.released[key]
+	if n >= most || n == 0 && len(g.released) >= mostMessages {
+		return false
+	}
+	g.released[key] = n + 1
+	return true
+}

@@ -1,0 +1,122 @@
+package autotune
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Learned is what a Controller remembers over restarts, as JSON.
+type Learned struct {
+	// Kinds are those of the functions.
+	Kinds map[string]Kind `json:"kinds,omitempty"`
+	// Found has the best settings for each set of functions that were busy together,
+	// the latest last.
+	Found []Found `json:"found,omitempty"`
+	// PerWorker and PerCall are the memory that a worker takes, and what a call in
+	// flight adds to it at most, in bytes; 0 is unknown.
+	PerWorker uint64 `json:"per_worker,omitempty"`
+	PerCall   uint64 `json:"per_call,omitempty"`
+	// Undone are the changes that stay undone.
+	Undone []Undone `json:"undone,omitempty"`
+}
+
+// Found is what was best while these functions were busy, and no others.
+type Found struct {
+	Functions []string `json:"functions"`
+	// Cores is how many could be used then.
+	Cores    float64  `json:"cores"`
+	Settings Settings `json:"settings"`
+}
+
+// Changed returns what is still worth remembering when the code or the user's settings
+// are others: what was undone may work now, and what was found was found without it.
+func (l Learned) Changed() Learned {
+	if len(l.Undone) > 0 {
+		l.Undone, l.Found = nil, nil
+	}
+	return l
+}
+
+// mostFound is how many are kept.
+const mostFound = 16
+
+// found are the settings that were best, the latest last.
+type found []Found
+
+// keep remembers settings.
+func (f *found) keep(names []string, cores float64, best Settings) {
+	*f = slices.DeleteFunc(*f, func(o Found) bool { return slices.Equal(o.Functions, names) && about(o.Cores, cores) })
+	*f = append(*f, Found{slices.Clone(names), cores, best})
+	if over := len(*f) - mostFound; over > 0 {
+		*f = slices.Delete(*f, 0, over)
+	}
+}
+
+// look returns the settings that were best for these functions on so many cores, if
+// any were found.
+func (f found) look(key string, s Sample, b Bounds) (best Settings, is bool) {
+	for _, o := range slices.Backward(f) {
+		if strings.Join(o.Functions, ", ") == key && about(o.Cores, s.Cores) && b.holds(o.Settings) {
+			return o.Settings, true
+		}
+	}
+	return best, false
+}
+
+// about says that two numbers of cores are the same.
+func about(a, b float64) bool { return max(a, b)-min(a, b) <= oddCores*max(a, b) }
+
+// Learned returns what is worth being remembered.
+func (c *Controller) Learned() Learned {
+	l := Learned{PerWorker: uint64(c.memory.perWorker), PerCall: uint64(c.memory.perCall), Kinds: map[string]Kind{}, Undone: c.guard.lasting()}
+	for name, f := range c.nature {
+		// What a function that is gone was need not be known.
+		there := len(c.last.Functions) == 0 || slices.ContainsFunc(c.last.Functions, func(f Function) bool { return f.Name == name })
+		if f.kind.Sure >= known && there {
+			l.Kinds[name] = f.kind
+		}
+	}
+	for _, o := range c.found {
+		o.Functions = slices.Clone(o.Functions)
+		l.Found = append(l.Found, o)
+	}
+	return l
+}
+
+// recall takes over what was learned earlier.
+func (c *Controller) recall(l Learned) {
+	c.memory.perWorker, c.memory.perCall = float64(l.PerWorker), float64(l.PerCall)
+	for name, k := range l.Kinds {
+		k.Sure = max(0.8*k.Sure, known) // it may be other code by now
+		c.nature[name] = &character{kind: k, recalled: true}
+	}
+	for _, o := range l.Found {
+		c.found = append(c.found, Found{slices.Clone(o.Functions), o.Cores, o.Settings})
+	}
+}
+
+// remembered are the settings to start with, of an earlier life, if they fit; else the
+// reason why not.
+func (c *Controller) remembered(s Sample) (to Settings, fits bool, why string) {
+	if len(c.found) == 0 {
+		return to, false, "nothing is measured yet"
+	}
+	o := c.found[len(c.found)-1]
+	for _, name := range o.Functions {
+		if !slices.ContainsFunc(s.Functions, func(f Function) bool { return f.Name == name }) {
+			return to, false, fmt.Sprintf("what is remembered is for %s, which is gone", name)
+		}
+	}
+	to, is := c.found.look(strings.Join(o.Functions, ", "), s, c.bounds)
+	need := c.memory.perWorker*float64(to.Processes) + c.memory.perCall*calls(to, s.Functions)
+	switch {
+	case !is && !about(o.Cores, s.Cores):
+		return to, false, fmt.Sprintf("what is remembered is for %.3g cores, and there are %.3g", o.Cores, s.Cores)
+	case !is:
+		return to, false, fmt.Sprintf("what is remembered, %v, is outside of the bounds", o.Settings)
+	case s.MemoryLimit > 0 && need > fill*float64(s.MemoryLimit):
+		return to, false, fmt.Sprintf("what is remembered takes %s, and there are %s", megabytes(need), megabytes(float64(s.MemoryLimit)))
+	}
+	return to, true, "as it was best before the restart"
+}

@@ -1,0 +1,57 @@
+package autotune
+
+import "fmt"
+
+// short steps down when memory is nearly used up, and back when it is not; it says
+// whether it did something.
+func (c *Controller) short(s Sample) bool {
+	m := &c.memory
+	now := float64(s.Memory)
+	if m.stepped > 0 && now < ease*float64(s.MemoryLimit) && s.At-m.down > helps && (m.helpless || m.fits(c.want.Settings, m.before.Settings, now, s.MemoryLimit, s.Functions)) {
+		// It was a leak, or few messages take so much.
+		before := m.before
+		m.stepped, m.helpless = 0, false
+		if before.Settings != c.want.Settings {
+			c.adopt(s, before, PhaseHold, "there is memory again: back to what was best")
+			c.search.done = true
+			return true
+		}
+		return false
+	}
+	if !m.near(s) || m.stepped > 0 && s.At-m.down < helps {
+		return false
+	}
+	if m.stepped > 0 {
+		if now > little*m.at {
+			m.helpless = m.helpless || m.stepped >= 2
+		}
+	}
+	if m.helpless {
+		c.phase = PhaseMemory
+		c.note = fmt.Sprintf("memory is nearly used up (%s of %s), and fewer calls at once do not help: a leak? max_memory has workers replaced", megabytes(now), megabytes(float64(s.MemoryLimit)))
+		return false
+	}
+	if c.trial != nil {
+		m.learn(c.best, c.trial.plan, float64(c.trial.began.Memory), now, s.At-c.trial.began.At, s.Functions)
+		c.search.shut[c.trial.dim] = true
+		best, done := c.best, c.search
+		c.adopt(s, best, PhaseMemory, "memory is nearly used up: undone")
+		c.search = done
+		m.over = 0
+		return true
+	}
+	if m.stepped == 0 {
+		m.before = c.best
+	}
+	next, why, can := m.less(c.best, c.bounds, now, s.Functions)
+	if !can {
+		c.phase, c.note = PhaseMemory, why
+		return false
+	}
+	m.stepped++
+	m.down, m.at, m.over = s.At, now, 0
+	next = c.plan(s, next.Settings)
+	c.adopt(s, next, PhaseMemory, why)
+	c.search.done = true
+	return true
+}

@@ -1,0 +1,155 @@
+package autotune
+
+import (
+	"math"
+	"time"
+)
+
+// window adds up samples that were taken under one plan.
+type window struct {
+	samples int
+	seconds float64
+	began   time.Duration
+	flows   map[string]*flow
+	// cores × seconds
+	cores, cpu, daemon, others, queue float64
+	memory                            uint64 // the peak
+}
+
+// flow is one function's part of a window.
+type flow struct {
+	done, wall, saturated, inFlight float64 // calls, s, s, calls × s
+	limit                           int
+	timeout                         float64 // s
+	// of the samples' rates: how many, their mean and sum of squares off it
+	n, mean, squares float64
+}
+
+func newWindow() *window { return &window{flows: map[string]*flow{}} }
+
+func (w *window) add(s Sample, seconds float64) {
+	if w.samples == 0 {
+		w.began = s.At
+	}
+	w.samples++
+	w.seconds += seconds
+	w.cores += s.Cores * seconds
+	w.cpu += s.CPU * seconds
+	w.daemon += s.Daemon * seconds
+	w.others += s.Others * seconds
+	if !math.IsNaN(s.RunQueue) {
+		w.queue += s.RunQueue * seconds
+	}
+	w.memory = max(w.memory, s.Memory)
+	for _, f := range s.Functions {
+		l := w.flows[f.Name]
+		if l == nil {
+			l = &flow{}
+			w.flows[f.Name] = l
+		}
+		l.limit, l.timeout = f.Limit, f.Timeout.Seconds()
+		l.done += float64(f.Done)
+		l.wall += f.AllWall.Seconds()
+		l.inFlight += f.InFlight * seconds
+		if f.Saturated {
+			l.saturated += seconds
+		}
+		rate := float64(f.Done) / seconds
+		l.n++
+		off := rate - l.mean
+		l.mean += off / l.n
+		l.squares += off * (rate - l.mean)
+	}
+}
+
+// fade makes all that was seen weigh less.
+func (w *window) fade(by float64) {
+	w.seconds *= by
+	w.cores *= by
+	w.cpu *= by
+	w.daemon *= by
+	w.others *= by
+	w.queue *= by
+	for _, l := range w.flows {
+		l.done, l.wall, l.saturated, l.inFlight = l.done*by, l.wall*by, l.saturated*by, l.inFlight*by
+		l.n, l.squares = l.n*by, l.squares*by
+	}
+}
+
+// per is a sum of the window as a mean.
+func (w *window) per(sum float64) float64 {
+	if w.seconds == 0 {
+		return 0
+	}
+	return sum / w.seconds
+}
+
+// fair is the part of the cores that a pool gets, if it wants it, whoever else wants
+// them: the kernel shares them.
+const fair = 0.5
+
+// room is how many cores the pool could use.
+func (w *window) room() float64 {
+	return math.Max(w.per(w.cores-w.others-w.daemon), fair*w.per(w.cores))
+}
+
+// headroom is by what factor the pool's CPU could grow; infinite where it is unknown.
+func (w *window) headroom() float64 {
+	if w.cpu <= 0 {
+		return math.Inf(1)
+	}
+	return w.room() / w.per(w.cpu)
+}
+
+// done counts the calls of all functions.
+func (w *window) done() (n float64) {
+	for _, l := range w.flows {
+		n += l.done
+	}
+	return n
+}
+
+// busyPart is for which part of a window a function must have been saturated for
+// its rate to say what the plan can do.
+const busyPart = 0.7
+
+func (l *flow) busy(w *window) bool { return w.seconds > 0 && l.saturated >= busyPart*w.seconds }
+
+// capped says that the function's own limit held it, and not the plan.
+func (l *flow) capped(w *window) bool {
+	return l.limit > 0 && w.per(l.inFlight) >= 0.9*float64(l.limit)
+}
+
+// error is the relative standard error of the rate: as the samples scatter, but no
+// more than independent calls would.
+func (l *flow) error() float64 {
+	if l.done < 1 {
+		return 1
+	}
+	independent := 1 / math.Sqrt(l.done)
+	if l.n < 3 || l.mean <= 0 {
+		return independent
+	}
+	scatter := math.Sqrt(l.squares/(l.n-1)/l.n) / l.mean
+	return math.Min(independent, math.Hypot(scatter, 0.5/l.done))
+}
+
+// gain is by how much more is done in b than in a, as the mean of the logarithms of
+// the rates' ratios over the functions that are busy in either; and its standard
+// error.
+func gain(a, b *window) (by, err float64) {
+	var n float64
+	for name, before := range a.flows {
+		after := b.flows[name]
+		if after == nil || !before.busy(a) && !after.busy(b) || before.done == 0 && after.done == 0 {
+			continue
+		}
+		n++
+		by += math.Log(math.Max(after.done, 0.5) / b.seconds * a.seconds / math.Max(before.done, 0.5))
+		err += before.error()*before.error() + after.error()*after.error()
+	}
+	if n == 0 {
+		return 0, math.Inf(1)
+	}
+	return by / n, math.Sqrt(err) / n
+}

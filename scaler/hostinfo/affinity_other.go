@@ -1,0 +1,5 @@
+//go:build !linux
+
+package hostinfo
+
+func affinity() (cpus map[int]bool, known bool) { return nil, false }

@@ -1,0 +1,258 @@
+package hostinfo
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// group is a cgroup that bounds this process: its own, or one above it that can be
+// seen from here.
+type group struct {
+	dir string // from the root
+	v2  bool
+}
+
+// findGroups finds out in which groups this process is, if that has changed.
+func (r *Reader) findGroups() error {
+	text, err := r.read("proc/self/cgroup")
+	if err != nil && !absent(err) {
+		return err
+	}
+	if text == r.groups {
+		return nil
+	}
+	r.cpu, r.memory = nil, nil
+	mounts, err := r.proc.GetMounts()
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.path("proc/self/mountinfo"), err)
+	}
+	for _, m := range mounts {
+		root, point := unescape.Replace(m.Root), unescape.Replace(m.MountPoint)
+		switch m.FSType {
+		case "cgroup2":
+			own := above(root, point, groupOf(text, ""), true)
+			r.cpu, r.memory = append(r.cpu, own...), append(r.memory, own...)
+		case "cgroup":
+			if _, found := m.SuperOptions["cpu"]; found {
+				r.cpu = append(r.cpu, above(root, point, groupOf(text, "cpu"), false)...)
+			}
+			if _, found := m.SuperOptions["memory"]; found {
+				r.memory = append(r.memory, above(root, point, groupOf(text, "memory"), false)...)
+			}
+		}
+	}
+	r.groups = text
+	return nil
+}
+
+// unescape undoes what the kernel writes for characters that divide.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// groupOf returns this process's group in the hierarchy of a controller, of version
+// 2 with an empty name; empty if there is none.
+func groupOf(groups, controller string) string {
+	for line := range strings.Lines(groups) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) == 3 && slices.Contains(strings.Split(parts[1], ","), controller) {
+			return parts[2]
+		}
+	}
+	return ""
+}
+
+// above returns a group and those above it, as far as a mount shows them. One that is
+// not below what is mounted, as in a namespace that the process has left, is not seen.
+func above(root, point, own string, v2 bool) (groups []group) {
+	if own == "" || outside(own) {
+		return nil
+	}
+	if outside(root) { // mounted from outside of our namespace: what is between is not known
+		return []group{{point, v2}}
+	}
+	rel, err := filepath.Rel(root, own)
+	if err != nil || outside("/"+rel) {
+		return nil
+	}
+	for ; rel != "."; rel = filepath.Dir(rel) {
+		groups = append(groups, group{filepath.Join(point, rel), v2})
+	}
+	return append(groups, group{point, v2})
+}
+
+// outside reports whether a group is not below the root of our namespace.
+func outside(path string) bool { return path == "/.." || strings.HasPrefix(path, "/../") }
+
+// lookAtCPU lowers Cores to the least quota.
+func (r *Reader) lookAtCPU(m *Machine) error {
+	var errs []error
+	for _, g := range r.cpu {
+		file, read := "cpu.cfs_quota_us", r.quotaV1
+		if g.v2 {
+			file, read = "cpu.max", r.quotaV2
+		}
+		file = filepath.Join(g.dir, file)
+		cores, err := read(g.dir)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.path(file), err))
+		} else if cores < m.Cores {
+			m.Cores, m.CoresBy = cores, file
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// quotaV2 reads "50000 100000": so many µs in each so many; "max" is no quota.
+func (r *Reader) quotaV2(dir string) (cores float64, err error) {
+	text, err := r.read(filepath.Join(dir, "cpu.max"))
+	if err != nil {
+		return none(err)
+	}
+	quota, period, _ := strings.Cut(strings.TrimSpace(text), " ")
+	if quota == "max" {
+		return math.Inf(1), nil
+	}
+	return share(quota, period)
+}
+
+func (r *Reader) quotaV1(dir string) (cores float64, err error) {
+	quota, err := r.read(filepath.Join(dir, "cpu.cfs_quota_us"))
+	if err != nil {
+		return none(err)
+	}
+	if quota = strings.TrimSpace(quota); quota == "-1" {
+		return math.Inf(1), nil
+	}
+	period, err := r.read(filepath.Join(dir, "cpu.cfs_period_us"))
+	if err != nil {
+		return none(err)
+	}
+	return share(quota, strings.TrimSpace(period))
+}
+
+func none(err error) (float64, error) {
+	if absent(err) {
+		err = nil
+	}
+	return math.Inf(1), err
+}
+
+func share(quota, period string) (cores float64, err error) {
+	q, err := strconv.ParseUint(quota, 10, 63)
+	p, err2 := strconv.ParseUint(period, 10, 63)
+	if err != nil || err2 != nil || q == 0 || p == 0 {
+		return 0, fmt.Errorf("%q of %q µs is no quota", quota, period)
+	}
+	return float64(q) / float64(p), nil
+}
+
+// lookAtMemory reads the machine's memory, and lowers it to the least limit.
+func (r *Reader) lookAtMemory(m *Machine) error {
+	total, available, err := r.meminfo()
+	errs := []error{err}
+	limit, by := total, "memory"
+	for _, g := range r.memory {
+		files := []string{"memory.limit_in_bytes"}
+		if g.v2 {
+			files = []string{"memory.max", "memory.high"} // above high, what runs is slowed down to a crawl
+		}
+		limited := uint64(math.MaxUint64)
+		for _, name := range files {
+			name = filepath.Join(g.dir, name)
+			n, err := r.limit(name)
+			if err != nil {
+				errs = append(errs, err)
+			}
+			limited = min(limited, n)
+			if n < limit {
+				limit, by = n, name
+			}
+		}
+		if limited < total { // version 1 writes "no limit" as a number
+			used, err := r.used(g)
+			if err != nil {
+				errs = append(errs, err)
+			} else {
+				available = min(available, limited-min(used, limited))
+			}
+		}
+	}
+	if total > 0 {
+		m.MemoryLimit, m.MemoryBy, m.MemoryAvailable = limit, by, available
+	}
+	return errors.Join(errs...)
+}
+
+// meminfo reads how much memory the machine has, and how much of it is to be had.
+func (r *Reader) meminfo() (total, available uint64, err error) {
+	text, err := r.read("proc/meminfo")
+	if err != nil {
+		return 0, 0, err
+	}
+	total, err = number(text, "MemTotal:")
+	if err == nil {
+		available, err = number(text, "MemAvailable:")
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("%s: %w", r.path("proc/meminfo"), err)
+	}
+	return total * 1024, available * 1024, nil
+}
+
+// number finds the number that follows a name at a line's begin.
+func number(text, name string) (uint64, error) {
+	for line := range strings.Lines(text) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name {
+			return strconv.ParseUint(fields[1], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("there is no %s", strings.TrimSuffix(name, ":"))
+}
+
+// limit reads a limit in bytes; the greatest number is none.
+func (r *Reader) limit(name string) (uint64, error) {
+	text, err := r.read(name)
+	if err != nil {
+		_, err = none(err)
+		return math.MaxUint64, err
+	}
+	if text = strings.TrimSpace(text); text == "max" {
+		return math.MaxUint64, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return math.MaxUint64, fmt.Errorf("%s: %q is no limit", r.path(name), text)
+	}
+	return n, nil
+}
+
+// used reads what a group uses, without the files' caches that nobody has looked at
+// for long: these go first, and hurt nobody.
+func (r *Reader) used(g group) (uint64, error) {
+	file, cache := "memory.usage_in_bytes", "total_inactive_file"
+	if g.v2 {
+		file, cache = "memory.current", "inactive_file"
+	}
+	file = filepath.Join(g.dir, file)
+	text, err := r.read(file)
+	if err != nil {
+		return 0, err
+	}
+	used, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %q is no number of bytes", r.path(file), strings.TrimSpace(text))
+	}
+	text, err = r.read(filepath.Join(g.dir, "memory.stat"))
+	if err != nil {
+		return used, nil
+	}
+	cached, err := number(text, cache)
+	if err != nil {
+		return used, nil
+	}
+	return used - min(used, cached), nil
+}

@@ -1,0 +1,142 @@
+package local
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// instance is one child process. Its fields are guarded by the provisioner's mu,
+// but for gone and what is read after it.
+type instance struct {
+	id       int
+	cmd      *exec.Cmd
+	down     *os.File // to it
+	state    state
+	since    time.Time // of the state
+	inFlight int64
+	killed   string // why we killed it
+
+	gone    chan struct{} // closed when it has ended, and its last report was read
+	err     error         // how
+	reading sync.WaitGroup
+}
+
+const (
+	// maxReport bounds a line from an instance, in bytes.
+	maxReport = 1 << 20
+	// outputGrace is how long the output of an instance that ended is read on, in
+	// case a process that it left behind holds it open.
+	outputGrace = time.Second
+)
+
+// start starts an instance; mu is held.
+func (p *Provisioner) start(now time.Time) (*instance, error) {
+	i := &instance{id: p.freeID(), since: now, gone: make(chan struct{})}
+	var hello json.RawMessage
+	if p.cfg.Hello != nil {
+		var err error
+		if hello, err = p.cfg.Hello(i.id); err != nil {
+			return nil, err
+		}
+	}
+	theirs, down, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("making a pipe: %w", err)
+	}
+	up, theirUp, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("making a pipe: %w", err), theirs.Close(), down.Close())
+	}
+	i.down = down
+	i.cmd = exec.Command(p.cfg.Command.Path, p.cfg.Command.Args...)
+	i.cmd.Env = append(slices.Clone(p.cfg.Command.Env), fmt.Sprintf("%s=%d", mark, i.id))
+	i.cmd.Stdout, i.cmd.Stderr = p.cfg.Command.Stdout, p.cfg.Command.Stderr
+	i.cmd.ExtraFiles = []*os.File{theirs, theirUp} // 3 and 4
+	i.cmd.WaitDelay = outputGrace
+	// A group of its own: a ^C at the terminal is for us, and we drain it; and when
+	// we kill it, its workers go with it.
+	i.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err = i.cmd.Start()
+	_ = theirs.Close() // the child has its own
+	_ = theirUp.Close()
+	if err != nil {
+		return nil, errors.Join(err, down.Close(), up.Close())
+	}
+	// The greeting may be larger than a pipe holds, and the child slow to read it.
+	i.reading.Go(func() {
+		_, _ = down.Write(append(hello, '\n')) // a child that is gone is seen by its reader
+	})
+	i.reading.Go(func() { p.read(i, up) })
+	go func() {
+		i.err = i.cmd.Wait()
+		_ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGKILL) // what it left behind
+		_ = down.Close()
+		i.reading.Wait()
+		close(i.gone)
+		p.nudge()
+	}()
+	return i, nil
+}
+
+// freeID is the lowest that no instance has; mu is held.
+func (p *Provisioner) freeID() int {
+	for id := 1; ; id++ {
+		free := true
+		for _, i := range p.instances {
+			free = free && i.id != id
+		}
+		if free {
+			return id
+		}
+	}
+}
+
+// read takes an instance's reports until it has closed its end.
+func (p *Provisioner) read(i *instance, up *os.File) {
+	defer func() { _ = up.Close() }() // it was only read
+	lines := bufio.NewScanner(up)
+	lines.Buffer(nil, maxReport)
+	for lines.Scan() {
+		var r report
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			p.cfg.Log.Error("an instance reports what is no JSON", "instance", i.id, "error", err)
+			continue
+		}
+		p.reported(i, r)
+	}
+	if err := lines.Err(); err != nil {
+		p.cfg.Log.Error("cannot read an instance's reports", "instance", i.id, "error", err)
+	}
+}
+
+// drain asks the instance to end, by the end of the pipe to it.
+func (i *instance) drain() { _ = i.down.Close() }
+
+// kill ends it, and all that it started.
+func (i *instance) kill(why string) {
+	if i.killed == "" {
+		i.killed = why
+	}
+	_ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGKILL) // it may be gone already
+}
+
+func (i *instance) wait() { <-i.gone }
+
+// how tells how it ended.
+func (i *instance) how() string {
+	switch {
+	case i.killed != "":
+		return i.killed
+	case i.err != nil:
+		return i.err.Error()
+	}
+	return "exit status 0"
+}

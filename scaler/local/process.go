@@ -1,0 +1,330 @@
+// Package local is the provisioner that needs nothing: instances are child
+// processes on this machine.
+//
+// A Provisioner lives as long as its Run, which one goroutine calls; Count and Set
+// are called from another. An instance reads what it is from its file descriptor 3,
+// a line, and says how it is on 4, a line of JSON at a time; see Link. The end of
+// the pipe to it has it drain: so it does by itself when the process of the
+// provisioner dies.
+package local
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/drover-run/drover/scaler"
+)
+
+// Command is what an instance runs.
+type Command struct {
+	Path string
+	Args []string
+	Env  []string
+	// Stdout and Stderr are where its output goes.
+	Stdout, Stderr io.Writer
+}
+
+// Config is a provisioner.
+type Config struct {
+	Command Command
+	// Hello is what an instance is told at its start, a line. IDs are counted from 1, and
+	// used again when their instance has gone.
+	Hello func(id int) (json.RawMessage, error)
+	// Reported takes what an instance says of itself; Gone that it has ended, and
+	// how. They do not wait.
+	Reported func(id int, load json.RawMessage)
+	Gone     func(id int, how error)
+	// StartLimit bounds the time until an instance is ready, and DrainLimit that
+	// until one that drains has ended. Who takes longer is killed.
+	StartLimit, DrainLimit time.Duration
+	Log                    *slog.Logger
+}
+
+const (
+	// healthy is how long an instance must live for the back-off to begin anew.
+	healthy = 10 * time.Second
+	// lookEvery bounds how late a limit is noticed.
+	lookEvery = time.Second
+)
+
+// Provisioner keeps a number of instances. It implements scaler.Provisioner.
+type Provisioner struct {
+	cfg    Config
+	nudges chan struct{}
+	first  chan struct{} // closed when the first instance is ready, or could not start
+
+	mu        sync.Mutex
+	wanted    int
+	instances []*instance // the oldest first
+	startUp   time.Duration
+	failing   string // why the last one that was started did not get ready
+	once      bool   // one was ready
+	pause     *backoff.ExponentialBackOff
+	next      time.Time // not to start one before this
+	ending    bool
+}
+
+type state uint8
+
+const (
+	starting state = iota
+	ready
+	draining
+)
+
+var _ scaler.Provisioner = (*Provisioner)(nil)
+
+// New returns a provisioner without instances; Run starts them.
+func New(cfg Config) *Provisioner {
+	return &Provisioner{
+		cfg: cfg, nudges: make(chan struct{}, 1), first: make(chan struct{}),
+		pause: backoff.NewExponentialBackOff(
+			backoff.WithInitialInterval(200*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0)),
+	}
+}
+
+// Count implements scaler.Provisioner.
+func (p *Provisioner) Count(context.Context) (scaler.Count, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := scaler.Count{StartUp: p.startUp, Failing: p.failing}
+	for _, i := range p.instances {
+		switch i.state {
+		case starting:
+			c.Starting++
+		case ready:
+			c.Ready++
+		case draining:
+			c.Draining++
+		}
+	}
+	return c, nil
+}
+
+// Set implements scaler.Provisioner.
+func (p *Provisioner) Set(_ context.Context, n int) error {
+	if n < 0 {
+		return fmt.Errorf("%d instances were asked for", n)
+	}
+	p.mu.Lock()
+	p.wanted = n
+	p.mu.Unlock()
+	p.nudge()
+	return nil
+}
+
+// Ready waits until the first instance is ready. The error says why it could not
+// start; later ones are tried again.
+func (p *Provisioner) Ready(ctx context.Context) error {
+	select {
+	case <-p.first:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.once {
+		return nil
+	}
+	return errors.New(p.failing)
+}
+
+// Hurry tells those that drain not to take their time, by a SIGINT, which
+// counts as a second signal soon after a SIGTERM.
+func (p *Provisioner) Hurry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range p.instances {
+		if i.state == draining {
+			_ = i.cmd.Process.Signal(syscall.SIGINT) // it may be gone already
+		}
+	}
+}
+
+func (p *Provisioner) nudge() {
+	select {
+	case p.nudges <- struct{}{}:
+	default:
+	}
+}
+
+// Run starts and drains instances until ctx ends; then it drains all, and returns
+// when the last one has ended. Start, crash and replacement are one path.
+func (p *Provisioner) Run(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	stop := ctx.Done()
+	for {
+		if p.reconcile() == 0 && ctx.Err() != nil {
+			return nil
+		}
+		var again <-chan time.Time
+		if pause := p.pauseLeft(); pause > 0 {
+			again = time.After(pause)
+		}
+		select {
+		case <-stop:
+			stop = nil
+			p.mu.Lock()
+			p.wanted, p.ending = 0, true
+			p.mu.Unlock()
+		case <-p.nudges:
+		case <-again:
+		case <-tick.C:
+		}
+	}
+}
+
+// pauseLeft is how long to wait until one that is missing may be started.
+func (p *Provisioner) pauseLeft() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.active() >= p.wanted {
+		return 0
+	}
+	return time.Until(p.next)
+}
+
+// active counts those that are not on their way out; mu is held.
+func (p *Provisioner) active() (n int) {
+	for _, i := range p.instances {
+		if i.state != draining {
+			n++
+		}
+	}
+	return n
+}
+
+// reconcile brings the instances that there are to those that are wanted, and
+// returns how many there are.
+func (p *Provisioner) reconcile() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	left := p.instances[:0]
+	for _, i := range p.instances {
+		if !p.ended(i, now) {
+			left = append(left, i)
+		}
+	}
+	clear(p.instances[len(left):])
+	p.instances = left
+	p.drain(p.active()-p.wanted, now)
+	for n := p.active(); n < p.wanted && !now.Before(p.next); n++ {
+		i, err := p.start(now)
+		if err != nil {
+			p.notReady(fmt.Sprintf("an instance cannot be started: %v", err), now)
+			break
+		}
+		p.instances = append(p.instances, i)
+	}
+	return len(p.instances)
+}
+
+// ended looks at one instance, and reports whether it has ended; mu is held.
+func (p *Provisioner) ended(i *instance, now time.Time) bool {
+	select {
+	case <-i.gone:
+	default:
+		switch {
+		case i.state == starting && now.Sub(i.since) > p.cfg.StartLimit:
+			i.kill(fmt.Sprintf("it was not ready within %v", p.cfg.StartLimit))
+		case i.state == draining && now.Sub(i.since) > p.cfg.DrainLimit:
+			i.kill(fmt.Sprintf("it had not drained within %v", p.cfg.DrainLimit))
+		}
+		return false
+	}
+	i.wait()
+	if p.cfg.Gone != nil {
+		p.cfg.Gone(i.id, i.err)
+	}
+	lived := now.Sub(i.since).Round(time.Millisecond)
+	switch {
+	case i.state == draining && i.killed == "":
+		p.cfg.Log.Info("an instance has ended", "instance", i.id, "drained_in", lived)
+	case i.state == draining:
+		p.cfg.Log.Error("an instance was killed while it drained; what it had in flight comes back when the loans run out", "instance", i.id, "error", i.killed)
+	case i.state == starting:
+		p.notReady(fmt.Sprintf("instance %d ended before it was ready: %s", i.id, i.how()), now)
+	default:
+		if lived > healthy {
+			p.pause.Reset()
+		}
+		delay := p.pause.NextBackOff()
+		p.next = now.Add(delay)
+		p.cfg.Log.Error("an instance died; it will be replaced", "instance", i.id, "error", i.how(), "lived", lived, "in", delay.Round(time.Millisecond))
+	}
+	return true
+}
+
+// notReady notes that one could not be started; mu is held.
+func (p *Provisioner) notReady(why string, now time.Time) {
+	if p.ending {
+		return
+	}
+	delay := p.pause.NextBackOff()
+	p.next = now.Add(delay)
+	p.failing = why
+	p.cfg.Log.Error("an instance did not start; will try again", "error", why, "in", delay.Round(time.Millisecond))
+	p.tried()
+}
+
+// tried says that the first instance is ready, or could not start; mu is held.
+func (p *Provisioner) tried() {
+	select {
+	case <-p.first:
+	default:
+		close(p.first)
+	}
+}
+
+// drain asks n instances to end: those that are not ready yet first, and then
+// those with the least in flight; mu is held.
+func (p *Provisioner) drain(n int, now time.Time) {
+	if n <= 0 {
+		return
+	}
+	byLoad := slices.Clone(p.instances)
+	slices.SortStableFunc(byLoad, func(a, b *instance) int {
+		return cmp.Or(cmp.Compare(a.state, b.state), cmp.Compare(a.inFlight, b.inFlight), -cmp.Compare(a.id, b.id))
+	})
+	for _, i := range byLoad[:min(n, len(byLoad))] {
+		if i.state == draining {
+			break
+		}
+		p.cfg.Log.Info("draining an instance", "instance", i.id, "in_flight", i.inFlight)
+		i.state, i.since = draining, now
+		i.drain()
+	}
+}
+
+// reported takes an instance's report. The first says that it is ready.
+func (p *Provisioner) reported(i *instance, r report) {
+	if p.cfg.Reported != nil { // before it counts as ready: then there is something to count
+		p.cfg.Reported(i.id, r.Load)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i.inFlight = r.InFlight
+	if i.state != starting {
+		return
+	}
+	now := time.Now()
+	p.startUp = now.Sub(i.since)
+	i.state, i.since = ready, now
+	p.failing, p.once = "", true
+	p.cfg.Log.Info("an instance is ready", "instance", i.id, "pid", i.cmd.Process.Pid, "start_up", p.startUp.Round(time.Millisecond))
+	p.tried()
+	p.nudge()
+}

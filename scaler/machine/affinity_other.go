@@ -1,5 +1,0 @@
-//go:build !linux
-
-package machine
-
-func affinity() (cpus map[int]bool, known bool) { return nil, false }
