@@ -73,7 +73,7 @@ type verdict struct {
 
 type verdicts chan verdict
 
-func (v verdicts) Handled(_ []byte, err error) { v <- verdict{err, time.Now()} }
+func (v verdicts) SetResult(_ []byte, err error) { v <- verdict{err, time.Now()} }
 
 // measure runs the calls in so many lanes, one after the other in each, with timeouts
 // from 50 to 150 ms.

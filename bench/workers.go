@@ -164,8 +164,8 @@ type load struct {
 	flights sync.WaitGroup
 }
 
-// Handled implements handlers.Sink.
-func (l *load) Handled(output []byte, err error) {
+// SetResult implements handlers.ResultSink.
+func (l *load) SetResult(output []byte, err error) {
 	if err != nil {
 		l.failed.Add(1)
 		l.lastErr.Store(err.Error())

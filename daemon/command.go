@@ -188,7 +188,7 @@ func newParser(ctx context.Context, std *IO, exit func(status int)) *kong.Kong {
 func report(std *IO, err error) int {
 	var usage usageError
 	var start *StartError
-	var misloaded *handlers.Misloaded
+	var loadError *handlers.LoadError
 	var wrong configs.Errors
 	// An error may quote what a server, an app or a message says.
 	say := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+term.Printable(text)) }
@@ -203,11 +203,11 @@ func report(std *IO, err error) int {
 		return ExitFailed
 	case errors.As(err, &start):
 		say("cannot start: " + start.Error())
-		if errors.As(err, &misloaded) && misloaded.Detail != "" {
-			_, _ = fmt.Fprintln(std.Err, term.Printable(misloaded.Detail))
+		if errors.As(err, &loadError) && loadError.Detail != "" {
+			_, _ = fmt.Fprintln(std.Err, term.Printable(loadError.Detail))
 		}
 		return ExitStart
-	case errors.As(err, &misloaded):
+	case errors.As(err, &loadError):
 		say("no function can go on: " + err.Error())
 		return ExitStopped
 	case errors.Is(err, ErrCutShort):

@@ -156,7 +156,7 @@ func Run(ctx context.Context, cfg *configs.Config, options ...Option) error {
 // Run connects, loads, receives and handles until ctx ends; then it drains for
 // at most the configured time and returns. The error is a *StartError when it
 // could not start, ErrCutShort when the drain was too short, a joined
-// *handlers.Misloaded when no function could go on, and else nil.
+// *handlers.LoadError when no function could go on, and else nil.
 //
 // Stopping is two contexts: the first ends receiving, the second ends work. The
 // pools stop after the work, and the triggers close last, since settlements
@@ -245,7 +245,7 @@ func (d *Daemon) dispatch(ctx context.Context, p *parts) error {
 }
 
 func detailOf(err error) string {
-	var m *handlers.Misloaded
+	var m *handlers.LoadError
 	if errors.As(err, &m) {
 		return m.Detail
 	}

@@ -234,8 +234,8 @@ func (f *function) started(t *turn) bool {
 	return true
 }
 
-// Handled implements handlers.Sink.
-func (t *turn) Handled(output []byte, err error) {
+// SetResult implements handlers.ResultSink.
+func (t *turn) SetResult(output []byte, err error) {
 	t.handled, t.output, t.err = true, output, err
 	t.f.runners.add(t) // to settle may take a while
 }
@@ -333,14 +333,14 @@ func (f *function) timedOut(t *turn, err error) error {
 
 // judge turns what a handler returned into the verdict on the message.
 func (f *function) judge(working context.Context, m *triggers.Message, err error) triggers.Verdict {
-	var misloaded *handlers.Misloaded
+	var loadError *handlers.LoadError
 	switch {
 	case err == nil:
 		return triggers.Verdict{Kind: triggers.Done}
 	case handlers.Rejected(err):
 		return f.reject(err.Error(), err)
-	case errors.As(err, &misloaded):
-		f.stop(misloaded)
+	case errors.As(err, &loadError):
+		f.stop(loadError)
 		return triggers.Verdict{Kind: triggers.Release}
 	case errors.Is(err, handlers.ErrNotTried), working.Err() != nil:
 		// Cut short by the stop, whatever the function made of it.

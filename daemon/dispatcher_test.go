@@ -215,7 +215,7 @@ func TestVerdicts(t *testing.T) {
 		{"a delay asked for, but no attempt left", func() error { return handlers.RetryAfter(time.Hour, errors.New("busy")) }, 3,
 			triggers.Verdict{Kind: triggers.Reject, Reason: "failed 3 times, the last time with: busy", Function: "f"}},
 		{"not tried", func() error { return fmt.Errorf("worker went: %w", handlers.ErrNotTried) }, 3, triggers.Verdict{Kind: triggers.Release}},
-		{"does not load", func() error { return &handlers.Misloaded{Function: "f", Summary: "no module"} }, 3,
+		{"does not load", func() error { return &handlers.LoadError{Function: "f", Summary: "no module"} }, 3,
 			triggers.Verdict{Kind: triggers.Release}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -374,11 +374,11 @@ func TestCutShortIsReleasedUncharged(t *testing.T) {
 func TestCodeThatDoesNotLoadStopsTheFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 1, func(context.Context, *triggers.Message) ([]byte, error) {
-			return nil, &handlers.Misloaded{Function: "f", Summary: "ModuleNotFoundError: No module named 'pil'"}
+			return nil, &handlers.LoadError{Function: "f", Summary: "ModuleNotFoundError: No module named 'pil'"}
 		})
 		b.send("1", "2")
-		var misloaded *handlers.Misloaded
-		if err := <-b.ended; !errors.As(err, &misloaded) {
+		var loadError *handlers.LoadError
+		if err := <-b.ended; !errors.As(err, &loadError) {
 			t.Errorf("run returned %v, want the load error", err)
 		}
 		b.stopWorking()

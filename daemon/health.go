@@ -95,7 +95,7 @@ func (d *Daemon) notReady() (reasons []string) {
 	for _, p := range d.stores.problems() {
 		reasons = append(reasons, p.Words())
 	}
-	if r := d.reloadStatus(); r.misloaded {
+	if r := d.reloadStatus(); r.loadError {
 		reasons = append(reasons, "the last reload was refused, since code does not load; what ran before runs on: "+r.Refused)
 	}
 	if count, ok := d.Instances(); ok && count.Ready == 0 && count.Failing != "" {

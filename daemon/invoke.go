@@ -222,11 +222,11 @@ func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, optio
 	p := newParts(New(cfg, options...), cfg, nil)
 	defer func() { err = errors.Join(err, p.close(nil)) }()
 	if err := p.open(ctx); err != nil {
-		var misloaded *handlers.Misloaded
+		var loadError *handlers.LoadError
 		if ctx.Err() != nil {
 			return nil, errors.New("stopped before the function was loaded")
 		}
-		if !errors.As(err, &misloaded) {
+		if !errors.As(err, &loadError) {
 			return nil, err
 		}
 		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, err, 0)

@@ -47,7 +47,7 @@ func TestNoLabelComesFromAMessage(t *testing.T) {
 		case "fail" + needle:
 			return nil, errors.New(needle)
 		case "misload" + needle:
-			return nil, &handlers.Misloaded{Summary: needle, Detail: needle}
+			return nil, &handlers.LoadError{Summary: needle, Detail: needle}
 		}
 		return []byte(needle), nil
 	}, nil)

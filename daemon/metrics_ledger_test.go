@@ -42,8 +42,8 @@ func measuredDaemon(t *testing.T, run handlers.Func, change func(*configs.Config
 	go func() { ended <- d.Run(running) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		var misloaded *handlers.Misloaded // which some want
-		if err := <-ended; err != nil && !errors.As(err, &misloaded) {
+		var loadError *handlers.LoadError // which some want
+		if err := <-ended; err != nil && !errors.As(err, &loadError) {
 			t.Error(err)
 		}
 	})

@@ -59,7 +59,7 @@ type ReloadStatus struct {
 	Done   int64 `json:"done"`
 	Failed int64 `json:"failed"`
 
-	misloaded bool // it was refused since code does not load
+	loadError bool // it was refused since code does not load
 }
 
 type reloadRequest struct {
@@ -131,17 +131,17 @@ func (d *Daemon) readAgain(instead []byte) (*configs.Config, error) {
 
 // noteReload remembers how a reload ended, and logs why it was refused.
 func (d *Daemon) noteReload(err error) error {
-	var misloaded *handlers.Misloaded
+	var loadError *handlers.LoadError
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.reloaded.At = time.Now()
-	d.reloaded.Refused, d.reloaded.misloaded = "", false
+	d.reloaded.Refused, d.reloaded.loadError = "", false
 	if err == nil {
 		d.reloaded.Done++
 		return nil
 	}
 	d.reloaded.Failed++
-	d.reloaded.Refused, d.reloaded.misloaded = err.Error(), errors.As(err, &misloaded)
+	d.reloaded.Refused, d.reloaded.loadError = err.Error(), errors.As(err, &loadError)
 	d.log.Error("the reload was refused; nothing has changed", "error", err, "detail", detailOf(err))
 	return err
 }

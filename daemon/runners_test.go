@@ -74,7 +74,7 @@ type starter struct {
 	started map[string]func(error) // by body
 }
 
-func (s *starter) Start(ctx context.Context, m *triggers.Message, to handlers.Sink) {
+func (s *starter) Start(ctx context.Context, m *triggers.Message, to handlers.ResultSink) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.started[string(m.Body)] = func(err error) {
@@ -82,7 +82,7 @@ func (s *starter) Start(ctx context.Context, m *triggers.Message, to handlers.Si
 			<-ctx.Done()
 			err = ctx.Err()
 		}
-		to.Handled(nil, err)
+		to.SetResult(nil, err)
 	}
 }
 

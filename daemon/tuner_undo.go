@@ -27,14 +27,14 @@ type epoch struct {
 // ended takes how a call ended that was handed out in the epoch. It returns the error
 // for judge: one that is handlers.ErrNotTried where the settings are to blame.
 func (e *epoch) ended(t *turn, err error) error {
-	var misloaded *handlers.Misloaded
+	var loadError *handlers.LoadError
 	switch {
 	case err == nil:
 		if e.pool.epoch.Load() == e {
 			e.passed[t.f.place].Add(1)
 		}
 		return nil
-	case errors.Is(err, handlers.ErrNotTried), errors.Is(err, triggers.ErrTooLarge), errors.As(err, &misloaded), t.f.working.Err() != nil:
+	case errors.Is(err, handlers.ErrNotTried), errors.Is(err, triggers.ErrTooLarge), errors.As(err, &loadError), t.f.working.Err() != nil:
 		return err // it says nothing of the function
 	case e.pool.tuner.Load().failed(e, t, err):
 		return &undoneError{err}

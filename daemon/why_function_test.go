@@ -130,7 +130,7 @@ func TestExplainAFunctionThatHasStopped(t *testing.T) {
 	queues := make(map[string]*memory.Queue)
 	options := []Option{WithFuncs(handlers.Funcs{
 		"bad": func(context.Context, *triggers.Message) ([]byte, error) {
-			return nil, &handlers.Misloaded{Function: "bad", Summary: "no module"}
+			return nil, &handlers.LoadError{Function: "bad", Summary: "no module"}
 		},
 		"good": func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil },
 	})}
@@ -159,8 +159,8 @@ func TestExplainAFunctionThatHasStopped(t *testing.T) {
 	says(t, why, "function bad: stopped\n  it has stopped, since its code does not load: ", "no module", "1 message waits at its source")
 	says(t, explained(t, cfg, "good", "", "receiving"), "nothing holds it back")
 	stop()
-	var misloaded *handlers.Misloaded
-	if err := <-ended; err != nil && !errors.As(err, &misloaded) {
+	var loadError *handlers.LoadError
+	if err := <-ended; err != nil && !errors.As(err, &loadError) {
 		t.Error(err)
 	}
 }

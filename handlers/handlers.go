@@ -21,7 +21,7 @@ import (
 type Handler interface {
 	// Handle runs the function on one message and returns what it returned.
 	// The error tells how it failed: see Reject, RetryAfter, ErrNotTried and
-	// Misloaded; any other error is a failed attempt. ctx ends at the
+	// LoadError; any other error is a failed attempt. ctx ends at the
 	// function's timeout, or when a stop's drain deadline has passed.
 	Handle(ctx context.Context, m *triggers.Message) (output []byte, err error)
 
@@ -34,8 +34,8 @@ type Starter interface {
 	Handler
 
 	// Start begins what Handle does, and returns without waiting for it. The
-	// Sink gets what Handle would have returned.
-	Start(ctx context.Context, m *triggers.Message, to Sink)
+	// result goes to the ResultSink.
+	Start(ctx context.Context, m *triggers.Message, to ResultSink)
 }
 
 // Interruptible is a context whose end has two causes that can be told apart. Who
@@ -57,10 +57,10 @@ type Renewable interface {
 	Renew()
 }
 
-// Sink takes what became of a message. Handled is called once, from any
-// goroutine, and does not wait.
-type Sink interface {
-	Handled(output []byte, err error)
+// ResultSink receives the result of a message that a Starter was given: what Handle
+// would have returned. SetResult is called once, from any goroutine, and does not block.
+type ResultSink interface {
+	SetResult(output []byte, err error)
 }
 
 // Slotted is a Handler that has a limit of its own to what can be in flight,
@@ -112,16 +112,17 @@ var ErrNotTried = errors.New("not tried")
 // timeout: its call ended, or its time was up, by no fault of its own.
 var ErrRunAgain = fmt.Errorf("%w, and is to run again", ErrNotTried)
 
-// Misloaded is a function that cannot run at all, because its code does not
-// load. The message is given back, and the function stops until it is mended.
-type Misloaded struct {
+// LoadError reports that a function cannot run because its code failed to load. The
+// message is released, and the function is disabled until the code is fixed and the
+// configuration reloaded.
+type LoadError struct {
 	// Function is the name in the configuration.
 	Function string
 	// Summary is one line; Detail the traceback and what to do.
 	Summary, Detail string
 }
 
-func (e *Misloaded) Error() string {
+func (e *LoadError) Error() string {
 	if e.Function == "" {
 		return e.Summary
 	}

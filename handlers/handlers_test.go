@@ -51,7 +51,7 @@ func TestErrorKinds(t *testing.T) {
 			t.Errorf("%v hides its cause", err)
 		}
 	}
-	if got := (&handlers.Misloaded{Function: "f", Summary: "no"}).Error(); got != "function f does not load: no" {
+	if got := (&handlers.LoadError{Function: "f", Summary: "no"}).Error(); got != "function f does not load: no" {
 		t.Error(got)
 	}
 }

@@ -30,8 +30,8 @@ func TestFunctionsThatCannotBeCalled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newApp(t, test.app, nil, test.function)
-			var misloaded *handlers.Misloaded
-			if err := p.Ready(soon(t)); !errors.As(err, &misloaded) || !strings.Contains(misloaded.Summary, test.want) || !strings.Contains(misloaded.Summary, "a function takes (message, context)") {
+			var loadError *handlers.LoadError
+			if err := p.Ready(soon(t)); !errors.As(err, &loadError) || !strings.Contains(loadError.Summary, test.want) || !strings.Contains(loadError.Summary, "a function takes (message, context)") {
 				t.Errorf("%v; want %q", err, test.want)
 			}
 		})

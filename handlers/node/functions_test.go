@@ -270,19 +270,19 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 			t.Parallel()
 			p := newApp(t, test.app, nil, test.function)
 			err := p.Ready(soon(t))
-			var misloaded *handlers.Misloaded
-			if !errors.As(err, &misloaded) {
+			var loadError *handlers.LoadError
+			if !errors.As(err, &loadError) {
 				t.Fatalf("Ready: %v", err)
 			}
 			for _, want := range test.want {
-				if !strings.Contains(misloaded.Summary+"\n"+misloaded.Detail, want) {
-					t.Errorf("%q is not in\n%s\n%s", want, misloaded.Summary, misloaded.Detail)
+				if !strings.Contains(loadError.Summary+"\n"+loadError.Detail, want) {
+					t.Errorf("%q is not in\n%s\n%s", want, loadError.Summary, loadError.Detail)
 				}
 			}
-			if strings.Contains(misloaded.Detail, "load.js") {
-				t.Errorf("the stack shows the worker:\n%s", misloaded.Detail)
+			if strings.Contains(loadError.Detail, "load.js") {
+				t.Errorf("the stack shows the worker:\n%s", loadError.Detail)
 			}
-			if _, err := call(t, p, test.function, &triggers.Message{}); !errors.As(err, &misloaded) {
+			if _, err := call(t, p, test.function, &triggers.Message{}); !errors.As(err, &loadError) {
 				t.Errorf("Handle: %v; want the load error", err)
 			}
 		})
@@ -406,7 +406,7 @@ type checked struct {
 	want []byte
 }
 
-func (c checked) Handled(output []byte, err error) {
+func (c checked) SetResult(output []byte, err error) {
 	if err != nil || !bytes.Equal(output, c.want) {
 		c.t.Errorf("%.20s came back as %.20s, %v", c.want, output, err)
 	}

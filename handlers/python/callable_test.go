@@ -57,8 +57,8 @@ func TestFunctionsThatCannotBeCalled(t *testing.T) {
 					put(t, c.App, map[string]string{"azure/functions/__init__.py": azure})
 				}
 			}, "f")
-			var misloaded *handlers.Misloaded
-			if err := p.Ready(soon(t)); !errors.As(err, &misloaded) || !strings.Contains(misloaded.Summary, test.want) {
+			var loadError *handlers.LoadError
+			if err := p.Ready(soon(t)); !errors.As(err, &loadError) || !strings.Contains(loadError.Summary, test.want) {
 				t.Errorf("%v; want %q", err, test.want)
 			}
 		})

@@ -89,9 +89,9 @@ func TestAWorkerThatCannotBeHeldDoesNotRun(t *testing.T) {
 	c.Need(gone)
 	ran := filepath.Join(t.TempDir(), "ran")
 	p := newApp(t, fmt.Sprintf("open(%q, 'w')\ndef f(body): pass", ran), func(cfg *workers.Config) { cfg.Confine = c }, "f")
-	var misloaded *handlers.Misloaded
-	if err := p.Ready(soon(t)); !errors.As(err, &misloaded) ||
-		!strings.Contains(misloaded.Summary, "it could not be held to what it should: reading as its user: "+gone+": no such file or directory") {
+	var loadError *handlers.LoadError
+	if err := p.Ready(soon(t)); !errors.As(err, &loadError) ||
+		!strings.Contains(loadError.Summary, "it could not be held to what it should: reading as its user: "+gone+": no such file or directory") {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(ran); !errors.Is(err, os.ErrNotExist) {

@@ -341,8 +341,8 @@ func TestCodeThatDoesNotLoadAnyMore(t *testing.T) {
 	if _, err := share.Offer(soon(t)); err != nil {
 		t.Fatal(err)
 	}
-	var misloaded *handlers.Misloaded
-	if _, err := call(t, p, "f", &triggers.Message{}); !errors.As(err, &misloaded) || !strings.Contains(misloaded.Detail, "function_app.py") {
+	var loadError *handlers.LoadError
+	if _, err := call(t, p, "f", &triggers.Message{}); !errors.As(err, &loadError) || !strings.Contains(loadError.Detail, "function_app.py") {
 		t.Errorf("%v", err)
 	}
 }

@@ -203,16 +203,16 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 			t.Parallel()
 			p := newApp(t, test.source, func(c *workers.Config) { c.Settings.Processes = 2 }, test.function)
 			err := p.Ready(soon(t))
-			var misloaded *handlers.Misloaded
-			if !errors.As(err, &misloaded) {
+			var loadError *handlers.LoadError
+			if !errors.As(err, &loadError) {
 				t.Fatalf("Ready: %v", err)
 			}
 			for _, want := range test.want {
-				if !strings.Contains(misloaded.Summary+misloaded.Detail, want) {
-					t.Errorf("%q is not in\n%s\n%s", want, misloaded.Summary, misloaded.Detail)
+				if !strings.Contains(loadError.Summary+loadError.Detail, want) {
+					t.Errorf("%q is not in\n%s\n%s", want, loadError.Summary, loadError.Detail)
 				}
 			}
-			if _, err := call(t, p, test.function, &triggers.Message{}); !errors.As(err, &misloaded) {
+			if _, err := call(t, p, test.function, &triggers.Message{}); !errors.As(err, &loadError) {
 				t.Errorf("Handle: %v; want the load error", err)
 			}
 		})

@@ -73,7 +73,7 @@ type answer struct {
 
 type sink chan answer
 
-func (s sink) Handled(output []byte, err error) { s <- answer{output, err} }
+func (s sink) SetResult(output []byte, err error) { s <- answer{output, err} }
 
 // handle runs a function as the dispatcher does, and waits for the answer.
 func handle(ctx context.Context, h *workers.Handler, m *triggers.Message) ([]byte, error) {

@@ -22,7 +22,7 @@ type call struct {
 	given     bool          // that ctx ended was told; guarded by the worker's mu, as are the following
 	stood     time.Duration // the worker's lostTime when it was submitted
 	own       time.Duration // what of it since is of its own doing
-	to        handlers.Sink
+	to        handlers.ResultSink
 	reply     chan reply
 }
 
@@ -50,12 +50,12 @@ func (c *call) replied(w *worker, r reply) {
 	case r.lost == nil && !r.giveUp:
 		to, ctx := c.to, c.ctx
 		c.put()
-		to.Handled(r.outcome(ctx))
+		to.SetResult(r.outcome(ctx))
 	default:
 		c.reply = make(chan reply, 1)
 		go func() {
 			output, err := c.handler.await(w, c, r)
-			c.to.Handled(c.handler.insistOn(c.ctx, c.Message, output, err))
+			c.to.SetResult(c.handler.insistOn(c.ctx, c.Message, output, err))
 		}()
 	}
 }

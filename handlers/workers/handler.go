@@ -81,7 +81,7 @@ func (h *Handler) alone(ctx context.Context, m *triggers.Message, killer bool) (
 
 // Start implements handlers.Starter. What is out of the ordinary, such as a
 // timeout or a worker that dies, is seen to by a goroutine after all.
-func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.Sink) {
+func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.ResultSink) {
 	if own := h.moved(); own != nil {
 		own.Start(ctx, m, to)
 		return
@@ -97,7 +97,7 @@ func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.Si
 			c.put()
 		}
 	}
-	go func() { to.Handled(h.Handle(ctx, m)) }()
+	go func() { to.SetResult(h.Handle(ctx, m)) }()
 }
 
 // hasState reports whether a message comes with its session's state: that takes

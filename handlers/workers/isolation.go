@@ -148,7 +148,7 @@ func (i *isolation) isolated(ctx context.Context, p *Pool, w *worker) (*worker, 
 		if w.ready != nil {
 			return w, nil
 		}
-		return w, &handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail}
+		return w, &handlers.LoadError{Summary: w.failed.Summary, Detail: w.failed.Detail}
 	case <-w.gone:
 		return w, errors.Join(w.reason, handlers.ErrNotTried)
 	case <-limit.C:

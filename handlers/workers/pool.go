@@ -111,7 +111,7 @@ type Pool struct {
 	workers  []*worker       // those that Run started and that are not known to be gone
 	startUp  time.Duration   // of the workers, lately; 0 until one was ready
 	kinds    map[string]bool // by function: whether it is async; set when loaded
-	misload  *handlers.Misloaded
+	misload  *handlers.LoadError
 	template *worker // that workers are forked from; nil if there is none, now
 	unforked string  // why none are, though they should be
 	forkable bool    // whether they could be
@@ -238,7 +238,7 @@ func (p *Pool) nudge() {
 }
 
 // Ready waits until the first worker has loaded the code. The error is a
-// *handlers.Misloaded if it does not load, or ctx.Err().
+// *handlers.LoadError if it does not load, or ctx.Err().
 func (p *Pool) Ready(ctx context.Context) error {
 	select {
 	case <-p.loaded:
@@ -339,7 +339,7 @@ func (p *Pool) halted() bool {
 
 // halt starts no more workers. Where the code loaded once, nobody waits for Ready
 // any more, so it is logged; p.mu is held.
-func (p *Pool) halt(m *handlers.Misloaded) {
+func (p *Pool) halt(m *handlers.LoadError) {
 	p.misload = m
 	if len(p.kinds) > 0 {
 		p.log.Error("the code does not load any more; no worker is started until the daemon is", "error", m.Summary, "detail", m.Detail)
@@ -352,7 +352,7 @@ func (p *Pool) noteLoaded(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w.failed != nil && p.misload == nil {
-		p.halt(&handlers.Misloaded{Summary: w.failed.Summary, Detail: w.failed.Detail})
+		p.halt(&handlers.LoadError{Summary: w.failed.Summary, Detail: w.failed.Detail})
 	}
 	if w.ready != nil && len(p.kinds) == 0 {
 		for i, f := range p.cfg.Functions {

@@ -185,7 +185,7 @@ func (r *reconciler) dud(w *worker) bool {
 	if r.duds++; r.duds < maxDuds {
 		return false
 	}
-	m := &handlers.Misloaded{Summary: w.reason.Error(), Detail: w.process.lastWords()}
+	m := &handlers.LoadError{Summary: w.reason.Error(), Detail: w.process.lastWords()}
 	m.Summary = fmt.Sprintf("%d workers in a row ended while they loaded the code; the last one: %s", r.duds, m.Summary)
 	p.halt(m)
 	close(p.loaded)
