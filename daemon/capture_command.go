@@ -18,15 +18,15 @@ import (
 
 // captureCommand is `drover capture`.
 type captureCommand struct {
-	Function string `arg:"" help:"The function whose messages they are."`
+	Function string `arg:"" help:"Copy messages of this function."`
 	configFlag
-	Count  int    `default:"100" placeholder:"N" help:"At most so many, those that are next (default: 100)."`
-	Output string `placeholder:"FILE" help:"The file to write (default: FUNCTION.jsonl); - is standard output."`
-	Force  bool   `help:"Write over a file that is there."`
+	Count  int    `default:"100" placeholder:"N" help:"Copy at most the next N messages (default: 100)."`
+	Output string `placeholder:"FILE" help:"Write to this file (default: FUNCTION.jsonl); - is standard output."`
+	Force  bool   `help:"Overwrite an existing file."`
 }
 
 func (*captureCommand) Help() string {
-	return `The messages are only looked at: nobody loses one by it, and no delivery is counted. Some of them may be in a function's hands at the moment. The file is for drover tune, and holds what the messages hold: only you can read it. docs/commands.md has its format.
+	return `The messages stay at the source, and no delivery is counted. Some of them may be in flight. The file is for drover tune. It contains the messages' data, so only you can read it. docs/commands.md describes its format.
 
 Examples:
 

@@ -44,26 +44,26 @@ type commandLine struct {
 	Init       initCommand       `cmd:"" help:"Write a small project that runs."`
 	Run        runCommand        `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
 	Demo       demoCommand       `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
-	Check      checkCommand      `cmd:"" help:"Print what a configuration would run, or all that is wrong with it."`
-	Status     statusCommand     `cmd:"" help:"How a running daemon is doing: a live table on a terminal, else printed once."`
-	Health     healthCommand     `cmd:"" help:"Ask a running daemon whether it is well: status 0 if so, else 1 and why. For container health checks."`
-	Explain    whyCommand        `cmd:"" help:"Why a function, or a message, waits."`
-	Tail       tailCommand       `cmd:"" help:"What a function logs, as it comes."`
-	Pause      pauseCommand      `cmd:"" help:"Have a function receive nothing; what it has goes on."`
-	Resume     resumeCommand     `cmd:"" help:"Have a function that was paused receive again."`
-	Reload     reloadCommand     `cmd:"" help:"Have a running daemon go on with its configuration as it is now."`
-	Send       sendCommand       `cmd:"" help:"Send messages to a function, or to a subject."`
-	Invoke     invokeCommand     `cmd:"" help:"Run one message through a function, without any queue."`
-	Capture    captureCommand    `cmd:"" help:"Write messages that wait for a function into a file, and leave them where they are."`
-	Tune       tuneCommand       `cmd:"" help:"Find the numbers of processes, threads and coroutines for a function, under load from real messages."`
-	Dead       deadCommand       `cmd:"" help:"Messages that were rejected, or failed too often: list, show, replay or purge them."`
-	Emulate    emulateCommand    `cmd:"" help:"Stand in for a service, for work on this machine."`
-	Scale      scaleCommand      `cmd:"" help:"About the number of workers and instances."`
-	Config     configCommand     `cmd:"" help:"About configurations."`
-	Worker     workerCommand     `cmd:"" help:"About worker processes."`
-	Instance   instanceCommand   `cmd:"" hidden:"" help:"Run one of several instances; drover run starts them."`
-	Completion completionCommand `cmd:"" help:"Print the completions of a shell."`
-	Complete   completeCommand   `cmd:"" hidden:"" help:"Complete a command line; the shells' completions call it."`
+	Check      checkCommand      `cmd:"" help:"Check a configuration: print what it would run, or everything that is wrong with it."`
+	Status     statusCommand     `cmd:"" help:"Show how each function of a running daemon is doing: a live table on a terminal, else printed once."`
+	Health     healthCommand     `cmd:"" help:"Check the health of a running daemon: exit status 0 if healthy, else 1 with the reason. For container health checks."`
+	Explain    whyCommand        `cmd:"" help:"Explain why a function or a message waits."`
+	Tail       tailCommand       `cmd:"" help:"Follow the log of a function."`
+	Pause      pauseCommand      `cmd:"" help:"Pause a function: stop receiving new messages; those in flight finish."`
+	Resume     resumeCommand     `cmd:"" help:"Resume a paused function."`
+	Reload     reloadCommand     `cmd:"" help:"Reload the configuration of a running daemon."`
+	Send       sendCommand       `cmd:"" help:"Send messages to a function, a subject or a queue."`
+	Invoke     invokeCommand     `cmd:"" help:"Run one message through a function, without a queue."`
+	Capture    captureCommand    `cmd:"" help:"Copy messages that wait for a function into a file, without removing them."`
+	Tune       tuneCommand       `cmd:"" help:"Find the best numbers of processes, threads and coroutines for a function, under load from real messages."`
+	Dead       deadCommand       `cmd:"" help:"List, show, replay or purge dead letters: messages that were rejected or failed too often."`
+	Emulate    emulateCommand    `cmd:"" help:"Run a local emulator of an Azure service."`
+	Scale      scaleCommand      `cmd:"" help:"Explain or simulate scaling decisions."`
+	Config     configCommand     `cmd:"" help:"Print the schemas of the configuration and of the admin API."`
+	Worker     workerCommand     `cmd:"" help:"Test a worker, or write type information for apps."`
+	Instance   instanceCommand   `cmd:"" hidden:"" help:"Run one of several instances; started by drover run."`
+	Completion completionCommand `cmd:"" help:"Print a completion script for a shell."`
+	Complete   completeCommand   `cmd:"" hidden:"" help:"Complete a command line; called by the completion scripts."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 
@@ -255,20 +255,20 @@ func levelOf(cfg configs.Log) (level slog.Level) {
 
 // configFlag is the flag of all commands that need a configuration.
 type configFlag struct {
-	Config string `short:"c" env:"DROVER_CONFIG" default:"drover.yaml" placeholder:"FILE" help:"The configuration (default: drover.yaml)."`
+	Config string `short:"c" env:"DROVER_CONFIG" default:"drover.yaml" placeholder:"FILE" help:"Read this configuration (default: drover.yaml)."`
 }
 
 // or returns the file that was given as an argument, or else the flag's.
 func (f configFlag) or(file string) string { return cmp.Or(file, f.Config) }
 
 type runCommand struct {
-	File string `arg:"" optional:"" help:"The configuration, as with --config."`
+	File string `arg:"" optional:"" help:"Read this configuration, as with --config."`
 	configFlag
 }
 
 func (*runCommand) Help() string {
-	return `A first SIGTERM or SIGINT ends receiving and waits for what is in flight, for as long as drain says; a second one cuts short.
-Two SIGTERMs within a second count as one.
+	return `The first SIGTERM or SIGINT stops receiving and waits for messages in flight, at most for the time of the key drain.
+A second one ends the wait at once. Two SIGTERMs within a second count as one.
 
 Examples:
 
@@ -355,12 +355,12 @@ func (std *IO) options() []Option {
 }
 
 type checkCommand struct {
-	File string `arg:"" optional:"" help:"The configuration, as with --config."`
+	File string `arg:"" optional:"" help:"Read this configuration, as with --config."`
 	configFlag
 }
 
 func (*checkCommand) Help() string {
-	return `Nothing is connected and nothing of yours is started. The exit status is 1 where something is wrong.
+	return `Opens no connection and starts none of your code. The exit status is 1 if something is wrong.
 
 Example:
 
@@ -395,7 +395,7 @@ func (c *checkCommand) Run(ctx context.Context, std *IO) error {
 type schemaCommand struct{}
 
 func (schemaCommand) Help() string {
-	return `Editors with a YAML language server complete and check a configuration by it.
+	return `Editors with a YAML language server use it to complete and check configurations.
 
 Example:
 

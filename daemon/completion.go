@@ -27,11 +27,11 @@ var completions embed.FS
 
 // completionCommand is `drover completion`.
 type completionCommand struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"The shell: bash, zsh or fish."`
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"Print the script for this shell: bash, zsh or fish."`
 }
 
 func (*completionCommand) Help() string {
-	return `Commands, flags, their values, files, and the functions of ./drover.yaml are completed. The program must be found by its name in $PATH.
+	return `Completes commands, flags, values, files, and the functions of ./drover.yaml. The program must be in $PATH.
 
 Examples:
 
@@ -60,7 +60,7 @@ func (c *completionCommand) Run(std *IO) error {
 // candidate a line, with a tab and what it is; :files, :yaml and :dirs have the
 // shell find those.
 type completeCommand struct {
-	Words []string `arg:"" optional:"" passthrough:"" help:"The words after the program's name; the last one is what is completed."`
+	Words []string `arg:"" optional:"" passthrough:"" help:"Complete the last of these words, which follow the program's name."`
 }
 
 func (c *completeCommand) Run(parsed *kong.Context, std *IO) error {

@@ -15,14 +15,14 @@ import (
 // have used up their attempts. It works on the source, whether a daemon runs or not.
 type deadCommand struct {
 	List   deadListCommand   `cmd:"" help:"List the dead letters of a function."`
-	Show   deadShowCommand   `cmd:"" help:"Print one dead letter: why it died, its attributes and its body."`
-	Replay deadReplayCommand `cmd:"" help:"Send dead letters back to where they came from, to be tried anew."`
-	Purge  deadPurgeCommand  `cmd:"" help:"Throw dead letters away."`
+	Show   deadShowCommand   `cmd:"" help:"Print one dead letter: its reason, attributes and body."`
+	Replay deadReplayCommand `cmd:"" help:"Send dead letters back to their source, starting over at attempt 1."`
+	Purge  deadPurgeCommand  `cmd:"" help:"Delete dead letters."`
 }
 
 // deadTarget names the dead letters of a function.
 type deadTarget struct {
-	Function string `arg:"" help:"The function whose messages they were."`
+	Function string `arg:"" help:"Select the dead letters of this function."`
 	configFlag
 }
 
@@ -45,12 +45,12 @@ func (t *deadTarget) open(ctx context.Context, std *IO, shared bool) (d triggers
 type deadListCommand struct {
 	deadTarget
 	deadFilter
-	Limit int  `default:"30" placeholder:"N" help:"At most so many, the oldest first (default: 30); 0 is all. To list more than 32, those of a storage queue are hidden for a minute."`
-	JSON  bool `name:"json" help:"Print JSON, one object a line, with attributes and bodies."`
+	Limit int  `default:"30" placeholder:"N" help:"List at most N, oldest first (default: 30); 0 is all. Listing more than 32 of a storage queue hides them for a minute."`
+	JSON  bool `name:"json" help:"Print one JSON object per line, with attributes and bodies."`
 }
 
 func (*deadListCommand) Help() string {
-	return `The oldest come first. Listing removes none, and works whether a daemon runs or not. docs/dead-letters.md says where they are for each source.
+	return `Lists the oldest first and removes none. Works with or without a running daemon. docs/dead-letters.md describes where each source keeps its dead letters.
 
 Examples:
 
@@ -133,9 +133,9 @@ func (c *deadListCommand) summary(n, others int) string {
 
 type deadShowCommand struct {
 	deadTarget
-	ID   string `arg:"" name:"id" help:"Its ID, as drover dead list prints it."`
+	ID   string `arg:"" name:"id" help:"Print the dead letter with this ID, from drover dead list."`
 	JSON bool   `name:"json" help:"Print JSON."`
-	Body bool   `help:"Print the body alone, byte for byte; not on a terminal."`
+	Body bool   `help:"Print only the body, byte for byte; not on a terminal."`
 }
 
 func (*deadShowCommand) Help() string {

@@ -15,13 +15,13 @@ import (
 // deadFilter chooses among the dead letters of a source. All that is given must
 // fit.
 type deadFilter struct {
-	Reason    string            `placeholder:"TEXT" help:"Those whose reason has this in it, in whatever case."`
-	After     string            `placeholder:"TIME" help:"Those that died after a time: 2026-01-31, 2026-01-31T08:00:00Z, or an age: 2h, 7d."`
-	Before    string            `placeholder:"TIME" help:"Those that died before a time, or longer ago than an age."`
-	Attribute map[string]string `short:"a" placeholder:"NAME=VALUE" mapsep:"none" help:"Those with this attribute. May be repeated."`
-	ID        []string          `name:"id" placeholder:"ID" help:"The one with this ID. May be repeated."`
+	Reason    string            `placeholder:"TEXT" help:"Select those whose reason contains this text, ignoring case."`
+	After     string            `placeholder:"TIME" help:"Select those dead-lettered after a time (2026-01-31, 2026-01-31T08:00:00Z) or within an age (2h, 7d)."`
+	Before    string            `placeholder:"TIME" help:"Select those dead-lettered before a time, or longer ago than an age."`
+	Attribute map[string]string `short:"a" placeholder:"NAME=VALUE" mapsep:"none" help:"Select those with this attribute. May be repeated."`
+	ID        []string          `name:"id" placeholder:"ID" help:"Select the one with this ID. May be repeated."`
 
-	AnyFunction bool `help:"Also those that other functions rejected from the same source."`
+	AnyFunction bool `help:"Include those that other functions rejected from the same source."`
 }
 
 // given reports whether anything is chosen.

@@ -41,10 +41,10 @@ func (e errNotAll) Error() string { return string(e) }
 type deadChoice struct {
 	deadTarget
 	deadFilter
-	All    bool   `help:"All of them, where no other choice is made."`
-	Limit  int    `placeholder:"N" help:"At most so many, the oldest first."`
-	Rate   string `placeholder:"N/s" help:"At most so many in a time: 100/s, 30/m or 10/h."`
-	DryRun bool   `help:"Print what would be done, and do nothing."`
+	All    bool   `help:"Select all dead letters; required if no other filter is given."`
+	Limit  int    `placeholder:"N" help:"Stop after N dead letters, oldest first."`
+	Rate   string `placeholder:"N/s" help:"Limit the rate: 100/s, 30/m or 10/h."`
+	DryRun bool   `help:"Print what would be done, without doing it."`
 }
 
 // check reads the flags.
@@ -82,14 +82,14 @@ func parseRate(text string) (*rate.Limiter, error) {
 
 type deadReplayCommand struct {
 	deadChoice
-	Shared   bool `help:"Also where others receive what is sent there: other subscriptions of the topic, other consumers of the stream. They get the messages again, too."`
-	Doubtful bool `help:"Also those that an earlier replay, which was killed, may have sent back already: they may run twice."`
+	Shared   bool `help:"Replay even if other subscriptions of the topic, or other consumers of the stream, receive the messages again."`
+	Doubtful bool `help:"Replay even messages that a killed replay may already have sent; they may run twice."`
 }
 
 func (*deadReplayCommand) Help() string {
-	return `Each is sent back to its queue, topic or subject as a new message, at attempt 1, and then removed. A replay that is stopped finishes what it has in hand; the same command goes on with the rest, and sends none twice. docs/dead-letters.md says what is promised when it is killed.
+	return `Each dead letter is sent back to its queue, topic or subject as a new message at attempt 1, and then removed. A replay that is stopped finishes the message that it is sending. Run the same command again to replay the rest; no message is sent twice. docs/dead-letters.md describes what happens if a replay is killed.
 
-What fails again is not replayed again by the same command. The messages of a session, an ordering token or, without those, the queue are sent back in the order in which they died.
+Messages that fail again are not replayed again by the same command. Messages of one session, ordering token or, without those, queue are sent back in the order in which they were dead-lettered.
 
 Examples:
 
@@ -147,7 +147,7 @@ func replayKey(t configs.Trigger) func(*triggers.DeadLetter) string {
 
 type deadPurgeCommand struct {
 	deadChoice
-	Yes bool `help:"Do it: what is thrown away is gone."`
+	Yes bool `help:"Confirm: purged messages cannot be recovered."`
 }
 
 func (*deadPurgeCommand) Help() string {

@@ -22,11 +22,11 @@ import (
 const demoSettleLimit = time.Minute
 
 type demoCommand struct {
-	For      *time.Duration `help:"How long to feed messages (default: 20s; with --scale 60s)."`
-	Scale    bool           `help:"Show how workers and instances rise and fall with a wave of messages."`
-	Messages int            `help:"Feed this many messages instead, as fast as they are handled."`
-	Plain    bool           `help:"Plain lines, also on a terminal."`
-	DataDir  string         `help:"Where the embedded server keeps its messages (default: .drover/demo, removed after a clean end). A demo that was killed is finished by the next one over the same directory."`
+	For      *time.Duration `help:"Send messages for this long (default: 20s; with --scale 60s)."`
+	Scale    bool           `help:"Show how workers and instances follow a wave of messages."`
+	Messages int            `help:"Send this many messages instead, as fast as they are handled."`
+	Plain    bool           `help:"Print plain lines, even on a terminal."`
+	DataDir  string         `help:"Keep the embedded server's messages in this directory (default: .drover/demo, removed after a clean end). The next demo with the same directory finishes one that was killed."`
 }
 
 // demoRun is a demo under way.

@@ -15,25 +15,25 @@ import (
 )
 
 type emulateCommand struct {
-	Storagequeue emulateStorageCommand `cmd:"" help:"Be an Azure Storage account with its queues, for work on this machine, until SIGTERM or SIGINT."`
+	Storagequeue emulateStorageCommand `cmd:"" help:"Run a local emulator of Azure Storage queues until SIGTERM or SIGINT."`
 
-	Servicebus emulateBusCommand `cmd:"" help:"Be an Azure Service Bus namespace, for work on this machine, until SIGTERM or SIGINT."`
+	Servicebus emulateBusCommand `cmd:"" help:"Run a local emulator of Azure Service Bus until SIGTERM or SIGINT."`
 }
 
 type emulateBusCommand struct {
-	Listen       string   `default:"127.0.0.1:5672" help:"The address for AMQP and for the admin API, without TLS and without a check of keys (default: 127.0.0.1:5672)."`
-	Queue        []string `help:"A queue to have. May be repeated."`
-	SessionQueue []string `help:"A queue with sessions to have. May be repeated."`
-	Subscription []string `help:"A subscription to have, as TOPIC/NAME. May be repeated."`
+	Listen       string   `default:"127.0.0.1:5672" help:"Listen on this address for AMQP and the management API, without TLS; keys are not checked (default: 127.0.0.1:5672)."`
+	Queue        []string `help:"Create this queue. May be repeated."`
+	SessionQueue []string `help:"Create this queue with sessions. May be repeated."`
+	Subscription []string `help:"Create this subscription, as TOPIC/NAME. May be repeated."`
 
-	SessionSubscription []string `help:"A subscription with sessions to have, as TOPIC/NAME. May be repeated."`
+	SessionSubscription []string `help:"Create this subscription with sessions, as TOPIC/NAME. May be repeated."`
 
-	Lock          time.Duration `default:"1m" help:"How long a message is locked, at most 5m (default: 1m)."`
-	MaxDeliveries uint32        `default:"10" help:"How often a message may fail before it goes to the dead letters (default: 10)."`
+	Lock          time.Duration `default:"1m" help:"Lock received messages for this long, at most 5m (default: 1m)."`
+	MaxDeliveries uint32        `default:"10" help:"Dead-letter a message after this many deliveries (default: 10)."`
 }
 
 func (*emulateBusCommand) Help() string {
-	return `The connection string is printed as the last line.
+	return `The last line printed is the connection string.
 
 Example:
 
@@ -104,12 +104,12 @@ func serveUntil(ctx context.Context, e emulated, l net.Listener) error {
 }
 
 type emulateStorageCommand struct {
-	Listen string   `default:"127.0.0.1:10001" help:"The address, without TLS and without a check of keys (default: 127.0.0.1:10001, as UseDevelopmentStorage=true has it)."`
-	Queue  []string `help:"A queue to have. May be repeated."`
+	Listen string   `default:"127.0.0.1:10001" help:"Listen on this address, without TLS; keys are not checked (default: 127.0.0.1:10001, the address of UseDevelopmentStorage=true)."`
+	Queue  []string `help:"Create this queue. May be repeated."`
 }
 
 func (*emulateStorageCommand) Help() string {
-	return `The connection string is printed as the last line. At the address that it has by default it is UseDevelopmentStorage=true, too.
+	return `The last line printed is the connection string. At the default address, UseDevelopmentStorage=true works, too.
 
 Example:
 

@@ -15,8 +15,8 @@ import (
 // port: the health check of a container, which has neither a shell nor curl.
 type healthCommand struct {
 	configFlag
-	DataDir string `name:"data-dir" placeholder:"DIR" help:"The daemon's data directory, in place of a configuration: then no secret is read, and a file that is being edited does no harm."`
-	Live    bool   `help:"Ask whether the process answers, not whether messages are taken."`
+	DataDir string `name:"data-dir" placeholder:"DIR" help:"Find the daemon by its data directory instead of a configuration. Needs no secrets, and no valid configuration file."`
+	Live    bool   `help:"Check only that the process responds, not that it receives messages."`
 }
 
 func (*healthCommand) Help() string {

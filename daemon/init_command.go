@@ -29,12 +29,12 @@ const modulePath = "github.com/drover-run/drover"
 
 // initCommand is `drover init`.
 type initCommand struct {
-	Kind string `arg:"" optional:"" enum:"python,node,go,http,azure" default:"python" help:"What runs the function: python; node; go, in a program of its own; http, an app beside drover; or azure, Python with Azure's queues (default: python)."`
-	Dir  string `arg:"" optional:"" default:"." help:"The directory, which is made where it is missing (default: this one)."`
+	Kind string `arg:"" optional:"" enum:"python,node,go,http,azure" default:"python" help:"Write a project of this kind: python; node; go, a program that contains drover; http, an app that drover calls; or azure, Python with Azure's queues (default: python)."`
+	Dir  string `arg:"" optional:"" default:"." help:"Write into this directory, created if missing (default: the current one)."`
 }
 
 func (*initCommand) Help() string {
-	return `The project has a configuration and a function, each commented, a message to try it with, and a README. It runs as it is. A file that exists is not touched: then nothing is written at all.
+	return `The project has a commented configuration and function, a sample message, and a README. It runs as it is. If one of its files already exists, nothing is written.
 
 Examples:
 

@@ -34,22 +34,22 @@ const roomLimit = 10 * time.Second
 
 // invokeCommand is `drover invoke`.
 type invokeCommand struct {
-	Function string `arg:"" help:"The function."`
+	Function string `arg:"" help:"Run this function."`
 	configFlag
-	File     string            `name:"file" placeholder:"FILE" help:"The file that is the body, whole; - is standard input."`
-	Body     *string           `placeholder:"TEXT" help:"The body."`
-	Header   map[string]string `short:"H" help:"A header of the message, as NAME=VALUE. May be repeated." mapsep:"none"`
-	Property map[string]string `short:"P" help:"A property of the message, such as content_type=application/json. May be repeated." mapsep:"none"`
-	Attempt  int               `default:"1" help:"Which attempt it is: the last one that the function allows is rejected where it fails."`
-	Subject  string            `help:"The subject or queue that it was sent to (default: the trigger's, where it is one)."`
-	Session  string            `help:"The session that it belongs to, or the key of its order."`
-	JSON     bool              `name:"json" help:"Print all that there is to tell, as JSON, on standard output."`
+	File     string            `name:"file" placeholder:"FILE" help:"Use this whole file as the body; - is standard input."`
+	Body     *string           `placeholder:"TEXT" help:"Use this text as the body."`
+	Header   map[string]string `short:"H" help:"Set a header, as NAME=VALUE. May be repeated." mapsep:"none"`
+	Property map[string]string `short:"P" help:"Set a property, such as content_type=application/json. May be repeated." mapsep:"none"`
+	Attempt  int               `default:"1" help:"Run as this attempt. If the last allowed attempt fails, the verdict is a rejection."`
+	Subject  string            `help:"Set the subject or queue that the message was sent to (default: the trigger's, if it has exactly one)."`
+	Session  string            `help:"Set the session or the ordering key."`
+	JSON     bool              `name:"json" help:"Print the result, the log and the verdict as JSON on standard output."`
 }
 
 func (*invokeCommand) Help() string {
-	return `The function's real handler runs on the message, with its timeout and its max_body, and nothing else does: no queue is opened, no result is sent. A daemon may run at the same time.
+	return `Runs the function's real handler with its timeout and max_body. No queue is opened and no result is sent. A daemon may run at the same time.
 
-What the function returned is printed on standard output, its log and the verdict on standard error. The exit status is 0 where the verdict is done, else 1.
+Prints the function's result on standard output, and its log and the verdict on standard error. The exit status is 0 if the verdict is done, else 1.
 
 Examples:
 

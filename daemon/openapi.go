@@ -153,7 +153,7 @@ func aboutField(t reflect.Type, field string) string {
 type openAPICommand struct{}
 
 func (openAPICommand) Help() string {
-	return `Clients in many languages can be made of it. A running daemon serves it, too.
+	return `Generators make clients in many languages from it. A running daemon also serves it.
 
 Examples:
 

@@ -133,19 +133,19 @@ func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused boo
 
 // pauseCommand is `drover pause`.
 type pauseCommand struct {
-	Function string `arg:"" help:"The function."`
+	Function string `arg:"" help:"Pause this function."`
 	configFlag
-	Until string `help:"For how long, such as 2h, or until when, such as 2026-01-31T08:00:00Z (default: until it is resumed, or the daemon ends)."`
+	Until string `help:"Resume after a duration, such as 2h, or at a time, such as 2026-01-31T08:00:00Z (default: until drover resume or the daemon stops)."`
 }
 
 func (*pauseCommand) Help() string {
-	return `All instances of the function pause. Its messages wait at their source.
+	return `Pauses the function in all instances. Its messages wait at the source.
 
 Examples:
 
     drover pause thumbnails --until 2h
     drover pause thumbnails --until 2026-01-31T08:00:00Z
-    drover pause thumbnails          # until drover resume, or the end of the daemon
+    drover pause thumbnails          # until drover resume or the daemon stops
 `
 }
 
@@ -166,7 +166,7 @@ func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
 
 // resumeCommand is `drover resume`.
 type resumeCommand struct {
-	Function string `arg:"" help:"The function."`
+	Function string `arg:"" help:"Resume this function."`
 	configFlag
 }
 

@@ -24,10 +24,10 @@ type reloadCommand struct {
 
 // Help implements kong.HelpProvider.
 func (*reloadCommand) Help() string {
-	return `The file is read again, and checked. All that is new is opened and loaded beside
-what runs; if anything is wrong, nothing changes. Then the functions that changed,
-or whose code did, finish what they have and are replaced; the others go on. SIGHUP
-does the same.
+	return `The daemon reads and checks the file again, and opens and loads everything new
+while the old functions still run. If anything is wrong, nothing changes. Then each
+function whose settings or code changed finishes its messages in flight and is
+replaced. All other functions keep running. SIGHUP does the same.
 
 Examples:
 

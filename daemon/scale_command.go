@@ -14,17 +14,17 @@ import (
 )
 
 type scaleCommand struct {
-	Explain  explainCommand  `cmd:"" help:"Print the latest decisions of a running daemon: what came in, the formula, what held them."`
-	Simulate simulateCommand `cmd:"" help:"Play a trace of arrivals against the policy, and against those of others."`
+	Explain  explainCommand  `cmd:"" help:"Explain the latest scaling decisions of a running daemon: inputs, formula, and the limits that applied."`
+	Simulate simulateCommand `cmd:"" help:"Simulate the scaling policy, and those of other systems, on a trace of arrivals."`
 }
 
 // simulateCommand is `drover scale simulate`.
 type simulateCommand struct {
-	Trace  string `help:"A CSV file (time,arrivals), or the name of a trace that is made: steady, step, ramp, 'daily season', bursts, spike, bottleneck, 'slow starters'; or all of them." default:"all"`
-	Policy string `help:"A YAML file with scale, as in a configuration, and model: what is scaled (default: the defaults, with up to 10,000 instances)."`
-	Plot   string `help:"A directory for an SVG of each trace."`
-	Write  string `help:"A directory for a CSV of each trace, to be changed and read again."`
-	Seed   uint64 `default:"1" help:"Of the random numbers: the same seed, the same result."`
+	Trace  string `help:"Simulate this trace: a CSV file (time,arrivals), or a generated one: steady, step, ramp, 'daily season', bursts, spike, bottleneck, 'slow starters', or all." default:"all"`
+	Policy string `help:"Read the policy from a YAML file: scale, as in a configuration, and model, the system that is scaled (default: the defaults, with up to 10,000 instances)."`
+	Plot   string `help:"Write an SVG of each trace into this directory."`
+	Write  string `help:"Write a CSV of each trace into this directory, for editing and use with --trace."`
+	Seed   uint64 `default:"1" help:"Set the seed of the random numbers; the same seed gives the same result."`
 }
 
 func (*simulateCommand) Help() string {

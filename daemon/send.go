@@ -26,28 +26,28 @@ import (
 const maxLine = 64 << 20
 
 type sendCommand struct {
-	Target string `arg:"" help:"A function of the configuration, or a subject or queue."`
+	Target string `arg:"" help:"Send to this function of the configuration, or to this subject or queue."`
 	configFlag
-	Via      string            `help:"The connection for a subject or queue, where the configuration has several."`
-	Count    int               `help:"How many messages: the lines of --file over and over, or --body, or the numbers from 1."`
-	Body     *string           `help:"The body of each message."`
-	File     string            `help:"A file with a message a line; - is standard input, which is also read when neither --count nor --body is given."`
-	Header   map[string]string `short:"H" help:"A header of each message, as NAME=VALUE." mapsep:"none"`
-	Property map[string]string `short:"P" help:"A property of each message, as NAME=VALUE: content_type, correlation_id and others; docs/commands.md lists them." mapsep:"none"`
-	Session  string            `help:"The session of each message, for Service Bus queues and subscriptions with sessions."`
+	Via      string            `help:"Use this connection for a subject or queue; required if the configuration has several."`
+	Count    int               `help:"Send this many messages: the lines of --file repeatedly, --body repeatedly, or the numbers from 1."`
+	Body     *string           `help:"Use this text as the body of each message."`
+	File     string            `help:"Send one message per line of this file; - is standard input, the default without --count and --body."`
+	Header   map[string]string `short:"H" help:"Set a header of each message, as NAME=VALUE. May be repeated." mapsep:"none"`
+	Property map[string]string `short:"P" help:"Set a property of each message, as NAME=VALUE, such as content_type or correlation_id; docs/messages.md lists them. May be repeated." mapsep:"none"`
+	Session  string            `help:"Set the session of each message, for Service Bus queues and subscriptions with sessions."`
 
-	Delay    time.Duration  `help:"How long each message stays hidden, for storage queues."`
-	TTL      *time.Duration `name:"ttl" help:"After how long the service drops a message that nobody took, for storage queues (default: 168h); 0s is never."`
-	Encoding string         `help:"How bodies are written, for storage queues: base64 or text (default: as the function reads them, else base64)."`
+	Delay    time.Duration  `help:"Hide each message for this long, for storage queues."`
+	TTL      *time.Duration `name:"ttl" help:"Let the service delete messages that were not received after this time, for storage queues (default: 168h); 0s is never."`
+	Encoding string         `help:"Encode bodies as base64 or text, for storage queues (default: as the function reads them, else base64)."`
 }
 
 func (*sendCommand) Help() string {
-	return `Where no daemon runs, messages to an embedded server wait in its store.
+	return `If no daemon runs, messages for an embedded server wait in its store.
 
 Examples:
 
     drover send thumbnails --body cat.jpg -H album=pets
-    drover send thumbnails --file names.txt       # a message a line
+    drover send thumbnails --file names.txt       # one message per line
     ls | drover send thumbnails
     drover send thumbnails --count 1000
     drover send orders.new --via cluster --body '{"id": 7}'

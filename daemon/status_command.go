@@ -16,13 +16,13 @@ import (
 // statusCommand is `drover status`.
 type statusCommand struct {
 	configFlag
-	JSON  bool          `name:"json" help:"Print JSON, once."`
-	Once  bool          `help:"Print once, also on a terminal."`
-	Every time.Duration `default:"1s" help:"The time between two looks, on a terminal."`
+	JSON  bool          `name:"json" help:"Print JSON once."`
+	Once  bool          `help:"Print once, even on a terminal."`
+	Every time.Duration `default:"1s" help:"Refresh the table at this interval, on a terminal."`
 }
 
 func (*statusCommand) Help() string {
-	return `The rates of the first look are those since the daemon started, and later those since the look before.
+	return `The first table shows rates since the daemon started; later ones show rates since the last refresh.
 
 Examples:
 

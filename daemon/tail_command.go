@@ -20,16 +20,16 @@ import (
 
 // tailCommand is `drover tail`.
 type tailCommand struct {
-	Function string `arg:"" help:"The function."`
+	Function string `arg:"" help:"Follow this function."`
 	configFlag
-	Level string `default:"info" enum:"debug,info,warn,error" help:"The least level: debug has each message that is done, too, whatever log.level is."`
-	Last  int    `default:"10" help:"How many lines of before to begin with; the daemon keeps up to 200 of each function."`
-	Once  bool   `help:"Print those, and end."`
+	Level string `default:"info" enum:"debug,info,warn,error" help:"Print messages of at least this level. debug includes each completed message, whatever log.level is."`
+	Last  int    `default:"10" help:"Start with this many earlier lines; the daemon keeps up to 200 per function."`
+	Once  bool   `help:"Print the earlier lines and exit."`
 	JSON  bool   `name:"json" help:"Print each line as a JSON object."`
 }
 
 func (*tailCommand) Help() string {
-	return `What a function prints and logs, its failed attempts and rejections, from all instances.
+	return `Prints the output and log of a function, with failed attempts and rejections, from all instances.
 
 Examples:
 

@@ -22,13 +22,13 @@ import (
 
 // tuneCommand is `drover tune`.
 type tuneCommand struct {
-	Function string `arg:"" help:"The function."`
+	Function string `arg:"" help:"Tune this function."`
 	configFlag
-	Messages string        `required:"" placeholder:"FILE" help:"The messages to run, over and over: a file that drover capture writes, or a directory with a body in each file."`
-	For      time.Duration `default:"2m" help:"How long all of it may take (default: 2m)."`
-	Yes      bool          `short:"y" help:"Don't ask whether the function may run: what it does is real."`
+	Messages string        `required:"" placeholder:"FILE" help:"Run these messages repeatedly: a file that drover capture wrote, or a directory with one body per file."`
+	For      time.Duration `default:"2m" help:"Limit the time of the whole run (default: 2m)."`
+	Yes      bool          `short:"y" help:"Run without asking for confirmation. The function's effects are real."`
 	Write    writeFlag     `help:"Write the cheapest settings within 5 % of the best into the configuration; --write=best writes the best."`
-	HTML     string        `name:"html" placeholder:"FILE" help:"Write the report as a page with plots, too."`
+	HTML     string        `name:"html" placeholder:"FILE" help:"Write the report as an HTML page with plots, too."`
 	JSON     bool          `name:"json" help:"Print the report as JSON."`
 
 	Processes  []int `placeholder:"N,..." help:"Try these numbers of processes (default: by the cores)."`
@@ -37,9 +37,9 @@ type tuneCommand struct {
 }
 
 func (*tuneCommand) Help() string {
-	return `Runs a grid of processes, threads and coroutines under load: as many of the messages at once as there is room for, in the app's real workers. No queue is opened, nothing is settled, and outputs are off. But what the function itself does is real, and done thousands of times: that is what --yes is asked for.
+	return `Runs a grid of processes, threads and coroutines under load in the app's real workers, with all slots filled. No queue is opened, no message is settled, and no result is sent. But the function itself has its real effects, thousands of times: --yes confirms that.
 
-A run that is stopped half way prints what it has, and writes nothing into the configuration.
+A run that is stopped early prints its results so far, and does not change the configuration.
 
 Examples:
 

@@ -14,20 +14,20 @@ import (
 
 // whyCommand is `drover explain`.
 type whyCommand struct {
-	About string `arg:"" help:"A function, or the id of a message."`
+	About string `arg:"" help:"Explain this function, or the message with this ID."`
 	configFlag
-	Message bool `help:"It is the id of a message, though a function is called the same."`
+	Message bool `help:"Treat the argument as a message ID, even if a function has the same name."`
 	JSON    bool `name:"json" help:"Print JSON."`
 }
 
 func (*whyCommand) Help() string {
-	return `A function: what holds it back, what waits for it, who has its slots, what the scaler decided.
-A message: in flight since when and where, waiting for its retry, ready at the source, dead and why.
+	return `For a function, prints what limits it, how many messages wait, which messages hold its slots, and what the scaler decided.
+For a message, prints its state: in flight, waiting for a retry, ready at the source, or dead-lettered with the reason.
 
 Examples:
 
     drover explain thumbnails
-    drover explain thumbnails:17        # a NATS message: its stream, and its number there
+    drover explain thumbnails:17        # a NATS message: stream and sequence number
     drover explain --message thumbnails
 `
 }

@@ -19,23 +19,23 @@ import (
 )
 
 type workerCommand struct {
-	Test    workerTestCommand `cmd:"" help:"Drive a worker through the whole protocol, and print what it does wrong."`
+	Test    workerTestCommand `cmd:"" help:"Test a worker against the whole protocol, and print each violation."`
 	Typings typings.Command   `cmd:"" help:"Write the Python package drover for editors, type checkers and tests of apps."`
 }
 
 // workerTestCommand is `drover worker test`.
 type workerTestCommand struct {
-	Command []string      `arg:"" help:"python or node, a worker that drover brings; or, behind --, a command with its arguments."`
-	App     string        `help:"The directory of the test app, which docs/worker-protocol.md describes. With it, the command is one of yours."`
-	Module  string        `default:"conformance" help:"The module of the test app (default: conformance)."`
-	Modes   []string      `enum:"one,threads,async" default:"one,threads,async" help:"How the worker runs functions: one after the other, in threads, asynchronously (default: one,threads,async)."`
+	Command []string      `arg:"" help:"Test the built-in worker python or node, or, after --, a command with its arguments."`
+	App     string        `help:"Use the test app in this directory, and run the command as your own worker. docs/worker-protocol.md describes the app."`
+	Module  string        `default:"conformance" help:"Load this module of the test app (default: conformance)."`
+	Modes   []string      `enum:"one,threads,async" default:"one,threads,async" help:"Test these modes of running functions: one at a time, in threads, asynchronously (default: one,threads,async)."`
 	Only    string        `name:"run" placeholder:"REGEXP" help:"Run only the checks whose names match."`
-	Limit   time.Duration `default:"30s" help:"How long a check may take (default: 30s)."`
-	JSON    bool          `help:"Print a JSON object a check, each on its line."`
+	Limit   time.Duration `default:"30s" help:"Limit the time of each check (default: 30s)."`
+	JSON    bool          `help:"Print one JSON object per check, one per line."`
 }
 
 func (*workerTestCommand) Help() string {
-	return `The command is started many times, as a daemon would start it. The exit status is 1 where a check fails.
+	return `Starts the command many times, as a daemon would. The exit status is 1 if a check fails.
 
 Examples:
 

@@ -12,7 +12,7 @@ import (
 
 // Command is `drover worker typings`.
 type Command struct {
-	Dir string `arg:"" optional:"" default:"typings" help:"The directory that drover/ is written into (default: typings)."`
+	Dir string `arg:"" optional:"" default:"typings" help:"Write drover/ into this directory (default: typings)."`
 }
 
 // Help describes the command.
