@@ -13,24 +13,24 @@ import (
 
 // Admin is the server that commands and operators talk to.
 type Admin struct {
-	Listen string    `yaml:"listen" default:"unix" desc:"unix is a socket in data_dir that only its owner may use; HOST:PORT needs a token, or tls with client_ca; off is for nobody, and then commands such as drover status do not work"`
-	Token  Secret    `yaml:"token" desc:"with HOST:PORT: what a request must bring as Authorization: Bearer TOKEN; usually file:PATH"`
-	TLS    *AdminTLS `yaml:"tls" desc:"with HOST:PORT: how the server is reached over TLS"`
-	Client *TLS      `yaml:"client" desc:"what drover status and the like bring to a server with tls; without ca they trust the server's own certificate"`
-	Pprof  bool      `yaml:"pprof" default:"false" desc:"serve Go's profiles, below /debug/pprof/"`
+	Listen string    `yaml:"listen" default:"unix" desc:"unix is a socket in data_dir that only its owner can open; HOST:PORT needs a token, or tls with client_ca; off disables the server, and with it commands such as drover status"`
+	Token  Secret    `yaml:"token" desc:"with HOST:PORT: token that requests must send as Authorization: Bearer TOKEN; usually file:PATH"`
+	TLS    *AdminTLS `yaml:"tls" desc:"with HOST:PORT: TLS settings of the server"`
+	Client *TLS      `yaml:"client" desc:"TLS settings of commands such as drover status; without ca they trust the server's own certificate"`
+	Pprof  bool      `yaml:"pprof" default:"false" desc:"serve Go's profiles below /debug/pprof/"`
 }
 
 // AdminTLS is a server's side of TLS. All are PEM texts, usually file:PATH.
 type AdminTLS struct {
-	Cert     string `yaml:"cert" desc:"the server's certificate, and those between it and its root"`
-	Key      Secret `yaml:"key" desc:"its key"`
-	ClientCA string `yaml:"client_ca" desc:"the roots of certificates of clients: who brings one needs no token"`
+	Cert     string `yaml:"cert" desc:"the server's certificate with its intermediates"`
+	Key      Secret `yaml:"key" desc:"the certificate's key"`
+	ClientCA string `yaml:"client_ca" desc:"root certificates of client certificates; a client with a valid certificate needs no token"`
 }
 
 // Probes is a server for those who cannot bring a token, such as a kubelet.
 type Probes struct {
-	Listen  string `yaml:"listen" desc:"HOST:PORT, such as :8081, for /healthz and /readyz; nowhere by default"`
-	Metrics bool   `yaml:"metrics" default:"false" desc:"serve /metrics there, too"`
+	Listen  string `yaml:"listen" desc:"HOST:PORT, such as :8081, for /healthz and /readyz; off by default"`
+	Metrics bool   `yaml:"metrics" default:"false" desc:"also serve /metrics"`
 }
 
 // shortestToken is the fewest characters that a token may have: 16 of base64 are 96 bits.

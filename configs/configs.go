@@ -11,17 +11,17 @@ import "time"
 // Config is one file.
 type Config struct {
 	Version        int                   `yaml:"version" default:"1" enum:"1" desc:"the version of this file's format"`
-	DataDir        string                `yaml:"data_dir" default:".drover" desc:"where the daemon keeps what must outlive it; relative to this file; one daemon at a time"`
-	Drain          Duration              `yaml:"drain" default:"30s" min:"0s" max:"24h" desc:"how long a stop waits for what is in flight, before it is cut short and given back"`
-	InFlightMemory Size                  `yaml:"in_flight_memory" default:"0B" min:"0B" max:"4096GiB" desc:"how many bytes of message bodies all functions hold at most, prefetched or in flight; then receiving waits; 0B is a quarter of the memory that the machine or the cgroup gives"`
-	Log            Log                   `yaml:"log" desc:"what is logged, and how"`
-	Connections    map[string]Connection `yaml:"connections" desc:"where messages come from, by a name of your choice; without any, functions use the embedded NATS server"`
+	DataDir        string                `yaml:"data_dir" default:".drover" desc:"directory for data that must survive a restart, relative to this file; locked by one daemon at a time"`
+	Drain          Duration              `yaml:"drain" default:"30s" min:"0s" max:"24h" desc:"how long a stop waits for messages in flight; after that they are cancelled and released"`
+	InFlightMemory Size                  `yaml:"in_flight_memory" default:"0B" min:"0B" max:"4096GiB" desc:"limit of the message bodies that all functions hold, prefetched or in flight; receiving waits while it is reached; 0B is a quarter of the memory of the machine or the cgroup"`
+	Log            Log                   `yaml:"log" desc:"level and format of the log"`
+	Connections    map[string]Connection `yaml:"connections" desc:"message brokers, by a name of your choice; if empty, functions use the embedded NATS server"`
 	Apps           map[string]App        `yaml:"apps" desc:"directories of code whose functions share a pool of worker processes, by a name of your choice"`
-	Admin          Admin                 `yaml:"admin" desc:"the server that drover status and the like, and operators, talk to"`
+	Admin          Admin                 `yaml:"admin" desc:"the admin server, used by operators and by commands such as drover status"`
 	Probes         Probes                `yaml:"probes" desc:"a server for health checks, without a token"`
-	Traces         Traces                `yaml:"traces" desc:"OpenTelemetry: what became of each message, step by step, in a collector of yours; off by default"`
-	Scale          Scale                 `yaml:"scale" desc:"how many worker processes and instances there are"`
-	Functions      map[string]Function   `yaml:"functions" required:"true" desc:"what runs, by a name of your choice"`
+	Traces         Traces                `yaml:"traces" desc:"OpenTelemetry traces of each message, sent to your collector; off by default"`
+	Scale          Scale                 `yaml:"scale" desc:"numbers of worker processes and instances"`
+	Functions      map[string]Function   `yaml:"functions" required:"true" desc:"the functions, by a name of your choice"`
 
 	// File is the path that the configuration was read from; empty if none.
 	File string `yaml:"-"`
@@ -34,7 +34,7 @@ type Config struct {
 
 // Log is what is logged, and how.
 type Log struct {
-	Level  string `yaml:"level" default:"info" enum:"debug,info,warn,error" desc:"the least level that is logged"`
+	Level  string `yaml:"level" default:"info" enum:"debug,info,warn,error" desc:"lowest level that is logged"`
 	Format string `yaml:"format" default:"auto" enum:"auto,text,json" desc:"auto is text on a terminal and json elsewhere"`
 }
 
@@ -42,26 +42,26 @@ type Log struct {
 // which is one of the keys nats, connection_string, namespace and storage_account.
 type Connection struct {
 	NATS             Strings `yaml:"nats" desc:"embedded, or the URLs of a cluster's servers"`
-	ConnectionString Secret  `yaml:"connection_string" desc:"of an Azure Service Bus namespace or an Azure Storage account; usually ${NAME} or file:PATH, which is read again when it is needed again"`
-	Namespace        string  `yaml:"namespace" desc:"an Azure Service Bus namespace, reached with an identity: NAME.servicebus.windows.net"`
-	StorageAccount   string  `yaml:"storage_account" desc:"the name of an Azure Storage account, reached with an identity"`
+	ConnectionString Secret  `yaml:"connection_string" desc:"connection string of an Azure Service Bus namespace or an Azure Storage account; usually ${NAME} or file:PATH; a file is read again for each new connection"`
+	Namespace        string  `yaml:"namespace" desc:"an Azure Service Bus namespace, authenticated with an identity: NAME.servicebus.windows.net"`
+	StorageAccount   string  `yaml:"storage_account" desc:"name of an Azure Storage account, authenticated with an identity"`
 
-	Identity    string `yaml:"identity" default:"auto" enum:"auto,managed,workload,certificate,cli" desc:"namespace and storage_account: auto tries what Azure's SDKs try (the environment, a workload identity, a managed identity, az login); the others are one of them"`
-	ClientID    string `yaml:"client_id" desc:"namespace and storage_account: the identity's client id, where there are several, or with a certificate"`
-	TenantID    string `yaml:"tenant_id" desc:"namespace and storage_account: the directory of an identity with a certificate"`
-	Certificate Secret `yaml:"certificate" desc:"namespace and storage_account: PEM, the certificate and its key; usually file:PATH"`
-	Endpoint    string `yaml:"endpoint" desc:"HOST:PORT, where a namespace is not reached by its name; the https URL of its queues, where a storage account is not NAME.queue.core.windows.net"`
+	Identity    string `yaml:"identity" default:"auto" enum:"auto,managed,workload,certificate,cli" desc:"namespace and storage_account: auto tries the same as Azure's SDKs (environment, workload identity, managed identity, az login); the other values select one of them"`
+	ClientID    string `yaml:"client_id" desc:"namespace and storage_account: client ID of the identity; needed if there are several, or with a certificate"`
+	TenantID    string `yaml:"tenant_id" desc:"namespace and storage_account: tenant (directory) ID of an identity with a certificate"`
+	Certificate Secret `yaml:"certificate" desc:"namespace and storage_account: certificate and key in PEM; usually file:PATH"`
+	Endpoint    string `yaml:"endpoint" desc:"for a namespace, HOST:PORT if it is not reachable by its name; for a storage account, the https URL of its queues if it is not NAME.queue.core.windows.net"`
 
 	Credentials Secret `yaml:"credentials" desc:"the contents of a .creds file; usually file:PATH"`
 	NKey        Secret `yaml:"nkey" desc:"an nkey seed; usually file:PATH"`
 	Token       Secret `yaml:"token" desc:"an access token"`
 	User        string `yaml:"user" desc:"a user name"`
 	Password    Secret `yaml:"password" desc:"the user's password"`
-	TLS         *TLS   `yaml:"tls" desc:"how the connection is encrypted; without, the machine's roots are used. With Azure only ca"`
+	TLS         *TLS   `yaml:"tls" desc:"TLS settings of the connection; by default the system's root certificates are used. Azure allows only ca"`
 
-	Listen   string   `yaml:"listen" default:"127.0.0.1:0" desc:"embedded only: where other programs reach the server; port 0 picks a free one; off for nobody"`
-	Sync     Duration `yaml:"sync" default:"2m" min:"0s" max:"1h" desc:"embedded only: how often the store is synced to disk; 0s is after each write, which survives a power cut, and is slow"`
-	MaxStore Size     `yaml:"max_store" default:"0B" desc:"embedded only: the most that the store may hold; 0B is three quarters of the free disk"`
+	Listen   string   `yaml:"listen" default:"127.0.0.1:0" desc:"embedded only: address at which other programs reach the server; port 0 picks a free one; off disables it"`
+	Sync     Duration `yaml:"sync" default:"2m" min:"0s" max:"1h" desc:"embedded only: how often the store is synced to disk; 0s is after each write: slow, but it survives a power cut"`
+	MaxStore Size     `yaml:"max_store" default:"0B" desc:"embedded only: maximum size of the store; 0B is three quarters of the free disk space"`
 
 	// What Complete knows of it: the file that the connection string is from.
 	connectionStringFile string
@@ -69,33 +69,33 @@ type Connection struct {
 
 // TLS is how a connection is encrypted. All are PEM texts, usually file:PATH.
 type TLS struct {
-	CA         string `yaml:"ca" desc:"the roots that the server's certificate is checked against"`
+	CA         string `yaml:"ca" desc:"root certificates to verify the server's certificate"`
 	Cert       string `yaml:"cert" desc:"the client's certificate"`
 	Key        Secret `yaml:"key" desc:"the client's key"`
-	ServerName string `yaml:"server_name" desc:"the name that the server's certificate must have, where it is not the URL's host"`
+	ServerName string `yaml:"server_name" desc:"name that the server's certificate must have; by default the URL's host"`
 }
 
 // App is a directory of code and the pool of worker processes that runs it.
 type App struct {
 	Path        string  `yaml:"path" required:"true" desc:"the directory, or one file in it; relative to this file"`
-	Interpreter string  `yaml:"interpreter" desc:"the Python or Node.js to run; else, for Python, $VIRTUAL_ENV, else .venv beside the app, else python3; for Node.js, node"`
-	Command     Strings `yaml:"command" desc:"the program that is a worker of this app, and its arguments, for functions with a worker handler; it runs in path and speaks docs/worker-protocol.md"`
-	Processes   int     `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"worker processes; 0, or auto, is FUNCTIONS_WORKER_PROCESS_COUNT where it is set, else as many as the load needs, and as measuring says that it pays (docs/tuning.md)"`
-	Threads     int     `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"threads a process, for functions that are not async, and for the executor of those that are; 0, or auto, is PYTHON_THREADPOOL_THREAD_COUNT where it is set, else found by measuring; not for Node.js"`
-	Coroutines  int     `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"async calls that a process has in flight; 0, or auto, is found by measuring"`
+	Interpreter string  `yaml:"interpreter" desc:"the Python or Node.js to run; by default, for Python: $VIRTUAL_ENV, else .venv beside the app, else python3; for Node.js: node"`
+	Command     Strings `yaml:"command" desc:"for functions with a worker handler: the worker program and its arguments; it runs in path and speaks the protocol of docs/worker-protocol.md"`
+	Processes   int     `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"number of worker processes; 0 or auto is FUNCTIONS_WORKER_PROCESS_COUNT if set, else as many as the load needs and as improve throughput (docs/tuning.md)"`
+	Threads     int     `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"threads per process, for functions that are not async and for the executor of those that are; 0 or auto is PYTHON_THREADPOOL_THREAD_COUNT if set, else measured; not for Node.js"`
+	Coroutines  int     `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"async calls in flight per process; 0 or auto is measured"`
 
-	Start        string   `yaml:"start" default:"spawn" enum:"spawn,template" desc:"how a worker begins: spawn loads the code in each; template loads it once, in a process that workers are forked from, in milliseconds and sharing its memory: not for code that starts threads or opens connections while it loads"`
-	StartTimeout Duration `yaml:"start_timeout" default:"2m" min:"1s" max:"1h" desc:"how long a worker may take to load the code"`
-	KillGrace    Duration `yaml:"kill_grace" default:"5s" min:"100ms" max:"10m" desc:"how long a call that was cancelled, as at its timeout, has to end; then its worker is killed"`
-	OnBlocked    string   `yaml:"on_blocked" default:"warn" enum:"warn,isolate,off" desc:"what is done about an async function that blocks the event loop, as with time.sleep: warn logs it, once for each place, and counts; isolate also runs it apart from others when it goes on; off does not look, and then nobody knows whom to charge; in Python and Node.js"`
-	Recycle      Recycle  `yaml:"recycle" desc:"when a worker is replaced though nothing is wrong with it: one at a time, when the one in its place is ready; each has up to a tenth less, by chance"`
+	Start        string   `yaml:"start" default:"spawn" enum:"spawn,template" desc:"how a worker starts: spawn loads the code in each; template loads it once, and forks workers from that process in milliseconds, sharing its memory. Not for code that starts threads or opens connections while it loads"`
+	StartTimeout Duration `yaml:"start_timeout" default:"2m" min:"1s" max:"1h" desc:"time limit for a worker to load the code"`
+	KillGrace    Duration `yaml:"kill_grace" default:"5s" min:"100ms" max:"10m" desc:"how long a cancelled call (for example at its timeout) may take to return before its worker is killed"`
+	OnBlocked    string   `yaml:"on_blocked" default:"warn" enum:"warn,isolate,off" desc:"what to do about an async function that blocks the event loop, as time.sleep does: warn logs it once for each place and counts it; isolate also runs a repeat offender in a worker of its own; off disables detection, so that a crash or timeout cannot be attributed to the call that blocked. Python and Node.js"`
+	Recycle      Recycle  `yaml:"recycle" desc:"when to replace a healthy worker: one at a time, after its replacement is ready; each limit is lowered by up to a tenth at random"`
 
-	User          string      `yaml:"user" desc:"whom workers run as, a name or a number; only root can run them as another; by default the daemon's own user"`
-	Group         string      `yaml:"group" desc:"their group; by default the user's"`
-	NewPrivileges bool        `yaml:"new_privileges" default:"false" desc:"let workers gain rights by set-user-ID programs, such as sudo"`
-	Environment   Environment `yaml:"environment" desc:"what of the daemon's environment workers get"`
-	Limits        Limits      `yaml:"limits" desc:"of resources; one that this machine cannot keep is refused"`
-	Sandbox       Sandbox     `yaml:"sandbox" desc:"off or strict, or keys: what workers can reach (docs/workers.md)"`
+	User          string      `yaml:"user" desc:"user that workers run as, a name or a number; only root can choose another; by default the daemon's user"`
+	Group         string      `yaml:"group" desc:"group that workers run as; by default the user's"`
+	NewPrivileges bool        `yaml:"new_privileges" default:"false" desc:"allow workers to gain privileges through set-user-ID programs such as sudo"`
+	Environment   Environment `yaml:"environment" desc:"environment variables of workers"`
+	Limits        Limits      `yaml:"limits" desc:"resource limits; a limit that this machine cannot enforce is an error"`
+	Sandbox       Sandbox     `yaml:"sandbox" desc:"off, strict, or keys: what workers can access (docs/workers.md)"`
 
 	// What Complete makes of it: whose workers run it, the directory to import from,
 	// the module that is meant where a function names none, and where the numbers come
@@ -116,32 +116,32 @@ type App struct {
 
 // Recycle is when workers are replaced; 0 is never.
 type Recycle struct {
-	MaxInvocations int      `yaml:"max_invocations" default:"0" min:"0" max:"1000000000" desc:"after so many invocations, but not before it has lived 0.5 s and ten times as long as one takes to load the code; 0 is never"`
-	MaxMemory      Size     `yaml:"max_memory" default:"0B" min:"0B" max:"4096GiB" desc:"when so much memory is its own (not what it has read of files); 0B is never"`
-	MaxAge         Duration `yaml:"max_age" default:"0s" min:"0s" max:"8760h" desc:"after so long; 0s is never"`
-	MaxIdle        Duration `yaml:"max_idle" default:"0s" min:"0s" max:"8760h" desc:"when it has had nothing to do for so long, after it had something; 0s is never"`
+	MaxInvocations int      `yaml:"max_invocations" default:"0" min:"0" max:"1000000000" desc:"replace after this many invocations, but not before 0.5 s and ten times the time to load the code; 0 is never"`
+	MaxMemory      Size     `yaml:"max_memory" default:"0B" min:"0B" max:"4096GiB" desc:"replace when the worker's own memory (without cached files) exceeds this; 0B is never"`
+	MaxAge         Duration `yaml:"max_age" default:"0s" min:"0s" max:"8760h" desc:"replace after this time; 0s is never"`
+	MaxIdle        Duration `yaml:"max_idle" default:"0s" min:"0s" max:"8760h" desc:"replace a worker that has been idle for this long after work; 0s is never"`
 }
 
 // Function is what runs: messages from a trigger through a handler.
 type Function struct {
-	Trigger     Trigger  `yaml:"trigger" required:"true" desc:"where the messages come from: exactly one kind"`
-	Handler     Handler  `yaml:"handler" required:"true" desc:"what runs the function: exactly one kind"`
-	Concurrency int      `yaml:"concurrency" default:"0" zero:"auto" min:"0" max:"1000000" desc:"the most messages in flight at once in this instance; 0, or auto, is the handler's default, which for worker processes is found by measuring"`
-	Prefetch    Prefetch `yaml:"prefetch" default:"auto" desc:"messages held ready beyond those in flight; auto follows the measured rate, about a tenth of a second's worth"`
-	Timeout     Duration `yaml:"timeout" default:"5m" min:"1ms" max:"24h" desc:"how long one attempt may take"`
-	MaxBody     Size     `yaml:"max_body" default:"0B" min:"0B" max:"128MiB" desc:"a larger message is rejected unseen; 0B is what the source allows"`
-	Retry       Retry    `yaml:"retry" desc:"what follows a failed attempt"`
-	Output      Outputs  `yaml:"output" desc:"where what the function returns is sent, before the message is done: one kind, or a list of several outputs, each of which gets it; without, it is dropped"`
+	Trigger     Trigger  `yaml:"trigger" required:"true" desc:"source of the messages: exactly one kind"`
+	Handler     Handler  `yaml:"handler" required:"true" desc:"how the function runs: exactly one kind"`
+	Concurrency int      `yaml:"concurrency" default:"0" zero:"auto" min:"0" max:"1000000" desc:"maximum number of messages in flight in this instance; 0 or auto is the handler's default, which for worker processes is measured"`
+	Prefetch    Prefetch `yaml:"prefetch" default:"auto" desc:"messages prefetched beyond those in flight; auto is about a tenth of a second's worth at the measured rate"`
+	Timeout     Duration `yaml:"timeout" default:"5m" min:"1ms" max:"24h" desc:"time limit of one attempt"`
+	MaxBody     Size     `yaml:"max_body" default:"0B" min:"0B" max:"128MiB" desc:"larger messages are rejected without a call; 0B is the limit of the source"`
+	Retry       Retry    `yaml:"retry" desc:"how failed messages are retried"`
+	Output      Outputs  `yaml:"output" desc:"where the function's result is sent before the message is completed: one output, or a list of outputs that all receive it; if empty, the result is dropped"`
 }
 
 // Retry is what follows a failed attempt: a delay that doubles from Initial to
 // Max, spread by Jitter, until MaxAttempts are used up.
 type Retry struct {
-	MaxAttempts int      `yaml:"max_attempts" default:"5" min:"1" max:"1000" desc:"attempts before a message goes to the dead letters"`
-	Initial     Duration `yaml:"initial" default:"1s" min:"0s" max:"24h" desc:"the delay after the first failure; it doubles with each"`
-	Max         Duration `yaml:"max" default:"5m" min:"0s" max:"24h" desc:"the longest delay"`
-	Mode        string   `yaml:"mode" default:"hold" enum:"hold,scheduled" desc:"how a delay is kept with Service Bus, which has none itself: hold keeps the message on loan; scheduled sends a copy for later, for queues without sessions and duplicate detection"`
-	Jitter      float64  `yaml:"jitter" default:"0.2" min:"0" max:"1" desc:"how much a delay is spread, as a part of it: 0.2 is a fifth up or down"`
+	MaxAttempts int      `yaml:"max_attempts" default:"5" min:"1" max:"1000" desc:"number of attempts before a message is dead-lettered"`
+	Initial     Duration `yaml:"initial" default:"1s" min:"0s" max:"24h" desc:"delay after the first failure; it doubles with each further one"`
+	Max         Duration `yaml:"max" default:"5m" min:"0s" max:"24h" desc:"maximum delay"`
+	Mode        string   `yaml:"mode" default:"hold" enum:"hold,scheduled" desc:"how to delay a retry on Service Bus, which has no delay itself: hold keeps the message locked; scheduled sends a scheduled copy, for queues without sessions and duplicate detection"`
+	Jitter      float64  `yaml:"jitter" default:"0.2" min:"0" max:"1" desc:"random variation of a delay: 0.2 is up to a fifth more or less"`
 }
 
 // Trigger is where messages come from. Exactly one kind is set.
@@ -197,48 +197,48 @@ func (t Trigger) CancelOnLost() bool {
 
 // ServiceBusTrigger is a queue, or subscriptions of a topic.
 type ServiceBusTrigger struct {
-	Connection   string  `yaml:"connection" desc:"one of connections, with a connection_string or a namespace; may be left out where there is only one of those"`
-	Queue        string  `yaml:"queue" desc:"the queue; by default the function's name, where there is no topic"`
-	Topic        string  `yaml:"topic" desc:"the topic, in place of a queue"`
-	Subscription Strings `yaml:"subscription" desc:"the topic's subscription, or a list of several; by default the function's name"`
-	Create       bool    `yaml:"create" default:"false" desc:"make the queue, or the topic and its subscriptions, where they are missing; needs the right Manage"`
+	Connection   string  `yaml:"connection" desc:"one of connections, with a connection_string or a namespace; optional if there is only one of those"`
+	Queue        string  `yaml:"queue" desc:"the queue; by default the function's name if there is no topic"`
+	Topic        string  `yaml:"topic" desc:"the topic, instead of a queue"`
+	Subscription Strings `yaml:"subscription" desc:"subscription of the topic, or a list of several; by default the function's name"`
+	Create       bool    `yaml:"create" default:"false" desc:"create the queue, or the topic and its subscriptions, if missing; needs the Manage permission"`
 
 	Sessions     bool     `yaml:"sessions" default:"false" desc:"handle the messages of a session one at a time, in order; for entities that require sessions"`
-	MaxSessions  int      `yaml:"max_concurrent_sessions" default:"32" min:"1" max:"1000" desc:"sessions held at once, of each queue or subscription"`
-	SessionIdle  Duration `yaml:"session_idle_timeout" default:"5s" min:"100ms" max:"1h" desc:"how long a session without messages is held, where there is room for others"`
-	SessionTurn  Duration `yaml:"session_turn" default:"30s" min:"0s" max:"24h" desc:"how long a session with messages is held, where there is no room for others; 0s is without end"`
-	SessionState bool     `yaml:"session_state" default:"false" desc:"give a function in a worker process the session's state; one more request for each session"`
+	MaxSessions  int      `yaml:"max_concurrent_sessions" default:"32" min:"1" max:"1000" desc:"maximum number of sessions held at once for each queue or subscription"`
+	SessionIdle  Duration `yaml:"session_idle_timeout" default:"5s" min:"100ms" max:"1h" desc:"how long an empty session is held while there is room for others"`
+	SessionTurn  Duration `yaml:"session_turn" default:"30s" min:"0s" max:"24h" desc:"how long a session with messages is held while there is no room for others; 0s is no limit"`
+	SessionState bool     `yaml:"session_state" default:"false" desc:"pass the session's state to functions in worker processes; costs one more request per session"`
 
-	MaxLockRenewal Duration `yaml:"max_lock_renewal" default:"0s" min:"0s" max:"24h" desc:"how long a message's lock is renewed, from its receipt; 0s is for as long as it is worked on"`
-	CancelOnLost   bool     `yaml:"cancel_on_lock_lost" default:"false" desc:"cancel the function when the lock of its message is lost, since the message runs again elsewhere"`
-	MaxIdle        Duration `yaml:"max_idle" default:"10m" min:"0s" max:"24h" desc:"after how long without a message the receiver is opened anew; 0s is never"`
+	MaxLockRenewal Duration `yaml:"max_lock_renewal" default:"0s" min:"0s" max:"24h" desc:"how long a message's lock is renewed after receipt; 0s is as long as the message is in flight"`
+	CancelOnLost   bool     `yaml:"cancel_on_lock_lost" default:"false" desc:"cancel the function when its message's lock is lost, because the message will be redelivered"`
+	MaxIdle        Duration `yaml:"max_idle" default:"10m" min:"0s" max:"24h" desc:"reopen the receiver after this time without a message; 0s is never"`
 }
 
 // NATSTrigger is a durable pull consumer of a JetStream stream.
 type NATSTrigger struct {
-	Connection    string   `yaml:"connection" desc:"one of connections; may be left out where there is only one"`
+	Connection    string   `yaml:"connection" desc:"one of connections; optional if there is only one"`
 	Stream        string   `yaml:"stream" desc:"the stream; by default the function's name"`
-	Subject       string   `yaml:"subject" desc:"the subject that is consumed; by default the function's name where the stream is made, else all that the consumer has"`
+	Subject       string   `yaml:"subject" desc:"subject to consume; by default the function's name if the stream is created, else the consumer's own filter"`
 	Consumer      string   `yaml:"consumer" desc:"the durable consumer; by default the function's name"`
-	Create        *bool    `yaml:"create" desc:"make the stream and the consumer where they are missing; by default true with the embedded server, false elsewhere"`
-	AckWait       Duration `yaml:"ack_wait" default:"30s" min:"100ms" max:"24h" desc:"how long the server waits for a sign of life before it lends the message again; drover gives one every third of it"`
-	OrderingToken int      `yaml:"ordering_token" default:"0" min:"0" max:"64" desc:"the subject's token, counted from 1, whose messages are handled one at a time and in order; 0 is no order"`
-	DeadLetters   string   `yaml:"dead_letters" desc:"the stream for rejected messages; by default the stream's name with -DEAD"`
+	Create        *bool    `yaml:"create" desc:"create the stream and the consumer if missing; by default true with the embedded server, else false"`
+	AckWait       Duration `yaml:"ack_wait" default:"30s" min:"100ms" max:"24h" desc:"how long the server waits before it redelivers a message; drover extends this every third of it while the message is in flight"`
+	OrderingToken int      `yaml:"ordering_token" default:"0" min:"0" max:"64" desc:"number of the subject token, from 1, by which messages are ordered: those with the same token are handled one at a time and in order; 0 is no order"`
+	DeadLetters   string   `yaml:"dead_letters" desc:"stream for dead letters; by default the stream's name with -DEAD"`
 }
 
 // StorageQueueTrigger is a queue.
 type StorageQueueTrigger struct {
-	Connection string `yaml:"connection" desc:"one of connections, with a connection_string or a storage_account; may be left out where there is only one of those"`
+	Connection string `yaml:"connection" desc:"one of connections, with a connection_string or a storage_account; optional if there is only one of those"`
 	Queue      string `yaml:"queue" desc:"the queue; by default the function's name"`
-	Create     bool   `yaml:"create" default:"false" desc:"make the queue where it is missing"`
-	Encoding   string `yaml:"encoding" default:"base64" enum:"base64,text,auto" desc:"how bodies are written: base64, as Azure Functions and most SDKs do; text, as they are; auto reads both, and takes a text for base64 that happens to be it"`
+	Create     bool   `yaml:"create" default:"false" desc:"create the queue if missing"`
+	Encoding   string `yaml:"encoding" default:"base64" enum:"base64,text,auto" desc:"encoding of bodies: base64, as Azure Functions and most SDKs write them; text, unchanged; auto reads both, and decodes any text that is valid base64"`
 
-	Lease           Duration `yaml:"lease" default:"30s" min:"1s" max:"168h" desc:"how long a message stays hidden when nobody is heard of; it is renewed at half of it, as long as the message is worked on; whole seconds"`
-	MaxPollInterval Duration `yaml:"max_poll_interval" default:"10s" min:"100ms" max:"1h" desc:"the longest time between two questions to an empty queue"`
-	MaxDequeueCount int      `yaml:"max_dequeue_count" default:"100" min:"0" max:"1000000" desc:"how often a message is handed out, for whatever reason: failures, stops, crashes, also by other instances; then it goes to the poison queue; 0 is without end"`
-	PoisonQueue     string   `yaml:"poison_queue" desc:"the queue for rejected messages, which is made where it is missing; by default the queue's name with -poison"`
-	PoisonFormat    string   `yaml:"poison_format" default:"body" enum:"body,envelope" desc:"what is in the poison queue: body is the message as it was; envelope is JSON that has the error, the attempts and the body"`
-	CancelOnLost    bool     `yaml:"cancel_on_lease_lost" default:"false" desc:"cancel the function when the lease of its message is lost, since the message runs again elsewhere"`
+	Lease           Duration `yaml:"lease" default:"30s" min:"1s" max:"168h" desc:"visibility timeout of a message, renewed at half of it while the message is in flight; whole seconds"`
+	MaxPollInterval Duration `yaml:"max_poll_interval" default:"10s" min:"100ms" max:"1h" desc:"maximum interval between polls of an empty queue"`
+	MaxDequeueCount int      `yaml:"max_dequeue_count" default:"100" min:"0" max:"1000000" desc:"maximum dequeue count of a message, for any reason: failures, stops, crashes, also in other instances; after that it is moved to the poison queue; 0 is no limit"`
+	PoisonQueue     string   `yaml:"poison_queue" desc:"queue for dead letters, created if missing; by default the queue's name with -poison"`
+	PoisonFormat    string   `yaml:"poison_format" default:"body" enum:"body,envelope" desc:"format of messages in the poison queue: body is the unchanged message; envelope is JSON with the error, the attempts and the body"`
+	CancelOnLost    bool     `yaml:"cancel_on_lease_lost" default:"false" desc:"cancel the function when its message's lease is lost, because the message will be redelivered"`
 }
 
 // Outputs are where a function's results go: each result to all of them. In a file
@@ -247,7 +247,7 @@ type Outputs []Output
 
 // Output is one of those. Exactly one kind is set.
 type Output struct {
-	NATS       *NATSOutput       `yaml:"nats" desc:"a subject that a stream takes"`
+	NATS       *NATSOutput       `yaml:"nats" desc:"a subject of a stream"`
 	ServiceBus *ServiceBusOutput `yaml:"servicebus" desc:"an Azure Service Bus queue or topic"`
 
 	StorageQueue *StorageQueueOutput `yaml:"storage_queue" desc:"an Azure Storage queue"`
@@ -255,30 +255,30 @@ type Output struct {
 
 // NATSOutput is a subject.
 type NATSOutput struct {
-	Connection string `yaml:"connection" desc:"one of connections; may be left out where there is only one to NATS"`
-	Subject    string `yaml:"subject" required:"true" desc:"the subject that results are sent to"`
+	Connection string `yaml:"connection" desc:"one of connections; optional if there is only one to NATS"`
+	Subject    string `yaml:"subject" required:"true" desc:"subject for the results"`
 }
 
 // ServiceBusOutput is a queue or a topic. A result keeps the session of its message.
 type ServiceBusOutput struct {
-	Connection string `yaml:"connection" desc:"one of connections; may be left out where there is only one to Service Bus"`
+	Connection string `yaml:"connection" desc:"one of connections; optional if there is only one to Service Bus"`
 	Queue      string `yaml:"queue" desc:"the queue"`
-	Topic      string `yaml:"topic" desc:"the topic, in place of a queue"`
+	Topic      string `yaml:"topic" desc:"the topic, instead of a queue"`
 }
 
 // StorageQueueOutput is a queue.
 type StorageQueueOutput struct {
-	Connection string   `yaml:"connection" desc:"one of connections; may be left out where there is only one to Azure Storage"`
+	Connection string   `yaml:"connection" desc:"one of connections; optional if there is only one to Azure Storage"`
 	Queue      string   `yaml:"queue" required:"true" desc:"the queue"`
-	Encoding   string   `yaml:"encoding" default:"base64" enum:"base64,text" desc:"how results are written: base64, as Azure Functions expects it; text, as they are, without control characters"`
-	Delay      Duration `yaml:"delay" default:"0s" min:"0s" max:"168h" desc:"how long a result stays hidden; less than time_to_live"`
-	TimeToLive Duration `yaml:"time_to_live" default:"168h" min:"0s" max:"87600h" desc:"after how long the service drops a result that nobody took; 0s is never"`
+	Encoding   string   `yaml:"encoding" default:"base64" enum:"base64,text" desc:"encoding of results: base64, as Azure Functions expects; text, unchanged, without control characters"`
+	Delay      Duration `yaml:"delay" default:"0s" min:"0s" max:"168h" desc:"how long a result stays hidden; must be less than time_to_live"`
+	TimeToLive Duration `yaml:"time_to_live" default:"168h" min:"0s" max:"87600h" desc:"time after which the service deletes a result that was not received; 0s is never"`
 }
 
 // Handler is what runs a function. Exactly one kind is set.
 type Handler struct {
-	Go     string         `yaml:"go" desc:"the name of a Go function that the program registered"`
-	Exec   *ExecHandler   `yaml:"exec" desc:"a command that is run for each message"`
+	Go     string         `yaml:"go" desc:"name of a Go function that the program registered"`
+	Exec   *ExecHandler   `yaml:"exec" desc:"a command that runs for each message"`
 	HTTP   *HTTPHandler   `yaml:"http" desc:"an app that each message is posted to"`
 	Python *PythonHandler `yaml:"python" desc:"a Python function in a pool of worker processes"`
 	Node   *NodeHandler   `yaml:"node" desc:"a Node.js function in a pool of worker processes"`
@@ -289,10 +289,10 @@ type Handler struct {
 // makes an app of its own, together with all functions of the same path.
 type PythonHandler struct {
 	App      string `yaml:"app" desc:"one of apps"`
-	Module   string `yaml:"module" desc:"the module to import, such as billing.jobs; by default the file that path names, else function_app"`
-	Function string `yaml:"function" desc:"the function in the module; by default the name in this file"`
+	Module   string `yaml:"module" desc:"module to import, such as billing.jobs; by default the file that path names, else function_app"`
+	Function string `yaml:"function" desc:"function in the module; by default the function's name in this file"`
 
-	Path        string `yaml:"path" desc:"in place of app: the directory of the code, or one file in it; relative to this file"`
+	Path        string `yaml:"path" desc:"instead of app: directory of the code, or one file in it, relative to this file"`
 	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
 	Processes   int    `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"with path: as in apps"`
 	Threads     int    `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"with path: as in apps"`
@@ -303,10 +303,10 @@ type PythonHandler struct {
 // an app of its own, together with all functions of the same path.
 type NodeHandler struct {
 	App      string `yaml:"app" desc:"one of apps"`
-	Module   string `yaml:"module" desc:"the file, relative to the app, with or without its ending, CommonJS or ES; or the name of a package; by default the file that path names, else what the app's package.json has as main, else index.js"`
-	Function string `yaml:"function" desc:"the export, which may be default; by default the name in this file"`
+	Module   string `yaml:"module" desc:"file relative to the app, with or without extension, CommonJS or ES, or the name of a package; by default the file that path names, else main of the app's package.json, else index.js"`
+	Function string `yaml:"function" desc:"the export, which may be default; by default the function's name in this file"`
 
-	Path        string `yaml:"path" desc:"in place of app: the directory of the code, or one file in it; relative to this file"`
+	Path        string `yaml:"path" desc:"instead of app: directory of the code, or one file in it, relative to this file"`
 	Interpreter string `yaml:"interpreter" desc:"with path: as in apps"`
 	Processes   int    `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"with path: as in apps"`
 	Coroutines  int    `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"with path: as in apps"`
@@ -317,10 +317,10 @@ type NodeHandler struct {
 // app of their own, together with all functions of the same path.
 type WorkerHandler struct {
 	App      string `yaml:"app" desc:"one of apps"`
-	Module   string `yaml:"module" desc:"what the worker is told beside function; it may do without"`
-	Function string `yaml:"function" desc:"the function; by default the name in this file"`
+	Module   string `yaml:"module" desc:"passed to the worker together with function; optional"`
+	Function string `yaml:"function" desc:"the function; by default the function's name in this file"`
 
-	Path       string  `yaml:"path" desc:"in place of app: the directory that the command runs in; relative to this file"`
+	Path       string  `yaml:"path" desc:"instead of app: directory that the command runs in, relative to this file"`
 	Command    Strings `yaml:"command" desc:"with path: as in apps"`
 	Processes  int     `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"with path: as in apps"`
 	Threads    int     `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"with path: as in apps"`
@@ -330,37 +330,37 @@ type WorkerHandler struct {
 // ExecHandler is a command. Its exit status is the verdict: 0 done, 65 reject, else
 // a failed attempt.
 type ExecHandler struct {
-	Command   Strings `yaml:"command" required:"true" desc:"the program and its arguments, which no shell reads; the body is on its standard input, its standard output is the function's output"`
-	Dir       string  `yaml:"dir" desc:"the directory that it runs in; relative to this file, which is in the default"`
-	MaxOutput Size    `yaml:"max_output" default:"1MiB" min:"1B" max:"128MiB" desc:"a longer output is a failed attempt"`
+	Command   Strings `yaml:"command" required:"true" desc:"program and arguments, run without a shell; standard input is the body, standard output is the result"`
+	Dir       string  `yaml:"dir" desc:"working directory, relative to this file; by default this file's directory"`
+	MaxOutput Size    `yaml:"max_output" default:"1MiB" min:"1B" max:"128MiB" desc:"a larger output fails the attempt"`
 
-	Environment Environment `yaml:"environment" desc:"what of the daemon's environment the command gets"`
+	Environment Environment `yaml:"environment" desc:"environment variables of the command"`
 }
 
 // HTTPHandler is an app that messages are posted to. What its answers mean is in
 // docs/http.md.
 type HTTPHandler struct {
-	URL         string            `yaml:"url" required:"true" desc:"where each message is posted: http://127.0.0.1:8080/orders, https://..., or unix:/run/app.sock:/orders"`
-	Ready       string            `yaml:"ready" desc:"a URL that answers 2xx when the app is ready; nothing is received before; by default when it can be reached"`
-	CloudEvents string            `yaml:"cloudevents" default:"binary" enum:"binary,structured,off" desc:"how a message becomes a request: binary is the body as it is, with headers; structured is JSON; off is the body alone"`
-	Format      string            `yaml:"format" enum:"azure" desc:"in place of cloudevents: azure is the contract of a custom handler of Azure Functions"`
-	Binding     string            `yaml:"binding" desc:"format azure: the name of the trigger's binding in function.json"`
+	URL         string            `yaml:"url" required:"true" desc:"URL to post each message to: http://127.0.0.1:8080/orders, https://..., or unix:/run/app.sock:/orders"`
+	Ready       string            `yaml:"ready" desc:"URL that returns 2xx when the app is ready; no message is received before; by default the app is ready when it accepts connections"`
+	CloudEvents string            `yaml:"cloudevents" default:"binary" enum:"binary,structured,off" desc:"form of the request: binary is the unchanged body with headers; structured is JSON; off is only the body"`
+	Format      string            `yaml:"format" enum:"azure" desc:"instead of cloudevents: azure is the contract of custom handlers of Azure Functions"`
+	Binding     string            `yaml:"binding" desc:"format azure: name of the trigger's binding in function.json"`
 	DataType    string            `yaml:"data_type" default:"string" enum:"string,binary" desc:"format azure: the trigger's dataType in function.json; binary sends the body in base64"`
-	Result      string            `yaml:"result" desc:"format azure: the output binding whose value is the function's output, $return for the ReturnValue; by default the ReturnValue, else the outputs"`
-	Batch       *HTTPBatch        `yaml:"batch" desc:"post messages that are in flight together in one request, with a result for each in the answer"`
-	Headers     map[string]Secret `yaml:"headers" desc:"headers that are added to each request; such as Authorization, usually ${NAME} or file:PATH"`
-	Status      map[string]string `yaml:"status" desc:"what an answer means, in place of the defaults, by its status or its class: 404: reject, 5xx: retry; done, retry, reject or pause"`
-	MaxResponse Size              `yaml:"max_response" default:"1MiB" min:"1B" max:"128MiB" desc:"a longer answer is a failed attempt"`
-	HTTP2       bool              `yaml:"http2" default:"false" desc:"speak HTTP/2 without TLS"`
-	TLS         *TLS              `yaml:"tls" desc:"https: how the connection is encrypted; without, the machine's roots are used"`
+	Result      string            `yaml:"result" desc:"format azure: output binding whose value is the function's result, $return for the ReturnValue; by default the ReturnValue, else the outputs"`
+	Batch       *HTTPBatch        `yaml:"batch" desc:"post several messages in one request; the answer has a result for each"`
+	Headers     map[string]Secret `yaml:"headers" desc:"headers added to each request, such as Authorization; usually ${NAME} or file:PATH"`
+	Status      map[string]string `yaml:"status" desc:"what an answer means, by status or class, instead of the defaults, such as 404: reject or 5xx: retry; values are done, retry, reject and pause"`
+	MaxResponse Size              `yaml:"max_response" default:"1MiB" min:"1B" max:"128MiB" desc:"a larger answer fails the attempt"`
+	HTTP2       bool              `yaml:"http2" default:"false" desc:"use HTTP/2 without TLS"`
+	TLS         *TLS              `yaml:"tls" desc:"https: TLS settings of the connection; by default the system's root certificates are used"`
 }
 
 // HTTPBatch is how messages share a request.
 type HTTPBatch struct {
-	Max      int      `yaml:"max" default:"100" min:"1" max:"10000" desc:"messages of one request"`
-	MaxBytes Size     `yaml:"max_bytes" default:"4MiB" min:"1KiB" max:"128MiB" desc:"the body of one request; a larger message goes alone"`
-	Wait     Duration `yaml:"wait" default:"20ms" min:"0s" max:"1m" desc:"how long the first message of a request waits for more; where no more can come, it does not"`
-	Format   string   `yaml:"format" default:"json" enum:"json,multipart" desc:"json is an array of CloudEvents, or of objects where cloudevents is off; multipart has a part for each message, as its own request would be"`
+	Max      int      `yaml:"max" default:"100" min:"1" max:"10000" desc:"maximum number of messages in one request"`
+	MaxBytes Size     `yaml:"max_bytes" default:"4MiB" min:"1KiB" max:"128MiB" desc:"maximum body of one request; a larger message is sent alone"`
+	Wait     Duration `yaml:"wait" default:"20ms" min:"0s" max:"1m" desc:"how long the first message of a request waits for more; it does not wait if no more can arrive"`
+	Format   string   `yaml:"format" default:"json" enum:"json,multipart" desc:"json is an array of CloudEvents, or of plain objects if cloudevents is off; multipart has one part per message, in the form of a single request"`
 }
 
 // Duration is a time.Duration written as 1m30s.

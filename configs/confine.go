@@ -11,8 +11,8 @@ import (
 
 // Environment is what of the daemon's environment an app's workers, or a command, get.
 type Environment struct {
-	Pass Strings           `yaml:"pass" desc:"names of variables; one that ends in * is a beginning of names; by default all that this file does not read as ${NAME}, or with a strict sandbox a short list (docs/workers.md); never drover's own"`
-	Set  map[string]Secret `yaml:"set" desc:"variables that workers get beside those, or in their place; usually ${NAME} or file:PATH"`
+	Pass Strings           `yaml:"pass" desc:"names of the daemon's variables to pass; a trailing * matches a prefix; by default all variables that this file does not read as ${NAME}, or a short list with a strict sandbox (docs/workers.md); never drover's own"`
+	Set  map[string]Secret `yaml:"set" desc:"variables to add or override; usually ${NAME} or file:PATH"`
 
 	// Withheld are the variables that the configuration reads, by their names. They are
 	// passed only where Pass names them, but for those that every program needs.
@@ -36,27 +36,27 @@ func (x *completion) withhold() {
 
 // Limits are those of one worker, or of each of its processes.
 type Limits struct {
-	Memory    Size    `yaml:"memory" default:"0B" min:"0B" max:"4096GiB" desc:"of a worker with its children; the kernel kills one that wants more; by a cgroup; 0B is none"`
-	CPU       float64 `yaml:"cpu" default:"0" min:"0" max:"1024" desc:"cores that a worker with its children may use, such as 0.5; by a cgroup; 0 is all"`
-	Processes int     `yaml:"processes" default:"0" min:"0" max:"1000000" desc:"processes and threads that a worker may have; by a cgroup; 0 is any number"`
+	Memory    Size    `yaml:"memory" default:"0B" min:"0B" max:"4096GiB" desc:"memory of a worker with its children; the kernel kills one that exceeds it; needs a cgroup; 0B is no limit"`
+	CPU       float64 `yaml:"cpu" default:"0" min:"0" max:"1024" desc:"cores that a worker with its children may use, such as 0.5; needs a cgroup; 0 is all"`
+	Processes int     `yaml:"processes" default:"0" min:"0" max:"1000000" desc:"maximum number of processes and threads of a worker; needs a cgroup; 0 is no limit"`
 
-	OpenFiles    int      `yaml:"open_files" default:"0" min:"0" max:"1000000000" desc:"files and sockets that a process may have open; 0 is the daemon's own limit, as for the next three"`
-	FileSize     Size     `yaml:"file_size" default:"0B" min:"0B" max:"1048576GiB" desc:"the largest file that a process may write"`
-	AddressSpace Size     `yaml:"address_space" default:"0B" min:"0B" max:"1048576GiB" desc:"what a process may map, used or not; memory is mostly what is meant"`
-	CPUTime      Duration `yaml:"cpu_time" default:"0s" min:"0s" max:"8760h" desc:"CPU time that a process may use in all its life; whole seconds"`
-	Core         Size     `yaml:"core" default:"0B" min:"0B" max:"1048576GiB" desc:"the largest core dump; 0B is none"`
+	OpenFiles    int      `yaml:"open_files" default:"0" min:"0" max:"1000000000" desc:"maximum number of open files and sockets of a process; 0 is the daemon's own limit, also for the next three keys"`
+	FileSize     Size     `yaml:"file_size" default:"0B" min:"0B" max:"1048576GiB" desc:"maximum size of a file that a process writes"`
+	AddressSpace Size     `yaml:"address_space" default:"0B" min:"0B" max:"1048576GiB" desc:"maximum address space of a process, used or not; you probably want memory instead"`
+	CPUTime      Duration `yaml:"cpu_time" default:"0s" min:"0s" max:"8760h" desc:"total CPU time of a process; whole seconds"`
+	Core         Size     `yaml:"core" default:"0B" min:"0B" max:"1048576GiB" desc:"maximum size of a core dump; 0B is none"`
 }
 
 // Sandbox is what an app's workers can reach. In a file it may be one word, its
 // profile.
 type Sandbox struct {
-	Profile     string  `yaml:"profile" enum:"off,strict" desc:"off, the default, or strict: files can be read where programs are, and written nowhere; no rights; no dangerous system calls"`
-	Read        Strings `yaml:"read" desc:"strict: files and directories that may be read as well; relative to this file"`
-	Write       Strings `yaml:"write" desc:"strict: files and directories that may be written, too; relative to this file"`
-	Temporary   Size    `yaml:"temporary" default:"1GiB" min:"1MiB" max:"1048576GiB" desc:"strict: what a worker's temporary directory may hold; a worker that keeps more in it is ended"`
-	Connect     Ports   `yaml:"connect" desc:"strict: the TCP ports that can be connected to, or the word any; without, none"`
-	UnixSockets bool    `yaml:"unix_sockets" default:"false" desc:"strict: let sockets be used that are files, such as those of databases and of Docker"`
-	LinkLocal   bool    `yaml:"link_local" default:"false" desc:"strict: let link-local addresses be reached, such as the metadata service of a cloud, which hands out credentials"`
+	Profile     string  `yaml:"profile" enum:"off,strict" desc:"off (default) or strict: read-only access to the app and system programs, no write access, no privileges, no dangerous system calls"`
+	Read        Strings `yaml:"read" desc:"strict: more files and directories that may be read, relative to this file"`
+	Write       Strings `yaml:"write" desc:"strict: files and directories that may be read and written, relative to this file"`
+	Temporary   Size    `yaml:"temporary" default:"1GiB" min:"1MiB" max:"1048576GiB" desc:"strict: maximum size of a worker's temporary directory; a worker that exceeds it is killed"`
+	Connect     Ports   `yaml:"connect" desc:"strict: TCP ports that workers may connect to, or any; none by default"`
+	UnixSockets bool    `yaml:"unix_sockets" default:"false" desc:"strict: allow unix sockets, such as those of databases and Docker"`
+	LinkLocal   bool    `yaml:"link_local" default:"false" desc:"strict: allow link-local addresses, such as a cloud's metadata service, which hands out credentials"`
 }
 
 // Ports is a list of TCP ports. AnyPort in it is all of them.

@@ -15,32 +15,32 @@ const external = "external"
 
 // Scale is how many workers and instances there are: one policy for both.
 type Scale struct {
-	ClearWithin Duration `yaml:"clear_within" min:"0s" max:"168h" desc:"the target: in what time a backlog is to be gone; by default 30s, where no other target is given"`
-	MaxAge      Duration `yaml:"max_age" default:"0s" min:"0s" max:"168h" desc:"another target, in its place: how long a message may wait"`
-	PerInstance int      `yaml:"per_instance" default:"0" min:"0" max:"1000000000" desc:"another target: how many messages wait for each instance, as with KEDA and the Azure Functions host; workers then clear within 30s"`
+	ClearWithin Duration `yaml:"clear_within" min:"0s" max:"168h" desc:"target time to clear a backlog; by default 30s if no other target is set"`
+	MaxAge      Duration `yaml:"max_age" default:"0s" min:"0s" max:"168h" desc:"alternative target: how long a message may wait"`
+	PerInstance int      `yaml:"per_instance" default:"0" min:"0" max:"1000000000" desc:"alternative target: waiting messages per instance, as in KEDA and the Azure Functions host; workers then use clear_within 30s"`
 
-	Utilisation  float64    `yaml:"utilisation" default:"0.95" min:"0.1" max:"1" desc:"the part of its measured capacity that is planned with"`
-	MinGain      float64    `yaml:"min_gain" default:"0.1" min:"0" max:"0.9" desc:"no more are added when the last ones brought less than this part of what those before did; 0 adds whatever the formula says"`
-	Forecast     string     `yaml:"forecast" default:"auto" enum:"auto,off" desc:"auto forecasts arrivals for when one that is started now will be ready"`
-	ScaleInAfter Duration   `yaml:"scale_in_after" default:"0s" min:"0s" max:"24h" desc:"for how long fewer must have been enough; 0s is twice the measured start-up, 15s at least"`
-	Idle         Duration   `yaml:"idle" default:"5m" min:"0s" max:"168h" desc:"after how long without a message the last one goes, where min is 0"`
-	Activation   int        `yaml:"activation" default:"1" min:"1" max:"1000000000" desc:"how many messages start the first one, where there is none; fewer do when they have waited for idle"`
-	MaxStep      int        `yaml:"max_step" default:"0" min:"0" max:"10000" desc:"how many instances are added at once; 0 is any number"`
-	Fallback     int        `yaml:"fallback" default:"0" min:"0" max:"10000" desc:"how many instances there are when a backlog could not be read for fallback_after; 0 keeps those that there are"`
-	FallbackAge  Duration   `yaml:"fallback_after" default:"1m" min:"0s" max:"24h" desc:"see fallback"`
-	Interval     Duration   `yaml:"interval" default:"5s" min:"1s" max:"1h" desc:"the time between two decisions on instances; those on workers are a second apart"`
-	Timezone     string     `yaml:"timezone" desc:"of the schedules, such as Europe/Berlin; by default this machine's"`
-	Schedules    []Schedule `yaml:"schedules" desc:"times of the week with a minimum of instances of their own"`
-	Instances    Instances  `yaml:"instances" desc:"how many drover processes share the work on this machine; external leaves that to somebody else"`
-	Workers      Workers    `yaml:"workers" desc:"how many worker processes an app has whose processes are not given"`
+	Utilisation  float64    `yaml:"utilisation" default:"0.95" min:"0.1" max:"1" desc:"fraction of the measured capacity to plan with"`
+	MinGain      float64    `yaml:"min_gain" default:"0.1" min:"0" max:"0.9" desc:"stop adding when the last ones added less than this fraction of the throughput of the earlier ones; 0 always follows the formula"`
+	Forecast     string     `yaml:"forecast" default:"auto" enum:"auto,off" desc:"auto plans for the arrivals forecast for the time when a process started now is ready"`
+	ScaleInAfter Duration   `yaml:"scale_in_after" default:"0s" min:"0s" max:"24h" desc:"how long a lower number must have been enough before scaling in; 0s is twice the measured start-up time, at least 15s"`
+	Idle         Duration   `yaml:"idle" default:"5m" min:"0s" max:"168h" desc:"if min is 0: time without messages after which the last one stops"`
+	Activation   int        `yaml:"activation" default:"1" min:"1" max:"1000000000" desc:"number of messages that start the first one from zero; fewer start it after they have waited for the time of idle"`
+	MaxStep      int        `yaml:"max_step" default:"0" min:"0" max:"10000" desc:"maximum number of instances added at once; 0 is no limit"`
+	Fallback     int        `yaml:"fallback" default:"0" min:"0" max:"10000" desc:"number of instances while a backlog could not be read for fallback_after; 0 keeps the current number"`
+	FallbackAge  Duration   `yaml:"fallback_after" default:"1m" min:"0s" max:"24h" desc:"how long a backlog must be unreadable before fallback applies"`
+	Interval     Duration   `yaml:"interval" default:"5s" min:"1s" max:"1h" desc:"time between decisions on instances; decisions on workers are made every second"`
+	Timezone     string     `yaml:"timezone" desc:"time zone of the schedules, such as Europe/Berlin; by default this machine's"`
+	Schedules    []Schedule `yaml:"schedules" desc:"times of the week with their own minimum of instances"`
+	Instances    Instances  `yaml:"instances" desc:"number of drover processes that share the work on this machine; external leaves it to another scaler"`
+	Workers      Workers    `yaml:"workers" desc:"number of worker processes of an app that does not set processes"`
 
 	location *time.Location
 }
 
 // Instances bounds the number of instances.
 type Instances struct {
-	Min int `yaml:"min" default:"1" min:"0" max:"10000" desc:"the fewest; 0 lets the last one go when it is idle"`
-	Max int `yaml:"max" default:"1" min:"1" max:"10000" desc:"the most"`
+	Min int `yaml:"min" default:"1" min:"0" max:"10000" desc:"minimum; 0 stops the last one when it is idle"`
+	Max int `yaml:"max" default:"1" min:"1" max:"10000" desc:"maximum"`
 
 	// External is `instances: external`.
 	External bool `yaml:"-"`
@@ -51,15 +51,15 @@ func (i Instances) Scaled() bool { return !i.External && (i.Min != 1 || i.Max !=
 
 // Workers bounds the number of worker processes of an app.
 type Workers struct {
-	Min int `yaml:"min" default:"1" min:"0" max:"1024" desc:"the fewest, where processes are not given; 0 lets the last one go when it is idle"`
+	Min int `yaml:"min" default:"1" min:"0" max:"1024" desc:"minimum, if processes is not set; 0 stops the last one when it is idle"`
 }
 
 // Schedule is a time of the week.
 type Schedule struct {
-	From string  `yaml:"from" required:"true" desc:"when it begins, such as 08:00"`
-	To   string  `yaml:"to" required:"true" desc:"when it ends, such as 18:00; one that is not after from is of the next day"`
-	Days Strings `yaml:"days" desc:"the days on which it begins: mon, tue, wed, thu, fri, sat, sun; all by default"`
-	Min  int     `yaml:"min" default:"1" min:"1" max:"10000" desc:"the fewest instances in that time"`
+	From string  `yaml:"from" required:"true" desc:"start time, such as 08:00"`
+	To   string  `yaml:"to" required:"true" desc:"end time, such as 18:00; if not after from, it is on the next day"`
+	Days Strings `yaml:"days" desc:"days on which it starts: mon, tue, wed, thu, fri, sat, sun; all by default"`
+	Min  int     `yaml:"min" default:"1" min:"1" max:"10000" desc:"minimum of instances during that time"`
 }
 
 var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}

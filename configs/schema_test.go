@@ -61,7 +61,7 @@ func TestSchemaAgreesWithTheLoader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"$schema": "https://json-schema.org/draft/2020-12/schema"`, `"description": "the most messages in flight`, `"default": "5m"`} {
+	for _, want := range []string{`"$schema": "https://json-schema.org/draft/2020-12/schema"`, `"description": "maximum number of messages in flight`, `"default": "5m"`} {
 		if !bytes.Contains(text, []byte(want)) {
 			t.Errorf("the schema lacks %s", want)
 		}

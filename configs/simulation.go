@@ -14,17 +14,17 @@ import (
 type Simulation struct {
 	Version int   `yaml:"version" default:"1" enum:"1" desc:"the version of this file's format"`
 	Scale   Scale `yaml:"scale" desc:"as in a configuration"`
-	Model   Model `yaml:"model" desc:"what is scaled, and how it behaves"`
+	Model   Model `yaml:"model" desc:"the simulated system"`
 }
 
 // Model is what is scaled in a simulation.
 type Model struct {
-	ServiceTime Duration `yaml:"service_time" default:"500ms" min:"1ms" max:"1h" desc:"how long a message takes, on average"`
-	Spread      float64  `yaml:"spread" default:"1" min:"0" max:"10" desc:"the standard deviation of that, as a part of it"`
-	Slots       int      `yaml:"slots" default:"4" min:"1" max:"1000000" desc:"how many messages an instance handles at once"`
-	StartUp     Duration `yaml:"start_up" default:"5s" min:"0s" max:"1h" desc:"how long an instance takes until it takes messages"`
-	Grace       Duration `yaml:"grace" default:"30s" min:"0s" max:"24h" desc:"how long an instance that goes may finish what it has in flight"`
-	Downstream  float64  `yaml:"downstream" default:"0" min:"0" desc:"what all instances do together at most, in messages a second: a database, an API; 0 is no limit"`
+	ServiceTime Duration `yaml:"service_time" default:"500ms" min:"1ms" max:"1h" desc:"mean time to handle a message"`
+	Spread      float64  `yaml:"spread" default:"1" min:"0" max:"10" desc:"standard deviation of the service time, as a fraction of it"`
+	Slots       int      `yaml:"slots" default:"4" min:"1" max:"1000000" desc:"messages that an instance handles at once"`
+	StartUp     Duration `yaml:"start_up" default:"5s" min:"0s" max:"1h" desc:"time from the start of an instance until it receives messages"`
+	Grace       Duration `yaml:"grace" default:"30s" min:"0s" max:"24h" desc:"how long a stopping instance may finish messages in flight"`
+	Downstream  float64  `yaml:"downstream" default:"0" min:"0" desc:"maximum rate of all instances together, in messages per second, set by a database or an API; 0 is no limit"`
 }
 
 // LoadSimulation reads a file of `drover scale simulate`. The error is an Errors

@@ -9,11 +9,11 @@ import (
 
 // Traces is where spans are sent, and of which messages.
 type Traces struct {
-	Endpoint    string            `yaml:"endpoint" desc:"an OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; by default OTEL_EXPORTER_OTLP_ENDPOINT where it is set, else nothing is traced; off in any case"`
-	Sample      *float64          `yaml:"sample" min:"0" max:"1" desc:"the part of the messages without a trace of their own that is traced; by default OTEL_TRACES_SAMPLER_ARG where it is set, else 1; a message with a trace is traced where that is"`
-	ServiceName string            `yaml:"service_name" desc:"what the daemon is called in traces; by default OTEL_SERVICE_NAME where it is set, else drover"`
-	Headers     map[string]Secret `yaml:"headers" desc:"headers for the collector, such as Authorization; usually ${NAME} or file:PATH; by default OTEL_EXPORTER_OTLP_HEADERS where it is set"`
-	TLS         *TLS              `yaml:"tls" desc:"https: how the connection is encrypted; without, the machine's roots are used"`
+	Endpoint    string            `yaml:"endpoint" desc:"OpenTelemetry collector that accepts OTLP over HTTP, such as http://127.0.0.1:4318; by default OTEL_EXPORTER_OTLP_ENDPOINT, else nothing is traced; off disables traces even if that is set"`
+	Sample      *float64          `yaml:"sample" min:"0" max:"1" desc:"fraction of the messages without a trace context that are traced; by default OTEL_TRACES_SAMPLER_ARG, else 1; a message with a trace context follows its sampling decision"`
+	ServiceName string            `yaml:"service_name" desc:"service name in traces; by default OTEL_SERVICE_NAME, else drover"`
+	Headers     map[string]Secret `yaml:"headers" desc:"headers for the collector, such as Authorization; usually ${NAME} or file:PATH; by default OTEL_EXPORTER_OTLP_HEADERS"`
+	TLS         *TLS              `yaml:"tls" desc:"https: TLS settings of the connection; by default the system's root certificates are used"`
 
 	// What Complete makes of it: URL is where spans are posted, empty where nothing
 	// is traced; From is what said so; Resource is what else the environment says of
