@@ -19,9 +19,14 @@ import (
 // is in scaler/autotune.
 
 const (
-	// tuneEvery is the time between two looks while calls end, and tuneIdle else.
+	// tuneEvery is the time between two measurements while calls end, and tuneIdle
+	// otherwise. After restAfter without calls it is tuneRest, unless a call begins:
+	// each measurement reads every function, and a thousand of them took half a percent
+	// of a core each second.
 	tuneEvery = 250 * time.Millisecond
 	tuneIdle  = time.Second
+	restAfter = 30 * time.Second
+	tuneRest  = 10 * time.Second
 	// memoryEvery is how often the memory of processes is read, which takes longer
 	// than all the rest, and memoryHeld how often while settings stay.
 	memoryEvery = 500 * time.Millisecond
@@ -113,18 +118,21 @@ func newTuner(pool *pool, given, free autotune.Bounds, learned *autotune.Learned
 
 // run looks, until ctx ends. What is undone for good is given to keep at once.
 func (t *tuner) run(ctx context.Context, keep func(autotune.Learned)) {
-	for {
-		busy := t.look(time.Now())
+	var active time.Time
+	for ctx.Err() == nil {
+		at := time.Now()
+		busy := t.look(at)
 		if t.isLasting() {
 			keep(t.learned())
 		}
-		every := tuneEvery
-		if !busy {
-			every = tuneIdle
+		if busy {
+			active = at
+			wait(ctx, tuneEvery)
+			continue
 		}
-		wait(ctx, every)
-		if ctx.Err() != nil {
-			return
+		wait(ctx, tuneIdle)
+		for at.Sub(active) > restAfter && time.Since(at) < tuneRest && t.pool.Stats().InFlight == 0 && ctx.Err() == nil {
+			wait(ctx, tuneIdle)
 		}
 	}
 }
