@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -118,5 +119,5 @@ func (c *timeoutsCommand) measure(ctx context.Context, function string, lanes in
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return nil, 0, cause
 	}
-	return late[:c.Calls], p.Stats().Restarts[workers.CauseTimeout], nil
+	return late[:c.Calls], p.Stats().Restarts[process.CauseTimeout], nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/python"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -273,7 +274,7 @@ func (c *workersCommand) recycle(ctx context.Context, w *tabwriter.Writer) error
 				rates[i] = append(rates[i], float64(n)/time.Since(began).Seconds())
 				failed += int(l.failed.Load())
 				if limit > 0 {
-					replaced = p.Stats().Restarts[workers.CauseInvocations]
+					replaced = p.Stats().Restarts[process.CauseInvocations]
 				}
 				if err = errors.Join(err, end()); err != nil {
 					return err

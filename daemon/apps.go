@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 )
 
 // This file is how the worker processes of apps are, in this daemon or in all of
@@ -19,13 +20,13 @@ type appStatus struct {
 	Ready    int                   `json:"ready"`
 	Starting int                   `json:"starting"`
 	Retiring int                   `json:"retiring"`
-	Restarts map[workers.Cause]int `json:"restarts"`
+	Restarts map[process.Cause]int `json:"restarts"`
 	StartUp  time.Duration         `json:"start_up"`
 	// Spawned says that each worker loads the code, which could be forked; Unforked
 	// why it does though it should be.
 	Spawned  bool          `json:"spawned,omitempty"`
 	Unforked string        `json:"unforked,omitempty"`
-	Usage    workers.Usage `json:"usage"`
+	Usage    process.Usage `json:"usage"`
 	// Waits are for the event loops; nil or empty where there is none.
 	Waits *Latencies `json:"waits"`
 	// Blocked are the functions that block them; "" is code of no message.
@@ -44,11 +45,11 @@ type appStatus struct {
 type usage struct {
 	mu   sync.Mutex
 	at   time.Time
-	last workers.Usage
+	last process.Usage
 }
 
 // of returns what a pool's processes used at most so long ago.
-func (u *usage) of(p *workers.Pool, fresh time.Duration) workers.Usage {
+func (u *usage) of(p *workers.Pool, fresh time.Duration) process.Usage {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if now := time.Now(); u.at.IsZero() || now.Sub(u.at) >= fresh {
@@ -197,8 +198,8 @@ func (s appStatus) plus(o appStatus) appStatus {
 	sum.Ready += o.Ready
 	sum.Starting += o.Starting
 	sum.Retiring += o.Retiring
-	sum.Restarts = make(map[workers.Cause]int)
-	for _, part := range []map[workers.Cause]int{s.Restarts, o.Restarts} {
+	sum.Restarts = make(map[process.Cause]int)
+	for _, part := range []map[process.Cause]int{s.Restarts, o.Restarts} {
 		for cause, n := range part {
 			sum.Restarts[cause] += n
 		}
@@ -240,5 +241,5 @@ func (s appStatus) plus(o appStatus) appStatus {
 
 // past is what stays of an app when its processes are gone.
 func (s appStatus) past() appStatus {
-	return appStatus{Restarts: s.Restarts, Usage: workers.Usage{CPU: s.Usage.CPU}, Waits: s.Waits, Blocked: s.Blocked, Measures: s.Measures}
+	return appStatus{Restarts: s.Restarts, Usage: process.Usage{CPU: s.Usage.CPU}, Waits: s.Waits, Blocked: s.Blocked, Measures: s.Measures}
 }

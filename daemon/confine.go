@@ -10,7 +10,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/sandbox"
-	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 )
 
 // This file holds worker processes to what the configuration says.
@@ -60,7 +60,7 @@ func withheldAdvice(names []string) string {
 
 // confineApp prepares what an app's workers are held to, and their command, and has a
 // process take all of it upon itself. The error says what this machine can't do.
-func confineApp(ctx context.Context, app configs.App, dataDir string, i interpreters.Interpreter, environ []string, log *slog.Logger) (c *sandbox.Confinement, command workers.Command, err error) {
+func confineApp(ctx context.Context, app configs.App, dataDir string, i interpreters.Interpreter, environ []string, log *slog.Logger) (c *sandbox.Confinement, command process.Command, err error) {
 	of, settings := languages[app.Language], confineSettings(app, dataDir)
 	if c, err = sandbox.New(settings); err != nil {
 		return nil, command, err

@@ -16,7 +16,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
-	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/scaler/local"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -354,23 +354,23 @@ func TestFleetOfApps(t *testing.T) {
 	var waits telemetry.Histogram
 	waits.Add(time.Second)
 	one := appStatus{
-		Ready: 2, Starting: 1, Restarts: map[workers.Cause]int{workers.CauseExit: 1}, StartUp: time.Second, Waits: waits.Snapshot(),
-		Usage: workers.Usage{CPU: time.Minute, Known: true, Memory: workers.Memory{Resident: 30, Anonymous: 20, Proportional: 10}, Largest: 20},
+		Ready: 2, Starting: 1, Restarts: map[process.Cause]int{process.CauseExit: 1}, StartUp: time.Second, Waits: waits.Snapshot(),
+		Usage: process.Usage{CPU: time.Minute, Known: true, Memory: process.Memory{Resident: 30, Anonymous: 20, Proportional: 10}, Largest: 20},
 	}
 	other := one
-	other.StartUp, other.Usage.Largest, other.Restarts = 2*time.Second, 25, map[workers.Cause]int{workers.CauseExit: 2, workers.CauseSignal: 1}
+	other.StartUp, other.Usage.Largest, other.Restarts = 2*time.Second, 25, map[process.Cause]int{process.CauseExit: 2, process.CauseSignal: 1}
 	report(1, one)
 	report(2, other)
 	got := f.apps()["app"]
-	if got.Ready != 4 || got.Starting != 2 || got.StartUp != 2*time.Second || got.Waits.Count() != 2 || got.Restarts[workers.CauseExit] != 3 || got.Restarts[workers.CauseSignal] != 1 {
+	if got.Ready != 4 || got.Starting != 2 || got.StartUp != 2*time.Second || got.Waits.Count() != 2 || got.Restarts[process.CauseExit] != 3 || got.Restarts[process.CauseSignal] != 1 {
 		t.Errorf("together they are %+v", got)
 	}
-	if u := got.Usage; u.CPU != 2*time.Minute || !u.Known || u.Memory != (workers.Memory{Resident: 60, Anonymous: 40, Proportional: 20}) || u.Largest != 25 {
+	if u := got.Usage; u.CPU != 2*time.Minute || !u.Known || u.Memory != (process.Memory{Resident: 60, Anonymous: 40, Proportional: 20}) || u.Largest != 25 {
 		t.Errorf("together they use %+v", u)
 	}
 	f.ended(2)
 	got = f.apps()["app"]
-	if got.Ready != 2 || got.Waits.Count() != 2 || got.Restarts[workers.CauseExit] != 3 || got.Usage.CPU != 2*time.Minute || got.Usage.Memory.Resident != 30 || got.Usage.Largest != 20 {
+	if got.Ready != 2 || got.Waits.Count() != 2 || got.Restarts[process.CauseExit] != 3 || got.Usage.CPU != 2*time.Minute || got.Usage.Memory.Resident != 30 || got.Usage.Largest != 20 {
 		t.Errorf("with one gone they are %+v", got)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/node"
 	"github.com/drover-run/drover/handlers/python"
-	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 )
 
 // language is how the workers of an app are made. The kinds are here, and there is
@@ -22,7 +22,7 @@ type language struct {
 	// layout says where the parts of what runs them are.
 	layout func(ctx context.Context, i interpreters.Interpreter) (interpreters.Layout, error)
 	// command is what a worker process runs.
-	command func(i interpreters.Interpreter, home string, app configs.App, environ []string) workers.Command
+	command func(i interpreters.Interpreter, home string, app configs.App, environ []string) process.Command
 	// code reads the state of the code in a directory.
 	code func(dir string) *interpreters.Code
 }
@@ -34,7 +34,7 @@ var languages = map[string]language{
 		},
 		install: python.Install,
 		layout:  python.Layout,
-		command: func(i interpreters.Interpreter, home string, app configs.App, environ []string) workers.Command {
+		command: func(i interpreters.Interpreter, home string, app configs.App, environ []string) process.Command {
 			return python.Command(i, home, app.Dir, environ)
 		},
 		code: python.Code,
@@ -45,7 +45,7 @@ var languages = map[string]language{
 		},
 		install: node.Install,
 		layout:  node.Layout,
-		command: func(i interpreters.Interpreter, home string, app configs.App, environ []string) workers.Command {
+		command: func(i interpreters.Interpreter, home string, app configs.App, environ []string) process.Command {
 			return node.Command(i, home, app.Dir, environ)
 		},
 		code: node.Code,
@@ -56,8 +56,8 @@ var languages = map[string]language{
 		layout: func(_ context.Context, i interpreters.Interpreter) (interpreters.Layout, error) {
 			return interpreters.Layout{Executable: i.Path, Homes: []string{i.Path}}, nil
 		},
-		command: func(i interpreters.Interpreter, _ string, app configs.App, environ []string) workers.Command {
-			return workers.Command{Path: i.Path, Args: app.Command[1:], Dir: app.Dir, Env: environ}
+		command: func(i interpreters.Interpreter, _ string, app configs.App, environ []string) process.Command {
+			return process.Command{Path: i.Path, Args: app.Command[1:], Dir: app.Dir, Env: environ}
 		},
 		code: func(dir string) *interpreters.Code { return interpreters.Read(dir, interpreters.Kinds{}) },
 	},

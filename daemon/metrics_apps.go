@@ -4,7 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/drover-run/drover/daemon/internal/telemetry"
-	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/scaler/autotune"
 )
 
@@ -76,7 +76,7 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 		to.gauge(m.workers, float64(s.Ready), app, "ready")
 		to.gauge(m.workers, float64(s.Starting), app, "starting")
 		to.gauge(m.workers, float64(s.Retiring), app, "retiring")
-		for _, cause := range workers.Causes {
+		for _, cause := range process.Causes {
 			to.counter(m.restarts, float64(s.Restarts[cause]), app, string(cause))
 		}
 		to.gauge(m.startUp, s.StartUp.Seconds(), app)

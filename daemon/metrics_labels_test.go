@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/triggers"
 )
@@ -27,7 +27,7 @@ func mayBe() map[string][]string {
 		"result":  {"done", "refused"},
 		"kind":    {"resident", "anonymous", "proportional", "attempts", "dead_letters", "output", "rights", "unsettled"},
 	}
-	for _, cause := range workers.Causes {
+	for _, cause := range process.Causes {
 		words["cause"] = append(words["cause"], string(cause))
 	}
 	for _, bound := range scaler.Bounds {

@@ -15,6 +15,7 @@ import (
 	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/sandbox"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
@@ -113,7 +114,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 		return nil, err
 	}
 	own := &pool{interpreter: interpreter, imports: interpreters.NewImports(settings.Dir)}
-	var command workers.Command
+	var command process.Command
 	if own.confinement, command, err = confineApp(ctx, settings, p.cfg.DataDir, interpreter, d.environ(), d.log.With("app", app)); err != nil {
 		return nil, err
 	}

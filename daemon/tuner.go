@@ -11,6 +11,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/scaler/autotune"
 	"github.com/drover-run/drover/scaler/hostinfo"
 )
@@ -223,7 +224,7 @@ func (t *tuner) memoryLimit(m hostinfo.Machine) uint64 {
 
 // ownMemory is what processes have together, where what they share counts once if the
 // kernel tells.
-func ownMemory(u workers.Usage) uint64 {
+func ownMemory(u process.Usage) uint64 {
 	if u.Memory.Proportional > 0 {
 		return u.Memory.Proportional
 	}

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/drover-run/drover/handlers/interpreters"
-	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 )
 
 //go:embed worker
@@ -62,6 +62,6 @@ func choose(named string, env func(string) (string, bool)) (interpreters.Interpr
 
 // Command is what the pool runs: the worker in home, for the app in dir, with the
 // environment given, as NAME=VALUE.
-func Command(i interpreters.Interpreter, home, dir string, environ []string) workers.Command {
-	return workers.Command{Path: i.Path, Args: []string{filepath.Join(home, "main.js")}, Dir: dir, Env: environ}
+func Command(i interpreters.Interpreter, home, dir string, environ []string) process.Command {
+	return process.Command{Path: i.Path, Args: []string{filepath.Join(home, "main.js")}, Dir: dir, Env: environ}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -139,7 +140,7 @@ def f(body):
 		t.Error(err)
 	}
 	gone(t, pid)
-	eventually(t, "the restart is counted", func() bool { return p.Stats().Restarts[workers.CauseHung] == 1 })
+	eventually(t, "the restart is counted", func() bool { return p.Stats().Restarts[process.CauseHung] == 1 })
 }
 
 // A slow call in a live process is not taken for a dead one: not one that computes, nor

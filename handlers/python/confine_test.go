@@ -14,6 +14,7 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/sandbox"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -74,7 +75,7 @@ func TestWorkersAreLimitedOneByOne(t *testing.T) {
 			if !errors.As(err, &failure) || !strings.Contains(failure.Summary, "it exceeded limits.memory (") || !strings.Contains(failure.Summary, " MiB), and the kernel killed it; ") || !strings.Contains(failure.Summary, " MiB were resident at most") {
 				t.Errorf("%v", err)
 			}
-			eventually(t, "another worker", func() bool { return p.Stats().Ready == 2 && p.Stats().Restarts[workers.CauseOOM] == 1 })
+			eventually(t, "another worker", func() bool { return p.Stats().Ready == 2 && p.Stats().Restarts[process.CauseOOM] == 1 })
 			if out, err := handle(soon(t), f, &triggers.Message{Body: []byte("10")}); err != nil || string(out) != "10485760" {
 				t.Errorf("%q, %v", out, err)
 			}
@@ -193,7 +194,7 @@ func TestTemporaryDirectoriesAreBounded(t *testing.T) {
 				if want := regexp.MustCompile(`^the worker process died: its temporary directory ` + c.want + `$`); !errors.As(err, &failure) || !want.MatchString(failure.Summary) {
 					t.Errorf("%s: %v", c.how, err)
 				}
-				eventually(t, "another worker", func() bool { return p.Stats().Ready == 2 && p.Stats().Restarts[workers.CauseFiles] == i+1 })
+				eventually(t, "another worker", func() bool { return p.Stats().Ready == 2 && p.Stats().Restarts[process.CauseFiles] == i+1 })
 			}
 			if _, err := call(t, p, "fill", &triggers.Message{Body: []byte("one file")}); err != nil {
 				t.Errorf("a file below the limit: %v", err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -77,7 +78,7 @@ def f(body):
 	if got, err := call(t, p, "f", &triggers.Message{Body: []byte("ok")}); err != nil || string(got) != "fine" {
 		t.Errorf("the replacement: %s, %v", got, err)
 	}
-	if s := p.Stats(); len(s.Restarts) != 1 || s.Restarts[workers.CauseMemory] != 1 {
+	if s := p.Stats(); len(s.Restarts) != 1 || s.Restarts[process.CauseMemory] != 1 {
 		t.Errorf("%+v; want one restart", s)
 	}
 	for _, id := range []string{"2", ""} {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -139,7 +140,7 @@ func TestTheReaperOfPoolsIsKilled(t *testing.T) {
 		if _, err := call(t, p, "pid", &triggers.Message{}); err != nil {
 			t.Errorf("the next call: %v", err)
 		}
-		eventually(t, "new workers", func() bool { s := p.Stats(); return s.Ready == 2 && s.Restarts[workers.CauseReaper] == 2 })
+		eventually(t, "new workers", func() bool { s := p.Stats(); return s.Ready == 2 && s.Restarts[process.CauseReaper] == 2 })
 	}
 }
 

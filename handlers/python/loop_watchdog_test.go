@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -387,7 +388,7 @@ async def fine(body):
 		})
 	}
 	all.Wait()
-	if n := p.Stats().Restarts[workers.CauseTimeout]; n != 0 {
+	if n := p.Stats().Restarts[process.CauseTimeout]; n != 0 {
 		t.Errorf("%d workers were killed", n)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -47,7 +48,7 @@ def f(body):
 	if _, err := call(t, p, "f", &triggers.Message{Body: []byte("end")}); err == nil {
 		t.Error("a call in a worker that ends has no error")
 	}
-	eventually(t, "a new worker", func() bool { return p.Stats().Ready == 1 && p.Stats().Restarts[workers.CauseExit] == 1 })
+	eventually(t, "a new worker", func() bool { return p.Stats().Ready == 1 && p.Stats().Restarts[process.CauseExit] == 1 })
 	if last := p.Usage(); last.CPU < after.CPU || last.Memory.Resident > after.Memory.Resident-(50<<20) {
 		t.Errorf("after a restart they use %+v; before %+v", last, after)
 	}
@@ -56,31 +57,31 @@ def f(body):
 func TestRestartsHaveCauses(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		cause  workers.Cause
+		cause  process.Cause
 		source string
 	}{
-		{"exit", workers.CauseExit, "def f(body): os._exit(3)"},
-		{"signal", workers.CauseSignal, "def f(body): os.kill(os.getpid(), signal.SIGTERM)"},
-		{"killed", workers.CauseMemory, "def f(body): os.kill(os.getpid(), signal.SIGKILL)"},
-		{"an empty frame", workers.CauseProtocol, "def f(body): os.write(3, b'\\0' * 4)"},
-		{"statistics that are no JSON", workers.CauseProtocol, "def f(body): os.write(3, b'\\4\\0\\0\\0Eabc')"},
-		{"too many lags", workers.CauseProtocol, `
+		{"exit", process.CauseExit, "def f(body): os._exit(3)"},
+		{"signal", process.CauseSignal, "def f(body): os.kill(os.getpid(), signal.SIGTERM)"},
+		{"killed", process.CauseMemory, "def f(body): os.kill(os.getpid(), signal.SIGKILL)"},
+		{"an empty frame", process.CauseProtocol, "def f(body): os.write(3, b'\\0' * 4)"},
+		{"statistics that are no JSON", process.CauseProtocol, "def f(body): os.write(3, b'\\4\\0\\0\\0Eabc')"},
+		{"too many lags", process.CauseProtocol, `
 def f(body):
     payload = b'{"lags_us": [' + b','.join([b'1'] * 1001) + b']}'
     os.write(3, (1 + len(payload)).to_bytes(4, "little") + b"F" + payload)`},
-		{"timeout", workers.CauseTimeout, `
+		{"timeout", process.CauseTimeout, `
 def f(body):
     mark(body)
     while True:
         try: time.sleep(60)
         except BaseException: pass`},
-		{"start", workers.CauseStart, "if os.path.exists('gone'): time.sleep(60)\ndef f(body): open('gone', 'w').close(); os._exit(0)"},
+		{"start", process.CauseStart, "if os.path.exists('gone'): time.sleep(60)\ndef f(body): open('gone', 'w').close(); os._exit(0)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			p := startApp(t, mark+"import signal\nos.chdir(os.path.dirname(__file__))\n"+c.source, func(cfg *workers.Config) {
 				cfg.KillGrace = 10 * time.Millisecond
-				if c.cause == workers.CauseStart {
+				if c.cause == process.CauseStart {
 					cfg.StartTimeout = 5 * time.Second
 				}
 			}, "f")
@@ -92,7 +93,7 @@ def f(body):
 				_, err := handle(ctx, f, &triggers.Message{Body: []byte(path)})
 				ended <- err
 			}()
-			if c.cause == workers.CauseTimeout {
+			if c.cause == process.CauseTimeout {
 				begun(t, path)
 				cancel()
 			}
@@ -100,7 +101,7 @@ def f(body):
 				t.Error("a call in a worker that dies has no error")
 			}
 			eventually(t, "a restart for "+string(c.cause), func() bool { return p.Stats().Restarts[c.cause] > 0 })
-			if !slices.Contains(workers.Causes, c.cause) {
+			if !slices.Contains(process.Causes, c.cause) {
 				t.Errorf("%s is not among the causes", c.cause)
 			}
 		})

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
@@ -166,7 +167,7 @@ def f(body):
 		t.Fatal(err)
 	}
 	log.wait(t, "an alarm that nobody took back", "stream=stderr")
-	eventually(t, "the end of its worker", func() bool { return p.Stats().Restarts[workers.CauseExit] == 1 })
+	eventually(t, "the end of its worker", func() bool { return p.Stats().Restarts[process.CauseExit] == 1 })
 	if _, err := call(t, p, "f", &triggers.Message{}); err != nil {
 		t.Errorf("the call after it: %v", err)
 	}
@@ -280,7 +281,7 @@ func TestAWorkerThatIsStopped(t *testing.T) {
 			if got, err := call(t, p, "f", &triggers.Message{}); err != nil || string(got) == fmt.Sprint(pid) {
 				t.Errorf("the call after it: %s, %v", got, err)
 			}
-			if s := p.Stats(); s.Restarts[workers.CauseTimeout] != 1 {
+			if s := p.Stats(); s.Restarts[process.CauseTimeout] != 1 {
 				t.Errorf("%+v; want one restart for a timeout", s)
 			}
 		})

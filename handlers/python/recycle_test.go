@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -32,7 +33,7 @@ func TestMaxInvocations(t *testing.T) {
 			var seen sync.Map
 			var calls sync.WaitGroup
 			until := soon(t)
-			enough := func() bool { return p.Stats().Restarts[workers.CauseInvocations] >= 4 }
+			enough := func() bool { return p.Stats().Restarts[process.CauseInvocations] >= 4 }
 			for range 4 {
 				calls.Go(func() {
 					for !enough() && until.Err() == nil {
@@ -53,7 +54,7 @@ func TestMaxInvocations(t *testing.T) {
 				t.Errorf("%d workers took messages", n)
 			}
 			for cause, n := range p.Stats().Restarts {
-				if cause != workers.CauseInvocations {
+				if cause != process.CauseInvocations {
 					t.Errorf("%d restarts by %s", n, cause)
 				}
 			}
@@ -87,7 +88,7 @@ def f(body): return str(os.getpid())
 			t.Fatalf("worker %s answers, before it can have loaded the code; want %s", got, first)
 		}
 	}
-	if s := p.Stats(); s.Ready != 1 || s.Starting != 1 || s.Restarts[workers.CauseAge] != 0 {
+	if s := p.Stats(); s.Ready != 1 || s.Starting != 1 || s.Restarts[process.CauseAge] != 0 {
 		t.Errorf("%+v; want the old one ready and the new one starting", s)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
@@ -96,7 +97,7 @@ def f(body): return str(os.getpid())
 	eventually(t, "the new one answers", func() bool { return pid() != first })
 	eventually(t, "the old one is gone", func() bool {
 		s := p.Stats()
-		return s.Restarts[workers.CauseAge] >= 1 && s.Retiring == 0
+		return s.Restarts[process.CauseAge] >= 1 && s.Retiring == 0
 	})
 }
 
@@ -111,7 +112,7 @@ func TestOneIsRecycledAtATime(t *testing.T) {
 		if s.Ready < 3 || s.Ready+s.Starting > 4 {
 			t.Errorf("%+v; want three ready at all times, and one more at most", s)
 		}
-		return s.Restarts[workers.CauseAge] >= 3
+		return s.Restarts[process.CauseAge] >= 3
 	})
 }
 
@@ -148,7 +149,7 @@ def f(body):
 		t.Errorf("worker %s answers, and not %s: it was replaced for what it read of a file", got, first)
 	}
 	eventually(t, "it is replaced for what it leaked", func() bool { return do("") != first })
-	if n := p.Stats().Restarts[workers.CauseAnonymous]; n != 1 {
+	if n := p.Stats().Restarts[process.CauseAnonymous]; n != 1 {
 		t.Errorf("%d restarts for memory, want 1", n)
 	}
 }
@@ -162,7 +163,7 @@ func TestMaxIdle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is replaced", func() bool { return p.Stats().Restarts[workers.CauseIdle] == 1 })
+	eventually(t, "it is replaced", func() bool { return p.Stats().Restarts[process.CauseIdle] == 1 })
 	if got, err := call(t, p, "f", &triggers.Message{}); err != nil || string(got) == string(first) {
 		t.Errorf("%s, %v; want another worker than %s", got, err, first)
 	}
@@ -233,7 +234,7 @@ def f(body):
 	calls.Wait()
 	eventually(t, "the old one is gone", func() bool { return p.Stats().Retiring == 0 })
 	gone(t, old)
-	if s := p.Stats(); s.Restarts[workers.CauseTimeout] != 1 || len(s.Restarts) != 1 {
+	if s := p.Stats(); s.Restarts[process.CauseTimeout] != 1 || len(s.Restarts) != 1 {
 		t.Errorf("%+v; want one restart, for a timeout", s)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -128,7 +129,7 @@ func TestScaleAfterADeath(t *testing.T) {
 	}
 	p.Scale(3)
 	eventually(t, "three workers", func() bool { return p.Stats().Ready == 3 })
-	if s := p.Stats(); len(s.Restarts) != 1 || s.Restarts[workers.CauseExit] != 1 {
+	if s := p.Stats(); len(s.Restarts) != 1 || s.Restarts[process.CauseExit] != 1 {
 		t.Errorf("%+v; want one restart", s)
 	}
 }

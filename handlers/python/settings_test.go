@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -331,6 +332,6 @@ def f(body):
 	calls.Wait()
 	eventually(t, "the old one has gone", func() bool {
 		s := p.Stats()
-		return s.Ready == 1 && s.Retiring == 0 && s.Restarts[workers.CauseUndone] == 1
+		return s.Ready == 1 && s.Retiring == 0 && s.Restarts[process.CauseUndone] == 1
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -23,22 +24,22 @@ func TestAFunctionThatMeddlesWithTheSocket(t *testing.T) {
 	for name, test := range map[string]struct {
 		code  string
 		want  string // of the call's error; "" where it is done
-		cause workers.Cause
+		cause process.Cause
 		ways  int // 1 is inline alone, 3 is every way
 	}{
-		"closes it":                 {"os.close(3)", "did a function close it?", workers.CauseExit, 3},
+		"closes it":                 {"os.close(3)", "did a function close it?", process.CauseExit, 3},
 		"closes it and stays":       {"os.close(3); time.sleep(60)", "", "", 1},
 		"shuts it down":             {"socket.socket(fileno=os.dup(3)).shutdown(socket.SHUT_RDWR)", "", "", 1},
-		"puts a file there":         {"os.dup2(os.open(os.devnull, os.O_RDWR), 3)", "did a function close it?", workers.CauseExit, 1},
-		"half a frame, and on":      {`os.write(3, struct.pack("<IB", 500, 68))`, context.DeadlineExceeded.Error(), workers.CauseTimeout, 3},
-		"half a frame, then an end": {`os.write(3, struct.pack("<IB", 500, 68)); os._exit(1)`, "exit status 1", workers.CauseExit, 1},
-		"half a small frame":        {`os.write(3, struct.pack("<IB", 9, 68))`, "it broke the protocol", workers.CauseProtocol, 1},
-		"half a huge frame":         {`os.write(3, struct.pack("<IB", 100 << 20, 68))`, context.DeadlineExceeded.Error(), workers.CauseTimeout, 1},
-		"answers twice":             {"os.write(3, " + fmt.Sprintf(done, "0") + ")", "", workers.CauseProtocol, 3},
-		"answers for another":       {"os.write(3, " + fmt.Sprintf(done, "77") + ")", "an answer to invocation 77", workers.CauseProtocol, 1},
-		"an unknown status":         {`os.write(3, struct.pack("<IBIBIII", 18, 68, 0, 99, 0, 0, 0))`, "a RESULT of status 99", workers.CauseProtocol, 1},
-		"a failure of no JSON":      {`os.write(3, struct.pack("<IBIBIII", 20, 68, 0, 1, 0, 0, 0) + b"no")`, "a RESULT that is no JSON", workers.CauseProtocol, 1},
-		"a state that is cut off":   {`os.write(3, struct.pack("<IBIBIII", 20, 68, 0, 5, 0, 0, 0) + b"no")`, "a RESULT with a state, of 2 bytes", workers.CauseProtocol, 1},
+		"puts a file there":         {"os.dup2(os.open(os.devnull, os.O_RDWR), 3)", "did a function close it?", process.CauseExit, 1},
+		"half a frame, and on":      {`os.write(3, struct.pack("<IB", 500, 68))`, context.DeadlineExceeded.Error(), process.CauseTimeout, 3},
+		"half a frame, then an end": {`os.write(3, struct.pack("<IB", 500, 68)); os._exit(1)`, "exit status 1", process.CauseExit, 1},
+		"half a small frame":        {`os.write(3, struct.pack("<IB", 9, 68))`, "it broke the protocol", process.CauseProtocol, 1},
+		"half a huge frame":         {`os.write(3, struct.pack("<IB", 100 << 20, 68))`, context.DeadlineExceeded.Error(), process.CauseTimeout, 1},
+		"answers twice":             {"os.write(3, " + fmt.Sprintf(done, "0") + ")", "", process.CauseProtocol, 3},
+		"answers for another":       {"os.write(3, " + fmt.Sprintf(done, "77") + ")", "an answer to invocation 77", process.CauseProtocol, 1},
+		"an unknown status":         {`os.write(3, struct.pack("<IBIBIII", 18, 68, 0, 99, 0, 0, 0))`, "a RESULT of status 99", process.CauseProtocol, 1},
+		"a failure of no JSON":      {`os.write(3, struct.pack("<IBIBIII", 20, 68, 0, 1, 0, 0, 0) + b"no")`, "a RESULT that is no JSON", process.CauseProtocol, 1},
+		"a state that is cut off":   {`os.write(3, struct.pack("<IBIBIII", 20, 68, 0, 5, 0, 0, 0) + b"no")`, "a RESULT with a state, of 2 bytes", process.CauseProtocol, 1},
 		"reads what is not for it":  {"socket.socket(fileno=os.dup(3)).setblocking(False); os.set_blocking(3, False); beside(3)", "", "", 3},
 	} {
 		for _, way := range everyWay[:test.ways] {

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/procfs"
 
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -185,7 +186,7 @@ def f(body): return f"{os.getpid()} " + str(subprocess.Popen(["sleep", "1000"], 
 	if by := imported(t, dir); len(by) != 1 {
 		t.Errorf("the app was imported by %q, want one", by)
 	}
-	if s := p.Stats(); s.Restarts[workers.CauseMemory] != 2 {
+	if s := p.Stats(); s.Restarts[process.CauseMemory] != 2 {
 		t.Errorf("%+v; want two restarts for a SIGKILL", s)
 	}
 }
@@ -199,7 +200,7 @@ def f(body): return f"{os.getpid()} x"
 		if _, err := call(t, p, "f", &triggers.Message{}); err != nil {
 			t.Fatal(err)
 		}
-		return p.Stats().Restarts[workers.CauseInvocations] >= 10
+		return p.Stats().Restarts[process.CauseInvocations] >= 10
 	})
 	if by := imported(t, dir); len(by) != 1 || len(p.Stats().Restarts) != 1 {
 		t.Errorf("the app was imported by %q, want one; %+v", by, p.Stats())

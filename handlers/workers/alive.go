@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
-	"github.com/prometheus/procfs"
-
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
@@ -64,22 +62,22 @@ func (w *worker) listen(now, since time.Time) {
 		return
 	}
 	before := w.state
-	w.looked, w.state = now, stateOf(w.process.pid)
+	w.looked, w.state = now, w.process.Threads()
 	if !known {
-		before = threads{}
+		before = process.Threads{}
 		level := slog.LevelWarn
-		if w.state.runs {
+		if w.state.Runs {
 			level = slog.LevelInfo // C code computes, or there is no time on the processors
 		}
 		w.log.Log(context.Background(), level, "a worker does not answer", "for", quiet.Round(100*time.Millisecond), "state", w.state.String(), "in_flight", w.inFlight.Load())
 	}
-	if before.known && w.state != before || w.stuckSince.IsZero() || !known {
+	if before.Known && w.state != before || w.stuckSince.IsZero() || !known {
 		w.stuckSince = now
 	}
 	switch {
-	case w.state.stopped:
+	case w.state.Stopped:
 		w.hung(quiet, "it was stopped (SIGSTOP)")
-	case w.state.asleep && !w.state.runs && now.Sub(w.stuckSince) >= stuck:
+	case w.state.Asleep && !w.state.Runs && now.Sub(w.stuckSince) >= stuck:
 		w.hung(quiet, "it hangs in the kernel")
 	}
 }
@@ -95,55 +93,7 @@ func (w *worker) hung(quiet time.Duration, how string) {
 	w.stood += quiet
 	w.mu.Unlock()
 	w.log.Warn("a worker does not answer and is killed; its calls run again elsewhere", "how", how, "for", quiet.Round(100*time.Millisecond), "in_flight", w.inFlight.Load())
-	w.kill(CauseHung, fmt.Errorf("the worker did not answer for %v: %s", quiet.Round(100*time.Millisecond), how))
-}
-
-// threads is what the threads of a process do.
-type threads struct {
-	known   bool
-	stopped bool // by a signal; not by a debugger
-	runs    bool // one runs, or waits for a processor
-	asleep  bool // one is in the kernel where no signal reaches it
-	used    uint // processor time of all, in ticks
-}
-
-func (t threads) String() string {
-	switch {
-	case !t.known:
-		return "unknown"
-	case t.stopped:
-		return "stopped"
-	case t.runs:
-		return "running"
-	case t.asleep:
-		return "in the kernel"
-	}
-	return "waiting"
-}
-
-func stateOf(pid int) (t threads) {
-	all, err := procfs.AllThreads(pid)
-	if err != nil {
-		return t
-	}
-	for _, thread := range all {
-		stat, err := thread.Stat()
-		if err != nil {
-			continue
-		}
-		t.known = true
-		t.used += stat.UTime + stat.STime
-		switch {
-		case strings.HasPrefix(stat.State, "T"):
-			t.stopped = true
-		case strings.HasPrefix(stat.State, "R"):
-			t.runs = true
-		case strings.HasPrefix(stat.State, "D"):
-			t.asleep = true
-		}
-	}
-	t.stopped = t.stopped && !t.runs
-	return t
+	w.kill(process.CauseHung, fmt.Errorf("the worker did not answer for %v: %s", quiet.Round(100*time.Millisecond), how))
 }
 
 // stoodStill takes a time at which the daemon stood still: no call is late for that,

@@ -78,7 +78,7 @@ func (p *Pool) keepApart(function string, why Blocked) {
 	cfg.Settings = p.settings
 	cfg.Settings.Processes = max(beside(p.wanted), 1)
 	cfg.OnBlocked = BlockedWarn
-	cfg.Reaper, cfg.Template, cfg.Lagged = p.reaper, false, nil
+	cfg.Reaper, cfg.Template, cfg.Lagged = p.starter.Reaper, false, nil
 	own := New(cfg)
 	own.blocks = p.blocks
 	life := p.apartIn

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/process"
 )
 
 // This file decides who is charged when calls run out of time together: the one that
@@ -58,13 +59,13 @@ func (w *worker) excused(c *call, now time.Time) bool {
 // for that: how is what is known of it.
 func (h *Handler) charge(w *worker, c *call, cancelled error, r reply, how error) error {
 	late := late(cancelled, how)
-	excuses, hung := h.pool.records.of(h, c.Message).excuses, r.lost != nil && w.cause == CauseHung
+	excuses, hung := h.pool.records.of(h, c.Message).excuses, r.lost != nil && w.cause == process.CauseHung
 	unknown := r.lost != nil && !r.known // somebody took its time, and may be this call itself
 	switch {
 	case r.culprit:
 		h.pool.records.note(h, c.Message, func(r *record) { r.killer = true })
 		return late
-	case r.lost != nil && w.cause == CauseReaper:
+	case r.lost != nil && w.cause == process.CauseReaper:
 		return fmt.Errorf("%w: %w", r.lost, handlers.ErrRunAgain)
 	case hung && excuses < maxExcuses, !hung && excuses < maxAlone && w.excused(c, time.Now()):
 		again := h.pool.records.note(h, c.Message, func(r *record) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/childproc"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
@@ -34,19 +35,28 @@ func answerOf(id byte, status protocol.Status, payload string) []byte {
 	return append([]byte{byte(1 + 17 + len(payload)), 0, 0, 0, byte(protocol.Result), id, 0, 0, 0, byte(status), 9, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 0}, payload...)
 }
 
+// ended is a process that has ended. Its socket is closed: a test gives it another, whose
+// other end the test plays. To kill the process does nothing.
+func ended(t testing.TB, reaper *childproc.Reaper) *process.Process {
+	t.Helper()
+	starter := process.Starter{Command: process.Command{Path: "true"}, Reaper: reaper, Log: slog.New(slog.DiscardHandler)}
+	dead, err := starter.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-dead.Ended()
+	if err := dead.Conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dead
+}
+
 // FuzzWorker holds that whatever a worker sends, at whatever time, the pool does not
 // panic or hang, each call gets one reply, and the worker's end has a cause.
 func FuzzWorker(f *testing.F) {
 	reaper := childproc.New(slog.New(slog.DiscardHandler))
 	f.Cleanup(reaper.Close)
-	// What is behind the socket is not a process here, but has been one: to kill it does nothing.
-	dead, err := reaper.Start(childproc.Command{Path: "true"})
-	if err != nil {
-		f.Fatal(err)
-	}
-	<-dead.Waited()
-	ended := make(chan struct{})
-	close(ended)
+	dead := ended(f, reaper)
 
 	welcome := frames(f, protocol.Welcome, `{"protocol":4,"pid":1,"language":"x","version":"1","capabilities":["cancel","log","stats","session_state"]}`)
 	ready := frames(f, protocol.Ready, `{"functions":[{"name":"f","kind":"sync"},{"name":"g","kind":"async"}]}`)
@@ -97,7 +107,8 @@ func FuzzWorker(f *testing.F) {
 				}
 			},
 		})
-		w, err := p.greet(&process{Process: dead, conn: conn, waited: ended, state: "it ended", cause: CauseExit}, stage&0x80 != 0)
+		dead.Conn = conn
+		w, err := p.greet(dead, stage&0x80 != 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +149,7 @@ func FuzzWorker(f *testing.F) {
 		w.done.Wait()
 		_ = side.Close()
 		<-heard
-		if w.reason == nil || w.cause == "" || (w.cause == CauseProtocol) != errors.Is(w.reason, protocol.ErrProtocol) {
+		if w.reason == nil || w.cause == "" || (w.cause == process.CauseProtocol) != errors.Is(w.reason, protocol.ErrProtocol) {
 			t.Fatalf("%s: %v", w.cause, w.reason)
 		}
 		for i, c := range calls {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
@@ -301,20 +302,20 @@ func (h *Handler) insist(w *worker, c *call) reply {
 		case <-half.C:
 			if w.retire() {
 				w.log.Warn("a call does not end when told to; its worker takes no more", "function", h.name, "message", c.Message.ID)
-				h.pool.count(CauseTimeout)
+				h.pool.count(process.CauseTimeout)
 				h.pool.nudge()
 			}
 		case <-last.C:
 			w.whereItHangs()
 		case now := <-limit.C:
-			if stateOf(w.process.pid).stopped {
+			if w.process.Threads().Stopped {
 				w.hung(now.Sub(c.submitted), "it was stopped (SIGSTOP)")
 				return <-c.reply
 			}
 			w.log.Warn("a call does not end when told to; killing its worker", "function", h.name, "message", c.Message.ID)
 			// What it has told is there by now.
 			why := &handlers.Failure{Summary: fmt.Sprintf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace)}
-			if why.Detail = w.process.weight(h.pool.memoryLimit()); why.Detail != "" {
+			if why.Detail = w.process.DescribeMemory(); why.Detail != "" {
 				why.Detail = why.Summary + "; " + why.Detail
 			}
 			if hangs := w.whereItHangs(); hangs != "" {
@@ -323,7 +324,7 @@ func (h *Handler) insist(w *worker, c *call) reply {
 			w.mu.Lock()
 			w.disobeyed = c
 			w.mu.Unlock()
-			w.kill(CauseTimeout, why)
+			w.kill(process.CauseTimeout, why)
 			return <-c.reply
 		}
 	}

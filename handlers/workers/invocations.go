@@ -19,7 +19,7 @@ func (p *Pool) Invocations(function string) []Invocation {
 		w.mu.Lock()
 		for _, c := range w.calls {
 			if c != nil && c.handler.name == function {
-				out = append(out, Invocation{w.process.pid, c.Message})
+				out = append(out, Invocation{w.process.PID, c.Message})
 			}
 		}
 		w.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -153,7 +154,7 @@ func (i *isolation) isolated(ctx context.Context, p *Pool, w *worker) (*worker, 
 		return w, errors.Join(w.reason, handlers.ErrNotTried)
 	case <-limit.C:
 		err := fmt.Errorf("the code did not load within %v: %w", p.cfg.StartTimeout, handlers.ErrNotTried)
-		w.kill(CauseStart, err)
+		w.kill(process.CauseStart, err)
 		return w, err
 	case <-ctx.Done():
 		return w, handlers.ErrRunAgain

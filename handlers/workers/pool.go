@@ -20,16 +20,9 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/sandbox"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
-
-// Command is what a worker process runs. Its environment is Env and no more.
-type Command struct {
-	Path string
-	Args []string
-	Dir  string
-	Env  []string
-}
 
 // Function is one function of the app. Name is drover's, and unique in the pool.
 type Function struct {
@@ -43,7 +36,7 @@ type Function struct {
 // Config is a pool. Zero values are the defaults given here.
 type Config struct {
 	App     string // the directory of the code
-	Command Command
+	Command process.Command
 	// Settings are those to begin with: 1 process, 1 thread, 512 coroutines.
 	Settings  Settings
 	Functions []Function
@@ -86,11 +79,9 @@ type Config struct {
 
 // Pool is the worker processes of one app.
 type Pool struct {
-	cfg    Config
-	log    *slog.Logger
-	reaper *childproc.Reaper // what its processes are children of
-
-	accounts accounts
+	cfg     Config
+	log     *slog.Logger
+	starter *process.Starter // whose Reaper Run sets
 
 	// Room in flight, by the kind of function: the two do not take each other's.
 	sync, async *handlers.Slots
@@ -115,10 +106,9 @@ type Pool struct {
 	template *worker // that workers are forked from; nil if there is none, now
 	unforked string  // why none are, though they should be
 	forkable bool    // whether they could be
-	forking  sync.Mutex
 	ended    bool
 	changed  chan struct{} // closed and replaced when any of the above changes
-	restarts map[Cause]int
+	restarts map[process.Cause]int
 
 	suspects *isolation // messages that may have killed or blocked a worker
 	killers  *isolation // messages that have
@@ -170,9 +160,11 @@ func New(cfg Config) *Pool {
 	if cfg.KillGrace <= 0 {
 		cfg.KillGrace = 5 * time.Second
 	}
+	log := cfg.Log.With("app", cfg.App)
 	return &Pool{
 		cfg:     cfg,
-		log:     cfg.Log.With("app", cfg.App),
+		log:     log,
+		starter: &process.Starter{Command: cfg.Command, Confine: cfg.Confine, Log: log},
 		sync:    handlers.NewSlots(0),
 		async:   handlers.NewSlots(0),
 		nudges:  make(chan struct{}, 1),
@@ -186,7 +178,7 @@ func New(cfg Config) *Pool {
 		measured: make(map[*worker]struct{}),
 		past:     make([]Measures, len(cfg.Functions)),
 
-		restarts: make(map[Cause]int),
+		restarts: make(map[process.Cause]int),
 		blocks:   new(blocks),
 		moving:   make(map[string]bool),
 		suspects: newIsolation(suspectLanes),
@@ -282,9 +274,9 @@ func (p *Pool) change() {
 // path: whatever is missing is started. Workers whose code does not load are not
 // started again: Ready and Handle tell why, and Run goes on waiting for ctx.
 func (p *Pool) Run(ctx context.Context) error {
-	if p.reaper = p.cfg.Reaper; p.reaper == nil {
-		p.reaper = childproc.New(p.log)
-		defer p.reaper.Close()
+	if p.starter.Reaper = p.cfg.Reaper; p.starter.Reaper == nil {
+		p.starter.Reaper = childproc.New(p.log)
+		defer p.starter.Reaper.Close()
 	}
 	aparts, stopAparts := context.WithCancel(context.WithoutCancel(ctx))
 	defer p.aparts.Wait()

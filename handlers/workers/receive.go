@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
@@ -16,7 +17,7 @@ import (
 func (w *worker) readFrames() error {
 	p := protocol.NewParser(w.pool.cfg.MaxFrame)
 	for {
-		n, err := w.process.conn.Read(p.Space())
+		n, err := w.process.Conn.Read(p.Space())
 		p.Took(n)
 		w.heard = time.Now()
 		if n > 0 {
@@ -89,7 +90,7 @@ func (w *worker) welcomed(payload []byte) error {
 	if why := w.pool.unfit(w.welcome); why != "" {
 		w.failed = &protocol.FailedFrame{Summary: why}
 		w.settled()
-		w.kill(CauseStart, errors.New(why))
+		w.kill(process.CauseStart, errors.New(why))
 		return nil
 	}
 	load := w.pool.load(w.forked != nil)
@@ -242,7 +243,7 @@ func (w *worker) replace(payload []byte) error {
 	}
 	if w.retire() {
 		w.log.Warn("worker replaced at its request", "error", frame.Why)
-		w.pool.count(CauseTimeout)
+		w.pool.count(process.CauseTimeout)
 		w.pool.nudge()
 	}
 	return nil

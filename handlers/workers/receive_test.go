@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/childproc"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
@@ -65,7 +66,7 @@ func TestAWorkerThatBreaksTheProtocolIsKilled(t *testing.T) {
 			case <-time.After(time.Minute):
 				t.Fatal("it is not killed")
 			}
-			if w.cause != CauseProtocol || !errors.Is(w.reason, protocol.ErrProtocol) || !strings.Contains(w.reason.Error(), test.want) {
+			if w.cause != process.CauseProtocol || !errors.Is(w.reason, protocol.ErrProtocol) || !strings.Contains(w.reason.Error(), test.want) {
 				t.Errorf("%s, %v; want %q", w.cause, w.reason, test.want)
 			}
 			if test.result != nil {
@@ -85,11 +86,7 @@ const both = `[{"name":"f","kind":"sync"},{"name":"g","kind":"async"}]`
 // pretended is a worker whose other end the test plays.
 func pretended(t *testing.T, reaper *childproc.Reaper, p *Pool) (*worker, net.Conn) {
 	t.Helper()
-	dead, err := reaper.Start(childproc.Command{Path: "true"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-dead.Waited()
+	dead := ended(t, reaper)
 	conn, theirs, err := childproc.Socketpair()
 	if err != nil {
 		t.Fatal(err)
@@ -98,9 +95,8 @@ func pretended(t *testing.T, reaper *childproc.Reaper, p *Pool) (*worker, net.Co
 	if err = errors.Join(err, theirs.Close()); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
-	close(ended)
-	w, err := p.greet(&process{Process: dead, conn: conn, waited: ended, state: "it ended", cause: CauseExit}, false)
+	dead.Conn = conn
+	w, err := p.greet(dead, false)
 	if err != nil {
 		t.Fatal(err)
 	}

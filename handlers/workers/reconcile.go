@@ -12,6 +12,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/process"
 )
 
 // Scale sets the number of workers. More are started; of those that are too many
@@ -46,13 +47,13 @@ type reconciler struct {
 	since map[*worker]time.Time // when each was started
 	next  time.Time             // not to start one before this
 	duds  int                   // that died before they had loaded the code, in a row
-	died  []Cause               // of what workers died that are to be replaced
+	died  []process.Cause       // of what workers died that are to be replaced
 	crash time.Time             // of the last one
 
 	startUp time.Duration // of a worker, lately
 	again   time.Time     // when one is old enough to be recycled; zero: none waits for it
 	old     *worker       // that is being recycled; nil if none is
-	oldBy   Cause
+	oldBy   process.Cause
 
 	template  *worker // nil if there is none
 	templates int     // that ended in a row
@@ -137,7 +138,7 @@ func (r *reconciler) look(w *worker) (lived time.Duration, lives bool) {
 		r.noteStartUp(w)
 	default:
 		if lived > p.cfg.StartTimeout {
-			w.kill(CauseStart, fmt.Errorf("the code did not load within %v", p.cfg.StartTimeout))
+			w.kill(process.CauseStart, fmt.Errorf("the code did not load within %v", p.cfg.StartTimeout))
 		}
 	}
 	select {
@@ -166,7 +167,7 @@ func (r *reconciler) mourn(what string, w *worker, lived time.Duration) {
 		delay = r.pause.NextBackOff()
 		r.crash, r.next = now, now.Add(delay)
 	}
-	r.pool.log.Warn(what, "worker", w.process.pid, "error", w.reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
+	r.pool.log.Warn(what, "worker", w.process.PID, "error", w.reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
 }
 
 // maxDuds is how many workers may die in a row while they load the code for the
@@ -185,7 +186,7 @@ func (r *reconciler) dud(w *worker) bool {
 	if r.duds++; r.duds < maxDuds {
 		return false
 	}
-	m := &handlers.LoadError{Summary: w.reason.Error(), Detail: w.process.lastWords()}
+	m := &handlers.LoadError{Summary: w.reason.Error(), Detail: w.process.LastLines()}
 	m.Summary = fmt.Sprintf("%d workers in a row ended while they loaded the code; the last one: %s", r.duds, m.Summary)
 	p.halt(m)
 	close(p.loaded)
@@ -193,9 +194,9 @@ func (r *reconciler) dud(w *worker) bool {
 }
 
 // replace has a worker take no more, whose place another takes or has taken.
-func (r *reconciler) replace(w *worker, why Cause) {
+func (r *reconciler) replace(w *worker, why process.Cause) {
 	level := slog.LevelDebug
-	if why == CauseAnonymous {
+	if why == process.CauseAnonymous {
 		level = slog.LevelInfo
 	}
 	w.log.Log(context.Background(), level, "a worker is recycled", "by", why)
@@ -224,7 +225,7 @@ func (r *reconciler) retire(workers []*worker, n int) (chosen int) {
 	for _, w := range byLoad {
 		if chosen < n && !w.retiring.Load() {
 			w.retire()
-			r.pool.log.Debug("a worker retires", "worker", w.process.pid, "in_flight", w.inFlight.Load())
+			r.pool.log.Debug("a worker retires", "worker", w.process.PID, "in_flight", w.inFlight.Load())
 			chosen++
 		}
 		if w.retiring.Load() && !w.leaving && w.inFlight.Load() == 0 {

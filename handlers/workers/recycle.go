@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/prometheus/procfs"
+	"github.com/drover-run/drover/handlers/workers/process"
 )
 
 // Recycle says when a worker is replaced though nothing is wrong with it, for code
@@ -82,7 +82,7 @@ func (w *wear) take() bool {
 }
 
 // worn says which of the limits a worker has reached; "" if none.
-func (r *reconciler) worn(w *worker, now time.Time) Cause {
+func (r *reconciler) worn(w *worker, now time.Time) process.Cause {
 	limits := r.pool.cfg.Recycle
 	scaled := func(limit time.Duration) time.Duration { return time.Duration(w.wear.share * float64(limit)) }
 	w.mu.Lock()
@@ -102,7 +102,7 @@ func (r *reconciler) worn(w *worker, now time.Time) Cause {
 			}
 		default:
 			w.mu.Unlock()
-			return CauseInvocations
+			return process.CauseInvocations
 		}
 	}
 	w.mu.Unlock()
@@ -111,31 +111,18 @@ func (r *reconciler) worn(w *worker, now time.Time) Cause {
 	}
 	switch {
 	case w.unwanted.Load():
-		return CauseBlocked
+		return process.CauseBlocked
 	case limits.MaxAge > 0 && now.Sub(w.wear.readied) >= scaled(limits.MaxAge):
-		return CauseAge
+		return process.CauseAge
 	case limits.MaxIdle > 0 && taken > 0 && now.Sub(w.wear.quiet) >= scaled(limits.MaxIdle):
-		return CauseIdle
+		return process.CauseIdle
 	case limits.MaxMemory > 0 && now.Sub(w.wear.measured) >= recycleEvery:
 		w.wear.measured = now
-		if float64(anonymous(w.process.pid)) >= w.wear.share*float64(limits.MaxMemory) {
-			return CauseAnonymous
+		if float64(process.AnonymousMemory(w.process.PID)) >= w.wear.share*float64(limits.MaxMemory) {
+			return process.CauseAnonymous
 		}
 	}
 	return ""
-}
-
-// anonymous is the anonymous memory of a process in bytes; 0 if it cannot be read.
-func anonymous(pid int) uint64 {
-	proc, err := procfs.NewProc(pid)
-	if err != nil {
-		return 0
-	}
-	status, err := proc.NewStatus()
-	if err != nil {
-		return 0
-	}
-	return status.RssAnon
 }
 
 // recycle sees to the worker that is being replaced: it chooses one, and has it
@@ -143,7 +130,7 @@ func anonymous(pid int) uint64 {
 // workers there are to be.
 func (r *reconciler) recycle(workers []*worker, wanted int) int {
 	now := time.Now()
-	usable, worn, why := 0, (*worker)(nil), Cause("")
+	usable, worn, why := 0, (*worker)(nil), process.Cause("")
 	stays := false
 	for _, w := range workers {
 		if !w.usable() {

@@ -1,57 +1,11 @@
 package workers
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/prometheus/procfs"
-	"golang.org/x/sys/unix"
+	"github.com/drover-run/drover/handlers/workers/process"
 )
-
-// What a process has read of files is not its own memory.
-func TestAnonymousMemory(t *testing.T) {
-	if _, err := procfs.Self(); err != nil {
-		t.Skip("it is read from /proc, which this system has not")
-	}
-	const size = 64 << 20
-	file, err := os.Create(filepath.Join(t.TempDir(), "large"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	if err := file.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	before := anonymous(os.Getpid())
-	if before == 0 {
-		t.Fatal("this process has no anonymous memory")
-	}
-	for _, test := range []struct {
-		name  string
-		flags int
-		fd    int
-		own   bool
-	}{
-		{"of a file", unix.MAP_SHARED, int(file.Fd()), false},
-		{"of its own", unix.MAP_PRIVATE | unix.MAP_ANON, -1, true},
-	} {
-		pages, err := unix.Mmap(test.fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, test.flags)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for at := 0; at < size; at += 4096 {
-			pages[at] = 1
-		}
-		if grew := int64(anonymous(os.Getpid())) - int64(before); (grew > size/2) != test.own {
-			t.Errorf("%d bytes %s are %d bytes of anonymous memory", size, test.name, grew)
-		}
-		if err := unix.Munmap(pages); err != nil {
-			t.Error(err)
-		}
-	}
-}
 
 func TestWornWorkers(t *testing.T) {
 	now := time.Now()
@@ -59,18 +13,18 @@ func TestWornWorkers(t *testing.T) {
 		name   string
 		limits Recycle
 		wear   wear
-		want   Cause
+		want   process.Cause
 		check  int // the count at which it is looked at next
 	}{
 		{"no limits", Recycle{}, wear{taken: 1e6}, "", 0},
 		{"too few", Recycle{MaxInvocations: 100}, wear{taken: 50}, "", 98},
 		{"the last before its replacement is started", Recycle{MaxInvocations: 100}, wear{taken: 94}, "", 96},
-		{"enough", Recycle{MaxInvocations: 100}, wear{taken: 96}, CauseInvocations, 0},
+		{"enough", Recycle{MaxInvocations: 100}, wear{taken: 96}, process.CauseInvocations, 0},
 		{"enough, and younger than ten starts", Recycle{MaxInvocations: 100}, wear{taken: 200, readied: now.Add(-4 * time.Second)}, "", 0},
 		{"young", Recycle{MaxAge: time.Hour}, wear{taken: 1}, "", 0},
-		{"of age", Recycle{MaxAge: time.Second}, wear{taken: 1}, CauseAge, 0},
+		{"of age", Recycle{MaxAge: time.Second}, wear{taken: 1}, process.CauseAge, 0},
 		{"it just had something to do", Recycle{MaxIdle: time.Second}, wear{taken: 1}, "", 0},
-		{"idle", Recycle{MaxIdle: time.Second}, wear{taken: 1, looked: 1}, CauseIdle, 0},
+		{"idle", Recycle{MaxIdle: time.Second}, wear{taken: 1, looked: 1}, process.CauseIdle, 0},
 		{"it never had anything to do", Recycle{MaxIdle: time.Second}, wear{}, "", 0},
 	} {
 		w := &worker{wear: test.wear}

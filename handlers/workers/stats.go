@@ -2,8 +2,9 @@ package workers
 
 import (
 	"maps"
-	"slices"
 	"time"
+
+	"github.com/drover-run/drover/handlers/workers/process"
 )
 
 // Stats is the state of a pool.
@@ -14,7 +15,7 @@ type Stats struct {
 	Retiring int // workers that take no more, and end when they have finished
 	// Restarts counts the workers that were started in place of others, by what
 	// became of those.
-	Restarts map[Cause]int
+	Restarts map[process.Cause]int
 	InFlight int
 	// Apart are the workers of functions that are kept apart; the numbers above, but
 	// for Restarts and InFlight, are without them.
@@ -28,48 +29,8 @@ type Stats struct {
 	Unforked           string
 }
 
-// Cause is what became of a worker that was replaced.
-type Cause string
-
-// The causes.
-const (
-	CauseExit     Cause = "exit"          // it ended, with whatever status
-	CauseSignal   Cause = "signal"        // a signal killed it
-	CauseMemory   Cause = "oom_suspect"   // SIGKILL, and not from us: out of memory, mostly
-	CauseOOM      Cause = "oom"           // it came to its limit of memory, and the kernel killed it
-	CauseFiles    Cause = "temporary"     // its temporary directory held too much, and it was killed
-	CauseConfine  Cause = "confine"       // what it is to be held to could not be put in force
-	CauseProtocol Cause = "protocol"      // it broke the protocol, and was killed
-	CauseTimeout  Cause = "timeout"       // a call did not end when told to, and it was killed
-	CauseHung     Cause = "hung"          // it was stopped or hung in the kernel, and was killed
-	CauseStart    Cause = "start_timeout" // the code did not load in time
-	CauseReaper   Cause = "reaper"        // the reaper died, and all of its processes were killed
-
-	// It was recycled, as it came to a limit.
-	CauseInvocations Cause = "max_invocations"
-	CauseAnonymous   Cause = "max_memory"
-	CauseAge         Cause = "max_age"
-	CauseIdle        Cause = "max_idle"
-
-	// It had calls of a function that is kept apart from now on.
-	CauseBlocked Cause = "blocked"
-	// It ran calls under settings that were undone since calls failed.
-	CauseUndone Cause = "undone"
-)
-
-// Causes are all of them.
-var Causes = []Cause{
-	CauseExit, CauseSignal, CauseMemory, CauseOOM, CauseFiles, CauseConfine, CauseProtocol, CauseTimeout, CauseHung, CauseStart, CauseReaper,
-	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone,
-}
-
-// Recycled reports whether nothing was wrong with the worker.
-func (c Cause) Recycled() bool {
-	return slices.Contains([]Cause{CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone}, c)
-}
-
 // count counts a worker that was started in place of another.
-func (p *Pool) count(why Cause) {
+func (p *Pool) count(why process.Cause) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.restarts[why]++
@@ -84,7 +45,7 @@ func (p *Pool) Stats() Stats {
 		switch {
 		case w.usable():
 			s.Ready++
-			s.PIDs = append(s.PIDs, w.process.pid)
+			s.PIDs = append(s.PIDs, w.process.PID)
 		case w.retiring.Load():
 			s.Retiring++
 		default:
@@ -103,3 +64,15 @@ func (p *Pool) Stats() Stats {
 	}
 	return s
 }
+
+// Usage reads what the pool's processes use: some files of /proc for each.
+func (p *Pool) Usage() process.Usage {
+	u := p.starter.Usage()
+	for _, a := range p.apart() {
+		u = u.Plus(a.pool.Usage())
+	}
+	return u
+}
+
+// CPU is that of Usage alone: one file of /proc for each process.
+func (p *Pool) CPU() time.Duration { return p.starter.CPU() }

@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drover-run/drover/handlers/childproc"
-	"github.com/drover-run/drover/handlers/sandbox"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
@@ -26,55 +24,9 @@ const (
 	maxTemplates = 3
 )
 
-// fork has the template fork a worker.
-func (p *Pool) fork(template *worker) (*process, error) {
-	p.forking.Lock() // a template is asked for one at a time
-	defer p.forking.Unlock()
-	var outputs []*childproc.Output
-	own, err := p.newProcess(func(theirs *os.File, stdout, stderr *childproc.Lines) (*childproc.Process, *sandbox.Box, error) {
-		files := []*os.File{theirs}
-		for _, to := range []*childproc.Lines{stdout, stderr} {
-			out, err := childproc.NewOutput(to)
-			if err != nil {
-				return nil, nil, err
-			}
-			outputs = append(outputs, out)
-			files = append(files, out.Child)
-		}
-		var box *sandbox.Box
-		temporary := ""
-		if template.process.box != nil {
-			box = p.cfg.Confine.Fork(template.process.box)
-			temporary = box.Directory()
-		}
-		pid, err := template.fork(temporary, files)
-		if err != nil {
-			return nil, box, err
-		}
-		adopted, err := p.reaper.Adopt(template.process.Process, pid, outputs...)
-		outputs = nil // they are the process's now, or closed
-		if err != nil {
-			return nil, box, err
-		}
-		if box != nil {
-			if err = box.Join(adopted.PID); err != nil {
-				adopted.Signal(syscall.SIGKILL) // it does nothing yet
-			}
-		}
-		return adopted, box, err
-	})
-	for _, out := range outputs {
-		err = errors.Join(err, out.Close())
-	}
-	if err != nil {
-		return nil, fmt.Errorf("forking a worker: %w", err)
-	}
-	return own, nil
-}
-
 // fork asks the template for a process with the files given, and returns its number.
 func (w *worker) fork(temporary string, files []*os.File) (pid int, err error) {
-	conn, ok := w.process.conn.(*net.UnixConn)
+	conn, ok := w.process.Conn.(*net.UnixConn)
 	if !ok {
 		return 0, errors.New("its template has no socket of the right kind")
 	}
@@ -98,7 +50,7 @@ func (w *worker) fork(temporary string, files []*os.File) (pid int, err error) {
 		return 0, fmt.Errorf("the template is gone: %w", w.reason)
 	case <-limit.C:
 		err := fmt.Errorf("the template did not fork within %v", forkLimit)
-		w.kill(CauseStart, err)
+		w.kill(process.CauseStart, err)
 		return 0, err
 	}
 }
@@ -184,7 +136,7 @@ func (r *reconciler) startTemplate(wanted int) {
 	if wanted == 0 || now.Before(r.next) {
 		return
 	}
-	proc, err := r.pool.startProcess()
+	proc, err := r.pool.starter.Start()
 	if err == nil {
 		r.template, err = r.pool.greet(proc, true)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/process"
 )
 
 // This file goes back to earlier settings when calls failed under later ones.
@@ -21,7 +22,7 @@ func (p *Pool) Renew(all bool) {
 	renewed := false
 	for _, w := range workers {
 		if w.usable() && (all || w.born.Load() != threads) && w.retire() {
-			p.count(CauseUndone)
+			p.count(process.CauseUndone)
 			renewed = true
 		}
 	}

@@ -11,13 +11,14 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
 // worker is one process and what is in flight in it.
 type worker struct {
 	pool    *Pool
-	process *process
+	process *process.Process
 	log     *slog.Logger
 
 	begun   time.Time              // when it was started
@@ -31,7 +32,7 @@ type worker struct {
 
 	gone   chan struct{} // closed when it can take no more
 	reason error         // why; read after gone is closed, as is cause
-	cause  Cause
+	cause  process.Cause
 
 	retiring atomic.Bool // it takes no more; set with mu held
 	unwanted atomic.Bool // it is to be replaced
@@ -54,7 +55,7 @@ type worker struct {
 	// The watch's own: when its threads were looked at, what they did, and since when
 	// they do nothing.
 	looked, stuckSince time.Time
-	state              threads
+	state              process.Threads
 
 	mu    sync.Mutex
 	sums  []Measures
@@ -67,8 +68,8 @@ type worker struct {
 	// disobeyed the last call for which it was killed.
 	stood     time.Duration
 	disobeyed *call
-	why       error // why it is to be killed, if we do it
-	whose     Cause // the same in a word
+	why       error         // why it is to be killed, if we do it
+	whose     process.Cause // the same in a word
 
 	stacks stacks
 
@@ -82,12 +83,12 @@ func (p *Pool) startWorker() (*worker, error) {
 	p.mu.Lock()
 	template := p.template
 	p.mu.Unlock()
-	var proc *process
+	var proc *process.Process
 	var err error
 	if template != nil {
-		proc, err = p.fork(template)
+		proc, err = p.starter.Fork(template.process, template.fork)
 	} else {
-		proc, err = p.startProcess()
+		proc, err = p.starter.Start()
 	}
 	if err != nil {
 		return nil, err
@@ -96,11 +97,11 @@ func (p *Pool) startWorker() (*worker, error) {
 }
 
 // greet begins to talk with a process.
-func (p *Pool) greet(proc *process, template bool) (*worker, error) {
+func (p *Pool) greet(proc *process.Process, template bool) (*worker, error) {
 	w := &worker{
 		pool:    p,
 		process: proc,
-		log:     p.log.With("worker", proc.pid),
+		log:     p.log.With("worker", proc.PID),
 		begun:   time.Now(),
 		loaded:  make(chan struct{}),
 		gone:    make(chan struct{}),
@@ -114,8 +115,8 @@ func (p *Pool) greet(proc *process, template bool) (*worker, error) {
 	w.out.bytes, err = protocol.AppendJSON(nil, protocol.Hello, p.hello())
 	if err != nil {
 		proc.Signal(syscall.SIGKILL)
-		<-proc.waited
-		return nil, errors.Join(err, proc.conn.Close())
+		<-proc.Ended()
+		return nil, errors.Join(err, proc.Conn.Close())
 	}
 	p.measures(w)
 	w.wakeUp()
@@ -209,7 +210,7 @@ func (w *worker) write() {
 		batch := w.out
 		w.out = spare
 		w.mu.Unlock()
-		if batch.write(w.process.conn) != nil {
+		if batch.write(w.process.Conn) != nil {
 			return // read sees it too
 		}
 		spare = batch.emptied()
@@ -251,17 +252,17 @@ func (w *worker) read() {
 	if errors.Is(err, protocol.ErrProtocol) {
 		w.log.Error("worker killed", "error", err)
 	}
-	_ = w.process.conn.Close() // it is broken already, or about to be
+	_ = w.process.Conn.Close() // it is broken already, or about to be
 	if why == nil && !errors.Is(err, protocol.ErrProtocol) {
 		// It closed its socket: mostly since it is ending by itself.
 		select {
-		case <-w.process.waited:
+		case <-w.process.Ended():
 		case <-time.After(outputGrace):
 		}
 	}
 	w.process.Signal(syscall.SIGKILL)
 	select {
-	case <-w.process.waited:
+	case <-w.process.Ended():
 	case <-w.unkillable(why != nil):
 		w.log.Error("a worker was killed and does not end: it hangs in the kernel; its calls run elsewhere")
 	}
@@ -269,17 +270,18 @@ func (w *worker) read() {
 	case why != nil:
 		w.reason, w.cause = why, whose
 	case errors.Is(err, protocol.ErrProtocol):
-		w.reason, w.cause = fmt.Errorf("the worker process was killed: %w", err), CauseProtocol
+		w.reason, w.cause = fmt.Errorf("the worker process was killed: %w", err), process.CauseProtocol
 	default:
-		w.cause = w.process.cause
-		w.reason = &handlers.Failure{Summary: "the worker process died: " + w.process.state, Detail: w.process.lastWords()}
+		var state string
+		state, w.cause = w.process.HowEnded()
+		w.reason = &handlers.Failure{Summary: "the worker process died: " + state, Detail: w.process.LastLines()}
 	}
-	suspect := why != nil && w.cause == CauseTimeout && culprit == nil && (block != nil || silent)
+	suspect := why != nil && w.cause == process.CauseTimeout && culprit == nil && (block != nil || silent)
 	w.inFlight.Store(0)
 	w.pool.keepMeasures(w)
 	close(w.gone)
 	for _, c := range lost {
-		r := reply{lost: w.reason, again: why != nil && w.cause != CauseHung || w.cause == CauseReaper, alone: len(lost) == 1, known: culprit != nil, suspect: suspect, outside: w.cause == CauseMemory || w.cause == CauseHung}
+		r := reply{lost: w.reason, again: why != nil && w.cause != process.CauseHung || w.cause == process.CauseReaper, alone: len(lost) == 1, known: culprit != nil, suspect: suspect, outside: w.cause == process.CauseMemory || w.cause == process.CauseHung}
 		if c == culprit {
 			r.lost, r.culprit = blames, true
 		}
@@ -287,6 +289,9 @@ func (w *worker) read() {
 	}
 	w.pool.nudge()
 }
+
+// outputGrace is how long a worker that closed its socket has to end by itself.
+const outputGrace = time.Second
 
 // killLimit is how long a worker that was killed may take to end. One that hangs in the
 // kernel, as with a disk that is gone, does not: but it runs none of its code any more.
@@ -301,14 +306,14 @@ func (w *worker) unkillable(killed bool) <-chan time.Time {
 }
 
 // kill ends the worker for a reason that is no fault of what is in flight in it.
-func (w *worker) kill(whose Cause, why error) {
+func (w *worker) kill(whose process.Cause, why error) {
 	w.mu.Lock()
 	if w.why == nil && !w.dead {
 		w.why, w.whose = why, whose
 	}
 	w.mu.Unlock()
 	w.process.Signal(syscall.SIGKILL)
-	if conn, ok := w.process.conn.(*net.UnixConn); ok {
+	if conn, ok := w.process.Conn.(*net.UnixConn); ok {
 		_ = conn.CloseRead() // a stopped process does not close its own end
 	}
 }
@@ -334,6 +339,6 @@ func (w *worker) stop(grace time.Duration) {
 			w.process.Signal(signal)
 		}
 	}
-	w.kill(CauseExit, errors.New("the worker did not end when it was told to"))
+	w.kill(process.CauseExit, errors.New("the worker did not end when it was told to"))
 	w.done.Wait()
 }

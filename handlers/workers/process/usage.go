@@ -1,4 +1,4 @@
-package workers
+package process
 
 import (
 	"sync"
@@ -31,41 +31,35 @@ type Memory struct {
 	Proportional uint64
 }
 
-// Usage reads what the pool's processes use: some files of /proc for each.
-func (p *Pool) Usage() Usage {
-	u := p.accounts.usage()
-	for _, a := range p.apart() {
-		own := a.pool.Usage()
-		u.CPU += own.CPU
-		u.Memory.Resident += own.Memory.Resident
-		u.Memory.Anonymous += own.Memory.Anonymous
-		u.Memory.Proportional += own.Memory.Proportional
-		u.Largest = max(u.Largest, own.Largest)
-	}
+// Plus adds what other processes use.
+func (u Usage) Plus(o Usage) Usage {
+	u.CPU += o.CPU
+	u.Known = u.Known && o.Known
+	u.Memory.Resident += o.Memory.Resident
+	u.Memory.Anonymous += o.Memory.Anonymous
+	u.Memory.Proportional += o.Memory.Proportional
+	u.Largest = max(u.Largest, o.Largest)
 	return u
 }
-
-// CPU is that of Usage alone: one file of /proc for each process.
-func (p *Pool) CPU() time.Duration { return p.accounts.cpu() }
 
 // accounts are of all processes of a pool. The zero value has none.
 type accounts struct {
 	mu    sync.Mutex
-	live  map[*process]time.Duration // and the CPU time that each was seen to have used
+	live  map[*Process]time.Duration // and the CPU time that each was seen to have used
 	ended time.Duration              // what those used that are gone
 	told  time.Duration
 }
 
-func (a *accounts) begin(p *process) {
+func (a *accounts) add(p *Process) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.live == nil {
-		a.live = make(map[*process]time.Duration)
+		a.live = make(map[*Process]time.Duration)
 	}
 	a.live[p] = 0
 }
 
-func (a *accounts) end(p *process, used time.Duration) {
+func (a *accounts) remove(p *Process, used time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.live, p)
@@ -77,7 +71,7 @@ func (a *accounts) usage() Usage {
 	defer a.mu.Unlock()
 	u := Usage{CPU: a.ended, Known: true}
 	for p, used := range a.live {
-		if now, memory, err := look(p.pid); err == nil {
+		if now, memory, err := readUsage(p.PID); err == nil {
 			used = max(used, now)
 			u.Memory.Resident += memory.Resident
 			u.Memory.Anonymous += memory.Anonymous
@@ -100,7 +94,7 @@ func (a *accounts) cpu() time.Duration {
 	defer a.mu.Unlock()
 	sum := a.ended
 	for p, used := range a.live {
-		if proc, err := procfs.NewProc(p.pid); err == nil {
+		if proc, err := procfs.NewProc(p.PID); err == nil {
 			if now, err := cpuOf(proc); err == nil {
 				used = max(used, now)
 				a.live[p] = used
@@ -123,8 +117,8 @@ func cpuOf(proc procfs.Proc) (time.Duration, error) {
 	return time.Duration(stat.UTime+stat.STime)*tick + children, nil
 }
 
-// look reads what a process uses.
-func look(pid int) (cpu time.Duration, m Memory, err error) {
+// readUsage reads what a process uses.
+func readUsage(pid int) (cpu time.Duration, m Memory, err error) {
 	proc, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, m, err
@@ -147,4 +141,17 @@ func look(pid int) (cpu time.Duration, m Memory, err error) {
 func readable() bool {
 	_, err := procfs.Self()
 	return err == nil
+}
+
+// AnonymousMemory is the anonymous memory of a process in bytes; 0 if it cannot be read.
+func AnonymousMemory(pid int) uint64 {
+	proc, err := procfs.NewProc(pid)
+	if err != nil {
+		return 0
+	}
+	status, err := proc.NewStatus()
+	if err != nil {
+		return 0
+	}
+	return status.RssAnon
 }

@@ -1,4 +1,4 @@
-package workers
+package process
 
 import (
 	"errors"
@@ -11,18 +11,22 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox"
 )
 
-// This file holds processes to what their pool says. A box is nil where it says
-// nothing.
+// Command is what a worker process runs. Its environment is Env and no more.
+type Command struct {
+	Path string
+	Args []string
+	Dir  string
+	Env  []string
+}
 
-// confined is the pool's command, which takes limits upon itself before it runs. It
-// inherits the files given, from descriptor 3 on.
-func (p *Pool) confined(files ...*os.File) (c childproc.Command, box *sandbox.Box, err error) {
-	own := p.cfg.Command
+// confine wraps a command, which then takes limits upon itself before it runs. It
+// inherits the files given, from descriptor 3 on. The box is nil where there are no limits.
+func confine(own Command, to *sandbox.Confinement, files ...*os.File) (c childproc.Command, box *sandbox.Box, err error) {
 	c = childproc.Command{Path: own.Path, Args: own.Args, Dir: own.Dir, Env: own.Env, Files: files}
-	if p.cfg.Confine == nil {
+	if to == nil {
 		return c, nil, nil
 	}
-	if box, err = p.cfg.Confine.Box(); err != nil {
+	if box, err = to.Box(); err != nil {
 		return c, nil, err
 	}
 	c.Path, c.Name, c.Args = box.Wrap(3+len(files), own.Path, own.Args)
@@ -40,9 +44,10 @@ const (
 	temporaryShare = 20
 )
 
-// bound kills the process when its temporary directory holds too much. It returns when
-// the process has ended.
-func (p *process) bound(box *sandbox.Box) {
+// boundTemporary kills the process when its temporary directory holds too much. It
+// returns when the process has ended, or at once where there is no bound.
+func (p *Process) boundTemporary() {
+	box := p.box
 	if box == nil || box.Temporary() == 0 {
 		return
 	}
@@ -69,9 +74,9 @@ func (p *process) bound(box *sandbox.Box) {
 	}
 }
 
-// explain says what became of a process that has ended, where that is not what its
-// exit seems to say.
-func (p *process) explain(box *sandbox.Box) {
+// explainBox reports how a process ended where its sandbox tells more than its exit.
+func (p *Process) explainBox() {
+	box := p.box
 	if box == nil {
 		return
 	}

@@ -1,0 +1,101 @@
+// Package process starts the processes of workers, and reports how they ended and what
+// they use. It does not know what they are sent: it gives each a socket as its file
+// descriptor 3, and its output a place in the log.
+//
+// A pool has one Starter. Its methods, and those of a Process, may be called from any
+// goroutine.
+package process
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drover-run/drover/handlers/childproc"
+	"github.com/drover-run/drover/handlers/sandbox"
+)
+
+const (
+	// maxTail is how many lines of a worker's standard error are kept: the last.
+	maxTail = 20
+	// maxFatal is how many lines are kept of the report of a crash that Python's
+	// faulthandler writes: the stacks of all threads. The first are kept.
+	maxFatal = 300
+	// fatal is how such a report begins.
+	fatal = "Fatal Python error: "
+)
+
+// Process is one child process in a process group of its own.
+type Process struct {
+	*childproc.Process
+	// Conn is the daemon's end of the socket. Whoever started the process closes it.
+	Conn net.Conn
+
+	box         *sandbox.Box // nil if it is held to nothing
+	memoryLimit int64        // in bytes; 0: none
+
+	mu       sync.Mutex
+	tail     []string      // the last lines of its standard error
+	fatal    bool          // whether they hold the report of a crash
+	listener chan<- string // gets each, if there is room; nil if nobody listens
+
+	ended  chan struct{} // closed when it has ended; state and cause are read after that
+	state  string
+	cause  Cause
+	excess string // why it was killed, if its temporary directory held too much
+}
+
+// Ended is closed when the process has ended and its output is complete.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// HowEnded reports how the process ended, in words and as a cause. It is called after
+// Ended is closed.
+func (p *Process) HowEnded() (state string, cause Cause) { return p.state, p.cause }
+
+// describeExit reports how a process ended, by itself or killed by another.
+func describeExit(exit childproc.Exit) (string, Cause) {
+	switch status := exit.Status; {
+	case exit.Err != nil:
+		return "it was lost: " + exit.Err.Error(), CauseReaper
+	case status.Signaled():
+		text := fmt.Sprintf("it was killed by %s", unix.SignalName(status.Signal()))
+		if status.Signal() == syscall.SIGKILL {
+			return text + " (out of memory?)", CauseMemory
+		}
+		return text, CauseSignal
+	default:
+		return fmt.Sprintf("it ended with exit status %d", status.ExitStatus()), CauseExit
+	}
+}
+
+// remember keeps the last lines of its standard error.
+func (p *Process) remember(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fatal = p.fatal || strings.HasPrefix(line, fatal)
+	switch {
+	case p.fatal && len(p.tail) >= maxFatal:
+	case p.fatal || len(p.tail) < maxTail:
+		p.tail = append(p.tail, line)
+	default:
+		p.tail = append(p.tail[1:], line)
+	}
+	if p.listener != nil {
+		select {
+		case p.listener <- line:
+		default:
+		}
+	}
+}
+
+// LastLines returns the last lines of its standard error, or the report of a crash that
+// they hold.
+func (p *Process) LastLines() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.tail, "\n")
+}
