@@ -9,7 +9,7 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-const ruleCancel = "end the call if it can be ended"
+const ruleCancel = "cancel the call if possible"
 
 var cancelChecks = []check{
 	{
@@ -100,7 +100,7 @@ var cancelChecks = []check{
 }
 
 const (
-	ruleLate     = "A CANCEL that comes after the answer is ignored, and never meant for a later call of the same id."
+	ruleLate     = "A CANCEL after the answer is ignored, and never applies to a later call with the same id."
 	ruleNotTried = "not tried: cancelled before it began"
 )
 

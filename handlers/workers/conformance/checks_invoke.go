@@ -113,7 +113,7 @@ var invokeChecks = []check{
 		},
 	},
 	{
-		name: "invoke/repeated", modes: all, rule: "An attribute with several values has a pair for each, in their order",
+		name: "invoke/repeated", modes: all, rule: "An attribute with several values has one pair for each, in order",
 		run: func(s *session) {
 			s.load()
 			m := &triggers.Message{ID: "m", Attempt: 1, Attributes: map[string]string{"": "no name", "a": "1", "once": "o"}, Repeated: map[string][]string{"a": {"1", "", "1", "2"}}}
@@ -124,7 +124,7 @@ var invokeChecks = []check{
 		},
 	},
 	{
-		name: "invoke/properties", modes: all, rule: "behind a pair of two empty texts, names and values of its properties",
+		name: "invoke/properties", modes: all, rule: "after a pair of two empty strings, the names and values of its properties",
 		run: func(s *session) {
 			s.load()
 			known := triggers.Known{triggers.ContentType: "text/käse", triggers.SequenceNumber: "9223372036854775807", triggers.To: "", "of-tomorrow": "x"}
@@ -134,7 +134,7 @@ var invokeChecks = []check{
 		},
 	},
 	{
-		name: "invoke/no-utf-8", modes: all, rule: "a worker makes of them what it can, and calls the function",
+		name: "invoke/no-utf-8", modes: all, rule: "the worker decodes them as well as it can, and calls the function",
 		run: func(s *session) {
 			s.load()
 			s.send(invocation("describe", &protocol.Invocation{Message: &triggers.Message{
@@ -182,7 +182,7 @@ var invokeChecks = []check{
 		},
 	},
 	{
-		name: "invoke/split", modes: all, rule: "A frame may come in any number of pieces.",
+		name: "invoke/split", modes: all, rule: "A frame may arrive in any number of pieces.",
 		run: func(s *session) {
 			s.load()
 			s.sendSplit(invoke(0, "echo", "in single bytes"), invoke(1, "echo", ""), cancel(99), invoke(2, "echo", "y"))
@@ -195,7 +195,7 @@ var invokeChecks = []check{
 		},
 	},
 	{
-		name: "invoke/ids-again", modes: all, rule: "An id is in use from its INVOKE to its RESULT; then the daemon uses it again.",
+		name: "invoke/ids-again", modes: all, rule: "An id is in use from its INVOKE to its RESULT; after that the daemon reuses it.",
 		run: func(s *session) {
 			s.load()
 			for i := range 500 {
@@ -247,7 +247,7 @@ var resultChecks = []check{
 		},
 	},
 	{
-		name: "result/rejected", modes: all, rule: "rejected: to the dead letters",
+		name: "result/rejected", modes: all, rule: "rejected: dead-letter the message",
 		run: func(s *session) {
 			s.load()
 			s.send(invoke(0, "reject", "not for us"))
@@ -258,7 +258,7 @@ var resultChecks = []check{
 		},
 	},
 	{
-		name: "result/retry", modes: all, rule: "failed; try again after",
+		name: "result/retry", modes: all, rule: "failed; retry after",
 		run: func(s *session) {
 			s.load()
 			for _, after := range []float64{0, 1.5, 86_400} {
@@ -271,7 +271,7 @@ var resultChecks = []check{
 		},
 	},
 	{
-		name: "result/largest", modes: all, rule: "A RESULT that would be larger than `max_frame` is a failure instead.",
+		name: "result/largest", modes: all, rule: "If a RESULT would exceed `max_frame`, the worker sends a failure instead.",
 		run: func(s *session) {
 			s.load()
 			const room = maxFrame - 1 - 17 // type, id, status, three times
@@ -288,7 +288,7 @@ var resultChecks = []check{
 		},
 	},
 	{
-		name: "result/large-error", modes: all, rule: "what is longer is cut",
+		name: "result/large-error", modes: all, rule: "longer ones are cut",
 		run: func(s *session) {
 			s.load()
 			for _, n := range []string{"1500000", "10000000"} { // more than such a RESULT takes, and than any
@@ -304,7 +304,7 @@ var resultChecks = []check{
 		},
 	},
 	{
-		name: "result/time", modes: all, rule: "`wall` is how long the call took.",
+		name: "result/time", modes: all, rule: "`wall` is the duration of the call.",
 		run: func(s *session) {
 			s.load()
 			began := time.Now()
@@ -326,12 +326,12 @@ var resultChecks = []check{
 	},
 }
 
-const ruleHeld = "`cpu` is the processor time of its own thread"
+const ruleHeld = "`cpu` is the CPU time of its own thread"
 
 // orderChecks leave calls behind that do not end, or ask for a process of their own.
 var orderChecks = []check{
 	{
-		name: "result/order", modes: shared, rule: "not behind a call that takes long",
+		name: "result/order", modes: shared, rule: "not until a long call ends",
 		run: func(s *session) {
 			s.load()
 			s.send(invoke(0, "sleep", tooLong), invoke(1, "echo", "x"))
@@ -339,7 +339,7 @@ var orderChecks = []check{
 		},
 	},
 	{
-		name: "result/not-held-back", modes: all, rule: "not behind a call that takes long",
+		name: "result/not-held-back", modes: all, rule: "not until a long call ends",
 		run: func(s *session) {
 			s.load()
 			s.send(invoke(0, "echo", "x"), invoke(1, "sleep", tooLong))
@@ -347,7 +347,7 @@ var orderChecks = []check{
 		},
 	},
 	{
-		name: "log/standard-output", modes: all, rule: "standard output and standard error are the app's",
+		name: "log/standard-output", modes: all, rule: "standard output and standard error belong to the app",
 		run: func(s *session) {
 			s.load()
 			out := strings.Repeat(string(invoke(0, "echo", "x").bytes), 5_000) // more than a pipe takes
@@ -382,7 +382,7 @@ var orderChecks = []check{
 		},
 	},
 	{
-		name: "pressure/results", modes: all, rule: "A worker goes on when the daemon reads again.",
+		name: "pressure/results", modes: all, rule: "The worker continues when the daemon reads again.",
 		run: func(s *session) {
 			s.load()
 			const many, size = 40, 500_000
@@ -405,7 +405,7 @@ var orderChecks = []check{
 
 var propertyChecks = []check{
 	{
-		name: "result/properties", modes: all, needs: protocol.CanProperties, rule: "128 more: the result has properties",
+		name: "result/properties", modes: all, needs: protocol.CanProperties, rule: "128: the result has properties",
 		run: func(s *session) {
 			s.load()
 			for _, body := range []string{"x", "", "käse\x00\xff"} {
@@ -438,7 +438,7 @@ var stateChecks = []check{
 		},
 	},
 	{
-		name: "state/set", modes: all, needs: protocol.CanSessionState, rule: "done, and the session's state is to be set",
+		name: "state/set", modes: all, needs: protocol.CanSessionState, rule: "done, and set the session's state",
 		run: func(s *session) {
 			s.load()
 			for _, c := range []struct {
@@ -482,7 +482,7 @@ var stateChecks = []check{
 	},
 }
 
-const ruleState = "Flag 1 says that the message has a session whose state the function is given"
+const ruleState = "Flag 1 means that the message has a session whose state is passed to the function"
 
 func stateful(state []byte, body string) frame {
 	return invocation("state", &protocol.Invocation{

@@ -23,7 +23,7 @@ var helloChecks = []check{
 		},
 	},
 	{
-		name: "hello/other-protocol", rule: "WELCOME has another protocol, or lacks what a function needs",
+		name: "hello/other-protocol", rule: "WELCOME has another protocol, or lacks a capability that a function needs",
 		run: func(s *session) {
 			s.start()
 			s.send(jsonFrame(protocol.Hello, protocol.HelloFrame{Protocol: 99, MaxFrame: maxFrame, Capabilities: daemonCan}))
@@ -32,7 +32,7 @@ var helloChecks = []check{
 		},
 	},
 	{
-		name: "hello/unknown-names", rule: "A name that the other does not know means nothing to it.",
+		name: "hello/unknown-names", rule: "Unknown names are ignored.",
 		run: func(s *session) {
 			s.start()
 			s.can = daemonCan
@@ -51,7 +51,7 @@ var helloChecks = []check{
 		},
 	},
 	{
-		name: "hello/split", rule: "A frame may come in any number of pieces.",
+		name: "hello/split", rule: "A frame may arrive in any number of pieces.",
 		run: func(s *session) {
 			s.start()
 			s.can = daemonCan
@@ -91,7 +91,7 @@ var loadChecks = []check{
 		},
 	},
 	{
-		name: "load/twice-the-same", rule: "Two of them may be the same function by two names.",
+		name: "load/twice-the-same", rule: "Two of them may name the same function.",
 		run: func(s *session) {
 			s.greet()
 			l := s.loadFrame("echo", "echo")
@@ -112,7 +112,7 @@ var loadChecks = []check{
 		},
 	},
 	{
-		name: "load/many", rule: "Each type has a most of its own",
+		name: "load/many", rule: "Each type has its own maximum",
 		run: func(s *session) {
 			s.greet()
 			const many = 30_000
@@ -161,7 +161,7 @@ var loadChecks = []check{
 		},
 	},
 	{
-		name: "load/template", modes: all, rule: "is an ordinary worker from then on: `template` asks, and does not command",
+		name: "load/template", modes: all, rule: "is an ordinary worker from then on: `template` is a request, not a command",
 		run: func(s *session) {
 			s.greetAs(templateCan...)
 			s.send(s.templateFrame())
@@ -183,7 +183,7 @@ var loadChecks = []check{
 		},
 	},
 	{
-		name: "load/prints", needs: protocol.CanLog, rule: "What the code prints while it loads is of no call: its id is -1.",
+		name: "load/prints", needs: protocol.CanLog, rule: "Output of the code while it loads belongs to no call: its id is -1.",
 		run: func(s *session) {
 			s.load()
 			for _, line := range s.logs {
@@ -251,7 +251,7 @@ var drainChecks = []check{
 		},
 	},
 	{
-		name: "drain/cancel", modes: all, needs: protocol.CanCancel, rule: "It is obeyed after DRAIN, too.",
+		name: "drain/cancel", modes: all, needs: protocol.CanCancel, rule: "CANCEL also applies after DRAIN.",
 		run: func(s *session) {
 			s.load()
 			s.send(invoke(0, "sleep", tooLong), drain())

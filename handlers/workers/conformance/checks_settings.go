@@ -7,7 +7,7 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-const ruleSettings = "That is how it is to be from now on; what runs goes on."
+const ruleSettings = "The settings apply from now on; running calls continue."
 
 func settings(threads int) frame {
 	return jsonFrame(protocol.Set, protocol.SettingsFrame{Threads: threads, Coroutines: 1})
@@ -119,7 +119,7 @@ var settingsChecks = []check{
 		},
 	},
 	{
-		name: "settings/away", modes: []mode{async}, needs: protocol.CanSettings, rule: "of what has not begun of these functions each is answered \"not tried\", at once",
+		name: "settings/away", modes: []mode{async}, needs: protocol.CanSettings, rule: "each call of these functions that has not begun is answered \"not tried\" at once",
 		run: func(s *session) {
 			s.load()
 			away := jsonFrame(protocol.Set, protocol.SettingsFrame{Threads: 1, Coroutines: 1, Away: []uint16{uint16(slices.Index(functions, "echo"))}})

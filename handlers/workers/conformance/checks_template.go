@@ -19,12 +19,12 @@ import (
 
 // The rules of templates.
 const (
-	ruleForked   = "The worker puts the socket in the place of file descriptor 3, and its outputs in those of 1 and 2, makes a process group of its own"
-	ruleTwice    = "It is forked twice, so that it becomes the child of the process that collects all workers"
-	ruleGreeted  = "is then greeted like any other"
-	ruleOutlives = "Its end is not the end of those that were forked from it."
-	ruleOnlyFork = "A template is sent nothing else but DRAIN, which ends it at once."
-	ruleThree    = "a FORK comes to a worker that is no template, or without its three file descriptors"
+	ruleForked   = "The worker installs the socket as file descriptor 3 and its outputs as 1 and 2, and creates its own process group"
+	ruleTwice    = "It is forked twice, so that it becomes a child of the reaper"
+	ruleGreeted  = "Then it goes through the same handshake as any other"
+	ruleOutlives = "Its end does not end the workers that were forked from it."
+	ruleOnlyFork = "A template receives nothing else but DRAIN, which ends it at once."
+	ruleThree    = "a FORK reaches a worker that is not a template, or lacks its three file descriptors"
 )
 
 var templateChecks = []check{
@@ -134,7 +134,7 @@ var templateChecks = []check{
 		},
 	},
 	{
-		name: "template/worker-killed", needs: protocol.CanFork, rule: "then does nothing but fork workers",
+		name: "template/worker-killed", needs: protocol.CanFork, rule: "then only forks workers",
 		run: func(s *session) {
 			s.loadTemplate()
 			w := s.fork()

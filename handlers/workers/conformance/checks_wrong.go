@@ -7,7 +7,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-const ruleWrong = "a frame's length is 0 or over its most, its type is unknown or not due"
+const ruleWrong = "a frame's length is 0 or over its maximum, its type is unknown or not allowed now"
 
 // wrong is a check that a worker ends when a frame is wrong, and does not answer it.
 func wrong(name string, modes []mode, before func(*session), frames func() []frame) check {

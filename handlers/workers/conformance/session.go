@@ -219,15 +219,15 @@ func describe(kind protocol.Kind, payload []byte) string {
 
 // The rules that hold in every check.
 const (
-	ruleSizes  = "It is at least 1, and at most what the tables say."
-	ruleLog    = "to one that does not, none may be sent"
+	ruleSizes  = "It is at least 1, and at most the maximum in the tables."
+	ruleLog    = "otherwise none may be sent"
 	ruleOpen   = "An id is in use from its INVOKE to its RESULT"
 	ruleOne    = "Every INVOKE is answered by one RESULT, in any order"
 	ruleLogIDs = "A LOG of a call comes before its RESULT."
 	ruleStats  = "For workers with a loop, after READY."
 	ruleLogTo  = "From WELCOME on."
 	ruleAlive  = "Sent each second after READY"
-	ruleImport = "One at least comes before READY."
+	ruleImport = "At least one precedes READY."
 )
 
 // aside takes what may come at any time.

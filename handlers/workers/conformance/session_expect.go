@@ -150,7 +150,7 @@ func (s *session) finish() {
 }
 
 const (
-	ruleEnds    = "finish what was invoked, answer, and end, with exit status 0"
+	ruleEnds    = "finish all calls, answer them, and exit with status 0"
 	ruleOutcome = "JSON: `summary`, a line, and `detail`"
 )
 
