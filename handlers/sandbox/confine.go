@@ -202,7 +202,11 @@ func (b *Box) try(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Args[0], cmd.Env, cmd.ExtraFiles = name, []string{}, []*os.File{b.Socket()}
 	out, err := cmd.CombinedOutput()
-	if why := b.Verdict(); why != nil {
+	why := b.Verdict()
+	if ctx.Err() != nil && (err != nil || why != nil) {
+		return fmt.Errorf("the check did not end: %w", context.Cause(ctx))
+	}
+	if why != nil {
 		if errors.Is(why, launch.ErrUnsaid) {
 			return fmt.Errorf("%w (%w) %.200s", why, err, out)
 		}

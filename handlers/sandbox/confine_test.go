@@ -446,6 +446,17 @@ func TestAnAppThatTheUserCannotReadIsRefused(t *testing.T) {
 	}
 }
 
+// A check that is cut short reports that, not a fault of the machine.
+func TestACheckThatIsCutShort(t *testing.T) {
+	t.Parallel()
+	c := confinement(t, Settings{Limits: Limits{OpenFiles: 100}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+	defer cancel()
+	if err := c.Try(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestTheDeathOfTheParentIsStillFeltByAnotherUser: the kernel forgets the signal
 // where the user changes.
 func TestTheDeathOfTheParentIsStillFeltByAnotherUser(t *testing.T) {
