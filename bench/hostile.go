@@ -259,7 +259,7 @@ func (r *drover) command(ctx context.Context, args ...string) *exec.Cmd {
 
 // send sends one message for each line.
 func (r *drover) send(ctx context.Context, lines io.Reader) error {
-	cmd := r.command(ctx, "send", "bench", "--file", "-")
+	cmd := r.command(ctx, "send", "bench", "--lines", "-")
 	cmd.Stdin = lines
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("sending: %w\n%s", err, out)

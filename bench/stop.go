@@ -121,7 +121,7 @@ func (c *stopCommand) round(ctx context.Context, kind string) (s stopped, err er
 	for i := range c.Messages {
 		fmt.Fprintf(&lines, stopLine, i)
 	}
-	source := stopSource(&natsStore{dir: filepath.Join(dir, "data", "nats-local"), send: []string{binary, "send", "bench", "--file", "lines", "-c", "drover.yaml"}, in: dir})
+	source := stopSource(&natsStore{dir: filepath.Join(dir, "data", "nats-local"), send: []string{binary, "send", "bench", "--lines", "lines", "-c", "drover.yaml"}, in: dir})
 	if kind == "servicebus" {
 		e, connection, err := busServer(emulator.QueueOptions{})
 		if err != nil {

@@ -169,7 +169,7 @@ func (r *storm) fill(ctx context.Context, n int) error {
 	for i := range n {
 		fmt.Fprintf(&lines, "%07d\n", i)
 	}
-	cmd := r.command(ctx, "send", "bench", "--file", "-")
+	cmd := r.command(ctx, "send", "bench", "--lines", "-")
 	cmd.Stdin = &lines
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("sending: %w\n%s", err, out)

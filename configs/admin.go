@@ -42,7 +42,10 @@ const (
 	readableByGroup = 0o040
 )
 
-func (x *completion) admin() {
+// adminChecks are the checks of admin and probes.
+type adminChecks struct{ *completion }
+
+func (x adminChecks) admin() {
 	if x.Admin.TLS != nil && *x.Admin.TLS == (AdminTLS{}) {
 		x.Admin.TLS = nil
 	}
@@ -71,6 +74,11 @@ func (x *completion) admin() {
 	for _, path := range []string{"admin.token", "admin.tls.key", "admin.client.key"} {
 		x.keptFromOthers(path)
 	}
+	x.probes()
+}
+
+// probes checks the address of the server of health checks.
+func (x adminChecks) probes() {
 	if x.Probes.Listen != "" && !validListen(x.Probes.Listen) {
 		x.wrong("probes.listen", "%q is no HOST:PORT; write it as :8081", x.Probes.Listen)
 	}
@@ -81,7 +89,7 @@ func (x *completion) admin() {
 
 // adminTLS checks that certificates are what they should be, since a client is told
 // little when they are not.
-func (x *completion) adminTLS() {
+func (x adminChecks) adminTLS() {
 	if t := x.Admin.TLS; t != nil {
 		if _, err := tls.X509KeyPair([]byte(t.Cert), []byte(t.Key)); err != nil {
 			x.wrong("admin.tls", "cert and key: %v; they are PEM texts, usually file:PATH", err)
@@ -90,12 +98,30 @@ func (x *completion) adminTLS() {
 			x.wrong("admin.tls.client_ca", "it has no certificate in PEM; did you mean file:PATH?")
 		}
 	}
+	if x.Admin.Client != nil && x.Admin.TLS == nil {
+		x.wrong("admin.client", "it goes with admin.tls")
+	}
+	x.adminClientTLS()
+}
+
+// adminClient checks what a command reads of admin.
+func (x adminChecks) adminClient() {
+	if x.Admin.Client != nil && *x.Admin.Client == (TLS{}) {
+		x.Admin.Client = nil
+	}
+	if l := x.Admin.Listen; l != "unix" && l != "off" && !validListen(l) {
+		x.wrong("admin.listen", "%q is neither unix, nor off, nor HOST:PORT", l)
+	}
+	x.adminClientTLS()
+	x.keptFromOthers("admin.token")
+	x.keptFromOthers("admin.client.key")
+}
+
+// adminClientTLS checks the certificates of commands.
+func (x adminChecks) adminClientTLS() {
 	c := x.Admin.Client
 	if c == nil {
 		return
-	}
-	if x.Admin.TLS == nil {
-		x.wrong("admin.client", "it goes with admin.tls")
 	}
 	if c.CA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CA)) {
 		x.wrong("admin.client.ca", "it has no certificate in PEM; did you mean file:PATH?")
@@ -111,7 +137,7 @@ func (x *completion) adminTLS() {
 // keptFromOthers refuses a secret's file that all may read. A group may be how the
 // daemon's user is allowed to, where the file is root's: systemd's credentials are
 // so. Secrets that Kubernetes mounts are 0644, in a container that is the daemon's.
-func (x *completion) keptFromOthers(path string) {
+func (x adminChecks) keptFromOthers(path string) {
 	file := x.files[path]
 	if file == "" {
 		return

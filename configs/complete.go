@@ -122,7 +122,7 @@ func (x *completion) all() {
 	for _, name := range names(x.Apps) {
 		x.Apps[name] = x.app("apps."+name, x.Apps[name], languages[name])
 	}
-	x.admin()
+	adminChecks{x}.admin()
 	x.traces(&x.Traces)
 	x.scale("scale", &x.Scale)
 	shortForms := make(map[string]string)

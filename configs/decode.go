@@ -16,7 +16,8 @@ import (
 // error, so that all are found at once.
 type decoder struct {
 	*source
-	env Env
+	env  Env
+	skip func(path string) bool // of a key that is not read; nil reads all
 }
 
 // field is a key of a struct.
@@ -152,14 +153,19 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 		}
 		f := fields[i]
 		seen[key] = true
+		if d.skips(join(path, key)) {
+			continue
+		}
 		d.decode(pair.Value, v.Field(f.index), join(path, key), f)
 	}
 	d.missing(v, seen, path, d.position(n))
 }
 
+func (d *decoder) skips(path string) bool { return d.skip != nil && d.skip(path) }
+
 func (d *decoder) missing(v reflect.Value, seen map[string]bool, path string, at Position) {
 	for _, f := range fieldsOf(v.Type()) {
-		if f.required && !seen[f.name] {
+		if f.required && !seen[f.name] && !d.skips(join(path, f.name)) {
 			d.problem(at, "%s lacks the key %s", named(path), f.name)
 		}
 	}

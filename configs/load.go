@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -40,6 +41,12 @@ func LoadContext(ctx context.Context, path string, env Env) (*Config, error) {
 	}
 	c.File = path
 	return c, nil
+}
+
+// Read returns a configuration's text and its directory. It refuses, for root, a file that
+// another user can change. ctx ends the wait for a pipe.
+func Read(ctx context.Context, path string) (text []byte, dir string, err error) {
+	return read(ctx, path, trusted)
 }
 
 // ReadPlain returns the text of a configuration that any YAML decoder can read safely: a
@@ -125,4 +132,84 @@ func (d *decoder) body(text []byte) ast.Node {
 	}
 	d.problem(d.position(bodies[1]), "a second document begins here; a file has one")
 	return nil
+}
+
+// SameButNumbers reports whether two configurations differ only in numbers of an app, by key,
+// and the second has the numbers that are given. It changes both.
+func SameButNumbers(before, after *Config, app string, numbers map[string]int) bool {
+	for key, value := range numbers {
+		v := reflect.ValueOf(after.Apps[app])
+		i := fieldNamed(v.Type(), key)
+		if i < 0 || v.Field(i).Int() != int64(value) {
+			return false
+		}
+	}
+	for _, c := range []*Config{before, after} {
+		c.source, c.Warnings = nil, nil
+		c.Apps[app] = App{Path: c.Apps[app].Path, Dir: c.Apps[app].Dir, Language: c.Apps[app].Language}
+		for name, f := range c.Functions {
+			if code, found := f.Handler.Code(); !found || code.App != app {
+				continue
+			}
+			f.Handler.copyCode()
+			for _, h := range []any{f.Handler.Python, f.Handler.Node, f.Handler.Worker} {
+				v := reflect.ValueOf(h)
+				for key := range numbers {
+					if !v.IsNil() {
+						if i := fieldNamed(v.Elem().Type(), key); i >= 0 {
+							v.Elem().Field(i).SetInt(0)
+						}
+					}
+				}
+			}
+			c.Functions[name] = f
+		}
+	}
+	return reflect.DeepEqual(before, after)
+}
+
+// fieldNamed is the field of a key; negative if there is none.
+func fieldNamed(t reflect.Type, key string) int {
+	for _, f := range fieldsOf(t) {
+		if f.name == key {
+			return f.index
+		}
+	}
+	return -1
+}
+
+// clientKeys are what a command must know to reach a running daemon. The server's own
+// key is not among them.
+var clientKeys = []string{"version", "data_dir", "admin", "probes"}
+
+// clientSkips reports whether LoadClient does not read the key at a path.
+func clientSkips(path string) bool {
+	top, _, _ := strings.Cut(path, ".")
+	return !slices.Contains(clientKeys, top) || path == "admin.tls.key" || path == "admin.tls.client_ca"
+}
+
+// LoadClient reads only what a command needs to reach the daemon of a configuration:
+// data_dir, admin and probes. It reads no other value, so the command needs neither the
+// files nor the environment variables that hold the daemon's secrets. The rest of the
+// result is empty. The error is an Errors if the file is wrong.
+func LoadClient(ctx context.Context, path string, env Env) (*Config, error) {
+	text, dir, err := read(ctx, path, trusted)
+	if err != nil {
+		return nil, err
+	}
+	d := newDecoder(path, text, dir, env)
+	d.skip = clientSkips
+	c := New()
+	c.File, c.source = path, d.source
+	if body := d.body(text); body != nil {
+		d.decode(body, reflect.ValueOf(c).Elem(), "", field{})
+	}
+	if err := d.errors(); err != nil {
+		return nil, err
+	}
+	x := &completion{c, c.source, env}
+	x.DataDir = x.absolute(x.DataDir)
+	adminChecks{x}.adminClient()
+	adminChecks{x}.probes()
+	return c, x.errors()
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -86,11 +88,15 @@ func adminClientTLS(admin configs.Admin, host string) (*tls.Config, error) {
 	if err != nil || !pinned || client.ServerName != "" {
 		return out, err
 	}
-	pair, err := tls.X509KeyPair([]byte(admin.TLS.Cert), []byte(admin.TLS.Key))
-	if err != nil {
-		return nil, fmt.Errorf("admin.tls: %w", err)
+	block, _ := pem.Decode([]byte(admin.TLS.Cert))
+	if block == nil {
+		return nil, errors.New("admin.tls.cert: it has no certificate in PEM; did you mean file:PATH?")
 	}
-	if leaf := pair.Leaf; leaf.VerifyHostname(host) != nil { // localhost, which few certificates name
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("admin.tls.cert: %w", err)
+	}
+	if leaf.VerifyHostname(host) != nil { // localhost, which few certificates name
 		switch {
 		case len(leaf.DNSNames) > 0:
 			out.ServerName = leaf.DNSNames[0]

@@ -42,7 +42,7 @@ func TestCapture(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, ".drover", "nats-embedded")); !os.IsNotExist(err) {
 		t.Errorf("a look made the store: %v", err)
 	}
-	if status, out, errs := command(t.Context(), nil, nil, "send", "-c", file, "greet", "--file", filepath.Join(dir, "messages"), "-H", "who=me"); status != 0 {
+	if status, out, errs := command(t.Context(), nil, nil, "send", "-c", file, "greet", "--lines", filepath.Join(dir, "messages"), "-H", "who=me"); status != 0 {
 		t.Fatalf("send: %s%s", out, errs)
 	}
 	all := []string{`greet "one" map[who:me]`, `greet "\xff\x00" map[who:me]`, `greet "\x1b[2J\u009b" map[who:me]`}

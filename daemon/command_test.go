@@ -121,7 +121,8 @@ func TestCommandsThatOnlyPrint(t *testing.T) {
 		{"demo --for 0s", 2, nil, []string{"--for must be more than 0s"}},
 		{"send f --count -1", 2, nil, []string{"--count"}},
 		{"--help", 0, []string{"demo", "check", "send"}, nil},
-		{"send f -c DIR/good.yaml --body x --file y", 2, nil, []string{"not both"}},
+		{"send f -c DIR/good.yaml --body x --file y", 2, nil, []string{"give one of --body, --file and --lines"}},
+		{"send f -c DIR/good.yaml --lines x --file y", 2, nil, []string{"give one of --body, --file and --lines"}},
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			args := strings.Fields(strings.ReplaceAll(test.args, "DIR", dir))
@@ -164,7 +165,7 @@ func startCommand(t *testing.T, args ...string) (out *printed, stop func() int) 
 
 func TestSendAndRun(t *testing.T) {
 	t.Parallel()
-	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "lines.txt": "one\ntwo\n", "app/function_app.py": `
+	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "lines.txt": "one\ntwo\n", "whole.txt": "a whole\nfile", "app/function_app.py": `
 import drover
 def greet(message):
     if message.text() == "bad": raise drover.Reject("a bad one")
@@ -184,14 +185,19 @@ def greet(message):
 	out, stop := startCommand(t, "run", file)
 	out.wait(t, "hello early nobody")
 
-	send(0, "sent 2 to greet", "", "greet", "--file", filepath.Join(dir, "lines.txt"), "-H", "who=me")
+	send(0, "sent 2 to greet", "", "greet", "--lines", filepath.Join(dir, "lines.txt"), "-H", "who=me")
 	out.wait(t, "hello one me")
 	out.wait(t, "hello two me")
 	send(0, "sent 1 to greet", "from a pipe\n", "greet")
 	out.wait(t, "hello from a pipe nobody")
 	send(0, "sent 3 to greet", "", "greet", "--count", "3")
 	out.wait(t, "hello 3 nobody")
-	send(0, "sent 5 to greet", "", "greet", "--file", filepath.Join(dir, "lines.txt"), "--count", "5")
+	send(0, "sent 2 to greet", "", "greet", "--file", filepath.Join(dir, "whole.txt"), "--count", "2")
+	out.wait(t, "hello a whole")
+	out.wait(t, "file nobody")
+	send(0, "sent 1 to greet", "a whole\npipe", "greet", "--file", "-")
+	out.wait(t, "pipe nobody")
+	send(0, "sent 5 to greet", "", "greet", "--lines", filepath.Join(dir, "lines.txt"), "--count", "5")
 	send(0, "sent 1 to greet", "", "greet", "--body", "bad")
 	out.wait(t, "a bad one")
 	send(0, "sent 1 to greet", "", "greet", "--body", "failing")
@@ -201,6 +207,12 @@ def greet(message):
 	send(1, "gret is no function of "+file+" (did you mean greet?), and no stream on connection embedded takes it", "", "gret", "--body", "x")
 	send(1, "there is nothing to send", "", "greet")
 	send(1, "nowhere.txt", "", "greet", "--file", filepath.Join(dir, "nowhere.txt"))
+	send(1, "nowhere.txt", "", "greet", "--lines", filepath.Join(dir, "nowhere.txt"))
+	large := filepath.Join(dir, "large.txt")
+	if err := errors.Join(os.WriteFile(large, nil, 0o600), os.Truncate(large, maxLine+1)); err != nil {
+		t.Fatal(err)
+	}
+	send(1, "it has more than 64 MiB, which is more than any source accepts; send its lines with --lines", "", "greet", "--file", large)
 	send(1, "no such connection", "", "some.subject", "--via", "nowhere", "--body", "x")
 
 	// A second daemon over the same directory.

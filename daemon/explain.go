@@ -9,13 +9,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/drover-run/drover/configs"
 )
 
 // explainCommand is `drover scale explain`.
 type explainCommand struct {
-	configFlag
+	clientFlags
 }
 
 func (*explainCommand) Help() string {
@@ -26,7 +24,7 @@ func (*explainCommand) Help() string {
 }
 
 func (c *explainCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	cfg, err := c.loadClient(ctx, std)
 	if err != nil {
 		return err
 	}

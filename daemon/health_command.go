@@ -4,19 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
 )
 
 // healthCommand is `drover health`, for those who can run a program and not ask a
 // port: the health check of a container, which has neither a shell nor curl.
 type healthCommand struct {
-	configFlag
-	DataDir string `name:"data-dir" placeholder:"DIR" help:"Find the daemon by its data directory instead of a configuration. Needs no secrets, and no valid configuration file."`
-	Live    bool   `help:"Check only that the process responds, not that it receives messages."`
+	clientFlags
+	Live bool `help:"Check only that the process responds, not that it receives messages."`
 }
 
 func (*healthCommand) Help() string {
@@ -29,7 +26,7 @@ func (*healthCommand) Help() string {
 }
 
 func (c *healthCommand) Run(ctx context.Context, std *IO) error {
-	client, err := c.client(std.Env)
+	client, err := c.healthClient(ctx, std)
 	if err != nil {
 		return err
 	}
@@ -48,15 +45,9 @@ func (c *healthCommand) Run(ctx context.Context, std *IO) error {
 	return err
 }
 
-func (c *healthCommand) client(env configs.Env) (*adminClient, error) {
-	if c.DataDir != "" {
-		dir, err := filepath.Abs(c.DataDir)
-		if err != nil {
-			return nil, fmt.Errorf("finding %s: %w", c.DataDir, err)
-		}
-		return socketClient(adminSocket(dir)), nil
-	}
-	cfg, err := configs.Load(c.Config, env)
+// healthClient returns the client of the admin server or, where that is off, of the probes.
+func (c *healthCommand) healthClient(ctx context.Context, std *IO) (*adminClient, error) {
+	cfg, err := c.loadClient(ctx, std)
 	if err != nil {
 		return nil, err
 	}

@@ -82,3 +82,53 @@ func TestHealthOfAnotherProgram(t *testing.T) {
 		}
 	}
 }
+
+// Commands that talk to a running daemon need neither its secrets nor its configuration.
+func TestClientCommandsNeedNoSecrets(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	adminDaemon(t, func(cfg *configs.Config) { cfg.DataDir = data })
+	dir := write(t, map[string]string{"drover.yaml": "data_dir: " + data + `
+connections:
+  cluster: {nats: ["nats://127.0.0.1:1"], token: "${NOBODY_SETS_THIS}"}
+  bus: {connection_string: "file:nowhere"}
+functions: {f: {trigger: {nats: {connection: cluster}}, handler: {exec: {command: ["true"]}}}}
+`})
+	for _, by := range []string{"--config=" + filepath.Join(dir, "drover.yaml"), "--data-dir=" + data} {
+		for _, c := range []struct {
+			args, want string
+			status     int
+		}{
+			{"status --once", "f  ", ExitOK},
+			{"status --json", `"functions"`, ExitOK},
+			{"health", "ok", ExitOK},
+			{"pause f", "", ExitOK},
+			{"resume f", "", ExitOK},
+			{"tail f --once", "", ExitOK},
+			{"explain f", "f", ExitOK},
+			{"explain nowhere:17", "dead letters were not searched: ", ExitOK},
+			{"scale explain", "nothing has been decided", ExitFailed},
+			{"reload", "the reload was refused", ExitFailed}, // this daemon was started by a program
+		} {
+			status, out, errs := command(t.Context(), nil, nil, append(strings.Fields(c.args), by)...)
+			if status != c.status || !strings.Contains(out+errs, c.want) {
+				t.Errorf("%s %s: status %d, want %d and %q\n%s%s", c.args, by, status, c.status, c.want, out, errs)
+			}
+		}
+	}
+	// Without a daemon, explain asks the sources, and needs what they need.
+	for by, want := range map[string]string{
+		"--config=" + filepath.Join(write(t, map[string]string{"drover.yaml": strings.ReplaceAll(noDaemonConfig, "DIR", t.TempDir())}), "drover.yaml"): "the environment has no variable NOBODY_SETS_THIS",
+		"--data-dir=" + t.TempDir(): "no daemon of this configuration is running here",
+	} {
+		if status, out, errs := command(t.Context(), nil, nil, "explain", "f", by); status != ExitFailed || !strings.Contains(out+errs, want) {
+			t.Errorf("explain %s: status %d, want %q\n%s%s", by, status, want, out, errs)
+		}
+	}
+}
+
+const noDaemonConfig = `
+data_dir: DIR
+connections: {cluster: {nats: ["nats://127.0.0.1:1"], token: "${NOBODY_SETS_THIS}"}}
+functions: {f: {trigger: {nats: {}}, handler: {exec: {command: ["true"]}}}}
+`

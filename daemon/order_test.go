@@ -77,7 +77,7 @@ func TestOrderWhenWorkersAreKilled(t *testing.T) {
 				for n := from; n < to; n++ {
 					fmt.Fprintf(&lines, "%s-key%d %d\n", source, k, n)
 				}
-				run(lines.String(), append([]string{"send", "-c", file, "--file", "-"}, args...)...)
+				run(lines.String(), append([]string{"send", "-c", file, "--lines", "-"}, args...)...)
 			}
 		}
 	}

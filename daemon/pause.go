@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 )
 
@@ -134,7 +133,7 @@ func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused boo
 // pauseCommand is `drover pause`.
 type pauseCommand struct {
 	Function string `arg:"" help:"Pause this function."`
-	configFlag
+	clientFlags
 	Until string `help:"Resume after a duration, such as 2h, or at a time, such as 2026-01-31T08:00:00Z (default: until drover resume or the daemon stops)."`
 }
 
@@ -161,13 +160,13 @@ func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
 			return usageError("--until is over already")
 		}
 	}
-	return postTo(ctx, std, c.Config, pausePath(c.Function, true, until))
+	return c.postTo(ctx, std, pausePath(c.Function, true, until))
 }
 
 // resumeCommand is `drover resume`.
 type resumeCommand struct {
 	Function string `arg:"" help:"Resume this function."`
-	configFlag
+	clientFlags
 }
 
 func (*resumeCommand) Help() string {
@@ -178,18 +177,5 @@ func (*resumeCommand) Help() string {
 }
 
 func (c *resumeCommand) Run(ctx context.Context, std *IO) error {
-	return postTo(ctx, std, c.Config, pausePath(c.Function, false, time.Time{}))
-}
-
-// postTo has the daemon of a configuration do something.
-func postTo(ctx context.Context, std *IO, file, path string) error {
-	cfg, err := configs.LoadContext(ctx, file, std.Env)
-	if err != nil {
-		return err
-	}
-	client, err := newAdminClient(cfg)
-	if err != nil {
-		return err
-	}
-	return client.post(ctx, path)
+	return c.postTo(ctx, std, pausePath(c.Function, false, time.Time{}))
 }

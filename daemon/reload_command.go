@@ -6,8 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-
-	"github.com/drover-run/drover/configs"
 )
 
 // reloadPath has a daemon reload. maxReload bounds the body, which only an
@@ -19,7 +17,7 @@ const (
 
 // reloadCommand is `drover reload`.
 type reloadCommand struct {
-	configFlag
+	clientFlags
 }
 
 // Help implements kong.HelpProvider.
@@ -38,17 +36,11 @@ Examples:
 
 // Run has the daemon of a configuration read it again.
 func (c *reloadCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	client, err := c.adminClient(ctx, std)
 	if err != nil {
 		return err
 	}
-	client, err := newAdminClient(cfg)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, reloadLimit(cfg))
-	defer cancel()
-	client.http.Timeout = 0 // ctx bounds it
+	client.http.Timeout = 0 // the daemon bounds a reload
 	var changes Changes
 	if err := client.do(ctx, http.MethodPost, reloadPath, nil, &changes); err != nil {
 		return err

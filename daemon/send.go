@@ -22,16 +22,18 @@ import (
 	"github.com/drover-run/drover/triggers/storagequeue"
 )
 
-// maxLine bounds a line of input: no server takes a larger message.
+// maxLine bounds a line of input, and a whole file that is one message, in bytes: no
+// server takes a larger message.
 const maxLine = 64 << 20
 
 type sendCommand struct {
 	Target string `arg:"" help:"Send to this function of the configuration, or to this subject or queue."`
 	configFlag
 	Via      string            `help:"Use this connection for a subject or queue; required if the configuration has several."`
-	Count    int               `help:"Send this many messages: the lines of --file repeatedly, --body repeatedly, or the numbers from 1."`
+	Count    int               `help:"Send this many messages: --body or --file repeatedly, the lines of --lines repeatedly, or the numbers from 1."`
 	Body     *string           `help:"Use this text as the body of each message."`
-	File     string            `help:"Send one message per line of this file; - is standard input, the default without --count and --body."`
+	File     string            `placeholder:"FILE" help:"Use this whole file as the body of each message; - is standard input."`
+	Lines    string            `placeholder:"FILE" help:"Send one message per line of this file; - is standard input, the default without --body, --file and --count."`
 	Header   map[string]string `short:"H" help:"Set a header of each message, as NAME=VALUE. May be repeated." mapsep:"none"`
 	Property map[string]string `short:"P" help:"Set a property of each message, as NAME=VALUE, such as content_type or correlation_id; docs/messages.md lists them. May be repeated." mapsep:"none"`
 	Session  string            `help:"Set the session of each message, for Service Bus queues and subscriptions with sessions."`
@@ -47,7 +49,8 @@ func (*sendCommand) Help() string {
 Examples:
 
     drover send thumbnails --body cat.jpg -H album=pets
-    drover send thumbnails --file names.txt       # one message per line
+    drover send orders --file order.json           # the whole file is one message
+    drover send thumbnails --lines names.txt      # one message per line
     ls | drover send thumbnails
     drover send thumbnails --count 1000
     drover send orders.new --via cluster --body '{"id": 7}'
@@ -58,8 +61,8 @@ func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Count < 0 {
 		return usageError("--count must not be negative")
 	}
-	if c.Body != nil && c.File != "" {
-		return usageError("give --body or --file, not both")
+	if c.Body != nil && c.File != "" || c.Lines != "" && (c.Body != nil || c.File != "") {
+		return usageError("give one of --body, --file and --lines")
 	}
 	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
@@ -279,22 +282,54 @@ func (c *sendCommand) bodies(std *IO) iter.Seq2[[]byte, error] {
 	switch {
 	case c.Body != nil:
 		return numbered(max(c.Count, 1), func(int) []byte { return []byte(*c.Body) })
-	case c.File == "" && c.Count > 0:
+	case c.File != "":
+		return c.whole(std)
+	case c.Lines == "" && c.Count > 0:
 		return numbered(c.Count, func(n int) []byte { return fmt.Append(nil, n) })
 	}
 	return func(yield func([]byte, error) bool) {
-		in := std.In
-		if c.File != "" && c.File != "-" {
-			file, err := os.Open(filepath.Clean(c.File))
-			if err != nil {
-				yield(nil, fmt.Errorf("reading messages: %w", err))
-				return
-			}
-			defer func() { _ = file.Close() }() // it was only read
-			in = file
+		in, done, err := openInput(c.Lines, std)
+		if err != nil {
+			yield(nil, err)
+			return
 		}
+		defer done()
 		eachLine(in, c.Count, yield)
 	}
+}
+
+// whole yields the file of --file as the body of each message.
+func (c *sendCommand) whole(std *IO) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		in, done, err := openInput(c.File, std)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer done()
+		body, err := io.ReadAll(io.LimitReader(in, maxLine+1))
+		if err == nil && len(body) > maxLine {
+			err = fmt.Errorf("it has more than %d MiB, which is more than any source accepts; send its lines with --lines", maxLine>>20)
+		}
+		if err != nil {
+			yield(nil, fmt.Errorf("reading %s: %w", c.File, err))
+			return
+		}
+		numbered(max(c.Count, 1), func(int) []byte { return body })(yield)
+	}
+}
+
+// openInput opens a file to read; - and the empty name are standard input. The caller
+// calls done.
+func openInput(name string, std *IO) (in io.Reader, done func(), err error) {
+	if name == "" || name == "-" {
+		return std.In, func() {}, nil
+	}
+	file, err := os.Open(filepath.Clean(name))
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading messages: %w", err)
+	}
+	return file, func() { _ = file.Close() }, nil // it was only read
 }
 
 func numbered(count int, body func(n int) []byte) iter.Seq2[[]byte, error] {

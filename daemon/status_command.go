@@ -9,13 +9,12 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
 )
 
 // statusCommand is `drover status`.
 type statusCommand struct {
-	configFlag
+	clientFlags
 	JSON  bool          `name:"json" help:"Print JSON once."`
 	Once  bool          `help:"Print once, even on a terminal."`
 	Every time.Duration `default:"1s" help:"Refresh the table at this interval, on a terminal."`
@@ -36,11 +35,7 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	if c.Every <= 0 {
 		return usageError("--every must be more than 0s")
 	}
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
-	if err != nil {
-		return err
-	}
-	client, err := newAdminClient(cfg)
+	client, err := c.adminClient(ctx, std)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/messagefile"
 )
@@ -21,7 +20,7 @@ import (
 // tailCommand is `drover tail`.
 type tailCommand struct {
 	Function string `arg:"" help:"Follow this function."`
-	configFlag
+	clientFlags
 	Level string `default:"info" enum:"debug,info,warn,error" help:"Print messages of at least this level. debug includes each completed message, whatever log.level is."`
 	Last  int    `default:"10" help:"Start with this many earlier lines; the daemon keeps up to 200 per function."`
 	Once  bool   `help:"Print the earlier lines and exit."`
@@ -43,11 +42,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	if c.Last < 0 {
 		return usageError("--last must not be negative")
 	}
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
-	if err != nil {
-		return err
-	}
-	client, err := newAdminClient(cfg)
+	client, err := c.adminClient(ctx, std)
 	if err != nil {
 		return err
 	}

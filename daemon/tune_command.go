@@ -15,6 +15,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/edit"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/messagefile"
 	"github.com/drover-run/drover/daemon/tune"
@@ -235,9 +236,9 @@ func (c *tuneCommand) keep(std *IO, out io.Writer, r *tune.Report, app string) e
 	if c.Write == writeBest {
 		chosen = r.Best
 	}
-	var numbers []configs.Number
+	var numbers []edit.Number
 	var words []string
-	for _, n := range []configs.Number{{Key: "processes", Value: chosen.Processes}, {Key: "threads", Value: chosen.Threads}, {Key: "coroutines", Value: chosen.Coroutines}} {
+	for _, n := range []edit.Number{{Key: "processes", Value: chosen.Processes}, {Key: "threads", Value: chosen.Threads}, {Key: "coroutines", Value: chosen.Coroutines}} {
 		if n.Value > 0 {
 			numbers = append(numbers, n)
 			words = append(words, fmt.Sprintf("%s: %d", n.Key, n.Value))
@@ -251,7 +252,7 @@ func (c *tuneCommand) keep(std *IO, out io.Writer, r *tune.Report, app string) e
 	case r.Stopped:
 		return fmt.Errorf("nothing was written into %s, since the run was stopped; to keep what it found, %s", c.Config, byHand)
 	}
-	change, err := configs.SetNumbers(c.Config, std.Env, app, numbers)
+	change, err := edit.SetNumbers(c.Config, std.Env, app, numbers)
 	if err == nil {
 		err = change.Write()
 	}

@@ -15,7 +15,7 @@ import (
 // whyCommand is `drover explain`.
 type whyCommand struct {
 	About string `arg:"" help:"Explain this function, or the message with this ID."`
-	configFlag
+	clientFlags
 	Message bool `help:"Treat the argument as a message ID, even if a function has the same name."`
 	JSON    bool `name:"json" help:"Print JSON."`
 }
@@ -33,11 +33,7 @@ Examples:
 }
 
 func (c *whyCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
-	if err != nil {
-		return err
-	}
-	client, err := newAdminClient(cfg)
+	client, err := c.adminClient(ctx, std)
 	if err != nil {
 		return err
 	}
@@ -48,14 +44,13 @@ func (c *whyCommand) Run(ctx context.Context, std *IO) error {
 	var said Explanations
 	err = client.get(ctx, explainPath(c.About, as), &said)
 	if errors.Is(err, errNoDaemon) {
-		_, _ = fmt.Fprintf(std.Err, "drover: %v; this is what the sources tell\n", err)
-		said.Explanations, err = c.withoutDaemon(ctx, cfg, std)
+		said.Explanations, err = c.withoutDaemon(ctx, std, err)
 	}
 	if err != nil {
 		return err
 	}
 	if len(said.Explanations) == 1 && said.Explanations[0].State == stateUnknown {
-		said.Explanations = c.amongTheDead(ctx, cfg, said.Explanations, std)
+		said.Explanations = c.amongTheDead(ctx, said.Explanations, std)
 	}
 	if c.JSON {
 		text, err := json.MarshalIndent(said, "", "  ")
@@ -71,8 +66,16 @@ func (c *whyCommand) Run(ctx context.Context, std *IO) error {
 	return nil
 }
 
-// withoutDaemon asks the sources themselves.
-func (c *whyCommand) withoutDaemon(ctx context.Context, cfg *configs.Config, std *IO) (out []Explanation, err error) {
+// withoutDaemon asks the sources themselves, with the secrets of the configuration.
+func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error) (out []Explanation, err error) {
+	if c.DataDir != "" {
+		return nil, noDaemon
+	}
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	if err != nil {
+		return nil, fmt.Errorf("%w, and the sources cannot be asked: %w", noDaemon, err)
+	}
+	_, _ = fmt.Fprintf(std.Err, "drover: %v; asking the sources instead\n", noDaemon)
 	d := New(cfg, WithEnv(std.Env, std.Environ), WithLogger(std.logger(configs.Log{Level: "error", Format: "auto"})))
 	p := newParts(d, cfg, nil)
 	defer func() { err = errors.Join(err, p.close(nil)) }()
@@ -97,7 +100,16 @@ func (c *whyCommand) withoutDaemon(ctx context.Context, cfg *configs.Config, std
 const maxDeadSearched = 1000
 
 // amongTheDead looks for a message among the dead letters, where they can be read.
-func (c *whyCommand) amongTheDead(ctx context.Context, cfg *configs.Config, unknown []Explanation, std *IO) []Explanation {
+func (c *whyCommand) amongTheDead(ctx context.Context, unknown []Explanation, std *IO) []Explanation {
+	if c.DataDir != "" {
+		unknown[0].Notes = append(unknown[0].Notes, "dead letters were not searched: that needs the configuration; give --config instead of --data-dir")
+		return unknown
+	}
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	if err != nil {
+		unknown[0].Notes = append(unknown[0].Notes, fmt.Sprintf("dead letters were not searched: %v", err))
+		return unknown
+	}
 	log := std.logger(configs.Log{Level: "error", Format: "auto"})
 	for _, name := range New(cfg).names() {
 		dead, done, err := openDeadLetters(ctx, cfg, name, true, log)

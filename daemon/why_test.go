@@ -291,7 +291,7 @@ func TestExplainCommand(t *testing.T) {
 	stop()
 	// Without a daemon the sources tell what they know, and the dead letters.
 	status, text, errs := command(t.Context(), nil, nil, "explain", "greet", "-c", file)
-	if status != ExitOK || !strings.Contains(text, "no daemon runs it here") || !strings.Contains(errs, "this is what the sources tell") {
+	if status != ExitOK || !strings.Contains(text, "no daemon runs it here") || !strings.Contains(errs, "asking the sources instead") {
 		t.Errorf("status %d, %s%s", status, text, errs)
 	}
 	until("message greet:1 of function greet: dead", "greet:1")

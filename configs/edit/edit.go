@@ -1,22 +1,24 @@
-package configs
+// Package edit changes the numbers of an app in a configuration file, as drover tune
+// --write does. Nothing else in the text changes.
+package edit
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
-	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
-)
 
-// This file writes numbers of an app into a configuration, in place: of the text nothing else
-// changes.
+	"github.com/drover-run/drover/configs"
+)
 
 // Number is a key of an app, such as processes, and its value.
 type Number struct {
@@ -37,7 +39,7 @@ type Numbers struct {
 
 // SetNumbers finds where the numbers of an app belong in a file, which is among apps, or in the
 // handlers that make the app by their path. The error tells where there is no place for them.
-func SetNumbers(path string, env Env, app string, numbers []Number) (*Numbers, error) {
+func SetNumbers(path string, env configs.Env, app string, numbers []Number) (*Numbers, error) {
 	real, err := filepath.EvalSymlinks(path) // a rename would put a file in the link's place
 	if err != nil {
 		return nil, fmt.Errorf("finding the configuration: %w", err)
@@ -46,13 +48,17 @@ func SetNumbers(path string, env Env, app string, numbers []Number) (*Numbers, e
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
-	text, dir, err := read(context.Background(), path, trusted)
+	text, dir, err := configs.Read(context.Background(), path)
 	if err != nil {
 		return nil, err
 	}
-	before, err := Parse(path, text, dir, env)
+	before, err := configs.Parse(path, text, dir, env)
 	if err != nil {
 		return nil, err
+	}
+	values := make(map[string]int, len(numbers))
+	for _, n := range numbers {
+		values[n.Key] = n.Value
 	}
 	e := &edit{lines: strings.Split(string(text), "\n"), changes: make(map[int]string)}
 	if err := e.set(text, before, app, numbers); err != nil {
@@ -60,11 +66,11 @@ func SetNumbers(path string, env Env, app string, numbers []Number) (*Numbers, e
 	}
 	out := &Numbers{path: real, state: state}
 	out.Diff, out.text = e.diff(path), []byte(e.text())
-	after, err := Parse(path, out.text, dir, env)
+	after, err := configs.Parse(path, out.text, dir, env)
 	if err != nil {
 		return nil, fmt.Errorf("with the numbers in it the configuration would be wrong, so it is left as it is: %w", err)
 	}
-	if !sameBut(before, after, app, numbers) {
+	if !configs.SameButNumbers(before, after, app, values) {
 		return nil, fmt.Errorf("%s: there is no telling where the numbers of app %s belong, so it is left as it is", path, app)
 	}
 	return out, nil
@@ -77,7 +83,7 @@ type edit struct {
 }
 
 // set changes all places where the numbers of an app stand.
-func (e *edit) set(text []byte, cfg *Config, app string, numbers []Number) error {
+func (e *edit) set(text []byte, cfg *configs.Config, app string, numbers []Number) error {
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
 		return err // it was parsed before
@@ -92,7 +98,7 @@ func (e *edit) set(text []byte, cfg *Config, app string, numbers []Number) error
 		return e.setIn(at, "apps."+app, numbers)
 	}
 	places := 0
-	for _, name := range names(cfg.Functions) {
+	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
 		c, found := cfg.Functions[name].Handler.Code()
 		if !found || c.App != app {
 			continue
@@ -295,50 +301,6 @@ func (e *edit) diff(name string) string {
 		}
 	}
 	return b.String()
-}
-
-// sameBut reports whether two configurations differ in an app's numbers alone, and the second
-// has those that it is to have.
-func sameBut(before, after *Config, app string, numbers []Number) bool {
-	for _, number := range numbers {
-		v := reflect.ValueOf(after.Apps[app])
-		i := fieldNamed(v.Type(), number.Key)
-		if i < 0 || v.Field(i).Int() != int64(number.Value) {
-			return false
-		}
-	}
-	for _, c := range []*Config{before, after} {
-		c.source, c.Warnings = nil, nil
-		c.Apps[app] = App{Path: c.Apps[app].Path, Dir: c.Apps[app].Dir, Language: c.Apps[app].Language}
-		for name, f := range c.Functions {
-			if code, found := f.Handler.Code(); !found || code.App != app {
-				continue
-			}
-			f.Handler.copyCode()
-			for _, h := range []any{f.Handler.Python, f.Handler.Node, f.Handler.Worker} {
-				v := reflect.ValueOf(h)
-				for _, number := range numbers {
-					if !v.IsNil() {
-						if i := fieldNamed(v.Elem().Type(), number.Key); i >= 0 {
-							v.Elem().Field(i).SetInt(0)
-						}
-					}
-				}
-			}
-			c.Functions[name] = f
-		}
-	}
-	return reflect.DeepEqual(before, after)
-}
-
-// fieldNamed is the field of a key; negative if there is none.
-func fieldNamed(t reflect.Type, key string) int {
-	for _, f := range fieldsOf(t) {
-		if f.name == key {
-			return f.index
-		}
-	}
-	return -1
 }
 
 // Write makes the change: beside the file, and then in its place, so that at no moment half of
