@@ -24,7 +24,7 @@ func TestPicture(t *testing.T) {
 	imports := productImports(t)
 	picture := drawPackages(imports)
 	if *draw {
-		if err := os.WriteFile(pictureFile, []byte(picture), 0o644); err != nil {
+		if err := os.WriteFile(pictureFile, []byte(picture), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
