@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"io"
@@ -71,7 +72,8 @@ func (c *completeCommand) Run(parsed *kong.Context, std *IO) error {
 	if len(words) == 0 {
 		words = []string{""}
 	}
-	for _, found := range complete(parsed.Model.Node, words) {
+	file, _ := std.Env("DROVER_CONFIG")
+	for _, found := range complete(parsed.Model.Node, words, cmp.Or(file, "drover.yaml")) {
 		fmt.Fprintln(std.Out, term.Printable(found))
 	}
 	return nil
@@ -87,9 +89,10 @@ type completion struct {
 	lost   bool // no command is meant
 }
 
-// complete finds what the last word may become.
-func complete(root *kong.Node, words []string) (found []string) {
-	at := completion{node: root, values: make(map[string]string)}
+// complete finds what the last word may become. It reads names from the configuration file,
+// unless the words name another.
+func complete(root *kong.Node, words []string, file string) (found []string) {
+	at := completion{node: root, values: map[string]string{"config": file}}
 	last := len(words) - 1
 	for _, word := range words[:last] {
 		at.take(word)
@@ -198,9 +201,6 @@ func (c *completion) valuesOf(v *kong.Value, argument bool) []string {
 		return candidates(v.EnumSlice(), "")
 	}
 	file := c.values["config"]
-	if file == "" {
-		file = "drover.yaml"
-	}
 	switch v.Name {
 	case "function", "target":
 		return candidates(namesIn(file).Functions, "a function of "+file)
@@ -208,7 +208,7 @@ func (c *completion) valuesOf(v *kong.Value, argument bool) []string {
 		return candidates(namesIn(file).Connections, "a connection of "+file)
 	case "config", "policy":
 		return []string{":yaml"}
-	case "file", "output", "messages", "html":
+	case "file", "lines", "output", "messages", "html":
 		if argument {
 			return []string{":yaml"}
 		}

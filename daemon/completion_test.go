@@ -92,6 +92,10 @@ func TestComplete(t *testing.T) {
 	if got := completed(t); len(got) != len(commands) {
 		t.Errorf("without a word: %v", got)
 	}
+	t.Setenv("DROVER_CONFIG", "other.yaml")
+	if got := completed(t, "invoke", ""); !slices.Equal(got, []string{"another"}) {
+		t.Errorf("with another configuration in the environment: %v", got)
+	}
 }
 
 func TestCompletionScriptsNameTheProgram(t *testing.T) {

@@ -36,6 +36,8 @@ def deep(n): return deep(n - 1) if n else 1 / 0
 def raises(body):
     kind = body.decode()
     if kind == "mute": raise Mute
+    if kind == "as a message": return body.text()
+    if kind == "no method": return body.txt()
     if kind == "rude": raise Rude
     if kind == "masked": raise Masked("masked")
     if kind == "long": raise ValueError("x" * (20 << 20))
@@ -61,7 +63,9 @@ def raises(body):
 async def araises(body): return raises(body)
 `
 	cases := map[string]string{
-		"mute": "Mute: its text raised RuntimeError", "rude": "Rude: its text raised SystemExit", "masked": "Masked", "long": "ValueError: xxxxx",
+		"as a message": "AttributeError: 'bytes' object has no attribute 'text'; the function gets the body as bytes: name its parameter message, or annotate it drover.Message, to get the message",
+		"no method":    "AttributeError: 'bytes' object has no attribute 'txt'",
+		"mute":         "Mute: its text raised RuntimeError", "rude": "Rude: its text raised SystemExit", "masked": "Masked", "long": "ValueError: xxxxx",
 		"long rejection": "yyyyy", "chained": "ValueError: number 499", "deep": "ZeroDivisionError", "exit": "SystemExit: with text",
 		"interrupt": "KeyboardInterrupt", "generator": "GeneratorExit", "cancelled": "CancelledError: by itself", "timeout": "Timeout: the time for this attempt is up",
 		"odd delay": "Retry, of which no more can be told", "nan": "Retry: busy (after is nan; it is from 0 to 2592000 seconds)",

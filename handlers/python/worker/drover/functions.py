@@ -11,7 +11,7 @@ import traceback
 from types import FrameType, ModuleType
 from typing import Any, Callable, Mapping, Sequence
 
-from drover import _LONGEST_RETRY, Reject, Retry, Timeout
+from drover import _LONGEST_RETRY, Message, Reject, Retry, Timeout
 from drover.forms import AZURE, Misfit, form
 from drover.frames import FAILURE, OK, REJECT, RETRY
 from drover.modules import modules_of
@@ -97,7 +97,16 @@ def one_line(error: BaseException) -> str:
     text, name = _said(error), type(error).__name__
     if isinstance(error, MemoryError):
         text = "; ".join(filter(None, (text, _address_space())))
+    elif isinstance(error, AttributeError) and _expected_message(text):
+        text += "; the function gets the body as bytes: name its parameter message, or annotate it drover.Message, to get the message"
     return f"{name}: {text}" if text else name
+
+
+def _expected_message(text: str) -> bool:
+    """Whether the text of an AttributeError says that a function used the bytes of a body
+    as if they were the message."""
+    words = text.split("'")
+    return text.startswith("'bytes' object has no attribute '") and not words[3].startswith("_") and hasattr(Message, words[3])
 
 
 def _address_space() -> str:
