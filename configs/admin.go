@@ -56,19 +56,19 @@ func (x adminChecks) admin() {
 	switch {
 	case a.Listen == "unix" || a.Listen == "off":
 		if a.Token != "" {
-			x.wrong("admin.token", "it goes with listen: HOST:PORT; a unix socket is guarded by its mode")
+			x.wrong("admin.token", "it requires listen: HOST:PORT; a unix socket is protected by its mode")
 		}
 		if a.TLS != nil {
-			x.wrong("admin.tls", "it goes with listen: HOST:PORT; a unix socket is guarded by its mode")
+			x.wrong("admin.tls", "it requires listen: HOST:PORT; a unix socket is protected by its mode")
 		}
 	case !validListen(a.Listen):
 		x.wrong("admin.listen", "%q is neither unix, nor off, nor HOST:PORT", a.Listen)
 	case a.Token == "" && (a.TLS == nil || a.TLS.ClientCA == ""):
-		x.wrong("admin.listen", "on %s anybody on this machine, or more, could use it: give a token, usually as file:PATH, or tls with client_ca, or listen on unix", a.Listen)
+		x.wrong("admin.listen", "on %s any local user, or even other machines, could use it; set token, usually file:PATH, or tls with client_ca, or listen on unix", a.Listen)
 	case a.Token != "" && len(a.Token) < shortestToken:
-		x.wrong("admin.token", "it has fewer than %d characters; `openssl rand -hex 16` makes a good one", shortestToken)
+		x.wrong("admin.token", "it has fewer than %d characters; use the output of `openssl rand -hex 16`", shortestToken)
 	case a.TLS == nil && !loopback(a.Listen):
-		x.Warnings = append(x.Warnings, fmt.Sprintf("admin: the token goes to %s unencrypted, for all on the way to read; give tls, or listen on 127.0.0.1", a.Listen))
+		x.Warnings = append(x.Warnings, fmt.Sprintf("admin: the token is sent to %s unencrypted; set tls, or listen on 127.0.0.1", a.Listen))
 	}
 	x.adminTLS()
 	for _, path := range []string{"admin.token", "admin.tls.key", "admin.client.key"} {
@@ -80,7 +80,7 @@ func (x adminChecks) admin() {
 // probes checks the address of the server of health checks.
 func (x adminChecks) probes() {
 	if x.Probes.Listen != "" && !validListen(x.Probes.Listen) {
-		x.wrong("probes.listen", "%q is no HOST:PORT; write it as :8081", x.Probes.Listen)
+		x.wrong("probes.listen", "%q is not HOST:PORT; write :8081, for example", x.Probes.Listen)
 	}
 	if x.Probes.Metrics && x.Probes.Listen == "" {
 		x.wrong("probes.metrics", "it needs probes.listen, such as :8081")
@@ -99,7 +99,7 @@ func (x adminChecks) adminTLS() {
 		}
 	}
 	if x.Admin.Client != nil && x.Admin.TLS == nil {
-		x.wrong("admin.client", "it goes with admin.tls")
+		x.wrong("admin.client", "it requires admin.tls")
 	}
 	x.adminClientTLS()
 }
@@ -150,9 +150,9 @@ func (x adminChecks) keptFromOthers(path string) {
 	stat, _ := info.Sys().(*syscall.Stat_t)
 	switch {
 	case mode&readableByAll != 0:
-		x.wrong(path, "all users of this machine may read the file %s (mode %04o); chmod 600 it", file, mode)
+		x.wrong(path, "all users of this machine can read the file %s (mode %04o); chmod 600 it", file, mode)
 	case mode&readableByGroup != 0 && stat != nil && stat.Uid != 0:
-		x.Warnings = append(x.Warnings, fmt.Sprintf("%s: others of its group may read the file %s (mode %04o); chmod 600 it", path, file, mode))
+		x.Warnings = append(x.Warnings, fmt.Sprintf("%s: its group can read the file %s (mode %04o); chmod 600 it", path, file, mode))
 	}
 }
 

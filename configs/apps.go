@@ -113,7 +113,7 @@ func (x *completion) languages() map[string]string {
 }
 
 func (x *completion) twoLanguages(path, language, app, other, first string) {
-	x.wrong(path, "%s is run as %s by %s (line %d), and an app is of one language; have an app for %s, which may have the same path", app, other, first, x.at(first).Line, language)
+	x.wrong(path, "%s is used as %s by %s (line %d), but an app has one language; add an app for %s, which may have the same path", app, other, first, x.at(first).Line, language)
 }
 
 // fileEndings are those of a path that names one file, by language. Nobody knows
@@ -126,7 +126,7 @@ var fileEndings = map[string][]string{
 // app completes a pool's settings.
 func (x *completion) app(path string, a App, language string) App {
 	if a.Path == "" {
-		x.wrong(path, "it lacks a path")
+		x.wrong(path, "it has no path")
 		return a
 	}
 	a.Language, a.Dir = language, x.absolute(a.Path)
@@ -148,7 +148,7 @@ func (x *completion) app(path string, a App, language string) App {
 	a.Scaled = a.ProcessesFrom == byLoad
 	x.confinement(path, &a)
 	if language == Node && a.Threads != 0 {
-		x.wrong(path+".threads", "Node.js runs functions in one thread; leave it out, and set processes")
+		x.wrong(path+".threads", "Node.js runs functions in one thread; remove it, and set processes")
 	}
 	variable := threadsVariable
 	if language == Node || language == Worker {
@@ -168,11 +168,11 @@ func (x *completion) app(path string, a App, language string) App {
 func (x *completion) workerCommand(path string, a *App) {
 	switch {
 	case a.Language != Worker && len(a.Command) > 0 && a.Language != "":
-		x.wrong(path, "command is for functions with a worker handler, and these are %s; name the program with interpreter", a.Language)
+		x.wrong(path, "command is only for functions with a worker handler, but these are %s; use interpreter", a.Language)
 	case a.Language == Worker && a.Interpreter != "":
-		x.wrong(path, "interpreter is for python and node; a worker is started by its command")
+		x.wrong(path, "interpreter is only for python and node; a worker is started by its command")
 	case a.Language == Worker && (len(a.Command) == 0 || a.Command[0] == ""):
-		x.wrong(path, "it lacks the command that starts a worker, as in [ruby, worker.rb]")
+		x.wrong(path, "it has no command that starts a worker; write [ruby, worker.rb], for example")
 	case len(a.Command) > 0 && strings.ContainsRune(a.Command[0], filepath.Separator) && !filepath.IsAbs(a.Command[0]):
 		a.Command = append(Strings{filepath.Join(a.Dir, a.Command[0])}, a.Command[1:]...)
 	}
@@ -216,14 +216,14 @@ func (x *completion) code(path, name string, h *Handler, shortForms map[string]s
 	path += "." + c.language
 	switch {
 	case *c.app != "" && c.own.Path != "":
-		x.wrong(path, "it has both app and path; app names an entry of apps, path makes one")
+		x.wrong(path, "it has both app and path; app names an entry of apps, path defines one; keep one of them")
 		return
 	case *c.app == "" && c.own.Path == "":
-		x.wrong(path, "it lacks a path: the directory of the code, or one file in it (or app, an entry of apps)")
+		x.wrong(path, "it has no path: the directory of the code, or one file in it (or app, an entry of apps)")
 		return
 	case *c.app != "":
 		if c.own.Interpreter != "" || len(c.own.Command) > 0 || c.own.Processes != 0 || c.own.Threads != 0 || c.own.Coroutines != 0 {
-			x.wrong(path, "%s go with path; those of an app stand once, in apps.%s", ownKeys[c.language], *c.app)
+			x.wrong(path, "%s require path; set those of an app in apps.%s", ownKeys[c.language], *c.app)
 		}
 		if _, found := x.Apps[*c.app]; !found {
 			x.wrong(path+".app", "there is no app %q%s", *c.app, meant(*c.app, names(x.Apps)))
@@ -250,19 +250,19 @@ var (
 
 func (x *completion) pythonNames(path string, c *code) {
 	if !pythonModule.MatchString(*c.module) {
-		x.wrong(path+".module", "%q is no module; write it as billing.jobs", *c.module)
+		x.wrong(path+".module", "%q is not a module; write billing.jobs, for example", *c.module)
 	}
 	if !pythonName.MatchString(*c.function) {
-		x.wrong(path+".function", "%q is no name of a Python function; name it with function", *c.function)
+		x.wrong(path+".function", "%q is not a valid name of a Python function; set function", *c.function)
 	}
 }
 
 func (x *completion) nodeNames(path string, c *code) {
 	if m := *c.module; filepath.IsAbs(m) || strings.HasPrefix(filepath.Clean(m), "..") || strings.Contains(m, ":") {
-		x.wrong(path+".module", "%q is no module of the app; write it as jobs/billing.js, relative to the app's path, or as the name of a package", m)
+		x.wrong(path+".module", "%q is not a module of the app; write jobs/billing.js, relative to the app's path, or the name of a package", m)
 	}
 	if !nodeName.MatchString(*c.function) {
-		x.wrong(path+".function", "%q is no name of an export; name it with function, which may be default", *c.function)
+		x.wrong(path+".function", "%q is not a valid name of an export; set function, which may be default", *c.function)
 	}
 }
 
@@ -292,6 +292,6 @@ func (x *completion) shortForm(path string, c *code, shortForms map[string]strin
 		return
 	}
 	if have.Interpreter != whole.Interpreter || !slices.Equal(have.Command, whole.Command) || have.Processes != whole.Processes || have.Threads != whole.Threads || have.Coroutines != whole.Coroutines {
-		x.wrong(path, "%s differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or name an app for both in apps", ownKeys[c.language], first, x.at(first).Line)
+		x.wrong(path, "%s differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or define one app for both in apps", ownKeys[c.language], first, x.at(first).Line)
 	}
 }

@@ -97,7 +97,7 @@ func names[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) 
 
 func (x *completion) all() {
 	if len(x.Functions) == 0 {
-		x.wrong("functions", "there is none; name at least one function")
+		x.wrong("functions", "it is empty; add at least one function")
 		return
 	}
 	if x.checkNames(); len(x.problems) > 0 {
@@ -168,7 +168,7 @@ func (x *completion) oneKind(path, what string, kinds []kind) bool {
 	}
 	switch len(given) {
 	case 0:
-		x.wrong(path, "it needs exactly one kind; known are: %s", strings.Join(known, ", "))
+		x.wrong(path, "it needs exactly one kind: %s", strings.Join(known, ", "))
 	case 1:
 		return true
 	default:
@@ -202,7 +202,7 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 	}
 	f.Output = x.outputs(path+".output", f.Output)
 	switch {
-	case !x.oneKind(path+".handler", "a function is run by", f.Handler.kinds()):
+	case !x.oneKind(path+".handler", "a function has", f.Handler.kinds()):
 	case f.Handler.Exec != nil:
 		run := *f.Handler.Exec
 		if run.Dir = x.absolute(run.Dir); len(run.Command) == 0 || run.Command[0] == "" {

@@ -331,7 +331,7 @@ func TestAListenerForOthersIsWarnedOf(t *testing.T) {
 }
 
 func TestFilesThatCannotBeRead(t *testing.T) {
-	if _, err := Load("nowhere.yaml", environment()); err == nil || !strings.Contains(err.Error(), "there is no configuration nowhere.yaml") {
+	if _, err := Load("nowhere.yaml", environment()); err == nil || !strings.Contains(err.Error(), "no configuration nowhere.yaml") {
 		t.Errorf("%v", err)
 	}
 	large := filepath.Join(t.TempDir(), "large.yaml")

@@ -89,10 +89,10 @@ const (
 func (x *completion) confinement(path string, a *App) {
 	x.environment(path+".environment", a.Environment)
 	if n := a.Limits.OpenFiles; n > 0 && n < leastFiles {
-		x.wrong(path+".limits.open_files", "%d is too few for a worker to start; the least is %d", n, leastFiles)
+		x.wrong(path+".limits.open_files", "%d is too few for a worker to start; the minimum is %d", n, leastFiles)
 	}
 	if n := a.Limits.Memory; n > 0 && n < leastMemory {
-		x.wrong(path+".limits.memory", "%v is too little for a worker to start; the least is %v", n, leastMemory)
+		x.wrong(path+".limits.memory", "%v is too little for a worker to start; the minimum is %v", n, leastMemory)
 	}
 	s := &a.Sandbox
 	if !s.Strict() {
@@ -103,13 +103,13 @@ func (x *completion) confinement(path string, a *App) {
 			{"read", len(s.Read) > 0}, {"write", len(s.Write) > 0}, {"temporary", s.Temporary != temporary}, {"connect", s.Connect != nil}, {"unix_sockets", s.UnixSockets}, {"link_local", s.LinkLocal},
 		} {
 			if key.set {
-				x.wrong(path+".sandbox."+key.name, "it is for profile: strict, and the sandbox is off")
+				x.wrong(path+".sandbox."+key.name, "it requires profile: strict, but the sandbox is off")
 			}
 		}
 		return
 	}
 	if a.NewPrivileges {
-		x.wrong(path+".new_privileges", "a strict sandbox allows no new privileges; leave one of them out")
+		x.wrong(path+".new_privileges", "a strict sandbox allows no new privileges; remove one of them")
 	}
 	for _, list := range []struct {
 		name  string
@@ -121,7 +121,7 @@ func (x *completion) confinement(path string, a *App) {
 				continue
 			}
 			if list.paths[i] = filepath.Clean(x.absolute(p)); list.paths[i] == "/" && list.name == "write" {
-				x.wrong(fmt.Sprintf("%s.sandbox.write[%d]", path, i), "all that there is may be written then; name what is needed, or turn the sandbox off")
+				x.wrong(fmt.Sprintf("%s.sandbox.write[%d]", path, i), "this allows writes everywhere; list only what is needed, or turn the sandbox off")
 			}
 		}
 	}
@@ -133,7 +133,7 @@ func (x *completion) confinement(path string, a *App) {
 			break
 		}
 		if port < 1 || port > 65535 {
-			x.wrong(fmt.Sprintf("%s.sandbox.connect[%d]", path, i), "%d is no port; it must be a number from 1 to 65535", port)
+			x.wrong(fmt.Sprintf("%s.sandbox.connect[%d]", path, i), "%d is not a port; it must be a number from 1 to 65535", port)
 		}
 	}
 }
@@ -141,12 +141,12 @@ func (x *completion) confinement(path string, a *App) {
 func (x *completion) environment(path string, e Environment) {
 	for _, name := range names(e.Set) {
 		if !variableName.MatchString(name) {
-			x.wrong(path+".set", "%q is no name of a variable", name)
+			x.wrong(path+".set", "%q is not the name of a variable", name)
 		}
 	}
 	for _, name := range e.Pass {
 		if beginning := strings.TrimSuffix(name, "*"); name != "*" && !variableName.MatchString(beginning) {
-			x.wrong(path+".pass", "%q is no name of a variable, nor a beginning of names, such as AZURE_*", name)
+			x.wrong(path+".pass", "%q is not the name of a variable, or a prefix such as AZURE_*", name)
 		}
 	}
 }

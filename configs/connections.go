@@ -63,7 +63,7 @@ var (
 func (x *completion) only(path, kind string, keys []string) {
 	for _, key := range keys {
 		if at, given := x.where[path+"."+key]; given {
-			x.problem(at, "%s.%s: this is for %s only; leave it out", path, key, kind)
+			x.problem(at, "%s.%s: this key is only for %s; remove it", path, key, kind)
 		}
 	}
 }
@@ -84,19 +84,19 @@ func (x *completion) azureConnection(path string, c Connection) {
 	case c.Namespace != "":
 		x.identity(path, c)
 		if !namespaceName.MatchString(c.Namespace) {
-			x.wrong(path+".namespace", "%q is no host of a namespace; write it as contoso.servicebus.windows.net", c.Namespace)
+			x.wrong(path+".namespace", "%q is not the host of a namespace; write it as contoso.servicebus.windows.net", c.Namespace)
 		}
 		if _, port, err := net.SplitHostPort(c.Endpoint); c.Endpoint != "" && (err != nil || port == "") {
-			x.wrong(path+".endpoint", "%q is no address; write HOST:PORT", c.Endpoint)
+			x.wrong(path+".endpoint", "%q is not an address; write HOST:PORT", c.Endpoint)
 		}
 		return
 	case c.StorageAccount != "":
 		x.identity(path, c)
 		if !accountName.MatchString(c.StorageAccount) {
-			x.wrong(path+".storage_account", "%q is no name of a storage account: 3 to 24 lower-case letters and digits; an address goes into endpoint", c.StorageAccount)
+			x.wrong(path+".storage_account", "%q is not the name of a storage account: use 3 to 24 lower-case letters and digits; put an address into endpoint", c.StorageAccount)
 		}
 		if u, err := url.Parse(c.Endpoint); c.Endpoint != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil) {
-			x.wrong(path+".endpoint", "this is no address of an account's queues; write https://HOST, without a query: an identity's tokens are not sent in the clear")
+			x.wrong(path+".endpoint", "this is not the address of an account's queues; write https://HOST, without a query; tokens are never sent unencrypted")
 		}
 		return
 	}
@@ -107,12 +107,12 @@ func (x *completion) azureConnection(path string, c Connection) {
 		named := parts["accountname"] != "" && parts["accountkey"] != ""
 		signed := parts["queueendpoint"] != "" && parts["sharedaccesssignature"] != ""
 		if !named && !signed && !strings.EqualFold(parts["usedevelopmentstorage"], "true") {
-			x.wrong(path+".connection_string", "this connection string of a storage account is not whole: %s", storageForm)
+			x.wrong(path+".connection_string", "this connection string of a storage account is incomplete: %s", storageForm)
 		}
 	case parts["endpoint"] == "":
-		x.wrong(path+".connection_string", "this is no connection string of Service Bus, %s, nor of a storage account, %s", busForm, storageForm)
+		x.wrong(path+".connection_string", "this is not a connection string of Service Bus, %s, or of a storage account, %s", busForm, storageForm)
 	case !strings.HasPrefix(parts["endpoint"], "sb://") || parts["sharedaccesskey"] == "" && parts["sharedaccesssignature"] == "":
-		x.wrong(path+".connection_string", "this is no connection string of Service Bus: %s", busForm)
+		x.wrong(path+".connection_string", "this is not a connection string of Service Bus: %s", busForm)
 	}
 }
 
@@ -158,23 +158,23 @@ func (x *completion) connection(path string, c Connection) {
 	}
 	if c.Embedded() {
 		if len(ways) > 0 || c.Password != "" || c.TLS != nil {
-			x.wrong(path, "the embedded server needs no credentials, nkey, token, user, password or tls; leave them out")
+			x.wrong(path, "the embedded server has no credentials, nkey, token, user, password or tls; remove them")
 		}
 		x.listen(path+".listen", c.Listen)
 		return
 	}
 	if len(ways) > 1 {
-		x.wrong(path, "it has %s; one way to say who you are is enough", strings.Join(ways, " and "))
+		x.wrong(path, "it has %s; keep one way to authenticate", strings.Join(ways, " and "))
 	}
 	if c.Password != "" && c.User == "" {
 		x.wrong(path+".password", "it needs a user")
 	}
 	if c.TLS != nil && (c.TLS.Cert == "") != (c.TLS.Key == "") {
-		x.wrong(path+".tls", "cert and key go together")
+		x.wrong(path+".tls", "set both cert and key")
 	}
 	for _, key := range []string{"listen", "sync", "max_store"} {
 		if at, given := x.where[path+"."+key]; given {
-			x.problem(at, "%s.%s: this is for the embedded server only; leave it out", path, key)
+			x.problem(at, "%s.%s: this key is only for the embedded server; remove it", path, key)
 		}
 	}
 	for i, u := range c.NATS {
@@ -189,10 +189,10 @@ func (x *completion) connection(path string, c Connection) {
 		case err != nil, parsed.Host == "":
 			x.wrong(at, "this is neither embedded nor a URL; write it as nats://host:4222")
 		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, parsed.Scheme):
-			x.wrong(at, "a URL that begins with %s://; nats, tls, ws and wss are known", parsed.Scheme)
+			x.wrong(at, "unsupported scheme %s://; use nats, tls, ws or wss", parsed.Scheme)
 		case parsed.User != nil:
 			x.secrets = append(x.secrets, parsed.User.String())
-			x.wrong(at, "no user or password in a URL, which gets printed; use the keys user, password or token")
+			x.wrong(at, "a URL must not contain a user or password, since URLs are printed; use the keys user, password or token")
 		}
 	}
 }
@@ -203,15 +203,15 @@ func (x *completion) listen(path, listen string) {
 	}
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		x.wrong(path, "%q is no address; write HOST:PORT, or off", listen)
+		x.wrong(path, "%q is not an address; write HOST:PORT, or off", listen)
 		return
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		x.wrong(path, "%q is no port; write 0 to 65535", port)
+		x.wrong(path, "%q is not a port; write 0 to 65535", port)
 	}
 	ip := net.ParseIP(host)
 	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		x.Warnings = append(x.Warnings, fmt.Sprintf("%s: %s can be reached from other machines, without encryption; the token in the data directory is all that keeps them out", path, listen))
+		x.Warnings = append(x.Warnings, fmt.Sprintf("%s: %s can be reached from other machines without encryption; only the token in the data directory protects it", path, listen))
 	}
 }
 
@@ -226,12 +226,12 @@ func (x *completion) connectionOf(path string, name *string, kind string, fits f
 		}
 		switch len(fitting) {
 		case 0:
-			x.wrong(path, "there is no connection to %s; add one to connections", kind)
+			x.wrong(path, "no connection to %s; add one to connections", kind)
 			return Connection{}, false
 		case 1:
 			*name = fitting[0]
 		default:
-			x.wrong(path, "connection is needed, since there are several: %s", strings.Join(fitting, ", "))
+			x.wrong(path, "set connection to one of: %s", strings.Join(fitting, ", "))
 			return Connection{}, false
 		}
 	}
@@ -241,7 +241,7 @@ func (x *completion) connectionOf(path string, name *string, kind string, fits f
 		return c, false
 	}
 	if !fits(c) {
-		x.wrong(path+".connection", "the connection %s is not one to %s", *name, kind)
+		x.wrong(path+".connection", "connection %s is not a connection to %s", *name, kind)
 		return c, false
 	}
 	return c, true

@@ -72,7 +72,7 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 	d.where[path] = d.position(n)
 	switch node := n.(type) {
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
-		d.problem(d.position(n), "%s: anchors, aliases, tags and merge keys are not read here; write the value out", named(path))
+		d.problem(d.position(n), "%s: anchors, aliases, tags and merge keys are not supported; write the value itself", named(path))
 		return
 	case *ast.NullNode:
 		if v.Type() == reflect.TypeFor[Outputs]() {
@@ -166,7 +166,7 @@ func (d *decoder) skips(path string) bool { return d.skip != nil && d.skip(path)
 func (d *decoder) missing(v reflect.Value, seen map[string]bool, path string, at Position) {
 	for _, f := range fieldsOf(v.Type()) {
 		if f.required && !seen[f.name] && !d.skips(join(path, f.name)) {
-			d.problem(at, "%s lacks the key %s", named(path), f.name)
+			d.problem(at, "%s has no key %s, which is required", named(path), f.name)
 		}
 	}
 }
@@ -221,7 +221,7 @@ func (d *decoder) ports(n ast.Node, v reflect.Value, path string) {
 	}
 	for i, port := range out {
 		if port == AnyPort {
-			d.problem(d.position(items[i]), "%s[%d]: -1 is no port; it must be a number from 1 to 65535, or the word any for the whole key", path, i)
+			d.problem(d.position(items[i]), "%s[%d]: -1 is not a port; write a number from 1 to 65535, or any as the whole value", path, i)
 		}
 	}
 	v.Set(reflect.ValueOf(out))
@@ -282,7 +282,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 	}
 	if v.Kind() == reflect.String {
 		if !isText {
-			d.problem(at, "%s must be a text; put it in quotes: %q", named(path), raw)
+			d.problem(at, "%s must be a string; quote it: %q", named(path), raw)
 			return
 		}
 		if name, isFile := strings.CutPrefix(text, "file:"); isFile && strings.HasPrefix(raw, "file:") {
@@ -296,7 +296,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 			d.files[path] = name
 		}
 	} else if isText && text == raw && (v.CanInt() && v.Type() == reflect.TypeFor[int]() || v.Kind() == reflect.Bool || v.CanFloat()) {
-		d.problem(at, "%s must be %s, not the text %q", named(path), kindName(v), text)
+		d.problem(at, "%s must be %s, not %q", named(path), kindName(v), text)
 		return
 	}
 	if err := setScalar(v, text); err != nil {
@@ -354,12 +354,12 @@ func setScalar(v reflect.Value, text string) error {
 			out = text == "true"
 		case reflect.Int:
 			if out, err = strconv.Atoi(text); err != nil {
-				return fmt.Errorf("%q is no whole number", text)
+				return fmt.Errorf("%q is not a whole number", text)
 			}
 		case reflect.Float64:
 			number, parseErr := strconv.ParseFloat(text, 64)
 			if parseErr != nil || math.IsNaN(number) || math.IsInf(number, 0) {
-				return fmt.Errorf("%q is no number", text)
+				return fmt.Errorf("%q is not a number", text)
 			}
 			out = number
 		default:
@@ -378,13 +378,13 @@ func inBounds(v reflect.Value, f field) error {
 	if f.enum != "" {
 		words := strings.Split(f.enum, ",")
 		if text := fmt.Sprint(v.Interface()); !slices.Contains(words, text) {
-			return fmt.Errorf("is %s; it may be %s", text, strings.Join(words, ", "))
+			return fmt.Errorf("is %s; allowed: %s", text, strings.Join(words, ", "))
 		}
 	}
 	for _, bound := range []struct {
 		text, word string
 		sign       float64
-	}{{f.min, "least", 1}, {f.max, "most", -1}} {
+	}{{f.min, "minimum", 1}, {f.max, "maximum", -1}} {
 		if bound.text == "" {
 			continue
 		}
@@ -393,7 +393,7 @@ func inBounds(v reflect.Value, f field) error {
 			panic("a bound in a tag is wrong: " + err.Error())
 		}
 		if (number(v)-number(limit))*bound.sign < 0 {
-			return fmt.Errorf("is %v; the %s that it may be is %s", v.Interface(), bound.word, bound.text)
+			return fmt.Errorf("is %v; the %s is %s", v.Interface(), bound.word, bound.text)
 		}
 	}
 	return nil

@@ -48,7 +48,7 @@ func openWithoutWait(path string, allowed func(fs.FileMode) bool) (*os.File, err
 		return nil, errors.Unwrap(err)
 	}
 	if !allowed(info.Mode()) {
-		return nil, fmt.Errorf("it is %s; name a regular file", fileKind(info.Mode()))
+		return nil, fmt.Errorf("it is %s; use a regular file", fileKind(info.Mode()))
 	}
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -56,7 +56,7 @@ func openWithoutWait(path string, allowed func(fs.FileMode) bool) (*os.File, err
 	}
 	// Another file may have taken its place since.
 	if info, err = file.Stat(); err == nil && !allowed(info.Mode()) {
-		err = fmt.Errorf("it is %s; name a regular file", fileKind(info.Mode()))
+		err = fmt.Errorf("it is %s; use a regular file", fileKind(info.Mode()))
 	}
 	if err != nil {
 		_ = file.Close() // nothing was read
@@ -86,7 +86,7 @@ func readAtMost(r io.Reader, most int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(text)) > most {
-		return nil, fmt.Errorf("it has more than %d bytes, the most that it may have", most)
+		return nil, fmt.Errorf("it has more than %d bytes, the maximum", most)
 	}
 	return text, nil
 }
@@ -98,7 +98,7 @@ func read(ctx context.Context, path string, accept func(path string, file *os.Fi
 		return mode.IsRegular() || mode&fs.ModeNamedPipe != 0
 	})
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, "", fmt.Errorf("there is no configuration %s; name another, or begin with the README's first example", path)
+		return nil, "", fmt.Errorf("no configuration %s; name another file, or run \"drover init\"", path)
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("reading the configuration %s: %w", path, err)
@@ -115,7 +115,7 @@ func read(ctx context.Context, path string, accept func(path string, file *os.Fi
 	case ctx.Err() != nil:
 		return nil, "", fmt.Errorf("reading the configuration %s: stopped: %w", path, ctx.Err())
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, "", fmt.Errorf("reading the configuration %s: nothing came through this pipe for %v; name a regular file", path, pipePatience)
+		return nil, "", fmt.Errorf("reading the configuration %s: no data from this pipe for %v; use a regular file", path, pipePatience)
 	case err != nil:
 		return nil, "", fmt.Errorf("reading the configuration %s: %w", path, err)
 	}

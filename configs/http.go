@@ -38,26 +38,26 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 	x.httpFormat(path, h)
 	for _, name := range names(h.Headers) {
 		if !headerForm.MatchString(name) || strings.ContainsAny(string(h.Headers[name]), "\r\n\x00") {
-			x.wrong(path+".headers."+name, "it is no header: letters, digits and hyphens, and a value of one line")
+			x.wrong(path+".headers."+name, "not a valid header; use letters, digits and hyphens, and a value of one line")
 		}
 		if slices.Contains(ownHeaders, strings.ToLower(name)) {
-			x.wrong(path+".headers."+name, "drover sets it itself: it says how a request is sent")
+			x.wrong(path+".headers."+name, "drover sets this header itself; remove it")
 		}
 	}
 	for _, status := range names(h.Status) {
 		if !statusForm.MatchString(status) {
-			x.wrong(path+".status."+status, "%q is no status; write it as 404, or 4xx", status)
+			x.wrong(path+".status."+status, "%q is not a status; write 404, or 4xx", status)
 		}
 		if !slices.Contains(verdicts, h.Status[status]) {
-			x.wrong(path+".status."+status, "%q is not what a status may mean: %s", h.Status[status], strings.Join(verdicts, ", "))
+			x.wrong(path+".status."+status, "%q is not a verdict; use one of %s", h.Status[status], strings.Join(verdicts, ", "))
 		}
 	}
 	if t := h.TLS; t != nil {
 		if !strings.HasPrefix(h.URL, "https:") && (t.CA != "" || t.Cert != "") {
-			x.wrong(path+".tls", "it goes with a URL that begins with https")
+			x.wrong(path+".tls", "it requires an https URL")
 		}
 		if (t.Cert == "") != (t.Key == "") {
-			x.wrong(path+".tls", "cert and key go together")
+			x.wrong(path+".tls", "set both cert and key")
 		}
 	}
 }
@@ -67,18 +67,18 @@ func (x *completion) httpFormat(path string, h *HTTPHandler) {
 	if h.Format == "" {
 		for _, key := range []string{"binding", "data_type", "result"} {
 			if x.given(path + "." + key) {
-				x.wrong(path+"."+key, "it goes with format: azure")
+				x.wrong(path+"."+key, "it requires format: azure")
 			}
 		}
 		return
 	}
 	if x.given(path + ".cloudevents") {
-		x.wrong(path+".cloudevents", "it goes without format: each says how a message becomes a request")
+		x.wrong(path+".cloudevents", "remove it or format: both define the form of a request")
 	}
 	if h.Batch != nil {
-		x.wrong(path+".batch", "it goes without format: a custom handler is given one message at a time")
+		x.wrong(path+".batch", "remove it or format: a custom handler receives one message at a time")
 	}
 	if h.Binding == "" {
-		x.wrong(path, "format azure needs binding: the name of the trigger's binding in function.json, such as myQueueItem")
+		x.wrong(path, "format azure requires binding: the name of the trigger's binding in function.json, such as myQueueItem")
 	}
 }

@@ -67,7 +67,7 @@ func ReadPlain(path string) ([]byte, error) {
 	}
 	for _, t := range tokens {
 		if t.Type == token.AliasType {
-			return nil, errors.New("it has an alias; write the value out")
+			return nil, errors.New("it has an alias; write the value itself")
 		}
 	}
 	return text, nil
@@ -110,11 +110,11 @@ func (d *decoder) body(text []byte) ast.Node {
 	var syntax *yaml.SyntaxError
 	if errors.As(err, &syntax) && syntax.Token != nil {
 		p := syntax.Token.Position
-		d.problem(Position{p.Line, p.Column}, "this is no YAML: %s", syntax.Message)
+		d.problem(Position{p.Line, p.Column}, "invalid YAML: %s", syntax.Message)
 		return nil
 	}
 	if err != nil {
-		d.problem(Position{1, 1}, "this is no YAML: %v", err)
+		d.problem(Position{1, 1}, "invalid YAML: %v", err)
 		return nil
 	}
 	var bodies []ast.Node
@@ -130,7 +130,7 @@ func (d *decoder) body(text []byte) ast.Node {
 	case 1:
 		return bodies[0]
 	}
-	d.problem(d.position(bodies[1]), "a second document begins here; a file has one")
+	d.problem(d.position(bodies[1]), "a second document begins here; a file may have only one")
 	return nil
 }
 

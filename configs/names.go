@@ -23,12 +23,12 @@ func CheckName(name string) error {
 	case strings.ContainsAny(name, `./\`):
 		return fmt.Errorf(`the name %+q has a dot or a slash; use - or _ instead`, name)
 	case name[0] == '-':
-		return fmt.Errorf("the name %+q begins with -, as a flag does; begin with a letter", name)
+		return fmt.Errorf("the name %+q begins with -, like a flag; begin with a letter", name)
 	}
 	for _, r := range name {
 		// Cf has the marks that change the direction of text, and those that nobody sees.
 		if unicode.IsSpace(r) || unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp) || !unicode.IsPrint(r) {
-			return fmt.Errorf("the name %+q has %U, a space, a control character or an invisible one; leave it out", name, r)
+			return fmt.Errorf("the name %+q has %U, a space, control or invisible character; remove it", name, r)
 		}
 	}
 	return nil

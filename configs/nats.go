@@ -35,10 +35,10 @@ func (x *completion) natsTrigger(path, name string, t *NATSTrigger) {
 		}
 	}
 	if t.DeadLetters == t.Stream {
-		x.wrong(path+".dead_letters", "it is the stream itself; rejected messages would come back")
+		x.wrong(path+".dead_letters", "it is the stream itself; rejected messages would be received again")
 	}
 	if t.Subject != "" && !validSubject(t.Subject) {
-		x.wrong(path+".subject", "%q is no subject: tokens with dots between them, * for a token, > for the rest", t.Subject)
+		x.wrong(path+".subject", "%q is not a subject; use tokens separated by dots, * for a token, > for the rest", t.Subject)
 	}
 	for _, other := range names(x.Functions) {
 		o := x.Functions[other].Trigger.NATS
@@ -46,7 +46,7 @@ func (x *completion) natsTrigger(path, name string, t *NATSTrigger) {
 			continue
 		}
 		if o.Connection == t.Connection && o.Stream == t.Stream && o.Consumer == t.Consumer {
-			x.wrong(path, "function %s reads the same consumer, %s of stream %s: each would get a part of the messages; give each a consumer", other, t.Consumer, t.Stream)
+			x.wrong(path, "function %s reads the same consumer, %s of stream %s: each would receive only some of the messages; use separate consumers", other, t.Consumer, t.Stream)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func (o Outputs) filledIn() Outputs {
 // outputs completes a copy of them.
 func (x *completion) outputs(path string, given Outputs) Outputs {
 	if _, written := x.where[path]; written && len(given) == 0 {
-		x.wrong(path, "the list is empty; leave the key out where results are dropped")
+		x.wrong(path, "the list is empty; remove the key to drop results")
 	}
 	out := slices.Clone(given)
 	for i := range out {
@@ -38,7 +38,7 @@ func (x *completion) outputs(path string, given Outputs) Outputs {
 		x.output(at, &out[i])
 		for _, earlier := range out[:i] {
 			if reflect.DeepEqual(earlier, out[i]) {
-				x.wrong(at, "it is there twice: each result would come twice")
+				x.wrong(at, "it is listed twice; each result would be sent twice")
 			}
 		}
 	}
@@ -52,14 +52,14 @@ func (x *completion) output(path string, o *Output) {
 		nats := *o.NATS
 		x.connectionOf(path+".nats", &nats.Connection, "NATS", func(c Connection) bool { return len(c.NATS) > 0 })
 		if !validSubject(nats.Subject) || strings.ContainsAny(nats.Subject, "*>") {
-			x.wrong(path+".nats.subject", "%q is no subject to send to: tokens with dots between them, without * and >", nats.Subject)
+			x.wrong(path+".nats.subject", "%q is not a subject for results; use tokens separated by dots, without * and >", nats.Subject)
 		}
 		o.NATS = &nats
 	case o.ServiceBus != nil:
 		bus := *o.ServiceBus
 		x.connectionOf(path+".servicebus", &bus.Connection, "Azure Service Bus", Connection.ServiceBus)
 		if (bus.Queue == "") == (bus.Topic == "") {
-			x.wrong(path+".servicebus", "it needs a queue or a topic, and not both")
+			x.wrong(path+".servicebus", "set either queue or topic")
 		}
 		x.entity(path+".servicebus.queue", bus.Queue)
 		x.entity(path+".servicebus.topic", bus.Topic)

@@ -25,7 +25,7 @@ func (c *Config) CheckPaths() error {
 		if h.Exec != nil {
 			s.needDirectory(path+"exec.dir", h.Exec.Dir, "dir is the directory that the command runs in")
 			if command := h.Exec.Command; len(command) > 0 && filepath.IsAbs(command[0]) {
-				s.needFile(path+"exec.command", command[0], "command names a program on the path, or one by its path, relative to dir")
+				s.needFile(path+"exec.command", command[0], "command is a program in $PATH, or a path relative to dir")
 			}
 			continue
 		}
@@ -46,7 +46,7 @@ func (c *Config) CheckPaths() error {
 			s.needFile(at, filepath.Join(app.Dir, file), hint)
 		}
 		if command := app.Command; len(command) > 0 && filepath.IsAbs(command[0]) {
-			s.needFile(strings.TrimSuffix(at, "path")+"command", command[0], "command names a program on the path, or one by its path, relative to the app's")
+			s.needFile(strings.TrimSuffix(at, "path")+"command", command[0], "command is a program in $PATH, or a path relative to the app's")
 		}
 	}
 	return s.errors()
@@ -59,7 +59,7 @@ func (s *source) needDirectory(path, dir, hint string) bool {
 	case err == nil && info.IsDir():
 		return true
 	case err == nil:
-		s.problem(s.at(path), "%s is no directory; %s", dir, hint)
+		s.problem(s.at(path), "%s is not a directory; %s", dir, hint)
 	default:
 		s.problem(s.at(path), "%s %s; %s", dir, statError(err), hint)
 	}

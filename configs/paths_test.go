@@ -27,7 +27,7 @@ func TestPathsThatDoNotExist(t *testing.T) {
 		"a node directory":          {"      node: {path: ./app}", ""},
 		"no python":                 {"      python: {path: ./nothere}", "6:22: " + dir + "/nothere does not exist; path is"},
 		"no python file":            {"      python: {path: ./app/other.py}", "6:22: " + dir + "/app/other.py does not exist"},
-		"no directory":              {"      python: {path: ./plain}", "6:22: " + dir + "/plain is no directory"},
+		"no directory":              {"      python: {path: ./plain}", "6:22: " + dir + "/plain is not a directory"},
 		"no node":                   {"      node: {path: ./nothere}", "6:20: " + dir + "/nothere does not exist"},
 		"no node file":              {"      node: {path: ./app/other.mjs}", "6:20: " + dir + "/app/other.mjs does not exist"},
 		"no worker":                 {"      worker: {path: ./nothere, command: [sh]}", "6:22: " + dir + "/nothere does not exist"},

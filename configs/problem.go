@@ -214,5 +214,5 @@ func meant(word string, known []string) string {
 	if len(known) == 0 {
 		return ""
 	}
-	return "; known are: " + strings.Join(known, ", ")
+	return "; use one of: " + strings.Join(known, ", ")
 }

@@ -86,11 +86,11 @@ func (x *completion) scale(path string, s *Scale) {
 	case 0:
 		s.ClearWithin = defaultClearWithin
 		if zero != "" {
-			x.wrong(zero, "a target of 0 can't be met; it must be more than that, or be left out")
+			x.wrong(zero, "a target of 0 cannot be met; set a higher value, or remove it")
 		}
 	case 1:
 	default:
-		x.wrong(path, "it has both %s; there is one target", strings.Join(given, " and "))
+		x.wrong(path, "it has both %s; set only one target", strings.Join(given, " and "))
 	}
 	if s.Instances.Min > s.Instances.Max {
 		x.wrong(path+".instances", "min (%d) is more than max (%d)", s.Instances.Min, s.Instances.Max)
@@ -102,7 +102,7 @@ func (x *completion) scale(path string, s *Scale) {
 	if s.Timezone != "" {
 		zone, err := time.LoadLocation(s.Timezone)
 		if err != nil {
-			x.wrong(path+".timezone", "%q is no time zone that this machine knows; write it as Europe/Berlin, or UTC", s.Timezone)
+			x.wrong(path+".timezone", "%q is not a time zone on this machine; write Europe/Berlin or UTC, for example", s.Timezone)
 		} else {
 			s.location = zone
 		}
@@ -115,14 +115,14 @@ func (x *completion) scale(path string, s *Scale) {
 func (x *completion) schedule(path string, s Schedule, most int) {
 	from, ok := clock(s.From)
 	if !ok || from == 24*time.Hour {
-		x.wrong(path+".from", "%q is no time of day; write it as 08:00", s.From)
+		x.wrong(path+".from", "%q is not a time of day; write 08:00", s.From)
 	}
 	if _, ok := clock(s.To); !ok {
-		x.wrong(path+".to", "%q is no time of day; write it as 18:00", s.To)
+		x.wrong(path+".to", "%q is not a time of day; write 18:00", s.To)
 	}
 	for i, day := range s.Days {
 		if !slices.Contains(weekdays, day) {
-			x.wrong(fmt.Sprintf("%s.days[%d]", path, i), "%q is no day; it may be mon, tue, wed, thu, fri, sat, sun", day)
+			x.wrong(fmt.Sprintf("%s.days[%d]", path, i), "%q is not a day; use mon, tue, wed, thu, fri, sat, sun", day)
 		}
 	}
 	if s.Min > most {
@@ -147,12 +147,12 @@ func (x *completion) together() {
 	}
 	for _, name := range names(x.Functions) {
 		if n := x.Functions[name].Trigger.NATS; n != nil && n.OrderingToken > 0 {
-			x.wrong("functions."+name+".trigger.nats.ordering_token", "several instances do not keep a subject's order; set scale.instances.max to 1, or ordering_token to 0")
+			x.wrong("functions."+name+".trigger.nats.ordering_token", "several instances do not keep the order of a subject; set scale.instances.max to 1, or ordering_token to 0")
 		}
 	}
 	for _, name := range names(x.Connections) {
 		if c := x.Connections[name]; c.Embedded() && c.Listen == "off" {
-			x.wrong("connections."+name+".listen", "several instances reach the embedded server by its listener; leave listen out, or set scale.instances.max to 1")
+			x.wrong("connections."+name+".listen", "several instances connect to the embedded server through its listener; remove listen, or set scale.instances.max to 1")
 		}
 	}
 }
@@ -203,7 +203,7 @@ func (s Scale) WorkerPolicy(most int) scaler.Policy {
 
 // String says what is scaled, and to what.
 func (s Scale) String() string {
-	target := fmt.Sprintf("a backlog is gone within %v", s.ClearWithin)
+	target := fmt.Sprintf("a backlog is cleared within %v", s.ClearWithin)
 	switch {
 	case s.MaxAge > 0:
 		target = fmt.Sprintf("no message waits for more than %v", s.MaxAge)
@@ -212,7 +212,7 @@ func (s Scale) String() string {
 	}
 	switch i := s.Instances; {
 	case i.External:
-		return "instances as others say; workers so that " + target
+		return "external scaling of instances; workers so that " + target
 	case i.Scaled():
 		return fmt.Sprintf("%d to %d instances, so that %s", i.Min, i.Max, target)
 	}

@@ -55,14 +55,14 @@ scale:
 
 func TestScaleDefaults(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                  "one instance; workers so that a backlog is gone within 30s",
-		"scale: {instances: external}":      "instances as others say; workers so that a backlog is gone within 30s",
-		"scale: {instances: {max: 4}}":      "1 to 4 instances, so that a backlog is gone within 30s",
-		"scale: {instances: {min: 0}}":      "0 to 1 instances, so that a backlog is gone within 30s",
+		"":                                  "one instance; workers so that a backlog is cleared within 30s",
+		"scale: {instances: external}":      "external scaling of instances; workers so that a backlog is cleared within 30s",
+		"scale: {instances: {max: 4}}":      "1 to 4 instances, so that a backlog is cleared within 30s",
+		"scale: {instances: {min: 0}}":      "0 to 1 instances, so that a backlog is cleared within 30s",
 		"scale: {max_age: 90s}":             "one instance; workers so that no message waits for more than 1m30s",
 		"scale: {per_instance: 5}":          "one instance; workers so that 5 messages wait for each instance",
 		"scale: {instances: '${N:-}'}":      "",
-		"scale: {instances: {max: '${N}'}}": "1 to 4 instances, so that a backlog is gone within 30s",
+		"scale: {instances: {max: '${N}'}}": "1 to 4 instances, so that a backlog is cleared within 30s",
 		"scale: {instances: 4}":             "",
 		"scale: {instances: {Max: 4}}":      "",
 		"scale: {instances: [external]}":    "",
@@ -111,8 +111,8 @@ func TestSimulationFile(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"scale: {instances: {max: 1}}\n":                                "nothing scales: set instances",
-		"scale: {clear_within: 10s, max_age: 45s, instances: {max: 5}}": "there is one target",
-		"scale: {instances: {max: 5}}\nmodel: {slots: 0}":               "model.slots is 0; the least",
+		"scale: {clear_within: 10s, max_age: 45s, instances: {max: 5}}": "set only one target",
+		"scale: {instances: {max: 5}}\nmodel: {slots: 0}":               "model.slots is 0; the minimum",
 		"models: {}": "did you mean model?",
 		"scale: {instances: {max: 5}, max_age: 10ms}": "",
 	} {

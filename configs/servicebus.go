@@ -12,10 +12,10 @@ func (x *completion) serviceBusTrigger(path, name string, t *ServiceBusTrigger) 
 	}
 	switch {
 	case t.Queue != "" && (t.Topic != "" || len(t.Subscription) > 0):
-		x.wrong(path, "it has a queue and a topic or subscription; messages come from a queue, or from a subscription of a topic")
+		x.wrong(path, "it has a queue and a topic or subscription; set either queue, or topic and subscription")
 		return
 	case t.Topic == "" && len(t.Subscription) > 0:
-		x.wrong(path, "it has a subscription and no topic")
+		x.wrong(path, "it has a subscription but no topic")
 		return
 	case t.Topic != "" && len(t.Subscription) == 0:
 		t.Subscription = Strings{name}
@@ -29,13 +29,13 @@ func (x *completion) serviceBusTrigger(path, name string, t *ServiceBusTrigger) 
 		case !subscriptionName.MatchString(s):
 			x.wrong(path+".subscription", "%q cannot be the name of a subscription: letters, digits, . - and _, at most 50, with a letter or digit first and last", s)
 		case slices.Contains(t.Subscription[:i], s):
-			x.wrong(path+".subscription", "%s is there twice", s)
+			x.wrong(path+".subscription", "%s is listed twice", s)
 		}
 	}
 	if !t.Sessions {
 		for _, key := range []string{"max_concurrent_sessions", "session_idle_timeout", "session_turn", "session_state"} {
 			if at, given := x.where[path+"."+key]; given {
-				x.problem(at, "%s.%s: this goes with sessions: true", path, key)
+				x.problem(at, "%s.%s: this key requires sessions: true", path, key)
 			}
 		}
 	}
@@ -46,7 +46,7 @@ func (x *completion) serviceBusTrigger(path, name string, t *ServiceBusTrigger) 
 		}
 		shared := slices.ContainsFunc(t.Subscription, func(s string) bool { return slices.Contains(o.Subscription, s) })
 		if t.Queue != "" && strings.EqualFold(o.Queue, t.Queue) || t.Topic != "" && strings.EqualFold(o.Topic, t.Topic) && shared {
-			x.wrong(path, "function %s reads the same %s: each would get a part of the messages; give each one of its own", other, kindOf(t))
+			x.wrong(path, "function %s reads the same %s: each would receive only some of the messages; use separate ones", other, kindOf(t))
 		}
 	}
 }
@@ -75,10 +75,10 @@ func (x *completion) entity(path, name string) {
 func (x *completion) scheduled(path string, t *ServiceBusTrigger) {
 	switch {
 	case t == nil:
-		x.wrong(path, "scheduled is for Service Bus queues; leave it out, or set hold")
+		x.wrong(path, "scheduled is only for Service Bus queues; remove it, or set hold")
 	case t.Topic != "":
-		x.wrong(path, "scheduled is for queues: a copy sent to a topic reaches every subscription; set hold")
+		x.wrong(path, "scheduled is only for queues, because a copy sent to a topic reaches every subscription; set hold")
 	case t.Sessions:
-		x.wrong(path, "scheduled is not for sessions: the copy would lose its place; set hold")
+		x.wrong(path, "scheduled does not work with sessions, because the copy would lose its place; set hold")
 	}
 }

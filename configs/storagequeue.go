@@ -33,15 +33,15 @@ func (x *completion) storageQueueTrigger(path, name string, t *StorageQueueTrigg
 	case t.PoisonQueue != "":
 		x.storageQueueName(path+".poison_queue", t.PoisonQueue)
 	case len(t.Queue) <= longestQueueName && len(t.Queue)+len(poisonSuffix) > longestQueueName:
-		x.wrong(path, "%s%s would be longer than 63 characters; name the queue for rejected messages with poison_queue", t.Queue, poisonSuffix)
+		x.wrong(path, "%s%s would be longer than 63 characters; set poison_queue", t.Queue, poisonSuffix)
 	default:
 		t.PoisonQueue = t.Queue + poisonSuffix
 	}
 	if t.PoisonQueue == t.Queue {
-		x.wrong(path+".poison_queue", "it is the queue itself; rejected messages would come back")
+		x.wrong(path+".poison_queue", "it is the queue itself; rejected messages would be received again")
 	}
 	if t.Lease.D()%time.Second != 0 {
-		x.wrong(path+".lease", "%v is no whole number of seconds, which is all that the service knows", t.Lease)
+		x.wrong(path+".lease", "%v is not a whole number of seconds, which the service requires", t.Lease)
 	}
 	if t.MaxDequeueCount > 0 && t.MaxDequeueCount < maxAttempts {
 		x.wrong(path+".max_dequeue_count", "it is %d, less than retry.max_attempts (%d): a message would go to the poison queue before its attempts are used up", t.MaxDequeueCount, maxAttempts)
@@ -49,7 +49,7 @@ func (x *completion) storageQueueTrigger(path, name string, t *StorageQueueTrigg
 	for _, other := range names(x.Functions) {
 		o := x.Functions[other].Trigger.StorageQueue
 		if other < name && o != nil && o.Connection == t.Connection && strings.EqualFold(o.Queue, t.Queue) {
-			x.wrong(path, "function %s reads the same queue: each would get a part of the messages; give each one of its own", other)
+			x.wrong(path, "function %s reads the same queue: each would receive only some of the messages; use separate ones", other)
 		}
 	}
 }
@@ -58,6 +58,6 @@ func (x *completion) storageQueueOutput(path string, o *StorageQueueOutput) {
 	x.connectionOf(path, &o.Connection, "Azure Storage", Connection.Storage)
 	x.storageQueueName(path+".queue", o.Queue)
 	if o.TimeToLive > 0 && o.Delay >= o.TimeToLive {
-		x.wrong(path+".delay", "it is %v, and time_to_live %v: a result would end before it is seen", o.Delay, o.TimeToLive)
+		x.wrong(path+".delay", "it is %v, and time_to_live %v: a result would expire before it is visible", o.Delay, o.TimeToLive)
 	}
 }

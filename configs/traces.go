@@ -85,10 +85,10 @@ func (x *completion) traces(t *Traces) {
 	}
 	if tls := t.TLS; tls != nil {
 		if !strings.HasPrefix(t.URL, "https:") && (tls.CA != "" || tls.Cert != "") {
-			x.wrong(path+".tls", "it goes with an endpoint that begins with https")
+			x.wrong(path+".tls", "it requires an https endpoint")
 		}
 		if (tls.Cert == "") != (tls.Key == "") {
-			x.wrong(path+".tls", "cert and key go together")
+			x.wrong(path+".tls", "set both cert and key")
 		}
 	}
 }
@@ -113,7 +113,7 @@ func (x *completion) tracesByEnvironment(t *Traces) {
 		return
 	}
 	if protocol, from := x.variable(otelTracesProtocol, otelProtocol); protocol != "" && protocol != "http/protobuf" {
-		x.Warnings = append(x.Warnings, "nothing is traced: the environment's "+from+" is "+strconv.Quote(protocol)+", and drover speaks http/protobuf; name a collector for it in traces.endpoint")
+		x.Warnings = append(x.Warnings, "nothing is traced: the environment's "+from+" is "+strconv.Quote(protocol)+", but drover uses http/protobuf; set traces.endpoint to a collector for that")
 		return
 	}
 	t.URL, t.From = x.collector("traces.endpoint", name, text, name == otelEndpoint), name
@@ -129,11 +129,11 @@ func (x *completion) collector(path, variable, text string, below bool) string {
 	u, err := url.Parse(text)
 	if err == nil && u.User != nil {
 		x.secrets = append(x.secrets, u.User.String())
-		x.wrong(path, "%sno user or password in the URL; use headers", what)
+		x.wrong(path, "%sthe URL must not contain a user or password; use headers", what)
 		return ""
 	}
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" {
-		x.wrong(path, "%sthis is no URL of a collector; write it as http://127.0.0.1:4318", what)
+		x.wrong(path, "%sthis is not the URL of a collector; write http://127.0.0.1:4318, for example", what)
 		return ""
 	}
 	if u.Path = strings.TrimSuffix(u.Path, "/"); below && !strings.HasSuffix(u.Path, tracesPath) {
@@ -155,7 +155,7 @@ func (x *completion) tracesHeaders(t *Traces) {
 	}
 	for _, name := range names(t.Headers) {
 		if !headerForm.MatchString(name) || strings.ContainsAny(string(t.Headers[name]), "\r\n\x00") {
-			x.wrong(path+"."+name, "it is no header: letters, digits and hyphens, and a value of one line")
+			x.wrong(path+"."+name, "not a valid header; use letters, digits and hyphens, and a value of one line")
 		}
 	}
 }
@@ -205,6 +205,6 @@ func (x *completion) sample(t *Traces) {
 		}
 		t.Sample = &part
 	default:
-		x.wrong("traces.sample", "the environment's %s is %q; known are parentbased_traceidratio, parentbased_always_on and parentbased_always_off; or give sample", otelSampler, sampler)
+		x.wrong("traces.sample", "the environment's %s is %q; use parentbased_traceidratio, parentbased_always_on or parentbased_always_off; or set sample", otelSampler, sampler)
 	}
 }

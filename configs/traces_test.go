@@ -60,11 +60,11 @@ func TestTraces(t *testing.T) {
 		})
 	}
 	for variable, want := range map[string]string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT=joe:s3cret@otel": "the environment's OTEL_EXPORTER_OTLP_ENDPOINT: this is no URL of a collector",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=joe:s3cret@otel": "the environment's OTEL_EXPORTER_OTLP_ENDPOINT: this is not the URL of a collector",
 		"OTEL_TRACES_SAMPLER_ARG=2":                   `the environment's OTEL_TRACES_SAMPLER_ARG is "2"; it must be a number from 0 to 1`,
 		"OTEL_TRACES_SAMPLER=xray":                    `the environment's OTEL_TRACES_SAMPLER is "xray"`,
 		"OTEL_EXPORTER_OTLP_HEADERS=s3cret":           "the environment's OTEL_EXPORTER_OTLP_HEADERS is not of the form NAME=VALUE",
-		"OTEL_EXPORTER_OTLP_HEADERS=a b=s3cret":       "traces.headers.a b: it is no header",
+		"OTEL_EXPORTER_OTLP_HEADERS=a b=s3cret":       "traces.headers.a b: not a valid header",
 	} {
 		if _, err := parse(t, minimal, variable, collector); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v", variable, err)

@@ -45,11 +45,11 @@ func trusted(path string, file *os.File) error {
 			path = filepath.Join(dir, target)
 		}
 	}
-	return fmt.Errorf("reading the configuration %s: it is behind more than %d symbolic links", path, maxLinks)
+	return fmt.Errorf("reading the configuration %s: more than %d symbolic links lead to it", path, maxLinks)
 }
 
 func distrusted(config, path, why string) error {
-	return fmt.Errorf("the configuration %s: %s %s, and drover runs as root what it says; "+
+	return fmt.Errorf("the configuration %s: %s %s, but drover runs as root; "+
 		"run: chown root %s && chmod go-w %s; or run drover as another user", config, path, why, path, path)
 }
 

@@ -29,7 +29,7 @@ func (d Duration) String() string {
 func parseDuration(text string) (Duration, error) {
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		return 0, fmt.Errorf("%q is no duration; write it as 500ms, 30s or 1h30m", text)
+		return 0, fmt.Errorf("%q is not a duration; write 500ms, 30s or 1h30m, for example", text)
 	}
 	return Duration(d), nil
 }
@@ -65,7 +65,7 @@ func parseSize(text string) (Size, error) {
 			}
 		}
 	}
-	return 0, fmt.Errorf("%q is no size; write it as 512KiB, 1MiB or 100kB", text)
+	return 0, fmt.Errorf("%q is not a size; write 512KiB, 1MiB or 100kB, for example", text)
 }
 
 // String is auto, or the number.
@@ -82,7 +82,7 @@ func parsePrefetch(text string) (Prefetch, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 || n > 1_000_000 {
-		return 0, fmt.Errorf("%q is no prefetch; write auto, or a number from 0 to 1000000", text)
+		return 0, fmt.Errorf("%q is not a prefetch; write auto, or a number from 0 to 1000000", text)
 	}
 	return Prefetch(n), nil
 }
@@ -122,7 +122,7 @@ func expand(text string, env Env) (string, error) {
 		}
 		m := reference.FindStringSubmatch(ref)
 		if m[1] == "" {
-			wrong = append(wrong, errors.New("a dollar stands alone; write ${NAME}, ${NAME:-default}, or $$ for a dollar"))
+			wrong = append(wrong, errors.New("a $ without a name; write ${NAME}, ${NAME:-default}, or $$ for a dollar"))
 			return ref
 		}
 		value, found := env(m[1])
@@ -130,7 +130,7 @@ func expand(text string, env Env) (string, error) {
 			return m[3]
 		}
 		if !found {
-			wrong = append(wrong, fmt.Errorf("the environment has no variable %s; set it, or write ${%s:-default}", m[1], m[1]))
+			wrong = append(wrong, fmt.Errorf("the environment variable %s is not set; set it, or write ${%s:-default}", m[1], m[1]))
 		}
 		return value
 	})

@@ -156,7 +156,7 @@ func TestAdminTokenFile(t *testing.T) {
 		status     int
 	}{
 		{"missing", "", 0, "cannot be read: no such file or directory", ExitFailed},
-		{"empty", "\n", 0o600, "give a token", ExitFailed},
+		{"empty", "\n", 0o600, "set token", ExitFailed},
 		{"short", "secret\n", 0o600, "fewer than 16 characters", ExitFailed},
 		{"world-readable", "0123456789abcdef0123\n", 0o644, "(mode 0644); chmod 600 it", ExitFailed},
 		{"right", "0123456789abcdef0123\n", 0o600, "no daemon of this configuration is running here", ExitFailed},

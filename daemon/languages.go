@@ -66,7 +66,7 @@ var languages = map[string]language{
 // findWorker finds the program of a user's own worker.
 func findWorker(_ context.Context, app configs.App, env configs.Env) (interpreters.Interpreter, error) {
 	if info, err := os.Stat(app.Dir); err != nil || !info.IsDir() {
-		return interpreters.Interpreter{}, fmt.Errorf("its path %s is no directory; a worker's command runs in it", app.Dir)
+		return interpreters.Interpreter{}, fmt.Errorf("its path %s is not a directory; a worker's command runs in it", app.Dir)
 	}
 	path, _ := env("PATH")
 	found, err := interpreters.LookUp(app.Command[0], path)

@@ -68,7 +68,7 @@ func TestScaleSimulate(t *testing.T) {
 		{[]string{"--trace", dir}, "reading a trace"},
 		{[]string{"--trace", "step", "--policy", bad}, "min (5) is more than max (4)"},
 		{[]string{"--trace", "step", "--policy", young}, "young.yaml: model: max_age is 1ms"},
-		{[]string{"--trace", "step", "--policy", "none.yaml"}, "there is no configuration none.yaml"},
+		{[]string{"--trace", "step", "--policy", "none.yaml"}, "no configuration none.yaml"},
 		{[]string{"--trace", "step", "--plot", filepath.Join(gap, "plots")}, "making "},
 	} {
 		status, _, errs := commandOutput(t, append([]string{"scale", "simulate"}, c.args...)...)

@@ -288,7 +288,7 @@ func TestTuneThatCannotBe(t *testing.T) {
 		"none --messages DIR/m.jsonl --yes --for 20s":            {1, []string{"function none fails on every message", "the last time with: ValueError: no luck ?[2J", "Traceback"}},
 		"forever --messages DIR/m.jsonl --yes --for 2s":          {1, []string{"give more"}},
 		"broken --messages DIR/m.jsonl --yes --for 20s":          {3, []string{"cannot start", "ModuleNotFoundError", "pip install nonexistent_pkg"}},
-		"work --messages DIR/m.jsonl --yes -c DIR/nowhere.yaml":  {1, []string{"there is no configuration DIR/nowhere.yaml"}},
+		"work --messages DIR/m.jsonl --yes -c DIR/nowhere.yaml":  {1, []string{"no configuration DIR/nowhere.yaml"}},
 	} {
 		t.Run(args, func(t *testing.T) {
 			status, out, errs := command(t.Context(), nil, nil, tuneArgs(dir, args)...)

@@ -68,10 +68,10 @@ func SetNumbers(path string, env configs.Env, app string, numbers []Number) (*Nu
 	out.Diff, out.text = e.diff(path), []byte(e.text())
 	after, err := configs.Parse(path, out.text, dir, env)
 	if err != nil {
-		return nil, fmt.Errorf("with the numbers in it the configuration would be wrong, so it is left as it is: %w", err)
+		return nil, fmt.Errorf("the configuration with these numbers would be invalid, and is unchanged: %w", err)
 	}
 	if !configs.SameButNumbers(before, after, app, values) {
-		return nil, fmt.Errorf("%s: there is no telling where the numbers of app %s belong, so it is left as it is", path, app)
+		return nil, fmt.Errorf("%s: cannot find the place for the numbers of app %s; the file is unchanged", path, app)
 	}
 	return out, nil
 }
@@ -159,7 +159,7 @@ func (e *edit) setIn(at ast.Node, path string, numbers []Number) error {
 			found = true
 			token := pair.Value.GetToken()
 			if _, isNumber := pair.Value.(*ast.IntegerNode); !isNumber {
-				return fmt.Errorf("%s.%s is %s, which is not a number in the file: set it to %s where it is from", path, number.Key, token.Value, value)
+				return fmt.Errorf("%s.%s is %s, which is not a number in the file: set it to %s at its origin", path, number.Key, token.Value, value)
 			}
 			if !e.replace(token.Position.Line-1, token.Position.Column-1, token.Value, value) {
 				return fmt.Errorf("%s.%s is not found in the text", path, number.Key)
@@ -314,7 +314,7 @@ func (n *Numbers) Write() (err error) {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
 	if now.Size() != n.state.Size() || !now.ModTime().Equal(n.state.ModTime()) {
-		return fmt.Errorf("%s has changed meanwhile, and is left as it is", n.path)
+		return fmt.Errorf("%s has changed meanwhile; it is unchanged", n.path)
 	}
 	beside, err := os.CreateTemp(filepath.Dir(n.path), "."+filepath.Base(n.path)+".*")
 	if err != nil {
@@ -322,7 +322,7 @@ func (n *Numbers) Write() (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("writing the configuration, which is left as it is: %w", errors.Join(err, os.Remove(beside.Name())))
+			err = fmt.Errorf("writing the configuration, which is unchanged: %w", errors.Join(err, os.Remove(beside.Name())))
 		}
 	}()
 	if err := errors.Join(fill(beside, n.text, now), beside.Close()); err != nil {

@@ -89,11 +89,11 @@ func TestSetNumbers(t *testing.T) {
 func TestSetNumbersThatHaveNoPlace(t *testing.T) {
 	for name, test := range map[string]struct{ app, text, want string }{
 		"from the environment": {"app", "functions:\n  f: {trigger: {nats: {}}, handler: {python: {path: ./app, processes: '${N}'}}}\n",
-			"functions.f.handler.python.processes is ${N}, which is not a number in the file: set it to 2 where it is from"},
+			"functions.f.handler.python.processes is ${N}, which is not a number in the file: set it to 2 at its origin"},
 		"another app":  {"other", "functions:\n  f: {trigger: {nats: {}}, handler: {python: {path: ./app}}}\n", "it has no place for the numbers of app other"},
 		"a Go handler": {"app", "functions:\n  f: {trigger: {nats: {}}, handler: {go: f}}\n", "no place"},
 		"what is no threads' language": {"app", "functions:\n  f: {trigger: {nats: {}}, handler: {node: {path: ./app}}}\n",
-			"the configuration would be wrong, so it is left as it is"},
+			"the configuration with these numbers would be invalid"},
 		"a wrong file": {"app", "functions: [", "YAML"},
 	} {
 		t.Run(name, func(t *testing.T) {
