@@ -17,9 +17,6 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file does something with many dead letters: `drover dead replay` and
-// `drover dead purge`.
-
 const (
 	// deadLanes is how many dead letters are in hand at once, in as many keys: that many a
 	// killed replay leaves in doubt at most.
@@ -40,6 +37,7 @@ func (e errNotAll) Error() string { return string(e) }
 // deadChoice is what replay and purge have in common.
 type deadChoice struct {
 	deadTarget
+	IDs []string `arg:"" optional:"" name:"ids" help:"Select those with these IDs, as with --id."`
 	deadFilter
 	All    bool   `help:"Select all dead letters; required if no other filter is given."`
 	Limit  int    `placeholder:"N" help:"Stop after N dead letters, oldest first."`
@@ -49,9 +47,10 @@ type deadChoice struct {
 
 // check reads the flags.
 func (c *deadChoice) check(verb string) (match func(*triggers.DeadLetter) bool, pace *rate.Limiter, err error) {
+	c.ID, c.IDs = append(c.ID, c.IDs...), nil
 	switch {
 	case !c.given() && !c.All:
-		return nil, nil, usageError("choose with --id, --reason, --after, --before or --attribute; --all " + verb + " all of them")
+		return nil, nil, usageError("choose with IDs, --reason, --after, --before or --attribute; --all " + verb + " all of them")
 	case c.given() && c.All:
 		return nil, nil, usageError("--all is for all of them: leave it out, or the other choices")
 	case c.Limit < 0:
@@ -93,7 +92,7 @@ Messages that fail again are not replayed again by the same command. Messages of
 
 Examples:
 
-    drover dead replay orders --id 17
+    drover dead replay orders 17
     drover dead replay orders --reason timeout --after 24h --rate 100/s
     drover dead replay orders --all --dry-run
 `
@@ -155,7 +154,7 @@ func (*deadPurgeCommand) Help() string {
 
     drover dead purge orders --before 30d --dry-run
     drover dead purge orders --before 30d --yes
-    drover dead purge orders --id 17 --yes
+    drover dead purge orders 17 --yes
 `
 }
 

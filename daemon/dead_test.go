@@ -157,13 +157,13 @@ func TestDeadLettersByCommand(t *testing.T) {
 		dead(t, file, 1, "there is no dead letter 99 of function greet", "show", "greet", "99")
 		dead(t, file, 0, "matched 2, would replay 2, did nothing", "replay", "greet", "--all", "--dry-run")
 		dead(t, file, 0, "matched 1, would purge 1, did nothing", "purge", "greet", "--id", "2", "--dry-run")
-		dead(t, file, 0, "matched 2, would replay 2, did nothing", "replay", "greet", "--id", "2", "--id", "1", "--dry-run")
+		dead(t, file, 0, "matched 2, would replay 2, did nothing", "replay", "greet", "2", "--id", "1", "--dry-run")
 		dead(t, file, 0, "2 dead letters\n", "list", "greet")
 	}
 	all()
 	stop()
 	all()
-	dead(t, file, 0, "matched 1, replayed 1, left 0", "replay", "greet", "--id", "2")
+	dead(t, file, 0, "matched 1, replayed 1, left 0", "replay", "greet", "2")
 	dead(t, file, 0, "matched 1, purged 1, left 0", "purge", "greet", "--reason", "bad one", "--yes")
 	dead(t, file, 0, "no dead letters", "list", "greet")
 
