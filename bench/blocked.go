@@ -20,7 +20,7 @@ import (
 type blockedCommand struct {
 	Blocks int           `default:"1000" help:"Blocks that are made, of five causes."`
 	For    time.Duration `default:"10s" help:"How long the neighbours are measured, before the blocker comes and after."`
-	Only   string        `enum:"all,told,isolated" default:"all" help:"all, or one part: told, isolated."`
+	Only   string        `enum:"all,reported,isolated" default:"all" help:"Run all, or one part: reported, isolated."`
 }
 
 // blockers is an app of functions that each block their loop for 0.15 s, in a way of
@@ -79,7 +79,7 @@ func (c *blockedCommand) Run(ctx context.Context) error {
 	if c.Blocks < 5 || c.For < time.Second {
 		return errors.New("--blocks must be at least 5, --for 1s")
 	}
-	return runParts(ctx, c.Only, part{"told", c.told}, part{"isolated", c.isolated})
+	return runParts(ctx, c.Only, part{"reported", c.told}, part{"isolated", c.isolated})
 }
 
 // madeBlock is one that a function made.
@@ -171,7 +171,7 @@ func (c *blockedCommand) told(ctx context.Context) (err error) {
 	mu.Lock()
 	defer mu.Unlock()
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "cause\tblocks\ttold\tright function, message and line\tnoticed after, p50\tp99\t")
+	fmt.Fprintln(table, "cause\tblocks\treported\tright function, message and line\tnoticed after, p50\tp99\t")
 	row := func(name string, n, told, right int, late []time.Duration) {
 		slices.Sort(late)
 		at := func(q float64) string {
@@ -212,7 +212,7 @@ func (c *blockedCommand) told(ctx context.Context) (err error) {
 			wrong++
 		}
 	}
-	fmt.Fprintf(table, "told of no made block, or twice\t\t%d\t\t\t\t\n", wrong+twice)
+	fmt.Fprintf(table, "reported without a block, or twice\t\t%d\t\t\t\t\n", wrong+twice)
 	return table.Flush()
 }
 

@@ -36,30 +36,30 @@ import (
 )
 
 type commandLine struct {
-	Throughput   throughputCommand   `cmd:"" help:"Messages a second, as a part of what nats.go does without drover."`
-	Latency      latencyCommand      `cmd:"" help:"One message at a time, from publish to ack."`
-	Allocs       allocsCommand       `cmd:"" help:"Allocations a message on the Go path, beyond nats.go's own."`
-	Cost         costCommand         `cmd:"" help:"What metrics that are scraped and traces that are not sampled cost the Go path."`
-	Idle         idleCommand         `cmd:"" help:"Processor time and memory of a daemon with nothing to do."`
-	Memory       memoryCommand       `cmd:"" help:"Peak memory of the daemon by the bodies in flight."`
-	Servicebus   serviceBusCommand   `cmd:"" help:"Messages a second from the Service Bus emulator, beside the bare SDK."`
-	Storage      storageCommand      `cmd:"" name:"storagequeue" help:"Messages a second from the storage queue emulator, beside the bare SDK."`
-	Scale        scaleCommand        `cmd:"" help:"Workers and instances: how soon they come, and what their going costs."`
-	Reload       reloadCommand       `cmd:"" help:"One function of ten is reloaded under load: what the others notice."`
-	HTTP         httpCommand         `cmd:"" name:"http" help:"Messages a second to an app behind HTTP, beside wrk (Debian: wrk) and Go's client."`
-	Dead         deadCommand         `cmd:"" help:"A replay of dead letters that is cut half way and started again: none twice, none left."`
-	Stop         stopCommand         `cmd:"" help:"SIGTERM under load: messages handled twice, delivered again, or lost."`
-	Workers      workersCommand      `cmd:"" help:"How soon a worker is there, from a template and without, also after a kill; and what recycling costs."`
-	Order        orderCommand        `cmd:"" help:"Messages of an ordering key that start before an earlier one has ended, in runs with and without kills of workers."`
-	Storm        stormCommand        `cmd:"" help:"Kill the daemon, workers, the reaper and the broker under load: messages lost or charged, orphans."`
-	Hostile      hostileCommand      `cmd:"" help:"Messages that crash, hang, block the event loop and exceed memory: who is charged, and the throughput of the others."`
-	Crashes      crashesCommand      `cmd:"" help:"One crash every four seconds under a steady load: what is done when sending ends."`
-	Timeouts     timeoutsCommand     `cmd:"" help:"How late calls that overrun are ended: those that obey, and those that are killed."`
-	Workloads    workloadsCommand    `cmd:"" help:"Auto beside the best cell of a grid of processes, threads and coroutines, for functions of each kind."`
-	Measuring    measuringCommand    `cmd:"" help:"What it costs to measure the CPU time of calls: the Python no-op with measuring and without."`
-	Blocked      blockedCommand      `cmd:"" help:"Blocks of an event loop: how many are told right, how soon; and what isolation does for the functions beside."`
-	Celery       celeryCommand       `cmd:"" help:"drover's Python no-op beside Celery's (Debian: celery, redis-server)."`
-	MemoryDaemon memoryDaemonCommand `cmd:"" name:"memory-daemon" hidden:"" help:"The daemon of memory."`
+	Throughput   throughputCommand   `cmd:"" help:"Measure messages a second, relative to nats.go without drover."`
+	Latency      latencyCommand      `cmd:"" help:"Measure the latency of single messages, from publish to acknowledgement."`
+	Allocs       allocsCommand       `cmd:"" help:"Measure allocations per message on the Go path, beyond nats.go's own."`
+	Cost         costCommand         `cmd:"" help:"Measure the cost of scraped metrics and unsampled traces on the Go path."`
+	Idle         idleCommand         `cmd:"" help:"Measure CPU time and memory of an idle daemon."`
+	Memory       memoryCommand       `cmd:"" help:"Measure the daemon's peak memory relative to the bodies in flight."`
+	Servicebus   serviceBusCommand   `cmd:"" help:"Measure messages a second from the Service Bus emulator, compared with the bare SDK."`
+	Storage      storageCommand      `cmd:"" name:"storagequeue" help:"Measure messages a second from the storage queue emulator, compared with the bare SDK."`
+	Scale        scaleCommand        `cmd:"" help:"Measure how fast workers and instances scale out, and the cost of scale-in."`
+	Reload       reloadCommand       `cmd:"" help:"Reload one of ten functions under load, and measure the effect on the others."`
+	HTTP         httpCommand         `cmd:"" name:"http" help:"Measure messages a second to an HTTP app, compared with wrk (Debian: wrk) and Go's client."`
+	Dead         deadCommand         `cmd:"" help:"Interrupt a replay of dead letters and start it again: none twice, none left."`
+	Stop         stopCommand         `cmd:"" help:"Stop under load with SIGTERM: count messages handled twice, redelivered, or lost."`
+	Workers      workersCommand      `cmd:"" help:"Measure the start of workers, with and without a template and after a kill, and the cost of recycling."`
+	Order        orderCommand        `cmd:"" help:"Count messages of an ordering key that start before an earlier one has ended, with and without kills of workers."`
+	Storm        stormCommand        `cmd:"" help:"Kill the daemon, workers, the reaper and the broker under load: count lost messages, used attempts, orphans."`
+	Hostile      hostileCommand      `cmd:"" help:"Send messages that crash, hang, block the event loop and exceed memory: check which use attempts, and the throughput of the others."`
+	Crashes      crashesCommand      `cmd:"" help:"Crash a worker every four seconds under a steady load: count what is done when sending ends."`
+	Timeouts     timeoutsCommand     `cmd:"" help:"Measure how late calls end after their timeout, cancelled or killed."`
+	Workloads    workloadsCommand    `cmd:"" help:"Compare auto with the best cell of a grid of processes, threads and coroutines, for functions of each kind."`
+	Measuring    measuringCommand    `cmd:"" help:"Measure the cost of measuring the CPU time of calls, with the Python no-op."`
+	Blocked      blockedCommand      `cmd:"" help:"Block event loops: count correct reports, measure their delay and the effect of isolation on other functions."`
+	Celery       celeryCommand       `cmd:"" help:"Compare drover's Python no-op with Celery's (Debian: celery, redis-server)."`
+	MemoryDaemon memoryDaemonCommand `cmd:"" name:"memory-daemon" hidden:"" help:"Run the daemon of memory."`
 }
 
 func main() {

@@ -174,7 +174,7 @@ func (d *Daemon) metricsHandler() http.Handler {
 
 // Problem is the answer to what went wrong.
 type Problem struct {
-	Error string `json:"error" desc:"what went wrong, and what to do instead"`
+	Error string `json:"error" desc:"what went wrong, and what to do"`
 }
 
 func refuse(w http.ResponseWriter, status int, format string, args ...any) {

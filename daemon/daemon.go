@@ -303,48 +303,48 @@ type FunctionStatus struct {
 	Received int64 `json:"received" desc:"received = done + retried + rejected + released + abandoned + in_flight, always"`
 	Done     int64 `json:"done"`
 	Retried  int64 `json:"retried"`
-	Rejected int64 `json:"rejected" desc:"moved to the dead letters"`
-	Released int64 `json:"released" desc:"given back, since they were not tried"`
+	Rejected int64 `json:"rejected" desc:"dead-lettered"`
+	Released int64 `json:"released" desc:"released, because they were not tried"`
 	// Abandoned were in flight in an instance that ended, or the source never took
 	// their verdict: it lends them again.
-	Abandoned int64 `json:"abandoned" desc:"in flight in an instance that ended, or their verdict was never taken: the source lends them again"`
+	Abandoned int64 `json:"abandoned" desc:"in flight in an instance that ended, or with a verdict that was never accepted: the source redelivers them"`
 	// InFlight is received and not settled yet.
 	InFlight int64 `json:"in_flight" desc:"received and not settled yet"`
 	// Lost were taken back by the source before they were settled.
-	Lost int64 `json:"lost" desc:"taken back by the source before they were settled"`
+	Lost int64 `json:"lost" desc:"lock or lease expired before they were settled"`
 	// Failed counts attempts that the function failed, rejections among them.
-	Failed int64 `json:"failed" desc:"attempts that the function failed, rejections among them"`
+	Failed int64 `json:"failed" desc:"attempts that the function failed, including rejections"`
 	// Workers are the processes that can take messages; 0 for Go functions.
-	Workers int `json:"workers" desc:"processes that can take messages; 0 where no pool runs the function"`
+	Workers int `json:"workers" desc:"processes that can receive messages; 0 if no pool runs the function"`
 	// Stopped is set when the function's code does not load.
-	Stopped bool `json:"stopped" desc:"whether it has ended, since its code does not load"`
+	Stopped bool `json:"stopped" desc:"whether it is disabled because its code does not load"`
 	// Paused is set while somebody has it receive nothing; PausedUntil is when that
 	// ends, zero where it has no end.
-	Paused      bool      `json:"paused" desc:"whether somebody has it receive nothing"`
-	PausedUntil time.Time `json:"paused_until,omitzero" desc:"missing where the pause has no end"`
+	Paused      bool      `json:"paused" desc:"whether it is paused"`
+	PausedUntil time.Time `json:"paused_until,omitzero" desc:"missing if the pause has no end"`
 	// Rejections are Rejected by why: function, attempts, size.
-	Rejections map[string]int64 `json:"rejections,omitempty" desc:"rejected, by why: function, attempts, size"`
+	Rejections map[string]int64 `json:"rejections,omitempty" desc:"rejected, by reason: function, attempts, size"`
 	// Disconnected is since when nothing can be received; zero if it can be.
 	Disconnected time.Time `json:"disconnected,omitzero" desc:"since when nothing can be received; missing if it can be"`
 	// ReceiveError is why; empty where only the connection is known to be down.
 	ReceiveError string `json:"receive_error,omitempty" desc:"why nothing can be received"`
 	// ReceiveErrors counts what went wrong with that, and Reconnects how often a
 	// connection was made again, where the source tells.
-	ReceiveErrors int64 `json:"receive_errors" desc:"how often receiving went wrong"`
-	Reconnects    int64 `json:"reconnects" desc:"how often the connection was made again, where the source tells"`
+	ReceiveErrors int64 `json:"receive_errors" desc:"receive calls that failed"`
+	Reconnects    int64 `json:"reconnects" desc:"reconnects, if the source reports them"`
 	// Problems are what somebody has to fix: messages that cannot be settled, a
 	// dead-letter queue that is missing, an output that cannot be written.
-	Problems []FunctionProblem `json:"problems,omitempty" desc:"what somebody has to fix, the oldest first"`
+	Problems []FunctionProblem `json:"problems,omitempty" desc:"problems that need an operator, oldest first"`
 	// WaitsForMemory is set while nothing is received, since in_flight_memory is used up.
-	WaitsForMemory bool `json:"waits_for_memory,omitempty" desc:"whether nothing is received, since in_flight_memory is used up"`
+	WaitsForMemory bool `json:"waits_for_memory,omitempty" desc:"whether receiving waits because in_flight_memory is used up"`
 	// Gate is open while the function's HTTP app is taken for well, else shut; empty
 	// for functions without one.
-	Gate string `json:"gate,omitempty" desc:"open while the function's HTTP app is taken for well, else shut; missing without an app"`
+	Gate string `json:"gate,omitempty" desc:"open while the function's HTTP app counts as healthy, else shut; missing without an app"`
 	// Latency is how long handling took, from the hand-out to the verdict.
-	Latency *Latencies `json:"latency,omitempty" desc:"how long handling took, from the hand-out to the verdict"`
+	Latency *Latencies `json:"latency,omitempty" desc:"duration of attempts, from start to verdict"`
 	// Age is how old messages were when they were done or rejected, from when they
 	// were enqueued, where the source tells.
-	Age *Latencies `json:"age,omitempty" desc:"how old messages were when they were done or rejected, from when they were enqueued, where the source tells"`
+	Age *Latencies `json:"age,omitempty" desc:"age of messages when they were done or rejected, since they were enqueued, if the source reports it"`
 }
 
 // Status reports on every function, by name. It is empty before the daemon is ready.

@@ -20,11 +20,11 @@ type decided struct {
 	At      time.Time    `json:"at"`
 	Wanted  int          `json:"wanted"`
 	Current int          `json:"current"`
-	Bound   scaler.Bound `json:"bound" desc:"what held the number; formula if nothing did"`
+	Bound   scaler.Bound `json:"bound" desc:"the bound that applied; formula if none did"`
 	// Text is for people: the inputs, the formula, what held it.
-	Text string `json:"text" desc:"for people: the inputs, the formula, what held it"`
+	Text string `json:"text" desc:"for people: the inputs, the formula, the bound"`
 	// Count is how often each bound has held one.
-	Count map[scaler.Bound]int64 `json:"count" desc:"how often each bound has held one"`
+	Count map[scaler.Bound]int64 `json:"count" desc:"how often each bound applied"`
 
 	raw   int // what the formula alone asked for
 	loads []scaler.Load

@@ -14,7 +14,7 @@ type Health struct {
 	Reasons []string `json:"reasons,omitempty" desc:"why not"`
 	// Notes say what is not well, and does not make the daemon unready: what is
 	// outside it, and what somebody wants.
-	Notes []string `json:"notes,omitempty" desc:"what is not well beside that: sources and apps that cannot be reached, messages that cannot be settled, dead letters and outputs that cannot be written, pauses"`
+	Notes []string `json:"notes,omitempty" desc:"other problems: sources and apps that cannot be reached, messages that cannot be settled, dead letters and outputs that cannot be written, pauses"`
 }
 
 func (d *Daemon) answerHealth(w http.ResponseWriter, _ *http.Request) {

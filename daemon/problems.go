@@ -14,7 +14,7 @@ import (
 
 // FunctionProblem is something that somebody has to fix, while the function may still run.
 type FunctionProblem struct {
-	Kind  string    `json:"kind" desc:"unsettled: the source refuses verdicts; output: results cannot be sent; dead_letters: rejected messages cannot be moved; attempts: failures cannot be counted; rights: the account lacks a right; store: the embedded server's store is off"`
+	Kind  string    `json:"kind" desc:"unsettled: the source refuses verdicts; output: results cannot be sent; dead_letters: rejected messages cannot be moved; attempts: failures cannot be counted; rights: the account lacks a right; store: the embedded server's store is disabled"`
 	Text  string    `json:"text" desc:"what is wrong, and what to do"`
 	Since time.Time `json:"since"`
 	// Messages are those that wait here because of it, and Message is the one that

@@ -52,7 +52,7 @@ func (c Changes) String() string {
 // ReloadStatus is what became of reloads.
 type ReloadStatus struct {
 	// At is when the last one was asked for; zero: none was.
-	At time.Time `json:"at" desc:"when the last one was asked for"`
+	At time.Time `json:"at" desc:"when the last one was requested"`
 	// Refused says why the last one changed nothing; empty if it did not fail.
 	Refused string `json:"refused,omitempty" desc:"why the last one changed nothing; missing if it did not fail"`
 	// Done and Failed count them.

@@ -17,40 +17,40 @@ import (
 type StatusReport struct {
 	Phase     string             `json:"phase" desc:"starting, running or stopping"`
 	Since     time.Time          `json:"since" desc:"when the process began"`
-	Instances *InstancesStatus   `json:"instances,omitempty" desc:"where there are several"`
-	Reload    *ReloadStatus      `json:"reload,omitempty" desc:"where one was asked for"`
+	Instances *InstancesStatus   `json:"instances,omitempty" desc:"if there are several"`
+	Reload    *ReloadStatus      `json:"reload,omitempty" desc:"if one was requested"`
 	Functions []FunctionOverview `json:"functions"`
-	Problems  []FunctionProblem  `json:"problems,omitempty" desc:"what is wrong with the daemon as a whole: the embedded server's store is off"`
+	Problems  []FunctionProblem  `json:"problems,omitempty" desc:"problems of the daemon as a whole: the embedded server's store is disabled"`
 	Apps      []AppOverview      `json:"apps,omitempty" desc:"the worker processes of each app"`
-	Advice    []string           `json:"advice,omitempty" desc:"what would serve the apps better, as measured"`
+	Advice    []string           `json:"advice,omitempty" desc:"advice for the apps, from measurements"`
 }
 
 // AppOverview is how much of an app runs at once, and why.
 type AppOverview struct {
 	Name       string `json:"name"`
-	Ready      int    `json:"ready" desc:"worker processes that take messages"`
-	Processes  int    `json:"processes" desc:"worker processes that there may be"`
-	Threads    int    `json:"threads" desc:"threads of each, for functions that are not async, and for the executor of those that are"`
-	Coroutines int    `json:"coroutines" desc:"async calls that each has in flight"`
+	Ready      int    `json:"ready" desc:"worker processes that receive messages"`
+	Processes  int    `json:"processes" desc:"maximum number of worker processes"`
+	Threads    int    `json:"threads" desc:"threads of each, for functions that are not async and for the executor of those that are"`
+	Coroutines int    `json:"coroutines" desc:"async calls in flight in each"`
 	// Auto are those of the three that measuring finds.
-	Auto  []string `json:"auto" desc:"those of processes, threads and coroutines that nobody gave: measuring finds them"`
-	Phase string   `json:"phase" desc:"what the measuring is at: start, climb, trim, hold, idle, disturbed, memory or explicit"`
-	Note  string   `json:"note" desc:"why, for people"`
+	Auto  []string `json:"auto" desc:"those of processes, threads and coroutines that are not set, but measured"`
+	Phase string   `json:"phase" desc:"phase of the measurement: start, climb, trim, hold, idle, disturbed, memory or explicit"`
+	Note  string   `json:"note" desc:"the reason, for people"`
 	// Undone are changes of those that are undone.
-	Undone []UndoneChange `json:"undone,omitempty" desc:"changes of the settings that drover has undone, since calls failed after them"`
+	Undone []UndoneChange `json:"undone,omitempty" desc:"changes of the settings that drover reverted because calls failed after them"`
 }
 
 // UndoneChange is a change of an app's settings that is undone, since calls failed
 // right after it.
 type UndoneChange struct {
 	Setting  string `json:"setting" desc:"processes, threads, coroutines or on_blocked"`
-	Value    int    `json:"value,omitempty" desc:"what it is kept at; missing for on_blocked"`
+	Value    int    `json:"value,omitempty" desc:"the current value; missing for on_blocked"`
 	Tried    int    `json:"tried,omitempty" desc:"the value under which calls failed"`
 	Function string `json:"function" desc:"a function whose calls failed"`
-	Error    string `json:"error" desc:"what one of them failed with"`
-	Checked  bool   `json:"checked" desc:"whether calls have passed without the change; else that is being checked"`
-	Set      string `json:"set" desc:"the key and the value to set for the app, for the change never to be tried again"`
-	Text     string `json:"text" desc:"all of that, in a sentence"`
+	Error    string `json:"error" desc:"the error of one of them"`
+	Checked  bool   `json:"checked" desc:"whether calls have succeeded without the change; false while that is being checked"`
+	Set      string `json:"set" desc:"the key and value that prevent this change"`
+	Text     string `json:"text" desc:"all of this in a sentence"`
 }
 
 // InstancesStatus counts instances.
@@ -65,19 +65,19 @@ type InstancesStatus struct {
 type FunctionOverview struct {
 	FunctionStatus
 	// Backlog is nil where the source does not tell.
-	Backlog *int64        `json:"backlog,omitempty" desc:"messages that are ready at the source and not handed out; missing where it does not tell"`
-	Kind    *FunctionKind `json:"kind,omitempty" desc:"as measured; missing before anything is, and where no worker process runs it"`
-	Oldest  float64       `json:"oldest_seconds,omitempty" desc:"the age of the oldest of them; missing where there is none, or the source does not tell"`
+	Backlog *int64        `json:"backlog,omitempty" desc:"messages ready at the source and not delivered; missing if the source does not report it"`
+	Kind    *FunctionKind `json:"kind,omitempty" desc:"as measured; missing before that, and for functions without worker processes"`
+	Oldest  float64       `json:"oldest_seconds,omitempty" desc:"age of the oldest of them; missing if there is none, or the source does not report it"`
 }
 
 // FunctionKind is what a function does with its time, as measured.
 type FunctionKind struct {
 	Kind        string  `json:"kind" desc:"cpu, blocking, async or mixed"`
-	CPU         float64 `json:"cpu" desc:"the part of a call's time in which it computes, if it had the machine to itself"`
-	ReleasesGIL bool    `json:"releases_gil" desc:"whether it computes without the lock that Python's threads share"`
-	NeverAwaits bool    `json:"never_awaits" desc:"whether it is async and awaits nothing"`
-	BlocksLoop  bool    `json:"blocks_loop" desc:"whether it is async and keeps the event loop from turning"`
-	Sure        float64 `json:"sure" desc:"how sure that is, 0 to 1"`
+	CPU         float64 `json:"cpu" desc:"fraction of a call's time in which it computes, on an otherwise idle machine"`
+	ReleasesGIL bool    `json:"releases_gil" desc:"whether it releases the GIL while it computes"`
+	NeverAwaits bool    `json:"never_awaits" desc:"whether it is async but never awaits"`
+	BlocksLoop  bool    `json:"blocks_loop" desc:"whether it is async and blocks the event loop"`
+	Sure        float64 `json:"sure" desc:"confidence, 0 to 1"`
 }
 
 // maxUndone bounds what is printed of one, in characters.

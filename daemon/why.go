@@ -19,11 +19,11 @@ import (
 // Explanation is why.
 type Explanation struct {
 	Function string   `json:"function,omitempty"`
-	Message  string   `json:"message,omitempty" desc:"its id; missing where a function is explained"`
-	Instance int      `json:"instance,omitempty" desc:"which of several instances says so"`
+	Message  string   `json:"message,omitempty" desc:"the message ID; missing if a function is explained"`
+	Instance int      `json:"instance,omitempty" desc:"the instance that reports this, if there are several"`
 	State    string   `json:"state" desc:"of a function: receiving, full, blocked, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, stuck, retry, ready, held, later, lent, done, spent, dead or unknown"`
-	Text     string   `json:"text" desc:"what holds it back, in a sentence"`
-	Notes    []string `json:"notes,omitempty" desc:"more, mostly a line each"`
+	Text     string   `json:"text" desc:"the limit that applies, in a sentence"`
+	Notes    []string `json:"notes,omitempty" desc:"more, usually one line each"`
 }
 
 // Explanations is the answer of /v1/explain.

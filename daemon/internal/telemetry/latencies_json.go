@@ -9,12 +9,12 @@ import (
 // latenciesJSON is the JSON form of Latencies: quantiles for people, and the buckets that they
 // were computed from, so that programs can add and subtract.
 type latenciesJSON struct {
-	Count uint64  `json:"count" desc:"how many attempts there were"`
-	P50   float64 `json:"p50_seconds" desc:"half of them took at most so long, right to within a sixteenth"`
+	Count uint64  `json:"count" desc:"number of attempts"`
+	P50   float64 `json:"p50_seconds" desc:"median duration, accurate to a sixteenth"`
 	P90   float64 `json:"p90_seconds"`
 	P99   float64 `json:"p99_seconds"`
 	// Steps has the buckets that are not empty, by their number.
-	Steps map[string]uint64 `json:"steps" desc:"how many there were, by the step of the duration; 16 steps an octave, drover's own"`
+	Steps map[string]uint64 `json:"steps" desc:"counts by step of the duration; 16 steps per octave"`
 }
 
 // MarshalJSON implements json.Marshaler.

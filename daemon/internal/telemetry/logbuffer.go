@@ -29,8 +29,8 @@ type LogLine struct {
 	Time     time.Time      `json:"time"`
 	Level    slog.Level     `json:"level" desc:"DEBUG, INFO, WARN or ERROR"`
 	Text     string         `json:"text"`
-	Instance int            `json:"instance,omitempty" desc:"which of several instances"`
-	Dropped  int            `json:"dropped,omitempty" desc:"how many lines were left out before this one, because the reader is too slow"`
+	Instance int            `json:"instance,omitempty" desc:"the instance, if there are several"`
+	Dropped  int            `json:"dropped,omitempty" desc:"lines dropped before this one, because the reader is too slow"`
 	Attrs    map[string]any `json:"attrs,omitempty" desc:"the other attributes, such as message, worker and attempt"`
 }
 

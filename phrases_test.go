@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/json"
+	"go/scanner"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const phrasesFile = "testdata/phrases.json"
+
+// phrases are replaced by the field's terms, such as reported, leased, released, fixed,
+// honored, without using an attempt, continues, exists, in transit.
+var phrases = regexp.MustCompile(`(?i)\b(?:` + strings.Join([]string{
+	"told", "tells", "lent", "lends", "on loan", "(?:give|gives|gave|given|giving) back", "mend", "mends", "mended", "heeded", "uncharged",
+	"(?:go|goes|went) on", "what there is", "that there (?:is|are)", "what is there", "of ours", "on (?:its|their) way",
+	"handed (?:out|on)", "held ready", "kept apart", "worked off", "it is said",
+}, "|") + `)\b`)
+
+var (
+	markdownCode = regexp.MustCompile("(?s)```.*?\n\\s*```|`[^`\n]*`")
+	pythonText   = regexp.MustCompile(`(?s)""".*?"""|'''.*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|#[^\n]*`)
+	helpTag      = regexp.MustCompile(`help:"(?:[^"\\]|\\.)*"`)
+)
+
+// TestPhrases keeps phrases out of what users read: the Markdown files, without their code,
+// and the help texts. For comments and string literals of Go and Python, testdata/phrases.json
+// has a ceiling for each directory of the root. A change may only lower it:
+// go test -run TestPhrases . -lower
+func TestPhrases(t *testing.T) {
+	var ceilings map[string]int
+	if err := json.Unmarshal([]byte(readFile(t, phrasesFile)), &ceilings); err != nil {
+		t.Fatalf("%s: %v", phrasesFile, err)
+	}
+	counts := make(map[string]int)
+	for _, file := range textFiles(t) {
+		text := readFile(t, file)
+		switch filepath.Ext(file) {
+		case ".md":
+			checkPhrases(t, file, markdownCode.ReplaceAllString(text, ""))
+		case ".go":
+			for _, tag := range helpTag.FindAllString(text, -1) {
+				checkPhrases(t, file, tag)
+			}
+			counts[topDir(file)] += len(phrases.FindAllString(goText([]byte(text)), -1))
+		case ".py":
+			counts[topDir(file)] += len(phrases.FindAllString(strings.Join(pythonText.FindAllString(text, -1), "\n"), -1))
+		}
+	}
+	for _, dir := range slices.Sorted(maps.Keys(counts)) {
+		if n := counts[dir]; n > ceilings[dir] {
+			t.Errorf("%s: %d phrases of phrases_test.go in comments and strings; at most %d are allowed: %s", dir, n, ceilings[dir], phrases)
+			counts[dir] = ceilings[dir]
+		}
+		if counts[dir] == 0 {
+			delete(counts, dir)
+		}
+	}
+	if !*lower {
+		return
+	}
+	out, err := json.MarshalIndent(counts, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(phrasesFile, append(out, '\n'), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkPhrases(t *testing.T, file, text string) {
+	t.Helper()
+	for _, found := range phrases.FindAllStringIndex(text, -1) {
+		from, to := max(0, found[0]-40), min(len(text), found[1]+40)
+		t.Errorf("%s: %q in %q: use the field's term", file, text[found[0]:found[1]], text[from:to])
+	}
+}
+
+// textFiles are the Markdown, Go and Python files of the project.
+func textFiles(t *testing.T) (files []string) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		switch name := entry.Name(); {
+		case err != nil:
+			return err
+		case entry.IsDir() && path != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "node_modules" || name == "bin"):
+			return filepath.SkipDir
+		case !entry.IsDir() && path != "phrases_test.go" && slices.Contains([]string{".md", ".go", ".py"}, filepath.Ext(name)):
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) < 100 {
+		t.Fatalf("only %d files", len(files))
+	}
+	return files
+}
+
+func topDir(file string) string {
+	dir, _, found := strings.Cut(filepath.ToSlash(file), "/")
+	if !found {
+		return "."
+	}
+	return dir
+}
+
+// goText is the text of comments and string literals.
+func goText(source []byte) string {
+	var text strings.Builder
+	var s scanner.Scanner
+	s.Init(token.NewFileSet().AddFile("", -1, len(source)), source, nil, scanner.ScanComments)
+	for {
+		_, tok, literal := s.Scan()
+		if tok == token.EOF {
+			return text.String()
+		}
+		switch tok {
+		case token.COMMENT:
+			// A phrase may continue on the next line of a comment.
+			text.WriteString(" " + strings.TrimPrefix(literal, "// "))
+		case token.STRING:
+			text.WriteString("\n" + literal + "\n")
+		}
+	}
+}
+
+func TestPhrasePattern(t *testing.T) {
+	for text, want := range map[string]int{
+		"It is told, and goes on.": 2, "retold, excellent": 0, "Given back, of ours": 2, "of oursins": 0, "What there is": 1, "one that mends": 1,
+	} {
+		if got := len(phrases.FindAllString(text, -1)); got != want {
+			t.Errorf("%s: %d phrases, want %d", text, got, want)
+		}
+	}
+	if got := markdownCode.ReplaceAllString("a `told` b\n```\ntold\n```\nc", ""); strings.Contains(got, "told") || !strings.Contains(got, "c") {
+		t.Errorf("code is not ignored: %q", got)
+	}
+	if got := goText([]byte("package a\n\n// It goes\n// on.\nvar told = \"lent\"\n")); strings.Contains(got, "told") || len(phrases.FindAllString(got, -1)) != 2 {
+		t.Errorf("text of Go code: %q", got)
+	}
+	if got := pythonText.FindAllString("told = 'lent'  # mended\n", -1); !slices.Equal(got, []string{"'lent'", "# mended"}) {
+		t.Errorf("text of Python code: %q", got)
+	}
+}
