@@ -25,7 +25,7 @@ FUZZ ?= 1000000x
 .PHONY: fuzz
 fuzz: ## Fuzz the worker protocol, a million cases a target: both ends, and a whole worker; FUZZ=60s for less. Needs python3 and node
 	for target in FuzzParser FuzzDecode FuzzResult FuzzInvoke; do $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ) -fuzzminimizetime 10x ./handlers/workers/protocol || exit 1; done
-	$(GO) test -run '^$$' -fuzz '^FuzzWorker$$' -fuzztime $(FUZZ) -fuzzminimizetime 10x ./handlers/workers
+	$(GO) test -run '^$$' -fuzz '^FuzzWorker$$' -fuzztime $(FUZZ) -fuzzminimizetime 10x ./handlers/workers/worker
 	for of in python node; do $(GO) test -run '^$$' -fuzz '^FuzzReader$$' -fuzztime $(FUZZ) -fuzzminimizetime 10x ./handlers/$$of || exit 1; done
 
 .PHONY: azurite

@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/worker"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -93,14 +94,14 @@ type madeBlock struct {
 func (c *blockedCommand) told(ctx context.Context) (err error) {
 	causes := []struct{ function, in string }{{"sleeps", "sleeps"}, {"counts", "count"}, {"matches", "matches"}, {"reads", "reads"}, {"zips", "zips"}}
 	type seen struct {
-		workers.Block
+		worker.Block
 		at time.Time
 	}
 	var mu sync.Mutex
 	blocks, all, twice := make(map[string]madeBlock), make(map[string]seen), 0
 	p, end, err := pythonPool(ctx, blockers, []string{"sleeps", "counts", "matches", "reads", "zips", "fine"}, func(cfg *workers.Config) {
 		cfg.Settings.Processes = 2
-		cfg.Blocking = func(b workers.Block) {
+		cfg.Blocking = func(b worker.Block) {
 			mu.Lock()
 			defer mu.Unlock()
 			switch _, known := all[b.Message]; {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
 // This file is how the worker processes of apps are, in this daemon or in all of
@@ -36,8 +37,8 @@ type appStatus struct {
 	// Apart are the functions that are kept apart for that, and how many workers each has.
 	Apart map[string]int `json:"apart,omitempty"`
 	// Tuned is what measuring has found; nil before it has.
-	Tuned    *tuned             `json:"tuned,omitempty"`
-	Measures []workers.Measures `json:"measures,omitempty"`
+	Tuned    *tuned            `json:"tuned,omitempty"`
+	Measures []worker.Measures `json:"measures,omitempty"`
 }
 
 // usage remembers what processes use: to read it takes a while, and many may ask.
@@ -119,7 +120,7 @@ func (p *pool) status(fresh time.Duration) appStatus {
 	return appStatus{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
 		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
-		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.Snapshot(), Blocked: p.Blocked(), Apart: p.Apart(), Threaded: p.Threaded(),
+		Usage: p.usage.of(p.Pool, fresh), Waits: p.waits.Snapshot(), Blocked: p.Blocked(), Apart: p.Quarantined(), Threaded: p.Threaded(),
 		Tuned: p.tuner.Load().state(), Measures: p.Measures(),
 	}
 }
@@ -235,7 +236,7 @@ func (s appStatus) plus(o appStatus) appStatus {
 		both.Undone = o.Tuned.Undone
 		sum.Tuned = &both
 	}
-	sum.Measures = workers.SumOf(s.Measures, o.Measures)
+	sum.Measures = worker.SumOf(s.Measures, o.Measures)
 	return sum
 }
 

@@ -132,22 +132,20 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			MaxAge: settings.Recycle.MaxAge.D(), MaxIdle: settings.Recycle.MaxIdle.D(),
 		},
 		OnBlocked: workers.OnBlocked(settings.OnBlocked),
-		Moved: func(function string, to *handlers.Slots) {
-			d.moveShare(own, function, to)
-			own.tuner.Load().moved()
+		Observers: workers.Observers{
+			Moved: func(function string, to *handlers.Slots) {
+				d.moveShare(own, function, to)
+				own.tuner.Load().moved()
+			},
+			Died: func(ctx context.Context, how error) {
+				if t, is := ctx.(*turn); is && t.epoch != nil {
+					own.tuner.Load().failed(t.epoch, t, how) // the pool has it run again
+				}
+			},
+			Lagged:   own.waits.Add,
+			Imported: own.imports.Add,
 		},
-
-		Died: func(ctx context.Context, how error) {
-			if t, is := ctx.(*turn); is && t.epoch != nil {
-				own.tuner.Load().failed(t.epoch, t, how) // the pool has it run again
-			}
-		},
-
-		Lagged:   own.waits.Add,
-		Imported: own.imports.Add,
-		Reaper:   p.startsProcesses(),
-		Confine:  own.confinement,
-		Log:      d.log,
+		Reaper: p.startsProcesses(), Confine: own.confinement, Log: d.log,
 	})
 	own.life, own.stop = context.WithCancel(context.WithoutCancel(ctx))
 	own.running.Go(func() {

@@ -16,6 +16,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/worker"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/autotune"
 	"github.com/drover-run/drover/triggers"
@@ -58,7 +59,7 @@ func everything(t *testing.T) *Daemon {
 			Ready: 2, Restarts: map[process.Cause]int{process.CauseExit: 1}, StartUp: time.Second, Waits: took.Snapshot(),
 			Blocked: map[string]workers.Blocked{"f": {Times: 2, Time: time.Second}}, Apart: map[string]int{"f": 1},
 			Tuned:    &tuned{Kinds: map[string]autotune.Kind{"f": {Kind: autotune.KindCPU}}, Machine: machineStatus{Cores: 2, MemoryLimit: 2, MemoryAvailable: 1, CPUPressure: &half}},
-			Measures: []workers.Measures{{Function: "f", Calls: 3, Wall: time.Second, Measured: 1, CPU: time.Millisecond, Held: time.Second}},
+			Measures: []worker.Measures{{Function: "f", Calls: 3, Wall: time.Second, Measured: 1, CPU: time.Millisecond, Held: time.Second}},
 			Usage:    process.Usage{CPU: time.Minute, Known: true, Memory: process.Memory{Resident: 3 << 20, Anonymous: 2 << 20, Proportional: 1 << 20}, Largest: 2 << 20},
 		}},
 	})

@@ -70,7 +70,7 @@ func (w *workerScaler) look(ctx context.Context) {
 	}
 	needed := 0.0
 	for _, f := range w.daemon.running() {
-		if _, apart := w.pool.Apart()[f.name]; f.pool != w.pool || apart {
+		if _, apart := w.pool.Quarantined()[f.name]; f.pool != w.pool || apart {
 			continue
 		}
 		c := f.counts(now)

@@ -10,8 +10,8 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/worker"
 	"github.com/drover-run/drover/scaler/autotune"
 	"github.com/drover-run/drover/scaler/hostinfo"
 )
@@ -81,7 +81,7 @@ type reading struct {
 	machine  hostinfo.Machine
 	pool     time.Duration // the processor time of the workers
 	daemon   time.Duration
-	measures map[string]workers.Measures
+	measures map[string]worker.Measures
 }
 
 // tuningBounds are those of an app's settings, as they are and if nobody had given a
@@ -161,7 +161,7 @@ func (t *tuner) look(at time.Time) (busy bool) {
 // measure makes a sample of what happened since the look before.
 func (t *tuner) measure(at time.Time) (s autotune.Sample, busy bool) {
 	stats, settings := t.pool.Stats(), t.pool.Settings()
-	now := reading{at: at, pool: t.pool.CPU(), daemon: ownCPU(), measures: make(map[string]workers.Measures)}
+	now := reading{at: at, pool: t.pool.CPU(), daemon: ownCPU(), measures: make(map[string]worker.Measures)}
 	now.machine, _ = t.machine.Look() // what cannot be read is unknown
 	t.mu.Lock()
 	every := memoryEvery

@@ -60,7 +60,7 @@ func (t *tuner) failed(e *epoch, call *turn, err error) (release bool) {
 	failure := autotune.Call{
 		At: time.Since(birth), Function: call.f.name, Message: call.message.ID, Attempt: call.message.Attempt,
 		Final: handlers.Rejected(err) || call.message.Attempt >= call.f.retry.MaxAttempts,
-		Async: t.pool.Async(call.f.name), Epoch: e.number, Error: err.Error(),
+		Async: t.pool.IsAsync(call.f.name), Epoch: e.number, Error: err.Error(),
 	}
 	if now := t.pool.epoch.Load(); now != nil {
 		failure.Passed = now.passed[call.f.place].Load()

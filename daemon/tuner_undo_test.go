@@ -163,7 +163,7 @@ async def work(body):
 	if status := stop(); status != ExitOK {
 		t.Fatalf("status %d\n%s", status, out)
 	}
-	out.wait(t, "runs in threads from now on")
+	out.wait(t, "function moved to threads")
 	if n := strings.Count(out.String(), `set="on_blocked: warn"`); n != 1 {
 		t.Errorf("the key is logged %d times:\n%s", n, out)
 	}

@@ -83,7 +83,7 @@ exports.other = async () => process.pid;
 		c.OnBlocked, c.Log = workers.BlockedIsolate, slog.New(slog.NewTextHandler(log, nil))
 	}, "blocks", "other")
 	deadline := time.Now().Add(patience)
-	for i := 0; len(p.Apart()) == 0; i++ {
+	for i := 0; len(p.Quarantined()) == 0; i++ {
 		if _, err := call(t, p, "blocks", &triggers.Message{ID: fmt.Sprint(i)}); err != nil {
 			t.Fatal(err)
 		}

@@ -294,22 +294,22 @@ async def fine(body):
 	if len(pids) != 2 || pids[fmt.Sprint(before[0])] == 0 {
 		t.Errorf("the calls ran in %v; the worker was %v", pids, before)
 	}
-	log.wait(t, "is kept apart", "function=blocks", "workers=1")
+	log.wait(t, "function quarantined", "function=blocks", "workers=1")
 	output, err := call(t, p, "fine", &triggers.Message{})
 	if err != nil || pids[string(output)] > 0 && string(output) != fmt.Sprint(before[0]) {
 		t.Errorf("the other function ran in %s, %v", output, err)
 	}
-	if got := p.Apart(); got["blocks"] != 1 || len(got) != 1 {
+	if got := p.Quarantined(); got["blocks"] != 1 || len(got) != 1 {
 		t.Errorf("%v", got)
 	}
 	p.Scale(3)
 	deadline := time.Now().Add(patience)
-	for p.Apart()["blocks"] != 2 && time.Now().Before(deadline) {
+	for p.Quarantined()["blocks"] != 2 && time.Now().Before(deadline) {
 		if _, err := call(t, p, "fine", &triggers.Message{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := p.Apart()["blocks"]; got != 2 {
+	if got := p.Quarantined()["blocks"]; got != 2 {
 		t.Errorf("of three workers beside it it has %d", got)
 	}
 }
@@ -347,10 +347,10 @@ async def fine(body):
 	if !strings.HasPrefix(main, "drover_") {
 		t.Errorf("it runs in %s", main)
 	}
-	log.wait(t, "runs in threads", "function=blocks", "threads=2")
+	log.wait(t, "function moved to threads", "function=blocks", "threads=2")
 	log.wait(t, "it runs in "+main, "function=blocks", "message=b")
-	if got := p.Threaded(); len(got) != 1 || got[0] != "blocks" || len(p.Apart()) != 0 {
-		t.Errorf("%v run in threads, %v are apart", got, p.Apart())
+	if got := p.Threaded(); len(got) != 1 || got[0] != "blocks" || len(p.Quarantined()) != 0 {
+		t.Errorf("%v run in threads, %v are apart", got, p.Quarantined())
 	}
 	if h.Async() || h.Slots() != handler(t, p, "blocks").Slots() || h.Slots() == handler(t, p, "fine").Slots() {
 		t.Error("its room is not that of functions that are not async")

@@ -294,3 +294,34 @@ func TestWhatForkedWorkersSay(t *testing.T) {
 		}
 	}
 }
+
+// Where templates end one after the other, workers load the code themselves from then on.
+func TestTemplatesThatEnd(t *testing.T) {
+	t.Parallel()
+	dir := ""
+	p := startApp(t, imports+`
+import signal
+with open(os.path.join(os.path.dirname(__file__), "imports")) as file: count = len(file.readlines())
+if count <= 3:
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(3))
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+def f(body): return str(os.getpid())
+`, func(cfg *workers.Config) { cfg.Template, dir = true, cfg.App }, "f")
+	n := 0
+	eventually(t, "templates are given up", func() bool {
+		n++
+		p.Scale(1 + n%2) // a template is replaced when another worker is wanted
+		return strings.HasPrefix(p.Stats().Unforked, "3 templates in a row ended")
+	})
+	p.Scale(2)
+	eventually(t, "two workers, and no other process that has loaded the code", func() bool {
+		s := p.Stats()
+		return s.Ready == 2 && !slices.ContainsFunc(imported(t, dir), func(pid string) bool {
+			number, err := strconv.Atoi(pid)
+			return err == nil && !slices.Contains(s.PIDs, number) && syscall.Kill(number, 0) == nil
+		})
+	})
+	if s := p.Stats(); s.Template {
+		t.Errorf("%+v", s)
+	}
+}

@@ -13,152 +13,195 @@ import (
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// Scale sets the number of workers. More are started; of those that are too many
-// the idlest end, when they have finished what they have in flight. With none the
-// pool still offers room for what one would take, and the first message has one
-// started, which counts as wanted then.
-func (p *Pool) Scale(n int) {
-	p.mu.Lock()
-	changed := p.wanted != n
-	p.wanted = n
-	for _, a := range p.apart() {
-		a.pool.Scale(beside(n))
-	}
-	p.mu.Unlock()
-	if changed {
-		p.nudge()
-	}
-}
+const (
+	// healthy is how long a worker must live for the back-off to begin anew.
+	healthy = 10 * time.Second
+	// checkEvery is how often the workers are checked while one is missing.
+	checkEvery = 50 * time.Millisecond
+	// maxDuds is how many workers may die in a row while they load the code for the
+	// first time, before that is taken for the code's fault.
+	maxDuds = 3
+	// maxTemplates is how many templates may end in a row, before workers are
+	// started without one.
+	maxTemplates = 3
+)
 
-// wake has a worker started where none is wanted; p.mu is held.
-func (p *Pool) wake() {
-	if p.wanted == 0 {
-		p.wanted = 1
-		p.nudge()
-	}
-}
-
-// reconciler brings the workers that there are to those that are wanted.
+// reconciler brings the workers that there are to those that are wanted. One goroutine
+// calls it.
 type reconciler struct {
-	pool  *Pool
+	roster       *roster
+	code         *code
+	room         *room
+	launcher     *launcher
+	startTimeout time.Duration
+	log          *slog.Logger
+
 	pause *backoff.ExponentialBackOff
-	since map[*worker]time.Time // when each was started
-	next  time.Time             // not to start one before this
-	duds  int                   // that died before they had loaded the code, in a row
-	died  []process.Cause       // of what workers died that are to be replaced
-	crash time.Time             // of the last one
+	next  time.Time       // not to start one before this
+	duds  int             // that died before they had loaded the code, in a row
+	died  []process.Cause // of what workers died that are to be replaced
+	crash time.Time       // of the last one
 
-	startUp time.Duration // of a worker, lately
-	again   time.Time     // when one is old enough to be recycled; zero: none waits for it
-	old     *worker       // that is being recycled; nil if none is
-	oldBy   process.Cause
+	recycler recycler
 
-	template  *worker // nil if there is none
-	templates int     // that ended in a row
+	useTemplate bool    // where one is possible
+	template    *member // nil if there is none
+	templates   int     // that ended in a row
 
 	stopping sync.WaitGroup // workers that are being stopped
 }
 
-func (r *reconciler) step() {
-	r.again = time.Time{}
-	p := r.pool
-	p.mu.Lock()
-	workers, misload, wanted := p.workers, p.misload, p.wanted
-	p.mu.Unlock()
-	if p.waiting.Load() > 0 {
-		wanted = max(wanted, 1) // somebody waits for one: it is not stopped while it starts
+func newReconciler(roster *roster, code *code, room *room, launcher *launcher, cfg *Config) *reconciler {
+	return &reconciler{
+		roster: roster, code: code, room: room, launcher: launcher,
+		startTimeout: cfg.StartTimeout, log: launcher.log,
+		pause: backoff.NewExponentialBackOff(
+			backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0)),
+		recycler:    recycler{limits: cfg.Recycle},
+		useTemplate: cfg.Template,
 	}
-	var left []*worker
-	for _, w := range workers {
-		if r.keep(w) {
-			left = append(left, w)
+}
+
+// run takes a step whenever something may have changed, until ctx ends.
+func (r *reconciler) run(ctx context.Context) {
+	for {
+		r.step()
+		var wait time.Duration // 0: for a nudge
+		if !r.roster.settled() && r.code.failure() == nil {
+			wait = checkEvery
+		} else if r.recycler.limits.timed() {
+			wait = recycleEvery
+		}
+		if !r.recycler.again.IsZero() {
+			until := max(time.Until(r.recycler.again), time.Millisecond)
+			if wait == 0 || until < wait {
+				wait = until
+			}
+		}
+		var again <-chan time.Time
+		if wait > 0 {
+			again = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.roster.nudges:
+		case <-again:
 		}
 	}
-	able, ordinary := r.tend(wanted)
+}
+
+// stop ends the template, and returns when the workers that were being stopped are gone.
+func (r *reconciler) stop() {
+	if r.template != nil {
+		r.template.Stop()
+	}
+	r.stopping.Wait()
+}
+
+func (r *reconciler) step() {
+	r.recycler.again = time.Time{}
+	members, wanted := r.roster.snapshot()
+	if r.roster.waiting.Load() > 0 {
+		wanted = max(wanted, 1) // somebody waits for one: it is not stopped while it starts
+	}
+	disabled := r.code.failure() != nil
+	var left []*member
+	for _, m := range members {
+		if r.keep(m) {
+			left = append(left, m)
+		}
+	}
+	able, ordinary := r.tendTemplate(wanted)
 	if ordinary != nil {
 		left = append(left, ordinary)
 	}
-	wanted = r.recycle(left, wanted)
+	wanted, replaced := r.recycler.choose(left, wanted)
+	if replaced != nil {
+		r.recycle(replaced, r.recycler.cause)
+	}
 	active := 0
-	for _, w := range left {
-		if !w.retiring.Load() {
+	for _, m := range left {
+		if !m.Retiring() {
 			active++
 		}
 	}
 	active -= r.retire(left, active-wanted)
 	now := time.Now()
-	for ; able && misload == nil && active < wanted && !now.Before(r.next); active++ {
-		w, err := p.startWorker()
+	for ; able && !disabled && active < wanted && !now.Before(r.next); active++ {
+		w, err := r.launcher.startWorker()
 		if err != nil {
-			p.log.Error("cannot start a worker; will try again", "error", err)
+			r.log.Error("cannot start a worker; will try again", "error", err)
 			r.next = now.Add(r.pause.NextBackOff())
 			break
 		}
 		if len(r.died) > 0 {
-			p.count(r.died[0])
+			r.roster.countRestart(r.died[0])
 			r.died = r.died[1:]
 		}
-		r.since[w] = now
-		left = append(left, w)
+		left = append(left, newMember(w, r.recycler.limits))
 	}
-	p.mu.Lock()
-	p.workers = left
-	p.change()
-	p.mu.Unlock()
-	p.resize()
+	r.roster.replace(left)
+	r.room.resize()
 }
 
-// keep looks at one worker and reports whether it stays.
-func (r *reconciler) keep(w *worker) bool {
-	lived, lives := r.look(w)
+// keep checks one worker and reports whether it stays.
+func (r *reconciler) keep(m *member) bool {
+	lived, lives := r.checkProcess(m)
 	if lives {
 		return true
 	}
-	if w.retiring.Load() {
+	if m.Retiring() {
 		return false
 	}
-	r.died = append(r.died, w.cause)
-	if r.pool.halted() || r.dud(w) {
+	r.died = append(r.died, m.Cause)
+	if r.code.failure() != nil || r.countDud(m) {
 		return false
 	}
-	r.mourn("a worker is gone; it will be replaced", w, lived)
+	r.schedule("a worker is gone; it will be replaced", m, lived)
 	return false
 }
 
-// look notes whether a process has loaded the code, and reports whether it lives,
-// and for how long it has.
-func (r *reconciler) look(w *worker) (lived time.Duration, lives bool) {
-	p := r.pool
-	lived = time.Since(r.since[w])
+// checkProcess notes whether a process has loaded the code, and reports whether it lives, and for
+// how long it has.
+func (r *reconciler) checkProcess(m *member) (lived time.Duration, lives bool) {
+	lived = time.Since(m.Started)
 	select {
-	case <-w.loaded:
-		p.noteLoaded(w)
-		r.noteStartUp(w)
+	case <-m.Loaded:
+		if r.code.noteAnswer(m.Worker) {
+			r.roster.announce()
+		}
+		if !m.noted && m.Ready != nil {
+			m.noted = true
+			r.recycler.startUp, m.counters.readied, m.counters.quiet = lived, time.Now(), time.Now()
+			r.roster.noteStartUp(lived)
+		}
 	default:
-		if lived > p.cfg.StartTimeout {
-			w.kill(process.CauseStart, fmt.Errorf("the code did not load within %v", p.cfg.StartTimeout))
+		if lived > r.startTimeout {
+			m.Kill(process.CauseStart, fmt.Errorf("the code did not load within %v", r.startTimeout))
 		}
 	}
 	select {
-	case <-w.gone:
+	case <-m.Gone:
 	default:
 		return lived, true
 	}
-	w.done.Wait()
-	delete(r.since, w)
+	m.Wait()
 	return lived, false
 }
 
-// mourn sets when the next process is started after one has died: at once where it has
+// schedule sets when the next process is started after one has died: at once where it has
 // answered calls, since then one of those in flight has killed it, and isolation finds
 // that one; and after one that dies now and then. It is later and later where processes
 // that can do nothing die one after the other.
-func (r *reconciler) mourn(what string, w *worker, lived time.Duration) {
+func (r *reconciler) schedule(what string, m *member, lived time.Duration) {
 	now, delay := time.Now(), time.Duration(0)
+	_, answered := m.Calls()
 	switch {
-	case w.answers > 0:
+	case answered > 0:
 		r.next = now
 	case now.Sub(r.crash) > healthy:
 		r.pause.Reset()
@@ -167,84 +210,140 @@ func (r *reconciler) mourn(what string, w *worker, lived time.Duration) {
 		delay = r.pause.NextBackOff()
 		r.crash, r.next = now, now.Add(delay)
 	}
-	r.pool.log.Warn(what, "worker", w.process.PID, "error", w.reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
+	r.log.Warn(what, "worker", m.Process.PID, "error", m.Reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
 }
 
-// maxDuds is how many workers may die in a row while they load the code for the
-// first time, before that is taken for the code's fault.
-const maxDuds = 3
-
-// dud reports whether the code has been found not to load, as its workers die of
-// it without a word.
-func (r *reconciler) dud(w *worker) bool {
-	p := r.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.kinds) > 0 {
+// countDud reports whether the pool is disabled since too many workers have died in a row
+// while they loaded the code, without a word.
+func (r *reconciler) countDud(m *member) bool {
+	if r.code.hasLoaded() {
 		return false
 	}
 	if r.duds++; r.duds < maxDuds {
 		return false
 	}
-	m := &handlers.LoadError{Summary: w.reason.Error(), Detail: w.process.LastLines()}
-	m.Summary = fmt.Sprintf("%d workers in a row ended while they loaded the code; the last one: %s", r.duds, m.Summary)
-	p.halt(m)
-	close(p.loaded)
+	why := &handlers.LoadError{Summary: m.Reason.Error(), Detail: m.Process.LastLines()}
+	why.Summary = fmt.Sprintf("%d workers in a row ended while they loaded the code; the last one: %s", r.duds, why.Summary)
+	if !r.code.giveUp(why) {
+		return false
+	}
+	r.roster.announce()
 	return true
 }
 
-// replace has a worker take no more, whose place another takes or has taken.
-func (r *reconciler) replace(w *worker, why process.Cause) {
+// recycle has a worker take no more, whose place another has taken.
+func (r *reconciler) recycle(m *member, why process.Cause) {
 	level := slog.LevelDebug
 	if why == process.CauseAnonymous {
 		level = slog.LevelInfo
 	}
-	w.log.Log(context.Background(), level, "a worker is recycled", "by", why)
-	w.retire()
-	r.pool.count(why)
+	m.Log.Log(context.Background(), level, "a worker is recycled", "by", why)
+	m.Retire()
+	r.roster.countRestart(why)
 }
 
 // retire has n workers take no more, the idlest first (but before it the one that
 // is being recycled, and those that are not ready), and those that have nothing in
 // flight end. It returns how many it chose.
-func (r *reconciler) retire(workers []*worker, n int) (chosen int) {
-	byLoad := slices.Clone(workers)
+func (r *reconciler) retire(members []*member, n int) (chosen int) {
+	byLoad := slices.Clone(members)
 	slices.Reverse(byLoad) // of those alike the newest go: the oldest is the next to be ready
-	usable := func(w *worker) int {
+	usable := func(m *member) int {
 		switch {
-		case w == r.old:
+		case m == r.recycler.old:
 			return 0
-		case w.usable():
+		case m.Usable():
 			return 2
 		}
 		return 1
 	}
-	slices.SortStableFunc(byLoad, func(a, b *worker) int {
-		return cmp.Or(cmp.Compare(usable(a), usable(b)), cmp.Compare(a.inFlight.Load(), b.inFlight.Load()))
+	slices.SortStableFunc(byLoad, func(a, b *member) int {
+		return cmp.Or(cmp.Compare(usable(a), usable(b)), cmp.Compare(a.InFlight(), b.InFlight()))
 	})
-	for _, w := range byLoad {
-		if chosen < n && !w.retiring.Load() {
-			w.retire()
-			r.pool.log.Debug("a worker retires", "worker", w.process.PID, "in_flight", w.inFlight.Load())
+	for _, m := range byLoad {
+		if chosen < n && !m.Retiring() {
+			m.Retire()
+			r.log.Debug("a worker retires", "worker", m.Process.PID, "in_flight", m.InFlight())
 			chosen++
 		}
-		if w.retiring.Load() && !w.leaving && w.inFlight.Load() == 0 {
-			w.leaving = true
-			r.stopping.Go(func() { w.stop(stopGrace) })
+		if m.Retiring() && !m.leaving && m.InFlight() == 0 {
+			m.leaving = true
+			r.stopping.Go(m.Stop)
 		}
 	}
 	return chosen
 }
 
-// noteStartUp remembers how long a worker took to load the code.
-func (r *reconciler) noteStartUp(w *worker) {
-	if w.noted || w.ready == nil {
+// tendTemplate starts the template where it is missing: a process that has loaded the code
+// and runs nothing, from which workers are forked. It reports whether workers can be started
+// now, and the one that is to be a worker itself, since it cannot be forked from.
+func (r *reconciler) tendTemplate(wanted int) (able bool, ordinary *member) {
+	if !r.useTemplate || r.code.failure() != nil {
+		return true, nil
+	}
+	if r.template != nil {
+		if lived, lives := r.checkProcess(r.template); !lives {
+			if r.templateGone(lived); !r.useTemplate || r.code.failure() != nil {
+				return true, nil
+			}
+		}
+	}
+	if r.template == nil {
+		r.startTemplate(wanted)
+		return false, nil
+	}
+	w := r.template
+	if !w.Usable() {
+		return false, nil
+	}
+	why := w.Ready.Unforkable
+	if !w.Can(protocol.CanFork) {
+		why = "a worker in " + w.Welcome.Language + " cannot be forked from"
+	}
+	if why != "" {
+		r.template = nil
+		r.giveUpTemplate(why)
+		return true, w
+	}
+	r.launcher.setTemplate(w.Worker)
+	return true, nil
+}
+
+// giveUpTemplate has workers started without a template from now on.
+func (r *reconciler) giveUpTemplate(why string) {
+	r.useTemplate = false
+	r.launcher.giveUpTemplate(why)
+}
+
+// templateGone notes that the template is gone. The workers that were forked from it go on.
+func (r *reconciler) templateGone(lived time.Duration) {
+	w := r.template
+	r.template = nil
+	r.launcher.setTemplate(nil)
+	if r.code.failure() != nil || r.countDud(w) {
 		return
 	}
-	w.noted = true
-	p := r.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.startUp = time.Since(r.since[w])
-	r.startUp, w.wear.readied, w.wear.quiet = p.startUp, time.Now(), time.Now()
+	if lived > healthy {
+		r.templates = 0
+	}
+	if r.templates++; r.templates == maxTemplates {
+		r.giveUpTemplate(fmt.Sprintf("%d templates in a row ended; the last one: %v", maxTemplates, w.Reason))
+		return
+	}
+	r.schedule("the template is gone; it will be replaced", w, lived)
+}
+
+// startTemplate starts one, when it is time, and where workers are wanted.
+func (r *reconciler) startTemplate(wanted int) {
+	now := time.Now()
+	if wanted == 0 || now.Before(r.next) {
+		return
+	}
+	w, err := r.launcher.startTemplate()
+	if err != nil {
+		r.log.Error("cannot start the template; will try again", "error", err)
+		r.next = now.Add(r.pause.NextBackOff())
+		return
+	}
+	r.template = newMember(w, r.recycler.limits)
 }

@@ -2,9 +2,11 @@ package workers
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
 // Recycle says when a worker is replaced though nothing is wrong with it, for code
@@ -37,130 +39,152 @@ const (
 	recycleEvery = time.Second
 )
 
-// timed reports whether workers are to be looked at every now and then.
+// timed reports whether limits can be reached without a call.
 func (r Recycle) timed() bool { return r.MaxMemory > 0 || r.MaxAge > 0 || r.MaxIdle > 0 }
 
-// wear is what a worker has done, against the limits.
-type wear struct {
-	share float64 // of each limit
-
-	// Guarded by the worker's mu.
-	taken   int // invocations
-	checkAt int // so many are to be looked at; 0 is never
+// member is a worker of a pool, and what is known of it against the limits.
+type member struct {
+	*worker.Worker
+	unwanted atomic.Bool // it is to be replaced
 
 	// The reconciler's.
-	readied  time.Time
-	looked   int // invocations at the last look
-	quiet    time.Time
-	measured time.Time // when its memory was
+	leaving  bool // it is being stopped
+	noted    bool // its start-up was
+	counters recycleCounters
 }
 
-func newWear(r Recycle) wear {
-	w := wear{share: 1 - jitter*rand.Float64()}
-	if limit := w.limit(r); limit > 0 {
-		w.checkAt = max(limit/2, 1)
+// newMember returns the record of a worker that was just started.
+func newMember(w *worker.Worker, limits Recycle) *member {
+	m := &member{Worker: w, counters: recycleCounters{share: 1 - jitter*rand.Float64()}}
+	if limit := m.counters.limit(limits); limit > 0 {
+		w.NotifyAt(max(limit/2, 1))
 	}
-	return w
+	return m
 }
 
-// limit is how many invocations it is given.
-func (w *wear) limit(r Recycle) int {
+// recycleCounters are what a worker has done, against the limits.
+type recycleCounters struct {
+	share   float64 // of each limit
+	readied time.Time
+	seen    int // calls, when they were read last
+	quiet   time.Time
+	weighed time.Time // when its memory was read
+}
+
+// limit is how many invocations the worker is given.
+func (c *recycleCounters) limit(r Recycle) int {
 	if r.MaxInvocations == 0 {
 		return 0
 	}
-	return max(int(w.share*float64(r.MaxInvocations)), 1)
+	return max(int(c.share*float64(r.MaxInvocations)), 1)
 }
 
-// take counts an invocation; it reports whether the reconciler is to look.
-func (w *wear) take() bool {
-	w.taken++
-	if w.checkAt == 0 || w.taken < w.checkAt {
-		return false
-	}
-	w.checkAt = 0 // until the reconciler sets it anew
-	return true
+// recycler chooses the workers to be recycled, one after the other.
+type recycler struct {
+	limits  Recycle
+	startUp time.Duration // of a worker, lately
+	again   time.Time     // when one is old enough to be recycled; zero: none waits for it
+	old     *member       // that is being recycled; nil if none is
+	cause   process.Cause
 }
 
-// worn says which of the limits a worker has reached; "" if none.
-func (r *reconciler) worn(w *worker, now time.Time) process.Cause {
-	limits := r.pool.cfg.Recycle
-	scaled := func(limit time.Duration) time.Duration { return time.Duration(w.wear.share * float64(limit)) }
-	w.mu.Lock()
-	taken := w.wear.taken
-	if limits.MaxInvocations > 0 {
-		// Its replacement is to be ready when it comes to the limit.
-		limit := w.wear.limit(limits)
-		left := limit - taken
-		ahead := min(float64(limit)/2, float64(taken)*float64(r.startUp)/float64(max(now.Sub(w.wear.readied), 1)))
-		old := w.wear.readied.Add(max(minLives*r.startUp, minLife))
-		switch {
-		case float64(left) > ahead:
-			w.wear.checkAt = max(taken+1, limit-int(ahead))
-		case now.Before(old):
-			if r.again.IsZero() || old.Before(r.again) {
-				r.again = old
-			}
-		default:
-			w.mu.Unlock()
-			return process.CauseInvocations
-		}
+// limitReached returns which of the limits a worker has reached; "" if none.
+func (r *recycler) limitReached(m *member, now time.Time) process.Cause {
+	taken, _ := m.Calls()
+	cause, notifyAt := r.countReached(&m.counters, taken, now)
+	if notifyAt > 0 {
+		m.NotifyAt(notifyAt)
 	}
-	w.mu.Unlock()
-	if taken != w.wear.looked || w.inFlight.Load() > 0 {
-		w.wear.looked, w.wear.quiet = taken, now
+	if cause != "" {
+		return cause
 	}
+	cause = r.timeReached(&m.counters, taken, m.InFlight() > 0, now)
 	switch {
-	case w.unwanted.Load():
+	case m.unwanted.Load():
 		return process.CauseBlocked
-	case limits.MaxAge > 0 && now.Sub(w.wear.readied) >= scaled(limits.MaxAge):
-		return process.CauseAge
-	case limits.MaxIdle > 0 && taken > 0 && now.Sub(w.wear.quiet) >= scaled(limits.MaxIdle):
-		return process.CauseIdle
-	case limits.MaxMemory > 0 && now.Sub(w.wear.measured) >= recycleEvery:
-		w.wear.measured = now
-		if float64(process.AnonymousMemory(w.process.PID)) >= w.wear.share*float64(limits.MaxMemory) {
+	case cause != "":
+		return cause
+	case r.limits.MaxMemory > 0 && now.Sub(m.counters.weighed) >= recycleEvery:
+		m.counters.weighed = now
+		if float64(process.AnonymousMemory(m.Process.PID)) >= m.counters.share*float64(r.limits.MaxMemory) {
 			return process.CauseAnonymous
 		}
 	}
 	return ""
 }
 
-// recycle sees to the worker that is being replaced: it chooses one, and has it
-// take no more when the others are as many as are wanted. It returns how many
-// workers there are to be.
-func (r *reconciler) recycle(workers []*worker, wanted int) int {
+// countReached checks the number of invocations, and returns at how many to do so again.
+func (r *recycler) countReached(c *recycleCounters, taken int, now time.Time) (cause process.Cause, notifyAt int) {
+	if r.limits.MaxInvocations == 0 {
+		return "", 0
+	}
+	// The replacement is to be ready when the worker comes to the limit.
+	limit := c.limit(r.limits)
+	left := limit - taken
+	ahead := min(float64(limit)/2, float64(taken)*float64(r.startUp)/float64(max(now.Sub(c.readied), 1)))
+	old := c.readied.Add(max(minLives*r.startUp, minLife))
+	switch {
+	case float64(left) > ahead:
+		return "", max(taken+1, limit-int(ahead))
+	case now.Before(old):
+		if r.again.IsZero() || old.Before(r.again) {
+			r.again = old
+		}
+		return "", 0
+	}
+	return process.CauseInvocations, 0
+}
+
+// timeReached checks age and idleness.
+func (r *recycler) timeReached(c *recycleCounters, taken int, busy bool, now time.Time) process.Cause {
+	if taken != c.seen || busy {
+		c.seen, c.quiet = taken, now
+	}
+	scaled := func(limit time.Duration) time.Duration { return time.Duration(c.share * float64(limit)) }
+	switch {
+	case r.limits.MaxAge > 0 && now.Sub(c.readied) >= scaled(r.limits.MaxAge):
+		return process.CauseAge
+	case r.limits.MaxIdle > 0 && taken > 0 && now.Sub(c.quiet) >= scaled(r.limits.MaxIdle):
+		return process.CauseIdle
+	}
+	return ""
+}
+
+// choose chooses a worker to be recycled, unless one is being recycled. It returns how many
+// workers there are to be, and the worker that is to take no more calls, when the others are
+// as many as are wanted: cause is why.
+func (r *recycler) choose(members []*member, wanted int) (target int, replaced *member) {
 	now := time.Now()
-	usable, worn, why := 0, (*worker)(nil), process.Cause("")
+	usable, due, why := 0, (*member)(nil), process.Cause("")
 	stays := false
-	for _, w := range workers {
-		if !w.usable() {
+	for _, m := range members {
+		if !m.Usable() {
 			continue
 		}
-		if w == r.old {
+		if m == r.old {
 			stays = true
 			continue
 		}
 		usable++
-		if r.old == nil && worn == nil {
-			if why = r.worn(w, now); why != "" {
-				worn = w
+		if r.old == nil && due == nil {
+			if why = r.limitReached(m, now); why != "" {
+				due = m
 			}
 		}
 	}
 	if !stays {
 		r.old = nil
 	}
-	if worn != nil {
+	if due != nil {
 		usable--
-		r.old, r.oldBy = worn, why
+		r.old, r.cause = due, why
 	}
 	if r.old == nil {
-		return wanted
+		return wanted, nil
 	}
 	if usable < wanted {
-		return wanted + 1
+		return wanted + 1, nil
 	}
-	r.replace(r.old, r.oldBy)
-	r.old = nil
-	return wanted
+	replaced, r.old = r.old, nil
+	return wanted, replaced
 }

@@ -5,49 +5,64 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-func TestWornWorkers(t *testing.T) {
+func TestRecycleLimits(t *testing.T) {
 	now := time.Now()
 	for _, test := range []struct {
-		name   string
-		limits Recycle
-		wear   wear
-		want   process.Cause
-		check  int // the count at which it is looked at next
+		name     string
+		limits   Recycle
+		taken    int
+		counters recycleCounters
+		want     process.Cause
+		check    int // the count at which it is checked next
 	}{
-		{"no limits", Recycle{}, wear{taken: 1e6}, "", 0},
-		{"too few", Recycle{MaxInvocations: 100}, wear{taken: 50}, "", 98},
-		{"the last before its replacement is started", Recycle{MaxInvocations: 100}, wear{taken: 94}, "", 96},
-		{"enough", Recycle{MaxInvocations: 100}, wear{taken: 96}, process.CauseInvocations, 0},
-		{"enough, and younger than ten starts", Recycle{MaxInvocations: 100}, wear{taken: 200, readied: now.Add(-4 * time.Second)}, "", 0},
-		{"young", Recycle{MaxAge: time.Hour}, wear{taken: 1}, "", 0},
-		{"of age", Recycle{MaxAge: time.Second}, wear{taken: 1}, process.CauseAge, 0},
-		{"it just had something to do", Recycle{MaxIdle: time.Second}, wear{taken: 1}, "", 0},
-		{"idle", Recycle{MaxIdle: time.Second}, wear{taken: 1, looked: 1}, process.CauseIdle, 0},
-		{"it never had anything to do", Recycle{MaxIdle: time.Second}, wear{}, "", 0},
+		{"no limits", Recycle{}, 1e6, recycleCounters{}, "", 0},
+		{"too few", Recycle{MaxInvocations: 100}, 50, recycleCounters{}, "", 98},
+		{"the last before its replacement is started", Recycle{MaxInvocations: 100}, 94, recycleCounters{}, "", 96},
+		{"enough", Recycle{MaxInvocations: 100}, 96, recycleCounters{}, process.CauseInvocations, 0},
+		{"enough, and younger than ten starts", Recycle{MaxInvocations: 100}, 200, recycleCounters{readied: now.Add(-4 * time.Second)}, "", 0},
+		{"young", Recycle{MaxAge: time.Hour}, 1, recycleCounters{}, "", 0},
+		{"of age", Recycle{MaxAge: time.Second}, 1, recycleCounters{}, process.CauseAge, 0},
+		{"it just had something to do", Recycle{MaxIdle: time.Second}, 1, recycleCounters{}, "", 0},
+		{"idle", Recycle{MaxIdle: time.Second}, 1, recycleCounters{seen: 1}, process.CauseIdle, 0},
+		{"it never had anything to do", Recycle{MaxIdle: time.Second}, 0, recycleCounters{}, "", 0},
 	} {
-		w := &worker{wear: test.wear}
-		w.wear.share, w.wear.quiet = 1, now.Add(-5*time.Second)
-		if w.wear.readied.IsZero() {
-			w.wear.readied = now.Add(-10 * time.Second)
+		c := test.counters
+		c.share, c.quiet = 1, now.Add(-5*time.Second)
+		if c.readied.IsZero() {
+			c.readied = now.Add(-10 * time.Second)
 		}
-		r := &reconciler{pool: &Pool{cfg: Config{Recycle: test.limits}}, startUp: time.Second / 2}
-		if got := r.worn(w, now); got != test.want {
-			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		r := &recycler{limits: test.limits, startUp: time.Second / 2}
+		got, check := r.countReached(&c, test.taken, now)
+		if got == "" {
+			got = r.timeReached(&c, test.taken, false, now)
 		}
-		if w.wear.checkAt != test.check && test.want == "" {
-			t.Errorf("%s: it is looked at again at %d, want %d", test.name, w.wear.checkAt, test.check)
+		if got != test.want || check != test.check {
+			t.Errorf("%s: %q, and again at %d; want %q, %d", test.name, got, check, test.want, test.check)
 		}
 	}
 	for limit, want := range map[int]int{0: 0, 1: 1, 2: 1} {
-		if w := newWear(Recycle{MaxInvocations: limit}); w.checkAt != want {
-			t.Errorf("one with a limit of %d is looked at at %d, want %d", limit, w.checkAt, want)
+		c := recycleCounters{share: 0.95}
+		if got := c.limit(Recycle{MaxInvocations: limit}); got != want {
+			t.Errorf("a limit of %d is %d for a worker, want %d", limit, got, want)
 		}
 	}
+}
+
+// Workers that started together do not come to their limits together.
+func TestRecycleLimitsDiffer(t *testing.T) {
+	limits := make(map[int]bool)
 	for range 100 {
-		if w := newWear(Recycle{MaxInvocations: 1000}); w.limit(Recycle{MaxInvocations: 1000}) < 900 || w.limit(Recycle{MaxInvocations: 1000}) > 1000 {
-			t.Errorf("a limit of 1000 is %d for a worker", w.limit(Recycle{MaxInvocations: 1000}))
+		m := newMember(new(worker.Worker), Recycle{})
+		limit := m.counters.limit(Recycle{MaxInvocations: 1000})
+		if limit < 900 || limit > 1000 {
+			t.Errorf("a limit of 1000 is %d for a worker", limit)
 		}
+		limits[limit] = true
+	}
+	if len(limits) < 10 {
+		t.Errorf("100 workers have %d limits", len(limits))
 	}
 }

@@ -1,81 +1,95 @@
 package workers
 
 import (
-	"github.com/drover-run/drover/handlers/workers/protocol"
+	"slices"
+	"sync"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// Settings are how much runs at once.
-type Settings struct {
-	Processes  int `json:"processes"`
-	Threads    int `json:"threads"`    // of each process: for functions that are not async, and for the executor of those that are
-	Coroutines int `json:"coroutines"` // of each process: async calls at once
+// settings are those of the workers, as they were asked for last.
+type settings struct {
+	mu  sync.Mutex
+	now worker.Settings // of Threaded only the end changes
 }
 
-// Set changes the settings while the workers run; what is 0 stays as it is. What is
-// running goes on: where there is to be less room, nothing new takes it. Threads change
-// only in workers that can (Tunable), and in those that are started from now on.
-func (p *Pool) Set(s Settings) {
-	p.mu.Lock()
-	now := p.settings
-	if s.Threads > 0 {
-		now.Threads = s.Threads
-	}
-	if s.Coroutines > 0 {
-		now.Coroutines = s.Coroutines
-	}
-	p.settings = now
-	workers := p.workers
-	p.mu.Unlock()
-	for _, w := range workers {
-		w.set(now)
-	}
-	p.resize()
-	if s.Processes > 0 {
-		p.Scale(s.Processes)
-	}
+func (s *settings) current() worker.Settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
 }
 
-// Settings are those that were asked for last.
-func (p *Pool) Settings() Settings {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.settings
-	s.Processes = p.wanted
-	return s
+// set changes what is not 0.
+func (s *settings) set(threads, coroutines int) worker.Settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if threads > 0 {
+		s.now.Threads = threads
+	}
+	if coroutines > 0 {
+		s.now.Coroutines = coroutines
+	}
+	return s.now
 }
 
-// Tunable reports whether threads can change while workers run; it is to be called
-// after Ready.
-func (p *Pool) Tunable() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.tunable
+// runInThreads has an async function run in threads.
+func (s *settings) runInThreads(index uint16) worker.Settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.Threaded = append(s.now.Threaded, index)
+	return s.now
 }
 
-// set tells a worker of other settings, once it has loaded the code; before, it will
-// be told when it has.
-func (w *worker) set(s Settings) {
-	if !w.usable() {
-		return
+// runOnLoop undoes that. It reports false if the function does not run in threads.
+func (s *settings) runOnLoop(index uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.now.Threaded, index) {
+		return false
 	}
-	threaded := w.pool.threadedNow()
-	if int(w.threads.Load()) == s.Threads && int(w.threaded.Load()) == len(threaded) || !w.can(protocol.CanSettings) {
-		return
-	}
-	frame, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{Threads: s.Threads, Coroutines: s.Coroutines, Threaded: threaded})
-	if err != nil {
-		return // a frame of some bytes
-	}
-	w.threads.Store(int64(s.Threads))
-	w.threaded.Store(int64(len(threaded)))
-	w.send(frame)
+	s.now.Threaded = slices.DeleteFunc(slices.Clone(s.now.Threaded), func(i uint16) bool { return i == index })
+	return true
 }
 
-// Functions are the names of the functions, in the order of Config.Functions.
-func (p *Pool) Functions() []string {
-	out := make([]string, len(p.cfg.Functions))
-	for i, f := range p.cfg.Functions {
-		out[i] = f.Name
+// room is how many calls may be in flight, by the kind of function: the two do not take
+// each other's.
+type room struct {
+	roster      *roster
+	settings    *settings
+	code        *code
+	sync, async *handlers.Slots
+
+	mu sync.Mutex // one resize at a time: the last one has the last numbers
+}
+
+// resize sets the room to what the ready workers have.
+func (r *room) resize() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	members, wanted := r.roster.snapshot()
+	settings := r.settings.current()
+	sync, async := 0, 0
+	for _, m := range members {
+		if m.Usable() {
+			threads, extra := m.Room()
+			sync += threads + extra
+			async += settings.Coroutines + extra
+		}
 	}
-	return out
+	if wanted == 0 && sync == 0 {
+		// The first message has a worker started.
+		sync, async = settings.Threads, settings.Coroutines
+	}
+	if r.code.failure() != nil {
+		// One message of each function finds out, and stops it: without room the
+		// functions would wait for ever, and nobody would know why.
+		sync, async = max(sync, 1), max(async, 1)
+	}
+	if sync != r.sync.Capacity() {
+		r.sync.Resize(sync)
+	}
+	if async != r.async.Capacity() {
+		r.async.Resize(async)
+	}
 }

@@ -1,62 +1,21 @@
 package workers
 
 import (
-	"maps"
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/worker"
+	"github.com/drover-run/drover/triggers"
 )
-
-// Stats is the state of a pool.
-type Stats struct {
-	Wanted   int // see Scale
-	Ready    int // workers that take messages
-	Starting int
-	Retiring int // workers that take no more, and end when they have finished
-	// Restarts counts the workers that were started in place of others, by what
-	// became of those.
-	Restarts map[process.Cause]int
-	InFlight int
-	// Apart are the workers of functions that are kept apart; the numbers above, but
-	// for Restarts and InFlight, are without them.
-	Apart int
-	PIDs  []int // of the ready workers
-	// StartUp is how long a worker took to load the code, lately.
-	StartUp time.Duration
-	// Template says that workers are forked, Forkable that they could be, and
-	// Unforked why they are not though the configuration says so.
-	Template, Forkable bool
-	Unforked           string
-}
-
-// count counts a worker that was started in place of another.
-func (p *Pool) count(why process.Cause) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.restarts[why]++
-}
 
 // Stats reports on the pool.
 func (p *Pool) Stats() Stats {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := Stats{Restarts: maps.Clone(p.restarts), Wanted: p.wanted, StartUp: p.startUp, Template: p.template != nil, Forkable: p.forkable, Unforked: p.unforked}
-	for _, w := range p.workers {
-		switch {
-		case w.usable():
-			s.Ready++
-			s.PIDs = append(s.PIDs, w.process.PID)
-		case w.retiring.Load():
-			s.Retiring++
-		default:
-			s.Starting++
-			continue
-		}
-		s.InFlight += int(w.inFlight.Load())
-	}
-	for _, a := range p.apart() {
-		own := a.pool.Stats()
-		s.Apart += own.Ready + own.Starting
+	s := p.roster.stats()
+	s.Template, s.Unforked = p.launcher.forking()
+	_, s.Forkable = p.code.can()
+	for _, q := range p.quarantine.all() {
+		own := q.pool.Stats()
+		s.Quarantined += own.Ready + own.Starting
 		s.InFlight += own.InFlight
 		for cause, n := range own.Restarts {
 			s.Restarts[cause] += n
@@ -67,12 +26,63 @@ func (p *Pool) Stats() Stats {
 
 // Usage reads what the pool's processes use: some files of /proc for each.
 func (p *Pool) Usage() process.Usage {
-	u := p.starter.Usage()
-	for _, a := range p.apart() {
-		u = u.Plus(a.pool.Usage())
+	u := p.launcher.starter.Usage()
+	for _, q := range p.quarantine.all() {
+		u = u.Plus(q.pool.Usage())
 	}
 	return u
 }
 
 // CPU is that of Usage alone: one file of /proc for each process.
-func (p *Pool) CPU() time.Duration { return p.starter.CPU() }
+func (p *Pool) CPU() time.Duration { return p.launcher.starter.CPU() }
+
+// Measures are those of the functions, in the order of Config.Functions.
+func (p *Pool) Measures() []worker.Measures {
+	out := p.ownMeasures()
+	for _, q := range p.quarantine.all() {
+		out = worker.SumOf(out, q.pool.ownMeasures())
+	}
+	return out
+}
+
+// Blocked is what is known of the functions that block the event loop, by name. "" is
+// code that belongs to no invocation.
+func (p *Pool) Blocked() map[string]Blocked { return p.blocks.byFunction() }
+
+// Quarantined are the names of the functions that have worker processes of their own, and
+// how many each.
+func (p *Pool) Quarantined() map[string]int {
+	out := make(map[string]int)
+	for name, q := range p.quarantine.all() {
+		out[name] = q.pool.Stats().Ready
+	}
+	return out
+}
+
+// Isolated are the functions that were moved since they block the event loop, to threads or
+// to worker processes of their own, in order.
+func (p *Pool) Isolated() []string { return p.quarantine.functions() }
+
+// Invocation is a message in flight in a worker.
+type Invocation struct {
+	Worker  int // the process
+	Message *triggers.Message
+}
+
+// Invocations are those of one function, by the pool's workers. They are looked up when
+// this is called, and cost nothing before.
+func (p *Pool) Invocations(function string) []Invocation {
+	index := p.code.index(function)
+	var out []Invocation
+	for _, w := range p.everyone() {
+		w.EachCall(func(c *worker.Call) {
+			if int(c.Function) == index {
+				out = append(out, Invocation{w.Process.PID, c.Message})
+			}
+		})
+	}
+	if q, is := p.quarantine.all()[function]; is {
+		out = append(out, q.pool.Invocations(function)...)
+	}
+	return out
+}

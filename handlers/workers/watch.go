@@ -2,82 +2,103 @@ package workers
 
 import (
 	"context"
-	"slices"
+	"log/slog"
+	"sync/atomic"
 	"time"
+
+	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// This file notices the calls whose time is up.
+const (
+	// watchEvery is how often calls in flight are checked for whether their context
+	// ended; a timeout is noticed so much late at most. A timer for each call would
+	// cost more than the call.
+	watchEvery = 20 * time.Millisecond
+	// standstill is how much later than it is due the watch must be for the daemon to
+	// have stood still: it was stopped, or the machine slept, or had no time for it.
+	standstill = time.Second
+	// catchUp is how long after that calls are not given up: their answers may wait to
+	// be read.
+	catchUp = time.Second
+)
 
-// watchEvery is how often calls in flight are looked at for whether their context
-// ended; a timeout is noticed so much late at most. A timer for each call would
-// cost more than the call.
-const watchEvery = 20 * time.Millisecond
+// watch notices calls whose time is up, workers that do not answer, and times at which the
+// daemon itself stood still.
+type watch struct {
+	workers func() []*worker.Worker // that may have calls in flight
+	log     *slog.Logger
+	busy    chan struct{} // there are calls in flight
+	awake   atomic.Bool   // whether they are watched already
+}
 
-// watched wakes the watch.
-func (p *Pool) watched() {
-	if !p.awake.Load() && p.awake.CompareAndSwap(false, true) {
-		p.busy <- struct{}{}
+// wakeUp is called after a call was submitted.
+func (w *watch) wakeUp() {
+	if !w.awake.Load() && w.awake.CompareAndSwap(false, true) {
+		w.busy <- struct{}{}
 	}
 }
 
-// watch gives up the calls whose context ended. It rests while nothing is in
-// flight.
-func (p *Pool) watch(ctx context.Context) {
+// watchCalls watches until ctx ends. It rests while nothing is in flight.
+func (w *watch) watchCalls(ctx context.Context) {
 	for {
 		select {
-		case <-p.busy:
+		case <-w.busy:
 		case <-ctx.Done():
 			return
 		}
-		tick := time.NewTicker(watchEvery)
-		began := time.Now()
-		last, spare := began, began // when it looked, and until when calls are spared
-		for busy := true; busy; {
-			select {
-			case <-tick.C:
-				now := time.Now() // a tick may be old
-				if gap := now.Sub(last); gap > standstill {
-					p.stoodStill(gap)
-					began, spare = now, now.Add(catchUp)
-				}
-				last = now
-				if now.Before(spare) {
-					continue
-				}
-				busy = p.giveUp(now)
-				p.listen(now, began)
-			case <-ctx.Done():
-				tick.Stop()
-				return
+		if !w.untilIdle(ctx) {
+			return
+		}
+		w.awake.Store(false)
+		if w.checkCalls(time.Now()) { // one came between the check and the store
+			w.wakeUp()
+		}
+	}
+}
+
+// untilIdle watches until nothing is in flight. It reports false when ctx ends first.
+func (w *watch) untilIdle(ctx context.Context) bool {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	began := time.Now()
+	last, spare := began, began // when it checked, and until when calls are spared
+	for busy := true; busy; {
+		select {
+		case <-tick.C:
+			now := time.Now() // a tick may be old
+			if gap := now.Sub(last); gap > standstill {
+				w.stoodStill(gap)
+				began, spare = now, now.Add(catchUp)
 			}
-		}
-		tick.Stop()
-		p.awake.Store(false)
-		if p.giveUp(time.Now()) { // one came between the look and the store
-			p.watched()
+			last = now
+			if now.Before(spare) {
+				continue
+			}
+			busy = w.checkCalls(now)
+			for _, one := range w.workers() {
+				one.CheckHeartbeat(now, began)
+			}
+		case <-ctx.Done():
+			return false
 		}
 	}
+	return true
 }
 
-// listen looks for workers that do not answer.
-func (p *Pool) listen(now, since time.Time) {
-	for _, w := range p.everyone() {
-		w.listen(now, since)
-	}
-}
-
-// everyone are the workers that may have messages in flight.
-func (p *Pool) everyone() []*worker {
-	p.mu.Lock()
-	all := slices.Clone(p.workers)
-	p.mu.Unlock()
-	return append(append(all, p.suspects.current()...), p.killers.current()...)
-}
-
-func (p *Pool) giveUp(now time.Time) (busy bool) {
-	for _, w := range p.everyone() {
-		busy = w.giveUp(now) || busy
-		w.overdue(now)
+// checkCalls cancels the calls whose context ended. It reports whether any are in flight.
+func (w *watch) checkCalls(now time.Time) (busy bool) {
+	for _, one := range w.workers() {
+		busy = one.CancelExpired(now) || busy
+		one.CheckBlock(now)
 	}
 	return busy
+}
+
+// stoodStill takes a time at which the daemon stood still: no call is late for that,
+// and no worker silent.
+func (w *watch) stoodStill(gap time.Duration) {
+	w.log.Warn("the daemon stood still: it was stopped, or the machine slept or had no time for it; no call is charged for that", "for", gap.Round(100*time.Millisecond))
+	for _, one := range w.workers() {
+		one.AddLost(gap)
+	}
 }

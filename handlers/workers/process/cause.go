@@ -14,7 +14,7 @@ const (
 	CauseFiles    Cause = "temporary"     // its temporary directory held too much, and it was killed
 	CauseConfine  Cause = "confine"       // what it is to be held to could not be put in force
 	CauseProtocol Cause = "protocol"      // it broke the protocol, and was killed
-	CauseTimeout  Cause = "timeout"       // a call did not end when told to, and it was killed
+	CauseTimeout  Cause = "timeout"       // a call ignored its cancellation, and it was killed
 	CauseHung     Cause = "hung"          // it was stopped or hung in the kernel, and was killed
 	CauseStart    Cause = "start_timeout" // the code did not load in time
 	CauseReaper   Cause = "reaper"        // the reaper died, and all of its processes were killed
@@ -25,7 +25,7 @@ const (
 	CauseAge         Cause = "max_age"
 	CauseIdle        Cause = "max_idle"
 
-	// It had calls of a function that is kept apart from now on.
+	// It had calls of a function that was quarantined.
 	CauseBlocked Cause = "blocked"
 	// It ran calls under settings that were undone since calls failed.
 	CauseUndone Cause = "undone"

@@ -47,7 +47,7 @@ type accounts struct {
 	mu    sync.Mutex
 	live  map[*Process]time.Duration // and the CPU time that each was seen to have used
 	ended time.Duration              // what those used that are gone
-	told  time.Duration
+	shown time.Duration              // at most, so that it does not fall
 }
 
 func (a *accounts) add(p *Process) {
@@ -84,8 +84,8 @@ func (a *accounts) usage() Usage {
 		u.CPU += used
 	}
 	// A process that has just been collected is neither there nor in ended yet.
-	a.told = max(a.told, u.CPU)
-	u.CPU = a.told
+	a.shown = max(a.shown, u.CPU)
+	u.CPU = a.shown
 	return u
 }
 
@@ -102,8 +102,8 @@ func (a *accounts) cpu() time.Duration {
 		}
 		sum += used
 	}
-	a.told = max(a.told, sum)
-	return a.told
+	a.shown = max(a.shown, sum)
+	return a.shown
 }
 
 // cpuOf is the processor time of a process, and of the children that it waited for.

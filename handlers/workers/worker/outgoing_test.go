@@ -1,4 +1,4 @@
-package workers
+package worker
 
 import (
 	"bytes"
@@ -49,7 +49,7 @@ func TestOutgoingCopiesNoLargeBody(t *testing.T) {
 			_, _ = io.ReadFull(from, got)
 			read <- got
 		}()
-		if err := out.write(to); err != nil {
+		if err := out.writeTo(to); err != nil {
 			t.Fatal(err)
 		}
 		if got := <-read; !bytes.Equal(got, want) {

@@ -1,4 +1,4 @@
-package workers
+package worker
 
 import (
 	"net"
@@ -38,7 +38,7 @@ func (o *outgoing) invoke(i *protocol.Invocation) {
 	o.large = append(o.large, largeBody{len(o.bytes), body})
 }
 
-func (o *outgoing) write(to net.Conn) error {
+func (o *outgoing) writeTo(to net.Conn) error {
 	if len(o.large) == 0 {
 		if len(o.bytes) == 0 {
 			return nil

@@ -1,4 +1,4 @@
-package workers
+package worker
 
 import (
 	"context"
@@ -66,6 +66,7 @@ func FuzzWorker(f *testing.F) {
 	imported := frames(f, protocol.Imported, `{"paths":["/app/a.py"]}`)
 	for _, seed := range [][]byte{
 		imported, slices.Concat(welcome, imported, ready, imported), slices.Concat(welcome, frames(f, protocol.Imported, `{"paths":1}`)),
+		slices.Concat(welcome, frames(f, protocol.Failed, `{}`), frames(f, protocol.Blocked, `{"block":1,"id":-1,"function":-1,"took_us":60000,"over":true}`)),
 		nil, welcome, slices.Concat(welcome, ready), slices.Concat(welcome, welcome), ready,
 		slices.Concat(welcome, log, frames(f, protocol.Failed, `{"summary":"s","detail":"d"}`), log),
 		slices.Concat(welcome, frames(f, protocol.Ready, `{"functions":[]}`)),
@@ -97,9 +98,18 @@ func FuzzWorker(f *testing.F) {
 		}
 		heard := make(chan struct{})
 		go func() { defer close(heard); _, _ = io.Copy(io.Discard, side) }()
-		p := New(Config{
-			App: "/app", Functions: []Function{{Name: "f"}, {Name: "g", SessionState: true}}, MaxFrame: 1 << 20,
-			Log:      slog.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		group := NewGroup(Config{
+			App: "/app", Functions: []Function{{Name: "f"}, {Name: "g", SessionState: true}}, MaxFrame: 1 << 20, WatchLoop: true,
+			Log:         slog.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Settings:    func() Settings { return Settings{Threads: 1, Coroutines: 512} },
+			Changed:     func() {},
+			RoomChanged: func() {},
+			Retired:     func(process.Cause) {},
+			Blocked: func(b BlockReport) {
+				if b.Time < leastBlock {
+					t.Errorf("a block of %v", b.Time)
+				}
+			},
 			Imported: func([]string) {},
 			Lagged: func(wait time.Duration) {
 				if wait < 0 {
@@ -108,22 +118,21 @@ func FuzzWorker(f *testing.F) {
 			},
 		})
 		dead.Conn = conn
-		w, err := p.greet(dead, stage&0x80 != 0)
-		if err != nil {
+		w := group.New(dead)
+		if err := w.Begin(stage&0x80 != 0); err != nil {
 			t.Fatal(err)
 		}
 		stage &= 0x0F
-		var calls []*call
+		var calls []*Call
 		if stage > 0 {
 			_, _ = side.Write(welcome)
 		}
 		if stage > 1 {
 			_, _ = side.Write(ready)
-			<-w.loaded
+			<-w.Loaded
 			for range stage - 2 {
-				c := newCall(context.Background(), &Handler{pool: p, name: "f"}, &triggers.Message{ID: "m", Body: []byte("x")})
-				c.reply = make(chan reply, 2)
-				if w.submit(c) {
+				c := NewAwaitedCall(context.Background(), 0, &triggers.Message{ID: "m", Body: []byte("x")})
+				if w.Submit(c) {
 					calls = append(calls, c)
 				}
 			}
@@ -142,22 +151,22 @@ func FuzzWorker(f *testing.F) {
 			t.Fatal(err)
 		}
 		select {
-		case <-w.gone:
+		case <-w.Gone:
 		case <-time.After(time.Minute):
 			t.Fatal("the worker is not gone")
 		}
-		w.done.Wait()
+		w.Wait()
 		_ = side.Close()
 		<-heard
-		if w.reason == nil || w.cause == "" || (w.cause == process.CauseProtocol) != errors.Is(w.reason, protocol.ErrProtocol) {
-			t.Fatalf("%s: %v", w.cause, w.reason)
+		if w.Reason == nil || w.Cause == "" || (w.Cause == process.CauseProtocol) != errors.Is(w.Reason, protocol.ErrProtocol) {
+			t.Fatalf("%s: %v", w.Cause, w.Reason)
 		}
 		for i, c := range calls {
-			if n := len(c.reply); n != 1 {
+			if n := len(c.replies); n != 1 {
 				t.Fatalf("call %d has %d replies", i, n)
 			}
-			if r := <-c.reply; r.lost == nil {
-				_, _ = r.outcome(context.Background())
+			if r := <-c.replies; r.Lost == nil {
+				_, _ = r.Outcome(context.Background())
 			}
 		}
 	})

@@ -1,4 +1,4 @@
-package workers
+package worker
 
 import (
 	"errors"
@@ -43,8 +43,7 @@ func TestAWorkerThatBreaksTheProtocolIsKilled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := New(Config{App: "/app", Functions: []Function{{Name: "f"}, {Name: "g"}}, Log: slog.New(slog.DiscardHandler)})
-			w, side := pretended(t, reaper, p)
+			w, side := pretended(t, reaper, []Function{{Name: "f"}, {Name: "g"}})
 			write := func(frame []byte) {
 				if _, err := side.Write(frame); err != nil {
 					t.Error(err)
@@ -52,28 +51,27 @@ func TestAWorkerThatBreaksTheProtocolIsKilled(t *testing.T) {
 			}
 			write(frames(t, protocol.Welcome, `{"protocol":4,"pid":1,"language":"x","version":"1","capabilities":[]}`))
 			write(frames(t, protocol.Ready, `{"functions":`+test.ready+`}`))
-			c := newCall(t.Context(), &Handler{pool: p, name: "f"}, &triggers.Message{ID: "m"})
-			c.reply = make(chan reply, 2)
+			c := NewAwaitedCall(t.Context(), 0, &triggers.Message{ID: "m"})
 			if test.result != nil {
-				<-w.loaded
-				if !w.submit(c) {
+				<-w.Loaded
+				if !w.Submit(c) {
 					t.Fatal("it takes no call")
 				}
 				write(test.result)
 			}
 			select {
-			case <-w.gone:
+			case <-w.Gone:
 			case <-time.After(time.Minute):
 				t.Fatal("it is not killed")
 			}
-			if w.cause != process.CauseProtocol || !errors.Is(w.reason, protocol.ErrProtocol) || !strings.Contains(w.reason.Error(), test.want) {
-				t.Errorf("%s, %v; want %q", w.cause, w.reason, test.want)
+			if w.Cause != process.CauseProtocol || !errors.Is(w.Reason, protocol.ErrProtocol) || !strings.Contains(w.Reason.Error(), test.want) {
+				t.Errorf("%s, %v; want %q", w.Cause, w.Reason, test.want)
 			}
 			if test.result != nil {
-				if r := <-c.reply; !errors.Is(r.lost, protocol.ErrProtocol) || !r.alone || r.again {
+				if r := <-c.Replies(); r.Lost == nil || !errors.Is(r.Lost.How, protocol.ErrProtocol) || !r.Lost.Alone || r.Lost.Again {
 					t.Errorf("the call: %+v", r)
 				}
-			} else if w.ready != nil {
+			} else if w.Ready != nil {
 				t.Error("it is taken for ready")
 			}
 		})
@@ -84,7 +82,7 @@ func TestAWorkerThatBreaksTheProtocolIsKilled(t *testing.T) {
 const both = `[{"name":"f","kind":"sync"},{"name":"g","kind":"async"}]`
 
 // pretended is a worker whose other end the test plays.
-func pretended(t *testing.T, reaper *childproc.Reaper, p *Pool) (*worker, net.Conn) {
+func pretended(t *testing.T, reaper *childproc.Reaper, functions []Function) (*Worker, net.Conn) {
 	t.Helper()
 	dead := ended(t, reaper)
 	conn, theirs, err := childproc.Socketpair()
@@ -96,13 +94,18 @@ func pretended(t *testing.T, reaper *childproc.Reaper, p *Pool) (*worker, net.Co
 		t.Fatal(err)
 	}
 	dead.Conn = conn
-	w, err := p.greet(dead, false)
-	if err != nil {
+	w := NewGroup(Config{
+		App: "/app", Functions: functions, MaxFrame: protocol.DefaultMax, Log: slog.New(slog.DiscardHandler),
+		Settings:    func() Settings { return Settings{Threads: 1, Coroutines: 512} },
+		Changed:     func() {},
+		RoomChanged: func() {},
+	}).New(dead)
+	if err := w.Begin(false); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = side.Close()
-		w.done.Wait()
+		w.Wait()
 	})
 	return w, side
 }

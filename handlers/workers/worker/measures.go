@@ -1,4 +1,4 @@
-package workers
+package worker
 
 import (
 	"slices"
@@ -6,8 +6,6 @@ import (
 
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
-
-// This file adds up what calls use.
 
 // Measures are sums over the calls of one function, since the pool began. They do not
 // fall.
@@ -20,7 +18,7 @@ type Measures struct {
 	// Queued is how long they were on their way to their function and back: in a queue
 	// of the worker's, mostly.
 	Queued time.Duration
-	// Measured are those of the calls of which the worker told the rest: all of those
+	// Measured are those of the calls of which the worker reported the rest: all of those
 	// that take long, and some of the short ones; none of a worker that cannot.
 	Measured     int64
 	MeasuredWall time.Duration
@@ -31,7 +29,7 @@ type Measures struct {
 	Looks, HeldGIL int64
 }
 
-func (m *Measures) add(r protocol.Reply, queued time.Duration) {
+func (m *Measures) addAnswer(r protocol.Reply, queued time.Duration) {
 	m.Calls++
 	if r.Status != protocol.Done && r.Status != protocol.State {
 		m.Failed++
@@ -46,7 +44,7 @@ func (m *Measures) add(r protocol.Reply, queued time.Duration) {
 	}
 }
 
-func (m *Measures) plus(o Measures) {
+func (m *Measures) add(o Measures) {
 	m.Calls += o.Calls
 	m.Failed += o.Failed
 	m.Wall += o.Wall
@@ -68,52 +66,7 @@ func SumOf(a, b []Measures) []Measures {
 			out = append(out, m)
 			continue
 		}
-		out[at].plus(m)
+		out[at].add(m)
 	}
 	return out
-}
-
-// Measures are those of the functions, in the order of Config.Functions.
-func (p *Pool) Measures() []Measures {
-	out := p.ownMeasures()
-	for _, a := range p.apart() {
-		out = SumOf(out, a.pool.ownMeasures())
-	}
-	return out
-}
-
-func (p *Pool) ownMeasures() []Measures {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := make([]Measures, len(p.cfg.Functions))
-	copy(out, p.past)
-	for i, f := range p.cfg.Functions {
-		out[i].Function, out[i].Async = f.Name, p.kinds[f.Name]
-	}
-	for w := range p.measured {
-		w.mu.Lock()
-		for i := range w.sums {
-			out[i].plus(w.sums[i])
-		}
-		w.mu.Unlock()
-	}
-	return out
-}
-
-// measures begins to add up what a worker's calls use.
-func (p *Pool) measures(w *worker) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	w.sums = make([]Measures, len(p.cfg.Functions))
-	p.measured[w] = struct{}{}
-}
-
-// keepMeasures has those of a worker that is gone stay.
-func (p *Pool) keepMeasures(w *worker) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.measured, w)
-	for i := range w.sums {
-		p.past[i].plus(w.sums[i])
-	}
 }

@@ -1,0 +1,152 @@
+package workers
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/protocol"
+	"github.com/drover-run/drover/handlers/workers/worker"
+)
+
+// code is what the workers have reported of the app: whether its code loads, and of what
+// kind its functions are.
+type code struct {
+	functions []worker.Function
+	log       *slog.Logger
+	settled   chan struct{} // closed when the first worker is ready, or none will be
+
+	mu       sync.Mutex
+	async    map[string]bool // by function; empty until a worker has loaded the code
+	tunable  bool            // whether threads can change while workers run
+	forkable bool            // whether workers could be forked
+	failed   *handlers.LoadError
+}
+
+func newCode(functions []worker.Function, log *slog.Logger) *code {
+	return &code{functions: functions, log: log, settled: make(chan struct{}), async: make(map[string]bool)}
+}
+
+// noteAnswer takes what a worker has answered to LOAD. It reports whether the pool is disabled
+// since then.
+func (c *code) noteAnswer(w *worker.Worker) (disabled bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.Failed != nil && c.failed == nil {
+		c.disable(&handlers.LoadError{Summary: w.Failed.Summary, Detail: w.Failed.Detail})
+		disabled = true
+	}
+	if w.Ready != nil && len(c.async) == 0 {
+		for i, f := range c.functions {
+			c.async[f.Name] = w.Ready.Functions[i].Kind == "async"
+		}
+		c.tunable = w.Can(protocol.CanSettings)
+		c.forkable = slices.Contains(w.Welcome.Capabilities, protocol.CanFork) && w.Ready.Unforkable == ""
+		c.log.Debug("workers load", "language", w.Welcome.Language, "version", w.Welcome.Version)
+	}
+	if c.failed != nil || len(c.async) > 0 {
+		c.settle()
+	}
+	return disabled
+}
+
+// giveUp disables the pool, unless the code has loaded once. It reports whether it has.
+func (c *code) giveUp(why *handlers.LoadError) (disabled bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.async) > 0 || c.failed != nil {
+		return false
+	}
+	c.disable(why)
+	c.settle()
+	return true
+}
+
+// disable has no more workers started. Where the code loaded once, nobody waits for it any
+// more, so it is logged; c.mu is held.
+func (c *code) disable(why *handlers.LoadError) {
+	c.failed = why
+	if len(c.async) > 0 {
+		c.log.Error("the code does not load any more; no worker is started until the daemon is", "error", why.Summary, "detail", why.Detail)
+	}
+}
+
+// settle lets those go on who wait for the first worker; c.mu is held.
+func (c *code) settle() {
+	select {
+	case <-c.settled:
+	default:
+		close(c.settled)
+	}
+}
+
+// stopWaiting has nobody wait for the first worker any more.
+func (c *code) stopWaiting() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settle()
+}
+
+// waitSettled waits for the first worker.
+func (c *code) waitSettled(ctx context.Context) error {
+	select {
+	case <-c.settled:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// failure returns why the pool is disabled: a *handlers.LoadError, or nil.
+func (c *code) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failed == nil {
+		return nil
+	}
+	return c.failed
+}
+
+// hasLoaded reports whether a worker has ever loaded the code.
+func (c *code) hasLoaded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.async) > 0
+}
+
+// isAsync reports whether a function runs on the event loop.
+func (c *code) isAsync(function string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.async[function]
+}
+
+// setAsync has a function run on the event loop, or in threads.
+func (c *code) setAsync(function string, async bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.async[function] = async
+}
+
+// can returns what workers of this code can do.
+func (c *code) can() (tunable, forkable bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tunable, c.forkable
+}
+
+// index returns the place of a function in Config.Functions; -1 if there is none.
+func (c *code) index(function string) int {
+	return slices.IndexFunc(c.functions, func(f worker.Function) bool { return f.Name == function })
+}
+
+// names are those of the functions, in the order of Config.Functions.
+func (c *code) names() []string {
+	out := make([]string, len(c.functions))
+	for i, f := range c.functions {
+		out[i] = f.Name
+	}
+	return out
+}

@@ -1,0 +1,225 @@
+package workers
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers/worker"
+)
+
+// finishing is how long calls that had begun in the others' workers have to end, before
+// those workers are replaced.
+const finishing = time.Second
+
+// quarantine moves a function that blocks the event loop over and over. Where it waits
+// others can run meanwhile: it runs in threads of the workers, each with a loop of its
+// own. Where it computes, it gets worker processes of its own: a pool beside the pool,
+// which lives as long as that. There it still waits for itself, and nobody else does.
+type quarantine struct {
+	pool  *Pool
+	moved atomic.Pointer[map[string]quarantined] // by function; changed with mu held
+
+	mu     sync.Mutex
+	life   context.Context // of the pools; nil while none can be started
+	moving map[string]bool // the functions that are moved, that were, or that are not to be
+	pools  sync.WaitGroup
+}
+
+// quarantined is a function with workers of its own.
+type quarantined struct {
+	pool    *Pool
+	handler *Handler
+}
+
+// open allows functions to be moved, until close is called. It returns close, which ends
+// their pools.
+func (q *quarantine) open(ctx context.Context) (stop func()) {
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.life = life
+	return func() {
+		q.mu.Lock()
+		q.life = nil
+		q.mu.Unlock()
+		cancel()
+		q.pools.Wait()
+	}
+}
+
+// workersFor is how many workers a function has that is quarantined, where the others have
+// so many: one less, so that a core is left to them.
+func workersFor(wanted int) int { return max(wanted-1, min(wanted, 1)) }
+
+// all returns the functions that have workers of their own, by name.
+func (q *quarantine) all() map[string]quarantined {
+	if m := q.moved.Load(); m != nil {
+		return *m
+	}
+	return nil
+}
+
+// handlerOf returns the handler that a function's calls go to since it was moved; nil if it
+// was not.
+func (q *quarantine) handlerOf(function string) *Handler {
+	if m := q.moved.Load(); m != nil {
+		return (*m)[function].handler
+	}
+	return nil
+}
+
+// scale follows the number of the other workers.
+func (q *quarantine) scale(wanted int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, own := range q.all() {
+		own.pool.Scale(workersFor(wanted))
+	}
+}
+
+// add moves a function, once. It does not wait for that.
+func (q *quarantine) add(function string, why Blocked) {
+	p := q.pool
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	index := p.code.index(function)
+	if q.life == nil || p.roster.hasEnded() || q.moving[function] || index < 0 {
+		return
+	}
+	life := q.life
+	if tunable, _ := p.code.can(); tunable && !why.Computes && !why.GIL { // others can run while it waits
+		q.moving[function] = true
+		q.pools.Go(func() { q.toThreads(life, uint16(index), why) })
+		return
+	}
+	if len(p.cfg.Functions) == 1 {
+		return // there is nobody who waits for it
+	}
+	cfg := p.cfg
+	cfg.Functions = p.cfg.Functions[index : index+1]
+	q.moving[function] = true
+	cfg.Settings = p.Settings()
+	cfg.Settings.Processes = max(workersFor(cfg.Settings.Processes), 1)
+	cfg.OnBlocked = BlockedWarn
+	cfg.Reaper, cfg.Template, cfg.Lagged = p.launcher.starter.Reaper, false, nil
+	own := New(cfg)
+	own.blocks = p.blocks
+	q.pools.Go(func() { _ = own.Run(life) }) // it returns none
+	q.pools.Go(func() { q.move(life, uint16(index), own, why) })
+}
+
+// toThreads has the workers run a function in their threads.
+func (q *quarantine) toThreads(ctx context.Context, index uint16, why Blocked) {
+	p := q.pool
+	function := p.cfg.Functions[index].Name
+	p.code.setAsync(function, false)
+	settings, began := p.settings.runInThreads(index), time.Now()
+	members, _ := p.roster.snapshot()
+	for _, m := range members {
+		m.Set(settings)
+	}
+	if p.cfg.Moved != nil {
+		p.cfg.Moved(function, p.room.sync)
+	}
+	p.log.LogAttrs(ctx, slog.LevelWarn, "function moved to threads, since it blocks the event loop: it runs there until a reload or a restart replaces the app's workers",
+		slog.String("function", function), slog.String("place", why.Place), slog.Int("threads", settings.Threads), slog.String("instead", why.Instead()))
+	q.replaceWorkers(ctx, members, index, began)
+}
+
+// move has a function's calls go to another pool, when that is ready.
+func (q *quarantine) move(ctx context.Context, index uint16, own *Pool, why Blocked) {
+	p := q.pool
+	function := p.cfg.Functions[index].Name
+	err := own.Ready(ctx)
+	var h *Handler
+	if err == nil {
+		h, err = own.Handler(function)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			p.log.Error("function not quarantined: its worker processes did not start", "function", function, "error", err)
+		}
+		return
+	}
+	members, began := q.enter(function, quarantined{own, h})
+	if p.cfg.Moved != nil {
+		p.cfg.Moved(function, h.Slots())
+	}
+	for _, m := range members {
+		m.RevokeUnstarted(index)
+	}
+	p.log.LogAttrs(ctx, slog.LevelWarn, "function quarantined, since it blocks the event loop: it has worker processes of its own until a reload or a restart replaces the app's workers",
+		slog.String("function", function), slog.String("place", why.Place), slog.Int("workers", own.Settings().Processes), slog.String("instead", why.Instead()))
+	q.replaceWorkers(ctx, members, index, began)
+}
+
+// enter has a function's calls go to its own workers from now on. It returns the others, and
+// when that was.
+func (q *quarantine) enter(function string, own quarantined) (members []*member, began time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	next := maps.Clone(q.all())
+	if next == nil {
+		next = make(map[string]quarantined)
+	}
+	next[function] = own
+	q.moved.Store(&next)
+	members, wanted := q.pool.roster.snapshot()
+	own.pool.Scale(workersFor(wanted))
+	return members, time.Now()
+}
+
+// keepTogether has a function never moved, and moves it back if it was. It reports whether
+// it was.
+func (q *quarantine) keepTogether(index int) (back bool) {
+	p := q.pool
+	function := p.cfg.Functions[index].Name
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.moving[function] = true // as if it was on its way: add does it once
+	if p.settings.runOnLoop(uint16(index)) {
+		p.code.setAsync(function, true)
+		back = true
+	}
+	if own, is := q.all()[function]; is {
+		next := maps.Clone(q.all())
+		delete(next, function)
+		q.moved.Store(&next)
+		for _, sums := range own.pool.ownMeasures() { // it has this function alone
+			p.launcher.group.AddMeasures(index, sums)
+		}
+		own.pool.Scale(0)
+		back = true
+	}
+	return back
+}
+
+// replaceWorkers has workers replaced in which calls of a function that was moved go on
+// after a while: they have begun on the event loop, and may block it again.
+func (q *quarantine) replaceWorkers(ctx context.Context, members []*member, function uint16, began time.Time) {
+	limit := time.NewTimer(finishing)
+	defer limit.Stop()
+	select {
+	case <-limit.C:
+	case <-ctx.Done():
+		return
+	}
+	for _, m := range members {
+		m.EachCall(func(c *worker.Call) {
+			if c.Function == function && c.Submitted().Before(began) {
+				m.unwanted.Store(true)
+			}
+		})
+	}
+	q.pool.roster.nudge()
+}
+
+// functions are those that were moved since they block the event loop, in order.
+func (q *quarantine) functions() []string {
+	return slices.Sorted(slices.Values(slices.Concat(q.pool.Threaded(), slices.Collect(maps.Keys(q.all())))))
+}

@@ -1,0 +1,151 @@
+package suspects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/worker"
+)
+
+// isolation runs messages alone, each lane one at a time in a worker of its own: so a
+// message that kills its worker is distinguished from those that were in flight with it, and
+// kills no other worker.
+type isolation struct {
+	start        func() (*worker.Worker, error)
+	startTimeout time.Duration
+
+	lanes   chan *worker.Worker // the free ones: each is its worker, nil if it has none
+	queued  atomic.Int64        // messages that run or wait for a lane
+	waiting sync.WaitGroup
+
+	mu      sync.Mutex
+	workers []*worker.Worker // those that are ready
+}
+
+const (
+	// suspectLanes is how many suspects are tried at once, and killerLanes how many
+	// messages of which it is known that they kill their worker, or block it.
+	suspectLanes = 2
+	killerLanes  = 4
+)
+
+func newIsolation(lanes int, start func() (*worker.Worker, error), startTimeout time.Duration) *isolation {
+	i := &isolation{start: start, startTimeout: startTimeout, lanes: make(chan *worker.Worker, lanes)}
+	for range lanes {
+		i.lanes <- nil
+	}
+	return i
+}
+
+// readyWorkers are the isolated workers.
+func (i *isolation) readyWorkers() []*worker.Worker {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.workers)
+}
+
+// tryAlone tries a message alone until it has an answer of its own, or again reports false of
+// the worker's end.
+func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]byte, error), again func(*worker.Loss) bool) ([]byte, error) {
+	i.queued.Add(1)
+	i.waiting.Add(1)
+	defer i.waiting.Done()
+	defer i.leave()
+	var w *worker.Worker
+	select {
+	case w = <-i.lanes:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("its time was up before it could be tried alone: %w", handlers.ErrRunAgain)
+	}
+	defer func() { i.lanes <- w }()
+	for {
+		var err error
+		if w, err = i.usable(ctx, w); err != nil {
+			return nil, err
+		}
+		if attempt, is := ctx.(handlers.Renewable); is {
+			attempt.Renew() // it has waited for others
+		}
+		output, err := try(w)
+		var lost *worker.Loss
+		if !errors.As(err, &lost) {
+			return output, err
+		}
+		if !again(lost) {
+			return nil, lost.How
+		}
+	}
+}
+
+// leave stops the isolated workers after the last message.
+func (i *isolation) leave() {
+	if i.queued.Add(-1) > 0 {
+		return
+	}
+	for range cap(i.lanes) {
+		select {
+		case w := <-i.lanes:
+			i.stopWorker(w)
+			i.lanes <- nil
+		default: // another message has come, and is the last now
+			return
+		}
+	}
+}
+
+// stopWorker ends an isolated worker, if there is one.
+func (i *isolation) stopWorker(w *worker.Worker) {
+	if w == nil {
+		return
+	}
+	i.mu.Lock()
+	i.workers = slices.DeleteFunc(i.workers, func(other *worker.Worker) bool { return other == w })
+	i.mu.Unlock()
+	w.Stop()
+}
+
+// usable waits until a lane's worker can be used, and starts one if there is none. It
+// returns the lane's worker in any case: one that has not loaded the code when the time of
+// a message is up, is there for the next.
+func (i *isolation) usable(ctx context.Context, w *worker.Worker) (*worker.Worker, error) {
+	if w != nil && w.Usable() {
+		return w, nil
+	}
+	if w == nil || w.Finished() {
+		i.stopWorker(w)
+		var err error
+		if w, err = i.start(); err != nil {
+			return nil, err
+		}
+		i.mu.Lock()
+		i.workers = append(i.workers, w)
+		i.mu.Unlock()
+	}
+	limit := time.NewTimer(time.Until(w.Started.Add(i.startTimeout)))
+	defer limit.Stop()
+	select {
+	case <-w.Loaded:
+		if w.Ready != nil {
+			return w, nil
+		}
+		return w, &handlers.LoadError{Summary: w.Failed.Summary, Detail: w.Failed.Detail}
+	case <-w.Gone:
+		return w, errors.Join(w.Reason, handlers.ErrNotTried)
+	case <-limit.C:
+		err := fmt.Errorf("the code did not load within %v: %w", i.startTimeout, handlers.ErrNotTried)
+		w.Kill(process.CauseStart, err)
+		return w, err
+	case <-ctx.Done():
+		return w, handlers.ErrRunAgain
+	}
+}
+
+// waitIdle returns when no message is being tried any more.
+func (i *isolation) waitIdle() { i.waiting.Wait() }

@@ -1,0 +1,109 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/protocol"
+)
+
+const (
+	// outputGrace is how long a worker that closed its socket has to end by itself.
+	outputGrace = time.Second
+	// killLimit is how long a worker that was killed may take to end. One that hangs in
+	// the kernel, as with a disk that is gone, does not: but it runs none of its code any
+	// more.
+	killLimit = 2 * time.Second
+)
+
+// run takes the worker's frames until it is gone, and then ends what was in flight in it.
+func (r *reader) run() {
+	err := r.readFrames()
+	w := r.Worker
+	silent := w.Ready != nil && w.Can(protocol.CanHeartbeat) && w.heartbeat.missed(time.Now())
+	w.mu.Lock()
+	w.dead = true
+	lost := make([]*Call, 0, len(w.calls))
+	for _, c := range w.calls {
+		if c != nil {
+			lost = append(lost, c)
+		}
+	}
+	why, whose, block := w.why, w.whose, w.lost.block
+	var culprit *Call
+	var blames error
+	if now := time.Now(); block != nil {
+		w.lost.end(block, w.calls, now)
+		for _, c := range lost {
+			if block.madeBy(c) && why != nil {
+				culprit, blames = c, block.blame(why, now)
+			}
+		}
+		w.lost.block = nil
+	}
+	w.calls = nil
+	w.mu.Unlock()
+	if block != nil {
+		r.blockEnded(block, time.Now())
+	}
+	r.awaitEnd(err, why != nil)
+	switch {
+	case why != nil:
+		w.Reason, w.Cause = why, whose
+	case errors.Is(err, protocol.ErrProtocol):
+		w.Reason, w.Cause = fmt.Errorf("the worker process was killed: %w", err), process.CauseProtocol
+	default:
+		var state string
+		state, w.Cause = w.Process.HowEnded()
+		w.Reason = &handlers.Failure{Summary: "the worker process died: " + state, Detail: w.Process.LastLines()}
+	}
+	w.inFlight.Store(0)
+	w.group.removeWorker(w)
+	close(w.Gone)
+	loss := Loss{
+		How:     w.Reason,
+		Again:   why != nil && w.Cause != process.CauseHung || w.Cause == process.CauseReaper,
+		Alone:   len(lost) == 1,
+		Known:   culprit != nil,
+		Suspect: why != nil && w.Cause == process.CauseTimeout && culprit == nil && (block != nil || silent),
+		Outside: w.Cause == process.CauseMemory || w.Cause == process.CauseHung,
+	}
+	for _, c := range lost {
+		own := loss
+		if c == culprit {
+			own.How, own.Culprit = blames, true
+		}
+		c.replied(w, Reply{Lost: &own})
+	}
+	w.group.cfg.Changed()
+}
+
+// awaitEnd closes the socket, kills the process, and waits until it has ended. A worker
+// whose socket broke is of no use, though it may live.
+func (r *reader) awaitEnd(err error, killed bool) {
+	if errors.Is(err, protocol.ErrProtocol) {
+		r.Log.Error("worker killed", "error", err)
+	}
+	_ = r.Process.Conn.Close() // it is broken already, or about to be
+	if !killed && !errors.Is(err, protocol.ErrProtocol) {
+		// It closed its socket: mostly since it is ending by itself.
+		select {
+		case <-r.Process.Ended():
+		case <-time.After(outputGrace):
+		}
+	}
+	r.Process.Signal(syscall.SIGKILL)
+	var limit <-chan time.Time
+	if killed {
+		limit = time.After(killLimit)
+	}
+	select {
+	case <-r.Process.Ended():
+	case <-limit:
+		r.Log.Error("a worker was killed and does not end: it hangs in the kernel; its calls run elsewhere")
+	}
+}

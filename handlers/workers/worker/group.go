@@ -1,0 +1,183 @@
+package worker
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/protocol"
+)
+
+// Function is one function of the app. Name is drover's, and unique in the pool.
+type Function struct {
+	Name, Module, Function string
+	// SessionState gives it the state of its messages' sessions.
+	SessionState bool
+	// Results is what becomes of what it returns; the zero value has it sent.
+	Results protocol.Results
+}
+
+// Settings are how much runs at once in each worker.
+type Settings struct {
+	Threads    int
+	Coroutines int
+	Threaded   []uint16 // the async functions that run in threads, by index
+}
+
+// Config is what the workers of one pool have in common. Its functions may be called from
+// many goroutines, and do not block. nil drops what Lagged, Blocking and Imported would get.
+type Config struct {
+	App       string // the directory of the code
+	Functions []Function
+	MaxFrame  int // in bytes
+	// Unmeasured has workers not measure what calls use.
+	Unmeasured bool
+	// WatchLoop has workers report when their event loop is blocked.
+	WatchLoop bool
+	Log       *slog.Logger
+
+	// Settings returns those in force.
+	Settings func() Settings
+	// Changed is called when a worker has answered LOAD, has no more calls while it
+	// retires, has taken as many calls as NotifyAt allows, or is gone. It may be called
+	// with a lock of the worker held.
+	Changed func()
+	// RoomChanged is called when a worker has room for another number of calls.
+	RoomChanged func()
+	// Retired is called when a worker has asked to be replaced, and takes no more calls.
+	Retired func(process.Cause)
+	// Blocked receives each block of an event loop that counts: when it is over, and
+	// before, once, if it takes a second.
+	Blocked func(BlockReport)
+
+	// Lagged receives how long a callback had to wait for a worker's event loop, ten
+	// times a second while it has something to do.
+	Lagged func(wait time.Duration)
+	// Blocking receives each block when a worker reports it.
+	Blocking func(Block)
+	// Imported receives the files that a worker has loaded.
+	Imported func(paths []string)
+}
+
+// Group makes the workers of one pool, and adds up what their calls use.
+type Group struct {
+	cfg     Config
+	average atomic.Int64 // how long a call takes, lately, in nanoseconds
+
+	mu   sync.Mutex
+	live map[*Worker]struct{}
+	past []Measures // of the workers that are gone
+}
+
+// NewGroup returns a group without workers.
+func NewGroup(cfg Config) *Group {
+	return &Group{cfg: cfg, live: make(map[*Worker]struct{}), past: make([]Measures, len(cfg.Functions))}
+}
+
+// addWorker begins to add up what a worker's calls use.
+func (g *Group) addWorker(w *Worker) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.live[w] = struct{}{}
+}
+
+// removeWorker keeps the sums of a worker that is gone.
+func (g *Group) removeWorker(w *Worker) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.live, w)
+	addSums(g.past, w)
+}
+
+// addSums adds what a worker's calls have used.
+func addSums(to []Measures, w *Worker) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.sums {
+		to[i].add(w.sums[i])
+	}
+}
+
+// AddMeasures adds the sums of calls that other workers ran to those of a function, by
+// index.
+func (g *Group) AddMeasures(function int, sums Measures) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.past[function].add(sums)
+}
+
+// Measures returns the sums of all workers that there ever were, in the order of
+// Config.Functions. Function and Async are not set.
+func (g *Group) Measures() []Measures {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := slices.Clone(g.past)
+	for w := range g.live {
+		addSums(out, w)
+	}
+	return out
+}
+
+func (g *Group) hello() protocol.HelloFrame {
+	can := []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState, protocol.CanFork, protocol.CanHeartbeat}
+	if !g.cfg.Unmeasured {
+		can = append(can, protocol.CanMeasures)
+	}
+	if g.cfg.WatchLoop {
+		can = append(can, protocol.CanBlocked)
+	}
+	if g.cfg.Imported != nil {
+		can = append(can, protocol.CanImports)
+	}
+	return protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: g.cfg.MaxFrame, Capabilities: can}
+}
+
+func (g *Group) load(template bool) protocol.LoadFrame {
+	now := g.cfg.Settings()
+	l := protocol.LoadFrame{Template: template, App: g.cfg.App, Threads: now.Threads, Coroutines: now.Coroutines}
+	for _, f := range g.cfg.Functions {
+		l.Functions = append(l.Functions, protocol.Function{Name: f.Name, Module: f.Module, Function: f.Function, Results: f.Results})
+	}
+	return l
+}
+
+// incompatibility returns why a worker cannot serve the pool; "" if it can.
+func (g *Group) incompatibility(w *protocol.WelcomeFrame) string {
+	if w.Protocol != protocol.Version {
+		return fmt.Sprintf("the worker speaks protocol %d, this daemon %d: use a worker made for it", w.Protocol, protocol.Version)
+	}
+	for _, f := range g.cfg.Functions {
+		if f.SessionState && !slices.Contains(w.Capabilities, protocol.CanSessionState) {
+			return fmt.Sprintf("function %s has session_state, which the %s worker can not", f.Name, w.Language)
+		}
+	}
+	return ""
+}
+
+// checkReady compares a READY with the LOAD that it answers.
+func (g *Group) checkReady(ready *protocol.ReadyFrame) error {
+	if got, want := len(ready.Functions), len(g.cfg.Functions); got != want {
+		return fmt.Errorf("%w: it was asked for %d functions and has %d", protocol.ErrProtocol, want, got)
+	}
+	for i, f := range ready.Functions {
+		switch want := g.cfg.Functions[i].Name; {
+		case f.Name != want:
+			return fmt.Errorf("%w: a READY whose function %d is %.100q, where LOAD has %q there", protocol.ErrProtocol, i, f.Name, want)
+		case f.Kind != "sync" && f.Kind != "async":
+			return fmt.Errorf("%w: a READY with %q of kind %.100q, where there are sync and async", protocol.ErrProtocol, f.Name, f.Kind)
+		}
+	}
+	return nil
+}
+
+// functionName returns the name of a function; "" of an index below 0.
+func (g *Group) functionName(index int) string {
+	if index < 0 {
+		return ""
+	}
+	return g.cfg.Functions[index].Name
+}

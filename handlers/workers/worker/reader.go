@@ -1,0 +1,337 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/protocol"
+)
+
+const (
+	// ahead is how much work is queued in a worker to hide the way to it and
+	// back: what it completes in this time.
+	ahead = 10 * time.Millisecond
+	// maxExtra bounds that, in messages.
+	maxExtra = 2048
+)
+
+// reader takes the frames that a worker sends, on one goroutine.
+type reader struct {
+	*Worker
+	heard   time.Time     // when it was read from last
+	average time.Duration // of a call, lately
+}
+
+func (r *reader) readFrames() error {
+	p := protocol.NewParser(r.group.cfg.MaxFrame)
+	for {
+		n, err := r.Process.Conn.Read(p.Space())
+		p.Took(n)
+		r.heard = time.Now()
+		if n > 0 {
+			r.heartbeat.note(r.heard)
+		}
+		for {
+			kind, payload, frameErr := p.Next()
+			if frameErr != nil {
+				return frameErr
+			}
+			if kind == 0 {
+				break
+			}
+			if err := r.frame(kind, payload); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// frame takes one frame. Each has its time: WELCOME, READY or FAILED, and then
+// all others.
+func (r *reader) frame(kind protocol.Kind, payload []byte) error {
+	welcomed, answered := r.Welcome != nil, false
+	select {
+	case <-r.Loaded:
+		answered = true
+	default:
+	}
+	switch {
+	case kind == protocol.Welcome && !welcomed:
+		return r.welcomed(payload)
+	case kind == protocol.Log && welcomed:
+		return r.logLine(payload)
+	case (kind == protocol.Ready || kind == protocol.Failed) && welcomed && !answered:
+		return r.answered(kind, payload)
+	case kind == protocol.Result && answered:
+		return r.result(payload)
+	case kind == protocol.Stats && answered:
+		return r.stats(payload)
+	case kind == protocol.Blocked && answered:
+		return r.blocked(payload)
+	case kind == protocol.Alive && answered:
+		if len(payload) > 0 {
+			return fmt.Errorf("%w: an ALIVE of %d bytes", protocol.ErrProtocol, len(payload))
+		}
+		return nil
+	case kind == protocol.Imported && welcomed:
+		return r.imported(payload)
+	case kind == protocol.Replace && answered:
+		return r.replace(payload)
+	case kind == protocol.Forked && answered && r.forked != nil && len(r.forked) == 0:
+		var answer protocol.ForkedFrame
+		err := protocol.Decode(kind, payload, &answer)
+		r.forked <- answer
+		return err
+	}
+	return fmt.Errorf("%w: a %v, which it may not send now", protocol.ErrProtocol, kind)
+}
+
+// welcomed has the worker load the code, if it is one for us.
+func (r *reader) welcomed(payload []byte) error {
+	r.Welcome = new(protocol.WelcomeFrame)
+	if err := protocol.Decode(protocol.Welcome, payload, r.Welcome); err != nil {
+		return err
+	}
+	if why := r.group.incompatibility(r.Welcome); why != "" {
+		r.Failed = &protocol.FailedFrame{Summary: why}
+		r.settled()
+		r.Kill(process.CauseStart, errors.New(why))
+		return nil
+	}
+	load := r.group.load(r.forked != nil)
+	r.threads.Store(int64(load.Threads))
+	r.loadedWith.Store(int64(load.Threads))
+	frame, err := protocol.AppendJSON(nil, protocol.Load, load)
+	if err != nil {
+		return err
+	}
+	r.send(frame)
+	return nil
+}
+
+// answered takes what became of the loading.
+func (r *reader) answered(kind protocol.Kind, payload []byte) error {
+	if kind == protocol.Failed {
+		failed := new(protocol.FailedFrame)
+		if err := protocol.Decode(kind, payload, failed); err != nil {
+			return err
+		}
+		r.Failed = failed
+	} else {
+		ready := new(protocol.ReadyFrame)
+		if err := protocol.Decode(kind, payload, ready); err != nil {
+			return err
+		}
+		if err := r.group.checkReady(ready); err != nil {
+			return err
+		}
+		r.Ready = ready
+		// It goes on as those before it: one that is recycled costs no throughput.
+		if r.average = time.Duration(r.group.average.Load()); r.average > 0 {
+			r.extra.Store(int64(extraFor(r.average, int(r.threads.Load()))))
+		}
+	}
+	r.settled()
+	r.Set(r.group.cfg.Settings()) // they may have changed while it loaded
+	return nil
+}
+
+func (r *reader) settled() {
+	close(r.Loaded)
+	r.group.cfg.Changed()
+}
+
+func (r *reader) result(payload []byte) error {
+	answer, err := protocol.ReadResult(payload)
+	if err != nil {
+		return err
+	}
+	reply, err := replyOf(answer)
+	if err != nil {
+		return err
+	}
+	w := r.Worker
+	w.mu.Lock()
+	var c *Call
+	if int(answer.ID) < len(w.calls) {
+		c = w.calls[answer.ID]
+	}
+	if c == nil {
+		w.mu.Unlock()
+		return fmt.Errorf("%w: an answer to invocation %d, which it does not have", protocol.ErrProtocol, answer.ID)
+	}
+	w.calls[answer.ID] = nil
+	w.free = append(w.free, answer.ID)
+	w.answers++
+	w.sums[c.Function].addAnswer(answer, r.heard.Sub(c.submitted)-answer.Took)
+	if reply.Status == protocol.NotTried && !c.given { // RevokeUnstarted asked for it
+		reply = Reply{Lost: &Loss{How: errors.New("its worker had not started it"), Again: true}}
+	}
+	w.mu.Unlock()
+	if w.inFlight.Add(-1) == 0 && w.retiring.Load() {
+		w.group.cfg.Changed() // it can end
+	}
+	c.replied(w, reply)
+	r.measured(answer.Took)
+	return nil
+}
+
+// extraFor is how many messages are queued in a worker beyond those that run, by
+// how long a call takes: for functions of microseconds enough to hide the round
+// trip, for long ones none, so that no message waits behind another while a
+// worker is idle.
+func extraFor(average time.Duration, threads int) int {
+	return int(min(ahead*time.Duration(threads)/max(average, time.Microsecond), maxExtra))
+}
+
+// measured follows how long calls take, and sets the room for those that are
+// queued when that has changed by much.
+func (r *reader) measured(took time.Duration) {
+	r.average += (took - r.average) / 8
+	if r.average == 0 || took > 8*r.average {
+		r.average = took // what was fast has become slow: queue no more behind it
+	}
+	r.group.average.Store(int64(r.average))
+	have, want := r.extra.Load(), int64(extraFor(r.average, int(r.threads.Load())))
+	if want > 2*have || want < have/2 || want == 0 && have > 0 {
+		r.extra.Store(want)
+		r.group.cfg.RoomChanged()
+	}
+}
+
+// logLine logs what a function printed or logged.
+func (r *reader) logLine(payload []byte) error {
+	var line protocol.LogFrame
+	if err := protocol.Decode(protocol.Log, payload, &line); err != nil {
+		return err
+	}
+	var level slog.Level
+	switch line.Level {
+	case "DEBUG":
+		level = slog.LevelDebug
+	case "WARNING":
+		level = slog.LevelWarn
+	case "ERROR", "CRITICAL":
+		level = slog.LevelError
+	}
+	if !r.Log.Enabled(context.Background(), level) {
+		return nil
+	}
+	attrs := []slog.Attr{slog.String("logger", line.Logger)}
+	r.mu.Lock()
+	if line.ID >= 0 && line.ID < int64(len(r.calls)) && r.calls[line.ID] != nil {
+		c := r.calls[line.ID]
+		attrs = append(attrs, slog.String("function", r.group.functionName(int(c.Function))), slog.String("message", c.Message.ID))
+	}
+	r.mu.Unlock()
+	r.Log.LogAttrs(context.Background(), level, line.Text, attrs...)
+	return nil
+}
+
+// replace has the worker take no more, and another started in its place, as it asks.
+// What it has not begun runs elsewhere, without using an attempt.
+func (r *reader) replace(payload []byte) error {
+	var frame protocol.ReplaceFrame
+	if err := protocol.Decode(protocol.Replace, payload, &frame); err != nil {
+		return err
+	}
+	if r.Retire() {
+		r.Log.Warn("worker replaced at its request", "error", frame.Why)
+		r.group.cfg.Retired(process.CauseTimeout)
+		r.group.cfg.Changed()
+	}
+	return nil
+}
+
+// imported hands on which files a worker has loaded.
+func (r *reader) imported(payload []byte) error {
+	var frame protocol.ImportedFrame
+	if err := protocol.Decode(protocol.Imported, payload, &frame); err != nil {
+		return err
+	}
+	if r.group.cfg.Imported != nil {
+		r.group.cfg.Imported(frame.Paths)
+	}
+	return nil
+}
+
+// stats hands on what a worker measured.
+func (r *reader) stats(payload []byte) error {
+	var s protocol.StatsFrame
+	if err := protocol.Decode(protocol.Stats, payload, &s); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	for _, looks := range s.GIL {
+		if looks[0] >= int64(len(r.sums)) {
+			r.mu.Unlock()
+			return fmt.Errorf("%w: a STATS of function %d of %d", protocol.ErrProtocol, looks[0], len(r.sums))
+		}
+		r.sums[looks[0]].Looks += looks[1]
+		r.sums[looks[0]].HeldGIL += looks[2]
+	}
+	r.mu.Unlock()
+	if r.group.cfg.Lagged == nil {
+		return nil
+	}
+	for lag := range s.Waits() {
+		r.group.cfg.Lagged(lag)
+	}
+	return nil
+}
+
+// blocked takes a BLOCKED.
+func (r *reader) blocked(payload []byte) error {
+	b := &openBlock{noticed: time.Now()}
+	if err := protocol.Decode(protocol.Blocked, payload, &b.BlockedFrame); err != nil {
+		return err
+	}
+	if n := len(r.group.cfg.Functions); b.Function >= n || b.Function < -1 {
+		return fmt.Errorf("%w: a BLOCKED of function %d, of which there are %d", protocol.ErrProtocol, b.Function, n)
+	}
+	b.began = b.noticed.Add(-b.Time())
+	b.Place, b.Stack, b.Message = cut(b.Place), cut(b.Stack), cut(b.Message)
+	if r.group.cfg.Blocking != nil {
+		r.group.cfg.Blocking(Block{r.group.functionName(b.Function), b.Message, b.Place, b.Time(), b.Over})
+	}
+	r.mu.Lock()
+	if b.Message == "" && b.ID >= 0 && b.ID < int64(len(r.calls)) && r.calls[b.ID] != nil {
+		b.Message = cut(r.calls[b.ID].Message.ID) // the worker does not say
+	}
+	open := r.lost.block
+	r.lost.block = nil
+	if open != nil && open.Block == b.Block { // it was reported before
+		b.Stack, b.logged = open.Stack, open.logged
+		open = nil
+	}
+	if open != nil {
+		r.lost.end(open, r.calls, b.noticed)
+	}
+	if b.Over {
+		r.lost.end(b, r.calls, b.noticed)
+	} else {
+		r.lost.block = b
+	}
+	r.mu.Unlock()
+	if open != nil { // it was over without a word
+		r.blockEnded(open, b.noticed)
+	}
+	if b.Over {
+		r.blockEnded(b, b.noticed)
+	}
+	return nil
+}
+
+// blockEnded reports a block that is over, if it counts.
+func (r *reader) blockEnded(b *openBlock, now time.Time) {
+	if took := b.time(now); took >= leastBlock && r.sharesLoop() {
+		r.group.cfg.Blocked(blockReport(r.Worker, b, took, true))
+	}
+}

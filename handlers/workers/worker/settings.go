@@ -1,0 +1,47 @@
+package worker
+
+import (
+	"github.com/drover-run/drover/handlers/workers/protocol"
+)
+
+// Set sends a worker other settings, once it has loaded the code; before, it gets them when
+// it has.
+func (w *Worker) Set(s Settings) {
+	if !w.Usable() {
+		return
+	}
+	if int(w.threads.Load()) == s.Threads && int(w.threaded.Load()) == len(s.Threaded) || !w.Can(protocol.CanSettings) {
+		return
+	}
+	frame, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{Threads: s.Threads, Coroutines: s.Coroutines, Threaded: s.Threaded})
+	if err != nil {
+		return // a frame of some bytes
+	}
+	w.threads.Store(int64(s.Threads))
+	w.threaded.Store(int64(len(s.Threaded)))
+	w.send(frame)
+}
+
+// RevokeUnstarted has a worker give back the calls of a function that it has not started.
+// They run again.
+func (w *Worker) RevokeUnstarted(function uint16) {
+	if !w.Usable() || !w.Can(protocol.CanSettings) {
+		return
+	}
+	frame, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{
+		Threads: int(w.threads.Load()), Coroutines: w.group.cfg.Settings().Coroutines, Away: []uint16{function},
+	})
+	if err != nil {
+		return // a frame of some bytes
+	}
+	w.send(frame)
+}
+
+// Room returns the worker's threads, and how many calls it takes beyond those that run, to
+// hide the way to it and back.
+func (f *inForce) Room() (threads, extra int) {
+	return int(f.threads.Load()), int(f.extra.Load())
+}
+
+// LoadedWith is the number of threads that the worker had when it loaded the code.
+func (f *inForce) LoadedWith() (threads int) { return int(f.loadedWith.Load()) }

@@ -1,0 +1,24 @@
+package worker
+
+import (
+	"syscall"
+	"time"
+)
+
+const (
+	// StacksLimit is how long before it is killed a worker is asked for its stacks.
+	StacksLimit = 150 * time.Millisecond
+	// lastSignal is the largest number of one that there is.
+	lastSignal = 64
+)
+
+// Stacks are the stacks of a worker's threads; "" if it cannot tell.
+func (w *Worker) Stacks() string {
+	w.askStacks.Do(func() {
+		if w.Ready == nil || w.Ready.StacksSignal <= 0 || w.Ready.StacksSignal > lastSignal {
+			return
+		}
+		w.stacks = w.Process.OutputAfter(func() { w.Process.Signal(syscall.Signal(w.Ready.StacksSignal)) })
+	})
+	return w.stacks
+}

@@ -1,0 +1,129 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/protocol"
+)
+
+const (
+	// silence is how long a worker may send nothing that sends ALIVE each second.
+	silence = 2500 * time.Millisecond
+	// stuck is how long all of its threads may do nothing, one of them in the kernel
+	// where no signal reaches it, before it is taken for hung. A slow disk is faster.
+	stuck = 10 * time.Second
+)
+
+// CancelExpired cancels the calls whose context has ended. It reports whether anything is
+// in flight.
+func (w *Worker) CancelExpired(now time.Time) (busy bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.calls {
+		if c == nil {
+			continue
+		}
+		busy = true
+		late := !c.Deadline.IsZero() && !now.Before(c.Deadline)
+		if c.given || !late && c.ctx.Err() == nil {
+			continue
+		}
+		c.given = true
+		if w.Can(protocol.CanCancel) {
+			w.out.bytes = protocol.AppendCancel(w.out.bytes, c.ID)
+			w.wake.raise()
+		}
+		c.replied(w, Reply{Cancelled: true})
+	}
+	return busy
+}
+
+// CheckBlock reports the block that is under way if it takes long.
+func (w *Worker) CheckBlock(now time.Time) {
+	w.mu.Lock()
+	b := w.lost.block
+	due := b != nil && !b.logged && b.time(now) >= longBlock
+	if due {
+		b.logged = true
+		own := *b
+		own.logged = false
+		b = &own
+	}
+	w.mu.Unlock()
+	if due && w.sharesLoop() {
+		w.group.cfg.Blocked(blockReport(w, b, b.time(now), false))
+	}
+}
+
+// blockReport is what is known of a block of a worker.
+func blockReport(w *Worker, b *openBlock, took time.Duration, over bool) BlockReport {
+	return BlockReport{
+		Block: Block{Function: w.group.functionName(b.Function), Message: b.Message, Place: b.Place, Time: took, Over: over},
+		Log:   w.Log, Stack: b.Stack, Computes: b.Computes(), GIL: b.GIL, Language: w.Welcome.Language, Reported: b.logged,
+	}
+}
+
+// AddLost adds time in which no call of the worker could run.
+func (w *Worker) AddLost(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lost.stood += d
+}
+
+// CheckHeartbeat reports a worker that is silent, and kills it if it is stopped or hung: its
+// calls run elsewhere. One that computes or waits is neither, even if C code keeps the
+// thread that sends ALIVE from running. since bounds how long it was watched. One goroutine
+// calls it.
+func (w *Worker) CheckHeartbeat(now, since time.Time) {
+	select {
+	case <-w.Loaded:
+	default:
+		return
+	}
+	h := &w.heartbeat
+	last := h.lastNoted()
+	if since.After(last) {
+		last = since
+	}
+	quiet := now.Sub(last)
+	if quiet < silence || w.Ready == nil || !w.Can(protocol.CanHeartbeat) || w.inFlight.Load() == 0 {
+		return
+	}
+	known := h.silent.Swap(true)
+	if known && now.Sub(h.looked) < silence/5 {
+		return
+	}
+	before := h.threads
+	h.looked, h.threads = now, w.Process.Threads()
+	if !known {
+		before = process.Threads{}
+		level := slog.LevelWarn
+		if h.threads.Runs {
+			level = slog.LevelInfo // C code computes, or there is no time on the processors
+		}
+		w.Log.Log(context.Background(), level, "a worker does not answer", "for", quiet.Round(100*time.Millisecond), "state", h.threads.String(), "in_flight", w.inFlight.Load())
+	}
+	if before.Known && h.threads != before || h.stuckSince.IsZero() || !known {
+		h.stuckSince = now
+	}
+	switch {
+	case h.threads.Stopped:
+		w.KillHung(quiet, Stopped)
+	case h.threads.Asleep && !h.threads.Runs && now.Sub(h.stuckSince) >= stuck:
+		w.KillHung(quiet, "it hangs in the kernel")
+	}
+}
+
+// Stopped is how a stopped worker does not answer.
+const Stopped = "it was stopped (SIGSTOP)"
+
+// KillHung kills a worker that does not answer, and excuses what is in flight in it.
+func (w *Worker) KillHung(quiet time.Duration, how string) {
+	w.AddLost(quiet)
+	w.Log.Warn("a worker does not answer and is killed; its calls run again elsewhere", "how", how, "for", quiet.Round(100*time.Millisecond), "in_flight", w.inFlight.Load())
+	w.Kill(process.CauseHung, fmt.Errorf("the worker did not answer for %v: %s", quiet.Round(100*time.Millisecond), how))
+}
