@@ -1,0 +1,156 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/workers/protocol"
+	"github.com/drover-run/drover/handlers/workers/worker"
+)
+
+// A pool that is not running has no workers: what a call gets then, and what room there is.
+func newIdlePool(processes int) *Pool {
+	return New(Config{
+		Functions: []Function{{Name: "f"}}, Log: slog.New(slog.DiscardHandler),
+		Settings: Settings{Processes: processes, Threads: 3, Coroutines: 7},
+	})
+}
+
+func TestPickWithoutAWorker(t *testing.T) {
+	disabled := &handlers.LoadError{Summary: "no module"}
+	for name, test := range map[string]struct {
+		change func(*Pool, context.CancelFunc)
+		want   error
+	}{
+		"the caller's time is up":  {func(_ *Pool, cancel context.CancelFunc) { cancel() }, handlers.ErrNotTried},
+		"the pool ends":            {func(p *Pool, _ context.CancelFunc) { p.roster.markEnded() }, handlers.ErrNotTried},
+		"the code does not load":   {func(p *Pool, _ context.CancelFunc) { p.code.giveUp(disabled); p.roster.announce() }, disabled},
+		"it did not before it ran": {nil, disabled},
+	} {
+		p := newIdlePool(1)
+		ctx, cancel := context.WithCancel(t.Context())
+		if test.change == nil {
+			p.code.giveUp(disabled)
+		}
+		picked := make(chan error, 1)
+		go func() {
+			_, err := p.roster.pick(ctx)
+			picked <- err
+		}()
+		if test.change != nil {
+			test.change(p, cancel)
+		}
+		select {
+		case err := <-picked:
+			if !errors.Is(err, test.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(time.Minute):
+			t.Errorf("%s: it waits", name)
+		}
+		cancel()
+	}
+}
+
+// The first call of a pool without workers has one started.
+func TestPickStartsAWorker(t *testing.T) {
+	p := newIdlePool(1)
+	p.Scale(0)
+	<-p.roster.nudges
+	if w, changed, err := p.roster.leastBusy(); w != nil || changed == nil || err != nil {
+		t.Errorf("%v, %v, %v", w, changed, err)
+	}
+	select {
+	case <-p.roster.nudges:
+	default:
+		t.Error("the reconciler does not take a step")
+	}
+	if got := p.Settings().Processes; got != 1 {
+		t.Errorf("%d workers are wanted", got)
+	}
+}
+
+func TestRoomWithoutWorkers(t *testing.T) {
+	for name, test := range map[string]struct {
+		wanted      int
+		disabled    bool
+		sync, async int
+	}{
+		"none is wanted":                   {0, false, 3, 7},
+		"one is wanted, and none is ready": {1, false, 0, 0},
+		"the code does not load":           {1, true, 1, 1},
+		"nor is one wanted":                {0, true, 3, 7},
+	} {
+		p := newIdlePool(1)
+		p.Scale(test.wanted)
+		if test.disabled {
+			p.code.giveUp(&handlers.LoadError{Summary: "no module"})
+		}
+		p.room.resize()
+		if sync, async := p.room.sync.Capacity(), p.room.async.Capacity(); sync != test.sync || async != test.async {
+			t.Errorf("%s: room for %d and %d; want %d and %d", name, sync, async, test.sync, test.async)
+		}
+	}
+}
+
+// Set leaves what is 0 as it is. A function moves back from threads once.
+func TestSettings(t *testing.T) {
+	p := newIdlePool(2)
+	p.Set(Settings{Threads: 5})
+	p.Set(Settings{Coroutines: 9})
+	if got, want := p.Settings(), (Settings{2, 5, 9}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	before := p.settings.runInThreads(0)
+	if !p.settings.runOnLoop(0) || p.settings.runOnLoop(0) {
+		t.Error("a function is moved back once")
+	}
+	if len(before.Threaded) != 1 || len(p.settings.current().Threaded) != 0 {
+		t.Errorf("%v, %v", before.Threaded, p.settings.current().Threaded)
+	}
+}
+
+// The code is known from the first worker that has loaded it.
+func TestReady(t *testing.T) {
+	p := newIdlePool(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Ready(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	loads := &worker.Worker{Handshake: worker.Handshake{Welcome: welcome(), Ready: ready("async")}}
+	if p.code.noteAnswer(loads) {
+		t.Error("it is disabled by a worker that has loaded the code")
+	}
+	if err := p.Ready(t.Context()); err != nil || !p.IsAsync("f") || p.Tunable() {
+		t.Errorf("%v, async %v, tunable %v", err, p.IsAsync("f"), p.Tunable())
+	}
+	if p.code.giveUp(&handlers.LoadError{}) {
+		t.Error("workers that die while they load have it given up, though it has loaded once")
+	}
+	fails := &worker.Worker{Handshake: worker.Handshake{Welcome: welcome(), Failed: failed("gone")}}
+	if !p.code.noteAnswer(fails) || p.code.noteAnswer(fails) {
+		t.Error("it is disabled once")
+	}
+	var loadError *handlers.LoadError
+	if err := p.Ready(t.Context()); !errors.As(err, &loadError) || loadError.Summary != "gone" {
+		t.Errorf("%v", err)
+	}
+}
+
+func welcome() *protocol.WelcomeFrame { return &protocol.WelcomeFrame{Protocol: protocol.Version} }
+
+func failed(summary string) *protocol.FailedFrame { return &protocol.FailedFrame{Summary: summary} }
+
+func ready(kind string) *protocol.ReadyFrame {
+	r := new(protocol.ReadyFrame)
+	r.Functions = append(r.Functions, struct {
+		Name string `json:"name"`
+		Kind string `json:"kind"`
+	}{"f", kind})
+	return r
+}
