@@ -379,7 +379,7 @@ func TestAnAttemptsContext(t *testing.T) {
 	working, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	type key struct{}
-	a := &attempt{Context: context.WithValue(working, key{}, "v"), deadline: time.Now().Add(30 * time.Millisecond)}
+	a := &attemptContext{Context: context.WithValue(working, key{}, "v"), deadline: time.Now().Add(30 * time.Millisecond)}
 	if a.Err() != nil || a.Value(key{}) != "v" {
 		t.Errorf("%v, %v", a.Err(), a.Value(key{}))
 	}
@@ -392,19 +392,19 @@ func TestAnAttemptsContext(t *testing.T) {
 	if !errors.Is(a.Err(), context.DeadlineExceeded) || !errors.Is(context.Cause(a), errTimeout) || !errors.Is(context.Cause(derived), errTimeout) {
 		t.Errorf("%v, %v, %v", a.Err(), context.Cause(a), context.Cause(derived))
 	}
-	a.end()
+	a.stopTimer()
 
-	late := &attempt{Context: working, deadline: time.Now().Add(-time.Second)}
+	late := &attemptContext{Context: working, deadline: time.Now().Add(-time.Second)}
 	if !errors.Is(late.Err(), context.DeadlineExceeded) {
 		t.Errorf("%v", late.Err())
 	}
-	late.end()
-	stopped := &attempt{Context: working, deadline: time.Now().Add(time.Hour)}
+	late.stopTimer()
+	stopped := &attemptContext{Context: working, deadline: time.Now().Add(time.Hour)}
 	cancel()
 	if !errors.Is(stopped.Err(), context.Canceled) {
 		t.Errorf("%v", stopped.Err())
 	}
-	stopped.end()
+	stopped.stopTimer()
 }
 
 func TestAGoFunctionOfAProgram(t *testing.T) {

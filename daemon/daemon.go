@@ -368,8 +368,8 @@ func (f *function) status() FunctionStatus {
 	s.Stopped = f.hasStopped()
 	s.Paused, s.PausedUntil = f.pauses.state()
 	s.WaitsForMemory = f.memory.Waits()
-	s.Disconnected, s.Reconnects = f.connection(time.Now())
-	if said, ok := f.cannot.Load().(string); ok && !s.Disconnected.IsZero() {
+	s.Disconnected, s.Reconnects = f.connectionState(time.Now())
+	if said, ok := f.receiveError.Load().(string); ok && !s.Disconnected.IsZero() {
 		s.ReceiveError = said
 	}
 	s.Problems = f.problems()

@@ -16,22 +16,22 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file is the whole life of a message: reserve, receive, handle, judge,
-// settle. Nothing else turns an error into a verdict, settles, or backs off.
+// This file is the whole life of a message: reserve, receive, handle, judge, settle.
+// Nothing else turns an error into a verdict, settles, or backs off.
 
 // maxBatch bounds one Receive; it is more than any source gives in one go.
 const maxBatch = 4096
 
-// run receives until receiving ends or the function's code turns out not to
-// load, and returns when everything that it received is settled. working ends
-// what is in flight; settling, later than it, the settlements.
+// run receives until receiving ends or the function's code fails to load, and returns
+// when everything that it received is settled. working ends what is in flight; settling,
+// later than it, the settlements.
 func (f *function) run(receiving, working, settling context.Context) error {
 	receiving, cancel := context.WithCancel(receiving)
 	defer cancel()
 	f.receiving, f.working, f.settling = receiving, working, settling
 	f.starter, _ = f.handler.(handlers.Starter)
-	f.runners.begin()
-	defer f.runners.end()
+	f.executions.open()
+	defer f.executions.shutdown()
 	var listening sync.WaitGroup
 	defer listening.Wait()
 	listening.Go(func() {
@@ -44,7 +44,7 @@ func (f *function) run(receiving, working, settling context.Context) error {
 
 	pause := receiveBackOff()
 	failing := ""
-	for f.stuck.wait(receiving) == nil && f.memory.Wait(receiving) == nil {
+	for f.stuck.waitForRoom(receiving) == nil && f.memory.Wait(receiving) == nil {
 		n, err := f.share.Offer(receiving)
 		if err != nil || f.hasStopped() {
 			break
@@ -53,16 +53,16 @@ func (f *function) run(receiving, working, settling context.Context) error {
 			continue // others have used the memory up meanwhile
 		}
 		if failing != "" {
-			f.stats.reception.tries(time.Now())
+			f.stats.receiving.noteTry(time.Now())
 		}
-		asked := f.spans.now()
-		got, err := f.receive(receiving, min(n, maxBatch))
+		asked := f.spans.timeNow()
+		got, err := f.receiveBatch(receiving, min(n, maxBatch))
 		if err != nil && receiving.Err() == nil {
-			f.stats.reception.failed(time.Now())
+			f.stats.receiving.noteFailure(time.Now())
 			delay := pause.NextBackOff()
 			if failing != err.Error() {
 				failing = err.Error()
-				f.cannot.Store(failing)
+				f.receiveError.Store(failing)
 				f.log.Warn("cannot receive; will try until it works", "error", err, "retry_in", delay)
 			}
 			wait(receiving, delay)
@@ -71,13 +71,13 @@ func (f *function) run(receiving, working, settling context.Context) error {
 		if failing != "" && len(got) > 0 {
 			f.log.Info("receiving again")
 			failing = ""
-			f.stats.reception.succeeded()
+			f.stats.receiving.noteSuccess()
 			pause.Reset()
 		}
-		f.take(got, asked)
+		f.dispatchBatch(got, asked)
 	}
-	f.takeHeld()
-	f.inFlight.Wait()
+	f.drainPrefetched()
+	f.unfinished.Wait()
 	select {
 	case <-f.stopped:
 		return f.misload
@@ -86,48 +86,48 @@ func (f *function) run(receiving, working, settling context.Context) error {
 	}
 }
 
-// take has messages run, each in a slot.
-func (f *function) take(got []*triggers.Delivery, asked time.Time) {
+// dispatchBatch has messages run, each in a slot. They were asked for at a time.
+func (f *function) dispatchBatch(got []*triggers.Delivery, asked time.Time) {
 	f.stats.received.Add(int64(len(got)))
-	f.inFlight.Add(len(got))
+	f.unfinished.Add(len(got))
 	f.memory.Take(got)
 	taken := f.share.Take(len(got))
 	now := time.Now()
-	f.stats.taken.begin(taken)
-	turns := f.turns[:0]
+	f.stats.taken.take(taken)
+	batch := f.batch[:0]
 	for i, d := range got {
-		t := f.newTurn(d, now, i < taken)
-		f.spans.received(t, asked)
+		x := f.newExecution(d, now, i < taken)
+		x.trail = f.spans.newTrail(d.Message, asked, now)
 		switch {
-		case !t.slotted:
-			go f.claim(t)
-		case !f.started(t):
-			turns = append(turns, t)
+		case !x.slotted:
+			go x.waitForSlot()
+		case !x.startAsync():
+			batch = append(batch, x)
 		}
 	}
-	f.runners.add(turns...)
-	clear(turns)
-	f.turns = turns
+	f.executions.enqueue(batch...)
+	clear(batch)
+	f.batch = batch
 }
 
-// heldLimit bounds how long what was held ready is worked off when receiving has
-// ended: it is a tenth of a second's worth.
-const heldLimit = 2 * time.Second
+// drainLimit bounds the time for prefetched messages when receiving has ended: a source
+// prefetches a tenth of a second's worth.
+const drainLimit = 2 * time.Second
 
-// takeHeld has what the source has lent ahead of its time run, when receiving has
-// ended. What is left then the trigger gives back.
-func (f *function) takeHeld() {
+// drainPrefetched has the messages run that the source has leased ahead of time, when
+// receiving has ended. The trigger abandons those that are left then.
+func (f *function) drainPrefetched() {
 	source, ok := f.trigger.(triggers.Drainer)
 	if paused, _ := f.pauses.state(); !ok || paused || f.hasStopped() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(f.working, heldLimit)
+	ctx, cancel := context.WithTimeout(f.working, drainLimit)
 	defer cancel()
 	for {
 		if _, slots := f.share.Room(); slots == 0 {
-			return // there is nobody to run it, and that may stay so
+			return // no worker is running, and none may ever start
 		}
-		asked := f.spans.now()
+		asked := f.spans.timeNow()
 		n, err := f.share.Offer(ctx)
 		if err != nil {
 			return
@@ -136,13 +136,13 @@ func (f *function) takeHeld() {
 		if err != nil || len(got) == 0 {
 			return
 		}
-		f.take(got, asked)
+		f.dispatchBatch(got, asked)
 	}
 }
 
-// receive waits for messages for the n slots that were offered. While it waits,
+// receiveBatch waits for messages for the n slots that were offered. While it waits,
 // other functions of the pool may take them all: then it returns nothing.
-func (f *function) receive(receiving context.Context, n int) ([]*triggers.Delivery, error) {
+func (f *function) receiveBatch(receiving context.Context, n int) ([]*triggers.Delivery, error) {
 	ctx, revoke := context.WithCancel(receiving)
 	defer revoke()
 	f.share.Park(revoke)
@@ -154,10 +154,10 @@ func (f *function) receive(receiving context.Context, n int) ([]*triggers.Delive
 	return got, err
 }
 
-// turn is one message's way from the trigger and back, and the context of the
-// attempt. It holds one slot, or none where a stop came before there was one.
-type turn struct {
-	attempt
+// execution is one message's way from the trigger and back, and the context of the
+// attempt. It holds one slot, or none if a stop came before there was one.
+type execution struct {
+	attemptContext
 	f        *function
 	delivery *triggers.Delivery
 	message  *triggers.Message // as the handler and the outputs get it
@@ -165,8 +165,8 @@ type turn struct {
 	received time.Time
 	start    time.Time
 	stood    time.Duration // how long the daemon had stood still when the attempt began
-	begun    atomic.Int64  // ns since birth when it had its slot; 0: it has none yet
-	seat     *seat         // among those in flight
+	begun    atomic.Int64  // ns since processStart when it had its slot; 0: it has none yet
+	entry    *inFlightEntry[execution]
 	slotted  bool
 	epoch    *epoch // of the pool's settings when it was handed out; nil where nothing seeks them
 	handled  bool   // output and err are what became of it
@@ -176,148 +176,173 @@ type turn struct {
 	lost     atomic.Bool
 }
 
-func (f *function) newTurn(d *triggers.Delivery, now time.Time, slotted bool) *turn {
-	t := &turn{
-		attempt: attempt{Context: f.working, deadline: now.Add(f.timeout)},
-		f:       f, delivery: d, message: d.Message, received: now, start: now, slotted: slotted,
+func (f *function) newExecution(d *triggers.Delivery, now time.Time, slotted bool) *execution {
+	x := &execution{
+		attemptContext: attemptContext{Context: f.working, deadline: now.Add(f.timeout)},
+		f:              f, delivery: d, message: d.Message, received: now, start: now, slotted: slotted,
 	}
 	if slotted {
-		t.begun.Store(int64(now.Sub(birth)))
+		x.begun.Store(int64(now.Sub(processStart)))
 	}
-	t.stood = f.standstill.total(now.Sub(birth))
-	t.seat = f.present.enter(t, f.stats.inFlight())
-	d.Watch(t)
-	return t
+	x.stood = f.standstill.totalAt(now.Sub(processStart))
+	x.entry = f.inFlight.enter(x, f.stats.inFlight())
+	d.Watch(x)
+	return x
 }
 
 // Lost implements triggers.Watcher.
-func (t *turn) Lost() {
-	t.lost.Store(true)
-	t.f.stats.lost.Add(1)
-	if t.f.cancelOnLost {
-		t.abort(errLost)
+func (x *execution) Lost() {
+	x.lost.Store(true)
+	x.f.stats.lost.Add(1)
+	if x.f.cancelOnLost {
+		x.abort(errLost)
 	}
 }
 
 // Renew implements handlers.Renewable.
-func (t *turn) Renew() {
+func (x *execution) Renew() {
 	now := time.Now()
-	t.stood = t.f.standstill.total(now.Sub(birth))
-	t.renew(now.Add(t.f.timeout))
+	x.stood = x.f.standstill.totalAt(now.Sub(processStart))
+	x.renew(now.Add(x.f.timeout))
 }
 
-// claim waits for a slot for a message that was received when the room was gone.
-func (f *function) claim(t *turn) {
-	t.slotted = f.share.Claim(f.working) == nil
-	t.start = time.Now()
-	if t.slotted {
-		f.stats.taken.begin(1)
-		t.begun.Store(int64(t.start.Sub(birth)))
+// waitForSlot runs a message that was received when there was no slot left, as soon as
+// it has one.
+func (x *execution) waitForSlot() {
+	f := x.f
+	x.slotted = f.share.Claim(f.working) == nil
+	x.start = time.Now()
+	if x.slotted {
+		f.stats.taken.take(1)
+		x.begun.Store(int64(x.start.Sub(processStart)))
 	}
-	t.deadline = t.start.Add(f.timeout)
-	if !t.slotted || !f.started(t) {
-		t.run()
+	x.deadline = x.start.Add(f.timeout)
+	if !x.slotted || !x.startAsync() {
+		x.runToEnd()
 	}
 }
 
-// started gives a message to a handler that answers later, and reports whether it
+// startAsync gives a message to a handler that answers later, and reports whether it
 // is one.
-func (f *function) started(t *turn) bool {
-	t.trail.handle(t)
-	if f.pool != nil {
-		t.epoch = f.pool.epoch.Load()
+func (x *execution) startAsync() bool {
+	f := x.f
+	if x.trail != nil {
+		x.message = x.trail.startProcess(x.message, x.start)
+		x.addBelow(x.trail.inContext)
 	}
-	if f.starter == nil || f.fits(t.delivery.Message) != nil {
+	if f.epochs != nil {
+		x.epoch = f.epochs.Load()
+	}
+	if f.starter == nil || f.checkBodySize(x.delivery.Message) != nil {
 		return false
 	}
-	f.starter.Start(t, t.message, t)
+	f.starter.Start(x, x.message, x)
 	return true
 }
 
 // SetResult implements handlers.ResultSink.
-func (t *turn) SetResult(output []byte, err error) {
-	t.handled, t.output, t.err = true, output, err
-	t.f.runners.add(t) // to settle may take a while
+func (x *execution) SetResult(output []byte, err error) {
+	x.handled, x.output, x.err = true, output, err
+	x.f.executions.enqueue(x) // to settle may take a while
 }
 
 // Describe implements handlers.Described.
-func (t *turn) Describe(properties triggers.Properties) { t.about = properties }
+func (x *execution) Describe(properties triggers.Properties) { x.about = properties }
 
 // Value implements handlers.Described, and else is that of the attempt.
-func (t *turn) Value(key any) any {
+func (x *execution) Value(key any) any {
 	if key == handlers.DescribedKey {
-		return t
+		return x
 	}
-	return t.attempt.Value(key)
+	return x.attemptContext.Value(key)
 }
 
-// run is the rest of a turn, or all of it.
-func (t *turn) run() {
-	f := t.f
-	defer f.inFlight.Done()
-	m := t.delivery.Message
+// runToEnd is the rest of an execution, or all of it: it handles the message, unless that
+// was done, sends the result, and settles.
+func (x *execution) runToEnd() {
+	f := x.f
+	defer f.unfinished.Done()
+	m := x.delivery.Message
 	switch {
-	case !t.slotted:
-		t.err = handlers.ErrNotTried
-	case !t.handled:
-		if t.err = f.fits(m); t.err == nil {
-			t.output, t.err = f.handler.Handle(t, t.message)
+	case !x.slotted:
+		x.err = handlers.ErrNotTried
+	case !x.handled:
+		if x.err = f.checkBodySize(m); x.err == nil {
+			x.output, x.err = f.handler.Handle(x, x.message)
 		}
 	}
-	for t.runsAgain() {
-		t.Renew()
-		t.output, t.err = f.handler.Handle(t, t.message)
+	for x.runsAgain() {
+		x.Renew()
+		x.output, x.err = f.handler.Handle(x, x.message)
 	}
-	t.err = f.timedOut(t, t.err)
-	if t.epoch != nil {
-		t.err = t.epoch.ended(t, t.err)
+	x.err = x.classifyTimeout(x.err)
+	if x.epoch != nil {
+		x.err = x.epoch.judgeEnd(x, x.err)
 	}
-	err := t.err
-	t.end()
-	if err == nil && len(f.outputs) > 0 && t.output != nil {
-		err = f.emit(t)
+	err := x.err
+	x.stopTimer()
+	if err == nil && len(f.outputs) > 0 && x.output != nil {
+		err = x.sendOutputs()
 	}
 	v := f.judge(f.working, m, err)
-	took := time.Since(t.start)
-	v, settled := f.settle(t, v, err)
+	took := time.Since(x.start)
+	v, settled := x.settle(v, err)
 	now := time.Now()
-	t.trail.end(t, v, err, took, now)
+	if x.trail != nil {
+		x.trail.endProcess(v, err, x.start.Add(took), now, x.lost.Load())
+	}
 	if settled {
 		f.report(m, v, err, took)
-		f.setbacks.remember(m, v, err)
-		f.stats.settled(m, v.Kind, err, took, now)
+		f.failures.remember(m, v, err)
+		f.stats.countSettled(m, v.Kind, err, took, now)
 	} else {
 		f.stats.abandoned.Add(1)
 	}
-	t.seat.Store(nil)
+	x.entry.Store(nil)
 	f.memory.Done(len(m.Body))
-	t.free(now)
+	x.freeSlot(now)
 }
 
-// free gives the slot back, if there is one.
-func (t *turn) free(now time.Time) {
-	if t.slotted {
-		t.slotted = false
-		t.f.stats.taken.end(now)
-		t.f.share.Free(1)
+// freeSlot frees the slot, if there is one.
+func (x *execution) freeSlot(now time.Time) {
+	if x.slotted {
+		x.slotted = false
+		x.f.stats.taken.release(now)
+		x.f.share.Free(1)
 	}
 }
 
-// fits returns an error if the message is too large for the function.
-func (f *function) fits(m *triggers.Message) error {
+// runsAgain reports whether the attempt starts over, without being charged.
+func (x *execution) runsAgain() bool {
+	f := x.f
+	switch {
+	case x.err == nil, f.working.Err() != nil, x.lost.Load(), handlers.Rejected(x.err):
+		return false
+	case errors.Is(x.err, handlers.ErrRunAgain):
+		return true
+	case x.Err() == nil:
+		return false
+	}
+	return f.standstill.totalAt(time.Since(processStart))-x.stood >= f.timeout/standstillShare
+}
+
+// checkBodySize returns an error if the message is too large for the function.
+func (f *function) checkBodySize(m *triggers.Message) error {
 	if size := int64(len(m.Body)); f.maxBody > 0 && size > f.maxBody {
 		return handlers.Reject(fmt.Errorf("%w: the body has %d bytes, more than max_body (%d)", triggers.ErrTooLarge, size, f.maxBody))
 	}
 	return nil
 }
 
-// timedOut says of a failure that it was the timeout, where it was.
-func (f *function) timedOut(t *turn, err error) error {
-	// A function that came to its end in spite of the timeout is done.
-	if err == nil || f.working.Err() != nil || t.Err() == nil || handlers.Rejected(err) {
+// classifyTimeout returns the error of a failed attempt: one that names the timeout, if
+// that was the cause.
+func (x *execution) classifyTimeout(err error) error {
+	f := x.f
+	// A function that completed in spite of the timeout is done.
+	if err == nil || f.working.Err() != nil || x.Err() == nil || handlers.Rejected(err) {
 		return err
 	}
-	if t.lost.Load() && f.cancelOnLost {
+	if x.lost.Load() && f.cancelOnLost {
 		return fmt.Errorf("cancelled, since its message was lost: %w", handlers.ErrNotTried)
 	}
 	if errors.Is(err, errTimeout) || errors.Is(err, context.DeadlineExceeded) {
@@ -359,29 +384,30 @@ func (f *function) reject(reason string, err error) triggers.Verdict {
 	return triggers.Verdict{Kind: triggers.Reject, Reason: reason, Detail: failureDetail(err), Function: f.name}
 }
 
-// settle carries the verdict out, and returns the one that the source took. A
-// source that refuses it is asked again until settling ends; then the lease runs
-// out and the message comes back. Meanwhile the trigger renews the lease, and the
-// slot is free for others.
-func (f *function) settle(t *turn, v triggers.Verdict, cause error) (taken triggers.Verdict, settled bool) {
-	err := t.delivery.Settle(f.settling, v)
+// settle carries the verdict out, and returns the one that the source took. If the
+// source refuses it, settle tries again until settling ends; then the lease expires and
+// the message is delivered again. Meanwhile the trigger renews the lease, and the slot is
+// free for others.
+func (x *execution) settle(v triggers.Verdict, cause error) (taken triggers.Verdict, settled bool) {
+	f := x.f
+	err := x.delivery.Settle(f.settling, v)
 	if err == nil {
 		return v, true
 	}
 	// It is counted before its slot is free, or more could be received than the bound allows.
-	f.stuck.hold(exit{t: t}, snag{verdict: v.Kind, err: err})
-	t.free(time.Now())
+	f.stuck.hold(exit{d: x.delivery}, blockage{verdict: v.Kind, err: err})
+	x.freeSlot(time.Now())
 	defer func() {
-		if last := f.stuck.free(exit{t: t}); last && settled {
+		if last := f.stuck.remove(exit{d: x.delivery}); last && settled {
 			f.log.Info("settling works again")
 		}
 	}()
-	f.reportRefusal(t.delivery.Message, v, cause, err)
+	f.reportRefusal(x.delivery.Message, v, cause, err)
 	pause, stopping := receiveBackOff(), false
 	for {
 		switch {
 		case f.settling.Err() != nil:
-			f.log.Error("message not settled; the source delivers it again", "message", t.delivery.Message.ID, "verdict", v.Kind, "error", err)
+			f.log.Error("message not settled; the source delivers it again", "message", x.delivery.Message.ID, "verdict", v.Kind, "error", err)
 			return v, false
 		case stopping && v.Kind == triggers.Reject:
 			// A stop does not wait for a dead-letter queue that somebody has to make:
@@ -393,14 +419,14 @@ func (f *function) settle(t *turn, v triggers.Verdict, cause error) (taken trigg
 			wait(f.receiving, pause.NextBackOff())
 			stopping = f.receiving.Err() != nil
 		}
-		if err = t.delivery.Settle(f.settling, v); err == nil {
+		if err = x.delivery.Settle(f.settling, v); err == nil {
 			return v, true
 		}
-		f.stuck.hold(exit{t: t}, snag{verdict: v.Kind, err: err})
+		f.stuck.hold(exit{d: x.delivery}, blockage{verdict: v.Kind, err: err})
 	}
 }
 
-// reportRefusal logs that a source does not take a verdict, and what that was.
+// reportRefusal logs that a source refuses a verdict, and the verdict itself.
 func (f *function) reportRefusal(m *triggers.Message, v triggers.Verdict, cause, refusal error) {
 	attrs := []slog.Attr{slog.String("message", m.ID), slog.String("verdict", v.Kind.String()), slog.Any("error", refusal)}
 	if v.Reason != "" {
@@ -439,8 +465,7 @@ func (f *function) stop(why error) {
 	})
 }
 
-// report writes what an operator needs to know of a verdict. A function that
-// was stopped reports once, where its run ends.
+// report logs a verdict. A function that was stopped reports once, where its run ends.
 func (f *function) report(m *triggers.Message, v triggers.Verdict, err error, took time.Duration) {
 	level := slog.LevelDebug
 	switch v.Kind {

@@ -29,39 +29,42 @@ type function struct {
 	maxBody              int64 // 0: what the source allows
 	retry                configs.Retry
 	stats                *functionStats
-	pool                 *pool     // nil for Go functions
-	place                int       // among the pool's functions
-	app                  string    // the pool's; empty for Go functions
-	outputs              []*output // none: results are dropped
-	describe             string    // the handler, for people
-	spans                *spans    // nil: nothing is traced
+	pool                 *pool                  // nil for Go functions
+	epochs               *atomic.Pointer[epoch] // of its pool; nil for Go functions
+	place                int                    // among the pool's functions
+	app                  string                 // the pool's; empty for Go functions
+	outputs              []*output              // none: results are dropped
+	describe             string                 // the handler, for people
+	spans                *spans                 // nil: nothing is traced
 	pauses               pauses
 	// cancelOnLost ends an attempt whose message was lost.
 	cancelOnLost bool
 	log          *slog.Logger
 
-	starter  handlers.Starter // the handler, if it is one
-	runners  runners
-	present  present
-	setbacks setbacks
-	cannot   atomic.Value // of type string: why nothing could be received
-	turns    []*turn      // of one batch; run's
-	inFlight sync.WaitGroup
-	stuck    stuck
+	starter      handlers.Starter // the handler, if it is one
+	executions   executionPool
+	inFlight     inFlightTable[execution]
+	failures     recentFailures
+	receiveError atomic.Value // of type string: why nothing could be received
+	batch        []*execution // of one dispatch; run's
+	unfinished   sync.WaitGroup
+	stuck        stuck
 
 	standstill *standstill // nil: the daemon does not look
-	// Set by run. The first ends receiving, the next work, the last settling.
-	receiving, working, settling context.Context
+	runContexts
 
 	stopOnce sync.Once
 	stopped  chan struct{} // closed when the function can't go on
 	misload  error         // why; read after stopped is closed
 
-	// What goes on beside it: the look for an app, the sending of results.
+	// What runs beside it: the check of an app.
 	beside     sync.WaitGroup
 	stopBeside context.CancelFunc // nil where that ends by itself
 	closeOnce  sync.Once
 }
+
+// runContexts are set by run. The first ends receiving, the next work, the last settling.
+type runContexts struct{ receiving, working, settling context.Context }
 
 func newFunction(name string, settings configs.Function, log *slog.Logger) *function {
 	return &function{
@@ -90,10 +93,12 @@ func (f *function) close() (err error) {
 		if f.stopBeside != nil {
 			f.stopBeside()
 		}
-		for _, o := range f.outputs {
-			close(o.ended)
-		}
 		f.beside.Wait()
+		var closing sync.WaitGroup
+		for _, o := range f.outputs {
+			closing.Go(o.close)
+		}
+		closing.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 		defer cancel()
 		if f.handler != nil { // nil where the function did not open
@@ -105,4 +110,18 @@ func (f *function) close() (err error) {
 		f.memory.Close()
 	})
 	return err
+}
+
+// connectionState is how a function's source is reached.
+func (f *function) connectionState(now time.Time) (down time.Time, reconnects int64) {
+	down = f.stats.receiving.failingSince(now)
+	if linked, ok := f.trigger.(triggers.Linked); ok {
+		if link, known := linked.Link(); known {
+			reconnects = link.Reconnects
+			if !link.Down.IsZero() && (down.IsZero() || link.Down.Before(down)) {
+				down = link.Down
+			}
+		}
+	}
+	return down, reconnects
 }

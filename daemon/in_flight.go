@@ -12,34 +12,34 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file remembers what is in flight, and what lately failed, for those who ask.
+// This file remembers what is in flight, and what failed lately, for those who ask.
 
-// present is a function's messages in flight. Whoever receives puts them in, and each
-// takes itself out: two stores a message, no lock and no allocation.
-type present struct {
-	cells atomic.Pointer[[]*seat]
-	next  int // the receiver's own
+// inFlightTable is what is in flight, for those who ask. The receiver enters each, and each
+// removes itself by storing nil in its entry: two stores each, no lock and no allocation.
+// The zero value is empty.
+type inFlightTable[T any] struct {
+	entries atomic.Pointer[[]*inFlightEntry[T]]
+	next    int // the receiver's own
 }
 
-// seat holds a turn, or nothing.
-type seat = atomic.Pointer[turn]
+// inFlightEntry holds one, or nil.
+type inFlightEntry[T any] struct{ atomic.Pointer[T] }
 
 const (
-	// placesAtOnce is how many places are made when there are too few, at least.
-	placesAtOnce = 64
-	// sparse is how many places there are for each that is taken before one is
+	// entriesAtOnce is how many entries are made when there are too few, at least.
+	entriesAtOnce = 64
+	// sparse is how many entries there are for each that is taken before a free one is
 	// looked for in all of them, and none is made.
 	sparse = 4
 )
 
-// enter puts a turn in; it is called by one goroutine. inFlight is about how many
-// there are.
-func (p *present) enter(t *turn, inFlight int64) *seat {
-	var all []*seat
-	if cells := p.cells.Load(); cells != nil {
-		all = *cells
+// enter puts one in; it is called by one goroutine. inFlight is about how many there are.
+func (p *inFlightTable[T]) enter(one *T, inFlight int64) *inFlightEntry[T] {
+	var all []*inFlightEntry[T]
+	if entries := p.entries.Load(); entries != nil {
+		all = *entries
 	}
-	tries := placesAtOnce
+	tries := entriesAtOnce
 	if int64(len(all)) > sparse*inFlight {
 		tries = len(all)
 	}
@@ -47,39 +47,39 @@ func (p *present) enter(t *turn, inFlight int64) *seat {
 		if p.next++; p.next >= len(all) {
 			p.next = 0
 		}
-		if c := all[p.next]; c.Load() == nil {
-			c.Store(t)
-			return c
+		if e := all[p.next]; e.Load() == nil {
+			e.Store(one)
+			return e
 		}
 	}
-	made := make([]seat, max(placesAtOnce, len(all)))
-	more := make([]*seat, 0, len(all)+len(made))
+	made := make([]inFlightEntry[T], max(entriesAtOnce, len(all)))
+	more := make([]*inFlightEntry[T], 0, len(all)+len(made))
 	more = append(more, all...)
 	for i := range made {
 		more = append(more, &made[i])
 	}
 	p.next = len(all)
-	more[p.next].Store(t)
-	p.cells.Store(&more)
+	more[p.next].Store(one)
+	p.entries.Store(&more)
 	return more[p.next]
 }
 
-// all are those that are in flight.
-func (p *present) all() []*turn {
-	var out []*turn
-	if cells := p.cells.Load(); cells != nil {
-		for _, c := range *cells {
-			if t := c.Load(); t != nil {
-				out = append(out, t)
+// list returns those that are in flight. It may be called from many goroutines.
+func (p *inFlightTable[T]) list() []*T {
+	var out []*T
+	if entries := p.entries.Load(); entries != nil {
+		for _, e := range *entries {
+			if one := e.Load(); one != nil {
+				out = append(out, one)
 			}
 		}
 	}
 	return out
 }
 
-// setback is an attempt that failed.
-type setback struct {
-	message  string
+// recentFailure is an attempt that failed.
+type recentFailure struct {
+	message  string    // the ID
 	enqueued time.Time // another message has this ID when its source was recreated
 	attempt  int
 	at       time.Time
@@ -90,65 +90,61 @@ type setback struct {
 }
 
 const (
-	// keptSetbacks is how many are remembered of a function.
-	keptSetbacks = 256
+	// keptFailures is how many are remembered of a function.
+	keptFailures = 256
 	// keptDetail is how much of a traceback is, in bytes: where it failed is at its end.
 	keptDetail = 2 << 10
 )
 
-// setbacks are the latest. The zero value has none.
-type setbacks struct {
+// recentFailures are the latest failures of a function. The zero value has none. Its methods may be
+// called from many goroutines.
+type recentFailures struct {
 	mu     sync.Mutex
-	latest []setback
+	latest []recentFailure
 	next   int
 }
 
-// remember takes a verdict on a message, if it is one to remember.
-func (s *setbacks) remember(m *triggers.Message, v triggers.Verdict, err error) {
+// remember keeps a verdict on a message, if it is that of a failure.
+func (r *recentFailures) remember(m *triggers.Message, v triggers.Verdict, err error) {
 	if v.Kind != triggers.Retry && v.Kind != triggers.Reject {
 		return
 	}
 	now := time.Now()
-	b := setback{message: m.ID, enqueued: m.Enqueued, attempt: m.Attempt, at: now, until: now.Add(v.Delay), dead: v.Kind == triggers.Reject, why: err.Error()}
+	f := recentFailure{message: m.ID, enqueued: m.Enqueued, attempt: m.Attempt, at: now, until: now.Add(v.Delay), dead: v.Kind == triggers.Reject, why: telemetry.CutText(err.Error())}
 	var failure *handlers.Failure
 	if errors.As(err, &failure) {
-		b.detail = strings.Clone(triggers.Tail(failure.Detail, keptDetail))
+		f.detail = strings.Clone(triggers.Tail(failure.Detail, keptDetail))
 	}
-	s.note(b)
-}
-
-func (s *setbacks) note(b setback) {
-	b.why = telemetry.CutText(b.why)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.latest) < keptSetbacks {
-		s.latest = append(s.latest, b)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.latest) < keptFailures {
+		r.latest = append(r.latest, f)
 		return
 	}
-	s.latest[s.next] = b
-	s.next = (s.next + 1) % keptSetbacks
+	r.latest[r.next] = f
+	r.next = (r.next + 1) % keptFailures
 }
 
-// of is the latest of a message.
-func (s *setbacks) of(message string) (last setback, found bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range s.latest {
-		if b.message == message && !b.at.Before(last.at) {
-			last, found = b, true
+// latestOf is the latest of a message; of all, if its ID is empty.
+func (r *recentFailures) latestOf(message string) (last recentFailure, found bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.latest {
+		if (message == "" || f.message == message) && !f.at.Before(last.at) {
+			last, found = f, true
 		}
 	}
 	return last, found
 }
 
-// waiting counts those that wait to be tried again.
-func (s *setbacks) waiting(now time.Time) (n int, next time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range s.latest {
-		if !b.dead && b.until.After(now) {
-			if n++; next.IsZero() || b.until.Before(next) {
-				next = b.until
+// waitingRetries counts those that wait to be tried again, and returns when the next is.
+func (r *recentFailures) waitingRetries(now time.Time) (n int, next time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.latest {
+		if !f.dead && f.until.After(now) {
+			if n++; next.IsZero() || f.until.Before(next) {
+				next = f.until
 			}
 		}
 	}

@@ -241,12 +241,12 @@ func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, optio
 		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, fmt.Errorf("the app takes no messages: %w", handlers.ErrNotTried), 0)
 		return out, nil
 	}
-	t := f.newTurn(triggers.NewDelivery(m, loan), time.Now(), true)
-	f.stats.taken.begin(1)
-	f.inFlight.Add(1)
-	t.run()
-	out.OutputProperties = t.about
-	out.ended(loan.verdict, t.output, t.err, loan.settled.Sub(t.start))
+	x := f.newExecution(triggers.NewDelivery(m, loan), time.Now(), true)
+	f.stats.taken.take(1)
+	f.unfinished.Add(1)
+	x.runToEnd()
+	out.OutputProperties = x.about
+	out.ended(loan.verdict, x.output, x.err, loan.settled.Sub(x.start))
 	return out, nil
 }
 

@@ -8,6 +8,10 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
@@ -68,6 +72,7 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 	default:
 		code, _ := h.Code() // the kinds that remain run in worker processes
 		f.app, f.pool = code.App, p.pools[code.App]
+		f.epochs = &f.pool.epoch
 		own, err := f.pool.Handler(f.name)
 		if err != nil {
 			return err
@@ -120,9 +125,10 @@ func openNATS(ctx context.Context, c *natsjs.Connection, name string, settings c
 // run. The kinds of outputs are here.
 func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Output) error {
 	var open openSender
-	lanes := 1
+	lanes, subject := 1, ""
 	switch {
 	case settings.NATS != nil:
+		subject = settings.NATS.Subject
 		c := p.connection(settings.NATS.Connection)
 		open = func(context.Context) (sender, func() error, error) {
 			return c.NewSender(), func() error { return nil }, nil
@@ -141,12 +147,9 @@ func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Ou
 		}
 		open, lanes = storageSender(account, q.Queue, q.Encoding, q.Delay.D(), q.TimeToLive.D()), storageLanes
 	}
-	own := newOutput(open, settings, lanes, f.log)
+	own := newOutput(outputConfig{open: open, name: settings.String(), at: destinationOf(settings), subject: subject, lanes: lanes, log: f.log})
 	f.outputs = append(f.outputs, own)
-	sending := context.WithoutCancel(ctx)
-	for range lanes {
-		f.beside.Go(func() { (&lane{output: own}).run(sending) })
-	}
+	own.start(context.WithoutCancel(ctx))
 	return nil
 }
 
@@ -185,4 +188,63 @@ func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, 
 		}
 	}
 	return notes, errors.Join(errs...)
+}
+
+// The systems that the conventions have no name for.
+const (
+	systemNATS         = "nats"
+	systemStorageQueue = "azure_storage_queue"
+)
+
+func destinationOf(o configs.Output) entity {
+	switch {
+	case o.ServiceBus != nil:
+		return entity{system: semconv.MessagingSystemServiceBus.Value.AsString(), name: o.ServiceBus.Queue + o.ServiceBus.Topic} // one of them is empty
+	case o.StorageQueue != nil:
+		return entity{system: systemStorageQueue, name: o.StorageQueue.Queue}
+	case o.NATS != nil:
+		return entity{system: systemNATS, name: o.NATS.Subject}
+	}
+	return entity{}
+}
+
+func sourceOf(t configs.Trigger) (d entity) {
+	switch {
+	case t.ServiceBus != nil:
+		d = entity{system: semconv.MessagingSystemServiceBus.Value.AsString(), name: t.ServiceBus.Queue + t.ServiceBus.Topic, disposition: disposition}
+		if len(t.ServiceBus.Subscription) == 1 && t.ServiceBus.Topic != "" {
+			d.about = append(d.about, semconv.MessagingDestinationSubscriptionName(t.ServiceBus.Subscription[0]))
+		}
+	case t.StorageQueue != nil:
+		d = entity{system: systemStorageQueue, name: t.StorageQueue.Queue}
+	case t.NATS != nil:
+		d = entity{system: systemNATS, name: t.NATS.Subject, bySubject: true}
+		if d.name == "" {
+			d.name = t.NATS.Stream
+		}
+		if strings.ContainsAny(d.name, "*>") {
+			d.about = append(d.about, semconv.MessagingDestinationTemplate(d.name))
+		}
+		d.about = append(d.about, semconv.MessagingConsumerGroupName(t.NATS.Consumer))
+	}
+	return d
+}
+
+// disposition is what Service Bus calls a verdict.
+func disposition(kind triggers.Kind) attribute.KeyValue {
+	switch kind {
+	case triggers.Done:
+		return semconv.MessagingServiceBusDispositionStatusComplete
+	case triggers.Reject:
+		return semconv.MessagingServiceBusDispositionStatusDeadLetter
+	}
+	return semconv.MessagingServiceBusDispositionStatusAbandon
+}
+
+// of makes the spans of a function; nil where nothing is traced.
+func (t *traces) of(function string, settings configs.Function) *spans {
+	if t == nil {
+		return nil
+	}
+	return newSpans(t.tracer, t.sample, function, sourceOf(settings.Trigger))
 }

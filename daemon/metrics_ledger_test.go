@@ -252,29 +252,29 @@ func TestRejectionsHaveReasons(t *testing.T) {
 	}
 }
 
-func TestReception(t *testing.T) {
-	var r reception
-	at := func(seconds int) time.Time { return birth.Add(time.Duration(seconds) * time.Second) }
+func TestReceiveHealth(t *testing.T) {
+	var r receiveHealth
+	at := func(seconds int) time.Time { return processStart.Add(time.Duration(seconds) * time.Second) }
 	check := func(now, want int) {
 		t.Helper()
 		since := time.Time{}
 		if want > 0 {
 			since = at(want)
 		}
-		if got := r.failing(at(now)); !got.Equal(since) {
+		if got := r.failingSince(at(now)); !got.Equal(since) {
 			t.Errorf("at %d s it fails since %v, want %v", now, got, since)
 		}
 	}
 	check(1, 0)
-	r.failed(at(10))
+	r.noteFailure(at(10))
 	check(11, 10)
-	r.tries(at(20))
+	r.noteTry(at(20))
 	check(79, 10) // it waits, and may yet fail
 	check(80, 0)  // it has waited for long: there is nothing
-	r.failed(at(85))
+	r.noteFailure(at(85))
 	check(86, 10) // it was not well in between after all
-	r.tries(at(90))
-	r.succeeded()
+	r.noteTry(at(90))
+	r.noteSuccess()
 	check(91, 0)
 	if n := r.errors.Load(); n != 2 {
 		t.Errorf("%d errors, want 2", n)

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -22,24 +21,31 @@ type sender interface {
 	Taken() int64
 }
 
-// openSender reaches where messages go; done ends it.
+// openSender connects to where messages go; done closes the sender.
 type openSender func(ctx context.Context) (to sender, done func() error, err error)
 
-// maxOutputs is how many results go out together at most.
+// maxOutputs is how many results are sent together at most.
 const maxOutputs = 500
 
-// output sends what a function returns, before the message is done. Where the
-// other side takes many at once there is one lane, and what comes in the meantime
-// goes out together; else each lane sends one by one.
+// outputConfig is where results go.
+type outputConfig struct {
+	open    openSender
+	name    string // for people
+	at      entity // for traces
+	subject string // of each message; empty: none
+	// lanes is how many results are sent at once, each on its own. With one lane, those that
+	// come while others are being sent go together.
+	lanes int
+	log   *slog.Logger
+}
+
+// output sends what a function returns, before the message is done. start and close are
+// called once each, deliver from many goroutines.
 type output struct {
-	open     openSender
-	describe string // for people
-	at       entity // for traces
-	subject  string // for NATS
-	lanes    int
-	in       chan *result
-	ended    chan struct{} // closed when no more is sent: in is not, as a turn that was given up may still come
-	log      *slog.Logger
+	outputConfig
+	in      chan *result
+	ended   chan struct{} // closed by close: in is not, since an execution that was given up may still return
+	running sync.WaitGroup
 }
 
 // lane is one goroutine's part of an output.
@@ -49,18 +55,27 @@ type lane struct {
 	done func() error
 }
 
-// result is one that is on its way.
+// result is one that is being sent.
 type result struct {
 	message triggers.Message
 	sent    chan error
 }
 
-func newOutput(open openSender, to configs.Output, lanes int, log *slog.Logger) *output {
-	o := &output{open: open, describe: to.String(), at: destinationOf(to), lanes: lanes, in: make(chan *result), ended: make(chan struct{}), log: log}
-	if to.NATS != nil {
-		o.subject = to.NATS.Subject
+func newOutput(c outputConfig) *output {
+	return &output{outputConfig: c, in: make(chan *result), ended: make(chan struct{})}
+}
+
+// start starts the lanes. They send until the output is closed; ctx bounds single sends.
+func (o *output) start(ctx context.Context) {
+	for range o.lanes {
+		o.running.Go(func() { (&lane{output: o}).sendAll(ctx) })
 	}
-	return o
+}
+
+// close has no more results sent, and returns when the senders are closed.
+func (o *output) close() {
+	close(o.ended)
+	o.running.Wait()
 }
 
 // batch is how many results a lane sends together at most.
@@ -71,14 +86,14 @@ func (o *output) batch() int {
 	return maxOutputs
 }
 
-// errOutputEnded is what becomes of results after the end.
+// errOutputEnded is the error of results after the output was closed.
 var errOutputEnded = errors.New("the output has ended")
 
-// put sends the result of a message, in the context of its trace, and returns when
+// deliver sends the result of a message, in the context of its trace, and returns when
 // the other side has it.
-func (o *output) put(ctx context.Context, m *triggers.Message, body []byte, about triggers.Properties) error {
+func (o *output) deliver(ctx context.Context, m *triggers.Message, body []byte, about triggers.Properties) error {
 	r := &result{message: triggers.Message{Subject: o.subject, Body: body, OrderingKey: m.OrderingKey, Attributes: passedOn(m)}, sent: make(chan error, 1)}
-	r.describe(about)
+	r.setProperties(about)
 	select {
 	case o.in <- r:
 	case <-o.ended:
@@ -94,8 +109,8 @@ func (o *output) put(ctx context.Context, m *triggers.Message, body []byte, abou
 	}
 }
 
-// describe gives a result the properties that its function gave it.
-func (r *result) describe(about triggers.Properties) {
+// setProperties gives a result the properties that its function gave it.
+func (r *result) setProperties(about triggers.Properties) {
 	if len(about) == 0 {
 		return
 	}
@@ -134,9 +149,9 @@ func passedOn(m *triggers.Message) map[string]string {
 	return out
 }
 
-// run sends until the output has ended.
-func (o *lane) run(ctx context.Context) {
-	defer o.leave()
+// sendAll sends until the output has ended.
+func (o *lane) sendAll(ctx context.Context) {
+	defer o.closeSender()
 	for {
 		var first *result
 		select {
@@ -154,7 +169,7 @@ func (o *lane) run(ctx context.Context) {
 				break more
 			}
 		}
-		taken, err := o.send(ctx, batch...)
+		taken, err := o.sendBatch(ctx, batch...)
 		for _, r := range batch[:taken] {
 			r.sent <- nil
 		}
@@ -162,16 +177,16 @@ func (o *lane) run(ctx context.Context) {
 		for _, r := range rest {
 			if len(batch) > 1 {
 				// Any of them may be to blame for the error, so that each is sent on its own.
-				_, err = o.send(ctx, r)
+				_, err = o.sendBatch(ctx, r)
 			}
 			r.sent <- err
 		}
 	}
 }
 
-// send sends a batch, and returns how many the other side has taken for certain, from the first
+// sendBatch sends a batch, and returns how many the other side has taken for certain, from the first
 // on. There is an error unless it has all of them.
-func (o *lane) send(ctx context.Context, batch ...*result) (taken int, err error) {
+func (o *lane) sendBatch(ctx context.Context, batch ...*result) (taken int, err error) {
 	if o.to == nil {
 		if o.to, o.done, err = o.open(ctx); err != nil {
 			o.to = nil
@@ -195,13 +210,13 @@ func (o *lane) send(ctx context.Context, batch ...*result) (taken int, err error
 	}
 	taken = min(int(o.to.Taken()-before), len(batch)-1)
 	if !unfit(err) {
-		o.leave() // the next one begins anew, with a secret that may have changed
+		o.closeSender() // the next one begins anew, with a secret that may have changed
 	}
 	return taken, err
 }
 
-// leave closes the sender.
-func (o *lane) leave() {
+// closeSender closes the sender.
+func (o *lane) closeSender() {
 	if o.to == nil {
 		return
 	}
@@ -211,12 +226,13 @@ func (o *lane) leave() {
 	o.to = nil
 }
 
-// emit sends a function's result to all outputs: a message whose result is not
-// everywhere is not done. What is unfit for one is not waited for elsewhere; others
-// may have taken it already.
-func (f *function) emit(t *turn) error {
+// sendOutputs sends an execution's result to all outputs: a message whose result is not
+// everywhere is not done. If a result can never be sent to one of them, the others are
+// not waited for; they may have taken it already.
+func (x *execution) sendOutputs() error {
+	f := x.f
 	if len(f.outputs) == 1 {
-		return f.emitTo(f.working, f.outputs[0], t)
+		return x.sendTo(f.working, f.outputs[0])
 	}
 	ctx, cancel := context.WithCancel(f.working)
 	defer cancel()
@@ -224,7 +240,7 @@ func (f *function) emit(t *turn) error {
 	var all sync.WaitGroup
 	for i, o := range f.outputs {
 		all.Go(func() {
-			if errs[i] = f.emitTo(ctx, o, t); errs[i] != nil {
+			if errs[i] = x.sendTo(ctx, o); errs[i] != nil {
 				cancel()
 			}
 		})
@@ -239,31 +255,33 @@ func (f *function) emit(t *turn) error {
 	return failed
 }
 
-// emitTo sends a result to one output, for as long as that cannot take it.
-func (f *function) emitTo(ctx context.Context, o *output, t *turn) (err error) {
-	m, sent := t.trail.send(o, t.message, len(t.output))
-	defer func() { sent.end(err) }()
+// sendTo sends the result to one output, and tries again until that takes it, or can
+// never take it, or ctx ends.
+func (x *execution) sendTo(ctx context.Context, o *output) (err error) {
+	f := x.f
+	m, sent := x.trail.startSend(&o.at, x.message, len(x.output))
+	defer func() { sent.endSend(err) }()
 	pause, failing := receiveBackOff(), ""
 	defer func() {
 		if failing != "" {
-			f.stuck.free(exit{t, o.describe})
+			f.stuck.remove(exit{x.delivery, o.name})
 		}
 	}()
 	for {
-		err := o.put(ctx, m, t.output, t.about)
+		err := o.deliver(ctx, m, x.output, x.about)
 		switch {
 		case err == nil:
 			return nil
 		case unfit(err):
-			return handlers.Reject(fmt.Errorf("the result, to %s: %w", o.describe, err))
+			return handlers.Reject(fmt.Errorf("the result, to %s: %w", o.name, err))
 		case ctx.Err() != nil, errors.Is(err, errOutputEnded):
-			return fmt.Errorf("its result was not sent to %s: %w", o.describe, handlers.ErrNotTried)
+			return fmt.Errorf("its result was not sent to %s: %w", o.name, handlers.ErrNotTried)
 		}
 		if failing != err.Error() {
 			failing = err.Error()
-			f.log.Warn("cannot send a result; will try until it works", "message", m.ID, "to", o.describe, "error", err)
+			f.log.Warn("cannot send a result; will try until it works", "message", m.ID, "to", o.name, "error", err)
 		}
-		f.stuck.hold(exit{t, o.describe}, snag{err: err})
+		f.stuck.hold(exit{x.delivery, o.name}, blockage{err: err})
 		wait(ctx, pause.NextBackOff())
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
@@ -60,20 +59,18 @@ func (p *place) want(t *testing.T, bodies ...string) {
 func sending(t *testing.T, n int) (*testBed, []*place) {
 	b := makeBed(t, 10, func(_ context.Context, m *triggers.Message) ([]byte, error) { return m.Body, nil })
 	places := make([]*place, n)
-	var lanes sync.WaitGroup
 	for i := range places {
 		p := &place{name: fmt.Sprint("place ", i)}
-		o := newOutput(func(context.Context) (sender, func() error, error) {
+		o := newOutput(outputConfig{open: func(context.Context) (sender, func() error, error) {
 			return p, func() error { return nil }, nil
-		}, configs.Output{NATS: &configs.NATSOutput{Subject: p.name, Connection: "c"}}, 1, b.function.log)
-		lanes.Go(func() { (&lane{output: o}).run(context.Background()) })
+		}, name: "subject " + p.name + " on c", subject: p.name, lanes: 1, log: b.function.log})
+		o.start(context.Background())
 		places[i], b.function.outputs = p, append(b.function.outputs, o)
 	}
 	b.stopOutputs = func() {
 		for _, o := range b.function.outputs {
-			close(o.ended)
+			o.close()
 		}
-		lanes.Wait()
 	}
 	b.run()
 	return b, places
@@ -187,16 +184,16 @@ func TestABatchWithAResultThatCannotBeSent(t *testing.T) {
 	}{"large": {"a bc  d ", triggers.ErrTooLarge}, "refused": {"a b c d ", errAway}} {
 		synctest.Test(t, func(t *testing.T) {
 			to := new(bulk)
-			o := newOutput(func(context.Context) (sender, func() error, error) {
+			o := newOutput(outputConfig{open: func(context.Context) (sender, func() error, error) {
 				return to, func() error { to.sent = nil; return nil }, nil
-			}, configs.Output{NATS: &configs.NATSOutput{Subject: "s", Connection: "c"}}, 1, slog.New(slog.DiscardHandler))
+			}, name: "s", subject: "s", lanes: 1, log: slog.New(slog.DiscardHandler)})
+			o.start(context.Background())
 			var all sync.WaitGroup
-			all.Go(func() { (&lane{output: o}).run(context.Background()) })
 			results := make(map[string]error)
 			var mu sync.Mutex
 			for _, each := range []string{"a", "b", "c", body, "d"} {
 				all.Go(func() {
-					err := o.put(context.Background(), &triggers.Message{ID: each}, []byte(each), nil)
+					err := o.deliver(context.Background(), &triggers.Message{ID: each}, []byte(each), nil)
 					mu.Lock()
 					defer mu.Unlock()
 					results[each] = err
@@ -204,7 +201,7 @@ func TestABatchWithAResultThatCannotBeSent(t *testing.T) {
 				synctest.Wait()
 			}
 			time.Sleep(time.Minute)
-			close(o.ended)
+			o.close()
 			all.Wait()
 			if got := strings.Join(to.got, ""); got != want.got {
 				t.Errorf("%s: it has taken %q, want %q", body, got, want.got)
@@ -236,11 +233,12 @@ func TestAStopGivesBackWhatWasNotSent(t *testing.T) {
 
 // A function that was given up, and returns after all, has nobody to send for it.
 func TestAResultAfterTheEnd(t *testing.T) {
-	o := newOutput(nil, configs.Output{NATS: &configs.NATSOutput{Subject: "a"}}, 1, slog.New(slog.DiscardHandler))
-	close(o.ended)
+	o := newOutput(outputConfig{name: "a", lanes: 1})
+	o.start(t.Context())
+	o.close()
 	f := testFunction("f", nil, nil, nil, slog.New(slog.DiscardHandler))
 	f.working, f.outputs = context.Background(), []*output{o}
-	if err := f.emit(&turn{message: &triggers.Message{ID: "1"}, output: []byte("x")}); !errors.Is(err, handlers.ErrNotTried) {
+	if err := (&execution{f: f, message: &triggers.Message{ID: "1"}, output: []byte("x")}).sendOutputs(); !errors.Is(err, handlers.ErrNotTried) {
 		t.Errorf("got %v", err)
 	}
 }

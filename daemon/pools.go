@@ -55,6 +55,9 @@ func (own *pool) close() {
 	own.running.Wait()
 }
 
+// callFailed is told of each call that failed while settings are sought.
+func (own *pool) callFailed(call failedCall) (release bool) { return own.tuner.Load().failed(call) }
+
 // startPools starts one pool for each app that a function uses, and waits until
 // each has loaded its code.
 func (p *parts) startPools(ctx context.Context) error {
@@ -137,11 +140,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 				d.moveShare(own, function, to)
 				own.tuner.Load().moved()
 			},
-			Died: func(ctx context.Context, how error) {
-				if t, is := ctx.(*turn); is && t.epoch != nil {
-					own.tuner.Load().failed(t.epoch, t, how) // the pool has it run again
-				}
-			},
+			Died:     reportWorkerDied,
 			Lagged:   own.waits.Add,
 			Imported: own.imports.Add,
 		},

@@ -64,7 +64,7 @@ func (w *workerScaler) look(ctx context.Context) {
 	stats := w.pool.Stats()
 	now := time.Now()
 	s := scaler.Signals{
-		At: now.Sub(birth), Clock: now,
+		At: now.Sub(processStart), Clock: now,
 		Ready: stats.Ready, Starting: stats.Starting, Draining: stats.Retiring, StartUp: stats.StartUp,
 		Pressed: w.pool.pressed.Load(),
 	}

@@ -14,83 +14,43 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file makes the spans of a message, by OpenTelemetry's conventions for
-// messaging: receive, process, send and settle. The dispatcher calls it at each step;
-// its methods do nothing where nothing is traced (spans is nil) and for a message that
-// is not (its trail is nil). docs/traces.md says what is in them.
+// This file makes the spans of a message, by OpenTelemetry's conventions for messaging:
+// receive, process, send and settle. The dispatcher calls it at each step. docs/traces.md
+// describes them.
 
-// entity is a queue or a topic, as the conventions have it.
+// entity is a queue or a topic, in the terms of the conventions.
 type entity struct {
 	system string
-	name   string // of low cardinality
-	about  []attribute.KeyValue
+	name   string               // of low cardinality
+	about  []attribute.KeyValue // further attributes
+	// bySubject is set where a message's subject, and not the name, is where it was sent to.
+	bySubject bool
+	// disposition is the source's own word for a verdict; nil: it has none.
+	disposition func(triggers.Kind) attribute.KeyValue
 }
 
-// The systems that the conventions have no name for.
-const (
-	systemNATS         = "nats"
-	systemStorageQueue = "azure_storage_queue"
-)
-
-func destinationOf(o configs.Output) entity {
-	switch {
-	case o.ServiceBus != nil:
-		return entity{system: semconv.MessagingSystemServiceBus.Value.AsString(), name: o.ServiceBus.Queue + o.ServiceBus.Topic} // one of them is empty
-	case o.StorageQueue != nil:
-		return entity{system: systemStorageQueue, name: o.StorageQueue.Queue}
-	case o.NATS != nil:
-		return entity{system: systemNATS, name: o.NATS.Subject}
-	}
-	return entity{}
-}
-
-func sourceOf(t configs.Trigger) (d entity) {
-	switch {
-	case t.ServiceBus != nil:
-		d = entity{system: semconv.MessagingSystemServiceBus.Value.AsString(), name: t.ServiceBus.Queue + t.ServiceBus.Topic}
-		if len(t.ServiceBus.Subscription) == 1 && t.ServiceBus.Topic != "" {
-			d.about = append(d.about, semconv.MessagingDestinationSubscriptionName(t.ServiceBus.Subscription[0]))
-		}
-	case t.StorageQueue != nil:
-		d = entity{system: systemStorageQueue, name: t.StorageQueue.Queue}
-	case t.NATS != nil:
-		d = entity{system: systemNATS, name: t.NATS.Subject}
-		if d.name == "" {
-			d.name = t.NATS.Stream
-		}
-		if strings.ContainsAny(d.name, "*>") {
-			d.about = append(d.about, semconv.MessagingDestinationTemplate(d.name))
-		}
-		d.about = append(d.about, semconv.MessagingConsumerGroupName(t.NATS.Consumer))
-	}
-	return d
-}
-
-// spans makes those of one function.
+// spans makes those of one function. Its methods may be called from many goroutines. Those
+// of nil, where nothing is traced, do nothing.
 type spans struct {
-	*traces
-	from  entity
-	about []attribute.KeyValue // of each but those of outputs
+	tracer trace.Tracer
+	sample float64 // the part of messages without a trace that is traced, 0 to 1
+	from   entity
+	about  []attribute.KeyValue // of each but those of outputs
 }
 
-// of are a function's; nil where nothing is traced.
-func (t *traces) of(function string, settings configs.Function) *spans {
-	if t == nil {
-		return nil
-	}
-	s := &spans{traces: t, from: sourceOf(settings.Trigger)}
-	s.about = append(s.about, semconv.MessagingSystemKey.String(s.from.system), attribute.String("drover.function", function))
-	s.about = append(s.about, s.from.about...)
+func newSpans(tracer trace.Tracer, sample float64, function string, from entity) *spans {
+	s := &spans{tracer: tracer, sample: sample, from: from}
+	s.about = append(s.about, semconv.MessagingSystemKey.String(from.system), attribute.String("drover.function", function))
+	s.about = append(s.about, from.about...)
 	return s
 }
 
-// now is the time, where it is needed.
-func (s *spans) now() (now time.Time) {
+// timeNow is the time; zero where nothing is traced, which costs no reading of the clock.
+func (s *spans) timeNow() (now time.Time) {
 	if s != nil {
 		now = time.Now()
 	}
@@ -105,108 +65,104 @@ type trail struct {
 	process trace.Span      // nil until it is handled
 }
 
-// received decides whether a message is traced, and makes the span of its receipt,
-// which was asked for at a time: a message with a trace is traced where its sender
-// is, and of the others a part. A message that is not traced costs no allocation.
-func (s *spans) received(t *turn, asked time.Time) {
+// newTrail decides whether a message is traced, and makes the span of its receipt, which
+// was asked for at a time. A message with a trace is traced if its sender is; of the
+// others a part is. The result is nil, without an allocation, for a message that is not.
+func (s *spans) newTrail(m *triggers.Message, asked, received time.Time) *trail {
 	if s == nil {
-		return
+		return nil
 	}
-	text, state := t.delivery.Message.Trace()
+	text, state := m.Trace()
 	parent, found := parentOf(text)
 	if found && !parent.IsSampled() || !found && rand.Float64() >= s.sample {
-		return
+		return nil
 	}
 	if found {
 		if states, err := trace.ParseTraceState(state); err == nil {
 			parent = parent.WithTraceState(states)
 		}
 	}
-	t.trail = s.begin(t, parent, asked)
+	return s.traceReceipt(m, parent, asked, received)
 }
 
-func (s *spans) begin(t *turn, parent trace.SpanContext, asked time.Time) *trail {
-	m := t.delivery.Message
+func (s *spans) traceReceipt(m *triggers.Message, parent trace.SpanContext, asked, received time.Time) *trail {
 	l := &trail{spans: s, parent: context.Background()}
 	l.about = append(l.about, s.about...)
 	name := s.from.name
-	if s.from.system == systemNATS && m.Subject != "" {
+	if s.from.bySubject && m.Subject != "" {
 		name = m.Subject
 	}
 	l.about = append(l.about, semconv.MessagingDestinationName(name), semconv.MessagingMessageID(m.ID),
 		semconv.MessagingMessageBodySize(len(m.Body)), attribute.Int("drover.attempt", m.Attempt))
 	// What a receiver waited while there was no message is of no interest.
-	if m.Enqueued.After(asked) && m.Enqueued.Before(t.start) {
+	if m.Enqueued.After(asked) && m.Enqueued.Before(received) {
 		asked = m.Enqueued
 	}
 	if parent.IsValid() {
 		l.parent = trace.ContextWithRemoteSpanContext(l.parent, parent)
 	}
-	ctx, span := l.start(l.parent, semconv.MessagingOperationTypeReceive, trace.SpanKindClient, asked)
-	span.End(trace.WithTimestamp(t.start))
+	ctx, span := l.startSpan(l.parent, semconv.MessagingOperationTypeReceive, trace.SpanKindClient, asked)
+	span.End(trace.WithTimestamp(received))
 	if !parent.IsValid() {
 		l.parent = ctx
 	}
 	return l
 }
 
-// start begins a span about the message.
-func (l *trail) start(parent context.Context, operation attribute.KeyValue, kind trace.SpanKind, at time.Time, more ...attribute.KeyValue) (context.Context, trace.Span) {
+// startSpan begins a span about the message.
+func (l *trail) startSpan(parent context.Context, operation attribute.KeyValue, kind trace.SpanKind, at time.Time, more ...attribute.KeyValue) (context.Context, trace.Span) {
 	what := operation.Value.AsString()
 	return l.tracer.Start(parent, what+" "+l.from.name, trace.WithSpanKind(kind), trace.WithTimestamp(at),
 		trace.WithAttributes(l.about...), trace.WithAttributes(operation, semconv.MessagingOperationName(what)), trace.WithAttributes(more...))
 }
 
-// handle begins the span of handling. What handles the message gets its context: Go
-// functions in their context, all others in the message's attributes.
-func (l *trail) handle(t *turn) {
-	if l == nil {
-		return
-	}
+// startProcess begins the span of handling, and returns the message in whose attributes
+// it is: that is for handlers in other processes. Go functions get it by inContext.
+func (l *trail) startProcess(m *triggers.Message, at time.Time) *triggers.Message {
 	var ctx context.Context
-	ctx, l.process = l.start(l.parent, semconv.MessagingOperationTypeProcess, trace.SpanKindConsumer, t.start)
-	t.with(func(below context.Context) context.Context { return trace.ContextWithSpan(below, l.process) })
-	t.message = t.message.WithTrace(textOf(trace.SpanContextFromContext(ctx)))
+	ctx, l.process = l.startSpan(l.parent, semconv.MessagingOperationTypeProcess, trace.SpanKindConsumer, at)
+	return m.WithTrace(textOf(trace.SpanContextFromContext(ctx)))
 }
 
-// sentSpan is the span of a result; nil where there is none.
-type sentSpan struct{ span trace.Span }
+// inContext adds the span of handling to a context.
+func (l *trail) inContext(ctx context.Context) context.Context {
+	return trace.ContextWithSpan(ctx, l.process)
+}
 
-// send begins the span of a result of so many bytes, and returns the message in
-// whose context that is to be sent.
-func (l *trail) send(o *output, m *triggers.Message, size int) (*triggers.Message, sentSpan) {
+// sendSpan is the span of a result; the zero value is none.
+type sendSpan struct{ span trace.Span }
+
+// startSend begins the span of a result of so many bytes, and returns the message in
+// whose context that is to be sent. The trail may be nil.
+func (l *trail) startSend(to *entity, m *triggers.Message, size int) (*triggers.Message, sendSpan) {
 	if l == nil || l.process == nil {
-		return m, sentSpan{}
+		return m, sendSpan{}
 	}
 	what := semconv.MessagingOperationTypeSend.Value.AsString()
-	_, span := l.tracer.Start(trace.ContextWithSpan(context.Background(), l.process), what+" "+o.at.name, trace.WithSpanKind(trace.SpanKindProducer),
-		trace.WithAttributes(semconv.MessagingSystemKey.String(o.at.system), semconv.MessagingDestinationName(o.at.name), semconv.MessagingOperationTypeSend,
+	_, span := l.tracer.Start(trace.ContextWithSpan(context.Background(), l.process), what+" "+to.name, trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(semconv.MessagingSystemKey.String(to.system), semconv.MessagingDestinationName(to.name), semconv.MessagingOperationTypeSend,
 			semconv.MessagingOperationName(what), semconv.MessagingMessageBodySize(size)))
-	return m.WithTrace(textOf(span.SpanContext())), sentSpan{span}
+	return m.WithTrace(textOf(span.SpanContext())), sendSpan{span}
 }
 
-func (s sentSpan) end(err error) {
+func (s sendSpan) endSend(err error) {
 	if s.span == nil {
 		return
 	}
 	if err != nil {
-		fail(s.span, err)
+		recordError(s.span, err)
 	}
 	s.span.End()
 }
 
-// end ends the span of handling, which took so long, and makes that of the settlement,
-// which has ended now.
-func (l *trail) end(t *turn, v triggers.Verdict, err error, took time.Duration, now time.Time) {
-	if l == nil {
-		return
-	}
-	judged := t.start.Add(took)
+// endProcess ends the span of handling, at the time at which the verdict was found, and
+// makes that of the settlement, which has ended now.
+func (l *trail) endProcess(v triggers.Verdict, err error, judged, now time.Time, lost bool) {
 	verdict := attribute.String("drover.verdict", v.Kind.String())
 	if l.process != nil {
 		l.process.SetAttributes(verdict)
 		if err != nil {
-			fail(l.process, err)
+			recordError(l.process, err)
 		}
 		l.process.End(trace.WithTimestamp(judged))
 	}
@@ -214,30 +170,20 @@ func (l *trail) end(t *turn, v triggers.Verdict, err error, took time.Duration, 
 	if v.Kind == triggers.Retry {
 		more = append(more, attribute.Float64("drover.retry_delay", v.Delay.Seconds()))
 	}
-	if l.from.system == semconv.MessagingSystemServiceBus.Value.AsString() {
-		more = append(more, disposition(v.Kind))
+	if l.from.disposition != nil {
+		more = append(more, l.from.disposition(v.Kind))
 	}
-	_, span := l.start(l.parent, semconv.MessagingOperationTypeSettle, trace.SpanKindClient, judged, more...)
-	if t.lost.Load() {
+	_, span := l.startSpan(l.parent, semconv.MessagingOperationTypeSettle, trace.SpanKindClient, judged, more...)
+	if lost {
 		span.SetAttributes(semconv.ErrorTypeKey.String("lost"))
 		span.SetStatus(codes.Error, "the source took the message back before it was settled")
 	}
 	span.End(trace.WithTimestamp(now))
 }
 
-// disposition is what Service Bus calls a verdict.
-func disposition(kind triggers.Kind) attribute.KeyValue {
-	switch kind {
-	case triggers.Done:
-		return semconv.MessagingServiceBusDispositionStatusComplete
-	case triggers.Reject:
-		return semconv.MessagingServiceBusDispositionStatusDeadLetter
-	}
-	return semconv.MessagingServiceBusDispositionStatusAbandon
-}
-
-// fail notes an error. What was cut short by no fault of its own has not failed.
-func fail(span trace.Span, err error) {
+// recordError records an error in a span. What was cut short by no fault of its own has
+// not failed.
+func recordError(span trace.Span, err error) {
 	if errors.Is(err, handlers.ErrNotTried) {
 		span.AddEvent("not tried", trace.WithAttributes(attribute.String("reason", err.Error())))
 		return

@@ -25,12 +25,12 @@ func TestAStandstillChargesNobody(t *testing.T) {
 					if tries++; tries == 2 {
 						return nil, nil
 					}
-					still.last.Store(int64(time.Since(birth)))
+					still.last.Store(int64(time.Since(processStart)))
 					<-ctx.Done()
-					still.last.Store(int64(time.Since(birth) - test.gap)) // the last look before the daemon stood still
+					still.last.Store(int64(time.Since(processStart) - test.gap)) // the last check before the daemon stood still
 					return nil, ctx.Err()
 				})
-				still.last.Store(int64(time.Since(birth)))
+				still.last.Store(int64(time.Since(processStart)))
 				b.function.standstill = still
 				b.run()
 				b.send("x")
@@ -48,20 +48,20 @@ func TestAStandstillChargesNobody(t *testing.T) {
 
 func TestAStandstillIsCountedOnce(t *testing.T) {
 	s := new(standstill)
-	s.look(standstillTick)
-	s.look(2*standstillTick + 300*time.Millisecond) // a busy machine
-	if got := s.total(3 * standstillTick); got != 0 {
+	s.checkGap(standstillTick)
+	s.checkGap(2*standstillTick + 300*time.Millisecond) // a busy machine
+	if got := s.totalAt(3 * standstillTick); got != 0 {
 		t.Errorf("%v without a standstill", got)
 	}
 	s.last.Store(1)
-	if got := s.total(10*time.Second + standstillTick + 1); got != 10*time.Second {
-		t.Errorf("%v before the look", got)
+	if got := s.totalAt(10*time.Second + standstillTick + 1); got != 10*time.Second {
+		t.Errorf("%v before the check", got)
 	}
-	s.look(10*time.Second + standstillTick + 1)
-	if got := s.total(10*time.Second + standstillTick + 1); got != 10*time.Second {
-		t.Errorf("%v after the look", got)
+	s.checkGap(10*time.Second + standstillTick + 1)
+	if got := s.totalAt(10*time.Second + standstillTick + 1); got != 10*time.Second {
+		t.Errorf("%v after the check", got)
 	}
-	if got := (*standstill)(nil).total(time.Hour); got != 0 {
+	if got := (*standstill)(nil).totalAt(time.Hour); got != 0 {
 		t.Errorf("%v of none", got)
 	}
 }

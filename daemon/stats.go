@@ -15,7 +15,7 @@ import (
 type functionStats struct {
 	received, done, retried, released atomic.Int64
 	rejected                          [len(rejections)]atomic.Int64 // by why
-	reception                         reception
+	receiving                         receiveHealth
 
 	failed    atomic.Int64        // attempts that the function failed: those retried, and rejections
 	abandoned atomic.Int64        // messages whose verdict the source never took
@@ -28,27 +28,27 @@ type functionStats struct {
 // occupancy is the time in which slots were taken, all together, up to now.
 type occupancy struct {
 	open atomic.Int64 // slots that are taken
-	// sum is that of the microseconds since birth at which slots were freed, less
+	// sum is that of the microseconds since processStart at which slots were freed, less
 	// that of those at which they were taken. It may wrap; differences do not.
 	sum atomic.Int64
 }
 
-// birth is when this process began to count.
-var birth = time.Now()
+// processStart is when this process began to count.
+var processStart = time.Now()
 
-func (o *occupancy) begin(n int) {
-	o.sum.Add(-int64(n) * time.Since(birth).Microseconds())
+func (o *occupancy) take(n int) {
+	o.sum.Add(-int64(n) * time.Since(processStart).Microseconds())
 	o.open.Add(int64(n))
 }
 
-func (o *occupancy) end(now time.Time) {
+func (o *occupancy) release(now time.Time) {
 	o.open.Add(-1)
-	o.sum.Add(now.Sub(birth).Microseconds())
+	o.sum.Add(now.Sub(processStart).Microseconds())
 }
 
 // microseconds is the time up to now.
 func (o *occupancy) microseconds(now time.Time) int64 {
-	return o.sum.Load() + o.open.Load()*now.Sub(birth).Microseconds()
+	return o.sum.Load() + o.open.Load()*now.Sub(processStart).Microseconds()
 }
 
 // rejections are the reasons why messages are rejected, as words.
@@ -71,9 +71,9 @@ func whyRejected(err error) int {
 	return byAttempts
 }
 
-// settled counts a message that was settled now, after err, and after a handling
+// countSettled counts a message that was settled now, after err, and after a handling
 // that took so long.
-func (s *functionStats) settled(m *triggers.Message, kind triggers.Kind, err error, took time.Duration, now time.Time) {
+func (s *functionStats) countSettled(m *triggers.Message, kind triggers.Kind, err error, took time.Duration, now time.Time) {
 	switch kind {
 	case triggers.Done:
 		s.done.Add(1)
@@ -121,8 +121,40 @@ func (s *functionStats) status() FunctionStatus {
 		out.Rejections[word] = n
 		out.Rejected += n
 	}
-	out.ReceiveErrors = s.reception.errors.Load()
+	out.ReceiveErrors = s.receiving.errors.Load()
 	out.Received = s.received.Load()
 	out.InFlight = out.Received - out.Done - out.Retried - out.Rejected - out.Released - out.Abandoned
 	return out
+}
+
+// receiveHealth is whether a function's messages can be received, as Receive tells:
+// it fails, or it returns some, or it waits. The zero value has seen nothing fail.
+// Only what fails costs anything.
+type receiveHealth struct {
+	errors atomic.Int64
+	since  atomic.Int64 // ns since processStart when it began to fail; 0: it does not
+	trying atomic.Int64 // ns since processStart when the Receive under way began, while it fails
+}
+
+// settledDown is how long a Receive must block, after a failed one, before the source
+// counts as reachable but empty.
+const settledDown = time.Minute
+
+func (r *receiveHealth) noteFailure(now time.Time) {
+	r.errors.Add(1)
+	r.trying.Store(0)
+	r.since.CompareAndSwap(0, int64(now.Sub(processStart)))
+}
+
+func (r *receiveHealth) noteTry(now time.Time) { r.trying.Store(int64(now.Sub(processStart))) }
+
+func (r *receiveHealth) noteSuccess() { r.since.Store(0) }
+
+// failingSince is since when nothing can be received; zero if it can be.
+func (r *receiveHealth) failingSince(now time.Time) time.Time {
+	since, trying := r.since.Load(), r.trying.Load()
+	if since == 0 || trying != 0 && now.Sub(processStart)-time.Duration(trying) >= settledDown {
+		return time.Time{}
+	}
+	return processStart.Add(time.Duration(since))
 }

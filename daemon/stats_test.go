@@ -14,10 +14,10 @@ func TestAge(t *testing.T) {
 	now := time.Now()
 	old := &triggers.Message{Enqueued: now.Add(-time.Minute)}
 	for _, kind := range []triggers.Kind{triggers.Done, triggers.Retry, triggers.Reject, triggers.Release} {
-		s.settled(old, kind, nil, time.Second, now)
+		s.countSettled(old, kind, nil, time.Second, now)
 	}
-	s.settled(&triggers.Message{}, triggers.Done, nil, time.Second, now)                               // its source does not tell
-	s.settled(&triggers.Message{Enqueued: now.Add(time.Second)}, triggers.Done, nil, time.Second, now) // another clock
+	s.countSettled(&triggers.Message{}, triggers.Done, nil, time.Second, now)                               // its source does not tell
+	s.countSettled(&triggers.Message{Enqueued: now.Add(time.Second)}, triggers.Done, nil, time.Second, now) // another clock
 	got := s.status()
 	if n := got.Age.Count(); n != 3 {
 		t.Errorf("%d ages, want 3", n)
@@ -42,6 +42,6 @@ func BenchmarkSettled(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s.received.Add(1)
-		s.settled(m, triggers.Done, nil, time.Millisecond, now)
+		s.countSettled(m, triggers.Done, nil, time.Millisecond, now)
 	}
 }

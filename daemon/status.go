@@ -173,7 +173,7 @@ const (
 )
 
 func (d *Daemon) statusReport(ctx context.Context) StatusReport {
-	r := StatusReport{Phase: string(d.inPhase()), Since: birth, Functions: []FunctionOverview{}}
+	r := StatusReport{Phase: string(d.inPhase()), Since: processStart, Functions: []FunctionOverview{}}
 	if c, ok := d.Instances(); ok {
 		r.Instances = &InstancesStatus{c.Ready, c.Starting, c.Draining, c.Failing}
 	}

@@ -22,74 +22,74 @@ const (
 // refuses the verdict, or an output the result. Only a message that is refused
 // costs anything. The zero value has none. It is safe for use by many goroutines.
 type stuck struct {
-	mu     sync.Mutex
-	snags  map[exit]*snag
-	number int           // of unsettled messages
-	bytes  int64         // of their bodies
-	room   chan struct{} // closed when there is room again; nil while nobody waits
+	mu        sync.Mutex
+	blockages map[exit]*blockage
+	number    int           // of unsettled messages
+	bytes     int64         // of their bodies
+	room      chan struct{} // closed when there is room again; nil while nobody waits
 }
 
 // exit is where a message leaves: to an output by its name, or, where that is
 // empty, to its source.
 type exit struct {
-	t  *turn
+	d  *triggers.Delivery
 	to string
 }
 
-// snag is why one message cannot leave.
-type snag struct {
+// blockage is why one message cannot leave.
+type blockage struct {
 	verdict triggers.Kind // that the source refuses
 	err     error
 	since   time.Time
 }
 
 // hold notes that a message cannot leave.
-func (s *stuck) hold(at exit, why snag) {
+func (s *stuck) hold(at exit, why blockage) {
 	why.since = time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.snags == nil {
-		s.snags = make(map[exit]*snag)
+	if s.blockages == nil {
+		s.blockages = make(map[exit]*blockage)
 	}
-	if before := s.snags[at]; before != nil {
+	if before := s.blockages[at]; before != nil {
 		before.err = why.err
 		return
 	}
-	s.snags[at] = &why
+	s.blockages[at] = &why
 	if at.to == "" {
 		s.number++
-		s.bytes += int64(len(at.t.delivery.Message.Body))
+		s.bytes += int64(len(at.d.Message.Body))
 	}
 }
 
-// free notes that a message left, and reports whether it was the last.
-func (s *stuck) free(at exit) (last bool) {
+// remove notes that a message left, and reports whether it was the last.
+func (s *stuck) remove(at exit) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.snags[at] == nil {
+	if s.blockages[at] == nil {
 		return false
 	}
-	delete(s.snags, at)
+	delete(s.blockages, at)
 	if at.to == "" {
 		s.number--
-		s.bytes -= int64(len(at.t.delivery.Message.Body))
+		s.bytes -= int64(len(at.d.Message.Body))
 	}
-	if s.room != nil && !s.full() {
+	if s.room != nil && !s.isFull() {
 		close(s.room)
 		s.room = nil
 	}
-	return len(s.snags) == 0
+	return len(s.blockages) == 0
 }
 
-// full reports whether nothing more may be received; mu is held.
-func (s *stuck) full() bool { return s.number >= maxUnsettled || s.bytes >= maxUnsettledBytes }
+// isFull reports whether nothing more may be received; mu is held.
+func (s *stuck) isFull() bool { return s.number >= maxUnsettled || s.bytes >= maxUnsettledBytes }
 
-// wait waits until there is room for messages that may not be settled either. The
+// waitForRoom waits until there is room for messages that may not be settled either. The
 // error is ctx.Err().
-func (s *stuck) wait(ctx context.Context) error {
+func (s *stuck) waitForRoom(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		if !s.full() {
+		if !s.isFull() {
 			s.mu.Unlock()
 			return nil
 		}
@@ -106,13 +106,13 @@ func (s *stuck) wait(ctx context.Context) error {
 	}
 }
 
-// of says why a message cannot leave, and since when.
-func (s *stuck) of(t *turn) (why string, since time.Time, found bool) {
+// reasonOf returns why a message cannot leave, and since when.
+func (s *stuck) reasonOf(d *triggers.Delivery) (why string, since time.Time, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for at, one := range s.snags {
-		if at.t == t && (!found || one.since.Before(since)) {
-			why, since, found = at.problem(one), one.since, true
+	for at, one := range s.blockages {
+		if at.d == d && (!found || one.since.Before(since)) {
+			why, since, found = at.describe(one), one.since, true
 		}
 	}
 	return why, since, found
@@ -123,27 +123,27 @@ func (s *stuck) problems() (out []FunctionProblem) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	of := make(map[string]int)
-	for at, why := range s.snags {
+	for at, why := range s.blockages {
 		i, found := of[at.to]
 		if !found {
 			i = len(out)
 			of[at.to] = i
 			out = append(out, FunctionProblem{Kind: problemOutput})
 			if at.to == "" {
-				out[i].Kind, out[i].Blocks = problemUnsettled, s.full()
+				out[i].Kind, out[i].Blocks = problemUnsettled, s.isFull()
 			}
 		}
 		p := &out[i]
 		p.Messages++
 		if p.Since.IsZero() || why.since.Before(p.Since) {
-			p.Since, p.Message, p.Text = why.since, at.t.delivery.Message.ID, at.problem(why)
+			p.Since, p.Message, p.Text = why.since, at.d.Message.ID, at.describe(why)
 		}
 	}
 	return out
 }
 
-// problem says what a message waits for.
-func (at exit) problem(w *snag) string {
+// describe returns what a message waits for, for people.
+func (at exit) describe(w *blockage) string {
 	if at.to != "" {
 		return fmt.Sprintf("the result cannot be sent to %s: %v", at.to, w.err)
 	}

@@ -92,7 +92,7 @@ func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
 			time.Since(problems[0].Since) != time.Minute || !strings.Contains(problems[0].Text, errNoGrave.Error()) {
 			t.Errorf("the problems are %+v", problems)
 		}
-		e, found := b.function.explainTurn(problems[0].Message, time.Now())
+		e, found := b.function.explainInFlight(problems[0].Message, time.Now())
 		if !found || e.State != "stuck" || !strings.Contains(e.Text, errNoGrave.Error()) {
 			t.Errorf("the message is explained as %+v", e)
 		}
@@ -152,21 +152,21 @@ func TestRefusedVerdictsAreBounded(t *testing.T) {
 // The bodies of messages that cannot be settled are bounded, too.
 func TestRefusedVerdictsAreBoundedInBytes(t *testing.T) {
 	var s stuck
-	half := &turn{delivery: triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)}
-	other := &turn{delivery: triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)}
-	s.hold(exit{t: half}, snag{})
-	s.hold(exit{t: other, to: "an output"}, snag{}) // it holds its slot
-	if err := s.wait(t.Context()); err != nil {
+	half := triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)
+	other := triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)
+	s.hold(exit{d: half}, blockage{})
+	s.hold(exit{d: other, to: "an output"}, blockage{}) // it holds its slot
+	if err := s.waitForRoom(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.hold(exit{t: other}, snag{})
+	s.hold(exit{d: other}, blockage{})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.wait(ended); err == nil {
+	if err := s.waitForRoom(ended); err == nil {
 		t.Error("there is room for more than the bound")
 	}
-	s.free(exit{t: half})
-	if err := s.wait(ended); err != nil {
+	s.remove(exit{d: half})
+	if err := s.waitForRoom(ended); err != nil {
 		t.Error("there is no room, though one was settled")
 	}
 }

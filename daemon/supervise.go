@@ -203,7 +203,7 @@ func (s *instanceScaler) look(ctx context.Context) {
 	totals := s.fleet.totals()
 	now := time.Now()
 	in := scaler.Signals{
-		At: now.Sub(birth), Clock: now.In(scale.Location()),
+		At: now.Sub(processStart), Clock: now.In(scale.Location()),
 		Ready: count.Ready, Starting: count.Starting, Draining: count.Draining, StartUp: count.StartUp, Failing: count.Failing,
 	}
 	needed, known := 0.0, true

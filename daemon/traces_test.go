@@ -317,24 +317,19 @@ func TestSampling(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer traces.stop()
-			f := &function{spans: traces.of("f", configs.Function{}), stats: new(functionStats), working: t.Context()}
-			m := &triggers.Message{ID: "1", Attributes: test.attributes}
-			turn := f.newTurn(triggers.NewDelivery(m, nil), time.Now(), true)
-			f.spans.received(turn, turn.start)
-			if got := turn.trail != nil; got != test.want {
+			own := traces.of("f", configs.Function{})
+			m, now := &triggers.Message{ID: "1", Attributes: test.attributes}, time.Now()
+			trail := own.newTrail(m, now, now)
+			if got := trail != nil; got != test.want {
 				t.Errorf("traced: %v, want %v", got, test.want)
 			}
 			if test.want {
-				if parent := trace.SpanContextFromContext(turn.trail.parent); parent.IsRemote() != test.parent || test.parent && parent.TraceID().String() != traceID {
+				if parent := trace.SpanContextFromContext(trail.parent); parent.IsRemote() != test.parent || test.parent && parent.TraceID().String() != traceID {
 					t.Errorf("the parent is %v", parent)
 				}
 				return
 			}
-			if n := testing.AllocsPerRun(100, func() {
-				f.spans.received(turn, turn.start)
-				turn.trail.handle(turn)
-				turn.trail.end(turn, triggers.Verdict{}, nil, 0, turn.start)
-			}); n != 0 {
+			if n := testing.AllocsPerRun(100, func() { own.newTrail(m, now, now) }); n != 0 {
 				t.Errorf("what is not traced costs %v allocations", n)
 			}
 		})
@@ -345,11 +340,9 @@ func TestSampling(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer traces.stop()
-	f := &function{spans: traces.of("f", configs.Function{}), stats: new(functionStats), working: t.Context()}
-	n := 0
+	own, now, n := traces.of("f", configs.Function{}), time.Now(), 0
 	for range 2000 {
-		turn := f.newTurn(triggers.NewDelivery(new(triggers.Message), nil), time.Now(), true)
-		if f.spans.received(turn, turn.start); turn.trail != nil {
+		if own.newTrail(new(triggers.Message), now, now) != nil {
 			n++
 		}
 	}

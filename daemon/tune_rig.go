@@ -199,14 +199,6 @@ func (r *tuneRig) wait(ctx context.Context, limit time.Duration, enough func() b
 
 // lastFailure is what the function said when it failed last; empty if it has not.
 func (r *tuneRig) lastFailure() (why, detail string) {
-	s := &r.f.setbacks
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var last setback
-	for _, b := range s.latest {
-		if !b.at.Before(last.at) {
-			last = b
-		}
-	}
+	last, _ := r.f.failures.latestOf("")
 	return last.why, last.detail
 }

@@ -150,7 +150,7 @@ func (t *tuner) look(at time.Time) (busy bool) {
 		places[name] = place
 	}
 	for i := range s.Functions {
-		s.Functions[i].Passed = e.passed[places[s.Functions[i].Name]].Load()
+		s.Functions[i].Passed = e.passedAt(places[s.Functions[i].Name])
 	}
 	t.seen = t.last.machine
 	t.sample = s
@@ -175,7 +175,7 @@ func (t *tuner) measure(at time.Time) (s autotune.Sample, busy bool) {
 	last := t.last
 	elapsed := at.Sub(last.at)
 	s = autotune.Sample{
-		At: at.Sub(birth), Ready: stats.Ready, Cores: now.machine.Cores, RunQueue: math.NaN(),
+		At: at.Sub(processStart), Ready: stats.Ready, Cores: now.machine.Cores, RunQueue: math.NaN(),
 		Settings: autotune.Settings{Processes: settings.Processes, Threads: settings.Threads, Coroutines: settings.Coroutines},
 		Memory:   t.memory, MemoryLimit: t.memoryLimit(now.machine),
 	}

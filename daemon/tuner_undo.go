@@ -2,72 +2,33 @@ package daemon
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/scaler/autotune"
-	"github.com/drover-run/drover/triggers"
 )
 
 // This file undoes settings under which calls fail. What is decided is in
 // scaler/autotune.
 
-// epoch is the time between two changes of a pool's settings.
-type epoch struct {
-	number int
-	pool   *pool
-	passed []atomic.Int64 // calls that were handed out in it and passed in it, by the function's place
-}
-
-// ended takes how a call ended that was handed out in the epoch. It returns the error
-// for judge: one that is handlers.ErrNotTried where the settings are to blame.
-func (e *epoch) ended(t *turn, err error) error {
-	var loadError *handlers.LoadError
-	switch {
-	case err == nil:
-		if e.pool.epoch.Load() == e {
-			e.passed[t.f.place].Add(1)
-		}
-		return nil
-	case errors.Is(err, handlers.ErrNotTried), errors.Is(err, triggers.ErrTooLarge), errors.As(err, &loadError), t.f.working.Err() != nil:
-		return err // it says nothing of the function
-	case e.pool.tuner.Load().failed(e, t, err):
-		return &undoneError{err}
-	}
-	return err
-}
-
-// undoneError is a failure by settings that are undone: no attempt is charged for it.
-type undoneError struct{ how error }
-
-func (e *undoneError) Error() string {
-	return fmt.Sprintf("failed under settings that drover tried, and is released: %v", e.how)
-}
-
-// Unwrap hides how it failed: whatever that says, the function is not to blame.
-func (e *undoneError) Unwrap() error { return handlers.ErrNotTried }
-
 // failed reports a failed call to the controller, has what that decides come in force,
 // and reports whether the call is released.
-func (t *tuner) failed(e *epoch, call *turn, err error) (release bool) {
+func (t *tuner) failed(call failedCall) (release bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	failure := autotune.Call{
-		At: time.Since(birth), Function: call.f.name, Message: call.message.ID, Attempt: call.message.Attempt,
-		Final: handlers.Rejected(err) || call.message.Attempt >= call.f.retry.MaxAttempts,
-		Async: t.pool.IsAsync(call.f.name), Epoch: e.number, Error: err.Error(),
+		At: time.Since(processStart), Function: call.function, Message: call.message, Attempt: call.attempt, Final: call.final,
+		Async: t.pool.IsAsync(call.function), Epoch: call.epoch, Error: call.err.Error(),
 	}
 	if now := t.pool.epoch.Load(); now != nil {
-		failure.Passed = now.passed[call.f.place].Load()
+		failure.Passed = now.passedAt(call.place)
 	}
 	ruling := t.controller.Failed(failure)
 	if ruling.Changed {
-		t.decide(t.controller.Decision(), err)
+		t.decide(t.controller.Decision(), call.err)
 	}
 	if ruling.Renew {
 		t.pool.Renew(true)
@@ -123,15 +84,14 @@ func (t *tuner) begin() {
 		Isolated: strings.Join(t.pool.Isolated(), ","),
 	}
 	functions := t.pool.Functions()
-	e := &epoch{pool: t.pool, passed: make([]atomic.Int64, len(functions))}
 	passed := make(map[string]int64)
 	if last := t.pool.epoch.Load(); last != nil {
 		for i, name := range functions {
-			passed[name] = last.passed[i].Load()
+			passed[name] = last.passedAt(i)
 		}
 	}
-	e.number = t.controller.InForce(time.Since(birth), t.level, passed)
-	t.pool.epoch.Store(e)
+	number := t.controller.InForce(time.Since(processStart), t.level, passed)
+	t.pool.epoch.Store(newEpoch(number, len(functions), t.pool.callFailed))
 }
 
 // changed begins a new epoch if the pool's settings are others than those of the last.

@@ -59,9 +59,9 @@ func (d *Daemon) answerExplain(w http.ResponseWriter, r *http.Request) {
 func (d *Daemon) explainMessage(ctx context.Context, id string) []Explanation {
 	var out []Explanation
 	for _, f := range d.running() {
-		if e, found := f.explainTurn(id, time.Now()); found {
+		if e, found := f.explainInFlight(id, time.Now()); found {
 			out = append(out, e)
-		} else if e, found := f.explainSetback(ctx, id, time.Now()); found {
+		} else if e, found := f.explainFailure(ctx, id, time.Now()); found {
 			out = append(out, e)
 		}
 	}
@@ -110,15 +110,15 @@ func (d *Daemon) source(name string) triggers.Trigger {
 	return nil
 }
 
-// explainTurn explains a message that is in flight here.
-func (f *function) explainTurn(id string, now time.Time) (e Explanation, found bool) {
-	for _, t := range f.present.all() {
+// explainInFlight explains a message that is in flight here.
+func (f *function) explainInFlight(id string, now time.Time) (e Explanation, found bool) {
+	for _, t := range f.inFlight.list() {
 		m := t.delivery.Message
 		if m.ID != id {
 			continue
 		}
 		e = Explanation{Function: f.name, Message: id, State: "in_flight"}
-		if why, since, found := f.stuck.of(t); found {
+		if why, since, found := f.stuck.reasonOf(t.delivery); found {
 			e.State, e.Text = "stuck", fmt.Sprintf("it was handled, and cannot leave for %v: %s", now.Sub(since).Round(time.Second), why)
 			return e, true
 		}
@@ -128,7 +128,7 @@ func (f *function) explainTurn(id string, now time.Time) (e Explanation, found b
 			e.Text = fmt.Sprintf("it was received %v ago, and waits for a slot: others took those that there were", since)
 			return e, true
 		}
-		started := birth.Add(time.Duration(begun))
+		started := processStart.Add(time.Duration(begun))
 		e.Text = fmt.Sprintf("it is being handled for %v", now.Sub(started).Round(time.Millisecond))
 		if f.pool != nil {
 			if pid := f.workerOf(m); pid > 0 {
@@ -146,7 +146,7 @@ func (f *function) explainTurn(id string, now time.Time) (e Explanation, found b
 		if t.lost.Load() {
 			e.Notes = append(e.Notes, "its source took it back: it runs again elsewhere")
 		}
-		if b, failed := f.setbacks.of(id); failed && b.enqueued.Equal(m.Enqueued) {
+		if b, failed := f.failures.latestOf(id); failed && b.enqueued.Equal(m.Enqueued) {
 			e.Notes = append(e.Notes, fmt.Sprintf("attempt %d failed: %s", b.attempt, b.why))
 		}
 		return e, true
@@ -164,9 +164,9 @@ func (f *function) workerOf(m *triggers.Message) int {
 	return 0
 }
 
-// explainSetback explains a message that waits for its retry, or died here lately.
-func (f *function) explainSetback(ctx context.Context, id string, now time.Time) (e Explanation, found bool) {
-	b, failed := f.setbacks.of(id)
+// explainFailure explains a message that waits for its retry, or died here lately.
+func (f *function) explainFailure(ctx context.Context, id string, now time.Time) (e Explanation, found bool) {
+	b, failed := f.failures.latestOf(id)
 	switch {
 	case !failed || !b.dead && !b.until.After(now) || b.dead && f.reusedID(ctx, id, b):
 		return e, false
@@ -185,7 +185,7 @@ func (f *function) explainSetback(ctx context.Context, id string, now time.Time)
 
 // reusedID reports whether another message has the ID of one that failed: its source was
 // recreated since, and counts from 1 again.
-func (f *function) reusedID(ctx context.Context, id string, b setback) bool {
+func (f *function) reusedID(ctx context.Context, id string, b recentFailure) bool {
 	finder, ok := f.trigger.(triggers.Finder)
 	if !ok {
 		return false

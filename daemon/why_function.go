@@ -126,7 +126,7 @@ func (d *Daemon) backlogNotes(ctx context.Context, f *function) (notes []string)
 	if noter, ok := f.trigger.(triggers.Noter); ok {
 		notes = append(notes, noter.Notes()...)
 	}
-	if n, next := f.setbacks.waiting(time.Now()); n > 0 {
+	if n, next := f.failures.waitingRetries(time.Now()); n > 0 {
 		notes = append(notes, fmt.Sprintf("%s to be tried again, the next in %v", count(int64(n), "that failed waits", "that failed wait"), time.Until(next).Round(time.Second)))
 	}
 	return notes
@@ -154,8 +154,8 @@ func (d *Daemon) slotNotes(f *function) (notes []string) {
 		text += "; " + count(int64(use.Claims), "message that was received waits", "messages that were received wait") + " for a slot"
 	}
 	notes = append(notes, text)
-	var oldest *turn
-	for _, t := range f.present.all() {
+	var oldest *execution
+	for _, t := range f.inFlight.list() {
 		if oldest == nil || t.received.Before(oldest.received) {
 			oldest = t
 		}

@@ -10,23 +10,23 @@ import (
 // An attempt tells of its interruption, once, whatever it was, but not of its deadline.
 func TestInterruptions(t *testing.T) {
 	for name, c := range map[string]struct {
-		before, after func(a *attempt, stop context.CancelFunc)
+		before, after func(a *attemptContext, stop context.CancelFunc)
 		want          int
 		inTime        bool // the hook was taken off before
 	}{
 		"none":          {want: 0, inTime: true},
-		"a stop":        {after: func(_ *attempt, stop context.CancelFunc) { stop() }, want: 1},
-		"a stop before": {before: func(_ *attempt, stop context.CancelFunc) { stop() }, want: 1},
-		"lost":          {after: func(a *attempt, _ context.CancelFunc) { a.abort(errLost) }, want: 1},
-		"lost before":   {before: func(a *attempt, _ context.CancelFunc) { a.abort(errLost) }, want: 1},
-		"the deadline":  {after: func(*attempt, context.CancelFunc) { <-time.After(2 * time.Minute) }, want: 0, inTime: true},
+		"a stop":        {after: func(_ *attemptContext, stop context.CancelFunc) { stop() }, want: 1},
+		"a stop before": {before: func(_ *attemptContext, stop context.CancelFunc) { stop() }, want: 1},
+		"lost":          {after: func(a *attemptContext, _ context.CancelFunc) { a.abort(errLost) }, want: 1},
+		"lost before":   {before: func(a *attemptContext, _ context.CancelFunc) { a.abort(errLost) }, want: 1},
+		"the deadline":  {after: func(*attemptContext, context.CancelFunc) { <-time.After(2 * time.Minute) }, want: 0, inTime: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				working, stop := context.WithCancel(t.Context())
 				defer stop()
-				a := &attempt{Context: working, deadline: time.Now().Add(time.Minute)}
-				defer a.end()
+				a := &attemptContext{Context: working, deadline: time.Now().Add(time.Minute)}
+				defer a.stopTimer()
 				if c.before != nil {
 					c.before(a, stop)
 				}

@@ -13,12 +13,12 @@ var errTimeout = errors.New("the function's timeout")
 // errLost is the cause of a context that ended since the message was lost.
 var errLost = errors.New("the message was lost: it runs again elsewhere")
 
-// attempt is the context of one attempt: it ends at its deadline, or with the
+// attemptContext is the context of one attempt: it ends at its deadline, or with the
 // context below it. A timer is only set when somebody waits for its end, since
 // most functions are done before anybody does, and the timer would be a fifth of
 // what drover costs them.
-type attempt struct {
-	context.Context // all work
+type attemptContext struct {
+	context.Context // of all work
 	deadline        time.Time
 
 	mu     sync.Mutex
@@ -29,15 +29,15 @@ type attempt struct {
 	cause  context.CancelCauseFunc
 }
 
-func (a *attempt) Deadline() (time.Time, bool) {
+func (a *attemptContext) Deadline() (time.Time, bool) {
 	if earlier, ok := a.Context.Deadline(); ok && earlier.Before(a.deadline) {
 		return earlier, true
 	}
 	return a.deadline, true
 }
 
-// wait sets the timer.
-func (a *attempt) wait() context.Context {
+// startTimer starts the timer, once, and returns the context that it ends.
+func (a *attemptContext) startTimer() context.Context {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.timed == nil {
@@ -48,17 +48,17 @@ func (a *attempt) wait() context.Context {
 	return a.timed
 }
 
-// with adds what make adds to the context below it: before the function has it, but
+// addBelow adds what add adds to the context below it: before the function has it, but
 // the message may be lost at any time.
-func (a *attempt) with(add func(context.Context) context.Context) {
+func (a *attemptContext) addBelow(add func(context.Context) context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Context = add(a.Context)
 }
 
 // abort ends the attempt before its time.
-func (a *attempt) abort(why error) {
-	a.wait()
+func (a *attemptContext) abort(why error) {
+	a.startTimer()
 	a.cause(why)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -69,7 +69,7 @@ func (a *attempt) abort(why error) {
 }
 
 // OnInterrupt implements handlers.Interruptible.
-func (a *attempt) OnInterrupt(f func()) (stop func() bool) {
+func (a *attemptContext) OnInterrupt(f func()) (stop func() bool) {
 	unhook := context.AfterFunc(a.Context, f)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -86,9 +86,9 @@ func (a *attempt) OnInterrupt(f func()) (stop func() bool) {
 	}
 }
 
-func (a *attempt) Done() <-chan struct{} { return a.wait().Done() }
+func (a *attemptContext) Done() <-chan struct{} { return a.startTimer().Done() }
 
-func (a *attempt) Err() error {
+func (a *attemptContext) Err() error {
 	a.mu.Lock()
 	timed := a.timed
 	a.mu.Unlock()
@@ -106,7 +106,7 @@ func (a *attempt) Err() error {
 
 // Value looks in the timed context once there is one, so that contexts made from
 // this one end with it, and context.Cause tells the timeout.
-func (a *attempt) Value(key any) any {
+func (a *attemptContext) Value(key any) any {
 	a.mu.Lock()
 	timed := a.timed
 	a.mu.Unlock()
@@ -117,16 +117,16 @@ func (a *attempt) Value(key any) any {
 }
 
 // renew gives the attempt a new deadline. Nobody else holds its context any more.
-func (a *attempt) renew(deadline time.Time) {
-	a.end()
+func (a *attemptContext) renew(deadline time.Time) {
+	a.stopTimer()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.deadline, a.hook = deadline, nil
 	a.timed, a.cancel, a.cause = nil, nil, nil
 }
 
-// end frees the timer.
-func (a *attempt) end() {
+// stopTimer frees the timer.
+func (a *attemptContext) stopTimer() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.cancel != nil {
