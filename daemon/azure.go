@@ -15,6 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus"
 	"github.com/drover-run/drover/triggers/storagequeue"
@@ -50,8 +51,8 @@ func (p *parts) openServiceBus(ctx context.Context, settings configs.Function, m
 	})
 }
 
-func busSender(access *servicebus.Access, entity string) openSender {
-	return func(context.Context) (sender, func() error, error) {
+func busSender(access *servicebus.Access, entity string) dispatch.OpenSender {
+	return func(context.Context) (dispatch.Sender, func() error, error) {
 		s, err := servicebus.NewSender(access, entity)
 		if err != nil {
 			return nil, nil, err
@@ -126,8 +127,8 @@ func (p *parts) account(connection string) (*storagequeue.Account, error) {
 }
 
 // storageSender sends to a storage queue.
-func storageSender(account *storagequeue.Account, queue, encoding string, delay, ttl time.Duration) openSender {
-	return func(context.Context) (sender, func() error, error) {
+func storageSender(account *storagequeue.Account, queue, encoding string, delay, ttl time.Duration) dispatch.OpenSender {
+	return func(context.Context) (dispatch.Sender, func() error, error) {
 		s, err := storagequeue.NewSender(storagequeue.SenderConfig{
 			Account: account, Queue: queue, Encoding: storagequeue.Encoding(encoding), Delay: delay, TimeToLive: ttl,
 		})

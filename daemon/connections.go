@@ -152,3 +152,13 @@ func connectionConfig(name string, c configs.Connection, log *slog.Logger) natsj
 	}
 	return out
 }
+
+// wait waits, or until ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	sleep := time.NewTimer(d)
+	defer sleep.Stop()
+	select {
+	case <-sleep.C:
+	case <-ctx.Done():
+	}
+}

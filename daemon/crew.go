@@ -56,9 +56,9 @@ func (c *crew) start(f *function) {
 	working, m.stopWorking = context.WithCancel(c.working)
 	c.members[f] = m
 	go func() {
-		if m.err = f.run(receiving, working, c.settling); m.err != nil {
+		if m.err = f.Run(receiving, working, c.settling); m.err != nil {
 			c.daemon.log.Error("function stopped until its code is mended and the configuration is reloaded",
-				"function", f.name, "error", m.err, "detail", detailOf(m.err))
+				"function", f.Name, "error", m.err, "detail", detailOf(m.err))
 		}
 		m.stopReceiving()
 		m.stopWorking()
@@ -102,7 +102,7 @@ func (c *crew) retire(functions []*function, drain time.Duration, gone func(*fun
 				if late < 2 {
 					return false
 				}
-				f.log.Error("it did not return when told to; its messages come back when the loans run out", "in_flight", f.stats.inFlight())
+				f.Log.Error("it did not return when told to; its messages come back when the loans run out", "in_flight", f.Stats.InFlight())
 			}
 			delete(c.members, f)
 			gone(f)
@@ -118,7 +118,7 @@ func (c *crew) retire(functions []*function, drain time.Duration, gone func(*fun
 		case <-limit.C:
 			if late++; late == 1 {
 				for _, f := range left {
-					f.log.Warn("the drain time is over: cutting short what is in flight", "in_flight", f.stats.inFlight())
+					f.Log.Warn("the drain time is over: cutting short what is in flight", "in_flight", f.Stats.InFlight())
 					c.members[f].stopWorking()
 				}
 				limit.Reset(cutShortGrace)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/childproc"
@@ -62,7 +63,7 @@ type Daemon struct {
 	replaced  replaced
 	traces    *traces // nil: nothing is traced
 
-	standstill standstill
+	standstill dispatch.Standstill
 
 	decisions decisions
 	stores    stores
@@ -125,6 +126,9 @@ func withMain() Option { return func(d *Daemon) { d.main = true } }
 func withParent(dataDir string) Option {
 	return func(d *Daemon) { d.parent, d.reread = dataDir, d.regreeted }
 }
+
+// processStart is when this process began to count.
+var processStart = time.Now()
 
 // New returns a daemon for a configuration that Load or Complete made whole.
 func New(cfg *configs.Config, options ...Option) *Daemon {
@@ -217,7 +221,7 @@ func (d *Daemon) dispatch(ctx context.Context, p *parts) error {
 	defer c.leave()
 	looking, endLook := context.WithCancel(context.WithoutCancel(ctx))
 	var look sync.WaitGroup
-	look.Go(func() { d.standstill.run(looking) })
+	look.Go(func() { d.standstill.Run(looking) })
 	defer look.Wait()
 	defer endLook()
 	d.use(p)
@@ -256,7 +260,7 @@ func detailOf(err error) string {
 func (d *Daemon) InFlight() int64 {
 	var n int64
 	for _, f := range d.running() {
-		n += f.stats.inFlight()
+		n += f.Stats.InFlight()
 	}
 	if fleet := d.instances(); fleet != nil {
 		for _, s := range fleet.status() {
@@ -359,26 +363,6 @@ func (d *Daemon) Status() []FunctionStatus {
 	return out
 }
 
-func (f *function) status() FunctionStatus {
-	s := f.stats.status()
-	s.Name, s.Handler = f.name, f.describe
-	if f.pool != nil {
-		s.Workers = f.pool.Stats().Ready
-	}
-	s.Stopped = f.hasStopped()
-	s.Paused, s.PausedUntil = f.pauses.state()
-	s.WaitsForMemory = f.memory.Waits()
-	s.Disconnected, s.Reconnects = f.connectionState(time.Now())
-	if said, ok := f.receiveError.Load().(string); ok && !s.Disconnected.IsZero() {
-		s.ReceiveError = said
-	}
-	s.Problems = f.problems()
-	if gated, ok := f.handler.(interface{ Open() bool }); ok {
-		s.Gate = gateWord(gated.Open())
-	}
-	return s
-}
-
 // The words of FunctionStatus.Gate.
 const (
 	gateOpen = "open"
@@ -395,8 +379,8 @@ func gateWord(open bool) string {
 // Backlog asks a function's source what waits there.
 func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, error) {
 	for _, f := range d.running() {
-		if f.name == name {
-			return f.trigger.Backlog(ctx)
+		if f.Name == name {
+			return f.Trigger.Backlog(ctx)
 		}
 	}
 	if fleet := d.instances(); fleet != nil && fleet.source(name) != nil {

@@ -46,6 +46,7 @@ var exactly = map[string][]string{
 	"daemon/messagefile":             {"triggers"},
 	"daemon/tune":                    {},
 	"daemon/internal/telemetry":      {},
+	"daemon/internal/dispatch":       {"triggers", "handlers", "daemon/internal/telemetry"},
 	"daemon/cli/term":                {},
 	"daemon/cli/typings":             {"handlers/python"},
 	"scaler":                         {},

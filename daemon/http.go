@@ -23,9 +23,9 @@ const (
 func newHTTPHandler(f *function, settings configs.Function) (*httphandler.Handler, error) {
 	h := settings.Handler.HTTP
 	cfg := httphandler.Config{
-		Function: f.name, URL: h.URL, Ready: h.Ready, Events: httphandler.Events(h.CloudEvents),
+		Function: f.Name, URL: h.URL, Ready: h.Ready, Events: httphandler.Events(h.CloudEvents),
 		Headers: make(map[string]string), Verdicts: make(map[int]httphandler.Verdict),
-		Slots: settings.Concurrency, MaxResponse: int64(h.MaxResponse), HTTP2: h.HTTP2, Log: f.log,
+		Slots: settings.Concurrency, MaxResponse: int64(h.MaxResponse), HTTP2: h.HTTP2, Log: f.Log,
 	}
 	if cfg.Slots == 0 {
 		cfg.Slots = defaultHTTPConcurrency

@@ -178,15 +178,15 @@ func (d *Daemon) tell(now time.Time) instanceReport {
 	out := instanceReport{Functions: make(map[string]functionReport), Apps: d.ownApps(usageReported)}
 	apps := d.config().Apps
 	for _, f := range d.running() {
-		used, slots := f.share.Room()
-		r := functionReport{FunctionStatus: f.status(), Taken: f.stats.taken.microseconds(now), Slots: int64(slots), Used: int64(min(used, slots))}
-		if holder, ok := f.trigger.(triggers.Holder); ok {
+		used, slots := f.Share.Room()
+		r := functionReport{FunctionStatus: f.status(), Taken: f.Stats.SlotTime(now), Slots: int64(slots), Used: int64(min(used, slots))}
+		if holder, ok := f.Trigger.(triggers.Holder); ok {
 			r.Holding = holder.Holding()
 		}
 		if app := apps[f.app]; app.Scaled && r.Workers > 0 {
 			r.Slots = max(r.Slots*int64(app.Processes)/int64(r.Workers), r.Slots)
 		}
-		out.Functions[f.name] = r
+		out.Functions[f.Name] = r
 	}
 	return out
 }

@@ -233,20 +233,16 @@ func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, optio
 		return out, nil
 	}
 	f := p.inOrder()[0]
-	f.log = slog.New(slog.DiscardHandler) // what the dispatcher says of a verdict is in the report
-	f.working, f.settling = ctx, ctx
+	f.Log = slog.New(slog.DiscardHandler) // what the dispatcher says of a verdict is in the report
 	waiting, cancel := context.WithTimeout(ctx, roomLimit)
 	defer cancel()
-	if f.share.Claim(waiting) != nil {
+	if f.Share.Claim(waiting) != nil {
 		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, fmt.Errorf("the app takes no messages: %w", handlers.ErrNotTried), 0)
 		return out, nil
 	}
-	x := f.newExecution(triggers.NewDelivery(m, loan), time.Now(), true)
-	f.stats.taken.take(1)
-	f.unfinished.Add(1)
-	x.runToEnd()
-	out.OutputProperties = x.about
-	out.ended(loan.verdict, x.output, x.err, loan.settled.Sub(x.start))
+	r := f.RunOne(ctx, triggers.NewDelivery(m, loan))
+	out.OutputProperties = r.Properties
+	out.ended(loan.verdict, r.Output, r.Err, loan.settled.Sub(r.Start))
 	return out, nil
 }
 

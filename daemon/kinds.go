@@ -14,6 +14,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/commandhandler"
 	"github.com/drover-run/drover/triggers"
@@ -44,13 +45,13 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		if concurrency == 0 {
 			concurrency = defaultGoConcurrency
 		}
-		f.handler = run
-		f.share = handlers.NewSlots(concurrency).Share(0)
+		f.Handler = run
+		f.Share = handlers.NewSlots(concurrency).Share(0)
 	case h.Exec != nil:
-		noteWithheld(f.log, h.Exec.Environment, false, p.daemon.environ())
+		noteWithheld(f.Log, h.Exec.Environment, false, p.daemon.environ())
 		own, err := commandhandler.New(commandhandler.Config{
-			Function: f.name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: environmentOf(h.Exec.Environment).Of(p.daemon.environ()),
-			MaxOutput: int64(h.Exec.MaxOutput), Log: f.log, Reaper: p.startsProcesses(),
+			Function: f.Name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: environmentOf(h.Exec.Environment).Of(p.daemon.environ()),
+			MaxOutput: int64(h.Exec.MaxOutput), Log: f.Log, Reaper: p.startsProcesses(),
 		})
 		if err != nil {
 			return err
@@ -59,26 +60,26 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 		if concurrency == 0 {
 			concurrency = runtime.GOMAXPROCS(0)
 		}
-		f.handler, f.share = own, handlers.NewSlots(concurrency).Share(0)
+		f.Handler, f.Share = own, handlers.NewSlots(concurrency).Share(0)
 	case h.HTTP != nil:
 		own, err := newHTTPHandler(f, settings)
 		if err != nil {
 			return err
 		}
-		f.handler, f.share = own, own.Slots().Share(0)
+		f.Handler, f.Share = own, own.Slots().Share(0)
 		looking, stop := context.WithCancel(context.Background())
 		f.stopBeside = stop
 		f.beside.Go(func() { own.Run(looking) })
 	default:
 		code, _ := h.Code() // the kinds that remain run in worker processes
 		f.app, f.pool = code.App, p.pools[code.App]
-		f.epochs = &f.pool.epoch
-		own, err := f.pool.Handler(f.name)
+		f.Epochs = &f.pool.epoch
+		own, err := f.pool.Handler(f.Name)
 		if err != nil {
 			return err
 		}
-		f.handler, f.place = own, own.Index()
-		f.share = own.Slots().Share(settings.Concurrency)
+		f.Handler, f.Place = own, own.Index()
+		f.Share = own.Slots().Share(settings.Concurrency)
 	}
 	return nil
 }
@@ -124,13 +125,13 @@ func openNATS(ctx context.Context, c *natsjs.Connection, name string, settings c
 // openOutput makes what takes a function's results, or one of several, and has it
 // run. The kinds of outputs are here.
 func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Output) error {
-	var open openSender
+	var open dispatch.OpenSender
 	lanes, subject := 1, ""
 	switch {
 	case settings.NATS != nil:
 		subject = settings.NATS.Subject
 		c := p.connection(settings.NATS.Connection)
-		open = func(context.Context) (sender, func() error, error) {
+		open = func(context.Context) (dispatch.Sender, func() error, error) {
 			return c.NewSender(), func() error { return nil }, nil
 		}
 	case settings.ServiceBus != nil:
@@ -147,9 +148,11 @@ func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Ou
 		}
 		open, lanes = storageSender(account, q.Queue, q.Encoding, q.Delay.D(), q.TimeToLive.D()), storageLanes
 	}
-	own := newOutput(outputConfig{open: open, name: settings.String(), at: destinationOf(settings), subject: subject, lanes: lanes, log: f.log})
-	f.outputs = append(f.outputs, own)
-	own.start(context.WithoutCancel(ctx))
+	own := dispatch.NewOutput(dispatch.OutputConfig{
+		Open: open, Name: settings.String(), Entity: destinationOf(settings), Subject: subject, Lanes: lanes, Log: f.Log,
+	})
+	f.Outputs = append(f.Outputs, own)
+	own.Start(context.WithoutCancel(ctx))
 	return nil
 }
 
@@ -196,36 +199,36 @@ const (
 	systemStorageQueue = "azure_storage_queue"
 )
 
-func destinationOf(o configs.Output) entity {
+func destinationOf(o configs.Output) dispatch.Entity {
 	switch {
 	case o.ServiceBus != nil:
-		return entity{system: semconv.MessagingSystemServiceBus.Value.AsString(), name: o.ServiceBus.Queue + o.ServiceBus.Topic} // one of them is empty
+		return dispatch.Entity{System: semconv.MessagingSystemServiceBus.Value.AsString(), Name: o.ServiceBus.Queue + o.ServiceBus.Topic} // one of them is empty
 	case o.StorageQueue != nil:
-		return entity{system: systemStorageQueue, name: o.StorageQueue.Queue}
+		return dispatch.Entity{System: systemStorageQueue, Name: o.StorageQueue.Queue}
 	case o.NATS != nil:
-		return entity{system: systemNATS, name: o.NATS.Subject}
+		return dispatch.Entity{System: systemNATS, Name: o.NATS.Subject}
 	}
-	return entity{}
+	return dispatch.Entity{}
 }
 
-func sourceOf(t configs.Trigger) (d entity) {
+func sourceOf(t configs.Trigger) (d dispatch.Entity) {
 	switch {
 	case t.ServiceBus != nil:
-		d = entity{system: semconv.MessagingSystemServiceBus.Value.AsString(), name: t.ServiceBus.Queue + t.ServiceBus.Topic, disposition: disposition}
+		d = dispatch.Entity{System: semconv.MessagingSystemServiceBus.Value.AsString(), Name: t.ServiceBus.Queue + t.ServiceBus.Topic, Disposition: disposition}
 		if len(t.ServiceBus.Subscription) == 1 && t.ServiceBus.Topic != "" {
-			d.about = append(d.about, semconv.MessagingDestinationSubscriptionName(t.ServiceBus.Subscription[0]))
+			d.Attributes = append(d.Attributes, semconv.MessagingDestinationSubscriptionName(t.ServiceBus.Subscription[0]))
 		}
 	case t.StorageQueue != nil:
-		d = entity{system: systemStorageQueue, name: t.StorageQueue.Queue}
+		d = dispatch.Entity{System: systemStorageQueue, Name: t.StorageQueue.Queue}
 	case t.NATS != nil:
-		d = entity{system: systemNATS, name: t.NATS.Subject, bySubject: true}
-		if d.name == "" {
-			d.name = t.NATS.Stream
+		d = dispatch.Entity{System: systemNATS, Name: t.NATS.Subject, BySubject: true}
+		if d.Name == "" {
+			d.Name = t.NATS.Stream
 		}
-		if strings.ContainsAny(d.name, "*>") {
-			d.about = append(d.about, semconv.MessagingDestinationTemplate(d.name))
+		if strings.ContainsAny(d.Name, "*>") {
+			d.Attributes = append(d.Attributes, semconv.MessagingDestinationTemplate(d.Name))
 		}
-		d.about = append(d.about, semconv.MessagingConsumerGroupName(t.NATS.Consumer))
+		d.Attributes = append(d.Attributes, semconv.MessagingConsumerGroupName(t.NATS.Consumer))
 	}
 	return d
 }
@@ -242,9 +245,9 @@ func disposition(kind triggers.Kind) attribute.KeyValue {
 }
 
 // of makes the spans of a function; nil where nothing is traced.
-func (t *traces) of(function string, settings configs.Function) *spans {
+func (t *traces) of(function string, settings configs.Function) *dispatch.Spans {
 	if t == nil {
 		return nil
 	}
-	return newSpans(t.tracer, t.sample, function, sourceOf(settings.Trigger))
+	return dispatch.NewSpans(t.tracer, t.sample, function, sourceOf(settings.Trigger))
 }

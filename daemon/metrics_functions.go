@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
@@ -78,7 +79,7 @@ func (m *functionMetrics) ledger(s FunctionStatus, to emit) {
 		to.counter(m.settled, float64(n), s.Name, verdict)
 	}
 	to.gauge(m.inFlight, float64(s.InFlight), s.Name)
-	for _, why := range rejections {
+	for _, why := range dispatch.RejectionReasons() {
 		to.counter(m.rejections, float64(s.Rejections[why]), s.Name, why)
 	}
 }

@@ -252,35 +252,6 @@ func TestRejectionsHaveReasons(t *testing.T) {
 	}
 }
 
-func TestReceiveHealth(t *testing.T) {
-	var r receiveHealth
-	at := func(seconds int) time.Time { return processStart.Add(time.Duration(seconds) * time.Second) }
-	check := func(now, want int) {
-		t.Helper()
-		since := time.Time{}
-		if want > 0 {
-			since = at(want)
-		}
-		if got := r.failingSince(at(now)); !got.Equal(since) {
-			t.Errorf("at %d s it fails since %v, want %v", now, got, since)
-		}
-	}
-	check(1, 0)
-	r.noteFailure(at(10))
-	check(11, 10)
-	r.noteTry(at(20))
-	check(79, 10) // it waits, and may yet fail
-	check(80, 0)  // it has waited for long: there is nothing
-	r.noteFailure(at(85))
-	check(86, 10) // it was not well in between after all
-	r.noteTry(at(90))
-	r.noteSuccess()
-	check(91, 0)
-	if n := r.errors.Load(); n != 2 {
-		t.Errorf("%d errors, want 2", n)
-	}
-}
-
 // unsteady is a source that cannot be reached at times.
 type unsteady struct {
 	triggers.Trigger

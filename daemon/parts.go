@@ -201,9 +201,9 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 	}
 	f := newFunction(name, settings, d.log.With("function", name))
 	p.functions[name] = f
-	f.spans = d.traces.of(name, settings)
-	f.standstill = &d.standstill
-	f.memory = d.budget.Open()
+	f.Spans = d.traces.of(name, settings)
+	f.Standstill = &d.standstill
+	f.Memory = d.budget.Open()
 	if err := p.openHandler(f, settings); err != nil {
 		return err
 	}
@@ -213,12 +213,12 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 		}
 	}
 	if given != nil {
-		f.trigger = given
+		f.Trigger = given
 		return nil
 	}
-	source, err := p.openTrigger(ctx, f.name, settings, f.memory, f.log)
+	source, err := p.openTrigger(ctx, f.Name, settings, f.Memory, f.Log)
 	if err == nil {
-		f.trigger = source
+		f.Trigger = source
 	}
 	return err
 }

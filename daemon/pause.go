@@ -6,54 +6,18 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
-
-	"github.com/drover-run/drover/handlers"
 )
 
 // This file has a function receive nothing for a while, because somebody asks. A
 // pause ends with the daemon.
 
-// pauses is whether a function is paused. The zero value is not.
-type pauses struct {
-	mu     sync.Mutex
-	paused bool
-	until  time.Time // zero: without end
-	timer  *time.Timer
-}
-
-func (p *pauses) state() (paused bool, until time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.paused, p.until
-}
-
-// set pauses a share until a time, or without end, or has it go on.
-func (p *pauses) set(share *handlers.Share, paused bool, until time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.timer != nil {
-		p.timer.Stop()
-		p.timer = nil
-	}
-	p.paused, p.until = paused, until
-	if !paused {
-		share.Resume()
-		return
-	}
-	share.Pause()
-	if !until.IsZero() {
-		p.timer = time.AfterFunc(time.Until(until), func() { p.set(share, false, time.Time{}) })
-	}
-}
-
 // pause pauses a function, or has it go on; false where there is none.
 func (d *Daemon) pause(ctx context.Context, name string, paused bool, until time.Time) bool {
 	for _, f := range d.running() {
-		if f.name == name {
-			f.pauses.set(f.share, paused, until)
-			f.log.Info("paused by hand", "paused", paused, "until", until)
+		if f.Name == name {
+			f.SetPaused(paused, until)
+			f.Log.Info("paused by hand", "paused", paused, "until", until)
 			return true
 		}
 	}

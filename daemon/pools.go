@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/interpreters"
@@ -42,11 +43,11 @@ type pool struct {
 	life        context.Context
 	stop        context.CancelFunc
 	running     sync.WaitGroup
-	scaled      bool                  // whether its number of workers follows the load
-	tuner       atomic.Pointer[tuner] // nil until it runs
-	epoch       atomic.Pointer[epoch] // of the calls that are handed out now; nil until settings are sought
-	most        atomic.Int64          // how many workers it may have, by measure; 0 while nothing is
-	pressed     atomic.Bool           // whether there is more to do than room for it
+	scaled      bool                           // whether its number of workers follows the load
+	tuner       atomic.Pointer[tuner]          // nil until it runs
+	epoch       atomic.Pointer[dispatch.Epoch] // of the calls that are handed out now; nil until settings are sought
+	most        atomic.Int64                   // how many workers it may have, by measure; 0 while nothing is
+	pressed     atomic.Bool                    // whether there is more to do than room for it
 }
 
 // close stops the processes, and waits until they have ended.
@@ -56,7 +57,9 @@ func (own *pool) close() {
 }
 
 // callFailed is told of each call that failed while settings are sought.
-func (own *pool) callFailed(call failedCall) (release bool) { return own.tuner.Load().failed(call) }
+func (own *pool) callFailed(call dispatch.FailedCall) (release bool) {
+	return own.tuner.Load().failed(call)
+}
 
 // startPools starts one pool for each app that a function uses, and waits until
 // each has loaded its code.
@@ -140,7 +143,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 				d.moveShare(own, function, to)
 				own.tuner.Load().moved()
 			},
-			Died:     reportWorkerDied,
+			Died:     dispatch.ReportWorkerDied,
 			Lagged:   own.waits.Add,
 			Imported: own.imports.Add,
 		},
@@ -161,8 +164,8 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 // moveShare gives a function of a pool its room elsewhere.
 func (d *Daemon) moveShare(own *pool, function string, to *handlers.Slots) {
 	for _, f := range d.running() {
-		if f.pool == own && f.name == function {
-			f.share.Move(to)
+		if f.pool == own && f.Name == function {
+			f.Share.Move(to)
 		}
 	}
 }

@@ -36,7 +36,14 @@ var problemKinds = []string{problemUnsettled, problemOutput, triggers.TroubleDea
 
 // problems are a function's, the oldest first.
 func (f *function) problems() []FunctionProblem {
-	out := append(f.stuck.problems(), troublesOf(f.trigger)...)
+	out := troublesOf(f.Trigger)
+	for _, b := range f.Blockages() {
+		kind := problemUnsettled
+		if b.Output != "" {
+			kind = problemOutput
+		}
+		out = append(out, FunctionProblem{Kind: kind, Text: b.Text, Since: b.Since, Messages: b.Messages, Message: b.Message, Blocks: b.Full})
+	}
 	slices.SortStableFunc(out, olderProblem)
 	return out
 }

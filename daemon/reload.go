@@ -207,9 +207,9 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 	d.log.Info("reloading", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
 	c.retire(ending, now.cfg.Drain.D(), func(f *function) {
 		if err := f.close(); err != nil {
-			f.log.Warn("closing what was replaced", "error", err)
+			f.Log.Warn("closing what was replaced", "error", err)
 		}
-		if successor := next.functions[f.name]; successor != nil {
+		if successor := next.functions[f.Name]; successor != nil {
 			c.start(successor)
 		}
 	})
@@ -237,23 +237,23 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 func compare(now, next *parts) (changes Changes, ending, removed []*function) {
 	changes = Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
 	for _, f := range next.inOrder() {
-		switch was := now.functions[f.name]; was {
+		switch was := now.functions[f.Name]; was {
 		case nil:
-			changes.Added = append(changes.Added, f.name)
+			changes.Added = append(changes.Added, f.Name)
 		case f:
-			changes.Kept = append(changes.Kept, f.name)
+			changes.Kept = append(changes.Kept, f.Name)
 		default:
-			changes.Changed = append(changes.Changed, f.name)
+			changes.Changed = append(changes.Changed, f.Name)
 			ending = append(ending, was)
-			f.stats = was.stats
-			if paused, until := was.pauses.state(); paused {
-				f.pauses.set(f.share, true, until)
+			f.Stats = was.Stats
+			if paused, until := was.PauseState(); paused {
+				f.SetPaused(true, until)
 			}
 		}
 	}
 	for _, f := range now.inOrder() {
-		if next.functions[f.name] == nil {
-			changes.Removed = append(changes.Removed, f.name)
+		if next.functions[f.Name] == nil {
+			changes.Removed = append(changes.Removed, f.Name)
 			ending, removed = append(ending, f), append(removed, f)
 		}
 	}
@@ -365,7 +365,7 @@ func (p *parts) keepsSource(name string) bool {
 
 // keepsFunction is to be asked when the pools are there.
 func (p *parts) keepsFunction(name string) bool {
-	if !p.keepsSettings(name) || p.old.functions[name] == nil || p.old.functions[name].hasStopped() {
+	if !p.keepsSettings(name) || p.old.functions[name] == nil || p.old.functions[name].LoadError() != nil {
 		return false
 	}
 	c, found := p.cfg.Functions[name].Handler.Code()

@@ -284,7 +284,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	after := d.running()
 	for i := 1; i < 10; i++ {
 		if before[i] != after[i] {
-			t.Errorf("%s was replaced", after[i].name)
+			t.Errorf("%s was replaced", after[i].Name)
 		}
 	}
 	if before[0] == after[0] {
@@ -324,7 +324,7 @@ func TestReloadDrainsWhatItReplaces(t *testing.T) {
 	}})
 	r.send("f", "slow")
 	<-began
-	d.running()[0].pauses.set(d.running()[0].share, true, time.Now().Add(time.Hour))
+	d.running()[0].SetPaused(true, time.Now().Add(time.Hour))
 	r.write("drover.yaml", fmt.Sprintf(config, "2m"))
 	if _, err := d.Reload(t.Context(), r.load()); err != nil {
 		t.Fatal(err)

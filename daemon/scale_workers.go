@@ -70,7 +70,7 @@ func (w *workerScaler) look(ctx context.Context) {
 	}
 	needed := 0.0
 	for _, f := range w.daemon.running() {
-		if _, apart := w.pool.Quarantined()[f.name]; f.pool != w.pool || apart {
+		if _, apart := w.pool.Quarantined()[f.Name]; f.pool != w.pool || apart {
 			continue
 		}
 		c := f.counts(now)
@@ -78,13 +78,13 @@ func (w *workerScaler) look(ctx context.Context) {
 		// reason for more workers, and the source need not be asked.
 		asked := c.Used >= c.Slots
 		if c.Backlog = scaler.Unreadable; asked {
-			waiting(ctx, f.trigger, now, &c)
+			waiting(ctx, f.Trigger, now, &c)
 		}
 		c.Unsettled = 0 // a retry that is due starts a worker when it is received
-		if m := w.meters[f.name]; m == nil {
-			w.meters[f.name] = new(scaler.Meter)
+		if m := w.meters[f.Name]; m == nil {
+			w.meters[f.Name] = new(scaler.Meter)
 		}
-		load, ok := w.meters[f.name].Look(f.name, s.At, c, stats.Ready)
+		load, ok := w.meters[f.Name].Look(f.Name, s.At, c, stats.Ready)
 		if !ok {
 			return // the first look has no rates
 		}
@@ -110,10 +110,10 @@ func (w *workerScaler) look(ctx context.Context) {
 
 // counts are what the scaler wants to know of a function, but for its backlog.
 func (f *function) counts(now time.Time) scaler.Counts {
-	s := f.stats.status()
-	used, slots := f.share.Room()
+	s := f.Stats.Counts()
+	used, slots := f.Share.Room()
 	return scaler.Counts{
-		Received: s.Received, Done: s.Received - s.InFlight, Failed: s.Failed, Taken: float64(f.stats.taken.microseconds(now)) / 1e6,
+		Received: s.Received, Done: s.Received - s.InFlight, Failed: s.Failed, Taken: float64(f.Stats.SlotTime(now)) / 1e6,
 		InFlight: s.InFlight, Slots: int64(slots), Used: int64(min(used, slots)),
 	}
 }

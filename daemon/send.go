@@ -17,6 +17,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 	"github.com/drover-run/drover/triggers/storagequeue"
@@ -178,7 +179,7 @@ func (c *sendCommand) unknownTarget(cfg *configs.Config, to destination) error {
 }
 
 // open reaches where the messages go.
-func (c *sendCommand) open(ctx context.Context, cfg *configs.Config, to destination, std *IO) (sender, func() error, error) {
+func (c *sendCommand) open(ctx context.Context, cfg *configs.Config, to destination, std *IO) (dispatch.Sender, func() error, error) {
 	if connection := cfg.Connections[to.connection]; connection.ServiceBus() {
 		access, err := busAccess(to.connection, connection)
 		if err != nil {
@@ -198,7 +199,7 @@ func (c *sendCommand) open(ctx context.Context, cfg *configs.Config, to destinat
 
 // openStorage reaches a storage queue; that of a function is made where the
 // function would make it.
-func (c *sendCommand) openStorage(cfg *configs.Config, to destination, connection configs.Connection) (sender, func() error, error) {
+func (c *sendCommand) openStorage(cfg *configs.Config, to destination, connection configs.Connection) (dispatch.Sender, func() error, error) {
 	account, err := storageAccount(to.connection, connection)
 	if err != nil {
 		return nil, nil, err
@@ -243,7 +244,7 @@ func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to desti
 
 // sendAll sends what the flags ask for and returns how many messages the server
 // has taken.
-func (c *sendCommand) sendAll(ctx context.Context, sender sender, subject string, std *IO) (int64, error) {
+func (c *sendCommand) sendAll(ctx context.Context, sender dispatch.Sender, subject string, std *IO) (int64, error) {
 	progress := func() {}
 	if std.ErrIsTerminal {
 		total := int64(-1)

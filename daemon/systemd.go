@@ -98,7 +98,7 @@ func (d *Daemon) summary() string {
 		received, done, failed, inFlight = received+s.Received, done+s.Done, failed+s.Failed, inFlight+s.InFlight
 	}
 	for _, f := range d.running() {
-		f.share.Room()
+		f.Share.Room()
 	}
 	for _, p := range d.pools() {
 		p.Stats()

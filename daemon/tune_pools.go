@@ -83,12 +83,12 @@ func (own *pool) apply(d *Daemon, to autotune.Decision, log *slog.Logger) {
 			continue
 		}
 		limit := f.concurrency
-		if each := to.Limits[f.name]; each > 0 && (limit == 0 || each*ready < limit) {
+		if each := to.Limits[f.Name]; each > 0 && (limit == 0 || each*ready < limit) {
 			limit = each * ready
 		}
 		if f.limited != limit {
 			f.limited = limit
-			f.share.Limit(limit)
+			f.Share.Limit(limit)
 		}
 	}
 }
@@ -112,22 +112,22 @@ func (w *poolWatch) loads(now time.Time) map[string]load {
 		if f.pool != w.pool {
 			continue
 		}
-		used, slots := f.share.Room()
-		taken := f.stats.taken.microseconds(now)
-		l := load{limit: f.concurrency, timeout: f.timeout}
+		used, slots := f.Share.Room()
+		taken := f.Stats.SlotTime(now)
+		l := load{limit: f.concurrency, timeout: f.Timeout}
 		if !first {
-			l.inFlight = float64(taken-w.taken[f.name]) / float64(elapsed.Microseconds())
+			l.inFlight = float64(taken-w.taken[f.Name]) / float64(elapsed.Microseconds())
 		}
-		w.taken[f.name] = taken
+		w.taken[f.Name] = taken
 		if slots > 0 && max(float64(used), l.inFlight) >= full*float64(slots) {
 			// All is taken, by this function or by others: whether it has more to do its
 			// source knows. One that does not tell is believed to have.
 			ctx, cancel := context.WithTimeout(w.pool.life, backlogLimit)
-			l.saturated = w.daemon.backlogs.of(ctx, w.daemon, f.name, statusFresh).ready != 0
+			l.saturated = w.daemon.backlogs.of(ctx, w.daemon, f.Name, statusFresh).ready != 0
 			cancel()
 		}
 		pressed = pressed || l.saturated
-		out[f.name] = l
+		out[f.Name] = l
 	}
 	w.pool.pressed.Store(pressed)
 	return out

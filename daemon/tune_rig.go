@@ -88,7 +88,7 @@ func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Setti
 	working, rig.stopWorking = context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		defer close(rig.ended)
-		_ = f.run(receiving, working, context.WithoutCancel(ctx)) // a misload is in f
+		_ = f.Run(receiving, working, context.WithoutCancel(ctx)) // a load error is in f
 	}()
 	return rig, nil
 }
@@ -119,7 +119,7 @@ func (r *tuneRig) become(s tune.Settings) bool {
 // calm waits until no more is in flight than there is room for: what began under other settings
 // has ended then.
 func (r *tuneRig) calm(ctx context.Context, patience time.Duration) bool {
-	slots := r.f.handler.(handlers.Slotted).Slots()
+	slots := r.f.Handler.(handlers.Slotted).Slots()
 	enough := func() bool { return r.source.inFlightNow() <= slots.Capacity() }
 	return r.wait(ctx, patience, enough) == nil && enough()
 }
@@ -153,14 +153,14 @@ func (r *tuneRig) measure(ctx context.Context, settle, length time.Duration) (tu
 // count fills a cell with what was measured while something was waited for.
 func (r *tuneRig) count(ctx context.Context, c *tune.Cell, wait func() error) error {
 	pool := r.f.pool.Pool
-	latency, used, began := r.f.stats.latency.Snapshot(), pool.Usage(), time.Now()
+	latency, used, began := r.f.Stats.Counts().Latency, pool.Usage(), time.Now()
 	if err := wait(); err != nil {
 		return err
 	}
 	now := pool.Usage()
 	seconds := time.Since(began).Seconds()
 	w, throughput, settled := r.source.shut(time.Now())
-	took := r.f.stats.latency.Snapshot().Since(latency)
+	took := r.f.Stats.Counts().Latency.Since(latency)
 	c.Seconds, c.Calls, c.Failed, c.Throughput = seconds, w.ended, w.failed, throughput
 	r.failed = r.failed || w.failed > 0
 	c.Unsettled = !settled && c.Calls > 0
@@ -171,8 +171,8 @@ func (r *tuneRig) count(ctx context.Context, c *tune.Cell, wait func() error) er
 	}
 	if c.Calls == 0 {
 		c.Problem = fmt.Sprintf("no call ended within %.1f s", seconds)
-		if r.f.hasStopped() {
-			c.Problem = "its code does not load any more: " + r.f.misload.Error()
+		if err := r.f.LoadError(); err != nil {
+			c.Problem = "its code does not load any more: " + err.Error()
 		}
 	}
 	return ctx.Err()
@@ -199,6 +199,6 @@ func (r *tuneRig) wait(ctx context.Context, limit time.Duration, enough func() b
 
 // lastFailure is what the function said when it failed last; empty if it has not.
 func (r *tuneRig) lastFailure() (why, detail string) {
-	last, _ := r.f.failures.latestOf("")
-	return last.why, last.detail
+	last, _ := r.f.LatestFailure("")
+	return last.Error, last.Detail
 }

@@ -123,7 +123,7 @@ func (t *gridRun) drop(patience time.Duration) error {
 
 // take has a rig with the settings under load: the one that there is, or another.
 func (t *gridRun) take(ctx context.Context, s tune.Settings) error {
-	if t.rig != nil && !t.rig.f.hasStopped() && t.rig.become(s) && t.rig.calm(ctx, t.patience(ctx)) {
+	if t.rig != nil && t.rig.f.LoadError() == nil && t.rig.become(s) && t.rig.calm(ctx, t.patience(ctx)) {
 		return nil
 	}
 	began := time.Now()
@@ -165,15 +165,15 @@ func (t *gridRun) first(ctx context.Context, length time.Duration) error {
 	err := t.rig.count(ctx, &c, func() error {
 		return t.rig.wait(ctx, length/2, func() bool {
 			n, took := t.rig.source.ended(), time.Since(looked)
-			return n > 0 && (took >= lookMost || n >= lookCalls && took >= lookLeast) || t.rig.f.hasStopped()
+			return n > 0 && (took >= lookMost || n >= lookCalls && took >= lookLeast) || t.rig.f.LoadError() != nil
 		})
 	})
 	if err != nil {
 		return err
 	}
 	if c.Calls == 0 {
-		if t.rig.f.hasStopped() {
-			return t.rig.f.misload
+		if err := t.rig.f.LoadError(); err != nil {
+			return err
 		}
 		return fmt.Errorf("no call of function %s ended within %v, half of the time: give more with --for", t.name, (length / 2).Round(time.Second))
 	}
@@ -184,7 +184,7 @@ func (t *gridRun) first(ctx context.Context, length time.Duration) error {
 	if c.Failed > 0 {
 		t.note("of the first %d calls %d failed, the last with: %s", c.Calls, c.Failed, term.OneLine(why, 200))
 	}
-	handler := t.rig.f.handler.(interface{ Async() bool })
+	handler := t.rig.f.Handler.(interface{ Async() bool })
 	t.look = tune.Look{
 		Async: handler.Async(), Threads: code.Language != configs.Node, Cores: runtime.GOMAXPROCS(0), Busy: c.CPU,
 		Call: time.Duration(c.P50 * float64(time.Second)), StartUp: startUp, Memory: c.Memory,

@@ -150,7 +150,7 @@ func (t *tuner) look(at time.Time) (busy bool) {
 		places[name] = place
 	}
 	for i := range s.Functions {
-		s.Functions[i].Passed = e.passedAt(places[s.Functions[i].Name])
+		s.Functions[i].Passed = e.PassedAt(places[s.Functions[i].Name])
 	}
 	t.seen = t.last.machine
 	t.sample = s

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/scaler/autotune"
 )
@@ -16,19 +17,19 @@ import (
 
 // failed reports a failed call to the controller, has what that decides come in force,
 // and reports whether the call is released.
-func (t *tuner) failed(call failedCall) (release bool) {
+func (t *tuner) failed(call dispatch.FailedCall) (release bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	failure := autotune.Call{
-		At: time.Since(processStart), Function: call.function, Message: call.message, Attempt: call.attempt, Final: call.final,
-		Async: t.pool.IsAsync(call.function), Epoch: call.epoch, Error: call.err.Error(),
+		At: time.Since(processStart), Function: call.Function, Message: call.Message, Attempt: call.Attempt, Final: call.Final,
+		Async: t.pool.IsAsync(call.Function), Epoch: call.Epoch, Error: call.Err.Error(),
 	}
 	if now := t.pool.epoch.Load(); now != nil {
-		failure.Passed = now.passedAt(call.place)
+		failure.Passed = now.PassedAt(call.Place)
 	}
 	ruling := t.controller.Failed(failure)
 	if ruling.Changed {
-		t.decide(t.controller.Decision(), call.err)
+		t.decide(t.controller.Decision(), call.Err)
 	}
 	if ruling.Renew {
 		t.pool.Renew(true)
@@ -87,11 +88,11 @@ func (t *tuner) begin() {
 	passed := make(map[string]int64)
 	if last := t.pool.epoch.Load(); last != nil {
 		for i, name := range functions {
-			passed[name] = last.passedAt(i)
+			passed[name] = last.PassedAt(i)
 		}
 	}
 	number := t.controller.InForce(time.Since(processStart), t.level, passed)
-	t.pool.epoch.Store(newEpoch(number, len(functions), t.pool.callFailed))
+	t.pool.epoch.Store(dispatch.NewEpoch(number, len(functions), t.pool.callFailed))
 }
 
 // changed begins a new epoch if the pool's settings are others than those of the last.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -100,8 +101,8 @@ func explainAtSources(ctx context.Context, functions []string, source func(funct
 // source is a function's trigger; nil where there is none yet.
 func (d *Daemon) source(name string) triggers.Trigger {
 	for _, f := range d.running() {
-		if f.name == name {
-			return f.trigger
+		if f.Name == name {
+			return f.Trigger
 		}
 	}
 	if fleet := d.instances(); fleet != nil {
@@ -112,51 +113,47 @@ func (d *Daemon) source(name string) triggers.Trigger {
 
 // explainInFlight explains a message that is in flight here.
 func (f *function) explainInFlight(id string, now time.Time) (e Explanation, found bool) {
-	for _, t := range f.inFlight.list() {
-		m := t.delivery.Message
-		if m.ID != id {
-			continue
-		}
-		e = Explanation{Function: f.name, Message: id, State: "in_flight"}
-		if why, since, found := f.stuck.reasonOf(t.delivery); found {
-			e.State, e.Text = "stuck", fmt.Sprintf("it was handled, and cannot leave for %v: %s", now.Sub(since).Round(time.Second), why)
-			return e, true
-		}
-		since := now.Sub(t.received).Round(time.Millisecond)
-		begun := t.begun.Load()
-		if begun == 0 {
-			e.Text = fmt.Sprintf("it was received %v ago, and waits for a slot: others took those that there were", since)
-			return e, true
-		}
-		started := processStart.Add(time.Duration(begun))
-		e.Text = fmt.Sprintf("it is being handled for %v", now.Sub(started).Round(time.Millisecond))
-		if f.pool != nil {
-			if pid := f.workerOf(m); pid > 0 {
-				e.Text += fmt.Sprintf(", in worker %d", pid)
-			} else {
-				e.Text = fmt.Sprintf("it was handed out %v ago, and no worker has it: it waits for one, or for its result to be sent, or for its source to take the verdict", now.Sub(started).Round(time.Millisecond))
-			}
-		}
-		if left := started.Add(f.timeout).Sub(now); left > 0 {
-			e.Notes = append(e.Notes, fmt.Sprintf("the attempt times out in %v", left.Round(time.Second)))
-		} else {
-			e.Notes = append(e.Notes, fmt.Sprintf("its time was over %v ago", -left.Round(time.Second)))
-		}
-		e.Notes = append(e.Notes, fmt.Sprintf("this is attempt %d of %d", m.Attempt, f.retry.MaxAttempts))
-		if t.lost.Load() {
-			e.Notes = append(e.Notes, "its source took it back: it runs again elsewhere")
-		}
-		if b, failed := f.failures.latestOf(id); failed && b.enqueued.Equal(m.Enqueued) {
-			e.Notes = append(e.Notes, fmt.Sprintf("attempt %d failed: %s", b.attempt, b.why))
-		}
+	x, found := f.FindInFlight(id)
+	if !found {
+		return e, false
+	}
+	e = Explanation{Function: f.Name, Message: id, State: "in_flight"}
+	if x.Blocked != "" {
+		e.State, e.Text = "stuck", fmt.Sprintf("it was handled, and cannot leave for %v: %s", now.Sub(x.BlockedSince).Round(time.Second), x.Blocked)
 		return e, true
 	}
-	return e, false
+	since := now.Sub(x.Received).Round(time.Millisecond)
+	if x.Started.IsZero() {
+		e.Text = fmt.Sprintf("it was received %v ago, and waits for a slot: others took those that there were", since)
+		return e, true
+	}
+	handled := now.Sub(x.Started).Round(time.Millisecond)
+	e.Text = fmt.Sprintf("it is being handled for %v", handled)
+	if f.pool != nil {
+		if pid := f.workerOf(x.Message); pid > 0 {
+			e.Text += fmt.Sprintf(", in worker %d", pid)
+		} else {
+			e.Text = fmt.Sprintf("it was handed out %v ago, and no worker has it: it waits for one, or for its result to be sent, or for its source to take the verdict", handled)
+		}
+	}
+	if left := x.Started.Add(f.Timeout).Sub(now); left > 0 {
+		e.Notes = append(e.Notes, fmt.Sprintf("the attempt times out in %v", left.Round(time.Second)))
+	} else {
+		e.Notes = append(e.Notes, fmt.Sprintf("its time was over %v ago", -left.Round(time.Second)))
+	}
+	e.Notes = append(e.Notes, fmt.Sprintf("this is attempt %d of %d", x.Message.Attempt, f.Retry.MaxAttempts))
+	if x.Lost {
+		e.Notes = append(e.Notes, "its source took it back: it runs again elsewhere")
+	}
+	if b, failed := f.LatestFailure(id); failed && b.Enqueued.Equal(x.Message.Enqueued) {
+		e.Notes = append(e.Notes, fmt.Sprintf("attempt %d failed: %s", b.Attempt, b.Error))
+	}
+	return e, true
 }
 
 // workerOf is the process that has a message; 0 if none has.
 func (f *function) workerOf(m *triggers.Message) int {
-	for _, i := range f.pool.Invocations(f.name) {
+	for _, i := range f.pool.Invocations(f.Name) {
 		if i.Message.ID == m.ID { // it may have been copied, for a trace
 			return i.Worker
 		}
@@ -166,34 +163,34 @@ func (f *function) workerOf(m *triggers.Message) int {
 
 // explainFailure explains a message that waits for its retry, or died here lately.
 func (f *function) explainFailure(ctx context.Context, id string, now time.Time) (e Explanation, found bool) {
-	b, failed := f.failures.latestOf(id)
+	b, failed := f.LatestFailure(id)
 	switch {
-	case !failed || !b.dead && !b.until.After(now) || b.dead && f.reusedID(ctx, id, b):
+	case !failed || !b.Dead && !b.Until.After(now) || b.Dead && f.reusedID(ctx, id, b):
 		return e, false
-	case b.dead:
-		e = Explanation{Function: f.name, Message: id, State: "dead", Text: fmt.Sprintf("it was moved to the dead letters %v ago, at attempt %d", now.Sub(b.at).Round(time.Second), b.attempt)}
+	case b.Dead:
+		e = Explanation{Function: f.Name, Message: id, State: "dead", Text: fmt.Sprintf("it was moved to the dead letters %v ago, at attempt %d", now.Sub(b.At).Round(time.Second), b.Attempt)}
 	default:
-		e = Explanation{Function: f.name, Message: id, State: "retry", Text: fmt.Sprintf("attempt %d of %d failed, and the next is due in %v, at %s",
-			b.attempt, f.retry.MaxAttempts, b.until.Sub(now).Round(time.Millisecond), b.until.Local().Format(time.TimeOnly))}
+		e = Explanation{Function: f.Name, Message: id, State: "retry", Text: fmt.Sprintf("attempt %d of %d failed, and the next is due in %v, at %s",
+			b.Attempt, f.Retry.MaxAttempts, b.Until.Sub(now).Round(time.Millisecond), b.Until.Local().Format(time.TimeOnly))}
 	}
-	e.Notes = []string{"the error: " + b.why}
-	if b.detail != "" {
-		e.Notes = append(e.Notes, b.detail)
+	e.Notes = []string{"the error: " + b.Error}
+	if b.Detail != "" {
+		e.Notes = append(e.Notes, b.Detail)
 	}
 	return e, true
 }
 
 // reusedID reports whether another message has the ID of one that failed: its source was
 // recreated since, and counts from 1 again.
-func (f *function) reusedID(ctx context.Context, id string, b recentFailure) bool {
-	finder, ok := f.trigger.(triggers.Finder)
+func (f *function) reusedID(ctx context.Context, id string, b dispatch.RecentFailure) bool {
+	finder, ok := f.Trigger.(triggers.Finder)
 	if !ok {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
 	defer cancel()
 	at, err := finder.Find(ctx, id)
-	return err == nil && !at.Enqueued.IsZero() && at.Enqueued.After(b.at)
+	return err == nil && !at.Enqueued.IsZero() && at.Enqueued.After(b.At)
 }
 
 // explainAtSource explains a message as its source shows it. The error is that of

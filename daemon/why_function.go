@@ -16,7 +16,7 @@ import (
 func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation {
 	e := Explanation{Function: name}
 	for _, f := range d.running() {
-		if f.name == name {
+		if f.Name == name {
 			e.State, e.Text = d.holds(f, time.Now())
 			e.Notes = append(problemNotes(f.problems()), d.backlogNotes(ctx, f)...)
 			e.Notes = append(e.Notes, d.slotNotes(f)...)
@@ -50,32 +50,32 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation
 // holds is the bound that holds a function back, the strongest first.
 func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
 	s := f.status()
-	use := f.share.Use()
+	use := f.Share.Use()
 	switch {
 	case d.inPhase() == phaseStopping:
 		return string(phaseStopping), "the daemon is stopping: it receives no more"
 	case s.Stopped:
-		return "stopped", "it has stopped, since its code does not load: " + f.misload.Error()
+		return "stopped", "it has stopped, since its code does not load: " + f.LoadError().Error()
 	case d.stores.problem(f.source) != nil:
 		return "blocked", d.stores.problem(f.source).Words()
 	case s.Paused && s.PausedUntil.IsZero():
-		return "paused", "it is paused by hand, without end: drover resume " + f.name
+		return "paused", "it is paused by hand, without end: drover resume " + f.Name
 	case s.Paused:
-		return "paused", fmt.Sprintf("it is paused by hand, until %s: drover resume %s ends that", s.PausedUntil.Local().Format(time.DateTime), f.name)
+		return "paused", fmt.Sprintf("it is paused by hand, until %s: drover resume %s ends that", s.PausedUntil.Local().Format(time.DateTime), f.Name)
 	case !s.Disconnected.IsZero():
 		return "unreachable", fmt.Sprintf("its source cannot be reached, for %v", now.Sub(s.Disconnected).Round(time.Second)) + because(s.ReceiveError)
 	case blocking(s.Problems) != nil:
 		return "blocked", blocking(s.Problems).Words()
 	case s.Gate == gateShut:
 		why := "its app is not well"
-		if shut, ok := f.handler.(interface{ Shut() string }); ok && shut.Shut() != "" {
+		if shut, ok := f.Handler.(interface{ Shut() string }); ok && shut.Shut() != "" {
 			why += ": " + shut.Shut()
 		}
 		return "app_down", why + "; nothing is received until it is"
 	case f.pool != nil && f.pool.Stats().Wanted > 0 && f.pool.Stats().Ready == 0:
 		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, started in place of others that died: %d", f.pool.Stats().Starting, restartsOf(f))
-	case f.memory.Waits():
-		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the bound", memoryNote(d.budget), f.memory.Used()>>20)
+	case f.Memory.Waits():
+		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the bound", memoryNote(d.budget), f.Memory.Used()>>20)
 	case use.Limit > 0 && use.Used >= use.Limit:
 		return "full", fmt.Sprintf("its slots are taken, %d of %d: its own concurrency is the bound", use.Used, use.Limit)
 	case use.All >= use.Capacity && f.pool != nil:
@@ -106,8 +106,8 @@ func (d *Daemon) sharers(f *function) string {
 		if other.pool != f.pool {
 			continue
 		}
-		if used := other.share.Used(); used > 0 {
-			parts = append(parts, fmt.Sprintf("%d by %s", used, other.name))
+		if used := other.Share.Used(); used > 0 {
+			parts = append(parts, fmt.Sprintf("%d by %s", used, other.Name))
 		}
 	}
 	if len(parts) == 0 {
@@ -117,16 +117,16 @@ func (d *Daemon) sharers(f *function) string {
 }
 
 func (d *Daemon) backlogNotes(ctx context.Context, f *function) (notes []string) {
-	b := d.backlogs.of(ctx, d, f.name, statusFresh)
+	b := d.backlogs.of(ctx, d, f.Name, statusFresh)
 	if b.ready < 0 {
 		notes = append(notes, "its source does not tell what waits there")
 	} else {
 		notes = append(notes, waitingNote(b))
 	}
-	if noter, ok := f.trigger.(triggers.Noter); ok {
+	if noter, ok := f.Trigger.(triggers.Noter); ok {
 		notes = append(notes, noter.Notes()...)
 	}
-	if n, next := f.failures.waitingRetries(time.Now()); n > 0 {
+	if n, next := f.WaitingRetries(time.Now()); n > 0 {
 		notes = append(notes, fmt.Sprintf("%s to be tried again, the next in %v", count(int64(n), "that failed waits", "that failed wait"), time.Until(next).Round(time.Second)))
 	}
 	return notes
@@ -144,7 +144,7 @@ func waitingNote(b heard) string {
 }
 
 func (d *Daemon) slotNotes(f *function) (notes []string) {
-	use := f.share.Use()
+	use := f.Share.Use()
 	limit := use.Limit
 	if limit == 0 {
 		limit = use.Capacity
@@ -154,14 +154,8 @@ func (d *Daemon) slotNotes(f *function) (notes []string) {
 		text += "; " + count(int64(use.Claims), "message that was received waits", "messages that were received wait") + " for a slot"
 	}
 	notes = append(notes, text)
-	var oldest *execution
-	for _, t := range f.inFlight.list() {
-		if oldest == nil || t.received.Before(oldest.received) {
-			oldest = t
-		}
-	}
-	if oldest != nil {
-		notes = append(notes, fmt.Sprintf("%d in flight, the oldest for %v: %s", f.stats.inFlight(), time.Since(oldest.received).Round(time.Millisecond), oldest.delivery.Message.ID))
+	if oldest, found := f.OldestInFlight(); found {
+		notes = append(notes, fmt.Sprintf("%d in flight, the oldest for %v: %s", f.Stats.InFlight(), time.Since(oldest.Received).Round(time.Millisecond), oldest.Message.ID))
 	}
 	if f.pool != nil {
 		s := f.pool.Stats()

@@ -1,4 +1,4 @@
-package daemon
+package dispatch
 
 import (
 	"context"
@@ -24,9 +24,9 @@ func (h *holding) Drain(_ context.Context, max int) ([]*triggers.Delivery, error
 	return out, nil
 }
 
-// What the source has lent ahead of its time runs when receiving has ended, as far as
+// What the source has prefetched runs when receiving has ended, as far as
 // there is room, and not where nobody is to run it.
-func TestWhatIsHeldRunsAtAStop(t *testing.T) {
+func TestPrefetchedMessagesRunAtAStop(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		spoil  func(b *testBed)
@@ -35,7 +35,7 @@ func TestWhatIsHeldRunsAtAStop(t *testing.T) {
 		within time.Duration
 	}{
 		{"it runs", func(*testBed) {}, 100 * time.Millisecond, 5, time.Second},
-		{"a paused function", func(b *testBed) { b.function.pauses.set(b.function.share, true, time.Time{}) }, 0, 0, 0},
+		{"a paused function", func(b *testBed) { b.function.SetPaused(true, time.Time{}) }, 0, 0, 0},
 		{"no room", func(b *testBed) { b.slots.Resize(0) }, 0, 0, 0},
 		{"it takes too long", func(*testBed) {}, 1500 * time.Millisecond, 4, 4 * time.Second},
 	} {
@@ -45,7 +45,7 @@ func TestWhatIsHeldRunsAtAStop(t *testing.T) {
 					time.Sleep(c.takes)
 					return nil, nil
 				})
-				inner := b.function.trigger
+				inner := b.function.Trigger
 				source := &holding{Trigger: inner}
 				b.send("1", "2", "3", "4", "5")
 				for len(source.held) < 5 {
@@ -55,7 +55,7 @@ func TestWhatIsHeldRunsAtAStop(t *testing.T) {
 					}
 					source.held = append(source.held, got...)
 				}
-				b.function.trigger = source
+				b.function.Trigger = source
 				b.run()
 				synctest.Wait()
 				c.spoil(b)

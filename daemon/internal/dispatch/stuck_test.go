@@ -1,4 +1,4 @@
-package daemon
+package dispatch
 
 import (
 	"context"
@@ -69,7 +69,7 @@ func startGraveless(t *testing.T, slots int) (*testBed, *graveless) {
 }
 
 // Dead letters that cannot be written hold no slot: other messages are handled, and
-// everybody who asks is told the reason. Nothing says that they were moved before
+// everybody who asks gets the reason. Nothing says that they were moved before
 // they were.
 func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		b.wantCounts(1, 0, 0, 0)
-		if used := b.function.share.Used(); used != 0 {
+		if used := b.function.Share.Used(); used != 0 {
 			t.Errorf("%d slots are taken by messages that cannot be settled", used)
 		}
 		if strings.Contains(b.log.String(), "dead-lettered") {
@@ -87,21 +87,20 @@ func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
 		if got := strings.Count(b.log.String(), "message not settled"); got != 3 {
 			t.Errorf("%d refusals were logged, want one of each message:\n%s", got, b.log.String())
 		}
-		problems := b.function.problems()
-		if len(problems) != 1 || problems[0].Kind != problemUnsettled || problems[0].Messages != 3 || problems[0].Blocks ||
-			time.Since(problems[0].Since) != time.Minute || !strings.Contains(problems[0].Text, errNoGrave.Error()) {
-			t.Errorf("the problems are %+v", problems)
+		blocked := b.function.Blockages()
+		if len(blocked) != 1 || blocked[0].Output != "" || blocked[0].Messages != 3 || blocked[0].Full ||
+			time.Since(blocked[0].Since) != time.Minute || !strings.Contains(blocked[0].Text, errNoGrave.Error()) {
+			t.Fatalf("the blockages are %+v", blocked)
 		}
-		e, found := b.function.explainInFlight(problems[0].Message, time.Now())
-		if !found || e.State != "stuck" || !strings.Contains(e.Text, errNoGrave.Error()) {
-			t.Errorf("the message is explained as %+v", e)
+		if m, found := b.function.FindInFlight(blocked[0].Message); !found || !strings.Contains(m.Blocked, errNoGrave.Error()) || time.Since(m.BlockedSince) != time.Minute {
+			t.Errorf("the message is reported as %+v", m)
 		}
 		source.refuse(0)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		b.wantCounts(1, 0, 3, 0)
-		if problems := b.function.problems(); len(problems) != 0 {
-			t.Errorf("the problems are still %+v", problems)
+		if blocked := b.function.Blockages(); len(blocked) != 0 {
+			t.Errorf("the blockages are still %+v", blocked)
 		}
 		if got := strings.Count(b.log.String(), "message dead-lettered"); got != 3 {
 			t.Errorf("%d messages are logged as dead-lettered, want 3:\n%s", got, b.log.String())
@@ -115,8 +114,7 @@ func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
 	})
 }
 
-// Messages that cannot be settled are bounded: then nothing is received, and the
-// reason is why the daemon is not ready.
+// Messages that cannot be settled are bounded: then nothing is received.
 func TestRefusedVerdictsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const slots, sent = 8, 2 * maxUnsettled
@@ -126,25 +124,16 @@ func TestRefusedVerdictsAreBounded(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := b.function.stats.inFlight(); got < maxUnsettled || got > maxUnsettled+2*slots { // those in flight, and those that are being received
+		if got := b.function.Stats.InFlight(); got < maxUnsettled || got > maxUnsettled+2*slots { // those in flight, and those that are being received
 			t.Errorf("%d messages are held, want %d, or up to %d more", got, maxUnsettled, 2*slots)
 		}
-		d := New(nil)
-		d.functions = []*function{b.function}
-		d.enter(phaseRunning)
-		if reasons := fmt.Sprint(d.notReady()); !strings.Contains(reasons, "nothing is received") || !strings.Contains(reasons, errNoGrave.Error()) {
-			t.Errorf("not ready, since: %s", reasons)
-		}
-		if state, why := d.holds(b.function, time.Now()); state != "blocked" || !strings.Contains(why, errNoGrave.Error()) {
-			t.Errorf("the function is explained as %s: %s", state, why)
+		if blocked := b.function.Blockages(); len(blocked) != 1 || !blocked[0].Full {
+			t.Errorf("the blockages are %+v", blocked)
 		}
 		source.refuse(0)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		b.wantCounts(0, 0, sent, 0)
-		if reasons := d.notReady(); len(reasons) > 0 {
-			t.Errorf("not ready, since: %v", reasons)
-		}
 		_ = b.stop()
 	})
 }
@@ -154,12 +143,12 @@ func TestRefusedVerdictsAreBoundedInBytes(t *testing.T) {
 	var s stuck
 	half := triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)
 	other := triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)
-	s.hold(exit{d: half}, blockage{})
-	s.hold(exit{d: other, to: "an output"}, blockage{}) // it holds its slot
+	s.hold(exit{d: half}, refusal{})
+	s.hold(exit{d: other, to: "an output"}, refusal{}) // it holds its slot
 	if err := s.waitForRoom(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.hold(exit{d: other}, blockage{})
+	s.hold(exit{d: other}, refusal{})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.waitForRoom(ended); err == nil {
@@ -205,7 +194,7 @@ func TestAVerdictThatIsNeverTakenIsAbandoned(t *testing.T) {
 		b.stopSettling()
 		_ = b.stop()
 		b.wantCounts(0, 0, 0, 0)
-		if s := b.function.stats.status(); s.Abandoned != 1 || s.InFlight != 0 {
+		if s := b.function.Stats.Counts(); s.Abandoned != 1 || s.InFlight != 0 {
 			t.Errorf("abandoned %d, in flight %d; want 1 and 0", s.Abandoned, s.InFlight)
 		}
 	})

@@ -1,4 +1,4 @@
-package daemon
+package dispatch
 
 import (
 	"context"
@@ -19,7 +19,7 @@ func TestAStandstillChargesNobody(t *testing.T) {
 	}{{"it stood still", 30 * time.Second, 0}, {"it did not", 0, 1}} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				still := new(standstill)
+				still := new(Standstill)
 				tries := 0
 				b := makeBed(t, 1, func(ctx context.Context, m *triggers.Message) ([]byte, error) {
 					if tries++; tries == 2 {
@@ -31,10 +31,10 @@ func TestAStandstillChargesNobody(t *testing.T) {
 					return nil, ctx.Err()
 				})
 				still.last.Store(int64(time.Since(processStart)))
-				b.function.standstill = still
+				b.function.Standstill = still
 				b.run()
 				b.send("x")
-				for b.function.stats.status().Done == 0 {
+				for b.function.Stats.Counts().Done == 0 {
 					time.Sleep(time.Second)
 				}
 				if err := b.stop(); err != nil {
@@ -47,7 +47,7 @@ func TestAStandstillChargesNobody(t *testing.T) {
 }
 
 func TestAStandstillIsCountedOnce(t *testing.T) {
-	s := new(standstill)
+	s := new(Standstill)
 	s.checkGap(standstillTick)
 	s.checkGap(2*standstillTick + 300*time.Millisecond) // a busy machine
 	if got := s.totalAt(3 * standstillTick); got != 0 {
@@ -61,7 +61,7 @@ func TestAStandstillIsCountedOnce(t *testing.T) {
 	if got := s.totalAt(10*time.Second + standstillTick + 1); got != 10*time.Second {
 		t.Errorf("%v after the check", got)
 	}
-	if got := (*standstill)(nil).totalAt(time.Hour); got != 0 {
+	if got := (*Standstill)(nil).totalAt(time.Hour); got != 0 {
 		t.Errorf("%v of none", got)
 	}
 }

@@ -1,19 +1,17 @@
-package daemon
+package dispatch
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 
-	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
 
-// sender takes messages, many at a time.
-type sender interface {
+// Sender takes messages, many at a time. It is used by one goroutine.
+type Sender interface {
 	Send(ctx context.Context, m *triggers.Message) error
 	Flush(ctx context.Context) error
 	// Taken is how many messages the other side has confirmed. Where a lane sends several at
@@ -21,28 +19,28 @@ type sender interface {
 	Taken() int64
 }
 
-// openSender connects to where messages go; done closes the sender.
-type openSender func(ctx context.Context) (to sender, done func() error, err error)
+// OpenSender connects to where messages go; done closes the sender.
+type OpenSender func(ctx context.Context) (to Sender, done func() error, err error)
 
 // maxOutputs is how many results are sent together at most.
 const maxOutputs = 500
 
-// outputConfig is where results go.
-type outputConfig struct {
-	open    openSender
-	name    string // for people
-	at      entity // for traces
-	subject string // of each message; empty: none
-	// lanes is how many results are sent at once, each on its own. With one lane, those that
+// OutputConfig is where results go.
+type OutputConfig struct {
+	Open    OpenSender
+	Name    string // for people
+	Entity  Entity // for traces
+	Subject string // of each message; empty: none
+	// Lanes is how many results are sent at once, each on its own. With one lane, those that
 	// come while others are being sent go together.
-	lanes int
-	log   *slog.Logger
+	Lanes int
+	Log   *slog.Logger
 }
 
-// output sends what a function returns, before the message is done. start and close are
-// called once each, deliver from many goroutines.
-type output struct {
-	outputConfig
+// Output sends what a function returns, before the message is done. Start is called once;
+// Function.Close closes it.
+type Output struct {
+	OutputConfig
 	in      chan *result
 	ended   chan struct{} // closed by close: in is not, since an execution that was given up may still return
 	running sync.WaitGroup
@@ -50,8 +48,8 @@ type output struct {
 
 // lane is one goroutine's part of an output.
 type lane struct {
-	*output
-	to   sender
+	*Output
+	to   Sender
 	done func() error
 }
 
@@ -61,26 +59,28 @@ type result struct {
 	sent    chan error
 }
 
-func newOutput(c outputConfig) *output {
-	return &output{outputConfig: c, in: make(chan *result), ended: make(chan struct{})}
+// NewOutput makes an output, which sends nothing before Start.
+func NewOutput(c OutputConfig) *Output {
+	return &Output{OutputConfig: c, in: make(chan *result), ended: make(chan struct{})}
 }
 
-// start starts the lanes. They send until the output is closed; ctx bounds single sends.
-func (o *output) start(ctx context.Context) {
-	for range o.lanes {
-		o.running.Go(func() { (&lane{output: o}).sendAll(ctx) })
+// Start starts the lanes, which send until the output is closed. ctx is that of single sends: it
+// should outlive whatever ends the function.
+func (o *Output) Start(ctx context.Context) {
+	for range o.Lanes {
+		o.running.Go(func() { (&lane{Output: o}).sendAll(ctx) })
 	}
 }
 
-// close has no more results sent, and returns when the senders are closed.
-func (o *output) close() {
+// closeLanes has no more results sent, and returns when the senders are closed.
+func (o *Output) closeLanes() {
 	close(o.ended)
 	o.running.Wait()
 }
 
 // batch is how many results a lane sends together at most.
-func (o *output) batch() int {
-	if o.lanes > 1 {
+func (o *Output) batch() int {
+	if o.Lanes > 1 {
 		return 1
 	}
 	return maxOutputs
@@ -91,8 +91,8 @@ var errOutputEnded = errors.New("the output has ended")
 
 // deliver sends the result of a message, in the context of its trace, and returns when
 // the other side has it.
-func (o *output) deliver(ctx context.Context, m *triggers.Message, body []byte, about triggers.Properties) error {
-	r := &result{message: triggers.Message{Subject: o.subject, Body: body, OrderingKey: m.OrderingKey, Attributes: passedOn(m)}, sent: make(chan error, 1)}
+func (o *Output) deliver(ctx context.Context, m *triggers.Message, body []byte, about triggers.Properties) error {
+	r := &result{message: triggers.Message{Subject: o.Subject, Body: body, OrderingKey: m.OrderingKey, Attributes: passedOn(m)}, sent: make(chan error, 1)}
 	r.setProperties(about)
 	select {
 	case o.in <- r:
@@ -188,7 +188,7 @@ func (o *lane) sendAll(ctx context.Context) {
 // on. There is an error unless it has all of them.
 func (o *lane) sendBatch(ctx context.Context, batch ...*result) (taken int, err error) {
 	if o.to == nil {
-		if o.to, o.done, err = o.open(ctx); err != nil {
+		if o.to, o.done, err = o.Open(ctx); err != nil {
 			o.to = nil
 			return 0, err
 		}
@@ -221,69 +221,9 @@ func (o *lane) closeSender() {
 		return
 	}
 	if err := o.done(); err != nil {
-		o.log.Debug("closing an output", "error", err)
+		o.Log.Debug("closing an output", "error", err)
 	}
 	o.to = nil
-}
-
-// sendOutputs sends an execution's result to all outputs: a message whose result is not
-// everywhere is not done. If a result can never be sent to one of them, the others are
-// not waited for; they may have taken it already.
-func (x *execution) sendOutputs() error {
-	f := x.f
-	if len(f.outputs) == 1 {
-		return x.sendTo(f.working, f.outputs[0])
-	}
-	ctx, cancel := context.WithCancel(f.working)
-	defer cancel()
-	errs := make([]error, len(f.outputs))
-	var all sync.WaitGroup
-	for i, o := range f.outputs {
-		all.Go(func() {
-			if errs[i] = x.sendTo(ctx, o); errs[i] != nil {
-				cancel()
-			}
-		})
-	}
-	all.Wait()
-	var failed error
-	for _, err := range errs {
-		if failed == nil || handlers.Rejected(err) {
-			failed = err
-		}
-	}
-	return failed
-}
-
-// sendTo sends the result to one output, and tries again until that takes it, or can
-// never take it, or ctx ends.
-func (x *execution) sendTo(ctx context.Context, o *output) (err error) {
-	f := x.f
-	m, sent := x.trail.startSend(&o.at, x.message, len(x.output))
-	defer func() { sent.endSend(err) }()
-	pause, failing := receiveBackOff(), ""
-	defer func() {
-		if failing != "" {
-			f.stuck.remove(exit{x.delivery, o.name})
-		}
-	}()
-	for {
-		err := o.deliver(ctx, m, x.output, x.about)
-		switch {
-		case err == nil:
-			return nil
-		case unfit(err):
-			return handlers.Reject(fmt.Errorf("the result, to %s: %w", o.name, err))
-		case ctx.Err() != nil, errors.Is(err, errOutputEnded):
-			return fmt.Errorf("its result was not sent to %s: %w", o.name, handlers.ErrNotTried)
-		}
-		if failing != err.Error() {
-			failing = err.Error()
-			f.log.Warn("cannot send a result; will try until it works", "message", m.ID, "to", o.name, "error", err)
-		}
-		f.stuck.hold(exit{x.delivery, o.name}, blockage{err: err})
-		wait(ctx, pause.NextBackOff())
-	}
 }
 
 // unfit reports whether a message can never be sent.

@@ -1,4 +1,4 @@
-package daemon
+package dispatch
 
 import (
 	"bytes"
@@ -15,7 +15,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -30,7 +29,7 @@ type testBed struct {
 	t        *testing.T
 	queue    *memory.Queue
 	slots    *handlers.Slots
-	function *function
+	function *Function
 	log      bytes.Buffer
 
 	stopReceiving, stopWorking, stopSettling context.CancelFunc
@@ -38,13 +37,13 @@ type testBed struct {
 	ended                                    chan error
 }
 
-func testFunction(name string, h handlers.Handler, tr triggers.Trigger, share *handlers.Share, log *slog.Logger) *function {
-	return &function{
-		name: name, handler: h, trigger: tr, share: share, log: log,
-		timeout: time.Minute, maxBody: 1 << 20,
-		retry: configs.Retry{MaxAttempts: 3, Initial: configs.Duration(time.Second), Max: configs.Duration(time.Minute)},
-		stats: new(functionStats), stopped: make(chan struct{}),
-	}
+func testFunction(name string, h handlers.Handler, tr triggers.Trigger, share *handlers.Share, log *slog.Logger) *Function {
+	return New(Config{
+		Name: name, Handler: h, Trigger: tr, Share: share, Log: log,
+		Timeout: time.Minute, MaxBody: 1 << 20,
+		Retry: Retry{MaxAttempts: 3, Initial: time.Second, Max: time.Minute},
+		Stats: new(Stats),
+	})
 }
 
 func start(t *testing.T, concurrency int, f handlers.Func) *testBed {
@@ -66,7 +65,7 @@ func (b *testBed) run() {
 	receiving, b.stopReceiving = context.WithCancel(context.Background())
 	working, b.stopWorking = context.WithCancel(context.Background())
 	settling, b.stopSettling = context.WithCancel(context.Background())
-	go func() { b.ended <- b.function.run(receiving, working, settling) }()
+	go func() { b.ended <- b.function.Run(receiving, working, settling) }()
 }
 
 func (b *testBed) send(bodies ...string) {
@@ -89,7 +88,7 @@ func (b *testBed) stop() error {
 }
 
 func (b *testBed) backlog() int64 {
-	got, err := b.function.trigger.Backlog(context.Background())
+	got, err := b.function.Trigger.Backlog(context.Background())
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -98,7 +97,7 @@ func (b *testBed) backlog() int64 {
 
 func (b *testBed) wantCounts(done, retried, rejected, released int64) {
 	b.t.Helper()
-	s := b.function.stats.status()
+	s := b.function.Stats.Counts()
 	if s.Done != done || s.Retried != retried || s.Rejected != rejected || s.Released != released {
 		b.t.Errorf("done %d, retried %d, rejected %d, released %d; want %d, %d, %d, %d",
 			s.Done, s.Retried, s.Rejected, s.Released, done, retried, rejected, released)
@@ -237,7 +236,7 @@ func TestVerdicts(t *testing.T) {
 }
 
 func TestRetryDelay(t *testing.T) {
-	retry := configs.Retry{Initial: configs.Duration(time.Second), Max: configs.Duration(10 * time.Second)}
+	retry := Retry{Initial: time.Second, Max: 10 * time.Second}
 	for attempt, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 4: 8 * time.Second, 5: 10 * time.Second, 900: 10 * time.Second} {
 		if got := retryDelay(retry, attempt); got != want {
 			t.Errorf("after attempt %d: %v, want %v", attempt, got, want)
@@ -461,19 +460,19 @@ func TestAFunctionOfThePoolGetsTheSlotsOfAnIdleOne(t *testing.T) {
 		second := testFunction("busy", slow, busy.Trigger(), slots.Share(0), log)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wait sync.WaitGroup
-		wait.Go(func() { _ = first.run(ctx, t.Context(), t.Context()) })
+		wait.Go(func() { _ = first.Run(ctx, t.Context(), t.Context()) })
 		synctest.Wait() // the first holds both slots, in an idle Receive
-		wait.Go(func() { _ = second.run(ctx, t.Context(), t.Context()) })
+		wait.Go(func() { _ = second.Run(ctx, t.Context(), t.Context()) })
 		for range 20 {
 			busy.Send(triggers.Message{})
 		}
 		idle.Send(triggers.Message{})
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if done := second.stats.done.Load(); done != 20 {
+		if done := second.Stats.done.Load(); done != 20 {
 			t.Errorf("the busy function did %d of 20", done)
 		}
-		if done := first.stats.done.Load(); done != 1 {
+		if done := first.Stats.done.Load(); done != 1 {
 			t.Errorf("the idle function's only message was done %d times", done)
 		}
 		cancel()

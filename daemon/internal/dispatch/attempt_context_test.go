@@ -1,7 +1,8 @@
-package daemon
+package dispatch
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,4 +48,36 @@ func TestInterruptions(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAnAttemptsContext(t *testing.T) {
+	working, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	type key struct{}
+	a := &attemptContext{Context: context.WithValue(working, key{}, "v"), deadline: time.Now().Add(30 * time.Millisecond)}
+	if a.Err() != nil || a.Value(key{}) != "v" {
+		t.Errorf("%v, %v", a.Err(), a.Value(key{}))
+	}
+	if d, ok := a.Deadline(); !ok || d != a.deadline {
+		t.Errorf("%v, %v", d, ok)
+	}
+	derived, stop := context.WithCancel(a)
+	defer stop()
+	<-derived.Done()
+	if !errors.Is(a.Err(), context.DeadlineExceeded) || !errors.Is(context.Cause(a), errTimeout) || !errors.Is(context.Cause(derived), errTimeout) {
+		t.Errorf("%v, %v, %v", a.Err(), context.Cause(a), context.Cause(derived))
+	}
+	a.stopTimer()
+
+	late := &attemptContext{Context: working, deadline: time.Now().Add(-time.Second)}
+	if !errors.Is(late.Err(), context.DeadlineExceeded) {
+		t.Errorf("%v", late.Err())
+	}
+	late.stopTimer()
+	stopped := &attemptContext{Context: working, deadline: time.Now().Add(time.Hour)}
+	cancel()
+	if !errors.Is(stopped.Err(), context.Canceled) {
+		t.Errorf("%v", stopped.Err())
+	}
+	stopped.stopTimer()
 }

@@ -1,4 +1,4 @@
-package daemon
+package dispatch
 
 import (
 	"context"
@@ -22,35 +22,37 @@ import (
 // receive, process, send and settle. The dispatcher calls it at each step. docs/traces.md
 // describes them.
 
-// entity is a queue or a topic, in the terms of the conventions.
-type entity struct {
-	system string
-	name   string               // of low cardinality
-	about  []attribute.KeyValue // further attributes
-	// bySubject is set where a message's subject, and not the name, is where it was sent to.
-	bySubject bool
-	// disposition is the source's own word for a verdict; nil: it has none.
-	disposition func(triggers.Kind) attribute.KeyValue
+// Entity is a queue or a topic, in the terms of the conventions.
+type Entity struct {
+	System     string
+	Name       string               // of low cardinality
+	Attributes []attribute.KeyValue // further ones, for each span
+	// BySubject is set where a message's subject, and not the name, is where it was sent to.
+	BySubject bool
+	// Disposition returns the source's own word for a verdict; nil: it has none.
+	Disposition func(triggers.Kind) attribute.KeyValue
 }
 
-// spans makes those of one function. Its methods may be called from many goroutines. Those
+// Spans makes those of one function. Its methods may be called from many goroutines. Those
 // of nil, where nothing is traced, do nothing.
-type spans struct {
+type Spans struct {
 	tracer trace.Tracer
 	sample float64 // the part of messages without a trace that is traced, 0 to 1
-	from   entity
+	from   Entity
 	about  []attribute.KeyValue // of each but those of outputs
 }
 
-func newSpans(tracer trace.Tracer, sample float64, function string, from entity) *spans {
-	s := &spans{tracer: tracer, sample: sample, from: from}
-	s.about = append(s.about, semconv.MessagingSystemKey.String(from.system), attribute.String("drover.function", function))
-	s.about = append(s.about, from.about...)
+// NewSpans makes the spans of a function whose messages come from an entity. sample is the part of
+// the messages without a trace that is traced, 0 to 1.
+func NewSpans(tracer trace.Tracer, sample float64, function string, from Entity) *Spans {
+	s := &Spans{tracer: tracer, sample: sample, from: from}
+	s.about = append(s.about, semconv.MessagingSystemKey.String(from.System), attribute.String("drover.function", function))
+	s.about = append(s.about, from.Attributes...)
 	return s
 }
 
 // timeNow is the time; zero where nothing is traced, which costs no reading of the clock.
-func (s *spans) timeNow() (now time.Time) {
+func (s *Spans) timeNow() (now time.Time) {
 	if s != nil {
 		now = time.Now()
 	}
@@ -59,7 +61,7 @@ func (s *spans) timeNow() (now time.Time) {
 
 // trail is what is known of a message that is traced.
 type trail struct {
-	*spans
+	*Spans
 	about   []attribute.KeyValue
 	parent  context.Context // of process and settle: the message's, or the receive span's
 	process trace.Span      // nil until it is handled
@@ -68,7 +70,7 @@ type trail struct {
 // newTrail decides whether a message is traced, and makes the span of its receipt, which
 // was asked for at a time. A message with a trace is traced if its sender is; of the
 // others a part is. The result is nil, without an allocation, for a message that is not.
-func (s *spans) newTrail(m *triggers.Message, asked, received time.Time) *trail {
+func (s *Spans) newTrail(m *triggers.Message, asked, received time.Time) *trail {
 	if s == nil {
 		return nil
 	}
@@ -85,11 +87,11 @@ func (s *spans) newTrail(m *triggers.Message, asked, received time.Time) *trail 
 	return s.traceReceipt(m, parent, asked, received)
 }
 
-func (s *spans) traceReceipt(m *triggers.Message, parent trace.SpanContext, asked, received time.Time) *trail {
-	l := &trail{spans: s, parent: context.Background()}
+func (s *Spans) traceReceipt(m *triggers.Message, parent trace.SpanContext, asked, received time.Time) *trail {
+	l := &trail{Spans: s, parent: context.Background()}
 	l.about = append(l.about, s.about...)
-	name := s.from.name
-	if s.from.bySubject && m.Subject != "" {
+	name := s.from.Name
+	if s.from.BySubject && m.Subject != "" {
 		name = m.Subject
 	}
 	l.about = append(l.about, semconv.MessagingDestinationName(name), semconv.MessagingMessageID(m.ID),
@@ -112,7 +114,7 @@ func (s *spans) traceReceipt(m *triggers.Message, parent trace.SpanContext, aske
 // startSpan begins a span about the message.
 func (l *trail) startSpan(parent context.Context, operation attribute.KeyValue, kind trace.SpanKind, at time.Time, more ...attribute.KeyValue) (context.Context, trace.Span) {
 	what := operation.Value.AsString()
-	return l.tracer.Start(parent, what+" "+l.from.name, trace.WithSpanKind(kind), trace.WithTimestamp(at),
+	return l.tracer.Start(parent, what+" "+l.from.Name, trace.WithSpanKind(kind), trace.WithTimestamp(at),
 		trace.WithAttributes(l.about...), trace.WithAttributes(operation, semconv.MessagingOperationName(what)), trace.WithAttributes(more...))
 }
 
@@ -134,13 +136,13 @@ type sendSpan struct{ span trace.Span }
 
 // startSend begins the span of a result of so many bytes, and returns the message in
 // whose context that is to be sent. The trail may be nil.
-func (l *trail) startSend(to *entity, m *triggers.Message, size int) (*triggers.Message, sendSpan) {
+func (l *trail) startSend(to *Entity, m *triggers.Message, size int) (*triggers.Message, sendSpan) {
 	if l == nil || l.process == nil {
 		return m, sendSpan{}
 	}
 	what := semconv.MessagingOperationTypeSend.Value.AsString()
-	_, span := l.tracer.Start(trace.ContextWithSpan(context.Background(), l.process), what+" "+to.name, trace.WithSpanKind(trace.SpanKindProducer),
-		trace.WithAttributes(semconv.MessagingSystemKey.String(to.system), semconv.MessagingDestinationName(to.name), semconv.MessagingOperationTypeSend,
+	_, span := l.tracer.Start(trace.ContextWithSpan(context.Background(), l.process), what+" "+to.Name, trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(semconv.MessagingSystemKey.String(to.System), semconv.MessagingDestinationName(to.Name), semconv.MessagingOperationTypeSend,
 			semconv.MessagingOperationName(what), semconv.MessagingMessageBodySize(size)))
 	return m.WithTrace(textOf(span.SpanContext())), sendSpan{span}
 }
@@ -170,8 +172,8 @@ func (l *trail) endProcess(v triggers.Verdict, err error, judged, now time.Time,
 	if v.Kind == triggers.Retry {
 		more = append(more, attribute.Float64("drover.retry_delay", v.Delay.Seconds()))
 	}
-	if l.from.disposition != nil {
-		more = append(more, l.from.disposition(v.Kind))
+	if l.from.Disposition != nil {
+		more = append(more, l.from.Disposition(v.Kind))
 	}
 	_, span := l.startSpan(l.parent, semconv.MessagingOperationTypeSettle, trace.SpanKindClient, judged, more...)
 	if lost {

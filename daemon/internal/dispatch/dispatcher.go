@@ -1,4 +1,26 @@
-package daemon
+// Package dispatch moves messages: from a trigger, through a handler and the outputs, to the
+// verdict that the trigger settles.
+//
+// The daemon makes one Function for each function of its configuration, calls Run on a
+// goroutine of its own, and Close when that has returned. Run starts the goroutines that
+// executions need, and returns when all of them have ended. Three contexts end it, in this
+// order: that of receiving, that of work, that of settling. It also ends when the function's
+// code fails to load.
+//
+// A message takes this way, all of it in dispatcher.go:
+//
+//  1. Run reserves slots, and memory, before it asks the trigger for messages.
+//  2. receiveBatch receives at most as many, and dispatchBatch gives each a slot and an
+//     execution: the message's way back, and the context of the attempt.
+//  3. startAsync hands it to a handler that answers later, whose SetResult resumes the
+//     execution; for any other handler runToEnd calls Handle.
+//  4. sendOutputs sends the result to all outputs.
+//  5. judge turns the error into a verdict.
+//  6. settle has the trigger take the verdict, and tries again until it does. The slot is
+//     free then.
+//
+// What the daemon knows and dispatch does not is handed in: see Config.
+package dispatch
 
 import (
 	"context"
@@ -9,27 +31,24 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file is the whole life of a message: reserve, receive, handle, judge, settle.
-// Nothing else turns an error into a verdict, settles, or backs off.
+// This file is the whole life of a message, in its order. Nothing else turns an error into a
+// verdict, settles, or backs off.
 
 // maxBatch bounds one Receive; it is more than any source gives in one go.
 const maxBatch = 4096
 
-// run receives until receiving ends or the function's code fails to load, and returns
+// Run receives until receiving ends or the function's code fails to load, and returns
 // when everything that it received is settled. working ends what is in flight; settling,
 // later than it, the settlements.
-func (f *function) run(receiving, working, settling context.Context) error {
+func (f *Function) Run(receiving, working, settling context.Context) error {
 	receiving, cancel := context.WithCancel(receiving)
 	defer cancel()
 	f.receiving, f.working, f.settling = receiving, working, settling
-	f.starter, _ = f.handler.(handlers.Starter)
+	f.starter, _ = f.Handler.(handlers.Starter)
 	f.executions.open()
 	defer f.executions.shutdown()
 	var listening sync.WaitGroup
@@ -44,34 +63,34 @@ func (f *function) run(receiving, working, settling context.Context) error {
 
 	pause := receiveBackOff()
 	failing := ""
-	for f.stuck.waitForRoom(receiving) == nil && f.memory.Wait(receiving) == nil {
-		n, err := f.share.Offer(receiving)
+	for f.stuck.waitForRoom(receiving) == nil && f.Memory.Wait(receiving) == nil {
+		n, err := f.Share.Offer(receiving)
 		if err != nil || f.hasStopped() {
 			break
 		}
-		if n = f.memory.Admit(n); n == 0 {
+		if n = f.Memory.Admit(n); n == 0 {
 			continue // others have used the memory up meanwhile
 		}
 		if failing != "" {
-			f.stats.receiving.noteTry(time.Now())
+			f.Stats.receiving.noteTry(time.Now())
 		}
-		asked := f.spans.timeNow()
+		asked := f.Spans.timeNow()
 		got, err := f.receiveBatch(receiving, min(n, maxBatch))
 		if err != nil && receiving.Err() == nil {
-			f.stats.receiving.noteFailure(time.Now())
+			f.Stats.receiving.noteFailure(time.Now())
 			delay := pause.NextBackOff()
 			if failing != err.Error() {
 				failing = err.Error()
 				f.receiveError.Store(failing)
-				f.log.Warn("cannot receive; will try until it works", "error", err, "retry_in", delay)
+				f.Log.Warn("cannot receive; will try until it works", "error", err, "retry_in", delay)
 			}
 			wait(receiving, delay)
 			continue
 		}
 		if failing != "" && len(got) > 0 {
-			f.log.Info("receiving again")
+			f.Log.Info("receiving again")
 			failing = ""
-			f.stats.receiving.noteSuccess()
+			f.Stats.receiving.noteSuccess()
 			pause.Reset()
 		}
 		f.dispatchBatch(got, asked)
@@ -80,24 +99,24 @@ func (f *function) run(receiving, working, settling context.Context) error {
 	f.unfinished.Wait()
 	select {
 	case <-f.stopped:
-		return f.misload
+		return f.loadError
 	default:
 		return nil
 	}
 }
 
 // dispatchBatch has messages run, each in a slot. They were asked for at a time.
-func (f *function) dispatchBatch(got []*triggers.Delivery, asked time.Time) {
-	f.stats.received.Add(int64(len(got)))
+func (f *Function) dispatchBatch(got []*triggers.Delivery, asked time.Time) {
+	f.Stats.received.Add(int64(len(got)))
 	f.unfinished.Add(len(got))
-	f.memory.Take(got)
-	taken := f.share.Take(len(got))
+	f.Memory.Take(got)
+	taken := f.Share.Take(len(got))
 	now := time.Now()
-	f.stats.taken.take(taken)
+	f.Stats.taken.take(taken)
 	batch := f.batch[:0]
 	for i, d := range got {
 		x := f.newExecution(d, now, i < taken)
-		x.trail = f.spans.newTrail(d.Message, asked, now)
+		x.trail = f.Spans.newTrail(d.Message, asked, now)
 		switch {
 		case !x.slotted:
 			go x.waitForSlot()
@@ -116,19 +135,19 @@ const drainLimit = 2 * time.Second
 
 // drainPrefetched has the messages run that the source has leased ahead of time, when
 // receiving has ended. The trigger abandons those that are left then.
-func (f *function) drainPrefetched() {
-	source, ok := f.trigger.(triggers.Drainer)
-	if paused, _ := f.pauses.state(); !ok || paused || f.hasStopped() {
+func (f *Function) drainPrefetched() {
+	source, ok := f.Trigger.(triggers.Drainer)
+	if paused, _ := f.pause.state(); !ok || paused || f.hasStopped() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(f.working, drainLimit)
 	defer cancel()
 	for {
-		if _, slots := f.share.Room(); slots == 0 {
+		if _, slots := f.Share.Room(); slots == 0 {
 			return // no worker is running, and none may ever start
 		}
-		asked := f.spans.timeNow()
-		n, err := f.share.Offer(ctx)
+		asked := f.Spans.timeNow()
+		n, err := f.Share.Offer(ctx)
 		if err != nil {
 			return
 		}
@@ -142,12 +161,12 @@ func (f *function) drainPrefetched() {
 
 // receiveBatch waits for messages for the n slots that were offered. While it waits,
 // other functions of the pool may take them all: then it returns nothing.
-func (f *function) receiveBatch(receiving context.Context, n int) ([]*triggers.Delivery, error) {
+func (f *Function) receiveBatch(receiving context.Context, n int) ([]*triggers.Delivery, error) {
 	ctx, revoke := context.WithCancel(receiving)
 	defer revoke()
-	f.share.Park(revoke)
-	got, err := f.trigger.Receive(ctx, n)
-	f.share.Unpark()
+	f.Share.Park(revoke)
+	got, err := f.Trigger.Receive(ctx, n)
+	f.Share.Unpark()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil
 	}
@@ -158,7 +177,7 @@ func (f *function) receiveBatch(receiving context.Context, n int) ([]*triggers.D
 // attempt. It holds one slot, or none if a stop came before there was one.
 type execution struct {
 	attemptContext
-	f        *function
+	f        *Function
 	delivery *triggers.Delivery
 	message  *triggers.Message // as the handler and the outputs get it
 	trail    *trail            // nil: it is not traced
@@ -168,7 +187,7 @@ type execution struct {
 	begun    atomic.Int64  // ns since processStart when it had its slot; 0: it has none yet
 	entry    *inFlightEntry[execution]
 	slotted  bool
-	epoch    *epoch // of the pool's settings when it was handed out; nil where nothing seeks them
+	epoch    *Epoch // of the pool's settings when it was handed out; nil where nothing seeks them
 	handled  bool   // output and err are what became of it
 	output   []byte
 	about    triggers.Properties // of the output
@@ -176,16 +195,16 @@ type execution struct {
 	lost     atomic.Bool
 }
 
-func (f *function) newExecution(d *triggers.Delivery, now time.Time, slotted bool) *execution {
+func (f *Function) newExecution(d *triggers.Delivery, now time.Time, slotted bool) *execution {
 	x := &execution{
-		attemptContext: attemptContext{Context: f.working, deadline: now.Add(f.timeout)},
+		attemptContext: attemptContext{Context: f.working, deadline: now.Add(f.Timeout)},
 		f:              f, delivery: d, message: d.Message, received: now, start: now, slotted: slotted,
 	}
 	if slotted {
 		x.begun.Store(int64(now.Sub(processStart)))
 	}
-	x.stood = f.standstill.totalAt(now.Sub(processStart))
-	x.entry = f.inFlight.enter(x, f.stats.inFlight())
+	x.stood = f.Standstill.totalAt(now.Sub(processStart))
+	x.entry = f.inFlight.enter(x, f.Stats.InFlight())
 	d.Watch(x)
 	return x
 }
@@ -193,8 +212,8 @@ func (f *function) newExecution(d *triggers.Delivery, now time.Time, slotted boo
 // Lost implements triggers.Watcher.
 func (x *execution) Lost() {
 	x.lost.Store(true)
-	x.f.stats.lost.Add(1)
-	if x.f.cancelOnLost {
+	x.f.Stats.lost.Add(1)
+	if x.f.CancelOnLost {
 		x.abort(errLost)
 	}
 }
@@ -202,21 +221,21 @@ func (x *execution) Lost() {
 // Renew implements handlers.Renewable.
 func (x *execution) Renew() {
 	now := time.Now()
-	x.stood = x.f.standstill.totalAt(now.Sub(processStart))
-	x.renew(now.Add(x.f.timeout))
+	x.stood = x.f.Standstill.totalAt(now.Sub(processStart))
+	x.renew(now.Add(x.f.Timeout))
 }
 
 // waitForSlot runs a message that was received when there was no slot left, as soon as
 // it has one.
 func (x *execution) waitForSlot() {
 	f := x.f
-	x.slotted = f.share.Claim(f.working) == nil
+	x.slotted = f.Share.Claim(f.working) == nil
 	x.start = time.Now()
 	if x.slotted {
-		f.stats.taken.take(1)
+		f.Stats.taken.take(1)
 		x.begun.Store(int64(x.start.Sub(processStart)))
 	}
-	x.deadline = x.start.Add(f.timeout)
+	x.deadline = x.start.Add(f.Timeout)
 	if !x.slotted || !x.startAsync() {
 		x.runToEnd()
 	}
@@ -230,8 +249,8 @@ func (x *execution) startAsync() bool {
 		x.message = x.trail.startProcess(x.message, x.start)
 		x.addBelow(x.trail.inContext)
 	}
-	if f.epochs != nil {
-		x.epoch = f.epochs.Load()
+	if f.Epochs != nil {
+		x.epoch = f.Epochs.Load()
 	}
 	if f.starter == nil || f.checkBodySize(x.delivery.Message) != nil {
 		return false
@@ -268,20 +287,20 @@ func (x *execution) runToEnd() {
 		x.err = handlers.ErrNotTried
 	case !x.handled:
 		if x.err = f.checkBodySize(m); x.err == nil {
-			x.output, x.err = f.handler.Handle(x, x.message)
+			x.output, x.err = f.Handler.Handle(x, x.message)
 		}
 	}
 	for x.runsAgain() {
 		x.Renew()
-		x.output, x.err = f.handler.Handle(x, x.message)
+		x.output, x.err = f.Handler.Handle(x, x.message)
 	}
 	x.err = x.classifyTimeout(x.err)
 	if x.epoch != nil {
-		x.err = x.epoch.judgeEnd(x, x.err)
+		x.err = x.judgeSettings(x.err)
 	}
 	err := x.err
 	x.stopTimer()
-	if err == nil && len(f.outputs) > 0 && x.output != nil {
+	if err == nil && len(f.Outputs) > 0 && x.output != nil {
 		err = x.sendOutputs()
 	}
 	v := f.judge(f.working, m, err)
@@ -294,12 +313,12 @@ func (x *execution) runToEnd() {
 	if settled {
 		f.report(m, v, err, took)
 		f.failures.remember(m, v, err)
-		f.stats.countSettled(m, v.Kind, err, took, now)
+		f.Stats.countSettled(m, v.Kind, err, took, now)
 	} else {
-		f.stats.abandoned.Add(1)
+		f.Stats.abandoned.Add(1)
 	}
 	x.entry.Store(nil)
-	f.memory.Done(len(m.Body))
+	f.Memory.Done(len(m.Body))
 	x.freeSlot(now)
 }
 
@@ -307,8 +326,8 @@ func (x *execution) runToEnd() {
 func (x *execution) freeSlot(now time.Time) {
 	if x.slotted {
 		x.slotted = false
-		x.f.stats.taken.release(now)
-		x.f.share.Free(1)
+		x.f.Stats.taken.release(now)
+		x.f.Share.Free(1)
 	}
 }
 
@@ -323,13 +342,13 @@ func (x *execution) runsAgain() bool {
 	case x.Err() == nil:
 		return false
 	}
-	return f.standstill.totalAt(time.Since(processStart))-x.stood >= f.timeout/standstillShare
+	return f.Standstill.totalAt(time.Since(processStart))-x.stood >= f.Timeout/standstillShare
 }
 
 // checkBodySize returns an error if the message is too large for the function.
-func (f *function) checkBodySize(m *triggers.Message) error {
-	if size := int64(len(m.Body)); f.maxBody > 0 && size > f.maxBody {
-		return handlers.Reject(fmt.Errorf("%w: the body has %d bytes, more than max_body (%d)", triggers.ErrTooLarge, size, f.maxBody))
+func (f *Function) checkBodySize(m *triggers.Message) error {
+	if size := int64(len(m.Body)); f.MaxBody > 0 && size > f.MaxBody {
+		return handlers.Reject(fmt.Errorf("%w: the body has %d bytes, more than max_body (%d)", triggers.ErrTooLarge, size, f.MaxBody))
 	}
 	return nil
 }
@@ -342,22 +361,118 @@ func (x *execution) classifyTimeout(err error) error {
 	if err == nil || f.working.Err() != nil || x.Err() == nil || handlers.Rejected(err) {
 		return err
 	}
-	if x.lost.Load() && f.cancelOnLost {
+	if x.lost.Load() && f.CancelOnLost {
 		return fmt.Errorf("cancelled, since its message was lost: %w", handlers.ErrNotTried)
 	}
 	if errors.Is(err, errTimeout) || errors.Is(err, context.DeadlineExceeded) {
-		late := &handlers.Failure{Summary: fmt.Sprintf("timed out after %v", f.timeout)}
+		late := &handlers.Failure{Summary: fmt.Sprintf("timed out after %v", f.Timeout)}
 		var failure *handlers.Failure
 		if errors.As(err, &failure) {
 			late.Detail = failure.Detail // where its code was
 		}
 		return late
 	}
-	return fmt.Errorf("timed out after %v: %w", f.timeout, err)
+	return fmt.Errorf("timed out after %v: %w", f.Timeout, err)
+}
+
+// judgeSettings records how a call ended whose pool seeks settings, and returns the error
+// for judge: one that is handlers.ErrNotTried if the settings are to blame.
+func (x *execution) judgeSettings(err error) error {
+	f, e := x.f, x.epoch
+	var loadError *handlers.LoadError
+	switch {
+	case err == nil:
+		if f.Epochs.Load() == e {
+			e.passed[f.Place].Add(1)
+		}
+		return nil
+	case errors.Is(err, handlers.ErrNotTried), errors.Is(err, triggers.ErrTooLarge), errors.As(err, &loadError), f.working.Err() != nil:
+		return err // the function is not to blame for it
+	case e.failed(x.asFailedCall(err)):
+		return &undoneError{err}
+	}
+	return err
+}
+
+func (x *execution) asFailedCall(err error) FailedCall {
+	m := x.message
+	return FailedCall{
+		Epoch: x.epoch.number, Place: x.f.Place, Function: x.f.Name, Message: m.ID, Attempt: m.Attempt,
+		Final: handlers.Rejected(err) || m.Attempt >= x.f.Retry.MaxAttempts, Err: err,
+	}
+}
+
+// ReportWorkerDied reports to the owner of the settings that a worker died under a call,
+// which the pool then runs again. ctx is the context that the handler was given; any other
+// is ignored.
+func ReportWorkerDied(ctx context.Context, how error) {
+	if x, is := ctx.(*execution); is && x.epoch != nil {
+		x.epoch.failed(x.asFailedCall(how))
+	}
+}
+
+// sendOutputs sends an execution's result to all outputs: a message whose result is not
+// everywhere is not done. If a result can never be sent to one of them, the others are
+// not waited for; they may have taken it already.
+func (x *execution) sendOutputs() error {
+	f := x.f
+	if len(f.Outputs) == 1 {
+		return x.sendTo(f.working, f.Outputs[0])
+	}
+	ctx, cancel := context.WithCancel(f.working)
+	defer cancel()
+	errs := make([]error, len(f.Outputs))
+	var all sync.WaitGroup
+	for i, o := range f.Outputs {
+		all.Go(func() {
+			if errs[i] = x.sendTo(ctx, o); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	var failed error
+	for _, err := range errs {
+		if failed == nil || handlers.Rejected(err) {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// sendTo sends the result to one output, and tries again until that takes it, or can
+// never take it, or ctx ends.
+func (x *execution) sendTo(ctx context.Context, o *Output) (err error) {
+	f := x.f
+	m, sent := x.trail.startSend(&o.Entity, x.message, len(x.output))
+	defer func() { sent.endSend(err) }()
+	pause, failing := receiveBackOff(), ""
+	defer func() {
+		if failing != "" {
+			f.stuck.remove(exit{x.delivery, o.Name})
+		}
+	}()
+	for {
+		err := o.deliver(ctx, m, x.output, x.about)
+		switch {
+		case err == nil:
+			return nil
+		case unfit(err):
+			return handlers.Reject(fmt.Errorf("the result, to %s: %w", o.Name, err))
+		case ctx.Err() != nil, errors.Is(err, errOutputEnded):
+			return fmt.Errorf("its result was not sent to %s: %w", o.Name, handlers.ErrNotTried)
+		}
+		if failing != err.Error() {
+			failing = err.Error()
+			f.Log.Warn("cannot send a result; will try until it works", "message", m.ID, "to", o.Name, "error", err)
+		}
+		f.stuck.hold(exit{x.delivery, o.Name}, refusal{err: err})
+		wait(ctx, pause.NextBackOff())
+	}
 }
 
 // judge turns what a handler returned into the verdict on the message.
-func (f *function) judge(working context.Context, m *triggers.Message, err error) triggers.Verdict {
+func (f *Function) judge(working context.Context, m *triggers.Message, err error) triggers.Verdict {
 	var loadError *handlers.LoadError
 	switch {
 	case err == nil:
@@ -370,18 +485,18 @@ func (f *function) judge(working context.Context, m *triggers.Message, err error
 	case errors.Is(err, handlers.ErrNotTried), working.Err() != nil:
 		// Cut short by the stop, whatever the function made of it.
 		return triggers.Verdict{Kind: triggers.Release}
-	case m.Attempt >= f.retry.MaxAttempts:
+	case m.Attempt >= f.Retry.MaxAttempts:
 		return f.reject(fmt.Sprintf("failed %d times, the last time with: %v", m.Attempt, err), err)
 	}
 	delay, asked := handlers.RetryDelay(err)
 	if !asked {
-		delay = retryDelay(f.retry, m.Attempt)
+		delay = retryDelay(f.Retry, m.Attempt)
 	}
 	return triggers.Verdict{Kind: triggers.Retry, Delay: delay}
 }
 
-func (f *function) reject(reason string, err error) triggers.Verdict {
-	return triggers.Verdict{Kind: triggers.Reject, Reason: reason, Detail: failureDetail(err), Function: f.name}
+func (f *Function) reject(reason string, err error) triggers.Verdict {
+	return triggers.Verdict{Kind: triggers.Reject, Reason: reason, Detail: failureDetail(err), Function: f.Name}
 }
 
 // settle carries the verdict out, and returns the one that the source took. If the
@@ -395,11 +510,11 @@ func (x *execution) settle(v triggers.Verdict, cause error) (taken triggers.Verd
 		return v, true
 	}
 	// It is counted before its slot is free, or more could be received than the bound allows.
-	f.stuck.hold(exit{d: x.delivery}, blockage{verdict: v.Kind, err: err})
+	f.stuck.hold(exit{d: x.delivery}, refusal{verdict: v.Kind, err: err})
 	x.freeSlot(time.Now())
 	defer func() {
 		if last := f.stuck.remove(exit{d: x.delivery}); last && settled {
-			f.log.Info("settling works again")
+			f.Log.Info("settling works again")
 		}
 	}()
 	f.reportRefusal(x.delivery.Message, v, cause, err)
@@ -407,7 +522,7 @@ func (x *execution) settle(v triggers.Verdict, cause error) (taken triggers.Verd
 	for {
 		switch {
 		case f.settling.Err() != nil:
-			f.log.Error("message not settled; the source delivers it again", "message", x.delivery.Message.ID, "verdict", v.Kind, "error", err)
+			f.Log.Error("message not settled; the source delivers it again", "message", x.delivery.Message.ID, "verdict", v.Kind, "error", err)
 			return v, false
 		case stopping && v.Kind == triggers.Reject:
 			// A stop does not wait for a dead-letter queue that somebody has to make:
@@ -422,12 +537,12 @@ func (x *execution) settle(v triggers.Verdict, cause error) (taken triggers.Verd
 		if err = x.delivery.Settle(f.settling, v); err == nil {
 			return v, true
 		}
-		f.stuck.hold(exit{d: x.delivery}, blockage{verdict: v.Kind, err: err})
+		f.stuck.hold(exit{d: x.delivery}, refusal{verdict: v.Kind, err: err})
 	}
 }
 
 // reportRefusal logs that a source refuses a verdict, and the verdict itself.
-func (f *function) reportRefusal(m *triggers.Message, v triggers.Verdict, cause, refusal error) {
+func (f *Function) reportRefusal(m *triggers.Message, v triggers.Verdict, cause, refusal error) {
 	attrs := []slog.Attr{slog.String("message", m.ID), slog.String("verdict", v.Kind.String()), slog.Any("error", refusal)}
 	if v.Reason != "" {
 		attrs = append(attrs, slog.String("reason", v.Reason))
@@ -435,7 +550,7 @@ func (f *function) reportRefusal(m *triggers.Message, v triggers.Verdict, cause,
 	if detail := failureDetail(cause); detail != "" {
 		attrs = append(attrs, slog.String("detail", detail))
 	}
-	f.log.LogAttrs(context.Background(), slog.LevelWarn, "message not settled; retrying until the source takes it", attrs...)
+	f.Log.LogAttrs(context.Background(), slog.LevelWarn, "message not settled; retrying until the source takes it", attrs...)
 }
 
 func failureDetail(err error) string {
@@ -448,7 +563,7 @@ func failureDetail(err error) string {
 
 // hasStopped reports whether stop was called: no slot that was freed after it is
 // used again.
-func (f *function) hasStopped() bool {
+func (f *Function) hasStopped() bool {
 	select {
 	case <-f.stopped:
 		return true
@@ -458,15 +573,15 @@ func (f *function) hasStopped() bool {
 }
 
 // stop ends the receiving for good, since the function's code does not load.
-func (f *function) stop(why error) {
+func (f *Function) stop(why error) {
 	f.stopOnce.Do(func() {
-		f.misload = why
+		f.loadError = why
 		close(f.stopped)
 	})
 }
 
 // report logs a verdict. A function that was stopped reports once, where its run ends.
-func (f *function) report(m *triggers.Message, v triggers.Verdict, err error, took time.Duration) {
+func (f *Function) report(m *triggers.Message, v triggers.Verdict, err error, took time.Duration) {
 	level := slog.LevelDebug
 	switch v.Kind {
 	case triggers.Retry:
@@ -474,7 +589,7 @@ func (f *function) report(m *triggers.Message, v triggers.Verdict, err error, to
 	case triggers.Reject:
 		level = slog.LevelError
 	}
-	if !f.log.Enabled(context.Background(), level) {
+	if !f.Log.Enabled(context.Background(), level) {
 		return
 	}
 	attrs := []slog.Attr{
@@ -486,7 +601,7 @@ func (f *function) report(m *triggers.Message, v triggers.Verdict, err error, to
 	switch v.Kind {
 	case triggers.Retry:
 		text = "attempt failed; will be tried again"
-		attrs = append(attrs, slog.Int("max_attempts", f.retry.MaxAttempts), slog.Duration("retry_in", v.Delay))
+		attrs = append(attrs, slog.Int("max_attempts", f.Retry.MaxAttempts), slog.Duration("retry_in", v.Delay))
 	case triggers.Reject:
 		text = "message dead-lettered"
 		attrs = append(attrs, slog.String("reason", v.Reason))
@@ -497,41 +612,5 @@ func (f *function) report(m *triggers.Message, v triggers.Verdict, err error, to
 			attrs = append(attrs, slog.String("detail", detail))
 		}
 	}
-	f.log.LogAttrs(context.Background(), level, text, attrs...)
-}
-
-// retryDelay is the wait after the failure of an attempt, 1 being the first:
-// exponential, spread by the jitter, at most retry.Max.
-func retryDelay(retry configs.Retry, attempt int) time.Duration {
-	b := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(retry.Initial.D()),
-		backoff.WithMaxInterval(retry.Max.D()),
-		backoff.WithMultiplier(2),
-		backoff.WithRandomizationFactor(retry.Jitter),
-		backoff.WithMaxElapsedTime(0),
-	)
-	var delay time.Duration
-	for range attempt {
-		delay = b.NextBackOff()
-	}
-	return min(delay, retry.Max.D())
-}
-
-// wait waits, or until ctx ends.
-func wait(ctx context.Context, d time.Duration) {
-	sleep := time.NewTimer(d)
-	defer sleep.Stop()
-	select {
-	case <-sleep.C:
-	case <-ctx.Done():
-	}
-}
-
-// receiveBackOff paces what is tried again for ever: 100 ms to 10 s.
-func receiveBackOff() *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond),
-		backoff.WithMaxInterval(10*time.Second),
-		backoff.WithMaxElapsedTime(0),
-	)
+	f.Log.LogAttrs(context.Background(), level, text, attrs...)
 }

@@ -1,4 +1,4 @@
-package daemon
+package dispatch
 
 import (
 	"testing"
@@ -10,7 +10,7 @@ import (
 // Only a message's end tells its age: one that is tried again, or given back, has
 // not come to it.
 func TestAge(t *testing.T) {
-	var s functionStats
+	var s Stats
 	now := time.Now()
 	old := &triggers.Message{Enqueued: now.Add(-time.Minute)}
 	for _, kind := range []triggers.Kind{triggers.Done, triggers.Retry, triggers.Reject, triggers.Release} {
@@ -18,7 +18,7 @@ func TestAge(t *testing.T) {
 	}
 	s.countSettled(&triggers.Message{}, triggers.Done, nil, time.Second, now)                               // its source does not tell
 	s.countSettled(&triggers.Message{Enqueued: now.Add(time.Second)}, triggers.Done, nil, time.Second, now) // another clock
-	got := s.status()
+	got := s.Counts()
 	if n := got.Age.Count(); n != 3 {
 		t.Errorf("%d ages, want 3", n)
 	}
@@ -36,12 +36,41 @@ func TestAge(t *testing.T) {
 // What the metrics cost a message: the counting of its way, but for the reading of
 // the clock.
 func BenchmarkSettled(b *testing.B) {
-	var s functionStats
+	var s Stats
 	now := time.Now()
 	m := &triggers.Message{Enqueued: now.Add(-time.Second)}
 	b.ReportAllocs()
 	for b.Loop() {
 		s.received.Add(1)
 		s.countSettled(m, triggers.Done, nil, time.Millisecond, now)
+	}
+}
+
+func TestReceiveHealth(t *testing.T) {
+	var r receiveHealth
+	at := func(seconds int) time.Time { return processStart.Add(time.Duration(seconds) * time.Second) }
+	check := func(now, want int) {
+		t.Helper()
+		since := time.Time{}
+		if want > 0 {
+			since = at(want)
+		}
+		if got := r.failingSince(at(now)); !got.Equal(since) {
+			t.Errorf("at %d s it fails since %v, want %v", now, got, since)
+		}
+	}
+	check(1, 0)
+	r.noteFailure(at(10))
+	check(11, 10)
+	r.noteTry(at(20))
+	check(79, 10) // it waits, and may yet fail
+	check(80, 0)  // it has waited for long: there is nothing
+	r.noteFailure(at(85))
+	check(86, 10) // it was not well in between after all
+	r.noteTry(at(90))
+	r.noteSuccess()
+	check(91, 0)
+	if n := r.errors.Load(); n != 2 {
+		t.Errorf("%d errors, want 2", n)
 	}
 }

@@ -1,4 +1,4 @@
-package daemon
+package dispatch
 
 import (
 	"context"
@@ -22,11 +22,11 @@ const (
 // refuses the verdict, or an output the result. Only a message that is refused
 // costs anything. The zero value has none. It is safe for use by many goroutines.
 type stuck struct {
-	mu        sync.Mutex
-	blockages map[exit]*blockage
-	number    int           // of unsettled messages
-	bytes     int64         // of their bodies
-	room      chan struct{} // closed when there is room again; nil while nobody waits
+	mu     sync.Mutex
+	held   map[exit]*refusal
+	number int           // of unsettled messages
+	bytes  int64         // of their bodies
+	room   chan struct{} // closed when there is room again; nil while nobody waits
 }
 
 // exit is where a message leaves: to an output by its name, or, where that is
@@ -36,26 +36,26 @@ type exit struct {
 	to string
 }
 
-// blockage is why one message cannot leave.
-type blockage struct {
+// refusal is why one message cannot leave.
+type refusal struct {
 	verdict triggers.Kind // that the source refuses
 	err     error
 	since   time.Time
 }
 
 // hold notes that a message cannot leave.
-func (s *stuck) hold(at exit, why blockage) {
+func (s *stuck) hold(at exit, why refusal) {
 	why.since = time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.blockages == nil {
-		s.blockages = make(map[exit]*blockage)
+	if s.held == nil {
+		s.held = make(map[exit]*refusal)
 	}
-	if before := s.blockages[at]; before != nil {
+	if before := s.held[at]; before != nil {
 		before.err = why.err
 		return
 	}
-	s.blockages[at] = &why
+	s.held[at] = &why
 	if at.to == "" {
 		s.number++
 		s.bytes += int64(len(at.d.Message.Body))
@@ -66,10 +66,10 @@ func (s *stuck) hold(at exit, why blockage) {
 func (s *stuck) remove(at exit) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.blockages[at] == nil {
+	if s.held[at] == nil {
 		return false
 	}
-	delete(s.blockages, at)
+	delete(s.held, at)
 	if at.to == "" {
 		s.number--
 		s.bytes -= int64(len(at.d.Message.Body))
@@ -78,7 +78,7 @@ func (s *stuck) remove(at exit) (last bool) {
 		close(s.room)
 		s.room = nil
 	}
-	return len(s.blockages) == 0
+	return len(s.held) == 0
 }
 
 // isFull reports whether nothing more may be received; mu is held.
@@ -110,7 +110,7 @@ func (s *stuck) waitForRoom(ctx context.Context) error {
 func (s *stuck) reasonOf(d *triggers.Delivery) (why string, since time.Time, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for at, one := range s.blockages {
+	for at, one := range s.held {
 		if at.d == d && (!found || one.since.Before(since)) {
 			why, since, found = at.describe(one), one.since, true
 		}
@@ -118,20 +118,29 @@ func (s *stuck) reasonOf(d *triggers.Delivery) (why string, since time.Time, fou
 	return why, since, found
 }
 
-// problems are one for the source, and one for each output.
-func (s *stuck) problems() (out []FunctionProblem) {
+// Blockage is why messages that were handled cannot leave.
+type Blockage struct {
+	Output string // the one that cannot be written; empty: the source refuses verdicts
+	Text   string // the reason, for people
+	Since  time.Time
+	// Messages are those that wait because of it, and Message is the ID of the one that has
+	// waited longest.
+	Messages int64
+	Message  string
+	Full     bool // the function receives nothing because of it
+}
+
+// listBlockages returns one for the source, and one for each output.
+func (s *stuck) listBlockages() (out []Blockage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	of := make(map[string]int)
-	for at, why := range s.blockages {
+	for at, why := range s.held {
 		i, found := of[at.to]
 		if !found {
 			i = len(out)
 			of[at.to] = i
-			out = append(out, FunctionProblem{Kind: problemOutput})
-			if at.to == "" {
-				out[i].Kind, out[i].Blocks = problemUnsettled, s.isFull()
-			}
+			out = append(out, Blockage{Output: at.to, Full: at.to == "" && s.isFull()})
 		}
 		p := &out[i]
 		p.Messages++
@@ -143,7 +152,7 @@ func (s *stuck) problems() (out []FunctionProblem) {
 }
 
 // describe returns what a message waits for, for people.
-func (at exit) describe(w *blockage) string {
+func (at exit) describe(w *refusal) string {
 	if at.to != "" {
 		return fmt.Sprintf("the result cannot be sent to %s: %v", at.to, w.err)
 	}

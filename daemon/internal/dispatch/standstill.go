@@ -1,4 +1,4 @@
-package daemon
+package dispatch
 
 import (
 	"context"
@@ -19,15 +19,15 @@ const (
 	standstillShare = 10
 )
 
-// standstill adds up how long the daemon stood still. Its methods may be called from many
+// Standstill adds up how long the daemon stood still. Its methods may be called from many
 // goroutines; nil is one that never does.
-type standstill struct {
+type Standstill struct {
 	last atomic.Int64 // the last check, in ns since processStart
 	sum  atomic.Int64 // of all before it, in ns
 }
 
-// run checks the clock until ctx ends.
-func (s *standstill) run(ctx context.Context) {
+// Run checks the clock until ctx ends.
+func (s *Standstill) Run(ctx context.Context) {
 	s.last.Store(int64(time.Since(processStart)))
 	tick := time.NewTicker(standstillTick)
 	defer tick.Stop()
@@ -42,14 +42,14 @@ func (s *standstill) run(ctx context.Context) {
 }
 
 // checkGap adds the time that passed since the last check, if it was a standstill.
-func (s *standstill) checkGap(now time.Duration) {
+func (s *Standstill) checkGap(now time.Duration) {
 	if gap := now - time.Duration(s.last.Swap(int64(now))) - standstillTick; gap >= standstillLeast {
 		s.sum.Add(int64(gap))
 	}
 }
 
 // totalAt is how long the daemon has stood still so far, including since the last check.
-func (s *standstill) totalAt(now time.Duration) time.Duration {
+func (s *Standstill) totalAt(now time.Duration) time.Duration {
 	if s == nil {
 		return 0
 	}

@@ -1,4 +1,4 @@
-package daemon
+package dispatch
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// functionStats counts what became of a function's messages. At any moment
+// Stats counts what became of a function's messages. At any moment
 // received = done + retried + rejected + released + abandoned + in flight.
-type functionStats struct {
+type Stats struct {
 	received, done, retried, released atomic.Int64
 	rejected                          [len(rejections)]atomic.Int64 // by why
 	receiving                         receiveHealth
@@ -54,6 +54,10 @@ func (o *occupancy) microseconds(now time.Time) int64 {
 // rejections are the reasons why messages are rejected, as words.
 var rejections = [...]string{"function", "attempts", "size"}
 
+// RejectionReasons are the reasons why messages are rejected, as words: the keys of
+// Counts.Rejections.
+func RejectionReasons() []string { return rejections[:] }
+
 const (
 	byFunction = iota // it said so, or could never take the message
 	byAttempts        // they are used up
@@ -73,7 +77,7 @@ func whyRejected(err error) int {
 
 // countSettled counts a message that was settled now, after err, and after a handling
 // that took so long.
-func (s *functionStats) countSettled(m *triggers.Message, kind triggers.Kind, err error, took time.Duration, now time.Time) {
+func (s *Stats) countSettled(m *triggers.Message, kind triggers.Kind, err error, took time.Duration, now time.Time) {
 	switch kind {
 	case triggers.Done:
 		s.done.Add(1)
@@ -95,7 +99,8 @@ func (s *functionStats) countSettled(m *triggers.Message, kind triggers.Kind, er
 	}
 }
 
-func (s *functionStats) inFlight() int64 {
+// InFlight counts the messages that were received and are not settled.
+func (s *Stats) InFlight() int64 {
 	// The ends are read first: what ends between the reads is counted in flight.
 	ends := s.done.Load() + s.retried.Load() + s.released.Load() + s.abandoned.Load()
 	for why := range s.rejected {
@@ -104,8 +109,22 @@ func (s *functionStats) inFlight() int64 {
 	return s.received.Load() - ends
 }
 
-func (s *functionStats) status() FunctionStatus {
-	out := FunctionStatus{
+// Counts are what became of a function's messages so far.
+// Received = Done + Retried + Rejected + Released + Abandoned + InFlight, always.
+type Counts struct {
+	Received, Done, Retried, Rejected, Released, Abandoned, InFlight int64
+
+	Lost          int64            // taken back by the source before they were settled
+	Failed        int64            // attempts that the function failed, rejections among them
+	ReceiveErrors int64            // how often receiving failed
+	Rejections    map[string]int64 // Rejected by reason, one of RejectionReasons
+	Latency       *telemetry.Latencies
+	Age           *telemetry.Latencies
+}
+
+// Counts returns what was counted so far. It may be called from many goroutines.
+func (s *Stats) Counts() Counts {
+	out := Counts{
 		Done:      s.done.Load(),
 		Retried:   s.retried.Load(),
 		Released:  s.released.Load(),
@@ -126,6 +145,10 @@ func (s *functionStats) status() FunctionStatus {
 	out.InFlight = out.Received - out.Done - out.Retried - out.Rejected - out.Released - out.Abandoned
 	return out
 }
+
+// SlotTime is the time in which slots were taken up to now, all together, in microseconds.
+// It may wrap; differences do not.
+func (s *Stats) SlotTime(now time.Time) int64 { return s.taken.microseconds(now) }
 
 // receiveHealth is whether a function's messages can be received, as Receive tells:
 // it fails, or it returns some, or it waits. The zero value has seen nothing fail.

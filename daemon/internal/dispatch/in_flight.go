@@ -1,4 +1,4 @@
-package daemon
+package dispatch
 
 import (
 	"errors"
@@ -77,16 +77,16 @@ func (p *inFlightTable[T]) list() []*T {
 	return out
 }
 
-// recentFailure is an attempt that failed.
-type recentFailure struct {
-	message  string    // the ID
-	enqueued time.Time // another message has this ID when its source was recreated
-	attempt  int
-	at       time.Time
-	until    time.Time // when it is tried again
-	dead     bool      // it is not
-	why      string
-	detail   string // the end of the traceback
+// RecentFailure is an attempt that failed.
+type RecentFailure struct {
+	Message  string    // the ID
+	Enqueued time.Time // another message has this ID when its source was recreated
+	Attempt  int
+	At       time.Time
+	Until    time.Time // when it is tried again
+	Dead     bool      // it is not: it was rejected
+	Error    string
+	Detail   string // the end of the traceback
 }
 
 const (
@@ -100,7 +100,7 @@ const (
 // called from many goroutines.
 type recentFailures struct {
 	mu     sync.Mutex
-	latest []recentFailure
+	latest []RecentFailure
 	next   int
 }
 
@@ -110,10 +110,13 @@ func (r *recentFailures) remember(m *triggers.Message, v triggers.Verdict, err e
 		return
 	}
 	now := time.Now()
-	f := recentFailure{message: m.ID, enqueued: m.Enqueued, attempt: m.Attempt, at: now, until: now.Add(v.Delay), dead: v.Kind == triggers.Reject, why: telemetry.CutText(err.Error())}
+	f := RecentFailure{
+		Message: m.ID, Enqueued: m.Enqueued, Attempt: m.Attempt, At: now, Until: now.Add(v.Delay), Dead: v.Kind == triggers.Reject,
+		Error: telemetry.CutText(err.Error()),
+	}
 	var failure *handlers.Failure
 	if errors.As(err, &failure) {
-		f.detail = strings.Clone(triggers.Tail(failure.Detail, keptDetail))
+		f.Detail = strings.Clone(triggers.Tail(failure.Detail, keptDetail))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,11 +129,11 @@ func (r *recentFailures) remember(m *triggers.Message, v triggers.Verdict, err e
 }
 
 // latestOf is the latest of a message; of all, if its ID is empty.
-func (r *recentFailures) latestOf(message string) (last recentFailure, found bool) {
+func (r *recentFailures) latestOf(message string) (last RecentFailure, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range r.latest {
-		if (message == "" || f.message == message) && !f.at.Before(last.at) {
+		if (message == "" || f.Message == message) && !f.At.Before(last.At) {
 			last, found = f, true
 		}
 	}
@@ -142,9 +145,9 @@ func (r *recentFailures) waitingRetries(now time.Time) (n int, next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range r.latest {
-		if !f.dead && f.until.After(now) {
-			if n++; next.IsZero() || f.until.Before(next) {
-				next = f.until
+		if !f.Dead && f.Until.After(now) {
+			if n++; next.IsZero() || f.Until.Before(next) {
+				next = f.Until
 			}
 		}
 	}

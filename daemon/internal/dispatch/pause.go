@@ -1,0 +1,42 @@
+package dispatch
+
+import (
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/handlers"
+)
+
+// pauseSwitch is whether a function is paused. The zero value is not. Its methods may be
+// called from many goroutines.
+type pauseSwitch struct {
+	mu     sync.Mutex
+	paused bool
+	until  time.Time // zero: without end
+	timer  *time.Timer
+}
+
+func (p *pauseSwitch) state() (paused bool, until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paused, p.until
+}
+
+// set pauses a share until a time, or without end if that is zero, or resumes it.
+func (p *pauseSwitch) set(share *handlers.Share, paused bool, until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.timer != nil {
+		p.timer.Stop()
+		p.timer = nil
+	}
+	p.paused, p.until = paused, until
+	if !paused {
+		share.Resume()
+		return
+	}
+	share.Pause()
+	if !until.IsZero() {
+		p.timer = time.AfterFunc(time.Until(until), func() { p.set(share, false, time.Time{}) })
+	}
+}
