@@ -177,10 +177,10 @@ func (p *Pool) Scale(n int) {
 // running goes on: where there is to be less room, nothing new takes it. Threads change
 // only in workers that can (Tunable), and in those that are started from now on.
 func (p *Pool) Set(s Settings) {
-	now := p.settings.set(s.Threads, s.Coroutines)
+	p.settings.set(s.Threads, s.Coroutines)
 	members, _ := p.roster.snapshot()
 	for _, m := range members {
-		m.Set(now)
+		m.ApplySettings()
 	}
 	p.room.resize()
 	if s.Processes > 0 {

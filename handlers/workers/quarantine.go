@@ -121,7 +121,7 @@ func (q *quarantine) toThreads(ctx context.Context, index uint16, why Blocked) {
 	settings, began := p.settings.runInThreads(index), time.Now()
 	members, _ := p.roster.snapshot()
 	for _, m := range members {
-		m.Set(settings)
+		m.ApplySettings()
 	}
 	if p.cfg.Moved != nil {
 		p.cfg.Moved(function, p.room.sync)

@@ -21,7 +21,7 @@ func (s *settings) current() worker.Settings {
 }
 
 // set changes what is not 0.
-func (s *settings) set(threads, coroutines int) worker.Settings {
+func (s *settings) set(threads, coroutines int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if threads > 0 {
@@ -30,7 +30,6 @@ func (s *settings) set(threads, coroutines int) worker.Settings {
 	if coroutines > 0 {
 		s.now.Coroutines = coroutines
 	}
-	return s.now
 }
 
 // runInThreads has an async function run in threads.

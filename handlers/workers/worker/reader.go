@@ -139,7 +139,7 @@ func (r *reader) answered(kind protocol.Kind, payload []byte) error {
 		}
 	}
 	r.settled()
-	r.Set(r.group.cfg.Settings()) // they may have changed while it loaded
+	r.ApplySettings() // they may have changed while it loaded
 	return nil
 }
 

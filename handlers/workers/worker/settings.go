@@ -4,13 +4,18 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// Set sends a worker other settings, once it has loaded the code; before, it gets them when
-// it has.
-func (w *Worker) Set(s Settings) {
-	if !w.Usable() {
+// ApplySettings sends the worker the settings in force, if it has others. Before the worker
+// has loaded the code it does nothing: the settings are applied when it has. It may be called
+// from any goroutine. Each reads the settings and sends them in one step. Otherwise one that
+// read earlier could send later, and the worker would keep settings that are not in force.
+func (w *Worker) ApplySettings() {
+	if !w.Usable() || !w.Can(protocol.CanSettings) {
 		return
 	}
-	if int(w.threads.Load()) == s.Threads && int(w.threaded.Load()) == len(s.Threaded) || !w.Can(protocol.CanSettings) {
+	w.applying.Lock()
+	defer w.applying.Unlock()
+	s := w.group.cfg.Settings()
+	if int(w.threads.Load()) == s.Threads && int(w.threaded.Load()) == len(s.Threaded) {
 		return
 	}
 	frame, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{Threads: s.Threads, Coroutines: s.Coroutines, Threaded: s.Threaded})
@@ -28,6 +33,8 @@ func (w *Worker) RevokeUnstarted(function uint16) {
 	if !w.Usable() || !w.Can(protocol.CanSettings) {
 		return
 	}
+	w.applying.Lock()
+	defer w.applying.Unlock()
 	frame, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{
 		Threads: int(w.threads.Load()), Coroutines: w.group.cfg.Settings().Coroutines, Away: []uint16{function},
 	})

@@ -109,6 +109,7 @@ type guarded struct {
 
 // inForce are the settings that a worker was sent last.
 type inForce struct {
+	applying   sync.Mutex // held from the reading of settings until they are sent
 	threads    atomic.Int64
 	loadedWith atomic.Int64 // the threads that it had when it loaded the code
 	threaded   atomic.Int64 // how many async functions run in them
