@@ -1,11 +1,9 @@
 package conformance
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
@@ -262,18 +260,6 @@ var drainChecks = []check{
 	},
 }
 
-// endedAfter wants the worker to end well, and takes a frame of this kind before.
-func (s *session) endedAfter(kind protocol.Kind) {
-	switch got, payload, err := s.receive(); {
-	case err == nil && got != kind:
-		s.fail(fmt.Sprintf("a %v: %s", got, describe(got, payload)), fmt.Sprintf("a %v, or nothing", kind))
-	case errors.Is(err, errSilent):
-		s.fail(fmt.Sprintf("the worker was still there after %v", s.limit), "it to end")
-	default:
-		s.ended() // which reads the end of the socket again
-	}
-}
-
 // closeChecks are about a daemon that is gone.
 var closeChecks = []check{
 	{
@@ -318,21 +304,5 @@ var closeChecks = []check{
 	},
 }
 
-const ruleClosed = "ends at once: the daemon is gone"
-
 // tooLong is the time of a sleep that nobody waits for, in ms.
 const tooLong = "3600000"
-
-// mustEnd wants the process to end, after our end of the socket was closed.
-func (s *session) mustEnd() {
-	s.sent.add("(the socket was closed)")
-	if state := s.process.waitFor(s.ctx); state == stillThere {
-		s.fail(fmt.Sprintf("%s after %v", state, s.limit), "it to end")
-	}
-}
-
-// owns reports whether a process is of the worker's group.
-func (p *process) owns(pid int) bool {
-	group, err := syscall.Getpgid(pid)
-	return err == nil && group == p.PID
-}

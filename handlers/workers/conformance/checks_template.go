@@ -20,7 +20,6 @@ import (
 // The rules of templates.
 const (
 	ruleForked   = "The worker installs the socket as file descriptor 3 and its outputs as 1 and 2, and creates its own process group"
-	ruleTwice    = "It is forked twice, so that it becomes a child of the reaper"
 	ruleGreeted  = "Then it goes through the same handshake as any other"
 	ruleOutlives = "Its end does not end the workers that were forked from it."
 	ruleOnlyFork = "A template receives nothing else but DRAIN, which ends it at once."
@@ -203,9 +202,6 @@ var templateChecks = []check{
 		},
 	},
 }
-
-// templateCan is what a worker is told that we can which is to be a template.
-var templateCan = append([]string{protocol.CanFork}, daemonCan...)
 
 func (s *session) templateFrame() frame {
 	l := s.loadFrame(functions...)

@@ -115,3 +115,9 @@ func (p *process) printed() int {
 	defer p.mu.Unlock()
 	return p.stdout
 }
+
+// owns reports whether a process is of the worker's group.
+func (p *process) owns(pid int) bool {
+	group, err := syscall.Getpgid(pid)
+	return err == nil && group == p.PID
+}

@@ -19,12 +19,6 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// maxFrame is what the worker is told: small, so that frames of that size are cheap.
-const maxFrame = 2 << 20
-
-// daemonCan is what the worker is told that we can.
-var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats, protocol.CanMeasures, protocol.CanHeartbeat, protocol.CanImports}
-
 // session is one worker process and what was said with it. All but the writing is
 // done from the goroutine of the check.
 type session struct {
@@ -68,13 +62,6 @@ func (t *transcript) add(line string) {
 	if t.lines = append(t.lines, line); len(t.lines) > maxTranscript {
 		t.lines = append([]string{"…"}, t.lines[2:]...)
 	}
-}
-
-// frame is one frame to send, and its name in the transcript.
-type frame struct {
-	text  string
-	bytes []byte
-	opens []uint32 // ids of invocations
 }
 
 // result is a RESULT that came, with a payload of its own.
@@ -217,19 +204,6 @@ func describe(kind protocol.Kind, payload []byte) string {
 	return fmt.Sprintf("%d, status %d: %s", r.ID, r.Status, excerpt(r.Payload))
 }
 
-// The rules that hold in every check.
-const (
-	ruleSizes  = "It is at least 1, and at most the maximum in the tables."
-	ruleLog    = "otherwise none may be sent"
-	ruleOpen   = "An id is in use from its INVOKE to its RESULT"
-	ruleOne    = "Every INVOKE is answered by one RESULT, in any order"
-	ruleLogIDs = "A LOG of a call comes before its RESULT."
-	ruleStats  = "For workers with a loop, after READY."
-	ruleLogTo  = "From WELCOME on."
-	ruleAlive  = "Sent each second after READY"
-	ruleImport = "At least one precedes READY."
-)
-
 // aside takes what may come at any time.
 func (s *session) aside(kind protocol.Kind, payload []byte) bool {
 	switch kind {
@@ -367,3 +341,44 @@ func (s *session) end() {
 
 // hangUp closes our end of the socket, as when the daemon is gone.
 func (s *session) hangUp() { _ = s.process.conn.(*net.UnixConn).Close() }
+
+// noted takes frames into the books, before they are sent.
+func (s *session) noted(frames []frame) (out []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range frames {
+		s.sent.add(f.text)
+		out = append(out, f.bytes...)
+		for _, id := range f.opens {
+			s.open[id] = true
+		}
+	}
+	return out
+}
+
+// send writes frames in one go. That a worker does not take them shows in what it
+// answers.
+func (s *session) send(frames ...frame) { _, _ = s.process.conn.Write(s.noted(frames)) }
+
+// sendBehind writes frames while the check goes on: more than a worker takes that
+// waits for us to read.
+func (s *session) sendBehind(frames ...frame) {
+	out := s.noted(frames)
+	s.writing.Go(func() { _, _ = s.process.conn.Write(out) })
+}
+
+// sendSplit writes frames byte by byte, the first of them so slowly that a worker
+// reads one at a time.
+func (s *session) sendSplit(frames ...frame) {
+	out := s.noted(frames)
+	slowly := time.NewTicker(2 * time.Millisecond)
+	defer slowly.Stop()
+	for i := range out {
+		if _, err := s.process.conn.Write(out[i : i+1]); err != nil {
+			return
+		}
+		if i < 100 {
+			<-slowly.C
+		}
+	}
+}

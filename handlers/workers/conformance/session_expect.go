@@ -189,3 +189,23 @@ func (s *session) silent() {
 		s.fail(fmt.Sprintf("a %v: %s", kind, describe(kind, payload)), "the worker to end")
 	}
 }
+
+// endedAfter wants the worker to end well, and takes a frame of this kind before.
+func (s *session) endedAfter(kind protocol.Kind) {
+	switch got, payload, err := s.receive(); {
+	case err == nil && got != kind:
+		s.fail(fmt.Sprintf("a %v: %s", got, describe(got, payload)), fmt.Sprintf("a %v, or nothing", kind))
+	case errors.Is(err, errSilent):
+		s.fail(fmt.Sprintf("the worker was still there after %v", s.limit), "it to end")
+	default:
+		s.ended() // which reads the end of the socket again
+	}
+}
+
+// mustEnd wants the process to end, after our end of the socket was closed.
+func (s *session) mustEnd() {
+	s.sent.add("(the socket was closed)")
+	if state := s.process.waitFor(s.ctx); state == stillThere {
+		s.fail(fmt.Sprintf("%s after %v", state, s.limit), "it to end")
+	}
+}

@@ -5,13 +5,26 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file makes frames, and sends them.
+// maxFrame is what the worker is told: small, so that frames of that size are cheap.
+const maxFrame = 2 << 20
+
+// daemonCan is what the worker is told that we can.
+var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats, protocol.CanMeasures, protocol.CanHeartbeat, protocol.CanImports}
+
+// templateCan is what a worker is told that we can which is to be a template.
+var templateCan = append([]string{protocol.CanFork}, daemonCan...)
+
+// frame is one frame to send, and its name in the transcript.
+type frame struct {
+	text  string
+	bytes []byte
+	opens []uint32 // ids of invocations
+}
 
 func hello(can []string) frame {
 	return jsonFrame(protocol.Hello, protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: maxFrame, Capabilities: can})
@@ -58,44 +71,3 @@ func cancel(id uint32) frame {
 }
 
 func drain() frame { return frame{text: "DRAIN", bytes: protocol.AppendDrain(nil)} }
-
-// noted takes frames into the books, before they are sent.
-func (s *session) noted(frames []frame) (out []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range frames {
-		s.sent.add(f.text)
-		out = append(out, f.bytes...)
-		for _, id := range f.opens {
-			s.open[id] = true
-		}
-	}
-	return out
-}
-
-// send writes frames in one go. That a worker does not take them shows in what it
-// answers.
-func (s *session) send(frames ...frame) { _, _ = s.process.conn.Write(s.noted(frames)) }
-
-// sendBehind writes frames while the check goes on: more than a worker takes that
-// waits for us to read.
-func (s *session) sendBehind(frames ...frame) {
-	out := s.noted(frames)
-	s.writing.Go(func() { _, _ = s.process.conn.Write(out) })
-}
-
-// sendSplit writes frames byte by byte, the first of them so slowly that a worker
-// reads one at a time.
-func (s *session) sendSplit(frames ...frame) {
-	out := s.noted(frames)
-	slowly := time.NewTicker(2 * time.Millisecond)
-	defer slowly.Stop()
-	for i := range out {
-		if _, err := s.process.conn.Write(out[i : i+1]); err != nil {
-			return
-		}
-		if i < 100 {
-			<-slowly.C
-		}
-	}
-}

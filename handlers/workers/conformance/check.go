@@ -1,0 +1,110 @@
+package conformance
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Target is the worker that is tested.
+type Target struct {
+	Command []string // the program and its arguments
+	Dir     string   // where it runs; empty: here
+	Env     []string // its environment, as NAME=VALUE
+	App     string   // the directory of the test app
+	Module  string   // of the functions; MODULE_raises is the one that does not load
+	Modes   []string // in which it runs functions: one, threads, async; none: all
+}
+
+// Verdict is how a check ended.
+type Verdict string
+
+// The verdicts.
+const (
+	Passed  Verdict = "passed"
+	Failed  Verdict = "failed"
+	Skipped Verdict = "skipped" // the worker does not claim to be able to
+)
+
+// Result is what became of a check.
+type Result struct {
+	Name    string  `json:"name"`
+	Verdict Verdict `json:"verdict"`
+	Seconds float64 `json:"seconds"`
+	// Why says what was wrong, or why the check was skipped.
+	Why    string   `json:"why,omitempty"`
+	Wanted string   `json:"wanted,omitempty"`
+	Rule   string   `json:"rule,omitempty"` // a sentence of docs/worker-protocol.md
+	Sent   []string `json:"sent,omitempty"` // the latest frames to it
+	Came   []string `json:"came,omitempty"` // and from it
+	Stderr []string `json:"stderr,omitempty"`
+}
+
+// check is one test of a worker.
+type check struct {
+	name  string
+	joint bool   // it may share a process with others, since it leaves nothing behind
+	modes []mode // nil: the first that the worker has
+	needs string // a capability of the worker, without which it is skipped
+	rule  string // what it tests: a sentence of docs/worker-protocol.md
+	run   func(*session)
+}
+
+// mode is a way in which a worker runs functions.
+type mode struct {
+	name       string
+	kind       string // of the functions
+	threads    int
+	coroutines int
+}
+
+var (
+	one    = mode{name: "one", kind: "sync", threads: 1, coroutines: 1}
+	pooled = mode{name: "threads", kind: "sync", threads: 4, coroutines: 1}
+	async  = mode{name: "async", kind: "async", threads: 1, coroutines: 100}
+
+	all    = []mode{one, pooled, async}
+	shared = []mode{pooled, async} // where calls run side by side
+)
+
+// planned is a check in one of its modes.
+type planned struct {
+	check
+	mode mode
+	name string
+}
+
+// verdict ends a check; session's methods panic with it, as testing's FailNow would.
+type verdict struct {
+	verdict           Verdict
+	why, wanted, rule string
+}
+
+// String is the result in full, for people.
+func (r Result) String() string {
+	out := fmt.Sprintf("%-7s  %s  (%.1f s)", r.Verdict, r.Name, r.Seconds)
+	for _, part := range []struct{ name, text string }{
+		{"", r.Why}, {"wanted: ", r.Wanted}, {"rule: ", r.Rule},
+		{"sent: ", strings.Join(r.Sent, "\n            ")}, {"came: ", strings.Join(r.Came, "\n            ")},
+		{"stderr: ", strings.Join(r.Stderr, "\n            ")},
+	} {
+		if part.text != "" {
+			out += "\n    " + part.name + part.text
+		}
+	}
+	return out
+}
+
+// The rules that hold in several checks.
+const (
+	ruleSizes  = "It is at least 1, and at most the maximum in the tables."
+	ruleLog    = "otherwise none may be sent"
+	ruleOpen   = "An id is in use from its INVOKE to its RESULT"
+	ruleOne    = "Every INVOKE is answered by one RESULT, in any order"
+	ruleLogIDs = "A LOG of a call comes before its RESULT."
+	ruleStats  = "For workers with a loop, after READY."
+	ruleLogTo  = "From WELCOME on."
+	ruleAlive  = "Sent each second after READY"
+	ruleTwice  = "It is forked twice, so that it becomes a child of the reaper"
+	ruleClosed = "ends at once: the daemon is gone"
+	ruleImport = "At least one precedes READY."
+)
