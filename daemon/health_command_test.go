@@ -118,7 +118,7 @@ functions: {f: {trigger: {nats: {connection: cluster}}, handler: {exec: {command
 	}
 	// Without a daemon, explain asks the sources, and needs what they need.
 	for by, want := range map[string]string{
-		"--config=" + filepath.Join(write(t, map[string]string{"drover.yaml": strings.ReplaceAll(noDaemonConfig, "DIR", t.TempDir())}), "drover.yaml"): "the environment has no variable NOBODY_SETS_THIS",
+		"--config=" + filepath.Join(write(t, map[string]string{"drover.yaml": strings.ReplaceAll(noDaemonConfig, "DIR", t.TempDir())}), "drover.yaml"): "NOBODY_SETS_THIS is not set",
 		"--data-dir=" + t.TempDir(): "no daemon of this configuration is running here",
 	} {
 		if status, out, errs := command(t.Context(), nil, nil, "explain", "f", by); status != ExitFailed || !strings.Contains(out+errs, want) {
