@@ -1,9 +1,9 @@
-# drover's images, for linux/amd64 and linux/arm64; docs/operations.md says how they are run.
+# drover's images, for linux/amd64 and linux/arm64; docs/operations.md describes how to run them.
 #
-#   docker build -t drover .                               the program and nothing else: HTTP apps and Go functions
+#   docker build -t drover .                               only the program: HTTP apps and Go functions
 #   docker build -t drover-python --target drover-python . with Python and tini, for Python functions and commands
 #
-# Both run as user 10001 with a read-only root: only data_dir, /var/lib/drover, is written to.
+# Both run as user 10001 with a read-only root: drover writes only to data_dir, /var/lib/drover.
 FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates tzdata \
@@ -19,14 +19,14 @@ ARG VERSION=
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
     go build -trimpath -ldflags="-s -w -X github.com/drover-run/drover/daemon.version=$VERSION" -o /drover .
 
-# An app with packages of its own starts from this one:
+# Build an app with its own packages from this image:
 #   FROM drover-python
 #   COPY requirements.txt /app/
 #   RUN pip install --no-cache-dir -r /app/requirements.txt
 #   COPY . /app
 #   COPY drover.yaml /etc/drover/drover.yaml
 FROM python:3.13-slim-bookworm AS drover-python
-# tini is process 1, since what a function started and left behind must be reaped.
+# tini is process 1 and reaps what functions leave behind.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends tini \
  && rm -rf /var/lib/apt/lists/*

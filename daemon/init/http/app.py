@@ -1,4 +1,4 @@
-"""An app beside drover, in any language; this one needs Python alone.
+"""An HTTP app for drover. It can be in any language; this one needs only Python.
 
 python3 app.py [PORT]
 """
@@ -9,7 +9,7 @@ import sys
 
 
 class App(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections are kept
+    protocol_version = "HTTP/1.1"  # keep connections alive
 
     def do_GET(self):
         self.answer(200 if self.path == "/ready" else 404)
@@ -17,15 +17,15 @@ class App(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path != "/orders":
-            return self.answer(404)  # drover holds the function back as misconfigured
+            return self.answer(404)  # drover pauses the function as misconfigured
         try:
             order = json.loads(body)
             total = sum(line["price"] * line["count"] for line in order["lines"])
         except (ValueError, KeyError, TypeError) as error:
-            return self.answer(422, f"no order: {error!r}")  # to the dead letters
+            return self.answer(422, f"no order: {error!r}")  # dead-lettered
         attempt = self.headers.get("Drover-Attempt", "1")
         print(f"order {order.get('id')}, attempt {attempt}: {total}", flush=True)
-        # What a 2xx says is sent on, where drover.yaml gives the function an output.
+        # The body of a 2xx is the result, which drover sends if the function has an output.
         return self.answer(200, json.dumps({"id": order.get("id"), "total": total}))
 
     def answer(self, status, text=""):
@@ -36,7 +36,7 @@ class App(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args):
-        pass  # one line for each request is too many
+        pass  # do not log each request
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def orders(message):
     order = json.loads(message.body)
     total = sum(line["price"] * line["count"] for line in order["lines"])
     log.info("order %s, attempt %d: %s", order["id"], message.attempt, total)
-    return {"id": order["id"], "total": total}  # to the output, as JSON
+    return {"id": order["id"], "total": total}  # sent to the output as JSON
 
 
 def receipts(message):

@@ -13,9 +13,9 @@ exports.orders = async (message) => {
   try {
     order = JSON.parse(message.body);
   } catch (error) {
-    // No attempt will mend this one: to the dead letters, now. Its counterpart is
-    // Retry, as in new Retry('down', { after: 30_000 }), tried again in so many ms.
-    const { Reject } = require('drover'); // there in a worker of drover's, and so not in a test
+    // A retry would not help: dead-letter the message at once. The counterpart is
+    // Retry: new Retry('down', { after: 30_000 }) retries after that many ms.
+    const { Reject } = require('drover'); // exists in drover's workers, so not in a test
     throw new Reject(`no JSON: ${error.message}`);
   }
   console.log('order %d, attempt %d', order.id, message.attempt);

@@ -15,10 +15,10 @@ def orders(message):
     try:
         order = json.loads(message.body)
     except ValueError as error:
-        import drover  # always there in a worker; in a test, see README.md
+        import drover  # exists in workers; for tests see README.md
 
-        # No attempt will mend this one: to the dead letters, now. Its counterpart is
-        # drover.Retry(after=30), tried again in so many seconds.
+        # A retry would not help: dead-letter the message at once. The counterpart is
+        # drover.Retry(after=30), which retries after that many seconds.
         raise drover.Reject(f"no JSON: {error}") from error
     log.info("order %s, attempt %d", order["id"], message.attempt)
     return {"id": order["id"], "total": total(order)}
