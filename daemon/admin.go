@@ -72,7 +72,7 @@ func (d *Daemon) serveAdmin() (stop func(), err error) {
 				run = func(l net.Listener) error { return s.ServeTLS(l, "", "") } // it has its certificate
 			}
 			if err := run(l); !errors.Is(err, http.ErrServerClosed) {
-				d.log.Error("a server for operators has ended", "address", l.Addr().String(), "error", err)
+				d.log.Error("the admin or probes server has failed", "address", l.Addr().String(), "error", err)
 			}
 		})
 	}
@@ -86,18 +86,18 @@ func (d *Daemon) serveAdmin() (stop func(), err error) {
 			return stop, fmt.Errorf("admin: %w", err)
 		}
 		serve(l, secured, d.guarded(d.serveRoutes(func(route) bool { return true })))
-		d.log.Debug("the admin server listens", "address", l.Addr().String())
+		d.log.Debug("admin server listening", "address", l.Addr().String())
 	}
 	if d.cfg.Probes.Listen != "" {
 		l, err := net.Listen("tcp", d.cfg.Probes.Listen)
 		if err != nil {
 			stop()
-			return stop, fmt.Errorf("probes: %w; is another program there?", err)
+			return stop, fmt.Errorf("probes: %w; does another program use it?", err)
 		}
 		serve(l, nil, d.serveRoutes(func(r route) bool {
 			return r.open || r.path == "/metrics" && d.cfg.Probes.Metrics
 		}))
-		d.log.Info("health checks are served", "address", l.Addr().String())
+		d.log.Info("health checks listening", "address", l.Addr().String())
 	}
 	return stop, nil
 }
@@ -107,7 +107,7 @@ func (d *Daemon) listenAdmin() (net.Listener, error) {
 	if d.cfg.Admin.Listen != "unix" {
 		l, err := net.Listen("tcp", d.cfg.Admin.Listen)
 		if err != nil {
-			return nil, fmt.Errorf("%w; is another program there?", err)
+			return nil, fmt.Errorf("%w; does another program use it?", err)
 		}
 		return l, nil
 	}
@@ -153,7 +153,7 @@ func ours(dir string) error {
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || !info.IsDir() || int(stat.Uid) != os.Getuid() || info.Mode().Perm() != dataDirMode {
-		return fmt.Errorf("%s is not a directory of this user's alone; remove it", dir)
+		return fmt.Errorf("%s is not a directory that only this user can access; remove it", dir)
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func (f clientFlags) postTo(ctx context.Context, std *IO, path string) error {
 func newAdminClient(cfg *configs.Config) (*adminClient, error) {
 	switch cfg.Admin.Listen {
 	case "off":
-		return nil, errors.New("admin.listen is off in this configuration: the daemon can't be asked")
+		return nil, errors.New("admin.listen is off in this configuration: the daemon cannot be queried")
 	case "unix":
 		return socketClient(adminSocket(cfg.DataDir)), nil
 	}
@@ -85,7 +85,7 @@ func newAdminClient(cfg *configs.Config) (*adminClient, error) {
 		return c, nil
 	}
 	if cfg.Admin.Token == "" && (cfg.Admin.Client == nil || cfg.Admin.Client.Cert == "") {
-		return nil, errors.New("the daemon asks for a certificate, and admin.client has none: give its cert and key, usually as file:PATH")
+		return nil, errors.New("the daemon requires a client certificate; set cert and key of admin.client, usually file:PATH")
 	}
 	host, _, _ := net.SplitHostPort(c.what) // it was joined
 	secured, err := adminClientTLS(cfg.Admin, host)
@@ -184,7 +184,7 @@ func (c *adminClient) ask(ctx context.Context, method, path string, body []byte)
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	text, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return 0, nil, fmt.Errorf("asking the daemon: %w", err)
+		return 0, nil, fmt.Errorf("querying the daemon: %w", err)
 	}
 	return response.StatusCode, text, nil
 }
@@ -193,7 +193,7 @@ func (c *adminClient) ask(ctx context.Context, method, path string, body []byte)
 func (c *adminClient) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("asking the daemon: %w", err)
+		return nil, fmt.Errorf("querying the daemon: %w", err)
 	}
 	if c.token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.token)
@@ -204,7 +204,7 @@ func (c *adminClient) send(ctx context.Context, method, path string, body []byte
 		return nil, fmt.Errorf("%w (%s: %w)", errNoDaemon, c.what, refused.Err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("asking the daemon: %w", err)
+		return nil, fmt.Errorf("querying the daemon: %w", err)
 	}
 	return response, nil
 }

@@ -55,7 +55,7 @@ func (d *Daemon) routes() []route {
 			answer: Health{}, open: true, serve: d.answerHealth,
 		},
 		{
-			id: "getReadiness", method: http.MethodGet, path: "/readyz", help: "Whether messages are taken, and if not, why.",
+			id: "getReadiness", method: http.MethodGet, path: "/readyz", help: "Whether messages are received, and if not, why.",
 			answer: Health{}, also: []int{http.StatusServiceUnavailable}, open: true, serve: d.answerReady,
 		},
 		{
@@ -73,31 +73,31 @@ func (d *Daemon) routes() []route {
 			},
 		},
 		{
-			id: "getScale", method: http.MethodGet, path: "/v1/scale", help: "The latest decisions of the scaler, by what they are about.",
+			id: "getScale", method: http.MethodGet, path: "/v1/scale", help: "The latest decisions of the scaler, by target.",
 			answer: map[string]decided{}, serve: func(w http.ResponseWriter, _ *http.Request) {
 				answer(w, http.StatusOK, d.decisions.all())
 			},
 		},
 		{
-			id: "pauseFunction", method: http.MethodPost, path: "/v1/functions/{name}/pause", help: "Have a function receive nothing; what it has goes on.",
-			params: []param{functionParam, {name: "until", help: "when it goes on by itself; without, when it is resumed, or the daemon starts anew", format: "date-time"}},
+			id: "pauseFunction", method: http.MethodPost, path: "/v1/functions/{name}/pause", help: "Pause a function: stop receiving new messages; those in flight finish.",
+			params: []param{functionParam, {name: "until", help: "when it resumes; by default when it is resumed, or the daemon restarts", format: "date-time"}},
 			answer: Health{}, fails: []int{http.StatusBadRequest, http.StatusNotFound}, serve: d.answerPause,
 		},
 		{
-			id: "resumeFunction", method: http.MethodPost, path: "/v1/functions/{name}/resume", help: "Have a function that was paused receive again.",
+			id: "resumeFunction", method: http.MethodPost, path: "/v1/functions/{name}/resume", help: "Resume a paused function.",
 			params: []param{functionParam}, answer: Health{}, fails: []int{http.StatusNotFound}, serve: d.answerResume,
 		},
 	}
 	out = append(out, route{
-		id: "reload", method: http.MethodPost, path: reloadPath, help: "Have the daemon read its configuration again: all of it is taken, or nothing.",
+		id: "reload", method: http.MethodPost, path: reloadPath, help: "Reload the configuration, entirely or not at all.",
 		answer: Changes{}, fails: []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, serve: d.answerReload,
 	}, route{
-		id: "followLog", method: http.MethodGet, path: "/v1/functions/{name}/log", help: "The log lines of a function, as they come: one JSON object a line, and an empty line now and then.",
+		id: "followLog", method: http.MethodGet, path: "/v1/functions/{name}/log", help: "Follow the log of a function: one JSON object per line, and an empty line now and then.",
 		params: []param{
 			functionParam,
-			{name: "level", help: "the least level: debug, info, warn or error; info"},
-			{name: "last", help: "how many lines of before to begin with; 10", number: true},
-			{name: "follow", help: "true, or false for those before alone"},
+			{name: "level", help: "lowest level: debug, info, warn or error; info by default"},
+			{name: "last", help: "number of earlier lines to start with; 10 by default", number: true},
+			{name: "follow", help: "true, or false for earlier lines only"},
 		},
 		answer: LogLine{}, kind: "application/jsonl", fails: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusServiceUnavailable},
 		serve: d.answerTail,
@@ -106,20 +106,20 @@ func (d *Daemon) routes() []route {
 		id: "explain", method: http.MethodGet, path: "/v1/explain", help: "Why a function, or a message, waits.",
 		params: []param{
 			{name: "about", help: "the name of a function, or the id of a message"},
-			{name: "as", help: "function or message; without, a function, if there is one of that name"},
+			{name: "as", help: "function or message; by default a function, if there is one of that name"},
 		},
 		answer: Explanations{}, fails: []int{http.StatusBadRequest, http.StatusNotFound}, serve: d.answerExplain,
 	})
 	if d.cfg.Admin.Pprof {
 		out = append(out, route{
-			id: "getProfiles", method: http.MethodGet, path: "/debug/pprof/{$}", help: "The profiles that there are, with admin: {pprof: true}.",
+			id: "getProfiles", method: http.MethodGet, path: "/debug/pprof/{$}", help: "List the profiles, with admin: {pprof: true}.",
 			kind: "text/html", serve: pprof.Index,
 		}, route{
-			id: "getProfile", method: http.MethodGet, path: "/debug/pprof/{profile}", help: "A profile of Go's, with admin: {pprof: true}.",
+			id: "getProfile", method: http.MethodGet, path: "/debug/pprof/{profile}", help: "A Go profile, with admin: {pprof: true}.",
 			params: []param{
 				{name: "profile", help: "heap, goroutine, allocs, block, mutex, threadcreate, profile (of the CPU), trace, cmdline, symbol"},
 				{name: "seconds", help: "for profile and trace: how long to measure", number: true},
-				{name: "debug", help: "1 and 2 are texts, 0 is for go tool pprof", number: true},
+				{name: "debug", help: "1 and 2 are text, 0 is for go tool pprof", number: true},
 			},
 			kind: "*/*", fails: []int{http.StatusNotFound}, serve: answerProfile,
 		})
@@ -146,7 +146,7 @@ func (d *Daemon) serveRoutes(passes func(route) bool) http.Handler {
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, http.StatusNotFound, "there is no %s here; /v1/openapi.json says what there is", r.URL.Path)
+		refuse(w, http.StatusNotFound, "there is no %s here; see /v1/openapi.json", r.URL.Path)
 	})
 	return mux
 }

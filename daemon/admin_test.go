@@ -184,7 +184,7 @@ func TestAdminSocketOfALongPath(t *testing.T) {
 	}
 	cfg2 := *cfg
 	cfg2.DataDir = other
-	if _, err := New(&cfg2).serveAdmin(); err == nil || !strings.Contains(err.Error(), "is not a directory of this user's alone") {
+	if _, err := New(&cfg2).serveAdmin(); err == nil || !strings.Contains(err.Error(), "is not a directory that only this user can access") {
 		t.Errorf("a directory that others may look into: %v", err)
 	}
 }
@@ -238,7 +238,7 @@ func TestAdminOnAPort(t *testing.T) {
 	taken := *cfg
 	taken.DataDir = t.TempDir()
 	taken.Admin.Listen = "unix"
-	if _, err := New(&taken).serveAdmin(); err == nil || !strings.Contains(err.Error(), "probes: ") || !strings.Contains(err.Error(), "is another program there?") {
+	if _, err := New(&taken).serveAdmin(); err == nil || !strings.Contains(err.Error(), "probes: ") || !strings.Contains(err.Error(), "does another program use it?") {
 		t.Errorf("a probes port that is taken: %v", err)
 	}
 	taken.Admin.Listen, taken.Probes = address, configs.Probes{}

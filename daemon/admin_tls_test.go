@@ -89,7 +89,7 @@ func TestAdminOverTLS(t *testing.T) {
 		{"a certificate", "", ca.pem, "", &configs.TLS{Cert: known, Key: knownKey}, ""},
 		{"a certificate, and the roots by name", "", ca.pem, "", &configs.TLS{Cert: known, Key: knownKey, CA: ca.pem, ServerName: "drover.example"}, ""},
 		{"a certificate of somebody else's", "", ca.pem, "", &configs.TLS{Cert: strange, Key: strangeKey}, "remote error: tls: unknown certificate authority"},
-		{"no certificate", "", ca.pem, "", nil, "admin.client has none"},
+		{"no certificate", "", ca.pem, "", nil, "requires a client certificate"},
 		{"a token", token, "", token, nil, ""},
 		{"a wrong token", token, "", "wrong", nil, "this needs the admin token: Authorization: Bearer TOKEN"},
 		{"a certificate in place of a token", token, ca.pem, "", &configs.TLS{Cert: known, Key: knownKey}, ""},

@@ -32,8 +32,8 @@ func TestAdvice(t *testing.T) {
 		app  appStatus
 		want string
 	}{
-		{once, "function f blocked the event loop, and all beside it, 1 times, once for 1s at a.py:1 in f: await an async library"},
-		{twice, "3 times, once for 2s at a.py:2 in g: make the function sync"},
+		{once, "function f blocked the event loop 1 times, at most for 1s, at a.py:1 in f: await an async library"},
+		{twice, "3 times, at most for 2s, at a.py:2 in g: make the function sync"},
 		{appStatus{Blocked: map[string]workers.Blocked{"": {Times: 1}}}, "code of no message blocked"},
 	} {
 		if got := test.app.blockedAdvice(); len(got) != 1 || !strings.Contains(got[0], test.want) {

@@ -140,12 +140,12 @@ func (s appStatus) blockedAdvice() (out []string) {
 			who = "code of no message"
 		}
 		if n, is := s.Apart[name]; is {
-			who = fmt.Sprintf("function %s is kept apart, in worker processes of its own (%d), since it", name, n)
+			who = fmt.Sprintf("function %s is isolated in its own worker processes (%d), because it", name, n)
 		}
 		if slices.Contains(s.Threaded, name) {
-			who = fmt.Sprintf("function %s runs in threads, since it", name)
+			who = fmt.Sprintf("function %s runs in threads, because it", name)
 		}
-		out = append(out, fmt.Sprintf("%s blocked the event loop, and all beside it, %d times, once for %v at %s: %s",
+		out = append(out, fmt.Sprintf("%s blocked the event loop %d times, at most for %v, at %s: %s",
 			who, b.Times, b.Longest.Round(time.Millisecond), b.Place, b.Instead()))
 	}
 	return out

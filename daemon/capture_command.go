@@ -67,7 +67,7 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	if len(first) == 0 {
-		return fmt.Errorf("no message waits for function %s, so there is none to capture; where it keeps up, drover pause %s lets some gather", c.Function, c.Function)
+		return fmt.Errorf("no message waits for function %s, so there is none to capture; run drover pause %s to let messages accumulate", c.Function, c.Function)
 	}
 	n, err := c.write(ctx, p, first, std.Out)
 	if err != nil {
@@ -88,7 +88,7 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 }
 
 func (c *captureCommand) taken() error {
-	return fmt.Errorf("%s is there already, and is left as it is: name another file with --output, or add --force", c.Output)
+	return fmt.Errorf("%s already exists; name another file with --output, or add --force", c.Output)
 }
 
 // write writes the first messages, and those that follow, and returns how many. A file that

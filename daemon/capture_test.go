@@ -54,7 +54,7 @@ func TestCapture(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("its mode is %v, %v", info.Mode(), err)
 	}
-	capture(1, "is there already, and is left as it is", "greet", "--output", path, "--count", "1")
+	capture(1, "already exists", "greet", "--output", path, "--count", "1")
 	if got := captured(t, path); len(got) != 3 {
 		t.Errorf("it was changed: %q", got)
 	}

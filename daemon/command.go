@@ -208,7 +208,7 @@ func report(std *IO, err error) int {
 		}
 		return ExitStart
 	case errors.As(err, &loadError):
-		say("no function can go on: " + err.Error())
+		say("all functions are disabled: " + err.Error())
 		return ExitStopped
 	case errors.Is(err, ErrCutShort):
 		say(err.Error())

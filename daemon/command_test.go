@@ -204,8 +204,8 @@ def greet(message):
 	out.wait(t, "failed 2 times, the last time with: ValueError: no luck")
 	out.wait(t, `in greet\n    if message.text() == \"failing\"`)
 
-	send(1, "gret is no function of "+file+" (did you mean greet?), and no stream on connection embedded takes it", "", "gret", "--body", "x")
-	send(1, "there is nothing to send", "", "greet")
+	send(1, "gret is not a function of "+file+" (did you mean greet?), and no stream on connection embedded has it", "", "gret", "--body", "x")
+	send(1, "nothing to send", "", "greet")
 	send(1, "nowhere.txt", "", "greet", "--file", filepath.Join(dir, "nowhere.txt"))
 	send(1, "nowhere.txt", "", "greet", "--lines", filepath.Join(dir, "nowhere.txt"))
 	large := filepath.Join(dir, "large.txt")

@@ -224,7 +224,7 @@ func (c *completion) valuesOf(v *kong.Value, argument bool) []string {
 		for _, t := range sim.Traces(1) {
 			names = append(names, t.Name)
 		}
-		return append(candidates(names, "a trace that is made"), ":files")
+		return append(candidates(names, "a generated trace"), ":files")
 	}
 	return nil
 }

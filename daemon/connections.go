@@ -86,7 +86,7 @@ func (p *parts) connectTo(ctx context.Context, name string) error {
 	p.connections[name] = &connection{Connection: c, server: server}
 	d.stores.add(name, server)
 	if url := server.ClientURL(); url != "" {
-		d.log.Info("the embedded NATS server listens", "connection", name, "url", url,
+		d.log.Info("embedded NATS server listening", "connection", name, "url", url,
 			"token_in", filepath.Join(embeddedDir(p.cfg, name), "token"))
 	}
 	return nil

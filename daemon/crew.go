@@ -57,7 +57,7 @@ func (c *crew) start(f *function) {
 	c.members[f] = m
 	go func() {
 		if m.err = f.Run(receiving, working, c.settling); m.err != nil {
-			c.daemon.log.Error("function stopped until its code is mended and the configuration is reloaded",
+			c.daemon.log.Error("function disabled: its code failed to load; fix it and run drover reload",
 				"function", f.Name, "error", m.err, "detail", detailOf(m.err))
 		}
 		m.stopReceiving()
@@ -102,7 +102,7 @@ func (c *crew) retire(functions []*function, drain time.Duration, gone func(*fun
 				if late < 2 {
 					return false
 				}
-				f.Log.Error("it did not return when told to; its messages come back when the loans run out", "in_flight", f.Stats.InFlight())
+				f.Log.Error("function ignored cancellation; its messages will be redelivered when their locks expire", "in_flight", f.Stats.InFlight())
 			}
 			delete(c.members, f)
 			gone(f)
@@ -118,7 +118,7 @@ func (c *crew) retire(functions []*function, drain time.Duration, gone func(*fun
 		case <-limit.C:
 			if late++; late == 1 {
 				for _, f := range left {
-					f.Log.Warn("the drain time is over: cutting short what is in flight", "in_flight", f.Stats.InFlight())
+					f.Log.Warn("drain time exceeded; cancelling messages in flight", "in_flight", f.Stats.InFlight())
 					c.members[f].stopWorking()
 				}
 				limit.Reset(cutShortGrace)
@@ -133,7 +133,7 @@ func (c *crew) drain() error {
 	d := c.daemon
 	limit := d.config().Drain
 	c.stopReceiving()
-	d.log.Info("stopping: receiving has ended; waiting for what is in flight", "in_flight", d.InFlight(), "at_most", limit.String())
+	d.log.Info("stopping: receiving has ended; waiting for messages in flight", "in_flight", d.InFlight(), "at_most", limit.String())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -145,15 +145,15 @@ func (c *crew) drain() error {
 	case <-ended:
 		return nil
 	case <-time.After(limit.D()):
-		d.log.Warn("the drain time is over: cutting short what is in flight", "in_flight", d.InFlight())
+		d.log.Warn("drain time exceeded; cancelling messages in flight", "in_flight", d.InFlight())
 	case <-d.hurry:
-		d.log.Warn("hurried: cutting short what is in flight", "in_flight", d.InFlight())
+		d.log.Warn("second signal; cancelling messages in flight", "in_flight", d.InFlight())
 	}
 	c.stopWorking()
 	select {
 	case <-ended:
 	case <-time.After(cutShortGrace):
-		d.log.Error("functions did not return when told to; their messages come back when the loans run out", "in_flight", d.InFlight())
+		d.log.Error("functions ignored cancellation; their messages will be redelivered when their locks expire", "in_flight", d.InFlight())
 	}
 	return ErrCutShort
 }

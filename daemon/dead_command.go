@@ -177,7 +177,7 @@ func (c *deadShowCommand) Run(ctx context.Context, std *IO) (err error) {
 		_, err = std.Out.Write(text)
 		return err
 	}
-	return fmt.Errorf("there is no dead letter %s of function %s; drover dead list %s prints those that there are", term.Printable(c.ID), c.Function, c.Function)
+	return fmt.Errorf("there is no dead letter %s of function %s; drover dead list %s lists them", term.Printable(c.ID), c.Function, c.Function)
 }
 
 const (

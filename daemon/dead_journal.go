@@ -38,7 +38,7 @@ const journalMode = 0o600
 const journalSkew = time.Minute
 
 // errReplaying says that another command is at it.
-var errReplaying = errors.New("another drover dead replays or purges the dead letters of this function; wait until it ends, or stop it")
+var errReplaying = errors.New("another command replays or purges the dead letters of this function; wait until it ends, or stop it")
 
 // openJournal opens the journal of a function, or makes it.
 func openJournal(dataDir, function string) (*journal, error) {

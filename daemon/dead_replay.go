@@ -164,7 +164,7 @@ func (c *deadPurgeCommand) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	if !c.Yes && !c.DryRun {
-		return usageError("what is purged is gone: --dry-run prints what would be, --yes does it")
+		return usageError("purged messages cannot be recovered; use --dry-run to print them, --yes to purge them")
 	}
 	d, cfg, done, err := c.open(ctx, std, false)
 	if err != nil {
@@ -416,15 +416,15 @@ func (r *deadRun) report(ctx context.Context, matched int, err error) error {
 	case err != nil:
 		return err
 	case r.shared != nil:
-		return fmt.Errorf("%w, and would get them again; --shared replays nevertheless", r.shared)
+		return fmt.Errorf("%w, and would receive them again; add --shared to replay anyway", r.shared)
 	case stopped:
-		return errNotAll("stopped before the end; the same command goes on with the rest")
+		return errNotAll("stopped before the end; run the same command again for the rest")
 	case early:
 		return errNotAll(fmt.Sprintf("stopped after %d failures in a row; what is left can be tried again", failuresInARow))
 	case r.failed > 0:
 		return errNotAll(fmt.Sprintf("%d could not be %s, and are still there", r.failed, r.done))
 	case r.doubtful > 0:
-		return errNotAll(fmt.Sprintf("%d are still there: an earlier replay was killed and may have sent them back; look whether they ran, then purge them, or replay them with --doubtful", r.doubtful))
+		return errNotAll(fmt.Sprintf("%d are in doubt: an earlier replay was killed and may have sent them; check whether they ran, then purge them, or replay them with --doubtful", r.doubtful))
 	}
 	return nil
 }

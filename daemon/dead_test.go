@@ -206,7 +206,7 @@ func TestDeadCommandsThatAreWrong(t *testing.T) {
 		"show greet 1 --body --json":        "not both",
 		"replay greet":                      "--all replays all of them",
 		"purge greet --yes":                 "--all purges all of them",
-		"purge greet --all":                 "--yes does it",
+		"purge greet --all":                 "--yes to purge them",
 		"replay greet --all --id 1":         "--all is for all of them",
 		"replay greet --all --rate fast":    `--rate is "fast"; write it as 100/s`,
 		"replay greet --all --rate 0/s":     `--rate is "0/s"`,
@@ -358,7 +358,7 @@ func TestDeadRunsThatFail(t *testing.T) {
 		"one":        {failsFor("7", errors.New("too large\x1b[2J")), "matched 100, replayed 99, left 1\n", []string{"dead letter 7: too large?[2J", "1 could not be replayed, and are still there"}},
 		"in doubt":   {failsFor("7", fmt.Errorf("7: %w", triggers.ErrDoubtful)), "matched 100, replayed 99, left 1 (1 in doubt)\n", []string{"may have sent", "with --doubtful"}},
 		"all":        {func(string) error { return errors.New("it is away") }, ", replayed 0, left ", []string{"stopped after 10 failures in a row", "it is away"}},
-		"are shared": {func(string) error { return fmt.Errorf("topic t: %w", triggers.ErrShared) }, ", and those that were not looked at\n", []string{"topic t: others receive", "--shared replays nevertheless"}},
+		"are shared": {func(string) error { return fmt.Errorf("topic t: %w", triggers.ErrShared) }, ", and those that were not looked at\n", []string{"topic t: others receive", "--shared to replay anyway"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, errs := newPrinted(), newPrinted()
@@ -431,7 +431,7 @@ func TestAReplayThatIsCut(t *testing.T) {
 			status := waitFor(t, ended, out)
 			if cut == syscall.SIGINT {
 				m := summary.FindStringSubmatch(out.String())
-				if status != ExitFailed || m == nil || m[1] != m[2] || m[3] != "0" || !strings.Contains(out.String(), "stopped before the end; the same command goes on with the rest") {
+				if status != ExitFailed || m == nil || m[1] != m[2] || m[3] != "0" || !strings.Contains(out.String(), "stopped before the end; run the same command again for the rest") {
 					t.Errorf("status %d: %s", status, out)
 				}
 			}

@@ -55,7 +55,7 @@ func (c *demoCommand) Run(ctx context.Context, std *IO) error {
 		return usageError("--for must be more than 0s, and --messages not negative")
 	}
 	if c.Scale && c.Messages > 0 {
-		return usageError("--scale sends a wave over --for; --messages goes without it")
+		return usageError("--scale cannot be combined with --messages; use --for")
 	}
 	dir, remove, run := filepath.Join(".drover", "demo"), true, c.runIn
 	length := 20 * time.Second
@@ -308,7 +308,7 @@ func (r *demoRun) summarize(all bool) bool {
 	}
 	left, err := r.left(context.Background())
 	if err != nil {
-		r.line("demo: cannot tell what is left: %v", err)
+		r.line("demo: cannot count the remaining messages: %v", err)
 		all = false
 	}
 	if left > 0 {

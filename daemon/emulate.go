@@ -76,11 +76,11 @@ func listenToEmulate(ctx context.Context, address, what string, std *IO) (net.Li
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("%w; is another emulator there? --listen takes another address", err)
+		return nil, fmt.Errorf("%w; is another emulator running? Choose another address with --listen", err)
 	}
-	fmt.Fprintf(std.Out, "%s listens on %s. What is in it is gone when it ends.\n", what, l.Addr())
+	fmt.Fprintf(std.Out, "%s listens on %s. It keeps messages in memory only.\n", what, l.Addr())
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		fmt.Fprintln(std.Out, "Careful: whoever reaches that address may read and write, since keys are not checked.")
+		fmt.Fprintln(std.Out, "Warning: anyone who can reach that address can read and write, since keys are not checked.")
 	}
 	return l, nil
 }

@@ -48,7 +48,7 @@ func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 		found = found || more
 	}
 	if !found {
-		return errors.New("nothing has been decided: the daemon scales nothing (see scale.instances, and apps without processes)")
+		return errors.New("no decisions: the daemon scales nothing (see scale.instances, and apps without processes)")
 	}
 	return nil
 }

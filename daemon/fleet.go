@@ -86,7 +86,7 @@ func (f *fleet) untold(next bool) (ids []int) {
 func (f *fleet) reported(id int, load json.RawMessage) {
 	var r instanceReport
 	if err := json.Unmarshal(load, &r); err != nil {
-		f.log.Error("an instance's report cannot be read", "instance", id, "error", err)
+		f.log.Error("cannot read an instance's report", "instance", id, "error", err)
 		return
 	}
 	f.mu.Lock()

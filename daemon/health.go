@@ -36,7 +36,7 @@ func (d *Daemon) notWell() (notes []string) {
 	for _, f := range d.Status() {
 		switch {
 		case !f.Disconnected.IsZero():
-			notes = append(notes, fmt.Sprintf("function %s receives nothing: its source cannot be reached, for %v", f.Name, time.Since(f.Disconnected).Round(time.Second))+because(f.ReceiveError))
+			notes = append(notes, fmt.Sprintf("function %s receives nothing: its source has been unreachable for %v", f.Name, time.Since(f.Disconnected).Round(time.Second))+because(f.ReceiveError))
 		case f.Gate == gateShut:
 			notes = append(notes, "function "+f.Name+" receives nothing: its app is not well")
 		case f.Paused:
@@ -96,7 +96,7 @@ func (d *Daemon) notReady() (reasons []string) {
 		reasons = append(reasons, p.Words())
 	}
 	if r := d.reloadStatus(); r.loadError {
-		reasons = append(reasons, "the last reload was refused, since code does not load; what ran before runs on: "+r.Refused)
+		reasons = append(reasons, "the last reload was refused because code does not load; the earlier functions keep running: "+r.Refused)
 	}
 	if count, ok := d.Instances(); ok && count.Ready == 0 && count.Failing != "" {
 		reasons = append(reasons, count.Failing)

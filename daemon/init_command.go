@@ -74,7 +74,7 @@ func (c *initCommand) Run(std *IO) error {
 		fmt.Fprintln(std.Out, "  cd "+shellQuoted(c.Dir))
 	}
 	if of := thisModule(); c.Kind == "go" && of.Devel && of.Source == "" {
-		fmt.Fprintln(std.Out, "  # say in go.mod where the source of drover is: this one has no version")
+		fmt.Fprintln(std.Out, "  # set the location of drover's source in go.mod: this build has no version")
 	}
 	for _, line := range next[c.Kind] {
 		fmt.Fprintln(std.Out, "  "+line)

@@ -91,7 +91,7 @@ func (g greeting) config(env configs.Env) (*configs.Config, error) {
 func (d *Daemon) regreeted(text []byte) (*configs.Config, error) {
 	var hello greeting
 	if err := json.Unmarshal(text, &hello); err != nil {
-		return nil, fmt.Errorf("this is one of several instances, which their parent reloads: ask that: %w", err)
+		return nil, fmt.Errorf("this is one of several instances; reload the parent: %w", err)
 	}
 	return hello.config(d.env)
 }

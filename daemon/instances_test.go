@@ -211,7 +211,7 @@ func TestTwoScalers(t *testing.T) {
 	first, out, ended := child(t, "run", s.file)
 	out.wait(t, "msg=running functions=1 scale=")
 	second, standby, secondEnded := child(t, "run", s.file)
-	standby.wait(t, "another daemon scales over this data directory; standing by")
+	standby.wait(t, "another daemon uses this data directory for scaling; standing by")
 	third, idle, thirdEnded := child(t, "run", s.file)
 	idle.wait(t, "standing by")
 	if err := third.Process.Signal(syscall.SIGTERM); err != nil {
@@ -266,7 +266,7 @@ func TestInstancesAreHurried(t *testing.T) {
 	out.wait(t, "msg=running functions=1 scale=")
 	s.send(t, 1)
 	out.wait(t, "begun")
-	for n, said := range []string{"stopping: receiving has ended", "hurried: cutting short"} {
+	for n, said := range []string{"stopping: receiving has ended", "second signal; cancelling"} {
 		if n > 0 {
 			time.Sleep(sameTerm) // else it is the same one
 		}
@@ -287,7 +287,7 @@ func TestInstancesNeedAProgramAndAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	var start *StartError
-	if err := Run(t.Context(), cfg); !errors.As(err, &start) || !strings.Contains(err.Error(), "nothing says what runs one") {
+	if err := Run(t.Context(), cfg); !errors.As(err, &start) || !strings.Contains(err.Error(), "the program cannot start them") {
 		t.Errorf("without a program: %v", err)
 	}
 	made := configs.New()

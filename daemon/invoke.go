@@ -119,7 +119,7 @@ func unknownFunction(name, file string, cfg *configs.Config) error {
 	if near := configs.Nearest(name, names); near != "" {
 		hint = fmt.Sprintf(" (did you mean %s?)", near)
 	}
-	return fmt.Errorf("%s is no function of %s%s; functions: %s", name, file, hint, strings.Join(names, ", "))
+	return fmt.Errorf("%s is not a function of %s%s; functions: %s", name, file, hint, strings.Join(names, ", "))
 }
 
 // message makes the message that the function is to get.
@@ -155,7 +155,7 @@ func (c *invokeCommand) message(settings configs.Function, in io.Reader) (*trigg
 		return nil, fmt.Errorf("reading the body: %w", err)
 	}
 	if int64(len(m.Body)) > limit {
-		return nil, fmt.Errorf("the body in %s is larger than %v; no source takes it", c.File, configs.Size(limit))
+		return nil, fmt.Errorf("the body in %s is larger than %v; no source accepts it", c.File, configs.Size(limit))
 	}
 	return m, nil
 }
@@ -237,7 +237,7 @@ func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, optio
 	waiting, cancel := context.WithTimeout(ctx, roomLimit)
 	defer cancel()
 	if f.Share.Claim(waiting) != nil {
-		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, fmt.Errorf("the app takes no messages: %w", handlers.ErrNotTried), 0)
+		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, fmt.Errorf("the app accepts no messages: %w", handlers.ErrNotTried), 0)
 		return out, nil
 	}
 	r := f.RunOne(ctx, triggers.NewDelivery(m, loan))
@@ -292,7 +292,7 @@ func (i *invocation) print(std *IO) error {
 	case triggers.Reject:
 		text = "reject, to the dead letters: " + i.Reason
 	case triggers.Release:
-		text = "release: it would be given back, and no attempt charged"
+		text = "release: it would be released without using an attempt"
 	}
 	say("verdict: %s (attempt %d of %d, took %v)", text, i.Attempt, i.MaxAttempts, i.took.Round(10*time.Microsecond))
 	switch {

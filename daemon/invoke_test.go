@@ -105,7 +105,7 @@ func TestInvoke(t *testing.T) {
 		{"shut --body x", "", 1, "", []string{"goroutine", "error: panic: oh", "verdict: retry"}},
 		{"broken --body x", "", 1, "", []string{"Traceback", "ModuleNotFoundError", "pip install nonexistent_pkg", "verdict: release"}},
 		{"gone --body x", "", 1, "", []string{`no Go function "nowhere"; it has: [panics]`}},
-		{"gret --body x", "", 1, "", []string{"gret is no function of", "did you mean greet?"}},
+		{"gret --body x", "", 1, "", []string{"gret is not a function of", "did you mean greet?"}},
 		{"greet --file DIR/nowhere.txt", "", 1, "", []string{"reading the body", "nowhere.txt"}},
 		{"greet --file DIR", "", 1, "", []string{"reading the body", "directory"}},
 		{"greet", "", 2, "", []string{"give --body or --file"}},
@@ -204,7 +204,7 @@ func TestInvokeWithAnAppThatIsDown(t *testing.T) {
 	dir := write(t, map[string]string{"drover.yaml": "functions: {f: {trigger: {nats: {}}, handler: {http: {url: '" + app.URL + "'}}}}"})
 	began := time.Now()
 	status, _, errs := command(t.Context(), nil, nil, "invoke", "f", "-c", filepath.Join(dir, "drover.yaml"), "--body", "x")
-	if status != ExitFailed || !strings.Contains(errs, "connection refused") || !strings.Contains(errs, "the app takes no messages") || !strings.Contains(errs, "verdict: release") {
+	if status != ExitFailed || !strings.Contains(errs, "connection refused") || !strings.Contains(errs, "the app accepts no messages") || !strings.Contains(errs, "verdict: release") {
 		t.Errorf("status %d\n%s", status, errs)
 	}
 	if took := time.Since(began); took < roomLimit {

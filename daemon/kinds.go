@@ -87,7 +87,7 @@ func (p *parts) openHandler(f *function, settings configs.Function) error {
 func unknownFunc(name string, funcs handlers.Funcs) error {
 	known := slices.Sorted(maps.Keys(funcs))
 	if len(known) == 0 {
-		return fmt.Errorf("this program has no Go function %q, nor any other: build a main of your own that calls daemon.Main with daemon.WithFuncs", name)
+		return fmt.Errorf("this program has no Go function %q: build your own main that calls daemon.Main with daemon.WithFuncs", name)
 	}
 	return fmt.Errorf("this program has no Go function %q; it has: %v", name, known)
 }

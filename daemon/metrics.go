@@ -66,7 +66,7 @@ type instanceMetrics struct {
 
 func newInstanceMetrics(d *Daemon) *instanceMetrics {
 	m := &instanceMetrics{daemon: d}
-	m.ready = m.add("ready", "1 while messages are taken, else 0.")
+	m.ready = m.add("ready", "1 while messages are received, else 0.")
 	m.reloads = m.add("config_reloads_total", "Reloads of the configuration, by result.", "result")
 	m.reloaded = m.add("config_last_reload_successful", "0 if the last reload of the configuration was refused, else 1.")
 	m.store = m.add("store_available", "1 while the embedded NATS server can write its store, else 0.", "connection")

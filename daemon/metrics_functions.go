@@ -31,9 +31,9 @@ func newFunctionMetrics(d *Daemon) *functionMetrics {
 	add := func(name, help string, labels ...string) *prometheus.Desc {
 		return m.add(name, help, append([]string{"function"}, labels...)...)
 	}
-	m.backlog = add("backlog_messages", "Messages that are ready at the source and not handed out.")
-	m.oldest = add("backlog_oldest_age_seconds", "Age of the oldest message that is ready at the source, where it tells.")
-	m.dead = add("dead_letters_messages", "Dead letters at the source, where it tells.")
+	m.backlog = add("backlog_messages", "Messages ready at the source and not delivered.")
+	m.oldest = add("backlog_oldest_age_seconds", "Age of the oldest message ready at the source, if the source reports it.")
+	m.dead = add("dead_letters_messages", "Dead letters at the source, if the source reports them.")
 	m.received = add("messages_received_total", "Messages that were received.")
 	m.settled = add("messages_settled_total", "Messages that were settled, by verdict.", "verdict")
 	m.inFlight = add("messages_in_flight", "Messages that were received and are not settled: received less all settled.")
@@ -41,16 +41,16 @@ func newFunctionMetrics(d *Daemon) *functionMetrics {
 	m.rejections = add("rejections_total", "Messages that were rejected, by why.", "reason")
 	m.lost = add("loans_lost_total", "Messages that the source took back before they were settled.")
 	m.handle = add("handle_seconds", "Time from the hand-out of a message to its verdict.")
-	m.age = add("message_age_seconds", "Age of messages that were done or rejected, from when they were enqueued, where the source tells.")
+	m.age = add("message_age_seconds", "Age of messages when they were done or rejected, since they were enqueued, if the source reports it.")
 	m.stopped = add("function_stopped", "1 if the function has stopped, as its code does not load, else 0.")
-	m.paused = add("function_paused", "1 while somebody has the function receive nothing, else 0.")
+	m.paused = add("function_paused", "1 while the function is paused, else 0.")
 	m.connected = add("trigger_connected", "1 while the source can be reached, else 0.")
 	m.disconnected = add("trigger_disconnected_seconds", "For how long the source could not be reached; 0 while it can be.")
 	m.receiveErrors = add("receive_errors_total", "Attempts to receive that went wrong.")
-	m.reconnects = add("trigger_reconnects_total", "How often the connection to the source was made again, where it tells.")
-	m.problems = add("function_problems", "Problems that somebody has to fix, by kind.", "kind")
+	m.reconnects = add("trigger_reconnects_total", "Reconnects to the source, if it reports them.")
+	m.problems = add("function_problems", "Problems that need an operator, by kind.", "kind")
 	m.unsettled = add("messages_unsettled", "Messages whose verdict the source refuses; they wait outside their slots.")
-	m.gate = add("http_gate_open", "1 while the function's HTTP app is taken for well, else 0: then nothing is received.")
+	m.gate = add("http_gate_open", "1 while the function's HTTP app counts as healthy, else 0, and nothing is received.")
 	return m
 }
 

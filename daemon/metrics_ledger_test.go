@@ -345,7 +345,7 @@ func TestAReloadKeepsCounts(t *testing.T) {
 	out, stop := startCommand(t, "run", r.file)
 	out.wait(t, "msg=running")
 	r.send("one", "x")
-	out.wait(t, "a worker is gone; it will be replaced")
+	out.wait(t, "a worker died; it will be replaced")
 	socket := adminSocket(r.load().DataDir)
 	var before map[string]*dto.MetricFamily
 	until(t, out, "a restart", func() bool {

@@ -16,15 +16,15 @@ type scaleMetrics struct {
 
 func newScaleMetrics(d *Daemon) *scaleMetrics {
 	m := &scaleMetrics{daemon: d}
-	m.wanted = m.add("scale_wanted", "Workers or instances that the scaler wants.", "of")
+	m.wanted = m.add("scale_wanted", "Target number of workers or instances.", "of")
 	m.current = m.add("scale_current", "Workers or instances that it replaces with that.", "of")
 	m.formula = m.add("scale_formula", "Workers or instances that the formula alone asks for.", "of")
 	m.bound = m.add("scale_bound", "1 for the bound that held the latest decision, else 0.", "of", "bound")
 	m.decisions = m.add("scale_decisions_total", "Decisions of the scaler, by the bound that held them.", "of", "bound")
-	m.arrivals = m.add("scale_arrival_rate", "Messages that come in each second, as the scaler sees it.", "of", "function")
-	m.backlog = m.add("scale_backlog_messages", "Messages that wait, as the scaler sees it; missing where the source does not tell.", "of", "function")
+	m.arrivals = m.add("scale_arrival_rate", "Arrival rate that the scaler uses, in messages a second.", "of", "function")
+	m.backlog = m.add("scale_backlog_messages", "Backlog that the scaler uses; missing if the source does not report it.", "of", "function")
 	m.capacity = m.add("scale_capacity_rate", "Messages that one worker or instance can handle each second; 0 until it was measured.", "of", "function")
-	m.busy = m.add("scale_busy_ratio", "The part of the slots that is taken.", "of", "function")
+	m.busy = m.add("scale_busy_ratio", "Fraction of the slots in use.", "of", "function")
 	return m
 }
 

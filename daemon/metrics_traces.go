@@ -11,7 +11,7 @@ type traceMetrics struct {
 
 func newTraceMetrics(d *Daemon) *traceMetrics {
 	m := &traceMetrics{daemon: d}
-	m.sent = m.add("trace_spans_sent_total", "Spans that the collector has taken.")
+	m.sent = m.add("trace_spans_sent_total", "Spans that the collector has accepted.")
 	m.dropped = m.add("trace_spans_dropped_total", "Spans that were dropped, since the collector is away, or too slow.")
 	return m
 }

@@ -53,7 +53,7 @@ func (d *Daemon) spreadPauses(ctx context.Context) {
 		for _, name := range functions {
 			until, should := paused[name]
 			if err := client.post(ctx, pausePath(name, should, until)); err != nil {
-				d.log.Warn("an instance was not told of a pause; will try again", "instance", id, "function", name, "error", err)
+				d.log.Warn("cannot send a pause to an instance; will retry", "instance", id, "function", name, "error", err)
 			}
 		}
 	}

@@ -155,7 +155,7 @@ func (p *parts) startPool(ctx context.Context, app string, functions []workers.F
 			d.log.Error("a pool of workers ended", "app", app, "error", err)
 		}
 		if err := own.confinement.Close(); err != nil {
-			d.log.Warn("not all of what the workers had was removed; the next daemon does it", "app", app, "error", err)
+			d.log.Warn("some resources of workers were not removed; the next daemon removes them", "app", app, "error", err)
 		}
 	})
 	return own, nil

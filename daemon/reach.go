@@ -32,7 +32,7 @@ func reachNATS(ctx context.Context, cfg *configs.Config, name string, log *slog.
 	}
 	server, c, err := startEmbedded(ctx, cfg, name, log)
 	if errors.Is(err, natsjs.ErrLocked) {
-		return nil, false, nil, fmt.Errorf("a daemon runs over %s and does not answer (is its connection set to `listen: off`?): %w", cfg.DataDir, readErr)
+		return nil, false, nil, fmt.Errorf("a daemon uses %s and does not answer (is its connection set to `listen: off`?): %w", cfg.DataDir, readErr)
 	}
 	if err != nil {
 		return nil, false, nil, err

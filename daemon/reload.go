@@ -73,7 +73,7 @@ type reloadAnswer struct {
 }
 
 // errNotRunning says that there is nothing to reload.
-var errNotRunning = errors.New("the daemon is not running: it starts, or it stops")
+var errNotRunning = errors.New("the daemon is not running: it is starting or stopping")
 
 // Reload has the daemon go on with another configuration, and returns when what
 // changed has been replaced. The error says what is wrong with it, and that nothing
@@ -118,9 +118,9 @@ func (d *Daemon) reloadInstead(ctx context.Context, instead []byte) (Changes, er
 func (d *Daemon) readAgain(instead []byte) (*configs.Config, error) {
 	switch {
 	case len(instead) > 0:
-		return nil, errors.New("a reload takes no body: the daemon reads its file again")
+		return nil, errors.New("a reload has no body: the daemon reads its file again")
 	case d.cfg.File == "":
-		return nil, errors.New("the configuration was made by a program, not read from a file; it reloads with Daemon.Reload")
+		return nil, errors.New("the configuration was built by a program, not read from a file; use Daemon.Reload")
 	}
 	cfg, err := configs.Load(d.cfg.File, d.env)
 	if err == nil {
@@ -142,7 +142,7 @@ func (d *Daemon) noteReload(err error) error {
 	}
 	d.reloaded.Failed++
 	d.reloaded.Refused, d.reloaded.loadError = err.Error(), errors.As(err, &loadError)
-	d.log.Error("the reload was refused; nothing has changed", "error", err, "detail", detailOf(err))
+	d.log.Error("reload refused; nothing has changed", "error", err, "detail", detailOf(err))
 	return err
 }
 
@@ -207,7 +207,7 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 	d.log.Info("reloading", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
 	c.retire(ending, now.cfg.Drain.D(), func(f *function) {
 		if err := f.close(); err != nil {
-			f.Log.Warn("closing what was replaced", "error", err)
+			f.Log.Warn("closing replaced parts", "error", err)
 		}
 		if successor := next.functions[f.Name]; successor != nil {
 			c.start(successor)
@@ -217,7 +217,7 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 	next.tune()
 	closeOld := func() {
 		if err := now.close(next); err != nil {
-			d.log.Warn("closing what was replaced", "error", err)
+			d.log.Warn("closing replaced parts", "error", err)
 		}
 	}
 	if ctx.Err() != nil { // what ends is still at it
@@ -286,7 +286,7 @@ func (d *Daemon) reloadable(now *parts, cfg *configs.Config) error {
 		}
 	}
 	if len(fixed) > 0 {
-		return fmt.Errorf("what changed of %s needs a restart", strings.Join(fixed, ", "))
+		return fmt.Errorf("changes of %s need a restart", strings.Join(fixed, ", "))
 	}
 	for name := range d.triggers {
 		if _, stays := cfg.Functions[name]; !stays && now.functions[name] != nil {
@@ -299,7 +299,7 @@ func (d *Daemon) reloadable(now *parts, cfg *configs.Config) error {
 // ownTriggerStays is what becomes of a change to a function whose trigger the program
 // gave: there is no second one to go on with, and what was closed does not open again.
 func ownTriggerStays(name string) error {
-	return fmt.Errorf("function %s has a trigger that the program made, and can't be changed or removed by a reload", name)
+	return fmt.Errorf("function %s has a trigger from the program, and cannot be changed or removed by a reload", name)
 }
 
 // setLevel changes what is logged.
@@ -334,7 +334,7 @@ func (p *parts) keepsPool(app string, code *interpreters.Code) bool {
 		return false
 	}
 	if len(unused) > 0 {
-		p.daemon.log.Info("files changed that no worker has imported; the workers go on", "app", app, "files", firstFew(unused))
+		p.daemon.log.Info("files changed that no worker has imported; the workers continue", "app", app, "files", firstFew(unused))
 	}
 	own.code = code // a worker that imports one of them from now on gets it as it is
 	return true

@@ -57,7 +57,7 @@ func (d *Daemon) answerReload(w http.ResponseWriter, r *http.Request) {
 	}
 	changes, err := d.reloadInstead(r.Context(), body)
 	if err != nil {
-		text := "the reload was refused, and nothing has changed: " + err.Error()
+		text := "reload refused; nothing has changed: " + err.Error()
 		if detail := detailOf(err); detail != "" {
 			text += "\n" + strings.TrimSpace(detail)
 		}

@@ -44,7 +44,7 @@ func (d *Daemon) reloadFleet(ctx context.Context, r reloadRequest) {
 	fleet.use(next.sources)
 	d.spreadReload(ctx)
 	if err := now.close(next); err != nil {
-		d.log.Warn("closing what was replaced", "error", err)
+		d.log.Warn("closing replaced parts", "error", err)
 	}
 	d.log.Info("reloaded", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
 	r.answer <- reloadAnswer{changes: changes}
@@ -55,7 +55,7 @@ func (d *Daemon) spreadReload(ctx context.Context) {
 	fleet := d.instances()
 	for _, id := range fleet.untold(false) {
 		if _, err := d.reloadInstance(ctx, id, d.config()); err != nil {
-			d.log.Error("an instance did not take the new configuration; will try again", "instance", id, "error", err)
+			d.log.Error("an instance did not accept the new configuration; will retry", "instance", id, "error", err)
 			continue
 		}
 		fleet.tell(id, false)

@@ -109,7 +109,7 @@ func TestReload(t *testing.T) {
 	r.write("drover.yaml", string(good)+"    tmeout: 8s\n")
 	r.run(ExitFailed, "reload", "drover.yaml:11:5", "did you mean timeout?")
 	r.write("drover.yaml", string(good)+"    retry: {max_attempts: 3}\n  four:\n    trigger: {nats: {}}\n    handler: {go: nowhere}\n")
-	r.run(ExitFailed, "reload", "the reload was refused, and nothing has changed", "function four: this program has no Go function")
+	r.run(ExitFailed, "reload", "reload refused; nothing has changed", "function four: this program has no Go function")
 	r.write("drover.yaml", string(good))
 	r.run(ExitOK, "status", "the reload of ", "was refused: function four")
 	r.run(ExitOK, "health", "ok")
@@ -118,8 +118,8 @@ func TestReload(t *testing.T) {
 
 	// Code that does not load is no longer ready, and what ran runs on.
 	r.write("app/function_app.py", "def one(body): return missing +\n")
-	r.run(ExitFailed, "reload", "the reload was refused", "SyntaxError", "function_app.py")
-	r.run(ExitFailed, "health", "the last reload was refused, since code does not load; what ran before runs on")
+	r.run(ExitFailed, "reload", "reload refused", "SyntaxError", "function_app.py")
+	r.run(ExitFailed, "health", "the last reload was refused because code does not load; the earlier functions keep running")
 	r.send("one", "f")
 	out.wait(t, "v2 f")
 	r.write("app/function_app.py", strings.Replace(reloadApp, "v1", "v3", 1))
@@ -157,7 +157,7 @@ functions:
 		r.write("app/"+file, "V = 2\nexports = {}\n")
 	}
 	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on")
-	out.wait(t, "files changed that no worker has imported; the workers go on")
+	out.wait(t, "files changed that no worker has imported; the workers continue")
 	out.wait(t, `files="late.py, test_app.py"`)
 	out.wait(t, `files="index.test.js, late.js"`)
 	r.write("app/late.py", "V = 3\n")
@@ -362,7 +362,7 @@ func TestWhatNeedsARestart(t *testing.T) {
 	} {
 		r.write("drover.yaml", fmt.Sprintf(config, c.head, c.sync))
 		_, err := d.Reload(t.Context(), r.load())
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "needs a restart") {
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "need a restart") {
 			t.Errorf("%s: %v", c.want, err)
 		}
 	}
@@ -375,7 +375,7 @@ func TestWhatNeedsARestart(t *testing.T) {
 	f := changed.Functions["f"]
 	f.Concurrency = 7
 	changed.Functions = map[string]configs.Function{"f": f}
-	if _, err := a.Reload(t.Context(), &changed); err == nil || !strings.Contains(err.Error(), "a trigger that the program made") {
+	if _, err := a.Reload(t.Context(), &changed); err == nil || !strings.Contains(err.Error(), "a trigger from the program") {
 		t.Errorf("a trigger of the program's: %v", err)
 	}
 	changed.Functions = map[string]configs.Function{"g": f}
@@ -384,7 +384,7 @@ func TestWhatNeedsARestart(t *testing.T) {
 	}
 	queue.Send(triggers.Message{Body: []byte("x")}) // what was refused has not closed it
 	until(t, newPrinted(), "a message is done", func() bool { return a.Status()[0].Done == 1 })
-	if _, err := a.ReloadFile(t.Context()); err == nil || !strings.Contains(err.Error(), "made by a program") {
+	if _, err := a.ReloadFile(t.Context()); err == nil || !strings.Contains(err.Error(), "built by a program") {
 		t.Errorf("a configuration of the program's: %v", err)
 	}
 }
@@ -437,7 +437,7 @@ func TestReloadOfInstances(t *testing.T) {
 	cmd, out, ended := child(t, "run", r.file)
 	until(t, out, "two instances", func() bool { return len(pids(t, out)) == 2 })
 	r.write("app/function_app.py", "def work(body): return missing +\n")
-	r.run(ExitFailed, "reload", "the reload was refused", "SyntaxError")
+	r.run(ExitFailed, "reload", "reload refused", "SyntaxError")
 	r.run(ExitOK, "status", "was refused")
 	r.write("app/function_app.py", "def work(body):\n    print('v2', body.decode())\n")
 	r.run(ExitOK, "reload", "reloaded: changed work")

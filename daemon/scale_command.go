@@ -88,7 +88,7 @@ func (c *simulateCommand) traces() ([]sim.Trace, error) {
 	}
 	file, err := os.Open(c.Trace)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no trace %s: neither a file nor one of all, %s", c.Trace, strings.Join(names, ", "))
+		return nil, fmt.Errorf("no trace %s: it is not a file, all, or one of %s", c.Trace, strings.Join(names, ", "))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading a trace: %w", err)

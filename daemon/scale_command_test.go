@@ -63,7 +63,7 @@ func TestScaleSimulate(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--trace", "steadily"}, "there is no trace steadily: neither a file nor one of all, steady, step"},
+		{[]string{"--trace", "steadily"}, "no trace steadily: it is not a file, all, or one of steady, step"},
 		{[]string{"--trace", gap}, "gap.csv: line 4 is 4s after the line before it"},
 		{[]string{"--trace", dir}, "reading a trace"},
 		{[]string{"--trace", "step", "--policy", bad}, "min (5) is more than max (4)"},

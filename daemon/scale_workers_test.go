@@ -68,7 +68,7 @@ func TestTheScaleDemo(t *testing.T) {
 	if !regexp.MustCompile(`with up to [234] instances`).MatchString(out.String()) {
 		t.Errorf("the wave brought no second instance:\n%s", out)
 	}
-	if status, _, errs := command(t.Context(), nil, nil, "demo", "--scale", "--messages", "5"); status != ExitUsage || !strings.Contains(errs, "--scale sends a wave") {
+	if status, _, errs := command(t.Context(), nil, nil, "demo", "--scale", "--messages", "5"); status != ExitUsage || !strings.Contains(errs, "--scale cannot be combined") {
 		t.Errorf("--scale with --messages: status %d, %s", status, errs)
 	}
 }

@@ -87,7 +87,7 @@ func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 		return c.unknownTarget(cfg, to)
 	}
 	if err != nil {
-		return fmt.Errorf("sending to %s, after %d messages were taken: %w", to.subject, n, err)
+		return fmt.Errorf("sending to %s, after %d messages were accepted: %w", to.subject, n, err)
 	}
 	_, err = fmt.Fprintf(std.Out, "sent %d to %s\n", n, to.subject)
 	return err
@@ -146,12 +146,12 @@ func (c *sendCommand) resolve(cfg *configs.Config) (destination, error) {
 	if via == "" {
 		names := slices.Sorted(maps.Keys(cfg.Connections))
 		if len(names) != 1 {
-			return destination{}, fmt.Errorf("%s is no function of %s; to send to it as a subject, choose the connection with --via: %s",
+			return destination{}, fmt.Errorf("%s is not a function of %s; to send to it as a subject, choose the connection with --via: %s",
 				c.Target, c.Config, strings.Join(names, ", "))
 		}
 		via = names[0]
 	} else if _, ok := cfg.Connections[via]; !ok {
-		return destination{}, fmt.Errorf("--via %s: no such connection in %s; there are: %s",
+		return destination{}, fmt.Errorf("--via %s: no such connection in %s; use one of: %s",
 			via, c.Config, strings.Join(slices.Sorted(maps.Keys(cfg.Connections)), ", "))
 	}
 	return destination{"", via, c.Target}, nil
@@ -171,10 +171,10 @@ func (c *sendCommand) unknownTarget(cfg *configs.Config, to destination) error {
 		hint = fmt.Sprintf(" (did you mean %s?)", near)
 	}
 	if to.function != "" {
-		return fmt.Errorf("no stream on connection %s takes %s, the subject of function %s; make one, or set create: true and start the daemon",
+		return fmt.Errorf("no stream on connection %s has the subject %s of function %s; create one, or set create: true and start the daemon",
 			to.connection, to.subject, to.function)
 	}
-	return fmt.Errorf("%s is no function of %s%s, and no stream on connection %s takes it as a subject; functions: %s",
+	return fmt.Errorf("%s is not a function of %s%s, and no stream on connection %s has it as a subject; functions: %s",
 		c.Target, c.Config, hint, to.connection, strings.Join(names, ", "))
 }
 
@@ -363,7 +363,7 @@ func eachLine(in io.Reader, count int, yield func([]byte, error) bool) {
 		return
 	}
 	if n == 0 {
-		yield(nil, errors.New("there is nothing to send: the input has no line"))
+		yield(nil, errors.New("nothing to send: the input has no line"))
 		return
 	}
 	for ; n < count; n++ {

@@ -322,7 +322,7 @@ def large(body): return bytes(int(body))
 			t.Fatalf("status %d: %s%s", status, out, errs)
 		}
 	}
-	log.wait(t, "cannot send a result; will try until it works")
+	log.wait(t, "cannot send a result; will retry until it works")
 	if err := e.CreateQueue("results", emulator.QueueOptions{}); err != nil {
 		t.Fatal(err)
 	}

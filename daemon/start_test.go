@@ -22,9 +22,9 @@ func TestStartsThatFail(t *testing.T) {
 		errs         []string
 	}{
 		{"the admin port is taken", "admin: {listen: \"TAKEN\", token: 0123456789abcdef}", ExitStart,
-			[]string{"admin: ", "TAKEN", "address already in use", "is another program there?"}},
+			[]string{"admin: ", "TAKEN", "address already in use", "does another program use it?"}},
 		{"the probes' port is taken", "probes: {listen: \"TAKEN\"}", ExitStart,
-			[]string{"probes: ", "TAKEN", "address already in use", "is another program there?"}},
+			[]string{"probes: ", "TAKEN", "address already in use", "does another program use it?"}},
 		{"the embedded server's port is taken", "connections: {c: {nats: embedded, listen: \"TAKEN\"}}", ExitStart,
 			[]string{"TAKEN", "address already in use"}},
 		{"a credential is missing", "connections: {c: {nats: \"nats://h:4222\", credentials: \"file:/nowhere/user.creds\"}}", ExitFailed,

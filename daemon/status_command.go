@@ -132,7 +132,7 @@ func statusText(now, last StatusReport, every time.Duration) string {
 	for _, f := range now.Functions {
 		if !f.Disconnected.IsZero() {
 			line, _, _ := strings.Cut(f.ReceiveError, "\n")
-			fmt.Fprintf(&b, "function %s: its source cannot be reached, for %v%s\n", f.Name, time.Since(f.Disconnected).Round(time.Second), because(line))
+			fmt.Fprintf(&b, "function %s: its source has been unreachable for %v%s\n", f.Name, time.Since(f.Disconnected).Round(time.Second), because(line))
 		}
 		for _, p := range f.Problems {
 			line, _, _ := strings.Cut(p.Words(), "\n")

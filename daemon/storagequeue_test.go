@@ -145,7 +145,7 @@ functions:
 		args   []string
 	}{
 		{ExitStart, "function missing: looking into missing: QueueNotFound (HTTP 404); is the name right, and is it made? create: true makes it", []string{"run", file}},
-		{ExitFailed, "sending to missing, after 0 messages were taken", []string{"send", "-c", file, "missing", "--body", "x"}},
+		{ExitFailed, "sending to missing, after 0 messages were accepted", []string{"send", "-c", file, "missing", "--body", "x"}},
 		{ExitUsage, "--delay, --ttl and --encoding are for storage queues", []string{"send", "-c", file, "other", "--body", "x", "--ttl", "1m"}},
 		{ExitUsage, "storage queues have no sessions", []string{"send", "-c", file, "orders", "--body", "x", "--session", "s"}},
 		{ExitUsage, "a message there is a body alone", []string{"send", "-c", file, "orders", "--body", "x", "-H", "a=b"}},
@@ -225,7 +225,7 @@ def texts(body): return b"\x00" if body == b"bytes" else b"x" * 65537 if body ==
 			t.Fatalf("status %d: %s%s", status, out, errs)
 		}
 	}
-	log.wait(t, "cannot send a result; will try until it works")
+	log.wait(t, "cannot send a result; will retry until it works")
 	if err := e.CreateQueue("results"); err != nil {
 		t.Fatal(err)
 	}

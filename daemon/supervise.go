@@ -35,7 +35,7 @@ const (
 // supervise runs instances until ctx ends, and drains them.
 func (d *Daemon) supervise(ctx context.Context) (err error) {
 	if d.program == nil {
-		return &StartError{errors.New("scale.instances asks for several instances, and nothing says what runs one: use `drover run`, daemon.Main, or the option WithInstances")}
+		return &StartError{errors.New("scale.instances has several instances, but the program cannot start them: use `drover run`, daemon.Main, or the option WithInstances")}
 	}
 	if _, _, _, ok := d.cfg.Source(); !ok {
 		return &StartError{errNoFile}
@@ -119,7 +119,7 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 	select {
 	case <-ended:
 	case <-d.hurry:
-		d.log.Warn("hurried: cutting short what is in flight", "in_flight", d.InFlight())
+		d.log.Warn("second signal; cancelling messages in flight", "in_flight", d.InFlight())
 		provisioner.Hurry()
 		<-ended
 	}
@@ -138,7 +138,7 @@ func (d *Daemon) lead(ctx context.Context) (*flock.Flock, error) {
 	lock := flock.New(filepath.Join(d.cfg.DataDir, "scaler.lock"))
 	leads, err := lock.TryLock()
 	if err == nil && !leads {
-		d.log.Warn("another daemon scales over this data directory; standing by until it ends", "data_dir", d.cfg.DataDir)
+		d.log.Warn("another daemon uses this data directory for scaling; standing by until it exits", "data_dir", d.cfg.DataDir)
 		leads, err = lock.TryLockContext(ctx, leadEvery)
 	}
 	switch {

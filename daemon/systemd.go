@@ -62,7 +62,7 @@ func followSystemd(ctx context.Context, std *IO, d *Daemon, ready <-chan struct{
 
 func (n *systemdNotifier) tell(state string) {
 	if _, err := systemd.SdNotify(false, state); err != nil {
-		n.log.Warn("systemd cannot be told", "state", state, "error", err)
+		n.log.Warn("cannot notify systemd", "state", state, "error", err)
 	}
 }
 

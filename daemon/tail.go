@@ -48,17 +48,17 @@ func parseTail(r *http.Request) (t tailed, err error) {
 	query := r.URL.Query()
 	if text := query.Get("level"); text != "" {
 		if err := t.level.UnmarshalText([]byte(text)); err != nil {
-			return t, fmt.Errorf("level is %q; there are debug, info, warn and error", text)
+			return t, fmt.Errorf("level is %q; use debug, info, warn or error", text)
 		}
 	}
 	if text := query.Get("last"); text != "" {
 		if t.last, err = strconv.Atoi(text); err != nil || t.last < 0 {
-			return t, fmt.Errorf("last is %q; it is a number of lines", text)
+			return t, fmt.Errorf("last is %q; use a number of lines", text)
 		}
 	}
 	if text := query.Get("follow"); text != "" {
 		if t.follow, err = strconv.ParseBool(text); err != nil {
-			return t, fmt.Errorf("follow is %q; it is true or false", text)
+			return t, fmt.Errorf("follow is %q; use true or false", text)
 		}
 	}
 	return t, nil

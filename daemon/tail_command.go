@@ -66,7 +66,7 @@ func (c *tailCommand) print(out io.Writer, line LogLine) {
 		return
 	}
 	if line.Dropped > 0 {
-		_, _ = fmt.Fprintf(out, "... %d lines were left out: they came faster than they were read\n", line.Dropped)
+		_, _ = fmt.Fprintf(out, "... %d lines were dropped: the reader is too slow\n", line.Dropped)
 	}
 	_, _ = fmt.Fprint(out, lineText(line))
 }

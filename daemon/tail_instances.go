@@ -101,6 +101,6 @@ func (i *instanceLines) read(ctx context.Context, id, last int, follow bool, eac
 		each(line)
 	})
 	if err != nil && ctx.Err() == nil {
-		i.d.log.Debug("an instance's log cannot be read", "instance", id, "error", err)
+		i.d.log.Debug("cannot read an instance's log", "instance", id, "error", err)
 	}
 }

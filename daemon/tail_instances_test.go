@@ -62,7 +62,7 @@ func TestExplainAndTailInstances(t *testing.T) {
 	r.send("work", "c")
 	until(t, out, "both are full", func() bool {
 		_, text, _ := command(t.Context(), nil, nil, "explain", "work", "-c", r.file)
-		return strings.Contains(text, "2 instances do the work") && strings.Contains(text, "1 message waits at its source") &&
+		return strings.Contains(text, "2 instances run the function") && strings.Contains(text, "1 message waits at its source") &&
 			strings.Contains(text, "function work in instance 1: full") && strings.Contains(text, "function work in instance 2: full")
 	})
 	r.run(ExitOK, "explain work:3", "message work:3 of function work: ready", "behind 0 others")

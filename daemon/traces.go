@@ -181,13 +181,13 @@ func (e *spanExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnl
 	if err != nil {
 		if t.dropped.Add(int64(len(spans))); !t.failing && t.ending.Err() == nil {
 			t.failing = true
-			t.log.Warn("traces cannot be sent; spans are dropped until they can", "error", err)
+			t.log.Warn("cannot send traces; dropping spans until it works", "error", err)
 		}
 		return nil
 	}
 	if t.sent.Add(int64(len(spans))); t.failing {
 		t.failing = false
-		t.log.Info("traces are sent again", "dropped", t.dropped.Load())
+		t.log.Info("sending traces again", "dropped", t.dropped.Load())
 	}
 	return nil
 }

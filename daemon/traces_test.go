@@ -370,13 +370,13 @@ func TestACollectorThatComesBack(t *testing.T) {
 	file := filepath.Join(write(t, map[string]string{"drover.yaml": "traces: {endpoint: '" + door.URL + "', headers: {Authorization: s3cret}}\n" + greetConfig}), "drover.yaml")
 	log, stop := traced(t, file, handlers.Funcs{"greet": func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }})
 	sendIn(t, file, "greet", "--body", "x")
-	log.wait(t, "traces cannot be sent; spans are dropped until they can")
+	log.wait(t, "cannot send traces; dropping spans until it works")
 	log.wait(t, "401 Unauthorized")
 	mu.Lock()
 	refuse = false
 	mu.Unlock()
 	sendIn(t, file, "greet", "--body", "x")
-	log.wait(t, "traces are sent again")
+	log.wait(t, "sending traces again")
 	c.wait(t, "settle greet", 1)
 	if status := stop(); status != ExitOK || strings.Contains(log.String(), "s3cret") {
 		t.Errorf("status %d\n%s", status, log)

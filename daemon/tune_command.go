@@ -67,7 +67,7 @@ func (w *writeFlag) Decode(ctx *kong.DecodeContext) error {
 	if ctx.Scan.Peek().Type == kong.FlagValueToken {
 		given := fmt.Sprint(ctx.Scan.Pop().Value)
 		if *w = writeFlag(given); *w != writeCheapest && *w != writeBest {
-			return fmt.Errorf("it is %s; it may be cheapest, which is what --write alone is, or best", given)
+			return fmt.Errorf("it is %s; use cheapest, the default of --write, or best", given)
 		}
 	}
 	return nil
@@ -87,7 +87,7 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	}
 	code, found := settings.Handler.Code()
 	if !found {
-		return fmt.Errorf("function %s is run by %v, and tune is for functions in worker processes (python, node, worker): the one number of others is their concurrency, in %s", c.Function, settings.Handler, c.Config)
+		return fmt.Errorf("function %s runs in %v, but tune is only for functions in worker processes (python, node, worker); for others set concurrency in %s", c.Function, settings.Handler, c.Config)
 	}
 	if code.Language == configs.Node && len(c.Threads) > 0 {
 		return usageError("--threads is not for Node.js, which runs functions in one thread")
@@ -250,14 +250,14 @@ func (c *tuneCommand) keep(std *IO, out io.Writer, r *tune.Report, app string) e
 		_, err := fmt.Fprintln(out, term.Printable("To keep them, add --write, or "+byHand+"."))
 		return err
 	case r.Stopped:
-		return fmt.Errorf("nothing was written into %s, since the run was stopped; to keep what it found, %s", c.Config, byHand)
+		return fmt.Errorf("%s is unchanged, because the run was stopped; to use its results, %s", c.Config, byHand)
 	}
 	change, err := edit.SetNumbers(c.Config, std.Env, app, numbers)
 	if err == nil {
 		err = change.Write()
 	}
 	if err != nil {
-		return fmt.Errorf("%w\nTo keep the numbers, %s", err, byHand)
+		return fmt.Errorf("%w\nTo use the numbers, %s", err, byHand)
 	}
 	if change.Diff == "" {
 		_, err = fmt.Fprintf(out, "%s has these numbers already.\n", c.Config)

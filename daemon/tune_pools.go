@@ -172,7 +172,7 @@ func readLessons(dir string, log *slog.Logger) *lessons {
 	l := &lessons{path: filepath.Join(dir, "tuning.json"), log: log, apps: make(map[string]lesson)}
 	err := l.read()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		log.Warn("what was learned of the apps is lost, and will be learned again", "file", l.path, "error", err)
+		log.Warn("saved measurements of the apps cannot be read; they will be measured again", "file", l.path, "error", err)
 	}
 	if err != nil || l.apps == nil { // null is JSON, too
 		l.apps = make(map[string]lesson)
@@ -189,7 +189,7 @@ func (l *lessons) read() error {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular() || info.Size() > maxLessons:
-		return fmt.Errorf("%s is no file that drover wrote: it is %v, of %d bytes; remove it", l.path, info.Mode(), info.Size())
+		return fmt.Errorf("%s is not a file that drover wrote: %v, %d bytes; remove it", l.path, info.Mode(), info.Size())
 	}
 	text, err := os.ReadFile(l.path)
 	if err != nil {
@@ -222,7 +222,7 @@ func (l *lessons) keep(app, of string, learned autotune.Learned) {
 	}
 	l.apps[app] = next
 	if err := l.write(); err != nil {
-		l.log.Warn("what was learned of the apps cannot be written down", "error", err)
+		l.log.Warn("cannot save the measurements of the apps", "error", err)
 	}
 }
 

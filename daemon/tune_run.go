@@ -72,7 +72,7 @@ func (t *gridRun) run(ctx context.Context, length time.Duration) (err error) {
 	plan := tune.Grid(t.look, t.asked, t.gridTime())
 	t.report.Skipped = plan.Skipped
 	if len(plan.Cells) == 0 {
-		return fmt.Errorf("--for %v is too short: a cell takes %v with the start of its workers; give more", length, t.look.Needs().Round(100*time.Millisecond))
+		return fmt.Errorf("--for %v is too short: a cell takes %v including the start of its workers; increase it", length, t.look.Needs().Round(100*time.Millisecond))
 	}
 	t.say("%d settings, %.1f s for each", len(plan.Cells), plan.Each.Seconds())
 	for i, s := range plan.Cells {
@@ -104,7 +104,7 @@ func (t *gridRun) because(ctx context.Context, err error, length time.Duration) 
 	case ctx.Err() != nil:
 		return errors.New("stopped before anything was measured")
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("--for %v is too short: it was over before a worker was ready and a call had ended; give more", length)
+		return fmt.Errorf("--for %v is too short: it ended before a worker was ready and a call had ended; increase it", length)
 	}
 	return err
 }
@@ -175,11 +175,11 @@ func (t *gridRun) first(ctx context.Context, length time.Duration) error {
 		if err := t.rig.f.LoadError(); err != nil {
 			return err
 		}
-		return fmt.Errorf("no call of function %s ended within %v, half of the time: give more with --for", t.name, (length / 2).Round(time.Second))
+		return fmt.Errorf("no call of function %s ended within %v, half of the time; increase --for", t.name, (length / 2).Round(time.Second))
 	}
 	why, detail := t.rig.lastFailure()
 	if c.Failed == c.Calls {
-		return fmt.Errorf("function %s fails on every message that it was given, %d of %d, so there is nothing to tune; the last time with: %s\n%s", t.name, c.Failed, c.Calls, why, detail)
+		return fmt.Errorf("function %s fails on every message, %d of %d, so it cannot be tuned; the last error: %s\n%s", t.name, c.Failed, c.Calls, why, detail)
 	}
 	if c.Failed > 0 {
 		t.note("of the first %d calls %d failed, the last with: %s", c.Calls, c.Failed, term.OneLine(why, 200))

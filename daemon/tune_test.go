@@ -256,7 +256,7 @@ func TestTuneStoppedWithSomethingToTell(t *testing.T) {
 	out, interrupt := startCommand(t, tuneArgs(dir, "noted --messages DIR/m.jsonl --for 40s --processes 1,2 --threads 2 --yes --write")...)
 	out.wait(t, "1 of 2: ")
 	status := interrupt()
-	for _, want := range []string{"stopped before all was measured", "Best: 1 process × 2 threads", "left out: 2 processes × 2 threads: the run was over before", "nothing was written into ", "write processes: 1, threads: 2 where app app is"} {
+	for _, want := range []string{"stopped before all was measured", "Best: 1 process × 2 threads", "left out: 2 processes × 2 threads: the run was over before", " is unchanged, because the run was stopped", "write processes: 1, threads: 2 where app app is"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("status %d; it lacks %q:\n%s", status, want, out)
 		}
@@ -272,24 +272,24 @@ func TestTuneThatCannotBe(t *testing.T) {
 		status int
 		want   []string
 	}{
-		"wrk --messages DIR/m.jsonl --yes":                       {1, []string{"wrk is no function of DIR/drover.yaml (did you mean work?)"}},
-		"gofunc --messages DIR/m.jsonl --yes":                    {1, []string{"function gofunc is run by go gofunc, and tune is for functions in worker processes", "concurrency"}},
-		"web --messages DIR/m.jsonl --yes":                       {1, []string{"function web is run by post to http", "concurrency"}},
+		"wrk --messages DIR/m.jsonl --yes":                       {1, []string{"wrk is not a function of DIR/drover.yaml (did you mean work?)"}},
+		"gofunc --messages DIR/m.jsonl --yes":                    {1, []string{"function gofunc runs in go gofunc, but tune is only for functions in worker processes", "concurrency"}},
+		"web --messages DIR/m.jsonl --yes":                       {1, []string{"function web runs in post to http", "concurrency"}},
 		"node --messages DIR/m.jsonl --yes --threads 2":          {2, []string{"--threads is not for Node.js"}},
 		"work --messages DIR/m.jsonl":                            {2, []string{"what its code does is real", "on 2 messages", "add --yes"}},
 		"work":                                                   {2, []string{"--messages"}},
 		"work --messages DIR/empty --yes":                        {1, []string{"empty has no message"}},
-		"work --messages DIR/binary --yes":                       {1, []string{"binary:1: this is no text"}},
-		"work --messages DIR/text --yes":                         {1, []string{"text:1: this is no message", "jq -cR"}},
+		"work --messages DIR/binary --yes":                       {1, []string{"binary:1: not text"}},
+		"work --messages DIR/text --yes":                         {1, []string{"text:1: not a message", "jq -cR"}},
 		"work --messages DIR/wrong --yes":                        {1, []string{"wrong:2: a message has no key \"bdy\""}},
 		"work --messages DIR/nowhere --yes":                      {1, []string{"reading messages"}},
 		"work --messages DIR/m.jsonl --yes --for 10ms":           {2, []string{"--for must be 1s at least"}},
 		"work --messages DIR/m.jsonl --yes --threads 0":          {2, []string{"--threads has 0"}},
 		"work --messages DIR/m.jsonl --yes --processes 1,9999":   {2, []string{"--processes has 9999"}},
 		"work --messages DIR/m.jsonl --yes --html DIR/nowhere/x": {2, []string{"there is no directory DIR/nowhere"}},
-		"work --messages DIR/m.jsonl --yes --write=some":         {2, []string{"it may be cheapest"}},
-		"none --messages DIR/m.jsonl --yes --for 20s":            {1, []string{"function none fails on every message", "the last time with: ValueError: no luck ?[2J", "Traceback"}},
-		"forever --messages DIR/m.jsonl --yes --for 2s":          {1, []string{"give more"}},
+		"work --messages DIR/m.jsonl --yes --write=some":         {2, []string{"use cheapest"}},
+		"none --messages DIR/m.jsonl --yes --for 20s":            {1, []string{"function none fails on every message", "the last error: ValueError: no luck ?[2J", "Traceback"}},
+		"forever --messages DIR/m.jsonl --yes --for 2s":          {1, []string{"increase"}},
 		"broken --messages DIR/m.jsonl --yes --for 20s":          {3, []string{"cannot start", "ModuleNotFoundError", "pip install nonexistent_pkg"}},
 		"work --messages DIR/m.jsonl --yes -c DIR/nowhere.yaml":  {1, []string{"no configuration DIR/nowhere.yaml"}},
 	} {

@@ -71,7 +71,7 @@ functions:
 	if text := statusText(r, StatusReport{}, time.Second); !strings.Contains(text, "blocking I/O") || !strings.Contains(text, "threads (auto)") || !strings.Contains(text, "app app: 1 process, ") {
 		t.Errorf("drover status:\n%s", text)
 	}
-	out.wait(t, `msg="other settings" app=app`)
+	out.wait(t, `msg="settings changed" app=app`)
 	// What was learned is written when the daemon ends; nothing is in the way of its end.
 	statusOf(t, file, func(r StatusReport) bool {
 		return r.Functions[0].InFlight == 0 || r.Apps[0].Phase == autotune.PhaseHold
@@ -132,7 +132,7 @@ func TestLessonsThatCannotBeRead(t *testing.T) {
 		"app/function_app.py": waitingApp, ".drover/tuning.json": "{",
 	})
 	out, stop := startCommand(t, "run", filepath.Join(dir, "drover.yaml"))
-	out.wait(t, "what was learned of the apps is lost, and will be learned again")
+	out.wait(t, "saved measurements of the apps cannot be read; they will be measured again")
 	out.wait(t, "msg=running")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)

@@ -44,7 +44,7 @@ func (t *tuner) decide(now autotune.Decision, err error) {
 	before := t.decision
 	t.decision = now
 	if now.Settings != before.Settings && before.Phase != "" {
-		t.log.Info("other settings", "processes", now.Processes, "threads", now.Threads, "coroutines", now.Coroutines, "phase", now.Phase, "why", now.Note)
+		t.log.Info("settings changed", "processes", now.Processes, "threads", now.Threads, "coroutines", now.Coroutines, "phase", now.Phase, "why", now.Note)
 	}
 	t.tell(before.Undone, now.Undone, err)
 	t.apply(now)
@@ -119,7 +119,7 @@ func (t *tuner) tell(before, now []autotune.Undone, err error) {
 		}
 		switch {
 		case u.Proved && (i < 0 || !before[i].Proved):
-			t.log.Warn("calls failed after a change of settings, and pass without it; it stays undone until the code or the settings of the app change",
+			t.log.Warn("calls failed after a change of settings, and succeed without it; it stays reverted until the code or the settings of the app change",
 				append(attrs, "set", u.Key())...)
 			t.lasting = true
 		case i < 0:
@@ -127,12 +127,12 @@ func (t *tuner) tell(before, now []autotune.Undone, err error) {
 			if errors.As(err, &failure) && failure.Detail != "" {
 				attrs = append(attrs, slog.String("detail", failure.Detail))
 			}
-			t.log.Info("calls fail right after a change of settings; it is undone, and being checked", attrs...)
+			t.log.Info("calls fail right after a change of settings; it is reverted, and being checked", attrs...)
 		}
 	}
 	for _, u := range before {
 		if !slices.ContainsFunc(now, same(u)) {
-			t.log.Info("a change of settings that was undone may be tried again", "setting", u.Setting, "tried", u.Tried, "function", u.Function, "error", u.Error)
+			t.log.Info("a reverted change of settings may be tried again", "setting", u.Setting, "tried", u.Tried, "function", u.Function, "error", u.Error)
 			t.lasting = true
 		}
 	}

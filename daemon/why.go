@@ -39,7 +39,7 @@ const stateUnknown = "unknown"
 func (d *Daemon) answerExplain(w http.ResponseWriter, r *http.Request) {
 	about, as := r.URL.Query().Get("about"), r.URL.Query().Get("as")
 	if about == "" || !slices.Contains([]string{"", "function", "message"}, as) {
-		refuse(w, http.StatusBadRequest, "about is the name of a function, or the id of a message; as is function or message, where it is not clear")
+		refuse(w, http.StatusBadRequest, "about must be the name of a function, or a message ID; as must be function or message, if about is ambiguous")
 		return
 	}
 	if as == "" && d.knows(about) {
@@ -72,7 +72,7 @@ func (d *Daemon) explainMessage(ctx context.Context, id string) []Explanation {
 	if len(out) > 0 {
 		return out
 	}
-	text := "no function has it in flight, or has failed on it lately, and no source shows it: it is done, or dead, or never came"
+	text := "not found: not in flight, no recent failure, and no source lists it. It was completed, dead-lettered, or never sent"
 	if d.inPhase() == phaseStarting {
 		text = "the daemon is starting"
 	}
@@ -133,7 +133,7 @@ func (f *function) explainInFlight(id string, now time.Time) (e Explanation, fou
 		if pid := f.workerOf(x.Message); pid > 0 {
 			e.Text += fmt.Sprintf(", in worker %d", pid)
 		} else {
-			e.Text = fmt.Sprintf("it was handed out %v ago, and no worker has it: it waits for one, or for its result to be sent, or for its source to take the verdict", handled)
+			e.Text = fmt.Sprintf("it was handed out %v ago, and no worker has it: it waits for a worker, for its result to be sent, or for its source to accept the verdict", handled)
 		}
 	}
 	if left := x.Started.Add(f.Timeout).Sub(now); left > 0 {
@@ -211,26 +211,26 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 	case triggers.PlaceReady:
 		e.Text = "it is ready at its source"
 		if at.Doubtful {
-			e.Text = "it is at its source, ready or lent to somebody, which is not told"
+			e.Text = "it is at its source; the source does not report whether it is ready or delivered"
 		}
 		if at.Ahead >= 0 {
 			e.Text += ", behind " + count(at.Ahead, "other", "others")
 		}
-		e.Notes = append(e.Notes, fmt.Sprintf("drover explain %s says what holds the function back", function))
+		e.Notes = append(e.Notes, fmt.Sprintf("drover explain %s shows the limit of the function", function))
 	case triggers.PlaceHeld:
-		e.Text = "it was received, and is held ready: it waits for a slot, or behind another of its ordering key"
+		e.Text = "it was prefetched, and waits for a slot, or behind another of its ordering key"
 		if !at.Due.IsZero() {
 			e.Text = "it was received, and waits for its next attempt, at " + at.Due.Local().Format(time.DateTime)
 		}
 	case triggers.PlaceLater:
-		e.Text = "its source keeps it for later"
+		e.Text = "it is scheduled for later at its source"
 		if !at.Due.IsZero() {
 			e.Text += ": until " + at.Due.Local().Format(time.DateTime)
 		}
 	case triggers.PlaceLent:
-		e.Text = "its source has lent it, and no function here works on it: somebody else does, or it was given back and has not come yet, or it waits for its retry, or it is done and others before it are not"
+		e.Text = "its source has delivered it, but not to a function here: another consumer has it, or it was released, or it waits for its retry, or it is done while earlier ones are not"
 	case triggers.PlaceDone:
-		e.Text = "it is done; its source keeps it for others"
+		e.Text = "it is done; its source keeps it for other consumers"
 	case triggers.PlaceSpent:
 		e.Text = "its source has delivered it as often as it may, and does not deliver it again; it is about to be dead-lettered"
 	}
@@ -253,7 +253,7 @@ func (d *Daemon) askInstances(ctx context.Context, about, as string) []Explanati
 		var said Explanations
 		client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
 		if err := client.get(ctx, explainPath(about, as), &said); err != nil {
-			d.log.Debug("an instance cannot be asked", "instance", id, "error", err)
+			d.log.Debug("cannot query an instance", "instance", id, "error", err)
 			continue
 		}
 		for _, e := range said.Explanations {

@@ -73,9 +73,9 @@ func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error)
 	}
 	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
-		return nil, fmt.Errorf("%w, and the sources cannot be asked: %w", noDaemon, err)
+		return nil, fmt.Errorf("%w, and the sources cannot be queried: %w", noDaemon, err)
 	}
-	_, _ = fmt.Fprintf(std.Err, "drover: %v; asking the sources instead\n", noDaemon)
+	_, _ = fmt.Fprintf(std.Err, "drover: %v; querying the sources instead\n", noDaemon)
 	d := New(cfg, WithEnv(std.Env, std.Environ), WithLogger(std.logger(configs.Log{Level: "error", Format: "auto"})))
 	p := newParts(d, cfg, nil)
 	defer func() { err = errors.Join(err, p.close(nil)) }()
@@ -86,14 +86,14 @@ func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error)
 		e := Explanation{Function: c.About, State: "stopped", Text: "no daemon runs it here"}
 		b, err := source.Backlog(ctx)
 		if err != nil {
-			e.Notes = []string{"its source does not tell what waits there: " + err.Error()}
+			e.Notes = []string{"its source does not report its backlog: " + err.Error()}
 		} else {
 			e.Notes = []string{waitingNote(heard{ready: b.Ready, oldest: b.Oldest, more: b.More})}
 		}
 		return []Explanation{e}, nil
 	}
 	source := func(name string) triggers.Trigger { return p.sources[name] }
-	return explainAtSources(ctx, d.names(), source, c.About, "no source shows it: it is done, or dead, or somebody has it, or it never came"), nil
+	return explainAtSources(ctx, d.names(), source, c.About, "not found: no source lists it. It was completed, dead-lettered, or never sent, or another consumer has it"), nil
 }
 
 // maxDeadSearched is how many dead letters of a function are looked at for a message.

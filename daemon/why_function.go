@@ -30,7 +30,7 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation
 		return []Explanation{e}
 	}
 	ready := fleet.count()
-	e.State, e.Text = "receiving", count(int64(ready.Ready), "instance does", "instances do")+" the work; what each says is below"
+	e.State, e.Text = "receiving", count(int64(ready.Ready), "instance runs", "instances run")+" the function; each is explained below"
 	if ready.Ready == 0 {
 		e.State, e.Text = string(phaseStarting), "no instance is ready"
 		if ready.Failing != "" {
@@ -53,35 +53,35 @@ func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
 	use := f.Share.Use()
 	switch {
 	case d.inPhase() == phaseStopping:
-		return string(phaseStopping), "the daemon is stopping: it receives no more"
+		return string(phaseStopping), "the daemon is stopping"
 	case s.Stopped:
-		return "stopped", "it has stopped, since its code does not load: " + f.LoadError().Error()
+		return "stopped", "it is disabled, because its code does not load: " + f.LoadError().Error()
 	case d.stores.problem(f.source) != nil:
 		return "blocked", d.stores.problem(f.source).Words()
 	case s.Paused && s.PausedUntil.IsZero():
-		return "paused", "it is paused by hand, without end: drover resume " + f.Name
+		return "paused", "it is paused until resumed: drover resume " + f.Name
 	case s.Paused:
-		return "paused", fmt.Sprintf("it is paused by hand, until %s: drover resume %s ends that", s.PausedUntil.Local().Format(time.DateTime), f.Name)
+		return "paused", fmt.Sprintf("it is paused until %s; to end that: drover resume %s", s.PausedUntil.Local().Format(time.DateTime), f.Name)
 	case !s.Disconnected.IsZero():
-		return "unreachable", fmt.Sprintf("its source cannot be reached, for %v", now.Sub(s.Disconnected).Round(time.Second)) + because(s.ReceiveError)
+		return "unreachable", fmt.Sprintf("its source has been unreachable for %v", now.Sub(s.Disconnected).Round(time.Second)) + because(s.ReceiveError)
 	case blocking(s.Problems) != nil:
 		return "blocked", blocking(s.Problems).Words()
 	case s.Gate == gateShut:
-		why := "its app is not well"
+		why := "its app is down"
 		if shut, ok := f.Handler.(interface{ Shut() string }); ok && shut.Shut() != "" {
 			why += ": " + shut.Shut()
 		}
 		return "app_down", why + "; nothing is received until it is"
 	case f.pool != nil && f.pool.Stats().Wanted > 0 && f.pool.Stats().Ready == 0:
-		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, started in place of others that died: %d", f.pool.Stats().Starting, restartsOf(f))
+		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, restarted after a crash: %d", f.pool.Stats().Starting, restartsOf(f))
 	case f.Memory.Waits():
-		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the bound", memoryNote(d.budget), f.Memory.Used()>>20)
+		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the limit", memoryNote(d.budget), f.Memory.Used()>>20)
 	case use.Limit > 0 && use.Used >= use.Limit:
-		return "full", fmt.Sprintf("its slots are taken, %d of %d: its own concurrency is the bound", use.Used, use.Limit)
+		return "full", fmt.Sprintf("its slots are in use, %d of %d: its own concurrency is the limit", use.Used, use.Limit)
 	case use.All >= use.Capacity && f.pool != nil:
-		return "full", fmt.Sprintf("the slots of app %s are taken, %d of %d%s: the workers are the bound", f.app, use.All, use.Capacity, d.sharers(f))
+		return "full", fmt.Sprintf("the slots of app %s are in use, %d of %d%s: the workers are the limit", f.app, use.All, use.Capacity, d.sharers(f))
 	case use.All >= use.Capacity:
-		return "full", fmt.Sprintf("its slots are taken, %d of %d: its concurrency is the bound", use.All, use.Capacity)
+		return "full", fmt.Sprintf("its slots are in use, %d of %d: its concurrency is the limit", use.All, use.Capacity)
 	}
 	room := use.Capacity - use.All
 	if use.Limit > 0 {
@@ -119,7 +119,7 @@ func (d *Daemon) sharers(f *function) string {
 func (d *Daemon) backlogNotes(ctx context.Context, f *function) (notes []string) {
 	b := d.backlogs.of(ctx, d, f.Name, statusFresh)
 	if b.ready < 0 {
-		notes = append(notes, "its source does not tell what waits there")
+		notes = append(notes, "its source does not report its backlog")
 	} else {
 		notes = append(notes, waitingNote(b))
 	}
@@ -127,7 +127,7 @@ func (d *Daemon) backlogNotes(ctx context.Context, f *function) (notes []string)
 		notes = append(notes, noter.Notes()...)
 	}
 	if n, next := f.WaitingRetries(time.Now()); n > 0 {
-		notes = append(notes, fmt.Sprintf("%s to be tried again, the next in %v", count(int64(n), "that failed waits", "that failed wait"), time.Until(next).Round(time.Second)))
+		notes = append(notes, fmt.Sprintf("%s for a retry, the next in %v", count(int64(n), "failed message waits", "failed messages wait"), time.Until(next).Round(time.Second)))
 	}
 	return notes
 }
@@ -149,9 +149,9 @@ func (d *Daemon) slotNotes(f *function) (notes []string) {
 	if limit == 0 {
 		limit = use.Capacity
 	}
-	text := fmt.Sprintf("slots taken: %d of at most %d", use.Used, limit)
+	text := fmt.Sprintf("slots in use: %d of at most %d", use.Used, limit)
 	if use.Claims > 0 {
-		text += "; " + count(int64(use.Claims), "message that was received waits", "messages that were received wait") + " for a slot"
+		text += "; " + count(int64(use.Claims), "received message waits", "received messages wait") + " for a slot"
 	}
 	notes = append(notes, text)
 	if oldest, found := f.OldestInFlight(); found {

@@ -52,8 +52,8 @@ functions:
 	out, stop := startCommand(t, "run", r.file)
 	out.wait(t, "msg=running")
 	r.send("orders", "x")
-	explains(t, out, r.file, "orders", "function orders: app down\n  its app is not well: ", "connection refused; nothing is received until it is", "1 message waits at its source")
-	explains(t, out, r.file, "orders:1", "message orders:1 of function orders: ready", "drover explain orders says what holds the function back")
+	explains(t, out, r.file, "orders", "function orders: app down\n  its app is down: ", "connection refused; nothing is received until it is", "1 message waits at its source")
+	explains(t, out, r.file, "orders:1", "message orders:1 of function orders: ready", "drover explain orders shows the limit of the function")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -76,7 +76,7 @@ def greet(message):
 	out, stop := startCommand(t, "run", r.file)
 	out.wait(t, "\"msg\":\"running\"")
 	r.send("greet", "die")
-	explains(t, out, r.file, "greet", "function greet: no worker\n  no worker is ready; starting: 1, started in place of others that died: 1\n", "workers: 0 ready, 1 starting")
+	explains(t, out, r.file, "greet", "function greet: no worker\n  no worker is ready; starting: 1, restarted after a crash: 1\n", "workers: 0 ready, 1 starting")
 	r.send("greet", "world")
 	explains(t, out, r.file, "greet:2", "message greet:2 of function greet: ready")
 	if err := os.Remove(filepath.Join(r.dir, "app", "dies")); err != nil {
@@ -110,13 +110,13 @@ two = one
 	for range 2 {
 		r.send("one", "x")
 	}
-	explains(t, out, r.file, "two", "function two: full\n  the slots of app both are taken, 2 of 2 (2 by one): the workers are the bound", "slots taken: 0 of at most 2", "workers: 1 ready")
+	explains(t, out, r.file, "two", "function two: full\n  the slots of app both are in use, 2 of 2 (2 by one): the workers are the limit", "slots in use: 0 of at most 2", "workers: 1 ready")
 	r.send("two", "x")
 	explains(t, out, r.file, "two", "1 message waits at its source")
 	if err := os.WriteFile(filepath.Join(r.dir, "app", "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	explains(t, out, r.file, "two", "function two: receiving\n  nothing holds it back: it waits for messages, with room for 2")
+	explains(t, out, r.file, "two", "function two: receiving\n  no limit applies: it waits for messages, with 2 free slots")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -156,8 +156,8 @@ func TestExplainAFunctionThatHasStopped(t *testing.T) {
 			break
 		}
 	}
-	says(t, why, "function bad: stopped\n  it has stopped, since its code does not load: ", "no module", "1 message waits at its source")
-	says(t, explained(t, cfg, "good", "", "receiving"), "nothing holds it back")
+	says(t, why, "function bad: stopped\n  it is disabled, because its code does not load: ", "no module", "1 message waits at its source")
+	says(t, explained(t, cfg, "good", "", "receiving"), "no limit applies")
 	stop()
 	var loadError *handlers.LoadError
 	if err := <-ended; err != nil && !errors.As(err, &loadError) {

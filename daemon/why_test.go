@@ -71,7 +71,7 @@ func TestExplainMessage(t *testing.T) {
 		f.Concurrency = 1
 		cfg.Functions["f"] = f
 	})
-	says(t, explained(t, cfg, "f", "", "receiving"), "function f: receiving", "with room for 1", "messages wait at its source", "slots taken: 0 of at most 1")
+	says(t, explained(t, cfg, "f", "", "receiving"), "function f: receiving", "with 1 free slot", "messages wait at its source", "slots in use: 0 of at most 1")
 	queue.Send(triggers.Message{ID: "later", Body: []byte("retry")})
 	e := explained(t, cfg, "later", "", "retry")
 	says(t, e, "message later of function f: retry", "attempt 1 of 5 failed, and the next is due in ", "the error: no ?[2J luck")
@@ -81,16 +81,16 @@ func TestExplainMessage(t *testing.T) {
 	says(t, explained(t, cfg, "failed", "", "retry"), "the error: ValueError", "line 3, in charge")
 	queue.Send(triggers.Message{ID: "f"})
 	says(t, explained(t, cfg, "f", "message", "in_flight"), "it is being handled for", "times out in", "this is attempt 1 of 5")
-	says(t, explained(t, cfg, "f", "", "full"), "its slots are taken, 1 of 1: its concurrency is the bound", "1 in flight, the oldest for", "2 that failed wait to be tried again")
-	says(t, explained(t, cfg, "nobody", "", stateUnknown), "message nobody: unknown", "no function has it in flight")
+	says(t, explained(t, cfg, "f", "", "full"), "its slots are in use, 1 of 1: its concurrency is the limit", "1 in flight, the oldest for", "2 failed messages wait for a retry")
+	says(t, explained(t, cfg, "nobody", "", stateUnknown), "message nobody: unknown", "not found")
 
 	d.pause(t.Context(), "f", true, time.Time{})
-	says(t, explained(t, cfg, "f", "", "paused"), "paused by hand, without end: drover resume f")
+	says(t, explained(t, cfg, "f", "", "paused"), "paused until resumed: drover resume f")
 	d.pause(t.Context(), "f", true, time.Now().Add(time.Hour))
-	says(t, explained(t, cfg, "f", "", "paused"), "paused by hand, until ")
+	says(t, explained(t, cfg, "f", "", "paused"), "paused until ")
 	d.pause(t.Context(), "f", false, time.Time{})
 	d.enter(phaseStopping)
-	says(t, explained(t, cfg, "f", "", "stopping"), "it receives no more")
+	says(t, explained(t, cfg, "f", "", "stopping"), "the daemon is stopping")
 }
 
 // unreachable is a trigger whose source is away.
@@ -107,7 +107,7 @@ func (unreachable) Close(context.Context) error { return nil }
 func TestExplainWhatCannotReceive(t *testing.T) {
 	d, cfg := daemonOn(t, unreachable{}, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, nil)
 	e := explained(t, cfg, "f", "", "unreachable")
-	says(t, e, "its source cannot be reached, for", "the broker is away", "its source does not tell what waits there")
+	says(t, e, "its source has been unreachable for", "the broker is away", "its source does not report its backlog")
 	if reasons := d.notWell(); len(reasons) != 1 || !strings.Contains(reasons[0], "function f receives nothing") {
 		t.Errorf("%q", reasons)
 	}
@@ -129,15 +129,15 @@ func TestExplainWhatTheSourceSays(t *testing.T) {
 		source triggers.Trigger
 		wants  []string
 	}{
-		"ready":        {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: 7}}, []string{"message m of function f: ready", "it is ready at its source, behind 7 others", "drover explain f says"}},
-		"perhaps lent": {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: -1, Doubtful: true}}, []string{"f: ready", "ready or lent to somebody, which is not told\n"}},
-		"held":         {shows{found: triggers.Found{Place: triggers.PlaceHeld}}, []string{"f: held", "is held ready: it waits for a slot"}},
+		"ready":        {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: 7}}, []string{"message m of function f: ready", "it is ready at its source, behind 7 others", "drover explain f shows"}},
+		"perhaps lent": {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: -1, Doubtful: true}}, []string{"f: ready", "the source does not report whether it is ready or delivered\n"}},
+		"held":         {shows{found: triggers.Found{Place: triggers.PlaceHeld}}, []string{"f: held", "it was prefetched, and waits for a slot"}},
 		"held back":    {shows{found: triggers.Found{Place: triggers.PlaceHeld, Due: due, Failures: 2}}, []string{"f: held", "its next attempt, at " + due.Format(time.DateTime), "it has failed 2 times"}},
-		"later":        {shows{found: triggers.Found{Place: triggers.PlaceLater, Due: due}}, []string{"f: later", "keeps it for later: until " + due.Format(time.DateTime)}},
-		"deferred":     {shows{found: triggers.Found{Place: triggers.PlaceLater}}, []string{"f: later", "keeps it for later\n"}},
-		"lent":         {shows{found: triggers.Found{Place: triggers.PlaceLent, Enqueued: time.Now().Add(-time.Minute)}}, []string{"f: lent", "its source has lent it", "it was enqueued at ", ", 1m"}},
-		"done":         {shows{found: triggers.Found{Place: triggers.PlaceDone}}, []string{"f: done", "its source keeps it for others"}},
-		"not there":    {shows{err: triggers.ErrNotFound}, []string{"message m: unknown", "and no source shows it"}},
+		"later":        {shows{found: triggers.Found{Place: triggers.PlaceLater, Due: due}}, []string{"f: later", "scheduled for later at its source: until " + due.Format(time.DateTime)}},
+		"deferred":     {shows{found: triggers.Found{Place: triggers.PlaceLater}}, []string{"f: later", "scheduled for later at its source\n"}},
+		"lent":         {shows{found: triggers.Found{Place: triggers.PlaceLent, Enqueued: time.Now().Add(-time.Minute)}}, []string{"f: lent", "its source has delivered it", "it was enqueued at ", ", 1m"}},
+		"done":         {shows{found: triggers.Found{Place: triggers.PlaceDone}}, []string{"f: done", "its source keeps it for other consumers"}},
+		"not there":    {shows{err: triggers.ErrNotFound}, []string{"message m: unknown", "no source lists it"}},
 		"sessions":     {shows{err: fmt.Errorf("q has sessions: %w", triggers.ErrUnsearchable)}, []string{"message m: unknown", "the source of f: q has sessions: nothing can be looked for there"}},
 		"away":         {shows{err: errors.New("no route \x1b[2J")}, []string{"message m: unknown", "the source of f: no route ?[2J"}},
 		"no finder":    {unreachable{}, []string{"message m: unknown"}},
@@ -197,12 +197,12 @@ func TestExplainCommand(t *testing.T) {
 			t.Fatal(errs)
 		}
 	}
-	until("nothing holds it back", "greet")
+	until("no limit applies", "greet")
 	send("bad")
 	until("message greet:1 of function greet: dead", "greet:1")
 	send("slow")
 	until(", in worker ", "greet:2")
-	until("its slots are taken, 1 of 1: its own concurrency is the bound", "greet")
+	until("its slots are in use, 1 of 1: its own concurrency is the limit", "greet")
 	send("waits")
 	until("it is ready at its source, behind 0 others", "greet:3")
 	until("message greet:99: unknown", "greet:99")
@@ -219,7 +219,7 @@ func TestExplainCommand(t *testing.T) {
 	stop()
 	// Without a daemon the sources tell what they know, and the dead letters.
 	status, text, errs := command(t.Context(), nil, nil, "explain", "greet", "-c", file)
-	if status != ExitOK || !strings.Contains(text, "no daemon runs it here") || !strings.Contains(errs, "asking the sources instead") {
+	if status != ExitOK || !strings.Contains(text, "no daemon runs it here") || !strings.Contains(errs, "querying the sources instead") {
 		t.Errorf("status %d, %s%s", status, text, errs)
 	}
 	until("message greet:1 of function greet: dead", "greet:1")

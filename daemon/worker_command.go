@@ -58,7 +58,7 @@ func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	dir, err := os.MkdirTemp("", "drover-worker-test-")
 	if err != nil {
-		return fmt.Errorf("making a place for the test app: %w", err)
+		return fmt.Errorf("creating a directory for the test app: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	target, err := c.target(ctx, dir, std)
@@ -76,7 +76,7 @@ func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	passed, failed, skipped := count[conformance.Passed], count[conformance.Failed], count[conformance.Skipped]
 	if passed+failed+skipped == 0 {
-		return fmt.Errorf("no check matches %s; there are %s", c.Only, strings.Join(conformance.Names(target), ", "))
+		return fmt.Errorf("no check matches %s; use one of %s", c.Only, strings.Join(conformance.Names(target), ", "))
 	}
 	if !c.JSON {
 		fmt.Fprintf(std.Out, "\n%d passed, %d failed, %d skipped, in %v\n", passed, failed, skipped, time.Since(began).Round(100*time.Millisecond))
@@ -109,7 +109,7 @@ func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (ou
 		return out, nil
 	}
 	if len(c.Command) > 1 || !slices.Contains(conformance.Languages(), c.Command[0]) {
-		return out, usageError("--app is to say where the test app of this worker is, which docs/worker-protocol.md describes; without --app, one of drover's own is tested: " + strings.Join(conformance.Languages(), ", "))
+		return out, usageError("name the directory of the test app with --app (docs/worker-protocol.md describes it), or test a built-in worker: " + strings.Join(conformance.Languages(), ", "))
 	}
 	if err := conformance.WriteApp(dir, c.Command[0]); err != nil {
 		return out, fmt.Errorf("writing the test app: %w", err)

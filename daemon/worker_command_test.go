@@ -90,10 +90,10 @@ func TestWorkerTestRefuses(t *testing.T) {
 		want   string
 	}{
 		{"", ExitUsage, `expected "<command> ..."`},
-		{"-- ./my-worker", ExitUsage, "--app is to say where the test app of this worker is"},
+		{"-- ./my-worker", ExitUsage, "name the directory of the test app with --app"},
 		{"python -x", ExitUsage, "unknown flag -x"},
 		{"python --run [", ExitUsage, "--run takes a regular expression: "},
-		{"python --run nothing/such", ExitFailed, "no check matches nothing/such; there are hello/welcome, "},
+		{"python --run nothing/such", ExitFailed, "no check matches nothing/such; use one of hello/welcome, "},
 		{"python --limit 0s", ExitUsage, "--limit must be more than 0"},
 		{"python --modes sink", ExitUsage, `must be one of "one","threads","async"`},
 		{"--app nowhere -- ./my-worker", ExitUsage, "--app takes a directory, and nowhere is none"},

@@ -162,11 +162,11 @@ func read(name string, in io.Reader, most limits) (out Messages, err error) {
 	}
 	switch err := lines.Err(); {
 	case errors.Is(err, bufio.ErrTooLong):
-		return Messages{}, fmt.Errorf("%s:%d: the line is longer than %d MiB: no source takes such a message; has the file a message a line?", name, n+1, most.line>>20)
+		return Messages{}, fmt.Errorf("%s:%d: the line is longer than %d MiB: no source accepts such a message; does the file have one message per line?", name, n+1, most.line>>20)
 	case err != nil:
 		return Messages{}, fmt.Errorf("reading messages of %s, after line %d: %w", name, n, err)
 	case len(out.All) == 0:
-		return Messages{}, fmt.Errorf("%s has no message: it needs one line at least, such as {\"body\": \"...\"}; drover capture writes such a file", name)
+		return Messages{}, fmt.Errorf("%s has no message: it needs at least one line, such as {\"body\": \"...\"}; drover capture writes such a file", name)
 	}
 	return out, nil
 }
@@ -186,10 +186,10 @@ func (out *Messages) add(m *triggers.Message, size *int, most limits) {
 
 func parse(text []byte) (*triggers.Message, error) {
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-		return nil, errors.New("this is no text: a file of messages is JSON, one message a line. For bodies that are binary, put each into a file of its own and name their directory")
+		return nil, errors.New("not text: a file of messages is JSON, one message per line. For binary bodies, put each into its own file and name their directory")
 	}
 	if text[0] != '{' {
-		return nil, fmt.Errorf("this is no message: a message is a JSON object on one line, such as {\"body\": \"...\"}. Where each line is a body, jq makes messages of them: jq -cR '{body: .}'")
+		return nil, fmt.Errorf("not a message: a message is a JSON object on one line, such as {\"body\": \"...\"}. If each line is a body, convert them with jq: jq -cR '{body: .}'")
 	}
 	from := json.NewDecoder(bytes.NewReader(text))
 	from.DisallowUnknownFields()
@@ -198,10 +198,10 @@ func parse(text []byte) (*triggers.Message, error) {
 		return nil, explain(err)
 	}
 	if _, err := from.Token(); err != io.EOF {
-		return nil, errors.New("something follows the message: each has a line of its own")
+		return nil, errors.New("text follows the message; put each message on its own line")
 	}
 	if (l.Body == nil) == (l.BodyBase64 == nil) {
-		return nil, errors.New("it needs body or body_base64, one of them")
+		return nil, errors.New("it needs either body or body_base64")
 	}
 	m := &triggers.Message{ID: l.ID, Subject: l.Subject, OrderingKey: l.Key, Attributes: l.Attributes, Repeated: l.Repeated, Body: l.BodyBase64, Attempt: 1}
 	if len(l.Properties) > 0 {
@@ -224,18 +224,18 @@ func explain(err error) error {
 	var wrong *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &wrong) && wrong.Field == "body":
-		return fmt.Errorf("body is %s; it must be a text: write JSON as {\"body\": \"{\\\"id\\\": 7}\"}", article(wrong.Value))
+		return fmt.Errorf("body is %s; it must be a string: write JSON as {\"body\": \"{\\\"id\\\": 7}\"}", article(wrong.Value))
 	case errors.As(err, &wrong) && strings.HasPrefix(wrong.Field, "attributes"):
-		return fmt.Errorf("%s is %s; attributes are texts, as in {\"tenant\": \"7\"}", wrong.Field, article(wrong.Value))
+		return fmt.Errorf("%s is %s; attributes must be strings, as in {\"tenant\": \"7\"}", wrong.Field, article(wrong.Value))
 	case errors.As(err, &wrong):
 		return fmt.Errorf("%s is %s, and must be %s", wrong.Field, article(wrong.Value), article(wrong.Type.String()))
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("the object does not end on its line: a message is one line")
+		return errors.New("the object does not end on its line; a message must be one line")
 	}
 	if key, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
-		return fmt.Errorf("a message has no key %s; it has %s. Where the line is itself the body, jq makes a message of it: jq -cR '{body: .}'", key, keys)
+		return fmt.Errorf("a message has no key %s; it has %s. If the line is the body itself, convert it with jq: jq -cR '{body: .}'", key, keys)
 	}
-	return fmt.Errorf("this is no JSON: %w", err)
+	return fmt.Errorf("invalid JSON: %w", err)
 }
 
 func article(what string) string {
@@ -263,7 +263,7 @@ func directory(path string, most limits) (out Messages, err error) {
 			return Messages{}, fmt.Errorf("reading messages: %w", err)
 		}
 		if info.Size() > int64(most.line) {
-			return Messages{}, fmt.Errorf("%s has %d MiB: no source takes such a message", name, info.Size()>>20)
+			return Messages{}, fmt.Errorf("%s has %d MiB: no source accepts such a message", name, info.Size()>>20)
 		}
 		body, err := os.ReadFile(filepath.Clean(name))
 		if err != nil {

@@ -60,24 +60,24 @@ func TestRead(t *testing.T) {
 
 func TestReadErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                  "f has no message: it needs one line at least",
+		"":                                  "f has no message: it needs at least one line",
 		"\n \n":                             "f has no message",
-		"hello\n":                           "f:1: this is no message: a message is a JSON object on one line",
-		"{\"body\":\"a\"}\n[1]":             "f:2: this is no message",
+		"hello\n":                           "f:1: not a message: a message is a JSON object on one line",
+		"{\"body\":\"a\"}\n[1]":             "f:2: not a message",
 		"{\"body\":\"a\"}\n{\"order\":7}":   `f:2: a message has no key "order"; it has body or body_base64`,
 		"{\n \"body\": \"a\"\n}":            "f:1: the object does not end on its line",
-		`{"body":"a"}{"body":"b"}`:          "f:1: something follows the message",
-		`{"body":"a"} x`:                    "f:1: something follows the message",
-		`{}`:                                "f:1: it needs body or body_base64, one of them",
-		`{"body":"a","body_base64":"YQ=="}`: "one of them",
-		`{"body":{"id":7}}`:                 "body is an object; it must be a text",
-		`{"body":"a","attributes":{"n":7}}`: "is a number; attributes are texts",
+		`{"body":"a"}{"body":"b"}`:          "f:1: text follows the message",
+		`{"body":"a"} x`:                    "f:1: text follows the message",
+		`{}`:                                "f:1: it needs either body or body_base64",
+		`{"body":"a","body_base64":"YQ=="}`: "it needs either body or body_base64",
+		`{"body":{"id":7}}`:                 "body is an object; it must be a string",
+		`{"body":"a","attributes":{"n":7}}`: "is a number; attributes must be strings",
 		`{"body":"a","id":7}`:               "id is a number, and must be a string",
-		`{"body_base64":"%"}`:               "f:1: this is no JSON: illegal base64",
-		`{"body":"a","enqueued":"today"}`:   "f:1: this is no JSON",
-		`{"body" "a"}`:                      "f:1: this is no JSON",
-		"\x7fELF\x02\x01\x01\x00":           "f:1: this is no text: a file of messages is JSON",
-		"\xff\xfe{\x00":                     "f:1: this is no text",
+		`{"body_base64":"%"}`:               "f:1: invalid JSON: illegal base64",
+		`{"body":"a","enqueued":"today"}`:   "f:1: invalid JSON",
+		`{"body" "a"}`:                      "f:1: invalid JSON",
+		"\x7fELF\x02\x01\x01\x00":           "f:1: not text: a file of messages is JSON",
+		"\xff\xfe{\x00":                     "f:1: not text",
 	} {
 		if got, err := Read("f", strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) || len(got.All) > 0 {
 			t.Errorf("%q: %v, want %q", text, err, want)
@@ -123,7 +123,7 @@ func TestReadIsBounded(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "large"), make([]byte, 2<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := directory(dir, most); err == nil || !strings.Contains(err.Error(), "large has 2 MiB: no source takes such a message") {
+	if _, err := directory(dir, most); err == nil || !strings.Contains(err.Error(), "large has 2 MiB: no source accepts such a message") {
 		t.Error(err)
 	}
 }

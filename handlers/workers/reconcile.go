@@ -161,7 +161,7 @@ func (r *reconciler) keep(m *member) bool {
 	if r.code.failure() != nil || r.countDud(m) {
 		return false
 	}
-	r.schedule("a worker is gone; it will be replaced", m, lived)
+	r.schedule("a worker died; it will be replaced", m, lived)
 	return false
 }
 
@@ -330,7 +330,7 @@ func (r *reconciler) templateGone(lived time.Duration) {
 		r.giveUpTemplate(fmt.Sprintf("%d templates in a row ended; the last one: %v", maxTemplates, w.Reason))
 		return
 	}
-	r.schedule("the template is gone; it will be replaced", w, lived)
+	r.schedule("the template died; it will be replaced", w, lived)
 }
 
 // startTemplate starts one, when it is time, and where workers are wanted.

@@ -97,7 +97,7 @@ func (w *watch) checkCalls(now time.Time) (busy bool) {
 // stoodStill takes a time at which the daemon stood still: no call is late for that,
 // and no worker silent.
 func (w *watch) stoodStill(gap time.Duration) {
-	w.log.Warn("the daemon stood still: it was stopped, or the machine slept or had no time for it; no call is charged for that", "for", gap.Round(100*time.Millisecond))
+	w.log.Warn("the daemon was suspended: it was stopped, or the machine slept or had no CPU time; no call uses an attempt for that", "for", gap.Round(100*time.Millisecond))
 	for _, one := range w.workers() {
 		one.AddLost(gap)
 	}

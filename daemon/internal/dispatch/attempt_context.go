@@ -11,7 +11,7 @@ import (
 var errTimeout = errors.New("the function's timeout")
 
 // errLost is the cause of a context that ended since the message was lost.
-var errLost = errors.New("the message was lost: it runs again elsewhere")
+var errLost = errors.New("the message was lost; it will be redelivered")
 
 // attemptContext is the context of one attempt: it ends at its deadline, or with the
 // context below it. A timer is only set when somebody waits for its end, since

@@ -82,7 +82,7 @@ func (f *Function) Run(receiving, working, settling context.Context) error {
 			if failing != err.Error() {
 				failing = err.Error()
 				f.receiveError.Store(failing)
-				f.Log.Warn("cannot receive; will try until it works", "error", err, "retry_in", delay)
+				f.Log.Warn("cannot receive; will retry until it works", "error", err, "retry_in", delay)
 			}
 			wait(receiving, delay)
 			continue
@@ -362,7 +362,7 @@ func (x *execution) classifyTimeout(err error) error {
 		return err
 	}
 	if x.lost.Load() && f.CancelOnLost {
-		return fmt.Errorf("cancelled, since its message was lost: %w", handlers.ErrNotTried)
+		return fmt.Errorf("cancelled, because its message was lost: %w", handlers.ErrNotTried)
 	}
 	if errors.Is(err, errTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		late := &handlers.Failure{Summary: fmt.Sprintf("timed out after %v", f.Timeout)}
@@ -464,7 +464,7 @@ func (x *execution) sendTo(ctx context.Context, o *Output) (err error) {
 		}
 		if failing != err.Error() {
 			failing = err.Error()
-			f.Log.Warn("cannot send a result; will try until it works", "message", m.ID, "to", o.Name, "error", err)
+			f.Log.Warn("cannot send a result; will retry until it works", "message", m.ID, "to", o.Name, "error", err)
 		}
 		f.stuck.hold(exit{x.delivery, o.Name}, refusal{err: err})
 		wait(ctx, pause.NextBackOff())
@@ -522,7 +522,7 @@ func (x *execution) settle(v triggers.Verdict, cause error) (taken triggers.Verd
 	for {
 		switch {
 		case f.settling.Err() != nil:
-			f.Log.Error("message not settled; the source delivers it again", "message", x.delivery.Message.ID, "verdict", v.Kind, "error", err)
+			f.Log.Error("message not settled; the source will redeliver it", "message", x.delivery.Message.ID, "verdict", v.Kind, "error", err)
 			return v, false
 		case stopping && v.Kind == triggers.Reject:
 			// A stop does not wait for a dead-letter queue that somebody has to make:
@@ -550,7 +550,7 @@ func (f *Function) reportRefusal(m *triggers.Message, v triggers.Verdict, cause,
 	if detail := failureDetail(cause); detail != "" {
 		attrs = append(attrs, slog.String("detail", detail))
 	}
-	f.Log.LogAttrs(context.Background(), slog.LevelWarn, "message not settled; retrying until the source takes it", attrs...)
+	f.Log.LogAttrs(context.Background(), slog.LevelWarn, "message not settled; retrying until the source accepts it", attrs...)
 }
 
 func failureDetail(err error) string {

@@ -113,7 +113,7 @@ func TestAnOutputThatIsAwayHoldsTheMessage(t *testing.T) {
 			p.want(t, "a")
 		}
 		b.wantCounts(1, 0, 0, 0)
-		if want := `cannot send a result; will try until it works" function=f message=1 to="subject place 1 on c" error="it is away"`; !strings.Contains(b.log.String(), want) {
+		if want := `cannot send a result; will retry until it works" function=f message=1 to="subject place 1 on c" error="it is away"`; !strings.Contains(b.log.String(), want) {
 			t.Errorf("the log lacks %q:\n%s", want, b.log.String())
 		}
 	})

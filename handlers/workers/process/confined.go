@@ -85,7 +85,7 @@ func (p *Process) explainBox() {
 		return
 	}
 	if box.OutOfMemory() {
-		p.state, p.cause = "it came to limits.memory, and the kernel killed it", CauseOOM
+		p.state, p.cause = "it reached limits.memory, and the kernel killed it", CauseOOM
 		return
 	}
 	err := box.Verdict()

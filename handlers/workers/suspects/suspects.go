@@ -198,7 +198,7 @@ func (s *Registry) Charge(m Message, w *worker.Worker, c *worker.Call, cancelled
 			r.excuses++
 			r.alone = r.alone || hung || unknown || r.excuses >= maxExcuses
 		})
-		s.log.Debug("a call ran out of time by no fault of its own; it runs again", "function", s.name(m), "message", m.ID, "times", again.excuses)
+		s.log.Debug("a call timed out because of another; it runs again", "function", s.name(m), "message", m.ID, "times", again.excuses)
 		return fmt.Errorf("others took its time: %w", handlers.ErrRunAgain)
 	case lost != nil && lost.Again && lost.Suspect && !lost.Alone:
 		s.NoteSuspect(m)

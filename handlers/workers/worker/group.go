@@ -148,7 +148,7 @@ func (g *Group) load(template bool) protocol.LoadFrame {
 // incompatibility returns why a worker cannot serve the pool; "" if it can.
 func (g *Group) incompatibility(w *protocol.WelcomeFrame) string {
 	if w.Protocol != protocol.Version {
-		return fmt.Sprintf("the worker speaks protocol %d, this daemon %d: use a worker made for it", w.Protocol, protocol.Version)
+		return fmt.Sprintf("the worker has protocol %d, this daemon %d: use a matching worker", w.Protocol, protocol.Version)
 	}
 	for _, f := range g.cfg.Functions {
 		if f.SessionState && !slices.Contains(w.Capabilities, protocol.CanSessionState) {
