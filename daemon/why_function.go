@@ -87,7 +87,7 @@ func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
 	if use.Limit > 0 {
 		room = min(room, use.Limit-use.Used)
 	}
-	return "receiving", fmt.Sprintf("nothing holds it back: it waits for messages, with room for %d", room)
+	return "receiving", "no limit applies: it waits for messages, with " + count(int64(room), "free slot", "free slots")
 }
 
 func restartsOf(f *function) (n int) {
