@@ -62,7 +62,7 @@ async def f(message):
 		}
 		_, _ = call(t, p, "f", &triggers.Message{ID: fmt.Sprint("poison", i), Body: []byte("poison")})
 	}
-	eventually(t, "eight deaths", func() bool { return log.count("a worker is gone") == 8 })
+	eventually(t, "eight deaths", func() bool { return log.count("a worker died") == 8 })
 	if log.count("in=0s") != 8 {
 		t.Error("a start was delayed")
 	}
