@@ -212,7 +212,7 @@ def greet(message):
 	if err := errors.Join(os.WriteFile(large, nil, 0o600), os.Truncate(large, maxLine+1)); err != nil {
 		t.Fatal(err)
 	}
-	send(1, "it has more than 64 MiB, which is more than any source accepts; send its lines with --lines", "", "greet", "--file", large)
+	send(1, "large.txt is larger than 64MiB; no source accepts it", "", "greet", "--file", large)
 	send(1, "no such connection", "", "some.subject", "--via", "nowhere", "--body", "x")
 
 	// A second daemon over the same directory.

@@ -10,8 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -141,23 +139,9 @@ func (c *invokeCommand) message(settings configs.Function, in io.Reader) (*trigg
 		m.Body = []byte(*c.Body)
 		return m, nil
 	}
-	if c.File != "-" {
-		file, err := os.Open(filepath.Clean(c.File))
-		if err != nil {
-			return nil, fmt.Errorf("reading the body: %w", err)
-		}
-		defer func() { _ = file.Close() }() // it was only read
-		in = file
-	}
-	limit := max(int64(settings.MaxBody), maxLine)
 	var err error
-	if m.Body, err = io.ReadAll(io.LimitReader(in, limit+1)); err != nil {
-		return nil, fmt.Errorf("reading the body: %w", err)
-	}
-	if int64(len(m.Body)) > limit {
-		return nil, fmt.Errorf("the body in %s is larger than %v; no source accepts it", c.File, configs.Size(limit))
-	}
-	return m, nil
+	m.Body, err = readBody(c.File, in, max(int64(settings.MaxBody), maxLine))
+	return m, err
 }
 
 // sentTo is the name that a trigger's messages were sent to; empty where there may

@@ -289,9 +289,9 @@ func (c *sendCommand) bodies(std *IO) iter.Seq2[[]byte, error] {
 		return numbered(c.Count, func(n int) []byte { return fmt.Append(nil, n) })
 	}
 	return func(yield func([]byte, error) bool) {
-		in, done, err := openInput(c.Lines, std)
+		in, done, err := openInput(c.Lines, std.In)
 		if err != nil {
-			yield(nil, err)
+			yield(nil, fmt.Errorf("reading messages: %w", err))
 			return
 		}
 		defer done()
@@ -302,35 +302,44 @@ func (c *sendCommand) bodies(std *IO) iter.Seq2[[]byte, error] {
 // whole yields the file of --file as the body of each message.
 func (c *sendCommand) whole(std *IO) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		in, done, err := openInput(c.File, std)
+		body, err := readBody(c.File, std.In, maxLine)
 		if err != nil {
 			yield(nil, err)
-			return
-		}
-		defer done()
-		body, err := io.ReadAll(io.LimitReader(in, maxLine+1))
-		if err == nil && len(body) > maxLine {
-			err = fmt.Errorf("it has more than %d MiB, which is more than any source accepts; send its lines with --lines", maxLine>>20)
-		}
-		if err != nil {
-			yield(nil, fmt.Errorf("reading %s: %w", c.File, err))
 			return
 		}
 		numbered(max(c.Count, 1), func(int) []byte { return body })(yield)
 	}
 }
 
-// openInput opens a file to read; - and the empty name are standard input. The caller
+// openInput opens a file to read, or returns stdin for - and for the empty name. The caller
 // calls done.
-func openInput(name string, std *IO) (in io.Reader, done func(), err error) {
+func openInput(name string, stdin io.Reader) (in io.Reader, done func(), err error) {
 	if name == "" || name == "-" {
-		return std.In, func() {}, nil
+		return stdin, func() {}, nil
 	}
 	file, err := os.Open(filepath.Clean(name))
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading messages: %w", err)
+		return nil, nil, err
 	}
 	return file, func() { _ = file.Close() }, nil // it was only read
+}
+
+// readBody returns a whole file, or all of stdin for -. A file of more than limit bytes is
+// an error.
+func readBody(name string, stdin io.Reader, limit int64) ([]byte, error) {
+	in, done, err := openInput(name, stdin)
+	if err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
+	}
+	defer done()
+	body, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
+	}
+	if int64(len(body)) > limit {
+		return nil, fmt.Errorf("the body in %s is larger than %v; no source accepts it", name, configs.Size(limit))
+	}
+	return body, nil
 }
 
 func numbered(count int, body func(n int) []byte) iter.Seq2[[]byte, error] {
