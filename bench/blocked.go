@@ -80,7 +80,7 @@ func (c *blockedCommand) Run(ctx context.Context) error {
 	if c.Blocks < 5 || c.For < time.Second {
 		return errors.New("--blocks must be at least 5, --for 1s")
 	}
-	return runParts(ctx, c.Only, part{"reported", c.told}, part{"isolated", c.isolated})
+	return runParts(ctx, c.Only, part{"reported", c.reported}, part{"isolated", c.isolated})
 }
 
 // madeBlock is one that a function made.
@@ -89,9 +89,9 @@ type madeBlock struct {
 	at       time.Time
 }
 
-// told makes the blocks: two processes, three calls of blockers at once, and others
-// beside them.
-func (c *blockedCommand) told(ctx context.Context) (err error) {
+// reported counts the blocks that drover reports: two processes run three calls of blockers
+// at once, and other calls beside them.
+func (c *blockedCommand) reported(ctx context.Context) (err error) {
 	causes := []struct{ function, in string }{{"sleeps", "sleeps"}, {"counts", "count"}, {"matches", "matches"}, {"reads", "reads"}, {"zips", "zips"}}
 	type seen struct {
 		worker.Block

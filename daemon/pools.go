@@ -56,7 +56,8 @@ func (own *pool) close() {
 	own.running.Wait()
 }
 
-// callFailed is told of each call that failed while settings are sought.
+// callFailed records a call that failed while the tuner tries settings. It reports whether the
+// message is released, without using an attempt.
 func (own *pool) callFailed(call dispatch.FailedCall) (release bool) {
 	return own.tuner.Load().failed(call)
 }

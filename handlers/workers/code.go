@@ -64,8 +64,8 @@ func (c *code) giveUp(why *handlers.LoadError) (disabled bool) {
 	return true
 }
 
-// disable has no more workers started. Where the code loaded once, nobody waits for it any
-// more, so it is logged; c.mu is held.
+// disable stops the start of workers. If the code loaded before, no caller waits for the
+// result, so disable logs it. c.mu is held.
 func (c *code) disable(why *handlers.LoadError) {
 	c.failed = why
 	if len(c.async) > 0 {
@@ -73,7 +73,7 @@ func (c *code) disable(why *handlers.LoadError) {
 	}
 }
 
-// settle lets those go on who wait for the first worker; c.mu is held.
+// settle releases all who wait for the first worker. c.mu is held.
 func (c *code) settle() {
 	select {
 	case <-c.settled:
@@ -82,7 +82,7 @@ func (c *code) settle() {
 	}
 }
 
-// stopWaiting has nobody wait for the first worker any more.
+// stopWaiting releases all who wait for the first worker, whether it has loaded or not.
 func (c *code) stopWaiting() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

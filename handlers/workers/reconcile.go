@@ -29,7 +29,7 @@ const (
 	maxTemplates = 3
 )
 
-// reconciler brings the workers that there are to those that are wanted. One goroutine
+// reconciler starts and stops workers until their number is the target. Only one goroutine
 // calls it.
 type reconciler struct {
 	roster       *roster

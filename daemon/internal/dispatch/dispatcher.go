@@ -440,8 +440,8 @@ func (x *execution) sendOutputs() error {
 	return failed
 }
 
-// sendTo sends the result to one output, and tries again until that takes it, or can
-// never take it, or ctx ends.
+// sendTo sends the result to one output. It retries until the output accepts the result,
+// can never accept it, or ctx ends.
 func (x *execution) sendTo(ctx context.Context, o *Output) (err error) {
 	f := x.f
 	m, sent := x.trail.startSend(&o.Entity, x.message, len(x.output))

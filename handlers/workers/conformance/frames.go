@@ -10,13 +10,13 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// maxFrame is what the worker is told: small, so that frames of that size are cheap.
+// maxFrame is the limit that HELLO announces. It is small, so that frames of that size are cheap.
 const maxFrame = 2 << 20
 
-// daemonCan is what the worker is told that we can.
+// daemonCan are the capabilities that HELLO announces to a worker.
 var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats, protocol.CanMeasures, protocol.CanHeartbeat, protocol.CanImports}
 
-// templateCan is what a worker is told that we can which is to be a template.
+// templateCan are the capabilities that HELLO announces to a template.
 var templateCan = append([]string{protocol.CanFork}, daemonCan...)
 
 // frame is one frame to send, and its name in the transcript.

@@ -235,8 +235,8 @@ func (r *reader) logLine(payload []byte) error {
 	return nil
 }
 
-// replace has the worker take no more, and another started in its place, as it asks.
-// What it has not begun runs elsewhere, without using an attempt.
+// replace retires the worker at its own request, and another starts in its place. Calls that
+// it has not started run elsewhere, without using an attempt.
 func (r *reader) replace(payload []byte) error {
 	var frame protocol.ReplaceFrame
 	if err := protocol.Decode(protocol.Replace, payload, &frame); err != nil {

@@ -29,7 +29,7 @@ type Loss struct {
 	Alone   bool // nothing else was in flight
 	Culprit bool // it blocked the event loop then
 	Known   bool // it is known which call did
-	Suspect bool // the worker's event loop was blocked then, or it did not answer, and nobody knows whose doing that was
+	Suspect bool // the worker's event loop was blocked then, or it did not answer, and the call at fault is unknown
 	// Outside is a SIGKILL that drover did not send, an operator's or the kernel's when
 	// memory is short, or a worker that was stopped or hangs: perhaps by no fault of its own.
 	Outside bool
