@@ -109,7 +109,7 @@ func TestOrderAfterAStandstill(t *testing.T) {
 	c := connect(t, server)
 	tr, inner := openOrdered(t, c, cfg)
 	send(t, c, "orders.a", "40")
-	waitFor(t, "message 40", func() bool { return look(inner, func() int { return inner.alive.n }) == 1 })
+	waitFor(t, "message 40", func() bool { return look(inner, func() int { return inner.alive.n }) >= 1 }) // more, if the others were redelivered meanwhile
 	inner.mu.Lock()
 	time.Sleep(cfg.AckWait + 3*time.Second) // nothing runs; this is no wait for something
 	inner.mu.Unlock()
