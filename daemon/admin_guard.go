@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/tlsconfig"
 )
 
 // This file is who may use the admin server.
@@ -84,7 +85,7 @@ func adminClientTLS(admin configs.Admin, host string) (*tls.Config, error) {
 	if pinned {
 		client.CA = admin.TLS.Cert
 	}
-	out, err := clientTLS(&client)
+	out, err := tlsconfig.ForClient(&client)
 	if err != nil || !pinned || client.ServerName != "" {
 		return out, err
 	}

@@ -47,6 +47,7 @@ var exactly = map[string][]string{
 	"daemon/tune":                    {},
 	"daemon/internal/telemetry":      {},
 	"daemon/internal/dispatch":       {"triggers", "handlers", "daemon/internal/telemetry"},
+	"daemon/internal/tlsconfig":      {"configs"},
 	"daemon/cli/term":                {},
 	"daemon/cli/typings":             {"handlers/python"},
 	"scaler":                         {},

@@ -1,14 +1,11 @@
 package daemon
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/tlsconfig"
 	"github.com/drover-run/drover/handlers/httphandler"
 )
 
@@ -56,30 +53,8 @@ func newHTTPHandler(f *function, settings configs.Function) (*httphandler.Handle
 		cfg.Verdicts[n] = httphandler.Verdict(verdict)
 	}
 	var err error
-	if cfg.TLS, err = clientTLS(h.TLS); err != nil {
+	if cfg.TLS, err = tlsconfig.ForClient(h.TLS); err != nil {
 		return nil, err
 	}
 	return httphandler.New(cfg)
-}
-
-// clientTLS is how a connection to an app is encrypted; nil where nothing is said.
-func clientTLS(t *configs.TLS) (*tls.Config, error) {
-	if t == nil {
-		return nil, nil
-	}
-	out := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CA != "" {
-		out.RootCAs = x509.NewCertPool()
-		if !out.RootCAs.AppendCertsFromPEM([]byte(t.CA)) {
-			return nil, errors.New("tls.ca has no certificate in PEM; did you mean file:PATH?")
-		}
-	}
-	if t.Cert != "" {
-		pair, err := tls.X509KeyPair([]byte(t.Cert), []byte(t.Key))
-		if err != nil {
-			return nil, fmt.Errorf("tls.cert and tls.key: %w", err)
-		}
-		out.Certificates = []tls.Certificate{pair}
-	}
-	return out, nil
 }

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/tlsconfig"
 )
 
 // This file sends spans to a collector, beside the messages' way: a collector that
@@ -63,7 +64,7 @@ func openTraces(ctx context.Context, cfg configs.Traces, log *slog.Logger) (*tra
 	if cfg.URL == "" {
 		return nil, nil
 	}
-	tls, err := clientTLS(cfg.TLS)
+	tls, err := tlsconfig.ForClient(cfg.TLS)
 	if err != nil {
 		return nil, fmt.Errorf("traces: %w", err)
 	}
