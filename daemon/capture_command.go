@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/daemon/messagefile"
+	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/storagequeue"
 )

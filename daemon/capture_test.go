@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/drover-run/drover/daemon/messagefile"
+	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )

@@ -11,8 +11,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
-	"github.com/drover-run/drover/daemon/messagefile"
 	"github.com/drover-run/drover/triggers"
 )
 

@@ -13,8 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
-	"github.com/drover-run/drover/daemon/messagefile"
 )
 
 // tailCommand is `drover tail`.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
-	"github.com/drover-run/drover/daemon/tune"
+	"github.com/drover-run/drover/daemon/cli/tune"
 )
 
 // This file has auto find settings under the load of a grid, to be compared with its best: a
@@ -61,7 +61,7 @@ func (t *gridRun) auto(ctx context.Context) (err error) {
 		return fmt.Errorf("making a data directory for auto: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	source := newTuneSource(t.messages)
+	source := tune.NewSource(t.messages)
 	ready := make(chan struct{})
 	own := autoConfig(t.cfg, t.name, dir)
 	d := New(own, WithEnv(t.std.Env, t.std.Environ), WithLogger(slog.New(slog.DiscardHandler)), WithTrigger(t.name, source), WithReady(func() { close(ready) }))

@@ -16,9 +16,9 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/configs/edit"
+	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
-	"github.com/drover-run/drover/daemon/messagefile"
-	"github.com/drover-run/drover/daemon/tune"
+	"github.com/drover-run/drover/daemon/cli/tune"
 )
 
 // tuneCommand is `drover tune`.

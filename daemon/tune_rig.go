@@ -9,17 +9,17 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/daemon/tune"
+	"github.com/drover-run/drover/daemon/cli/tune"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
 )
 
-// tuneRig is a function under load: its real pool, handler and dispatcher, and a tuneSource in
+// tuneRig is a function under load: its real pool, handler and dispatcher, and a tune.Source in
 // the place of its queue. It has neither outputs nor traces.
 type tuneRig struct {
 	parts  *parts
 	f      *function
-	source *tuneSource
+	source *tune.Source
 
 	settings    tune.Settings
 	failed      bool               // calls failed, and may have left something behind in the workers
@@ -61,7 +61,7 @@ func tuneConfig(cfg *configs.Config, name string, s tune.Settings) *configs.Conf
 }
 
 // openRig starts the workers, and the load when all of them are ready.
-func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Settings, source *tuneSource, std *IO) (rig *tuneRig, err error) {
+func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Settings, source *tune.Source, std *IO) (rig *tuneRig, err error) {
 	own := tuneConfig(cfg, name, s)
 	p := newParts(New(own, WithEnv(std.Env, std.Environ), WithLogger(slog.New(slog.DiscardHandler)), WithTrigger(name, source)), own, nil)
 	defer func() {
@@ -120,7 +120,7 @@ func (r *tuneRig) become(s tune.Settings) bool {
 // has ended then.
 func (r *tuneRig) calm(ctx context.Context, patience time.Duration) bool {
 	slots := r.f.Handler.(handlers.Slotted).Slots()
-	enough := func() bool { return r.source.inFlightNow() <= slots.Capacity() }
+	enough := func() bool { return r.source.CountInFlight() <= slots.Capacity() }
 	return r.wait(ctx, patience, enough) == nil && enough()
 }
 
@@ -145,7 +145,7 @@ func (r *tuneRig) measure(ctx context.Context, settle, length time.Duration) (tu
 	if err := r.wait(ctx, settle, nil); err != nil {
 		return c, err
 	}
-	r.source.open(time.Now())
+	r.source.OpenWindow(time.Now())
 	err := r.count(ctx, &c, func() error { return r.wait(ctx, length, nil) })
 	return c, err
 }
@@ -159,10 +159,10 @@ func (r *tuneRig) count(ctx context.Context, c *tune.Cell, wait func() error) er
 	}
 	now := pool.Usage()
 	seconds := time.Since(began).Seconds()
-	w, throughput, settled := r.source.shut(time.Now())
+	w, throughput, settled := r.source.CloseWindow(time.Now())
 	took := r.f.Stats.Counts().Latency.Since(latency)
-	c.Seconds, c.Calls, c.Failed, c.Throughput = seconds, w.ended, w.failed, throughput
-	r.failed = r.failed || w.failed > 0
+	c.Seconds, c.Calls, c.Failed, c.Throughput = seconds, w.Ended, w.Failed, throughput
+	r.failed = r.failed || w.Failed > 0
 	c.Unsettled = !settled && c.Calls > 0
 	c.P50, c.P99 = took.Quantile(0.5).Seconds(), took.Quantile(0.99).Seconds()
 	c.CPU = (now.CPU - used.CPU).Seconds() / seconds

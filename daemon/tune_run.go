@@ -12,7 +12,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
-	"github.com/drover-run/drover/daemon/tune"
+	"github.com/drover-run/drover/daemon/cli/tune"
 	"github.com/drover-run/drover/scaler/hostinfo"
 	"github.com/drover-run/drover/triggers"
 )
@@ -130,7 +130,7 @@ func (t *gridRun) take(ctx context.Context, s tune.Settings) error {
 	if err := t.drop(t.patience(ctx)); err != nil {
 		return err
 	}
-	rig, err := openRig(ctx, t.cfg, t.name, s, newTuneSource(t.messages), t.std)
+	rig, err := openRig(ctx, t.cfg, t.name, s, tune.NewSource(t.messages), t.std)
 	if err != nil {
 		return err
 	}
@@ -160,11 +160,11 @@ func (t *gridRun) first(ctx context.Context, length time.Duration) error {
 	}
 	startUp := time.Since(began)
 	c := tune.Cell{}
-	t.rig.source.open(time.Now())
+	t.rig.source.OpenWindow(time.Now())
 	looked := time.Now()
 	err := t.rig.count(ctx, &c, func() error {
 		return t.rig.wait(ctx, length/2, func() bool {
-			n, took := t.rig.source.ended(), time.Since(looked)
+			n, took := t.rig.source.CountEnded(), time.Since(looked)
 			return n > 0 && (took >= lookMost || n >= lookCalls && took >= lookLeast) || t.rig.f.LoadError() != nil
 		})
 	})

@@ -9,10 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/drover-run/drover/daemon/tune"
-	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/daemon/cli/tune"
 )
 
 const tuneApp = `
@@ -317,83 +315,5 @@ func TestTuneAsks(t *testing.T) {
 		if !strings.Contains(out.String(), "Run it? [y/N]") || !strings.Contains(out.String(), want) || strings.Contains(want, "nothing") && status != ExitFailed {
 			t.Errorf("%q: status %d\n%s", answer, status, out)
 		}
-	}
-}
-
-// What a window counts does not depend on where in their calls it begins and ends.
-func TestTuneSourceCountsPartsOfCalls(t *testing.T) {
-	at := time.Now()
-	after := func(seconds float64) time.Time { return at.Add(time.Duration(seconds * float64(time.Second))) }
-	for _, from := range []float64{2, 2.25, 2.5, 2.9} {
-		s := newTuneSource(tuneMessages(3))
-		// Four at a time, a second each, which end together.
-		lend := func(when float64) (out []*tuneLoan) {
-			s.lend(4, after(when))
-			for l := s.inFlight.next; l != &s.inFlight; l = l.next {
-				out = append(out, l)
-			}
-			return out
-		}
-		loans := lend(2)
-		s.open(after(from))
-		end := from + 3.3
-		for when := 3.0; when < end; when++ {
-			for _, l := range loans {
-				s.settled(l, triggers.Done, after(when))
-			}
-			loans = lend(when)
-		}
-		w, throughput, settled := s.shut(after(end))
-		if throughput < 3.999 || throughput > 4.001 || w.failed != 0 || !settled {
-			t.Errorf("a window from %v on has %v calls/s, want 4: %+v", from, throughput, w)
-		}
-	}
-}
-
-func tuneMessages(n int) (out []*triggers.Message) {
-	for i := range n {
-		out = append(out, &triggers.Message{ID: strconv.Itoa(i)})
-	}
-	return out
-}
-
-func TestTuneSourceCountsVerdicts(t *testing.T) {
-	at := time.Now()
-	s := newTuneSource(tuneMessages(2))
-	settle := func(kind triggers.Kind) { s.settled(s.inFlight.next, kind, at.Add(time.Second)) }
-	s.lend(5, at)
-	if got := s.messages[s.next%2]; got.ID != "1" {
-		t.Errorf("after five the next is %s", got.ID)
-	}
-	settle(triggers.Done) // no window is open
-	s.open(at)
-	settle(triggers.Done)
-	settle(triggers.Retry)
-	settle(triggers.Reject)
-	settle(triggers.Release)
-	if s.ended() != 3 {
-		t.Errorf("%d ended", s.ended())
-	}
-	w, throughput, settled := s.shut(at.Add(time.Second))
-	if w.ended != 3 || w.failed != 2 || throughput != 1 || !settled {
-		t.Errorf("%+v, %v/s", w, throughput)
-	}
-	if w, throughput, settled := s.shut(at); w.ended != 0 || throughput != 0 || settled {
-		t.Errorf("of a window that was not opened: %+v, %v/s", w, throughput)
-	}
-	// Calls that pile up within a worker: what is in flight counts nothing.
-	s.open(at)
-	s.lend(1000, at)
-	for range 10 {
-		settle(triggers.Done)
-	}
-	if _, throughput, settled := s.shut(at.Add(2 * time.Second)); throughput != 5 || settled || s.inFlightNow() != 990 {
-		t.Errorf("%v/s, settled %v, %d in flight", throughput, settled, s.inFlightNow())
-	}
-	for range 990 {
-		settle(triggers.Release)
-	}
-	if s.inFlight.next != &s.inFlight {
-		t.Error("some are in flight")
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"fmt"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
-	"github.com/drover-run/drover/daemon/messagefile"
 	"github.com/drover-run/drover/triggers"
 )
 

@@ -1,6 +1,6 @@
-// Package tune is what drover tune knows without running anything: which settings a grid has,
-// which of those that were measured is best, and how they are drawn. It has neither a clock nor
-// a way out; the command in package daemon measures, and calls it from one goroutine.
+// Package tune has the parts of drover tune that start nothing: it chooses the settings of a
+// grid, the best of those that were measured, and draws them. The command calls these from one
+// goroutine. Source is the trigger under which it measures.
 package tune
 
 import (

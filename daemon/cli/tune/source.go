@@ -1,0 +1,166 @@
+package tune
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/triggers"
+)
+
+// Source is the trigger of a function under load. It returns the messages of a file over and
+// over, as many at once as the function has slots for. It ignores verdicts, except that it
+// counts them while a window is open. Its methods may be called from any goroutine.
+type Source struct {
+	messages []*triggers.Message
+
+	mu       sync.Mutex
+	next     int
+	inFlight leasedMessage // the head of a ring
+	window   Window
+	flying   int
+}
+
+// NewSource returns a source of these messages, of which there must be at least one.
+func NewSource(messages []*triggers.Message) *Source {
+	s := &Source{messages: messages}
+	s.inFlight.prev, s.inFlight.next = &s.inFlight, &s.inFlight
+	return s
+}
+
+// leasedMessage is a message in flight.
+type leasedMessage struct {
+	triggers.Delivery
+	source     *Source
+	began      time.Time
+	prev, next *leasedMessage
+}
+
+// Window is what was counted from a moment on. The zero value counts nothing.
+type Window struct {
+	Ended, Failed int64 // calls
+
+	from   time.Time
+	flying int // in flight, when it began
+	// took is the sum over those that ended, and done what part of each that ended well was
+	// in the window: where calls are long, whole ones would make the throughput a matter of
+	// luck.
+	took time.Duration
+	done float64
+}
+
+// Receive implements triggers.Trigger.
+func (s *Source) Receive(ctx context.Context, max int) ([]*triggers.Delivery, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return s.handOut(max, time.Now()), nil
+}
+
+func (s *Source) handOut(n int, now time.Time) []*triggers.Delivery {
+	out := make([]*triggers.Delivery, n)
+	leased := make([]leasedMessage, n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range out {
+		l := &leased[i]
+		l.source, l.began = s, now
+		l.Init(s.messages[s.next%len(s.messages)], l)
+		s.next++
+		s.flying++
+		l.prev, l.next = s.inFlight.prev, &s.inFlight
+		l.prev.next, l.next.prev = l, l
+		out[i] = &l.Delivery
+	}
+	return out
+}
+
+// Settle implements triggers.Loan.
+func (l *leasedMessage) Settle(_ context.Context, _ *triggers.Message, v triggers.Verdict) error {
+	l.source.countVerdict(l, v.Kind, time.Now())
+	return nil
+}
+
+func (s *Source) countVerdict(l *leasedMessage, kind triggers.Kind, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.prev.next, l.next.prev = l.next, l.prev
+	s.flying--
+	w := &s.window
+	if w.from.IsZero() || kind == triggers.Release { // that was cut short, or never tried
+		return
+	}
+	took := max(now.Sub(l.began), time.Nanosecond)
+	w.Ended++
+	w.took += took
+	if kind != triggers.Done {
+		w.Failed++
+		return
+	}
+	w.done += partWithin(w.from, now, l.began, took)
+}
+
+// partWithin is what part of a call that began then and takes so long is between two moments.
+func partWithin(from, to, began time.Time, takes time.Duration) float64 {
+	if began.After(from) {
+		from = began
+	}
+	return float64(to.Sub(from)) / float64(takes)
+}
+
+// OpenWindow begins to count.
+func (s *Source) OpenWindow(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.window = Window{from: now, flying: s.flying}
+}
+
+// CountInFlight returns how many messages are in flight.
+func (s *Source) CountInFlight() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flying
+}
+
+// CountEnded returns how many calls have ended in the window so far.
+func (s *Source) CountEnded() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.window.Ended
+}
+
+// steady is by which factor what ended may differ from what should have, by Little's law, in a
+// window in which as much began as ended.
+const steady = 1.6
+
+// CloseWindow ends the window. It returns what was counted, and the throughput in calls per
+// second that ended well. Where the window was steady, the calls in flight count by how long
+// calls take. Else, as where a queue grows within the worker, only calls that ended count, and
+// settled is false.
+func (s *Source) CloseWindow(now time.Time) (w Window, throughput float64, settled bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w, s.window = s.window, Window{}
+	if w.Ended == 0 || !now.After(w.from) {
+		return w, 0, false
+	}
+	length := now.Sub(w.from)
+	well := float64(w.Ended-w.Failed) / float64(w.Ended)
+	turns := float64(w.took) / (float64(length) * float64(w.flying+s.flying) / 2)
+	if turns < 1/steady || turns > steady {
+		return w, float64(w.Ended-w.Failed) / length.Seconds(), false
+	}
+	mean, open := w.took/time.Duration(w.Ended), 0.0
+	for l := s.inFlight.next; l != &s.inFlight; l = l.next {
+		open += partWithin(w.from, now, l.began, max(mean, now.Sub(l.began), time.Nanosecond))
+	}
+	return w, (w.done + open*well) / length.Seconds(), true
+}
+
+// Backlog implements triggers.Trigger: there is always more.
+func (s *Source) Backlog(context.Context) (triggers.Backlog, error) {
+	return triggers.Backlog{Ready: int64(len(s.messages)), AtLeast: true}, nil
+}
+
+// Close implements triggers.Trigger.
+func (s *Source) Close(context.Context) error { return nil }
