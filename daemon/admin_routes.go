@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/drover-run/drover/daemon/internal/autoscale"
 )
 
 // This file is what the admin server answers to: one list, of which the handlers
@@ -74,8 +76,8 @@ func (d *Daemon) routes() []route {
 		},
 		{
 			id: "getScale", method: http.MethodGet, path: "/v1/scale", help: "The latest decisions of the scaler, by target.",
-			answer: map[string]decided{}, serve: func(w http.ResponseWriter, _ *http.Request) {
-				answer(w, http.StatusOK, d.decisions.all())
+			answer: map[string]autoscale.Decision{}, serve: func(w http.ResponseWriter, _ *http.Request) {
+				answer(w, http.StatusOK, d.decisions.All())
 			},
 		},
 		{

@@ -284,7 +284,7 @@ func TestAdminIsOff(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	d, queue, cfg := adminDaemon(t, nil)
 	queue.Send(triggers.Message{})
-	d.decisions.note("instances", time.Now(), testDecision())
+	d.decisions.Record("instances", time.Now(), testDecision())
 	_, text := ask(t, adminSocket(cfg.DataDir), "/metrics")
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/drover-run/drover/daemon/internal/apps"
 )
 
 // crew is the functions that run. Its methods are called from one goroutine, the
@@ -17,7 +19,7 @@ type crew struct {
 	receiving, working, settling             context.Context
 	stopReceiving, stopWorking, stopSettling context.CancelFunc
 
-	members map[*function]*member
+	members map[*apps.Function]*member
 	ended   chan struct{} // told when one has ended
 	atLast  []func()      // what is left to do when all have
 }
@@ -31,7 +33,7 @@ type member struct {
 
 // newCrew returns one without functions, that stops receiving when ctx ends.
 func newCrew(ctx context.Context, d *Daemon) *crew {
-	c := &crew{daemon: d, members: make(map[*function]*member), ended: make(chan struct{}, 1)}
+	c := &crew{daemon: d, members: make(map[*apps.Function]*member), ended: make(chan struct{}, 1)}
 	c.receiving, c.stopReceiving = context.WithCancel(ctx)
 	c.working, c.stopWorking = context.WithCancel(context.WithoutCancel(ctx))
 	c.settling, c.stopSettling = context.WithCancel(context.WithoutCancel(ctx))
@@ -49,7 +51,7 @@ func (c *crew) leave() {
 }
 
 // start runs a function.
-func (c *crew) start(f *function) {
+func (c *crew) start(f *apps.Function) {
 	m := &member{ended: make(chan struct{})}
 	var receiving, working context.Context
 	receiving, m.stopReceiving = context.WithCancel(c.receiving)
@@ -87,7 +89,7 @@ func (c *crew) over() (why error, over bool) {
 // retire has functions receive no more, and calls gone for each when what it has
 // in flight is settled: that is cut short, and given back, when the drain time is
 // over. Where the daemon is told to stop it does not wait: the stop does.
-func (c *crew) retire(functions []*function, drain time.Duration, gone func(*function)) {
+func (c *crew) retire(functions []*apps.Function, drain time.Duration, gone func(*apps.Function)) {
 	for _, f := range functions {
 		c.members[f].stopReceiving()
 	}
@@ -95,7 +97,7 @@ func (c *crew) retire(functions []*function, drain time.Duration, gone func(*fun
 	defer limit.Stop()
 	late := 0
 	for left := functions; ; {
-		left = slices.DeleteFunc(slices.Clone(left), func(f *function) bool {
+		left = slices.DeleteFunc(slices.Clone(left), func(f *apps.Function) bool {
 			select {
 			case <-c.members[f].ended:
 			default:

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
@@ -57,23 +59,23 @@ type Daemon struct {
 
 	mu        sync.Mutex
 	open      *parts // nil before the daemon runs
-	functions []*function
+	functions []*apps.Function
 	fleet     *fleet // of instances, where they do the work
 	reloaded  ReloadStatus
-	replaced  replaced
 	traces    *traces // nil: nothing is traced
 
 	standstill dispatch.Standstill
 
-	decisions decisions
-	stores    stores
-	lessons   *lessons // set before the parts are opened
-	backlogs  backlogs
-	budget    *triggers.Budget // of the bodies that are held; set before the parts are opened
-	main      bool             // this process is the daemon's alone
-	logs      *telemetry.LogBuffer
-	paused    map[string]time.Time // by function, until when, where instances do the work
-	phase     atomic.Value         // of type phase
+	decisions   autoscale.Decisions
+	stores      stores
+	loops       *autoscale.Loops // set before the parts are opened
+	backlogs    autoscale.Backlogs
+	appRegistry apps.Registry
+	budget      *triggers.Budget // of the bodies that are held; set before the parts are opened
+	main        bool             // this process is the daemon's alone
+	logs        *telemetry.LogBuffer
+	paused      map[string]time.Time // by function, until when, where instances do the work
+	phase       atomic.Value         // of type phase
 }
 
 // Option changes how a daemon is made.
@@ -127,9 +129,6 @@ func withParent(dataDir string) Option {
 	return func(d *Daemon) { d.parent, d.reread = dataDir, d.regreeted }
 }
 
-// processStart is when this process began to count.
-var processStart = time.Now()
-
 // New returns a daemon for a configuration that Load or Complete made whole.
 func New(cfg *configs.Config, options ...Option) *Daemon {
 	d := &Daemon{
@@ -144,6 +143,7 @@ func New(cfg *configs.Config, options ...Option) *Daemon {
 		over:        make(chan struct{}),
 	}
 	d.reread = d.readAgain
+	d.backlogs.Ask = d.Backlog
 	for _, o := range options {
 		o(d)
 	}
@@ -170,7 +170,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if err := d.cfg.Complete(d.env); err != nil {
 		return &StartError{err}
 	}
-	if err := childproc.Room(needsProcesses(d.cfg)); err != nil {
+	if err := childproc.Room(apps.NeedsProcesses(d.cfg)); err != nil {
 		return &StartError{err}
 	}
 	defer func() { err = d.aboutDataDir(err) }()
@@ -196,7 +196,10 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if d.main {
 		defer beside(ctx, func(ctx context.Context) { followMemory(ctx, d.budget) })()
 	}
-	d.lessons = readLessons(d.cfg.DataDir, d.log)
+	d.loops = &autoscale.Loops{
+		Running: d.running, Config: d.config, Backlogs: &d.backlogs, Decisions: &d.decisions,
+		Store: autoscale.OpenStore(d.cfg.DataDir, d.log), Log: d.log,
+	}
 	parts := newParts(d, d.cfg, nil)
 	d.hold(parts)
 	defer func() { err = errors.Join(err, d.current().close(nil)) }()
@@ -225,8 +228,7 @@ func (d *Daemon) dispatch(ctx context.Context, p *parts) error {
 	defer look.Wait()
 	defer endLook()
 	d.use(p)
-	p.scaleWorkers()
-	p.tune()
+	d.scaleAndTune(p)
 	for _, f := range p.inOrder() {
 		c.start(f)
 	}
@@ -246,6 +248,12 @@ func (d *Daemon) dispatch(ctx context.Context, p *parts) error {
 			return c.drain()
 		}
 	}
+}
+
+// scaleAndTune starts the loops over the pools that are new.
+func (d *Daemon) scaleAndTune(p *parts) {
+	d.loops.ScaleWorkers(p.cfg, p.apps.Pools())
+	d.loops.TunePools(p.cfg, p.apps.Pools())
 }
 
 func detailOf(err error) string {
@@ -286,7 +294,7 @@ func (d *Daemon) Instances() (count scaler.Count, ok bool) {
 	return scaler.Count{}, false
 }
 
-func (d *Daemon) running() []*function {
+func (d *Daemon) running() []*apps.Function {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.functions)
@@ -358,7 +366,7 @@ func (d *Daemon) Status() []FunctionStatus {
 	}
 	var out []FunctionStatus
 	for _, f := range d.running() {
-		out = append(out, f.status())
+		out = append(out, functionStatus(f))
 	}
 	return out
 }
@@ -387,4 +395,29 @@ func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, er
 		return fleet.source(name).Backlog(ctx)
 	}
 	return triggers.Backlog{}, fmt.Errorf("no function %q is running", name)
+}
+
+// functionStatus reports what a function did, and how it is.
+func functionStatus(f *apps.Function) FunctionStatus {
+	c := f.Stats.Counts()
+	s := FunctionStatus{
+		Name: f.Name, Handler: f.Describe,
+		Received: c.Received, Done: c.Done, Retried: c.Retried, Rejected: c.Rejected, Released: c.Released, Abandoned: c.Abandoned,
+		InFlight: c.InFlight, Lost: c.Lost, Failed: c.Failed, Rejections: c.Rejections, ReceiveErrors: c.ReceiveErrors,
+		Latency: c.Latency, Age: c.Age,
+	}
+	if f.Pool != nil {
+		s.Workers = f.Pool.Stats().Ready
+	}
+	s.Stopped = f.LoadError() != nil
+	s.Paused, s.PausedUntil = f.PauseState()
+	s.WaitsForMemory = f.Memory.Waits()
+	if s.Disconnected, s.Reconnects = f.ConnectionState(time.Now()); !s.Disconnected.IsZero() {
+		s.ReceiveError = f.ReceiveError()
+	}
+	s.Problems = functionProblems(f)
+	if gated, ok := f.Handler.(interface{ Open() bool }); ok {
+		s.Gate = gateWord(gated.Open())
+	}
+	return s
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/drover-run/drover/daemon/internal/autoscale"
 )
 
 // explainCommand is `drover scale explain`.
@@ -55,7 +57,7 @@ func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 
 // explain prints one daemon's latest decisions, and reports whether there are any.
 func explain(ctx context.Context, std *IO, client *adminClient, where string) (found bool, err error) {
-	var latest map[string]decided
+	var latest map[string]autoscale.Decision
 	if err := client.get(ctx, "/v1/scale", &latest); err != nil {
 		return false, err
 	}

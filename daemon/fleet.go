@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/triggers"
 )
@@ -31,7 +33,7 @@ type fleet struct {
 func newFleet(sources map[string]triggers.Trigger, log *slog.Logger) *fleet {
 	f := &fleet{
 		log: log, full: make(chan struct{}, 1), told: make(map[int]int),
-		last: make(map[int]instanceReport), gone: instanceReport{make(map[string]functionReport), make(map[string]appStatus)},
+		last: make(map[int]instanceReport), gone: instanceReport{make(map[string]functionReport), make(map[string]apps.Status)},
 	}
 	f.use(sources)
 	return f
@@ -114,7 +116,7 @@ func (f *fleet) ended(id int) {
 		f.gone.Functions[name] = f.gone.Functions[name].plus(r)
 	}
 	for name, s := range f.last[id].Apps {
-		f.gone.Apps[name] = f.gone.Apps[name].plus(s.past())
+		f.gone.Apps[name] = f.gone.Apps[name].Plus(s.Past())
 	}
 	delete(f.last, id)
 }
@@ -172,13 +174,13 @@ func (f *fleet) totals() map[string]functionReport {
 }
 
 // apps adds the workers of all instances up, by app.
-func (f *fleet) apps() map[string]appStatus {
+func (f *fleet) apps() map[string]apps.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := maps.Clone(f.gone.Apps)
 	for _, instance := range f.last {
 		for name, s := range instance.Apps {
-			out[name] = out[name].plus(s)
+			out[name] = out[name].Plus(s)
 		}
 	}
 	return out
@@ -243,6 +245,6 @@ func (f *fleet) counts(ctx context.Context, name string, r functionReport, now t
 	if r.Paused || source == nil { // what waits then is no reason for more
 		return c
 	}
-	waiting(ctx, source, now, &c)
+	autoscale.AddBacklog(ctx, source, now, &c)
 	return c
 }

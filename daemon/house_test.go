@@ -48,6 +48,8 @@ var exactly = map[string][]string{
 	"daemon/internal/telemetry":      {},
 	"daemon/internal/dispatch":       {"triggers", "handlers", "daemon/internal/telemetry"},
 	"daemon/internal/tlsconfig":      {"configs"},
+	"daemon/internal/apps":           {"configs", "daemon/internal/dispatch", "daemon/internal/telemetry", "daemon/internal/tlsconfig", "handlers", "scaler/autotune", "scaler/hostinfo"},
+	"daemon/internal/autoscale":      {"configs", "daemon/internal/apps", "daemon/internal/dispatch", "daemon/internal/telemetry", "handlers", "scaler", "triggers"},
 	"daemon/cli/term":                {},
 	"daemon/cli/typings":             {"handlers/python"},
 	"scaler":                         {},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/scaler/local"
 	"github.com/drover-run/drover/triggers"
 )
@@ -56,7 +57,7 @@ func instanceDir(dataDir string, id int) string {
 // instanceReport is what an instance says of itself.
 type instanceReport struct {
 	Functions map[string]functionReport `json:"functions"`
-	Apps      map[string]appStatus      `json:"apps"`
+	Apps      map[string]apps.Status    `json:"apps"`
 }
 
 // functionReport is what an instance says of one function.
@@ -175,15 +176,15 @@ func (d *Daemon) report(link *local.Link, ended <-chan struct{}) {
 
 // tell is what there is to say of each function and app.
 func (d *Daemon) tell(now time.Time) instanceReport {
-	out := instanceReport{Functions: make(map[string]functionReport), Apps: d.ownApps(usageReported)}
-	apps := d.config().Apps
+	out := instanceReport{Functions: make(map[string]functionReport), Apps: d.appRegistry.Statuses(usageReported)}
+	settings := d.config().Apps
 	for _, f := range d.running() {
 		used, slots := f.Share.Room()
-		r := functionReport{FunctionStatus: f.status(), Taken: f.Stats.SlotTime(now), Slots: int64(slots), Used: int64(min(used, slots))}
+		r := functionReport{FunctionStatus: functionStatus(f), Taken: f.Stats.SlotTime(now), Slots: int64(slots), Used: int64(min(used, slots))}
 		if holder, ok := f.Trigger.(triggers.Holder); ok {
 			r.Holding = holder.Holding()
 		}
-		if app := apps[f.app]; app.Scaled && r.Workers > 0 {
+		if app := settings[f.App]; app.Scaled && r.Workers > 0 {
 			r.Slots = max(r.Slots*int64(app.Processes)/int64(r.Workers), r.Slots)
 		}
 		out.Functions[f.Name] = r

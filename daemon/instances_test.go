@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/scaler/local"
@@ -344,8 +345,8 @@ func TestFleet(t *testing.T) {
 // does not.
 func TestFleetOfApps(t *testing.T) {
 	f := newFleet(nil, slog.New(slog.DiscardHandler))
-	report := func(id int, s appStatus) {
-		text, err := json.Marshal(instanceReport{Apps: map[string]appStatus{"app": s}})
+	report := func(id int, s apps.Status) {
+		text, err := json.Marshal(instanceReport{Apps: map[string]apps.Status{"app": s}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -353,7 +354,7 @@ func TestFleetOfApps(t *testing.T) {
 	}
 	var waits telemetry.Histogram
 	waits.Add(time.Second)
-	one := appStatus{
+	one := apps.Status{
 		Ready: 2, Starting: 1, Restarts: map[process.Cause]int{process.CauseExit: 1}, StartUp: time.Second, Waits: waits.Snapshot(),
 		Usage: process.Usage{CPU: time.Minute, Known: true, Memory: process.Memory{Resident: 30, Anonymous: 20, Proportional: 10}, Largest: 20},
 	}

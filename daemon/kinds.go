@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -14,9 +13,9 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/commandhandler"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
@@ -25,72 +24,10 @@ import (
 // is one explicit list of kinds each, and no other registry.
 
 const (
-	// defaultGoConcurrency is what a Go function has in flight: goroutines are
-	// cheap, what they call usually is not.
-	defaultGoConcurrency = 256
 	// storageLanes is how many results are on their way to a storage queue at once:
 	// it takes them one by one.
 	storageLanes = 32
 )
-
-// openHandler makes what runs the function. The kinds of handlers are here.
-func (p *parts) openHandler(f *function, settings configs.Function) error {
-	switch h := settings.Handler; {
-	case h.Go != "":
-		run, found := p.daemon.funcs[h.Go]
-		if !found {
-			return unknownFunc(h.Go, p.daemon.funcs)
-		}
-		concurrency := settings.Concurrency
-		if concurrency == 0 {
-			concurrency = defaultGoConcurrency
-		}
-		f.Handler = run
-		f.Share = handlers.NewSlots(concurrency).Share(0)
-	case h.Exec != nil:
-		noteWithheld(f.Log, h.Exec.Environment, false, p.daemon.environ())
-		own, err := commandhandler.New(commandhandler.Config{
-			Function: f.Name, Command: h.Exec.Command, Dir: h.Exec.Dir, Env: environmentOf(h.Exec.Environment).Of(p.daemon.environ()),
-			MaxOutput: int64(h.Exec.MaxOutput), Log: f.Log, Reaper: p.startsProcesses(),
-		})
-		if err != nil {
-			return err
-		}
-		concurrency := settings.Concurrency
-		if concurrency == 0 {
-			concurrency = runtime.GOMAXPROCS(0)
-		}
-		f.Handler, f.Share = own, handlers.NewSlots(concurrency).Share(0)
-	case h.HTTP != nil:
-		own, err := newHTTPHandler(f, settings)
-		if err != nil {
-			return err
-		}
-		f.Handler, f.Share = own, own.Slots().Share(0)
-		looking, stop := context.WithCancel(context.Background())
-		f.stopBeside = stop
-		f.beside.Go(func() { own.Run(looking) })
-	default:
-		code, _ := h.Code() // the kinds that remain run in worker processes
-		f.app, f.pool = code.App, p.pools[code.App]
-		f.Epochs = &f.pool.epoch
-		own, err := f.pool.Handler(f.Name)
-		if err != nil {
-			return err
-		}
-		f.Handler, f.Place = own, own.Index()
-		f.Share = own.Slots().Share(settings.Concurrency)
-	}
-	return nil
-}
-
-func unknownFunc(name string, funcs handlers.Funcs) error {
-	known := slices.Sorted(maps.Keys(funcs))
-	if len(known) == 0 {
-		return fmt.Errorf("this program has no Go function %q: build your own main that calls daemon.Main with daemon.WithFuncs", name)
-	}
-	return fmt.Errorf("this program has no Go function %q; it has: %v", name, known)
-}
 
 // openTrigger makes the source of a function's messages. The kinds of triggers
 // are here.
@@ -124,7 +61,7 @@ func openNATS(ctx context.Context, c *natsjs.Connection, name string, settings c
 
 // openOutput makes what takes a function's results, or one of several, and has it
 // run. The kinds of outputs are here.
-func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Output) error {
+func (p *parts) openOutput(ctx context.Context, f *apps.Function, settings configs.Output) error {
 	var open dispatch.OpenSender
 	lanes, subject := 1, ""
 	switch {
@@ -159,38 +96,13 @@ func (p *parts) openOutput(ctx context.Context, f *function, settings configs.Ou
 // checkParts looks for what is wrong with a configuration on this machine and in
 // this program, without starting anything of the user's.
 func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, env configs.Env, environ []string) (notes []string, err error) {
-	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
-		if h := cfg.Functions[name].Handler; h.Go != "" {
-			if _, found := funcs[h.Go]; !found {
-				errs = append(errs, fmt.Errorf("function %s: %w", name, unknownFunc(h.Go, funcs)))
-			}
-		}
 		if n := cfg.Functions[name].Trigger.NATS; n != nil && !*n.Create {
 			notes = append(notes, fmt.Sprintf("function %s moves rejected messages to the stream %s, which has to be there: %s", name, n.DeadLetters, natsjs.GraveyardCommand(n.DeadLetters, 1)))
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Apps)) {
-		app := cfg.Apps[name]
-		if app.Language == "" {
-			notes = append(notes, fmt.Sprintf("app %s is used by no function", name))
-			continue
-		}
-		interpreter, err := languages[app.Language].find(ctx, app, env)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("app %s: %w", name, err))
-			continue
-		}
-		notes = append(notes, fmt.Sprintf("app %s runs with %v", name, interpreter))
-		more, err := checkConfinement(ctx, app, cfg.DataDir, interpreter, environ)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("app %s: %w", name, err))
-		}
-		for _, note := range more {
-			notes = append(notes, fmt.Sprintf("app %s: %s", name, note))
-		}
-	}
-	return notes, errors.Join(errs...)
+	more, errs := apps.CheckApps(ctx, cfg, env, environ)
+	return append(notes, more...), errors.Join(append(apps.CheckFuncs(cfg, funcs), errs...)...)
 }
 
 // The systems that the conventions have no name for.

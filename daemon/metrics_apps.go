@@ -113,7 +113,7 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 			to.counter(m.held, c.Held.Seconds(), c.Function)
 		}
 		if s.Waits != nil && s.Waits.Count() > 0 { // others have no loop
-			to <- telemetry.NewHistogramMetric(m.lag, s.Waits, processStart, lagBuckets, app)
+			to <- telemetry.NewHistogramMetric(m.lag, s.Waits, telemetry.ProcessStart, lagBuckets, app)
 		}
 	}
 }

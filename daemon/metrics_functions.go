@@ -63,8 +63,8 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 		to.counter(m.lost, float64(s.Lost), s.Name)
 		to.gauge(m.stopped, truth(s.Stopped), s.Name)
 		to.gauge(m.paused, truth(s.Paused), s.Name)
-		to <- telemetry.NewHistogramMetric(m.handle, s.Latency, processStart, handleBuckets, s.Name)
-		to <- telemetry.NewHistogramMetric(m.age, s.Age, processStart, ageBuckets, s.Name)
+		to <- telemetry.NewHistogramMetric(m.handle, s.Latency, telemetry.ProcessStart, handleBuckets, s.Name)
+		to <- telemetry.NewHistogramMetric(m.age, s.Age, telemetry.ProcessStart, ageBuckets, s.Name)
 		m.trouble(s, to)
 		m.link(s, to)
 		m.source(s.Name, to)
@@ -115,16 +115,16 @@ func (m *functionMetrics) link(s FunctionStatus, to emit) {
 
 // source is what waits there.
 func (m *functionMetrics) source(function string, to emit) {
-	b := m.daemon.backlogs.of(context.Background(), m.daemon, function, scrapeFresh)
-	if b.ready >= 0 {
-		to.gauge(m.backlog, float64(b.ready), function)
+	b := m.daemon.backlogs.Get(context.Background(), function, scrapeFresh)
+	if b.Ready >= 0 {
+		to.gauge(m.backlog, float64(b.Ready), function)
 		age := 0.0
-		if !b.oldest.IsZero() {
-			age = max(time.Since(b.oldest).Seconds(), 0)
+		if !b.Oldest.IsZero() {
+			age = max(time.Since(b.Oldest).Seconds(), 0)
 		}
 		to.gauge(m.oldest, age, function)
 	}
-	if b.more != nil {
-		to.gauge(m.dead, float64(b.more.Dead), function)
+	if b.More != nil {
+		to.gauge(m.dead, float64(b.More.Dead), function)
 	}
 }

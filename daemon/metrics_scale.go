@@ -31,11 +31,11 @@ func newScaleMetrics(d *Daemon) *scaleMetrics {
 // Collect implements prometheus.Collector.
 func (m *scaleMetrics) Collect(metrics chan<- prometheus.Metric) {
 	to := emit(metrics)
-	for of, d := range m.daemon.decisions.all() {
+	for of, d := range m.daemon.decisions.All() {
 		to.gauge(m.wanted, float64(d.Wanted), of)
 		to.gauge(m.current, float64(d.Current), of)
-		to.gauge(m.formula, float64(d.raw), of)
-		for _, l := range d.loads {
+		to.gauge(m.formula, float64(d.Raw), of)
+		for _, l := range d.Loads {
 			to.gauge(m.arrivals, l.Arrivals, of, l.Function)
 			if l.Backlog != scaler.Unreadable {
 				to.gauge(m.backlog, float64(l.Backlog), of, l.Function)

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/handlers/childproc"
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/storagequeue"
 )
@@ -32,24 +32,27 @@ type parts struct {
 	cfg    *configs.Config
 	old    *parts // what may be kept; nil at the start
 
-	functions   map[string]*function
+	functions   map[string]*apps.Function
 	sources     map[string]triggers.Trigger // by function, where instances do the work
-	pools       map[string]*pool            // by app
+	apps        *apps.Set                   // the worker processes
 	connections map[string]*connection      // to NATS: those that are ours to close
 	accounts    map[string]*storagequeue.Account
 	ledger      *storagequeue.Ledger // nil where no function needs it
-	reaper      *childproc.Reaper    // nil where nothing has processes
 }
 
 func newParts(d *Daemon, cfg *configs.Config, old *parts) *parts {
 	p := &parts{
 		daemon: d, cfg: cfg, old: old,
-		functions: make(map[string]*function), sources: make(map[string]triggers.Trigger), pools: make(map[string]*pool),
+		functions: make(map[string]*apps.Function), sources: make(map[string]triggers.Trigger),
 		connections: make(map[string]*connection), accounts: make(map[string]*storagequeue.Account),
 	}
+	var oldApps *apps.Set
 	if old != nil {
-		p.ledger, p.reaper = old.ledger, old.reaper
+		p.ledger, oldApps = old.ledger, old.apps
 	}
+	p.apps = apps.NewSet(apps.Options{
+		Config: cfg, Funcs: d.funcs, Env: d.env, Environ: d.environ, Results: d.results, Running: d.running, Log: d.log,
+	}, oldApps)
 	return p
 }
 
@@ -59,7 +62,7 @@ func (p *parts) open(ctx context.Context) error {
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
-	if err := p.startPools(ctx); err != nil {
+	if err := p.apps.Start(ctx); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
@@ -74,28 +77,9 @@ func (p *parts) open(ctx context.Context) error {
 	return nil
 }
 
-// needsProcesses reports whether a configuration has the daemon start processes.
-func needsProcesses(cfg *configs.Config) bool {
-	for _, f := range cfg.Functions {
-		if _, code := f.Handler.Code(); code || f.Handler.Exec != nil {
-			return true
-		}
-	}
-	return cfg.Scale.Instances.Scaled()
-}
-
-// startsProcesses returns the reaper, whose process is being started where there is
-// none yet: it takes some milliseconds, in which others can be used.
-func (p *parts) startsProcesses() *childproc.Reaper {
-	if p.reaper == nil {
-		p.reaper = childproc.New(p.daemon.log)
-	}
-	return p.reaper
-}
-
 // inOrder are the functions by their names.
-func (p *parts) inOrder() []*function {
-	out := make([]*function, 0, len(p.functions))
+func (p *parts) inOrder() []*apps.Function {
+	out := make([]*apps.Function, 0, len(p.functions))
 	for _, name := range slices.Sorted(maps.Keys(p.functions)) {
 		out = append(out, p.functions[name])
 	}
@@ -128,25 +112,14 @@ func (p *parts) close(keep *parts) error {
 	if keep == nil {
 		keep = &parts{}
 	}
-	var pools sync.WaitGroup
-	for app, own := range p.pools {
-		if keep.pools[app] != own {
-			pools.Go(func() {
-				own.close()
-				p.daemon.poolEnded(own)
-			})
-		}
-	}
-	pools.Wait()
+	p.apps.ClosePools(keep.apps, p.daemon.appRegistry.PoolEnded)
 	errs := p.closeFunctions(keep)
 	for name, a := range p.accounts {
 		if keep.accounts[name] != a {
 			a.Close()
 		}
 	}
-	if p.reaper != nil && keep.reaper != p.reaper {
-		p.reaper.Close()
-	}
+	p.apps.CloseReaper(keep.apps)
 	if p.ledger != nil && keep.ledger != p.ledger {
 		errs = append(errs, p.ledger.Close())
 	}
@@ -175,7 +148,7 @@ func (p *parts) closeFunctions(keep *parts) (errs []error) {
 	}
 	for name, f := range p.functions {
 		if keep.functions[name] != f {
-			do(f.close)
+			do(f.Close)
 		}
 	}
 	for name, source := range p.sources {
@@ -199,12 +172,12 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 	if given != nil && p.old != nil && p.old.functions[name] != nil {
 		return ownTriggerStays(name)
 	}
-	f := newFunction(name, settings, d.log.With("function", name))
+	f := apps.NewFunction(name, settings, d.log.With("function", name))
 	p.functions[name] = f
 	f.Spans = d.traces.of(name, settings)
 	f.Standstill = &d.standstill
 	f.Memory = d.budget.Open()
-	if err := p.openHandler(f, settings); err != nil {
+	if err := p.apps.OpenHandler(f, settings); err != nil {
 		return err
 	}
 	for _, o := range settings.Output {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
@@ -34,8 +35,8 @@ const (
 // problemKinds are those of functions: the labels of a metric.
 var problemKinds = []string{problemUnsettled, problemOutput, triggers.TroubleDeadLetters, triggers.TroubleAttempts, triggers.TroubleRights}
 
-// problems are a function's, the oldest first.
-func (f *function) problems() []FunctionProblem {
+// functionProblems returns the problems of a function, the oldest first.
+func functionProblems(f *apps.Function) []FunctionProblem {
 	out := troublesOf(f.Trigger)
 	for _, b := range f.Blockages() {
 		kind := problemUnsettled

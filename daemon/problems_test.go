@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -57,7 +58,7 @@ func (l gravelessLoan) Settle(ctx context.Context, _ *triggers.Message, v trigge
 func TestRefusedVerdictsAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		queue, made := memory.New(time.Hour), make(chan struct{})
-		f := newFunction("f", configs.Function{Timeout: configs.Duration(time.Minute), Retry: configs.Retry{MaxAttempts: 3}}, slog.New(slog.DiscardHandler))
+		f := apps.NewFunction("f", configs.Function{Timeout: configs.Duration(time.Minute), Retry: configs.Retry{MaxAttempts: 3}}, slog.New(slog.DiscardHandler))
 		f.Trigger, f.Share = graveless{queue.Trigger(), made}, handlers.NewSlots(8).Share(0)
 		f.Handler = handlers.Func(func(context.Context, *triggers.Message) ([]byte, error) {
 			return nil, handlers.Reject(errors.New("no good"))
@@ -72,7 +73,7 @@ func TestRefusedVerdictsAreReported(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		d := New(nil)
-		d.functions = []*function{f}
+		d.functions = []*apps.Function{f}
 		d.enter(phaseRunning)
 		if reasons := fmt.Sprint(d.notReady()); !strings.Contains(reasons, "nothing is received") || !strings.Contains(reasons, errNoGrave.Error()) {
 			t.Errorf("not ready, since: %s", reasons)
@@ -80,11 +81,11 @@ func TestRefusedVerdictsAreReported(t *testing.T) {
 		if state, why := d.holds(f, time.Now()); state != "blocked" || !strings.Contains(why, errNoGrave.Error()) {
 			t.Errorf("the function is explained as %s: %s", state, why)
 		}
-		problems := f.problems()
+		problems := functionProblems(f)
 		if len(problems) != 1 || problems[0].Kind != problemUnsettled || !problems[0].Blocks || problems[0].Messages == 0 {
 			t.Fatalf("the problems are %+v", problems)
 		}
-		e, found := f.explainInFlight(problems[0].Message, time.Now())
+		e, found := explainInFlight(f, problems[0].Message, time.Now())
 		if !found || e.State != "stuck" || !strings.Contains(e.Text, errNoGrave.Error()) {
 			t.Errorf("the message is explained as %+v", e)
 		}
@@ -98,7 +99,7 @@ func TestRefusedVerdictsAreReported(t *testing.T) {
 			t.Errorf("%d of %d were rejected", n, sent)
 		}
 		stop()
-		if err := errors.Join(<-ended, f.close()); err != nil {
+		if err := errors.Join(<-ended, f.Close()); err != nil {
 			t.Error(err)
 		}
 		queue.Close()

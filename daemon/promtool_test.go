@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/process"
@@ -55,10 +56,10 @@ func everything(t *testing.T) *Daemon {
 			Name: "f", Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4, Gate: gateShut, Disconnected: time.Now().Add(-time.Minute),
 			Rejections: map[string]int64{"size": 1}, ReceiveErrors: 3, Reconnects: 1, Latency: took.Snapshot(), Age: took.Snapshot(),
 		}}},
-		Apps: map[string]appStatus{"f app": {
+		Apps: map[string]apps.Status{"f app": {
 			Ready: 2, Restarts: map[process.Cause]int{process.CauseExit: 1}, StartUp: time.Second, Waits: took.Snapshot(),
 			Blocked: map[string]workers.Blocked{"f": {Times: 2, Time: time.Second}}, Apart: map[string]int{"f": 1},
-			Tuned:    &tuned{Kinds: map[string]autotune.Kind{"f": {Kind: autotune.KindCPU}}, Machine: machineStatus{Cores: 2, MemoryLimit: 2, MemoryAvailable: 1, CPUPressure: &half}},
+			Tuned:    &apps.Tuned{Kinds: map[string]autotune.Kind{"f": {Kind: autotune.KindCPU}}, Machine: apps.Machine{Cores: 2, MemoryLimit: 2, MemoryAvailable: 1, CPUPressure: &half}},
 			Measures: []worker.Measures{{Function: "f", Calls: 3, Wall: time.Second, Measured: 1, CPU: time.Millisecond, Held: time.Second}},
 			Usage:    process.Usage{CPU: time.Minute, Known: true, Memory: process.Memory{Resident: 3 << 20, Anonymous: 2 << 20, Proportional: 1 << 20}, Largest: 2 << 20},
 		}},
@@ -70,7 +71,7 @@ func everything(t *testing.T) *Daemon {
 	d := New(configs.New())
 	d.fleet, d.traces = f, new(traces)
 	d.stores.add("embedded", new(natsjs.Embedded))
-	d.decisions.note("instances", time.Now(), testDecision())
+	d.decisions.Record("instances", time.Now(), testDecision())
 	return d
 }
 

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/handlers"
-	"github.com/drover-run/drover/handlers/interpreters"
 )
 
 // This file has a running daemon go on with another configuration. All that is new
@@ -176,13 +176,13 @@ func (d *Daemon) hold(p *parts) {
 
 // use makes parts those that the daemon runs, with their functions and some more
 // that end.
-func (d *Daemon) use(p *parts, ending ...*function) {
+func (d *Daemon) use(p *parts, ending ...*apps.Function) {
 	functions := append(p.inOrder(), ending...)
 	d.logs.SetApps(functionsOfApps(p.cfg))
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.replaced.leave(d.open, p)
 	d.open, d.functions = p, functions
+	d.appRegistry.Use(p.apps)
 }
 
 // reload has a crew go on with another configuration, and returns the parts that
@@ -197,7 +197,7 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 		r.answer <- reloadAnswer{err: errors.Join(err, next.close(now))}
 		return now
 	}
-	next.old = nil // or all that ever was would be held
+	next.forgetOld() // or all that ever was would be held
 	changes, ending, removed := compare(now, next)
 	d.setLevel(r.cfg.Log)
 	d.use(next, removed...)
@@ -205,16 +205,15 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 		c.start(next.functions[name])
 	}
 	d.log.Info("reloading", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
-	c.retire(ending, now.cfg.Drain.D(), func(f *function) {
-		if err := f.close(); err != nil {
+	c.retire(ending, now.cfg.Drain.D(), func(f *apps.Function) {
+		if err := f.Close(); err != nil {
 			f.Log.Warn("closing replaced parts", "error", err)
 		}
 		if successor := next.functions[f.Name]; successor != nil {
 			c.start(successor)
 		}
 	})
-	next.scaleWorkers()
-	next.tune()
+	d.scaleAndTune(next)
 	closeOld := func() {
 		if err := now.close(next); err != nil {
 			d.log.Warn("closing replaced parts", "error", err)
@@ -234,7 +233,7 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 // compare tells what changes, the functions that end, and those of them that
 // nothing follows. What follows another goes on with its counts, and is paused if
 // that was.
-func compare(now, next *parts) (changes Changes, ending, removed []*function) {
+func compare(now, next *parts) (changes Changes, ending, removed []*apps.Function) {
 	changes = Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
 	for _, f := range next.inOrder() {
 		switch was := now.functions[f.Name]; was {
@@ -318,35 +317,10 @@ func (p *parts) keepsConnection(name string) bool {
 	return p.old != nil && reflect.DeepEqual(p.old.cfg.Connections[name], p.cfg.Connections[name])
 }
 
-func (p *parts) keepsPool(app string, code *interpreters.Code) bool {
-	if p.old == nil || p.old.pools[app] == nil {
-		return false
-	}
-	own := p.old.pools[app]
-	if own.Ready(context.Background()) != nil || // one that has ended, or does not load, is made anew
-		!reflect.DeepEqual(p.old.cfg.Apps[app], p.cfg.Apps[app]) ||
-		!reflect.DeepEqual(appFunctions(p.old.cfg)[app], appFunctions(p.cfg)[app]) {
-		return false
-	}
-	changed, unused := code.Changes(own.code, own.imports)
-	if len(changed) > 0 {
-		p.daemon.log.Info("code changed", "app", app, "files", firstFew(changed))
-		return false
-	}
-	if len(unused) > 0 {
-		p.daemon.log.Info("files changed that no worker has imported; the workers continue", "app", app, "files", firstFew(unused))
-	}
-	own.code = code // a worker that imports one of them from now on gets it as it is
-	return true
-}
-
-// firstFew are names for a line of the log.
-func firstFew(names []string) string {
-	const few = 5
-	if len(names) > few {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
-	}
-	return strings.Join(names, ", ")
+// forgetOld releases the parts that these follow.
+func (p *parts) forgetOld() {
+	p.old = nil
+	p.apps.ForgetOld()
 }
 
 // keepsSettings reports whether a function is what it was, but for its app.
@@ -369,7 +343,7 @@ func (p *parts) keepsFunction(name string) bool {
 		return false
 	}
 	c, found := p.cfg.Functions[name].Handler.Code()
-	return !found || p.pools[c.App] == p.old.pools[c.App]
+	return !found || p.apps.Pool(c.App) == p.old.apps.Pool(c.App)
 }
 
 // functionsOfApps returns the names of the functions of each app, by the name of the app and by

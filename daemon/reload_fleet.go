@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps"
 )
 
 // This file reloads a daemon whose instances do the work: what it has open itself
@@ -38,7 +39,7 @@ func (d *Daemon) reloadFleet(ctx context.Context, r reloadRequest) {
 		r.answer <- reloadAnswer{err: errors.Join(err, next.close(now))}
 		return
 	}
-	next.old = nil
+	next.forgetOld()
 	d.setLevel(r.cfg.Log)
 	d.hold(next)
 	fleet.use(next.sources)
@@ -64,7 +65,7 @@ func (d *Daemon) spreadReload(ctx context.Context) {
 
 // reloadLimit bounds a reload: new code is loaded, old work drained.
 func reloadLimit(cfg *configs.Config) time.Duration {
-	return startLimit(cfg) + cfg.Drain.D() + 2*cutShortGrace
+	return apps.StartLimit(cfg) + cfg.Drain.D() + 2*cutShortGrace
 }
 
 func (d *Daemon) reloadInstance(ctx context.Context, id int, cfg *configs.Config) (changes Changes, err error) {

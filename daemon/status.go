@@ -4,11 +4,11 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/scaler/autotune"
-	"github.com/drover-run/drover/triggers"
 )
 
 // This file is how things are, as they are told to operators.
@@ -83,8 +83,8 @@ type FunctionKind struct {
 // maxUndone bounds what is printed of one, in characters.
 const maxUndone = 1000
 
-// overview is what is told of an app.
-func (s appStatus) overview(name string) (a AppOverview, ok bool) {
+// appOverview converts the status of an app; ok is false before it was measured.
+func appOverview(name string, s apps.Status) (a AppOverview, ok bool) {
 	t := s.Tuned
 	if t == nil {
 		return a, false
@@ -107,8 +107,8 @@ func (s appStatus) overview(name string) (a AppOverview, ok bool) {
 	return a, true
 }
 
-// kindOf is what is known of a function of an app; nil if nothing is.
-func (s appStatus) kindOf(function string) *FunctionKind {
+// measuredKind returns the kind of a function of an app; nil if it is unknown.
+func measuredKind(s apps.Status, function string) *FunctionKind {
 	if s.Tuned == nil {
 		return nil
 	}
@@ -120,9 +120,9 @@ func (s appStatus) kindOf(function string) *FunctionKind {
 }
 
 // overviews are those of all apps of which there is one.
-func overviews(apps map[string]appStatus) (out []AppOverview) {
-	for _, name := range slices.Sorted(maps.Keys(apps)) {
-		if a, ok := apps[name].overview(name); ok {
+func overviews(statuses map[string]apps.Status) (out []AppOverview) {
+	for _, name := range slices.Sorted(maps.Keys(statuses)) {
+		if a, ok := appOverview(name, statuses[name]); ok {
 			out = append(out, a)
 		}
 	}
@@ -138,9 +138,9 @@ func (d *Daemon) Apps() []AppOverview { return overviews(d.appStatuses()) }
 func (d *Daemon) Kind(function string) *FunctionKind { return kindIn(d.appStatuses(), function) }
 
 // kindIn is what is known of a function, which is in one of the apps; nil if nothing.
-func kindIn(apps map[string]appStatus, function string) *FunctionKind {
-	for _, app := range apps {
-		if k := app.kindOf(function); k != nil {
+func kindIn(statuses map[string]apps.Status, function string) *FunctionKind {
+	for _, app := range statuses {
+		if k := measuredKind(app, function); k != nil {
 			return k
 		}
 	}
@@ -166,6 +166,21 @@ func (k *FunctionKind) Words() string {
 	return words
 }
 
+// appStatuses describes the apps of all instances, by app.
+func (d *Daemon) appStatuses() map[string]apps.Status {
+	if fleet := d.instances(); fleet != nil {
+		return fleet.apps()
+	}
+	return d.appRegistry.Statuses(usageFresh)
+}
+
+// usageFresh is how old the resource usage of processes may be in an answer, and
+// usageReported in the reports of an instance.
+const (
+	usageFresh    = time.Second
+	usageReported = 5 * time.Second
+)
+
 // statusFresh and scrapeFresh are how old a backlog may be that is answered with.
 const (
 	statusFresh = 900 * time.Millisecond
@@ -173,7 +188,7 @@ const (
 )
 
 func (d *Daemon) statusReport(ctx context.Context) StatusReport {
-	r := StatusReport{Phase: string(d.inPhase()), Since: processStart, Functions: []FunctionOverview{}}
+	r := StatusReport{Phase: string(d.inPhase()), Since: telemetry.ProcessStart, Functions: []FunctionOverview{}}
 	if c, ok := d.Instances(); ok {
 		r.Instances = &InstancesStatus{c.Ready, c.Starting, c.Draining, c.Failing}
 	}
@@ -181,60 +196,27 @@ func (d *Daemon) statusReport(ctx context.Context) StatusReport {
 		r.Reload = &reload
 	}
 	r.Problems = d.stores.problems()
-	apps := d.appStatuses()
+	statuses := d.appStatuses()
 	for _, s := range d.Status() {
-		b := d.backlogs.of(ctx, d, s.Name, statusFresh)
+		b := d.backlogs.Get(ctx, s.Name, statusFresh)
 		f := FunctionOverview{FunctionStatus: s}
-		if b.ready >= 0 {
-			f.Backlog = &b.ready
+		if b.Ready >= 0 {
+			f.Backlog = &b.Ready
 		}
-		if !b.oldest.IsZero() {
-			f.Oldest = max(time.Since(b.oldest).Seconds(), 0)
+		if !b.Oldest.IsZero() {
+			f.Oldest = max(time.Since(b.Oldest).Seconds(), 0)
 		}
-		f.Kind = kindIn(apps, s.Name)
+		f.Kind = kindIn(statuses, s.Name)
 		r.Functions = append(r.Functions, f)
 	}
-	r.Apps = overviews(apps)
-	for _, name := range slices.Sorted(maps.Keys(apps)) {
-		if advice := apps[name].advice(); advice != "" {
+	r.Apps = overviews(statuses)
+	for _, name := range slices.Sorted(maps.Keys(statuses)) {
+		if advice := statuses[name].Advice(); advice != "" {
 			r.Advice = append(r.Advice, "app "+name+": "+advice)
 		}
-		for _, advice := range apps[name].blockedAdvice() {
+		for _, advice := range statuses[name].BlockedAdvice() {
 			r.Advice = append(r.Advice, "app "+name+": "+advice)
 		}
 	}
 	return r
-}
-
-// backlogs remembers what sources said: a source is not asked by each who looks.
-// The zero value has asked nobody.
-type backlogs struct {
-	mu   sync.Mutex
-	last map[string]heard
-}
-
-type heard struct {
-	at     time.Time
-	ready  int64 // negative: it does not tell
-	oldest time.Time
-	more   *triggers.BacklogMore
-}
-
-func (b *backlogs) of(ctx context.Context, d *Daemon, function string, fresh time.Duration) heard {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if h, found := b.last[function]; found && time.Since(h.at) < fresh {
-		return h
-	}
-	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
-	defer cancel()
-	h := heard{at: time.Now(), ready: -1}
-	if got, err := d.Backlog(ctx, function); err == nil {
-		h.ready, h.oldest, h.more = got.Ready, got.Oldest, got.More
-	}
-	if b.last == nil {
-		b.last = make(map[string]heard)
-	}
-	b.last[function] = h
-	return h
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/local"
 )
@@ -76,7 +78,7 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 				cutShort.Store(true)
 			}
 		},
-		StartLimit: startLimit(d.cfg) + cutShortGrace,
+		StartLimit: apps.StartLimit(d.cfg) + cutShortGrace,
 		DrainLimit: d.cfg.Drain.D() + 2*cutShortGrace,
 		Log:        d.log,
 	})
@@ -203,7 +205,7 @@ func (s *instanceScaler) look(ctx context.Context) {
 	totals := s.fleet.totals()
 	now := time.Now()
 	in := scaler.Signals{
-		At: now.Sub(processStart), Clock: now.In(scale.Location()),
+		At: now.Sub(telemetry.ProcessStart), Clock: now.In(scale.Location()),
 		Ready: count.Ready, Starting: count.Starting, Draining: count.Draining, StartUp: count.StartUp, Failing: count.Failing,
 	}
 	needed, known := 0.0, true
@@ -224,7 +226,7 @@ func (s *instanceScaler) look(ctx context.Context) {
 	}
 	in.Needed = int(math.Ceil(needed))
 	d := s.scaler.Decide(in)
-	s.daemon.decisions.note("instances", now, d)
+	s.daemon.decisions.Record("instances", now, d)
 	if d.Wanted == s.wanted {
 		return
 	}

@@ -100,7 +100,7 @@ func (d *Daemon) summary() string {
 	for _, f := range d.running() {
 		f.Share.Room()
 	}
-	for _, p := range d.pools() {
+	for _, p := range d.appRegistry.CurrentPools() {
 		p.Stats()
 	}
 	return fmt.Sprintf("%s: received %d, done %d, failed %d, in flight %d", d.inPhase(), received, done, failed, inFlight)

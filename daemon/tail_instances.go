@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
@@ -31,7 +32,7 @@ func (d *Daemon) instanceLines(asked tailed) *instanceLines {
 // before returns the last lines of all instances in the order of their times, and the
 // daemon's own among them.
 func (i *instanceLines) before(ctx context.Context, own []LogLine) []LogLine {
-	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
+	ctx, cancel := context.WithTimeout(ctx, autoscale.BacklogTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	var reading sync.WaitGroup

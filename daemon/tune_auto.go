@@ -84,7 +84,7 @@ func (t *gridRun) auto(ctx context.Context) (err error) {
 		return ctx.Err()
 	}
 	f := d.running()[0]
-	defer func() { t.used += f.pool.CPU() }()
+	defer func() { t.used += f.Pool.CPU() }()
 	r := &tuneRig{f: f, source: source}
 	left := time.Until(t.end) - tuneClose
 	settle := time.Duration(autoSettle * float64(left))
@@ -92,8 +92,8 @@ func (t *gridRun) auto(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	now := f.pool.Settings()
-	c.Settings = tune.Settings{Processes: f.pool.Stats().Ready, Threads: now.Threads, Coroutines: now.Coroutines}
+	now := f.Pool.Settings()
+	c.Settings = tune.Settings{Processes: f.Pool.Stats().Ready, Threads: now.Threads, Coroutines: now.Coroutines}
 	switch {
 	case !t.look.Async:
 		c.Coroutines = 0
@@ -104,7 +104,7 @@ func (t *gridRun) auto(ctx context.Context) (err error) {
 		return errors.New(c.Problem)
 	}
 	t.report.Auto, t.report.AutoFor = &c, t.forAuto.Seconds()
-	for _, u := range f.pool.tuner.Load().state().Undone {
+	for _, u := range f.Pool.Tuned().Undone {
 		t.note("auto: %s", term.OneLine(u.Text(), maxUndone))
 	}
 	t.say("auto: %v: %s calls/s, p99 %s, %.2f cores", c.Settings, tune.Number(c.Throughput), tune.Seconds(c.P99), c.CPU)

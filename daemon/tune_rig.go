@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/tune"
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
 )
@@ -18,7 +19,7 @@ import (
 // the place of its queue. It has neither outputs nor traces.
 type tuneRig struct {
 	parts  *parts
-	f      *function
+	f      *apps.Function
 	source *tune.Source
 
 	settings    tune.Settings
@@ -75,14 +76,14 @@ func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Setti
 	f := p.inOrder()[0]
 	look := time.NewTicker(tuneLook)
 	defer look.Stop()
-	for f.pool.Stats().Ready < s.Processes {
+	for f.Pool.Stats().Ready < s.Processes {
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%d of %d workers were ready: %w", f.pool.Stats().Ready, s.Processes, ctx.Err())
+			return nil, fmt.Errorf("%d of %d workers were ready: %w", f.Pool.Stats().Ready, s.Processes, ctx.Err())
 		}
 	}
-	rig = &tuneRig{parts: p, f: f, source: source, settings: s, threads: cfg.Apps[f.app].Threads, ended: make(chan struct{})}
+	rig = &tuneRig{parts: p, f: f, source: source, settings: s, threads: cfg.Apps[f.App].Threads, ended: make(chan struct{})}
 	var receiving, working context.Context
 	receiving, rig.stopRun = context.WithCancel(context.WithoutCancel(ctx))
 	working, rig.stopWorking = context.WithCancel(context.WithoutCancel(ctx))
@@ -94,7 +95,7 @@ func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Setti
 }
 
 // live reports whether threads can change while workers run.
-func (r *tuneRig) live() bool { return r.f.pool.Tunable() }
+func (r *tuneRig) live() bool { return r.f.Pool.Tunable() }
 
 // become changes the settings of the workers that run, and reports false where that can't be.
 // Other numbers of processes are others: what those had in memory before would be in the way.
@@ -103,7 +104,7 @@ func (r *tuneRig) become(s tune.Settings) bool {
 	if threads == 0 {
 		threads = r.threads
 	}
-	now := r.f.pool.Settings()
+	now := r.f.Pool.Settings()
 	if s.Processes != now.Processes || threads != now.Threads && !r.live() {
 		return false
 	}
@@ -111,7 +112,7 @@ func (r *tuneRig) become(s tune.Settings) bool {
 	if r.failed && (threads < now.Threads || s.Coroutines < now.Coroutines) {
 		return false
 	}
-	r.f.pool.Set(workers.Settings{Threads: threads, Coroutines: s.Coroutines})
+	r.f.Pool.Set(workers.Settings{Threads: threads, Coroutines: s.Coroutines})
 	r.settings = s
 	return true
 }
@@ -152,7 +153,7 @@ func (r *tuneRig) measure(ctx context.Context, settle, length time.Duration) (tu
 
 // count fills a cell with what was measured while something was waited for.
 func (r *tuneRig) count(ctx context.Context, c *tune.Cell, wait func() error) error {
-	pool := r.f.pool.Pool
+	pool := r.f.Pool.Pool
 	latency, used, began := r.f.Stats.Counts().Latency, pool.Usage(), time.Now()
 	if err := wait(); err != nil {
 		return err

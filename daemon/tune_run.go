@@ -13,6 +13,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/cli/tune"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/scaler/hostinfo"
 	"github.com/drover-run/drover/triggers"
 )
@@ -64,7 +65,7 @@ func (t *gridRun) run(ctx context.Context, length time.Duration) (err error) {
 	timed, cancel := context.WithDeadline(ctx, t.end)
 	defer cancel()
 	defer func() { err = errors.Join(err, t.drop(0)) }()
-	reader, own := hostinfo.New(), ownCPU()
+	reader, own := hostinfo.New(), telemetry.ProcessCPU()
 	before, _ := reader.Look() // what cannot be read is unknown
 	if err := t.first(timed, length); err != nil {
 		return t.because(ctx, err, length)
@@ -84,7 +85,7 @@ func (t *gridRun) run(ctx context.Context, length time.Duration) (err error) {
 	}
 	t.compare(ctx, timed)
 	if now, err := reader.Look(); err == nil && t.drop(t.patience(ctx)) == nil {
-		others := hostinfo.Others(before, now, t.used+ownCPU()-own, time.Since(t.began))
+		others := hostinfo.Others(before, now, t.used+telemetry.ProcessCPU()-own, time.Since(t.began))
 		if others > notAlone { // and not if it is not known
 			t.note("other programs used %.1f cores while it ran: on a quiet machine the numbers would be others", others)
 		}
@@ -117,7 +118,7 @@ func (t *gridRun) drop(patience time.Duration) error {
 	rig := t.rig
 	t.rig = nil
 	err := rig.close(patience)
-	t.used += rig.f.pool.CPU()
+	t.used += rig.f.Pool.CPU()
 	return err
 }
 
@@ -189,7 +190,7 @@ func (t *gridRun) first(ctx context.Context, length time.Duration) error {
 		Async: handler.Async(), Threads: code.Language != configs.Node, Cores: runtime.GOMAXPROCS(0), Busy: c.CPU,
 		Call: time.Duration(c.P50 * float64(time.Second)), StartUp: startUp, Memory: c.Memory,
 	}
-	if c.CPU == 0 && t.rig.f.pool.Usage().CPU == 0 {
+	if c.CPU == 0 && t.rig.f.Pool.Usage().CPU == 0 {
 		t.look.Busy = 1 // this system does not tell
 	}
 	if seen, err := hostinfo.New().Look(); err == nil {

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/scaler/autotune"
 )
 
@@ -139,19 +138,9 @@ func TestLessonsThatCannotBeRead(t *testing.T) {
 	}
 }
 
-func TestTuningBounds(t *testing.T) {
-	t.Parallel()
-	auto := configs.App{Processes: 2, Scaled: true, Threads: 1, AutoThreads: true, Coroutines: 512, AutoCoroutines: true}
-	given, free := tuningBounds(auto, true, 2)
-	if given != free || free.Least != (autotune.Settings{Processes: 1, Threads: 1, Coroutines: 1}) || free.Most != (autotune.Settings{Processes: 4, Threads: mostThreads, Coroutines: mostCoroutines}) {
-		t.Errorf("auto: %+v, %+v", given, free)
-	}
-	app := configs.App{Processes: 3, Threads: 7, Coroutines: 9}
-	given, free = tuningBounds(app, true, 8)
-	if all := (autotune.Settings{Processes: 3, Threads: 7, Coroutines: 9}); given.Least != all || given.Most != all || free.Most.Processes != 16 {
-		t.Errorf("explicit: %+v, %+v", given, free)
-	}
-	if given, free = tuningBounds(auto, false, 2); given.Most.Threads != 1 || free.Most.Threads != 1 || given.Least.Coroutines != unmeasuredCoroutines || given.Most.Coroutines != mostCoroutines {
-		t.Errorf("of a worker that cannot change: %+v, %+v", given, free)
+func TestStatusTextIsOneLinePerAdvice(t *testing.T) {
+	text := statusText(StatusReport{Phase: "running", Since: time.Now(), Advice: []string{"app shop: a worker takes 2.1s\nand more"}}, StatusReport{}, time.Second)
+	if !strings.Contains(text, "\napp shop: a worker takes 2.1s\n") || strings.Contains(text, "and more") {
+		t.Errorf("%s", text)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
 )
@@ -60,9 +62,9 @@ func (d *Daemon) answerExplain(w http.ResponseWriter, r *http.Request) {
 func (d *Daemon) explainMessage(ctx context.Context, id string) []Explanation {
 	var out []Explanation
 	for _, f := range d.running() {
-		if e, found := f.explainInFlight(id, time.Now()); found {
+		if e, found := explainInFlight(f, id, time.Now()); found {
 			out = append(out, e)
-		} else if e, found := f.explainFailure(ctx, id, time.Now()); found {
+		} else if e, found := explainFailure(ctx, f, id, time.Now()); found {
 			out = append(out, e)
 		}
 	}
@@ -112,7 +114,7 @@ func (d *Daemon) source(name string) triggers.Trigger {
 }
 
 // explainInFlight explains a message that is in flight here.
-func (f *function) explainInFlight(id string, now time.Time) (e Explanation, found bool) {
+func explainInFlight(f *apps.Function, id string, now time.Time) (e Explanation, found bool) {
 	x, found := f.FindInFlight(id)
 	if !found {
 		return e, false
@@ -129,8 +131,8 @@ func (f *function) explainInFlight(id string, now time.Time) (e Explanation, fou
 	}
 	handled := now.Sub(x.Started).Round(time.Millisecond)
 	e.Text = fmt.Sprintf("it is being handled for %v", handled)
-	if f.pool != nil {
-		if pid := f.workerOf(x.Message); pid > 0 {
+	if f.Pool != nil {
+		if pid := workerOf(f, x.Message); pid > 0 {
 			e.Text += fmt.Sprintf(", in worker %d", pid)
 		} else {
 			e.Text = fmt.Sprintf("it was handed out %v ago, and no worker has it: it waits for a worker, for its result to be sent, or for its source to accept the verdict", handled)
@@ -152,8 +154,8 @@ func (f *function) explainInFlight(id string, now time.Time) (e Explanation, fou
 }
 
 // workerOf is the process that has a message; 0 if none has.
-func (f *function) workerOf(m *triggers.Message) int {
-	for _, i := range f.pool.Invocations(f.Name) {
+func workerOf(f *apps.Function, m *triggers.Message) int {
+	for _, i := range f.Pool.Invocations(f.Name) {
 		if i.Message.ID == m.ID { // it may have been copied, for a trace
 			return i.Worker
 		}
@@ -162,10 +164,10 @@ func (f *function) workerOf(m *triggers.Message) int {
 }
 
 // explainFailure explains a message that waits for its retry, or died here lately.
-func (f *function) explainFailure(ctx context.Context, id string, now time.Time) (e Explanation, found bool) {
+func explainFailure(ctx context.Context, f *apps.Function, id string, now time.Time) (e Explanation, found bool) {
 	b, failed := f.LatestFailure(id)
 	switch {
-	case !failed || !b.Dead && !b.Until.After(now) || b.Dead && f.reusedID(ctx, id, b):
+	case !failed || !b.Dead && !b.Until.After(now) || b.Dead && reusedID(ctx, f, id, b):
 		return e, false
 	case b.Dead:
 		e = Explanation{Function: f.Name, Message: id, State: "dead", Text: fmt.Sprintf("it was moved to the dead letters %v ago, at attempt %d", now.Sub(b.At).Round(time.Second), b.Attempt)}
@@ -182,12 +184,12 @@ func (f *function) explainFailure(ctx context.Context, id string, now time.Time)
 
 // reusedID reports whether another message has the ID of one that failed: its source was
 // recreated since, and counts from 1 again.
-func (f *function) reusedID(ctx context.Context, id string, b dispatch.RecentFailure) bool {
+func reusedID(ctx context.Context, f *apps.Function, id string, b dispatch.RecentFailure) bool {
 	finder, ok := f.Trigger.(triggers.Finder)
 	if !ok {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
+	ctx, cancel := context.WithTimeout(ctx, autoscale.BacklogTimeout)
 	defer cancel()
 	at, err := finder.Find(ctx, id)
 	return err == nil && !at.Enqueued.IsZero() && at.Enqueued.After(b.At)
@@ -200,7 +202,7 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 	if !ok {
 		return e, triggers.ErrNotFound
 	}
-	ctx, cancel := context.WithTimeout(ctx, backlogLimit)
+	ctx, cancel := context.WithTimeout(ctx, autoscale.BacklogTimeout)
 	defer cancel()
 	at, err := finder.Find(ctx, id)
 	if err != nil {

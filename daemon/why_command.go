@@ -9,6 +9,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -88,7 +89,7 @@ func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error)
 		if err != nil {
 			e.Notes = []string{"its source does not report its backlog: " + err.Error()}
 		} else {
-			e.Notes = []string{waitingNote(heard{ready: b.Ready, oldest: b.Oldest, more: b.More})}
+			e.Notes = []string{waitingNote(autoscale.BacklogReading{Ready: b.Ready, Oldest: b.Oldest, More: b.More})}
 		}
 		return []Explanation{e}, nil
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -18,9 +20,9 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation
 	for _, f := range d.running() {
 		if f.Name == name {
 			e.State, e.Text = d.holds(f, time.Now())
-			e.Notes = append(problemNotes(f.problems()), d.backlogNotes(ctx, f)...)
+			e.Notes = append(problemNotes(functionProblems(f)), d.backlogNotes(ctx, f)...)
 			e.Notes = append(e.Notes, d.slotNotes(f)...)
-			e.Notes = append(e.Notes, d.scaleNotes("workers of "+f.app)...)
+			e.Notes = append(e.Notes, d.scaleNotes("workers of "+f.App)...)
 			return []Explanation{e}
 		}
 	}
@@ -40,7 +42,7 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation
 	if p := d.stores.problem(d.config().Functions[name].Trigger.Connection()); p != nil {
 		e.State, e.Text = "blocked", p.Words()
 	}
-	if b := d.backlogs.of(ctx, d, name, statusFresh); b.ready >= 0 {
+	if b := d.backlogs.Get(ctx, name, statusFresh); b.Ready >= 0 {
 		e.Notes = append(e.Notes, waitingNote(b))
 	}
 	e.Notes = append(e.Notes, d.scaleNotes("instances")...)
@@ -48,16 +50,16 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation
 }
 
 // holds is the bound that holds a function back, the strongest first.
-func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
-	s := f.status()
+func (d *Daemon) holds(f *apps.Function, now time.Time) (state, why string) {
+	s := functionStatus(f)
 	use := f.Share.Use()
 	switch {
 	case d.inPhase() == phaseStopping:
 		return string(phaseStopping), "the daemon is stopping"
 	case s.Stopped:
 		return "stopped", "it is disabled, because its code does not load: " + f.LoadError().Error()
-	case d.stores.problem(f.source) != nil:
-		return "blocked", d.stores.problem(f.source).Words()
+	case d.stores.problem(f.Connection) != nil:
+		return "blocked", d.stores.problem(f.Connection).Words()
 	case s.Paused && s.PausedUntil.IsZero():
 		return "paused", "it is paused until resumed: drover resume " + f.Name
 	case s.Paused:
@@ -72,14 +74,14 @@ func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
 			why += ": " + shut.Shut()
 		}
 		return "app_down", why + "; nothing is received until it is"
-	case f.pool != nil && f.pool.Stats().Wanted > 0 && f.pool.Stats().Ready == 0:
-		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, restarted after a crash: %d", f.pool.Stats().Starting, restartsOf(f))
+	case f.Pool != nil && f.Pool.Stats().Wanted > 0 && f.Pool.Stats().Ready == 0:
+		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, restarted after a crash: %d", f.Pool.Stats().Starting, restartsOf(f))
 	case f.Memory.Waits():
 		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the limit", memoryNote(d.budget), f.Memory.Used()>>20)
 	case use.Limit > 0 && use.Used >= use.Limit:
 		return "full", fmt.Sprintf("its slots are in use, %d of %d: its own concurrency is the limit", use.Used, use.Limit)
-	case use.All >= use.Capacity && f.pool != nil:
-		return "full", fmt.Sprintf("the slots of app %s are in use, %d of %d%s: the workers are the limit", f.app, use.All, use.Capacity, d.sharers(f))
+	case use.All >= use.Capacity && f.Pool != nil:
+		return "full", fmt.Sprintf("the slots of app %s are in use, %d of %d%s: the workers are the limit", f.App, use.All, use.Capacity, d.sharers(f))
 	case use.All >= use.Capacity:
 		return "full", fmt.Sprintf("its slots are in use, %d of %d: its concurrency is the limit", use.All, use.Capacity)
 	}
@@ -90,8 +92,8 @@ func (d *Daemon) holds(f *function, now time.Time) (state, why string) {
 	return "receiving", "no limit applies: it waits for messages, with " + count(int64(room), "free slot", "free slots")
 }
 
-func restartsOf(f *function) (n int) {
-	for cause, of := range f.pool.Stats().Restarts {
+func restartsOf(f *apps.Function) (n int) {
+	for cause, of := range f.Pool.Stats().Restarts {
 		if !cause.Recycled() {
 			n += of
 		}
@@ -100,10 +102,10 @@ func restartsOf(f *function) (n int) {
 }
 
 // sharers are the other functions that hold slots of a pool, in words.
-func (d *Daemon) sharers(f *function) string {
+func (d *Daemon) sharers(f *apps.Function) string {
 	var parts []string
 	for _, other := range d.running() {
-		if other.pool != f.pool {
+		if other.Pool != f.Pool {
 			continue
 		}
 		if used := other.Share.Used(); used > 0 {
@@ -116,9 +118,9 @@ func (d *Daemon) sharers(f *function) string {
 	return " (" + strings.Join(parts, ", ") + ")"
 }
 
-func (d *Daemon) backlogNotes(ctx context.Context, f *function) (notes []string) {
-	b := d.backlogs.of(ctx, d, f.Name, statusFresh)
-	if b.ready < 0 {
+func (d *Daemon) backlogNotes(ctx context.Context, f *apps.Function) (notes []string) {
+	b := d.backlogs.Get(ctx, f.Name, statusFresh)
+	if b.Ready < 0 {
 		notes = append(notes, "its source does not report its backlog")
 	} else {
 		notes = append(notes, waitingNote(b))
@@ -132,18 +134,18 @@ func (d *Daemon) backlogNotes(ctx context.Context, f *function) (notes []string)
 	return notes
 }
 
-func waitingNote(b heard) string {
-	text := count(b.ready, "message waits", "messages wait") + " at its source"
-	if !b.oldest.IsZero() {
-		text += fmt.Sprintf(", the oldest for %v", max(time.Since(b.oldest), 0).Round(time.Second))
+func waitingNote(b autoscale.BacklogReading) string {
+	text := count(b.Ready, "message waits", "messages wait") + " at its source"
+	if !b.Oldest.IsZero() {
+		text += fmt.Sprintf(", the oldest for %v", max(time.Since(b.Oldest), 0).Round(time.Second))
 	}
-	if b.more != nil {
-		text += fmt.Sprintf("; %d are scheduled, %d dead", b.more.Scheduled, b.more.Dead)
+	if b.More != nil {
+		text += fmt.Sprintf("; %d are scheduled, %d dead", b.More.Scheduled, b.More.Dead)
 	}
 	return text
 }
 
-func (d *Daemon) slotNotes(f *function) (notes []string) {
+func (d *Daemon) slotNotes(f *apps.Function) (notes []string) {
 	use := f.Share.Use()
 	limit := use.Limit
 	if limit == 0 {
@@ -157,12 +159,12 @@ func (d *Daemon) slotNotes(f *function) (notes []string) {
 	if oldest, found := f.OldestInFlight(); found {
 		notes = append(notes, fmt.Sprintf("%d in flight, the oldest for %v: %s", f.Stats.InFlight(), time.Since(oldest.Received).Round(time.Millisecond), oldest.Message.ID))
 	}
-	if f.pool != nil {
-		s := f.pool.Stats()
+	if f.Pool != nil {
+		s := f.Pool.Stats()
 		notes = append(notes, fmt.Sprintf("workers: %d ready, %d starting, %d retiring, %d wanted", s.Ready, s.Starting, s.Retiring, s.Wanted))
-		if t := f.pool.tuner.Load().state(); t != nil {
+		if t := f.Pool.Tuned(); t != nil {
 			for _, u := range t.Undone {
-				notes = append(notes, "undone in app "+f.app+": "+term.OneLine(u.Text(), maxUndone))
+				notes = append(notes, "undone in app "+f.App+": "+term.OneLine(u.Text(), maxUndone))
 			}
 		}
 	}
@@ -171,7 +173,7 @@ func (d *Daemon) slotNotes(f *function) (notes []string) {
 
 // scaleNotes are the scaler's latest decision on something.
 func (d *Daemon) scaleNotes(about string) []string {
-	latest, found := d.decisions.all()[about]
+	latest, found := d.decisions.All()[about]
 	if !found {
 		return nil
 	}

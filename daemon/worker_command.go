@@ -15,6 +15,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/cli/typings"
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/handlers/workers/conformance"
 )
 
@@ -114,16 +115,16 @@ func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (ou
 	if err := conformance.WriteApp(dir, c.Command[0]); err != nil {
 		return out, fmt.Errorf("writing the test app: %w", err)
 	}
-	of := languages[c.Command[0]]
-	interpreter, err := of.find(ctx, configs.App{Dir: "."}, std.Env)
+	runtime := apps.RuntimeOf(c.Command[0])
+	interpreter, err := runtime.Find(ctx, configs.App{Dir: "."}, std.Env)
 	if err != nil {
 		return out, err
 	}
-	home, err := of.install(dir)
+	home, err := runtime.Install(dir)
 	if err != nil {
 		return out, err
 	}
-	command := of.command(interpreter, home, configs.App{Dir: dir}, out.Env)
+	command := runtime.Command(interpreter, home, configs.App{Dir: dir}, out.Env)
 	out.Command, out.Dir = append([]string{command.Path}, command.Args...), command.Dir
 	out.App, out.Module = dir, conformance.Module
 	return out, nil

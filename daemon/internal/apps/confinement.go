@@ -1,4 +1,4 @@
-package daemon
+package apps
 
 import (
 	"context"
@@ -13,10 +13,10 @@ import (
 	"github.com/drover-run/drover/handlers/workers/process"
 )
 
-// This file holds worker processes to what the configuration says.
+// This file applies the limits and the sandbox of the configuration to worker processes.
 
-// confineSettings are an app's.
-func confineSettings(app configs.App, dataDir string) sandbox.Settings {
+// sandboxSettings returns the settings of an app's sandbox.
+func sandboxSettings(app configs.App, dataDir string) sandbox.Settings {
 	l := app.Limits
 	s := sandbox.Settings{
 		Dir: app.Dir, DataDir: dataDir, User: app.User, Group: app.Group, NewPrivileges: app.NewPrivileges,
@@ -25,12 +25,12 @@ func confineSettings(app configs.App, dataDir string) sandbox.Settings {
 			OpenFiles: l.OpenFiles, FileSize: int64(l.FileSize), AddressSpace: int64(l.AddressSpace), CPUTime: l.CPUTime.D(), Core: int64(l.Core),
 		},
 		Strict: app.Sandbox.Strict(), Read: app.Sandbox.Read, Write: app.Sandbox.Write, Temporary: int64(app.Sandbox.Temporary), Connect: connectable(app.Sandbox.Connect), UnixSockets: app.Sandbox.UnixSockets, LinkLocal: app.Sandbox.LinkLocal,
-		Environment: environmentOf(app.Environment),
+		Environment: sandboxEnvironment(app.Environment),
 	}
 	return s
 }
 
-// connectable are ports as a confinement has them, where nil is any.
+// connectable converts the ports of a configuration; nil allows any.
 func connectable(ports configs.Ports) []int {
 	if ports.Any() {
 		return nil
@@ -38,7 +38,7 @@ func connectable(ports configs.Ports) []int {
 	return ports
 }
 
-func environmentOf(e configs.Environment) sandbox.Environment {
+func sandboxEnvironment(e configs.Environment) sandbox.Environment {
 	out := sandbox.Environment{Pass: e.Pass, Withheld: e.Withheld, Set: make(map[string]string)}
 	for name, value := range e.Set {
 		out.Set[name] = string(value)
@@ -46,10 +46,10 @@ func environmentOf(e configs.Environment) sandbox.Environment {
 	return out
 }
 
-// noteWithheld logs which variables a process does not get, since the configuration
-// reads them: code that needs one fails.
-func noteWithheld(log *slog.Logger, e configs.Environment, strict bool, environ []string) {
-	if names := environmentOf(e).Withholds(environ, strict); len(names) > 0 {
+// logWithheld logs which variables a process does not get because the configuration
+// reads them. Code that needs one of them fails.
+func logWithheld(log *slog.Logger, e configs.Environment, strict bool, environ []string) {
+	if names := sandboxEnvironment(e).Withholds(environ, strict); len(names) > 0 {
 		log.Info("variables that the configuration reads are not passed to workers", "variables", names, "to_pass", withheldAdvice(names))
 	}
 }
@@ -58,10 +58,10 @@ func withheldAdvice(names []string) string {
 	return "set environment: {pass: [PATH, HOME, " + strings.Join(names, ", ") + "]}, or pass: [\"*\"] for all"
 }
 
-// confineApp prepares what an app's workers are held to, and their command, and has a
-// process take all of it upon itself. The error says what this machine can't do.
-func confineApp(ctx context.Context, app configs.App, dataDir string, i interpreters.Interpreter, environ []string, log *slog.Logger) (c *sandbox.Confinement, command process.Command, err error) {
-	of, settings := languages[app.Language], confineSettings(app, dataDir)
+// confineWorkers prepares the sandbox of an app's workers and their command, and tries
+// the sandbox in a process. The error says what this machine cannot enforce.
+func confineWorkers(ctx context.Context, app configs.App, dataDir string, i interpreters.Interpreter, environ []string, log *slog.Logger) (c *sandbox.Confinement, command process.Command, err error) {
+	runtime, settings := runtimes[app.Language], sandboxSettings(app, dataDir)
 	if c, err = sandbox.New(settings); err != nil {
 		return nil, command, err
 	}
@@ -70,34 +70,34 @@ func confineApp(ctx context.Context, app configs.App, dataDir string, i interpre
 			err = errors.Join(err, made.Close())
 		}
 	}(c)
-	home, err := of.install(c.FilesDir())
+	home, err := runtime.Install(c.FilesDir())
 	if err != nil {
 		return nil, command, err
 	}
 	if home != "" {
 		c.Need(home)
 	}
-	if err = allowInterpreter(ctx, c, settings, of, &i); err != nil {
+	if err = allowInterpreter(ctx, c, settings, runtime, &i); err != nil {
 		return nil, command, err
 	}
 	if err = c.Try(ctx); err != nil {
 		return nil, command, err
 	}
-	noteWithheld(log, app.Environment, settings.Strict, environ)
+	logWithheld(log, app.Environment, settings.Strict, environ)
 	if how := configs.ChangeableBy(app.Dir); how != "" && settings.User == "" {
 		log.Warn("workers run as root with code that another user can change", "path", app.Dir, "why", how, "instead", "set user, or give the directory to root")
 	}
-	return c, of.command(i, home, app, c.Environ(environ)), nil
+	return c, runtime.Command(i, home, app, c.Environ(environ)), nil
 }
 
-// allowInterpreter lets workers read what their interpreter is made of, where that is
-// not theirs to read in any case. A script that looks for the interpreter reads more,
-// so the interpreter itself is run then.
-func allowInterpreter(ctx context.Context, c *sandbox.Confinement, s sandbox.Settings, of language, i *interpreters.Interpreter) error {
+// allowInterpreter lets workers read the files of their interpreter, if the sandbox or
+// their user would keep them from it. A launcher script would have to read more files,
+// so the interpreter itself becomes the command.
+func allowInterpreter(ctx context.Context, c *sandbox.Confinement, s sandbox.Settings, runtime Runtime, i *interpreters.Interpreter) error {
 	if !s.Strict && s.User == "" {
 		return nil
 	}
-	layout, err := of.layout(ctx, *i)
+	layout, err := runtime.Layout(ctx, *i)
 	if err != nil {
 		return err
 	}
@@ -107,10 +107,10 @@ func allowInterpreter(ctx context.Context, c *sandbox.Confinement, s sandbox.Set
 	return nil
 }
 
-// checkConfinement says what of an app's settings this machine can't do. What takes a
-// cgroup is looked for, and not made: a daemon may run here that has made it.
+// checkConfinement returns what this machine cannot enforce of an app's settings as the
+// error, and remarks as notes. It creates no cgroup: a running daemon may use it.
 func checkConfinement(ctx context.Context, app configs.App, dataDir string, i interpreters.Interpreter, environ []string) (notes []string, err error) {
-	settings := confineSettings(app, dataDir)
+	settings := sandboxSettings(app, dataDir)
 	if err := sandbox.Check(settings); err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func checkConfinement(ctx context.Context, app configs.App, dataDir string, i in
 	if err != nil {
 		return nil, err
 	}
-	if err = allowInterpreter(ctx, c, settings, languages[app.Language], &i); err == nil {
+	if err = allowInterpreter(ctx, c, settings, runtimes[app.Language], &i); err == nil {
 		err = c.Try(ctx)
 	}
 	notes = sandbox.Notes(settings)

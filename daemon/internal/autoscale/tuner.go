@@ -1,14 +1,15 @@
-package daemon
+package autoscale
 
 import (
 	"context"
 	"log/slog"
 	"math"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/worker"
@@ -16,8 +17,7 @@ import (
 	"github.com/drover-run/drover/scaler/hostinfo"
 )
 
-// This file measures a pool, and has what is found out come in force. What is decided
-// is in scaler/autotune.
+// This file measures a pool and applies what scaler/autotune decides.
 
 const (
 	// tuneEvery is the time between two measurements while calls end, and tuneIdle
@@ -41,10 +41,10 @@ const (
 	memoryShare = 0.8
 )
 
-// tuner runs the controller of one pool.
+// tuner runs the controller of one pool. It is the pool's apps.Tuner.
 type tuner struct {
-	pool  *pool
-	loads func(now time.Time) map[string]load // by function; what is absent does not count
+	pool  *apps.Pool
+	loads func(now time.Time) map[string]load // by function; a function that is missing does not count
 	apply func(autotune.Decision)
 	move  func(function string, to *handlers.Slots)
 	log   *slog.Logger
@@ -57,25 +57,25 @@ type tuner struct {
 
 	mu         sync.Mutex
 	bounds     autotune.Bounds
-	free       autotune.Bounds // if nothing were given
+	free       autotune.Bounds // if no number was set
 	controller *autotune.Controller
 	decision   autotune.Decision
-	level      autotune.Level // that is in force
-	lasting    bool           // what is undone for good has changed, and is not written down
+	level      autotune.Level // in force
+	lasting    bool           // the changes that are reverted for good have changed, and are not saved
 	sample     autotune.Sample
 	seen       hostinfo.Machine
 	delayed    time.Duration // for how long the workers' threads waited for a core
 }
 
-// load is what the pool does not know of a function.
+// load is the load of a function, which the pool does not know.
 type load struct {
 	saturated bool
-	inFlight  float64 // on average since the look before
+	inFlight  float64 // on average since the previous measurement
 	limit     int     // in flight; 0: none
 	timeout   time.Duration
 }
 
-// reading is what was read at one look.
+// reading is what was read in one measurement.
 type reading struct {
 	at       time.Time
 	machine  hostinfo.Machine
@@ -84,15 +84,15 @@ type reading struct {
 	measures map[string]worker.Measures
 }
 
-// tuningBounds are those of an app's settings, as they are and if nobody had given a
-// number. Tunable says that threads can change while workers run.
+// tuningBounds returns the bounds of an app's settings, as configured and as if no number
+// was set. tunable means that threads can change while workers run.
 func tuningBounds(app configs.App, tunable bool, cores int) (given, free autotune.Bounds) {
 	free.Least = autotune.Settings{Processes: 1, Threads: 1, Coroutines: 1}
 	free.Most = autotune.Settings{Processes: max(2*cores, 4), Threads: mostThreads, Coroutines: mostCoroutines}
 	if !tunable {
 		free.Least.Threads, free.Most.Threads = app.Threads, app.Threads
-		// Nor does such a worker tell what a call uses: it begins with what suits those
-		// that wait.
+		// Such a worker does not measure its calls either: it starts with a number for
+		// calls that wait.
 		free.Least.Coroutines = unmeasuredCoroutines
 	}
 	given = free
@@ -108,44 +108,45 @@ func tuningBounds(app configs.App, tunable bool, cores int) (given, free autotun
 	return given, free
 }
 
-// newTuner makes one for a pool that is ready. Learned is from an earlier life; nil is
-// nothing.
-func newTuner(pool *pool, given, free autotune.Bounds, learned *autotune.Learned, log *slog.Logger) *tuner {
+// newTuner returns the tuner of a pool that is ready. learned is from an earlier run of the
+// daemon; nil for none.
+func newTuner(pool *apps.Pool, given, free autotune.Bounds, learned *autotune.Learned, log *slog.Logger) *tuner {
 	return &tuner{
 		pool: pool, log: log, machine: hostinfo.New(), delays: hostinfo.NewDelays(),
 		bounds: given, free: free, controller: autotune.New(given, learned),
 	}
 }
 
-// run looks, until ctx ends. What is undone for good is given to keep at once.
-func (t *tuner) run(ctx context.Context, keep func(autotune.Learned)) {
+// runTuning measures until ctx ends. It passes what was learned to keep whenever a change of
+// settings has been reverted for good.
+func (t *tuner) runTuning(ctx context.Context, keep func(autotune.Learned)) {
 	var active time.Time
 	for ctx.Err() == nil {
 		at := time.Now()
-		busy := t.look(at)
+		busy := t.tuneOnce(at)
 		if t.isLasting() {
 			keep(t.learned())
 		}
 		if busy {
 			active = at
-			wait(ctx, tuneEvery)
+			pause(ctx, tuneEvery)
 			continue
 		}
-		wait(ctx, tuneIdle)
+		pause(ctx, tuneIdle)
 		for at.Sub(active) > restAfter && time.Since(at) < tuneRest && t.pool.Stats().InFlight == 0 && ctx.Err() == nil {
-			wait(ctx, tuneIdle)
+			pause(ctx, tuneIdle)
 		}
 	}
 }
 
-// look measures, decides, and has it done. It reports whether calls have ended, or are
-// in flight.
-func (t *tuner) look(at time.Time) (busy bool) {
+// tuneOnce measures, decides and applies the decision. It reports whether calls have ended
+// or are in flight.
+func (t *tuner) tuneOnce(at time.Time) (busy bool) {
 	s, busy := t.measure(at)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.changed() // others scale the pool, too
-	e, places := t.pool.epoch.Load(), make(map[string]int)
+	t.followSettings() // the pool is also scaled elsewhere
+	e, places := t.pool.Epoch.Load(), make(map[string]int)
 	for place, name := range t.pool.Functions() {
 		places[name] = place
 	}
@@ -158,10 +159,10 @@ func (t *tuner) look(at time.Time) (busy bool) {
 	return busy
 }
 
-// measure makes a sample of what happened since the look before.
+// measure returns a sample of what happened since the previous measurement.
 func (t *tuner) measure(at time.Time) (s autotune.Sample, busy bool) {
 	stats, settings := t.pool.Stats(), t.pool.Settings()
-	now := reading{at: at, pool: t.pool.CPU(), daemon: ownCPU(), measures: make(map[string]worker.Measures)}
+	now := reading{at: at, pool: t.pool.CPU(), daemon: telemetry.ProcessCPU(), measures: make(map[string]worker.Measures)}
 	now.machine, _ = t.machine.Look() // what cannot be read is unknown
 	t.mu.Lock()
 	every := memoryEvery
@@ -175,7 +176,7 @@ func (t *tuner) measure(at time.Time) (s autotune.Sample, busy bool) {
 	last := t.last
 	elapsed := at.Sub(last.at)
 	s = autotune.Sample{
-		At: at.Sub(processStart), Ready: stats.Ready, Cores: now.machine.Cores, RunQueue: math.NaN(),
+		At: at.Sub(telemetry.ProcessStart), Ready: stats.Ready, Cores: now.machine.Cores, RunQueue: math.NaN(),
 		Settings: autotune.Settings{Processes: settings.Processes, Threads: settings.Threads, Coroutines: settings.Coroutines},
 		Memory:   t.memory, MemoryLimit: t.memoryLimit(now.machine),
 	}
@@ -214,7 +215,8 @@ func (t *tuner) measure(at time.Time) (s autotune.Sample, busy bool) {
 	return s, busy
 }
 
-// memoryLimit is what the pool may have: its share of what is free, and what it has.
+// memoryLimit returns how many bytes the pool may use: its share of what it uses and of
+// what is free.
 func (t *tuner) memoryLimit(m hostinfo.Machine) uint64 {
 	if m.MemoryLimit == 0 {
 		return 0
@@ -222,8 +224,8 @@ func (t *tuner) memoryLimit(m hostinfo.Machine) uint64 {
 	return uint64(memoryShare * float64(min(m.MemoryAvailable+t.memory, m.MemoryLimit)))
 }
 
-// ownMemory is what processes have together, where what they share counts once if the
-// kernel tells.
+// ownMemory returns how many bytes processes use together. Shared memory counts once if
+// the kernel reports it.
 func ownMemory(u process.Usage) uint64 {
 	if u.Memory.Proportional > 0 {
 		return u.Memory.Proportional
@@ -231,69 +233,17 @@ func ownMemory(u process.Usage) uint64 {
 	return u.Memory.Resident
 }
 
-// ownCPU is the processor time of this process.
-func ownCPU() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// tuned is what a tuner has found out.
-type tuned struct {
-	Settings   autotune.Settings `json:"settings"`
-	Processes  bool              `json:"auto_processes"`
-	Threads    bool              `json:"auto_threads"`
-	Coroutines bool              `json:"auto_coroutines"`
-	Phase      string            `json:"phase"`
-	Note       string            `json:"note"`
-	// Limits are those of functions, in flight in each process.
-	Limits map[string]int           `json:"limits,omitempty"`
-	Kinds  map[string]autotune.Kind `json:"kinds"`
-	// Undone are changes of settings that are undone since calls failed after them.
-	Undone []autotune.Undone `json:"undone,omitempty"`
-	// Delayed is for how long the workers' threads were ready and waited for a core.
-	Delayed time.Duration `json:"delayed"`
-	Machine machineStatus `json:"machine"`
-	// Advice is what auto would do where numbers are given; empty: the same.
-	Advice string `json:"advice,omitempty"`
-}
-
-// machineStatus is what the machine gives; what is unknown is missing.
-type machineStatus struct {
-	Cores           float64  `json:"cores"`
-	MemoryLimit     uint64   `json:"memory_limit,omitempty"`     // bytes, of all in the cgroup
-	MemoryAvailable uint64   `json:"memory_available,omitempty"` // bytes
-	CPUPressure     *float64 `json:"cpu_pressure,omitempty"`     // 0 to 1
-	MemoryPressure  *float64 `json:"memory_pressure,omitempty"`
-}
-
-func newMachineStatus(m hostinfo.Machine) machineStatus {
-	part := func(percent float64) *float64 {
-		if math.IsNaN(percent) {
-			return nil
-		}
-		percent /= 100
-		return &percent
-	}
-	return machineStatus{m.Cores, m.MemoryLimit, m.MemoryAvailable, part(m.Pressure.CPU), part(m.Pressure.Memory)}
-}
-
-// state returns what was found out so far; nil before the first look.
-func (t *tuner) state() *tuned {
-	if t == nil {
-		return nil
-	}
+// State returns what was found so far; nil before the first measurement.
+func (t *tuner) State() *apps.Tuned {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.decision.Phase == "" {
 		return nil
 	}
-	out := &tuned{
+	out := &apps.Tuned{
 		Settings: t.decision.Settings, Phase: t.decision.Phase, Note: t.decision.Note, Limits: t.decision.Limits, Kinds: t.controller.Kinds(),
 		Undone:  t.decision.Undone,
-		Delayed: t.delayed, Machine: newMachineStatus(t.seen),
+		Delayed: t.delayed, Machine: apps.NewMachine(t.seen),
 		Processes:  t.bounds.Least.Processes != t.bounds.Most.Processes,
 		Threads:    t.bounds.Least.Threads != t.bounds.Most.Threads,
 		Coroutines: t.bounds.Least.Coroutines != t.bounds.Most.Coroutines,
@@ -304,7 +254,7 @@ func (t *tuner) state() *tuned {
 	return out
 }
 
-// isLasting reports, once, that what is undone for good has changed.
+// isLasting reports, once, that the changes which are reverted for good have changed.
 func (t *tuner) isLasting() (is bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -312,9 +262,19 @@ func (t *tuner) isLasting() (is bool) {
 	return is
 }
 
-// learned is what it would remember.
+// learned returns what the next run of the daemon may start with.
 func (t *tuner) learned() autotune.Learned {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.controller.Learned()
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }

@@ -1,4 +1,4 @@
-package daemon
+package autoscale
 
 import (
 	"errors"
@@ -8,23 +8,23 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/scaler/autotune"
 )
 
-// This file undoes settings under which calls fail. What is decided is in
-// scaler/autotune.
+// This file reverts settings under which calls fail, as scaler/autotune decides.
 
-// failed reports a failed call to the controller, has what that decides come in force,
-// and reports whether the call is released.
-func (t *tuner) failed(call dispatch.FailedCall) (release bool) {
+// CallFailed passes a failed call to the controller and applies what that decides. It
+// reports whether the call is released.
+func (t *tuner) CallFailed(call dispatch.FailedCall) (release bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	failure := autotune.Call{
-		At: time.Since(processStart), Function: call.Function, Message: call.Message, Attempt: call.Attempt, Final: call.Final,
+		At: time.Since(telemetry.ProcessStart), Function: call.Function, Message: call.Message, Attempt: call.Attempt, Final: call.Final,
 		Async: t.pool.IsAsync(call.Function), Epoch: call.Epoch, Error: call.Err.Error(),
 	}
-	if now := t.pool.epoch.Load(); now != nil {
+	if now := t.pool.Epoch.Load(); now != nil {
 		failure.Passed = now.PassedAt(call.Place)
 	}
 	ruling := t.controller.Failed(failure)
@@ -33,20 +33,19 @@ func (t *tuner) failed(call dispatch.FailedCall) (release bool) {
 	}
 	if ruling.Renew {
 		t.pool.Renew(true)
-		t.begin()
+		t.beginEpoch()
 	}
 	return ruling.Release
 }
 
-// decide has a decision come in force; mu is held. The error is what failed, if that
-// is why.
+// decide applies a decision; mu is held. err is the failure that led to it, or nil.
 func (t *tuner) decide(now autotune.Decision, err error) {
 	before := t.decision
 	t.decision = now
 	if now.Settings != before.Settings && before.Phase != "" {
 		t.log.Info("settings changed", "processes", now.Processes, "threads", now.Threads, "coroutines", now.Coroutines, "phase", now.Phase, "why", now.Note)
 	}
-	t.tell(before.Undone, now.Undone, err)
+	t.logUndone(before.Undone, now.Undone, err)
 	t.apply(now)
 	back := now.Phase == autotune.PhaseUndone && before.Phase != autotune.PhaseUndone
 	for _, u := range now.Undone {
@@ -64,21 +63,18 @@ func (t *tuner) decide(now autotune.Decision, err error) {
 		}
 		t.pool.Renew(false)
 	}
-	t.changed()
+	t.followSettings()
 }
 
-// moved takes that a function was moved; nil does nothing.
-func (t *tuner) moved() {
-	if t == nil {
-		return
-	}
+// FunctionMoved begins a new epoch for the pool.
+func (t *tuner) FunctionMoved() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.changed()
+	t.followSettings()
 }
 
-// begin begins a new epoch; mu is held.
-func (t *tuner) begin() {
+// beginEpoch begins a new epoch; mu is held.
+func (t *tuner) beginEpoch() {
 	s := t.pool.Settings()
 	t.level = autotune.Level{
 		Settings: autotune.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines},
@@ -86,26 +82,26 @@ func (t *tuner) begin() {
 	}
 	functions := t.pool.Functions()
 	passed := make(map[string]int64)
-	if last := t.pool.epoch.Load(); last != nil {
+	if last := t.pool.Epoch.Load(); last != nil {
 		for i, name := range functions {
 			passed[name] = last.PassedAt(i)
 		}
 	}
-	number := t.controller.InForce(time.Since(processStart), t.level, passed)
-	t.pool.epoch.Store(dispatch.NewEpoch(number, len(functions), t.pool.callFailed))
+	number := t.controller.InForce(time.Since(telemetry.ProcessStart), t.level, passed)
+	t.pool.Epoch.Store(dispatch.NewEpoch(number, len(functions), t.pool.CallFailed))
 }
 
-// changed begins a new epoch if the pool's settings are others than those of the last.
-func (t *tuner) changed() {
+// followSettings begins a new epoch if the pool's settings have changed; mu is held.
+func (t *tuner) followSettings() {
 	s := t.pool.Settings()
 	now := autotune.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines}
-	if t.pool.epoch.Load() == nil || now != t.level.Settings || strings.Join(t.pool.Isolated(), ",") != t.level.Isolated {
-		t.begin()
+	if t.pool.Epoch.Load() == nil || now != t.level.Settings || strings.Join(t.pool.Isolated(), ",") != t.level.Isolated {
+		t.beginEpoch()
 	}
 }
 
-// tell logs what is undone now, once.
-func (t *tuner) tell(before, now []autotune.Undone, err error) {
+// logUndone logs each change that is reverted now, once.
+func (t *tuner) logUndone(before, now []autotune.Undone, err error) {
 	same := func(a autotune.Undone) func(autotune.Undone) bool {
 		return func(b autotune.Undone) bool {
 			return a.Setting == b.Setting && a.Moved == b.Moved && a.Kind == b.Kind

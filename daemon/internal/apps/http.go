@@ -1,4 +1,4 @@
-package daemon
+package apps
 
 import (
 	"strconv"
@@ -16,8 +16,8 @@ const (
 	defaultHTTPBatches     = 2
 )
 
-// newHTTPHandler makes the handler of a function that posts its messages.
-func newHTTPHandler(f *function, settings configs.Function) (*httphandler.Handler, error) {
+// newHTTPHandler returns the handler of a function that posts its messages to an HTTP app.
+func newHTTPHandler(f *Function, settings configs.Function) (*httphandler.Handler, error) {
 	h := settings.Handler.HTTP
 	cfg := httphandler.Config{
 		Function: f.Name, URL: h.URL, Ready: h.Ready, Events: httphandler.Events(h.CloudEvents),

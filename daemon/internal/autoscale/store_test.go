@@ -1,4 +1,4 @@
-package daemon
+package autoscale
 
 import (
 	"log/slog"
@@ -11,9 +11,9 @@ import (
 	"github.com/drover-run/drover/scaler/autotune"
 )
 
-// TestOtherThingsInThePlaceOfLessons has something else in the place of tuning.json: the daemon starts
+// TestStoreWithABrokenFile has something else in the place of tuning.json: the daemon starts
 // without a lesson, reports what is wrong, and writes the next one where that is possible.
-func TestOtherThingsInThePlaceOfLessons(t *testing.T) {
+func TestStoreWithABrokenFile(t *testing.T) {
 	for name, c := range map[string]struct {
 		make  func(path string) error
 		warns bool
@@ -36,16 +36,16 @@ func TestOtherThingsInThePlaceOfLessons(t *testing.T) {
 			if err := c.make(filepath.Join(dir, "tuning.json")); err != nil {
 				t.Fatal(err)
 			}
-			l := readLessons(dir, slog.New(slog.NewTextHandler(log, nil)))
-			if l.of("a", "x") != nil {
+			l := OpenStore(dir, slog.New(slog.NewTextHandler(log, nil)))
+			if l.learnedOf("a", "x") != nil {
 				t.Error("it has learned something")
 			}
 			if warned := strings.Contains(log.String(), "tuning.json"); warned != c.warns {
 				t.Errorf("log: %s", log)
 			}
-			l.keep("a", "x", autotune.Learned{})
-			again := readLessons(dir, slog.New(slog.DiscardHandler))
-			if learned := again.of("a", "x") != nil; learned != (name != "directory") {
+			l.save("a", "x", autotune.Learned{})
+			again := OpenStore(dir, slog.New(slog.DiscardHandler))
+			if learned := again.learnedOf("a", "x") != nil; learned != (name != "directory") {
 				t.Errorf("the next lesson was kept: %v", learned)
 			}
 		})

@@ -1,0 +1,167 @@
+package apps
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/interpreters"
+	"github.com/drover-run/drover/handlers/sandbox"
+	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/process"
+)
+
+// Pool is the worker processes of one app.
+type Pool struct {
+	*workers.Pool
+	// Epoch is the tuning epoch of the calls that are started now; nil until settings
+	// are being tried.
+	Epoch atomic.Pointer[dispatch.Epoch]
+	// MaxWorkers is how many workers tuning allows; 0 before it has measured.
+	MaxWorkers atomic.Int64
+	// Saturated reports that the functions have more messages than slots.
+	Saturated atomic.Bool
+
+	scaled      atomic.Bool
+	interpreter interpreters.Interpreter
+	confinement *sandbox.Confinement
+	loopWaits   telemetry.Histogram // of the event loops of its workers
+	usage       usageCache
+	code        *interpreters.Code // the state of the app's files that its workers have loaded
+	imports     *interpreters.Imports
+	life        context.Context
+	endLife     context.CancelFunc
+	running     sync.WaitGroup
+	tuner       atomic.Pointer[Tuner]
+}
+
+// Tuner seeks the settings of a pool. Its methods are safe for use by many goroutines.
+type Tuner interface {
+	// CallFailed records a failed call. It reports whether the message is released
+	// without using an attempt.
+	CallFailed(call dispatch.FailedCall) (release bool)
+	// FunctionMoved records that a function was moved to other workers.
+	FunctionMoved()
+	// State returns what was found so far; nil before the first measurement.
+	State() *Tuned
+}
+
+// Life ends when the pool is closed.
+func (p *Pool) Life() context.Context { return p.life }
+
+// RunBeside runs work beside the workers. Close waits for it; work must return when Life
+// ends.
+func (p *Pool) RunBeside(work func()) { p.running.Go(work) }
+
+// ClaimScaling reports, once per pool, that the caller is the one to scale its workers.
+func (p *Pool) ClaimScaling() (first bool) { return p.scaled.CompareAndSwap(false, true) }
+
+// Scaled reports whether the number of workers follows the load.
+func (p *Pool) Scaled() bool { return p.scaled.Load() }
+
+// SetTuner sets the tuner, once, before RunBeside runs it.
+func (p *Pool) SetTuner(t Tuner) { p.tuner.Store(&t) }
+
+// Tuner returns the tuner; nil before there is one.
+func (p *Pool) Tuner() Tuner {
+	if t := p.tuner.Load(); t != nil {
+		return *t
+	}
+	return nil
+}
+
+// Tuned returns what the tuner has found; nil before it has measured.
+func (p *Pool) Tuned() *Tuned {
+	if t := p.Tuner(); t != nil {
+		return t.State()
+	}
+	return nil
+}
+
+// CallFailed records a call that failed while the tuner tries settings. It reports whether
+// the message is released without using an attempt. It must not be called before SetTuner.
+func (p *Pool) CallFailed(call dispatch.FailedCall) (release bool) {
+	return p.Tuner().CallFailed(call)
+}
+
+// CodeFingerprint identifies the code that the workers have loaded.
+func (p *Pool) CodeFingerprint() string { return p.code.Fingerprint() }
+
+// Close stops the worker processes and waits until they have ended.
+func (p *Pool) Close() {
+	p.endLife()
+	p.running.Wait()
+}
+
+// startPool starts the workers of an app. It does not wait until they are ready.
+func (s *Set) startPool(ctx context.Context, app string, functions []workers.Function) (*Pool, error) {
+	o, settings := s.options, s.options.Config.Apps[app]
+	interpreter, err := RuntimeOf(settings.Language).Find(ctx, settings, o.Env)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{interpreter: interpreter, imports: interpreters.NewImports(settings.Dir)}
+	var command process.Command
+	if p.confinement, command, err = confineWorkers(ctx, settings, o.Config.DataDir, interpreter, o.Environ(), o.Log.With("app", app)); err != nil {
+		return nil, err
+	}
+	p.Pool = workers.New(workers.Config{
+		App:       settings.Dir,
+		Command:   command,
+		Settings:  workers.Settings{Processes: firstWorkers(settings, o.Config.Scale.Workers), Threads: settings.Threads, Coroutines: settings.Coroutines},
+		Functions: functions,
+
+		Template:     settings.Start == "template",
+		StartTimeout: settings.StartTimeout.D(),
+		KillGrace:    settings.KillGrace.D(),
+		Recycle: workers.Recycle{
+			MaxInvocations: settings.Recycle.MaxInvocations, MaxMemory: uint64(settings.Recycle.MaxMemory),
+			MaxAge: settings.Recycle.MaxAge.D(), MaxIdle: settings.Recycle.MaxIdle.D(),
+		},
+		OnBlocked: workers.OnBlocked(settings.OnBlocked),
+		Observers: workers.Observers{
+			Moved: func(function string, to *handlers.Slots) {
+				MoveFunction(o.Running(), p, function, to)
+				if t := p.Tuner(); t != nil {
+					t.FunctionMoved()
+				}
+			},
+			Died:     dispatch.ReportWorkerDied,
+			Lagged:   p.loopWaits.Add,
+			Imported: p.imports.Add,
+		},
+		Reaper: s.Reaper(), Confine: p.confinement, Log: o.Log,
+	})
+	p.life, p.endLife = context.WithCancel(context.WithoutCancel(ctx))
+	p.running.Go(func() {
+		if err := p.Run(p.life); err != nil {
+			o.Log.Error("a pool of workers ended", "app", app, "error", err)
+		}
+		if err := p.confinement.Close(); err != nil {
+			o.Log.Warn("some resources of workers were not removed; the next daemon removes them", "app", app, "error", err)
+		}
+	})
+	return p, nil
+}
+
+// MoveFunction gives the functions of a name in a pool the slots of other workers.
+func MoveFunction(running []*Function, p *Pool, name string, to *handlers.Slots) {
+	for _, f := range running {
+		if f.Pool == p && f.Name == name {
+			f.Share.Move(to)
+		}
+	}
+}
+
+// firstWorkers is how many workers an app starts with. One is enough to find out whether
+// its code loads.
+func firstWorkers(app configs.App, bounds configs.Workers) int {
+	if app.Scaled {
+		return min(max(bounds.Min, 1), app.Processes)
+	}
+	return app.Processes
+}

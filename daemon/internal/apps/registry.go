@@ -1,0 +1,71 @@
+package apps
+
+import (
+	"maps"
+	"sync"
+	"time"
+)
+
+// Registry holds the pools that run now, and the counts of those that reloads have
+// replaced, so that no counter falls. The zero value is empty. It is safe for use by many
+// goroutines.
+type Registry struct {
+	mu      sync.Mutex
+	current map[string]*Pool
+	leaving map[*Pool]string  // replaced and still ending, and their apps
+	past    map[string]Status // of those that have ended
+}
+
+// Use makes the pools of a set the current ones. The others leave.
+func (r *Registry) Use(s *Set) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for app, p := range r.current {
+		if s.pools[app] != p {
+			if r.leaving == nil {
+				r.leaving, r.past = make(map[*Pool]string), make(map[string]Status)
+			}
+			r.leaving[p] = app
+		}
+	}
+	r.current = s.pools
+}
+
+// PoolEnded keeps the counts of a pool that a reload has replaced.
+func (r *Registry) PoolEnded(p *Pool) {
+	last := p.Status(0).Past()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if app, found := r.leaving[p]; found {
+		delete(r.leaving, p)
+		r.past[app] = r.past[app].Plus(last)
+	}
+}
+
+// CurrentPools returns the current pools by app.
+func (r *Registry) CurrentPools() map[string]*Pool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current
+}
+
+// Statuses describes the apps of this process, by app. The resource usage in it is at most
+// usageAge old.
+func (r *Registry) Statuses(usageAge time.Duration) map[string]Status {
+	r.mu.Lock()
+	pools, leaving, out := r.current, maps.Clone(r.leaving), maps.Clone(r.past)
+	r.mu.Unlock()
+	if out == nil {
+		out = make(map[string]Status)
+	}
+	for app, p := range pools {
+		out[app] = out[app].Plus(p.Status(usageAge))
+	}
+	for p, app := range leaving {
+		s := p.Status(usageAge)
+		s.Retiring += s.Ready + s.Starting
+		s.Ready, s.Starting, s.StartUp = 0, 0, 0
+		out[app] = out[app].Plus(s)
+	}
+	return out
+}

@@ -1,0 +1,82 @@
+package apps
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers/interpreters"
+	"github.com/drover-run/drover/handlers/node"
+	"github.com/drover-run/drover/handlers/python"
+	"github.com/drover-run/drover/handlers/workers/process"
+)
+
+// Runtime makes the worker processes of apps in one language.
+type Runtime struct {
+	// Find returns the interpreter of an app, or the program of its own worker. The
+	// error names what is missing.
+	Find func(ctx context.Context, app configs.App, env configs.Env) (interpreters.Interpreter, error)
+	// Install writes drover's worker below a directory, and returns its path; empty if
+	// the app brings its own.
+	Install func(dir string) (home string, err error)
+	// Layout returns the files that the interpreter consists of.
+	Layout func(ctx context.Context, i interpreters.Interpreter) (interpreters.Layout, error)
+	// Command returns the command line of a worker process.
+	Command func(i interpreters.Interpreter, home string, app configs.App, environ []string) process.Command
+	// Code reads the state of the code in a directory.
+	Code func(dir string) *interpreters.Code
+}
+
+// RuntimeOf returns the runtime of a language, one of those in configs. The list is
+// the only registry.
+func RuntimeOf(language string) Runtime { return runtimes[language] }
+
+var runtimes = map[string]Runtime{
+	configs.Python: {
+		Find: func(ctx context.Context, app configs.App, env configs.Env) (interpreters.Interpreter, error) {
+			return python.Find(ctx, app.Dir, app.Interpreter, env)
+		},
+		Install: python.Install,
+		Layout:  python.Layout,
+		Command: func(i interpreters.Interpreter, home string, app configs.App, environ []string) process.Command {
+			return python.Command(i, home, app.Dir, environ)
+		},
+		Code: python.Code,
+	},
+	configs.Node: {
+		Find: func(ctx context.Context, app configs.App, env configs.Env) (interpreters.Interpreter, error) {
+			return node.Find(ctx, app.Interpreter, env)
+		},
+		Install: node.Install,
+		Layout:  node.Layout,
+		Command: func(i interpreters.Interpreter, home string, app configs.App, environ []string) process.Command {
+			return node.Command(i, home, app.Dir, environ)
+		},
+		Code: node.Code,
+	},
+	configs.Worker: {
+		Find:    findWorker,
+		Install: func(string) (string, error) { return "", nil }, // it is the user's
+		Layout: func(_ context.Context, i interpreters.Interpreter) (interpreters.Layout, error) {
+			return interpreters.Layout{Executable: i.Path, Homes: []string{i.Path}}, nil
+		},
+		Command: func(i interpreters.Interpreter, _ string, app configs.App, environ []string) process.Command {
+			return process.Command{Path: i.Path, Args: app.Command[1:], Dir: app.Dir, Env: environ}
+		},
+		Code: func(dir string) *interpreters.Code { return interpreters.Read(dir, interpreters.Kinds{}) },
+	},
+}
+
+// findWorker finds the program of an app's own worker.
+func findWorker(_ context.Context, app configs.App, env configs.Env) (interpreters.Interpreter, error) {
+	if info, err := os.Stat(app.Dir); err != nil || !info.IsDir() {
+		return interpreters.Interpreter{}, fmt.Errorf("its path %s is not a directory; a worker's command runs in it", app.Dir)
+	}
+	path, _ := env("PATH")
+	found, err := interpreters.LookUp(app.Command[0], path)
+	if err != nil {
+		return interpreters.Interpreter{}, fmt.Errorf("its command %s: %w", app.Command[0], err)
+	}
+	return interpreters.Interpreter{Path: found, From: "command in the configuration"}, nil
+}

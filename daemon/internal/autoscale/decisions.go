@@ -1,0 +1,57 @@
+package autoscale
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/scaler"
+)
+
+// Decisions holds the latest decisions on the numbers of workers and instances. The zero
+// value is empty. It is safe for use by many goroutines.
+type Decisions struct {
+	mu     sync.Mutex
+	latest map[string]Decision // by target
+}
+
+// Decision is one decision, as it is reported.
+type Decision struct {
+	At      time.Time    `json:"at"`
+	Wanted  int          `json:"wanted"`
+	Current int          `json:"current"`
+	Bound   scaler.Bound `json:"bound" desc:"the bound that applied; formula if none did"`
+	// Text is for people: the inputs, the formula, the bound.
+	Text string `json:"text" desc:"for people: the inputs, the formula, the bound"`
+	// Count is how often each bound has applied.
+	Count map[scaler.Bound]int64 `json:"count" desc:"how often each bound applied"`
+
+	Raw   int           `json:"-"` // what the formula alone asked for
+	Loads []scaler.Load `json:"-"`
+}
+
+// Record makes a decision the latest of a target, such as "instances".
+func (d *Decisions) Record(target string, at time.Time, what scaler.Decision) {
+	text := what.Explain()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.latest == nil {
+		d.latest = make(map[string]Decision)
+	}
+	count := maps.Clone(d.latest[target].Count)
+	if count == nil {
+		count = make(map[scaler.Bound]int64)
+	}
+	count[what.Bound]++
+	d.latest[target] = Decision{
+		At: at, Wanted: what.Wanted, Current: what.Current, Bound: what.Bound, Text: text, Count: count,
+		Raw: what.Raw, Loads: what.Signals.Loads,
+	}
+}
+
+// All returns the latest decisions by target.
+func (d *Decisions) All() map[string]Decision {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.latest)
+}
