@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/storagequeue"
@@ -40,7 +41,7 @@ const captureMode = 0o600
 
 func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Count < 1 {
-		return usageError("--count must be 1 at least")
+		return exit.UsageError("--count must be 1 at least")
 	}
 	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	xterm "golang.org/x/term"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/scaler/local"
@@ -134,10 +135,6 @@ func hangUps() (<-chan os.Signal, func()) {
 	return signals, func() { signal.Stop(signals) }
 }
 
-type usageError string
-
-func (e usageError) Error() string { return string(e) }
-
 // Command does what the arguments say and returns the exit status. ctx ends a
 // command that runs on, such as run.
 func Command(ctx context.Context, args []string, std *IO) int {
@@ -149,16 +146,16 @@ func Command(ctx context.Context, args []string, std *IO) int {
 	case args[0] == "--version":
 		args = append([]string{"version"}, args[1:]...)
 	}
-	exit := -1
-	parser := newParser(ctx, std, func(status int) { exit = status })
+	helped := -1
+	parser := newParser(ctx, std, func(status int) { helped = status })
 	parsed, err := parser.Parse(args)
-	if exit >= 0 { // --help
-		return exit
+	if helped >= 0 { // by --help
+		return helped
 	}
 	if err == nil {
 		err = parsed.Run() // of the command that was chosen
 	} else {
-		err = usageError(err.Error())
+		err = exit.UsageError(err.Error())
 	}
 	if err == nil {
 		return ExitOK
@@ -186,17 +183,17 @@ func newParser(ctx context.Context, std *IO, exit func(status int)) *kong.Kong {
 
 // report prints an error that was not logged yet and returns the exit status.
 func report(std *IO, err error) int {
-	var usage usageError
+	var wrongUsage exit.UsageError
 	var start *StartError
 	var loadError *handlers.LoadError
 	var wrong configs.Errors
 	// An error may quote what a server, an app or a message says.
 	say := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+term.Printable(text)) }
 	switch {
-	case errors.Is(err, errNotSettled), errors.Is(err, errNotDone):
-		return ExitFailed // the summary has said so
-	case errors.As(err, &usage):
-		say(usage.Error() + "\nSee drover --help.")
+	case errors.Is(err, exit.ErrReported):
+		return ExitFailed
+	case errors.As(err, &wrongUsage):
+		say(wrongUsage.Error() + "\nSee drover --help.")
 		return ExitUsage
 	case errors.As(err, &wrong):
 		_, _ = fmt.Fprintln(std.Err, wrong.Error())

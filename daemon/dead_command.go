@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/deadletter"
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
 )
@@ -44,7 +46,7 @@ func (t *deadTarget) open(ctx context.Context, std *IO, shared bool) (d triggers
 
 type deadListCommand struct {
 	deadTarget
-	deadFilter
+	deadletter.Filter
 	Limit int  `default:"30" placeholder:"N" help:"List at most N, oldest first (default: 30); 0 is all. Listing more than 32 of a storage queue hides them for a minute."`
 	JSON  bool `name:"json" help:"Print one JSON object per line, with attributes and bodies."`
 }
@@ -62,9 +64,9 @@ Examples:
 
 func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Limit < 0 {
-		return usageError("--limit must not be negative")
+		return exit.UsageError("--limit must not be negative")
 	}
-	match, err := c.compile(c.Function, time.Now())
+	match, err := c.NewMatch(c.Function, time.Now())
 	if err != nil {
 		return err
 	}
@@ -75,7 +77,7 @@ func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
 	defer func() { err = errors.Join(err, done()) }()
 	var table []triggers.DeadLetter
 	n, others := 0, 0
-	for letter, err := range eachDead(ctx, d, pageFor(c.Limit)) {
+	for letter, err := range deadletter.BrowseAll(ctx, d, deadletter.PageSize(c.Limit)) {
 		switch {
 		case err != nil:
 			return err
@@ -85,7 +87,7 @@ func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
 			}
 			continue
 		case c.JSON:
-			text, err := asJSON(letter)
+			text, err := deadletter.JSONLine(letter)
 			if err != nil {
 				return err
 			}
@@ -103,7 +105,7 @@ func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
 		return nil
 	}
 	if n > 0 {
-		if err := deadTable(std.Out, table); err != nil {
+		if err := deadletter.WriteTable(std.Out, table); err != nil {
 			return fmt.Errorf("writing the list: %w", err)
 		}
 	}
@@ -119,7 +121,7 @@ func (c *deadListCommand) summary(n, others int) string {
 	case 1:
 		text = "1 dead letter"
 	}
-	if c.given() {
+	if c.IsGiven() {
 		text += " of those that were asked for"
 	}
 	if n == c.Limit && n > 0 {
@@ -148,29 +150,29 @@ func (*deadShowCommand) Help() string {
 
 func (c *deadShowCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Body && c.JSON {
-		return usageError("give --body or --json, not both")
+		return exit.UsageError("give --body or --json, not both")
 	}
 	if c.Body && std.OutIsTerminal {
-		return usageError("--body prints what the message has, which a terminal might obey: redirect it into a file")
+		return exit.UsageError("--body prints what the message has, which a terminal might obey: redirect it into a file")
 	}
 	d, _, done, err := c.open(ctx, std, false)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	for letter, err := range eachDead(ctx, d, deadPage) {
+	for letter, err := range deadletter.BrowseAll(ctx, d, deadletter.FullPage) {
 		if err != nil {
 			return err
 		}
 		if letter.ID != c.ID {
 			continue
 		}
-		text := []byte(deadText(letter))
+		text := []byte(deadletter.FullText(letter))
 		switch {
 		case c.Body:
 			text = letter.Message.Body
 		case c.JSON:
-			if text, err = asJSON(letter); err != nil {
+			if text, err = deadletter.JSONLine(letter); err != nil {
 				return err
 			}
 		}
@@ -178,40 +180,4 @@ func (c *deadShowCommand) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	return fmt.Errorf("there is no dead letter %s of function %s; drover dead list %s lists them", term.Printable(c.ID), c.Function, c.Function)
-}
-
-const (
-	// deadPage is how many dead letters are read at once.
-	deadPage = 256
-	// peekPage is what every source shows without a change to it.
-	peekPage = 32
-)
-
-// pageFor is how many to read at once, where a few are asked for.
-func pageFor(limit int) int {
-	if limit > 0 && limit <= peekPage {
-		return peekPage
-	}
-	return deadPage
-}
-
-// eachDead yields all dead letters.
-func eachDead(ctx context.Context, d triggers.DeadLetters, page int) func(yield func(triggers.DeadLetter, error) bool) {
-	return func(yield func(triggers.DeadLetter, error) bool) {
-		for {
-			got, err := d.Browse(ctx, page)
-			if err != nil {
-				yield(triggers.DeadLetter{}, err)
-				return
-			}
-			if len(got) == 0 {
-				return
-			}
-			for _, letter := range got {
-				if !yield(letter, nil) {
-					return
-				}
-			}
-		}
-	}
 }

@@ -128,44 +128,6 @@ functions:
 	}
 }
 
-// A letter that cannot be replayed holds up those behind it of its session, and no others.
-func TestALetterThatIsLeft(t *testing.T) {
-	var l lanes
-	var mu sync.Mutex
-	got := make(map[string][]int)
-	release := make(chan struct{})
-	for i := range 100 {
-		key := fmt.Sprint(i % 4)
-		l.run(key, func() {
-			if i == 0 {
-				<-release // the first key waits; the others go on
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			got[key] = append(got[key], i)
-			if len(got["1"])+len(got["2"])+len(got["3"]) == 75 && len(got["0"]) == 0 {
-				close(release)
-			}
-		})
-	}
-	l.wait()
-	for key, all := range got {
-		if len(all) != 25 || !slices.IsSorted(all) {
-			t.Errorf("key %s: %v", key, all)
-		}
-	}
-	bus := func(letter *triggers.DeadLetter) string { return letter.Message.OrderingKey }
-	r := &deadRun{key: bus, tick: func() {}, std: &IO{Err: newPrinted()}}
-	letter := func(key string) triggers.DeadLetter {
-		return triggers.DeadLetter{Message: triggers.Message{OrderingKey: key}}
-	}
-	a, b := letter("a"), letter("b")
-	r.note(a, errors.New("no"))
-	if !r.isBehind(&a) || r.isBehind(&b) || r.behind != 1 {
-		t.Errorf("%+v", r)
-	}
-}
-
 // untilDeadOf waits until a function has so many dead letters.
 func untilDeadOf(t *testing.T, file, function string, n int) {
 	t.Helper()

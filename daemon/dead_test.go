@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -141,7 +141,7 @@ func TestDeadLettersByCommand(t *testing.T) {
 		dead(t, file, 0, "no dead letters of those", "list", "greet", "--before", "1h")
 		dead(t, file, 0, "1 dead letter, and maybe more: --limit", "list", "greet", "--limit", "1")
 		lines := strings.Split(strings.TrimSpace(dead(t, file, 0, `"body":"failing"`, "list", "greet", "--json")), "\n")
-		var first deadJSON
+		var first deadletter.JSONLetter
 		if err := json.Unmarshal([]byte(lines[0]), &first); err != nil || len(lines) != 2 || first.ID != "1" || first.Body == nil || *first.Body != "bad" || first.Attributes["who"] != "me" ||
 			first.Subject != "greet" || first.Attempts != 1 || first.Function != "greet" || first.Died == nil || first.Enqueued == nil {
 			t.Errorf("%d lines, %+v, %v", len(lines), first, err)
@@ -181,20 +181,6 @@ func TestDeadLettersByCommand(t *testing.T) {
 	}
 }
 
-func TestDeadFilterByFunction(t *testing.T) {
-	for function, want := range map[string][2]bool{"greet": {true, true}, "": {true, true}, "audit": {false, true}} {
-		for i, any := range []bool{false, true} {
-			match, err := (&deadFilter{AnyFunction: any}).compile("greet", time.Now())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := match(&triggers.DeadLetter{Function: function}); got != want[i] {
-				t.Errorf("one of %q, any %v: %v", function, any, got)
-			}
-		}
-	}
-}
-
 func TestDeadCommandsThatAreWrong(t *testing.T) {
 	file := filepath.Join(write(t, map[string]string{"drover.yaml": deadConfig}), "drover.yaml")
 	for args, want := range map[string]string{
@@ -224,172 +210,6 @@ func TestDeadCommandsThatAreWrong(t *testing.T) {
 	status := Command(t.Context(), []string{"dead", "show", "greet", "1", "--body", "-c", file}, &IO{Out: out, Err: errs, OutIsTerminal: true, Env: os.LookupEnv})
 	if status != ExitUsage || !strings.Contains(errs.String(), "redirect it into a file") {
 		t.Errorf("a body on a terminal: %d, %s", status, errs)
-	}
-}
-
-func TestParseWhen(t *testing.T) {
-	now := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
-	for text, want := range map[string]time.Time{
-		"":                     {},
-		"2h":                   now.Add(-2 * time.Hour),
-		"90m":                  now.Add(-90 * time.Minute),
-		"7d":                   now.AddDate(0, 0, -7),
-		"2026-01-31":           time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC),
-		"2026-01-31 08:30":     time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC),
-		"2026-01-31T08:30:00Z": time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC),
-	} {
-		got, err := parseWhen("--after", text, now)
-		if err != nil || !got.Equal(want) {
-			t.Errorf("%q is %v, %v; want %v", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"soon", "-1h", "31.1.2026", "9999999d"} {
-		if got, err := parseWhen("--after", text, now); err == nil {
-			t.Errorf("%q is %v", text, got)
-		}
-	}
-}
-
-func TestParseRate(t *testing.T) {
-	for text, want := range map[string]float64{"100/s": 100, "100": 100, "30/m": 0.5, "36/h": 0.01} {
-		if got, err := parseRate(text); err != nil || float64(got.Limit())-want > 1e-9 || want-float64(got.Limit()) > 1e-9 {
-			t.Errorf("%q: %v", text, err)
-		}
-	}
-}
-
-func TestDeadText(t *testing.T) {
-	letter := triggers.DeadLetter{ID: "1\x1b[2J", Reason: hostile, Detail: hostile, Function: hostile,
-		Message: triggers.Message{Body: []byte(hostile), Attributes: map[string]string{hostile: hostile}, Subject: hostile, ID: hostile}}
-	raw := regexp.MustCompile("[\x00-\x08\x0b-\x1f\x7f\u0080-\u009f]")
-	text := deadText(letter)
-	if raw.MatchString(text) {
-		t.Errorf("%q", text)
-	}
-	var table strings.Builder
-	if err := deadTable(&table, []triggers.DeadLetter{letter}); err != nil || raw.MatchString(table.String()) || strings.Count(table.String(), "\n") != 2 {
-		t.Errorf("%q, %v", table.String(), err)
-	}
-	object, err := asJSON(letter)
-	var back deadJSON
-	if err != nil || raw.MatchString(strings.TrimSuffix(string(object), "\n")) || json.Unmarshal(object, &back) != nil || back.Reason != hostile || back.Body == nil || *back.Body != hostile {
-		t.Errorf("%q, %v", object, err)
-	}
-	letter.Message.Body = make([]byte, maxHexShown+5)
-	letter.Message.Body[0] = 0xff
-	if text := deadText(letter); !strings.Contains(text, "ff 00 00") || !strings.Contains(text, "... and 5 bytes more") {
-		t.Errorf("%q", text)
-	}
-}
-
-func TestJournal(t *testing.T) {
-	dir := t.TempDir()
-	open := func() *journal {
-		t.Helper()
-		j, err := openJournal(dir, "a/b")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return j
-	}
-	j := open()
-	if _, err := openJournal(dir, "a/b"); !errors.Is(err, errReplaying) {
-		t.Errorf("a second one: %v", err)
-	}
-	now := time.Unix(1_700_000_000, 5)
-	for _, id := range []string{"1", "2", "3"} {
-		if tried, err := j.begin(id, now, now); err != nil || !tried.IsZero() {
-			t.Errorf("%v, %v", tried, err)
-		}
-	}
-	if err := errors.Join(j.end("2"), j.end("unknown"), j.close()); err != nil {
-		t.Fatal(err)
-	}
-	// It is killed in the middle of a line.
-	path := filepath.Join(dir, "replays", "a%2Fb")
-	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(file, "end 1"); err != nil {
-		t.Fatal(err)
-	}
-	if err := file.Close(); err != nil {
-		t.Fatal(err)
-	}
-	j = open()
-	for id, want := range map[string]time.Time{"1": now, "2": {}, "3": now} {
-		if tried, err := j.begin(id, now.Add(-time.Hour), now.Add(time.Hour)); err != nil || !tried.Equal(want) {
-			t.Errorf("%s was tried at %v, %v; want %v", id, tried, err, want)
-		}
-	}
-	// The stream of dead letters was recreated: another letter has that ID, and was not tried.
-	if tried, err := j.begin("1", now.Add(time.Hour), now.Add(2*time.Hour)); err != nil || !tried.IsZero() {
-		t.Errorf("a letter that died after that was tried at %v, %v", tried, err)
-	}
-	if err := errors.Join(j.end("1"), j.end("2"), j.end("3"), j.close()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); !os.IsNotExist(err) {
-		t.Errorf("it is left, with nothing in it: %v", err)
-	}
-}
-
-// fewDead is dead letters of a source that fails.
-type fewDead struct {
-	triggers.DeadLetters
-	n int
-}
-
-func (d *fewDead) Browse(_ context.Context, max int) (out []triggers.DeadLetter, err error) {
-	for ; d.n > 0 && len(out) < max; d.n-- {
-		out = append(out, triggers.DeadLetter{ID: fmt.Sprint(d.n)})
-	}
-	return out, nil
-}
-
-func TestDeadRunsThatFail(t *testing.T) {
-	for name, test := range map[string]struct {
-		fails func(id string) error
-		out   string
-		errs  []string
-	}{
-		"none":       {func(string) error { return nil }, "matched 100, replayed 100, left 0\n", nil},
-		"one":        {failsFor("7", errors.New("too large\x1b[2J")), "matched 100, replayed 99, left 1\n", []string{"dead letter 7: too large?[2J", "1 could not be replayed, and are still there"}},
-		"in doubt":   {failsFor("7", fmt.Errorf("7: %w", triggers.ErrDoubtful)), "matched 100, replayed 99, left 1 (1 in doubt)\n", []string{"may have sent", "with --doubtful"}},
-		"all":        {func(string) error { return errors.New("it is away") }, ", replayed 0, left ", []string{"stopped after 10 failures in a row", "it is away"}},
-		"are shared": {func(string) error { return fmt.Errorf("topic t: %w", triggers.ErrShared) }, ", and those that were not looked at\n", []string{"topic t: others receive", "--shared to replay anyway"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			out, errs := newPrinted(), newPrinted()
-			pace, err := parseRate("")
-			if err != nil {
-				t.Fatal(err)
-			}
-			run := &deadRun{std: &IO{Out: out, Err: errs, ErrIsTerminal: name == "none"}, choice: &deadChoice{}, match: func(*triggers.DeadLetter) bool { return true }, pace: pace,
-				verb: "replay", done: "replayed", do: func(_ context.Context, d triggers.DeadLetter) error { return test.fails(d.ID) }}
-			err = run.all(t.Context(), &fewDead{n: 100})
-			if err != nil {
-				_, _ = fmt.Fprintln(errs, err)
-			}
-			if !strings.Contains(out.String(), test.out) || (err != nil) != (test.errs != nil) {
-				t.Errorf("%q, %v", out, err)
-			}
-			for _, want := range test.errs {
-				if !strings.Contains(errs.String(), want) {
-					t.Errorf("%q lacks %q", errs, want)
-				}
-			}
-		})
-	}
-}
-
-func failsFor(id string, err error) func(string) error {
-	return func(got string) error {
-		if got == id {
-			return err
-		}
-		return nil
 	}
 }
 

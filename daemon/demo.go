@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
@@ -52,10 +53,10 @@ func (*demoCommand) Help() string {
 
 func (c *demoCommand) Run(ctx context.Context, std *IO) error {
 	if c.For != nil && *c.For <= 0 || c.Messages < 0 {
-		return usageError("--for must be more than 0s, and --messages not negative")
+		return exit.UsageError("--for must be more than 0s, and --messages not negative")
 	}
 	if c.Scale && c.Messages > 0 {
-		return usageError("--scale cannot be combined with --messages; use --for")
+		return exit.UsageError("--scale cannot be combined with --messages; use --for")
 	}
 	dir, remove, run := filepath.Join(".drover", "demo"), true, c.runIn
 	length := 20 * time.Second
@@ -77,7 +78,7 @@ func (c *demoCommand) Run(ctx context.Context, std *IO) error {
 	}
 	all, err := run(ctx, std, dir)
 	if err == nil && !all {
-		return errNotSettled
+		return exit.ErrReported
 	}
 	if err == nil && remove {
 		if err := os.RemoveAll(dir); err != nil {
@@ -86,9 +87,6 @@ func (c *demoCommand) Run(ctx context.Context, std *IO) error {
 	}
 	return err
 }
-
-// errNotSettled has been explained by the summary.
-var errNotSettled = errors.New("not every message was settled")
 
 // runIn runs the demo over a data directory and reports whether every message
 // was settled.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 	storageemulator "github.com/drover-run/drover/triggers/storagequeue/emulator"
 )
@@ -43,7 +44,7 @@ Example:
 
 func (c *emulateBusCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Lock <= 0 || c.Lock > 5*time.Minute {
-		return usageError("--lock must be more than 0 and at most 5m, as on Azure")
+		return exit.UsageError("--lock must be more than 0 and at most 5m, as on Azure")
 	}
 	e := emulator.New(emulator.Options{Log: std.logger(configs.New().Log)})
 	defer func() { err = errors.Join(err, e.Close()) }()
@@ -71,7 +72,7 @@ func (c *emulateBusCommand) Run(ctx context.Context, std *IO) (err error) {
 func listenToEmulate(ctx context.Context, address, what string, std *IO) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, usageError("--listen takes HOST:PORT, such as 127.0.0.1:5672: " + err.Error())
+		return nil, exit.UsageError("--listen takes HOST:PORT, such as 127.0.0.1:5672: " + err.Error())
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
@@ -121,7 +122,7 @@ func (c *emulateStorageCommand) Run(ctx context.Context, std *IO) (err error) {
 	e := storageemulator.New(storageemulator.Options{Log: std.logger(configs.New().Log)})
 	for _, name := range c.Queue {
 		if err := e.CreateQueue(name); err != nil {
-			return usageError("--queue: " + err.Error())
+			return exit.UsageError("--queue: " + err.Error())
 		}
 	}
 	l, err := listenToEmulate(ctx, c.Listen, "An Azure Storage account with its queues", std)
@@ -151,7 +152,7 @@ func (c *emulateBusCommand) create(e *emulator.Emulator) error {
 	for _, path := range append(append([]string(nil), c.Subscription...), c.SessionSubscription...) {
 		i := strings.LastIndexByte(path, '/')
 		if i <= 0 {
-			return usageError("a subscription is named as TOPIC/NAME, not " + path)
+			return exit.UsageError("a subscription is named as TOPIC/NAME, not " + path)
 		}
 		if err := e.CreateTopic(path[:i]); err != nil && !errors.Is(err, emulator.ErrExists) {
 			return err

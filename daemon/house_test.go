@@ -43,6 +43,8 @@ var exactly = map[string][]string{
 	"triggers/servicebus/emulator":   {},
 	"triggers/storagequeue":          {"triggers"},
 	"triggers/storagequeue/emulator": {},
+	"daemon/cli/exit":                {},
+	"daemon/cli/deadletter":          {"triggers", "daemon/cli/exit", "daemon/cli/messagefile", "daemon/cli/term"},
 	"daemon/cli/messagefile":         {"triggers"},
 	"daemon/cli/tune":                {"triggers"},
 	"daemon/internal/telemetry":      {},

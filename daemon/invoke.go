@@ -17,15 +17,12 @@ import (
 	"unicode/utf8"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
-
-// errNotDone ends an invocation whose verdict is another than done; the report has
-// said which.
-var errNotDone = errors.New("not done")
 
 // roomLimit bounds the wait for an app that takes no messages yet.
 const roomLimit = 10 * time.Second
@@ -60,10 +57,10 @@ Examples:
 
 func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 	if (c.Body == nil) == (c.File == "") {
-		return usageError("give --body or --file, one of them; --file - is standard input")
+		return exit.UsageError("give --body or --file, one of them; --file - is standard input")
 	}
 	if c.Attempt < 1 {
-		return usageError("--attempt counts from 1")
+		return exit.UsageError("--attempt counts from 1")
 	}
 	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err == nil {
@@ -106,7 +103,7 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 		err = out.print(std)
 	}
 	if err == nil && out.verdict.Kind != triggers.Done {
-		err = errNotDone
+		err = exit.ErrReported
 	}
 	return err
 }

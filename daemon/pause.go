@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/drover-run/drover/daemon/cli/exit"
 )
 
 // This file has a function receive nothing for a while, because somebody asks. A
@@ -118,10 +120,10 @@ func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
 		if length, err := time.ParseDuration(c.Until); err == nil {
 			until = time.Now().Add(length)
 		} else if until, err = time.Parse(time.RFC3339, c.Until); err != nil {
-			return usageError(fmt.Sprintf("--until is %q; write it as 2h, or as 2026-01-31T08:00:00Z", c.Until))
+			return exit.UsageError(fmt.Sprintf("--until is %q; write it as 2h, or as 2026-01-31T08:00:00Z", c.Until))
 		}
 		if !until.After(time.Now()) {
-			return usageError("--until is over already")
+			return exit.UsageError("--until is over already")
 		}
 	}
 	return c.postTo(ctx, std, pausePath(c.Function, true, until))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
+	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
@@ -94,7 +95,7 @@ func TestPropertiesInFilesAndLetters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	letter, err := asJSON(triggers.DeadLetter{ID: "7", Message: *m})
+	letter, err := deadletter.JSONLine(triggers.DeadLetter{ID: "7", Message: *m})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +109,7 @@ func TestPropertiesInFilesAndLetters(t *testing.T) {
 			t.Errorf("%+v of %s", got, line)
 		}
 	}
-	shown := deadText(triggers.DeadLetter{ID: "7", Message: *m})
+	shown := deadletter.FullText(triggers.DeadLetter{ID: "7", Message: *m})
 	for _, want := range []string{"content_type = text/csv", "a = 1", "a = 2"} {
 		if !bytes.Contains([]byte(shown), []byte(want)) {
 			t.Errorf("%s lacks %q", shown, want)

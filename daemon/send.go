@@ -17,6 +17,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
@@ -60,10 +61,10 @@ Examples:
 
 func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Count < 0 {
-		return usageError("--count must not be negative")
+		return exit.UsageError("--count must not be negative")
 	}
 	if c.Body != nil && c.File != "" || c.Lines != "" && (c.Body != nil || c.File != "") {
-		return usageError("give one of --body, --file and --lines")
+		return exit.UsageError("give one of --body, --file and --lines")
 	}
 	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
 	if err != nil {
@@ -96,26 +97,26 @@ func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 // fits refuses flags that are for another kind of source.
 func (c *sendCommand) fits(connection configs.Connection) error {
 	if c.Encoding != "" && c.Encoding != string(storagequeue.Base64) && c.Encoding != string(storagequeue.Text) {
-		return usageError("--encoding is base64 or text")
+		return exit.UsageError("--encoding is base64 or text")
 	}
 	if c.Delay < 0 || c.TTL != nil && *c.TTL < 0 {
-		return usageError("--delay and --ttl must not be negative")
+		return exit.UsageError("--delay and --ttl must not be negative")
 	}
 	for name := range c.Property {
 		switch {
 		case !slices.Contains(triggers.Settable, name):
-			return usageError(fmt.Sprintf("--property %s: there is no such property; there are %s", name, strings.Join(triggers.Settable, ", ")))
+			return exit.UsageError(fmt.Sprintf("--property %s: there is no such property; there are %s", name, strings.Join(triggers.Settable, ", ")))
 		case !connection.ServiceBus() && !connection.Storage() && triggers.Header(name) == "":
-			return usageError(fmt.Sprintf("--property %s: NATS has no header of that meaning; give one with --header", name))
+			return exit.UsageError(fmt.Sprintf("--property %s: NATS has no header of that meaning; give one with --header", name))
 		}
 	}
 	switch {
 	case connection.Storage() && c.Session != "":
-		return usageError("--session is for Service Bus; storage queues have no sessions")
+		return exit.UsageError("--session is for Service Bus; storage queues have no sessions")
 	case connection.Storage() && len(c.Header)+len(c.Property) > 0:
-		return usageError("--header and --property are not for storage queues: a message there is a body alone")
+		return exit.UsageError("--header and --property are not for storage queues: a message there is a body alone")
 	case !connection.Storage() && (c.Delay != 0 || c.TTL != nil || c.Encoding != ""):
-		return usageError("--delay, --ttl and --encoding are for storage queues")
+		return exit.UsageError("--delay, --ttl and --encoding are for storage queues")
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/term"
 )
 
@@ -33,7 +34,7 @@ Examples:
 
 func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	if c.Every <= 0 {
-		return usageError("--every must be more than 0s")
+		return exit.UsageError("--every must be more than 0s")
 	}
 	client, err := c.adminClient(ctx, std)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
 )
@@ -40,7 +41,7 @@ Examples:
 
 func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	if c.Last < 0 {
-		return usageError("--last must not be negative")
+		return exit.UsageError("--last must not be negative")
 	}
 	client, err := c.adminClient(ctx, std)
 	if err != nil {
@@ -48,7 +49,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	}
 	asked := tailed{function: c.Function, last: c.Last, follow: !c.Once}
 	if err := asked.level.UnmarshalText([]byte(c.Level)); err != nil {
-		return usageError(err.Error())
+		return exit.UsageError(err.Error())
 	}
 	err = client.stream(ctx, asked.path(), func(line LogLine) { c.print(std.Out, line) })
 	if err != nil || c.Once || ctx.Err() != nil {

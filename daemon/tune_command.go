@@ -16,6 +16,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/configs/edit"
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/cli/tune"
@@ -90,7 +91,7 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 		return fmt.Errorf("function %s runs in %v, but tune is only for functions in worker processes (python, node, worker); for others set concurrency in %s", c.Function, settings.Handler, c.Config)
 	}
 	if code.Language == configs.Node && len(c.Threads) > 0 {
-		return usageError("--threads is not for Node.js, which runs functions in one thread")
+		return exit.UsageError("--threads is not for Node.js, which runs functions in one thread")
 	}
 	messages, err := messagefile.Load(c.Messages)
 	if err != nil {
@@ -127,7 +128,7 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 // check finds what is wrong with the flags.
 func (c *tuneCommand) check() error {
 	if c.For < time.Second {
-		return usageError("--for must be 1s at least")
+		return exit.UsageError("--for must be 1s at least")
 	}
 	for flag, bound := range map[string]struct {
 		numbers []int
@@ -135,13 +136,13 @@ func (c *tuneCommand) check() error {
 	}{"--processes": {c.Processes, 1024}, "--threads": {c.Threads, 4096}, "--coroutines": {c.Coroutines, 1_000_000}} {
 		for _, n := range bound.numbers {
 			if n < 1 || n > bound.most {
-				return usageError(fmt.Sprintf("%s has %d; each is from 1 to %d", flag, n, bound.most))
+				return exit.UsageError(fmt.Sprintf("%s has %d; each is from 1 to %d", flag, n, bound.most))
 			}
 		}
 	}
 	if c.HTML != "" { // before minutes have gone
 		if info, err := os.Stat(filepath.Dir(c.HTML)); err != nil || !info.IsDir() {
-			return usageError(fmt.Sprintf("--html %s: there is no directory %s", c.HTML, filepath.Dir(c.HTML)))
+			return exit.UsageError(fmt.Sprintf("--html %s: there is no directory %s", c.HTML, filepath.Dir(c.HTML)))
 		}
 	}
 	return nil
@@ -161,7 +162,7 @@ func (c *tuneCommand) confirm(ctx context.Context, std *IO, messages int) error 
 	}
 	warning := fmt.Sprintf("Function %s is run on %s, over and over, for %v, many at once. No queue is touched and outputs are off, but what its code does is real: what it writes to a database, sends, or pays for, it does thousands of times.", c.Function, messagesText(messages), c.For)
 	if !std.ErrIsTerminal || !std.OutIsTerminal {
-		return usageError(warning + "\nIf that is well, add --yes.")
+		return exit.UsageError(warning + "\nIf that is well, add --yes.")
 	}
 	fmt.Fprintf(std.Err, "%s\nRun it? [y/N] ", warning)
 	answer := make(chan string, 1)
@@ -196,7 +197,7 @@ func (c *tuneCommand) tell(std *IO, r *tune.Report, app string) error {
 	}
 	errs := []error{c.page(std, r), c.keep(std, out, r, app)}
 	if r.Best == nil {
-		errs = append(errs, errNotDone)
+		errs = append(errs, exit.ErrReported)
 	}
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
@@ -120,7 +121,7 @@ func (c *whyCommand) amongTheDead(ctx context.Context, unknown []Explanation, st
 		}
 		most := maxDeadSearched
 		if cfg.Functions[name].Trigger.StorageQueue != nil {
-			most = peekPage // to see more would hide them from others
+			most = deadletter.PeekPage // to see more would hide them from others
 		}
 		e, found := c.dead(ctx, name, dead, most)
 		if err := errors.Join(dead.Close(ctx), done()); err != nil {
@@ -135,7 +136,7 @@ func (c *whyCommand) amongTheDead(ctx context.Context, unknown []Explanation, st
 
 func (c *whyCommand) dead(ctx context.Context, function string, from triggers.DeadLetters, most int) (e Explanation, found bool) {
 	seen := 0
-	for letter, err := range eachDead(ctx, from, pageFor(most)) {
+	for letter, err := range deadletter.BrowseAll(ctx, from, deadletter.PageSize(most)) {
 		if err != nil {
 			return e, false
 		}

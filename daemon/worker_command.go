@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/cli/typings"
 	"github.com/drover-run/drover/daemon/internal/apps"
@@ -50,11 +51,11 @@ Examples:
 func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 	options := conformance.Options{Limit: c.Limit}
 	if c.Limit <= 0 {
-		return usageError("--limit must be more than 0")
+		return exit.UsageError("--limit must be more than 0")
 	}
 	if c.Only != "" {
 		if options.Only, err = regexp.Compile(c.Only); err != nil {
-			return usageError("--run takes a regular expression: " + err.Error())
+			return exit.UsageError("--run takes a regular expression: " + err.Error())
 		}
 	}
 	dir, err := os.MkdirTemp("", "drover-worker-test-")
@@ -83,7 +84,7 @@ func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 		fmt.Fprintf(std.Out, "\n%d passed, %d failed, %d skipped, in %v\n", passed, failed, skipped, time.Since(began).Round(100*time.Millisecond))
 	}
 	if failed > 0 {
-		return errNotDone
+		return exit.ErrReported
 	}
 	return nil
 }
@@ -105,12 +106,12 @@ func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (ou
 			return out, fmt.Errorf("the test app: %w", err)
 		}
 		if info, err := os.Stat(out.App); err != nil || !info.IsDir() {
-			return out, usageError("--app takes a directory, and " + c.App + " is none")
+			return out, exit.UsageError("--app takes a directory, and " + c.App + " is none")
 		}
 		return out, nil
 	}
 	if len(c.Command) > 1 || !slices.Contains(conformance.Languages(), c.Command[0]) {
-		return out, usageError("name the directory of the test app with --app (docs/worker-protocol.md describes it), or test a built-in worker: " + strings.Join(conformance.Languages(), ", "))
+		return out, exit.UsageError("name the directory of the test app with --app (docs/worker-protocol.md describes it), or test a built-in worker: " + strings.Join(conformance.Languages(), ", "))
 	}
 	if err := conformance.WriteApp(dir, c.Command[0]); err != nil {
 		return out, fmt.Errorf("writing the test app: %w", err)

@@ -1,4 +1,4 @@
-package daemon
+package deadletter
 
 import (
 	"encoding/hex"
@@ -16,18 +16,17 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file is dead letters as they are printed. What a message says never
-// reaches a terminal as it is.
+// This file prints dead letters, without the control characters that they may have.
 
 const (
-	// maxReasonShown is what a table has of a reason, in characters.
+	// maxReasonShown is how much of a reason a table has, in characters.
 	maxReasonShown = 80
-	// maxHexShown is what is shown of a body that is no text, in bytes.
+	// maxHexShown is how much of a body that is no text is printed, in bytes.
 	maxHexShown = 1 << 10
 )
 
-// deadTable writes a table of dead letters.
-func deadTable(to io.Writer, all []triggers.DeadLetter) error {
+// WriteTable writes a table of dead letters.
+func WriteTable(to io.Writer, all []triggers.DeadLetter) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "id\tdied\tfunction\tattempts\tbytes\treason")
 	for _, d := range all {
@@ -41,8 +40,8 @@ func deadTable(to io.Writer, all []triggers.DeadLetter) error {
 	return w.Flush()
 }
 
-// deadJSON is a dead letter as JSON.
-type deadJSON struct {
+// JSONLetter is a dead letter as JSON.
+type JSONLetter struct {
 	ID         string              `json:"id"`
 	Function   string              `json:"function,omitempty"`
 	Reason     string              `json:"reason,omitempty"`
@@ -50,7 +49,7 @@ type deadJSON struct {
 	Attempts   int                 `json:"attempts,omitempty"`
 	Died       *time.Time          `json:"died,omitempty"`
 	Enqueued   *time.Time          `json:"enqueued,omitempty"`
-	Message    string              `json:"message,omitempty"` // its id
+	Message    string              `json:"message,omitempty"` // its ID
 	Subject    string              `json:"subject,omitempty"`
 	Key        string              `json:"ordering_key,omitempty"`
 	Attributes map[string]string   `json:"attributes,omitempty"`
@@ -61,9 +60,10 @@ type deadJSON struct {
 	BodyBase64 []byte  `json:"body_base64,omitempty"`
 }
 
-func asJSON(d triggers.DeadLetter) ([]byte, error) {
+// JSONLine returns a dead letter as one line of JSON. drover tune reads such lines.
+func JSONLine(d triggers.DeadLetter) ([]byte, error) {
 	m := d.Message
-	out := deadJSON{
+	out := JSONLetter{
 		ID: d.ID, Function: d.Function, Reason: d.Reason, Detail: d.Detail, Attempts: m.Attempt, Died: unlessZero(d.Died), Enqueued: unlessZero(m.Enqueued),
 		Message: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes, Repeated: m.Repeated, Properties: m.Properties(),
 	}
@@ -73,7 +73,7 @@ func asJSON(d triggers.DeadLetter) ([]byte, error) {
 	} else {
 		out.BodyBase64 = m.Body
 	}
-	text, err := messagefile.JSON(out) // it is such a file
+	text, err := messagefile.JSON(out) // a list is such a file
 	if err != nil {
 		return nil, fmt.Errorf("writing dead letter %s: %w", d.ID, err)
 	}
@@ -87,8 +87,8 @@ func unlessZero(at time.Time) *time.Time {
 	return &at
 }
 
-// deadText is all that there is to say of one.
-func deadText(d triggers.DeadLetter) string {
+// FullText returns a dead letter in full, for people.
+func FullText(d triggers.DeadLetter) string {
 	var b strings.Builder
 	m := d.Message
 	field := func(name, value string) {

@@ -1,4 +1,4 @@
-package daemon
+package deadletter
 
 import (
 	"fmt"
@@ -9,12 +9,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/triggers"
 )
 
-// deadFilter chooses among the dead letters of a source. All that is given must
-// fit.
-type deadFilter struct {
+// Filter has the flags that select dead letters of a source. A letter must match all that are
+// given.
+type Filter struct {
 	Reason    string            `placeholder:"TEXT" help:"Select those whose reason contains this text, ignoring case."`
 	After     string            `placeholder:"TIME" help:"Select those dead-lettered after a time (2026-01-31, 2026-01-31T08:00:00Z) or within an age (2h, 7d)."`
 	Before    string            `placeholder:"TIME" help:"Select those dead-lettered before a time, or longer ago than an age."`
@@ -24,13 +25,14 @@ type deadFilter struct {
 	AnyFunction bool `help:"Include those that other functions rejected from the same source."`
 }
 
-// given reports whether anything is chosen.
-func (f *deadFilter) given() bool {
+// IsGiven reports whether any of the flags is given. AnyFunction does not count.
+func (f *Filter) IsGiven() bool {
 	return f.Reason != "" || f.After != "" || f.Before != "" || len(f.Attribute) > 0 || len(f.ID) > 0
 }
 
-// compile returns what tells whether a dead letter is chosen.
-func (f *deadFilter) compile(function string, now time.Time) (func(*triggers.DeadLetter) bool, error) {
+// NewMatch returns a function that reports whether a dead letter of a function is selected.
+// Ages are relative to now. The error is a exit.UsageError.
+func (f *Filter) NewMatch(function string, now time.Time) (func(*triggers.DeadLetter) bool, error) {
 	after, err := parseWhen("--after", f.After, now)
 	if err != nil {
 		return nil, err
@@ -40,7 +42,7 @@ func (f *deadFilter) compile(function string, now time.Time) (func(*triggers.Dea
 		return nil, err
 	}
 	if !after.IsZero() && !before.IsZero() && !after.Before(before) {
-		return nil, usageError("no time is after --after and before --before")
+		return nil, exit.UsageError("no time is after --after and before --before")
 	}
 	reason := strings.ToLower(f.Reason)
 	return func(d *triggers.DeadLetter) bool {
@@ -64,7 +66,7 @@ func (f *deadFilter) compile(function string, now time.Time) (func(*triggers.Dea
 
 var days = regexp.MustCompile(`^(\d{1,5})d$`)
 
-// parseWhen reads a time, or an age.
+// parseWhen parses a time, or an age before now. An empty text is the zero time.
 func parseWhen(flag, text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -81,5 +83,5 @@ func parseWhen(flag, text string, now time.Time) (time.Time, error) {
 			return at, nil
 		}
 	}
-	return time.Time{}, usageError(fmt.Sprintf("%s is %q; write a time as 2026-01-31, 2026-01-31T08:00:00Z or \"2026-01-31 08:00\", or an age as 90m or 7d", flag, text))
+	return time.Time{}, exit.UsageError(fmt.Sprintf("%s is %q; write a time as 2026-01-31, 2026-01-31T08:00:00Z or \"2026-01-31 08:00\", or an age as 90m or 7d", flag, text))
 }

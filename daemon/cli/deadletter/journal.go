@@ -1,4 +1,4 @@
-package daemon
+package deadletter
 
 import (
 	"bytes"
@@ -16,13 +16,13 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// journal notes which dead letters a replay has in hand, in a file: to send one
-// back and to remove it are two steps, and a process may be killed between them.
-// The next run then knows which to be careful about. What is noted outlives the
-// process, not a power cut.
+// journal records in a file which dead letters a replay is sending. To send one back and to
+// remove it are two steps, and the process may be killed between them: the next run finds the
+// letter in the journal, and checks whether it was sent. The journal survives the end of the
+// process, not a power failure. Its methods may be called from any goroutine, but for closeFile.
 //
-// A line is "begin ID TIME" or "end ID". A begin is written before anything is
-// sent, so that one that is cut off says nothing.
+// A line is "begin ID TIME" or "end ID". A begin is written before the letter is sent, so one
+// that was cut off can be ignored.
 type journal struct {
 	path string
 	lock *flock.Flock
@@ -32,15 +32,18 @@ type journal struct {
 	tried map[string]time.Time // begun, and not ended
 }
 
-const journalMode = 0o600
+const (
+	journalMode = 0o600
+	dataDirMode = 0o700 // of a data directory that is created here
+)
 
-// journalSkew is how far the clocks here and where letters are written may differ.
+// journalSkew is how far the clocks of this machine and of the source may differ.
 const journalSkew = time.Minute
 
-// errReplaying says that another command is at it.
+// errReplaying reports that another command has the lock of the journal.
 var errReplaying = errors.New("another command replays or purges the dead letters of this function; wait until it ends, or stop it")
 
-// openJournal opens the journal of a function, or makes it.
+// openJournal opens the journal of a function, or creates it, and locks it.
 func openJournal(dataDir, function string) (*journal, error) {
 	dir := filepath.Join(dataDir, "replays")
 	if err := os.MkdirAll(dir, dataDirMode); err != nil {
@@ -55,7 +58,7 @@ func openJournal(dataDir, function string) (*journal, error) {
 	if !locked {
 		return nil, errReplaying
 	}
-	if err = j.read(); err == nil {
+	if err = j.readLines(); err == nil {
 		j.file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, journalMode)
 	}
 	if err != nil {
@@ -64,7 +67,7 @@ func openJournal(dataDir, function string) (*journal, error) {
 	return j, nil
 }
 
-func (j *journal) read() error {
+func (j *journal) readLines() error {
 	text, err := os.ReadFile(j.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -87,42 +90,41 @@ func (j *journal) read() error {
 	return os.Truncate(j.path, int64(whole)) // the next line must begin anew
 }
 
-// begin notes that one is in hand, and returns when it first was: zero if it
-// never was before.
+// beginLetter records that a letter is about to be sent. It returns when that was recorded
+// first, or zero if this is the first time.
 //
-// A note from before the letter died is of another one that had its ID: the dead letters'
-// source was recreated, and counts from 1 again.
-func (j *journal) begin(id string, died, now time.Time) (tried time.Time, err error) {
+// A record from before the letter died belongs to another letter with the same ID: the source
+// of the dead letters was recreated, and counts from 1 again.
+func (j *journal) beginLetter(id string, died, now time.Time) (tried time.Time, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if tried = j.tried[id]; !tried.IsZero() && !tried.Before(died.Add(-journalSkew)) {
 		return tried, nil
 	}
 	j.tried[id] = now
-	return time.Time{}, j.write(fmt.Sprintf("begin %s %d\n", id, now.UnixNano()))
+	return time.Time{}, j.writeLine(fmt.Sprintf("begin %s %d\n", id, now.UnixNano()))
 }
 
-// end notes that one is out of hand: it is back, and not a dead letter any more;
-// or it never was sent.
-func (j *journal) end(id string) error {
+// endLetter records that a letter was sent and removed, or was never sent.
+func (j *journal) endLetter(id string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if _, open := j.tried[id]; !open {
 		return nil
 	}
 	delete(j.tried, id)
-	return j.write("end " + id + "\n")
+	return j.writeLine("end " + id + "\n")
 }
 
-func (j *journal) write(line string) error {
+func (j *journal) writeLine(line string) error {
 	if _, err := j.file.WriteString(line); err != nil {
 		return fmt.Errorf("the journal of replays: %w", err)
 	}
 	return nil
 }
 
-// close removes the journal where nothing is in hand.
-func (j *journal) close() error {
+// closeFile closes and unlocks the journal, and removes it if it has no letter.
+func (j *journal) closeFile() error {
 	err := j.file.Close()
 	if len(j.tried) == 0 {
 		err = errors.Join(err, os.Remove(j.path))

@@ -1,0 +1,278 @@
+package deadletter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/time/rate"
+
+	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/triggers"
+)
+
+const (
+	// maxInHand is how many letters are processed at once, of as many keys. A killed replay leaves
+	// at most that many in doubt.
+	maxInHand = 32
+	// maxPreview is how many a dry run prints.
+	maxPreview = 20
+	// failuresInARow is after how many failures the source counts as unreachable.
+	failuresInARow = 10
+	// maxFailuresPrinted bounds how many failures are printed.
+	maxFailuresPrinted = 5
+)
+
+// run is a job that is at work.
+type run struct {
+	job        *Job
+	verb, done string // "replay", "replayed"
+	// orderKey returns what a letter's order is within: it is started when those before it with
+	// the same key have ended. Nil is no order.
+	orderKey func(*triggers.DeadLetter) string
+	process  func(context.Context, triggers.DeadLetter) error
+
+	mu       sync.Mutex
+	finished int
+	doubtful int
+	failed   int
+	inARow   int // of failures
+	shared   error
+	stuck    map[string]bool // keys of which one letter was left
+	behind   int             // letters that were left behind it
+	addOne   func()          // to the progress
+}
+
+// withJournal processes the letters under the journal of the function's replays; with --dry-run
+// it prints them.
+func (r *run) withJournal(ctx context.Context, d triggers.DeadLetters, process func(context.Context, *journal, triggers.DeadLetter) error) (err error) {
+	if r.job.dryRun {
+		return r.printPreview(ctx, d)
+	}
+	records, err := openJournal(r.job.DataDir, r.job.function)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, records.closeFile()) }()
+	r.process = func(ctx context.Context, letter triggers.DeadLetter) error { return process(ctx, records, letter) }
+	return r.processAll(ctx, d)
+}
+
+// printPreview prints what would be done.
+func (r *run) printPreview(ctx context.Context, d triggers.DeadLetters) error {
+	var some []triggers.DeadLetter
+	n := 0
+	for letter, err := range BrowseAll(ctx, d, PageSize(r.job.limit)) {
+		if err != nil {
+			return err
+		}
+		if !r.job.isMatch(&letter) {
+			continue
+		}
+		if len(some) < maxPreview {
+			some = append(some, letter)
+		}
+		if n++; n == r.job.limit {
+			break
+		}
+	}
+	if n > 0 {
+		if err := WriteTable(r.job.Out, some); err != nil {
+			return fmt.Errorf("writing the list: %w", err)
+		}
+	}
+	if n > len(some) {
+		_, _ = fmt.Fprintf(r.job.Out, "and %d more\n", n-len(some))
+	}
+	_, err := fmt.Fprintf(r.job.Out, "matched %d, would %s %d, did nothing (--dry-run)\n", n, r.verb, n)
+	return err
+}
+
+// processAll processes the selected letters, and prints the summary. When ctx ends no other is
+// started; those that were started are finished, unless ForceStop is closed.
+func (r *run) processAll(ctx context.Context, d triggers.DeadLetters) error {
+	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	ended := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-r.job.ForceStop:
+			cancel()
+		case <-ended:
+		}
+	})
+	clear := r.drawProgress()
+	matched, err := r.startEach(ctx, working, d)
+	close(ended)
+	watch.Wait()
+	clear()
+	return r.printSummary(ctx, matched, err)
+}
+
+// startEach starts one letter after another, in lanes, and returns when all have ended.
+func (r *run) startEach(ctx, working context.Context, d triggers.DeadLetters) (matched int, err error) {
+	var lanes lanes
+	defer lanes.waitAll()
+	room := make(chan struct{}, maxInHand)
+	for letter, err := range BrowseAll(ctx, d, r.pageSize()) {
+		if err != nil {
+			if ctx.Err() != nil {
+				err = nil // it was stopped, which the summary reports
+			}
+			return matched, err
+		}
+		if !r.job.isMatch(&letter) {
+			continue
+		}
+		if r.job.pace.Wait(ctx) != nil {
+			return matched, nil
+		}
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			return matched, nil
+		}
+		if r.mustStop() {
+			return matched, nil
+		}
+		matched++
+		lanes.startIn(r.keyOf(&letter), func() {
+			defer func() { <-room }()
+			if ctx.Err() == nil && !r.mustStop() && !r.isBehind(&letter) {
+				r.countResult(letter, r.process(working, letter))
+			}
+		})
+		if matched == r.job.limit {
+			return matched, nil
+		}
+	}
+	return matched, nil
+}
+
+// pageSize returns how many are read at once: at most what is processed in ten seconds, because
+// others may replay what was read long ago.
+func (r *run) pageSize() int {
+	page := PageSize(r.job.limit)
+	if limit := r.job.pace.Limit(); limit < rate.Limit(page) {
+		page = max(1, int(10*limit))
+	}
+	return min(page, FullPage)
+}
+
+// mustStop reports whether the other letters would fail, too.
+func (r *run) mustStop() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.inARow >= failuresInARow || r.shared != nil
+}
+
+func (r *run) keyOf(letter *triggers.DeadLetter) string {
+	if r.orderKey == nil {
+		return letter.ID
+	}
+	return r.orderKey(letter)
+}
+
+// isBehind reports whether a letter must be left because one before it with the same key was.
+func (r *run) isBehind(letter *triggers.DeadLetter) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stuck[r.keyOf(letter)] {
+		r.behind++
+		return true
+	}
+	return false
+}
+
+// countResult counts how one ended, and prints the first failures.
+func (r *run) countResult(letter triggers.DeadLetter, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if key := r.keyOf(&letter); err != nil && key != "" {
+		if r.stuck == nil {
+			r.stuck = make(map[string]bool)
+		}
+		r.stuck[key] = true
+	}
+	switch {
+	case err == nil:
+		r.finished++
+		r.inARow = 0
+		r.addOne()
+	case errors.Is(err, triggers.ErrShared):
+		r.failed++
+		r.shared = err
+	case errors.Is(err, triggers.ErrDoubtful):
+		r.doubtful++
+		if r.doubtful <= maxFailuresPrinted {
+			r.printFailure(letter, err)
+		}
+	default:
+		r.failed++
+		r.inARow++
+		if r.failed <= maxFailuresPrinted {
+			r.printFailure(letter, err)
+		}
+	}
+}
+
+func (r *run) printFailure(letter triggers.DeadLetter, err error) {
+	_, _ = fmt.Fprintf(r.job.Err, "dead letter %s: %s\n", term.OneLine(letter.ID, 80), term.Printable(err.Error()))
+}
+
+// drawProgress draws the progress if Err is a terminal; clear removes it.
+func (r *run) drawProgress() (clear func()) {
+	r.addOne = func() {}
+	if !r.job.ErrIsTerminal {
+		return func() {}
+	}
+	total := int64(-1) // no source reports how many match
+	if r.job.limit > 0 {
+		total = int64(r.job.limit)
+	}
+	bar := progressbar.NewOptions64(total,
+		progressbar.OptionSetWriter(r.job.Err), progressbar.OptionSetDescription(r.done),
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("msg"),
+		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetSpinnerChangeInterval(0)) // a spinner would be a goroutine that outlives the bar
+	r.addOne = func() { _ = bar.Add(1) } // it only draws
+	return func() { _ = bar.Clear() }
+}
+
+// printSummary prints the summary, and returns why not all is done.
+func (r *run) printSummary(ctx context.Context, matched int, err error) error {
+	left := matched - r.finished
+	text := fmt.Sprintf("matched %d, %s %d, left %d", matched, r.done, r.finished, left)
+	if r.doubtful > 0 {
+		text += fmt.Sprintf(" (%d in doubt)", r.doubtful)
+	}
+	if r.behind > 0 {
+		text += fmt.Sprintf(" (%d behind one that was left, to keep the order)", r.behind)
+	}
+	stopped := ctx.Err() != nil
+	early := stopped || err != nil || r.inARow >= failuresInARow || r.shared != nil
+	if early {
+		text += ", and those that were not looked at"
+	}
+	if _, failed := fmt.Fprintln(r.job.Out, text); failed != nil {
+		return failed
+	}
+	switch {
+	case err != nil:
+		return err
+	case r.shared != nil:
+		return fmt.Errorf("%w, and would receive them again; add --shared to replay anyway", r.shared)
+	case stopped:
+		return errors.New("stopped before the end; run the same command again for the rest")
+	case early:
+		return fmt.Errorf("stopped after %d failures in a row; what is left can be tried again", failuresInARow)
+	case r.failed > 0:
+		return fmt.Errorf("%d could not be %s, and are still there", r.failed, r.done)
+	case r.doubtful > 0:
+		return fmt.Errorf("%d are in doubt: an earlier replay was killed and may have sent them; check whether they ran, then purge them, or replay them with --doubtful", r.doubtful)
+	}
+	return nil
+}
