@@ -156,7 +156,7 @@ func (c *stopCommand) round(ctx context.Context, kind string) (s stopped, err er
 	if before >= c.Messages {
 		return s, fmt.Errorf("all %d messages were handled before the stop: give it more", before)
 	}
-	// Each is handled now, or lost: it is waited for those that come back when a loan runs out.
+	// Each is handled now, or lost: it is waited for those that come back when a lease expires.
 	times := make(map[string]int)
 	var all error
 	looked := 0
@@ -322,5 +322,5 @@ func (b *busStore) fill(ctx context.Context) (err error) {
 
 func (b *busStore) delivered(context.Context) (int, error) {
 	u, err := b.emulator.Usage("bench")
-	return u.Lent, err
+	return u.Leased, err
 }

@@ -27,9 +27,9 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs"
 )
 
-// ErrCutShort says that a stop's drain deadline passed, or that the stop was
-// hurried, with messages in flight. They were given back uncharged, or will be
-// lent again when their loans run out; none is lost.
+// ErrCutShort is returned if messages were in flight when a stop's drain deadline passed, or
+// when the stop was forced. They were released without using an attempt, or will be
+// redelivered when their leases expire; none is lost.
 var ErrCutShort = errors.New("stopped before everything in flight was finished")
 
 // cutShortGrace is how long handlers have to return after their context ended;

@@ -195,9 +195,9 @@ type invocation struct {
 
 // invoke takes one message through the function of a configuration of one.
 func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, options []Option) (out *invocation, err error) {
-	loan := new(invokeLoan)
+	lease := new(invokeLease)
 	for name := range cfg.Functions {
-		options = append(options, WithTrigger(name, loan))
+		options = append(options, WithTrigger(name, lease))
 	}
 	out = &invocation{Message: m.ID, Attempt: m.Attempt}
 	p := newParts(New(cfg, options...), cfg, nil)
@@ -221,9 +221,9 @@ func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, optio
 		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, fmt.Errorf("the app accepts no messages: %w", handlers.ErrNotTried), 0)
 		return out, nil
 	}
-	r := f.RunOne(ctx, triggers.NewDelivery(m, loan))
+	r := f.RunOne(ctx, triggers.NewDelivery(m, lease))
 	out.OutputProperties = r.Properties
-	out.ended(loan.verdict, r.Output, r.Err, loan.settled.Sub(r.Start))
+	out.ended(lease.verdict, r.Output, r.Err, lease.settled.Sub(r.Start))
 	return out, nil
 }
 
@@ -296,28 +296,28 @@ func (i *invocation) print(std *IO) error {
 	return err
 }
 
-// invokeLoan is the trigger of a message that comes from no queue: it keeps the
+// invokeLease is the trigger of a message that comes from no queue: it keeps the
 // verdict.
-type invokeLoan struct {
+type invokeLease struct {
 	verdict triggers.Verdict
 	settled time.Time
 }
 
-func (l *invokeLoan) Settle(_ context.Context, _ *triggers.Message, v triggers.Verdict) error {
+func (l *invokeLease) Settle(_ context.Context, _ *triggers.Message, v triggers.Verdict) error {
 	l.verdict, l.settled = v, time.Now()
 	return nil
 }
 
-func (l *invokeLoan) Receive(ctx context.Context, _ int) ([]*triggers.Delivery, error) {
+func (l *invokeLease) Receive(ctx context.Context, _ int) ([]*triggers.Delivery, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
 
-func (l *invokeLoan) Backlog(context.Context) (triggers.Backlog, error) {
+func (l *invokeLease) Backlog(context.Context) (triggers.Backlog, error) {
 	return triggers.Backlog{}, triggers.ErrUnknown
 }
 
-func (l *invokeLoan) Close(context.Context) error { return nil }
+func (l *invokeLease) Close(context.Context) error { return nil }
 
 // invokeSession is a session that nobody shares: its state begins empty.
 type invokeSession struct {

@@ -39,7 +39,7 @@ func newFunctionMetrics(d *Daemon) *functionMetrics {
 	m.inFlight = add("messages_in_flight", "Messages that were received and are not settled: received less all settled.")
 	m.failed = add("attempts_failed_total", "Attempts that the function failed, rejections among them.")
 	m.rejections = add("rejections_total", "Messages that were rejected, by why.", "reason")
-	m.lost = add("loans_lost_total", "Messages that the source took back before they were settled.")
+	m.lost = add("leases_lost_total", "Messages whose lock or lease expired before they were settled.")
 	m.handle = add("handle_seconds", "Time from the hand-out of a message to its verdict.")
 	m.age = add("message_age_seconds", "Age of messages when they were done or rejected, since they were enqueued, if the source reports it.")
 	m.stopped = add("function_stopped", "1 if the function has stopped, as its code does not load, else 0.")

@@ -32,17 +32,17 @@ type graveless struct {
 func (g graveless) Receive(ctx context.Context, n int) ([]*triggers.Delivery, error) {
 	got, err := g.Trigger.Receive(ctx, n)
 	for i, d := range got {
-		got[i] = triggers.NewDelivery(d.Message, gravelessLoan{g, d})
+		got[i] = triggers.NewDelivery(d.Message, gravelessLease{g, d})
 	}
 	return got, err
 }
 
-type gravelessLoan struct {
+type gravelessLease struct {
 	g graveless
 	d *triggers.Delivery
 }
 
-func (l gravelessLoan) Settle(ctx context.Context, _ *triggers.Message, v triggers.Verdict) error {
+func (l gravelessLease) Settle(ctx context.Context, _ *triggers.Message, v triggers.Verdict) error {
 	select {
 	case <-l.g.made:
 	default:

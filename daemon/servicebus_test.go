@@ -222,7 +222,7 @@ def hangs(message):
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d: %s", status, log)
 	}
-	if u, err := e.Usage("hangs"); err != nil || u.Lost > 0 || u.Lent != 2 {
+	if u, err := e.Usage("hangs"); err != nil || u.Lost > 0 || u.Leased != 2 {
 		t.Errorf("%+v, %v", u, err)
 	}
 	if !strings.Contains(log.String(), "it was stopped (SIGSTOP)") {

@@ -24,7 +24,7 @@ type Explanation struct {
 	Function string   `json:"function,omitempty"`
 	Message  string   `json:"message,omitempty" desc:"the message ID; missing if a function is explained"`
 	Instance int      `json:"instance,omitempty" desc:"the instance that reports this, if there are several"`
-	State    string   `json:"state" desc:"of a function: receiving, full, blocked, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, stuck, retry, ready, held, later, lent, done, spent, dead or unknown"`
+	State    string   `json:"state" desc:"of a function: receiving, full, blocked, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, stuck, retry, ready, held, later, leased, done, spent, dead or unknown"`
 	Text     string   `json:"text" desc:"the limit that applies, in a sentence"`
 	Notes    []string `json:"notes,omitempty" desc:"more, usually one line each"`
 }
@@ -229,7 +229,7 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 		if !at.Due.IsZero() {
 			e.Text += ": until " + at.Due.Local().Format(time.DateTime)
 		}
-	case triggers.PlaceLent:
+	case triggers.PlaceLeased:
 		e.Text = "its source has delivered it, but not to a function here: another consumer has it, or it was released, or it waits for its retry, or it is done while earlier ones are not"
 	case triggers.PlaceDone:
 		e.Text = "it is done; its source keeps it for other consumers"
@@ -260,7 +260,7 @@ func (d *Daemon) askInstances(ctx context.Context, about, as string) []Explanati
 		}
 		for _, e := range said.Explanations {
 			switch e.State {
-			case stateUnknown, string(triggers.PlaceReady), string(triggers.PlaceLater), string(triggers.PlaceLent), string(triggers.PlaceDone), string(triggers.PlaceSpent):
+			case stateUnknown, string(triggers.PlaceReady), string(triggers.PlaceLater), string(triggers.PlaceLeased), string(triggers.PlaceDone), string(triggers.PlaceSpent):
 				continue // its source is asked once, for all
 			}
 			e.Instance = id

@@ -129,18 +129,18 @@ func TestExplainWhatTheSourceSays(t *testing.T) {
 		source triggers.Trigger
 		wants  []string
 	}{
-		"ready":        {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: 7}}, []string{"message m of function f: ready", "it is ready at its source, behind 7 others", "drover explain f shows"}},
-		"perhaps lent": {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: -1, Doubtful: true}}, []string{"f: ready", "the source does not report whether it is ready or delivered\n"}},
-		"held":         {shows{found: triggers.Found{Place: triggers.PlaceHeld}}, []string{"f: held", "it was prefetched, and waits for a slot"}},
-		"held back":    {shows{found: triggers.Found{Place: triggers.PlaceHeld, Due: due, Failures: 2}}, []string{"f: held", "its next attempt, at " + due.Format(time.DateTime), "it has failed 2 times"}},
-		"later":        {shows{found: triggers.Found{Place: triggers.PlaceLater, Due: due}}, []string{"f: later", "scheduled for later at its source: until " + due.Format(time.DateTime)}},
-		"deferred":     {shows{found: triggers.Found{Place: triggers.PlaceLater}}, []string{"f: later", "scheduled for later at its source\n"}},
-		"lent":         {shows{found: triggers.Found{Place: triggers.PlaceLent, Enqueued: time.Now().Add(-time.Minute)}}, []string{"f: lent", "its source has delivered it", "it was enqueued at ", ", 1m"}},
-		"done":         {shows{found: triggers.Found{Place: triggers.PlaceDone}}, []string{"f: done", "its source keeps it for other consumers"}},
-		"not there":    {shows{err: triggers.ErrNotFound}, []string{"message m: unknown", "no source lists it"}},
-		"sessions":     {shows{err: fmt.Errorf("q has sessions: %w", triggers.ErrUnsearchable)}, []string{"message m: unknown", "the source of f: q has sessions: nothing can be looked for there"}},
-		"away":         {shows{err: errors.New("no route \x1b[2J")}, []string{"message m: unknown", "the source of f: no route ?[2J"}},
-		"no finder":    {unreachable{}, []string{"message m: unknown"}},
+		"ready":          {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: 7}}, []string{"message m of function f: ready", "it is ready at its source, behind 7 others", "drover explain f shows"}},
+		"perhaps leased": {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: -1, Doubtful: true}}, []string{"f: ready", "the source does not report whether it is ready or delivered\n"}},
+		"held":           {shows{found: triggers.Found{Place: triggers.PlaceHeld}}, []string{"f: held", "it was prefetched, and waits for a slot"}},
+		"held back":      {shows{found: triggers.Found{Place: triggers.PlaceHeld, Due: due, Failures: 2}}, []string{"f: held", "its next attempt, at " + due.Format(time.DateTime), "it has failed 2 times"}},
+		"later":          {shows{found: triggers.Found{Place: triggers.PlaceLater, Due: due}}, []string{"f: later", "scheduled for later at its source: until " + due.Format(time.DateTime)}},
+		"deferred":       {shows{found: triggers.Found{Place: triggers.PlaceLater}}, []string{"f: later", "scheduled for later at its source\n"}},
+		"leased":         {shows{found: triggers.Found{Place: triggers.PlaceLeased, Enqueued: time.Now().Add(-time.Minute)}}, []string{"f: leased", "its source has delivered it", "it was enqueued at ", ", 1m"}},
+		"done":           {shows{found: triggers.Found{Place: triggers.PlaceDone}}, []string{"f: done", "its source keeps it for other consumers"}},
+		"not there":      {shows{err: triggers.ErrNotFound}, []string{"message m: unknown", "no source lists it"}},
+		"sessions":       {shows{err: fmt.Errorf("q has sessions: %w", triggers.ErrUnsearchable)}, []string{"message m: unknown", "the source of f: q has sessions: the source cannot be searched"}},
+		"away":           {shows{err: errors.New("no route \x1b[2J")}, []string{"message m: unknown", "the source of f: no route ?[2J"}},
+		"no finder":      {unreachable{}, []string{"message m: unknown"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, cfg := daemonOn(t, test.source, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, nil)

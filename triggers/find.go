@@ -6,53 +6,53 @@ import (
 	"time"
 )
 
-// Finder is a Trigger that can tell where one of its messages is, without receiving
-// it. Find is for people who ask; it may take requests to the source.
+// Finder is a Trigger that can locate one of its messages without receiving it. Find
+// serves operators, and may send requests to the source.
 type Finder interface {
-	// Find looks for a message by its ID. ErrNotFound says that it is not there, or
-	// that the source does not show it: what others have on loan, for one. ErrUnsearchable
-	// says that nothing can be looked for.
+	// Find locates a message by its ID. The error is ErrNotFound if the message does not
+	// exist or the source does not show it, for example because another receiver has
+	// leased it. It is ErrUnsearchable if the source cannot be searched.
 	Find(ctx context.Context, id string) (Found, error)
 }
 
-// Found is where a message is.
+// Found is the location of a message.
 type Found struct {
 	Place Place
-	// Ahead counts those that are handed out before it, and have been, where the source
-	// does not tell; negative if it is not known.
+	// Ahead counts the messages that are delivered before it. If the source does not
+	// distinguish them, those already delivered are included. Negative is unknown.
 	Ahead int64
-	// Doubtful says that the source does not tell whether somebody has a message that
-	// it shows as ready.
+	// Doubtful is set if the source does not report whether a message that it shows as
+	// ready is leased.
 	Doubtful bool
-	// Failures counts those that the function caused; negative if that is not known.
+	// Failures counts the failures that the function caused; negative is unknown.
 	Failures int
-	Enqueued time.Time // zero: not known
-	Due      time.Time // when it is handed out at the earliest; zero: not known, or now
-	Note     string    // what else the source says; may be empty
+	Enqueued time.Time // zero is unknown
+	Due      time.Time // the earliest delivery; zero is now or unknown
+	Note     string    // further information of the source; may be empty
 }
 
-// Place is where a message is at its source.
+// Place is a state of a message at its source.
 type Place string
 
 // The places.
 const (
-	PlaceReady Place = "ready" // it can be received
-	PlaceLater Place = "later" // it is hidden until a time
-	PlaceHeld  Place = "held"  // this trigger has it, handed out or not yet, or until its retry
-	PlaceLent  Place = "lent"  // it was handed out before: somebody has it, or it waits for its retry
-	PlaceDone  Place = "done"  // it was settled, and the source keeps it for others
-	PlaceSpent Place = "spent" // the source has delivered it as often as it may, and does not any more
+	PlaceReady  Place = "ready"  // it can be received
+	PlaceLater  Place = "later"  // it is hidden until a time
+	PlaceHeld   Place = "held"   // this trigger has leased it: prefetched, in flight, or until its retry
+	PlaceLeased Place = "leased" // it was delivered before: another receiver has it, or it waits for its retry
+	PlaceDone   Place = "done"   // it was settled, and the source keeps it for other consumers
+	PlaceSpent  Place = "spent"  // the source has delivered it as often as it may, and will not again
 )
 
-// Noter is a Trigger that has something to say about its source's settings, to people who ask
-// what holds a function back.
+// Noter is a Trigger with notes on its source's settings, for operators who ask what
+// limits a function.
 type Noter interface {
-	// Notes returns it, a sentence each.
+	// Notes returns the notes, one sentence each.
 	Notes() []string
 }
 
-// ErrNotFound says that a source does not show a message.
+// ErrNotFound is returned by Find for a message that the source does not show.
 var ErrNotFound = errors.New("the source does not show such a message")
 
-// ErrUnsearchable says that a source cannot be searched for a message.
-var ErrUnsearchable = errors.New("nothing can be looked for there")
+// ErrUnsearchable is returned by Find if the source cannot be searched.
+var ErrUnsearchable = errors.New("the source cannot be searched")

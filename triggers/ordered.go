@@ -9,24 +9,24 @@ import (
 	"time"
 )
 
-// maxParked bounds the messages that wait behind another of their key. Beyond
-// it nothing more is received until one of them could go: a single busy key must
-// not draw the whole backlog into this process.
+// maxParked bounds the messages that wait behind another of their key. At the bound
+// nothing more is received until one of them becomes ready, so that a single busy key
+// does not pull the whole backlog into this process.
 const maxParked = 1024
 
-// Ordered wraps a trigger so that messages of one ordering key are handed out
-// one at a time, by Delivery.Sequence, and else in the order of their arrival; keys
-// go in parallel, and messages without a key are not held up. A message that is retried or
-// released keeps its place: it stays on loan here, and those behind it wait. What is
-// not settled at Close goes back to the source.
+// Ordered wraps a trigger so that Receive returns the messages of one ordering key one at
+// a time, by Delivery.Sequence, or else in the order of their arrival. Keys are handled in
+// parallel, and messages without a key do not wait. A message that is retried or released
+// keeps its place: it stays leased here, and those behind it wait. Messages not settled at
+// Close are released to the source.
 //
-// The order holds within this trigger. Another instance that reads the same source has
-// an order of its own.
+// The order holds within this trigger. Another instance that reads the same source has an
+// order of its own.
 func Ordered(inner Trigger) Trigger {
 	return &ordered{
 		inner:  inner,
 		keys:   make(map[string]*line),
-		timers: make(map[*time.Timer]*orderedLoan),
+		timers: make(map[*time.Timer]*orderedLease),
 		wake:   make(chan struct{}, 1),
 	}
 }
@@ -35,10 +35,10 @@ type ordered struct {
 	inner Trigger
 
 	mu     sync.Mutex
-	keys   map[string]*line // those of which a message is here
-	parked int              // how many wait behind another of their key
-	ready  []*Delivery      // the inner's, free to be handed out
-	timers map[*time.Timer]*orderedLoan
+	keys   map[string]*line // keys with a message here
+	parked int              // messages that wait behind another of their key
+	ready  []*Delivery      // the inner's, ready for Receive
+	timers map[*time.Timer]*orderedLease
 	closed bool
 
 	wake chan struct{} // something became ready
@@ -46,20 +46,20 @@ type ordered struct {
 
 // line is the messages of one key.
 type line struct {
-	head   *Delivery   // ready, handed out, or waiting for its next attempt
-	out    bool        // it was handed out before
-	behind []*Delivery // those that wait for it, by their sequence
+	head   *Delivery   // ready, in flight, or waiting for its next attempt
+	out    bool        // Receive has returned the head before
+	behind []*Delivery // messages that wait for it, by sequence
 }
 
-// orderedLoan is what the wrapper lends: the inner's delivery under its own.
-type orderedLoan struct {
+// orderedLease is a lease of the wrapper, over a delivery of the inner trigger.
+type orderedLease struct {
 	o     *ordered
 	inner *Delivery
 	outer *Delivery
 }
 
-// Lost implements Watcher.
-func (l *orderedLoan) Lost() { l.outer.Lose() }
+// LeaseRevoked implements RevokeHandler.
+func (l *orderedLease) LeaseRevoked() { l.outer.Revoke() }
 
 func (o *ordered) Receive(ctx context.Context, max int) ([]*Delivery, error) {
 	for {
@@ -84,7 +84,7 @@ func (o *ordered) Receive(ctx context.Context, max int) ([]*Delivery, error) {
 	}
 }
 
-// receiveInner waits at the source, until something becomes ready here.
+// receiveInner receives from the source until a message becomes ready here.
 func (o *ordered) receiveInner(ctx context.Context, max int) ([]*Delivery, error) {
 	waiting, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -102,7 +102,7 @@ func (o *ordered) receiveInner(ctx context.Context, max int) ([]*Delivery, error
 	return got, err
 }
 
-// admit sorts what came from the source: to the ready ones, or behind their key.
+// admit adds received messages to the ready ones, or behind others of their key.
 func (o *ordered) admit(got []*Delivery) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -120,7 +120,7 @@ func (o *ordered) admit(got []*Delivery) {
 		}
 		o.parked++
 		if at := slices.Index(o.ready, l.head); d.before(l.head) && !l.out && at >= 0 {
-			d, l.head, o.ready[at] = l.head, d, d // the first of the key is not handed out yet
+			d, l.head, o.ready[at] = l.head, d, d // the head of the key was not returned yet
 		}
 		at := len(l.behind)
 		for at > 0 && d.before(l.behind[at-1]) {
@@ -142,16 +142,16 @@ func (o *ordered) takeReady(max int) (out []*Delivery, full bool) {
 	for ; n < len(o.ready) && len(out) < max; n++ {
 		d := o.ready[n]
 		key := d.Message.OrderingKey
-		if d.IsLost() { // it is not ours any more
+		if d.IsRevoked() {
 			o.passOn(key)
 			continue
 		}
 		if key != "" {
 			o.keys[key].out = true
 		}
-		l := &orderedLoan{o: o, inner: d}
+		l := &orderedLease{o: o, inner: d}
 		l.outer = NewDelivery(d.Message, l)
-		d.Watch(l)
+		d.OnRevoked(l)
 		out = append(out, l.outer)
 	}
 	o.ready = append(o.ready[:0], o.ready[n:]...)
@@ -165,7 +165,7 @@ func (o *ordered) signal() {
 	}
 }
 
-func (l *orderedLoan) Settle(ctx context.Context, m *Message, v Verdict) error {
+func (l *orderedLease) Settle(ctx context.Context, m *Message, v Verdict) error {
 	o := l.o
 	if m.OrderingKey == "" {
 		return l.inner.Settle(ctx, v)
@@ -173,8 +173,8 @@ func (l *orderedLoan) Settle(ctx context.Context, m *Message, v Verdict) error {
 	if v.Kind == Retry && o.holdBack(l, m, v.Delay, 1) || v.Kind == Release && o.holdBack(l, m, 0, 0) {
 		return nil
 	}
-	if v.Kind == Retry && !l.inner.IsLost() {
-		v = Verdict{Kind: Release} // closed meanwhile: those behind go back too
+	if v.Kind == Retry && !l.inner.IsRevoked() {
+		v = Verdict{Kind: Release} // closed meanwhile: those behind are released too
 	}
 	if err := l.inner.Settle(ctx, v); err != nil {
 		return err
@@ -186,13 +186,14 @@ func (l *orderedLoan) Settle(ctx context.Context, m *Message, v Verdict) error {
 	return nil
 }
 
-// holdBack keeps a message here until its delay is over: it comes before those of its key.
-func (o *ordered) holdBack(l *orderedLoan, m *Message, delay time.Duration, failures int) bool {
+// holdBack keeps a message leased until its delay is over, before the others of its key. It
+// returns false if the trigger is closed or the lease revoked.
+func (o *ordered) holdBack(l *orderedLease, m *Message, delay time.Duration, failures int) bool {
 	again := *m
 	again.Attempt += failures
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed || l.inner.IsLost() {
+	if o.closed || l.inner.IsRevoked() {
 		return false
 	}
 	l.inner.Message = &again
@@ -216,7 +217,8 @@ func (o *ordered) holdBack(l *orderedLoan, m *Message, delay time.Duration, fail
 	return true
 }
 
-// passOn makes the next of a key ready, when the first of it is settled or lost; o.mu is held.
+// passOn makes the next message of a key ready when the head was settled or revoked; o.mu is
+// locked.
 func (o *ordered) passOn(key string) {
 	l := o.keys[key]
 	if l == nil {
@@ -276,9 +278,9 @@ func (o *ordered) Find(ctx context.Context, id string) (Found, error) {
 
 func (o *ordered) Backlog(ctx context.Context) (Backlog, error) { return o.inner.Backlog(ctx) }
 
-// Close gives back what was held here or at the source and never handed out, or held for a
-// retry, in the order of the source, and closes the source. First the source stops to receive:
-// what is given back must not come here again.
+// Close releases, in the order of the source, messages that were prefetched or held for a
+// retry, and closes the source. The source stops receiving first, so that released messages
+// do not arrive here again.
 func (o *ordered) Close(ctx context.Context) error {
 	o.mu.Lock()
 	o.closed = true

@@ -1,11 +1,12 @@
-// Package triggers holds what a source of messages is to drover: a Trigger that
-// lends messages out as Deliveries, and the Verdicts that end a loan.
+// Package triggers defines the contract between drover and a source of messages. A
+// Trigger leases messages from its source and returns them as Deliveries. A Verdict ends
+// the lease.
 //
-// The dispatcher (package daemon) is the only caller. It calls Receive from one
+// The dispatcher (package daemon/internal/dispatch) is the only caller. It calls Receive from one
 // goroutine, settles deliveries from many, and calls Close once, after the last
-// delivery is settled: settlements travel on the trigger's connection.
+// delivery is settled, because settlements use the trigger's connection.
 //
-// Each source is a subpackage, and each passes the suite in triggertest.
+// Each source is a subpackage, and each passes the conformance suite in triggertest.
 package triggers
 
 import (
@@ -17,146 +18,146 @@ import (
 	"time"
 )
 
-// A Trigger is where a function's messages come from: a queue, a topic
-// subscription, a stream consumer.
+// A Trigger receives the messages of one source: a queue, a topic subscription, a
+// stream consumer.
 type Trigger interface {
-	// Receive waits for at least one message and returns up to max of them.
-	// max is at least 1. The end of ctx ends the receiving only: loans made
-	// before stay, and a message that arrived too late for this call is kept
-	// for the next. The error is ctx.Err() when ctx ended; any other error
-	// means that the source cannot be read now, and the caller backs off.
+	// Receive waits for at least one message and returns up to max of them, where
+	// max is at least 1. The end of ctx ends this call only: leases stay valid, and a
+	// message that arrives too late for this call is kept for the next. The error is
+	// ctx.Err() when ctx ended. Any other error means that the source cannot be read
+	// now; the caller backs off and calls again.
 	Receive(ctx context.Context, max int) ([]*Delivery, error)
 
-	// Backlog reports what waits at the source. ErrUnknown means that the
-	// source does not tell, which is not the same as nothing.
+	// Backlog returns the number and age of the messages ready at the source. The error
+	// wraps ErrUnknown if the source does not report them; that is not an empty backlog.
 	Backlog(ctx context.Context) (Backlog, error)
 
-	// Close gives unsettled loans up (the source lends them again in its own
-	// time) and ends the connection. It is called last.
+	// Close drops unsettled leases and closes the connection. The source redelivers
+	// those messages when their leases expire. Close is called last.
 	Close(ctx context.Context) error
 }
 
-// Drainer is a Trigger that holds messages ready beyond those that were asked for.
+// Drainer is a Trigger that prefetches: it leases more messages than Receive has
+// requested.
 type Drainer interface {
 	Trigger
 
-	// Drain asks the source for no more, and returns up to max of the messages that
-	// are held; none when there are none left. It is called in place of Receive, when
-	// receiving has ended for good: what the source has lent is worked on, since what
-	// is given back is delivered again, and some sources count that.
+	// Drain requests nothing more from the source and returns up to max of the
+	// prefetched messages; an empty result means that none is left. It is called instead
+	// of Receive once receiving has ended for good. Prefetched messages are handled, not
+	// released, because released ones are redelivered, and some sources count that.
 	Drain(ctx context.Context, max int) ([]*Delivery, error)
 }
 
-// Message is immutable data: neither a trigger nor a handler changes it once it
-// was delivered.
+// Message is immutable: neither a trigger nor a handler changes it after its delivery.
 type Message struct {
 	// ID is unique within the source for as long as the message lives there.
 	ID string
 	// Body is the payload, byte for byte as it was sent; empty is allowed.
 	Body []byte
-	// Attributes are the headers or properties that the sender gave; nil where
-	// there are none.
+	// Attributes are the headers or properties that the sender set; nil if there are
+	// none.
 	Attributes map[string]string
-	// Repeated has all values, in their order, of the attributes that the sender gave more
-	// than once, of which Attributes has the first; nil where there are none.
+	// Repeated has all values, in order, of the attributes that the sender set more
+	// than once. Attributes has the first of them. Nil if there are none.
 	Repeated map[string][]string
-	// Attempt is 1 for the first, and one more for each failure that the
-	// function caused. A loan that was lost or released does not count.
+	// Attempt is 1 for the first attempt, and increases by one with each failure that
+	// the function caused. A lease that expired or was released does not count.
 	Attempt int
-	// Enqueued is when the source took the message in; zero if it doesn't tell.
+	// Enqueued is when the source accepted the message; zero if it does not report that.
 	Enqueued time.Time
 	// OrderingKey groups messages that are handled one at a time, in order;
-	// empty where the source has no order.
+	// empty if the source has no order.
 	OrderingKey string
 	// Subject is the name that the message was sent to: a NATS subject, a queue.
 	Subject string
-	// Session is what the message belongs to, where the source has sessions: a
-	// handle, not data, and good until the message is settled. Else nil.
+	// Session is a handle of the message's session, valid until the message is settled;
+	// nil if the source has no sessions.
 	Session Session
-	// Origin is what the source says of the message beside that: a handle, like Session.
-	// Nil where that is no more than is here.
+	// Origin is a handle of further properties that the source reports, valid like
+	// Session; nil if there are none.
 	Origin Origin
 }
 
-// Session is a place for state at the source, shared by the messages of one
-// ordering key, and kept when the daemon ends.
+// Session stores state at the source. The messages of one ordering key share it, and it
+// outlives the daemon.
 type Session interface {
 	// State returns the bytes that were set last; nil if there are none.
 	State(ctx context.Context) ([]byte, error)
-	// SetState replaces them; nil clears them. They are at the source when it
-	// returns nil, whatever becomes of the message.
+	// SetState replaces the bytes; nil clears them. When it returns nil, the source has
+	// stored them, independently of the verdict on the message.
 	SetState(ctx context.Context, state []byte) error
 }
 
-// Backlog is what waits at the source and is not yet handed out.
+// Backlog counts the messages at the source that no function has received yet.
 type Backlog struct {
-	// Ready counts the messages that could be received now. Messages on loan to
-	// this trigger are not among them.
+	// Ready counts the messages that could be received now, without those leased by
+	// this trigger.
 	Ready int64
-	// AtLeast says that there may be more than Ready: it was not counted to the end.
+	// AtLeast is set if Ready is a lower bound: the count was cut short.
 	AtLeast bool
-	// Oldest is when the oldest ready message was enqueued; zero if there is
-	// none, or if the source does not tell.
+	// Oldest is when the oldest ready message was enqueued; zero if there is none, or if
+	// the source does not report it.
 	Oldest time.Time
 	// Unsettled counts the messages that were delivered and are not settled: in flight
-	// somewhere, or waiting for a retry that somebody has to be there for. 0 where the
-	// source makes what waits ready by itself, or does not tell.
+	// somewhere, or waiting for a retry that needs a running receiver. It is 0 if the
+	// source itself makes waiting messages ready, or does not report them.
 	Unsettled int64
-	// More is what else the source tells; nil if nothing.
+	// More has further counts of the source; nil if there are none.
 	More *BacklogMore
 }
 
-// Holder is a Trigger that keeps messages for their retry, which nobody else gets
-// before it is closed.
+// Holder is a Trigger that keeps messages leased until their retry. No other receiver
+// gets them until it is closed.
 type Holder interface {
-	// Holding counts them.
+	// Holding returns the number of these messages.
 	Holding() int64
 }
 
-// BacklogMore are messages that wait for something other than a receiver.
+// BacklogMore counts messages that no receiver can get now.
 type BacklogMore struct {
 	Dead      int64 // dead letters
-	Scheduled int64 // for later
+	Scheduled int64 // not due yet
 }
 
-// Linked is a Trigger that knows the state of its connection, apart from what
-// Receive says.
+// Linked is a Trigger that knows the state of its connection independently of the
+// results of Receive.
 type Linked interface {
-	// Link returns the state; known is false where there is none.
+	// Link returns the state; known is false if the source has no connection state.
 	Link() (l Link, known bool)
 }
 
 // Link is the state of a connection to a source.
 type Link struct {
-	// Down is since when the source cannot be reached; zero if it can.
+	// Down is when the source became unreachable; zero if it can be reached.
 	Down time.Time
-	// Reconnects counts how often it could be again.
+	// Reconnects counts the reconnections.
 	Reconnects int64
 }
 
-// ErrUnknown says that a source does not tell its backlog.
-var ErrUnknown = errors.New("the source does not tell its backlog")
+// ErrUnknown is returned if a source does not report its backlog.
+var ErrUnknown = errors.New("the source does not report its backlog")
 
-// ErrTooLarge says that a source does not take a message of that size.
+// ErrTooLarge is returned for a message that exceeds the source's size limit.
 var ErrTooLarge = errors.New("the message is too large")
 
-// ErrEncoding says that a source's encoding cannot carry a message.
+// ErrEncoding is returned for a message that the source's encoding cannot represent.
 var ErrEncoding = errors.New("the message cannot be encoded")
 
-// ErrSettled says that a delivery was settled before: each is settled once.
+// ErrSettled is returned by Settle if the delivery was settled before.
 var ErrSettled = errors.New("the delivery is settled already")
 
-// Kind is how a delivery ends.
+// Kind is the way in which a delivery ends.
 type Kind uint8
 
 const (
 	// Done removes the message from the source.
 	Done Kind = iota + 1
-	// Retry lends it again after Verdict.Delay, with one attempt more.
+	// Retry makes it ready again after Verdict.Delay, and counts a failed attempt.
 	Retry
-	// Reject moves it to the source's dead letters with Verdict.Reason.
+	// Reject moves it to the source's dead letters, with Verdict.Reason.
 	Reject
-	// Release gives it back at once, as if it had never been lent.
+	// Release makes it ready again at once, without counting an attempt.
 	Release
 )
 
@@ -177,18 +178,18 @@ func (k Kind) String() string {
 // Verdict ends a delivery.
 type Verdict struct {
 	Kind Kind
-	// Delay is how long a Retry waits, counted from the settlement; 0 is now.
+	// Delay is the delay of a Retry, counted from the settlement; 0 is none.
 	Delay time.Duration
-	// Reason says in a line why a message was rejected.
+	// Reason is one line: why the message was rejected.
 	Reason string
-	// Detail is the long form of the reason, such as a traceback; may be empty.
+	// Detail is the long form of Reason, such as a traceback; may be empty.
 	Detail string
 	// Function is the name of the function that rejected the message.
 	Function string
 }
 
-// Tail cuts a text to n bytes, of which there are at least 3: what is kept is its
-// end, which of a traceback tells most.
+// Tail cuts text to n bytes, where n is at least 3. It keeps the end, which is the most
+// useful part of a traceback.
 func Tail(text string, n int) string {
 	text = strings.TrimSpace(text)
 	if len(text) > n {
@@ -197,85 +198,86 @@ func Tail(text string, n int) string {
 	return text
 }
 
-// Loan is the trigger's side of one delivery.
-type Loan interface {
-	// Settle carries out the verdict. A nil error means that the source has
-	// it, or will have it as soon as the connection is back. m is the message
-	// as it was delivered; its Attempt tells how many failures went before.
+// Lease is the trigger's side of one delivery.
+type Lease interface {
+	// Settle carries out the verdict. A nil error means that the source has accepted
+	// it, or will when the connection is back. m is the message as it was delivered; its
+	// Attempt minus one is the number of earlier failures.
 	Settle(ctx context.Context, m *Message, v Verdict) error
 }
 
-// Delivery is a message on loan, with the right to settle it, exactly once. The
-// trigger keeps the loan alive until then.
+// Delivery is a leased message, with the right to settle it exactly once. The trigger
+// renews the lease until then.
 type Delivery struct {
 	Message *Message
-	// Sequence is the message's place in the source's order, as far as the source has one: those
-	// of one ordering key are handed out by it. 0 is unknown.
+	// Sequence is the message's place in the source's order, if the source has one.
+	// Messages of one ordering key are delivered in this order. 0 is unknown.
 	Sequence uint64
 
-	loan    Loan
+	lease   Lease
 	settled atomic.Bool
 
 	mu      sync.Mutex
-	lost    bool
-	watcher Watcher
+	revoked bool
+	handler RevokeHandler
 }
 
-// Watcher is told that a loan was lost.
-type Watcher interface {
-	// Lost is called once, from any goroutine, and does not wait.
-	Lost()
+// A RevokeHandler is called when the source has revoked a lease.
+type RevokeHandler interface {
+	// LeaseRevoked is called at most once, from any goroutine. It must not block.
+	LeaseRevoked()
 }
 
-// Watch has w told, at once if the loan is lost already. There is one watcher.
-func (d *Delivery) Watch(w Watcher) {
+// OnRevoked sets the handler of a revoked lease. It is called at once if the lease is
+// revoked already. There is one handler; a later call replaces it.
+func (d *Delivery) OnRevoked(h RevokeHandler) {
 	d.mu.Lock()
-	d.watcher = w
-	lost := d.lost
+	d.handler = h
+	revoked := d.revoked
 	d.mu.Unlock()
-	if lost {
-		w.Lost()
+	if revoked {
+		h.LeaseRevoked()
 	}
 }
 
-// Lose is for triggers: the source has taken the loan back before it was
-// settled, and lends the message again.
-func (d *Delivery) Lose() {
+// Revoke is called by triggers when a lease ended before the message was settled: it
+// expired, or its connection was lost. The source redelivers the message.
+func (d *Delivery) Revoke() {
 	d.mu.Lock()
-	w, first := d.watcher, !d.lost
-	d.lost = true
+	h, first := d.handler, !d.revoked
+	d.revoked = true
 	d.mu.Unlock()
-	if first && w != nil && !d.settled.Load() {
-		w.Lost()
+	if first && h != nil && !d.settled.Load() {
+		h.LeaseRevoked()
 	}
 }
 
-// IsLost reports whether the source has taken the loan back.
-func (d *Delivery) IsLost() bool {
+// IsRevoked reports whether Revoke was called.
+func (d *Delivery) IsRevoked() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.lost
+	return d.revoked
 }
 
-// NewDelivery is for triggers. A trigger that wants one allocation for all that
-// it keeps of a message embeds a Delivery and calls Init instead.
-func NewDelivery(m *Message, loan Loan) *Delivery {
+// NewDelivery is called by triggers. To use one allocation for everything that it keeps
+// of a message, a trigger embeds a Delivery and calls Init instead.
+func NewDelivery(m *Message, lease Lease) *Delivery {
 	d := new(Delivery)
-	d.Init(m, loan)
+	d.Init(m, lease)
 	return d
 }
 
-// Init makes the zero Delivery ready; it is called once.
-func (d *Delivery) Init(m *Message, loan Loan) { d.Message, d.loan = m, loan }
+// Init initializes a zero Delivery. It is called once.
+func (d *Delivery) Init(m *Message, lease Lease) { d.Message, d.lease = m, lease }
 
-// Settle ends the loan. When it returns an error other than ErrSettled the
-// source did not take the verdict, and Settle may be called again. It is safe
-// for use by many goroutines; one of them settles.
+// Settle ends the lease with a verdict. If it returns an error other than ErrSettled, the
+// source did not accept the verdict, and Settle may be called again. It is safe for
+// concurrent use; one caller settles, the others get ErrSettled.
 func (d *Delivery) Settle(ctx context.Context, v Verdict) error {
 	if !d.settled.CompareAndSwap(false, true) {
 		return ErrSettled
 	}
-	if err := d.loan.Settle(ctx, d.Message, v); err != nil {
+	if err := d.lease.Settle(ctx, d.Message, v); err != nil {
 		d.settled.Store(false)
 		return err
 	}

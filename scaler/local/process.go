@@ -254,7 +254,7 @@ func (p *Provisioner) ended(i *instance, now time.Time) bool {
 	case i.state == draining && i.killed == "":
 		p.cfg.Log.Info("an instance has ended", "instance", i.id, "drained_in", lived)
 	case i.state == draining:
-		p.cfg.Log.Error("an instance was killed while it drained; what it had in flight comes back when the loans run out", "instance", i.id, "error", i.killed)
+		p.cfg.Log.Error("an instance was killed while it drained; its messages will be redelivered when their leases expire", "instance", i.id, "error", i.killed)
 	case i.state == starting:
 		p.notReady(fmt.Sprintf("instance %d ended before it was ready: %s", i.id, i.how()), now)
 	default:

@@ -1,6 +1,5 @@
-// Package memory is a queue within the process: for tests of functions and of
-// drover itself, and the plainest example of a trigger. Nothing survives the
-// process.
+// Package memory is a queue within the process. It serves tests of functions and of drover
+// itself, and is the simplest example of a trigger. Its messages end with the process.
 package memory
 
 import (
@@ -15,18 +14,18 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// DefaultLoan is how long a loan outlives the trigger that held it.
-const DefaultLoan = 30 * time.Second
+// DefaultLease is how long a lease outlives a trigger that was closed without settling it.
+const DefaultLease = 30 * time.Second
 
 // Queue holds messages. Any number of triggers may read it, as instances of a
 // daemon would. The zero value is not ready; use New.
 type Queue struct {
-	loan time.Duration
+	lease time.Duration
 
 	mu     sync.Mutex
 	next   int
 	ready  []*entry
-	timers map[*entry]*time.Timer // delayed, or lost and not yet back
+	timers map[*entry]*time.Timer // entries that are delayed, or whose lease was dropped by Close
 	dead   []Dead
 	wake   chan struct{} // closed and replaced when something becomes ready
 }
@@ -43,17 +42,17 @@ type entry struct {
 	sequence uint64
 }
 
-// New returns an empty queue. A loan whose trigger was closed without settling
-// it comes back after loan; 0 is DefaultLoan.
-func New(loan time.Duration) *Queue {
-	if loan == 0 {
-		loan = DefaultLoan
+// New returns an empty queue. A message whose trigger was closed without settling it is
+// ready again after lease; 0 is DefaultLease.
+func New(lease time.Duration) *Queue {
+	if lease == 0 {
+		lease = DefaultLease
 	}
-	return &Queue{loan: loan, timers: make(map[*entry]*time.Timer), wake: make(chan struct{})}
+	return &Queue{lease: lease, timers: make(map[*entry]*time.Timer), wake: make(chan struct{})}
 }
 
-// Send adds a message. Its ID and Enqueued are filled in where they are zero;
-// its Attempt is ignored. The body is not copied.
+// Send adds a message. It sets ID and Enqueued if they are zero, and ignores Attempt. The
+// body is not copied.
 func (q *Queue) Send(m triggers.Message) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -68,14 +67,14 @@ func (q *Queue) Send(m triggers.Message) {
 	q.add(&entry{message: m, sequence: uint64(q.next)})
 }
 
-// Dead returns the messages that were rejected so far.
+// Dead returns the messages rejected so far.
 func (q *Queue) Dead() []Dead {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return slices.Clone(q.dead)
 }
 
-// Close stops the timers of what is delayed. Messages are gone with the queue.
+// Close stops the timers of delayed messages. All messages are lost.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -108,18 +107,18 @@ func (q *Queue) addAfter(e *entry, delay time.Duration) {
 	})
 }
 
-// Trigger returns a way to read the queue.
+// Trigger returns a new trigger that reads the queue.
 func (q *Queue) Trigger() triggers.Trigger {
-	return &trigger{queue: q, loans: make(map[*loan]struct{})}
+	return &trigger{queue: q, leases: make(map[*lease]struct{})}
 }
 
 type trigger struct {
 	queue  *Queue
-	loans  map[*loan]struct{} // guarded by queue.mu
-	closed bool               // likewise
+	leases map[*lease]struct{} // guarded by queue.mu
+	closed bool                // likewise
 }
 
-type loan struct {
+type lease struct {
 	trigger *trigger
 	entry   *entry
 }
@@ -142,8 +141,8 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 			for i, e := range q.ready[:n] {
 				m := e.message
 				m.Attempt = e.failures + 1
-				l := &loan{t, e}
-				t.loans[l] = struct{}{}
+				l := &lease{t, e}
+				t.leases[l] = struct{}{}
 				out[i] = triggers.NewDelivery(&m, l)
 				out[i].Sequence = e.sequence
 			}
@@ -160,14 +159,14 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 	}
 }
 
-func (l *loan) Settle(_ context.Context, m *triggers.Message, v triggers.Verdict) error {
+func (l *lease) Settle(_ context.Context, m *triggers.Message, v triggers.Verdict) error {
 	t, q := l.trigger, l.trigger.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if _, held := t.loans[l]; !held {
+	if _, leased := t.leases[l]; !leased {
 		return fmt.Errorf("message %s: %w", m.ID, errClosed)
 	}
-	delete(t.loans, l)
+	delete(t.leases, l)
 	switch v.Kind {
 	case triggers.Retry:
 		l.entry.failures = m.Attempt
@@ -199,9 +198,9 @@ func (t *trigger) Close(context.Context) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	t.closed = true
-	for l := range t.loans {
-		q.addAfter(l.entry, q.loan)
+	for l := range t.leases {
+		q.addAfter(l.entry, q.lease)
 	}
-	clear(t.loans)
+	clear(t.leases)
 	return nil
 }

@@ -14,12 +14,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConformance(t *testing.T) {
 	triggertest.Run(t, func(t *testing.T, o triggertest.Options) *triggertest.Source {
-		const loan = 100 * time.Millisecond
-		q := memory.New(loan)
+		const lease = 100 * time.Millisecond
+		q := memory.New(lease)
 		t.Cleanup(q.Close)
 		return &triggertest.Source{
-			Loan: loan,
-			// What was lost comes again behind what is ready.
+			Lease: lease,
+			// Messages with an expired lease are redelivered after those that are ready.
 			Reorders: true,
 			Open: func(t testing.TB) triggers.Trigger {
 				tr := q.Trigger()

@@ -67,7 +67,7 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	case m.Sequence <= info.AckFloor.Stream:
 		found.Place = triggers.PlaceDone
 	default:
-		found.Place = triggers.PlaceLent // or done, after others that are not
+		found.Place = triggers.PlaceLeased // or done, after others that are not
 	}
 	return found, nil
 }

@@ -17,7 +17,7 @@ func TestFind(t *testing.T) {
 	triggertest.RunFind(t, func(t *testing.T) *triggertest.Searchable {
 		source, observer, cfg := newSource(t, triggertest.Options{})
 		return &triggertest.Searchable{
-			Source: source, Lent: triggers.PlaceLent, Back: triggers.PlaceLent,
+			Source: source, Leased: triggers.PlaceLeased, Back: triggers.PlaceLeased,
 			IDs: func(t testing.TB) (ids []string) {
 				stream, err := observer.js.Stream(t.Context(), cfg.Stream)
 				if err != nil {
@@ -83,7 +83,7 @@ func TestFindByTheSendersID(t *testing.T) {
 	}
 	ds := receive(t, tr, 2)
 	settle(t, ds[1], triggers.Verdict{Kind: triggers.Retry, Delay: time.Hour})
-	if found := wantFound(t, other, "own-1", triggers.PlaceLent); found.Failures != 1 {
+	if found := wantFound(t, other, "own-1", triggers.PlaceLeased); found.Failures != 1 {
 		t.Errorf("one that waits for its retry is %+v, want 1 failure", found)
 	}
 	if found := wantFound(t, other, "own-2", triggers.PlaceReady); found.Ahead != 0 {
@@ -91,7 +91,7 @@ func TestFindByTheSendersID(t *testing.T) {
 	}
 	done(t, ds[0])
 	settle(t, receive(t, tr, 1)[0], triggers.Verdict{Kind: triggers.Release})
-	wantFound(t, other, "own-2", triggers.PlaceLent)
+	wantFound(t, other, "own-2", triggers.PlaceLeased)
 	wantFound(t, other, "ORDERS:1", "")
 	wantFound(t, other, "ORDERS:none", "")
 }

@@ -100,7 +100,7 @@ func (t *trigger) live(stream jetstream.Stream, consumer jetstream.Consumer, rec
 	t.mu.Unlock()
 	t.sending.Unlock()
 	for _, l := range lost {
-		l.Lose()
+		l.Revoke()
 	}
 	for _, r := range later {
 		if err := t.conn.nc.Publish(r.reply, r.said); err != nil {
@@ -189,7 +189,7 @@ func (t *trigger) die(err error) {
 	t.mu.Unlock()
 	t.sending.Unlock()
 	for _, l := range lost {
-		l.Lose()
+		l.Revoke()
 	}
 }
 

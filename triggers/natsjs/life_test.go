@@ -41,7 +41,7 @@ func receiveLater(t *testing.T, tr triggers.Trigger, n int) (out []*triggers.Del
 func waitLost(t *testing.T, ds ...*triggers.Delivery) {
 	t.Helper()
 	for _, d := range ds {
-		for deadline := time.Now().Add(patience); !d.IsLost(); {
+		for deadline := time.Now().Add(patience); !d.IsRevoked(); {
 			if time.Now().After(deadline) {
 				t.Fatalf("message %s is of a stream that is gone, and nobody has noticed", d.Message.ID)
 			}
@@ -216,8 +216,8 @@ func TestAnOldCallSettlesNoNewMessage(t *testing.T) {
 				t.Errorf("%d of the 4 new messages are in flight at the server: old calls have settled some", n)
 			}
 			for _, d := range fresh {
-				if d.Message.Attempt != 1 || d.IsLost() {
-					t.Errorf("new message %s: attempt %d, lost %v", d.Message.ID, d.Message.Attempt, d.IsLost())
+				if d.Message.Attempt != 1 || d.IsRevoked() {
+					t.Errorf("new message %s: attempt %d, lost %v", d.Message.ID, d.Message.Attempt, d.IsRevoked())
 				}
 			}
 			done(t, fresh...)
@@ -289,7 +289,7 @@ func TestMessagesThatComeDuringTheLookUp(t *testing.T) {
 	second := receiveLater(t, opened, 1)[0]
 	tr.live(stream, consumer, reconnects, highest)
 	for _, d := range []*triggers.Delivery{first, second} {
-		if d.IsLost() {
+		if d.IsRevoked() {
 			t.Errorf("message %s is lost", d.Message.ID)
 		}
 		settle(t, d, triggers.Verdict{Kind: triggers.Done})

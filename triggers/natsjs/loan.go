@@ -151,7 +151,7 @@ func parseReply(reply string) (at delivered, err error) {
 	return delivered{place{numbers[1], int64(numbers[3])}, numbers[0], numbers[2]}, nil
 }
 
-// Settle implements triggers.Loan.
+// Settle implements triggers.Lease.
 func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	v = l.last(m, v)
 	if err := l.carryOut(ctx, m, v); err != nil {

@@ -157,7 +157,7 @@ func newSource(t *testing.T, o triggertest.Options) (*triggertest.Source, *Conne
 	}
 	connections := map[triggers.Trigger]*Connection{}
 	source := &triggertest.Source{
-		Loan:    cfg.AckWait,
+		Lease:   cfg.AckWait,
 		Settled: func(t testing.TB) { allAcknowledged(t, observer, cfg) },
 		Open: func(t testing.TB) triggers.Trigger {
 			c := connect(t, server)

@@ -140,7 +140,7 @@ func (t *trigger) lose(l *loan) {
 	if waits { // for its next attempt: there is nobody to tell, and nothing to give back
 		t.forget(l)
 	}
-	l.Lose()
+	l.Revoke()
 }
 
 // maxRenewal is the longest time between two renewals. A lock of five minutes

@@ -383,7 +383,7 @@ func TestClocksThatDoNotAgree(t *testing.T) {
 			settle(t, kept, triggers.Done)
 			b.wantEmpty(t)
 			for _, path := range []string{"orders", "carts"} {
-				if u, err := b.Usage(path); err != nil || u.Lost > 0 || u.Lent != 1 {
+				if u, err := b.Usage(path); err != nil || u.Lost > 0 || u.Leased != 1 {
 					t.Errorf("%s: %+v, %v", path, u, err)
 				}
 			}
@@ -432,7 +432,7 @@ func TestLargeBodies(t *testing.T) {
 
 type lossWatcher chan struct{}
 
-func (w lossWatcher) Lost() { close(w) }
+func (w lossWatcher) LeaseRevoked() { close(w) }
 
 func TestALossIsTold(t *testing.T) {
 	t.Parallel()
@@ -442,7 +442,7 @@ func TestALossIsTold(t *testing.T) {
 		b.send(t, triggers.Message{Body: []byte("1"), OrderingKey: "a"})
 		hung := receive(t, tr, 1)[0]
 		lost := make(lossWatcher)
-		hung.Watch(lost)
+		hung.OnRevoked(lost)
 		again := receive(t, tr, 1)[0]
 		if again.Message.Attempt != 1 {
 			t.Errorf("attempt %d: a loss was charged", again.Message.Attempt)

@@ -78,7 +78,7 @@ func (e *entity) foundAs(m *azservicebus.ReceivedMessage, ahead int64) triggers.
 			found.Due = *m.ScheduledEnqueueTime
 		}
 	} else if m.LockedUntil != nil && m.LockedUntil.After(time.Now()) {
-		found.Place, found.Ahead, found.Doubtful = triggers.PlaceLent, -1, false
+		found.Place, found.Ahead, found.Doubtful = triggers.PlaceLeased, -1, false
 	}
 	return found
 }

@@ -19,7 +19,7 @@ func TestFind(t *testing.T) {
 	triggertest.RunFind(t, func(t *testing.T) *triggertest.Searchable {
 		b := start(t, emulator.QueueOptions{LockDuration: time.Minute})
 		return &triggertest.Searchable{
-			Source: b.source(false), Lent: triggers.PlaceLent, Back: triggers.PlaceReady, Doubtful: true,
+			Source: b.source(false), Leased: triggers.PlaceLeased, Back: triggers.PlaceReady, Doubtful: true,
 			IDs: func(t testing.TB) (ids []string) {
 				r, err := b.client(t).NewReceiverForQueue("orders", nil)
 				if err != nil {
@@ -95,7 +95,7 @@ func TestFindLater(t *testing.T) {
 				}
 			} else {
 				wantFound(t, tr, "again", triggers.Found{Place: triggers.PlaceHeld, Ahead: -1, Failures: 1, Due: due})
-				wantFound(t, other, "again", triggers.Found{Place: triggers.PlaceLent, Ahead: -1})
+				wantFound(t, other, "again", triggers.Found{Place: triggers.PlaceLeased, Ahead: -1})
 			}
 			if _, err := s.ScheduleMessages(t.Context(), []*azservicebus.Message{{MessageID: to.Ptr("tomorrow")}}, due, nil); err != nil {
 				t.Fatal(err)

@@ -131,7 +131,7 @@ func bodyOf(m *azservicebus.ReceivedMessage) (body []byte, misfit string) {
 	return m.Body, ""
 }
 
-// Settle implements triggers.Loan. A retry with a delay is held here, with its
+// Settle implements triggers.Lease. A retry with a delay is held here, with its
 // lock renewed, and abandoned when the delay is over: the service has no other
 // delay that keeps a message what it is.
 func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {

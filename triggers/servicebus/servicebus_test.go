@@ -170,7 +170,7 @@ func TestConformanceWithSessions(t *testing.T) {
 
 func (b *bed) source(sessions bool) *triggertest.Source {
 	return &triggertest.Source{
-		Loan: time.Second,
+		Lease: time.Second,
 		Open: func(t testing.TB) triggers.Trigger {
 			return b.open(t, func(c *Config) { c.Sessions, c.MaxSessions = sessions, 128 })
 		},

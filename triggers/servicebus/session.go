@@ -321,7 +321,7 @@ func (s *session) end(lost error) {
 	}
 	if s.current != nil && s.retryAt.IsZero() {
 		t.log.Warn("a session was lost before its message was settled; it will run again", "session", s.id, "message", s.current.message.ID, "error", lost)
-		s.current.Lose()
+		s.current.Revoke()
 	} else {
 		t.log.Debug("a session was lost", "session", s.id, "error", lost)
 	}

@@ -164,7 +164,7 @@ func TestASessionWhoseConnectionBreaks(t *testing.T) {
 	b.send(t, ofSession("a", "1")...)
 	handling := receive(t, tr, 1)[0]
 	lost := make(lossWatcher)
-	handling.Watch(lost)
+	handling.OnRevoked(lost)
 	b.DropConnections()
 	select {
 	case <-lost:

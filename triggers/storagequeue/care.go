@@ -124,7 +124,7 @@ func (t *trigger) lose(l *loan) {
 	t.mu.Unlock()
 	t.log.Warn("the lease of a message was lost before it was settled; it may run again", "message", l.message.ID)
 	t.expect(ends)
-	l.Lose()
+	l.Revoke()
 }
 
 // forbiddenToUpdate says, once, what follows from a missing right.

@@ -42,7 +42,7 @@ func TestDeadLetters(t *testing.T) {
 							a.send(t, queue, string(m.Body))
 						}
 					},
-					Loan: time.Second, NoAttributes: true, Reorders: true,
+					Lease: time.Second, NoAttributes: true, Reorders: true,
 				},
 				OpenDead: func(t testing.TB) triggers.DeadLetters { return a.openDead(t, queue, nil) },
 				Half: func(t testing.TB, dead triggers.DeadLetters, l triggers.DeadLetter) {

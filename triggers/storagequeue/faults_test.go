@@ -127,7 +127,7 @@ func TestAStaleReceipt(t *testing.T) {
 	tr := a.open(t, queue, nil)
 	d := receive(t, tr, 1)[0]
 	lost := make(watcher, 1)
-	d.Watch(lost)
+	d.OnRevoked(lost)
 	a.Inject(emulator.Fault{Operation: emulator.Update, Times: 1, LoseAnswer: true})
 	<-lost
 	done(t, d) // the service says no
@@ -168,7 +168,7 @@ func (t *trigger) only(tb testing.TB) *loan {
 
 type watcher chan struct{}
 
-func (w watcher) Lost() { w <- struct{}{} }
+func (w watcher) LeaseRevoked() { w <- struct{}{} }
 
 // A server that asks to wait is not asked before.
 func TestThrottling(t *testing.T) {

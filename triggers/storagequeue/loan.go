@@ -109,7 +109,7 @@ func deref[T any](p *T) (v T) {
 	return v
 }
 
-// Settle implements triggers.Loan.
+// Settle implements triggers.Lease.
 func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	l.asking.Lock()
 	defer l.asking.Unlock()

@@ -25,7 +25,7 @@ func TestPeek(t *testing.T) {
 		triggertest.RunPeek(t, func(t *testing.T) *triggertest.Peekable {
 			queue := a.newQueue(t)
 			return &triggertest.Peekable{
-				Source: a.source(queue), Most: MaxPeek, HidesLent: true,
+				Source: a.source(queue), Most: MaxPeek, HidesLeased: true,
 				OpenPeeker: func(t testing.TB) triggers.Peeker { return a.peeker(t, queue, testLog(t)) },
 			}
 		})

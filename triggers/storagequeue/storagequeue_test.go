@@ -36,7 +36,7 @@ func (a *account) source(queue string) *triggertest.Source {
 		},
 		Crash:        func(_ testing.TB, tr triggers.Trigger) { tr.(*trigger).crash() },
 		Dead:         func(t testing.TB) []triggertest.Dead { return a.dead(t, queue) },
-		Loan:         time.Second,
+		Lease:        time.Second,
 		NoAttributes: true,
 		MaxBody:      48 << 10,
 	}

@@ -13,10 +13,10 @@ type Searchable struct {
 	*Source
 	// IDs returns the ids of the messages that nobody has received, in their order.
 	IDs func(t testing.TB) []string
-	// Lent is how one is shown that another trigger has, and Back one that came back:
-	// a place, or nothing, where the source does not show it.
-	Lent, Back triggers.Place
-	// Doubtful says that ready ones are.
+	// Leased is the Place of a message that another trigger has leased, and Back that of a
+	// released one. Either is empty if the source does not show the message.
+	Leased, Back triggers.Place
+	// Doubtful is the field Doubtful of ready messages.
 	Doubtful bool
 }
 
@@ -37,7 +37,7 @@ func RunFind(t *testing.T, open func(t *testing.T) *Searchable) {
 	}
 }
 
-// find looks for a message. The place is empty where there is no such.
+// find returns where a message is. The place is empty if it is not found.
 func find(t *testing.T, tr triggers.Trigger, id string) triggers.Found {
 	t.Helper()
 	found, err := tr.(triggers.Finder).Find(t.Context(), id)
@@ -53,7 +53,7 @@ func find(t *testing.T, tr triggers.Trigger, id string) triggers.Found {
 	return found
 }
 
-// findUntil looks until a message is at a place: what was settled may still be on its way.
+// findUntil waits until a message is at a place: a settlement may still be in transit.
 func findUntil(t *testing.T, tr triggers.Trigger, id string, at triggers.Place) (found triggers.Found) {
 	t.Helper()
 	look := time.NewTicker(5 * time.Millisecond)
@@ -100,8 +100,8 @@ func testFindHeld(t *testing.T, s *Searchable) {
 	if found := find(t, tr, d.Message.ID); found.Place != triggers.PlaceHeld || found.Failures != 0 || found.Ahead >= 0 || !found.Enqueued.Equal(d.Message.Enqueued) {
 		t.Errorf("the one that has it finds %+v", found)
 	}
-	if found := find(t, other, d.Message.ID); found.Place != s.Lent {
-		t.Errorf("another finds %+v, want it at %q", found, s.Lent)
+	if found := find(t, other, d.Message.ID); found.Place != s.Leased {
+		t.Errorf("another finds %+v, want it at %q", found, s.Leased)
 	}
 	done(t, d)
 }

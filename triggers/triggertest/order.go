@@ -35,7 +35,7 @@ func testOrder(t *testing.T, s *Source) {
 	if heads["a1"] == nil || heads["b1"] == nil {
 		t.Fatalf("the first of each key should come first, together; got %v", heads)
 	}
-	nothing(t, tr, lapse(s.Loan))
+	nothing(t, tr, expiryWait(s.Lease))
 	done(t, heads["a1"])
 	for _, want := range []string{"a2", "a3"} {
 		d := receive(t, tr, 1)[0]
@@ -171,7 +171,7 @@ func (o *orderLog) consume(t *testing.T, ctx context.Context, tr triggers.Trigge
 				if !again && (v.Kind == triggers.Done || v.Kind == triggers.Reject) {
 					o.ends(d.Message.OrderingKey, n)
 				}
-				if err := d.Settle(context.WithoutCancel(ctx), v); err != nil && !d.IsLost() {
+				if err := d.Settle(context.WithoutCancel(ctx), v); err != nil && !d.IsRevoked() {
 					t.Errorf("settling %s of %s as %v: %v", d.Message.Body, d.Message.OrderingKey, v.Kind, err)
 				}
 			})
@@ -303,7 +303,7 @@ func (o *orderLog) wait(t *testing.T, s *Source) {
 	t.Helper()
 	select {
 	case <-o.finished:
-	case <-time.After(2*patience + 20*s.Loan):
+	case <-time.After(2*patience + 20*s.Lease):
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		t.Errorf("%d messages are not settled; settled so far: %v", o.left, o.ended)

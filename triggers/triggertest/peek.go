@@ -12,13 +12,13 @@ import (
 // Peekable is one empty queue at a real server, whose messages can be peeked.
 type Peekable struct {
 	*Source
-	// OpenPeeker returns one more Peeker. The queue closes at the test's end what the test
-	// did not.
+	// OpenPeeker returns one more Peeker, which is closed at the end of the test, if the
+	// test did not.
 	OpenPeeker func(t testing.TB) triggers.Peeker
-	// Most is how many the source shows at most; 0 is no limit.
+	// Most is the largest number of messages that the source shows; 0 is no limit.
 	Most int
-	// HidesLent says that what somebody has on loan is not shown.
-	HidesLent bool
+	// HidesLeased is set if the source does not show leased messages.
+	HidesLeased bool
 }
 
 // RunPeek runs the suite for Peekers. open makes an empty queue for one test.
@@ -39,7 +39,7 @@ func RunPeek(t *testing.T, open func(t *testing.T) *Peekable) {
 	}
 }
 
-// peek returns all that is shown, in pages.
+// peek returns all messages that are shown, in pages.
 func peek(t *testing.T, p triggers.Peeker, page int) (out []triggers.Message) {
 	t.Helper()
 	for {
@@ -115,21 +115,21 @@ func testPeekMany(t *testing.T, p *Peekable) {
 	}
 }
 
-// testPeekTakesNone: neither from who has one, nor from who will.
+// testPeekTakesNone checks that peeking takes no message from current or later receivers.
 func testPeekTakesNone(t *testing.T, p *Peekable) {
 	tr := p.Open(t)
 	p.Send(t, text("1", "2", "3")...)
-	held := receive(t, tr, 1)[0]
+	leased := receive(t, tr, 1)[0]
 	want := 3
-	if p.HidesLent {
+	if p.HidesLeased {
 		want = 2
 	}
 	for range 2 {
-		if seen := peek(t, p.OpenPeeker(t), 10); len(seen) != want && !p.HidesLent || len(seen) > want {
-			t.Errorf("with one on loan it shows %d messages, want %d", len(seen), want)
+		if seen := peek(t, p.OpenPeeker(t), 10); len(seen) != want && !p.HidesLeased || len(seen) > want {
+			t.Errorf("with one leased it shows %d messages, want %d", len(seen), want)
 		}
 	}
-	done(t, held)
+	done(t, leased)
 	for _, d := range receive(t, tr, 2) {
 		wantAttempt(t, d, 1)
 		done(t, d)

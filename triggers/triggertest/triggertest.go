@@ -1,5 +1,5 @@
-// Package triggertest is the suite that every trigger passes, each against its
-// real server. A trigger's own test gives it a Source and calls Run.
+// Package triggertest is the conformance suite of triggers. Each trigger passes it against
+// its real server: a trigger's own test passes a Source to Run.
 package triggertest
 
 import (
@@ -13,29 +13,29 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Source is one empty queue at a real server, made anew for each test.
+// Source is one empty queue at a real server, created for one test.
 type Source struct {
-	// Open returns one more trigger on the queue, as another instance would
-	// have it. The source closes at the test's end what the test did not.
+	// Open returns one more trigger on the queue, as another instance would open it. The
+	// source closes it at the end of the test, if the test did not.
 	Open func(t testing.TB) triggers.Trigger
-	// Send adds messages, in this order. Body, Attributes and OrderingKey count.
+	// Send adds messages, in this order. It uses Body, Attributes and OrderingKey.
 	Send func(t testing.TB, m ...triggers.Message)
 	// Crash ends a trigger as kill -9 of its process would.
 	Crash func(t testing.TB, trigger triggers.Trigger)
 	// Dead returns the dead letters so far.
 	Dead func(t testing.TB) []Dead
-	// Loan is how long a loan lasts without a sign of life; the suite waits
-	// for a few of them, so it should be a second at most.
-	Loan time.Duration
-	// Settled waits until the source has nothing left, neither ready nor on loan; nil: the
-	// suite waits for what comes when a loan has ended.
+	// Lease is how long a lease lasts without a renewal. The suite waits for a few of
+	// them, so it should be at most a second.
+	Lease time.Duration
+	// Settled waits until the source has no messages left, neither ready nor leased. If
+	// it is nil, the suite waits until leases would have expired.
 	Settled func(t testing.TB)
-	// Reorders says that messages that were given back come again in an order
-	// of the source's own, also those of one ordering key.
+	// Reorders is set if the source redelivers released messages in an order of its own,
+	// also those of one ordering key.
 	Reorders bool
 
-	// What the source cannot have. NoAttributes: messages are bodies alone.
-	// MaxBody is the largest body, in bytes; 0 is 1 MiB or more.
+	// The limits of the source. NoAttributes: messages have only a body. MaxBody is the
+	// largest body, in bytes; 0 is at least 1 MiB.
 	NoAttributes bool
 	MaxBody      int
 }
@@ -43,23 +43,22 @@ type Source struct {
 // Dead is a dead letter.
 type Dead struct {
 	Body       []byte
-	Attributes map[string]string // what the sender gave is among them
+	Attributes map[string]string // including those of the sender
 	Reason     string
 	Detail     string
 	Attempts   int
 	Function   string
 }
 
-// Options is what a test wants of its source.
+// Options are the requirements of a test on its source.
 type Options struct {
-	// Ordered asks for one message at a time for each ordering key.
+	// Ordered requires one message at a time for each ordering key.
 	Ordered bool
-	// NoPrefetch asks for none to be held beyond those that were asked for, where the source
-	// has such a setting.
+	// NoPrefetch disables prefetching, if the source has such a setting.
 	NoPrefetch bool
 }
 
-// patience bounds every wait for something that must come.
+// patience bounds every wait for an expected event.
 const patience = 3 * time.Minute
 
 // Run runs the suite. open makes an empty queue for one test.
@@ -71,14 +70,14 @@ func Run(t *testing.T, open func(t *testing.T, o Options) *Source) {
 	}{
 		{"delivery", Options{}, testDelivery},
 		{"at most max", Options{}, testMax},
-		{"redelivery after a lost loan", Options{}, testLostLoan},
+		{"redelivery after an expired lease", Options{}, testExpiredLease},
 		{"retry after its delay", Options{}, testRetry},
 		{"attempts survive a crash", Options{}, testAttemptsSurvive},
 		{"release charges no attempt", Options{}, testRelease},
 		{"release keeps earlier failures", Options{}, testReleaseAfterFailure},
 		{"reject to the dead letters", Options{}, testReject},
-		{"a long loan is kept alive", Options{}, testKeepAlive},
-		{"a loan is settled once", Options{}, testSettledOnce},
+		{"a long lease is renewed", Options{}, testKeepAlive},
+		{"a lease is settled once", Options{}, testSettledOnce},
 		{"stop while receiving", Options{}, testStopReceiving},
 		{"close comes last", Options{}, testCloseLast},
 		{"backlog", Options{}, testBacklog},
@@ -97,13 +96,13 @@ func Run(t *testing.T, open func(t *testing.T, o Options) *Source) {
 	}
 }
 
-// lapse is after what time a message whose loan has ended is there again.
-func lapse(loan time.Duration) time.Duration { return loan + max(loan/4, 500*time.Millisecond) }
+// expiryWait is the time after which a message with an expired lease is ready again.
+func expiryWait(lease time.Duration) time.Duration { return lease + max(lease/4, 500*time.Millisecond) }
 
-// gone holds that all that was sent is settled, so that nothing comes any more.
+// gone checks that all messages are settled, so that none is delivered any more.
 func (s *Source) gone(t *testing.T, tr triggers.Trigger) {
 	t.Helper()
-	wait := lapse(s.Loan)
+	wait := expiryWait(s.Lease)
 	if s.Settled != nil {
 		s.Settled(t)
 		wait = 100 * time.Millisecond
@@ -215,7 +214,7 @@ func testMax(t *testing.T, s *Source) {
 	}
 }
 
-func testLostLoan(t *testing.T, s *Source) {
+func testExpiredLease(t *testing.T, s *Source) {
 	first := s.Open(t)
 	s.Send(t, text("lost")...)
 	receive(t, first, 1)
@@ -235,7 +234,7 @@ func testRetry(t *testing.T, s *Source) {
 	start := time.Now()
 	settle(t, d, triggers.Verdict{Kind: triggers.Retry, Delay: delay})
 	d = receive(t, tr, 1)[0]
-	// A source's clock may be a little coarser than ours.
+	// A source's clock may be coarser than this machine's.
 	if waited := time.Since(start); waited < delay-50*time.Millisecond {
 		t.Errorf("it came back after %v, want %v", waited, delay)
 	}
@@ -260,7 +259,7 @@ func testAttemptsSurvive(t *testing.T, s *Source) {
 
 func testRelease(t *testing.T, s *Source) {
 	first := s.Open(t)
-	s.Send(t, text("given back")...)
+	s.Send(t, text("released")...)
 	for range 3 {
 		d := receive(t, first, 1)[0]
 		wantAttempt(t, d, 1)
@@ -314,8 +313,8 @@ func testKeepAlive(t *testing.T, s *Source) {
 	tr := s.Open(t)
 	s.Send(t, text("slow")...)
 	d := receive(t, tr, 1)[0]
-	nothing(t, tr, 2*s.Loan)
-	nothing(t, s.Open(t), s.Loan/2)
+	nothing(t, tr, 2*s.Lease)
+	nothing(t, s.Open(t), s.Lease/2)
 	done(t, d)
 	s.gone(t, tr)
 }
@@ -348,9 +347,9 @@ func testStopReceiving(t *testing.T, s *Source) {
 			t.Errorf("Receive: %v, want context.Canceled", err)
 		}
 	case <-time.After(patience):
-		t.Fatal("Receive goes on after its context ended")
+		t.Fatal("Receive has not returned, although its context ended")
 	}
-	done(t, d) // the loan outlived the receiving
+	done(t, d) // the lease outlived the receive call
 	s.Send(t, text("later")...)
 	done(t, receive(t, tr, 1)...)
 }
@@ -370,13 +369,13 @@ func testBacklog(t *testing.T, s *Source) {
 	start := time.Now()
 	s.Send(t, text("1", "2", "3", "4")...)
 	d := receive(t, tr, 1)[0]
-	// What was sent or prefetched a moment ago may still be on its way into
-	// the source's count, so this asks until it is right.
+	// Messages sent or prefetched a moment ago may be missing in the source's count, so
+	// this polls until the count is right.
 	deadline := time.Now().Add(patience)
 	for {
 		b, err := tr.Backlog(t.Context())
 		if errors.Is(err, triggers.ErrUnknown) {
-			t.Skip("the source does not tell its backlog")
+			t.Skip("the source does not report its backlog")
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -388,7 +387,7 @@ func testBacklog(t *testing.T, s *Source) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("backlog %d, want 3: four sent, one on loan", b.Ready)
+			t.Fatalf("backlog %d, want 3: four sent, one leased", b.Ready)
 		}
 	}
 	done(t, d)

@@ -75,7 +75,7 @@ func (s *Source) handOut(n int, now time.Time) []*triggers.Delivery {
 	return out
 }
 
-// Settle implements triggers.Loan.
+// Settle implements triggers.Lease.
 func (l *leasedMessage) Settle(_ context.Context, _ *triggers.Message, v triggers.Verdict) error {
 	l.source.countVerdict(l, v.Kind, time.Now())
 	return nil

@@ -205,12 +205,12 @@ func (f *Function) newExecution(d *triggers.Delivery, now time.Time, slotted boo
 	}
 	x.stood = f.Standstill.totalAt(now.Sub(processStart))
 	x.entry = f.inFlight.enter(x, f.Stats.InFlight())
-	d.Watch(x)
+	d.OnRevoked(x)
 	return x
 }
 
-// Lost implements triggers.Watcher.
-func (x *execution) Lost() {
+// LeaseRevoked implements triggers.RevokeHandler.
+func (x *execution) LeaseRevoked() {
 	x.lost.Store(true)
 	x.f.Stats.lost.Add(1)
 	if x.f.CancelOnLost {

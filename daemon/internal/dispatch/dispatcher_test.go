@@ -402,17 +402,17 @@ func (f *flaky) Receive(ctx context.Context, max int) ([]*triggers.Delivery, err
 	}
 	got, err := f.Trigger.Receive(ctx, max)
 	for i, d := range got {
-		got[i] = triggers.NewDelivery(d.Message, &flakyLoan{f, d})
+		got[i] = triggers.NewDelivery(d.Message, &flakyLease{f, d})
 	}
 	return got, err
 }
 
-type flakyLoan struct {
+type flakyLease struct {
 	f *flaky
 	d *triggers.Delivery
 }
 
-func (l *flakyLoan) Settle(ctx context.Context, _ *triggers.Message, v triggers.Verdict) error {
+func (l *flakyLease) Settle(ctx context.Context, _ *triggers.Message, v triggers.Verdict) error {
 	if l.f.settles > 0 {
 		l.f.settles--
 		return errors.New("connection refused")

@@ -124,7 +124,7 @@ func (e *Emulator) SetKeys(keys ...Key) {
 
 // Usage is what became of an entity's messages so far.
 type Usage struct {
-	Lent     int // messages that went out, each as often as it did
+	Leased   int // deliveries; a message counts each time
 	Released int // that came back untouched: a client had asked for more than it took
 	Lost     int // whose lock, or whose session's lock, ended
 }

@@ -325,7 +325,7 @@ func (l *link) deliver(x *entry) {
 	}
 	data := x.encode()
 	q := l.queue
-	q.usage.Lent++
+	q.usage.Leased++
 	if q.garbled > 0 {
 		q.garbled--
 		data = []byte("this is no message")
