@@ -12,7 +12,7 @@ const Module = "conformance"
 //go:embed apps
 var apps embed.FS
 
-// Languages are those of the workers that drover brings, whose test apps are here.
+// Languages returns the languages of the built-in workers; each has a test app here.
 func Languages() []string { return []string{"node", "python"} }
 
 // WriteApp writes the test app of one of the Languages into a directory.
@@ -24,8 +24,8 @@ func WriteApp(dir, language string) error {
 	return os.CopyFS(dir, files)
 }
 
-// functions are those of the test app, as docs/worker-protocol.md says what each does.
-// The asynchronous ones have _async behind their names.
+// functions are those of the test app; docs/worker-protocol.md defines each. The names of the
+// asynchronous ones end in _async.
 var functions = []string{
 	"echo", "nothing", "describe", "large", "fail", "fail_large", "reject", "retry",
 	"sleep", "say", "warn", "write", "output", "state",

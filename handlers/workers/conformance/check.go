@@ -25,12 +25,12 @@ const (
 	Skipped Verdict = "skipped" // the worker does not claim to be able to
 )
 
-// Result is what became of a check.
+// Result is the outcome of a check.
 type Result struct {
 	Name    string  `json:"name"`
 	Verdict Verdict `json:"verdict"`
 	Seconds float64 `json:"seconds"`
-	// Why says what was wrong, or why the check was skipped.
+	// Why is the violation, or the reason for which the check was skipped.
 	Why    string   `json:"why,omitempty"`
 	Wanted string   `json:"wanted,omitempty"`
 	Rule   string   `json:"rule,omitempty"` // a sentence of docs/worker-protocol.md
@@ -73,12 +73,6 @@ type planned struct {
 	name string
 }
 
-// verdict ends a check; session's methods panic with it, as testing's FailNow would.
-type verdict struct {
-	verdict           Verdict
-	why, wanted, rule string
-}
-
 // String is the result in full, for people.
 func (r Result) String() string {
 	out := fmt.Sprintf("%-7s  %s  (%.1f s)", r.Verdict, r.Name, r.Seconds)
@@ -94,17 +88,5 @@ func (r Result) String() string {
 	return out
 }
 
-// The rules that hold in several checks.
-const (
-	ruleSizes  = "It is at least 1, and at most the maximum in the tables."
-	ruleLog    = "otherwise none may be sent"
-	ruleOpen   = "An id is in use from its INVOKE to its RESULT"
-	ruleOne    = "Every INVOKE is answered by one RESULT, in any order"
-	ruleLogIDs = "A LOG of a call comes before its RESULT."
-	ruleStats  = "For workers with a loop, after READY."
-	ruleLogTo  = "From WELCOME on."
-	ruleAlive  = "Sent each second after READY"
-	ruleTwice  = "It is forked twice, so that it becomes a child of the reaper"
-	ruleClosed = "ends at once: the daemon is gone"
-	ruleImport = "At least one precedes READY."
-)
+// ruleClosed is the rule of several checks.
+const ruleClosed = "ends at once: the daemon is gone"

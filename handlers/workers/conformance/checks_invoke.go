@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/drover-run/drover/handlers/workers/conformance/driver"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
@@ -26,17 +27,17 @@ type described struct {
 	Size        int                 `json:"size"`
 }
 
-// describes has the worker describe a message, and compares.
-func (s *session) describes(m *triggers.Message, deadline time.Time) described {
-	s.send(invocation("describe", &protocol.Invocation{ID: 7, Message: m, Deadline: deadline}))
-	r := s.answer(7, protocol.Done)
+// expectDescribed has the worker describe a message, and compares.
+func expectDescribed(s *session, m *triggers.Message, deadline time.Time) described {
+	s.Send(invocation("describe", &protocol.Invocation{ID: 7, Message: m, Deadline: deadline}))
+	r := s.expectAnswer(7, protocol.Done)
 	var got described
 	if err := json.Unmarshal(r.Payload, &got); err != nil {
-		s.fail("describe returned no JSON: "+excerpt(r.Payload), "what docs/worker-protocol.md says of describe")
+		s.Fail("describe returned no JSON: "+driver.Excerpt(r.Payload), "what docs/worker-protocol.md says of describe")
 	}
 	same := func(name string, got, want any) {
 		if got != want {
-			s.fail(fmt.Sprintf("%s was %.200q", name, fmt.Sprint(got)), fmt.Sprintf("%.200q", fmt.Sprint(want)))
+			s.Fail(fmt.Sprintf("%s was %.200q", name, fmt.Sprint(got)), fmt.Sprintf("%.200q", fmt.Sprint(want)))
 		}
 	}
 	same("the id", got.ID, m.ID)
@@ -72,7 +73,7 @@ var invokeChecks = []check{
 		run: func(s *session) {
 			s.load()
 			for _, body := range []string{"", "x", "\x00\xff\xfe", "käse ☃", strings.Repeat("0123456789", 50_000)} {
-				s.says("echo", body, body)
+				s.callAndExpect("echo", body, body)
 			}
 			s.finish()
 		},
@@ -81,14 +82,14 @@ var invokeChecks = []check{
 		name: "invoke/fields", modes: all, rule: ruleInvoke,
 		run: func(s *session) {
 			s.load()
-			s.describes(&triggers.Message{Attempt: 1}, time.Time{})
+			expectDescribed(s, &triggers.Message{Attempt: 1}, time.Time{})
 			m := &triggers.Message{
 				ID: "Straße:7", Subject: "orders.☃", OrderingKey: "ключ", Attempt: 2_000_000_000, Body: []byte("body"),
 				Enqueued: time.UnixMilli(1_700_000_000_123), Attributes: map[string]string{"n": "v", "é": ""},
 			}
-			s.describes(m, time.UnixMilli(4_102_444_800_456))
+			expectDescribed(s, m, time.UnixMilli(4_102_444_800_456))
 			m.ID, m.Enqueued = strings.Repeat("long", 5_000), time.UnixMilli(-86_400_000) // before 1970
-			s.describes(m, time.UnixMilli(1_000_000_000_000))                             // the deadline has passed
+			expectDescribed(s, m, time.UnixMilli(1_000_000_000_000))                      // the deadline has passed
 			s.finish()
 		},
 	},
@@ -103,10 +104,10 @@ var invokeChecks = []check{
 			for i := range 500 {
 				m.Attributes[fmt.Sprint("a", i)] = fmt.Sprint(i)
 			}
-			got := s.describes(m, time.Time{})
+			got := expectDescribed(s, m, time.Time{})
 			for name, value := range m.Attributes {
 				if got.Attributes[name] != value {
-					s.fail(fmt.Sprintf("the attribute %q was %.100q", name, got.Attributes[name]), fmt.Sprintf("%.100q", value))
+					s.Fail(fmt.Sprintf("the attribute %q was %.100q", name, got.Attributes[name]), fmt.Sprintf("%.100q", value))
 				}
 			}
 			s.finish()
@@ -117,8 +118,8 @@ var invokeChecks = []check{
 		run: func(s *session) {
 			s.load()
 			m := &triggers.Message{ID: "m", Attempt: 1, Attributes: map[string]string{"": "no name", "a": "1", "once": "o"}, Repeated: map[string][]string{"a": {"1", "", "1", "2"}}}
-			if got := s.describes(m, time.Time{}); got.Attributes["a"] != "1" {
-				s.fail(fmt.Sprintf("the attribute a was %q", got.Attributes["a"]), "1, the first value")
+			if got := expectDescribed(s, m, time.Time{}); got.Attributes["a"] != "1" {
+				s.Fail(fmt.Sprintf("the attribute a was %q", got.Attributes["a"]), "1, the first value")
 			}
 			s.finish()
 		},
@@ -128,8 +129,8 @@ var invokeChecks = []check{
 		run: func(s *session) {
 			s.load()
 			known := triggers.Known{triggers.ContentType: "text/käse", triggers.SequenceNumber: "9223372036854775807", triggers.To: "", "of-tomorrow": "x"}
-			s.describes(&triggers.Message{ID: "m", Attempt: 1, Origin: known}, time.Time{})
-			s.describes(&triggers.Message{ID: "m", Attempt: 1, Attributes: map[string]string{"to": "a", "": "b"}, Origin: known}, time.Time{})
+			expectDescribed(s, &triggers.Message{ID: "m", Attempt: 1, Origin: known}, time.Time{})
+			expectDescribed(s, &triggers.Message{ID: "m", Attempt: 1, Attributes: map[string]string{"to": "a", "": "b"}, Origin: known}, time.Time{})
 			s.finish()
 		},
 	},
@@ -137,13 +138,13 @@ var invokeChecks = []check{
 		name: "invoke/no-utf-8", modes: all, rule: "the worker decodes them as well as it can, and calls the function",
 		run: func(s *session) {
 			s.load()
-			s.send(invocation("describe", &protocol.Invocation{Message: &triggers.Message{
+			s.Send(invocation("describe", &protocol.Invocation{Message: &triggers.Message{
 				ID: "m", Attempt: 1, Attributes: map[string]string{"fine": "yes", "latin": "k\xe4se", "cut": "\xf0\x9f"},
 			}}))
-			r := s.answer(0, protocol.Done)
+			r := s.expectAnswer(0, protocol.Done)
 			var got described
 			if err := json.Unmarshal(r.Payload, &got); err != nil || got.Attributes["fine"] != "yes" {
-				s.fail("describe returned "+excerpt(r.Payload), "fine to be yes among the attributes")
+				s.Fail("describe returned "+driver.Excerpt(r.Payload), "fine to be yes among the attributes")
 			}
 			s.finish()
 		},
@@ -152,12 +153,12 @@ var invokeChecks = []check{
 		name: "invoke/largest", modes: all, rule: "`max_frame` is 130 MiB by default",
 		run: func(s *session) {
 			s.load()
-			empty := len(invoke(0, "echo", "").bytes) - 4
-			body := strings.Repeat("x", maxFrame-empty)
-			s.sendBehind(invoke(0, "echo", body), invoke(1, "echo", "small"), invoke(2, "echo", body))
-			got := s.answers(3)
+			empty := len(invoke(0, "echo", "").Bytes) - 4
+			body := strings.Repeat("x", driver.MaxFrame-empty)
+			s.SendBehind(invoke(0, "echo", body), invoke(1, "echo", "small"), invoke(2, "echo", body))
+			got := s.expectAnswers(3)
 			if len(got[0].Payload) != len(body) || string(got[1].Payload) != "small" || string(got[2].Payload) != body {
-				s.fail(fmt.Sprintf("bodies of %d, %d and %d bytes came back", len(got[0].Payload), len(got[1].Payload), len(got[2].Payload)),
+				s.Fail(fmt.Sprintf("bodies of %d, %d and %d bytes came back", len(got[0].Payload), len(got[1].Payload), len(got[2].Payload)),
 					fmt.Sprintf("%d, 5 and %d", len(body), len(body)))
 			}
 			s.finish()
@@ -168,14 +169,14 @@ var invokeChecks = []check{
 		run: func(s *session) {
 			s.load()
 			const many = 2_000
-			frames := make([]frame, 0, many)
+			frames := make([]driver.Frame, 0, many)
 			for id := range uint32(many) {
 				frames = append(frames, invoke(id, "echo", fmt.Sprint("body ", id)))
 			}
-			s.sendBehind(frames...)
-			for id, r := range s.answers(many) {
-				if s.is(r, protocol.Done); string(r.Payload) != fmt.Sprint("body ", id) {
-					s.fail(fmt.Sprintf("call %d returned %s", id, excerpt(r.Payload)), fmt.Sprint("body ", id))
+			s.SendBehind(frames...)
+			for id, r := range s.expectAnswers(many) {
+				if s.expectStatus(r, protocol.Done); string(r.Payload) != fmt.Sprint("body ", id) {
+					s.Fail(fmt.Sprintf("call %d returned %s", id, driver.Excerpt(r.Payload)), fmt.Sprint("body ", id))
 				}
 			}
 			s.finish()
@@ -185,10 +186,10 @@ var invokeChecks = []check{
 		name: "invoke/split", modes: all, rule: "A frame may arrive in any number of pieces.",
 		run: func(s *session) {
 			s.load()
-			s.sendSplit(invoke(0, "echo", "in single bytes"), invoke(1, "echo", ""), cancel(99), invoke(2, "echo", "y"))
+			s.SendSplit(invoke(0, "echo", "in single bytes"), invoke(1, "echo", ""), cancel(99), invoke(2, "echo", "y"))
 			for id, want := range []string{"in single bytes", "", "y"} {
-				if r := s.answer(uint32(id), protocol.Done); string(r.Payload) != want {
-					s.fail("it returned "+excerpt(r.Payload), want)
+				if r := s.expectAnswer(uint32(id), protocol.Done); string(r.Payload) != want {
+					s.Fail("it returned "+driver.Excerpt(r.Payload), want)
 				}
 			}
 			s.finish()
@@ -199,7 +200,7 @@ var invokeChecks = []check{
 		run: func(s *session) {
 			s.load()
 			for i := range 500 {
-				s.says("echo", fmt.Sprint(i), fmt.Sprint(i))
+				s.callAndExpect("echo", fmt.Sprint(i), fmt.Sprint(i))
 			}
 			s.finish()
 		},
@@ -209,8 +210,8 @@ var invokeChecks = []check{
 		run: func(s *session) {
 			s.load()
 			for _, id := range []uint32{0xFFFFFFFF, 0x80000000, 0, 65_536} {
-				s.send(invoke(id, "echo", "x"))
-				s.answer(id, protocol.Done)
+				s.Send(invoke(id, "echo", "x"))
+				s.expectAnswer(id, protocol.Done)
 			}
 			s.finish()
 		},
@@ -219,10 +220,10 @@ var invokeChecks = []check{
 		name: "invoke/each-function", modes: all, rule: ruleInvoke,
 		run: func(s *session) {
 			s.load()
-			s.send(invoke(0, "nothing", "x"), invoke(1, "large", "3"), invoke(2, "sleep", "1"))
-			got := s.answers(3)
+			s.Send(invoke(0, "nothing", "x"), invoke(1, "large", "3"), invoke(2, "sleep", "1"))
+			got := s.expectAnswers(3)
 			if len(got[0].Payload) != 0 || string(got[1].Payload) != "xxx" || string(got[2].Payload) != "slept" {
-				s.fail(fmt.Sprintf("they returned %q, %q and %q", got[0].Payload, got[1].Payload, got[2].Payload), `"", "xxx" and "slept"`)
+				s.Fail(fmt.Sprintf("they returned %q, %q and %q", got[0].Payload, got[1].Payload, got[2].Payload), `"", "xxx" and "slept"`)
 			}
 			s.finish()
 		},
@@ -231,18 +232,18 @@ var invokeChecks = []check{
 
 var resultChecks = []check{
 	{
-		name: "result/failed", modes: all, rule: ruleOutcome,
+		name: "result/failed", modes: all, rule: driver.RuleOutcome,
 		run: func(s *session) {
 			s.load()
-			s.send(invoke(0, "fail", "first line\nsecond \"line\" ☃"))
-			r := s.answer(0, protocol.Failure)
-			if !strings.Contains(r.outcome.Summary, "first line") {
-				s.fail(fmt.Sprintf("a summary of %q", r.outcome.Summary), "the error's text in it")
+			s.Send(invoke(0, "fail", "first line\nsecond \"line\" ☃"))
+			r := s.expectAnswer(0, protocol.Failure)
+			if !strings.Contains(r.Outcome.Summary, "first line") {
+				s.Fail(fmt.Sprintf("a summary of %q", r.Outcome.Summary), "the error's text in it")
 			}
-			if !strings.Contains(r.outcome.Detail, "fail") {
-				s.fail(fmt.Sprintf("a detail of %.200q", r.outcome.Detail), "the traceback, with the function's name in it")
+			if !strings.Contains(r.Outcome.Detail, "fail") {
+				s.Fail(fmt.Sprintf("a detail of %.200q", r.Outcome.Detail), "the traceback, with the function's name in it")
 			}
-			s.says("echo", "still here", "still here")
+			s.callAndExpect("echo", "still here", "still here")
 			s.finish()
 		},
 	},
@@ -250,9 +251,9 @@ var resultChecks = []check{
 		name: "result/rejected", modes: all, rule: "rejected: dead-letter the message",
 		run: func(s *session) {
 			s.load()
-			s.send(invoke(0, "reject", "not for us"))
-			if r := s.answer(0, protocol.Reject); !strings.Contains(r.outcome.Summary, "not for us") {
-				s.fail(fmt.Sprintf("a summary of %q", r.outcome.Summary), "the rejection's text in it")
+			s.Send(invoke(0, "reject", "not for us"))
+			if r := s.expectAnswer(0, protocol.Reject); !strings.Contains(r.Outcome.Summary, "not for us") {
+				s.Fail(fmt.Sprintf("a summary of %q", r.Outcome.Summary), "the rejection's text in it")
 			}
 			s.finish()
 		},
@@ -262,9 +263,9 @@ var resultChecks = []check{
 		run: func(s *session) {
 			s.load()
 			for _, after := range []float64{0, 1.5, 86_400} {
-				s.send(invoke(0, "retry", strconv.FormatFloat(after, 'f', -1, 64)))
-				if r := s.answer(0, protocol.Retry); r.outcome.After != after {
-					s.fail(fmt.Sprintf("after %v s", r.outcome.After), fmt.Sprintf("after %v s", after))
+				s.Send(invoke(0, "retry", strconv.FormatFloat(after, 'f', -1, 64)))
+				if r := s.expectAnswer(0, protocol.Retry); r.Outcome.After != after {
+					s.Fail(fmt.Sprintf("after %v s", r.Outcome.After), fmt.Sprintf("after %v s", after))
 				}
 			}
 			s.finish()
@@ -274,16 +275,16 @@ var resultChecks = []check{
 		name: "result/largest", modes: all, rule: "If a RESULT would exceed `max_frame`, the worker sends a failure instead.",
 		run: func(s *session) {
 			s.load()
-			const room = maxFrame - 1 - 17 // type, id, status, three times
-			s.send(invoke(0, "large", fmt.Sprint(room)))
-			if r := s.answer(0, protocol.Done); len(r.Payload) != room {
-				s.fail(fmt.Sprintf("%d bytes came back", len(r.Payload)), fmt.Sprint(room))
+			const room = driver.MaxFrame - 1 - 17 // type, id, status, three times
+			s.Send(invoke(0, "large", fmt.Sprint(room)))
+			if r := s.expectAnswer(0, protocol.Done); len(r.Payload) != room {
+				s.Fail(fmt.Sprintf("%d bytes came back", len(r.Payload)), fmt.Sprint(room))
 			}
-			for _, n := range []int{room + 1, 10 * maxFrame} {
-				s.send(invoke(0, "large", fmt.Sprint(n)))
-				s.answer(0, protocol.Failure)
+			for _, n := range []int{room + 1, 10 * driver.MaxFrame} {
+				s.Send(invoke(0, "large", fmt.Sprint(n)))
+				s.expectAnswer(0, protocol.Failure)
 			}
-			s.says("echo", "still here", "still here")
+			s.callAndExpect("echo", "still here", "still here")
 			s.finish()
 		},
 	},
@@ -292,14 +293,14 @@ var resultChecks = []check{
 		run: func(s *session) {
 			s.load()
 			for _, n := range []string{"1500000", "10000000"} { // more than such a RESULT takes, and than any
-				s.send(invoke(0, "fail_large", n))
-				if r := s.answer(0, protocol.Failure); !strings.Contains(r.outcome.Summary, "xxx") {
-					s.fail(fmt.Sprintf("a summary of %q", r.outcome.Summary), "the beginning of the error's text in it")
+				s.Send(invoke(0, "fail_large", n))
+				if r := s.expectAnswer(0, protocol.Failure); !strings.Contains(r.Outcome.Summary, "xxx") {
+					s.Fail(fmt.Sprintf("a summary of %q", r.Outcome.Summary), "the beginning of the error's text in it")
 				}
 			}
-			s.sendBehind(invoke(1, "reject", strings.Repeat("☃", 500_000)))
-			s.answer(1, protocol.Reject)
-			s.says("echo", "still here", "still here")
+			s.SendBehind(invoke(1, "reject", strings.Repeat("☃", 500_000)))
+			s.expectAnswer(1, protocol.Reject)
+			s.callAndExpect("echo", "still here", "still here")
 			s.finish()
 		},
 	},
@@ -308,17 +309,17 @@ var resultChecks = []check{
 		run: func(s *session) {
 			s.load()
 			began := time.Now()
-			s.send(invoke(0, "sleep", "200"))
-			r := s.answer(0, protocol.Done)
+			s.Send(invoke(0, "sleep", "200"))
+			r := s.expectAnswer(0, protocol.Done)
 			if took := time.Since(began); r.Took < 190*time.Millisecond || r.Took > took+time.Millisecond {
-				s.fail(fmt.Sprintf("a sleep of 200 ms took %v, says its RESULT", r.Took), fmt.Sprintf("190 ms to %v", took))
+				s.Fail(fmt.Sprintf("a sleep of 200 ms took %v, says its RESULT", r.Took), fmt.Sprintf("190 ms to %v", took))
 			}
 			if !r.Measured {
 				s.finish()
 				return
 			}
 			if r.CPU > 150*time.Millisecond || s.mode.kind == "sync" && r.Held != r.Took || s.mode.kind == "async" && r.Held > 150*time.Millisecond {
-				s.failBy(ruleHeld, fmt.Sprintf("a sleep of 200 ms, of a function that is %s, used %v and held its thread for %v, says its RESULT", s.mode.kind, r.CPU, r.Held),
+				s.FailBy(ruleHeld, fmt.Sprintf("a sleep of 200 ms, of a function that is %s, used %v and held its thread for %v, says its RESULT", s.mode.kind, r.CPU, r.Held),
 					"next to no processor time, and the whole time where it is sync")
 			}
 			s.finish()
@@ -334,50 +335,50 @@ var orderChecks = []check{
 		name: "result/order", modes: shared, rule: "not until a long call ends",
 		run: func(s *session) {
 			s.load()
-			s.send(invoke(0, "sleep", tooLong), invoke(1, "echo", "x"))
-			s.answer(1, protocol.Done)
+			s.Send(invoke(0, "sleep", tooLong), invoke(1, "echo", "x"))
+			s.expectAnswer(1, protocol.Done)
 		},
 	},
 	{
 		name: "result/not-held-back", modes: all, rule: "not until a long call ends",
 		run: func(s *session) {
 			s.load()
-			s.send(invoke(0, "echo", "x"), invoke(1, "sleep", tooLong))
-			s.answer(0, protocol.Done)
+			s.Send(invoke(0, "echo", "x"), invoke(1, "sleep", tooLong))
+			s.expectAnswer(0, protocol.Done)
 		},
 	},
 	{
 		name: "log/standard-output", modes: all, rule: "standard output and standard error belong to the app",
 		run: func(s *session) {
 			s.load()
-			out := strings.Repeat(string(invoke(0, "echo", "x").bytes), 5_000) // more than a pipe takes
-			s.sendBehind(invoke(0, "write", out))
-			s.answer(0, protocol.Done)
-			s.says("echo", "still here", "still here")
+			out := strings.Repeat(string(invoke(0, "echo", "x").Bytes), 5_000) // more than a pipe takes
+			s.SendBehind(invoke(0, "write", out))
+			s.expectAnswer(0, protocol.Done)
+			s.callAndExpect("echo", "still here", "still here")
 			s.finish()
-			if n := s.process.printed(); n < len(out) {
-				s.fail(fmt.Sprintf("%d bytes came on standard output", n), fmt.Sprint(len(out)))
+			if n := s.Process.Printed(); n < len(out) {
+				s.Fail(fmt.Sprintf("%d bytes came on standard output", n), fmt.Sprint(len(out)))
 			}
 		},
 	},
 	{
-		name: "stats/lags", modes: []mode{async}, needs: protocol.CanStats, rule: ruleStats,
+		name: "stats/lags", modes: []mode{async}, needs: protocol.CanStats, rule: driver.RuleStats,
 		run: func(s *session) {
 			s.load()
-			s.send(invoke(0, "sleep", tooLong))
-			for id := uint32(1); len(s.stats) == 0; id = 3 - id { // a STATS is taken aside while we wait for a RESULT
-				s.send(invoke(id, "sleep", "200"))
-				s.answer(id, protocol.Done)
+			s.Send(invoke(0, "sleep", tooLong))
+			for id := uint32(1); len(s.Stats) == 0; id = 3 - id { // a STATS is taken aside while we wait for a RESULT
+				s.Send(invoke(id, "sleep", "200"))
+				s.expectAnswer(id, protocol.Done)
 			}
 		},
 	},
 	{
-		name: "heartbeat/busy", modes: all, needs: protocol.CanHeartbeat, rule: ruleAlive,
+		name: "heartbeat/busy", modes: all, needs: protocol.CanHeartbeat, rule: driver.RuleAlive,
 		run: func(s *session) {
 			s.load()
-			for before := s.beats; s.beats < before+2; { // an ALIVE is taken aside while we wait for a RESULT
-				s.send(invoke(0, "sleep", "200"))
-				s.answer(0, protocol.Done)
+			for before := s.Beats; s.Beats < before+2; { // an ALIVE is taken aside while we wait for a RESULT
+				s.Send(invoke(0, "sleep", "200"))
+				s.expectAnswer(0, protocol.Done)
 			}
 		},
 	},
@@ -386,16 +387,16 @@ var orderChecks = []check{
 		run: func(s *session) {
 			s.load()
 			const many, size = 40, 500_000
-			var frames []frame
+			var frames []driver.Frame
 			body := strings.Repeat("x", size)
 			for id := range uint32(many) {
 				frames = append(frames, invoke(id, "echo", body))
 			}
-			s.sendBehind(frames...)
+			s.SendBehind(frames...)
 			s.pause() // and nobody reads
-			for _, r := range s.answers(many) {
-				if s.is(r, protocol.Done); len(r.Payload) != size {
-					s.fail(fmt.Sprintf("%d bytes came back", len(r.Payload)), fmt.Sprint(size))
+			for _, r := range s.expectAnswers(many) {
+				if s.expectStatus(r, protocol.Done); len(r.Payload) != size {
+					s.Fail(fmt.Sprintf("%d bytes came back", len(r.Payload)), fmt.Sprint(size))
 				}
 			}
 			s.finish()
@@ -409,10 +410,10 @@ var propertyChecks = []check{
 		run: func(s *session) {
 			s.load()
 			for _, body := range []string{"x", "", "käse\x00\xff"} {
-				s.send(invocation("output", &protocol.Invocation{Message: &triggers.Message{ID: "the-id", Attempt: 1, Body: []byte(body)}}))
+				s.Send(invocation("output", &protocol.Invocation{Message: &triggers.Message{ID: "the-id", Attempt: 1, Body: []byte(body)}}))
 				want := triggers.Properties{triggers.ContentType: "text/x-test", triggers.CorrelationID: "the-id", "attribute:n": "é"}
-				if r := s.answer(0, protocol.Done); string(r.Payload) != body || !maps.Equal(r.about, want) {
-					s.fail(fmt.Sprintf("it returned %q with %v", excerpt(r.Payload), r.about), fmt.Sprintf("%q with %v", body, want))
+				if r := s.expectAnswer(0, protocol.Done); string(r.Payload) != body || !maps.Equal(r.Properties, want) {
+					s.Fail(fmt.Sprintf("it returned %q with %v", driver.Excerpt(r.Payload), r.Properties), fmt.Sprintf("%q with %v", body, want))
 				}
 			}
 			s.finish()
@@ -429,9 +430,9 @@ var stateChecks = []check{
 				state []byte
 				want  string
 			}{{nil, "none"}, {[]byte{}, "was "}, {[]byte("\x00\xff käse"), "was \x00\xff käse"}} {
-				s.send(stateful(c.state, "keep"))
-				if r := s.answer(0, protocol.Done); string(r.Payload) != c.want {
-					s.fail("it returned "+excerpt(r.Payload), c.want)
+				s.Send(stateful(c.state, "keep"))
+				if r := s.expectAnswer(0, protocol.Done); string(r.Payload) != c.want {
+					s.Fail("it returned "+driver.Excerpt(r.Payload), c.want)
 				}
 			}
 			s.finish()
@@ -445,11 +446,11 @@ var stateChecks = []check{
 				body, want string
 				none       bool
 			}{{"set a new one ☃", "a new one ☃", false}, {"set ", "", false}, {"clear", "", true}} {
-				s.send(stateful([]byte("old"), c.body))
-				r := s.answer(0, protocol.State)
+				s.Send(stateful([]byte("old"), c.body))
+				r := s.expectAnswer(0, protocol.State)
 				state, output, err := protocol.CutState(r.Payload)
 				if err != nil || string(state) != c.want || (state == nil) != c.none || string(output) != "was old" {
-					s.fail(fmt.Sprintf("the state %q, the output %q (%v)", state, output, err), fmt.Sprintf("the state %q, the output %q", c.want, "was old"))
+					s.Fail(fmt.Sprintf("the state %q, the output %q (%v)", state, output, err), fmt.Sprintf("the state %q, the output %q", c.want, "was old"))
 				}
 			}
 			s.finish()
@@ -459,11 +460,11 @@ var stateChecks = []check{
 		name: "state/failed", modes: all, needs: protocol.CanSessionState, rule: "A call that fails sets nothing.",
 		run: func(s *session) {
 			s.load()
-			s.send(stateful(nil, "fail new"))
-			s.answer(0, protocol.Failure)
-			s.send(stateful([]byte("old"), "keep")) // nothing is left of the call before
-			if r := s.answer(0, protocol.Done); string(r.Payload) != "was old" {
-				s.fail("it returned "+excerpt(r.Payload), "was old")
+			s.Send(stateful(nil, "fail new"))
+			s.expectAnswer(0, protocol.Failure)
+			s.Send(stateful([]byte("old"), "keep")) // nothing is left of the call before
+			if r := s.expectAnswer(0, protocol.Done); string(r.Payload) != "was old" {
+				s.Fail("it returned "+driver.Excerpt(r.Payload), "was old")
 			}
 			s.finish()
 		},
@@ -473,9 +474,9 @@ var stateChecks = []check{
 		run: func(s *session) { // by a function that does not look at it
 			s.load()
 			f := invocation("echo", &protocol.Invocation{Message: &triggers.Message{ID: "m", Attempt: 1, Body: []byte("x")}, Stateful: true, State: []byte("old")})
-			s.send(f)
-			if r := s.answer(0, protocol.Done); string(r.Payload) != "x" {
-				s.fail("it returned "+excerpt(r.Payload), "x")
+			s.Send(f)
+			if r := s.expectAnswer(0, protocol.Done); string(r.Payload) != "x" {
+				s.Fail("it returned "+driver.Excerpt(r.Payload), "x")
 			}
 			s.finish()
 		},
@@ -484,7 +485,7 @@ var stateChecks = []check{
 
 const ruleState = "Flag 1 means that the message has a session whose state is passed to the function"
 
-func stateful(state []byte, body string) frame {
+func stateful(state []byte, body string) driver.Frame {
 	return invocation("state", &protocol.Invocation{
 		Message: &triggers.Message{ID: "m", Attempt: 1, Body: []byte(body)}, Stateful: true, State: state,
 	})

@@ -1,7 +1,7 @@
-// Package conformance drives the command of a worker through the wire protocol, as
-// docs/worker-protocol.md has it, and says what it does wrong. `drover worker test`
-// calls it, and the tests of each worker. Run may be called from many goroutines; it
-// ends when all checks are done or its context ends, and leaves no process behind.
+// Package conformance tests the command of a worker against the wire protocol of
+// docs/worker-protocol.md, and reports each violation. `drover worker test` calls it, and
+// the tests of each built-in worker. Run may be called from many goroutines. It returns
+// when all checks have ended, or its context has, and leaves no process behind.
 package conformance
 
 import (
@@ -17,9 +17,9 @@ import (
 	"github.com/drover-run/drover/handlers/childproc"
 )
 
-// Options are how it is tested.
+// Options choose the checks, and bound their time and number.
 type Options struct {
-	// Only picks checks by their name, with the mode: cancel/running[threads]; nil: all.
+	// Only matches the names of the checks to run, with the mode: cancel/running[threads]; nil: all.
 	Only *regexp.Regexp
 	// Limit bounds each check; 0: 30 s.
 	Limit time.Duration
@@ -27,7 +27,7 @@ type Options struct {
 	Parallel int
 }
 
-// plan lists what is to be run for a target.
+// plan returns the checks to run for a target, in the order of their results.
 func plan(target Target, only *regexp.Regexp) (out []planned) {
 	has := func(m mode) bool { return len(target.Modes) == 0 || slices.Contains(target.Modes, m.name) }
 	for _, c := range checks() {
@@ -77,7 +77,7 @@ func checks() (out []check) {
 	return out
 }
 
-// Names are those of all checks, in their order.
+// Names returns the names of all checks for a target, in the order of their results.
 func Names(target Target) (out []string) {
 	for _, p := range plan(target, nil) {
 		out = append(out, p.name)
@@ -85,8 +85,8 @@ func Names(target Target) (out []string) {
 	return out
 }
 
-// Run runs the checks and hands each result on, in the order of the checks, from one
-// goroutine. The error is the context's.
+// Run runs the checks, several at once, and calls report with each result: in the order of
+// Names, on the caller's goroutine. The error is the context's.
 func Run(ctx context.Context, target Target, options Options, report func(Result)) error {
 	if options.Limit == 0 {
 		options.Limit = 30 * time.Second
@@ -94,7 +94,7 @@ func Run(ctx context.Context, target Target, options Options, report func(Result
 	if options.Parallel == 0 {
 		options.Parallel = 2 * runtime.GOMAXPROCS(0)
 	}
-	reaper := childproc.New(slog.New(slog.DiscardHandler)) // what it has to say, a check finds out
+	reaper := childproc.New(slog.New(slog.DiscardHandler)) // checks find its errors themselves
 	defer reaper.Close()
 	r := &runner{ctx: ctx, reaper: reaper, target: target, limit: options.Limit, todo: plan(target, options.Only)}
 	next := make(chan []int)

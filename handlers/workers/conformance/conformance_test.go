@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/drover-run/drover/handlers/workers/conformance/driver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -20,7 +22,10 @@ func TestRulesAreInTheDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	document := strings.Join(strings.Fields(string(text)), " ")
-	rules := []string{ruleSizes, ruleLog, ruleOpen, ruleOne, ruleLogIDs, ruleStats, ruleAlive, ruleImport, ruleLogTo, ruleEnds, ruleOutcome}
+	rules := []string{
+		driver.RuleSizes, driver.RuleLog, driver.RuleOpen, driver.RuleOne, driver.RuleLogIDs, driver.RuleStats, driver.RuleAlive, driver.RuleImport,
+		driver.RuleLogTo, driver.RuleEnds, driver.RuleOutcome, driver.RuleTwice,
+	}
 	for _, c := range checks() {
 		rules = append(rules, c.rule)
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/handlers/childproc"
+	"github.com/drover-run/drover/handlers/workers/conformance/driver"
 )
 
 // runner runs the checks of a plan, each in a process of its own, or, where they leave
@@ -64,13 +65,14 @@ func (r *runner) run(some []int) {
 // jointly runs checks in one process, up to the first that fails, whose place it
 // returns, or -1.
 func (r *runner) jointly(some []int) (results []Result, failed int) {
-	s := &session{reaper: r.reaper, target: r.target, limit: r.limit, joint: true}
-	defer s.end()
+	s := r.session()
+	s.joint = true
+	defer s.Close()
 	for at, i := range some {
 		results = append(results, r.one(s, r.todo[i]))
 		if at == len(some)-1 && results[at].Verdict != Failed {
 			s.joint = false
-			if last := r.one(s, planned{check: check{rule: ruleEnds, run: (*session).finish}, mode: r.todo[i].mode, name: r.todo[i].name}); last.Verdict == Failed {
+			if last := r.one(s, planned{check: check{rule: driver.RuleEnds, run: (*session).finish}, mode: r.todo[i].mode, name: r.todo[i].name}); last.Verdict == Failed {
 				results[at] = last
 			}
 		}
@@ -81,10 +83,15 @@ func (r *runner) jointly(some []int) (results []Result, failed int) {
 	return results, -1
 }
 
+// session returns one without a process.
+func (r *runner) session() *session {
+	return &session{Worker: driver.New(r.reaper, r.limit), target: r.target}
+}
+
 // alone runs one check in a process of its own.
 func (r *runner) alone(p planned) Result {
-	s := &session{reaper: r.reaper, target: r.target, limit: r.limit}
-	defer s.end()
+	s := r.session()
+	defer s.Close()
 	return r.one(s, p)
 }
 
@@ -98,17 +105,17 @@ func (r *runner) one(s *session, p planned) (out Result) {
 	defer func() {
 		switch v := recover().(type) {
 		case nil:
-		case verdict:
-			out.Verdict, out.Why, out.Wanted, out.Rule = v.verdict, v.why, v.wanted, v.rule
+		case skip:
+			out.Verdict, out.Why = Skipped, string(v)
+		case driver.Violation:
+			out.Verdict, out.Why, out.Wanted, out.Rule = Failed, v.Why, v.Wanted, v.Rule
 		default:
 			panic(v)
 		}
-		if s.unbind != nil {
-			s.unbind()
-		}
+		s.Finish()
 		if out.Verdict == Failed {
-			s.kill() // its last words are whole then
-			out.Sent, out.Came, out.Stderr = s.said()
+			s.Kill() // then its standard error is complete
+			out.Sent, out.Came, out.Stderr = s.Transcript()
 		}
 		out.Seconds = time.Since(began).Seconds()
 	}()

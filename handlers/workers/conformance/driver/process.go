@@ -1,4 +1,4 @@
-package conformance
+package driver
 
 import (
 	"context"
@@ -15,46 +15,44 @@ import (
 	"github.com/drover-run/drover/handlers/childproc"
 )
 
-// process is the worker under test, with a socket as its file descriptor 3.
-type process struct {
+// Process is the worker's process, with a socket as its file descriptor 3.
+type Process struct {
 	*childproc.Process
 	conn net.Conn
 
 	mu     sync.Mutex
-	stderr []byte // the end of it
-	stdout int    // how many bytes came
+	stderr []byte // the last maxTail bytes
+	stdout int    // the number of bytes
 }
 
 // How a process ended.
 const (
 	exitedWell = "it ended with exit status 0"
-	stillThere = "the process is still there"
+	running    = "the process is still there"
 )
 
-// startProcess starts the command.
-func startProcess(reaper *childproc.Reaper, target Target) (*process, error) {
-	conn, theirs, err := childproc.Socketpair()
+// startProcess starts the command with the socket, and reads its outputs.
+func startProcess(reaper *childproc.Reaper, command childproc.Command) (*Process, error) {
+	conn, child, err := childproc.Socketpair()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = theirs.Close() }() // the child has its own
-	p := &process{conn: conn}
-	p.Process, err = reaper.Start(childproc.Command{
-		Path: target.Command[0], Args: target.Command[1:], Dir: target.Dir, Env: target.Env,
-		Stdout: counter{p}, Stderr: tail{p}, Files: []*os.File{theirs},
-	})
+	defer func() { _ = child.Close() }() // the process has its own
+	p := &Process{conn: conn}
+	command.Stdout, command.Stderr, command.Files = counter{p}, tail{p}, []*os.File{child}
+	p.Process, err = reaper.Start(command)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return p, nil
 }
 
-// waitFor returns how the process ended, and stillThere if it has not in time.
-func (p *process) waitFor(ctx context.Context) string {
+// waitFor waits until the process has ended, and returns how; running, if ctx ends first.
+func (p *Process) waitFor(ctx context.Context) string {
 	select {
 	case <-p.Waited():
 	case <-ctx.Done():
-		return stillThere
+		return running
 	}
 	switch exit := p.Exit(); {
 	case exit.Err != nil:
@@ -66,17 +64,18 @@ func (p *process) waitFor(ctx context.Context) string {
 	}
 }
 
-// end kills the process and waits for it.
-func (p *process) end() {
+// kill kills the process and waits until it has ended.
+func (p *Process) kill() {
 	p.Signal(syscall.SIGKILL) // it may be gone already
 	_ = p.conn.Close()
 	<-p.Waited()
 }
 
-// maxTail is how much of its standard error is kept, in bytes.
+// maxTail bounds the kept end of standard error, in bytes.
 const maxTail = 4 << 10
 
-func (p *process) lastWords() []string {
+// lastLines returns the last ten lines of standard error.
+func (p *Process) lastLines() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	text := strings.TrimSpace(strings.ToValidUTF8(string(p.stderr), "?"))
@@ -88,7 +87,7 @@ func (p *process) lastWords() []string {
 }
 
 // tail keeps the end of standard error.
-type tail struct{ p *process }
+type tail struct{ p *Process }
 
 func (t tail) Write(b []byte) (int, error) {
 	t.p.mu.Lock()
@@ -101,7 +100,7 @@ func (t tail) Write(b []byte) (int, error) {
 }
 
 // counter counts standard output.
-type counter struct{ p *process }
+type counter struct{ p *Process }
 
 func (c counter) Write(b []byte) (int, error) {
 	c.p.mu.Lock()
@@ -110,14 +109,15 @@ func (c counter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (p *process) printed() int {
+// Printed returns the number of bytes on standard output up to now.
+func (p *Process) Printed() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.stdout
 }
 
-// owns reports whether a process is of the worker's group.
-func (p *process) owns(pid int) bool {
+// Owns reports whether a process is in the worker's process group.
+func (p *Process) Owns(pid int) bool {
 	group, err := syscall.Getpgid(pid)
 	return err == nil && group == p.PID
 }
