@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
 
@@ -95,7 +96,7 @@ func (d *Daemon) serveAdmin() (stop func(), err error) {
 			return stop, fmt.Errorf("probes: %w; does another program use it?", err)
 		}
 		serve(l, nil, d.serveRoutes(func(r route) bool {
-			return r.open || r.path == "/metrics" && d.cfg.Probes.Metrics
+			return r.open || r.path == api.MetricsPath && d.cfg.Probes.Metrics
 		}))
 		d.log.Info("health checks listening", "address", l.Addr().String())
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // maxAnswer bounds what a command reads from a daemon, in bytes.
@@ -128,7 +129,7 @@ func portClient(key, listen string) (*adminClient, error) {
 }
 
 // health asks how the daemon is; that it is not well is no error.
-func (c *adminClient) health(ctx context.Context, path string) (h Health, err error) {
+func (c *adminClient) health(ctx context.Context, path string) (h api.Health, err error) {
 	status, text, err := c.ask(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return h, err
@@ -149,7 +150,7 @@ func (c *adminClient) get(ctx context.Context, path string, into any) error {
 
 // post has something done.
 func (c *adminClient) post(ctx context.Context, path string) error {
-	var done Health
+	var done api.Health
 	return c.do(ctx, http.MethodPost, path, nil, &done)
 }
 
@@ -169,7 +170,7 @@ func (c *adminClient) do(ctx context.Context, method, path string, body []byte, 
 
 // refusal is an answer that is not what was asked for.
 func (c *adminClient) refusal(status int, text []byte) error {
-	var said Problem
+	var said api.Problem
 	if json.Unmarshal(text, &said) != nil || said.Error == "" {
 		said.Error = fmt.Sprintf("%.200s (no daemon of this version answers so)", text)
 	}

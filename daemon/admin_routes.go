@@ -8,10 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/drover-run/drover/daemon/internal/autoscale"
 )
 
 // This file is what the admin server answers to: one list, of which the handlers
@@ -53,48 +52,48 @@ var functionParam = param{name: "name", help: "the function's name"}
 func (d *Daemon) routes() []route {
 	out := []route{
 		{
-			id: "getHealth", method: http.MethodGet, path: "/healthz", help: "Whether the process lives.",
-			answer: Health{}, open: true, serve: d.answerHealth,
+			id: "getHealth", method: http.MethodGet, path: api.HealthPath, help: "Whether the process lives.",
+			answer: api.Health{}, open: true, serve: d.answerHealth,
 		},
 		{
-			id: "getReadiness", method: http.MethodGet, path: "/readyz", help: "Whether messages are received, and if not, why.",
-			answer: Health{}, also: []int{http.StatusServiceUnavailable}, open: true, serve: d.answerReady,
+			id: "getReadiness", method: http.MethodGet, path: api.ReadyPath, help: "Whether messages are received, and if not, why.",
+			answer: api.Health{}, also: []int{http.StatusServiceUnavailable}, open: true, serve: d.answerReady,
 		},
 		{
-			id: "getMetrics", method: http.MethodGet, path: "/metrics", help: "Prometheus' metrics, as text or OpenMetrics.",
+			id: "getMetrics", method: http.MethodGet, path: api.MetricsPath, help: "Prometheus' metrics, as text or OpenMetrics.",
 			kind: "text/plain", serve: d.metricsHandler().ServeHTTP,
 		},
 		{
-			id: "getOpenAPI", method: http.MethodGet, path: "/v1/openapi.json", help: "This document.",
+			id: "getOpenAPI", method: http.MethodGet, path: api.OpenAPIPath, help: "This document.",
 			answer: map[string]any{}, serve: d.answerOpenAPI,
 		},
 		{
-			id: "getStatus", method: http.MethodGet, path: "/v1/status", help: "How the daemon and its functions are doing.",
-			answer: StatusReport{}, serve: func(w http.ResponseWriter, r *http.Request) {
+			id: "getStatus", method: http.MethodGet, path: api.StatusPath, help: "How the daemon and its functions are doing.",
+			answer: api.StatusReport{}, serve: func(w http.ResponseWriter, r *http.Request) {
 				answer(w, http.StatusOK, d.statusReport(r.Context()))
 			},
 		},
 		{
-			id: "getScale", method: http.MethodGet, path: "/v1/scale", help: "The latest decisions of the scaler, by target.",
-			answer: map[string]autoscale.Decision{}, serve: func(w http.ResponseWriter, _ *http.Request) {
+			id: "getScale", method: http.MethodGet, path: api.ScalePath, help: "The latest decisions of the scaler, by target.",
+			answer: map[string]api.Decided{}, serve: func(w http.ResponseWriter, _ *http.Request) {
 				answer(w, http.StatusOK, d.decisions.All())
 			},
 		},
 		{
-			id: "pauseFunction", method: http.MethodPost, path: "/v1/functions/{name}/pause", help: "Pause a function: stop receiving new messages; those in flight finish.",
+			id: "pauseFunction", method: http.MethodPost, path: api.PausePattern, help: "Pause a function: stop receiving new messages; those in flight finish.",
 			params: []param{functionParam, {name: "until", help: "when it resumes; by default when it is resumed, or the daemon restarts", format: "date-time"}},
-			answer: Health{}, fails: []int{http.StatusBadRequest, http.StatusNotFound}, serve: d.answerPause,
+			answer: api.Health{}, fails: []int{http.StatusBadRequest, http.StatusNotFound}, serve: d.answerPause,
 		},
 		{
-			id: "resumeFunction", method: http.MethodPost, path: "/v1/functions/{name}/resume", help: "Resume a paused function.",
-			params: []param{functionParam}, answer: Health{}, fails: []int{http.StatusNotFound}, serve: d.answerResume,
+			id: "resumeFunction", method: http.MethodPost, path: api.ResumePattern, help: "Resume a paused function.",
+			params: []param{functionParam}, answer: api.Health{}, fails: []int{http.StatusNotFound}, serve: d.answerResume,
 		},
 	}
 	out = append(out, route{
-		id: "reload", method: http.MethodPost, path: reloadPath, help: "Reload the configuration, entirely or not at all.",
-		answer: Changes{}, fails: []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, serve: d.answerReload,
+		id: "reload", method: http.MethodPost, path: api.ReloadPath, help: "Reload the configuration, entirely or not at all.",
+		answer: api.Changes{}, fails: []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, serve: d.answerReload,
 	}, route{
-		id: "followLog", method: http.MethodGet, path: "/v1/functions/{name}/log", help: "Follow the log of a function: one JSON object per line, and an empty line now and then.",
+		id: "followLog", method: http.MethodGet, path: api.LogPattern, help: "Follow the log of a function: one JSON object per line, and an empty line now and then.",
 		params: []param{
 			functionParam,
 			{name: "level", help: "lowest level: debug, info, warn or error; info by default"},
@@ -105,12 +104,12 @@ func (d *Daemon) routes() []route {
 		serve: d.answerTail,
 	})
 	out = append(out, route{
-		id: "explain", method: http.MethodGet, path: "/v1/explain", help: "Why a function, or a message, waits.",
+		id: "explain", method: http.MethodGet, path: api.ExplainPattern, help: "Why a function, or a message, waits.",
 		params: []param{
 			{name: "about", help: "the name of a function, or the id of a message"},
 			{name: "as", help: "function or message; by default a function, if there is one of that name"},
 		},
-		answer: Explanations{}, fails: []int{http.StatusBadRequest, http.StatusNotFound}, serve: d.answerExplain,
+		answer: api.Explanations{}, fails: []int{http.StatusBadRequest, http.StatusNotFound}, serve: d.answerExplain,
 	})
 	if d.cfg.Admin.Pprof {
 		out = append(out, route{
@@ -174,13 +173,8 @@ func (d *Daemon) metricsHandler() http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
-// Problem is the answer to what went wrong.
-type Problem struct {
-	Error string `json:"error" desc:"what went wrong, and what to do"`
-}
-
 func refuse(w http.ResponseWriter, status int, format string, args ...any) {
-	answer(w, status, Problem{fmt.Sprintf(format, args...)})
+	answer(w, status, api.Problem{Error: fmt.Sprintf(format, args...)})
 }
 
 func answer(w http.ResponseWriter, status int, what any) {

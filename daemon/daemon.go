@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
@@ -61,7 +62,7 @@ type Daemon struct {
 	open      *parts // nil before the daemon runs
 	functions []*apps.Function
 	fleet     *fleet // of instances, where they do the work
-	reloaded  ReloadStatus
+	reloaded  reloadStatus
 	traces    *traces // nil: nothing is traced
 
 	standstill dispatch.Standstill
@@ -300,88 +301,61 @@ func (d *Daemon) running() []*apps.Function {
 	return slices.Clone(d.functions)
 }
 
+// What a daemon reports, in Go and as the JSON of its admin API.
 type (
 	// Latencies is a distribution of durations.
 	Latencies = telemetry.Latencies
 	// LogLine is a line of the log that is about a function.
 	LogLine = telemetry.LogLine
+	// FunctionStatus counts what one function did, and reports its state.
+	FunctionStatus = api.FunctionStatus
+	// FunctionCounts counts the messages of one function.
+	FunctionCounts = api.FunctionCounts
+	// FunctionOverview is a function's status, and its backlog.
+	FunctionOverview = api.FunctionOverview
+	// FunctionKind is how a function spends the time of its calls, as measured.
+	FunctionKind = api.FunctionKind
+	// FunctionProblem is a problem that an operator must fix.
+	FunctionProblem = api.FunctionProblem
+	// AppOverview is how much of an app runs at once, and why.
+	AppOverview = api.AppOverview
+	// UndoneChange is a change of an app's settings that drover reverted.
+	UndoneChange = api.UndoneChange
+	// StatusReport is the answer of /v1/status.
+	StatusReport = api.StatusReport
+	// InstancesStatus counts instances.
+	InstancesStatus = api.InstancesStatus
+	// ReloadStatus reports the outcome of reloads.
+	ReloadStatus = api.ReloadStatus
+	// Changes are the functions that a reload changed.
+	Changes = api.Changes
+	// Explanation is the reason why a function or a message waits.
+	Explanation = api.Explanation
+	// Explanations is the answer of /v1/explain.
+	Explanations = api.Explanations
+	// Health is the answer of /healthz and /readyz.
+	Health = api.Health
+	// Problem is the answer to a request that failed.
+	Problem = api.Problem
 )
-
-// FunctionStatus is what one function did since the daemon started.
-type FunctionStatus struct {
-	Name    string `json:"name"`
-	Handler string `json:"handler" desc:"go NAME, python MODULE.FUNCTION in app APP, node or worker FUNCTION of MODULE in app APP, a URL, or a command"`
-
-	Received int64 `json:"received" desc:"received = done + retried + rejected + released + abandoned + in_flight, always"`
-	Done     int64 `json:"done"`
-	Retried  int64 `json:"retried"`
-	Rejected int64 `json:"rejected" desc:"dead-lettered"`
-	Released int64 `json:"released" desc:"released, because they were not tried"`
-	// Abandoned were in flight in an instance that ended, or the source never took
-	// their verdict: it lends them again.
-	Abandoned int64 `json:"abandoned" desc:"in flight in an instance that ended, or with a verdict that was never accepted: the source redelivers them"`
-	// InFlight is received and not settled yet.
-	InFlight int64 `json:"in_flight" desc:"received and not settled yet"`
-	// Lost were taken back by the source before they were settled.
-	Lost int64 `json:"lost" desc:"lock or lease expired before they were settled"`
-	// Failed counts attempts that the function failed, rejections among them.
-	Failed int64 `json:"failed" desc:"attempts that the function failed, including rejections"`
-	// Workers are the processes that can take messages; 0 for Go functions.
-	Workers int `json:"workers" desc:"processes that can receive messages; 0 if no pool runs the function"`
-	// Stopped is set when the function's code does not load.
-	Stopped bool `json:"stopped" desc:"whether it is disabled because its code does not load"`
-	// Paused is set while somebody has it receive nothing; PausedUntil is when that
-	// ends, zero where it has no end.
-	Paused      bool      `json:"paused" desc:"whether it is paused"`
-	PausedUntil time.Time `json:"paused_until,omitzero" desc:"missing if the pause has no end"`
-	// Rejections are Rejected by why: function, attempts, size.
-	Rejections map[string]int64 `json:"rejections,omitempty" desc:"rejected, by reason: function, attempts, size"`
-	// Disconnected is since when nothing can be received; zero if it can be.
-	Disconnected time.Time `json:"disconnected,omitzero" desc:"since when nothing can be received; missing if it can be"`
-	// ReceiveError is why; empty where only the connection is known to be down.
-	ReceiveError string `json:"receive_error,omitempty" desc:"why nothing can be received"`
-	// ReceiveErrors counts what went wrong with that, and Reconnects how often a
-	// connection was made again, where the source tells.
-	ReceiveErrors int64 `json:"receive_errors" desc:"receive calls that failed"`
-	Reconnects    int64 `json:"reconnects" desc:"reconnects, if the source reports them"`
-	// Problems are what somebody has to fix: messages that cannot be settled, a
-	// dead-letter queue that is missing, an output that cannot be written.
-	Problems []FunctionProblem `json:"problems,omitempty" desc:"problems that need an operator, oldest first"`
-	// WaitsForMemory is set while nothing is received, since in_flight_memory is used up.
-	WaitsForMemory bool `json:"waits_for_memory,omitempty" desc:"whether receiving waits because in_flight_memory is used up"`
-	// Gate is open while the function's HTTP app is taken for well, else shut; empty
-	// for functions without one.
-	Gate string `json:"gate,omitempty" desc:"open while the function's HTTP app counts as healthy, else shut; missing without an app"`
-	// Latency is how long handling took, from the hand-out to the verdict.
-	Latency *Latencies `json:"latency,omitempty" desc:"duration of attempts, from start to verdict"`
-	// Age is how old messages were when they were done or rejected, from when they
-	// were enqueued, where the source tells.
-	Age *Latencies `json:"age,omitempty" desc:"age of messages when they were done or rejected, since they were enqueued, if the source reports it"`
-}
 
 // Status reports on every function, by name. It is empty before the daemon is ready.
 func (d *Daemon) Status() []FunctionStatus {
 	if fleet := d.instances(); fleet != nil {
 		return fleet.status()
 	}
-	var out []FunctionStatus
+	var out []api.FunctionStatus
 	for _, f := range d.running() {
 		out = append(out, functionStatus(f))
 	}
 	return out
 }
 
-// The words of FunctionStatus.Gate.
-const (
-	gateOpen = "open"
-	gateShut = "shut"
-)
-
 func gateWord(open bool) string {
 	if open {
-		return gateOpen
+		return api.GateOpen
 	}
-	return gateShut
+	return api.GateShut
 }
 
 // Backlog asks a function's source what waits there.
@@ -398,12 +372,15 @@ func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, er
 }
 
 // functionStatus reports what a function did, and how it is.
-func functionStatus(f *apps.Function) FunctionStatus {
+func functionStatus(f *apps.Function) api.FunctionStatus {
 	c := f.Stats.Counts()
-	s := FunctionStatus{
+	s := api.FunctionStatus{
 		Name: f.Name, Handler: f.Describe,
-		Received: c.Received, Done: c.Done, Retried: c.Retried, Rejected: c.Rejected, Released: c.Released, Abandoned: c.Abandoned,
-		InFlight: c.InFlight, Lost: c.Lost, Failed: c.Failed, Rejections: c.Rejections, ReceiveErrors: c.ReceiveErrors,
+		FunctionCounts: api.FunctionCounts{
+			Received: c.Received, Done: c.Done, Retried: c.Retried, Rejected: c.Rejected, Released: c.Released, Abandoned: c.Abandoned,
+			InFlight: c.InFlight, Lost: c.Lost, Failed: c.Failed,
+		},
+		Rejections: c.Rejections, ReceiveErrors: c.ReceiveErrors,
 		Latency: c.Latency, Age: c.Age,
 	}
 	if f.Pool != nil {

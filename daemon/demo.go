@@ -302,7 +302,7 @@ func (r *demoRun) summarize(all bool) bool {
 		}
 	}
 	for _, a := range overviews(apps) {
-		r.line("demo: found by measuring: %s", a.Text())
+		r.line("demo: found by measuring: %s", appText(a))
 	}
 	left, err := r.left(context.Background())
 	if err != nil {

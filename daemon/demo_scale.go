@@ -15,6 +15,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
@@ -71,7 +72,7 @@ type wave struct {
 	started time.Time
 	sent    int64
 	shown   time.Time
-	earlier FunctionStatus
+	earlier api.FunctionStatus
 	before  int64 // sent, when it was shown last
 	most    struct{ instances, workers int }
 }
@@ -206,7 +207,7 @@ func (w *wave) send(n int) error {
 func (w *wave) show(now time.Time) int {
 	count, _ := w.daemon.Instances()
 	instances := count.Ready + count.Starting + count.Draining
-	var s FunctionStatus
+	var s api.FunctionStatus
 	if all := w.daemon.Status(); len(all) > 0 {
 		s = all[0]
 	}
@@ -231,7 +232,7 @@ func (w *wave) show(now time.Time) int {
 
 // summarize prints the last line and reports whether every message was settled.
 func (w *wave) summarize(all bool) bool {
-	var s FunctionStatus
+	var s api.FunctionStatus
 	if status := w.daemon.Status(); len(status) > 0 {
 		s = status[0]
 	}

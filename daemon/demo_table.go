@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // demoTable shows how the functions are doing: a table that is drawn over itself
@@ -21,13 +22,13 @@ type demoTable struct {
 
 	started time.Time
 	shown   time.Time
-	earlier map[string]FunctionStatus
+	earlier map[string]api.FunctionStatus
 }
 
 func newDemoTable(std *IO, plain bool) *demoTable {
 	t := &demoTable{
 		out: std.Out, live: std.OutIsTerminal && !plain, every: 2 * time.Second,
-		started: time.Now(), shown: time.Now(), earlier: make(map[string]FunctionStatus),
+		started: time.Now(), shown: time.Now(), earlier: make(map[string]api.FunctionStatus),
 	}
 	if t.live {
 		t.every = 500 * time.Millisecond
@@ -66,7 +67,7 @@ func (t *demoTable) show(r *demoRun) {
 	}
 }
 
-func (t *demoTable) row(r *demoRun, s FunctionStatus, elapsed time.Duration) demoRow {
+func (t *demoTable) row(r *demoRun, s api.FunctionStatus, elapsed time.Duration) demoRow {
 	earlier := t.earlier[s.Name]
 	recent := s.Latency.Since(earlier.Latency)
 	row := demoRow{
@@ -90,7 +91,7 @@ func (t *demoTable) row(r *demoRun, s FunctionStatus, elapsed time.Duration) dem
 	return row
 }
 
-func (t *demoTable) draw(rows []demoRow, apps []AppOverview, now time.Time) {
+func (t *demoTable) draw(rows []demoRow, apps []api.AppOverview, now time.Time) {
 	var b strings.Builder
 	if t.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", t.drawn)
@@ -103,7 +104,7 @@ func (t *demoTable) draw(rows []demoRow, apps []AppOverview, now time.Time) {
 	}
 	_ = w.Flush()
 	for _, a := range apps {
-		fmt.Fprintln(&b, a.Text())
+		fmt.Fprintln(&b, appText(a))
 	}
 	t.drawn = len(rows) + 2 + len(apps)
 	_, _ = io.WriteString(t.out, b.String())

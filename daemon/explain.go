@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/drover-run/drover/daemon/internal/autoscale"
 )
 
 // explainCommand is `drover scale explain`.
@@ -57,8 +56,8 @@ func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 
 // explain prints one daemon's latest decisions, and reports whether there are any.
 func explain(ctx context.Context, std *IO, client *adminClient, where string) (found bool, err error) {
-	var latest map[string]autoscale.Decision
-	if err := client.get(ctx, "/v1/scale", &latest); err != nil {
+	var latest map[string]api.Decided
+	if err := client.get(ctx, api.ScalePath, &latest); err != nil {
 		return false, err
 	}
 	for _, about := range slices.Sorted(maps.Keys(latest)) {

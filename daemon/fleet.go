@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/scaler"
@@ -47,7 +48,7 @@ func (f *fleet) use(sources map[string]triggers.Trigger) {
 	f.version++
 	for name := range sources {
 		if _, known := f.gone.Functions[name]; !known {
-			f.gone.Functions[name] = functionReport{FunctionStatus: FunctionStatus{Name: name, Latency: new(Latencies), Age: new(Latencies)}}
+			f.gone.Functions[name] = functionReport{FunctionStatus: api.FunctionStatus{Name: name, Latency: new(Latencies), Age: new(Latencies)}}
 		}
 	}
 }
@@ -144,7 +145,7 @@ func (r functionReport) plus(o functionReport) functionReport {
 	sum.Problems = mergeProblems(r.Problems, o.Problems)
 	sum.ReceiveErrors += o.ReceiveErrors
 	sum.Reconnects += o.Reconnects
-	if r.Gate != gateShut && o.Gate != "" {
+	if r.Gate != api.GateShut && o.Gate != "" {
 		sum.Gate = o.Gate
 	}
 	sum.Failed += o.Failed
@@ -186,9 +187,9 @@ func (f *fleet) apps() map[string]apps.Status {
 	return out
 }
 
-func (f *fleet) status() []FunctionStatus {
+func (f *fleet) status() []api.FunctionStatus {
 	totals := f.totals()
-	out := make([]FunctionStatus, 0, len(totals))
+	out := make([]api.FunctionStatus, 0, len(totals))
 	for _, name := range slices.Sorted(maps.Keys(totals)) {
 		if source := f.source(name); source != nil { // a reload may have removed it
 			s := totals[name].FunctionStatus

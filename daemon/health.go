@@ -4,29 +4,22 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // This file is how well a daemon is: whether it lives, and whether it takes messages.
 
-// Health is the answer of /healthz and /readyz.
-type Health struct {
-	Status  string   `json:"status" desc:"ok, or not ready"`
-	Reasons []string `json:"reasons,omitempty" desc:"why not"`
-	// Notes say what is not well, and does not make the daemon unready: what is
-	// outside it, and what somebody wants.
-	Notes []string `json:"notes,omitempty" desc:"other problems: sources and apps that cannot be reached, messages that cannot be settled, dead letters and outputs that cannot be written, pauses"`
-}
-
 func (d *Daemon) answerHealth(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, Health{Status: "ok"}) // who can say so lives
+	answer(w, http.StatusOK, api.Health{Status: "ok"}) // who can say so lives
 }
 
 func (d *Daemon) answerReady(w http.ResponseWriter, _ *http.Request) {
 	if reasons := d.notReady(); len(reasons) > 0 {
-		answer(w, http.StatusServiceUnavailable, Health{Status: "not ready", Reasons: reasons, Notes: d.notWell()})
+		answer(w, http.StatusServiceUnavailable, api.Health{Status: "not ready", Reasons: reasons, Notes: d.notWell()})
 		return
 	}
-	answer(w, http.StatusOK, Health{Status: "ok", Notes: d.notWell()})
+	answer(w, http.StatusOK, api.Health{Status: "ok", Notes: d.notWell()})
 }
 
 // notWell says what keeps functions from receiving, though the daemon is ready: it
@@ -37,14 +30,14 @@ func (d *Daemon) notWell() (notes []string) {
 		switch {
 		case !f.Disconnected.IsZero():
 			notes = append(notes, fmt.Sprintf("function %s receives nothing: its source has been unreachable for %v", f.Name, time.Since(f.Disconnected).Round(time.Second))+because(f.ReceiveError))
-		case f.Gate == gateShut:
+		case f.Gate == api.GateShut:
 			notes = append(notes, "function "+f.Name+" receives nothing: its app is not well")
 		case f.Paused:
 			notes = append(notes, "function "+f.Name+" is paused by hand")
 		}
 		for _, p := range f.Problems {
 			if !p.Blocks { // that is a reason not to be ready
-				notes = append(notes, "function "+f.Name+": "+p.Words())
+				notes = append(notes, "function "+f.Name+": "+p.OneLine())
 			}
 		}
 	}
@@ -88,14 +81,14 @@ func (d *Daemon) notReady() (reasons []string) {
 		}
 		for _, p := range f.Problems {
 			if p.Blocks {
-				reasons = append(reasons, "function "+f.Name+": "+p.Words())
+				reasons = append(reasons, "function "+f.Name+": "+p.OneLine())
 			}
 		}
 	}
 	for _, p := range d.stores.problems() {
-		reasons = append(reasons, p.Words())
+		reasons = append(reasons, p.OneLine())
 	}
-	if r := d.reloadStatus(); r.loadError {
+	if r := d.lastReload(); r.loadError {
 		reasons = append(reasons, "the last reload was refused because code does not load; the earlier functions keep running: "+r.Refused)
 	}
 	if count, ok := d.Instances(); ok && count.Ready == 0 && count.Failing != "" {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // healthCommand is `drover health`, for those who can run a program and not ask a
@@ -30,9 +31,9 @@ func (c *healthCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	path := "/readyz"
+	path := api.ReadyPath
 	if c.Live {
-		path = "/healthz"
+		path = api.HealthPath
 	}
 	health, err := client.health(ctx, path)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/scaler/local"
 	"github.com/drover-run/drover/triggers"
@@ -62,7 +63,7 @@ type instanceReport struct {
 
 // functionReport is what an instance says of one function.
 type functionReport struct {
-	FunctionStatus
+	api.FunctionStatus
 	// Taken is occupancy.microseconds.
 	Taken int64 `json:"taken"`
 	// Slots are those that the function would have with all the workers that this

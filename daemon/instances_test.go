@@ -313,14 +313,14 @@ func TestFleet(t *testing.T) {
 		}
 		f.reported(id, text)
 	}
-	report(1, functionReport{FunctionStatus: FunctionStatus{Received: 10, Done: 8, InFlight: 2}, Taken: 5, Slots: 4, Used: 2})
-	report(2, functionReport{FunctionStatus: FunctionStatus{Received: 7, Done: 6, InFlight: 1, Failed: 3}, Taken: 7, Slots: 4, Used: 1})
+	report(1, functionReport{FunctionStatus: FunctionStatus{FunctionCounts: FunctionCounts{Received: 10, Done: 8, InFlight: 2}}, Taken: 5, Slots: 4, Used: 2})
+	report(2, functionReport{FunctionStatus: FunctionStatus{FunctionCounts: FunctionCounts{Received: 7, Done: 6, InFlight: 1, Failed: 3}}, Taken: 7, Slots: 4, Used: 1})
 	select {
 	case <-f.full:
 		t.Error("it is told to be full, with slots free")
 	default:
 	}
-	report(1, functionReport{FunctionStatus: FunctionStatus{Received: 12, Done: 8, InFlight: 4}, Taken: 9, Slots: 4, Used: 4})
+	report(1, functionReport{FunctionStatus: FunctionStatus{FunctionCounts: FunctionCounts{Received: 12, Done: 8, InFlight: 4}}, Taken: 9, Slots: 4, Used: 4})
 	select {
 	case <-f.full:
 	default:

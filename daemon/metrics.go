@@ -84,7 +84,7 @@ func (m *instanceMetrics) Collect(metrics chan<- prometheus.Metric) {
 	for _, connection := range m.daemon.stores.names() {
 		to.gauge(m.store, truth(m.daemon.stores.problem(connection) == nil), connection)
 	}
-	reloads := m.daemon.reloadStatus()
+	reloads := m.daemon.lastReload()
 	to.counter(m.reloads, float64(reloads.Done), "done")
 	to.counter(m.reloads, float64(reloads.Failed), "refused")
 	to.gauge(m.reloaded, truth(reloads.Refused == ""))

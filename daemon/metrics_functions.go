@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
@@ -73,7 +74,7 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 
 // ledger is one look at a function's account, so that in every scrape received is
 // settled and in flight together.
-func (m *functionMetrics) ledger(s FunctionStatus, to emit) {
+func (m *functionMetrics) ledger(s api.FunctionStatus, to emit) {
 	to.counter(m.received, float64(s.Received), s.Name)
 	for verdict, n := range map[string]int64{"done": s.Done, "retry": s.Retried, "reject": s.Rejected, "release": s.Released, "abandoned": s.Abandoned} {
 		to.counter(m.settled, float64(n), s.Name, verdict)
@@ -85,10 +86,10 @@ func (m *functionMetrics) ledger(s FunctionStatus, to emit) {
 }
 
 // trouble is what somebody has to fix.
-func (m *functionMetrics) trouble(s FunctionStatus, to emit) {
+func (m *functionMetrics) trouble(s api.FunctionStatus, to emit) {
 	problems, unsettled := make(map[string]int), int64(0)
 	for _, p := range s.Problems {
-		if problems[p.Kind]++; p.Kind == problemUnsettled {
+		if problems[p.Kind]++; p.Kind == api.ProblemUnsettled {
 			unsettled += p.Messages
 		}
 	}
@@ -99,7 +100,7 @@ func (m *functionMetrics) trouble(s FunctionStatus, to emit) {
 }
 
 // link is how the source, and the app, are reached.
-func (m *functionMetrics) link(s FunctionStatus, to emit) {
+func (m *functionMetrics) link(s api.FunctionStatus, to emit) {
 	down := 0.0
 	if !s.Disconnected.IsZero() {
 		down = max(time.Since(s.Disconnected).Seconds(), 0)
@@ -109,7 +110,7 @@ func (m *functionMetrics) link(s FunctionStatus, to emit) {
 	to.counter(m.receiveErrors, float64(s.ReceiveErrors), s.Name)
 	to.counter(m.reconnects, float64(s.Reconnects), s.Name)
 	if s.Gate != "" {
-		to.gauge(m.gate, truth(s.Gate == gateOpen), s.Name)
+		to.gauge(m.gate, truth(s.Gate == api.GateOpen), s.Name)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/invopop/jsonschema"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // This file describes the admin API as OpenAPI 3.1, made of the list of routes and
@@ -39,7 +40,7 @@ func openAPI(routes []route) (object, error) {
 		}
 		paths[path].(object)[strings.ToLower(r.method)] = s.operation(r)
 	}
-	s.of(Problem{})
+	s.of(api.Problem{})
 	return object{
 		"openapi": "3.1.0",
 		"info": object{
@@ -87,7 +88,7 @@ func (s *schemas) operation(r route) object {
 	for _, status := range r.also {
 		responses[fmt.Sprint(status)] = object{"description": http.StatusText(status), "content": content}
 	}
-	problem := object{"application/json": object{"schema": s.of(Problem{})}}
+	problem := object{"application/json": object{"schema": s.of(api.Problem{})}}
 	for _, status := range r.fails {
 		responses[fmt.Sprint(status)] = object{"description": http.StatusText(status), "content": problem}
 	}

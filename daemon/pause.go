@@ -3,12 +3,11 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"maps"
 	"net/http"
-	"net/url"
 	"time"
-
-	"github.com/drover-run/drover/daemon/cli/exit"
 )
 
 // This file has a function receive nothing for a while, because somebody asks. A
@@ -54,22 +53,11 @@ func (d *Daemon) spreadPauses(ctx context.Context) {
 		client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
 		for _, name := range functions {
 			until, should := paused[name]
-			if err := client.post(ctx, pausePath(name, should, until)); err != nil {
+			if err := client.post(ctx, api.PausePath(name, should, until)); err != nil {
 				d.log.Warn("cannot send a pause to an instance; will retry", "instance", id, "function", name, "error", err)
 			}
 		}
 	}
-}
-
-func pausePath(function string, paused bool, until time.Time) string {
-	path := "/v1/functions/" + url.PathEscape(function)
-	switch {
-	case !paused:
-		return path + "/resume"
-	case until.IsZero():
-		return path + "/pause"
-	}
-	return path + "/pause?until=" + url.QueryEscape(until.Format(time.RFC3339Nano))
 }
 
 func (d *Daemon) answerPause(w http.ResponseWriter, r *http.Request) {
@@ -93,7 +81,7 @@ func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused boo
 		d.failUnknown(w, name)
 		return
 	}
-	answer(w, http.StatusOK, Health{Status: "ok"})
+	answer(w, http.StatusOK, api.Health{Status: "ok"})
 }
 
 // pauseCommand is `drover pause`.
@@ -126,7 +114,7 @@ func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
 			return exit.UsageError("--until is over already")
 		}
 	}
-	return c.postTo(ctx, std, pausePath(c.Function, true, until))
+	return c.postTo(ctx, std, api.PausePath(c.Function, true, until))
 }
 
 // resumeCommand is `drover resume`.
@@ -143,5 +131,5 @@ func (*resumeCommand) Help() string {
 }
 
 func (c *resumeCommand) Run(ctx context.Context, std *IO) error {
-	return c.postTo(ctx, std, pausePath(c.Function, false, time.Time{}))
+	return c.postTo(ctx, std, api.PausePath(c.Function, false, time.Time{}))
 }

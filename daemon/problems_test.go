@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
@@ -82,7 +83,7 @@ func TestRefusedVerdictsAreReported(t *testing.T) {
 			t.Errorf("the function is explained as %s: %s", state, why)
 		}
 		problems := functionProblems(f)
-		if len(problems) != 1 || problems[0].Kind != problemUnsettled || !problems[0].Blocks || problems[0].Messages == 0 {
+		if len(problems) != 1 || problems[0].Kind != api.ProblemUnsettled || !problems[0].Blocks || problems[0].Messages == 0 {
 			t.Fatalf("the problems are %+v", problems)
 		}
 		e, found := explainInFlight(f, problems[0].Message, time.Now())

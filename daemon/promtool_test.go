@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers"
@@ -53,7 +54,7 @@ func everything(t *testing.T) *Daemon {
 	half := 0.5
 	load, err := json.Marshal(instanceReport{
 		Functions: map[string]functionReport{"f": {FunctionStatus: FunctionStatus{
-			Name: "f", Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4, Gate: gateShut, Disconnected: time.Now().Add(-time.Minute),
+			Name: "f", FunctionCounts: FunctionCounts{Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4}, Gate: api.GateShut, Disconnected: time.Now().Add(-time.Minute),
 			Rejections: map[string]int64{"size": 1}, ReceiveErrors: 3, Reconnects: 1, Latency: took.Snapshot(), Age: took.Snapshot(),
 		}}},
 		Apps: map[string]apps.Status{"f app": {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/handlers"
 )
@@ -21,45 +22,10 @@ import (
 // and nothing has changed. Only then what changed is drained, one function apart
 // from the other, and replaced. What did not change goes on.
 
-// Changes are the functions that a reload changed, by name.
-type Changes struct {
-	Added   []string `json:"added,omitempty"`
-	Changed []string `json:"changed,omitempty"`
-	Removed []string `json:"removed,omitempty"`
-	Kept    []string `json:"kept,omitempty"`
-}
-
-func (c Changes) String() string {
-	var parts []string
-	for _, part := range []struct {
-		what  string
-		names []string
-	}{{"added", c.Added}, {"changed", c.Changed}, {"removed", c.Removed}} {
-		if len(part.names) > 0 {
-			parts = append(parts, part.what+" "+strings.Join(part.names, ", "))
-		}
-	}
-	if len(parts) == 0 {
-		parts = []string{"nothing changed"}
-	}
-	functions := "functions"
-	if len(c.Kept) == 1 {
-		functions = "function"
-	}
-	return fmt.Sprintf("%s; %d %s went on", strings.Join(parts, "; "), len(c.Kept), functions)
-}
-
-// ReloadStatus is what became of reloads.
-type ReloadStatus struct {
-	// At is when the last one was asked for; zero: none was.
-	At time.Time `json:"at" desc:"when the last one was requested"`
-	// Refused says why the last one changed nothing; empty if it did not fail.
-	Refused string `json:"refused,omitempty" desc:"why the last one changed nothing; missing if it did not fail"`
-	// Done and Failed count them.
-	Done   int64 `json:"done"`
-	Failed int64 `json:"failed"`
-
-	loadError bool // it was refused since code does not load
+// reloadStatus is what a daemon keeps of its reloads.
+type reloadStatus struct {
+	api.ReloadStatus
+	loadError bool // the last one was refused because code does not load
 }
 
 type reloadRequest struct {
@@ -68,7 +34,7 @@ type reloadRequest struct {
 }
 
 type reloadAnswer struct {
-	changes Changes
+	changes api.Changes
 	err     error
 }
 
@@ -78,37 +44,39 @@ var errNotRunning = errors.New("the daemon is not running: it is starting or sto
 // Reload has the daemon go on with another configuration, and returns when what
 // changed has been replaced. The error says what is wrong with it, and that nothing
 // was changed. It may be called from any goroutine; one reload waits for the other.
-func (d *Daemon) Reload(ctx context.Context, cfg *configs.Config) (Changes, error) {
+func (d *Daemon) Reload(ctx context.Context, cfg *configs.Config) (api.Changes, error) {
 	if err := cfg.Complete(d.env); err != nil {
-		return Changes{}, d.noteReload(err)
+		return api.Changes{}, d.noteReload(err)
 	}
 	if d.inPhase() != phaseRunning {
-		return Changes{}, errNotRunning
+		return api.Changes{}, errNotRunning
 	}
 	answer := make(chan reloadAnswer, 1)
 	select {
 	case d.reloads <- reloadRequest{cfg, answer}:
 	case <-d.over:
-		return Changes{}, errNotRunning
+		return api.Changes{}, errNotRunning
 	case <-ctx.Done():
-		return Changes{}, ctx.Err()
+		return api.Changes{}, ctx.Err()
 	}
 	select {
 	case a := <-answer:
 		return a.changes, d.noteReload(a.err)
 	case <-d.over:
-		return Changes{}, errNotRunning
+		return api.Changes{}, errNotRunning
 	}
 }
 
 // ReloadFile reads the configuration's file again, and reloads it.
-func (d *Daemon) ReloadFile(ctx context.Context) (Changes, error) { return d.reloadInstead(ctx, nil) }
+func (d *Daemon) ReloadFile(ctx context.Context) (api.Changes, error) {
+	return d.reloadInstead(ctx, nil)
+}
 
 // reloadInstead reloads what is given in place of the file, if anything is.
-func (d *Daemon) reloadInstead(ctx context.Context, instead []byte) (Changes, error) {
+func (d *Daemon) reloadInstead(ctx context.Context, instead []byte) (api.Changes, error) {
 	cfg, err := d.reread(instead)
 	if err != nil {
-		return Changes{}, d.noteReload(err)
+		return api.Changes{}, d.noteReload(err)
 	}
 	changes, err := d.Reload(ctx, cfg)
 	return changes, err
@@ -146,7 +114,7 @@ func (d *Daemon) noteReload(err error) error {
 	return err
 }
 
-func (d *Daemon) reloadStatus() ReloadStatus {
+func (d *Daemon) lastReload() reloadStatus {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.reloaded
@@ -233,8 +201,8 @@ func (d *Daemon) reload(ctx context.Context, c *crew, now *parts, r reloadReques
 // compare tells what changes, the functions that end, and those of them that
 // nothing follows. What follows another goes on with its counts, and is paused if
 // that was.
-func compare(now, next *parts) (changes Changes, ending, removed []*apps.Function) {
-	changes = Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
+func compare(now, next *parts) (changes api.Changes, ending, removed []*apps.Function) {
+	changes = api.Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
 	for _, f := range next.inOrder() {
 		switch was := now.functions[f.Name]; was {
 		case nil:

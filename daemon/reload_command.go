@@ -6,14 +6,12 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
-// reloadPath has a daemon reload. maxReload bounds the body, which only an
-// instance gets: its configuration, in JSON.
-const (
-	reloadPath = "/v1/reload"
-	maxReload  = 4 << 20
-)
+// maxReload bounds the body, in bytes. Only an instance gets one: its configuration, in JSON.
+const maxReload = 4 << 20
 
 // reloadCommand is `drover reload`.
 type reloadCommand struct {
@@ -41,8 +39,8 @@ func (c *reloadCommand) Run(ctx context.Context, std *IO) error {
 		return err
 	}
 	client.http.Timeout = 0 // the daemon bounds a reload
-	var changes Changes
-	if err := client.do(ctx, http.MethodPost, reloadPath, nil, &changes); err != nil {
+	var changes api.Changes
+	if err := client.do(ctx, http.MethodPost, api.ReloadPath, nil, &changes); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(std.Out, "reloaded:", changes)

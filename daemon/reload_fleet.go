@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 )
 
@@ -68,7 +69,7 @@ func reloadLimit(cfg *configs.Config) time.Duration {
 	return apps.StartLimit(cfg) + cfg.Drain.D() + 2*cutShortGrace
 }
 
-func (d *Daemon) reloadInstance(ctx context.Context, id int, cfg *configs.Config) (changes Changes, err error) {
+func (d *Daemon) reloadInstance(ctx context.Context, id int, cfg *configs.Config) (changes api.Changes, err error) {
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit(cfg))
 	defer cancel()
 	hello, err := Greeting(cfg, id)
@@ -77,16 +78,16 @@ func (d *Daemon) reloadInstance(ctx context.Context, id int, cfg *configs.Config
 	}
 	client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
 	client.http.Timeout = 0 // ctx bounds it
-	if err := client.do(ctx, http.MethodPost, reloadPath, hello, &changes); err != nil {
+	if err := client.do(ctx, http.MethodPost, api.ReloadPath, hello, &changes); err != nil {
 		return changes, fmt.Errorf("instance %d: %w", id, err)
 	}
 	return changes, nil
 }
 
 // compareSettings tells what changes of a configuration, as far as it says.
-func compareSettings(was, is *configs.Config) Changes {
+func compareSettings(was, is *configs.Config) api.Changes {
 	p := &parts{cfg: is, old: &parts{cfg: was}}
-	changes := Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
+	changes := api.Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
 	for _, name := range slices.Sorted(maps.Keys(is.Functions)) {
 		switch _, found := was.Functions[name]; {
 		case !found:

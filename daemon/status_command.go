@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // statusCommand is `drover status`.
@@ -40,13 +41,13 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	var last StatusReport
+	var last api.StatusReport
 	drawn := 0
 	tick := time.NewTicker(c.Every)
 	defer tick.Stop()
 	for {
-		var now StatusReport
-		if err := client.get(ctx, "/v1/status", &now); err != nil {
+		var now api.StatusReport
+		if err := client.get(ctx, api.StatusPath, &now); err != nil {
 			if drawn > 0 && ctx.Err() != nil {
 				return nil // told to stop while it asked
 			}
@@ -79,7 +80,7 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 
 // statusText is a table: the rates are those since the last look, or, at the first
 // one, since the daemon started.
-func statusText(now, last StatusReport, every time.Duration) string {
+func statusText(now, last api.StatusReport, every time.Duration) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, for %v", now.Phase, time.Since(now.Since).Round(time.Second))
 	if i := now.Instances; i != nil {
@@ -93,7 +94,7 @@ func statusText(now, last StatusReport, every time.Duration) string {
 		fmt.Fprintf(&b, "; the reload of %s was refused: %s", r.At.Local().Format(time.TimeOnly), line)
 	}
 	b.WriteString("\n")
-	before := make(map[string]FunctionOverview)
+	before := make(map[string]api.FunctionOverview)
 	seconds := max(time.Since(now.Since), time.Second).Seconds()
 	for _, f := range last.Functions {
 		before[f.Name] = f
@@ -128,7 +129,7 @@ func statusText(now, last StatusReport, every time.Duration) string {
 	}
 	_ = w.Flush()
 	for _, p := range now.Problems {
-		fmt.Fprintln(&b, p.Words())
+		fmt.Fprintln(&b, p.OneLine())
 	}
 	for _, f := range now.Functions {
 		if !f.Disconnected.IsZero() {
@@ -136,12 +137,12 @@ func statusText(now, last StatusReport, every time.Duration) string {
 			fmt.Fprintf(&b, "function %s: its source has been unreachable for %v%s\n", f.Name, time.Since(f.Disconnected).Round(time.Second), because(line))
 		}
 		for _, p := range f.Problems {
-			line, _, _ := strings.Cut(p.Words(), "\n")
+			line, _, _ := strings.Cut(p.OneLine(), "\n")
 			fmt.Fprintf(&b, "function %s: %s\n", f.Name, line)
 		}
 	}
 	for _, a := range now.Apps {
-		fmt.Fprintln(&b, a.Text())
+		fmt.Fprintln(&b, appText(a))
 	}
 	for _, advice := range now.Advice {
 		line, _, _ := strings.Cut(advice, "\n")
@@ -150,8 +151,8 @@ func statusText(now, last StatusReport, every time.Duration) string {
 	return term.Printable(b.String())
 }
 
-// Text is a line for people.
-func (a AppOverview) Text() string {
+// appText is an app in a line, for people.
+func appText(a api.AppOverview) string {
 	part := func(n int, one, many string) string {
 		if n != 1 {
 			one = many

@@ -4,17 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
@@ -29,52 +27,17 @@ const (
 	stillThere = 15 * time.Second
 )
 
-// tailed is what is asked for.
-type tailed struct {
-	function string
-	level    slog.Level
-	last     int
-	follow   bool
-}
-
-func (t tailed) path() string {
-	query := url.Values{"level": {t.level.String()}, "last": {strconv.Itoa(t.last)}, "follow": {strconv.FormatBool(t.follow)}}
-	return "/v1/functions/" + url.PathEscape(t.function) + "/log?" + query.Encode()
-}
-
-// parseTail reads a request; the error says what is wrong with it.
-func parseTail(r *http.Request) (t tailed, err error) {
-	t = tailed{function: r.PathValue("name"), level: slog.LevelInfo, last: 10, follow: true}
-	query := r.URL.Query()
-	if text := query.Get("level"); text != "" {
-		if err := t.level.UnmarshalText([]byte(text)); err != nil {
-			return t, fmt.Errorf("level is %q; use debug, info, warn or error", text)
-		}
-	}
-	if text := query.Get("last"); text != "" {
-		if t.last, err = strconv.Atoi(text); err != nil || t.last < 0 {
-			return t, fmt.Errorf("last is %q; use a number of lines", text)
-		}
-	}
-	if text := query.Get("follow"); text != "" {
-		if t.follow, err = strconv.ParseBool(text); err != nil {
-			return t, fmt.Errorf("follow is %q; use true or false", text)
-		}
-	}
-	return t, nil
-}
-
 func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
-	t, err := parseTail(r)
+	t, err := api.ParseLogRequest(r.PathValue("name"), r.URL.Query())
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "%v", err)
 		return
 	}
-	if !d.knows(t.function) {
-		d.failUnknown(w, t.function)
+	if !d.knows(t.Function) {
+		d.failUnknown(w, t.Function)
 		return
 	}
-	f, before := d.logs.Subscribe(t.function, t.level, t.last)
+	f, before := d.logs.Subscribe(t.Function, t.Level, t.Last)
 	if f == nil {
 		refuse(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", telemetry.MaxSubscribers)
 		return
@@ -90,11 +53,11 @@ func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
 	if d.instances() != nil {
 		instances := d.instanceLines(t)
 		before = instances.before(ctx, before)
-		if t.follow {
+		if t.Follow {
 			reading.Go(func() { instances.follow(ctx, f) })
 		}
 	}
-	if out.write(before...) && t.follow {
+	if out.write(before...) && t.Follow {
 		out.follow(ctx, f, d.logs.Closed())
 	}
 }

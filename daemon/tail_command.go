@@ -16,6 +16,7 @@ import (
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // tailCommand is `drover tail`.
@@ -47,11 +48,11 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	asked := tailed{function: c.Function, last: c.Last, follow: !c.Once}
-	if err := asked.level.UnmarshalText([]byte(c.Level)); err != nil {
+	asked := api.LogRequest{Function: c.Function, Last: c.Last, Follow: !c.Once}
+	if err := asked.Level.UnmarshalText([]byte(c.Level)); err != nil {
 		return exit.UsageError(err.Error())
 	}
-	err = client.stream(ctx, asked.path(), func(line LogLine) { c.print(std.Out, line) })
+	err = client.stream(ctx, asked.RequestPath(), func(line LogLine) { c.print(std.Out, line) })
 	if err != nil || c.Once || ctx.Err() != nil {
 		return err
 	}

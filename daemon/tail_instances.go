@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
@@ -18,14 +19,14 @@ const lookForInstances = time.Second
 // instanceLines are those of a function in all instances.
 type instanceLines struct {
 	d     *Daemon
-	asked tailed
+	asked api.LogRequest
 
 	mu    sync.Mutex
 	seen  map[int]time.Time // of each instance's latest line
 	known map[int]bool      // which are followed
 }
 
-func (d *Daemon) instanceLines(asked tailed) *instanceLines {
+func (d *Daemon) instanceLines(asked api.LogRequest) *instanceLines {
 	return &instanceLines{d: d, asked: asked, seen: make(map[int]time.Time), known: make(map[int]bool)}
 }
 
@@ -38,7 +39,7 @@ func (i *instanceLines) before(ctx context.Context, own []LogLine) []LogLine {
 	var reading sync.WaitGroup
 	for _, id := range i.d.instances().ids() {
 		reading.Go(func() {
-			i.read(ctx, id, max(i.asked.last, 1), false, func(line LogLine) { // one tells from when on others are new
+			i.read(ctx, id, max(i.asked.Last, 1), false, func(line LogLine) { // one tells from when on others are new
 				mu.Lock()
 				defer mu.Unlock()
 				own = append(own, line)
@@ -47,7 +48,7 @@ func (i *instanceLines) before(ctx context.Context, own []LogLine) []LogLine {
 	}
 	reading.Wait()
 	slices.SortStableFunc(own, func(a, b LogLine) int { return a.Time.Compare(b.Time) })
-	return own[max(len(own)-i.asked.last, 0):]
+	return own[max(len(own)-i.asked.Last, 0):]
 }
 
 // follow hands on what comes, also from instances that come later, until ctx ends. An
@@ -87,9 +88,9 @@ func (i *instanceLines) read(ctx context.Context, id, last int, follow bool, eac
 	since := i.seen[id]
 	i.mu.Unlock()
 	asked := i.asked
-	asked.last, asked.follow = last, follow
+	asked.Last, asked.Follow = last, follow
 	client := socketClient(adminSocket(instanceDir(i.d.cfg.DataDir, id)))
-	err := client.stream(ctx, asked.path(), func(line LogLine) {
+	err := client.stream(ctx, asked.RequestPath(), func(line LogLine) {
 		if !line.Time.After(since) {
 			return
 		}

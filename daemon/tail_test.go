@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/triggers"
 )
@@ -109,8 +110,8 @@ func TestTailOverTheAdminServer(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	got, ended := make(chan LogLine, 10), make(chan error, 1)
-	asked := tailed{function: "f", level: slog.LevelDebug, follow: true}
-	go func() { ended <- client.stream(ctx, asked.path(), func(l LogLine) { got <- l }) }()
+	asked := api.LogRequest{Function: "f", Level: slog.LevelDebug, Follow: true}
+	go func() { ended <- client.stream(ctx, asked.RequestPath(), func(l LogLine) { got <- l }) }()
 	wait := time.NewTicker(time.Millisecond)
 	defer wait.Stop()
 	for d.logs.Subscribers() == 0 {

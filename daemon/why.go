@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
@@ -18,24 +16,6 @@ import (
 )
 
 // This file says why something waits: a function, or a message.
-
-// Explanation is why.
-type Explanation struct {
-	Function string   `json:"function,omitempty"`
-	Message  string   `json:"message,omitempty" desc:"the message ID; missing if a function is explained"`
-	Instance int      `json:"instance,omitempty" desc:"the instance that reports this, if there are several"`
-	State    string   `json:"state" desc:"of a function: receiving, full, blocked, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, stuck, retry, ready, held, later, leased, done, spent, dead or unknown"`
-	Text     string   `json:"text" desc:"the limit that applies, in a sentence"`
-	Notes    []string `json:"notes,omitempty" desc:"more, usually one line each"`
-}
-
-// Explanations is the answer of /v1/explain.
-type Explanations struct {
-	Explanations []Explanation `json:"explanations"`
-}
-
-// stateUnknown is a message that nobody knows of.
-const stateUnknown = "unknown"
 
 // answerExplain explains a function of that name, or else a message of that id.
 func (d *Daemon) answerExplain(w http.ResponseWriter, r *http.Request) {
@@ -52,15 +32,15 @@ func (d *Daemon) answerExplain(w http.ResponseWriter, r *http.Request) {
 			d.failUnknown(w, about)
 			return
 		}
-		answer(w, http.StatusOK, Explanations{d.explainFunction(r.Context(), about)})
+		answer(w, http.StatusOK, api.Explanations{Explanations: d.explainFunction(r.Context(), about)})
 		return
 	}
-	answer(w, http.StatusOK, Explanations{d.explainMessage(r.Context(), about)})
+	answer(w, http.StatusOK, api.Explanations{Explanations: d.explainMessage(r.Context(), about)})
 }
 
 // explainMessage tells where a message is: here, or else as its source says.
-func (d *Daemon) explainMessage(ctx context.Context, id string) []Explanation {
-	var out []Explanation
+func (d *Daemon) explainMessage(ctx context.Context, id string) []api.Explanation {
+	var out []api.Explanation
 	for _, f := range d.running() {
 		if e, found := explainInFlight(f, id, time.Now()); found {
 			out = append(out, e)
@@ -83,7 +63,7 @@ func (d *Daemon) explainMessage(ctx context.Context, id string) []Explanation {
 
 // explainAtSources explains a message as the functions' sources show it; unknown is said
 // where none does.
-func explainAtSources(ctx context.Context, functions []string, source func(function string) triggers.Trigger, id, unknown string) (out []Explanation) {
+func explainAtSources(ctx context.Context, functions []string, source func(function string) triggers.Trigger, id, unknown string) (out []api.Explanation) {
 	var notes []string
 	for _, name := range functions {
 		e, err := explainAtSource(ctx, name, source(name), id)
@@ -95,7 +75,7 @@ func explainAtSources(ctx context.Context, functions []string, source func(funct
 		}
 	}
 	if len(out) == 0 {
-		out = []Explanation{{Message: id, State: stateUnknown, Text: unknown, Notes: notes}}
+		out = []api.Explanation{{Message: id, State: api.StateUnknown, Text: unknown, Notes: notes}}
 	}
 	return out
 }
@@ -114,12 +94,12 @@ func (d *Daemon) source(name string) triggers.Trigger {
 }
 
 // explainInFlight explains a message that is in flight here.
-func explainInFlight(f *apps.Function, id string, now time.Time) (e Explanation, found bool) {
+func explainInFlight(f *apps.Function, id string, now time.Time) (e api.Explanation, found bool) {
 	x, found := f.FindInFlight(id)
 	if !found {
 		return e, false
 	}
-	e = Explanation{Function: f.Name, Message: id, State: "in_flight"}
+	e = api.Explanation{Function: f.Name, Message: id, State: "in_flight"}
 	if x.Blocked != "" {
 		e.State, e.Text = "stuck", fmt.Sprintf("it was handled, and cannot leave for %v: %s", now.Sub(x.BlockedSince).Round(time.Second), x.Blocked)
 		return e, true
@@ -164,15 +144,15 @@ func workerOf(f *apps.Function, m *triggers.Message) int {
 }
 
 // explainFailure explains a message that waits for its retry, or died here lately.
-func explainFailure(ctx context.Context, f *apps.Function, id string, now time.Time) (e Explanation, found bool) {
+func explainFailure(ctx context.Context, f *apps.Function, id string, now time.Time) (e api.Explanation, found bool) {
 	b, failed := f.LatestFailure(id)
 	switch {
 	case !failed || !b.Dead && !b.Until.After(now) || b.Dead && reusedID(ctx, f, id, b):
 		return e, false
 	case b.Dead:
-		e = Explanation{Function: f.Name, Message: id, State: "dead", Text: fmt.Sprintf("it was moved to the dead letters %v ago, at attempt %d", now.Sub(b.At).Round(time.Second), b.Attempt)}
+		e = api.Explanation{Function: f.Name, Message: id, State: "dead", Text: fmt.Sprintf("it was moved to the dead letters %v ago, at attempt %d", now.Sub(b.At).Round(time.Second), b.Attempt)}
 	default:
-		e = Explanation{Function: f.Name, Message: id, State: "retry", Text: fmt.Sprintf("attempt %d of %d failed, and the next is due in %v, at %s",
+		e = api.Explanation{Function: f.Name, Message: id, State: "retry", Text: fmt.Sprintf("attempt %d of %d failed, and the next is due in %v, at %s",
 			b.Attempt, f.Retry.MaxAttempts, b.Until.Sub(now).Round(time.Millisecond), b.Until.Local().Format(time.TimeOnly))}
 	}
 	e.Notes = []string{"the error: " + b.Error}
@@ -197,7 +177,7 @@ func reusedID(ctx context.Context, f *apps.Function, id string, b dispatch.Recen
 
 // explainAtSource explains a message as its source shows it. The error is that of
 // triggers.Finder.
-func explainAtSource(ctx context.Context, function string, source triggers.Trigger, id string) (e Explanation, err error) {
+func explainAtSource(ctx context.Context, function string, source triggers.Trigger, id string) (e api.Explanation, err error) {
 	finder, ok := source.(triggers.Finder)
 	if !ok {
 		return e, triggers.ErrNotFound
@@ -208,7 +188,7 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 	if err != nil {
 		return e, err
 	}
-	e = Explanation{Function: function, Message: id, State: string(at.Place)}
+	e = api.Explanation{Function: function, Message: id, State: string(at.Place)}
 	switch at.Place {
 	case triggers.PlaceReady:
 		e.Text = "it is ready at its source"
@@ -249,18 +229,18 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 }
 
 // askInstances asks each instance for what it knows.
-func (d *Daemon) askInstances(ctx context.Context, about, as string) []Explanation {
-	var out []Explanation
+func (d *Daemon) askInstances(ctx context.Context, about, as string) []api.Explanation {
+	var out []api.Explanation
 	for _, id := range d.instances().ids() {
-		var said Explanations
+		var said api.Explanations
 		client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
-		if err := client.get(ctx, explainPath(about, as), &said); err != nil {
+		if err := client.get(ctx, api.ExplainPath(about, as), &said); err != nil {
 			d.log.Debug("cannot query an instance", "instance", id, "error", err)
 			continue
 		}
 		for _, e := range said.Explanations {
 			switch e.State {
-			case stateUnknown, string(triggers.PlaceReady), string(triggers.PlaceLater), string(triggers.PlaceLeased), string(triggers.PlaceDone), string(triggers.PlaceSpent):
+			case api.StateUnknown, string(triggers.PlaceReady), string(triggers.PlaceLater), string(triggers.PlaceLeased), string(triggers.PlaceDone), string(triggers.PlaceSpent):
 				continue // its source is asked once, for all
 			}
 			e.Instance = id
@@ -276,33 +256,4 @@ func count(n int64, singular, plural string) string {
 		return "1 " + singular
 	}
 	return fmt.Sprint(n, " ", plural)
-}
-
-func explainPath(about, as string) string {
-	query := url.Values{"about": {about}}
-	if as != "" {
-		query.Set("as", as)
-	}
-	return "/v1/explain?" + query.Encode()
-}
-
-// text is an explanation for people.
-func (e Explanation) text() string {
-	var b strings.Builder
-	switch {
-	case e.Message != "" && e.Function != "":
-		fmt.Fprintf(&b, "message %s of function %s", e.Message, e.Function)
-	case e.Message != "":
-		fmt.Fprintf(&b, "message %s", e.Message)
-	default:
-		fmt.Fprintf(&b, "function %s", e.Function)
-	}
-	if e.Instance > 0 {
-		fmt.Fprintf(&b, " in instance %d", e.Instance)
-	}
-	fmt.Fprintf(&b, ": %s\n  %s\n", strings.ReplaceAll(e.State, "_", " "), term.Indented(e.Text))
-	for _, note := range e.Notes {
-		fmt.Fprintf(&b, "  - %s\n", term.Indented(note))
-	}
-	return term.Printable(b.String())
 }

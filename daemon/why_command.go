@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/triggers"
 )
@@ -43,15 +45,15 @@ func (c *whyCommand) Run(ctx context.Context, std *IO) error {
 	if c.Message {
 		as = "message"
 	}
-	var said Explanations
-	err = client.get(ctx, explainPath(c.About, as), &said)
+	var said api.Explanations
+	err = client.get(ctx, api.ExplainPath(c.About, as), &said)
 	if errors.Is(err, errNoDaemon) {
 		said.Explanations, err = c.withoutDaemon(ctx, std, err)
 	}
 	if err != nil {
 		return err
 	}
-	if len(said.Explanations) == 1 && said.Explanations[0].State == stateUnknown {
+	if len(said.Explanations) == 1 && said.Explanations[0].State == api.StateUnknown {
 		said.Explanations = c.amongTheDead(ctx, said.Explanations, std)
 	}
 	if c.JSON {
@@ -63,13 +65,13 @@ func (c *whyCommand) Run(ctx context.Context, std *IO) error {
 		return err
 	}
 	for _, e := range said.Explanations {
-		_, _ = fmt.Fprint(std.Out, e.text())
+		_, _ = fmt.Fprint(std.Out, explanationText(e))
 	}
 	return nil
 }
 
 // withoutDaemon asks the sources themselves, with the secrets of the configuration.
-func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error) (out []Explanation, err error) {
+func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error) (out []api.Explanation, err error) {
 	if c.DataDir != "" {
 		return nil, noDaemon
 	}
@@ -85,14 +87,14 @@ func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error)
 		return nil, err
 	}
 	if source := p.sources[c.About]; source != nil && !c.Message {
-		e := Explanation{Function: c.About, State: "stopped", Text: "no daemon runs it here"}
+		e := api.Explanation{Function: c.About, State: "stopped", Text: "no daemon runs it here"}
 		b, err := source.Backlog(ctx)
 		if err != nil {
 			e.Notes = []string{"its source does not report its backlog: " + err.Error()}
 		} else {
 			e.Notes = []string{waitingNote(autoscale.BacklogReading{Ready: b.Ready, Oldest: b.Oldest, More: b.More})}
 		}
-		return []Explanation{e}, nil
+		return []api.Explanation{e}, nil
 	}
 	source := func(name string) triggers.Trigger { return p.sources[name] }
 	return explainAtSources(ctx, d.names(), source, c.About, "not found: no source lists it. It was completed, dead-lettered, or never sent, or another consumer has it"), nil
@@ -102,7 +104,7 @@ func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error)
 const maxDeadSearched = 1000
 
 // amongTheDead looks for a message among the dead letters, where they can be read.
-func (c *whyCommand) amongTheDead(ctx context.Context, unknown []Explanation, std *IO) []Explanation {
+func (c *whyCommand) amongTheDead(ctx context.Context, unknown []api.Explanation, std *IO) []api.Explanation {
 	if c.DataDir != "" {
 		unknown[0].Notes = append(unknown[0].Notes, "dead letters were not searched: that needs the configuration; give --config instead of --data-dir")
 		return unknown
@@ -128,13 +130,13 @@ func (c *whyCommand) amongTheDead(ctx context.Context, unknown []Explanation, st
 			unknown[0].Notes = append(unknown[0].Notes, err.Error())
 		}
 		if found {
-			return []Explanation{e}
+			return []api.Explanation{e}
 		}
 	}
 	return unknown
 }
 
-func (c *whyCommand) dead(ctx context.Context, function string, from triggers.DeadLetters, most int) (e Explanation, found bool) {
+func (c *whyCommand) dead(ctx context.Context, function string, from triggers.DeadLetters, most int) (e api.Explanation, found bool) {
 	seen := 0
 	for letter, err := range deadletter.BrowseAll(ctx, from, deadletter.PageSize(most)) {
 		if err != nil {
@@ -146,9 +148,30 @@ func (c *whyCommand) dead(ctx context.Context, function string, from triggers.De
 			}
 			continue
 		}
-		e = Explanation{Function: function, Message: c.About, State: "dead", Text: fmt.Sprintf("it is a dead letter, since %s", term.LocalTime(letter.Died))}
+		e = api.Explanation{Function: function, Message: c.About, State: "dead", Text: fmt.Sprintf("it is a dead letter, since %s", term.LocalTime(letter.Died))}
 		e.Notes = []string{"the reason: " + letter.Reason, fmt.Sprintf("attempts: %d", letter.Message.Attempt), fmt.Sprintf("drover dead show %s %s has the rest", function, letter.ID)}
 		return e, true
 	}
 	return e, false
+}
+
+// explanationText is an explanation for people.
+func explanationText(e api.Explanation) string {
+	var b strings.Builder
+	switch {
+	case e.Message != "" && e.Function != "":
+		fmt.Fprintf(&b, "message %s of function %s", e.Message, e.Function)
+	case e.Message != "":
+		fmt.Fprintf(&b, "message %s", e.Message)
+	default:
+		fmt.Fprintf(&b, "function %s", e.Function)
+	}
+	if e.Instance > 0 {
+		fmt.Fprintf(&b, " in instance %d", e.Instance)
+	}
+	fmt.Fprintf(&b, ": %s\n  %s\n", strings.ReplaceAll(e.State, "_", " "), term.Indented(e.Text))
+	for _, note := range e.Notes {
+		fmt.Fprintf(&b, "  - %s\n", term.Indented(note))
+	}
+	return term.Printable(b.String())
 }

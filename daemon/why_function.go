@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/triggers"
@@ -15,21 +16,21 @@ import (
 // This file says what holds a function back.
 
 // explainFunction explains one, in all instances.
-func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation {
-	e := Explanation{Function: name}
+func (d *Daemon) explainFunction(ctx context.Context, name string) []api.Explanation {
+	e := api.Explanation{Function: name}
 	for _, f := range d.running() {
 		if f.Name == name {
 			e.State, e.Text = d.holds(f, time.Now())
 			e.Notes = append(problemNotes(functionProblems(f)), d.backlogNotes(ctx, f)...)
 			e.Notes = append(e.Notes, d.slotNotes(f)...)
 			e.Notes = append(e.Notes, d.scaleNotes("workers of "+f.App)...)
-			return []Explanation{e}
+			return []api.Explanation{e}
 		}
 	}
 	fleet := d.instances()
 	if fleet == nil {
 		e.State, e.Text = string(d.inPhase()), "the daemon is "+string(d.inPhase())
-		return []Explanation{e}
+		return []api.Explanation{e}
 	}
 	ready := fleet.count()
 	e.State, e.Text = "receiving", count(int64(ready.Ready), "instance runs", "instances run")+" the function; each is explained below"
@@ -40,13 +41,13 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []Explanation
 		}
 	}
 	if p := d.stores.problem(d.config().Functions[name].Trigger.Connection()); p != nil {
-		e.State, e.Text = "blocked", p.Words()
+		e.State, e.Text = "blocked", p.OneLine()
 	}
 	if b := d.backlogs.Get(ctx, name, statusFresh); b.Ready >= 0 {
 		e.Notes = append(e.Notes, waitingNote(b))
 	}
 	e.Notes = append(e.Notes, d.scaleNotes("instances")...)
-	return append([]Explanation{e}, d.askInstances(ctx, name, "function")...)
+	return append([]api.Explanation{e}, d.askInstances(ctx, name, "function")...)
 }
 
 // holds is the bound that holds a function back, the strongest first.
@@ -59,7 +60,7 @@ func (d *Daemon) holds(f *apps.Function, now time.Time) (state, why string) {
 	case s.Stopped:
 		return "stopped", "it is disabled, because its code does not load: " + f.LoadError().Error()
 	case d.stores.problem(f.Connection) != nil:
-		return "blocked", d.stores.problem(f.Connection).Words()
+		return "blocked", d.stores.problem(f.Connection).OneLine()
 	case s.Paused && s.PausedUntil.IsZero():
 		return "paused", "it is paused until resumed: drover resume " + f.Name
 	case s.Paused:
@@ -67,8 +68,8 @@ func (d *Daemon) holds(f *apps.Function, now time.Time) (state, why string) {
 	case !s.Disconnected.IsZero():
 		return "unreachable", fmt.Sprintf("its source has been unreachable for %v", now.Sub(s.Disconnected).Round(time.Second)) + because(s.ReceiveError)
 	case blocking(s.Problems) != nil:
-		return "blocked", blocking(s.Problems).Words()
-	case s.Gate == gateShut:
+		return "blocked", blocking(s.Problems).OneLine()
+	case s.Gate == api.GateShut:
 		why := "its app is down"
 		if shut, ok := f.Handler.(interface{ Shut() string }); ok && shut.Shut() != "" {
 			why += ": " + shut.Shut()

@@ -152,7 +152,7 @@ func TestExplainAFunctionThatHasStopped(t *testing.T) {
 	defer tick.Stop()
 	var why Explanation
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
-		if why = explained(t, cfg, "bad", "", "stopped"); strings.Contains(why.text(), "1 message waits") {
+		if why = explained(t, cfg, "bad", "", "stopped"); strings.Contains(explanationText(why), "1 message waits") {
 			break
 		}
 	}

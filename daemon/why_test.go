@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -27,7 +28,7 @@ func explained(t *testing.T, cfg *configs.Config, about, as, state string) Expla
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
 		var said Explanations
-		if err := client.get(t.Context(), explainPath(about, as), &said); err != nil {
+		if err := client.get(t.Context(), api.ExplainPath(about, as), &said); err != nil {
 			t.Fatal(err)
 		}
 		if len(said.Explanations) > 0 && said.Explanations[0].State == state {
@@ -42,7 +43,7 @@ func explained(t *testing.T, cfg *configs.Config, about, as, state string) Expla
 func says(t *testing.T, e Explanation, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
-		if text := e.text(); !strings.Contains(text, part) {
+		if text := explanationText(e); !strings.Contains(text, part) {
 			t.Errorf("it lacks %q:\n%s", part, text)
 		}
 	}
@@ -82,7 +83,7 @@ func TestExplainMessage(t *testing.T) {
 	queue.Send(triggers.Message{ID: "f"})
 	says(t, explained(t, cfg, "f", "message", "in_flight"), "it is being handled for", "times out in", "this is attempt 1 of 5")
 	says(t, explained(t, cfg, "f", "", "full"), "its slots are in use, 1 of 1: its concurrency is the limit", "1 in flight, the oldest for", "2 failed messages wait for a retry")
-	says(t, explained(t, cfg, "nobody", "", stateUnknown), "message nobody: unknown", "not found")
+	says(t, explained(t, cfg, "nobody", "", api.StateUnknown), "message nobody: unknown", "not found")
 
 	d.pause(t.Context(), "f", true, time.Time{})
 	says(t, explained(t, cfg, "f", "", "paused"), "paused until resumed: drover resume f")
@@ -149,7 +150,7 @@ func TestExplainWhatTheSourceSays(t *testing.T) {
 				t.Fatal(err)
 			}
 			var said Explanations
-			if err := client.get(t.Context(), explainPath("m", ""), &said); err != nil || len(said.Explanations) != 1 {
+			if err := client.get(t.Context(), api.ExplainPath("m", ""), &said); err != nil || len(said.Explanations) != 1 {
 				t.Fatal(said, err)
 			}
 			says(t, said.Explanations[0], test.wants...)

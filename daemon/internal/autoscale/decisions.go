@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/scaler"
 )
 
@@ -15,17 +16,9 @@ type Decisions struct {
 	latest map[string]Decision // by target
 }
 
-// Decision is one decision, as it is reported.
+// Decision is one decision, with what the metrics report of it.
 type Decision struct {
-	At      time.Time    `json:"at"`
-	Wanted  int          `json:"wanted"`
-	Current int          `json:"current"`
-	Bound   scaler.Bound `json:"bound" desc:"the bound that applied; formula if none did"`
-	// Text is for people: the inputs, the formula, the bound.
-	Text string `json:"text" desc:"for people: the inputs, the formula, the bound"`
-	// Count is how often each bound has applied.
-	Count map[scaler.Bound]int64 `json:"count" desc:"how often each bound applied"`
-
+	api.Decided
 	Raw   int           `json:"-"` // what the formula alone asked for
 	Loads []scaler.Load `json:"-"`
 }
@@ -44,8 +37,8 @@ func (d *Decisions) Record(target string, at time.Time, what scaler.Decision) {
 	}
 	count[what.Bound]++
 	d.latest[target] = Decision{
-		At: at, Wanted: what.Wanted, Current: what.Current, Bound: what.Bound, Text: text, Count: count,
-		Raw: what.Raw, Loads: what.Signals.Loads,
+		Decided: api.Decided{At: at, Wanted: what.Wanted, Current: what.Current, Bound: what.Bound, Text: text, Count: count},
+		Raw:     what.Raw, Loads: what.Signals.Loads,
 	}
 }
 

@@ -1,0 +1,145 @@
+package api
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/drover-run/drover/daemon/internal/telemetry"
+	"github.com/drover-run/drover/scaler/autotune"
+)
+
+// FunctionStatus counts what one function did since the daemon started, and reports its state.
+type FunctionStatus struct {
+	Name    string `json:"name"`
+	Handler string `json:"handler" desc:"go NAME, python MODULE.FUNCTION in app APP, node or worker FUNCTION of MODULE in app APP, a URL, or a command"`
+
+	FunctionCounts
+	// Workers are the processes that can receive messages; 0 for Go functions.
+	Workers int `json:"workers" desc:"processes that can receive messages; 0 if no pool runs the function"`
+	// Stopped is set when the function's code does not load.
+	Stopped bool `json:"stopped" desc:"whether it is disabled because its code does not load"`
+	// Paused is set while an operator has paused it. PausedUntil is when that ends; zero if
+	// it has no end.
+	Paused      bool      `json:"paused" desc:"whether it is paused"`
+	PausedUntil time.Time `json:"paused_until,omitzero" desc:"missing if the pause has no end"`
+	// Rejections are Rejected by reason: function, attempts, size.
+	Rejections map[string]int64 `json:"rejections,omitempty" desc:"rejected, by reason: function, attempts, size"`
+	// Disconnected is since when nothing can be received; zero if it can be.
+	Disconnected time.Time `json:"disconnected,omitzero" desc:"since when nothing can be received; missing if it can be"`
+	// ReceiveError is why; empty if only the connection is known to be down.
+	ReceiveError string `json:"receive_error,omitempty" desc:"why nothing can be received"`
+	// ReceiveErrors counts receive calls that failed. Reconnects counts reconnects of the
+	// source, if it reports them.
+	ReceiveErrors int64 `json:"receive_errors" desc:"receive calls that failed"`
+	Reconnects    int64 `json:"reconnects" desc:"reconnects, if the source reports them"`
+	// Problems are those that an operator must fix: messages that cannot be settled, a missing
+	// dead-letter queue, an output that cannot be written.
+	Problems []FunctionProblem `json:"problems,omitempty" desc:"problems that need an operator, oldest first"`
+	// WaitsForMemory is set while nothing is received because in_flight_memory is used up.
+	WaitsForMemory bool `json:"waits_for_memory,omitempty" desc:"whether receiving waits because in_flight_memory is used up"`
+	// Gate is GateOpen while the function's HTTP app counts as healthy, else GateShut; empty
+	// for functions without one.
+	Gate string `json:"gate,omitempty" desc:"open while the function's HTTP app counts as healthy, else shut; missing without an app"`
+	// Latency is the duration of attempts, from start to verdict.
+	Latency *telemetry.Latencies `json:"latency,omitempty" desc:"duration of attempts, from start to verdict"`
+	// Age is the age of messages when they were done or rejected, since they were enqueued, if
+	// the source reports it.
+	Age *telemetry.Latencies `json:"age,omitempty" desc:"age of messages when they were done or rejected, since they were enqueued, if the source reports it"`
+}
+
+// FunctionCounts counts the messages of one function.
+type FunctionCounts struct {
+	Received int64 `json:"received" desc:"received = done + retried + rejected + released + abandoned + in_flight, always"`
+	Done     int64 `json:"done"`
+	Retried  int64 `json:"retried"`
+	Rejected int64 `json:"rejected" desc:"dead-lettered"`
+	Released int64 `json:"released" desc:"released, because they were not tried"`
+	// Abandoned were in flight in an instance that ended, or the source never accepted
+	// their verdict. The source redelivers them.
+	Abandoned int64 `json:"abandoned" desc:"in flight in an instance that ended, or with a verdict that was never accepted: the source redelivers them"`
+	// InFlight is received and not settled yet.
+	InFlight int64 `json:"in_flight" desc:"received and not settled yet"`
+	// Lost counts messages whose lock or lease expired before they were settled.
+	Lost int64 `json:"lost" desc:"lock or lease expired before they were settled"`
+	// Failed counts attempts that the function failed, including rejections.
+	Failed int64 `json:"failed" desc:"attempts that the function failed, including rejections"`
+}
+
+// The values of FunctionStatus.Gate.
+const (
+	GateOpen = "open"
+	GateShut = "shut"
+)
+
+// FunctionOverview is a function's status, and its backlog.
+type FunctionOverview struct {
+	FunctionStatus
+	// Backlog is nil if the source does not report it.
+	Backlog *int64        `json:"backlog,omitempty" desc:"messages ready at the source and not delivered; missing if the source does not report it"`
+	Kind    *FunctionKind `json:"kind,omitempty" desc:"as measured; missing before that, and for functions without worker processes"`
+	Oldest  float64       `json:"oldest_seconds,omitempty" desc:"age of the oldest of them; missing if there is none, or the source does not report it"`
+}
+
+// FunctionKind is how a function spends the time of its calls, as measured.
+type FunctionKind struct {
+	Kind        string  `json:"kind" desc:"cpu, blocking, async or mixed"`
+	CPU         float64 `json:"cpu" desc:"fraction of a call's time in which it computes, on an otherwise idle machine"`
+	ReleasesGIL bool    `json:"releases_gil" desc:"whether it releases the GIL while it computes"`
+	NeverAwaits bool    `json:"never_awaits" desc:"whether it is async but never awaits"`
+	BlocksLoop  bool    `json:"blocks_loop" desc:"whether it is async and blocks the event loop"`
+	Sure        float64 `json:"sure" desc:"confidence, 0 to 1"`
+}
+
+// Words returns the kind for people; "-" if k is nil.
+func (k *FunctionKind) Words() string {
+	if k == nil {
+		return "-"
+	}
+	words := map[string]string{
+		autotune.KindCPU: "CPU", autotune.KindBlocking: "blocking I/O", autotune.KindAsync: "async I/O", autotune.KindMixed: "mixed",
+	}[k.Kind]
+	switch {
+	case k.NeverAwaits:
+		words += ", never awaits"
+	case k.BlocksLoop:
+		words += ", blocks the loop"
+	case k.ReleasesGIL:
+		words += ", releases the GIL"
+	}
+	return words
+}
+
+// FunctionProblem is a problem that an operator must fix. The function may still run.
+type FunctionProblem struct {
+	Kind  string    `json:"kind" desc:"unsettled: the source refuses verdicts; output: results cannot be sent; dead_letters: rejected messages cannot be moved; attempts: failures cannot be counted; rights: the account lacks a right; store: the embedded server's store is disabled"`
+	Text  string    `json:"text" desc:"what is wrong, and what to do"`
+	Since time.Time `json:"since"`
+	// Messages counts the messages that wait in the daemon because of it. Message is the ID of
+	// the one that has waited longest.
+	Messages int64  `json:"messages,omitempty" desc:"messages that wait here because of it"`
+	Message  string `json:"message,omitempty" desc:"the one that has waited longest"`
+	Blocks   bool   `json:"blocks,omitempty" desc:"whether nothing is received because of it"`
+}
+
+// The kinds of problems that the daemon finds. Sources report others, those of triggers.Trouble.
+const (
+	ProblemUnsettled = "unsettled"
+	ProblemOutput    = "output"
+	ProblemStore     = "store"
+)
+
+// OneLine returns the problem in a line, for people.
+func (p FunctionProblem) OneLine() string {
+	text := fmt.Sprintf("%s (for %v)", p.Text, time.Since(p.Since).Round(time.Second))
+	if p.Messages > 0 {
+		waiting := "messages wait"
+		if p.Messages == 1 {
+			waiting = "message waits"
+		}
+		text = fmt.Sprintf("%d %s, the first of them %s: %s", p.Messages, waiting, p.Message, text)
+	}
+	if p.Blocks {
+		text = "nothing is received: " + text
+	}
+	return text
+}
