@@ -193,7 +193,7 @@ func TestServiceBusThatIsNotThere(t *testing.T) {
 func TestAWorkerThatHangs(t *testing.T) {
 	t.Parallel()
 	e, connection := namespace(t)
-	if err := e.CreateQueue("hangs", emulator.QueueOptions{LockDuration: 2 * time.Second}); err != nil {
+	if err := e.CreateQueue("hangs", emulator.QueueOptions{LockDuration: 5 * time.Second}); err != nil { // renewed at half of it, also on a busy machine
 		t.Fatal(err)
 	}
 	dir := write(t, map[string]string{"secret": connection, "drover.yaml": `
