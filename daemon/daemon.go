@@ -21,7 +21,6 @@ import (
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/childproc"
-	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/local"
 	"github.com/drover-run/drover/triggers"
@@ -48,9 +47,8 @@ type Daemon struct {
 	connections map[string]*natsjs.Connection
 	hurry       <-chan struct{}
 	onReady     func()
-	program     *local.Command    // what runs an instance; nil: none is run
-	results     *protocol.Results // what becomes of all results, whatever the outputs; nil: what the outputs say
-	parent      string            // the data directory whose embedded servers are shared; empty: our own
+	program     *local.Command // what runs an instance; nil: none is run
+	parent      string         // the data directory whose embedded servers are shared; empty: our own
 
 	level *slog.LevelVar // the log's, if it can be changed
 
@@ -213,11 +211,11 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	return d.dispatch(ctx, parts)
 }
 
-// StartError is a daemon that could not start.
-type StartError struct{ err error }
+// StartError reports that a daemon could not start, because of Err.
+type StartError struct{ Err error }
 
-func (e *StartError) Error() string { return e.err.Error() }
-func (e *StartError) Unwrap() error { return e.err }
+func (e *StartError) Error() string { return e.Err.Error() }
+func (e *StartError) Unwrap() error { return e.Err }
 
 // dispatch runs the functions until ctx ends, and drains them.
 func (d *Daemon) dispatch(ctx context.Context, p *parts) error {

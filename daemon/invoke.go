@@ -19,6 +19,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
@@ -89,8 +90,9 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 	if len(settings.Output) > 0 {
 		results = "" // as where they are sent
 	}
-	shows := func(d *Daemon) { d.results = &results }
-	out, err := invoke(ctx, alone(cfg, c.Function), m, append(std.options(), WithLogger(slog.New(lines)), shows))
+	out, err := invoke(ctx, c.Function, m, apps.Options{
+		Config: apps.ConfigAlone(cfg, c.Function), Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Results: &results, Log: slog.New(lines),
+	})
 	if err != nil {
 		return err
 	}
@@ -155,21 +157,6 @@ func sentTo(t configs.Trigger) string {
 	return ""
 }
 
-// alone is a configuration of one function, that needs neither its source nor its
-// output, and no more than one worker.
-func alone(cfg *configs.Config, name string) *configs.Config {
-	out := *cfg
-	f := cfg.Functions[name]
-	f.Output = nil
-	out.Functions = map[string]configs.Function{name: f}
-	out.Apps = maps.Clone(cfg.Apps)
-	for name, app := range out.Apps {
-		app.Processes, app.Scaled = 1, false
-		out.Apps[name] = app
-	}
-	return &out
-}
-
 // invocation is what became of a message, and what is told of it.
 type invocation struct {
 	Function         string              `json:"function"`
@@ -193,16 +180,11 @@ type invocation struct {
 	took             time.Duration
 }
 
-// invoke takes one message through the function of a configuration of one.
-func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, options []Option) (out *invocation, err error) {
-	lease := new(invokeLease)
-	for name := range cfg.Functions {
-		options = append(options, WithTrigger(name, lease))
-	}
+// invoke takes one message through a function.
+func invoke(ctx context.Context, function string, m *triggers.Message, options apps.Options) (out *invocation, err error) {
 	out = &invocation{Message: m.ID, Attempt: m.Attempt}
-	p := newParts(New(cfg, options...), cfg, nil)
-	defer func() { err = errors.Join(err, p.close(nil)) }()
-	if err := p.open(ctx); err != nil {
+	f, err := apps.OpenAlone(ctx, options, function)
+	if err != nil {
 		var loadError *handlers.LoadError
 		if ctx.Err() != nil {
 			return nil, errors.New("stopped before the function was loaded")
@@ -213,7 +195,9 @@ func invoke(ctx context.Context, cfg *configs.Config, m *triggers.Message, optio
 		out.ended(triggers.Verdict{Kind: triggers.Release}, nil, err, 0)
 		return out, nil
 	}
-	f := p.inOrder()[0]
+	defer func() { err = errors.Join(err, f.Close()) }()
+	lease := new(invokeLease)
+	f.Trigger = lease
 	f.Log = slog.New(slog.DiscardHandler) // what the dispatcher says of a verdict is in the report
 	waiting, cancel := context.WithTimeout(ctx, roomLimit)
 	defer cancel()

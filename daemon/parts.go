@@ -51,7 +51,7 @@ func newParts(d *Daemon, cfg *configs.Config, old *parts) *parts {
 		p.ledger, oldApps = old.ledger, old.apps
 	}
 	p.apps = apps.NewSet(apps.Options{
-		Config: cfg, Funcs: d.funcs, Env: d.env, Environ: d.environ, Results: d.results, Running: d.running, Log: d.log,
+		Config: cfg, Funcs: d.funcs, Env: d.env, Environ: d.environ, Running: d.running, Log: d.log,
 	}, oldApps)
 	return p
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/cli/tune"
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/autoscale"
+	"github.com/drover-run/drover/triggers"
 )
 
 // This file has auto find settings under the load of a grid, to be compared with its best: a
@@ -61,31 +64,25 @@ func (t *gridRun) auto(ctx context.Context) (err error) {
 		return fmt.Errorf("making a data directory for auto: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	source := tune.NewSource(t.messages)
-	ready := make(chan struct{})
-	own := autoConfig(t.cfg, t.name, dir)
-	d := New(own, WithEnv(t.std.Env, t.std.Environ), WithLogger(slog.New(slog.DiscardHandler)), WithTrigger(t.name, source), WithReady(func() { close(ready) }))
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	ended := make(chan error, 1)
-	go func() { ended <- d.Run(running) }()
-	defer func() {
-		stop()
-		if over := <-ended; err == nil && over != nil && !errors.Is(over, ErrCutShort) {
-			err = over
-		}
-	}()
-	select {
-	case <-ready:
-	case over := <-ended:
-		ended <- nil
-		return fmt.Errorf("it did not start: %w", over)
-	case <-ctx.Done():
-		return ctx.Err()
+	source, own := tune.NewSource(t.messages), autoConfig(t.cfg, t.name, dir)
+	f, err := apps.OpenAlone(ctx, t.std.appOptions(own), t.name)
+	if err != nil {
+		return fmt.Errorf("it did not start: %w", err)
 	}
-	f := d.running()[0]
-	defer func() { t.used += f.Pool.CPU() }()
+	f.Trigger = source
+	loops := &autoscale.Loops{
+		Running: func() []*apps.Function { return []*apps.Function{f.Function} }, Config: func() *configs.Config { return own },
+		Backlogs:  &autoscale.Backlogs{Ask: func(ctx context.Context, _ string) (triggers.Backlog, error) { return source.Backlog(ctx) }},
+		Decisions: new(autoscale.Decisions), Store: autoscale.OpenStore(dir, slog.New(slog.DiscardHandler)), Log: slog.New(slog.DiscardHandler),
+	}
+	loops.ScaleWorkers(own, f.AppPools())
+	loops.TunePools(own, f.AppPools())
 	r := &tuneRig{f: f, source: source}
+	r.startLoad(ctx)
+	defer func() {
+		t.used += f.Pool.CPU()
+		err = errors.Join(err, r.close(tuneKillGrace))
+	}()
 	left := time.Until(t.end) - tuneClose
 	settle := time.Duration(autoSettle * float64(left))
 	c, err := r.measure(ctx, settle, left-settle-tuneClose)

@@ -18,8 +18,7 @@ import (
 // tuneRig is a function under load: its real pool, handler and dispatcher, and a tune.Source in
 // the place of its queue. It has neither outputs nor traces.
 type tuneRig struct {
-	parts  *parts
-	f      *apps.Function
+	f      *apps.Alone
 	source *tune.Source
 
 	settings    tune.Settings
@@ -64,16 +63,16 @@ func tuneConfig(cfg *configs.Config, name string, s tune.Settings) *configs.Conf
 // openRig starts the workers, and the load when all of them are ready.
 func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Settings, source *tune.Source, std *IO) (rig *tuneRig, err error) {
 	own := tuneConfig(cfg, name, s)
-	p := newParts(New(own, WithEnv(std.Env, std.Environ), WithLogger(slog.New(slog.DiscardHandler)), WithTrigger(name, source)), own, nil)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.close(nil))
-		}
-	}()
-	if err := p.open(ctx); err != nil {
+	f, err := apps.OpenAlone(ctx, std.appOptions(own), name)
+	if err != nil {
 		return nil, err
 	}
-	f := p.inOrder()[0]
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	f.Trigger = source
 	look := time.NewTicker(tuneLook)
 	defer look.Stop()
 	for f.Pool.Stats().Ready < s.Processes {
@@ -83,15 +82,26 @@ func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Setti
 			return nil, fmt.Errorf("%d of %d workers were ready: %w", f.Pool.Stats().Ready, s.Processes, ctx.Err())
 		}
 	}
-	rig = &tuneRig{parts: p, f: f, source: source, settings: s, threads: cfg.Apps[f.App].Threads, ended: make(chan struct{})}
-	var receiving, working context.Context
-	receiving, rig.stopRun = context.WithCancel(context.WithoutCancel(ctx))
-	working, rig.stopWorking = context.WithCancel(context.WithoutCancel(ctx))
-	go func() {
-		defer close(rig.ended)
-		_ = f.Run(receiving, working, context.WithoutCancel(ctx)) // a load error is in f
-	}()
+	rig = &tuneRig{f: f, source: source, settings: s, threads: cfg.Apps[f.App].Threads}
+	rig.startLoad(ctx)
 	return rig, nil
+}
+
+// startLoad starts the load.
+func (r *tuneRig) startLoad(ctx context.Context) {
+	r.ended = make(chan struct{})
+	var receiving, working context.Context
+	receiving, r.stopRun = context.WithCancel(context.WithoutCancel(ctx))
+	working, r.stopWorking = context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer close(r.ended)
+		_ = r.f.Run(receiving, working, context.WithoutCancel(ctx)) // a load error is in f
+	}()
+}
+
+// appOptions are those of a function that is run under load, without a log.
+func (std *IO) appOptions(cfg *configs.Config) apps.Options {
+	return apps.Options{Config: cfg, Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Log: slog.New(slog.DiscardHandler)}
 }
 
 // live reports whether threads can change while workers run.
@@ -137,7 +147,7 @@ func (r *tuneRig) close(patience time.Duration) error {
 	}
 	r.stopWorking()
 	<-r.ended
-	return r.parts.close(nil)
+	return r.f.Close()
 }
 
 // measure lets the load settle, and then measures it.
