@@ -8,26 +8,25 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/alecthomas/kong"
 	xterm "golang.org/x/term"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/ownprocess"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/scaler/local"
 )
 
-// This file is the command line: the only place that touches signals, flags,
-// the environment and the exit status.
+// This file is the command line: with package ownprocess, the only place that touches signals,
+// flags, the environment and the exit status.
 
 // Exit statuses.
 const (
@@ -97,8 +96,8 @@ type IO struct {
 // Main is the command drover: it reads the arguments, does as they say, and ends
 // the process. A Go program offers its functions with WithFuncs.
 func Main(options ...Option) {
-	ctx, hurry, stop := stopSignals()
-	_ = hideFromPeers() // where it fails, it is as in any other program
+	ctx, hurry, stop := ownprocess.StopSignals()
+	_ = ownprocess.HideFromPeers() // if it fails, it is as in any other program
 	d := New(nil, options...)
 	program, err := os.Executable()
 	if err != nil {
@@ -113,7 +112,7 @@ func Main(options ...Option) {
 		Funcs:         d.funcs,
 		Program:       program,
 		Hurry:         hurry,
-		HangUps:       hangUps,
+		HangUps:       ownprocess.HangUps,
 		TerminalGone:  func() bool { return !xterm.IsTerminal(int(os.Stderr.Fd())) },
 	})
 	stop()
@@ -126,13 +125,6 @@ func environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
 	})
-}
-
-// hangUps tells of each SIGHUP.
-func hangUps() (<-chan os.Signal, func()) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP)
-	return signals, func() { signal.Stop(signals) }
 }
 
 // Command does what the arguments say and returns the exit status. ctx ends a
@@ -289,28 +281,20 @@ func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
-	defer outliveLog()()
+	defer ownprocess.SurviveClosedLog()()
 	ready := make(chan struct{})
 	d := New(cfg, append(std.options(), WithLogger(log), withLevel(level), withMain(), WithReady(func() { close(ready) }))...)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	init := followSystemd(ctx, std, d, ready, log)
-	defer init.leave()
-	defer std.onHangUp(ctx, stop, d, init)()
+	systemd := ownprocess.NotifySystemd(ctx, std.Env, d.Summary, ready, log)
+	defer systemd.Close()
+	defer std.onHangUp(ctx, stop, d, systemd)()
 	return d.Run(ctx)
-}
-
-// outliveLog keeps a daemon alive whose log nobody reads any more: Go would end it at the
-// next line. It is caught and not ignored, since commands that it starts would ignore it too.
-func outliveLog() (stop func()) {
-	unheard := make(chan os.Signal, 1)
-	signal.Notify(unheard, syscall.SIGPIPE)
-	return func() { signal.Stop(unheard) }
 }
 
 // onHangUp has each SIGHUP reload the configuration, until the returned function
 // is called. That of a terminal that was closed stops the daemon instead.
-func (std *IO) onHangUp(ctx context.Context, stop context.CancelFunc, d *Daemon, init *systemdNotifier) (leave func()) {
+func (std *IO) onHangUp(ctx context.Context, stop context.CancelFunc, d *Daemon, systemd *ownprocess.Systemd) (leave func()) {
 	if std.HangUps == nil {
 		return func() {}
 	}
@@ -328,9 +312,9 @@ func (std *IO) onHangUp(ctx context.Context, stop context.CancelFunc, d *Daemon,
 				stop()
 				return
 			}
-			init.reloading()
+			systemd.BeginReload()
 			_, _ = d.ReloadFile(ctx) // a refusal is logged
-			init.reloaded()
+			systemd.EndReload()
 		}
 	})
 	return func() {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/ownprocess"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -346,7 +347,7 @@ func TestStopping(t *testing.T) {
 			out.wait(t, "begun")
 			for n := range test.signals {
 				if n > 0 {
-					time.Sleep(sameTerm) // else it is the same one
+					time.Sleep(ownprocess.SameTerm) // else it is the same one
 				}
 				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -248,28 +247,5 @@ func TestInitOverwritesNothing(t *testing.T) {
 	status, _, errs = command(t.Context(), nil, nil, "init", "cobol", dir)
 	if status != ExitUsage || !strings.Contains(errs, `must be one of "python","node","go","http","azure"`) {
 		t.Errorf("status %d\n%s", status, errs)
-	}
-}
-
-func TestTheVersionThatAProgramRequires(t *testing.T) {
-	drover := func(version string) debug.Module { return debug.Module{Path: modulePath, Version: version} }
-	replaced := drover("v1.2.3")
-	replaced.Replace = &debug.Module{Path: "../drover"}
-	released1, old := drover("v1.2.3"), debug.Module{Path: "orders", Version: "v9.9.9"}
-	for _, test := range []struct {
-		name string
-		info debug.BuildInfo
-		want string
-	}{
-		{"drover itself", debug.BuildInfo{Main: released1}, "v1.2.3"},
-		{"a tree", debug.BuildInfo{Main: drover("(devel)")}, ""},
-		{"a tree without changes", debug.BuildInfo{Main: drover("v1.2.4-0.20261125215732-a8cb8ea00000")}, "v1.2.4-0.20261125215732-a8cb8ea00000"},
-		{"a tree with changes", debug.BuildInfo{Main: drover("v1.2.4-0.20261125215732-a8cb8ea00000+dirty")}, ""},
-		{"a program of a user's", debug.BuildInfo{Main: old, Deps: []*debug.Module{&released1}}, "v1.2.3"},
-		{"one with a replace", debug.BuildInfo{Main: old, Deps: []*debug.Module{&replaced}}, ""},
-	} {
-		if got, found := released(&test.info); got != test.want || found != (test.want != "") {
-			t.Errorf("%s: %q, %v; want %q", test.name, got, found, test.want)
-		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/ownprocess"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/scaler/local"
@@ -121,7 +122,7 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	log, level := std.levelledLogger(cfg.Log)
 	log = log.With("instance", hello.ID)
-	defer outliveLog()()
+	defer ownprocess.SurviveClosedLog()()
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ended, hurry := make(chan struct{}), make(chan struct{})

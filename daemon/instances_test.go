@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/ownprocess"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers/process"
@@ -269,7 +270,7 @@ func TestInstancesAreHurried(t *testing.T) {
 	out.wait(t, "begun")
 	for n, said := range []string{"stopping: receiving has ended", "second signal; cancelling"} {
 		if n > 0 {
-			time.Sleep(sameTerm) // else it is the same one
+			time.Sleep(ownprocess.SameTerm) // else it is the same one
 		}
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)

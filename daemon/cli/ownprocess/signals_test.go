@@ -1,4 +1,4 @@
-package daemon
+package ownprocess
 
 import (
 	"os"
@@ -31,7 +31,7 @@ func TestTwoSignalsAtOnceAreOne(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				signals := make(chan os.Signal, 4)
 				seconds := 0
-				ctx, hurry, end := countStops(signals, func() { seconds++ })
+				ctx, forceStop, end := countStops(signals, func() { seconds++ })
 				defer end()
 				if ctx.Err() != nil {
 					t.Error("it stopped before a signal came")
@@ -45,7 +45,7 @@ func TestTwoSignalsAtOnceAreOne(t *testing.T) {
 				signals <- test.second
 				synctest.Wait()
 				select {
-				case <-hurry:
+				case <-forceStop:
 					if !test.hurries || seconds != 1 {
 						t.Errorf("it was cut short, and second was called %d times", seconds)
 					}

@@ -1,0 +1,80 @@
+// Package ownprocess is for the process of the program itself: its signals, the notifications of
+// systemd, and what other processes may read of it. The command line calls it.
+package ownprocess
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// SameTerm is how soon after the first SIGTERM a second one is ignored: GNU timeout, and
+	// wrappers that forward signals, send two.
+	SameTerm = time.Second
+	// sameInt is the same for SIGINT: nobody presses Ctrl-C twice that fast.
+	sameInt = 100 * time.Millisecond
+)
+
+// StopSignals returns a context that ends at the first SIGTERM or SIGINT, and a channel that is
+// closed at the second. A third one ends the process, as Go does by default. end stops counting.
+func StopSignals() (stopped context.Context, forceStop <-chan struct{}, end func()) {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	stopped, forceStop, endCount := countStops(signals, func() { signal.Reset(syscall.SIGTERM, syscall.SIGINT) })
+	return stopped, forceStop, func() {
+		signal.Stop(signals)
+		endCount()
+	}
+}
+
+// countStops is StopSignals for the signals of a channel. It calls second at the second one. end
+// closes the channel and waits for its goroutine.
+func countStops(signals chan os.Signal, second func()) (stopped context.Context, forceStop <-chan struct{}, end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	forced := make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		var first time.Time
+		for s := range signals {
+			same := SameTerm
+			if s == syscall.SIGINT {
+				same = sameInt
+			}
+			switch now := time.Now(); {
+			case first.IsZero():
+				first = now
+				cancel()
+			case now.Sub(first) >= same:
+				close(forced)
+				second()
+				return
+			}
+		}
+	})
+	return ctx, forced, func() {
+		close(signals)
+		wait.Wait()
+		cancel()
+	}
+}
+
+// HangUps returns a channel that receives each SIGHUP, which otherwise ends the process, until
+// ignore is called.
+func HangUps() (hangUps <-chan os.Signal, ignore func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	return signals, func() { signal.Stop(signals) }
+}
+
+// SurviveClosedLog keeps the process alive when the reader of its log has gone, until stop is
+// called: Go would end it at the next line. SIGPIPE is caught and not ignored, because the
+// commands that the process starts would ignore it too.
+func SurviveClosedLog() (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGPIPE)
+	return func() { signal.Stop(signals) }
+}
