@@ -78,7 +78,8 @@ func (s *Set) openCommand(f *Function, settings configs.Function) error {
 // program does not have.
 func CheckFuncs(cfg *configs.Config, funcs handlers.Funcs) (errs []error) {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
-		if h := cfg.Functions[name].Handler; h.Go != "" && funcs[h.Go] == nil {
+		h := cfg.Functions[name].Handler
+		if _, found := funcs[h.Go]; h.Go != "" && !found {
 			errs = append(errs, fmt.Errorf("function %s: %w", name, unknownFunc(h.Go, funcs)))
 		}
 	}
