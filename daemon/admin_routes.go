@@ -8,9 +8,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // This file is what the admin server answers to: one list, of which the handlers

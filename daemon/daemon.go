@@ -18,6 +18,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/internal/instances"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/childproc"
@@ -59,7 +60,7 @@ type Daemon struct {
 	mu        sync.Mutex
 	open      *parts // nil before the daemon runs
 	functions []*apps.Function
-	fleet     *fleet // of instances, where they do the work
+	fleet     *instances.Fleet // of instances, where they do the work
 	reloaded  reloadStatus
 	traces    *traces // nil: nothing is traced
 
@@ -270,7 +271,7 @@ func (d *Daemon) InFlight() int64 {
 		n += f.Stats.InFlight()
 	}
 	if fleet := d.instances(); fleet != nil {
-		for _, s := range fleet.status() {
+		for _, s := range fleet.FunctionStatuses() {
 			n += s.InFlight
 		}
 	}
@@ -278,7 +279,7 @@ func (d *Daemon) InFlight() int64 {
 }
 
 // instances are those that this daemon runs; nil if it does the work itself.
-func (d *Daemon) instances() *fleet {
+func (d *Daemon) instances() *instances.Fleet {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.fleet
@@ -288,7 +289,7 @@ func (d *Daemon) instances() *fleet {
 // the work itself.
 func (d *Daemon) Instances() (count scaler.Count, ok bool) {
 	if fleet := d.instances(); fleet != nil {
-		return fleet.count(), true
+		return fleet.Count(), true
 	}
 	return scaler.Count{}, false
 }
@@ -340,20 +341,13 @@ type (
 // Status reports on every function, by name. It is empty before the daemon is ready.
 func (d *Daemon) Status() []FunctionStatus {
 	if fleet := d.instances(); fleet != nil {
-		return fleet.status()
+		return fleet.FunctionStatuses()
 	}
 	var out []api.FunctionStatus
 	for _, f := range d.running() {
-		out = append(out, functionStatus(f))
+		out = append(out, f.Status())
 	}
 	return out
-}
-
-func gateWord(open bool) string {
-	if open {
-		return api.GateOpen
-	}
-	return api.GateShut
 }
 
 // Backlog asks a function's source what waits there.
@@ -363,36 +357,8 @@ func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, er
 			return f.Trigger.Backlog(ctx)
 		}
 	}
-	if fleet := d.instances(); fleet != nil && fleet.source(name) != nil {
-		return fleet.source(name).Backlog(ctx)
+	if fleet := d.instances(); fleet != nil && fleet.Source(name) != nil {
+		return fleet.Source(name).Backlog(ctx)
 	}
 	return triggers.Backlog{}, fmt.Errorf("no function %q is running", name)
-}
-
-// functionStatus reports what a function did, and how it is.
-func functionStatus(f *apps.Function) api.FunctionStatus {
-	c := f.Stats.Counts()
-	s := api.FunctionStatus{
-		Name: f.Name, Handler: f.Describe,
-		FunctionCounts: api.FunctionCounts{
-			Received: c.Received, Done: c.Done, Retried: c.Retried, Rejected: c.Rejected, Released: c.Released, Abandoned: c.Abandoned,
-			InFlight: c.InFlight, Lost: c.Lost, Failed: c.Failed,
-		},
-		Rejections: c.Rejections, ReceiveErrors: c.ReceiveErrors,
-		Latency: c.Latency, Age: c.Age,
-	}
-	if f.Pool != nil {
-		s.Workers = f.Pool.Stats().Ready
-	}
-	s.Stopped = f.LoadError() != nil
-	s.Paused, s.PausedUntil = f.PauseState()
-	s.WaitsForMemory = f.Memory.Waits()
-	if s.Disconnected, s.Reconnects = f.ConnectionState(time.Now()); !s.Disconnected.IsZero() {
-		s.ReceiveError = f.ReceiveError()
-	}
-	s.Problems = functionProblems(f)
-	if gated, ok := f.Handler.(interface{ Open() bool }); ok {
-		s.Gate = gateWord(gated.Open())
-	}
-	return s
 }

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/drover-run/drover/daemon/internal/api"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // explainCommand is `drover scale explain`.

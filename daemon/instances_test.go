@@ -1,10 +1,8 @@
 package daemon
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,12 +14,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/ownprocess"
-	"github.com/drover-run/drover/daemon/internal/apps"
-	"github.com/drover-run/drover/daemon/internal/telemetry"
-	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/scaler/local"
-	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/memory"
 )
 
 // scaledConfig is for a function that takes a while, in up to three instances of
@@ -301,79 +294,6 @@ func TestInstancesNeedAProgramAndAFile(t *testing.T) {
 	}
 	if status, _, errs := command(t.Context(), nil, nil, "instance"); status != ExitFailed || !strings.Contains(errs, "this command is for drover itself") {
 		t.Errorf("drover instance by hand: status %d, %s", status, errs)
-	}
-}
-
-func TestFleet(t *testing.T) {
-	f := newFleet(map[string]triggers.Trigger{"f": memory.New(time.Hour).Trigger()}, slog.New(slog.DiscardHandler))
-	report := func(id int, r functionReport) {
-		r.Name, r.Latency = "f", new(Latencies)
-		text, err := json.Marshal(instanceReport{Functions: map[string]functionReport{"f": r}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.reported(id, text)
-	}
-	report(1, functionReport{FunctionStatus: FunctionStatus{FunctionCounts: FunctionCounts{Received: 10, Done: 8, InFlight: 2}}, Taken: 5, Slots: 4, Used: 2})
-	report(2, functionReport{FunctionStatus: FunctionStatus{FunctionCounts: FunctionCounts{Received: 7, Done: 6, InFlight: 1, Failed: 3}}, Taken: 7, Slots: 4, Used: 1})
-	select {
-	case <-f.full:
-		t.Error("it is told to be full, with slots free")
-	default:
-	}
-	report(1, functionReport{FunctionStatus: FunctionStatus{FunctionCounts: FunctionCounts{Received: 12, Done: 8, InFlight: 4}}, Taken: 9, Slots: 4, Used: 4})
-	select {
-	case <-f.full:
-	default:
-		t.Error("an instance is full, and nobody is told")
-	}
-	got := f.totals()["f"]
-	if got.Received != 19 || got.Done != 14 || got.InFlight != 5 || got.Taken != 16 || got.Slots != 8 || got.Used != 5 || got.Failed != 3 {
-		t.Errorf("together they are %+v", got)
-	}
-	f.ended(1) // with four in flight
-	got = f.totals()["f"]
-	if got.Received != 19 || got.Abandoned != 4 || got.Done != 14 || got.InFlight != 1 || got.Taken != 16 || got.Slots != 4 || got.Used != 1 {
-		t.Errorf("with one gone they are %+v", got)
-	}
-	f.reported(3, json.RawMessage("nonsense"))
-	if n := len(f.status()); n != 1 {
-		t.Errorf("%d functions after a report that is nonsense", n)
-	}
-}
-
-// What workers have used and done stays when their instance ends; what they have
-// does not.
-func TestFleetOfApps(t *testing.T) {
-	f := newFleet(nil, slog.New(slog.DiscardHandler))
-	report := func(id int, s apps.Status) {
-		text, err := json.Marshal(instanceReport{Apps: map[string]apps.Status{"app": s}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.reported(id, text)
-	}
-	var waits telemetry.Histogram
-	waits.Add(time.Second)
-	one := apps.Status{
-		Ready: 2, Starting: 1, Restarts: map[process.Cause]int{process.CauseExit: 1}, StartUp: time.Second, Waits: waits.Snapshot(),
-		Usage: process.Usage{CPU: time.Minute, Known: true, Memory: process.Memory{Resident: 30, Anonymous: 20, Proportional: 10}, Largest: 20},
-	}
-	other := one
-	other.StartUp, other.Usage.Largest, other.Restarts = 2*time.Second, 25, map[process.Cause]int{process.CauseExit: 2, process.CauseSignal: 1}
-	report(1, one)
-	report(2, other)
-	got := f.apps()["app"]
-	if got.Ready != 4 || got.Starting != 2 || got.StartUp != 2*time.Second || got.Waits.Count() != 2 || got.Restarts[process.CauseExit] != 3 || got.Restarts[process.CauseSignal] != 1 {
-		t.Errorf("together they are %+v", got)
-	}
-	if u := got.Usage; u.CPU != 2*time.Minute || !u.Known || u.Memory != (process.Memory{Resident: 60, Anonymous: 40, Proportional: 20}) || u.Largest != 25 {
-		t.Errorf("together they use %+v", u)
-	}
-	f.ended(2)
-	got = f.apps()["app"]
-	if got.Ready != 2 || got.Waits.Count() != 2 || got.Restarts[process.CauseExit] != 3 || got.Usage.CPU != 2*time.Minute || got.Usage.Memory.Resident != 30 || got.Usage.Largest != 20 {
-		t.Errorf("with one gone they are %+v", got)
 	}
 }
 

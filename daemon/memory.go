@@ -37,6 +37,11 @@ func bodyBudget(cfg *configs.Config) int64 {
 	return max(int64(found.MemoryLimit/bodyShare), leastBodies)
 }
 
+// instanceBodies is the same for one of several instances, which share the memory.
+func instanceBodies(cfg *configs.Config) int64 {
+	return max(bodyBudget(cfg)/int64(max(cfg.Scale.Instances.Max, 1)), leastBodies)
+}
+
 const (
 	// manyBodies is from how many bytes on the garbage collector follows them, and
 	// usualGC what it does below that: Go's own default.

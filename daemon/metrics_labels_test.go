@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/instances"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/scaler"
@@ -97,9 +98,9 @@ func TestNoLabelComesFromAMessage(t *testing.T) {
 
 // The same of what instances report: unknown words are not passed on.
 func TestNoLabelComesFromAReport(t *testing.T) {
-	f := newFleet(nil, slog.New(slog.DiscardHandler))
-	f.provisioner = countless{}
-	f.reported(1, []byte(`{"functions": {"f": {"Name": "f", "Rejections": {"needle": 1}, "Gate": "needle", "Handler": "needle"}},
+	f := instances.NewFleet(nil, slog.New(slog.DiscardHandler))
+	f.SetProvisioner(countless{})
+	f.AddReport(1, []byte(`{"functions": {"f": {"Name": "f", "Rejections": {"needle": 1}, "Gate": "needle", "Handler": "needle"}},
 		"apps": {"f app": {"restarts": {"needle": 1, "exit": 2}}}}`))
 	d := New(nil)
 	d.fleet = f

@@ -3,11 +3,13 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"github.com/drover-run/drover/daemon/cli/exit"
-	"github.com/drover-run/drover/daemon/internal/api"
 	"maps"
 	"net/http"
 	"time"
+
+	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/instances"
 )
 
 // This file has a function receive nothing for a while, because somebody asks. A
@@ -23,7 +25,7 @@ func (d *Daemon) pause(ctx context.Context, name string, paused bool, until time
 		}
 	}
 	fleet := d.instances()
-	if fleet == nil || fleet.source(name) == nil {
+	if fleet == nil || fleet.Source(name) == nil {
 		return false
 	}
 	d.mu.Lock()
@@ -49,8 +51,8 @@ func (d *Daemon) spreadPauses(ctx context.Context) {
 	}
 	paused := maps.Clone(d.paused)
 	d.mu.Unlock()
-	for id, functions := range d.instances().unlike(paused) {
-		client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
+	for id, functions := range d.instances().PauseMismatches(paused) {
+		client := socketClient(adminSocket(instances.Dir(d.cfg.DataDir, id)))
 		for _, name := range functions {
 			until, should := paused[name]
 			if err := client.post(ctx, api.PausePath(name, should, until)); err != nil {

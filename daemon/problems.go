@@ -1,48 +1,18 @@
 package daemon
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
 
 	"github.com/drover-run/drover/daemon/internal/api"
-	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
 )
 
 // problemKinds are those of functions: the labels of a metric.
 var problemKinds = []string{api.ProblemUnsettled, api.ProblemOutput, triggers.TroubleDeadLetters, triggers.TroubleAttempts, triggers.TroubleRights}
-
-// functionProblems returns the problems of a function, the oldest first.
-func functionProblems(f *apps.Function) []api.FunctionProblem {
-	out := troublesOf(f.Trigger)
-	for _, b := range f.Blockages() {
-		kind := api.ProblemUnsettled
-		if b.Output != "" {
-			kind = api.ProblemOutput
-		}
-		out = append(out, api.FunctionProblem{Kind: kind, Text: b.Text, Since: b.Since, Messages: b.Messages, Message: b.Message, Blocks: b.Full})
-	}
-	slices.SortStableFunc(out, olderProblem)
-	return out
-}
-
-func olderProblem(a, b api.FunctionProblem) int {
-	return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Kind, b.Kind))
-}
-
-// troublesOf are those that a source reports.
-func troublesOf(source triggers.Trigger) (out []api.FunctionProblem) {
-	if troubled, ok := source.(triggers.Troubled); ok {
-		for _, t := range troubled.Troubles() {
-			out = append(out, api.FunctionProblem{Kind: t.Kind, Text: t.Text, Since: t.Since})
-		}
-	}
-	return out
-}
 
 // stores are the embedded servers of this daemon, by connection. The zero value has
 // none. It is safe for use by many goroutines.
@@ -95,29 +65,6 @@ func (s *stores) problems() (out []api.FunctionProblem) {
 			out = append(out, *p)
 		}
 	}
-	return out
-}
-
-// mergeProblems are those of two instances of one function: of each kind and text
-// the older one, with the messages of both.
-func mergeProblems(a, b []api.FunctionProblem) []api.FunctionProblem {
-	out := slices.Clone(a)
-	for _, p := range b {
-		i := slices.IndexFunc(out, func(o api.FunctionProblem) bool {
-			return o.Kind == p.Kind && (o.Kind == api.ProblemUnsettled || o.Text == p.Text)
-		})
-		if i < 0 {
-			out = append(out, p)
-			continue
-		}
-		sum := out[i]
-		if p.Since.Before(sum.Since) {
-			sum = p
-		}
-		sum.Messages, sum.Blocks = out[i].Messages+p.Messages, out[i].Blocks || p.Blocks
-		out[i] = sum
-	}
-	slices.SortStableFunc(out, olderProblem)
 	return out
 }
 

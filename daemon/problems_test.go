@@ -82,7 +82,7 @@ func TestRefusedVerdictsAreReported(t *testing.T) {
 		if state, why := d.holds(f, time.Now()); state != "blocked" || !strings.Contains(why, errNoGrave.Error()) {
 			t.Errorf("the function is explained as %s: %s", state, why)
 		}
-		problems := functionProblems(f)
+		problems := f.Problems()
 		if len(problems) != 1 || problems[0].Kind != api.ProblemUnsettled || !problems[0].Blocks || problems[0].Messages == 0 {
 			t.Fatalf("the problems are %+v", problems)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/instances"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/process"
@@ -43,17 +44,17 @@ func (failing) Count(context.Context) (scaler.Count, error) {
 // everything is a daemon that has something to say in each of its metrics.
 func everything(t *testing.T) *Daemon {
 	t.Helper()
-	f := newFleet(map[string]triggers.Trigger{"f": source{backlog: triggers.Backlog{
+	f := instances.NewFleet(map[string]triggers.Trigger{"f": source{backlog: triggers.Backlog{
 		Ready: 12, Oldest: time.Now().Add(-time.Minute), More: &triggers.BacklogMore{Dead: 2},
 	}}}, slog.New(slog.DiscardHandler))
-	f.provisioner = failing{}
+	f.SetProvisioner(failing{})
 	var took telemetry.Histogram
 	for _, d := range []time.Duration{0, time.Millisecond, time.Second, time.Hour} {
 		took.Add(d)
 	}
 	half := 0.5
-	load, err := json.Marshal(instanceReport{
-		Functions: map[string]functionReport{"f": {FunctionStatus: FunctionStatus{
+	load, err := json.Marshal(instances.Report{
+		Functions: map[string]instances.FunctionReport{"f": {FunctionStatus: FunctionStatus{
 			Name: "f", FunctionCounts: FunctionCounts{Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4}, Gate: api.GateShut, Disconnected: time.Now().Add(-time.Minute),
 			Rejections: map[string]int64{"size": 1}, ReceiveErrors: 3, Reconnects: 1, Latency: took.Snapshot(), Age: took.Snapshot(),
 		}}},
@@ -68,7 +69,7 @@ func everything(t *testing.T) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.reported(1, load)
+	f.AddReport(1, load)
 	d := New(configs.New())
 	d.fleet, d.traces = f, new(traces)
 	d.stores.add("embedded", new(natsjs.Embedded))

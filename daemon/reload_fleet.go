@@ -12,6 +12,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/instances"
 )
 
 // This file reloads a daemon whose instances do the work: what it has open itself
@@ -31,9 +32,9 @@ func (d *Daemon) reloadFleet(ctx context.Context, r reloadRequest) {
 	}
 	fleet := d.instances()
 	changes := compareSettings(now.cfg, r.cfg)
-	if ids := fleet.untold(true); err == nil && len(ids) > 0 {
+	if ids := fleet.Outdated(true); err == nil && len(ids) > 0 {
 		if changes, err = d.reloadInstance(ctx, ids[0], r.cfg); err == nil {
-			fleet.tell(ids[0], true)
+			fleet.MarkSent(ids[0], true)
 		}
 	}
 	if err != nil {
@@ -43,7 +44,7 @@ func (d *Daemon) reloadFleet(ctx context.Context, r reloadRequest) {
 	next.forgetOld()
 	d.setLevel(r.cfg.Log)
 	d.hold(next)
-	fleet.use(next.sources)
+	fleet.UseSources(next.sources)
 	d.spreadReload(ctx)
 	if err := now.close(next); err != nil {
 		d.log.Warn("closing replaced parts", "error", err)
@@ -55,12 +56,12 @@ func (d *Daemon) reloadFleet(ctx context.Context, r reloadRequest) {
 // spreadReload tells the instances of the configuration that do not know it.
 func (d *Daemon) spreadReload(ctx context.Context) {
 	fleet := d.instances()
-	for _, id := range fleet.untold(false) {
+	for _, id := range fleet.Outdated(false) {
 		if _, err := d.reloadInstance(ctx, id, d.config()); err != nil {
 			d.log.Error("an instance did not accept the new configuration; will retry", "instance", id, "error", err)
 			continue
 		}
-		fleet.tell(id, false)
+		fleet.MarkSent(id, false)
 	}
 }
 
@@ -76,7 +77,7 @@ func (d *Daemon) reloadInstance(ctx context.Context, id int, cfg *configs.Config
 	if err != nil {
 		return changes, err
 	}
-	client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
+	client := socketClient(adminSocket(instances.Dir(d.cfg.DataDir, id)))
 	client.http.Timeout = 0 // ctx bounds it
 	if err := client.do(ctx, http.MethodPost, api.ReloadPath, hello, &changes); err != nil {
 		return changes, fmt.Errorf("instance %d: %w", id, err)

@@ -86,7 +86,7 @@ func kindIn(statuses map[string]apps.Status, function string) *api.FunctionKind 
 // appStatuses describes the apps of all instances, by app.
 func (d *Daemon) appStatuses() map[string]apps.Status {
 	if fleet := d.instances(); fleet != nil {
-		return fleet.apps()
+		return fleet.AppStatuses()
 	}
 	return d.appRegistry.Statuses(usageFresh)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
+	"github.com/drover-run/drover/daemon/internal/instances"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
@@ -37,7 +38,7 @@ func (i *instanceLines) before(ctx context.Context, own []LogLine) []LogLine {
 	defer cancel()
 	var mu sync.Mutex
 	var reading sync.WaitGroup
-	for _, id := range i.d.instances().ids() {
+	for _, id := range i.d.instances().IDs() {
 		reading.Go(func() {
 			i.read(ctx, id, max(i.asked.Last, 1), false, func(line LogLine) { // one tells from when on others are new
 				mu.Lock()
@@ -59,7 +60,7 @@ func (i *instanceLines) follow(ctx context.Context, f *telemetry.Subscription) {
 	tick := time.NewTicker(lookForInstances)
 	defer tick.Stop()
 	for {
-		for _, id := range i.d.instances().ids() {
+		for _, id := range i.d.instances().IDs() {
 			i.mu.Lock()
 			known := i.known[id]
 			i.known[id] = true
@@ -89,7 +90,7 @@ func (i *instanceLines) read(ctx context.Context, id, last int, follow bool, eac
 	i.mu.Unlock()
 	asked := i.asked
 	asked.Last, asked.Follow = last, follow
-	client := socketClient(adminSocket(instanceDir(i.d.cfg.DataDir, id)))
+	client := socketClient(adminSocket(instances.Dir(i.d.cfg.DataDir, id)))
 	err := client.stream(ctx, asked.RequestPath(), func(line LogLine) {
 		if !line.Time.After(since) {
 			return

@@ -12,6 +12,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/internal/instances"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -88,7 +89,7 @@ func (d *Daemon) source(name string) triggers.Trigger {
 		}
 	}
 	if fleet := d.instances(); fleet != nil {
-		return fleet.source(name)
+		return fleet.Source(name)
 	}
 	return nil
 }
@@ -231,9 +232,9 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 // askInstances asks each instance for what it knows.
 func (d *Daemon) askInstances(ctx context.Context, about, as string) []api.Explanation {
 	var out []api.Explanation
-	for _, id := range d.instances().ids() {
+	for _, id := range d.instances().IDs() {
 		var said api.Explanations
-		client := socketClient(adminSocket(instanceDir(d.cfg.DataDir, id)))
+		client := socketClient(adminSocket(instances.Dir(d.cfg.DataDir, id)))
 		if err := client.get(ctx, api.ExplainPath(about, as), &said); err != nil {
 			d.log.Debug("cannot query an instance", "instance", id, "error", err)
 			continue

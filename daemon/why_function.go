@@ -21,7 +21,7 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []api.Explana
 	for _, f := range d.running() {
 		if f.Name == name {
 			e.State, e.Text = d.holds(f, time.Now())
-			e.Notes = append(problemNotes(functionProblems(f)), d.backlogNotes(ctx, f)...)
+			e.Notes = append(problemNotes(f.Problems()), d.backlogNotes(ctx, f)...)
 			e.Notes = append(e.Notes, d.slotNotes(f)...)
 			e.Notes = append(e.Notes, d.scaleNotes("workers of "+f.App)...)
 			return []api.Explanation{e}
@@ -32,7 +32,7 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []api.Explana
 		e.State, e.Text = string(d.inPhase()), "the daemon is "+string(d.inPhase())
 		return []api.Explanation{e}
 	}
-	ready := fleet.count()
+	ready := fleet.Count()
 	e.State, e.Text = "receiving", count(int64(ready.Ready), "instance runs", "instances run")+" the function; each is explained below"
 	if ready.Ready == 0 {
 		e.State, e.Text = string(phaseStarting), "no instance is ready"
@@ -52,7 +52,7 @@ func (d *Daemon) explainFunction(ctx context.Context, name string) []api.Explana
 
 // holds is the bound that holds a function back, the strongest first.
 func (d *Daemon) holds(f *apps.Function, now time.Time) (state, why string) {
-	s := functionStatus(f)
+	s := f.Status()
 	use := f.Share.Use()
 	switch {
 	case d.inPhase() == phaseStopping:

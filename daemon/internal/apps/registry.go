@@ -33,7 +33,7 @@ func (r *Registry) Use(s *Set) {
 
 // PoolEnded keeps the counts of a pool that a reload has replaced.
 func (r *Registry) PoolEnded(p *Pool) {
-	last := p.Status(0).Past()
+	last := p.AppStatus(0).Past()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if app, found := r.leaving[p]; found {
@@ -59,10 +59,10 @@ func (r *Registry) Statuses(usageAge time.Duration) map[string]Status {
 		out = make(map[string]Status)
 	}
 	for app, p := range pools {
-		out[app] = out[app].Plus(p.Status(usageAge))
+		out[app] = out[app].Plus(p.AppStatus(usageAge))
 	}
 	for p, app := range leaving {
-		s := p.Status(usageAge)
+		s := p.AppStatus(usageAge)
 		s.Retiring += s.Ready + s.Starting
 		s.Ready, s.Starting, s.StartUp = 0, 0, 0
 		out[app] = out[app].Plus(s)

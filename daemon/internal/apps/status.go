@@ -57,8 +57,8 @@ func (u *usageCache) get(p *workers.Pool, maxAge time.Duration) process.Usage {
 	return u.last
 }
 
-// Status describes the pool. The resource usage in it is at most usageAge old.
-func (p *Pool) Status(usageAge time.Duration) Status {
+// AppStatus describes the pool. The resource usage in it is at most usageAge old.
+func (p *Pool) AppStatus(usageAge time.Duration) Status {
 	s := p.Stats()
 	return Status{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,

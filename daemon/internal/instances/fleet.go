@@ -1,4 +1,4 @@
-package daemon
+package instances
 
 import (
 	"context"
@@ -12,72 +12,81 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/triggers"
 )
 
-// fleet is what is known of several instances together.
-type fleet struct {
+// Fleet is what the parent knows of its instances: their reports, added up, and the
+// sources that it asks for backlogs. It is safe for use by many goroutines.
+type Fleet struct {
 	provisioner scaler.Provisioner
 	log         *slog.Logger
-	// full is told when a function's slots have all been taken.
-	full chan struct{}
+	full        chan struct{} // receives when all slots of a function are in use
 
 	mu      sync.Mutex
 	sources map[string]triggers.Trigger // by function
-	last    map[int]instanceReport      // by instance
-	gone    instanceReport              // what those did that have ended
-	version int                         // of the configuration: one more for each reload
-	told    map[int]int                 // by instance, the version that it has
+	last    map[int]Report              // by instance
+	ended   Report                      // the sum of the instances that have ended
+	version int                         // of the configuration; each reload adds one
+	sent    map[int]int                 // the version that each instance has
 }
 
-func newFleet(sources map[string]triggers.Trigger, log *slog.Logger) *fleet {
-	f := &fleet{
-		log: log, full: make(chan struct{}, 1), told: make(map[int]int),
-		last: make(map[int]instanceReport), gone: instanceReport{make(map[string]functionReport), make(map[string]apps.Status)},
+// NewFleet returns a fleet without instances. SetProvisioner must be called before it is
+// used.
+func NewFleet(sources map[string]triggers.Trigger, log *slog.Logger) *Fleet {
+	f := &Fleet{
+		log: log, full: make(chan struct{}, 1), sent: make(map[int]int),
+		last: make(map[int]Report), ended: Report{make(map[string]FunctionReport), make(map[string]apps.Status)},
 	}
-	f.use(sources)
+	f.UseSources(sources)
 	return f
 }
 
-// use makes those the sources, of a new version of the configuration.
-func (f *fleet) use(sources map[string]triggers.Trigger) {
+// SetProvisioner sets what starts and stops the instances.
+func (f *Fleet) SetProvisioner(p scaler.Provisioner) { f.provisioner = p }
+
+// Full receives when all slots of a function are in use in an instance.
+func (f *Fleet) Full() <-chan struct{} { return f.full }
+
+// UseSources sets the sources of a new version of the configuration, by function.
+func (f *Fleet) UseSources(sources map[string]triggers.Trigger) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sources = sources
 	f.version++
 	for name := range sources {
-		if _, known := f.gone.Functions[name]; !known {
-			f.gone.Functions[name] = functionReport{FunctionStatus: api.FunctionStatus{Name: name, Latency: new(Latencies), Age: new(Latencies)}}
+		if _, known := f.ended.Functions[name]; !known {
+			f.ended.Functions[name] = FunctionReport{FunctionStatus: api.FunctionStatus{Name: name, Latency: new(telemetry.Latencies), Age: new(telemetry.Latencies)}}
 		}
 	}
 }
 
-// source is that of a function; nil where there is none.
-func (f *fleet) source(name string) triggers.Trigger {
+// Source returns the source of a function; nil if there is none.
+func (f *Fleet) Source(name string) triggers.Trigger {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.sources[name]
 }
 
-// tell notes that an instance is told of the configuration as it is now, or, with
-// next, of the one that follows.
-func (f *fleet) tell(id int, next bool) {
+// MarkSent records that an instance was sent the current configuration or, with next, the
+// one that follows.
+func (f *Fleet) MarkSent(id int, next bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.told[id] = f.version
+	f.sent[id] = f.version
 	if next {
-		f.told[id]++
+		f.sent[id]++
 	}
 }
 
-// untold are the instances that have another version of the configuration, or, with
-// next, all: by their numbers.
-func (f *fleet) untold(next bool) (ids []int) {
+// Outdated returns the IDs of the instances that have another version of the configuration
+// or, with all, of all instances, in order.
+func (f *Fleet) Outdated(all bool) (ids []int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id := range f.last {
-		if next || f.told[id] != f.version {
+		if all || f.sent[id] != f.version {
 			ids = append(ids, id)
 		}
 	}
@@ -85,9 +94,9 @@ func (f *fleet) untold(next bool) (ids []int) {
 	return ids
 }
 
-// reported takes an instance's report.
-func (f *fleet) reported(id int, load json.RawMessage) {
-	var r instanceReport
+// AddReport records the report of an instance, a Report as JSON.
+func (f *Fleet) AddReport(id int, load json.RawMessage) {
+	var r Report
 	if err := json.Unmarshal(load, &r); err != nil {
 		f.log.Error("cannot read an instance's report", "instance", id, "error", err)
 		return
@@ -105,25 +114,25 @@ func (f *fleet) reported(id int, load json.RawMessage) {
 	f.last[id] = r
 }
 
-// ended keeps what an instance did, when it has ended. What it had in flight then
-// was given back, or will be.
-func (f *fleet) ended(id int) {
+// InstanceEnded keeps the counts of an instance that has ended. Its messages in flight were
+// released, or will be redelivered.
+func (f *Fleet) InstanceEnded(id int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for name, r := range f.last[id].Functions {
 		r.Abandoned += r.InFlight
 		r.InFlight, r.Slots, r.Used, r.Holding, r.Workers, r.Paused = 0, 0, 0, 0, 0, false
 		r.Disconnected, r.ReceiveError, r.Gate, r.Problems = time.Time{}, "", "", nil
-		f.gone.Functions[name] = f.gone.Functions[name].plus(r)
+		f.ended.Functions[name] = f.ended.Functions[name].Plus(r)
 	}
 	for name, s := range f.last[id].Apps {
-		f.gone.Apps[name] = f.gone.Apps[name].Plus(s.Past())
+		f.ended.Apps[name] = f.ended.Apps[name].Plus(s.Past())
 	}
 	delete(f.last, id)
 }
 
-// plus adds what another instance did.
-func (r functionReport) plus(o functionReport) functionReport {
+// Plus returns the sum of the reports of two instances on a function.
+func (r FunctionReport) Plus(o FunctionReport) FunctionReport {
 	sum := r
 	sum.Name, sum.Handler = o.Name, o.Handler
 	sum.Received += o.Received
@@ -142,7 +151,7 @@ func (r functionReport) plus(o functionReport) functionReport {
 	if !o.Disconnected.IsZero() && (r.Disconnected.IsZero() || o.Disconnected.Before(r.Disconnected)) {
 		sum.Disconnected, sum.ReceiveError = o.Disconnected, o.ReceiveError
 	}
-	sum.Problems = mergeProblems(r.Problems, o.Problems)
+	sum.Problems = api.MergeProblems(r.Problems, o.Problems)
 	sum.ReceiveErrors += o.ReceiveErrors
 	sum.Reconnects += o.Reconnects
 	if r.Gate != api.GateShut && o.Gate != "" {
@@ -161,24 +170,24 @@ func (r functionReport) plus(o functionReport) functionReport {
 	return sum
 }
 
-// totals adds all instances up, by function.
-func (f *fleet) totals() map[string]functionReport {
+// Totals returns the sums of all instances, by function.
+func (f *Fleet) Totals() map[string]FunctionReport {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := maps.Clone(f.gone.Functions)
+	out := maps.Clone(f.ended.Functions)
 	for _, instance := range f.last {
 		for name, r := range instance.Functions {
-			out[name] = out[name].plus(r)
+			out[name] = out[name].Plus(r)
 		}
 	}
 	return out
 }
 
-// apps adds the workers of all instances up, by app.
-func (f *fleet) apps() map[string]apps.Status {
+// AppStatuses returns the sums of all instances, by app.
+func (f *Fleet) AppStatuses() map[string]apps.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := maps.Clone(f.gone.Apps)
+	out := maps.Clone(f.ended.Apps)
 	for _, instance := range f.last {
 		for name, s := range instance.Apps {
 			out[name] = out[name].Plus(s)
@@ -187,29 +196,30 @@ func (f *fleet) apps() map[string]apps.Status {
 	return out
 }
 
-func (f *fleet) status() []api.FunctionStatus {
-	totals := f.totals()
+// FunctionStatuses returns the sums of all instances, in the order of the functions' names.
+func (f *Fleet) FunctionStatuses() []api.FunctionStatus {
+	totals := f.Totals()
 	out := make([]api.FunctionStatus, 0, len(totals))
 	for _, name := range slices.Sorted(maps.Keys(totals)) {
-		if source := f.source(name); source != nil { // a reload may have removed it
+		if source := f.Source(name); source != nil { // a reload may have removed it
 			s := totals[name].FunctionStatus
-			s.Problems = mergeProblems(s.Problems, troublesOf(source))
+			s.Problems = api.MergeProblems(s.Problems, apps.SourceProblems(source))
 			out = append(out, s)
 		}
 	}
 	return out
 }
 
-// ids are those of the instances that have reported.
-func (f *fleet) ids() []int {
+// IDs returns the IDs of the instances that have reported, in order.
+func (f *Fleet) IDs() []int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Sorted(maps.Keys(f.last))
 }
 
-// unlike are the instances whose functions are paused where they should not be, or
-// are not where they should, by instance.
-func (f *fleet) unlike(paused map[string]time.Time) map[int][]string {
+// PauseMismatches returns, by instance, the functions that should be paused and are not, or
+// are and should not be.
+func (f *Fleet) PauseMismatches(paused map[string]time.Time) map[int][]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := make(map[int][]string)
@@ -224,7 +234,8 @@ func (f *fleet) unlike(paused map[string]time.Time) map[int][]string {
 	return out
 }
 
-func (f *fleet) count() scaler.Count {
+// Count counts the instances.
+func (f *Fleet) Count() scaler.Count {
 	c, err := f.provisioner.Count(context.Background())
 	if err != nil {
 		return scaler.Count{Failing: err.Error()}
@@ -232,8 +243,8 @@ func (f *fleet) count() scaler.Count {
 	return c
 }
 
-// counts are what the scaler wants to know of a function.
-func (f *fleet) counts(ctx context.Context, name string, r functionReport, now time.Time) scaler.Counts {
+// functionCounts returns the counts of a function that the scaler needs.
+func (f *Fleet) functionCounts(ctx context.Context, name string, r FunctionReport, now time.Time) scaler.Counts {
 	received := r.Received - r.Abandoned // those are received again
 	c := scaler.Counts{
 		Received: received, Done: received - r.InFlight, Failed: r.Failed, Taken: float64(r.Taken) / 1e6,
@@ -242,7 +253,7 @@ func (f *fleet) counts(ctx context.Context, name string, r functionReport, now t
 		// would be tried early if that went.
 		Unsettled: max(r.InFlight, r.Holding),
 	}
-	source := f.source(name)
+	source := f.Source(name)
 	if r.Paused || source == nil { // what waits then is no reason for more
 		return c
 	}
