@@ -11,13 +11,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
 )
 
 func TestRunInExecutor(t *testing.T) {
+	t.Parallel()
 	// The example of the Azure guide: blocking calls handed to the loop's executor.
 	p := startApp(t, `
 import asyncio, threading
@@ -67,9 +67,7 @@ func atOnce(t *testing.T, p *workers.Pool, function string, n int) []string {
 			}
 		})
 	}
-	deadline := time.Now().Add(patience)
-	for p.Stats().InFlight < n+1 && time.Now().Before(deadline) {
-	}
+	eventually(t, "all calls in flight", func() bool { return p.Stats().InFlight >= n+1 })
 	if err := os.WriteFile(path+".go", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +76,7 @@ func atOnce(t *testing.T, p *workers.Pool, function string, n int) []string {
 }
 
 func TestAsyncFunctionsThatWaitForEachOther(t *testing.T) {
+	t.Parallel()
 	const n = 100
 	p := startApp(t, hold+fmt.Sprintf(`
 here, all_here = 0, asyncio.Event()
@@ -97,6 +96,7 @@ async def f(body):
 
 // What a function leaves behind in its task must not meet another message.
 func TestAsyncFunctionsAreApart(t *testing.T) {
+	t.Parallel()
 	for name, source := range map[string]string{
 		"a context variable": `
 import contextvars
@@ -131,6 +131,7 @@ async def f(body):
 }
 
 func TestAContextVariableThatCannotBeCompared(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, hold+`
 import contextvars, gc
@@ -156,6 +157,7 @@ async def f(body):
 }
 
 func TestTheLoopTurnsBesideFunctionsThatNeverWait(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, hold+`
 turned = []
 async def f(body):
@@ -178,6 +180,7 @@ async def f(body):
 }
 
 func TestOneOfManyAsyncCallsIsCancelled(t *testing.T) {
+	t.Parallel()
 	const n = 20
 	p := startApp(t, mark+fmt.Sprintf(`
 here, released = 0, asyncio.Event()

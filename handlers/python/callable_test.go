@@ -31,6 +31,7 @@ func put(t testing.TB, dir string, files map[string]string) {
 
 // What cannot be called is said when the code loads.
 func TestFunctionsThatCannotBeCalled(t *testing.T) {
+	t.Parallel()
 	const azure = "class QueueMessage: pass\nclass FunctionBuilder:\n    def __call__(self, *a, **k): pass\n"
 	for name, test := range map[string]struct{ source, want string }{
 		"three parameters":     {"def f(a, b, c): pass", "f(a, b, c) cannot be called: a function takes (body), (message) or (message, context)"},
@@ -67,6 +68,7 @@ func TestFunctionsThatCannotBeCalled(t *testing.T) {
 
 // What can be called runs, however its parameters say so.
 func TestFunctionsOfAllShapes(t *testing.T) {
+	t.Parallel()
 	const source = `
 import functools, drover
 def wraps(f):
@@ -118,6 +120,7 @@ lam = lambda body: body
 
 // Whatever awaitable a function returns is awaited, and the log says so once.
 func TestAwaitablesAreAwaited(t *testing.T) {
+	t.Parallel()
 	const source = `
 import asyncio, concurrent.futures, functools, time
 def timed(f):
@@ -217,6 +220,7 @@ async def neighbour(message): return "neighbour"
 
 // An app that is laid out for Azure Functions finds its packages and its own modules.
 func TestAzureLayout(t *testing.T) {
+	t.Parallel()
 	p := newApp(t, "", func(c *workers.Config) {
 		put(t, c.App, map[string]string{
 			".python_packages/lib/site-packages/vendored_dep.py": "VERSION = 'vendored'\n",
@@ -239,6 +243,7 @@ func TestAzureLayout(t *testing.T) {
 }
 
 func TestARelativeImportAboveThePath(t *testing.T) {
+	t.Parallel()
 	p := newApp(t, "from ...shared import helper\ndef f(body): pass\n", nil, "f")
 	if err := p.Ready(soon(t)); err == nil || !strings.Contains(err.Error(), "names a directory above path") {
 		t.Errorf("%v", err)
@@ -248,6 +253,7 @@ func TestARelativeImportAboveThePath(t *testing.T) {
 // A module of the app may have the name of one of the standard library: the app gets its
 // own, and the worker and libraries that of the standard library.
 func TestModulesNamedLikeTheStandardLibrarys(t *testing.T) {
+	t.Parallel()
 	own := map[string]string{"queue/__init__.py": "from . import inner\ndef push(x): return 'own queue ' + inner.NAME\n", "queue/inner.py": "NAME = 'inner'\n"}
 	for _, name := range []string{"json", "logging", "types", "socket", "struct", "traceback", "ast", "tokenize", "uuid", "email", "calendar", "asyncio", "threading", "faulthandler", "ctypes", "decimal", "enum", "dataclasses"} {
 		own[name+".py"] = "import json, base64\nMINE = '" + name + "'\ndef handle(message): return MINE\n"
@@ -288,6 +294,7 @@ async def loop(message): return "loop"
 }
 
 func TestResultsThatGoNowhere(t *testing.T) {
+	t.Parallel()
 	const source = `
 import datetime, drover
 def at(message): return {"at": datetime.datetime(2026, 1, 2)}
@@ -327,6 +334,7 @@ async def aodd(message): return {object()}
 }
 
 func TestFormsOfResults(t *testing.T) {
+	t.Parallel()
 	const source = `
 import collections, dataclasses, datetime, decimal, enum, ipaddress, pathlib, types, uuid, sys
 sys.modules["numpy"] = types.ModuleType("numpy")

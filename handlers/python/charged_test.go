@@ -68,6 +68,7 @@ func (a *attempt) Value(key any) any           { return a.current().Value(key) }
 
 // Who blocks the event loop, or holds the GIL, is charged alone.
 func TestWhoBlocksIsChargedAlone(t *testing.T) {
+	// It runs alone, since it judges times.
 	for _, test := range []struct {
 		name, code string
 		threads    int
@@ -116,6 +117,7 @@ func TestWhoBlocksIsChargedAlone(t *testing.T) {
 // A worker that is stopped is reported, and its calls run elsewhere long before their
 // timeout; nobody is charged.
 func TestAStoppedWorkersCallsRunElsewhere(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, mark+`
 def f(body):
@@ -146,6 +148,7 @@ def f(body):
 // A slow call in a live process is not taken for a dead one: not one that computes, nor
 // one that waits, nor one whose C code holds the GIL.
 func TestASlowCallIsNoDeadWorker(t *testing.T) {
+	t.Parallel()
 	for name, code := range map[string]string{
 		"computes":                "end = time.monotonic() + 6\n    while time.monotonic() < end: pass",
 		"waits":                   "time.sleep(6)",
@@ -167,6 +170,7 @@ func TestASlowCallIsNoDeadWorker(t *testing.T) {
 
 // A hung call's worker is killed, and the next attempt of its message hangs alone.
 func TestAMessageThatHangsRunsAloneTheNextTime(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, `
 import os, time
 def f(message):
@@ -194,6 +198,7 @@ def f(message):
 
 // What runs out of memory says what bounded it.
 func TestAMemoryErrorNamesItsLimit(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, `
 import resource
 def f(body):

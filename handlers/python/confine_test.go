@@ -106,15 +106,12 @@ func strictly(t *testing.T, s sandbox.Settings) func(*workers.Config) {
 	s.Strict = true
 	c := confined(t, s)
 	return func(cfg *workers.Config) {
-		interpreter, err := Find(t.Context(), cfg.App, os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
-		if err != nil {
-			t.Fatal(err)
-		}
+		interpreter, home := installation.find(t)
 		layout, err := Layout(t.Context(), interpreter)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Need(append(layout.Homes, cfg.App)...)
+		c.Need(append(layout.Homes, cfg.App, home)...)
 		c.Read(layout.Libraries...)
 		cfg.Command.Path, cfg.Confine = layout.Executable, c
 	}

@@ -2,7 +2,6 @@ package python
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -16,21 +15,14 @@ func TestConformance(t *testing.T) {
 	if err := conformance.WriteApp(dir, "python"); err != nil {
 		t.Fatal(err)
 	}
-	interpreter, err := Find(t.Context(), dir, os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	home, err := Install(filepath.Join(dir, "data"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	interpreter, home := installation.find(t)
 	command := Command(interpreter, home, dir, os.Environ())
 	target := conformance.Target{
 		Command: append([]string{command.Path}, command.Args...), Dir: command.Dir, Env: command.Env,
 		App: dir, Module: conformance.Module,
 	}
 	var passed int
-	err = conformance.Run(t.Context(), target, conformance.Options{Limit: 2 * time.Minute}, func(r conformance.Result) {
+	err := conformance.Run(t.Context(), target, conformance.Options{Limit: 2 * time.Minute}, func(r conformance.Result) {
 		switch r.Verdict {
 		case conformance.Passed:
 			passed++

@@ -40,10 +40,7 @@ func greetDirect(t *testing.T, interpreter, source string, threads int, function
 	if err := os.WriteFile(filepath.Join(dir, "function_app.py"), []byte(source), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	home, err := Install(filepath.Join(dir, "data"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, home := installation.find(t)
 	syscall.ForkLock.RLock() // no child is forked between the two calls
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err == nil {

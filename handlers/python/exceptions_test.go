@@ -15,6 +15,7 @@ import (
 
 // Whatever a function raises ends its call, and nothing else.
 func TestWhateverAFunctionRaises(t *testing.T) {
+	t.Parallel()
 	const source = `
 import asyncio, sys, drover
 class Mute(Exception):
@@ -104,6 +105,7 @@ async def araises(body): return raises(body)
 // asyncio lets SystemExit and KeyboardInterrupt of a task end the loop that runs it,
 // which is everybody's here.
 func TestTasksOfAnAsyncFunctionDoNotEndTheLoop(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, `
 import asyncio, sys
@@ -159,6 +161,7 @@ neighbour, go = asyncio.Event(), asyncio.Event()
 }
 
 func TestAnAsyncFunctionThatCancelsAllTasks(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, hold+`
 async def f(body):
     if body == b"0":
@@ -180,6 +183,7 @@ async def f(body):
 }
 
 func TestMemoryThatRunsOutFailsTheCall(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("it needs /proc to know how much is used")
 	}

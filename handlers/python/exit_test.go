@@ -16,6 +16,7 @@ import (
 
 // What is marked with at_exit is called at a worker's end, in all ways of running functions.
 func TestAtExit(t *testing.T) {
+	t.Parallel()
 	const source = `
 import asyncio, atexit, drover, time
 @drover.at_exit
@@ -65,6 +66,7 @@ async def a(body): return "ok"
 }
 
 func TestAtExitIsBounded(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, `
 import drover, time
@@ -86,6 +88,7 @@ def f(body): return "ok"
 // A call that is interrupted in an import leaves a module half imported: later calls run
 // in another worker.
 func TestATimeoutDuringAnImport(t *testing.T) {
+	t.Parallel()
 	for _, threads := range []int{1, 2} {
 		for _, async := range []bool{false, true} {
 			t.Run(fmt.Sprint(threads, " threads, async ", async), func(t *testing.T) {
@@ -136,6 +139,7 @@ async def asleep(message): return "awake"
 
 // gevent's and eventlet's monkey patches make greenlets of threads that are started after.
 func TestMonkeyPatch(t *testing.T) {
+	t.Parallel()
 	const gevent = `
 from gevent import monkey
 monkey.patch_all()

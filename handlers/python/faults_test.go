@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,24 +31,19 @@ def mark(body):
 // begun waits for a call's mark and returns its worker.
 func begun(t *testing.T, path string) int {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		if text, err := os.ReadFile(path); err == nil {
-			pid, err := strconv.Atoi(string(text))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return pid
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the call did not begin")
-		}
-	}
+	var text []byte
+	eventually(t, "the beginning of the call", func() (found bool) {
+		var err error
+		text, err = os.ReadFile(path)
+		return err == nil
+	})
+	return atoi(t, string(text))
 }
 
 // A SIGKILL that drover did not send is nobody's failure: the message runs again alone. One
 // that kills its worker there, too, has failed.
 func TestAWorkerThatIsKilled(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, mark+`
 import os, signal
 def f(body):
@@ -91,6 +85,7 @@ def f(body):
 }
 
 func TestHowAWorkerEndsIsTold(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ code, want string }{
 		"exits":               {"os._exit(17)", "exit status 17"},
 		"exits with 0":        {"os._exit(0)", "exit status 0"},
@@ -119,6 +114,7 @@ func TestHowAWorkerEndsIsTold(t *testing.T) {
 }
 
 func TestTheCulpritIsToldFromItsNeighbours(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []struct {
 		name, prefix string
 		threads      int
@@ -157,6 +153,7 @@ func TestTheCulpritIsToldFromItsNeighbours(t *testing.T) {
 }
 
 func TestTimeouts(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, code string
 		threads    int
@@ -198,6 +195,7 @@ func TestTimeouts(t *testing.T) {
 }
 
 func TestNeighboursOfATimeoutAreNotCharged(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, mark+`
 def f(body):
     if body != b"neighbour":
@@ -231,6 +229,7 @@ def f(body):
 }
 
 func TestACallThatWaitsIsNotTried(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, mark+`
 def f(body):
     if body == b"waits": open("ran", "w").close(); return
@@ -259,6 +258,7 @@ def f(body):
 }
 
 func TestATaskThatIsCancelledBeforeItBegins(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, mark+`
 async def f(body):
     if body == b"waits": open("ran", "w").close()
@@ -286,6 +286,7 @@ async def f(body):
 }
 
 func TestNoProcessIsLeft(t *testing.T) {
+	t.Parallel()
 	children := filepath.Join(t.TempDir(), "mark")
 	var workersPIDs []int
 	t.Run("pool", func(t *testing.T) {
@@ -307,6 +308,7 @@ def f(body):
 }
 
 func TestALargeMessageIsRejected(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, "def f(body): return None\n", func(c *workers.Config) { c.MaxFrame = 1 << 20 }, "f")
 	_, err := call(t, p, "f", &triggers.Message{Body: make([]byte, 1<<20)})
 	if !handlers.Rejected(err) || !strings.Contains(err.Error(), "1048576 is the most") {
@@ -315,6 +317,7 @@ func TestALargeMessageIsRejected(t *testing.T) {
 }
 
 func TestAnOutputThatIsTooLarge(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, "def f(body): return b'x' * (2 << 20)\n", func(c *workers.Config) { c.MaxFrame = 1 << 20 }, "f")
 	if _, err := call(t, p, "f", &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "returned 2097152 bytes, more than a frame takes (1048576)") {
 		t.Errorf("%v", err)
@@ -325,6 +328,7 @@ func TestAnOutputThatIsTooLarge(t *testing.T) {
 }
 
 func TestCodeThatDoesNotLoadAnyMore(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	var app string
 	p := startApp(t, "def f(body): return 'fine'\n", func(c *workers.Config) {

@@ -62,6 +62,7 @@ var modes = []struct {
 }
 
 func TestForms(t *testing.T) {
+	t.Parallel()
 	m := &triggers.Message{
 		ID: "S:7", Body: []byte(`{"a": "käse"}`), Attempt: 3, Subject: "orders.new", OrderingKey: "k",
 		Attributes: map[string]string{"x": "1", "é": "☃"}, Enqueued: time.UnixMicro(1_700_000_000_000_000),
@@ -86,6 +87,7 @@ func TestForms(t *testing.T) {
 }
 
 func TestBodiesAndOutputs(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, `
 import drover
 def echo(body): return body
@@ -113,6 +115,7 @@ def view(body): return memoryview(bytearray(b"view"))
 }
 
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	const source = `
 import drover, sys
 def helper(): return {}["missing"]
@@ -185,6 +188,7 @@ def ok(body): return "ok"
 }
 
 func TestCodeThatDoesNotLoad(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		source, function string
 		want             []string
@@ -220,6 +224,7 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 }
 
 func TestAModuleThatIsNotThere(t *testing.T) {
+	t.Parallel()
 	p := newApp(t, "", func(c *workers.Config) { c.Functions[0].Module = "billing.jobs" }, "f")
 	err := p.Ready(soon(t))
 	if err == nil || !strings.Contains(err.Error(), "billing") || !strings.Contains(err.Error(), "is there a file billing/jobs.py") {
@@ -228,6 +233,7 @@ func TestAModuleThatIsNotThere(t *testing.T) {
 }
 
 func TestThreadsRunAtOnce(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, `
 import threading
 barrier = threading.Barrier(3)
@@ -297,6 +303,7 @@ func (l *lines) has(within time.Duration, parts ...string) bool {
 }
 
 func TestWhatFunctionsSayIsLogged(t *testing.T) {
+	t.Parallel()
 	const source = `
 import asyncio, logging, os, sys
 def speak(body):
@@ -333,6 +340,7 @@ async def aspeak(body):
 
 // An app's own levels are told as the nearest below of the five that there are.
 func TestLevelsOfTheAppsOwn(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, `
 import logging
@@ -358,6 +366,7 @@ def speak(body):
 }
 
 func TestFindAnInterpreter(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	script := func(name, output string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
@@ -406,6 +415,7 @@ func TestFindAnInterpreter(t *testing.T) {
 }
 
 func TestInstallTwice(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first, err := Install(dir)
 	if err != nil {
@@ -426,10 +436,5 @@ func TestInstallTwice(t *testing.T) {
 // gone waits until a process has ended.
 func gone(t *testing.T, pid int) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for syscall.Kill(pid, 0) == nil {
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d is still there", pid)
-		}
-	}
+	eventually(t, fmt.Sprintf("the end of process %d", pid), func() bool { return syscall.Kill(pid, 0) != nil })
 }

@@ -39,6 +39,7 @@ def process(body):
 // A file counts from the moment it is imported, and one that is missing from the moment
 // it is looked for.
 func TestImports(t *testing.T) {
+	t.Parallel()
 	steps := []struct {
 		function     string // that is called first
 		fails        string

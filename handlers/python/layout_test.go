@@ -11,10 +11,8 @@ import (
 
 // An interpreter says where it is, also where a script comes before it.
 func TestLayout(t *testing.T) {
-	i, err := Find(t.Context(), t.TempDir(), os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Parallel()
+	i, _ := installation.find(t)
 	real, err := Layout(t.Context(), i)
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +50,7 @@ func TestLayout(t *testing.T) {
 
 // Workers of another user read the files.
 func TestInstalledFilesAreForAll(t *testing.T) {
+	t.Parallel()
 	home, err := Install(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

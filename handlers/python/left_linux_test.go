@@ -61,6 +61,7 @@ func left(t *testing.T, p *workers.Pool) int {
 }
 
 func TestWhatAFunctionLeavesBehindEndsWithItsWorker(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"exit", "crash", "timeout", "kill", "scale"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
@@ -105,12 +106,14 @@ func TestWhatAFunctionLeavesBehindEndsWithItsWorker(t *testing.T) {
 }
 
 func TestWhatAFunctionLeavesBehindEndsWithThePool(t *testing.T) {
+	t.Parallel()
 	pids := make(chan int, 1)
 	t.Run("pool", func(t *testing.T) { pids <- left(t, startApp(t, leaving, nil, "leave", "end", "pid")) })
 	gone(t, <-pids)
 }
 
 func TestTheReaperOfPoolsIsKilled(t *testing.T) {
+	t.Parallel()
 	r := childproc.New(nil)
 	t.Cleanup(r.Close)
 	use := func(c *workers.Config) { c.Reaper, c.Settings.Processes = r, 2 }
@@ -145,6 +148,7 @@ func TestTheReaperOfPoolsIsKilled(t *testing.T) {
 }
 
 func TestAPoolThatCannotStartAWorkerGoesOnTrying(t *testing.T) {
+	t.Parallel()
 	r := childproc.New(nil)
 	t.Cleanup(r.Close)
 	log := newLines()

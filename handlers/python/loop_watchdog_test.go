@@ -96,6 +96,7 @@ func placeIn(t *testing.T, source, function string) string {
 // Whatever blocks the event loop, it is said which function it is, which message, and
 // which line, though others are in flight beside it.
 func TestWhatBlocksTheEventLoop(t *testing.T) {
+	// It runs alone, since it judges times.
 	for _, interpreter := range everyInterpreter(t) {
 		t.Run(filepath.Base(filepath.Dir(filepath.Dir(interpreter))), func(t *testing.T) {
 			t.Parallel()
@@ -146,6 +147,7 @@ func TestWhatBlocksTheEventLoop(t *testing.T) {
 
 // A loop that turns is not blocked, however busy it is, and however busy the machine.
 func TestABusyLoopIsNotBlocked(t *testing.T) {
+	// It runs alone, since it judges times.
 	p := startApp(t, `
 import asyncio, time
 async def short(n):
@@ -191,6 +193,7 @@ async def noop(body): pass
 
 // Nobody looks where nobody wants to know.
 func TestBlocksAreNotLookedFor(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, blocks+`
 async def names(body): return [t.name for t in threading.enumerate()]
 `, func(c *workers.Config) { c.OnBlocked = workers.BlockedOff }, "sleeps", "names")
@@ -207,6 +210,7 @@ async def names(body): return [t.name for t in threading.enumerate()]
 
 // A call whose worker has to be killed says where it hung.
 func TestWhereAKilledCallHung(t *testing.T) {
+	t.Parallel()
 	for name, code := range map[string]string{
 		"sleeps":         "while True:\n        try: time.sleep(60)  # here\n        except BaseException: pass",
 		"waits for ever": "lock = threading.Lock()\n    lock.acquire()\n    while True:\n        try: lock.acquire()  # here\n        except BaseException: pass",
@@ -240,6 +244,7 @@ func TestWhereAKilledCallHung(t *testing.T) {
 // A function that computes on the event loop over and over is moved to a process of its own, with what of
 // it was waiting in the others' process; neither fails anything.
 func TestAFunctionThatBlocksIsKeptApart(t *testing.T) {
+	// It runs alone, since it judges times.
 	log := newLines()
 	moved := make(chan *handlers.Slots, 1)
 	p := startApp(t, `
@@ -317,6 +322,7 @@ async def fine(body):
 // A function that waits on the event loop over and over runs in threads, where it can
 // await as before, and is cancelled as before.
 func TestAFunctionThatBlocksRunsInThreads(t *testing.T) {
+	// It runs alone, since it judges times.
 	log := newLines()
 	p := startApp(t, mark+`
 import threading
@@ -396,6 +402,7 @@ async def fine(body):
 // TestTheGarbageCollectorIsNoFunction holds that a function is not blamed for the
 // garbage collector, which comes when it likes.
 func TestTheGarbageCollectorIsNoFunction(t *testing.T) {
+	// It runs alone, since it judges times.
 	p := startApp(t, `
 import asyncio, gc
 

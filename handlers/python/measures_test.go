@@ -14,6 +14,7 @@ import (
 )
 
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, `
 import os, time
 kept = []
@@ -55,6 +56,7 @@ def f(body):
 }
 
 func TestRestartsHaveCauses(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		cause  process.Cause
@@ -127,6 +129,7 @@ func (w *waits) all() []time.Duration {
 }
 
 func TestLoopLag(t *testing.T) {
+	// It runs alone, since it judges times.
 	var lags waits
 	p := startApp(t, `
 import asyncio, time

@@ -14,6 +14,7 @@ import (
 
 // What code and libraries find of the process is what a script finds, or nearly so.
 func TestWhatTheAppFindsOfItsProcess(t *testing.T) {
+	t.Parallel()
 	const source = `
 import argparse, asyncio, contextvars, multiprocessing, os, signal, subprocess, sys, threading, warnings, __main__
 loop = None

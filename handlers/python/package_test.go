@@ -16,10 +16,7 @@ import (
 // printed.
 func runPython(t *testing.T, args ...string) string {
 	t.Helper()
-	i, err := Find(t.Context(), t.TempDir(), os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
-	if err != nil {
-		t.Fatal(err)
-	}
+	i, _ := installation.find(t)
 	cmd := exec.CommandContext(t.Context(), i.Path, append([]string{"-B"}, args...)...)
 	cmd.Env = append(os.Environ(), "PYTHONPATH=worker")
 	out, err := cmd.CombinedOutput()
@@ -31,6 +28,7 @@ func runPython(t *testing.T, args ...string) string {
 
 // Each module of the worker can be read and imported after those that it imports.
 func TestNoImportCycle(t *testing.T) {
+	t.Parallel()
 	if cycle := runPython(t, filepath.Join("testdata", "import_cycle.py"), filepath.Join("worker", "drover")); cycle != "" {
 		t.Error(cycle)
 	}
@@ -38,6 +36,7 @@ func TestNoImportCycle(t *testing.T) {
 
 // Mypy checks the worker and a function that uses all that it offers, in the strictest way.
 func TestTypes(t *testing.T) {
+	t.Parallel()
 	home, err := Install(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -55,6 +54,7 @@ func TestTypes(t *testing.T) {
 
 // What TestTypes checks is all that there is, and it works.
 func TestAppThatUsesAllOfThePackage(t *testing.T) {
+	t.Parallel()
 	if unused := runPython(t, filepath.Join("testdata", "typed", "names.py")); unused != "" {
 		t.Error("not used: " + unused)
 	}

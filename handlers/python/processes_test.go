@@ -28,6 +28,7 @@ var everyWay = []struct {
 // A process that a function forks is no worker: it answers nothing, and ends when the
 // function does.
 func TestAFunctionThatForks(t *testing.T) {
+	t.Parallel()
 	for _, way := range everyWay {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
@@ -79,6 +80,7 @@ def times(n, to):
 
 // The pool ends in time, and with it the worker, whatever a function has set up.
 func TestAWorkerThatDoesNotWantToEnd(t *testing.T) {
+	t.Parallel()
 	for name, source := range map[string]string{
 		"ignores SIGTERM": `
 def f(body):
@@ -143,6 +145,7 @@ async def f(body):
 
 // Code that does not load ends the worker, whatever threads it has started.
 func TestCodeThatStartsThreadsAndDoesNotLoad(t *testing.T) {
+	t.Parallel()
 	d := greetDirect(t, everyInterpreter(t)[0], "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\nraise RuntimeError('broken')\n", 1, "f")
 	if text := string(d.expect(protocol.Failed)); !strings.Contains(text, "broken") {
 		t.Errorf("it says %s", text)
@@ -153,6 +156,7 @@ func TestCodeThatStartsThreadsAndDoesNotLoad(t *testing.T) {
 // A signal handler of the app's that raises between two calls ends the worker, with
 // its reason, and the pool goes on.
 func TestAnAlarmThatAFunctionLeftBehind(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, `
 import os, signal
@@ -176,6 +180,7 @@ def f(body):
 // What a function does to the process stays for the next call, as in any process; it
 // must not keep that from being run and logged.
 func TestWhatAFunctionLeavesBehind(t *testing.T) {
+	t.Parallel()
 	for _, way := range everyWay {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
@@ -216,6 +221,7 @@ import gc, logging, os, sys, threading
 }
 
 func TestStandardErrorIsNeverFull(t *testing.T) {
+	t.Parallel()
 	const size = 20 << 20
 	for name, line := range map[string]string{"lines": "x" + strings.Repeat(" out of cheese", 70) + "\\n", "no line": "x"} {
 		t.Run(name, func(t *testing.T) {
@@ -242,6 +248,7 @@ def f(body):
 // timeouts, it is killed and replaced, and until then it is given no more than it has
 // room for.
 func TestAWorkerThatIsStopped(t *testing.T) {
+	t.Parallel()
 	for _, way := range everyWay {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
@@ -289,6 +296,7 @@ func TestAWorkerThatIsStopped(t *testing.T) {
 }
 
 func TestNoFileIsLeftOpen(t *testing.T) {
+	t.Parallel()
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
 		t.Skip("it needs /proc")
 	}

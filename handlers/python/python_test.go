@@ -2,21 +2,87 @@ package python
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets more tests run at once than there are processors, since most of them wait
+// for processes. The flag -parallel overrides it.
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))) // the flag exists, and takes a number
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
+		if err := installation.remove(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+		os.Exit(status)
+	}))
+}
+
+// installation is the worker that the tests share: to find the interpreter, and to compile
+// the worker's files, takes longer than most of them.
+var installation installed
+
+type installed struct {
+	once        sync.Once
+	interpreter interpreters.Interpreter
+	dir         string // the temporary directory that home is in
+	home        string // the path to run
+	err         error
+}
+
+// find returns the interpreter, and the path of the worker that it is to run. Any test may call it.
+func (i *installed) find(t testing.TB) (interpreters.Interpreter, string) {
+	t.Helper()
+	i.once.Do(func() { i.err = i.install() })
+	if i.err != nil {
+		t.Fatal(i.err)
+	}
+	return i.interpreter, i.home
+}
+
+func (i *installed) install() (err error) {
+	if i.dir, err = os.MkdirTemp("", "drover-python-test-"); err != nil {
+		return err
+	}
+	if err := os.Chmod(i.dir, 0o755); err != nil { // a worker of another user reads it
+		return err
+	}
+	if i.interpreter, err = Find(context.Background(), i.dir, os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv); err != nil {
+		return err
+	}
+	if i.home, err = Install(i.dir); err != nil {
+		return err
+	}
+	// Where PYTHONDONTWRITEBYTECODE is set, each process would compile the files again.
+	if out, err := exec.Command(i.interpreter.Path, "-m", "compileall", "-q", i.home).CombinedOutput(); err != nil {
+		return fmt.Errorf("compiling the worker: %w: %s", err, out)
+	}
+	return nil
+}
+
+// remove removes the files, when no test runs any more.
+func (i *installed) remove() error {
+	if i.dir == "" {
+		return nil
+	}
+	return os.RemoveAll(i.dir)
+}
 
 // startApp runs a pool over the source of function_app.py until the test ends.
 func startApp(t testing.TB, source string, change func(*workers.Config), functions ...string) *workers.Pool {
@@ -34,14 +100,7 @@ func newApp(t testing.TB, source string, change func(*workers.Config), functions
 	if err := os.WriteFile(filepath.Join(dir, "function_app.py"), []byte(source), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	interpreter, err := Find(t.Context(), dir, os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	home, err := Install(filepath.Join(dir, "data"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	interpreter, home := installation.find(t)
 	cfg := workers.Config{
 		App: dir, Command: Command(interpreter, home, dir, os.Environ()),
 		KillGrace: 500 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -136,6 +195,7 @@ def noop2(message): return None
 }
 
 func TestSmoke(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, "def f(body): return body + b'!'\n", nil, "f")
 	out, err := handle(t.Context(), handler(t, p, "f"), &triggers.Message{Body: []byte("hi")})
 	if err != nil || string(out) != "hi!" {

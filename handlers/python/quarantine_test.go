@@ -15,6 +15,7 @@ import (
 // A message that kills its worker over and over holds up nobody: its later attempts
 // begin alone, and its deaths delay no start of a worker.
 func TestAMessageThatKillsRunsAlone(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, `
 import os
 async def f(message):
@@ -50,6 +51,7 @@ async def f(message):
 }
 
 func TestCrashesThatAreExplainedDelayNoStart(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, `
 import os
@@ -77,6 +79,7 @@ func (l *lines) count(part string) int {
 
 // Suspects wait for a lane, in any number.
 func TestManySuspects(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, `
 import asyncio, os
 async def f(message):

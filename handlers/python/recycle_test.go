@@ -20,6 +20,7 @@ import (
 
 // Workers are replaced after so many invocations, and no call fails of it.
 func TestMaxInvocations(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []struct {
 		name, prefix string
 		threads      int
@@ -64,6 +65,7 @@ func TestMaxInvocations(t *testing.T) {
 
 // The old one takes messages until the one in its place has loaded the code.
 func TestTheReplacementIsReadyFirst(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	t.Cleanup(func() { _ = os.WriteFile(filepath.Join(dir, "go"), nil, 0o600) })
 	p := startApp(t, fmt.Sprintf(`
@@ -103,6 +105,7 @@ def f(body): return str(os.getpid())
 
 // However many have come of age, one is replaced at a time, and the others stay.
 func TestOneIsRecycledAtATime(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, "def f(body): return body", func(cfg *workers.Config) {
 		cfg.Settings.Processes, cfg.Recycle.MaxAge = 3, 50*time.Millisecond
 	}, "f")
@@ -118,6 +121,7 @@ func TestOneIsRecycledAtATime(t *testing.T) {
 
 // What counts is the memory that is a worker's own.
 func TestMaxMemory(t *testing.T) {
+	t.Parallel()
 	large := filepath.Join(t.TempDir(), "large")
 	if err := os.WriteFile(large, make([]byte, 160<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -156,6 +160,7 @@ def f(body):
 
 // One that had something to do and has nothing for long is replaced.
 func TestMaxIdle(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, "import os\ndef f(body): return str(os.getpid())", func(cfg *workers.Config) {
 		cfg.Recycle.MaxIdle = 10 * time.Millisecond
 	}, "f")
@@ -171,6 +176,7 @@ func TestMaxIdle(t *testing.T) {
 
 // One that dies now and then is replaced at once, and the next only after a pause.
 func TestTheFirstDeathCostsNoPause(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, "import os\ndef f(body): return str(os.getpid())", func(cfg *workers.Config) { cfg.Log = slog.New(slog.NewTextHandler(log, nil)) }, "f")
 	for range 2 {
@@ -191,6 +197,7 @@ func TestTheFirstDeathCostsNoPause(t *testing.T) {
 // While a call does not obey its worker takes no more, and what else is in flight
 // in it ends as if nothing were.
 func TestTheNeighboursOfAStuckCallFinish(t *testing.T) {
+	// It runs alone, since it judges times.
 	p := startApp(t, mark+`
 import signal, threading
 def f(body):

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 }
 
 func TestScale(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, mark+`
 def f(body):
     if body == b"ok": return str(os.getpid())
@@ -88,12 +90,14 @@ def f(body):
 // Calls that come while workers come and go are all answered, and none is
 // blamed for a worker that was stopped.
 func TestScaleUnderLoad(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, `
 def f(body): return body
 async def g(body): return body
 `, func(c *workers.Config) { c.Settings.Threads = 2 }, "f", "g")
-	const goroutines, each = 8, 200
+	const goroutines, each, pace = 8, 500, 200 // the number of workers changes every 200 calls
 	var calls sync.WaitGroup
+	var done atomic.Int64
 	for range goroutines {
 		for _, name := range []string{"f", "g"} {
 			calls.Go(func() {
@@ -102,26 +106,19 @@ async def g(body): return body
 						t.Errorf("%s: %v", name, err)
 						return
 					}
+					if n := done.Add(1); n%pace == 0 {
+						p.Scale([]int{3, 1, 2, 0, 4}[n/pace%5])
+					}
 				}
 			})
 		}
 	}
-	done := make(chan struct{})
-	go func() { calls.Wait(); close(done) }()
-	tick := time.NewTicker(10 * pace)
-	defer tick.Stop()
-	for n := 0; ; n++ {
-		select {
-		case <-done:
-			return
-		case <-tick.C:
-			p.Scale([]int{3, 1, 2, 0, 4}[n%5])
-		}
-	}
+	calls.Wait()
 }
 
 // A worker that died is replaced, also while others come and go.
 func TestScaleAfterADeath(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, "import os\ndef f(body): os._exit(3)\n", func(c *workers.Config) { c.Settings.Processes = 2 }, "f")
 	eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
 	if _, err := call(t, p, "f", &triggers.Message{}); err == nil {

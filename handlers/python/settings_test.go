@@ -18,6 +18,7 @@ import (
 // TestWhatCallsUseIsMeasured holds that each kind of function is told from the others
 // by what its calls use.
 func TestWhatCallsUseIsMeasured(t *testing.T) {
+	// It runs alone, since it judges times.
 	const source = `
 import asyncio, hashlib, time
 
@@ -112,6 +113,7 @@ async def fails(body):
 }
 
 func TestShortCallsAreMeasuredNowAndThen(t *testing.T) {
+	t.Parallel()
 	for _, function := range []string{"f", "g"} {
 		p := startApp(t, "def f(body): pass\nasync def g(body): pass\n", nil, function)
 		eventually(t, "one that is measured", func() bool {
@@ -127,6 +129,7 @@ func TestShortCallsAreMeasuredNowAndThen(t *testing.T) {
 }
 
 func TestUnmeasured(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, "import time\ndef f(body): time.sleep(0.01)\n", func(c *workers.Config) { c.Unmeasured = true }, "f")
 	for range 5 {
 		if _, err := call(t, p, "f", &triggers.Message{}); err != nil {
@@ -141,6 +144,7 @@ func TestUnmeasured(t *testing.T) {
 // TestSettingsChangeWhileWorkersRun holds that as many calls run at once as is said,
 // in workers that are there and in those that come later.
 func TestSettingsChangeWhileWorkersRun(t *testing.T) {
+	t.Parallel()
 	const source = `
 import asyncio, os, threading
 
@@ -169,6 +173,7 @@ async def g(body): # as many in its executor
 `
 	for _, function := range []string{"f", "g"} {
 		t.Run(function, func(t *testing.T) {
+			t.Parallel()
 			p := startApp(t, source, nil, function, "reset", "die")
 			h, err := p.Handler(function)
 			if err != nil {
@@ -230,6 +235,7 @@ async def g(body): # as many in its executor
 // TestTheExecutorGrowsForWhatWaitsInIt holds that a call that has handed much to the
 // event loop's executor has the threads that there are to be from now on.
 func TestTheExecutorGrowsForWhatWaitsInIt(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, `
 import asyncio, threading
 
@@ -269,6 +275,7 @@ async def f(body):
 // TestCallsAfterSettingsRunUnderThem holds that what a worker is given after SETTINGS
 // runs under those, also where both come in one piece: with one thread in the main thread.
 func TestCallsAfterSettingsRunUnderThem(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, `
 import threading
 def f(body): return str(threading.current_thread() is threading.main_thread())
@@ -300,6 +307,7 @@ def f(body): return str(threading.current_thread() is threading.main_thread())
 // finish what they have, and are replaced: those that loaded the code with as many threads
 // as there are to be only where all are to be.
 func TestWorkersAreRenewed(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, mark+`
 def f(body):
     if body == b"who": return str(os.getpid())

@@ -17,6 +17,7 @@ import (
 // A function can reach the worker's socket, as everything in its process. Whatever it
 // does to it, its own call ends, the worker is replaced, and the next call is run.
 func TestAFunctionThatMeddlesWithTheSocket(t *testing.T) {
+	t.Parallel()
 	const (
 		done    = `struct.pack("<IBIBIII", 18, 68, %s, 0, 0, 0, 0)` // a RESULT: done
 		timeout = time.Second

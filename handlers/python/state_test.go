@@ -39,6 +39,7 @@ def wrong(message, context): context.session_state = "text"
 `
 
 func TestSessionState(t *testing.T) {
+	t.Parallel()
 	for _, form := range []struct {
 		name    string
 		threads int
@@ -86,6 +87,7 @@ func TestSessionState(t *testing.T) {
 }
 
 func TestStateWithoutASession(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, stateful, nil, "count")
 	_, err := handle(t.Context(), handler(t, p, "count"), &triggers.Message{Body: []byte("x"), Session: new(memorySession)})
 	if err == nil || !strings.Contains(err.Error(), "set session_state: true in the trigger") {

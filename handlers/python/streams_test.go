@@ -13,6 +13,7 @@ import (
 
 // A library may do with sys.stdout at import what it may do with Python's own.
 func TestStandardStreamsOfferWhatPythonsDo(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, `
 import contextlib, io, subprocess, sys
@@ -62,6 +63,7 @@ def wraps(message):
 
 // What an app asks for by logging.basicConfig holds, as it would without the worker.
 func TestBasicConfig(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		setUp string
 		want  []string // in the line of the warning

@@ -66,6 +66,7 @@ func answers(t *testing.T, p *workers.Pool, function string) map[string]string {
 // Workers of a template are forked: the app is imported once, and they are as
 // others are otherwise.
 func TestTemplate(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []struct {
 		name, prefix string
 		threads      int
@@ -144,6 +145,7 @@ func children(t *testing.T, pid int) (found []int) {
 
 // The template's end is nobody else's, and another is started.
 func TestATemplateThatIsKilled(t *testing.T) {
+	t.Parallel()
 	dir := ""
 	p := startApp(t, imports+`
 def f(body): return f"{os.getpid()} x"
@@ -168,6 +170,7 @@ def f(body): return f"{os.getpid()} x"
 
 // A worker that dies is forked anew, and what it left behind is gone.
 func TestAForkedWorkerThatIsKilled(t *testing.T) {
+	t.Parallel()
 	dir := ""
 	p := startApp(t, imports+`
 import subprocess
@@ -192,6 +195,7 @@ def f(body): return f"{os.getpid()} " + str(subprocess.Popen(["sleep", "1000"], 
 }
 
 func TestForkedWorkersAreRecycled(t *testing.T) {
+	t.Parallel()
 	dir := ""
 	p := startApp(t, imports+`
 def f(body): return f"{os.getpid()} x"
@@ -209,6 +213,7 @@ def f(body): return f"{os.getpid()} x"
 
 // What cannot be forked from is started, and it is said why.
 func TestCodeThatCannotBeForked(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, code, want string }{
 		{"a thread", "import threading\nthreading.Thread(target=time.sleep, args=(1000,), name='telemetry', daemon=True).start()\n", "telemetry"},
 		{"a connection", "import socket\nlistener = socket.create_server(('127.0.0.1', 0))\nclient = socket.create_connection(listener.getsockname())\n", "connections while it loads (127.0.0.1:"},
@@ -247,6 +252,7 @@ def f(body): return f"{os.getpid()} {calls == [os.getpid()]}"
 // Each worker calls the app's hooks, forked or not; with hooks, connections of the
 // template are the app's own business.
 func TestAfterFork(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, code string
 		template   bool
@@ -272,6 +278,7 @@ func TestAfterFork(t *testing.T) {
 }
 
 func TestAHookThatRaises(t *testing.T) {
+	t.Parallel()
 	for _, forked := range []bool{false, true} {
 		p := newApp(t, "import drover\n@drover.after_fork\ndef connect(): raise OSError('no database')\ndef f(body): pass\n", func(cfg *workers.Config) { cfg.Template = forked }, "f")
 		_, err := call(t, p, "f", &triggers.Message{})
@@ -283,6 +290,7 @@ func TestAHookThatRaises(t *testing.T) {
 
 // What a forked worker prints is its own, and what its C code prints, too.
 func TestWhatForkedWorkersSay(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, "import os\ndef f(body):\n    print('printed')\n    os.write(1, b'written to one\\n')\n    os.write(2, b'written to two\\n')\n    return f'{os.getpid()} x'\n", func(cfg *workers.Config) {
 		cfg.Template = true

@@ -24,6 +24,7 @@ import (
 // worker itself: calls are cancelled at the moment that they end, thousands of
 // times, with others behind them that are not.
 func TestATimeoutHitsItsCallAlone(t *testing.T) {
+	t.Parallel()
 	const source = `
 import sys, drover.frames
 sys.setswitchinterval(1e-5)
@@ -115,6 +116,7 @@ ThreadInterrupter.__init__ = __init__
 
 // What a function may do with a Timeout, and what its call comes to then.
 func TestWhatAFunctionDoesWithATimeout(t *testing.T) {
+	t.Parallel()
 	for _, way := range []struct {
 		name, cancelled, wait string
 		threads               int
@@ -184,6 +186,7 @@ func TestWhatAFunctionDoesWithATimeout(t *testing.T) {
 // Two threads that wait for each other's lock cannot be told; what runs beside them is
 // not harmed. A main thread that waits for a lock can.
 func TestDeadlocks(t *testing.T) {
+	t.Parallel()
 	const source = mark + `
 import threading
 a, b, own = threading.Lock(), threading.Lock(), threading.Lock()
@@ -249,6 +252,7 @@ def f(body):
 }
 
 func TestACancelIsObeyedAfterDrain(t *testing.T) {
+	t.Parallel()
 	for _, way := range everyWay {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
@@ -268,6 +272,7 @@ func TestACancelIsObeyedAfterDrain(t *testing.T) {
 }
 
 func TestWithoutCtypesTheContextTells(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, mark+`
 import sys
@@ -295,6 +300,7 @@ def f(message, context):
 }
 
 func TestASignalThatTheAppTookForItself(t *testing.T) {
+	t.Parallel()
 	log := newLines()
 	p := startApp(t, mark+`
 import signal

@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -26,10 +28,9 @@ const newestNeeded = 13
 // version: on the path, and those of pyenv.
 func everyInterpreter(t *testing.T) []string {
 	t.Helper()
-	usual, err := Find(t.Context(), t.TempDir(), os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
-	if err != nil {
-		t.Fatal(err)
-	}
+	usual, _ := installation.find(t)
+	probing.Lock()
+	defer probing.Unlock()
 	found, err := filepath.Glob(filepath.Join(os.Getenv("HOME"), ".pyenv/versions/3.*/bin/python3"))
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +43,15 @@ func everyInterpreter(t *testing.T) []string {
 	paths, versions, newest := []string{usual.Path}, []string{usual.Version}, minorOf(usual.Version)
 	seen := map[string]bool{usual.Version: true}
 	for _, path := range found {
-		if i, err := Find(t.Context(), t.TempDir(), path, os.LookupEnv); err == nil && !seen[i.Version] {
+		i, known := probed[path]
+		if !known {
+			var err error
+			if i, err = Find(t.Context(), t.TempDir(), path, os.LookupEnv); err != nil {
+				i.Version = "" // it does not run the worker
+			}
+			probed[path] = i
+		}
+		if i.Version != "" && !seen[i.Version] {
 			paths, versions, seen[i.Version] = append(paths, path), append(versions, i.Version), true
 			newest = max(newest, minorOf(i.Version))
 		}
@@ -53,6 +62,12 @@ func everyInterpreter(t *testing.T) []string {
 	}
 	return paths
 }
+
+// probed are the interpreters that everyInterpreter has run, by path.
+var (
+	probing sync.Mutex
+	probed  = make(map[string]interpreters.Interpreter)
+)
 
 func minorOf(version string) int {
 	parts := strings.Split(version, ".")
@@ -87,7 +102,8 @@ def fail(body): raise ValueError("as it is") from KeyError("the cause")
 `
 
 func TestEveryPythonOfThisMachine(t *testing.T) {
-	sync := append([]string{"speak", "hang", "fail", "crash"}, formNames...)
+	t.Parallel()
+	blocking := append([]string{"speak", "hang", "fail", "crash"}, formNames...)
 	async := []string{"abody", "amessage", "aspeak", "ahang"}
 	modes := []struct {
 		name      string
@@ -95,9 +111,9 @@ func TestEveryPythonOfThisMachine(t *testing.T) {
 		template  bool
 		functions []string
 	}{
-		{"inline", 1, false, sync},
-		{"loop and threads", 2, false, append(async, sync...)},
-		{"template", 1, true, sync},
+		{"inline", 1, false, blocking},
+		{"loop and threads", 2, false, append(async, blocking...)},
+		{"template", 1, true, blocking},
 	}
 	for _, path := range everyInterpreter(t) {
 		for _, mode := range modes {
