@@ -17,7 +17,7 @@ ARG TARGETOS=linux
 ARG TARGETARCH
 ARG VERSION=
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags="-s -w -X github.com/drover-run/drover/daemon.version=$VERSION" -o /drover .
+    go build -trimpath -ldflags="-s -w -X github.com/drover-run/drover/daemon/internal/buildinfo.version=$VERSION" -o /drover .
 
 # Build an app with its own packages from this image:
 #   FROM drover-python

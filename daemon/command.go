@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/ownprocess"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/buildinfo"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/scaler/local"
 )
@@ -283,7 +283,7 @@ func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	}
 	defer ownprocess.SurviveClosedLog()()
 	ready := make(chan struct{})
-	d := New(cfg, append(std.options(), WithLogger(log), withLevel(level), withMain(), WithReady(func() { close(ready) }))...)
+	d := New(cfg, append(std.options(), WithLogger(log), WithLogLevel(level), WithWholeProcess(), WithReady(func() { close(ready) }))...)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	systemd := ownprocess.NotifySystemd(ctx, std.Env, d.Summary, ready, log)
@@ -357,7 +357,7 @@ func (c *checkCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	notes, err := checkParts(ctx, cfg, std.Funcs, std.Env, std.Environ())
+	notes, err := Check(ctx, cfg, std.options()...)
 	if ctx.Err() != nil {
 		return fmt.Errorf("checking %s: stopped by a signal", c.or(c.File))
 	}
@@ -393,10 +393,6 @@ func (schemaCommand) Run(std *IO) error {
 	return err
 }
 
-// version is set by the linker where the build has no source control to ask, as
-// in the Dockerfile.
-var version string
-
 type versionCommand struct{}
 
 func (versionCommand) Help() string {
@@ -407,15 +403,19 @@ func (versionCommand) Help() string {
 }
 
 func (versionCommand) Run(std *IO) error {
-	_, err := fmt.Fprintf(std.Out, "drover %s (%s, %s/%s)\n", versionName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintf(std.Out, "drover %s (%s, %s/%s)\n", buildinfo.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }
 
-// versionName is the one that this program was built as.
-func versionName() string {
-	name := version
-	if info, ok := debug.ReadBuildInfo(); name == "" && ok {
-		name = info.Main.Version
+// instanceCommand is `drover instance`, which drover run starts.
+type instanceCommand struct{}
+
+func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
+	link, err := local.Attach(std.Env)
+	if err != nil {
+		return err
 	}
-	return cmp.Or(name, "unknown")
+	defer func() { err = errors.Join(err, link.Close()) }()
+	defer ownprocess.SurviveClosedLog()()
+	return RunInstance(ctx, link, std.Env, std.levelledLogger, std.options()...)
 }

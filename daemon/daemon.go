@@ -17,6 +17,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
+	"github.com/drover-run/drover/daemon/internal/bodymemory"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/instances"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
@@ -119,9 +120,9 @@ func WithInstances(program local.Command) Option {
 	return func(d *Daemon) { d.program = &program }
 }
 
-// withMain says that the process is the daemon's alone, which may tune its garbage
-// collector.
-func withMain() Option { return func(d *Daemon) { d.main = true } }
+// WithWholeProcess lets the daemon set the percentage of the garbage collector by the
+// memory that messages take: the process runs nothing else.
+func WithWholeProcess() Option { return func(d *Daemon) { d.main = true } }
 
 // withParent has the daemon be one of several instances, which share what is
 // embedded in their parent.
@@ -191,10 +192,10 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.mu.Unlock()
 	defer traces.stop()
 	d.mu.Lock()
-	d.budget = triggers.NewBudget(bodyBudget(d.cfg))
+	d.budget = triggers.NewBudget(bodymemory.Limit(d.cfg))
 	d.mu.Unlock()
 	if d.main {
-		defer beside(ctx, func(ctx context.Context) { followMemory(ctx, d.budget) })()
+		defer bodymemory.RunBeside(ctx, func(ctx context.Context) { bodymemory.SetGC(ctx, d.budget) })()
 	}
 	d.loops = &autoscale.Loops{
 		Running: d.running, Config: d.config, Backlogs: &d.backlogs, Decisions: &d.decisions,
@@ -210,6 +211,14 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return &StartError{err}
 	}
 	return d.dispatch(ctx, parts)
+}
+
+// Check returns what is wrong with a configuration on this machine and in this program as
+// the error, and remarks as notes. It opens no connection and starts none of the user's
+// code. Of the options it uses WithFuncs and WithEnv.
+func Check(ctx context.Context, cfg *configs.Config, options ...Option) (notes []string, err error) {
+	d := New(cfg, options...)
+	return checkParts(ctx, cfg, d.funcs, d.env, d.environ())
 }
 
 // StartError reports that a daemon could not start, because of Err.
@@ -361,4 +370,14 @@ func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, er
 		return fleet.Source(name).Backlog(ctx)
 	}
 	return triggers.Backlog{}, fmt.Errorf("no function %q is running", name)
+}
+
+// bodies is the budget; an empty one where others do the work, or before the start.
+func (d *Daemon) bodies() *triggers.Budget {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.budget == nil {
+		return new(triggers.Budget)
+	}
+	return d.budget
 }

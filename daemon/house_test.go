@@ -53,6 +53,8 @@ var exactly = map[string][]string{
 	"daemon/internal/telemetry":      {},
 	"daemon/internal/api":            {"daemon/internal/telemetry", "scaler", "scaler/autotune"},
 	"daemon/internal/dispatch":       {"triggers", "handlers", "daemon/internal/telemetry"},
+	"daemon/internal/buildinfo":      {},
+	"daemon/internal/bodymemory":     {"configs", "scaler/hostinfo", "triggers"},
 	"daemon/internal/tlsconfig":      {"configs"},
 	"daemon/internal/apps":           {"configs", "daemon/internal/api", "daemon/internal/dispatch", "daemon/internal/telemetry", "daemon/internal/tlsconfig", "handlers", "scaler/autotune", "scaler/hostinfo", "triggers"},
 	"daemon/internal/instances":      {"configs", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/telemetry", "scaler", "triggers"},

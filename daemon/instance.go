@@ -5,41 +5,32 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/daemon/cli/ownprocess"
+	"github.com/drover-run/drover/daemon/internal/bodymemory"
 	"github.com/drover-run/drover/daemon/internal/instances"
 	"github.com/drover-run/drover/scaler/local"
 )
 
-// This file is one of several instances, as its parent starts it.
+// reportInterval is the time between two reports of an instance to its parent.
+const reportInterval = 500 * time.Millisecond
 
-// reportEvery is the time between two reports; a step of the load is seen so much
-// later at most.
-const reportEvery = 500 * time.Millisecond
-
-// instanceCommand is `drover instance`, which is not for people.
-type instanceCommand struct{}
-
-func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
-	link, err := local.Attach(std.Env)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, link.Close()) }()
+// RunInstance runs one of several instances until its parent, at the other end of link, has
+// it drain. ctx ends it too; if it ends during the drain, the drain is cut short. newLog
+// returns the log of a configuration and its level. The errors are those of Daemon.Run.
+func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog func(configs.Log) (*slog.Logger, *slog.LevelVar), options ...Option) (err error) {
 	var hello instances.Greeting
 	if err := json.Unmarshal(link.Hello, &hello); err != nil {
-		return fmt.Errorf("reading the instances.Greeting: %w", err)
+		return fmt.Errorf("reading the greeting: %w", err)
 	}
-	cfg, err := hello.ParseConfig(std.Env, instanceBodies)
+	cfg, err := hello.ParseConfig(env, bodymemory.InstanceLimit)
 	if err != nil {
 		return err
 	}
-	log, level := std.levelledLogger(cfg.Log)
-	log = log.With("instance", hello.ID)
-	defer ownprocess.SurviveClosedLog()()
+	log, level := newLog(cfg.Log)
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ended, hurry := make(chan struct{}), make(chan struct{})
@@ -54,13 +45,14 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 			return
 		}
 		select {
-		case <-ctx.Done(): // a signal to one that drains
+		case <-ctx.Done(): // a signal during the drain
 			close(hurry)
 		case <-ended:
 		}
 	})
 	ready := make(chan struct{})
-	d := New(cfg, append(std.options(), WithLogger(log), withLevel(level), withMain(), WithHurry(hurry), withParent(hello.Parent), WithReady(func() { close(ready) }))...)
+	d := New(cfg, append(options, WithLogger(log.With("instance", hello.ID)), WithLogLevel(level), WithWholeProcess(), WithHurry(hurry),
+		withParent(hello.Parent), WithReady(func() { close(ready) }))...)
 	background.Go(func() {
 		select {
 		case <-ready:
@@ -79,11 +71,11 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 
 // report reports until the instance has ended.
 func (d *Daemon) report(link *local.Link, ended <-chan struct{}) {
-	tick := time.NewTicker(reportEvery)
+	tick := time.NewTicker(reportInterval)
 	defer tick.Stop()
 	for {
 		if err := link.Report(d.InFlight(), d.newReport()); err != nil {
-			return // the parent is gone; Drain says so, too
+			return // the parent has ended, so that the instance drains
 		}
 		select {
 		case <-tick.C:
@@ -99,7 +91,7 @@ func (d *Daemon) regreeted(text []byte) (*configs.Config, error) {
 	if err := json.Unmarshal(text, &hello); err != nil {
 		return nil, fmt.Errorf("this is one of several instances; reload the parent: %w", err)
 	}
-	return hello.ParseConfig(d.env, instanceBodies)
+	return hello.ParseConfig(d.env, bodymemory.InstanceLimit)
 }
 
 // newReport reports on this instance to its parent.

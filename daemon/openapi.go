@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/buildinfo"
 )
 
 // This file describes the admin API as OpenAPI 3.1, made of the list of routes and
@@ -44,7 +45,7 @@ func openAPI(routes []route) (object, error) {
 	return object{
 		"openapi": "3.1.0",
 		"info": object{
-			"title": "drover's admin API", "version": versionName(),
+			"title": "drover's admin API", "version": buildinfo.Version(),
 			"description": "What a running daemon answers to: on a unix socket for its owner, or on a port to those who bring the token or a certificate.",
 		},
 		"servers":    []object{{"url": "http://localhost", "description": "by the unix socket, or as admin.listen says"}},

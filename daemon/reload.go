@@ -276,8 +276,8 @@ func (d *Daemon) setLevel(log configs.Log) {
 	}
 }
 
-// withLevel lets a reload change the log's level.
-func withLevel(level *slog.LevelVar) Option { return func(d *Daemon) { d.level = level } }
+// WithLogLevel gives the level of the logger, which a reload may change.
+func WithLogLevel(level *slog.LevelVar) Option { return func(d *Daemon) { d.level = level } }
 
 // What follows says of single parts whether a new configuration keeps them.
 

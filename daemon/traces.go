@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/buildinfo"
 	"github.com/drover-run/drover/daemon/internal/tlsconfig"
 )
 
@@ -103,7 +104,7 @@ func openTraces(ctx context.Context, cfg configs.Traces, log *slog.Logger) (*tra
 	// What is sampled is decided before a span is made: see spans.received.
 	t.provider = sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())), sdktrace.WithResource(about),
 		sdktrace.WithRawSpanLimits(limits), sdktrace.WithSpanProcessor(&spanQueue{batches, t}))
-	t.tracer = t.provider.Tracer(scope, trace.WithInstrumentationVersion(versionName()), trace.WithSchemaURL(semconv.SchemaURL))
+	t.tracer = t.provider.Tracer(scope, trace.WithInstrumentationVersion(buildinfo.Version()), trace.WithSchemaURL(semconv.SchemaURL))
 	log.Info("traces are sent", "to", cfg.URL, "sample", t.sample, "service", cfg.ServiceName)
 	return t, nil
 }
@@ -117,7 +118,7 @@ func describeService(ctx context.Context, cfg configs.Traces) (*resource.Resourc
 	for name, value := range cfg.Resource {
 		about = append(about, attribute.String(name, value))
 	}
-	about = append(about, semconv.ServiceName(cfg.ServiceName), semconv.ServiceVersion(versionName()), semconv.ServiceInstanceID(rand.Text()))
+	about = append(about, semconv.ServiceName(cfg.ServiceName), semconv.ServiceVersion(buildinfo.Version()), semconv.ServiceInstanceID(rand.Text()))
 	r, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithHost(), resource.WithProcessPID(), resource.WithAttributes(about...))
 	if errors.Is(err, resource.ErrPartialResource) {
 		return r, nil // a machine without a name

@@ -1,0 +1,123 @@
+// Package bodymemory bounds the memory that the bodies of messages take: with a budget for
+// all functions together, and a garbage collector that runs as they need it.
+package bodymemory
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/scaler/hostinfo"
+	"github.com/drover-run/drover/triggers"
+)
+
+const (
+	// bodyShare is the divisor of the memory limit that gives the default budget.
+	bodyShare = 4
+	// unknownBodies is the budget, in bytes, if the machine's memory is unknown.
+	unknownBodies = 512 << 20
+	// leastBodies is the smallest default budget, in bytes.
+	leastBodies = 16 << 20
+)
+
+// Limit returns how many bytes of bodies a daemon of a configuration may hold.
+func Limit(cfg *configs.Config) int64 {
+	if cfg.InFlightMemory > 0 {
+		return int64(cfg.InFlightMemory)
+	}
+	found, err := hostinfo.New().Look()
+	if err != nil || found.MemoryLimit == 0 {
+		return unknownBodies
+	}
+	return max(int64(found.MemoryLimit/bodyShare), leastBodies)
+}
+
+// InstanceLimit returns the same for one of several instances, which share the memory.
+func InstanceLimit(cfg *configs.Config) int64 {
+	return max(Limit(cfg)/int64(max(cfg.Scale.Instances.Max, 1)), leastBodies)
+}
+
+const (
+	// manyBodies is from how many bytes on the percentage of the garbage collector is set.
+	// usualGC is the percentage below that, Go's default.
+	manyBodies, usualGC = 32 << 20, 100
+	// bodyGC is how much garbage is allowed, in percent of the bodies. leastGC is the least in
+	// percent of all live memory: collecting more often would cost more than it saves.
+	bodyGC, leastGC = 20, 20
+	// gcStep is the smallest change that is made. gcAgain is when the percentage is computed
+	// again after bodies were released.
+	gcStep, gcAgain = 10, time.Second
+)
+
+// gcPercent returns the percentage for the garbage collector while bodies take so many
+// bytes and live bytes were left by the last collection.
+func gcPercent(bodies, live int64) int {
+	if bodies < manyBodies {
+		return usualGC
+	}
+	others := max(live-bodies, 0)
+	return max(leastGC, int((bodyGC*bodies+usualGC*others)/(bodies+others)))
+}
+
+// SetGC lets the garbage collector run earlier while many bytes of bodies are held, until
+// ctx ends. By default, it lets garbage grow to the size of the live memory, which doubles
+// large bodies; collecting costs little for them, since they contain no pointers. A program
+// that has set another percentage keeps it.
+func SetGC(ctx context.Context, b *triggers.Budget) {
+	before := debug.SetGCPercent(usualGC)
+	if before != usualGC {
+		debug.SetGCPercent(before)
+		return
+	}
+	now := usualGC
+	defer func() {
+		if now != usualGC {
+			debug.SetGCPercent(usualGC)
+		}
+	}()
+	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
+	high, cycles := int64(0), uint64(0) // the most that was held since the last collection
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for {
+		select {
+		case <-b.Steps():
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
+		metrics.Read(heap)
+		used := b.Used()
+		// Released bodies still count in the figure of the last collection.
+		if n := heap[1].Value.Uint64(); n != cycles {
+			high, cycles = used, n
+		}
+		if high = max(high, used); high-used >= manyBodies {
+			again.Reset(gcAgain)
+		}
+		if want := gcPercent(high, int64(heap[0].Value.Uint64())); max(want, now)-min(want, now) >= gcStep {
+			debug.SetGCPercent(want)
+			now = want
+		}
+	}
+}
+
+// RunBeside runs a function until stop is called, which waits for its end.
+func RunBeside(ctx context.Context, run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// UseText returns how much of a budget is used, for people.
+func UseText(b *triggers.Budget) string {
+	return fmt.Sprintf("%d of %d MiB in flight", b.Used()>>20, b.Limit()>>20)
+}
