@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -113,7 +112,7 @@ func freePort(t *testing.T) string {
 
 func TestAdminOnASocket(t *testing.T) {
 	_, queue, cfg := adminDaemon(t, nil)
-	socket := adminSocket(cfg.DataDir)
+	socket := admin.SocketPath(cfg.DataDir)
 	info, err := os.Stat(socket)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("the socket has mode %v, %v", info.Mode(), err)
@@ -121,7 +120,7 @@ func TestAdminOnASocket(t *testing.T) {
 	for range 3 {
 		queue.Send(triggers.Message{Body: []byte("x")})
 	}
-	client, err := newAdminClient(cfg)
+	client, err := admin.NewClient(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +128,7 @@ func TestAdminOnASocket(t *testing.T) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); len(s.Functions) == 0 || s.Functions[0].Done < 3; <-tick.C {
-		if err := client.get(t.Context(), "/v1/status", &s); err != nil || time.Now().After(deadline) {
+		if err := client.GetJSON(t.Context(), "/v1/status", &s); err != nil || time.Now().After(deadline) {
 			t.Fatalf("%+v, %v", s, err)
 		}
 	}
@@ -141,141 +140,12 @@ func TestAdminOnASocket(t *testing.T) {
 			t.Errorf("%s: %d, want %d: %s", path, status, want, text)
 		}
 	}
-	if err := client.get(t.Context(), "/nothing", &s); err == nil || !strings.Contains(err.Error(), "404") {
+	if err := client.GetJSON(t.Context(), "/nothing", &s); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("a path that is not there: %v", err)
 	}
 	// A second daemon over the directory does not take the socket away.
 	if _, err := New(cfg).serveAdmin(); err == nil || !strings.Contains(err.Error(), "another daemon uses this data directory") {
 		t.Errorf("a second daemon: %v", err)
-	}
-}
-
-func TestAdminSocketOfOneThatWasKilled(t *testing.T) {
-	dir := t.TempDir()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: adminSocket(dir), Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.SetUnlinkOnClose(false)
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	_, _, cfg := adminDaemon(t, func(cfg *configs.Config) { cfg.DataDir = dir })
-	if status, _ := ask(t, adminSocket(cfg.DataDir), "/healthz"); status != 200 {
-		t.Errorf("status %d", status)
-	}
-}
-
-// A data directory whose path is too long for a socket has one elsewhere, which is
-// the user's alone.
-func TestAdminSocketOfALongPath(t *testing.T) {
-	long := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
-	_, _, cfg := adminDaemon(t, func(cfg *configs.Config) { cfg.DataDir = long })
-	socket := adminSocket(cfg.DataDir)
-	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(socket)) })
-	if status, _ := ask(t, socket, "/healthz"); status != 200 {
-		t.Errorf("status %d", status)
-	}
-	other := filepath.Join(t.TempDir(), strings.Repeat("else", 30))
-	squat := filepath.Dir(adminSocket(other))
-	t.Cleanup(func() { _ = os.RemoveAll(squat) })
-	if err := os.Mkdir(squat, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cfg2 := *cfg
-	cfg2.DataDir = other
-	if _, err := New(&cfg2).serveAdmin(); err == nil || !strings.Contains(err.Error(), "is not a directory that only this user can access") {
-		t.Errorf("a directory that others may look into: %v", err)
-	}
-}
-
-func TestAdminOnAPort(t *testing.T) {
-	const token = "0123456789abcdef0123"
-	address, probes := freePort(t), freePort(t)
-	d, _, cfg := adminDaemon(t, func(cfg *configs.Config) {
-		cfg.Admin = configs.Admin{Listen: address, Token: token, Pprof: true}
-		cfg.Probes = configs.Probes{Listen: probes, Metrics: true}
-	})
-	bearer := "Authorization: Bearer " + token
-	for _, c := range []struct {
-		path    string
-		headers []string
-		want    int
-	}{
-		{"/v1/status", []string{bearer}, 200},
-		{"/v1/status", nil, 401},
-		{"/v1/status", []string{"Authorization: Bearer wrong"}, 401},
-		{"/v1/status", []string{"Authorization: " + token}, 401},
-		{"/healthz", nil, 401},
-		{"/v1/status", []string{bearer, "Origin: https://evil.example"}, 403},
-		{"/v1/status", []string{bearer, "Host: evil.example"}, 403},
-		{"/v1/status", []string{bearer, "Host: localhost:7070"}, 200},
-		{"/debug/pprof/cmdline", []string{bearer}, 200},
-	} {
-		if status, text := ask(t, address, c.path, c.headers...); status != c.want {
-			t.Errorf("%s %v: %d, want %d: %s", c.path, c.headers, status, c.want, text)
-		}
-	}
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v1/status": 404} {
-		if status, _ := ask(t, probes, path); status != want {
-			t.Errorf("probes %s: %d, want %d", path, status, want)
-		}
-	}
-	client, err := newAdminClient(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s StatusReport
-	if err := client.get(t.Context(), "/v1/status", &s); err != nil {
-		t.Error(err)
-	}
-	client.token = "wrong"
-	if err := client.get(t.Context(), "/v1/status", &s); err == nil || !strings.Contains(err.Error(), "401") {
-		t.Errorf("with a wrong token: %v", err)
-	}
-
-	// A port that is taken is told of, and what was opened before is closed again.
-	taken := *cfg
-	taken.DataDir = t.TempDir()
-	taken.Admin.Listen = "unix"
-	if _, err := New(&taken).serveAdmin(); err == nil || !strings.Contains(err.Error(), "probes: ") || !strings.Contains(err.Error(), "does another program use it?") {
-		t.Errorf("a probes port that is taken: %v", err)
-	}
-	taken.Admin.Listen, taken.Probes = address, configs.Probes{}
-	if _, err := New(&taken).serveAdmin(); err == nil || !strings.Contains(err.Error(), "admin: ") {
-		t.Errorf("an admin port that is taken: %v", err)
-	}
-
-	d.enter(phaseStopping)
-	if status, text := ask(t, probes, "/readyz"); status != 503 || !strings.Contains(text, "it is stopping") {
-		t.Errorf("readyz of one that stops: %d, %s", status, text)
-	}
-}
-
-// What takes long is not cut short by the limit on reading a request, which has been
-// read by then.
-func TestAProfileTakesItsTime(t *testing.T) {
-	cfg := configs.New()
-	cfg.Admin.Pprof = true
-	const limit, long = time.Second, 1500 * time.Millisecond
-	server := httptest.NewUnstartedServer(New(cfg).serveRoutes(func(route) bool { return true }))
-	server.Config.ReadTimeout = limit
-	server.Start()
-	defer server.Close()
-	began := time.Now()
-	status, text := ask(t, server.Listener.Addr().String(), fmt.Sprintf("/debug/pprof/trace?seconds=%v", long.Seconds()))
-	if took := time.Since(began); status != http.StatusOK || took < long || !strings.HasPrefix(text, "go 1.") {
-		t.Errorf("status %d after %v, %d bytes", status, took, len(text))
-	}
-}
-
-func TestAdminIsOff(t *testing.T) {
-	_, _, cfg := adminDaemon(t, func(cfg *configs.Config) { cfg.Admin.Listen = "off" })
-	if _, err := os.Stat(adminSocket(cfg.DataDir)); err == nil {
-		t.Error("there is a socket")
-	}
-	if _, err := newAdminClient(cfg); err == nil || !strings.Contains(err.Error(), "admin.listen is off") {
-		t.Errorf("got %v", err)
 	}
 }
 
@@ -285,7 +155,7 @@ func TestMetrics(t *testing.T) {
 	d, queue, cfg := adminDaemon(t, nil)
 	queue.Send(triggers.Message{})
 	d.decisions.Record("instances", time.Now(), testDecision())
-	_, text := ask(t, adminSocket(cfg.DataDir), "/metrics")
+	_, text := ask(t, admin.SocketPath(cfg.DataDir), "/metrics")
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
 	if err != nil {
 		t.Fatal(err)
@@ -365,5 +235,84 @@ func TestWhatComesFromOutsideIsPrintable(t *testing.T) {
 	text := statusText(StatusReport{Phase: "running", Instances: &InstancesStatus{Failing: "a\x1b[2Jb\u009b"}}, StatusReport{}, time.Second)
 	if bytes.ContainsAny([]byte(text), "\x1b") || !strings.Contains(text, "a?[2Jb?") {
 		t.Errorf("%q", text)
+	}
+}
+
+// The admin server can be asked by those who come in by a port that listens
+// everywhere, as commands do.
+func TestAdminThatListensEverywhere(t *testing.T) {
+	_, port, err := net.SplitHostPort(freePort(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, cfg := adminDaemon(t, func(cfg *configs.Config) {
+		cfg.Admin = configs.Admin{Listen: ":" + port, Token: "0123456789abcdef0123"}
+	})
+	client, err := admin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s StatusReport
+	if err := client.GetJSON(t.Context(), "/v1/status", &s); err != nil {
+		t.Error(err)
+	}
+	if len(cfg.Warnings) != 1 || !strings.Contains(cfg.Warnings[0], "unencrypted") {
+		t.Errorf("the warnings are %q", cfg.Warnings)
+	}
+}
+
+// A daemon whose token is missing, empty, or for all to read does not start.
+func TestAdminTokenFile(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		mode       os.FileMode
+		want       string
+		status     int
+	}{
+		{"missing", "", 0, "cannot be read: no such file or directory", ExitFailed},
+		{"empty", "\n", 0o600, "set token", ExitFailed},
+		{"short", "secret\n", 0o600, "fewer than 16 characters", ExitFailed},
+		{"world-readable", "0123456789abcdef0123\n", 0o644, "(mode 0644); chmod 600 it", ExitFailed},
+		{"right", "0123456789abcdef0123\n", 0o600, "no daemon of this configuration is running here", ExitFailed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := write(t, map[string]string{
+				"drover.yaml":         "version: 1\nadmin: {listen: \"" + freePort(t) + "\", token: \"file:admin.token\"}\nfunctions: {greet: {trigger: {nats: {}}, handler: {python: {path: app}}}}\n",
+				"app/function_app.py": "def greet(body): pass\n",
+			})
+			if c.mode != 0 {
+				file := filepath.Join(dir, "admin.token")
+				if err := os.WriteFile(file, []byte(c.text), c.mode); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Chmod(file, c.mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			args := []string{"run"}
+			if c.name == "right" {
+				args = []string{"status"}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			status, _, errs := command(ctx, nil, nil, append(args, "-c", filepath.Join(dir, "drover.yaml"))...)
+			if status != c.status || !strings.Contains(errs, c.want) || strings.Contains(errs, "0123456789abcdef") {
+				t.Errorf("status %d\n%s; want %s", status, errs, c.want)
+			}
+		})
+	}
+}
+
+func TestReadinessOfADaemonThatStops(t *testing.T) {
+	probes := freePort(t)
+	d, _, _ := adminDaemon(t, func(cfg *configs.Config) { cfg.Probes = configs.Probes{Listen: probes, Metrics: true} })
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v1/status": 404} {
+		if status, _ := ask(t, probes, path); status != want {
+			t.Errorf("%s: %d, want %d", path, status, want)
+		}
+	}
+	d.enter(phaseStopping)
+	if status, text := ask(t, probes, "/readyz"); status != 503 || !strings.Contains(text, "it is stopping") {
+		t.Errorf("readyz of one that stops: %d, %s", status, text)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 )
 
@@ -30,7 +31,7 @@ func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	client, err := newAdminClient(cfg)
+	client, err := admin.NewClient(cfg)
 	if err != nil {
 		return err
 	}
@@ -43,8 +44,8 @@ func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 		return fmt.Errorf("looking for instances: %w", err)
 	}
 	for _, dir := range dirs {
-		more, err := explain(ctx, std, socketClient(adminSocket(dir)), " in instance "+filepath.Base(dir))
-		if err != nil && !errors.Is(err, errNoDaemon) { // one that has gone has nothing to say
+		more, err := explain(ctx, std, admin.NewSocketClient(dir), " in instance "+filepath.Base(dir))
+		if err != nil && !errors.Is(err, admin.ErrNoDaemon) { // one that has gone has nothing to say
 			return err
 		}
 		found = found || more
@@ -56,9 +57,9 @@ func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 }
 
 // explain prints one daemon's latest decisions, and reports whether there are any.
-func explain(ctx context.Context, std *IO, client *adminClient, where string) (found bool, err error) {
+func explain(ctx context.Context, std *IO, client *admin.Client, where string) (found bool, err error) {
 	var latest map[string]api.Decided
-	if err := client.get(ctx, api.ScalePath, &latest); err != nil {
+	if err := client.GetJSON(ctx, api.ScalePath, &latest); err != nil {
 		return false, err
 	}
 	for _, about := range slices.Sorted(maps.Keys(latest)) {

@@ -5,21 +5,32 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // This file is how well a daemon is: whether it lives, and whether it takes messages.
 
+func healthRoutes(d *Daemon) []admin.Route {
+	return []admin.Route{{
+		ID: "getHealth", Method: http.MethodGet, Path: api.HealthPath, Help: "Whether the process lives.",
+		Answer: api.Health{}, Public: true, Handler: d.answerHealth,
+	}, {
+		ID: "getReadiness", Method: http.MethodGet, Path: api.ReadyPath, Help: "Whether messages are received, and if not, why.",
+		Answer: api.Health{}, AlsoStatuses: []int{http.StatusServiceUnavailable}, Public: true, Handler: d.answerReady,
+	}}
+}
+
 func (d *Daemon) answerHealth(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, api.Health{Status: "ok"}) // who can say so lives
+	admin.Answer(w, http.StatusOK, api.Health{Status: "ok"}) // who can say so lives
 }
 
 func (d *Daemon) answerReady(w http.ResponseWriter, _ *http.Request) {
 	if reasons := d.notReady(); len(reasons) > 0 {
-		answer(w, http.StatusServiceUnavailable, api.Health{Status: "not ready", Reasons: reasons, Notes: d.notWell()})
+		admin.Answer(w, http.StatusServiceUnavailable, api.Health{Status: "not ready", Reasons: reasons, Notes: d.notWell()})
 		return
 	}
-	answer(w, http.StatusOK, api.Health{Status: "ok", Notes: d.notWell()})
+	admin.Answer(w, http.StatusOK, api.Health{Status: "ok", Notes: d.notWell()})
 }
 
 // notWell says what keeps functions from receiving, though the daemon is ready: it

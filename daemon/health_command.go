@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 )
 
@@ -35,7 +36,7 @@ func (c *healthCommand) Run(ctx context.Context, std *IO) error {
 	if c.Live {
 		path = api.HealthPath
 	}
-	health, err := client.health(ctx, path)
+	health, err := client.GetHealth(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -47,13 +48,13 @@ func (c *healthCommand) Run(ctx context.Context, std *IO) error {
 }
 
 // healthClient returns the client of the admin server or, where that is off, of the probes.
-func (c *healthCommand) healthClient(ctx context.Context, std *IO) (*adminClient, error) {
+func (c *healthCommand) healthClient(ctx context.Context, std *IO) (*admin.Client, error) {
 	cfg, err := c.loadClient(ctx, std)
 	if err != nil {
 		return nil, err
 	}
 	if cfg.Admin.Listen == "off" && cfg.Probes.Listen != "" {
-		return probesClient(cfg.Probes.Listen)
+		return admin.NewProbesClient(cfg.Probes.Listen)
 	}
-	return newAdminClient(cfg)
+	return admin.NewClient(cfg)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/admin"
 )
 
 func TestHealthCommand(t *testing.T) {
@@ -61,13 +62,11 @@ func TestHealthCommand(t *testing.T) {
 // What answers in a daemon's place is neither believed nor obeyed.
 func TestHealthOfAnotherProgram(t *testing.T) {
 	dir := t.TempDir()
-	l, err := net.Listen("unix", adminSocket(dir))
+	l, err := net.Listen("unix", admin.SocketPath(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	answers := make(chan string, 2)
-	answers <- "<html>\x1b[2J"
-	answers <- `{"status": "not ready", "reasons": ["\u001b[2Jgone"]}`
+	answers := make(chan string, 4)
 	server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = w.Write([]byte(<-answers))
@@ -75,8 +74,15 @@ func TestHealthOfAnotherProgram(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	defer func() { _ = server.Close(); <-served }()
-	for _, want := range []string{"reading the daemon's answer", "not ready: ?[2Jgone"} {
-		status, _, errs := command(t.Context(), nil, nil, "health", "--data-dir", dir)
+	for _, c := range []struct{ command, answer, want string }{
+		{"health", "<html>\x1b[2J", "reading the daemon's answer"},
+		{"health", `{"status": "not ready", "reasons": ["\u001b[2Jgone"]}`, "not ready: ?[2Jgone"},
+		{"status", `{"error": "no \u001b[2J function"}`, "answers 503 Service Unavailable: no ?[2J function"},
+		{"status", "<html>\x1b[2J", "answers 503 Service Unavailable: <html>?[2J (no daemon of this version answers so)"},
+	} {
+		answers <- c.answer
+		want := c.want
+		status, _, errs := command(t.Context(), nil, nil, c.command, "--data-dir", dir)
 		if status != ExitFailed || !strings.Contains(errs, want) || strings.Contains(errs, "\x1b") {
 			t.Errorf("status %d, %q; want %q", status, errs, want)
 		}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/drover-run/drover/daemon/internal/admin"
 )
 
 // A sidecar: messages are posted to an app, whose answers decide; while it is
@@ -93,7 +95,7 @@ func TestAnHTTPAppWithBatches(t *testing.T) {
 			}
 			results = append(results, result)
 		}
-		answer(w, http.StatusOK, results)
+		admin.Answer(w, http.StatusOK, results)
 	}))
 	defer app.Close()
 	dir := write(t, map[string]string{"drover.yaml": fmt.Sprintf(`
@@ -129,7 +131,7 @@ func TestACustomHandlerOfAzureFunctions(t *testing.T) {
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 			t.Error(err)
 		}
-		answer(w, http.StatusOK, map[string]any{
+		admin.Answer(w, http.StatusOK, map[string]any{
 			"Outputs": map[string]any{"copies": in.Data["copies"], "main": in.Data["item"]}, "Logs": []string{"at " + r.URL.Path}, "ReturnValue": nil,
 		})
 	}))

@@ -1,8 +1,14 @@
 package daemon
 
 import (
+	"net/http"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // This file and its neighbours make Prometheus' metrics of what is counted anyway,
@@ -11,6 +17,15 @@ import (
 //
 // Labels are names in the configuration, or words of a list here: none is made of
 // what a message, an app or a source says.
+
+func metricsRoutes(d *Daemon) []admin.Route {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newMetrics(d)...)
+	return []admin.Route{{
+		ID: "getMetrics", Method: http.MethodGet, Path: api.MetricsPath, Help: "Prometheus' metrics, as text or OpenMetrics.",
+		ContentType: "text/plain", Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP,
+	}}
+}
 
 // newMetrics are the collectors of a daemon's own metrics, and of the process's.
 func newMetrics(d *Daemon) []prometheus.Collector {

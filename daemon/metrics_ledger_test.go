@@ -17,6 +17,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -182,7 +183,7 @@ func TestLedgerOfInstances(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := adminSocket(cfg.DataDir)
+	socket := admin.SocketPath(cfg.DataDir)
 	s.send(t, 300)
 	killed, last, cpu := false, 0.0, 0.0
 	until(t, out, "every message is settled", func() bool {
@@ -346,7 +347,7 @@ func TestAReloadKeepsCounts(t *testing.T) {
 	out.wait(t, "msg=running")
 	r.send("one", "x")
 	out.wait(t, "a worker died; it will be replaced")
-	socket := adminSocket(r.load().DataDir)
+	socket := admin.SocketPath(r.load().DataDir)
 	var before map[string]*dto.MetricFamily
 	until(t, out, "a restart", func() bool {
 		before = scrape(t, socket)

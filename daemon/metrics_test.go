@@ -12,6 +12,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/encoding/protodelim"
 
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/triggers"
 )
@@ -51,7 +52,7 @@ func TestNativeHistograms(t *testing.T) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
-		families := scrape(t, adminSocket(cfg.DataDir))
+		families := scrape(t, admin.SocketPath(cfg.DataDir))
 		handle, age := families["drover_handle_seconds"].Metric[0].Histogram, families["drover_message_age_seconds"].Metric[0].Histogram
 		if age.GetSampleCount() < n {
 			if time.Now().After(deadline) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/instances"
 )
@@ -52,14 +53,25 @@ func (d *Daemon) spreadPauses(ctx context.Context) {
 	paused := maps.Clone(d.paused)
 	d.mu.Unlock()
 	for id, functions := range d.instances().PauseMismatches(paused) {
-		client := socketClient(adminSocket(instances.Dir(d.cfg.DataDir, id)))
+		client := admin.NewSocketClient(instances.Dir(d.cfg.DataDir, id))
 		for _, name := range functions {
 			until, should := paused[name]
-			if err := client.post(ctx, api.PausePath(name, should, until)); err != nil {
+			if err := client.Post(ctx, api.PausePath(name, should, until)); err != nil {
 				d.log.Warn("cannot send a pause to an instance; will retry", "instance", id, "function", name, "error", err)
 			}
 		}
 	}
+}
+
+func pauseRoutes(d *Daemon) []admin.Route {
+	return []admin.Route{{
+		ID: "pauseFunction", Method: http.MethodPost, Path: api.PausePattern, Help: "Pause a function: stop receiving new messages; those in flight finish.",
+		Params: []admin.Param{functionParam, {Name: "until", Help: "when it resumes; by default when it is resumed, or the daemon restarts", Format: "date-time"}},
+		Answer: api.Health{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: d.answerPause,
+	}, {
+		ID: "resumeFunction", Method: http.MethodPost, Path: api.ResumePattern, Help: "Resume a paused function.",
+		Params: []admin.Param{functionParam}, Answer: api.Health{}, ErrorStatuses: []int{http.StatusNotFound}, Handler: d.answerResume,
+	}}
 }
 
 func (d *Daemon) answerPause(w http.ResponseWriter, r *http.Request) {
@@ -67,7 +79,7 @@ func (d *Daemon) answerPause(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("until"); text != "" {
 		var err error
 		if until, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			refuse(w, http.StatusBadRequest, "until is no time; write it as 2026-01-31T08:00:00Z")
+			admin.Refuse(w, http.StatusBadRequest, "until is no time; write it as 2026-01-31T08:00:00Z")
 			return
 		}
 	}
@@ -83,7 +95,7 @@ func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused boo
 		d.failUnknown(w, name)
 		return
 	}
-	answer(w, http.StatusOK, api.Health{Status: "ok"})
+	admin.Answer(w, http.StatusOK, api.Health{Status: "ok"})
 }
 
 // pauseCommand is `drover pause`.

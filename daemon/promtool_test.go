@@ -80,7 +80,7 @@ func everything(t *testing.T) *Daemon {
 // Prometheus' own tool has nothing to say against a scrape of all that there is.
 func TestPromtoolLikesTheMetrics(t *testing.T) {
 	answer := httptest.NewRecorder()
-	everything(t).metricsHandler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	metricsRoutes(everything(t))[0].Handler(answer, httptest.NewRequest("GET", "/metrics", nil))
 	text := answer.Body.String()
 	for _, m := range regexp.MustCompile(`fqName: "(drover_[a-z_]+)"`).FindAllStringSubmatch(strings.Join(descriptions(New(nil)), "\n"), -1) {
 		if !strings.Contains(text, "\n# TYPE "+m[1]+" ") {

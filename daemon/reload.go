@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/handlers"
@@ -80,6 +83,34 @@ func (d *Daemon) reloadInstead(ctx context.Context, instead []byte) (api.Changes
 	}
 	changes, err := d.Reload(ctx, cfg)
 	return changes, err
+}
+
+// maxReload bounds the body, in bytes. Only an instance gets one: its configuration, in JSON.
+const maxReload = 4 << 20
+
+func reloadRoutes(d *Daemon) []admin.Route {
+	return []admin.Route{{
+		ID: "reload", Method: http.MethodPost, Path: api.ReloadPath, Help: "Reload the configuration, entirely or not at all.",
+		Answer: api.Changes{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, Handler: d.answerReload,
+	}}
+}
+
+func (d *Daemon) answerReload(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReload))
+	if err != nil {
+		admin.Refuse(w, http.StatusBadRequest, "%v", err)
+		return
+	}
+	changes, err := d.reloadInstead(r.Context(), body)
+	if err != nil {
+		text := "reload refused; nothing has changed: " + err.Error()
+		if detail := detailOf(err); detail != "" {
+			text += "\n" + strings.TrimSpace(detail)
+		}
+		admin.Refuse(w, http.StatusUnprocessableEntity, "%s", text)
+		return
+	}
+	admin.Answer(w, http.StatusOK, changes)
 }
 
 // readAgain reads the file of the configuration.

@@ -3,15 +3,9 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
-	"strings"
 
 	"github.com/drover-run/drover/daemon/internal/api"
 )
-
-// maxReload bounds the body, in bytes. Only an instance gets one: its configuration, in JSON.
-const maxReload = 4 << 20
 
 // reloadCommand is `drover reload`.
 type reloadCommand struct {
@@ -34,33 +28,14 @@ Examples:
 
 // Run has the daemon of a configuration read it again.
 func (c *reloadCommand) Run(ctx context.Context, std *IO) error {
-	client, err := c.adminClient(ctx, std)
+	client, err := c.newClient(ctx, std)
 	if err != nil {
 		return err
 	}
-	client.http.Timeout = 0 // the daemon bounds a reload
 	var changes api.Changes
-	if err := client.do(ctx, http.MethodPost, api.ReloadPath, nil, &changes); err != nil {
+	if err := client.WithoutTimeout().PostJSON(ctx, api.ReloadPath, nil, &changes); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(std.Out, "reloaded:", changes)
 	return err
-}
-
-func (d *Daemon) answerReload(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReload))
-	if err != nil {
-		refuse(w, http.StatusBadRequest, "%v", err)
-		return
-	}
-	changes, err := d.reloadInstead(r.Context(), body)
-	if err != nil {
-		text := "reload refused; nothing has changed: " + err.Error()
-		if detail := detailOf(err); detail != "" {
-			text += "\n" + strings.TrimSpace(detail)
-		}
-		refuse(w, http.StatusUnprocessableEntity, "%s", text)
-		return
-	}
-	answer(w, http.StatusOK, changes)
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/instances"
@@ -77,9 +77,8 @@ func (d *Daemon) reloadInstance(ctx context.Context, id int, cfg *configs.Config
 	if err != nil {
 		return changes, err
 	}
-	client := socketClient(adminSocket(instances.Dir(d.cfg.DataDir, id)))
-	client.http.Timeout = 0 // ctx bounds it
-	if err := client.do(ctx, http.MethodPost, api.ReloadPath, hello, &changes); err != nil {
+	client := admin.NewSocketClient(instances.Dir(d.cfg.DataDir, id)).WithoutTimeout() // ctx bounds it
+	if err := client.PostJSON(ctx, api.ReloadPath, hello, &changes); err != nil {
 		return changes, fmt.Errorf("instance %d: %w", id, err)
 	}
 	return changes, nil

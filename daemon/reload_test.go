@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -480,7 +481,7 @@ func TestAStartWaitsForTheStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, stop := startCommand(t, "run", r.file)
-	until(t, out, "the daemon has its socket", func() bool { _, err := os.Stat(adminSocket(cfg.DataDir)); return err == nil })
+	until(t, out, "the daemon has its socket", func() bool { _, err := os.Stat(admin.SocketPath(cfg.DataDir)); return err == nil })
 	if err := closeEmbedded(server, c); err != nil {
 		t.Fatal(err)
 	}

@@ -3,9 +3,11 @@ package daemon
 import (
 	"context"
 	"maps"
+	"net/http"
 	"slices"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
@@ -103,6 +105,24 @@ const (
 	statusFresh = 900 * time.Millisecond
 	scrapeFresh = 10 * time.Second
 )
+
+func statusRoutes(d *Daemon) []admin.Route {
+	return []admin.Route{{
+		ID: "getStatus", Method: http.MethodGet, Path: api.StatusPath, Help: "How the daemon and its functions are doing.",
+		Answer: api.StatusReport{}, Handler: func(w http.ResponseWriter, r *http.Request) {
+			admin.Answer(w, http.StatusOK, d.statusReport(r.Context()))
+		},
+	}}
+}
+
+func scaleRoutes(d *Daemon) []admin.Route {
+	return []admin.Route{{
+		ID: "getScale", Method: http.MethodGet, Path: api.ScalePath, Help: "The latest decisions of the scaler, by target.",
+		Answer: map[string]api.Decided{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
+			admin.Answer(w, http.StatusOK, d.decisions.All())
+		},
+	}}
+}
 
 func (d *Daemon) statusReport(ctx context.Context) api.StatusReport {
 	r := api.StatusReport{Phase: string(d.inPhase()), Since: telemetry.ProcessStart, Functions: []api.FunctionOverview{}}

@@ -37,7 +37,7 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	if c.Every <= 0 {
 		return exit.UsageError("--every must be more than 0s")
 	}
-	client, err := c.adminClient(ctx, std)
+	client, err := c.newClient(ctx, std)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	defer tick.Stop()
 	for {
 		var now api.StatusReport
-		if err := client.get(ctx, api.StatusPath, &now); err != nil {
+		if err := client.GetJSON(ctx, api.StatusPath, &now); err != nil {
 			if drawn > 0 && ctx.Err() != nil {
 				return nil // told to stop while it asked
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
@@ -27,10 +28,24 @@ const (
 	stillThere = 15 * time.Second
 )
 
+func logRoutes(d *Daemon) []admin.Route {
+	return []admin.Route{{
+		ID: "followLog", Method: http.MethodGet, Path: api.LogPattern, Help: "Follow the log of a function: one JSON object per line, and an empty line now and then.",
+		Params: []admin.Param{
+			functionParam,
+			{Name: "level", Help: "lowest level: debug, info, warn or error; info by default"},
+			{Name: "last", Help: "number of earlier lines to start with; 10 by default", Number: true},
+			{Name: "follow", Help: "true, or false for earlier lines only"},
+		},
+		Answer: LogLine{}, ContentType: "application/jsonl", Handler: d.answerTail,
+		ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusServiceUnavailable},
+	}}
+}
+
 func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
 	t, err := api.ParseLogRequest(r.PathValue("name"), r.URL.Query())
 	if err != nil {
-		refuse(w, http.StatusBadRequest, "%v", err)
+		admin.Refuse(w, http.StatusBadRequest, "%v", err)
 		return
 	}
 	if !d.knows(t.Function) {
@@ -39,7 +54,7 @@ func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
 	}
 	f, before := d.logs.Subscribe(t.Function, t.Level, t.Last)
 	if f == nil {
-		refuse(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", telemetry.MaxSubscribers)
+		admin.Refuse(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", telemetry.MaxSubscribers)
 		return
 	}
 	defer d.logs.Unsubscribe(f)
@@ -131,5 +146,5 @@ func (d *Daemon) failUnknown(w http.ResponseWriter, name string) {
 	if near := configs.Nearest(name, d.names()); near != "" {
 		hint = fmt.Sprintf(" (did you mean %s?)", near)
 	}
-	refuse(w, http.StatusNotFound, "there is no function %q%s; there are: %s", name, hint, strings.Join(d.names(), ", "))
+	admin.Refuse(w, http.StatusNotFound, "there is no function %q%s; there are: %s", name, hint, strings.Join(d.names(), ", "))
 }

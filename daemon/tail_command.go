@@ -1,14 +1,11 @@
 package daemon
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,7 +41,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	if c.Last < 0 {
 		return exit.UsageError("--last must not be negative")
 	}
-	client, err := c.adminClient(ctx, std)
+	client, err := c.newClient(ctx, std)
 	if err != nil {
 		return err
 	}
@@ -52,7 +49,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	if err := asked.Level.UnmarshalText([]byte(c.Level)); err != nil {
 		return exit.UsageError(err.Error())
 	}
-	err = client.stream(ctx, asked.RequestPath(), func(line LogLine) { c.print(std.Out, line) })
+	err = client.StreamLog(ctx, asked.RequestPath(), func(line LogLine) { c.print(std.Out, line) })
 	if err != nil || c.Once || ctx.Err() != nil {
 		return err
 	}
@@ -97,38 +94,4 @@ func lineText(line LogLine) string {
 	}
 	b.WriteString("\n")
 	return b.String() + below.String()
-}
-
-// stream reads lines until there are no more, or ctx ends, which is no error.
-func (c *adminClient) stream(ctx context.Context, path string, each func(LogLine)) (err error) {
-	patient := *c
-	patient.http.Timeout = 0
-	response, err := patient.send(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
-	defer func() { _ = response.Body.Close() }() // it was only read
-	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // what there is of it
-		return c.refusal(response.StatusCode, text)
-	}
-	in := bufio.NewScanner(response.Body)
-	in.Buffer(nil, maxAnswer)
-	for in.Scan() {
-		if len(in.Bytes()) == 0 { // only a sign of life
-			continue
-		}
-		var line LogLine
-		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
-			return fmt.Errorf("reading the daemon's answer: %w", err)
-		}
-		each(line)
-	}
-	if err := in.Err(); err != nil && ctx.Err() == nil && !errors.Is(err, io.ErrUnexpectedEOF) { // it was killed
-		return fmt.Errorf("reading the daemon's answer: %w", err)
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/instances"
@@ -90,8 +91,8 @@ func (i *instanceLines) read(ctx context.Context, id, last int, follow bool, eac
 	i.mu.Unlock()
 	asked := i.asked
 	asked.Last, asked.Follow = last, follow
-	client := socketClient(adminSocket(instances.Dir(i.d.cfg.DataDir, id)))
-	err := client.stream(ctx, asked.RequestPath(), func(line LogLine) {
+	client := admin.NewSocketClient(instances.Dir(i.d.cfg.DataDir, id))
+	err := client.StreamLog(ctx, asked.RequestPath(), func(line LogLine) {
 		if !line.Time.After(since) {
 			return
 		}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/triggers"
@@ -96,7 +97,7 @@ func TestTailCommand(t *testing.T) {
 // One that follows ends when it is told to, and a client that reads nothing is let go.
 func TestTailOverTheAdminServer(t *testing.T) {
 	d, queue, cfg := adminDaemon(t, nil)
-	client, err := newAdminClient(cfg)
+	client, err := admin.NewClient(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,14 +105,14 @@ func TestTailOverTheAdminServer(t *testing.T) {
 		"/v1/functions/f/log?level=loud": 400, "/v1/functions/f/log?last=-1": 400, "/v1/functions/f/log?follow=perhaps": 400,
 		"/v1/functions/g/log": 404, "/v1/functions/f/log?follow=false": 200,
 	} {
-		if status, text := askVia(t, client, http.MethodGet, path); status != want {
+		if status, text := askVia(t, socketHTTP(cfg), http.MethodGet, path); status != want {
 			t.Errorf("%s: %d, want %d: %s", path, status, want, text)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	got, ended := make(chan LogLine, 10), make(chan error, 1)
 	asked := api.LogRequest{Function: "f", Level: slog.LevelDebug, Follow: true}
-	go func() { ended <- client.stream(ctx, asked.RequestPath(), func(l LogLine) { got <- l }) }()
+	go func() { ended <- client.StreamLog(ctx, asked.RequestPath(), func(l LogLine) { got <- l }) }()
 	wait := time.NewTicker(time.Millisecond)
 	defer wait.Stop()
 	for d.logs.Subscribers() == 0 {
@@ -132,7 +133,7 @@ func TestTailOverTheAdminServer(t *testing.T) {
 	// Many that are connected and gone, without a word.
 	var open []net.Conn
 	for range telemetry.MaxSubscribers {
-		conn, err := net.Dial("unix", adminSocket(cfg.DataDir))
+		conn, err := net.Dial("unix", admin.SocketPath(cfg.DataDir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +145,7 @@ func TestTailOverTheAdminServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if status, text := askVia(t, client, http.MethodGet, "/v1/functions/f/log"); status != 503 || !strings.Contains(string(text), "16 follow logs already") {
+	if status, text := askVia(t, socketHTTP(cfg), http.MethodGet, "/v1/functions/f/log"); status != 503 || !strings.Contains(string(text), "16 follow logs already") {
 		t.Errorf("one too many: %d, %s", status, text)
 	}
 	for _, conn := range open {

@@ -21,6 +21,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -333,7 +334,7 @@ func TestACollectorThatHangs(t *testing.T) {
 	sendIn(t, file, "greet", "--count", fmt.Sprint(messages))
 	handled.Wait()
 	until(t, log, "dropped spans are counted", func() bool {
-		_, text := ask(t, adminSocket(filepath.Join(dir, ".drover")), "/metrics")
+		_, text := ask(t, admin.SocketPath(filepath.Join(dir, ".drover")), "/metrics")
 		i := strings.Index(text, "\ndrover_trace_spans_dropped_total ")
 		return i >= 0 && !strings.HasPrefix(text[i:], "\ndrover_trace_spans_dropped_total 0\n")
 	})

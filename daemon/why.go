@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
@@ -18,11 +19,22 @@ import (
 
 // This file says why something waits: a function, or a message.
 
+func explainRoutes(d *Daemon) []admin.Route {
+	return []admin.Route{{
+		ID: "explain", Method: http.MethodGet, Path: api.ExplainPattern, Help: "Why a function, or a message, waits.",
+		Params: []admin.Param{
+			{Name: "about", Help: "the name of a function, or the id of a message"},
+			{Name: "as", Help: "function or message; by default a function, if there is one of that name"},
+		},
+		Answer: api.Explanations{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: d.answerExplain,
+	}}
+}
+
 // answerExplain explains a function of that name, or else a message of that id.
 func (d *Daemon) answerExplain(w http.ResponseWriter, r *http.Request) {
 	about, as := r.URL.Query().Get("about"), r.URL.Query().Get("as")
 	if about == "" || !slices.Contains([]string{"", "function", "message"}, as) {
-		refuse(w, http.StatusBadRequest, "about must be the name of a function, or a message ID; as must be function or message, if about is ambiguous")
+		admin.Refuse(w, http.StatusBadRequest, "about must be the name of a function, or a message ID; as must be function or message, if about is ambiguous")
 		return
 	}
 	if as == "" && d.knows(about) {
@@ -33,10 +45,10 @@ func (d *Daemon) answerExplain(w http.ResponseWriter, r *http.Request) {
 			d.failUnknown(w, about)
 			return
 		}
-		answer(w, http.StatusOK, api.Explanations{Explanations: d.explainFunction(r.Context(), about)})
+		admin.Answer(w, http.StatusOK, api.Explanations{Explanations: d.explainFunction(r.Context(), about)})
 		return
 	}
-	answer(w, http.StatusOK, api.Explanations{Explanations: d.explainMessage(r.Context(), about)})
+	admin.Answer(w, http.StatusOK, api.Explanations{Explanations: d.explainMessage(r.Context(), about)})
 }
 
 // explainMessage tells where a message is: here, or else as its source says.
@@ -234,8 +246,8 @@ func (d *Daemon) askInstances(ctx context.Context, about, as string) []api.Expla
 	var out []api.Explanation
 	for _, id := range d.instances().IDs() {
 		var said api.Explanations
-		client := socketClient(adminSocket(instances.Dir(d.cfg.DataDir, id)))
-		if err := client.get(ctx, api.ExplainPath(about, as), &said); err != nil {
+		client := admin.NewSocketClient(instances.Dir(d.cfg.DataDir, id))
+		if err := client.GetJSON(ctx, api.ExplainPath(about, as), &said); err != nil {
 			d.log.Debug("cannot query an instance", "instance", id, "error", err)
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/triggers"
@@ -37,7 +38,7 @@ Examples:
 }
 
 func (c *whyCommand) Run(ctx context.Context, std *IO) error {
-	client, err := c.adminClient(ctx, std)
+	client, err := c.newClient(ctx, std)
 	if err != nil {
 		return err
 	}
@@ -46,8 +47,8 @@ func (c *whyCommand) Run(ctx context.Context, std *IO) error {
 		as = "message"
 	}
 	var said api.Explanations
-	err = client.get(ctx, api.ExplainPath(c.About, as), &said)
-	if errors.Is(err, errNoDaemon) {
+	err = client.GetJSON(ctx, api.ExplainPath(c.About, as), &said)
+	if errors.Is(err, admin.ErrNoDaemon) {
 		said.Explanations, err = c.withoutDaemon(ctx, std, err)
 	}
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
@@ -20,7 +21,7 @@ import (
 // explained asks until the first explanation is in a state.
 func explained(t *testing.T, cfg *configs.Config, about, as, state string) Explanation {
 	t.Helper()
-	client, err := newAdminClient(cfg)
+	client, err := admin.NewClient(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +29,7 @@ func explained(t *testing.T, cfg *configs.Config, about, as, state string) Expla
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
 		var said Explanations
-		if err := client.get(t.Context(), api.ExplainPath(about, as), &said); err != nil {
+		if err := client.GetJSON(t.Context(), api.ExplainPath(about, as), &said); err != nil {
 			t.Fatal(err)
 		}
 		if len(said.Explanations) > 0 && said.Explanations[0].State == state {
@@ -145,12 +146,12 @@ func TestExplainWhatTheSourceSays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, cfg := daemonOn(t, test.source, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, nil)
-			client, err := newAdminClient(cfg)
+			client, err := admin.NewClient(cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var said Explanations
-			if err := client.get(t.Context(), api.ExplainPath("m", ""), &said); err != nil || len(said.Explanations) != 1 {
+			if err := client.GetJSON(t.Context(), api.ExplainPath("m", ""), &said); err != nil || len(said.Explanations) != 1 {
 				t.Fatal(said, err)
 			}
 			says(t, said.Explanations[0], test.wants...)

@@ -1,7 +1,6 @@
-package daemon
+package admin
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,14 +8,12 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
-	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 // authority makes certificates.
@@ -72,7 +69,7 @@ func (a *authority) client(t *testing.T) (cert string, key configs.Secret) {
 	return cert, configs.Secret(text)
 }
 
-func TestAdminOverTLS(t *testing.T) {
+func TestOverTLS(t *testing.T) {
 	const token = "0123456789abcdef0123"
 	ca, other := newAuthority(t), newAuthority(t)
 	cert, key := ca.server(t, "drover.example")
@@ -99,16 +96,15 @@ func TestAdminOverTLS(t *testing.T) {
 		{"a name that does not fit", token, "", token, &configs.TLS{CA: ca.pem}, "it doesn't contain any IP SANs"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, _, cfg := adminDaemon(t, func(cfg *configs.Config) {
-				cfg.Admin = configs.Admin{Listen: freePort(t), Token: c.token, TLS: &configs.AdminTLS{Cert: cert, Key: configs.Secret(key), ClientCA: c.clientCA}}
-			})
+			cfg := configs.New()
+			cfg.Admin = configs.Admin{Listen: freePort(t), Token: c.token, TLS: &configs.AdminTLS{Cert: cert, Key: configs.Secret(key), ClientCA: c.clientCA}}
+			serve(t, cfg)
 			asked := *cfg
 			asked.Admin.Client = c.client
-			client, err := newAdminClient(&asked)
-			var s StatusReport
+			client, err := NewClient(&asked)
 			if err == nil {
 				client.token = string(c.brings)
-				err = client.get(t.Context(), "/v1/status", &s)
+				_, err = client.GetHealth(t.Context(), api.HealthPath)
 			}
 			switch {
 			case c.want == "" && err != nil:
@@ -116,74 +112,9 @@ func TestAdminOverTLS(t *testing.T) {
 			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 				t.Errorf("got %v, want %s", err, c.want)
 			}
-			// Over plain HTTP there is nothing.
-			if status, _ := ask(t, cfg.Admin.Listen, "/healthz", "Authorization: Bearer "+token); status != 400 {
+			// Plain HTTP is refused.
+			if status, _ := ask(t, cfg.Admin.Listen, api.HealthPath, "Authorization: Bearer "+token); status != 400 {
 				t.Errorf("plain HTTP is answered with %d", status)
-			}
-		})
-	}
-}
-
-// The admin server can be asked by those who come in by a port that listens
-// everywhere, as commands do.
-func TestAdminThatListensEverywhere(t *testing.T) {
-	_, port, err := net.SplitHostPort(freePort(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _, cfg := adminDaemon(t, func(cfg *configs.Config) {
-		cfg.Admin = configs.Admin{Listen: ":" + port, Token: "0123456789abcdef0123"}
-	})
-	client, err := newAdminClient(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s StatusReport
-	if err := client.get(t.Context(), "/v1/status", &s); err != nil {
-		t.Error(err)
-	}
-	if len(cfg.Warnings) != 1 || !strings.Contains(cfg.Warnings[0], "unencrypted") {
-		t.Errorf("the warnings are %q", cfg.Warnings)
-	}
-}
-
-// A daemon whose token is missing, empty, or for all to read does not start.
-func TestAdminTokenFile(t *testing.T) {
-	for _, c := range []struct {
-		name, text string
-		mode       os.FileMode
-		want       string
-		status     int
-	}{
-		{"missing", "", 0, "cannot be read: no such file or directory", ExitFailed},
-		{"empty", "\n", 0o600, "set token", ExitFailed},
-		{"short", "secret\n", 0o600, "fewer than 16 characters", ExitFailed},
-		{"world-readable", "0123456789abcdef0123\n", 0o644, "(mode 0644); chmod 600 it", ExitFailed},
-		{"right", "0123456789abcdef0123\n", 0o600, "no daemon of this configuration is running here", ExitFailed},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			dir := write(t, map[string]string{
-				"drover.yaml":         "version: 1\nadmin: {listen: \"" + freePort(t) + "\", token: \"file:admin.token\"}\nfunctions: {greet: {trigger: {nats: {}}, handler: {python: {path: app}}}}\n",
-				"app/function_app.py": "def greet(body): pass\n",
-			})
-			if c.mode != 0 {
-				file := filepath.Join(dir, "admin.token")
-				if err := os.WriteFile(file, []byte(c.text), c.mode); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Chmod(file, c.mode); err != nil {
-					t.Fatal(err)
-				}
-			}
-			args := []string{"run"}
-			if c.name == "right" {
-				args = []string{"status"}
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			status, _, errs := command(ctx, nil, nil, append(args, "-c", filepath.Join(dir, "drover.yaml"))...)
-			if status != c.status || !strings.Contains(errs, c.want) || strings.Contains(errs, "0123456789abcdef") {
-				t.Errorf("status %d\n%s; want %s", status, errs, c.want)
 			}
 		})
 	}

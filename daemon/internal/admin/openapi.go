@@ -1,4 +1,4 @@
-package daemon
+package admin
 
 import (
 	"encoding/json"
@@ -11,41 +11,27 @@ import (
 
 	"github.com/invopop/jsonschema"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/api"
-	"github.com/drover-run/drover/daemon/internal/buildinfo"
 )
-
-// This file describes the admin API as OpenAPI 3.1, made of the list of routes and
-// of the types of their answers.
-
-func (d *Daemon) answerOpenAPI(w http.ResponseWriter, _ *http.Request) {
-	document, err := openAPI(d.routes())
-	if err != nil {
-		refuse(w, http.StatusInternalServerError, "%v", err)
-		return
-	}
-	answer(w, http.StatusOK, document)
-}
 
 type object = map[string]any
 
-// openAPI is the document on routes.
-func openAPI(routes []route) (object, error) {
+// Document returns the OpenAPI 3.1 document of routes, and of those that this package adds.
+func Document(cfg Config, routes []Route) (map[string]any, error) {
 	s := &schemas{components: object{}}
 	paths := object{}
-	for _, r := range routes {
-		path := strings.TrimSuffix(r.path, "{$}")
+	for _, r := range allRoutes(cfg, routes) {
+		path := strings.TrimSuffix(r.Path, "{$}")
 		if paths[path] == nil {
 			paths[path] = object{}
 		}
-		paths[path].(object)[strings.ToLower(r.method)] = s.operation(r)
+		paths[path].(object)[strings.ToLower(r.Method)] = s.operation(r)
 	}
-	s.of(api.Problem{})
+	s.schemaOf(api.Problem{})
 	return object{
 		"openapi": "3.1.0",
 		"info": object{
-			"title": "drover's admin API", "version": buildinfo.Version(),
+			"title": "drover's admin API", "version": cfg.Version,
 			"description": "What a running daemon answers to: on a unix socket for its owner, or on a port to those who bring the token or a certificate.",
 		},
 		"servers":    []object{{"url": "http://localhost", "description": "by the unix socket, or as admin.listen says"}},
@@ -55,46 +41,46 @@ func openAPI(routes []route) (object, error) {
 	}, errors.Join(s.errs...)
 }
 
-// schemas are those of the types that answers have.
+// schemas are the schemas of the types of answers.
 type schemas struct {
 	components object // by the type's name
 	errs       []error
 }
 
-func (s *schemas) operation(r route) object {
+func (s *schemas) operation(r Route) object {
 	var params []object
-	for _, p := range r.params {
+	for _, p := range r.Params {
 		in, schema := "query", object{"type": "string"}
-		if strings.Contains(r.path, "{"+p.name+"}") {
+		if strings.Contains(r.Path, "{"+p.Name+"}") {
 			in = "path"
 		}
-		if p.number {
+		if p.Number {
 			schema["type"] = "integer"
 		}
-		if p.format != "" {
-			schema["format"] = p.format
+		if p.Format != "" {
+			schema["format"] = p.Format
 		}
-		params = append(params, object{"name": p.name, "in": in, "required": in == "path", "description": p.help, "schema": schema})
+		params = append(params, object{"name": p.Name, "in": in, "required": in == "path", "description": p.Help, "schema": schema})
 	}
 	content := object{}
 	switch {
-	case r.kind == "":
-		content["application/json"] = object{"schema": s.of(r.answer)}
-	case r.answer != nil: // one in each line
-		content[r.kind] = object{"schema": object{"type": "string"}, "x-line": s.of(r.answer)}
+	case r.ContentType == "":
+		content["application/json"] = object{"schema": s.schemaOf(r.Answer)}
+	case r.Answer != nil: // one on each line
+		content[r.ContentType] = object{"schema": object{"type": "string"}, "x-line": s.schemaOf(r.Answer)}
 	default:
-		content[r.kind] = object{"schema": object{"type": "string"}}
+		content[r.ContentType] = object{"schema": object{"type": "string"}}
 	}
 	responses := object{"200": object{"description": "as asked", "content": content}}
-	for _, status := range r.also {
+	for _, status := range r.AlsoStatuses {
 		responses[fmt.Sprint(status)] = object{"description": http.StatusText(status), "content": content}
 	}
-	problem := object{"application/json": object{"schema": s.of(api.Problem{})}}
-	for _, status := range r.fails {
+	problem := object{"application/json": object{"schema": s.schemaOf(api.Problem{})}}
+	for _, status := range r.ErrorStatuses {
 		responses[fmt.Sprint(status)] = object{"description": http.StatusText(status), "content": problem}
 	}
 	responses["default"] = object{"description": "what went wrong: no token, a browser's request, a wrong method", "content": problem}
-	out := object{"operationId": r.id, "summary": r.help, "responses": responses}
+	out := object{"operationId": r.ID, "summary": r.Help, "responses": responses}
 	if params != nil {
 		out["parameters"] = params
 	}
@@ -103,9 +89,9 @@ func (s *schemas) operation(r route) object {
 
 var defs = regexp.MustCompile(`"#/\$defs/`)
 
-// of returns the schema of a value's type: a reference to its component, where it
-// has a name.
-func (s *schemas) of(value any) any {
+// schemaOf returns the schema of a value's type: a reference to its component, if it has a
+// name.
+func (s *schemas) schemaOf(value any) any {
 	reflector := &jsonschema.Reflector{
 		Anonymous: true,
 		// An older client reads the answers of a newer daemon.
@@ -132,8 +118,8 @@ func (s *schemas) of(value any) any {
 	return out
 }
 
-// schemaName is what a type is called in the document: that it is not exported, or
-// how it comes to be JSON, is none of the reader's business.
+// schemaName returns the name of a type in the document. Whether it is exported in Go, and how
+// it becomes JSON, does not show.
 func schemaName(t reflect.Type) string {
 	name := strings.TrimSuffix(t.Name(), "JSON")
 	if name == "" {
@@ -142,39 +128,11 @@ func schemaName(t reflect.Type) string {
 	return strings.ToUpper(name[:1]) + name[1:]
 }
 
-// aboutField is what a field's tag says about it.
+// aboutField returns the description of a field, from its tag.
 func aboutField(t reflect.Type, field string) string {
 	if field == "" || t.Kind() != reflect.Struct {
 		return ""
 	}
 	f, _ := t.FieldByName(field) // without one there is no tag
 	return f.Tag.Get("desc")
-}
-
-// openAPICommand is `drover config openapi`.
-type openAPICommand struct{}
-
-func (openAPICommand) Help() string {
-	return `Generators make clients in many languages from it. A running daemon also serves it.
-
-Examples:
-
-    drover config openapi > drover.openapi.json
-    curl --unix-socket .drover/admin.sock http://drover/v1/openapi.json
-`
-}
-
-func (openAPICommand) Run(std *IO) error {
-	cfg := configs.New()
-	cfg.Admin.Pprof = true
-	document, err := openAPI(New(cfg).routes())
-	if err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(document, "", "  ")
-	if err != nil {
-		return fmt.Errorf("writing the document: %w", err)
-	}
-	_, err = std.Out.Write(append(text, '\n'))
-	return err
 }
