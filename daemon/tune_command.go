@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,8 @@ import (
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/cli/tune"
+	"github.com/drover-run/drover/daemon/cli/tune/measure"
+	"github.com/drover-run/drover/daemon/internal/apps"
 )
 
 // tuneCommand is `drover tune`.
@@ -112,17 +115,26 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	if messages.Cut != "" {
 		r.Notes = append(r.Notes, messages.Cut)
 	}
-	t := &gridRun{
-		cfg: cfg, name: c.Function, messages: messages.All, std: std, report: r,
-		asked: tune.Asked{Processes: c.Processes, Threads: c.Threads, Coroutines: c.Coroutines},
-		say: func(format string, args ...any) {
+	err = measure.Run(ctx, measure.Options{
+		Apps: std.appOptions(cfg), Function: c.Function, Messages: messages.All, Report: r,
+		Asked: tune.Asked{Processes: c.Processes, Threads: c.Threads, Coroutines: c.Coroutines},
+		Print: func(format string, args ...any) {
 			fmt.Fprintln(std.Err, term.Printable("tune: "+fmt.Sprintf(format, args...)))
 		},
+	}, c.For)
+	var start *measure.StartError
+	if errors.As(err, &start) {
+		err = &StartError{Err: start.Err}
 	}
-	if err := t.run(ctx, c.For); err != nil {
+	if err != nil {
 		return err
 	}
 	return c.tell(std, r, code.App)
+}
+
+// appOptions returns the options of a function that runs under load, without a log.
+func (std *IO) appOptions(cfg *configs.Config) apps.Options {
+	return apps.Options{Config: cfg, Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Log: slog.New(slog.DiscardHandler)}
 }
 
 // check finds what is wrong with the flags.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
@@ -263,4 +264,37 @@ func pad(text string, width int) string {
 // shade is a part of the whole as two characters of a darkness.
 func shade(part float64) string {
 	return strings.Repeat(string([]rune("·░▒▓█")[min(int(part*5), 4)]), 2)
+}
+
+// values returns those that a number has in cells, in order.
+func values(cells []Cell, d dimension) (out []int) {
+	for i := range cells {
+		if v := d.of(cells[i].Settings); !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// scale returns a function that maps a value to its place between the least of all cells, 0, and
+// the most, 1. A scale that is not logarithmic starts at zero.
+func (r *Report) scale(m metric) func(float64) float64 {
+	least, most := math.Inf(1), 0.0
+	for i := range r.Cells {
+		if c := &r.Cells[i]; c.Problem == "" && m.of(c) > 0 {
+			least, most = min(least, m.of(c)), max(most, m.of(c))
+		}
+	}
+	return func(v float64) float64 {
+		switch {
+		case v <= 0 || most <= 0:
+			return 0
+		case !m.log:
+			return v / most
+		case most == least:
+			return 0
+		}
+		return math.Log(v/least) / math.Log(most/least)
+	}
 }

@@ -1,6 +1,6 @@
 // Package tune has the parts of drover tune that start nothing: it chooses the settings of a
 // grid, the best of those that were measured, and draws them. The command calls these from one
-// goroutine. Source is the trigger under which it measures.
+// goroutine. Package measure below it measures.
 package tune
 
 import (

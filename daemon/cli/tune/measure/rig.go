@@ -1,10 +1,9 @@
-package daemon
+package measure
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"time"
 
@@ -13,13 +12,14 @@ import (
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/triggers"
 )
 
-// tuneRig is a function under load: its real pool, handler and dispatcher, and a tune.Source in
-// the place of its queue. It has neither outputs nor traces.
-type tuneRig struct {
+// rig is a function under load: its real pool, handler and dispatcher, and a source in the place
+// of its queue. It has neither outputs nor traces.
+type rig struct {
 	f      *apps.Alone
-	source *tune.Source
+	source *source
 
 	settings    tune.Settings
 	failed      bool               // calls failed, and may have left something behind in the workers
@@ -30,16 +30,16 @@ type tuneRig struct {
 }
 
 const (
-	// tuneKillGrace is how long a call has to obey when a run ends; the configuration's own
-	// is for work that counts.
-	tuneKillGrace = time.Second
-	// tuneLook is how often a rig is looked at while something is waited for.
-	tuneLook = 10 * time.Millisecond
+	// killGrace is how long a call has to return when a run ends. The configuration's own is for
+	// work that counts.
+	killGrace = time.Second
+	// pollInterval is how often a condition of a rig is checked while waiting for it.
+	pollInterval = 10 * time.Millisecond
 )
 
-// tuneConfig is the configuration of one function, with the settings and without all that
-// reaches beyond it.
-func tuneConfig(cfg *configs.Config, name string, s tune.Settings) *configs.Config {
+// configOf returns the configuration of one function with the settings, and without its outputs
+// and traces.
+func configOf(cfg *configs.Config, name string, s tune.Settings) *configs.Config {
 	out := *cfg
 	out.Traces = configs.Traces{}
 	f := cfg.Functions[name]
@@ -55,15 +55,16 @@ func tuneConfig(cfg *configs.Config, name string, s tune.Settings) *configs.Conf
 	if s.Coroutines > 0 {
 		app.Coroutines = s.Coroutines
 	}
-	app.KillGrace = min(app.KillGrace, configs.Duration(tuneKillGrace))
+	app.KillGrace = min(app.KillGrace, configs.Duration(killGrace))
 	out.Apps[code.App] = app
 	return &out
 }
 
 // openRig starts the workers, and the load when all of them are ready.
-func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Settings, source *tune.Source, std *IO) (rig *tuneRig, err error) {
-	own := tuneConfig(cfg, name, s)
-	f, err := apps.OpenAlone(ctx, std.appOptions(own), name)
+func openRig(ctx context.Context, options apps.Options, function string, messages []*triggers.Message, s tune.Settings) (_ *rig, err error) {
+	cfg := options.Config
+	options.Config = configOf(cfg, function, s)
+	f, err := apps.OpenAlone(ctx, options, function)
 	if err != nil {
 		return nil, err
 	}
@@ -72,8 +73,9 @@ func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Setti
 			err = errors.Join(err, f.Close())
 		}
 	}()
-	f.Trigger = source
-	look := time.NewTicker(tuneLook)
+	load := newSource(messages)
+	f.Trigger = load
+	look := time.NewTicker(pollInterval)
 	defer look.Stop()
 	for f.Pool.Stats().Ready < s.Processes {
 		select {
@@ -82,13 +84,13 @@ func openRig(ctx context.Context, cfg *configs.Config, name string, s tune.Setti
 			return nil, fmt.Errorf("%d of %d workers were ready: %w", f.Pool.Stats().Ready, s.Processes, ctx.Err())
 		}
 	}
-	rig = &tuneRig{f: f, source: source, settings: s, threads: cfg.Apps[f.App].Threads}
-	rig.startLoad(ctx)
-	return rig, nil
+	r := &rig{f: f, source: load, settings: s, threads: cfg.Apps[f.App].Threads}
+	r.startLoad(ctx)
+	return r, nil
 }
 
 // startLoad starts the load.
-func (r *tuneRig) startLoad(ctx context.Context) {
+func (r *rig) startLoad(ctx context.Context) {
 	r.ended = make(chan struct{})
 	var receiving, working context.Context
 	receiving, r.stopRun = context.WithCancel(context.WithoutCancel(ctx))
@@ -99,26 +101,22 @@ func (r *tuneRig) startLoad(ctx context.Context) {
 	}()
 }
 
-// appOptions are those of a function that is run under load, without a log.
-func (std *IO) appOptions(cfg *configs.Config) apps.Options {
-	return apps.Options{Config: cfg, Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Log: slog.New(slog.DiscardHandler)}
-}
+// hasLiveThreads reports whether the number of threads can change while workers run.
+func (r *rig) hasLiveThreads() bool { return r.f.Pool.Tunable() }
 
-// live reports whether threads can change while workers run.
-func (r *tuneRig) live() bool { return r.f.Pool.Tunable() }
-
-// become changes the settings of the workers that run, and reports false where that can't be.
-// Other numbers of processes are others: what those had in memory before would be in the way.
-func (r *tuneRig) become(s tune.Settings) bool {
+// changeSettings changes the settings of the running workers, and returns false if that is not
+// possible. Another number of processes needs new ones: what the old ones have in memory would
+// distort the measurement.
+func (r *rig) changeSettings(s tune.Settings) bool {
 	threads := s.Threads
 	if threads == 0 {
 		threads = r.threads
 	}
 	now := r.f.Pool.Settings()
-	if s.Processes != now.Processes || threads != now.Threads && !r.live() {
+	if s.Processes != now.Processes || threads != now.Threads && !r.hasLiveThreads() {
 		return false
 	}
-	// Code that broke in threads may fail for that with fewer, too, in the same process.
+	// Code that broke in many threads may go on failing with fewer in the same process.
 	if r.failed && (threads < now.Threads || s.Coroutines < now.Coroutines) {
 		return false
 	}
@@ -127,17 +125,17 @@ func (r *tuneRig) become(s tune.Settings) bool {
 	return true
 }
 
-// calm waits until no more is in flight than there is room for: what began under other settings
-// has ended then.
-func (r *tuneRig) calm(ctx context.Context, patience time.Duration) bool {
+// waitForSlots waits until no more calls are in flight than there are slots: those of earlier
+// settings have ended then.
+func (r *rig) waitForSlots(ctx context.Context, patience time.Duration) bool {
 	slots := r.f.Handler.(handlers.Slotted).Slots()
-	enough := func() bool { return r.source.CountInFlight() <= slots.Capacity() }
-	return r.wait(ctx, patience, enough) == nil && enough()
+	enough := func() bool { return r.source.countInFlight() <= slots.Capacity() }
+	return r.waitUntil(ctx, patience, enough) == nil && enough()
 }
 
-// close ends the load, waits for what is in flight for so long at most, cuts the rest short, and
-// ends the workers.
-func (r *tuneRig) close(patience time.Duration) error {
+// endLoad stops receiving, waits for the calls in flight for at most that long, cancels the rest,
+// and stops the workers.
+func (r *rig) endLoad(patience time.Duration) error {
 	r.stopRun()
 	limit := time.NewTimer(patience)
 	defer limit.Stop()
@@ -150,19 +148,19 @@ func (r *tuneRig) close(patience time.Duration) error {
 	return r.f.Close()
 }
 
-// measure lets the load settle, and then measures it.
-func (r *tuneRig) measure(ctx context.Context, settle, length time.Duration) (tune.Cell, error) {
+// measureCell lets the load settle, and then measures it.
+func (r *rig) measureCell(ctx context.Context, settle, length time.Duration) (tune.Cell, error) {
 	c := tune.Cell{Settings: r.settings}
-	if err := r.wait(ctx, settle, nil); err != nil {
+	if err := r.waitUntil(ctx, settle, nil); err != nil {
 		return c, err
 	}
-	r.source.OpenWindow(time.Now())
-	err := r.count(ctx, &c, func() error { return r.wait(ctx, length, nil) })
+	r.source.openWindow(time.Now())
+	err := r.countWhile(ctx, &c, func() error { return r.waitUntil(ctx, length, nil) })
 	return c, err
 }
 
-// count fills a cell with what was measured while something was waited for.
-func (r *tuneRig) count(ctx context.Context, c *tune.Cell, wait func() error) error {
+// countWhile fills a cell with what was measured until wait returns.
+func (r *rig) countWhile(ctx context.Context, c *tune.Cell, wait func() error) error {
 	pool := r.f.Pool.Pool
 	latency, used, began := r.f.Stats.Counts().Latency, pool.Usage(), time.Now()
 	if err := wait(); err != nil {
@@ -170,10 +168,10 @@ func (r *tuneRig) count(ctx context.Context, c *tune.Cell, wait func() error) er
 	}
 	now := pool.Usage()
 	seconds := time.Since(began).Seconds()
-	w, throughput, settled := r.source.CloseWindow(time.Now())
+	w, throughput, settled := r.source.closeWindow(time.Now())
 	took := r.f.Stats.Counts().Latency.Since(latency)
-	c.Seconds, c.Calls, c.Failed, c.Throughput = seconds, w.Ended, w.Failed, throughput
-	r.failed = r.failed || w.Failed > 0
+	c.Seconds, c.Calls, c.Failed, c.Throughput = seconds, w.ended, w.failed, throughput
+	r.failed = r.failed || w.failed > 0
 	c.Unsettled = !settled && c.Calls > 0
 	c.P50, c.P99 = took.Quantile(0.5).Seconds(), took.Quantile(0.99).Seconds()
 	c.CPU = (now.CPU - used.CPU).Seconds() / seconds
@@ -189,9 +187,9 @@ func (r *tuneRig) count(ctx context.Context, c *tune.Cell, wait func() error) er
 	return ctx.Err()
 }
 
-// wait waits for so long, or until enough says that it is; nil never does.
-func (r *tuneRig) wait(ctx context.Context, limit time.Duration, enough func() bool) error {
-	late, look := time.NewTimer(limit), time.NewTicker(tuneLook)
+// waitUntil waits until the limit, or until enough returns true; nil never does.
+func (r *rig) waitUntil(ctx context.Context, limit time.Duration, enough func() bool) error {
+	late, look := time.NewTimer(limit), time.NewTicker(pollInterval)
 	defer late.Stop()
 	defer look.Stop()
 	for {
@@ -208,8 +206,9 @@ func (r *tuneRig) wait(ctx context.Context, limit time.Duration, enough func() b
 	}
 }
 
-// lastFailure is what the function said when it failed last; empty if it has not.
-func (r *tuneRig) lastFailure() (why, detail string) {
+// lastFailure returns the error of the function's latest failure, and its traceback; both are
+// empty if there is none.
+func (r *rig) lastFailure() (why, detail string) {
 	last, _ := r.f.LatestFailure("")
 	return last.Error, last.Detail
 }

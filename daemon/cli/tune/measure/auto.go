@@ -1,4 +1,4 @@
-package daemon
+package measure
 
 import (
 	"context"
@@ -17,20 +17,22 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file has auto find settings under the load of a grid, to be compared with its best: a
-// daemon of one function, that remembers nothing of before.
+// This file lets auto find settings under the load of a grid, to compare them with its best: with
+// the loops of a daemon, but without the results of earlier runs.
 
 const (
-	// autoPart is the part of a run that is for auto, between autoLeast and autoMost; a run in
-	// which that is more than half of the time has none.
+	// Auto gets one autoPart-th of a run, between autoLeast and autoMost. It gets none if that is
+	// more than half of the time.
 	autoPart  = 3
 	autoLeast = 25 * time.Second
 	autoMost  = 45 * time.Second
-	// autoSettle is the part of that in which it finds its settings; the rest is measured.
+	// autoSettle is the part of that time in which it finds its settings; the rest is measured.
 	autoSettle = 0.65
+	// maxUndone bounds what the report has of a change that auto undid, in characters.
+	maxUndone = 1000
 )
 
-// autoTime is how much of a run is for auto; 0 is too little to be fair.
+// autoTime returns how much of a run is for auto; 0 if there is too little to be fair.
 func autoTime(length time.Duration) time.Duration {
 	part := min(max(length/autoPart, autoLeast), autoMost)
 	if part > length/2 {
@@ -39,9 +41,9 @@ func autoTime(length time.Duration) time.Duration {
 	return part
 }
 
-// autoConfig is the configuration of one function for which nobody gave a number.
+// autoConfig returns the configuration of one function without any numbers.
 func autoConfig(cfg *configs.Config, name, dataDir string) *configs.Config {
-	out := tuneConfig(cfg, name, tune.Settings{})
+	out := configOf(cfg, name, tune.Settings{})
 	code, _ := out.Functions[name].Handler.Code()
 	app := out.Apps[code.App]
 	app.Processes, app.Scaled = runtime.GOMAXPROCS(0), true
@@ -53,39 +55,41 @@ func autoConfig(cfg *configs.Config, name, dataDir string) *configs.Config {
 	out.DataDir = dataDir
 	out.Admin, out.Probes = configs.Admin{Listen: "off"}, configs.Probes{}
 	out.Scale.Instances = configs.Instances{Min: 1, Max: 1}
-	out.Drain = configs.Duration(tuneKillGrace)
+	out.Drain = configs.Duration(killGrace)
 	return out
 }
 
-// auto runs auto for the time that is left, and puts what it chose into the report.
-func (t *gridRun) auto(ctx context.Context) (err error) {
+// runAuto runs auto for the time that is left, and puts what it chose into the report.
+func (t *gridRun) runAuto(ctx context.Context) (err error) {
 	dir, err := os.MkdirTemp("", "drover-tune-")
 	if err != nil {
 		return fmt.Errorf("making a data directory for auto: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	source, own := tune.NewSource(t.messages), autoConfig(t.cfg, t.name, dir)
-	f, err := apps.OpenAlone(ctx, t.std.appOptions(own), t.name)
+	load, own := newSource(t.Messages), autoConfig(t.Apps.Config, t.Function, dir)
+	options := t.Apps
+	options.Config = own
+	f, err := apps.OpenAlone(ctx, options, t.Function)
 	if err != nil {
 		return fmt.Errorf("it did not start: %w", err)
 	}
-	f.Trigger = source
+	f.Trigger = load
 	loops := &autoscale.Loops{
 		Running: func() []*apps.Function { return []*apps.Function{f.Function} }, Config: func() *configs.Config { return own },
-		Backlogs:  &autoscale.Backlogs{Ask: func(ctx context.Context, _ string) (triggers.Backlog, error) { return source.Backlog(ctx) }},
+		Backlogs:  &autoscale.Backlogs{Ask: func(ctx context.Context, _ string) (triggers.Backlog, error) { return load.Backlog(ctx) }},
 		Decisions: new(autoscale.Decisions), Store: autoscale.OpenStore(dir, slog.New(slog.DiscardHandler)), Log: slog.New(slog.DiscardHandler),
 	}
 	loops.ScaleWorkers(own, f.AppPools())
 	loops.TunePools(own, f.AppPools())
-	r := &tuneRig{f: f, source: source}
+	r := &rig{f: f, source: load}
 	r.startLoad(ctx)
 	defer func() {
 		t.used += f.Pool.CPU()
-		err = errors.Join(err, r.close(tuneKillGrace))
+		err = errors.Join(err, r.endLoad(killGrace))
 	}()
-	left := time.Until(t.end) - tuneClose
+	left := time.Until(t.end) - closeTime
 	settle := time.Duration(autoSettle * float64(left))
-	c, err := r.measure(ctx, settle, left-settle-tuneClose)
+	c, err := r.measureCell(ctx, settle, left-settle-closeTime)
 	if err != nil {
 		return err
 	}
@@ -94,37 +98,37 @@ func (t *gridRun) auto(ctx context.Context) (err error) {
 	switch {
 	case !t.look.Async:
 		c.Coroutines = 0
-	case !t.look.Executor && len(t.asked.Threads) == 0:
+	case !t.look.Executor && len(t.Asked.Threads) == 0:
 		c.Threads = 0
 	}
 	if c.Problem != "" {
 		return errors.New(c.Problem)
 	}
-	t.report.Auto, t.report.AutoFor = &c, t.forAuto.Seconds()
+	t.Report.Auto, t.Report.AutoFor = &c, t.forAuto.Seconds()
 	for _, u := range f.Pool.Tuned().Undone {
-		t.note("auto: %s", term.OneLine(u.Text(), maxUndone))
+		t.addNote("auto: %s", term.OneLine(u.Text(), maxUndone))
 	}
-	t.say("auto: %v: %s calls/s, p99 %s, %.2f cores", c.Settings, tune.Number(c.Throughput), tune.Seconds(c.P99), c.CPU)
+	t.Print("auto: %v: %s calls/s, p99 %s, %.2f cores", c.Settings, tune.Number(c.Throughput), tune.Seconds(c.P99), c.CPU)
 	return nil
 }
 
-// compare has auto run, if there is time for it, and notes why there is nothing to compare.
-func (t *gridRun) compare(ctx context.Context, timed context.Context) {
+// compareAuto runs auto if there is time for it, and else notes why not.
+func (t *gridRun) compareAuto(ctx context.Context, timed context.Context) {
 	switch {
 	case ctx.Err() != nil:
-		t.report.NoAuto = "the run was stopped before"
+		t.Report.NoAuto = "the run was stopped before"
 		return
 	case t.forAuto == 0:
-		t.report.NoAuto = fmt.Sprintf("there was no time for it, which takes --for %v at least", 2*autoLeast)
+		t.Report.NoAuto = fmt.Sprintf("there was no time for it, which takes --for %v at least", 2*autoLeast)
 		return
 	}
-	t.say("auto: %.0f s, from nothing", time.Until(t.end).Seconds())
-	if err := errors.Join(t.drop(t.patience(ctx)), t.auto(timed)); err != nil {
-		t.report.NoAuto = term.OneLine(err.Error(), 200)
+	t.Print("auto: %.0f s, from nothing", time.Until(t.end).Seconds())
+	if err := errors.Join(t.closeRig(t.patience(ctx)), t.runAuto(timed)); err != nil {
+		t.Report.NoAuto = term.OneLine(err.Error(), 200)
 		if ctx.Err() != nil {
-			t.report.NoAuto = "the run was stopped before"
+			t.Report.NoAuto = "the run was stopped before"
 		} else if timed.Err() != nil {
-			t.report.NoAuto = "the time was up before it was measured"
+			t.Report.NoAuto = "the time was up before it was measured"
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package tune
+package measure
 
 import (
 	"strconv"
@@ -13,7 +13,7 @@ func TestSourceCountsPartsOfCalls(t *testing.T) {
 	at := time.Now()
 	after := func(seconds float64) time.Time { return at.Add(time.Duration(seconds * float64(time.Second))) }
 	for _, from := range []float64{2, 2.25, 2.5, 2.9} {
-		s := NewSource(numberedMessages(3))
+		s := newSource(numberedMessages(3))
 		// Four at a time, a second each, which end together.
 		handOut := func(when float64) (out []*leasedMessage) {
 			s.handOut(4, after(when))
@@ -23,7 +23,7 @@ func TestSourceCountsPartsOfCalls(t *testing.T) {
 			return out
 		}
 		leased := handOut(2)
-		s.OpenWindow(after(from))
+		s.openWindow(after(from))
 		end := from + 3.3
 		for when := 3.0; when < end; when++ {
 			for _, l := range leased {
@@ -31,8 +31,8 @@ func TestSourceCountsPartsOfCalls(t *testing.T) {
 			}
 			leased = handOut(when)
 		}
-		w, throughput, settled := s.CloseWindow(after(end))
-		if throughput < 3.999 || throughput > 4.001 || w.Failed != 0 || !settled {
+		w, throughput, settled := s.closeWindow(after(end))
+		if throughput < 3.999 || throughput > 4.001 || w.failed != 0 || !settled {
 			t.Errorf("a window from %v on has %v calls/s, want 4: %+v", from, throughput, w)
 		}
 	}
@@ -47,36 +47,36 @@ func numberedMessages(n int) (out []*triggers.Message) {
 
 func TestSourceCountsVerdicts(t *testing.T) {
 	at := time.Now()
-	s := NewSource(numberedMessages(2))
+	s := newSource(numberedMessages(2))
 	settle := func(kind triggers.Kind) { s.countVerdict(s.inFlight.next, kind, at.Add(time.Second)) }
 	s.handOut(5, at)
 	if got := s.messages[s.next%2]; got.ID != "1" {
 		t.Errorf("after five the next is %s", got.ID)
 	}
 	settle(triggers.Done) // no window is open
-	s.OpenWindow(at)
+	s.openWindow(at)
 	settle(triggers.Done)
 	settle(triggers.Retry)
 	settle(triggers.Reject)
 	settle(triggers.Release)
-	if s.CountEnded() != 3 {
-		t.Errorf("%d ended", s.CountEnded())
+	if s.countEnded() != 3 {
+		t.Errorf("%d ended", s.countEnded())
 	}
-	w, throughput, settled := s.CloseWindow(at.Add(time.Second))
-	if w.Ended != 3 || w.Failed != 2 || throughput != 1 || !settled {
+	w, throughput, settled := s.closeWindow(at.Add(time.Second))
+	if w.ended != 3 || w.failed != 2 || throughput != 1 || !settled {
 		t.Errorf("%+v, %v/s", w, throughput)
 	}
-	if w, throughput, settled := s.CloseWindow(at); w.Ended != 0 || throughput != 0 || settled {
+	if w, throughput, settled := s.closeWindow(at); w.ended != 0 || throughput != 0 || settled {
 		t.Errorf("of a window that was not opened: %+v, %v/s", w, throughput)
 	}
 	// Calls that pile up within a worker: what is in flight counts nothing.
-	s.OpenWindow(at)
+	s.openWindow(at)
 	s.handOut(1000, at)
 	for range 10 {
 		settle(triggers.Done)
 	}
-	if _, throughput, settled := s.CloseWindow(at.Add(2 * time.Second)); throughput != 5 || settled || s.CountInFlight() != 990 {
-		t.Errorf("%v/s, settled %v, %d in flight", throughput, settled, s.CountInFlight())
+	if _, throughput, settled := s.closeWindow(at.Add(2 * time.Second)); throughput != 5 || settled || s.countInFlight() != 990 {
+		t.Errorf("%v/s, settled %v, %d in flight", throughput, settled, s.countInFlight())
 	}
 	for range 990 {
 		settle(triggers.Release)

@@ -1,4 +1,4 @@
-package tune
+package measure
 
 import (
 	"context"
@@ -8,22 +8,22 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Source is the trigger of a function under load. It returns the messages of a file over and
+// source is the trigger of a function under load. It returns the messages of a file over and
 // over, as many at once as the function has slots for. It ignores verdicts, except that it
 // counts them while a window is open. Its methods may be called from any goroutine.
-type Source struct {
+type source struct {
 	messages []*triggers.Message
 
 	mu       sync.Mutex
 	next     int
 	inFlight leasedMessage // the head of a ring
-	window   Window
+	window   window
 	flying   int
 }
 
-// NewSource returns a source of these messages, of which there must be at least one.
-func NewSource(messages []*triggers.Message) *Source {
-	s := &Source{messages: messages}
+// newSource returns a source of these messages, of which there must be at least one.
+func newSource(messages []*triggers.Message) *source {
+	s := &source{messages: messages}
 	s.inFlight.prev, s.inFlight.next = &s.inFlight, &s.inFlight
 	return s
 }
@@ -31,14 +31,14 @@ func NewSource(messages []*triggers.Message) *Source {
 // leasedMessage is a message in flight.
 type leasedMessage struct {
 	triggers.Delivery
-	source     *Source
+	from       *source
 	began      time.Time
 	prev, next *leasedMessage
 }
 
-// Window is what was counted from a moment on. The zero value counts nothing.
-type Window struct {
-	Ended, Failed int64 // calls
+// window is what was counted from a moment on. The zero value counts nothing.
+type window struct {
+	ended, failed int64 // calls
 
 	from   time.Time
 	flying int // in flight, when it began
@@ -50,21 +50,21 @@ type Window struct {
 }
 
 // Receive implements triggers.Trigger.
-func (s *Source) Receive(ctx context.Context, max int) ([]*triggers.Delivery, error) {
+func (s *source) Receive(ctx context.Context, max int) ([]*triggers.Delivery, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	return s.handOut(max, time.Now()), nil
 }
 
-func (s *Source) handOut(n int, now time.Time) []*triggers.Delivery {
+func (s *source) handOut(n int, now time.Time) []*triggers.Delivery {
 	out := make([]*triggers.Delivery, n)
 	leased := make([]leasedMessage, n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range out {
 		l := &leased[i]
-		l.source, l.began = s, now
+		l.from, l.began = s, now
 		l.Init(s.messages[s.next%len(s.messages)], l)
 		s.next++
 		s.flying++
@@ -77,11 +77,11 @@ func (s *Source) handOut(n int, now time.Time) []*triggers.Delivery {
 
 // Settle implements triggers.Lease.
 func (l *leasedMessage) Settle(_ context.Context, _ *triggers.Message, v triggers.Verdict) error {
-	l.source.countVerdict(l, v.Kind, time.Now())
+	l.from.countVerdict(l, v.Kind, time.Now())
 	return nil
 }
 
-func (s *Source) countVerdict(l *leasedMessage, kind triggers.Kind, now time.Time) {
+func (s *source) countVerdict(l *leasedMessage, kind triggers.Kind, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.prev.next, l.next.prev = l.next, l.prev
@@ -91,10 +91,10 @@ func (s *Source) countVerdict(l *leasedMessage, kind triggers.Kind, now time.Tim
 		return
 	}
 	took := max(now.Sub(l.began), time.Nanosecond)
-	w.Ended++
+	w.ended++
 	w.took += took
 	if kind != triggers.Done {
-		w.Failed++
+		w.failed++
 		return
 	}
 	w.done += partWithin(w.from, now, l.began, took)
@@ -108,49 +108,49 @@ func partWithin(from, to, began time.Time, takes time.Duration) float64 {
 	return float64(to.Sub(from)) / float64(takes)
 }
 
-// OpenWindow begins to count.
-func (s *Source) OpenWindow(now time.Time) {
+// openWindow begins to count.
+func (s *source) openWindow(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.window = Window{from: now, flying: s.flying}
+	s.window = window{from: now, flying: s.flying}
 }
 
-// CountInFlight returns how many messages are in flight.
-func (s *Source) CountInFlight() int {
+// countInFlight returns how many messages are in flight.
+func (s *source) countInFlight() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.flying
 }
 
-// CountEnded returns how many calls have ended in the window so far.
-func (s *Source) CountEnded() int64 {
+// countEnded returns how many calls have ended in the window so far.
+func (s *source) countEnded() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.window.Ended
+	return s.window.ended
 }
 
 // steady is by which factor what ended may differ from what should have, by Little's law, in a
 // window in which as much began as ended.
 const steady = 1.6
 
-// CloseWindow ends the window. It returns what was counted, and the throughput in calls per
+// closeWindow ends the window. It returns what was counted, and the throughput in calls per
 // second that ended well. Where the window was steady, the calls in flight count by how long
 // calls take. Else, as where a queue grows within the worker, only calls that ended count, and
 // settled is false.
-func (s *Source) CloseWindow(now time.Time) (w Window, throughput float64, settled bool) {
+func (s *source) closeWindow(now time.Time) (w window, throughput float64, settled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w, s.window = s.window, Window{}
-	if w.Ended == 0 || !now.After(w.from) {
+	w, s.window = s.window, window{}
+	if w.ended == 0 || !now.After(w.from) {
 		return w, 0, false
 	}
 	length := now.Sub(w.from)
-	well := float64(w.Ended-w.Failed) / float64(w.Ended)
+	well := float64(w.ended-w.failed) / float64(w.ended)
 	turns := float64(w.took) / (float64(length) * float64(w.flying+s.flying) / 2)
 	if turns < 1/steady || turns > steady {
-		return w, float64(w.Ended-w.Failed) / length.Seconds(), false
+		return w, float64(w.ended-w.failed) / length.Seconds(), false
 	}
-	mean, open := w.took/time.Duration(w.Ended), 0.0
+	mean, open := w.took/time.Duration(w.ended), 0.0
 	for l := s.inFlight.next; l != &s.inFlight; l = l.next {
 		open += partWithin(w.from, now, l.began, max(mean, now.Sub(l.began), time.Nanosecond))
 	}
@@ -158,9 +158,9 @@ func (s *Source) CloseWindow(now time.Time) (w Window, throughput float64, settl
 }
 
 // Backlog implements triggers.Trigger: there is always more.
-func (s *Source) Backlog(context.Context) (triggers.Backlog, error) {
+func (s *source) Backlog(context.Context) (triggers.Backlog, error) {
 	return triggers.Backlog{Ready: int64(len(s.messages)), AtLeast: true}, nil
 }
 
 // Close implements triggers.Trigger.
-func (s *Source) Close(context.Context) error { return nil }
+func (s *source) Close(context.Context) error { return nil }

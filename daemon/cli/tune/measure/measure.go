@@ -1,0 +1,336 @@
+// Package measure runs a function under load with the settings of a grid, for drover tune: in the
+// app's real workers, with the real handler and dispatcher, and a source that returns the messages
+// of a file over and over. The command calls Run, from one goroutine.
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/cli/tune"
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
+	"github.com/drover-run/drover/scaler/hostinfo"
+	"github.com/drover-run/drover/triggers"
+)
+
+// Options are what Run needs. All are required.
+type Options struct {
+	// Apps has the configuration, and the options of the apps.
+	Apps     apps.Options
+	Function string // its name
+	Asked    tune.Asked
+	Messages []*triggers.Message // at least one
+	// Report has what the command knows already. Run adds what it measures.
+	Report *tune.Report
+	// Print prints a line of progress.
+	Print func(format string, args ...any)
+}
+
+// StartError reports that the workers could not start, because of Err.
+type StartError struct{ Err error }
+
+func (e *StartError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *StartError) Unwrap() error { return e.Err }
+
+// Run measures until all is measured, the length is over, or ctx ends, and fills the report. An
+// error means that there is nothing to report. It has a StartError if the workers did not start.
+func Run(ctx context.Context, o Options, length time.Duration) error {
+	return (&gridRun{Options: o}).runGrid(ctx, length)
+}
+
+// gridRun runs the grid of a function. It is used once.
+type gridRun struct {
+	Options
+
+	began, end time.Time
+	forAuto    time.Duration // of the time
+	look       tune.Look
+	rig        *rig          // nil: none
+	swap       time.Duration // how long the latest change of rigs took
+	used       time.Duration // CPU time of workers that have ended
+}
+
+const (
+	// The first look takes at least lookCalls and lookLeast. lookMost ends it once a call has
+	// ended.
+	lookCalls = 50
+	lookLeast = 500 * time.Millisecond
+	lookMost  = 1500 * time.Millisecond
+	// probeLeast is the shortest run in which there is time to find out whether an async
+	// function uses its loop's executor; probeGain is the gain by threads that tells.
+	probeLeast   = 15 * time.Second
+	probeGain    = 1.3
+	probeThreads = 16
+	probeCalls   = 64 // in flight
+	// settlePart is the part of a cell's time that is for settling, at most settleMost.
+	settlePart = 0.25
+	settleMost = 3 * time.Second
+	// notAlone is how many cores other programs must use to be reported.
+	notAlone = 0.3
+	// closeTime is reserved for the end of the last workers.
+	closeTime = 300 * time.Millisecond
+)
+
+// runGrid measures until all is measured, the time is up, or ctx ends, and fills the report.
+func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error) {
+	t.began = time.Now()
+	t.end, t.forAuto = t.began.Add(length), autoTime(length)
+	timed, cancel := context.WithDeadline(ctx, t.end)
+	defer cancel()
+	defer func() { err = errors.Join(err, t.closeRig(0)) }()
+	reader, own := hostinfo.New(), telemetry.ProcessCPU()
+	before, _ := reader.Look() // what cannot be read is unknown
+	if err := t.firstLook(timed, length); err != nil {
+		return t.explainError(ctx, err, length)
+	}
+	plan := tune.Grid(t.look, t.Asked, t.gridTime())
+	t.Report.Skipped = plan.Skipped
+	if len(plan.Cells) == 0 {
+		return fmt.Errorf("--for %v is too short: a cell takes %v including the start of its workers; increase it", length, t.look.Needs().Round(100*time.Millisecond))
+	}
+	t.Print("%d settings, %.1f s for each", len(plan.Cells), plan.Each.Seconds())
+	for i, s := range plan.Cells {
+		if timed.Err() == nil && t.gridTime() > 0 {
+			t.measureCell(timed, plan.Cells[i:], i+1, len(plan.Cells))
+			continue
+		}
+		t.leaveOut(s)
+	}
+	t.compareAuto(ctx, timed)
+	if now, err := reader.Look(); err == nil && t.closeRig(t.patience(ctx)) == nil {
+		others := hostinfo.Others(before, now, t.used+telemetry.ProcessCPU()-own, time.Since(t.began))
+		if others > notAlone { // and not if it is not known
+			t.addNote("other programs used %.1f cores while it ran: on a quiet machine the numbers would be others", others)
+		}
+	}
+	t.Report.Stopped = ctx.Err() != nil
+	t.Report.Took = time.Since(t.began).Seconds()
+	t.Report.Choose()
+	return nil
+}
+
+// gridTime returns how much time is left for the grid.
+func (t *gridRun) gridTime() time.Duration { return time.Until(t.end) - t.forAuto - closeTime }
+
+// explainError returns the error of a run that was too short or was stopped in the place of err.
+func (t *gridRun) explainError(ctx context.Context, err error, length time.Duration) error {
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("stopped before anything was measured")
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("--for %v is too short: it ended before a worker was ready and a call had ended; increase it", length)
+	}
+	return err
+}
+
+// closeRig ends the rig, if there is one.
+func (t *gridRun) closeRig(patience time.Duration) error {
+	if t.rig == nil {
+		return nil
+	}
+	old := t.rig
+	t.rig = nil
+	err := old.endLoad(patience)
+	t.used += old.f.Pool.CPU()
+	return err
+}
+
+// useSettings puts a rig with the settings under load: the present one, or a new one.
+func (t *gridRun) useSettings(ctx context.Context, s tune.Settings) error {
+	if t.rig != nil && t.rig.f.LoadError() == nil && t.rig.changeSettings(s) && t.rig.waitForSlots(ctx, t.patience(ctx)) {
+		return nil
+	}
+	began := time.Now()
+	if err := t.closeRig(t.patience(ctx)); err != nil {
+		return err
+	}
+	opened, err := openRig(ctx, t.Apps, t.Function, t.Messages, s)
+	if err != nil {
+		return err
+	}
+	t.rig, t.swap = opened, time.Since(began)
+	return nil
+}
+
+// patience returns how long calls may take that are no longer measured: their work is real, so it
+// is better to let them end than to cancel them.
+func (t *gridRun) patience(ctx context.Context) time.Duration {
+	if ctx.Err() != nil {
+		return 0
+	}
+	return min(max(2*t.look.Call, 200*time.Millisecond), 2*time.Second)
+}
+
+// firstLook measures the function with one process and one call at a time.
+func (t *gridRun) firstLook(ctx context.Context, length time.Duration) error {
+	began := time.Now()
+	one := tune.Settings{Processes: 1, Threads: 1, Coroutines: 1}
+	code, _ := t.Apps.Config.Functions[t.Function].Handler.Code()
+	if code.Language == configs.Node {
+		one.Threads = 0
+	}
+	if err := t.useSettings(ctx, one); err != nil {
+		return &StartError{err}
+	}
+	startUp := time.Since(began)
+	c := tune.Cell{}
+	t.rig.source.openWindow(time.Now())
+	looked := time.Now()
+	err := t.rig.countWhile(ctx, &c, func() error {
+		return t.rig.waitUntil(ctx, length/2, func() bool {
+			n, took := t.rig.source.countEnded(), time.Since(looked)
+			return n > 0 && (took >= lookMost || n >= lookCalls && took >= lookLeast) || t.rig.f.LoadError() != nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	if c.Calls == 0 {
+		if err := t.rig.f.LoadError(); err != nil {
+			return err
+		}
+		return fmt.Errorf("no call of function %s ended within %v, half of the time; increase --for", t.Function, (length / 2).Round(time.Second))
+	}
+	why, detail := t.rig.lastFailure()
+	if c.Failed == c.Calls {
+		return fmt.Errorf("function %s fails on every message, %d of %d, so it cannot be tuned; the last error: %s\n%s", t.Function, c.Failed, c.Calls, why, detail)
+	}
+	if c.Failed > 0 {
+		t.addNote("of the first %d calls %d failed, the last with: %s", c.Calls, c.Failed, term.OneLine(why, 200))
+	}
+	handler := t.rig.f.Handler.(interface{ Async() bool })
+	t.look = tune.Look{
+		Async: handler.Async(), Threads: code.Language != configs.Node, Cores: runtime.GOMAXPROCS(0), Busy: c.CPU,
+		Call: time.Duration(c.P50 * float64(time.Second)), StartUp: startUp, Memory: c.Memory,
+	}
+	if c.CPU == 0 && t.rig.f.Pool.Usage().CPU == 0 {
+		t.look.Busy = 1 // this system does not report it
+	}
+	if seen, err := hostinfo.New().Look(); err == nil {
+		t.look.Free = seen.MemoryAvailable
+	}
+	t.Report.Async, t.Report.Cores = t.look.Async, t.look.Cores
+	kind := "sync"
+	if t.look.Async {
+		kind = "async"
+	}
+	t.Print("first look: %s, a call takes %s and %.0f %% of a core; a worker starts in %.1f s and has %d MiB", kind, tune.Seconds(c.P50), 100*t.look.Busy, startUp.Seconds(), c.Memory>>20)
+	t.checkNumbers()
+	return t.probeExecutor(ctx, length)
+}
+
+// checkNumbers drops the requested numbers that make no difference, and notes what limits others.
+func (t *gridRun) checkNumbers() {
+	if !t.look.Async && len(t.Asked.Coroutines) > 0 {
+		t.Asked.Coroutines = nil
+		t.addNote("--coroutines are for async functions, and %s is none: they were left out", t.Function)
+	}
+	code, _ := t.Apps.Config.Functions[t.Function].Handler.Code()
+	var others []string
+	for _, name := range slices.Sorted(maps.Keys(t.Apps.Config.Functions)) {
+		if c, found := t.Apps.Config.Functions[name].Handler.Code(); found && c.App == code.App && name != t.Function {
+			others = append(others, name)
+		}
+	}
+	if len(others) > 0 {
+		t.addNote("the numbers are the app's, so they are for %s, too, which had no load here", strings.Join(others, ", "))
+	}
+	if n := t.Apps.Config.Functions[t.Function].Concurrency; n > 0 {
+		t.addNote("the function's concurrency in the configuration holds it at %d messages in flight, whatever the settings", n)
+	}
+}
+
+func (t *gridRun) addNote(format string, args ...any) {
+	t.Report.Notes = append(t.Report.Notes, fmt.Sprintf(format, args...))
+}
+
+// probeExecutor measures whether an async function gains by threads, which its loop's executor has.
+func (t *gridRun) probeExecutor(ctx context.Context, length time.Duration) error {
+	if !t.look.Async || !t.look.Threads || len(t.Asked.Threads) > 0 {
+		return nil
+	}
+	if length < probeLeast {
+		t.addNote("there was no time to find out whether the function uses its loop's executor, so threads were left as they are")
+		return nil
+	}
+	var rates []float64
+	for _, threads := range []int{1, probeThreads, 1} {
+		if err := t.useSettings(ctx, tune.Settings{Processes: 1, Threads: threads, Coroutines: probeCalls}); err != nil {
+			return &StartError{err}
+		}
+		c, err := t.rig.measureCell(ctx, max(200*time.Millisecond, t.look.Call), max(lookLeast, 2*t.look.Call))
+		if err != nil {
+			return err
+		}
+		rates = append(rates, c.Throughput)
+		if len(rates) == 2 && rates[1] <= probeGain*rates[0] {
+			return nil
+		}
+	}
+	// The machine may just have had more time at the second measurement: then the third is as fast.
+	one := max(rates[0], rates[2])
+	if t.look.Executor = rates[1] > probeGain*one; t.look.Executor {
+		t.Print("with %d threads it does %s calls/s, with one %s: it uses its loop's executor", probeThreads, tune.Number(rates[1]), tune.Number(one))
+	}
+	return nil
+}
+
+// measureCell measures the first of the settings that are left.
+func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number, all int) {
+	s := left[0]
+	if err := t.useSettings(ctx, s); err != nil {
+		if ctx.Err() != nil {
+			t.leaveOut(s)
+		} else {
+			c := tune.Cell{Settings: s, Problem: term.OneLine("it did not start: "+err.Error(), 200)}
+			t.Report.Cells = append(t.Report.Cells, c)
+			t.Print("%d of %d: %v: %s", number, all, s, c.Problem)
+		}
+		return
+	}
+	each := t.timeForNext(left)
+	settle := min(time.Duration(settlePart*float64(each)), settleMost)
+	c, err := t.rig.measureCell(ctx, settle, each-settle)
+	if err != nil {
+		t.leaveOut(s) // half of it says nothing
+		return
+	}
+	c.Settings = s
+	t.Report.Cells = append(t.Report.Cells, c)
+	text := fmt.Sprintf("%s calls/s, p99 %s, %.2f cores", tune.Number(c.Throughput), tune.Seconds(c.P99), c.CPU)
+	if c.Problem != "" {
+		text = c.Problem
+	} else if c.Failed > 0 {
+		why, _ := t.rig.lastFailure()
+		text += fmt.Sprintf(", %d failed: %s", c.Failed, term.OneLine(why, 80))
+	}
+	t.Print("%d of %d: %v: %s", number, all, s, text)
+}
+
+// leaveOut reports settings that could not be measured any more.
+func (t *gridRun) leaveOut(s tune.Settings) {
+	t.Report.Skipped = append(t.Report.Skipped, tune.Skipped{Settings: s, Why: "the run was over before"})
+}
+
+// timeForNext returns the time for the first of the settings that are left, whose workers run;
+// those of others have yet to start.
+func (t *gridRun) timeForNext(left []tune.Settings) time.Duration {
+	rest := t.gridTime()
+	for i := range left[1:] {
+		if left[i+1].Processes != left[i].Processes || left[i+1].Threads != left[i].Threads && !t.rig.hasLiveThreads() {
+			rest -= t.swap
+		}
+	}
+	return max(rest/time.Duration(len(left)), 100*time.Millisecond)
+}
