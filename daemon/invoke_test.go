@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-run/drover/daemon/cli/invoke"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -134,7 +135,7 @@ func TestInvoke(t *testing.T) {
 func TestInvokeAsJSON(t *testing.T) {
 	t.Parallel()
 	file := invokeDir(t)
-	run := func(body string) (out invocation, status int) {
+	run := func(body string) (out invoke.Report, status int) {
 		t.Helper()
 		status, text, errs := command(t.Context(), nil, nil, "invoke", "greet", "-c", file, "--body", body, "--json")
 		if err := json.Unmarshal([]byte(text), &out); err != nil {
@@ -207,7 +208,7 @@ func TestInvokeWithAnAppThatIsDown(t *testing.T) {
 	if status != ExitFailed || !strings.Contains(errs, "connection refused") || !strings.Contains(errs, "the app accepts no messages") || !strings.Contains(errs, "verdict: release") {
 		t.Errorf("status %d\n%s", status, errs)
 	}
-	if took := time.Since(began); took < roomLimit {
-		t.Errorf("it waited for %v, not for %v", took, roomLimit)
+	if took := time.Since(began); took < invoke.SlotLimit {
+		t.Errorf("it waited for %v, not for %v", took, invoke.SlotLimit)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/configs/edit"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/invoke"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/cli/tune"
@@ -105,7 +106,7 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	}
 	if bus := settings.Trigger.ServiceBus; bus != nil && bus.SessionState {
 		for _, m := range messages.All {
-			m.Session = new(invokeSession)
+			m.Session = new(invoke.Session)
 		}
 	}
 	r := &tune.Report{
