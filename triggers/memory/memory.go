@@ -84,14 +84,14 @@ func (q *Queue) Close() {
 	clear(q.timers)
 }
 
-// add makes an entry ready; q.mu is held.
+// add makes an entry ready; q.mu is locked.
 func (q *Queue) add(e *entry) {
 	q.ready = append(q.ready, e)
 	close(q.wake)
 	q.wake = make(chan struct{})
 }
 
-// addAfter makes an entry ready after a delay; q.mu is held.
+// addAfter makes an entry ready after a delay; q.mu is locked.
 func (q *Queue) addAfter(e *entry, delay time.Duration) {
 	if delay <= 0 {
 		q.add(e)

@@ -6,37 +6,34 @@ import (
 	"time"
 )
 
-// Acknowledgements are sent by one goroutine, many at a time: those who settle
-// would wait for each other at the connection, which costs more than the sending.
-// They are kept until the server must have them, and sent again after an outage.
+// One goroutine sends acknowledgements, many at a time. If each caller of Settle sent its own,
+// they would wait for each other at the connection, which costs more than sending. They are
+// kept until the server has confirmed them, and sent again after an outage.
 
-// barrierEvery is how often a round trip confirms the acknowledgements that were
-// sent before it.
+// barrierEvery is how often a round trip confirms the acknowledgements sent before it.
 const barrierEvery = time.Second
 
-// releaseDelay is when a message that is given back at the end is lent again. A delay is
-// written to the server's store; without one a server that ends forgets that the message is
-// ready, and lends it only when its loan would have run out.
+// releaseDelay is the delay of messages released at the end. The server stores a delay.
+// Without one, a server that stops loses the release, and redelivers the message only after
+// AckWait.
 const releaseDelay = time.Second
 
-// What the server takes for an acknowledgement, for a sign of life, and for a message that is
-// given back.
+// The server's commands for an acknowledgement, a lease renewal, and a release.
 var (
 	ack        = []byte("+ACK")
 	inProgress = []byte("+WPI")
 	release    = fmt.Appendf(nil, `-NAK {"delay": %d}`, releaseDelay.Nanoseconds())
 )
 
-// acked is an acknowledgement that is to be sent, or was and perhaps never
-// arrived.
+// acked is an acknowledgement that is to be sent, or was sent and is not confirmed.
 type acked struct {
 	place
 	reply string
 }
 
-// acknowledge has a message acknowledged; t.mu is held.
-func (t *trigger) acknowledge(l *loan) {
-	t.stir()
+// acknowledge queues the acknowledgement of a message; t.mu is locked.
+func (t *trigger) acknowledge(l *leasedMessage) {
+	t.leaveIdle()
 	t.acked[0] = append(t.acked[0], acked{l.place(), l.msg.Reply})
 	if !t.acking {
 		t.acking = true
@@ -56,8 +53,8 @@ func (t *trigger) sendAcks(ctx context.Context) {
 	}
 }
 
-// sendUnsent sends what was not sent yet. Where turn is set, that and all before
-// it becomes the older generation, and the one that was is returned.
+// sendUnsent sends queued acknowledgements. If turn is set, they and all before them become
+// the older generation, and the previous older one is returned.
 func (t *trigger) sendUnsent(turn bool) (old []acked) {
 	t.sending.Lock()
 	defer t.sending.Unlock()
@@ -77,8 +74,8 @@ func (t *trigger) sendUnsent(turn bool) (old []acked) {
 	}
 }
 
-// publish sends acknowledgements; t.sending is held. What the connection refuses, and what
-// comes up while it is away, is sent again with all others when it is back.
+// publish sends acknowledgements; t.sending is locked. Those that the connection refuses, and
+// those queued while it is down, are sent again with all others when it is back.
 func (t *trigger) publish(all []acked) {
 	if len(all) == 0 {
 		return
@@ -93,15 +90,15 @@ func (t *trigger) publish(all []acked) {
 		}
 		if err := t.conn.nc.Publish(a.reply, ack); err != nil {
 			if !t.refused.Swap(true) {
-				t.log.Warn("cannot send acknowledgements; will try again when the server is there", "error", err)
+				t.log.Warn("cannot send acknowledgements; will try again when the server is back", "error", err)
 			}
 			return
 		}
 	}
 }
 
-// barrier makes sure that the server has the acknowledgements of the generation
-// before the last; those after it are kept, to be sent again after an outage.
+// barrier confirms the acknowledgements of the older generation. Later ones are kept, to be
+// sent again after an outage.
 func (t *trigger) barrier(ctx context.Context) {
 	t.mu.Lock()
 	none := len(t.acked[0])+len(t.acked[1]) == 0
@@ -116,12 +113,12 @@ func (t *trigger) barrier(ctx context.Context) {
 		return
 	}
 	if t.refused.Load() {
-		t.sendAgain()
+		t.resendAcks()
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
-	// What is acknowledged while the flush is under way may be behind it, so
-	// the generations turn before it, and the older is dropped after it.
+	// An acknowledgement sent during the flush may be behind it. So the generations turn
+	// before the flush, and the older one is dropped after it.
 	old := t.sendUnsent(true)
 	if t.conn.nc.FlushWithContext(ctx) != nil || t.refused.Load() {
 		t.mu.Lock()
@@ -130,12 +127,12 @@ func (t *trigger) barrier(ctx context.Context) {
 	}
 }
 
-// reconnected is called by the connection.
-func (t *trigger) reconnected() { signal(t.nudge) }
+// reconnected is called by the connection when it is up again.
+func (t *trigger) reconnected() { signal(t.wakeUp) }
 
-// sendAgain repeats the acknowledgements that the outage may have swallowed. The
-// server takes one twice without harm.
-func (t *trigger) sendAgain() {
+// resendAcks repeats the acknowledgements that an outage may have lost. Acknowledging twice
+// has no effect at the server.
+func (t *trigger) resendAcks() {
 	t.sending.Lock()
 	defer t.sending.Unlock()
 	t.mu.Lock()

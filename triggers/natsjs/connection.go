@@ -20,19 +20,19 @@ import (
 )
 
 const (
-	// connectLimit bounds the first connection; later outages are waited out.
+	// connectLimit bounds the first connection; later outages have no limit.
 	connectLimit = 10 * time.Second
 	// confirmLimit bounds the wait for the server to confirm a message.
 	confirmLimit = 10 * time.Second
-	// reconnectBuffer holds what is sent while the server is away, mostly
+	// reconnectBuffer bounds the data that is sent while the server is down, mostly
 	// acknowledgements: 64 MiB are about a million.
 	reconnectBuffer = 64 << 20
 )
 
-// ErrNoStream says that no stream takes the subject.
+// ErrNoStream is returned if no stream has the subject.
 var ErrNoStream = errors.New("no stream takes this subject")
 
-// ConnectionConfig is how to reach a cluster. At most one of Credentials, NKey,
+// ConnectionConfig configures a connection to a cluster. At most one of Credentials, NKey,
 // Token and User is set.
 type ConnectionConfig struct {
 	Name        string
@@ -48,24 +48,24 @@ type ConnectionConfig struct {
 	Log           *slog.Logger
 }
 
-// Connection is shared by the triggers and senders on it. Once made it is kept
-// up for ever; State tells how it is.
+// Connection is shared by its triggers and senders. It reconnects until it is closed; State
+// returns its state.
 type Connection struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 	log *slog.Logger
 
 	mu          sync.Mutex
-	reconnected map[*trigger]struct{} // to be told
+	reconnected map[*trigger]struct{} // to be notified
 	rights      rights
 	embedded    bool // the server is in this process
 	lastError   string
-	down        time.Time // since when; zero: it is up
+	down        time.Time // when it was lost; zero: it is up
 	closed      chan struct{}
 }
 
-// Connect opens a connection. A server that can't be reached, or that refuses
-// the credentials, is an error within ten seconds.
+// Connect opens a connection. If no server can be reached, or it refuses the credentials,
+// Connect returns an error within ten seconds.
 func Connect(ctx context.Context, cfg ConnectionConfig) (*Connection, error) {
 	options, err := authOptions(cfg)
 	if err != nil {
@@ -81,7 +81,7 @@ func Connect(ctx context.Context, cfg ConnectionConfig) (*Connection, error) {
 	return dial(ctx, cfg.Name, cfg.Log, cfg.URLs, redacted(cfg.URLs), options...)
 }
 
-// redacted is the servers' addresses without what may be secret in them.
+// redacted returns the servers' addresses without secrets.
 func redacted(urls []string) string {
 	var out []string
 	for _, u := range urls {
@@ -156,7 +156,7 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 		nats.Timeout(limit),
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(false),
-		// A server that changes its mind about our rights may change it again.
+		// A server that withdraws rights may grant them again.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(250*time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond),
@@ -172,7 +172,7 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			c.log.Info("connected again", "server", nc.ConnectedUrlRedacted())
-			c.tellReconnected()
+			c.notifyReconnected()
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.note(err)
@@ -196,7 +196,7 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 	return c, nil
 }
 
-// hint says what to do about an error of the first connection.
+// hint returns the remedy of an error of the first connection.
 func hint(err error) string {
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
@@ -213,7 +213,7 @@ func (c *Connection) note(err error) {
 	c.lastError = err.Error()
 }
 
-// lost notes since when there is no connection.
+// lost records when the connection was lost.
 func (c *Connection) lost() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,10 +228,10 @@ func (c *Connection) link() triggers.Link {
 	return triggers.Link{Down: c.down, Reconnects: int64(c.nc.Stats().Reconnects)}
 }
 
-func (c *Connection) tellReconnected() {
+func (c *Connection) notifyReconnected() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lastError, c.down, c.rights.missing = "", time.Time{}, nil // the rights may be others now
+	c.lastError, c.down, c.rights.missing = "", time.Time{}, nil // the rights may have changed
 	for t := range c.reconnected {
 		t.reconnected()
 	}
@@ -252,11 +252,10 @@ func (c *Connection) State() string {
 	return "reconnecting: " + c.lastError
 }
 
-// Conn is the connection itself, for programs that publish on it.
+// Conn returns the NATS connection, for programs that publish on it.
 func (c *Connection) Conn() *nats.Conn { return c.nc }
 
-// Close ends the connection, after the triggers on it are closed, and waits
-// until its goroutines are gone.
+// Close closes the connection, after its triggers are closed, and waits for its goroutines.
 func (c *Connection) Close() error {
 	c.nc.Close()
 	<-c.closed

@@ -11,8 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// findConsumer returns the consumer and its stream, made where Create says so, once its
-// settings are found to be such that drover's promises hold.
+// findConsumer returns the consumer and its stream, created if Create is set, after checking
+// that the consumer's settings allow what drover promises.
 func findConsumer(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Logger) (jetstream.Stream, jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
@@ -36,8 +36,8 @@ func consumerOf(ctx context.Context, stream jetstream.Stream, cfg Config, log *s
 			Description:   "made by drover",
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       cfg.AckWait,
-			MaxDeliver:    -1, // drover counts attempts itself
-			MaxAckPending: -1, // what waits for a retry counts too, and must not stop the rest
+			MaxDeliver:    -1, // drover counts attempts
+			MaxAckPending: -1, // messages that wait for a retry count, and must not stop the others
 			FilterSubject: cfg.Subject,
 		})
 		if err != nil {
@@ -62,7 +62,7 @@ func consumerOf(ctx context.Context, stream jetstream.Stream, cfg Config, log *s
 	return consumer, nil
 }
 
-// unfit lists what of a consumer's settings does not go with the configuration.
+// unfit lists the settings of a consumer that conflict with the configuration.
 func unfit(have jetstream.ConsumerConfig, cfg Config) (wrong []string) {
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	if have.AckPolicy != jetstream.AckExplicitPolicy {

@@ -16,7 +16,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file reads the dead-letter stream, for an operator. What is in it loan.go
+// This file reads the dead-letter stream, for an operator. Its letters message.go
 // has written.
 
 // DeadLettersConfig names the dead letters of one stream.
@@ -31,7 +31,7 @@ type DeadLettersConfig struct {
 }
 
 const (
-	// browseLanes is how many dead letters are asked for at once: the server gives
+	// browseLanes is how many dead letters are requested at once: the server returns
 	// one for each question.
 	browseLanes = 32
 	// maxLook is how many of a stream's last messages are looked at for a copy.

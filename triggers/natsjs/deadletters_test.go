@@ -56,10 +56,10 @@ func TestADeadLetterIsNotDoubledByACrash(t *testing.T) {
 	if err := tr.(*trigger).makeGraveyard(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var l *loan
+	var l *leasedMessage
 	own := tr.(*trigger)
 	own.mu.Lock()
-	l = own.alive.ring.next
+	l = own.leases.ring.next
 	own.mu.Unlock()
 	if err := l.bury(t.Context(), d.Message, verdict); err != nil {
 		t.Fatal(err)

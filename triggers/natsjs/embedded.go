@@ -68,7 +68,7 @@ type Embedded struct {
 	mending sync.WaitGroup // the restarts after a failure
 }
 
-// client is what Dir/client.json tells other programs of the same user.
+// client is the contents of Dir/client.json, for other programs of the same user.
 type client struct {
 	URL   string `json:"url"`
 	Token string `json:"token"`

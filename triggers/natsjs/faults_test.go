@@ -114,7 +114,7 @@ func TestABrokerThatGoesAndReturns(t *testing.T) {
 	nothing(t, tr, 100*time.Millisecond)
 }
 
-// A trigger tells whether its broker is there, also where it keeps an order.
+// A trigger reports whether its broker can be reached, also with an ordering key.
 func TestLink(t *testing.T) {
 	for _, token := range []int{0, 1} {
 		b := startBroker(t, nil)
@@ -177,7 +177,7 @@ func waitOutstanding(t *testing.T, tr triggers.Trigger) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("nothing was asked for")
+			t.Fatal("nothing was requested")
 		}
 	}
 }
@@ -198,7 +198,7 @@ func TestNoMoreIsHeldThanThereIsRoomFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := consumer.CachedInfo().NumAckPending; n != 3 {
-		t.Errorf("%d messages are on loan; three were asked for", n)
+		t.Errorf("%d messages are leased; three were requested", n)
 	}
 	done(t, held...)
 }
@@ -238,7 +238,7 @@ func TestWhatWasDoneIsTakenBeforeTheServerEnds(t *testing.T) {
 }
 
 // TestReceivesThatAreCutOff ends Receive at every point of its way; what it counts
-// as asked for must be asked for, or the trigger would wait for ever.
+// as requested must be requested, or the trigger would wait for ever.
 func TestReceivesThatAreCutOff(t *testing.T) {
 	t.Parallel()
 	c := connect(t, startServer(t, t.TempDir()))
@@ -267,7 +267,7 @@ func TestReceivesThatAreCutOff(t *testing.T) {
 		}
 	}
 	if own.outstanding() != asked || asked > 8 {
-		t.Errorf("%d messages are thought to be on their way, %d were asked for", own.outstanding(), asked)
+		t.Errorf("%d messages are thought to be in transit, %d were requested", own.outstanding(), asked)
 	}
 	own.mu.Unlock()
 	send(t, c, "orders.x", "1")
@@ -350,7 +350,7 @@ func TestNoStreamTakesIt(t *testing.T) {
 	}
 }
 
-// TestAFullDisk fills a real file system of 24 MiB, and enlarges it: the server goes on by
+// TestAFullDisk fills a real file system of 24 MiB, and enlarges it: the server continues by
 // itself, with all that it had accepted, at the same address.
 func TestAFullDisk(t *testing.T) {
 	dir := t.TempDir()

@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// maxSearched is how many messages of a stream are looked at for one that was
-	// named by its sender, and searchLimit how long: each is a round trip.
+	// maxSearched bounds the messages of a stream that a search for a sender's ID reads, and
+	// searchLimit its time: each is a round trip.
 	maxSearched = 1000
 	searchLimit = time.Second
 )
 
-// Find implements triggers.Finder. A message whose id is not its place in the stream is
-// looked for among the first that are not done.
+// Find implements triggers.Finder. A message whose ID is not its place in the stream is
+// searched among the first that are not done.
 func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	t.mu.Lock()
 	consumer := t.consumer
-	for l := t.alive.ring.next; l != &t.alive.ring; l = l.next {
+	for l := t.leases.ring.next; l != &t.leases.ring; l = l.next {
 		if l.message.ID == id {
 			t.mu.Unlock()
 			return triggers.Found{Place: triggers.PlaceHeld, Ahead: -1, Failures: l.message.Attempt - 1, Enqueued: l.message.Enqueued}, nil

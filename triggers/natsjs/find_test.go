@@ -66,7 +66,7 @@ func publish(t *testing.T, c *Connection, subject, id string) {
 	}
 }
 
-// An id of the sender's is looked for among what is not done; one that waits for its retry is lent.
+// The ID of a sender is searched among the messages that are not done; one that waits for its retry is leased.
 func TestFindByTheSendersID(t *testing.T) {
 	server := startServer(t, t.TempDir())
 	c := connect(t, server)

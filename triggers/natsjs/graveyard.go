@@ -15,7 +15,7 @@ import (
 )
 
 // This file is the dead-letter stream: whether it is there, how it is made, and how a
-// letter is cut that is too large for it. loan.go writes the letters.
+// letter is cut that is too large for it. message.go writes the letters.
 
 const (
 	// checkLimit bounds each question of a check, which does without an answer.
@@ -39,7 +39,7 @@ func nobodyTakes(err error) bool {
 
 // probe reports whether a stream takes a subject, without storing anything: the
 // message says that it is for another stream, so the one that takes it refuses it.
-// The error is as of a publish; nobodyTakes tells a subject that no stream takes.
+// The error is as of a publish; nobodyTakes recognizes a subject that no stream has.
 func (c *Connection) probe(ctx context.Context, subject string) error {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()

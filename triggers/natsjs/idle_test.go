@@ -23,15 +23,15 @@ func TestAnIdleConsumerCostsNothing(t *testing.T) {
 	if request := <-asked; strings.Contains(request, "heartbeat") || !strings.Contains(request, "expires") {
 		t.Error("it asks for heartbeats:", request)
 	}
-	for deadline := time.Now().Add(patience); !tr.resting.Load(); {
+	for deadline := time.Now().Add(patience); !tr.idle.Load(); {
 		if time.Now().After(deadline) {
 			t.Fatal("it never rests")
 		}
-		time.Sleep(10 * time.Millisecond) // nobody is told
+		time.Sleep(10 * time.Millisecond) // no event marks it
 	}
 	send(t, c, "orders.x", "a")
 	d := receive(t, tr, 1)[0]
-	if tr.resting.Load() {
+	if tr.idle.Load() {
 		t.Error("it rests with a message in flight")
 	}
 	nothing(t, tr, 2*lease) // it would come again if nobody kept it alive

@@ -59,7 +59,7 @@ func newLedger(js jetstream.JetStream, cfg Config) *ledger {
 	return &ledger{js: js, stream: cfg.Stream, prefix: name(cfg.Stream) + "." + name(cfg.Consumer) + "."}
 }
 
-func (l *ledger) key(m *loan) string { return fmt.Sprint(l.prefix, m.Sequence) }
+func (l *ledger) key(m *leasedMessage) string { return fmt.Sprint(l.prefix, m.Sequence) }
 
 // subject is that of the entry of a sequence, in the bucket's stream.
 func (l *ledger) subject(sequence uint64) string {
@@ -120,7 +120,7 @@ func failuresIn(entry []byte, enqueued, created time.Time) int {
 // is the number of deliveries before this one, which is more, not less: a
 // message that always fails must come to an end. A bucket that can be read may still
 // refuse writes: any server of a cluster answers reads, only the leader takes writes.
-func (l *ledger) get(ctx context.Context, m *loan, log *slog.Logger) int {
+func (l *ledger) get(ctx context.Context, m *leasedMessage, log *slog.Logger) int {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
 	bucket, err := l.open(ctx)
@@ -152,7 +152,7 @@ func (l *ledger) owes(key string, enqueued, created time.Time) int {
 
 // put writes how often a message has failed. What the bucket does not take is kept here,
 // and written later.
-func (l *ledger) put(ctx context.Context, m *loan, failures int, log *slog.Logger) {
+func (l *ledger) put(ctx context.Context, m *leasedMessage, failures int, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
 	key, c := l.key(m), count{failures, m.message.Enqueued, m.life.consumer}
@@ -230,7 +230,7 @@ func (l *ledger) works(log *slog.Logger) {
 	}
 }
 
-// complain says once that failures can't be told from deliveries.
+// complain logs once that failures cannot be distinguished from deliveries.
 func (l *ledger) complain(err error, log *slog.Logger) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -248,8 +248,8 @@ func (l *ledger) complain(err error, log *slog.Logger) {
 	}
 }
 
-// forget removes a settled message's entry, some time later.
-func (l *ledger) forget(m *loan) {
+// forget removes the entry of a settled message, some time later.
+func (l *ledger) forget(m *leasedMessage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gone = append(l.gone, l.key(m))

@@ -47,7 +47,7 @@ func TestABucketOfAttemptsThatTakesNoWrites(t *testing.T) {
 	}
 	waitFor(t, "the end of the trouble", func() bool { return troublesOf(tr, triggers.TroubleAttempts) == "" })
 	for _, d := range last {
-		l := loanOf(t, tr, d)
+		l := leaseOf(t, tr, d)
 		entry, err := kv.Get(t.Context(), l.t.ledger.key(l))
 		if err != nil {
 			t.Fatal(err)

@@ -10,11 +10,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A stream that is deleted and recreated counts its messages from 1 again, and so does a
-// consumer. The server settles by number: an acknowledgement of an old message would end the
-// new one that has its number. So all state here belongs to one life of stream and consumer,
-// and is dropped when that ends. Settlements are sent only while the life is verified on this
-// very connection; what comes up during an outage waits until it is verified again.
+// A stream that is deleted and recreated numbers its messages from 1 again, and so does a
+// consumer. The server settles by number: the acknowledgement of an old message would settle a
+// new one with the same number. So all state here belongs to one life of stream and consumer,
+// and is dropped at its end. Settlements are sent only while the life is verified on the
+// current connection. During an outage they are kept until it is verified again.
 
 // life is when a stream and its consumer were created.
 type life struct {
@@ -25,8 +25,8 @@ type life struct {
 const verifyEvery = time.Second
 
 // idle is how often the life is verified while nothing is in flight, and how long the server
-// remembers a request for messages. The embedded server is in this process: it loses no request, and
-// reports a consumer that is deleted. A thousand functions that ask it every 30 seconds take 3 % of a core.
+// keeps a request for messages. The embedded server is in this process: it loses no request, and
+// reports a deleted consumer. A thousand functions that query it every 30 seconds use 3 % of a core.
 func (c *Connection) idle() time.Duration {
 	if c.embedded {
 		return 3 * time.Minute
@@ -34,24 +34,23 @@ func (c *Connection) idle() time.Duration {
 	return 30 * time.Second
 }
 
-// unverified is in trigger.checked when the life has to be verified, whatever the connection.
+// unverified is the value of trigger.checked if the life must be verified, whatever the connection.
 const unverified = math.MaxUint64
 
 // place identifies a message within a life. The time guards against a store that lost its
-// last messages in a crash, and gives their numbers to others.
+// last messages in a crash and reuses their numbers.
 type place struct {
 	sequence uint64
 	enqueued int64 // ns
 }
 
-// repeat is a settlement that may be sent once more: where to, and what.
+// repeat is a settlement that may be sent again: its subject and its data.
 type repeat struct {
 	reply string
 	said  []byte
 }
 
-// attach finds the consumer, or creates it. A new life begins where it is not the one
-// that was known.
+// attach finds or creates the consumer. A new life begins if it is not the known one.
 func (t *trigger) attach(ctx context.Context) error {
 	reconnects, highest := t.conn.nc.Stats().Reconnects, t.seen()
 	stream, consumer, err := findConsumer(ctx, t.conn.js, t.cfg, t.log)
@@ -62,22 +61,21 @@ func (t *trigger) attach(ctx context.Context) error {
 	return nil
 }
 
-// seen is the highest sequence that came so far.
+// seen returns the highest sequence received so far.
 func (t *trigger) seen() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.highest
 }
 
-// live takes over a consumer that was looked up while the connection had been made again
-// so many times, and when highest had come: more may have come since, of which the
-// answer knows nothing.
+// live adopts a consumer that was looked up at a number of reconnects and when highest was the
+// highest sequence received. Messages received since then are unknown to the response.
 func (t *trigger) live(stream jetstream.Stream, consumer jetstream.Consumer, reconnects, highest uint64) {
 	info, state := consumer.CachedInfo(), stream.CachedInfo()
 	born := life{state.Created, info.Created}
-	t.sending.Lock() // none of the old acknowledgements is sent from here on
+	t.sending.Lock() // old acknowledgements are not sent any more
 	t.mu.Lock()
-	var lost []*loan
+	var lost []*leasedMessage
 	if t.life == nil || *t.life != born || state.State.LastSeq < highest {
 		lost = t.drop()
 		t.life, t.highest = &born, 0
@@ -96,7 +94,7 @@ func (t *trigger) live(stream jetstream.Stream, consumer jetstream.Consumer, rec
 	for _, l := range unsure {
 		t.admit(l)
 	}
-	signal(t.wake)
+	signal(t.wakeReceive)
 	t.mu.Unlock()
 	t.sending.Unlock()
 	for _, l := range lost {
@@ -109,35 +107,33 @@ func (t *trigger) live(stream jetstream.Stream, consumer jetstream.Consumer, rec
 	}
 }
 
-// drop forgets all that belongs to the life that has ended, and returns the loans of it; t.mu
-// is held.
-func (t *trigger) drop() (lost []*loan) {
-	for l := t.alive.ring.next; l != &t.alive.ring; l = l.next {
+// drop deletes the state of a life that has ended, and returns its leases; t.mu is locked.
+func (t *trigger) drop() (lost []*leasedMessage) {
+	for l := t.leases.ring.next; l != &t.leases.ring; l = l.next {
 		lost = append(lost, l)
 	}
 	for _, l := range lost {
-		t.alive.remove(l)
+		t.leases.remove(l)
 	}
 	acks := len(t.acked[0]) + len(t.acked[1])
 	if t.life != nil {
 		t.log.Warn("the stream or its consumer was recreated; state of the earlier one dropped",
 			"in_flight", len(lost), "acknowledgements", acks, "settlements", len(t.later))
 	}
-	t.held = queue{}
+	t.prefetched = queue{}
 	t.weigh()
 	t.acked, t.sent, t.again, t.later, t.last = [2][]acked{}, 0, nil, nil, repeat{}
 	t.life, t.strays, t.delivered, t.given = nil, nil, 0, nil
 	return lost
 }
 
-// verified reports whether the life is known to be the one at the other end of the
-// connection; t.mu is held.
+// verified reports whether the life was verified on the current connection; t.mu is locked.
 func (t *trigger) verified() bool {
 	return t.life != nil && t.conn.nc.IsConnected() && t.conn.nc.Stats().Reconnects == t.checked
 }
 
-// verify finds out whether stream and consumer are still those that were known, and
-// follows changes of their settings. It is called by care alone.
+// verify checks that stream and consumer are still the known ones, and follows changes of
+// their settings. Only the keeper calls it.
 func (t *trigger) verify(ctx context.Context) {
 	if !t.conn.nc.IsConnected() {
 		return
@@ -166,13 +162,13 @@ func (t *trigger) verify(ctx context.Context) {
 		return
 	}
 	if anew {
-		// Requests from before the outage may live or not: others take their place.
-		t.askAgain()
+		// Requests from before the outage may be lost: new ones replace them.
+		t.requestAgain()
 	}
 	t.live(stream, consumer, reconnects, highest)
 	if anew {
-		t.sendAgain()
-		t.giveSigns(time.Now())
+		t.resendAcks()
+		t.renewDue(time.Now())
 	}
 }
 
@@ -180,7 +176,7 @@ func gone(err error) bool {
 	return errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
 }
 
-// die ends the life: stream or consumer is gone.
+// die ends the life: stream or consumer was deleted.
 func (t *trigger) die(err error) {
 	t.sending.Lock()
 	t.mu.Lock()
@@ -193,7 +189,7 @@ func (t *trigger) die(err error) {
 	}
 }
 
-// due reports whether it is time to verify the life.
+// due reports whether the life must be verified now.
 func (t *trigger) due() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -201,15 +197,15 @@ func (t *trigger) due() bool {
 		return false
 	}
 	every := t.conn.idle()
-	if t.alive.n > 0 || len(t.unsure) > 0 || !t.verified() {
+	if t.leases.n > 0 || len(t.unsure) > 0 || !t.verified() {
 		every = verifyEvery
 	}
 	return time.Since(t.checkedAt) >= every-verifyEvery/10
 }
 
-// send tells the server how a message ended, or that it is worked on. During an outage it is
-// kept until the life is verified; of a life that has ended nothing is sent.
-func (t *trigger) send(l *loan, said []byte) error {
+// send sends a settlement or a renewal. During an outage it is kept until the life is
+// verified. For a life that has ended nothing is sent.
+func (t *trigger) send(l *leasedMessage, said []byte) error {
 	t.mu.Lock()
 	ended, sure := l.life != t.life, t.verified()
 	if !ended && !sure {
@@ -222,15 +218,14 @@ func (t *trigger) send(l *loan, said []byte) error {
 	return t.conn.nc.Publish(l.msg.Reply, said)
 }
 
-// stale reports whether a loan is of a life that has ended.
-func (l *loan) stale() bool {
+// stale reports whether a lease is of a life that has ended.
+func (l *leasedMessage) stale() bool {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
 	return l.life != l.t.life
 }
 
-// follow takes over what of a consumer's settings may change while it is used; t.mu is
-// held.
+// follow adopts the settings of a consumer that may change while it is used; t.mu is locked.
 func (t *trigger) follow(c jetstream.ConsumerConfig) {
 	wait := c.AckWait
 	for _, w := range c.BackOff {

@@ -83,7 +83,7 @@ func TestDeadLettersThatTheServerTakesForDuplicates(t *testing.T) {
 	tr := open(t, c, cfg)
 	send(t, c, "orders.x", "bad")
 	d := receive(t, tr, 1)[0]
-	l := loanOf(t, tr, d)
+	l := leaseOf(t, tr, d)
 	bury := func() {
 		t.Helper()
 		if err := l.bury(t.Context(), d.Message, triggers.Verdict{Kind: triggers.Reject, Reason: "bad"}); err != nil {
@@ -110,17 +110,17 @@ func TestDeadLettersThatTheServerTakesForDuplicates(t *testing.T) {
 	done(t, d)
 }
 
-func loanOf(t *testing.T, tr triggers.Trigger, d *triggers.Delivery) *loan {
+func leaseOf(t *testing.T, tr triggers.Trigger, d *triggers.Delivery) *leasedMessage {
 	t.Helper()
 	own := tr.(*trigger)
 	own.mu.Lock()
 	defer own.mu.Unlock()
-	for l := own.alive.ring.next; l != &own.alive.ring; l = l.next {
+	for l := own.leases.ring.next; l != &own.leases.ring; l = l.next {
 		if &l.Delivery == d {
 			return l
 		}
 	}
-	t.Fatal("there is no such loan")
+	t.Fatal("there is no such lease")
 	return nil
 }
 
@@ -279,7 +279,7 @@ func TestMessagesThatComeDuringTheLookUp(t *testing.T) {
 	opened := open(t, c, cfg)
 	send(t, c, "orders.x", "before")
 	first := receiveLater(t, opened, 1)[0]
-	tr := loanOf(t, opened, first).t
+	tr := leaseOf(t, opened, first).t
 	reconnects, highest := c.nc.Stats().Reconnects, tr.seen()
 	stream, consumer, err := findConsumer(t.Context(), c.js, cfg, cfg.Log)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // deadID names a message's dead letter, always the same: a crash between the copy and the end of the
 // original brings a second copy, which the server drops by this name. It names the
 // life of stream and consumer, since another one has other messages with the same sequence.
-func (l *loan) deadID() string {
+func (l *leasedMessage) deadID() string {
 	return fmt.Sprintf("drover.%s.%s.%d.%d.%d", l.t.cfg.Stream, l.t.cfg.Consumer, l.Sequence, l.life.stream.UnixNano(), l.life.consumer.UnixNano())
 }
 

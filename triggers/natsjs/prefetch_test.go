@@ -28,8 +28,8 @@ func TestWhatWasPrefetchedIsGivenBackAtClose(t *testing.T) {
 	}
 }
 
-// What was prefetched is handed out when receiving has ended, and what was asked for and
-// has not come is asked for no more: nothing is delivered twice.
+// Drain returns prefetched messages when receiving has ended, and requests without messages
+// are withdrawn: nothing is delivered twice.
 func TestWhatWasPrefetchedIsDrained(t *testing.T) {
 	server := startServer(t, t.TempDir())
 	c := connect(t, server)
@@ -55,7 +55,7 @@ func TestWhatWasPrefetchedIsDrained(t *testing.T) {
 		done(t, got...)
 	}
 	if drained < 2 {
-		t.Error("nothing was held ready")
+		t.Error("nothing was prefetched")
 	}
 	send(t, c, "orders.x", make([]string, 5)...) // for others
 	if err := first.Close(t.Context()); err != nil {

@@ -11,35 +11,35 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// The flow: what is held here and what was asked for together follow the
-// Receive that waits, plus the prefetch. nats.go's own Consume is not used, for two
-// reasons. It fills a buffer whose messages nobody keeps alive. And each of its
-// subscriptions calls back from a goroutine of its own, so that the messages of one request
-// overtake those of another. Here all requests share one subscription: messages arrive in
-// the order in which the server delivers them.
+// The flow: prefetched and requested messages together match the messages that a blocked
+// Receive requests, plus the prefetch. nats.go's own Consume is not used, for two reasons. It
+// does not renew the leases in its buffer. And each of its subscriptions calls back from a
+// goroutine of its own, so that messages of one request overtake those of another. Here all
+// requests share one subscription: messages arrive in the order in which the server delivers
+// them.
 
 const (
-	// heartbeat is the server's sign of life while a request waits; without two
-	// of them in a row the requests are taken for lost, and made again. An embedded
-	// server sends none.
+	// heartbeat is the interval of the server's heartbeats while a request waits. If two in
+	// a row are missing, the requests count as lost and are repeated. An embedded server
+	// sends none.
 	heartbeat = 2 * time.Second
-	// maxAsked bounds the bytes that are asked for and have not come: a server ends a
-	// connection on which more waits than its max_pending, 64 MiB by default.
+	// maxAsked bounds the requested bytes that have not arrived. A server closes a
+	// connection with more unsent bytes than its max_pending, 64 MiB by default.
 	maxAsked = 32 << 20
 )
 
-// flow is the requests that the server has, and the subscription that their messages
-// come through. All but the first three is guarded by trigger.mu.
+// flow has the pending requests, and the subscription of their messages. trigger.mu guards
+// all but the first three fields.
 type flow struct {
 	inbox string
 	sub   *nats.Subscription
-	over  chan struct{} // closed when the last of its messages was handled
+	over  chan struct{} // closed after the last of its messages
 
 	asked       map[string]request // by the last token of the reply subject
-	outstanding int                // asked for, and not arrived
+	outstanding int                // requested, and not arrived
 	signs       uint64             // messages and statuses so far
-	marked      uint64             // signs when silent last saw a new one
-	markedAt    time.Time          // and when that was
+	marked      uint64             // signs at the last change that silent saw
+	markedAt    time.Time          // when that was
 }
 
 type request struct {
@@ -47,12 +47,11 @@ type request struct {
 	expires  time.Time
 }
 
-// want is how many messages to ask for now; t.mu is held. They are counted as
-// outstanding at once. It waits until half is used up, so that the requests are
-// few.
-func (t *trigger) want() int {
+// toRequest is how many messages to request now; t.mu is locked. It is 0 until half of the
+// target is used up, so that requests are few.
+func (t *trigger) toRequest() int {
 	target := t.prefetch + t.waiting
-	have := t.held.len() + t.looking + t.outstanding()
+	have := t.prefetched.len() + t.looking + t.outstanding()
 	if t.ending || t.consumer == nil || t.strays != nil || have > target/2 || have >= target || !t.verified() {
 		return 0
 	}
@@ -60,21 +59,21 @@ func (t *trigger) want() int {
 	return t.cfg.Memory.Within(maxAsked, t.cfg.Memory.More(target-have, coming), coming)
 }
 
-// weighStep is how many bytes more or less are held before the account is told.
+// weighStep is the change in prefetched bytes that is reported to the account.
 const weighStep = 64 << 10
 
-// weigh has the account count what is held; t.mu is held.
+// weigh reports the prefetched bytes to the account; t.mu is locked.
 func (t *trigger) weigh() {
-	now, before := t.held.bytes, t.weighed
+	now, before := t.prefetched.bytes, t.weighed
 	if now-before < weighStep && before-now < weighStep && (now > 0 || before == 0) {
 		return
 	}
 	t.weighed = now
-	t.cfg.Memory.Hold(int64(now), t.held.largest)
-	t.held.largest = 0
+	t.cfg.Memory.Hold(int64(now), t.prefetched.largest)
+	t.prefetched.largest = 0
 }
 
-// outstanding is how many messages were asked for and have not arrived; t.mu is held.
+// outstanding is how many requested messages have not arrived; t.mu is locked.
 func (t *trigger) outstanding() int {
 	if t.flow == nil || t.flow.outstanding == 0 {
 		return 0
@@ -82,7 +81,7 @@ func (t *trigger) outstanding() int {
 	return t.flow.outstanding
 }
 
-// pull asks for n messages; t.mu is held.
+// pull requests n messages; t.mu is locked.
 func (t *trigger) pull(n int) error {
 	limits := t.consumer.CachedInfo().Config
 	if limits.MaxRequestBatch > 0 {
@@ -103,7 +102,7 @@ func (t *trigger) pull(n int) error {
 		if err = t.conn.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+t.cfg.Stream+"."+t.cfg.Consumer, f.inbox+"."+id, append(ask, '}')); err == nil {
 			f.asked[id] = request{n, time.Now().Add(expiry)}
 			f.outstanding += n
-			f.signs++ // silence is counted from here
+			f.signs++ // the heartbeats are due from now on
 			return nil
 		}
 	}
@@ -112,7 +111,7 @@ func (t *trigger) pull(n int) error {
 	return err
 }
 
-// openFlow returns the flow, subscribed; t.mu is held.
+// openFlow returns the flow, subscribed; t.mu is locked.
 func (t *trigger) openFlow() (*flow, error) {
 	if t.flow != nil {
 		return t.flow, nil
@@ -122,7 +121,7 @@ func (t *trigger) openFlow() (*flow, error) {
 	if f.sub, err = t.conn.nc.Subscribe(f.inbox+".*", func(m *nats.Msg) { t.arrived(f, m) }); err != nil {
 		return nil, err
 	}
-	// What may come is bounded by what is asked for.
+	// The requests bound the pending messages.
 	if err := f.sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, errors.Join(err, f.sub.Unsubscribe())
 	}
@@ -131,20 +130,20 @@ func (t *trigger) openFlow() (*flow, error) {
 	return f, nil
 }
 
-// arrived is called by nats.go for each message, one at a time; it never waits.
+// arrived is called by nats.go for each message, one at a time. It does not block.
 func (t *trigger) arrived(f *flow, m *nats.Msg) {
 	if strings.HasPrefix(m.Subject, f.inbox) {
 		t.status(f, m)
 		return
 	}
-	l, err := newLoan(t, m)
+	l, err := newLeasedMessage(t, m)
 	if err != nil {
-		t.log.Error("a message that is none of JetStream's; ignored", "subject", m.Subject, "error", err)
+		t.log.Error("ignored a message that is not from JetStream", "subject", m.Subject, "error", err)
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.stir()
+	t.leaveIdle()
 	t.arrivals++
 	f.signs++
 	if f.outstanding--; f.outstanding <= 0 {
@@ -154,25 +153,25 @@ func (t *trigger) arrived(f *flow, m *nats.Msg) {
 	t.admit(l)
 }
 
-// admit takes a message in; t.mu is held.
-func (t *trigger) admit(l *loan) {
+// admit tracks and prefetches a message; t.mu is locked.
+func (t *trigger) admit(l *leasedMessage) {
 	if t.life == nil || l.delivery <= t.delivered || t.cfg.OrderingToken > 0 && t.doubtful() {
-		// The consumer counts from 1 again: it is not the one that was looked up. Until
-		// that is verified the message waits. Where order counts it also waits after an outage,
-		// which may have lost messages that come before it.
+		// The consumer numbers from 1 again: it is not the known one. The message waits until
+		// that is verified. With an ordering key it also waits after an outage, which may
+		// have lost messages before it.
 		t.unsure = append(t.unsure, l)
-		signal(t.nudge)
+		signal(t.wakeUp)
 		return
 	}
 	t.delivered, t.highest = l.delivery, max(t.highest, l.Sequence)
 	l.life = t.life
 	again := l.deliveries > 1
 	if again && t.known(l) {
-		signal(t.wake) // one less is coming than was asked for
+		signal(t.wakeReceive) // one requested message fewer will arrive
 		return
 	}
-	t.alive.add(l, time.Unix(0, t.clock.Load()))
-	// Where order counts, nothing overtakes a message that is being looked up.
+	t.leases.add(l, time.Unix(0, t.clock.Load()))
+	// With an ordering key, no message overtakes one that is being looked up.
 	if again || t.looking > 0 && t.cfg.OrderingToken > 0 {
 		before, here := t.looked, make(chan struct{})
 		t.looked = here
@@ -180,44 +179,43 @@ func (t *trigger) admit(l *loan) {
 		t.running.Go(func() { t.lookUp(l, before, here) })
 		return
 	}
-	t.hold(l)
+	t.addPrefetched(l)
 }
 
-// doubtful reports whether the connection was made again since the life was verified, or
-// earlier messages wait for that; t.mu is held.
+// doubtful reports whether the connection was lost since the life was verified, or earlier
+// messages wait for that; t.mu is locked.
 func (t *trigger) doubtful() bool {
 	return len(t.unsure) > 0 || t.conn.nc.Stats().Reconnects != t.checked
 }
 
-// hold makes a loan ready to be handed out; t.mu is held.
-func (t *trigger) hold(l *loan) {
+// addPrefetched makes a lease ready for Receive; t.mu is locked.
+func (t *trigger) addPrefetched(l *leasedMessage) {
 	if t.strays != nil {
 		t.strays.add(l)
 		return
 	}
-	t.held.put(&l.Delivery)
+	t.prefetched.put(&l.Delivery)
 	t.weigh()
 	if t.waiting > 0 {
-		signal(t.wake)
+		signal(t.wakeReceive)
 	}
 }
 
-// known reports whether a redelivered message is in hand already, or done; t.mu
-// is held. That happens after the server was away: it lent again what it thought
-// lost.
-func (t *trigger) known(l *loan) bool {
+// known reports whether a redelivered message is leased here already, or done; t.mu is locked.
+// After an outage the server redelivers messages whose acknowledgement or renewal was lost.
+func (t *trigger) known(l *leasedMessage) bool {
 	if until, sent := t.again[l.place()]; sent && time.Now().Before(until) {
 		if err := t.conn.nc.Publish(l.msg.Reply, ack); err != nil {
 			t.log.Warn("cannot acknowledge again", "message", l.message.ID, "error", err)
 		}
 		return true
 	}
-	return t.alive.has(l.place())
+	return t.leases.has(l.place())
 }
 
-// lookUp finds how often a redelivered message has failed. Many are looked up at
-// once; they are held in the order in which they arrived.
-func (t *trigger) lookUp(l *loan, before <-chan struct{}, here chan<- struct{}) {
+// lookUp reads the failures of a redelivered message. Lookups run concurrently; the messages
+// are prefetched in the order in which they arrived.
+func (t *trigger) lookUp(l *leasedMessage, before <-chan struct{}, here chan<- struct{}) {
 	defer close(here)
 	failures := 0
 	if l.deliveries > 1 {
@@ -231,17 +229,17 @@ func (t *trigger) lookUp(l *loan, before <-chan struct{}, here chan<- struct{}) 
 	l.recorded = failures
 	l.message.Attempt = failures + 1
 	t.looking--
-	if l.life != t.life { // its stream was recreated meanwhile
-		signal(t.wake)
+	if l.life != t.life { // its stream was recreated
+		signal(t.wakeReceive)
 		return
 	}
-	t.hold(l)
+	t.addPrefetched(l)
 }
 
-// pendingHeader counts what the server does not deliver any more of a request.
+// pendingHeader is the number of messages of a request that the server will not deliver.
 const pendingHeader = "Nats-Pending-Messages"
 
-// status handles what the server says of a request.
+// status handles a status message of the server on a request.
 func (t *trigger) status(f *flow, m *nats.Msg) {
 	code, text := m.Header.Get("Status"), m.Header.Get("Description")
 	t.mu.Lock()
@@ -256,16 +254,16 @@ func (t *trigger) status(f *flow, m *nats.Msg) {
 		if _, known := f.asked[id]; known {
 			delete(f.asked, id)
 			f.outstanding = max(f.outstanding-left, 0)
-			signal(t.wake)
+			signal(t.wakeReceive)
 		}
 		return
 	}
 	switch lower := strings.ToLower(text); {
 	case strings.Contains(lower, "leadership change"), strings.Contains(lower, "server shutdown"), code == "503":
-		// The consumer moves, or ends: care looks for it in a moment, and then more is asked for.
-		t.forget()
+		// The consumer moves, or ends: the keeper looks it up soon, and then more is requested.
+		t.dropRequests()
 		t.checked = unverified
-		t.stir()
+		t.leaveIdle()
 	case strings.Contains(lower, "consumer deleted"):
 		t.fail(fmt.Errorf("consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, jetstream.ErrConsumerDeleted))
 	default:
@@ -273,26 +271,25 @@ func (t *trigger) status(f *flow, m *nats.Msg) {
 	}
 }
 
-// fail has the next Receive report an error, and look the consumer up again; t.mu is held.
+// fail makes the next Receive return err, and the one after it look up the consumer; t.mu is locked.
 func (t *trigger) fail(err error) {
-	t.forget()
+	t.dropRequests()
 	t.consumer = nil
 	if t.failed == nil {
 		t.failed = err
 	}
-	signal(t.wake)
+	signal(t.wakeReceive)
 }
 
-// forget drops the requests: the server does not have them any more. t.mu is held.
-func (t *trigger) forget() {
+// dropRequests drops requests that the server no longer has; t.mu is locked.
+func (t *trigger) dropRequests() {
 	if f := t.flow; f != nil {
 		clear(f.asked)
 		f.outstanding = 0
 	}
 }
 
-// expire drops requests that the server has dropped, as far as their end was not
-// reported. t.mu is held.
+// expire drops requests that have expired at the server without a report; t.mu is locked.
 func (t *trigger) expire(now time.Time) {
 	f := t.flow
 	if f == nil || f.outstanding == 0 {
@@ -308,12 +305,11 @@ func (t *trigger) expire(now time.Time) {
 	}
 	if f.outstanding > left {
 		f.outstanding = left
-		signal(t.wake)
+		signal(t.wakeReceive)
 	}
 }
 
-// silent reports whether nothing was heard of the requests for two heartbeats; t.mu is
-// held.
+// silent reports whether two heartbeats of the requests are missing; t.mu is locked.
 func (t *trigger) silent(now time.Time) bool {
 	f := t.flow
 	if f == nil || f.outstanding == 0 {
@@ -325,25 +321,25 @@ func (t *trigger) silent(now time.Time) bool {
 	return now.Sub(f.markedAt) >= 2*heartbeat
 }
 
-// askAgain gives up requests of which the server may know nothing: others take their place.
-// Where order counts the subscription stays. Messages of two subscriptions overtake each other,
-// and so do those that the server cannot deliver because a subscription has ended.
-func (t *trigger) askAgain() {
+// requestAgain replaces requests that the server may have lost. With an ordering key the
+// subscription stays: messages of two subscriptions overtake each other, and so do those that
+// the server cannot deliver because a subscription has ended.
+func (t *trigger) requestAgain() {
 	if t.cfg.OrderingToken == 0 {
 		t.end(0)
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.forget()
-	signal(t.wake)
+	t.dropRequests()
+	signal(t.wakeReceive)
 }
 
-// endLimit bounds the wait for what is on its way when requests are taken back.
+// endLimit bounds the wait for messages in transit when requests are withdrawn.
 const endLimit = time.Second
 
-// end takes the requests back, and waits for what was on its way: that is held. A
-// message that is given back afterwards does not come here again.
+// end withdraws the requests, and waits for the messages in transit, which are prefetched.
+// Messages released afterwards are not redelivered here.
 func (t *trigger) end(atMost time.Duration) {
 	t.mu.Lock()
 	f := t.flow
@@ -359,22 +355,22 @@ func (t *trigger) end(atMost time.Duration) {
 	defer limit.Stop()
 	select {
 	case <-f.over:
-	case <-limit.C: // the server is away, and so are the requests
+	case <-limit.C: // the server is down, and the requests are lost
 	}
 }
 
-// quiet is for how long nothing may come before requests are taken back: what is on its
-// way then finds nobody, and the server lends it again only after AckWait. It is waited
-// for that long at most longestQuiet.
+// quiet is the time without a message after which requests are withdrawn. A message in transit
+// at that moment has no receiver, and is redelivered only after AckWait. The wait for such a
+// time is bounded by longestQuiet.
 const (
 	quiet        = 50 * time.Millisecond
 	longestQuiet = time.Second
 )
 
-// askLess takes requests back when nobody waits any more for what they asked. Where order
-// counts they stay, and what comes is held for the next Receive: a message that finds nobody
-// would come again behind later ones of its key.
-func (t *trigger) askLess() {
+// withdrawRequests withdraws requests when no Receive waits any more. With an ordering key they
+// stay, and messages are kept for the next Receive: a message without a receiver would be
+// redelivered behind later ones of its key.
+func (t *trigger) withdrawRequests() {
 	if t.cfg.OrderingToken > 0 {
 		return
 	}

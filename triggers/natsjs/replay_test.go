@@ -151,7 +151,7 @@ func TestAKilledReplayLongAgo(t *testing.T) {
 	}
 }
 
-// A stream that keeps its messages tells for sure, however long ago it was.
+// A stream that keeps its messages shows it for certain, however long ago it was.
 func TestAKilledReplayToAStreamThatKeepsMessages(t *testing.T) {
 	t.Parallel()
 	for name, sent := range map[string]bool{"sent": true, "not sent": false} {

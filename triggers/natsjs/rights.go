@@ -91,7 +91,7 @@ const deniedFor = 10 * time.Minute
 // rights is what a connection knows of its account's. c.mu guards it.
 type rights struct {
 	missing map[Denied]denial
-	waiting map[*context.CancelCauseFunc]struct{} // to be told
+	waiting map[*context.CancelCauseFunc]struct{} // to be cancelled
 }
 
 // deny notes a missing right, and ends the requests that wait for it.
@@ -160,7 +160,7 @@ func (c *Connection) denials() (out []triggers.Trouble) {
 // checkRights uses each right that is needed later, in a way that changes nothing, so
 // that a missing one is named at the start and not at the first failure.
 func (t *trigger) checkRights(ctx context.Context) {
-	// A sign of life for a message that there is not.
+	// Renew the lease of a message that does not exist.
 	sign := fmt.Sprintf("$JS.ACK.%s.%s.1.0.0.0.0", t.cfg.Stream, t.cfg.Consumer)
 	if err := t.conn.nc.Publish(sign, inProgress); err != nil {
 		t.log.Debug("checking rights", "error", err)

@@ -29,8 +29,8 @@ const (
 )
 
 // last returns the verdict that can be carried out: at the last delivery that the server allows, a
-// message that would be given back is rejected.
-func (l *loan) last(m *triggers.Message, v triggers.Verdict) triggers.Verdict {
+// message that would be released or retried is rejected.
+func (l *leasedMessage) last(m *triggers.Message, v triggers.Verdict) triggers.Verdict {
 	if v.Kind != triggers.Retry && v.Kind != triggers.Release {
 		return v
 	}
@@ -176,13 +176,13 @@ func (t *trigger) giveUp(ctx context.Context, sequence uint64) error {
 	own, limit := t.life, t.maxDeliver
 	at := place{sequence, m.Time.UnixNano()}
 	_, acknowledged := t.again[at]
-	skip := own == nil || !t.verified() || own.stream != stream.CachedInfo().Created || t.alive.has(at) || acknowledged || t.given[at]
+	skip := own == nil || !t.verified() || own.stream != stream.CachedInfo().Created || t.leases.has(at) || acknowledged || t.given[at]
 	t.mu.Unlock()
 	if skip { // where it is in flight here, its verdict is yet to come
 		return nil
 	}
 	reply := fmt.Sprintf("$JS.ACK.%s.%s.%d.%d.%d.%d.0", t.cfg.Stream, t.cfg.Consumer, limit, sequence, sequence, at.enqueued)
-	l, err := newLoan(t, &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data, Reply: reply})
+	l, err := newLeasedMessage(t, &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data, Reply: reply})
 	if err != nil {
 		return err
 	}

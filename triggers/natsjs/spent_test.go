@@ -43,7 +43,7 @@ func wantSpent(t *testing.T, m *jetstream.RawStreamMsg, body string) {
 	}
 }
 
-// At the last delivery that the server allows a message is dead-lettered, not given back: it
+// At the last delivery that the server allows a message is dead-lettered, not released: it
 // would never come again.
 func TestTheLastDelivery(t *testing.T) {
 	t.Parallel()
@@ -154,7 +154,7 @@ func mustConsumer(t *testing.T, c *Connection, cfg Config) jetstream.Consumer {
 	return consumer
 }
 
-// Messages that are done are not taken for given up.
+// Messages that are done do not count as given up.
 func TestDoneIsNotGivenUp(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	cfg := testConfig(t)
@@ -171,7 +171,7 @@ func TestDoneIsNotGivenUp(t *testing.T) {
 			waitEmpty(t, c, cfg)
 		}
 		if spent, err := tr.lookForSpent(t.Context(), nil); err != nil || len(spent) > 0 {
-			t.Errorf("all done: %v; taken for given up: %v, error %v", settled, spent, err)
+			t.Errorf("all done: %v; counted as given up: %v, error %v", settled, spent, err)
 		}
 	}
 }

@@ -13,16 +13,16 @@ import (
 
 // This file is what happens when the embedded server cannot write its store, as on a
 // full disk. The server then switches the store off for good. What it accepted is
-// kept, so a new server over the same store goes on, once there is space again.
+// kept, so a new server over the same store continues, once there is space again.
 
 const (
-	// mendEvery is the time between two looks for space; it doubles with each restart
-	// that did not help, up to mendSeldom.
-	mendEvery  = time.Second
-	mendSeldom = 30 * time.Second
-	// mendSpace is what must be free to begin again, in bytes: a server that starts
+	// repairEvery is the time between two looks for space; it doubles with each restart
+	// that did not help, up to repairSeldom.
+	repairEvery  = time.Second
+	repairSeldom = 30 * time.Second
+	// repairSpace is what must be free to begin again, in bytes: a server that starts
 	// writes its state, and one that fails at once would only start over and over.
-	mendSpace = 16 << 20
+	repairSpace = 16 << 20
 )
 
 // storeFailure is why the store is off, and since when.
@@ -56,17 +56,17 @@ func (e *Embedded) Failure() (since time.Time, why error) {
 // writeFailed notes that the store cannot be written, which the server says in its log
 // alone, and has the server be restarted when it can.
 func (e *Embedded) writeFailed(text string) {
-	err := fmt.Errorf("the embedded server cannot write its store and takes no more messages: free space for %s, and it goes on by itself; what was accepted is kept (%s)", e.dir, text)
+	err := fmt.Errorf("the embedded server cannot write its store and takes no more messages: free space for %s, and it continues by itself; accepted messages are kept (%s)", e.dir, text)
 	if e.ctx.Err() != nil || !e.failure.CompareAndSwap(nil, &storeFailure{err, time.Now()}) {
 		return
 	}
 	e.log.Error("the embedded server's store is off", "dir", e.dir, "error", text)
-	e.mending.Go(e.mend)
+	e.mending.Go(e.repair)
 }
 
-// mend restarts the server when its store can be written again.
-func (e *Embedded) mend() {
-	pause := mendEvery
+// repair restarts the server when its store can be written again.
+func (e *Embedded) repair() {
+	pause := repairEvery
 	for {
 		sleep := time.NewTimer(pause)
 		select {
@@ -85,7 +85,7 @@ func (e *Embedded) mend() {
 		failed := e.failure.Load()
 		if err := e.start(e.ctx); err != nil {
 			e.log.Error("the embedded server cannot be started again; will try again", "error", err)
-			pause = min(2*pause, mendSeldom)
+			pause = min(2*pause, repairSeldom)
 			continue
 		}
 		e.failure.CompareAndSwap(failed, nil)
@@ -108,7 +108,7 @@ func (e *Embedded) writable() (err error) {
 	}()
 	defer func() { err = errors.Join(err, f.Close()) }()
 	block := make([]byte, 1<<20)
-	for range mendSpace / len(block) {
+	for range repairSpace / len(block) {
 		if _, err := f.Write(block); err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (e *Embedded) writable() (err error) {
 	return f.Sync()
 }
 
-// inProcess connects to the server that there is now.
+// inProcess connects to the current server.
 type inProcess struct{ e *Embedded }
 
 // InProcessConn implements nats.InProcessConnProvider.

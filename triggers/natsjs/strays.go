@@ -12,7 +12,7 @@ import (
 // Where order counts, messages that were delivered before and were not settled come first.
 // There are some after a stop, a crash or an outage. The server redelivers them in an order of
 // its own, and it delivers later messages before those whose ack wait is not over. So nothing is
-// handed out until all of them have arrived. Then all messages go by their sequence.
+// delivered until all of them have arrived. Then all messages are ordered by sequence.
 
 const (
 	// strayPace is how often the server is asked how many messages are in flight.
@@ -30,7 +30,7 @@ const (
 type strays struct {
 	horizon uint64    // what was delivered before has at most this sequence
 	due     time.Time // when the ack wait of all of them is over
-	kept    []*loan
+	kept    []*leasedMessage
 	came    chan struct{} // one of them arrived
 
 	arrived int // how many of them did
@@ -40,8 +40,8 @@ type strays struct {
 	seen    int // arrived at the last answer
 }
 
-// add keeps a message until all have arrived; t.mu is held.
-func (s *strays) add(l *loan) {
+// add keeps a message until all have arrived; t.mu is locked.
+func (s *strays) add(l *leasedMessage) {
 	s.kept = append(s.kept, l)
 	if l.Sequence <= s.horizon {
 		s.arrived++
@@ -49,7 +49,7 @@ func (s *strays) add(l *loan) {
 	}
 }
 
-// gather begins to wait for messages that were delivered before, if there are any; t.mu is held.
+// gather begins to wait for messages that were delivered before, if there are any; t.mu is locked.
 func (t *trigger) gather(info *jetstream.ConsumerInfo) {
 	missing := t.missing(info)
 	if t.cfg.OrderingToken == 0 || t.strays == nil && missing == 0 || t.ending {
@@ -67,10 +67,10 @@ func (t *trigger) gather(info *jetstream.ConsumerInfo) {
 }
 
 // missing counts the messages that were in flight at the time of info and have not arrived;
-// t.mu is held. A message that was delivered after that time does not stand in for one of them.
+// t.mu is locked. A message that was delivered after that time does not stand in for one of them.
 func (t *trigger) missing(info *jetstream.ConsumerInfo) int {
 	missing := info.NumAckPending
-	for l := t.alive.ring.next; l != &t.alive.ring; l = l.next {
+	for l := t.leases.ring.next; l != &t.leases.ring; l = l.next {
 		if l.delivery <= info.Delivered.Consumer {
 			missing--
 		}
@@ -78,7 +78,7 @@ func (t *trigger) missing(info *jetstream.ConsumerInfo) int {
 	return max(missing, 0)
 }
 
-// await hands out what was kept when no message is missing, or when none can come any more.
+// await ends the wait when no message is missing, or when none can arrive any more.
 func (t *trigger) await(ctx context.Context, s *strays) {
 	pace := time.NewTicker(strayPace)
 	defer pace.Stop()
@@ -150,12 +150,12 @@ func (s *strays) next(missing int, now time.Time) int {
 	return 1
 }
 
-// handOut ends the wait; t.mu is held.
+// handOut ends the wait; t.mu is locked.
 func (t *trigger) handOut(s *strays) {
 	t.strays = nil
-	slices.SortFunc(s.kept, func(a, b *loan) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	slices.SortFunc(s.kept, func(a, b *leasedMessage) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	for _, l := range s.kept {
-		t.hold(l)
+		t.addPrefetched(l)
 	}
-	signal(t.wake)
+	signal(t.wakeReceive)
 }

@@ -41,7 +41,7 @@ func strand(t *testing.T, server *Embedded, cfg Config, n int) {
 	}
 	send(t, c, "orders.a", bodies...)
 	receive(t, tr, 1)
-	waitFor(t, "delivery", func() bool { return look(inner, func() int { return inner.alive.n }) == n })
+	waitFor(t, "delivery", func() bool { return look(inner, func() int { return inner.leases.n }) == n })
 	crash(t, c, tr)
 }
 
@@ -92,7 +92,7 @@ func TestMissingMessagesAreNotMistaken(t *testing.T) {
 	tr, inner := openOrdered(t, c, cfg)
 	counted := mustConsumer(t, c, cfg).CachedInfo()
 	send(t, c, "orders.a", "1")
-	waitFor(t, "message 1", func() bool { return look(inner, func() int { return inner.alive.n }) == 1 })
+	waitFor(t, "message 1", func() bool { return look(inner, func() int { return inner.leases.n }) == 1 })
 	if n := look(inner, func() int { return inner.missing(counted) }); n != 1 {
 		t.Errorf("%d messages are missing, want 1", n)
 	}
@@ -109,7 +109,7 @@ func TestOrderAfterAStandstill(t *testing.T) {
 	c := connect(t, server)
 	tr, inner := openOrdered(t, c, cfg)
 	send(t, c, "orders.a", "40")
-	waitFor(t, "message 40", func() bool { return look(inner, func() int { return inner.alive.n }) >= 1 }) // more, if the others were redelivered meanwhile
+	waitFor(t, "message 40", func() bool { return look(inner, func() int { return inner.leases.n }) >= 1 }) // more, if the others were redelivered meanwhile
 	inner.mu.Lock()
 	time.Sleep(cfg.AckWait + 3*time.Second) // nothing runs; this is no wait for something
 	inner.mu.Unlock()
@@ -136,11 +136,11 @@ func TestMessagesInFlightElsewhere(t *testing.T) {
 	done(t, d)
 }
 
-// How many messages are asked for while some are missing.
+// The number of messages that are requested while some are missing.
 func TestRequestsForMissingMessages(t *testing.T) {
 	now := time.Now()
 	before, after := now.Add(time.Minute), now.Add(-time.Minute)
-	later := make([]*loan, maxKept)
+	later := make([]*leasedMessage, maxKept)
 	for _, test := range []struct {
 		s       strays
 		missing int
@@ -196,7 +196,7 @@ func TestAnOrderedCloseReceivesNothingAgain(t *testing.T) {
 	}
 }
 
-// After an outage nothing is handed out before it is known what was lost: it may come before
+// After an outage nothing is delivered before it is known what was lost: it may come before
 // what arrives.
 func TestOrderAfterAnOutage(t *testing.T) {
 	t.Parallel()
@@ -247,7 +247,7 @@ func TestOneSubscriptionWhereOrderCounts(t *testing.T) {
 	inner.mu.Lock()
 	before := inner.flow
 	inner.mu.Unlock()
-	inner.askAgain()
+	inner.requestAgain()
 	waitFor(t, "another request", func() bool { return requests() == 2 })
 	inner.mu.Lock()
 	defer inner.mu.Unlock()
@@ -287,7 +287,7 @@ func TestSilence(t *testing.T) {
 func TestOrderWhileRequestsAreMadeAgain(t *testing.T) {
 	t.Parallel()
 	for name, disturb := range map[string]func(t *testing.T, inner *trigger){
-		"silence": func(_ *testing.T, inner *trigger) { inner.askAgain() },
+		"silence": func(_ *testing.T, inner *trigger) { inner.requestAgain() },
 		"reconnect": func(t *testing.T, inner *trigger) {
 			if err := inner.conn.nc.ForceReconnect(); err != nil {
 				t.Error(err)

@@ -15,7 +15,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// PrefetchAuto holds ready what is settled in a tenth of a second, as measured.
+// PrefetchAuto prefetches what is settled in a tenth of a second, as measured.
 const PrefetchAuto = -1
 
 // Config is one durable pull consumer.
@@ -23,8 +23,8 @@ type Config struct {
 	Stream   string
 	Subject  string // what the consumer filters by; empty is whatever it has
 	Consumer string
-	// Create makes the stream, the consumer and the dead-letter stream where
-	// they are missing. What is there is used as it is.
+	// Create creates the stream, the consumer and the dead-letter stream if they are
+	// missing. Existing ones are used unchanged.
 	Create  bool
 	AckWait time.Duration
 	// OrderingToken is the subject's token, counted from 1, that is the
@@ -34,33 +34,33 @@ type Config struct {
 	DeadLetters string
 	// MaxAttempts is only checked against the consumer's MaxDeliver.
 	MaxAttempts int
-	// Prefetch is how many messages are held beyond those that a Receive asks
-	// for, or PrefetchAuto.
+	// Prefetch is how many messages are leased beyond those that a Receive requests, or
+	// PrefetchAuto.
 	Prefetch int
-	// Function is named in dead letters that no verdict of a function has made.
+	// Function is the name in dead letters that no verdict of a function caused.
 	Function string
-	// Memory bounds the bytes that are held; nil is no bound.
+	// Memory bounds the prefetched bytes; nil is no bound.
 	Memory *triggers.Account
 	Log    *slog.Logger
 }
 
-// Open returns a trigger on a consumer, once that is found to be fit for it. The
-// connection stays its owner's, and is closed after the trigger.
+// Open returns a trigger on a consumer, after checking the consumer's settings. The caller
+// owns the connection, and closes it after the trigger.
 func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, error) {
 	t := &trigger{
-		conn:   c,
-		cfg:    cfg,
-		log:    cfg.Log.With("stream", cfg.Stream, "consumer", cfg.Consumer),
-		ledger: newLedger(c.js, cfg),
-		wake:   make(chan struct{}, 1),
-		nudge:  make(chan struct{}, 1),
-		toAck:  make(chan struct{}, 1),
+		conn:        c,
+		cfg:         cfg,
+		log:         cfg.Log.With("stream", cfg.Stream, "consumer", cfg.Consumer),
+		ledger:      newLedger(c.js, cfg),
+		wakeReceive: make(chan struct{}, 1),
+		wakeUp:      make(chan struct{}, 1),
+		toAck:       make(chan struct{}, 1),
 
-		stirred: make(chan struct{}, 1),
+		idleEnded: make(chan struct{}, 1),
 	}
 	t.ledger.troubles = &t.troubles
-	t.alive.init()
-	cfg.Memory.Tell(func() { signal(t.wake) })
+	t.leases.init()
+	cfg.Memory.Tell(func() { signal(t.wakeReceive) })
 	if t.prefetch = cfg.Prefetch; cfg.Prefetch == PrefetchAuto {
 		t.prefetch = 0
 	}
@@ -72,7 +72,7 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 		t.stop()
 		return nil, err
 	}
-	t.running.Go(func() { t.care(t.ctx) })
+	t.running.Go(func() { t.keepLeases(t.ctx) })
 	t.running.Go(func() { t.sendAcks(t.ctx) })
 	if !cfg.Create { // else it is made when it is needed
 		t.checkGraveyard(ctx)
@@ -100,61 +100,61 @@ type trigger struct {
 	log    *slog.Logger
 	ledger *ledger
 
-	ctx      context.Context // ends with the trigger
-	stop     context.CancelFunc
-	running  sync.WaitGroup // care, and the look-ups in the ledger
-	wake     chan struct{}  // something for Receive
-	nudge    chan struct{}  // something for care: verify
-	stirred  chan struct{}  // something for care: it rests no longer
-	resting  atomic.Bool    // care has nothing to do
-	toAck    chan struct{}  // something for sendAcks
-	sending  sync.Mutex     // held by the one that sends acknowledgements; locked before mu
-	refused  atomic.Bool    // the connection refused to send some
-	troubles triggers.Troubles
+	ctx         context.Context // ends with the trigger
+	stop        context.CancelFunc
+	running     sync.WaitGroup // the keeper, and lookups in the ledger
+	wakeReceive chan struct{}  // wakes Receive
+	wakeUp      chan struct{}  // wakes the keeper to verify the life
+	idleEnded   chan struct{}  // wakes the keeper from idle mode
+	idle        atomic.Bool    // the keeper has nothing to do
+	toAck       chan struct{}  // wakes sendAcks
+	sending     sync.Mutex     // serializes the sending of acknowledgements; locked before mu
+	refused     atomic.Bool    // the connection refused to send some
+	troubles    triggers.Troubles
 
-	// The time of the last look at the loans: precise enough to tell when the
-	// next sign is due, and it costs nothing a message.
+	// The time of the keeper's last check: precise enough for the time of the next
+	// renewal, and cheaper than the current time for each message.
 	clock atomic.Int64
 	// ackWait is the consumer's own, in ns, as it is now.
 	ackWait atomic.Int64
 
 	mu         sync.Mutex
-	consumer   jetstream.Consumer // nil when it has to be looked up again
+	consumer   jetstream.Consumer // nil if it must be looked up again
 	failed     error              // for the next Receive
 	closed     bool
-	ending     bool // nothing is asked for any more
+	ending     bool // nothing is requested any more
 	maxDeliver int  // the consumer's, as it is now
 
-	life      *life     // nil before it is known
-	checked   uint64    // how often the connection was made again when life was verified
-	checkedAt time.Time // and when that was
-	delivered uint64    // the last number that the consumer gave to a delivery
-	highest   uint64    // the highest sequence in the stream that came
-	unsure    []*loan   // arrived, and perhaps of another life
-	later     []repeat  // settlements that wait until life is verified
-	strays    *strays   // nil unless some are missing
+	life      *life            // nil before it is known
+	checked   uint64           // the number of reconnects when life was verified
+	checkedAt time.Time        // when that was
+	delivered uint64           // the number of the consumer's last delivery
+	highest   uint64           // the highest sequence received
+	unsure    []*leasedMessage // arrived, but perhaps of another life
+	later     []repeat         // settlements to send when life is verified
+	strays    *strays          // nil unless some are missing
 
 	watching sync.Once      // watchSpent
 	given    map[place]bool // dead-lettered, since the server has given them up
 
-	held     queue           // arrived, and not handed out
-	weighed  int             // the bytes of those, as the account knows them
-	looking  int             // arrived, and being looked up in the ledger
-	looked   <-chan struct{} // closed when the last of those is held
-	arrivals uint64          // so far
-	flow     *flow           // nil while nothing was asked for
-	requests uint64          // so far
-	waiting  int             // what the Receive that waits asks for
-	prefetch int
-	settled  int64     // all settlements so far
-	last     repeat    // the last of them
-	marked   time.Time // of the last rateOver of them
+	prefetched queue           // leased, and not yet returned by Receive
+	weighed    int             // the bytes of those, as the account knows them
+	looking    int             // arrived, and being looked up in the ledger
+	looked     <-chan struct{} // closed when the last of those is held
+	arrivals   uint64          // so far
+	flow       *flow           // nil before the first request
+	requests   uint64          // so far
+	waiting    int             // messages that a blocked Receive requests
+	prefetch   int
+	settled    int64     // all settlements so far
+	last       repeat    // the last of them
+	marked     time.Time // of the last rateOver of them
 
-	alive  alive               // all loans that are not settled
+	leases leaseList           // all unsettled leases
 	acked  [2][]acked          // by generation: since the last barrier, and since the one before
 	sent   int                 // of the first generation
-	acking bool                // the goroutine that sends them was told, and is not done
-	again  map[place]time.Time // whose acks were sent again, and until when to remember
+	acking bool                // sendAcks was woken, and is not done
+	again  map[place]time.Time // whose acks were sent again, and until when that is kept
 }
 
 // Receive implements triggers.Trigger.
@@ -177,7 +177,7 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 			}
 			continue
 		}
-		out := t.held.take(max)
+		out := t.prefetched.take(max)
 		t.weigh()
 		err := ctx.Err()
 		t.waiting = max
@@ -185,7 +185,7 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 			t.waiting = 0
 		}
 		if err == nil {
-			if n := t.want(); n > 0 {
+			if n := t.toRequest(); n > 0 {
 				_ = t.pull(n) // what fails is reported in the next turn
 			}
 		}
@@ -194,11 +194,11 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 			return out, nil
 		}
 		if err != nil {
-			t.askLess()
+			t.withdrawRequests()
 			return nil, err
 		}
 		select {
-		case <-t.wake:
+		case <-t.wakeReceive:
 		case <-ctx.Done():
 		}
 	}
@@ -206,7 +206,7 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 
 var errClosed = errors.New("the NATS trigger is closed")
 
-// Drain implements triggers.Drainer. What was asked for is waited for while it comes.
+// Drain implements triggers.Drainer. It waits for requested messages while they arrive.
 func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, error) {
 	defer t.expect(0)
 	t.mu.Lock()
@@ -215,7 +215,7 @@ func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, err
 	for {
 		t.expect(max)
 		t.mu.Lock()
-		out, coming := t.held.take(max), t.looking+t.outstanding()
+		out, coming := t.prefetched.take(max), t.looking+t.outstanding()
 		t.weigh()
 		t.mu.Unlock()
 		if len(out) > 0 || coming == 0 {
@@ -223,7 +223,7 @@ func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, err
 		}
 		calm := time.NewTimer(quiet)
 		select {
-		case <-t.wake:
+		case <-t.wakeReceive:
 		case <-calm.C:
 			t.end(t.endLimit())
 		case <-ctx.Done():
@@ -234,7 +234,7 @@ func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, err
 	}
 }
 
-// expect has what arrives wake one who waits for so many.
+// expect makes arriving messages wake a caller that waits for n of them.
 func (t *trigger) expect(n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -243,7 +243,7 @@ func (t *trigger) expect(n int) {
 
 // endLimit bounds the wait for the end of requests.
 func (t *trigger) endLimit() time.Duration {
-	if t.conn.nc.IsConnected() { // a busy machine has time, and nobody else gives back what comes late
+	if t.conn.nc.IsConnected() { // wait longer: messages that arrive later would not be released
 		return flushLimit
 	}
 	return endLimit
@@ -259,19 +259,19 @@ func signal(c chan struct{}) {
 // Link implements triggers.Linked.
 func (t *trigger) Link() (triggers.Link, bool) { return t.conn.link(), true }
 
-// Backlog implements triggers.Trigger: what the consumer has not delivered, and
-// what is held here. Messages that wait for a retry are unsettled: the server delivers
-// them when it is asked, and does not say when they are due.
+// Backlog implements triggers.Trigger. Ready are the messages that the consumer has not
+// delivered, and those prefetched here. Messages that wait for a retry are unsettled: the
+// server delivers them on request, and does not report when they are due.
 func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 	t.mu.Lock()
-	consumer, held := t.consumer, int64(t.held.len())
+	consumer, held := t.consumer, int64(t.prefetched.len())
 	t.mu.Unlock()
 	if consumer == nil {
 		return triggers.Backlog{}, fmt.Errorf("consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, triggers.ErrUnknown)
 	}
 	info, err := consumer.Info(ctx)
 	if err != nil {
-		return triggers.Backlog{}, fmt.Errorf("asking for the backlog of consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
+		return triggers.Backlog{}, fmt.Errorf("reading the backlog of consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
 	}
 	b := triggers.Backlog{Ready: int64(info.NumPending) + held, Unsettled: max(int64(info.NumAckPending)-held, 0)}
 	if info.NumPending > 0 && len(info.Config.FilterSubjects) == 0 {
@@ -280,8 +280,7 @@ func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 	return b, nil
 }
 
-// oldest is when the first undelivered message was enqueued; zero if that can't
-// be read.
+// oldest returns when the first undelivered message was enqueued; zero if that cannot be read.
 func (t *trigger) oldest(ctx context.Context, info *jetstream.ConsumerInfo) time.Time {
 	stream, err := t.conn.js.Stream(ctx, t.cfg.Stream)
 	if err != nil {
@@ -298,8 +297,7 @@ func (t *trigger) oldest(ctx context.Context, info *jetstream.ConsumerInfo) time
 	return m.Time
 }
 
-// Close implements triggers.Trigger. What was held and never handed out is given
-// back at once.
+// Close implements triggers.Trigger. It releases prefetched messages at once.
 func (t *trigger) Close(ctx context.Context) error {
 	t.conn.mu.Lock()
 	delete(t.conn.reconnected, t)
@@ -314,7 +312,7 @@ func (t *trigger) Close(ctx context.Context) error {
 	t.running.Wait()
 
 	t.mu.Lock()
-	held := t.held.take(t.held.len())
+	held := t.prefetched.take(t.prefetched.len())
 	t.weigh()
 	t.mu.Unlock()
 	var errs []error
@@ -322,17 +320,17 @@ func (t *trigger) Close(ctx context.Context) error {
 		errs = append(errs, d.Settle(ctx, triggers.Verdict{Kind: triggers.Release}))
 	}
 	t.sendUnsent(false)
-	errs = append(errs, t.taken(ctx))
+	errs = append(errs, t.confirmSettled(ctx))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("closing consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
 	}
 	return nil
 }
 
-// taken waits until the server has carried out what was settled. It queues that, and a server
-// that ends forgets the queue; so the last is repeated, which changes nothing, and it answers
-// when it gets there.
-func (t *trigger) taken(ctx context.Context) error {
+// confirmSettled waits until the server has carried out the settlements. The server queues
+// them, and loses the queue when it stops. So the last one is repeated, which has no effect, and
+// the server responds when it has processed it.
+func (t *trigger) confirmSettled(ctx context.Context) error {
 	if !t.conn.nc.IsConnected() {
 		return nil
 	}
@@ -345,8 +343,8 @@ func (t *trigger) taken(ctx context.Context) error {
 		return err
 	}
 	if _, err := t.conn.nc.RequestWithContext(ctx, last.reply, last.said); err != nil && !errors.Is(err, nats.ErrNoResponders) {
-		// It has all; whether it has carried it out only matters where it ends now.
-		t.log.Debug("the server does not say whether it has taken what was settled", "error", err)
+		// It has received all; only a server that stops now may not have carried them out.
+		t.log.Debug("the server did not confirm the last settlements", "error", err)
 	}
 	return nil
 }

@@ -13,13 +13,13 @@ import (
 // limit is about a minute.
 const acceptLimit = 50 * time.Second
 
-// errReplaced says that a client was replaced: there is another.
+// errReplaced is returned if a client was replaced by another.
 var errReplaced = errors.New("the client was replaced")
 
-// holdSessions holds one session after the other.
+// holdSessions accepts and serves one session after the other.
 func (e *entity) holdSessions() {
 	t := e.t
-	pause, failures := patience(), 0
+	pause, failures := retryBackoff(), 0
 	for e.roomForSession() {
 		by := e.link.Load()
 		r, err := e.accept(by)
@@ -47,10 +47,10 @@ func (e *entity) holdSessions() {
 			if failures > 0 {
 				t.works(e)
 			}
-			continue // nobody has messages
+			continue // no session has messages
 		}
 		failures++
-		if beyondRepair(err) || failures > reopenAfter {
+		if needsNewLink(err) || failures > reopenAfter {
 			if broken := e.reopen(by); broken != nil {
 				err = errors.Join(err, broken)
 			}
@@ -63,7 +63,7 @@ func (e *entity) holdSessions() {
 	}
 }
 
-// accepted notes that one session fewer is being waited for.
+// accepted records that one session fewer is awaited.
 func (e *entity) accepted() {
 	e.t.mu.Lock()
 	defer e.t.mu.Unlock()
@@ -71,14 +71,14 @@ func (e *entity) accepted() {
 	e.t.room.Broadcast()
 }
 
-// roomForSession waits until a Receive waits for more than it will find and the
-// entity's sessions that are being accepted will bring; false at the end.
+// roomForSession waits until a Receive requests more messages than are prefetched and than
+// the sessions being accepted will have, one each; false at the end.
 func (e *entity) roomForSession() bool {
 	t := e.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.ctx.Err() == nil {
-		if t.waiting-len(t.held) > e.accepting {
+		if t.waiting-len(t.prefetched) > e.accepting {
 			e.accepting++
 			return true
 		}
@@ -87,8 +87,8 @@ func (e *entity) roomForSession() bool {
 	return false
 }
 
-// accept waits for a session that nobody holds and that has messages. Where it
-// got one, by has one user more.
+// accept waits for a session with messages that no receiver holds. If it returns one, by has
+// one more user.
 func (e *entity) accept(by *link) (*azservicebus.SessionReceiver, error) {
 	ctx, cancel := context.WithTimeout(e.t.ctx, acceptLimit)
 	defer cancel()

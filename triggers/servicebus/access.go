@@ -19,25 +19,24 @@ import (
 // Access is a way into a namespace: by a connection string, or by the namespace's
 // name and an identity.
 type Access struct {
-	// ConnectionString is asked anew for each connection, so that a secret that
-	// was changed is taken up. Nil: Namespace and Credential are used.
+	// ConnectionString is called for each connection, so that a changed secret takes
+	// effect. If it is nil, Namespace and Credential are used.
 	ConnectionString func() (string, error)
 	// Namespace is NAME.servicebus.windows.net.
 	Namespace  string
 	Credential azcore.TokenCredential
-	// Endpoint is HOST:PORT, where the namespace is reached in another place
-	// than its name says. The admin API is asked there, too, or at the host's port
-	// 443 where PORT is 5671.
+	// Endpoint is HOST:PORT, if the namespace is not reached at its name. It serves the
+	// admin API, too; if PORT is 5671, the host's port 443 does.
 	Endpoint string
 	// TLS is how connections are encrypted; nil is with the machine's roots.
 	TLS *tls.Config
 }
 
-// again is how the SDK tries what is not a settlement once more. Its own first
-// pause of 4 s is longer than most outages.
+// again is how the SDK retries requests other than settlements. Its default first pause of
+// 4 s is longer than most outages.
 var again = azservicebus.RetryOptions{MaxRetries: 3, RetryDelay: 50 * time.Millisecond, MaxRetryDelay: time.Second}
 
-// client makes a client. The connection string is in no error.
+// client returns a new client. No error contains the connection string.
 func (a *Access) client() (*azservicebus.Client, error) {
 	o := &azservicebus.ClientOptions{RetryOptions: again, ApplicationID: "drover"}
 	o.NewWebSocketConn = a.dial(false)
@@ -61,10 +60,10 @@ func (a *Access) client() (*azservicebus.Client, error) {
 	return c, nil
 }
 
-// adminLimit bounds one question to the admin API.
+// adminLimit bounds one request to the admin API.
 const adminLimit = 10 * time.Second
 
-// admin makes a client of the admin API; done frees what it holds.
+// admin returns a new client of the admin API; done closes its connections.
 func (a *Access) admin() (c *admin.Client, done func(), err error) {
 	web := http.DefaultTransport.(*http.Transport).Clone()
 	web.TLSClientConfig = a.TLS
@@ -98,7 +97,7 @@ func (a *Access) admin() (c *admin.Client, done func(), err error) {
 	return c, web.CloseIdleConnections, err
 }
 
-// developmentEmulator returns the address of an emulator, if the string is of one.
+// developmentEmulator returns the address of the emulator that a connection string names.
 func developmentEmulator(connection string) (address string, ok bool) {
 	for part := range strings.SplitSeq(connection, ";") {
 		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
@@ -112,8 +111,8 @@ func developmentEmulator(connection string) (address string, ok bool) {
 	return address, ok
 }
 
-// plain asks an emulator without TLS, on its only port; the SDK insists on
-// https and its port.
+// plain sends requests to an emulator without TLS, on its only port; the SDK uses https and
+// port 443 always.
 type plain struct {
 	http.RoundTripper
 	address string
@@ -125,7 +124,7 @@ func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
 	return p.RoundTripper.RoundTrip(r)
 }
 
-// A right is what a key or an identity must have, in Azure's words.
+// A right is a permission of a key or an identity, in Azure's terms.
 type right struct{ claim, role string }
 
 var (
@@ -134,7 +133,7 @@ var (
 	manage = right{"Manage", "Azure Service Bus Data Owner"}
 )
 
-// explain says what to do about an error; needs is the right that was used.
+// explain adds a remedy to an error; needs is the right that the request used.
 func explain(err error, needs right) error {
 	text := strings.ToLower(err.Error())
 	var e *azservicebus.Error

@@ -82,7 +82,7 @@ func signed(connection, name, key string, left time.Duration) string {
 		endpoint, resource, url.QueryEscape(base64.StdEncoding.EncodeToString(mac.Sum(nil))), until, name)
 }
 
-// A key is replaced while the trigger runs: what is asked for anew has the new one.
+// A key is replaced while the trigger runs: new connections use the new one.
 func TestASecretThatChanges(t *testing.T) {
 	for _, sessions := range []bool{false, true} {
 		b := startWith(t, emulator.Options{Keys: []emulator.Key{{Name: "all", Key: "old", Manage: true}}}, emulator.QueueOptions{RequiresSession: sessions})
@@ -251,7 +251,7 @@ func TestBacklogByRight(t *testing.T) {
 	}
 }
 
-// One of several subscriptions goes; the others go on, and it is told.
+// One of several subscriptions is deleted: it is reported, and the others continue.
 func TestSeveralSubscriptions(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	for _, err := range []error{b.CreateTopic("events"), b.CreateSubscription("events", "a", emulator.QueueOptions{}), b.CreateSubscription("events", "b", emulator.QueueOptions{})} {

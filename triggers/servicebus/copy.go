@@ -11,9 +11,9 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// retryByCopy sends a copy for later and then completes the message: a crash
-// between the two makes two of one, and never none.
-func (l *loan) retryByCopy(ctx context.Context, m *triggers.Message, delay time.Duration) error {
+// retryByCopy schedules a copy and then completes the message. A crash between the two
+// duplicates the message, and never loses it.
+func (l *leasedMessage) retryByCopy(ctx context.Context, m *triggers.Message, delay time.Duration) error {
 	at := time.Now().Add(delay).Truncate(time.Millisecond) // which is what AMQP keeps
 	sending, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
@@ -21,16 +21,16 @@ func (l *loan) retryByCopy(ctx context.Context, m *triggers.Message, delay time.
 		return fmt.Errorf("scheduling message %s of %s for its next attempt: %w", m.ID, l.e.path(), explain(err, send))
 	}
 	err := l.end(ctx, m, triggers.Verdict{Kind: triggers.Done})
-	l.e.t.forget(l)
+	l.e.t.untrack(l)
 	if err != nil {
-		// It must not be sent again.
+		// The copy must not be sent again.
 		l.e.t.log.Warn("a message was copied for its next attempt and could not be completed; it will run twice", "message", m.ID, "error", err)
 	}
 	return nil
 }
 
 // expiresBefore reports whether the message expires before a retry is due, and logs it.
-func (l *loan) expiresBefore(at time.Time) bool {
+func (l *leasedMessage) expiresBefore(at time.Time) bool {
 	expires := expiryOf(l.received)
 	if expires.IsZero() || expires.After(at) {
 		return false
@@ -40,8 +40,8 @@ func (l *loan) expiresBefore(at time.Time) bool {
 	return true
 }
 
-// copy is the message as it was, for an attempt at a time.
-func (l *loan) copy(failures int, at time.Time) *azservicebus.AMQPAnnotatedMessage {
+// copy returns the message as it was sent, for an attempt at a time.
+func (l *leasedMessage) copy(failures int, at time.Time) *azservicebus.AMQPAnnotatedMessage {
 	out := copyOf(l.received)
 	out.ApplicationProperties[failuresProperty] = failuresOfCopy(failures, at)
 	if out.MessageAnnotations == nil {

@@ -57,7 +57,7 @@ func TestADeadLetterWithoutRoom(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &strict{room: test.room}
-			if err := new(loan).carryOut(t.Context(), s, nil, &triggers.Message{ID: "1", Attempt: 3}, verdict); err != nil || len(s.moved) != 1 {
+			if err := new(leasedMessage).carryOut(t.Context(), s, nil, &triggers.Message{ID: "1", Attempt: 3}, verdict); err != nil || len(s.moved) != 1 {
 				t.Fatalf("%d were moved, %v", len(s.moved), err)
 			}
 			got := s.moved[0]
@@ -69,7 +69,7 @@ func TestADeadLetterWithoutRoom(t *testing.T) {
 	}
 	s := &strict{room: 10}
 	var refused *amqp.Error
-	if err := new(loan).carryOut(t.Context(), s, nil, &triggers.Message{ID: "1"}, verdict); !errors.As(err, &refused) {
+	if err := new(leasedMessage).carryOut(t.Context(), s, nil, &triggers.Message{ID: "1"}, verdict); !errors.As(err, &refused) {
 		t.Errorf("%v; want what the service said", err)
 	}
 }
@@ -78,7 +78,7 @@ func TestADeadLetterWithoutRoom(t *testing.T) {
 func TestADeadLetterThatIsNotRefused(t *testing.T) {
 	for _, err := range []error{context.DeadlineExceeded, &amqp.LinkError{}, &amqp.ConnError{}, &azservicebus.Error{Code: azservicebus.CodeLockLost}} {
 		s := &strict{fails: err}
-		if got := new(loan).carryOut(t.Context(), s, nil, &triggers.Message{ID: "1"}, triggers.Verdict{Kind: triggers.Reject, Reason: "no"}); !errors.Is(got, err) || s.asked != 1 {
+		if got := new(leasedMessage).carryOut(t.Context(), s, nil, &triggers.Message{ID: "1"}, triggers.Verdict{Kind: triggers.Reject, Reason: "no"}); !errors.Is(got, err) || s.asked != 1 {
 			t.Errorf("%v: %v, after %d questions", err, got, s.asked)
 		}
 	}

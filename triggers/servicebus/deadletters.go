@@ -104,7 +104,7 @@ type own struct {
 func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter, error) {
 	for d.at < len(d.graves) {
 		g := d.graves[d.at]
-		seen, err := look(ctx, g.r, g.next, n, &g.page)
+		seen, err := peekPage(ctx, g.r, g.next, n, &g.page)
 		if err != nil {
 			return nil, fmt.Errorf("looking at the dead letters of %s: %w", g.path(), explain(err, listen))
 		}
@@ -213,7 +213,7 @@ func deref[T any](p *T) (v T) {
 	return v
 }
 
-// Close implements triggers.DeadLetters. What is locked here is given back: it
+// Close implements triggers.DeadLetters. It releases the messages locked here: it
 // would be out of everybody's reach until its lock ends.
 func (d *deadLetters) Close(ctx context.Context) error {
 	var errs []error

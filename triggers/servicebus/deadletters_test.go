@@ -204,7 +204,7 @@ func TestDeadLettersWithoutManage(t *testing.T) {
 	}
 	eventually(t, "it is replayed", func() bool { // the lock of the failed one ends
 		err := d.Replay(t.Context(), all[0], time.Time{})
-		if err != nil && !strings.Contains(err.Error(), "is locked: somebody else has it in hand") {
+		if err != nil && !strings.Contains(err.Error(), "is locked: another receiver has it") {
 			t.Fatal(err)
 		}
 		return err == nil
@@ -310,7 +310,7 @@ func TestAReplayHasAllOfItsMessage(t *testing.T) {
 	if again.Message.Attempt != 1 || again.Message.ID != "77" {
 		t.Errorf("%+v", again.Message)
 	}
-	wantFull(t, tr.loanOf(again).received.RawAMQPMessage)
+	wantFull(t, tr.leaseOf(again).received.RawAMQPMessage)
 	settle(t, again, triggers.Done)
 }
 

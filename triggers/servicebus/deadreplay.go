@@ -13,12 +13,12 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file takes dead letters out of their sub-queue. The service lends them in
+// This file takes dead letters out of their sub-queue. The service locks them in
 // their order only: to get at one of them, all before it are received and held, and
-// given back at the end.
+// released at the end.
 
 const (
-	// takeLimit is how long is waited for dead letters to be lent. What does not
+	// takeLimit bounds the wait for dead letters to be delivered. What does not
 	// come by then somebody else has.
 	takeLimit = 2 * time.Second
 	// maxTake is how many are received at once.
@@ -70,7 +70,7 @@ func (g *grave) take(ctx context.Context, sequence int64) (*azservicebus.Receive
 		}
 		there, err := g.has(ctx, sequence)
 		if err == nil && there {
-			err = fmt.Errorf("dead letter %d of %s is locked: somebody else has it in hand, or a command that was killed; its lock ends within 5 minutes", sequence, g.path())
+			err = fmt.Errorf("dead letter %d of %s is locked: another receiver has it, or a command that was killed; its lock ends within 5 minutes", sequence, g.path())
 		}
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (g *grave) receive(ctx context.Context, n int) ([]*azservicebus.ReceivedMes
 
 // has reports whether a dead letter is there, locked or not.
 func (g *grave) has(ctx context.Context, sequence int64) (bool, error) {
-	seen, err := look(ctx, g.r, sequence, 1, nil)
+	seen, err := peekPage(ctx, g.r, sequence, 1, nil)
 	if err != nil {
 		return false, fmt.Errorf("looking for dead letter %d of %s: %w", sequence, g.path(), explain(err, listen))
 	}
@@ -131,8 +131,8 @@ func (g *grave) complete(ctx context.Context, m *azservicebus.ReceivedMessage) e
 	return nil
 }
 
-// close gives back what is held, by another receiver, which never receives: the
-// first one may have asked for more than has come, and what is given back would
+// close releases what is locked, over another receiver, which never receives: the first one
+// may have requested more than has arrived, and released messages would
 // come over it again, and stay locked.
 func (g *grave) close(ctx context.Context) error {
 	g.taking.Lock()
@@ -318,7 +318,7 @@ func (g *grave) isBack(ctx context.Context, token string) (bool, error) {
 	defer func() { _ = r.Close(ctx) }() // it was only looked through
 	next, page := int64(0), 0
 	for looked := 0; looked < maxLook; {
-		seen, err := look(ctx, r, next, maxPeek, &page)
+		seen, err := peekPage(ctx, r, next, maxPeek, &page)
 		if err != nil {
 			return false, fmt.Errorf("looking for it in %s: %w", g.path(), explain(err, listen))
 		}

@@ -10,58 +10,57 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// entity is a queue or a subscription, and what receives from it. It has a
-// client of its own: an error of one entity ends a client's whole connection.
+// entity is a queue or a subscription, and its receiver. It has a client of its own, because
+// an error of one entity ends a client's whole connection.
 type entity struct {
 	t                          *trigger
 	queue, topic, subscription string
 
-	// link is the one that messages come by, as far as is known: a message is
-	// settled over its own only while that is likely to be there.
+	// link is the current link, as far as is known. A message is settled over the link
+	// that delivered it only while that is the current one.
 	link  atomic.Pointer[link]
-	admin *inspector    // nil where the right Manage was not granted
-	lock  time.Duration // of a message; 0 where only the admin API knows
-	// copies sends what is retried by a copy, over the client copiesBy.
+	admin *inspector    // nil without the right Manage
+	lock  time.Duration // of a message; 0 if the admin API did not report it
+	// copies sends scheduled copies, over the client copiesBy.
 	sending  sync.Mutex
 	copies   *azservicebus.Sender
 	copiesBy *azservicebus.Client
 
 	// Guarded by t.mu.
 	failing  error
-	pause    context.CancelFunc // of the receiving that goes on
-	sessions int                // that are held
-	// accepting counts those that are being waited for, or whose first message is.
+	pause    context.CancelFunc // cancels the current receive call
+	sessions int                // held here
+	// accepting counts the sessions that are awaited, or whose first message is.
 	accepting int
-	// inSessions counts the messages that they have.
+	// inSessions counts the messages of the sessions held here.
 	inSessions int
 	// retrying counts the sessions whose message waits for its next attempt.
 	retrying int
 
-	// fetch's own.
-	ask     int           // what it asks for next, at most
-	out     int           // asked for, and not come
-	fast    int           // times in a row that it came as fast as it can
-	fastest time.Duration // that messages came; at first, a round trip
+	// Used by receiveLoop only.
+	ask     int           // how many messages it requests next, at most
+	out     int           // requested, and not arrived
+	fast    int           // how often in a row messages arrived as fast as possible
+	fastest time.Duration // shortest time of a receive call; at first, a round trip
 }
 
-// link is a client, its receiver, and their connection; its context ends when
-// that is known to be gone. After that the SDK may have another connection
-// under the same client, which is another link.
+// link is a client, its receiver, and their connection. Its context ends when the connection
+// is known to be lost. If the SDK then reconnects the same client, that is another link.
 type link struct {
 	client   *azservicebus.Client
-	receiver *azservicebus.Receiver // nil where there are sessions
+	receiver *azservicebus.Receiver // nil with sessions
 	ctx      context.Context
 	gone     context.CancelFunc
-	users    *users // sessions that go on over the client
+	users    *users // sessions over the client
 
 	mu       sync.Mutex
-	settling context.Context // of the settlements that begin
-	until    time.Time       // for which it is used
+	settling context.Context // of settlements that begin now
+	until    time.Time       // until when settling is used
 }
 
-// settle is the context of a settlement over the link: it ends with the link, and
-// after linkLimit, or up to twice as long. Many share it, since to make one for
-// each message would be a tenth of what drover costs it.
+// settle returns the context of a settlement over the link. It ends with the link, or after
+// one to two times linkLimit. Settlements share it: one per message would be a tenth of
+// drover's cost per message.
 func (l *link) settle() context.Context {
 	now := time.Now()
 	l.mu.Lock()
@@ -82,7 +81,7 @@ func (e *entity) path() string {
 	return e.topic + "/Subscriptions/" + e.subscription
 }
 
-// dial makes a client, which connects when it is first used.
+// dial returns a link with a new client, which connects when it is first used.
 func (e *entity) dial() (*link, error) {
 	client, err := e.t.cfg.Access.client()
 	if err != nil {
@@ -107,7 +106,7 @@ func (e *entity) newReceiver(client *azservicebus.Client) (*azservicebus.Receive
 	return client.NewReceiverForSubscription(e.topic, e.subscription, nil)
 }
 
-// lostLink notes that the connection was lost. The SDK makes another.
+// lostLink records that the connection was lost. The SDK reconnects.
 func (e *entity) lostLink(old *link) {
 	l := &link{client: old.client, receiver: old.receiver, users: old.users}
 	l.ctx, l.gone = context.WithCancel(context.Background())
@@ -117,9 +116,8 @@ func (e *entity) lostLink(old *link) {
 	old.gone()
 }
 
-// detach closes the receiver, which has still asked for messages: what is given
-// back at a stop would come again over it. Another, which never receives, takes its
-// place for the settlements.
+// detach closes the receiver, which may have requests pending: messages released at a stop
+// would be redelivered over it. A receiver that never receives replaces it, for settlements.
 func (e *entity) detach() {
 	old := e.link.Load()
 	r, err := e.newReceiver(old.client)
@@ -144,7 +142,7 @@ func (e *entity) detach() {
 	}
 }
 
-// reopen replaces a client, which takes up a secret that was changed.
+// reopen replaces a client; a changed secret takes effect.
 func (e *entity) reopen(old *link) error {
 	l, err := e.dial()
 	if err != nil {
@@ -165,15 +163,15 @@ func (e *entity) reopen(old *link) error {
 	return nil
 }
 
-// users are what uses a client, which is closed when it was replaced and the last
-// of them is done.
+// users counts the users of a client, which is closed when it was replaced and the last user
+// is done.
 type users struct {
 	mu     sync.Mutex
 	n      int
 	closer func() // once it is replaced
 }
 
-// add reports false where the client was replaced already.
+// add reports false if the client was replaced already.
 func (u *users) add() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

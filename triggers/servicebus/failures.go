@@ -9,9 +9,9 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// failuresProperty carries how often a message has failed, and a mark of the message that
-// it is about, as in "2 of 17.1767225600000". People and tools send messages again with all
-// of their properties: what they send is another message, and begins at attempt 1.
+// failuresProperty has the number of failures of a message, and the identity of that message,
+// as in "2 of 17.1767225600000". People and tools resend messages with all of their
+// properties; that is another message, which starts at attempt 1.
 const failuresProperty = "drover-failures"
 
 const (
@@ -21,12 +21,12 @@ const (
 	early = time.Minute
 )
 
-// identityOf is what no other message of an entity has: its number and when it came.
+// identityOf identifies a message within its entity: its number and enqueue time.
 func identityOf(m *azservicebus.ReceivedMessage) string {
 	return fmt.Sprintf("%d.%d", deref(m.SequenceNumber), deref(m.EnqueuedTime).UnixMilli())
 }
 
-// failuresHere is the property of a message that stays where it is.
+// failuresHere returns the property of an abandoned message.
 func failuresHere(n int, m *azservicebus.ReceivedMessage) string {
 	if n == 0 {
 		return ""
@@ -34,13 +34,13 @@ func failuresHere(n int, m *azservicebus.ReceivedMessage) string {
 	return fmt.Sprintf("%d of %s", n, identityOf(m))
 }
 
-// failuresOfCopy is the property of a copy that is scheduled for a time: its number nobody
-// knows yet.
+// failuresOfCopy returns the property of a copy that is scheduled for a time. Its number is not
+// known yet.
 func failuresOfCopy(n int, at time.Time) string {
 	return fmt.Sprintf("%d at %d.%d", n, at.UnixMilli(), time.Now().UnixMilli())
 }
 
-// failuresOf reads how often a message has failed; 0 where the property is of another.
+// failuresOf returns the number of failures of a message; 0 if the property is of another one.
 func failuresOf(m *azservicebus.ReceivedMessage) int {
 	property, _ := m.ApplicationProperties[failuresProperty].(string)
 	count, rest, _ := strings.Cut(property, " ")

@@ -169,7 +169,7 @@ func TestEntitiesThatAreNotThere(t *testing.T) {
 	}
 }
 
-// What is held ready follows the rate, and is given back at the end.
+// The number of prefetched messages follows the rate, and they are released at the end.
 func TestThePrefetch(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	all := make([]triggers.Message, 600)
@@ -181,7 +181,7 @@ func TestThePrefetch(t *testing.T) {
 	held := func() (held, ready int) {
 		tr.mu.Lock()
 		defer tr.mu.Unlock()
-		return len(tr.held), tr.rate.Ready()
+		return len(tr.prefetched), tr.rate.Ready()
 	}
 	first := receive(t, tr, 1)[0]
 	if n, ready := held(); n+ready > 0 {
@@ -194,7 +194,7 @@ func TestThePrefetch(t *testing.T) {
 	deadline := time.Now().Add(within)
 	for n, _ := held(); n == 0; n, _ = held() {
 		if time.Now().After(deadline) {
-			t.Fatal("nothing is held ready")
+			t.Fatal("nothing is prefetched")
 		}
 	}
 	if err := tr.Close(t.Context()); err != nil {
@@ -253,7 +253,7 @@ func TestAServerThatRestarts(t *testing.T) {
 	}
 }
 
-// A link that gets nothing and is not told: found out by max_idle.
+// A link that receives nothing and reports no error is detected by max_idle.
 func TestAReceiverThatIsDeaf(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	tr := b.open(t, func(c *Config) { c.MaxIdle = 500 * time.Millisecond })
@@ -450,7 +450,7 @@ func TestALossIsTold(t *testing.T) {
 		select {
 		case <-lost:
 		case <-time.After(within):
-			t.Error("nobody was told")
+			t.Error("the handler was not called")
 		}
 		// Too late, and no error, and no harm to the one that runs now.
 		if err := hung.Settle(t.Context(), triggers.Verdict{Kind: triggers.Retry, Delay: time.Minute}); err != nil {

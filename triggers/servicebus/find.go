@@ -10,11 +10,12 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// maxSearched is how many messages of an entity are looked at for one.
+// maxSearched bounds the messages of an entity that a search reads.
 const maxSearched = 1000
 
-// Find implements triggers.Finder, by peeking, which shows what is locked like what is
-// not, unless the service says until when. In entities with sessions nothing can be looked for without one.
+// Find implements triggers.Finder, by peeking. Peeking does not distinguish locked messages,
+// unless the service reports the end of their locks. An entity with sessions cannot be
+// searched without a session.
 func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	if t.cfg.Sessions {
 		return triggers.Found{}, fmt.Errorf("%s has sessions: %w", t.cfg.path(), triggers.ErrUnsearchable)
@@ -30,11 +31,11 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	return triggers.Found{}, triggers.ErrNotFound
 }
 
-// own finds a message that this trigger has.
+// own finds a message that this trigger has leased.
 func (t *trigger) own(id string) (found triggers.Found, has bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for l := range t.loans {
+	for l := range t.leases {
 		if l.message.ID == id && !l.lost {
 			return triggers.Found{Place: triggers.PlaceHeld, Ahead: -1, Failures: l.failures, Enqueued: l.message.Enqueued, Due: l.retryAt}, true
 		}
@@ -45,7 +46,7 @@ func (t *trigger) own(id string) (found triggers.Found, has bool) {
 func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 	from, ahead, page := int64(0), int64(0), 0
 	for looked := 0; looked < maxSearched; {
-		seen, err := look(ctx, e.link.Load().receiver, from, maxPeek, &page)
+		seen, err := peekPage(ctx, e.link.Load().receiver, from, maxPeek, &page)
 		if err != nil {
 			return triggers.Found{}, fmt.Errorf("looking for a message of %s: %w", e.path(), explain(err, listen))
 		}
@@ -72,7 +73,7 @@ func (e *entity) foundAs(m *azservicebus.ReceivedMessage, ahead int64) triggers.
 	if m.EnqueuedTime != nil {
 		found.Enqueued = *m.EnqueuedTime
 	}
-	if m.State != azservicebus.MessageStateActive { // scheduled, or deferred by somebody
+	if m.State != azservicebus.MessageStateActive { // scheduled or deferred
 		found.Place, found.Ahead, found.Doubtful = triggers.PlaceLater, -1, false
 		if m.ScheduledEnqueueTime != nil {
 			found.Due = *m.ScheduledEnqueueTime

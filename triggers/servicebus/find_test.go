@@ -150,7 +150,7 @@ func TestFindIsBounded(t *testing.T) {
 	wantFound(t, tr, fmt.Sprint("m", maxSearched), triggers.Found{})
 }
 
-// With sessions it is said that nothing can be looked for.
+// With sessions the entity cannot be searched.
 func TestFindWithSessions(t *testing.T) {
 	b := start(t, emulator.QueueOptions{RequiresSession: true})
 	tr := b.open(t, func(c *Config) { c.Sessions = true })

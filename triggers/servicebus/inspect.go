@@ -15,13 +15,13 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// inspector asks the admin API, which takes the right Manage.
+// inspector queries the admin API, which needs the right Manage.
 type inspector struct {
 	client *admin.Client
 	done   func()
 }
 
-// properties are an entity's, as far as they matter here.
+// properties are the properties of an entity that are checked.
 type properties struct {
 	sessions, duplicates bool
 	maxDeliveries        int
@@ -29,8 +29,8 @@ type properties struct {
 	lock                 time.Duration
 }
 
-// check finds out, before anything is received, whether the entity is there, is
-// what the configuration says, and lets itself be read.
+// check checks, before anything is received, that the entity exists, matches the
+// configuration, and can be read.
 func (e *entity) check(ctx context.Context) error {
 	if err := e.inspect(ctx); err != nil {
 		return err
@@ -40,17 +40,17 @@ func (e *entity) check(ctx context.Context) error {
 		if _, err := e.peek(ctx, 1); err != nil {
 			return err
 		}
-		began := time.Now() // now that the links are there
+		began := time.Now() // the links are open now
 		_, err := e.peek(ctx, 1)
 		e.fastest = time.Since(began)
 		return err
 	case e.admin != nil:
-		return nil // Manage has Listen in it, and to look takes a second
+		return nil // Manage includes Listen, and checking sessions takes a second
 	}
 	return e.checkSessions(ctx)
 }
 
-// inspect asks the admin API, if it may.
+// inspect queries the admin API, if it is allowed.
 func (e *entity) inspect(ctx context.Context) error {
 	cfg := e.t.cfg
 	client, done, err := cfg.Access.admin()
@@ -101,7 +101,7 @@ func (e *entity) fits(p *properties) error {
 	return nil
 }
 
-// properties returns nil where the entity is not there.
+// properties returns nil if the entity does not exist.
 func (e *entity) properties(ctx context.Context) (*properties, error) {
 	c := e.admin.client
 	if e.queue != "" {
@@ -156,7 +156,7 @@ func hasStatus(err error, code int) bool {
 	return errors.As(err, &r) && r.StatusCode == code
 }
 
-// create makes the entity, and its topic. That somebody else did is no error.
+// create creates the entity, and its topic. It is no error if they exist.
 func (e *entity) create(ctx context.Context) error {
 	c, sessions := e.admin.client, e.t.cfg.Sessions
 	deliveries := int32(max(10, 2*e.t.cfg.MaxAttempts))
@@ -177,10 +177,10 @@ func (e *entity) create(ctx context.Context) error {
 	return exists(err)
 }
 
-// sessionCheck is how long the first look waits for a session.
+// sessionCheck bounds the wait for a session at the start.
 const sessionCheck = time.Second
 
-// checkSessions asks for a session. One that comes is given back.
+// checkSessions accepts a session, and closes it at once.
 func (e *entity) checkSessions(ctx context.Context) error {
 	waiting, cancel := context.WithTimeout(ctx, sessionCheck)
 	defer cancel()
@@ -195,8 +195,8 @@ func (e *entity) checkSessions(ctx context.Context) error {
 	return fmt.Errorf("accepting a session of %s: %w", e.path(), explain(err, listen))
 }
 
-// backlog asks the admin API for the counts, and looks at the next messages
-// where it may not.
+// backlog returns the counts of the admin API or, without the right to that, of a peek at the
+// next messages.
 func (e *entity) backlog(ctx context.Context) (triggers.Backlog, error) {
 	if e.admin != nil {
 		ctx, cancel := context.WithTimeout(ctx, adminLimit)
@@ -209,7 +209,7 @@ func (e *entity) backlog(ctx context.Context) (triggers.Backlog, error) {
 	return e.peek(ctx, maxPeek)
 }
 
-// counts are those of the admin API. What is locked is among its active ones.
+// counts returns the counts of the admin API. Its active messages include locked ones.
 func (e *entity) counts(ctx context.Context) (triggers.Backlog, error) {
 	var active, dead, scheduled int32
 	if e.queue != "" {
@@ -225,7 +225,7 @@ func (e *entity) counts(ctx context.Context) (triggers.Backlog, error) {
 		}
 		active, dead = r.ActiveMessageCount, r.DeadLetterMessageCount
 	}
-	b := triggers.Backlog{Ready: max(int64(active)-e.lent(), 0), More: &triggers.BacklogMore{Dead: int64(dead), Scheduled: int64(scheduled)}}
+	b := triggers.Backlog{Ready: max(int64(active)-e.leased(), 0), More: &triggers.BacklogMore{Dead: int64(dead), Scheduled: int64(scheduled)}}
 	if b.Ready > 0 && !e.t.cfg.Sessions {
 		next, err := e.peek(ctx, maxPeek)
 		if err != nil {
@@ -243,12 +243,12 @@ func orMissing(err error) error {
 	return err
 }
 
-// lent is how many of the entity's messages are here.
-func (e *entity) lent() (n int64) {
+// leased is how many of the entity's messages are locked here.
+func (e *entity) leased() (n int64) {
 	e.t.mu.Lock()
 	defer e.t.mu.Unlock()
-	n = e.t.coming.Load() + int64(e.inSessions)
-	for l := range e.t.loans {
+	n = e.t.inTransit.Load() + int64(e.inSessions)
+	for l := range e.t.leases {
 		if l.e == e {
 			n++
 		}
@@ -256,23 +256,23 @@ func (e *entity) lent() (n int64) {
 	return n
 }
 
-// maxPeek is the most that the service shows at once.
+// maxPeek is the largest number of messages that one peek returns.
 const maxPeek = 250
 
-// peek looks at what is next: from n on it tells that there is so much at least.
+// peek counts the next messages; from n on the count is a lower bound.
 func (e *entity) peek(ctx context.Context, n int) (b triggers.Backlog, err error) {
 	asked := n
-	seen, err := look(ctx, e.link.Load().receiver, 0, n, &asked)
-	if tooLarge(err) { // the next message; receiving goes on with others
-		e.t.log.Warn("the next message cannot be looked at", "path", e.path(), "error", err)
+	seen, err := peekPage(ctx, e.link.Load().receiver, 0, n, &asked)
+	if tooLarge(err) { // the next message; other messages are still received
+		e.t.log.Warn("the next message cannot be peeked", "path", e.path(), "error", err)
 		return triggers.Backlog{Ready: 1, AtLeast: true}, nil
 	}
 	if err != nil {
 		return b, fmt.Errorf("looking at the messages of %s: %w", e.path(), explain(err, listen))
 	}
 	e.t.mu.Lock()
-	here := make(map[int64]bool, len(e.t.loans))
-	for l := range e.t.loans {
+	here := make(map[int64]bool, len(e.t.leases))
+	for l := range e.t.leases {
 		if l.e == e {
 			here[l.number()] = true
 		}

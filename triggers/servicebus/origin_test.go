@@ -18,7 +18,7 @@ func TestNative(t *testing.T) {
 		MessageID: "1", DeliveryCount: 2, Subject: &subject, SessionID: &session, SequenceNumber: &number, EnqueuedTime: &at, TimeToLive: &ttl,
 		ApplicationProperties: map[string]any{"n": int32(1), "f": 1.5, "odd": math.NaN(), "u": uint64(9), "t": at, "b": []byte("ab"), failuresProperty: "1 of x"},
 	}
-	got := newLoan(&entity{}, m, at).message.Origin.Native()
+	got := newLeasedMessage(&entity{}, m, at).message.Origin.Native()
 	properties := map[string]any{"n": int64(1), "f": 1.5, "odd": "NaN", "u": "9", "t": at, "b": "YWI="}
 	want := map[string]any{
 		"MessageId": "1", "DeliveryCount": int64(2), "LockToken": "00000000-0000-0000-0000-000000000000",
@@ -42,7 +42,7 @@ func TestPropertiesOfAMessage(t *testing.T) {
 			Header:     &azservicebus.AMQPAnnotatedMessageHeader{Priority: 7},
 		},
 	}
-	got := newLoan(&entity{}, m, at).message.Properties()
+	got := newLeasedMessage(&entity{}, m, at).message.Properties()
 	want := triggers.Properties{
 		"content_type": "application/json", "correlation_id": "5", "reply_to": "answers", "reply_to_session": "rs", "to": "t", "session_id": "ss",
 		"partition_key": "p", "subject": "s", "delivery_count": "2", "sequence_number": "9", "expires_at": "2026-01-02T04:04:05Z", "content_encoding": "gzip", "priority": "7",

@@ -69,7 +69,7 @@ type peeked struct {
 func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err error) {
 	for len(out) == 0 && len(p.sources) > 0 {
 		s := p.sources[0]
-		seen, err := look(ctx, s.r, s.next, n, &s.page)
+		seen, err := peekPage(ctx, s.r, s.next, n, &s.page)
 		if err != nil {
 			return nil, fmt.Errorf("looking at the messages of %s: %w", s.path, explain(err, listen))
 		}

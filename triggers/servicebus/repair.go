@@ -10,7 +10,7 @@ import (
 	"github.com/Azure/go-amqp"
 )
 
-// This file changes a message on its way to the SDK, in place, so that the SDK can read it:
+// This file changes a message in place before the SDK reads it, so that the SDK can:
 //
 //   - azservicebus panics where certain properties and annotations have another type than
 //     the service gives them. The first letter of such a name becomes NUL.

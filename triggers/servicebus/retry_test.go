@@ -48,7 +48,7 @@ func TestRetryByACopy(t *testing.T) {
 		if m.Attempt != attempt || m.ID != "id-1" || m.Subject != "subject" || m.Attributes["n"] != "7" || len(m.Attributes) != 1 || string(m.Body) != "again" {
 			t.Errorf("attempt %d: %+v", attempt, m)
 		}
-		r := tr.loanOf(d).received
+		r := tr.leaseOf(d).received
 		if *r.CorrelationID != "cause" || *r.ContentType != "text/plain" || *r.ReplyTo != "replies" || r.TimeToLive == nil || *r.TimeToLive > time.Hour || *r.TimeToLive < 50*time.Minute {
 			t.Errorf("attempt %d: %+v", attempt, r)
 		}
@@ -76,11 +76,11 @@ func TestRetryByACopy(t *testing.T) {
 	b.wantEmpty(t)
 }
 
-// loanOf finds the loan of a delivery.
-func (t *trigger) loanOf(d *triggers.Delivery) *loan {
+// leaseOf returns the lease of a delivery.
+func (t *trigger) leaseOf(d *triggers.Delivery) *leasedMessage {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for l := range t.loans {
+	for l := range t.leases {
 		if &l.Delivery == d {
 			return l
 		}
@@ -95,11 +95,11 @@ func TestACopyLivesAsLongAsItsMessage(t *testing.T) {
 	tr := b.open(t, func(c *Config) { c.Scheduled = true })
 	b.send(t, text("precious")...)
 	d := receive(t, tr, 1)[0]
-	if err := tr.loanOf(d).retryByCopy(t.Context(), d.Message, 0); err != nil {
+	if err := tr.leaseOf(d).retryByCopy(t.Context(), d.Message, 0); err != nil {
 		t.Fatal(err)
 	}
 	copied := receive(t, tr, 1)[0]
-	if r := tr.loanOf(copied).received; deref(r.TimeToLive) != 0 || copied.Message.Attempt != 2 {
+	if r := tr.leaseOf(copied).received; deref(r.TimeToLive) != 0 || copied.Message.Attempt != 2 {
 		t.Errorf("the copy lives %v; attempt %d", deref(r.TimeToLive), copied.Message.Attempt)
 	}
 	settle(t, copied, triggers.Done)
@@ -162,7 +162,7 @@ func TestACopyHasAllOfItsMessage(t *testing.T) {
 		if m := d.Message; m.Attempt != attempt || m.ID != "77" || m.Properties()[triggers.CorrelationID] != "02000000-0000-0000-0000-000000000000" || m.Attributes["b"] != "YWI=" {
 			t.Errorf("attempt %d: %+v, %v", attempt, m, m.Properties())
 		}
-		wantFull(t, tr.loanOf(d).received.RawAMQPMessage)
+		wantFull(t, tr.leaseOf(d).received.RawAMQPMessage)
 		if attempt == 2 {
 			settle(t, d, triggers.Done)
 		} else if err := d.Settle(t.Context(), triggers.Verdict{Kind: triggers.Retry, Delay: 100 * time.Millisecond}); err != nil {
@@ -204,7 +204,7 @@ func TestTimesToLive(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	m := received(maxHeaderTTL, 100*day)
 	m.EnqueuedTime = &now
-	out := newLoan(&entity{}, m, now).copy(1, now.Add(10*day))
+	out := newLeasedMessage(&entity{}, m, now).copy(1, now.Add(10*day))
 	if got := ttlOf(&azservicebus.ReceivedMessage{TimeToLive: &out.Header.TTL, RawAMQPMessage: out}); got != 90*day {
 		t.Errorf("it lives %v", got)
 	}
@@ -306,7 +306,7 @@ func TestWhoseFailures(t *testing.T) {
 	if d.Message.Attempt != 2 {
 		t.Errorf("attempt %d, want 2", d.Message.Attempt)
 	}
-	resent := &azservicebus.Message{Body: []byte("again"), ApplicationProperties: tr.loanOf(d).received.ApplicationProperties}
+	resent := &azservicebus.Message{Body: []byte("again"), ApplicationProperties: tr.leaseOf(d).received.ApplicationProperties}
 	settle(t, d, triggers.Done)
 	if err := s.SendMessage(t.Context(), resent, nil); err != nil {
 		t.Fatal(err)
@@ -316,7 +316,7 @@ func TestWhoseFailures(t *testing.T) {
 		t.Errorf("one that was sent again: attempt %d, want 1", d.Message.Attempt)
 	}
 	settle(t, d, triggers.Done)
-	// Of a copy whose time the service does not say, when it came tells.
+	// If the service does not report the time of a copy, its enqueue time decides.
 	at := time.Now().Truncate(time.Millisecond)
 	for enqueued, want := range map[time.Time]int{at: 3, at.Add(time.Minute): 3, at.Add(-30 * time.Second): 3, at.Add(time.Hour): 0} {
 		m := &azservicebus.ReceivedMessage{EnqueuedTime: &enqueued, ApplicationProperties: map[string]any{failuresProperty: failuresOfCopy(3, at)}}

@@ -47,7 +47,7 @@ func openSender(ctx context.Context, client *azservicebus.Client, entity string)
 	return s, nil
 }
 
-// Send adds a message to those that are on their way; the error may be that of
+// Send starts sending a message; the error may be that of
 // earlier ones. Of the message, ID (if set), Body, Attributes, OrderingKey
 // (the session) and Properties count.
 func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
@@ -96,7 +96,7 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	}
 }
 
-// Flush sends what is on its way, and returns when the service has it. What it
+// Flush sends pending messages, and returns when the service has them. What it
 // could not send is forgotten.
 func (s *Sender) Flush(ctx context.Context) error {
 	if s.batch == nil || s.batch.NumMessages() == 0 {

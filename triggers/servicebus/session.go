@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// crowdedIdle is how long a session without messages is held where there is
-	// no room for another.
+	// crowdedIdle is how long a session without messages is held while MaxSessions are
+	// held.
 	crowdedIdle = 50 * time.Millisecond
-	// idleLook is how often one that is idle looks whether others need its room.
+	// idleLook is how often an idle session checks whether others need its place.
 	idleLook = 500 * time.Millisecond
 )
 
-// errSessionEnded says that a session is no longer held here.
-var errSessionEnded = errors.New("the session is not held any more; its messages come again")
+// errSessionEnded is returned if a session is no longer held here.
+var errSessionEnded = errors.New("the session is no longer held; its messages will be redelivered")
 
-// session is one that is held. Its messages are handed out one at a time, in the
-// order of their numbers; one that failed comes before those behind it.
+// session is a session that is held here. Its messages are delivered one at a time, in the
+// order of their numbers; a failed one is retried before those behind it.
 type session struct {
 	t     *trigger
 	e     *entity
@@ -34,26 +34,26 @@ type session struct {
 	began time.Time
 	lock  time.Duration
 
-	settled chan ending     // by the handler
-	ctx     context.Context // ends when it is not held any more
+	settled chan ending     // sent by settle
+	ctx     context.Context // ends when the session is no longer held
 	giveUp  context.CancelFunc
 
-	// run's own.
-	queue   []*loan // that came, and wait for their turn
-	current *loan   // that is handed out, or waits for its next attempt
-	shown   bool    // its first message was handed out
+	// Used by run only.
+	queue   []*leasedMessage // received, in order
+	current *leasedMessage   // in flight, or waiting for its next attempt
+	shown   bool             // its first message was prefetched
 	retryAt time.Time
 	failed  int   // how often current has
-	awaited int64 // the number of one that was given back and is to come again
+	awaited int64 // the number of an abandoned message that will be redelivered
 
 	stateMu sync.Mutex
 	state   []byte
-	known   bool // state is what the service has
+	known   bool // state is that of the service
 }
 
-// ending is how the message that was handed out ended.
+// ending is how the current message ended.
 type ending struct {
-	kind     triggers.Kind // Done, Reject, Retry; else the session is given up
+	kind     triggers.Kind // Done, Reject, Retry; else the session is closed
 	delay    time.Duration
 	failures int
 }
@@ -65,7 +65,7 @@ func newSession(e *entity, r *azservicebus.SessionReceiver) *session {
 	return s
 }
 
-// run holds the session until it is lost, idle, has had its turn, or the trigger ends.
+// run holds the session until it is lost or idle, its turn is over, or the trigger ends.
 func (s *session) run() {
 	t := s.t
 	t.mu.Lock()
@@ -83,22 +83,21 @@ func (s *session) run() {
 	closing, stop := context.WithTimeout(context.Background(), 2*time.Second)
 	defer stop()
 	if err := s.r.Close(closing); err != nil && lost == nil {
-		t.log.Debug("a session is given up by the end of its lock", "session", s.id, "error", err)
+		t.log.Debug("cannot close a session; its lock will expire", "session", s.id, "error", err)
 	}
 	t.mu.Lock()
 	s.e.sessions--
 	t.mu.Unlock()
 }
 
-// read receives one message after the other. With one asked for at a time, none
-// comes that nobody waits for: the SDK would give that back, and the next one
-// would overtake it.
+// read receives one message after the other. It requests one at a time, because the SDK would
+// release a message that arrives between two receive calls, and the next one would overtake it.
 func (s *session) read(ctx context.Context, came chan<- *azservicebus.ReceivedMessage) error {
 	for {
 		got, err := s.r.ReceiveMessages(ctx, 1, nil)
 		if len(got) == 0 {
 			if err == nil {
-				err = errSessionEnded // the link or the connection went
+				err = errSessionEnded // the link or the connection was lost
 			}
 			return err
 		}
@@ -110,7 +109,7 @@ func (s *session) read(ctx context.Context, came chan<- *azservicebus.ReceivedMe
 	}
 }
 
-// serve is the life of the session; the error is how it was lost.
+// serve serves the session until it ends. The error is nil if it was not lost.
 func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan error) error {
 	t := s.t
 	renew := time.NewTimer(renewAfter(s.lock))
@@ -128,7 +127,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 				s.current, s.queue = s.queue[0], s.queue[1:]
 				idleSince = time.Time{}
 				t.mu.Lock()
-				t.hand(s.current)
+				t.addPrefetched(s.current)
 				t.mu.Unlock()
 				s.show()
 			} else if idleSince.IsZero() {
@@ -142,7 +141,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 		}
 		select {
 		case m := <-in:
-			s.take(m)
+			s.enqueue(m)
 		case how := <-s.settled:
 			switch how.kind {
 			case triggers.Done, triggers.Reject:
@@ -159,12 +158,12 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 			if s.retryAt.IsZero() {
 				continue
 			}
-			if err := s.giveBack(); err != nil {
+			if err := s.abandonCurrent(); err != nil {
 				return err
 			}
 		case <-renew.C:
 			if s.current != nil && t.cfg.MaxLockRenewal > 0 && time.Since(s.current.start) > t.cfg.MaxLockRenewal {
-				renew.Reset(s.lock / 8) // it is lost when its lock ends; perhaps it is done before
+				renew.Reset(s.lock / 8) // the lock expires unless the message is settled before
 				continue
 			}
 			wait, err := s.renew()
@@ -185,17 +184,17 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 			if t.ctx.Err() == nil {
 				return err
 			}
-			// It is the stop: the failure is still to be kept.
+			// The trigger stops: a failure must still be recorded.
 		case <-t.ctx.Done():
 			if !s.retryAt.IsZero() {
-				return s.giveBack()
+				return s.abandonCurrent()
 			}
 			return nil
 		}
 	}
 }
 
-// show ends the wait for the session's first message.
+// show records that the session has its first message.
 func (s *session) show() {
 	if !s.shown {
 		s.shown = true
@@ -203,21 +202,21 @@ func (s *session) show() {
 	}
 }
 
-// crowded reports whether all the room for sessions is taken.
+// crowded reports whether MaxSessions are held.
 func (s *session) crowded() bool {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
 	return s.e.sessions >= s.t.cfg.MaxSessions
 }
 
-// turnOver reports whether others should have the room.
+// turnOver reports whether other sessions should have a turn.
 func (s *session) turnOver() bool {
 	return s.awaited == 0 && s.t.cfg.SessionTurn > 0 && time.Since(s.began) > s.t.cfg.SessionTurn && s.crowded()
 }
 
-// take puts a message in its place.
-func (s *session) take(m *azservicebus.ReceivedMessage) {
-	l := newLoan(s.e, m, time.Now())
+// enqueue inserts a message by its number.
+func (s *session) enqueue(m *azservicebus.ReceivedMessage) {
+	l := newLeasedMessage(s.e, m, time.Now())
 	l.session = s
 	l.message.Session = s
 	if l.misfit != "" {
@@ -234,7 +233,7 @@ func (s *session) take(m *azservicebus.ReceivedMessage) {
 		}
 		return
 	}
-	i, _ := slices.BinarySearchFunc(s.queue, l.number(), func(o *loan, n int64) int { return int(o.number() - n) })
+	i, _ := slices.BinarySearchFunc(s.queue, l.number(), func(o *leasedMessage, n int64) int { return int(o.number() - n) })
 	s.queue = slices.Insert(s.queue, i, l)
 	s.has(1)
 	if l.number() == s.awaited {
@@ -242,20 +241,20 @@ func (s *session) take(m *azservicebus.ReceivedMessage) {
 	}
 }
 
-func (l *loan) number() int64 {
+func (l *leasedMessage) number() int64 {
 	if l.received.SequenceNumber == nil {
 		return 0
 	}
 	return *l.received.SequenceNumber
 }
 
-// giveBack abandons the message whose delay is over; it comes again.
-func (s *session) giveBack() error {
+// abandonCurrent abandons the message whose delay is over; it will be redelivered.
+func (s *session) abandonCurrent() error {
 	l := s.current
 	ctx, cancel := context.WithTimeout(context.Background(), settleLimit)
 	defer cancel()
 	if err := l.abandon(ctx, s.r, l.received, s.failed); err != nil {
-		return fmt.Errorf("giving a message back for its next attempt: %w", err)
+		return fmt.Errorf("abandoning a message for its next attempt: %w", err)
 	}
 	s.current, s.retryAt, s.awaited = nil, time.Time{}, l.number()
 	s.has(-1)
@@ -270,14 +269,14 @@ func (s *session) retrying(more int) {
 	s.e.retrying += more
 }
 
-// has counts the messages that came and are not settled.
+// has counts the messages received and not settled.
 func (s *session) has(more int) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
 	s.e.inSessions += more
 }
 
-// renew renews the session's lock, and returns when to do so again.
+// renew renews the session's lock, and returns the time until the next renewal.
 func (s *session) renew() (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(s.t.ctx, max(s.lock/2, time.Second))
 	defer cancel()
@@ -295,7 +294,8 @@ func (s *session) renew() (time.Duration, error) {
 	return s.lock / 8, nil
 }
 
-// end takes back what was not handed out: all comes again when the session is closed.
+// end drops the messages that are not in flight; the service redelivers them when the session
+// is closed.
 func (s *session) end(lost error) {
 	t := s.t
 	s.giveUp()
@@ -308,7 +308,7 @@ func (s *session) end(lost error) {
 	if s.current != nil {
 		s.e.inSessions--
 	}
-	t.held = slices.DeleteFunc(t.held, func(l *loan) bool {
+	t.prefetched = slices.DeleteFunc(t.prefetched, func(l *leasedMessage) bool {
 		if l == s.current && l.session == s {
 			s.current = nil
 			return true
@@ -320,16 +320,15 @@ func (s *session) end(lost error) {
 		return
 	}
 	if s.current != nil && s.retryAt.IsZero() {
-		t.log.Warn("a session was lost before its message was settled; it will run again", "session", s.id, "message", s.current.message.ID, "error", lost)
+		t.log.Warn("session lost before its message was settled; it will be redelivered", "session", s.id, "message", s.current.message.ID, "error", lost)
 		s.current.Revoke()
 	} else {
 		t.log.Debug("a session was lost", "session", s.id, "error", lost)
 	}
 }
 
-// settle ends the message that was handed out. It belongs to the session: when
-// that is lost, the message is, and comes again.
-func (s *session) settle(ctx context.Context, l *loan, m *triggers.Message, v triggers.Verdict) error {
+// settle settles the current message. If the session is lost, its message is redelivered.
+func (s *session) settle(ctx context.Context, l *leasedMessage, m *triggers.Message, v triggers.Verdict) error {
 	if s.ctx.Err() != nil {
 		return nil
 	}
@@ -343,9 +342,9 @@ func (s *session) settle(ctx context.Context, l *loan, m *triggers.Message, v tr
 		defer context.AfterFunc(s.ctx, cancel)()
 		if err := l.carryOut(ctx, s.r, l.received, m, v); err != nil {
 			if v.Kind == triggers.Reject && refusedByService(ctx, err) {
-				return fmt.Errorf("settling message %s of session %s of %s as %v: %w", m.ID, s.id, s.e.path(), v.Kind, err) // the session is held, and it is tried again
+				return fmt.Errorf("settling message %s of session %s of %s as %v: %w", m.ID, s.id, s.e.path(), v.Kind, err) // the session is held, so the caller may try again
 			}
-			s.t.log.Warn("a message of a session could not be settled; it will come again", "session", s.id, "message", m.ID, "verdict", v.Kind, "error", err)
+			s.t.log.Warn("cannot settle a message of a session; it will be redelivered", "session", s.id, "message", m.ID, "verdict", v.Kind, "error", err)
 			how = ending{}
 		}
 	}
@@ -366,7 +365,7 @@ func (s *session) State(ctx context.Context) ([]byte, error) {
 	if s.known {
 		return s.state, nil
 	}
-	if err := s.held(); err != nil {
+	if err := s.checkHeld(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
@@ -383,7 +382,7 @@ func (s *session) State(ctx context.Context) ([]byte, error) {
 func (s *session) SetState(ctx context.Context, state []byte) error {
 	s.stateMu.Lock()
 	defer s.stateMu.Unlock()
-	if err := s.held(); err != nil {
+	if err := s.checkHeld(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
@@ -396,7 +395,7 @@ func (s *session) SetState(ctx context.Context, state []byte) error {
 	return nil
 }
 
-func (s *session) held() error {
+func (s *session) checkHeld() error {
 	if s.ctx.Err() != nil {
 		return errSessionEnded
 	}

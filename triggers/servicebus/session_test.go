@@ -156,7 +156,7 @@ func TestTheStateOfASession(t *testing.T) {
 	settle(t, d, triggers.Done)
 }
 
-// The connection breaks while a message is worked on: it comes again, uncharged,
+// The connection breaks while a message is handled: it is redelivered, without using an attempt,
 // before those behind it.
 func TestASessionWhoseConnectionBreaks(t *testing.T) {
 	b := start(t, emulator.QueueOptions{RequiresSession: true})
@@ -169,7 +169,7 @@ func TestASessionWhoseConnectionBreaks(t *testing.T) {
 	select {
 	case <-lost:
 	case <-time.After(within):
-		t.Fatal("nobody was told")
+		t.Fatal("the handler was not called")
 	}
 	settle(t, handling, triggers.Done) // too late
 	b.send(t, ofSession("a", "2", "3")...)

@@ -1,15 +1,14 @@
 // Package servicebus receives from Azure Service Bus: queues, and subscriptions
 // of topics, with and without sessions, by peek-lock.
 //
-// Where attempts are counted: in the message's property drover-failures, which is
-// set when a message is abandoned, and in a scheduled copy. The service's own
-// delivery count is higher: it counts releases, lost locks and crashes too, and
-// its limit still holds.
+// Attempts are counted in the message's property drover-failures, which is set when a message
+// is abandoned, and in a scheduled copy. The service's own delivery count is higher: it also
+// counts releases, lost locks and crashes, and its limit still applies.
 //
-// An entity is reached over links (entity.go, access.go), looked at first
-// (inspect.go), and received from (fetch.go), or its sessions are (session.go).
-// What came is held for Receive (this file); loans are kept alive (care.go) and
-// ended (loan.go, copy.go).
+// An entity is reached over links (entity.go, access.go), checked first (inspect.go), and
+// received from (receive.go), or through its sessions (session.go). Messages are prefetched
+// for Receive (this file); their locks are renewed (keeper.go), and they are settled
+// (message.go, copy.go).
 package servicebus
 
 import (
@@ -33,37 +32,38 @@ type Config struct {
 
 	// Sessions handles the messages of each session one at a time, in order.
 	Sessions bool
-	// MaxSessions is how many are held at a time, of each entity; 1 at least.
+	// MaxSessions bounds the sessions held at a time, per entity; at least 1.
 	MaxSessions int
-	// SessionIdle is how long one without messages is held, while there is room
-	// for others; SessionTurn, how long one with messages, while others may wait.
+	// SessionIdle is how long a session without messages is held while fewer than
+	// MaxSessions are. SessionTurn is how long a session with messages is held while
+	// others may wait.
 	SessionIdle, SessionTurn time.Duration
 
 	// MaxLockRenewal is how long after its receipt a message's lock is renewed;
-	// 0 is for as long as it is worked on.
+	// 0 is until it is settled.
 	MaxLockRenewal time.Duration
-	// MaxIdle is after how long without a message a receiver is opened anew; 0 is never.
+	// MaxIdle is the time without a message after which a receiver is reopened; 0 is never.
 	MaxIdle time.Duration
-	// Prefetch is how many messages are held beyond those that a Receive asks
-	// for, or PrefetchAuto. Sessions have none.
+	// Prefetch is how many messages are locked beyond those that a Receive requests, or
+	// PrefetchAuto. Sessions do not prefetch.
 	Prefetch int
-	// Memory bounds the bytes that are held; nil is no bound.
+	// Memory bounds the prefetched bytes; nil is no bound.
 	Memory *triggers.Account
-	// Scheduled retries by a copy for later in place of holding the message. For
+	// Scheduled retries by a scheduled copy instead of holding the message. It is for
 	// queues without sessions and without duplicate detection.
 	Scheduled bool
-	// Create makes what is not there.
+	// Create creates missing entities.
 	Create bool
-	// MaxAttempts is what the service's limit to deliveries must be above, where
-	// that can be read; 0 is not compared.
+	// MaxAttempts must be below the service's limit of deliveries, if that can be read; 0
+	// is not compared.
 	MaxAttempts int
 	Log         *slog.Logger
 }
 
-// PrefetchAuto holds what is settled in a tenth of a second, as measured.
+// PrefetchAuto prefetches what is settled in a tenth of a second, as measured.
 const PrefetchAuto = -1
 
-// path is the entity's, for people.
+// path is the entity's, for logs and errors.
 func (c Config) path() string {
 	if c.Queue != "" {
 		return c.Queue
@@ -75,18 +75,17 @@ func (c Config) path() string {
 }
 
 const (
-	// maxCredit is the most that one receiver asks for; the SDK takes 5,000.
+	// maxCredit bounds the requested messages of one receiver; the SDK allows 5,000.
 	maxCredit  = 2000
 	closeLimit = 10 * time.Second
-	// openLimit bounds the first look at the entities.
+	// openLimit bounds the check of the entities at the start.
 	openLimit = 30 * time.Second
-	// unwantedAfter is how long the receivers go on when a Receive was called
-	// back and no other came.
+	// unwantedAfter is how long the receivers continue after a Receive was cancelled, if no
+	// other is called.
 	unwantedAfter = time.Second
 )
 
-// Open returns a trigger, when its entities were found to be there and to let
-// themselves be read.
+// Open returns a trigger, after checking that its entities exist and can be read.
 func Open(ctx context.Context, cfg Config) (triggers.Trigger, error) {
 	t, err := open(cfg)
 	if err != nil {
@@ -104,7 +103,7 @@ func Open(ctx context.Context, cfg Config) (triggers.Trigger, error) {
 }
 
 func open(cfg Config) (*trigger, error) {
-	t := &trigger{cfg: cfg, log: cfg.Log.With("entity", cfg.path()), loans: make(map[*loan]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1)}
+	t := &trigger{cfg: cfg, log: cfg.Log.With("entity", cfg.path()), leases: make(map[*leasedMessage]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1)}
 	t.room.L = &t.mu
 	cfg.Memory.Tell(func() { signal(t.came) })
 	t.ctx, t.stop = context.WithCancel(context.Background())
@@ -127,7 +126,7 @@ func open(cfg Config) (*trigger, error) {
 // start begins to receive.
 func (t *trigger) start() {
 	context.AfterFunc(t.ctx, t.roomChanged)
-	t.running.Go(t.care)
+	t.running.Go(t.keepLeases)
 	for _, e := range t.entities {
 		if t.cfg.Sessions {
 			for range max(t.cfg.MaxSessions, 1) {
@@ -136,10 +135,10 @@ func (t *trigger) start() {
 			continue
 		}
 		arrived := make(chan arrival, 4)
-		t.running.Go(func() { e.fetch(arrived) })
+		t.running.Go(func() { e.receiveLoop(arrived) })
 		t.running.Go(func() {
 			for a := range arrived {
-				e.lend(a)
+				e.lease(a)
 			}
 		})
 	}
@@ -150,27 +149,27 @@ type trigger struct {
 	log      *slog.Logger
 	entities []*entity
 
-	ctx     context.Context // ends with the trigger
-	stop    context.CancelFunc
-	running sync.WaitGroup
-	added   chan struct{} // something for care
-	came    chan struct{} // something for Receive
-	coming  atomic.Int64  // messages on their way to held
+	ctx       context.Context // ends with the trigger
+	stop      context.CancelFunc
+	running   sync.WaitGroup
+	added     chan struct{} // wakes the keeper
+	came      chan struct{} // wakes Receive
+	inTransit atomic.Int64  // messages received and not yet prefetched
 
-	mu       sync.Mutex
-	room     sync.Cond // there may be room for more
-	loans    map[*loan]struct{}
-	held     []*loan // received, and not handed out
-	failed   error   // for the next Receive
-	closed   bool
-	draining bool // nothing more is asked for
-	waiting  int  // what the Receive that waits asks for
-	unwanted *time.Timer
+	mu         sync.Mutex
+	room       sync.Cond // there may be room for more messages
+	leases     map[*leasedMessage]struct{}
+	prefetched []*leasedMessage // leased, and not yet returned by Receive
+	failed     error            // for the next Receive
+	closed     bool
+	draining   bool // nothing more is requested
+	waiting    int  // messages that a blocked Receive requests
+	unwanted   *time.Timer
 
 	rate     triggers.Rate
 	troubles triggers.Troubles
 
-	nextCare time.Time // when care looks next
+	nextRenewal time.Time // when the keeper checks next
 }
 
 var errClosed = errors.New("the Service Bus trigger is closed")
@@ -190,12 +189,12 @@ func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Deliver
 		} else if err == nil {
 			err = ctx.Err()
 		}
-		if len(t.held) > 0 && !t.closed || err != nil {
-			out := t.take(maximum)
+		if len(t.prefetched) > 0 && !t.closed || err != nil {
+			out := t.handOut(maximum)
 			if len(out) > 0 {
-				err = nil // it will come again
+				err = nil // the next Receive returns it, if it lasts
 			} else if ctx.Err() != nil && !t.closed {
-				t.unwanted = time.AfterFunc(unwantedAfter, t.pause)
+				t.unwanted = time.AfterFunc(unwantedAfter, t.pauseReceivers)
 			}
 			t.waiting, t.failed = 0, nil
 			t.room.Broadcast()
@@ -217,39 +216,40 @@ func (t *trigger) Drain(_ context.Context, maximum int) ([]*triggers.Delivery, e
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.draining, t.waiting = true, 0
-	return t.take(maximum), nil
+	return t.handOut(maximum), nil
 }
 
-// take hands out what is held; t.mu is held.
-func (t *trigger) take(maximum int) []*triggers.Delivery {
-	n := min(len(t.held), maximum)
+// handOut returns prefetched messages; t.mu is locked.
+func (t *trigger) handOut(maximum int) []*triggers.Delivery {
+	n := min(len(t.prefetched), maximum)
 	if n == 0 || t.closed {
 		return nil
 	}
 	out := make([]*triggers.Delivery, n)
-	for i, l := range t.held[:n] {
+	for i, l := range t.prefetched[:n] {
 		out[i] = &l.Delivery
 	}
-	clear(t.held[:n])
-	t.held = t.held[n:]
+	clear(t.prefetched[:n])
+	t.prefetched = t.prefetched[n:]
 	t.weigh()
 	return out
 }
 
-// weigh has the account count what is held; t.mu is held.
+// weigh reports the prefetched bytes to the account; t.mu is locked.
 func (t *trigger) weigh() {
 	if t.cfg.Memory == nil {
 		return
 	}
 	bytes, largest := 0, 0
-	for _, l := range t.held {
+	for _, l := range t.prefetched {
 		bytes, largest = bytes+len(l.message.Body), max(largest, len(l.message.Body))
 	}
 	t.cfg.Memory.Hold(int64(bytes), largest)
 }
 
-// pause stops the receivers until there is a Receive: what still comes is for others.
-func (t *trigger) pause() {
+// pauseReceivers stops the receivers until the next Receive, so that other instances get
+// further messages.
+func (t *trigger) pauseReceivers() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range t.entities {
@@ -272,14 +272,14 @@ func (t *trigger) roomChanged() {
 	t.room.Broadcast()
 }
 
-// hand gives messages to Receive; t.mu is held.
-func (t *trigger) hand(ls ...*loan) {
-	t.held = append(t.held, ls...)
+// addPrefetched adds messages for Receive; t.mu is locked.
+func (t *trigger) addPrefetched(ls ...*leasedMessage) {
+	t.prefetched = append(t.prefetched, ls...)
 	t.weigh()
 	signal(t.came)
 }
 
-// fail has the next Receive fail, where no entity works; t.mu is not held.
+// fail makes the next Receive return err if no entity works; t.mu is not locked.
 func (t *trigger) fail(e *entity, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -297,16 +297,15 @@ func (t *trigger) fail(e *entity, err error) {
 	signal(t.came)
 }
 
-// works forgets the failures of an entity.
+// works ends the failure of an entity.
 func (t *trigger) works(e *entity) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.failing = nil
 }
 
-// prefetch is how many messages are held ready beyond those that are asked for;
-// t.mu is held.
-func (t *trigger) prefetch() int {
+// prefetchTarget is how many messages to prefetch; t.mu is locked.
+func (t *trigger) prefetchTarget() int {
 	if t.draining {
 		return 0
 	}
@@ -316,11 +315,11 @@ func (t *trigger) prefetch() int {
 	return min(t.rate.Ready(), maxCredit)
 }
 
-// forget ends the care for a loan.
-func (t *trigger) forget(l *loan) {
+// untrack ends the renewal of a lease.
+func (t *trigger) untrack(l *leasedMessage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.loans, l)
+	delete(t.leases, l)
 	t.rate.Settled()
 }
 
@@ -353,8 +352,8 @@ func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 // Troubles implements triggers.Troubled.
 func (t *trigger) Troubles() []triggers.Trouble { return t.troubles.All() }
 
-// noteDead keeps as trouble that a message that cannot be read is not in the dead
-// letters, until one is.
+// noteDead reports a trouble while messages that cannot be read cannot be dead-lettered
+// either.
 func (t *trigger) noteDead(err error) {
 	if err == nil {
 		t.troubles.Clear(triggers.TroubleDeadLetters)
@@ -367,7 +366,7 @@ func (t *trigger) noteDead(err error) {
 func (t *trigger) Holding() (n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for l := range t.loans {
+	for l := range t.leases {
 		if !l.retryAt.IsZero() {
 			n++
 		}
@@ -378,8 +377,8 @@ func (t *trigger) Holding() (n int64) {
 	return n
 }
 
-// Close implements triggers.Trigger. What waits for its next attempt gets it
-// early, and the failure is kept.
+// Close implements triggers.Trigger. A message that waits for its next attempt is abandoned
+// early, with its failure recorded.
 func (t *trigger) Close(ctx context.Context) error {
 	t.mu.Lock()
 	if t.closed {
@@ -397,10 +396,10 @@ func (t *trigger) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
 	t.mu.Lock()
-	unseen := t.held
-	t.held = nil
-	var waiting []*loan
-	for l := range t.loans {
+	unseen := t.prefetched
+	t.prefetched = nil
+	var waiting []*leasedMessage
+	for l := range t.leases {
 		if !l.retryAt.IsZero() {
 			waiting = append(waiting, l)
 		}

@@ -19,8 +19,8 @@ import (
 // Access is a way into a storage account: by a connection string, or by the
 // address of its queues and an identity.
 type Access struct {
-	// ConnectionString is asked anew when a key or signature is refused, so that a
-	// secret that was changed is taken up. Nil: Endpoint and Credential are used.
+	// ConnectionString is called again when a key or signature is refused, so that a
+	// changed secret takes effect. If it is nil, Endpoint and Credential are used.
 	ConnectionString func() (string, error)
 	// Endpoint is the address of the account's queues, such as
 	// https://contoso.queue.core.windows.net. It is https, since the credential's
@@ -41,14 +41,14 @@ type Account struct {
 	triggers map[*trigger]struct{}
 }
 
-// maxConnections bounds the HTTP connections to an account: one for each request
-// that is on its way. A connection that was idle for as long as idleLimit is closed.
+// maxConnections bounds the HTTP connections to an account: one per request in flight. A
+// connection is closed when it was idle for idleLimit.
 const (
 	maxConnections = 512
 	idleLimit      = 30 * time.Second
 )
 
-// NewAccount returns an account, without asking it anything.
+// NewAccount returns an account. It sends no request.
 func NewAccount(a Access) *Account {
 	web := http.DefaultTransport.(*http.Transport).Clone()
 	web.TLSClientConfig = a.TLS
@@ -59,10 +59,10 @@ func NewAccount(a Access) *Account {
 	return &Account{access: a, web: web, triggers: make(map[*trigger]struct{})}
 }
 
-// Close ends the connections. It comes after the triggers' and senders' Close.
+// Close closes the connections. It is called after the triggers and senders are closed.
 func (a *Account) Close() { a.web.CloseIdleConnections() }
 
-// wake has the triggers of a queue look at once: something was sent to it.
+// wake makes the triggers of a queue receive at once, because a message was sent to it.
 func (a *Account) wake(queue string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -79,15 +79,15 @@ type client struct {
 	secret string
 }
 
-// again is how the SDK tries settlements and sendings once more. A longer
-// Retry-After than maxDelay is an error at once, for the caller to wait.
+// again is how the SDK retries settlements and sends. A Retry-After longer than maxDelay is
+// returned as an error at once; the caller waits.
 var again = policy.RetryOptions{MaxRetries: 3, RetryDelay: 100 * time.Millisecond, MaxRetryDelay: 2 * time.Second}
 
-// tryLimit bounds the wait for an answer. The transport keeps it, which is cheaper
-// than a context for each try.
+// tryLimit bounds the wait for a response. The transport enforces it, which is cheaper than
+// a context per try.
 const tryLimit = 10 * time.Second
 
-// client makes a client of a queue. The secret is in no error.
+// client returns a new client of a queue. No error contains the secret.
 func (a *Account) client(queue string) (*client, error) {
 	o := &azqueue.ClientOptions{}
 	o.Retry = again
@@ -116,7 +116,7 @@ func (a *Account) client(queue string) (*client, error) {
 	return &client{c, secret}, nil
 }
 
-// expand writes out the short form for emulators.
+// expand replaces the short form for emulators.
 func expand(connection string) string {
 	for part := range strings.SplitSeq(connection, ";") {
 		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
@@ -133,8 +133,8 @@ const developmentStorage = "DefaultEndpointsProtocol=http;AccountName=devstoreac
 	"AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;" +
 	"QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
 
-// withoutContent takes the message out of updates: the SDK would send it back
-// with each renewal, and it is not to change.
+// withoutContent removes the body from updates. The SDK would send it with each renewal,
+// and it does not change.
 type withoutContent struct{}
 
 // Do implements policy.Policy.
@@ -168,13 +168,13 @@ func (a *Account) reach(queue string) (*reach, error) {
 	return r, nil
 }
 
-// address is the queue's, without a signature.
+// address returns the queue's address, without a signature.
 func (r *reach) address() string {
 	address, _, _ := strings.Cut(r.client.Load().URL(), "?")
 	return address
 }
 
-// refreshed takes up a secret that was changed since used was made of it.
+// refreshed replaces the client if the secret has changed since used was made from it.
 func (r *reach) refreshed(used *client) bool {
 	if r.account.access.ConnectionString == nil {
 		return false

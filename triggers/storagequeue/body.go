@@ -12,16 +12,16 @@ import (
 // Encoding is how a body is written in a message, which is a text.
 type Encoding string
 
-// The encodings. Base64 carries any bytes; Text what XML carries: no control
-// characters but tab and line ends. Auto reads both, and writes base64: a text
-// that happens to be base64 is taken for it.
+// The encodings. Base64 represents any bytes. Text represents what XML can: no control
+// characters except tab and line ends. Auto reads both and writes base64; a text that
+// happens to be valid base64 is decoded.
 const (
 	Base64 Encoding = "base64"
 	Text   Encoding = "text"
 	Auto   Encoding = "auto"
 )
 
-// maxText is the service's limit to a message, as it is written, in bytes.
+// maxText is the service's size limit of an encoded message, in bytes.
 const maxText = 64 << 10
 
 var errBase64 = errors.New("the body is not base64; where senders write the text as it is, set encoding: text")
@@ -54,7 +54,7 @@ func (e Encoding) encode(body []byte) (string, error) {
 	return text, nil
 }
 
-// notXML is where a text has what XML cannot carry; -1 if nowhere.
+// notXML returns the index of the first character that XML cannot represent; -1 if there is none.
 func notXML(text string) int {
 	for at, r := range text {
 		switch {

@@ -14,9 +14,9 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file reads a poison queue, for an operator. The service shows no more than
-// 32 messages without a change. To see more they are received: hidden for deadLease,
-// and given back at the end.
+// This file reads a poison queue for an operator. The service shows at most 32 messages
+// without changing them. To list more, they are received: hidden for deadLease, and
+// released at the end.
 
 // DeadLettersConfig names the dead letters of a queue.
 type DeadLettersConfig struct {
@@ -27,10 +27,11 @@ type DeadLettersConfig struct {
 	Encoding     Encoding
 }
 
-// deadLease is how long a dead letter stays hidden that a killed command had.
+// deadLease is how long a dead letter stays hidden if the command that received it was
+// killed.
 const deadLease = 2 * time.Minute
 
-// OpenDeadLetters returns the dead letters of a queue. Nothing is asked yet.
+// OpenDeadLetters returns the dead letters of a queue. It sends no request.
 func OpenDeadLetters(cfg DeadLettersConfig) (triggers.DeadLetters, error) {
 	d := &deadLetters{cfg: cfg, seen: make(map[string]bool), swept: make(map[string]bool), taken: make(map[string]receipt), copies: make(map[string]bool)}
 	var err error
@@ -67,9 +68,9 @@ type receipt struct {
 	from time.Time
 }
 
-// Browse implements triggers.DeadLetters. A first page of at most 32 is only
-// looked at. What was put there after the first call is left out, and, in envelopes,
-// what was replayed here and failed again.
+// Browse implements triggers.DeadLetters. A first page of at most 32 is only peeked.
+// Messages added after the first call are omitted, and so are, if they are envelopes,
+// messages that were replayed here and failed again.
 func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter, error) {
 	if d.ended {
 		return nil, nil
@@ -117,7 +118,7 @@ func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter,
 	return out, nil
 }
 
-// next is the next one that was received and not browsed.
+// next returns the next received message that was not browsed; nil if there is none.
 func (d *deadLetters) next() *azqueue.DequeuedMessage {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -129,7 +130,7 @@ func (d *deadLetters) next() *azqueue.DequeuedMessage {
 	return m
 }
 
-// look is a page that is only looked at.
+// look returns a page of peeked messages.
 func (d *deadLetters) look(ctx context.Context, n int) (out []triggers.DeadLetter, err error) {
 	seen, err := d.poison.peek(ctx, n)
 	if err != nil {
@@ -147,13 +148,13 @@ func (d *deadLetters) look(ctx context.Context, n int) (out []triggers.DeadLette
 	return out, nil
 }
 
-// own is what Replay knows a dead letter by.
+// own identifies a dead letter to Replay.
 type own struct {
 	d    *deadLetters
 	text string // of the message, as it is written in the queue
 }
 
-// letter reads a dead letter; false for those that Browse leaves out.
+// letter reads a dead letter; false if Browse omits it.
 func (d *deadLetters) letter(id, text string, inserted time.Time) (triggers.DeadLetter, bool) {
 	d.seen[id] = true
 	if inserted.After(d.began) {
@@ -184,7 +185,7 @@ func (d *deadLetters) letter(id, text string, inserted time.Time) (triggers.Dead
 	return out, !again
 }
 
-// receive hides dead letters from others, and keeps the right to them.
+// receive leases dead letters, and keeps their receipts.
 func (d *deadLetters) receive(ctx context.Context) ([]*azqueue.DequeuedMessage, error) {
 	asked := time.Now()
 	got, err := d.poison.get(ctx, maxGet, deadLease)
@@ -200,8 +201,7 @@ func (d *deadLetters) receive(ctx context.Context) ([]*azqueue.DequeuedMessage, 
 	return got, nil
 }
 
-// take gets the right to a dead letter; false if it is gone, or somebody else has
-// it.
+// take leases a dead letter; false if it does not exist, or another receiver has it.
 func (d *deadLetters) take(ctx context.Context, id string) (string, bool, error) {
 	d.taking.Lock()
 	defer d.taking.Unlock()
@@ -228,7 +228,7 @@ func (d *deadLetters) take(ctx context.Context, id string) (string, bool, error)
 	}
 }
 
-// claim takes the right to a dead letter that is hidden here, for long enough.
+// claim returns the receipt of a dead letter that is leased here, renewed if half of its time is over.
 func (d *deadLetters) claim(ctx context.Context, id string) (string, bool, error) {
 	d.mu.Lock()
 	r, ok := d.taken[id]
@@ -245,7 +245,7 @@ func (d *deadLetters) claim(ctx context.Context, id string) (string, bool, error
 }
 
 // Replay implements triggers.DeadLetters: it takes the dead letter, puts a copy
-// into the queue, and deletes it. The copy of a run that was killed cannot be told
+// into the queue, and deletes it. The copy of a run that was killed cannot be distinguished
 // from other messages.
 func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried time.Time) error {
 	o, ok := l.Own.(own)
@@ -262,7 +262,7 @@ func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried t
 	id, err := d.queue.putBack(ctx, o.text)
 	if err != nil {
 		d.mu.Lock()
-		d.taken[l.ID] = receipt{right, time.Time{}} // to be given back
+		d.taken[l.ID] = receipt{right, time.Time{}} // Close releases it
 		d.mu.Unlock()
 		return fmt.Errorf("replaying dead letter %s of %s: %w", l.ID, d.cfg.PoisonQueue, err)
 	}
@@ -317,12 +317,12 @@ func (d *deadLetters) Close(ctx context.Context) error {
 		out = append(out, err)
 	}
 	if len(out) > 0 {
-		return fmt.Errorf("%d dead letters of %s could not be given back, and are hidden for %v: %w", len(out), d.cfg.PoisonQueue, deadLease, errors.Join(out[0]))
+		return fmt.Errorf("%d dead letters of %s could not be released, and are hidden for %v: %w", len(out), d.cfg.PoisonQueue, deadLease, errors.Join(out[0]))
 	}
 	return nil
 }
 
-// clock is the server's time, in whole seconds.
+// clock returns the server's time, in whole seconds.
 func (r *reach) clock(ctx context.Context) (time.Time, error) {
 	var now time.Time
 	err := r.do("looking into", peek, func(c *azqueue.QueueClient) error {
@@ -335,7 +335,7 @@ func (r *reach) clock(ctx context.Context) (time.Time, error) {
 	return now, err
 }
 
-// putBack adds a message as a sender would, and returns its id.
+// putBack sends a message as a sender would, and returns its ID.
 func (r *reach) putBack(ctx context.Context, text string) (string, error) {
 	end := int32(DefaultTimeToLive.Seconds())
 	id := ""

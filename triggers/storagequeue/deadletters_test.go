@@ -129,7 +129,7 @@ func TestALookAtAPoisonQueue(t *testing.T) {
 		t.Errorf("%d of a page, %v", len(page), err)
 	}
 	takeBack := a.Inject(emulator.Fault{Operation: emulator.Update, Status: http.StatusForbidden, Code: "AuthorizationPermissionMismatch"})
-	if err := d.Close(t.Context()); err == nil || !strings.Contains(err.Error(), "40 dead letters of "+poison+" could not be given back, and are hidden for 2m0s") || !strings.Contains(err.Error(), "Storage Queue Data Contributor") {
+	if err := d.Close(t.Context()); err == nil || !strings.Contains(err.Error(), "40 dead letters of "+poison+" could not be released, and are hidden for 2m0s") || !strings.Contains(err.Error(), "Storage Queue Data Contributor") {
 		t.Errorf("%v", err)
 	}
 	takeBack()

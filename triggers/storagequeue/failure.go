@@ -15,7 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
 )
 
-// A right is what an identity or a signature must have, in Azure's words.
+// A right is a permission of an identity or a signature, in Azure's terms.
 type right struct{ role, letter string }
 
 var (
@@ -27,8 +27,8 @@ var (
 	create = right{"Storage Queue Data Contributor", "c (create), of an account"}
 )
 
-// failure is an error with a text in one line: the SDK's own go over many lines,
-// and those of the network quote the address, which may hold a signature.
+// failure is an error with a text of one line. The SDK's own errors have many lines, and
+// network errors quote the address, which may contain a signature.
 type failure struct {
 	text  string
 	cause error
@@ -37,7 +37,7 @@ type failure struct {
 func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.cause }
 
-// explain says what to do about an error; needs is the right that was used.
+// explain adds a remedy to an error; needs is the right that the request used.
 func explain(err error, needs right) error {
 	if err == nil {
 		return nil
@@ -79,7 +79,7 @@ func advise(err error, refused *azcore.ResponseError, needs right) string {
 	case queueerror.HasCode(err, queueerror.InvalidHeaderValue) && strings.Contains(strings.ToLower(detail), "version"):
 		return "the server does not know the version " + versionOf(refused.RawResponse) + " of the API, which drover uses: take a newer one (Azurite 3.37.0, or newer), or start Azurite with --skipApiVersionCheck"
 	case refused.StatusCode == http.StatusServiceUnavailable, refused.StatusCode == http.StatusTooManyRequests:
-		return "the account has too much to do, and asks to wait"
+		return "the account is throttled: it asks to wait"
 	}
 	return detail
 }
@@ -99,7 +99,7 @@ func versionOf(r *http.Response) string {
 // maxDetail bounds what is quoted of an answer.
 const maxDetail = 400
 
-// detailOf is what the service says about an error.
+// detailOf returns the service's description of an error.
 func detailOf(r *http.Response) string {
 	if r == nil {
 		return ""
@@ -126,8 +126,8 @@ func detailOf(r *http.Response) string {
 	return text
 }
 
-// stale reports whether a receipt is not good any more: the message was lent
-// again, or is gone.
+// stale reports whether an error means that a receipt is no longer valid: the message was
+// delivered again, or deleted.
 func stale(err error) bool {
 	return queueerror.HasCode(err, queueerror.PopReceiptMismatch, queueerror.MessageNotFound)
 }
@@ -137,10 +137,10 @@ func forbidden(err error) bool {
 	return queueerror.HasCode(err, queueerror.AuthorizationPermissionMismatch, queueerror.AuthorizationFailure, queueerror.InsufficientAccountPermissions)
 }
 
-// maxRetryAfter is the longest wait that a server may ask for.
+// maxRetryAfter bounds the Retry-After that is honored.
 const maxRetryAfter = 5 * time.Minute
 
-// retryAfter is how long the server asks to wait; 0 if it does not.
+// retryAfter returns the server's Retry-After; 0 if there is none.
 func retryAfter(err error) time.Duration {
 	var refused *azcore.ResponseError
 	if !errors.As(err, &refused) || refused.RawResponse == nil {

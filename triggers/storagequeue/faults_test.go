@@ -134,11 +134,11 @@ func TestAStaleReceipt(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
 	defer cancel()
 	if ds, _ := tr.Receive(ctx, 1); len(ds) > 0 {
-		t.Error("it was handed out again, though it was done")
+		t.Error("it was delivered again, although it was done")
 	}
 	eventually(t, "it is deleted when it comes again", func() bool { return a.Len(queue) == 0 })
 
-	// Another instance has it: what fails here is not given back.
+	// Another instance has it: a failure here does not release it.
 	a.send(t, queue, "taken")
 	d = receive(t, tr, 1)[0]
 	l := tr.only(t)
@@ -152,15 +152,15 @@ func TestAStaleReceipt(t *testing.T) {
 	done(t, d)
 }
 
-// only is the only loan.
-func (t *trigger) only(tb testing.TB) *loan {
+// only returns the only leased message.
+func (t *trigger) only(tb testing.TB) *leasedMessage {
 	tb.Helper()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.loans) != 1 {
-		tb.Fatalf("%d loans", len(t.loans))
+	if len(t.leases) != 1 {
+		tb.Fatalf("%d leases", len(t.leases))
 	}
-	for l := range t.loans {
+	for l := range t.leases {
 		return l
 	}
 	return nil
@@ -280,16 +280,16 @@ func TestWhatIsHeldWithoutNeedGoesBack(t *testing.T) {
 	a.send(t, queue, make([]string, 20)...)
 	tr := a.open(t, queue, func(c *Config) { c.Prefetch = 10 })
 	ds := receive(t, tr, 1)
-	held := func() int {
+	prefetched := func() int {
 		tr.mu.Lock()
 		defer tr.mu.Unlock()
-		return len(tr.held)
+		return len(tr.prefetched)
 	}
-	eventually(t, "ten are held", func() bool { return held() == 10 })
+	eventually(t, "ten are held", func() bool { return prefetched() == 10 })
 	tr.mu.Lock()
 	tr.cfg.Prefetch = 0 // as where the function became slow
 	tr.mu.Unlock()
-	eventually(t, "they went back", func() bool { return held() == 0 })
+	eventually(t, "they went back", func() bool { return prefetched() == 0 })
 	other := a.open(t, queue, nil)
 	done(t, append(ds, receive(t, other, 19)...)...)
 	if n := a.Len(queue); n != 0 {
@@ -297,7 +297,7 @@ func TestWhatIsHeldWithoutNeedGoesBack(t *testing.T) {
 	}
 }
 
-// A stop waits for a get that is on its way, and gives back what it brings.
+// A stop waits for a get in flight, and releases the messages that it returns.
 func TestAStopWhileAGetIsOnItsWay(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)

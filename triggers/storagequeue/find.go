@@ -6,11 +6,11 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// maxPeeked is the most that the service shows: the first that could be had now.
+// maxPeeked is the largest number of messages that the service shows: the next ones.
 const maxPeeked = 32
 
-// Find implements triggers.Finder. What is hidden, since somebody else has it, or it
-// waits for its retry, the service does not show.
+// Find implements triggers.Finder. The service does not show hidden messages: those that
+// another receiver has leased, or that wait for their retry.
 func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	if found, has := t.own(id); has {
 		return found, nil
@@ -32,11 +32,11 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	return triggers.Found{}, triggers.ErrNotFound
 }
 
-// own finds a message that this trigger has.
+// own finds a message that this trigger has leased.
 func (t *trigger) own(id string) (found triggers.Found, has bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for l := range t.loans {
+	for l := range t.leases {
 		if l.message.ID == id && !l.lost {
 			return triggers.Found{Place: triggers.PlaceHeld, Ahead: -1, Failures: l.failures, Enqueued: l.message.Enqueued}, true
 		}

@@ -12,28 +12,27 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
-// Ledger counts how often each message has failed, in a file: a storage queue
-// counts what it hands out, which a stop or a crash makes more, and keeps nothing
-// else beside a message. It is safe for use by many goroutines, and by one
-// process at a time.
+// Ledger counts the failures of each message, in a file. A storage queue counts only
+// deliveries, which also increase with a stop or a crash, and stores nothing else with a
+// message. A Ledger is safe for concurrent use by one process.
 type Ledger struct {
 	db *bbolt.DB
 }
 
-// ErrLedgerInUse says that another process has the ledger.
+// ErrLedgerInUse is returned if another process has the ledger open.
 var ErrLedgerInUse = errors.New("another daemon runs over this data directory")
 
 const (
 	ledgerMode = 0o600
 	// lockLimit is how long is waited for another process to end.
 	lockLimit = time.Second
-	// forgetAfter is how long after its last failure a message is remembered that
-	// was never seen again: others may have deleted it.
+	// forgetAfter is how long an entry is kept after the last failure of its message, if
+	// the message is never received again: another receiver may have deleted it.
 	forgetAfter = 30 * 24 * time.Hour
 )
 
-// OpenLedger opens the file at path, or makes it, and forgets what is over. bbolt panics at a page
-// that is damaged, and faults at one that is cut off.
+// OpenLedger opens or creates the file at path, and deletes expired entries. bbolt panics at
+// a damaged page, and faults at a truncated one.
 func OpenLedger(path string) (l *Ledger, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -61,7 +60,7 @@ func readLedger(path string) (*Ledger, error) {
 	return l, nil
 }
 
-// An entry is how often a message has failed, and when to forget it.
+// An entry is the number of failures of a message, and when the entry expires.
 func encodeEntry(failures int, until time.Time) []byte {
 	return binary.AppendVarint(binary.AppendUvarint(nil, uint64(failures)), until.Unix())
 }
@@ -75,7 +74,7 @@ func decodeEntry(b []byte) (failures int, until time.Time) {
 	return int(n), time.Unix(at, 0)
 }
 
-// sweep forgets entries whose time is over.
+// sweep deletes expired entries.
 func (l *Ledger) sweep(now time.Time) error {
 	return l.db.Update(func(tx *bbolt.Tx) error {
 		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
@@ -94,7 +93,7 @@ func (l *Ledger) sweep(now time.Time) error {
 	})
 }
 
-// failures is how often a message of a queue has failed.
+// failures returns the number of failures of a message.
 func (l *Ledger) failures(queue, id string) (n int, err error) {
 	err = l.db.View(func(tx *bbolt.Tx) error {
 		if b := tx.Bucket([]byte(queue)); b != nil {
@@ -107,7 +106,7 @@ func (l *Ledger) failures(queue, id string) (n int, err error) {
 	return n, err
 }
 
-// set notes that a message of a queue has failed n times; it ends at expires.
+// set records n failures of a message that expires at a time.
 func (l *Ledger) set(queue, id string, n int, expires time.Time) error {
 	until := time.Now().Add(forgetAfter)
 	if expires.Before(until) {
@@ -122,7 +121,7 @@ func (l *Ledger) set(queue, id string, n int, expires time.Time) error {
 	})
 }
 
-// forget drops a message.
+// forget deletes the entry of a message.
 func (l *Ledger) forget(queue, id string) error {
 	return l.db.Batch(func(tx *bbolt.Tx) error {
 		if b := tx.Bucket([]byte(queue)); b != nil {
@@ -132,5 +131,5 @@ func (l *Ledger) forget(queue, id string) error {
 	})
 }
 
-// Close frees the file.
+// Close closes the file.
 func (l *Ledger) Close() error { return l.db.Close() }

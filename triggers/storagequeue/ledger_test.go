@@ -57,7 +57,7 @@ func TestTheLedger(t *testing.T) {
 }
 
 // The two bounds of a message hold together: its failures, and how often it is
-// handed out.
+// delivered.
 func TestAttempts(t *testing.T) {
 	for _, test := range []struct {
 		most               int64
@@ -71,7 +71,7 @@ func TestAttempts(t *testing.T) {
 	} {
 		tr := &trigger{cfg: Config{MaxAttempts: 5, MaxDequeueCount: test.most}}
 		if got := tr.attempt(test.failures, int64(test.dequeued)); got != test.want {
-			t.Errorf("max_dequeue_count %d, %d failures, handed out %d times: attempt %d, want %d", test.most, test.failures, test.dequeued, got, test.want)
+			t.Errorf("max_dequeue_count %d, %d failures, delivered %d times: attempt %d, want %d", test.most, test.failures, test.dequeued, got, test.want)
 		}
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// MaxPeek is the most messages of a queue that the service shows: the first that could be had
-// now.
+// MaxPeek is the largest number of messages that the service shows: the next ones that could
+// be received.
 const MaxPeek = maxPeeked
 
 // PeekConfig names the messages of a queue.
@@ -19,8 +19,8 @@ type PeekConfig struct {
 	Log      *slog.Logger
 }
 
-// OpenPeeker returns what waits in a queue, as far as the service shows it: MaxPeek
-// messages, none of which is on loan.
+// OpenPeeker returns a Peeker of a queue's messages. The service shows MaxPeek of them, and
+// none that are leased.
 func OpenPeeker(cfg PeekConfig) (triggers.Peeker, error) {
 	queue, err := cfg.Account.reach(cfg.Queue)
 	if err != nil {
@@ -36,8 +36,8 @@ type peeker struct {
 	left  []triggers.Message // that were seen and not returned
 }
 
-// Peek implements triggers.Peeker. The service is asked once: there is no way to ask for those
-// that follow.
+// Peek implements triggers.Peeker. It sends one request, because the service cannot show the
+// messages after the first ones.
 func (p *peeker) Peek(ctx context.Context, n int) ([]triggers.Message, error) {
 	if !p.asked {
 		seen, err := p.queue.peek(ctx, maxPeeked)
@@ -48,7 +48,7 @@ func (p *peeker) Peek(ctx context.Context, n int) ([]triggers.Message, error) {
 		for _, m := range seen {
 			message := triggers.Message{ID: deref(m.MessageID), Subject: p.queue.name, Enqueued: deref(m.InsertionTime), Origin: triggers.Known(propertiesOf(deref(m.DequeueCount), deref(m.ExpirationTime)))}
 			if message.Body, err = p.cfg.Encoding.decode(deref(m.MessageText)); err != nil {
-				p.cfg.Log.Warn("a message is left out, since no function can have it", "message", message.ID, "reason", err)
+				p.cfg.Log.Warn("a message is omitted, because no function can receive it", "message", message.ID, "reason", err)
 				continue
 			}
 			p.left = append(p.left, message)

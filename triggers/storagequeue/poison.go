@@ -50,9 +50,9 @@ const (
 	shortestTraceback = 64
 )
 
-// envelope writes a dead letter. The traceback gives way to the body: it is cut,
-// and left out, until the whole fits.
-func (l *loan) envelope(m *triggers.Message, v triggers.Verdict) (string, error) {
+// envelope returns a dead letter. If it is too large, the traceback is cut, and finally
+// omitted.
+func (l *leasedMessage) envelope(m *triggers.Message, v triggers.Verdict) (string, error) {
 	out := Envelope{
 		ID: m.ID, Queue: l.t.queue.name, Function: v.Function, Error: triggers.Tail(v.Reason, maxReason), Traceback: strings.TrimSpace(v.Detail),
 		Attempts: m.Attempt, DequeueCount: l.dequeued, Enqueued: m.Enqueued, Rejected: time.Now().UTC().Truncate(time.Second),
@@ -79,9 +79,9 @@ func (l *loan) envelope(m *triggers.Message, v triggers.Verdict) (string, error)
 	}
 }
 
-// copyToPoison puts a copy of the message into the poison queue, which is made
-// where it is missing. A dead letter has no end, unlike the message that it was.
-func (l *loan) copyToPoison(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+// copyToPoison puts a copy of the message into the poison queue, and creates that queue if it
+// is missing. Unlike the message, a dead letter does not expire.
+func (l *leasedMessage) copyToPoison(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	text := l.text
 	if l.t.cfg.PoisonFormat == PoisonEnvelope {
 		whole, err := l.envelope(m, v)
@@ -105,7 +105,7 @@ func (l *loan) copyToPoison(ctx context.Context, m *triggers.Message, v triggers
 	return nil
 }
 
-// noteDead keeps as trouble that rejected messages cannot be moved, until one was.
+// noteDead reports a trouble while rejected messages cannot be moved.
 func (t *trigger) noteDead(err error) {
 	if err == nil {
 		t.troubles.Clear(triggers.TroubleDeadLetters)
@@ -114,9 +114,9 @@ func (t *trigger) noteDead(err error) {
 	t.troubles.Set(triggers.TroubleDeadLetters, fmt.Sprintf("rejected messages cannot be moved to the poison queue %s: %v", t.poison.name, err))
 }
 
-// reject moves a message to the poison queue: it is copied, then deleted. A crash
-// between the two makes two of one, and never none.
-func (l *loan) reject(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+// reject moves a message to the poison queue: it copies, then deletes it. A crash between the
+// two duplicates the message, and never loses it.
+func (l *leasedMessage) reject(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	if !l.copied {
 		err := l.copyToPoison(ctx, m, v)
 		if ctx.Err() == nil {
@@ -130,8 +130,8 @@ func (l *loan) reject(ctx context.Context, m *triggers.Message, v triggers.Verdi
 	return l.remove(ctx)
 }
 
-// rejectMisfit moves a message that no function can have.
-func (t *trigger) rejectMisfit(l *loan) {
+// rejectMisfit moves a message that no function can receive.
+func (t *trigger) rejectMisfit(l *leasedMessage) {
 	ctx, cancel := context.WithTimeout(t.asking, t.cfg.Lease)
 	defer cancel()
 	err := l.Delivery.Settle(ctx, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit})
@@ -142,6 +142,6 @@ func (t *trigger) rejectMisfit(l *loan) {
 		t.log.Error("cannot move a message to the poison queue; will try when it comes again", "message", l.message.ID, "reason", l.misfit, "error", err)
 		fallthrough
 	default:
-		t.forget(l)
+		t.untrack(l)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/drover-run/drover/triggers/storagequeue/emulator"
 )
 
-// A poison queue that cannot be made keeps the message on loan: nothing is lost.
+// If the poison queue cannot be created, the message stays leased: nothing is lost.
 func TestThePoisonQueueCannotBeMade(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)
@@ -146,7 +146,7 @@ func TestTooManyDeliveries(t *testing.T) {
 	})
 	eventually(t, "it is in the poison queue", func() bool { return len(a.dead(t, queue)) == 1 })
 	stop()
-	if d := a.dead(t, queue)[0]; string(d.Body) != "deadly" || !strings.Contains(d.Reason, "it was handed out 4 times, more than max_dequeue_count (3)") {
+	if d := a.dead(t, queue)[0]; string(d.Body) != "deadly" || !strings.Contains(d.Reason, "it was delivered 4 times, more than max_dequeue_count (3)") {
 		t.Errorf("%+v", d)
 	}
 }

@@ -8,50 +8,49 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// A storage queue has to be asked, over and over. This file is when.
+// A storage queue must be polled. This file decides when.
 //
-// As long as gets come back full there are more and more of them at once; one
-// that does not ends that. An empty one is followed by a pause, which doubles up
-// to MaxPollInterval. It is cut short by what is known to become visible: a
-// message that was given back with a delay, or the lease of one that was lost.
+// While gets return as many messages as requested, more of them run in parallel; a get that
+// returns fewer ends that. An empty get is followed by a pause, which doubles up to
+// MaxPollInterval. The pause ends early when a message is known to become visible: one that
+// was released with a delay, or whose lease expires.
 
 const (
 	firstPause = 100 * time.Millisecond
-	// maxGets is how many gets are on their way at once; firstGets, at the start,
-	// when nothing is known of the queue.
+	// maxGets bounds the gets in flight. firstGets is the bound at the start, when nothing
+	// is known about the queue.
 	maxGets   = 16
 	firstGets = 2
-	// afterStart is the longest pause in the time of a lease after the start: who
-	// ran before may have been killed, and what it had on loan comes back by then.
+	// afterStart is the longest pause during the first lease time after the start. An
+	// earlier process may have been killed, and its leases expire by then.
 	afterStart = time.Second
-	// slack is how much later than it is expected a message is asked for: clocks
-	// and roundings differ a little.
+	// slack is added to the time at which a message is expected: clocks and roundings
+	// differ a little.
 	slack = 50 * time.Millisecond
 )
 
-// pauses are spread a little, so that instances do not ask all at once.
+// pauses returns the backoff of empty gets. It has jitter, so that instances do not poll in step.
 func pauses(longest time.Duration) *backoff.ExponentialBackOff {
 	const spread = 0.1
-	longest = time.Duration(float64(longest) / (1 + spread)) // the longest of all is what was asked for
+	longest = time.Duration(float64(longest) / (1 + spread)) // with its jitter the longest is as configured
 	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(min(firstPause, longest)), backoff.WithMaxInterval(longest),
 		backoff.WithMultiplier(2), backoff.WithRandomizationFactor(spread), backoff.WithMaxElapsedTime(0))
 }
 
-// prefetch is how many messages are held ready beyond those that are asked for;
-// t.mu is held.
-func (t *trigger) prefetch() int {
+// prefetchTarget is how many messages to prefetch; t.mu is locked.
+func (t *trigger) prefetchTarget() int {
 	if t.cfg.Prefetch != PrefetchAuto {
 		return t.cfg.Prefetch
 	}
 	return t.rate.Ready()
 }
 
-// wanted is how many messages to ask for now; t.mu is held. While there are some
-// already, it waits until it is worth a request.
-func (t *trigger) wanted() int {
-	target := t.waiting + t.prefetch()
-	here := len(t.held) + t.asked
+// toRequest is how many messages to request now; t.mu is locked. While some are prefetched, it
+// is 0 until a request is worthwhile.
+func (t *trigger) toRequest() int {
+	target := t.waiting + t.prefetchTarget()
+	here := len(t.prefetched) + t.asked
 	n := target - here
 	if here > 0 && n < min(maxGet, (target+1)/2) {
 		return 0
@@ -59,10 +58,10 @@ func (t *trigger) wanted() int {
 	return t.cfg.Memory.More(min(n, maxGet), t.asked)
 }
 
-// ask sends the gets that are wanted now, or has it done later; t.mu is held.
-func (t *trigger) ask() {
+// request starts the gets that are due, or sets the alarm for them; t.mu is locked.
+func (t *trigger) request() {
 	for !t.closed && !t.paused && t.gets < t.width {
-		n := t.wanted()
+		n := t.toRequest()
 		if n <= 0 {
 			return
 		}
@@ -76,14 +75,14 @@ func (t *trigger) ask() {
 	}
 }
 
-// rang is the alarm.
-func (t *trigger) rang() {
+// onAlarm is called by the alarm.
+func (t *trigger) onAlarm() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ask()
+	t.request()
 }
 
-// wake has the trigger ask at once.
+// wake ends the pause between gets.
 func (t *trigger) wake() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -91,16 +90,16 @@ func (t *trigger) wake() {
 	if !t.throttled {
 		t.nextGet = time.Time{}
 	}
-	t.ask()
+	t.request()
 }
 
-// get is one request, and what comes of it.
+// get runs one request and processes its result.
 func (t *trigger) get(n int) {
 	before := time.Now()
 	ms, err := t.queue.get(t.asking, n, t.cfg.Lease)
-	var ls []*loan
+	var ls []*leasedMessage
 	for _, m := range ms {
-		if l := t.newLoan(m, before); !t.over(l) {
+		if l := t.newLeasedMessage(m, before); !t.removeDone(l) {
 			ls = append(ls, l)
 		}
 	}
@@ -118,7 +117,7 @@ func (t *trigger) get(n int) {
 		if wait := retryAfter(err); wait > 0 {
 			t.throttled, t.nextGet = true, time.Now().Add(wait)
 		}
-		t.expectLocked(before.Add(t.cfg.Lease)) // it may have been carried out
+		t.expectLocked(before.Add(t.cfg.Lease)) // the service may have leased messages
 		return
 	case len(ms) == 0:
 		t.width = 1
@@ -131,12 +130,12 @@ func (t *trigger) get(n int) {
 			t.width = min(2*(t.gets+1), maxGets)
 		}
 	}
-	t.take(ls)
-	t.ask()
+	t.addPrefetched(ls)
+	t.request()
 }
 
-// over deletes a message that comes again though it is done.
-func (t *trigger) over(l *loan) bool {
+// removeDone deletes a redelivered message that is done, and reports whether it is one.
+func (t *trigger) removeDone(l *leasedMessage) bool {
 	t.mu.Lock()
 	_, done := t.done[l.message.ID]
 	t.mu.Unlock()
@@ -145,7 +144,7 @@ func (t *trigger) over(l *loan) bool {
 	}
 	t.running.Go(func() {
 		if err := t.queue.remove(t.asking, l.message.ID, l.receipt); err != nil {
-			t.log.Debug("cannot delete a message that is done; will try when it comes again", "message", l.message.ID, "error", err)
+			t.log.Debug("cannot delete a message that is done; will try when it is redelivered", "message", l.message.ID, "error", err)
 			return
 		}
 		t.mu.Lock()
@@ -155,29 +154,29 @@ func (t *trigger) over(l *loan) bool {
 	return true
 }
 
-// take notes what came; t.mu is held.
-func (t *trigger) take(ls []*loan) {
+// addPrefetched adds received messages; t.mu is locked.
+func (t *trigger) addPrefetched(ls []*leasedMessage) {
 	soonest := time.Time{}
 	for _, l := range ls {
-		t.loans[l] = struct{}{}
+		t.leases[l] = struct{}{}
 		soonest = l.renewAt
 		if l.misfit != "" {
 			t.running.Go(func() { t.rejectMisfit(l) })
 			continue
 		}
-		t.held = append(t.held, l)
+		t.prefetched = append(t.prefetched, l)
 	}
 	if len(ls) == 0 {
 		return
 	}
 	t.weigh()
-	if t.nextCare.IsZero() || soonest.Before(t.nextCare) {
+	if t.nextRenewal.IsZero() || soonest.Before(t.nextRenewal) {
 		signal(t.added)
 	}
 	signal(t.came)
 }
 
-// nextAfter is when to ask again after an empty answer; t.mu is held.
+// nextAfter is when to poll again after an empty get; t.mu is locked.
 func (t *trigger) nextAfter(now time.Time) time.Time {
 	wait := t.pause.NextBackOff()
 	if now.Sub(t.opened) < t.cfg.Lease+afterStart {
@@ -185,7 +184,7 @@ func (t *trigger) nextAfter(now time.Time) time.Time {
 	}
 	next := now.Add(wait)
 	for len(t.expected) > 0 && t.expected[0] < now.Add(-slack).UnixMilli() {
-		t.expected = t.expected[1:] // it was there now, or somebody else has it
+		t.expected = t.expected[1:] // it was received, or another receiver has it
 	}
 	if len(t.expected) > 0 {
 		if at := time.UnixMilli(t.expected[0]).Add(slack); at.Before(next) {
@@ -195,10 +194,10 @@ func (t *trigger) nextAfter(now time.Time) time.Time {
 	return next
 }
 
-// expectStep is how exactly it is kept when a message is expected.
+// expectStep is the precision of expected times.
 const expectStep = 250 // ms
 
-// expect notes when a message will be visible.
+// expect records when a message will be visible.
 func (t *trigger) expect(at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -214,23 +213,23 @@ func (t *trigger) expectLocked(at time.Time) {
 	}
 	if expected := time.UnixMilli(ms).Add(slack); !t.throttled && expected.Before(t.nextGet) {
 		t.nextGet = expected
-		t.ask()
+		t.request()
 	}
 }
 
-// maxExpected bounds what is kept: hours of seconds.
+// maxExpected bounds the expected times: hours of seconds.
 const maxExpected = 1 << 14
 
-// fail has the next Receive fail; t.mu is held. Nothing is asked for before it.
+// fail makes the next Receive return err, and stops requests until then; t.mu is locked.
 func (t *trigger) fail(err error) {
 	t.failed, t.paused = err, true
 	signal(t.came)
 }
 
-// maxDone bounds the messages that are kept in mind to be deleted.
+// maxDone bounds the messages that are to be deleted when they are redelivered.
 const maxDone = 1 << 14
 
-// finished notes that a message is done though it could not be deleted.
+// finished records that a message is done, although it could not be deleted.
 func (t *trigger) finished(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -19,7 +19,7 @@ func (a *account) rested(t *testing.T, queue string, lease time.Duration) *trigg
 	return tr
 }
 
-// What was given back with a delay is asked for when the delay is over, however
+// A message released with a delay is requested when the delay is over, however
 // long the pause is.
 func TestADelayedMessageIsExpected(t *testing.T) {
 	t.Parallel()
@@ -41,7 +41,7 @@ func TestADelayedMessageIsExpected(t *testing.T) {
 	done(t, d)
 }
 
-// A daemon that was killed had a message on loan: the next one sees it when the
+// A daemon was killed with a leased message: the next one receives it when the
 // lease ends, however long the pause could be.
 func TestTheFirstLeaseIsWatched(t *testing.T) {
 	t.Parallel()

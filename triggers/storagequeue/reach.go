@@ -12,9 +12,9 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
 )
 
-// This file is the requests. Each has a limit, and an error that says what to do.
+// This file has the requests. Each has a time limit, and an error that names the remedy.
 
-// maxGet is the most messages that the service gives at once.
+// maxGet is the largest number of messages that one request returns.
 const maxGet = 32
 
 // maxDelay is the longest time that the service hides a message.
@@ -26,8 +26,7 @@ func seconds(d time.Duration) *int32 {
 	return &n
 }
 
-// do asks with the present client, and once more with another where the secret
-// was changed.
+// do sends a request, and once more with a new client if the secret has changed.
 func (r *reach) do(what string, needs right, ask func(*azqueue.QueueClient) error) error {
 	used := r.client.Load()
 	err := ask(used.QueueClient)
@@ -40,11 +39,11 @@ func (r *reach) do(what string, needs right, ask func(*azqueue.QueueClient) erro
 	return nil
 }
 
-// once are requests that are not sent again by the SDK.
+// once disables the retries of the SDK.
 var once = policy.RetryOptions{MaxRetries: -1}
 
-// get lends up to n messages. An answer that is lost hides them for the lease,
-// so the SDK does not ask twice.
+// get leases up to n messages. If the response is lost, they stay hidden for the lease, so
+// the SDK does not retry.
 func (r *reach) get(ctx context.Context, n int, lease time.Duration) ([]*azqueue.DequeuedMessage, error) {
 	ctx = policy.WithRetryOptions(ctx, once)
 	count := int32(n)
@@ -57,7 +56,7 @@ func (r *reach) get(ctx context.Context, n int, lease time.Duration) ([]*azqueue
 	return out, err
 }
 
-// peek returns up to n messages that could be had now.
+// peek returns up to n messages that could be received now.
 func (r *reach) peek(ctx context.Context, n int) ([]*azqueue.PeekedMessage, error) {
 	count := int32(n)
 	var out []*azqueue.PeekedMessage
@@ -69,7 +68,7 @@ func (r *reach) peek(ctx context.Context, n int) ([]*azqueue.PeekedMessage, erro
 	return out, err
 }
 
-// count is about how many messages there are, hidden ones among them.
+// count returns the approximate number of messages, including hidden ones.
 func (r *reach) count(ctx context.Context) (int64, error) {
 	var n int64
 	err := r.do("counting", peek, func(c *azqueue.QueueClient) error {
@@ -82,7 +81,7 @@ func (r *reach) count(ctx context.Context) (int64, error) {
 	return n, err
 }
 
-// hide has a message be visible after a time, and returns its new receipt.
+// hide makes a message visible after a time, and returns its new receipt.
 func (r *reach) hide(ctx context.Context, id, receipt string, d time.Duration) (string, error) {
 	var renewed string
 	err := r.do("updating a message of", update, func(c *azqueue.QueueClient) error {
@@ -123,7 +122,7 @@ func (r *reach) put(ctx context.Context, text string, delay, ttl time.Duration) 
 	})
 }
 
-// make makes the queue where it is missing.
+// make creates the queue if it is missing.
 func (r *reach) make(ctx context.Context) error {
 	err := r.do("making", create, func(c *azqueue.QueueClient) error {
 		_, err := c.Create(ctx, nil)

@@ -25,12 +25,11 @@ type SenderConfig struct {
 // DefaultTimeToLive is the service's own.
 const DefaultTimeToLive = 7 * 24 * time.Hour
 
-// maxSends is how many messages are on their way at once: the service takes them
-// one by one.
+// maxSends bounds the sends in flight. The service accepts one message per request.
 const maxSends = 32
 
-// Sender sends messages to a queue, many at a time, and counts those that the
-// service has taken. It is used by one goroutine.
+// Sender sends messages to a queue, many at a time, and counts those that the service has
+// accepted. It is used by one goroutine.
 type Sender struct {
 	cfg   SenderConfig
 	queue *reach
@@ -57,8 +56,8 @@ func NewSender(cfg SenderConfig) (*Sender, error) {
 	return &Sender{cfg: cfg, queue: q, room: make(chan struct{}, maxSends)}, nil
 }
 
-// Send adds a message to those that are on their way; the error may be that of
-// earlier ones. Of the message, Body counts: a storage queue has no attributes.
+// Send starts sending a message. The error may be that of an earlier message. Only the Body
+// is sent, because a storage queue has no attributes.
 func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	text, err := s.cfg.Encoding.encode(out.Body)
 	if err != nil {
@@ -102,8 +101,8 @@ func (s *Sender) put(ctx context.Context, text string) error {
 	return err
 }
 
-// Flush returns when the service has all that was sent, or did not take it. What
-// it did not take is forgotten.
+// Flush waits until the service has accepted or refused all messages. Refused messages are
+// dropped.
 func (s *Sender) Flush(context.Context) error {
 	s.busy.Wait()
 	if s.cfg.Delay <= 0 {
@@ -116,7 +115,7 @@ func (s *Sender) Flush(context.Context) error {
 	return err
 }
 
-// Taken returns how many messages the service has.
+// Taken returns the number of messages that the service has accepted.
 func (s *Sender) Taken() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -94,7 +94,7 @@ func TestEncodings(t *testing.T) {
 				done(t, d)
 				return
 			}
-			if l := tr.newLoan(&azqueue.DequeuedMessage{MessageText: &test.text}, time.Now()); l.misfit != test.misfit {
+			if l := tr.newLeasedMessage(&azqueue.DequeuedMessage{MessageText: &test.text}, time.Now()); l.misfit != test.misfit {
 				t.Errorf("%q, want %q", l.misfit, test.misfit)
 			}
 			// It is moved as it is, and no function sees it.
@@ -102,7 +102,7 @@ func TestEncodings(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
 				if got, _ := tr.Receive(ctx, 1); len(got) > 0 {
-					t.Fatal("it was handed out")
+					t.Fatal("it was delivered")
 				}
 				texts := a.texts(t, queue+PoisonSuffix)
 				return len(texts) == 1 && texts[0] == test.text && a.Len(queue) == 0
@@ -139,7 +139,7 @@ func TestBacklogBeyondAPeek(t *testing.T) {
 		tr := a.open(t, queue, nil)
 		ds := receive(t, tr, 10)
 		if b, err := tr.Backlog(t.Context()); err != nil || b.Ready != 40 || b.AtLeast {
-			t.Errorf("%+v, %v; want 40: 50 sent, 10 on loan", b, err)
+			t.Errorf("%+v, %v; want 40: 50 sent, 10 leased", b, err)
 		}
 		done(t, ds...)
 	})

@@ -1,13 +1,12 @@
-// Package storagequeue receives from Azure Storage queues, by short leases that
-// are renewed for as long as a message is worked on.
+// Package storagequeue receives from Azure Storage queues. It takes short leases, and renews
+// them while a message is handled.
 //
-// Where attempts are counted: in a Ledger, a file of this daemon's. The service's
-// own DequeueCount is higher: it counts releases, lost leases and crashes, too.
-// MaxDequeueCount bounds it.
+// Attempts are counted in a Ledger, a file of this daemon. The service's own DequeueCount is
+// higher: it also counts releases, expired leases and crashes. MaxDequeueCount bounds it.
 //
-// A queue is reached through an Account (access.go, reach.go, failure.go) and
-// asked over and over (poll.go). What came is held for Receive (this file); loans
-// are kept alive (care.go) and ended (loan.go, poison.go).
+// A queue is reached through an Account (access.go, reach.go, failure.go) and polled
+// (poll.go). Messages are prefetched for Receive (this file); their leases are renewed
+// (keeper.go) and settled (message.go, poison.go).
 package storagequeue
 
 import (
@@ -29,45 +28,45 @@ type Config struct {
 	Account  *Account
 	Queue    string
 	Encoding Encoding
-	// PoisonQueue is where rejected messages go; it is made where it is missing.
+	// PoisonQueue gets rejected messages; it is created if it is missing.
 	PoisonQueue  string
 	PoisonFormat PoisonFormat
-	// Lease is how long the service hides a message that nobody is heard of: whole
-	// seconds, 1 s to 7 days.
+	// Lease is how long the service hides a message without a renewal: whole seconds, 1 s
+	// to 7 days.
 	Lease time.Duration
-	// MaxPollInterval is the longest time between two questions to an empty queue.
+	// MaxPollInterval is the longest time between two gets of an empty queue.
 	MaxPollInterval time.Duration
-	// MaxAttempts is how often a function may fail on a message. MaxDequeueCount is
-	// how often a message is handed out, for whatever reason; 0 is without end.
+	// MaxAttempts is how often a function may fail on a message. MaxDequeueCount is how
+	// often a message is delivered, for any reason; 0 is unlimited.
 	MaxAttempts     int
 	MaxDequeueCount int64
-	// Prefetch is how many messages are held beyond those that a Receive asks
-	// for, or PrefetchAuto.
+	// Prefetch is how many messages are leased beyond those that a Receive requests, or
+	// PrefetchAuto.
 	Prefetch int
-	// Memory bounds the bytes that are held; nil is no bound.
+	// Memory bounds the prefetched bytes; nil is no bound.
 	Memory *triggers.Account
-	// Create makes the queue where it is missing.
+	// Create creates the queue if it is missing.
 	Create bool
 	Ledger *Ledger
 	Log    *slog.Logger
 }
 
-// PrefetchAuto holds what is settled in a tenth of a second, as measured.
+// PrefetchAuto prefetches what is settled in a tenth of a second, as measured.
 const PrefetchAuto = -1
 
 const (
 	closeLimit = 10 * time.Second
-	// openLimit bounds the first look at the queue.
+	// openLimit bounds the check of the queue at the start.
 	openLimit = 30 * time.Second
 )
 
-// Open returns a trigger, when its queue was found to be there.
+// Open returns a trigger, after checking that its queue exists.
 func Open(ctx context.Context, cfg Config) (triggers.Trigger, error) { return open(ctx, cfg) }
 
 func open(ctx context.Context, cfg Config) (*trigger, error) {
 	t := &trigger{
 		cfg: cfg, log: cfg.Log.With("queue", cfg.Queue), width: firstGets, paused: true, opened: time.Now(), pause: pauses(cfg.MaxPollInterval),
-		loans: make(map[*loan]struct{}), done: make(map[string]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1),
+		leases: make(map[*leasedMessage]struct{}), done: make(map[string]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1),
 	}
 	cfg.Memory.Tell(func() { signal(t.came) })
 	var err error
@@ -85,23 +84,23 @@ func open(ctx context.Context, cfg Config) (*trigger, error) {
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.asking, t.stopAsking = context.WithCancel(context.Background())
-	t.alarm = time.AfterFunc(time.Hour, t.rang)
+	t.alarm = time.AfterFunc(time.Hour, t.onAlarm)
 	t.alarm.Stop()
-	t.running.Go(t.care)
+	t.running.Go(t.keepLeases)
 	cfg.Account.mu.Lock()
 	cfg.Account.triggers[t] = struct{}{}
 	cfg.Account.mu.Unlock()
 	return t, nil
 }
 
-// check looks whether the queue is there, and makes it where it is to be made.
+// check checks that the queue exists, or creates it if configured.
 func (t *trigger) check(ctx context.Context) error {
 	_, err := t.queue.peek(ctx, 1)
 	switch {
 	case queueerror.HasCode(err, queueerror.QueueNotFound) && t.cfg.Create:
 		return t.queue.make(ctx)
 	case forbidden(err):
-		t.log.Debug("the queue cannot be looked into; the first message will show whether it can be read", "error", err)
+		t.log.Debug("the queue cannot be peeked; the first receive will show whether it can be read", "error", err)
 		return nil
 	}
 	return err
@@ -115,36 +114,36 @@ type trigger struct {
 
 	ctx        context.Context // ends with the trigger
 	stop       context.CancelFunc
-	asking     context.Context // ends the gets: not before they had time to come back
+	asking     context.Context // of requests; Close lets gets finish before it ends
 	stopAsking context.CancelFunc
 	running    sync.WaitGroup
-	added      chan struct{} // something for care
-	came       chan struct{} // something for Receive
+	added      chan struct{} // wakes the keeper
+	came       chan struct{} // wakes Receive
 
-	toldForbidden sync.Once
+	forbiddenOnce sync.Once
 	troubles      triggers.Troubles
 
-	mu      sync.Mutex
-	loans   map[*loan]struct{}
-	held    []*loan             // received, and not handed out
-	done    map[string]struct{} // to be deleted when they come again
-	failed  error               // for the next Receive
-	closed  bool
-	waiting int // what the Receive that waits asks for
-	rate    triggers.Rate
+	mu         sync.Mutex
+	leases     map[*leasedMessage]struct{}
+	prefetched []*leasedMessage    // leased, and not yet returned by Receive
+	done       map[string]struct{} // to be deleted when they are redelivered
+	failed     error               // for the next Receive
+	closed     bool
+	waiting    int // messages that a blocked Receive requests
+	rate       triggers.Rate
 
-	paused    bool // nothing is asked for before the next Receive
-	gets      int  // on their way
-	asked     int  // messages, by those
-	width     int  // how many gets there may be
+	paused    bool // nothing is requested before the next Receive
+	gets      int  // in flight
+	asked     int  // messages that these request
+	width     int  // the bound of gets
 	pause     *backoff.ExponentialBackOff
 	nextGet   time.Time
-	throttled bool // nextGet is the server's wish
+	throttled bool // nextGet is the server's Retry-After
 	alarm     *time.Timer
 	opened    time.Time
 	expected  []int64 // when messages will be visible, in ms, in order
 
-	nextCare time.Time // when care looks next
+	nextRenewal time.Time // when the keeper checks next
 }
 
 var errClosed = errors.New("the storage queue trigger is closed")
@@ -161,19 +160,19 @@ func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Deliver
 		} else if err == nil {
 			err = ctx.Err()
 		}
-		if len(t.held) > 0 && !t.closed || err != nil {
-			out := t.hand(maximum)
+		if len(t.prefetched) > 0 && !t.closed || err != nil {
+			out := t.handOut(maximum)
 			if len(out) > 0 {
-				err = nil // it will come again
+				err = nil // the next Receive returns it, if it lasts
 			} else {
 				t.paused = true
 			}
 			t.waiting, t.failed = 0, nil
-			t.ask()
+			t.request()
 			return out, err
 		}
 		t.waiting = maximum
-		t.ask()
+		t.request()
 		t.mu.Unlock()
 		select {
 		case <-t.came:
@@ -188,48 +187,48 @@ func (t *trigger) Drain(_ context.Context, maximum int) ([]*triggers.Delivery, e
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.paused, t.waiting = true, 0
-	return t.hand(maximum), nil
+	return t.handOut(maximum), nil
 }
 
-// hand hands out what is held; t.mu is held.
-func (t *trigger) hand(maximum int) []*triggers.Delivery {
-	n := min(len(t.held), maximum)
+// handOut returns prefetched messages; t.mu is locked.
+func (t *trigger) handOut(maximum int) []*triggers.Delivery {
+	n := min(len(t.prefetched), maximum)
 	if n == 0 || t.closed {
 		return nil
 	}
 	out := make([]*triggers.Delivery, n)
-	for i, l := range t.held[:n] {
+	for i, l := range t.prefetched[:n] {
 		out[i] = &l.Delivery
 	}
-	clear(t.held[:n])
-	t.held = t.held[n:]
+	clear(t.prefetched[:n])
+	t.prefetched = t.prefetched[n:]
 	t.weigh()
 	return out
 }
 
-// weigh has the account count what is held; t.mu is held.
+// weigh reports the prefetched bytes to the account; t.mu is locked.
 func (t *trigger) weigh() {
 	if t.cfg.Memory == nil {
 		return
 	}
 	bytes, largest := 0, 0
-	for _, l := range t.held {
+	for _, l := range t.prefetched {
 		bytes, largest = bytes+len(l.message.Body), max(largest, len(l.message.Body))
 	}
 	t.cfg.Memory.Hold(int64(bytes), largest)
 }
 
-// forget ends the care for a loan.
-func (t *trigger) forget(l *loan) {
+// untrack ends the renewal of a lease.
+func (t *trigger) untrack(l *leasedMessage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.loans, l)
+	delete(t.leases, l)
 	t.rate.Settled()
 }
 
-// Backlog implements triggers.Trigger. Up to 32 messages are counted exactly;
-// beyond, the service's count is approximate, and has those in it that are hidden:
-// ours are taken off, those of other instances and those for later are not.
+// Backlog implements triggers.Trigger. Up to 32 messages are counted exactly. Beyond that the
+// service's count is approximate and includes hidden messages. Those leased here are
+// subtracted; those of other instances, and those with a delay, are not.
 func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 	seen, err := t.queue.peek(ctx, maxGet)
 	if err != nil {
@@ -247,10 +246,10 @@ func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 	all, err := t.queue.count(ctx)
 	if err != nil {
 		out.AtLeast = true
-		return out, nil // a signature may let us look, and not count
+		return out, nil // a signature may allow peeking, but not counting
 	}
 	t.mu.Lock()
-	ours := int64(len(t.loans))
+	ours := int64(len(t.leases))
 	t.mu.Unlock()
 	out.Ready = max(out.Ready, all-ours)
 	return out, nil
@@ -274,7 +273,7 @@ func (t *trigger) Close(ctx context.Context) error {
 	t.cfg.Account.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
-	// A get that is cut may have been carried out: its messages would be hidden
+	// The service may have carried out a cancelled get; its messages would stay hidden
 	// for a lease.
 	unhurried := context.AfterFunc(ctx, t.stopAsking)
 	defer unhurried()
@@ -283,11 +282,11 @@ func (t *trigger) Close(ctx context.Context) error {
 	t.running.Wait()
 	t.stopAsking()
 	t.mu.Lock()
-	unseen := t.held
-	t.held = nil
+	unseen := t.prefetched
+	t.prefetched = nil
 	t.mu.Unlock()
 	errs := make(chan error, len(unseen))
-	atOnce(unseen, func(l *loan) { errs <- l.Delivery.Settle(ctx, triggers.Verdict{Kind: triggers.Release}) })
+	atOnce(unseen, func(l *leasedMessage) { errs <- l.Delivery.Settle(ctx, triggers.Verdict{Kind: triggers.Release}) })
 	close(errs)
 	var out []error
 	for err := range errs {

@@ -127,7 +127,7 @@ func (c *conn) sasl(r io.Reader) error {
 	return nil
 }
 
-// frame handles one frame; e.mu is held. end says that the other side closes.
+// frame handles one frame; e.mu is locked. end says that the other side closes.
 func (c *conn) frame(f frame) (end bool, _ *condition) {
 	switch f.op {
 	case opOpen:

@@ -182,7 +182,7 @@ func (t *timers) Pop() any {
 	return last
 }
 
-// at has something done at a time; e.mu is held.
+// at has something done at a time; e.mu is locked.
 func (e *Emulator) at(when time.Time, do func()) {
 	heap.Push(&e.timers, timer{when, do})
 	if e.timers[0].at.Equal(when) {
@@ -222,7 +222,7 @@ func newUUID() (id uuid) {
 	return id
 }
 
-// find returns the queue, subscription or dead-letter queue at a path; e.mu is held.
+// find returns the queue, subscription or dead-letter queue at a path; e.mu is locked.
 func (e *Emulator) find(path string) (*queue, *condition) {
 	name := strings.ToLower(strings.Trim(path, "/"))
 	parent, dead := strings.CutSuffix(name, "/$deadletterqueue")

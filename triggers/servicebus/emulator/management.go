@@ -36,7 +36,7 @@ func get[T any](m *amqp.Message, name string) (out T, ok bool) {
 
 var errNoMessage = failure(condNoMessage, "The message could not be found.")
 
-// manage answers a request to a queue's $management; e.mu is held.
+// manage answers a request to a queue's $management; e.mu is locked.
 func (c *conn) manage(q *queue, m *amqp.Message) *amqp.Message {
 	operation, _ := m.ApplicationProperties["operation"].(string)
 	name, known := strings.CutPrefix(operation, "com.microsoft:")
@@ -332,7 +332,7 @@ func (r rights) may(e *Emulator, path string, what claim) bool {
 	}
 }
 
-// putToken answers a request to $cbs; e.mu is held.
+// putToken answers a request to $cbs; e.mu is locked.
 func (c *conn) putToken(m *amqp.Message) *amqp.Message {
 	audience, _ := m.ApplicationProperties["name"].(string)
 	_, rest, _ := strings.Cut(audience, "://")

@@ -18,7 +18,7 @@ type topic struct {
 // maxHops bounds forwarding.
 const maxHops = 4
 
-// send puts a message into a queue or a topic; e.mu is held.
+// send puts a message into a queue or a topic; e.mu is locked.
 func (e *Emulator) send(path string, m *message, hops int) *condition {
 	if hops > maxHops {
 		return failure(condArgument, "Maximum transfer hop count of %d reached.", maxHops)

@@ -131,5 +131,5 @@ func (e *Emulator) Requests() (n int64) {
 	return n
 }
 
-// now is the emulator's time; e.mu is held.
+// now is the emulator's time; e.mu is locked.
 func (e *Emulator) now() time.Time { return time.Now().Add(e.skew) }

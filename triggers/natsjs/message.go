@@ -15,27 +15,27 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// loan is all that is kept of a message, in one allocation.
-type loan struct {
+// leasedMessage is the state of a leased message, in one allocation.
+type leasedMessage struct {
 	triggers.Delivery
 	message triggers.Message
 	msg     *nats.Msg
 	t       *trigger
 	life    *life // of stream and consumer, when it arrived
 
-	delivery   uint64 // its number among the consumer's deliveries
-	deliveries uint64 // of this message, by the server's count
-	recorded   int    // failures that the ledger has
+	delivery   uint64 // the number of this delivery of the consumer
+	deliveries uint64 // deliveries of this message, by the server's count
+	recorded   int    // failures in the ledger
 
-	ending sync.Mutex // no sign of life is sent after the message was settled
-	over   bool       // it was; guarded by ending
+	ending sync.Mutex // serializes the settlement and renewals
+	over   bool       // it was settled; guarded by ending
 
-	sign       time.Time // the last sign of life; guarded by t.mu, as are the links
-	prev, next *loan
+	renewed    time.Time // the last renewal; guarded by t.mu, as are the links
+	prev, next *leasedMessage
 }
 
-func newLoan(t *trigger, m *nats.Msg) (*loan, error) {
-	l := &loan{t: t, msg: m}
+func newLeasedMessage(t *trigger, m *nats.Msg) (*leasedMessage, error) {
+	l := &leasedMessage{t: t, msg: m}
 	at, err := parseReply(m.Reply)
 	if err != nil {
 		return nil, err
@@ -52,9 +52,10 @@ func newLoan(t *trigger, m *nats.Msg) (*loan, error) {
 	return l, nil
 }
 
-func (l *loan) place() place { return place{l.Sequence, l.message.Enqueued.UnixNano()} }
+func (l *leasedMessage) place() place { return place{l.Sequence, l.message.Enqueued.UnixNano()} }
 
-// identify fills in what a message's headers, subject and place in its stream say of it.
+// identify sets ID, attributes and ordering key by the message's headers, subject and place in
+// its stream.
 func identify(m *triggers.Message, headers nats.Header, stream string, sequence uint64, orderingToken int) {
 	if len(headers) > 0 {
 		m.ID = nameOf(headers)
@@ -73,7 +74,7 @@ func identify(m *triggers.Message, headers nats.Header, stream string, sequence 
 	}
 }
 
-// attribute gives a message an attribute with all values of a header.
+// attribute adds the values of a header to a message's attributes.
 func attribute(m *triggers.Message, name string, values []string) {
 	if len(values) == 0 {
 		return
@@ -87,8 +88,8 @@ func attribute(m *triggers.Message, name string, values []string) {
 	}
 }
 
-// nameOf is the id that is in a message's headers: that of the message of which it is a
-// copy, or its sender's; empty if there is none.
+// nameOf returns the ID in a message's headers: that of the message of which it is a copy, or
+// its sender's; empty if there is none.
 func nameOf(h nats.Header) string {
 	if id := h.Get(replayedID); id != "" {
 		return id
@@ -96,8 +97,7 @@ func nameOf(h nats.Header) string {
 	return h.Get(jetstream.MsgIDHeader)
 }
 
-// token returns the n-th token of a subject, counted from 1; empty if it has
-// fewer.
+// token returns the n-th token of a subject, counted from 1; empty if it has fewer.
 func token(subject string, n int) string {
 	for ; n > 1; n-- {
 		_, rest, found := strings.Cut(subject, ".")
@@ -112,18 +112,17 @@ func token(subject string, n int) string {
 
 var errReply = errors.New("its reply subject is not that of a JetStream message")
 
-// delivered is what the server says of a delivery.
+// delivered describes a delivery, as the server reports it.
 type delivered struct {
 	place
 	deliveries uint64 // of the message
-	delivery   uint64 // the number of this one among the consumer's
+	delivery   uint64 // the number of this delivery of the consumer
 }
 
-// parseReply reads what the server writes into the subject for acknowledgements:
+// parseReply parses the subject for acknowledgements:
 // $JS.ACK.stream.consumer.deliveries.sequence.consumersequence.time.pending, or,
 // in its longer form, with domain and account hash before the stream, and a
-// random token behind (ADR-15). The numbers are counted from the behind of the
-// names, so that it needs no allocation.
+// random token at the end (ADR-15). It does not allocate.
 func parseReply(reply string) (at delivered, err error) {
 	rest, found := strings.CutPrefix(reply, "$JS.ACK.")
 	if !found {
@@ -152,16 +151,16 @@ func parseReply(reply string) (at delivered, err error) {
 }
 
 // Settle implements triggers.Lease.
-func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	v = l.last(m, v)
 	if err := l.carryOut(ctx, m, v); err != nil {
 		return fmt.Errorf("settling message %s of stream %s as %v: %w", m.ID, l.t.cfg.Stream, v.Kind, err)
 	}
-	l.t.ended(l, v.Kind)
+	l.t.untrack(l, v.Kind)
 	return nil
 }
 
-func (l *loan) carryOut(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+func (l *leasedMessage) carryOut(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	if v.Kind != triggers.Reject && l.stale() {
 		l.t.log.Warn("message settled after its stream or consumer was recreated; nothing to settle at the server",
 			"message", m.ID, "verdict", v.Kind, "attempt", m.Attempt)
@@ -169,15 +168,15 @@ func (l *loan) carryOut(ctx context.Context, m *triggers.Message, v triggers.Ver
 	}
 	switch v.Kind {
 	case triggers.Done:
-		return nil // ended sees to it
+		return nil // untrack acknowledges it
 	case triggers.Retry:
 		l.record(ctx, m.Attempt)
 		return l.end(nakAfter(v.Delay))
 	case triggers.Release:
 		l.record(ctx, m.Attempt-1)
-		return l.end(l.giveBack())
+		return l.end(l.releaseReply())
 	case triggers.Reject:
-		// First the copy, then the end of the original: nothing is lost between.
+		// Copy first, then end the original: a crash between the two loses nothing.
 		if err := l.bury(ctx, m, v); err != nil {
 			return err
 		}
@@ -186,8 +185,8 @@ func (l *loan) carryOut(ctx context.Context, m *triggers.Message, v triggers.Ver
 	return fmt.Errorf("no such verdict: %d", v.Kind)
 }
 
-// end sends how the message ended. No sign of life follows: it would undo a delay.
-func (l *loan) end(said []byte) error {
+// end sends a settlement. No renewal is sent after it: that would undo a delay.
+func (l *leasedMessage) end(said []byte) error {
 	l.ending.Lock()
 	defer l.ending.Unlock()
 	l.over = true
@@ -201,9 +200,9 @@ func nakAfter(delay time.Duration) []byte {
 	return fmt.Appendf(nil, `-NAK {"delay": %d}`, delay.Nanoseconds())
 }
 
-// giveBack has the message lent again: at once, or, where the server may end with its client,
-// so that it remembers.
-func (l *loan) giveBack() []byte {
+// releaseReply is the command that releases a message: at once, or, if the server may stop
+// with its client, with a delay, which the server stores.
+func (l *leasedMessage) releaseReply() []byte {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
 	if l.t.ending {
@@ -212,16 +211,16 @@ func (l *loan) giveBack() []byte {
 	return nakAfter(0)
 }
 
-// record writes how often the message has failed, if the ledger doesn't know.
-func (l *loan) record(ctx context.Context, failures int) {
+// record writes the number of failures to the ledger, if it differs.
+func (l *leasedMessage) record(ctx context.Context, failures int) {
 	if failures != l.recorded {
 		l.t.ledger.put(ctx, l, failures, l.t.log)
 		l.recorded = failures
 	}
 }
 
-// ended forgets a settled loan.
-func (t *trigger) ended(l *loan, kind triggers.Kind) {
+// untrack ends the renewal of a settled lease.
+func (t *trigger) untrack(l *leasedMessage, kind triggers.Kind) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if l.life != t.life {
@@ -230,16 +229,16 @@ func (t *trigger) ended(l *loan, kind triggers.Kind) {
 	if l.recorded > 0 && (kind == triggers.Done || kind == triggers.Reject) {
 		t.ledger.forget(l)
 	}
-	t.alive.remove(l)
+	t.leases.remove(l)
 	t.settled++
 	switch kind {
 	case triggers.Done, triggers.Reject:
 		t.last = repeat{l.msg.Reply, inProgress}
 	case triggers.Release:
 		t.last = repeat{l.msg.Reply, release}
-	default: // the delay of a retry would begin anew
+	default: // repeating a retry would restart its delay
 	}
-	t.speedUp()
+	t.raisePrefetch()
 	if kind == triggers.Done {
 		t.acknowledge(l)
 	}
@@ -259,15 +258,14 @@ func oneLine(text string, n int) string {
 	return text
 }
 
-// The original headers that would steer the publishing of a copy are kept under
-// another name.
+// Original headers that would affect the publishing of a copy are renamed.
 const (
 	natsHeaders     = "Nats-"
 	originalHeaders = "Drover-Original-"
 )
 
-// bury copies a rejected message to the dead-letter stream.
-func (l *loan) bury(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+// bury copies a rejected message to the dead-letter stream, cut as far as the server requires.
+func (l *leasedMessage) bury(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
 	limit := l.t.letterLimit(ctx, false)
@@ -301,8 +299,8 @@ func (l *loan) bury(ctx context.Context, m *triggers.Message, v triggers.Verdict
 	return fmt.Errorf("a dead letter may have %d bytes, which is too few for its reason; raise max_payload of the server, or max_msg_size of the stream %s", limit, l.t.cfg.DeadLetters)
 }
 
-// obituary is the dead letter: the body as it was, and why it is there.
-func (l *loan) obituary(m *triggers.Message, v triggers.Verdict, detail, headers bool) *nats.Msg {
+// obituary returns the dead letter: the original body, and the reason in headers.
+func (l *leasedMessage) obituary(m *triggers.Message, v triggers.Verdict, detail, headers bool) *nats.Msg {
 	out := nats.NewMsg(l.t.cfg.DeadLetters + "." + m.Subject)
 	out.Data = m.Body
 	if headers {

@@ -39,7 +39,7 @@ func TestLookAtLargeMessages(t *testing.T) {
 	}
 	from, page, seen := int64(0), 0, 0
 	for {
-		got, err := look(t.Context(), s, from, 256, &page)
+		got, err := peekPage(t.Context(), s, from, 256, &page)
 		if err != nil {
 			t.Fatal(err)
 		}

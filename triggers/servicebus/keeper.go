@@ -11,17 +11,17 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// maxRenewals is how many locks are renewed at once: each takes a round trip.
+// maxRenewals bounds the concurrent renewals: each takes a round trip.
 const maxRenewals = 32
 
-// care renews locks at half their time, and ends the delays of retries.
-func (t *trigger) care() {
+// keepLeases renews locks at half their time, and ends the delays of retries.
+func (t *trigger) keepLeases() {
 	for {
-		var due []*loan
+		var due []*leasedMessage
 		now := time.Now()
 		next := now.Add(time.Hour)
 		t.mu.Lock()
-		for l := range maps.Keys(t.loans) {
+		for l := range maps.Keys(t.leases) {
 			at := l.renewAt
 			switch {
 			case l.lost:
@@ -39,10 +39,10 @@ func (t *trigger) care() {
 				next = at
 			}
 		}
-		t.nextCare = next
+		t.nextRenewal = next
 		t.mu.Unlock()
 		if len(due) > 0 {
-			t.look(due)
+			t.handleDue(due)
 			continue
 		}
 		sleep := time.NewTimer(time.Until(next))
@@ -57,13 +57,13 @@ func (t *trigger) care() {
 	}
 }
 
-// renewedEnough reports whether a lock is to be left to its end.
-func (t *trigger) renewedEnough(l *loan, now time.Time) bool {
+// renewedEnough reports whether MaxLockRenewal is over: the lock is left to expire.
+func (t *trigger) renewedEnough(l *leasedMessage, now time.Time) bool {
 	return t.cfg.MaxLockRenewal > 0 && now.Sub(l.start) > t.cfg.MaxLockRenewal
 }
 
-// look does what is due, many at once.
-func (t *trigger) look(due []*loan) {
+// handleDue handles leases that are due, concurrently.
+func (t *trigger) handleDue(due []*leasedMessage) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	room := make(chan struct{}, maxRenewals)
@@ -77,9 +77,9 @@ func (t *trigger) look(due []*loan) {
 			t.mu.Unlock()
 			switch {
 			case over:
-				t.giveBack(l, failures)
+				t.abandonForRetry(l, failures)
 			case t.renewedEnough(l, time.Now()):
-				t.lose(l)
+				t.revoke(l)
 			default:
 				t.renew(l)
 			}
@@ -87,32 +87,32 @@ func (t *trigger) look(due []*loan) {
 	}
 }
 
-// giveBack abandons a message whose delay is over.
-func (t *trigger) giveBack(l *loan, failures int) {
+// abandonForRetry abandons a message whose delay is over.
+func (t *trigger) abandonForRetry(l *leasedMessage, failures int) {
 	m := l.message
 	m.Attempt = failures
 	err := l.end(t.ctx, &m, triggers.Verdict{Kind: triggers.Retry})
 	if err == nil || t.ctx.Err() != nil {
-		t.forget(l)
+		t.untrack(l)
 		return
 	}
-	t.log.Warn("cannot give a message back for its next attempt; will try until its lock ends", "message", m.ID, "error", err)
+	t.log.Warn("cannot abandon a message for its next attempt; will try until its lock ends", "message", m.ID, "error", err)
 	t.mu.Lock()
 	l.retryAt = time.Now().Add(time.Second)
 	if l.lost {
-		delete(t.loans, l)
+		delete(t.leases, l)
 	}
 	t.mu.Unlock()
 }
 
-func (t *trigger) renew(l *loan) {
+func (t *trigger) renew(l *leasedMessage) {
 	ctx, cancel := context.WithTimeout(t.ctx, max(l.duration/2, time.Second))
 	defer cancel()
 	before := time.Now()
 	err := l.e.link.Load().receiver.RenewMessageLock(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, nil)
 	switch {
 	case lockLost(err):
-		t.lose(l)
+		t.revoke(l)
 		return
 	case err != nil:
 		t.log.Debug("cannot renew a lock; will try again", "message", l.message.ID, "error", err)
@@ -126,26 +126,25 @@ func (t *trigger) renew(l *loan) {
 	l.renewAt, l.lockEnds = before.Add(renewAfter(l.duration)), before.Add(l.duration)
 }
 
-// lose notes that the service lends a message again.
-func (t *trigger) lose(l *loan) {
+// revoke ends a lease whose lock was lost. The service redelivers the message.
+func (t *trigger) revoke(l *leasedMessage) {
 	t.mu.Lock()
-	_, here := t.loans[l]
+	_, here := t.leases[l]
 	l.lost = true
 	waits := !l.retryAt.IsZero()
 	t.mu.Unlock()
 	if !here {
-		return // it was settled in the meantime
+		return // it was settled
 	}
-	t.log.Warn("the lock of a message was lost before it was settled; it will run again", "message", l.message.ID)
-	if waits { // for its next attempt: there is nobody to tell, and nothing to give back
-		t.forget(l)
+	t.log.Warn("lock lost before its message was settled; it will be redelivered", "message", l.message.ID)
+	if waits { // for its next attempt: there is no handler to call, and nothing to abandon
+		t.untrack(l)
 	}
 	l.Revoke()
 }
 
-// maxRenewal is the longest time between two renewals. A lock of five minutes
-// would need one every two and a half; but where the clocks do not agree, a lock
-// may seem to be longer than it is.
+// maxRenewal is the longest time between two renewals. A lock of five minutes needs one only
+// every two and a half, but if the clocks differ, a lock may be shorter than it seems.
 const maxRenewal = 10 * time.Second
 
 func renewAfter(lock time.Duration) time.Duration { return min(lock/2, maxRenewal) }

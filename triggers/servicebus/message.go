@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	// settleLimit bounds a try by the lock's token: the SDK's own would take up
-	// to 50 s where the connection was lost.
+	// settleLimit bounds a settlement by lock token. The SDK's own limit would be up to
+	// 50 s if the connection was lost.
 	settleLimit = 10 * time.Second
-	// linkLimit bounds the first try, over the link that a message came by: it
-	// takes twice as long at most.
+	// linkLimit bounds the first try, over the link that delivered the message: it takes
+	// at most twice as long.
 	linkLimit = 750 * time.Millisecond
 )
 
-// loan is all that is kept of a message.
-type loan struct {
+// leasedMessage is the state of a leased message.
+type leasedMessage struct {
 	triggers.Delivery
 	message  triggers.Message
 	received *azservicebus.ReceivedMessage
@@ -48,9 +48,8 @@ const (
 	longestLock  = 5 * time.Minute
 )
 
-// lockOf is how long a lock is that was had at a time: what the admin API says
-// of the entity, else the difference, which is right where the clocks agree, and
-// else the shortest.
+// lockOf returns the duration of a lock that was received at a time: as the admin API reports
+// it; else the difference, which is right if the clocks agree; else the shortest.
 func (e *entity) lockOf(until, now time.Time) time.Duration {
 	if e.lock > 0 {
 		return e.lock
@@ -61,8 +60,8 @@ func (e *entity) lockOf(until, now time.Time) time.Duration {
 	return shortestLock
 }
 
-func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
-	l := &loan{e: e, received: m, origin: messageOrigin{m: m}, start: now}
+func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *leasedMessage {
+	l := &leasedMessage{e: e, received: m, origin: messageOrigin{m: m}, start: now}
 	l.failures = failuresOf(m)
 	l.message, l.misfit = messageOf(m)
 	l.message.Attempt, l.message.Origin = l.failures+1, &l.origin
@@ -75,7 +74,7 @@ func newLoan(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *loan {
 	return l
 }
 
-// messageOf is what a function gets of a message, and why none could.
+// messageOf converts a message, and returns why no function can receive it.
 func messageOf(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit string) {
 	out.ID = textOf(idOf(m))
 	out.Body, misfit = bodyOf(m)
@@ -103,8 +102,8 @@ func messageOf(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit st
 	return out, misfit
 }
 
-// bodyOf is a message's body: its data, or its value where that is bytes or a
-// text, as the clients of Java and AMQP libraries send it.
+// bodyOf returns a message's body: its data, or its value if that is bytes or a text, as Java
+// clients and AMQP libraries send it.
 func bodyOf(m *azservicebus.ReceivedMessage) (body []byte, misfit string) {
 	if m.RawAMQPMessage == nil {
 		return m.Body, ""
@@ -133,8 +132,8 @@ func bodyOf(m *azservicebus.ReceivedMessage) (body []byte, misfit string) {
 
 // Settle implements triggers.Lease. A retry with a delay is held here, with its
 // lock renewed, and abandoned when the delay is over: the service has no other
-// delay that keeps a message what it is.
-func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+// delay that does not copy the message.
+func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	if l.session != nil {
 		return l.session.settle(ctx, l, m, v)
 	}
@@ -143,11 +142,11 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 	lost := l.lost
 	t.mu.Unlock()
 	if lost {
-		t.forget(l)
+		t.untrack(l)
 		return nil
 	}
 	if v.Kind == triggers.Retry && v.Delay > 0 {
-		// What expires meanwhile is held: the service then does with it what it is to do.
+		// A message that expires meanwhile is held: the service then handles its expiry.
 		if !l.expiresBefore(time.Now().Add(v.Delay)) && t.cfg.Scheduled {
 			err := l.retryByCopy(ctx, m, v.Delay)
 			if !errors.Is(err, azservicebus.ErrMessageTooLarge) {
@@ -164,14 +163,13 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 	if err := l.end(ctx, m, v); err != nil {
 		return fmt.Errorf("settling message %s of %s as %v: %w", m.ID, l.e.path(), v.Kind, err)
 	}
-	t.forget(l)
+	t.untrack(l)
 	return nil
 }
 
-// end carries a verdict out: over the link that the message came by, if that is
-// there, and else by its lock's token. A lock that was lost is no error: the
-// service lends the message again.
-func (l *loan) end(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+// end carries out a verdict: over the link that delivered the message if it is the current
+// one, else by lock token. A lost lock is no error: the service redelivers the message.
+func (l *leasedMessage) end(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	var err error
 	if now := l.e.link.Load(); l.by == now {
 		if err = l.carryOut(now.settle(), now.receiver, l.received, m, v); err == nil {
@@ -183,14 +181,14 @@ func (l *loan) end(ctx context.Context, m *triggers.Message, v triggers.Verdict)
 		defer cancel()
 		token := &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}
 		receiver := l.e.link.Load().receiver
-		// The SDK pauses for seconds before it mends a connection for a
-		// settlement, and much less for this.
+		// The SDK pauses for seconds before it repairs a connection for a settlement, and
+		// much less for a renewal.
 		if err = receiver.RenewMessageLock(ctx, token, nil); err == nil {
 			err = l.carryOut(ctx, receiver, token, m, v)
 		}
 	}
 	if lockLost(err) {
-		l.e.t.log.Warn("the lock was lost before the message was settled; it will come again", "message", m.ID, "verdict", v.Kind)
+		l.e.t.log.Warn("lock lost before its message was settled; it will be redelivered", "message", m.ID, "verdict", v.Kind)
 		return nil
 	}
 	return err
@@ -201,14 +199,14 @@ func lockLost(err error) bool {
 	return errors.As(err, &e) && e.Code == azservicebus.CodeLockLost
 }
 
-// settler is what a Receiver and a SessionReceiver have in common.
+// settler is the common part of a Receiver and a SessionReceiver.
 type settler interface {
 	CompleteMessage(context.Context, *azservicebus.ReceivedMessage, *azservicebus.CompleteMessageOptions) error
 	AbandonMessage(context.Context, *azservicebus.ReceivedMessage, *azservicebus.AbandonMessageOptions) error
 	DeadLetterMessage(context.Context, *azservicebus.ReceivedMessage, *azservicebus.DeadLetterOptions) error
 }
 
-func (l *loan) carryOut(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, m *triggers.Message, v triggers.Verdict) error {
+func (l *leasedMessage) carryOut(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, m *triggers.Message, v triggers.Verdict) error {
 	switch v.Kind {
 	case triggers.Done:
 		return by.CompleteMessage(ctx, r, nil)
@@ -222,10 +220,10 @@ func (l *loan) carryOut(ctx context.Context, by settler, r *azservicebus.Receive
 	return fmt.Errorf("no such verdict: %d", v.Kind)
 }
 
-// deadLetter moves a message to the dead letters. Its properties may be near the
-// service's limit already: where the service refuses the traceback, it is left out, and
-// then all but a short reason.
-func (l *loan) deadLetter(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, m *triggers.Message, v triggers.Verdict) error {
+// deadLetter moves a message to the dead letters. Its properties may be near the service's
+// limit already. If the service refuses the traceback, it is omitted, and then everything but
+// a short reason.
+func (l *leasedMessage) deadLetter(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, m *triggers.Message, v triggers.Verdict) error {
 	reason, text := triggers.Tail(v.Reason, maxReason), triggers.Tail(v.Reason+"\n"+v.Detail, maxReason)
 	properties := map[string]any{
 		"Drover-Error": reason, "Drover-Attempts": int64(m.Attempt), "Drover-Function": v.Function,
@@ -239,7 +237,7 @@ func (l *loan) deadLetter(ctx context.Context, by settler, r *azservicebus.Recei
 		return err
 	}
 	if r != nil {
-		// The SDK takes a message that was refused over its link for settled, and would not ask again.
+		// The SDK treats a message that was refused over its link as settled, and would send no request.
 		byToken := *r
 		byToken.RawAMQPMessage = nil
 		r = &byToken
@@ -253,11 +251,11 @@ func (l *loan) deadLetter(ctx context.Context, by settler, r *azservicebus.Recei
 	if again := move(); !refusedByService(ctx, again) {
 		return again
 	}
-	return err // that of the whole letter says most
+	return err // of the complete letter, the most useful one
 }
 
-// refusedByService reports whether an answer of the service says that it does not take a
-// request as it is: not that a lock or a connection was lost, nor that there is no time left.
+// refusedByService reports whether the service refused the request itself: the error is not a
+// lost lock or connection, and not a timeout.
 func refusedByService(ctx context.Context, err error) bool {
 	if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
@@ -274,11 +272,11 @@ func refusedByService(ctx context.Context, err error) bool {
 const (
 	maxReason = 4096
 	maxDetail = 16 << 10
-	// shortReason is what is kept of a reason where nearly nothing fits.
+	// shortReason is the part of a reason that is kept if almost nothing fits.
 	shortReason = 256
 )
 
-func (l *loan) abandon(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, failures int) error {
+func (l *leasedMessage) abandon(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, failures int) error {
 	var o *azservicebus.AbandonMessageOptions
 	if failures != failuresOf(l.received) {
 		o = &azservicebus.AbandonMessageOptions{PropertiesToModify: map[string]any{failuresProperty: failuresHere(failures, l.received)}}

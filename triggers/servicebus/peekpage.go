@@ -8,15 +8,15 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// peeks is what a Receiver shows.
+// peeks is the peek method of a Receiver.
 type peeks interface {
 	PeekMessages(ctx context.Context, n int, o *azservicebus.PeekMessagesOptions) ([]*azservicebus.ReceivedMessage, error)
 }
 
-// look peeks at up to n messages, at least 1, from a sequence number on. An answer may be
-// larger than what a link takes: then it asks for half, and half of that. size, which may
-// be nil, remembers how many came through, for the next look.
-func look(ctx context.Context, r peeks, from int64, n int, size *int) ([]*azservicebus.ReceivedMessage, error) {
+// peekPage peeks up to n messages, at least 1, from a sequence number on. If the response is
+// too large for a link, it requests half as many, repeatedly. size, which may be nil, keeps the
+// number that succeeded for the next page.
+func peekPage(ctx context.Context, r peeks, from int64, n int, size *int) ([]*azservicebus.ReceivedMessage, error) {
 	if n = min(n, maxPeek); size != nil && *size > 0 {
 		n = min(n, *size)
 	}

@@ -10,17 +10,17 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// maxRenewals is how many leases are renewed at once: each takes a round trip.
+// maxRenewals bounds the concurrent renewals: each takes a round trip.
 const maxRenewals = 32
 
-// care renews leases at half their time, and gives back what is held without
-// need, for others to take.
-func (t *trigger) care() {
+// keepLeases renews leases at half their time, and releases prefetched messages that are not
+// needed, for other receivers.
+func (t *trigger) keepLeases() {
 	for {
 		renew, back, next := t.due(time.Now())
 		if len(renew)+len(back) > 0 {
 			atOnce(renew, t.renew)
-			atOnce(back, t.giveBackUnseen)
+			atOnce(back, t.abandonUnseen)
 			continue
 		}
 		sleep := time.NewTimer(time.Until(next))
@@ -35,21 +35,21 @@ func (t *trigger) care() {
 	}
 }
 
-// due are the loans to look at, and when the next one is.
-func (t *trigger) due(now time.Time) (renew, back []*loan, next time.Time) {
+// due returns the leases to renew or release now, and when the next one is due.
+func (t *trigger) due(now time.Time) (renew, back []*leasedMessage, next time.Time) {
 	next = now.Add(time.Hour)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	surplus := len(t.held) - t.waiting - t.prefetch()
-	t.held = slices.DeleteFunc(t.held, func(l *loan) bool {
+	surplus := len(t.prefetched) - t.waiting - t.prefetchTarget()
+	t.prefetched = slices.DeleteFunc(t.prefetched, func(l *leasedMessage) bool {
 		if len(back) >= surplus || l.renewAt.After(now) {
 			return false
 		}
-		l.renewAt = next // it is in hand
+		l.renewAt = next
 		back = append(back, l)
 		return true
 	})
-	for l := range t.loans {
+	for l := range t.leases {
 		switch {
 		case l.lost:
 		case !l.renewAt.After(now):
@@ -58,12 +58,12 @@ func (t *trigger) due(now time.Time) (renew, back []*loan, next time.Time) {
 			next = l.renewAt
 		}
 	}
-	t.nextCare = next
+	t.nextRenewal = next
 	return renew, back, next
 }
 
-// atOnce does something for many loans at the same time.
-func atOnce(ls []*loan, do func(*loan)) {
+// atOnce calls do for many leases concurrently.
+func atOnce(ls []*leasedMessage, do func(*leasedMessage)) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	room := make(chan struct{}, maxRenewals)
@@ -76,22 +76,22 @@ func atOnce(ls []*loan, do func(*loan)) {
 	}
 }
 
-// giveBackUnseen gives back what was never handed out.
-func (t *trigger) giveBackUnseen(l *loan) {
+// abandonUnseen releases a message that Receive has not returned.
+func (t *trigger) abandonUnseen(l *leasedMessage) {
 	if err := l.Delivery.Settle(t.asking, triggers.Verdict{Kind: triggers.Release}); err != nil {
-		t.log.Debug("cannot give a message back that is not wanted; its lease ends", "message", l.message.ID, "error", err)
-		t.forget(l)
+		t.log.Debug("cannot release a prefetched message; it will be redelivered when its lease expires", "message", l.message.ID, "error", err)
+		t.untrack(l)
 	}
 }
 
-func (t *trigger) renew(l *loan) {
+func (t *trigger) renew(l *leasedMessage) {
 	l.asking.Lock()
 	defer l.asking.Unlock()
 	t.mu.Lock()
-	_, here := t.loans[l]
+	_, here := t.leases[l]
 	t.mu.Unlock()
 	if !here {
-		return // it was settled in the meantime
+		return // it was settled
 	}
 	ctx, cancel := context.WithTimeout(t.asking, max(t.cfg.Lease/2, time.Second))
 	defer cancel()
@@ -99,7 +99,7 @@ func (t *trigger) renew(l *loan) {
 	receipt, err := t.queue.hide(ctx, l.message.ID, l.receipt, t.cfg.Lease)
 	switch {
 	case stale(err):
-		t.lose(l)
+		t.revoke(l)
 		return
 	case forbidden(err):
 		t.forbiddenToUpdate(err)
@@ -116,22 +116,22 @@ func (t *trigger) renew(l *loan) {
 	l.renewAt, l.ends = before.Add(t.cfg.Lease/2), before.Add(t.cfg.Lease)
 }
 
-// lose notes that the service has lent a message again, or that it is gone.
-func (t *trigger) lose(l *loan) {
+// revoke ends a lease that the service has given to another receiver, or whose message is gone.
+func (t *trigger) revoke(l *leasedMessage) {
 	t.mu.Lock()
 	l.lost = true
 	ends := l.ends
 	t.mu.Unlock()
-	t.log.Warn("the lease of a message was lost before it was settled; it may run again", "message", l.message.ID)
+	t.log.Warn("lease expired before its message was settled; it may run again", "message", l.message.ID)
 	t.expect(ends)
 	l.Revoke()
 }
 
-// forbiddenToUpdate says, once, what follows from a missing right.
+// forbiddenToUpdate reports a missing right, once.
 func (t *trigger) forbiddenToUpdate(err error) {
-	t.toldForbidden.Do(func() {
-		t.troubles.Set(triggers.TroubleRights, fmt.Sprintf("leases cannot be renewed, nor messages be given back: what takes longer than the lease of %v runs again: %v", t.cfg.Lease, err))
-		t.log.Warn("leases cannot be renewed, nor messages be given back: what takes longer than the lease runs again, and what failed comes again when its lease ends",
+	t.forbiddenOnce.Do(func() {
+		t.troubles.Set(triggers.TroubleRights, fmt.Sprintf("leases cannot be renewed, nor messages released: messages that take longer than the lease of %v run again: %v", t.cfg.Lease, err))
+		t.log.Warn("leases cannot be renewed, nor messages released: messages that take longer than the lease run again, and failed ones are redelivered when their leases expire",
 			"lease", t.cfg.Lease, "error", err)
 	})
 }

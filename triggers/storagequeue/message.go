@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// loan is all that is kept of a message.
-type loan struct {
+// leasedMessage is the state of a leased message.
+type leasedMessage struct {
 	triggers.Delivery
 	message   triggers.Message
 	t         *trigger
@@ -23,7 +23,8 @@ type loan struct {
 	failures  int // in the ledger
 	expires   time.Time
 
-	// A receipt is good for one request, which brings another: one is made at a time.
+	// A receipt is valid for one request, which returns the next receipt. So requests are
+	// made one at a time.
 	asking  sync.Mutex
 	receipt string
 	copied  bool // to the poison queue
@@ -34,10 +35,10 @@ type loan struct {
 	lost    bool
 }
 
-// newLoan makes a loan of what came; asked is when it was asked for, by this
-// machine's clock, which a lease is counted from.
-func (t *trigger) newLoan(m *azqueue.DequeuedMessage, asked time.Time) *loan {
-	l := &loan{t: t, text: deref(m.MessageText), dequeued: deref(m.DequeueCount), delivered: deref(m.PopReceipt), receipt: deref(m.PopReceipt), expires: deref(m.ExpirationTime)}
+// newLeasedMessage returns the lease of a received message. asked is when it was requested,
+// by this machine's clock; the lease is counted from then.
+func (t *trigger) newLeasedMessage(m *azqueue.DequeuedMessage, asked time.Time) *leasedMessage {
+	l := &leasedMessage{t: t, text: deref(m.MessageText), dequeued: deref(m.DequeueCount), delivered: deref(m.PopReceipt), receipt: deref(m.PopReceipt), expires: deref(m.ExpirationTime)}
 	l.message = triggers.Message{ID: deref(m.MessageID), Subject: t.queue.name, Enqueued: deref(m.InsertionTime), Origin: l}
 	body, err := t.cfg.Encoding.decode(l.text)
 	if err != nil {
@@ -51,25 +52,25 @@ func (t *trigger) newLoan(m *azqueue.DequeuedMessage, asked time.Time) *loan {
 	}
 	l.message.Attempt = t.attempt(l.failures, l.dequeued)
 	if most := t.cfg.MaxDequeueCount; most > 0 && l.dequeued > most {
-		l.misfit = fmt.Sprintf("it was handed out %d times, more than max_dequeue_count (%d), and never came to an end: it may bring down what runs it", l.dequeued, most)
+		l.misfit = fmt.Sprintf("it was delivered %d times, more than max_dequeue_count (%d), and was never settled: it may crash its worker", l.dequeued, most)
 	}
 	l.renewAt, l.ends = asked.Add(t.cfg.Lease/2), asked.Add(t.cfg.Lease)
 	l.Init(&l.message, l)
 	return l
 }
 
-// Properties implements triggers.Origin. The receipt is that of the delivery: each time
-// that the lease is renewed there is another, which Native has.
-func (l *loan) Properties() triggers.Properties {
+// Properties implements triggers.Origin. The receipt is that of the delivery; each renewal
+// replaces it, and Native has the current one.
+func (l *leasedMessage) Properties() triggers.Properties {
 	out := propertiesOf(l.dequeued, l.expires)
 	out[triggers.PopReceipt] = l.delivered
 	return out
 }
 
-// never is the end of a message that has none: the service says the last second there is.
+// never is the year in which a message without an expiry expires, as the service reports it.
 const never = 9999
 
-// propertiesOf are those that anybody may see.
+// propertiesOf returns the properties that need no lease.
 func propertiesOf(dequeued int64, expires time.Time) triggers.Properties {
 	out := triggers.Properties{triggers.DequeueCount: triggers.Number(dequeued)}
 	if !expires.IsZero() && expires.Year() < never {
@@ -79,7 +80,7 @@ func propertiesOf(dequeued int64, expires time.Time) triggers.Properties {
 }
 
 // Native implements triggers.Origin, in the names of the service.
-func (l *loan) Native() map[string]any {
+func (l *leasedMessage) Native() map[string]any {
 	l.asking.Lock()
 	receipt := l.receipt
 	l.asking.Unlock()
@@ -92,8 +93,8 @@ func (l *loan) Native() map[string]any {
 	}
 }
 
-// attempt is a message's: one more than the failures, and so that MaxDequeueCount
-// holds too: the last time that a message may be handed out is its last attempt.
+// attempt returns the attempt of a message: one more than the failures, and such that MaxDequeueCount
+// holds too: the last delivery that it allows is the last attempt.
 func (t *trigger) attempt(failures int, dequeued int64) int {
 	attempt := failures + 1
 	if t.cfg.MaxDequeueCount > 0 && t.cfg.MaxAttempts > 0 {
@@ -110,7 +111,7 @@ func deref[T any](p *T) (v T) {
 }
 
 // Settle implements triggers.Lease.
-func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	l.asking.Lock()
 	defer l.asking.Unlock()
 	var err error
@@ -121,23 +122,23 @@ func (l *loan) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdi
 		err = l.reject(ctx, m, v)
 	case triggers.Retry:
 		l.failed(m.Attempt)
-		err = l.giveBack(ctx, v.Delay)
+		err = l.abandon(ctx, v.Delay)
 	case triggers.Release:
-		err = l.giveBack(ctx, 0)
+		err = l.abandon(ctx, 0)
 	default:
 		err = fmt.Errorf("no such verdict: %d", v.Kind)
 	}
 	if err == nil {
-		l.t.forget(l)
+		l.t.untrack(l)
 	}
 	return err
 }
 
-// failed notes a failure. Where that cannot be, the message has an attempt more.
-func (l *loan) failed(n int) {
+// failed records a failure. If that fails, the message gets one more attempt.
+func (l *leasedMessage) failed(n int) {
 	if err := l.t.cfg.Ledger.set(l.t.key, l.message.ID, n, l.expires); err != nil {
 		l.t.troubles.Set(triggers.TroubleAttempts, fmt.Sprintf("failures cannot be counted, so messages may have more attempts than max_attempts: is the disk of data_dir full? %v", err))
-		l.t.log.Warn("cannot note that a message has failed; it may have more attempts than max_attempts", "message", l.message.ID, "error", err)
+		l.t.log.Warn("cannot record the failure of a message; it may get more attempts than max_attempts", "message", l.message.ID, "error", err)
 		return
 	}
 	l.failures = n
@@ -146,36 +147,36 @@ func (l *loan) failed(n int) {
 	}
 }
 
-// remove deletes the message, and what is noted of it. One that was lent again in
-// the meantime is deleted when it comes here again.
-func (l *loan) remove(ctx context.Context) error {
+// remove deletes the message and its entry in the ledger. A message that was redelivered in
+// the meantime is deleted when it is received here again.
+func (l *leasedMessage) remove(ctx context.Context) error {
 	err := l.t.queue.remove(ctx, l.message.ID, l.receipt)
 	switch {
 	case stale(err):
-		l.t.log.Debug("a message that is done was lent again, or is gone; it is deleted if it comes again", "message", l.message.ID)
+		l.t.log.Debug("a message that is done was redelivered, or is gone; it will be deleted if it is received again", "message", l.message.ID)
 		l.t.finished(l.message.ID)
 	case err != nil:
 		return err
 	}
 	if l.failures > 0 {
 		if err := l.t.cfg.Ledger.forget(l.t.key, l.message.ID); err != nil {
-			l.t.log.Debug("cannot forget a message's failures; they are forgotten with time", "message", l.message.ID, "error", err)
+			l.t.log.Debug("cannot delete a message's failures from the ledger; they expire", "message", l.message.ID, "error", err)
 		}
 	}
 	return nil
 }
 
-// giveBack has the message be visible after a delay.
-func (l *loan) giveBack(ctx context.Context, delay time.Duration) error {
+// abandon makes the message visible after a delay.
+func (l *leasedMessage) abandon(ctx context.Context, delay time.Duration) error {
 	receipt, err := l.t.queue.hide(ctx, l.message.ID, l.receipt, delay)
 	switch {
 	case stale(err):
-		l.t.log.Warn("the lease was lost before the message was given back; it may run elsewhere", "message", l.message.ID)
+		l.t.log.Warn("the lease expired before the message was released; it may run elsewhere", "message", l.message.ID)
 		return nil
 	case forbidden(err):
 		l.t.forbiddenToUpdate(err)
 		l.t.expect(time.Now().Add(l.t.cfg.Lease))
-		return nil // the lease ends, and it comes again
+		return nil // it is redelivered when its lease expires
 	case err != nil:
 		return err
 	}
