@@ -189,14 +189,14 @@ func (a *account) texts(t testing.TB, queue string) []string {
 // crash ends a trigger as kill -9 of its process would.
 func (t *trigger) crash() {
 	t.mu.Lock()
-	t.closed, t.prefetched = true, nil
+	t.buffer.Close()
 	t.alarm.Stop()
 	t.mu.Unlock()
 	t.stop()
 	t.stopAsking()
 	t.running.Wait()
 	t.mu.Lock()
-	t.prefetched = nil
+	t.buffer.Rest()
 	t.mu.Unlock()
 }
 

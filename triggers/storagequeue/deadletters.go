@@ -12,6 +12,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease"
 )
 
 // This file reads a poison queue for an operator. The service shows at most 32 messages
@@ -298,7 +299,7 @@ func (d *deadLetters) Close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var all sync.WaitGroup
-	room := make(chan struct{}, maxRenewals)
+	room := make(chan struct{}, lease.MaxConcurrent)
 	errs := make(chan error, len(d.taken))
 	for id, r := range d.taken {
 		room <- struct{}{}

@@ -157,10 +157,10 @@ func (t *trigger) only(tb testing.TB) *leasedMessage {
 	tb.Helper()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.leases) != 1 {
-		tb.Fatalf("%d leases", len(t.leases))
+	if t.keeper.Len() != 1 {
+		tb.Fatalf("%d leases", t.keeper.Len())
 	}
-	for l := range t.leases {
+	for l := range t.keeper.All() {
 		return l
 	}
 	return nil
@@ -272,8 +272,8 @@ func TestAFullDisk(t *testing.T) {
 	}
 }
 
-// What is held and not wanted goes back, for others to take; what is wanted stays.
-func TestWhatIsHeldWithoutNeedGoesBack(t *testing.T) {
+// Prefetched messages beyond the target are released, for other receivers.
+func TestSurplusIsReleased(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)
 	queue := a.newQueue(t)
@@ -283,13 +283,13 @@ func TestWhatIsHeldWithoutNeedGoesBack(t *testing.T) {
 	prefetched := func() int {
 		tr.mu.Lock()
 		defer tr.mu.Unlock()
-		return len(tr.prefetched)
+		return tr.buffer.Len()
 	}
-	eventually(t, "ten are held", func() bool { return prefetched() == 10 })
+	eventually(t, "ten are prefetched", func() bool { return prefetched() == 10 })
 	tr.mu.Lock()
 	tr.cfg.Prefetch = 0 // as where the function became slow
 	tr.mu.Unlock()
-	eventually(t, "they went back", func() bool { return prefetched() == 0 })
+	eventually(t, "they are released", func() bool { return prefetched() == 0 })
 	other := a.open(t, queue, nil)
 	done(t, append(ds, receive(t, other, 19)...)...)
 	if n := a.Len(queue); n != 0 {

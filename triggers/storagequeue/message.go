@@ -9,11 +9,12 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease"
 )
 
 // leasedMessage is the state of a leased message.
 type leasedMessage struct {
-	triggers.Delivery
+	lease.Item[*leasedMessage]
 	message   triggers.Message
 	t         *trigger
 	text      string // as it came
@@ -28,11 +29,6 @@ type leasedMessage struct {
 	asking  sync.Mutex
 	receipt string
 	copied  bool // to the poison queue
-
-	// Guarded by t.mu.
-	renewAt time.Time
-	ends    time.Time // the lease, if it is not renewed
-	lost    bool
 }
 
 // newLeasedMessage returns the lease of a received message. asked is when it was requested,
@@ -54,8 +50,8 @@ func (t *trigger) newLeasedMessage(m *azqueue.DequeuedMessage, asked time.Time) 
 	if most := t.cfg.MaxDequeueCount; most > 0 && l.dequeued > most {
 		l.misfit = fmt.Sprintf("it was delivered %d times, more than max_dequeue_count (%d), and was never settled: it may crash its worker", l.dequeued, most)
 	}
-	l.renewAt, l.ends = asked.Add(t.cfg.Lease/2), asked.Add(t.cfg.Lease)
-	l.Init(&l.message, l)
+	l.Init(l, &l.message, l)
+	l.Begin(asked, t.cfg.Lease, 0)
 	return l
 }
 
@@ -85,11 +81,11 @@ func (l *leasedMessage) Native() map[string]any {
 	receipt := l.receipt
 	l.asking.Unlock()
 	l.t.mu.Lock()
-	ends := l.ends
+	expires := l.Expires()
 	l.t.mu.Unlock()
 	return map[string]any{
 		"Id": l.message.ID, "DequeueCount": l.dequeued, "PopReceipt": receipt,
-		"InsertionTime": l.message.Enqueued, "ExpirationTime": l.expires, "NextVisibleTime": ends,
+		"InsertionTime": l.message.Enqueued, "ExpirationTime": l.expires, "NextVisibleTime": expires,
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/drover-run/drover/triggers/lease"
 )
 
 // A storage queue must be polled. This file decides when.
@@ -49,8 +51,8 @@ func (t *trigger) prefetchTarget() int {
 // toRequest is how many messages to request now; t.mu is locked. While some are prefetched, it
 // is 0 until a request is worthwhile.
 func (t *trigger) toRequest() int {
-	target := t.waiting + t.prefetchTarget()
-	here := len(t.prefetched) + t.asked
+	target := t.buffer.Waiting() + t.prefetchTarget()
+	here := t.buffer.Len() + t.asked
 	n := target - here
 	if here > 0 && n < min(maxGet, (target+1)/2) {
 		return 0
@@ -60,7 +62,7 @@ func (t *trigger) toRequest() int {
 
 // request starts the gets that are due, or sets the alarm for them; t.mu is locked.
 func (t *trigger) request() {
-	for !t.closed && !t.paused && t.gets < t.width {
+	for !t.buffer.IsClosed() && !t.paused && t.gets < t.width {
 		n := t.toRequest()
 		if n <= 0 {
 			return
@@ -109,7 +111,7 @@ func (t *trigger) get(n int) {
 	t.asked -= n
 	t.throttled = false
 	switch {
-	case t.closed && err != nil:
+	case t.buffer.IsClosed() && err != nil:
 		return
 	case err != nil:
 		t.width = 1
@@ -156,24 +158,18 @@ func (t *trigger) removeDone(l *leasedMessage) bool {
 
 // addPrefetched adds received messages; t.mu is locked.
 func (t *trigger) addPrefetched(ls []*leasedMessage) {
-	soonest := time.Time{}
+	items := make([]*lease.Item[*leasedMessage], 0, len(ls))
 	for _, l := range ls {
-		t.leases[l] = struct{}{}
-		soonest = l.renewAt
+		t.keeper.Track(&l.Item)
 		if l.misfit != "" {
 			t.running.Go(func() { t.rejectMisfit(l) })
 			continue
 		}
-		t.prefetched = append(t.prefetched, l)
+		items = append(items, &l.Item)
 	}
-	if len(ls) == 0 {
-		return
+	if len(ls) > 0 {
+		t.buffer.Add(items...)
 	}
-	t.weigh()
-	if t.nextRenewal.IsZero() || soonest.Before(t.nextRenewal) {
-		signal(t.added)
-	}
-	signal(t.came)
 }
 
 // nextAfter is when to poll again after an empty get; t.mu is locked.
@@ -222,8 +218,8 @@ const maxExpected = 1 << 14
 
 // fail makes the next Receive return err, and stops requests until then; t.mu is locked.
 func (t *trigger) fail(err error) {
-	t.failed, t.paused = err, true
-	signal(t.came)
+	t.paused = true
+	t.buffer.Fail(err)
 }
 
 // maxDone bounds the messages that are to be deleted when they are redelivered.
@@ -237,11 +233,4 @@ func (t *trigger) finished(id string) {
 		clear(t.done)
 	}
 	t.done[id] = struct{}{}
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease"
 )
 
 // Config is a trigger's.
@@ -66,9 +67,12 @@ func Open(ctx context.Context, cfg Config) (triggers.Trigger, error) { return op
 func open(ctx context.Context, cfg Config) (*trigger, error) {
 	t := &trigger{
 		cfg: cfg, log: cfg.Log.With("queue", cfg.Queue), width: firstGets, paused: true, opened: time.Now(), pause: pauses(cfg.MaxPollInterval),
-		leases: make(map[*leasedMessage]struct{}), done: make(map[string]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1),
+		done: make(map[string]struct{}),
 	}
-	cfg.Memory.Tell(func() { signal(t.came) })
+	t.keeper, t.buffer = lease.NewKeeper[*leasedMessage](&t.mu), lease.NewBuffer[*leasedMessage](&t.mu)
+	t.keeper.Handle, t.keeper.Lost = t.handleDue, t.leaseLost
+	t.buffer.Account, t.buffer.Request, t.buffer.Closed = cfg.Memory, t.request, errClosed
+	cfg.Memory.Tell(t.buffer.Wake)
 	var err error
 	if t.queue, err = cfg.Account.reach(cfg.Queue); err != nil {
 		return nil, err
@@ -86,7 +90,7 @@ func open(ctx context.Context, cfg Config) (*trigger, error) {
 	t.asking, t.stopAsking = context.WithCancel(context.Background())
 	t.alarm = time.AfterFunc(time.Hour, t.onAlarm)
 	t.alarm.Stop()
-	t.running.Go(t.keepLeases)
+	t.running.Go(func() { t.keeper.Run(t.ctx) })
 	cfg.Account.mu.Lock()
 	cfg.Account.triggers[t] = struct{}{}
 	cfg.Account.mu.Unlock()
@@ -117,20 +121,15 @@ type trigger struct {
 	asking     context.Context // of requests; Close lets gets finish before it ends
 	stopAsking context.CancelFunc
 	running    sync.WaitGroup
-	added      chan struct{} // wakes the keeper
-	came       chan struct{} // wakes Receive
 
 	forbiddenOnce sync.Once
 	troubles      triggers.Troubles
 
-	mu         sync.Mutex
-	leases     map[*leasedMessage]struct{}
-	prefetched []*leasedMessage    // leased, and not yet returned by Receive
-	done       map[string]struct{} // to be deleted when they are redelivered
-	failed     error               // for the next Receive
-	closed     bool
-	waiting    int // messages that a blocked Receive requests
-	rate       triggers.Rate
+	mu     sync.Mutex
+	keeper *lease.Keeper[*leasedMessage]
+	buffer *lease.Buffer[*leasedMessage] // prefetched
+	done   map[string]struct{}           // to be deleted when they are redelivered
+	rate   triggers.Rate
 
 	paused    bool // nothing is requested before the next Receive
 	gets      int  // in flight
@@ -143,7 +142,6 @@ type trigger struct {
 	opened    time.Time
 	expected  []int64 // when messages will be visible, in ms, in order
 
-	nextRenewal time.Time // when the keeper checks next
 }
 
 var errClosed = errors.New("the storage queue trigger is closed")
@@ -153,76 +151,27 @@ func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Deliver
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.paused = false
-	for {
-		err := t.failed
-		if t.closed {
-			err = errClosed
-		} else if err == nil {
-			err = ctx.Err()
-		}
-		if len(t.prefetched) > 0 && !t.closed || err != nil {
-			out := t.handOut(maximum)
-			if len(out) > 0 {
-				err = nil // the next Receive returns it, if it lasts
-			} else {
-				t.paused = true
-			}
-			t.waiting, t.failed = 0, nil
-			t.request()
-			return out, err
-		}
-		t.waiting = maximum
-		t.request()
-		t.mu.Unlock()
-		select {
-		case <-t.came:
-		case <-ctx.Done():
-		}
-		t.mu.Lock()
+	out, err := t.buffer.Receive(ctx, maximum)
+	if len(out) == 0 {
+		t.paused = true
 	}
+	t.request()
+	return out, err
 }
 
 // Drain implements triggers.Drainer.
 func (t *trigger) Drain(_ context.Context, maximum int) ([]*triggers.Delivery, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.paused, t.waiting = true, 0
-	return t.handOut(maximum), nil
-}
-
-// handOut returns prefetched messages; t.mu is locked.
-func (t *trigger) handOut(maximum int) []*triggers.Delivery {
-	n := min(len(t.prefetched), maximum)
-	if n == 0 || t.closed {
-		return nil
-	}
-	out := make([]*triggers.Delivery, n)
-	for i, l := range t.prefetched[:n] {
-		out[i] = &l.Delivery
-	}
-	clear(t.prefetched[:n])
-	t.prefetched = t.prefetched[n:]
-	t.weigh()
-	return out
-}
-
-// weigh reports the prefetched bytes to the account; t.mu is locked.
-func (t *trigger) weigh() {
-	if t.cfg.Memory == nil {
-		return
-	}
-	bytes, largest := 0, 0
-	for _, l := range t.prefetched {
-		bytes, largest = bytes+len(l.message.Body), max(largest, len(l.message.Body))
-	}
-	t.cfg.Memory.Hold(int64(bytes), largest)
+	t.paused = true
+	return t.buffer.Drain(maximum), nil
 }
 
 // untrack ends the renewal of a lease.
 func (t *trigger) untrack(l *leasedMessage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.leases, l)
+	t.keeper.Untrack(&l.Item)
 	t.rate.Settled()
 }
 
@@ -249,7 +198,7 @@ func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 		return out, nil // a signature may allow peeking, but not counting
 	}
 	t.mu.Lock()
-	ours := int64(len(t.leases))
+	ours := int64(t.keeper.Len())
 	t.mu.Unlock()
 	out.Ready = max(out.Ready, all-ours)
 	return out, nil
@@ -261,11 +210,10 @@ func (t *trigger) Troubles() []triggers.Trouble { return t.troubles.All() }
 // Close implements triggers.Trigger.
 func (t *trigger) Close(ctx context.Context) error {
 	t.mu.Lock()
-	if t.closed {
+	if !t.buffer.Close() {
 		t.mu.Unlock()
 		return nil
 	}
-	t.closed = true
 	t.alarm.Stop()
 	t.mu.Unlock()
 	t.cfg.Account.mu.Lock()
@@ -278,15 +226,13 @@ func (t *trigger) Close(ctx context.Context) error {
 	unhurried := context.AfterFunc(ctx, t.stopAsking)
 	defer unhurried()
 	t.stop()
-	signal(t.came)
 	t.running.Wait()
 	t.stopAsking()
 	t.mu.Lock()
-	unseen := t.prefetched
-	t.prefetched = nil
+	unseen := t.buffer.Rest()
 	t.mu.Unlock()
 	errs := make(chan error, len(unseen))
-	atOnce(unseen, func(l *leasedMessage) { errs <- l.Delivery.Settle(ctx, triggers.Verdict{Kind: triggers.Release}) })
+	lease.Concurrently(unseen, func(l *leasedMessage) { errs <- l.Delivery.Settle(ctx, triggers.Verdict{Kind: triggers.Release}) })
 	close(errs)
 	var out []error
 	for err := range errs {
