@@ -63,7 +63,7 @@ type Daemon struct {
 	functions []*apps.Function
 	fleet     *instances.Fleet // of instances, where they do the work
 	reloaded  reloadStatus
-	traces    *traces // nil: nothing is traced
+	traces    *telemetry.Traces // nil: nothing is traced
 
 	standstill dispatch.Standstill
 
@@ -190,7 +190,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.mu.Lock()
 	d.traces = traces
 	d.mu.Unlock()
-	defer traces.stop()
+	defer traces.Stop()
 	d.mu.Lock()
 	d.budget = triggers.NewBudget(bodymemory.Limit(d.cfg))
 	d.mu.Unlock()

@@ -155,11 +155,3 @@ func disposition(kind triggers.Kind) attribute.KeyValue {
 	}
 	return semconv.MessagingServiceBusDispositionStatusAbandon
 }
-
-// of makes the spans of a function; nil where nothing is traced.
-func (t *traces) of(function string, settings configs.Function) *dispatch.Spans {
-	if t == nil {
-		return nil
-	}
-	return dispatch.NewSpans(t.tracer, t.sample, function, sourceOf(settings.Trigger))
-}

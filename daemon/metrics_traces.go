@@ -25,6 +25,6 @@ func (m *traceMetrics) Collect(metrics chan<- prometheus.Metric) {
 		return
 	}
 	to := emit(metrics)
-	to.counter(m.sent, float64(traces.sent.Load()))
-	to.counter(m.dropped, float64(traces.dropped.Load()))
+	to.counter(m.sent, float64(traces.SpansSent()))
+	to.counter(m.dropped, float64(traces.SpansDropped()))
 }

@@ -174,7 +174,7 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 	}
 	f := apps.NewFunction(name, settings, d.log.With("function", name))
 	p.functions[name] = f
-	f.Spans = d.traces.of(name, settings)
+	f.Spans = spansOf(d.traces, name, settings)
 	f.Standstill = &d.standstill
 	f.Memory = d.budget.Open()
 	if err := p.apps.OpenHandler(f, settings); err != nil {

@@ -71,7 +71,7 @@ func everything(t *testing.T) *Daemon {
 	}
 	f.AddReport(1, load)
 	d := New(configs.New())
-	d.fleet, d.traces = f, new(traces)
+	d.fleet, d.traces = f, new(telemetry.Traces)
 	d.stores.add("embedded", new(natsjs.Embedded))
 	d.decisions.Record("instances", time.Now(), testDecision())
 	return d

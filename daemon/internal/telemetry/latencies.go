@@ -1,5 +1,5 @@
 // Package telemetry keeps what a daemon measures and logs of its functions: distributions of
-// latencies, and the latest log lines.
+// latencies, the latest log lines, and spans, which it sends to a collector.
 package telemetry
 
 import (
