@@ -20,7 +20,7 @@ import (
 // A Handler runs one function.
 type Handler interface {
 	// Handle runs the function on one message and returns what it returned.
-	// The error tells how it failed: see Reject, RetryAfter, ErrNotTried and
+	// The error is the kind of failure: see Reject, RetryAfter, ErrNotTried and
 	// LoadError; any other error is a failed attempt. ctx ends at the
 	// function's timeout, or when a stop's drain deadline has passed.
 	Handle(ctx context.Context, m *triggers.Message) (output []byte, err error)
@@ -38,8 +38,8 @@ type Starter interface {
 	Start(ctx context.Context, m *triggers.Message, to ResultSink)
 }
 
-// Interruptible is a context whose end has two causes that can be told apart. Who
-// keeps to its Deadline by other means spares it the timer.
+// Interruptible is a context that distinguishes the two causes of its end. A handler that
+// enforces Deadline by other means needs no timer of it.
 type Interruptible interface {
 	context.Context
 
@@ -104,8 +104,8 @@ type Failure struct {
 
 func (f *Failure) Error() string { return f.Summary }
 
-// ErrNotTried says that the function did not run, or was cut short by no fault
-// of its own: the message is given back, and no attempt is charged.
+// ErrNotTried means that the function did not run, or was cut short by no fault
+// of its own: the message is released, without using an attempt.
 var ErrNotTried = errors.New("not tried")
 
 // ErrRunAgain is an ErrNotTried whose message is best run again at once, with a new

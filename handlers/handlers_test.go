@@ -189,8 +189,8 @@ func TestClaimsAreServedInTheirOrder(t *testing.T) {
 	})
 }
 
-// A share that is paused is called back, and offered nothing until it goes on; its
-// messages, and the other functions of the pool, go on.
+// Pausing a share ends its Receive, and it is offered nothing until Resume. Its messages in
+// flight, and the other functions of the pool, continue.
 func TestAPausedShare(t *testing.T) {
 	slots := handlers.NewSlots(2)
 	paused, other := slots.Share(0), slots.Share(0)

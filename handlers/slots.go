@@ -245,8 +245,8 @@ func (h *Share) Used() int {
 	return h.used
 }
 
-// Pause offers no more room, and calls the share back where it waits for messages,
-// until Resume. What it has received goes on.
+// Pause offers no more slots until Resume, and ends the share's wait for messages.
+// Messages in flight finish.
 func (h *Share) Pause() {
 	s := h.lock()
 	defer s.mu.Unlock()

@@ -91,7 +91,7 @@ func (f *forker) fork(how string) int {
 	return pid
 }
 
-// release has the process that was forked last go on.
+// release lets the process that was forked last continue.
 func (f *forker) release() {
 	if _, err := io.WriteString(f.goOn, "\n"); err != nil {
 		f.t.Fatal(err)
@@ -121,7 +121,7 @@ func TestAdoptedProcesses(t *testing.T) {
 	}
 	all[0].Signal(syscall.SIGTERM)
 	if exit := waited(t, all[0]); exit.Err != nil || exit.Status.ExitStatus() != 7 {
-		t.Errorf("one that is told: %+v", exit)
+		t.Errorf("one with a signal: %+v", exit)
 	}
 	settled(t, t.Name(), 7)
 	all[1].Signal(syscall.SIGKILL)

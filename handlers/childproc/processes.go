@@ -31,9 +31,9 @@ import (
 
 // Command is what a process runs, in a process group of its own.
 type Command struct {
-	// Path is the program. One without a slash is looked for in our PATH.
+	// Path is the program. One without a slash is searched for in the daemon's PATH.
 	Path string
-	// Name is what the program is told that its name is (argv[0]); empty: Path.
+	// Name is the program's argv[0]; empty: Path.
 	Name string
 	Args []string
 	// Dir is where it runs; empty: where we do.
@@ -127,7 +127,7 @@ func New(log *slog.Logger) *Reaper {
 	}
 	r := &Reaper{log: log}
 	r.first.Go(func() {
-		_, _ = r.reach() // Start tries again, and tells
+		_, _ = r.reach() // Start tries again, and returns the error
 	})
 	return r
 }
@@ -252,11 +252,11 @@ func (r *Reaper) start(c Command) (*Process, error) {
 	return p, nil
 }
 
-// Adopt makes a process ours that one of ours has forked and that is about to
-// become the reaper's child, since the process between them ends: it must not end
-// before this has returned. The process is below parent, has called setpgid(0, 0)
-// or setsid, and stays where it is, but is signalled, waited for and cleaned up
-// after like one that was started. The outputs are those that it writes to.
+// Adopt takes over a process that parent has forked through one between them, and that
+// becomes the reaper's child when the one between ends. That must not end before Adopt
+// has returned. The process must be below parent, and have called setpgid(0, 0) or
+// setsid. From then on it is signalled, waited for and cleaned up after like one that
+// Start has started. outputs are the pipes that it writes to.
 func (r *Reaper) Adopt(parent *Process, pid int, outputs ...*Output) (*Process, error) {
 	p := newProcess(parent.session)
 	p.outputs = outputs

@@ -15,7 +15,7 @@ import (
 )
 
 // This file and its neighbours reaper_*.go are what runs in the reaper's own
-// process: one goroutine that does all, beside one that reads requests.
+// process: one goroutine reads requests, and another does all the rest.
 
 func init() {
 	if len(os.Args) > 0 && os.Args[0] == reaperName {
@@ -130,9 +130,9 @@ func reap() int {
 	}
 }
 
-// closeInherited closes what was inherited beside the socket: else it would be open
-// for as long as we live. Those are the ones that an exec would leave open; what
-// the runtime has opened by now is not among them, and must stay.
+// closeInherited closes the inherited files but for the socket; otherwise they would stay open as
+// long as the reaper lives. An exec would leave them open, too. The files that the runtime
+// has opened by now are not among them, and must stay open.
 func closeInherited() {
 	var fds []int
 	for _, folder := range []string{"/proc/self/fd", "/dev/fd"} {
@@ -244,7 +244,7 @@ func readFull(b []byte) error {
 	return nil
 }
 
-// say tells the daemon something. It reports whether there is one.
+// say sends a message to the daemon. It reports whether there is one.
 func say(m message) bool {
 	m, err := m.whole()
 	if err != nil {

@@ -49,8 +49,8 @@ func settled(t *testing.T, name string, n int) {
 // though it closes what it has inherited.
 var early, _, _ = os.Pipe()
 
-// A process has the files that it was given, and none of ours or the reaper's; nor
-// does the reaper have any of ours.
+// A process has the files that it was given, and no other file of the daemon or the reaper; nor
+// does the reaper have any of the daemon's.
 func TestFilesOfAProcess(t *testing.T) {
 	defer runtime.KeepAlive(early)
 	ours, theirs, err := os.Pipe()
@@ -107,7 +107,7 @@ func TestWhatAProcessLeavesBehindGoesWithIt(t *testing.T) {
 		"it exits":     {"read x <&3; exit 3", func(*Reaper, *Process) {}},
 		"it crashes":   {"read x <&3; kill -SEGV $$", func(*Reaper, *Process) {}},
 		"it is killed": {"read x <&3; wait", func(_ *Reaper, p *Process) { p.Signal(syscall.SIGKILL) }},
-		"it is told":   {"read x <&3; wait", func(_ *Reaper, p *Process) { p.Signal(syscall.SIGTERM) }},
+		"a signal":     {"read x <&3; wait", func(_ *Reaper, p *Process) { p.Signal(syscall.SIGTERM) }},
 		"by somebody":  {"read x <&3; wait", func(_ *Reaper, p *Process) { _ = syscall.Kill(p.PID, syscall.SIGKILL) }},
 		"it stopped":   {"read x <&3; kill -STOP $$", func(_ *Reaper, p *Process) { p.Signal(syscall.SIGKILL) }},
 		"close":        {"read x <&3; wait", func(r *Reaper, _ *Process) { r.Close() }},
@@ -176,7 +176,7 @@ wait`)
 
 func init() {
 	daemons = map[string]func(){
-		// One that starts something, tells its parent, and waits to be killed.
+		// It starts a process, reports to its parent, and waits to be killed.
 		"killed": func() {
 			r := New(nil)
 			for range 2 {
@@ -406,17 +406,17 @@ func TestBadRequests(t *testing.T) {
 		bytes []byte
 		ends  bool
 	}{
-		"a kind that there is not": {whole(newMessage(9, 0, 1<<40)), false},
-		"a start without a word":   {whole(newMessage(saysStart, 0, 1<<40)), false},
-		"a start with too much":    {whole(newMessage(saysStart, 0, 1<<40).text("/bin/true").text("").text("").texts(nil).texts(nil).number(1)), false},
-		"files that did not come":  {whole(newMessage(saysStart, 3, 1<<40).text("/bin/true").text("").text("").texts(nil).texts(nil)), false},
-		"a text without an end":    {whole(newMessage(saysStart, 0, 1<<40).number(1 << 31)), false},
-		"a list without an end":    {whole(newMessage(saysStart, 0, 1<<40).text("").text("").text("").number(1<<32 - 1)), false},
-		"a signal for nobody":      {append(whole(newMessage(saysSignal, 0, 1<<40).number(9)), whole(newMessage(9, 0, 1<<40))...), false},
-		"nobody's child":           {whole(newMessage(saysAdopt, 0, 1<<40).long(77).number(1)), false},
-		"an empty frame":           {make([]byte, headSize), true},
-		"a frame without bounds":   {bytes.Repeat([]byte{0xff}, 64), true},
-		"many files":               {[]byte{8, 0, 0, 0, saysStart, 255}, true},
+		"an unknown kind":         {whole(newMessage(9, 0, 1<<40)), false},
+		"a start without a word":  {whole(newMessage(saysStart, 0, 1<<40)), false},
+		"a start with too much":   {whole(newMessage(saysStart, 0, 1<<40).text("/bin/true").text("").text("").texts(nil).texts(nil).number(1)), false},
+		"files that did not come": {whole(newMessage(saysStart, 3, 1<<40).text("/bin/true").text("").text("").texts(nil).texts(nil)), false},
+		"a text without an end":   {whole(newMessage(saysStart, 0, 1<<40).number(1 << 31)), false},
+		"a list without an end":   {whole(newMessage(saysStart, 0, 1<<40).text("").text("").text("").number(1<<32 - 1)), false},
+		"a signal for nobody":     {append(whole(newMessage(saysSignal, 0, 1<<40).number(9)), whole(newMessage(9, 0, 1<<40))...), false},
+		"nobody's child":          {whole(newMessage(saysAdopt, 0, 1<<40).long(77).number(1)), false},
+		"an empty frame":          {make([]byte, headSize), true},
+		"a frame without bounds":  {bytes.Repeat([]byte{0xff}, 64), true},
+		"many files":              {[]byte{8, 0, 0, 0, saysStart, 255}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Elsewhere than on Linux orphans go to the system's init, and nothing can be told
-// of them: a process group is killed, and who has left it lives.
+// Elsewhere than on Linux, orphans become children of the system's init, and the reaper does
+// not know them. It kills the process group; a process that has left the group survives.
 
 const receiveFlags = 0
 

@@ -79,7 +79,7 @@ func launch(log *slog.Logger) (*session, error) {
 		_ = errs.ours.Close()
 	})
 	in := bufio.NewReader(s.conn)
-	marked, err := s.greeted(in)
+	marked, err := s.awaitReady(in)
 	if err != nil {
 		_ = s.cmd.Process.Kill() // it may be gone already
 		_ = s.cmd.Wait()
@@ -94,8 +94,8 @@ func launch(log *slog.Logger) (*session, error) {
 	return s, nil
 }
 
-// greeted waits for its first word.
-func (s *session) greeted(in io.Reader) (marked bool, err error) {
+// awaitReady waits for the reaper's first message. It reports whether the reaper can mark processes.
+func (s *session) awaitReady(in io.Reader) (marked bool, err error) {
 	if err := s.conn.SetReadDeadline(time.Now().Add(answerLimit)); err != nil {
 		return false, err
 	}
@@ -274,8 +274,8 @@ func (e *refusal) Error() string {
 
 func (e *refusal) Unwrap() error { return e.errno }
 
-// end is the end of a reaper: of itself, or since it was told to. What it had is
-// killed by us, where it did not.
+// end is called when the reaper has ended, by itself or at close's request. It kills the
+// processes that the reaper has left.
 func (s *session) end(why error) {
 	s.mu.Lock()
 	s.dead = true
@@ -310,7 +310,7 @@ func (s *session) end(why error) {
 	close(s.ended)
 }
 
-// close tells the reaper to kill all, and waits until it has.
+// close has the reaper kill all its processes, and waits until it has.
 func (s *session) close() {
 	s.mu.Lock()
 	s.closing = true

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file is how the reaper looks after what has ended, and what that left behind.
+// This file is how the reaper cleans up after processes that have ended.
 
-// sweeping reports whether something is to end that has not, or is to become our child:
-// of neither we are told.
+// sweeping reports whether a process still has to end, or has to become the reaper's child.
+// The kernel notifies of neither, so the reaper polls.
 func (r *reaper) sweeping() bool {
 	for _, l := range r.leaders {
 		if !l.ended.IsZero() || !l.seen {

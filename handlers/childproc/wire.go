@@ -75,7 +75,7 @@ func parseHead(head []byte) (length int, kind byte, files int, err error) {
 	return length, kind, files, nil
 }
 
-// fields takes a message apart. After the first that is not there, all are zero,
+// fields reads the fields of a message in turn. After the first missing one, all are zero,
 // and bad is set.
 type fields struct {
 	rest []byte

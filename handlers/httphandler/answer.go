@@ -69,9 +69,9 @@ func refused(err error) bool {
 	if errors.Is(err, nethttp.ErrSchemeMismatch) || errors.As(err, new(tls.RecordHeaderError)) {
 		return true
 	}
-	// Go's TLS says so of all that the other side refuses.
-	var told *net.OpError
-	return errors.As(err, &told) && told.Op == "remote error"
+	// Go's TLS marks each refusal of the other side so.
+	var refusal *net.OpError
+	return errors.As(err, &refusal) && refusal.Op == "remote error"
 }
 
 // verdictOf is what a status means.
@@ -92,8 +92,8 @@ func (h *Handler) verdictOf(status int) Verdict {
 	return Reject
 }
 
-// judge returns nil for an answer that is well; else the gate is told, and the error
-// is what becomes of the message.
+// judge returns nil for a successful answer. For others it reports to the gate, and returns
+// the error that decides what happens to the message.
 func (h *Handler) judge(a answer) error {
 	verdict := h.verdictOf(a.status)
 	if verdict == Done {

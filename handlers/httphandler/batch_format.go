@@ -70,7 +70,7 @@ func (b *Batch) part(e Events, function string, m *triggers.Message) (part, erro
 	return part{nil, body}, nil
 }
 
-// extensions are what an event in an array has of the message beside CloudEvents'
+// extensions are what an event in an array has of the message in addition to CloudEvents'
 // own attributes, whose names are letters and digits alone.
 func extensions(m *triggers.Message) map[string]any {
 	out := make(map[string]any, len(m.Attributes)+1)

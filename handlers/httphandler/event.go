@@ -77,7 +77,7 @@ func common(function string, m *triggers.Message, more int) (fields []field, con
 			if !sure && isType(value) {
 				contentType = value
 			}
-		case "traceparent", "tracestate", "diagnostic-id": // the context of a trace goes on
+		case "traceparent", "tracestate", "diagnostic-id": // the context of a trace is passed on
 			if httpguts.ValidHeaderFieldValue(value) {
 				fields = append(fields, field{name, value})
 			}

@@ -134,8 +134,8 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	return a.body, nil
 }
 
-// post sends a request, and returns an answer that is well. Else the gate has been
-// told, and the error is what becomes of the message.
+// post sends a request, and returns a successful answer. Otherwise it has reported to the
+// gate, and the error decides what happens to the message.
 func (h *Handler) post(ctx context.Context, fields []field, body []byte) (answer, error) {
 	a, err := h.client.post(ctx, fields, body)
 	switch {

@@ -21,7 +21,7 @@ import (
 )
 
 // rawApp serves connections by hand: what serve writes is the answer to each request
-// that it reads, whose number on the connection it is told; empty ends the connection.
+// that it reads; n is the request's number on the connection. Empty ends the connection.
 func rawApp(t *testing.T, serve func(n int, request *nethttp.Request) string) (url string, seen func() int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

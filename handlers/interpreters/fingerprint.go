@@ -65,7 +65,7 @@ func Read(dir string, kinds Kinds) *Code {
 	return &Code{kinds: kinds, files: w.found, packages: packages.String(), sum: hex.EncodeToString(w.hash.Sum(nil))}
 }
 
-// Fingerprint tells this state of the code from others.
+// Fingerprint identifies this state of the code: it differs if a file does.
 func (c *Code) Fingerprint() string { return c.sum }
 
 // place is a directory, by whatever name.

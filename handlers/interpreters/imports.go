@@ -22,7 +22,7 @@ type Imports struct {
 	dir string // of the app
 
 	mu    sync.Mutex
-	told  bool // whether a worker has named any
+	named bool // whether a worker has named any
 	paths map[string]bool
 	bytes int
 }
@@ -41,7 +41,7 @@ func (i *Imports) Add(paths []string) {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.told = true
+	i.named = true
 	for _, path := range paths {
 		if i.paths[path] || i.full() {
 			continue
@@ -125,7 +125,7 @@ func (c *Code) counting(before *Code, imports *Imports) func(name string) bool {
 		was, old := before.files[name]
 		ending := filepath.Ext(name)
 		switch {
-		case !imports.told, !known, imports.full(), slices.Contains(c.kinds.Always, ending):
+		case !imports.named, !known, imports.full(), slices.Contains(c.kinds.Always, ending):
 			return true
 		case c.kinds.Imported == nil && !endings[ending]: // no code, as far as anybody knows
 			return true

@@ -40,8 +40,8 @@ func Install(dir, name string, files fs.FS, endings ...string) (string, error) {
 	return home, nil
 }
 
-// writeAll writes the files beside home and renames them there: home is whole, or
-// it is not there.
+// writeAll writes the files to a new directory and renames that to home: home is complete,
+// or does not exist.
 func writeAll(dir, name, home string, texts map[string][]byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -120,7 +120,7 @@ exports.f = (message) => values[message.text()];
 	}
 }
 
-// What was thrown is told with its content, whatever it is.
+// The error reports the content of what was thrown, whatever it is.
 func TestWhatErrorsHold(t *testing.T) {
 	p := startApp(t, files{"index.js": `
 exports.aggregate = async () => { await Promise.any([Promise.reject(new TypeError('first')), Promise.reject(new Error('second', { cause: new RangeError('deep') }))]); };

@@ -73,7 +73,7 @@ exports.f = ` + test.kind + `(message) => {
 	}
 }
 
-// What blocks the loop is logged with its place, and isolate keeps it apart.
+// A call that blocks the loop is logged with its place, and isolate moves its function to a process of its own.
 func TestOnBlockedIsolate(t *testing.T) {
 	log := new(lines)
 	p := startApp(t, files{"index.js": `
@@ -88,7 +88,7 @@ exports.other = async () => process.pid;
 			t.Fatal(err)
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("it was not kept apart")
+			t.Fatal("it was not isolated")
 		}
 	}
 	log.wait(t, "an async function blocks the event loop", "index.js:2 in exports.blocks", "function=blocks", "worker_threads")

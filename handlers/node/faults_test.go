@@ -229,7 +229,7 @@ exports.f = (message) => {
 	}
 	short, long := make(sink, 1), make(sink, 1)
 	release := filepath.Join(dir, "release")
-	// Both are on their way before the first has begun.
+	// Both are sent before the first has begun.
 	h.Start(soon(t), &triggers.Message{Body: []byte("short")}, short)
 	h.Start(soon(t), &triggers.Message{ID: "long", Body: []byte(release)}, long)
 	if a := <-short; a.err != nil || string(a.output) != "done" {

@@ -246,7 +246,7 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 	}{
 		"no such package":          {files{"index.js": "require('nonexistent-pkg')"}, "f", []string{"loading index.js from", "Cannot find module 'nonexistent-pkg'", "npm install nonexistent-pkg", "node"}},
 		"no such package of ES":    {files{"a.mjs": "import '@no/such/thing.js'"}, "a.mjs:f", []string{"Cannot find package '@no/such'", "npm install @no/such"}},
-		"no file of ours":          {files{"index.js": "require('./lib/helper')"}, "f", []string{"Cannot find module './lib/helper'"}},
+		"no file of the app":       {files{"index.js": "require('./lib/helper')"}, "f", []string{"Cannot find module './lib/helper'"}},
 		"syntax":                   {files{"index.js": "\nexports.f = (;"}, "f", []string{"SyntaxError", "index.js:2"}},
 		"syntax of ES":             {files{"a.mjs": "\nexport const f = (;"}, "a:f", []string{"SyntaxError: Unexpected token ';'", "a.mjs:2\nexport const f = (;"}},
 		"syntax of another":        {files{"a.mjs": "import 'drover'; import './b.mjs';", "b.mjs": "\nexport const f = (;"}, "a:f", []string{"SyntaxError: Unexpected token ';'", "b.mjs:2"}},
@@ -376,7 +376,7 @@ exports.f = () => {
 	}
 	log.wait(t, "f returned a promise, but is not declared async", "level=WARN")
 	if n := strings.Count(log.String(), "returned a promise"); n != 1 {
-		t.Errorf("it is said %d times", n)
+		t.Errorf("it is logged %d times", n)
 	}
 }
 
@@ -400,7 +400,7 @@ exports.h = async (message) => { await new Promise(setImmediate); return message
 	}
 }
 
-// checked is told what a function returned, which is what it got.
+// checked receives what a function returned, which is what it got.
 type checked struct {
 	t    *testing.T
 	want []byte

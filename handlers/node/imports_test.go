@@ -100,7 +100,7 @@ exports.thread = () => new Promise((resolve) => { new Worker(path.join(__dirname
 								changed, _ := Code(where).Changes(before, imports)
 								return len(changed) > 0
 							}
-							if want.counts { // before Node.js 22.15 what is imported is told by another thread
+							if want.counts { // before Node.js 22.15 another thread reports the imports
 								eventually(t, "change that counts, of "+name+", after a call of "+step.function, counts)
 							} else if counts() {
 								t.Errorf("after a call of %s a change of %s counts", step.function, name)

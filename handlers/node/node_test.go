@@ -139,7 +139,7 @@ func call(t testing.TB, p *workers.Pool, function string, m *triggers.Message) (
 	return handle(soon(t), t, p, function, m)
 }
 
-// mark is JavaScript that tells the test that a call has begun.
+// mark is JavaScript that reports to the test that a call has begun.
 const mark = `
 const fs = require('node:fs');
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -141,7 +141,7 @@ var = contextvars.ContextVar("var")
 var.set(Odd())
 async def f(body):
     var.set(Odd())
-    gc.collect()  # asyncio tells of a failed task when that is collected
+    gc.collect()  # asyncio logs a failed task when that is collected
     return "fine"
 `, func(c *workers.Config) { c.Log = slog.New(slog.NewTextHandler(log, nil)) }, "hold", "f")
 	for i, output := range append(atOnce(t, p, "f", 20), atOnce(t, p, "f", 1)...) {

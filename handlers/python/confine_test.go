@@ -169,8 +169,8 @@ def keep(message, context):
     return f"{os.getpid()} {os.environ['TMPDIR']} {tempfile.gettempdir()}"
 `
 
-// A worker that keeps too much in its temporary directory is ended, its message has
-// failed, and other workers go on.
+// A worker that keeps too much in its temporary directory is killed. Its message has
+// failed, and other workers continue.
 func TestTemporaryDirectoriesAreBounded(t *testing.T) {
 	for _, template := range []bool{false, true} {
 		t.Run(fmt.Sprint("template ", template), func(t *testing.T) {

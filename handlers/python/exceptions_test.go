@@ -69,7 +69,7 @@ async def araises(body): return raises(body)
 		"mute":         "Mute: its text raised RuntimeError", "rude": "Rude: its text raised SystemExit", "masked": "Masked", "long": "ValueError: xxxxx",
 		"long rejection": "yyyyy", "chained": "ValueError: number 499", "deep": "ZeroDivisionError", "exit": "SystemExit: with text",
 		"interrupt": "KeyboardInterrupt", "generator": "GeneratorExit", "cancelled": "CancelledError: by itself", "timeout": "Timeout: the time for this attempt is up",
-		"odd delay": "Retry, of which no more can be told", "nan": "Retry: busy (after is nan; it is from 0 to 2592000 seconds)",
+		"odd delay": "Retry, whose text cannot be read", "nan": "Retry: busy (after is nan; it is from 0 to 2592000 seconds)",
 		"-1": "(after is -1.0; it is", "1e9": "(after is 1000000000.0; it is",
 	}
 	for _, mode := range []struct {
@@ -156,8 +156,8 @@ neighbour, go = asyncio.Event(), asyncio.Event()
 	if s := p.Stats(); len(s.Restarts) != 0 || s.PIDs[0] != pid {
 		t.Errorf("it cost the worker: %+v", s)
 	}
-	log.wait(t, "level=WARN", "SystemExit was raised in a task or a callback", "the worker goes on")
-	log.wait(t, "level=WARN", "the event loop was stopped", "the worker goes on")
+	log.wait(t, "level=WARN", "SystemExit was raised in a task or a callback", "the worker continues")
+	log.wait(t, "level=WARN", "the event loop was stopped", "the worker continues")
 }
 
 func TestAnAsyncFunctionThatCancelsAllTasks(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// mark is Python that tells the test that a call has begun.
+// mark is Python that reports to the test that a call has begun.
 const mark = `
 import os, time, asyncio
 def mark(body):

@@ -338,7 +338,7 @@ async def aspeak(body):
 	}
 }
 
-// An app's own levels are told as the nearest below of the five that there are.
+// A level of the app's own is logged as the nearest one below, of DEBUG, INFO, WARN and ERROR.
 func TestLevelsOfTheAppsOwn(t *testing.T) {
 	t.Parallel()
 	log := newLines()

@@ -93,8 +93,8 @@ func placeIn(t *testing.T, source, function string) string {
 	return ""
 }
 
-// Whatever blocks the event loop, it is said which function it is, which message, and
-// which line, though others are in flight beside it.
+// Whatever blocks the event loop, the log names the function, the message and the line,
+// though other calls are in flight.
 func TestWhatBlocksTheEventLoop(t *testing.T) {
 	// It runs alone, since it judges times.
 	for _, interpreter := range everyInterpreter(t) {
@@ -110,10 +110,10 @@ func TestWhatBlocksTheEventLoop(t *testing.T) {
 				c.Log = slog.New(slog.NewTextHandler(log, nil))
 			}, append(names, "fine")...)
 			for _, name := range names {
-				told := []string{"blocks the event loop", "function=" + name + " ", "message=culprit-" + name + " ", placeIn(t, blocks, blocking[name]), "stack="}
-				// C code that waits and holds the GIL is told from a machine that has no time
-				// for us only where that has some: so it may take more than one.
-				for try := 1; try == 1 || try <= 10 && !log.has(2*time.Second, told...); try++ {
+				want := []string{"blocks the event loop", "function=" + name + " ", "message=culprit-" + name + " ", placeIn(t, blocks, blocking[name]), "stack="}
+				// On a busy machine C code that waits and holds the GIL looks like a process without
+				// a core: so it may take several tries.
+				for try := 1; try == 1 || try <= 10 && !log.has(2*time.Second, want...); try++ {
 					var all sync.WaitGroup
 					for range 5 {
 						all.Go(func() {
@@ -127,7 +127,7 @@ func TestWhatBlocksTheEventLoop(t *testing.T) {
 					}
 					all.Wait()
 				}
-				log.wait(t, told...)
+				log.wait(t, want...)
 			}
 			got := p.Blocked()
 			for _, name := range names {
@@ -315,7 +315,7 @@ async def fine(body):
 		}
 	}
 	if got := p.Quarantined()["blocks"]; got != 2 {
-		t.Errorf("of three workers beside it it has %d", got)
+		t.Errorf("it has %d of three workers", got)
 	}
 }
 
@@ -356,7 +356,7 @@ async def fine(body):
 	log.wait(t, "function moved to threads", "function=blocks", "threads=2")
 	log.wait(t, "it runs in "+main, "function=blocks", "message=b")
 	if got := p.Threaded(); len(got) != 1 || got[0] != "blocks" || len(p.Quarantined()) != 0 {
-		t.Errorf("%v run in threads, %v are apart", got, p.Quarantined())
+		t.Errorf("%v run in threads, %v are quarantined", got, p.Quarantined())
 	}
 	if h.Async() || h.Slots() != handler(t, p, "blocks").Slots() || h.Slots() == handler(t, p, "fine").Slots() {
 		t.Error("its room is not that of functions that are not async")

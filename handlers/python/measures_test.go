@@ -110,22 +110,22 @@ def f(body):
 	}
 }
 
-// waits collects what a worker tells of its loop.
+// waits collects the loop lags that a worker reports.
 type waits struct {
 	mu   sync.Mutex
-	told []time.Duration
+	lags []time.Duration
 }
 
 func (w *waits) add(wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.told = append(w.told, wait)
+	w.lags = append(w.lags, wait)
 }
 
 func (w *waits) all() []time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.told)
+	return slices.Clone(w.lags)
 }
 
 func TestLoopLag(t *testing.T) {
@@ -159,7 +159,7 @@ async def waits(body): await asyncio.sleep(1.5)
 			t.Errorf("nobody waited for %v to %v: %v", least, least+100*time.Millisecond, lags.all())
 		}
 	}
-	// At rest it tells nothing: after a second or two there is nothing more.
+	// An idle loop reports nothing: after a second or two no more lags come.
 	last, since := 0, time.Now()
 	eventually(t, "rest", func() bool {
 		if n := len(lags.all()); n != last {

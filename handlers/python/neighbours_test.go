@@ -88,9 +88,9 @@ async def of_import(message):
 				got, err := call(t, p, name, &triggers.Message{ID: "m"})
 				failure, fails := strings.CutPrefix(output, "!")
 				if fails && (err == nil || !strings.Contains(err.Error(), failure)) || !fails && (err != nil || string(got) != output) {
-					var told *handlers.Failure
-					_ = errors.As(err, &told)
-					t.Errorf("%s: %s, %v, %+v; want %s", name, got, err, told, output)
+					var failed *handlers.Failure
+					_ = errors.As(err, &failed)
+					t.Errorf("%s: %s, %v, %+v; want %s", name, got, err, failed, output)
 				}
 			}
 			log.wait(t, `msg="a signal"`)

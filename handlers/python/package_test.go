@@ -52,7 +52,7 @@ func TestTypes(t *testing.T) {
 	}
 }
 
-// What TestTypes checks is all that there is, and it works.
+// The app that TestTypes checks uses the whole package, and it works.
 func TestAppThatUsesAllOfThePackage(t *testing.T) {
 	t.Parallel()
 	if unused := runPython(t, filepath.Join("testdata", "typed", "names.py")); unused != "" {

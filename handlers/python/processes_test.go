@@ -87,7 +87,7 @@ def f(body):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return os.getpid()
 `,
-		"ignores SIGTERM and goes on": `
+		"ignores SIGTERM and continues": `
 def f(body):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     mark(body)
@@ -154,7 +154,7 @@ func TestCodeThatStartsThreadsAndDoesNotLoad(t *testing.T) {
 }
 
 // A signal handler of the app's that raises between two calls ends the worker, with
-// its reason, and the pool goes on.
+// its reason, and the pool starts another.
 func TestAnAlarmThatAFunctionLeftBehind(t *testing.T) {
 	t.Parallel()
 	log := newLines()

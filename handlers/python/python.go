@@ -31,7 +31,7 @@ func Install(dir string) (string, error) {
 }
 
 // WriteTypings writes the package that apps import, without what runs them, to the directory
-// drover below dir, over what is there: for editors, type checkers and tests of apps.
+// drover below dir, for editors, type checkers and tests of apps. It replaces existing files.
 func WriteTypings(dir string) error {
 	to := filepath.Join(dir, "drover")
 	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // a project is for others too

@@ -40,7 +40,7 @@ async def f(message):
 	poison()
 	second := pid()
 	if second == first {
-		t.Error("the first attempt did not kill a worker beside others")
+		t.Error("the first attempt did not kill the worker of the others")
 	}
 	for range 10 {
 		poison()

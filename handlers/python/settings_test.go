@@ -15,8 +15,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// TestWhatCallsUseIsMeasured holds that each kind of function is told from the others
-// by what its calls use.
+// TestWhatCallsUseIsMeasured holds that what its calls use distinguishes each kind of
+// function from the others.
 func TestWhatCallsUseIsMeasured(t *testing.T) {
 	// It runs alone, since it judges times.
 	const source = `
@@ -201,7 +201,7 @@ async def g(body): # as many in its executor
 				return last
 			}
 			if !p.Tunable() {
-				t.Fatal("a Python worker cannot be told of other settings")
+				t.Fatal("a Python worker does not accept other settings")
 			}
 			// runs holds that so many run at once, and never more; a busy machine may take
 			// several rounds to have them all run.
@@ -232,8 +232,8 @@ async def g(body): # as many in its executor
 	}
 }
 
-// TestTheExecutorGrowsForWhatWaitsInIt holds that a call that has handed much to the
-// event loop's executor has the threads that there are to be from now on.
+// TestTheExecutorGrowsForWhatWaitsInIt holds that a new number of threads applies at once
+// to a call whose work waits in the event loop's executor.
 func TestTheExecutorGrowsForWhatWaitsInIt(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, `

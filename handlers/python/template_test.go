@@ -20,7 +20,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// imports is Python that notes each import of the app in a file beside it.
+// imports is Python that records each import of the app in a file of its directory.
 const imports = `
 import os, sys, time
 with open(os.path.join(os.path.dirname(__file__), "imports"), "a") as file: file.write(f"{os.getpid()}\n")
@@ -211,7 +211,7 @@ def f(body): return f"{os.getpid()} x"
 	}
 }
 
-// What cannot be forked from is started, and it is said why.
+// If the code cannot be forked, each worker is started, and the log has the reason.
 func TestCodeThatCannotBeForked(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, code, want string }{

@@ -129,13 +129,13 @@ func TestWhatAFunctionDoesWithATimeout(t *testing.T) {
 			code, output string
 			restarts     int
 		}{
-			"nothing":                       {"WAIT", "", 0},
-			"retries in a loop":             {"while True:\n        try: WAIT\n        except Exception: pass", "", 0},
-			"cleans up":                     {"try: WAIT\n    finally: open(path + '.clean', 'w').close()", "", 0},
-			"returns a value":               {"try: WAIT\n    except CANCELLED: return 'what there was'", "what there was", 0},
-			"raises another":                {"try: WAIT\n    except CANCELLED: raise ValueError('late')", "", 0},
-			"rejects":                       {"try: WAIT\n    except CANCELLED: raise drover.Reject('late')", "", 0},
-			"goes on, and returns too late": {"while not os.path.exists(path + '.never'):\n        try: WAIT\n        except CANCELLED: pass", "", 1},
+			"nothing":                         {"WAIT", "", 0},
+			"retries in a loop":               {"while True:\n        try: WAIT\n        except Exception: pass", "", 0},
+			"cleans up":                       {"try: WAIT\n    finally: open(path + '.clean', 'w').close()", "", 0},
+			"returns a value":                 {"try: WAIT\n    except CANCELLED: return 'what there was'", "what there was", 0},
+			"raises another":                  {"try: WAIT\n    except CANCELLED: raise ValueError('late')", "", 0},
+			"rejects":                         {"try: WAIT\n    except CANCELLED: raise drover.Reject('late')", "", 0},
+			"continues, and returns too late": {"while not os.path.exists(path + '.never'):\n        try: WAIT\n        except CANCELLED: pass", "", 1},
 		} {
 			t.Run(way.name+"/"+name, func(t *testing.T) {
 				t.Parallel()
@@ -183,8 +183,8 @@ func TestWhatAFunctionDoesWithATimeout(t *testing.T) {
 	}
 }
 
-// Two threads that wait for each other's lock cannot be told; what runs beside them is
-// not harmed. A main thread that waits for a lock can.
+// Two threads that wait for each other's lock cannot be interrupted; other calls are
+// not harmed. A main thread that waits for a lock can be.
 func TestDeadlocks(t *testing.T) {
 	t.Parallel()
 	const source = mark + `
@@ -221,7 +221,7 @@ def f(body):
 		pid := begun(t, dir+"/-a")
 		begun(t, dir+"/-b")
 		if got, err := call(t, p, "f", &triggers.Message{}); err != nil || string(got) != "fine" {
-			t.Errorf("a call beside them: %s, %v", got, err)
+			t.Errorf("another call of their worker: %s, %v", got, err)
 		}
 		cancel(errTimedOut)
 		all.Wait()

@@ -102,7 +102,7 @@ func TestVersion2Moves(t *testing.T) {
 	if got := contents(t, filepath.Join(dir, ourLeaf), "cgroup.procs"); got[0] != "17" {
 		t.Errorf("moved was %q", got)
 	}
-	// What is handed on already is left as it is.
+	// Controllers that are enabled already stay as they are.
 	write(t, filepath.Join(dir, "cgroup.subtree_control"), "cpu memory")
 	if err := handOn(dir, "+memory"); err != nil {
 		t.Error(err)

@@ -45,7 +45,7 @@ type Settings struct {
 
 	// Strict is the sandbox: see docs/workers.md. The rest is for it alone.
 	Strict bool
-	// Read and Write are paths beside those of the profile.
+	// Read and Write are paths in addition to those of the profile.
 	Read, Write []string
 	// Temporary is what a worker's temporary directory may hold, in bytes, and a file in it; 0
 	// is any.
@@ -376,9 +376,8 @@ func (b *Box) Join(pid int) (err error) {
 	return nil
 }
 
-// Wrap returns the program to start in place of a command, what it is to be told that
-// its name is (argv[0]), and its arguments. fd is the number that Socket has in the
-// new process.
+// Wrap returns the program to start in place of a command, its name (argv[0]), and its
+// arguments. fd is the number that Socket has in the new process.
 func (b *Box) Wrap(fd int, path string, args []string) (program, name string, wrapped []string) {
 	if b.theirs == nil {
 		return path, path, args

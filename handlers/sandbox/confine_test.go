@@ -280,7 +280,7 @@ func TestMemory(t *testing.T) {
 	e := runPython(t, c, "x = bytearray(16 << 20); print('well')")
 	e.wants(t, "well")
 	if e.oom {
-		t.Error("it is said to have been killed")
+		t.Error("it is reported as killed")
 	}
 	e = runPython(t, c, "x = bytearray(b'x') * (256 << 20); print('alive')")
 	var exit *exec.ExitError
@@ -548,6 +548,6 @@ func TestTry(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := c.Try(ctx); err == nil {
-		t.Error("it went on")
+		t.Error("it continued")
 	}
 }

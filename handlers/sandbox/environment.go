@@ -13,7 +13,7 @@ type Environment struct {
 	// Withheld are names of variables that are passed only where Pass names them, or
 	// StrictPass: those that the configuration reads, which are secrets mostly.
 	Withheld []string
-	// Set are variables that they get beside those, or in their place.
+	// Set are variables in addition to those, or in their place.
 	Set map[string]string
 }
 

@@ -259,7 +259,7 @@ a, b = socket.socketpair()
 print(interrupted(lambda: [a.sendmsg([bytes(1 << 20)]) for _ in range(100)]))
 waits = socket.socket(); waits.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack('ll', 0, 50000))
 print(tries(lambda: waits.connect(full.getsockname())), tries(lambda: socket.socket().connect(('127.0.0.1', 1))))
-# they wait, and others go on
+# they wait, and others continue
 for _ in range(20): threading.Thread(target=lambda: tries(lambda: socket.socket().connect(full.getsockname())), daemon=True).start()
 server = socket.create_server(('127.0.0.1', 0), backlog=1000)
 def connects(_): return socket.create_connection(server.getsockname())

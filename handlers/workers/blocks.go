@@ -55,17 +55,17 @@ func (b Blocked) Plus(o Blocked) Blocked {
 func (b Blocked) Instead() string {
 	if b.Language == nodejs {
 		if b.Computes {
-			return "hand the computation to a worker_threads.Worker; on_blocked: isolate keeps the function apart"
+			return "hand the computation to a worker_threads.Worker; on_blocked: isolate runs the function in a process of its own"
 		}
-		return "await the asynchronous form of the call (fs.promises, child_process.exec); on_blocked: isolate keeps the function apart"
+		return "await the asynchronous form of the call (fs.promises, child_process.exec); on_blocked: isolate runs the function in a process of its own"
 	}
 	if b.Place == garbage {
 		return "the more objects live the longer it takes: call gc.freeze() when what stays is loaded, raise gc.set_threshold, or have fewer coroutines in flight"
 	}
 	if b.Computes {
-		return "make the function sync (def instead of async def), or hand the computation to loop.run_in_executor with a ProcessPoolExecutor; on_blocked: isolate keeps it apart"
+		return "make the function sync (def instead of async def), or hand the computation to loop.run_in_executor with a ProcessPoolExecutor; on_blocked: isolate runs it in a process of its own"
 	}
-	return "await an async library, or asyncio.sleep; or hand the call to loop.run_in_executor; on_blocked: isolate keeps the function apart"
+	return "await an async library, or asyncio.sleep; or hand the call to loop.run_in_executor; on_blocked: isolate runs the function in a process of its own"
 }
 
 // blockedBy is what one block says of its function.
@@ -128,7 +128,7 @@ func (b *blocks) log(r worker.BlockReport) {
 	if r.Function == "" {
 		what = "the event loop is blocked"
 	}
-	r.Log.Warn(what+": the calls beside it wait (logged once for each place)", attrs...)
+	r.Log.Warn(what+": other calls of its worker wait (logged once for each place)", attrs...)
 }
 
 func (b *blocks) firstAt(place string) bool {

@@ -24,9 +24,9 @@ type Handler struct {
 	follow   worker.Follow // followCall, without an allocation for each call
 }
 
-// Handler returns the handler of a function of the pool, by its Name. It is to
-// be called after Ready: only then is known whether the function is async. The
-// error says that there is none.
+// Handler returns the handler of a function of the pool, by its Name. Call it after
+// Ready, which finds out whether the function is async. It returns an error if the pool
+// has no such function.
 func (p *Pool) Handler(name string) (*Handler, error) {
 	i := p.code.index(name)
 	if i < 0 {
@@ -112,7 +112,7 @@ func (h *Handler) hasState(m *triggers.Message) bool { return h.stateful && m.Se
 // checkSize rejects a message that is too large for a frame.
 func (h *Handler) checkSize(m *triggers.Message) error {
 	if size := protocol.Size(m); size > h.pool.cfg.MaxFrame {
-		return handlers.Reject(fmt.Errorf("%w: it takes %d bytes on its way to a worker, where %d is the most", triggers.ErrTooLarge, size, h.pool.cfg.MaxFrame))
+		return handlers.Reject(fmt.Errorf("%w: its frame has %d bytes, and %d is the most", triggers.ErrTooLarge, size, h.pool.cfg.MaxFrame))
 	}
 	return nil
 }

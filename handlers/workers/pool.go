@@ -89,7 +89,7 @@ func (p *Pool) Ready(ctx context.Context) error {
 // Run keeps the wanted number of workers until ctx ends; then it stops them and
 // returns when the last process is gone. Start, crash and replacement are one
 // path: whatever is missing is started. Workers whose code does not load are not
-// started again: Ready and Handle tell why, and Run goes on waiting for ctx.
+// started again: Ready and Handle return the reason, and Run still waits for ctx.
 func (p *Pool) Run(ctx context.Context) error {
 	starter := p.launcher.starter
 	if starter.Reaper = p.cfg.Reaper; starter.Reaper == nil {
@@ -173,8 +173,8 @@ func (p *Pool) Scale(n int) {
 	p.quarantine.scale(n)
 }
 
-// Set changes the settings while the workers run; what is 0 stays as it is. What is
-// running goes on: where there is to be less room, nothing new takes it. Threads change
+// Set changes the settings while the workers run; 0 keeps a setting. Calls in flight
+// finish, and new ones wait until there is room under the new settings. Threads change
 // only in workers that can (Tunable), and in those that are started from now on.
 func (p *Pool) Set(s Settings) {
 	p.settings.set(s.Threads, s.Coroutines)

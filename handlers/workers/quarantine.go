@@ -12,14 +12,14 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// finishing is how long calls that had begun in the others' workers have to end, before
+// finishing bounds how long calls that had begun in the shared workers may run, before
 // those workers are replaced.
 const finishing = time.Second
 
-// quarantine moves a function that blocks the event loop over and over. Where it waits
-// others can run meanwhile: it runs in threads of the workers, each with a loop of its
-// own. Where it computes, it gets worker processes of its own: a pool beside the pool,
-// which lives as long as that. There it still waits for itself, and nobody else does.
+// quarantine moves a function that blocks the event loop repeatedly. If the function waits,
+// it runs in threads of the workers, each with a loop of its own: other functions run
+// meanwhile. If it computes, it gets worker processes of its own: a second pool, which
+// lives as long as the first. There it blocks only its own calls.
 type quarantine struct {
 	pool  *Pool
 	moved atomic.Pointer[map[string]quarantined] // by function; changed with mu held
@@ -181,7 +181,7 @@ func (q *quarantine) keepTogether(index int) (back bool) {
 	function := p.cfg.Functions[index].Name
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.moving[function] = true // as if it was on its way: add does it once
+	q.moving[function] = true // as if it were being moved: add does it once
 	if p.settings.runOnLoop(uint16(index)) {
 		p.code.setAsync(function, true)
 		back = true
@@ -199,8 +199,8 @@ func (q *quarantine) keepTogether(index int) (back bool) {
 	return back
 }
 
-// replaceWorkers has workers replaced in which calls of a function that was moved go on
-// after a while: they have begun on the event loop, and may block it again.
+// replaceWorkers replaces workers in which calls of a moved function still run after a
+// while: they have begun on the event loop, and may block it again.
 func (q *quarantine) replaceWorkers(ctx context.Context, members []*member, function uint16, began time.Time) {
 	limit := time.NewTimer(finishing)
 	defer limit.Stop()

@@ -315,7 +315,7 @@ func (r *reconciler) giveUpTemplate(why string) {
 	r.launcher.giveUpTemplate(why)
 }
 
-// templateGone notes that the template is gone. The workers that were forked from it go on.
+// templateGone records the end of the template. The workers that were forked from it continue.
 func (r *reconciler) templateGone(lived time.Duration) {
 	w := r.template
 	r.template = nil

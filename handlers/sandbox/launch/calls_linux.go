@@ -146,7 +146,7 @@ func sockets(c SystemCall) []bpf.Instruction {
 // argument loads the low half of one, which is all of an int.
 func argument(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offsetArgs + 8*n, Size: 4} }
 
-// when does what returns if the value that is loaded is a number, and else goes on with it.
+// when runs the instructions if the loaded value is a number; otherwise it skips them.
 func when(number uint32, then ...bpf.Instruction) []bpf.Instruction {
 	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipFalse: uint8(len(then))}}, then...)
 }

@@ -18,8 +18,8 @@ func LandlockABI() int {
 	return version
 }
 
-// restrictFiles asks for all that the kernel knows, and for no less than what is
-// promised. The ruleset is entered by this thread alone: it is the one that goes on.
+// restrictFiles applies all restrictions that the kernel supports, and fails if that is less
+// than promised. Only this thread enters the ruleset: it is the one that starts the command.
 func restrictFiles(s Spec) error {
 	if s.Files == nil {
 		return nil

@@ -12,8 +12,7 @@ import (
 const (
 	// maxName is the size of struct sockaddr_storage.
 	maxName = 128
-	// maxControl bounds what comes with a message beside its data: 253 descriptors, and
-	// more.
+	// maxControl bounds a message's control data, in bytes: 253 descriptors, and more.
 	maxControl = 4 << 10
 	// maxVectors is the kernel's own bound on the pieces of a message.
 	maxVectors = 1024

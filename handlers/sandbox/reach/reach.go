@@ -19,7 +19,7 @@ import (
 	"strings"
 )
 
-// Rules are what a worker reaches beside link-local addresses, which it does not.
+// Rules are the addresses that a worker reaches. It never reaches link-local ones.
 type Rules struct {
 	// TCP are the ports that can be connected to; nil is any.
 	TCP []int

@@ -68,7 +68,7 @@ func Serve(listener *os.File, rules Rules) {
 	s.waiting.Wait()
 }
 
-// receive answers what is there. It reports whether there will be no more.
+// receive answers all calls that wait. It reports whether there will be no more.
 func (s *server) receive(listener int, conn syscall.RawConn) (end bool) {
 	for {
 		ready := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
@@ -161,7 +161,7 @@ func errnoOf(err error) syscall.Errno {
 	return unix.EPERM
 }
 
-// later goes on with a call that has to wait, as long as there is room for it.
+// later continues a call that has to wait on a goroutine of its own, if there is room for one.
 func (c *call) later(try func(listener int) syscall.Errno) syscall.Errno {
 	select {
 	case c.server.room <- struct{}{}:

@@ -74,7 +74,7 @@ func (p *Process) boundTemporary() {
 	}
 }
 
-// explainBox reports how a process ended where its sandbox tells more than its exit.
+// explainBox reports how a process ended if its sandbox knows more than its exit status.
 func (p *Process) explainBox() {
 	box := p.box
 	if box == nil {

@@ -8,8 +8,8 @@ import (
 // MaxPlace bounds the place in a BLOCKED, in bytes.
 const MaxPlace = 4 << 10
 
-// BlockedFrame says that the worker's event loop does not turn. One block is told
-// when it is noticed, and again when it is over; or only then.
+// BlockedFrame reports that the worker's event loop is blocked. A worker sends it when it
+// detects a block, and again when the block is over; or only then.
 type BlockedFrame struct {
 	Block    uint32 `json:"block"`     // the same both times, another for each block of a worker
 	ID       int64  `json:"id"`        // of the invocation; -1: not known
@@ -20,7 +20,7 @@ type BlockedFrame struct {
 	Over     bool   `json:"over"`
 	GIL      bool   `json:"gil"` // C code kept all other threads of the worker from running, too
 	Place    string `json:"place"`
-	Stack    string `json:"stack"` // "" where it was told before for that place
+	Stack    string `json:"stack"` // "" if it was reported before for that place
 }
 
 // Time is how long the loop has been blocked.

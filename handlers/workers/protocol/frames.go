@@ -16,7 +16,7 @@ const withState = 1
 // unmeasured is a time in a RESULT that nobody measured.
 const unmeasured = math.MaxUint32
 
-// noState is the length of a state that there is none of.
+// noState is the length that means: no state.
 const noState = math.MaxUint32
 
 const (

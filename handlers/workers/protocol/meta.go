@@ -8,7 +8,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file is what goes beside a body: meta, in an INVOKE, and the properties of a RESULT.
+// This file has what a frame carries besides the body: meta in an INVOKE, properties in a RESULT.
 
 // metaSize is how many bytes appendMeta writes.
 func metaSize(m *triggers.Message, properties triggers.Properties) int {

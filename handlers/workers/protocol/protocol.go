@@ -63,10 +63,10 @@ const (
 	CanStats        = "stats"         // what the worker measures goes by STATS
 	CanSessionState = "session_state" // functions get and set the state of sessions
 	CanFork         = "fork"          // a worker can be a template
-	CanSettings     = "settings"      // a worker can be told of other threads and coroutines while it runs
+	CanSettings     = "settings"      // a worker accepts other numbers of threads and coroutines while it runs
 	CanMeasures     = "measures"      // the daemon wants to know what calls use
 	CanProperties   = "properties"    // functions give their results properties
-	CanBlocked      = "blocked"       // what blocks the event loop is told by BLOCKED
+	CanBlocked      = "blocked"       // BLOCKED reports what blocks the event loop
 	CanHeartbeat    = "heartbeat"     // a worker sends ALIVE each second
 	CanImports      = "imports"       // a worker names the files that it has loaded by IMPORTED
 )
@@ -145,14 +145,14 @@ type LoadFrame struct {
 	Template bool `json:"template,omitempty"`
 }
 
-// SettingsFrame says what is to be from now on; what runs goes on.
+// SettingsFrame has the settings from now on; calls in flight continue.
 type SettingsFrame struct {
 	Threads    int `json:"threads"`
 	Coroutines int `json:"coroutines"`
 	// Threaded are the async functions, by their index in LOAD, that are to run on
 	// threads, where they hold up nobody.
 	Threaded []uint16 `json:"threaded,omitempty"`
-	// Away are those of which what has not begun is to be answered with NotTried.
+	// Away are the functions, by index, whose calls that have not begun are answered with NotTried.
 	Away []uint16 `json:"away,omitempty"`
 }
 
@@ -228,7 +228,7 @@ type LogFrame struct {
 	Text   string `json:"text"`
 }
 
-// StatsFrame is what a worker has measured since it told last.
+// StatsFrame is what a worker has measured since its last STATS.
 type StatsFrame struct {
 	Period int64   `json:"period_us"` // between two measurements
 	Lags   []int64 `json:"lags_us"`   // of the event loop

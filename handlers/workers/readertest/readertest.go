@@ -1,4 +1,4 @@
-// Package readertest fuzzes the part of a worker that reads frames, beside the daemon's
+// Package readertest fuzzes the part of a worker that reads frames against the daemon's
 // own parser. The tests of the workers call Fuzz.
 package readertest
 
@@ -21,10 +21,10 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Reader is a worker's.
+// Reader is the frame reader of a worker.
 type Reader struct {
-	// Command is a harness around it, with Environ beside ours: testdata/reader.py of
-	// package python says what it does.
+	// Command is a harness around it, run with Environ in addition to this process's
+	// environment; testdata/reader.py of package python documents what it does.
 	Command, Environ []string
 	// Plain is one that does not know which frame of JSON is due, and whose times are
 	// floating-point numbers.
@@ -85,8 +85,8 @@ func Fuzz(f *testing.F, reader Reader) {
 	})
 }
 
-// reading is how bytes that a worker gets are to be read: max_frame was told, so many
-// functions are loaded, and this frame of JSON is due, if it is one; see Reader.Plain.
+// reading is the state in which a worker reads bytes: max_frame of HELLO, the number of
+// functions that are loaded, and the frame of JSON that is due, if one is; see Reader.Plain.
 type reading struct {
 	maximum   uint32
 	functions uint16

@@ -24,7 +24,7 @@ import (
 const (
 	// maxRecords bounds the messages that a pool remembers; the oldest is dropped.
 	maxRecords = 1024
-	// maxExcuses is how often a message runs again beside others without using an
+	// maxExcuses is how often a message runs again together with others without using an
 	// attempt, before it runs alone.
 	maxExcuses = 3
 	// maxAlone is how often in all: where it runs alone only a machine that stands still
@@ -152,7 +152,7 @@ func (s *Registry) clear(m Message, done bool) {
 }
 
 // RunAlone runs a message in a worker of its own, and remembers whether it killed that. try
-// runs it on a worker; its error is a *worker.Loss if the worker went away.
+// runs it on a worker; its error is a *worker.Loss if the worker was lost.
 func (s *Registry) RunAlone(ctx context.Context, m Message, try func(*worker.Worker) ([]byte, error)) ([]byte, error) {
 	in := s.unproven
 	if s.Of(m).Killer {
@@ -202,7 +202,7 @@ func (s *Registry) Charge(m Message, w *worker.Worker, c *worker.Call, cancelled
 		return fmt.Errorf("others took its time: %w", handlers.ErrRunAgain)
 	case lost != nil && lost.Again && lost.Suspect && !lost.Alone:
 		s.NoteSuspect(m)
-		return fmt.Errorf("one of the calls beside it, or itself, kept its worker from answering: %w", handlers.ErrRunAgain)
+		return fmt.Errorf("this call, or another one of its worker, kept the worker from answering: %w", handlers.ErrRunAgain)
 	case lost != nil && lost.Again && c.Disobeyed(w):
 		s.NoteKiller(m)
 	}
@@ -219,8 +219,8 @@ func (s *Registry) Spare(m Message, lost *worker.Loss) error {
 	return lost
 }
 
-// lateError is a call that ended after it was cancelled: it failed for that, and the
-// detail tells where its code was then.
+// lateError is the error of a call that ended after it was cancelled. Its cause is the
+// cancellation, and its detail the place of its code at that time.
 type lateError struct {
 	cause error // of the cancellation
 	how   *handlers.Failure

@@ -15,8 +15,8 @@ type Measures struct {
 	Calls    int64         // that a worker has answered, whatever it said
 	Failed   int64         // of them, in whatever way
 	Wall     time.Duration // that they took
-	// Queued is how long they were on their way to their function and back: in a queue
-	// of the worker's, mostly.
+	// Queued is the time in transit to the function and back: mostly in a queue of the
+	// worker's.
 	Queued time.Duration
 	// Measured are those of the calls of which the worker reported the rest: all of those
 	// that take long, and some of the short ones; none of a worker that cannot.

@@ -15,7 +15,7 @@ const (
 )
 
 // outgoing are frames to be written, without a copy of large bodies: what waits for a
-// slow worker takes no memory beside the messages themselves.
+// slow worker takes no memory but the messages themselves.
 type outgoing struct {
 	bytes []byte // the frames, but for large bodies
 	large []largeBody

@@ -58,7 +58,7 @@ func TestOutgoingCopiesNoLargeBody(t *testing.T) {
 		want, out = nil, out.emptied()
 	}
 	if held > 1<<20 {
-		t.Errorf("%d bytes were held beside bodies of 6 MiB", held)
+		t.Errorf("%d bytes were held in addition to bodies of 6 MiB", held)
 	}
 	_ = to.Close()
 }

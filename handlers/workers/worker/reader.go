@@ -133,7 +133,7 @@ func (r *reader) answered(kind protocol.Kind, payload []byte) error {
 			return err
 		}
 		r.Ready = ready
-		// It goes on as those before it: one that is recycled costs no throughput.
+		// It starts with the average of those before it: recycling costs no throughput.
 		if r.average = time.Duration(r.group.average.Load()); r.average > 0 {
 			r.extra.Store(int64(extraFor(r.average, int(r.threads.Load()))))
 		}

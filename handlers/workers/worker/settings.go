@@ -27,8 +27,8 @@ func (w *Worker) ApplySettings() {
 	w.send(frame)
 }
 
-// RevokeUnstarted has a worker give back the calls of a function that it has not started.
-// They run again.
+// RevokeUnstarted has the worker answer the calls of a function that it has not started
+// with "not tried". They run again.
 func (w *Worker) RevokeUnstarted(function uint16) {
 	if !w.Usable() || !w.Can(protocol.CanSettings) {
 		return

@@ -6,9 +6,9 @@ import (
 )
 
 const (
-	// StacksLimit is how long before it is killed a worker is asked for its stacks.
+	// StacksLimit is the time between the request for a worker's stacks and its kill.
 	StacksLimit = 150 * time.Millisecond
-	// lastSignal is the largest number of one that there is.
+	// lastSignal is the largest number of a signal.
 	lastSignal = 64
 )
 

@@ -101,7 +101,7 @@ class Message:
     @property
     def attributes(self) -> dict[str, str]:
         """The headers that the sender gave, a dict of str to str. A value that was no
-        text has the form that docs/workers.md tells. Of several values it has the first."""
+        text has the form that docs/workers.md describes. Of several values it has the first."""
         if self._attributes is None:
             attributes: dict[str, str] = {}
             for name, value in self._pairs()[0]:

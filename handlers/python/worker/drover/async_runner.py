@@ -1,5 +1,5 @@
 """The main thread runs an asyncio loop; functions that are not async run in the
-pool of threads beside it."""
+pool of threads."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class AsyncRunner(ThreadPoolRunner):
                 why = f"{type(error).__name__} was raised in a task or a callback"
             if self.writer.forked:
                 end_child(None)
-            self.warn(why + ": the worker goes on; to fail a message, raise in its function")
+            self.warn(why + ": the worker continues; to fail a message, raise in its function")
 
     def set(self, payload: bytes) -> None:
         """Takes SETTINGS."""
@@ -105,7 +105,7 @@ class AsyncRunner(ThreadPoolRunner):
             self.ready.remove(invocation)
             self.put(invocation)
 
-    def give_back(self, functions: Sequence[int]) -> None:
+    def revoke_unstarted(self, functions: Sequence[int]) -> None:
         for invocation in [i for i in self.ready if i[1] in functions]:
             self.ready.remove(invocation)
             self.reply(invocation[0], 0, *NOT_TRIED)
@@ -113,7 +113,7 @@ class AsyncRunner(ThreadPoolRunner):
 
     def replace(self, why: str) -> None:
         super().replace(why)
-        self.loop.call_soon_threadsafe(self.give_back, range(len(self.functions)))
+        self.loop.call_soon_threadsafe(self.revoke_unstarted, range(len(self.functions)))
 
     def forked(self) -> None:
         super().forked()
@@ -195,8 +195,8 @@ class AsyncRunner(ThreadPoolRunner):
             self.coming = self.loop.create_task(self.serve_safely())
 
     def busy(self) -> bool:
-        """Called now and then; tells whether anything is in flight."""
-        if self.coming is not None and self.coming.done():  # a function cancelled all tasks that there are
+        """Called now and then; returns whether anything is in flight."""
+        if self.coming is not None and self.coming.done():  # a function cancelled all tasks
             self.coming = None
             self.more()
         return bool(self.ready or self.tasks)
@@ -209,7 +209,7 @@ class AsyncRunner(ThreadPoolRunner):
 
     async def serve_ready(self) -> None:
         """Runs what is ready, one after the other, in one task. Before each it makes
-        the task that goes on if this one has to wait: so functions that wait have a
+        the task that continues if this one has to wait: so functions that wait have a
         task each, and those that do not are spared the making of one, which costs
         more than they do. A task that a function left changed is not used again."""
         self.coming = None

@@ -20,7 +20,7 @@ class Executor(ThreadPoolExecutor):  # asyncio takes no other for its default
         self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], Any, Any] | None] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._wanted = threads
-        self._live = 0  # threads that are to go on
+        self._live = 0  # threads that are not to end
         self._started = 0
         self._closed = False
         self._all: list[threading.Thread] = []  # threads that may still run

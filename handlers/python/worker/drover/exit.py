@@ -101,7 +101,7 @@ def fail() -> NoReturn:
     """Ends the worker because of the exception that is being handled, which is none
     of a function's own: a frame was wrong, memory ran out for a reply, or a signal
     handler of the app's raised it in the worker's code."""
-    _last_words("drover: the worker ends, as it cannot go on after this:\n" + traceback.format_exc())
+    _last_words("drover: the worker ends, as it cannot continue after this:\n" + traceback.format_exc())
     _exit(1)
 
 

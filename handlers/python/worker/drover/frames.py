@@ -32,7 +32,7 @@ OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
 DESCRIBED = 128  # added to OK and STATE: the output comes behind its properties
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
 UNMEASURED = 0xFFFFFFFF  # a cpu or held that nobody measured
-NO_STATE = 0xFFFFFFFF  # the length of a state that there is none of
+NO_STATE = 0xFFFFFFFF  # the length that means: no state
 MAX_LOAD = 8 << 20  # the largest LOAD, in bytes
 MAX_SMALL = 256 << 10  # the largest HELLO, CANCEL, DRAIN and SETTINGS
 MAX_SPARE = 4 << 20  # the largest buffer that is kept for the next frames, in bytes
@@ -49,7 +49,7 @@ _ALIVE = _HEAD.pack(1, ALIVE)
 LINGER = 300_000
 # How often the watch looks whether a long call holds up the replies before it, in seconds.
 WATCH = 0.005
-# How long it goes on looking when there is nothing to do, in seconds.
+# How long it still polls when nothing is in flight, in seconds.
 REST = 0.2
 
 
@@ -279,7 +279,7 @@ class Writer:
         return bool(self._out)
 
     def soon(self) -> None:
-        """Has what is queued sent though the call goes on for long."""
+        """Sends what is queued soon, though the call may take long."""
         if not self.watch.started:
             self.flush()  # the code is being loaded, which may take long, and nobody watches yet
         elif not self.watch.awake:
@@ -316,7 +316,7 @@ class Watch:
         self._wake: unpatched.SimpleQueue[None] = unpatched.SimpleQueue()
         self.started = False
         self.awake = False  # whether busy need not be called
-        # Called at each look, with how late that is in seconds; tells whether there is more to come.
+        # Called at each poll, with its delay in seconds; returns whether to continue polling.
         self.look: Callable[[float], bool] = self.nothing
         self.woke: Callable[[], None] | None = None  # called before that, if it is set
 

@@ -135,7 +135,7 @@ def outcome(error: BaseException) -> tuple[int, bytes]:
     except Timeout as late:  # it came just now
         return _outcome(late)
     except BaseException as broken:
-        summary = f"{type(error).__name__}, of which no more can be told ({type(broken).__name__})"
+        summary = f"{type(error).__name__}, whose text cannot be read ({type(broken).__name__})"
         return FAILURE, json.dumps({"summary": summary}).encode()
 
 

@@ -56,7 +56,7 @@ class Imports:
         if self._live and not self._writer.forked:
             self._writer.json(IMPORTED, {"paths": [path]})
             self._writer.soon()
-        else:  # a child of the worker's has nothing to say, and a template's says it when it is greeted
+        else:  # a child of the worker's reports nothing, and a template's reports after its handshake
             self._waiting.append(path)
 
     def ready(self) -> None:

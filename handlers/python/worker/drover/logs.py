@@ -18,8 +18,7 @@ _MAX_NAME = 200
 
 
 def _level(number: int) -> str:
-    """The protocol's word for a level: the app may have levels of its own between and
-    beside those, with names of their own."""
+    """The protocol's name for a level: the app may have others, with names of its own."""
     for least, name in ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO")):
         if number >= least:
             return name

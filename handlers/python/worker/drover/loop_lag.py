@@ -16,13 +16,13 @@ MANY = 10
 
 
 class LoopLag:
-    """Measures how much later than it is due the loop runs a timer, and tells the
-    daemon each second, if that takes STATS. It rests when nothing was to do for a second."""
+    """Measures how late the loop runs a timer, and reports that to the daemon each
+    second, if the daemon accepts STATS. It stops when the loop was idle for a second."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, writer: frames.Writer, busy: Callable[[], bool]) -> None:
         self._loop = loop
         self._writer = writer
-        self._busy = busy  # tells whether anything is in flight
+        self._busy = busy  # returns whether anything is in flight
         self._lags: list[int] = []  # in µs
         self._due = 0
         self._idle = 0  # so many times in a row nothing was to do

@@ -77,7 +77,7 @@ class LoopWatchdog:
         self._asleep = self._counted = 0  # looks at that which found its thread asleep, and all
         self._peeked: StackSample | None = None  # what peek saw
         self._last = 0  # when it looked last
-        self._block: dict[str, Any] | None = None  # what is told of the block that is under way
+        self._block: dict[str, Any] | None = None  # the report of the block that is under way
         self._blocks = 0
         self._collecting, self._collected = 0, (0, 0)  # when the collection began that is under way, and the last long one, and ended
         gc.callbacks.append(self._garbage)
@@ -234,7 +234,7 @@ class LoopWatchdog:
 
     def _tell(self, seen: StackSample, now: _Facts, held: list[Line] | None = None) -> None:
         number, index, message, lines = seen.detail()
-        # The GIL is given back where a collection's end is told, in _garbage; and another may have begun since.
+        # The GIL is released where a collection's end is recorded, in _garbage; and another may have begun since.
         collections = [self._collected, (self._collecting, now.at if self._collecting else 0)]
         code = self._garbage.__code__
         ending = bool(lines) and lines[0][0] == code.co_filename and lines[0][2] == code.co_name
@@ -247,7 +247,7 @@ class LoopWatchdog:
         if held and held[0][2] == ascii(lines[0][2])[1:-1]:
             lines = held
         place, stack = self._locations.describe(lines)
-        if place is None:  # it is code of ours
+        if place is None:  # it is the worker's own code
             return
         self._blocks += 1
         self._block = {"block": self._blocks, "id": number, "function": index, "message": message, "place": place, "gil": held is not None}

@@ -22,7 +22,7 @@ INTERVAL = 500_000
 HELD = 0.0025
 # One of so many looks of the watch takes a sample.
 EACH = 4
-# How often the daemon is told, in seconds.
+# The time between two reports to the daemon, in seconds.
 TELL = 1.0
 
 NEVER = 1 << 63
@@ -41,13 +41,13 @@ class GilSampler:
         self._running = running  # what runs in threads
         self._seen: dict[int, list[int]] = {}  # by the function's index: samples, and those at which it was held
         self._told = time.monotonic()
-        self._delays: int | None = None  # the file that tells how long this thread waited for a core
+        self._delays: int | None = None  # a file with the time that this thread waited for a core
         self._delayed = 0
         self._turn = 0
 
     def _delay(self) -> float:
-        """How long the thread waited for a core since it was asked last, in seconds; 0
-        where nobody tells. For that it is late, too, and no lock is held."""
+        """How long the thread waited for a core since the last call, in seconds; 0 if the
+        system does not report it. That wait makes a sample late though no lock is held."""
         try:
             if self._delays is None:
                 opened = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)

@@ -88,14 +88,14 @@ class Runner:
         threads = wanted["threads"]
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"SETTINGS with {threads!r} threads")
-        self.give_back(wanted.get("away") or ())
+        self.revoke_unstarted(wanted.get("away") or ())
         self.to_threads(wanted.get("threaded") or ())
         return threads
 
     def to_threads(self, functions: Sequence[int]) -> None:
         """Has some async functions run in threads from now on."""
 
-    def give_back(self, functions: Sequence[int]) -> None:
+    def revoke_unstarted(self, functions: Sequence[int]) -> None:
         """Answers "not tried" to what has not begun of some async functions."""
 
     def call(self, invocation: Invocation, running: RunningCall) -> int:

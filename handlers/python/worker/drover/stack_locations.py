@@ -21,8 +21,8 @@ _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LIBRARIES = os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 
-# What is told of a place and of a stack, in characters and frames, and of how many
-# places the stack is told, once each.
+# Bounds of a report: a place and a stack, in characters, the frames of a stack, and the
+# places whose stack is reported, once each.
 _MAX_PLACE, _MAX_STACK, _MAX_FRAMES, _MAX_TOLD = 500, 16_000, 50, 1000
 
 # The files of the loop itself: a main thread that is there has nothing to do.
@@ -110,8 +110,8 @@ class StackLocations:
         return lines
 
     def describe(self, lines: list[Line]) -> tuple[str | None, str | None]:
-        """The place of a stack, and its text, if that was not told before; None where
-        it is code of ours."""
+        """The place of a stack, or None if it is the worker's own code; and the stack's
+        text, or None if that was reported before."""
         for at, line in enumerate(lines):
             if line[0] == self._serving.co_filename and line[2] == self._serving.co_name:
                 lines = lines[:at]
@@ -157,8 +157,8 @@ def _of(local: Mapping[str, Any]) -> tuple[int, int, str]:
 
 
 class StackSample:
-    """What the main thread was seen to run. The frame goes on: what it says of locations
-    is of the moment in which detail is called first."""
+    """The frame that the main thread ran at a sample. The frame continues: its locations
+    are those of the moment in which detail is called first."""
 
     def __init__(self, locations: StackLocations, frame: FrameType | None) -> None:
         self._locations, self._frame = locations, frame

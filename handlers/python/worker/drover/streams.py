@@ -54,7 +54,7 @@ class Bytes(io.BufferedIOBase):
         return view.nbytes
 
     def close(self) -> None:
-        """The worker goes on to write here, whoever else has the stream."""
+        """Does nothing: the worker still writes here, whoever else has the stream."""
 
 
 class Text(io.TextIOWrapper):
@@ -101,8 +101,7 @@ class Text(io.TextIOWrapper):
 
 
 def flush_foreign() -> None:
-    """Flushes the streams that the app has put in the place of ours, which may keep
-    what is written to them."""
+    """Flushes streams that the app has put in place of the worker's: they may buffer."""
     for stream in (sys.stdout, sys.stderr):
         if not isinstance(stream, Text):
             try:

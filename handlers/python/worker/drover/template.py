@@ -66,8 +66,8 @@ def _peers() -> list[str]:
 
 
 def serve(sock: socket.socket, reader: frames.Reader, writer: frames.Writer) -> None:
-    """Forks as the daemon asks. It returns in each process that it forked, which is
-    then to be greeted like any other worker; in the template itself it does not."""
+    """Forks at the daemon's request. It returns in each forked process, which then goes
+    through the handshake like any other worker; in the template it does not return."""
     child = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the ones between us and a worker are collected by nobody
     writer.forked = True  # what code says that the app runs in a fork is not the template's to tell
     spare, error = _fork()
@@ -99,7 +99,7 @@ def serve(sock: socket.socket, reader: frames.Reader, writer: frames.Writer) -> 
             del fds[:]
             writer.json(frames.FORKED, {"pid": spare.pid} if spare is not None else {"error": error})
             writer.flush()
-            # The next one is there before it is asked for: a worker takes no longer than it takes to greet it.
+            # The next one is forked before it is requested: a worker then takes no longer than its handshake.
             spare, error = _fork()
             if spare is None and error is None:
                 break
@@ -142,7 +142,7 @@ def _fork() -> tuple[_Spare | None, str | None]:
         for fd in opened:
             os.close(fd)
         return None, f"forking: {error}"
-    told, tell, ending, end = opened
+    pid_in, pid_out, ending, end = opened
     try:
         between = _bare_fork()
     except OSError as error:
@@ -152,15 +152,15 @@ def _fork() -> tuple[_Spare | None, str | None]:
         theirs.close()
         return None, f"forking: {error}"
     if between == 0:
-        os.close(told)
+        os.close(pid_in)
         ours.close()
-        _between(theirs, tell, ending, end)
+        _between(theirs, pid_out, ending, end)
         return None, None
-    for fd in (tell, ending, end):
+    for fd in (pid_out, ending, end):
         os.close(fd)
     theirs.close()
-    said = os.read(told, 4096)
-    os.close(told)
+    said = os.read(pid_in, 4096)
+    os.close(pid_in)
     if len(said) == _PID.size:
         return _Spare(_PID.unpack(said)[0], ours), None
     ours.close()
@@ -172,7 +172,7 @@ def _move(temporary: str) -> None:
     try:
         os.mkdir(temporary, 0o700)
     except OSError:
-        return  # it goes on in the template's
+        return  # it stays in the template's
     of_template, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), temporary
     tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None and tempfile.tempdir == of_template:

@@ -29,11 +29,11 @@ class ThreadPoolRunner(Runner):
     ) -> None:
         super().__init__(sock, reader, writer, output, functions, before)
         self.queue: unpatched.SimpleQueue[Invocation | None] = unpatched.SimpleQueue()  # invocations; None: one thread is to end
-        self.threads = threads  # that are to go on
+        self.threads = threads  # that are not to end
         self.started = 0
         self.live = 0  # threads that have not ended
         self.ending = unpatched.Lock()  # guards that
-        self.last: int | None = None  # the pipe that the last thread writes to, when none is to go on
+        self.last: int | None = None  # the pipe that the last thread writes to, when all are to end
         self.watch.look = GilSampler(writer, self.running).sample
 
     def start(self) -> None:
@@ -43,7 +43,7 @@ class ThreadPoolRunner(Runner):
         except ImportError as error:
             self.warn(
                 f"sync functions are not interrupted when their time is up, as this Python has no ctypes ({error}):"
-                " they are told by context.cancelled, and their process is killed if they do not end within kill_grace"
+                " they can check context.cancelled, and their process is killed if they do not end within kill_grace"
             )
         for invocation in self.waiting:
             self.queue.put(invocation)

@@ -1,7 +1,7 @@
 """A worker process: reads invocations from file descriptor 3 and answers them.
 
-Functions that are not async run inline, or in threads where the daemon says so
-or an async function is beside them; async functions run on one asyncio loop.
+Sync functions run in the main thread, or in threads if the daemon requests several or
+the app has async functions, too; async functions run on one asyncio loop.
 """
 
 from __future__ import annotations

@@ -354,7 +354,7 @@ def main():
         if kind == 3:
             c = Call(payload)
             if c.function >= len(functions):
-                if FAULT == "answers for functions that there are not":
+                if FAULT == "answers for unknown functions":
                     answer(c, 1, 0, b'{"summary": "what?"}')
                     continue
                 sys.exit("no such function")
