@@ -78,7 +78,7 @@ func (e *entity) roomForSession() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.ctx.Err() == nil {
-		if t.waiting-len(t.prefetched) > e.accepting {
+		if t.waiting()-t.buffer.Len() > e.accepting {
 			e.accepting++
 			return true
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease"
 )
 
 // This file takes dead letters out of their sub-queue. The service locks them in
@@ -146,7 +147,7 @@ func (g *grave) close(ctx context.Context) error {
 	}
 	g.r = r
 	var all sync.WaitGroup
-	room := make(chan struct{}, maxRenewals)
+	room := make(chan struct{}, lease.MaxConcurrent)
 	for h := range maps.Values(g.held) {
 		room <- struct{}{}
 		all.Go(func() {

@@ -181,7 +181,7 @@ func TestThePrefetch(t *testing.T) {
 	held := func() (held, ready int) {
 		tr.mu.Lock()
 		defer tr.mu.Unlock()
-		return len(tr.prefetched), tr.rate.Ready()
+		return tr.buffer.Len(), tr.rate.Ready()
 	}
 	first := receive(t, tr, 1)[0]
 	if n, ready := held(); n+ready > 0 {

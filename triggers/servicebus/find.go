@@ -35,8 +35,8 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 func (t *trigger) own(id string) (found triggers.Found, has bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for l := range t.leases {
-		if l.message.ID == id && !l.lost {
+	for l := range t.keeper.All() {
+		if l.message.ID == id && !l.Lost() {
 			return triggers.Found{Place: triggers.PlaceHeld, Ahead: -1, Failures: l.failures, Enqueued: l.message.Enqueued, Due: l.retryAt}, true
 		}
 	}

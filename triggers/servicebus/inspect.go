@@ -248,7 +248,7 @@ func (e *entity) leased() (n int64) {
 	e.t.mu.Lock()
 	defer e.t.mu.Unlock()
 	n = e.t.inTransit.Load() + int64(e.inSessions)
-	for l := range e.t.leases {
+	for l := range e.t.keeper.All() {
 		if l.e == e {
 			n++
 		}
@@ -271,8 +271,8 @@ func (e *entity) peek(ctx context.Context, n int) (b triggers.Backlog, err error
 		return b, fmt.Errorf("looking at the messages of %s: %w", e.path(), explain(err, listen))
 	}
 	e.t.mu.Lock()
-	here := make(map[int64]bool, len(e.t.leases))
-	for l := range e.t.leases {
+	here := make(map[int64]bool, e.t.keeper.Len())
+	for l := range e.t.keeper.All() {
 		if l.e == e {
 			here[l.number()] = true
 		}

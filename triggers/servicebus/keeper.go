@@ -2,88 +2,48 @@ package servicebus
 
 import (
 	"context"
-	"maps"
-	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease"
 )
 
-// maxRenewals bounds the concurrent renewals: each takes a round trip.
-const maxRenewals = 32
-
-// keepLeases renews locks at half their time, and ends the delays of retries.
-func (t *trigger) keepLeases() {
-	for {
-		var due []*leasedMessage
-		now := time.Now()
-		next := now.Add(time.Hour)
-		t.mu.Lock()
-		for l := range maps.Keys(t.leases) {
-			at := l.renewAt
-			switch {
-			case l.lost:
-				at = now.Add(time.Hour)
-			case t.renewedEnough(l, now):
-				at = l.lockEnds
-			}
-			if !l.retryAt.IsZero() && l.retryAt.Before(at) {
-				at = l.retryAt
-			}
-			switch {
-			case !at.After(now):
-				due = append(due, l)
-			case at.Before(next):
-				next = at
-			}
-		}
-		t.nextRenewal = next
-		t.mu.Unlock()
-		if len(due) > 0 {
-			t.handleDue(due)
-			continue
-		}
-		sleep := time.NewTimer(time.Until(next))
-		select {
-		case <-sleep.C:
-		case <-t.added:
-		case <-t.ctx.Done():
-			sleep.Stop()
-			return
-		}
-		sleep.Stop()
+// nextDue is when the keeper handles a message next; t.mu is locked. A lock whose
+// MaxLockRenewal is over is left to expire.
+func (t *trigger) nextDue(l *leasedMessage, now time.Time) (at time.Time) {
+	switch {
+	case l.Lost():
+	case t.renewedEnough(l, now):
+		at = l.Expires()
+	default:
+		at = l.RenewAt()
 	}
+	if !l.retryAt.IsZero() && (at.IsZero() || l.retryAt.Before(at)) {
+		at = l.retryAt
+	}
+	return at
 }
 
-// renewedEnough reports whether MaxLockRenewal is over: the lock is left to expire.
+// renewedEnough reports whether MaxLockRenewal of a message is over.
 func (t *trigger) renewedEnough(l *leasedMessage, now time.Time) bool {
 	return t.cfg.MaxLockRenewal > 0 && now.Sub(l.start) > t.cfg.MaxLockRenewal
 }
 
-// handleDue handles leases that are due, concurrently.
-func (t *trigger) handleDue(due []*leasedMessage) {
-	var all sync.WaitGroup
-	defer all.Wait()
-	room := make(chan struct{}, maxRenewals)
-	for _, l := range due {
-		room <- struct{}{}
-		all.Go(func() {
-			defer func() { <-room }()
-			t.mu.Lock()
-			over := !l.retryAt.IsZero() && !time.Now().Before(l.retryAt)
-			failures := l.failures
-			t.mu.Unlock()
-			switch {
-			case over:
-				t.abandonForRetry(l, failures)
-			case t.renewedEnough(l, time.Now()):
-				t.revoke(l)
-			default:
-				t.renew(l)
-			}
-		})
+// handleDue handles a message that is due: its retry, the end of its lock, or its renewal.
+func (t *trigger) handleDue(l *leasedMessage) {
+	t.mu.Lock()
+	retry := !l.retryAt.IsZero() && !time.Now().Before(l.retryAt)
+	failures := l.failures
+	t.mu.Unlock()
+	switch {
+	case retry:
+		t.abandonForRetry(l, failures)
+	case t.renewedEnough(l, time.Now()):
+		t.keeper.Revoke(&l.Item)
+	default:
+		t.keeper.Renew(t.ctx, &l.Item, l.renew)
 	}
 }
 
@@ -98,49 +58,34 @@ func (t *trigger) abandonForRetry(l *leasedMessage, failures int) {
 	}
 	t.log.Warn("cannot abandon a message for its next attempt; will try until its lock ends", "message", m.ID, "error", err)
 	t.mu.Lock()
-	l.retryAt = time.Now().Add(time.Second)
-	if l.lost {
-		delete(t.leases, l)
-	}
-	t.mu.Unlock()
-}
-
-func (t *trigger) renew(l *leasedMessage) {
-	ctx, cancel := context.WithTimeout(t.ctx, max(l.duration/2, time.Second))
-	defer cancel()
-	before := time.Now()
-	err := l.e.link.Load().receiver.RenewMessageLock(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, nil)
-	switch {
-	case lockLost(err):
-		t.revoke(l)
-		return
-	case err != nil:
-		t.log.Debug("cannot renew a lock; will try again", "message", l.message.ID, "error", err)
-	}
-	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err != nil {
-		l.renewAt = time.Now().Add(l.duration / 8)
-		return
+	l.retryAt = time.Now().Add(time.Second)
+	if l.Lost() {
+		t.keeper.Untrack(&l.Item)
 	}
-	l.renewAt, l.lockEnds = before.Add(renewAfter(l.duration)), before.Add(l.duration)
 }
 
-// revoke ends a lease whose lock was lost. The service redelivers the message.
-func (t *trigger) revoke(l *leasedMessage) {
+// renew renews the lock, by its token.
+func (l *leasedMessage) renew(ctx context.Context) error {
+	err := l.e.link.Load().receiver.RenewMessageLock(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, nil)
+	if lockLost(err) {
+		return lease.ErrLost
+	}
+	if err != nil {
+		l.e.t.log.Debug("cannot renew a lock; will try again", "message", l.message.ID, "error", err)
+	}
+	return err
+}
+
+// leaseLost is called when a lock was lost. The service redelivers the message.
+func (t *trigger) leaseLost(l *leasedMessage) {
+	t.log.Warn("lock lost before its message was settled; it will be redelivered", "message", l.message.ID)
 	t.mu.Lock()
-	_, here := t.leases[l]
-	l.lost = true
 	waits := !l.retryAt.IsZero()
 	t.mu.Unlock()
-	if !here {
-		return // it was settled
-	}
-	t.log.Warn("lock lost before its message was settled; it will be redelivered", "message", l.message.ID)
-	if waits { // for its next attempt: there is no handler to call, and nothing to abandon
+	if waits { // for its next attempt: there is nothing to abandon
 		t.untrack(l)
 	}
-	l.Revoke()
 }
 
 // maxRenewal is the longest time between two renewals. A lock of five minutes needs one only

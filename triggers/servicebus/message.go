@@ -10,6 +10,7 @@ import (
 	"github.com/Azure/go-amqp"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 
 // leasedMessage is the state of a leased message.
 type leasedMessage struct {
-	triggers.Delivery
+	lease.Item[*leasedMessage]
 	message  triggers.Message
 	received *azservicebus.ReceivedMessage
 	origin   messageOrigin
@@ -34,10 +35,6 @@ type leasedMessage struct {
 	start    time.Time
 
 	// Guarded by t.mu.
-	duration time.Duration // of the lock
-	renewAt  time.Time
-	lockEnds time.Time // if it is not renewed
-	lost     bool
 	retryAt  time.Time // it has failed, and is abandoned then
 	failures int
 }
@@ -65,12 +62,12 @@ func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time)
 	l.failures = failuresOf(m)
 	l.message, l.misfit = messageOf(m)
 	l.message.Attempt, l.message.Origin = l.failures+1, &l.origin
-	l.duration = shortestLock
+	lock := shortestLock
 	if m.LockedUntil != nil {
-		l.duration = e.lockOf(*m.LockedUntil, now)
+		lock = e.lockOf(*m.LockedUntil, now)
 	}
-	l.renewAt, l.lockEnds = now.Add(renewAfter(l.duration)), now.Add(l.duration)
-	l.Init(&l.message, l)
+	l.Init(l, &l.message, l)
+	l.Begin(now, lock, maxRenewal)
 	return l
 }
 
@@ -139,7 +136,7 @@ func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v trigg
 	}
 	t := l.e.t
 	t.mu.Lock()
-	lost := l.lost
+	lost := l.Lost()
 	t.mu.Unlock()
 	if lost {
 		t.untrack(l)
@@ -157,7 +154,7 @@ func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v trigg
 		t.mu.Lock()
 		l.retryAt, l.failures = time.Now().Add(v.Delay), m.Attempt
 		t.mu.Unlock()
-		signal(t.added)
+		t.keeper.Check()
 		return nil
 	}
 	if err := l.end(ctx, m, v); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease"
 )
 
 // retryBackoff paces endless retries.
@@ -186,7 +187,7 @@ func (e *entity) toRequest() int {
 	}
 	defer t.mu.Unlock()
 	for t.ctx.Err() == nil {
-		room := t.waiting + t.prefetchTarget() - len(t.prefetched) - int(t.inTransit.Load())
+		room := t.waiting() + t.prefetchTarget() - t.buffer.Len() - int(t.inTransit.Load())
 		if room = t.cfg.Memory.More(room, e.out); room > 0 {
 			room = max(min(room/len(t.entities), e.ask, maxCredit), 1)
 		}
@@ -229,7 +230,7 @@ const perMessage = 30 * time.Microsecond
 // lease tracks and prefetches received messages.
 func (e *entity) lease(a arrival) {
 	t := e.t
-	ls := make([]*leasedMessage, 0, len(a.got))
+	items := make([]*lease.Item[*leasedMessage], 0, len(a.got))
 	for _, m := range a.got {
 		l := newLeasedMessage(e, m, a.at)
 		l.by = a.by
@@ -237,22 +238,17 @@ func (e *entity) lease(a arrival) {
 			t.running.Go(func() { e.deadLetterMisfit(l) })
 			continue
 		}
-		ls = append(ls, l)
+		items = append(items, &l.Item)
 	}
 	t.mu.Lock()
-	sooner := false
-	for _, l := range ls {
-		t.leases[l] = struct{}{}
-		sooner = sooner || l.renewAt.Before(t.nextRenewal)
+	defer t.mu.Unlock()
+	for _, i := range items {
+		t.keeper.Track(i)
 	}
 	t.inTransit.Add(-int64(len(a.got)))
-	t.addPrefetched(ls...)
-	if len(ls) < len(a.got) {
+	t.buffer.Add(items...)
+	if len(items) < len(a.got) {
 		t.room.Broadcast()
-	}
-	t.mu.Unlock()
-	if sooner {
-		signal(t.added)
 	}
 }
 

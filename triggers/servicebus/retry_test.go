@@ -80,7 +80,7 @@ func TestRetryByACopy(t *testing.T) {
 func (t *trigger) leaseOf(d *triggers.Delivery) *leasedMessage {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for l := range t.leases {
+	for l := range t.keeper.All() {
 		if &l.Delivery == d {
 			return l
 		}

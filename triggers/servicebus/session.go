@@ -127,7 +127,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 				s.current, s.queue = s.queue[0], s.queue[1:]
 				idleSince = time.Time{}
 				t.mu.Lock()
-				t.addPrefetched(s.current)
+				t.buffer.Add(&s.current.Item)
 				t.mu.Unlock()
 				s.show()
 			} else if idleSince.IsZero() {
@@ -308,13 +308,9 @@ func (s *session) end(lost error) {
 	if s.current != nil {
 		s.e.inSessions--
 	}
-	t.prefetched = slices.DeleteFunc(t.prefetched, func(l *leasedMessage) bool {
-		if l == s.current && l.session == s {
-			s.current = nil
-			return true
-		}
-		return false
-	})
+	if s.current != nil && t.buffer.Remove(&s.current.Item) {
+		s.current = nil
+	}
 	t.mu.Unlock()
 	if lost == nil {
 		return

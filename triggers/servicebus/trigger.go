@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease"
 )
 
 // Config is a trigger's. Queue, or Topic and Subscriptions, are set.
@@ -103,9 +104,12 @@ func Open(ctx context.Context, cfg Config) (triggers.Trigger, error) {
 }
 
 func open(cfg Config) (*trigger, error) {
-	t := &trigger{cfg: cfg, log: cfg.Log.With("entity", cfg.path()), leases: make(map[*leasedMessage]struct{}), added: make(chan struct{}, 1), came: make(chan struct{}, 1)}
+	t := &trigger{cfg: cfg, log: cfg.Log.With("entity", cfg.path())}
 	t.room.L = &t.mu
-	cfg.Memory.Tell(func() { signal(t.came) })
+	t.keeper, t.buffer = lease.NewKeeper[*leasedMessage](&t.mu), lease.NewBuffer[*leasedMessage](&t.mu)
+	t.keeper.Due, t.keeper.Handle, t.keeper.Lost = t.nextDue, t.handleDue, t.leaseLost
+	t.buffer.Account, t.buffer.Request, t.buffer.Closed = cfg.Memory, t.room.Broadcast, errClosed
+	cfg.Memory.Tell(t.buffer.Wake)
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	names := cfg.Subscriptions
 	if cfg.Queue != "" {
@@ -126,7 +130,7 @@ func open(cfg Config) (*trigger, error) {
 // start begins to receive.
 func (t *trigger) start() {
 	context.AfterFunc(t.ctx, t.roomChanged)
-	t.running.Go(t.keepLeases)
+	t.running.Go(func() { t.keeper.Run(t.ctx) })
 	for _, e := range t.entities {
 		if t.cfg.Sessions {
 			for range max(t.cfg.MaxSessions, 1) {
@@ -152,24 +156,17 @@ type trigger struct {
 	ctx       context.Context // ends with the trigger
 	stop      context.CancelFunc
 	running   sync.WaitGroup
-	added     chan struct{} // wakes the keeper
-	came      chan struct{} // wakes Receive
-	inTransit atomic.Int64  // messages received and not yet prefetched
+	inTransit atomic.Int64 // messages received and not yet prefetched
 
-	mu         sync.Mutex
-	room       sync.Cond // there may be room for more messages
-	leases     map[*leasedMessage]struct{}
-	prefetched []*leasedMessage // leased, and not yet returned by Receive
-	failed     error            // for the next Receive
-	closed     bool
-	draining   bool // nothing more is requested
-	waiting    int  // messages that a blocked Receive requests
-	unwanted   *time.Timer
+	mu       sync.Mutex
+	keeper   *lease.Keeper[*leasedMessage]
+	buffer   *lease.Buffer[*leasedMessage] // prefetched
+	room     sync.Cond                     // there may be room for more messages
+	draining bool                          // nothing more is requested
+	unwanted *time.Timer
 
 	rate     triggers.Rate
 	troubles triggers.Troubles
-
-	nextRenewal time.Time // when the keeper checks next
 }
 
 var errClosed = errors.New("the Service Bus trigger is closed")
@@ -182,70 +179,24 @@ func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Deliver
 		t.unwanted.Stop()
 		t.unwanted = nil
 	}
-	for {
-		err := t.failed
-		if t.closed {
-			err = errClosed
-		} else if err == nil {
-			err = ctx.Err()
-		}
-		if len(t.prefetched) > 0 && !t.closed || err != nil {
-			out := t.handOut(maximum)
-			if len(out) > 0 {
-				err = nil // the next Receive returns it, if it lasts
-			} else if ctx.Err() != nil && !t.closed {
-				t.unwanted = time.AfterFunc(unwantedAfter, t.pauseReceivers)
-			}
-			t.waiting, t.failed = 0, nil
-			t.room.Broadcast()
-			return out, err
-		}
-		t.waiting = min(maximum, maxCredit)
-		t.room.Broadcast()
-		t.mu.Unlock()
-		select {
-		case <-t.came:
-		case <-ctx.Done():
-		}
-		t.mu.Lock()
+	out, err := t.buffer.Receive(ctx, maximum)
+	if len(out) == 0 && ctx.Err() != nil && !t.buffer.IsClosed() {
+		t.unwanted = time.AfterFunc(unwantedAfter, t.pauseReceivers)
 	}
+	t.room.Broadcast()
+	return out, err
 }
 
 // Drain implements triggers.Drainer.
 func (t *trigger) Drain(_ context.Context, maximum int) ([]*triggers.Delivery, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.draining, t.waiting = true, 0
-	return t.handOut(maximum), nil
+	t.draining = true
+	return t.buffer.Drain(maximum), nil
 }
 
-// handOut returns prefetched messages; t.mu is locked.
-func (t *trigger) handOut(maximum int) []*triggers.Delivery {
-	n := min(len(t.prefetched), maximum)
-	if n == 0 || t.closed {
-		return nil
-	}
-	out := make([]*triggers.Delivery, n)
-	for i, l := range t.prefetched[:n] {
-		out[i] = &l.Delivery
-	}
-	clear(t.prefetched[:n])
-	t.prefetched = t.prefetched[n:]
-	t.weigh()
-	return out
-}
-
-// weigh reports the prefetched bytes to the account; t.mu is locked.
-func (t *trigger) weigh() {
-	if t.cfg.Memory == nil {
-		return
-	}
-	bytes, largest := 0, 0
-	for _, l := range t.prefetched {
-		bytes, largest = bytes+len(l.message.Body), max(largest, len(l.message.Body))
-	}
-	t.cfg.Memory.Hold(int64(bytes), largest)
-}
+// waiting is how many messages a blocked Receive requests; t.mu is locked.
+func (t *trigger) waiting() int { return min(t.buffer.Waiting(), maxCredit) }
 
 // pauseReceivers stops the receivers until the next Receive, so that other instances get
 // further messages.
@@ -259,24 +210,10 @@ func (t *trigger) pauseReceivers() {
 	}
 }
 
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 func (t *trigger) roomChanged() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.room.Broadcast()
-}
-
-// addPrefetched adds messages for Receive; t.mu is locked.
-func (t *trigger) addPrefetched(ls ...*leasedMessage) {
-	t.prefetched = append(t.prefetched, ls...)
-	t.weigh()
-	signal(t.came)
 }
 
 // fail makes the next Receive return err if no entity works; t.mu is not locked.
@@ -293,8 +230,7 @@ func (t *trigger) fail(e *entity, err error) {
 			return
 		}
 	}
-	t.failed = err
-	signal(t.came)
+	t.buffer.Fail(err)
 }
 
 // works ends the failure of an entity.
@@ -319,7 +255,7 @@ func (t *trigger) prefetchTarget() int {
 func (t *trigger) untrack(l *leasedMessage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.leases, l)
+	t.keeper.Untrack(&l.Item)
 	t.rate.Settled()
 }
 
@@ -366,7 +302,7 @@ func (t *trigger) noteDead(err error) {
 func (t *trigger) Holding() (n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for l := range t.leases {
+	for l := range t.keeper.All() {
 		if !l.retryAt.IsZero() {
 			n++
 		}
@@ -381,25 +317,22 @@ func (t *trigger) Holding() (n int64) {
 // early, with its failure recorded.
 func (t *trigger) Close(ctx context.Context) error {
 	t.mu.Lock()
-	if t.closed {
+	if !t.buffer.Close() {
 		t.mu.Unlock()
 		return nil
 	}
-	t.closed = true
 	if t.unwanted != nil {
 		t.unwanted.Stop()
 	}
 	t.mu.Unlock()
 	t.stop()
-	signal(t.came)
 	t.running.Wait()
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
 	t.mu.Lock()
-	unseen := t.prefetched
-	t.prefetched = nil
+	unseen := t.buffer.Rest()
 	var waiting []*leasedMessage
-	for l := range t.leases {
+	for l := range t.keeper.All() {
 		if !l.retryAt.IsZero() {
 			waiting = append(waiting, l)
 		}
