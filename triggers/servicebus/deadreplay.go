@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
+	"github.com/drover-run/drover/triggers/servicebus/wire"
 )
 
 // This file takes dead letters out of their sub-queue. The service locks them in
@@ -277,7 +278,7 @@ func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried t
 	if err != nil || m == nil {
 		return err
 	}
-	if why := unfit(m); why != "" {
+	if why := wire.Unfit(m); why != "" {
 		return fmt.Errorf("replaying dead letter %s of %s: a copy of it would not be the same: %s", l.ID, o.g.path(), why)
 	}
 	if !back {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
+	"github.com/drover-run/drover/triggers/servicebus/wire"
 )
 
 const (
@@ -75,7 +76,7 @@ func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time)
 func messageOf(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit string) {
 	out.ID = textOf(idOf(m))
 	out.Body, misfit = bodyOf(m)
-	if why := unfit(m); why != "" {
+	if why := wire.Unfit(m); why != "" {
 		misfit = why
 	}
 	if m.Subject != nil {
@@ -88,7 +89,7 @@ func messageOf(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit st
 		out.Enqueued = *m.EnqueuedTime
 	}
 	for name, value := range m.ApplicationProperties {
-		if ours(name) || misfit != "" && unfitValue("property", name, value) != "" {
+		if ours(name) || misfit != "" && wire.UnfitValue("property", name, value) != "" {
 			continue
 		}
 		if out.Attributes == nil {

@@ -1,4 +1,4 @@
-package servicebus
+package wire
 
 import (
 	"encoding/binary"
@@ -18,8 +18,8 @@ import (
 //   - What is malformed, or nested so deeply that it would overflow the stack, becomes
 //     a body that is an AMQP sequence of a mark and bytes.
 //
-// unfit then says why no function can have the message, and it goes to the dead letters
-// as the service has it: the service keeps the original.
+// Unfit then returns why no function can receive the message, and it is dead-lettered. The
+// service keeps the original.
 
 // The sections of a message (OASIS AMQP 1.0, part 3.2).
 const (
@@ -41,10 +41,10 @@ var (
 	mark16 = amqp.UUID{0xd2, 0x0e, 0x55, 0xed, 0x9a, 0x41, 0x0b, 0x76, 0x00, 0xc3, 0x5e, 0x12, 0x88, 0xf0, 0x3d, 0xa7}
 )
 
-// unfit says why no function can have a message; empty if one can.
-func unfit(m *azservicebus.ReceivedMessage) string {
+// Unfit returns why no function can receive a message; empty if one can.
+func Unfit(m *azservicebus.ReceivedMessage) string {
 	for name, value := range m.ApplicationProperties {
-		if why := unfitValue("property", name, value); why != "" {
+		if why := UnfitValue("property", name, value); why != "" {
 			return why
 		}
 	}
@@ -54,7 +54,7 @@ func unfit(m *azservicebus.ReceivedMessage) string {
 	}
 	for key, value := range raw.MessageAnnotations {
 		name, _ := key.(string)
-		if why := unfitValue("annotation", name, value); why != "" {
+		if why := UnfitValue("annotation", name, value); why != "" {
 			return why
 		}
 	}
@@ -67,7 +67,9 @@ func unfit(m *azservicebus.ReceivedMessage) string {
 	return ""
 }
 
-func unfitValue(kind, name string, value any) string {
+// UnfitValue returns why a value with a name cannot be read; empty if it can. kind is property or
+// annotation.
+func UnfitValue(kind, name string, value any) string {
 	if rest, renamed := strings.CutPrefix(name, "\x00"); renamed {
 		for known := range typed {
 			if known[1:] == rest {

@@ -1,60 +1,18 @@
-package servicebus
+// Package wire changes the messages of Azure Service Bus before the SDK reads them, so that the
+// SDK can. The SDK converts messages with unchecked type assertions: without this, a sender
+// could crash the process with one property.
+package wire
 
 import (
-	"context"
-	"crypto/tls"
 	"encoding/binary"
-	"fmt"
 	"net"
-	"net/url"
-
-	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// dial connects the SDK to the namespace. The SDK converts messages with unchecked type
-// assertions, so a sender could crash the process with one property. It has no hook below
-// that but this one, which is meant for websockets: the connection is plain AMQP, and
-// makes the messages readable while the SDK reads them.
-func (a *Access) dial(plain bool) func(context.Context, azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
-	return func(ctx context.Context, args azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
-		to, err := url.Parse(args.Host)
-		if err != nil {
-			return nil, fmt.Errorf("the address of the namespace: %w", err)
-		}
-		address := to.Host
-		if a.Endpoint != "" {
-			address = a.Endpoint
-		}
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			port := "5671"
-			if plain {
-				port = "5672"
-			}
-			address = net.JoinHostPort(address, port)
-		}
-		var c net.Conn
-		if plain {
-			c, err = new(net.Dialer).DialContext(ctx, "tcp", address)
-		} else {
-			config := a.TLS.Clone() // a nil one stays nil
-			if config == nil {
-				config = new(tls.Config)
-			}
-			if config.ServerName == "" {
-				config.ServerName = to.Hostname()
-			}
-			c, err = (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return &wire{Conn: c}, nil
-	}
-}
+// New returns an AMQP connection over c. Its Read returns whole frames, in which messages are
+// changed that the SDK cannot read (see repair.go). One goroutine reads at a time.
+func New(c net.Conn) net.Conn { return &conn{Conn: c} }
 
-// wire is an AMQP connection. What it reads it passes on frame by frame, with messages
-// changed where the SDK could not read them (see repair). One goroutine reads at a time.
-type wire struct {
+type conn struct {
 	net.Conn
 	store []byte // what buf is a part of
 	buf   []byte
@@ -97,7 +55,7 @@ const (
 )
 
 // Read implements net.Conn.
-func (w *wire) Read(p []byte) (int, error) {
+func (w *conn) Read(p []byte) (int, error) {
 	for w.ready == 0 {
 		w.makeRoom()
 		n, err := w.Conn.Read(w.buf[len(w.buf):cap(w.buf)])
@@ -116,7 +74,7 @@ func (w *wire) Read(p []byte) (int, error) {
 }
 
 // makeRoom lets buf have room for one more read.
-func (w *wire) makeRoom() {
+func (w *conn) makeRoom() {
 	switch {
 	case len(w.buf) == 0 && cap(w.store) > 0 && cap(w.store) <= 8*readSize:
 		w.buf = w.store[:0]
@@ -130,7 +88,7 @@ func (w *wire) makeRoom() {
 }
 
 // scan looks at the frames that came, and sets how much can be passed on.
-func (w *wire) scan() {
+func (w *conn) scan() {
 	for !w.raw && len(w.buf)-w.seen >= 8 {
 		rest := w.buf[w.seen:]
 		if string(rest[:4]) == "AMQP" { // a protocol header
@@ -167,7 +125,7 @@ const (
 )
 
 // frame repairs the message of a frame that came at a place of the stream.
-func (w *wire) frame(f []byte, at int64) {
+func (w *conn) frame(f []byte, at int64) {
 	start := 4 * int(f[4])
 	if f[5] != 0 || start < 8 || start >= len(f) { // SASL, or empty
 		return

@@ -1,0 +1,54 @@
+package servicebus
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/url"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/drover-run/drover/triggers/servicebus/wire"
+)
+
+// dial connects the SDK to the namespace. The SDK converts messages with unchecked type
+// assertions, so a sender could crash the process with one property. Its only hook below that
+// is this one, which is meant for websockets. The connection is plain AMQP, and changes
+// messages that the SDK cannot read.
+func (a *Access) dial(plain bool) func(context.Context, azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
+	return func(ctx context.Context, args azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
+		to, err := url.Parse(args.Host)
+		if err != nil {
+			return nil, fmt.Errorf("the address of the namespace: %w", err)
+		}
+		address := to.Host
+		if a.Endpoint != "" {
+			address = a.Endpoint
+		}
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			port := "5671"
+			if plain {
+				port = "5672"
+			}
+			address = net.JoinHostPort(address, port)
+		}
+		var c net.Conn
+		if plain {
+			c, err = new(net.Dialer).DialContext(ctx, "tcp", address)
+		} else {
+			config := a.TLS.Clone() // a nil one stays nil
+			if config == nil {
+				config = new(tls.Config)
+			}
+			if config.ServerName == "" {
+				config.ServerName = to.Hostname()
+			}
+			c, err = (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return wire.New(c), nil
+	}
+}
