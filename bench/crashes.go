@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 type crashesCommand struct {
@@ -57,7 +58,7 @@ func (c *crashesCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(store)) }()
-	server, err := natsjs.StartEmbedded(ctx, natsjs.EmbeddedConfig{Dir: store, Listen: address, Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler)})
+	server, err := embedded.Start(ctx, embedded.Config{Dir: store, Listen: address, Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (c *crashesCommand) Run(ctx context.Context) (err error) {
 	if err := until(ctx, func() bool { return r.command(ctx, "health").Run() == nil }); err != nil {
 		return err
 	}
-	conn, err := server.Connect(ctx)
+	conn, err := natsjs.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

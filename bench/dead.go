@@ -20,6 +20,7 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 type deadCommand struct {
@@ -213,7 +214,7 @@ func (g *graves) watch(ctx context.Context, is func(jetstream.JetStream) (bool, 
 
 // connect returns nil while no server listens yet.
 func (g *graves) connect(ctx context.Context) (*natsjs.Connection, jetstream.JetStream, error) {
-	url, token, err := natsjs.ReadClient(g.nats)
+	url, token, err := embedded.ReadClient(g.nats)
 	if err != nil {
 		return nil, nil, nil
 	}

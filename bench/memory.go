@@ -19,6 +19,7 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 type memoryCommand struct {
@@ -55,17 +56,17 @@ func (c *memoryCommand) measure(ctx context.Context, language string, budget int
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := natsjs.StartEmbedded(ctx, natsjs.EmbeddedConfig{Dir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler)})
+	server, err := embedded.Start(ctx, embedded.Config{Dir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
-	conn, err := server.Connect(ctx)
+	conn, err := natsjs.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	url, token, err := natsjs.ReadClient(filepath.Join(dir, "nats"))
+	url, token, err := embedded.ReadClient(filepath.Join(dir, "nats"))
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/drover-run/drover/daemon"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 	"github.com/drover-run/drover/triggers/servicebus"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
@@ -290,12 +291,12 @@ func withOrderNATS(ctx context.Context, do func(orderSource) error) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := natsjs.StartEmbedded(ctx, natsjs.EmbeddedConfig{Dir: filepath.Join(dir, "nats"), Listen: "off", Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler)})
+	server, err := embedded.Start(ctx, embedded.Config{Dir: filepath.Join(dir, "nats"), Listen: "off", Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
-	conn, err := server.Connect(ctx)
+	conn, err := natsjs.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 type reloadCommand struct {
@@ -193,7 +194,7 @@ func (c *reloadCommand) reload(ctx context.Context, d *daemon.Daemon, file strin
 
 // load sends to all functions at the rate, over a connection of its own.
 func (c *reloadCommand) load(ctx context.Context, running *sync.WaitGroup, dataDir string, flows map[string]*flow) (sent *atomic.Int64, err error) {
-	url, token, err := natsjs.ReadClient(filepath.Join(dataDir, "nats-embedded"))
+	url, token, err := embedded.ReadClient(filepath.Join(dataDir, "nats-embedded"))
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 //go:embed app/index.js
@@ -45,7 +46,7 @@ const stuckAfter = 2 * time.Minute
 // is measured against.
 type rig struct {
 	dir    string
-	server *natsjs.Embedded
+	server *embedded.Server
 	conn   *natsjs.Connection
 	js     jetstream.JetStream
 	next   int // numbers the consumers
@@ -70,13 +71,13 @@ func (r *rig) open(ctx context.Context) (err error) {
 	if err := os.WriteFile(filepath.Join(r.dir, "function_app.py"), app, 0o600); err != nil {
 		return err
 	}
-	r.server, err = natsjs.StartEmbedded(ctx, natsjs.EmbeddedConfig{
+	r.server, err = embedded.Start(ctx, embedded.Config{
 		Dir: filepath.Join(r.dir, "nats"), Listen: "off", Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return err
 	}
-	if r.conn, err = r.server.Connect(ctx); err != nil {
+	if r.conn, err = natsjs.ConnectInProcess(ctx, r.server, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
 	if r.js, err = jetstream.New(r.conn.Conn()); err != nil {

@@ -30,6 +30,7 @@ import (
 	"github.com/drover-run/drover/scaler/sim"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 //go:embed app/scale_app.py
@@ -201,7 +202,7 @@ func burnRate(ctx context.Context) (rate float64, workers int, err error) {
 
 // dialEmbedded reaches a daemon's embedded server from beside it.
 func dialEmbedded(ctx context.Context, dataDir string) (*natsjs.Connection, error) {
-	url, token, err := natsjs.ReadClient(filepath.Join(dataDir, "nats-embedded"))
+	url, token, err := embedded.ReadClient(filepath.Join(dataDir, "nats-embedded"))
 	if err != nil {
 		return nil, err
 	}
@@ -335,14 +336,14 @@ func (c *scaleCommand) scaleIn(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := natsjs.StartEmbedded(ctx, natsjs.EmbeddedConfig{
+	server, err := embedded.Start(ctx, embedded.Config{
 		Dir: filepath.Join(cfg.DataDir, "nats-embedded"), Listen: "127.0.0.1:0", Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close(context.Background())) }()
-	conn, err := server.Connect(ctx)
+	conn, err := natsjs.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

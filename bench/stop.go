@@ -26,6 +26,7 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 	"github.com/drover-run/drover/triggers/servicebus"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
@@ -278,12 +279,12 @@ func (n *natsStore) fill(ctx context.Context) error {
 }
 
 func (n *natsStore) delivered(ctx context.Context) (count int, err error) {
-	server, err := natsjs.StartEmbedded(ctx, natsjs.EmbeddedConfig{Dir: n.dir, Listen: "off", Sync: time.Minute, Log: slog.New(slog.DiscardHandler)})
+	server, err := embedded.Start(ctx, embedded.Config{Dir: n.dir, Listen: "off", Sync: time.Minute, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
-	conn, err := server.Connect(ctx)
+	conn, err := natsjs.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return 0, err
 	}

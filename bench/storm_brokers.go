@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 	storageemulator "github.com/drover-run/drover/triggers/storagequeue/emulator"
 )
@@ -116,7 +116,7 @@ func (r *storm) openNATS(ctx context.Context) error {
 
 // stormBroker is the NATS server until it is killed.
 func stormBroker(ctx context.Context, dir, listen string) error {
-	server, err := natsjs.StartEmbedded(ctx, natsjs.EmbeddedConfig{Dir: dir, Listen: listen, Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler)})
+	server, err := embedded.Start(ctx, embedded.Config{Dir: dir, Listen: listen, Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

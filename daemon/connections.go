@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 // This file opens the connections to NATS that functions use, and the servers that are
@@ -23,7 +24,7 @@ const lockPatience = 5 * time.Second
 // connection is one to NATS, and the embedded server behind it, if it has one.
 type connection struct {
 	*natsjs.Connection
-	server *natsjs.Embedded
+	server *embedded.Server
 }
 
 func (c *connection) close() error {
@@ -76,7 +77,7 @@ func (p *parts) connectTo(ctx context.Context, name string) error {
 	}
 	server, c, err := startEmbedded(ctx, p.cfg, name, d.log)
 	// A command, such as drover send, may have the store for a moment.
-	for deadline := time.Now().Add(lockPatience); errors.Is(err, natsjs.ErrLocked) && time.Now().Before(deadline) && ctx.Err() == nil; {
+	for deadline := time.Now().Add(lockPatience); errors.Is(err, embedded.ErrLocked) && time.Now().Before(deadline) && ctx.Err() == nil; {
 		wait(ctx, lockPatience/100)
 		server, c, err = startEmbedded(ctx, p.cfg, name, d.log)
 	}
@@ -100,7 +101,7 @@ func (d *Daemon) reach(name string, settings configs.Connection) (cfg natsjs.Con
 	if d.parent == "" {
 		return cfg, true, nil
 	}
-	url, token, err := natsjs.ReadClient(embeddedIn(d.parent, name))
+	url, token, err := embedded.ReadClient(embeddedIn(d.parent, name))
 	return natsjs.ConnectionConfig{Name: name, URLs: []string{url}, Token: token, Log: d.log}, false, err
 }
 
@@ -118,26 +119,22 @@ func embeddedDir(cfg *configs.Config, connection string) string {
 
 func embeddedIn(dataDir, connection string) string { return filepath.Join(dataDir, "nats-"+connection) }
 
-func startEmbedded(ctx context.Context, cfg *configs.Config, connection string, log *slog.Logger) (*natsjs.Embedded, *natsjs.Connection, error) {
+func startEmbedded(ctx context.Context, cfg *configs.Config, connection string, log *slog.Logger) (*embedded.Server, *natsjs.Connection, error) {
 	settings := cfg.Connections[connection]
-	server, err := natsjs.StartEmbedded(ctx, natsjs.EmbeddedConfig{
-		Dir:      embeddedDir(cfg, connection),
-		Listen:   settings.Listen,
-		Sync:     settings.Sync.D(),
-		MaxStore: int64(settings.MaxStore),
-		Log:      log,
+	server, err := embedded.Start(ctx, embedded.Config{
+		Dir: embeddedDir(cfg, connection), Listen: settings.Listen, Sync: settings.Sync.D(), MaxStore: int64(settings.MaxStore), Log: log,
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("connection %s: %w", connection, err)
 	}
-	c, err := server.Connect(ctx)
+	c, err := natsjs.ConnectInProcess(ctx, server, log)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("connection %s: %w", connection, err), server.Close(ctx))
 	}
 	return server, c, nil
 }
 
-func closeEmbedded(server *natsjs.Embedded, c *natsjs.Connection) error {
+func closeEmbedded(server *embedded.Server, c *natsjs.Connection) error {
 	return errors.Join(c.Close(), server.Close(context.Background()))
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 // This file is `drover demo --scale`: a wave of messages, and workers and
@@ -124,7 +125,7 @@ func (c *demoCommand) runScale(ctx context.Context, std *IO, dir string) (all bo
 // few again.
 func (w *wave) run(ctx context.Context, cfg *configs.Config) (all bool, err error) {
 	connection := cfg.Functions[waveFunction].Trigger.Connection()
-	url, token, err := natsjs.ReadClient(embeddedDir(cfg, connection))
+	url, token, err := embedded.ReadClient(embeddedDir(cfg, connection))
 	if err != nil {
 		return false, err
 	}

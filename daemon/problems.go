@@ -8,7 +8,7 @@ import (
 
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 // problemKinds are those of functions: the labels of a metric.
@@ -18,14 +18,14 @@ var problemKinds = []string{api.ProblemUnsettled, api.ProblemOutput, triggers.Tr
 // none. It is safe for use by many goroutines.
 type stores struct {
 	mu  sync.Mutex
-	all map[string]*natsjs.Embedded
+	all map[string]*embedded.Server
 }
 
-func (s *stores) add(connection string, e *natsjs.Embedded) {
+func (s *stores) add(connection string, e *embedded.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all == nil {
-		s.all = make(map[string]*natsjs.Embedded)
+		s.all = make(map[string]*embedded.Server)
 	}
 	s.all[connection] = e
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/autotune"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 // source is one that tells of its backlog, and nothing else.
@@ -72,7 +72,7 @@ func everything(t *testing.T) *Daemon {
 	f.AddReport(1, load)
 	d := New(configs.New())
 	d.fleet, d.traces = f, new(telemetry.Traces)
-	d.stores.add("embedded", new(natsjs.Embedded))
+	d.stores.add("embedded", new(embedded.Server))
 	d.decisions.Record("instances", time.Now(), testDecision())
 	return d
 }

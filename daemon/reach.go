@@ -8,6 +8,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 // reachNATS reaches the server of a connection for a command: that of the running
@@ -22,7 +23,7 @@ func reachNATS(ctx context.Context, cfg *configs.Config, name string, log *slog.
 		}
 		return c, false, c.Close, nil
 	}
-	url, token, readErr := natsjs.ReadClient(embeddedDir(cfg, name))
+	url, token, readErr := embedded.ReadClient(embeddedDir(cfg, name))
 	if readErr == nil {
 		c, err := natsjs.Connect(ctx, natsjs.ConnectionConfig{Name: "drover command", URLs: []string{url}, Token: token, Log: log})
 		if err == nil {
@@ -31,7 +32,7 @@ func reachNATS(ctx context.Context, cfg *configs.Config, name string, log *slog.
 		readErr = err // left behind by a daemon that was killed
 	}
 	server, c, err := startEmbedded(ctx, cfg, name, log)
-	if errors.Is(err, natsjs.ErrLocked) {
+	if errors.Is(err, embedded.ErrLocked) {
 		return nil, false, nil, fmt.Errorf("a daemon uses %s and does not answer (is its connection set to `listen: off`?): %w", cfg.DataDir, readErr)
 	}
 	if err != nil {

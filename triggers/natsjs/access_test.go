@@ -20,6 +20,8 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
+
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 func TestWaysIn(t *testing.T) {
@@ -198,10 +200,10 @@ func TestTLS(t *testing.T) {
 func TestEmbedded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "nats")
 	first := startServer(t, dir)
-	if _, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir, Listen: "off", Log: testLog(t)}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), dir) {
+	if _, err := embedded.Start(t.Context(), embedded.Config{Dir: dir, Listen: "off", Log: testLog(t)}); !errors.Is(err, embedded.ErrLocked) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("a second server over the same directory: %v", err)
 	}
-	url, token, err := ReadClient(dir)
+	url, token, err := embedded.ReadClient(dir)
 	if err != nil || url != first.ClientURL() || !strings.Contains(url, "127.0.0.1") || len(token) < 32 {
 		t.Fatalf("client.json has %s, a token of %d bytes, %v", url, len(token), err)
 	}
@@ -222,10 +224,10 @@ func TestEmbedded(t *testing.T) {
 	if err := errors.Join(tr.Close(t.Context()), first.Close(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := ReadClient(dir); !errors.Is(err, os.ErrNotExist) {
+	if _, _, err := embedded.ReadClient(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("client.json is left: %v", err)
 	}
-	second, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir, Listen: "off", Log: testLog(t)})
+	second, err := embedded.Start(t.Context(), embedded.Config{Dir: dir, Listen: "off", Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +242,7 @@ func TestEmbedded(t *testing.T) {
 
 func TestBadListen(t *testing.T) {
 	for _, listen := range []string{"nonsense", "127.0.0.1:x"} {
-		if _, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: t.TempDir(), Listen: listen, Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "listen:") {
+		if _, err := embedded.Start(t.Context(), embedded.Config{Dir: t.TempDir(), Listen: listen, Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "listen:") {
 			t.Errorf("%s: %v", listen, err)
 		}
 	}

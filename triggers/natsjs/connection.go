@@ -81,6 +81,22 @@ func Connect(ctx context.Context, cfg ConnectionConfig) (*Connection, error) {
 	return dial(ctx, cfg.Name, cfg.Log, cfg.URLs, redacted(cfg.URLs), options...)
 }
 
+// InProcess is a NATS server in this process, such as an embedded.Server.
+type InProcess interface {
+	nats.InProcessConnProvider
+	// Token authorizes connections to it.
+	Token() string
+}
+
+// ConnectInProcess opens a connection to a server in this process. It uses no socket.
+func ConnectInProcess(ctx context.Context, server InProcess, log *slog.Logger) (*Connection, error) {
+	c, err := dial(ctx, "embedded", log, nil, "the embedded server", nats.InProcessServer(server), nats.Token(server.Token()))
+	if err == nil {
+		c.embedded = true
+	}
+	return c, err
+}
+
 // redacted returns the servers' addresses without secrets.
 func redacted(urls []string) string {
 	var out []string

@@ -7,9 +7,13 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
+
+// startLimit bounds the checks of a consumer at the start.
+const startLimit = 30 * time.Second
 
 // findConsumer returns the consumer and its stream, created if Create is set, after checking
 // that the consumer's settings allow what drover promises.

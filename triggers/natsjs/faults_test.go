@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 // broker is a server outside of drover's hands, which can go and return.
@@ -365,12 +366,12 @@ func TestAFullDisk(t *testing.T) {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	}()
-	e, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Sync: time.Minute, MaxStore: 1 << 30, Log: testLog(t)})
+	e, err := embedded.Start(t.Context(), embedded.Config{Dir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Sync: time.Minute, MaxStore: 1 << 30, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	url := e.ClientURL()
-	c, err := e.Connect(t.Context())
+	c, err := ConnectInProcess(t.Context(), e, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

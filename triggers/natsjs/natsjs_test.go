@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 	"github.com/drover-run/drover/triggers/triggertest"
 )
 
@@ -27,9 +28,9 @@ func testLog(t testing.TB) *slog.Logger {
 // lease is the ack wait of tests: no scheduler keeps a process from running for so long.
 const lease = 4 * time.Second
 
-func startServer(t testing.TB, dir string) *Embedded {
+func startServer(t testing.TB, dir string) *embedded.Server {
 	t.Helper()
-	e, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir, Listen: "127.0.0.1:0", Sync: time.Minute, Log: testLog(t)})
+	e, err := embedded.Start(t.Context(), embedded.Config{Dir: dir, Listen: "127.0.0.1:0", Sync: time.Minute, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,9 +42,9 @@ func startServer(t testing.TB, dir string) *Embedded {
 	return e
 }
 
-func connect(t testing.TB, e *Embedded) *Connection {
+func connect(t testing.TB, e *embedded.Server) *Connection {
 	t.Helper()
-	c, err := e.Connect(t.Context())
+	c, err := ConnectInProcess(t.Context(), e, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 // ordered is a configuration in which the second token of the subject is the ordering key.
@@ -30,7 +31,7 @@ func openOrdered(t testing.TB, c *Connection, cfg Config) (outer triggers.Trigge
 }
 
 // strand has messages 0 to n-1 of one key delivered to an instance that crashes.
-func strand(t *testing.T, server *Embedded, cfg Config, n int) {
+func strand(t *testing.T, server *embedded.Server, cfg Config, n int) {
 	t.Helper()
 	c := connect(t, server)
 	cfg.Prefetch = n

@@ -1,3 +1,8 @@
+// Package natsjs is the trigger for NATS JetStream: durable pull consumers of a cluster, or of a
+// server embedded in this process.
+//
+// A Connection is opened once, and outlives its triggers. Open returns a trigger; see package
+// triggers for who calls what.
 package natsjs
 
 import (

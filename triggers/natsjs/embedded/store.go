@@ -1,10 +1,9 @@
-package natsjs
+package embedded
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,14 +38,14 @@ func failsStore(line string) bool {
 
 // Err returns why the server takes no more messages, such as a full disk; nil while
 // all is well.
-func (e *Embedded) Err() error {
+func (e *Server) Err() error {
 	_, err := e.Failure()
 	return err
 }
 
 // Failure returns since when the server takes no more messages, and why; nil while all
 // is well. It is safe for use by many goroutines.
-func (e *Embedded) Failure() (since time.Time, why error) {
+func (e *Server) Failure() (since time.Time, why error) {
 	if f := e.failure.Load(); f != nil {
 		return f.since, f.err
 	}
@@ -55,7 +54,7 @@ func (e *Embedded) Failure() (since time.Time, why error) {
 
 // writeFailed notes that the store cannot be written, which the server says in its log
 // alone, and has the server be restarted when it can.
-func (e *Embedded) writeFailed(text string) {
+func (e *Server) writeFailed(text string) {
 	err := fmt.Errorf("the embedded server cannot write its store and takes no more messages: free space for %s, and it continues by itself; accepted messages are kept (%s)", e.dir, text)
 	if e.ctx.Err() != nil || !e.failure.CompareAndSwap(nil, &storeFailure{err, time.Now()}) {
 		return
@@ -65,7 +64,7 @@ func (e *Embedded) writeFailed(text string) {
 }
 
 // repair restarts the server when its store can be written again.
-func (e *Embedded) repair() {
+func (e *Server) repair() {
 	pause := repairEvery
 	for {
 		sleep := time.NewTimer(pause)
@@ -95,7 +94,7 @@ func (e *Embedded) repair() {
 }
 
 // writable tries to write as much as a start needs, and takes it away again.
-func (e *Embedded) writable() (err error) {
+func (e *Server) writable() (err error) {
 	name := filepath.Join(e.dir, "space")
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -114,16 +113,4 @@ func (e *Embedded) writable() (err error) {
 		}
 	}
 	return f.Sync()
-}
-
-// inProcess connects to the current server.
-type inProcess struct{ e *Embedded }
-
-// InProcessConn implements nats.InProcessConnProvider.
-func (p inProcess) InProcessConn() (net.Conn, error) {
-	s := p.e.server.Load()
-	if !s.Running() || !s.JetStreamEnabled() {
-		return nil, errors.New("the embedded server is being restarted")
-	}
-	return s.InProcessConn()
 }

@@ -1,9 +1,6 @@
-// Package natsjs is the trigger for NATS JetStream: durable pull consumers of a
-// cluster, or of a server embedded in this process.
-//
-// An Embedded server or a Connection is opened once and outlives the triggers on
-// it. Open returns a trigger; see package triggers for who calls what.
-package natsjs
+// Package embedded is a NATS server in this process, with JetStream on files. It is started
+// once, and closed after all connections to it.
+package embedded
 
 import (
 	"context"
@@ -25,38 +22,37 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 )
 
-// ErrLocked says that another daemon uses the data directory.
+// ErrLocked is returned if another daemon uses the data directory.
 var ErrLocked = errors.New("another daemon uses this data directory; stop it, or choose another data_dir")
 
-// maxPayload is the largest message that the embedded server takes, in bytes:
-// NATS advises against more than 8 MiB.
+// maxPayload is the largest message that the server accepts, in bytes: NATS advises against
+// more than 8 MiB.
 const maxPayload = 8 << 20
 
+// startLimit bounds the start, which reads the store.
 const startLimit = 30 * time.Second
 
-// EmbeddedConfig is how the embedded server runs.
-type EmbeddedConfig struct {
-	// Dir is made if it is missing, readable by its owner only, and locked.
+// Config configures a Server.
+type Config struct {
+	// Dir is created if it is missing, readable by its owner only, and locked.
 	Dir string
-	// Listen is where other programs on the machine reach the server, with the
-	// token in Dir/token; port 0 picks a free one; "off" is for nobody.
+	// Listen is the address for other programs on the machine, which need the token in
+	// Dir/token. Port 0 is a free one; "off" disables it.
 	Listen string
 	// Sync is how often the store is synced to disk; 0 is after each write.
 	Sync time.Duration
-	// MaxStore is the most bytes that the store may hold; 0 is three quarters
-	// of the free disk.
+	// MaxStore bounds the bytes of the store; 0 is three quarters of the free disk.
 	MaxStore int64
 	Log      *slog.Logger
 }
 
-// Embedded is a NATS server in this process, with JetStream on files.
-type Embedded struct {
-	server atomic.Pointer[server.Server] // another one after a restart
-	cfg    EmbeddedConfig
-	port   int // that it listened on first, and does after a restart
+// Server is an embedded NATS server. It is safe for concurrent use.
+type Server struct {
+	server atomic.Pointer[server.Server] // replaced by a restart
+	cfg    Config
+	port   int // of its first start, kept after a restart
 	lock   *flock.Flock
 	dir    string
 	token  string
@@ -74,9 +70,9 @@ type client struct {
 	Token string `json:"token"`
 }
 
-// StartEmbedded starts a server over a directory. The error wraps ErrLocked when
-// another process has it.
-func StartEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
+// Start starts a server over a directory. The error wraps ErrLocked if another process uses
+// the directory.
+func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the embedded server's directory: %w", err)
 	}
@@ -88,7 +84,7 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if !locked {
 		return nil, fmt.Errorf("%s: %w", cfg.Dir, ErrLocked)
 	}
-	e := &Embedded{lock: lock, dir: cfg.Dir, log: cfg.Log, cfg: cfg}
+	e := &Server{lock: lock, dir: cfg.Dir, log: cfg.Log, cfg: cfg}
 	e.ctx, e.end = context.WithCancel(context.Background())
 	if e.token, err = keptToken(filepath.Join(cfg.Dir, "token")); err == nil {
 		err = e.start(ctx)
@@ -99,8 +95,8 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	return e, nil
 }
 
-// start starts a server, at first or in place of one whose store failed.
-func (e *Embedded) start(ctx context.Context) error {
+// start starts the server, or restarts it after its store failed.
+func (e *Server) start(ctx context.Context) error {
 	cfg := e.cfg
 	options := &server.Options{
 		ServerName:            "drover",
@@ -119,7 +115,7 @@ func (e *Embedded) start(ctx context.Context) error {
 		return err
 	}
 	if e.port > 0 {
-		options.Port = e.port // others know it
+		options.Port = e.port // other programs know it
 	}
 	s, err := server.NewServer(options)
 	if err != nil {
@@ -128,8 +124,8 @@ func (e *Embedded) start(ctx context.Context) error {
 	s.SetLoggerV2(&serverLog{cfg.Log, e.writeFailed}, false, false, false)
 	s.Start()
 	ready := s.ReadyForConnections(startLimit)
-	// Not sooner: connections within the process need no listener, and would find no
-	// stream while the store is read, and make it anew.
+	// Only now: connections within the process need no listener. While the store is read they
+	// would find no stream, and create it again.
 	e.server.Store(s)
 	if !ready {
 		return fmt.Errorf("the embedded NATS server did not start within %v; does its log say why?", startLimit)
@@ -174,8 +170,8 @@ func listenOn(options *server.Options, listen string) error {
 
 const clientFile = "client.json"
 
-// ReadClient reads how other programs of the same user reach the server over
-// dir. The error wraps fs.ErrNotExist where none runs, or none listens.
+// ReadClient returns the address and token of the server over dir, for other programs of the
+// same user. The error wraps fs.ErrNotExist if none runs, or it does not listen.
 func ReadClient(dir string) (url, token string, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, clientFile))
 	if err != nil {
@@ -188,7 +184,7 @@ func ReadClient(dir string) (url, token string, err error) {
 	return c.URL, c.Token, nil
 }
 
-// keptToken reads the token that the file keeps, or makes one.
+// keptToken reads the token from a file, or creates both.
 func keptToken(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err == nil && len(strings.TrimSpace(string(text))) >= 32 {
@@ -216,8 +212,8 @@ func writeOwn(path string, text []byte) error {
 	return nil
 }
 
-// ClientURL is where other programs reach the server; empty if nowhere.
-func (e *Embedded) ClientURL() string {
+// ClientURL is the address for other programs; empty if the server does not listen.
+func (e *Server) ClientURL() string {
 	s := e.server.Load()
 	if s.Addr() == nil {
 		return ""
@@ -225,19 +221,21 @@ func (e *Embedded) ClientURL() string {
 	return s.ClientURL()
 }
 
-// Connect opens a connection within the process: it crosses no socket.
-func (e *Embedded) Connect(ctx context.Context) (*Connection, error) {
-	c, err := dial(ctx, "embedded", e.log, nil, "the embedded server",
-		nats.InProcessServer(inProcess{e}), nats.Token(e.token))
-	if err == nil {
-		c.embedded = true
+// InProcessConn implements nats.InProcessConnProvider.
+func (e *Server) InProcessConn() (net.Conn, error) {
+	s := e.server.Load()
+	if !s.Running() || !s.JetStreamEnabled() {
+		return nil, errors.New("the embedded server is being restarted")
 	}
-	return c, err
+	return s.InProcessConn()
 }
 
-// Close stops the server, when all connections are done with, and unlocks the
-// directory.
-func (e *Embedded) Close(context.Context) error {
+// Token authorizes connections to the server.
+func (e *Server) Token() string { return e.token }
+
+// Close stops the server and unlocks the directory. It is called after the connections are
+// closed.
+func (e *Server) Close(context.Context) error {
 	var errs []error
 	e.end()
 	e.mending.Wait()
@@ -252,7 +250,7 @@ func (e *Embedded) Close(context.Context) error {
 	return errors.Join(append(errs, e.lock.Unlock())...)
 }
 
-// serverLog is the server's log as ours. Its notices are about itself: debug.
+// serverLog writes the server's log to a logger. Its notices are debug messages.
 type serverLog struct {
 	log         *slog.Logger
 	writeFailed func(text string)
