@@ -11,11 +11,11 @@ import (
 // Budget bounds the bytes of the message bodies that all functions of a daemon hold at
 // once: prefetched by a trigger, or in flight. Each function has an Account.
 //
-// A function asks for as many messages as fit, by the sizes that it has received lately;
-// where nothing fits it waits. A message that is larger than the limit is received when
-// nothing else is held. The size of a message is known only when it is here, and several
-// functions can ask at the same time, so the limit can be exceeded for a while: by what
-// was asked for with a size that is no longer true, or by others meanwhile.
+// A function requests as many messages as fit, by the sizes of recent messages. If none fits,
+// it waits. A message larger than the limit is received when nothing else is held. The size of
+// a message is known only after its receipt, and several functions can request at the same
+// time. So the limit can be exceeded for a while: if messages are larger than recent ones, or
+// by requests of other functions.
 type Budget struct {
 	limit atomic.Int64
 	used  atomic.Int64
@@ -27,7 +27,7 @@ type Budget struct {
 	accounts []*Account
 }
 
-// NewBudget returns one of so many bytes.
+// NewBudget returns a Budget of limit bytes.
 func NewBudget(limit int64) *Budget {
 	b := &Budget{steps: make(chan struct{}, 1)}
 	b.SetLimit(limit)
@@ -43,25 +43,25 @@ func (b *Budget) Limit() int64 { return b.limit.Load() }
 // Used is how many of them are held.
 func (b *Budget) Used() int64 { return b.used.Load() }
 
-// Steps gets something whenever Used has grown or fallen by a step, of 16 MiB.
+// Steps receives a value when Used has crossed a multiple of 16 MiB.
 func (b *Budget) Steps() <-chan struct{} { return b.steps }
 
 const (
 	// stepBits are those of a step.
 	stepBits = 24
-	// shares is the part of what is free that one of several functions asks for at once.
+	// shares divides the free bytes: one of several functions requests one share at once.
 	shares = 4
-	// sizeFades is by which part the largest size that was received fades with a batch.
+	// sizeFades is the part by which the largest size falls with each batch.
 	sizeFades = 64
-	// hysteresis is the part of the limit that is free before those who wait are woken.
+	// hysteresis is the part of the limit that must be free before waiting functions wake.
 	hysteresis = 16
-	// turnAfter is how long a function waits before the others let it go first, and
-	// turnEnds until when: it may have been paused meanwhile.
+	// turnAfter is how long a function waits before the others yield to it, and turnEnds
+	// until when they do: it may have been paused meanwhile.
 	turnAfter, turnEnds = time.Second, 5 * time.Second
 )
 
-// Account is what one function holds of a budget. Its methods may be called from many
-// goroutines. A nil Account has no limit.
+// Account is one function's part of a Budget. It is safe for concurrent use. A nil Account has
+// no limit.
 type Account struct {
 	budget *Budget
 	taken  atomic.Int64 // bytes in flight
@@ -86,7 +86,7 @@ func (b *Budget) Open() *Account {
 	return a
 }
 
-// Close gives back what is still held. No other method is called at the same time.
+// Close releases what is still held. No other method is called at the same time.
 func (a *Account) Close() {
 	if a == nil {
 		return
@@ -101,15 +101,15 @@ func (a *Account) Close() {
 	b.add(-a.taken.Swap(0) - a.held.Swap(0))
 }
 
-// Tell has f called whenever there may be room again after there was none. It does not
-// wait.
+// Tell sets a function that is called when there may be room again after there was none. f must
+// not block.
 func (a *Account) Tell(f func()) {
 	if a != nil {
 		a.told.Store(&f)
 	}
 }
 
-// Take notes messages that are in flight from now on.
+// Take counts messages that are in flight from now on.
 func (a *Account) Take(messages []*Delivery) {
 	if a == nil || len(messages) == 0 {
 		return
@@ -124,7 +124,7 @@ func (a *Account) Take(messages []*Delivery) {
 	a.budget.add(sum)
 }
 
-// Done notes that a message with so many bytes is not in flight any more.
+// Done is called when a message with size bytes is not in flight any more.
 func (a *Account) Done(size int) {
 	if a != nil && size > 0 && !a.closed.Load() {
 		a.taken.Add(int64(-size))
@@ -132,8 +132,8 @@ func (a *Account) Done(size int) {
 	}
 }
 
-// Hold notes how many bytes the trigger holds ready, all together; largest is the
-// largest message among those that came since it was called last.
+// Hold sets how many bytes the trigger has prefetched in total. largest is the size of the
+// largest message added since the last call.
 func (a *Account) Hold(bytes int64, largest int) {
 	if a == nil {
 		return
@@ -144,13 +144,13 @@ func (a *Account) Hold(bytes int64, largest int) {
 	a.budget.add(bytes - a.held.Swap(bytes))
 }
 
-// learn keeps the largest size, which fades.
+// learn updates the largest size, which fades.
 func (a *Account) learn(largest int64) {
 	size := a.size.Load()
 	a.size.Store(max(largest, size-size/sizeFades, 1))
 }
 
-// add counts, and wakes those who wait when enough is given back.
+// add counts, and wakes waiting functions when enough is free.
 func (b *Budget) add(n int64) {
 	if n == 0 {
 		return
@@ -191,8 +191,8 @@ func (b *Budget) add(n int64) {
 	}
 }
 
-// Admit returns how many of n messages may be received now; 0 where the budget is used
-// up. What the trigger holds ready counts already, so it may be received in any case.
+// Admit returns how many of n messages may be received now; 0 if the budget is used up.
+// Prefetched messages are counted already, so they may always be received.
 func (a *Account) Admit(n int) int {
 	if a == nil || a.held.Load() > 0 {
 		return n
@@ -200,8 +200,8 @@ func (a *Account) Admit(n int) int {
 	return a.More(n, 0)
 }
 
-// More returns how many of n messages may be asked for, where some were asked for and
-// have not come yet.
+// More returns how many of n messages may be requested, while coming requested messages have
+// not arrived.
 func (a *Account) More(n, coming int) int {
 	if a == nil || n <= 0 {
 		return n
@@ -215,7 +215,7 @@ func (a *Account) More(n, coming int) int {
 	}
 	a.since.CompareAndSwap(0, now.UnixNano())
 	a.budget.short.Store(true)
-	return a.more(n, coming, now) // what was given back meanwhile woke nobody
+	return a.more(n, coming, now) // what was released meanwhile has woken no function
 }
 
 func (a *Account) more(n, coming int, now time.Time) int {
@@ -226,7 +226,7 @@ func (a *Account) more(n, coming int, now time.Time) int {
 	used := b.used.Load()
 	free := b.Limit() - used
 	if b.several.Load() {
-		// Others may ask at the same time: what is free is used up in several steps.
+		// Others may request at the same time: free bytes are used up in several steps.
 		free = max(free/shares, min(free, a.size.Load()))
 	}
 	fits := a.many(free)
@@ -236,7 +236,7 @@ func (a *Account) more(n, coming int, now time.Time) int {
 	return max(0, min(n, fits-coming))
 }
 
-// Within cuts n to as many messages as so many bytes hold, with those that are coming.
+// Within limits n so that these messages and those coming fit into bytes.
 func (a *Account) Within(bytes int64, n, coming int) int {
 	if a == nil || n <= 0 {
 		return n
@@ -244,7 +244,7 @@ func (a *Account) Within(bytes int64, n, coming int) int {
 	return max(0, min(n, max(a.many(bytes), 1)-coming))
 }
 
-// many is how many messages fit in so many bytes.
+// many is how many messages fit into bytes.
 func (a *Account) many(bytes int64) int {
 	size := a.size.Load()
 	if size == 0 {
@@ -253,8 +253,8 @@ func (a *Account) many(bytes int64) int {
 	return int(min(max(bytes, 0)/size, 1<<30))
 }
 
-// yields reports whether another function is to go first: one that waits for longer, or
-// one that waits at all and holds less than its part.
+// yields reports whether another function goes first: one that has waited longer, or one that
+// waits and holds less than its part.
 func (a *Account) yields(now time.Time) bool {
 	b := a.budget
 	b.mu.Lock()
@@ -281,7 +281,7 @@ func (a *Account) yields(now time.Time) bool {
 // Wait waits until a message may be received.
 func (a *Account) Wait(ctx context.Context) error {
 	for a.Admit(1) == 0 {
-		again := time.NewTimer(turnAfter) // another's turn ends without a word
+		again := time.NewTimer(turnAfter) // another's turn ends without a signal
 		select {
 		case <-a.wake:
 		case <-again.C:

@@ -3,19 +3,18 @@ package triggers
 import "time"
 
 const (
-	// ahead is the work that is held ready: what is settled in this time.
+	// ahead is the work that is prefetched: what is settled in this time.
 	ahead = 100 * time.Millisecond
-	// rateOver is how long the rate of settlements is measured over.
+	// rateOver is the time over which the rate of settlements is measured.
 	rateOver = 500 * time.Millisecond
-	// fasterOver is after how many settlements a higher rate is taken up.
+	// fasterOver is after how many settlements a higher rate takes effect.
 	fasterOver = 32
 )
 
-// Rate is how many messages a trigger holds ready beyond those that are asked
-// for, by the measured rate of settlements: what is settled in a tenth of a
-// second. A slow function has none, since its messages would better be another
-// instance's. The zero Rate holds none. It is not safe for use by several
-// goroutines.
+// Rate computes how many messages a trigger prefetches, from the measured rate of
+// settlements: as many as are settled in a tenth of a second. A slow function prefetches none,
+// so that other instances get its messages. The zero Rate prefetches none. It is not safe for
+// concurrent use.
 type Rate struct {
 	ready   int
 	settled int // since marked
@@ -23,7 +22,7 @@ type Rate struct {
 	fast    time.Time // when the last of so many was settled
 }
 
-// Ready is how many to hold now. It falls when it is asked for.
+// Ready is how many messages to prefetch now. It falls only when it is called.
 func (r *Rate) Ready() int {
 	now := time.Now()
 	if over := now.Sub(r.marked); over > rateOver {
@@ -33,7 +32,7 @@ func (r *Rate) Ready() int {
 	return r.ready
 }
 
-// Settled notes a settlement. The prefetch rises with it.
+// Settled counts a settlement. It may raise the prefetch.
 func (r *Rate) Settled() {
 	if r.settled++; r.settled%fasterOver != 0 {
 		return

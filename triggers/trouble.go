@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Trouble is something at a source that an operator has to fix. Messages may
-// still be received meanwhile.
+// Trouble is a problem at a source that an operator must fix. Messages may still be received
+// meanwhile.
 type Trouble struct {
 	Kind  string // one of the Trouble constants: a word for metrics
 	Text  string // what is wrong, and what to do
@@ -22,20 +22,20 @@ const (
 	TroubleRights      = "rights"       // the account lacks a right
 )
 
-// Troubled is a Trigger that reports trouble. Troubles is called at any time,
-// from any goroutine, and does not wait for the source.
+// Troubled is a Trigger that reports trouble. Troubles is called at any time, from any
+// goroutine, and sends no request.
 type Troubled interface {
 	Troubles() []Trouble
 }
 
-// Troubles is what a trigger keeps of its trouble, one of each kind. The zero
-// value has none. It is safe for use by many goroutines.
+// Troubles is the trouble of a trigger, one per kind. The zero value has none. It is safe for
+// concurrent use.
 type Troubles struct {
 	mu  sync.Mutex
 	all []Trouble
 }
 
-// Set adds trouble, or replaces the text of what is there of its kind, and
+// Set adds trouble, or replaces the text of an existing one of its kind, and
 // reports whether there was none.
 func (t *Troubles) Set(kind, text string) (first bool) {
 	t.mu.Lock()

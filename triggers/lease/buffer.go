@@ -24,7 +24,7 @@ type Buffer[M any] struct {
 	items   []*Item[M] // items[head:] are in the buffer
 	head    int
 	bytes   int64 // of their bodies
-	largest int   // of those added since the account was told
+	largest int   // of those added since the last weigh
 	waiting int
 	failed  error
 	closed  bool

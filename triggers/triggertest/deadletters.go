@@ -62,7 +62,7 @@ func (g *Graveyard) kill(t *testing.T, tr triggers.Trigger, ms ...triggers.Messa
 	}
 }
 
-// browse reads all that there are, in pages.
+// browse reads all dead letters, in pages.
 func browse(t *testing.T, d triggers.DeadLetters, page int) (out []triggers.DeadLetter) {
 	t.Helper()
 	for {

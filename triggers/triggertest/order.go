@@ -113,7 +113,7 @@ func newOrderLog(messages int) *orderLog {
 	return &orderLog{ended: make(map[string]int), left: messages, finished: make(chan struct{})}
 }
 
-// starts is called for each message that is handed out; again says that it has ended before.
+// starts is called for each delivery; again is set if the message has ended before.
 func (o *orderLog) starts(t *testing.T, m *triggers.Message) (n int, again bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -230,7 +230,7 @@ func testOrderOfMany(t *testing.T, s *Source) {
 // testOrderAfterPause receives a backlog that came while nobody received.
 func testOrderAfterPause(t *testing.T, s *Source) {
 	tr := s.Open(t)
-	s.Send(t, keyed("first", "0")...) // the source has handed out something before
+	s.Send(t, keyed("first", "0")...) // the source has delivered a message before
 	done(t, receive(t, tr, 1)...)
 	paused, cut := context.WithCancel(t.Context())
 	cut()
@@ -251,10 +251,10 @@ func testOrderAfterPause(t *testing.T, s *Source) {
 }
 
 // testOrderAfterStops ends the trigger by turns in order and as kill -9 would, with messages in
-// flight, and goes on with another.
+// flight, and continues with another.
 func testOrderAfterStops(t *testing.T, s *Source) {
 	if s.Reorders {
-		t.Skip("the source delivers what was given back in an order of its own")
+		t.Skip("the source redelivers released messages in an order of its own")
 	}
 	o := newOrderLog(orderKeys * orderPerKey)
 	random := seeded(t)

@@ -29,7 +29,7 @@ const maxDepth = 16
 
 var errCodec = errors.New("malformed AMQP")
 
-// decoder reads values from a frame. Every read is bounded by what is there.
+// decoder reads values from a frame. Every read is bounded by its length.
 type decoder struct {
 	data []byte
 }
@@ -153,7 +153,7 @@ func (d *decoder) body(code byte, depth int) (any, error) {
 	case 0x45:
 		return []any(nil), nil
 	}
-	// The rest by the width that the code's upper half tells.
+	// The rest by the width in the code's upper half.
 	switch code >> 4 {
 	case 0x5, 0x6, 0x7, 0x8:
 		size := 1 << (code>>4 - 5)
@@ -287,7 +287,7 @@ func (d *decoder) compound(code byte, depth int) (any, error) {
 }
 
 // appendValue writes a value of a type that the emulator sends; any other is a
-// mistake of ours, and panics.
+// mistake in the emulator, and panics.
 func appendValue(out []byte, v any) []byte {
 	switch t := v.(type) {
 	case nil:

@@ -109,7 +109,7 @@ func (c *conn) proto(r io.Reader, want []byte) error {
 	return nil
 }
 
-// sasl lets everyone in: who may do what is told to $cbs.
+// sasl accepts every client: $cbs gets the rights.
 func (c *conn) sasl(r io.Reader) error {
 	if err := c.proto(r, protoSASL); err != nil {
 		return err
@@ -255,7 +255,7 @@ type session struct {
 	deliveries uint32     // the id of our next delivery
 	blocked    []transfer // that wait for the window
 	incoming   uint32     // transfers that came
-	granted    uint32     // of those, when the window was told last
+	granted    uint32     // of those, when the window was sent last
 }
 
 // transfer is a frame with a message, or a part of one.
@@ -321,7 +321,7 @@ func (s *session) frame(f frame) *condition {
 	return nil
 }
 
-// grant tells how many transfers are taken.
+// grant sends the number of transfers that are accepted.
 func (s *session) grant() {
 	s.granted = s.incoming
 	s.c.send(s.channel, opFlow, []any{s.incoming, uint32(incomingWindow), s.outgoing, uint32(incomingWindow)}, nil)
@@ -370,7 +370,7 @@ const flowEcho = 9
 // maxRange bounds how many deliveries are settled at once.
 const maxRange = 1 << 16
 
-// disposition settles what was lent over the links of the session.
+// disposition settles deliveries over the links of the session.
 func (s *session) disposition(fields []any) {
 	first := field[uint32](fields, 1)
 	last := first
@@ -383,7 +383,7 @@ func (s *session) disposition(fields []any) {
 	settled := field[bool](fields, 3)
 	v := outcome(fields)
 	for id := first; ; id++ {
-		l, x := s.loan(id)
+		l, x := s.leaseOf(id)
 		cond := errLost
 		if x != nil {
 			cond = l.settle(x, v)
@@ -397,10 +397,10 @@ func (s *session) disposition(fields []any) {
 	}
 }
 
-// loan finds what was lent as a delivery.
-func (s *session) loan(id uint32) (*link, *entry) {
+// leaseOf finds the message of a delivery.
+func (s *session) leaseOf(id uint32) (*link, *entry) {
 	for _, l := range s.links {
-		if x := l.lent[id]; x != nil {
+		if x := l.leased[id]; x != nil {
 			return l, x
 		}
 	}

@@ -26,7 +26,7 @@ type Options struct {
 	MaxMessageSize uint64
 	// Keys are the shared access keys that are taken; none: everything is.
 	Keys []Key
-	// Now is the clock; time.Now. Jump tells the emulator that it was set.
+	// Now is the clock; time.Now. Jump is called after it was set.
 	Now func() time.Time
 	Log *slog.Logger // none
 }
@@ -153,7 +153,7 @@ func (e *Emulator) ConnectionString(address string) string {
 
 func (e *Emulator) now() time.Time { return e.options.Now() }
 
-// Jump tells the emulator that its clock was set: what is due is done.
+// Jump is called after the clock was set: it does what is due.
 func (e *Emulator) Jump() { e.wake() }
 
 func (e *Emulator) wake() {

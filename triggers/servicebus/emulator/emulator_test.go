@@ -439,7 +439,7 @@ func TestLinksAndConnectionsThatEnd(t *testing.T) {
 	b.wantCounts("orders", Counts{Locked: 1})
 }
 
-// The SDK gives back what it has asked for and not handed out.
+// The SDK releases messages that it has requested and not returned.
 func TestWhatWasAskedForAndNotWanted(t *testing.T) {
 	const n = 2000
 	b := start(t, Options{})

@@ -39,7 +39,7 @@ func (e *Emulator) Delay(d time.Duration) {
 }
 
 // Busy has the server be busy, as it is when a namespace is throttled: it refuses
-// what is sent, settlements and new receivers, and ends those that there are.
+// sends, settlements and new receivers, and ends the existing ones.
 func (e *Emulator) Busy(on bool) {
 	e.faults.mu.Lock()
 	e.faults.busy = on
@@ -73,7 +73,7 @@ func (e *Emulator) DetachReceivers(path string) error {
 	})
 }
 
-// Deafen has the receivers that an entity has get nothing more, and not be told.
+// Deafen makes the receivers of an entity get nothing more, without an error.
 func (e *Emulator) Deafen(path string) error {
 	return e.receivers(path, func(_ *queue, l *link) { l.deaf = true })
 }
@@ -91,12 +91,12 @@ func (e *Emulator) receivers(path string, do func(*queue, *link)) error {
 	return nil
 }
 
-// Garble has the next n messages that an entity lends be no AMQP messages.
+// Garble makes the next n deliveries of an entity invalid AMQP messages.
 func (e *Emulator) Garble(path string, n int) error {
 	return e.spoil(path, func(q *queue) { q.garbled = n })
 }
 
-// WrongTags has the next n messages that an entity lends have a delivery tag
+// WrongTags gives the next n deliveries of an entity a delivery tag
 // that is no lock token.
 func (e *Emulator) WrongTags(path string, n int) error {
 	return e.spoil(path, func(q *queue) { q.untagged = n })

@@ -30,7 +30,7 @@ type link struct {
 	credit  uint32 // what may still be sent
 	count   uint32 // what was
 	drain   bool
-	lent    map[uint32]*entry // by delivery id
+	leased  map[uint32]*entry // by delivery id
 	reply   string            // a target that answers are sent to
 	answers [][]byte          // to it, that wait for credit
 	asks    bool              // it receives answers
@@ -68,7 +68,7 @@ const sessionFilter = "com.microsoft:session-filter"
 func (s *session) attach(fields []any) *condition {
 	l := &link{
 		s: s, name: field[string](fields, attachName), handle: field[uint32](fields, attachHandle),
-		fromPeer: !field[bool](fields, attachRole), lent: make(map[uint32]*entry),
+		fromPeer: !field[bool](fields, attachRole), leased: make(map[uint32]*entry),
 	}
 	if len(s.links) == maxHandles || s.links[l.handle] != nil {
 		return failure(condNotAllowed, "the handle %d is in use, or one too many", l.handle)
@@ -162,7 +162,7 @@ func entityPath(address string) string {
 	return strings.Trim(address, "/")
 }
 
-// terminus is a source or target as it is told back: its address.
+// terminus is a source or target in a reply: its address.
 func terminus(code uint64, v any) described {
 	return described{code: code, value: []any{address(v)}}
 }
@@ -314,11 +314,11 @@ func (l *link) canTake() bool {
 	return l.credit > 0 && l.s.window > 0 && len(l.s.blocked) == 0 && l.waiting == nil && !l.detached && !l.deaf
 }
 
-// deliver lends a message to the other side.
+// deliver locks a message and sends it to the other side.
 func (l *link) deliver(x *entry) {
 	var token uuid
 	if !l.settled {
-		l.queue.lend(x, l)
+		l.queue.lock(x, l)
 		token = x.token
 	} else {
 		token = newUUID()
@@ -337,7 +337,7 @@ func (l *link) deliver(x *entry) {
 	}
 	x.delivery = l.transmit(tag, data)
 	if !l.settled {
-		l.lent[x.delivery] = x
+		l.leased[x.delivery] = x
 	}
 }
 
@@ -371,7 +371,7 @@ func wireTag(token uuid) []byte {
 	return tag
 }
 
-// settle ends a loan. One whose lock has ended is in lent no more.
+// settle settles a delivery. One whose lock has ended is not in leased any more.
 func (l *link) settle(x *entry, v verdict) *condition {
 	if cond := l.s.c.e.faults.refusal(); cond != nil {
 		return cond

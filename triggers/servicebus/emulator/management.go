@@ -201,7 +201,7 @@ func (q *queue) receiveDeferred(m *amqp.Message) *amqp.Message {
 	for _, x := range found {
 		delete(q.deferred, x.sequence)
 		if mode == 1 {
-			q.lend(x, nil)
+			q.lock(x, nil)
 		}
 		out = append(out, map[string]any{"message": x.encode(), "lock-token": amqp.UUID(x.token)})
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // everyType has a value of each type that an application property may have, those
-// that no SDK of ours can write among them.
+// including some that no SDK here can write.
 func everyType() map[any]any {
 	return map[any]any{
 		"null": nil, "true": true, "false": false, "ubyte": uint8(255), "ushort": uint16(65535), "uint": uint32(1 << 31), "ulong": uint64(1 << 63),

@@ -49,7 +49,7 @@ type queue struct {
 	// without sessions, in the one with the empty name.
 	lines     map[string]*line
 	locked    map[uuid]*entry
-	loans     list.List // of the locked, the one whose lock ends first in front
+	leases    list.List // of the locked, the one whose lock ends first in front
 	sweeping  bool      // a timer is set for that one
 	scheduled map[int64]*entry
 	deferred  map[int64]*entry
@@ -83,11 +83,11 @@ type entry struct {
 	deliveries uint32    // that failed
 	session    string
 	deferred   bool
-	owner      *link // that it is lent over; nil: over a request
+	owner      *link // that delivered it; nil: a request did
 	delivery   uint32
 	token      uuid
 	until      time.Time
-	place      *list.Element // in loans
+	place      *list.Element // in leases
 }
 
 func (e *Emulator) newQueue(path string, o QueueOptions) *queue {
@@ -124,7 +124,7 @@ const (
 	deadLetterDescription = "DeadLetterErrorDescription"
 )
 
-// put takes a message in: to be lent now, or at the time that it is scheduled for.
+// put adds a message, ready now or at its scheduled time.
 func (q *queue) put(m *message) (int64, *condition) {
 	session, hasSession := m.session()
 	if q.options.RequiresSession && !hasSession {
@@ -222,17 +222,17 @@ func (q *queue) unline(x *entry) bool {
 }
 
 func (q *queue) expire(x *entry) {
-	if q.unline(x) { // one on loan expires when it is given back
+	if q.unline(x) { // a locked one expires when it is released
 		q.buryOrDrop(x)
 	}
 }
 
-// lend locks a message for a link, or for a request where that is nil.
-func (q *queue) lend(x *entry, to *link) {
+// lock locks a message for a link, or for a request where that is nil.
+func (q *queue) lock(x *entry, to *link) {
 	x.token, x.owner, x.until = newUUID(), to, q.e.now().Add(q.options.LockDuration)
 	q.locked[x.token] = x
 	if !q.options.RequiresSession { // there the session is locked, not the message
-		x.place = q.loans.PushBack(x)
+		x.place = q.leases.PushBack(x)
 		q.sweepLater()
 	}
 }
@@ -241,12 +241,12 @@ func (q *queue) lend(x *entry, to *link) {
 func (q *queue) renew(x *entry) time.Time {
 	x.until = q.e.now().Add(q.options.LockDuration)
 	if x.place != nil {
-		q.loans.MoveToBack(x.place)
+		q.leases.MoveToBack(x.place)
 	}
 	return x.until
 }
 
-// unlock takes a message from those on loan; nil if its lock has ended.
+// unlock removes a message from the locked ones; nil if its lock has ended.
 func (q *queue) unlock(token uuid) *entry {
 	x := q.locked[token]
 	if x == nil {
@@ -254,38 +254,38 @@ func (q *queue) unlock(token uuid) *entry {
 	}
 	delete(q.locked, token)
 	if x.place != nil {
-		q.loans.Remove(x.place)
+		q.leases.Remove(x.place)
 		x.place = nil
 	}
 	if x.owner != nil {
-		delete(x.owner.lent, x.delivery)
+		delete(x.owner.leased, x.delivery)
 		x.owner = nil
 	}
 	return x
 }
 
 func (q *queue) sweepLater() {
-	front := q.loans.Front()
+	front := q.leases.Front()
 	if front == nil || q.sweeping {
 		return
 	}
 	q.sweeping = true
 	q.e.at(front.Value.(*entry).until, func() {
 		q.sweeping = false
-		for front := q.loans.Front(); front != nil; front = q.loans.Front() {
+		for front := q.leases.Front(); front != nil; front = q.leases.Front() {
 			x := front.Value.(*entry)
 			if q.e.now().Before(x.until) {
 				break
 			}
 			q.usage.Lost++
-			q.giveBack(q.unlock(x.token), true)
+			q.release(q.unlock(x.token), true)
 		}
 		q.sweepLater()
 	})
 }
 
-// giveBack makes a message that was lent ready again.
-func (q *queue) giveBack(x *entry, charged bool) {
+// release makes a locked message ready again.
+func (q *queue) release(x *entry, charged bool) {
 	if charged && q.dead != nil { // the dead letters do not count
 		x.deliveries++
 	}
@@ -345,10 +345,10 @@ func (q *queue) settle(token uuid, v verdict) *condition {
 	case completed:
 	case abandoned:
 		x.message = m
-		q.giveBack(x, true)
+		q.release(x, true)
 	case released:
 		q.usage.Released++
-		q.giveBack(x, false)
+		q.release(x, false)
 	case deferred:
 		x.message = m
 		x.deferred = true
@@ -383,7 +383,7 @@ func (x *entry) encode() []byte {
 	return m.encode(map[any]any{lockToken: x.token})
 }
 
-// pump lends what waits to those who asked.
+// pump delivers waiting messages to receivers with credit.
 func (q *queue) pump() {
 	if q.options.RequiresSession {
 		q.pumpSessions()
@@ -404,7 +404,7 @@ func (q *queue) pump() {
 	}
 }
 
-// leave takes a receiver away. What was lent over it stays locked until the
+// leave removes a receiver. Messages delivered over it stay locked until the
 // lock ends; a session's messages come back at once.
 func (q *queue) leave(l *link) {
 	q.receivers = slices.DeleteFunc(q.receivers, func(o *link) bool { return o == l })
@@ -414,11 +414,11 @@ func (q *queue) leave(l *link) {
 		l.session.touched = q.e.now()
 		for token, x := range q.locked {
 			if x.owner == l {
-				q.giveBack(q.unlock(token), false)
+				q.release(q.unlock(token), false)
 			}
 		}
 	}
-	for _, x := range l.lent {
+	for _, x := range l.leased {
 		if x.owner == l {
 			x.owner = nil
 		}
@@ -427,7 +427,7 @@ func (q *queue) leave(l *link) {
 	q.pump()
 }
 
-// counts are what the admin API tells.
+// counts are the counts of the admin API.
 func (q *queue) counts() (active, scheduled, dead, bytes int) {
 	for _, x := range q.all() {
 		bytes += x.message.size()

@@ -60,7 +60,7 @@ func (l *link) replyLink(request *amqp.Message) (best *link) {
 // maxAnswers bounds the answers to one that asks and does not listen.
 const maxAnswers = 10_000
 
-// sendAnswers sends the answers that there is credit for.
+// sendAnswers sends as many answers as the credit allows.
 func (l *link) sendAnswers() {
 	for len(l.answers) > 0 && l.canTake() {
 		l.transmit(wireTag(newUUID()), l.answers[0])

@@ -95,7 +95,7 @@ func start(ctx context.Context, dir, port string, options []string) (*Server, er
 			}
 		}
 		_, _ = io.Copy(io.Discard, out)
-		_ = s.process.Wait() // it was asked to end, or listens tells
+		_ = s.process.Wait() // it was stopped, or listens returns its error
 	})
 	if err := <-started; err != nil {
 		return nil, err

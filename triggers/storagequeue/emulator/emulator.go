@@ -57,7 +57,7 @@ func New(o Options) *Emulator {
 	return e
 }
 
-// ErrExists says that there is such a queue already.
+// ErrExists is returned if the queue exists.
 var ErrExists = errors.New("it exists already")
 
 // CreateQueue makes a queue.

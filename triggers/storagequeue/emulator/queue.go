@@ -139,7 +139,7 @@ func (q *queue) visible(n int, now time.Time) []*message {
 	return out
 }
 
-// get lends up to n messages until a time.
+// get leases up to n messages until a time.
 func (q *queue) get(n int, now time.Time, lease time.Duration) []*message {
 	out := q.visible(n, now)
 	for _, m := range out {
