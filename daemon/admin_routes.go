@@ -7,6 +7,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/buildinfo"
+	"github.com/drover-run/drover/daemon/internal/status"
 )
 
 // serveAdmin starts the servers that the configuration requires. The returned function stops
@@ -28,7 +29,7 @@ func adminConfig(cfg *configs.Config, log *slog.Logger) admin.Config {
 
 // adminRoutes returns what the admin API serves, from all that have something to report.
 func adminRoutes(d *Daemon) []admin.Route {
-	return slices.Concat(healthRoutes(d), metricsRoutes(d), statusRoutes(d), scaleRoutes(d), pauseRoutes(d), reloadRoutes(d), logRoutes(d), explainRoutes(d))
+	return slices.Concat(status.Routes(d.view()), pauseRoutes(d), reloadRoutes(d), logRoutes(d))
 }
 
 // functionParam is the parameter of the routes of one function.

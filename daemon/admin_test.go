@@ -19,6 +19,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -311,7 +312,7 @@ func TestReadinessOfADaemonThatStops(t *testing.T) {
 			t.Errorf("%s: %d, want %d", path, status, want)
 		}
 	}
-	d.enter(phaseStopping)
+	d.enter(api.PhaseStopping)
 	if status, text := ask(t, probes, "/readyz"); status != 503 || !strings.Contains(text, "it is stopping") {
 		t.Errorf("readyz of one that stops: %d, %s", status, text)
 	}

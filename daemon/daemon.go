@@ -20,6 +20,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/bodymemory"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/instances"
+	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/childproc"
@@ -62,7 +63,7 @@ type Daemon struct {
 	open      *parts // nil before the daemon runs
 	functions []*apps.Function
 	fleet     *instances.Fleet // of instances, where they do the work
-	reloaded  reloadStatus
+	reloaded  status.Reload
 	traces    *telemetry.Traces // nil: nothing is traced
 
 	standstill dispatch.Standstill
@@ -76,7 +77,7 @@ type Daemon struct {
 	main        bool             // this process is the daemon's alone
 	logs        *telemetry.LogBuffer
 	paused      map[string]time.Time // by function, until when, where instances do the work
-	phase       atomic.Value         // of type phase
+	phase       atomic.Value         // the phase, a string
 }
 
 // Option changes how a daemon is made.
@@ -241,7 +242,7 @@ func (d *Daemon) dispatch(ctx context.Context, p *parts) error {
 	for _, f := range p.inOrder() {
 		c.start(f)
 	}
-	d.enter(phaseRunning)
+	d.enter(api.PhaseRunning)
 	d.log.Info("running", "functions", len(p.functions))
 	d.onReady()
 	for {
@@ -253,7 +254,7 @@ func (d *Daemon) dispatch(ctx context.Context, p *parts) error {
 		case r := <-d.reloads:
 			p = d.reload(ctx, c, p, r)
 		case <-ctx.Done():
-			d.enter(phaseStopping)
+			d.enter(api.PhaseStopping)
 			return c.drain()
 		}
 	}
@@ -346,18 +347,6 @@ type (
 	// Problem is the answer to a request that failed.
 	Problem = api.Problem
 )
-
-// Status reports on every function, by name. It is empty before the daemon is ready.
-func (d *Daemon) Status() []FunctionStatus {
-	if fleet := d.instances(); fleet != nil {
-		return fleet.FunctionStatuses()
-	}
-	var out []api.FunctionStatus
-	for _, f := range d.running() {
-		out = append(out, f.Status())
-	}
-	return out
-}
 
 // Backlog asks a function's source what waits there.
 func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, error) {

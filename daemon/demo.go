@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
@@ -295,13 +296,13 @@ func (r *demoRun) summarize(all bool) bool {
 		failed += s.Failed
 		dead += s.Rejected
 	}
-	apps := r.daemon.appStatuses()
+	apps := r.daemon.view().AppStatuses()
 	for _, f := range demoFunctions {
-		if k := kindIn(apps, f.name); k != nil {
+		if k := status.KindOf(apps, f.name); k != nil {
 			r.line("demo: found by measuring: %s is %s: it computes %.0f %% of its time", f.name, k.Words(), 100*k.CPU)
 		}
 	}
-	for _, a := range overviews(apps) {
+	for _, a := range status.AppOverviews(apps) {
 		r.line("demo: found by measuring: %s", appText(a))
 	}
 	left, err := r.left(context.Background())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/status"
 )
 
 // demoTable shows how the functions are doing: a table that is drawn over itself
@@ -50,15 +51,15 @@ func (t *demoTable) show(r *demoRun) {
 	}
 	t.shown = now
 	var rows []demoRow
-	apps := r.daemon.appStatuses()
+	apps := r.daemon.view().AppStatuses()
 	for _, s := range r.daemon.Status() {
 		row := t.row(r, s, elapsed)
-		row.kind = kindIn(apps, s.Name).Words()
+		row.kind = status.KindOf(apps, s.Name).Words()
 		rows = append(rows, row)
 		t.earlier[s.Name] = s
 	}
 	if t.live {
-		t.draw(rows, overviews(apps), now)
+		t.draw(rows, status.AppOverviews(apps), now)
 		return
 	}
 	for _, row := range rows {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/api"
 )
 
 func TestHealthCommand(t *testing.T) {
@@ -51,7 +52,7 @@ func TestHealthCommand(t *testing.T) {
 	ask(ExitFailed, "no daemon of this configuration is running here", "--data-dir", t.TempDir())
 
 	for _, d := range []*Daemon{onSocket, onPort, onProbes} {
-		d.enter(phaseStopping)
+		d.enter(api.PhaseStopping)
 	}
 	for _, args := range [][]string{{"socket.yaml"}, {"--data-dir", socket}, {"port.yaml"}, {"probes.yaml"}} {
 		ask(ExitFailed, "not ready: it is stopping", args...)

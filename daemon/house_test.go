@@ -54,6 +54,7 @@ var exactly = map[string][]string{
 	"daemon/cli/tune/measure":        {"triggers", "handlers", "handlers/workers", "configs", "scaler/hostinfo", "daemon/cli/term", "daemon/cli/tune", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/telemetry"},
 	"daemon/internal/telemetry":      {},
 	"daemon/internal/admin":          {"configs", "daemon/internal/api", "daemon/internal/telemetry", "daemon/internal/tlsconfig"},
+	"daemon/internal/status":         {"configs", "daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/bodymemory", "daemon/internal/dispatch", "daemon/internal/instances", "daemon/internal/telemetry", "handlers/workers/process", "scaler", "scaler/autotune", "triggers"},
 	"daemon/internal/api":            {"daemon/internal/telemetry", "scaler", "scaler/autotune"},
 	"daemon/internal/dispatch":       {"triggers", "handlers", "daemon/internal/telemetry"},
 	"daemon/internal/buildinfo":      {},

@@ -58,7 +58,7 @@ func TestInFlightMemory(t *testing.T) {
 		case <-time.After(5 * time.Millisecond): // Status tells nobody when it changes
 		}
 	}
-	if state, why := d.holds(d.running()[0], time.Now()); state != "memory" || !strings.Contains(why, "waits for memory: 4 of 4 MiB in flight") {
+	if state, why := d.view().LimitingFactor(d.running()[0], time.Now()); state != "memory" || !strings.Contains(why, "waits for memory: 4 of 4 MiB in flight") {
 		t.Errorf("%s: %s", state, why)
 	}
 	close(release)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -62,7 +63,7 @@ func measuredDaemon(t *testing.T, run handlers.Func, change func(*configs.Config
 func look(t *testing.T, d *Daemon) map[string]*dto.MetricFamily {
 	t.Helper()
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newMetrics(d)...)
+	registry.MustRegister(status.NewCollectors(d.view())...)
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

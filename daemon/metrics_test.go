@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protodelim"
 
 	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/triggers"
 )
@@ -20,7 +21,7 @@ import (
 // descriptions are those of all metrics of ours, as texts.
 func descriptions(d *Daemon) (out []string) {
 	to := make(chan *prometheus.Desc, 1000)
-	for _, c := range newMetrics(d) {
+	for _, c := range status.NewCollectors(d.view()) {
 		c.Describe(to)
 	}
 	close(to)

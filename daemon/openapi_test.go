@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/triggers"
 )
@@ -151,9 +152,9 @@ func TestOpenAPI(t *testing.T) {
 	} {
 		a.answers(t, c.operation, c.method, c.path, c.want)
 	}
-	d.enter(phaseStopping)
+	d.enter(api.PhaseStopping)
 	a.answers(t, "getReadiness", "GET", "/readyz", 503)
-	d.enter(phaseRunning)
+	d.enter(api.PhaseRunning)
 
 	for path, methods := range a.paths {
 		for method, what := range methods {

@@ -92,7 +92,7 @@ func (d *Daemon) answerResume(w http.ResponseWriter, r *http.Request) {
 
 func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
 	if name := r.PathValue("name"); !d.pause(r.Context(), name, paused, until) {
-		d.failUnknown(w, name)
+		admin.RefuseUnknown(w, name, d.names())
 		return
 	}
 	admin.Answer(w, http.StatusOK, api.Health{Status: "ok"})

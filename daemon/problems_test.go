@@ -15,6 +15,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -75,25 +76,25 @@ func TestRefusedVerdictsAreReported(t *testing.T) {
 		synctest.Wait()
 		d := New(nil)
 		d.functions = []*apps.Function{f}
-		d.enter(phaseRunning)
-		if reasons := fmt.Sprint(d.notReady()); !strings.Contains(reasons, "nothing is received") || !strings.Contains(reasons, errNoGrave.Error()) {
+		d.enter(api.PhaseRunning)
+		if reasons := fmt.Sprint(d.view().NotReady()); !strings.Contains(reasons, "nothing is received") || !strings.Contains(reasons, errNoGrave.Error()) {
 			t.Errorf("not ready, since: %s", reasons)
 		}
-		if state, why := d.holds(f, time.Now()); state != "blocked" || !strings.Contains(why, errNoGrave.Error()) {
+		if state, why := d.view().LimitingFactor(f, time.Now()); state != "blocked" || !strings.Contains(why, errNoGrave.Error()) {
 			t.Errorf("the function is explained as %s: %s", state, why)
 		}
 		problems := f.Problems()
 		if len(problems) != 1 || problems[0].Kind != api.ProblemUnsettled || !problems[0].Blocks || problems[0].Messages == 0 {
 			t.Fatalf("the problems are %+v", problems)
 		}
-		e, found := explainInFlight(f, problems[0].Message, time.Now())
+		e, found := status.ExplainInFlight(f, problems[0].Message, time.Now())
 		if !found || e.State != "stuck" || !strings.Contains(e.Text, errNoGrave.Error()) {
 			t.Errorf("the message is explained as %+v", e)
 		}
 		close(made)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if reasons := d.notReady(); len(reasons) > 0 {
+		if reasons := d.view().NotReady(); len(reasons) > 0 {
 			t.Errorf("not ready, since: %v", reasons)
 		}
 		if n := f.Stats.Counts().Rejected; n != sent {

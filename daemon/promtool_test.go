@@ -16,6 +16,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/instances"
+	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/process"
@@ -80,9 +81,13 @@ func everything(t *testing.T) *Daemon {
 // Prometheus' own tool has nothing to say against a scrape of all that there is.
 func TestPromtoolLikesTheMetrics(t *testing.T) {
 	answer := httptest.NewRecorder()
-	metricsRoutes(everything(t))[0].Handler(answer, httptest.NewRequest("GET", "/metrics", nil))
+	for _, route := range status.Routes(everything(t).view()) {
+		if route.Path == api.MetricsPath {
+			route.Handler(answer, httptest.NewRequest("GET", "/metrics", nil))
+		}
+	}
 	text := answer.Body.String()
-	for _, m := range regexp.MustCompile(`fqName: "(drover_[a-z_]+)"`).FindAllStringSubmatch(strings.Join(descriptions(New(nil)), "\n"), -1) {
+	for _, m := range regexp.MustCompile(`fqName: "(drover_[a-z_]+)"`).FindAllStringSubmatch(strings.Join(descriptions(New(configs.New())), "\n"), -1) {
 		if !strings.Contains(text, "\n# TYPE "+m[1]+" ") {
 			t.Errorf("%s is not in a scrape of all there is", m[1])
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/handlers"
 )
 
@@ -24,12 +25,6 @@ import (
 // is opened beside what runs; if anything of it does not open, it is closed again,
 // and nothing has changed. Only then what changed is drained, one function apart
 // from the other, and replaced. What did not change goes on.
-
-// reloadStatus is what a daemon keeps of its reloads.
-type reloadStatus struct {
-	api.ReloadStatus
-	loadError bool // the last one was refused because code does not load
-}
 
 type reloadRequest struct {
 	cfg    *configs.Config
@@ -51,7 +46,7 @@ func (d *Daemon) Reload(ctx context.Context, cfg *configs.Config) (api.Changes, 
 	if err := cfg.Complete(d.env); err != nil {
 		return api.Changes{}, d.noteReload(err)
 	}
-	if d.inPhase() != phaseRunning {
+	if d.inPhase() != api.PhaseRunning {
 		return api.Changes{}, errNotRunning
 	}
 	answer := make(chan reloadAnswer, 1)
@@ -134,18 +129,18 @@ func (d *Daemon) noteReload(err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.reloaded.At = time.Now()
-	d.reloaded.Refused, d.reloaded.loadError = "", false
+	d.reloaded.Refused, d.reloaded.LoadError = "", false
 	if err == nil {
 		d.reloaded.Done++
 		return nil
 	}
 	d.reloaded.Failed++
-	d.reloaded.Refused, d.reloaded.loadError = err.Error(), errors.As(err, &loadError)
+	d.reloaded.Refused, d.reloaded.LoadError = err.Error(), errors.As(err, &loadError)
 	d.log.Error("reload refused; nothing has changed", "error", err, "detail", detailOf(err))
 	return err
 }
 
-func (d *Daemon) lastReload() reloadStatus {
+func (d *Daemon) lastReload() status.Reload {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.reloaded

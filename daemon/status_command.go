@@ -134,7 +134,7 @@ func statusText(now, last api.StatusReport, every time.Duration) string {
 	for _, f := range now.Functions {
 		if !f.Disconnected.IsZero() {
 			line, _, _ := strings.Cut(f.ReceiveError, "\n")
-			fmt.Fprintf(&b, "function %s: its source has been unreachable for %v%s\n", f.Name, time.Since(f.Disconnected).Round(time.Second), because(line))
+			fmt.Fprintf(&b, "function %s: its source has been unreachable for %v%s\n", f.Name, time.Since(f.Disconnected).Round(time.Second), reasonText(line))
 		}
 		for _, p := range f.Problems {
 			line, _, _ := strings.Cut(p.OneLine(), "\n")
@@ -149,6 +149,17 @@ func statusText(now, last api.StatusReport, every time.Duration) string {
 		fmt.Fprintln(&b, line)
 	}
 	return term.Printable(b.String())
+}
+
+// maxUndone bounds the text of a reverted change, in characters.
+const maxUndone = 1000
+
+// reasonText is a reason to append, if there is one.
+func reasonText(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
 }
 
 // appText is an app in a line, for people.

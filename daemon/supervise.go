@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/instances"
 	"github.com/drover-run/drover/scaler/local"
@@ -103,10 +104,10 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 	d.log.Info("running", "functions", len(parts.sources), "scale", d.cfg.Scale.String())
 	d.onReady()
 
-	d.enter(phaseRunning)
+	d.enter(api.PhaseRunning)
 	d.scaleInstances(ctx, &instances.Scaler{Fleet: fleet, Config: d.config, Decisions: &d.decisions, Log: d.log, Wanted: first})
 	stopping.Store(true)
-	d.enter(phaseStopping)
+	d.enter(api.PhaseStopping)
 	d.log.Info("stopping: the instances drain", "in_flight", d.InFlight(), "at_most", d.cfg.Drain.String())
 	stop()
 	select {

@@ -3,15 +3,12 @@ package daemon
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
@@ -49,7 +46,7 @@ func (d *Daemon) answerTail(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !d.knows(t.Function) {
-		d.failUnknown(w, t.Function)
+		admin.RefuseUnknown(w, t.Function, d.names())
 		return
 	}
 	f, before := d.logs.Subscribe(t.Function, t.Level, t.Last)
@@ -139,12 +136,3 @@ func (d *Daemon) knows(function string) bool { return slices.Contains(d.names(),
 
 // names are those of the functions.
 func (d *Daemon) names() []string { return slices.Sorted(maps.Keys(d.config().Functions)) }
-
-// failUnknown says that there is no such function, and which there are.
-func (d *Daemon) failUnknown(w http.ResponseWriter, name string) {
-	hint := ""
-	if near := configs.Nearest(name, d.names()); near != "" {
-		hint = fmt.Sprintf(" (did you mean %s?)", near)
-	}
-	admin.Refuse(w, http.StatusNotFound, "there is no function %q%s; there are: %s", name, hint, strings.Join(d.names(), ", "))
-}

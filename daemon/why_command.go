@@ -14,6 +14,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
+	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -93,12 +94,12 @@ func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error)
 		if err != nil {
 			e.Notes = []string{"its source does not report its backlog: " + err.Error()}
 		} else {
-			e.Notes = []string{waitingNote(autoscale.BacklogReading{Ready: b.Ready, Oldest: b.Oldest, More: b.More})}
+			e.Notes = []string{status.BacklogNote(autoscale.BacklogReading{Ready: b.Ready, Oldest: b.Oldest, More: b.More})}
 		}
 		return []api.Explanation{e}, nil
 	}
 	source := func(name string) triggers.Trigger { return p.sources[name] }
-	return explainAtSources(ctx, d.names(), source, c.About, "not found: no source lists it. It was completed, dead-lettered, or never sent, or another consumer has it"), nil
+	return status.ExplainAtSources(ctx, d.names(), source, c.About, "not found: no source lists it. It was completed, dead-lettered, or never sent, or another consumer has it"), nil
 }
 
 // maxDeadSearched is how many dead letters of a function are looked at for a message.

@@ -91,7 +91,7 @@ func TestExplainMessage(t *testing.T) {
 	d.pause(t.Context(), "f", true, time.Now().Add(time.Hour))
 	says(t, explained(t, cfg, "f", "", "paused"), "paused until ")
 	d.pause(t.Context(), "f", false, time.Time{})
-	d.enter(phaseStopping)
+	d.enter(api.PhaseStopping)
 	says(t, explained(t, cfg, "f", "", "stopping"), "the daemon is stopping")
 }
 
@@ -110,7 +110,7 @@ func TestExplainWhatCannotReceive(t *testing.T) {
 	d, cfg := daemonOn(t, unreachable{}, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, nil)
 	e := explained(t, cfg, "f", "", "unreachable")
 	says(t, e, "its source has been unreachable for", "the broker is away", "its source does not report its backlog")
-	if reasons := d.notWell(); len(reasons) != 1 || !strings.Contains(reasons[0], "function f receives nothing") {
+	if reasons := d.view().NotWell(); len(reasons) != 1 || !strings.Contains(reasons[0], "function f receives nothing") {
 		t.Errorf("%q", reasons)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/api"
@@ -70,4 +71,14 @@ func Answer(w http.ResponseWriter, status int, value any) {
 // Refuse answers with an error, an api.Problem.
 func Refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	Answer(w, status, api.Problem{Error: fmt.Sprintf(format, args...)})
+}
+
+// RefuseUnknown answers that there is no function of a name, and suggests one of those that there
+// are.
+func RefuseUnknown(w http.ResponseWriter, name string, functions []string) {
+	hint := ""
+	if near := configs.Nearest(name, functions); near != "" {
+		hint = fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	Refuse(w, http.StatusNotFound, "there is no function %q%s; there are: %s", name, hint, strings.Join(functions, ", "))
 }

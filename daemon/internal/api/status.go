@@ -14,6 +14,13 @@ type StatusReport struct {
 	Advice    []string           `json:"advice,omitempty" desc:"advice for the apps, from measurements"`
 }
 
+// The values of StatusReport.Phase.
+const (
+	PhaseStarting = "starting"
+	PhaseRunning  = "running"
+	PhaseStopping = "stopping"
+)
+
 // InstancesStatus counts instances.
 type InstancesStatus struct {
 	Ready    int    `json:"ready"`

@@ -1,4 +1,4 @@
-package daemon
+package status
 
 import (
 	"context"
@@ -17,66 +17,54 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file says why something waits: a function, or a message.
-
-func explainRoutes(d *Daemon) []admin.Route {
-	return []admin.Route{{
-		ID: "explain", Method: http.MethodGet, Path: api.ExplainPattern, Help: "Why a function, or a message, waits.",
-		Params: []admin.Param{
-			{Name: "about", Help: "the name of a function, or the id of a message"},
-			{Name: "as", Help: "function or message; by default a function, if there is one of that name"},
-		},
-		Answer: api.Explanations{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: d.answerExplain,
-	}}
-}
-
 // answerExplain explains a function of that name, or else a message of that id.
-func (d *Daemon) answerExplain(w http.ResponseWriter, r *http.Request) {
+func (v *View) answerExplain(w http.ResponseWriter, r *http.Request) {
 	about, as := r.URL.Query().Get("about"), r.URL.Query().Get("as")
 	if about == "" || !slices.Contains([]string{"", "function", "message"}, as) {
 		admin.Refuse(w, http.StatusBadRequest, "about must be the name of a function, or a message ID; as must be function or message, if about is ambiguous")
 		return
 	}
-	if as == "" && d.knows(about) {
+	known := slices.Contains(v.functionNames(), about)
+	if as == "" && known {
 		as = "function"
 	}
 	if as == "function" {
-		if !d.knows(about) {
-			d.failUnknown(w, about)
+		if !known {
+			admin.RefuseUnknown(w, about, v.functionNames())
 			return
 		}
-		admin.Answer(w, http.StatusOK, api.Explanations{Explanations: d.explainFunction(r.Context(), about)})
+		admin.Answer(w, http.StatusOK, api.Explanations{Explanations: v.explainFunction(r.Context(), about)})
 		return
 	}
-	admin.Answer(w, http.StatusOK, api.Explanations{Explanations: d.explainMessage(r.Context(), about)})
+	admin.Answer(w, http.StatusOK, api.Explanations{Explanations: v.explainMessage(r.Context(), about)})
 }
 
 // explainMessage tells where a message is: here, or else as its source says.
-func (d *Daemon) explainMessage(ctx context.Context, id string) []api.Explanation {
+func (v *View) explainMessage(ctx context.Context, id string) []api.Explanation {
 	var out []api.Explanation
-	for _, f := range d.running() {
-		if e, found := explainInFlight(f, id, time.Now()); found {
+	for _, f := range v.Running() {
+		if e, found := ExplainInFlight(f, id, time.Now()); found {
 			out = append(out, e)
 		} else if e, found := explainFailure(ctx, f, id, time.Now()); found {
 			out = append(out, e)
 		}
 	}
-	if d.instances() != nil {
-		out = append(out, d.askInstances(ctx, id, "message")...)
+	if v.Fleet() != nil {
+		out = append(out, v.askInstances(ctx, id, "message")...)
 	}
 	if len(out) > 0 {
 		return out
 	}
 	text := "not found: not in flight, no recent failure, and no source lists it. It was completed, dead-lettered, or never sent"
-	if d.inPhase() == phaseStarting {
+	if v.Phase() == api.PhaseStarting {
 		text = "the daemon is starting"
 	}
-	return explainAtSources(ctx, d.names(), d.source, id, text)
+	return ExplainAtSources(ctx, v.functionNames(), v.findSource, id, text)
 }
 
-// explainAtSources explains a message as the functions' sources show it; unknown is said
-// where none does.
-func explainAtSources(ctx context.Context, functions []string, source func(function string) triggers.Trigger, id, unknown string) (out []api.Explanation) {
+// ExplainAtSources explains a message as the sources of functions list it. If none does, its text
+// is unknown.
+func ExplainAtSources(ctx context.Context, functions []string, source func(function string) triggers.Trigger, id, unknown string) (out []api.Explanation) {
 	var notes []string
 	for _, name := range functions {
 		e, err := explainAtSource(ctx, name, source(name), id)
@@ -93,21 +81,21 @@ func explainAtSources(ctx context.Context, functions []string, source func(funct
 	return out
 }
 
-// source is a function's trigger; nil where there is none yet.
-func (d *Daemon) source(name string) triggers.Trigger {
-	for _, f := range d.running() {
+// findSource returns the trigger of a function; nil before it is open.
+func (v *View) findSource(name string) triggers.Trigger {
+	for _, f := range v.Running() {
 		if f.Name == name {
 			return f.Trigger
 		}
 	}
-	if fleet := d.instances(); fleet != nil {
+	if fleet := v.Fleet(); fleet != nil {
 		return fleet.Source(name)
 	}
 	return nil
 }
 
-// explainInFlight explains a message that is in flight here.
-func explainInFlight(f *apps.Function, id string, now time.Time) (e api.Explanation, found bool) {
+// ExplainInFlight explains a message that is in flight in this process.
+func ExplainInFlight(f *apps.Function, id string, now time.Time) (e api.Explanation, found bool) {
 	x, found := f.FindInFlight(id)
 	if !found {
 		return e, false
@@ -242,13 +230,13 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 }
 
 // askInstances asks each instance for what it knows.
-func (d *Daemon) askInstances(ctx context.Context, about, as string) []api.Explanation {
+func (v *View) askInstances(ctx context.Context, about, as string) []api.Explanation {
 	var out []api.Explanation
-	for _, id := range d.instances().IDs() {
+	for _, id := range v.Fleet().IDs() {
 		var said api.Explanations
-		client := admin.NewSocketClient(instances.Dir(d.cfg.DataDir, id))
+		client := admin.NewSocketClient(instances.Dir(v.DataDir, id))
 		if err := client.GetJSON(ctx, api.ExplainPath(about, as), &said); err != nil {
-			d.log.Debug("cannot query an instance", "instance", id, "error", err)
+			v.Log.Debug("cannot query an instance", "instance", id, "error", err)
 			continue
 		}
 		for _, e := range said.Explanations {

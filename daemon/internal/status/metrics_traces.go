@@ -1,16 +1,16 @@
-package daemon
+package status
 
 import "github.com/prometheus/client_golang/prometheus"
 
 // traceMetrics are of the spans, where there are any.
 type traceMetrics struct {
 	described
-	daemon        *Daemon
+	view          *View
 	sent, dropped *prometheus.Desc
 }
 
-func newTraceMetrics(d *Daemon) *traceMetrics {
-	m := &traceMetrics{daemon: d}
+func newTraceMetrics(v *View) *traceMetrics {
+	m := &traceMetrics{view: v}
 	m.sent = m.add("trace_spans_sent_total", "Spans that the collector has accepted.")
 	m.dropped = m.add("trace_spans_dropped_total", "Spans that were dropped, since the collector is away, or too slow.")
 	return m
@@ -18,9 +18,7 @@ func newTraceMetrics(d *Daemon) *traceMetrics {
 
 // Collect implements prometheus.Collector.
 func (m *traceMetrics) Collect(metrics chan<- prometheus.Metric) {
-	m.daemon.mu.Lock()
-	traces := m.daemon.traces
-	m.daemon.mu.Unlock()
+	traces := m.view.Traces()
 	if traces == nil {
 		return
 	}

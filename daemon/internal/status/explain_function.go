@@ -1,12 +1,12 @@
-package daemon
+package status
 
 import (
 	"context"
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
-	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
@@ -14,62 +14,63 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file says what holds a function back.
+// maxUndone bounds the text of a reverted change, in characters.
+const maxUndone = 1000
 
 // explainFunction explains one, in all instances.
-func (d *Daemon) explainFunction(ctx context.Context, name string) []api.Explanation {
+func (v *View) explainFunction(ctx context.Context, name string) []api.Explanation {
 	e := api.Explanation{Function: name}
-	for _, f := range d.running() {
+	for _, f := range v.Running() {
 		if f.Name == name {
-			e.State, e.Text = d.holds(f, time.Now())
-			e.Notes = append(problemNotes(f.Problems()), d.backlogNotes(ctx, f)...)
-			e.Notes = append(e.Notes, d.slotNotes(f)...)
-			e.Notes = append(e.Notes, d.scaleNotes("workers of "+f.App)...)
+			e.State, e.Text = v.LimitingFactor(f, time.Now())
+			e.Notes = append(problemNotes(f.Problems()), v.backlogNotes(ctx, f)...)
+			e.Notes = append(e.Notes, slotNotes(f)...)
+			e.Notes = append(e.Notes, v.scaleNotes("workers of "+f.App)...)
 			return []api.Explanation{e}
 		}
 	}
-	fleet := d.instances()
+	fleet := v.Fleet()
 	if fleet == nil {
-		e.State, e.Text = string(d.inPhase()), "the daemon is "+string(d.inPhase())
+		e.State, e.Text = v.Phase(), "the daemon is "+v.Phase()
 		return []api.Explanation{e}
 	}
 	ready := fleet.Count()
 	e.State, e.Text = "receiving", count(int64(ready.Ready), "instance runs", "instances run")+" the function; each is explained below"
 	if ready.Ready == 0 {
-		e.State, e.Text = string(phaseStarting), "no instance is ready"
+		e.State, e.Text = api.PhaseStarting, "no instance is ready"
 		if ready.Failing != "" {
 			e.Text += ": " + ready.Failing
 		}
 	}
-	if p := d.stores.problem(d.config().Functions[name].Trigger.Connection()); p != nil {
+	if p := v.StoreProblem(v.Config().Functions[name].Trigger.Connection()); p != nil {
 		e.State, e.Text = "blocked", p.OneLine()
 	}
-	if b := d.backlogs.Get(ctx, name, statusFresh); b.Ready >= 0 {
-		e.Notes = append(e.Notes, waitingNote(b))
+	if b := v.Backlogs.Get(ctx, name, statusFresh); b.Ready >= 0 {
+		e.Notes = append(e.Notes, BacklogNote(b))
 	}
-	e.Notes = append(e.Notes, d.scaleNotes("instances")...)
-	return append([]api.Explanation{e}, d.askInstances(ctx, name, "function")...)
+	e.Notes = append(e.Notes, v.scaleNotes("instances")...)
+	return append([]api.Explanation{e}, v.askInstances(ctx, name, "function")...)
 }
 
-// holds is the bound that holds a function back, the strongest first.
-func (d *Daemon) holds(f *apps.Function, now time.Time) (state, why string) {
+// LimitingFactor returns what limits a function. Of several limits it returns the strongest.
+func (v *View) LimitingFactor(f *apps.Function, now time.Time) (state, why string) {
 	s := f.Status()
 	use := f.Share.Use()
 	switch {
-	case d.inPhase() == phaseStopping:
-		return string(phaseStopping), "the daemon is stopping"
+	case v.Phase() == api.PhaseStopping:
+		return api.PhaseStopping, "the daemon is stopping"
 	case s.Stopped:
 		return "stopped", "it is disabled, because its code does not load: " + f.LoadError().Error()
-	case d.stores.problem(f.Connection) != nil:
-		return "blocked", d.stores.problem(f.Connection).OneLine()
+	case v.StoreProblem(f.Connection) != nil:
+		return "blocked", v.StoreProblem(f.Connection).OneLine()
 	case s.Paused && s.PausedUntil.IsZero():
 		return "paused", "it is paused until resumed: drover resume " + f.Name
 	case s.Paused:
 		return "paused", fmt.Sprintf("it is paused until %s; to end that: drover resume %s", s.PausedUntil.Local().Format(time.DateTime), f.Name)
 	case !s.Disconnected.IsZero():
-		return "unreachable", fmt.Sprintf("its source has been unreachable for %v", now.Sub(s.Disconnected).Round(time.Second)) + because(s.ReceiveError)
-	case blocking(s.Problems) != nil:
-		return "blocked", blocking(s.Problems).OneLine()
+		return "unreachable", fmt.Sprintf("its source has been unreachable for %v", now.Sub(s.Disconnected).Round(time.Second)) + becauseOf(s.ReceiveError)
+	case blockingProblem(s.Problems) != nil:
+		return "blocked", blockingProblem(s.Problems).OneLine()
 	case s.Gate == api.GateShut:
 		why := "its app is down"
 		if shut, ok := f.Handler.(interface{ Shut() string }); ok && shut.Shut() != "" {
@@ -79,11 +80,11 @@ func (d *Daemon) holds(f *apps.Function, now time.Time) (state, why string) {
 	case f.Pool != nil && f.Pool.Stats().Wanted > 0 && f.Pool.Stats().Ready == 0:
 		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, restarted after a crash: %d", f.Pool.Stats().Starting, restartsOf(f))
 	case f.Memory.Waits():
-		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the limit", bodymemory.UseText(d.budget), f.Memory.Used()>>20)
+		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the limit", bodymemory.UseText(v.Bodies()), f.Memory.Used()>>20)
 	case use.Limit > 0 && use.Used >= use.Limit:
 		return "full", fmt.Sprintf("its slots are in use, %d of %d: its own concurrency is the limit", use.Used, use.Limit)
 	case use.All >= use.Capacity && f.Pool != nil:
-		return "full", fmt.Sprintf("the slots of app %s are in use, %d of %d%s: the workers are the limit", f.App, use.All, use.Capacity, d.sharers(f))
+		return "full", fmt.Sprintf("the slots of app %s are in use, %d of %d%s: the workers are the limit", f.App, use.All, use.Capacity, v.slotSharers(f))
 	case use.All >= use.Capacity:
 		return "full", fmt.Sprintf("its slots are in use, %d of %d: its concurrency is the limit", use.All, use.Capacity)
 	}
@@ -103,10 +104,10 @@ func restartsOf(f *apps.Function) (n int) {
 	return n
 }
 
-// sharers are the other functions that hold slots of a pool, in words.
-func (d *Daemon) sharers(f *apps.Function) string {
+// slotSharers returns the functions that use slots of the same pool, for people.
+func (v *View) slotSharers(f *apps.Function) string {
 	var parts []string
-	for _, other := range d.running() {
+	for _, other := range v.Running() {
 		if other.Pool != f.Pool {
 			continue
 		}
@@ -120,12 +121,12 @@ func (d *Daemon) sharers(f *apps.Function) string {
 	return " (" + strings.Join(parts, ", ") + ")"
 }
 
-func (d *Daemon) backlogNotes(ctx context.Context, f *apps.Function) (notes []string) {
-	b := d.backlogs.Get(ctx, f.Name, statusFresh)
+func (v *View) backlogNotes(ctx context.Context, f *apps.Function) (notes []string) {
+	b := v.Backlogs.Get(ctx, f.Name, statusFresh)
 	if b.Ready < 0 {
 		notes = append(notes, "its source does not report its backlog")
 	} else {
-		notes = append(notes, waitingNote(b))
+		notes = append(notes, BacklogNote(b))
 	}
 	if noter, ok := f.Trigger.(triggers.Noter); ok {
 		notes = append(notes, noter.Notes()...)
@@ -136,7 +137,8 @@ func (d *Daemon) backlogNotes(ctx context.Context, f *apps.Function) (notes []st
 	return notes
 }
 
-func waitingNote(b autoscale.BacklogReading) string {
+// BacklogNote returns a backlog for people. Its Ready must be known.
+func BacklogNote(b autoscale.BacklogReading) string {
 	text := count(b.Ready, "message waits", "messages wait") + " at its source"
 	if !b.Oldest.IsZero() {
 		text += fmt.Sprintf(", the oldest for %v", max(time.Since(b.Oldest), 0).Round(time.Second))
@@ -147,7 +149,7 @@ func waitingNote(b autoscale.BacklogReading) string {
 	return text
 }
 
-func (d *Daemon) slotNotes(f *apps.Function) (notes []string) {
+func slotNotes(f *apps.Function) (notes []string) {
 	use := f.Share.Use()
 	limit := use.Limit
 	if limit == 0 {
@@ -166,18 +168,47 @@ func (d *Daemon) slotNotes(f *apps.Function) (notes []string) {
 		notes = append(notes, fmt.Sprintf("workers: %d ready, %d starting, %d retiring, %d wanted", s.Ready, s.Starting, s.Retiring, s.Wanted))
 		if t := f.Pool.Tuned(); t != nil {
 			for _, u := range t.Undone {
-				notes = append(notes, "undone in app "+f.App+": "+term.OneLine(u.Text(), maxUndone))
+				notes = append(notes, "undone in app "+f.App+": "+oneLine(u.Text()))
 			}
 		}
 	}
 	return notes
 }
 
-// scaleNotes are the scaler's latest decision on something.
-func (d *Daemon) scaleNotes(about string) []string {
-	latest, found := d.decisions.All()[about]
+// scaleNotes returns the scaler's latest decision on a target.
+func (v *View) scaleNotes(about string) []string {
+	latest, found := v.Decisions.All()[about]
 	if !found {
 		return nil
 	}
 	return []string{fmt.Sprintf("%s, decided %v ago:\n%s", about, time.Since(latest.At).Round(time.Second), strings.TrimRight(latest.Text, "\n"))}
+}
+
+// oneLine returns a text as one line of at most maxUndone characters.
+func oneLine(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if utf8.RuneCountInString(text) > maxUndone {
+		text = string([]rune(text)[:maxUndone-3]) + "..."
+	}
+	return text
+}
+
+// blockingProblem returns the problem because of which nothing is received; nil if there is none.
+func blockingProblem(problems []api.FunctionProblem) *api.FunctionProblem {
+	for i := range problems {
+		if problems[i].Blocks {
+			return &problems[i]
+		}
+	}
+	return nil
+}
+
+// problemNotes returns the problems that do not stop the function from receiving.
+func problemNotes(problems []api.FunctionProblem) (notes []string) {
+	for _, p := range problems {
+		if !p.Blocks {
+			notes = append(notes, p.OneLine())
+		}
+	}
+	return notes
 }

@@ -1,4 +1,4 @@
-package daemon
+package status
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,16 +14,22 @@ var lagBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 // appMetrics are of the worker processes of apps.
 type appMetrics struct {
 	described
-	daemon                                                *Daemon
+	view                                                  *View
 	workers, restarts, startUp, cpu, memory, largest, lag *prometheus.Desc
 	blocks, blocked, apart                                *prometheus.Desc
-	settings, kind, wall, held, queued                    *prometheus.Desc
-	cores, available, pressure, delayed                   *prometheus.Desc
-	functionCPU, measured                                 *prometheus.Desc
+	settings, delayed                                     *prometheus.Desc
+	machineDescs
+	callDescs
 }
 
-func newAppMetrics(d *Daemon) *appMetrics {
-	m := &appMetrics{daemon: d}
+// machineDescs are of the machine.
+type machineDescs struct{ cores, available, pressure *prometheus.Desc }
+
+// callDescs are of the calls of functions.
+type callDescs struct{ kind, wall, held, queued, functionCPU, measured *prometheus.Desc }
+
+func newAppMetrics(v *View) *appMetrics {
+	m := &appMetrics{view: v}
 	add := func(name, help string, labels ...string) *prometheus.Desc {
 		return m.add(name, help, append([]string{"app"}, labels...)...)
 	}
@@ -54,7 +60,7 @@ func newAppMetrics(d *Daemon) *appMetrics {
 // Collect implements prometheus.Collector.
 func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 	to := emit(metrics)
-	apps := m.daemon.appStatuses()
+	apps := m.view.AppStatuses()
 	for _, s := range apps {
 		if s.Tuned == nil {
 			continue

@@ -1,4 +1,4 @@
-package daemon
+package status
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
+	"github.com/drover-run/drover/triggers"
 )
 
 // handleBuckets and ageBuckets are the bounds of histograms, in seconds.
@@ -20,15 +21,23 @@ var (
 // functionMetrics are of the functions and their messages.
 type functionMetrics struct {
 	described
-	daemon                                                     *Daemon
+	view *View
+	linkDescs
 	backlog, oldest, dead, received, settled, inFlight, failed *prometheus.Desc
-	lost, handle, age, stopped, paused, rejections, connected  *prometheus.Desc
-	disconnected, receiveErrors, reconnects, gate              *prometheus.Desc
-	problems, unsettled                                        *prometheus.Desc
+	lost, handle, age, stopped, paused, rejections             *prometheus.Desc
 }
 
-func newFunctionMetrics(d *Daemon) *functionMetrics {
-	m := &functionMetrics{daemon: d}
+// linkDescs are of how a function reaches its source and its app, and of problems with that.
+type linkDescs struct {
+	connected, disconnected, receiveErrors, reconnects, gate *prometheus.Desc
+	problems, unsettled                                      *prometheus.Desc
+}
+
+// problemKinds are the values of a label.
+var problemKinds = []string{api.ProblemUnsettled, api.ProblemOutput, triggers.TroubleDeadLetters, triggers.TroubleAttempts, triggers.TroubleRights}
+
+func newFunctionMetrics(v *View) *functionMetrics {
+	m := &functionMetrics{view: v}
 	add := func(name, help string, labels ...string) *prometheus.Desc {
 		return m.add(name, help, append([]string{"function"}, labels...)...)
 	}
@@ -58,23 +67,23 @@ func newFunctionMetrics(d *Daemon) *functionMetrics {
 // Collect implements prometheus.Collector.
 func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 	to := emit(metrics)
-	for _, s := range m.daemon.Status() {
-		m.ledger(s, to)
+	for _, s := range m.view.FunctionStatuses() {
+		m.collectCounts(s, to)
 		to.counter(m.failed, float64(s.Failed), s.Name)
 		to.counter(m.lost, float64(s.Lost), s.Name)
 		to.gauge(m.stopped, truth(s.Stopped), s.Name)
 		to.gauge(m.paused, truth(s.Paused), s.Name)
 		to <- telemetry.NewHistogramMetric(m.handle, s.Latency, telemetry.ProcessStart, handleBuckets, s.Name)
 		to <- telemetry.NewHistogramMetric(m.age, s.Age, telemetry.ProcessStart, ageBuckets, s.Name)
-		m.trouble(s, to)
-		m.link(s, to)
-		m.source(s.Name, to)
+		m.collectProblems(s, to)
+		m.collectLink(s, to)
+		m.collectBacklog(s.Name, to)
 	}
 }
 
-// ledger is one look at a function's account, so that in every scrape received is
-// settled and in flight together.
-func (m *functionMetrics) ledger(s api.FunctionStatus, to emit) {
+// collectCounts emits the counts of one moment: in every scrape received is the sum of settled
+// and in flight.
+func (m *functionMetrics) collectCounts(s api.FunctionStatus, to emit) {
 	to.counter(m.received, float64(s.Received), s.Name)
 	for verdict, n := range map[string]int64{"done": s.Done, "retry": s.Retried, "reject": s.Rejected, "release": s.Released, "abandoned": s.Abandoned} {
 		to.counter(m.settled, float64(n), s.Name, verdict)
@@ -85,8 +94,8 @@ func (m *functionMetrics) ledger(s api.FunctionStatus, to emit) {
 	}
 }
 
-// trouble is what somebody has to fix.
-func (m *functionMetrics) trouble(s api.FunctionStatus, to emit) {
+// collectProblems emits the problems that need an operator.
+func (m *functionMetrics) collectProblems(s api.FunctionStatus, to emit) {
 	problems, unsettled := make(map[string]int), int64(0)
 	for _, p := range s.Problems {
 		if problems[p.Kind]++; p.Kind == api.ProblemUnsettled {
@@ -99,8 +108,8 @@ func (m *functionMetrics) trouble(s api.FunctionStatus, to emit) {
 	to.gauge(m.unsettled, float64(unsettled), s.Name)
 }
 
-// link is how the source, and the app, are reached.
-func (m *functionMetrics) link(s api.FunctionStatus, to emit) {
+// collectLink emits how the source and the app are reached.
+func (m *functionMetrics) collectLink(s api.FunctionStatus, to emit) {
 	down := 0.0
 	if !s.Disconnected.IsZero() {
 		down = max(time.Since(s.Disconnected).Seconds(), 0)
@@ -114,9 +123,9 @@ func (m *functionMetrics) link(s api.FunctionStatus, to emit) {
 	}
 }
 
-// source is what waits there.
-func (m *functionMetrics) source(function string, to emit) {
-	b := m.daemon.backlogs.Get(context.Background(), function, scrapeFresh)
+// collectBacklog emits the backlog of the source.
+func (m *functionMetrics) collectBacklog(function string, to emit) {
+	b := m.view.Backlogs.Get(context.Background(), function, scrapeFresh)
 	if b.Ready >= 0 {
 		to.gauge(m.backlog, float64(b.Ready), function)
 		age := 0.0

@@ -1,4 +1,4 @@
-package daemon
+package status
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,13 +9,13 @@ import (
 // scaleMetrics are what the scaler decided, and why.
 type scaleMetrics struct {
 	described
-	daemon                                     *Daemon
+	view                                       *View
 	wanted, current, formula, bound, decisions *prometheus.Desc
 	arrivals, backlog, capacity, busy          *prometheus.Desc
 }
 
-func newScaleMetrics(d *Daemon) *scaleMetrics {
-	m := &scaleMetrics{daemon: d}
+func newScaleMetrics(v *View) *scaleMetrics {
+	m := &scaleMetrics{view: v}
 	m.wanted = m.add("scale_wanted", "Target number of workers or instances.", "of")
 	m.current = m.add("scale_current", "Workers or instances that it replaces with that.", "of")
 	m.formula = m.add("scale_formula", "Workers or instances that the formula alone asks for.", "of")
@@ -31,7 +31,7 @@ func newScaleMetrics(d *Daemon) *scaleMetrics {
 // Collect implements prometheus.Collector.
 func (m *scaleMetrics) Collect(metrics chan<- prometheus.Metric) {
 	to := emit(metrics)
-	for of, d := range m.daemon.decisions.All() {
+	for of, d := range m.view.Decisions.All() {
 		to.gauge(m.wanted, float64(d.Wanted), of)
 		to.gauge(m.current, float64(d.Current), of)
 		to.gauge(m.formula, float64(d.Raw), of)

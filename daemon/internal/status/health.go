@@ -1,0 +1,78 @@
+package status
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/api"
+)
+
+func answerHealth(w http.ResponseWriter, _ *http.Request) {
+	admin.Answer(w, http.StatusOK, api.Health{Status: "ok"})
+}
+
+func (v *View) answerReady(w http.ResponseWriter, _ *http.Request) {
+	if reasons := v.NotReady(); len(reasons) > 0 {
+		admin.Answer(w, http.StatusServiceUnavailable, api.Health{Status: "not ready", Reasons: reasons, Notes: v.NotWell()})
+		return
+	}
+	admin.Answer(w, http.StatusOK, api.Health{Status: "ok", Notes: v.NotWell()})
+}
+
+// NotWell returns why functions do not receive although the daemon is ready. The causes are
+// outside the daemon, so a restart would not remove them.
+func (v *View) NotWell() (notes []string) {
+	for _, f := range v.FunctionStatuses() {
+		switch {
+		case !f.Disconnected.IsZero():
+			notes = append(notes, fmt.Sprintf("function %s receives nothing: its source has been unreachable for %v", f.Name, time.Since(f.Disconnected).Round(time.Second))+becauseOf(f.ReceiveError))
+		case f.Gate == api.GateShut:
+			notes = append(notes, "function "+f.Name+" receives nothing: its app is not well")
+		case f.Paused:
+			notes = append(notes, "function "+f.Name+" is paused by hand")
+		}
+		for _, p := range f.Problems {
+			if !p.Blocks { // that is a reason not to be ready
+				notes = append(notes, "function "+f.Name+": "+p.OneLine())
+			}
+		}
+	}
+	return notes
+}
+
+// becauseOf returns a reason to append, if there is one.
+func becauseOf(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
+}
+
+// NotReady returns why the daemon receives no messages; nothing if it does.
+func (v *View) NotReady() (reasons []string) {
+	if p := v.Phase(); p != api.PhaseRunning {
+		return []string{"it is " + p}
+	}
+	for _, f := range v.FunctionStatuses() {
+		if f.Stopped {
+			reasons = append(reasons, "function "+f.Name+" has stopped: its code does not load")
+		}
+		for _, p := range f.Problems {
+			if p.Blocks {
+				reasons = append(reasons, "function "+f.Name+": "+p.OneLine())
+			}
+		}
+	}
+	for _, p := range v.storeProblems() {
+		reasons = append(reasons, p.OneLine())
+	}
+	if r := v.Reload(); r.LoadError {
+		reasons = append(reasons, "the last reload was refused because code does not load; the earlier functions keep running: "+r.Refused)
+	}
+	if count, ok := v.countInstances(); ok && count.Ready == 0 && count.Failing != "" {
+		reasons = append(reasons, count.Failing)
+	}
+	return reasons
+}

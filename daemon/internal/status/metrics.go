@@ -1,0 +1,40 @@
+package status
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// described are the descriptions of a collector.
+type described []*prometheus.Desc
+
+// add adds one, with its labels.
+func (d *described) add(name, help string, labels ...string) *prometheus.Desc {
+	desc := prometheus.NewDesc("drover_"+name, help, labels, nil)
+	*d = append(*d, desc)
+	return desc
+}
+
+// Describe implements prometheus.Collector.
+func (d described) Describe(to chan<- *prometheus.Desc) {
+	for _, desc := range d {
+		to <- desc
+	}
+}
+
+// emit takes metrics.
+type emit chan<- prometheus.Metric
+
+func (to emit) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (to emit) counter(d *prometheus.Desc, v float64, labels ...string) {
+	to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func truth(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,72 @@
+package status
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/api"
+)
+
+// Routes returns the routes of the admin API for all that this package reports.
+func Routes(v *View) []admin.Route {
+	return slices.Concat(healthRoutes(v), metricsRoutes(v), statusRoutes(v), explainRoutes(v))
+}
+
+func statusRoutes(v *View) []admin.Route {
+	return []admin.Route{{
+		ID: "getStatus", Method: http.MethodGet, Path: api.StatusPath, Help: "How the daemon and its functions are doing.",
+		Answer: api.StatusReport{}, Handler: func(w http.ResponseWriter, r *http.Request) {
+			admin.Answer(w, http.StatusOK, v.makeReport(r.Context()))
+		},
+	}, {
+		ID: "getScale", Method: http.MethodGet, Path: api.ScalePath, Help: "The latest decisions of the scaler, by target.",
+		Answer: map[string]api.Decided{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
+			admin.Answer(w, http.StatusOK, v.Decisions.All())
+		},
+	}}
+}
+
+func healthRoutes(v *View) []admin.Route {
+	return []admin.Route{{
+		ID: "getHealth", Method: http.MethodGet, Path: api.HealthPath, Help: "Whether the process lives.",
+		Answer: api.Health{}, Public: true, Handler: answerHealth,
+	}, {
+		ID: "getReadiness", Method: http.MethodGet, Path: api.ReadyPath, Help: "Whether messages are received, and if not, why.",
+		Answer: api.Health{}, AlsoStatuses: []int{http.StatusServiceUnavailable}, Public: true, Handler: v.answerReady,
+	}}
+}
+
+func explainRoutes(v *View) []admin.Route {
+	return []admin.Route{{
+		ID: "explain", Method: http.MethodGet, Path: api.ExplainPattern, Help: "Why a function, or a message, waits.",
+		Params: []admin.Param{
+			{Name: "about", Help: "the name of a function, or the id of a message"},
+			{Name: "as", Help: "function or message; by default a function, if there is one of that name"},
+		},
+		Answer: api.Explanations{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: v.answerExplain,
+	}}
+}
+
+func metricsRoutes(v *View) []admin.Route {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(NewCollectors(v)...)
+	return []admin.Route{{
+		ID: "getMetrics", Method: http.MethodGet, Path: api.MetricsPath, Help: "Prometheus' metrics, as text or OpenMetrics.",
+		ContentType: "text/plain", Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP,
+	}}
+}
+
+// NewCollectors returns the collectors of the daemon's metrics and of those of the process.
+// docs/metrics.md lists the daemon's. Their labels are names of the configuration, or words of a
+// fixed list, and never from a message, an app or a source.
+func NewCollectors(v *View) []prometheus.Collector {
+	return []prometheus.Collector{
+		newInstanceMetrics(v), newFunctionMetrics(v), newAppMetrics(v), newScaleMetrics(v), newTraceMetrics(v),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector(),
+	}
+}
