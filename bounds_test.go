@@ -283,9 +283,13 @@ func words(name string) int {
 	return n
 }
 
+// sourceFiles are the names of the files, in configs and in the daemon, that each source has for
+// itself.
+var sourceFiles = map[string]string{"natsjs": "nats.go", "servicebus": "servicebus.go", "storagequeue": "storagequeue.go"}
+
 // sourceNames are the packages and the names of each source.
 var sourceNames = map[string]*regexp.Regexp{
-	"natsjs":       regexp.MustCompile(`(?i)nats|jetstream`),
+	"natsjs":       regexp.MustCompile(`NATS|[nN]ats|[jJ]et[sS]tream`),
 	"servicebus":   regexp.MustCompile(`(?i)servicebus`),
 	"storagequeue": regexp.MustCompile(`(?i)storagequeue`),
 }
@@ -297,7 +301,7 @@ func (m *measure) namesSources(name string) (n int) {
 			continue
 		}
 		for _, file := range m.files {
-			if base := filepath.Base(m.fset.File(file.Pos()).Name()); strings.EqualFold(strings.TrimSuffix(base, ".go"), source) {
+			if filepath.Base(m.fset.File(file.Pos()).Name()) == sourceFiles[source] {
 				continue // configs/SOURCE.go and the daemon's
 			}
 			found := false

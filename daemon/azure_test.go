@@ -20,7 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
@@ -144,36 +143,4 @@ func serve(t *testing.T, e emulated, l net.Listener) {
 			t.Error(err)
 		}
 	})
-}
-
-func TestIdentities(t *testing.T) {
-	_, roots, whole := selfSigned(t, "x")
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct {
-		c    configs.Connection
-		want string // of the error
-	}{
-		{configs.Connection{Identity: "auto"}, ""},
-		{configs.Connection{Identity: "managed"}, ""},
-		{configs.Connection{Identity: "cli"}, ""},
-		{configs.Connection{Identity: "certificate", Certificate: configs.Secret(whole), ClientID: "c", TenantID: "t"}, ""},
-		{configs.Connection{Identity: "certificate", Certificate: configs.Secret(roots), ClientID: "c", TenantID: "t"}, "no PEM certificate with its key"},
-		{configs.Connection{Identity: "workload"}, "connection bus, identity workload: "},
-		{configs.Connection{Identity: "auto", TLS: &configs.TLS{CA: "no pem"}}, "tls.ca has no PEM certificate"},
-	} {
-		test.c.Namespace = contoso
-		_, err := busAccess("bus", test.c)
-		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: %v, want %q", test.c.Identity, err, test.want)
-		}
-	}
-	t.Setenv("AZURE_FEDERATED_TOKEN_FILE", token)
-	t.Setenv("AZURE_CLIENT_ID", "c")
-	t.Setenv("AZURE_TENANT_ID", "t")
-	if _, err := busAccess("bus", configs.Connection{Namespace: contoso, Identity: "workload"}); err != nil {
-		t.Error(err)
-	}
 }

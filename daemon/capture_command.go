@@ -13,8 +13,8 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/storagequeue"
 )
 
 // captureCommand is `drover capture`.
@@ -58,7 +58,7 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 			return c.taken()
 		}
 	}
-	p, done, err := openPeeker(ctx, cfg, c.Function, std.logger(configs.Log{Level: "warn", Format: "auto"}))
+	p, done, err := sources.OpenPeeker(ctx, sources.Config{Settings: cfg, Log: std.logger(configs.Log{Level: "warn", Format: "auto"})}, c.Function)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	if n < c.Count {
 		text += ": no more wait"
-		if cfg.Functions[c.Function].Trigger.StorageQueue != nil && n == storagequeue.MaxPeek {
+		if n == sources.TraitsOf(cfg.Functions[c.Function].Trigger).PeekLimit {
 			text = fmt.Sprintf("captured %d messages: a storage queue shows no more than its first %d", n, n)
 		}
 	}

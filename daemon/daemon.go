@@ -20,6 +20,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/bodymemory"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/instances"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
@@ -27,7 +28,6 @@ import (
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/scaler/local"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
 )
 
 // ErrCutShort is returned if messages were in flight when a stop's drain deadline passed, or
@@ -47,7 +47,7 @@ type Daemon struct {
 	environ     func() []string
 	funcs       handlers.Funcs
 	triggers    map[string]triggers.Trigger
-	connections map[string]*natsjs.Connection
+	connections map[string]*sources.Connection
 	hurry       <-chan struct{}
 	onReady     func()
 	program     *local.Command // what runs an instance; nil: none is run
@@ -104,7 +104,7 @@ func WithTrigger(function string, t triggers.Trigger) Option {
 
 // WithConnection gives a connection that the program made, in place of the one
 // in the configuration. The daemon does not close it.
-func WithConnection(name string, c *natsjs.Connection) Option {
+func WithConnection(name string, c *sources.Connection) Option {
 	return func(d *Daemon) { d.connections[name] = c }
 }
 
@@ -139,7 +139,7 @@ func New(cfg *configs.Config, options ...Option) *Daemon {
 		env:         func(string) (string, bool) { return "", false },
 		environ:     func() []string { return nil },
 		triggers:    make(map[string]triggers.Trigger),
-		connections: make(map[string]*natsjs.Connection),
+		connections: make(map[string]*sources.Connection),
 		onReady:     func() {},
 		reloads:     make(chan reloadRequest),
 		over:        make(chan struct{}),

@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -42,6 +47,23 @@ func (t *deadTarget) open(ctx context.Context, std *IO, shared bool) (d triggers
 		defer cancel()
 		return errors.Join(d.Close(ctx), hangUp())
 	}, nil
+}
+
+// openDeadLetters opens the dead letters of a function of the configuration.
+func openDeadLetters(ctx context.Context, cfg *configs.Config, function string, shared bool, log *slog.Logger) (triggers.DeadLetters, func() error, error) {
+	if _, found := cfg.Functions[function]; !found {
+		return nil, nil, noFunction(cfg, function)
+	}
+	return sources.OpenDeadLetters(ctx, sources.Config{Settings: cfg, Log: log}, function, shared)
+}
+
+func noFunction(cfg *configs.Config, name string) error {
+	names := slices.Sorted(maps.Keys(cfg.Functions))
+	hint := ""
+	if near := configs.Nearest(name, names); near != "" {
+		hint = fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	return fmt.Errorf("there is no function %s in the configuration%s; it has: %s", term.Printable(name), hint, strings.Join(names, ", "))
 }
 
 type deadListCommand struct {

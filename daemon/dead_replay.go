@@ -7,7 +7,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/daemon/cli/exit"
-	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/daemon/internal/sources"
 )
 
 type deadReplayCommand struct {
@@ -40,21 +40,12 @@ func (c *deadReplayCommand) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	return std.deadJob(selection, cfg).Replay(ctx, d, deadletter.ReplayOptions{OrderKey: replayKey(cfg.Functions[c.Function].Trigger), Doubtful: c.Doubtful})
+	return std.deadJob(selection, cfg).Replay(ctx, d, deadletter.ReplayOptions{OrderKey: sources.ReplayKey(cfg.Functions[c.Function].Trigger), Doubtful: c.Doubtful})
 }
 
 // deadJob returns the replay or purge of a selection.
 func (std *IO) deadJob(selection *deadletter.Selection, cfg *configs.Config) *deadletter.Job {
 	return &deadletter.Job{Selection: selection, Out: std.Out, Err: std.Err, ErrIsTerminal: std.ErrIsTerminal, ForceStop: std.Hurry, DataDir: cfg.DataDir}
-}
-
-// replayKey is what the order of a trigger's messages is within: a session, a token of the
-// subject, and else the whole queue.
-func replayKey(t configs.Trigger) func(*triggers.DeadLetter) string {
-	if t.ServiceBus != nil && t.ServiceBus.Sessions || t.NATS != nil && t.NATS.OrderingToken > 0 {
-		return func(letter *triggers.DeadLetter) string { return letter.Message.OrderingKey }
-	}
-	return func(*triggers.DeadLetter) string { return "" }
 }
 
 type deadPurgeCommand struct {

@@ -9,14 +9,12 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
 )
 
 // demoSettleLimit bounds the wait for the last messages. What a killed demo had
@@ -36,8 +34,7 @@ type demoRun struct {
 	command *demoCommand
 	io      *IO
 	daemon  *Daemon
-	conn    *natsjs.Connection
-	streams jetstream.JetStream
+	server  *sources.Server
 
 	sent    map[string]int64 // by function, those left by an earlier run among them
 	started time.Time
@@ -104,21 +101,17 @@ func (c *demoCommand) runIn(ctx context.Context, std *IO, dir string) (all bool,
 	if err := cfg.Complete(std.Env); err != nil {
 		return false, &StartError{err}
 	}
-	server, conn, err := startEmbedded(ctx, cfg, demoConnection, log)
+	server, err := sources.StartServer(ctx, sources.Config{Settings: cfg, Log: log}, demoConnection)
 	if err != nil {
 		return false, &StartError{err}
 	}
-	defer func() { err = errors.Join(err, closeEmbedded(server, conn)) }()
+	defer func() { err = errors.Join(err, server.Close()) }()
 
-	streams, err := jetstream.New(conn.Conn())
-	if err != nil {
-		return false, &StartError{err}
-	}
 	ready := make(chan struct{})
 	d := New(cfg,
 		WithLogger(log), WithEnv(std.Env, std.Environ), WithFuncs(handlers.Funcs{"resize": demoResize}),
-		WithConnection(demoConnection, conn), WithReady(func() { close(ready) }))
-	run := &demoRun{command: c, io: std, daemon: d, conn: conn, streams: streams, sent: make(map[string]int64)}
+		WithConnection(demoConnection, server.Connection), WithReady(func() { close(ready) }))
+	run := &demoRun{command: c, io: std, daemon: d, server: server, sent: make(map[string]int64)}
 	if err := run.countLeft(ctx); err != nil {
 		return false, &StartError{err}
 	}
@@ -160,18 +153,7 @@ func (r *demoRun) countLeft(ctx context.Context) error {
 // inStream counts the messages that are not settled: a function's stream keeps
 // each until then.
 func (r *demoRun) inStream(ctx context.Context, name string) (int64, error) {
-	return streamMessages(ctx, r.streams, name)
-}
-
-func streamMessages(ctx context.Context, streams jetstream.JetStream, name string) (int64, error) {
-	stream, err := streams.Stream(ctx, name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("looking at the stream %s: %w", name, err)
-	}
-	return int64(stream.CachedInfo().State.Msgs), nil
+	return r.server.CountMessages(ctx, name)
 }
 
 func (r *demoRun) left(ctx context.Context) (n int64, err error) {
@@ -255,7 +237,7 @@ func (r *demoRun) quotas() map[string]int {
 // feed tops every function up to what it should have ahead of it, and reports
 // whether there is more to send.
 func (r *demoRun) feed(quota map[string]int) (more bool, err error) {
-	sender := r.conn.NewSender()
+	sender := r.server.NewSender()
 	for _, s := range r.daemon.Status() {
 		f := demoFunctionOf(s.Name)
 		open := int(r.sent[f.name] - s.Done - s.Rejected)

@@ -11,14 +11,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
-	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
 // This file is `drover demo --scale`: a wave of messages, and workers and
@@ -63,12 +60,11 @@ def work(body):
 
 // wave is a demo of scaling under way.
 type wave struct {
-	io      *IO
-	daemon  *Daemon
-	conn    *natsjs.Connection
-	streams jetstream.JetStream
-	length  time.Duration
-	peak    float64 // messages a second
+	io     *IO
+	daemon *Daemon
+	server *sources.Server
+	length time.Duration
+	peak   float64 // messages a second
 
 	started time.Time
 	sent    int64
@@ -124,20 +120,12 @@ func (c *demoCommand) runScale(ctx context.Context, std *IO, dir string) (all bo
 // run connects, sends the wave, and waits until all is done and the instances are
 // few again.
 func (w *wave) run(ctx context.Context, cfg *configs.Config) (all bool, err error) {
-	connection := cfg.Functions[waveFunction].Trigger.Connection()
-	url, token, err := embedded.ReadClient(embeddedDir(cfg, connection))
+	w.server, err = sources.JoinServer(ctx, sources.Config{Settings: cfg, Log: w.daemon.log}, cfg.Functions[waveFunction].Trigger.Connection())
 	if err != nil {
 		return false, err
 	}
-	w.conn, err = natsjs.Connect(ctx, natsjs.ConnectionConfig{Name: connection, URLs: []string{url}, Token: token, Log: w.daemon.log})
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, w.conn.Close()) }()
-	if w.streams, err = jetstream.New(w.conn.Conn()); err != nil {
-		return false, fmt.Errorf("looking at the demo's stream: %w", err)
-	}
-	if w.sent, err = streamMessages(ctx, w.streams, waveFunction); err != nil {
+	defer func() { err = errors.Join(err, w.server.Close()) }()
+	if w.sent, err = w.server.CountMessages(ctx, waveFunction); err != nil {
 		return false, err
 	}
 	if w.sent > 0 {
@@ -175,7 +163,7 @@ func (w *wave) feed(ctx context.Context) (all bool, err error) {
 		if feeding {
 			continue
 		}
-		left, err := streamMessages(context.WithoutCancel(ctx), w.streams, waveFunction)
+		left, err := w.server.CountMessages(context.WithoutCancel(ctx), waveFunction)
 		switch {
 		case err != nil:
 			return false, err
@@ -194,7 +182,7 @@ func (w *wave) feed(ctx context.Context) (all bool, err error) {
 }
 
 func (w *wave) send(n int) error {
-	sender := w.conn.NewSender()
+	sender := w.server.NewSender()
 	for range n {
 		w.sent++
 		if err := sender.Send(context.Background(), &triggers.Message{Subject: waveFunction, Body: fmt.Appendf(nil, "%d", w.sent)}); err != nil {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/image/draw"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -58,11 +59,11 @@ const demoAckWait = 5 * time.Second
 func demoConfig(dataDir, appDir string) *configs.Config {
 	cfg := configs.New()
 	cfg.DataDir = dataDir
-	cfg.Connections = map[string]configs.Connection{demoConnection: {NATS: configs.Strings{"embedded"}}}
+	cfg.Connections = map[string]configs.Connection{demoConnection: sources.LocalConnection()}
 	cfg.Functions = make(map[string]configs.Function)
 	for _, f := range demoFunctions {
 		fn := configs.Function{
-			Trigger: configs.Trigger{NATS: &configs.NATSTrigger{AckWait: configs.Duration(demoAckWait)}},
+			Trigger: sources.LocalTrigger(demoAckWait),
 			Timeout: configs.Duration(30 * time.Second),
 		}
 		if f.name == "resize" {

@@ -16,9 +16,9 @@ import (
 )
 
 type emulateCommand struct {
-	Storagequeue emulateStorageCommand `cmd:"" help:"Run a local emulator of Azure Storage queues until SIGTERM or SIGINT."`
+	Storage emulateStorageCommand `cmd:"" name:"storagequeue" help:"Run a local emulator of Azure Storage queues until SIGTERM or SIGINT."`
 
-	Servicebus emulateBusCommand `cmd:"" help:"Run a local emulator of Azure Service Bus until SIGTERM or SIGINT."`
+	Bus emulateBusCommand `cmd:"" name:"servicebus" help:"Run a local emulator of Azure Service Bus until SIGTERM or SIGINT."`
 }
 
 type emulateBusCommand struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/invoke"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
@@ -119,10 +120,11 @@ func (c *invokeCommand) message(settings configs.Function, in io.Reader) (*trigg
 	if len(c.Property) > 0 {
 		m.Origin = triggers.Known(c.Property)
 	}
+	traits := sources.TraitsOf(settings.Trigger)
 	if m.Subject == "" {
-		m.Subject = sentTo(settings.Trigger)
+		m.Subject = traits.Target.Address
 	}
-	if bus := settings.Trigger.ServiceBus; bus != nil && bus.SessionState {
+	if traits.SessionState {
 		m.Session = new(invoke.Session)
 	}
 	if c.Body != nil {
@@ -132,18 +134,4 @@ func (c *invokeCommand) message(settings configs.Function, in io.Reader) (*trigg
 	var err error
 	m.Body, err = readBody(c.File, in, max(int64(settings.MaxBody), maxLine))
 	return m, err
-}
-
-// sentTo is the name that a trigger's messages were sent to; empty where there may
-// be several.
-func sentTo(t configs.Trigger) string {
-	switch {
-	case t.ServiceBus != nil:
-		return t.ServiceBus.Queue + t.ServiceBus.Topic // one of them is empty
-	case t.StorageQueue != nil:
-		return t.StorageQueue.Queue
-	case t.NATS != nil && !strings.ContainsAny(t.NATS.Subject, "*>"):
-		return t.NATS.Subject
-	}
-	return ""
 }

@@ -11,8 +11,10 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/internal/sources"
+	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/storagequeue"
 )
 
 const (
@@ -22,8 +24,8 @@ const (
 	closeLimit = 10 * time.Second
 )
 
-// This file opens and closes what a configuration needs, in order; its neighbours
-// connections.go, pools.go and kinds.go make the single things.
+// This file opens and closes what a configuration needs, in order. The packages sources and apps
+// make the single things.
 
 // parts is what a daemon has open of one configuration, by name. A reload makes the
 // parts of the new configuration, which keep what did not change of the old ones.
@@ -32,24 +34,23 @@ type parts struct {
 	cfg    *configs.Config
 	old    *parts // what may be kept; nil at the start
 
-	functions   map[string]*apps.Function
-	sources     map[string]triggers.Trigger // by function, where instances do the work
-	apps        *apps.Set                   // the worker processes
-	connections map[string]*connection      // to NATS: those that are ours to close
-	accounts    map[string]*storagequeue.Account
-	ledger      *storagequeue.Ledger // nil where no function needs it
+	functions map[string]*apps.Function
+	sources   map[string]triggers.Trigger // by function, where instances do the work
+	apps      *apps.Set                   // the worker processes
+	shared    *sources.Set                // what triggers and outputs share
 }
 
 func newParts(d *Daemon, cfg *configs.Config, old *parts) *parts {
 	p := &parts{
 		daemon: d, cfg: cfg, old: old,
 		functions: make(map[string]*apps.Function), sources: make(map[string]triggers.Trigger),
-		connections: make(map[string]*connection), accounts: make(map[string]*storagequeue.Account),
 	}
 	var oldApps *apps.Set
+	var earlier *sources.Set
 	if old != nil {
-		p.ledger, oldApps = old.ledger, old.apps
+		oldApps, earlier = old.apps, old.shared
 	}
+	p.shared = sources.New(sources.Config{Settings: cfg, Parent: d.parent, Stores: &d.stores.Stores, Log: d.log}, d.connections, earlier)
 	p.apps = apps.NewSet(apps.Options{
 		Config: cfg, Funcs: d.funcs, Env: d.env, Environ: d.environ, Running: d.running, Log: d.log,
 	}, oldApps)
@@ -77,6 +78,20 @@ func (p *parts) open(ctx context.Context) error {
 	return nil
 }
 
+// connect opens the connections that functions use.
+func (p *parts) connect(ctx context.Context) error {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
+		for _, connection := range p.cfg.Functions[name].Connections() {
+			if p.daemon.triggers[name] != nil && connection == p.cfg.Functions[name].Trigger.Connection() {
+				continue // the program's own
+			}
+			names = append(names, connection)
+		}
+	}
+	return p.shared.Connect(ctx, names)
+}
+
 // inOrder are the functions by their names.
 func (p *parts) inOrder() []*apps.Function {
 	out := make([]*apps.Function, 0, len(p.functions))
@@ -96,7 +111,7 @@ func (p *parts) openSources(ctx context.Context) error {
 			p.sources[name] = p.old.sources[name]
 			continue
 		}
-		source, err := p.openTrigger(ctx, name, p.cfg.Functions[name], nil, p.daemon.log.With("function", name))
+		source, err := p.shared.OpenTrigger(ctx, sources.TriggerConfig{Function: name, Settings: p.cfg.Functions[name], Log: p.daemon.log.With("function", name)})
 		if err != nil {
 			return fmt.Errorf("function %s: %w", name, err)
 		}
@@ -114,22 +129,8 @@ func (p *parts) close(keep *parts) error {
 	}
 	p.apps.ClosePools(keep.apps, p.daemon.appRegistry.PoolEnded)
 	errs := p.closeFunctions(keep)
-	for name, a := range p.accounts {
-		if keep.accounts[name] != a {
-			a.Close()
-		}
-	}
 	p.apps.CloseReaper(keep.apps)
-	if p.ledger != nil && keep.ledger != p.ledger {
-		errs = append(errs, p.ledger.Close())
-	}
-	for name, c := range p.connections {
-		if keep.connections[name] != c {
-			p.daemon.stores.remove(name)
-			errs = append(errs, c.close())
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.shared.Close(keep.shared))...)
 }
 
 // closeFunctions closes functions and sources, all at once: each waits for its server, and there
@@ -189,9 +190,34 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 		f.Trigger = given
 		return nil
 	}
-	source, err := p.openTrigger(ctx, f.Name, settings, f.Memory, f.Log)
+	source, err := p.shared.OpenTrigger(ctx, sources.TriggerConfig{Function: name, Settings: settings, Memory: f.Memory, Log: f.Log})
 	if err == nil {
 		f.Trigger = source
 	}
 	return err
+}
+
+// openOutput opens an output of a function, and starts it.
+func (p *parts) openOutput(ctx context.Context, f *apps.Function, settings configs.Output) error {
+	to, err := p.shared.OpenOutput(ctx, settings)
+	if err != nil {
+		return err
+	}
+	to.Name, to.Log = settings.String(), f.Log
+	own := dispatch.NewOutput(to)
+	f.Outputs = append(f.Outputs, own)
+	own.Start(context.WithoutCancel(ctx))
+	return nil
+}
+
+// checkParts looks for what is wrong with a configuration on this machine and in
+// this program, without starting anything of the user's.
+func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, env configs.Env, environ []string) (notes []string, err error) {
+	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
+		if needs := sources.TraitsOf(cfg.Functions[name].Trigger).Requirement; needs != "" {
+			notes = append(notes, fmt.Sprintf("function %s %s", name, needs))
+		}
+	}
+	more, errs := apps.CheckApps(ctx, cfg, env, environ)
+	return append(notes, more...), errors.Join(append(apps.CheckFuncs(cfg, funcs), errs...)...)
 }

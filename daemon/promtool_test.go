@@ -73,7 +73,7 @@ func everything(t *testing.T) *Daemon {
 	f.AddReport(1, load)
 	d := New(configs.New())
 	d.fleet, d.traces = f, new(telemetry.Traces)
-	d.stores.add("embedded", new(embedded.Server))
+	d.stores.Add("embedded", new(embedded.Server))
 	d.decisions.Record("instances", time.Now(), testDecision())
 	return d
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -272,9 +271,9 @@ func (d *Daemon) reloadable(now *parts, cfg *configs.Config) error {
 			fixed = append(fixed, key.name)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(now.connections)) {
+	for _, name := range d.stores.Names() {
 		is, there := cfg.Connections[name]
-		if now.connections[name].server != nil && there && !reflect.DeepEqual(now.cfg.Connections[name], is) {
+		if there && !reflect.DeepEqual(now.cfg.Connections[name], is) {
 			fixed = append(fixed, "connections."+name+" (the embedded server)")
 		}
 	}
@@ -307,14 +306,11 @@ func WithLogLevel(level *slog.LevelVar) Option { return func(d *Daemon) { d.leve
 
 // What follows says of single parts whether a new configuration keeps them.
 
-func (p *parts) keepsConnection(name string) bool {
-	return p.old != nil && reflect.DeepEqual(p.old.cfg.Connections[name], p.cfg.Connections[name])
-}
-
 // forgetOld releases the parts that these follow.
 func (p *parts) forgetOld() {
 	p.old = nil
 	p.apps.ForgetOld()
+	p.shared.DropEarlier()
 }
 
 // keepsSettings reports whether a function is what it was, but for its app.
@@ -324,7 +320,7 @@ func (p *parts) keepsSettings(name string) bool {
 	}
 	was, found := p.old.cfg.Functions[name]
 	return found && reflect.DeepEqual(was, p.cfg.Functions[name]) &&
-		!slices.ContainsFunc(was.Connections(), func(c string) bool { return !p.keepsConnection(c) })
+		!slices.ContainsFunc(was.Connections(), func(c string) bool { return !reflect.DeepEqual(p.old.cfg.Connections[c], p.cfg.Connections[c]) })
 }
 
 func (p *parts) keepsSource(name string) bool {

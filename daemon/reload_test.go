@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -476,13 +477,13 @@ func TestAStartWaitsForTheStore(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, reloadConfig, reloadApp)
 	cfg := r.load()
-	server, c, err := startEmbedded(t.Context(), cfg, "embedded", slog.New(slog.DiscardHandler))
+	server, err := sources.StartServer(t.Context(), sources.Config{Settings: cfg, Log: slog.New(slog.DiscardHandler)}, "embedded")
 	if err != nil {
 		t.Fatal(err)
 	}
 	out, stop := startCommand(t, "run", r.file)
 	until(t, out, "the daemon has its socket", func() bool { _, err := os.Stat(admin.SocketPath(cfg.DataDir)); return err == nil })
-	if err := closeEmbedded(server, c); err != nil {
+	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}
 	out.wait(t, "msg=running")

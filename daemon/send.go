@@ -19,9 +19,8 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
-	"github.com/drover-run/drover/triggers/storagequeue"
 )
 
 // maxLine bounds a line of input, and a whole file that is one message, in bytes: no
@@ -74,29 +73,30 @@ func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := c.fits(cfg.Connections[to.connection]); err != nil {
+	from := sources.Config{Settings: cfg, Log: std.logger(configs.Log{Level: "error", Format: "auto"})}
+	if err := c.checkFlags(sources.AcceptedBy(from, to.Connection)); err != nil {
 		return err
 	}
-	out, done, err := c.open(ctx, cfg, to, std)
+	out, done, err := sources.OpenSender(ctx, from, to, sources.SendOptions{Delay: c.Delay, TTL: c.TTL, Encoding: c.Encoding})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
 
-	n, err := c.sendAll(ctx, out, to.subject, std)
-	if errors.Is(err, natsjs.ErrNoStream) {
+	n, err := c.sendAll(ctx, out, to.Address, std)
+	if errors.Is(err, sources.ErrNoStream) {
 		return c.unknownTarget(cfg, to)
 	}
 	if err != nil {
-		return fmt.Errorf("sending to %s, after %d messages were accepted: %w", to.subject, n, err)
+		return fmt.Errorf("sending to %s, after %d messages were accepted: %w", to.Address, n, err)
 	}
-	_, err = fmt.Fprintf(std.Out, "sent %d to %s\n", n, to.subject)
+	_, err = fmt.Fprintf(std.Out, "sent %d to %s\n", n, to.Address)
 	return err
 }
 
-// fits refuses flags that are for another kind of source.
-func (c *sendCommand) fits(connection configs.Connection) error {
-	if c.Encoding != "" && c.Encoding != string(storagequeue.Base64) && c.Encoding != string(storagequeue.Text) {
+// checkFlags refuses flags that are for another kind of source.
+func (c *sendCommand) checkFlags(accepts sources.Accepts) error {
+	if c.Encoding != "" && c.Encoding != "base64" && c.Encoding != "text" {
 		return exit.UsageError("--encoding is base64 or text")
 	}
 	if c.Delay < 0 || c.TTL != nil && *c.TTL < 0 {
@@ -106,141 +106,58 @@ func (c *sendCommand) fits(connection configs.Connection) error {
 		switch {
 		case !slices.Contains(triggers.Settable, name):
 			return exit.UsageError(fmt.Sprintf("--property %s: there is no such property; there are %s", name, strings.Join(triggers.Settable, ", ")))
-		case !connection.ServiceBus() && !connection.Storage() && triggers.Header(name) == "":
+		case !accepts.Property(name):
 			return exit.UsageError(fmt.Sprintf("--property %s: NATS has no header of that meaning; give one with --header", name))
 		}
 	}
 	switch {
-	case connection.Storage() && c.Session != "":
+	case !accepts.Sessions && c.Session != "":
 		return exit.UsageError("--session is for Service Bus; storage queues have no sessions")
-	case connection.Storage() && len(c.Header)+len(c.Property) > 0:
+	case !accepts.Headers && len(c.Header)+len(c.Property) > 0:
 		return exit.UsageError("--header and --property are not for storage queues: a message there is a body alone")
-	case !connection.Storage() && (c.Delay != 0 || c.TTL != nil || c.Encoding != ""):
+	case !accepts.Scheduling && (c.Delay != 0 || c.TTL != nil || c.Encoding != ""):
 		return exit.UsageError("--delay, --ttl and --encoding are for storage queues")
 	}
 	return nil
 }
 
-// destination is where the messages of one call go.
-type destination struct {
-	function   string // empty for a subject
-	connection string
-	subject    string
-}
-
-func (c *sendCommand) resolve(cfg *configs.Config) (destination, error) {
+// resolve returns where the messages go.
+func (c *sendCommand) resolve(cfg *configs.Config) (to sources.Target, err error) {
 	if f, ok := cfg.Functions[c.Target]; ok {
-		if bus := f.Trigger.ServiceBus; bus != nil {
-			return destination{c.Target, bus.Connection, bus.Queue + bus.Topic}, nil // one of them is empty
+		of := sources.TraitsOf(f.Trigger)
+		if of.Target.Address == "" {
+			return to, fmt.Errorf("function %s consumes %s; send to one subject that it matches", c.Target, of.Subjects)
 		}
-		if q := f.Trigger.StorageQueue; q != nil {
-			return destination{c.Target, q.Connection, q.Queue}, nil
-		}
-		nats := f.Trigger.NATS
-		if nats.Subject == "" || strings.ContainsAny(nats.Subject, "*>") {
-			return destination{}, fmt.Errorf("function %s consumes %s; send to one subject that it matches",
-				c.Target, orAll(nats.Subject))
-		}
-		return destination{c.Target, nats.Connection, nats.Subject}, nil
+		of.Target.Function = c.Target
+		return of.Target, nil
 	}
 	via := c.Via
 	if via == "" {
 		names := slices.Sorted(maps.Keys(cfg.Connections))
 		if len(names) != 1 {
-			return destination{}, fmt.Errorf("%s is not a function of %s; to send to it as a subject, choose the connection with --via: %s",
+			return to, fmt.Errorf("%s is not a function of %s; to send to it as a subject, choose the connection with --via: %s",
 				c.Target, c.Config, strings.Join(names, ", "))
 		}
 		via = names[0]
 	} else if _, ok := cfg.Connections[via]; !ok {
-		return destination{}, fmt.Errorf("--via %s: no such connection in %s; use one of: %s",
+		return to, fmt.Errorf("--via %s: no such connection in %s; use one of: %s",
 			via, c.Config, strings.Join(slices.Sorted(maps.Keys(cfg.Connections)), ", "))
 	}
-	return destination{"", via, c.Target}, nil
+	return sources.Target{Connection: via, Address: c.Target}, nil
 }
 
-func orAll(subject string) string {
-	if subject == "" {
-		return "all subjects of its stream"
-	}
-	return "the subjects " + subject
-}
-
-func (c *sendCommand) unknownTarget(cfg *configs.Config, to destination) error {
+func (c *sendCommand) unknownTarget(cfg *configs.Config, to sources.Target) error {
 	names := slices.Sorted(maps.Keys(cfg.Functions))
 	hint := ""
 	if near := configs.Nearest(c.Target, names); near != "" {
 		hint = fmt.Sprintf(" (did you mean %s?)", near)
 	}
-	if to.function != "" {
+	if to.Function != "" {
 		return fmt.Errorf("no stream on connection %s has the subject %s of function %s; create one, or set create: true and start the daemon",
-			to.connection, to.subject, to.function)
+			to.Connection, to.Address, to.Function)
 	}
 	return fmt.Errorf("%s is not a function of %s%s, and no stream on connection %s has it as a subject; functions: %s",
-		c.Target, c.Config, hint, to.connection, strings.Join(names, ", "))
-}
-
-// open reaches where the messages go.
-func (c *sendCommand) open(ctx context.Context, cfg *configs.Config, to destination, std *IO) (dispatch.Sender, func() error, error) {
-	if connection := cfg.Connections[to.connection]; connection.ServiceBus() {
-		access, err := busAccess(to.connection, connection)
-		if err != nil {
-			return nil, nil, err
-		}
-		return busSender(access, to.subject)(ctx)
-	}
-	if connection := cfg.Connections[to.connection]; connection.Storage() {
-		return c.openStorage(cfg, to, connection)
-	}
-	conn, done, err := c.connect(ctx, cfg, to, std)
-	if err != nil {
-		return nil, nil, err
-	}
-	return conn.NewSender(), done, nil
-}
-
-// openStorage reaches a storage queue; that of a function is made where the
-// function would make it.
-func (c *sendCommand) openStorage(cfg *configs.Config, to destination, connection configs.Connection) (dispatch.Sender, func() error, error) {
-	account, err := storageAccount(to.connection, connection)
-	if err != nil {
-		return nil, nil, err
-	}
-	s := storagequeue.SenderConfig{Account: account, Queue: to.subject, Encoding: storagequeue.Encoding(c.Encoding), Delay: c.Delay, TimeToLive: storagequeue.DefaultTimeToLive}
-	if c.TTL != nil {
-		s.TimeToLive = *c.TTL
-	}
-	if f := cfg.Functions[to.function].Trigger.StorageQueue; f != nil {
-		s.Create = f.Create
-		if s.Encoding == "" {
-			s.Encoding = storagequeue.Encoding(f.Encoding)
-		}
-	}
-	if s.Encoding == "" {
-		s.Encoding = storagequeue.Base64
-	}
-	out, err := storagequeue.NewSender(s)
-	if err != nil {
-		return nil, nil, err
-	}
-	return out, func() error { account.Close(); return nil }, nil
-}
-
-// connect reaches the server, and makes what the function would make where no
-// daemon has yet.
-func (c *sendCommand) connect(ctx context.Context, cfg *configs.Config, to destination, std *IO) (*natsjs.Connection, func() error, error) {
-	log := std.logger(configs.Log{Level: "error", Format: "auto"})
-	conn, started, done, err := reachNATS(ctx, cfg, to.connection, log)
-	if err != nil || !started || to.function == "" {
-		return conn, done, err
-	}
-	trigger, err := openNATS(ctx, conn, to.function, cfg.Functions[to.function], nil, log)
-	if err == nil {
-		err = trigger.Close(ctx)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, done())
-	}
-	return conn, done, nil
+		c.Target, c.Config, hint, to.Connection, strings.Join(names, ", "))
 }
 
 // sendAll sends what the flags ask for and returns how many messages the server

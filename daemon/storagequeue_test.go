@@ -14,7 +14,6 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/storagequeue"
 	"github.com/drover-run/drover/triggers/storagequeue/azuritetest"
@@ -281,25 +280,6 @@ functions:
 	}
 	if len(*clients) == 0 || (*clients)[0] != "11111111-2222-3333-4444-555555555555" {
 		t.Errorf("tokens were asked for by %v", *clients)
-	}
-}
-
-func TestStorageAccounts(t *testing.T) {
-	for _, test := range []struct {
-		c    configs.Connection
-		want string // of the error
-	}{
-		{configs.Connection{StorageAccount: "contoso", Identity: "managed"}, ""},
-		{configs.Connection{StorageAccount: "contoso", Identity: "workload"}, "connection store, identity workload: "},
-		{configs.Connection{StorageAccount: "contoso", Identity: "managed", TLS: &configs.TLS{CA: "no pem"}}, "tls.ca has no PEM certificate"},
-	} {
-		a, err := storageAccount("store", test.c)
-		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%v, want %q", err, test.want)
-		}
-		if a != nil {
-			a.Close()
-		}
 	}
 }
 

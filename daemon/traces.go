@@ -8,6 +8,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/buildinfo"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/daemon/internal/tlsconfig"
 )
@@ -40,5 +41,5 @@ func spansOf(traces *telemetry.Traces, function string, settings configs.Functio
 	if traces == nil {
 		return nil
 	}
-	return dispatch.NewSpans(traces.Tracer(), traces.SampleRate(), function, sourceOf(settings.Trigger))
+	return dispatch.NewSpans(traces.Tracer(), traces.SampleRate(), function, sources.TraitsOf(settings.Trigger).Entity)
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/drover-run/drover/daemon/cli/tune"
 	"github.com/drover-run/drover/daemon/cli/tune/measure"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/sources"
 )
 
 // tuneCommand is `drover tune`.
@@ -104,7 +105,7 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	if err := c.confirm(ctx, std, len(messages.All)); err != nil {
 		return err
 	}
-	if bus := settings.Trigger.ServiceBus; bus != nil && bus.SessionState {
+	if sources.TraitsOf(settings.Trigger).SessionState {
 		for _, m := range messages.All {
 			m.Session = new(invoke.Session)
 		}

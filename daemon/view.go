@@ -21,7 +21,7 @@ func (d *Daemon) view() *status.View {
 	return &status.View{
 		Phase: d.inPhase, Config: d.config, Running: d.running, Fleet: d.instances,
 		Apps:   func() map[string]apps.Status { return d.appRegistry.Statuses(usageFresh) },
-		Reload: d.lastReload, Bodies: d.bodies, Traces: d.tracing, StoreNames: d.stores.names, StoreProblem: d.stores.problem,
+		Reload: d.lastReload, Bodies: d.bodies, Traces: d.tracing, StoreNames: d.stores.Names, StoreProblem: d.stores.problem,
 		Backlogs: &d.backlogs, Decisions: &d.decisions, DataDir: d.cfg.DataDir, Log: d.log,
 	}
 }

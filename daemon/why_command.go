@@ -14,6 +14,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/triggers"
 )
@@ -124,7 +125,7 @@ func (c *whyCommand) amongTheDead(ctx context.Context, unknown []api.Explanation
 			continue
 		}
 		most := maxDeadSearched
-		if cfg.Functions[name].Trigger.StorageQueue != nil {
+		if sources.TraitsOf(cfg.Functions[name].Trigger).BrowseHides {
 			most = deadletter.PeekPage // to see more would hide them from others
 		}
 		e, found := c.dead(ctx, name, dead, most)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/interpreters"
@@ -137,8 +138,7 @@ func Functions(cfg *configs.Config) map[string][]workers.Function {
 		if !found {
 			continue
 		}
-		bus := settings.Trigger.ServiceBus
-		f := workers.Function{Name: name, Module: c.Module, Function: c.Function, SessionState: bus != nil && bus.SessionState}
+		f := workers.Function{Name: name, Module: c.Module, Function: c.Function, SessionState: sources.TraitsOf(settings.Trigger).SessionState}
 		if len(settings.Output) == 0 {
 			f.Results = protocol.Dropped
 		}
