@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // outputGrace is how long the output of a process that ended is read on, in case
@@ -36,63 +38,6 @@ func NewOutput(to io.Writer) (*Output, error) {
 
 // Close is for one that no process was started with.
 func (o *Output) Close() error { return errors.Join(o.Child.Close(), o.ours.Close()) }
-
-// copy moves what goes into the process and comes from it. It begins before the
-// process does, so that nothing that is short-lived is missed.
-func (p *Process) copy(stdin []byte) {
-	if p.input != nil {
-		p.copying.Go(func() {
-			_, _ = p.input.Write(stdin) // it need not read all, nor any
-			_ = p.input.Close()
-		})
-	}
-	for _, o := range p.outputs {
-		p.copying.Go(func() {
-			_, _ = io.Copy(o.to, o.ours) // to the end of the pipe, or until it is closed
-			_ = o.ours.Close()
-		})
-	}
-}
-
-// passed closes what the child has now.
-func (p *Process) passed() {
-	for _, o := range p.outputs {
-		_ = o.Child.Close()
-	}
-}
-
-// abandon closes the pipes of a process that did not start.
-func (p *Process) abandon() {
-	if p.input != nil {
-		_ = p.input.Close()
-	}
-	for _, o := range p.outputs {
-		_ = o.Close()
-	}
-	p.copying.Wait()
-}
-
-// ended takes how the process ended, and ends the copying.
-func (p *Process) ended(exit Exit) {
-	p.exit = exit
-	defer close(p.waited)
-	copied := make(chan struct{})
-	go func() { p.copying.Wait(); close(copied) }()
-	limit := time.NewTimer(outputGrace)
-	defer limit.Stop()
-	select {
-	case <-copied:
-		return
-	case <-limit.C:
-	}
-	if p.input != nil {
-		_ = p.input.Close()
-	}
-	for _, o := range p.outputs {
-		_ = o.ours.Close() // wakes the reader
-	}
-	<-copied
-}
 
 // MaxLine is how long a line of output may be, in bytes: it is cut in several.
 const MaxLine = 16 << 10
@@ -139,4 +84,17 @@ func (w *Lines) put(line []byte) {
 	if text := strings.TrimRight(string(line), "\r"); strings.TrimSpace(text) != "" {
 		w.Line(strings.ToValidUTF8(text, "?"))
 	}
+}
+
+// explain says what to do about errors that come of limits.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return fmt.Errorf("%w: no more processes may be made here; see ulimit -u, pids.max of the cgroup (TasksMax of the unit, the container's limit), and kernel.pid_max", err)
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("%w; see ulimit -n (LimitNOFILE of the unit)", err)
+	case errors.Is(err, unix.E2BIG):
+		return fmt.Errorf("%w: the arguments and the environment together, or one of them, are more than the kernel takes", err)
+	}
+	return err
 }

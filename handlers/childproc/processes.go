@@ -25,55 +25,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
-
-// Command is what a process runs, in a process group of its own.
-type Command struct {
-	// Path is the program. One without a slash is searched for in the daemon's PATH.
-	Path string
-	// Name is the program's argv[0]; empty: Path.
-	Name string
-	Args []string
-	// Dir is where it runs; empty: where we do.
-	Dir string
-	// Env is its environment, and no more than that.
-	Env []string
-	// Stdin is what it can read; it need not read all, nor any.
-	Stdin []byte
-	// Stdout and Stderr take what it writes, each from one goroutine; nil drops it.
-	Stdout, Stderr io.Writer
-	// Files are its file descriptors 3 and up. They stay ours to close.
-	Files []*os.File
-}
-
-// Exit is how a process ended.
-type Exit struct {
-	// Err says that nobody knows: the reaper died, or somebody else collected it.
-	// Then the rest is not set.
-	Err    error
-	Status syscall.WaitStatus
-	// CPU is what it has used, with the children that it or the reaper collected.
-	CPU time.Duration
-	// MaxRSS is the most that was resident of it, in bytes.
-	MaxRSS int64
-}
-
-// String is how it ended, as exec.ExitError says it.
-func (e Exit) String() string {
-	switch {
-	case e.Err != nil:
-		return e.Err.Error()
-	case e.Status.Signaled():
-		return "signal: " + e.Status.Signal().String()
-	}
-	return fmt.Sprintf("exit status %d", e.Status.ExitStatus())
-}
-
-// ErrReaperDied is Exit.Err of the processes of a reaper that died. They were
-// killed.
-var ErrReaperDied = errors.New("the reaper died")
 
 // Process is a process that a reaper started or adopted.
 type Process struct {
@@ -175,14 +127,14 @@ func (r *Reaper) PID() int {
 
 // Start runs a command. The error says what to do about it where that is known.
 func (r *Reaper) Start(c Command) (*Process, error) {
-	p, err := r.start(c)
+	p, err := r.startCommand(c)
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", c.Path, err)
 	}
 	return p, nil
 }
 
-func (r *Reaper) start(c Command) (*Process, error) {
+func (r *Reaper) startCommand(c Command) (*Process, error) {
 	path := c.Path
 	if !strings.Contains(path, "/") {
 		found, err := exec.LookPath(path)
@@ -244,7 +196,7 @@ func (r *Reaper) start(c Command) (*Process, error) {
 		}
 	}
 	p.copy(c.Stdin)
-	if err := s.start(p, path, c, files); err != nil {
+	if err := s.startProcess(p, path, c, files); err != nil {
 		p.abandon()
 		return nil, err
 	}
@@ -261,25 +213,12 @@ func (r *Reaper) Adopt(parent *Process, pid int, outputs ...*Output) (*Process, 
 	p := newProcess(parent.session)
 	p.outputs = outputs
 	p.copy(nil)
-	if err := parent.session.adopt(p, parent, pid); err != nil {
+	if err := parent.session.adoptProcess(p, parent, pid); err != nil {
 		p.abandon()
 		return nil, fmt.Errorf("adopting process %d: %w", pid, err)
 	}
 	p.passed()
 	return p, nil
-}
-
-// explain says what to do about errors that come of limits.
-func explain(err error) error {
-	switch {
-	case errors.Is(err, unix.EAGAIN):
-		return fmt.Errorf("%w: no more processes may be made here; see ulimit -u, pids.max of the cgroup (TasksMax of the unit, the container's limit), and kernel.pid_max", err)
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return fmt.Errorf("%w; see ulimit -n (LimitNOFILE of the unit)", err)
-	case errors.Is(err, unix.E2BIG):
-		return fmt.Errorf("%w: the arguments and the environment together, or one of them, are more than the kernel takes", err)
-	}
-	return err
 }
 
 // Self is the path of this program, for those who start it again: the very file
@@ -313,4 +252,61 @@ func descriptors(files []*os.File) []int {
 		out = append(out, int(f.Fd()))
 	}
 	return out
+}
+
+// copy moves what goes into the process and comes from it. It begins before the
+// process does, so that nothing that is short-lived is missed.
+func (p *Process) copy(stdin []byte) {
+	if p.input != nil {
+		p.copying.Go(func() {
+			_, _ = p.input.Write(stdin) // it need not read all, nor any
+			_ = p.input.Close()
+		})
+	}
+	for _, o := range p.outputs {
+		p.copying.Go(func() {
+			_, _ = io.Copy(o.to, o.ours) // to the end of the pipe, or until it is closed
+			_ = o.ours.Close()
+		})
+	}
+}
+
+// passed closes what the child has now.
+func (p *Process) passed() {
+	for _, o := range p.outputs {
+		_ = o.Child.Close()
+	}
+}
+
+// abandon closes the pipes of a process that did not start.
+func (p *Process) abandon() {
+	if p.input != nil {
+		_ = p.input.Close()
+	}
+	for _, o := range p.outputs {
+		_ = o.Close()
+	}
+	p.copying.Wait()
+}
+
+// ended takes how the process ended, and ends the copying.
+func (p *Process) ended(exit Exit) {
+	p.exit = exit
+	defer close(p.waited)
+	copied := make(chan struct{})
+	go func() { p.copying.Wait(); close(copied) }()
+	limit := time.NewTimer(outputGrace)
+	defer limit.Stop()
+	select {
+	case <-copied:
+		return
+	case <-limit.C:
+	}
+	if p.input != nil {
+		_ = p.input.Close()
+	}
+	for _, o := range p.outputs {
+		_ = o.ours.Close() // wakes the reader
+	}
+	<-copied
 }

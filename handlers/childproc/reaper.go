@@ -89,7 +89,7 @@ func reap() int {
 	if r.marked {
 		marked = 1
 	}
-	if !say(newMessage(saysReady, 0, 0).number(marked)) {
+	if !say(newMessage(saysReady, 0, 0).addNumber(marked)) {
 		fmt.Fprintln(os.Stderr, "this is started by drover itself")
 		return 1
 	}
@@ -264,7 +264,7 @@ func say(m message) bool {
 }
 
 func refuse(id uint64, errno syscall.Errno, text string) {
-	say(newMessage(saysRefused, 0, id).number(uint32(errno)).text(text))
+	say(newMessage(saysRefused, 0, id).addNumber(uint32(errno)).addText(text))
 }
 
 // handle does what a request asks for. One that is wrong is refused.
@@ -277,7 +277,7 @@ func (r *reaper) handle(q request) {
 	id := q.f.long()
 	switch q.kind {
 	case saysStart:
-		r.start(id, q)
+		r.startChild(id, q)
 	case saysSignal:
 		signal := syscall.Signal(q.f.number())
 		if l := r.leaders[id]; l != nil && q.f.end() == nil {
@@ -293,7 +293,7 @@ func (r *reaper) handle(q request) {
 	}
 }
 
-func (r *reaper) start(id uint64, q request) {
+func (r *reaper) startChild(id uint64, q request) {
 	path, name, dir, args, env := q.f.text(), q.f.text(), q.f.text(), q.f.texts(), q.f.texts()
 	switch {
 	case q.lost:
@@ -332,7 +332,7 @@ func (r *reaper) start(id uint64, q request) {
 
 func (r *reaper) enter(l *leader) {
 	r.leaders[l.id], r.byPID[l.pid] = l, l
-	say(newMessage(saysStarted, 0, l.id).number(uint32(l.pid)))
+	say(newMessage(saysStarted, 0, l.id).addNumber(uint32(l.pid)))
 }
 
 func (r *reaper) adopt(id uint64, f *fields) {

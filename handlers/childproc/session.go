@@ -16,13 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// reaperName is what the program is called where it is to be the reaper.
-	reaperName = "drover-reaper"
-	// answerLimit is how long the reaper may take for an answer, before it is
-	// killed as one that hangs.
-	answerLimit = 30 * time.Second
-)
+// answerLimit bounds the time in which the reaper must answer. One that takes longer hangs,
+// and is killed.
+const answerLimit = 30 * time.Second
 
 // session is one reaper process, as seen from here, from its start to its end.
 type session struct {
@@ -134,28 +130,28 @@ func (s *session) over() bool {
 	return s.dead
 }
 
-// start asks for a process, and waits until it is there.
-func (s *session) start(p *Process, path string, c Command, files []*os.File) error {
+// startProcess has the reaper start a process, and waits until it has.
+func (s *session) startProcess(p *Process, path string, c Command, files []*os.File) error {
 	if len(files) > maxFiles {
 		return fmt.Errorf("%d files for a process, where %d are the most", len(files), maxFiles)
 	}
-	if err := s.enter(p); err != nil {
+	if err := s.register(p); err != nil {
 		return err
 	}
-	m := newMessage(saysStart, byte(len(files)), p.id).text(path).text(c.Name).text(c.Dir).texts(c.Args).texts(c.Env)
+	m := newMessage(saysStart, byte(len(files)), p.id).addText(path).addText(c.Name).addText(c.Dir).addTexts(c.Args).addTexts(c.Env)
 	return s.ask(p, m, unix.UnixRights(descriptors(files)...))
 }
 
-// adopt asks for a process of another's to be taken over.
-func (s *session) adopt(p, parent *Process, pid int) error {
-	if err := s.enter(p); err != nil {
+// adoptProcess has the reaper take over a process that parent has forked, and waits until it has.
+func (s *session) adoptProcess(p, parent *Process, pid int) error {
+	if err := s.register(p); err != nil {
 		return err
 	}
-	return s.ask(p, newMessage(saysAdopt, 0, p.id).long(parent.id).number(uint32(pid)), nil)
+	return s.ask(p, newMessage(saysAdopt, 0, p.id).addLong(parent.id).addNumber(uint32(pid)), nil)
 }
 
-// enter gives a process its number.
-func (s *session) enter(p *Process) error {
+// register gives a process its number. It fails if the reaper has ended.
+func (s *session) register(p *Process) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dead {
@@ -205,7 +201,7 @@ func (s *session) write(m message, rights []byte) error {
 }
 
 func (s *session) signal(id uint64, signal syscall.Signal) {
-	if m, err := newMessage(saysSignal, 0, id).number(uint32(signal)).whole(); err == nil {
+	if m, err := newMessage(saysSignal, 0, id).addNumber(uint32(signal)).whole(); err == nil {
 		_ = s.write(m, nil) // where the reaper is dead, so are its processes
 	}
 }
@@ -218,7 +214,7 @@ func (s *session) read(in io.Reader) {
 			err = s.heard(kind, f)
 		}
 		if err != nil {
-			s.end(err)
+			s.reaperEnded(err)
 			return
 		}
 	}
@@ -274,9 +270,9 @@ func (e *refusal) Error() string {
 
 func (e *refusal) Unwrap() error { return e.errno }
 
-// end is called when the reaper has ended, by itself or at close's request. It kills the
+// reaperEnded is called when the reaper has ended, by itself or at close's request. It kills the
 // processes that the reaper has left.
-func (s *session) end(why error) {
+func (s *session) reaperEnded(why error) {
 	s.mu.Lock()
 	s.dead = true
 	closing := s.closing

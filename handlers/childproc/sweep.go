@@ -51,11 +51,11 @@ func (r *reaper) look() {
 		case !l.seen && l.lost():
 			r.forget(l)
 			r.strays = true // what it left behind was taken for a living one's just now
-			say(newMessage(saysExited, 0, l.id).number(0).number(0).long(0).long(0))
+			say(newMessage(saysExited, 0, l.id).addNumber(0).addNumber(0).addLong(0).addLong(0))
 		case !l.ended.IsZero() && (!l.left || time.Since(l.ended) > sweepLimit):
 			l.collect()
 			r.forget(l)
-			say(newMessage(saysExited, 0, l.id).number(1).number(uint32(l.status)).long(uint64(l.cpu)).long(uint64(maxRSS(&l.rusage))))
+			say(newMessage(saysExited, 0, l.id).addNumber(1).addNumber(uint32(l.status)).addLong(uint64(l.cpu)).addLong(uint64(maxRSS(&l.rusage))))
 		}
 	}
 }

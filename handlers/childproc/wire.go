@@ -11,6 +11,9 @@ import (
 // length of the rest, u8 kind, u8 number of file descriptors that come with the
 // head), and the rest. All numbers are little-endian, a text is a u32 length and its
 // bytes, and every message begins with the u64 number of a process.
+// reaperName is argv[0] of the program when it runs as the reaper.
+const reaperName = "drover-reaper"
+
 const (
 	// To the reaper.
 	saysStart  = 1 // path, name, dir, u32 n and n args, u32 n and n of the environment; file descriptors from 0
@@ -42,14 +45,14 @@ func newMessage(kind, files byte, id uint64) message {
 	return binary.LittleEndian.AppendUint64(message{0, 0, 0, 0, kind, files}, id)
 }
 
-func (m message) number(n uint32) message { return binary.LittleEndian.AppendUint32(m, n) }
-func (m message) long(n uint64) message   { return binary.LittleEndian.AppendUint64(m, n) }
-func (m message) text(s string) message   { return append(m.number(uint32(len(s))), s...) }
+func (m message) addNumber(n uint32) message { return binary.LittleEndian.AppendUint32(m, n) }
+func (m message) addLong(n uint64) message   { return binary.LittleEndian.AppendUint64(m, n) }
+func (m message) addText(s string) message   { return append(m.addNumber(uint32(len(s))), s...) }
 
-func (m message) texts(list []string) message {
-	m = m.number(uint32(len(list)))
+func (m message) addTexts(list []string) message {
+	m = m.addNumber(uint32(len(list)))
 	for _, s := range list {
-		m = m.text(s)
+		m = m.addText(s)
 	}
 	return m
 }

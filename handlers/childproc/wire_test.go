@@ -8,7 +8,7 @@ import (
 
 func TestMessages(t *testing.T) {
 	args, env := []string{"", "one", "\xff\x00"}, []string{}
-	m, err := newMessage(saysStart, 3, 1<<40+7).text("path").text("").texts(args).texts(env).number(9).long(10).whole()
+	m, err := newMessage(saysStart, 3, 1<<40+7).addText("path").addText("").addTexts(args).addTexts(env).addNumber(9).addLong(10).whole()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestMessages(t *testing.T) {
 	if f.number() != 0 || f.long() != 0 || f.text() != "" || len(f.texts()) != 0 || f.end() == nil {
 		t.Error("beyond the end there is something")
 	}
-	if _, err := newMessage(saysStart, 0, 1).text(string(make([]byte, maxMessage))).whole(); err == nil {
+	if _, err := newMessage(saysStart, 0, 1).addText(string(make([]byte, maxMessage))).whole(); err == nil {
 		t.Error("a message without bounds")
 	}
 }
@@ -37,9 +37,9 @@ func TestMessages(t *testing.T) {
 // have.
 func FuzzMessages(f *testing.F) {
 	for _, seed := range []message{
-		newMessage(saysStart, 3, 1).text("/bin/true").text("").text("").texts([]string{"a"}).texts(nil),
-		newMessage(saysExited, 0, 1).number(1).number(9).long(1).long(2),
-		newMessage(saysStart, 0, 1).number(1<<32 - 1),
+		newMessage(saysStart, 3, 1).addText("/bin/true").addText("").addText("").addTexts([]string{"a"}).addTexts(nil),
+		newMessage(saysExited, 0, 1).addNumber(1).addNumber(9).addLong(1).addLong(2),
+		newMessage(saysStart, 0, 1).addNumber(1<<32 - 1),
 	} {
 		m, err := seed.whole()
 		if err != nil {

@@ -15,18 +15,6 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Verdict is what an answer's status means.
-type Verdict string
-
-// The verdicts.
-const (
-	Done   Verdict = "done"
-	Retry  Verdict = "retry"
-	Reject Verdict = "reject"
-	// Pause gives the message back, and receives no more until the app is another.
-	Pause Verdict = "pause"
-)
-
 const (
 	// maxDetail is how much of an answer's body is kept of a failure, in bytes.
 	maxDetail = 4 << 10
@@ -36,9 +24,9 @@ const (
 	longestRetryAfter = 24 * time.Hour
 )
 
-// failed is a request without an answer. Where there was no connection, the app
-// has seen nothing of it.
-func (h *Handler) failed(ctx context.Context, err error) error {
+// failureFor is the error of a request without an answer. If there was no connection, the
+// app has seen nothing of the request, and no attempt is used.
+func (h *Handler) failureFor(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			h.gate.failed()

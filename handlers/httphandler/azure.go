@@ -17,20 +17,6 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Azure is the contract between the host of Azure Functions and a custom handler: a
-// message is JSON, and so is the answer. What the host sends is more exact than what
-// its documentation prints: texts and numbers are JSON within a JSON string.
-type Azure struct {
-	// Binding is the name of the trigger's binding.
-	Binding string
-	// Binary sends the body in base64, as a binding of the dataType binary has it.
-	Binary bool
-	// Output is the name of the output binding whose value is the function's output,
-	// $return for the ReturnValue. Empty: the ReturnValue, where there is one, else
-	// the Outputs: one as it is, several as one JSON object.
-	Output string
-}
-
 const (
 	// azureHost is the version of the host whose contract this is.
 	azureHost = "4.0.0"
@@ -53,14 +39,14 @@ type invocation struct {
 // invoke is Handle for an app that is a custom handler.
 func (h *Handler) invoke(ctx context.Context, m *triggers.Message) ([]byte, error) {
 	id := uuid.NewString()
-	body, err := h.cfg.Azure.encode(h.cfg.Function, m, time.Now())
+	body, err := h.cfg.Azure.encodeInvocation(h.cfg.Function, m, time.Now())
 	if err != nil {
 		return nil, handlers.Reject(err)
 	}
 	fields, _ := common(h.cfg.Function, m, 3)
 	fields = append(fields, field{"Content-Type", "application/json; charset=utf-8"},
 		field{"X-Azure-Functions-InvocationId", id}, field{"X-Azure-Functions-HostVersion", azureHost})
-	a, err := h.post(ctx, fields, body)
+	a, err := h.postMessage(ctx, fields, body)
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +61,8 @@ func (h *Handler) invoke(ctx context.Context, m *triggers.Message) ([]byte, erro
 	return output, nil
 }
 
-// encode makes the body of a request.
-func (z *Azure) encode(function string, m *triggers.Message, now time.Time) ([]byte, error) {
+// encodeInvocation makes the body of a request.
+func (z *Azure) encodeInvocation(function string, m *triggers.Message, now time.Time) ([]byte, error) {
 	var data any = m.Body // base64
 	if !z.Binary {
 		if !utf8.Valid(m.Body) {

@@ -89,14 +89,14 @@ func TestACustomHandler(t *testing.T) {
 // A source that Azure does not have looks like a storage queue.
 func TestTheInvocationOfAnotherSource(t *testing.T) {
 	now := time.Now()
-	body, err := (&Azure{Binding: "b"}).encode("f", &triggers.Message{ID: "ORDERS:7", Attempt: 1, Body: []byte("hi"), Enqueued: now, Attributes: map[string]string{"k": "v"}}, now)
+	body, err := (&Azure{Binding: "b"}).encodeInvocation("f", &triggers.Message{ID: "ORDERS:7", Attempt: 1, Body: []byte("hi"), Enqueued: now, Attributes: map[string]string{"k": "v"}}, now)
 	for _, want := range []string{`"Data":{"b":"\"hi\""}`, `"Id":"\"ORDERS:7\""`, `"DequeueCount":"1"`, `"InsertionTime":"`, `"ApplicationProperties":{"k":"v"}`} {
 		if err != nil || !strings.Contains(string(body), want) {
 			t.Errorf("%v: %s, want %s in it", err, body, want)
 		}
 	}
 	raw := &triggers.Message{Body: []byte{0xff, 0}}
-	if body, err = (&Azure{Binding: "b", Binary: true}).encode("f", raw, now); err != nil || !strings.Contains(string(body), `"Data":{"b":"/wA="}`) {
+	if body, err = (&Azure{Binding: "b", Binary: true}).encodeInvocation("f", raw, now); err != nil || !strings.Contains(string(body), `"Data":{"b":"/wA="}`) {
 		t.Errorf("binary: %s, %v", body, err)
 	}
 	h := start(t, func(c *Config) { c.URL, c.Azure = "http://127.0.0.1:1/", &Azure{Binding: "b"} })

@@ -11,20 +11,6 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Batch has messages that are in flight together posted together.
-type Batch struct {
-	// Max is how many messages a request has at most. MaxBytes bounds its body; a
-	// message that is larger goes alone.
-	Max      int
-	MaxBytes int64
-	// Wait is how long the first of a batch waits for more. Where no more can come,
-	// since all slots are taken, none does.
-	Wait time.Duration
-	// Multipart sends multipart/mixed, of which each part is what a request would
-	// be, in place of a JSON array.
-	Multipart bool
-}
-
 // batcher gathers messages. Each waits in its Handle, and leaves when its time has
 // come, whatever becomes of the others.
 type batcher struct {
@@ -49,15 +35,6 @@ type batch struct {
 	bytes   int64
 	staying int
 	sent    bool
-}
-
-// item is a message in a batch.
-type item struct {
-	m    *triggers.Message
-	part part
-	done chan struct{} // closed when it has an output or an error
-	out  []byte
-	err  error
 }
 
 // handle is Handle.
@@ -125,13 +102,13 @@ func (b *batcher) leave(in *batch, it *item) (sent bool) {
 	}
 	if in.staying == 0 {
 		in.cancel()
-		b.close(in)
+		b.closeBatch(in)
 	}
 	return in.sent
 }
 
-// close has a batch take no more; mu is held.
-func (b *batcher) close(in *batch) {
+// closeBatch closes a batch for more items; mu is held.
+func (b *batcher) closeBatch(in *batch) {
 	in.due.Stop()
 	if b.open == in {
 		b.open = nil
@@ -140,25 +117,25 @@ func (b *batcher) close(in *batch) {
 
 // send posts a batch, once; mu is held.
 func (b *batcher) send(in *batch) {
-	if b.close(in); in.sent || in.staying == 0 {
+	if b.closeBatch(in); in.sent || in.staying == 0 {
 		return
 	}
 	in.sent = true
-	b.running.Go(func() { b.post(in.ctx, in.items) })
+	b.running.Go(func() { b.postItems(in.ctx, in.items) })
 }
 
-// post sends messages in one request, and gives each its result. Those that are
-// rejected together are sent again in halves: it may be about one alone.
-func (b *batcher) post(ctx context.Context, items []*item) {
-	fields, body, err := b.h.cfg.Batch.encode(b.h.cfg.Events, b.h.cfg.Function, items)
+// postItems sends messages in one request, and sets the result of each. If the app rejects
+// the request, it sends them again in halves, since the reason may be one alone.
+func (b *batcher) postItems(ctx context.Context, items []*item) {
+	fields, body, err := b.h.cfg.Batch.encodeBatch(b.h.cfg.Events, b.h.cfg.Function, items)
 	if err != nil {
 		finish(items, err)
 		return
 	}
-	a, err := b.h.post(ctx, fields, body)
+	a, err := b.h.postMessage(ctx, fields, body)
 	if n := len(items); n > 1 && handlers.Rejected(err) {
-		b.post(ctx, items[:n/2])
-		b.post(ctx, items[n/2:])
+		b.postItems(ctx, items[:n/2])
+		b.postItems(ctx, items[n/2:])
 		return
 	}
 	if err != nil {

@@ -99,8 +99,8 @@ func extensions(m *triggers.Message) map[string]any {
 	return out
 }
 
-// encode makes the request of a batch.
-func (b *Batch) encode(e Events, function string, items []*item) ([]field, []byte, error) {
+// encodeBatch makes the request of a batch.
+func (b *Batch) encodeBatch(e Events, function string, items []*item) ([]field, []byte, error) {
 	fields := []field{{"User-Agent", "drover"}, {"Drover-Function", function}, {"Drover-Batch", strconv.Itoa(len(items))}}
 	var body bytes.Buffer
 	if b.Multipart {
@@ -217,4 +217,13 @@ func (h *Handler) itemOf(r result) ([]byte, error) {
 		return nil, handlers.RetryAfter(after, failure)
 	}
 	return nil, failure
+}
+
+// item is a message in a batch.
+type item struct {
+	m    *triggers.Message
+	part part
+	done chan struct{} // closed when it has an output or an error
+	out  []byte
+	err  error
 }

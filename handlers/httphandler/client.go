@@ -25,9 +25,6 @@ const (
 // errTooLong says that an answer was longer than it may be.
 var errTooLong = errors.New("the answer is too long")
 
-// field is one header of a request.
-type field struct{ name, value string }
-
 // answer is what an app says.
 type answer struct {
 	status     int
@@ -134,8 +131,8 @@ func hostOf(target string) string {
 	return u.Hostname()
 }
 
-// post sends a message and reads the answer.
-func (c *client) post(ctx context.Context, fields []field, body []byte) (answer, error) {
+// postRequest sends a message and reads the answer.
+func (c *client) postRequest(ctx context.Context, fields []field, body []byte) (answer, error) {
 	if c.plain != nil {
 		return c.plain.post(ctx, fields, body)
 	}
@@ -228,10 +225,24 @@ func (c *client) dial(ctx context.Context) (net.Conn, error) {
 	return c.transport.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 }
 
-// close ends the connections that are kept.
-func (c *client) close() {
+// closeIdle closes the idle connections.
+func (c *client) closeIdle() {
 	if c.plain != nil {
 		c.plain.close()
 	}
 	c.transport.CloseIdleConnections()
+}
+
+// describe takes a header of a successful answer. Of several with one name, the first counts.
+func (a *answer) describe(header, value string) {
+	name, ok := propertyOf(header)
+	if _, known := a.about[name]; ok && value != "" && !known {
+		if a.about == nil {
+			a.about = make(triggers.Properties, 1)
+		}
+		if name != triggers.ContentType {
+			value = unpercent(value)
+		}
+		a.about[name] = value
+	}
 }

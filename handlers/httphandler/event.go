@@ -33,8 +33,6 @@ const (
 	anyType      = "application/octet-stream"
 	// maxAttributes bounds the headers that are made of attributes.
 	maxAttributes = 64
-	// longestAttribute bounds one's value, in bytes; longer ones are left out.
-	longestAttribute = 8 << 10
 )
 
 // encode makes the headers and the body of a request.
@@ -173,28 +171,4 @@ func data(contentType string, body []byte) (json.RawMessage, []byte, error) {
 		return text, nil, nil
 	}
 	return nil, body, nil
-}
-
-// percent writes what a header cannot hold as CloudEvents' binding to HTTP does:
-// space, quote, percent, and all that is not printable ASCII as %XX.
-func percent(text string) string {
-	plain := true
-	for i := range len(text) {
-		if c := text[i]; c <= ' ' || c > '~' || c == '"' || c == '%' {
-			plain = false
-			break
-		}
-	}
-	if plain {
-		return text
-	}
-	var b strings.Builder
-	for i := range len(text) {
-		if c := text[i]; c <= ' ' || c > '~' || c == '"' || c == '%' {
-			fmt.Fprintf(&b, "%%%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
 }

@@ -14,43 +14,11 @@ package httphandler
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"log/slog"
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
-
-// Config is a handler. Function, URL and Slots are needed.
-type Config struct {
-	Function string
-	// URL is http, https, or unix:PATH:/PATH, a socket and a path of the app on it.
-	URL string
-	// Ready is a URL, of the same kinds, that answers 2xx when the app is ready;
-	// empty: it is, when it can be reached.
-	Ready string
-	// Events is how a message becomes a request.
-	Events Events
-	// Azure, if it is set, is how in place of Events.
-	Azure *Azure
-	// Batch, if it is set, has one request carry many messages. It goes without Azure.
-	Batch *Batch
-	// Headers are added to each request.
-	Headers map[string]string
-	// Verdicts says what single statuses mean, in place of the defaults.
-	Verdicts map[int]Verdict
-	// Slots is how many messages are in flight at once.
-	Slots int
-	// MaxResponse bounds an answer's body, in bytes; 1 MiB.
-	MaxResponse int64
-	// HTTP2 speaks HTTP/2 without TLS.
-	HTTP2 bool
-	TLS   *tls.Config // nil: the machine's roots
-	Log   *slog.Logger
-}
-
-const defaultMaxResponse = 1 << 20
 
 // Handler posts messages. Its Run looks for the app where it is not there.
 type Handler struct {
@@ -104,7 +72,7 @@ func (h *Handler) Close(context.Context) error {
 	if h.batch != nil {
 		h.batch.running.Wait()
 	}
-	h.client.close()
+	h.client.closeIdle()
 	return nil
 }
 
@@ -120,7 +88,7 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	if err != nil {
 		return nil, handlers.Reject(err)
 	}
-	a, err := h.post(ctx, fields, body)
+	a, err := h.postMessage(ctx, fields, body)
 	if err != nil {
 		return nil, err
 	}
@@ -134,16 +102,16 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	return a.body, nil
 }
 
-// post sends a request, and returns a successful answer. Otherwise it has reported to the
+// postMessage sends a request, and returns a successful answer. Otherwise it has reported to the
 // gate, and the error decides what happens to the message.
-func (h *Handler) post(ctx context.Context, fields []field, body []byte) (answer, error) {
-	a, err := h.client.post(ctx, fields, body)
+func (h *Handler) postMessage(ctx context.Context, fields []field, body []byte) (answer, error) {
+	a, err := h.client.postRequest(ctx, fields, body)
 	switch {
 	case errors.Is(err, errTooLong):
 		h.gate.failed()
 		return a, err
 	case err != nil:
-		return a, h.failed(ctx, err)
+		return a, h.failureFor(ctx, err)
 	}
 	return a, h.judge(a)
 }

@@ -3,6 +3,7 @@ package httphandler
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -14,6 +15,9 @@ import (
 )
 
 // This file is the properties of messages as headers, in requests and answers.
+
+// longestAttribute bounds the value of an attribute or a property, in bytes; longer ones are left out.
+const longestAttribute = 8 << 10
 
 const (
 	// propertyPrefix begins the header of a property: Drover-Property-Correlation-Id is
@@ -57,20 +61,6 @@ func propertyOf(header string) (name string, ok bool) {
 		return triggers.AttributePrefix + header[n:], true
 	}
 	return "", false
-}
-
-// describe takes a header of a successful answer. Of several with one name, the first counts.
-func (a *answer) describe(header, value string) {
-	name, ok := propertyOf(header)
-	if _, known := a.about[name]; ok && value != "" && !known {
-		if a.about == nil {
-			a.about = make(triggers.Properties, 1)
-		}
-		if name != triggers.ContentType {
-			value = unpercent(value)
-		}
-		a.about[name] = value
-	}
 }
 
 // describeJSON says that an output is JSON, where it is an object or a list.
@@ -120,3 +110,30 @@ func unhex(c byte) int {
 	}
 	return -1
 }
+
+// percent writes what a header cannot hold as CloudEvents' binding to HTTP does:
+// space, quote, percent, and all that is not printable ASCII as %XX.
+func percent(text string) string {
+	plain := true
+	for i := range len(text) {
+		if c := text[i]; c <= ' ' || c > '~' || c == '"' || c == '%' {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		return text
+	}
+	var b strings.Builder
+	for i := range len(text) {
+		if c := text[i]; c <= ' ' || c > '~' || c == '"' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// field is one header of a request.
+type field struct{ name, value string }

@@ -29,7 +29,7 @@ type Kinds struct {
 	Always []string
 }
 
-func (k Kinds) have(name string) bool {
+func (k Kinds) includesName(name string) bool {
 	return k.Imported == nil || slices.Contains(k.Imported, filepath.Ext(name)) || slices.Contains(k.Always, filepath.Ext(name))
 }
 
@@ -107,7 +107,7 @@ func (w *walk) dir(path, name string, depth int) {
 			if n := entry.Name(); !strings.HasPrefix(n, ".") && n != "__pycache__" && n != "node_modules" {
 				w.dir(full, below, depth+1)
 			}
-		case info.Mode().IsRegular() && w.kinds.have(entry.Name()) && w.files < maxFiles:
+		case info.Mode().IsRegular() && w.kinds.includesName(entry.Name()) && w.files < maxFiles:
 			w.files++
 			w.file(full, below, info)
 		}

@@ -66,8 +66,8 @@ func withoutData(name string) string {
 	return filepath.Join(slices.DeleteFunc(parts, func(part string) bool { return strings.HasPrefix(part, "..") })...)
 }
 
-// have reports whether a file is among them, by its name or its path.
-func (i *Imports) have(name, path string) bool {
+// includes reports whether a file is among them, by its name or its path.
+func (i *Imports) includes(name, path string) bool {
 	for _, at := range []string{name, path} {
 		if at == "" {
 			continue // it is not there
@@ -117,7 +117,7 @@ func (c *Code) Changes(before *Code, imports *Imports) (changed, unused []string
 func (c *Code) counting(before *Code, imports *Imports) func(name string) bool {
 	stems, endings, known := make(map[string]bool), make(map[string]bool), false
 	for name, was := range before.files {
-		if imports.have(name, was.path) {
+		if imports.includes(name, was.path) {
 			known, stems[stem(name)], endings[filepath.Ext(name)] = true, true, true
 		}
 	}
@@ -129,7 +129,7 @@ func (c *Code) counting(before *Code, imports *Imports) func(name string) bool {
 			return true
 		case c.kinds.Imported == nil && !endings[ending]: // no code, as far as anybody knows
 			return true
-		case old && imports.have(name, was.path), imports.have(name, c.files[name].path):
+		case old && imports.includes(name, was.path), imports.includes(name, c.files[name].path):
 			return true
 		}
 		return !old && stems[stem(name)]

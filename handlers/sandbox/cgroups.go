@@ -92,10 +92,6 @@ func put(dir, file, value string) error {
 	return nil
 }
 
-// ourLeaf is where the daemon's own processes go: in version 2 a group with
-// processes of its own can't hand controllers on to groups below it.
-const ourLeaf = "daemon"
-
 // handOn gives the groups below a directory of version 2 controllers.
 func handOn(dir, controllers string) error {
 	have, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))

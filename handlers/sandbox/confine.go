@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,49 +29,6 @@ import (
 
 	"github.com/drover-run/drover/handlers/sandbox/launch"
 )
-
-// Settings are what an app's workers are held to. The zero value is what all are:
-// they write no core dumps, and gain no rights by the programs that they run.
-type Settings struct {
-	Dir     string // the app's
-	DataDir string // the daemon's, which is not for workers
-
-	// User and Group are names or numbers; empty is the daemon's.
-	User, Group string
-	// NewPrivileges lets set-user-ID programs, such as sudo, work.
-	NewPrivileges bool
-	Limits        Limits
-
-	// Strict is the sandbox: see docs/workers.md. The rest is for it alone.
-	Strict bool
-	// Read and Write are paths in addition to those of the profile.
-	Read, Write []string
-	// Temporary is what a worker's temporary directory may hold, in bytes, and a file in it; 0
-	// is any.
-	Temporary int64
-	// Connect are the TCP ports that can be connected to; nil is any.
-	Connect []int
-	// UnixSockets lets sockets of the family AF_UNIX be made.
-	UnixSockets bool
-	// LinkLocal lets link-local addresses be reached, where clouds have their metadata.
-	LinkLocal bool
-
-	Environment Environment
-}
-
-// Limits are those of one worker, or of each of its processes; 0 is none, but for
-// Core.
-type Limits struct {
-	Memory    int64   // bytes, of a worker with its children
-	CPU       float64 // cores, likewise
-	Processes int     // with their threads, likewise
-
-	OpenFiles    int           // of a process
-	FileSize     int64         // bytes, of a file that is written
-	AddressSpace int64         // bytes, of a process
-	CPUTime      time.Duration // of a process, in all its life; whole seconds
-	Core         int64         // bytes, of a core dump; 0 is no dump
-}
 
 // self is this program, also when its file has been replaced since.
 const self = "/proc/self/exe"
@@ -174,11 +130,11 @@ func (c *Confinement) Read(paths ...string) {
 
 // Of is what a process gets of an environment that no sandbox is around: never drover's
 // own.
-func (e Environment) Of(given []string) []string { return e.of(given, false, account{}) }
+func (e Environment) Of(given []string) []string { return e.selectFrom(given, false, account{}) }
 
 // Environ is what workers get of an environment, each as NAME=VALUE.
 func (c *Confinement) Environ(given []string) []string {
-	return c.settings.Environment.of(given, c.settings.Strict, c.account)
+	return c.settings.Environment.selectFrom(given, c.settings.Strict, c.account)
 }
 
 // Try does everything that is done for a worker in a process that ends before it
@@ -269,20 +225,6 @@ func (c *Confinement) spec(tmp string, groups []string) launch.Spec {
 // cpuGrace is what a process has left to end by itself, in seconds, when its CPU
 // time is used up.
 const cpuGrace = 5
-
-func (l Limits) rlimits() []launch.Rlimit {
-	out := []launch.Rlimit{{Name: "core", Resource: unix.RLIMIT_CORE, Value: uint64(l.Core)}}
-	add := func(name string, resource int, value int64, grace uint64) {
-		if value > 0 {
-			out = append(out, launch.Rlimit{Name: name, Resource: resource, Value: uint64(value), Hard: uint64(value) + grace})
-		}
-	}
-	add("open_files", unix.RLIMIT_NOFILE, int64(l.OpenFiles), 0)
-	add("file_size", unix.RLIMIT_FSIZE, l.FileSize, 0)
-	add("address_space", unix.RLIMIT_AS, l.AddressSpace, 0)
-	add("cpu_time", unix.RLIMIT_CPU, int64(math.Ceil(l.CPUTime.Seconds())), cpuGrace)
-	return out
-}
 
 // ErrUnsaid is the verdict on a process that ended before it came to its command, and
 // did not say why: somebody killed it, mostly.
@@ -389,8 +331,8 @@ func (b *Box) Wrap(fd int, path string, args []string) (program, name string, wr
 // the box's, which closes it.
 func (b *Box) Socket() *os.File { return b.theirs }
 
-// Environ adds to a worker's environment what is its own.
-func (b *Box) Environ(given []string) []string {
+// AddTemporary returns a worker's environment with TMPDIR set to its temporary directory, if it has one.
+func (b *Box) AddTemporary(given []string) []string {
 	if b.tmp == "" {
 		return given
 	}

@@ -137,7 +137,7 @@ func start(t *testing.T, c *Confinement, box *Box, out *bytes.Buffer, command ..
 	program, name, args := box.Wrap(3, command[0], command[1:])
 	cmd := exec.Command(program, args...)
 	cmd.Args[0], cmd.Dir = name, c.settings.Dir
-	cmd.Env = box.Environ(c.Environ(os.Environ()))
+	cmd.Env = box.AddTemporary(c.Environ(os.Environ()))
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = 10 * time.Second
 	if socket := box.Socket(); socket != nil {

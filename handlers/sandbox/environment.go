@@ -31,7 +31,7 @@ var never = []string{"DROVER_*", "NOTIFY_SOCKET", "WATCHDOG_*", "LISTEN_FDS", "L
 // account is whom workers run as, where that is another user.
 type account struct{ name, home string }
 
-func (e Environment) of(given []string, strict bool, who account) []string {
+func (e Environment) selectFrom(given []string, strict bool, who account) []string {
 	pass, withheld := e.Pass, []string(nil)
 	if pass == nil && strict {
 		pass = StrictPass

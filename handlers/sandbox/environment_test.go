@@ -26,7 +26,7 @@ func TestEnvironment(t *testing.T) {
 		{"another user", Environment{Pass: []string{"PATH", "HOME", "USER"}}, false, account{"app", "/home/app"}, "HOME=/home/app LOGNAME=app PATH=/bin USER=app"},
 		{"another user, with a home of its own", Environment{Pass: []string{}, Set: map[string]string{"HOME": "/srv"}}, false, account{"app", "/home/app"}, "HOME=/srv LOGNAME=app USER=app"},
 	} {
-		if got := strings.Join(c.e.of(slices.Clone(given), c.strict, c.who), " "); got != c.want {
+		if got := strings.Join(c.e.selectFrom(slices.Clone(given), c.strict, c.who), " "); got != c.want {
 			t.Errorf("%s: %s; wanted %s", c.what, got, c.want)
 		}
 	}

@@ -162,3 +162,7 @@ func (m *membership) usable(dir, file string) error {
 	}
 	return nil
 }
+
+// ourLeaf is where the daemon's own processes go: in version 2 a group with
+// processes of its own can't hand controllers on to groups below it.
+const ourLeaf = "daemon"

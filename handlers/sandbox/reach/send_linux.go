@@ -209,19 +209,3 @@ func (c *call) chunk(listener int, m *message, buffer *[]byte) syscall.Errno {
 	m.control = nil
 	return 0
 }
-
-// result is what a call returns that has come to its end, or was interrupted.
-func (c *call) result(err syscall.Errno) (int, syscall.Errno) {
-	value := c.sent
-	if c.sent > 0 {
-		err = 0
-	}
-	if c.length != 0 && err == 0 {
-		sent := uint32(c.sent)
-		local := unix.Iovec{Base: (*byte)(unsafe.Pointer(&sent))} //nolint:gosec // the kernel takes it so
-		local.SetLen(4)
-		_, writeErr := unix.ProcessVMWritev(int(c.pid), []unix.Iovec{local}, []unix.RemoteIovec{{Base: uintptr(c.length), Len: 4}}, 0)
-		value, err = 1, errnoOf(writeErr)
-	}
-	return value, err
-}

@@ -3,55 +3,11 @@ package reach
 import (
 	"errors"
 	"os"
-	"sync"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// notification is struct seccomp_notif: a call that a worker waits for.
-type notification struct {
-	id    uint64
-	pid   uint32 // of the thread
-	flags uint32
-	nr    int32
-	arch  uint32
-	ip    uint64
-	args  [6]uint64
-}
-
-// response is struct seccomp_notif_resp.
-type response struct {
-	id    uint64
-	value int64
-	err   int32 // negative
-	flags uint32
-}
-
-const (
-	// maxWaiting is how many calls of a listener may wait at once: each holds a
-	// descriptor, and up to maxChunk bytes.
-	maxWaiting = 256
-	// waitTick is how often a call that waits looks whether it still should.
-	waitTick = 20 * time.Millisecond
-)
-
-// waiters are the threads that wait for sockets, of all listeners together. A call that
-// gets none looks every few milliseconds.
-var waiters = make(chan struct{}, 64)
-
-// server answers the calls of one listener.
-type server struct {
-	rules   Rules
-	pidfd   int // of the thread that called last; -1 if there is none
-	thread  uint32
-	waiting sync.WaitGroup
-	room    chan struct{}
-	data    []byte     // of messages that are sent at once
-	mode    sync.Mutex // held while a socket is made non-blocking
-}
 
 // Serve makes the calls that come from a listener, which must be non-blocking, until all
 // processes have ended that they come from, or the listener is closed. It closes it: calls
@@ -97,117 +53,46 @@ func (s *server) receive(listener int, conn syscall.RawConn) (end bool) {
 	}
 }
 
-func control(fd int, request uintptr, argument unsafe.Pointer) syscall.Errno {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(argument))
-	return errno
-}
-
-// answer ends a call. That fails when the caller has been killed.
-func (c *call) answer(listener int, err syscall.Errno) {
-	c.close()
-	r := response{id: c.id}
-	if err == errOwn {
-		r.flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
-	} else if value, err := c.result(err); err != 0 {
-		r.err = -int32(err)
-	} else {
-		r.value = int64(value)
+// make makes the call, as far as that is allowed. What it reads of the worker is the
+// worker's, if that still waits afterwards.
+func (c *call) make(listener int) (err syscall.Errno) {
+	if c.socket, err = c.server.descriptor(c.pid, int(int32(c.args[0]))); err != 0 {
+		return err
 	}
-	_ = control(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) //nolint:gosec // the kernel takes it so
-}
-
-// lives reports whether the caller still waits: its number is nobody else's then.
-func (c *call) lives(listener int) bool {
-	return control(listener, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&c.id)) == 0 //nolint:gosec // the kernel takes it so
-}
-
-// descriptor duplicates one of the caller's.
-func (s *server) descriptor(thread uint32, fd int) (int, syscall.Errno) {
-	if s.pidfd >= 0 && s.thread == thread {
-		if got, err := unix.PidfdGetfd(s.pidfd, fd, 0); !errors.Is(err, unix.ESRCH) {
-			return got, errnoOf(err)
+	if c.server.rules.UnixSockets {
+		if err := c.look(); err != 0 {
+			return err
+		}
+		if c.family == unix.AF_UNIX {
+			return errOwn
 		}
 	}
-	s.forget()
-	pidfd, err := unix.PidfdOpen(int(thread), unix.PIDFD_THREAD)
-	s.thread = thread
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.9: the process, whose descriptors are the same
-		pidfd, err = unix.PidfdOpen(processOf(thread), 0)
-		s.thread = 0 // it may outlive the thread
-	}
-	if err != nil {
-		return -1, errnoOf(err)
-	}
-	s.pidfd = pidfd
-	got, err := unix.PidfdGetfd(pidfd, fd, 0)
-	return got, errnoOf(err)
-}
-
-func (s *server) forget() {
-	if s.pidfd >= 0 {
-		_ = unix.Close(s.pidfd)
-	}
-	s.pidfd = -1
-}
-
-func errnoOf(err error) syscall.Errno {
-	if err == nil {
-		return 0
-	}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		return errno
-	}
-	return unix.EPERM
-}
-
-// later continues a call that has to wait on a goroutine of its own, if there is room for one.
-func (c *call) later(try func(listener int) syscall.Errno) syscall.Errno {
-	select {
-	case c.server.room <- struct{}{}:
-	default:
-		return unix.EAGAIN
-	}
-	var until time.Time
-	if limit, err := unix.GetsockoptTimeval(c.socket, unix.SOL_SOCKET, unix.SO_SNDTIMEO); err == nil && limit.Nano() > 0 {
-		until = time.Now().Add(time.Duration(limit.Nano()))
-	}
-	c.server.waiting.Go(func() {
-		defer func() { <-c.server.room }()
-		looked, done := time.Now(), false
-		for !done {
-			c.pause()
-			err := c.conn.Control(func(fd uintptr) {
-				listener := int(fd)
-				if done = !c.lives(listener); done {
-					return
-				}
-				err := try(listener)
-				if now := time.Now(); err == unix.EAGAIN && now.Sub(looked) >= waitTick {
-					if looked = now; signalled(c.pid) {
-						err = unix.EINTR
-					}
-					if done = !until.IsZero() && now.After(until); done && c.nr == unix.SYS_CONNECT {
-						err = unix.EINPROGRESS
-					}
-				}
-				if done = done || err != unix.EAGAIN; done {
-					c.answer(listener, err)
-				}
-			})
-			done = done || err != nil // it is closed
+	switch c.nr {
+	case unix.SYS_CONNECT:
+		return c.connect(listener)
+	case unix.SYS_SENDTO:
+		m := message{flags: int(int32(c.args[3])), pieces: []unix.RemoteIovec{{Base: uintptr(c.args[1]), Len: clamp(c.args[2])}}}
+		if m.name, err = c.name(c.args[4], uint32(c.args[5])); err != 0 {
+			return err
 		}
-		c.close()
-	})
-	return errWaits
-}
-
-// pause waits until the socket can be written to, or for a while.
-func (c *call) pause() {
-	select {
-	case waiters <- struct{}{}:
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(c.socket), Events: unix.POLLOUT}}, int(waitTick.Milliseconds()))
-		<-waiters
-	case <-time.After(waitTick / 4):
+		return c.send(listener, &m)
+	case unix.SYS_SENDMSG:
+		m, err := c.message(c.args[1], c.args[2])
+		if err != 0 {
+			return err
+		}
+		return c.send(listener, m)
+	case unix.SYS_SENDMMSG:
+		// The first is sent: that fewer are than could be is usual.
+		if c.args[2]&0xffffffff == 0 {
+			return 0
+		}
+		m, err := c.message(c.args[1], c.args[3])
+		if err != 0 {
+			return err
+		}
+		c.length = c.args[1] + uint64(unsafe.Sizeof(unix.Msghdr{}))
+		return c.send(listener, m)
 	}
+	return unix.ENOSYS
 }

@@ -30,7 +30,7 @@ func confine(own Command, to *sandbox.Confinement, files ...*os.File) (c childpr
 		return c, nil, err
 	}
 	c.Path, c.Name, c.Args = box.Wrap(3+len(files), own.Path, own.Args)
-	c.Env = box.Environ(own.Env)
+	c.Env = box.AddTemporary(own.Env)
 	if socket := box.Socket(); socket != nil {
 		c.Files = append(c.Files, socket)
 	}
