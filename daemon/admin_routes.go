@@ -29,8 +29,5 @@ func adminConfig(cfg *configs.Config, log *slog.Logger) admin.Config {
 
 // adminRoutes returns what the admin API serves, from all that have something to report.
 func adminRoutes(d *Daemon) []admin.Route {
-	return slices.Concat(status.Routes(d.view()), pauseRoutes(d), reloadRoutes(d), logRoutes(d))
+	return slices.Concat(status.Routes(d.view()), pauseRoutes(d), reloadRoutes(d))
 }
-
-// functionParam is the parameter of the routes of one function.
-var functionParam = admin.Param{Name: "name", Help: "the function's name"}

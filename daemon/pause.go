@@ -66,11 +66,11 @@ func (d *Daemon) spreadPauses(ctx context.Context) {
 func pauseRoutes(d *Daemon) []admin.Route {
 	return []admin.Route{{
 		ID: "pauseFunction", Method: http.MethodPost, Path: api.PausePattern, Help: "Pause a function: stop receiving new messages; those in flight finish.",
-		Params: []admin.Param{functionParam, {Name: "until", Help: "when it resumes; by default when it is resumed, or the daemon restarts", Format: "date-time"}},
+		Params: []admin.Param{admin.FunctionParam, {Name: "until", Help: "when it resumes; by default when it is resumed, or the daemon restarts", Format: "date-time"}},
 		Answer: api.Health{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: d.answerPause,
 	}, {
 		ID: "resumeFunction", Method: http.MethodPost, Path: api.ResumePattern, Help: "Resume a paused function.",
-		Params: []admin.Param{functionParam}, Answer: api.Health{}, ErrorStatuses: []int{http.StatusNotFound}, Handler: d.answerResume,
+		Params: []admin.Param{admin.FunctionParam}, Answer: api.Health{}, ErrorStatuses: []int{http.StatusNotFound}, Handler: d.answerResume,
 	}}
 }
 

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/drover-run/drover/daemon/internal/api"
@@ -22,9 +24,13 @@ func (d *Daemon) view() *status.View {
 		Phase: d.inPhase, Config: d.config, Running: d.running, Fleet: d.instances,
 		Apps:   func() map[string]apps.Status { return d.appRegistry.Statuses(usageFresh) },
 		Reload: d.lastReload, Bodies: d.bodies, Traces: d.tracing, StoreNames: d.stores.Names, StoreProblem: d.stores.problem,
-		Backlogs: &d.backlogs, Decisions: &d.decisions, DataDir: d.cfg.DataDir, Log: d.log,
+		Backlogs: &d.backlogs, Logs: d.logs, Decisions: &d.decisions, DataDir: d.dataDir, Log: d.log,
 	}
 }
+
+// dataDir is read only when it is used: a program may ask for the status before Run has completed
+// the configuration.
+func (d *Daemon) dataDir() string { return d.cfg.DataDir }
 
 // enter starts a phase, such as api.PhaseRunning.
 func (d *Daemon) enter(phase string) { d.phase.Store(phase) }
@@ -55,3 +61,6 @@ func (d *Daemon) Apps() []AppOverview { return status.AppOverviews(d.view().AppS
 func (d *Daemon) Kind(function string) *FunctionKind {
 	return status.KindOf(d.view().AppStatuses(), function)
 }
+
+// names returns the names of the configured functions, sorted.
+func (d *Daemon) names() []string { return slices.Sorted(maps.Keys(d.config().Functions)) }

@@ -56,6 +56,9 @@ type Param struct {
 	Number     bool
 }
 
+// FunctionParam is the parameter of the routes of one function.
+var FunctionParam = Param{Name: "name", Help: "the function's name"}
+
 // Answer writes a value as JSON. An error of the connection is dropped: the client may be gone.
 func Answer(w http.ResponseWriter, status int, value any) {
 	text, err := json.MarshalIndent(value, "", "  ")

@@ -234,7 +234,7 @@ func (v *View) askInstances(ctx context.Context, about, as string) []api.Explana
 	var out []api.Explanation
 	for _, id := range v.Fleet().IDs() {
 		var said api.Explanations
-		client := admin.NewSocketClient(instances.Dir(v.DataDir, id))
+		client := admin.NewSocketClient(instances.Dir(v.DataDir(), id))
 		if err := client.GetJSON(ctx, api.ExplainPath(about, as), &said); err != nil {
 			v.Log.Debug("cannot query an instance", "instance", id, "error", err)
 			continue

@@ -10,11 +10,12 @@ import (
 
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
 // Routes returns the routes of the admin API for all that this package reports.
 func Routes(v *View) []admin.Route {
-	return slices.Concat(healthRoutes(v), metricsRoutes(v), statusRoutes(v), explainRoutes(v))
+	return slices.Concat(healthRoutes(v), metricsRoutes(v), statusRoutes(v), logRoutes(v), explainRoutes(v))
 }
 
 func statusRoutes(v *View) []admin.Route {
@@ -69,4 +70,18 @@ func NewCollectors(v *View) []prometheus.Collector {
 		newInstanceMetrics(v), newFunctionMetrics(v), newAppMetrics(v), newScaleMetrics(v), newTraceMetrics(v),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector(),
 	}
+}
+
+func logRoutes(v *View) []admin.Route {
+	return []admin.Route{{
+		ID: "followLog", Method: http.MethodGet, Path: api.LogPattern, Help: "Follow the log of a function: one JSON object per line, and an empty line now and then.",
+		Params: []admin.Param{
+			admin.FunctionParam,
+			{Name: "level", Help: "lowest level: debug, info, warn or error; info by default"},
+			{Name: "last", Help: "number of earlier lines to start with; 10 by default", Number: true},
+			{Name: "follow", Help: "true, or false for earlier lines only"},
+		},
+		Answer: telemetry.LogLine{}, ContentType: "application/jsonl", Handler: v.answerLog,
+		ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusServiceUnavailable},
+	}}
 }

@@ -33,8 +33,9 @@ type View struct {
 	StoreNames   func() []string                              // the connections with an embedded server
 	StoreProblem func(connection string) *api.FunctionProblem // nil if its store is fine, or there is none
 	Backlogs     *autoscale.Backlogs
+	Logs         *telemetry.LogBuffer
 	Decisions    *autoscale.Decisions
-	DataDir      string // has the directories of the instances
+	DataDir      func() string // has the directories of the instances
 	Log          *slog.Logger
 }
 

@@ -1,0 +1,108 @@
+package status
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/autoscale"
+	"github.com/drover-run/drover/daemon/internal/instances"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
+)
+
+// newInstancesEvery is the time between two checks for new instances.
+const newInstancesEvery = time.Second
+
+// instanceLogs reads the lines of a function in all instances, each line once.
+type instanceLogs struct {
+	view  *View
+	asked api.LogRequest
+
+	mu    sync.Mutex
+	seen  map[int]time.Time // of each instance's latest line
+	known map[int]bool      // which are followed
+}
+
+func newInstanceLogs(v *View, asked api.LogRequest) *instanceLogs {
+	return &instanceLogs{view: v, asked: asked, seen: make(map[int]time.Time), known: make(map[int]bool)}
+}
+
+// readBefore returns the latest lines of all instances and of the daemon itself, own, in the
+// order of their times.
+func (i *instanceLogs) readBefore(ctx context.Context, own []telemetry.LogLine) []telemetry.LogLine {
+	ctx, cancel := context.WithTimeout(ctx, autoscale.BacklogTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var reading sync.WaitGroup
+	for _, id := range i.view.Fleet().IDs() {
+		reading.Go(func() {
+			i.readOne(ctx, id, max(i.asked.Last, 1), false, func(line telemetry.LogLine) { // at least one, whose time shows which are new
+				mu.Lock()
+				defer mu.Unlock()
+				own = append(own, line)
+			})
+		})
+	}
+	reading.Wait()
+	slices.SortStableFunc(own, func(a, b telemetry.LogLine) int { return a.Time.Compare(b.Time) })
+	return own[max(len(own)-i.asked.Last, 0):]
+}
+
+// followAll delivers new lines, also of instances that start later, until ctx ends. An instance
+// that replaces one that ended has its ID.
+func (i *instanceLogs) followAll(ctx context.Context, f *telemetry.Subscription) {
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	tick := time.NewTicker(newInstancesEvery)
+	defer tick.Stop()
+	for {
+		for _, id := range i.view.Fleet().IDs() {
+			i.mu.Lock()
+			known := i.known[id]
+			i.known[id] = true
+			i.mu.Unlock()
+			if known {
+				continue
+			}
+			reading.Go(func() {
+				i.readOne(ctx, id, telemetry.KeptLines, true, f.Deliver)
+				i.mu.Lock()
+				defer i.mu.Unlock()
+				delete(i.known, id)
+			})
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// readOne calls each with the lines of an instance that were not read before.
+func (i *instanceLogs) readOne(ctx context.Context, id, last int, follow bool, each func(telemetry.LogLine)) {
+	i.mu.Lock()
+	since := i.seen[id]
+	i.mu.Unlock()
+	asked := i.asked
+	asked.Last, asked.Follow = last, follow
+	client := admin.NewSocketClient(instances.Dir(i.view.DataDir(), id))
+	err := client.StreamLog(ctx, asked.RequestPath(), func(line telemetry.LogLine) {
+		if !line.Time.After(since) {
+			return
+		}
+		i.mu.Lock()
+		if line.Time.After(i.seen[id]) {
+			i.seen[id] = line.Time
+		}
+		i.mu.Unlock()
+		line.Instance = id
+		each(line)
+	})
+	if err != nil && ctx.Err() == nil {
+		i.view.Log.Debug("cannot read an instance's log", "instance", id, "error", err)
+	}
+}
