@@ -46,20 +46,8 @@ func (c *Config) fillIn() {
 	}
 	for name, v := range c.Functions {
 		setDefaults(reflect.ValueOf(&v).Elem())
-		if v.Trigger.NATS != nil {
-			nats := *v.Trigger.NATS
-			setDefaults(reflect.ValueOf(&nats).Elem())
-			v.Trigger.NATS = &nats
-		}
-		if v.Trigger.ServiceBus != nil {
-			bus := *v.Trigger.ServiceBus
-			setDefaults(reflect.ValueOf(&bus).Elem())
-			v.Trigger.ServiceBus = &bus
-		}
-		if v.Trigger.StorageQueue != nil {
-			queue := *v.Trigger.StorageQueue
-			setDefaults(reflect.ValueOf(&queue).Elem())
-			v.Trigger.StorageQueue = &queue
+		for _, own := range copyKinds(&v.Trigger) {
+			setDefaults(own)
 		}
 		if v.Handler.Exec != nil {
 			run := *v.Handler.Exec
@@ -104,11 +92,7 @@ func (x *completion) all() {
 		return // other problems would quote them
 	}
 	x.DataDir = x.absolute(x.DataDir)
-	if len(x.Connections) == 0 {
-		embedded := Connection{NATS: Strings{"embedded"}}
-		setDefaults(reflect.ValueOf(&embedded).Elem())
-		x.Connections = map[string]Connection{implicitConnection: embedded}
-	}
+	x.defaultConnection()
 	if x.Apps == nil {
 		x.Apps = make(map[string]App)
 	}
@@ -149,8 +133,28 @@ type kind struct {
 	given bool
 }
 
-func (t Trigger) kinds() []kind {
-	return []kind{{"nats", t.NATS != nil}, {"servicebus", t.ServiceBus != nil}, {"storage_queue", t.StorageQueue != nil}}
+// pointedKinds lists the kinds of a struct with a pointer for each.
+func pointedKinds(of any) (kinds []kind) {
+	v := reflect.ValueOf(of)
+	for i := range v.NumField() {
+		kinds = append(kinds, kind{v.Type().Field(i).Tag.Get("yaml"), !v.Field(i).IsNil()})
+	}
+	return kinds
+}
+
+// copyKinds replaces what a struct with a pointer for each kind points to by a copy, and returns
+// the copies.
+func copyKinds(of any) (copies []reflect.Value) {
+	v := reflect.ValueOf(of).Elem()
+	for i := range v.NumField() {
+		if p := v.Field(i); !p.IsNil() {
+			own := reflect.New(p.Type().Elem())
+			own.Elem().Set(p.Elem())
+			p.Set(own)
+			copies = append(copies, own.Elem())
+		}
+	}
+	return copies
 }
 
 func (h Handler) kinds() []kind {
@@ -182,23 +186,12 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 	if f.Retry.Initial > f.Retry.Max {
 		x.wrong(path+".retry", "initial (%v) is more than max (%v)", f.Retry.Initial, f.Retry.Max)
 	}
-	switch {
-	case !x.oneKind(path+".trigger", "messages come from", f.Trigger.kinds()):
-	case f.Trigger.ServiceBus != nil:
-		bus := *f.Trigger.ServiceBus
-		x.serviceBusTrigger(path+".trigger.servicebus", name, &bus)
-		f.Trigger.ServiceBus = &bus
-	case f.Trigger.NATS != nil:
-		nats := *f.Trigger.NATS
-		x.natsTrigger(path+".trigger.nats", name, &nats)
-		f.Trigger.NATS = &nats
-	case f.Trigger.StorageQueue != nil:
-		queue := *f.Trigger.StorageQueue
-		x.storageQueueTrigger(path+".trigger.storage_queue", name, &queue, f.Retry.MaxAttempts)
-		f.Trigger.StorageQueue = &queue
+	if x.oneKind(path+".trigger", "messages come from", pointedKinds(f.Trigger)) {
+		copyKinds(&f.Trigger)
+		f.Trigger.settings().completeTrigger(x, path+".trigger", name, f.Retry)
 	}
 	if f.Retry.Mode == "scheduled" {
-		x.scheduled(path+".retry.mode", f.Trigger.ServiceBus)
+		x.scheduled(path+".retry.mode", f.Trigger)
 	}
 	f.Output = x.outputs(path+".output", f.Output)
 	switch {

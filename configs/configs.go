@@ -152,15 +152,31 @@ type Trigger struct {
 	StorageQueue *StorageQueueTrigger `yaml:"storage_queue" desc:"an Azure Storage queue"`
 }
 
-// Connection is the name of the connection that the messages come by; empty for none.
-func (t Trigger) Connection() string {
+// triggerSettings are the settings of one kind of trigger. The methods are in the file of the kind.
+type triggerSettings interface {
+	connectionName() string
+	describeTrigger() string
+	// completeTrigger adds defaults that depend on others, and checks all. path is the trigger's.
+	completeTrigger(x *completion, path, name string, retry Retry)
+}
+
+// settings returns those of the kind that is set; nil if none is.
+func (t Trigger) settings() triggerSettings {
 	switch {
 	case t.NATS != nil:
-		return t.NATS.Connection
+		return t.NATS
 	case t.ServiceBus != nil:
-		return t.ServiceBus.Connection
+		return t.ServiceBus
 	case t.StorageQueue != nil:
-		return t.StorageQueue.Connection
+		return t.StorageQueue
+	}
+	return nil
+}
+
+// Connection is the name of the connection that the messages come by; empty for none.
+func (t Trigger) Connection() string {
+	if s := t.settings(); s != nil {
+		return s.connectionName()
 	}
 	return ""
 }
@@ -177,15 +193,30 @@ func (f Function) Connections() (names []string) {
 	return names
 }
 
-// Connection is the name of the connection that results go by.
-func (o Output) Connection() string {
+// outputSettings are the settings of one kind of output. The methods are in the file of the kind.
+type outputSettings interface {
+	connectionName() string
+	describeOutput() string
+	completeOutput(x *completion, path string) // path is the output's
+}
+
+// target returns the settings of the kind that is set; nil if none is.
+func (o Output) target() outputSettings {
 	switch {
 	case o.NATS != nil:
-		return o.NATS.Connection
+		return o.NATS
 	case o.ServiceBus != nil:
-		return o.ServiceBus.Connection
+		return o.ServiceBus
 	case o.StorageQueue != nil:
-		return o.StorageQueue.Connection
+		return o.StorageQueue
+	}
+	return nil
+}
+
+// Connection is the name of the connection that results go by.
+func (o Output) Connection() string {
+	if s := o.target(); s != nil {
+		return s.connectionName()
 	}
 	return ""
 }

@@ -4,19 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"reflect"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
-
-// Embedded reports whether the connection is to the server in this process.
-func (c Connection) Embedded() bool { return len(c.NATS) == 1 && c.NATS[0] == "embedded" }
-
-// ServiceBus reports whether the connection is to an Azure Service Bus namespace.
-func (c Connection) ServiceBus() bool {
-	return c.Namespace != "" || c.ConnectionString != "" && !c.storageString()
-}
 
 // Storage reports whether the connection is to an Azure Storage account.
 func (c Connection) Storage() bool {
@@ -53,11 +45,8 @@ func (c Connection) ReadConnectionString() (string, error) {
 	return fileValue(c.connectionStringFile, "")
 }
 
-// The keys of a connection that are for one kind.
-var (
-	natsOnly     = []string{"credentials", "nkey", "token", "user", "password", "tls.cert", "tls.key", "tls.server_name", "listen", "sync", "max_store"}
-	identityOnly = []string{"identity", "client_id", "tenant_id", "certificate", "endpoint"}
-)
+// identityOnly are the keys of a connection by identity.
+var identityOnly = []string{"identity", "client_id", "tenant_id", "certificate", "endpoint"}
 
 // only notes keys that are for another kind.
 func (x *completion) only(path, kind string, keys []string) {
@@ -79,7 +68,7 @@ const (
 
 // azureConnection checks one to a namespace or a storage account.
 func (x *completion) azureConnection(path string, c Connection) {
-	x.only(path, "NATS", natsOnly)
+	x.only(path, "NATS", serverOnly)
 	switch {
 	case c.Namespace != "":
 		x.identity(path, c)
@@ -128,9 +117,19 @@ func (x *completion) identity(path string, c Connection) {
 	}
 }
 
+// defaultConnection adds the embedded server if there is no connection.
+func (x *completion) defaultConnection() {
+	if len(x.Connections) > 0 {
+		return
+	}
+	c := embeddedServer()
+	setDefaults(reflect.ValueOf(&c).Elem())
+	x.Connections = map[string]Connection{implicitConnection: c}
+}
+
 func (x *completion) connection(path string, c Connection) {
 	var kinds []string
-	for _, k := range []kind{{"nats", len(c.NATS) > 0}, {"connection_string", c.ConnectionString != ""}, {"namespace", c.Namespace != ""}, {"storage_account", c.StorageAccount != ""}} {
+	for _, k := range []kind{{"nats", c.hasServers()}, {"connection_string", c.ConnectionString != ""}, {"namespace", c.Namespace != ""}, {"storage_account", c.StorageAccount != ""}} {
 		if k.given {
 			kinds = append(kinds, k.key)
 		}
@@ -139,62 +138,14 @@ func (x *completion) connection(path string, c Connection) {
 	case len(kinds) > 1:
 		x.wrong(path, "it has both %s; a connection goes to one of them", strings.Join(kinds, " and "))
 		return
-	case c.ServiceBus(), c.Storage():
+	case len(kinds) == 1 && !c.hasServers():
 		x.azureConnection(path, c)
 		return
-	case len(c.NATS) == 0:
+	case len(kinds) == 0:
 		x.wrong(path, "it needs nats (embedded, or the URLs of a cluster's servers), or connection_string, namespace (of Azure Service Bus) or storage_account")
 		return
 	}
-	x.only(path, "namespace and storage_account", identityOnly)
-	var ways []string
-	for _, way := range []struct {
-		key string
-		set bool
-	}{{"credentials", c.Credentials != ""}, {"nkey", c.NKey != ""}, {"token", c.Token != ""}, {"user", c.User != ""}} {
-		if way.set {
-			ways = append(ways, way.key)
-		}
-	}
-	if c.Embedded() {
-		if len(ways) > 0 || c.Password != "" || c.TLS != nil {
-			x.wrong(path, "the embedded server has no credentials, nkey, token, user, password or tls; remove them")
-		}
-		x.listen(path+".listen", c.Listen)
-		return
-	}
-	if len(ways) > 1 {
-		x.wrong(path, "it has %s; keep one way to authenticate", strings.Join(ways, " and "))
-	}
-	if c.Password != "" && c.User == "" {
-		x.wrong(path+".password", "it needs a user")
-	}
-	if c.TLS != nil && (c.TLS.Cert == "") != (c.TLS.Key == "") {
-		x.wrong(path+".tls", "set both cert and key")
-	}
-	for _, key := range []string{"listen", "sync", "max_store"} {
-		if at, given := x.where[path+"."+key]; given {
-			x.problem(at, "%s.%s: this key is only for the embedded server; remove it", path, key)
-		}
-	}
-	for i, u := range c.NATS {
-		at := path + ".nats"
-		if len(c.NATS) > 1 {
-			at = fmt.Sprintf("%s.nats[%d]", path, i)
-		}
-		parsed, err := url.Parse(u)
-		switch {
-		case u == "embedded":
-			x.wrong(at, "embedded stands alone, without URLs beside it")
-		case err != nil, parsed.Host == "":
-			x.wrong(at, "this is neither embedded nor a URL; write it as nats://host:4222")
-		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, parsed.Scheme):
-			x.wrong(at, "unsupported scheme %s://; use nats, tls, ws or wss", parsed.Scheme)
-		case parsed.User != nil:
-			x.secrets = append(x.secrets, parsed.User.String())
-			x.wrong(at, "a URL must not contain a user or password, since URLs are printed; use the keys user, password or token")
-		}
-	}
+	x.servers(path, c)
 }
 
 func (x *completion) listen(path, listen string) {

@@ -86,49 +86,10 @@ func (c *Config) Describe(w io.Writer) error {
 
 // String says where the messages come from.
 func (t Trigger) String() string {
-	if b := t.ServiceBus; b != nil {
-		text := "queue " + b.Queue
-		if b.Topic != "" {
-			text = fmt.Sprintf("subscription %s of topic %s", strings.Join(b.Subscription, " and "), b.Topic)
-		}
-		text += " of Service Bus on " + b.Connection
-		if b.Sessions {
-			text += fmt.Sprintf(", %d sessions at a time", b.MaxSessions)
-		}
-		if b.Create {
-			text += ", made if missing"
-		}
-		if b.MaxLockRenewal > 0 {
-			text += fmt.Sprintf(", locks renewed for %v at most", b.MaxLockRenewal)
-		}
-		return text + ", dead letters to its sub-queue"
+	if s := t.settings(); s != nil {
+		return s.describeTrigger()
 	}
-	if q := t.StorageQueue; q != nil {
-		text := fmt.Sprintf("storage queue %s on %s, as %s, lease %v, polled every %v at least", q.Queue, q.Connection, q.Encoding, q.Lease, q.MaxPollInterval)
-		if q.Create {
-			text += ", made if missing"
-		}
-		what := ""
-		if q.PoisonFormat == "envelope" {
-			what = " in envelopes"
-		}
-		return text + fmt.Sprintf(", dead letters to %s%s", q.PoisonQueue, what)
-	}
-	n := t.NATS
-	if n == nil {
-		return "none"
-	}
-	text := fmt.Sprintf("consumer %s of stream %s on %s", n.Consumer, n.Stream, n.Connection)
-	if n.Subject != "" {
-		text += ", subject " + n.Subject
-	}
-	if n.Create != nil && *n.Create {
-		text += ", made if missing"
-	}
-	if n.OrderingToken > 0 {
-		text += fmt.Sprintf(", in order by token %d", n.OrderingToken)
-	}
-	return text + ", dead letters to " + n.DeadLetters
+	return "none"
 }
 
 // String says where results go; nothing where there are no outputs.
@@ -142,15 +103,8 @@ func (o Outputs) String() string {
 
 // String says where results go.
 func (o Output) String() string {
-	switch {
-	case o.NATS != nil:
-		return fmt.Sprintf("subject %s on %s", o.NATS.Subject, o.NATS.Connection)
-	case o.ServiceBus != nil && o.ServiceBus.Topic != "":
-		return fmt.Sprintf("topic %s of Service Bus on %s", o.ServiceBus.Topic, o.ServiceBus.Connection)
-	case o.ServiceBus != nil:
-		return fmt.Sprintf("queue %s of Service Bus on %s", o.ServiceBus.Queue, o.ServiceBus.Connection)
-	case o.StorageQueue != nil:
-		return fmt.Sprintf("storage queue %s on %s, as %s", o.StorageQueue.Queue, o.StorageQueue.Connection, o.StorageQueue.Encoding)
+	if s := o.target(); s != nil {
+		return s.describeOutput()
 	}
 	return "none"
 }
@@ -187,45 +141,15 @@ func (h Handler) String() string {
 
 // String says what the connection reaches, and how it is allowed to.
 func (c Connection) String() string {
-	if c.Embedded() {
-		return fmt.Sprintf("the embedded NATS server, listen %s, sync %v", c.Listen, c.Sync)
+	switch {
+	case c.Embedded():
+		return c.describeServers()
+	case c.Storage():
+		return c.describeAccount()
+	case c.Namespace != "" || c.ConnectionString != "":
+		return c.describeNamespace()
 	}
-	if c.ServiceBus() {
-		if c.Namespace != "" {
-			return fmt.Sprintf("Azure Service Bus at %s, identity %s", c.Namespace, c.Identity)
-		}
-		return "Azure Service Bus at " + c.serviceBusHost()
-	}
-	if c.Storage() {
-		if c.StorageAccount != "" {
-			return fmt.Sprintf("the storage account %s, identity %s", c.StorageAccount, c.Identity)
-		}
-		parts := c.connectionParts()
-		for _, name := range []string{"queueendpoint", "accountname"} {
-			if parts[name] != "" {
-				return "the storage account " + parts[name]
-			}
-		}
-		return "the storage emulator at 127.0.0.1:10001"
-	}
-	text := "NATS at " + strings.Join(c.NATS, ", ")
-	for _, way := range []struct {
-		with string
-		set  bool
-	}{
-		{"credentials", c.Credentials != ""}, {"an nkey", c.NKey != ""}, {"a token", c.Token != ""},
-		{"user " + c.User, c.User != ""}, {"own TLS settings", c.TLS != nil},
-	} {
-		if way.set {
-			text += ", with " + way.with
-		}
-	}
-	return text
-}
-
-// serviceBusHost is the namespace's host, which is no secret.
-func (c Connection) serviceBusHost() string {
-	return strings.Trim(strings.TrimPrefix(c.connectionParts()["endpoint"], "sb://"), "/")
+	return c.describeServers()
 }
 
 // String says when a worker is replaced; "" is never.

@@ -13,6 +13,8 @@ import (
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/drover-run/drover/configs/trust"
 )
 
 // New returns a configuration with defaults and no functions, for programs that
@@ -31,7 +33,7 @@ func Load(path string, env Env) (*Config, error) {
 
 // LoadContext is Load that ctx ends: a configuration can come through a pipe.
 func LoadContext(ctx context.Context, path string, env Env) (*Config, error) {
-	text, dir, err := read(ctx, path, trusted)
+	text, dir, err := read(ctx, path, trust.CheckConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +48,7 @@ func LoadContext(ctx context.Context, path string, env Env) (*Config, error) {
 // Read returns a configuration's text and its directory. It refuses, for root, a file that
 // another user can change. ctx ends the wait for a pipe.
 func Read(ctx context.Context, path string) (text []byte, dir string, err error) {
-	return read(ctx, path, trusted)
+	return read(ctx, path, trust.CheckConfig)
 }
 
 // ReadPlain returns the text of a configuration that any YAML decoder can read safely: a
@@ -193,7 +195,7 @@ func clientSkips(path string) bool {
 // files nor the environment variables that hold the daemon's secrets. The rest of the
 // result is empty. The error is an Errors if the file is wrong.
 func LoadClient(ctx context.Context, path string, env Env) (*Config, error) {
-	text, dir, err := read(ctx, path, trusted)
+	text, dir, err := read(ctx, path, trust.CheckConfig)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,10 @@
 package configs
 
 import (
+	"fmt"
+	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -9,8 +12,37 @@ import (
 // does as a directory's.
 var streamName = regexp.MustCompile(`^[^\s.*>/\\\x00-\x1f\x7f]{1,255}$`)
 
-func (x *completion) natsTrigger(path, name string, t *NATSTrigger) {
-	connection, found := x.connectionOf(path, &t.Connection, "NATS", func(c Connection) bool { return len(c.NATS) > 0 })
+// embeddedServer is a connection to the server in this process.
+func embeddedServer() Connection { return Connection{NATS: Strings{"embedded"}} }
+
+// Embedded reports whether the connection is to the server in this process.
+func (c Connection) Embedded() bool { return len(c.NATS) == 1 && c.NATS[0] == "embedded" }
+
+// serverOnly are the keys of a connection that are for NATS.
+var serverOnly = []string{"credentials", "nkey", "token", "user", "password", "tls.cert", "tls.key", "tls.server_name", "listen", "sync", "max_store"}
+
+// hasServers reports whether the connection is to NATS.
+func (c Connection) hasServers() bool { return len(c.NATS) > 0 }
+
+func (t *NATSTrigger) connectionName() string { return t.Connection }
+
+func (t *NATSTrigger) describeTrigger() string {
+	text := fmt.Sprintf("consumer %s of stream %s on %s", t.Consumer, t.Stream, t.Connection)
+	if t.Subject != "" {
+		text += ", subject " + t.Subject
+	}
+	if t.Create != nil && *t.Create {
+		text += ", made if missing"
+	}
+	if t.OrderingToken > 0 {
+		text += fmt.Sprintf(", in order by token %d", t.OrderingToken)
+	}
+	return text + ", dead letters to " + t.DeadLetters
+}
+
+func (t *NATSTrigger) completeTrigger(x *completion, path, name string, _ Retry) {
+	path += ".nats"
+	connection, found := x.connectionOf(path, &t.Connection, "NATS", Connection.hasServers)
 	if !found {
 		return
 	}
@@ -59,4 +91,98 @@ func validSubject(subject string) bool {
 		}
 	}
 	return true
+}
+
+func (o *NATSOutput) connectionName() string { return o.Connection }
+
+func (o *NATSOutput) describeOutput() string {
+	return fmt.Sprintf("subject %s on %s", o.Subject, o.Connection)
+}
+
+func (o *NATSOutput) completeOutput(x *completion, path string) {
+	x.connectionOf(path+".nats", &o.Connection, "NATS", Connection.hasServers)
+	if !validSubject(o.Subject) || strings.ContainsAny(o.Subject, "*>") {
+		x.wrong(path+".nats.subject", "%q is not a subject for results; use tokens separated by dots, without * and >", o.Subject)
+	}
+}
+
+// orderingTokens refuses several instances for functions whose subjects have an order.
+func (x *completion) orderingTokens() {
+	for _, name := range names(x.Functions) {
+		if n := x.Functions[name].Trigger.NATS; n != nil && n.OrderingToken > 0 {
+			x.wrong("functions."+name+".trigger.nats.ordering_token", "several instances do not keep the order of a subject; set scale.instances.max to 1, or ordering_token to 0")
+		}
+	}
+}
+
+func (c Connection) describeServers() string {
+	if c.Embedded() {
+		return fmt.Sprintf("the embedded NATS server, listen %s, sync %v", c.Listen, c.Sync)
+	}
+	text := "NATS at " + strings.Join(c.NATS, ", ")
+	for _, way := range []struct {
+		with string
+		set  bool
+	}{
+		{"credentials", c.Credentials != ""}, {"an nkey", c.NKey != ""}, {"a token", c.Token != ""},
+		{"user " + c.User, c.User != ""}, {"own TLS settings", c.TLS != nil},
+	} {
+		if way.set {
+			text += ", with " + way.with
+		}
+	}
+	return text
+}
+
+// servers checks a connection to NATS.
+func (x *completion) servers(path string, c Connection) {
+	x.only(path, "namespace and storage_account", identityOnly)
+	var ways []string
+	for _, way := range []struct {
+		key string
+		set bool
+	}{{"credentials", c.Credentials != ""}, {"nkey", c.NKey != ""}, {"token", c.Token != ""}, {"user", c.User != ""}} {
+		if way.set {
+			ways = append(ways, way.key)
+		}
+	}
+	if c.Embedded() {
+		if len(ways) > 0 || c.Password != "" || c.TLS != nil {
+			x.wrong(path, "the embedded server has no credentials, nkey, token, user, password or tls; remove them")
+		}
+		x.listen(path+".listen", c.Listen)
+		return
+	}
+	if len(ways) > 1 {
+		x.wrong(path, "it has %s; keep one way to authenticate", strings.Join(ways, " and "))
+	}
+	if c.Password != "" && c.User == "" {
+		x.wrong(path+".password", "it needs a user")
+	}
+	if c.TLS != nil && (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		x.wrong(path+".tls", "set both cert and key")
+	}
+	for _, key := range []string{"listen", "sync", "max_store"} {
+		if at, given := x.where[path+"."+key]; given {
+			x.problem(at, "%s.%s: this key is only for the embedded server; remove it", path, key)
+		}
+	}
+	for i, u := range c.NATS {
+		at := path + ".nats"
+		if len(c.NATS) > 1 {
+			at = fmt.Sprintf("%s.nats[%d]", path, i)
+		}
+		parsed, err := url.Parse(u)
+		switch {
+		case u == "embedded":
+			x.wrong(at, "embedded stands alone, without URLs beside it")
+		case err != nil, parsed.Host == "":
+			x.wrong(at, "this is neither embedded nor a URL; write it as nats://host:4222")
+		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, parsed.Scheme):
+			x.wrong(at, "unsupported scheme %s://; use nats, tls, ws or wss", parsed.Scheme)
+		case parsed.User != nil:
+			x.secrets = append(x.secrets, parsed.User.String())
+			x.wrong(at, "a URL must not contain a user or password, since URLs are printed; use the keys user, password or token")
+		}
+	}
 }

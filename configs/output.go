@@ -4,21 +4,14 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 )
-
-func (o Output) kinds() []kind {
-	return []kind{{"nats", o.NATS != nil}, {"servicebus", o.ServiceBus != nil}, {"storage_queue", o.StorageQueue != nil}}
-}
 
 // filledIn is a copy with the defaults of those that a program made.
 func (o Outputs) filledIn() Outputs {
 	out := slices.Clone(o)
-	for i, output := range out {
-		if output.StorageQueue != nil {
-			queue := *output.StorageQueue
-			setDefaults(reflect.ValueOf(&queue).Elem())
-			out[i].StorageQueue = &queue
+	for i := range out {
+		for _, own := range copyKinds(&out[i]) {
+			setDefaults(own)
 		}
 	}
 	return out
@@ -46,27 +39,8 @@ func (x *completion) outputs(path string, given Outputs) Outputs {
 }
 
 func (x *completion) output(path string, o *Output) {
-	switch {
-	case !x.oneKind(path, "results go to", o.kinds()):
-	case o.NATS != nil:
-		nats := *o.NATS
-		x.connectionOf(path+".nats", &nats.Connection, "NATS", func(c Connection) bool { return len(c.NATS) > 0 })
-		if !validSubject(nats.Subject) || strings.ContainsAny(nats.Subject, "*>") {
-			x.wrong(path+".nats.subject", "%q is not a subject for results; use tokens separated by dots, without * and >", nats.Subject)
-		}
-		o.NATS = &nats
-	case o.ServiceBus != nil:
-		bus := *o.ServiceBus
-		x.connectionOf(path+".servicebus", &bus.Connection, "Azure Service Bus", Connection.ServiceBus)
-		if (bus.Queue == "") == (bus.Topic == "") {
-			x.wrong(path+".servicebus", "set either queue or topic")
-		}
-		x.entity(path+".servicebus.queue", bus.Queue)
-		x.entity(path+".servicebus.topic", bus.Topic)
-		o.ServiceBus = &bus
-	case o.StorageQueue != nil:
-		queue := *o.StorageQueue
-		x.storageQueueOutput(path+".storage_queue", &queue)
-		o.StorageQueue = &queue
+	if x.oneKind(path, "results go to", pointedKinds(*o)) {
+		copyKinds(o)
+		o.target().completeOutput(x, path)
 	}
 }

@@ -145,11 +145,7 @@ func (x *completion) together() {
 	if i.Max < 2 || i.External {
 		return
 	}
-	for _, name := range names(x.Functions) {
-		if n := x.Functions[name].Trigger.NATS; n != nil && n.OrderingToken > 0 {
-			x.wrong("functions."+name+".trigger.nats.ordering_token", "several instances do not keep the order of a subject; set scale.instances.max to 1, or ordering_token to 0")
-		}
-	}
+	x.orderingTokens()
 	for _, name := range names(x.Connections) {
 		if c := x.Connections[name]; c.Embedded() && c.Listen == "off" {
 			x.wrong("connections."+name+".listen", "several instances connect to the embedded server through its listener; remove listen, or set scale.instances.max to 1")

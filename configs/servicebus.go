@@ -1,12 +1,70 @@
 package configs
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 )
 
-func (x *completion) serviceBusTrigger(path, name string, t *ServiceBusTrigger) {
+// ServiceBus reports whether the connection is to an Azure Service Bus namespace.
+func (c Connection) ServiceBus() bool {
+	return c.Namespace != "" || c.ConnectionString != "" && !c.storageString()
+}
+
+func (c Connection) describeNamespace() string {
+	if c.Namespace != "" {
+		return fmt.Sprintf("Azure Service Bus at %s, identity %s", c.Namespace, c.Identity)
+	}
+	return "Azure Service Bus at " + c.namespaceHost()
+}
+
+// namespaceHost is the host of a connection string, which is no secret.
+func (c Connection) namespaceHost() string {
+	return strings.Trim(strings.TrimPrefix(c.connectionParts()["endpoint"], "sb://"), "/")
+}
+
+func (t *ServiceBusTrigger) connectionName() string { return t.Connection }
+
+func (t *ServiceBusTrigger) describeTrigger() string {
+	text := "queue " + t.Queue
+	if t.Topic != "" {
+		text = fmt.Sprintf("subscription %s of topic %s", strings.Join(t.Subscription, " and "), t.Topic)
+	}
+	text += " of Service Bus on " + t.Connection
+	if t.Sessions {
+		text += fmt.Sprintf(", %d sessions at a time", t.MaxSessions)
+	}
+	if t.Create {
+		text += ", made if missing"
+	}
+	if t.MaxLockRenewal > 0 {
+		text += fmt.Sprintf(", locks renewed for %v at most", t.MaxLockRenewal)
+	}
+	return text + ", dead letters to its sub-queue"
+}
+
+func (o *ServiceBusOutput) connectionName() string { return o.Connection }
+
+func (o *ServiceBusOutput) describeOutput() string {
+	if o.Topic != "" {
+		return fmt.Sprintf("topic %s of Service Bus on %s", o.Topic, o.Connection)
+	}
+	return fmt.Sprintf("queue %s of Service Bus on %s", o.Queue, o.Connection)
+}
+
+func (o *ServiceBusOutput) completeOutput(x *completion, path string) {
+	path += ".servicebus"
+	x.connectionOf(path, &o.Connection, "Azure Service Bus", Connection.ServiceBus)
+	if (o.Queue == "") == (o.Topic == "") {
+		x.wrong(path, "set either queue or topic")
+	}
+	x.entity(path+".queue", o.Queue)
+	x.entity(path+".topic", o.Topic)
+}
+
+func (t *ServiceBusTrigger) completeTrigger(x *completion, path, name string, _ Retry) {
+	path += ".servicebus"
 	if _, found := x.connectionOf(path, &t.Connection, "Azure Service Bus", Connection.ServiceBus); !found {
 		return
 	}
@@ -72,8 +130,8 @@ func (x *completion) entity(path, name string) {
 
 // scheduled refuses a retry by a copy where a copy would not be the same: in a
 // topic it reaches every subscription, and a session loses its order.
-func (x *completion) scheduled(path string, t *ServiceBusTrigger) {
-	switch {
+func (x *completion) scheduled(path string, of Trigger) {
+	switch t := of.ServiceBus; {
 	case t == nil:
 		x.wrong(path, "scheduled is only for Service Bus queues; remove it, or set hold")
 	case t.Topic != "":

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -21,7 +22,35 @@ func (x *completion) storageQueueName(path, name string) {
 	}
 }
 
-func (x *completion) storageQueueTrigger(path, name string, t *StorageQueueTrigger, maxAttempts int) {
+func (c Connection) describeAccount() string {
+	if c.StorageAccount != "" {
+		return fmt.Sprintf("the storage account %s, identity %s", c.StorageAccount, c.Identity)
+	}
+	parts := c.connectionParts()
+	for _, name := range []string{"queueendpoint", "accountname"} {
+		if parts[name] != "" {
+			return "the storage account " + parts[name]
+		}
+	}
+	return "the storage emulator at 127.0.0.1:10001"
+}
+
+func (t *StorageQueueTrigger) connectionName() string { return t.Connection }
+
+func (t *StorageQueueTrigger) describeTrigger() string {
+	text := fmt.Sprintf("storage queue %s on %s, as %s, lease %v, polled every %v at least", t.Queue, t.Connection, t.Encoding, t.Lease, t.MaxPollInterval)
+	if t.Create {
+		text += ", made if missing"
+	}
+	what := ""
+	if t.PoisonFormat == "envelope" {
+		what = " in envelopes"
+	}
+	return text + fmt.Sprintf(", dead letters to %s%s", t.PoisonQueue, what)
+}
+
+func (t *StorageQueueTrigger) completeTrigger(x *completion, path, name string, retry Retry) {
+	path += ".storage_queue"
 	if _, found := x.connectionOf(path, &t.Connection, "Azure Storage", Connection.Storage); !found {
 		return
 	}
@@ -43,8 +72,8 @@ func (x *completion) storageQueueTrigger(path, name string, t *StorageQueueTrigg
 	if t.Lease.D()%time.Second != 0 {
 		x.wrong(path+".lease", "%v is not a whole number of seconds, which the service requires", t.Lease)
 	}
-	if t.MaxDequeueCount > 0 && t.MaxDequeueCount < maxAttempts {
-		x.wrong(path+".max_dequeue_count", "it is %d, less than retry.max_attempts (%d): a message would go to the poison queue before its attempts are used up", t.MaxDequeueCount, maxAttempts)
+	if t.MaxDequeueCount > 0 && t.MaxDequeueCount < retry.MaxAttempts {
+		x.wrong(path+".max_dequeue_count", "it is %d, less than retry.max_attempts (%d): a message would go to the poison queue before its attempts are used up", t.MaxDequeueCount, retry.MaxAttempts)
 	}
 	for _, other := range names(x.Functions) {
 		o := x.Functions[other].Trigger.StorageQueue
@@ -54,7 +83,14 @@ func (x *completion) storageQueueTrigger(path, name string, t *StorageQueueTrigg
 	}
 }
 
-func (x *completion) storageQueueOutput(path string, o *StorageQueueOutput) {
+func (o *StorageQueueOutput) connectionName() string { return o.Connection }
+
+func (o *StorageQueueOutput) describeOutput() string {
+	return fmt.Sprintf("storage queue %s on %s, as %s", o.Queue, o.Connection, o.Encoding)
+}
+
+func (o *StorageQueueOutput) completeOutput(x *completion, path string) {
+	path += ".storage_queue"
 	x.connectionOf(path, &o.Connection, "Azure Storage", Connection.Storage)
 	x.storageQueueName(path+".queue", o.Queue)
 	if o.TimeToLive > 0 && o.Delay >= o.TimeToLive {

@@ -52,6 +52,7 @@ var exactly = map[string][]string{
 	"daemon/cli/scaffold":            {},
 	"daemon/cli/deadletter":          {"triggers", "daemon/cli/exit", "daemon/cli/messagefile", "daemon/cli/term"},
 	"daemon/cli/invoke":              {"triggers", "handlers", "daemon/internal/apps", "daemon/cli/term"},
+	"configs/trust":                  {},
 	"daemon/cli/messagefile":         {"triggers"},
 	"daemon/cli/tune":                {},
 	"daemon/cli/tune/measure":        {"triggers", "handlers", "handlers/workers", "configs", "scaler/hostinfo", "daemon/cli/term", "daemon/cli/tune", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/telemetry"},

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/trust"
 	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/sandbox"
 	"github.com/drover-run/drover/handlers/workers/process"
@@ -84,7 +85,7 @@ func confineWorkers(ctx context.Context, app configs.App, dataDir string, i inte
 		return nil, command, err
 	}
 	logWithheld(log, app.Environment, settings.Strict, environ)
-	if how := configs.ChangeableBy(app.Dir); how != "" && settings.User == "" {
+	if how := trust.ChangeableBy(app.Dir); how != "" && settings.User == "" {
 		log.Warn("workers run as root with code that another user can change", "path", app.Dir, "why", how, "instead", "set user, or give the directory to root")
 	}
 	return c, runtime.Command(i, home, app, c.Environ(environ)), nil
@@ -126,7 +127,7 @@ func checkConfinement(ctx context.Context, app configs.App, dataDir string, i in
 	if names := settings.Environment.Withholds(environ, settings.Strict); len(names) > 0 {
 		notes = append(notes, fmt.Sprintf("its workers do not get %s, which the configuration reads; %s", strings.Join(names, ", "), withheldAdvice(names)))
 	}
-	if how := configs.ChangeableBy(app.Dir); how != "" && settings.User == "" {
+	if how := trust.ChangeableBy(app.Dir); how != "" && settings.User == "" {
 		notes = append(notes, fmt.Sprintf("its workers run as root, and %s %s; set user, or run: chown -R root %s && chmod -R go-w %s", app.Dir, how, app.Dir, app.Dir))
 	}
 	return notes, errors.Join(err, c.Close())

@@ -1,4 +1,4 @@
-package configs
+package trust
 
 import "golang.org/x/sys/unix"
 

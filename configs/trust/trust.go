@@ -1,4 +1,5 @@
-package configs
+// Package trust checks who can change files that name the commands of a daemon that runs as root.
+package trust
 
 import (
 	"fmt"
@@ -11,9 +12,9 @@ import (
 // maxLinks bounds a chain of symbolic links, as the kernel does.
 const maxLinks = 40
 
-// trusted refuses, for root, a configuration that another user can change: it names
+// CheckConfig refuses, for root, a configuration that another user can change: it names
 // commands, so that user would be root. file is the open configuration.
-func trusted(path string, file *os.File) error {
+func CheckConfig(path string, file *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -25,7 +26,7 @@ func trusted(path string, file *os.File) error {
 		return nil // a pipe has only the reader that its writer gave it to
 	}
 	if why := changeable(path, info); why != "" {
-		return distrusted(path, path, why)
+		return refuseConfig(path, path, why)
 	}
 	// A file can be replaced through its directory, and through that of each link to it.
 	for range maxLinks {
@@ -35,7 +36,7 @@ func trusted(path string, file *os.File) error {
 			return fmt.Errorf("reading the configuration %s: %w", path, err)
 		}
 		if why := changeable(dir, of); why != "" {
-			return distrusted(path, dir, why)
+			return refuseConfig(path, dir, why)
 		}
 		target, err := os.Readlink(path)
 		if err != nil {
@@ -48,7 +49,7 @@ func trusted(path string, file *os.File) error {
 	return fmt.Errorf("reading the configuration %s: more than %d symbolic links lead to it", path, maxLinks)
 }
 
-func distrusted(config, path, why string) error {
+func refuseConfig(config, path, why string) error {
 	return fmt.Errorf("the configuration %s: %s %s, but drover runs as root; "+
 		"run: chown root %s && chmod go-w %s; or run drover as another user", config, path, why, path, path)
 }

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package configs
+package trust
 
 // readOnlyVolume is known on Linux only.
 func readOnlyVolume(string) bool { return false }
