@@ -1,6 +1,6 @@
 // Command drover runs functions against queues; see the README.
 package main
 
-import "github.com/drover-run/drover/daemon"
+import "github.com/drover-run/drover/daemon/cli"
 
-func main() { daemon.Main() }
+func main() { cli.Main() }

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/daemon"
+	"github.com/drover-run/drover/daemon/cli"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
@@ -170,7 +171,7 @@ type memoryDaemonCommand struct {
 
 func (c *memoryDaemonCommand) Run() error {
 	os.Args = []string{"drover", "run", c.File}
-	daemon.Main(daemon.WithFuncs(handlers.Funcs{"hold": func(context.Context, *triggers.Message) ([]byte, error) {
+	cli.Main(daemon.WithFuncs(handlers.Funcs{"hold": func(context.Context, *triggers.Message) ([]byte, error) {
 		time.Sleep(2 * time.Second)
 		return nil, nil
 	}}))

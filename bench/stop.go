@@ -23,6 +23,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/daemon"
+	"github.com/drover-run/drover/daemon/cli"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
@@ -228,7 +229,7 @@ func stopDaemon(file string) error {
 		return err
 	}
 	os.Args = []string{"drover", "run", file}
-	daemon.Main(daemon.WithFuncs(handlers.Funcs{"bench": func(_ context.Context, m *triggers.Message) ([]byte, error) {
+	cli.Main(daemon.WithFuncs(handlers.Funcs{"bench": func(_ context.Context, m *triggers.Message) ([]byte, error) {
 		_, err := runs.Write(append(bytes.Clone(m.Body), '\n'))
 		return nil, err
 	}}))

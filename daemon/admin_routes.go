@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/json"
 	"log/slog"
 	"slices"
 
@@ -30,4 +31,15 @@ func adminConfig(cfg *configs.Config, log *slog.Logger) admin.Config {
 // adminRoutes returns what the admin API serves, from all that have something to report.
 func adminRoutes(d *Daemon) []admin.Route {
 	return slices.Concat(status.Routes(d.view()), pauseRoutes(d), reloadRoutes(d))
+}
+
+// OpenAPI returns the OpenAPI document of the admin API, as JSON.
+func OpenAPI() ([]byte, error) {
+	cfg := configs.New()
+	cfg.Admin.Pprof = true
+	document, err := admin.Document(adminConfig(cfg, nil), adminRoutes(New(cfg)))
+	if err != nil {
+		return nil, err
+	}
+	return json.MarshalIndent(document, "", "  ")
 }

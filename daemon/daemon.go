@@ -222,6 +222,9 @@ func Check(ctx context.Context, cfg *configs.Config, options ...Option) (notes [
 	return checkParts(ctx, cfg, d.funcs, d.env, d.environ())
 }
 
+// FuncsOf returns the Go functions that WithFuncs offers among options.
+func FuncsOf(options ...Option) handlers.Funcs { return New(nil, options...).funcs }
+
 // StartError reports that a daemon could not start, because of Err.
 type StartError struct{ Err error }
 

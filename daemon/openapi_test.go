@@ -5,10 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"maps"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -201,20 +199,6 @@ func TestAdminErrorsAreJSON(t *testing.T) {
 	}
 }
 
-func TestOpenAPICommand(t *testing.T) {
-	status, text, errs := command(t.Context(), nil, nil, "config", "openapi")
-	var document struct {
-		OpenAPI string         `json:"openapi"`
-		Paths   map[string]any `json:"paths"`
-	}
-	if err := json.Unmarshal([]byte(text), &document); status != ExitOK || err != nil {
-		t.Fatalf("status %d, %v: %s", status, err, errs)
-	}
-	if paths := slices.Sorted(maps.Keys(document.Paths)); document.OpenAPI != "3.1.0" || !slices.Contains(paths, "/v1/functions/{name}/pause") {
-		t.Errorf("%s, %v", document.OpenAPI, paths)
-	}
-}
-
 func TestLatenciesAsJSON(t *testing.T) {
 	var h telemetry.Histogram
 	h.Add(time.Millisecond)
@@ -231,5 +215,13 @@ func TestLatenciesAsJSON(t *testing.T) {
 		if err := json.Unmarshal([]byte(bad), &back); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
+	}
+}
+
+func TestExplainWhileItStops(t *testing.T) {
+	d, _, cfg := adminDaemon(t, nil)
+	d.enter(api.PhaseStopping)
+	if _, text := ask(t, admin.SocketPath(cfg.DataDir), "/v1/explain?about=f"); !strings.Contains(text, `"state": "stopping"`) || !strings.Contains(text, "the daemon is stopping") {
+		t.Errorf("%s", text)
 	}
 }

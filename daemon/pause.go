@@ -2,12 +2,10 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/http"
 	"time"
 
-	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/instances"
@@ -16,8 +14,9 @@ import (
 // This file has a function receive nothing for a while, because somebody asks. A
 // pause ends with the daemon.
 
-// pause pauses a function, or has it go on; false where there is none.
-func (d *Daemon) pause(ctx context.Context, name string, paused bool, until time.Time) bool {
+// SetPaused pauses a function in all instances, or resumes it; until is when it resumes by
+// itself, zero for never. It reports whether there is a function of that name.
+func (d *Daemon) SetPaused(ctx context.Context, name string, paused bool, until time.Time) (found bool) {
 	for _, f := range d.running() {
 		if f.Name == name {
 			f.SetPaused(paused, until)
@@ -91,59 +90,9 @@ func (d *Daemon) answerResume(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
-	if name := r.PathValue("name"); !d.pause(r.Context(), name, paused, until) {
+	if name := r.PathValue("name"); !d.SetPaused(r.Context(), name, paused, until) {
 		admin.RefuseUnknown(w, name, d.names())
 		return
 	}
 	admin.Answer(w, http.StatusOK, api.Health{Status: "ok"})
-}
-
-// pauseCommand is `drover pause`.
-type pauseCommand struct {
-	Function string `arg:"" help:"Pause this function."`
-	clientFlags
-	Until string `help:"Resume after a duration, such as 2h, or at a time, such as 2026-01-31T08:00:00Z (default: until drover resume or the daemon stops)."`
-}
-
-func (*pauseCommand) Help() string {
-	return `Pauses the function in all instances. Its messages wait at the source.
-
-Examples:
-
-    drover pause thumbnails --until 2h
-    drover pause thumbnails --until 2026-01-31T08:00:00Z
-    drover pause thumbnails          # until drover resume or the daemon stops
-`
-}
-
-func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
-	var until time.Time
-	if c.Until != "" {
-		if length, err := time.ParseDuration(c.Until); err == nil {
-			until = time.Now().Add(length)
-		} else if until, err = time.Parse(time.RFC3339, c.Until); err != nil {
-			return exit.UsageError(fmt.Sprintf("--until is %q; write it as 2h, or as 2026-01-31T08:00:00Z", c.Until))
-		}
-		if !until.After(time.Now()) {
-			return exit.UsageError("--until is over already")
-		}
-	}
-	return c.postTo(ctx, std, api.PausePath(c.Function, true, until))
-}
-
-// resumeCommand is `drover resume`.
-type resumeCommand struct {
-	Function string `arg:"" help:"Resume this function."`
-	clientFlags
-}
-
-func (*resumeCommand) Help() string {
-	return `Example:
-
-    drover resume thumbnails
-`
-}
-
-func (c *resumeCommand) Run(ctx context.Context, std *IO) error {
-	return c.postTo(ctx, std, api.PausePath(c.Function, false, time.Time{}))
 }

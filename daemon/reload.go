@@ -17,6 +17,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/status"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 )
 
@@ -297,7 +298,7 @@ func ownTriggerStays(name string) error {
 // setLevel changes what is logged.
 func (d *Daemon) setLevel(log configs.Log) {
 	if d.level != nil {
-		d.level.Set(levelOf(log))
+		d.level.Set(telemetry.ParseLevel(log.Level))
 	}
 }
 

@@ -26,7 +26,7 @@ const (
 // supervise runs instances until ctx ends, and drains them.
 func (d *Daemon) supervise(ctx context.Context) (err error) {
 	if d.program == nil {
-		return &StartError{errors.New("scale.instances has several instances, but the program cannot start them: use `drover run`, daemon.Main, or the option WithInstances")}
+		return &StartError{errors.New("scale.instances has several instances, but the program cannot start them: use `drover run`, cli.Main, or the option WithInstances")}
 	}
 	if _, _, _, ok := d.cfg.Source(); !ok {
 		return &StartError{instances.ErrNoFile}

@@ -115,7 +115,7 @@ func CheckApps(ctx context.Context, cfg *configs.Config, env configs.Env, enviro
 func unknownFunc(name string, funcs handlers.Funcs) error {
 	known := slices.Sorted(maps.Keys(funcs))
 	if len(known) == 0 {
-		return fmt.Errorf("this program has no Go function %q: build your own main that calls daemon.Main with daemon.WithFuncs", name)
+		return fmt.Errorf("this program has no Go function %q: build your own main that calls cli.Main with daemon.WithFuncs", name)
 	}
 	return fmt.Errorf("this program has no Go function %q; it has: %v", name, known)
 }

@@ -8,6 +8,9 @@ package sources
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
@@ -52,6 +55,43 @@ func (s *Set) OpenTrigger(ctx context.Context, t TriggerConfig) (triggers.Trigge
 		return nil, errNoKind
 	}
 	return from.openTrigger(ctx, s, t)
+}
+
+// OpenTriggers opens the triggers of all functions, for a command that asks the sources. done
+// closes them.
+func OpenTriggers(ctx context.Context, c Config) (byFunction map[string]triggers.Trigger, done func() error, err error) {
+	if c.Stores == nil {
+		c.Stores = new(Stores)
+	}
+	s, byFunction := New(c, nil, nil), make(map[string]triggers.Trigger)
+	done = func() error {
+		var errs []error
+		for _, t := range byFunction {
+			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+			errs = append(errs, t.Close(closing))
+			cancel()
+		}
+		return errors.Join(errors.Join(errs...), s.Close(nil))
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, done())
+		}
+	}()
+	names := slices.Sorted(maps.Keys(c.Settings.Functions))
+	for _, name := range names {
+		if err := s.Connect(ctx, c.Settings.Functions[name].Connections()); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, name := range names {
+		t, err := s.OpenTrigger(ctx, TriggerConfig{Function: name, Settings: c.Settings.Functions[name], Log: c.Log.With("function", name)})
+		if err != nil {
+			return nil, nil, fmt.Errorf("function %s: %w", name, err)
+		}
+		byFunction[name] = t
+	}
+	return byFunction, done, nil
 }
 
 // OpenOutput returns how results are sent to an output. It connects if Connect has not. The caller sets Name and Log.

@@ -1,0 +1,419 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/ownprocess"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// patience bounds every wait for something that must come.
+const patience = 4 * time.Minute
+
+// printed is what a command prints, and can be waited for.
+type printed struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{}
+}
+
+func newPrinted() *printed { return &printed{more: make(chan struct{}, 1)} }
+
+func (o *printed) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.more <- struct{}{}:
+	default:
+	}
+	return o.text.Write(p)
+}
+
+func (o *printed) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+func (o *printed) wait(t *testing.T, part string) {
+	t.Helper()
+	deadline := time.After(patience)
+	for !strings.Contains(o.String(), part) {
+		select {
+		case <-o.more:
+		case <-deadline:
+			t.Fatalf("%q did not come; the output is\n%s", part, o)
+		}
+	}
+}
+
+// command runs a command line in this process.
+func command(ctx context.Context, funcs handlers.Funcs, in io.Reader, args ...string) (status int, out, errs string) {
+	o, e := newPrinted(), newPrinted()
+	status = Command(ctx, args, &IO{In: in, Out: o, Err: e, Env: os.LookupEnv, Environ: os.Environ, Funcs: funcs})
+	return status, o.String(), e.String()
+}
+
+// write makes a directory with files.
+func write(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+const pythonConfig = `
+log: {level: debug}
+drain: 20s
+functions:
+  greet:
+    trigger: {nats: {ack_wait: 10s}}
+    handler: {python: {path: ./app, processes: 1}}
+    retry: {max_attempts: 2, initial: 10ms}
+`
+
+func TestCommandsThatOnlyPrint(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{"app/function_app.py": "", "good.yaml": pythonConfig, "gone.yaml": strings.Replace(pythonConfig, "./app", "./nothere", 1), "bad.yaml": "functions:\n  f:\n    handlr: {go: g}\n    timeout: soon\n",
+		"go.yaml": "functions: {f: {trigger: {nats: {}}, handler: {go: g}}}", "old.yaml": strings.Replace(pythonConfig, "processes: 1", "interpreter: /nowhere/python3", 1)})
+	for _, test := range []struct {
+		args   string
+		status int
+		out    []string
+		errs   []string
+	}{
+		{"version", 0, []string{"drover ", "go1."}, nil},
+		{"config schema", 0, []string{"https://json-schema.org/draft/2020-12/schema"}, nil},
+		{"check DIR/good.yaml", 0, []string{"function greet", "consumer greet of stream greet", "(functions.greet.handler.python.processes)", "python3"}, nil},
+		{"check DIR/bad.yaml", 1, nil, []string{"bad.yaml:3:5", "did you mean handler?", "has no key trigger", `"soon" is not a duration`}},
+		{"check DIR/nowhere.yaml", 1, nil, []string{"no configuration "}},
+		{"check DIR/go.yaml", 1, nil, []string{`function f: this program has no Go function "g"`, "daemon.WithFuncs"}},
+		{"check DIR/old.yaml", 1, nil, []string{"/nowhere/python3", "no such file"}},
+		{"check DIR/gone.yaml", 1, nil, []string{"gone.yaml:7:30: ", "nothere does not exist; path is the directory of the code"}},
+		{"run DIR/gone.yaml", 1, nil, []string{"gone.yaml:7:30: ", "nothere does not exist"}},
+		{"run DIR/bad.yaml", 1, nil, []string{"bad.yaml:3:5"}},
+		{"run DIR/go.yaml", 3, nil, []string{"cannot start", `no Go function "g"`}},
+		{"run DIR/old.yaml", 3, nil, []string{"cannot start", "/nowhere/python3"}},
+		{"fly", 2, nil, []string{"fly", "See drover --help."}},
+		{"run --nonsense", 2, nil, []string{"nonsense"}},
+		{"demo --for 0s", 2, nil, []string{"--for must be more than 0s"}},
+		{"send f --count -1", 2, nil, []string{"--count"}},
+		{"--help", 0, []string{"demo", "check", "send"}, nil},
+		{"send f -c DIR/good.yaml --body x --file y", 2, nil, []string{"give one of --body, --file and --lines"}},
+		{"send f -c DIR/good.yaml --lines x --file y", 2, nil, []string{"give one of --body, --file and --lines"}},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			args := strings.Fields(strings.ReplaceAll(test.args, "DIR", dir))
+			status, out, errs := command(t.Context(), nil, strings.NewReader(""), args...)
+			if status != test.status {
+				t.Errorf("status %d, want %d\n%s%s", status, test.status, out, errs)
+			}
+			for _, want := range test.out {
+				if !strings.Contains(out, want) {
+					t.Errorf("the output lacks %q:\n%s", want, out)
+				}
+			}
+			for _, want := range test.errs {
+				if !strings.Contains(errs, want) {
+					t.Errorf("the errors lack %q:\n%s", want, errs)
+				}
+			}
+		})
+	}
+}
+
+// start runs a command in this process until the test stops it.
+func startCommand(t *testing.T, args ...string) (out *printed, stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out = newPrinted()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- Command(ctx, args, &IO{In: strings.NewReader(""), Out: out, Err: out, Env: os.LookupEnv, Environ: os.Environ})
+	}()
+	var once sync.Once
+	status := -1
+	stop = func() int {
+		once.Do(func() { cancel(); status = <-ended })
+		return status
+	}
+	t.Cleanup(func() { stop() })
+	return out, stop
+}
+
+func TestSendAndRun(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "lines.txt": "one\ntwo\n", "whole.txt": "a whole\nfile", "app/function_app.py": `
+import drover
+def greet(message):
+    if message.text() == "bad": raise drover.Reject("a bad one")
+    if message.text() == "failing": raise ValueError("no luck")
+    print("hello", message.text(), message.attributes.get("who", "nobody"))
+`})
+	file := filepath.Join(dir, "drover.yaml")
+	send := func(wantStatus int, want string, in string, args ...string) {
+		t.Helper()
+		status, out, errs := command(t.Context(), nil, strings.NewReader(in), append([]string{"send", "-c", file}, args...)...)
+		if status != wantStatus || !strings.Contains(out+errs, want) {
+			t.Errorf("send %v: status %d, want %d and %q\n%s%s", args, status, wantStatus, want, out, errs)
+		}
+	}
+	// No daemon runs yet: what is sent waits in the store.
+	send(0, "sent 1 to greet", "", "greet", "--body", "early")
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "hello early nobody")
+
+	send(0, "sent 2 to greet", "", "greet", "--lines", filepath.Join(dir, "lines.txt"), "-H", "who=me")
+	out.wait(t, "hello one me")
+	out.wait(t, "hello two me")
+	send(0, "sent 1 to greet", "from a pipe\n", "greet")
+	out.wait(t, "hello from a pipe nobody")
+	send(0, "sent 3 to greet", "", "greet", "--count", "3")
+	out.wait(t, "hello 3 nobody")
+	send(0, "sent 2 to greet", "", "greet", "--file", filepath.Join(dir, "whole.txt"), "--count", "2")
+	out.wait(t, "hello a whole")
+	out.wait(t, "file nobody")
+	send(0, "sent 1 to greet", "a whole\npipe", "greet", "--file", "-")
+	out.wait(t, "pipe nobody")
+	send(0, "sent 5 to greet", "", "greet", "--lines", filepath.Join(dir, "lines.txt"), "--count", "5")
+	send(0, "sent 1 to greet", "", "greet", "--body", "bad")
+	out.wait(t, "a bad one")
+	send(0, "sent 1 to greet", "", "greet", "--body", "failing")
+	out.wait(t, "failed 2 times, the last time with: ValueError: no luck")
+	out.wait(t, `in greet\n    if message.text() == \"failing\"`)
+
+	send(1, "gret is not a function of "+file+" (did you mean greet?), and no stream on connection embedded has it", "", "gret", "--body", "x")
+	send(1, "nothing to send", "", "greet")
+	send(1, "nowhere.txt", "", "greet", "--file", filepath.Join(dir, "nowhere.txt"))
+	send(1, "nowhere.txt", "", "greet", "--lines", filepath.Join(dir, "nowhere.txt"))
+	large := filepath.Join(dir, "large.txt")
+	if err := errors.Join(os.WriteFile(large, nil, 0o600), os.Truncate(large, maxLine+1)); err != nil {
+		t.Fatal(err)
+	}
+	send(1, "large.txt is larger than 64MiB; no source accepts it", "", "greet", "--file", large)
+	send(1, "no such connection", "", "some.subject", "--via", "nowhere", "--body", "x")
+
+	// A second daemon over the same directory.
+	status, _, errs := command(t.Context(), nil, nil, "run", file)
+	if status != ExitStart || !strings.Contains(errs, "another daemon uses this data directory") {
+		t.Errorf("the second daemon: status %d\n%s", status, errs)
+	}
+	if status := stop(); status != ExitOK {
+		t.Errorf("it ended with %d\n%s", status, out)
+	}
+}
+
+func TestCodeThatDoesNotLoadEndsTheDaemon(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "import nonexistent_pkg\n"})
+	status, _, errs := command(t.Context(), nil, nil, "run", filepath.Join(dir, "drover.yaml"))
+	if status != ExitStart {
+		t.Errorf("status %d, want %d", status, ExitStart)
+	}
+	for _, want := range []string{"ModuleNotFoundError", "pip install nonexistent_pkg", "python3", "Traceback", "line 1"} {
+		if !strings.Contains(errs, want) {
+			t.Errorf("the errors lack %q:\n%s", want, errs)
+		}
+	}
+}
+
+var lastLine = regexp.MustCompile(`(?m)^demo: sent (\d+), done (\d+), failed (\d+), dead (\d+), lost (\d+), in [\d.]+ s(?:, with .*)?\n\z`)
+
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	status, out, errs := command(t.Context(), nil, nil, "demo", "--messages", "300", "--plain", "--data-dir", dir)
+	m := lastLine.FindStringSubmatch(out)
+	if status != ExitOK || m == nil || m[1] != "300" || m[2] != "300" || m[3] != "0" || m[4] != "0" || m[5] != "0" {
+		t.Errorf("status %d\n%s\n%s", status, out, errs)
+	}
+}
+
+// binary builds the command once.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "drover-test-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "drover")
+	if out, err := exec.Command("go", "build", "-o", path, "../..").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// child starts the built command as a process of its own.
+func child(t *testing.T, args ...string) (*exec.Cmd, *printed, <-chan error) {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := newPrinted()
+	cmd := exec.Command(path, args...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	return cmd, out, ended
+}
+
+func waitFor(t *testing.T, ended <-chan error, out *printed) int {
+	t.Helper()
+	select {
+	case err := <-ended:
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return exit.ExitCode()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return 0
+	case <-time.After(patience):
+		t.Fatalf("it does not end:\n%s", out)
+		return -1
+	}
+}
+
+func TestADemoThatIsKilledIsFinishedByTheNext(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, out, ended := child(t, "demo", "--for", "60s", "--plain", "--data-dir", dir)
+	out.wait(t, "fetch") // under load
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	_, out, ended = child(t, "demo", "--for", "1s", "--plain", "--data-dir", dir)
+	status := waitFor(t, ended, out)
+	m := lastLine.FindStringSubmatch(out.String())
+	if status != ExitOK || m == nil || m[5] != "0" || !strings.Contains(out.String(), "were left by an earlier run") {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+const slowApp = `
+import time
+def greet(body):
+    print("begun", flush=True)
+    time.sleep(float(body))
+    print("ended", flush=True)
+`
+
+func TestStopping(t *testing.T) {
+	for _, test := range []struct {
+		name, body string
+		signals    int
+		status     int
+	}{
+		{"a stop waits", "1.5", 1, ExitOK},
+		{"a second stop does not", "60", 2, ExitCutShort},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": slowApp})
+			file := filepath.Join(dir, "drover.yaml")
+			if status, _, errs := command(t.Context(), nil, nil, "send", "greet", "-c", file, "--body", test.body); status != 0 {
+				t.Fatal(errs)
+			}
+			cmd, out, ended := child(t, "run", file)
+			out.wait(t, "begun")
+			for n := range test.signals {
+				if n > 0 {
+					time.Sleep(ownprocess.SameTerm) // else it is the same one
+				}
+				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+				out.wait(t, "stopping: receiving has ended")
+			}
+			if status := waitFor(t, ended, out); status != test.status {
+				t.Errorf("status %d, want %d\n%s", status, test.status, out)
+			}
+			if test.status == ExitOK {
+				if !strings.Contains(out.String(), "ended") {
+					t.Errorf("it was cut short\n%s", out)
+				}
+				return
+			}
+			// What was cut short was given back, uncharged.
+			if err := os.WriteFile(filepath.Join(dir, "app/function_app.py"), []byte("def greet(message): print('attempt', message.attempt)\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			again, stop := startCommand(t, "run", file)
+			again.wait(t, "attempt 1")
+			if status := stop(); status != ExitOK {
+				t.Errorf("status %d\n%s", status, again)
+			}
+		})
+	}
+}
+
+func TestAGoFunctionOfAProgram(t *testing.T) {
+	dir := write(t, map[string]string{"drover.yaml": "functions: {shout: {trigger: {nats: {}}, handler: {go: shout}}}"})
+	file := filepath.Join(dir, "drover.yaml")
+	got := make(chan string, 1)
+	funcs := handlers.Funcs{"shout": func(_ context.Context, m *triggers.Message) ([]byte, error) {
+		got <- strings.ToUpper(string(m.Body))
+		return nil, nil
+	}}
+	if status, _, errs := command(t.Context(), funcs, nil, "send", "shout", "-c", file, "--body", "hey"); status != 0 {
+		t.Fatal(errs)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	go func() {
+		status, _, _ := command(ctx, funcs, nil, "run", file)
+		ended <- status
+	}()
+	select {
+	case text := <-got:
+		if text != "HEY" {
+			t.Errorf("%q", text)
+		}
+	case <-time.After(patience):
+		t.Error("the function did not run")
+	}
+	cancel()
+	if status := <-ended; status != ExitOK {
+		t.Errorf("status %d", status)
+	}
+}
+
+// Durations have a unit in both forms of the log.
+func TestDurationsInTheLog(t *testing.T) {
+	for format, want := range map[string]string{"json": `"took":"1.5s"`, "text": "took=1.5s"} {
+		out := newPrinted()
+		(&IO{Err: out}).logger(configs.Log{Level: "info", Format: format}).Info("x", "took", 1500*time.Millisecond)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %s", format, out)
+		}
+	}
+}

@@ -1,0 +1,208 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/deadletter"
+	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/sources"
+	"github.com/drover-run/drover/triggers"
+)
+
+// deadCommand is `drover dead`: the messages that functions have rejected, or that
+// have used up their attempts. It works on the source, whether a daemon runs or not.
+type deadCommand struct {
+	List   deadListCommand   `cmd:"" help:"List the dead letters of a function."`
+	Show   deadShowCommand   `cmd:"" help:"Print one dead letter: its reason, attributes and body."`
+	Replay deadReplayCommand `cmd:"" help:"Send dead letters back to their source, starting over at attempt 1."`
+	Purge  deadPurgeCommand  `cmd:"" help:"Delete dead letters."`
+}
+
+// deadCloseLimit bounds the closing of a source.
+const deadCloseLimit = 10 * time.Second
+
+// deadTarget names the dead letters of a function.
+type deadTarget struct {
+	Function string `arg:"" help:"Select the dead letters of this function."`
+	configFlag
+}
+
+// open reaches them. done gives back what was borrowed.
+func (t *deadTarget) open(ctx context.Context, std *IO, shared bool) (d triggers.DeadLetters, cfg *configs.Config, done func() error, err error) {
+	if cfg, err = configs.LoadContext(ctx, t.Config, std.Env); err != nil {
+		return nil, nil, nil, err
+	}
+	d, hangUp, err := openDeadLetters(ctx, cfg, t.Function, shared, std.logger(configs.Log{Level: "error", Format: "auto"}))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return d, cfg, func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deadCloseLimit)
+		defer cancel()
+		return errors.Join(d.Close(ctx), hangUp())
+	}, nil
+}
+
+// openDeadLetters opens the dead letters of a function of the configuration.
+func openDeadLetters(ctx context.Context, cfg *configs.Config, function string, shared bool, log *slog.Logger) (triggers.DeadLetters, func() error, error) {
+	if _, found := cfg.Functions[function]; !found {
+		return nil, nil, noFunction(cfg, function)
+	}
+	return sources.OpenDeadLetters(ctx, sources.Config{Settings: cfg, Log: log}, function, shared)
+}
+
+func noFunction(cfg *configs.Config, name string) error {
+	names := slices.Sorted(maps.Keys(cfg.Functions))
+	hint := ""
+	if near := configs.Nearest(name, names); near != "" {
+		hint = fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	return fmt.Errorf("there is no function %s in the configuration%s; it has: %s", term.Printable(name), hint, strings.Join(names, ", "))
+}
+
+type deadListCommand struct {
+	deadTarget
+	deadletter.Filter
+	Limit int  `default:"30" placeholder:"N" help:"List at most N, oldest first (default: 30); 0 is all. Listing more than 32 of a storage queue hides them for a minute."`
+	JSON  bool `name:"json" help:"Print one JSON object per line, with attributes and bodies."`
+}
+
+func (*deadListCommand) Help() string {
+	return `Lists the oldest first and removes none. Works with or without a running daemon. docs/dead-letters.md describes where each source keeps its dead letters.
+
+Examples:
+
+    drover dead list orders
+    drover dead list orders --reason timeout --after 24h -a customer=42
+    drover dead list orders --limit 0 --json > dead.jsonl
+`
+}
+
+func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
+	if c.Limit < 0 {
+		return exit.UsageError("--limit must not be negative")
+	}
+	match, err := c.NewMatch(c.Function, time.Now())
+	if err != nil {
+		return err
+	}
+	d, _, done, err := c.open(ctx, std, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	var table []triggers.DeadLetter
+	n, others := 0, 0
+	for letter, err := range deadletter.BrowseAll(ctx, d, deadletter.PageSize(c.Limit)) {
+		switch {
+		case err != nil:
+			return err
+		case !match(&letter):
+			if letter.Function != "" && letter.Function != c.Function {
+				others++
+			}
+			continue
+		case c.JSON:
+			text, err := deadletter.JSONLine(letter)
+			if err != nil {
+				return err
+			}
+			if _, err := std.Out.Write(text); err != nil {
+				return fmt.Errorf("writing the list: %w", err)
+			}
+		default:
+			table = append(table, letter)
+		}
+		if n++; n == c.Limit {
+			break
+		}
+	}
+	if c.JSON {
+		return nil
+	}
+	if n > 0 {
+		if err := deadletter.WriteTable(std.Out, table); err != nil {
+			return fmt.Errorf("writing the list: %w", err)
+		}
+	}
+	_, err = fmt.Fprintln(std.Out, c.summary(n, others))
+	return err
+}
+
+func (c *deadListCommand) summary(n, others int) string {
+	text := fmt.Sprintf("%d dead letters", n)
+	switch n {
+	case 0:
+		text = "no dead letters"
+	case 1:
+		text = "1 dead letter"
+	}
+	if c.IsGiven() {
+		text += " of those that were asked for"
+	}
+	if n == c.Limit && n > 0 {
+		text += ", and maybe more: --limit shows them"
+	}
+	if others > 0 && !c.AnyFunction {
+		text += fmt.Sprintf("; other functions have %d more at the same source: --any-function shows them", others)
+	}
+	return text
+}
+
+type deadShowCommand struct {
+	deadTarget
+	ID   string `arg:"" name:"id" help:"Print the dead letter with this ID, from drover dead list."`
+	JSON bool   `name:"json" help:"Print JSON."`
+	Body bool   `help:"Print only the body, byte for byte; not on a terminal."`
+}
+
+func (*deadShowCommand) Help() string {
+	return `Examples:
+
+    drover dead show orders 17
+    drover dead show orders 17 --body > message.bin
+`
+}
+
+func (c *deadShowCommand) Run(ctx context.Context, std *IO) (err error) {
+	if c.Body && c.JSON {
+		return exit.UsageError("give --body or --json, not both")
+	}
+	if c.Body && std.OutIsTerminal {
+		return exit.UsageError("--body prints what the message has, which a terminal might obey: redirect it into a file")
+	}
+	d, _, done, err := c.open(ctx, std, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	for letter, err := range deadletter.BrowseAll(ctx, d, deadletter.FullPage) {
+		if err != nil {
+			return err
+		}
+		if letter.ID != c.ID {
+			continue
+		}
+		text := []byte(deadletter.FullText(letter))
+		switch {
+		case c.Body:
+			text = letter.Message.Body
+		case c.JSON:
+			if text, err = deadletter.JSONLine(letter); err != nil {
+				return err
+			}
+		}
+		_, err = std.Out.Write(text)
+		return err
+	}
+	return fmt.Errorf("there is no dead letter %s of function %s; drover dead list %s lists them", term.Printable(c.ID), c.Function, c.Function)
+}

@@ -1,0 +1,246 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/drover-run/drover/daemon"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/sources"
+	"github.com/drover-run/drover/triggers"
+)
+
+// This file is `drover demo --scale`: a wave of messages, and workers and
+// instances that rise and fall with it.
+
+const (
+	waveFunction = "work"
+	waveService  = 50 * time.Millisecond
+	waveMost     = 4 // instances
+	// waveFall bounds the wait for the instances to go, once there is no more work.
+	waveFall = 30 * time.Second
+	// waveShow is the time between two lines.
+	waveShow = 2 * time.Second
+)
+
+// waveConfig is what a user would write. Windows are short, so that a wave of a
+// minute is enough to see them.
+const waveConfig = `version: 1
+log: {level: warn}
+data_dir: .
+scale:
+  clear_within: 5s
+  interval: 1s
+  scale_in_after: 3s
+  instances: {min: 1, max: %d}
+functions:
+  work:
+    trigger: {nats: {ack_wait: 5s}}
+    handler: {python: {path: app, threads: 1}}
+    timeout: 30s
+`
+
+// waveApp waits, as for a service beside it: a worker process handles 20 a second.
+const waveApp = `"""The function of drover demo --scale."""
+
+import time
+
+
+def work(body):
+    time.sleep(%v)
+`
+
+// wave is a demo of scaling under way.
+type wave struct {
+	io     *IO
+	daemon *daemon.Daemon
+	log    *slog.Logger
+	server *sources.Server
+	length time.Duration
+	peak   float64 // messages a second
+
+	started time.Time
+	sent    int64
+	shown   time.Time
+	earlier api.FunctionStatus
+	before  int64 // sent, when it was shown last
+	most    struct{ instances, workers int }
+}
+
+// runScale runs the wave over a data directory and reports whether every message
+// was settled.
+func (c *demoCommand) runScale(ctx context.Context, std *IO, dir string) (all bool, err error) {
+	for name, text := range map[string]string{
+		"drover.yaml": fmt.Sprintf(waveConfig, waveMost), filepath.Join("app", "function_app.py"): fmt.Sprintf(waveApp, waveService.Seconds()),
+	} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			return false, &daemon.StartError{Err: fmt.Errorf("making the demo's files: %w", err)}
+		}
+	}
+	cfg, err := configs.LoadContext(ctx, filepath.Join(dir, "drover.yaml"), std.Env)
+	if err != nil {
+		return false, err
+	}
+	ready := make(chan struct{})
+	log := std.logger(cfg.Log)
+	d := daemon.New(cfg, append(std.options(), daemon.WithLogger(log), daemon.WithReady(func() { close(ready) }))...)
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(working) }()
+	select {
+	case err := <-ended:
+		return false, err
+	case <-ready:
+	}
+	w := &wave{
+		io: std, daemon: d, log: log, length: *c.For,
+		// A little less than what all instances could do.
+		peak: 0.8 * waveMost * float64(runtime.GOMAXPROCS(0)) / waveService.Seconds(),
+	}
+	all, err = w.run(ctx, cfg)
+	stop()
+	if runErr := <-ended; !errors.Is(runErr, daemon.ErrCutShort) {
+		err = errors.Join(err, runErr)
+	}
+	if err != nil {
+		return false, err
+	}
+	return w.summarize(all), nil
+}
+
+// run connects, sends the wave, and waits until all is done and the instances are
+// few again.
+func (w *wave) run(ctx context.Context, cfg *configs.Config) (all bool, err error) {
+	w.server, err = sources.JoinServer(ctx, sources.Config{Settings: cfg, Log: w.log}, cfg.Functions[waveFunction].Trigger.Connection())
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, w.server.Close()) }()
+	if w.sent, err = w.server.CountMessages(ctx, waveFunction); err != nil {
+		return false, err
+	}
+	if w.sent > 0 {
+		w.line("demo: %d messages were left by an earlier run; they count as sent", w.sent)
+	}
+	return w.feed(ctx)
+}
+
+// rate is how many messages a second come at a time: from few, up to the peak, and
+// back.
+func (w *wave) rate(at time.Duration) float64 {
+	height := math.Sin(math.Pi * at.Seconds() / w.length.Seconds())
+	return w.peak * (0.02 + 0.98*height*height)
+}
+
+// feed sends the wave, and reports whether all was done.
+func (w *wave) feed(ctx context.Context) (all bool, err error) {
+	w.started, w.shown = time.Now(), time.Now()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	due, last := 0.0, w.started
+	var settled time.Time
+	for now := w.started; ; now = <-tick.C {
+		at := now.Sub(w.started)
+		feeding := at < w.length && ctx.Err() == nil
+		if feeding {
+			due += w.rate(at) * now.Sub(last).Seconds()
+			last = now
+			if err := w.send(int(due)); err != nil {
+				return false, err
+			}
+			due -= math.Floor(due)
+		}
+		count := w.show(now)
+		if feeding {
+			continue
+		}
+		left, err := w.server.CountMessages(context.WithoutCancel(ctx), waveFunction)
+		switch {
+		case err != nil:
+			return false, err
+		case left > 0 && at > w.length+demoSettleLimit:
+			return false, nil
+		case left > 0:
+			continue
+		}
+		if settled.IsZero() {
+			settled = now
+		}
+		if count <= 1 || ctx.Err() != nil || now.Sub(settled) > waveFall {
+			return true, nil
+		}
+	}
+}
+
+func (w *wave) send(n int) error {
+	sender := w.server.NewSender()
+	for range n {
+		w.sent++
+		if err := sender.Send(context.Background(), &triggers.Message{Subject: waveFunction, Body: fmt.Appendf(nil, "%d", w.sent)}); err != nil {
+			return errors.Join(err, sender.Flush(context.Background()))
+		}
+	}
+	return sender.Flush(context.Background())
+}
+
+// show prints a line if it is time to, and returns the number of instances.
+func (w *wave) show(now time.Time) int {
+	count, _ := w.daemon.Instances()
+	instances := count.Ready + count.Starting + count.Draining
+	var s api.FunctionStatus
+	if all := w.daemon.Status(); len(all) > 0 {
+		s = all[0]
+	}
+	w.most.instances, w.most.workers = max(w.most.instances, instances), max(w.most.workers, s.Workers)
+	elapsed := now.Sub(w.shown)
+	if elapsed < waveShow {
+		return instances
+	}
+	backlog := "?"
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if b, err := w.daemon.Backlog(ctx, waveFunction); err == nil {
+		backlog = fmt.Sprint(b.Ready)
+	}
+	recent := s.Latency.Since(w.earlier.Latency)
+	w.line("demo: %5.1f s  arriving %4.0f/s, waiting %5s, done %4.0f/s, p99 %-8s workers %2d, instances %d %s",
+		now.Sub(w.started).Seconds(), float64(w.sent-w.before)/elapsed.Seconds(), backlog,
+		float64(s.Done-w.earlier.Done)/elapsed.Seconds(), term.Duration(recent.Quantile(0.99))+",", s.Workers, instances, strings.Repeat("█", instances))
+	w.shown, w.earlier, w.before = now, s, w.sent
+	return instances
+}
+
+// summarize prints the last line and reports whether every message was settled.
+func (w *wave) summarize(all bool) bool {
+	var s api.FunctionStatus
+	if status := w.daemon.Status(); len(status) > 0 {
+		s = status[0]
+	}
+	if !all {
+		w.line("demo: not all messages are settled; run it again over the same data directory to finish them")
+	}
+	lost := int64(0)
+	if all { // then nothing is left, and a message that came twice was done twice
+		lost = max(w.sent-s.Done-s.Rejected, 0)
+	}
+	w.line("demo: sent %d, done %d, failed %d, dead %d, lost %d, in %.1f s, with up to %d instances and %d workers",
+		w.sent, s.Done, s.Failed, s.Rejected, lost, time.Since(w.started).Seconds(), w.most.instances, w.most.workers)
+	return all && lost == 0
+}
+
+func (w *wave) line(format string, args ...any) {
+	_, _ = fmt.Fprintf(w.io.Out, format+"\n", args...)
+}

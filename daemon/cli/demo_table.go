@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
+)
+
+// demoTable shows how the functions are doing: a table that is drawn over itself
+// on a terminal, a line a function every two seconds elsewhere.
+type demoTable struct {
+	out   io.Writer
+	live  bool
+	every time.Duration
+	drawn int // lines to draw over
+
+	started time.Time
+	shown   time.Time
+	earlier map[string]api.FunctionStatus
+}
+
+func newDemoTable(std *IO, plain bool) *demoTable {
+	t := &demoTable{
+		out: std.Out, live: std.OutIsTerminal && !plain, every: 2 * time.Second,
+		started: time.Now(), shown: time.Now(), earlier: make(map[string]api.FunctionStatus),
+	}
+	if t.live {
+		t.every = 500 * time.Millisecond
+	}
+	return t
+}
+
+// demoRow is a function's line, as texts.
+type demoRow struct {
+	name, handler, kind, backlog, inFlight, rate, p50, p99, workers, failed string
+}
+
+// show draws if it is time to.
+func (t *demoTable) show(r *demoRun) {
+	now := time.Now()
+	elapsed := now.Sub(t.shown)
+	if elapsed < t.every {
+		return
+	}
+	t.shown = now
+	var rows []demoRow
+	for _, s := range r.daemon.Status() {
+		row := t.row(r, s, elapsed)
+		row.kind = r.daemon.Kind(s.Name).Words()
+		rows = append(rows, row)
+		t.earlier[s.Name] = s
+	}
+	if t.live {
+		t.draw(rows, r.daemon.Apps(), now)
+		return
+	}
+	for _, row := range rows {
+		_, _ = fmt.Fprintf(t.out, "demo: %5.1f s  %-7s %s, backlog %s, in flight %s, done %s/s, p50 %s, p99 %s, workers %s, failed %s\n",
+			now.Sub(t.started).Seconds(), row.name, row.kind, row.backlog, row.inFlight, row.rate, row.p50, row.p99, row.workers, row.failed)
+	}
+}
+
+func (t *demoTable) row(r *demoRun, s api.FunctionStatus, elapsed time.Duration) demoRow {
+	earlier := t.earlier[s.Name]
+	recent := s.Latency.Since(earlier.Latency)
+	row := demoRow{
+		name: s.Name, handler: s.Handler,
+		backlog:  "?",
+		inFlight: fmt.Sprint(s.InFlight),
+		rate:     fmt.Sprintf("%.0f", float64(s.Done-earlier.Done)/elapsed.Seconds()),
+		p50:      term.Duration(recent.Quantile(0.5)),
+		p99:      term.Duration(recent.Quantile(0.99)),
+		workers:  "-",
+		failed:   fmt.Sprint(s.Failed),
+	}
+	if s.Workers > 0 {
+		row.workers = fmt.Sprint(s.Workers)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if b, err := r.daemon.Backlog(ctx, s.Name); err == nil {
+		row.backlog = fmt.Sprint(b.Ready)
+	}
+	return row
+}
+
+func (t *demoTable) draw(rows []demoRow, apps []api.AppOverview, now time.Time) {
+	var b strings.Builder
+	if t.drawn > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", t.drawn)
+	}
+	fmt.Fprintf(&b, "drover demo, %.0f s\n", now.Sub(t.started).Seconds())
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintln(w, "function\thandler\tkind\tbacklog\tin flight\tdone/s\tp50\tp99\tworkers\tfailed\t")
+	for _, r := range rows {
+		_, _ = fmt.Fprintln(w, strings.Join([]string{r.name, r.handler, r.kind, r.backlog, r.inFlight, r.rate, r.p50, r.p99, r.workers, r.failed}, "\t")+"\t")
+	}
+	_ = w.Flush()
+	for _, a := range apps {
+		fmt.Fprintln(&b, appText(a))
+	}
+	t.drawn = len(rows) + 2 + len(apps)
+	_, _ = io.WriteString(t.out, b.String())
+}
+
+// end leaves the last table where it is.
+func (t *demoTable) end() { t.drawn = 0 }

@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/jpeg"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/image/draw"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/sources"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+)
+
+// The demo's functions: one for each kind of workload that the Azure guide to
+// Python performance tells apart.
+
+//go:embed demo/function_app.py
+var demoApp []byte
+
+// demoFunction is one function of the demo and what feeds it.
+type demoFunction struct {
+	name string
+	// ahead is how many messages the feeder keeps between the queue and the
+	// verdict: enough to keep the function busy, little enough to drain fast.
+	ahead int
+	// share is its part of `--messages`.
+	share float64
+	body  func(n int) []byte
+}
+
+var demoFunctions = []demoFunction{
+	{"resize", 150, 0.2, func(n int) []byte {
+		return fmt.Appendf(nil, `{"width": 640, "height": 480, "seed": %d}`, n)
+	}},
+	{"digest", 150, 0.3, func(n int) []byte { return fmt.Appendf(nil, "document %d", n) }},
+	{"fetch", 600, 0.5, func(n int) []byte { return fmt.Appendf(nil, "/items/%d", n) }},
+}
+
+const demoConnection = "demo"
+
+// demoAckWait is short, so that what a killed demo had in flight comes back soon.
+const demoAckWait = 5 * time.Second
+
+// demoConfig is what a user would write for the three functions.
+func demoConfig(dataDir, appDir string) *configs.Config {
+	cfg := configs.New()
+	cfg.DataDir = dataDir
+	cfg.Connections = map[string]configs.Connection{demoConnection: sources.LocalConnection()}
+	cfg.Functions = make(map[string]configs.Function)
+	for _, f := range demoFunctions {
+		fn := configs.Function{
+			Trigger: sources.LocalTrigger(demoAckWait),
+			Timeout: configs.Duration(30 * time.Second),
+		}
+		if f.name == "resize" {
+			fn.Handler.Go = "resize"
+			fn.Concurrency = runtime.NumCPU()
+		} else {
+			fn.Handler.Python = &configs.PythonHandler{Path: appDir}
+		}
+		cfg.Functions[f.name] = fn
+	}
+	return cfg
+}
+
+// demoResize makes a picture as the message describes it, and a thumbnail of it.
+func demoResize(_ context.Context, m *triggers.Message) ([]byte, error) {
+	var in struct{ Width, Height, Seed int }
+	if err := json.Unmarshal(m.Body, &in); err != nil {
+		return nil, handlers.Reject(fmt.Errorf("reading the message: %w", err))
+	}
+	if in.Width < 1 || in.Width > 4096 || in.Height < 1 || in.Height > 4096 {
+		return nil, handlers.Reject(fmt.Errorf("a picture of %d by %d pixels; 1 to 4096 are allowed", in.Width, in.Height))
+	}
+	picture := image.NewRGBA(image.Rect(0, 0, in.Width, in.Height))
+	for y := range in.Height {
+		for x := range in.Width {
+			picture.SetRGBA(x, y, color.RGBA{uint8(x + in.Seed), uint8(y), uint8(x ^ y), 255})
+		}
+	}
+	const width = 160
+	thumbnail := image.NewRGBA(image.Rect(0, 0, width, max(in.Height*width/in.Width, 1)))
+	draw.ApproxBiLinear.Scale(thumbnail, thumbnail.Bounds(), picture, picture.Bounds(), draw.Src, nil)
+	var out bytes.Buffer
+	if err := jpeg.Encode(&out, thumbnail, nil); err != nil {
+		return nil, fmt.Errorf("encoding the thumbnail: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// demoEndpoint is what fetch asks: it takes 100 ms to answer.
+type demoEndpoint struct {
+	server *http.Server
+	ended  chan error
+}
+
+func startDemoEndpoint(appDir string) (*demoEndpoint, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("starting the demo's endpoint: %w", err)
+	}
+	addr := listener.Addr().(*net.TCPAddr)
+	if err := writeDemoApp(appDir, addr); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	e := &demoEndpoint{ended: make(chan error, 1)}
+	e.server = &http.Server{
+		ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-time.After(100 * time.Millisecond):
+				_ = json.NewEncoder(w).Encode(map[string]string{"path": r.URL.Path}) // a client that left gets nothing
+			case <-r.Context().Done():
+			}
+		}),
+	}
+	go func() { e.ended <- e.server.Serve(listener) }()
+	return e, nil
+}
+
+func (e *demoEndpoint) close() error {
+	err := e.server.Close()
+	if served := <-e.ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
+
+// writeDemoApp puts the Python functions where the workers import them from.
+func writeDemoApp(dir string, endpoint *net.TCPAddr) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the demo's app: %w", err)
+	}
+	where, err := json.Marshal(map[string]any{"host": endpoint.IP.String(), "port": endpoint.Port})
+	if err != nil {
+		return fmt.Errorf("making the demo's app: %w", err)
+	}
+	for name, content := range map[string][]byte{"function_app.py": demoApp, "endpoint.json": where} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return fmt.Errorf("making the demo's app: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,181 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/deadletter"
+	"github.com/drover-run/drover/daemon/cli/messagefile"
+	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/admin"
+	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/autoscale"
+	"github.com/drover-run/drover/daemon/internal/sources"
+	"github.com/drover-run/drover/daemon/internal/status"
+	"github.com/drover-run/drover/triggers"
+)
+
+// whyCommand is `drover explain`.
+type whyCommand struct {
+	About string `arg:"" help:"Explain this function, or the message with this ID."`
+	clientFlags
+	Message bool `help:"Treat the argument as a message ID, even if a function has the same name."`
+	JSON    bool `name:"json" help:"Print JSON."`
+}
+
+func (*whyCommand) Help() string {
+	return `For a function, prints what limits it, how many messages wait, which messages hold its slots, and what the scaler decided.
+For a message, prints its state: in flight, waiting for a retry, ready at the source, or dead-lettered with the reason.
+
+Examples:
+
+    drover explain thumbnails
+    drover explain thumbnails:17        # a NATS message: stream and sequence number
+    drover explain --message thumbnails
+`
+}
+
+func (c *whyCommand) Run(ctx context.Context, std *IO) error {
+	client, err := c.newClient(ctx, std)
+	if err != nil {
+		return err
+	}
+	as := ""
+	if c.Message {
+		as = "message"
+	}
+	var said api.Explanations
+	err = client.GetJSON(ctx, api.ExplainPath(c.About, as), &said)
+	if errors.Is(err, admin.ErrNoDaemon) {
+		said.Explanations, err = c.withoutDaemon(ctx, std, err)
+	}
+	if err != nil {
+		return err
+	}
+	if len(said.Explanations) == 1 && said.Explanations[0].State == api.StateUnknown {
+		said.Explanations = c.amongTheDead(ctx, said.Explanations, std)
+	}
+	if c.JSON {
+		text, err := json.MarshalIndent(said, "", "  ")
+		if err != nil {
+			return fmt.Errorf("writing the explanation: %w", err)
+		}
+		_, err = std.Out.Write(append(messagefile.Escaped(text), '\n'))
+		return err
+	}
+	for _, e := range said.Explanations {
+		_, _ = fmt.Fprint(std.Out, explanationText(e))
+	}
+	return nil
+}
+
+// withoutDaemon asks the sources themselves, with the secrets of the configuration.
+func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error) (out []api.Explanation, err error) {
+	if c.DataDir != "" {
+		return nil, noDaemon
+	}
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	if err != nil {
+		return nil, fmt.Errorf("%w, and the sources cannot be queried: %w", noDaemon, err)
+	}
+	_, _ = fmt.Fprintf(std.Err, "drover: %v; querying the sources instead\n", noDaemon)
+	opened, done, err := sources.OpenTriggers(ctx, sources.Config{Settings: cfg, Log: std.logger(configs.Log{Level: "error", Format: "auto"})})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if source := opened[c.About]; source != nil && !c.Message {
+		e := api.Explanation{Function: c.About, State: "stopped", Text: "no daemon runs it here"}
+		b, err := source.Backlog(ctx)
+		if err != nil {
+			e.Notes = []string{"its source does not report its backlog: " + err.Error()}
+		} else {
+			e.Notes = []string{status.BacklogNote(autoscale.BacklogReading{Ready: b.Ready, Oldest: b.Oldest, More: b.More})}
+		}
+		return []api.Explanation{e}, nil
+	}
+	source := func(name string) triggers.Trigger { return opened[name] }
+	return status.ExplainAtSources(ctx, slices.Sorted(maps.Keys(cfg.Functions)), source, c.About, "not found: no source lists it. It was completed, dead-lettered, or never sent, or another consumer has it"), nil
+}
+
+// maxDeadSearched is how many dead letters of a function are looked at for a message.
+const maxDeadSearched = 1000
+
+// amongTheDead looks for a message among the dead letters, where they can be read.
+func (c *whyCommand) amongTheDead(ctx context.Context, unknown []api.Explanation, std *IO) []api.Explanation {
+	if c.DataDir != "" {
+		unknown[0].Notes = append(unknown[0].Notes, "dead letters were not searched: that needs the configuration; give --config instead of --data-dir")
+		return unknown
+	}
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	if err != nil {
+		unknown[0].Notes = append(unknown[0].Notes, fmt.Sprintf("dead letters were not searched: %v", err))
+		return unknown
+	}
+	log := std.logger(configs.Log{Level: "error", Format: "auto"})
+	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
+		dead, done, err := openDeadLetters(ctx, cfg, name, true, log)
+		if err != nil {
+			unknown[0].Notes = append(unknown[0].Notes, fmt.Sprintf("the dead letters of %s cannot be read: %v", name, err))
+			continue
+		}
+		most := maxDeadSearched
+		if sources.TraitsOf(cfg.Functions[name].Trigger).BrowseHides {
+			most = deadletter.PeekPage // to see more would hide them from others
+		}
+		e, found := c.dead(ctx, name, dead, most)
+		if err := errors.Join(dead.Close(ctx), done()); err != nil {
+			unknown[0].Notes = append(unknown[0].Notes, err.Error())
+		}
+		if found {
+			return []api.Explanation{e}
+		}
+	}
+	return unknown
+}
+
+func (c *whyCommand) dead(ctx context.Context, function string, from triggers.DeadLetters, most int) (e api.Explanation, found bool) {
+	seen := 0
+	for letter, err := range deadletter.BrowseAll(ctx, from, deadletter.PageSize(most)) {
+		if err != nil {
+			return e, false
+		}
+		if seen++; letter.Message.ID != c.About {
+			if seen >= most {
+				return e, false
+			}
+			continue
+		}
+		e = api.Explanation{Function: function, Message: c.About, State: "dead", Text: fmt.Sprintf("it is a dead letter, since %s", term.LocalTime(letter.Died))}
+		e.Notes = []string{"the reason: " + letter.Reason, fmt.Sprintf("attempts: %d", letter.Message.Attempt), fmt.Sprintf("drover dead show %s %s has the rest", function, letter.ID)}
+		return e, true
+	}
+	return e, false
+}
+
+// explanationText is an explanation for people.
+func explanationText(e api.Explanation) string {
+	var b strings.Builder
+	switch {
+	case e.Message != "" && e.Function != "":
+		fmt.Fprintf(&b, "message %s of function %s", e.Message, e.Function)
+	case e.Message != "":
+		fmt.Fprintf(&b, "message %s", e.Message)
+	default:
+		fmt.Fprintf(&b, "function %s", e.Function)
+	}
+	if e.Instance > 0 {
+		fmt.Fprintf(&b, " in instance %d", e.Instance)
+	}
+	fmt.Fprintf(&b, ": %s\n  %s\n", strings.ReplaceAll(e.State, "_", " "), term.Indented(e.Text))
+	for _, note := range e.Notes {
+		fmt.Fprintf(&b, "  - %s\n", term.Indented(note))
+	}
+	return term.Printable(b.String())
+}

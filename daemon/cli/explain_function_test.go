@@ -1,0 +1,168 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/daemon"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/memory"
+)
+
+// explains asks the command until it says some texts.
+func explains(t *testing.T, out *printed, file, about string, wants ...string) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		status, text, errs := command(t.Context(), nil, nil, "explain", about, "-c", file)
+		if status != ExitOK {
+			t.Fatalf("status %d\n%s%s", status, text, errs)
+		}
+		missing := ""
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				missing = want
+			}
+		}
+		if missing == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it lacks %q:\n%s\nthe log is\n%s", missing, text, out)
+		}
+	}
+}
+
+func TestExplainAnAppThatIsDown(t *testing.T) {
+	r := newReloaded(t, fmt.Sprintf(`
+log: {format: text}
+functions:
+  orders:
+    trigger: {nats: {}}
+    handler: {http: {url: "http://%s/orders"}}
+`, freePort(t)), "")
+	out, stop := startCommand(t, "run", r.file)
+	out.wait(t, "msg=running")
+	r.send("orders", "x")
+	explains(t, out, r.file, "orders", "function orders: app down\n  its app is down: ", "connection refused; nothing is received until it is", "1 message waits at its source")
+	explains(t, out, r.file, "orders:1", "message orders:1 of function orders: ready", "drover explain orders shows the limit of the function")
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+// A worker dies, and the next takes its time to begin.
+func TestExplainWithoutAWorker(t *testing.T) {
+	t.Parallel()
+	r := newReloaded(t, pythonConfig, `
+import os, time
+DIES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "dies")
+while os.path.exists(DIES):
+    time.sleep(0.01)
+def greet(message):
+    if message.text() == "die" and message.attempt == 1:
+        open(DIES, "w").close()
+        os._exit(3)
+    print("hello", message.text(), flush=True)
+`)
+	out, stop := startCommand(t, "run", r.file)
+	out.wait(t, "\"msg\":\"running\"")
+	r.send("greet", "die")
+	explains(t, out, r.file, "greet", "function greet: no worker\n  no worker is ready; starting: 1, restarted after a crash: 1\n", "workers: 0 ready, 1 starting")
+	r.send("greet", "world")
+	explains(t, out, r.file, "greet:2", "message greet:2 of function greet: ready")
+	if err := os.Remove(filepath.Join(r.dir, "app", "dies")); err != nil {
+		t.Fatal(err)
+	}
+	out.wait(t, "hello world")
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+// Functions of one app share its slots: one that has none is told who has them.
+func TestExplainSharedSlots(t *testing.T) {
+	t.Parallel()
+	r := newReloaded(t, `
+log: {format: text}
+apps: {both: {path: ./app, processes: 1, threads: 2}}
+functions:
+  one: {trigger: {nats: {}}, handler: {python: {app: both}}}
+  two: {trigger: {nats: {}}, handler: {python: {app: both}}}
+`, `
+import os, time
+GO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "go")
+def one(body):
+    while not os.path.exists(GO):
+        time.sleep(0.01)
+two = one
+`)
+	out, stop := startCommand(t, "run", r.file)
+	out.wait(t, "msg=running")
+	for range 2 {
+		r.send("one", "x")
+	}
+	explains(t, out, r.file, "two", "function two: full\n  the slots of app both are in use, 2 of 2 (2 by one): the workers are the limit", "slots in use: 0 of at most ", "workers: 1 ready")
+	r.send("two", "x")
+	explains(t, out, r.file, "two", "1 message waits at its source")
+	if err := os.WriteFile(filepath.Join(r.dir, "app", "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	explains(t, out, r.file, "two", "function two: receiving\n  no limit applies: it waits for messages, with 2 free slots")
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+// A function whose code does not load has stopped, and another goes on.
+func TestExplainAFunctionThatHasStopped(t *testing.T) {
+	cfg := configs.New()
+	cfg.DataDir = t.TempDir()
+	cfg.Functions = make(map[string]configs.Function)
+	queues := make(map[string]*memory.Queue)
+	options := []daemon.Option{daemon.WithFuncs(handlers.Funcs{
+		"bad": func(context.Context, *triggers.Message) ([]byte, error) {
+			return nil, &handlers.LoadError{Function: "bad", Summary: "no module"}
+		},
+		"good": func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil },
+	})}
+	for _, name := range []string{"bad", "good"} {
+		queues[name] = memory.New(time.Hour)
+		defer queues[name].Close()
+		cfg.Functions[name] = configs.Function{Trigger: configs.Trigger{NATS: &configs.NATSTrigger{}}, Handler: configs.Handler{Go: name}}
+		options = append(options, daemon.WithTrigger(name, queues[name].Trigger()))
+	}
+	running, stop := context.WithCancel(t.Context())
+	defer stop()
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	d := daemon.New(cfg, append(options, daemon.WithReady(func() { close(ready) }))...)
+	go func() { ended <- d.Run(running) }()
+	<-ready
+	queues["bad"].Send(triggers.Message{ID: "m"})
+	// It has stopped a moment before its message is back at the source.
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	var why daemon.Explanation
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
+		if why = explained(t, cfg, "bad", "", "stopped"); strings.Contains(explanationText(why), "1 message waits") {
+			break
+		}
+	}
+	says(t, why, "function bad: stopped\n  it is disabled, because its code does not load: ", "no module", "1 message waits at its source")
+	says(t, explained(t, cfg, "good", "", "receiving"), "no limit applies")
+	stop()
+	var loadError *handlers.LoadError
+	if err := <-ended; err != nil && !errors.As(err, &loadError) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,273 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"go/build"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// These tests hold the house together: the direction of imports, and that what
+// the documents name is there.
+
+const module = "github.com/drover-run/drover"
+
+// mayImport lists, for a folder and those below it, which of our folders its
+// code may import.
+var mayImport = []struct {
+	folder  string
+	imports []string
+}{
+	{"triggers", []string{"triggers"}},
+	{"scaler", []string{"scaler"}},
+	{"handlers", []string{"handlers", "triggers"}},
+	{"configs", []string{"configs", "triggers", "handlers", "scaler"}},
+	{"daemon/cli", []string{"daemon", "configs", "handlers", "triggers", "scaler"}},
+	{"deploy", nil}, // only tests
+	{"bench", []string{"daemon", "configs", "handlers", "triggers", "scaler"}},
+}
+
+// exactly lists the packages that may import less than their folder may.
+var exactly = map[string][]string{
+	"triggers":                       {},
+	"triggers/memory":                {"triggers"},
+	"triggers/lease":                 {"triggers"},
+	"triggers/natsjs":                {"triggers"},
+	"triggers/natsjs/embedded":       {},
+	"handlers":                       {"triggers"},
+	"triggers/servicebus":            {"triggers", "triggers/lease", "triggers/servicebus/wire"},
+	"triggers/servicebus/wire":       {},
+	"triggers/servicebus/emulator":   {},
+	"triggers/storagequeue":          {"triggers", "triggers/lease"},
+	"triggers/storagequeue/emulator": {},
+	"daemon/cli/exit":                {},
+	"daemon/cli/completion":          {"configs", "handlers/workers/conformance", "scaler/sim"},
+	"daemon/cli/ownprocess":          {},
+	"daemon/cli/scaffold":            {},
+	"daemon/cli/deadletter":          {"triggers", "daemon/cli/exit", "daemon/cli/messagefile", "daemon/cli/term"},
+	"daemon/cli/invoke":              {"triggers", "handlers", "daemon/internal/apps", "daemon/cli/term"},
+	"configs/trust":                  {},
+	"daemon/cli/messagefile":         {"triggers"},
+	"daemon/cli/tune":                {},
+	"daemon/cli/tune/measure":        {"triggers", "handlers", "handlers/workers", "configs", "scaler/hostinfo", "daemon/cli/term", "daemon/cli/tune", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/telemetry"},
+	"daemon/internal/telemetry":      {},
+	"daemon/internal/admin":          {"configs", "daemon/internal/api", "daemon/internal/telemetry", "daemon/internal/tlsconfig"},
+	"daemon/internal/status":         {"configs", "daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/bodymemory", "daemon/internal/dispatch", "daemon/internal/instances", "daemon/internal/telemetry", "handlers/workers/process", "scaler", "scaler/autotune", "triggers"},
+	"daemon/internal/api":            {"daemon/internal/telemetry", "scaler", "scaler/autotune"},
+	"daemon/internal/dispatch":       {"triggers", "handlers", "daemon/internal/telemetry"},
+	"daemon/internal/buildinfo":      {},
+	"daemon/internal/bodymemory":     {"configs", "scaler/hostinfo", "triggers"},
+	"daemon/internal/sources":        {"configs", "triggers", "daemon/internal/dispatch"},
+	"daemon/internal/tlsconfig":      {"configs"},
+	"daemon/internal/apps":           {"configs", "daemon/internal/api", "daemon/internal/dispatch", "daemon/internal/sources", "daemon/internal/telemetry", "daemon/internal/tlsconfig", "handlers", "scaler/autotune", "scaler/hostinfo", "triggers"},
+	"daemon/internal/instances":      {"configs", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/telemetry", "scaler", "triggers"},
+	"daemon/internal/autoscale":      {"configs", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/dispatch", "daemon/internal/telemetry", "handlers", "scaler", "triggers"},
+	"daemon/cli/term":                {},
+	"daemon/cli/typings":             {"handlers/python"},
+	"scaler":                         {},
+	"scaler/sim":                     {"scaler"},
+	"scaler/autotune":                {},
+	"scaler/local":                   {"scaler"},
+	"scaler/hostinfo":                {},
+	".":                              {"daemon/cli"},
+	"daemon":                         {"configs", "handlers", "triggers", "scaler", "daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/bodymemory", "daemon/internal/buildinfo", "daemon/internal/dispatch", "daemon/internal/instances", "daemon/internal/sources", "daemon/internal/status", "daemon/internal/telemetry", "daemon/internal/tlsconfig"},
+	"handlers/childproc":             {},
+	"handlers/workers":               {"handlers", "triggers", "handlers/sandbox", "handlers/childproc", "handlers/workers/process", "handlers/workers/protocol", "handlers/workers/suspects", "handlers/workers/worker"},
+	"handlers/workers/suspects":      {"handlers", "handlers/workers/process", "handlers/workers/worker"},
+	"handlers/workers/worker":        {"handlers", "triggers", "handlers/workers/process", "handlers/workers/protocol"},
+	"handlers/workers/process":       {"handlers/sandbox", "handlers/childproc"},
+	"handlers/workers/protocol":      {"triggers"},
+	"handlers/workers/conformance":   {"triggers", "handlers/childproc", "handlers/workers/conformance/driver", "handlers/workers/protocol"},
+	"handlers/interpreters":          {},
+	"handlers/httphandler":           {"handlers", "triggers"},
+	"handlers/commandhandler":        {"handlers", "triggers", "handlers/childproc"},
+	"handlers/sandbox":               {"handlers/sandbox/launch", "handlers/sandbox/reach"},
+	"handlers/sandbox/reach":         {},
+	"handlers/sandbox/launch":        {},
+}
+
+func TestImportDirections(t *testing.T) {
+	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		if name := entry.Name(); path != "../.." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin") {
+			return filepath.SkipDir
+		}
+		pkg, err := build.ImportDir(path, 0)
+		var none *build.NoGoError
+		if errors.As(err, &none) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel("../..", path)
+		if err != nil {
+			return err
+		}
+		checkImports(t, filepath.ToSlash(rel), pkg.Imports)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkImports(t *testing.T, folder string, imports []string) {
+	allowed, known := exactly[folder]
+	for _, m := range mayImport {
+		if !known && (folder == m.folder || strings.HasPrefix(folder, m.folder+"/")) {
+			allowed, known = m.imports, true
+		}
+	}
+	if !known {
+		t.Errorf("%s is not in the map of folders; see docs/architecture.md", folder)
+		return
+	}
+	for _, path := range imports {
+		ours, found := strings.CutPrefix(path, module+"/")
+		if !found {
+			continue
+		}
+		ok := false
+		for _, a := range allowed {
+			ok = ok || ours == a || !strings.Contains(a, "/") && strings.HasPrefix(ours, a+"/")
+		}
+		if !ok {
+			t.Errorf("%s imports %s; it may import only %v", folder, ours, allowed)
+		}
+	}
+}
+
+func documents(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make(map[string]string)
+	for _, file := range append(files, "../../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[file] = string(text)
+	}
+	if len(out) < 4 {
+		t.Fatalf("only %d documents found", len(out))
+	}
+	return out
+}
+
+var (
+	link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+	// A path of ours in backquotes: it has a slash or an ending that files have.
+	quoted = regexp.MustCompile("`((?:daemon|triggers|handlers|configs|scaler|deploy|bench|tools|docs)/[A-Za-z0-9_./-]*|[A-Z][A-Za-z]*file|go\\.(?:mod|work)|main\\.go)`")
+)
+
+func TestPathsInDocumentsExist(t *testing.T) {
+	seen := 0
+	for file, text := range documents(t) {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			seen++
+			if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", file, m[1], err)
+			}
+		}
+		for _, m := range quoted.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(m[1], "NAME") { // a placeholder
+				continue
+			}
+			seen++
+			if _, err := os.Stat(filepath.Join("../..", m[1])); err != nil {
+				t.Errorf("%s names %s: %v", file, m[1], err)
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d paths found: is the pattern still right?", seen)
+	}
+}
+
+// commandLines finds the commands in a document's sh blocks and in backquotes.
+var (
+	shBlock = regexp.MustCompile("(?s)```sh\n(.*?)```")
+	inline  = regexp.MustCompile("`((?:drover|go run|make) [^`]+)`")
+)
+
+func TestCommandsInDocumentsExist(t *testing.T) {
+	t.Parallel()
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for file, text := range documents(t) {
+		var lines []string
+		for _, m := range shBlock.FindAllStringSubmatch(text, -1) {
+			lines = append(lines, strings.Split(m[1], "\n")...)
+		}
+		for _, m := range inline.FindAllStringSubmatch(text, -1) {
+			lines = append(lines, m[1])
+		}
+		for _, line := range lines {
+			line, _, _ = strings.Cut(line, " #")
+			words := strings.Fields(line)
+			if len(words) == 0 {
+				continue
+			}
+			seen++
+			args, calls := droverArgs(line)
+			switch {
+			case words[0] == "make" && len(words) == 2:
+				if !bytes.Contains(makefile, []byte("\n"+words[1]+":")) {
+					t.Errorf("%s: make has no target %s", file, words[1])
+				}
+			case calls:
+				checkHelp(t, file, args)
+			case strings.HasPrefix(line, "go run . "):
+				checkHelp(t, file, words[3:])
+			case strings.HasPrefix(line, "go run ./bench "):
+				bench, err := os.ReadFile("../../bench/main.go")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Contains(bench, []byte("go run ./bench "+words[3])) {
+					t.Errorf("%s: bench has no command %s", file, words[3])
+				}
+			case words[0] == "go" || words[0] == "apt-get" || words[0] == "docker" || words[0] == "systemctl" || words[0] == "curl":
+			default:
+				t.Errorf("%s has a command that this test does not know how to check: %s", file, line)
+			}
+		}
+	}
+	if seen < 7 {
+		t.Errorf("only %d commands found: is the pattern still right?", seen)
+	}
+}
+
+// checkHelp parses a command line of a document without running it: with --help
+// behind it, every flag and argument before that is still checked. Behind a -- are
+// another program's.
+func checkHelp(t *testing.T, file string, args []string) {
+	var out bytes.Buffer
+	if at := slices.Index(args, "--"); at >= 0 {
+		args = args[:at]
+	}
+	known := Command(t.Context(), append(append([]string{}, args...), "--help"), &IO{
+		In: strings.NewReader(""), Out: &out, Err: &out, Env: func(string) (string, bool) { return "", false },
+	})
+	if known != ExitOK {
+		t.Errorf("%s: drover %s: status %d\n%s", file, strings.Join(args, " "), known, out.String())
+	}
+}

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/internal/api"
+)
+
+// pauseCommand is `drover pause`.
+type pauseCommand struct {
+	Function string `arg:"" help:"Pause this function."`
+	clientFlags
+	Until string `help:"Resume after a duration, such as 2h, or at a time, such as 2026-01-31T08:00:00Z (default: until drover resume or the daemon stops)."`
+}
+
+func (*pauseCommand) Help() string {
+	return `Pauses the function in all instances. Its messages wait at the source.
+
+Examples:
+
+    drover pause thumbnails --until 2h
+    drover pause thumbnails --until 2026-01-31T08:00:00Z
+    drover pause thumbnails          # until drover resume or the daemon stops
+`
+}
+
+func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
+	var until time.Time
+	if c.Until != "" {
+		if length, err := time.ParseDuration(c.Until); err == nil {
+			until = time.Now().Add(length)
+		} else if until, err = time.Parse(time.RFC3339, c.Until); err != nil {
+			return exit.UsageError(fmt.Sprintf("--until is %q; write it as 2h, or as 2026-01-31T08:00:00Z", c.Until))
+		}
+		if !until.After(time.Now()) {
+			return exit.UsageError("--until is over already")
+		}
+	}
+	return c.postTo(ctx, std, api.PausePath(c.Function, true, until))
+}
+
+// resumeCommand is `drover resume`.
+type resumeCommand struct {
+	Function string `arg:"" help:"Resume this function."`
+	clientFlags
+}
+
+func (*resumeCommand) Help() string {
+	return `Example:
+
+    drover resume thumbnails
+`
+}
+
+func (c *resumeCommand) Run(ctx context.Context, std *IO) error {
+	return c.postTo(ctx, std, api.PausePath(c.Function, false, time.Time{}))
+}

@@ -1,0 +1,301 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/internal/sources"
+	"github.com/drover-run/drover/triggers"
+)
+
+// maxLine bounds a line of input, and a whole file that is one message, in bytes: no
+// server takes a larger message.
+const maxLine = 64 << 20
+
+type sendCommand struct {
+	Target string `arg:"" help:"Send to this function of the configuration, or to this subject or queue."`
+	configFlag
+	Via      string            `help:"Use this connection for a subject or queue; required if the configuration has several."`
+	Count    int               `help:"Send this many messages: --body or --file repeatedly, the lines of --lines repeatedly, or the numbers from 1."`
+	Body     *string           `help:"Use this text as the body of each message."`
+	File     string            `placeholder:"FILE" help:"Use this whole file as the body of each message; - is standard input."`
+	Lines    string            `placeholder:"FILE" help:"Send one message per line of this file; - is standard input, the default without --body, --file and --count."`
+	Header   map[string]string `short:"H" help:"Set a header of each message, as NAME=VALUE. May be repeated." mapsep:"none"`
+	Property map[string]string `short:"P" help:"Set a property of each message, as NAME=VALUE, such as content_type or correlation_id; docs/messages.md lists them. May be repeated." mapsep:"none"`
+	Session  string            `help:"Set the session of each message, for Service Bus queues and subscriptions with sessions."`
+
+	Delay    time.Duration  `help:"Hide each message for this long, for storage queues."`
+	TTL      *time.Duration `name:"ttl" help:"Let the service delete messages that were not received after this time, for storage queues (default: 168h); 0s is never."`
+	Encoding string         `help:"Encode bodies as base64 or text, for storage queues (default: as the function reads them, else base64)."`
+}
+
+func (*sendCommand) Help() string {
+	return `If no daemon runs, messages for an embedded server wait in its store.
+
+Examples:
+
+    drover send thumbnails --body cat.jpg -H album=pets
+    drover send orders --file order.json           # the whole file is one message
+    drover send thumbnails --lines names.txt      # one message per line
+    ls | drover send thumbnails
+    drover send thumbnails --count 1000
+    drover send orders.new --via cluster --body '{"id": 7}'
+`
+}
+
+func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
+	if c.Count < 0 {
+		return exit.UsageError("--count must not be negative")
+	}
+	if c.Body != nil && c.File != "" || c.Lines != "" && (c.Body != nil || c.File != "") {
+		return exit.UsageError("give one of --body, --file and --lines")
+	}
+	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	if err != nil {
+		return err
+	}
+	to, err := c.resolve(cfg)
+	if err != nil {
+		return err
+	}
+	from := sources.Config{Settings: cfg, Log: std.logger(configs.Log{Level: "error", Format: "auto"})}
+	if err := c.checkFlags(sources.AcceptedBy(from, to.Connection)); err != nil {
+		return err
+	}
+	out, done, err := sources.OpenSender(ctx, from, to, sources.SendOptions{Delay: c.Delay, TTL: c.TTL, Encoding: c.Encoding})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+
+	n, err := c.sendAll(ctx, out, to.Address, std)
+	if errors.Is(err, sources.ErrNoStream) {
+		return c.unknownTarget(cfg, to)
+	}
+	if err != nil {
+		return fmt.Errorf("sending to %s, after %d messages were accepted: %w", to.Address, n, err)
+	}
+	_, err = fmt.Fprintf(std.Out, "sent %d to %s\n", n, to.Address)
+	return err
+}
+
+// checkFlags refuses flags that are for another kind of source.
+func (c *sendCommand) checkFlags(accepts sources.Accepts) error {
+	if c.Encoding != "" && c.Encoding != "base64" && c.Encoding != "text" {
+		return exit.UsageError("--encoding is base64 or text")
+	}
+	if c.Delay < 0 || c.TTL != nil && *c.TTL < 0 {
+		return exit.UsageError("--delay and --ttl must not be negative")
+	}
+	for name := range c.Property {
+		switch {
+		case !slices.Contains(triggers.Settable, name):
+			return exit.UsageError(fmt.Sprintf("--property %s: there is no such property; there are %s", name, strings.Join(triggers.Settable, ", ")))
+		case !accepts.Property(name):
+			return exit.UsageError(fmt.Sprintf("--property %s: NATS has no header of that meaning; give one with --header", name))
+		}
+	}
+	switch {
+	case !accepts.Sessions && c.Session != "":
+		return exit.UsageError("--session is for Service Bus; storage queues have no sessions")
+	case !accepts.Headers && len(c.Header)+len(c.Property) > 0:
+		return exit.UsageError("--header and --property are not for storage queues: a message there is a body alone")
+	case !accepts.Scheduling && (c.Delay != 0 || c.TTL != nil || c.Encoding != ""):
+		return exit.UsageError("--delay, --ttl and --encoding are for storage queues")
+	}
+	return nil
+}
+
+// resolve returns where the messages go.
+func (c *sendCommand) resolve(cfg *configs.Config) (to sources.Target, err error) {
+	if f, ok := cfg.Functions[c.Target]; ok {
+		of := sources.TraitsOf(f.Trigger)
+		if of.Target.Address == "" {
+			return to, fmt.Errorf("function %s consumes %s; send to one subject that it matches", c.Target, of.Subjects)
+		}
+		of.Target.Function = c.Target
+		return of.Target, nil
+	}
+	via := c.Via
+	if via == "" {
+		names := slices.Sorted(maps.Keys(cfg.Connections))
+		if len(names) != 1 {
+			return to, fmt.Errorf("%s is not a function of %s; to send to it as a subject, choose the connection with --via: %s",
+				c.Target, c.Config, strings.Join(names, ", "))
+		}
+		via = names[0]
+	} else if _, ok := cfg.Connections[via]; !ok {
+		return to, fmt.Errorf("--via %s: no such connection in %s; use one of: %s",
+			via, c.Config, strings.Join(slices.Sorted(maps.Keys(cfg.Connections)), ", "))
+	}
+	return sources.Target{Connection: via, Address: c.Target}, nil
+}
+
+func (c *sendCommand) unknownTarget(cfg *configs.Config, to sources.Target) error {
+	names := slices.Sorted(maps.Keys(cfg.Functions))
+	hint := ""
+	if near := configs.Nearest(c.Target, names); near != "" {
+		hint = fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	if to.Function != "" {
+		return fmt.Errorf("no stream on connection %s has the subject %s of function %s; create one, or set create: true and start the daemon",
+			to.Connection, to.Address, to.Function)
+	}
+	return fmt.Errorf("%s is not a function of %s%s, and no stream on connection %s has it as a subject; functions: %s",
+		c.Target, c.Config, hint, to.Connection, strings.Join(names, ", "))
+}
+
+// sendAll sends what the flags ask for and returns how many messages the server
+// has taken.
+func (c *sendCommand) sendAll(ctx context.Context, sender dispatch.Sender, subject string, std *IO) (int64, error) {
+	progress := func() {}
+	if std.ErrIsTerminal {
+		total := int64(-1)
+		if c.Count > 0 {
+			total = int64(c.Count)
+		}
+		bar := progressbar.NewOptions64(total,
+			progressbar.OptionSetWriter(std.Err), progressbar.OptionSetDescription("sending"),
+			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("msg"),
+			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+		defer func() { _ = bar.Exit() }()
+		progress = func() { _ = bar.Add(1) } // it only draws
+	}
+	for body, err := range c.bodies(std) {
+		if err != nil {
+			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
+		}
+		m := &triggers.Message{Subject: subject, Attributes: c.Header, OrderingKey: c.Session, Body: body, ID: c.Property[triggers.MessageID]}
+		if session, given := c.Property[triggers.SessionID]; given {
+			m.OrderingKey = session
+		}
+		if len(c.Property) > 0 {
+			m.Origin = triggers.Known(c.Property)
+		}
+		if err := sender.Send(ctx, m); err != nil {
+			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
+		}
+		progress()
+	}
+	err := sender.Flush(ctx)
+	return sender.Taken(), err
+}
+
+// bodies yields the messages to send.
+func (c *sendCommand) bodies(std *IO) iter.Seq2[[]byte, error] {
+	switch {
+	case c.Body != nil:
+		return numbered(max(c.Count, 1), func(int) []byte { return []byte(*c.Body) })
+	case c.File != "":
+		return c.whole(std)
+	case c.Lines == "" && c.Count > 0:
+		return numbered(c.Count, func(n int) []byte { return fmt.Append(nil, n) })
+	}
+	return func(yield func([]byte, error) bool) {
+		in, done, err := openInput(c.Lines, std.In)
+		if err != nil {
+			yield(nil, fmt.Errorf("reading messages: %w", err))
+			return
+		}
+		defer done()
+		eachLine(in, c.Count, yield)
+	}
+}
+
+// whole yields the file of --file as the body of each message.
+func (c *sendCommand) whole(std *IO) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		body, err := readBody(c.File, std.In, maxLine)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		numbered(max(c.Count, 1), func(int) []byte { return body })(yield)
+	}
+}
+
+// openInput opens a file to read, or returns stdin for - and for the empty name. The caller
+// calls done.
+func openInput(name string, stdin io.Reader) (in io.Reader, done func(), err error) {
+	if name == "" || name == "-" {
+		return stdin, func() {}, nil
+	}
+	file, err := os.Open(filepath.Clean(name))
+	if err != nil {
+		return nil, nil, err
+	}
+	return file, func() { _ = file.Close() }, nil // it was only read
+}
+
+// readBody returns a whole file, or all of stdin for -. A file of more than limit bytes is
+// an error.
+func readBody(name string, stdin io.Reader, limit int64) ([]byte, error) {
+	in, done, err := openInput(name, stdin)
+	if err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
+	}
+	defer done()
+	body, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
+	}
+	if int64(len(body)) > limit {
+		return nil, fmt.Errorf("the body in %s is larger than %v; no source accepts it", name, configs.Size(limit))
+	}
+	return body, nil
+}
+
+func numbered(count int, body func(n int) []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for n := range count {
+			if !yield(body(n+1), nil) {
+				return
+			}
+		}
+	}
+}
+
+// eachLine yields the lines of in: once each, or over and over up to count.
+func eachLine(in io.Reader, count int, yield func([]byte, error) bool) {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, maxLine)
+	var kept [][]byte
+	n := 0
+	for lines.Scan() {
+		line := slices.Clone(lines.Bytes())
+		if count > 0 {
+			kept = append(kept, line)
+		}
+		if n++; !yield(line, nil) || n == count {
+			return
+		}
+	}
+	if err := lines.Err(); err != nil {
+		yield(nil, fmt.Errorf("reading messages, after line %d: %w", n, err))
+		return
+	}
+	if n == 0 {
+		yield(nil, errors.New("nothing to send: the input has no line"))
+		return
+	}
+	for ; n < count; n++ {
+		if !yield(kept[n%len(kept)], nil) {
+			return
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/drover-run/drover/daemon"
+
+	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/messagefile"
+	"github.com/drover-run/drover/daemon/cli/term"
+	"github.com/drover-run/drover/daemon/internal/api"
+)
+
+// tailCommand is `drover tail`.
+type tailCommand struct {
+	Function string `arg:"" help:"Follow this function."`
+	clientFlags
+	Level string `default:"info" enum:"debug,info,warn,error" help:"Print messages of at least this level. debug includes each completed message, whatever log.level is."`
+	Last  int    `default:"10" help:"Start with this many earlier lines; the daemon keeps up to 200 per function."`
+	Once  bool   `help:"Print the earlier lines and exit."`
+	JSON  bool   `name:"json" help:"Print each line as a JSON object."`
+}
+
+func (*tailCommand) Help() string {
+	return `Prints the output and log of a function, with failed attempts and rejections, from all instances.
+
+Examples:
+
+    drover tail thumbnails
+    drover tail thumbnails --level debug
+    drover tail thumbnails --last 200 --once --json
+`
+}
+
+func (c *tailCommand) Run(ctx context.Context, std *IO) error {
+	if c.Last < 0 {
+		return exit.UsageError("--last must not be negative")
+	}
+	client, err := c.newClient(ctx, std)
+	if err != nil {
+		return err
+	}
+	asked := api.LogRequest{Function: c.Function, Last: c.Last, Follow: !c.Once}
+	if err := asked.Level.UnmarshalText([]byte(c.Level)); err != nil {
+		return exit.UsageError(err.Error())
+	}
+	err = client.StreamLog(ctx, asked.RequestPath(), func(line daemon.LogLine) { c.print(std.Out, line) })
+	if err != nil || c.Once || ctx.Err() != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(std.Err, "drover: the daemon has ended")
+	return err
+}
+
+func (c *tailCommand) print(out io.Writer, line daemon.LogLine) {
+	if c.JSON {
+		if text, err := json.Marshal(line); err == nil { // it was read as JSON
+			_, _ = fmt.Fprintln(out, string(messagefile.Escaped(text)))
+		}
+		return
+	}
+	if line.Dropped > 0 {
+		_, _ = fmt.Fprintf(out, "... %d lines were dropped: the reader is too slow\n", line.Dropped)
+	}
+	_, _ = fmt.Fprint(out, lineText(line))
+}
+
+// lineText is a line for people. What is long, such as a traceback, is below it.
+func lineText(line daemon.LogLine) string {
+	var b, below strings.Builder
+	fmt.Fprintf(&b, "%s %-5s ", line.Time.Local().Format("15:04:05.000"), line.Level)
+	if line.Instance > 0 {
+		fmt.Fprintf(&b, "[%d] ", line.Instance)
+	}
+	b.WriteString(term.Indented(line.Text))
+	for _, key := range slices.Sorted(maps.Keys(line.Attrs)) {
+		text := fmt.Sprint(line.Attrs[key])
+		if key == "app" || key == "logger" && text == "" {
+			continue
+		}
+		if strings.Contains(text, "\n") {
+			fmt.Fprintf(&below, "    %s:\n    %s\n", term.Printable(key), term.Indented(strings.TrimRight(text, "\n")))
+			continue
+		}
+		if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == '"' || !strconv.IsPrint(r) }) {
+			text = strconv.Quote(text)
+		}
+		fmt.Fprintf(&b, " %s=%s", term.Printable(key), text)
+	}
+	b.WriteString("\n")
+	return b.String() + below.String()
+}

@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// heldApp says what it begins, and is at it until a file is there.
+const heldApp = `
+import os, time
+DIR = os.path.dirname(os.path.abspath(__file__))
+def work(message):
+    print("begun", message.text(), flush=True)
+    while not os.path.exists(os.path.join(DIR, message.text())):
+        time.sleep(0.01)
+    print("ended", message.text(), flush=True)
+`
+
+// What is in flight in one of several instances is explained by that one, and the lines
+// of all are followed, each once: also of one that takes another's place.
+func TestExplainAndTailInstances(t *testing.T) {
+	t.Parallel()
+	r := newReloaded(t, strings.Replace(fmt.Sprintf(scaledConfig, 2), "max: 3", "max: 2", 1), heldApp)
+	cmd, out, ended := child(t, "run", r.file)
+	until(t, out, "two instances", func() bool { return len(pids(t, out)) == 2 })
+	r.send("work", "a")
+	out.wait(t, "begun a")
+
+	following, leave := context.WithCancel(t.Context())
+	defer leave()
+	tail, left := newPrinted(), make(chan int, 1)
+	go func() {
+		left <- Command(following, []string{"tail", "work", "-c", r.file}, &IO{Out: tail, Err: tail, Env: os.LookupEnv, Environ: os.Environ})
+	}()
+	tail.wait(t, "begun a") // from before
+	r.send("work", "b")     // for the other one: each has one slot
+	tail.wait(t, "begun b")
+
+	instances := make(map[string]string) // by message
+	for _, id := range []string{"work:1", "work:2"} {
+		status, text, errs := command(t.Context(), nil, nil, "explain", id, "-c", r.file)
+		m := regexp.MustCompile(`message ` + id + ` of function work in instance ([12]): in flight\n  it is being handled for \S+, in worker \d+\n`).FindStringSubmatch(text)
+		if status != ExitOK || m == nil {
+			t.Fatalf("status %d\n%s%s", status, text, errs)
+		}
+		instances[id] = m[1]
+		for _, part := range []string{"the attempt times out in ", "this is attempt 1 of 2"} {
+			if strings.Count(text, part) != 1 {
+				t.Errorf("it lacks %q, or has it twice:\n%s", part, text)
+			}
+		}
+	}
+	if instances["work:1"] == instances["work:2"] {
+		t.Errorf("both are in one instance: %v", instances)
+	}
+	r.send("work", "c")
+	until(t, out, "both are full", func() bool {
+		_, text, _ := command(t.Context(), nil, nil, "explain", "work", "-c", r.file)
+		return strings.Contains(text, "2 instances run the function") && strings.Contains(text, "1 message waits at its source") &&
+			strings.Contains(text, "function work in instance 1: full") && strings.Contains(text, "function work in instance 2: full")
+	})
+	r.run(ExitOK, "explain work:3", "message work:3 of function work: ready", "behind 0 others")
+	r.run(ExitOK, "explain work:99", "message work:99: unknown")
+
+	// One is killed. Another takes its number, and gets what it had.
+	if err := syscall.Kill(pids(t, out)[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, out, "a third instance", func() bool { return len(pids(t, out)) == 3 })
+	for _, name := range []string{"a", "b", "c"} {
+		r.write(filepath.Join("app", name), "")
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		tail.wait(t, "ended "+name)
+	}
+	// From both instances, in the order of their times.
+	status, text, errs := command(t.Context(), nil, nil, "tail", "work", "-c", r.file, "--once", "--last", "3")
+	if lines := strings.Split(strings.TrimSpace(text), "\n"); status != ExitOK || len(lines) != 3 || lines[0] > lines[1] || lines[1] > lines[2] {
+		t.Errorf("status %d, the last 3 lines are\n%s%s", status, text, errs)
+	}
+	leave()
+	if status := <-left; status != ExitOK {
+		t.Errorf("the tail ended with status %d", status)
+	}
+	seen := tail.String()
+	for _, id := range []string{"[1]", "[2]"} {
+		if !strings.Contains(seen, "INFO  "+id+" ") {
+			t.Errorf("no line of instance %s:\n%s", id, seen)
+		}
+	}
+	lines := make(map[string]bool)
+	for line := range strings.Lines(seen) {
+		if lines[line] {
+			t.Errorf("twice: %s", line)
+		}
+		lines[line] = true
+	}
+	if n := strings.Count(seen, "ended "); n != 3 {
+		t.Errorf("%d messages ended, of 3:\n%s", n, seen)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := waitFor(t, ended, out); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}

@@ -1,0 +1,319 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/drover-run/drover/daemon/cli/tune"
+)
+
+const tuneApp = `
+import asyncio, os, threading, time
+def work(message):
+    n = sum(i * i for i in range(20000))
+class Crowd: # notes how many calls ran at once, at most
+    inside, most, guard = 0, 0, threading.Lock()
+    def __enter__(self):
+        with self.guard:
+            self.inside += 1
+            if self.inside > self.most:
+                self.most = self.inside
+                with open("most", "a") as f: f.write(f"{self.most}\n")
+    def __exit__(self, *_):
+        with self.guard: self.inside -= 1
+crowd = Crowd()
+def rest(message):
+    with crowd: time.sleep(0.03)
+async def rest_async(message):
+    with crowd: await asyncio.sleep(0.03)
+def some(message):
+    if message.text() == "b": raise ValueError("no b")
+def none(message):
+    raise ValueError("no luck \x1b[2J")
+def forever(message):
+    time.sleep(600)
+def noted(message):
+    with open("pids", "a") as f: f.write(str(os.getpid()) + "\n")
+    time.sleep(0.02)
+    return "a result"
+`
+
+const tuneConfigText = `# ours
+connections:
+  own: {nats: embedded}
+  cluster: {nats: "nats://127.0.0.1:9"} # nobody there
+apps:
+  app:
+    path: ./app   # the code
+    kill_grace: 2s
+functions: # all of them
+  work: {trigger: {nats: {connection: cluster}}, handler: {python: {app: app}}}
+  rest: {trigger: {nats: {connection: own}}, handler: {python: {app: app}}, concurrency: 64}
+  rest_async: {trigger: {nats: {connection: own}}, handler: {python: {app: app}}}
+  some: {trigger: {nats: {connection: own}}, handler: {python: {app: app}}}
+  none: {trigger: {nats: {connection: own}}, handler: {python: {app: app}}}
+  forever: {trigger: {nats: {connection: own}}, handler: {python: {app: app}}}
+  noted: {trigger: {nats: {connection: own}}, handler: {python: {app: app}}, output: {nats: {subject: results, connection: own}}}
+  broken: {trigger: {nats: {connection: own}}, handler: {python: {path: ./broken}}}
+  gofunc: {trigger: {nats: {connection: own}}, handler: {go: gofunc}}
+  web: {trigger: {nats: {connection: own}}, handler: {http: {url: "http://127.0.0.1:9"}}}
+  node: {trigger: {nats: {connection: own}}, handler: {node: {path: ./node}}}
+`
+
+// tuneDir is a directory with a configuration and messages. Its tests wait for the clock rather
+// than for the processors, so that they run beside each other.
+func tuneDir(t *testing.T) (dir string) {
+	t.Helper()
+	t.Parallel()
+	return write(t, map[string]string{
+		"drover.yaml": tuneConfigText, "app/function_app.py": tuneApp, "broken/function_app.py": "import nonexistent_pkg\ndef broken(body): pass\n",
+		"m.jsonl": `{"body":"a"}` + "\n" + `{"body":"b"}` + "\n", "empty": "", "binary": "\x7fELF\x00\x01", "text": "hello\n", "wrong": "{\"body\":\"a\"}\n{\"bdy\":\"a\"}\n",
+		"node/index.js": "exports.node = () => {}\n", "dir/one": "a", "dir/two": "b",
+	})
+}
+
+// tuneArgs is a command line of tune; DIR is the directory.
+func tuneArgs(dir, line string) []string {
+	if !strings.Contains(line, " -c ") {
+		line += " -c DIR/drover.yaml"
+	}
+	return append([]string{"tune"}, strings.Fields(strings.ReplaceAll(line, "DIR", dir))...)
+}
+
+// tuneReport runs tune with --json, and returns its report.
+func tuneReport(t *testing.T, dir, line string) (r tune.Report, errs string) {
+	t.Helper()
+	status, out, errs := command(t.Context(), nil, nil, tuneArgs(dir, line+" --yes --json")...)
+	if err := json.Unmarshal([]byte(out), &r); err != nil || status != ExitOK {
+		t.Fatalf("status %d, %v\n%s\n%s", status, err, out, errs)
+	}
+	return r, errs
+}
+
+// of is the cell with the settings.
+func of(t *testing.T, r tune.Report, s tune.Settings) tune.Cell {
+	t.Helper()
+	for _, c := range r.Cells {
+		if c.Settings == s {
+			return c
+		}
+	}
+	t.Fatalf("there is no cell %v in %+v", s, r)
+	return tune.Cell{}
+}
+
+// mostAtOnce is how many calls of rest or rest_async ran at once.
+func mostAtOnce(t *testing.T, dir string) (most int) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "app", "most"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		n, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, n)
+	}
+	return most
+}
+
+func TestTuneSleeping(t *testing.T) {
+	dir := tuneDir(t)
+	file := filepath.Join(dir, "drover.yaml")
+	r, errs := tuneReport(t, dir, "rest --messages DIR/m.jsonl --for 20s --processes 1 --threads 1,8 --html DIR/r.html --coroutines 7")
+	one, eight := of(t, r, tune.Settings{Processes: 1, Threads: 1}), of(t, r, tune.Settings{Processes: 1, Threads: 8})
+	if one.Calls == 0 || one.Failed != 0 || one.P50 < 0.025 || eight.Calls == 0 || mostAtOnce(t, dir) != 8 {
+		t.Errorf("with one thread %+v, with eight %+v", one, eight)
+	}
+	if r.Best == nil || r.Best.Throughput < max(one.Throughput, eight.Throughput) || r.Async || r.Stopped || !strings.Contains(strings.Join(r.Notes, "\n"), "--coroutines are for async") ||
+		!strings.Contains(strings.Join(r.Notes, "\n"), "concurrency in the configuration holds it at 64") || !strings.Contains(strings.Join(r.Notes, "\n"), "for forever, ") {
+		t.Errorf("%+v", r)
+	}
+	page, err := os.ReadFile(filepath.Join(dir, "r.html"))
+	if err != nil || !strings.Contains(string(page), "<svg") || !strings.Contains(errs, "r.html") {
+		t.Errorf("%v\n%s", err, errs)
+	}
+	if text, _ := os.ReadFile(file); string(text) != tuneConfigText {
+		t.Errorf("without --write the configuration became\n%s", text)
+	}
+}
+
+func TestTuneAsync(t *testing.T) {
+	dir := tuneDir(t)
+	r, _ := tuneReport(t, dir, "rest_async --messages DIR/dir --for 20s --processes 1 --threads 4 --coroutines 1,16")
+	threads := r.Cells[0].Threads
+	one, more := of(t, r, tune.Settings{Processes: 1, Threads: threads, Coroutines: 1}), of(t, r, tune.Settings{Processes: 1, Threads: threads, Coroutines: 16})
+	if n := mostAtOnce(t, dir); n < 8 {
+		t.Errorf("with 16 coroutines at most %d calls ran at once", n)
+	}
+	if !r.Async || one.Calls == 0 || more.Calls == 0 || r.Messages != "2 messages of "+filepath.Join(dir, "dir") {
+		t.Errorf("one coroutine %+v, 16 coroutines %+v\n%+v", one, more, r)
+	}
+}
+
+// The grid is the tool's own choice; the numbers are written, and nothing else changes.
+func TestTuneWrites(t *testing.T) {
+	dir := tuneDir(t)
+	file := filepath.Join(dir, "drover.yaml")
+	if err := os.Chmod(file, 0o644); err != nil { // another mode than a temporary file's
+		t.Fatal(err)
+	}
+	status, out, errs := command(t.Context(), nil, nil, tuneArgs(dir, "work --messages DIR/m.jsonl --for 30s --yes --write")...)
+	if status != ExitOK {
+		t.Fatalf("status %d\n%s\n%s", status, out, errs)
+	}
+	for _, want := range []string{"work, python function_app.work", "2 messages of ", "processes  threads", "█", "Throughput, calls/s", "Best: ", "+    processes: ", "drover reload"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("it lacks %q:\n%s", want, out)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rest []string
+	numbers := 0
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "    processes: ") || strings.HasPrefix(line, "    threads: ") {
+			numbers++
+			continue
+		}
+		rest = append(rest, line)
+	}
+	if strings.Join(rest, "") != tuneConfigText || numbers != 2 {
+		t.Errorf("it became\n%s", text)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("its mode is %v", info.Mode())
+	}
+	if made, err := filepath.Glob(filepath.Join(dir, ".drover", "nats*")); err != nil || len(made) > 0 {
+		t.Errorf("a store was made: %v, %v", made, err)
+	}
+}
+
+// One message in two fails: it is said, and marked.
+func TestTuneWithSomeFailures(t *testing.T) {
+	dir := tuneDir(t)
+	r, errs := tuneReport(t, dir, "some --messages DIR/m.jsonl --for 15s --processes 1 --threads 1")
+	c := of(t, r, tune.Settings{Processes: 1, Threads: 1})
+	if c.Failed == 0 || c.Failed == c.Calls || r.Best == nil || !strings.Contains(strings.Join(r.Notes, "\n"), "ValueError: no b") || !strings.Contains(errs, "failed: ValueError: no b") {
+		t.Errorf("%+v\n%s", r, errs)
+	}
+}
+
+// allGone reports whether none of the processes is there any more.
+func allGone(t *testing.T, pids []string) bool {
+	t.Helper()
+	for _, text := range pids {
+		pid, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			return false
+		}
+	}
+	return true
+}
+
+// Stopped half way it reports what it has; its processes are gone, and the file is as it was. Outputs
+// are off: to send a result would have taken the embedded server.
+func TestTuneStopped(t *testing.T) {
+	dir := tuneDir(t)
+	file := filepath.Join(dir, "drover.yaml")
+	out, interrupt := startCommand(t, tuneArgs(dir, "noted --messages DIR/m.jsonl --for 10m --processes 1,2 --threads 2 --yes --write --html DIR/r.html")...)
+	out.wait(t, "2 settings")
+	status := interrupt()
+	if text := out.String(); status == ExitOK || !strings.Contains(text, "stopped before") {
+		t.Errorf("status %d\n%s", status, text)
+	}
+	pids, err := os.ReadFile(filepath.Join(dir, "app/pids"))
+	if err != nil || !allGone(t, strings.Fields(string(pids))) {
+		t.Errorf("of its processes some are left: %v", err)
+	}
+	if text, _ := os.ReadFile(file); string(text) != tuneConfigText {
+		t.Errorf("the configuration became\n%s", text)
+	}
+	if made, err := filepath.Glob(filepath.Join(dir, ".drover", "nats*")); err != nil || len(made) > 0 {
+		t.Errorf("a store was made: %v, %v", made, err)
+	}
+}
+
+// Stopped when a part is measured it still names the best of that, and says what to write where.
+func TestTuneStoppedWithSomethingToTell(t *testing.T) {
+	dir := tuneDir(t)
+	file := filepath.Join(dir, "drover.yaml")
+	out, interrupt := startCommand(t, tuneArgs(dir, "noted --messages DIR/m.jsonl --for 40s --processes 1,2 --threads 2 --yes --write")...)
+	out.wait(t, "1 of 2: ")
+	status := interrupt()
+	for _, want := range []string{"stopped before all was measured", "Best: 1 process × 2 threads", "left out: 2 processes × 2 threads: the run was over before", " is unchanged, because the run was stopped", "write processes: 1, threads: 2 where app app is"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("status %d; it lacks %q:\n%s", status, want, out)
+		}
+	}
+	if text, _ := os.ReadFile(file); status != ExitFailed || string(text) != tuneConfigText {
+		t.Errorf("status %d; the configuration became\n%s", status, text)
+	}
+}
+
+func TestTuneThatCannotBe(t *testing.T) {
+	dir := tuneDir(t)
+	for args, test := range map[string]struct {
+		status int
+		want   []string
+	}{
+		"wrk --messages DIR/m.jsonl --yes":                       {1, []string{"wrk is not a function of DIR/drover.yaml (did you mean work?)"}},
+		"gofunc --messages DIR/m.jsonl --yes":                    {1, []string{"function gofunc runs in go gofunc, but tune is only for functions in worker processes", "concurrency"}},
+		"web --messages DIR/m.jsonl --yes":                       {1, []string{"function web runs in post to http", "concurrency"}},
+		"node --messages DIR/m.jsonl --yes --threads 2":          {2, []string{"--threads is not for Node.js"}},
+		"work --messages DIR/m.jsonl":                            {2, []string{"what its code does is real", "on 2 messages", "add --yes"}},
+		"work":                                                   {2, []string{"--messages"}},
+		"work --messages DIR/empty --yes":                        {1, []string{"empty has no message"}},
+		"work --messages DIR/binary --yes":                       {1, []string{"binary:1: not text"}},
+		"work --messages DIR/text --yes":                         {1, []string{"text:1: not a message", "jq -cR"}},
+		"work --messages DIR/wrong --yes":                        {1, []string{"wrong:2: a message has no key \"bdy\""}},
+		"work --messages DIR/nowhere --yes":                      {1, []string{"reading messages"}},
+		"work --messages DIR/m.jsonl --yes --for 10ms":           {2, []string{"--for must be 1s at least"}},
+		"work --messages DIR/m.jsonl --yes --threads 0":          {2, []string{"--threads has 0"}},
+		"work --messages DIR/m.jsonl --yes --processes 1,9999":   {2, []string{"--processes has 9999"}},
+		"work --messages DIR/m.jsonl --yes --html DIR/nowhere/x": {2, []string{"there is no directory DIR/nowhere"}},
+		"work --messages DIR/m.jsonl --yes --write=some":         {2, []string{"use cheapest"}},
+		"none --messages DIR/m.jsonl --yes --for 20s":            {1, []string{"function none fails on every message", "the last error: ValueError: no luck ?[2J", "Traceback"}},
+		"forever --messages DIR/m.jsonl --yes --for 2s":          {1, []string{"increase"}},
+		"broken --messages DIR/m.jsonl --yes --for 20s":          {3, []string{"cannot start", "ModuleNotFoundError", "pip install nonexistent_pkg"}},
+		"work --messages DIR/m.jsonl --yes -c DIR/nowhere.yaml":  {1, []string{"no configuration DIR/nowhere.yaml"}},
+	} {
+		t.Run(args, func(t *testing.T) {
+			status, out, errs := command(t.Context(), nil, nil, tuneArgs(dir, args)...)
+			if status != test.status {
+				t.Errorf("status %d, want %d\n%s%s", status, test.status, out, errs)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(errs, strings.ReplaceAll(want, "DIR", dir)) {
+					t.Errorf("it lacks %q:\n%s", want, errs)
+				}
+			}
+		})
+	}
+}
+
+// On a terminal it asks.
+func TestTuneAsks(t *testing.T) {
+	dir := tuneDir(t)
+	for answer, want := range map[string]string{"n\n": "nothing was run", "\n": "nothing was run", "": "nothing was run", "y\n": "first look", "YES\n": "first look"} {
+		out := newPrinted()
+		status := Command(t.Context(), tuneArgs(dir, "work --messages DIR/m.jsonl --for 6s --processes 1 --threads 1"), &IO{
+			In: strings.NewReader(answer), Out: out, Err: out, OutIsTerminal: true, ErrIsTerminal: true, Env: os.LookupEnv, Environ: os.Environ})
+		if !strings.Contains(out.String(), "Run it? [y/N]") || !strings.Contains(out.String(), want) || strings.Contains(want, "nothing") && status != ExitFailed {
+			t.Errorf("%q: status %d\n%s", answer, status, out)
+		}
+	}
+}

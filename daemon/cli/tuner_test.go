@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-run/drover/daemon"
+
+	"github.com/drover-run/drover/scaler/autotune"
+)
+
+const waitingApp = `
+import threading, time
+def work(body): time.sleep(0.02)
+`
+
+// statusOf asks a daemon that runs, until it is as wanted.
+func statusOf(t *testing.T, file string, wanted func(daemon.StatusReport) bool) daemon.StatusReport {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		status, out, errs := command(t.Context(), nil, nil, "status", "--json", "-c", file)
+		var r daemon.StatusReport
+		if err := json.Unmarshal([]byte(out), &r); status == ExitOK && err == nil && wanted(r) {
+			return r
+		}
+		select {
+		case <-limit:
+			t.Fatalf("not within %v: status %d\n%s%s", patience, status, out, errs)
+		case <-t.Context().Done():
+			t.Fatal("the test has ended")
+		default:
+		}
+	}
+}
+
+func sendMany(t *testing.T, file, function string, n int) {
+	t.Helper()
+	if status, _, errs := command(t.Context(), nil, nil, "send", function, "-c", file, "--body", "x", "--count", strconv.Itoa(n)); status != ExitOK {
+		t.Fatalf("send: status %d\n%s", status, errs)
+	}
+}
+
+// TestSettingsFindThemselves holds that functions that wait are given threads, that
+// this is told, and that the next daemon begins with what was learned.
+func TestSettingsFindThemselves(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{"drover.yaml": `
+log: {format: text}
+functions:
+  work:
+    trigger: {nats: {}}
+    handler: {python: {path: ./app, processes: 1}}
+`, "app/function_app.py": waitingApp})
+	file := filepath.Join(dir, "drover.yaml")
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	sendMany(t, file, "work", 20_000)
+	r := statusOf(t, file, func(r daemon.StatusReport) bool {
+		return len(r.Apps) == 1 && r.Apps[0].Threads >= 12 && r.Functions[0].Kind != nil && r.Functions[0].Kind.Kind == "blocking"
+	})
+	if a := r.Apps[0]; a.Name != "app" || a.Processes != 1 || fmt.Sprint(a.Auto) != "[threads coroutines]" || a.Phase == "" || a.Note == "" {
+		t.Errorf("the app: %+v", a)
+	}
+	if text := statusText(r, daemon.StatusReport{}, time.Second); !strings.Contains(text, "blocking I/O") || !strings.Contains(text, "threads (auto)") || !strings.Contains(text, "app app: 1 process, ") {
+		t.Errorf("drover status:\n%s", text)
+	}
+	out.wait(t, `msg="settings changed" app=app`)
+	// What was learned is written when the daemon ends; nothing is in the way of its end.
+	statusOf(t, file, func(r daemon.StatusReport) bool {
+		return r.Functions[0].InFlight == 0 || r.Apps[0].Phase == autotune.PhaseHold
+	})
+	if status := stop(); status != ExitOK {
+		t.Fatalf("status %d\n%s", status, out)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, ".drover", "tuning.json"))
+	if err != nil || !strings.Contains(string(text), `"kind": "blocking"`) {
+		t.Fatalf("%s, %v", text, err)
+	}
+	// The next one knows the kind before it has measured anything.
+	out, stop = startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	r = statusOf(t, file, func(r daemon.StatusReport) bool { return len(r.Apps) == 1 })
+	if k := r.Functions[0].Kind; k == nil || k.Kind != "blocking" || r.Apps[0].Threads < 2 {
+		t.Errorf("after a restart: %+v, %+v", k, r.Apps[0])
+	}
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+// TestGivenNumbersHold holds that numbers from the file and from Azure's variables stay,
+// and that what would be better is said.
+func TestGivenNumbersHold(t *testing.T) {
+	dir := write(t, map[string]string{"drover.yaml": `
+log: {format: text}
+functions:
+  work:
+    trigger: {nats: {}}
+    handler: {python: {path: ./app, threads: 2}}
+`, "app/function_app.py": waitingApp})
+	t.Setenv("FUNCTIONS_WORKER_PROCESS_COUNT", "1")
+	file := filepath.Join(dir, "drover.yaml")
+	out, stop := startCommand(t, "run", file)
+	out.wait(t, "msg=running")
+	sendMany(t, file, "work", 10_000)
+	r := statusOf(t, file, func(r daemon.StatusReport) bool {
+		return slices.ContainsFunc(r.Advice, func(a string) bool { return strings.Contains(a, "threads") }) // there may be other advice before
+	})
+	if a := r.Apps[0]; a.Processes != 1 || a.Threads != 2 || fmt.Sprint(a.Auto) != "[coroutines]" {
+		t.Errorf("%+v", a)
+	}
+	if !strings.HasPrefix(r.Advice[0], "app app: auto would have about ") || !strings.Contains(r.Advice[0], "threads") {
+		t.Errorf("the advice is %q", r.Advice[0])
+	}
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+// TestLessonsThatCannotBeRead holds that a broken file costs nothing but what it held.
+func TestLessonsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{
+		"drover.yaml":         "log: {format: text}\nfunctions: {work: {trigger: {nats: {}}, handler: {python: {path: ./app}}}}\n",
+		"app/function_app.py": waitingApp, ".drover/tuning.json": "{",
+	})
+	out, stop := startCommand(t, "run", filepath.Join(dir, "drover.yaml"))
+	out.wait(t, "saved measurements of the apps cannot be read; they will be measured again")
+	out.wait(t, "msg=running")
+	if status := stop(); status != ExitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
+func TestStatusTextIsOneLinePerAdvice(t *testing.T) {
+	text := statusText(daemon.StatusReport{Phase: "running", Since: time.Now(), Advice: []string{"app shop: a worker takes 2.1s\nand more"}}, daemon.StatusReport{}, time.Second)
+	if !strings.Contains(text, "\napp shop: a worker takes 2.1s\n") || strings.Contains(text, "and more") {
+		t.Errorf("%s", text)
+	}
+}
