@@ -3,12 +3,12 @@ package servicebus
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/convert"
 )
 
 // retryByCopy schedules a copy and then completes the message. A crash between the two
@@ -31,7 +31,7 @@ func (l *leasedMessage) retryByCopy(ctx context.Context, m *triggers.Message, de
 
 // expiresBefore reports whether the message expires before a retry is due, and logs it.
 func (l *leasedMessage) expiresBefore(at time.Time) bool {
-	expires := expiryOf(l.received)
+	expires := convert.Expiry(l.received)
 	if expires.IsZero() || expires.After(at) {
 		return false
 	}
@@ -42,79 +42,14 @@ func (l *leasedMessage) expiresBefore(at time.Time) bool {
 
 // copy returns the message as it was sent, for an attempt at a time.
 func (l *leasedMessage) copy(failures int, at time.Time) *azservicebus.AMQPAnnotatedMessage {
-	out := copyOf(l.received)
-	out.ApplicationProperties[failuresProperty] = failuresOfCopy(failures, at)
+	out := convert.Copy(l.received)
+	out.ApplicationProperties[convert.FailuresProperty] = convert.FailuresOfCopy(failures, at)
 	if out.MessageAnnotations == nil {
 		out.MessageAnnotations = make(map[any]any)
 	}
-	out.MessageAnnotations[scheduledAnnotation] = at
-	if expires := expiryOf(l.received); !expires.IsZero() {
-		live(out, expires.Sub(at))
-	}
-	return out
-}
-
-// The annotations of a message that matter here. All that begin with annotationPrefix
-// are the service's, but for the keys of partitions.
-const (
-	annotationPrefix    = "x-opt-"
-	scheduledAnnotation = "x-opt-scheduled-enqueue-time"
-)
-
-var partitionAnnotations = map[any]bool{"x-opt-partition-key": true, "x-opt-via-partition-key": true}
-
-// copyOf is a message as it was sent, to be sent again: all sections of it, with the
-// values and types that they had, but what the service adds, and its times of creation
-// and end.
-func copyOf(m *azservicebus.ReceivedMessage) *azservicebus.AMQPAnnotatedMessage {
-	out := &azservicebus.AMQPAnnotatedMessage{
-		Body: azservicebus.AMQPAnnotatedMessageBody{Data: [][]byte{m.Body}}, ApplicationProperties: sent(m.ApplicationProperties),
-		Properties: new(azservicebus.AMQPAnnotatedMessageProperties), Header: &azservicebus.AMQPAnnotatedMessageHeader{Durable: true},
-	}
-	if out.ApplicationProperties == nil {
-		out.ApplicationProperties = make(map[string]any)
-	}
-	if raw := m.RawAMQPMessage; raw != nil {
-		out.Body, out.Footer = raw.Body, raw.Footer
-		out.MessageAnnotations, out.DeliveryAnnotations = ofSender(raw.MessageAnnotations), ofSender(raw.DeliveryAnnotations)
-		if raw.Properties != nil {
-			*out.Properties = *raw.Properties
-		}
-		if raw.Header != nil {
-			out.Header.Priority = raw.Header.Priority
-		}
-	}
-	out.Properties.AbsoluteExpiryTime, out.Properties.CreationTime = nil, nil
-	out.Properties.MessageID = idOf(m)
-	if ttl := ttlOf(m); ttl > 0 {
-		live(out, ttl)
-	}
-	return out
-}
-
-// live sets how long a copy lives from when it can be received. What the header has no
-// room for is the difference of two times, as in what Azure's SDKs send.
-func live(out *azservicebus.AMQPAnnotatedMessage, ttl time.Duration) {
-	if ttl = max(ttl, time.Millisecond); ttl <= maxHeaderTTL {
-		out.Header.TTL = ttl
-		out.Properties.CreationTime, out.Properties.AbsoluteExpiryTime = nil, nil
-		return
-	}
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	end := now.Add(ttl)
-	out.Header.TTL, out.Properties.CreationTime, out.Properties.AbsoluteExpiryTime = maxHeaderTTL, &now, &end
-}
-
-// ofSender are the annotations that are none of the service's.
-func ofSender(annotations map[any]any) (out map[any]any) {
-	for name, value := range annotations {
-		if s, ok := name.(string); ok && strings.HasPrefix(s, annotationPrefix) && !partitionAnnotations[name] {
-			continue
-		}
-		if out == nil {
-			out = make(map[any]any, len(annotations))
-		}
-		out[name] = value
+	out.MessageAnnotations[convert.ScheduledAnnotation] = at
+	if expires := convert.Expiry(l.received); !expires.IsZero() {
+		convert.SetTTL(out, expires.Sub(at))
 	}
 	return out
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/convert"
 )
 
 // This file reads the dead-letter sub-queues, for an operator. They are looked at
@@ -129,47 +130,9 @@ func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter,
 	return nil, nil
 }
 
-// The properties that Reject sets, those of the service, and those of a replay.
-const (
-	rejectedProperty = "Drover-Rejected"
-	// replayProperty names the dead letter that a message is a copy of, and the run
-	// that replayed it.
-	replayProperty = "drover-replay"
-	// idProperty keeps the id of a message whose copy had to have another.
-	idProperty = "drover-message-id"
-)
-
-// added are the properties that rejecting adds.
-var added = map[string]bool{
-	"Drover-Error": true, "Drover-Attempts": true, "Drover-Function": true, "Drover-Traceback": true, rejectedProperty: true,
-	"DeadLetterReason": true, "DeadLetterErrorDescription": true,
-}
-
-// sent is what a message's sender gave: the properties but those of drover and of
-// the service.
-func sent(properties map[string]any) map[string]any {
-	var out map[string]any
-	for name, value := range properties {
-		if added[name] || ours(name) {
-			continue
-		}
-		if out == nil {
-			out = make(map[string]any, len(properties))
-		}
-		out[name] = value
-	}
-	return out
-}
-
-// ours reports whether a property of a message that is received is none of its
-// sender's.
-func ours(name string) bool {
-	return name == failuresProperty || name == replayProperty || name == idProperty
-}
-
 // replayOf reads which dead letter a message is a copy of, and by which run.
 func replayOf(properties map[string]any) (token, run string) {
-	text, _ := properties[replayProperty].(string)
+	text, _ := properties[convert.ReplayProperty].(string)
 	token, run, _ = strings.Cut(text, "/")
 	return token, run
 }
@@ -180,37 +143,30 @@ func (g *grave) letter(m *azservicebus.ReceivedMessage) triggers.DeadLetter {
 		id = g.subscription + ":" + id
 	}
 	property := func(name string) string { s, _ := m.ApplicationProperties[name].(string); return s }
-	message, misfit := messageOf(m)
-	message.Origin = &messageOrigin{m: m}
+	message, misfit := convert.Message(m)
+	message.Origin = &convert.Origin{Of: m}
 	if misfit != "" {
 		message.Body = []byte("(" + misfit + ")")
 	}
 	for name := range message.Attributes {
-		if added[name] {
+		if convert.Added[name] {
 			delete(message.Attributes, name)
 		}
 	}
 	out := triggers.DeadLetter{
-		ID: id, Reason: deref(m.DeadLetterReason), Detail: property("Drover-Traceback"), Function: property("Drover-Function"),
-		Message: message, Own: own{g, *m.SequenceNumber, identityOf(m)},
+		ID: id, Reason: convert.Deref(m.DeadLetterReason), Detail: property("Drover-Traceback"), Function: property("Drover-Function"),
+		Message: message, Own: own{g, *m.SequenceNumber, convert.Identity(m)},
 	}
 	if _, byDrover := m.ApplicationProperties["Drover-Attempts"]; !byDrover {
-		out.Detail = deref(m.DeadLetterErrorDescription)
+		out.Detail = convert.Deref(m.DeadLetterErrorDescription)
 	}
 	if n, ok := m.ApplicationProperties["Drover-Attempts"].(int64); ok {
 		out.Message.Attempt = int(n)
 	}
-	if at, err := time.Parse(time.RFC3339Nano, property(rejectedProperty)); err == nil {
+	if at, err := time.Parse(time.RFC3339Nano, property(convert.RejectedProperty)); err == nil {
 		out.Died = at
 	}
 	return out
-}
-
-func deref[T any](p *T) (v T) {
-	if p != nil {
-		v = *p
-	}
-	return v
 }
 
 // Close implements triggers.DeadLetters. It releases the messages locked here: it

@@ -11,6 +11,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/convert"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 	"github.com/drover-run/drover/triggers/triggertest"
 )
@@ -249,7 +250,7 @@ func TestDeadLettersOfTheService(t *testing.T) {
 		}
 		return got[0]
 	}
-	if err := r.AbandonMessage(t.Context(), receiveOne(), &azservicebus.AbandonMessageOptions{PropertiesToModify: map[string]any{failuresProperty: int64(3)}}); err != nil {
+	if err := r.AbandonMessage(t.Context(), receiveOne(), &azservicebus.AbandonMessageOptions{PropertiesToModify: map[string]any{convert.FailuresProperty: int64(3)}}); err != nil {
 		t.Fatal(err)
 	}
 	d := b.openDead(t, nil)
@@ -274,8 +275,8 @@ func TestDeadLettersOfTheService(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := receiveOne()
-	if m.MessageID != "own" || deref(m.Subject) != "new" || deref(m.ContentType) != kind || deref(m.CorrelationID) != correlation || deref(m.TimeToLive) != time.Hour ||
-		m.RawAMQPMessage.Body.Value != "a text" || m.ApplicationProperties["n"] != int32(7) || failuresOf(m) != 0 || m.ApplicationProperties["DeadLetterReason"] != nil {
+	if m.MessageID != "own" || convert.Deref(m.Subject) != "new" || convert.Deref(m.ContentType) != kind || convert.Deref(m.CorrelationID) != correlation || convert.Deref(m.TimeToLive) != time.Hour ||
+		m.RawAMQPMessage.Body.Value != "a text" || m.ApplicationProperties["n"] != int32(7) || convert.Failures(m) != 0 || m.ApplicationProperties["DeadLetterReason"] != nil {
 		t.Errorf("%+v", m)
 	}
 	if err := r.CompleteMessage(t.Context(), m, nil); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
+	"github.com/drover-run/drover/triggers/servicebus/convert"
 	"github.com/drover-run/drover/triggers/servicebus/wire"
 )
 
@@ -64,7 +65,7 @@ func (g *grave) take(ctx context.Context, sequence int64) (*azservicebus.Receive
 		}
 		before, now := len(seen), time.Now()
 		for _, m := range got {
-			n := deref(m.SequenceNumber)
+			n := convert.Deref(m.SequenceNumber)
 			seen[n], g.held[n] = true, &held{m, now}
 		}
 		if len(seen) > before {
@@ -81,7 +82,7 @@ func (g *grave) take(ctx context.Context, sequence int64) (*azservicebus.Receive
 // fresh reports whether a dead letter is still locked, for long enough.
 func (g *grave) fresh(ctx context.Context, h *held) bool {
 	lock := shortestLock
-	if until := deref(h.m.LockedUntil).Sub(h.from); until > 0 && until < longestLock {
+	if until := convert.Deref(h.m.LockedUntil).Sub(h.from); until > 0 && until < longestLock {
 		lock = until
 	}
 	if time.Since(h.from) < min(freshFor, lock/3) {
@@ -108,7 +109,7 @@ func (g *grave) has(ctx context.Context, sequence int64) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("looking for dead letter %d of %s: %w", sequence, g.path(), explain(err, listen))
 	}
-	return len(seen) == 1 && deref(seen[0].SequenceNumber) == sequence, nil
+	return len(seen) == 1 && convert.Deref(seen[0].SequenceNumber) == sequence, nil
 }
 
 // complete removes a dead letter, also where its lock is lost meanwhile: it is
@@ -121,14 +122,14 @@ func (g *grave) complete(ctx context.Context, m *azservicebus.ReceivedMessage) e
 		if !lockLost(err) {
 			break
 		}
-		again, missing := g.take(ctx, deref(m.SequenceNumber))
+		again, missing := g.take(ctx, convert.Deref(m.SequenceNumber))
 		if again == nil {
 			return missing
 		}
 		err = g.r.CompleteMessage(limited, again, nil)
 	}
 	if err != nil {
-		return fmt.Errorf("removing dead letter %d of %s: %w", deref(m.SequenceNumber), g.path(), err)
+		return fmt.Errorf("removing dead letter %d of %s: %w", convert.Deref(m.SequenceNumber), g.path(), err)
 	}
 	return nil
 }
@@ -293,10 +294,10 @@ func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried t
 
 // copyOf is the message as it was, to be sent again.
 func (d *deadLetters) copyOf(m *azservicebus.ReceivedMessage, token string, keepID bool) *azservicebus.AMQPAnnotatedMessage {
-	out := copyOf(m)
-	out.ApplicationProperties[replayProperty] = token + "/" + d.run
+	out := convert.Copy(m)
+	out.ApplicationProperties[convert.ReplayProperty] = token + "/" + d.run
 	if !keepID {
-		out.ApplicationProperties[idProperty] = out.Properties.MessageID
+		out.ApplicationProperties[convert.IDProperty] = out.Properties.MessageID
 		out.Properties.MessageID = "drover-replay-" + token
 	}
 	return out
@@ -328,7 +329,7 @@ func (g *grave) isBack(ctx context.Context, token string) (bool, error) {
 			if found, _ := replayOf(m.ApplicationProperties); found == token {
 				return true, nil
 			}
-			next = deref(m.SequenceNumber) + 1
+			next = convert.Deref(m.SequenceNumber) + 1
 		}
 		if looked += len(seen); len(seen) == 0 {
 			break

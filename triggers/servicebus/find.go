@@ -8,6 +8,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/convert"
 )
 
 // maxSearched bounds the messages of an entity that a search reads.
@@ -51,7 +52,7 @@ func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 			return triggers.Found{}, fmt.Errorf("looking for a message of %s: %w", e.path(), explain(err, listen))
 		}
 		for _, m := range seen {
-			if textOf(idOf(m)) == id {
+			if convert.Text(convert.ID(m)) == id {
 				return e.foundAs(m, ahead), nil
 			}
 			if m.State == azservicebus.MessageStateActive {
@@ -69,7 +70,7 @@ func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 }
 
 func (e *entity) foundAs(m *azservicebus.ReceivedMessage, ahead int64) triggers.Found {
-	found := triggers.Found{Place: triggers.PlaceReady, Ahead: ahead, Doubtful: true, Failures: failuresOf(m)}
+	found := triggers.Found{Place: triggers.PlaceReady, Ahead: ahead, Doubtful: true, Failures: convert.Failures(m)}
 	if m.EnqueuedTime != nil {
 		found.Enqueued = *m.EnqueuedTime
 	}

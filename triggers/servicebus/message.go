@@ -11,7 +11,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
-	"github.com/drover-run/drover/triggers/servicebus/wire"
+	"github.com/drover-run/drover/triggers/servicebus/convert"
 )
 
 const (
@@ -28,7 +28,7 @@ type leasedMessage struct {
 	lease.Item[*leasedMessage]
 	message  triggers.Message
 	received *azservicebus.ReceivedMessage
-	origin   messageOrigin
+	origin   convert.Origin
 	e        *entity
 	by       *link
 	session  *session // nil without
@@ -59,9 +59,9 @@ func (e *entity) lockOf(until, now time.Time) time.Duration {
 }
 
 func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *leasedMessage {
-	l := &leasedMessage{e: e, received: m, origin: messageOrigin{m: m}, start: now}
-	l.failures = failuresOf(m)
-	l.message, l.misfit = messageOf(m)
+	l := &leasedMessage{e: e, received: m, origin: convert.Origin{Of: m}, start: now}
+	l.failures = convert.Failures(m)
+	l.message, l.misfit = convert.Message(m)
 	l.message.Attempt, l.message.Origin = l.failures+1, &l.origin
 	lock := shortestLock
 	if m.LockedUntil != nil {
@@ -70,62 +70,6 @@ func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time)
 	l.Init(l, &l.message, l)
 	l.Begin(now, lock, maxRenewal)
 	return l
-}
-
-// messageOf converts a message, and returns why no function can receive it.
-func messageOf(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit string) {
-	out.ID = textOf(idOf(m))
-	out.Body, misfit = bodyOf(m)
-	if why := wire.Unfit(m); why != "" {
-		misfit = why
-	}
-	if m.Subject != nil {
-		out.Subject = *m.Subject
-	}
-	if m.SessionID != nil {
-		out.OrderingKey = *m.SessionID
-	}
-	if m.EnqueuedTime != nil {
-		out.Enqueued = *m.EnqueuedTime
-	}
-	for name, value := range m.ApplicationProperties {
-		if ours(name) || misfit != "" && wire.UnfitValue("property", name, value) != "" {
-			continue
-		}
-		if out.Attributes == nil {
-			out.Attributes = make(map[string]string, len(m.ApplicationProperties))
-		}
-		out.Attributes[name] = textOf(value)
-	}
-	return out, misfit
-}
-
-// bodyOf returns a message's body: its data, or its value if that is bytes or a text, as Java
-// clients and AMQP libraries send it.
-func bodyOf(m *azservicebus.ReceivedMessage) (body []byte, misfit string) {
-	if m.RawAMQPMessage == nil {
-		return m.Body, ""
-	}
-	switch raw := m.RawAMQPMessage.Body; {
-	case len(raw.Data) == 1:
-		return raw.Data[0], ""
-	case len(raw.Data) > 1:
-		for _, part := range raw.Data {
-			body = append(body, part...)
-		}
-		return body, ""
-	case len(raw.Sequence) > 0:
-		return nil, "the body is an AMQP sequence; drover reads data, and values that are bytes or a text"
-	case raw.Value != nil:
-		switch v := raw.Value.(type) {
-		case string:
-			return []byte(v), ""
-		case []byte:
-			return v, ""
-		}
-		return nil, fmt.Sprintf("the body is an AMQP value (%T); drover reads data, and values that are bytes or a text", raw.Value)
-	}
-	return m.Body, ""
 }
 
 // Settle implements triggers.Lease. A retry with a delay is held here, with its
@@ -225,7 +169,7 @@ func (l *leasedMessage) deadLetter(ctx context.Context, by settler, r *azservice
 	reason, text := triggers.Tail(v.Reason, maxReason), triggers.Tail(v.Reason+"\n"+v.Detail, maxReason)
 	properties := map[string]any{
 		"Drover-Error": reason, "Drover-Attempts": int64(m.Attempt), "Drover-Function": v.Function,
-		"Drover-Traceback": triggers.Tail(v.Detail, maxDetail), rejectedProperty: time.Now().UTC().Format(time.RFC3339Nano), failuresProperty: "",
+		"Drover-Traceback": triggers.Tail(v.Detail, maxDetail), convert.RejectedProperty: time.Now().UTC().Format(time.RFC3339Nano), convert.FailuresProperty: "",
 	}
 	move := func() error {
 		return by.DeadLetterMessage(ctx, r, &azservicebus.DeadLetterOptions{Reason: &reason, ErrorDescription: &text, PropertiesToModify: properties})
@@ -276,8 +220,8 @@ const (
 
 func (l *leasedMessage) abandon(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, failures int) error {
 	var o *azservicebus.AbandonMessageOptions
-	if failures != failuresOf(l.received) {
-		o = &azservicebus.AbandonMessageOptions{PropertiesToModify: map[string]any{failuresProperty: failuresHere(failures, l.received)}}
+	if failures != convert.Failures(l.received) {
+		o = &azservicebus.AbandonMessageOptions{PropertiesToModify: map[string]any{convert.FailuresProperty: convert.FailuresHere(failures, l.received)}}
 	}
 	return by.AbandonMessage(ctx, r, o)
 }

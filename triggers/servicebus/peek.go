@@ -9,6 +9,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/convert"
 )
 
 // PeekConfig names the messages of a queue, or of subscriptions.
@@ -84,8 +85,8 @@ func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err e
 			if m.State != azservicebus.MessageStateActive {
 				continue
 			}
-			message, misfit := messageOf(m)
-			message.Origin = &messageOrigin{m: m}
+			message, misfit := convert.Message(m)
+			message.Origin = &convert.Origin{Of: m}
 			if misfit != "" {
 				p.cfg.Log.Warn("a message is left out, since no function can have it", "message", message.ID, "reason", misfit)
 				continue

@@ -16,6 +16,7 @@ import (
 	"github.com/Azure/go-amqp"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/convert"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
@@ -99,8 +100,8 @@ func TestACopyLivesAsLongAsItsMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	copied := receive(t, tr, 1)[0]
-	if r := tr.leaseOf(copied).received; deref(r.TimeToLive) != 0 || copied.Message.Attempt != 2 {
-		t.Errorf("the copy lives %v; attempt %d", deref(r.TimeToLive), copied.Message.Attempt)
+	if r := tr.leaseOf(copied).received; convert.Deref(r.TimeToLive) != 0 || copied.Message.Attempt != 2 {
+		t.Errorf("the copy lives %v; attempt %d", convert.Deref(r.TimeToLive), copied.Message.Attempt)
 	}
 	settle(t, copied, triggers.Done)
 	b.wantEmpty(t)
@@ -131,14 +132,14 @@ func wantFull(t *testing.T, got *azservicebus.AMQPAnnotatedMessage) {
 	if !reflect.DeepEqual(&properties, want.Properties) {
 		t.Errorf("properties %+v, want %+v", properties, *want.Properties)
 	}
-	of := sent(got.ApplicationProperties)
+	of := convert.Sent(got.ApplicationProperties)
 	if when, ok := of["when"].(time.Time); ok {
 		of["when"] = when.UTC() // as DeepEqual sees it
 	}
 	if !reflect.DeepEqual(of, want.ApplicationProperties) {
 		t.Errorf("application properties %v, want %v", got.ApplicationProperties, want.ApplicationProperties)
 	}
-	if !reflect.DeepEqual(ofSender(got.MessageAnnotations), want.MessageAnnotations) || !reflect.DeepEqual(got.Footer, want.Footer) {
+	if !reflect.DeepEqual(convert.OfSender(got.MessageAnnotations), want.MessageAnnotations) || !reflect.DeepEqual(got.Footer, want.Footer) {
 		t.Errorf("annotations %v and footer %v, want %v and %v", got.MessageAnnotations, got.Footer, want.MessageAnnotations, want.Footer)
 	}
 	if got.Header.Priority != 7 || got.Body.Value != "a text" || len(got.Body.Data)+len(got.Body.Sequence) > 0 {
@@ -185,27 +186,27 @@ func TestTimesToLive(t *testing.T) {
 	}
 	const day = 24 * time.Hour
 	for _, c := range []struct{ header, lives, want time.Duration }{
-		{0, 0, 0}, {time.Minute, 0, time.Minute}, {maxHeaderTTL, 0, maxHeaderTTL}, {maxHeaderTTL, 100 * day, 100 * day}, {0, 100 * day, 100 * day}, {time.Hour, time.Hour, time.Hour},
+		{0, 0, 0}, {time.Minute, 0, time.Minute}, {convert.MaxHeaderTTL, 0, convert.MaxHeaderTTL}, {convert.MaxHeaderTTL, 100 * day, 100 * day}, {0, 100 * day, 100 * day}, {time.Hour, time.Hour, time.Hour},
 	} {
 		m := received(c.header, c.lives)
-		if got := ttlOf(m); got != c.want {
+		if got := convert.TTL(m); got != c.want {
 			t.Errorf("%+v lives %v", c, got)
 		}
-		if c.want == 0 != expiryOf(m).IsZero() || c.want > 0 && !expiryOf(m).Equal(at.Add(c.want)) {
-			t.Errorf("%+v expires at %v", c, expiryOf(m))
+		if c.want == 0 != convert.Expiry(m).IsZero() || c.want > 0 && !convert.Expiry(m).Equal(at.Add(c.want)) {
+			t.Errorf("%+v expires at %v", c, convert.Expiry(m))
 		}
-		out := copyOf(m)
+		out := convert.Copy(m)
 		again := &azservicebus.ReceivedMessage{TimeToLive: &out.Header.TTL, RawAMQPMessage: out}
-		if got := ttlOf(again); got != c.want || out.Header.TTL > maxHeaderTTL {
+		if got := convert.TTL(again); got != c.want || out.Header.TTL > convert.MaxHeaderTTL {
 			t.Errorf("a copy of %+v lives %v, by its header %v", c, got, out.Header.TTL)
 		}
 	}
 	// A retry keeps the end of the message, not the time.
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	m := received(maxHeaderTTL, 100*day)
+	m := received(convert.MaxHeaderTTL, 100*day)
 	m.EnqueuedTime = &now
 	out := newLeasedMessage(&entity{}, m, now).copy(1, now.Add(10*day))
-	if got := ttlOf(&azservicebus.ReceivedMessage{TimeToLive: &out.Header.TTL, RawAMQPMessage: out}); got != 90*day {
+	if got := convert.TTL(&azservicebus.ReceivedMessage{TimeToLive: &out.Header.TTL, RawAMQPMessage: out}); got != 90*day {
 		t.Errorf("it lives %v", got)
 	}
 }
@@ -291,7 +292,7 @@ func TestWhoseFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, property := range []any{int64(99), "99", "99 of 1.2", "99 at 1.2", "abc", fmt.Sprintf("99 at %d.%d", time.Now().Add(-time.Hour).UnixMilli(), time.Now().Add(-2*time.Hour).UnixMilli())} {
-		if err := s.SendMessage(t.Context(), &azservicebus.Message{ApplicationProperties: map[string]any{failuresProperty: property}}, nil); err != nil {
+		if err := s.SendMessage(t.Context(), &azservicebus.Message{ApplicationProperties: map[string]any{convert.FailuresProperty: property}}, nil); err != nil {
 			t.Fatal(err)
 		}
 		d := receive(t, tr, 1)[0]
@@ -319,8 +320,8 @@ func TestWhoseFailures(t *testing.T) {
 	// If the service does not report the time of a copy, its enqueue time decides.
 	at := time.Now().Truncate(time.Millisecond)
 	for enqueued, want := range map[time.Time]int{at: 3, at.Add(time.Minute): 3, at.Add(-30 * time.Second): 3, at.Add(time.Hour): 0} {
-		m := &azservicebus.ReceivedMessage{EnqueuedTime: &enqueued, ApplicationProperties: map[string]any{failuresProperty: failuresOfCopy(3, at)}}
-		if got := failuresOf(m); got != want {
+		m := &azservicebus.ReceivedMessage{EnqueuedTime: &enqueued, ApplicationProperties: map[string]any{convert.FailuresProperty: convert.FailuresOfCopy(3, at)}}
+		if got := convert.Failures(m); got != want {
 			t.Errorf("enqueued %v: %d failures, want %d", enqueued.Sub(at), got, want)
 		}
 	}

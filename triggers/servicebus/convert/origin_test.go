@@ -1,4 +1,4 @@
-package servicebus
+package convert
 
 import (
 	"math"
@@ -16,9 +16,9 @@ func TestNative(t *testing.T) {
 	subject, session, number, at, ttl := "new", "s1", int64(7), time.Now(), time.Duration(0)
 	m := &azservicebus.ReceivedMessage{
 		MessageID: "1", DeliveryCount: 2, Subject: &subject, SessionID: &session, SequenceNumber: &number, EnqueuedTime: &at, TimeToLive: &ttl,
-		ApplicationProperties: map[string]any{"n": int32(1), "f": 1.5, "odd": math.NaN(), "u": uint64(9), "t": at, "b": []byte("ab"), failuresProperty: "1 of x"},
+		ApplicationProperties: map[string]any{"n": int32(1), "f": 1.5, "odd": math.NaN(), "u": uint64(9), "t": at, "b": []byte("ab"), FailuresProperty: "1 of x"},
 	}
-	got := newLeasedMessage(&entity{}, m, at).message.Origin.Native()
+	got := (&Origin{Of: m}).Native()
 	properties := map[string]any{"n": int64(1), "f": 1.5, "odd": "NaN", "u": "9", "t": at, "b": "YWI="}
 	want := map[string]any{
 		"MessageId": "1", "DeliveryCount": int64(2), "LockToken": "00000000-0000-0000-0000-000000000000",
@@ -42,7 +42,7 @@ func TestPropertiesOfAMessage(t *testing.T) {
 			Header:     &azservicebus.AMQPAnnotatedMessageHeader{Priority: 7},
 		},
 	}
-	got := newLeasedMessage(&entity{}, m, at).message.Properties()
+	got := (&Origin{Of: m}).Properties()
 	want := triggers.Properties{
 		"content_type": "application/json", "correlation_id": "5", "reply_to": "answers", "reply_to_session": "rs", "to": "t", "session_id": "ss",
 		"partition_key": "p", "subject": "s", "delivery_count": "2", "sequence_number": "9", "expires_at": "2026-01-02T04:04:05Z", "content_encoding": "gzip", "priority": "7",
@@ -70,7 +70,7 @@ func TestTextForms(t *testing.T) {
 		{&described{"com.microsoft:datetime-offset", int64(ticksTo1970 + 5e6)}, "1970-01-01T00:00:00.5Z"},
 		{described{"com.microsoft:uri", "http://a/"}, "http://a/"},
 	} {
-		if got := textOf(c.value); got != c.want {
+		if got := Text(c.value); got != c.want {
 			t.Errorf("%T %v: %s, want %s", c.value, c.value, got, c.want)
 		}
 	}
@@ -84,7 +84,7 @@ func TestIDsOfAnyType(t *testing.T) {
 		if s, ok := id.(string); ok {
 			m.MessageID = s
 		}
-		if got, _ := messageOf(m); got.ID != want {
+		if got, _ := Message(m); got.ID != want {
 			t.Errorf("%v is %q, want %q", id, got.ID, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package servicebus
+package convert
 
 import (
 	"fmt"
@@ -9,10 +9,10 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// failuresProperty has the number of failures of a message, and the identity of that message,
+// FailuresProperty has the number of failures of a message, and the identity of that message,
 // as in "2 of 17.1767225600000". People and tools resend messages with all of their
 // properties; that is another message, which starts at attempt 1.
-const failuresProperty = "drover-failures"
+const FailuresProperty = "drover-failures"
 
 const (
 	// early and late are how long before and after the time that a copy is scheduled for it
@@ -21,32 +21,32 @@ const (
 	early = time.Minute
 )
 
-// identityOf identifies a message within its entity: its number and enqueue time.
-func identityOf(m *azservicebus.ReceivedMessage) string {
-	return fmt.Sprintf("%d.%d", deref(m.SequenceNumber), deref(m.EnqueuedTime).UnixMilli())
+// Identity identifies a message within its entity: its number and enqueue time.
+func Identity(m *azservicebus.ReceivedMessage) string {
+	return fmt.Sprintf("%d.%d", Deref(m.SequenceNumber), Deref(m.EnqueuedTime).UnixMilli())
 }
 
-// failuresHere returns the property of an abandoned message.
-func failuresHere(n int, m *azservicebus.ReceivedMessage) string {
+// FailuresHere returns the property of an abandoned message.
+func FailuresHere(n int, m *azservicebus.ReceivedMessage) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d of %s", n, identityOf(m))
+	return fmt.Sprintf("%d of %s", n, Identity(m))
 }
 
-// failuresOfCopy returns the property of a copy that is scheduled for a time. Its number is not
+// FailuresOfCopy returns the property of a copy that is scheduled for a time. Its number is not
 // known yet.
-func failuresOfCopy(n int, at time.Time) string {
+func FailuresOfCopy(n int, at time.Time) string {
 	return fmt.Sprintf("%d at %d.%d", n, at.UnixMilli(), time.Now().UnixMilli())
 }
 
-// failuresOf returns the number of failures of a message; 0 if the property is of another one.
-func failuresOf(m *azservicebus.ReceivedMessage) int {
-	property, _ := m.ApplicationProperties[failuresProperty].(string)
+// Failures returns the number of failures of a message; 0 if the property is of another one.
+func Failures(m *azservicebus.ReceivedMessage) int {
+	property, _ := m.ApplicationProperties[FailuresProperty].(string)
 	count, rest, _ := strings.Cut(property, " ")
 	kind, mark, _ := strings.Cut(rest, " ")
 	n, err := strconv.Atoi(count)
-	if err != nil || n < 0 || kind == "of" && mark != identityOf(m) || kind == "at" && !isCopyAt(m, mark) || kind != "of" && kind != "at" {
+	if err != nil || n < 0 || kind == "of" && mark != Identity(m) || kind == "at" && !isCopyAt(m, mark) || kind != "of" && kind != "at" {
 		return 0
 	}
 	return n
@@ -63,6 +63,6 @@ func isCopyAt(m *azservicebus.ReceivedMessage, mark string) bool {
 	case m.ScheduledEnqueueTime != nil:
 		return m.ScheduledEnqueueTime.UnixMilli() == at
 	}
-	enqueued := deref(m.EnqueuedTime)
+	enqueued := Deref(m.EnqueuedTime)
 	return !enqueued.Before(time.UnixMilli(from).Add(-early)) && !enqueued.After(time.UnixMilli(at).Add(late))
 }

@@ -1,4 +1,4 @@
-package servicebus
+package convert
 
 import (
 	"encoding/base64"
@@ -13,10 +13,10 @@ import (
 	"github.com/google/uuid"
 )
 
-// textOf is the documented text form of an AMQP value: a text as it is, and all else as JSON
-// writes it, without quotes. What JSON has no form for: a time is RFC 3339, bytes are
-// base64, a UUID has dashes, and the keys of a map are the texts of theirs.
-func textOf(value any) string {
+// Text returns the documented text form of an AMQP value: a text unchanged, any other value as
+// JSON, without quotes. For types without a JSON form: a time is RFC 3339, bytes are base64, a
+// UUID has dashes, and the keys of a map are their text forms.
+func Text(value any) string {
 	switch v := jsonOf(value).(type) {
 	case string:
 		return v
@@ -33,7 +33,7 @@ func textOf(value any) string {
 	}
 }
 
-// jsonOf is an AMQP value as one that JSON knows.
+// jsonOf converts an AMQP value to a type of JSON.
 func jsonOf(value any) any {
 	switch v := value.(type) {
 	case nil, string, bool:
@@ -61,7 +61,7 @@ func jsonOf(value any) any {
 	case reflect.Map:
 		out := make(map[string]any, r.Len())
 		for each := r.MapRange(); each.Next(); {
-			out[textOf(each.Key().Interface())] = jsonOf(each.Value().Interface())
+			out[Text(each.Key().Interface())] = jsonOf(each.Value().Interface())
 		}
 		return out
 	case reflect.Pointer:
@@ -84,21 +84,21 @@ func jsonFloat(f float64, bits int) any {
 	return json.Number(strconv.FormatFloat(f, 'g', -1, bits))
 }
 
-// The described types that .NET's SDK writes; both count 100 ns.
+// The described types of .NET's SDK; both count 100 ns.
 const (
 	timeSpan       = "com.microsoft:timespan"
 	dateTimeOffset = "com.microsoft:datetime-offset"
 	ticksTo1970    = 621_355_968_000_000_000
 )
 
-// jsonOfDescribed is the value of a described type, whose Go type has no name here.
+// jsonOfDescribed converts the value of a described type, whose Go type is unexported.
 func jsonOfDescribed(r reflect.Value) any {
 	descriptor, value := r.FieldByName("Descriptor"), r.FieldByName("Value")
 	if !descriptor.IsValid() || !value.IsValid() || !descriptor.CanInterface() || !value.CanInterface() {
 		return fmt.Sprint(r.Interface())
 	}
 	if ticks, ok := value.Interface().(int64); ok {
-		switch textOf(descriptor.Interface()) {
+		switch Text(descriptor.Interface()) {
 		case timeSpan: // as .NET writes it
 			d := ticks
 			sign := ""

@@ -1,4 +1,4 @@
-package servicebus
+package convert
 
 import (
 	"math"
@@ -12,16 +12,17 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// messageOrigin is what Service Bus says of a message. It is read when somebody asks.
-type messageOrigin struct {
-	m     *azservicebus.ReceivedMessage
+// Origin implements triggers.Origin for a message. It converts the properties when they are
+// requested.
+type Origin struct {
+	Of    *azservicebus.ReceivedMessage
 	once  sync.Once
 	known triggers.Properties
 }
 
 // Properties implements triggers.Origin.
-func (o *messageOrigin) Properties() triggers.Properties {
-	o.once.Do(func() { o.known = propertiesOf(o.m) })
+func (o *Origin) Properties() triggers.Properties {
+	o.once.Do(func() { o.known = propertiesOf(o.Of) })
 	return o.known
 }
 
@@ -36,13 +37,13 @@ func propertiesOf(m *azservicebus.ReceivedMessage) triggers.Properties {
 		}
 	}
 	if id := correlationOf(m); id != nil {
-		out[triggers.CorrelationID] = textOf(id)
+		out[triggers.CorrelationID] = Text(id)
 	}
 	if m.SequenceNumber != nil {
 		out[triggers.SequenceNumber] = triggers.Number(*m.SequenceNumber)
 	}
-	if at := expiryOf(m); !at.IsZero() {
-		out[triggers.ExpiresAt] = textOf(at)
+	if at := Expiry(m); !at.IsZero() {
+		out[triggers.ExpiresAt] = Text(at)
 	}
 	if raw := m.RawAMQPMessage; raw != nil && raw.Properties != nil && raw.Properties.ContentEncoding != nil {
 		out[triggers.ContentEncoding] = *raw.Properties.ContentEncoding
@@ -53,15 +54,15 @@ func propertiesOf(m *azservicebus.ReceivedMessage) triggers.Properties {
 	return out
 }
 
-// never is what Azure writes as the end of a message that has none.
+// never is how Azure reports the expiry of a message that does not expire.
 var never = time.Date(9999, 12, 31, 23, 59, 59, 999_999_900, time.UTC)
 
-// Native implements triggers.Origin, in the names of Azure Functions: some have
-// two, of which the second is that of its earlier versions.
-func (o *messageOrigin) Native() map[string]any {
-	m := o.m
+// Native implements triggers.Origin, with the names of Azure Functions. Some have two names; the
+// second is that of earlier versions.
+func (o *Origin) Native() map[string]any {
+	m := o.Of
 	out := map[string]any{
-		"MessageId": textOf(idOf(m)), "DeliveryCount": int64(m.DeliveryCount), "LockToken": uuid.UUID(m.LockToken).String(),
+		"MessageId": Text(ID(m)), "DeliveryCount": int64(m.DeliveryCount), "LockToken": uuid.UUID(m.LockToken).String(),
 	}
 	for name, text := range map[string]*string{
 		"ContentType": m.ContentType, "SessionId": m.SessionID, "ReplyTo": m.ReplyTo,
@@ -73,10 +74,10 @@ func (o *messageOrigin) Native() map[string]any {
 		}
 	}
 	if id := correlationOf(m); id != nil {
-		out["CorrelationId"] = textOf(id)
+		out["CorrelationId"] = Text(id)
 	}
 	if m.EnqueuedTime != nil {
-		expires := expiryOf(m)
+		expires := Expiry(m)
 		if expires.IsZero() {
 			expires = never
 		}
@@ -88,7 +89,7 @@ func (o *messageOrigin) Native() map[string]any {
 	}
 	properties := make(map[string]any, len(m.ApplicationProperties))
 	for name, value := range m.ApplicationProperties {
-		if !ours(name) {
+		if !IsOwn(name) {
 			properties[name] = simple(value)
 		}
 	}
@@ -96,7 +97,7 @@ func (o *messageOrigin) Native() map[string]any {
 	return out
 }
 
-// simple is a value of AMQP as one that any encoding knows.
+// simple converts an AMQP value to a type that any encoding supports.
 func simple(value any) any {
 	switch v := value.(type) {
 	case string, bool, int64, time.Time:
@@ -120,14 +121,14 @@ func simple(value any) any {
 			return v
 		}
 	}
-	return textOf(value)
+	return Text(value)
 }
 
-// idOf is a message's id as its sender set it, also of a copy that has another. AMQP
-// knows four types of ids: a text, a number, a UUID and bytes. A message without one has
-// its sequence number.
-func idOf(m *azservicebus.ReceivedMessage) any {
-	if id := m.ApplicationProperties[idProperty]; id != nil && id != "" {
+// ID returns a message's ID as its sender set it, also of a copy with another ID. AMQP has four
+// types of IDs: a text, a number, a UUID and bytes. For a message without one it is the
+// sequence number.
+func ID(m *azservicebus.ReceivedMessage) any {
+	if id := m.ApplicationProperties[IDProperty]; id != nil && id != "" {
 		return id
 	}
 	if raw := m.RawAMQPMessage; raw != nil && raw.Properties != nil && raw.Properties.MessageID != nil && raw.Properties.MessageID != "" {
@@ -139,7 +140,7 @@ func idOf(m *azservicebus.ReceivedMessage) any {
 	return m.MessageID
 }
 
-// correlationOf is a correlation id of any type; nil if there is none.
+// correlationOf returns a correlation ID of any type; nil if there is none.
 func correlationOf(m *azservicebus.ReceivedMessage) any {
 	if raw := m.RawAMQPMessage; raw != nil && raw.Properties != nil && raw.Properties.CorrelationID != nil {
 		return raw.Properties.CorrelationID
@@ -150,10 +151,10 @@ func correlationOf(m *azservicebus.ReceivedMessage) any {
 	return nil
 }
 
-// expiryOf is when a message expires; zero: never. A header has no room for more than
-// 49.7 days: what lives longer has its times of creation and end among its properties.
-func expiryOf(m *azservicebus.ReceivedMessage) time.Time {
-	if ttl := ttlOf(m); ttl > 0 && m.EnqueuedTime != nil {
+// Expiry is when a message expires; zero is never. A header can represent at most 49.7 days. A
+// longer time to live is in the creation and expiry times of the properties.
+func Expiry(m *azservicebus.ReceivedMessage) time.Time {
+	if ttl := TTL(m); ttl > 0 && m.EnqueuedTime != nil {
 		return m.EnqueuedTime.Add(ttl)
 	}
 	if raw := m.RawAMQPMessage; raw != nil && raw.Properties != nil && raw.Properties.AbsoluteExpiryTime != nil {
@@ -162,17 +163,17 @@ func expiryOf(m *azservicebus.ReceivedMessage) time.Time {
 	return time.Time{}
 }
 
-// ttlOf is how long a message lives from when it was enqueued; 0: for ever.
-func ttlOf(m *azservicebus.ReceivedMessage) time.Duration {
+// TTL is the time to live of a message, from its enqueue time; 0 is unlimited.
+func TTL(m *azservicebus.ReceivedMessage) time.Duration {
 	if raw := m.RawAMQPMessage; raw != nil && raw.Properties != nil {
 		if from, to := raw.Properties.CreationTime, raw.Properties.AbsoluteExpiryTime; from != nil && to != nil && to.After(*from) {
-			if ttl := to.Sub(*from); m.TimeToLive == nil || *m.TimeToLive == 0 || ttl > maxHeaderTTL {
+			if ttl := to.Sub(*from); m.TimeToLive == nil || *m.TimeToLive == 0 || ttl > MaxHeaderTTL {
 				return ttl
 			}
 		}
 	}
-	return deref(m.TimeToLive)
+	return Deref(m.TimeToLive)
 }
 
-// maxHeaderTTL is the longest time to live that the header of a message holds.
-const maxHeaderTTL = math.MaxUint32 * time.Millisecond
+// MaxHeaderTTL is the longest time to live in the header of a message.
+const MaxHeaderTTL = math.MaxUint32 * time.Millisecond

@@ -1,0 +1,73 @@
+package convert
+
+import (
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+)
+
+// Annotations that begin with annotationPrefix are the service's, except for the keys of
+// partitions.
+const (
+	annotationPrefix = "x-opt-"
+	// ScheduledAnnotation is when a message is enqueued.
+	ScheduledAnnotation = "x-opt-scheduled-enqueue-time"
+)
+
+var partitionAnnotations = map[any]bool{"x-opt-partition-key": true, "x-opt-via-partition-key": true}
+
+// Copy returns a message to be sent again as it was sent: all of its sections, with their values
+// and types, except for additions of the service, and its creation and expiry times.
+func Copy(m *azservicebus.ReceivedMessage) *azservicebus.AMQPAnnotatedMessage {
+	out := &azservicebus.AMQPAnnotatedMessage{
+		Body: azservicebus.AMQPAnnotatedMessageBody{Data: [][]byte{m.Body}}, ApplicationProperties: Sent(m.ApplicationProperties),
+		Properties: new(azservicebus.AMQPAnnotatedMessageProperties), Header: &azservicebus.AMQPAnnotatedMessageHeader{Durable: true},
+	}
+	if out.ApplicationProperties == nil {
+		out.ApplicationProperties = make(map[string]any)
+	}
+	if raw := m.RawAMQPMessage; raw != nil {
+		out.Body, out.Footer = raw.Body, raw.Footer
+		out.MessageAnnotations, out.DeliveryAnnotations = OfSender(raw.MessageAnnotations), OfSender(raw.DeliveryAnnotations)
+		if raw.Properties != nil {
+			*out.Properties = *raw.Properties
+		}
+		if raw.Header != nil {
+			out.Header.Priority = raw.Header.Priority
+		}
+	}
+	out.Properties.AbsoluteExpiryTime, out.Properties.CreationTime = nil, nil
+	out.Properties.MessageID = ID(m)
+	if ttl := TTL(m); ttl > 0 {
+		SetTTL(out, ttl)
+	}
+	return out
+}
+
+// SetTTL sets the time to live of a copy, from its enqueue time. A time beyond MaxHeaderTTL is the
+// difference of two properties, as Azure's SDKs send it.
+func SetTTL(out *azservicebus.AMQPAnnotatedMessage, ttl time.Duration) {
+	if ttl = max(ttl, time.Millisecond); ttl <= MaxHeaderTTL {
+		out.Header.TTL = ttl
+		out.Properties.CreationTime, out.Properties.AbsoluteExpiryTime = nil, nil
+		return
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	end := now.Add(ttl)
+	out.Header.TTL, out.Properties.CreationTime, out.Properties.AbsoluteExpiryTime = MaxHeaderTTL, &now, &end
+}
+
+// OfSender returns the annotations that are not the service's.
+func OfSender(annotations map[any]any) (out map[any]any) {
+	for name, value := range annotations {
+		if s, ok := name.(string); ok && strings.HasPrefix(s, annotationPrefix) && !partitionAnnotations[name] {
+			continue
+		}
+		if out == nil {
+			out = make(map[any]any, len(annotations))
+		}
+		out[name] = value
+	}
+	return out
+}

@@ -1,0 +1,47 @@
+package convert
+
+// Properties that drover sets on rejected and replayed messages.
+const (
+	// RejectedProperty is when a message was rejected.
+	RejectedProperty = "Drover-Rejected"
+	// ReplayProperty identifies the dead letter of which a message is a copy, and the run
+	// that replayed it.
+	ReplayProperty = "drover-replay"
+	// IDProperty has the ID of a message whose copy needed another one.
+	IDProperty = "drover-message-id"
+)
+
+// Added are the properties that a rejection adds.
+var Added = map[string]bool{
+	"Drover-Error": true, "Drover-Attempts": true, "Drover-Function": true, "Drover-Traceback": true, RejectedProperty: true,
+	"DeadLetterReason": true, "DeadLetterErrorDescription": true,
+}
+
+// Sent returns the properties that a message's sender set: all but those of drover and of the
+// service.
+func Sent(properties map[string]any) map[string]any {
+	var out map[string]any
+	for name, value := range properties {
+		if Added[name] || IsOwn(name) {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]any, len(properties))
+		}
+		out[name] = value
+	}
+	return out
+}
+
+// IsOwn reports whether drover set a property of a received message.
+func IsOwn(name string) bool {
+	return name == FailuresProperty || name == ReplayProperty || name == IDProperty
+}
+
+// Deref returns what p points to; the zero value if p is nil.
+func Deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
