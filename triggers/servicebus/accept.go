@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 // acceptLimit is how long one request waits for a session; the service's own
@@ -55,7 +57,7 @@ func (e *entity) holdSessions() {
 				err = errors.Join(err, broken)
 			}
 		}
-		t.fail(e, fmt.Errorf("accepting a session of %s: %w", e.path(), explain(err, listen)))
+		t.fail(e, fmt.Errorf("accepting a session of %s: %w", e.path(), namespace.Explain(err, namespace.Listen)))
 		select {
 		case <-time.After(pause.NextBackOff()):
 		case <-t.ctx.Done():

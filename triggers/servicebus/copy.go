@@ -9,16 +9,17 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/convert"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 // retryByCopy schedules a copy and then completes the message. A crash between the two
 // duplicates the message, and never loses it.
 func (l *leasedMessage) retryByCopy(ctx context.Context, m *triggers.Message, delay time.Duration) error {
 	at := time.Now().Add(delay).Truncate(time.Millisecond) // which is what AMQP keeps
-	sending, cancel := context.WithTimeout(ctx, settleLimit)
+	sending, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 	defer cancel()
 	if err := l.e.schedule(sending, l.copy(m.Attempt, at)); err != nil {
-		return fmt.Errorf("scheduling message %s of %s for its next attempt: %w", m.ID, l.e.path(), explain(err, send))
+		return fmt.Errorf("scheduling message %s of %s for its next attempt: %w", m.ID, l.e.path(), namespace.Explain(err, namespace.Send))
 	}
 	err := l.end(ctx, m, triggers.Verdict{Kind: triggers.Done})
 	l.e.t.untrack(l)
@@ -59,7 +60,7 @@ func (e *entity) schedule(ctx context.Context, m *azservicebus.AMQPAnnotatedMess
 	client := e.link.Load().client
 	e.sending.Lock()
 	if e.copies == nil || e.copiesBy != client {
-		s, err := openSender(ctx, client, e.queue)
+		s, err := namespace.OpenSender(ctx, client, e.queue)
 		if err != nil {
 			e.sending.Unlock()
 			return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/convert"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 // This file reads the dead-letter sub-queues, for an operator. They are looked at
@@ -36,7 +37,7 @@ type DeadLettersConfig struct {
 // OpenDeadLetters returns the dead letters of a queue, or of subscriptions, one
 // after the other. Nothing is asked yet.
 func OpenDeadLetters(cfg DeadLettersConfig) (triggers.DeadLetters, error) {
-	client, err := cfg.Access.client()
+	client, err := cfg.Access.Client()
 	if err != nil {
 		return nil, fmt.Errorf("the dead letters: %w", err)
 	}
@@ -105,9 +106,9 @@ type own struct {
 func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter, error) {
 	for d.at < len(d.graves) {
 		g := d.graves[d.at]
-		seen, err := peekPage(ctx, g.r, g.next, n, &g.page)
+		seen, err := namespace.PeekPage(ctx, g.r, g.next, n, &g.page)
 		if err != nil {
-			return nil, fmt.Errorf("looking at the dead letters of %s: %w", g.path(), explain(err, listen))
+			return nil, fmt.Errorf("looking at the dead letters of %s: %w", g.path(), namespace.Explain(err, namespace.Listen))
 		}
 		if len(seen) == 0 {
 			d.at++

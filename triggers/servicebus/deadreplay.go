@@ -13,6 +13,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
 	"github.com/drover-run/drover/triggers/servicebus/convert"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 	"github.com/drover-run/drover/triggers/servicebus/wire"
 )
 
@@ -61,7 +62,7 @@ func (g *grave) take(ctx context.Context, sequence int64) (*azservicebus.Receive
 		}
 		got, err := g.receive(ctx, ask)
 		if err != nil {
-			return nil, fmt.Errorf("taking dead letter %d of %s: %w", sequence, g.path(), explain(err, listen))
+			return nil, fmt.Errorf("taking dead letter %d of %s: %w", sequence, g.path(), namespace.Explain(err, namespace.Listen))
 		}
 		before, now := len(seen), time.Now()
 		for _, m := range got {
@@ -81,14 +82,14 @@ func (g *grave) take(ctx context.Context, sequence int64) (*azservicebus.Receive
 
 // fresh reports whether a dead letter is still locked, for long enough.
 func (g *grave) fresh(ctx context.Context, h *held) bool {
-	lock := shortestLock
-	if until := convert.Deref(h.m.LockedUntil).Sub(h.from); until > 0 && until < longestLock {
+	lock := namespace.ShortestLock
+	if until := convert.Deref(h.m.LockedUntil).Sub(h.from); until > 0 && until < namespace.LongestLock {
 		lock = until
 	}
 	if time.Since(h.from) < min(freshFor, lock/3) {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	ctx, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 	defer cancel()
 	return g.r.RenewMessageLock(ctx, h.m, nil) == nil
 }
@@ -96,7 +97,7 @@ func (g *grave) fresh(ctx context.Context, h *held) bool {
 func (g *grave) receive(ctx context.Context, n int) ([]*azservicebus.ReceivedMessage, error) {
 	limited, cancel := context.WithTimeout(ctx, takeLimit)
 	defer cancel()
-	got, err := g.r.ReceiveMessages(limited, n, afterFirst(n))
+	got, err := g.r.ReceiveMessages(limited, n, namespace.AfterFirst(n))
 	if err != nil && ctx.Err() == nil && limited.Err() != nil {
 		err = nil // nothing came
 	}
@@ -105,9 +106,9 @@ func (g *grave) receive(ctx context.Context, n int) ([]*azservicebus.ReceivedMes
 
 // has reports whether a dead letter is there, locked or not.
 func (g *grave) has(ctx context.Context, sequence int64) (bool, error) {
-	seen, err := peekPage(ctx, g.r, sequence, 1, nil)
+	seen, err := namespace.PeekPage(ctx, g.r, sequence, 1, nil)
 	if err != nil {
-		return false, fmt.Errorf("looking for dead letter %d of %s: %w", sequence, g.path(), explain(err, listen))
+		return false, fmt.Errorf("looking for dead letter %d of %s: %w", sequence, g.path(), namespace.Explain(err, namespace.Listen))
 	}
 	return len(seen) == 1 && convert.Deref(seen[0].SequenceNumber) == sequence, nil
 }
@@ -115,11 +116,11 @@ func (g *grave) has(ctx context.Context, sequence int64) (bool, error) {
 // complete removes a dead letter, also where its lock is lost meanwhile: it is
 // locked anew.
 func (g *grave) complete(ctx context.Context, m *azservicebus.ReceivedMessage) error {
-	limited, cancel := context.WithTimeout(ctx, settleLimit)
+	limited, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 	defer cancel()
 	err := g.r.CompleteMessage(limited, m, nil)
 	for range 3 {
-		if !lockLost(err) {
+		if !namespace.LockLost(err) {
 			break
 		}
 		again, missing := g.take(ctx, convert.Deref(m.SequenceNumber))
@@ -207,12 +208,12 @@ func (d *deadLetters) openOrigin(ctx context.Context) (*origin, error) {
 	case d.cfg.Topic == "" || d.cfg.Shared || err == nil && subscriptions == len(d.graves):
 	case err != nil:
 		return nil, fmt.Errorf("%w, maybe: topic %s gives each message to all its subscriptions, and to count them takes the right %s (%s)",
-			triggers.ErrShared, to, manage.claim, manage.role)
+			triggers.ErrShared, to, namespace.Manage.Claim, namespace.Manage.Role)
 	default:
 		return nil, fmt.Errorf("%w: topic %s has %d subscriptions, and gives each message to all of them", triggers.ErrShared, to, subscriptions)
 	}
-	if out.sender, err = openSender(ctx, d.client, to); err != nil {
-		return nil, fmt.Errorf("sending to %s: %w", to, explain(err, send))
+	if out.sender, err = namespace.OpenSender(ctx, d.client, to); err != nil {
+		return nil, fmt.Errorf("sending to %s: %w", to, namespace.Explain(err, namespace.Send))
 	}
 	d.origin = out
 	return out, nil
@@ -221,36 +222,36 @@ func (d *deadLetters) openOrigin(ctx context.Context) (*origin, error) {
 // inspect asks the admin API, which takes the right Manage: without, the error
 // says so, and nothing is known.
 func (o *origin) inspect(ctx context.Context, cfg DeadLettersConfig) (subscriptions int, err error) {
-	c, done, err := cfg.Access.admin()
+	c, done, err := cfg.Access.Admin()
 	if err != nil {
 		return 0, err
 	}
 	defer done()
-	ctx, cancel := context.WithTimeout(ctx, adminLimit)
+	ctx, cancel := context.WithTimeout(ctx, namespace.AdminLimit)
 	defer cancel()
 	var duplicates *bool
 	var window *string
 	if cfg.Queue != "" {
 		q, err := c.GetQueue(ctx, cfg.Queue, nil)
 		if err != nil || q == nil {
-			return 0, orMissing(err)
+			return 0, namespace.OrMissing(err)
 		}
 		duplicates, window = q.RequiresDuplicateDetection, q.DuplicateDetectionHistoryTimeWindow
 	} else {
 		t, err := c.GetTopic(ctx, cfg.Topic, nil)
 		if err != nil || t == nil {
-			return 0, orMissing(err)
+			return 0, namespace.OrMissing(err)
 		}
 		duplicates, window = t.RequiresDuplicateDetection, t.DuplicateDetectionHistoryTimeWindow
 		r, err := c.GetTopicRuntimeProperties(ctx, cfg.Topic, nil)
 		if err != nil || r == nil {
-			return 0, orMissing(err)
+			return 0, namespace.OrMissing(err)
 		}
 		subscriptions = int(r.SubscriptionCount)
 	}
 	o.keepsIDs = !is(duplicates)
 	if is(duplicates) {
-		o.window = lockTime(window) // the least that it is, where it is written in days
+		o.window = namespace.LockTime(window) // the least that it is, where it is written in days
 	}
 	return subscriptions, nil
 }
@@ -283,10 +284,10 @@ func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried t
 		return fmt.Errorf("replaying dead letter %s of %s: a copy of it would not be the same: %s", l.ID, o.g.path(), why)
 	}
 	if !back {
-		sending, cancel := context.WithTimeout(ctx, settleLimit)
+		sending, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 		defer cancel()
 		if err := to.sender.SendAMQPAnnotatedMessage(sending, d.copyOf(m, o.token, to.keepsIDs), nil); err != nil {
-			return fmt.Errorf("replaying dead letter %s of %s: %w", l.ID, o.g.path(), explain(err, send))
+			return fmt.Errorf("replaying dead letter %s of %s: %w", l.ID, o.g.path(), namespace.Explain(err, namespace.Send))
 		}
 	}
 	return o.g.complete(ctx, m)
@@ -321,9 +322,9 @@ func (g *grave) isBack(ctx context.Context, token string) (bool, error) {
 	defer func() { _ = r.Close(ctx) }() // it was only looked through
 	next, page := int64(0), 0
 	for looked := 0; looked < maxLook; {
-		seen, err := peekPage(ctx, r, next, maxPeek, &page)
+		seen, err := namespace.PeekPage(ctx, r, next, namespace.MaxPeek, &page)
 		if err != nil {
-			return false, fmt.Errorf("looking for it in %s: %w", g.path(), explain(err, listen))
+			return false, fmt.Errorf("looking for it in %s: %w", g.path(), namespace.Explain(err, namespace.Listen))
 		}
 		for _, m := range seen {
 			if found, _ := replayOf(m.ApplicationProperties); found == token {

@@ -86,7 +86,7 @@ func TestTheNameOfANamespace(t *testing.T) {
 	roots.AddCert(certified.Certificate())
 	config := &tls.Config{RootCAs: roots}
 	for namespace, want := range map[string]string{"example.com": "", "elsewhere.com": "not elsewhere.com"} {
-		c, err := (&Access{Namespace: namespace, Credential: fixedToken{}, Endpoint: l.Addr().String(), TLS: config}).client()
+		c, err := (&Access{Namespace: namespace, Credential: fixedToken{}, Endpoint: l.Addr().String(), TLS: config}).Client()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -83,7 +83,7 @@ func (e *entity) path() string {
 
 // dial returns a link with a new client, which connects when it is first used.
 func (e *entity) dial() (*link, error) {
-	client, err := e.t.cfg.Access.client()
+	client, err := e.t.cfg.Access.Client()
 	if err != nil {
 		return nil, err
 	}

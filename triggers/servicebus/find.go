@@ -9,6 +9,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/convert"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 // maxSearched bounds the messages of an entity that a search reads.
@@ -47,9 +48,9 @@ func (t *trigger) own(id string) (found triggers.Found, has bool) {
 func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 	from, ahead, page := int64(0), int64(0), 0
 	for looked := 0; looked < maxSearched; {
-		seen, err := peekPage(ctx, e.link.Load().receiver, from, maxPeek, &page)
+		seen, err := namespace.PeekPage(ctx, e.link.Load().receiver, from, namespace.MaxPeek, &page)
 		if err != nil {
-			return triggers.Found{}, fmt.Errorf("looking for a message of %s: %w", e.path(), explain(err, listen))
+			return triggers.Found{}, fmt.Errorf("looking for a message of %s: %w", e.path(), namespace.Explain(err, namespace.Listen))
 		}
 		for _, m := range seen {
 			if convert.Text(convert.ID(m)) == id {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 	"github.com/drover-run/drover/triggers/triggertest"
 )
 
@@ -25,7 +26,7 @@ func TestFind(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				seen, err := r.PeekMessages(t.Context(), maxPeek, nil)
+				seen, err := r.PeekMessages(t.Context(), namespace.MaxPeek, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

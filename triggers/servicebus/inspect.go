@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -13,6 +12,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 // inspector queries the admin API, which needs the right Manage.
@@ -53,12 +53,12 @@ func (e *entity) check(ctx context.Context) error {
 // inspect queries the admin API, if it is allowed.
 func (e *entity) inspect(ctx context.Context) error {
 	cfg := e.t.cfg
-	client, done, err := cfg.Access.admin()
+	client, done, err := cfg.Access.Admin()
 	if err != nil {
 		return fmt.Errorf("asking for %s: %w", e.path(), err)
 	}
 	e.admin = &inspector{client, done}
-	asking, cancel := context.WithTimeout(ctx, adminLimit)
+	asking, cancel := context.WithTimeout(ctx, namespace.AdminLimit)
 	defer cancel()
 	p, err := e.properties(asking)
 	if err == nil && p == nil && cfg.Create {
@@ -68,7 +68,7 @@ func (e *entity) inspect(ctx context.Context) error {
 	}
 	switch {
 	case err != nil && cfg.Create:
-		return fmt.Errorf("making %s: %w; create: true needs the right %s (%s), and a way to the admin API", e.path(), err, manage.claim, manage.role)
+		return fmt.Errorf("making %s: %w; create: true needs the right %s (%s), and a way to the admin API", e.path(), err, namespace.Manage.Claim, namespace.Manage.Role)
 	case err != nil:
 		e.t.log.Info("no right Manage, or no way to the admin API: the backlog is a look at the next messages, and MaxDeliveryCount is not compared with max_attempts", "path", e.path())
 		e.t.log.Debug("the admin API", "error", err)
@@ -109,7 +109,7 @@ func (e *entity) properties(ctx context.Context) (*properties, error) {
 		if err != nil || r == nil {
 			return nil, err
 		}
-		return &properties{is(r.RequiresSession), is(r.RequiresDuplicateDetection), number(r.MaxDeliveryCount), status(r.Status), lockTime(r.LockDuration)}, nil
+		return &properties{is(r.RequiresSession), is(r.RequiresDuplicateDetection), number(r.MaxDeliveryCount), status(r.Status), namespace.LockTime(r.LockDuration)}, nil
 	}
 	r, err := c.GetSubscription(ctx, e.topic, e.subscription, nil)
 	if missing(err) || err == nil && r == nil {
@@ -118,7 +118,7 @@ func (e *entity) properties(ctx context.Context) (*properties, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &properties{is(r.RequiresSession), false, number(r.MaxDeliveryCount), status(r.Status), lockTime(r.LockDuration)}, nil
+	return &properties{is(r.RequiresSession), false, number(r.MaxDeliveryCount), status(r.Status), namespace.LockTime(r.LockDuration)}, nil
 }
 
 func is(b *bool) bool { return b != nil && *b }
@@ -135,18 +135,6 @@ func status(s *admin.EntityStatus) admin.EntityStatus {
 		return admin.EntityStatusActive
 	}
 	return *s
-}
-
-// lockTime reads ISO 8601 as the admin API has it, such as PT1M30S; 0 if it cannot.
-func lockTime(text *string) time.Duration {
-	if text == nil {
-		return 0
-	}
-	d, err := time.ParseDuration(strings.ToLower(strings.TrimPrefix(*text, "PT")))
-	if err != nil {
-		return 0
-	}
-	return min(d, longestLock)
 }
 
 func missing(err error) bool { return hasStatus(err, http.StatusNotFound) }
@@ -192,21 +180,21 @@ func (e *entity) checkSessions(ctx context.Context) error {
 	case errors.As(err, &coded) && coded.Code == azservicebus.CodeTimeout:
 		return nil
 	}
-	return fmt.Errorf("accepting a session of %s: %w", e.path(), explain(err, listen))
+	return fmt.Errorf("accepting a session of %s: %w", e.path(), namespace.Explain(err, namespace.Listen))
 }
 
 // backlog returns the counts of the admin API or, without the right to that, of a peek at the
 // next messages.
 func (e *entity) backlog(ctx context.Context) (triggers.Backlog, error) {
 	if e.admin != nil {
-		ctx, cancel := context.WithTimeout(ctx, adminLimit)
+		ctx, cancel := context.WithTimeout(ctx, namespace.AdminLimit)
 		defer cancel()
 		return e.counts(ctx)
 	}
 	if e.t.cfg.Sessions {
-		return triggers.Backlog{}, fmt.Errorf("%s: with sessions it takes the right %s: %w", e.path(), manage.claim, triggers.ErrUnknown)
+		return triggers.Backlog{}, fmt.Errorf("%s: with sessions it takes the right %s: %w", e.path(), namespace.Manage.Claim, triggers.ErrUnknown)
 	}
-	return e.peek(ctx, maxPeek)
+	return e.peek(ctx, namespace.MaxPeek)
 }
 
 // counts returns the counts of the admin API. Its active messages include locked ones.
@@ -215,32 +203,25 @@ func (e *entity) counts(ctx context.Context) (triggers.Backlog, error) {
 	if e.queue != "" {
 		r, err := e.admin.client.GetQueueRuntimeProperties(ctx, e.queue, nil)
 		if err != nil || r == nil {
-			return triggers.Backlog{}, fmt.Errorf("counting the messages of %s: %w", e.path(), orMissing(err))
+			return triggers.Backlog{}, fmt.Errorf("counting the messages of %s: %w", e.path(), namespace.OrMissing(err))
 		}
 		active, dead, scheduled = r.ActiveMessageCount, r.DeadLetterMessageCount, r.ScheduledMessageCount
 	} else {
 		r, err := e.admin.client.GetSubscriptionRuntimeProperties(ctx, e.topic, e.subscription, nil)
 		if err != nil || r == nil {
-			return triggers.Backlog{}, fmt.Errorf("counting the messages of %s: %w", e.path(), orMissing(err))
+			return triggers.Backlog{}, fmt.Errorf("counting the messages of %s: %w", e.path(), namespace.OrMissing(err))
 		}
 		active, dead = r.ActiveMessageCount, r.DeadLetterMessageCount
 	}
 	b := triggers.Backlog{Ready: max(int64(active)-e.leased(), 0), More: &triggers.BacklogMore{Dead: int64(dead), Scheduled: int64(scheduled)}}
 	if b.Ready > 0 && !e.t.cfg.Sessions {
-		next, err := e.peek(ctx, maxPeek)
+		next, err := e.peek(ctx, namespace.MaxPeek)
 		if err != nil {
 			return triggers.Backlog{}, err
 		}
 		b.Oldest = next.Oldest
 	}
 	return b, nil
-}
-
-func orMissing(err error) error {
-	if err == nil {
-		return errors.New("it is not there")
-	}
-	return err
 }
 
 // leased is how many of the entity's messages are locked here.
@@ -256,19 +237,16 @@ func (e *entity) leased() (n int64) {
 	return n
 }
 
-// maxPeek is the largest number of messages that one peek returns.
-const maxPeek = 250
-
 // peek counts the next messages; from n on the count is a lower bound.
 func (e *entity) peek(ctx context.Context, n int) (b triggers.Backlog, err error) {
 	asked := n
-	seen, err := peekPage(ctx, e.link.Load().receiver, 0, n, &asked)
-	if tooLarge(err) { // the next message; other messages are still received
+	seen, err := namespace.PeekPage(ctx, e.link.Load().receiver, 0, n, &asked)
+	if namespace.TooLarge(err) { // the next message; other messages are still received
 		e.t.log.Warn("the next message cannot be peeked", "path", e.path(), "error", err)
 		return triggers.Backlog{Ready: 1, AtLeast: true}, nil
 	}
 	if err != nil {
-		return b, fmt.Errorf("looking at the messages of %s: %w", e.path(), explain(err, listen))
+		return b, fmt.Errorf("looking at the messages of %s: %w", e.path(), namespace.Explain(err, namespace.Listen))
 	}
 	e.t.mu.Lock()
 	here := make(map[int64]bool, e.t.keeper.Len())

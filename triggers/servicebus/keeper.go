@@ -8,6 +8,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 // nextDue is when the keeper handles a message next; t.mu is locked. A lock whose
@@ -68,7 +69,7 @@ func (t *trigger) abandonForRetry(l *leasedMessage, failures int) {
 // renew renews the lock, by its token.
 func (l *leasedMessage) renew(ctx context.Context) error {
 	err := l.e.link.Load().receiver.RenewMessageLock(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, nil)
-	if lockLost(err) {
+	if namespace.LockLost(err) {
 		return lease.ErrLost
 	}
 	if err != nil {

@@ -12,12 +12,10 @@ import (
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
 	"github.com/drover-run/drover/triggers/servicebus/convert"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 const (
-	// settleLimit bounds a settlement by lock token. The SDK's own limit would be up to
-	// 50 s if the connection was lost.
-	settleLimit = 10 * time.Second
 	// linkLimit bounds the first try, over the link that delivered the message: it takes
 	// at most twice as long.
 	linkLimit = 750 * time.Millisecond
@@ -40,22 +38,16 @@ type leasedMessage struct {
 	failures int
 }
 
-// The shortest lock that the service has, and the longest.
-const (
-	shortestLock = 5 * time.Second
-	longestLock  = 5 * time.Minute
-)
-
 // lockOf returns the duration of a lock that was received at a time: as the admin API reports
 // it; else the difference, which is right if the clocks agree; else the shortest.
 func (e *entity) lockOf(until, now time.Time) time.Duration {
 	if e.lock > 0 {
 		return e.lock
 	}
-	if d := until.Sub(now); d > 0 && d <= longestLock+time.Second {
+	if d := until.Sub(now); d > 0 && d <= namespace.LongestLock+time.Second {
 		return d
 	}
-	return shortestLock
+	return namespace.ShortestLock
 }
 
 func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *leasedMessage {
@@ -63,7 +55,7 @@ func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time)
 	l.failures = convert.Failures(m)
 	l.message, l.misfit = convert.Message(m)
 	l.message.Attempt, l.message.Origin = l.failures+1, &l.origin
-	lock := shortestLock
+	lock := namespace.ShortestLock
 	if m.LockedUntil != nil {
 		lock = e.lockOf(*m.LockedUntil, now)
 	}
@@ -118,8 +110,8 @@ func (l *leasedMessage) end(ctx context.Context, m *triggers.Message, v triggers
 			return nil
 		}
 	}
-	if !lockLost(err) && ctx.Err() == nil {
-		ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	if !namespace.LockLost(err) && ctx.Err() == nil {
+		ctx, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 		defer cancel()
 		token := &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}
 		receiver := l.e.link.Load().receiver
@@ -129,16 +121,11 @@ func (l *leasedMessage) end(ctx context.Context, m *triggers.Message, v triggers
 			err = l.carryOut(ctx, receiver, token, m, v)
 		}
 	}
-	if lockLost(err) {
+	if namespace.LockLost(err) {
 		l.e.t.log.Warn("lock lost before its message was settled; it will be redelivered", "message", m.ID, "verdict", v.Kind)
 		return nil
 	}
 	return err
-}
-
-func lockLost(err error) bool {
-	var e *azservicebus.Error
-	return errors.As(err, &e) && e.Code == azservicebus.CodeLockLost
 }
 
 // settler is the common part of a Receiver and a SessionReceiver.

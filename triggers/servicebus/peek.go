@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/convert"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 // PeekConfig names the messages of a queue, or of subscriptions.
@@ -29,7 +30,7 @@ func OpenPeeker(cfg PeekConfig) (triggers.Peeker, error) {
 	if cfg.Sessions {
 		return nil, fmt.Errorf("%s%s has sessions, and Service Bus shows the messages of one only to who holds it: that would take it from the function", cfg.Queue, cfg.Topic)
 	}
-	client, err := cfg.Access.client()
+	client, err := cfg.Access.Client()
 	if err != nil {
 		return nil, fmt.Errorf("looking at the messages: %w", err)
 	}
@@ -70,9 +71,9 @@ type peeked struct {
 func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err error) {
 	for len(out) == 0 && len(p.sources) > 0 {
 		s := p.sources[0]
-		seen, err := peekPage(ctx, s.r, s.next, n, &s.page)
+		seen, err := namespace.PeekPage(ctx, s.r, s.next, n, &s.page)
 		if err != nil {
-			return nil, fmt.Errorf("looking at the messages of %s: %w", s.path, explain(err, listen))
+			return nil, fmt.Errorf("looking at the messages of %s: %w", s.path, namespace.Explain(err, namespace.Listen))
 		}
 		if len(seen) == 0 {
 			p.sources = p.sources[1:]

@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 // retryBackoff paces endless retries.
@@ -39,12 +40,6 @@ type arrival struct {
 
 // firstAsk bounds the requested messages at the start.
 const firstAsk = 1
-
-// afterFirst is how long a receive call waits for more after its first message: the time in
-// which n available messages arrive at the latest.
-func afterFirst(n int) *azservicebus.ReceiveMessagesOptions {
-	return &azservicebus.ReceiveMessagesOptions{TimeAfterFirstMessage: 5*time.Millisecond + time.Duration(n)*perMessage}
-}
 
 // receiveLoop is the goroutine that receives, and does nothing else. The SDK releases messages
 // that it requested and that arrive between two receive calls. So the loop requests few
@@ -80,7 +75,7 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 			continue // it was idle, or paused, while there was no room
 		}
 		by, began := e.link.Load(), time.Now()
-		got, err := by.receiver.ReceiveMessages(ctx, n, afterFirst(n))
+		got, err := by.receiver.ReceiveMessages(ctx, n, namespace.AfterFirst(n))
 		if len(got) > 0 {
 			now := time.Now()
 			t.inTransit.Add(int64(len(got)))
@@ -123,7 +118,7 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 			e.lostLink(by)
 		}
 		if err != nil {
-			t.fail(e, fmt.Errorf("receiving from %s: %w", e.path(), explain(err, listen)))
+			t.fail(e, fmt.Errorf("receiving from %s: %w", e.path(), namespace.Explain(err, namespace.Listen)))
 		}
 		if idled.Load() {
 			failures = 0
@@ -211,7 +206,7 @@ func (e *entity) learn(asked, got int, took time.Duration) {
 	switch {
 	case e.out > 0:
 		e.ask, e.fast = max(got, e.ask/2, 1), 0
-	case took >= 2*e.fastest+time.Duration(got)*perMessage:
+	case took >= 2*e.fastest+time.Duration(got)*namespace.PerMessage:
 		e.fast = 0
 	case e.ask < fewAsked && e.fast < oftenFast: // a few messages that were sent together are no backlog
 		e.fast++
@@ -223,9 +218,6 @@ func (e *entity) learn(asked, got int, took time.Duration) {
 // Below fewAsked requested messages, the number increases when messages arrived as fast as
 // possible oftenFast times in a row.
 const fewAsked, oftenFast = 8, 8
-
-// perMessage is the longest time between two messages that are sent together.
-const perMessage = 30 * time.Microsecond
 
 // lease tracks and prefetches received messages.
 func (e *entity) lease(a arrival) {

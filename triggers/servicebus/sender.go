@@ -8,6 +8,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 // Sender sends messages to a queue or topic, many at a time, and counts those
@@ -22,7 +23,7 @@ type Sender struct {
 
 // NewSender returns a sender to a queue or topic.
 func NewSender(access *Access, entity string) (*Sender, error) {
-	client, err := access.client()
+	client, err := access.Client()
 	if err != nil {
 		return nil, fmt.Errorf("sending to %s: %w", entity, err)
 	}
@@ -31,20 +32,6 @@ func NewSender(access *Access, entity string) (*Sender, error) {
 		return nil, errors.Join(fmt.Errorf("sending to %s: %w", entity, err), client.Close(context.Background()))
 	}
 	return &Sender{client: client, sender: sender, entity: entity}, nil
-}
-
-// openSender returns a sender whose link is open, for use by many goroutines. The SDK opens
-// a link at its first use: when several goroutines are first at the same time, it opens one
-// for each, keeps the last, and never ends the goroutines of the others.
-func openSender(ctx context.Context, client *azservicebus.Client, entity string) (*azservicebus.Sender, error) {
-	s, err := client.NewSender(entity, nil)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.NewMessageBatch(ctx, nil); err != nil {
-		return nil, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
-	}
-	return s, nil
 }
 
 // Send starts sending a message; the error may be that of
@@ -77,7 +64,7 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 		if s.batch == nil {
 			var err error
 			if s.batch, err = s.sender.NewMessageBatch(ctx, nil); err != nil {
-				return fmt.Errorf("sending to %s: %w", s.entity, explain(err, send))
+				return fmt.Errorf("sending to %s: %w", s.entity, namespace.Explain(err, namespace.Send))
 			}
 		}
 		err := s.batch.AddMessage(m, nil)
@@ -105,7 +92,7 @@ func (s *Sender) Flush(ctx context.Context) error {
 	batch := s.batch
 	s.batch = nil
 	if err := s.sender.SendMessageBatch(ctx, batch, nil); err != nil {
-		return fmt.Errorf("sending to %s: %w", s.entity, explain(err, send))
+		return fmt.Errorf("sending to %s: %w", s.entity, namespace.Explain(err, namespace.Send))
 	}
 	s.taken += int64(batch.NumMessages())
 	return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 const (
@@ -220,7 +221,7 @@ func (s *session) enqueue(m *azservicebus.ReceivedMessage) {
 	l.session = s
 	l.message.Session = s
 	if l.misfit != "" {
-		ctx, cancel := context.WithTimeout(s.t.ctx, settleLimit)
+		ctx, cancel := context.WithTimeout(s.t.ctx, namespace.SettleLimit)
 		defer cancel()
 		err := l.carryOut(ctx, s.r, m, &l.message, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit})
 		if s.t.ctx.Err() == nil {
@@ -251,7 +252,7 @@ func (l *leasedMessage) number() int64 {
 // abandonCurrent abandons the message whose delay is over; it will be redelivered.
 func (s *session) abandonCurrent() error {
 	l := s.current
-	ctx, cancel := context.WithTimeout(context.Background(), settleLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), namespace.SettleLimit)
 	defer cancel()
 	if err := l.abandon(ctx, s.r, l.received, s.failed); err != nil {
 		return fmt.Errorf("abandoning a message for its next attempt: %w", err)
@@ -287,7 +288,7 @@ func (s *session) renew() (time.Duration, error) {
 		return max(renewAfter(s.lock)-time.Since(before), 0), nil
 	case s.t.ctx.Err() != nil:
 		return time.Hour, nil
-	case lockLost(err):
+	case namespace.LockLost(err):
 		return 0, err
 	}
 	s.t.log.Debug("cannot renew a session's lock; will try again", "session", s.id, "error", err)
@@ -333,7 +334,7 @@ func (s *session) settle(ctx context.Context, l *leasedMessage, m *triggers.Mess
 	}
 	how := ending{kind: v.Kind, delay: v.Delay, failures: m.Attempt}
 	if v.Kind == triggers.Done || v.Kind == triggers.Reject {
-		ctx, cancel := context.WithTimeout(ctx, settleLimit)
+		ctx, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 		defer cancel()
 		defer context.AfterFunc(s.ctx, cancel)()
 		if err := l.carryOut(ctx, s.r, l.received, m, v); err != nil {
@@ -364,7 +365,7 @@ func (s *session) State(ctx context.Context) ([]byte, error) {
 	if err := s.checkHeld(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	ctx, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 	defer cancel()
 	state, err := s.r.GetSessionState(ctx, nil)
 	if err != nil {
@@ -381,7 +382,7 @@ func (s *session) SetState(ctx context.Context, state []byte) error {
 	if err := s.checkHeld(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	ctx, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 	defer cancel()
 	s.known = false
 	if err := s.r.SetSessionState(ctx, state, nil); err != nil {

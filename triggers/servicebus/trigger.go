@@ -22,7 +22,11 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
+
+// Access is how to reach a namespace.
+type Access = namespace.Access
 
 // Config is a trigger's. Queue, or Topic and Subscriptions, are set.
 type Config struct {

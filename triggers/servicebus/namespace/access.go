@@ -1,4 +1,6 @@
-package servicebus
+// Package namespace is the access to a Service Bus namespace: its clients, rights, locks and
+// errors.
+package namespace
 
 import (
 	"context"
@@ -16,8 +18,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
 )
 
-// Access is a way into a namespace: by a connection string, or by the namespace's
-// name and an identity.
+// Access is how to reach a namespace: by a connection string, or by the namespace's name and an
+// identity.
 type Access struct {
 	// ConnectionString is called for each connection, so that a changed secret takes
 	// effect. If it is nil, Namespace and Credential are used.
@@ -36,8 +38,8 @@ type Access struct {
 // 4 s is longer than most outages.
 var again = azservicebus.RetryOptions{MaxRetries: 3, RetryDelay: 50 * time.Millisecond, MaxRetryDelay: time.Second}
 
-// client returns a new client. No error contains the connection string.
-func (a *Access) client() (*azservicebus.Client, error) {
+// Client returns a new client. No error contains the connection string.
+func (a *Access) Client() (*azservicebus.Client, error) {
 	o := &azservicebus.ClientOptions{RetryOptions: again, ApplicationID: "drover"}
 	o.NewWebSocketConn = a.dial(false)
 	if a.ConnectionString == nil {
@@ -60,11 +62,11 @@ func (a *Access) client() (*azservicebus.Client, error) {
 	return c, nil
 }
 
-// adminLimit bounds one request to the admin API.
-const adminLimit = 10 * time.Second
+// AdminLimit bounds one request to the admin API.
+const AdminLimit = 10 * time.Second
 
-// admin returns a new client of the admin API; done closes its connections.
-func (a *Access) admin() (c *admin.Client, done func(), err error) {
+// Admin returns a new client of the admin API; done closes its connections.
+func (a *Access) Admin() (c *admin.Client, done func(), err error) {
 	web := http.DefaultTransport.(*http.Transport).Clone()
 	web.TLSClientConfig = a.TLS
 	web.MaxIdleConnsPerHost = 1
@@ -79,7 +81,7 @@ func (a *Access) admin() (c *admin.Client, done func(), err error) {
 		}
 	}
 	o := &admin.ClientOptions{}
-	o.Retry = policy.RetryOptions{MaxRetries: 1, RetryDelay: 100 * time.Millisecond, TryTimeout: adminLimit / 2}
+	o.Retry = policy.RetryOptions{MaxRetries: 1, RetryDelay: 100 * time.Millisecond, TryTimeout: AdminLimit / 2}
 	o.Telemetry.ApplicationID = "drover"
 	o.Transport = &http.Client{Transport: web}
 	if a.ConnectionString == nil {
@@ -125,16 +127,17 @@ func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // A right is a permission of a key or an identity, in Azure's terms.
-type right struct{ claim, role string }
+type Right struct{ Claim, Role string }
 
+// The rights of Service Bus.
 var (
-	listen = right{"Listen", "Azure Service Bus Data Receiver"}
-	send   = right{"Send", "Azure Service Bus Data Sender"}
-	manage = right{"Manage", "Azure Service Bus Data Owner"}
+	Listen = Right{"Listen", "Azure Service Bus Data Receiver"}
+	Send   = Right{"Send", "Azure Service Bus Data Sender"}
+	Manage = Right{"Manage", "Azure Service Bus Data Owner"}
 )
 
-// explain adds a remedy to an error; needs is the right that the request used.
-func explain(err error, needs right) error {
+// Explain adds a remedy to an error; needs is the right that the request used.
+func Explain(err error, needs Right) error {
 	text := strings.ToLower(err.Error())
 	var e *azservicebus.Error
 	code := azservicebus.Code("")
@@ -142,12 +145,12 @@ func explain(err error, needs right) error {
 		code = e.Code
 	}
 	switch {
-	case tooLarge(err):
+	case TooLarge(err):
 		return fmt.Errorf("%w: a message is larger than the entity allows now (MaxMessageSizeInKilobytes); raise that to receive it", err)
 	case strings.Contains(text, "expiredtoken"):
 		return fmt.Errorf("%w; the signature has ended, or this machine's clock is wrong", err)
 	case code == azservicebus.CodeUnauthorizedAccess:
-		return fmt.Errorf("%w; the key or identity needs the right %s (%s)", err, needs.claim, needs.role)
+		return fmt.Errorf("%w; the key or identity needs the right %s (%s)", err, needs.Claim, needs.Role)
 	case code == azservicebus.CodeNotFound, strings.Contains(text, "amqp:not-found"):
 		return fmt.Errorf("%w; is the name right, and is it made? create: true makes it", err)
 	case strings.Contains(text, "entity-disabled"):
@@ -156,6 +159,14 @@ func explain(err error, needs right) error {
 		return fmt.Errorf("%w; set sessions: true", err)
 	case strings.Contains(text, "does not require sessions"):
 		return fmt.Errorf("%w; leave sessions out, or make the entity anew with sessions", err)
+	}
+	return err
+}
+
+// OrMissing returns err, or that the entity does not exist if err is nil.
+func OrMissing(err error) error {
+	if err == nil {
+		return errors.New("it is not there")
 	}
 	return err
 }

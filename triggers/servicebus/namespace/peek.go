@@ -1,4 +1,4 @@
-package servicebus
+package namespace
 
 import (
 	"context"
@@ -8,22 +8,25 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
+// MaxPeek is the largest number of messages that one peek returns.
+const MaxPeek = 250
+
 // peeks is the peek method of a Receiver.
 type peeks interface {
 	PeekMessages(ctx context.Context, n int, o *azservicebus.PeekMessagesOptions) ([]*azservicebus.ReceivedMessage, error)
 }
 
-// peekPage peeks up to n messages, at least 1, from a sequence number on. If the response is
+// PeekPage peeks up to n messages, at least 1, from a sequence number on. If the response is
 // too large for a link, it requests half as many, repeatedly. size, which may be nil, keeps the
 // number that succeeded for the next page.
-func peekPage(ctx context.Context, r peeks, from int64, n int, size *int) ([]*azservicebus.ReceivedMessage, error) {
-	if n = min(n, maxPeek); size != nil && *size > 0 {
+func PeekPage(ctx context.Context, r peeks, from int64, n int, size *int) ([]*azservicebus.ReceivedMessage, error) {
+	if n = min(n, MaxPeek); size != nil && *size > 0 {
 		n = min(n, *size)
 	}
 	for {
 		seen, err := r.PeekMessages(ctx, n, &azservicebus.PeekMessagesOptions{FromSequenceNumber: &from})
 		switch {
-		case !tooLarge(err):
+		case !TooLarge(err):
 			return seen, err
 		case n == 1:
 			return nil, fmt.Errorf("the message behind sequence number %d: %w", from-1, err)
@@ -34,8 +37,8 @@ func peekPage(ctx context.Context, r peeks, from int64, n int, size *int) ([]*az
 	}
 }
 
-// tooLarge reports whether a message, or an answer with several, is larger than what a
+// TooLarge reports whether a message, or an answer with several, is larger than what a
 // link takes.
-func tooLarge(err error) bool {
+func TooLarge(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "amqp:link:message-size-exceeded")
 }

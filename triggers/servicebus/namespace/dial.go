@@ -1,4 +1,4 @@
-package servicebus
+package namespace
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package servicebus
+package namespace
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func TestLookAtLargeMessages(t *testing.T) {
 	}
 	from, page, seen := int64(0), 0, 0
 	for {
-		got, err := peekPage(t.Context(), s, from, 256, &page)
+		got, err := PeekPage(t.Context(), s, from, 256, &page)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func TestLookAtLargeMessages(t *testing.T) {
 		}
 		from = int64(seen) + 1
 	}
-	if seen != 100 || len(s.asked) > 110 || s.asked[0] != maxPeek {
+	if seen != 100 || len(s.asked) > 110 || s.asked[0] != MaxPeek {
 		t.Errorf("%d messages in %d looks, the first for %d", seen, len(s.asked), s.asked[0])
 	}
 }
