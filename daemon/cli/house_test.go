@@ -41,7 +41,9 @@ var exactly = map[string][]string{
 	"triggers/natsjs":                {"triggers"},
 	"triggers/natsjs/embedded":       {},
 	"handlers":                       {"triggers"},
-	"triggers/servicebus":            {"triggers", "triggers/lease", "triggers/servicebus/wire"},
+	"triggers/servicebus":            {"triggers", "triggers/lease", "triggers/servicebus/convert", "triggers/servicebus/namespace"},
+	"triggers/servicebus/convert":    {"triggers", "triggers/servicebus/wire"},
+	"triggers/servicebus/namespace":  {"triggers/servicebus/wire"},
 	"triggers/servicebus/wire":       {},
 	"triggers/servicebus/emulator":   {},
 	"triggers/storagequeue":          {"triggers", "triggers/lease"},
@@ -90,6 +92,8 @@ var exactly = map[string][]string{
 	"handlers/sandbox":               {"handlers/sandbox/launch", "handlers/sandbox/reach"},
 	"handlers/sandbox/reach":         {},
 	"handlers/sandbox/launch":        {},
+
+	"triggers/servicebus/deadletters": {"triggers", "triggers/lease", "triggers/servicebus/convert", "triggers/servicebus/namespace", "triggers/servicebus/wire"},
 }
 
 func TestImportDirections(t *testing.T) {

@@ -12,41 +12,57 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus/convert"
+	"github.com/drover-run/drover/triggers/servicebus/deadletters"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 	"github.com/drover-run/drover/triggers/triggertest"
 )
 
 // openDead returns the dead letters of the queue orders; change may be nil.
-func (b *bed) openDead(t testing.TB, change func(*DeadLettersConfig)) *deadLetters {
+func (b *bed) openDead(t testing.TB, change func(*deadletters.Config)) triggers.DeadLetters {
 	t.Helper()
-	cfg := DeadLettersConfig{Access: access(b.ConnectionString(b.address)), Queue: "orders"}
+	cfg := deadletters.Config{Access: access(b.ConnectionString(b.address)), Queue: "orders"}
 	if change != nil {
 		change(&cfg)
 	}
-	d, err := OpenDeadLetters(cfg)
+	d, err := deadletters.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close(context.Background()) })
-	return d.(*deadLetters)
+	return d
 }
 
-// half sends the copy of a dead letter, and then the replay dies: its lock ends
-// some time later, which is at once here.
-func half(t testing.TB, dead triggers.DeadLetters, l triggers.DeadLetter) {
+// half sends the copy of a dead letter of the queue orders, as a replay does that dies before it
+// removes the dead letter.
+func (b *bed) half(t testing.TB, dead triggers.DeadLetters, l triggers.DeadLetter, keepID bool) {
 	t.Helper()
-	d, o := dead.(*deadLetters), l.Own.(own)
-	to, err := d.openOrigin(t.Context())
+	if err := dead.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	client := b.client(t)
+	r, err := client.NewReceiverForQueue("orders", &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := o.g.take(t.Context(), o.sequence)
-	if err != nil || m == nil {
-		t.Fatal(m, err)
-	}
-	err = to.sender.SendAMQPAnnotatedMessage(t.Context(), d.copyOf(m, o.token, to.keepsIDs), nil)
-	if err = errors.Join(err, o.g.r.AbandonMessage(t.Context(), m, nil), d.Close(t.Context())); err != nil {
+	s, err := client.NewSender("orders", nil)
+	if err != nil {
 		t.Fatal(err)
+	}
+	for at := int64(0); ; {
+		seen, err := r.PeekMessages(t.Context(), 100, &azservicebus.PeekMessagesOptions{FromSequenceNumber: &at})
+		if err != nil || len(seen) == 0 {
+			t.Fatalf("the dead letter %s is not there: %v", l.ID, err)
+		}
+		for _, m := range seen {
+			if fmt.Sprint(*m.SequenceNumber) == l.ID {
+				err := s.SendAMQPAnnotatedMessage(t.Context(), convert.ReplayCopy(m, convert.Identity(m), "killed", keepID), nil)
+				if err = errors.Join(err, s.Close(t.Context()), r.Close(t.Context())); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			at = *m.SequenceNumber + 1
+		}
 	}
 }
 
@@ -66,11 +82,11 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-func (b *bed) graveyard(s *triggertest.Source, change func(*DeadLettersConfig)) *triggertest.Graveyard {
+func (b *bed) graveyard(s *triggertest.Source, keepIDs bool, change func(*deadletters.Config)) *triggertest.Graveyard {
 	return &triggertest.Graveyard{
 		Source:   s,
 		OpenDead: func(t testing.TB) triggers.DeadLetters { return b.openDead(t, change) },
-		Half:     half,
+		Half:     func(t testing.TB, dead triggers.DeadLetters, l triggers.DeadLetter) { b.half(t, dead, l, keepIDs) },
 	}
 }
 
@@ -78,7 +94,7 @@ func TestDeadLetters(t *testing.T) {
 	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
 		b := start(t, emulator.QueueOptions{LockDuration: 30 * time.Second, MaxDeliveryCount: 1000})
-		return b.graveyard(b.source(false), nil)
+		return b.graveyard(b.source(false), true, nil)
 	})
 }
 
@@ -87,7 +103,7 @@ func TestDeadLettersWithDuplicateDetection(t *testing.T) {
 	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
 		b := start(t, emulator.QueueOptions{LockDuration: 30 * time.Second, MaxDeliveryCount: 1000, DuplicateWindow: 10 * time.Minute})
-		return b.graveyard(b.source(false), nil)
+		return b.graveyard(b.source(false), false, nil)
 	})
 }
 
@@ -104,13 +120,13 @@ func TestDeadLettersWithSessions(t *testing.T) {
 			}
 			send(t, ms...)
 		}
-		g := b.graveyard(s, func(c *DeadLettersConfig) { c.Sessions = true })
+		g := b.graveyard(s, true, func(c *deadletters.Config) { c.Sessions = true })
 		g.Doubtful, g.Reorders = true, true // any session may be the next one
 		return g
 	})
 }
 
-func subscribed(c *DeadLettersConfig) {
+func subscribed(c *deadletters.Config) {
 	c.Queue, c.Topic, c.Subscriptions = "", "events", []string{"billing"}
 }
 
@@ -144,7 +160,7 @@ func TestDeadLettersOfATopic(t *testing.T) {
 	if err := d.Replay(t.Context(), all[0], time.Time{}); !errors.Is(err, triggers.ErrShared) || !strings.Contains(err.Error(), "topic events has 2 subscriptions") {
 		t.Errorf("%v", err)
 	}
-	d = b.openDead(t, func(c *DeadLettersConfig) { subscribed(c); c.Shared = true })
+	d = b.openDead(t, func(c *deadletters.Config) { subscribed(c); c.Shared = true })
 	if all, err = d.Browse(t.Context(), 10); err != nil || len(all) != 1 {
 		t.Fatalf("%d, %v", len(all), err)
 	}
@@ -159,7 +175,7 @@ func TestDeadLettersOfATopic(t *testing.T) {
 	for _, tr := range trs {
 		settle(t, receive(t, tr, 1)[0], triggers.Reject)
 	}
-	d = b.openDead(t, func(c *DeadLettersConfig) { subscribed(c); c.Subscriptions = []string{"billing", "audit"} })
+	d = b.openDead(t, func(c *deadletters.Config) { subscribed(c); c.Subscriptions = []string{"billing", "audit"} })
 	for _, id := range []string{"billing:2", "audit:1"} { // a page of each
 		if all, err = d.Browse(t.Context(), 10); err != nil || len(all) != 1 || all[0].ID != id {
 			t.Fatalf("%+v, %v", all, err)
@@ -179,12 +195,12 @@ func TestDeadLettersWithoutManage(t *testing.T) {
 	b := start(t, emulator.QueueOptions{LockDuration: time.Second, DuplicateWindow: time.Hour})
 	b.SetKeys(emulator.Key{Name: "all", Key: "k", Manage: true}, emulator.Key{Name: "both", Key: "both", Listen: true, Send: true}, emulator.Key{Name: "listen", Key: "l1sten", Listen: true})
 	tr := b.open(t, nil)
-	b.topic(t, "billing")
+	topicTrigger := b.topic(t, "billing")[0]
 	b.send(t, triggers.Message{Body: []byte("1")})
 	first := receive(t, tr, 1)[0]
 	settle(t, first, triggers.Reject)
-	connection := func(name, key string) func(*DeadLettersConfig) {
-		return func(c *DeadLettersConfig) {
+	connection := func(name, key string) func(*deadletters.Config) {
+		return func(c *deadletters.Config) {
 			c.Access = access(strings.NewReplacer("Name=all", "Name="+name, "Key=k;", "Key="+key+";").Replace(b.ConnectionString(b.address)))
 		}
 	}
@@ -215,8 +231,13 @@ func TestDeadLettersWithoutManage(t *testing.T) {
 		t.Errorf("%+v; it was %+v", again.Message, first.Message)
 	}
 	done(t, again)
-	topic := b.openDead(t, func(c *DeadLettersConfig) { connection("both", "both")(c); subscribed(c) })
-	if _, err := topic.openOrigin(t.Context()); !errors.Is(err, triggers.ErrShared) || !strings.Contains(err.Error(), "Azure Service Bus Data Owner") {
+	topic := b.openDead(t, func(c *deadletters.Config) { connection("both", "both")(c); subscribed(c) })
+	b.sendTo(t, "events", triggers.Message{Body: []byte("2")})
+	settle(t, receive(t, topicTrigger, 1)[0], triggers.Reject)
+	if all, err = topic.Browse(t.Context(), 10); err != nil || len(all) != 1 {
+		t.Fatalf("%d, %v", len(all), err)
+	}
+	if err := topic.Replay(t.Context(), all[0], time.Time{}); !errors.Is(err, triggers.ErrShared) || !strings.Contains(err.Error(), "Azure Service Bus Data Owner") {
 		t.Errorf("%v", err)
 	}
 }

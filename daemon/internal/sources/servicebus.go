@@ -11,6 +11,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/servicebus"
+	"github.com/drover-run/drover/triggers/servicebus/deadletters"
 )
 
 // closeLimit bounds the closing of a sender or a peeker.
@@ -135,7 +136,7 @@ func (b busSource) openDeadLetters(_ context.Context, c Config, shared bool) (tr
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := servicebus.OpenDeadLetters(servicebus.DeadLettersConfig{
+	d, err := deadletters.Open(deadletters.Config{
 		Access: access, Queue: b.Queue, Topic: b.Topic, Subscriptions: b.Subscription, Sessions: b.Sessions, Shared: shared,
 	})
 	return d, func() error { return nil }, err

@@ -71,3 +71,15 @@ func OfSender(annotations map[any]any) (out map[any]any) {
 	}
 	return out
 }
+
+// ReplayCopy returns the copy of a dead letter that a run of a replay sends. token is the Identity of
+// the dead letter. The copy gets an ID of its own unless keepID is set.
+func ReplayCopy(m *azservicebus.ReceivedMessage, token, run string, keepID bool) *azservicebus.AMQPAnnotatedMessage {
+	out := Copy(m)
+	out.ApplicationProperties[ReplayProperty] = token + "/" + run
+	if !keepID {
+		out.ApplicationProperties[IDProperty] = out.Properties.MessageID
+		out.Properties.MessageID = "drover-replay-" + token
+	}
+	return out
+}

@@ -1,4 +1,6 @@
-package servicebus
+// Package deadletters reads, replays and removes dead letters of Azure Service Bus, for an operator.
+// They are listed by peeking, which changes nothing; grave.go takes them out.
+package deadletters
 
 import (
 	"context"
@@ -6,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,26 +18,9 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-// This file reads the dead-letter sub-queues, for an operator. They are looked at
-// by peeking, which changes nothing; deadreplay.go takes them out.
-
-// DeadLettersConfig names the dead letters of a queue, or of subscriptions.
-type DeadLettersConfig struct {
-	Access        *Access
-	Queue         string
-	Topic         string
-	Subscriptions []string
-	// Sessions says that the messages are in sessions: the service does not let
-	// look for one without holding its session.
-	Sessions bool
-	// Shared replays also to a topic that has other subscriptions: each gets
-	// every message.
-	Shared bool
-}
-
-// OpenDeadLetters returns the dead letters of a queue, or of subscriptions, one
-// after the other. Nothing is asked yet.
-func OpenDeadLetters(cfg DeadLettersConfig) (triggers.DeadLetters, error) {
+// Open returns the dead letters of a queue, or of subscriptions, one after the other. It sends no
+// request.
+func Open(cfg Config) (triggers.DeadLetters, error) {
 	client, err := cfg.Access.Client()
 	if err != nil {
 		return nil, fmt.Errorf("the dead letters: %w", err)
@@ -47,7 +31,7 @@ func OpenDeadLetters(cfg DeadLettersConfig) (triggers.DeadLetters, error) {
 		names = []string{""}
 	}
 	for _, name := range names {
-		g := &grave{d: d, subscription: name, held: make(map[int64]*held)}
+		g := &grave{cfg: cfg, client: client, subscription: name, held: make(map[int64]*held)}
 		if g.r, err = g.receiver(); err != nil {
 			return nil, errors.Join(fmt.Errorf("the dead letters of %s: %w", g.path(), err), client.Close(context.Background()))
 		}
@@ -57,52 +41,25 @@ func OpenDeadLetters(cfg DeadLettersConfig) (triggers.DeadLetters, error) {
 }
 
 type deadLetters struct {
-	cfg    DeadLettersConfig
+	cfg    Config
 	client *azservicebus.Client
-	run    string // what this one replays bears its name
+	run    string // the name of this run, in the messages that it replays
 	graves []*grave
 	at     int // of Browse
 
 	mu     sync.Mutex
-	origin *origin // where to, once that is known
+	origin *origin // nil before the first replay
 }
 
-// grave is the dead-letter sub-queue of a queue or subscription.
-type grave struct {
-	d            *deadLetters
-	subscription string
-	r            *azservicebus.Receiver
-	next         int64 // of Browse
-	page         int   // see look
-
-	taking sync.Mutex // held by the one that receives
-	held   map[int64]*held
-}
-
-func (g *grave) path() string {
-	if g.d.cfg.Queue != "" {
-		return g.d.cfg.Queue
-	}
-	return g.d.cfg.Topic + "/Subscriptions/" + g.subscription
-}
-
-func (g *grave) receiver() (*azservicebus.Receiver, error) {
-	o := &azservicebus.ReceiverOptions{SubQueue: azservicebus.SubQueueDeadLetter}
-	if g.d.cfg.Queue != "" {
-		return g.d.client.NewReceiverForQueue(g.d.cfg.Queue, o)
-	}
-	return g.d.client.NewReceiverForSubscription(g.d.cfg.Topic, g.subscription, o)
-}
-
-// own is what Replay and Remove know a dead letter by.
+// own identifies a dead letter to Replay and Remove.
 type own struct {
 	g        *grave
 	sequence int64
 	token    string
 }
 
-// Browse implements triggers.DeadLetters. What this one replayed, and failed
-// again, is left out by its name.
+// Browse implements triggers.DeadLetters. Messages that this run replayed and that failed again
+// are omitted.
 func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter, error) {
 	for d.at < len(d.graves) {
 		g := d.graves[d.at]
@@ -121,7 +78,7 @@ func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter,
 			}
 			g.next = *m.SequenceNumber + 1
 			if _, run := replayOf(m.ApplicationProperties); run != d.run && m.State == azservicebus.MessageStateActive {
-				out = append(out, g.letter(m))
+				out = append(out, d.letter(g, m))
 			}
 		}
 		if len(out) > 0 {
@@ -131,16 +88,9 @@ func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter,
 	return nil, nil
 }
 
-// replayOf reads which dead letter a message is a copy of, and by which run.
-func replayOf(properties map[string]any) (token, run string) {
-	text, _ := properties[convert.ReplayProperty].(string)
-	token, run, _ = strings.Cut(text, "/")
-	return token, run
-}
-
-func (g *grave) letter(m *azservicebus.ReceivedMessage) triggers.DeadLetter {
+func (d *deadLetters) letter(g *grave, m *azservicebus.ReceivedMessage) triggers.DeadLetter {
 	id := strconv.FormatInt(*m.SequenceNumber, 10)
-	if len(g.d.graves) > 1 {
+	if len(d.graves) > 1 {
 		id = g.subscription + ":" + id
 	}
 	property := func(name string) string { s, _ := m.ApplicationProperties[name].(string); return s }
@@ -170,8 +120,8 @@ func (g *grave) letter(m *azservicebus.ReceivedMessage) triggers.DeadLetter {
 	return out
 }
 
-// Close implements triggers.DeadLetters. It releases the messages locked here: it
-// would be out of everybody's reach until its lock ends.
+// Close implements triggers.DeadLetters. It releases the messages locked here, which other
+// receivers could not get before their locks end.
 func (d *deadLetters) Close(ctx context.Context) error {
 	var errs []error
 	for _, g := range d.graves {
