@@ -3,6 +3,8 @@ package natsjs
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,28 +27,42 @@ var (
 	release    = fmt.Appendf(nil, `-NAK {"delay": %d}`, releaseDelay.Nanoseconds())
 )
 
+// acks sends the acknowledgements of a trigger, and keeps them until they are confirmed.
+type acks struct {
+	t       *trigger
+	wake    chan struct{} // wakes run
+	sending sync.Mutex    // serializes sending; locked before trigger.mu
+	refused atomic.Bool   // the connection refused to send some
+
+	// Guarded by trigger.mu.
+	kept  [2][]acked          // by generation: since the last barrier, and since the one before
+	sent  int                 // of the first generation
+	woken bool                // run was woken, and is not done
+	again map[place]time.Time // those sent again, and until when that is kept
+}
+
 // acked is an acknowledgement that is to be sent, or was sent and is not confirmed.
 type acked struct {
 	place
 	reply string
 }
 
-// acknowledge queues the acknowledgement of a message; t.mu is locked.
-func (t *trigger) acknowledge(l *leasedMessage) {
-	t.leaveIdle()
-	t.acked[0] = append(t.acked[0], acked{l.place(), l.msg.Reply})
-	if !t.acking {
-		t.acking = true
-		signal(t.toAck)
+// queueAck queues the acknowledgement of a message; trigger.mu is locked.
+func (a *acks) queueAck(l *leasedMessage) {
+	a.t.leaveIdle()
+	a.kept[0] = append(a.kept[0], acked{l.place(), l.msg.Reply})
+	if !a.woken {
+		a.woken = true
+		signal(a.wake)
 	}
 }
 
-// sendAcks is the goroutine that sends acknowledgements.
-func (t *trigger) sendAcks(ctx context.Context) {
+// run is the goroutine that sends acknowledgements.
+func (a *acks) run(ctx context.Context) {
 	for {
 		select {
-		case <-t.toAck:
-			t.sendUnsent(false)
+		case <-a.wake:
+			a.sendUnsent(false)
 		case <-ctx.Done():
 			return
 		}
@@ -55,42 +71,42 @@ func (t *trigger) sendAcks(ctx context.Context) {
 
 // sendUnsent sends queued acknowledgements. If turn is set, they and all before them become
 // the older generation, and the previous older one is returned.
-func (t *trigger) sendUnsent(turn bool) (old []acked) {
-	t.sending.Lock()
-	defer t.sending.Unlock()
+func (a *acks) sendUnsent(turn bool) (old []acked) {
+	a.sending.Lock()
+	defer a.sending.Unlock()
 	for {
-		t.mu.Lock()
-		unsent := t.acked[0][t.sent:]
-		t.sent = len(t.acked[0])
-		t.acking = len(unsent) > 0 && !turn
+		a.t.mu.Lock()
+		unsent := a.kept[0][a.sent:]
+		a.sent = len(a.kept[0])
+		a.woken = len(unsent) > 0 && !turn
 		if turn {
-			old, t.acked[0], t.acked[1], t.sent = t.acked[1], nil, t.acked[0], 0
+			old, a.kept[0], a.kept[1], a.sent = a.kept[1], nil, a.kept[0], 0
 		}
-		t.mu.Unlock()
-		t.publish(unsent)
+		a.t.mu.Unlock()
+		a.publish(unsent)
 		if turn || len(unsent) == 0 {
 			return old
 		}
 	}
 }
 
-// publish sends acknowledgements; t.sending is locked. Those that the connection refuses, and
+// publish sends acknowledgements; a.sending is locked. Those that the connection refuses, and
 // those queued while it is down, are sent again with all others when it is back.
-func (t *trigger) publish(all []acked) {
+func (a *acks) publish(all []acked) {
 	if len(all) == 0 {
 		return
 	}
-	t.mu.Lock()
-	sure := t.verified()
-	t.mu.Unlock()
-	for _, a := range all {
-		if !sure || !t.conn.nc.IsConnected() {
-			t.refused.Store(true)
+	a.t.mu.Lock()
+	sure := a.t.verified()
+	a.t.mu.Unlock()
+	for _, one := range all {
+		if !sure || !a.t.conn.nc.IsConnected() {
+			a.refused.Store(true)
 			return
 		}
-		if err := t.conn.nc.Publish(a.reply, ack); err != nil {
-			if !t.refused.Swap(true) {
-				t.log.Warn("cannot send acknowledgements; will try again when the server is back", "error", err)
+		if err := a.t.conn.nc.Publish(one.reply, ack); err != nil {
+			if !a.refused.Swap(true) {
+				a.t.log.Warn("cannot send acknowledgements; will try again when the server is back", "error", err)
 			}
 			return
 		}
@@ -99,57 +115,71 @@ func (t *trigger) publish(all []acked) {
 
 // barrier confirms the acknowledgements of the older generation. Later ones are kept, to be
 // sent again after an outage.
-func (t *trigger) barrier(ctx context.Context) {
-	t.mu.Lock()
-	none := len(t.acked[0])+len(t.acked[1]) == 0
-	for p, until := range t.again {
+func (a *acks) barrier(ctx context.Context) {
+	a.t.mu.Lock()
+	none := len(a.kept[0])+len(a.kept[1]) == 0
+	for p, until := range a.again {
 		if time.Now().After(until) {
-			delete(t.again, p)
+			delete(a.again, p)
 		}
 	}
-	sure := t.verified()
-	t.mu.Unlock()
+	sure := a.t.verified()
+	a.t.mu.Unlock()
 	if none || !sure {
 		return
 	}
-	if t.refused.Load() {
-		t.resendAcks()
+	if a.refused.Load() {
+		a.resend()
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
 	// An acknowledgement sent during the flush may be behind it. So the generations turn
 	// before the flush, and the older one is dropped after it.
-	old := t.sendUnsent(true)
-	if t.conn.nc.FlushWithContext(ctx) != nil || t.refused.Load() {
-		t.mu.Lock()
-		t.acked[1] = append(old, t.acked[1]...)
-		t.mu.Unlock()
+	old := a.sendUnsent(true)
+	if a.t.conn.nc.FlushWithContext(ctx) != nil || a.refused.Load() {
+		a.t.mu.Lock()
+		a.kept[1] = append(old, a.kept[1]...)
+		a.t.mu.Unlock()
 	}
 }
 
-// reconnected is called by the connection when it is up again.
-func (t *trigger) reconnected() { signal(t.wakeUp) }
-
-// resendAcks repeats the acknowledgements that an outage may have lost. Acknowledging twice
+// resend repeats the acknowledgements that an outage may have lost. Acknowledging twice
 // has no effect at the server.
-func (t *trigger) resendAcks() {
-	t.sending.Lock()
-	defer t.sending.Unlock()
-	t.mu.Lock()
+func (a *acks) resend() {
+	a.sending.Lock()
+	defer a.sending.Unlock()
+	a.t.mu.Lock()
 	var all []acked
-	for i := range t.acked {
-		all = append(all, t.acked[i]...)
+	for i := range a.kept {
+		all = append(all, a.kept[i]...)
 	}
-	if t.again == nil {
-		t.again = make(map[place]time.Time)
+	if a.again == nil {
+		a.again = make(map[place]time.Time)
 	}
-	until := time.Now().Add(2*time.Duration(t.ackWait.Load()) + 10*time.Second)
-	for _, a := range all {
-		t.again[a.place] = until
+	until := time.Now().Add(2*time.Duration(a.t.ackWait.Load()) + 10*time.Second)
+	for _, one := range all {
+		a.again[one.place] = until
 	}
-	t.mu.Unlock()
-	t.refused.Store(false)
-	if t.publish(all); len(all) > 0 && !t.refused.Load() {
-		t.log.Info("sent the last acknowledgements again", "count", len(all))
+	a.t.mu.Unlock()
+	a.refused.Store(false)
+	if a.publish(all); len(all) > 0 && !a.refused.Load() {
+		a.t.log.Info("sent the last acknowledgements again", "count", len(all))
 	}
+}
+
+// dropAll deletes all acknowledgements, and returns how many were kept; trigger.mu is locked.
+func (a *acks) dropAll() (kept int) {
+	kept = a.count()
+	a.kept, a.sent, a.again = [2][]acked{}, 0, nil
+	return kept
+}
+
+// count is how many acknowledgements are not confirmed; trigger.mu is locked.
+func (a *acks) count() int { return len(a.kept[0]) + len(a.kept[1]) }
+
+// resent reports whether the acknowledgement of a message was sent again lately; trigger.mu is
+// locked.
+func (a *acks) resent(p place) bool {
+	until, sent := a.again[p]
+	return sent && time.Now().Before(until)
 }

@@ -22,7 +22,7 @@ func TestAcknowledgementsThatTheConnectionRefuses(t *testing.T) {
 	done(t, handling...)
 	inner := tr.(*trigger)
 	deadline := time.Now().Add(patience)
-	for !inner.refused.Load() {
+	for !inner.acks.refused.Load() {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing was refused")
 		}
@@ -60,7 +60,7 @@ func TestCloseSendsWhatIsSettled(t *testing.T) {
 	handling := receive(t, tr, 2)
 	inner := tr.(*trigger)
 	inner.mu.Lock()
-	inner.acking = true // as if the goroutine that sends were busy
+	inner.acks.woken = true // as if the goroutine that sends were busy
 	inner.mu.Unlock()
 	done(t, handling...)
 	if err := tr.Close(t.Context()); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/dialer"
 )
 
 const (
@@ -165,7 +166,7 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(deadline))
 	}
-	by := &dialer{ctx: ctx, limit: limit}
+	by := dialer.New(ctx, limit)
 	options = append(options,
 		nats.SetCustomDialer(by), nats.SkipHostLookup(), // the dialer looks names up
 		nats.Name("drover "+name),
@@ -204,7 +205,7 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w%s", where, err, hint(err))
 	}
-	by.started()
+	by.Started()
 	c.nc = nc
 	if c.js, err = jetstream.New(nc, jetstream.WithPublishAsyncTimeout(confirmLimit)); err != nil {
 		return nil, errors.Join(fmt.Errorf("connecting to %s: %w", where, err), c.Close())

@@ -43,7 +43,7 @@ func (t *trigger) keepLeases(ctx context.Context) {
 			if t.due() {
 				t.verify(ctx)
 			}
-			t.barrier(ctx)
+			t.acks.barrier(ctx)
 			t.ledger.pay(ctx, t.log)
 			t.ledger.clean(ctx, t.log)
 			t.becomeIdle()
@@ -74,12 +74,15 @@ func (t *trigger) keepLeases(ctx context.Context) {
 	}
 }
 
+// reconnected is called by the connection when it is up again.
+func (t *trigger) reconnected() { signal(t.wakeUp) }
+
 // becomeIdle makes the keeper wake seldom while it has nothing to do, so that a daemon with a
 // thousand idle functions uses almost no CPU.
 func (t *trigger) becomeIdle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	busy := t.leases.n + len(t.unsure) + len(t.later) + len(t.acked[0]) + len(t.acked[1])
+	busy := t.leases.n + len(t.unsure) + len(t.later) + t.acks.count()
 	if t.cfg.Prefetch == PrefetchAuto {
 		busy += t.prefetch
 	}

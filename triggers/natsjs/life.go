@@ -73,7 +73,7 @@ func (t *trigger) seen() uint64 {
 func (t *trigger) live(stream jetstream.Stream, consumer jetstream.Consumer, reconnects, highest uint64) {
 	info, state := consumer.CachedInfo(), stream.CachedInfo()
 	born := life{state.Created, info.Created}
-	t.sending.Lock() // old acknowledgements are not sent any more
+	t.acks.sending.Lock() // old acknowledgements are not sent any more
 	t.mu.Lock()
 	var lost []*leasedMessage
 	if t.life == nil || *t.life != born || state.State.LastSeq < highest {
@@ -96,7 +96,7 @@ func (t *trigger) live(stream jetstream.Stream, consumer jetstream.Consumer, rec
 	}
 	signal(t.wakeReceive)
 	t.mu.Unlock()
-	t.sending.Unlock()
+	t.acks.sending.Unlock()
 	for _, l := range lost {
 		l.Revoke()
 	}
@@ -115,14 +115,14 @@ func (t *trigger) drop() (lost []*leasedMessage) {
 	for _, l := range lost {
 		t.leases.remove(l)
 	}
-	acks := len(t.acked[0]) + len(t.acked[1])
+	acks := t.acks.dropAll()
 	if t.life != nil {
 		t.log.Warn("the stream or its consumer was recreated; state of the earlier one dropped",
 			"in_flight", len(lost), "acknowledgements", acks, "settlements", len(t.later))
 	}
 	t.prefetched = queue{}
 	t.weigh()
-	t.acked, t.sent, t.again, t.later, t.last = [2][]acked{}, 0, nil, nil, repeat{}
+	t.later, t.last = nil, repeat{}
 	t.life, t.strays, t.delivered, t.given = nil, nil, 0, nil
 	return lost
 }
@@ -167,7 +167,7 @@ func (t *trigger) verify(ctx context.Context) {
 	}
 	t.live(stream, consumer, reconnects, highest)
 	if anew {
-		t.resendAcks()
+		t.acks.resend()
 		t.renewDue(time.Now())
 	}
 }
@@ -178,12 +178,12 @@ func gone(err error) bool {
 
 // die ends the life: stream or consumer was deleted.
 func (t *trigger) die(err error) {
-	t.sending.Lock()
+	t.acks.sending.Lock()
 	t.mu.Lock()
 	lost := t.drop()
 	t.fail(err)
 	t.mu.Unlock()
-	t.sending.Unlock()
+	t.acks.sending.Unlock()
 	for _, l := range lost {
 		l.Revoke()
 	}

@@ -208,7 +208,7 @@ func TestAnOldCallSettlesNoNewMessage(t *testing.T) {
 				settle(t, old[i], triggers.Verdict{Kind: kind, Reason: "old"})
 			}
 			own := tr.(*trigger)
-			own.barrier(t.Context()) // all is sent that will be
+			own.acks.barrier(t.Context()) // all is sent that will be
 			if err := errors.Join(own.conn.nc.Flush(), other.(*trigger).conn.nc.Flush()); err != nil {
 				t.Fatal(err)
 			}

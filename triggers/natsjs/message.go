@@ -240,7 +240,7 @@ func (t *trigger) untrack(l *leasedMessage, kind triggers.Kind) {
 	}
 	t.raisePrefetch()
 	if kind == triggers.Done {
-		t.acknowledge(l)
+		t.acks.queueAck(l)
 	}
 }
 

@@ -204,7 +204,7 @@ func (t *trigger) addPrefetched(l *leasedMessage) {
 // known reports whether a redelivered message is leased here already, or done; t.mu is locked.
 // After an outage the server redelivers messages whose acknowledgement or renewal was lost.
 func (t *trigger) known(l *leasedMessage) bool {
-	if until, sent := t.again[l.place()]; sent && time.Now().Before(until) {
+	if t.acks.resent(l.place()) {
 		if err := t.conn.nc.Publish(l.msg.Reply, ack); err != nil {
 			t.log.Warn("cannot acknowledge again", "message", l.message.ID, "error", err)
 		}

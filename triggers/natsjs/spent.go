@@ -175,7 +175,7 @@ func (t *trigger) giveUp(ctx context.Context, sequence uint64) error {
 	t.mu.Lock()
 	own, limit := t.life, t.maxDeliver
 	at := place{sequence, m.Time.UnixNano()}
-	_, acknowledged := t.again[at]
+	_, acknowledged := t.acks.again[at]
 	skip := own == nil || !t.verified() || own.stream != stream.CachedInfo().Created || t.leases.has(at) || acknowledged || t.given[at]
 	t.mu.Unlock()
 	if skip { // where it is in flight here, its verdict is yet to come

@@ -59,12 +59,12 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 		ledger:      newLedger(c.js, cfg),
 		wakeReceive: make(chan struct{}, 1),
 		wakeUp:      make(chan struct{}, 1),
-		toAck:       make(chan struct{}, 1),
 
 		idleEnded: make(chan struct{}, 1),
 	}
 	t.ledger.troubles = &t.troubles
 	t.leases.init()
+	t.acks = acks{t: t, wake: make(chan struct{}, 1)}
 	cfg.Memory.Tell(func() { signal(t.wakeReceive) })
 	if t.prefetch = cfg.Prefetch; cfg.Prefetch == PrefetchAuto {
 		t.prefetch = 0
@@ -78,7 +78,7 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 		return nil, err
 	}
 	t.running.Go(func() { t.keepLeases(t.ctx) })
-	t.running.Go(func() { t.sendAcks(t.ctx) })
+	t.running.Go(func() { t.acks.run(t.ctx) })
 	if !cfg.Create { // else it is made when it is needed
 		t.checkGraveyard(ctx)
 		t.running.Go(func() { t.watchGraveyard(t.ctx) })
@@ -112,9 +112,6 @@ type trigger struct {
 	wakeUp      chan struct{}  // wakes the keeper to verify the life
 	idleEnded   chan struct{}  // wakes the keeper from idle mode
 	idle        atomic.Bool    // the keeper has nothing to do
-	toAck       chan struct{}  // wakes sendAcks
-	sending     sync.Mutex     // serializes the sending of acknowledgements; locked before mu
-	refused     atomic.Bool    // the connection refused to send some
 	troubles    triggers.Troubles
 
 	// The time of the keeper's last check: precise enough for the time of the next
@@ -155,11 +152,8 @@ type trigger struct {
 	last       repeat    // the last of them
 	marked     time.Time // of the last rateOver of them
 
-	leases leaseList           // all unsettled leases
-	acked  [2][]acked          // by generation: since the last barrier, and since the one before
-	sent   int                 // of the first generation
-	acking bool                // sendAcks was woken, and is not done
-	again  map[place]time.Time // whose acks were sent again, and until when that is kept
+	leases leaseList // all unsettled leases
+	acks   acks
 }
 
 // Receive implements triggers.Trigger.
@@ -324,7 +318,7 @@ func (t *trigger) Close(ctx context.Context) error {
 	for _, d := range held {
 		errs = append(errs, d.Settle(ctx, triggers.Verdict{Kind: triggers.Release}))
 	}
-	t.sendUnsent(false)
+	t.acks.sendUnsent(false)
 	errs = append(errs, t.confirmSettled(ctx))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("closing consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)

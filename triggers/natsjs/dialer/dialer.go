@@ -1,4 +1,5 @@
-package natsjs
+// Package dialer dials NATS servers for the NATS client, within a context: nats.Connect has none.
+package dialer
 
 import (
 	"context"
@@ -9,19 +10,22 @@ import (
 	"time"
 )
 
-// dialer connects to servers. Until started is called, the end of ctx ends the dialing,
-// the lookup of names and the first exchange with the server: nats.Connect has no context.
-type dialer struct {
+// Dialer implements nats.CustomDialer. Until Started is called, the end of its context ends the
+// dialing, the lookup of names and the first exchange with the server.
+type Dialer struct {
 	ctx     context.Context
 	limit   time.Duration
 	running atomic.Bool
 }
 
-// started has later connections last, whatever becomes of ctx.
-func (d *dialer) started() { d.running.Store(true) }
+// New returns a Dialer. limit bounds each Dial.
+func New(ctx context.Context, limit time.Duration) *Dialer { return &Dialer{ctx: ctx, limit: limit} }
+
+// Started is called after the first connection. The end of the context then has no effect.
+func (d *Dialer) Started() { d.running.Store(true) }
 
 // Dial is called by the NATS client, for reconnects as well.
-func (d *dialer) Dial(network, address string) (net.Conn, error) {
+func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 	ctx := d.ctx
 	if d.running.Load() {
 		ctx = context.Background()
