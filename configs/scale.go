@@ -64,7 +64,8 @@ type Schedule struct {
 
 var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
 
-const defaultClearWithin = Duration(30 * time.Second)
+// DefaultClearWithin is the target of a policy that sets none.
+const DefaultClearWithin = Duration(30 * time.Second)
 
 // scale checks what one key of scale alone can't tell.
 func (x *completion) scale(path string, s *Scale) {
@@ -84,7 +85,7 @@ func (x *completion) scale(path string, s *Scale) {
 	}
 	switch len(given) {
 	case 0:
-		s.ClearWithin = defaultClearWithin
+		s.ClearWithin = DefaultClearWithin
 		if zero != "" {
 			x.wrong(zero, "a target of 0 cannot be met; set a higher value, or remove it")
 		}
@@ -192,7 +193,7 @@ func (s Scale) WorkerPolicy(most int) scaler.Policy {
 	p.Min, p.Max = min(s.Workers.Min, most), most
 	p.MaxStep, p.Fallback, p.Activation, p.Schedules, p.Interval = 0, 0, 1, nil, WorkersInterval
 	if p.PerInstance > 0 {
-		p.PerInstance, p.ClearWithin = 0, defaultClearWithin.D()
+		p.PerInstance, p.ClearWithin = 0, DefaultClearWithin.D()
 	}
 	return p
 }

@@ -6,6 +6,7 @@ import (
 	"go/build"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -51,10 +52,12 @@ var exactly = map[string][]string{
 	"triggers/storagequeue/emulator": {},
 	"daemon/cli/exit":                {},
 	"daemon/cli/completion":          {"configs", "handlers/workers/conformance", "scaler/sim"},
+	"daemon/cli/simulate":            {"configs", "scaler/sim"},
 	"daemon/cli/ownprocess":          {},
 	"daemon/cli/scaffold":            {},
 	"daemon/cli/deadletter":          {"triggers", "daemon/cli/exit", "daemon/cli/messagefile", "daemon/cli/term"},
 	"daemon/cli/invoke":              {"triggers", "handlers", "daemon/internal/apps", "daemon/cli/term"},
+	"configs":                        {"configs/trust", "handlers/httphandler", "scaler"},
 	"configs/trust":                  {},
 	"daemon/cli/messagefile":         {"triggers"},
 	"daemon/cli/tune":                {},
@@ -122,6 +125,35 @@ func TestImportDirections(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestDaemonLinks checks what a Go program that calls daemon.Run links: all that package daemon
+// imports, also indirectly.
+func TestDaemonLinks(t *testing.T) {
+	from := map[string]string{"daemon": ""} // a package that is linked, and one that imports it
+	for queue := []string{"daemon"}; len(queue) > 0; queue = queue[1:] {
+		folder := queue[0]
+		pkg, err := build.ImportDir(filepath.Join("../..", folder), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, imported := range pkg.Imports {
+			ours, found := strings.CutPrefix(imported, module+"/")
+			if _, seen := from[ours]; found && !seen {
+				from[ours] = folder
+				queue = append(queue, ours)
+			}
+		}
+	}
+	for folder, importer := range from {
+		isTool := slices.Contains([]string{"emulator", "sim", "conformance"}, path.Base(folder))
+		if isTool || strings.HasPrefix(folder+"/", "daemon/cli/") {
+			t.Errorf("a program that runs a daemon links %s, which %s imports", folder, importer)
+		}
+	}
+	if _, found := from["daemon/internal/sources"]; !found {
+		t.Errorf("of all that daemon imports only %d packages are found", len(from))
 	}
 }
 

@@ -1,0 +1,35 @@
+package configs
+
+import (
+	"context"
+	"os"
+	"reflect"
+)
+
+// SetDefaults sets the fields of a struct, and of the structs in it, that are zero and have a tag
+// `default`. of points to the struct; its fields have the tags and the types of a Config's.
+func SetDefaults(of any) { setDefaults(reflect.ValueOf(of).Elem()) }
+
+// LoadPolicy reads a file that has a scaling policy of instances, and is not a configuration. It
+// is as strict as Load. into points to the struct to fill, which holds its defaults already;
+// scale points to its field for the key scale. The error is an Errors with all that is wrong with
+// the file, or says why the file can't be read.
+func LoadPolicy(path string, env Env, into any, scale *Scale) error {
+	text, dir, err := read(context.Background(), path, func(string, *os.File) error { return nil }) // it runs nothing
+	if err != nil {
+		return err
+	}
+	d := newDecoder(path, text, dir, env)
+	if body := d.body(text); body != nil {
+		d.decode(body, reflect.ValueOf(into).Elem(), "", field{})
+	}
+	if err := d.errors(); err != nil {
+		return err
+	}
+	x := &completion{new(Config), d.source, env}
+	x.scale("scale", scale)
+	if !scale.Instances.Scaled() {
+		x.wrong("scale", "nothing scales: set instances, such as {min: 1, max: 100}")
+	}
+	return x.errors()
+}
