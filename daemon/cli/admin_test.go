@@ -16,6 +16,7 @@ import (
 	"github.com/drover-run/drover/daemon"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/statustext"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -146,7 +147,7 @@ func TestStatusCommand(t *testing.T) {
 }
 
 func TestWhatComesFromOutsideIsPrintable(t *testing.T) {
-	text := statusText(daemon.StatusReport{Phase: "running", Instances: &daemon.InstancesStatus{Failing: "a\x1b[2Jb\u009b"}}, daemon.StatusReport{}, time.Second)
+	text := statustext.Table(daemon.StatusReport{Phase: "running", Instances: &daemon.InstancesStatus{Failing: "a\x1b[2Jb\u009b"}}, daemon.StatusReport{}, time.Second)
 	if bytes.ContainsAny([]byte(text), "\x1b") || !strings.Contains(text, "a?[2Jb?") {
 		t.Errorf("%q", text)
 	}

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
+	"github.com/drover-run/drover/daemon/cli/statustext"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
@@ -70,7 +70,7 @@ func (c *whyCommand) Run(ctx context.Context, std *IO) error {
 		return err
 	}
 	for _, e := range said.Explanations {
-		_, _ = fmt.Fprint(std.Out, explanationText(e))
+		_, _ = fmt.Fprint(std.Out, statustext.Explanation(e))
 	}
 	return nil
 }
@@ -157,25 +157,4 @@ func (c *whyCommand) dead(ctx context.Context, function string, from triggers.De
 		return e, true
 	}
 	return e, false
-}
-
-// explanationText is an explanation for people.
-func explanationText(e api.Explanation) string {
-	var b strings.Builder
-	switch {
-	case e.Message != "" && e.Function != "":
-		fmt.Fprintf(&b, "message %s of function %s", e.Message, e.Function)
-	case e.Message != "":
-		fmt.Fprintf(&b, "message %s", e.Message)
-	default:
-		fmt.Fprintf(&b, "function %s", e.Function)
-	}
-	if e.Instance > 0 {
-		fmt.Fprintf(&b, " in instance %d", e.Instance)
-	}
-	fmt.Fprintf(&b, ": %s\n  %s\n", strings.ReplaceAll(e.State, "_", " "), term.Indented(e.Text))
-	for _, note := range e.Notes {
-		fmt.Fprintf(&b, "  - %s\n", term.Indented(note))
-	}
-	return term.Printable(b.String())
 }

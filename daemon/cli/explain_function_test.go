@@ -13,6 +13,7 @@ import (
 	"github.com/drover-run/drover/daemon"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/statustext"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/memory"
@@ -154,7 +155,7 @@ func TestExplainAFunctionThatHasStopped(t *testing.T) {
 	defer tick.Stop()
 	var why daemon.Explanation
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
-		if why = explained(t, cfg, "bad", "", "stopped"); strings.Contains(explanationText(why), "1 message waits") {
+		if why = explained(t, cfg, "bad", "", "stopped"); strings.Contains(statustext.Explanation(why), "1 message waits") {
 			break
 		}
 	}

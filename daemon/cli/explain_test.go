@@ -14,6 +14,7 @@ import (
 	"github.com/drover-run/drover/daemon"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/statustext"
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/handlers"
@@ -46,7 +47,7 @@ func explained(t *testing.T, cfg *configs.Config, about, as, state string) daemo
 func says(t *testing.T, e daemon.Explanation, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
-		if text := explanationText(e); !strings.Contains(text, part) {
+		if text := statustext.Explanation(e); !strings.Contains(text, part) {
 			t.Errorf("it lacks %q:\n%s", part, text)
 		}
 	}

@@ -75,6 +75,8 @@ var exactly = map[string][]string{
 	"daemon/internal/instances":      {"configs", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/telemetry", "scaler", "triggers"},
 	"daemon/internal/autoscale":      {"configs", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/dispatch", "daemon/internal/telemetry", "handlers", "scaler", "triggers"},
 	"daemon/cli/term":                {},
+	"daemon/cli/statustext":          {"daemon/cli/term", "daemon/internal/api", "daemon/internal/telemetry"},
+	"daemon/cli/demo":                {"configs", "daemon", "daemon/cli/statustext", "daemon/cli/term", "daemon/internal/api", "daemon/internal/sources", "handlers", "triggers"},
 	"daemon/cli/typings":             {"handlers/python"},
 	"scaler":                         {},
 	"scaler/sim":                     {"scaler"},

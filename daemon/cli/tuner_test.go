@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/daemon"
 
+	"github.com/drover-run/drover/daemon/cli/statustext"
 	"github.com/drover-run/drover/scaler/autotune"
 )
 
@@ -69,7 +70,7 @@ functions:
 	if a := r.Apps[0]; a.Name != "app" || a.Processes != 1 || fmt.Sprint(a.Auto) != "[threads coroutines]" || a.Phase == "" || a.Note == "" {
 		t.Errorf("the app: %+v", a)
 	}
-	if text := statusText(r, daemon.StatusReport{}, time.Second); !strings.Contains(text, "blocking I/O") || !strings.Contains(text, "threads (auto)") || !strings.Contains(text, "app app: 1 process, ") {
+	if text := statustext.Table(r, daemon.StatusReport{}, time.Second); !strings.Contains(text, "blocking I/O") || !strings.Contains(text, "threads (auto)") || !strings.Contains(text, "app app: 1 process, ") {
 		t.Errorf("drover status:\n%s", text)
 	}
 	out.wait(t, `msg="settings changed" app=app`)
@@ -141,7 +142,7 @@ func TestLessonsThatCannotBeRead(t *testing.T) {
 }
 
 func TestStatusTextIsOneLinePerAdvice(t *testing.T) {
-	text := statusText(daemon.StatusReport{Phase: "running", Since: time.Now(), Advice: []string{"app shop: a worker takes 2.1s\nand more"}}, daemon.StatusReport{}, time.Second)
+	text := statustext.Table(daemon.StatusReport{Phase: "running", Since: time.Now(), Advice: []string{"app shop: a worker takes 2.1s\nand more"}}, daemon.StatusReport{}, time.Second)
 	if !strings.Contains(text, "\napp shop: a worker takes 2.1s\n") || strings.Contains(text, "and more") {
 		t.Errorf("%s", text)
 	}

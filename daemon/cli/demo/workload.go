@@ -1,4 +1,4 @@
-package cli
+package demo
 
 import (
 	"bytes"
@@ -28,11 +28,11 @@ import (
 // The demo's functions: one for each kind of workload that the Azure guide to
 // Python performance tells apart.
 
-//go:embed demo/function_app.py
-var demoApp []byte
+//go:embed function_app.py
+var app []byte
 
-// demoFunction is one function of the demo and what feeds it.
-type demoFunction struct {
+// function is one function of the demo and what feeds it.
+type function struct {
 	name string
 	// ahead is how many messages the feeder keeps between the queue and the
 	// verdict: enough to keep the function busy, little enough to drain fast.
@@ -42,7 +42,7 @@ type demoFunction struct {
 	body  func(n int) []byte
 }
 
-var demoFunctions = []demoFunction{
+var functions = []function{
 	{"resize", 150, 0.2, func(n int) []byte {
 		return fmt.Appendf(nil, `{"width": 640, "height": 480, "seed": %d}`, n)
 	}},
@@ -50,20 +50,20 @@ var demoFunctions = []demoFunction{
 	{"fetch", 600, 0.5, func(n int) []byte { return fmt.Appendf(nil, "/items/%d", n) }},
 }
 
-const demoConnection = "demo"
+const connection = "demo"
 
-// demoAckWait is short, so that what a killed demo had in flight comes back soon.
-const demoAckWait = 5 * time.Second
+// ackWait is short, so that what a killed demo had in flight comes back soon.
+const ackWait = 5 * time.Second
 
-// demoConfig is what a user would write for the three functions.
-func demoConfig(dataDir, appDir string) *configs.Config {
+// newConfig is what a user would write for the three functions.
+func newConfig(dataDir, appDir string) *configs.Config {
 	cfg := configs.New()
 	cfg.DataDir = dataDir
-	cfg.Connections = map[string]configs.Connection{demoConnection: sources.LocalConnection()}
+	cfg.Connections = map[string]configs.Connection{connection: sources.LocalConnection()}
 	cfg.Functions = make(map[string]configs.Function)
-	for _, f := range demoFunctions {
+	for _, f := range functions {
 		fn := configs.Function{
-			Trigger: sources.LocalTrigger(demoAckWait),
+			Trigger: sources.LocalTrigger(ackWait),
 			Timeout: configs.Duration(30 * time.Second),
 		}
 		if f.name == "resize" {
@@ -77,8 +77,8 @@ func demoConfig(dataDir, appDir string) *configs.Config {
 	return cfg
 }
 
-// demoResize makes a picture as the message describes it, and a thumbnail of it.
-func demoResize(_ context.Context, m *triggers.Message) ([]byte, error) {
+// resize makes a picture as the message describes it, and a thumbnail of it.
+func resize(_ context.Context, m *triggers.Message) ([]byte, error) {
 	var in struct{ Width, Height, Seed int }
 	if err := json.Unmarshal(m.Body, &in); err != nil {
 		return nil, handlers.Reject(fmt.Errorf("reading the message: %w", err))
@@ -102,22 +102,22 @@ func demoResize(_ context.Context, m *triggers.Message) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// demoEndpoint is what fetch asks: it takes 100 ms to answer.
-type demoEndpoint struct {
+// endpoint is what fetch asks: it takes 100 ms to answer.
+type endpoint struct {
 	server *http.Server
 	ended  chan error
 }
 
-func startDemoEndpoint(appDir string) (*demoEndpoint, error) {
+func startEndpoint(appDir string) (*endpoint, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("starting the demo's endpoint: %w", err)
 	}
 	addr := listener.Addr().(*net.TCPAddr)
-	if err := writeDemoApp(appDir, addr); err != nil {
+	if err := writeApp(appDir, addr); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	e := &demoEndpoint{ended: make(chan error, 1)}
+	e := &endpoint{ended: make(chan error, 1)}
 	e.server = &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -132,7 +132,7 @@ func startDemoEndpoint(appDir string) (*demoEndpoint, error) {
 	return e, nil
 }
 
-func (e *demoEndpoint) close() error {
+func (e *endpoint) stop() error {
 	err := e.server.Close()
 	if served := <-e.ended; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
@@ -140,8 +140,8 @@ func (e *demoEndpoint) close() error {
 	return err
 }
 
-// writeDemoApp puts the Python functions where the workers import them from.
-func writeDemoApp(dir string, endpoint *net.TCPAddr) error {
+// writeApp puts the Python functions where the workers import them from.
+func writeApp(dir string, endpoint *net.TCPAddr) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the demo's app: %w", err)
 	}
@@ -149,7 +149,7 @@ func writeDemoApp(dir string, endpoint *net.TCPAddr) error {
 	if err != nil {
 		return fmt.Errorf("making the demo's app: %w", err)
 	}
-	for name, content := range map[string][]byte{"function_app.py": demoApp, "endpoint.json": where} {
+	for name, content := range map[string][]byte{"function_app.py": app, "endpoint.json": where} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			return fmt.Errorf("making the demo's app: %w", err)
 		}

@@ -1,4 +1,4 @@
-package cli
+package demo
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,11 +64,10 @@ def work(body):
 
 // wave is a demo of scaling under way.
 type wave struct {
-	io     *IO
+	Options
 	daemon *daemon.Daemon
 	log    *slog.Logger
 	server *sources.Server
-	length time.Duration
 	peak   float64 // messages a second
 
 	started time.Time
@@ -78,24 +78,24 @@ type wave struct {
 	most    struct{ instances, workers int }
 }
 
-// runScale runs the wave over a data directory and reports whether every message
-// was settled.
-func (c *demoCommand) runScale(ctx context.Context, std *IO, dir string) (all bool, err error) {
+// RunScale sends a wave of messages and shows how workers and instances follow it. It
+// reports whether every message was settled. The end of ctx ends only the sending.
+func RunScale(ctx context.Context, o Options) (all bool, err error) {
 	for name, text := range map[string]string{
 		"drover.yaml": fmt.Sprintf(waveConfig, waveMost), filepath.Join("app", "function_app.py"): fmt.Sprintf(waveApp, waveService.Seconds()),
 	} {
-		path := filepath.Join(dir, name)
+		path := filepath.Join(o.Dir, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			return false, &daemon.StartError{Err: fmt.Errorf("making the demo's files: %w", err)}
 		}
 	}
-	cfg, err := configs.LoadContext(ctx, filepath.Join(dir, "drover.yaml"), std.Env)
+	cfg, err := configs.LoadContext(ctx, filepath.Join(o.Dir, "drover.yaml"), o.Env)
 	if err != nil {
 		return false, err
 	}
 	ready := make(chan struct{})
-	log := std.logger(cfg.Log)
-	d := daemon.New(cfg, append(std.options(), daemon.WithLogger(log), daemon.WithReady(func() { close(ready) }))...)
+	log := o.NewLog(cfg.Log)
+	d := daemon.New(cfg, append(slices.Clone(o.Daemon), daemon.WithLogger(log), daemon.WithReady(func() { close(ready) }))...)
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ended := make(chan error, 1)
@@ -106,7 +106,7 @@ func (c *demoCommand) runScale(ctx context.Context, std *IO, dir string) (all bo
 	case <-ready:
 	}
 	w := &wave{
-		io: std, daemon: d, log: log, length: *c.For,
+		Options: o, daemon: d, log: log,
 		// A little less than what all instances could do.
 		peak: 0.8 * waveMost * float64(runtime.GOMAXPROCS(0)) / waveService.Seconds(),
 	}
@@ -118,7 +118,7 @@ func (c *demoCommand) runScale(ctx context.Context, std *IO, dir string) (all bo
 	if err != nil {
 		return false, err
 	}
-	return w.summarize(all), nil
+	return w.printSummary(all), nil
 }
 
 // run connects, sends the wave, and waits until all is done and the instances are
@@ -133,20 +133,20 @@ func (w *wave) run(ctx context.Context, cfg *configs.Config) (all bool, err erro
 		return false, err
 	}
 	if w.sent > 0 {
-		w.line("demo: %d messages were left by an earlier run; they count as sent", w.sent)
+		w.printLine("demo: %d messages were left by an earlier run; they count as sent", w.sent)
 	}
-	return w.feed(ctx)
+	return w.sendWave(ctx)
 }
 
 // rate is how many messages a second come at a time: from few, up to the peak, and
 // back.
 func (w *wave) rate(at time.Duration) float64 {
-	height := math.Sin(math.Pi * at.Seconds() / w.length.Seconds())
+	height := math.Sin(math.Pi * at.Seconds() / w.For.Seconds())
 	return w.peak * (0.02 + 0.98*height*height)
 }
 
-// feed sends the wave, and reports whether all was done.
-func (w *wave) feed(ctx context.Context) (all bool, err error) {
+// sendWave sends the wave, and reports whether all was done.
+func (w *wave) sendWave(ctx context.Context) (all bool, err error) {
 	w.started, w.shown = time.Now(), time.Now()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -154,7 +154,7 @@ func (w *wave) feed(ctx context.Context) (all bool, err error) {
 	var settled time.Time
 	for now := w.started; ; now = <-tick.C {
 		at := now.Sub(w.started)
-		feeding := at < w.length && ctx.Err() == nil
+		feeding := at < w.For && ctx.Err() == nil
 		if feeding {
 			due += w.rate(at) * now.Sub(last).Seconds()
 			last = now
@@ -163,7 +163,7 @@ func (w *wave) feed(ctx context.Context) (all bool, err error) {
 			}
 			due -= math.Floor(due)
 		}
-		count := w.show(now)
+		count := w.printIfDue(now)
 		if feeding {
 			continue
 		}
@@ -171,7 +171,7 @@ func (w *wave) feed(ctx context.Context) (all bool, err error) {
 		switch {
 		case err != nil:
 			return false, err
-		case left > 0 && at > w.length+demoSettleLimit:
+		case left > 0 && at > w.For+settleLimit:
 			return false, nil
 		case left > 0:
 			continue
@@ -196,8 +196,8 @@ func (w *wave) send(n int) error {
 	return sender.Flush(context.Background())
 }
 
-// show prints a line if it is time to, and returns the number of instances.
-func (w *wave) show(now time.Time) int {
+// printIfDue prints a line if it is time to, and returns the number of instances.
+func (w *wave) printIfDue(now time.Time) int {
 	count, _ := w.daemon.Instances()
 	instances := count.Ready + count.Starting + count.Draining
 	var s api.FunctionStatus
@@ -216,31 +216,27 @@ func (w *wave) show(now time.Time) int {
 		backlog = fmt.Sprint(b.Ready)
 	}
 	recent := s.Latency.Since(w.earlier.Latency)
-	w.line("demo: %5.1f s  arriving %4.0f/s, waiting %5s, done %4.0f/s, p99 %-8s workers %2d, instances %d %s",
+	w.printLine("demo: %5.1f s  arriving %4.0f/s, waiting %5s, done %4.0f/s, p99 %-8s workers %2d, instances %d %s",
 		now.Sub(w.started).Seconds(), float64(w.sent-w.before)/elapsed.Seconds(), backlog,
 		float64(s.Done-w.earlier.Done)/elapsed.Seconds(), term.Duration(recent.Quantile(0.99))+",", s.Workers, instances, strings.Repeat("█", instances))
 	w.shown, w.earlier, w.before = now, s, w.sent
 	return instances
 }
 
-// summarize prints the last line and reports whether every message was settled.
-func (w *wave) summarize(all bool) bool {
+// printSummary prints the last line and reports whether every message was settled.
+func (w *wave) printSummary(all bool) bool {
 	var s api.FunctionStatus
 	if status := w.daemon.Status(); len(status) > 0 {
 		s = status[0]
 	}
 	if !all {
-		w.line("demo: not all messages are settled; run it again over the same data directory to finish them")
+		w.printLine("demo: not all messages are settled; run it again over the same data directory to finish them")
 	}
 	lost := int64(0)
 	if all { // then nothing is left, and a message that came twice was done twice
 		lost = max(w.sent-s.Done-s.Rejected, 0)
 	}
-	w.line("demo: sent %d, done %d, failed %d, dead %d, lost %d, in %.1f s, with up to %d instances and %d workers",
+	w.printLine("demo: sent %d, done %d, failed %d, dead %d, lost %d, in %.1f s, with up to %d instances and %d workers",
 		w.sent, s.Done, s.Failed, s.Rejected, lost, time.Since(w.started).Seconds(), w.most.instances, w.most.workers)
 	return all && lost == 0
-}
-
-func (w *wave) line(format string, args ...any) {
-	_, _ = fmt.Fprintf(w.io.Out, format+"\n", args...)
 }

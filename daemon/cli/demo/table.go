@@ -1,4 +1,4 @@
-package cli
+package demo
 
 import (
 	"context"
@@ -8,13 +8,14 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/drover-run/drover/daemon/cli/statustext"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/api"
 )
 
-// demoTable shows how the functions are doing: a table that is drawn over itself
+// table shows how the functions are doing: a table that is drawn over itself
 // on a terminal, a line a function every two seconds elsewhere.
-type demoTable struct {
+type table struct {
 	out   io.Writer
 	live  bool
 	every time.Duration
@@ -25,9 +26,9 @@ type demoTable struct {
 	earlier map[string]api.FunctionStatus
 }
 
-func newDemoTable(std *IO, plain bool) *demoTable {
-	t := &demoTable{
-		out: std.Out, live: std.OutIsTerminal && !plain, every: 2 * time.Second,
+func newTable(out io.Writer, live bool) *table {
+	t := &table{
+		out: out, live: live, every: 2 * time.Second,
 		started: time.Now(), shown: time.Now(), earlier: make(map[string]api.FunctionStatus),
 	}
 	if t.live {
@@ -36,24 +37,24 @@ func newDemoTable(std *IO, plain bool) *demoTable {
 	return t
 }
 
-// demoRow is a function's line, as texts.
-type demoRow struct {
+// row is a function's line, as texts.
+type row struct {
 	name, handler, kind, backlog, inFlight, rate, p50, p99, workers, failed string
 }
 
-// show draws if it is time to.
-func (t *demoTable) show(r *demoRun) {
+// showIfDue draws if it is time to.
+func (t *table) showIfDue(r *run) {
 	now := time.Now()
 	elapsed := now.Sub(t.shown)
 	if elapsed < t.every {
 		return
 	}
 	t.shown = now
-	var rows []demoRow
+	var rows []row
 	for _, s := range r.daemon.Status() {
-		row := t.row(r, s, elapsed)
-		row.kind = r.daemon.Kind(s.Name).Words()
-		rows = append(rows, row)
+		next := t.newRow(r, s, elapsed)
+		next.kind = r.daemon.Kind(s.Name).Words()
+		rows = append(rows, next)
 		t.earlier[s.Name] = s
 	}
 	if t.live {
@@ -66,10 +67,10 @@ func (t *demoTable) show(r *demoRun) {
 	}
 }
 
-func (t *demoTable) row(r *demoRun, s api.FunctionStatus, elapsed time.Duration) demoRow {
+func (t *table) newRow(r *run, s api.FunctionStatus, elapsed time.Duration) row {
 	earlier := t.earlier[s.Name]
 	recent := s.Latency.Since(earlier.Latency)
-	row := demoRow{
+	next := row{
 		name: s.Name, handler: s.Handler,
 		backlog:  "?",
 		inFlight: fmt.Sprint(s.InFlight),
@@ -80,17 +81,17 @@ func (t *demoTable) row(r *demoRun, s api.FunctionStatus, elapsed time.Duration)
 		failed:   fmt.Sprint(s.Failed),
 	}
 	if s.Workers > 0 {
-		row.workers = fmt.Sprint(s.Workers)
+		next.workers = fmt.Sprint(s.Workers)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if b, err := r.daemon.Backlog(ctx, s.Name); err == nil {
-		row.backlog = fmt.Sprint(b.Ready)
+		next.backlog = fmt.Sprint(b.Ready)
 	}
-	return row
+	return next
 }
 
-func (t *demoTable) draw(rows []demoRow, apps []api.AppOverview, now time.Time) {
+func (t *table) draw(rows []row, apps []api.AppOverview, now time.Time) {
 	var b strings.Builder
 	if t.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", t.drawn)
@@ -103,11 +104,11 @@ func (t *demoTable) draw(rows []demoRow, apps []api.AppOverview, now time.Time) 
 	}
 	_ = w.Flush()
 	for _, a := range apps {
-		fmt.Fprintln(&b, appText(a))
+		fmt.Fprintln(&b, statustext.App(a))
 	}
 	t.drawn = len(rows) + 2 + len(apps)
 	_, _ = io.WriteString(t.out, b.String())
 }
 
 // end leaves the last table where it is.
-func (t *demoTable) end() { t.drawn = 0 }
+func (t *table) end() { t.drawn = 0 }
