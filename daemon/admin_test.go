@@ -222,7 +222,7 @@ func TestReadinessOfADaemonThatStops(t *testing.T) {
 			t.Errorf("%s: %d, want %d", path, status, want)
 		}
 	}
-	d.enter(api.PhaseStopping)
+	d.phase.set(api.PhaseStopping)
 	if status, text := ask(t, probes, "/readyz"); status != 503 || !strings.Contains(text, "it is stopping") {
 		t.Errorf("readyz of one that stops: %d, %s", status, text)
 	}

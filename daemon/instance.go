@@ -21,7 +21,7 @@ const reportInterval = 500 * time.Millisecond
 // RunInstance runs one of several instances until its parent, at the other end of link, has
 // it drain. ctx ends it too; if it ends during the drain, the drain is cut short. newLog
 // returns the log of a configuration and its level. The errors are those of Daemon.Run.
-func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog func(configs.Log) (*slog.Logger, *slog.LevelVar), options ...Option) (err error) {
+func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog func(configs.Log) (*slog.Logger, *slog.LevelVar), opts ...Option) (err error) {
 	var hello instances.Greeting
 	if err := json.Unmarshal(link.Hello, &hello); err != nil {
 		return fmt.Errorf("reading the greeting: %w", err)
@@ -33,7 +33,7 @@ func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog 
 	log, level := newLog(cfg.Log)
 	running, stop := context.WithCancel(ctx)
 	defer stop()
-	ended, hurry := make(chan struct{}), make(chan struct{})
+	ended, force := make(chan struct{}), make(chan struct{})
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer close(ended)
@@ -46,35 +46,35 @@ func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog 
 		}
 		select {
 		case <-ctx.Done(): // a signal during the drain
-			close(hurry)
+			close(force)
 		case <-ended:
 		}
 	})
 	ready := make(chan struct{})
-	d := New(cfg, append(options, WithLogger(log.With("instance", hello.ID)), WithLogLevel(level), WithWholeProcess(), WithHurry(hurry),
+	d := New(cfg, append(opts, WithLogger(log.With("instance", hello.ID)), WithLogLevel(level), WithWholeProcess(), WithForceStop(force),
 		withParent(hello.Parent), WithReady(func() { close(ready) }))...)
 	background.Go(func() {
 		select {
 		case <-ready:
-			d.report(link, ended)
+			sendReports(d, link, ended)
 		case <-ended:
 		}
 	})
 	err = d.Run(running)
 	select {
 	case <-ready:
-		err = errors.Join(err, link.Report(d.InFlight(), d.newReport())) // the last word
+		err = errors.Join(err, link.Report(d.InFlight(), newReport(d))) // the last word
 	default:
 	}
 	return err
 }
 
-// report reports until the instance has ended.
-func (d *Daemon) report(link *local.Link, ended <-chan struct{}) {
+// sendReports sends reports to the parent until the instance has ended.
+func sendReports(d *Daemon, link *local.Link, ended <-chan struct{}) {
 	tick := time.NewTicker(reportInterval)
 	defer tick.Stop()
 	for {
-		if err := link.Report(d.InFlight(), d.newReport()); err != nil {
+		if err := link.Report(d.InFlight(), newReport(d)); err != nil {
 			return // the parent has ended, so that the instance drains
 		}
 		select {
@@ -85,17 +85,17 @@ func (d *Daemon) report(link *local.Link, ended <-chan struct{}) {
 	}
 }
 
-// regreeted reads the greeting that an instance is sent to go on with.
-func (d *Daemon) regreeted(text []byte) (*configs.Config, error) {
+// parseGreeting returns the configuration in a greeting that the parent sent for a reload.
+func parseGreeting(text []byte, env configs.Env) (*configs.Config, error) {
 	var hello instances.Greeting
 	if err := json.Unmarshal(text, &hello); err != nil {
 		return nil, fmt.Errorf("this is one of several instances; reload the parent: %w", err)
 	}
-	return hello.ParseConfig(d.env, bodymemory.InstanceLimit)
+	return hello.ParseConfig(env, bodymemory.InstanceLimit)
 }
 
-// newReport reports on this instance to its parent.
-func (d *Daemon) newReport() instances.Report {
+// newReport returns the report of an instance to its parent.
+func newReport(d *Daemon) instances.Report {
 	return instances.NewReport(d.running(), d.appRegistry.Statuses(usageReported), d.config().Apps, time.Now())
 }
 

@@ -32,7 +32,7 @@ func TestInFlightMemory(t *testing.T) {
 	d = New(cfg, WithTrigger("f", queue.Trigger()), WithFuncs(handlers.Funcs{"f": func(_ context.Context, m *triggers.Message) ([]byte, error) {
 		<-release
 		if len(m.Body) == size {
-			for used := d.bodies().Used(); ; {
+			for used := d.view().Bodies().Used(); ; {
 				if before := most.Load(); used <= before || most.CompareAndSwap(before, used) {
 					break
 				}
@@ -76,7 +76,7 @@ func TestInFlightMemory(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if used := d.bodies().Used(); used != 0 {
+	if used := d.view().Bodies().Used(); used != 0 {
 		t.Errorf("%d bytes are left", used)
 	}
 	if n := most.Load(); n > limit {

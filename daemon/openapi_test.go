@@ -150,9 +150,9 @@ func TestOpenAPI(t *testing.T) {
 	} {
 		a.answers(t, c.operation, c.method, c.path, c.want)
 	}
-	d.enter(api.PhaseStopping)
+	d.phase.set(api.PhaseStopping)
 	a.answers(t, "getReadiness", "GET", "/readyz", 503)
-	d.enter(api.PhaseRunning)
+	d.phase.set(api.PhaseRunning)
 
 	for path, methods := range a.paths {
 		for method, what := range methods {
@@ -220,7 +220,7 @@ func TestLatenciesAsJSON(t *testing.T) {
 
 func TestExplainWhileItStops(t *testing.T) {
 	d, _, cfg := adminDaemon(t, nil)
-	d.enter(api.PhaseStopping)
+	d.phase.set(api.PhaseStopping)
 	if _, text := ask(t, admin.SocketPath(cfg.DataDir), "/v1/explain?about=f"); !strings.Contains(text, `"state": "stopping"`) || !strings.Contains(text, "the daemon is stopping") {
 		t.Errorf("%s", text)
 	}

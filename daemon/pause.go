@@ -4,15 +4,13 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/instances"
 )
-
-// This file has a function receive nothing for a while, because somebody asks. A
-// pause ends with the daemon.
 
 // SetPaused pauses a function in all instances, or resumes it; until is when it resumes by
 // itself, zero for never. It reports whether there is a function of that name.
@@ -37,12 +35,12 @@ func (d *Daemon) SetPaused(ctx context.Context, name string, paused bool, until 
 	}
 	d.mu.Unlock()
 	d.log.Info("paused by hand", "function", name, "paused", paused, "until", until)
-	d.spreadPauses(ctx)
+	sendPauses(ctx, d, fleet)
 	return true
 }
 
-// spreadPauses tells the instances what is paused, where they do not know.
-func (d *Daemon) spreadPauses(ctx context.Context) {
+// sendPauses sends pauses to the instances that do not have them.
+func sendPauses(ctx context.Context, d *Daemon, fleet *instances.Fleet) {
 	d.mu.Lock()
 	for name, until := range d.paused {
 		if !until.IsZero() && !until.After(time.Now()) {
@@ -51,7 +49,7 @@ func (d *Daemon) spreadPauses(ctx context.Context) {
 	}
 	paused := maps.Clone(d.paused)
 	d.mu.Unlock()
-	for id, functions := range d.instances().PauseMismatches(paused) {
+	for id, functions := range fleet.PauseMismatches(paused) {
 		client := admin.NewSocketClient(instances.Dir(d.cfg.DataDir, id))
 		for _, name := range functions {
 			until, should := paused[name]
@@ -66,14 +64,14 @@ func pauseRoutes(d *Daemon) []admin.Route {
 	return []admin.Route{{
 		ID: "pauseFunction", Method: http.MethodPost, Path: api.PausePattern, Help: "Pause a function: stop receiving new messages; those in flight finish.",
 		Params: []admin.Param{admin.FunctionParam, {Name: "until", Help: "when it resumes; by default when it is resumed, or the daemon restarts", Format: "date-time"}},
-		Answer: api.Health{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: d.answerPause,
+		Answer: api.Health{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: func(w http.ResponseWriter, r *http.Request) { answerPause(d, w, r) },
 	}, {
 		ID: "resumeFunction", Method: http.MethodPost, Path: api.ResumePattern, Help: "Resume a paused function.",
-		Params: []admin.Param{admin.FunctionParam}, Answer: api.Health{}, ErrorStatuses: []int{http.StatusNotFound}, Handler: d.answerResume,
+		Params: []admin.Param{admin.FunctionParam}, Answer: api.Health{}, ErrorStatuses: []int{http.StatusNotFound}, Handler: func(w http.ResponseWriter, r *http.Request) { answerPaused(d, w, r, false, time.Time{}) },
 	}}
 }
 
-func (d *Daemon) answerPause(w http.ResponseWriter, r *http.Request) {
+func answerPause(d *Daemon, w http.ResponseWriter, r *http.Request) {
 	var until time.Time
 	if text := r.URL.Query().Get("until"); text != "" {
 		var err error
@@ -82,16 +80,12 @@ func (d *Daemon) answerPause(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	d.answerPaused(w, r, true, until)
+	answerPaused(d, w, r, true, until)
 }
 
-func (d *Daemon) answerResume(w http.ResponseWriter, r *http.Request) {
-	d.answerPaused(w, r, false, time.Time{})
-}
-
-func (d *Daemon) answerPaused(w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
+func answerPaused(d *Daemon, w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
 	if name := r.PathValue("name"); !d.SetPaused(r.Context(), name, paused, until) {
-		admin.RefuseUnknown(w, name, d.names())
+		admin.RefuseUnknown(w, name, slices.Sorted(maps.Keys(d.config().Functions)))
 		return
 	}
 	admin.Answer(w, http.StatusOK, api.Health{Status: "ok"})

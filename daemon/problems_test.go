@@ -76,7 +76,7 @@ func TestRefusedVerdictsAreReported(t *testing.T) {
 		synctest.Wait()
 		d := New(nil)
 		d.functions = []*apps.Function{f}
-		d.enter(api.PhaseRunning)
+		d.phase.set(api.PhaseRunning)
 		if reasons := fmt.Sprint(d.view().NotReady()); !strings.Contains(reasons, "nothing is received") || !strings.Contains(reasons, errNoGrave.Error()) {
 			t.Errorf("not ready, since: %s", reasons)
 		}

@@ -1,14 +1,17 @@
 package daemon
 
 import (
-	"maps"
-	"slices"
+	"cmp"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
+	"github.com/drover-run/drover/triggers"
 )
 
 // usageReported is how old the resource usage of processes may be in the reports of an instance,
@@ -18,35 +21,27 @@ const (
 	usageReported = 5 * time.Second
 )
 
+// locked returns what read returns while the daemon's lock is held.
+func locked[T any](d *Daemon, read func() T) T {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return read()
+}
+
 // view returns what the package status reports of.
 func (d *Daemon) view() *status.View {
 	return &status.View{
-		Phase: d.inPhase, Config: d.config, Running: d.running, Fleet: d.instances,
+		Phase: d.phase.get, Config: d.config, Running: d.running, Fleet: d.instances,
 		Apps:   func() map[string]apps.Status { return d.appRegistry.Statuses(usageFresh) },
-		Reload: d.lastReload, Bodies: d.bodies, Traces: d.tracing, StoreNames: d.stores.Names, StoreProblem: d.stores.problem,
-		Backlogs: &d.backlogs, Logs: d.logs, Decisions: &d.decisions, DataDir: d.dataDir, Log: d.log,
+		Reload: func() status.Reload { return locked(d, func() status.Reload { return d.reloaded }) },
+		Bodies: func() *triggers.Budget {
+			return cmp.Or(locked(d, func() *triggers.Budget { return d.budget }), new(triggers.Budget))
+		},
+		Traces:     func() *telemetry.Traces { return locked(d, func() *telemetry.Traces { return d.traces }) },
+		StoreNames: d.stores.Names, StoreProblem: d.stores.problem,
+		Backlogs: &d.backlogs, Logs: d.logs, Decisions: &d.decisions, DataDir: func() string { return d.cfg.DataDir }, // Run may complete the configuration later
+		Log: d.log,
 	}
-}
-
-// dataDir is read only when it is used: a program may ask for the status before Run has completed
-// the configuration.
-func (d *Daemon) dataDir() string { return d.cfg.DataDir }
-
-// enter starts a phase, such as api.PhaseRunning.
-func (d *Daemon) enter(phase string) { d.phase.Store(phase) }
-
-func (d *Daemon) inPhase() string {
-	if p, ok := d.phase.Load().(string); ok {
-		return p
-	}
-	return api.PhaseStarting
-}
-
-// tracing returns where spans are sent; nil if nothing is traced.
-func (d *Daemon) tracing() *telemetry.Traces {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.traces
 }
 
 // Status reports on every function, by name. It is empty before the daemon is ready.
@@ -62,5 +57,26 @@ func (d *Daemon) Kind(function string) *FunctionKind {
 	return status.KindOf(d.view().AppStatuses(), function)
 }
 
-// names returns the names of the configured functions, sorted.
-func (d *Daemon) names() []string { return slices.Sorted(maps.Keys(d.config().Functions)) }
+// phase is one of the phases in package api. The zero value is api.PhaseStarting.
+type phase struct{ value atomic.Value }
+
+func (p *phase) set(name string) { p.value.Store(name) }
+
+func (p *phase) get() string {
+	if name, ok := p.value.Load().(string); ok {
+		return name
+	}
+	return api.PhaseStarting
+}
+
+// stores are the embedded servers, by connection.
+type stores struct{ sources.Stores }
+
+// problem returns the problem of a connection's store; nil if there is none.
+func (s *stores) problem(connection string) *api.FunctionProblem {
+	since, why := s.Failure(connection)
+	if why == nil {
+		return nil
+	}
+	return &api.FunctionProblem{Kind: api.ProblemStore, Text: fmt.Sprintf("connection %s: %v", connection, why), Since: since, Blocks: true}
+}

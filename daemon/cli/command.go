@@ -320,7 +320,7 @@ func (std *IO) onHangUp(ctx context.Context, stop context.CancelFunc, d *daemon.
 
 // options are those of a daemon that a command runs.
 func (std *IO) options() []daemon.Option {
-	out := []daemon.Option{daemon.WithEnv(std.Env, std.Environ), daemon.WithFuncs(std.Funcs), daemon.WithHurry(std.Hurry)}
+	out := []daemon.Option{daemon.WithEnv(std.Env, std.Environ), daemon.WithFuncs(std.Funcs), daemon.WithForceStop(std.Hurry)}
 	if std.Program != "" {
 		out = append(out, daemon.WithInstances(local.Command{
 			Path: std.Program, Args: []string{"instance"}, Env: std.Environ(), Stdout: std.Out, Stderr: std.Err,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -18,21 +19,16 @@ import (
 )
 
 const (
-	// dataDirMode is for data_dir, where it is made.
-	dataDirMode = 0o700
 	// closeLimit bounds the closing of a trigger.
 	closeLimit = 10 * time.Second
 )
 
-// This file opens and closes what a configuration needs, in order. The packages sources and apps
-// make the single things.
-
-// parts is what a daemon has open of one configuration, by name. A reload makes the
-// parts of the new configuration, which keep what did not change of the old ones.
-type parts struct {
+// resources is what a daemon has open of one configuration, by name. A reload opens the
+// resources of the new configuration, which reuse what did not change.
+type resources struct {
 	daemon *Daemon
 	cfg    *configs.Config
-	old    *parts // what may be kept; nil at the start
+	old    *resources // may be reused; nil at the start
 
 	functions map[string]*apps.Function
 	sources   map[string]triggers.Trigger // by function, where instances do the work
@@ -40,8 +36,8 @@ type parts struct {
 	shared    *sources.Set                // what triggers and outputs share
 }
 
-func newParts(d *Daemon, cfg *configs.Config, old *parts) *parts {
-	p := &parts{
+func newResources(d *Daemon, cfg *configs.Config, old *resources) *resources {
+	p := &resources{
 		daemon: d, cfg: cfg, old: old,
 		functions: make(map[string]*apps.Function), sources: make(map[string]triggers.Trigger),
 	}
@@ -57,9 +53,8 @@ func newParts(d *Daemon, cfg *configs.Config, old *parts) *parts {
 	return p
 }
 
-// open makes everything, in the order in which it is needed: what takes long and
-// fails often comes first.
-func (p *parts) open(ctx context.Context) error {
+// openAll opens everything: first what takes long and fails often.
+func (p *resources) openAll(ctx context.Context) error {
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
@@ -67,7 +62,7 @@ func (p *parts) open(ctx context.Context) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
-		if p.keepsFunction(name) {
+		if p.canReuseFunction(name) {
 			p.functions[name] = p.old.functions[name]
 			continue
 		}
@@ -79,7 +74,7 @@ func (p *parts) open(ctx context.Context) error {
 }
 
 // connect opens the connections that functions use.
-func (p *parts) connect(ctx context.Context) error {
+func (p *resources) connect(ctx context.Context) error {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
 		for _, connection := range p.cfg.Functions[name].Connections() {
@@ -92,8 +87,8 @@ func (p *parts) connect(ctx context.Context) error {
 	return p.shared.Connect(ctx, names)
 }
 
-// inOrder are the functions by their names.
-func (p *parts) inOrder() []*apps.Function {
+// inOrder returns the functions in the order of their names.
+func (p *resources) inOrder() []*apps.Function {
 	out := make([]*apps.Function, 0, len(p.functions))
 	for _, name := range slices.Sorted(maps.Keys(p.functions)) {
 		out = append(out, p.functions[name])
@@ -101,13 +96,13 @@ func (p *parts) inOrder() []*apps.Function {
 	return out
 }
 
-// openSources opens the triggers alone, to be asked for their backlogs.
-func (p *parts) openSources(ctx context.Context) error {
+// openSources opens only the triggers, for their backlogs.
+func (p *resources) openSources(ctx context.Context) error {
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
-		if p.keepsSource(name) {
+		if p.canReuseSource(name) {
 			p.sources[name] = p.old.sources[name]
 			continue
 		}
@@ -120,12 +115,11 @@ func (p *parts) openSources(ctx context.Context) error {
 	return nil
 }
 
-// close undoes open, in the reverse order, but for what others keep; nil keeps
-// nothing. Settlements travel on the triggers, so they close when all work is
-// settled.
-func (p *parts) close(keep *parts) error {
+// close closes, in the reverse order, everything that keep does not have; keep may be nil. It
+// must be called when all messages are settled, since that goes through the triggers.
+func (p *resources) close(keep *resources) error {
 	if keep == nil {
-		keep = &parts{}
+		keep = &resources{}
 	}
 	p.apps.ClosePools(keep.apps, p.daemon.appRegistry.PoolEnded)
 	errs := p.closeFunctions(keep)
@@ -133,9 +127,9 @@ func (p *parts) close(keep *parts) error {
 	return errors.Join(append(errs, p.shared.Close(keep.shared))...)
 }
 
-// closeFunctions closes functions and sources, all at once: each waits for its server, and there
-// may be a thousand.
-func (p *parts) closeFunctions(keep *parts) (errs []error) {
+// closeFunctions closes functions and sources, all at once: each waits for its server, and
+// there may be a thousand.
+func (p *resources) closeFunctions(keep *resources) (errs []error) {
 	var mu sync.Mutex
 	var closing sync.WaitGroup
 	do := func(closeIt func() error) {
@@ -165,9 +159,9 @@ func (p *parts) closeFunctions(keep *parts) (errs []error) {
 	return errs
 }
 
-// openFunction joins a trigger and a handler. What was opened of a function that
-// does not open after all is closed with the parts.
-func (p *parts) openFunction(ctx context.Context, name string, settings configs.Function) error {
+// openFunction opens a function's handler, outputs and trigger. If it fails, close closes
+// what was opened.
+func (p *resources) openFunction(ctx context.Context, name string, settings configs.Function) error {
 	d := p.daemon
 	given := d.triggers[name]
 	if given != nil && p.old != nil && p.old.functions[name] != nil {
@@ -198,7 +192,7 @@ func (p *parts) openFunction(ctx context.Context, name string, settings configs.
 }
 
 // openOutput opens an output of a function, and starts it.
-func (p *parts) openOutput(ctx context.Context, f *apps.Function, settings configs.Output) error {
+func (p *resources) openOutput(ctx context.Context, f *apps.Function, settings configs.Output) error {
 	to, err := p.shared.OpenOutput(ctx, settings)
 	if err != nil {
 		return err
@@ -210,9 +204,9 @@ func (p *parts) openOutput(ctx context.Context, f *apps.Function, settings confi
 	return nil
 }
 
-// checkParts looks for what is wrong with a configuration on this machine and in
-// this program, without starting anything of the user's.
-func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, env configs.Env, environ []string) (notes []string, err error) {
+// checkResources returns what is wrong with a configuration on this machine and in this
+// program as the error, and remarks as notes. It starts none of the user's code.
+func checkResources(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, env configs.Env, environ []string) (notes []string, err error) {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
 		if needs := sources.TraitsOf(cfg.Functions[name].Trigger).Requirement; needs != "" {
 			notes = append(notes, fmt.Sprintf("function %s %s", name, needs))
@@ -220,4 +214,34 @@ func checkParts(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, 
 	}
 	more, errs := apps.CheckApps(ctx, cfg, env, environ)
 	return append(notes, more...), errors.Join(append(apps.CheckFuncs(cfg, funcs), errs...)...)
+}
+
+// dropOld releases the resources that these follow.
+func (p *resources) dropOld() {
+	p.old = nil
+	p.apps.ForgetOld()
+	p.shared.DropEarlier()
+}
+
+// sameSettings reports whether the settings of a function, without its app, are unchanged.
+func (p *resources) sameSettings(name string) bool {
+	if p.old == nil {
+		return false
+	}
+	was, found := p.old.cfg.Functions[name]
+	return found && reflect.DeepEqual(was, p.cfg.Functions[name]) &&
+		!slices.ContainsFunc(was.Connections(), func(c string) bool { return !reflect.DeepEqual(p.old.cfg.Connections[c], p.cfg.Connections[c]) })
+}
+
+func (p *resources) canReuseSource(name string) bool {
+	return p.sameSettings(name) && p.old.sources[name] != nil
+}
+
+// canReuseFunction must be called when the pools have started.
+func (p *resources) canReuseFunction(name string) bool {
+	if !p.sameSettings(name) || p.old.functions[name] == nil || p.old.functions[name].LoadError() != nil {
+		return false
+	}
+	c, found := p.cfg.Functions[name].Handler.Code()
+	return !found || p.apps.Pool(c.App) == p.old.apps.Pool(c.App)
 }

@@ -13,19 +13,17 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/instances"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
-// This file reloads a daemon whose instances do the work: what it has open itself
-// are the sources. The first instance finds out whether all else opens, too: if it
-// refuses, nothing has changed.
-
-// reloadFleet has the instances go on with another configuration.
-func (d *Daemon) reloadFleet(ctx context.Context, r reloadRequest) {
+// reloadInstances reloads the configuration in all instances. The first one shows whether
+// everything opens: if it refuses, nothing has changed.
+func (d *supervisor) reloadInstances(ctx context.Context, r reloadRequest) {
 	now := d.current()
-	next := newParts(d, r.cfg, now)
-	err := d.reloadable(now, r.cfg)
+	next := newResources(d.Daemon, r.cfg, now)
+	err := checkReloadable(d.Daemon, now, r.cfg)
 	if err == nil {
-		_, err = checkParts(ctx, r.cfg, d.funcs, d.env, d.environ())
+		_, err = checkResources(ctx, r.cfg, d.funcs, d.env, d.environ())
 	}
 	if err == nil {
 		err = next.openSources(ctx)
@@ -41,20 +39,22 @@ func (d *Daemon) reloadFleet(ctx context.Context, r reloadRequest) {
 		r.answer <- reloadAnswer{err: errors.Join(err, next.close(now))}
 		return
 	}
-	next.forgetOld()
-	d.setLevel(r.cfg.Log)
+	next.dropOld()
+	if d.level != nil {
+		d.level.Set(telemetry.ParseLevel(r.cfg.Log.Level))
+	}
 	d.hold(next)
 	fleet.UseSources(next.sources)
-	d.spreadReload(ctx)
+	d.sendReloads(ctx)
 	if err := now.close(next); err != nil {
-		d.log.Warn("closing replaced parts", "error", err)
+		d.log.Warn("closing what was replaced", "error", err)
 	}
 	d.log.Info("reloaded", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
 	r.answer <- reloadAnswer{changes: changes}
 }
 
-// spreadReload tells the instances of the configuration that do not know it.
-func (d *Daemon) spreadReload(ctx context.Context) {
+// sendReloads sends the configuration to the instances that do not have it.
+func (d *supervisor) sendReloads(ctx context.Context) {
 	fleet := d.instances()
 	for _, id := range fleet.Outdated(false) {
 		if _, err := d.reloadInstance(ctx, id, d.config()); err != nil {
@@ -65,12 +65,12 @@ func (d *Daemon) spreadReload(ctx context.Context) {
 	}
 }
 
-// reloadLimit bounds a reload: new code is loaded, old work drained.
+// reloadLimit bounds a reload, which loads code and drains functions.
 func reloadLimit(cfg *configs.Config) time.Duration {
 	return apps.StartLimit(cfg) + cfg.Drain.D() + 2*cutShortGrace
 }
 
-func (d *Daemon) reloadInstance(ctx context.Context, id int, cfg *configs.Config) (changes api.Changes, err error) {
+func (d *supervisor) reloadInstance(ctx context.Context, id int, cfg *configs.Config) (changes api.Changes, err error) {
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit(cfg))
 	defer cancel()
 	hello, err := Greeting(cfg, id)
@@ -84,15 +84,15 @@ func (d *Daemon) reloadInstance(ctx context.Context, id int, cfg *configs.Config
 	return changes, nil
 }
 
-// compareSettings tells what changes of a configuration, as far as it says.
+// compareSettings returns what changes from one configuration to another.
 func compareSettings(was, is *configs.Config) api.Changes {
-	p := &parts{cfg: is, old: &parts{cfg: was}}
+	p := &resources{cfg: is, old: &resources{cfg: was}}
 	changes := api.Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
 	for _, name := range slices.Sorted(maps.Keys(is.Functions)) {
 		switch _, found := was.Functions[name]; {
 		case !found:
 			changes.Added = append(changes.Added, name)
-		case p.keepsSettings(name):
+		case p.sameSettings(name):
 			changes.Kept = append(changes.Kept, name)
 		default:
 			changes.Changed = append(changes.Changed, name)

@@ -15,16 +15,15 @@ import (
 	"github.com/drover-run/drover/scaler/local"
 )
 
-// This file is a daemon that lets others do the work: it keeps the embedded
-// server, asks for backlogs, and has as many instances as the policy wants.
+// minScaleInterval is the shortest time between two decisions on the number of instances.
+const minScaleInterval = time.Second
 
-const (
-	// soonest is the least time between two decisions on instances.
-	soonest = time.Second
-)
+// supervisor is a daemon whose instances do the work. It has the embedded servers, reads the
+// backlogs and scales the instances.
+type supervisor struct{ *Daemon }
 
-// supervise runs instances until ctx ends, and drains them.
-func (d *Daemon) supervise(ctx context.Context) (err error) {
+// run runs instances until ctx ends, and drains them.
+func (d *supervisor) run(ctx context.Context) (err error) {
 	if d.program == nil {
 		return &StartError{errors.New("scale.instances has several instances, but the program cannot start them: use `drover run`, cli.Main, or the option WithInstances")}
 	}
@@ -44,17 +43,17 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 		return &StartError{err}
 	}
 	defer stopAdmin()
-	parts := newParts(d, d.cfg, nil)
-	d.hold(parts)
+	first := newResources(d.Daemon, d.cfg, nil)
+	d.hold(first)
 	defer func() { err = errors.Join(err, d.current().close(nil)) }()
-	if err := parts.openSources(ctx); err != nil {
+	if err := first.openSources(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped while it started
 		}
 		return &StartError{err}
 	}
 
-	fleet := instances.NewFleet(parts.sources, d.log)
+	fleet := instances.NewFleet(first.sources, d.log)
 	var stopping, cutShort atomic.Bool
 	provisioner := local.New(local.Config{
 		Command: *d.program,
@@ -87,9 +86,9 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 		}
 	})
 
-	// One shows whether the code loads, also where none may do.
-	first := max(d.cfg.Scale.Instances.Min, 1)
-	if err := provisioner.Set(ctx, first); err != nil {
+	// At least one is started, to find out whether the code loads.
+	wanted := max(d.cfg.Scale.Instances.Min, 1)
+	if err := provisioner.Set(ctx, wanted); err != nil {
 		return err
 	}
 	if err := provisioner.Ready(ctx); err != nil {
@@ -101,18 +100,18 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 	d.mu.Lock()
 	d.fleet = fleet
 	d.mu.Unlock()
-	d.log.Info("running", "functions", len(parts.sources), "scale", d.cfg.Scale.String())
+	d.log.Info("running", "functions", len(first.sources), "scale", d.cfg.Scale.String())
 	d.onReady()
 
-	d.enter(api.PhaseRunning)
-	d.scaleInstances(ctx, &instances.Scaler{Fleet: fleet, Config: d.config, Decisions: &d.decisions, Log: d.log, Wanted: first})
+	d.phase.set(api.PhaseRunning)
+	d.scaleInstances(ctx, &instances.Scaler{Fleet: fleet, Config: d.config, Decisions: &d.decisions, Log: d.log, Wanted: wanted})
 	stopping.Store(true)
-	d.enter(api.PhaseStopping)
+	d.phase.set(api.PhaseStopping)
 	d.log.Info("stopping: the instances drain", "in_flight", d.InFlight(), "at_most", d.cfg.Drain.String())
 	stop()
 	select {
 	case <-ended:
-	case <-d.hurry:
+	case <-d.forceStop:
 		d.log.Warn("second signal; cancelling messages in flight", "in_flight", d.InFlight())
 		provisioner.Hurry()
 		<-ended
@@ -124,15 +123,15 @@ func (d *Daemon) supervise(ctx context.Context) (err error) {
 }
 
 // scaleInstances sets the number of instances, and reloads them, until ctx ends.
-func (d *Daemon) scaleInstances(ctx context.Context, s *instances.Scaler) {
+func (d *supervisor) scaleInstances(ctx context.Context, s *instances.Scaler) {
 	interval := d.config().Scale.Interval.D()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		s.ScaleOnce(ctx)
-		d.spreadPauses(ctx)
-		d.spreadReload(ctx)
-		pause := time.NewTimer(soonest)
+		sendPauses(ctx, d.Daemon, s.Fleet)
+		d.sendReloads(ctx)
+		pause := time.NewTimer(minScaleInterval)
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
@@ -140,9 +139,9 @@ func (d *Daemon) scaleInstances(ctx context.Context, s *instances.Scaler) {
 		pause.Stop()
 		select {
 		case <-tick.C:
-		case <-s.Fleet.Full(): // more may be needed, and need not wait
+		case <-s.Fleet.Full(): // more may be needed at once
 		case r := <-d.reloads:
-			d.reloadFleet(ctx, r)
+			d.reloadInstances(ctx, r)
 			if is := d.config().Scale.Interval.D(); is != interval {
 				interval = is
 				tick.Reset(interval)

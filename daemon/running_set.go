@@ -9,50 +9,50 @@ import (
 	"github.com/drover-run/drover/daemon/internal/apps"
 )
 
-// crew is the functions that run. Its methods are called from one goroutine, the
-// daemon's.
+// runningSet is the functions that run. Its methods must be called from one goroutine.
 //
-// Stopping is two contexts: the first ends receiving, the second ends work. Each
-// function has two of its own below them, so that one can stop without the others.
-type crew struct {
+// A stop ends two contexts: first that of receiving, then that of the calls in flight. Each
+// function has its own two below them, so that it can stop alone.
+type runningSet struct {
 	daemon                                   *Daemon
 	receiving, working, settling             context.Context
 	stopReceiving, stopWorking, stopSettling context.CancelFunc
 
-	members map[*apps.Function]*member
-	ended   chan struct{} // told when one has ended
-	atLast  []func()      // what is left to do when all have
+	members map[*apps.Function]*runningFunction
+	ended   chan struct{} // receives when a function has ended
+	atEnd   []func()      // called when all have ended
 }
 
-// member is one function that runs.
-type member struct {
+// runningFunction is one function of the set.
+type runningFunction struct {
 	stopReceiving, stopWorking context.CancelFunc
 	ended                      chan struct{} // closed when everything that it received is settled
 	err                        error         // why it could not go on; read after ended is closed
 }
 
-// newCrew returns one without functions, that stops receiving when ctx ends.
-func newCrew(ctx context.Context, d *Daemon) *crew {
-	c := &crew{daemon: d, members: make(map[*apps.Function]*member), ended: make(chan struct{}, 1)}
+// newRunningSet returns an empty set, which stops receiving when ctx ends.
+func newRunningSet(ctx context.Context, d *Daemon) *runningSet {
+	c := &runningSet{daemon: d, members: make(map[*apps.Function]*runningFunction), ended: make(chan struct{}, 1)}
 	c.receiving, c.stopReceiving = context.WithCancel(ctx)
 	c.working, c.stopWorking = context.WithCancel(context.WithoutCancel(ctx))
 	c.settling, c.stopSettling = context.WithCancel(context.WithoutCancel(ctx))
 	return c
 }
 
-// leave frees the contexts, when all have ended or are given up.
-func (c *crew) leave() {
+// endContexts ends the contexts. It must be called when all functions have ended, or the caller
+// has given up waiting for them.
+func (c *runningSet) endContexts() {
 	c.stopReceiving()
 	c.stopWorking()
 	c.stopSettling()
-	for _, do := range c.atLast {
+	for _, do := range c.atEnd {
 		do()
 	}
 }
 
-// start runs a function.
-func (c *crew) start(f *apps.Function) {
-	m := &member{ended: make(chan struct{})}
+// startFunction runs a function.
+func (c *runningSet) startFunction(f *apps.Function) {
+	m := &runningFunction{ended: make(chan struct{})}
 	var receiving, working context.Context
 	receiving, m.stopReceiving = context.WithCancel(c.receiving)
 	working, m.stopWorking = context.WithCancel(c.working)
@@ -60,7 +60,7 @@ func (c *crew) start(f *apps.Function) {
 	go func() {
 		if m.err = f.Run(receiving, working, c.settling); m.err != nil {
 			c.daemon.log.Error("function disabled: its code failed to load; fix it and run drover reload",
-				"function", f.Name, "error", m.err, "detail", detailOf(m.err))
+				"function", f.Name, "error", m.err, "detail", loadErrorDetail(m.err))
 		}
 		m.stopReceiving()
 		m.stopWorking()
@@ -72,8 +72,8 @@ func (c *crew) start(f *apps.Function) {
 	}()
 }
 
-// over reports whether no function goes on any more, and why.
-func (c *crew) over() (why error, over bool) {
+// allEnded reports whether all functions have ended, and returns their errors.
+func (c *runningSet) allEnded() (err error, all bool) {
 	var failures []error
 	for _, m := range c.members {
 		select {
@@ -86,10 +86,10 @@ func (c *crew) over() (why error, over bool) {
 	return errors.Join(failures...), true
 }
 
-// retire has functions receive no more, and calls gone for each when what it has
-// in flight is settled: that is cut short, and given back, when the drain time is
-// over. Where the daemon is told to stop it does not wait: the stop does.
-func (c *crew) retire(functions []*apps.Function, drain time.Duration, gone func(*apps.Function)) {
+// stopFunctions stops functions, and calls gone for each when its messages are settled. At
+// the end of the drain time, the calls in flight are cancelled and their messages released.
+// If the daemon stops meanwhile, it returns at once: the stop drains them.
+func (c *runningSet) stopFunctions(functions []*apps.Function, drain time.Duration, gone func(*apps.Function)) {
 	for _, f := range functions {
 		c.members[f].stopReceiving()
 	}
@@ -129,9 +129,9 @@ func (c *crew) retire(functions []*apps.Function, drain time.Duration, gone func
 	}
 }
 
-// drain ends all, when receiving has ended: at the drain deadline, or at once when
-// it is hurried, what is in flight is cut short.
-func (c *crew) drain() error {
+// drain stops all functions. At the drain deadline, or when the stop is forced, the calls in
+// flight are cancelled.
+func (c *runningSet) drain() error {
 	d := c.daemon
 	limit := d.config().Drain
 	c.stopReceiving()
@@ -148,7 +148,7 @@ func (c *crew) drain() error {
 		return nil
 	case <-time.After(limit.D()):
 		d.log.Warn("drain time exceeded; cancelling messages in flight", "in_flight", d.InFlight())
-	case <-d.hurry:
+	case <-d.forceStop:
 		d.log.Warn("second signal; cancelling messages in flight", "in_flight", d.InFlight())
 	}
 	c.stopWorking()

@@ -1,0 +1,82 @@
+package daemon
+
+import (
+	"log/slog"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/sources"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/scaler/local"
+	"github.com/drover-run/drover/triggers"
+)
+
+// options are what the program decides, beside the configuration.
+type options struct {
+	log         *slog.Logger
+	level       *slog.LevelVar // of the log; nil: fixed
+	env         configs.Env
+	environ     func() []string
+	funcs       handlers.Funcs
+	triggers    map[string]triggers.Trigger
+	connections map[string]*sources.Connection
+	forceStop   <-chan struct{}
+	onReady     func()
+	program     *local.Command // runs an instance; nil: none can be run
+	// parent is the data directory of the daemon that started this instance; empty: this is
+	// not one of several.
+	parent       string
+	wholeProcess bool
+}
+
+// Option changes how a daemon is made.
+type Option func(*options)
+
+// WithFuncs offers Go functions to `handler: {go: NAME}`.
+func WithFuncs(funcs handlers.Funcs) Option { return func(o *options) { o.funcs = funcs } }
+
+// WithLogger sets the log; by default there is none.
+func WithLogger(log *slog.Logger) Option { return func(o *options) { o.log = log } }
+
+// WithEnv sets the environment: lookup returns single variables, such as VIRTUAL_ENV and
+// PATH, and environ what worker processes inherit. By default both are empty.
+func WithEnv(lookup configs.Env, environ func() []string) Option {
+	return func(o *options) { o.env, o.environ = lookup, environ }
+}
+
+// WithTrigger gives a function a trigger of the program in place of the one in its
+// configuration. The daemon closes it.
+func WithTrigger(function string, t triggers.Trigger) Option {
+	return func(o *options) { o.triggers[function] = t }
+}
+
+// WithConnection gives a connection of the program in place of the one in the
+// configuration. The daemon does not close it.
+func WithConnection(name string, c *sources.Connection) Option {
+	return func(o *options) { o.connections[name] = c }
+}
+
+// WithForceStop gives a channel that, when it is closed, ends the drain of a stop at once.
+func WithForceStop(force <-chan struct{}) Option { return func(o *options) { o.forceStop = force } }
+
+// WithReady gives a function that is called once, when everything is loaded and connected
+// and the daemon starts to receive.
+func WithReady(ready func()) Option { return func(o *options) { o.onReady = ready } }
+
+// WithInstances gives the command that runs one instance, for a configuration with several:
+// a program that calls cli.Main, with the argument instance.
+func WithInstances(program local.Command) Option {
+	return func(o *options) { o.program = &program }
+}
+
+// WithWholeProcess lets the daemon set the percentage of the garbage collector by the
+// memory that messages take: the process runs nothing else.
+func WithWholeProcess() Option { return func(o *options) { o.wholeProcess = true } }
+
+// withParent makes the daemon one of several instances, which use the embedded servers of
+// their parent.
+func withParent(dataDir string) Option {
+	return func(o *options) { o.parent = dataDir }
+}
+
+// WithLogLevel gives the level of the logger, which a reload may change.
+func WithLogLevel(level *slog.LevelVar) Option { return func(o *options) { o.level = level } }

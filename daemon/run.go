@@ -1,0 +1,135 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/autoscale"
+	"github.com/drover-run/drover/daemon/internal/bodymemory"
+	"github.com/drover-run/drover/handlers"
+	"github.com/drover-run/drover/handlers/childproc"
+	"github.com/drover-run/drover/triggers"
+)
+
+// ErrCutShort is returned if messages were in flight when a stop's drain deadline passed, or
+// when the stop was forced. They were released without using an attempt, or will be
+// redelivered when their leases expire; none is lost.
+var ErrCutShort = errors.New("stopped before everything in flight was finished")
+
+// cutShortGrace is how long handlers have to return after their context ended;
+// it is longer than what a pool needs to kill a worker (5 s).
+const cutShortGrace = 10 * time.Second
+
+// Run runs the daemon of a configuration until ctx ends; see Daemon.Run.
+func Run(ctx context.Context, cfg *configs.Config, opts ...Option) error {
+	return New(cfg, opts...).Run(ctx)
+}
+
+// Run connects, loads, receives and handles until ctx ends. Then it drains for at most the
+// configured time, and returns. The error is a *StartError if it could not start, ErrCutShort
+// if the drain was too short, joined *handlers.LoadError if all functions were disabled, and
+// else nil.
+//
+// A stop ends receiving first, and the calls in flight at the drain deadline. The pools stop
+// after the calls. The triggers close last, since messages are settled through them.
+func (d *Daemon) Run(ctx context.Context) (err error) {
+	defer close(d.ended)
+	if err := d.cfg.Complete(d.env); err != nil {
+		return &StartError{err}
+	}
+	if err := childproc.Room(apps.NeedsProcesses(d.cfg)); err != nil {
+		return &StartError{err}
+	}
+	defer func() { err = explainDataDir(err, d.cfg.DataDir) }()
+	if d.cfg.Scale.Instances.Scaled() {
+		return (&supervisor{Daemon: d}).run(ctx)
+	}
+	stopAdmin, err := d.serveAdmin()
+	if err != nil {
+		return &StartError{err}
+	}
+	defer stopAdmin()
+	traces, err := openTraces(ctx, d.cfg.Traces, d.log)
+	if err != nil {
+		return &StartError{err}
+	}
+	d.mu.Lock()
+	d.traces = traces
+	d.mu.Unlock()
+	defer traces.Stop()
+	d.mu.Lock()
+	d.budget = triggers.NewBudget(bodymemory.Limit(d.cfg))
+	d.mu.Unlock()
+	if d.wholeProcess {
+		defer bodymemory.RunBeside(ctx, func(ctx context.Context) { bodymemory.SetGC(ctx, d.budget) })()
+	}
+	d.loops = &autoscale.Loops{
+		Running: d.running, Config: d.config, Backlogs: &d.backlogs, Decisions: &d.decisions,
+		Store: autoscale.OpenStore(d.cfg.DataDir, d.log), Log: d.log,
+	}
+	first := newResources(d, d.cfg, nil)
+	d.hold(first)
+	defer func() { err = errors.Join(err, d.current().close(nil)) }()
+	if err := first.openAll(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped while it started
+		}
+		return &StartError{err}
+	}
+	return d.runFunctions(ctx, first)
+}
+
+// Check returns what is wrong with a configuration on this machine and in this program as
+// the error, and remarks as notes. It opens no connection and starts none of the user's
+// code. Of the options it uses WithFuncs and WithEnv.
+func Check(ctx context.Context, cfg *configs.Config, opts ...Option) (notes []string, err error) {
+	d := New(cfg, opts...)
+	return checkResources(ctx, cfg, d.funcs, d.env, d.environ())
+}
+
+// FuncsOf returns the Go functions that WithFuncs offers among options.
+func FuncsOf(opts ...Option) handlers.Funcs { return New(nil, opts...).funcs }
+
+// StartError reports that a daemon could not start, because of Err.
+type StartError struct{ Err error }
+
+func (e *StartError) Error() string { return e.Err.Error() }
+func (e *StartError) Unwrap() error { return e.Err }
+
+// runFunctions runs the functions until ctx ends, and drains them.
+func (d *Daemon) runFunctions(ctx context.Context, p *resources) error {
+	c := newRunningSet(ctx, d)
+	defer c.endContexts()
+	defer bodymemory.RunBeside(ctx, d.standstill.Run)()
+	d.use(p)
+	d.scaleAndTune(p)
+	for _, f := range p.inOrder() {
+		c.startFunction(f)
+	}
+	d.phase.set(api.PhaseRunning)
+	d.log.Info("running", "functions", len(p.functions))
+	d.onReady()
+	for {
+		select {
+		case <-c.ended:
+			if err, all := c.allEnded(); all {
+				return err
+			}
+		case r := <-d.reloads:
+			p = d.reload(ctx, c, p, r)
+		case <-ctx.Done():
+			d.phase.set(api.PhaseStopping)
+			return c.drain()
+		}
+	}
+}
+
+// scaleAndTune starts the loops over the pools that are new.
+func (d *Daemon) scaleAndTune(p *resources) {
+	d.loops.ScaleWorkers(p.cfg, p.apps.Pools())
+	d.loops.TunePools(p.cfg, p.apps.Pools())
+}
