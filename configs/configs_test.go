@@ -16,6 +16,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"go.uber.org/goleak"
+
+	"github.com/drover-run/drover/configs/readfile"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -335,14 +337,14 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	large := filepath.Join(t.TempDir(), "large.yaml")
-	if err := os.WriteFile(large, bytes.Repeat([]byte("# x\n"), maxConfig/4+1), 0o600); err != nil {
+	if err := os.WriteFile(large, bytes.Repeat([]byte("# x\n"), readfile.MaxConfig/4+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Load(large, environment()); err == nil || !strings.Contains(err.Error(), "more than 1048576 bytes") {
 		t.Errorf("%v", err)
 	}
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "huge"), make([]byte, maxFile+1), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "huge"), make([]byte, readfile.MaxValue+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err := Parse("x.yaml", []byte("connections: {c: {nats: 'nats://h:1', token: 'file:huge'}}\n"+minimal), dir, environment())

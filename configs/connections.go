@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/drover-run/drover/configs/readfile"
 )
 
 // Storage reports whether the connection is to an Azure Storage account.
@@ -42,7 +44,7 @@ func (c Connection) ReadConnectionString() (string, error) {
 	if c.connectionStringFile == "" {
 		return string(c.ConnectionString), nil
 	}
-	return fileValue(c.connectionStringFile, "")
+	return readfile.Value(c.connectionStringFile, "")
 }
 
 // identityOnly are the keys of a connection by identity.

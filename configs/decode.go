@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/drover-run/drover/configs/readfile"
 )
 
 // decoder walks a YAML tree and the Go types side by side. It goes on after an
@@ -286,7 +288,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 			return
 		}
 		if name, isFile := strings.CutPrefix(text, "file:"); isFile && strings.HasPrefix(raw, "file:") {
-			if text, err = fileValue(name, d.dir); err != nil {
+			if text, err = readfile.Value(name, d.dir); err != nil {
 				d.problem(at, "%s: %v", named(path), err)
 				return
 			}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/drover-run/drover/configs/readfile"
 )
 
 const smallest = "functions:\n  f:\n    trigger: {nats: {}}\n    handler: {go: g}\n"
@@ -25,7 +27,7 @@ func TestFileValuesOfNoRegularFile(t *testing.T) {
 	if err := os.Symlink(fifo, link); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(huge, make([]byte, maxFile+1), 0o600); err != nil {
+	if err := os.WriteFile(huge, make([]byte, readfile.MaxValue+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	socket, err := net.Listen("unix", filepath.Join(dir, "socket"))

@@ -3,7 +3,6 @@ package configs
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
+	"github.com/drover-run/drover/configs/readfile"
 	"github.com/drover-run/drover/configs/trust"
 )
 
@@ -33,7 +33,7 @@ func Load(path string, env Env) (*Config, error) {
 
 // LoadContext is Load that ctx ends: a configuration can come through a pipe.
 func LoadContext(ctx context.Context, path string, env Env) (*Config, error) {
-	text, dir, err := read(ctx, path, trust.CheckConfig)
+	text, dir, err := readfile.Config(ctx, path, trust.CheckConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -48,18 +48,13 @@ func LoadContext(ctx context.Context, path string, env Env) (*Config, error) {
 // Read returns a configuration's text and its directory. It refuses, for root, a file that
 // another user can change. ctx ends the wait for a pipe.
 func Read(ctx context.Context, path string) (text []byte, dir string, err error) {
-	return read(ctx, path, trust.CheckConfig)
+	return readfile.Config(ctx, path, trust.CheckConfig)
 }
 
 // ReadPlain returns the text of a configuration that any YAML decoder can read safely: a
 // regular file of bounded size, not nested deep, without aliases, which can multiply.
 func ReadPlain(path string) ([]byte, error) {
-	file, err := openWithoutWait(path, fs.FileMode.IsRegular)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }() // it was only read
-	text, err := readAtMost(file, maxConfig)
+	text, err := readfile.Plain(path)
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +190,7 @@ func clientSkips(path string) bool {
 // files nor the environment variables that hold the daemon's secrets. The rest of the
 // result is empty. The error is an Errors if the file is wrong.
 func LoadClient(ctx context.Context, path string, env Env) (*Config, error) {
-	text, dir, err := read(ctx, path, trust.CheckConfig)
+	text, dir, err := readfile.Config(ctx, path, trust.CheckConfig)
 	if err != nil {
 		return nil, err
 	}

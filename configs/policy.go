@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"reflect"
+
+	"github.com/drover-run/drover/configs/readfile"
 )
 
 // SetDefaults sets the fields of a struct, and of the structs in it, that are zero and have a tag
@@ -15,7 +17,7 @@ func SetDefaults(of any) { setDefaults(reflect.ValueOf(of).Elem()) }
 // scale points to its field for the key scale. The error is an Errors with all that is wrong with
 // the file, or says why the file can't be read.
 func LoadPolicy(path string, env Env, into any, scale *Scale) error {
-	text, dir, err := read(context.Background(), path, func(string, *os.File) error { return nil }) // it runs nothing
+	text, dir, err := readfile.Config(context.Background(), path, func(string, *os.File) error { return nil }) // it runs nothing
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,6 @@
-package configs
+// Package readfile reads the files of a configuration. It bounds their size and the wait for a
+// pipe, and it opens no device. Its functions may be called from any goroutine.
+package readfile
 
 import (
 	"context"
@@ -14,16 +16,17 @@ import (
 )
 
 const (
-	// maxConfig bounds a configuration file, in bytes.
-	maxConfig = 1 << 20
-	// maxFile bounds the file of a file:PATH value, in bytes.
-	maxFile = 64 << 10
+	// MaxConfig bounds a configuration file, in bytes.
+	MaxConfig = 1 << 20
+	// MaxValue bounds the file of a file:PATH value, in bytes.
+	MaxValue = 64 << 10
 	// pipePatience bounds the wait for a configuration that comes through a pipe.
 	pipePatience = time.Minute
 )
 
-// fileValue is the contents of a file, less a line break at the end.
-func fileValue(name, dir string) (string, error) {
+// Value returns the contents of the file of a file:PATH value, less a line break at the end. A
+// relative name is relative to dir.
+func Value(name, dir string) (string, error) {
 	path := name
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
@@ -33,7 +36,7 @@ func fileValue(name, dir string) (string, error) {
 		return "", fmt.Errorf("the file %s cannot be read: %w", name, err)
 	}
 	defer func() { _ = file.Close() }() // it was only read
-	text, err := readAtMost(file, maxFile)
+	text, err := readAtMost(file, MaxValue)
 	if err != nil {
 		return "", fmt.Errorf("the file %s cannot be read: %w", name, err)
 	}
@@ -91,9 +94,19 @@ func readAtMost(r io.Reader, most int64) ([]byte, error) {
 	return text, nil
 }
 
-// read returns a configuration's text and its directory, if accept takes the open file.
+// Plain returns the text of a configuration that is a regular file.
+func Plain(path string) ([]byte, error) {
+	file, err := openWithoutWait(path, fs.FileMode.IsRegular)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	return readAtMost(file, MaxConfig)
+}
+
+// Config returns a configuration's text and its directory, if accept takes the open file.
 // ctx ends the wait for a pipe, such as /dev/stdin or that of a shell's <(command).
-func read(ctx context.Context, path string, accept func(path string, file *os.File) error) (text []byte, dir string, err error) {
+func Config(ctx context.Context, path string, accept func(path string, file *os.File) error) (text []byte, dir string, err error) {
 	file, err := openWithoutWait(path, func(mode fs.FileMode) bool {
 		return mode.IsRegular() || mode&fs.ModeNamedPipe != 0
 	})
@@ -110,7 +123,7 @@ func read(ctx context.Context, path string, accept func(path string, file *os.Fi
 	// A regular file has no deadline, and does not need one.
 	_ = file.SetReadDeadline(time.Now().Add(pipePatience))
 	defer context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
-	text, err = readAtMost(file, maxConfig)
+	text, err = readAtMost(file, MaxConfig)
 	switch {
 	case ctx.Err() != nil:
 		return nil, "", fmt.Errorf("reading the configuration %s: stopped: %w", path, ctx.Err())
