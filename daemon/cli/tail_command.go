@@ -51,7 +51,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	if err := asked.Level.UnmarshalText([]byte(c.Level)); err != nil {
 		return exit.UsageError(err.Error())
 	}
-	err = client.StreamLog(ctx, asked.RequestPath(), func(line daemon.LogLine) { c.print(std.Out, line) })
+	err = client.StreamLog(ctx, asked.RequestPath(), func(line daemon.LogLine) { c.printLine(std.Out, line) })
 	if err != nil || c.Once || ctx.Err() != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	return err
 }
 
-func (c *tailCommand) print(out io.Writer, line daemon.LogLine) {
+func (c *tailCommand) printLine(out io.Writer, line daemon.LogLine) {
 	if c.JSON {
 		if text, err := json.Marshal(line); err == nil { // it was read as JSON
 			_, _ = fmt.Fprintln(out, string(messagefile.Escaped(text)))

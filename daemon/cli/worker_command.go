@@ -71,7 +71,7 @@ func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 	began := time.Now()
 	err = conformance.Run(ctx, target, options, func(r conformance.Result) {
 		count[r.Verdict]++
-		c.print(std, r)
+		c.printResult(std, r)
 	})
 	if err != nil {
 		return fmt.Errorf("the test was stopped: %w", err)
@@ -89,8 +89,8 @@ func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 	return nil
 }
 
-// print prints a result, and all that is known of a failure.
-func (c *workerTestCommand) print(std *IO, r conformance.Result) {
+// printResult prints a result, and all that is known of a failure.
+func (c *workerTestCommand) printResult(std *IO, r conformance.Result) {
 	if c.JSON {
 		_ = json.NewEncoder(std.Out).Encode(r) // as with all that is printed
 	} else {
