@@ -138,7 +138,7 @@ func (x adminChecks) adminClientTLS() {
 // daemon's user is allowed to, where the file is root's: systemd's credentials are
 // so. Secrets that Kubernetes mounts are 0644, in a container that is the daemon's.
 func (x adminChecks) keptFromOthers(path string) {
-	file := x.files[path]
+	file := x.Files[path]
 	if file == "" {
 		return
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/drover-run/drover/configs/problems"
 )
 
 // This file completes apps, and the handlers that run in their worker processes:
@@ -113,7 +115,7 @@ func (x *completion) languages() map[string]string {
 }
 
 func (x *completion) twoLanguages(path, language, app, other, first string) {
-	x.wrong(path, "%s is used as %s by %s (line %d), but an app has one language; add an app for %s, which may have the same path", app, other, first, x.at(first).Line, language)
+	x.wrong(path, "%s is used as %s by %s (line %d), but an app has one language; add an app for %s, which may have the same path", app, other, first, x.At(first).Line, language)
 }
 
 // fileEndings are those of a path that names one file, by language. Nobody knows
@@ -226,7 +228,7 @@ func (x *completion) code(path, name string, h *Handler, shortForms map[string]s
 			x.wrong(path, "%s require path; set those of an app in apps.%s", ownKeys[c.language], *c.app)
 		}
 		if _, found := x.Apps[*c.app]; !found {
-			x.wrong(path+".app", "there is no app %q%s", *c.app, meant(*c.app, names(x.Apps)))
+			x.wrong(path+".app", "there is no app %q%s", *c.app, problems.Hint(*c.app, names(x.Apps)))
 			return
 		}
 	default:
@@ -272,10 +274,10 @@ func (x *completion) shortForm(path string, c *code, shortForms map[string]strin
 	setDefaults(reflect.ValueOf(&c.own).Elem())
 	whole := x.app(path, c.own, c.language)
 	key := whole.Dir
-	if relative, err := filepath.Rel(x.dir, whole.Dir); err == nil && x.dir != "." {
+	if relative, err := filepath.Rel(x.Dir, whole.Dir); err == nil && x.Dir != "." {
 		key = relative
 	}
-	if x.given("apps." + key) {
+	if x.Given("apps." + key) {
 		key = "./" + key // the entry of that name may be something else
 	}
 	*c.app = key
@@ -292,6 +294,6 @@ func (x *completion) shortForm(path string, c *code, shortForms map[string]strin
 		return
 	}
 	if have.Interpreter != whole.Interpreter || !slices.Equal(have.Command, whole.Command) || have.Processes != whole.Processes || have.Threads != whole.Threads || have.Coroutines != whole.Coroutines {
-		x.wrong(path, "%s differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or define one app for both in apps", ownKeys[c.language], first, x.at(first).Line)
+		x.wrong(path, "%s differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or define one app for both in apps", ownKeys[c.language], first, x.At(first).Line)
 	}
 }

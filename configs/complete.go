@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/drover-run/drover/configs/problems"
 )
 
 // implicitConnection is the connection of a file that has none.
@@ -20,12 +22,12 @@ func (c *Config) Complete(env Env) error {
 		return nil
 	}
 	if c.source == nil {
-		c.source = &source{dir: "."}
+		c.source = &problems.Source{Dir: "."}
 		c.fillIn()
 	}
 	x := &completion{c, c.source, env}
 	x.all()
-	if err := x.errors(); err != nil {
+	if err := x.Err(); err != nil {
 		return err
 	}
 	c.completed = true
@@ -72,13 +74,13 @@ func (c *Config) fillIn() {
 
 type completion struct {
 	*Config
-	*source
+	*problems.Source
 	env Env
 }
 
 // wrong notes a problem at a path's value.
 func (x *completion) wrong(path, format string, args ...any) {
-	x.problem(x.at(path), path+": "+format, args...)
+	x.Report(x.At(path), path+": "+format, args...)
 }
 
 func names[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
@@ -88,7 +90,7 @@ func (x *completion) all() {
 		x.wrong("functions", "it is empty; add at least one function")
 		return
 	}
-	if x.checkNames(); len(x.problems) > 0 {
+	if x.checkNames(); len(x.Problems) > 0 {
 		return // other problems would quote them
 	}
 	x.DataDir = x.absolute(x.DataDir)
@@ -98,7 +100,7 @@ func (x *completion) all() {
 	}
 	for _, name := range names(x.Connections) {
 		c := x.Connections[name]
-		c.connectionStringFile = x.files["connections."+name+".connection_string"]
+		c.connectionStringFile = x.Files["connections."+name+".connection_string"]
 		x.Connections[name] = c
 		x.connection("connections."+name, c)
 	}
@@ -119,7 +121,7 @@ func (x *completion) all() {
 
 func (x *completion) absolute(path string) string {
 	if !filepath.IsAbs(path) {
-		path = filepath.Join(x.dir, path)
+		path = filepath.Join(x.Dir, path)
 	}
 	if absolute, err := filepath.Abs(path); err == nil {
 		return absolute

@@ -6,7 +6,11 @@
 // says about it, `min`, `max` and `enum` its bounds.
 package configs
 
-import "time"
+import (
+	"time"
+
+	"github.com/drover-run/drover/configs/problems"
+)
 
 // Config is one file.
 type Config struct {
@@ -28,7 +32,7 @@ type Config struct {
 	// Warnings are found by Complete: what works, but may not be meant.
 	Warnings []string `yaml:"-"`
 
-	source    *source // what it was read from; nil for one made by a program
+	source    *problems.Source // what it was read from; nil for one made by a program
 	completed bool
 }
 
@@ -411,3 +415,15 @@ type Prefetch int
 
 // PrefetchAuto follows the measured rate.
 const PrefetchAuto Prefetch = -1
+
+// Position is a place in a file, counted from 1; the zero Position is nowhere.
+type Position = problems.Position
+
+// Problem is one thing that is wrong, and where.
+type Problem = problems.Problem
+
+// Errors is all that is wrong with a configuration, in the file's order.
+type Errors = problems.Errors
+
+// Nearest returns the known word that a misspelt one is meant to be, or "".
+func Nearest(word string, known []string) string { return problems.Nearest(word, known) }

@@ -365,15 +365,6 @@ func TestWrittenAsRead(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	known := []string{"trigger", "handler", "timeout", "retry"}
-	for word, want := range map[string]string{"triger": "trigger", "Handler": "handler", "tiemout": "timeout", "retries": "retry", "xyzzy": ""} {
-		if got := Nearest(word, known); got != want {
-			t.Errorf("nearest to %s is %q, want %q", word, got, want)
-		}
-	}
-}
-
 // FuzzParse: whatever the text is, it is refused or loads; nothing panics.
 func FuzzParse(f *testing.F) {
 	files, err := filepath.Glob("*.yaml")

@@ -22,7 +22,7 @@ type Environment struct {
 // withhold notes for each app and command the variables that the configuration reads:
 // they are connection strings mostly, which functions have no use for.
 func (x *completion) withhold() {
-	read := slices.Sorted(maps.Keys(x.read))
+	read := slices.Sorted(maps.Keys(x.Variables))
 	for name, app := range x.Apps {
 		app.Environment.Withheld = read
 		x.Apps[name] = app

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/configs/readfile"
 )
 
@@ -53,8 +54,8 @@ var identityOnly = []string{"identity", "client_id", "tenant_id", "certificate",
 // only notes keys that are for another kind.
 func (x *completion) only(path, kind string, keys []string) {
 	for _, key := range keys {
-		if at, given := x.where[path+"."+key]; given {
-			x.problem(at, "%s.%s: this key is only for %s; remove it", path, key, kind)
+		if at, given := x.Where[path+"."+key]; given {
+			x.Report(at, "%s.%s: this key is only for %s; remove it", path, key, kind)
 		}
 	}
 }
@@ -190,7 +191,7 @@ func (x *completion) connectionOf(path string, name *string, kind string, fits f
 	}
 	c, found := x.Connections[*name]
 	if !found {
-		x.wrong(path+".connection", "there is no connection %q%s", *name, meant(*name, names(x.Connections)))
+		x.wrong(path+".connection", "there is no connection %q%s", *name, problems.Hint(*name, names(x.Connections)))
 		return c, false
 	}
 	if !fits(c) {

@@ -11,13 +11,14 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/configs/readfile"
 )
 
 // decoder walks a YAML tree and the Go types side by side. It goes on after an
 // error, so that all are found at once.
 type decoder struct {
-	*source
+	*problems.Source
 	env  Env
 	skip func(path string) bool // of a key that is not read; nil reads all
 }
@@ -51,7 +52,7 @@ func (d *decoder) position(n ast.Node) Position {
 		return d.position(m.Key)
 	}
 	p := n.GetToken().Position
-	return Position{p.Line, p.Column}
+	return Position{Line: p.Line, Column: p.Column}
 }
 
 func join(path, key string) string {
@@ -71,10 +72,10 @@ func named(path string) string {
 
 // decode reads a node into a value, which holds its default already.
 func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
-	d.where[path] = d.position(n)
+	d.Where[path] = d.position(n)
 	switch node := n.(type) {
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
-		d.problem(d.position(n), "%s: anchors, aliases, tags and merge keys are not supported; write the value itself", named(path))
+		d.Report(d.position(n), "%s: anchors, aliases, tags and merge keys are not supported; write the value itself", named(path))
 		return
 	case *ast.NullNode:
 		if v.Type() == reflect.TypeFor[Outputs]() {
@@ -88,7 +89,7 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 			return
 		}
 		if f.required {
-			d.problem(d.position(n), "%s is empty", named(path))
+			d.Report(d.position(n), "%s is empty", named(path))
 		}
 		return
 	}
@@ -131,7 +132,7 @@ func (d *decoder) pairs(n ast.Node, path string) ([]*ast.MappingValueNode, bool)
 	case *ast.MappingValueNode:
 		return []*ast.MappingValueNode{m}, true
 	}
-	d.problem(d.position(n), "%s must have keys below it, as in `key: value`", named(path))
+	d.Report(d.position(n), "%s must have keys below it, as in `key: value`", named(path))
 	return nil, false
 }
 
@@ -150,7 +151,7 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 			for i, f := range fields {
 				known[i] = f.name
 			}
-			d.problem(d.position(pair.Key), "%s has no key %q%s", named(path), key, meant(key, known))
+			d.Report(d.position(pair.Key), "%s has no key %q%s", named(path), key, problems.Hint(key, known))
 			continue
 		}
 		f := fields[i]
@@ -168,7 +169,7 @@ func (d *decoder) skips(path string) bool { return d.skip != nil && d.skip(path)
 func (d *decoder) missing(v reflect.Value, seen map[string]bool, path string, at Position) {
 	for _, f := range fieldsOf(v.Type()) {
 		if f.required && !seen[f.name] && !d.skips(join(path, f.name)) {
-			d.problem(at, "%s has no key %s, which is required", named(path), f.name)
+			d.Report(at, "%s has no key %s, which is required", named(path), f.name)
 		}
 	}
 }
@@ -182,7 +183,7 @@ func (d *decoder) mapping(n ast.Node, v reflect.Value, path string) {
 	for _, pair := range pairs {
 		key := pair.Key.GetToken().Value
 		if key == "" || strings.ContainsAny(key, ". \t\n") {
-			d.problem(d.position(pair.Key), "%s: the name %q must not be empty or have dots or spaces", named(path), key)
+			d.Report(d.position(pair.Key), "%s: the name %q must not be empty or have dots or spaces", named(path), key)
 			continue
 		}
 		fresh := reflect.New(v.Type().Elem()).Elem()
@@ -223,7 +224,7 @@ func (d *decoder) ports(n ast.Node, v reflect.Value, path string) {
 	}
 	for i, port := range out {
 		if port == AnyPort {
-			d.problem(d.position(items[i]), "%s[%d]: -1 is not a port; write a number from 1 to 65535, or any as the whole value", path, i)
+			d.Report(d.position(items[i]), "%s[%d]: -1 is not a port; write a number from 1 to 65535, or any as the whole value", path, i)
 		}
 	}
 	v.Set(reflect.ValueOf(out))
@@ -233,7 +234,7 @@ func (d *decoder) ports(n ast.Node, v reflect.Value, path string) {
 func (d *decoder) structures(n ast.Node, v reflect.Value, path string) {
 	sequence, ok := n.(*ast.SequenceNode)
 	if !ok {
-		d.problem(d.position(n), "%s must be a list", named(path))
+		d.Report(d.position(n), "%s must be a list", named(path))
 		return
 	}
 	out := reflect.MakeSlice(v.Type(), len(sequence.Values), len(sequence.Values))
@@ -252,7 +253,7 @@ func isScalar(n ast.Node) bool {
 // external reads instances where they are one word.
 func (d *decoder) external(n ast.Node, v reflect.Value, path string) {
 	if text, _, _ := scalarText(n); text != external {
-		d.problem(d.position(n), "%s is %q; it must be {min: N, max: N}, or the word %s", path, text, external)
+		d.Report(d.position(n), "%s is %q; it must be {min: N, max: N}, or the word %s", path, text, external)
 		return
 	}
 	v.Set(reflect.ValueOf(Instances{Min: 1, Max: 1, External: true}))
@@ -263,19 +264,19 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 	at := d.position(n)
 	raw, isText, ok := scalarText(n)
 	if !ok {
-		d.problem(at, "%s must be one value, not a list or keys", named(path))
+		d.Report(at, "%s must be one value, not a list or keys", named(path))
 		return
 	}
 	if v.Type() == reflect.TypeFor[Secret]() && raw != "" {
-		d.secrets = append(d.secrets, raw)
+		d.Secrets = append(d.Secrets, raw)
 	}
 	text, err := expand(raw, func(name string) (string, bool) {
-		d.read[name] = true
+		d.Variables[name] = true
 		return d.env(name)
 	})
 	if err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
-			d.problem(at, "%s: %s", named(path), line)
+			d.Report(at, "%s: %s", named(path), line)
 		}
 		return
 	}
@@ -284,29 +285,29 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 	}
 	if v.Kind() == reflect.String {
 		if !isText {
-			d.problem(at, "%s must be a string; quote it: %q", named(path), raw)
+			d.Report(at, "%s must be a string; quote it: %q", named(path), raw)
 			return
 		}
 		if name, isFile := strings.CutPrefix(text, "file:"); isFile && strings.HasPrefix(raw, "file:") {
-			if text, err = readfile.Value(name, d.dir); err != nil {
-				d.problem(at, "%s: %v", named(path), err)
+			if text, err = readfile.Value(name, d.Dir); err != nil {
+				d.Report(at, "%s: %v", named(path), err)
 				return
 			}
 			if !filepath.IsAbs(name) {
-				name = filepath.Join(d.dir, name)
+				name = filepath.Join(d.Dir, name)
 			}
-			d.files[path] = name
+			d.Files[path] = name
 		}
 	} else if isText && text == raw && (v.CanInt() && v.Type() == reflect.TypeFor[int]() || v.Kind() == reflect.Bool || v.CanFloat()) {
-		d.problem(at, "%s must be %s, not %q", named(path), kindName(v), text)
+		d.Report(at, "%s must be %s, not %q", named(path), kindName(v), text)
 		return
 	}
 	if err := setScalar(v, text); err != nil {
-		d.problem(at, "%s: %v", named(path), err)
+		d.Report(at, "%s: %v", named(path), err)
 		return
 	}
 	if err := inBounds(v, f); err != nil {
-		d.problem(at, "%s %v", named(path), err)
+		d.Report(at, "%s %v", named(path), err)
 	}
 }
 

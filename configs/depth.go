@@ -66,7 +66,7 @@ func hostile(tokens token.Tokens) (at Position, what string) {
 				markers = 0 // it is a value, not the name of an anchor
 			}
 		}
-		at := Position{t.Position.Line, t.Position.Column}
+		at := Position{Line: t.Position.Line, Column: t.Position.Column}
 		if len(open) > maxDepth || markers > maxDepth {
 			return at, fmt.Sprintf("values are nested deeper than %d levels; no key of a configuration needs more than a few", maxDepth)
 		}

@@ -29,7 +29,7 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 			}
 		}
 		if parsed, err := url.Parse(target); err == nil && parsed.User != nil {
-			x.secrets = append(x.secrets, parsed.User.String())
+			x.Secrets = append(x.Secrets, parsed.User.String())
 		}
 		if _, _, err := httphandler.SplitURL(target); err != nil {
 			x.wrong(path+"."+key, "%v", err)
@@ -66,13 +66,13 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 func (x *completion) httpFormat(path string, h *HTTPHandler) {
 	if h.Format == "" {
 		for _, key := range []string{"binding", "data_type", "result"} {
-			if x.given(path + "." + key) {
+			if x.Given(path + "." + key) {
 				x.wrong(path+"."+key, "it requires format: azure")
 			}
 		}
 		return
 	}
-	if x.given(path + ".cloudevents") {
+	if x.Given(path + ".cloudevents") {
 		x.wrong(path+".cloudevents", "remove it or format: both define the form of a request")
 	}
 	if h.Batch != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
+	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/configs/readfile"
 	"github.com/drover-run/drover/configs/trust"
 )
@@ -75,12 +76,12 @@ func ReadPlain(path string) ([]byte, error) {
 func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
 	d := newDecoder(name, text, dir, env)
 	c := New()
-	c.source = d.source
+	c.source = d.Source
 	if body := d.body(text); body != nil {
 		d.decode(body, reflect.ValueOf(c).Elem(), "", field{})
 	}
 	// What else is wrong with a file of wrong keys can't be told well.
-	if err := d.errors(); err != nil {
+	if err := d.Err(); err != nil {
 		return nil, err
 	}
 	if err := c.Complete(env); err != nil {
@@ -91,7 +92,7 @@ func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
 
 func newDecoder(name string, text []byte, dir string, env Env) *decoder {
 	return &decoder{
-		source: &source{name: name, dir: dir, lines: strings.Split(string(text), "\n"), where: make(map[string]Position), files: make(map[string]string), read: make(map[string]bool)},
+		Source: problems.New(name, text, dir),
 		env:    env,
 	}
 }
@@ -100,18 +101,18 @@ func newDecoder(name string, text []byte, dir string, env Env) *decoder {
 func (d *decoder) body(text []byte) ast.Node {
 	tokens := lexer.Tokenize(string(text))
 	if at, what := hostile(tokens); what != "" {
-		d.problem(at, "%s", what)
+		d.Report(at, "%s", what)
 		return nil
 	}
 	file, err := parser.Parse(tokens, 0)
 	var syntax *yaml.SyntaxError
 	if errors.As(err, &syntax) && syntax.Token != nil {
 		p := syntax.Token.Position
-		d.problem(Position{p.Line, p.Column}, "invalid YAML: %s", syntax.Message)
+		d.Report(Position{Line: p.Line, Column: p.Column}, "invalid YAML: %s", syntax.Message)
 		return nil
 	}
 	if err != nil {
-		d.problem(Position{1, 1}, "invalid YAML: %v", err)
+		d.Report(Position{Line: 1, Column: 1}, "invalid YAML: %v", err)
 		return nil
 	}
 	var bodies []ast.Node
@@ -122,12 +123,12 @@ func (d *decoder) body(text []byte) ast.Node {
 	}
 	switch len(bodies) {
 	case 0:
-		d.problem(Position{1, 1}, "the file is empty; it needs functions")
+		d.Report(Position{Line: 1, Column: 1}, "the file is empty; it needs functions")
 		return nil
 	case 1:
 		return bodies[0]
 	}
-	d.problem(d.position(bodies[1]), "a second document begins here; a file may have only one")
+	d.Report(d.position(bodies[1]), "a second document begins here; a file may have only one")
 	return nil
 }
 
@@ -197,16 +198,26 @@ func LoadClient(ctx context.Context, path string, env Env) (*Config, error) {
 	d := newDecoder(path, text, dir, env)
 	d.skip = clientSkips
 	c := New()
-	c.File, c.source = path, d.source
+	c.File, c.source = path, d.Source
 	if body := d.body(text); body != nil {
 		d.decode(body, reflect.ValueOf(c).Elem(), "", field{})
 	}
-	if err := d.errors(); err != nil {
+	if err := d.Err(); err != nil {
 		return nil, err
 	}
 	x := &completion{c, c.source, env}
 	x.DataDir = x.absolute(x.DataDir)
 	adminChecks{x}.adminClient()
 	adminChecks{x}.probes()
-	return c, x.errors()
+	return c, x.Err()
+}
+
+// Source is the text that a configuration was read from, what messages call it,
+// and the directory that paths in it are relative to; ok is false for one that a
+// program made.
+func (c *Config) Source() (name, dir string, text []byte, ok bool) {
+	if c.source == nil || c.source.Lines == nil {
+		return "", "", nil, false
+	}
+	return c.source.Name, c.source.Dir, []byte(strings.Join(c.source.Lines, "\n")), true
 }

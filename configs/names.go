@@ -42,7 +42,7 @@ func (x *completion) checkNames() {
 	}{{"connections", names(x.Connections)}, {"apps", names(x.Apps)}, {"functions", names(x.Functions)}} {
 		for _, name := range of.names {
 			if err := CheckName(name); err != nil {
-				x.problem(x.at(of.key+"."+name), "%s: %v", of.key, err)
+				x.Report(x.At(of.key+"."+name), "%s: %v", of.key, err)
 			}
 		}
 	}

@@ -163,8 +163,8 @@ func (x *completion) servers(path string, c Connection) {
 		x.wrong(path+".tls", "set both cert and key")
 	}
 	for _, key := range []string{"listen", "sync", "max_store"} {
-		if at, given := x.where[path+"."+key]; given {
-			x.problem(at, "%s.%s: this key is only for the embedded server; remove it", path, key)
+		if at, given := x.Where[path+"."+key]; given {
+			x.Report(at, "%s.%s: this key is only for the embedded server; remove it", path, key)
 		}
 	}
 	for i, u := range c.NATS {
@@ -181,7 +181,7 @@ func (x *completion) servers(path string, c Connection) {
 		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, parsed.Scheme):
 			x.wrong(at, "unsupported scheme %s://; use nats, tls, ws or wss", parsed.Scheme)
 		case parsed.User != nil:
-			x.secrets = append(x.secrets, parsed.User.String())
+			x.Secrets = append(x.Secrets, parsed.User.String())
 			x.wrong(at, "a URL must not contain a user or password, since URLs are printed; use the keys user, password or token")
 		}
 	}

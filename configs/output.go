@@ -19,13 +19,13 @@ func (o Outputs) filledIn() Outputs {
 
 // outputs completes a copy of them.
 func (x *completion) outputs(path string, given Outputs) Outputs {
-	if _, written := x.where[path]; written && len(given) == 0 {
+	if _, written := x.Where[path]; written && len(given) == 0 {
 		x.wrong(path, "the list is empty; remove the key to drop results")
 	}
 	out := slices.Clone(given)
 	for i := range out {
 		at := path
-		if _, listed := x.where[path+"[0]"]; listed || len(out) > 1 {
+		if _, listed := x.Where[path+"[0]"]; listed || len(out) > 1 {
 			at = fmt.Sprintf("%s[%d]", path, i)
 		}
 		x.output(at, &out[i])

@@ -7,25 +7,27 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/drover-run/drover/configs/problems"
 )
 
 // CheckPaths reports, with their lines, the directories and files of handlers that do not
 // exist: of python, node, worker and exec. Load does not, since commands that only talk to
 // a daemon need none of them.
 func (c *Config) CheckPaths() error {
-	s := source{where: make(map[string]Position)}
+	s := problems.Source{Where: make(map[string]Position)}
 	if c.source != nil {
 		s = *c.source
-		s.problems = nil
+		s.Problems = nil
 	}
 	checked := make(map[string]bool)
 	for _, name := range names(c.Functions) {
 		h := c.Functions[name].Handler
 		path := "functions." + name + ".handler."
 		if h.Exec != nil {
-			s.needDirectory(path+"exec.dir", h.Exec.Dir, "dir is the directory that the command runs in")
+			needDirectory(&s, path+"exec.dir", h.Exec.Dir, "dir is the directory that the command runs in")
 			if command := h.Exec.Command; len(command) > 0 && filepath.IsAbs(command[0]) {
-				s.needFile(path+"exec.command", command[0], "command is a program in $PATH, or a path relative to dir")
+				needFile(&s, path+"exec.command", command[0], "command is a program in $PATH, or a path relative to dir")
 			}
 			continue
 		}
@@ -35,44 +37,44 @@ func (c *Config) CheckPaths() error {
 		}
 		checked[*code.app] = true
 		app, at := c.Apps[*code.app], "apps."+*code.app+".path"
-		if !s.given(at) {
+		if !s.Given(at) {
 			at = path + code.language + ".path"
 		}
 		const hint = "path is the directory of the code, or one file in it, relative to the configuration"
-		if !s.needDirectory(at, app.Dir, hint) {
+		if !needDirectory(&s, at, app.Dir, hint) {
 			continue
 		}
 		if file := filepath.Base(app.Path); slices.Contains(fileEndings[app.Language], filepath.Ext(file)) {
-			s.needFile(at, filepath.Join(app.Dir, file), hint)
+			needFile(&s, at, filepath.Join(app.Dir, file), hint)
 		}
 		if command := app.Command; len(command) > 0 && filepath.IsAbs(command[0]) {
-			s.needFile(strings.TrimSuffix(at, "path")+"command", command[0], "command is a program in $PATH, or a path relative to the app's")
+			needFile(&s, strings.TrimSuffix(at, "path")+"command", command[0], "command is a program in $PATH, or a path relative to the app's")
 		}
 	}
-	return s.errors()
+	return s.Err()
 }
 
 // needDirectory notes a problem where a directory does not exist; it reports whether it does.
-func (s *source) needDirectory(path, dir, hint string) bool {
+func needDirectory(s *problems.Source, path, dir, hint string) bool {
 	info, err := os.Stat(dir)
 	switch {
 	case err == nil && info.IsDir():
 		return true
 	case err == nil:
-		s.problem(s.at(path), "%s is not a directory; %s", dir, hint)
+		s.Report(s.At(path), "%s is not a directory; %s", dir, hint)
 	default:
-		s.problem(s.at(path), "%s %s; %s", dir, statError(err), hint)
+		s.Report(s.At(path), "%s %s; %s", dir, statError(err), hint)
 	}
 	return false
 }
 
-func (s *source) needFile(path, file, hint string) {
+func needFile(s *problems.Source, path, file, hint string) {
 	info, err := os.Stat(file)
 	switch {
 	case err != nil:
-		s.problem(s.at(path), "%s %s; %s", file, statError(err), hint)
+		s.Report(s.At(path), "%s %s; %s", file, statError(err), hint)
 	case info.IsDir():
-		s.problem(s.at(path), "%s is a directory; %s", file, hint)
+		s.Report(s.At(path), "%s is a directory; %s", file, hint)
 	}
 }
 

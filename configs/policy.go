@@ -25,13 +25,13 @@ func LoadPolicy(path string, env Env, into any, scale *Scale) error {
 	if body := d.body(text); body != nil {
 		d.decode(body, reflect.ValueOf(into).Elem(), "", field{})
 	}
-	if err := d.errors(); err != nil {
+	if err := d.Err(); err != nil {
 		return err
 	}
-	x := &completion{new(Config), d.source, env}
+	x := &completion{new(Config), d.Source, env}
 	x.scale("scale", scale)
 	if !scale.Instances.Scaled() {
 		x.wrong("scale", "nothing scales: set instances, such as {min: 1, max: 100}")
 	}
-	return x.errors()
+	return x.Err()
 }

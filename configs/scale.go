@@ -76,7 +76,7 @@ func (x *completion) scale(path string, s *Scale) {
 	var given []string
 	zero := "" // the first that is written as 0
 	for _, t := range targets {
-		if _, written := x.where[path+"."+t.key]; written && !t.given && zero == "" {
+		if _, written := x.Where[path+"."+t.key]; written && !t.given && zero == "" {
 			zero = path + "." + t.key
 		}
 		if t.given {

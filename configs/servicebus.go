@@ -92,8 +92,8 @@ func (t *ServiceBusTrigger) completeTrigger(x *completion, path, name string, _ 
 	}
 	if !t.Sessions {
 		for _, key := range []string{"max_concurrent_sessions", "session_idle_timeout", "session_turn", "session_state"} {
-			if at, given := x.where[path+"."+key]; given {
-				x.problem(at, "%s.%s: this key requires sessions: true", path, key)
+			if at, given := x.Where[path+"."+key]; given {
+				x.Report(at, "%s.%s: this key requires sessions: true", path, key)
 			}
 		}
 	}

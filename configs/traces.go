@@ -95,7 +95,7 @@ func (x *completion) traces(t *Traces) {
 
 // tracesUnused notes settings that nothing comes of.
 func (x *completion) tracesUnused(t *Traces) {
-	if len(x.problems) == 0 && (t.Sample != nil || t.ServiceName != "" || len(t.Headers) > 0 || t.TLS != nil) {
+	if len(x.Problems) == 0 && (t.Sample != nil || t.ServiceName != "" || len(t.Headers) > 0 || t.TLS != nil) {
 		x.Warnings = append(x.Warnings, "traces: nothing is traced without an endpoint, such as http://127.0.0.1:4318")
 	}
 }
@@ -128,7 +128,7 @@ func (x *completion) collector(path, variable, text string, below bool) string {
 	}
 	u, err := url.Parse(text)
 	if err == nil && u.User != nil {
-		x.secrets = append(x.secrets, u.User.String())
+		x.Secrets = append(x.Secrets, u.User.String())
 		x.wrong(path, "%sthe URL must not contain a user or password; use headers", what)
 		return ""
 	}
@@ -146,7 +146,7 @@ func (x *completion) tracesHeaders(t *Traces) {
 	path := "traces.headers"
 	if len(t.Headers) == 0 {
 		if text, name := x.variable(otelTracesHeaders, otelHeaders); text != "" {
-			x.secrets = append(x.secrets, text)
+			x.Secrets = append(x.Secrets, text)
 			t.Headers = make(map[string]Secret)
 			for key, value := range x.pairs(name, text) {
 				t.Headers[key] = Secret(value)

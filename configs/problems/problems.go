@@ -1,4 +1,6 @@
-package configs
+// Package problems collects all that is wrong with a file, and reports each problem with its place
+// and an excerpt that shows no secret. A Source is used by one goroutine at a time.
+package problems
 
 import (
 	"cmp"
@@ -49,32 +51,30 @@ func (e Errors) sorted() Errors {
 	return e
 }
 
-// source is a file that is being read, and where each key's value stands in it.
-type source struct {
-	name     string
-	dir      string
-	lines    []string
-	where    map[string]Position // by path, such as functions.orders.timeout
-	files    map[string]string   // that values are from, by path
-	secrets  []string            // values that no excerpt may show
-	read     map[string]bool     // variables of the environment that values are from
-	problems Errors
+// Source is a file that is being read, and where each key's value stands in it.
+type Source struct {
+	Name      string              // what messages call it
+	Dir       string              // that paths in it are relative to
+	Lines     []string            // nil if a program made what the file would have
+	Where     map[string]Position // by path, such as functions.orders.timeout
+	Files     map[string]string   // that values are from, by path
+	Secrets   []string            // values that no excerpt may show
+	Variables map[string]bool     // of the environment, that values are from
+	Problems  Errors
 }
 
-// Source is the text that a configuration was read from, what messages call it,
-// and the directory that paths in it are relative to; ok is false for one that a
-// program made.
-func (c *Config) Source() (name, dir string, text []byte, ok bool) {
-	if c.source == nil || c.source.lines == nil {
-		return "", "", nil, false
+// New returns the source of a text.
+func New(name string, text []byte, dir string) *Source {
+	return &Source{
+		Name: name, Dir: dir, Lines: strings.Split(string(text), "\n"),
+		Where: make(map[string]Position), Files: make(map[string]string), Variables: make(map[string]bool),
 	}
-	return c.source.name, c.source.dir, []byte(strings.Join(c.source.lines, "\n")), true
 }
 
-// at is where a path's value stands, or the nearest that holds it.
-func (s *source) at(path string) Position {
+// At returns where a path's value stands, or the nearest that holds it.
+func (s *Source) At(path string) Position {
 	for {
-		if p, ok := s.where[path]; ok {
+		if p, ok := s.Where[path]; ok {
 			return p
 		}
 		i := strings.LastIndexByte(path, '.')
@@ -85,16 +85,16 @@ func (s *source) at(path string) Position {
 	}
 }
 
-// given reports whether the file has the path's key.
-func (s *source) given(path string) bool {
-	_, found := s.where[path]
+// Given reports whether the file has the path's key.
+func (s *Source) Given(path string) bool {
+	_, found := s.Where[path]
 	return found
 }
 
-// problem notes what is wrong at a place. The excerpt is added at the end, when
+// Report notes what is wrong at a place. The excerpt is added at the end, when
 // all secrets are known.
-func (s *source) problem(at Position, format string, args ...any) {
-	s.problems = append(s.problems, Problem{File: s.name, Position: at, Message: fmt.Sprintf(format, args...)})
+func (s *Source) Report(at Position, format string, args ...any) {
+	s.Problems = append(s.Problems, Problem{File: s.Name, Position: at, Message: fmt.Sprintf(format, args...)})
 }
 
 const (
@@ -108,36 +108,36 @@ const (
 	maxWord = 64
 )
 
-// errors returns what was found, or nil.
-func (s *source) errors() error {
-	if len(s.problems) == 0 {
+// Err returns what was found as Errors, or nil.
+func (s *Source) Err() error {
+	if len(s.Problems) == 0 {
 		return nil
 	}
-	if more := len(s.problems) - maxProblems; more > 0 {
-		last := s.problems[maxProblems-1]
+	if more := len(s.Problems) - maxProblems; more > 0 {
+		last := s.Problems[maxProblems-1]
 		last.Message = fmt.Sprintf("%d more problems follow; fix these first", more+1)
-		s.problems = append(s.problems[:maxProblems-1], last)
+		s.Problems = append(s.Problems[:maxProblems-1], last)
 	}
-	for i, p := range s.problems {
-		s.problems[i].Excerpt = s.excerpt(p.Position)
-		for _, secret := range s.secrets {
-			s.problems[i].Message = strings.ReplaceAll(s.problems[i].Message, secret, "***")
+	for i, p := range s.Problems {
+		s.Problems[i].Excerpt = s.excerpt(p.Position)
+		for _, secret := range s.Secrets {
+			s.Problems[i].Message = strings.ReplaceAll(s.Problems[i].Message, secret, "***")
 		}
-		if message := s.problems[i].Message; len(message) > maxMessage { // cut when it has no secrets any more
-			s.problems[i].Message = strings.ToValidUTF8(message[:maxMessage], "") + "..."
+		if message := s.Problems[i].Message; len(message) > maxMessage { // cut when it has no secrets any more
+			s.Problems[i].Message = strings.ToValidUTF8(message[:maxMessage], "") + "..."
 		}
 	}
-	return s.problems.sorted()
+	return s.Problems.sorted()
 }
 
 // excerpt is the line with a mark at the column. What follows a colon behind the
 // mark is left out: it may be a secret under a misspelt key.
-func (s *source) excerpt(at Position) string {
-	if at.Line < 1 || at.Line > len(s.lines) {
+func (s *Source) excerpt(at Position) string {
+	if at.Line < 1 || at.Line > len(s.Lines) {
 		return ""
 	}
-	line := s.lines[at.Line-1]
-	for _, secret := range s.secrets {
+	line := s.Lines[at.Line-1]
+	for _, secret := range s.Secrets {
 		for part := range strings.Lines(secret) {
 			if part = strings.TrimSpace(part); part != "" {
 				line = strings.ReplaceAll(line, part, "***")
@@ -206,8 +206,9 @@ func edits(a, b string) int {
 	return rows[len(a)][len(b)]
 }
 
-// meant is the hint at the end of a message about an unknown word.
-func meant(word string, known []string) string {
+// Hint returns the end of a message about an unknown word: the one that is meant, or all that are
+// known.
+func Hint(word string, known []string) string {
 	if near := Nearest(word, known); near != "" {
 		return fmt.Sprintf("; did you mean %s?", near)
 	}
