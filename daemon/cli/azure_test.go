@@ -133,6 +133,12 @@ functions:
 	}
 }
 
+// emulated is an emulator.
+type emulated interface {
+	Serve(l net.Listener) error
+	Close() error
+}
+
 // serve has an emulator serve until the test ends.
 func serve(t *testing.T, e emulated, l net.Listener) {
 	t.Helper()

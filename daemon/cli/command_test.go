@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/ownprocess"
+	sending "github.com/drover-run/drover/daemon/cli/send"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -210,7 +211,7 @@ def greet(message):
 	send(1, "nowhere.txt", "", "greet", "--file", filepath.Join(dir, "nowhere.txt"))
 	send(1, "nowhere.txt", "", "greet", "--lines", filepath.Join(dir, "nowhere.txt"))
 	large := filepath.Join(dir, "large.txt")
-	if err := errors.Join(os.WriteFile(large, nil, 0o600), os.Truncate(large, maxLine+1)); err != nil {
+	if err := errors.Join(os.WriteFile(large, nil, 0o600), os.Truncate(large, sending.MaxBody+1)); err != nil {
 		t.Fatal(err)
 	}
 	send(1, "large.txt is larger than 64MiB; no source accepts it", "", "greet", "--file", large)

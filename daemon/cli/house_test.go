@@ -78,6 +78,8 @@ var exactly = map[string][]string{
 	"daemon/internal/autoscale":      {"configs", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/dispatch", "daemon/internal/telemetry", "handlers", "scaler", "triggers"},
 	"daemon/cli/term":                {},
 	"daemon/cli/statustext":          {"daemon/cli/term", "daemon/internal/api", "daemon/internal/telemetry"},
+	"daemon/cli/emulate":             {"daemon/cli/exit", "triggers/servicebus/emulator", "triggers/storagequeue/emulator"},
+	"daemon/cli/send":                {"configs", "daemon/internal/dispatch", "triggers"},
 	"daemon/cli/demo":                {"configs", "daemon", "daemon/cli/statustext", "daemon/cli/term", "daemon/internal/api", "daemon/internal/sources", "handlers", "triggers"},
 	"daemon/cli/typings":             {"handlers/python"},
 	"scaler":                         {},

@@ -14,6 +14,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/invoke"
+	"github.com/drover-run/drover/daemon/cli/send"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/handlers/workers/protocol"
@@ -132,6 +133,6 @@ func (c *invokeCommand) message(settings configs.Function, in io.Reader) (*trigg
 		return m, nil
 	}
 	var err error
-	m.Body, err = readBody(c.File, in, max(int64(settings.MaxBody), maxLine))
+	m.Body, err = send.ReadBody(c.File, in, max(int64(settings.MaxBody), send.MaxBody))
 	return m, err
 }

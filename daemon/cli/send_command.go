@@ -1,31 +1,20 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
-
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
-	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/cli/send"
 	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/triggers"
 )
-
-// maxLine bounds a line of input, and a whole file that is one message, in bytes: no
-// server takes a larger message.
-const maxLine = 64 << 20
 
 type sendCommand struct {
 	Target string `arg:"" help:"Send to this function of the configuration, or to this subject or queue."`
@@ -83,7 +72,11 @@ func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	defer func() { err = errors.Join(err, done()) }()
 
-	n, err := c.sendAll(ctx, out, to.Address, std)
+	batch := send.Batch{Body: c.Body, File: c.File, Lines: c.Lines, Count: c.Count, In: std.In}
+	if std.ErrIsTerminal {
+		batch.Progress = std.Err
+	}
+	n, err := batch.SendTo(ctx, out, func(body []byte) *triggers.Message { return c.newMessage(to.Address, body) })
 	if errors.Is(err, sources.ErrNoStream) {
 		return c.unknownTarget(cfg, to)
 	}
@@ -160,142 +153,14 @@ func (c *sendCommand) unknownTarget(cfg *configs.Config, to sources.Target) erro
 		c.Target, c.Config, hint, to.Connection, strings.Join(names, ", "))
 }
 
-// sendAll sends what the flags ask for and returns how many messages the server
-// has taken.
-func (c *sendCommand) sendAll(ctx context.Context, sender dispatch.Sender, subject string, std *IO) (int64, error) {
-	progress := func() {}
-	if std.ErrIsTerminal {
-		total := int64(-1)
-		if c.Count > 0 {
-			total = int64(c.Count)
-		}
-		bar := progressbar.NewOptions64(total,
-			progressbar.OptionSetWriter(std.Err), progressbar.OptionSetDescription("sending"),
-			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("msg"),
-			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
-		defer func() { _ = bar.Exit() }()
-		progress = func() { _ = bar.Add(1) } // it only draws
+// newMessage returns a message with the headers and properties of the flags.
+func (c *sendCommand) newMessage(subject string, body []byte) *triggers.Message {
+	m := &triggers.Message{Subject: subject, Attributes: c.Header, OrderingKey: c.Session, Body: body, ID: c.Property[triggers.MessageID]}
+	if session, given := c.Property[triggers.SessionID]; given {
+		m.OrderingKey = session
 	}
-	for body, err := range c.bodies(std) {
-		if err != nil {
-			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
-		}
-		m := &triggers.Message{Subject: subject, Attributes: c.Header, OrderingKey: c.Session, Body: body, ID: c.Property[triggers.MessageID]}
-		if session, given := c.Property[triggers.SessionID]; given {
-			m.OrderingKey = session
-		}
-		if len(c.Property) > 0 {
-			m.Origin = triggers.Known(c.Property)
-		}
-		if err := sender.Send(ctx, m); err != nil {
-			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
-		}
-		progress()
+	if len(c.Property) > 0 {
+		m.Origin = triggers.Known(c.Property)
 	}
-	err := sender.Flush(ctx)
-	return sender.Taken(), err
-}
-
-// bodies yields the messages to send.
-func (c *sendCommand) bodies(std *IO) iter.Seq2[[]byte, error] {
-	switch {
-	case c.Body != nil:
-		return numbered(max(c.Count, 1), func(int) []byte { return []byte(*c.Body) })
-	case c.File != "":
-		return c.whole(std)
-	case c.Lines == "" && c.Count > 0:
-		return numbered(c.Count, func(n int) []byte { return fmt.Append(nil, n) })
-	}
-	return func(yield func([]byte, error) bool) {
-		in, done, err := openInput(c.Lines, std.In)
-		if err != nil {
-			yield(nil, fmt.Errorf("reading messages: %w", err))
-			return
-		}
-		defer done()
-		eachLine(in, c.Count, yield)
-	}
-}
-
-// whole yields the file of --file as the body of each message.
-func (c *sendCommand) whole(std *IO) iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
-		body, err := readBody(c.File, std.In, maxLine)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		numbered(max(c.Count, 1), func(int) []byte { return body })(yield)
-	}
-}
-
-// openInput opens a file to read, or returns stdin for - and for the empty name. The caller
-// calls done.
-func openInput(name string, stdin io.Reader) (in io.Reader, done func(), err error) {
-	if name == "" || name == "-" {
-		return stdin, func() {}, nil
-	}
-	file, err := os.Open(filepath.Clean(name))
-	if err != nil {
-		return nil, nil, err
-	}
-	return file, func() { _ = file.Close() }, nil // it was only read
-}
-
-// readBody returns a whole file, or all of stdin for -. A file of more than limit bytes is
-// an error.
-func readBody(name string, stdin io.Reader, limit int64) ([]byte, error) {
-	in, done, err := openInput(name, stdin)
-	if err != nil {
-		return nil, fmt.Errorf("reading the body: %w", err)
-	}
-	defer done()
-	body, err := io.ReadAll(io.LimitReader(in, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading the body: %w", err)
-	}
-	if int64(len(body)) > limit {
-		return nil, fmt.Errorf("the body in %s is larger than %v; no source accepts it", name, configs.Size(limit))
-	}
-	return body, nil
-}
-
-func numbered(count int, body func(n int) []byte) iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
-		for n := range count {
-			if !yield(body(n+1), nil) {
-				return
-			}
-		}
-	}
-}
-
-// eachLine yields the lines of in: once each, or over and over up to count.
-func eachLine(in io.Reader, count int, yield func([]byte, error) bool) {
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, maxLine)
-	var kept [][]byte
-	n := 0
-	for lines.Scan() {
-		line := slices.Clone(lines.Bytes())
-		if count > 0 {
-			kept = append(kept, line)
-		}
-		if n++; !yield(line, nil) || n == count {
-			return
-		}
-	}
-	if err := lines.Err(); err != nil {
-		yield(nil, fmt.Errorf("reading messages, after line %d: %w", n, err))
-		return
-	}
-	if n == 0 {
-		yield(nil, errors.New("nothing to send: the input has no line"))
-		return
-	}
-	for ; n < count; n++ {
-		if !yield(kept[n%len(kept)], nil) {
-			return
-		}
-	}
+	return m
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/daemon"
+	"github.com/drover-run/drover/daemon/cli/emulate"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/handlers"
@@ -355,8 +356,8 @@ func TestTheServiceBusExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve(t, e, l)
-	c := emulateBusCommand{Subscription: []string{"orders/billing"}, SessionQueue: []string{"carts"}, Queue: []string{"receipts"}, Lock: time.Minute, MaxDeliveries: 10}
-	if err := c.create(e); err != nil {
+	c := emulate.Bus{Subscription: []string{"orders/billing"}, SessionQueue: []string{"carts"}, Queue: []string{"receipts"}, Lock: time.Minute, MaxDeliveries: 10}
+	if err := c.Create(e); err != nil {
 		t.Fatal(err)
 	}
 	files := map[string]string{}

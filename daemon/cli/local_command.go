@@ -7,11 +7,34 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon"
-
 	"github.com/drover-run/drover/daemon/cli/demo"
+	"github.com/drover-run/drover/daemon/cli/emulate"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/scaffold"
 )
+
+// The commands of this file need no configuration: a first project, the demo, the emulators.
+
+// initCommand is `drover init`.
+type initCommand struct {
+	Kind string `arg:"" optional:"" enum:"python,node,go,http,azure" default:"python" help:"Write a project of this kind: python; node; go, a program that contains drover; http, an app that drover calls; or azure, Python with Azure's queues (default: python)."`
+	Dir  string `arg:"" optional:"" default:"." help:"Write into this directory, created if missing (default: the current one)."`
+}
+
+func (*initCommand) Help() string {
+	return `The project has a commented configuration and function, a sample message, and a README. It runs as it is. If one of its files already exists, nothing is written.
+
+Examples:
+
+    drover init                      # python, here
+    drover init go orders
+    drover init azure ~/src/billing
+`
+}
+
+func (c *initCommand) Run(std *IO) error { return scaffold.WriteProject(c.Kind, c.Dir, std.Out) }
 
 type demoCommand struct {
 	For      *time.Duration `help:"Send messages for this long (default: 20s; with --scale 60s)."`
@@ -69,4 +92,40 @@ func (c *demoCommand) Run(ctx context.Context, std *IO) error {
 		}
 	}
 	return err
+}
+
+type emulateCommand struct {
+	Storage emulateStorageCommand `cmd:"" name:"storagequeue" help:"Run a local emulator of Azure Storage queues until SIGTERM or SIGINT."`
+
+	Bus emulateBusCommand `cmd:"" name:"servicebus" help:"Run a local emulator of Azure Service Bus until SIGTERM or SIGINT."`
+}
+
+type emulateBusCommand struct{ emulate.Bus }
+
+func (*emulateBusCommand) Help() string {
+	return `The last line printed is the connection string.
+
+Example:
+
+    drover emulate servicebus --queue orders --subscription events/billing
+`
+}
+
+func (c *emulateBusCommand) Run(ctx context.Context, std *IO) error {
+	return c.Bus.Run(ctx, std.Out, std.logger(configs.New().Log))
+}
+
+type emulateStorageCommand struct{ emulate.Storage }
+
+func (*emulateStorageCommand) Help() string {
+	return `The last line printed is the connection string. At the default address, UseDevelopmentStorage=true works, too.
+
+Example:
+
+    drover emulate storagequeue --queue images
+`
+}
+
+func (c *emulateStorageCommand) Run(ctx context.Context, std *IO) error {
+	return c.Storage.Run(ctx, std.Out, std.logger(configs.New().Log))
 }

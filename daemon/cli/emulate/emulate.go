@@ -1,27 +1,25 @@
-package cli
+// Package emulate runs emulators of Azure services, with the flags of `drover emulate`. They
+// keep messages in memory.
+package emulate
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 	storageemulator "github.com/drover-run/drover/triggers/storagequeue/emulator"
 )
 
-type emulateCommand struct {
-	Storage emulateStorageCommand `cmd:"" name:"storagequeue" help:"Run a local emulator of Azure Storage queues until SIGTERM or SIGINT."`
-
-	Bus emulateBusCommand `cmd:"" name:"servicebus" help:"Run a local emulator of Azure Service Bus until SIGTERM or SIGINT."`
-}
-
-type emulateBusCommand struct {
+// Bus is an emulated namespace of Azure Service Bus.
+type Bus struct {
 	Listen       string   `default:"127.0.0.1:5672" help:"Listen on this address for AMQP and the management API, without TLS; keys are not checked (default: 127.0.0.1:5672)."`
 	Queue        []string `help:"Create this queue. May be repeated."`
 	SessionQueue []string `help:"Create this queue with sessions. May be repeated."`
@@ -33,43 +31,35 @@ type emulateBusCommand struct {
 	MaxDeliveries uint32        `default:"10" help:"Dead-letter a message after this many deliveries (default: 10)."`
 }
 
-func (*emulateBusCommand) Help() string {
-	return `The last line printed is the connection string.
-
-Example:
-
-    drover emulate servicebus --queue orders --subscription events/billing
-`
-}
-
-func (c *emulateBusCommand) Run(ctx context.Context, std *IO) (err error) {
+// Run serves until ctx ends. The last line that it prints is the connection string.
+func (c *Bus) Run(ctx context.Context, out io.Writer, log *slog.Logger) (err error) {
 	if c.Lock <= 0 || c.Lock > 5*time.Minute {
 		return exit.UsageError("--lock must be more than 0 and at most 5m, as on Azure")
 	}
-	e := emulator.New(emulator.Options{Log: std.logger(configs.New().Log)})
+	e := emulator.New(emulator.Options{Log: log})
 	defer func() { err = errors.Join(err, e.Close()) }()
-	if err := c.create(e); err != nil {
+	if err := c.Create(e); err != nil {
 		return err
 	}
-	l, err := listenToEmulate(ctx, c.Listen, "An Azure Service Bus namespace", std)
+	l, err := listen(ctx, c.Listen, "An Azure Service Bus namespace", out)
 	if err != nil {
 		return err
 	}
 	for _, name := range append(append([]string(nil), c.Queue...), c.SessionQueue...) {
-		fmt.Fprintln(std.Out, "  queue", name)
+		fmt.Fprintln(out, "  queue", name)
 	}
 	for _, name := range append(append([]string(nil), c.Subscription...), c.SessionSubscription...) {
-		fmt.Fprintln(std.Out, "  subscription", name)
+		fmt.Fprintln(out, "  subscription", name)
 	}
 	if len(c.Queue)+len(c.SessionQueue)+len(c.Subscription)+len(c.SessionSubscription) == 0 {
-		fmt.Fprintln(std.Out, "  nothing yet: --queue, --session-queue, --subscription and --session-subscription have it begin with something, and create: true in a trigger makes what is missing")
+		fmt.Fprintln(out, "  nothing yet: --queue, --session-queue, --subscription and --session-subscription have it begin with something, and create: true in a trigger makes what is missing")
 	}
-	fmt.Fprintln(std.Out, e.ConnectionString(l.Addr().String()))
+	fmt.Fprintln(out, e.ConnectionString(l.Addr().String()))
 	return serveUntil(ctx, e, l)
 }
 
-// listenToEmulate takes an address, and says what is there.
-func listenToEmulate(ctx context.Context, address, what string, std *IO) (net.Listener, error) {
+// listen listens on an address, and prints what is there.
+func listen(ctx context.Context, address, what string, out io.Writer) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, exit.UsageError("--listen takes HOST:PORT, such as 127.0.0.1:5672: " + err.Error())
@@ -79,9 +69,9 @@ func listenToEmulate(ctx context.Context, address, what string, std *IO) (net.Li
 	if err != nil {
 		return nil, fmt.Errorf("%w; is another emulator running? Choose another address with --listen", err)
 	}
-	fmt.Fprintf(std.Out, "%s listens on %s. It keeps messages in memory only.\n", what, l.Addr())
+	fmt.Fprintf(out, "%s listens on %s. It keeps messages in memory only.\n", what, l.Addr())
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		fmt.Fprintln(std.Out, "Warning: anyone who can reach that address can read and write, since keys are not checked.")
+		fmt.Fprintln(out, "Warning: anyone who can reach that address can read and write, since keys are not checked.")
 	}
 	return l, nil
 }
@@ -104,43 +94,36 @@ func serveUntil(ctx context.Context, e emulated, l net.Listener) error {
 	return errors.Join(e.Close(), <-served)
 }
 
-type emulateStorageCommand struct {
+// Storage is an emulated account of Azure Storage with its queues.
+type Storage struct {
 	Listen string   `default:"127.0.0.1:10001" help:"Listen on this address, without TLS; keys are not checked (default: 127.0.0.1:10001, the address of UseDevelopmentStorage=true)."`
 	Queue  []string `help:"Create this queue. May be repeated."`
 }
 
-func (*emulateStorageCommand) Help() string {
-	return `The last line printed is the connection string. At the default address, UseDevelopmentStorage=true works, too.
-
-Example:
-
-    drover emulate storagequeue --queue images
-`
-}
-
-func (c *emulateStorageCommand) Run(ctx context.Context, std *IO) (err error) {
-	e := storageemulator.New(storageemulator.Options{Log: std.logger(configs.New().Log)})
+// Run serves until ctx ends. The last line that it prints is the connection string.
+func (c *Storage) Run(ctx context.Context, out io.Writer, log *slog.Logger) (err error) {
+	e := storageemulator.New(storageemulator.Options{Log: log})
 	for _, name := range c.Queue {
 		if err := e.CreateQueue(name); err != nil {
 			return exit.UsageError("--queue: " + err.Error())
 		}
 	}
-	l, err := listenToEmulate(ctx, c.Listen, "An Azure Storage account with its queues", std)
+	l, err := listen(ctx, c.Listen, "An Azure Storage account with its queues", out)
 	if err != nil {
 		return err
 	}
 	for _, name := range c.Queue {
-		fmt.Fprintln(std.Out, "  queue", name)
+		fmt.Fprintln(out, "  queue", name)
 	}
 	if len(c.Queue) == 0 {
-		fmt.Fprintln(std.Out, "  no queue yet: --queue has it begin with one, and create: true in a trigger makes what is missing")
+		fmt.Fprintln(out, "  no queue yet: --queue has it begin with one, and create: true in a trigger makes what is missing")
 	}
-	fmt.Fprintln(std.Out, storageemulator.ConnectionString(l.Addr().String()))
+	fmt.Fprintln(out, storageemulator.ConnectionString(l.Addr().String()))
 	return serveUntil(ctx, e, l)
 }
 
-// create makes what the namespace has.
-func (c *emulateBusCommand) create(e *emulator.Emulator) error {
+// Create creates the queues, topics and subscriptions of the flags.
+func (c *Bus) Create(e *emulator.Emulator) error {
 	o := emulator.QueueOptions{LockDuration: c.Lock, MaxDeliveryCount: c.MaxDeliveries}
 	for _, name := range c.Queue {
 		if err := e.CreateQueue(name, o); err != nil {

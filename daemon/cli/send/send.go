@@ -1,0 +1,172 @@
+// Package send reads the bodies of `drover send` and sends them, and reads the body of
+// `drover invoke`.
+package send
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/triggers"
+)
+
+// MaxBody bounds a line of input, and a whole file that is one message, in bytes: no
+// server takes a larger message.
+const MaxBody = 64 << 20
+
+// Batch is what to send: the first of Body and File that is given, Count times or once. If
+// neither is, the numbers from 1 to Count. With Lines, or if nothing is given, each line of it;
+// with a Count, that many lines, over and over.
+type Batch struct {
+	Body  *string
+	File  string // a path, or - for In
+	Lines string // likewise; empty is In, too
+	Count int    // 0 is no limit
+
+	In       io.Reader
+	Progress io.Writer // a terminal for a progress bar, or nil
+}
+
+// SendTo sends the messages that newMessage makes of the bodies, and returns how many of them
+// the server has taken.
+func (b *Batch) SendTo(ctx context.Context, sender dispatch.Sender, newMessage func(body []byte) *triggers.Message) (int64, error) {
+	progress := func() {}
+	if b.Progress != nil {
+		total := int64(-1)
+		if b.Count > 0 {
+			total = int64(b.Count)
+		}
+		bar := progressbar.NewOptions64(total,
+			progressbar.OptionSetWriter(b.Progress), progressbar.OptionSetDescription("sending"),
+			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("msg"),
+			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+		defer func() { _ = bar.Exit() }()
+		progress = func() { _ = bar.Add(1) } // it only draws
+	}
+	for body, err := range b.bodies() {
+		if err != nil {
+			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
+		}
+		if err := sender.Send(ctx, newMessage(body)); err != nil {
+			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
+		}
+		progress()
+	}
+	err := sender.Flush(ctx)
+	return sender.Taken(), err
+}
+
+// bodies yields the messages to send.
+func (b *Batch) bodies() iter.Seq2[[]byte, error] {
+	switch {
+	case b.Body != nil:
+		return numbered(max(b.Count, 1), func(int) []byte { return []byte(*b.Body) })
+	case b.File != "":
+		return b.wholeFile()
+	case b.Lines == "" && b.Count > 0:
+		return numbered(b.Count, func(n int) []byte { return fmt.Append(nil, n) })
+	}
+	return func(yield func([]byte, error) bool) {
+		in, done, err := openInput(b.Lines, b.In)
+		if err != nil {
+			yield(nil, fmt.Errorf("reading messages: %w", err))
+			return
+		}
+		defer done()
+		eachLine(in, b.Count, yield)
+	}
+}
+
+// wholeFile yields File as the body of each message.
+func (b *Batch) wholeFile() iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		body, err := ReadBody(b.File, b.In, MaxBody)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		numbered(max(b.Count, 1), func(int) []byte { return body })(yield)
+	}
+}
+
+// openInput opens a file to read, or returns stdin for - and for the empty name. The caller
+// calls done.
+func openInput(name string, stdin io.Reader) (in io.Reader, done func(), err error) {
+	if name == "" || name == "-" {
+		return stdin, func() {}, nil
+	}
+	file, err := os.Open(filepath.Clean(name))
+	if err != nil {
+		return nil, nil, err
+	}
+	return file, func() { _ = file.Close() }, nil // it was only read
+}
+
+// ReadBody returns a whole file, or all of stdin for -. A file of more than limit bytes is
+// an error.
+func ReadBody(name string, stdin io.Reader, limit int64) ([]byte, error) {
+	in, done, err := openInput(name, stdin)
+	if err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
+	}
+	defer done()
+	body, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
+	}
+	if int64(len(body)) > limit {
+		return nil, fmt.Errorf("the body in %s is larger than %v; no source accepts it", name, configs.Size(limit))
+	}
+	return body, nil
+}
+
+func numbered(count int, body func(n int) []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for n := range count {
+			if !yield(body(n+1), nil) {
+				return
+			}
+		}
+	}
+}
+
+// eachLine yields the lines of in: once each, or over and over up to count.
+func eachLine(in io.Reader, count int, yield func([]byte, error) bool) {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, MaxBody)
+	var kept [][]byte
+	n := 0
+	for lines.Scan() {
+		line := slices.Clone(lines.Bytes())
+		if count > 0 {
+			kept = append(kept, line)
+		}
+		if n++; !yield(line, nil) || n == count {
+			return
+		}
+	}
+	if err := lines.Err(); err != nil {
+		yield(nil, fmt.Errorf("reading messages, after line %d: %w", n, err))
+		return
+	}
+	if n == 0 {
+		yield(nil, errors.New("nothing to send: the input has no line"))
+		return
+	}
+	for ; n < count; n++ {
+		if !yield(kept[n%len(kept)], nil) {
+			return
+		}
+	}
+}
