@@ -160,7 +160,7 @@ func (k *Keeper[M]) Revoke(i *Item[M]) {
 	k.L.Unlock()
 	if tracked {
 		k.Lost(i.owner)
-		i.Delivery.Revoke()
+		i.Revoke()
 	}
 }
 

@@ -9,8 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/drover-run/drover/triggers"
 	"go.uber.org/goleak"
+
+	"github.com/drover-run/drover/triggers"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -94,7 +95,7 @@ func TestRenewal(t *testing.T) {
 				if !slices.Equal(l.renewed, test.want) {
 					t.Errorf("renewed at %v, want %v", l.renewed, test.want)
 				}
-				lost := test.err == ErrLost
+				lost := errors.Is(test.err, ErrLost)
 				if l.Lost() != lost || l.IsRevoked() != lost || len(s.lost) == 1 != lost || l.message.ID == "revoked" != lost {
 					t.Errorf("lost %v, revoked %v, reported %d times, handler %q; want %v", l.Lost(), l.IsRevoked(), len(s.lost), l.message.ID, lost)
 				}

@@ -126,7 +126,7 @@ func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
 	return p.RoundTripper.RoundTrip(r)
 }
 
-// A right is a permission of a key or an identity, in Azure's terms.
+// A Right is a permission of a key or an identity, in Azure's terms.
 type Right struct{ Claim, Role string }
 
 // The rights of Service Bus.

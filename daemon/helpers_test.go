@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -38,18 +37,6 @@ func (o *printed) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
-}
-
-func (o *printed) wait(t *testing.T, part string) {
-	t.Helper()
-	deadline := time.After(patience)
-	for !strings.Contains(o.String(), part) {
-		select {
-		case <-o.more:
-		case <-deadline:
-			t.Fatalf("%q did not come; the output is\n%s", part, o)
-		}
-	}
 }
 
 // write makes a directory with files.
