@@ -7,9 +7,8 @@
 package configs
 
 import (
-	"time"
-
 	"github.com/drover-run/drover/configs/problems"
+	"github.com/drover-run/drover/configs/values"
 )
 
 // Config is one file.
@@ -399,22 +398,25 @@ type HTTPBatch struct {
 }
 
 // Duration is a time.Duration written as 1m30s.
-type Duration time.Duration
+type Duration = values.Duration
 
 // Size is a number of bytes written as 512KiB or 1MiB (or kB, MB: powers of 1000).
-type Size int64
+type Size = values.Size
 
 // Secret is a text that is never printed: its String and its JSON are ***.
-type Secret string
+type Secret = values.Secret
 
 // Strings is a list, or one text alone.
-type Strings []string
+type Strings = values.Strings
 
 // Prefetch is a number, or auto, which is -1.
-type Prefetch int
+type Prefetch = values.Prefetch
 
 // PrefetchAuto follows the measured rate.
-const PrefetchAuto Prefetch = -1
+const PrefetchAuto = values.PrefetchAuto
+
+// Env looks up an environment variable, as os.LookupEnv does.
+type Env = values.Env
 
 // Position is a place in a file, counted from 1; the zero Position is nowhere.
 type Position = problems.Position

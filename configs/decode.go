@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/configs/readfile"
+	"github.com/drover-run/drover/configs/values"
 )
 
 // decoder walks a YAML tree and the Go types side by side. It goes on after an
@@ -270,7 +271,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 	if v.Type() == reflect.TypeFor[Secret]() && raw != "" {
 		d.Secrets = append(d.Secrets, raw)
 	}
-	text, err := expand(raw, func(name string) (string, bool) {
+	text, err := values.Expand(raw, func(name string) (string, bool) {
 		d.Variables[name] = true
 		return d.env(name)
 	})
@@ -340,11 +341,11 @@ func setScalar(v reflect.Value, text string) error {
 	var err error
 	switch v.Interface().(type) {
 	case Duration:
-		out, err = parseDuration(text)
+		out, err = values.ParseDuration(text)
 	case Size:
-		out, err = parseSize(text)
+		out, err = values.ParseSize(text)
 	case Prefetch:
-		out, err = parsePrefetch(text)
+		out, err = values.ParsePrefetch(text)
 	default:
 		switch v.Kind() {
 		case reflect.String:

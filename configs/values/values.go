@@ -1,4 +1,6 @@
-package configs
+// Package values has the types of single values in a configuration, such as 30s, 1MiB or ${NAME}:
+// reads them, and prints them in a form that reads back the same. Secrets are never printed.
+package values
 
 import (
 	"encoding/json"
@@ -10,6 +12,24 @@ import (
 	"strings"
 	"time"
 )
+
+// Duration is a time.Duration written as 1m30s.
+type Duration time.Duration
+
+// Size is a number of bytes written as 512KiB or 1MiB (or kB, MB: powers of 1000).
+type Size int64
+
+// Secret is a text that is never printed: its String and its JSON are ***.
+type Secret string
+
+// Strings is a list, or one text alone.
+type Strings []string
+
+// Prefetch is a number, or auto, which is -1.
+type Prefetch int
+
+// PrefetchAuto follows the measured rate.
+const PrefetchAuto Prefetch = -1
 
 // D returns the duration as the standard library has it.
 func (d Duration) D() time.Duration { return time.Duration(d) }
@@ -26,7 +46,8 @@ func (d Duration) String() string {
 	return s
 }
 
-func parseDuration(text string) (Duration, error) {
+// ParseDuration reads 1m30s. The error shows how to write one.
+func ParseDuration(text string) (Duration, error) {
 	d, err := time.ParseDuration(text)
 	if err != nil {
 		return 0, fmt.Errorf("%q is not a duration; write 500ms, 30s or 1h30m, for example", text)
@@ -53,7 +74,8 @@ func (s Size) String() string {
 
 var sizeForm = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)$`)
 
-func parseSize(text string) (Size, error) {
+// ParseSize reads 512KiB. The error shows how to write one.
+func ParseSize(text string) (Size, error) {
 	m := sizeForm.FindStringSubmatch(text)
 	if m != nil {
 		for _, u := range units {
@@ -76,7 +98,8 @@ func (p Prefetch) String() string {
 	return strconv.Itoa(int(p))
 }
 
-func parsePrefetch(text string) (Prefetch, error) {
+// ParsePrefetch reads auto, or a number up to 1,000,000.
+func ParsePrefetch(text string) (Prefetch, error) {
 	if text == "auto" {
 		return PrefetchAuto, nil
 	}
@@ -109,9 +132,9 @@ type Env func(name string) (value string, found bool)
 
 var reference = regexp.MustCompile(`\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?:(:-)([^}]*))?\}|\$`)
 
-// expand puts in the environment's values: ${NAME}, ${NAME:-default}, and $$ for
+// Expand puts in the environment's values: ${NAME}, ${NAME:-default}, and $$ for
 // a dollar. What is put in is not looked at again.
-func expand(text string, env Env) (string, error) {
+func Expand(text string, env Env) (string, error) {
 	if !strings.Contains(text, "$") {
 		return text, nil
 	}
