@@ -1,0 +1,172 @@
+package main
+
+import (
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// This file holds the checklists of docs/architecture.md: it checks the sources, provisioners and
+// handlers that exist, and a made-up one of each kind, to see that every missing item is found.
+
+// item is one line of a checklist: a file that matches pattern must have the text.
+type item struct {
+	pattern string
+	text    string
+}
+
+// missing returns the items that a tree of files lacks.
+func missing(t *testing.T, tree fs.FS, items []item) (lacks []item) {
+	t.Helper()
+	for _, i := range items {
+		names, err := fs.Glob(tree, i.pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(names, func(name string) bool {
+			text, err := fs.ReadFile(tree, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Contains(string(text), i.text)
+		}) {
+			lacks = append(lacks, i)
+		}
+	}
+	return lacks
+}
+
+// source is a trigger as its users and its developers name it.
+type source struct {
+	folder string // below triggers
+	file   string // in configs and daemon/internal/sources
+	key    string // in a configuration
+	page   string // in docs
+}
+
+func (s source) items() []item {
+	folder := path.Join("triggers", s.folder)
+	return []item{
+		{folder + "/*_test.go", "triggertest.Run("},
+		{folder + "/*_test.go", "triggertest.RunDeadLetters("},
+		{folder + "/*_test.go", "triggertest.RunPeek("},
+		{folder + "/*_test.go", "triggertest.RunFind("},
+		{"configs/" + s.file + ".go", "package configs"},
+		{"configs/configs.go", `yaml:"` + s.key + `"`},
+		{"configs/example.yaml", s.key + ":"},
+		{"daemon/internal/sources/" + s.file + ".go", "package sources"},
+		{"docs/" + s.page, "# "},
+		{"README.md", "docs/" + s.page},
+	}
+}
+
+var sources = []source{
+	{"natsjs", "nats", "nats", "nats.md"},
+	{"servicebus", "servicebus", "servicebus", "azure-service-bus.md"},
+	{"storagequeue", "storagequeue", "storage_queue", "azure-storage-queue.md"},
+}
+
+// notSources are the packages below triggers that no configuration can name.
+var notSources = []string{"lease", "memory", "sdktest", "triggertest"}
+
+func provisionerItems(name string) []item {
+	folder := path.Join("scaler", name)
+	return []item{
+		{folder + "/*_test.go", "provisionertest.Run("},
+		{folder + "/*.go", ") Count("},
+		{folder + "/*.go", ") Set("},
+		{"daemon/supervisor.go", `drover/scaler/` + name + `"`},
+	}
+}
+
+// notProvisioners are the packages below scaler that start no units.
+var notProvisioners = []string{"autotune", "hostinfo", "provisionertest", "sim"}
+
+// handlerKey finds the keys of the struct Handler in configs.
+var handlerKey = regexp.MustCompile("(?m)^\t[A-Z]\\w+ +\\S+ +`yaml:\"(\\w+)\" desc:")
+
+func handlerItems(key string) []item {
+	return []item{
+		{"configs/*.yaml", key + ":"},
+		{"docs/*.md", key},
+		{"README.md", key},
+	}
+}
+
+func TestChecklists(t *testing.T) {
+	tree := os.DirFS(".")
+	all := make(map[string][]item)
+	for _, s := range sources {
+		all["source "+s.folder] = s.items()
+	}
+	for _, name := range foldersIn(t, "triggers") {
+		if !slices.Contains(notSources, name) && all["source "+name] == nil {
+			t.Errorf("triggers/%s is no known source: add it to sources or notSources", name)
+		}
+	}
+	for _, name := range foldersIn(t, "scaler") {
+		if !slices.Contains(notProvisioners, name) {
+			all["provisioner "+name] = provisionerItems(name)
+		}
+	}
+	_, handlers, _ := strings.Cut(readFile(t, "configs/configs.go"), "\ntype Handler struct {")
+	handlers, _, _ = strings.Cut(handlers, "\n}")
+	for _, m := range handlerKey.FindAllStringSubmatch(handlers, -1) {
+		all["handler "+m[1]] = handlerItems(m[1])
+	}
+	if len(all) < 10 {
+		t.Errorf("only %d checklists: are the patterns still right?", len(all))
+	}
+	for _, what := range slices.Sorted(maps.Keys(all)) {
+		for _, i := range missing(t, tree, all[what]) {
+			t.Errorf("%s: no file %s has %q; see the checklists in docs/architecture.md", what, i.pattern, i.text)
+		}
+	}
+}
+
+// TestChecklistsOfAFake makes files up for a new source, provisioner and handler, and leaves out
+// one item after the other.
+func TestChecklistsOfAFake(t *testing.T) {
+	for what, items := range map[string][]item{
+		"source":      source{"fake", "fake", "fake", "fake.md"}.items(),
+		"provisioner": provisionerItems("fake"),
+		"handler":     handlerItems("fake"),
+	} {
+		for out := -1; out < len(items); out++ {
+			tree := make(fstest.MapFS)
+			for n, i := range items {
+				name := strings.ReplaceAll(i.pattern, "*", "x")
+				if tree[name] == nil {
+					tree[name] = &fstest.MapFile{}
+				}
+				if n != out {
+					tree[name].Data = append(tree[name].Data, i.text+"\n"...)
+				}
+			}
+			lacks := missing(t, tree, items)
+			if out < 0 && len(lacks) > 0 || out >= 0 && !slices.Contains(lacks, items[out]) {
+				t.Errorf("%s, without item %d: missing are %v", what, out, lacks)
+			}
+		}
+	}
+}
+
+func foldersIn(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
