@@ -113,7 +113,7 @@ func (d *supervisor) run(ctx context.Context) (err error) {
 	case <-ended:
 	case <-d.forceStop:
 		d.log.Warn("second signal; cancelling messages in flight", "in_flight", d.InFlight())
-		provisioner.Hurry()
+		provisioner.ForceStop()
 		<-ended
 	}
 	if cutShort.Load() {

@@ -43,19 +43,19 @@ type commandLine struct {
 
 // clientCommands are those that talk to a running daemon.
 type clientCommands struct {
-	Status  statusCommand `cmd:"" help:"Show how each function of a running daemon is doing: a live table on a terminal, else printed once."`
-	Health  healthCommand `cmd:"" help:"Check the health of a running daemon: exit status 0 if healthy, else 1 with the reason. For container health checks."`
-	Explain whyCommand    `cmd:"" help:"Explain why a function or a message waits."`
-	Tail    tailCommand   `cmd:"" help:"Follow the log of a function."`
-	Pause   pauseCommand  `cmd:"" help:"Pause a function: stop receiving new messages; those in flight finish."`
-	Resume  resumeCommand `cmd:"" help:"Resume a paused function."`
-	Reload  reloadCommand `cmd:"" help:"Reload the configuration of a running daemon."`
+	Status  statusCommand  `cmd:"" help:"Show how each function of a running daemon is doing: a live table on a terminal, else printed once."`
+	Health  healthCommand  `cmd:"" help:"Check the health of a running daemon: exit status 0 if healthy, else 1 with the reason. For container health checks."`
+	Explain explainCommand `cmd:"" help:"Explain why a function or a message waits."`
+	Tail    tailCommand    `cmd:"" help:"Follow the log of a function."`
+	Pause   pauseCommand   `cmd:"" help:"Pause a function: stop receiving new messages; those in flight finish."`
+	Resume  resumeCommand  `cmd:"" help:"Resume a paused function."`
+	Reload  reloadCommand  `cmd:"" help:"Reload the configuration of a running daemon."`
 }
 
 // Main is the command drover: it reads the arguments, does as they say, and ends
 // the process. A Go program offers its functions with WithFuncs.
 func Main(options ...daemon.Option) {
-	ctx, hurry, stop := ownprocess.StopSignals()
+	ctx, forceStop, stop := ownprocess.StopSignals()
 	_ = ownprocess.HideFromPeers() // if it fails, it is as in any other program
 	program, err := os.Executable()
 	if err != nil {
@@ -69,7 +69,7 @@ func Main(options ...daemon.Option) {
 		Environ:       environ,
 		Funcs:         daemon.FuncsOf(options...),
 		Program:       program,
-		Hurry:         hurry,
+		ForceStop:     forceStop,
 		HangUps:       ownprocess.HangUps,
 		TerminalGone:  func() bool { return !xterm.IsTerminal(int(os.Stderr.Fd())) },
 	})

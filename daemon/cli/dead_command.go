@@ -242,7 +242,7 @@ func (c *deadReplayCommand) Run(ctx context.Context, std *IO) (err error) {
 
 // deadJob returns the replay or purge of a selection.
 func (std *IO) deadJob(selection *deadletter.Selection, cfg *configs.Config) *deadletter.Job {
-	return &deadletter.Job{Selection: selection, Out: std.Out, Err: std.Err, ErrIsTerminal: std.ErrIsTerminal, ForceStop: std.Hurry, DataDir: cfg.DataDir}
+	return &deadletter.Job{Selection: selection, Out: std.Out, Err: std.Err, ErrIsTerminal: std.ErrIsTerminal, ForceStop: std.ForceStop, DataDir: cfg.DataDir}
 }
 
 type deadPurgeCommand struct {

@@ -25,15 +25,15 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// whyCommand is `drover explain`.
-type whyCommand struct {
+// explainCommand is `drover explain`.
+type explainCommand struct {
 	About string `arg:"" help:"Explain this function, or the message with this ID."`
 	clientFlags
 	Message bool `help:"Treat the argument as a message ID, even if a function has the same name."`
 	JSON    bool `name:"json" help:"Print JSON."`
 }
 
-func (*whyCommand) Help() string {
+func (*explainCommand) Help() string {
 	return `For a function, prints what limits it, how many messages wait, which messages hold its slots, and what the scaler decided.
 For a message, prints its state: in flight, waiting for a retry, ready at the source, or dead-lettered with the reason.
 
@@ -45,7 +45,7 @@ Examples:
 `
 }
 
-func (c *whyCommand) Run(ctx context.Context, std *IO) error {
+func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 	client, err := c.newClient(ctx, std)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func (c *whyCommand) Run(ctx context.Context, std *IO) error {
 }
 
 // withoutDaemon asks the sources themselves, with the secrets of the configuration.
-func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error) (out []api.Explanation, err error) {
+func (c *explainCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error) (out []api.Explanation, err error) {
 	if c.DataDir != "" {
 		return nil, noDaemon
 	}
@@ -112,7 +112,7 @@ func (c *whyCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error)
 const maxDeadSearched = 1000
 
 // amongTheDead looks for a message among the dead letters, where they can be read.
-func (c *whyCommand) amongTheDead(ctx context.Context, unknown []api.Explanation, std *IO) []api.Explanation {
+func (c *explainCommand) amongTheDead(ctx context.Context, unknown []api.Explanation, std *IO) []api.Explanation {
 	if c.DataDir != "" {
 		unknown[0].Notes = append(unknown[0].Notes, "dead letters were not searched: that needs the configuration; give --config instead of --data-dir")
 		return unknown
@@ -144,7 +144,7 @@ func (c *whyCommand) amongTheDead(ctx context.Context, unknown []api.Explanation
 	return unknown
 }
 
-func (c *whyCommand) dead(ctx context.Context, function string, from triggers.DeadLetters, most int) (e api.Explanation, found bool) {
+func (c *explainCommand) dead(ctx context.Context, function string, from triggers.DeadLetters, most int) (e api.Explanation, found bool) {
 	seen := 0
 	for letter, err := range deadletter.BrowseAll(ctx, from, deadletter.PageSize(most)) {
 		if err != nil {
@@ -164,8 +164,8 @@ func (c *whyCommand) dead(ctx context.Context, function string, from triggers.De
 }
 
 type scaleCommand struct {
-	Explain  explainCommand  `cmd:"" help:"Explain the latest scaling decisions of a running daemon: inputs, formula, and the limits that applied."`
-	Simulate simulateCommand `cmd:"" help:"Simulate the scaling policy, and those of other systems, on a trace of arrivals."`
+	Explain  scaleExplainCommand `cmd:"" help:"Explain the latest scaling decisions of a running daemon: inputs, formula, and the limits that applied."`
+	Simulate simulateCommand     `cmd:"" help:"Simulate the scaling policy, and those of other systems, on a trace of arrivals."`
 }
 
 // simulateCommand is `drover scale simulate`.
@@ -182,19 +182,19 @@ func (*simulateCommand) Help() string {
 
 func (c *simulateCommand) Run(std *IO) error { return c.Options.Run(std.Out, std.Env) }
 
-// explainCommand is `drover scale explain`.
-type explainCommand struct {
+// scaleExplainCommand is `drover scale explain`.
+type scaleExplainCommand struct {
 	clientFlags
 }
 
-func (*explainCommand) Help() string {
+func (*scaleExplainCommand) Help() string {
 	return `Example:
 
     drover scale explain
 `
 }
 
-func (c *explainCommand) Run(ctx context.Context, std *IO) error {
+func (c *scaleExplainCommand) Run(ctx context.Context, std *IO) error {
 	cfg, err := c.loadClient(ctx, std)
 	if err != nil {
 		return err

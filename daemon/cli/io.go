@@ -45,8 +45,8 @@ type IO struct {
 	// Program is the path of this program, which is run again for each of several
 	// instances.
 	Program string
-	// Hurry is closed when a stop is asked for a second time.
-	Hurry <-chan struct{}
+	// ForceStop is closed at a second request to stop.
+	ForceStop <-chan struct{}
 	// HangUps begins to tell of each SIGHUP, which otherwise ends the process, until
 	// ignore is called; nil: they are not looked at.
 	HangUps func() (hangUps <-chan os.Signal, ignore func())
@@ -117,7 +117,7 @@ func withUnit(_ []string, a slog.Attr) slog.Attr {
 
 // options are those of a daemon that a command runs.
 func (std *IO) options() []daemon.Option {
-	out := []daemon.Option{daemon.WithEnv(std.Env, std.Environ), daemon.WithFuncs(std.Funcs), daemon.WithForceStop(std.Hurry)}
+	out := []daemon.Option{daemon.WithEnv(std.Env, std.Environ), daemon.WithFuncs(std.Funcs), daemon.WithForceStop(std.ForceStop)}
 	if std.Program != "" {
 		out = append(out, daemon.WithInstances(local.Command{
 			Path: std.Program, Args: []string{"instance"}, Env: std.Environ(), Stdout: std.Out, Stderr: std.Err,

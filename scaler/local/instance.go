@@ -81,7 +81,7 @@ func (p *Provisioner) start(now time.Time) (*instance, error) {
 		_ = down.Close()
 		i.reading.Wait()
 		close(i.gone)
-		p.nudge()
+		p.wakeUp()
 	}()
 	return i, nil
 }

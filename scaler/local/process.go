@@ -60,9 +60,9 @@ const (
 
 // Provisioner keeps a number of instances. It implements scaler.Provisioner.
 type Provisioner struct {
-	cfg    Config
-	nudges chan struct{}
-	first  chan struct{} // closed when the first instance is ready, or could not start
+	cfg     Config
+	wakeUps chan struct{}
+	first   chan struct{} // closed when the first instance is ready, or could not start
 
 	mu        sync.Mutex
 	wanted    int
@@ -88,7 +88,7 @@ var _ scaler.Provisioner = (*Provisioner)(nil)
 // New returns a provisioner without instances; Run starts them.
 func New(cfg Config) *Provisioner {
 	return &Provisioner{
-		cfg: cfg, nudges: make(chan struct{}, 1), first: make(chan struct{}),
+		cfg: cfg, wakeUps: make(chan struct{}, 1), first: make(chan struct{}),
 		pause: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(200*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0)),
 	}
@@ -120,7 +120,7 @@ func (p *Provisioner) Set(_ context.Context, n int) error {
 	p.mu.Lock()
 	p.wanted = n
 	p.mu.Unlock()
-	p.nudge()
+	p.wakeUp()
 	return nil
 }
 
@@ -140,21 +140,21 @@ func (p *Provisioner) Ready(ctx context.Context) error {
 	return errors.New(p.failing)
 }
 
-// Hurry tells those that drain not to take their time, by a SIGINT, which
-// counts as a second signal soon after a SIGTERM.
-func (p *Provisioner) Hurry() {
+// ForceStop ends the drain of the instances that drain. It sends a SIGINT, which counts as a
+// second signal even right after a SIGTERM.
+func (p *Provisioner) ForceStop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range p.instances {
 		if i.state == draining {
-			_ = i.cmd.Process.Signal(syscall.SIGINT) // it may be gone already
+			_ = i.cmd.Process.Signal(syscall.SIGINT) // it may have ended
 		}
 	}
 }
 
-func (p *Provisioner) nudge() {
+func (p *Provisioner) wakeUp() {
 	select {
-	case p.nudges <- struct{}{}:
+	case p.wakeUps <- struct{}{}:
 	default:
 	}
 }
@@ -179,7 +179,7 @@ func (p *Provisioner) Run(ctx context.Context) error {
 			p.mu.Lock()
 			p.wanted, p.ending = 0, true
 			p.mu.Unlock()
-		case <-p.nudges:
+		case <-p.wakeUps:
 		case <-again:
 		case <-tick.C:
 		}
@@ -326,5 +326,5 @@ func (p *Provisioner) reported(i *instance, r report) {
 	p.failing, p.once = "", true
 	p.cfg.Log.Info("an instance is ready", "instance", i.id, "pid", i.cmd.Process.Pid, "start_up", p.startUp.Round(time.Millisecond))
 	p.tried()
-	p.nudge()
+	p.wakeUp()
 }
