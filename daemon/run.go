@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/drover-run/drover/configs"
@@ -65,7 +66,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.budget = triggers.NewBudget(bodymemory.Limit(d.cfg))
 	d.mu.Unlock()
 	if d.wholeProcess {
-		defer bodymemory.RunBeside(ctx, func(ctx context.Context) { bodymemory.SetGC(ctx, d.budget) })()
+		defer inBackground(ctx, func(ctx context.Context) { bodymemory.SetGC(ctx, d.budget) })()
 	}
 	d.loops = &autoscale.Loops{
 		Running: d.running, Config: d.config, Backlogs: &d.backlogs, Decisions: &d.decisions,
@@ -104,7 +105,7 @@ func (e *StartError) Unwrap() error { return e.Err }
 func (d *Daemon) runFunctions(ctx context.Context, p *resources) error {
 	c := newRunningSet(ctx, d)
 	defer c.endContexts()
-	defer bodymemory.RunBeside(ctx, d.standstill.Run)()
+	defer inBackground(ctx, d.standstill.Run)()
 	d.use(p)
 	d.scaleAndTune(p)
 	for _, f := range p.inOrder() {
@@ -132,4 +133,15 @@ func (d *Daemon) runFunctions(ctx context.Context, p *resources) error {
 func (d *Daemon) scaleAndTune(p *resources) {
 	d.loops.ScaleWorkers(p.cfg, p.apps.Pools())
 	d.loops.TunePools(p.cfg, p.apps.Pools())
+}
+
+// inBackground runs a function until stop is called, which waits for its end.
+func inBackground(ctx context.Context, run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"runtime/metrics"
-	"sync"
 	"time"
 
 	"github.com/drover-run/drover/configs"
@@ -103,17 +102,6 @@ func SetGC(ctx context.Context, b *triggers.Budget) {
 			debug.SetGCPercent(want)
 			now = want
 		}
-	}
-}
-
-// RunBeside runs a function until stop is called, which waits for its end.
-func RunBeside(ctx context.Context, run func(context.Context)) (stop func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var running sync.WaitGroup
-	running.Go(func() { run(ctx) })
-	return func() {
-		cancel()
-		running.Wait()
 	}
 }
 
