@@ -71,13 +71,12 @@ func Answer(w http.ResponseWriter, status int, value any) {
 	_, _ = w.Write(append(text, '\n'))
 }
 
-// Refuse answers with an error, an api.Problem.
+// Refuse answers a request with an error, an api.Problem.
 func Refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	Answer(w, status, api.Problem{Error: fmt.Sprintf(format, args...)})
 }
 
-// RefuseUnknown answers that there is no function of a name, and suggests one of those that there
-// are.
+// RefuseUnknown answers that no function has this name, and suggests a similar one if there is any.
 func RefuseUnknown(w http.ResponseWriter, name string, functions []string) {
 	hint := ""
 	if near := configs.Nearest(name, functions); near != "" {

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// testRoutes are the routes of a daemon that is well.
+// testRoutes are the routes of a healthy daemon.
 func testRoutes() []Route {
 	well := func(w http.ResponseWriter, _ *http.Request) { Answer(w, http.StatusOK, api.Health{Status: "ok"}) }
 	return []Route{
@@ -52,7 +52,7 @@ func testConfig(t *testing.T, cfg *configs.Config) Config {
 	return Config{Admin: cfg.Admin, Probes: cfg.Probes, DataDir: cfg.DataDir, Version: "v1", Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 }
 
-// serve serves the test routes until the test ends.
+// serve runs the servers of the test routes until the test ends.
 func serve(t *testing.T, cfg *configs.Config) {
 	t.Helper()
 	stop, err := Serve(testConfig(t, cfg), testRoutes())
@@ -140,8 +140,8 @@ func TestSocketOfAKilledDaemon(t *testing.T) {
 	}
 }
 
-// A data directory whose path is too long for a socket has its socket in a directory of the
-// user elsewhere.
+// If the path of a data directory is too long for a socket, the socket is in another directory of
+// the user.
 func TestSocketOfALongPath(t *testing.T) {
 	cfg := configs.New()
 	cfg.DataDir = filepath.Join(t.TempDir(), strings.Repeat("long", 30))
@@ -208,7 +208,7 @@ func TestPort(t *testing.T) {
 		t.Errorf("with a wrong token: %v", err)
 	}
 
-	// If a port is in use, the error says so, and what was opened before is closed again.
+	// If a port is in use, the error reports it, and what was opened before is closed again.
 	taken := *cfg
 	taken.DataDir, taken.Admin.Listen = t.TempDir(), "unix"
 	if _, err := Serve(testConfig(t, &taken), testRoutes()); err == nil || !strings.Contains(err.Error(), "probes: ") || !strings.Contains(err.Error(), "does another program use it?") {

@@ -28,7 +28,7 @@ const maxAnswer = 64 << 20
 var ErrNoDaemon = errors.New("no daemon of this configuration is running here")
 
 // Client sends requests to a running daemon. A request fails after ten seconds. The text of an
-// error may have control characters, from the answer.
+// error may contain control characters, from the answer.
 type Client struct {
 	http  http.Client
 	base  string
@@ -36,8 +36,8 @@ type Client struct {
 	at    string // the address, for errors
 }
 
-// NewClient returns a client of the daemon of a configuration, which needs no secret but those
-// of admin.
+// NewClient returns a client of the daemon of a configuration. Of its secrets, the client needs
+// only those of admin.
 func NewClient(cfg *configs.Config) (*Client, error) {
 	switch cfg.Admin.Listen {
 	case "off":
@@ -56,7 +56,7 @@ func NewClient(cfg *configs.Config) (*Client, error) {
 	if cfg.Admin.Token == "" && (cfg.Admin.Client == nil || cfg.Admin.Client.Cert == "") {
 		return nil, errors.New("the daemon requires a client certificate; set cert and key of admin.client, usually file:PATH")
 	}
-	host, _, _ := net.SplitHostPort(c.at) // it was joined
+	host, _, _ := net.SplitHostPort(c.at) // newPortClient joined it
 	secured, err := clientTLS(cfg.Admin, host)
 	if err != nil {
 		return nil, fmt.Errorf("admin.client: %w", err)
@@ -78,7 +78,7 @@ func NewSocketClient(dataDir string) *Client {
 	}
 }
 
-// NewProbesClient returns a client of the server of health checks.
+// NewProbesClient returns a client of the server of health checks at an address.
 func NewProbesClient(listen string) (*Client, error) { return newPortClient("probes.listen", listen) }
 
 // newPortClient returns a client of a server on a port. If that listens on all addresses, the
@@ -183,13 +183,13 @@ func (c *Client) StreamLog(ctx context.Context, path string, each func(telemetry
 	}
 	defer func() { _ = response.Body.Close() }() // it was only read
 	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // as much as arrives
+		text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // what was received so far
 		return c.refusal(response.StatusCode, text)
 	}
 	in := bufio.NewScanner(response.Body)
 	in.Buffer(nil, maxAnswer)
 	for in.Scan() {
-		if len(in.Bytes()) == 0 { // the daemon checks whether the client is still there
+		if len(in.Bytes()) == 0 { // the daemon sends empty lines to check whether the client is connected
 			continue
 		}
 		var line telemetry.LogLine
@@ -198,7 +198,7 @@ func (c *Client) StreamLog(ctx context.Context, path string, each func(telemetry
 		}
 		each(line)
 	}
-	if err := in.Err(); err != nil && ctx.Err() == nil && !errors.Is(err, io.ErrUnexpectedEOF) { // it was killed
+	if err := in.Err(); err != nil && ctx.Err() == nil && !errors.Is(err, io.ErrUnexpectedEOF) { // the daemon was killed
 		return fmt.Errorf("reading the daemon's answer: %w", err)
 	}
 	return nil

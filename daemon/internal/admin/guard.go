@@ -13,10 +13,10 @@ import (
 	"github.com/drover-run/drover/configs"
 )
 
-// guard passes on requests with the token, or with a certificate that client_ca has signed.
-// It refuses those of browsers: a page of another site can make a browser send requests here.
-// Such a request names its origin. Without TLS, which would show that the name is not that of
-// the certificate, its host may also be a name that an attacker resolves to this address.
+// guard passes on requests with the token, or with a certificate that client_ca has signed. It
+// refuses those of browsers: a page of another site can make a browser send requests here. Such a
+// request has a header with its origin. Without TLS, its host may also be a name that an attacker
+// resolves to this address; with TLS, the certificate would not match.
 func guard(admin configs.Admin, next http.Handler) http.Handler {
 	if admin.Listen == "unix" {
 		return next

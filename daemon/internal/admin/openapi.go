@@ -41,7 +41,7 @@ func Document(cfg Config, routes []Route) (map[string]any, error) {
 	}, errors.Join(s.errs...)
 }
 
-// schemas are the schemas of the types of answers.
+// schemas holds the schemas of the types of answers.
 type schemas struct {
 	components object // by the type's name
 	errs       []error
@@ -94,7 +94,7 @@ var defs = regexp.MustCompile(`"#/\$defs/`)
 func (s *schemas) schemaOf(value any) any {
 	reflector := &jsonschema.Reflector{
 		Anonymous: true,
-		// An older client reads the answers of a newer daemon.
+		// Clients must accept unknown fields, from newer daemons.
 		AllowAdditionalProperties: true,
 		LookupComment:             aboutField,
 		Namer:                     schemaName,
@@ -118,8 +118,8 @@ func (s *schemas) schemaOf(value any) any {
 	return out
 }
 
-// schemaName returns the name of a type in the document. Whether it is exported in Go, and how
-// it becomes JSON, does not show.
+// schemaName returns the name of a type in the document. It does not depend on whether Go exports
+// the type, nor on how the type is encoded.
 func schemaName(t reflect.Type) string {
 	name := strings.TrimSuffix(t.Name(), "JSON")
 	if name == "" {
@@ -133,6 +133,6 @@ func aboutField(t reflect.Type, field string) string {
 	if field == "" || t.Kind() != reflect.Struct {
 		return ""
 	}
-	f, _ := t.FieldByName(field) // without one there is no tag
+	f, _ := t.FieldByName(field) // a field without a description has no tag
 	return f.Tag.Get("desc")
 }

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// maxHeader bounds the header of a request, in bytes.
+	// maxHeader is the maximum size of a request's header, in bytes.
 	maxHeader = 16 << 10
 	// readTimeout bounds the reading of a request, and in a client the whole exchange.
 	readTimeout = 10 * time.Second
@@ -45,9 +45,9 @@ func SocketPath(dataDir string) string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("drover-%d-%x", os.Getuid(), sha256.Sum256([]byte(dataDir)))[:40], "admin.sock")
 }
 
-// Serve starts the admin server and the server of health checks, as far as they are configured.
-// The returned function stops both: it waits at most a second for requests that are being
-// answered, and closes their connections then. If Serve returns an error, nothing is running.
+// Serve starts the admin server and the server of health checks, as configured. The returned
+// function stops both: it waits at most a second for requests that are being answered, then closes
+// their connections. If Serve returns an error, nothing is running.
 func Serve(cfg Config, routes []Route) (stop func(), err error) {
 	s := &servers{cfg: cfg}
 	routes = allRoutes(cfg, routes)
@@ -113,7 +113,7 @@ func (s *servers) stopAll() {
 	}
 	s.running.Wait()
 	if s.cfg.Admin.Listen == "unix" && len(s.all) > 0 {
-		_ = os.Remove(SocketPath(s.cfg.DataDir)) // the next server replaces it anyway
+		_ = os.Remove(SocketPath(s.cfg.DataDir)) // the next server replaces it in any case
 	}
 }
 
@@ -137,13 +137,13 @@ func listenAdmin(cfg Config) (net.Listener, error) {
 		}
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
-		_ = conn.Close() // only to see whether a server accepts it
+		_ = conn.Close() // only to check whether a server accepts it
 		return nil, errInUse
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // left by a daemon that was killed
 		return nil, fmt.Errorf("replacing an old socket: %w", err)
 	}
-	// The socket gets its mode in a directory that only the user can read, and moves then.
+	// The socket gets its mode in a directory that only the user can read, and is moved then.
 	hidden, err := os.MkdirTemp(dir, ".admin")
 	if err != nil {
 		return nil, fmt.Errorf("making its socket: %w", err)
@@ -160,7 +160,8 @@ func listenAdmin(cfg Config) (net.Listener, error) {
 	return l, nil
 }
 
-// checkOwner returns an error unless a directory in a public place belongs to the user alone.
+// checkOwner returns an error unless a directory in a public place belongs to this user and nobody
+// else can use it.
 func checkOwner(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 )
 
-// authority makes certificates.
+// authority issues certificates.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -81,7 +81,7 @@ func TestOverTLS(t *testing.T) {
 		clientCA string
 		brings   configs.Secret
 		client   *configs.TLS
-		want     string // empty: it is answered
+		want     string // empty: the request succeeds
 	}{
 		{"a certificate", "", ca.pem, "", &configs.TLS{Cert: known, Key: knownKey}, ""},
 		{"a certificate, and the roots by name", "", ca.pem, "", &configs.TLS{Cert: known, Key: knownKey, CA: ca.pem, ServerName: "drover.example"}, ""},

@@ -1,6 +1,6 @@
-// Package api is the JSON of the admin API: the types that a daemon answers with and that
-// commands read, and the paths of the requests. It serves nothing, asks nothing and holds no
-// state. The tags desc become the descriptions of the OpenAPI document.
+// Package api is the JSON of the admin API: the types of the daemon's answers, which commands
+// read, and the paths of the requests. It sends and serves nothing, and holds no state. The tags
+// desc become the descriptions of the OpenAPI document.
 package api
 
 import (
@@ -54,7 +54,7 @@ func (c Changes) String() string {
 	return fmt.Sprintf("%s; %d %s went on", strings.Join(parts, "; "), len(c.Kept), functions)
 }
 
-// StateUnknown is the state of a message that neither the daemon nor a source knows.
+// StateUnknown is the state of a message that is unknown to the daemon and to all sources.
 const StateUnknown = "unknown"
 
 // Explanation is the reason why a function or a message waits.

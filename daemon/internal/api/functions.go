@@ -14,7 +14,7 @@ type FunctionStatus struct {
 	Handler string `json:"handler" desc:"go NAME, python MODULE.FUNCTION in app APP, node or worker FUNCTION of MODULE in app APP, a URL, or a command"`
 
 	FunctionCounts
-	// Workers are the processes that can receive messages; 0 for Go functions.
+	// Workers counts the processes that can receive messages; 0 for Go functions.
 	Workers int `json:"workers" desc:"processes that can receive messages; 0 if no pool runs the function"`
 	// Stopped is set when the function's code does not load.
 	Stopped bool `json:"stopped" desc:"whether it is disabled because its code does not load"`
@@ -22,11 +22,11 @@ type FunctionStatus struct {
 	// it has no end.
 	Paused      bool      `json:"paused" desc:"whether it is paused"`
 	PausedUntil time.Time `json:"paused_until,omitzero" desc:"missing if the pause has no end"`
-	// Rejections are Rejected by reason: function, attempts, size.
+	// Rejections counts Rejected by reason: function, attempts, size.
 	Rejections map[string]int64 `json:"rejections,omitempty" desc:"rejected, by reason: function, attempts, size"`
-	// Disconnected is since when nothing can be received; zero if it can be.
+	// Disconnected is the time since when nothing can be received; zero if it can be.
 	Disconnected time.Time `json:"disconnected,omitzero" desc:"since when nothing can be received; missing if it can be"`
-	// ReceiveError is why; empty if only the connection is known to be down.
+	// ReceiveError is the reason; empty if only the connection is known to be down.
 	ReceiveError string `json:"receive_error,omitempty" desc:"why nothing can be received"`
 	// ReceiveErrors counts receive calls that failed. Reconnects counts reconnects of the
 	// source, if it reports them.
@@ -54,10 +54,10 @@ type FunctionCounts struct {
 	Retried  int64 `json:"retried"`
 	Rejected int64 `json:"rejected" desc:"dead-lettered"`
 	Released int64 `json:"released" desc:"released, because they were not tried"`
-	// Abandoned were in flight in an instance that ended, or the source never accepted
-	// their verdict. The source redelivers them.
+	// Abandoned counts messages that were in flight in an instance that ended, or whose verdict
+	// the source never accepted. The source redelivers them.
 	Abandoned int64 `json:"abandoned" desc:"in flight in an instance that ended, or with a verdict that was never accepted: the source redelivers them"`
-	// InFlight is received and not settled yet.
+	// InFlight counts messages that were received and are not settled yet.
 	InFlight int64 `json:"in_flight" desc:"received and not settled yet"`
 	// Lost counts messages whose lock or lease expired before they were settled.
 	Lost int64 `json:"lost" desc:"lock or lease expired before they were settled"`
@@ -80,7 +80,7 @@ type FunctionOverview struct {
 	Oldest  float64       `json:"oldest_seconds,omitempty" desc:"age of the oldest of them; missing if there is none, or the source does not report it"`
 }
 
-// FunctionKind is how a function spends the time of its calls, as measured.
+// FunctionKind describes how a function spends the time of its calls, as measured.
 type FunctionKind struct {
 	Kind        string  `json:"kind" desc:"cpu, blocking, async or mixed"`
 	CPU         float64 `json:"cpu" desc:"fraction of a call's time in which it computes, on an otherwise idle machine"`

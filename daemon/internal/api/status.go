@@ -31,23 +31,23 @@ type InstancesStatus struct {
 
 // ReloadStatus reports the outcome of reloads.
 type ReloadStatus struct {
-	// At is when the last one was requested; zero if none was.
+	// At is the time of the last request; zero if there was none.
 	At time.Time `json:"at" desc:"when the last one was requested"`
-	// Refused is why the last one changed nothing; empty if it did not fail.
+	// Refused is the reason why the last one changed nothing; empty if it did not fail.
 	Refused string `json:"refused,omitempty" desc:"why the last one changed nothing; missing if it did not fail"`
-	// Done and Failed count them.
+	// Done and Failed count the reloads.
 	Done   int64 `json:"done"`
 	Failed int64 `json:"failed"`
 }
 
-// AppOverview is how much of an app runs at once, and why.
+// AppOverview reports how much of an app runs at once, and why.
 type AppOverview struct {
 	Name       string `json:"name"`
 	Ready      int    `json:"ready" desc:"worker processes that receive messages"`
 	Processes  int    `json:"processes" desc:"maximum number of worker processes"`
 	Threads    int    `json:"threads" desc:"threads of each, for functions that are not async and for the executor of those that are"`
 	Coroutines int    `json:"coroutines" desc:"async calls in flight in each"`
-	// Auto are those of the three that drover determines by measuring.
+	// Auto lists which of the three settings drover determines by measuring.
 	Auto  []string `json:"auto" desc:"those of processes, threads and coroutines that are not set, but measured"`
 	Phase string   `json:"phase" desc:"phase of the measurement: start, climb, trim, hold, idle, disturbed, memory or explicit"`
 	Note  string   `json:"note" desc:"the reason, for people"`

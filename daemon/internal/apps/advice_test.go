@@ -8,8 +8,8 @@ import (
 	"github.com/drover-run/drover/handlers/workers"
 )
 
-// A template is advised where workers are slow to load code that could be forked,
-// and it is said where one was asked for and is not possible.
+// A template is advised if workers are slow to load code that could be forked. If a template is
+// configured but impossible, that is reported.
 func TestAdvice(t *testing.T) {
 	for _, test := range []struct {
 		name string

@@ -59,8 +59,8 @@ func withheldAdvice(names []string) string {
 	return "set environment: {pass: [PATH, HOME, " + strings.Join(names, ", ") + "]}, or pass: [\"*\"] for all"
 }
 
-// confineWorkers prepares the sandbox of an app's workers and their command, and tries
-// the sandbox in a process. The error says what this machine cannot enforce.
+// confineWorkers prepares the sandbox of an app's workers and their command, and tries the sandbox
+// in a process. The error names what this machine cannot enforce.
 func confineWorkers(ctx context.Context, app configs.App, dataDir string, i interpreters.Interpreter, environ []string, log *slog.Logger) (c *sandbox.Confinement, command process.Command, err error) {
 	runtime, settings := runtimes[app.Language], sandboxSettings(app, dataDir)
 	if c, err = sandbox.New(settings); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/drover-run/drover/handlers/commandhandler"
 )
 
-// defaultGoConcurrency is how many messages of a Go function are in flight by default:
-// goroutines are cheap, but the services that they call usually are not.
+// defaultGoConcurrency is how many messages of a Go function are in flight by default: goroutines
+// are cheap, but the services that they call often are not.
 const defaultGoConcurrency = 256
 
 // OpenHandler gives a function its handler and its share of slots. The pools must have been

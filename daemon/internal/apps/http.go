@@ -9,8 +9,8 @@ import (
 	"github.com/drover-run/drover/handlers/httphandler"
 )
 
-// defaultHTTPConcurrency is how many messages an app has at once, and of batches
-// defaultHTTPBatches: one is handled while the next gathers.
+// defaultHTTPConcurrency is how many messages an app has at once. For batches, defaultHTTPBatches
+// is how many batches: one is handled while the next gathers.
 const (
 	defaultHTTPConcurrency = 64
 	defaultHTTPBatches     = 2

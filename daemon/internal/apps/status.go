@@ -30,7 +30,7 @@ type Status struct {
 	Waits *telemetry.Latencies `json:"waits"`
 	// Blocked are the functions that block the event loops; "" is code of no message.
 	Blocked map[string]workers.Blocked `json:"blocked,omitempty"`
-	// Threaded are the async functions that run in threads because they block.
+	// Threaded lists the async functions that run in threads because they block.
 	Threaded []string `json:"threaded,omitempty"`
 	// Apart is how many workers of its own each isolated function has.
 	Apart map[string]int `json:"apart,omitempty"`
@@ -144,7 +144,7 @@ func (s Status) Plus(o Status) Status {
 		}
 		sum.Blocked[name] = sum.Blocked[name].Plus(b)
 	}
-	sum.Tuned = cmp.Or(s.Tuned, o.Tuned) // each instance finds its own; they are of one code on one machine
+	sum.Tuned = cmp.Or(s.Tuned, o.Tuned) // each instance measures separately, but all run the same code on the same machine
 	if s.Tuned != nil && o.Tuned != nil && len(s.Tuned.Undone) == 0 && len(o.Tuned.Undone) > 0 {
 		both := *s.Tuned
 		both.Undone = o.Tuned.Undone

@@ -21,18 +21,18 @@ type Tuned struct {
 	Kinds  map[string]autotune.Kind `json:"kinds"`
 	// Undone are changes of settings that were reverted because calls failed after them.
 	Undone []autotune.Undone `json:"undone,omitempty"`
-	// Delayed is for how long the workers' threads were ready and waited for a core.
+	// Delayed is how long the workers' threads were ready and waited for a core.
 	Delayed time.Duration `json:"delayed"`
 	Machine Machine       `json:"machine"`
-	// Advice is what auto would do if no number was set; empty: the same.
+	// Advice is what auto would choose if no number was configured; empty if it is the same.
 	Advice string `json:"advice,omitempty"`
 }
 
 // Machine is the resources of the machine. A field is missing if its value is unknown.
 type Machine struct {
 	Cores           float64  `json:"cores"`
-	MemoryLimit     uint64   `json:"memory_limit,omitempty"`     // bytes, of all in the cgroup
-	MemoryAvailable uint64   `json:"memory_available,omitempty"` // bytes
+	MemoryLimit     uint64   `json:"memory_limit,omitempty"`     // in bytes, of all processes in the cgroup
+	MemoryAvailable uint64   `json:"memory_available,omitempty"` // in bytes
 	CPUPressure     *float64 `json:"cpu_pressure,omitempty"`     // 0 to 1
 	MemoryPressure  *float64 `json:"memory_pressure,omitempty"`  // 0 to 1
 }

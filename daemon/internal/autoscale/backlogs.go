@@ -12,14 +12,14 @@ import (
 const (
 	// BacklogTimeout bounds a request for a backlog.
 	BacklogTimeout = 2 * time.Second
-	// tuningBacklogAge is how old a backlog may be that tuning uses.
+	// tuningBacklogAge is the maximum age of a backlog that tuning uses.
 	tuningBacklogAge = 900 * time.Millisecond
 )
 
-// Backlogs remembers the backlogs of functions, so that a source is not asked by everybody
-// who wants to know. It is safe for use by many goroutines.
+// Backlogs caches the backlogs of functions, so that concurrent readers share one request to a
+// source. It is safe for use by many goroutines.
 type Backlogs struct {
-	// Ask asks the source of a function.
+	// Ask requests the backlog of a function from its source.
 	Ask func(ctx context.Context, function string) (triggers.Backlog, error)
 
 	mu   sync.Mutex
@@ -55,7 +55,7 @@ func (b *Backlogs) Get(ctx context.Context, function string, maxAge time.Duratio
 	return r
 }
 
-// AddBacklog asks a source for its backlog and adds it to the counts of a function.
+// AddBacklog requests the backlog of a source and adds it to the counts of a function.
 func AddBacklog(ctx context.Context, source triggers.Trigger, now time.Time, c *scaler.Counts) {
 	ctx, cancel := context.WithTimeout(ctx, BacklogTimeout)
 	defer cancel()

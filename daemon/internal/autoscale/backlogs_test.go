@@ -10,7 +10,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// mute is a source that answers a request for its backlog as it is told.
+// mute is a source that answers requests for its backlog with fixed values.
 type mute struct {
 	triggers.Trigger
 	backlog triggers.Backlog
@@ -25,7 +25,7 @@ func TestAddBacklog(t *testing.T) {
 		source mute
 		want   scaler.Counts
 	}{
-		"not told":     {mute{err: triggers.ErrUnknown}, scaler.Counts{Backlog: scaler.Unreadable}},
+		"not reported": {mute{err: triggers.ErrUnknown}, scaler.Counts{Backlog: scaler.Unreadable}},
 		"not there":    {mute{err: errors.New("no route")}, scaler.Counts{Backlog: scaler.Unreadable}},
 		"nothing":      {mute{}, scaler.Counts{}},
 		"some":         {mute{backlog: triggers.Backlog{Ready: 5, Oldest: now.Add(-time.Minute)}}, scaler.Counts{Backlog: 5, Oldest: time.Minute}},

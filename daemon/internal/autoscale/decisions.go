@@ -19,7 +19,7 @@ type Decisions struct {
 // Decision is one decision, with what the metrics report of it.
 type Decision struct {
 	api.Decided
-	Raw   int           `json:"-"` // what the formula alone asked for
+	Raw   int           `json:"-"` // what the formula alone requested
 	Loads []scaler.Load `json:"-"`
 }
 

@@ -1,5 +1,5 @@
-// Package autoscale finds how much of an app runs at once: the number of its workers by
-// their load, and their settings by measuring. It remembers what it learned.
+// Package autoscale determines how much of an app runs at once: the number of its workers by their
+// load, and their settings by measuring. It stores what it learned.
 package autoscale
 
 import (
@@ -20,15 +20,15 @@ type Loops struct {
 	// Running returns the functions that run now, Config the current configuration.
 	Running func() []*apps.Function
 	Config  func() *configs.Config
-	// Backlogs and Decisions are shared with those who report them.
+	// Backlogs and Decisions are shared with the reports.
 	Backlogs  *Backlogs
 	Decisions *Decisions
 	Store     *Store
 	Log       *slog.Logger
 }
 
-// saturatedShare is the share of the slots from which on a function may have more messages
-// than slots.
+// saturatedShare is the share of used slots from which on a function may have more messages than
+// slots.
 const saturatedShare = 0.9
 
 // TunePools starts tuning each pool that is not tuned yet, for as long as the pool lives. It

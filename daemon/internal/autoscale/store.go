@@ -22,7 +22,7 @@ import (
 // saveInterval is how often what was learned is saved, if it has changed.
 const saveInterval = 30 * time.Second
 
-// Store keeps what tuning has learned of each app over restarts, in the file tuning.json of
+// Store keeps what tuning has learned of each app across restarts, in the file tuning.json of
 // data_dir. It is safe for use by many goroutines.
 type Store struct {
 	path string
@@ -47,7 +47,7 @@ func appIdentity(cfg *configs.Config, app, code string) string {
 	}
 	text, err := json.Marshal([]any{code, settings, apps.Functions(cfg)[app]})
 	if err != nil {
-		return "" // it is all strings and numbers
+		return "" // it has only strings and numbers
 	}
 	hash := sha256.Sum256(text)
 	return hex.EncodeToString(hash[:16])

@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/scaler/autotune"
 )
 
-// TestStoreWithABrokenFile has something else in the place of tuning.json: the daemon starts
-// without a lesson, reports what is wrong, and writes the next one where that is possible.
+// TestStoreWithABrokenFile puts something else in the place of tuning.json. The daemon starts
+// without stored settings, reports what is wrong, and writes the next ones if that is possible.
 func TestStoreWithABrokenFile(t *testing.T) {
 	for name, c := range map[string]struct {
 		make  func(path string) error
@@ -26,7 +26,7 @@ func TestStoreWithABrokenFile(t *testing.T) {
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
 				return err
 			}
-			return os.Truncate(path, 1<<40) // it takes no space
+			return os.Truncate(path, 1<<40) // sparse: it takes no space on the disk
 		}, true},
 		"fifo":      {func(path string) error { return syscall.Mkfifo(path, 0o600) }, true},
 		"directory": {func(path string) error { return os.Mkdir(path, 0o700) }, true},

@@ -20,31 +20,30 @@ import (
 // This file measures a pool and applies what scaler/autotune decides.
 
 const (
-	// tuneEvery is the time between two measurements while calls end, and tuneIdle
-	// otherwise. After restAfter without calls it is tuneRest, unless a call begins:
-	// each measurement reads every function, and a thousand of them took half a percent
-	// of a core each second.
+	// tuneEvery is the time between two measurements while calls end; otherwise it is tuneIdle.
+	// After restAfter without calls it is tuneRest, unless a call begins: each measurement reads
+	// every function, and a thousand of them took half a percent of a core each second.
 	tuneEvery = 250 * time.Millisecond
 	tuneIdle  = time.Second
 	restAfter = 30 * time.Second
 	tuneRest  = 10 * time.Second
-	// memoryEvery is how often the memory of processes is read, which takes longer
-	// than all the rest, and memoryHeld how often while settings stay.
+	// memoryEvery is how often the memory of processes is read, which takes longer than all other
+	// readings; memoryHeld is how often while settings do not change.
 	memoryEvery = 500 * time.Millisecond
 	memoryHeld  = 5 * time.Second
-	// mostThreads and mostCoroutines are what auto goes up to, in each process.
+	// mostThreads and mostCoroutines are the maximum that auto chooses, in each process.
 	mostThreads    = 512
 	mostCoroutines = 16384
-	// unmeasuredCoroutines is the least of a worker that does not measure its calls.
+	// unmeasuredCoroutines is the minimum for a worker that does not measure its calls.
 	unmeasuredCoroutines = 100
-	// memoryShare is the part of the memory that a pool may have.
+	// memoryShare is the fraction of the memory that a pool may use.
 	memoryShare = 0.8
 )
 
 // tuner runs the controller of one pool. It is the pool's apps.Tuner.
 type tuner struct {
 	pool  *apps.Pool
-	loads func(now time.Time) map[string]load // by function; a function that is missing does not count
+	loads func(now time.Time) map[string]load // by function; functions without an entry do not count
 	apply func(autotune.Decision)
 	move  func(function string, to *handlers.Slots)
 	log   *slog.Logger
@@ -57,21 +56,21 @@ type tuner struct {
 
 	mu         sync.Mutex
 	bounds     autotune.Bounds
-	free       autotune.Bounds // if no number was set
+	free       autotune.Bounds // the bounds if no number was configured
 	controller *autotune.Controller
 	decision   autotune.Decision
 	level      autotune.Level // in force
-	lasting    bool           // the changes that are reverted for good have changed, and are not saved
+	lasting    bool           // the changes that are reverted for good have changed, and are not saved yet
 	sample     autotune.Sample
 	seen       hostinfo.Machine
 	delayed    time.Duration // for how long the workers' threads waited for a core
 }
 
-// load is the load of a function, which the pool does not know.
+// load is the load of a function, as measured outside the pool.
 type load struct {
 	saturated bool
 	inFlight  float64 // on average since the previous measurement
-	limit     int     // in flight; 0: none
+	limit     int     // in flight; 0: no limit
 	timeout   time.Duration
 }
 
@@ -163,7 +162,7 @@ func (t *tuner) tuneOnce(at time.Time) (busy bool) {
 func (t *tuner) measure(at time.Time) (s autotune.Sample, busy bool) {
 	stats, settings := t.pool.Stats(), t.pool.Settings()
 	now := reading{at: at, pool: t.pool.CPU(), daemon: telemetry.ProcessCPU(), measures: make(map[string]worker.Measures)}
-	now.machine, _ = t.machine.Look() // what cannot be read is unknown
+	now.machine, _ = t.machine.Look() // values that cannot be read are unknown
 	t.mu.Lock()
 	every := memoryEvery
 	if p := t.decision.Phase; p == autotune.PhaseHold || p == autotune.PhaseIdle || p == autotune.PhaseExplicit {
@@ -203,7 +202,7 @@ func (t *tuner) measure(at time.Time) (s autotune.Sample, busy bool) {
 		}
 		was := last.measures[m.Function]
 		f := autotune.Function{
-			Name: m.Function, Async: m.Async, Done: (m.Calls - m.Failed) - (was.Calls - was.Failed), Failed: m.Failed - was.Failed, // what fails at once is no throughput
+			Name: m.Function, Async: m.Async, Done: (m.Calls - m.Failed) - (was.Calls - was.Failed), Failed: m.Failed - was.Failed, // calls that fail at once are no throughput
 			Saturated: l.saturated, InFlight: l.inFlight, Limit: l.limit, Timeout: l.timeout,
 			Measured: m.Measured - was.Measured, Wall: m.MeasuredWall - was.MeasuredWall, CPU: m.CPU - was.CPU, Held: m.Held - was.Held,
 			AllWall: m.Wall - was.Wall, Looks: m.Looks - was.Looks, HeldGIL: m.HeldGIL - was.HeldGIL,
@@ -269,7 +268,7 @@ func (t *tuner) learned() autotune.Learned {
 	return t.controller.Learned()
 }
 
-// pause waits, or until ctx ends.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -15,8 +15,8 @@ import (
 
 // This file reverts settings under which calls fail, as scaler/autotune decides.
 
-// CallFailed passes a failed call to the controller and applies what that decides. It
-// reports whether the call is released.
+// CallFailed passes a failed call to the controller and applies its decision. It reports whether
+// the call is released.
 func (t *tuner) CallFailed(call dispatch.FailedCall) (release bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -38,7 +38,7 @@ func (t *tuner) CallFailed(call dispatch.FailedCall) (release bool) {
 	return ruling.Release
 }
 
-// decide applies a decision; mu is held. err is the failure that led to it, or nil.
+// decide applies a decision; mu is held. err is the failure that led to it; may be nil.
 func (t *tuner) decide(now autotune.Decision, err error) {
 	before := t.decision
 	t.decision = now

@@ -69,8 +69,8 @@ func (w *workerScaler) scaleOnce(ctx context.Context) {
 			continue
 		}
 		c := functionCounts(f, now)
-		// While there are free slots, messages are received without more workers: the
-		// backlog does not matter, and the source need not be asked.
+		// While slots are free, messages are received without more workers: the backlog does not
+		// matter, and no request to the source is needed.
 		asked := c.Used >= c.Slots
 		if c.Backlog = scaler.Unreadable; asked {
 			AddBacklog(ctx, f.Trigger, now, &c)

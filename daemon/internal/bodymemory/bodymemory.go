@@ -1,5 +1,5 @@
-// Package bodymemory bounds the memory that the bodies of messages take: with a budget for
-// all functions together, and a garbage collector that runs as they need it.
+// Package bodymemory bounds the memory of message bodies: with a budget for all functions
+// together, and a garbage collector that is tuned to it.
 package bodymemory
 
 import (
@@ -41,19 +41,19 @@ func InstanceLimit(cfg *configs.Config) int64 {
 }
 
 const (
-	// manyBodies is from how many bytes on the percentage of the garbage collector is set.
-	// usualGC is the percentage below that, Go's default.
+	// manyBodies is the number of bytes from which on the percentage of the garbage collector is
+	// set. usualGC is the percentage below that, Go's default.
 	manyBodies, usualGC = 32 << 20, 100
-	// bodyGC is how much garbage is allowed, in percent of the bodies. leastGC is the least in
+	// bodyGC is how much garbage is allowed, in percent of the bodies. leastGC is the minimum in
 	// percent of all live memory: collecting more often would cost more than it saves.
 	bodyGC, leastGC = 20, 20
-	// gcStep is the smallest change that is made. gcAgain is when the percentage is computed
-	// again after bodies were released.
+	// gcStep is the smallest change that is made. gcAgain is the delay after which the percentage
+	// is computed again when bodies were released.
 	gcStep, gcAgain = 10, time.Second
 )
 
-// gcPercent returns the percentage for the garbage collector while bodies take so many
-// bytes and live bytes were left by the last collection.
+// gcPercent returns the percentage for the garbage collector while bodies take that many bytes and
+// the last collection left live bytes.
 func gcPercent(bodies, live int64) int {
 	if bodies < manyBodies {
 		return usualGC
@@ -62,10 +62,10 @@ func gcPercent(bodies, live int64) int {
 	return max(leastGC, int((bodyGC*bodies+usualGC*others)/(bodies+others)))
 }
 
-// SetGC lets the garbage collector run earlier while many bytes of bodies are held, until
-// ctx ends. By default, it lets garbage grow to the size of the live memory, which doubles
-// large bodies; collecting costs little for them, since they contain no pointers. A program
-// that has set another percentage keeps it.
+// SetGC makes the garbage collector run earlier while many bytes of bodies are held, until ctx
+// ends. By default, garbage may grow to the size of the live memory, which doubles large bodies.
+// Collecting them is cheap, since they contain no pointers. If the program has set another
+// percentage, SetGC does not change it.
 func SetGC(ctx context.Context, b *triggers.Budget) {
 	before := debug.SetGCPercent(usualGC)
 	if before != usualGC {
@@ -79,7 +79,7 @@ func SetGC(ctx context.Context, b *triggers.Budget) {
 		}
 	}()
 	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
-	high, cycles := int64(0), uint64(0) // the most that was held since the last collection
+	high, cycles := int64(0), uint64(0) // the maximum that was held since the last collection
 	again := time.NewTimer(0)
 	defer again.Stop()
 	for {

@@ -10,7 +10,7 @@ func TestGCFollowsBodies(t *testing.T) {
 		{0, 50 << 20, 100, 100},
 		{1 << 20, 1 << 30, 100, 100},
 		{600 << 20, 650 << 20, 20, 30},
-		{600 << 20, 10 << 20, 20, 20}, // they came since the last collection
+		{600 << 20, 10 << 20, 20, 20}, // received since the last collection
 		{100 << 20, 900 << 20, 90, 95},
 	} {
 		if got := gcPercent(c.bodies, c.live); got < c.least || got > c.most {

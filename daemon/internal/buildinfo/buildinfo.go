@@ -6,7 +6,7 @@ import (
 	"runtime/debug"
 )
 
-// version is set by the linker if the build has no source control to ask, as in the
+// version is set by the linker if the build has no version control information, as in the
 // Dockerfile.
 var version string
 

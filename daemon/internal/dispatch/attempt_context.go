@@ -10,21 +10,20 @@ import (
 // errTimeout is the cause of a context that ended at the function's timeout.
 var errTimeout = errors.New("the function's timeout")
 
-// errLost is the cause of a context that ended since the message was lost.
+// errLost is the cause of a context that ended because the message was lost.
 var errLost = errors.New("the message was lost; it will be redelivered")
 
-// attemptContext is the context of one attempt: it ends at its deadline, or with the
-// context below it. A timer is only set when somebody waits for its end, since
-// most functions are done before anybody does, and the timer would be a fifth of
-// what drover costs them.
+// attemptContext is the context of one attempt. It ends at its deadline, or with its parent. The
+// timer is started only when the handler waits for Done: most functions return before that, and a
+// timer would be a fifth of drover's cost per message.
 type attemptContext struct {
-	context.Context // of all work
+	context.Context // the parent
 	deadline        time.Time
 
 	mu     sync.Mutex
-	hook   func()          // of OnInterrupt
-	ended  bool            // by abort
-	timed  context.Context // once somebody waits
+	hook   func()          // set by OnInterrupt
+	ended  bool            // set by abort
+	timed  context.Context // set once Done was called
 	cancel context.CancelFunc
 	cause  context.CancelCauseFunc
 }
@@ -36,7 +35,7 @@ func (a *attemptContext) Deadline() (time.Time, bool) {
 	return a.deadline, true
 }
 
-// startTimer starts the timer, once, and returns the context that it ends.
+// startTimer starts the timer, once, and returns the context that the timer ends.
 func (a *attemptContext) startTimer() context.Context {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -48,15 +47,15 @@ func (a *attemptContext) startTimer() context.Context {
 	return a.timed
 }
 
-// addBelow adds what add adds to the context below it: before the function has it, but
-// the message may be lost at any time.
+// addBelow replaces the parent by add(parent). It must be called before the function has the
+// context; the lease may be lost meanwhile.
 func (a *attemptContext) addBelow(add func(context.Context) context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Context = add(a.Context)
 }
 
-// abort ends the attempt before its time.
+// abort ends the attempt before its deadline, with a cause.
 func (a *attemptContext) abort(why error) {
 	a.startTimer()
 	a.cause(why)
@@ -104,8 +103,8 @@ func (a *attemptContext) Err() error {
 	return nil
 }
 
-// Value looks in the timed context once there is one, so that contexts made from
-// this one end with it, and context.Cause tells the timeout.
+// Value asks the timed context once it exists. So contexts derived from this one end with it, and
+// context.Cause returns errTimeout.
 func (a *attemptContext) Value(key any) any {
 	a.mu.Lock()
 	timed := a.timed
@@ -116,7 +115,7 @@ func (a *attemptContext) Value(key any) any {
 	return a.Context.Value(key)
 }
 
-// renew gives the attempt a new deadline. Nobody else holds its context any more.
+// renew gives the attempt a new deadline. No other goroutine may use its context any more.
 func (a *attemptContext) renew(deadline time.Time) {
 	a.stopTimer()
 	a.mu.Lock()
@@ -125,7 +124,7 @@ func (a *attemptContext) renew(deadline time.Time) {
 	a.timed, a.cancel, a.cause = nil, nil, nil
 }
 
-// stopTimer frees the timer.
+// stopTimer releases the timer.
 func (a *attemptContext) stopTimer() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

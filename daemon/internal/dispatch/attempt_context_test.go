@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// An attempt tells of its interruption, once, whatever it was, but not of its deadline.
+// OnInterrupt calls its function once for each kind of interruption, but not at the deadline.
 func TestInterruptions(t *testing.T) {
 	for name, c := range map[string]struct {
 		before, after func(a *attemptContext, stop context.CancelFunc)
 		want          int
-		inTime        bool // the hook was taken off before
+		inTime        bool // unhook was called before the interruption
 	}{
 		"none":          {want: 0, inTime: true},
 		"a stop":        {after: func(_ *attemptContext, stop context.CancelFunc) { stop() }, want: 1},
@@ -38,12 +38,12 @@ func TestInterruptions(t *testing.T) {
 				}
 				synctest.Wait()
 				if got := unhook(); len(told) != c.want || got != c.inTime {
-					t.Errorf("told %d times, want %d; taken off in time: %v", len(told), c.want, got)
+					t.Errorf("called %d times, want %d; unhooked in time: %v", len(told), c.want, got)
 				}
 				a.abort(errLost)
 				synctest.Wait()
 				if len(told) != c.want {
-					t.Error("told after the hook was taken off")
+					t.Error("called after the hook was removed")
 				}
 			})
 		})

@@ -7,17 +7,17 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// Retry is how failed messages are retried: after Initial, then twice that, and so on up
-// to Max, each time more or less by up to the part Jitter. The failure of the last attempt
-// rejects the message.
+// Retry is how failed messages are retried: after Initial, then twice that, and so on up to Max.
+// Each delay is varied at random by up to the fraction Jitter. When the last attempt fails, the
+// message is rejected.
 type Retry struct {
 	MaxAttempts  int
 	Initial, Max time.Duration
 	Jitter       float64 // 0 to 1
 }
 
-// retryDelay is the wait after the failure of an attempt, 1 being the first:
-// exponential, spread by the jitter, at most retry.Max.
+// retryDelay returns the delay after the failure of an attempt, the first being 1: exponential,
+// with jitter, at most retry.Max.
 func retryDelay(retry Retry, attempt int) time.Duration {
 	b := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(retry.Initial),
@@ -33,7 +33,7 @@ func retryDelay(retry Retry, attempt int) time.Duration {
 	return min(delay, retry.Max)
 }
 
-// wait waits, or until ctx ends.
+// wait waits for d, or until ctx ends.
 func wait(ctx context.Context, d time.Duration) {
 	sleep := time.NewTimer(d)
 	defer sleep.Stop()
@@ -43,7 +43,7 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// receiveBackOff paces what is tried again for ever: 100 ms to 10 s.
+// receiveBackOff returns the delays between receives that fail: 100 ms to 10 s, without an end.
 func receiveBackOff() *backoff.ExponentialBackOff {
 	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond),

@@ -1,25 +1,24 @@
 // Package dispatch moves messages: from a trigger, through a handler and the outputs, to the
 // verdict that the trigger settles.
 //
-// The daemon makes one Function for each function of its configuration, calls Run on a
-// goroutine of its own, and Close when that has returned. Run starts the goroutines that
-// executions need, and returns when all of them have ended. Three contexts end it, in this
-// order: that of receiving, that of work, that of settling. It also ends when the function's
-// code fails to load.
+// The daemon makes one Function for each function of its configuration, calls Run on a goroutine
+// of its own, and calls Close when Run has returned. Run starts the goroutines that executions
+// need, and returns when all of them have ended. Three contexts end it, in this order: those of
+// receiving, of work, and of settling. It also ends when the function's code fails to load.
 //
-// A message takes this way, all of it in dispatcher.go:
+// A message takes these steps, all of them in dispatcher.go:
 //
-//  1. Run reserves slots, and memory, before it asks the trigger for messages.
-//  2. receiveBatch receives at most as many, and dispatchBatch gives each a slot and an
-//     execution: the message's way back, and the context of the attempt.
-//  3. startAsync hands it to a handler that answers later, whose SetResult resumes the
+//  1. Run reserves slots, and memory, before it requests messages from the trigger.
+//  2. receiveBatch receives at most that many, and dispatchBatch gives each a slot and an
+//     execution: the state of the message until it is settled, and the context of the attempt.
+//  3. startAsync passes it to a handler that answers later, whose SetResult resumes the
 //     execution; for any other handler runToEnd calls Handle.
 //  4. sendOutputs sends the result to all outputs.
 //  5. judge turns the error into a verdict.
-//  6. settle has the trigger take the verdict, and tries again until it does. The slot is
-//     free then.
+//  6. settle passes the verdict to the trigger, and retries until the trigger accepts it.
+//     Then the slot is free.
 //
-// What the daemon knows and dispatch does not is handed in: see Config.
+// Config has everything that dispatch needs from the daemon.
 package dispatch
 
 import (
@@ -35,15 +34,15 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file is the whole life of a message, in its order. Nothing else turns an error into a
-// verdict, settles, or backs off.
+// This file is the life of a message, in order. No other file turns an error into a verdict,
+// settles, or backs off.
 
-// maxBatch bounds one Receive; it is more than any source gives in one go.
+// maxBatch bounds one Receive; no source returns that many at once.
 const maxBatch = 4096
 
-// Run receives until receiving ends or the function's code fails to load, and returns
-// when everything that it received is settled. working ends what is in flight; settling,
-// later than it, the settlements.
+// Run receives until receiving ends or the function's code fails to load, and returns when
+// everything that it received is settled. The end of working cancels what is in flight; the end of
+// settling, which comes later, cancels settlements.
 func (f *Function) Run(receiving, working, settling context.Context) error {
 	receiving, cancel := context.WithCancel(receiving)
 	defer cancel()
@@ -69,7 +68,7 @@ func (f *Function) Run(receiving, working, settling context.Context) error {
 			break
 		}
 		if n = f.Memory.Admit(n); n == 0 {
-			continue // others have used the memory up meanwhile
+			continue // other functions have used the memory meanwhile
 		}
 		if failing != "" {
 			f.Stats.receiving.noteTry(time.Now())
@@ -105,7 +104,7 @@ func (f *Function) Run(receiving, working, settling context.Context) error {
 	}
 }
 
-// dispatchBatch has messages run, each in a slot. They were asked for at a time.
+// dispatchBatch runs messages, each in a slot. asked is when they were requested.
 func (f *Function) dispatchBatch(got []*triggers.Delivery, asked time.Time) {
 	f.Stats.received.Add(int64(len(got)))
 	f.unfinished.Add(len(got))
@@ -129,12 +128,12 @@ func (f *Function) dispatchBatch(got []*triggers.Delivery, asked time.Time) {
 	f.batch = batch
 }
 
-// drainLimit bounds the time for prefetched messages when receiving has ended: a source
-// prefetches a tenth of a second's worth.
+// drainLimit bounds the time for prefetched messages after receiving has ended: a source
+// prefetches the messages of a tenth of a second.
 const drainLimit = 2 * time.Second
 
-// drainPrefetched has the messages run that the source has leased ahead of time, when
-// receiving has ended. The trigger abandons those that are left then.
+// drainPrefetched runs the messages that the source has prefetched, after receiving has ended. The
+// trigger abandons the rest.
 func (f *Function) drainPrefetched() {
 	source, ok := f.Trigger.(triggers.Drainer)
 	if paused, _ := f.pause.state(); !ok || paused || f.hasStopped() {
@@ -159,8 +158,8 @@ func (f *Function) drainPrefetched() {
 	}
 }
 
-// receiveBatch waits for messages for the n slots that were offered. While it waits,
-// other functions of the pool may take them all: then it returns nothing.
+// receiveBatch waits for messages for the n slots that were offered. It returns nothing if other
+// functions of the pool take all slots meanwhile.
 func (f *Function) receiveBatch(receiving context.Context, n int) ([]*triggers.Delivery, error) {
 	ctx, revoke := context.WithCancel(receiving)
 	defer revoke()
@@ -173,24 +172,24 @@ func (f *Function) receiveBatch(receiving context.Context, n int) ([]*triggers.D
 	return got, err
 }
 
-// execution is one message's way from the trigger and back, and the context of the
-// attempt. It holds one slot, or none if a stop came before there was one.
+// execution is one message from its receipt to its settlement, and the context of the attempt. It
+// holds one slot, or none if the daemon stopped before a slot was free.
 type execution struct {
 	attemptContext
 	f        *Function
 	delivery *triggers.Delivery
-	message  *triggers.Message // as the handler and the outputs get it
-	trail    *trail            // nil: it is not traced
+	message  *triggers.Message // as passed to the handler and the outputs
+	trail    *trail            // nil: not traced
 	received time.Time
 	start    time.Time
-	stood    time.Duration // how long the daemon had stood still when the attempt began
-	begun    atomic.Int64  // ns since processStart when it had its slot; 0: it has none yet
+	stood    time.Duration // total standstill of the daemon when the attempt began
+	begun    atomic.Int64  // when it got its slot, in ns since processStart; 0: it has none yet
 	entry    *inFlightEntry[execution]
 	slotted  bool
-	epoch    *Epoch // of the pool's settings when it was handed out; nil where nothing seeks them
-	handled  bool   // output and err are what became of it
+	epoch    *Epoch // the epoch in which the call started; nil if nothing tunes the pool
+	handled  bool   // output and err are set
 	output   []byte
-	about    triggers.Properties // of the output
+	about    triggers.Properties // properties of the output
 	err      error
 	lost     atomic.Bool
 }
@@ -225,8 +224,7 @@ func (x *execution) Renew() {
 	x.renew(now.Add(x.f.Timeout))
 }
 
-// waitForSlot runs a message that was received when there was no slot left, as soon as
-// it has one.
+// waitForSlot runs a message that was received when no slot was free, as soon as one is.
 func (x *execution) waitForSlot() {
 	f := x.f
 	x.slotted = f.Share.Claim(f.working) == nil
@@ -241,8 +239,8 @@ func (x *execution) waitForSlot() {
 	}
 }
 
-// startAsync gives a message to a handler that answers later, and reports whether it
-// is one.
+// startAsync passes a message to a handler that answers later. It returns false if the handler is
+// of another kind, or the message is too large.
 func (x *execution) startAsync() bool {
 	f := x.f
 	if x.trail != nil {
@@ -262,13 +260,13 @@ func (x *execution) startAsync() bool {
 // SetResult implements handlers.ResultSink.
 func (x *execution) SetResult(output []byte, err error) {
 	x.handled, x.output, x.err = true, output, err
-	x.f.executions.enqueue(x) // to settle may take a while
+	x.f.executions.enqueue(x) // settling may take a while
 }
 
 // Describe implements handlers.Described.
 func (x *execution) Describe(properties triggers.Properties) { x.about = properties }
 
-// Value implements handlers.Described, and else is that of the attempt.
+// Value implements handlers.Described. Other values are those of the attempt.
 func (x *execution) Value(key any) any {
 	if key == handlers.DescribedKey {
 		return x
@@ -276,8 +274,7 @@ func (x *execution) Value(key any) any {
 	return x.attemptContext.Value(key)
 }
 
-// runToEnd is the rest of an execution, or all of it: it handles the message, unless that
-// was done, sends the result, and settles.
+// runToEnd handles the message, unless that was done, sends the result, and settles.
 func (x *execution) runToEnd() {
 	f := x.f
 	defer f.unfinished.Done()
@@ -322,7 +319,7 @@ func (x *execution) runToEnd() {
 	x.freeSlot(now)
 }
 
-// freeSlot frees the slot, if there is one.
+// freeSlot frees the slot, if the execution has one.
 func (x *execution) freeSlot(now time.Time) {
 	if x.slotted {
 		x.slotted = false
@@ -331,7 +328,7 @@ func (x *execution) freeSlot(now time.Time) {
 	}
 }
 
-// runsAgain reports whether the attempt starts over, without being charged.
+// runsAgain reports whether the attempt starts over, without using an attempt.
 func (x *execution) runsAgain() bool {
 	f := x.f
 	switch {
@@ -353,8 +350,8 @@ func (f *Function) checkBodySize(m *triggers.Message) error {
 	return nil
 }
 
-// classifyTimeout returns the error of a failed attempt: one that names the timeout, if
-// that was the cause.
+// classifyTimeout returns the error of a failed attempt: one that names the timeout, if the
+// timeout caused it.
 func (x *execution) classifyTimeout(err error) error {
 	f := x.f
 	// A function that completed in spite of the timeout is done.
@@ -368,15 +365,15 @@ func (x *execution) classifyTimeout(err error) error {
 		late := &handlers.Failure{Summary: fmt.Sprintf("timed out after %v", f.Timeout)}
 		var failure *handlers.Failure
 		if errors.As(err, &failure) {
-			late.Detail = failure.Detail // where its code was
+			late.Detail = failure.Detail // where the code was
 		}
 		return late
 	}
 	return fmt.Errorf("timed out after %v: %w", f.Timeout, err)
 }
 
-// judgeSettings records how a call ended whose pool seeks settings, and returns the error
-// for judge: one that is handlers.ErrNotTried if the settings are to blame.
+// judgeSettings records how a call ended in a pool that is being tuned, and returns the error for
+// judge: one that is handlers.ErrNotTried if the settings caused the failure.
 func (x *execution) judgeSettings(err error) error {
 	f, e := x.f, x.epoch
 	var loadError *handlers.LoadError
@@ -387,7 +384,7 @@ func (x *execution) judgeSettings(err error) error {
 		}
 		return nil
 	case errors.Is(err, handlers.ErrNotTried), errors.Is(err, triggers.ErrTooLarge), errors.As(err, &loadError), f.working.Err() != nil:
-		return err // the function is not to blame for it
+		return err // the function did not cause it
 	case e.failed(x.asFailedCall(err)):
 		return &undoneError{err}
 	}
@@ -402,18 +399,17 @@ func (x *execution) asFailedCall(err error) FailedCall {
 	}
 }
 
-// ReportWorkerDied reports to the owner of the settings that a worker died under a call,
-// which the pool then runs again. ctx is the context that the handler was given; any other
-// is ignored.
+// ReportWorkerDied reports to the owner of the settings that a worker died during a call, which
+// the pool then runs again. ctx is the context that the handler received; any other is ignored.
 func ReportWorkerDied(ctx context.Context, how error) {
 	if x, is := ctx.(*execution); is && x.epoch != nil {
 		x.epoch.failed(x.asFailedCall(how))
 	}
 }
 
-// sendOutputs sends an execution's result to all outputs: a message whose result is not
-// everywhere is not done. If a result can never be sent to one of them, the others are
-// not waited for; they may have taken it already.
+// sendOutputs sends an execution's result to all outputs. The message is done only when every
+// output has accepted the result. If one of them can never accept it, sendOutputs does not wait
+// for the others, which may have accepted it already.
 func (x *execution) sendOutputs() error {
 	f := x.f
 	if len(f.Outputs) == 1 {
@@ -483,7 +479,7 @@ func (f *Function) judge(working context.Context, m *triggers.Message, err error
 		f.stop(loadError)
 		return triggers.Verdict{Kind: triggers.Release}
 	case errors.Is(err, handlers.ErrNotTried), working.Err() != nil:
-		// Cut short by the stop, whatever the function made of it.
+		// The stop interrupted the call, whatever the function returned.
 		return triggers.Verdict{Kind: triggers.Release}
 	case m.Attempt >= f.Retry.MaxAttempts:
 		return f.reject(fmt.Sprintf("failed %d times, the last time with: %v", m.Attempt, err), err)
@@ -499,17 +495,17 @@ func (f *Function) reject(reason string, err error) triggers.Verdict {
 	return triggers.Verdict{Kind: triggers.Reject, Reason: reason, Detail: failureDetail(err), Function: f.Name}
 }
 
-// settle carries the verdict out, and returns the one that the source took. If the
-// source refuses it, settle tries again until settling ends; then the lease expires and
-// the message is delivered again. Meanwhile the trigger renews the lease, and the slot is
-// free for others.
+// settle passes the verdict to the source, and returns the one that the source accepted. If the
+// source refuses it, settle retries until settling ends; then the lease expires and the message is
+// redelivered. Meanwhile the trigger renews the lease, and the slot is free for others.
 func (x *execution) settle(v triggers.Verdict, cause error) (taken triggers.Verdict, settled bool) {
 	f := x.f
 	err := x.delivery.Settle(f.settling, v)
 	if err == nil {
 		return v, true
 	}
-	// It is counted before its slot is free, or more could be received than the bound allows.
+	// The message is counted as stuck before its slot is free. Otherwise more could be received
+	// than the bound allows.
 	f.stuck.hold(exit{d: x.delivery}, refusal{verdict: v.Kind, err: err})
 	x.freeSlot(time.Now())
 	defer func() {
@@ -525,8 +521,8 @@ func (x *execution) settle(v triggers.Verdict, cause error) (taken triggers.Verd
 			f.Log.Error("message not settled; the source will redeliver it", "message", x.delivery.Message.ID, "verdict", v.Kind, "error", err)
 			return v, false
 		case stopping && v.Kind == triggers.Reject:
-			// A stop does not wait for a dead-letter queue that somebody has to make:
-			// the message comes again, and its attempts stay counted.
+			// A stop does not wait until an operator creates the dead-letter queue. The message is
+			// released and redelivered, and its attempts stay counted.
 			v = triggers.Verdict{Kind: triggers.Release}
 		case stopping:
 			wait(f.settling, pause.NextBackOff())
@@ -561,8 +557,7 @@ func failureDetail(err error) string {
 	return ""
 }
 
-// hasStopped reports whether stop was called: no slot that was freed after it is
-// used again.
+// hasStopped reports whether stop was called. A slot that is freed after that is not used again.
 func (f *Function) hasStopped() bool {
 	select {
 	case <-f.stopped:
@@ -572,7 +567,7 @@ func (f *Function) hasStopped() bool {
 	}
 }
 
-// stop ends the receiving for good, since the function's code does not load.
+// stop ends receiving for good, because the function's code does not load.
 func (f *Function) stop(why error) {
 	f.stopOnce.Do(func() {
 		f.loadError = why
@@ -580,7 +575,7 @@ func (f *Function) stop(why error) {
 	})
 }
 
-// report logs a verdict. A function that was stopped reports once, where its run ends.
+// report logs a verdict. A function that was stopped is reported once, where its run ends.
 func (f *Function) report(m *triggers.Message, v triggers.Verdict, err error, took time.Duration) {
 	level := slog.LevelDebug
 	switch v.Kind {

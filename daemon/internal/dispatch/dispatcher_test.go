@@ -22,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// These tests run in synctest's bubble: time stands still until everything
-// waits, so that delays are exact and nothing sleeps.
+// These tests run in a synctest bubble: time advances only when all goroutines wait, so delays are
+// exact and nothing sleeps.
 
 type testBed struct {
 	t        *testing.T
@@ -52,7 +52,7 @@ func start(t *testing.T, concurrency int, f handlers.Func) *testBed {
 	return b
 }
 
-// makeBed is start, less the running.
+// makeBed is start, but does not call Run.
 func makeBed(t *testing.T, concurrency int, f handlers.Func) *testBed {
 	b := &testBed{t: t, queue: memory.New(time.Hour), slots: handlers.NewSlots(concurrency), ended: make(chan error, 1)}
 	log := slog.New(slog.NewTextHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -74,7 +74,7 @@ func (b *testBed) send(bodies ...string) {
 	}
 }
 
-// stop drains, and returns what run returned.
+// stop drains, and returns the error of Run.
 func (b *testBed) stop() error {
 	b.stopReceiving()
 	err := <-b.ended
@@ -276,8 +276,8 @@ func TestATimeoutIsAFailedAttempt(t *testing.T) {
 	})
 }
 
-// What a handler tells of where the code was when its time was up goes with the
-// failure, to the log and to the dead letters.
+// A handler's report of where the code was at the timeout is part of the failure, in the log and
+// in the dead letters.
 func TestATimeoutTellsWhereTheCodeWas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 1, func(ctx context.Context, _ *triggers.Message) ([]byte, error) {
@@ -389,7 +389,7 @@ func TestCodeThatDoesNotLoadStopsTheFunction(t *testing.T) {
 	})
 }
 
-// flaky fails its first receives, or settlements, as a source does that is away.
+// flaky is a source whose first receives, or settlements, fail, as if it was unreachable.
 type flaky struct {
 	triggers.Trigger
 	receives, settles int
@@ -461,7 +461,7 @@ func TestAFunctionOfThePoolGetsTheSlotsOfAnIdleOne(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wait sync.WaitGroup
 		wait.Go(func() { _ = first.Run(ctx, t.Context(), t.Context()) })
-		synctest.Wait() // the first holds both slots, in an idle Receive
+		synctest.Wait() // the first function holds both slots, in an idle Receive
 		wait.Go(func() { _ = second.Run(ctx, t.Context(), t.Context()) })
 		for range 20 {
 			busy.Send(triggers.Message{})

@@ -9,7 +9,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// holding is a source that holds some of its messages ready.
+// holding is a source that has some messages prefetched.
 type holding struct {
 	triggers.Trigger
 	held   []*triggers.Delivery
@@ -24,13 +24,12 @@ func (h *holding) Drain(_ context.Context, max int) ([]*triggers.Delivery, error
 	return out, nil
 }
 
-// What the source has prefetched runs when receiving has ended, as far as
-// there is room, and not where nobody is to run it.
+// At a stop, prefetched messages run as far as slots allow, and not if no worker can run them.
 func TestPrefetchedMessagesRunAtAStop(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		spoil  func(b *testBed)
-		takes  time.Duration // of a message
+		takes  time.Duration // how long a message takes
 		ran    int64
 		within time.Duration
 	}{

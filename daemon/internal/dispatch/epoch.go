@@ -7,42 +7,42 @@ import (
 	"github.com/drover-run/drover/handlers"
 )
 
-// Epoch is the time between two changes of the settings of the pool of workers that runs
-// a function. A call belongs to the epoch in which it was handed out. Who changes the
-// settings makes a new epoch for each change, and decides whether settings are to blame
-// for a failure. Its methods may be called from many goroutines.
+// Epoch is the time between two changes of the settings of a worker pool. A call belongs to the
+// epoch in which it started. The owner of the settings makes a new epoch for each change, and
+// decides whether the settings caused a failure. Its methods may be called from many goroutines.
 type Epoch struct {
 	number int
-	passed []atomic.Int64 // calls that were handed out in it and passed in it, by place
+	passed []atomic.Int64 // calls that started and succeeded in it, by place
 	failed func(FailedCall) (release bool)
 }
 
 // FailedCall is a call that failed, as reported to the owner of an epoch.
 type FailedCall struct {
-	Epoch    int // its number
+	Epoch    int // the number of the epoch
 	Place    int // of the function in the pool
 	Function string
-	Message  string // the ID
+	Message  string // the message's ID
 	Attempt  int
-	Final    bool // it is not tried again
+	Final    bool // it is not retried
 	Err      error
 }
 
-// NewEpoch makes an epoch for a pool with so many functions. failed is called for each call of
-// the epoch that fails, from many goroutines; if it returns true, no attempt is charged.
+// NewEpoch makes an epoch for a pool with that many functions (places). failed is called for each
+// call of the epoch that fails, from many goroutines. If it returns true, the call uses no
+// attempt.
 func NewEpoch(number, places int, failed func(FailedCall) (release bool)) *Epoch {
 	return &Epoch{number: number, passed: make([]atomic.Int64, places), failed: failed}
 }
 
-// PassedAt counts the calls of the function at a place that passed.
+// PassedAt counts the calls of the function at a place that succeeded.
 func (e *Epoch) PassedAt(place int) int64 { return e.passed[place].Load() }
 
-// undoneError is a failure under settings that are undone: no attempt is charged for it.
+// undoneError is a failure under settings that are reverted. It uses no attempt.
 type undoneError struct{ how error }
 
 func (e *undoneError) Error() string {
 	return fmt.Sprintf("failed under settings that drover tried, and is released: %v", e.how)
 }
 
-// Unwrap hides the failure itself: the function is not to blame, whatever it was.
+// Unwrap hides the failure itself: the function did not cause it.
 func (e *undoneError) Unwrap() error { return handlers.ErrNotTried }

@@ -12,8 +12,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Each failure is reported to the owner of the settings, with the epoch in which the call was
-// handed out. What the owner releases uses no attempt.
+// Each failure is reported to the owner of the settings, with the epoch in which the call started.
+// Calls that the owner releases use no attempt.
 func TestFailuresUnderSettings(t *testing.T) {
 	for name, release := range map[string]bool{"the settings are to blame": true, "the function is": false} {
 		t.Run(name, func(t *testing.T) {
@@ -59,8 +59,8 @@ func TestFailuresUnderSettings(t *testing.T) {
 	}
 }
 
-// A call that passes counts in its epoch only while that is in force, and errors that the
-// function did not cause are not reported.
+// A successful call counts only while its epoch is current. Errors that the function did not cause
+// are not reported.
 func TestCallsOfAnotherEpoch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failed := func(c FailedCall) bool {

@@ -2,35 +2,34 @@ package dispatch
 
 import "sync"
 
-// executionPool runs executions, each on a goroutine that it has to itself for as long
-// as it takes. A goroutine whose execution ended without having to wait continues with
-// the next one. Before each execution that is not the last it makes sure that another
-// goroutine is about to run, which takes over if the execution waits. Short executions
-// are thereby spared the making of a goroutine and of its stack, and long ones all run
-// at once. A goroutine that has nothing to do rests, with the stack that it has grown,
-// until there is work again.
+// executionPool runs executions, each on a goroutine that runs nothing else until it ends. If the
+// execution ended without blocking, its goroutine continues with the next one. Before each
+// execution but the last, the goroutine ensures that another goroutine is about to run, which
+// takes over if the execution blocks. So short executions need no new goroutine and no new stack,
+// and long ones all run at once. An idle goroutine waits for work, with the stack that it has
+// grown.
 //
 // Its methods may be called from many goroutines.
 type executionPool struct {
 	mu      sync.Mutex
-	waiting []*execution // from head on they wait for a goroutine
+	waiting []*execution // those from head on wait for a goroutine
 	head    int
-	coming  bool // a goroutine was made or woken that has not begun
+	coming  bool // a goroutine was started or woken and has not begun
 
-	rest    sync.Cond // with mu, set by open
+	rest    sync.Cond // uses mu; set by open
 	resting int
-	woken   int // of those that rest
+	woken   int // how many idle goroutines were woken
 	ended   bool
 }
 
-// maxResting bounds the goroutines that rest.
+// maxResting bounds the idle goroutines.
 const maxResting = 256
 
-// open makes the pool ready. Each pool that is opened must be shut down.
+// open prepares the pool. Each pool that is opened must be shut down.
 func (p *executionPool) open() { p.rest.L = &p.mu }
 
-// shutdown ends the goroutines that rest, and the others when they have no more to do.
-// It does not wait for them.
+// shutdown ends the idle goroutines at once, and the others when they have no more work. It does
+// not wait for them.
 func (p *executionPool) shutdown() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -38,7 +37,7 @@ func (p *executionPool) shutdown() {
 	p.rest.Broadcast()
 }
 
-// enqueue has executions run.
+// enqueue adds executions, which run as soon as possible.
 func (p *executionPool) enqueue(executions ...*execution) {
 	if len(executions) == 0 {
 		return
@@ -52,7 +51,7 @@ func (p *executionPool) enqueue(executions ...*execution) {
 	p.wakeAnother()
 }
 
-// wakeAnother wakes or makes a goroutine, unless one is about to run; mu is held.
+// wakeAnother wakes or starts a goroutine, unless one is about to run; mu is held.
 func (p *executionPool) wakeAnother() {
 	switch {
 	case p.coming:

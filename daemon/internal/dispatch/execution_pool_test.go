@@ -15,8 +15,8 @@ import (
 	"github.com/drover-run/drover/triggers/memory"
 )
 
-// startWith is start with messages that wait already, so that they are received
-// at once.
+// startWith is start with messages that are in the source already, so that they are received at
+// once.
 func startWith(t *testing.T, h handlers.Handler, n int) *testBed {
 	b := &testBed{t: t, queue: memory.New(time.Hour), ended: make(chan error, 1)}
 	b.function = testFunction("f", h, b.queue.Trigger(), handlers.NewSlots(n).Share(0), slog.New(slog.DiscardHandler))
@@ -34,7 +34,7 @@ func TestMessagesOfOneBatchRunAtOnce(t *testing.T) {
 		here.Add(n)
 		b := startWith(t, handlers.Func(func(context.Context, *triggers.Message) ([]byte, error) {
 			here.Done()
-			here.Wait() // passes only if all are here
+			here.Wait() // passes only if all executions run at once
 			return nil, nil
 		}), n)
 		here.Wait()
@@ -67,7 +67,7 @@ func TestALongTurnHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// starter answers when the test says so.
+// starter is a handler that answers when the test requires it.
 type starter struct {
 	handlers.Func
 	mu      sync.Mutex

@@ -12,22 +12,22 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Config is what the dispatcher needs to know of a function.
+// Config is what the dispatcher needs of a function.
 type Config struct {
 	Name    string
 	Trigger triggers.Trigger
 	Handler handlers.Handler
-	Share   *handlers.Share   // of the slots in which the handler runs
-	Memory  *triggers.Account // for the bodies in flight; nil: there is no budget
-	Outputs []*Output         // of results; none: they are dropped
+	Share   *handlers.Share   // the slots in which the handler runs
+	Memory  *triggers.Account // the budget for bodies in flight; nil: no limit
+	Outputs []*Output         // where results go; none: they are dropped
 
 	Timeout      time.Duration // of each attempt
-	MaxBody      int64         // in bytes; 0: what the source allows
+	MaxBody      int64         // in bytes; 0: the source's limit
 	Retry        Retry
-	CancelOnLost bool // ends an attempt when its source takes the message back
+	CancelOnLost bool // cancels the attempt when its lease is lost
 
-	// Epochs is the present epoch of the pool that runs the function, and Place that of the
-	// function in the pool; nil where nothing seeks settings.
+	// Epochs is the current epoch of the pool that runs the function, and Place is the function's
+	// index in the pool. Epochs is nil if nothing tunes the pool.
 	Epochs *atomic.Pointer[Epoch]
 	Place  int
 
@@ -43,17 +43,18 @@ type Config struct {
 type Function struct {
 	Config
 
-	starter      handlers.Starter // the handler, if it is one
+	starter      handlers.Starter // the handler, if it implements Starter
 	executions   executionPool
 	inFlight     inFlightTable[execution]
 	failures     recentFailures
-	receiveError atomic.Value // of type string: why nothing could be received
-	batch        []*execution // of one dispatch; Run's
+	receiveError atomic.Value // a string: why nothing could be received
+	batch        []*execution // the executions of one dispatch; only Run uses it
 	unfinished   sync.WaitGroup
 	stuck        stuck
 	pause        pauseSwitch
 
-	// Set by Run. The first ends receiving, the next work, the last settling.
+	// Set by Run. The end of the first stops receiving, that of the second cancels work, that of
+	// the third cancels settling.
 	receiving, working, settling context.Context
 
 	stopOnce  sync.Once
@@ -64,11 +65,12 @@ type Function struct {
 // New makes a function. It opens and starts nothing.
 func New(c Config) *Function { return &Function{Config: c, stopped: make(chan struct{})} }
 
-// closeLimit bounds the closing of the handler and the trigger.
+// closeLimit bounds how long the handler and the trigger may take to close.
 const closeLimit = 10 * time.Second
 
-// Close closes the outputs, the handler and the trigger, and frees the memory. Run has
-// returned, or what is in flight is given up. What was never set is skipped.
+// Close closes the outputs, the handler and the trigger, and frees the memory. It must be called
+// after Run has returned, or when the caller has given up waiting for messages in flight. Fields
+// that were never set are skipped.
 func (f *Function) Close() (err error) {
 	var closing sync.WaitGroup
 	for _, o := range f.Outputs {
@@ -87,7 +89,7 @@ func (f *Function) Close() (err error) {
 	return err
 }
 
-// LoadError is why the function stopped: its code failed to load. It is nil while the
+// LoadError returns why the function stopped: its code failed to load. It is nil while the
 // function may run.
 func (f *Function) LoadError() error {
 	if !f.hasStopped() {
@@ -96,15 +98,15 @@ func (f *Function) LoadError() error {
 	return f.loadError
 }
 
-// SetPaused pauses the function until a time, or without end if that is zero, or resumes
-// it. A paused function receives nothing; messages in flight finish.
+// SetPaused pauses a function until a time, or without an end if until is zero, or resumes it. A
+// paused function receives nothing; messages in flight finish.
 func (f *Function) SetPaused(paused bool, until time.Time) { f.pause.set(f.Share, paused, until) }
 
-// PauseState returns whether the function is paused, and until when.
+// PauseState returns whether the function is paused, and until when; zero is no end.
 func (f *Function) PauseState() (paused bool, until time.Time) { return f.pause.state() }
 
-// ConnectionState returns since when the source cannot be reached, zero if it can be, and how
-// often a connection was made again, if the source reports it.
+// ConnectionState returns the time since when the source cannot be reached, zero if it can be, and
+// the number of reconnects, if the source reports it.
 func (f *Function) ConnectionState(now time.Time) (down time.Time, reconnects int64) {
 	down = f.Stats.receiving.failingSince(now)
 	if linked, ok := f.Trigger.(triggers.Linked); ok {
@@ -118,17 +120,17 @@ func (f *Function) ConnectionState(now time.Time) (down time.Time, reconnects in
 	return down, reconnects
 }
 
-// ReceiveError is the last error of receiving, which may be over; empty if there was none.
+// ReceiveError returns the last error of receiving, which may be over; empty if there was none.
 func (f *Function) ReceiveError() string {
 	text, _ := f.receiveError.Load().(string)
 	return text
 }
 
-// Blockages are why messages that were handled cannot leave.
+// Blockages returns why messages that were handled cannot be settled.
 func (f *Function) Blockages() []Blockage { return f.stuck.listBlockages() }
 
-// LatestFailure is the latest failure of a message, or of any message if the ID is empty, if
-// it is among those that are remembered.
+// LatestFailure returns the latest failure of a message, or of any message if the ID is empty.
+// found is false if no such failure is kept.
 func (f *Function) LatestFailure(message string) (last RecentFailure, found bool) {
 	return f.failures.latestOf(message)
 }
@@ -139,19 +141,19 @@ func (f *Function) WaitingRetries(now time.Time) (n int, next time.Time) {
 	return f.failures.waitingRetries(now)
 }
 
-// InFlight is a message in flight.
+// InFlight describes a message in flight.
 type InFlight struct {
 	Message  *triggers.Message
 	Received time.Time
 	Started  time.Time // when it got its slot; zero: it waits for one
-	Lost     bool      // its source has taken it back
-	// Blocked is why it cannot leave, though it was handled, and BlockedSince since when;
-	// empty: nothing keeps it.
+	Lost     bool      // its lease was lost
+	// Blocked is why it cannot be settled after it was handled, and BlockedSince since when; empty
+	// if it can be.
 	Blocked      string
 	BlockedSince time.Time
 }
 
-// FindInFlight finds a message in flight by its ID.
+// FindInFlight returns the message in flight with an ID.
 func (f *Function) FindInFlight(id string) (found InFlight, ok bool) {
 	for _, x := range f.inFlight.list() {
 		if x.delivery.Message.ID == id {
@@ -161,7 +163,7 @@ func (f *Function) FindInFlight(id string) (found InFlight, ok bool) {
 	return found, false
 }
 
-// OldestInFlight is the message in flight that was received first, if there is one.
+// OldestInFlight returns the message in flight that was received first, if any.
 func (f *Function) OldestInFlight() (oldest InFlight, ok bool) {
 	var first *execution
 	for _, x := range f.inFlight.list() {
@@ -192,9 +194,8 @@ type Result struct {
 	Start      time.Time // when the attempt began
 }
 
-// RunOne takes one message the whole way, without Run: it is handled, its result is sent,
-// and it is settled. The caller has claimed a slot of the share, which RunOne frees. ctx
-// ends the work.
+// RunOne handles one message without Run: it calls the handler, sends the result, and settles. The
+// caller has claimed a slot of the share, which RunOne frees. The end of ctx cancels the work.
 func (f *Function) RunOne(ctx context.Context, d *triggers.Delivery) Result {
 	f.receiving, f.working, f.settling = ctx, ctx, ctx
 	x := f.newExecution(d, time.Now(), true)

@@ -11,7 +11,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// settled keeps the verdict of one message.
+// settled is a lease that keeps the verdict on one message.
 type settled struct{ verdict triggers.Verdict }
 
 func (s *settled) Settle(_ context.Context, _ *triggers.Message, v triggers.Verdict) error {
@@ -19,7 +19,7 @@ func (s *settled) Settle(_ context.Context, _ *triggers.Message, v triggers.Verd
 	return nil
 }
 
-// RunOne takes a message the whole way without a trigger, in the slot that its caller claimed.
+// RunOne handles a message without a trigger, in the slot that its caller claimed.
 func TestRunOne(t *testing.T) {
 	b := makeBed(t, 1, func(_ context.Context, m *triggers.Message) ([]byte, error) {
 		if string(m.Body) == "bad" {
@@ -43,7 +43,7 @@ func TestRunOne(t *testing.T) {
 	}
 }
 
-// Who asks gets the oldest message in flight, and whether each has a slot.
+// OldestInFlight returns the oldest message in flight, and whether it has a slot.
 func TestMessagesInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -12,28 +12,29 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file remembers what is in flight, and what failed lately, for those who ask.
+// This file keeps the messages in flight and the latest failures, for explanations and status.
 
-// inFlightTable is what is in flight, for those who ask. The receiver enters each, and each
-// removes itself by storing nil in its entry: two stores each, no lock and no allocation.
+// inFlightTable holds the messages in flight. The receiver enters each message, and the message's
+// execution stores nil in its entry at the end: two stores a message, no lock and no allocation.
 // The zero value is empty.
 type inFlightTable[T any] struct {
 	entries atomic.Pointer[[]*inFlightEntry[T]]
-	next    int // the receiver's own
+	next    int // used by the receiver only
 }
 
-// inFlightEntry holds one, or nil.
+// inFlightEntry holds one message, or nil.
 type inFlightEntry[T any] struct{ atomic.Pointer[T] }
 
 const (
-	// entriesAtOnce is how many entries are made when there are too few, at least.
+	// entriesAtOnce is the minimum number of entries that are added when there are too few.
 	entriesAtOnce = 64
-	// sparse is how many entries there are for each that is taken before a free one is
-	// looked for in all of them, and none is made.
+	// sparse is the ratio of entries to messages in flight above which enter searches all entries
+	// for a free one before it adds any.
 	sparse = 4
 )
 
-// enter puts one in; it is called by one goroutine. inFlight is about how many there are.
+// enter stores a message in a free entry, and returns the entry. It must be called from one
+// goroutine. inFlight is about how many messages are in flight.
 func (p *inFlightTable[T]) enter(one *T, inFlight int64) *inFlightEntry[T] {
 	var all []*inFlightEntry[T]
 	if entries := p.entries.Load(); entries != nil {
@@ -64,7 +65,7 @@ func (p *inFlightTable[T]) enter(one *T, inFlight int64) *inFlightEntry[T] {
 	return more[p.next]
 }
 
-// list returns those that are in flight. It may be called from many goroutines.
+// list returns the messages in flight. It may be called from many goroutines.
 func (p *inFlightTable[T]) list() []*T {
 	var out []*T
 	if entries := p.entries.Load(); entries != nil {
@@ -79,32 +80,33 @@ func (p *inFlightTable[T]) list() []*T {
 
 // RecentFailure is an attempt that failed.
 type RecentFailure struct {
-	Message  string    // the ID
-	Enqueued time.Time // another message has this ID when its source was recreated
+	Message  string    // its ID
+	Enqueued time.Time // identifies the message if the source was recreated and reuses its ID
 	Attempt  int
 	At       time.Time
-	Until    time.Time // when it is tried again
-	Dead     bool      // it is not: it was rejected
+	Until    time.Time // when it is retried
+	Dead     bool      // it was rejected, and is not retried
 	Error    string
 	Detail   string // the end of the traceback
 }
 
 const (
-	// keptFailures is how many are remembered of a function.
+	// keptFailures is how many failures are kept of a function.
 	keptFailures = 256
-	// keptDetail is how much of a traceback is, in bytes: where it failed is at its end.
+	// keptDetail is how much of a traceback is kept, in bytes: its end, which shows where the code
+	// failed.
 	keptDetail = 2 << 10
 )
 
-// recentFailures are the latest failures of a function. The zero value has none. Its methods may be
-// called from many goroutines.
+// recentFailures holds the latest failures of a function. The zero value is empty. Its methods may
+// be called from many goroutines.
 type recentFailures struct {
 	mu     sync.Mutex
 	latest []RecentFailure
 	next   int
 }
 
-// remember keeps a verdict on a message, if it is that of a failure.
+// remember stores the verdict on a message, if the message failed.
 func (r *recentFailures) remember(m *triggers.Message, v triggers.Verdict, err error) {
 	if v.Kind != triggers.Retry && v.Kind != triggers.Reject {
 		return
@@ -128,7 +130,7 @@ func (r *recentFailures) remember(m *triggers.Message, v triggers.Verdict, err e
 	r.next = (r.next + 1) % keptFailures
 }
 
-// latestOf is the latest of a message; of all, if its ID is empty.
+// latestOf returns the latest failure of a message, or of any message if the ID is empty.
 func (r *recentFailures) latestOf(message string) (last RecentFailure, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -140,7 +142,7 @@ func (r *recentFailures) latestOf(message string) (last RecentFailure, found boo
 	return last, found
 }
 
-// waitingRetries counts those that wait to be tried again, and returns when the next is.
+// waitingRetries counts the messages that wait for a retry, and returns when the first is due.
 func (r *recentFailures) waitingRetries(now time.Time) (n int, next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Those in flight are there from their beginning to their end, in about as few entries
-// as they need, whoever lists them meanwhile.
+// The table lists each message from enter until its entry is nil, in about as few entries as
+// needed, while other goroutines list it.
 func TestInFlightTable(t *testing.T) {
 	var p inFlightTable[execution]
 	var looking sync.WaitGroup
@@ -35,7 +35,7 @@ func TestInFlightTable(t *testing.T) {
 		own.entry = p.enter(own, int64(len(in)))
 		in = append(in, own)
 		if len(in) > most {
-			// Neither the oldest nor the newest: some stay for long.
+			// Neither the oldest nor the newest: some stay for a long time.
 			at := 7 * n % most
 			in[at].entry.Store(nil)
 			in = append(in[:at], in[at+1:]...)

@@ -10,75 +10,75 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Sender takes messages, many at a time. It is used by one goroutine.
+// Sender sends messages in batches. It is used by one goroutine.
 type Sender interface {
 	Send(ctx context.Context, m *triggers.Message) error
 	Flush(ctx context.Context) error
-	// Taken is how many messages the other side has confirmed. Where a lane sends several at
-	// a time, it confirms them in their order.
+	// Taken returns how many messages the server has confirmed. If a lane sends several at once,
+	// it confirms them in their order.
 	Taken() int64
 }
 
-// OpenSender connects to where messages go; done closes the sender.
+// OpenSender opens a sender to a destination; done closes it.
 type OpenSender func(ctx context.Context) (to Sender, done func() error, err error)
 
-// maxOutputs is how many results are sent together at most.
+// maxOutputs is the maximum number of results in one batch.
 const maxOutputs = 500
 
-// OutputConfig is where results go.
+// OutputConfig is the destination of results.
 type OutputConfig struct {
 	Open    OpenSender
 	Name    string // for people
 	Entity  Entity // for traces
-	Subject string // of each message; empty: none
-	// Lanes is how many results are sent at once, each on its own. With one lane, those that
-	// come while others are being sent go together.
+	Subject string // of each message; may be empty
+	// Lanes is how many results are sent at once, each on its own. With one lane, results that
+	// arrive during a send are sent together.
 	Lanes int
 	Log   *slog.Logger
 }
 
-// Output sends what a function returns, before the message is done. Start is called once;
-// Function.Close closes it.
+// Output sends the results of a function, before their messages are done. Start is called once;
+// Function.Close closes the output.
 type Output struct {
 	OutputConfig
 	in      chan *result
-	ended   chan struct{} // closed by close: in is not, since an execution that was given up may still return
+	ended   chan struct{} // closed by close; in is never closed, since an execution that was given up may still return
 	running sync.WaitGroup
 }
 
-// lane is one goroutine's part of an output.
+// lane is one sending goroutine of an output.
 type lane struct {
 	*Output
 	to   Sender
 	done func() error
 }
 
-// result is one that is being sent.
+// result is one result that is being sent.
 type result struct {
 	message triggers.Message
 	sent    chan error
 }
 
-// NewOutput makes an output, which sends nothing before Start.
+// NewOutput returns an output, which sends nothing before Start.
 func NewOutput(c OutputConfig) *Output {
 	return &Output{OutputConfig: c, in: make(chan *result), ended: make(chan struct{})}
 }
 
-// Start starts the lanes, which send until the output is closed. ctx is that of single sends: it
-// should outlive whatever ends the function.
+// Start starts the lanes, which send until the output is closed. ctx is the parent of each send's
+// context: it should outlive the function.
 func (o *Output) Start(ctx context.Context) {
 	for range o.Lanes {
 		o.running.Go(func() { (&lane{Output: o}).sendAll(ctx) })
 	}
 }
 
-// closeLanes has no more results sent, and returns when the senders are closed.
+// closeLanes stops sending, and returns when the senders are closed.
 func (o *Output) closeLanes() {
 	close(o.ended)
 	o.running.Wait()
 }
 
-// batch is how many results a lane sends together at most.
+// batch returns the maximum number of results that a lane sends together.
 func (o *Output) batch() int {
 	if o.Lanes > 1 {
 		return 1
@@ -89,8 +89,8 @@ func (o *Output) batch() int {
 // errOutputEnded is the error of results after the output was closed.
 var errOutputEnded = errors.New("the output has ended")
 
-// deliver sends the result of a message, in the context of its trace, and returns when
-// the other side has it.
+// deliver sends the result of a message, in the context of its trace, and returns when the server
+// has accepted it.
 func (o *Output) deliver(ctx context.Context, m *triggers.Message, body []byte, about triggers.Properties) error {
 	r := &result{message: triggers.Message{Subject: o.Subject, Body: body, OrderingKey: m.OrderingKey, Attributes: passedOn(m)}, sent: make(chan error, 1)}
 	r.setProperties(about)
@@ -109,7 +109,7 @@ func (o *Output) deliver(ctx context.Context, m *triggers.Message, body []byte, 
 	}
 }
 
-// setProperties gives a result the properties that its function gave it.
+// setProperties sets the properties that the function gave the result.
 func (r *result) setProperties(about triggers.Properties) {
 	if len(about) == 0 {
 		return
@@ -130,7 +130,7 @@ func (r *result) setProperties(about triggers.Properties) {
 	}
 }
 
-// passedOn are the attributes of a message that its result has, too: the trace.
+// passedOn returns the attributes of a message that its result gets, too: the trace.
 func passedOn(m *triggers.Message) map[string]string {
 	if len(m.Attributes) == 0 {
 		return nil
@@ -149,7 +149,7 @@ func passedOn(m *triggers.Message) map[string]string {
 	return out
 }
 
-// sendAll sends until the output has ended.
+// sendAll sends until the output is closed.
 func (o *lane) sendAll(ctx context.Context) {
 	defer o.closeSender()
 	for {
@@ -176,7 +176,7 @@ func (o *lane) sendAll(ctx context.Context) {
 		rest := batch[taken:]
 		for _, r := range rest {
 			if len(batch) > 1 {
-				// Any of them may be to blame for the error, so that each is sent on its own.
+				// Any of them may have caused the error, so each is sent separately.
 				_, err = o.sendBatch(ctx, r)
 			}
 			r.sent <- err
@@ -184,8 +184,8 @@ func (o *lane) sendAll(ctx context.Context) {
 	}
 }
 
-// sendBatch sends a batch, and returns how many the other side has taken for certain, from the first
-// on. There is an error unless it has all of them.
+// sendBatch sends a batch, and returns how many results the server has accepted for certain,
+// counted from the first. The error is nil only if it has accepted all.
 func (o *lane) sendBatch(ctx context.Context, batch ...*result) (taken int, err error) {
 	if o.to == nil {
 		if o.to, o.done, err = o.Open(ctx); err != nil {
@@ -200,7 +200,7 @@ func (o *lane) sendBatch(ctx context.Context, batch ...*result) (taken int, err 
 		}
 	}
 	if err == nil || unfit(err) {
-		// What was sent before one that is unfit arrives, and is not to be sent again.
+		// Results before one that cannot be sent arrive, and must not be sent again.
 		if flushed := o.to.Flush(ctx); err == nil || flushed != nil && !unfit(flushed) {
 			err = flushed
 		}
@@ -210,7 +210,7 @@ func (o *lane) sendBatch(ctx context.Context, batch ...*result) (taken int, err 
 	}
 	taken = min(int(o.to.Taken()-before), len(batch)-1)
 	if !unfit(err) {
-		o.closeSender() // the next one begins anew, with a secret that may have changed
+		o.closeSender() // the next send opens a new sender, with a secret that may have changed
 	}
 	return taken, err
 }

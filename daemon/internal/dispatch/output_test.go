@@ -16,13 +16,13 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// place is where results go, in memory.
+// place is a destination of results, in memory.
 type place struct {
 	name string
 
 	mu   sync.Mutex
 	got  []string
-	fail error // of each that is sent
+	fail error // the error of each send
 }
 
 func (p *place) Send(_ context.Context, m *triggers.Message) error {
@@ -53,7 +53,7 @@ func (p *place) want(t *testing.T, bodies ...string) {
 	}
 }
 
-// sending is a function that returns what it is given, to so many places.
+// sending runs a function that returns its input, with n outputs.
 func sending(t *testing.T, n int) (*testBed, []*place) {
 	b := makeBed(t, 10, func(_ context.Context, m *triggers.Message) ([]byte, error) { return m.Body, nil })
 	places := make([]*place, n)
@@ -93,7 +93,7 @@ func TestEachResultGoesToAllOutputs(t *testing.T) {
 	}
 }
 
-// One that is away holds the message; the others are not sent it again.
+// An output that is unreachable holds the message. The result is not sent to the others again.
 func TestAnOutputThatIsAwayHoldsTheMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, places := sending(t, 3)
@@ -119,8 +119,8 @@ func TestAnOutputThatIsAwayHoldsTheMessage(t *testing.T) {
 	})
 }
 
-// A result that is unfit for one ends its message at once, whatever the others
-// would make of it.
+// If a result can never be sent to one output, the message is rejected at once, whatever the other
+// outputs return.
 func TestAResultThatIsUnfitForOneOutput(t *testing.T) {
 	for _, outputs := range []int{1, 3} {
 		synctest.Test(t, func(t *testing.T) {
@@ -142,10 +142,10 @@ func TestAResultThatIsUnfitForOneOutput(t *testing.T) {
 	}
 }
 
-// bulk is where results go many at a time. It takes its time for each batch.
+// bulk is a destination that takes batches. Each batch takes a while.
 type bulk struct {
-	got  []string // what it has taken, and " " after each batch
-	sent []string // since then
+	got  []string // what it has accepted, and " " after each batch
+	sent []string // sent since the last batch
 }
 
 func (b *bulk) Send(_ context.Context, m *triggers.Message) error {
@@ -174,7 +174,7 @@ func (b *bulk) Taken() (n int64) {
 	return n
 }
 
-// What was sent together with a result that cannot be sent is sent once.
+// Results that are sent together with one that cannot be sent are sent once.
 func TestABatchWithAResultThatCannotBeSent(t *testing.T) {
 	for body, want := range map[string]struct {
 		got  string
@@ -220,7 +220,7 @@ func TestAStopGivesBackWhatWasNotSent(t *testing.T) {
 			places[outputs-1].failWith(errAway)
 			b.send("a")
 			synctest.Wait()
-			b.stopReceiving() // else it would be received again, and again
+			b.stopReceiving() // otherwise it would be received again and again
 			b.stopWorking()
 			synctest.Wait()
 			b.wantCounts(0, 0, 0, 1)
@@ -229,7 +229,7 @@ func TestAStopGivesBackWhatWasNotSent(t *testing.T) {
 	}
 }
 
-// A function that was given up, and returns after all, has nobody to send for it.
+// If a function that was given up returns after all, its result is not sent.
 func TestAResultAfterTheEnd(t *testing.T) {
 	o := NewOutput(OutputConfig{Name: "a", Lanes: 1})
 	o.Start(t.Context())

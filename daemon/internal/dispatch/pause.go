@@ -7,12 +7,12 @@ import (
 	"github.com/drover-run/drover/handlers"
 )
 
-// pauseSwitch is whether a function is paused. The zero value is not. Its methods may be
+// pauseSwitch holds whether a function is paused. The zero value is not paused. Its methods may be
 // called from many goroutines.
 type pauseSwitch struct {
 	mu     sync.Mutex
 	paused bool
-	until  time.Time // zero: without end
+	until  time.Time // zero: no end
 	timer  *time.Timer
 }
 
@@ -22,7 +22,7 @@ func (p *pauseSwitch) state() (paused bool, until time.Time) {
 	return p.paused, p.until
 }
 
-// set pauses a share until a time, or without end if that is zero, or resumes it.
+// set pauses a share until a time, or without an end if until is zero, or resumes it.
 func (p *pauseSwitch) set(share *handlers.Share, paused bool, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,32 +18,31 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file makes the spans of a message, by OpenTelemetry's conventions for messaging:
-// receive, process, send and settle. The dispatcher calls it at each step. docs/traces.md
-// describes them.
+// This file makes the spans of a message, by OpenTelemetry's conventions for messaging: receive,
+// process, send and settle. The dispatcher calls it at each step. docs/traces.md describes them.
 
 // Entity is a queue or a topic, in the terms of the conventions.
 type Entity struct {
 	System     string
 	Name       string               // of low cardinality
-	Attributes []attribute.KeyValue // further ones, for each span
-	// BySubject is set where a message's subject, and not the name, is where it was sent to.
+	Attributes []attribute.KeyValue // added to each span
+	// BySubject is set if the destination of a message is its subject, not Name.
 	BySubject bool
-	// Disposition returns the source's own word for a verdict; nil: it has none.
+	// Disposition returns the source's term for a verdict; nil if it has none.
 	Disposition func(triggers.Kind) attribute.KeyValue
 }
 
-// Spans makes those of one function. Its methods may be called from many goroutines. Those
-// of nil, where nothing is traced, do nothing.
+// Spans makes the spans of one function. Its methods may be called from many goroutines. Those of
+// nil, if nothing is traced, do nothing.
 type Spans struct {
 	tracer trace.Tracer
-	sample float64 // the part of messages without a trace that is traced, 0 to 1
+	sample float64 // the fraction of messages without a trace that is traced, 0 to 1
 	from   Entity
-	about  []attribute.KeyValue // of each but those of outputs
+	about  []attribute.KeyValue // of each span but those of outputs
 }
 
-// NewSpans makes the spans of a function whose messages come from an entity. sample is the part of
-// the messages without a trace that is traced, 0 to 1.
+// NewSpans returns the spans of a function whose messages come from an entity. sample is the
+// fraction of the messages without a trace that is traced, 0 to 1.
 func NewSpans(tracer trace.Tracer, sample float64, function string, from Entity) *Spans {
 	s := &Spans{tracer: tracer, sample: sample, from: from}
 	s.about = append(s.about, semconv.MessagingSystemKey.String(from.System), attribute.String("drover.function", function))
@@ -51,7 +50,7 @@ func NewSpans(tracer trace.Tracer, sample float64, function string, from Entity)
 	return s
 }
 
-// timeNow is the time; zero where nothing is traced, which costs no reading of the clock.
+// timeNow returns the time; zero if nothing is traced, without reading the clock.
 func (s *Spans) timeNow() (now time.Time) {
 	if s != nil {
 		now = time.Now()
@@ -59,17 +58,17 @@ func (s *Spans) timeNow() (now time.Time) {
 	return now
 }
 
-// trail is what is known of a message that is traced.
+// trail holds the spans of a message that is traced.
 type trail struct {
 	*Spans
 	about   []attribute.KeyValue
-	parent  context.Context // of process and settle: the message's, or the receive span's
-	process trace.Span      // nil until it is handled
+	parent  context.Context // of process and settle: the message's trace, or the receive span
+	process trace.Span      // nil until the message is handled
 }
 
-// newTrail decides whether a message is traced, and makes the span of its receipt, which
-// was asked for at a time. A message with a trace is traced if its sender is; of the
-// others a part is. The result is nil, without an allocation, for a message that is not.
+// newTrail decides whether a message is traced, and makes the receive span. asked is when the
+// message was requested. A message with a trace is traced if its sender's span is sampled; of the
+// others a fraction is. If the message is not traced, newTrail returns nil without an allocation.
 func (s *Spans) newTrail(m *triggers.Message, asked, received time.Time) *trail {
 	if s == nil {
 		return nil
@@ -96,7 +95,7 @@ func (s *Spans) traceReceipt(m *triggers.Message, parent trace.SpanContext, aske
 	}
 	l.about = append(l.about, semconv.MessagingDestinationName(name), semconv.MessagingMessageID(m.ID),
 		semconv.MessagingMessageBodySize(len(m.Body)), attribute.Int("drover.attempt", m.Attempt))
-	// What a receiver waited while there was no message is of no interest.
+	// The time without any message does not count.
 	if m.Enqueued.After(asked) && m.Enqueued.Before(received) {
 		asked = m.Enqueued
 	}
@@ -111,31 +110,31 @@ func (s *Spans) traceReceipt(m *triggers.Message, parent trace.SpanContext, aske
 	return l
 }
 
-// startSpan begins a span about the message.
+// startSpan begins a span of the message.
 func (l *trail) startSpan(parent context.Context, operation attribute.KeyValue, kind trace.SpanKind, at time.Time, more ...attribute.KeyValue) (context.Context, trace.Span) {
 	what := operation.Value.AsString()
 	return l.tracer.Start(parent, what+" "+l.from.Name, trace.WithSpanKind(kind), trace.WithTimestamp(at),
 		trace.WithAttributes(l.about...), trace.WithAttributes(operation, semconv.MessagingOperationName(what)), trace.WithAttributes(more...))
 }
 
-// startProcess begins the span of handling, and returns the message in whose attributes
-// it is: that is for handlers in other processes. Go functions get it by inContext.
+// startProcess begins the process span, and returns a copy of the message with that span in its
+// attributes, for handlers in other processes. Go functions get it from inContext.
 func (l *trail) startProcess(m *triggers.Message, at time.Time) *triggers.Message {
 	var ctx context.Context
 	ctx, l.process = l.startSpan(l.parent, semconv.MessagingOperationTypeProcess, trace.SpanKindConsumer, at)
 	return m.WithTrace(textOf(trace.SpanContextFromContext(ctx)))
 }
 
-// inContext adds the span of handling to a context.
+// inContext adds the process span to a context.
 func (l *trail) inContext(ctx context.Context) context.Context {
 	return trace.ContextWithSpan(ctx, l.process)
 }
 
-// sendSpan is the span of a result; the zero value is none.
+// sendSpan is the span of a result; the zero value is no span.
 type sendSpan struct{ span trace.Span }
 
-// startSend begins the span of a result of so many bytes, and returns the message in
-// whose context that is to be sent. The trail may be nil.
+// startSend begins the span of a result of size bytes, and returns the message with the trace
+// context to send. The trail may be nil.
 func (l *trail) startSend(to *Entity, m *triggers.Message, size int) (*triggers.Message, sendSpan) {
 	if l == nil || l.process == nil {
 		return m, sendSpan{}
@@ -157,8 +156,8 @@ func (s sendSpan) endSend(err error) {
 	s.span.End()
 }
 
-// endProcess ends the span of handling, at the time at which the verdict was found, and
-// makes that of the settlement, which has ended now.
+// endProcess ends the process span at judged, the time of the verdict, and makes the settle span,
+// which ends at now.
 func (l *trail) endProcess(v triggers.Verdict, err error, judged, now time.Time, lost bool) {
 	verdict := attribute.String("drover.verdict", v.Kind.String())
 	if l.process != nil {
@@ -183,8 +182,8 @@ func (l *trail) endProcess(v triggers.Verdict, err error, judged, now time.Time,
 	span.End(trace.WithTimestamp(now))
 }
 
-// recordError records an error in a span. What was cut short by no fault of its own has
-// not failed.
+// recordError records an error in a span. An attempt that was interrupted through no fault of the
+// function is not a failure.
 func recordError(span trace.Span, err error) {
 	if errors.Is(err, handlers.ErrNotTried) {
 		span.AddEvent("not tried", trace.WithAttributes(attribute.String("reason", err.Error())))
@@ -206,8 +205,8 @@ var (
 	answerStatus  = regexp.MustCompile(`^the app answers ([0-9]{3}) `)
 )
 
-// errorType is a word for an error: the name of the exception, the status of an
-// HTTP app's answer, or what drover knows of it. There are few of them.
+// errorType classifies an error: by the name of the exception, the status of an HTTP app's answer,
+// or drover's own errors. The number of different values is small.
 func errorType(err error) string {
 	var failure *handlers.Failure
 	switch {
@@ -225,11 +224,11 @@ func errorType(err error) string {
 	return semconv.ErrorTypeOther.Value.AsString()
 }
 
-// parentLength is a traceparent's: version, trace, span and flags in hexadecimal, with
-// hyphens between. Later versions may be longer.
+// parentLength is the length of a traceparent: version, trace, span and flags in hexadecimal,
+// separated by hyphens. Later versions may be longer.
 const parentLength = len("00-") + 32 + len("-") + 16 + len("-00")
 
-// parentOf reads a traceparent; false where it is none.
+// parentOf parses a traceparent; false if it is not valid.
 func parentOf(text string) (trace.SpanContext, bool) {
 	if len(text) < parentLength || text[:2] == "ff" || text[:2] == "00" && len(text) > parentLength || text[2] != '-' || text[35] != '-' || text[52] != '-' {
 		return trace.SpanContext{}, false
@@ -243,7 +242,7 @@ func parentOf(text string) (trace.SpanContext, bool) {
 	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: id, SpanID: span, TraceFlags: trace.TraceFlags(flags), Remote: true}), true
 }
 
-// textOf writes a context as W3C has it.
+// textOf returns a span context in W3C's format.
 func textOf(c trace.SpanContext) (parent, state string) {
 	return "00-" + c.TraceID().String() + "-" + c.SpanID().String() + "-" + c.TraceFlags().String(), c.TraceState().String()
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// What senders in these tests are in.
+// The trace context of the senders in these tests.
 const (
 	traceID    = "0af7651916cd43dd8448eb211c80319c"
 	parentSpan = "b7ad6b7169203331"
@@ -20,15 +20,15 @@ const (
 	unsampled  = "00-" + traceID + "-" + parentSpan + "-00"
 )
 
-// recordingTracer makes spans that go nowhere.
+// recordingTracer returns a tracer whose spans are recorded and dropped.
 func recordingTracer(t *testing.T) trace.Tracer {
 	provider := sdktrace.NewTracerProvider()
 	t.Cleanup(func() { _ = provider.Shutdown(context.Background()) })
 	return provider.Tracer("test")
 }
 
-// What is traced follows the sender, and else the part that the configuration says;
-// the rest costs no allocation.
+// Messages with a trace follow their sender's decision; of the others, the configured fraction is
+// traced. Untraced messages cost no allocation.
 func TestSampling(t *testing.T) {
 	tracer := recordingTracer(t)
 	for name, test := range map[string]struct {
@@ -77,7 +77,7 @@ func TestSampling(t *testing.T) {
 			n++
 		}
 	}
-	if n < 100 || n > 400 { // 200 ± 13 is one standard deviation
+	if n < 100 || n > 400 { // one standard deviation: 200 ± 13
 		t.Errorf("%d of 2000 messages are traced, want about a tenth", n)
 	}
 }

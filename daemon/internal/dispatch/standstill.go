@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// This file notices that the daemon stood still: it was stopped (SIGSTOP), or the machine
-// slept or had no time for it. Calls that timed out meanwhile use no attempt.
+// This file detects that the daemon stood still: it was stopped (SIGSTOP), the machine was
+// suspended, or the process got no CPU time. Calls that timed out meanwhile use no attempt.
 
 const (
-	// standstillTick is how often the clock is checked, and standstillLeast how much later
-	// than that a check is after a standstill.
+	// standstillTick is how often the clock is checked. A check that is later than that by
+	// standstillLeast or more follows a standstill.
 	standstillTick  = 500 * time.Millisecond
 	standstillLeast = time.Second
-	// standstillShare is what part of a timeout must be lost for the attempt not to be
-	// charged: one in so many.
+	// standstillShare bounds which attempts do not count: those during which the daemon stood
+	// still for at least 1/standstillShare of the timeout.
 	standstillShare = 10
 )
 
 // Standstill adds up how long the daemon stood still. Its methods may be called from many
-// goroutines; nil is one that never does.
+// goroutines; a nil one counts nothing.
 type Standstill struct {
 	last atomic.Int64 // the last check, in ns since processStart
-	sum  atomic.Int64 // of all before it, in ns
+	sum  atomic.Int64 // the total before it, in ns
 }
 
 // Run checks the clock until ctx ends.
@@ -48,13 +48,13 @@ func (s *Standstill) checkGap(now time.Duration) {
 	}
 }
 
-// totalAt is how long the daemon has stood still so far, including since the last check.
+// totalAt returns how long the daemon has stood still so far, including since the last check.
 func (s *Standstill) totalAt(now time.Duration) time.Duration {
 	if s == nil {
 		return 0
 	}
 	sum, last := time.Duration(s.sum.Load()), time.Duration(s.last.Load())
-	if gap := now - last - standstillTick; last != 0 && gap >= standstillLeast { // 0: nothing checks yet
+	if gap := now - last - standstillTick; last != 0 && gap >= standstillLeast { // 0: Run was not called
 		sum += gap
 	}
 	return sum

@@ -9,8 +9,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// A daemon that stood still while a call was in flight does not charge it, whatever its
-// handler is; one that did not does.
+// A call that times out while the daemon stands still uses no attempt, for every kind of handler.
+// Without a standstill it uses one.
 func TestAStandstillChargesNobody(t *testing.T) {
 	for _, test := range []struct {
 		name    string

@@ -10,30 +10,30 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Stats counts what became of a function's messages. At any moment
-// received = done + retried + rejected + released + abandoned + in flight.
+// Stats counts a function's messages. At any moment received = done + retried + rejected +
+// released + abandoned + in flight.
 type Stats struct {
 	received, done, retried, released atomic.Int64
-	rejected                          [len(rejections)]atomic.Int64 // by why
+	rejected                          [len(rejections)]atomic.Int64 // by reason
 	receiving                         receiveHealth
 
 	failed    atomic.Int64        // attempts that the function failed: those retried, and rejections
-	abandoned atomic.Int64        // messages whose verdict the source never took
-	lost      atomic.Int64        // messages that the source took back before they were settled
-	latency   telemetry.Histogram // of handling, from the hand-out to the verdict
-	age       telemetry.Histogram // of messages at their end, from when they were enqueued
+	abandoned atomic.Int64        // messages whose verdict the source never accepted
+	lost      atomic.Int64        // messages whose lease was lost before they were settled
+	latency   telemetry.Histogram // of handling, from the start to the verdict
+	age       telemetry.Histogram // of messages when they were done or rejected, since they were enqueued
 	taken     occupancy
 }
 
-// occupancy is the time in which slots were taken, all together, up to now.
+// occupancy counts the time in which slots were taken, summed over all slots.
 type occupancy struct {
 	open atomic.Int64 // slots that are taken
-	// sum is that of the microseconds since processStart at which slots were freed, less
-	// that of those at which they were taken. It may wrap; differences do not.
+	// sum is the sum of the times at which slots were freed, less those at which they were taken,
+	// in microseconds since processStart. It may wrap; differences do not.
 	sum atomic.Int64
 }
 
-// processStart is when this process began to count.
+// processStart is the origin of the times in this package.
 var processStart = time.Now()
 
 func (o *occupancy) take(n int) {
@@ -46,25 +46,24 @@ func (o *occupancy) release(now time.Time) {
 	o.sum.Add(now.Sub(processStart).Microseconds())
 }
 
-// microseconds is the time up to now.
+// microseconds returns the time up to now.
 func (o *occupancy) microseconds(now time.Time) int64 {
 	return o.sum.Load() + o.open.Load()*now.Sub(processStart).Microseconds()
 }
 
-// rejections are the reasons why messages are rejected, as words.
+// rejections are the reasons of rejections, as words.
 var rejections = [...]string{"function", "attempts", "size"}
 
-// RejectionReasons are the reasons why messages are rejected, as words: the keys of
-// Counts.Rejections.
+// RejectionReasons returns the reasons of rejections, as words: the keys of Counts.Rejections.
 func RejectionReasons() []string { return rejections[:] }
 
 const (
-	byFunction = iota // it said so, or could never take the message
-	byAttempts        // they are used up
+	byFunction = iota // it rejected the message, or could never accept it
+	byAttempts        // all attempts are used
 	bySize            // the message, or the result, is too large
 )
 
-// whyRejected is the reason, by its place in rejections.
+// whyRejected returns the index of the reason in rejections.
 func whyRejected(err error) int {
 	switch {
 	case errors.Is(err, triggers.ErrTooLarge):
@@ -75,8 +74,8 @@ func whyRejected(err error) int {
 	return byAttempts
 }
 
-// countSettled counts a message that was settled now, after err, and after a handling
-// that took so long.
+// countSettled counts a message that was settled now. err is the error of its handling, and took
+// how long that took.
 func (s *Stats) countSettled(m *triggers.Message, kind triggers.Kind, err error, took time.Duration, now time.Time) {
 	switch kind {
 	case triggers.Done:
@@ -101,7 +100,8 @@ func (s *Stats) countSettled(m *triggers.Message, kind triggers.Kind, err error,
 
 // InFlight counts the messages that were received and are not settled.
 func (s *Stats) InFlight() int64 {
-	// The ends are read first: what ends between the reads is counted in flight.
+	// The final states are read first: messages that are settled between the reads count as in
+	// flight.
 	ends := s.done.Load() + s.retried.Load() + s.released.Load() + s.abandoned.Load()
 	for why := range s.rejected {
 		ends += s.rejected[why].Load()
@@ -109,14 +109,14 @@ func (s *Stats) InFlight() int64 {
 	return s.received.Load() - ends
 }
 
-// Counts are what became of a function's messages so far.
-// Received = Done + Retried + Rejected + Released + Abandoned + InFlight, always.
+// Counts counts a function's messages so far. Received = Done + Retried + Rejected + Released +
+// Abandoned + InFlight, always.
 type Counts struct {
 	Received, Done, Retried, Rejected, Released, Abandoned, InFlight int64
 
-	Lost          int64            // taken back by the source before they were settled
-	Failed        int64            // attempts that the function failed, rejections among them
-	ReceiveErrors int64            // how often receiving failed
+	Lost          int64            // their lease was lost before they were settled
+	Failed        int64            // attempts that the function failed, including rejections
+	ReceiveErrors int64            // receives that failed
 	Rejections    map[string]int64 // Rejected by reason, one of RejectionReasons
 	Latency       *telemetry.Latencies
 	Age           *telemetry.Latencies
@@ -146,17 +146,16 @@ func (s *Stats) Counts() Counts {
 	return out
 }
 
-// SlotTime is the time in which slots were taken up to now, all together, in microseconds.
-// It may wrap; differences do not.
+// SlotTime returns the time in which slots were taken up to now, summed over all slots, in
+// microseconds. It may wrap; differences do not.
 func (s *Stats) SlotTime(now time.Time) int64 { return s.taken.microseconds(now) }
 
-// receiveHealth is whether a function's messages can be received, as Receive tells:
-// it fails, or it returns some, or it waits. The zero value has seen nothing fail.
-// Only what fails costs anything.
+// receiveHealth records whether a function can receive messages: Receive fails, returns messages,
+// or waits. The zero value has no failure. Only failures have a cost.
 type receiveHealth struct {
 	errors atomic.Int64
-	since  atomic.Int64 // ns since processStart when it began to fail; 0: it does not
-	trying atomic.Int64 // ns since processStart when the Receive under way began, while it fails
+	since  atomic.Int64 // when receives began to fail, in ns since processStart; 0: they do not
+	trying atomic.Int64 // when the current Receive began, in ns since processStart, while receives fail
 }
 
 // settledDown is how long a Receive must block, after a failed one, before the source
@@ -173,7 +172,7 @@ func (r *receiveHealth) noteTry(now time.Time) { r.trying.Store(int64(now.Sub(pr
 
 func (r *receiveHealth) noteSuccess() { r.since.Store(0) }
 
-// failingSince is since when nothing can be received; zero if it can be.
+// failingSince returns the time since when nothing can be received; zero if it can be.
 func (r *receiveHealth) failingSince(now time.Time) time.Time {
 	since, trying := r.since.Load(), r.trying.Load()
 	if since == 0 || trying != 0 && now.Sub(processStart)-time.Duration(trying) >= settledDown {

@@ -7,8 +7,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Only a message's end tells its age: one that is tried again, or given back, has
-// not come to it.
+// The age of a message is counted when it is done or rejected, not when it is retried or released.
 func TestAge(t *testing.T) {
 	var s Stats
 	now := time.Now()
@@ -16,8 +15,8 @@ func TestAge(t *testing.T) {
 	for _, kind := range []triggers.Kind{triggers.Done, triggers.Retry, triggers.Reject, triggers.Release} {
 		s.countSettled(old, kind, nil, time.Second, now)
 	}
-	s.countSettled(&triggers.Message{}, triggers.Done, nil, time.Second, now)                               // its source does not tell
-	s.countSettled(&triggers.Message{Enqueued: now.Add(time.Second)}, triggers.Done, nil, time.Second, now) // another clock
+	s.countSettled(&triggers.Message{}, triggers.Done, nil, time.Second, now)                               // its source reports no time
+	s.countSettled(&triggers.Message{Enqueued: now.Add(time.Second)}, triggers.Done, nil, time.Second, now) // the clocks differ
 	got := s.Counts()
 	if n := got.Age.Count(); n != 3 {
 		t.Errorf("%d ages, want 3", n)
@@ -33,8 +32,7 @@ func TestAge(t *testing.T) {
 	}
 }
 
-// What the metrics cost a message: the counting of its way, but for the reading of
-// the clock.
+// BenchmarkSettled measures the cost of counting a message, without reading the clock.
 func BenchmarkSettled(b *testing.B) {
 	var s Stats
 	now := time.Now()
@@ -63,10 +61,10 @@ func TestReceiveHealth(t *testing.T) {
 	r.noteFailure(at(10))
 	check(11, 10)
 	r.noteTry(at(20))
-	check(79, 10) // it waits, and may yet fail
-	check(80, 0)  // it has waited for long: there is nothing
+	check(79, 10) // it waits, and may still fail
+	check(80, 0)  // it has waited long enough: the source is reachable and empty
 	r.noteFailure(at(85))
-	check(86, 10) // it was not well in between after all
+	check(86, 10) // another failure: the source was not reachable in between
 	r.noteTry(at(90))
 	r.noteSuccess()
 	check(91, 0)

@@ -9,41 +9,41 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Messages whose verdict the source refuses wait outside their slots. Their number
-// and their bodies are bounded: beyond that the function receives nothing until one
-// of them is settled. What was in flight or being received then comes on top, which is
+// Messages whose verdict the source refuses wait outside their slots. Their number and the size of
+// their bodies are bounded: above that, the function receives nothing until one of them is
+// settled. Messages that are in flight or being received at that moment may exceed the bound by
 // twice the slots at most.
 const (
 	maxUnsettled      = 256
 	maxUnsettledBytes = 64 << 20
 )
 
-// stuck is a function's messages that were handled and cannot leave: the source
-// refuses the verdict, or an output the result. Only a message that is refused
-// costs anything. The zero value has none. It is safe for use by many goroutines.
+// stuck holds a function's messages that were handled and cannot be settled: the source refuses
+// the verdict, or an output the result. Only refused messages have a cost. The zero value is
+// empty. It is safe for use by many goroutines.
 type stuck struct {
 	mu     sync.Mutex
 	held   map[exit]*refusal
-	number int           // of unsettled messages
-	bytes  int64         // of their bodies
-	room   chan struct{} // closed when there is room again; nil while nobody waits
+	number int           // unsettled messages
+	bytes  int64         // the size of their bodies
+	room   chan struct{} // closed when there is room again; nil while nothing waits
 }
 
-// exit is where a message leaves: to an output by its name, or, where that is
-// empty, to its source.
+// exit is where a message is blocked: at an output, by its name, or, if to is empty, at its
+// source.
 type exit struct {
 	d  *triggers.Delivery
 	to string
 }
 
-// refusal is why one message cannot leave.
+// refusal is why one message is blocked.
 type refusal struct {
-	verdict triggers.Kind // that the source refuses
+	verdict triggers.Kind // the verdict that the source refuses
 	err     error
 	since   time.Time
 }
 
-// hold notes that a message cannot leave.
+// hold records that a message is blocked.
 func (s *stuck) hold(at exit, why refusal) {
 	why.since = time.Now()
 	s.mu.Lock()
@@ -62,7 +62,7 @@ func (s *stuck) hold(at exit, why refusal) {
 	}
 }
 
-// remove notes that a message left, and reports whether it was the last.
+// remove records that a message is no longer blocked, and reports whether none is blocked now.
 func (s *stuck) remove(at exit) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,11 +81,10 @@ func (s *stuck) remove(at exit) (last bool) {
 	return len(s.held) == 0
 }
 
-// isFull reports whether nothing more may be received; mu is held.
+// isFull reports whether no more messages may be received; mu is held.
 func (s *stuck) isFull() bool { return s.number >= maxUnsettled || s.bytes >= maxUnsettledBytes }
 
-// waitForRoom waits until there is room for messages that may not be settled either. The
-// error is ctx.Err().
+// waitForRoom waits until there is room for more unsettled messages. The error is ctx.Err().
 func (s *stuck) waitForRoom(ctx context.Context) error {
 	for {
 		s.mu.Lock()
@@ -106,7 +105,7 @@ func (s *stuck) waitForRoom(ctx context.Context) error {
 	}
 }
 
-// reasonOf returns why a message cannot leave, and since when.
+// reasonOf returns why a message is blocked, and since when.
 func (s *stuck) reasonOf(d *triggers.Delivery) (why string, since time.Time, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,19 +117,19 @@ func (s *stuck) reasonOf(d *triggers.Delivery) (why string, since time.Time, fou
 	return why, since, found
 }
 
-// Blockage is why messages that were handled cannot leave.
+// Blockage is why messages that were handled cannot be settled.
 type Blockage struct {
-	Output string // the one that cannot be written; empty: the source refuses verdicts
+	Output string // the output that fails; empty: the source refuses verdicts
 	Text   string // the reason, for people
 	Since  time.Time
-	// Messages are those that wait because of it, and Message is the ID of the one that has
+	// Messages counts those that wait because of it, and Message is the ID of the one that has
 	// waited longest.
 	Messages int64
 	Message  string
 	Full     bool // the function receives nothing because of it
 }
 
-// listBlockages returns one for the source, and one for each output.
+// listBlockages returns one blockage for the source, and one for each output.
 func (s *stuck) listBlockages() (out []Blockage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

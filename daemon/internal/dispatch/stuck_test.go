@@ -16,7 +16,7 @@ import (
 	"github.com/drover-run/drover/triggers/memory"
 )
 
-// graveless is a source that takes no verdict of some kind.
+// graveless is a source that refuses one kind of verdict.
 type graveless struct {
 	triggers.Trigger
 	mu      sync.Mutex
@@ -54,7 +54,7 @@ func (l gravelessLease) Settle(ctx context.Context, _ *triggers.Message, v trigg
 	return l.d.Settle(ctx, v)
 }
 
-// startGraveless runs a function that rejects what begins with bad.
+// startGraveless runs a function that rejects messages that begin with bad.
 func startGraveless(t *testing.T, slots int) (*testBed, *graveless) {
 	b := &testBed{t: t, queue: memory.New(time.Hour), slots: handlers.NewSlots(slots), ended: make(chan error, 1)}
 	source := &graveless{Trigger: b.queue.Trigger(), refuses: triggers.Reject}
@@ -68,9 +68,8 @@ func startGraveless(t *testing.T, slots int) (*testBed, *graveless) {
 	return b, source
 }
 
-// Dead letters that cannot be written hold no slot: other messages are handled, and
-// everybody who asks gets the reason. Nothing says that they were moved before
-// they were.
+// Dead letters that cannot be written hold no slot: other messages are handled, and status and
+// explanations have the reason. The log does not report them as moved before they were.
 func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, source := startGraveless(t, 2)
@@ -114,7 +113,7 @@ func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
 	})
 }
 
-// Messages that cannot be settled are bounded: then nothing is received.
+// The number of messages that cannot be settled is bounded: at the bound nothing is received.
 func TestRefusedVerdictsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const slots, sent = 8, 2 * maxUnsettled
@@ -160,8 +159,7 @@ func TestRefusedVerdictsAreBoundedInBytes(t *testing.T) {
 	}
 }
 
-// A stop does not wait for a dead-letter queue that is missing: the messages are
-// given back, and come again.
+// A stop does not wait for a missing dead-letter queue: the messages are released and redelivered.
 func TestAStopGivesBackWhatCannotBeDeadLettered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _ := startGraveless(t, 2)
@@ -182,7 +180,8 @@ func TestAStopGivesBackWhatCannotBeDeadLettered(t *testing.T) {
 	})
 }
 
-// A verdict that is never taken is no rejection: the message comes again.
+// A message whose verdict is never accepted is not counted as rejected: it is abandoned and
+// redelivered.
 func TestAVerdictThatIsNeverTakenIsAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, source := startGraveless(t, 2)

@@ -17,8 +17,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Fleet is what the parent knows of its instances: their reports, added up, and the
-// sources that it asks for backlogs. It is safe for use by many goroutines.
+// Fleet is the parent's view of its instances: their reports, added up, and the sources, whose
+// backlogs it requests. It is safe for use by many goroutines.
 type Fleet struct {
 	provisioner scaler.Provisioner
 	log         *slog.Logger
@@ -249,12 +249,12 @@ func (f *Fleet) functionCounts(ctx context.Context, name string, r FunctionRepor
 	c := scaler.Counts{
 		Received: received, Done: received - r.InFlight, Failed: r.Failed, Taken: float64(r.Taken) / 1e6,
 		InFlight: r.InFlight, Slots: r.Slots, Used: r.Used,
-		// What cannot be settled holds no slot, and what waits for a retry in an instance
-		// would be tried early if that went.
+		// Messages that cannot be settled hold no slot, but count. Messages that wait for a retry
+		// in an instance would be retried early if that instance stopped.
 		Unsettled: max(r.InFlight, r.Holding),
 	}
 	source := f.Source(name)
-	if r.Paused || source == nil { // what waits then is no reason for more
+	if r.Paused || source == nil { // messages that wait meanwhile need no more instances
 		return c
 	}
 	autoscale.AddBacklog(ctx, source, now, &c)

@@ -28,14 +28,14 @@ func TestFleet(t *testing.T) {
 	report(2, FunctionReport{FunctionStatus: api.FunctionStatus{FunctionCounts: api.FunctionCounts{Received: 7, Done: 6, InFlight: 1, Failed: 3}}, Taken: 7, Slots: 4, Used: 1})
 	select {
 	case <-f.Full():
-		t.Error("it is told to be full, with slots free")
+		t.Error("Full received, with slots free")
 	default:
 	}
 	report(1, FunctionReport{FunctionStatus: api.FunctionStatus{FunctionCounts: api.FunctionCounts{Received: 12, Done: 8, InFlight: 4}}, Taken: 9, Slots: 4, Used: 4})
 	select {
 	case <-f.Full():
 	default:
-		t.Error("an instance is full, and nobody is told")
+		t.Error("an instance is full, and Full did not receive")
 	}
 	got := f.Totals()["f"]
 	if got.Received != 19 || got.Done != 14 || got.InFlight != 5 || got.Taken != 16 || got.Slots != 8 || got.Used != 5 || got.Failed != 3 {
@@ -52,8 +52,7 @@ func TestFleet(t *testing.T) {
 	}
 }
 
-// What workers have used and done stays when their instance ends; what they have
-// does not.
+// The usage and the counts of workers remain when their instance ends; the current values do not.
 func TestFleetOfApps(t *testing.T) {
 	f := NewFleet(nil, slog.New(slog.DiscardHandler))
 	report := func(id int, s apps.Status) {

@@ -1,5 +1,5 @@
-// Package instances is the daemon as parent of several instances of itself: what it sends
-// them, what they report, and how many there are.
+// Package instances is the daemon as parent of several instances of itself: what it sends them,
+// what they report, and how many run.
 package instances
 
 import (
@@ -48,7 +48,7 @@ func Dir(dataDir string, id int) string {
 }
 
 // ParseConfig returns the configuration of the instance. bodies returns how many bytes of message
-// bodies a daemon of a configuration may hold, if the configuration does not say.
+// bodies a daemon of a configuration may hold by default.
 func (g Greeting) ParseConfig(env configs.Env, bodies func(*configs.Config) int64) (*configs.Config, error) {
 	cfg, err := configs.Parse(g.Name, []byte(g.Config), g.Dir, env)
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// leaderInterval is the time between two attempts to become the one that scales.
+// leaderInterval is the time between two attempts to become the daemon that scales.
 const leaderInterval = time.Second
 
-// AcquireLeaderLock waits until no other daemon scales over a data directory, which it makes
-// if it is missing. It returns nil without an error if ctx ended first.
+// AcquireLeaderLock waits until no other daemon scales the data directory, which it creates if it
+// is missing. It returns nil without an error if ctx ended first.
 func AcquireLeaderLock(ctx context.Context, dataDir string, log *slog.Logger) (*flock.Flock, error) {
 	if err := os.MkdirAll(dataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("making data_dir: %w", err)

@@ -18,9 +18,9 @@ type Report struct {
 // FunctionReport is what an instance reports of one function.
 type FunctionReport struct {
 	api.FunctionStatus
-	// Taken is for how long slots were in use, in slots times microseconds.
+	// Taken is how long slots were in use, in slots times microseconds.
 	Taken int64 `json:"taken"`
-	// Slots is how many the function would have with all the workers that this instance may
+	// Slots is how many slots the function would have with all the workers that this instance may
 	// start. Used is how many are in use, by this function or by others.
 	Slots int64 `json:"slots"`
 	Used  int64 `json:"used"`

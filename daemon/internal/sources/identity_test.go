@@ -18,7 +18,7 @@ import (
 // selfSigned returns a certificate in PEM, and the same with its key.
 func selfSigned(t *testing.T) (certificate, whole string) {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048) // azidentity takes no other
+	key, err := rsa.GenerateKey(rand.Reader, 2048) // azidentity accepts no other kind
 	if err != nil {
 		t.Fatal(err)
 	}

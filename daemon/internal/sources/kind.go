@@ -47,7 +47,7 @@ type TriggerConfig struct {
 	Log      *slog.Logger
 }
 
-// Traits are what a trigger's settings say about its messages. The zero value is that of a
+// Traits are what a trigger's settings imply about its messages. The zero value is that of a
 // function without a source.
 type Traits struct {
 	// Entity is the queue or topic, for traces.
@@ -63,16 +63,16 @@ type Traits struct {
 	SessionState bool
 	// PeekLimit is the most messages that the source shows without a receive; 0: no limit.
 	PeekLimit int
-	// BrowseHides is set if reading many dead letters hides them from others for a time.
+	// BrowseHides is set if reading many dead letters hides them from other readers for a time.
 	BrowseHides bool
-	// Requirement is what an operator has to create at the source, as the rest of a sentence
-	// about the function; empty: nothing.
+	// Requirement is what an operator has to create at the source, as the rest of a sentence about
+	// the function; may be empty.
 	Requirement string
 }
 
 // Target is a queue, topic or subject that messages are sent to.
 type Target struct {
-	Function   string // whose source it is; empty: it was named by its address
+	Function   string // the function whose source it is; empty if only the address was given
 	Connection string
 	Address    string
 }

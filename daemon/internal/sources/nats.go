@@ -21,19 +21,19 @@ import (
 )
 
 const (
-	// lockWait is how long a start waits for a store that another process has. A command, such
-	// as drover send, has it for a moment.
+	// lockWait is how long a start waits for a store that another process has locked. A command,
+	// such as drover send, locks it for a moment.
 	lockWait = 5 * time.Second
-	// lockRetry is how long it waits between two attempts.
+	// lockRetry is the time between two attempts.
 	lockRetry = lockWait / 100
-	// natsSystem is the name in traces; the conventions have none.
+	// natsSystem is the name in traces; the conventions define none.
 	natsSystem = "nats"
 )
 
 // ErrLocked is the error of a data directory that another daemon uses.
 var ErrLocked = embedded.ErrLocked
 
-// ErrNoStream is the error of a message to a subject that no stream has.
+// ErrNoStream is the error of a message to a subject that belongs to no stream.
 var ErrNoStream = natsjs.ErrNoStream
 
 // Connection is an open connection, which a program may give to a daemon.
@@ -207,7 +207,7 @@ func (n natsConnection) open(ctx context.Context) (*sharedConnection, error) {
 	return &sharedConnection{Connection: c, server: server, closed: func() { n.Stores.Remove(n.name) }}, nil
 }
 
-// waitFor waits, at most until ctx ends.
+// waitFor waits for d, or until ctx ends.
 func waitFor(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -219,7 +219,7 @@ func waitFor(ctx context.Context, d time.Duration) {
 
 func (n natsConnection) settings() configs.Connection { return n.Settings.Connections[n.name] }
 
-// dir is where the embedded server keeps its data.
+// dir returns the directory of the embedded server's data.
 func (n natsConnection) dir() string { return embeddedDir(n.Settings.DataDir, n.name) }
 
 func embeddedDir(dataDir, connection string) string {
@@ -292,7 +292,7 @@ func (n natsConnection) reach(ctx context.Context) (c *natsjs.Connection, starte
 	if localErr == nil {
 		return c, false, c.Close, nil
 	}
-	// A daemon that was killed leaves its address.
+	// A daemon that was killed leaves its address file.
 	server, c, err := n.startServer(ctx)
 	if errors.Is(err, ErrLocked) {
 		return nil, false, nil, fmt.Errorf("a daemon uses %s and does not answer (is its connection set to `listen: off`?): %w", n.Settings.DataDir, localErr)
@@ -309,7 +309,7 @@ func (natsConnection) acceptedParts() Accepts {
 }
 
 // openSender opens a sender to a subject. If no daemon runs, it creates the consumer that the
-// function would create, so that the server keeps the messages for it.
+// function would create, so that the server keeps the messages for the function.
 func (n natsConnection) openSender(ctx context.Context, to Target, _ SendOptions) (dispatch.Sender, func() error, error) {
 	c, started, done, err := n.reach(ctx)
 	if err != nil {
@@ -333,7 +333,7 @@ type sharedConnection struct {
 	*natsjs.Connection
 	server *embedded.Server
 	given  bool   // the program closes it
-	closed func() // is called before it closes; may be nil
+	closed func() // called before it closes; may be nil
 }
 
 // Close implements resource.
@@ -358,7 +358,7 @@ func shareGiven(s *Set, given map[string]*Connection) {
 	}
 }
 
-// emptyPeeker is that of a source that was never used.
+// emptyPeeker is the peeker of a source that was never used.
 type emptyPeeker struct{}
 
 // Peek implements triggers.Peeker.
@@ -367,7 +367,7 @@ func (emptyPeeker) Peek(context.Context, int) ([]triggers.Message, error) { retu
 // Close implements triggers.Peeker.
 func (emptyPeeker) Close(context.Context) error { return nil }
 
-// emptyDeadLetters are those of a source that was never used.
+// emptyDeadLetters are the dead letters of a source that was never used.
 type emptyDeadLetters struct{ triggers.DeadLetters }
 
 // Browse implements triggers.DeadLetters.

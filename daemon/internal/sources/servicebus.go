@@ -89,7 +89,7 @@ func (b busSource) messageTraits() Traits {
 	}
 }
 
-// busDisposition is the name that Service Bus has for a verdict.
+// busDisposition returns the term of Service Bus for a verdict.
 func busDisposition(kind triggers.Kind) attribute.KeyValue {
 	switch kind {
 	case triggers.Done:

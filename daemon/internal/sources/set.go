@@ -41,8 +41,8 @@ func (s *Set) canReuse(connection string) bool {
 // DropEarlier releases the earlier Set. Call it when everything is open.
 func (s *Set) DropEarlier() { s.earlier = nil }
 
-// Close closes all resources but those that keep has, too; the latest first. keep may be nil. Call
-// it when the triggers and outputs of the Set are closed.
+// Close closes all resources but those that keep has, too; the latest first. keep may be nil. It
+// must be called after the triggers and outputs of the Set are closed.
 func (s *Set) Close(keep *Set) error {
 	var errs []error
 	for _, key := range slices.Backward(s.order) {

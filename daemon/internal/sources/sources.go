@@ -1,5 +1,6 @@
 // Package sources opens what functions receive from and send to: NATS JetStream, Azure Service Bus
-// and Azure Storage queues. What the rest of drover knows of one of them is in one file here.
+// and Azure Storage queues. Each kind of source is one file; the rest of drover does not depend on
+// their names.
 //
 // The daemon opens a Set for each configuration, and closes it when a later Set has replaced it.
 // Commands open what they need without a Set.
@@ -57,7 +58,7 @@ func (s *Set) OpenTrigger(ctx context.Context, t TriggerConfig) (triggers.Trigge
 	return from.openTrigger(ctx, s, t)
 }
 
-// OpenTriggers opens the triggers of all functions, for a command that asks the sources. done
+// OpenTriggers opens the triggers of all functions, for a command that queries the sources. done
 // closes them.
 func OpenTriggers(ctx context.Context, c Config) (byFunction map[string]triggers.Trigger, done func() error, err error) {
 	if c.Stores == nil {

@@ -96,7 +96,7 @@ func (c *counted) Close() error {
 	return errors.New("no luck")
 }
 
-// A reload closes what the next Set does not share, once, and a refused reload what is new.
+// A reload closes, once, what the next Set does not share. A refused reload closes what is new.
 func TestReuse(t *testing.T) {
 	c := load(t, allKinds)
 	closed := make(map[string]*[]string)
@@ -148,7 +148,7 @@ func TestReuse(t *testing.T) {
 	}
 }
 
-// The ledger is one file: a next Set has it from the start, also if no function needs it anew.
+// The ledger is one file: the next Set has it from the start, even if no function needs a new one.
 func TestTheLedgerIsCarriedOver(t *testing.T) {
 	c := load(t, allKinds)
 	first := New(c, nil, nil)
@@ -180,7 +180,7 @@ func TestTheLedgerIsCarriedOver(t *testing.T) {
 	}
 }
 
-// An embedded server is listed while it runs, and a connection of the program is used and left open.
+// An embedded server is listed while it runs. A connection of the program is used, and left open.
 func TestEmbeddedServers(t *testing.T) {
 	c := load(t, allKinds)
 	s := New(c, nil, nil)
@@ -227,7 +227,7 @@ func TestEmbeddedServers(t *testing.T) {
 	}
 }
 
-// A command that reads creates no store, and finds nothing.
+// A command that reads creates no store, and finds no messages.
 func TestAStoreThatWasNeverUsed(t *testing.T) {
 	c := load(t, allKinds)
 	p, done, err := OpenPeeker(t.Context(), c, "whole")

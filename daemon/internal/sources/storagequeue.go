@@ -16,7 +16,7 @@ const (
 	// storageLanes is how many results are sent to a storage queue at once: the service accepts
 	// only single messages.
 	storageLanes = 32
-	// storageSystem is the name in traces; the conventions have none.
+	// storageSystem is the name in traces; the conventions define none.
 	storageSystem = "azure_storage_queue"
 	// ledgerKey is that of the ledger in a Set.
 	ledgerKey = "ledger of failures"
@@ -181,8 +181,8 @@ type storageConnection struct {
 	name string
 }
 
-// shareConnection takes what the earlier Set has, because functions that a reload does not change
-// continue to use it. It opens nothing: an account connects when it is used.
+// shareConnection takes the earlier Set's account, because functions that a reload does not change
+// continue to use it. It opens nothing: an account connects at its first use.
 func (c storageConnection) shareConnection(_ context.Context, s *Set) error {
 	if s.canReuse(c.name) {
 		s.carryOver(c.name)

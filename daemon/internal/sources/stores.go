@@ -44,8 +44,8 @@ func (s *Stores) Names() []string {
 	return slices.Sorted(maps.Keys(s.all))
 }
 
-// Failure is that of a connection's store. The error is nil if it can be written, or if there is
-// none.
+// Failure returns why the store of a connection cannot be written, and since when. The error is
+// nil if it can be, or if there is no such store.
 func (s *Stores) Failure(connection string) (since time.Time, err error) {
 	s.mu.Lock()
 	store := s.all[connection]

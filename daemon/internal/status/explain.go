@@ -17,7 +17,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// answerExplain explains a function of that name, or else a message of that id.
+// answerExplain explains the function of that name, or else the message of that ID.
 func (v *View) answerExplain(w http.ResponseWriter, r *http.Request) {
 	about, as := r.URL.Query().Get("about"), r.URL.Query().Get("as")
 	if about == "" || !slices.Contains([]string{"", "function", "message"}, as) {
@@ -39,7 +39,7 @@ func (v *View) answerExplain(w http.ResponseWriter, r *http.Request) {
 	admin.Answer(w, http.StatusOK, api.Explanations{Explanations: v.explainMessage(r.Context(), about)})
 }
 
-// explainMessage tells where a message is: here, or else as its source says.
+// explainMessage explains where a message is: in this daemon, or else as its source reports it.
 func (v *View) explainMessage(ctx context.Context, id string) []api.Explanation {
 	var out []api.Explanation
 	for _, f := range v.Running() {
@@ -134,17 +134,17 @@ func ExplainInFlight(f *apps.Function, id string, now time.Time) (e api.Explanat
 	return e, true
 }
 
-// workerOf is the process that has a message; 0 if none has.
+// workerOf returns the process that has a message; 0 if none has it.
 func workerOf(f *apps.Function, m *triggers.Message) int {
 	for _, i := range f.Pool.Invocations(f.Name) {
-		if i.Message.ID == m.ID { // it may have been copied, for a trace
+		if i.Message.ID == m.ID { // the message may have been copied, for a trace
 			return i.Worker
 		}
 	}
 	return 0
 }
 
-// explainFailure explains a message that waits for its retry, or died here lately.
+// explainFailure explains a message that waits for its retry, or was rejected here recently.
 func explainFailure(ctx context.Context, f *apps.Function, id string, now time.Time) (e api.Explanation, found bool) {
 	b, failed := f.LatestFailure(id)
 	switch {
@@ -163,8 +163,8 @@ func explainFailure(ctx context.Context, f *apps.Function, id string, now time.T
 	return e, true
 }
 
-// reusedID reports whether another message has the ID of one that failed: its source was
-// recreated since, and counts from 1 again.
+// reusedID reports whether another message has the ID of one that failed: its source was recreated
+// since, and counts from 1 again.
 func reusedID(ctx context.Context, f *apps.Function, id string, b dispatch.RecentFailure) bool {
 	finder, ok := f.Trigger.(triggers.Finder)
 	if !ok {
@@ -176,7 +176,7 @@ func reusedID(ctx context.Context, f *apps.Function, id string, b dispatch.Recen
 	return err == nil && !at.Enqueued.IsZero() && at.Enqueued.After(b.At)
 }
 
-// explainAtSource explains a message as its source shows it. The error is that of
+// explainAtSource explains a message as its source reports it. The error is that of
 // triggers.Finder.
 func explainAtSource(ctx context.Context, function string, source triggers.Trigger, id string) (e api.Explanation, err error) {
 	finder, ok := source.(triggers.Finder)
@@ -229,7 +229,7 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 	return e, nil
 }
 
-// askInstances asks each instance for what it knows.
+// askInstances requests the explanations of all instances.
 func (v *View) askInstances(ctx context.Context, about, as string) []api.Explanation {
 	var out []api.Explanation
 	for _, id := range v.Fleet().IDs() {
@@ -242,7 +242,7 @@ func (v *View) askInstances(ctx context.Context, about, as string) []api.Explana
 		for _, e := range said.Explanations {
 			switch e.State {
 			case api.StateUnknown, string(triggers.PlaceReady), string(triggers.PlaceLater), string(triggers.PlaceLeased), string(triggers.PlaceDone), string(triggers.PlaceSpent):
-				continue // its source is asked once, for all
+				continue // one request to its source is enough
 			}
 			e.Instance = id
 			out = append(out, e)

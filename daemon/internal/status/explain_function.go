@@ -17,7 +17,7 @@ import (
 // maxUndone bounds the text of a reverted change, in characters.
 const maxUndone = 1000
 
-// explainFunction explains one, in all instances.
+// explainFunction explains a function, in all instances.
 func (v *View) explainFunction(ctx context.Context, name string) []api.Explanation {
 	e := api.Explanation{Function: name}
 	for _, f := range v.Running() {

@@ -34,7 +34,7 @@ func (v *View) NotWell() (notes []string) {
 			notes = append(notes, "function "+f.Name+" is paused by hand")
 		}
 		for _, p := range f.Problems {
-			if !p.Blocks { // that is a reason not to be ready
+			if !p.Blocks { // problems that block are reasons not to be ready
 				notes = append(notes, "function "+f.Name+": "+p.OneLine())
 			}
 		}
@@ -42,7 +42,7 @@ func (v *View) NotWell() (notes []string) {
 	return notes
 }
 
-// becauseOf returns a reason to append, if there is one.
+// becauseOf returns a reason to append, or nothing if why is empty.
 func becauseOf(why string) string {
 	if why == "" {
 		return ""
@@ -50,7 +50,7 @@ func becauseOf(why string) string {
 	return ": " + why
 }
 
-// NotReady returns why the daemon receives no messages; nothing if it does.
+// NotReady returns why the daemon receives no messages; empty if it does.
 func (v *View) NotReady() (reasons []string) {
 	if p := v.Phase(); p != api.PhaseRunning {
 		return []string{"it is " + p}

@@ -16,8 +16,7 @@ import (
 const (
 	// writeTimeout bounds how long a client may take to read what was written to it.
 	writeTimeout = 10 * time.Second
-	// pingEvery is the time between empty lines to a client, by which one that is gone is
-	// detected.
+	// pingEvery is the time between empty lines to a client, which detect that the client is gone.
 	pingEvery = 15 * time.Second
 )
 
@@ -64,7 +63,7 @@ type lineWriter struct {
 }
 
 // writeUntil writes the lines of a subscription until ctx ends or the client is gone. When over is
-// closed, it writes the lines that came before, and returns.
+// closed, it writes the lines received before, and returns.
 func (o *lineWriter) writeUntil(ctx context.Context, f *telemetry.Subscription, over <-chan struct{}) {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
@@ -81,7 +80,7 @@ func (o *lineWriter) writeUntil(ctx context.Context, f *telemetry.Subscription, 
 		case <-ctx.Done():
 			return
 		case <-over:
-			for { // the rest
+			for { // the remaining lines
 				select {
 				case line := <-f.Lines():
 					if !o.writeLines(line) {
@@ -101,15 +100,15 @@ func (o *lineWriter) writeLines(lines ...telemetry.LogLine) bool {
 	var text []byte
 	for _, line := range lines {
 		one, err := json.Marshal(line)
-		if err != nil { // a number that JSON does not have
-			one, _ = json.Marshal(telemetry.LogLine{Time: line.Time, Level: line.Level, Text: line.Text, Dropped: line.Dropped}) // has none
+		if err != nil { // a number that JSON cannot represent
+			one, _ = json.Marshal(telemetry.LogLine{Time: line.Time, Level: line.Level, Text: line.Text, Dropped: line.Dropped}) // without attributes it cannot fail
 		}
 		text = append(append(text, one...), '\n')
 	}
 	if len(lines) == 0 {
 		text = []byte{'\n'}
 	}
-	_ = o.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // a connection always can
+	_ = o.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // never fails for a connection
 	if _, err := o.w.Write(text); err != nil {
 		return false
 	}

@@ -4,10 +4,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// described are the descriptions of a collector.
+// described holds the descriptions of a collector.
 type described []*prometheus.Desc
 
-// add adds one, with its labels.
+// add adds a description, with its labels.
 func (d *described) add(name, help string, labels ...string) *prometheus.Desc {
 	desc := prometheus.NewDesc("drover_"+name, help, labels, nil)
 	*d = append(*d, desc)
@@ -21,7 +21,7 @@ func (d described) Describe(to chan<- *prometheus.Desc) {
 	}
 }
 
-// emit takes metrics.
+// emit receives metrics.
 type emit chan<- prometheus.Metric
 
 func (to emit) gauge(d *prometheus.Desc, v float64, labels ...string) {

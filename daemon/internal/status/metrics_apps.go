@@ -11,7 +11,7 @@ import (
 // lagBuckets are the bounds of a histogram, in seconds.
 var lagBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 
-// appMetrics are of the worker processes of apps.
+// appMetrics collects the metrics of the worker processes of apps.
 type appMetrics struct {
 	described
 	view                                                  *View
@@ -22,10 +22,10 @@ type appMetrics struct {
 	callDescs
 }
 
-// machineDescs are of the machine.
+// machineDescs describes the metrics of the machine.
 type machineDescs struct{ cores, available, pressure *prometheus.Desc }
 
-// callDescs are of the calls of functions.
+// callDescs describes the metrics of the calls of functions.
 type callDescs struct{ kind, wall, held, queued, functionCPU, measured *prometheus.Desc }
 
 func newAppMetrics(v *View) *appMetrics {
@@ -65,7 +65,7 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 		if s.Tuned == nil {
 			continue
 		}
-		seen := s.Tuned.Machine // all are on one
+		seen := s.Tuned.Machine // all apps report the same machine
 		to.gauge(m.cores, seen.Cores)
 		if seen.MemoryLimit > 0 {
 			to.gauge(m.available, float64(seen.MemoryAvailable))
@@ -118,7 +118,7 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 			to.counter(m.functionCPU, c.CPU.Seconds(), c.Function)
 			to.counter(m.held, c.Held.Seconds(), c.Function)
 		}
-		if s.Waits != nil && s.Waits.Count() > 0 { // others have no loop
+		if s.Waits != nil && s.Waits.Count() > 0 { // other apps have no event loop
 			to <- telemetry.NewHistogramMetric(m.lag, s.Waits, telemetry.ProcessStart, lagBuckets, app)
 		}
 	}

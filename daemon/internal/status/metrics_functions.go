@@ -18,7 +18,7 @@ var (
 	ageBuckets    = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400}
 )
 
-// functionMetrics are of the functions and their messages.
+// functionMetrics collects the metrics of functions and their messages.
 type functionMetrics struct {
 	described
 	view *View
@@ -27,7 +27,7 @@ type functionMetrics struct {
 	lost, handle, age, stopped, paused, rejections             *prometheus.Desc
 }
 
-// linkDescs are of how a function reaches its source and its app, and of problems with that.
+// linkDescs describes the metrics of connections to sources and apps, and of problems.
 type linkDescs struct {
 	connected, disconnected, receiveErrors, reconnects, gate *prometheus.Desc
 	problems, unsettled                                      *prometheus.Desc
@@ -81,7 +81,7 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// collectCounts emits the counts of one moment: in every scrape received is the sum of settled
+// collectCounts emits the counts of one moment: in every scrape, received is the sum of settled
 // and in flight.
 func (m *functionMetrics) collectCounts(s api.FunctionStatus, to emit) {
 	to.counter(m.received, float64(s.Received), s.Name)
@@ -108,7 +108,7 @@ func (m *functionMetrics) collectProblems(s api.FunctionStatus, to emit) {
 	to.gauge(m.unsettled, float64(unsettled), s.Name)
 }
 
-// collectLink emits how the source and the app are reached.
+// collectLink emits the state of the connections to the source and the app.
 func (m *functionMetrics) collectLink(s api.FunctionStatus, to emit) {
 	down := 0.0
 	if !s.Disconnected.IsZero() {

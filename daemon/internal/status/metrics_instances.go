@@ -2,7 +2,7 @@ package status
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// instanceMetrics are of the daemon as a whole.
+// instanceMetrics collects the metrics of the daemon as a whole.
 type instanceMetrics struct {
 	described
 	view                      *View

@@ -6,7 +6,7 @@ import (
 	"github.com/drover-run/drover/scaler"
 )
 
-// scaleMetrics are what the scaler decided, and why.
+// scaleMetrics collects the decisions of the scaler, and their reasons.
 type scaleMetrics struct {
 	described
 	view                                       *View

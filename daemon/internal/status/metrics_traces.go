@@ -2,7 +2,7 @@ package status
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// traceMetrics are of the spans, where there are any.
+// traceMetrics collects the metrics of spans, if there are any.
 type traceMetrics struct {
 	described
 	view          *View

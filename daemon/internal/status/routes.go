@@ -63,8 +63,8 @@ func metricsRoutes(v *View) []admin.Route {
 }
 
 // NewCollectors returns the collectors of the daemon's metrics and of those of the process.
-// docs/metrics.md lists the daemon's. Their labels are names of the configuration, or words of a
-// fixed list, and never from a message, an app or a source.
+// docs/metrics.md lists the daemon's. Their labels are names from the configuration, or words of a
+// fixed list, and never come from a message, an app or a source.
 func NewCollectors(v *View) []prometheus.Collector {
 	return []prometheus.Collector{
 		newInstanceMetrics(v), newFunctionMetrics(v), newAppMetrics(v), newScaleMetrics(v), newTraceMetrics(v),

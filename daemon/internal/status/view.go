@@ -1,6 +1,6 @@
 // Package status reports the state of a daemon: to operators as status, health and explanations,
-// and to Prometheus as metrics. It counts nothing itself. It reads what the other parts of the
-// daemon keep when somebody asks, so it costs nothing on the path of a message.
+// and to Prometheus as metrics. It counts nothing itself: it reads the state of other parts at
+// each request, so it costs nothing while messages are handled.
 package status
 
 import (
@@ -19,8 +19,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// View is what this package knows of a daemon. Every field is set. The functions may be called
-// from any goroutine at any time.
+// View is the state of a daemon that this package reports. Every field is set. The functions may
+// be called from any goroutine at any time.
 type View struct {
 	Phase        func() string                                // api.PhaseStarting, api.PhaseRunning or api.PhaseStopping
 	Config       func() *configs.Config                       // that runs now
@@ -46,7 +46,7 @@ type Reload struct {
 }
 
 const (
-	// statusFresh and scrapeFresh are how old a backlog may be in an answer, and in a scrape.
+	// statusFresh and scrapeFresh are the maximum ages of a backlog in an answer, and in a scrape.
 	statusFresh = 900 * time.Millisecond
 	scrapeFresh = 10 * time.Second
 )

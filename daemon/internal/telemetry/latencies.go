@@ -40,14 +40,14 @@ func (h *Histogram) Snapshot() *Latencies {
 }
 
 const (
-	// mantissa is the number of bits of a float64's mantissa, and leading how many of them
-	// find a duration's bucket within an octave, to within one.
+	// mantissa is the number of bits of a float64's mantissa. leading is how many of them
+	// determine a duration's bucket within an octave, to within one.
 	mantissa = 52
 	leading  = 6
 )
 
-// within are the upper bounds of the buckets in an octave, as the bits of the mantissa; the
-// last is beyond the octave. from maps the leading bits to the bucket, or the one before it.
+// within holds the upper bounds of the buckets in an octave, as the bits of the mantissa; the last
+// is beyond the octave. from maps the leading bits to the bucket, or the one before it.
 var within, from = boundsWithin()
 
 func boundsWithin() (bounds [octave + 1]uint64, first [1 << leading]int) {

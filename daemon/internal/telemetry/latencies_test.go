@@ -50,7 +50,7 @@ func TestCumulative(t *testing.T) {
 	}
 }
 
-// The steps are those in which client_golang itself puts the same durations.
+// The steps are the buckets that client_golang chooses for the same durations.
 func TestStepsAreNativeBuckets(t *testing.T) {
 	library := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "h", NativeHistogramBucketFactor: 1.05, NativeHistogramZeroThreshold: latencyBound(0),
@@ -94,7 +94,7 @@ func TestStepsAreNativeBuckets(t *testing.T) {
 	}
 }
 
-// counts are the native buckets that have anything, as pairs of index and count.
+// counts returns the native buckets that are not empty, as pairs of index and count.
 func counts(h *dto.Histogram) (out [][2]int64) {
 	at, n, delta := int64(0), int64(0), 0
 	for _, span := range h.PositiveSpan {

@@ -15,8 +15,8 @@ const (
 	// KeptLines and keptBytes bound what a LogBuffer keeps of each function.
 	KeptLines = 200
 	keptBytes = 64 << 10
-	// longestText bounds a text of a line, in bytes. Of a longer one, the end is kept: it has
-	// the last frames of a traceback.
+	// longestText bounds a text of a line, in bytes. The end of a longer one is kept: it has the
+	// last frames of a traceback.
 	longestText = 8 << 10
 	// MaxSubscribers is how many may subscribe to a LogBuffer at once.
 	MaxSubscribers = 16
@@ -50,8 +50,8 @@ func (l *LogLine) size() int {
 type LogBuffer struct {
 	// minLevel is the lowest level that a subscriber has asked for.
 	minLevel atomic.Int64
-	// functionsOf has the names of the functions of each app. It takes no lock, since whoever
-	// logs may hold any.
+	// functionsOf has the names of the functions of each app. Reading it takes no lock, since
+	// callers of the logger may hold any.
 	functionsOf atomic.Pointer[map[string][]string]
 
 	mu          sync.Mutex
@@ -84,8 +84,8 @@ type Subscription struct {
 // Lines delivers the lines. It is never closed.
 func (s *Subscription) Lines() <-chan LogLine { return s.lines }
 
-// SetApps sets which functions a line belongs to that has the attribute app and no function:
-// their names, by the value of app.
+// SetApps sets the functions of each app: a line with the attribute app and no function belongs to
+// them. The map is from the value of app to their names.
 func (b *LogBuffer) SetApps(functions map[string][]string) { b.functionsOf.Store(&functions) }
 
 // add keeps a line of a function and delivers it to the function's subscribers.
@@ -111,8 +111,8 @@ func (b *LogBuffer) add(function string, line LogLine) {
 	}
 }
 
-// Deliver delivers a line that comes from elsewhere, such as another instance. If the
-// subscriber is too slow, the line is dropped and counted.
+// Deliver delivers a line that comes from elsewhere, such as another instance. If the subscriber
+// is too slow, the line is dropped and counted.
 func (s *Subscription) Deliver(line LogLine) {
 	s.buffer.mu.Lock()
 	defer s.buffer.mu.Unlock()
@@ -134,7 +134,7 @@ func (s *Subscription) deliver(line LogLine) {
 }
 
 // Subscribe subscribes to the lines of a function at a level or above. It also returns at most
-// last of the lines that came before. The subscription is nil if there are MaxSubscribers.
+// last of the earlier lines. The subscription is nil if there are MaxSubscribers.
 func (b *LogBuffer) Subscribe(function string, level slog.Level, last int) (*Subscription, []LogLine) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -281,7 +281,7 @@ func jsonValue(v slog.Value) any {
 	return CutText(v.String())
 }
 
-// CutText returns the end of a text that is too long for a log line.
+// CutText returns a text, or its end if it is too long for a log line.
 func CutText(text string) string {
 	if len(text) > longestText {
 		return "..." + strings.ToValidUTF8(text[len(text)-longestText+3:], "")

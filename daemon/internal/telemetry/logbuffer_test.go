@@ -35,7 +35,7 @@ func TestKeptLinesAreBounded(t *testing.T) {
 	l.Unsubscribe(f)
 }
 
-// A subscriber that does not read misses lines. It gets their number, and delays no other.
+// A subscriber that does not read misses lines. It gets their number, and does not delay others.
 func TestASlowSubscriberMissesLines(t *testing.T) {
 	l := NewLogBuffer()
 	f, _ := l.Subscribe("f", slog.LevelInfo, 0)
@@ -53,7 +53,7 @@ func TestASlowSubscriberMissesLines(t *testing.T) {
 	}
 	l.add("f", testLine(-2))
 	if line := <-f.lines; line.Dropped != 0 {
-		t.Errorf("told twice: %+v", line)
+		t.Errorf("reported twice: %+v", line)
 	}
 	l.Unsubscribe(f)
 }
@@ -74,8 +74,8 @@ func TestSubscribersAreBounded(t *testing.T) {
 	}
 }
 
-// The handler beside the log's keeps what is about a function, whatever way that is
-// said, and what the log does not have while somebody wants it.
+// The handler keeps the lines about a function, however the logger was made, including lines below
+// the log's level while a subscriber requests them.
 func TestLogHandler(t *testing.T) {
 	var text strings.Builder
 	l := NewLogBuffer()

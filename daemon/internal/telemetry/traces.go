@@ -50,8 +50,8 @@ type TracesConfig struct {
 	Resource map[string]string // further attributes of the service
 }
 
-// Traces sends spans to a collector, besides the path of messages. A collector that hangs or is
-// away costs spans, which are counted, and nothing else. Its methods are safe for use by many
+// Traces sends spans to a collector in the background. If the collector hangs or is unreachable,
+// spans are dropped and counted; messages are not affected. Its methods are safe for use by many
 // goroutines.
 type Traces struct {
 	provider *sdktrace.TracerProvider
@@ -129,8 +129,8 @@ func (t *Traces) SpansSent() int64 { return t.sent.Load() }
 // SpansDropped counts the spans that were dropped.
 func (t *Traces) SpansDropped() int64 { return t.dropped.Load() }
 
-// Stop sends the rest, for at most three seconds. It may be called once, when no span starts any
-// more. It does nothing if t is nil.
+// Stop sends the remaining spans, for at most three seconds. It may be called once, when no span
+// starts any more. It does nothing if t is nil.
 func (t *Traces) Stop() {
 	if t == nil {
 		return
@@ -178,7 +178,7 @@ func (e *spanSender) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlyS
 	defer context.AfterFunc(t.ending, cancel)()
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	for errors.Is(err, syscall.ECONNREFUSED) && ctx.Err() == nil {
-		// A collector that restarts is back soon.
+		// A collector that restarts is reachable again soon.
 		pause := time.NewTimer(spanPause)
 		select {
 		case <-pause.C:

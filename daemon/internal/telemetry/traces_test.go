@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// refusing sends the first requests to a port where nobody listens.
+// refusing sends the first requests to a port where no server listens.
 type refusing struct {
 	*http.Transport
 	nowhere string
