@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/daemon/internal/status"
 )
 
-// serveAdmin starts the servers that the configuration requires. The returned function stops
-// them, and first ends the requests that follow a log.
+// serveAdmin starts the servers that the configuration requires. The returned function first ends
+// the requests that follow a log, then stops the servers.
 func (d *Daemon) serveAdmin() (stop func(), err error) {
 	stopServers, err := admin.Serve(adminConfig(d.cfg, d.log), adminRoutes(d))
 	if err != nil {
@@ -28,7 +28,7 @@ func adminConfig(cfg *configs.Config, log *slog.Logger) admin.Config {
 	return admin.Config{Admin: cfg.Admin, Probes: cfg.Probes, DataDir: cfg.DataDir, Version: buildinfo.Version(), Log: log}
 }
 
-// adminRoutes returns what the admin API serves, from all that have something to report.
+// adminRoutes returns the routes of the admin API, from all packages that report something.
 func adminRoutes(d *Daemon) []admin.Route {
 	return slices.Concat(status.Routes(d.view()), pauseRoutes(d), reloadRoutes(d))
 }

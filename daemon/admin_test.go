@@ -22,13 +22,13 @@ import (
 	"github.com/drover-run/drover/triggers/memory"
 )
 
-// adminDaemon runs a daemon of one Go function over a queue in memory.
+// adminDaemon runs a daemon with one Go function and a queue in memory.
 func adminDaemon(t *testing.T, change func(cfg *configs.Config)) (*Daemon, *memory.Queue, *configs.Config) {
 	t.Helper()
 	return runsFunc(t, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, change)
 }
 
-// runsFunc runs a daemon of one Go function, f.
+// runsFunc runs a daemon with one Go function, f.
 func runsFunc(t *testing.T, f handlers.Func, change func(cfg *configs.Config)) (*Daemon, *memory.Queue, *configs.Config) {
 	t.Helper()
 	queue := memory.New(time.Hour)
@@ -37,7 +37,7 @@ func runsFunc(t *testing.T, f handlers.Func, change func(cfg *configs.Config)) (
 	return d, queue, cfg
 }
 
-// daemonOn runs one whose messages come from a trigger.
+// daemonOn runs a daemon whose messages come from a trigger.
 func daemonOn(t *testing.T, from triggers.Trigger, f handlers.Func, change func(cfg *configs.Config)) (*Daemon, *configs.Config) {
 	t.Helper()
 	cfg := configs.New()
@@ -65,7 +65,7 @@ func daemonOn(t *testing.T, from triggers.Trigger, f handlers.Func, change func(
 	return d, cfg
 }
 
-// ask asks a server, by its address or its socket.
+// ask sends a GET to a server, by its address or its socket.
 func ask(t *testing.T, address, path string, headers ...string) (int, string) {
 	t.Helper()
 	network := "tcp"
@@ -141,14 +141,13 @@ func TestAdminOnASocket(t *testing.T) {
 	if err := client.GetJSON(t.Context(), "/nothing", &s); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("a path that is not there: %v", err)
 	}
-	// A second daemon over the directory does not take the socket away.
+	// A second daemon over the same directory does not take the socket.
 	if _, err := New(cfg).serveAdmin(); err == nil || !strings.Contains(err.Error(), "another daemon uses this data directory") {
 		t.Errorf("a second daemon: %v", err)
 	}
 }
 
-// The metrics are well formed, as promtool sees it, and docs/metrics.md has them
-// all, and no others.
+// promtool accepts the metrics, and docs/metrics.md lists all of them, and no others.
 func TestMetrics(t *testing.T) {
 	d, queue, cfg := adminDaemon(t, nil)
 	queue.Send(triggers.Message{})
@@ -191,8 +190,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// The admin server can be asked by those who come in by a port that listens
-// everywhere, as commands do.
+// A command reaches an admin server that listens on all addresses.
 func TestAdminThatListensEverywhere(t *testing.T) {
 	_, port, err := net.SplitHostPort(freePort(t))
 	if err != nil {

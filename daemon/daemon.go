@@ -1,6 +1,6 @@
-// Package daemon is where the parts meet: it wires triggers to handlers as the
-// configuration says, runs the dispatcher, stops in order, and holds the command
-// line. A Go program with functions of its own calls Main, or New and Run.
+// Package daemon connects the parts: it connects triggers to handlers as the configuration says,
+// runs the dispatcher, reloads and stops. A Go program with functions of its own calls Run, or New
+// and Daemon.Run. The command line is package cli.
 package daemon
 
 import (
@@ -40,17 +40,17 @@ type Daemon struct {
 	loops       *autoscale.Loops // set before the resources are opened
 	appRegistry apps.Registry
 
-	mu        sync.Mutex // guards the rest
+	mu        sync.Mutex // guards the fields below
 	open      *resources // nil before the daemon runs
 	functions []*apps.Function
-	fleet     *instances.Fleet  // of the instances that do the work; nil: this daemon does it
+	fleet     *instances.Fleet  // of the instances that do the work; nil if this daemon does it
 	budget    *triggers.Budget  // of message bodies; set before the resources are opened
 	traces    *telemetry.Traces // nil: nothing is traced
 	reloaded  status.Reload
 	paused    map[string]time.Time // until when, by function, if instances do the work
 }
 
-// New returns a daemon for a configuration of Load or Complete.
+// New returns a daemon for a configuration from Load or Complete.
 func New(cfg *configs.Config, opts ...Option) *Daemon {
 	d := &Daemon{
 		options: options{
@@ -85,7 +85,7 @@ func (d *Daemon) InFlight() int64 {
 	return n
 }
 
-// instances are those that this daemon runs; nil if it does the work itself.
+// instances returns the instances that this daemon runs; nil if it does the work itself.
 func (d *Daemon) instances() *instances.Fleet {
 	return locked(d, func() *instances.Fleet { return d.fleet })
 }
@@ -103,7 +103,7 @@ func (d *Daemon) running() []*apps.Function {
 	return locked(d, func() []*apps.Function { return slices.Clone(d.functions) })
 }
 
-// What a daemon reports, in Go and as the JSON of its admin API.
+// The types of a daemon's reports, in Go and as the JSON of its admin API.
 type (
 	// Latencies is a distribution of durations.
 	Latencies = telemetry.Latencies
@@ -141,7 +141,7 @@ type (
 	Problem = api.Problem
 )
 
-// Backlog asks a function's source what waits there.
+// Backlog requests the backlog of a function from its source.
 func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, error) {
 	for _, f := range d.running() {
 		if f.Name == name {
@@ -197,7 +197,7 @@ func functionsOfApps(cfg *configs.Config) map[string][]string {
 }
 
 // Summary returns the state of the daemon in one line. It takes the locks that messages take, so
-// it does not return while one of those is stuck.
+// it blocks while one of those is stuck.
 func (d *Daemon) Summary() string {
 	var received, done, failed, inFlight int64
 	for _, s := range d.Status() {

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// explainDataDir adds the data directory to a StartError if it cannot be written: volumes of
+// explainDataDir adds the data directory to a StartError if it cannot be written. Volumes of
 // another user, and read-only ones, are common in containers.
 func explainDataDir(err error, dir string) error {
 	var start *StartError

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// patience bounds every wait for something that must come.
+// patience bounds every wait for something that must happen.
 const patience = 4 * time.Minute
 
-// printed is what a command prints, and can be waited for.
+// printed is the output of a command. Tests can wait for parts of it.
 type printed struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -39,7 +39,7 @@ func (o *printed) String() string {
 	return o.text.String()
 }
 
-// write makes a directory with files.
+// write creates a directory with files.
 func write(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()

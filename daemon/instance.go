@@ -18,9 +18,9 @@ import (
 // reportInterval is the time between two reports of an instance to its parent.
 const reportInterval = 500 * time.Millisecond
 
-// RunInstance runs one of several instances until its parent, at the other end of link, has
-// it drain. ctx ends it too; if it ends during the drain, the drain is cut short. newLog
-// returns the log of a configuration and its level. The errors are those of Daemon.Run.
+// RunInstance runs one of several instances until its parent, at the other end of link, drains it.
+// It also drains when ctx ends; if ctx ends during the drain, the calls in flight are cancelled.
+// newLog returns the log of a configuration and its level. The errors are those of Daemon.Run.
 func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog func(configs.Log) (*slog.Logger, *slog.LevelVar), opts ...Option) (err error) {
 	var hello instances.Greeting
 	if err := json.Unmarshal(link.Hello, &hello); err != nil {
@@ -63,7 +63,7 @@ func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog 
 	err = d.Run(running)
 	select {
 	case <-ready:
-		err = errors.Join(err, link.Report(d.InFlight(), newReport(d))) // the last word
+		err = errors.Join(err, link.Report(d.InFlight(), newReport(d))) // the final report
 	default:
 	}
 	return err
@@ -75,7 +75,7 @@ func sendReports(d *Daemon, link *local.Link, ended <-chan struct{}) {
 	defer tick.Stop()
 	for {
 		if err := link.Report(d.InFlight(), newReport(d)); err != nil {
-			return // the parent has ended, so that the instance drains
+			return // the parent has ended, and the instance drains
 		}
 		select {
 		case <-tick.C:
@@ -99,10 +99,9 @@ func newReport(d *Daemon) instances.Report {
 	return instances.NewReport(d.running(), d.appRegistry.Statuses(usageReported), d.config().Apps, time.Now())
 }
 
-// Greeting is what the instance with an ID, counted from 1, is sent at its start, for a
-// program that has a provisioner of its own: it runs `drover instance`, or itself with that
-// argument, as scaler/local does. The error is that the configuration was not read from a
-// file.
+// Greeting returns what the instance with an ID, counted from 1, receives at its start, for a
+// program with a provisioner of its own: it runs `drover instance`, or itself with that argument,
+// as scaler/local does. The error is that the configuration was not read from a file.
 func Greeting(cfg *configs.Config, id int) (json.RawMessage, error) {
 	return instances.NewGreeting(cfg, id)
 }

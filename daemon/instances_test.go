@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// until waits for a condition of other processes.
+// until waits for a condition that other processes fulfil.
 func until(t *testing.T, out *printed, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)

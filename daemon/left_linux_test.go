@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// leavingApp leaves processes behind as soon as it is loaded: in the worker's group,
-// in a session of its own, and one by the book of daemons.
+// leavingApp leaves processes behind when it is loaded: in the worker's group, in a session of its
+// own, and one that has daemonized with a double fork.
 const leavingApp = `
 import os, subprocess, time
 subprocess.Popen(["sleep", "1000"])
@@ -23,8 +23,8 @@ if os.fork() == 0:
 def greet(message): pass
 `
 
-// below are the processes that have a word in their environment: a daemon that was
-// started with it, and all that it started, but for the reaper.
+// below counts the processes with a word in their environment: a daemon that was started with it,
+// and its descendants, without the reaper.
 func below(t *testing.T, word string) (n int) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -66,7 +66,7 @@ func TestNothingOutlivesADaemonThatIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	await(5) // the daemon, its worker, and what that left behind
+	await(5) // the daemon, its worker, and the processes that the worker left behind
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

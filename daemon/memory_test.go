@@ -13,8 +13,8 @@ import (
 	"github.com/drover-run/drover/triggers/memory"
 )
 
-// TestInFlightMemory has more bytes wait than may be in flight: receiving waits, says so,
-// and goes on when bytes are given back. A message that is larger than all runs alone.
+// TestInFlightMemory has more bytes wait than may be in flight. Receiving waits and reports it,
+// and continues when bytes are released. A message that is larger than the limit runs alone.
 func TestInFlightMemory(t *testing.T) {
 	const limit, size, messages = 4 << 20, 1 << 20, 24
 	queue := memory.New(time.Hour)
@@ -55,7 +55,7 @@ func TestInFlightMemory(t *testing.T) {
 			t.Fatalf("it does not wait for memory: %+v", d.Status())
 		case err := <-ended:
 			t.Fatal(err)
-		case <-time.After(5 * time.Millisecond): // Status tells nobody when it changes
+		case <-time.After(5 * time.Millisecond): // Status is polled: nothing signals a change
 		}
 	}
 	if state, why := d.view().LimitingFactor(d.running()[0], time.Now()); state != "memory" || !strings.Contains(why, "waits for memory: 4 of 4 MiB in flight") {

@@ -17,8 +17,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// mayBe are the values that each label may have: names of the configuration of the
-// test below, and the words of a list.
+// mayBe returns the values that each label may have: names from the configuration of the test
+// below, and the words of a list.
 func mayBe() map[string][]string {
 	words := map[string][]string{
 		"function": {"f"}, "app": {"f app"}, "of": {"instances", "workers of f app"},
@@ -37,8 +37,8 @@ func mayBe() map[string][]string {
 	return words
 }
 
-// What messages say, and what functions say of them, is nowhere in the metrics: not
-// in the text, and so in no label.
+// Texts from messages, and texts from functions about them, never appear in the metrics, and so in
+// no label.
 func TestNoLabelComesFromAMessage(t *testing.T) {
 	const needle = "needle\x1b[2J\"}"
 	d, queue, _ := measuredDaemon(t, func(_ context.Context, m *triggers.Message) ([]byte, error) {
@@ -96,7 +96,7 @@ func TestNoLabelComesFromAMessage(t *testing.T) {
 	}
 }
 
-// The same of what instances report: unknown words are not passed on.
+// Texts from the reports of instances do not appear, either: unknown words are dropped.
 func TestNoLabelComesFromAReport(t *testing.T) {
 	f := instances.NewFleet(nil, slog.New(slog.DiscardHandler))
 	f.SetProvisioner(countless{})
@@ -120,7 +120,7 @@ func TestNoLabelComesFromAReport(t *testing.T) {
 	}
 }
 
-// countless is a provisioner that has nothing.
+// countless is a provisioner without instances.
 type countless struct{}
 
 func (countless) Count(context.Context) (scaler.Count, error) { return scaler.Count{}, nil }

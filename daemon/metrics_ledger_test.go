@@ -19,8 +19,8 @@ import (
 	"github.com/drover-run/drover/triggers/memory"
 )
 
-// measuredDaemon runs a daemon of one Go function over a queue in memory, which it
-// must stop by itself.
+// measuredDaemon runs a daemon with one Go function and a queue in memory. The caller, or else the
+// end of the test, stops it.
 func measuredDaemon(t *testing.T, run handlers.Func, change func(*configs.Config)) (d *Daemon, queue *memory.Queue, stop func()) {
 	t.Helper()
 	cfg := configs.New()
@@ -39,7 +39,7 @@ func measuredDaemon(t *testing.T, run handlers.Func, change func(*configs.Config
 	go func() { ended <- d.Run(running) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		var loadError *handlers.LoadError // which some want
+		var loadError *handlers.LoadError // some tests expect one
 		if err := <-ended; err != nil && !errors.As(err, &loadError) {
 			t.Error(err)
 		}
@@ -70,7 +70,7 @@ func look(t *testing.T, d *Daemon) map[string]*dto.MetricFamily {
 	return out
 }
 
-// sum adds up what a family has, where a label is one of the values.
+// sum adds up the values of a family where a label has one of the values.
 func sum(f *dto.MetricFamily, label string, values ...string) (total float64) {
 	for _, m := range f.GetMetric() {
 		fits := len(values) == 0
@@ -86,8 +86,8 @@ func sum(f *dto.MetricFamily, label string, values ...string) (total float64) {
 	return total
 }
 
-// balanced checks the ledger of one scrape, and returns what was received and what
-// of it is in flight.
+// balanced checks the ledger of one scrape, and returns how many messages were received and how
+// many of them are in flight.
 func balanced(t *testing.T, families map[string]*dto.MetricFamily) (received, inFlight float64) {
 	t.Helper()
 	received, inFlight = sum(families["drover_messages_received_total"], ""), sum(families["drover_messages_in_flight"], "")
@@ -101,7 +101,7 @@ func balanced(t *testing.T, families map[string]*dto.MetricFamily) (received, in
 	return received, inFlight
 }
 
-// Received is settled and in flight in every scrape, whatever moves meanwhile.
+// In every scrape, received is the sum of settled and in flight, while messages move.
 func TestLedgerInEveryScrape(t *testing.T) {
 	const n = 20_000
 	d, queue, stop := measuredDaemon(t, func(_ context.Context, m *triggers.Message) ([]byte, error) {
@@ -146,7 +146,7 @@ func TestLedgerInEveryScrape(t *testing.T) {
 	}
 }
 
-// In flight is what functions have: it is not only what is left over.
+// In flight is measured at the functions: it is not only the difference of the other counts.
 func TestInFlightIsWhatIsHeld(t *testing.T) {
 	const n = 7
 	release := make(chan struct{})
@@ -203,7 +203,7 @@ func TestRejectionsHaveReasons(t *testing.T) {
 	}
 }
 
-// unsteady is a source that cannot be reached at times.
+// unsteady is a source that is unreachable at times.
 type unsteady struct {
 	triggers.Trigger
 	fail atomic.Bool
@@ -216,7 +216,7 @@ func (u *unsteady) Receive(ctx context.Context, n int) ([]*triggers.Delivery, er
 	return u.Trigger.Receive(ctx, n)
 }
 
-// A source that cannot be reached is seen, and that it can be again.
+// The metrics show when a source becomes unreachable, and when it is reachable again.
 func TestAConnectionThatIsLost(t *testing.T) {
 	cfg := configs.New()
 	cfg.DataDir = t.TempDir()

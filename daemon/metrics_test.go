@@ -18,7 +18,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// descriptions are those of all metrics of ours, as texts.
+// descriptions returns the descriptions of all of drover's metrics, as texts.
 func descriptions(d *Daemon) (out []string) {
 	to := make(chan *prometheus.Desc, 1000)
 	for _, c := range status.NewCollectors(d.view()) {
@@ -40,10 +40,10 @@ func testDecision() scaler.Decision {
 	}
 }
 
-// protobuf is how a Prometheus asks that wants native histograms.
+// protobuf is the header with which Prometheus requests native histograms.
 const protobuf = "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 
-// A scrape as Protocol Buffers has histograms in both their forms.
+// A scrape as Protocol Buffers has histograms in both forms.
 func TestNativeHistograms(t *testing.T) {
 	_, queue, cfg := adminDaemon(t, nil)
 	const n = 10
@@ -70,7 +70,7 @@ func TestNativeHistograms(t *testing.T) {
 	}
 }
 
-// scrape asks for metrics as Protocol Buffers.
+// scrape requests the metrics as Protocol Buffers.
 func scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
 	t.Helper()
 	status, text := ask(t, address, "/metrics", protobuf)

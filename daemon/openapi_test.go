@@ -21,7 +21,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// adminAPI is the document of a running daemon, and what checks against it.
+// adminAPI is the document of a running daemon, and a validator of answers.
 type adminAPI struct {
 	client *http.Client
 	check  validator.Validator
@@ -55,7 +55,7 @@ func openAdminAPI(t *testing.T, cfg *configs.Config) *adminAPI {
 	return a
 }
 
-// socketHTTP is a client of the socket of a daemon, at any host.
+// socketHTTP returns a client of the socket of a daemon, for any host name.
 func socketHTTP(cfg *configs.Config) *http.Client {
 	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", admin.SocketPath(cfg.DataDir))
@@ -80,7 +80,7 @@ func askVia(t *testing.T, client *http.Client, method, path string) (int, []byte
 	return response.StatusCode, text
 }
 
-// answers has a request answered as the document says.
+// answers sends a request, and checks that the answer is as the document describes it.
 func (a *adminAPI) answers(t *testing.T, operation, method, path string, want int) {
 	t.Helper()
 	a.asked[operation] = true
@@ -108,8 +108,7 @@ func (a *adminAPI) answers(t *testing.T, operation, method, path string, want in
 	}
 }
 
-// What a running daemon answers is what its document says, which is an OpenAPI
-// document, and has all that it answers to.
+// The answers of a running daemon match its OpenAPI document, and the document has all routes.
 func TestOpenAPI(t *testing.T) {
 	d, queue, cfg := adminDaemon(t, func(cfg *configs.Config) { cfg.Admin.Pprof = true })
 	queue.Send(triggers.Message{})
@@ -174,7 +173,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 }
 
-// Whatever is asked that is not there, or in the wrong way, is answered as JSON.
+// Requests for unknown paths, or with wrong methods, are answered as JSON.
 func TestAdminErrorsAreJSON(t *testing.T) {
 	_, _, cfg := adminDaemon(t, nil)
 	client := socketHTTP(cfg)

@@ -10,10 +10,10 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// options are what the program decides, beside the configuration.
+// options are the settings of the program, beside the configuration.
 type options struct {
 	log         *slog.Logger
-	level       *slog.LevelVar // of the log; nil: fixed
+	level       *slog.LevelVar // of the log; nil: it cannot change
 	env         configs.Env
 	environ     func() []string
 	funcs       handlers.Funcs
@@ -21,14 +21,14 @@ type options struct {
 	connections map[string]*sources.Connection
 	forceStop   <-chan struct{}
 	onReady     func()
-	program     *local.Command // runs an instance; nil: none can be run
-	// parent is the data directory of the daemon that started this instance; empty: this is
-	// not one of several.
+	program     *local.Command // runs an instance; nil: instances are not possible
+	// parent is the data directory of the daemon that started this instance; empty if it is not
+	// one of several.
 	parent       string
 	wholeProcess bool
 }
 
-// Option changes how a daemon is made.
+// Option sets an option of New.
 type Option func(*options)
 
 // WithFuncs offers Go functions to `handler: {go: NAME}`.
@@ -55,7 +55,7 @@ func WithConnection(name string, c *sources.Connection) Option {
 	return func(o *options) { o.connections[name] = c }
 }
 
-// WithForceStop gives a channel that, when it is closed, ends the drain of a stop at once.
+// WithForceStop gives a channel. If it is closed during a stop, the drain ends at once.
 func WithForceStop(force <-chan struct{}) Option { return func(o *options) { o.forceStop = force } }
 
 // WithReady gives a function that is called once, when everything is loaded and connected
@@ -63,13 +63,13 @@ func WithForceStop(force <-chan struct{}) Option { return func(o *options) { o.f
 func WithReady(ready func()) Option { return func(o *options) { o.onReady = ready } }
 
 // WithInstances gives the command that runs one instance, for a configuration with several:
-// a program that calls cli.Main, with the argument instance.
+// usually a program that calls cli.Main, with the argument instance.
 func WithInstances(program local.Command) Option {
 	return func(o *options) { o.program = &program }
 }
 
-// WithWholeProcess lets the daemon set the percentage of the garbage collector by the
-// memory that messages take: the process runs nothing else.
+// WithWholeProcess allows the daemon to set the percentage of the garbage collector by the memory
+// of messages. It is for a process that runs nothing else.
 func WithWholeProcess() Option { return func(o *options) { o.wholeProcess = true } }
 
 // withParent makes the daemon one of several instances, which use the embedded servers of

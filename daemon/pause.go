@@ -12,8 +12,8 @@ import (
 	"github.com/drover-run/drover/daemon/internal/instances"
 )
 
-// SetPaused pauses a function in all instances, or resumes it; until is when it resumes by
-// itself, zero for never. It reports whether there is a function of that name.
+// SetPaused pauses a function in all instances, or resumes it; until is when it resumes by itself,
+// zero for never. It reports whether a function of that name exists.
 func (d *Daemon) SetPaused(ctx context.Context, name string, paused bool, until time.Time) (found bool) {
 	for _, f := range d.running() {
 		if f.Name == name {

@@ -25,10 +25,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errNoGrave = errors.New("there is no dead-letter queue; make it")
 
-// graveless is a source that takes no rejection until it is told to.
+// graveless is a source that refuses rejections until made is closed.
 type graveless struct {
 	triggers.Trigger
-	made <-chan struct{} // closed when there is a dead-letter queue
+	made <-chan struct{} // closed when the dead-letter queue exists
 }
 
 func (g graveless) Receive(ctx context.Context, n int) ([]*triggers.Delivery, error) {
@@ -55,8 +55,8 @@ func (l gravelessLease) Settle(ctx context.Context, _ *triggers.Message, v trigg
 	return l.d.Settle(ctx, v)
 }
 
-// A source that takes no dead letters is why the daemon is not ready, once so many messages
-// wait that nothing is received, and what each of them is explained by.
+// If a source accepts no dead letters, the daemon is not ready once so many messages wait that
+// nothing is received. The explanation of each of them gives that reason.
 func TestRefusedVerdictsAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		queue, made := memory.New(time.Hour), make(chan struct{})

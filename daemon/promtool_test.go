@@ -27,7 +27,7 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
-// source is one that tells of its backlog, and nothing else.
+// source is a trigger that reports its backlog, and implements nothing else.
 type source struct {
 	triggers.Trigger
 	backlog triggers.Backlog
@@ -42,7 +42,7 @@ func (failing) Count(context.Context) (scaler.Count, error) {
 	return scaler.Count{Ready: 1, Failing: "no room"}, nil
 }
 
-// everything is a daemon that has something to say in each of its metrics.
+// everything returns a daemon that has a value for each of its metrics.
 func everything(t *testing.T) *Daemon {
 	t.Helper()
 	f := instances.NewFleet(map[string]triggers.Trigger{"f": source{backlog: triggers.Backlog{
@@ -78,7 +78,7 @@ func everything(t *testing.T) *Daemon {
 	return d
 }
 
-// Prometheus' own tool has nothing to say against a scrape of all that there is.
+// promtool reports no problem in a scrape that has every metric.
 func TestPromtoolLikesTheMetrics(t *testing.T) {
 	answer := httptest.NewRecorder()
 	for _, route := range status.Routes(everything(t).view()) {

@@ -66,7 +66,7 @@ func (d *Daemon) ReloadFile(ctx context.Context) (api.Changes, error) {
 	return d.reloadInstead(ctx, nil)
 }
 
-// reloadInstead reloads a text, or the file if the text is empty.
+// reloadInstead reloads the configuration from a text, or from the file if the text is empty.
 func (d *Daemon) reloadInstead(ctx context.Context, instead []byte) (api.Changes, error) {
 	cfg, err := d.readConfig(instead)
 	if err != nil {
@@ -76,7 +76,8 @@ func (d *Daemon) reloadInstead(ctx context.Context, instead []byte) (api.Changes
 	return changes, err
 }
 
-// maxReload bounds the body, in bytes. Only an instance gets one: its configuration, in JSON.
+// maxReload bounds the body of a request, in bytes. Only an instance receives one: its
+// configuration, in JSON.
 const maxReload = 4 << 20
 
 func reloadRoutes(d *Daemon) []admin.Route {
@@ -104,8 +105,8 @@ func answerReload(d *Daemon, w http.ResponseWriter, r *http.Request) {
 	admin.Answer(w, http.StatusOK, changes)
 }
 
-// readConfig reads the configuration's file again or, in one of several instances, what the
-// parent sent.
+// readConfig reads the configuration's file again or, in one of several instances, the text that
+// the parent sent.
 func (d *Daemon) readConfig(instead []byte) (*configs.Config, error) {
 	switch {
 	case d.parent != "":
@@ -131,7 +132,7 @@ func loadErrorDetail(err error) string {
 	return ""
 }
 
-// noteReload records the result of a reload, and logs why it was refused.
+// noteReload records the result of a reload, and logs the reason if it was refused.
 func (d *Daemon) noteReload(err error) error {
 	var loadError *handlers.LoadError
 	d.mu.Lock()
@@ -148,8 +149,8 @@ func (d *Daemon) noteReload(err error) error {
 	return err
 }
 
-// reload replaces what another configuration changes, and returns the resources that are
-// open then.
+// reload replaces what differs in another configuration, and returns the resources that are open
+// afterwards.
 func (d *Daemon) reload(ctx context.Context, c *runningSet, now *resources, r reloadRequest) *resources {
 	next := newResources(d, r.cfg, now)
 	err := checkReloadable(d, now, r.cfg)
@@ -259,7 +260,7 @@ func checkReloadable(d *Daemon, now *resources, cfg *configs.Config) error {
 	return nil
 }
 
-// ownTriggerStays is the error of a change to a function whose trigger the program gave: a
+// ownTriggerStays returns the error of a change to a function whose trigger the program gave: a
 // closed trigger cannot be opened again.
 func ownTriggerStays(name string) error {
 	return fmt.Errorf("function %s has a trigger from the program, and cannot be changed or removed by a reload", name)

@@ -84,7 +84,7 @@ func (d *supervisor) reloadInstance(ctx context.Context, id int, cfg *configs.Co
 	return changes, nil
 }
 
-// compareSettings returns what changes from one configuration to another.
+// compareSettings returns the differences between two configurations.
 func compareSettings(was, is *configs.Config) api.Changes {
 	p := &resources{cfg: is, old: &resources{cfg: was}}
 	changes := api.Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}

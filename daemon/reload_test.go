@@ -28,7 +28,7 @@ func newReloaded(t *testing.T, config, app string) *reloaded {
 	return &reloaded{t: t, dir: dir, file: filepath.Join(dir, "drover.yaml")}
 }
 
-// write changes a file at once: others may read it just now.
+// write replaces a file in one step: others may be reading it.
 func (r *reloaded) write(name, text string) {
 	r.t.Helper()
 	path := filepath.Join(r.dir, name)
@@ -100,7 +100,7 @@ func TestWhatNeedsARestart(t *testing.T) {
 	if _, err := a.Reload(t.Context(), &changed); err == nil || !strings.Contains(err.Error(), "changed or removed by a reload") {
 		t.Errorf("a trigger of the program's is to go: %v", err)
 	}
-	queue.Send(triggers.Message{Body: []byte("x")}) // what was refused has not closed it
+	queue.Send(triggers.Message{Body: []byte("x")}) // the refused reload has not closed it
 	until(t, newPrinted(), "a message is done", func() bool { return a.Status()[0].Done == 1 })
 	if _, err := a.ReloadFile(t.Context()); err == nil || !strings.Contains(err.Error(), "built by a program") {
 		t.Errorf("a configuration of the program's: %v", err)

@@ -53,7 +53,7 @@ func newResources(d *Daemon, cfg *configs.Config, old *resources) *resources {
 	return p
 }
 
-// openAll opens everything: first what takes long and fails often.
+// openAll opens everything, starting with what takes long and fails often.
 func (p *resources) openAll(ctx context.Context) error {
 	if err := p.connect(ctx); err != nil {
 		return err
@@ -115,8 +115,8 @@ func (p *resources) openSources(ctx context.Context) error {
 	return nil
 }
 
-// close closes, in the reverse order, everything that keep does not have; keep may be nil. It
-// must be called when all messages are settled, since that goes through the triggers.
+// close closes, in the reverse order, everything that keep does not have; keep may be nil. It must
+// be called after all messages are settled, since the triggers settle them.
 func (p *resources) close(keep *resources) error {
 	if keep == nil {
 		keep = &resources{}
@@ -127,7 +127,7 @@ func (p *resources) close(keep *resources) error {
 	return errors.Join(append(errs, p.shared.Close(keep.shared))...)
 }
 
-// closeFunctions closes functions and sources, all at once: each waits for its server, and
+// closeFunctions closes functions and sources, all at once, since each waits for its server and
 // there may be a thousand.
 func (p *resources) closeFunctions(keep *resources) (errs []error) {
 	var mu sync.Mutex
@@ -216,7 +216,7 @@ func checkResources(ctx context.Context, cfg *configs.Config, funcs handlers.Fun
 	return append(notes, more...), errors.Join(append(apps.CheckFuncs(cfg, funcs), errs...)...)
 }
 
-// dropOld releases the resources that these follow.
+// dropOld releases the resources of the earlier configuration.
 func (p *resources) dropOld() {
 	p.old = nil
 	p.apps.ForgetOld()
@@ -237,7 +237,8 @@ func (p *resources) canReuseSource(name string) bool {
 	return p.sameSettings(name) && p.old.sources[name] != nil
 }
 
-// canReuseFunction must be called when the pools have started.
+// canReuseFunction reports whether the open function of a name can be reused. It must be called
+// after the pools have started.
 func (p *resources) canReuseFunction(name string) bool {
 	if !p.sameSettings(name) || p.old.functions[name] == nil || p.old.functions[name].LoadError() != nil {
 		return false

@@ -21,8 +21,8 @@ import (
 // redelivered when their leases expire; none is lost.
 var ErrCutShort = errors.New("stopped before everything in flight was finished")
 
-// cutShortGrace is how long handlers have to return after their context ended;
-// it is longer than what a pool needs to kill a worker (5 s).
+// cutShortGrace is how long handlers may take to return after their context ended. It is longer
+// than a pool needs to kill a worker (5 s).
 const cutShortGrace = 10 * time.Second
 
 // Run runs the daemon of a configuration until ctx ends; see Daemon.Run.
@@ -31,12 +31,12 @@ func Run(ctx context.Context, cfg *configs.Config, opts ...Option) error {
 }
 
 // Run connects, loads, receives and handles until ctx ends. Then it drains for at most the
-// configured time, and returns. The error is a *StartError if it could not start, ErrCutShort
-// if the drain was too short, joined *handlers.LoadError if all functions were disabled, and
-// else nil.
+// configured time, and returns. The error is a *StartError if it could not start, ErrCutShort if
+// the drain time was too short, joined *handlers.LoadError if all functions were disabled, and
+// otherwise nil.
 //
-// A stop ends receiving first, and the calls in flight at the drain deadline. The pools stop
-// after the calls. The triggers close last, since messages are settled through them.
+// A stop ends receiving first, and cancels the calls in flight at the drain deadline. The pools
+// stop after the calls. The triggers close last, since messages are settled through them.
 func (d *Daemon) Run(ctx context.Context) (err error) {
 	defer close(d.ended)
 	if err := d.cfg.Complete(d.env); err != nil {
@@ -92,7 +92,7 @@ func Check(ctx context.Context, cfg *configs.Config, opts ...Option) (notes []st
 	return checkResources(ctx, cfg, d.funcs, d.env, d.environ())
 }
 
-// FuncsOf returns the Go functions that WithFuncs offers among options.
+// FuncsOf returns the Go functions of WithFuncs among options.
 func FuncsOf(opts ...Option) handlers.Funcs { return New(nil, opts...).funcs }
 
 // StartError reports that a daemon could not start, because of Err.

@@ -27,7 +27,7 @@ type runningSet struct {
 type runningFunction struct {
 	stopReceiving, stopWorking context.CancelFunc
 	ended                      chan struct{} // closed when everything that it received is settled
-	err                        error         // why it could not go on; read after ended is closed
+	err                        error         // why it stopped; read after ended is closed
 }
 
 // newRunningSet returns an empty set, which stops receiving when ctx ends.
@@ -86,9 +86,9 @@ func (c *runningSet) allEnded() (err error, all bool) {
 	return errors.Join(failures...), true
 }
 
-// stopFunctions stops functions, and calls gone for each when its messages are settled. At
-// the end of the drain time, the calls in flight are cancelled and their messages released.
-// If the daemon stops meanwhile, it returns at once: the stop drains them.
+// stopFunctions stops functions, and calls gone for each when its messages are settled. At the end
+// of the drain time, the calls in flight are cancelled and their messages released. If the daemon
+// stops meanwhile, stopFunctions returns at once, and the stop drains them.
 func (c *runningSet) stopFunctions(functions []*apps.Function, drain time.Duration, gone func(*apps.Function)) {
 	for _, f := range functions {
 		c.members[f].stopReceiving()

@@ -18,7 +18,7 @@ import (
 // minScaleInterval is the shortest time between two decisions on the number of instances.
 const minScaleInterval = time.Second
 
-// supervisor is a daemon whose instances do the work. It has the embedded servers, reads the
+// supervisor is a daemon whose instances do the work. It runs the embedded servers, reads the
 // backlogs and scales the instances.
 type supervisor struct{ *Daemon }
 
@@ -139,7 +139,7 @@ func (d *supervisor) scaleInstances(ctx context.Context, s *instances.Scaler) {
 		pause.Stop()
 		select {
 		case <-tick.C:
-		case <-s.Fleet.Full(): // more may be needed at once
+		case <-s.Fleet.Full(): // more instances may be needed at once
 		case r := <-d.reloads:
 			d.reloadInstances(ctx, r)
 			if is := d.config().Scale.Interval.D(); is != interval {

@@ -18,7 +18,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// One that follows ends when it is told to, and a client that reads nothing is let go.
+// A request that follows a log ends when its context ends. A client that reads nothing is
+// disconnected.
 func TestTailOverTheAdminServer(t *testing.T) {
 	d, queue, cfg := adminDaemon(t, nil)
 	client, err := admin.NewClient(cfg)
@@ -50,11 +51,11 @@ func TestTailOverTheAdminServer(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	for d.logs.Subscribers() > 0 { // until it was noticed
+	for d.logs.Subscribers() > 0 { // until the daemon has noticed
 		<-wait.C
 	}
 
-	// Many that are connected and gone, without a word.
+	// Many clients connect, and disconnect without reading.
 	var open []net.Conn
 	for range telemetry.MaxSubscribers {
 		conn, err := net.Dial("unix", admin.SocketPath(cfg.DataDir))

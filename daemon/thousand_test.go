@@ -13,8 +13,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// TestAThousandFunctions has a thousand functions on the embedded server: at rest they hold few
-// descriptors, and the stop does not go through them one after the other.
+// TestAThousandFunctions runs a thousand functions on the embedded server: at rest they hold few
+// descriptors, and a stop closes them in parallel.
 func TestAThousandFunctions(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("descriptors are counted in /proc")
@@ -47,7 +47,7 @@ func TestAThousandFunctions(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatal("it does not start")
 		}
-		// In its first life the server has just made the streams, and has their files open.
+		// In the first run, the server has just created the streams and has their files open.
 		if n := descriptors() - before; life > 0 && n > most {
 			t.Errorf("%d functions at rest have %d descriptors", functions, n)
 		}

@@ -14,21 +14,21 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// usageReported is how old the resource usage of processes may be in the reports of an instance,
-// and usageFresh in an answer.
+// usageReported is the maximum age of the resource usage of processes in the reports of an
+// instance, and usageFresh in an answer.
 const (
 	usageFresh    = time.Second
 	usageReported = 5 * time.Second
 )
 
-// locked returns what read returns while the daemon's lock is held.
+// locked returns the result of read, which it calls while the daemon's lock is held.
 func locked[T any](d *Daemon, read func() T) T {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return read()
 }
 
-// view returns what the package status reports of.
+// view returns the state that package status reports.
 func (d *Daemon) view() *status.View {
 	return &status.View{
 		Phase: d.phase.get, Config: d.config, Running: d.running, Fleet: d.instances,
@@ -51,8 +51,8 @@ func (d *Daemon) Status() []FunctionStatus { return d.view().FunctionStatuses() 
 // the daemon is ready, and for apps of which nothing is measured yet.
 func (d *Daemon) Apps() []AppOverview { return status.AppOverviews(d.view().AppStatuses()) }
 
-// Kind returns how a function spends the time of its calls, as measured; nil before anything is,
-// and if no worker process runs it.
+// Kind returns how a function spends the time of its calls, as measured; nil before it was
+// measured, and if no worker process runs it.
 func (d *Daemon) Kind(function string) *FunctionKind {
 	return status.KindOf(d.view().AppStatuses(), function)
 }

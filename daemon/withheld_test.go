@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestSecretsOfTheConfigurationStayInTheDaemon has functions look for a variable that the
-// configuration reads: in their own environment, and in that of each process that they
-// can read. Another user than root runs it, since root reads everything.
+// TestSecretsOfTheConfigurationStayInTheDaemon runs functions that search for a variable that the
+// configuration reads: in their own environment, and in that of each process that they can read.
+// They run as another user than root, since root can read everything.
 func TestSecretsOfTheConfigurationStayInTheDaemon(t *testing.T) {
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		t.Skip("only root on Linux can run the daemon as another user; run the tests as root")

@@ -22,13 +22,13 @@ import (
 	"github.com/drover-run/drover/triggers/memory"
 )
 
-// adminDaemon runs a daemon of one Go function over a queue in memory.
+// adminDaemon runs a daemon with one Go function and a queue in memory.
 func adminDaemon(t *testing.T, change func(cfg *configs.Config)) (*daemon.Daemon, *memory.Queue, *configs.Config) {
 	t.Helper()
 	return runsFunc(t, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, change)
 }
 
-// runsFunc runs a daemon of one Go function, f.
+// runsFunc runs a daemon with one Go function, f.
 func runsFunc(t *testing.T, f handlers.Func, change func(cfg *configs.Config)) (*daemon.Daemon, *memory.Queue, *configs.Config) {
 	t.Helper()
 	queue := memory.New(time.Hour)
@@ -37,7 +37,7 @@ func runsFunc(t *testing.T, f handlers.Func, change func(cfg *configs.Config)) (
 	return d, queue, cfg
 }
 
-// daemonOn runs one whose messages come from a trigger.
+// daemonOn runs a daemon whose messages come from a trigger.
 func daemonOn(t *testing.T, from triggers.Trigger, f handlers.Func, change func(cfg *configs.Config)) (*daemon.Daemon, *configs.Config) {
 	t.Helper()
 	cfg := configs.New()
@@ -65,7 +65,7 @@ func daemonOn(t *testing.T, from triggers.Trigger, f handlers.Func, change func(
 	return d, cfg
 }
 
-// ask asks a server, by its address or its socket.
+// ask sends a GET to a server, by its address or its socket.
 func ask(t *testing.T, address, path string, headers ...string) (int, string) {
 	t.Helper()
 	network := "tcp"
@@ -126,7 +126,7 @@ func TestStatusCommand(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &s); status != ExitOK || err != nil || s.Functions[0].Workers != 1 {
 		t.Errorf("status %d, %v\n%s%s", status, err, text, errs)
 	}
-	// On a terminal it goes on until it is told to stop.
+	// On a terminal the command continues until its context ends.
 	ctx, cancel := context.WithCancel(t.Context())
 	live := newPrinted()
 	ended := make(chan int, 1)
@@ -153,7 +153,7 @@ func TestWhatComesFromOutsideIsPrintable(t *testing.T) {
 	}
 }
 
-// A daemon whose token is missing, empty, or for all to read does not start.
+// A daemon whose token is missing, empty, or readable for everybody does not start.
 func TestAdminTokenFile(t *testing.T) {
 	for _, c := range []struct {
 		name, text string

@@ -23,10 +23,10 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-// selfSigned is a certificate for a host, and its PEM with and without the key.
+// selfSigned returns a certificate for a host, and its PEM without and with the key.
 func selfSigned(t *testing.T, host string) (pair tls.Certificate, roots, whole string) {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048) // azidentity takes no other
+	key, err := rsa.GenerateKey(rand.Reader, 2048) // azidentity accepts no other kind
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +50,7 @@ func selfSigned(t *testing.T, host string) (pair tls.Certificate, roots, whole s
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots, whole
 }
 
-// managedIdentity is what a virtual machine of Azure has for its programs: it
-// answers with a token.
+// managedIdentity runs the endpoint for tokens that a virtual machine of Azure has.
 func managedIdentity(t *testing.T) (clients *[]string) {
 	t.Helper()
 	clients = new([]string)
@@ -77,7 +76,7 @@ func managedIdentity(t *testing.T) (clients *[]string) {
 
 const contoso = "contoso.servicebus.windows.net"
 
-// A namespace by its name, with a managed identity and roots of its own, over TLS.
+// A namespace by its name, with a managed identity and root certificates of its own, over TLS.
 func TestAManagedIdentity(t *testing.T) {
 	clients := managedIdentity(t)
 	pair, roots, _ := selfSigned(t, contoso)
@@ -119,7 +118,7 @@ functions:
 	if len(*clients) == 0 || (*clients)[0] != "11111111-2222-3333-4444-555555555555" {
 		t.Errorf("tokens were asked for by %v", *clients)
 	}
-	// Without the roots nobody is trusted.
+	// Without those root certificates the server is not trusted.
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +138,7 @@ type emulated interface {
 	Close() error
 }
 
-// serve has an emulator serve until the test ends.
+// serve runs an emulator until the test ends.
 func serve(t *testing.T, e emulated, l net.Listener) {
 	t.Helper()
 	served := make(chan error, 1)

@@ -36,7 +36,7 @@ Examples:
 `
 }
 
-// captureMode is for a file with what messages say.
+// captureMode is the mode of a file with the contents of messages.
 const captureMode = 0o600
 
 func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
@@ -53,7 +53,7 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Output == "" {
 		c.Output = c.Function + ".jsonl"
 	}
-	if c.Output != "-" && !c.Force { // before anything is asked for
+	if c.Output != "-" && !c.Force { // before a message is requested
 		if _, err := os.Lstat(c.Output); err == nil {
 			return c.taken()
 		}
@@ -92,13 +92,13 @@ func (c *captureCommand) taken() error {
 	return fmt.Errorf("%s already exists; name another file with --output, or add --force", c.Output)
 }
 
-// write writes the first messages, and those that follow, and returns how many. A file that
-// could not be written whole is removed.
+// write writes the first messages, and those that follow, and returns how many. A file that could
+// not be written completely is removed.
 func (c *captureCommand) write(ctx context.Context, p triggers.Peeker, first []triggers.Message, out io.Writer) (n int, err error) {
 	if c.Output != "-" {
 		flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 		if c.Force {
-			if err := os.Remove(c.Output); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may be readable for others
+			if err := os.Remove(c.Output); err != nil && !errors.Is(err, fs.ErrNotExist) { // others may be able to read it
 				return 0, fmt.Errorf("writing messages: %w", err)
 			}
 		}
@@ -111,7 +111,7 @@ func (c *captureCommand) write(ctx context.Context, p triggers.Peeker, first []t
 		}
 		defer func() {
 			if err = errors.Join(err, file.Close()); err != nil {
-				_ = os.Remove(c.Output) // half a file is none
+				_ = os.Remove(c.Output) // an incomplete file is useless
 			}
 		}()
 		out = file

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// captured reads what a capture has written.
+// captured returns the messages that a capture has written, as texts.
 func captured(t *testing.T, path string) (out []string) {
 	t.Helper()
 	got, err := messagefile.Load(path)
@@ -58,7 +58,7 @@ func TestCapture(t *testing.T) {
 	if got := captured(t, path); len(got) != 3 {
 		t.Errorf("it was changed: %q", got)
 	}
-	if err := os.Chmod(path, 0o644); err != nil { // that it is readable is the point
+	if err := os.Chmod(path, 0o644); err != nil { // the file must be readable for others
 		t.Fatal(err)
 	}
 	capture(0, "captured 2 messages into "+path+"\n", "greet", "--output", path, "--count", "2", "--force")
@@ -74,7 +74,8 @@ func TestCapture(t *testing.T) {
 	capture(1, "did you mean greet?", "gret")
 	capture(2, "--count must be 1 at least", "greet", "--count", "0")
 
-	// While a daemon has one in hand it is shown like the others, and the function gets all.
+	// While a daemon handles a message, capture shows it like the others, and the function
+	// receives all.
 	got, release := newPrinted(), make(chan struct{})
 	stop := daemonOf(t, file, handlers.Funcs{"greet": func(_ context.Context, m *triggers.Message) ([]byte, error) {
 		_, _ = fmt.Fprintf(got, "got %q, attempt %d\n", m.Body, m.Attempt)
@@ -95,7 +96,7 @@ func TestCapture(t *testing.T) {
 	}
 }
 
-// The command is the same for all sources.
+// The command works in the same way for all sources.
 func TestCaptureOnAzure(t *testing.T) {
 	_, bus := namespace(t)
 	_, store := storage(t)

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// collector takes spans by OTLP over HTTP, as OpenTelemetry's own does.
+// collector receives spans by OTLP over HTTP, as OpenTelemetry's own collector does.
 type collector struct {
 	url    string
 	server *httptest.Server
@@ -28,7 +28,7 @@ type collector struct {
 	more     chan struct{}
 }
 
-// collect runs a collector until the test ends. Where answer is given it answers first.
+// collect runs a collector until the test ends. answer, if it is not nil, is called first.
 func collect(t *testing.T, answer http.HandlerFunc) *collector {
 	t.Helper()
 	c := &collector{more: make(chan struct{}, 1)}
@@ -98,7 +98,7 @@ func values(attributes []*commonpb.KeyValue) map[string]any {
 	return out
 }
 
-// span is one that came, in a form that is compared well.
+// span is one span that was received, in a form that tests can compare.
 type span struct {
 	name, trace, id, parent string
 	kind                    tracepb.Span_SpanKind
@@ -108,11 +108,10 @@ type span struct {
 	start, end              time.Time
 }
 
-// traceparent is the context of what is below the span.
+// traceparent returns the trace context of the span's children.
 func (s span) traceparent() string { return "00-" + s.trace + "-" + s.id + "-01" }
 
-// got are the spans that came so far, by name; those of one name in the order of
-// their starts.
+// got returns the spans received so far, by name; those of one name in the order of their starts.
 func (c *collector) got() map[string][]span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,7 +130,7 @@ func (c *collector) got() map[string][]span {
 		out[s.Name] = append(out[s.Name], one)
 	}
 	for _, of := range out {
-		for i := range of { // few: sorted by insertion
+		for i := range of { // few: insertion sort
 			for j := i; j > 0 && of[j].start.Before(of[j-1].start); j-- {
 				of[j], of[j-1] = of[j-1], of[j]
 			}
@@ -140,7 +139,7 @@ func (c *collector) got() map[string][]span {
 	return out
 }
 
-// wait waits for so many spans of a name, and returns those.
+// wait waits for n spans of a name, and returns them.
 func (c *collector) wait(t *testing.T, name string, n int) []span {
 	t.Helper()
 	deadline := time.After(patience)

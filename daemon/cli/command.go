@@ -18,8 +18,8 @@ import (
 // This file is the command line: with package ownprocess, the only place that touches signals,
 // flags, the environment and the exit status.
 
-// commandLine is all commands. Each has a method Run, which is given the context
-// and the IO if it takes them, and a method Help with an example.
+// commandLine has all commands. Each has a method Run, which receives the context and the IO if it
+// takes them, and a method Help with an example.
 type commandLine struct {
 	Init  initCommand  `cmd:"" help:"Write a small project that runs."`
 	Run   runCommand   `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
@@ -41,7 +41,7 @@ type commandLine struct {
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 
-// clientCommands are those that talk to a running daemon.
+// clientCommands are the commands that need a running daemon.
 type clientCommands struct {
 	Status  statusCommand  `cmd:"" help:"Show how each function of a running daemon is doing: a live table on a terminal, else printed once."`
 	Health  healthCommand  `cmd:"" help:"Check the health of a running daemon: exit status 0 if healthy, else 1 with the reason. For container health checks."`
@@ -52,14 +52,14 @@ type clientCommands struct {
 	Reload  reloadCommand  `cmd:"" help:"Reload the configuration of a running daemon."`
 }
 
-// Main is the command drover: it reads the arguments, does as they say, and ends
-// the process. A Go program offers its functions with WithFuncs.
+// Main is the command drover: it runs the command of the process's arguments, and ends the
+// process. A Go program offers its functions with WithFuncs.
 func Main(options ...daemon.Option) {
 	ctx, forceStop, stop := ownprocess.StopSignals()
-	_ = ownprocess.HideFromPeers() // if it fails, it is as in any other program
+	_ = ownprocess.HideFromPeers() // without it, drover runs like any other program
 	program, err := os.Executable()
 	if err != nil {
-		program = "" // then there is one instance
+		program = "" // then instances are not possible
 	}
 	status := Command(ctx, os.Args[1:], &IO{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
@@ -77,16 +77,16 @@ func Main(options ...daemon.Option) {
 	os.Exit(status)
 }
 
-// environ is what worker processes and instances get: not what systemd says to
-// this process alone.
+// environ returns the environment for worker processes and instances, without the variables of
+// systemd that are for this process alone.
 func environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
 	})
 }
 
-// Command does what the arguments say and returns the exit status. ctx ends a
-// command that runs on, such as run.
+// Command runs the command of the arguments and returns the exit status. The end of ctx ends
+// commands that run for long, such as run.
 func Command(ctx context.Context, args []string, std *IO) int {
 	switch {
 	case len(args) == 0:
@@ -103,7 +103,7 @@ func Command(ctx context.Context, args []string, std *IO) int {
 		return helped
 	}
 	if err == nil {
-		err = parsed.Run() // of the command that was chosen
+		err = parsed.Run() // of the chosen command
 	} else {
 		err = exit.UsageError(err.Error())
 	}
@@ -113,8 +113,7 @@ func Command(ctx context.Context, args []string, std *IO) int {
 	return report(std, err)
 }
 
-// newParser makes the parser of the command line; exit is called where only help
-// was asked for.
+// newParser returns the parser of the command line; exit is called if only help was requested.
 func newParser(ctx context.Context, std *IO, exit func(status int)) *kong.Kong {
 	parser, err := kong.New(new(commandLine),
 		kong.Name("drover"),
@@ -126,7 +125,7 @@ func newParser(ctx context.Context, std *IO, exit func(status int)) *kong.Kong {
 		kong.UsageOnError(),
 	)
 	if err != nil {
-		panic(err) // the command line's own definition is wrong
+		panic(err) // the definition of the command line is wrong
 	}
 	return parser
 }

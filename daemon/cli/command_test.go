@@ -23,10 +23,10 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// patience bounds every wait for something that must come.
+// patience bounds every wait for something that must happen.
 const patience = 4 * time.Minute
 
-// printed is what a command prints, and can be waited for.
+// printed is the output of a command. Tests can wait for parts of it.
 type printed struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -70,7 +70,7 @@ func command(ctx context.Context, funcs handlers.Funcs, in io.Reader, args ...st
 	return status, o.String(), e.String()
 }
 
-// write makes a directory with files.
+// write creates a directory with files.
 func write(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -146,7 +146,7 @@ func TestCommandsThatOnlyPrint(t *testing.T) {
 	}
 }
 
-// start runs a command in this process until the test stops it.
+// startCommand runs a command in this process until the test stops it.
 func startCommand(t *testing.T, args ...string) (out *printed, stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -182,7 +182,7 @@ def greet(message):
 			t.Errorf("send %v: status %d, want %d and %q\n%s%s", args, status, wantStatus, want, out, errs)
 		}
 	}
-	// No daemon runs yet: what is sent waits in the store.
+	// No daemon runs yet: the message waits in the store.
 	send(0, "sent 1 to greet", "", "greet", "--body", "early")
 	out, stop := startCommand(t, "run", file)
 	out.wait(t, "hello early nobody")
@@ -266,7 +266,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// child starts the built command as a process of its own.
+// child starts the built command as a separate process.
 func child(t *testing.T, args ...string) (*exec.Cmd, *printed, <-chan error) {
 	t.Helper()
 	path, err := binary()
@@ -348,7 +348,7 @@ func TestStopping(t *testing.T) {
 			out.wait(t, "begun")
 			for n := range test.signals {
 				if n > 0 {
-					time.Sleep(ownprocess.SameTerm) // else it is the same one
+					time.Sleep(ownprocess.SameTerm) // otherwise it counts as the same signal
 				}
 				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
@@ -364,7 +364,7 @@ func TestStopping(t *testing.T) {
 				}
 				return
 			}
-			// What was cut short was given back, uncharged.
+			// The interrupted message was released without using an attempt.
 			if err := os.WriteFile(filepath.Join(dir, "app/function_app.py"), []byte("def greet(message): print('attempt', message.attempt)\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -408,7 +408,7 @@ func TestAGoFunctionOfAProgram(t *testing.T) {
 	}
 }
 
-// Durations have a unit in both forms of the log.
+// Durations have a unit in both formats of the log.
 func TestDurationsInTheLog(t *testing.T) {
 	for format, want := range map[string]string{"json": `"took":"1.5s"`, "text": "took=1.5s"} {
 		out := newPrinted()

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// completed asks for the candidates of the last word, without their texts.
+// completed requests the candidates of the last word, without their descriptions.
 func completed(t *testing.T, words ...string) (out []string) {
 	t.Helper()
 	status, text, errs := command(t.Context(), nil, nil, append([]string{"complete", "--"}, words...)...)
@@ -23,8 +23,8 @@ func completed(t *testing.T, words ...string) (out []string) {
 	return out
 }
 
-// completionDir has a configuration that does not load, for want of a variable, and
-// whose names are found all the same.
+// completionDir has a configuration that does not load, because a variable is not set. Its names
+// are found nevertheless.
 func completionDir(t *testing.T) string {
 	t.Helper()
 	return write(t, map[string]string{
@@ -75,7 +75,7 @@ func TestComplete(t *testing.T) {
 		"worker test --app ":              ":dirs",
 		"worker typings ":                 ":dirs",
 		"worker test --modes ":            "one threads async",
-		"comp":                            "completion", // and not what is hidden
+		"comp":                            "completion", // hidden commands are not listed
 		"emulate servicebus --listen 1:2": "",
 	} {
 		words := strings.Split(line, " ")
@@ -113,8 +113,7 @@ func TestCompletionScriptsNameTheProgram(t *testing.T) {
 	}
 }
 
-// shell runs a script in a shell that has the completions, with this program in
-// its path.
+// shell runs a script in a shell that has the completions, with this program in its path.
 func shell(t *testing.T, name, script string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -144,7 +143,7 @@ func shell(t *testing.T, name, script string, args ...string) string {
 }
 
 func TestCompletionInBash(t *testing.T) {
-	// The words are those that bash makes of a line: it splits at = and : too.
+	// The words are split as bash splits a line: also at = and :.
 	out := shell(t, "bash", `source COMPLETIONS
 complete -p drover
 try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _drover; echo "$*: $(printf '%s\n' "${COMPREPLY[@]}" | LC_ALL=C sort | xargs)"; }
@@ -202,7 +201,7 @@ func TestCompletionInFish(t *testing.T) {
 }
 
 func TestCompletionInZsh(t *testing.T) {
-	// A function in place of the completion system's takes what it would be given.
+	// A function replaces _describe of the completion system, and prints its arguments.
 	out := shell(t, "zsh", `compdef() { echo "compdef $*"; }
 source COMPLETIONS
 _describe() { print -r -- "$4: ${(P)4}" }

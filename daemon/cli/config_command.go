@@ -15,8 +15,8 @@ import (
 	"github.com/drover-run/drover/daemon/internal/buildinfo"
 )
 
-// The commands of this file print what the program itself is: its schemas, its version, and
-// its command line for the completion of shells.
+// The commands of this file print properties of the program: its schemas, its version, and its
+// command line for the completion of shells.
 
 type configCommand struct {
 	Schema  schemaCommand  `cmd:"" help:"Print the JSON Schema of a configuration."`

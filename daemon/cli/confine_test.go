@@ -61,13 +61,13 @@ functions:
   large: {trigger: {nats: {}}, handler: {python: {app: small}}}
 `
 
-// confinedDir is a project that all users can read, but for its configuration.
+// confinedDir creates a project that all users can read, except its configuration.
 func confinedDir(t *testing.T, config string) (file string) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("this needs Linux")
 	}
-	dir, err := os.MkdirTemp("/tmp", "drover-confine-") //nolint:usetesting // the directory above t.TempDir is closed to others
+	dir, err := os.MkdirTemp("/tmp", "drover-confine-") //nolint:usetesting // other users cannot enter the parent of t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func confinedDir(t *testing.T, config string) (file string) {
 	return file
 }
 
-// TestWorkersAreHeldToWhatTheConfigurationSays asks functions what they can do.
+// TestWorkersAreHeldToWhatTheConfigurationSays runs functions that report what they can do.
 func TestWorkersAreHeldToWhatTheConfigurationSays(t *testing.T) {
 	t.Setenv("DROVER_SECRET", "ours")
 	t.Setenv("A_SECRET", "theirs")
@@ -126,7 +126,7 @@ func TestWorkersAreHeldToWhatTheConfigurationSays(t *testing.T) {
 			}
 			for key, value := range want {
 				if n, number := value.(int); number {
-					value = float64(n) // as JSON has it
+					value = float64(n) // the type of numbers in JSON
 				}
 				if got[key] != value {
 					t.Errorf("%s is %v, wanted %v", key, got[key], value)
@@ -136,7 +136,7 @@ func TestWorkersAreHeldToWhatTheConfigurationSays(t *testing.T) {
 	}
 }
 
-// numberOf is a user's number; -1 for one that is not there.
+// numberOf returns a user's ID; -1 if the user does not exist.
 func numberOf(name string) int {
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -149,7 +149,7 @@ func numberOf(name string) int {
 	return n
 }
 
-// possible skips a test where this machine can't do what it tries.
+// possible skips a test if this machine does not support the settings.
 func possible(t *testing.T, s sandbox.Settings) {
 	t.Helper()
 	if err := sandbox.Check(s); err != nil {
@@ -167,12 +167,12 @@ func TestAMessageThatTakesTooMuchMemory(t *testing.T) {
 	}
 }
 
-// What can't be kept here is refused, by check and by run.
+// Settings that cannot be enforced here are refused, by check and by run.
 func TestWhatWorkersCannotBeHeldToIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		app, want string
-		user      bool // it takes root to get there
+		user      bool // only root gets that far
 	}{
 		"no such user":                     {"{path: ./app, user: no-such-user}", "app app: user: ", false},
 		"data in the app":                  {"{path: ., sandbox: strict}", "data_dir", false},

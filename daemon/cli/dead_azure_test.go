@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The commands are the same for all sources.
+// The commands work in the same way for all sources.
 func TestDeadLettersOnAzure(t *testing.T) {
 	t.Parallel()
 	_, bus := namespace(t)

@@ -36,7 +36,7 @@ type deadTarget struct {
 	configFlag
 }
 
-// open reaches them. done gives back what was borrowed.
+// open opens the dead letters of the function. done closes them and what they need.
 func (t *deadTarget) open(ctx context.Context, std *IO, shared bool) (d triggers.DeadLetters, cfg *configs.Config, done func() error, err error) {
 	if cfg, err = configs.LoadContext(ctx, t.Config, std.Env); err != nil {
 		return nil, nil, nil, err

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// check names the dead-letter stream that has to be there, and the command that makes it.
+// check names the dead-letter stream that must exist, and the command that creates it.
 func TestCheckNamesTheDeadLetterStream(t *testing.T) {
 	for create, want := range map[string]bool{"": true, ", create: true": false} {
 		file := filepath.Join(t.TempDir(), "drover.yaml")

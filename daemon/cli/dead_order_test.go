@@ -16,7 +16,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-// A replay keeps the order of a session, a queue and a stream.
+// A replay preserves the order of a session, a queue and a stream.
 func TestReplayKeepsTheOrder(t *testing.T) {
 	t.Parallel()
 	e, bus := namespace(t)
@@ -113,7 +113,7 @@ functions:
 	defer mu.Unlock()
 	for key, bodies := range handled {
 		before := rejected[key]
-		if key == "images" { // a storage queue promises no order: they are all there
+		if key == "images" { // a storage queue has no order, but all messages must arrive
 			slices.Sort(before)
 			slices.Sort(bodies)
 		}
@@ -128,12 +128,12 @@ functions:
 	}
 }
 
-// untilDeadOf waits until a function has so many dead letters.
+// untilDeadOf waits until a function has n dead letters.
 func untilDeadOf(t *testing.T, file, function string, n int) {
 	t.Helper()
 	want := fmt.Sprintf("%d dead letters\n", n)
 	var more []string
-	if n > 30 { // else nothing is hidden to list a storage queue's
+	if n > 30 { // with the default limit, listing a storage queue hides none of its letters
 		more = []string{"--limit", "0"}
 	}
 	deadline := time.Now().Add(patience)

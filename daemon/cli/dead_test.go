@@ -30,10 +30,10 @@ functions:
     retry: {max_attempts: 2, initial: 10ms}
 `
 
-// hostile is what a terminal would obey.
+// hostile has characters that control a terminal.
 const hostile = "\x1b[2Jred\u009b31m\nline"
 
-// rejecting are functions whose messages die, but for those that begin with good.
+// rejecting returns functions that reject messages, except those that begin with good.
 func rejecting(got *printed) handlers.Funcs {
 	return handlers.Funcs{"greet": func(_ context.Context, m *triggers.Message) ([]byte, error) {
 		_, _ = fmt.Fprintf(got, "got %s, attempt %d\n", m.Body, m.Attempt)
@@ -95,7 +95,7 @@ func sendTo(t *testing.T, file string, args ...string) {
 	}
 }
 
-// untilDead waits until there are so many dead letters, and prints nothing raw.
+// untilDead waits until there are n dead letters, and checks that nothing is printed raw.
 func untilDead(t *testing.T, file string, n int) {
 	t.Helper()
 	want := fmt.Sprintf("%d dead letter", n)
@@ -125,7 +125,7 @@ func TestDeadLettersByCommand(t *testing.T) {
 
 	got := newPrinted()
 	stop := daemonOf(t, file, rejecting(got))
-	dead(t, file, 0, "no dead letters", "list", "greet") // there is no stream for them yet
+	dead(t, file, 0, "no dead letters", "list", "greet") // their stream does not exist yet
 	sendTo(t, file, "--body", "bad", "-H", "who=me")
 	sendTo(t, file, "--body", "failing")
 	untilDead(t, file, 2)
@@ -169,8 +169,8 @@ func TestDeadLettersByCommand(t *testing.T) {
 	dead(t, file, 0, "matched 1, purged 1, left 0", "purge", "greet", "--reason", "bad one", "--yes")
 	dead(t, file, 0, "no dead letters", "list", "greet")
 
-	// The replayed one has its two attempts again, and so it has a third time, while
-	// a daemon runs.
+	// A replayed letter has its two attempts again: replayed while a daemon runs, it is handled a
+	// third time.
 	daemonOf(t, file, rejecting(got))
 	untilDead(t, file, 1)
 	dead(t, file, 0, "matched 1, replayed 1, left 0", "replay", "greet", "--all", "--rate", "100/s")
@@ -217,8 +217,8 @@ func TestDeadCommandsThatAreWrong(t *testing.T) {
 
 var summary = regexp.MustCompile(`matched (\d+), replayed (\d+), left (\d+)`)
 
-// A replay that is stopped half way, or killed, and started again: none twice,
-// none left.
+// A replay that is stopped half way, or killed, and started again sends no letter twice and leaves
+// none.
 func TestAReplayThatIsCut(t *testing.T) {
 	t.Parallel()
 	const n = 300

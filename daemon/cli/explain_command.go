@@ -79,7 +79,7 @@ func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 	return nil
 }
 
-// withoutDaemon asks the sources themselves, with the secrets of the configuration.
+// withoutDaemon requests explanations from the sources, with the secrets of the configuration.
 func (c *explainCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error) (out []api.Explanation, err error) {
 	if c.DataDir != "" {
 		return nil, noDaemon
@@ -108,10 +108,10 @@ func (c *explainCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon er
 	return status.ExplainAtSources(ctx, slices.Sorted(maps.Keys(cfg.Functions)), source, c.About, "not found: no source lists it. It was completed, dead-lettered, or never sent, or another consumer has it"), nil
 }
 
-// maxDeadSearched is how many dead letters of a function are looked at for a message.
+// maxDeadSearched is how many dead letters of a function are searched for a message.
 const maxDeadSearched = 1000
 
-// amongTheDead looks for a message among the dead letters, where they can be read.
+// amongTheDead searches the dead letters for a message, where they can be read.
 func (c *explainCommand) amongTheDead(ctx context.Context, unknown []api.Explanation, std *IO) []api.Explanation {
 	if c.DataDir != "" {
 		unknown[0].Notes = append(unknown[0].Notes, "dead letters were not searched: that needs the configuration; give --config instead of --data-dir")
@@ -131,7 +131,7 @@ func (c *explainCommand) amongTheDead(ctx context.Context, unknown []api.Explana
 		}
 		most := maxDeadSearched
 		if sources.TraitsOf(cfg.Functions[name].Trigger).BrowseHides {
-			most = deadletter.PeekPage // to see more would hide them from others
+			most = deadletter.PeekPage // reading more would hide them from other readers
 		}
 		e, found := c.dead(ctx, name, dead, most)
 		if err := errors.Join(dead.Close(ctx), done()); err != nil {
@@ -213,7 +213,7 @@ func (c *scaleExplainCommand) Run(ctx context.Context, std *IO) error {
 	}
 	for _, dir := range dirs {
 		more, err := explain(ctx, std, admin.NewSocketClient(dir), " in instance "+filepath.Base(dir))
-		if err != nil && !errors.Is(err, admin.ErrNoDaemon) { // one that has gone has nothing to say
+		if err != nil && !errors.Is(err, admin.ErrNoDaemon) { // an instance that has ended has no decisions
 			return err
 		}
 		found = found || more
@@ -224,7 +224,7 @@ func (c *scaleExplainCommand) Run(ctx context.Context, std *IO) error {
 	return nil
 }
 
-// explain prints one daemon's latest decisions, and reports whether there are any.
+// explain prints one daemon's latest decisions, and reports whether it has any.
 func explain(ctx context.Context, std *IO, client *admin.Client, where string) (found bool, err error) {
 	var latest map[string]api.Decided
 	if err := client.GetJSON(ctx, api.ScalePath, &latest); err != nil {

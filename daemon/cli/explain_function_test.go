@@ -19,7 +19,7 @@ import (
 	"github.com/drover-run/drover/triggers/memory"
 )
 
-// explains asks the command until it says some texts.
+// explains runs the command until its output has all of the texts.
 func explains(t *testing.T, out *printed, file, about string, wants ...string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -62,7 +62,7 @@ functions:
 	}
 }
 
-// A worker dies, and the next takes its time to begin.
+// A worker dies, and the next one takes a while to start.
 func TestExplainWithoutAWorker(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, pythonConfig, `
@@ -91,7 +91,8 @@ def greet(message):
 	}
 }
 
-// Functions of one app share its slots: one that has none is told who has them.
+// Functions of one app share its slots. The explanation of a function without slots names the
+// functions that use them.
 func TestExplainSharedSlots(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, `
@@ -125,7 +126,7 @@ two = one
 	}
 }
 
-// A function whose code does not load has stopped, and another goes on.
+// A function whose code does not load is stopped, and the other function continues.
 func TestExplainAFunctionThatHasStopped(t *testing.T) {
 	cfg := configs.New()
 	cfg.DataDir = t.TempDir()
@@ -150,7 +151,7 @@ func TestExplainAFunctionThatHasStopped(t *testing.T) {
 	go func() { ended <- d.Run(running) }()
 	<-ready
 	queues["bad"].Send(triggers.Message{ID: "m"})
-	// It has stopped a moment before its message is back at the source.
+	// The function is stopped shortly before its message is back at the source.
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	var why daemon.Explanation

@@ -21,7 +21,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// explained asks until the first explanation is in a state.
+// explained requests explanations until the first one has a state.
 func explained(t *testing.T, cfg *configs.Config, about, as, state string) daemon.Explanation {
 	t.Helper()
 	client, err := admin.NewClient(cfg)
@@ -53,7 +53,7 @@ func says(t *testing.T, e daemon.Explanation, parts ...string) {
 	}
 }
 
-// A message is explained in each stage of its life.
+// Messages are explained in each stage of their life.
 func TestExplainMessage(t *testing.T) {
 	goOn := make(chan struct{})
 	defer close(goOn)
@@ -95,7 +95,7 @@ func TestExplainMessage(t *testing.T) {
 	says(t, explained(t, cfg, "f", "", "paused"), "paused until ")
 }
 
-// unreachable is a trigger whose source is away.
+// unreachable is a trigger whose source is unreachable.
 type unreachable struct{}
 
 func (unreachable) Receive(context.Context, int) ([]*triggers.Delivery, error) {
@@ -115,7 +115,7 @@ func TestExplainWhatCannotReceive(t *testing.T) {
 	}
 }
 
-// shows is a source that can be searched, and shows one thing.
+// shows is a source that finds one message, or fails.
 type shows struct {
 	unreachable
 	found triggers.Found
@@ -124,7 +124,7 @@ type shows struct {
 
 func (s shows) Find(context.Context, string) (triggers.Found, error) { return s.found, s.err }
 
-// Where nobody here knows a message, it is told what its source says of it.
+// The explanation of a message that is unknown to the daemon has what its source reports.
 func TestExplainWhatTheSourceSays(t *testing.T) {
 	due := time.Now().Add(time.Hour)
 	for name, test := range map[string]struct {
@@ -219,7 +219,7 @@ func TestExplainCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
-	// Without a daemon the sources tell what they know, and the dead letters.
+	// Without a daemon, the explanations come from the sources and the dead letters.
 	status, text, errs := command(t.Context(), nil, nil, "explain", "greet", "-c", file)
 	if status != ExitOK || !strings.Contains(text, "no daemon runs it here") || !strings.Contains(errs, "querying the sources instead") {
 		t.Errorf("status %d, %s%s", status, text, errs)

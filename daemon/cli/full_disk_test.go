@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A full disk under the embedded server is why the daemon is not ready, in health, status,
-// explain and the metrics, until there is space again: then it goes on by itself.
+// If the disk under the embedded server is full, the daemon is not ready. Health, status, explain
+// and the metrics report it, until there is space again: then the daemon continues by itself.
 func TestAFullDiskIsSaidAndRecoversFrom(t *testing.T) {
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", dir).CombinedOutput(); err != nil {

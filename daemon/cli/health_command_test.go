@@ -65,11 +65,11 @@ func TestHealthCommand(t *testing.T) {
 	for _, args := range [][]string{{"socket.yaml"}, {"--data-dir", socket}, {"port.yaml"}, {"probes.yaml"}} {
 		ask(ExitFailed, "not ready: it is stopping", args...)
 	}
-	ask(ExitOK, "ok", "socket.yaml", "--live") // to be killed it does not deserve
+	ask(ExitOK, "ok", "socket.yaml", "--live") // it is live, and must not be killed
 }
 
-// busyDaemon runs a daemon with a message in flight, until the test ends. stop begins its stop,
-// which waits for the message, and returns when the daemon is stopping.
+// busyDaemon runs a daemon with a message in flight, until the test ends. stop begins to stop it,
+// and returns when the daemon is stopping; the stop waits for the message.
 func busyDaemon(t *testing.T, change func(cfg *configs.Config)) (stop func()) {
 	t.Helper()
 	queue := memory.New(time.Hour)
@@ -110,7 +110,8 @@ func busyDaemon(t *testing.T, change func(cfg *configs.Config)) (stop func()) {
 	}
 }
 
-// What answers in a daemon's place is neither believed nor obeyed.
+// Answers of another program on the daemon's socket are reported as errors, without control
+// characters.
 func TestHealthOfAnotherProgram(t *testing.T) {
 	dir := t.TempDir()
 	l, err := net.Listen("unix", admin.SocketPath(dir))
@@ -140,7 +141,7 @@ func TestHealthOfAnotherProgram(t *testing.T) {
 	}
 }
 
-// Commands that talk to a running daemon need neither its secrets nor its configuration.
+// Commands that connect to a running daemon need neither its secrets nor its connections.
 func TestClientCommandsNeedNoSecrets(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
@@ -165,7 +166,7 @@ functions: {f: {trigger: {nats: {connection: cluster}}, handler: {exec: {command
 			{"explain f", "f", ExitOK},
 			{"explain nowhere:17", "dead letters were not searched: ", ExitOK},
 			{"scale explain", "no decisions", ExitFailed},
-			{"reload", "reload refused", ExitFailed}, // this daemon was started by a program
+			{"reload", "reload refused", ExitFailed}, // a program started this daemon, without a file
 		} {
 			status, out, errs := command(t.Context(), nil, nil, append(strings.Fields(c.args), by)...)
 			if status != c.status || !strings.Contains(out+errs, c.want) {
@@ -173,7 +174,7 @@ functions: {f: {trigger: {nats: {connection: cluster}}, handler: {exec: {command
 			}
 		}
 	}
-	// Without a daemon, explain asks the sources, and needs what they need.
+	// Without a daemon, explain queries the sources, and needs their secrets.
 	for by, want := range map[string]string{
 		"--config=" + filepath.Join(write(t, map[string]string{"drover.yaml": strings.ReplaceAll(noDaemonConfig, "DIR", t.TempDir())}), "drover.yaml"): "NOBODY_SETS_THIS is not set",
 		"--data-dir=" + t.TempDir(): "no daemon of this configuration is running here",

@@ -14,8 +14,8 @@ import (
 // shellWord is one word of a command line: bare, or in quotes.
 var shellWord = regexp.MustCompile(`(?:'[^']*'|"[^"]*"|[^\s'"()])+`)
 
-// droverArgs finds a call of drover in a line of a shell: behind a pipe, before
-// a redirection, a pipe or a comment.
+// droverArgs finds a call of drover in a line of shell: after a pipe, and up to a redirection, a
+// pipe or a comment.
 func droverArgs(line string) (args []string, found bool) {
 	for _, word := range shellWord.FindAllString(line, -1) {
 		switch {
@@ -55,7 +55,7 @@ func testParser(t *testing.T) *kong.Kong {
 	return newParser(t.Context(), &IO{Out: io.Discard, Err: io.Discard}, func(int) {})
 }
 
-// parses reports which command a line calls, such as scale explain.
+// parses parses a command line and returns the command that it calls, such as scale explain.
 func parses(t *testing.T, args []string) (path string, err error) {
 	t.Helper()
 	parsed, err := testParser(t).Parse(args)
@@ -160,7 +160,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 	}
 }
 
-// The configuration is named in the same way for all commands that need one.
+// All commands that need a configuration name it in the same way.
 func TestTheConfigurationIsNamedInOneWay(t *testing.T) {
 	dir := write(t, map[string]string{"other.yaml": "version: 1\nfunctions: {orders: {trigger: {nats: {}}, handler: {exec: {command: [cat]}}}}\n"})
 	file := filepath.Join(dir, "other.yaml")

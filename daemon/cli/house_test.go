@@ -14,13 +14,12 @@ import (
 	"testing"
 )
 
-// These tests hold the house together: the direction of imports, and that what
-// the documents name is there.
+// These tests check the structure of the repository: the direction of imports, and that what the
+// documents name exists.
 
 const module = "github.com/drover-run/drover"
 
-// mayImport lists, for a folder and those below it, which of our folders its
-// code may import.
+// mayImport lists, for a folder and those below it, which of drover's folders its code may import.
 var mayImport = []struct {
 	folder  string
 	imports []string
@@ -136,9 +135,9 @@ func TestImportDirections(t *testing.T) {
 }
 
 // TestDaemonLinks checks what a Go program that calls daemon.Run links: all that package daemon
-// imports, also indirectly.
+// imports, directly or indirectly.
 func TestDaemonLinks(t *testing.T) {
-	from := map[string]string{"daemon": ""} // a package that is linked, and one that imports it
+	from := map[string]string{"daemon": ""} // from a linked package to one that imports it
 	for queue := []string{"daemon"}; len(queue) > 0; queue = queue[1:] {
 		folder := queue[0]
 		pkg, err := build.ImportDir(filepath.Join("../..", folder), 0)
@@ -212,7 +211,7 @@ func documents(t *testing.T) map[string]string {
 
 var (
 	link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
-	// A path of ours in backquotes: it has a slash or an ending that files have.
+	// A path of this repository in backquotes: it has a slash, or the extension of a file.
 	quoted = regexp.MustCompile("`((?:daemon|triggers|handlers|configs|scaler|deploy|bench|tools|docs)/[A-Za-z0-9_./-]*|[A-Z][A-Za-z]*file|go\\.(?:mod|work)|main\\.go)`")
 )
 

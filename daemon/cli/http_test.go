@@ -16,8 +16,8 @@ import (
 	"github.com/drover-run/drover/daemon/internal/admin"
 )
 
-// A sidecar: messages are posted to an app, whose answers decide; while it is
-// misconfigured nothing is burnt.
+// A sidecar: messages are posted to an app, whose answers are the verdicts. While the app is
+// misconfigured, no attempt is used.
 func TestAnHTTPApp(t *testing.T) {
 	var mu sync.Mutex
 	var seen []string
@@ -80,7 +80,7 @@ functions:
 	}
 }
 
-// Messages share a request, and each has its own verdict.
+// Several messages share a request, and each has its own verdict.
 func TestAnHTTPAppWithBatches(t *testing.T) {
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var messages []struct{ ID, Data string }
@@ -123,8 +123,8 @@ functions:
 	}
 }
 
-// A custom handler of Azure Functions runs without the host: what it logs is in the
-// log, and what it returns goes on.
+// A custom handler of Azure Functions runs without the Functions host: its logs are in the log,
+// and its results are sent to the outputs.
 func TestACustomHandlerOfAzureFunctions(t *testing.T) {
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in struct{ Data, Metadata map[string]any }
@@ -157,13 +157,13 @@ functions:
 		t.Fatal(errs)
 	}
 	out.wait(t, "at /Copy")
-	out.wait(t, "aGVsbG8=") // base64, as it came
+	out.wait(t, "aGVsbG8=") // base64, as the app received it
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
 }
 
-// A function that does not open, of which the handler did, ends the daemon.
+// If a function does not open after its handler was opened, the daemon ends.
 func TestAnHTTPAppWithoutASource(t *testing.T) {
 	dir := write(t, map[string]string{"drover.yaml": `
 functions:

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-run/drover/handlers"
 )
 
-// project writes a new project, and checks what holds for all of them.
+// project creates a new project, and checks what all projects have in common.
 func project(t *testing.T, kind string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "a project")
@@ -52,8 +52,7 @@ func project(t *testing.T, kind string) (dir string) {
 	return dir
 }
 
-// handles runs a configuration, sends the project's message, and waits until a
-// text comes.
+// handles runs a configuration, sends the project's message, and waits until a text is logged.
 func handles(t *testing.T, file, want string) {
 	t.Helper()
 	out, stop := startCommand(t, "run", file)
@@ -172,7 +171,7 @@ func TestInitAzure(t *testing.T) {
 			out, _ := startCommand(t, append([]string{"emulate"}, append(test.emulate, "--listen", "127.0.0.1:0")...)...)
 			at := regexp.MustCompile(`(?m)^(Endpoint=|DefaultEndpointsProtocol=)\S+\n`)
 			out.wait(t, "=")
-			for at.FindString(out.String()) == "" { // the line may come in parts
+			for at.FindString(out.String()) == "" { // the line may arrive in parts
 				out.wait(t, ";")
 			}
 			t.Setenv(test.env, strings.TrimSpace(at.FindString(out.String())))
@@ -193,8 +192,8 @@ func TestInitGo(t *testing.T) {
 			t.Errorf("%s is not as gofmt has it: %v", name, err)
 		}
 	}
-	// The sums of what drover needs are those of this repository; a user has go mod
-	// tidy fetch them.
+	// The checksums of drover's dependencies are those of this repository; a user gets them by go
+	// mod tidy.
 	sums, err := os.ReadFile("../../go.sum")
 	if err != nil {
 		t.Fatal(err)

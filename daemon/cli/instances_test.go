@@ -37,8 +37,7 @@ functions:
     retry: {max_attempts: 2, initial: 10ms}
 `
 
-// scaledApp notes each message that it came to the end of, and each attempt that
-// is not the first.
+// scaledApp records the attempt and the body of each message that it handles.
 const scaledApp = `
 import os, time
 LOG = os.open(os.path.join(os.path.dirname(__file__), "..", "ended"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -70,8 +69,7 @@ func (s *scaled) send(t *testing.T, n int) {
 	}
 }
 
-// ended counts the messages that came to their end, once each, and the attempts
-// that were charged.
+// ended counts the messages that were handled, each once, and the attempts after the first.
 func (s *scaled) ended(t *testing.T) (messages, charged int) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(s.dir, "ended"))
@@ -92,7 +90,7 @@ func (s *scaled) ended(t *testing.T) (messages, charged int) {
 	return len(seen), charged
 }
 
-// until waits for a condition of other processes.
+// until waits for a condition that other processes fulfil.
 func until(t *testing.T, out *printed, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -111,7 +109,7 @@ func (s *scaled) allEnd(t *testing.T, out *printed) {
 
 var readyLine = regexp.MustCompile(`msg="an instance is ready" instance=(\d+) pid=(\d+)`)
 
-// pids are the processes of the instances that have been ready, by the log.
+// pids returns the processes of all instances that have been ready, from the log.
 func pids(t *testing.T, out *printed) (all []int) {
 	t.Helper()
 	for _, m := range readyLine.FindAllStringSubmatch(out.String(), -1) {
@@ -131,7 +129,7 @@ func TestInstancesFollowTheBacklog(t *testing.T) {
 	s := newScaled(t, 0)
 	cmd, out, ended := child(t, "run", s.file)
 	out.wait(t, "msg=running functions=1 scale=")
-	s.send(t, 600) // twelve seconds of one worker's work, to be done in two
+	s.send(t, 600) // twelve seconds of work for one worker, to be done in two
 	out.wait(t, "an instance is ready\" instance=2")
 	status, text, errs := command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
 	if status != 0 || !strings.Contains(text, "instances, decided at") || !strings.Contains(text, "formula: ceil(") {
@@ -163,7 +161,7 @@ func TestInstancesFollowTheBacklog(t *testing.T) {
 	}
 }
 
-// Whoever is killed, every message comes to its end, and no process is left over.
+// Whichever process is killed, every message is handled, and no process is left over.
 func TestKilledInstances(t *testing.T) {
 	t.Parallel()
 	s := newScaled(t, 2)
@@ -176,7 +174,7 @@ func TestKilledInstances(t *testing.T) {
 	out.wait(t, "an instance died; it will be replaced")
 	s.allEnd(t, out)
 
-	// The parent goes without a word: its instances drain by themselves.
+	// The parent is killed: its instances drain by themselves.
 	s.send(t, 200)
 	known := pids(t, out)
 	if err := cmd.Process.Kill(); err != nil {
@@ -201,7 +199,7 @@ func TestKilledInstances(t *testing.T) {
 	}
 }
 
-// Of two daemons over one data directory one scales, and the other stands by.
+// Of two daemons over one data directory, one scales and the other waits for the lock.
 func TestTwoScalers(t *testing.T) {
 	t.Parallel()
 	s := newScaled(t, 1)
@@ -251,7 +249,7 @@ func TestInstancesThatCannotStart(t *testing.T) {
 	}
 }
 
-// A second signal reaches the instances: what they have in flight is cut short.
+// A second signal reaches the instances: their messages in flight are interrupted.
 func TestInstancesAreHurried(t *testing.T) {
 	t.Parallel()
 	s := newScaled(t, 1)
@@ -265,7 +263,7 @@ func TestInstancesAreHurried(t *testing.T) {
 	out.wait(t, "begun")
 	for n, said := range []string{"stopping: receiving has ended", "second signal; cancelling"} {
 		if n > 0 {
-			time.Sleep(ownprocess.SameTerm) // else it is the same one
+			time.Sleep(ownprocess.SameTerm) // otherwise it counts as the same signal
 		}
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
@@ -299,8 +297,8 @@ func TestInstancesNeedAProgramAndAFile(t *testing.T) {
 	}
 }
 
-// With no message left but one that waits for its retry, that is retried when it is due,
-// though nothing else comes.
+// If the only message left waits for its retry, it is retried when it is due, though no other
+// message arrives.
 func TestARetryIsNotForgottenAtZeroInstances(t *testing.T) {
 	t.Parallel()
 	s := newScaled(t, 0)

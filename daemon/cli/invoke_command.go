@@ -75,13 +75,13 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 	if !c.JSON {
 		lines.Print = func(l invoke.Line) { fmt.Fprintln(std.Err, l) }
 	}
-	_ = lines.Level.UnmarshalText([]byte(cfg.Log.Level)) // it was checked; the zero level is info
+	_ = lines.Level.UnmarshalText([]byte(cfg.Log.Level)) // checked before; the zero level is info
 	for _, w := range cfg.Warnings {
 		slog.New(lines).Warn(w)
 	}
 	results := protocol.Shown
 	if len(settings.Output) > 0 {
-		results = "" // as where they are sent
+		results = "" // the same as the destination
 	}
 	out, err := invoke.Run(ctx, c.Function, m, apps.Options{
 		Config: apps.ConfigAlone(cfg, c.Function), Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Results: &results, Log: slog.New(lines),
@@ -112,7 +112,7 @@ func unknownFunction(name, file string, cfg *configs.Config) error {
 	return fmt.Errorf("%s is not a function of %s%s; functions: %s", name, file, hint, strings.Join(names, ", "))
 }
 
-// message makes the message that the function is to get.
+// message returns the message for the function.
 func (c *invokeCommand) message(settings configs.Function, in io.Reader) (*triggers.Message, error) {
 	m := &triggers.Message{
 		ID: "invoke-" + rand.Text()[:10], Attributes: c.Header, Attempt: c.Attempt,

@@ -58,7 +58,7 @@ connections:
   bus: {connection_string: "Endpoint=sb://nowhere.servicebus.windows.net/;SharedAccessKeyName=k;SharedAccessKey=czNjcjN0"}
 `
 
-// invokeDir is a configuration whose sources are all out of reach, or not there.
+// invokeDir creates a configuration whose sources are all unreachable, or do not exist.
 func invokeDir(t *testing.T) (file string) {
 	t.Helper()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

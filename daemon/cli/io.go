@@ -20,35 +20,34 @@ import (
 	"github.com/drover-run/drover/scaler/local"
 )
 
-// This file is what commands share: what they are connected to, their flags, their logs and
-// the exit status. It knows no command.
+// This file has what commands share: their connection to the process, their flags, their logs and
+// the exit status. It depends on no command.
 
 // Exit statuses.
 const (
-	ExitOK       = 0 // ended as asked; everything in flight was finished
-	ExitFailed   = 1 // the configuration is wrong, or what was asked for did not work
+	ExitOK       = 0 // ended as requested; everything in flight was finished
+	ExitFailed   = 1 // the configuration is wrong, or the request failed
 	ExitUsage    = 2 // the command line is wrong
 	ExitStart    = 3 // the daemon could not start: a connection, a worker, code that does not load, a lock
-	ExitCutShort = 4 // stopped, but the drain time was too short for what was in flight
+	ExitCutShort = 4 // stopped, but the drain time was too short for the messages in flight
 	ExitStopped  = 5 // all functions were disabled while the daemon ran, because their code no longer loads
 )
 
-// IO is what a command is connected to.
+// IO connects a command to its process.
 type IO struct {
 	In            io.Reader
 	Out, Err      io.Writer
 	OutIsTerminal bool
 	ErrIsTerminal bool
 	Env           configs.Env
-	Environ       func() []string // what worker processes get
+	Environ       func() []string // the environment of worker processes
 	Funcs         handlers.Funcs
-	// Program is the path of this program, which is run again for each of several
-	// instances.
+	// Program is the path of this program, which runs again for each of several instances.
 	Program string
-	// ForceStop is closed at a second request to stop.
+	// ForceStop is closed at the second signal to stop.
 	ForceStop <-chan struct{}
-	// HangUps begins to tell of each SIGHUP, which otherwise ends the process, until
-	// ignore is called; nil: they are not looked at.
+	// HangUps starts to deliver each SIGHUP, which otherwise ends the process, until ignore is
+	// called. If HangUps is nil, SIGHUP is not handled.
 	HangUps func() (hangUps <-chan os.Signal, ignore func())
 	// TerminalGone reports whether the terminal of Err was closed.
 	TerminalGone func() bool
@@ -60,7 +59,7 @@ func report(std *IO, err error) int {
 	var start *daemon.StartError
 	var loadError *handlers.LoadError
 	var wrong configs.Errors
-	// An error may quote what a server, an app or a message says.
+	// The error may contain texts from a server, an app or a message.
 	say := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+term.Printable(text)) }
 	switch {
 	case errors.Is(err, exit.ErrReported):
@@ -88,13 +87,13 @@ func report(std *IO, err error) int {
 	return ExitFailed
 }
 
-// logger makes the log that a configuration asks for, on standard error.
+// logger returns the log that a configuration requests, on standard error.
 func (std *IO) logger(cfg configs.Log) *slog.Logger {
 	log, _ := std.levelledLogger(cfg)
 	return log
 }
 
-// levelledLogger makes one whose level can be changed.
+// levelledLogger returns a log whose level can be changed.
 func (std *IO) levelledLogger(cfg configs.Log) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
 	level.Set(telemetry.ParseLevel(cfg.Level))
@@ -106,8 +105,8 @@ func (std *IO) levelledLogger(cfg configs.Log) (*slog.Logger, *slog.LevelVar) {
 	return slog.New(slog.NewTextHandler(std.Err, options)), level
 }
 
-// withUnit writes a duration as 1.5s, as the text log does: JSON has nanoseconds, and
-// does not say so.
+// withUnit replaces a duration by a text such as 1.5s, as in the text log: by default, JSON has
+// nanoseconds without a unit.
 func withUnit(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())
@@ -115,7 +114,7 @@ func withUnit(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// options are those of a daemon that a command runs.
+// options returns the options of a daemon that a command runs.
 func (std *IO) options() []daemon.Option {
 	out := []daemon.Option{daemon.WithEnv(std.Env, std.Environ), daemon.WithFuncs(std.Funcs), daemon.WithForceStop(std.ForceStop)}
 	if std.Program != "" {
@@ -131,17 +130,17 @@ type configFlag struct {
 	Config string `short:"c" env:"DROVER_CONFIG" default:"drover.yaml" placeholder:"FILE" help:"Read this configuration (default: drover.yaml)."`
 }
 
-// or returns the file that was given as an argument, or else the flag's.
+// or returns the file that was given as an argument, or else that of the flag.
 func (f configFlag) or(file string) string { return cmp.Or(file, f.Config) }
 
-// clientFlags are those of a command that talks to a running daemon. It needs none of
-// the daemon's secrets.
+// clientFlags are the flags of a command that connects to a running daemon. It needs none of the
+// daemon's secrets.
 type clientFlags struct {
 	configFlag
 	DataDir string `name:"data-dir" placeholder:"DIR" help:"Find the daemon by its data_dir, without reading a configuration."`
 }
 
-// loadClient reads what the command must know to reach the daemon, and nothing else.
+// loadClient reads only the settings that are needed to connect to the daemon.
 func (f clientFlags) loadClient(ctx context.Context, std *IO) (*configs.Config, error) {
 	if f.DataDir == "" {
 		return configs.LoadClient(ctx, f.Config, std.Env)

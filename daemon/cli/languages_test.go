@@ -10,8 +10,7 @@ import (
 	"github.com/drover-run/drover/handlers/python"
 )
 
-// needNode skips a test where there is no node; where everything is to be tested
-// that is a failure.
+// needNode skips a test if node is missing, or fails it if every test is required.
 func needNode(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("node"); err != nil {

@@ -18,8 +18,8 @@ def greet(message):
     pathlib.Path(__file__).with_name(message.text()).touch()
 `
 
-// A daemon goes on where its log cannot be written: to a full disk, or to somebody who
-// is gone.
+// A daemon continues if its log cannot be written, because the disk is full or the reader has
+// gone.
 func TestALogThatNobodyTakes(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -93,9 +93,8 @@ def greet(message):
     raise ValueError(message.body.decode("utf-8", "replace"))
 `
 
-// What a message says, in its body, its attributes, its id, or through an exception, moves no
-// cursor and starts no line of its own: neither in the log for people, nor in the one for
-// programs.
+// Texts from a message, in its body, its attributes, its ID, or in an exception, cannot move the
+// cursor or start a line, neither in the text log nor in the JSON log.
 func TestAHostileMessageInTheLog(t *testing.T) {
 	t.Parallel()
 	const hostile = "\x1b[2J\x1b]0;owned\x07\u009b31m\x9b\r\u202e{\"level\":\"ERROR\"}"
@@ -121,7 +120,7 @@ func TestAHostileMessageInTheLog(t *testing.T) {
 			}
 			for _, what := range []string{"\x1b", "\x07", "\r", "\x9b"} {
 				if format == "json" && what == "\x9b" {
-					continue // JSON is UTF-8, which may have it within a character
+					continue // JSON is UTF-8, in which this byte may be part of a character
 				}
 				if strings.Contains(text, what) {
 					t.Errorf("the log has a raw %q:\n%q", what, text)
@@ -141,7 +140,7 @@ func TestAHostileMessageInTheLog(t *testing.T) {
 	}
 }
 
-// Code that does not load says what it likes, too.
+// Errors of code that does not load are made safe, too.
 func TestAHostileExceptionOnTheTerminal(t *testing.T) {
 	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "raise ValueError('\\x1b[2J' + chr(0x9b) + 'owned')\n"})

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/admin"
 )
 
-// sum adds up what a family has, where a label is one of the values.
+// sum adds up the values of a family where a label has one of the values.
 func sum(f *dto.MetricFamily, label string, values ...string) (total float64) {
 	for _, m := range f.GetMetric() {
 		fits := len(values) == 0
@@ -29,8 +29,8 @@ func sum(f *dto.MetricFamily, label string, values ...string) (total float64) {
 	return total
 }
 
-// balanced checks the ledger of one scrape, and returns what was received and what
-// of it is in flight.
+// balanced checks the ledger of one scrape, and returns how many messages were received and how
+// many of them are in flight.
 func balanced(t *testing.T, families map[string]*dto.MetricFamily) (received, inFlight float64) {
 	t.Helper()
 	received, inFlight = sum(families["drover_messages_received_total"], ""), sum(families["drover_messages_in_flight"], "")
@@ -44,8 +44,8 @@ func balanced(t *testing.T, families map[string]*dto.MetricFamily) (received, in
 	return received, inFlight
 }
 
-// The same of a parent, whose instances report when they like, and one of which is
-// killed.
+// The ledger of a parent balances, too, though its instances report at different times, and one of
+// them is killed.
 func TestLedgerOfInstances(t *testing.T) {
 	t.Parallel()
 	s := newScaled(t, 2)
@@ -77,7 +77,7 @@ func TestLedgerOfInstances(t *testing.T) {
 	s.allEnd(t, out)
 	families := scrape(t, socket)
 	if n := sum(families["drover_workers"], "state", "ready"); n < 1 {
-		t.Errorf("a parent tells of %v workers of its instances", n)
+		t.Errorf("a parent reports %v workers of its instances", n)
 	}
 	if cpu == 0 || sum(families["drover_worker_memory_bytes"], "kind", "resident") == 0 {
 		t.Errorf("its instances' workers have used %v CPU seconds, and %v", cpu, families["drover_worker_memory_bytes"])
@@ -90,7 +90,7 @@ func TestLedgerOfInstances(t *testing.T) {
 	}
 }
 
-// The gate of an app that is not there is shut.
+// The gate of an app that does not run is shut.
 func TestGateMetric(t *testing.T) {
 	dir := write(t, map[string]string{"drover.yaml": fmt.Sprintf(`
 log: {format: text}
@@ -117,7 +117,7 @@ functions:
 	}
 }
 
-// A reload replaces workers, and no counter falls by it.
+// A reload replaces workers, and no counter falls.
 func TestAReloadKeepsCounts(t *testing.T) {
 	t.Parallel()
 	app := "import os\nasync def one(message):\n    print('v1')\n    if message.attempt == 1: os._exit(3)\n"

@@ -11,10 +11,10 @@ import (
 	"google.golang.org/protobuf/encoding/protodelim"
 )
 
-// protobuf is how a Prometheus asks that wants native histograms.
+// protobuf is the header with which Prometheus requests native histograms.
 const protobuf = "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 
-// scrape asks for metrics as Protocol Buffers.
+// scrape requests the metrics as Protocol Buffers.
 func scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
 	t.Helper()
 	status, text := ask(t, address, "/metrics", protobuf)

@@ -43,8 +43,8 @@ def handle(message):
     if int(n) % 13 == 5: raise drover.Reject("as the test says")
 `
 
-// A message of a key starts when all earlier ones of the key are done or dead-lettered: after a pause,
-// when some fail, and when workers are killed.
+// A message of a key starts when all earlier ones of the key are done or dead-lettered: after a
+// pause, when some fail, and when workers are killed.
 func TestOrderWhenWorkersAreKilled(t *testing.T) {
 	t.Parallel()
 	const keys, perKey, kills = 4, 30, 2
@@ -114,11 +114,11 @@ func TestOrderWhenWorkersAreKilled(t *testing.T) {
 	}
 }
 
-// orderRecord is what a record of runs says.
+// orderRecord is the result of a record of runs.
 type orderRecord struct {
 	violations []string
 	ended      int // messages
-	worker     int // that has written last
+	worker     int // the worker that has written last
 }
 
 func readOrder(text string) (r orderRecord) {

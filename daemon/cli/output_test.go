@@ -9,7 +9,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-// What a function returns goes to outputs of all kinds.
+// The results of a function are sent to outputs of all kinds.
 func TestOutputsOfAllKinds(t *testing.T) {
 	t.Parallel()
 	bus, connection := namespace(t)

@@ -78,7 +78,7 @@ Examples:
 `
 }
 
-// Run has the daemon of a configuration read it again.
+// Run makes the daemon of a configuration read it again.
 func (c *reloadCommand) Run(ctx context.Context, std *IO) error {
 	client, err := c.newClient(ctx, std)
 	if err != nil {

@@ -22,8 +22,7 @@ func TestPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	queue.Send(triggers.Message{Body: []byte("x")})
-	// Another function's turn through the house would show a leak; here the queue
-	// itself tells that nobody has taken the message.
+	// The backlog of the queue shows that the message was not received.
 	if b, err := d.Backlog(t.Context(), "f"); err != nil || b.Ready != 1 || d.Status()[0].Received != 0 || !d.Status()[0].Paused {
 		t.Errorf("a paused function: %+v, %v, %+v", b, err, d.Status()[0])
 	}
@@ -46,7 +45,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// All instances are told, those that come later, too.
+// A pause reaches all instances, including those that start later.
 func TestPauseOfInstances(t *testing.T) {
 	t.Parallel()
 	s := newScaled(t, 2)
@@ -63,7 +62,7 @@ func TestPauseOfInstances(t *testing.T) {
 	if err := syscall.Kill(pids(t, out)[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	until(t, out, "another in its place is told", func() bool { return strings.Count(out.String(), "msg=\"paused by hand\" instance=") >= 3 })
+	until(t, out, "the pause reaches the instance that replaces it", func() bool { return strings.Count(out.String(), "msg=\"paused by hand\" instance=") >= 3 })
 	s.send(t, 20)
 	if n, _ := s.ended(t); n != 0 {
 		t.Errorf("%d messages were handled while the function was paused", n)

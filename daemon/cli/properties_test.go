@@ -15,8 +15,8 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-// A request is answered from Python: what drover send gave it arrives, and the answer has
-// what the function gave that.
+// A Python function answers a request: it receives the properties that drover send set, and its
+// answer has those that the function set.
 func TestARequestIsAnswered(t *testing.T) {
 	t.Parallel()
 	e, connection := namespace(t)
@@ -86,7 +86,7 @@ def orders(message):
 	}
 }
 
-// A file of messages keeps properties and what is repeated, and a terminal shows them.
+// A file of messages keeps properties and repeated headers, and a terminal shows them.
 func TestPropertiesInFilesAndLetters(t *testing.T) {
 	m := &triggers.Message{
 		ID: "m", Body: []byte("b"), Attributes: map[string]string{"a": "1"}, Repeated: map[string][]string{"a": {"1", "2"}}, Origin: triggers.Known{triggers.ContentType: "text/csv"},

@@ -37,7 +37,7 @@ func newReloaded(t *testing.T, config, app string) *reloaded {
 	return &reloaded{t: t, dir: dir, file: filepath.Join(dir, "drover.yaml")}
 }
 
-// write changes a file at once: others may read it just now.
+// write replaces a file in one step: others may be reading it.
 func (r *reloaded) write(name, text string) {
 	r.t.Helper()
 	path := filepath.Join(r.dir, name)
@@ -46,7 +46,7 @@ func (r *reloaded) write(name, text string) {
 	}
 }
 
-// run runs a command, which must end with a status and say some texts.
+// run runs a command. It checks the exit status, and that the output has all of the texts.
 func (r *reloaded) run(status int, command_ string, wants ...string) {
 	r.t.Helper()
 	got, out, errs := command(r.t.Context(), nil, strings.NewReader(""), append(strings.Fields(command_), "-c", r.file)...)
@@ -89,7 +89,7 @@ func TestReload(t *testing.T) {
 	out.wait(t, "v1 a")
 	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on")
 
-	// A function changes, one comes, one goes.
+	// One function changes, one is added, one is removed.
 	r.write("drover.yaml", strings.Replace(reloadConfig, "two:", "three:", 1)+"    timeout: 7s\n")
 	r.run(ExitOK, "reload", "reloaded: added three; removed two; 1 function went on")
 	r.write("drover.yaml", strings.Replace(reloadConfig, "two:", "three:", 1)+"    timeout: 8s\n")
@@ -105,7 +105,7 @@ func TestReload(t *testing.T) {
 	r.send("one", "d")
 	out.wait(t, "v2 d")
 
-	// What is wrong changes nothing, and is told.
+	// A configuration with an error changes nothing, and the error is reported.
 	good, err := os.ReadFile(r.file)
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func TestReload(t *testing.T) {
 	r.send("one", "e")
 	out.wait(t, "v2 e")
 
-	// Code that does not load is no longer ready, and what ran runs on.
+	// If code does not load, the daemon is not ready, and the earlier functions continue.
 	r.write("app/function_app.py", "def one(body): return missing +\n")
 	r.run(ExitFailed, "reload", "reload refused", "SyntaxError", "function_app.py")
 	r.run(ExitFailed, "health", "the last reload was refused because code does not load; the earlier functions keep running")
@@ -141,7 +141,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// What no worker has imported restarts nothing; what one imports counts from then on.
+// Changed files that no worker has imported restart nothing. When a worker imports one, later
+// changes of it do.
 func TestReloadOfImports(t *testing.T) {
 	t.Parallel()
 	needNode(t)
@@ -171,7 +172,7 @@ functions:
 		r.send(function, "x")
 		out.wait(t, function+" 3")
 	}
-	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on") // they have what is there
+	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on") // they have loaded the present files
 	r.write("app/late.py", "V = \n")
 	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
 	out.wait(t, "files=late.py")
@@ -183,7 +184,7 @@ functions:
 	out.wait(t, "SyntaxError")
 	r.write("app/late.py", "V = 5\n")
 	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
-	out.wait(t, "one 5") // the message is tried again
+	out.wait(t, "one 5") // the message is retried
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -229,8 +230,8 @@ func (r *reloaded) load() *configs.Config {
 	return cfg
 }
 
-// One function of ten changes, again and again under load: the other nine are not
-// the wiser, and of the tenth nothing is lost, cut short or done twice.
+// One function of ten changes repeatedly under load. The other nine are not affected, and no
+// message of the tenth is lost, interrupted or handled twice.
 func TestReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	config := func(timeout int) string {
@@ -298,8 +299,8 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 }
 
-// What is in flight in a function that changes is waited for, for the drain time;
-// then it is cut short, and runs again, uncharged, as the configuration now says.
+// The reload waits for the messages in flight of a function that changes, for the drain time. Then
+// they are interrupted, and run again with the new configuration, without using an attempt.
 func TestReloadDrainsWhatItReplaces(t *testing.T) {
 	t.Parallel()
 	config := "drain: 200ms\nfunctions:\n  f: {trigger: {nats: {}}, handler: {go: f}, concurrency: 1, timeout: %s}\n"
@@ -372,7 +373,7 @@ func TestHangUpsReload(t *testing.T) {
 	}
 	out.wait(t, "msg=reloaded")
 	r.send("one", "a")
-	out.wait(t, "level=DEBUG msg=done function=one") // as the new level says
+	out.wait(t, "level=DEBUG msg=done function=one") // as the new level requires
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +382,7 @@ func TestHangUpsReload(t *testing.T) {
 	}
 }
 
-// Instances are reloaded, and those that come later begin with what is new.
+// Instances are reloaded, and those that start later have the new configuration.
 func TestReloadOfInstances(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, fmt.Sprintf(scaledConfig, 2), "def work(body):\n    print('v1', body.decode())\n")
@@ -421,7 +422,7 @@ func TestReloadOfInstances(t *testing.T) {
 	}
 }
 
-// A daemon waits for a store that a command has for a moment.
+// A daemon waits for a store that a command has locked for a moment.
 func TestAStartWaitsForTheStore(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, reloadConfig, reloadApp)

@@ -17,8 +17,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// The daemon works with the account file of docs/nats.md as it stands: it receives,
-// retries, sends results, moves what failed to the dead letters, and lists and replays those.
+// The daemon works with the account file of docs/nats.md unchanged: it receives, retries, sends
+// results, dead-letters failed messages, and lists and replays dead letters.
 func TestTheLeastRightsAreEnough(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/nats.md")
 	if err != nil {

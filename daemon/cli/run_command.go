@@ -54,8 +54,8 @@ func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	return d.Run(ctx)
 }
 
-// onHangUp has each SIGHUP reload the configuration, until the returned function
-// is called. That of a terminal that was closed stops the daemon instead.
+// onHangUp reloads the configuration at each SIGHUP, until the returned function is called. If the
+// SIGHUP comes from a terminal that was closed, the daemon stops instead.
 func (std *IO) onHangUp(ctx context.Context, stop context.CancelFunc, d *daemon.Daemon, systemd *ownprocess.Systemd) (leave func()) {
 	if std.HangUps == nil {
 		return func() {}

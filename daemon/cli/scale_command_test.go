@@ -35,7 +35,7 @@ func TestScaleSimulate(t *testing.T) {
 		t.Errorf("the plot: %.20q, %v", plot, err)
 	}
 
-	// What was written is read again, with a policy of one's own.
+	// The traces that were written are read again, with another policy.
 	policy := filepath.Join(dir, "policy.yaml")
 	if err := os.WriteFile(policy, []byte("scale: {max_age: 1m, instances: {min: 1, max: 80}}\nmodel: {service_time: 500ms, start_up: 60s}\n"), 0o600); err != nil {
 		t.Fatal(err)

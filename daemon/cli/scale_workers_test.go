@@ -21,8 +21,8 @@ functions:
     handler: {python: {path: ./app}}
 `
 
-// Workers come with the load, and go, the last one, too, when there is none; the
-// first message after that has one started.
+// Workers start as the load grows, and stop as it falls, down to none. The next message starts one
+// again.
 func TestWorkersFollowTheLoad(t *testing.T) {
 	t.Parallel()
 	s := &scaled{dir: write(t, map[string]string{"drover.yaml": workersConfig, "app/function_app.py": scaledApp + "\nother = work\n"})}
@@ -33,7 +33,7 @@ func TestWorkersFollowTheLoad(t *testing.T) {
 	if runtime.GOMAXPROCS(0) > 1 { // more than one worker
 		out.wait(t, "msg=\"scaling workers\" app=app from=1 to=2")
 		status, text, errs := command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
-		for limit := time.Now().Add(patience); status != ExitOK && time.Now().Before(limit); { // it decides once a second
+		for limit := time.Now().Add(patience); status != ExitOK && time.Now().Before(limit); { // the scaler decides once a second
 			status, text, errs = command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
 		}
 		if status != ExitOK || !strings.Contains(text, "workers of app, decided at") || !strings.Contains(text, "work: ") || !strings.Contains(text, "other: ") {

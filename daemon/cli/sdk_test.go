@@ -12,7 +12,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-// Azure's SDKs for Python send to a function and read what it returned.
+// Azure's SDKs for Python send to a function and receive its results.
 func TestOutputsReadByPythonSDK(t *testing.T) {
 	t.Parallel()
 	bus, busConnection := namespace(t)
@@ -99,7 +99,7 @@ func TestNATSPy(t *testing.T) {
 	sdktest.Run(t, filepath.Join("testdata", "natsclient.py"), url, token)
 }
 
-// The command nats against the embedded server, in turn.
+// The command nats works with the embedded server, in both directions.
 func TestNatscli(t *testing.T) {
 	t.Parallel()
 	command := sdktest.Natscli(t)
@@ -130,7 +130,7 @@ func TestNatscli(t *testing.T) {
 			t.Errorf("nats %s: %v\n%s\nwant %q", step.args, err, out, step.want)
 		}
 		if step.args == "pub orders.b bad" {
-			log.wait(t, "message dead-lettered") // by then the stream is made
+			log.wait(t, "message dead-lettered") // by then the stream exists
 		}
 	}
 }

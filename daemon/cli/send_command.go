@@ -114,7 +114,7 @@ func (c *sendCommand) checkFlags(accepts sources.Accepts) error {
 	return nil
 }
 
-// resolve returns where the messages go.
+// resolve returns the destination of the messages.
 func (c *sendCommand) resolve(cfg *configs.Config) (to sources.Target, err error) {
 	if f, ok := cfg.Functions[c.Target]; ok {
 		of := sources.TraitsOf(f.Trigger)

@@ -22,7 +22,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-// namespace is an emulated Service Bus, and its connection string.
+// namespace runs an emulated Service Bus, and returns its connection string.
 func namespace(t *testing.T) (*emulator.Emulator, string) {
 	t.Helper()
 	e := emulator.New(emulator.Options{})
@@ -91,7 +91,7 @@ def greet(message):
 	}
 }
 
-// Sessions with their state, several subscriptions, and what functions return.
+// Sessions with their state, several subscriptions, and the results of functions.
 func TestServiceBusSessionsAndOutputs(t *testing.T) {
 	t.Parallel()
 	e, connection := namespace(t)
@@ -191,12 +191,12 @@ func TestServiceBusThatIsNotThere(t *testing.T) {
 	}
 }
 
-// A message that stops its worker each time runs again without using an attempt, but not
-// for ever. Its lock is renewed meanwhile.
+// A message that hangs its worker each time runs again without using an attempt, but only a
+// limited number of times. Its lock is renewed meanwhile.
 func TestAWorkerThatHangs(t *testing.T) {
 	t.Parallel()
 	e, connection := namespace(t)
-	if err := e.CreateQueue("hangs", emulator.QueueOptions{LockDuration: 5 * time.Second}); err != nil { // renewed at half of it, also on a busy machine
+	if err := e.CreateQueue("hangs", emulator.QueueOptions{LockDuration: 5 * time.Second}); err != nil { // renewed after half of it, also on a busy machine
 		t.Fatal(err)
 	}
 	dir := write(t, map[string]string{"secret": connection, "drover.yaml": `
@@ -233,7 +233,7 @@ def hangs(message):
 	}
 }
 
-// With cancel_on_lock_lost a function is told when its message is not its own.
+// With cancel_on_lock_lost, a function's context ends when the lock of its message is lost.
 func TestAFunctionWhoseMessageIsLost(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ cancels, sessions bool }{{true, true}, {false, true}, {true, false}, {false, false}} {
@@ -294,8 +294,8 @@ functions:
 	}
 }
 
-// A result that cannot be sent yet holds its message; one that never can is
-// the message's end.
+// A result that cannot be sent yet holds its message. If it can never be sent, the message is
+// rejected.
 func TestOutputsThatCannotBeSent(t *testing.T) {
 	t.Parallel()
 	e, connection := namespace(t)
@@ -348,7 +348,7 @@ def large(body): return bytes(int(body))
 	}
 }
 
-// The example that users begin with, as it stands.
+// The example for new users runs unchanged.
 func TestTheServiceBusExample(t *testing.T) {
 	e := emulator.New(emulator.Options{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// What keeps a daemon from starting is said, with what to do.
+// If a daemon cannot start, it reports the reason and what to do.
 func TestStartsThatFail(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

@@ -50,7 +50,7 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 		var now api.StatusReport
 		if err := client.GetJSON(ctx, api.StatusPath, &now); err != nil {
 			if drawn > 0 && ctx.Err() != nil {
-				return nil // told to stop while it asked
+				return nil // the context ended during the request
 			}
 			return err
 		}
@@ -79,8 +79,8 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 	}
 }
 
-// healthCommand is `drover health`, for those who can run a program and not ask a
-// port: the health check of a container, which has neither a shell nor curl.
+// healthCommand is `drover health`, for health checks that run a program and cannot send a request
+// to a port, as in a container without a shell and curl.
 type healthCommand struct {
 	clientFlags
 	Live bool `help:"Check only that the process responds, not that it receives messages."`

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestASignalEndsAStartAtAnyMoment stops drover while it waits for something that never
-// comes: main ends the context at a signal.
+// TestASignalEndsAStartAtAnyMoment stops drover while it waits for something that never happens:
+// Main ends the context at a signal.
 func TestASignalEndsAStartAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -49,13 +49,13 @@ func TestASignalEndsAStartAtAnyMoment(t *testing.T) {
 			case c.wait != "":
 				out.wait(t, c.wait)
 			case c.file == "silent.yaml":
-				conn, err := silent.Accept() // and says nothing
+				conn, err := silent.Accept() // and sends nothing
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer func() { _ = conn.Close() }()
 			default:
-				if _, err := os.ReadFile(dir + "/hangs.up"); err != nil { // it waits for the script
+				if _, err := os.ReadFile(dir + "/hangs.up"); err != nil { // the start waits for the script
 					t.Fatal(err)
 				}
 			}

@@ -20,7 +20,7 @@ import (
 	"github.com/drover-run/drover/triggers/storagequeue/emulator"
 )
 
-// storage is an emulated storage account, and its connection string.
+// storage runs an emulated storage account, and returns its connection string.
 func storage(t *testing.T) (*emulator.Emulator, string) {
 	t.Helper()
 	e := emulator.New(emulator.Options{})
@@ -32,7 +32,7 @@ func storage(t *testing.T) (*emulator.Emulator, string) {
 	return e, emulator.ConnectionString(l.Addr().String())
 }
 
-// queueClient is the SDK's.
+// queueClient returns a client of the SDK.
 func queueClient(t *testing.T, connection, queue string) *azqueue.QueueClient {
 	t.Helper()
 	c, err := azqueue.NewQueueClientFromConnectionString(connection, queue, nil)
@@ -42,7 +42,7 @@ func queueClient(t *testing.T, connection, queue string) *azqueue.QueueClient {
 	return c
 }
 
-// waitLen waits until a queue has so many messages.
+// waitLen waits until a queue has that many messages.
 func waitLen(t *testing.T, connection, queue string, want int64) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -57,7 +57,7 @@ func waitLen(t *testing.T, connection, queue string, want int64) {
 	}
 }
 
-// The example that users begin with, as it stands, with both servers.
+// The example for new users runs unchanged, with both servers.
 func TestTheStorageQueueExample(t *testing.T) {
 	for name, connect := range map[string]func(t *testing.T) string{
 		"emulator": func(t *testing.T) string { _, connection := storage(t); return connection },
@@ -71,7 +71,7 @@ func TestTheStorageQueueExample(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// The delays of five attempts are too long for a test.
+				// Five attempts with their delays would take too long for a test.
 				files[name] = strings.Replace(string(text), "max_attempts: 5", "max_attempts: 2", 1)
 			}
 			t.Setenv("AzureWebJobsStorage", connection)
@@ -82,7 +82,7 @@ func TestTheStorageQueueExample(t *testing.T) {
 					t.Fatalf("status %d: %s%s", status, out, errs)
 				}
 			}
-			send("--count", "3") // makes the queue
+			send("--count", "3") // creates the queue
 			log, stop := startCommand(t, "run", file)
 			send("--count", "10", "--delay", "1s", "--ttl", "1h")
 			send("--body", "")
@@ -166,7 +166,7 @@ functions:
 	}
 }
 
-// Two daemons over one data directory would each count half of the failures.
+// Two daemons over one data directory would each count only a part of the failures.
 func TestTwoDaemonsOverOneLedger(t *testing.T) {
 	t.Parallel()
 	e, connection := storage(t)
@@ -191,8 +191,8 @@ functions:
 	}
 }
 
-// Results that a storage queue does not take end their message; one that it does
-// not take yet holds it. Nothing is sent twice because of another.
+// A result that a storage queue can never accept rejects its message. One that the queue does not
+// accept yet holds it. No result is sent twice because of another.
 func TestOutputsToStorageQueues(t *testing.T) {
 	t.Parallel()
 	e, connection := storage(t)
@@ -248,7 +248,7 @@ def texts(body): return b"\x00" if body == b"bytes" else b"x" * 65537 if body ==
 	}
 }
 
-// An account by its name, with a managed identity and roots of its own, over TLS:
+// An account by its name, with a managed identity and root certificates of its own, over TLS:
 // Azurite checks the claims of the token.
 func TestAStorageAccountByIdentity(t *testing.T) {
 	clients := managedIdentity(t)

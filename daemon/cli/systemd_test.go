@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// What systemd would be told: ready, alive, stopping; and that workers are not told
-// of it.
+// The notifications of systemd are ready, alive and stopping. Workers do not inherit its
+// variables.
 func TestSystemdIsTold(t *testing.T) {
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "import os\nprint('told:', [k for k in os.environ if k.startswith(('NOTIFY', 'WATCHDOG'))], flush=True)\ndef greet(body): pass\n"})
 	path := filepath.Join(t.TempDir(), "notify")
@@ -42,7 +42,7 @@ func TestSystemdIsTold(t *testing.T) {
 	hear("WATCHDOG=1\nSTATUS=running: received 0, done 0, failed 0, in flight 0")
 	hear("WATCHDOG=1")
 	if !strings.Contains(out.String(), "told: []") {
-		t.Errorf("the worker was told of systemd:\n%s", out)
+		t.Errorf("the worker has variables of systemd:\n%s", out)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 
 func (c *tailCommand) printLine(out io.Writer, line daemon.LogLine) {
 	if c.JSON {
-		if text, err := json.Marshal(line); err == nil { // it was read as JSON
+		if text, err := json.Marshal(line); err == nil { // it was decoded from JSON
 			_, _ = fmt.Fprintln(out, string(messagefile.Escaped(text)))
 		}
 		return
@@ -72,7 +72,7 @@ func (c *tailCommand) printLine(out io.Writer, line daemon.LogLine) {
 	_, _ = fmt.Fprint(out, lineText(line))
 }
 
-// lineText is a line for people. What is long, such as a traceback, is below it.
+// lineText returns a line for people. Long values, such as a traceback, are below it.
 func lineText(line daemon.LogLine) string {
 	var b, below strings.Builder
 	fmt.Fprintf(&b, "%s %-5s ", line.Time.Local().Format("15:04:05.000"), line.Level)

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// heldApp says what it begins, and is at it until a file is there.
+// heldApp prints the message when it begins, and waits until a file exists.
 const heldApp = `
 import os, time
 DIR = os.path.dirname(os.path.abspath(__file__))
@@ -22,8 +22,8 @@ def work(message):
     print("ended", message.text(), flush=True)
 `
 
-// What is in flight in one of several instances is explained by that one, and the lines
-// of all are followed, each once: also of one that takes another's place.
+// A message in flight is explained by the instance that handles it. tail follows the lines of all
+// instances, each line once, also of an instance that replaces another.
 func TestExplainAndTailInstances(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, strings.Replace(fmt.Sprintf(scaledConfig, 2), "max: 3", "max: 2", 1), heldApp)
@@ -38,8 +38,8 @@ func TestExplainAndTailInstances(t *testing.T) {
 	go func() {
 		left <- Command(following, []string{"tail", "work", "-c", r.file}, &IO{Out: tail, Err: tail, Env: os.LookupEnv, Environ: os.Environ})
 	}()
-	tail.wait(t, "begun a") // from before
-	r.send("work", "b")     // for the other one: each has one slot
+	tail.wait(t, "begun a") // logged before
+	r.send("work", "b")     // for the other instance: each has one slot
 	tail.wait(t, "begun b")
 
 	instances := make(map[string]string) // by message
@@ -68,7 +68,7 @@ func TestExplainAndTailInstances(t *testing.T) {
 	r.run(ExitOK, "explain work:3", "message work:3 of function work: ready", "behind 0 others")
 	r.run(ExitOK, "explain work:99", "message work:99: unknown")
 
-	// One is killed. Another takes its number, and gets what it had.
+	// One is killed. The next one has its number, and receives its message.
 	if err := syscall.Kill(pids(t, out)[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestExplainAndTailInstances(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		tail.wait(t, "ended "+name)
 	}
-	// From both instances, in the order of their times.
+	// Lines of both instances, in the order of their times.
 	status, text, errs := command(t.Context(), nil, nil, "tail", "work", "-c", r.file, "--once", "--last", "3")
 	if lines := strings.Split(strings.TrimSpace(text), "\n"); status != ExitOK || len(lines) != 3 || lines[0] > lines[1] || lines[1] > lines[2] {
 		t.Errorf("status %d, the last 3 lines are\n%s%s", status, text, errs)

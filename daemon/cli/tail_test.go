@@ -11,7 +11,7 @@ import (
 	"github.com/drover-run/drover/daemon"
 )
 
-// What a function says does nothing to a terminal, nor looks like another line.
+// The text of a function cannot control a terminal, and cannot be taken for another line.
 func TestHostileLinesAreTamed(t *testing.T) {
 	hostile := "a\x1b[2J\u009b\x07\r\n12:00:00.000 INFO  forged\n"
 	line := daemon.LogLine{Text: hostile, Attrs: map[string]any{"message": hostile, "detail": "x\n\x1b[2Jy\nz", "k\x1b": 1, "rtl": "\u202etxt"}}

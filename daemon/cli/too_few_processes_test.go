@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestTooFewProcesses starts the daemon where its user may have 40 processes and threads: Go would
-// end it, or its reaper, with a crash, so it refuses to start and names the limit.
+// TestTooFewProcesses starts the daemon as a user with a limit of 40 processes and threads. Go
+// would end it, or its reaper, with a crash, so it refuses to start and names the limit.
 func TestTooFewProcesses(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the processes of a user are counted on Linux alone")
@@ -36,7 +36,7 @@ func TestTooFewProcesses(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, prlimit, "--nproc=40", path, "run", filepath.Join(dir, "drover.yaml"))
-	if os.Geteuid() == 0 { // whom the limit does not hold for
+	if os.Geteuid() == 0 { // the limit does not apply to root
 		const nobody = 65534
 		for _, own := range []string{filepath.Dir(dir), dir, filepath.Join(dir, "app"), filepath.Join(dir, "drover.yaml"), filepath.Dir(path)} {
 			if err := os.Chmod(own, 0o755); err != nil {

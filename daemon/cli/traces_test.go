@@ -23,7 +23,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// What senders in these tests are in.
+// The trace context of the senders in these tests.
 const (
 	traceID    = "0af7651916cd43dd8448eb211c80319c"
 	parentSpan = "b7ad6b7169203331"
@@ -31,7 +31,7 @@ const (
 	unsampled  = "00-" + traceID + "-" + parentSpan + "-00"
 )
 
-// traced runs a daemon that sends its traces, and returns what it logs and an end.
+// traced runs a daemon that sends its traces, and returns its log and a function that stops it.
 func traced(t *testing.T, file string, funcs handlers.Funcs, env ...string) (out *printed, stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -67,7 +67,7 @@ func sendIn(t *testing.T, file, function string, args ...string) {
 	}
 }
 
-// has holds a span to attributes.
+// has checks the kind and the attributes of a span.
 func (s span) has(t *testing.T, kind tracepb.Span_SpanKind, want map[string]any) {
 	t.Helper()
 	if s.kind != kind {
@@ -110,8 +110,8 @@ functions:
     handler: {exec: {command: [sh, -c, "echo $$TRACEPARENT $$TRACESTATE > seen.new && mv seen.new seen"]}}
 `
 
-// A message's way through four functions, of each kind of handler, is one trace:
-// what each function is given is the context of its own span.
+// The path of a message through four functions, with each kind of handler, is one trace: each
+// function receives the context of its own span.
 func TestTraces(t *testing.T) {
 	t.Parallel()
 	c := collect(t, nil)
@@ -220,8 +220,8 @@ def second(message, context):
 	}
 }
 
-// Failures, with what a source of another kind has to say, and a message without a
-// trace, whose receipt is the root of one.
+// Failures have the attributes of another kind of source. The receive span of a message without a
+// trace is a root span.
 func TestTracesOfFailures(t *testing.T) {
 	t.Parallel()
 	_, bus := namespace(t)
@@ -282,7 +282,7 @@ def orders(body, context): raise ValueError("no luck with " + (context.tracepare
 	}
 }
 
-// What nobody asked for is sent nowhere.
+// Without a configured endpoint, no traces are sent.
 func TestNoTraces(t *testing.T) {
 	for name, config := range map[string]string{"by default": "", "off": "traces: {endpoint: off}\n"} {
 		t.Run(name, func(t *testing.T) {
@@ -308,7 +308,7 @@ func TestNoTraces(t *testing.T) {
 	}
 }
 
-// A collector that hangs costs spans, and no message anything.
+// A collector that hangs costs spans, but delays no message.
 func TestACollectorThatHangs(t *testing.T) {
 	t.Parallel()
 	const messages = telemetry.MaxSpans / 2 // of three spans each
@@ -347,8 +347,8 @@ func TestACollectorThatHangs(t *testing.T) {
 	}
 }
 
-// A collector that refuses is told once, without a secret; one that is not there for
-// a moment loses nothing.
+// A collector that refuses spans is logged once, without the secret. If it is unreachable for a
+// moment, no span is lost.
 func TestACollectorThatComesBack(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -381,7 +381,7 @@ func TestACollectorThatComesBack(t *testing.T) {
 	}
 }
 
-// In a Python app that uses OpenTelemetry the message's trace is the current one.
+// In a Python app that uses OpenTelemetry, the current span is that of the message.
 func TestTracesInPythonWithOpenTelemetry(t *testing.T) {
 	t.Parallel()
 	if err := exec.Command("python3", "-c", "import opentelemetry.trace").Run(); err != nil {

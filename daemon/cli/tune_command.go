@@ -66,7 +66,7 @@ const (
 	writeBest     writeFlag = "best"
 )
 
-// IsBool has --write take no word that follows it.
+// IsBool makes --write take no following word as its value.
 func (*writeFlag) IsBool() bool { return true }
 
 // Decode implements kong.MapperValue.
@@ -141,7 +141,7 @@ func (std *IO) appOptions(cfg *configs.Config) apps.Options {
 	return apps.Options{Config: cfg, Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Log: slog.New(slog.DiscardHandler)}
 }
 
-// check finds what is wrong with the flags.
+// check returns what is wrong with the flags.
 func (c *tuneCommand) check() error {
 	if c.For < time.Second {
 		return exit.UsageError("--for must be 1s at least")
@@ -156,7 +156,7 @@ func (c *tuneCommand) check() error {
 			}
 		}
 	}
-	if c.HTML != "" { // before minutes have gone
+	if c.HTML != "" { // checked now, before minutes of measuring
 		if info, err := os.Stat(filepath.Dir(c.HTML)); err != nil || !info.IsDir() {
 			return exit.UsageError(fmt.Sprintf("--html %s: there is no directory %s", c.HTML, filepath.Dir(c.HTML)))
 		}
@@ -171,7 +171,7 @@ func messagesText(n int) string {
 	return fmt.Sprintf("%d messages", n)
 }
 
-// confirm asks whether the function may run.
+// confirm asks the user whether the function may run.
 func (c *tuneCommand) confirm(ctx context.Context, std *IO, messages int) error {
 	if c.Yes {
 		return nil
@@ -183,7 +183,7 @@ func (c *tuneCommand) confirm(ctx context.Context, std *IO, messages int) error 
 	fmt.Fprintf(std.Err, "%s\nRun it? [y/N] ", warning)
 	answer := make(chan string, 1)
 	go func() {
-		line, _ := bufio.NewReader(std.In).ReadString('\n') // an error is no yes
+		line, _ := bufio.NewReader(std.In).ReadString('\n') // an error counts as no
 		answer <- line
 	}()
 	select {
@@ -196,7 +196,7 @@ func (c *tuneCommand) confirm(ctx context.Context, std *IO, messages int) error 
 	return errors.New("nothing was run")
 }
 
-// tell prints the report, and writes what is to be written.
+// tell prints the report, and writes what the flags request.
 func (c *tuneCommand) tell(std *IO, r *tune.Report, app string) error {
 	out := std.Out
 	if c.JSON {
@@ -218,7 +218,8 @@ func (c *tuneCommand) tell(std *IO, r *tune.Report, app string) error {
 	return errors.Join(errs...)
 }
 
-// safe is a writer for a terminal: what names and messages say is not obeyed.
+// safe is a writer for a terminal: it replaces control characters, which names and messages may
+// contain.
 type safe struct{ to io.Writer }
 
 func (s safe) Write(p []byte) (int, error) {
@@ -244,7 +245,7 @@ func (c *tuneCommand) page(std *IO, r *tune.Report) error {
 	return err
 }
 
-// keep writes the numbers into the configuration, or says how they get there.
+// keep writes the settings into the configuration, or prints how to set them.
 func (c *tuneCommand) keep(std *IO, out io.Writer, r *tune.Report, app string) error {
 	if r.Best == nil {
 		return nil

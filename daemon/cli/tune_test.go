@@ -68,8 +68,8 @@ functions: # all of them
   node: {trigger: {nats: {connection: own}}, handler: {node: {path: ./node}}}
 `
 
-// tuneDir is a directory with a configuration and messages. Its tests wait for the clock rather
-// than for the processors, so that they run beside each other.
+// tuneDir creates a directory with a configuration and messages. Its tests wait for the clock more
+// than for the CPU, so they can run in parallel.
 func tuneDir(t *testing.T) (dir string) {
 	t.Helper()
 	t.Parallel()
@@ -80,7 +80,7 @@ func tuneDir(t *testing.T) (dir string) {
 	})
 }
 
-// tuneArgs is a command line of tune; DIR is the directory.
+// tuneArgs splits a command line of tune; DIR stands for the directory.
 func tuneArgs(dir, line string) []string {
 	if !strings.Contains(line, " -c ") {
 		line += " -c DIR/drover.yaml"
@@ -109,7 +109,7 @@ func tuneReport(t *testing.T, dir, line string, seconds int) (r tune.Report, err
 	}
 }
 
-// of is the cell with the settings.
+// of returns the cell with the settings.
 func of(t *testing.T, r tune.Report, s tune.Settings) tune.Cell {
 	t.Helper()
 	for _, c := range r.Cells {
@@ -121,7 +121,7 @@ func of(t *testing.T, r tune.Report, s tune.Settings) tune.Cell {
 	return tune.Cell{}
 }
 
-// mostAtOnce is how many calls of rest or rest_async ran at once.
+// mostAtOnce returns how many calls of rest or rest_async ran at once, at most.
 func mostAtOnce(t *testing.T, dir string) (most int) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, "app", "most"))
@@ -172,11 +172,11 @@ func TestTuneAsync(t *testing.T) {
 	}
 }
 
-// The grid is the tool's own choice; the numbers are written, and nothing else changes.
+// The tool chooses the grid; the settings are written, and nothing else in the file changes.
 func TestTuneWrites(t *testing.T) {
 	dir := tuneDir(t)
 	file := filepath.Join(dir, "drover.yaml")
-	if err := os.Chmod(file, 0o644); err != nil { // another mode than a temporary file's
+	if err := os.Chmod(file, 0o644); err != nil { // another mode than that of a temporary file
 		t.Fatal(err)
 	}
 	status, out, errs := command(t.Context(), nil, nil, tuneArgs(dir, "work --messages DIR/m.jsonl --for 30s --yes --write")...)
@@ -212,7 +212,7 @@ func TestTuneWrites(t *testing.T) {
 	}
 }
 
-// One message in two fails: it is said, and marked.
+// One message in two fails: it is reported, and the cell is marked.
 func TestTuneWithSomeFailures(t *testing.T) {
 	dir := tuneDir(t)
 	r, errs := tuneReport(t, dir, "some --messages DIR/m.jsonl --processes 1 --threads 1", 15)
@@ -222,7 +222,7 @@ func TestTuneWithSomeFailures(t *testing.T) {
 	}
 }
 
-// allGone reports whether none of the processes is there any more.
+// allGone reports whether all processes have ended.
 func allGone(t *testing.T, pids []string) bool {
 	t.Helper()
 	for _, text := range pids {
@@ -237,8 +237,8 @@ func allGone(t *testing.T, pids []string) bool {
 	return true
 }
 
-// Stopped half way it reports what it has; its processes are gone, and the file is as it was. Outputs
-// are off: to send a result would have taken the embedded server.
+// If tune is stopped half way, it reports what it has measured. Its processes have ended, and the
+// file is unchanged. Outputs are off: sending a result would have needed the embedded server.
 func TestTuneStopped(t *testing.T) {
 	dir := tuneDir(t)
 	file := filepath.Join(dir, "drover.yaml")
@@ -260,7 +260,8 @@ func TestTuneStopped(t *testing.T) {
 	}
 }
 
-// Stopped when a part is measured it still names the best of that, and says what to write where.
+// If tune is stopped after a part was measured, it names the best of that part, and prints what to
+// write where.
 func TestTuneStoppedWithSomethingToTell(t *testing.T) {
 	dir := tuneDir(t)
 	file := filepath.Join(dir, "drover.yaml")
@@ -318,7 +319,7 @@ func TestTuneThatCannotBe(t *testing.T) {
 	}
 }
 
-// On a terminal it asks.
+// On a terminal the command asks for confirmation.
 func TestTuneAsks(t *testing.T) {
 	dir := tuneDir(t)
 	for answer, want := range map[string]string{"n\n": "nothing was run", "\n": "nothing was run", "": "nothing was run", "y\n": "first look", "YES\n": "first look"} {

@@ -22,7 +22,7 @@ import threading, time
 def work(body): time.sleep(0.02)
 `
 
-// statusOf asks a daemon that runs, until it is as wanted.
+// statusOf requests the status of a running daemon until it is as wanted.
 func statusOf(t *testing.T, file string, wanted func(daemon.StatusReport) bool) daemon.StatusReport {
 	t.Helper()
 	limit := time.After(patience)
@@ -49,8 +49,8 @@ func sendMany(t *testing.T, file, function string, n int) {
 	}
 }
 
-// TestSettingsFindThemselves holds that functions that wait are given threads, that
-// this is told, and that the next daemon begins with what was learned.
+// TestSettingsFindThemselves checks that functions that wait get threads, that the status and the
+// log report it, and that the next daemon starts with what was learned.
 func TestSettingsFindThemselves(t *testing.T) {
 	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": `
@@ -74,7 +74,7 @@ functions:
 		t.Errorf("drover status:\n%s", text)
 	}
 	out.wait(t, `msg="settings changed" app=app`)
-	// What was learned is written when the daemon ends; nothing is in the way of its end.
+	// What was learned is written when the daemon ends; wait until it can end without a delay.
 	statusOf(t, file, func(r daemon.StatusReport) bool {
 		return r.Functions[0].InFlight == 0 || r.Apps[0].Phase == autotune.PhaseHold
 	})
@@ -85,7 +85,7 @@ functions:
 	if err != nil || !strings.Contains(string(text), `"kind": "blocking"`) {
 		t.Fatalf("%s, %v", text, err)
 	}
-	// The next one knows the kind before it has measured anything.
+	// The next daemon reports the kind before it has measured anything.
 	out, stop = startCommand(t, "run", file)
 	out.wait(t, "msg=running")
 	r = statusOf(t, file, func(r daemon.StatusReport) bool { return len(r.Apps) == 1 })
@@ -97,8 +97,8 @@ functions:
 	}
 }
 
-// TestGivenNumbersHold holds that numbers from the file and from Azure's variables stay,
-// and that what would be better is said.
+// TestGivenNumbersHold checks that numbers from the file and from Azure's variables are not
+// changed, and that better ones are advised.
 func TestGivenNumbersHold(t *testing.T) {
 	dir := write(t, map[string]string{"drover.yaml": `
 log: {format: text}
@@ -113,7 +113,7 @@ functions:
 	out.wait(t, "msg=running")
 	sendMany(t, file, "work", 10_000)
 	r := statusOf(t, file, func(r daemon.StatusReport) bool {
-		return slices.ContainsFunc(r.Advice, func(a string) bool { return strings.Contains(a, "threads") }) // there may be other advice before
+		return slices.ContainsFunc(r.Advice, func(a string) bool { return strings.Contains(a, "threads") }) // other advice may come first
 	})
 	if a := r.Apps[0]; a.Processes != 1 || a.Threads != 2 || fmt.Sprint(a.Auto) != "[coroutines]" {
 		t.Errorf("%+v", a)
@@ -126,7 +126,7 @@ functions:
 	}
 }
 
-// TestLessonsThatCannotBeRead holds that a broken file costs nothing but what it held.
+// TestLessonsThatCannotBeRead checks that a broken file loses only its own contents.
 func TestLessonsThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	dir := write(t, map[string]string{

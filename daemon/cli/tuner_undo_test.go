@@ -37,10 +37,9 @@ def fetched(body):
     asyncio.get_event_loop().run_until_complete(asyncio.sleep(0.005))
 `
 
-// TestThreadsThatBreakCodeAreUndone holds that code which works in one thread only loses
-// no message and no attempt by threads that nobody asked for, that the log, the status and
-// explain name the error and the way out, and that this outlives a restart, until the
-// code is other code.
+// TestThreadsThatBreakCodeAreUndone checks code that works in one thread only: it loses no message
+// and no attempt by threads that drover adds. The log, the status and explain report the error and
+// the remedy, and this survives a restart, until the code changes.
 func TestThreadsThatBreakCodeAreUndone(t *testing.T) {
 	t.Parallel()
 	for _, function := range []string{"store", "alarmed", "fetched", "crashes"} {
@@ -58,7 +57,7 @@ functions:
 			out, stop := startCommand(t, "run", file)
 			out.wait(t, "msg=running")
 			sent := 0
-			more := func(r daemon.StatusReport) { // there is always more to do, until it has been seen
+			more := func(r daemon.StatusReport) { // more messages until the status reports it
 				if b := r.Functions[0].Backlog; b != nil && *b < 50 {
 					sendMany(t, file, function, 200)
 					sent += 200
@@ -93,7 +92,7 @@ functions:
 			}
 
 			if function != "store" {
-				return // the rest is the same for all
+				return // the rest is the same for all cases
 			}
 			out, stop = startCommand(t, "run", file)
 			out.wait(t, "msg=running")
@@ -121,8 +120,8 @@ functions:
 	}
 }
 
-// TestIsolationThatBreaksCodeIsUndone holds that a function which blocks the event loop,
-// and works on no other, is moved back to it, and that nothing is charged meanwhile.
+// TestIsolationThatBreaksCodeIsUndone checks that a function which blocks the event loop, and
+// works on no other, is moved back to it, and that no attempt is used meanwhile.
 func TestIsolationThatBreaksCodeIsUndone(t *testing.T) {
 	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": `

@@ -89,16 +89,16 @@ func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 	return nil
 }
 
-// printResult prints a result, and all that is known of a failure.
+// printResult prints a result, and all details of a failure.
 func (c *workerTestCommand) printResult(std *IO, r conformance.Result) {
 	if c.JSON {
-		_ = json.NewEncoder(std.Out).Encode(r) // as with all that is printed
+		_ = json.NewEncoder(std.Out).Encode(r) // errors of writing to stdout are ignored, as elsewhere
 	} else {
 		fmt.Fprintln(std.Out, term.Printable(r.String()))
 	}
 }
 
-// target is what is to be tested; dir is empty, and for the test app.
+// target returns what to test. dir is an empty directory, for the test app.
 func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (out conformance.Target, err error) {
 	out = conformance.Target{Command: c.Command, Env: std.Environ(), App: c.App, Module: c.Module, Modes: c.Modes}
 	if c.App != "" {

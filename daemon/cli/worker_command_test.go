@@ -24,7 +24,7 @@ func TestWorkerTest(t *testing.T) {
 	}
 }
 
-// What it writes is what a type checker and a test of an app need.
+// The command writes what a type checker and a test of an app need.
 func TestWorkerTypings(t *testing.T) {
 	dir := write(t, map[string]string{
 		"typings/drover/__init__.py": "an older one", "typings/drover/py.typed": "",

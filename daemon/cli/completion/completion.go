@@ -1,5 +1,5 @@
-// Package completion has the completion scripts of the shells, and finds what they complete. It
-// knows the commands by their kong.Node. The commands call it, from one goroutine.
+// Package completion has the completion scripts of the shells, and finds the candidates. It reads
+// the commands from their kong.Node. The commands call it, from one goroutine.
 package completion
 
 import (
@@ -50,9 +50,9 @@ type commandLine struct {
 	lost   bool // no command has this name
 }
 
-// FindCandidates returns what the last word may become, each with a tab and its description;
-// :files, :yaml and :dirs make the shell find those. It reads names from the configuration
-// file, unless the words name another.
+// FindCandidates returns the candidates for the last word, each with a tab and its description;
+// :files, :yaml and :dirs make the shell find those. It reads names from the configuration file,
+// unless the words name another.
 func FindCandidates(root *kong.Node, words []string, file string) (found []string) {
 	at := commandLine{node: root, values: map[string]string{"config": file}}
 	last := len(words) - 1
@@ -121,7 +121,7 @@ func (c *commandLine) findFlag(word string) *kong.Flag {
 	return nil
 }
 
-// candidatesFor returns what may be in the place of a word, with their descriptions.
+// candidatesFor returns the candidates for a word, with their descriptions.
 func (c *commandLine) candidatesFor(word string) (out []string) {
 	if c.flag != nil {
 		return c.valuesOf(c.flag.Value, false)
@@ -220,8 +220,8 @@ func readNames(file string) (out declaredNames) {
 	return declaredNames{plainNames(cfg.Functions), plainNames(cfg.Connections)}
 }
 
-// plainNames returns the names that a shell reads as one plain word. Others, which the file of
-// somebody else may have, are never put on a command line.
+// plainNames returns the names that a shell reads as one plain word. Other names, which a file
+// from elsewhere may contain, are never put on a command line.
 func plainNames(named map[string]any) []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(named)), func(name string) bool { return !programName.MatchString(name) })
 }

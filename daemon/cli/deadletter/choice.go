@@ -31,8 +31,8 @@ type Selection struct {
 	pace     *rate.Limiter
 }
 
-// Check checks the flags for the dead letters of a function. verb is for the message, such as
-// "replays". The error is a exit.UsageError.
+// Check checks the flags for the dead letters of a function. verb is for the error message, such
+// as "replays". The error is an exit.UsageError.
 func (c *Choice) Check(function, verb string) (*Selection, error) {
 	c.ID, c.IDs = append(c.ID, c.IDs...), nil
 	switch {
@@ -65,7 +65,7 @@ func parseRate(text string) (*rate.Limiter, error) {
 	if m == nil || m[1] == "0" {
 		return nil, exit.UsageError(fmt.Sprintf("--rate is %q; write it as 100/s, 30/m or 10/h", text))
 	}
-	n, _ := strconv.Atoi(m[1]) // it is digits
+	n, _ := strconv.Atoi(m[1]) // only digits
 	in := map[string]time.Duration{"": time.Second, "s": time.Second, "m": time.Minute, "h": time.Hour}[m[2]]
 	return rate.NewLimiter(rate.Limit(float64(n)/in.Seconds()), 1), nil
 }

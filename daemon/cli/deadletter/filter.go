@@ -30,8 +30,8 @@ func (f *Filter) IsGiven() bool {
 	return f.Reason != "" || f.After != "" || f.Before != "" || len(f.Attribute) > 0 || len(f.ID) > 0
 }
 
-// NewMatch returns a function that reports whether a dead letter of a function is selected.
-// Ages are relative to now. The error is a exit.UsageError.
+// NewMatch returns a function that reports whether a dead letter of a function is selected. Ages
+// are relative to now. The error is an exit.UsageError.
 func (f *Filter) NewMatch(function string, now time.Time) (func(*triggers.DeadLetter) bool, error) {
 	after, err := parseWhen("--after", f.After, now)
 	if err != nil {
@@ -72,7 +72,7 @@ func parseWhen(flag, text string, now time.Time) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	if m := days.FindStringSubmatch(text); m != nil {
-		n, _ := strconv.Atoi(m[1]) // it is digits
+		n, _ := strconv.Atoi(m[1]) // only digits
 		return now.AddDate(0, 0, -n), nil
 	}
 	if age, err := time.ParseDuration(text); err == nil && age >= 0 {

@@ -37,10 +37,10 @@ const (
 	dataDirMode = 0o700 // of a data directory that is created here
 )
 
-// journalSkew is how far the clocks of this machine and of the source may differ.
+// journalSkew is the maximum difference between the clocks of this machine and of the source.
 const journalSkew = time.Minute
 
-// errReplaying reports that another command has the lock of the journal.
+// errReplaying reports that another command holds the lock of the journal.
 var errReplaying = errors.New("another command replays or purges the dead letters of this function; wait until it ends, or stop it")
 
 // openJournal opens the journal of a function, or creates it, and locks it.
@@ -87,7 +87,7 @@ func (j *journal) readLines() error {
 			delete(j.tried, words[1])
 		}
 	}
-	return os.Truncate(j.path, int64(whole)) // the next line must begin anew
+	return os.Truncate(j.path, int64(whole)) // the next line must start on a new line
 }
 
 // beginLetter records that a letter is about to be sent. It returns when that was recorded

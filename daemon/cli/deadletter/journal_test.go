@@ -32,7 +32,7 @@ func TestJournal(t *testing.T) {
 	if err := errors.Join(j.endLetter("2"), j.endLetter("unknown"), j.closeFile()); err != nil {
 		t.Fatal(err)
 	}
-	// It is killed in the middle of a line.
+	// The process is killed in the middle of a line.
 	path := filepath.Join(dir, "replays", "a%2Fb")
 	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

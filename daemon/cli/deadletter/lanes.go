@@ -8,7 +8,7 @@ type lanes struct {
 	all sync.WaitGroup
 
 	mu   sync.Mutex
-	busy map[string][]func() // those that wait behind the one that runs
+	busy map[string][]func() // the functions that wait behind the running one
 }
 
 // startIn calls f on another goroutine, after those of the same key. It does not wait.

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// What waits holds up those behind it of its key, and no others.
+// A function that waits delays the later ones of its key, and no others.
 func TestLanes(t *testing.T) {
 	var l lanes
 	var mu sync.Mutex
@@ -17,7 +17,7 @@ func TestLanes(t *testing.T) {
 		key := fmt.Sprint(i % 4)
 		l.startIn(key, func() {
 			if i == 0 {
-				<-release // the first key waits; the others go on
+				<-release // the first key waits; the others continue
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -9,7 +9,7 @@ import (
 const (
 	// FullPage is how many dead letters are read at once.
 	FullPage = 256
-	// PeekPage is how many every source returns without a change to it.
+	// PeekPage is how many letters every source returns without changing its state.
 	PeekPage = 32
 )
 

@@ -30,8 +30,8 @@ const (
 type run struct {
 	job        *Job
 	verb, done string // "replay", "replayed"
-	// orderKey returns what a letter's order is within: it is started when those before it with
-	// the same key have ended. Nil is no order.
+	// orderKey returns what a letter's order is within: a letter is started when those before it
+	// with the same key have ended. If orderKey is nil, there is no order.
 	orderKey func(*triggers.DeadLetter) string
 	process  func(context.Context, triggers.DeadLetter) error
 
@@ -163,7 +163,7 @@ func (r *run) pageSize() int {
 	return min(page, FullPage)
 }
 
-// mustStop reports whether the other letters would fail, too.
+// mustStop reports whether the remaining letters would fail, too.
 func (r *run) mustStop() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

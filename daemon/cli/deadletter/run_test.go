@@ -11,7 +11,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// fewDead has dead letters that cannot be replayed.
+// fewDead is a source of dead letters that cannot be replayed.
 type fewDead struct {
 	triggers.DeadLetters
 	n int
@@ -69,7 +69,7 @@ func failsFor(id string, err error) func(string) error {
 	}
 }
 
-// A letter that cannot be replayed holds up those behind it of its session, and no others.
+// A letter that cannot be replayed blocks the later ones of its session, and no others.
 func TestALetterThatIsLeft(t *testing.T) {
 	bus := func(letter *triggers.DeadLetter) string { return letter.Message.OrderingKey }
 	r := &run{orderKey: bus, addOne: func() {}, job: &Job{Err: io.Discard}}

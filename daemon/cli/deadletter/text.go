@@ -16,12 +16,12 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file prints dead letters, without the control characters that they may have.
+// This file prints dead letters, without the control characters that they may contain.
 
 const (
 	// maxReasonShown is how much of a reason a table has, in characters.
 	maxReasonShown = 80
-	// maxHexShown is how much of a body that is no text is printed, in bytes.
+	// maxHexShown is how much of a body that is not text is printed, in bytes.
 	maxHexShown = 1 << 10
 )
 

@@ -9,7 +9,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// hostile is what a terminal would obey.
+// hostile has characters that control a terminal.
 const hostile = "\x1b[2Jred\u009b31m\nline"
 
 func TestTexts(t *testing.T) {

@@ -1,6 +1,6 @@
-// Package demo is what `drover demo` runs: three functions under load over an embedded
-// server, or, with RunScale, a wave of messages that workers and instances follow. A run
-// prints its progress and a last line with the counts of messages, lost ones among them.
+// Package demo implements `drover demo`: it runs three functions under load over an embedded
+// server, or, with RunScale, a wave of messages with workers and instances that follow it. A run
+// prints its progress and a last line with the counts of messages, including lost ones.
 package demo
 
 import (
@@ -20,21 +20,21 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// settleLimit bounds the wait for the last messages. What a killed demo had
-// in flight comes back after ackWait, and is handled in seconds.
+// settleLimit bounds the wait for the last messages. The messages in flight of a killed demo are
+// redelivered after ackWait, and are handled in seconds.
 const settleLimit = time.Minute
 
-// Options are what a demo runs with.
+// Options are the options of a demo.
 type Options struct {
 	Dir      string        // an existing directory, for the messages and the app
 	For      time.Duration // send for this long
-	Messages int           // for Run: send so many instead, if not 0
+	Messages int           // for Run: if not 0, send this number instead
 
 	Out  io.Writer
-	Live bool // Out is a terminal, on which a table may be drawn over itself
+	Live bool // Out is a terminal, on which a table may be redrawn
 
 	Env     configs.Env
-	Environ func() []string // what worker processes get
+	Environ func() []string // the environment of worker processes
 	NewLog  func(configs.Log) *slog.Logger
 	Daemon  []daemon.Option // for RunScale: those of a daemon that may start instances
 }
@@ -43,7 +43,7 @@ func (o *Options) printLine(format string, args ...any) {
 	_, _ = io.WriteString(o.Out, fmt.Sprintf(format, args...)+"\n")
 }
 
-// run is a demo under way.
+// run is a running demo.
 type run struct {
 	Options
 	daemon *daemon.Daemon
@@ -53,9 +53,9 @@ type run struct {
 	started time.Time
 }
 
-// Run sends messages to the three functions and shows how they do. It reports whether every
-// message was settled: it waits at most a minute for the last ones. The end of ctx ends only
-// the sending.
+// Run sends messages to the three functions and shows their progress. It reports whether every
+// message was settled: it waits at most a minute for the last ones. The end of ctx ends only the
+// sending.
 func Run(ctx context.Context, o Options) (all bool, err error) {
 	log := o.NewLog(configs.Log{Level: "warn", Format: "auto"})
 	appDir := filepath.Join(o.Dir, "app")
@@ -101,7 +101,7 @@ func Run(ctx context.Context, o Options) (all bool, err error) {
 	return r.printTotals(all), nil
 }
 
-// countLeft finds what an earlier demo did not finish.
+// countLeft counts the messages that an earlier demo did not finish.
 func (r *run) countLeft(ctx context.Context) error {
 	var left int64
 	for _, f := range functions {
@@ -118,8 +118,7 @@ func (r *run) countLeft(ctx context.Context) error {
 	return nil
 }
 
-// inStream counts the messages that are not settled: a function's stream keeps
-// each until then.
+// inStream counts the messages that are not settled: a function's stream keeps each until then.
 func (r *run) inStream(ctx context.Context, name string) (int64, error) {
 	return r.server.CountMessages(ctx, name)
 }
@@ -135,8 +134,8 @@ func (r *run) left(ctx context.Context) (n int64, err error) {
 	return n, nil
 }
 
-// feedAndWatch sends messages and shows what becomes of them, until all are
-// settled. It reports false when that took too long, or the daemon ended.
+// feedAndWatch sends messages and shows the progress until all are settled. It returns false if
+// that took too long, or the daemon ended.
 func (r *run) feedAndWatch(ctx context.Context, ended chan error) bool {
 	r.started = time.Now()
 	t := newTable(r.Out, r.Live)
@@ -184,8 +183,7 @@ func (r *run) feedAndWatch(ctx context.Context, ended chan error) bool {
 	}
 }
 
-// quotas is how many messages each function still gets; without --messages there
-// is no end to them.
+// quotas returns how many messages each function still gets; without --messages there is no limit.
 func (r *run) quotas() map[string]int {
 	quota, rest := make(map[string]int), r.Messages
 	for i, f := range functions {
@@ -202,8 +200,8 @@ func (r *run) quotas() map[string]int {
 	return quota
 }
 
-// topUp tops every function up to what it should have ahead of it, and reports
-// whether there is more to send.
+// topUp sends each function messages up to its number ahead, and reports whether there are more to
+// send.
 func (r *run) topUp(quota map[string]int) (more bool, err error) {
 	sender := r.server.NewSender()
 	for _, s := range r.daemon.Status() {
@@ -263,8 +261,7 @@ func (r *run) printTotals(all bool) bool {
 		r.printLine("demo: %d messages are not settled; run it again over the same data directory to finish them", left)
 		all = false
 	}
-	// A message that came twice was done twice, so this can only be less than 0
-	// where none is lost.
+	// Messages handled twice count as done twice, so this can be negative only if none is lost.
 	lost := max(sent-done-dead-left, 0)
 	r.printLine("demo: sent %d, done %d, failed %d, dead %d, lost %d, in %.1f s",
 		sent, done, failed, dead, lost, time.Since(r.started).Seconds())

@@ -22,21 +22,21 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file is `drover demo --scale`: a wave of messages, and workers and
-// instances that rise and fall with it.
+// This file implements `drover demo --scale`: a wave of messages, and workers and instances that
+// follow it.
 
 const (
 	waveFunction = "work"
 	waveService  = 50 * time.Millisecond
 	waveMost     = 4 // instances
-	// waveFall bounds the wait for the instances to go, once there is no more work.
+	// waveFall bounds the wait until the instances have stopped after the last message.
 	waveFall = 30 * time.Second
 	// waveShow is the time between two lines.
 	waveShow = 2 * time.Second
 )
 
-// waveConfig is what a user would write. Windows are short, so that a wave of a
-// minute is enough to see them.
+// waveConfig is the configuration. Its windows are short, so that a wave of a minute is enough to
+// show them.
 const waveConfig = `version: 1
 log: {level: warn}
 data_dir: .
@@ -52,7 +52,7 @@ functions:
     timeout: 30s
 `
 
-// waveApp waits, as for a service beside it: a worker process handles 20 a second.
+// waveApp sleeps as if it called a service: a worker process handles 20 messages a second.
 const waveApp = `"""The function of drover demo --scale."""
 
 import time
@@ -62,7 +62,7 @@ def work(body):
     time.sleep(%v)
 `
 
-// wave is a demo of scaling under way.
+// wave is a running demo of scaling.
 type wave struct {
 	Options
 	daemon *daemon.Daemon
@@ -74,7 +74,7 @@ type wave struct {
 	sent    int64
 	shown   time.Time
 	earlier api.FunctionStatus
-	before  int64 // sent, when it was shown last
+	before  int64 // sent when the last line was printed
 	most    struct{ instances, workers int }
 }
 
@@ -121,8 +121,8 @@ func RunScale(ctx context.Context, o Options) (all bool, err error) {
 	return w.printSummary(all), nil
 }
 
-// run connects, sends the wave, and waits until all is done and the instances are
-// few again.
+// run connects, sends the wave, and waits until all messages are settled and few instances are
+// left.
 func (w *wave) run(ctx context.Context, cfg *configs.Config) (all bool, err error) {
 	w.server, err = sources.JoinServer(ctx, sources.Config{Settings: cfg, Log: w.log}, cfg.Functions[waveFunction].Trigger.Connection())
 	if err != nil {
@@ -138,14 +138,13 @@ func (w *wave) run(ctx context.Context, cfg *configs.Config) (all bool, err erro
 	return w.sendWave(ctx)
 }
 
-// rate is how many messages a second come at a time: from few, up to the peak, and
-// back.
+// rate returns the messages per second at a time: from few, up to the peak, and back.
 func (w *wave) rate(at time.Duration) float64 {
 	height := math.Sin(math.Pi * at.Seconds() / w.For.Seconds())
 	return w.peak * (0.02 + 0.98*height*height)
 }
 
-// sendWave sends the wave, and reports whether all was done.
+// sendWave sends the wave, and reports whether all messages were settled.
 func (w *wave) sendWave(ctx context.Context) (all bool, err error) {
 	w.started, w.shown = time.Now(), time.Now()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -196,7 +195,7 @@ func (w *wave) send(n int) error {
 	return sender.Flush(context.Background())
 }
 
-// printIfDue prints a line if it is time to, and returns the number of instances.
+// printIfDue prints a line if enough time has passed, and returns the number of instances.
 func (w *wave) printIfDue(now time.Time) int {
 	count, _ := w.daemon.Instances()
 	instances := count.Ready + count.Starting + count.Draining
@@ -233,7 +232,7 @@ func (w *wave) printSummary(all bool) bool {
 		w.printLine("demo: not all messages are settled; run it again over the same data directory to finish them")
 	}
 	lost := int64(0)
-	if all { // then nothing is left, and a message that came twice was done twice
+	if all { // nothing is left then, and messages handled twice count as done twice
 		lost = max(w.sent-s.Done-s.Rejected, 0)
 	}
 	w.printLine("demo: sent %d, done %d, failed %d, dead %d, lost %d, in %.1f s, with up to %d instances and %d workers",

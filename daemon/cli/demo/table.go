@@ -13,8 +13,8 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 )
 
-// table shows how the functions are doing: a table that is drawn over itself
-// on a terminal, a line a function every two seconds elsewhere.
+// table shows the progress of the functions: as a table that is redrawn on a terminal, or as a
+// line for each function every two seconds.
 type table struct {
 	out   io.Writer
 	live  bool
@@ -42,7 +42,7 @@ type row struct {
 	name, handler, kind, backlog, inFlight, rate, p50, p99, workers, failed string
 }
 
-// showIfDue draws if it is time to.
+// showIfDue draws if enough time has passed.
 func (t *table) showIfDue(r *run) {
 	now := time.Now()
 	elapsed := now.Sub(t.shown)
@@ -110,5 +110,5 @@ func (t *table) draw(rows []row, apps []api.AppOverview, now time.Time) {
 	_, _ = io.WriteString(t.out, b.String())
 }
 
-// end leaves the last table where it is.
+// end leaves the last table on the terminal.
 func (t *table) end() { t.drawn = 0 }

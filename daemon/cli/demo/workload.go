@@ -25,19 +25,18 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// The demo's functions: one for each kind of workload that the Azure guide to
-// Python performance tells apart.
+// The demo's functions: one for each kind of workload in the Azure guide to Python performance.
 
 //go:embed function_app.py
 var app []byte
 
-// function is one function of the demo and what feeds it.
+// function is one function of the demo and its load.
 type function struct {
 	name string
-	// ahead is how many messages the feeder keeps between the queue and the
-	// verdict: enough to keep the function busy, little enough to drain fast.
+	// ahead is how many messages the feeder keeps in the queue or in flight: enough to keep the
+	// function busy, few enough to drain fast.
 	ahead int
-	// share is its part of `--messages`.
+	// share is its fraction of `--messages`.
 	share float64
 	body  func(n int) []byte
 }
@@ -52,10 +51,10 @@ var functions = []function{
 
 const connection = "demo"
 
-// ackWait is short, so that what a killed demo had in flight comes back soon.
+// ackWait is short, so that the messages in flight of a killed demo are redelivered soon.
 const ackWait = 5 * time.Second
 
-// newConfig is what a user would write for the three functions.
+// newConfig returns the configuration of the three functions.
 func newConfig(dataDir, appDir string) *configs.Config {
 	cfg := configs.New()
 	cfg.DataDir = dataDir
@@ -77,7 +76,7 @@ func newConfig(dataDir, appDir string) *configs.Config {
 	return cfg
 }
 
-// resize makes a picture as the message describes it, and a thumbnail of it.
+// resize draws a picture as the message describes it, and returns a thumbnail of it.
 func resize(_ context.Context, m *triggers.Message) ([]byte, error) {
 	var in struct{ Width, Height, Seed int }
 	if err := json.Unmarshal(m.Body, &in); err != nil {
@@ -102,7 +101,7 @@ func resize(_ context.Context, m *triggers.Message) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// endpoint is what fetch asks: it takes 100 ms to answer.
+// endpoint is the server that fetch calls: it takes 100 ms to answer.
 type endpoint struct {
 	server *http.Server
 	ended  chan error
@@ -140,7 +139,7 @@ func (e *endpoint) stop() error {
 	return err
 }
 
-// writeApp puts the Python functions where the workers import them from.
+// writeApp writes the Python functions to the directory that the workers import from.
 func writeApp(dir string, endpoint *net.TCPAddr) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the demo's app: %w", err)

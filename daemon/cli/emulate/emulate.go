@@ -58,7 +58,7 @@ func (c *Bus) Run(ctx context.Context, out io.Writer, log *slog.Logger) (err err
 	return serveUntil(ctx, e, l)
 }
 
-// listen listens on an address, and prints what is there.
+// listen listens on an address, and prints what listens there.
 func listen(ctx context.Context, address, what string, out io.Writer) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

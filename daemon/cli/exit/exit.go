@@ -1,11 +1,11 @@
-// Package exit has the errors by which a command chooses its exit status. It is a package of its
-// own, so that the packages of single commands can return them too.
+// Package exit has the errors by which a command chooses its exit status. It is a separate
+// package, so that the packages of single commands can return them too.
 package exit
 
 import "errors"
 
-// UsageError reports a command line that is wrong. The program prints it with a hint at --help,
-// and ends with exit status 2.
+// UsageError reports a wrong command line. The program prints it with a hint at --help, and ends
+// with exit status 2.
 type UsageError string
 
 // Error implements error.

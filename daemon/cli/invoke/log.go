@@ -36,7 +36,8 @@ func (l Line) String() string {
 	return from + " | " + term.Printable(text)
 }
 
-// Log is the slog handler of one invocation. It keeps the lines, and prints them as they come.
+// Log is the slog handler of one invocation. It keeps the lines, and prints them when they are
+// logged.
 type Log struct {
 	Level slog.Level
 	Print func(Line) // nil: they are only kept
@@ -80,7 +81,7 @@ func (l *Log) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// AllLines returns the lines so far; none is an empty list.
+// AllLines returns the lines so far; empty, not nil, if there are none.
 func (l *Log) AllLines() []Line {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -28,7 +28,7 @@ type Report struct {
 	Error            string              `json:"error,omitempty"`
 	Detail           string              `json:"detail,omitempty"` // the traceback
 	Output           *string             `json:"output,omitempty"`
-	OutputBytes      string              `json:"output_base64,omitempty"` // one that is no text
+	OutputBytes      string              `json:"output_base64,omitempty"` // of an output that is not text
 	OutputProperties triggers.Properties `json:"output_properties,omitempty"`
 	OutputTo         string              `json:"output_to,omitempty"` // where a daemon would send it
 	Log              []Line              `json:"log"`
@@ -84,7 +84,7 @@ func (r *Report) Print(out, errs io.Writer, outIsTerminal bool) error {
 	if r.Detail != "" {
 		say("%s", strings.TrimRight(r.Detail, "\n"))
 	}
-	if r.Error != "" && r.verdict.Kind != triggers.Reject { // else it is the reason
+	if r.Error != "" && r.verdict.Kind != triggers.Reject { // otherwise the error is the reason
 		say("error: %s", r.Error)
 	}
 	text := r.Verdict

@@ -1,20 +1,21 @@
-// Package messagefile is files of messages: what drover capture writes and drover tune reads.
+// Package messagefile reads and writes files of messages: drover capture writes them, and drover
+// tune reads them.
 //
 // A file is JSON, one message a line, in UTF-8. A line is an object with the keys
 //
-//	body          the body, where it is a text
-//	body_base64   the body in base64, where it is not; a message has one of the two
-//	id            the message's id; one is made of the file's name and the line where there is none
+//	body          the body, if it is text
+//	body_base64   the body in base64, if it is not; a message has one of the two
+//	id            the message's ID; by default it is made of the file's name and the line
 //	subject       the name that it was sent to: a NATS subject, a queue
 //	attributes    an object of texts: its headers
-//	repeated      an object of lists of texts: all values of the headers that came more than once
-//	properties    an object of texts: what the source knows of it, such as content_type
-//	ordering_key  the key of its order: a session's id, a token of its subject
-//	enqueued      when the source took it in, as 2026-01-02T15:04:05Z
+//	repeated      an object of lists of texts: all values of headers that occur more than once
+//	properties    an object of texts: properties at the source, such as content_type
+//	ordering_key  the key of its order: a session's ID, a token of its subject
+//	enqueued      when the source accepted it, as 2026-01-02T15:04:05Z
 //
-// and no others, but those that drover dead list --json writes beside them: a list of dead
-// letters is a file of messages. Empty lines are skipped. A directory in place of a file holds
-// a body in each of its files. What else a file may be is not guessed.
+// and no others, except those that drover dead list --json adds: a list of dead letters is a file
+// of messages. Empty lines are skipped. If the path is a directory, each of its files is a body.
+// No other format is accepted.
 package messagefile
 
 import (
@@ -34,13 +35,13 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// limits are of a line, which has the largest body that any source takes, in base64, and of
-// what is kept in memory.
+// limits has the maximum length of a line, enough for the largest body of any source in base64,
+// and of what is kept in memory.
 type limits struct{ line, bytes, messages int }
 
 var standard = limits{line: 96 << 20, bytes: 256 << 20, messages: 100_000}
 
-// line is one message. The last five are a dead letter's.
+// line is one message. The last five fields are of a dead letter.
 type line struct {
 	ID         string              `json:"id,omitempty"`
 	Subject    string              `json:"subject,omitempty"`
@@ -52,7 +53,7 @@ type line struct {
 	Body       *string             `json:"body,omitempty"`
 	BodyBase64 []byte              `json:"body_base64,omitempty"`
 
-	Message  string     `json:"message,omitempty"` // its id, where id is the dead letter's
+	Message  string     `json:"message,omitempty"` // its ID, if id is the dead letter's
 	Function string     `json:"function,omitempty"`
 	Reason   string     `json:"reason,omitempty"`
 	Detail   string     `json:"detail,omitempty"`
@@ -62,14 +63,14 @@ type line struct {
 
 const keys = "body or body_base64, id, subject, attributes, repeated, properties, ordering_key and enqueued"
 
-// Messages are those of a file.
+// Messages are the messages of a file.
 type Messages struct {
 	All []*triggers.Message
-	// Cut says that the file has more, and why they are not here; else it is empty.
+	// Cut is the reason why the file has more messages than were read; empty if it has no more.
 	Cut string
 }
 
-// Line writes a message as a line.
+// Line returns a message as a line.
 func Line(m *triggers.Message) ([]byte, error) {
 	l := line{ID: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes, Repeated: m.Repeated, Properties: m.Properties()}
 	if !m.Enqueued.IsZero() {
@@ -85,7 +86,7 @@ func Line(m *triggers.Message) ([]byte, error) {
 	return JSON(l)
 }
 
-// JSON writes a value as a line, Escaped.
+// JSON returns a value as a line, Escaped.
 func JSON(v any) ([]byte, error) {
 	var out bytes.Buffer
 	to := json.NewEncoder(&out)
@@ -96,7 +97,7 @@ func JSON(v any) ([]byte, error) {
 	return Escaped(out.Bytes()), nil
 }
 
-// Escaped writes what a terminal would obey, and JSON leaves as it is, as JSON's escapes.
+// Escaped escapes the characters that control a terminal and that JSON does not escape.
 func Escaped(text []byte) []byte {
 	if !bytes.ContainsFunc(text, obeyed) {
 		return text
@@ -112,7 +113,7 @@ func Escaped(text []byte) []byte {
 	return out
 }
 
-// obeyed reports whether a terminal may take a character of JSON for a command.
+// obeyed reports whether a character of JSON may control a terminal.
 func obeyed(r rune) bool { return r >= 0x7f && r < 0xa0 }
 
 // Load reads the messages of a file, or of a directory.
@@ -132,8 +133,7 @@ func Load(path string) (Messages, error) {
 	return Read(path, file)
 }
 
-// Read reads the messages of a file that is called name, until it has them all, or as many
-// as are kept. Errors tell the line.
+// Read reads the messages of a file with a name, up to the limits. Errors name the line.
 func Read(name string, in io.Reader) (Messages, error) { return read(name, in, standard) }
 
 func read(name string, in io.Reader, most limits) (out Messages, err error) {
@@ -219,7 +219,7 @@ func parse(text []byte) (*triggers.Message, error) {
 	return m, nil
 }
 
-// explain says of an error of JSON what to write instead.
+// explain adds to an error of JSON what to write instead.
 func explain(err error) error {
 	var wrong *json.UnmarshalTypeError
 	switch {
@@ -245,8 +245,8 @@ func article(what string) string {
 	return "a " + what
 }
 
-// directory reads the files of a directory, in the order of their names. Hidden ones, and
-// what is no file, is passed over.
+// directory reads the files of a directory, in the order of their names. It skips hidden files,
+// and entries that are not files.
 func directory(path string, most limits) (out Messages, err error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// What is written is read as it was.
+// Messages are read as they were written.
 func TestRoundTrip(t *testing.T) {
 	want := []*triggers.Message{
 		{ID: "1", Body: []byte("text\n\x1b[2J\u009b31m <&> \u2028"), Attempt: 1},

@@ -2,5 +2,5 @@
 
 package ownprocess
 
-// HideFromPeers does nothing: only Linux has a process in /proc for others to read.
+// HideFromPeers does nothing: only Linux has /proc, where other processes could read it.
 func HideFromPeers() error { return nil }

@@ -1,5 +1,5 @@
-// Package ownprocess is for the process of the program itself: its signals, the notifications of
-// systemd, and what other processes may read of it. The command line calls it.
+// Package ownprocess is for the program's own process: its signals, the notifications of systemd,
+// and what other processes may read of it. The command line calls it.
 package ownprocess
 
 import (
@@ -15,7 +15,7 @@ const (
 	// SameTerm is how soon after the first SIGTERM a second one is ignored: GNU timeout, and
 	// wrappers that forward signals, send two.
 	SameTerm = time.Second
-	// sameInt is the same for SIGINT: nobody presses Ctrl-C twice that fast.
+	// sameInt is the same for SIGINT: a person does not press Ctrl-C twice that fast.
 	sameInt = 100 * time.Millisecond
 )
 

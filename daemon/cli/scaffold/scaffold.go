@@ -27,10 +27,10 @@ import (
 //go:embed projects
 var projects embed.FS
 
-// modulePath is what a program of a user requires.
+// modulePath is the module that a user's program requires.
 const modulePath = "github.com/drover-run/drover"
 
-// nextCommands show a new project at work, by kind.
+// nextCommands are the commands that show a new project at work, by kind.
 var nextCommands = map[string][]string{
 	"python": {"drover invoke orders --file order.json", "drover run", "drover send orders --file order.json   # from a second terminal"},
 	"node":   {"drover invoke orders --file order.json", "drover run", "drover send orders --file order.json   # from a second terminal"},
@@ -39,8 +39,8 @@ var nextCommands = map[string][]string{
 	"azure":  {"drover emulate storagequeue", "drover run                              # from a second terminal", "drover send orders --file order.json    # from a third"},
 }
 
-// WriteProject writes a project of a kind into a directory, which it creates if it is missing,
-// and prints to out what it wrote and how to go on. If one of the files exists, it writes none.
+// WriteProject writes a project of a kind into a directory, which it creates if it is missing, and
+// prints the files and the next commands to out. If one of the files exists, it writes none.
 func WriteProject(kind, dir string, out io.Writer) error {
 	files, err := projectFiles(kind)
 	if err != nil {
@@ -72,7 +72,7 @@ func WriteProject(kind, dir string, out io.Writer) error {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./~-]+$`)
 
-// shellQuoted returns a word as it is written in a shell.
+// shellQuoted returns a word as one word of a shell, in quotes if it needs them.
 func shellQuoted(word string) string {
 	if plainWord.MatchString(word) {
 		return word
@@ -92,7 +92,7 @@ func projectFiles(kind string) (files []projectFile, err error) {
 	root := path.Join("projects", kind)
 	err = fs.WalkDir(projects, root, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
-			if err == nil && entry.Name() == "__pycache__" { // left by tests that were run in place
+			if err == nil && entry.Name() == "__pycache__" { // left by tests that run in place
 				return fs.SkipDir
 			}
 			return err
@@ -127,7 +127,7 @@ func projectFiles(kind string) (files []projectFile, err error) {
 
 // writeFiles writes files into a directory; none if one of them exists.
 func writeFiles(dir string, files []projectFile) (err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a project is for others too
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // others may read a project
 		return fmt.Errorf("making the project's directory: %w", err)
 	}
 	root, err := os.OpenRoot(dir)
@@ -170,8 +170,8 @@ func writeNew(root *os.Root, name string, text []byte) (err error) {
 type moduleOf struct {
 	Go      string // the language version that drover needs
 	Version string
-	// Devel is true of a drover that was built from a source tree, and has no version that
-	// others can download. Source is that tree, if it is on this machine.
+	// Devel is true if drover was built from a source tree, and so has no version that others can
+	// download. Source is that tree, if it is on this machine.
 	Devel  bool
 	Source string
 }
@@ -200,8 +200,8 @@ func thisModule() moduleOf {
 	return out
 }
 
-// releasedVersion returns the version of drover that a program was built from, if others can download
-// it: not that of a source tree, nor one with changes.
+// releasedVersion returns the version of drover that a program was built from, if others can
+// download it. A build from a source tree, or with local changes, has none.
 func releasedVersion(info *debug.BuildInfo) (version string, found bool) {
 	for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {
 		if m.Path == modulePath && m.Replace == nil && strings.HasPrefix(m.Version, "v") && !slices.Contains(strings.Split(m.Version, "+"), "dirty") {

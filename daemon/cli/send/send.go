@@ -25,9 +25,9 @@ import (
 // server takes a larger message.
 const MaxBody = 64 << 20
 
-// Batch is what to send: the first of Body and File that is given, Count times or once. If
-// neither is, the numbers from 1 to Count. With Lines, or if nothing is given, each line of it;
-// with a Count, that many lines, over and over.
+// Batch is what to send: Body or else File, Count times or once. Without either, it is each line
+// of Lines: once, or repeatedly up to Count lines. If Lines is empty and Count is not 0, it is the
+// numbers from 1 to Count.
 type Batch struct {
 	Body  *string
 	File  string // a path, or - for In
@@ -38,8 +38,8 @@ type Batch struct {
 	Progress io.Writer // a terminal for a progress bar, or nil
 }
 
-// SendTo sends the messages that newMessage makes of the bodies, and returns how many of them
-// the server has taken.
+// SendTo sends the messages that newMessage makes of the bodies, and returns how many of them the
+// server has accepted.
 func (b *Batch) SendTo(ctx context.Context, sender dispatch.Sender, newMessage func(body []byte) *triggers.Message) (int64, error) {
 	progress := func() {}
 	if b.Progress != nil {
@@ -141,7 +141,7 @@ func numbered(count int, body func(n int) []byte) iter.Seq2[[]byte, error] {
 	}
 }
 
-// eachLine yields the lines of in: once each, or over and over up to count.
+// eachLine yields the lines of in: each once, or repeatedly up to count.
 func eachLine(in io.Reader, count int, yield func([]byte, error) bool) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, MaxBody)

@@ -15,7 +15,7 @@ type policyFile struct {
 	Model   model         `yaml:"model" desc:"the simulated system"`
 }
 
-// model is what is scaled in a simulation.
+// model is the system that a simulation scales.
 type model struct {
 	ServiceTime configs.Duration `yaml:"service_time" default:"500ms" min:"1ms" max:"1h" desc:"mean time to handle a message"`
 	Spread      float64          `yaml:"spread" default:"1" min:"0" max:"10" desc:"standard deviation of the service time, as a fraction of it"`
@@ -25,8 +25,8 @@ type model struct {
 	Downstream  float64          `yaml:"downstream" default:"0" min:"0" desc:"maximum rate of all instances together, in messages per second, set by a database or an API; 0 is no limit"`
 }
 
-// loadPolicy reads a file of --policy. The error is a configs.Errors with all that is wrong with
-// it, or says why the file can't be read.
+// loadPolicy reads a file of --policy. The error is a configs.Errors with all problems in it, or
+// the reason why the file cannot be read.
 func loadPolicy(path string, env configs.Env) (*policyFile, error) {
 	p := defaultPolicy()
 	if err := configs.LoadPolicy(path, env, p, &p.Scale); err != nil {
@@ -35,7 +35,7 @@ func loadPolicy(path string, env configs.Env) (*policyFile, error) {
 	return p, nil
 }
 
-// defaultPolicy has the defaults, and up to 10,000 instances.
+// defaultPolicy returns the defaults, with up to 10,000 instances.
 func defaultPolicy() *policyFile {
 	p := new(policyFile)
 	configs.SetDefaults(p)
@@ -43,7 +43,7 @@ func defaultPolicy() *policyFile {
 	return p
 }
 
-// simModel is the model as the simulation has it.
+// simModel returns the model for package sim.
 func (p *policyFile) simModel() (sim.Model, error) {
 	m := sim.Model{
 		Service: p.Model.ServiceTime.D(), Spread: p.Model.Spread, Slots: p.Model.Slots,

@@ -1,6 +1,6 @@
-// Package simulate is `drover scale simulate`: it plays traces of arrivals against the scaling
-// policy and against models of other systems, and reports how each would have scaled. The command
-// calls Options.Run once, from one goroutine. Nothing is started, and no source is read.
+// Package simulate implements `drover scale simulate`: it runs traces of arrivals through the
+// scaling policy and through models of other systems, and reports how each would have scaled. The
+// command calls Options.Run once, from one goroutine. It starts nothing, and reads no source.
 package simulate
 
 import (
@@ -49,7 +49,7 @@ func (o *Options) Run(out io.Writer, env configs.Env) error {
 	began := time.Now()
 	for _, trace := range traces {
 		policy := settings.Scale.InstancePolicy()
-		if o.Policy == "" { // the age target is the trace's
+		if o.Policy == "" { // each trace has its own age target
 			policy.ClearWithin, policy.MaxAge = 0, trace.Model.MaxAge
 		}
 		comparison := sim.Compare(trace, append([]sim.Policy{sim.Drover(policy)}, sim.Peers()...), o.Seed)
@@ -65,7 +65,7 @@ func (o *Options) Run(out io.Writer, env configs.Env) error {
 	return err
 }
 
-// traces are those that were asked for.
+// traces returns the traces that the flags select.
 func (o *Options) traces() ([]sim.Trace, error) {
 	made := sim.Traces(o.Seed)
 	if o.Trace == "all" {
@@ -95,7 +95,7 @@ func (o *Options) traces() ([]sim.Trace, error) {
 	return []sim.Trace{trace}, nil
 }
 
-// files writes what was asked for beside the table.
+// files writes the files that the flags request, besides the table.
 func (o *Options) files(comparison sim.Comparison) error {
 	name := strings.ReplaceAll(comparison.Trace.Name, " ", "-")
 	return errors.Join(
@@ -104,13 +104,13 @@ func (o *Options) files(comparison sim.Comparison) error {
 	)
 }
 
-// writeInto writes a file into a directory, which is made where it is missing; not
-// at all where none is given.
+// writeInto writes a file into a directory, which it creates if it is missing. It does nothing if
+// dir is empty.
 func writeInto(dir, name string, write func(io.Writer) error) (err error) {
 	if dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // it holds what others may read
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // others may read it
 		return fmt.Errorf("making %s: %w", dir, err)
 	}
 	file, err := os.Create(filepath.Join(dir, filepath.Base(name)))

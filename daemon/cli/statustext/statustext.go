@@ -1,6 +1,6 @@
-// Package statustext writes what a daemon reports of itself as text for people: its status,
-// its apps and its explanations. The commands status, explain and demo print it. The text
-// has no control characters.
+// Package statustext formats a daemon's reports as text for people: its status, its apps and its
+// explanations. The commands status, explain and demo print it. The text has no control
+// characters.
 package statustext
 
 import (
@@ -92,7 +92,7 @@ func Table(now, last api.StatusReport, every time.Duration) string {
 // maxUndone bounds the text of a reverted change, in characters.
 const maxUndone = 1000
 
-// reasonText is a reason to append, if there is one.
+// reasonText returns a reason to append, or nothing if it is empty.
 func reasonText(reason string) string {
 	if reason == "" {
 		return ""
@@ -100,7 +100,7 @@ func reasonText(reason string) string {
 	return ": " + reason
 }
 
-// App returns an app as one line, and a line for each change of its settings that was undone.
+// App returns an app as one line, and a line for each change of its settings that was reverted.
 func App(a api.AppOverview) string {
 	part := func(n int, one, many string) string {
 		if n != 1 {

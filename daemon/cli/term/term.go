@@ -1,5 +1,5 @@
-// Package term formats values for a terminal. What it returns has no control characters, so
-// that a text of a message or a log cannot change what the terminal shows.
+// Package term formats values for a terminal. Its results have no control characters, so that a
+// text of a message or a log cannot change what the terminal shows.
 package term
 
 import (

@@ -7,26 +7,28 @@ import (
 	"time"
 )
 
-// Look is what a quick first look at a function found, with one process and one call at a time.
+// Look is the result of a first short measurement of a function, with one process and one call at
+// a time.
 type Look struct {
 	Async bool
-	// Threads says whether the worker can have several, Executor that an async function gains
-	// by them.
+	// Threads reports whether the worker can have several threads, Executor whether an async
+	// function gains by them.
 	Threads  bool
 	Executor bool
 	Cores    int
-	// Busy is the part of a core that one call at a time keeps busy; 1 for one that computes.
+	// Busy is the fraction of a core that one call at a time uses; 1 for a function that only
+	// computes.
 	Busy float64
-	// Call is how long one takes, StartUp how long a worker takes to load the code.
+	// Call is how long a call takes, StartUp how long a worker takes to load the code.
 	Call, StartUp time.Duration
-	// Memory is what a worker has, in bytes, and Free what is left for all of them; 0: unknown.
+	// Memory is the memory of a worker, in bytes, and Free the memory for all of them; 0: unknown.
 	Memory, Free uint64
 }
 
-// Asked are numbers that were asked for; empty is the grid's own choice.
+// Asked has the numbers that the user requested; if a list is empty, the grid chooses.
 type Asked struct{ Processes, Threads, Coroutines []int }
 
-// Plan is the cells to run, in order, and how long each may take, its settling included.
+// Plan has the cells to run, in order, and how long each may take, including its settling.
 type Plan struct {
 	Cells   []Settings
 	Each    time.Duration
@@ -34,27 +36,28 @@ type Plan struct {
 }
 
 const (
-	// leastEach is the shortest time for a cell: some of it is for settling.
+	// leastEach is the shortest time for a cell, including its settling.
 	leastEach = time.Second
-	// callsEach is how many calls one after the other a cell must have time for.
+	// callsEach is how many calls, one after another, must fit into the time of a cell.
 	callsEach = 4
-	// beyond is how far behind the point where the cores are full the grid goes on.
+	// beyond is how far the grid extends past the point where the cores are full, as a factor.
 	beyond = 4
-	// change is what it takes to go from one cell to the next in the same processes.
+	// change is the time from one cell to the next in the same processes.
 	change = 50 * time.Millisecond
-	// mostMemory is the part of the free memory that workers may take.
+	// mostMemory is the fraction of the free memory that workers may use.
 	mostMemory = 0.8
 )
 
-// threadSteps and coroutineSteps are what is tried of each.
+// threadSteps and coroutineSteps are the values that a grid may try.
 var (
 	threadSteps    = []int{1, 4, 16, 64, 256}
 	coroutineSteps = []int{1, 8, 64, 512, 4096}
 )
 
-// Grid chooses what to run in so much time: what says most, and of the rest what there is time
-// for. It is run from the smallest on. Cells of the same processes follow each other, since it takes
-// time to start them, and those of many threads are last of them, since their memory stays.
+// Grid chooses the cells to run within the budget: the most informative first, then others while
+// there is time. The cells run from the smallest to the largest. Cells with the same processes
+// follow each other, since starting processes takes time. Among those, cells with many threads
+// come last, since their memory is not freed.
 func Grid(l Look, asked Asked, budget time.Duration) Plan {
 	var p Plan
 	axes := l.axes(asked)
@@ -95,10 +98,10 @@ func Grid(l Look, asked Asked, budget time.Duration) Plan {
 	return p
 }
 
-// Needs is how long a grid of one cell takes.
+// Needs returns how long a grid of one cell takes.
 func (l Look) Needs() time.Duration { return max(leastEach, callsEach*l.Call) + change + l.StartUp }
 
-// starts is how long the starts of the workers of cells take, that follow each other.
+// starts returns how long the starts of the workers take for cells in this order.
 func starts[T any](cells []T, processes func(T) int, startUp time.Duration) (all time.Duration) {
 	last := 0
 	for _, c := range cells {
@@ -109,11 +112,11 @@ func starts[T any](cells []T, processes func(T) int, startUp time.Duration) (all
 	return all
 }
 
-// axes are the values of each number, those that say most first. A number that makes no
+// axes returns the values of each number, the most informative first. A number that makes no
 // difference has the one value 0.
 func (l Look) axes(asked Asked) [3][]int {
 	cores := max(l.Cores, 1)
-	full := int(float64(cores) / min(max(l.Busy, 1e-4), 1)) // calls at once that fill the cores
+	full := int(float64(cores) / min(max(l.Busy, 1e-4), 1)) // concurrent calls that fill the cores
 	processes := []int{cores, 1, 2 * cores}
 	if cores > 3 {
 		processes = append(processes, cores/2)
@@ -142,7 +145,7 @@ func (l Look) axes(asked Asked) [3][]int {
 	return [3][]int{processes, threads, coroutines}
 }
 
-// steps are those up to the first that reaches a bound.
+// steps returns the values up to the first that reaches a bound.
 func steps(all []int, bound int) []int {
 	for i, n := range all {
 		if n >= bound {
@@ -152,7 +155,7 @@ func steps(all []int, bound int) []int {
 	return all
 }
 
-// spread puts the ends of a row first, then the middle, and then what is between.
+// spread returns the ends of a row first, then the middle, and then the values between.
 func spread(row []int) []int {
 	if len(row) < 3 {
 		return row

@@ -16,13 +16,13 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"number": Number, "seconds": Seconds, "megabytes": megabytes,
 }).Parse(page))
 
-// HTML writes the report as a page that needs nothing else: no script, no font, no network.
+// HTML writes the report as a self-contained page: it loads no script, font or other file.
 func (r *Report) HTML(to io.Writer) error {
 	type row struct {
 		Cell
 		Numbers []string
 		Marks   string
-		Part    string // of the most throughput, in percent
+		Part    string // of the best throughput, in percent
 		Chosen  bool
 	}
 	view := struct {
@@ -83,7 +83,7 @@ type heatView struct {
 	SVG               template.HTML
 }
 
-// svg is a drawing. What it is given as text is escaped.
+// svg is a drawing. Its texts are escaped.
 type svg struct{ strings.Builder }
 
 func (s *svg) put(format string, args ...any) {
@@ -103,7 +103,7 @@ const (
 	bottomMargin       = 8
 )
 
-// heatSVG draws a metric over a panel: a field a cell, its number in it.
+// heatSVG draws a metric over a panel: one field for each cell, with its number.
 func (r *Report) heatSVG(m metric, p *panel) template.HTML {
 	scale := r.scale(m)
 	wide, high := leftMargin+len(p.columns)*cellWide+8, topMargin+len(p.rows)*cellHigh+bottomMargin
@@ -131,7 +131,7 @@ func (r *Report) heatSVG(m metric, p *panel) template.HTML {
 		}
 	}
 	s.put(`</svg>`)
-	return template.HTML(s.String()) //nolint:gosec // all of it is made by put, which escapes
+	return template.HTML(s.String()) //nolint:gosec // put makes all of it, and escapes
 }
 
 // field draws one cell of a heat map.
@@ -173,7 +173,7 @@ const (
 )
 
 // linesSVG draws a metric against the number in a panel's columns: a line for each number of
-// processes, named at its end. The axis of columns is logarithmic.
+// processes, with its name at the end. The axis of columns is logarithmic.
 func (r *Report) linesSVG(m metric, p *panel) template.HTML {
 	most := 0.0
 	for i := range r.Cells {
@@ -223,16 +223,16 @@ func (r *Report) linesSVG(m metric, p *panel) template.HTML {
 			continue
 		}
 		s.put(`<polyline class="line c%d" points="%s"/>`, colour, strings.Join(points, " "))
-		_, _ = s.WriteString(dots.String()) // it never fails
+		_, _ = s.WriteString(dots.String()) // never fails
 		at := apart(labels, last[1])
 		labels = append(labels, at)
 		s.put(`<text class="name c%d" x="%.1f" y="%.1f">%s</text>`, colour, last[0]+9, at+4, count(n, "process", "processes"))
 	}
 	s.put(`</svg>`)
-	return template.HTML(s.String()) //nolint:gosec // all of it is made by put, which escapes
+	return template.HTML(s.String()) //nolint:gosec // put makes all of it, and escapes
 }
 
-// apart is the nearest place for a label at which it covers none of the others.
+// apart returns the nearest position for a label at which it covers no other.
 func apart(taken []float64, at float64) float64 {
 	free := func(y float64) bool {
 		for _, t := range taken {
@@ -252,7 +252,7 @@ func apart(taken []float64, at float64) float64 {
 	}
 }
 
-// niceAbove is the next number above that an axis can end at.
+// niceAbove returns a round number of at least v, for the end of an axis.
 func niceAbove(v float64) float64 {
 	if v <= 0 {
 		return 1

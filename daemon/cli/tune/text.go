@@ -16,7 +16,7 @@ type metric struct {
 	name, unit string
 	of         func(*Cell) float64
 	text       func(float64) string
-	log        bool // it is drawn by its logarithm
+	log        bool // drawn on a logarithmic scale
 	less       bool // less is better
 }
 
@@ -26,7 +26,7 @@ var metrics = []metric{
 	{"CPU", "cores", func(c *Cell) float64 { return c.CPU }, func(v float64) string { return fmt.Sprintf("%.2f", v) }, false, true},
 }
 
-// Number is a rate with three digits, or all those before its point.
+// Number returns a rate with three digits, or with all digits before the point.
 func Number(v float64) string {
 	switch {
 	case v >= 100:
@@ -37,7 +37,7 @@ func Number(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// Seconds is a time in the unit that it has digits in.
+// Seconds returns a time in the unit that suits its size.
 func Seconds(v float64) string {
 	switch {
 	case v <= 0:
@@ -59,7 +59,7 @@ func megabytes(n uint64) string {
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
-// marks are the words for a cell, for people.
+// marks returns the marks of a cell, for people.
 func (r *Report) marks(c *Cell) string {
 	var out []string
 	if r.Best != nil && c.Settings == r.Best.Settings {
@@ -116,7 +116,7 @@ func (r *Report) Text(to io.Writer) error {
 
 const barWidth = 20
 
-// bar is a part of the whole, in eighths of a character.
+// bar returns a bar for a fraction, in eighths of a character.
 func bar(part float64) string {
 	n := int(math.Round(min(max(part, 0), 1) * barWidth * 8))
 	out := strings.Repeat("█", n/8)
@@ -126,7 +126,7 @@ func bar(part float64) string {
 	return out
 }
 
-// columns are the numbers that cells have.
+// columns returns the numbers that differ from 0 in some cell.
 func (r *Report) columns() (out []dimension) {
 	for _, d := range dimensions {
 		for i := range r.Cells {
@@ -172,16 +172,16 @@ func (r *Report) table(to io.Writer) {
 	_ = w.Flush() // to memory
 }
 
-// panel is the part of the grid that is drawn as one: rows of processes, columns of the number
-// that the function takes, and one value of the third where that varies.
+// panel is a part of the grid that is drawn as one: rows of processes, columns of the number that
+// the function uses, and one value of the third number if that varies.
 type panel struct {
-	title         string // of the third; may be empty
+	title         string // with the value of the third; may be empty
 	column        dimension
 	rows, columns []int
 	cells         map[[2]int]*Cell
 }
 
-// panels are the parts of the grid.
+// panels returns the parts of the grid.
 func (r *Report) panels() (out []*panel) {
 	column, third := dimensions[1], dimension{}
 	if r.Async {
@@ -261,12 +261,12 @@ func pad(text string, width int) string {
 	return strings.Repeat(" ", max(width-utf8.RuneCountInString(text), 1)) + text
 }
 
-// shade is a part of the whole as two characters of a darkness.
+// shade returns two characters whose darkness shows a fraction.
 func shade(part float64) string {
 	return strings.Repeat(string([]rune("·░▒▓█")[min(int(part*5), 4)]), 2)
 }
 
-// values returns those that a number has in cells, in order.
+// values returns the values of a number in cells, in ascending order.
 func values(cells []Cell, d dimension) (out []int) {
 	for i := range cells {
 		if v := d.of(cells[i].Settings); !slices.Contains(out, v) {
@@ -277,8 +277,8 @@ func values(cells []Cell, d dimension) (out []int) {
 	return out
 }
 
-// scale returns a function that maps a value to its place between the least of all cells, 0, and
-// the most, 1. A scale that is not logarithmic starts at zero.
+// scale returns a function that maps a value to the range from 0, the minimum of all cells, to 1,
+// the maximum. A scale that is not logarithmic starts at zero.
 func (r *Report) scale(m metric) func(float64) float64 {
 	least, most := math.Inf(1), 0.0
 	for i := range r.Cells {

@@ -1,6 +1,6 @@
-// Package tune has the parts of drover tune that start nothing: it chooses the settings of a
-// grid, the best of those that were measured, and draws them. The command calls these from one
-// goroutine. Package measure below it measures.
+// Package tune has the parts of drover tune that start nothing: it chooses the settings of a grid,
+// finds the best of the measured ones, and draws them. The command calls it from one goroutine.
+// Package measure below it does the measuring.
 package tune
 
 import (
@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Settings are those of one cell of the grid. 0 is what the configuration has: the number
+// Settings are the settings of one cell of the grid. 0 keeps the configured value: the number
 // makes no difference to the function.
 type Settings struct {
 	Processes  int `json:"processes"`
@@ -19,7 +19,7 @@ type Settings struct {
 	Coroutines int `json:"coroutines,omitempty"`
 }
 
-// String is the settings for people.
+// String returns the settings for people.
 func (s Settings) String() string {
 	parts := []string{count(s.Processes, "process", "processes")}
 	if s.Threads > 0 {
@@ -38,40 +38,40 @@ func count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// Cell is what was measured with some settings. Times are in seconds.
+// Cell has the measurements with some settings. Times are in seconds.
 type Cell struct {
 	Settings
-	Seconds float64 `json:"seconds"` // for which it was measured
-	Calls   int64   `json:"calls"`   // that ended
-	Failed  int64   `json:"failed"`  // of those
-	// Throughput counts the calls that ended well, in each second.
+	Seconds float64 `json:"seconds"` // how long it was measured
+	Calls   int64   `json:"calls"`   // calls that ended
+	Failed  int64   `json:"failed"`  // of those calls
+	// Throughput is the number of calls that succeeded, per second.
 	Throughput float64 `json:"throughput"`
 	P50        float64 `json:"p50_seconds"`
 	P99        float64 `json:"p99_seconds"`
-	// CPU is how many cores the workers used, Memory what they had, in bytes; 0 where this
-	// system does not tell.
+	// CPU is how many cores the workers used, Memory how much memory, in bytes; 0 if the system
+	// does not report it.
 	CPU    float64 `json:"cpu_cores"`
 	Memory uint64  `json:"memory_bytes"`
-	// Unsettled says that what began and what ended were not in balance, as where calls pile up
-	// within the worker: its latencies would grow on.
+	// Unsettled reports that starts and ends of calls were not in balance, as when calls pile up
+	// within the worker: its latencies would keep growing.
 	Unsettled bool `json:"unsettled,omitempty"`
-	// Problem says why there is nothing measured; else it is empty.
+	// Problem is the reason why nothing was measured; otherwise empty.
 	Problem string `json:"problem,omitempty"`
 }
 
-// FewCalls is how many calls a cell must have for its p99 to say something.
+// FewCalls is how many calls a cell needs for a meaningful p99.
 const FewCalls = 20
 
-// failing is the part of a cell's calls that failed.
+// failing returns the fraction of a cell's calls that failed.
 func (c *Cell) failing() float64 { return float64(c.Failed) / float64(max(c.Calls, 1)) }
 
-// Skipped are settings that were not tried.
+// Skipped are settings that were not tried, and the reason.
 type Skipped struct {
 	Settings
 	Why string `json:"why"`
 }
 
-// Report is all that a run has found.
+// Report has all results of a run.
 type Report struct {
 	Function string    `json:"function"`
 	Handler  string    `json:"handler"`
@@ -87,31 +87,31 @@ type Report struct {
 	Skipped []Skipped `json:"skipped,omitempty"`
 	Notes   []string  `json:"notes,omitempty"`
 
-	// Best is the cell of the highest throughput, and Cheapest the least that comes within
-	// Close of it; nil where no cell has any.
+	// Best is the cell with the highest throughput. Cheapest is the cheapest cell within Close of
+	// it. Both are nil if no cell has any throughput.
 	Best     *Cell `json:"best"`
 	Cheapest *Cell `json:"cheapest"`
-	// Auto is what auto chose under the same load, within AutoFor seconds and from nothing; nil
-	// where that was not tried, for which NoAuto is the reason.
+	// Auto is what auto chose under the same load, within AutoFor seconds and without earlier
+	// results. It is nil if auto was not tried; NoAuto is the reason then.
 	Auto    *Cell   `json:"auto,omitempty"`
 	AutoFor float64 `json:"auto_seconds,omitempty"`
 	NoAuto  string  `json:"no_auto,omitempty"`
 }
 
-// Close is how much of the best throughput a cheaper cell may lack.
+// Close is the fraction of the best throughput that a cheaper cell may lack.
 const Close = 0.05
 
 const (
-	// moreFailing is by how much more of its calls than elsewhere a cell may fail to be
-	// chosen.
+	// moreFailing is how much more of its calls than the cell with the fewest failures a cell may
+	// fail to be chosen, as a fraction.
 	moreFailing = 0.01
-	// alike is by how much memory and CPU may differ and count as the same: they are
-	// measured, and differ a little from time to time.
+	// alike is the factor by which memory and CPU may differ and count as equal: measurements vary
+	// a little.
 	alike = 1.1
 )
 
-// Choose finds the best cell and the cheapest. One in which more messages fail than in
-// others is neither: it may be fast for that.
+// Choose finds the best cell and the cheapest. It excludes cells in which more messages fail than
+// in others: failing may be what makes them fast.
 func (r *Report) Choose() {
 	r.Best, r.Cheapest = nil, nil
 	var fit []*Cell
@@ -133,8 +133,9 @@ func (r *Report) Choose() {
 	r.Cheapest = cheapest(enough)
 }
 
-// cheapest narrows the cells down: by processes, then by memory and CPU, and then by what is
-// in flight.
+// cheapest returns the cheapest of cells: it selects those with the fewest processes, of them those
+// with the least memory, of them those with the least CPU, and returns the one with the smallest
+// settings.
 func cheapest(cells []*Cell) *Cell {
 	narrow := func(value func(c *Cell) float64, within float64) {
 		least := value(slices.MinFunc(cells, func(a, b *Cell) int { return cmp.Compare(value(a), value(b)) }))
@@ -152,17 +153,17 @@ func smaller(a, b Settings) int {
 	return cmp.Or(cmp.Compare(a.Processes, b.Processes), cmp.Compare(a.Threads, b.Threads), cmp.Compare(a.Coroutines, b.Coroutines))
 }
 
-// InOrder are the cells by their settings, rather than in the order in which they were run.
+// InOrder returns the cells ordered by their settings, not in the order of their runs.
 func (r *Report) InOrder() []Cell {
 	out := slices.Clone(r.Cells)
 	slices.SortStableFunc(out, func(a, b Cell) int { return cheaper(&a, &b) })
 	return out
 }
 
-// skippedAtOnce is how many settings are named that were left out for one reason.
+// skippedAtOnce is how many skipped settings with the same reason are named.
 const skippedAtOnce = 3
 
-// LeftOut says which settings were not tried, and why.
+// LeftOut returns which settings were not tried, and why.
 func (r *Report) LeftOut() (out []string) {
 	named := make(map[string][]string)
 	var reasons []string
@@ -183,7 +184,7 @@ func (r *Report) LeftOut() (out []string) {
 	return out
 }
 
-// Advice are the sentences that follow from the numbers.
+// Advice returns the conclusions from the numbers, as sentences.
 func (r *Report) Advice() (out []string) {
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if r.Best == nil {
@@ -207,8 +208,8 @@ func (r *Report) Advice() (out []string) {
 	return out
 }
 
-// edges are the numbers of which the best has the most that was tried, though less was tried,
-// too, and gave less.
+// edges returns the numbers for which the best cell has the largest value that was tried, although
+// smaller values were tried and were slower.
 func (r *Report) edges() (out []string) {
 	for _, d := range dimensions {
 		most, less := 0, 0.0

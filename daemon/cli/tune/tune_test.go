@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// cell is one with p processes, n threads, and some throughput; more are changed by those who
-// need it.
+// cell returns a cell with p processes, n threads, and a throughput. Tests change further fields.
 func cell(p, n int, throughput float64) Cell {
 	return Cell{Settings: Settings{Processes: p, Threads: n}, Seconds: 2, Calls: 200, Throughput: throughput, P50: 0.02, P99: 0.05, CPU: 1, Memory: 100 << 20}
 }
@@ -63,7 +62,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// example is a report with all that there can be in one.
+// example returns a report that uses every feature.
 func example(async bool) *Report {
 	r := &Report{Function: "orders<b>", Handler: "python app", Messages: "1 message of m.jsonl", Began: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Took: 60, Cores: 2, Async: async,
 		Skipped: []Skipped{{Settings{Processes: 8}, "no time for it"}}, Notes: []string{"a note"}, Stopped: true}
@@ -103,8 +102,8 @@ func TestText(t *testing.T) {
 	}
 }
 
-// TestHTML: the page is well-formed, stands alone, escapes what it is given, and says of each
-// drawing what it is.
+// TestHTML checks that the page is well-formed and self-contained, escapes its texts, and has a
+// description of each drawing.
 func TestHTML(t *testing.T) {
 	for _, async := range []bool{false, true} {
 		var out bytes.Buffer

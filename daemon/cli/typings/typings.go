@@ -1,5 +1,5 @@
-// Package typings is the command `drover worker typings`: the daemon's command line calls it
-// once.
+// Package typings implements the command `drover worker typings`: the daemon's command line calls
+// it once.
 package typings
 
 import (

@@ -17,8 +17,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file lets auto find settings under the load of a grid, to compare them with its best: with
-// the loops of a daemon, but without the results of earlier runs.
+// This file lets auto find settings under the load of a grid, to compare them with the best cell:
+// with the loops of a daemon, but without the results of earlier runs.
 
 const (
 	// Auto gets one autoPart-th of a run, between autoLeast and autoMost. It gets none if that is
@@ -26,13 +26,15 @@ const (
 	autoPart  = 3
 	autoLeast = 25 * time.Second
 	autoMost  = 45 * time.Second
-	// autoSettle is the part of that time in which it finds its settings; the rest is measured.
+	// autoSettle is the fraction of that time in which it finds its settings; the rest is
+	// measured.
 	autoSettle = 0.65
-	// maxUndone bounds what the report has of a change that auto undid, in characters.
+	// maxUndone bounds the text about a change that auto reverted, in characters.
 	maxUndone = 1000
 )
 
-// autoTime returns how much of a run is for auto; 0 if there is too little to be fair.
+// autoTime returns how much of a run is for auto; 0 if that would be too short for a fair
+// comparison.
 func autoTime(length time.Duration) time.Duration {
 	part := min(max(length/autoPart, autoLeast), autoMost)
 	if part > length/2 {
@@ -59,7 +61,7 @@ func autoConfig(cfg *configs.Config, name, dataDir string) *configs.Config {
 	return out
 }
 
-// runAuto runs auto for the time that is left, and puts what it chose into the report.
+// runAuto runs auto for the time that is left, and adds its choice to the report.
 func (t *gridRun) runAuto(ctx context.Context) (err error) {
 	dir, err := os.MkdirTemp("", "drover-tune-")
 	if err != nil {
@@ -112,7 +114,7 @@ func (t *gridRun) runAuto(ctx context.Context) (err error) {
 	return nil
 }
 
-// compareAuto runs auto if there is time for it, and else notes why not.
+// compareAuto runs auto if there is time for it; otherwise it adds the reason to the report.
 func (t *gridRun) compareAuto(ctx context.Context, timed context.Context) {
 	switch {
 	case ctx.Err() != nil:

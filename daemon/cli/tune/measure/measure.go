@@ -1,6 +1,6 @@
 // Package measure runs a function under load with the settings of a grid, for drover tune: in the
 // app's real workers, with the real handler and dispatcher, and a source that returns the messages
-// of a file over and over. The command calls Run, from one goroutine.
+// of a file repeatedly. The command calls Run, from one goroutine.
 package measure
 
 import (
@@ -22,14 +22,14 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Options are what Run needs. All are required.
+// Options are the input of Run. All are required.
 type Options struct {
 	// Apps has the configuration, and the options of the apps.
 	Apps     apps.Options
 	Function string // its name
 	Asked    tune.Asked
 	Messages []*triggers.Message // at least one
-	// Report has what the command knows already. Run adds what it measures.
+	// Report has what the command has filled in. Run adds its measurements.
 	Report *tune.Report
 	// Print prints a line of progress.
 	Print func(format string, args ...any)
@@ -43,8 +43,9 @@ func (e *StartError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *StartError) Unwrap() error { return e.Err }
 
-// Run measures until all is measured, the length is over, or ctx ends, and fills the report. An
-// error means that there is nothing to report. It has a StartError if the workers did not start.
+// Run measures until all cells are measured, the length is over, or ctx ends, and fills the
+// report. If it returns an error, the report has no results. The error wraps a StartError if the
+// workers did not start.
 func Run(ctx context.Context, o Options, length time.Duration) error {
 	return (&gridRun{Options: o}).runGrid(ctx, length)
 }
@@ -54,7 +55,7 @@ type gridRun struct {
 	Options
 
 	began, end time.Time
-	forAuto    time.Duration // of the time
+	forAuto    time.Duration // how much of the time is for auto
 	look       tune.Look
 	rig        *rig          // nil: none
 	swap       time.Duration // how long the latest change of rigs took
@@ -62,27 +63,28 @@ type gridRun struct {
 }
 
 const (
-	// The first look takes at least lookCalls and lookLeast. lookMost ends it once a call has
-	// ended.
+	// The first look takes at least lookCalls and lookLeast. After lookMost it ends with the next
+	// call.
 	lookCalls = 50
 	lookLeast = 500 * time.Millisecond
 	lookMost  = 1500 * time.Millisecond
-	// probeLeast is the shortest run in which there is time to find out whether an async
-	// function uses its loop's executor; probeGain is the gain by threads that tells.
+	// probeLeast is the shortest run that has time to find out whether an async function uses its
+	// loop's executor; probeGain is the gain by threads that shows it.
 	probeLeast   = 15 * time.Second
 	probeGain    = 1.3
 	probeThreads = 16
 	probeCalls   = 64 // in flight
-	// settlePart is the part of a cell's time that is for settling, at most settleMost.
+	// settlePart is the fraction of a cell's time that is for settling, at most settleMost.
 	settlePart = 0.25
 	settleMost = 3 * time.Second
 	// notAlone is how many cores other programs must use to be reported.
 	notAlone = 0.3
-	// closeTime is reserved for the end of the last workers.
+	// closeTime is reserved for stopping the last workers.
 	closeTime = 300 * time.Millisecond
 )
 
-// runGrid measures until all is measured, the time is up, or ctx ends, and fills the report.
+// runGrid measures until all cells are measured, the time is up, or ctx ends, and fills the
+// report.
 func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error) {
 	t.began = time.Now()
 	t.end, t.forAuto = t.began.Add(length), autoTime(length)
@@ -90,7 +92,7 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 	defer cancel()
 	defer func() { err = errors.Join(err, t.closeRig(0)) }()
 	reader, own := hostinfo.New(), telemetry.ProcessCPU()
-	before, _ := reader.Look() // what cannot be read is unknown
+	before, _ := reader.Look() // values that cannot be read are unknown
 	if err := t.firstLook(timed, length); err != nil {
 		return t.explainError(ctx, err, length)
 	}
@@ -110,7 +112,7 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 	t.compareAuto(ctx, timed)
 	if now, err := reader.Look(); err == nil && t.closeRig(t.patience(ctx)) == nil {
 		others := hostinfo.Others(before, now, t.used+telemetry.ProcessCPU()-own, time.Since(t.began))
-		if others > notAlone { // and not if it is not known
+		if others > notAlone { // false if it is unknown
 			t.addNote("other programs used %.1f cores while it ran: on a quiet machine the numbers would be others", others)
 		}
 	}
@@ -123,7 +125,7 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 // gridTime returns how much time is left for the grid.
 func (t *gridRun) gridTime() time.Duration { return time.Until(t.end) - t.forAuto - closeTime }
 
-// explainError returns the error of a run that was too short or was stopped in the place of err.
+// explainError returns, in place of err, the error of a run that was too short or was stopped.
 func (t *gridRun) explainError(ctx context.Context, err error, length time.Duration) error {
 	switch {
 	case ctx.Err() != nil:
@@ -134,7 +136,7 @@ func (t *gridRun) explainError(ctx context.Context, err error, length time.Durat
 	return err
 }
 
-// closeRig ends the rig, if there is one.
+// closeRig closes the rig, if there is one.
 func (t *gridRun) closeRig(patience time.Duration) error {
 	if t.rig == nil {
 		return nil
@@ -146,7 +148,7 @@ func (t *gridRun) closeRig(patience time.Duration) error {
 	return err
 }
 
-// useSettings puts a rig with the settings under load: the present one, or a new one.
+// useSettings puts a rig with the settings under load: the current one, or a new one.
 func (t *gridRun) useSettings(ctx context.Context, s tune.Settings) error {
 	if t.rig != nil && t.rig.f.LoadError() == nil && t.rig.changeSettings(s) && t.rig.waitForSlots(ctx, t.patience(ctx)) {
 		return nil
@@ -163,8 +165,8 @@ func (t *gridRun) useSettings(ctx context.Context, s tune.Settings) error {
 	return nil
 }
 
-// patience returns how long calls may take that are no longer measured: their work is real, so it
-// is better to let them end than to cancel them.
+// patience returns how long calls that are no longer measured may take to end. Their work is real,
+// so it is better to wait for them than to cancel them.
 func (t *gridRun) patience(ctx context.Context) time.Duration {
 	if ctx.Err() != nil {
 		return 0
@@ -255,7 +257,8 @@ func (t *gridRun) addNote(format string, args ...any) {
 	t.Report.Notes = append(t.Report.Notes, fmt.Sprintf(format, args...))
 }
 
-// probeExecutor measures whether an async function gains by threads, which its loop's executor has.
+// probeExecutor measures whether an async function gains by threads, which its loop's executor
+// uses.
 func (t *gridRun) probeExecutor(ctx context.Context, length time.Duration) error {
 	if !t.look.Async || !t.look.Threads || len(t.Asked.Threads) > 0 {
 		return nil
@@ -278,7 +281,8 @@ func (t *gridRun) probeExecutor(ctx context.Context, length time.Duration) error
 			return nil
 		}
 	}
-	// The machine may just have had more time at the second measurement: then the third is as fast.
+	// The machine may only have had more time during the second measurement: then the third is as
+	// fast.
 	one := max(rates[0], rates[2])
 	if t.look.Executor = rates[1] > probeGain*one; t.look.Executor {
 		t.Print("with %d threads it does %s calls/s, with one %s: it uses its loop's executor", probeThreads, tune.Number(rates[1]), tune.Number(one))
@@ -303,7 +307,7 @@ func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number,
 	settle := min(time.Duration(settlePart*float64(each)), settleMost)
 	c, err := t.rig.measureCell(ctx, settle, each-settle)
 	if err != nil {
-		t.leaveOut(s) // half of it says nothing
+		t.leaveOut(s) // half a measurement is useless
 		return
 	}
 	c.Settings = s
@@ -318,13 +322,13 @@ func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number,
 	t.Print("%d of %d: %v: %s", number, all, s, text)
 }
 
-// leaveOut reports settings that could not be measured any more.
+// leaveOut reports settings for which no time was left.
 func (t *gridRun) leaveOut(s tune.Settings) {
 	t.Report.Skipped = append(t.Report.Skipped, tune.Skipped{Settings: s, Why: "the run was over before"})
 }
 
-// timeForNext returns the time for the first of the settings that are left, whose workers run;
-// those of others have yet to start.
+// timeForNext returns the time for the first of the remaining settings, whose workers run; those
+// of the others must still start.
 func (t *gridRun) timeForNext(left []tune.Settings) time.Duration {
 	rest := t.gridTime()
 	for i := range left[1:] {

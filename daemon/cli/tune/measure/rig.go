@@ -15,25 +15,25 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// rig is a function under load: its real pool, handler and dispatcher, and a source in the place
-// of its queue. It has neither outputs nor traces.
+// rig is a function under load: its real pool, handler and dispatcher, and a source in place of
+// its queue. It has neither outputs nor traces.
 type rig struct {
 	f      *apps.Alone
 	source *source
 
 	settings    tune.Settings
-	failed      bool               // calls failed, and may have left something behind in the workers
-	threads     int                // the configuration's, for settings that have none
-	stopRun     context.CancelFunc // of the receiving
+	failed      bool               // calls failed, and may have left state in the workers
+	threads     int                // the configured number, for settings without one
+	stopRun     context.CancelFunc // stops receiving
 	stopWorking context.CancelFunc
-	ended       chan struct{} // closed when all that was in flight has ended
+	ended       chan struct{} // closed when all calls in flight have ended
 }
 
 const (
-	// killGrace is how long a call has to return when a run ends. The configuration's own is for
+	// killGrace is how long a call may take to return when a run ends. The configured time is for
 	// work that counts.
 	killGrace = time.Second
-	// pollInterval is how often a condition of a rig is checked while waiting for it.
+	// pollInterval is the time between two checks of a condition of a rig.
 	pollInterval = 10 * time.Millisecond
 )
 
@@ -105,7 +105,7 @@ func (r *rig) startLoad(ctx context.Context) {
 func (r *rig) hasLiveThreads() bool { return r.f.Pool.Tunable() }
 
 // changeSettings changes the settings of the running workers, and returns false if that is not
-// possible. Another number of processes needs new ones: what the old ones have in memory would
+// possible. Another number of processes needs new processes: the memory of the old ones would
 // distort the measurement.
 func (r *rig) changeSettings(s tune.Settings) bool {
 	threads := s.Threads
@@ -116,7 +116,7 @@ func (r *rig) changeSettings(s tune.Settings) bool {
 	if s.Processes != now.Processes || threads != now.Threads && !r.hasLiveThreads() {
 		return false
 	}
-	// Code that broke in many threads may go on failing with fewer in the same process.
+	// Code that failed in many threads may continue to fail with fewer in the same process.
 	if r.failed && (threads < now.Threads || s.Coroutines < now.Coroutines) {
 		return false
 	}
@@ -125,7 +125,7 @@ func (r *rig) changeSettings(s tune.Settings) bool {
 	return true
 }
 
-// waitForSlots waits until no more calls are in flight than there are slots: those of earlier
+// waitForSlots waits until no more calls are in flight than there are slots: calls of earlier
 // settings have ended then.
 func (r *rig) waitForSlots(ctx context.Context, patience time.Duration) bool {
 	slots := r.f.Handler.(handlers.Slotted).Slots()
@@ -159,7 +159,7 @@ func (r *rig) measureCell(ctx context.Context, settle, length time.Duration) (tu
 	return c, err
 }
 
-// countWhile fills a cell with what was measured until wait returns.
+// countWhile fills a cell with the measurements until wait returns.
 func (r *rig) countWhile(ctx context.Context, c *tune.Cell, wait func() error) error {
 	pool := r.f.Pool.Pool
 	latency, used, began := r.f.Stats.Counts().Latency, pool.Usage(), time.Now()
@@ -187,7 +187,7 @@ func (r *rig) countWhile(ctx context.Context, c *tune.Cell, wait func() error) e
 	return ctx.Err()
 }
 
-// waitUntil waits until the limit, or until enough returns true; nil never does.
+// waitUntil waits until the limit, or until enough returns true; enough may be nil.
 func (r *rig) waitUntil(ctx context.Context, limit time.Duration, enough func() bool) error {
 	late, look := time.NewTimer(limit), time.NewTicker(pollInterval)
 	defer late.Stop()

@@ -8,9 +8,9 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// source is the trigger of a function under load. It returns the messages of a file over and
-// over, as many at once as the function has slots for. It ignores verdicts, except that it
-// counts them while a window is open. Its methods may be called from any goroutine.
+// source is the trigger of a function under load. It returns the messages of a file repeatedly, as
+// many at once as the function has slots. It ignores verdicts, except that it counts them while a
+// window is open. Its methods may be called from any goroutine.
 type source struct {
 	messages []*triggers.Message
 
@@ -36,15 +36,15 @@ type leasedMessage struct {
 	prev, next *leasedMessage
 }
 
-// window is what was counted from a moment on. The zero value counts nothing.
+// window has the counts since a moment. The zero value counts nothing.
 type window struct {
 	ended, failed int64 // calls
 
 	from   time.Time
-	flying int // in flight, when it began
-	// took is the sum over those that ended, and done what part of each that ended well was
-	// in the window: where calls are long, whole ones would make the throughput a matter of
-	// luck.
+	flying int // calls in flight when it began
+	// took is the sum of the durations of the calls that ended. done adds up, for each successful
+	// call, the fraction of it that was in the window: if calls are long, counting whole calls
+	// would make the throughput depend on chance.
 	took time.Duration
 	done float64
 }
@@ -87,7 +87,7 @@ func (s *source) countVerdict(l *leasedMessage, kind triggers.Kind, now time.Tim
 	l.prev.next, l.next.prev = l.next, l.prev
 	s.flying--
 	w := &s.window
-	if w.from.IsZero() || kind == triggers.Release { // that was cut short, or never tried
+	if w.from.IsZero() || kind == triggers.Release { // it was interrupted, or never tried
 		return
 	}
 	took := max(now.Sub(l.began), time.Nanosecond)
@@ -100,7 +100,8 @@ func (s *source) countVerdict(l *leasedMessage, kind triggers.Kind, now time.Tim
 	w.done += partWithin(w.from, now, l.began, took)
 }
 
-// partWithin is what part of a call that began then and takes so long is between two moments.
+// partWithin returns the fraction of a call that lies between two moments. The call began at began
+// and takes takes.
 func partWithin(from, to, began time.Time, takes time.Duration) float64 {
 	if began.After(from) {
 		from = began
@@ -129,14 +130,13 @@ func (s *source) countEnded() int64 {
 	return s.window.ended
 }
 
-// steady is by which factor what ended may differ from what should have, by Little's law, in a
-// window in which as much began as ended.
+// steady is the factor by which the number of ended calls may differ from its expected value, by
+// Little's law, in a window in which as many calls began as ended.
 const steady = 1.6
 
-// closeWindow ends the window. It returns what was counted, and the throughput in calls per
-// second that ended well. Where the window was steady, the calls in flight count by how long
-// calls take. Else, as where a queue grows within the worker, only calls that ended count, and
-// settled is false.
+// closeWindow ends the window. It returns the counts, and the throughput in successful calls per
+// second. If the window was steady, calls in flight are counted by how long calls take. Otherwise,
+// as when a queue grows within the worker, only calls that ended count, and settled is false.
 func (s *source) closeWindow(now time.Time) (w window, throughput float64, settled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +157,7 @@ func (s *source) closeWindow(now time.Time) (w window, throughput float64, settl
 	return w, (w.done + open*well) / length.Seconds(), true
 }
 
-// Backlog implements triggers.Trigger: there is always more.
+// Backlog implements triggers.Trigger: there are always more messages.
 func (s *source) Backlog(context.Context) (triggers.Backlog, error) {
 	return triggers.Backlog{Ready: int64(len(s.messages)), AtLeast: true}, nil
 }

@@ -8,13 +8,13 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// What a window counts does not depend on where in their calls it begins and ends.
+// The counts of a window do not depend on where in the calls it begins and ends.
 func TestSourceCountsPartsOfCalls(t *testing.T) {
 	at := time.Now()
 	after := func(seconds float64) time.Time { return at.Add(time.Duration(seconds * float64(time.Second))) }
 	for _, from := range []float64{2, 2.25, 2.5, 2.9} {
 		s := newSource(numberedMessages(3))
-		// Four at a time, a second each, which end together.
+		// Four calls at a time, a second each, which end together.
 		handOut := func(when float64) (out []*leasedMessage) {
 			s.handOut(4, after(when))
 			for l := s.inFlight.next; l != &s.inFlight; l = l.next {
@@ -69,7 +69,7 @@ func TestSourceCountsVerdicts(t *testing.T) {
 	if w, throughput, settled := s.closeWindow(at); w.ended != 0 || throughput != 0 || settled {
 		t.Errorf("of a window that was not opened: %+v, %v/s", w, throughput)
 	}
-	// Calls that pile up within a worker: what is in flight counts nothing.
+	// Calls pile up within a worker: those in flight do not count.
 	s.openWindow(at)
 	s.handOut(1000, at)
 	for range 10 {
