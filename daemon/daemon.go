@@ -1,6 +1,6 @@
-// Package daemon connects the parts: it connects triggers to handlers as the configuration says,
-// runs the dispatcher, reloads and stops. A Go program with functions of its own calls Run, or New
-// and Daemon.Run. The command line is package cli.
+// Package daemon runs one daemon: it connects triggers to handlers as the configuration says, runs
+// the dispatcher, reloads and stops. A Go program with functions of its own calls Run, or New and
+// Daemon.Run. The command line is package cli.
 package daemon
 
 import (

@@ -19,8 +19,8 @@ import (
 	"github.com/drover-run/drover/triggers/memory"
 )
 
-// measuredDaemon runs a daemon with one Go function and a queue in memory. The caller, or else the
-// end of the test, stops it.
+// measuredDaemon runs a daemon with one Go function and a queue in memory. stop stops it; the end
+// of the test does, too.
 func measuredDaemon(t *testing.T, run handlers.Func, change func(*configs.Config)) (d *Daemon, queue *memory.Queue, stop func()) {
 	t.Helper()
 	cfg := configs.New()

@@ -31,9 +31,9 @@ type resources struct {
 	old    *resources // may be reused; nil at the start
 
 	functions map[string]*apps.Function
-	sources   map[string]triggers.Trigger // by function, where instances do the work
+	sources   map[string]triggers.Trigger // by function, if instances do the work
 	apps      *apps.Set                   // the worker processes
-	shared    *sources.Set                // what triggers and outputs share
+	shared    *sources.Set                // resources that triggers and outputs share
 }
 
 func newResources(d *Daemon, cfg *configs.Config, old *resources) *resources {
@@ -204,8 +204,8 @@ func (p *resources) openOutput(ctx context.Context, f *apps.Function, settings c
 	return nil
 }
 
-// checkResources returns what is wrong with a configuration on this machine and in this
-// program as the error, and remarks as notes. It starts none of the user's code.
+// checkResources returns the errors of a configuration on this machine and in this program, and
+// remarks as notes. It starts none of the user's code.
 func checkResources(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, env configs.Env, environ []string) (notes []string, err error) {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
 		if needs := sources.TraitsOf(cfg.Functions[name].Trigger).Requirement; needs != "" {

@@ -84,9 +84,9 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	return d.runFunctions(ctx, first)
 }
 
-// Check returns what is wrong with a configuration on this machine and in this program as
-// the error, and remarks as notes. It opens no connection and starts none of the user's
-// code. Of the options it uses WithFuncs and WithEnv.
+// Check returns the errors of a configuration on this machine and in this program, and remarks as
+// notes. It opens no connection and starts none of the user's code. Of the options it uses
+// WithFuncs and WithEnv.
 func Check(ctx context.Context, cfg *configs.Config, opts ...Option) (notes []string, err error) {
 	d := New(cfg, opts...)
 	return checkResources(ctx, cfg, d.funcs, d.env, d.environ())

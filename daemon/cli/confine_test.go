@@ -172,7 +172,7 @@ func TestWhatWorkersCannotBeHeldToIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		app, want string
-		user      bool // only root gets that far
+		user      bool // only root gets past the check before it
 	}{
 		"no such user":                     {"{path: ./app, user: no-such-user}", "app app: user: ", false},
 		"data in the app":                  {"{path: ., sandbox: strict}", "data_dir", false},

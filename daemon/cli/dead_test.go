@@ -78,7 +78,7 @@ func daemonOf(t *testing.T, file string, funcs handlers.Funcs) (stop func()) {
 	return stop
 }
 
-// dead runs a command and compares its status and a part of what it prints.
+// dead runs a command and checks its status and a part of its output.
 func dead(t *testing.T, file string, status int, want string, args ...string) string {
 	t.Helper()
 	got, out, errs := command(t.Context(), nil, nil, append(append([]string{"dead"}, args...), "-c", file)...)

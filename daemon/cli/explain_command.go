@@ -111,7 +111,7 @@ func (c *explainCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon er
 // maxDeadSearched is how many dead letters of a function are searched for a message.
 const maxDeadSearched = 1000
 
-// amongTheDead searches the dead letters for a message, where they can be read.
+// amongTheDead searches the dead letters for a message, if they can be read.
 func (c *explainCommand) amongTheDead(ctx context.Context, unknown []api.Explanation, std *IO) []api.Explanation {
 	if c.DataDir != "" {
 		unknown[0].Notes = append(unknown[0].Notes, "dead letters were not searched: that needs the configuration; give --config instead of --data-dir")

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// commandOutput runs a command line and returns its status and what it wrote.
+// commandOutput runs a command line and returns its status and its output.
 func commandOutput(t *testing.T, args ...string) (status int, out, errs string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer

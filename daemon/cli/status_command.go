@@ -115,7 +115,7 @@ func (c *healthCommand) Run(ctx context.Context, std *IO) error {
 	return err
 }
 
-// healthClient returns the client of the admin server or, where that is off, of the probes.
+// healthClient returns the client of the admin server or, if that is off, of the probes.
 func (c *healthCommand) healthClient(ctx context.Context, std *IO) (*admin.Client, error) {
 	cfg, err := c.loadClient(ctx, std)
 	if err != nil {

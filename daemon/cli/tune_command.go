@@ -141,7 +141,7 @@ func (std *IO) appOptions(cfg *configs.Config) apps.Options {
 	return apps.Options{Config: cfg, Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Log: slog.New(slog.DiscardHandler)}
 }
 
-// check returns what is wrong with the flags.
+// check returns an error if flags are invalid.
 func (c *tuneCommand) check() error {
 	if c.For < time.Second {
 		return exit.UsageError("--for must be 1s at least")

@@ -34,8 +34,8 @@ type ReplayOptions struct {
 	Doubtful bool
 }
 
-// Replay sends the selected dead letters back to where they came from, and prints a summary. The
-// error reports which were left, and why.
+// Replay sends the selected dead letters back to their sources, and prints a summary. The error
+// reports which were left, and why.
 func (j *Job) Replay(ctx context.Context, d triggers.DeadLetters, options ReplayOptions) error {
 	r := &run{job: j, verb: "replay", done: "replayed", orderKey: options.OrderKey}
 	return r.withJournal(ctx, d, func(ctx context.Context, records *journal, letter triggers.DeadLetter) error {

@@ -91,7 +91,7 @@ func (r *run) printPreview(ctx context.Context, d triggers.DeadLetters) error {
 	return err
 }
 
-// processAll processes the selected letters, and prints the summary. When ctx ends no other is
+// processAll processes the selected letters, and prints the summary. When ctx ends, no more are
 // started; those that were started are finished, unless ForceStop is closed.
 func (r *run) processAll(ctx context.Context, d triggers.DeadLetters) error {
 	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -153,8 +153,8 @@ func (r *run) startEach(ctx, working context.Context, d triggers.DeadLetters) (m
 	return matched, nil
 }
 
-// pageSize returns how many are read at once: at most what is processed in ten seconds, because
-// others may replay what was read long ago.
+// pageSize returns how many letters are read at once: at most the number that is processed in ten
+// seconds, because others may replay letters that were read long ago.
 func (r *run) pageSize() int {
 	page := PageSize(r.job.limit)
 	if limit := r.job.pace.Limit(); limit < rate.Limit(page) {

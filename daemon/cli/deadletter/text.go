@@ -55,7 +55,7 @@ type JSONLetter struct {
 	Attributes map[string]string   `json:"attributes,omitempty"`
 	Repeated   map[string][]string `json:"repeated,omitempty"`
 	Properties triggers.Properties `json:"properties,omitempty"`
-	// Body is the body, if it is a text; else BodyBase64 is.
+	// Body is the body if it is text; otherwise BodyBase64 is.
 	Body       *string `json:"body,omitempty"`
 	BodyBase64 []byte  `json:"body_base64,omitempty"`
 }

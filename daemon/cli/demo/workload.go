@@ -122,7 +122,7 @@ func startEndpoint(appDir string) (*endpoint, error) {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case <-time.After(100 * time.Millisecond):
-				_ = json.NewEncoder(w).Encode(map[string]string{"path": r.URL.Path}) // a client that left gets nothing
+				_ = json.NewEncoder(w).Encode(map[string]string{"path": r.URL.Path}) // the client may have disconnected
 			case <-r.Context().Done():
 			}
 		}),

@@ -76,7 +76,7 @@ type Report struct {
 	Function string    `json:"function"`
 	Handler  string    `json:"handler"`
 	File     string    `json:"configuration"`
-	Messages string    `json:"messages"` // where they are from, and how many
+	Messages string    `json:"messages"` // their source and their number
 	Began    time.Time `json:"began"`
 	Took     float64   `json:"took_seconds"`
 	Cores    int       `json:"cores"`

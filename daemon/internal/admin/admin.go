@@ -1,6 +1,6 @@
-// Package admin is the server of a daemon's admin API, and its client. The server listens on
-// a unix socket or a port, checks who may use it, and serves a list of routes, from which it
-// also makes the OpenAPI document. It knows no daemon: each route brings its handler.
+// Package admin is the server of a daemon's admin API, and its client. The server listens on a
+// unix socket or a port, checks who may use it, and serves a list of routes, from which it also
+// makes the OpenAPI document. It does not depend on the daemon: each route has its handler.
 //
 // Serve starts the server; the function that it returns stops it. Commands and the parents of
 // instances use a Client. Both are safe for use by many goroutines.
@@ -37,8 +37,8 @@ type Route struct {
 	Params []Param
 	// Answer is a value of the type of the answer; nil if that is not JSON.
 	Answer any
-	// ContentType is that of an answer that is not one JSON document. With an Answer, each line
-	// is a JSON document of that type.
+	// ContentType is the type of an answer that is not one JSON document. With an Answer, each
+	// line is a JSON document of that type.
 	ContentType string
 	// AlsoStatuses are the statuses besides 200 whose answer has the same type.
 	AlsoStatuses []int

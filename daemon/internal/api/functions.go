@@ -37,7 +37,7 @@ type FunctionStatus struct {
 	Problems []FunctionProblem `json:"problems,omitempty" desc:"problems that need an operator, oldest first"`
 	// WaitsForMemory is set while nothing is received because in_flight_memory is used up.
 	WaitsForMemory bool `json:"waits_for_memory,omitempty" desc:"whether receiving waits because in_flight_memory is used up"`
-	// Gate is GateOpen while the function's HTTP app counts as healthy, else GateShut; empty
+	// Gate is GateOpen while the function's HTTP app counts as healthy, otherwise GateShut; empty
 	// for functions without one.
 	Gate string `json:"gate,omitempty" desc:"open while the function's HTTP app counts as healthy, else shut; missing without an app"`
 	// Latency is the duration of attempts, from start to verdict.

@@ -86,8 +86,8 @@ func CheckFuncs(cfg *configs.Config, funcs handlers.Funcs) (errs []error) {
 	return errs
 }
 
-// CheckApps looks for each app's interpreter and checks its limits and sandbox on this
-// machine, without starting the user's code.
+// CheckApps finds each app's interpreter and checks its limits and sandbox on this machine,
+// without starting the user's code.
 func CheckApps(ctx context.Context, cfg *configs.Config, env configs.Env, environ []string) (notes []string, errs []error) {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Apps)) {
 		app := cfg.Apps[name]

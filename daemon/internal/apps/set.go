@@ -56,7 +56,7 @@ func NewSet(options Options, old *Set) *Set {
 	return s
 }
 
-// ForgetOld releases the set that this one follows.
+// ForgetOld releases the set that this one replaces.
 func (s *Set) ForgetOld() { s.old = nil }
 
 // Pool returns the pool of an app; nil if there is none.
@@ -106,7 +106,7 @@ func (s *Set) Start(ctx context.Context) error {
 		}
 	}
 	if len(functions) > 0 {
-		s.Reaper() // it starts while the interpreters are looked for
+		s.Reaper() // it starts while Start finds the interpreters
 	}
 	for _, app := range slices.Sorted(maps.Keys(functions)) {
 		code := RuntimeOf(cfg.Apps[app].Language).Code(cfg.Apps[app].Dir)
@@ -164,7 +164,7 @@ func (s *Set) canReusePool(app string, code *interpreters.Code) bool {
 	if len(unused) > 0 {
 		s.options.Log.Info("files changed that no worker has imported; the workers continue", "app", app, "files", firstFew(unused))
 	}
-	p.code = code // a worker that imports one of those files later loads it as it is now
+	p.code = code // a worker that imports one of those files later loads its present content
 	return true
 }
 

@@ -21,8 +21,8 @@ type Status struct {
 	Retiring int                   `json:"retiring"`
 	Restarts map[process.Cause]int `json:"restarts"`
 	StartUp  time.Duration         `json:"start_up"`
-	// Spawned reports that each worker loads the code although it could be forked;
-	// Unforked is the reason if the configuration asks for forks.
+	// Spawned reports that each worker loads the code although it could be forked. Unforked is the
+	// reason if forks are configured but not possible.
 	Spawned  bool          `json:"spawned,omitempty"`
 	Unforked string        `json:"unforked,omitempty"`
 	Usage    process.Usage `json:"usage"`
@@ -94,7 +94,7 @@ func (s Status) BlockedAdvice() (out []string) {
 	return out
 }
 
-// Advice returns what would serve the app better; empty if nothing is known.
+// Advice returns a suggestion for better settings of the app; empty if there is none.
 func (s Status) Advice() string {
 	switch {
 	case s.Unforked != "":

@@ -120,8 +120,8 @@ func (r *loadReader) readLoads(now time.Time) map[string]load {
 		}
 		r.slotTime[f.Name] = slotTime
 		if slots > 0 && max(float64(used), l.inFlight) >= saturatedShare*float64(slots) {
-			// The slots may be in use by other functions. Only the source knows whether this
-			// one has more messages. An unknown backlog counts as more.
+			// The slots may be in use by other functions. Only the backlog of the source shows
+			// whether this one has more messages. An unknown backlog counts as more.
 			l.saturated = r.loops.Backlogs.Get(r.pool.Life(), f.Name, tuningBacklogAge).Ready != 0
 		}
 		saturated = saturated || l.saturated

@@ -19,7 +19,7 @@ import (
 	"github.com/drover-run/drover/scaler/autotune"
 )
 
-// saveInterval is how often what was learned is saved, if it has changed.
+// saveInterval is how often the results are saved, if they have changed.
 const saveInterval = 30 * time.Second
 
 // Store keeps what tuning has learned of each app across restarts, in the file tuning.json of
@@ -32,7 +32,7 @@ type Store struct {
 	apps map[string]storedApp
 }
 
-// storedApp is what was learned of one app.
+// storedApp has the results for one app.
 type storedApp struct {
 	autotune.Learned
 	// Of identifies the code and the user's settings that were measured.
@@ -85,7 +85,7 @@ func (s *Store) readFile() error {
 	return json.Unmarshal(text, &s.apps)
 }
 
-// learnedOf returns what was learned of an app; nil if nothing.
+// learnedOf returns the results for an app; nil if there are none.
 func (s *Store) learnedOf(app, of string) *autotune.Learned {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,7 +99,7 @@ func (s *Store) learnedOf(app, of string) *autotune.Learned {
 	return &last.Learned
 }
 
-// save saves what was learned of an app, if it has changed.
+// save saves the results for an app, if they have changed.
 func (s *Store) save(app, of string, learned autotune.Learned) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -74,7 +74,7 @@ type load struct {
 	timeout   time.Duration
 }
 
-// reading is what was read in one measurement.
+// reading has the values of one measurement.
 type reading struct {
 	at       time.Time
 	machine  hostinfo.Machine
@@ -116,8 +116,8 @@ func newTuner(pool *apps.Pool, given, free autotune.Bounds, learned *autotune.Le
 	}
 }
 
-// runTuning measures until ctx ends. It passes what was learned to keep whenever a change of
-// settings has been reverted for good.
+// runTuning measures until ctx ends. It passes its results to keep whenever a change of settings
+// has been reverted for good.
 func (t *tuner) runTuning(ctx context.Context, keep func(autotune.Learned)) {
 	var active time.Time
 	for ctx.Err() == nil {
@@ -214,8 +214,8 @@ func (t *tuner) measure(at time.Time) (s autotune.Sample, busy bool) {
 	return s, busy
 }
 
-// memoryLimit returns how many bytes the pool may use: its share of what it uses and of
-// what is free.
+// memoryLimit returns how many bytes the pool may use: its share of the sum of its own and the
+// free memory.
 func (t *tuner) memoryLimit(m hostinfo.Machine) uint64 {
 	if m.MemoryLimit == 0 {
 		return 0

@@ -21,7 +21,7 @@ type Scaler struct {
 	Config    func() *configs.Config
 	Decisions *autoscale.Decisions
 	Log       *slog.Logger
-	// Wanted is how many instances there should be.
+	// Wanted is how many instances should run.
 	Wanted int
 
 	policy scaler.Policy

@@ -32,8 +32,8 @@ type Set struct {
 // resource is what several functions share.
 type resource interface{ Close() error }
 
-// canReuse reports whether a connection's settings are those of the earlier Set. What is open of
-// the connection there continues to be used here.
+// canReuse reports whether a connection's settings are those of the earlier Set. Its open
+// resources are reused then.
 func (s *Set) canReuse(connection string) bool {
 	return s.earlier != nil && reflect.DeepEqual(s.earlier.Settings.Connections[connection], s.Settings.Connections[connection])
 }

@@ -26,8 +26,8 @@ var kinds = []kind{streams{}, bus{}, storage{}}
 var errNoKind = errors.New("the configuration names no source")
 
 // New returns the Set of a configuration, with nothing open. given has connections that the
-// program opened, by name; the Set does not close them. What earlier has open is reused where the
-// settings of its connection are the same; earlier may be nil.
+// program opened, by name; the Set does not close them. Open resources of earlier are reused if
+// the settings of their connection are the same; earlier may be nil.
 func New(c Config, given map[string]*Connection, earlier *Set) *Set {
 	s := &Set{Config: c, earlier: earlier, resources: make(map[string]resource)}
 	shareGiven(s, given)
@@ -139,7 +139,7 @@ func ReplayKey(t configs.Trigger) func(*triggers.DeadLetter) string {
 	return func(*triggers.DeadLetter) string { return "" }
 }
 
-// OpenPeeker opens a function's source for reading, without a receive. done closes it and what it
+// OpenPeeker opens a function's source for reading, without receiving. done closes it and what it
 // needs.
 func OpenPeeker(ctx context.Context, c Config, function string) (p triggers.Peeker, done func() error, err error) {
 	from := findSource(c.Settings.Functions[function].Trigger)

@@ -7,9 +7,9 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// histogramMetric is a distribution in both of Prometheus' forms: classic, with the bounds that
-// were asked for, and native, for scrapers that use Protocol Buffers. The native buckets are
-// those of Latencies. A bucket that a classic bound divides is counted by its middle.
+// histogramMetric is a distribution in both of Prometheus' forms: classic, with configured bounds,
+// and native, for scrapers that use Protocol Buffers. The native buckets are those of Latencies. A
+// bucket that a classic bound divides is counted by its middle.
 type histogramMetric struct{ classic, native prometheus.Metric }
 
 // NewHistogramMetric returns a distribution as a metric that has been counted since created.

@@ -48,7 +48,7 @@ func (l *LogLine) size() int {
 // LogBuffer keeps the latest log lines of each function and delivers new ones to subscribers.
 // All methods may be called from many goroutines.
 type LogBuffer struct {
-	// minLevel is the lowest level that a subscriber has asked for.
+	// minLevel is the lowest level that a subscriber has requested.
 	minLevel atomic.Int64
 	// functionsOf has the names of the functions of each app. Reading it takes no lock, since
 	// callers of the logger may hold any.
@@ -170,7 +170,7 @@ func (b *LogBuffer) Subscribers() int {
 	return len(b.subscribers)
 }
 
-// updateMinLevel sets the lowest level that a subscriber has asked for; mu is held.
+// updateMinLevel sets the lowest level that a subscriber has requested; mu is held.
 func (b *LogBuffer) updateMinLevel() {
 	lowest := int64(math.MaxInt64)
 	for s := range b.subscribers {
@@ -194,7 +194,7 @@ func (b *LogBuffer) CloseSubscribers() {
 func (b *LogBuffer) Closed() <-chan struct{} { return b.closed }
 
 // Handler returns a log handler that adds the lines of functions to the buffer and passes all
-// lines on to next. Lines below next's level are added while a subscriber asks for that level.
+// lines on to next. Lines below next's level are added while a subscriber requests that level.
 func (b *LogBuffer) Handler(next slog.Handler) slog.Handler {
 	return &logHandler{next: next, buffer: b}
 }

@@ -39,7 +39,7 @@ const (
 	scope = "github.com/drover-run/drover"
 )
 
-// TracesConfig is where spans are sent, and what they report of the service.
+// TracesConfig has the destination of spans, and the attributes of the service.
 type TracesConfig struct {
 	URL      string // of OTLP over HTTP, with the path
 	Headers  map[string]string
@@ -62,7 +62,7 @@ type Traces struct {
 
 	waiting, sent, dropped atomic.Int64
 	failing                bool            // used by the goroutine that sends
-	ending                 context.Context // ends what is being sent
+	ending                 context.Context // ends the current request
 	giveUp                 context.CancelFunc
 }
 
