@@ -6,13 +6,13 @@ import (
 	"slices"
 )
 
-// Advise says what auto would do instead of explicit numbers, from what was measured
-// under them: kinds are the Controller's, s the latest Sample, and free the bounds
-// that would hold if nothing were given. Empty if it would do about the same, or if
-// not enough is known.
+// Advise returns what auto would use instead of explicit numbers, by the measurements under
+// them. kinds are the Controller's, s is the latest Sample, and free has the bounds that would
+// apply without the numbers. It returns "" if auto would use about the same, or if too little
+// is known.
 //
-// It is what auto would begin with, and where it is clear in which direction it would
-// go on; what it would find there only measuring tells.
+// The advice is the settings that auto would start with, and the direction of the climb where
+// that is clear. Only a measurement finds the optimum.
 func Advise(explicit Settings, free Bounds, kinds map[string]Kind, s Sample) string {
 	n := nature{}
 	var functions []Function
@@ -34,13 +34,13 @@ func Advise(explicit Settings, free Bounds, kinds map[string]Kind, s Sample) str
 			return f.Async == (d == coroutines) && f.Saturated && !computes(kinds[f.Name])
 		})
 		switch {
-		case !used: // it does not matter
+		case !used: // unused, so the value does not matter
 			to = to.with(d, explicit.get(d))
 		case waits && s.CPU > 0 && s.CPU < room/idle:
 			to = free.clamp(to.with(d, max(to.get(d), int(float64(explicit.get(d))*math.Min(room/s.CPU, jump)))))
 			grow = ", and would try more"
 		case !computesAll(functions, kinds, d == coroutines) && to.get(d) < explicit.get(d):
-			to = to.with(d, explicit.get(d)) // how many are enough is not known
+			to = to.with(d, explicit.get(d)) // the sufficient number is unknown
 		}
 	}
 	if near(explicit, to) {
@@ -49,12 +49,12 @@ func Advise(explicit Settings, free Bounds, kinds map[string]Kind, s Sample) str
 	return fmt.Sprintf("auto would have about %v%s, instead of %v: %s", to, grow, explicit, n.words(functions))
 }
 
-// computesAll says that all sync, or all async, functions compute.
+// computesAll reports whether all sync, or all async, functions compute.
 func computesAll(functions []Function, kinds map[string]Kind, async bool) bool {
 	return !slices.ContainsFunc(functions, func(f Function) bool { return f.Async == async && !computes(kinds[f.Name]) })
 }
 
-// near says that settings are about the same.
+// near reports whether two settings are about the same.
 func near(a, b Settings) bool {
 	for _, d := range dims {
 		x, y := float64(a.get(d)), float64(b.get(d))

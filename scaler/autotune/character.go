@@ -5,24 +5,25 @@ import (
 	"time"
 )
 
-// character is what is seen of one function over time.
+// character has the measurements of one function over time.
 type character struct {
 	kind        Kind
 	async       bool
-	cpu         float64 // s of a call
-	heldShare   float64 // held / wall
+	cpu         float64 // s per call
+	heldShare   float64 // held / wall time
 	heldCPU     float64 // CPU / held
-	held        float64 // s of a call
-	least       float64 // s: the shortest mean wall of a sample
+	held        float64 // s per call
+	least       float64 // s: the shortest mean wall time of a sample
 	looks, gil  float64
-	stuck       time.Duration // since when calls are in flight of which none ends
-	strange     int           // samples in a row with another CPU per call
-	crowd       float64       // by what its calls were stretched when their share was estimated
+	stuck       time.Duration // since when calls are in flight and none has ended
+	strange     int           // consecutive samples with another CPU time per call
+	crowd       float64       // the stretch factor of its calls when their share was estimated
 	beyondCores bool          // its calls used more than one core of a worker
-	recalled    bool          // from an earlier life, of which only the kind is known
+	recalled    bool          // from Learned; only the kind is known
 }
 
-// tiny is for how long a call has its thread of which no more is measured than that.
+// tiny is the occupancy of a thread, per call, below which the CPU time is not measured
+// separately.
 const tiny = 100 * time.Microsecond
 
 func (c *character) see(f Function, steady bool, trusted trust, stretched float64, s Sample) {
@@ -40,11 +41,11 @@ func (c *character) see(f Function, steady bool, trusted trust, stretched float6
 	c.stuck = 0
 	calls := float64(f.Measured)
 	if f.Held.Seconds()/calls < tiny.Seconds() {
-		f.CPU = f.Held // in so little time nothing is waited for, and clocks are too coarse
+		f.CPU = f.Held // a call this short waits for nothing, and clocks are too coarse for it
 	}
 	cpu, wall := f.CPU.Seconds()/calls, f.Wall.Seconds()/calls
 	share := math.Min(cpu/wall, 1)
-	if c.recalled { // only the kind is known; the rest is taken as it is
+	if c.recalled { // only the kind is known; the measurements are taken as they are
 		k := c.kind
 		*c = character{kind: k, async: f.Async, cpu: cpu, held: f.Held.Seconds() / calls, least: c.least, looks: c.looks, gil: c.gil, beyondCores: k.ReleasesGIL}
 		c.heldCPU = math.Min(float64(f.CPU)/math.Max(float64(f.Held), 1), 1)
@@ -53,7 +54,7 @@ func (c *character) see(f Function, steady bool, trusted trust, stretched float6
 		}
 	}
 	if c.kind.Sure > 0 && (cpu > otherwise*c.cpu+1e-4 || c.cpu > otherwise*cpu+1e-4) {
-		// One call may be unlike the others; a row of samples is another function.
+		// One call may differ from the others; consecutive samples are a different function.
 		if c.strange++; c.strange < 3 {
 			return
 		}
@@ -72,17 +73,17 @@ func (c *character) see(f Function, steady bool, trusted trust, stretched float6
 	heldShare := math.Min(float64(f.Held)/float64(f.Wall), 1)
 	k := &c.kind
 	switch {
-	case !steady: // workers came or went meanwhile
+	case !steady: // the workers changed
 		return
 	case trusted == alone || trusted == light && k.Sure < sure:
-		if k.Sure < sure { // what was seen under contention is worth less
+		if k.Sure < sure { // measurements under contention count less
 			weight = 1
 		}
 		k.CPU += weight * (share - k.CPU)
 		c.heldShare += weight * (heldShare - c.heldShare)
 		k.Sure = math.Min(math.Max(k.Sure, sure)+0.1, 1)
 	case trusted == light:
-		// Calls come in bursts, and then wait for each other: those count that did least.
+		// Calls come in bursts, and then wait for each other. A lower share counts less.
 		if share < k.CPU {
 			weight = 0.03
 		}
@@ -90,23 +91,23 @@ func (c *character) see(f Function, steady bool, trusted trust, stretched float6
 		c.heldShare += weight * (heldShare - c.heldShare)
 		k.Sure = math.Min(k.Sure+0.05, 0.9)
 	case fresh || k.Sure < sure && stretched <= c.crowd:
-		// The smaller the crowd, the better the estimate.
+		// The less contention, the better the estimate.
 		k.CPU += weight * (math.Min(share*stretched, 1) - k.CPU)
 		c.heldShare += weight * (heldShare - c.heldShare)
 		c.crowd = stretched * 1.1
 		k.Sure = math.Max(k.Sure, unsure)
-	default: // the wall is too long, if anything
+	default: // the wall time is an upper bound
 		k.CPU = math.Max(k.CPU, share)
 		c.heldShare = math.Max(c.heldShare, heldShare)
 	}
-	// An estimate that is seen for long is worth something.
+	// An estimate that lasts becomes more certain.
 	if k.Sure < known+0.1 {
 		k.Sure += 0.02
 	}
 	c.name()
 }
 
-// seeStuck tells a function that waits long before its first call ends.
+// seeStuck detects a function that waits long before its first call ends.
 func (c *character) seeStuck(f Function, s Sample) {
 	switch {
 	case c.kind.Sure > 0 || f.InFlight < 0.5 || s.Ready == 0:
@@ -120,7 +121,7 @@ func (c *character) seeStuck(f Function, s Sample) {
 	}
 }
 
-// name makes the words of the numbers.
+// name derives the kind from the measurements.
 func (c *character) name() {
 	k := &c.kind
 	k.Waits = 1 - k.CPU
@@ -142,7 +143,7 @@ func (c *character) name() {
 	}
 	if c.looks >= looksEnough {
 		switch part := c.gil / c.looks; {
-		case part <= released && k.CPU >= computing: // what waits in between is not looked at apart
+		case part <= released && k.CPU >= computing: // time spent waiting is not sampled
 			k.ReleasesGIL = true
 		case part >= held:
 			k.ReleasesGIL, c.beyondCores = false, false
@@ -153,12 +154,12 @@ func (c *character) name() {
 	}
 }
 
-// trust is how far a call's wall is its own, and not what others make of it.
+// trust is how far the wall time of a call is its own, and not caused by other calls.
 type trust int
 
 const (
-	none  trust = iota // calls wait for each other: the wall is too long, if anything
-	light              // they could, but there is little to wait for
+	none  trust = iota // calls wait for each other: the wall time is an upper bound
+	light              // they could, but contention is low
 	alone              // a process has one call at a time, and a core for it
 )
 
@@ -189,10 +190,10 @@ func trustIn(s Sample) trust {
 	return none
 }
 
-// stretched is by what factor a call that computes takes longer than alone, as the
-// others that may compute, too, want the same GIL and cores. It is what a call in a
-// crowd is measured against: one that gets about as much CPU as it could computes;
-// one that gets much less waits for something else.
+// stretched returns the factor by which a call that computes takes longer than alone, because
+// other calls that may compute use the same GIL and cores. A call under contention that gets
+// about as much CPU as it could is one that computes. One that gets much less waits for
+// something else.
 func (n nature) stretched(s Sample) float64 {
 	room := math.Max(s.Cores-s.Others-s.Daemon, 0.05*s.Cores)
 	ready := float64(s.Ready)

@@ -10,32 +10,32 @@ import (
 // Controller finds the settings of one pool. One goroutine at a time uses it.
 type Controller struct {
 	given  Bounds
-	bounds Bounds // given, but for what is undone
+	bounds Bounds // given, narrowed by the reverted changes
 	guard  *guard
-	held   bool // at an earlier level, which is being checked
+	held   bool // an earlier level is in force, and being checked
 	nature nature
 	memory memory
 	found  found
 
 	begun bool
 	last  Sample
-	cores float64 // for which all this was found
-	odd   int     // samples in a row with another number
+	cores float64 // that everything here was measured with
+	odd   int     // consecutive samples with another number
 	mix   mix
 
-	want    plan // decided last
+	want    plan // the last decision
 	decided time.Duration
 	inForce bool
-	settled time.Duration // from when on samples count
-	window  *window       // of those that do
+	settled time.Duration // samples count from here on
+	window  *window       // of the samples that count
 
 	best  plan
-	base  *window // of the best plan
+	base  *window // the measurement of the best plan
 	based time.Duration
-	guess bool // the plan was made without knowing all kinds
-	// guessed is what was known when the last guess was made.
+	guess bool // the plan was made before all kinds were known
+	// guessed is the description of the kinds that the last guess was made with.
 	guessed string
-	limited int // samples in a row in which other limits would be right
+	limited int // consecutive samples in which other limits would be right
 	trial   *trial
 	search  search
 	watch   watch
@@ -44,27 +44,31 @@ type Controller struct {
 }
 
 const (
-	// patience is how long is waited for settings to be in force and for workers to be
-	// ready, until what there is gets measured.
+	// patience bounds the wait for settings to be in force and workers to be ready. After it,
+	// the settings in force are measured.
 	patience = 30 * time.Second
-	// settleLeast and settleMost bound the time after which a change is felt: by then
-	// the calls that began before it have ended.
+	// settleLeast and settleMost bound the time from a change until samples count. By then the
+	// calls that began before the change have ended.
 	settleLeast = 100 * time.Millisecond
 	settleMost  = 2 * time.Minute
-	// settleWalls is that time in calls.
+	// settleWalls is that time as a multiple of the shortest time of a call.
 	settleWalls = 1.2
-	// unnamed is how long a kind is waited for before the search goes on without.
+	// unnamed bounds the wait for the kind of a function; after it, the search continues
+	// without it.
 	unnamed = 3 * time.Second
-	// stale is the age at which a measurement is no longer compared with.
+	// stale is the age from which a measurement is repeated before anything is compared with
+	// it.
 	stale = 15 * time.Second
-	// oddCores is by what part the cores must change, and oddRow for how many samples.
+	// oddCores is the relative change of the cores that counts as one, and oddRow the number of
+	// consecutive samples that must show it.
 	oddCores = 0.05
 	oddRow   = 3
-	// limitsRow is for how many samples other limits must be right to be set.
+	// limitsRow is the number of consecutive samples in which other limits must be right before
+	// they are set.
 	limitsRow = 12
 )
 
-// New makes a controller. learned is what an earlier one remembered; nil is nothing.
+// New returns a controller. learned is what an earlier one returned by Learned; nil is nothing.
 func New(bounds Bounds, learned *Learned) *Controller {
 	c := &Controller{given: bounds, nature: nature{}, window: newWindow(), phase: PhaseStart}
 	var undone []Undone
@@ -77,7 +81,8 @@ func New(bounds Bounds, learned *Learned) *Controller {
 	return c
 }
 
-// Look takes what was measured and decides what there should be from now on.
+// Look takes the next sample and returns the decision. A sample whose At is not later than that
+// of the last one does not change the decision.
 func (c *Controller) Look(s Sample) Decision {
 	if s.Cores <= 0 { // unknown
 		s.Cores = 1
@@ -96,7 +101,7 @@ func (c *Controller) Look(s Sample) Decision {
 	return c.Decision()
 }
 
-// Decision is what there should be, as decided last.
+// Decision returns the last decision.
 func (c *Controller) Decision() Decision {
 	d := Decision{Settings: c.want.Settings, Limits: maps.Clone(c.want.limits), Phase: c.phase, Note: c.note, Undone: c.guard.all()}
 	if c.given.fixed() {
@@ -105,7 +110,7 @@ func (c *Controller) Decision() Decision {
 	return d
 }
 
-// Kinds returns what is known of the functions, by name.
+// Kinds returns the known kinds of the functions, by name.
 func (c *Controller) Kinds() map[string]Kind {
 	kinds := make(map[string]Kind, len(c.nature))
 	for name, f := range c.nature {
@@ -114,7 +119,7 @@ func (c *Controller) Kinds() map[string]Kind {
 	return kinds
 }
 
-// begin decides what to start with.
+// begin decides the first settings.
 func (c *Controller) begin(s Sample) {
 	c.begun, c.cores = true, s.Cores
 	to, found, why := c.remembered(s)
@@ -125,20 +130,20 @@ func (c *Controller) begin(s Sample) {
 	c.guess, c.search.done = !found, found
 }
 
-// plan completes settings with the limits that they need.
+// plan returns settings within the bounds, with the limits that they need.
 func (c *Controller) plan(s Sample, to Settings) plan {
 	to = c.bounds.clamp(to)
 	return plan{to, c.nature.limits(s.Functions, s.Cores, to)}
 }
 
-// adopt makes a plan the best one, untried; it is measured from now on.
+// adopt makes a plan the best one, without a measurement; it is measured from now on.
 func (c *Controller) adopt(s Sample, p plan, phase, note string) {
 	c.best, c.base, c.trial = p, nil, nil
 	c.search, c.watch.foundBase, c.watch.others = search{}, nil, -1
 	c.ask(s, p, phase, note)
 }
 
-// ask has a plan come in force.
+// ask requests that a plan is applied, and begins a new window for its measurement.
 func (c *Controller) ask(s Sample, p plan, phase, note string) {
 	c.phase, c.note = phase, note
 	if !p.equal(c.want) || !c.inForce || s.Ready < p.Processes {
@@ -193,8 +198,8 @@ func (c *Controller) look(s Sample, seconds float64) {
 	}
 }
 
-// counts says whether the sample was taken wholly under what was decided, with its
-// workers ready, and after what went before has ended.
+// counts reports whether the whole sample was taken under the decided settings, with their
+// workers ready, and after the earlier calls had ended.
 func (c *Controller) counts(s Sample, seconds float64) bool {
 	ready := s.Settings == c.want.Settings && s.Ready >= c.want.Processes
 	switch {
@@ -216,7 +221,8 @@ func (c *Controller) counts(s Sample, seconds float64) bool {
 	return s.At-time.Duration(seconds*float64(time.Second)) >= c.settled
 }
 
-// failing says that most calls fail: what they do then says nothing of the settings.
+// failing reports that most calls fail. Their measurements do not depend on the settings, so
+// the trial ends.
 func (c *Controller) failing(s Sample) bool {
 	var passed, failed int64
 	for _, f := range s.Functions {
@@ -230,8 +236,8 @@ func (c *Controller) failing(s Sample) bool {
 	return true
 }
 
-// draining says that more is in flight than the settings let in, and less than a
-// moment ago: what a larger plan let in has not ended yet.
+// draining reports that more calls are in flight than the settings admit, and fewer than in the
+// last sample: calls that a larger plan admitted have not ended yet.
 func (c *Controller) draining(s Sample) bool {
 	sync, async := inFlight(s)
 	hadSync, hadAsync := inFlight(c.last)
@@ -251,7 +257,8 @@ func inFlight(s Sample) (sync, async float64) {
 	return sync, async
 }
 
-// machine begins anew when the cores have changed.
+// machine restarts the search when the number of cores has changed. It reports whether this
+// sample has another number.
 func (c *Controller) machine(s Sample) bool {
 	if math.Abs(s.Cores-c.cores) <= oddCores*c.cores {
 		c.odd = 0
@@ -276,7 +283,7 @@ func (c *Controller) machine(s Sample) bool {
 	return true
 }
 
-// mixed begins anew when other functions are busy.
+// mixed restarts the search when other functions are busy.
 func (c *Controller) mixed(s Sample) {
 	if c.trial != nil {
 		c.resolve(s)
@@ -285,7 +292,6 @@ func (c *Controller) mixed(s Sample) {
 		return
 	}
 	if c.mix.fewer {
-		// What fell away is served well enough; what serves it must stay.
 		c.base = nil
 		c.ask(s, c.best, PhaseHold, "fewer functions are busy")
 		return
@@ -305,7 +311,8 @@ func (c *Controller) mixed(s Sample) {
 	c.adopt(s, c.plan(s, to), PhaseStart, note)
 }
 
-// named goes on to the table when the kinds are known, or as far as they are.
+// named adopts the settings of the table when the kinds are known, or after unnamed those of
+// the kinds that are known. It reports whether it did.
 func (c *Controller) named(s Sample) bool {
 	functions := c.mix.recent(s)
 	known, waits := 0, 0
@@ -321,7 +328,7 @@ func (c *Controller) named(s Sample) bool {
 	}
 	c.guess = waits > 0
 	words := c.nature.words(functions)
-	if words == c.guessed { // nothing was learned since
+	if words == c.guessed { // no new kinds since the last guess
 		return false
 	}
 	c.guessed = words
@@ -329,7 +336,7 @@ func (c *Controller) named(s Sample) bool {
 	if c.mix.more || c.guess || c.search.begun || c.search.done {
 		to = c.best.with(threads, max(to.Threads, c.best.Threads)).with(coroutines, max(to.Coroutines, c.best.Coroutines))
 	}
-	if c.guess { // what computes may keep it from running: another thread is its own
+	if c.guess { // functions that compute may occupy the only thread; a second one lets it run
 		to.Threads, to.Coroutines = max(to.Threads, 2), max(to.Coroutines, 2)
 	}
 	p := c.plan(s, to)
@@ -340,8 +347,8 @@ func (c *Controller) named(s Sample) bool {
 	return true
 }
 
-// relimit follows what is learned of kinds while no search is on, which makes plans of
-// its own.
+// relimit updates the limits when the kinds are known better. During a search it does nothing,
+// because a search makes plans with limits.
 func (c *Controller) relimit(s Sample) {
 	to := c.plan(s, c.best.Settings)
 	if c.trial != nil || !c.search.done && c.mix.key != "" || to.equal(c.best) {
@@ -355,7 +362,8 @@ func (c *Controller) relimit(s Sample) {
 	c.ask(s, to, c.phase, "more is known of the functions: others are limited")
 }
 
-// rest is what is done while there is room for everything.
+// rest handles a sample in which no function is saturated: trials end, and old measurements are
+// dropped.
 func (c *Controller) rest(s Sample, counts bool) {
 	if c.trial != nil {
 		c.resolve(s)
@@ -372,7 +380,7 @@ func (c *Controller) rest(s Sample, counts bool) {
 	c.phase, c.note = PhaseIdle, "there is room for all there is to do"
 }
 
-// measure has the plan's own throughput measured before anything is tried.
+// measure takes the plan's own throughput as the base, before any step is tried.
 func (c *Controller) measure(s Sample) {
 	if !c.enough(s) || c.search.doubted && !c.search.done && c.window.seconds < sound {
 		return

@@ -7,31 +7,31 @@ import (
 	"time"
 )
 
-// guard finds failures that a change of settings causes. It counts the calls and the
-// failures of each function under each level. When a kind of failure is much more
-// frequent under a level that is in use for the first time than it was under an earlier
-// one, the guard asks for the earlier level, and checks there: calls that pass prove that
-// the change caused the failures, and the same failures prove that it did not. Failures
-// that a change may have caused are released, a bounded number of times each message.
+// guard detects failures that a change of settings causes. It counts the calls and the failures
+// of each function under each level. When a kind of failure is much more frequent under a new
+// level than under an earlier one, the guard requests the earlier level, and checks there:
+// calls that succeed prove that the change caused the failures, and the same failures prove
+// that it did not. Failures that a change may have caused are released, a bounded number of
+// times per message.
 type guard struct {
-	least   Level     // what nothing is below
+	least   Level     // no level is below this one
 	records []*record // by level, the latest in force last
 	epochs  map[int]*record
-	epoch   int // of the calls that begin now; 0 is before the first
+	epoch   int // of the calls that begin now; 0 before the first InForce
 	counted map[string]int64
 	now     time.Duration
 
-	check    *check           // nil while nothing is suspected
-	undone   []Undone         // what stays undone
-	later    map[string]later // by the kind of failure: not to be checked again before
-	released map[string]int   // by function and message: how often
+	check    *check           // nil without a suspicion
+	undone   []Undone         // the changes that stay reverted
+	later    map[string]later // by function and kind of failure: the earliest time of the next check
+	released map[string]int   // by function and message: the number of releases
 }
 
-// Level is what calls run under.
+// Level is the state that calls run under.
 type Level struct {
 	Settings
-	// Isolated are the functions that were moved off the event loop: their names in
-	// order, separated by commas.
+	// Isolated are the functions that were moved off the event loop: their names, sorted,
+	// separated by commas.
 	Isolated string
 }
 
@@ -47,21 +47,21 @@ type Call struct {
 	At                time.Duration // the Sample's clock
 	Function, Message string
 	Attempt           int
-	Final             bool   // its message is to be dead-lettered for it
+	Final             bool   // its message would be dead-lettered for it
 	Async             bool   // it ran on the event loop
-	Epoch             int    // as Controller.InForce returned it last when the call was handed out
-	Error             string // in a line
-	Passed            int64  // calls of the function that were handed out and passed in the epoch that is now
+	Epoch             int    // the last result of Controller.InForce when the call was dispatched
+	Error             string // one line
+	Passed            int64  // the function's calls that were dispatched in the current epoch and succeeded
 }
 
-// record is what happened under a level.
+// record has the outcomes under a level.
 type record struct {
 	Level
-	since time.Duration // when it was in force first
+	since time.Duration // first time in force
 	calls map[string]*outcomes
 }
 
-// outcomes are those of the calls of one function.
+// outcomes counts the calls of one function.
 type outcomes struct {
 	passed, failed float64
 	kinds          map[string]float64 // failed, by kind
@@ -73,42 +73,42 @@ type check struct {
 	async          bool
 	bad, good      *record
 	rate           float64 // of the failures under the bad level
-	since          int     // the first epoch whose calls prove something
+	since          int     // the first epoch whose calls count
 	renewed        bool    // the workers were replaced
 	passed, failed float64
 }
 
-// later is when a kind of failure may be checked again.
+// later is the earliest time of the next check of a kind of failure.
 type later struct {
 	at   time.Duration
 	wait time.Duration
 }
 
 const (
-	// fewFailures is how many failures of a kind are checked at least.
+	// fewFailures is the least number of failures of a kind that starts a check.
 	fewFailures = 3
-	// leastRate is the part of the calls that must fail.
+	// leastRate is the least fraction of failed calls.
 	leastRate = 0.02
-	// oftener is by what factor failures must be more frequent than before, and half the
-	// part of all calls from which on they are checked whatever is known from before.
+	// oftener is the factor by which failures must be more frequent than before. From half of
+	// all calls on they are checked whatever the earlier rate was.
 	oftener = 4.0
 	half    = 0.5
-	// proof is how many failures would have been expected among calls of which none, or
-	// few, fail for the change to be the cause.
+	// proof is the expected number of failures, at the suspected rate, that must be missing
+	// before the change is taken for the cause. With none seen, chance explains five expected
+	// ones with a probability of exp(-5), 0.7 %.
 	proof = 5.0
-	// youngCalls and youngFor are how many calls a level has seen, and for how long it has
-	// been in use, before new failures are not blamed on it any more. With fewCalls it is
-	// youngLong.
+	// youngCalls and youngFor are the calls and the time in use after which new failures are
+	// not attributed to a level any more. With only fewCalls the time is youngLong.
 	youngCalls, fewCalls = 500.0, 20.0
 	youngFor, youngLong  = 20 * time.Second, 10 * time.Minute
-	// firstReleases bounds how often a message is released before failures are checked,
-	// which is done only for one that would be dead-lettered at its first attempt,
-	// mostReleases in all, and mostMessages how many messages are remembered for that.
+	// firstReleases bounds the releases of a message before a check. Then only a message that
+	// would be dead-lettered at its first attempt is released. mostReleases bounds all releases
+	// of a message, and mostMessages the messages whose releases are counted.
 	firstReleases, mostReleases = 2, 4
 	mostMessages                = 10_000
-	// laterFirst and laterMost bound the time after which a kind of failure is checked again.
+	// laterFirst and laterMost bound the time until a kind of failure is checked again.
 	laterFirst, laterMost = 10 * time.Minute, 4 * time.Hour
-	// mostRecords, mostEpochs and mostKinds bound what is remembered.
+	// mostRecords, mostEpochs and mostKinds bound the memory of the guard.
 	mostRecords, mostEpochs, mostKinds = 32, 256, 64
 )
 
@@ -126,7 +126,7 @@ func (o *outcomes) rate(kind string) float64 {
 	return 0
 }
 
-// of is how many calls failed with a kind; "" is any.
+// of returns how many calls failed with a kind; "" is any.
 func (o *outcomes) of(kind string) float64 {
 	if kind == "" {
 		return o.failed
@@ -150,15 +150,15 @@ func (o *outcomes) fail(kind string) {
 	}
 }
 
-// young says that new failures under the level may be the level's.
+// young reports whether new failures under the level may be caused by it.
 func (g *guard) young(r *record, function string) bool {
 	o := r.of(function)
 	all, age := o.passed+o.failed, g.now-r.since
 	return !(all >= youngCalls && age >= youngFor || all >= fewCalls && age >= youngLong)
 }
 
-// inForce notes the level under which calls are handed out from now on, with the calls
-// that passed in the epoch before it, by function. It returns the new epoch.
+// inForce records the level of the calls that are dispatched from now on, and counts the calls
+// that succeeded in the epoch before, by function. It returns the new epoch.
 func (g *guard) inForce(at time.Duration, level Level, passed map[string]int64) int {
 	g.count(at, passed)
 	clear(g.counted)
@@ -186,7 +186,7 @@ func (g *guard) inForce(at time.Duration, level Level, passed map[string]int64) 
 	return g.epoch
 }
 
-// count takes how many calls passed in this epoch so far.
+// count adds the calls that succeeded in this epoch so far.
 func (g *guard) count(at time.Duration, passed map[string]int64) {
 	g.now = at
 	r := g.epochs[g.epoch]
@@ -211,40 +211,40 @@ func (g *guard) count(at time.Duration, passed map[string]int64) {
 	}
 }
 
-// order is what the guard asks for.
+// order is a request of the guard to the controller.
 type order int
 
 const (
 	nothing order = iota
-	undo          // have the level of the check in force
+	undo          // apply the level of the check
 	renew         // replace the workers
-	proved        // what was checked stays undone
-	allow         // have again what was undone
+	proved        // the change was the cause: it stays reverted
+	allow         // allow the reverted change again
 )
 
-// fail takes a failed call. It reports whether the call is released, and what is to be
-// done.
+// fail takes a failed call. It returns whether its message is released, and the request that
+// follows.
 func (g *guard) fail(call Call) (release bool, o order) {
 	g.count(call.At, map[string]int64{call.Function: call.Passed})
 	r := g.epochs[call.Epoch]
 	if r == nil {
-		return false, nothing // it was handed out before anything was changed, or very long ago
+		return false, nothing // dispatched before the first epoch, or more than mostEpochs ago
 	}
 	kind := FailureKind(call.Error)
 	if g.check != nil {
 		return g.checked(call, kind, r)
 	}
-	first := call.Attempt <= 1 // those that failed before are the worst of all, and prove nothing
+	first := call.Attempt <= 1 // messages that failed before are the worst of all, and prove nothing
 	now := g.epochs[g.epoch]
 	if call.Epoch < g.epoch && riskier(r.Level, now.Level) {
-		// It was handed out before a step, and may have run after it: it proves nothing.
+		// It was dispatched before a step, and may have run after it, so it proves nothing.
 		return call.Final && first && r.of(call.Function).of(kind) == 0 && g.young(now, call.Function) && g.mayRelease(call, firstReleases), nothing
 	}
 	if first {
 		r.of(call.Function).fail(kind)
 	}
 	if slices.ContainsFunc(g.undone, func(u Undone) bool { return u.Function == call.Function && !u.holds(r.Level) }) {
-		return g.mayRelease(call, mostReleases), nothing // it began before the change was undone
+		return g.mayRelease(call, mostReleases), nothing // it began before the change was reverted
 	}
 	if g.without(call.Function, kind, r) {
 		return false, allow
@@ -265,23 +265,24 @@ func (g *guard) fail(call Call) (release bool, o order) {
 	return call.Final && first && g.steppedUp(r) && !known && g.mayRelease(call, firstReleases), nothing
 }
 
-// steppedUp says that a level is more than the least.
+// steppedUp reports whether a level is above the least one.
 func (g *guard) steppedUp(r *record) bool { return riskier(g.least, r.Level) }
 
-// riskier says that going from one level to the other may break what worked.
+// riskier reports whether a change from one level to the other may break code that worked.
 func riskier(from, to Level) bool {
 	return to.Processes > from.Processes || to.Coroutines > from.Coroutines || to.Isolated != from.Isolated || to.Threads > from.Threads || to.Threads == 1 && from.Threads > 1
 }
 
-// suspect is the level under which a kind of failure is known to be much rarer, if it
-// is frequent under this one; nil if it is not, or there is none.
+// suspect returns the level under which a kind of failure is known to be much rarer, if the
+// failure is frequent under r. It returns nil if it is not frequent, or if there is no such
+// level.
 func (g *guard) suspect(r *record, function, kind string) *record {
 	o := r.of(function)
 	failed, rate := o.of(kind), o.rate(kind)
 	if failed < fewFailures || rate < leastRate || g.now < g.later[function+"\n"+kind].at {
 		return nil
 	}
-	// rarer says that so many calls and failures are too good to be as this level.
+	// rarer reports that these outcomes are too good for the failure rate of r.
 	rarer := func(b *outcomes) bool {
 		k, n := b.of(kind), b.passed+b.failed
 		return rate >= math.Min(oftener*(k+0.5)/(n+1), half) && k <= n*rate/oftener
@@ -299,24 +300,24 @@ func (g *guard) suspect(r *record, function, kind string) *record {
 	return nil
 }
 
-// below says that a level could be gone back to from another, and may be without its
-// failures.
+// below reports whether the guard could return from r to b, and so avoid the failures of r.
 func below(b, r Level) bool {
 	return riskier(b, r) && b.Processes <= r.Processes && b.Coroutines <= r.Coroutines && (b.Threads <= r.Threads || r.Threads == 1)
 }
 
-// begin begins to check.
+// begin starts a check of the level good.
 func (g *guard) begin(call Call, kind string, bad, good *record) {
 	u := Undone{Function: call.Function, Error: call.Error, Kind: kind, Rate: bad.of(call.Function).rate(kind)}
 	g.check = &check{Undone: u, async: call.Async, bad: bad, good: good, rate: u.Rate}
 }
 
-// checked takes a call that failed while a check is on.
+// checked takes a call that failed during a check.
 func (g *guard) checked(call Call, kind string, r *record) (release bool, o order) {
 	c := g.check
 	mine := call.Function == c.Function && (c.Kind == "" || c.Kind == kind)
 	if c.since == 0 || call.Epoch < c.since {
-		// It was handed out before: what fails now may have failed by the change, too.
+		// It was dispatched before the check began, so the change may be the cause of this
+		// failure, too.
 		if r == c.bad {
 			r.of(call.Function).fail(kind)
 		}
@@ -324,7 +325,7 @@ func (g *guard) checked(call Call, kind string, r *record) (release bool, o orde
 		return fresh && g.mayRelease(call, mostReleases), nothing
 	}
 	if mine && !c.renewed {
-		// What the change has left behind in a worker may still be in its way.
+		// The change may have left a broken state in the workers.
 		c.renewed, c.since, c.passed, c.failed = true, 0, 0, 0
 		return g.mayRelease(call, mostReleases), renew
 	}
@@ -335,7 +336,7 @@ func (g *guard) checked(call Call, kind string, r *record) (release bool, o orde
 	return false, g.verdict()
 }
 
-// verdict ends a check when it is clear what caused the failures.
+// verdict ends a check when the cause of the failures is clear.
 func (g *guard) verdict() order {
 	c := g.check
 	if c == nil || c.since == 0 {
@@ -346,7 +347,7 @@ func (g *guard) verdict() order {
 	wait := g.later[why].wait
 	switch {
 	case c.failed >= fewFailures && c.failed >= expected/oftener:
-		// It fails without the change, too; but perhaps not under a still earlier level.
+		// It fails without the change, too, but perhaps not under a still earlier level.
 		if now := g.epochs[g.epoch]; now != nil {
 			if good := g.suspect(now, c.Function, c.Kind); good != nil {
 				g.check = &check{Undone: c.Undone, async: c.async, bad: c.bad, good: good, rate: now.of(c.Function).rate(c.Kind)}
@@ -359,7 +360,7 @@ func (g *guard) verdict() order {
 		return allow
 	case expected >= proof && c.failed < expected/oftener:
 		c.Proved = true
-		if c.rate < half && wait == 0 { // it may have been chance
+		if c.rate < half && wait == 0 { // it may have been chance: try again once
 			g.later[why] = later{0, laterFirst}
 			c.until = g.now + laterFirst
 		}
@@ -370,8 +371,9 @@ func (g *guard) verdict() order {
 	return nothing
 }
 
-// without takes a failure without a change that is undone for failures of that kind, and
-// reports whether the change may be tried again, since it was not the cause.
+// without counts a failure under a level without a reverted change, if the change was reverted
+// for failures of that kind. It reports whether the change may be tried again, since it was not
+// the cause.
 func (g *guard) without(function, kind string, r *record) bool {
 	var again bool
 	g.undone = slices.DeleteFunc(g.undone, func(u Undone) bool {
@@ -397,7 +399,7 @@ func (g *guard) without(function, kind string, r *record) bool {
 	return again
 }
 
-// look ends what time, or calls that passed, have decided.
+// look ends checks and reverted changes that the time, or successful calls, have decided.
 func (g *guard) look(at time.Duration, passed map[string]int64) order {
 	g.count(at, passed)
 	if o := g.verdict(); o != nothing {
@@ -406,7 +408,7 @@ func (g *guard) look(at time.Duration, passed map[string]int64) order {
 	n := len(g.undone)
 	g.undone = slices.DeleteFunc(g.undone, func(u Undone) bool {
 		over := u.until > 0 && at >= u.until
-		if over { // it is a new level again
+		if over { // its levels start again without history
 			for _, r := range g.records {
 				if !u.holds(r.Level) {
 					r.since, r.calls = at, map[string]*outcomes{}
@@ -421,7 +423,7 @@ func (g *guard) look(at time.Duration, passed map[string]int64) order {
 	return nothing
 }
 
-// mayRelease counts a release of a message, if it may have another.
+// mayRelease counts a release of a message and returns true, unless the limit is reached.
 func (g *guard) mayRelease(call Call, most int) bool {
 	key := call.Function + "\n" + call.Message
 	n := g.released[key]

@@ -6,35 +6,41 @@ import (
 )
 
 const (
-	// minGain is what doubling must bring at least, as a part; smaller steps as much less.
+	// minGain is the least relative gain of a doubling; a smaller step needs less, in
+	// proportion to the logarithm of its factor.
 	minGain = 0.03
-	// tolerance is what a step down may cost, of the best that was ever measured.
+	// tolerance is the relative loss that a step down may cost, compared with the best
+	// measurement.
 	tolerance = 0.02
-	// surely and likely are how many standard errors a verdict stands off its threshold.
+	// surely and likely are the distances from the threshold, in standard errors, that decide a
+	// trial: surely for one that is decided early, likely for an ordinary one.
 	surely = 3.0
 	likely = 2.5
-	// unlucky is the same for keeping a step down: a little may be lost by chance.
+	// unlucky is the same for keeping a step down, which may lose a little by chance.
 	unlucky = 1.5
-	// careful is for how many seconds a step down is measured at least: it is in no haste.
+	// careful is the least time for which a step down is measured, in seconds. It is not
+	// urgent.
 	careful = 1.5
-	// much is a gain, or a loss, that is told early, and huge one that a single sample
-	// tells.
+	// much is the gain or loss, as a logarithm, that is decided early, and huge the one for
+	// which a single sample is enough.
 	much = 0.15
 	huge = 0.5
-	// quickest, soonest and latest are the seconds after which a clear verdict, an
-	// ordinary one and any may be given; the walls are the same in mean calls.
+	// quickest, soonest and latest are the times in seconds after which an early, an ordinary
+	// and a final verdict are given. quickWalls, soonWalls and endWalls are the same times as
+	// multiples of the shortest time of a call.
 	quickest, soonest, latest       = 0.45, 0.7, 4.0
 	quickWalls, soonWalls, endWalls = 1.0, 1.5, 6.0
-	// sound is for how many seconds is measured what was doubted.
+	// sound is the time in seconds for which a measurement is repeated when a gain near the
+	// optimum was too small to decide.
 	sound = 3.0
-	// slower is by what factor a call may take longer than alone, unless that pays by
-	// pays; and late the part of its timeout that it must keep under.
+	// slower is the factor by which a call may take longer than alone, unless the step gains at
+	// least pays, as a logarithm. late is the part of its timeout that a call may take.
 	slower = 4.0
 	pays   = 0.1
 	late   = 0.5
 )
 
-// enough says that the window is long enough for an ordinary verdict.
+// enough reports whether the window is long enough for an ordinary verdict.
 func (c *Controller) enough(s Sample) bool {
 	return c.lasts(s, soonest, soonWalls) && c.window.samples >= 3
 }
@@ -43,7 +49,7 @@ func (c *Controller) lasts(s Sample, seconds, walls float64) bool {
 	return c.window.seconds >= math.Max(seconds, walls*c.nature.least(s.Functions))
 }
 
-// verdict is what a measurement says of a trial.
+// verdict is the result of a trial.
 type verdict int
 
 const (
@@ -52,7 +58,7 @@ const (
 	undone
 )
 
-// judge measures the trial, and keeps it or undoes it once that is clear.
+// judge ends the trial, and keeps or reverts it, once its result is clear.
 func (c *Controller) judge(s Sample) {
 	t := c.trial
 	against := c.base
@@ -67,7 +73,8 @@ func (c *Controller) judge(s Sample) {
 	c.settle(s, v == kept, by, err, why)
 }
 
-// verdict says whether a trial pays.
+// verdict returns whether the trial pays, and the reason; open while that is not clear. by is
+// the gain as a logarithm, and err its standard error.
 func (c *Controller) verdict(s Sample, by, err float64) (verdict, string) {
 	t := c.trial
 	quick := (c.window.samples >= 2 || math.Abs(by) > huge) && c.lasts(s, quickest, quickWalls)
@@ -85,7 +92,7 @@ func (c *Controller) verdict(s Sample, by, err float64) (verdict, string) {
 	}
 	enough = enough && (t.up || c.window.seconds >= careful)
 	if !t.up && enough && by < likely*err && c.base.headroom() < full && c.window.headroom() > full {
-		return undone, "the cores are not full any more" // which is told sooner than the loss is
+		return undone, "the cores are not full any more" // idle cores show sooner than the loss
 	}
 	switch {
 	case quick && by+surely*err < -much, enough && by+likely*err < least:
@@ -100,7 +107,7 @@ func (c *Controller) verdict(s Sample, by, err float64) (verdict, string) {
 	return open, ""
 }
 
-// late says what is wrong with the time that calls take now, for that gain.
+// late returns the reason why calls take too long for a gain of by; empty if they do not.
 func (c *Controller) late(by float64) string {
 	for name, now := range c.window.flows {
 		before := c.base.flows[name]
@@ -118,7 +125,8 @@ func (c *Controller) late(by float64) string {
 	return ""
 }
 
-// settle ends a trial.
+// settle ends a trial: it keeps or reverts its plan, updates the search, and starts the next
+// step.
 func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 	t, d := c.trial, c.trial.dim
 	c.memory.learn(c.best, t.plan, float64(c.base.memory), float64(c.window.memory), s.At-c.based, s.Functions)
@@ -126,7 +134,7 @@ func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 	old := float64(c.best.get(d))
 	switch {
 	case keep && t.up:
-		// At most in proportion: fewer than this would not do as much.
+		// Throughput is at most proportional, so fewer than this would not do as much.
 		c.search.rose[d] = math.Max(c.search.rose[d], math.Min(old*math.Exp(by-err), float64(t.get(d))))
 		c.search.won = d
 		if by > pays {
@@ -137,7 +145,7 @@ func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 	case t.up && by < -pays && t.factor > doubling:
 		c.search.most[d] = math.Sqrt(t.factor)
 	case t.up && by > -pays && !c.search.doubted && c.base.headroom() >= full && c.base.headroom() < idle && c.base.seconds < sound:
-		// Near the top a gain is small, and what it is compared with was measured in haste.
+		// Near the optimum gains are small, and the base was measured too briefly for them.
 		c.search.doubted = true
 		c.base = nil
 		c.ask(s, c.best, PhaseClimb, "measuring longer: the gain was too small to tell")
@@ -160,8 +168,8 @@ func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 	c.next(s)
 }
 
-// resolve ends a trial that cannot be measured any more, as others are busy now or
-// nobody is.
+// resolve ends a trial that cannot be measured any more, because other functions are busy, or
+// none. It keeps the plan if the samples so far favor it.
 func (c *Controller) resolve(s Sample) {
 	t := c.trial
 	c.trial = nil

@@ -6,68 +6,71 @@ import "time"
 const (
 	KindUnknown  = ""
 	KindCPU      = "cpu"      // computes
-	KindBlocking = "blocking" // waits, and keeps a thread while it does
+	KindBlocking = "blocking" // waits, and occupies a thread meanwhile
 	KindAsync    = "async"    // waits on the event loop
 	KindMixed    = "mixed"    // computes and waits
 )
 
-// Kind is what is known of a function.
+// Kind is the measured behaviour of a function.
 type Kind struct {
 	// Kind is one of the constants.
 	Kind string `json:"kind"`
-	// CPU is the part of a call's time that it computes, if it had the machine to
-	// itself, and Waits the rest; both 0 where the kind is unknown.
+	// CPU is the fraction of a call's time that it computes when it has the machine to itself,
+	// and Waits the rest. Both are 0 if the kind is unknown.
 	CPU   float64 `json:"cpu"`
 	Waits float64 `json:"waits"`
-	// ReleasesGIL says that it computes without holding the GIL, so that threads of one
-	// process share the cores.
+	// ReleasesGIL reports that the function computes without holding the GIL, so that threads
+	// of one process share the cores.
 	ReleasesGIL bool `json:"releases_gil,omitempty"`
-	// NeverAwaits says that an async function has the event loop to itself from its
-	// start to its end.
+	// NeverAwaits reports that an async function occupies the event loop from its start to its
+	// end.
 	NeverAwaits bool `json:"never_awaits,omitempty"`
-	// BlocksLoop says that an async function keeps the event loop from turning for long.
+	// BlocksLoop reports that an async function blocks the event loop for long.
 	BlocksLoop bool `json:"blocks_loop,omitempty"`
-	// Sure is how sure that is, 0 to 1: a call's wall contains its waiting for the GIL
-	// and for a core, so what was measured while those were short counts more.
+	// Sure is the confidence, 0 to 1. The wall time of a call includes waiting for the GIL and
+	// for a core, so measurements with little of that count more.
 	Sure float64 `json:"sure"`
 }
 
 const (
-	// computing and waiting are the shares of CPU from which, and up to which, a
-	// function is of one kind alone.
+	// computing and waiting are the bounds of the kinds, as shares of CPU: at least computing
+	// is cpu, at most waiting is blocking or async, and mixed is between them.
 	computing = 0.75
 	waiting   = 0.15
-	// known is how sure a kind must be to be acted on.
+	// known is the least confidence in a kind that is used.
 	known = 0.3
-	// unsure is how sure an estimate in a crowd is at first.
+	// unsure is the first confidence of an estimate under contention.
 	unsure = 0.2
-	// forgets is how the shortest time of a call grows with each sample that does not
-	// prove it: it may be longer by now. It doubles within six minutes.
+	// forgets is the factor by which the shortest time of a call grows with each sample that
+	// does not confirm it, because the call may take longer by now. At four samples a second it
+	// doubles within six minutes.
 	forgets = 1.0005
-	// sure is how sure one is that was seen with the machine to itself.
+	// sure is the confidence of a measurement with the machine to itself.
 	sure = 0.5
-	// throughout is the part of an async call's time for which it has the event loop,
-	// from which on it is taken to await nothing.
+	// throughout is the fraction of an async call's time on the event loop from which on the
+	// function counts as never awaiting.
 	throughout = 0.9
-	// lightly is the part of a core that a process may use for its calls not to wait
-	// much for each other.
+	// lightly is the CPU use of a process, in cores, below which its calls hardly wait for each
+	// other.
 	lightly = 0.3
-	// blocked is for how long a call must have the loop for others to feel it.
+	// blocked is the time on the event loop per call from which on other calls are delayed
+	// noticeably.
 	blocked = 10 * time.Millisecond
-	// looksEnough is how many looks tell about the GIL, and held and released are the
-	// parts of them at which it was held that tell the one and the other.
+	// looksEnough is the number of GIL samples that suffice for a conclusion. held and released
+	// are the fractions of them in which the GIL was held: from held on the function holds the
+	// GIL, and up to released it releases it.
 	looksEnough = 10
 	held        = 0.6
 	released    = 0.3
-	// otherwise is by what factor the CPU of a call must change for the function to be
-	// taken for another.
+	// otherwise is the factor by which the CPU time of a call must change for the function to
+	// count as a different one.
 	otherwise = 2.5
 )
 
-// nature finds out the kinds of all functions of a pool.
+// nature has the measurements of all functions of a pool, by name.
 type nature map[string]*character
 
-// see takes a sample; steady says that nothing changed while it was taken.
+// see takes a sample; steady reports that nothing changed while it was taken.
 func (n nature) see(s Sample, steady bool) {
 	trusted := none
 	if steady {
@@ -88,7 +91,8 @@ func (n nature) see(s Sample, steady bool) {
 	n.together(s)
 }
 
-// together tells who releases the GIL by what a worker's calls use at once.
+// together detects a function that releases the GIL: a worker's calls use more than one core
+// together.
 func (n nature) together(s Sample) {
 	if s.Ready == 0 || s.CPU < 1.2*float64(s.Ready) {
 		return
@@ -109,7 +113,7 @@ func (n nature) together(s Sample) {
 	}
 }
 
-// of is what is known of a function; nothing is the zero value.
+// of returns the kind of a function; the zero value if it is unknown.
 func (n nature) of(name string) Kind {
 	if c := n[name]; c != nil && c.kind.Sure >= known {
 		return c.kind
@@ -117,7 +121,7 @@ func (n nature) of(name string) Kind {
 	return Kind{}
 }
 
-// least is the shortest that calls of the slowest function have taken, in seconds.
+// least returns the shortest time of a call of the slowest active function, in seconds.
 func (n nature) least(functions []Function) (seconds float64) {
 	for _, f := range functions {
 		if c := n[f.Name]; c != nil && (f.InFlight > 0 || f.Done > 0) {
@@ -127,7 +131,7 @@ func (n nature) least(functions []Function) (seconds float64) {
 	return seconds
 }
 
-// words says what the functions do.
+// words describes what the functions do.
 func (n nature) words(functions []Function) string {
 	var text string
 	for i, f := range functions {

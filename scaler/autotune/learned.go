@@ -6,31 +6,31 @@ import (
 	"strings"
 )
 
-// Learned is what a Controller remembers over restarts, as JSON.
+// Learned is the state that is kept across restarts, as JSON.
 type Learned struct {
-	// Kinds are those of the functions.
+	// Kinds are the kinds of the functions.
 	Kinds map[string]Kind `json:"kinds,omitempty"`
-	// Found has the best settings for each set of functions that were busy together,
-	// the latest last.
+	// Found has the best settings for each set of functions that were busy together, the latest
+	// last.
 	Found []Found `json:"found,omitempty"`
-	// PerWorker and PerCall are the memory that a worker takes, and what a call in
-	// flight adds to it at most, in bytes; 0 is unknown.
+	// PerWorker is the memory of a worker, and PerCall the most that a call in flight adds to
+	// it, in bytes; 0 is unknown.
 	PerWorker uint64 `json:"per_worker,omitempty"`
 	PerCall   uint64 `json:"per_call,omitempty"`
-	// Undone are the changes that stay undone.
+	// Undone are the changes that stay reverted.
 	Undone []Undone `json:"undone,omitempty"`
 }
 
-// Found is what was best while these functions were busy, and no others.
+// Found has the best settings while exactly these functions were busy.
 type Found struct {
 	Functions []string `json:"functions"`
-	// Cores is how many could be used then.
+	// Cores is the number of usable cores then.
 	Cores    float64  `json:"cores"`
 	Settings Settings `json:"settings"`
 }
 
-// Changed returns what is still worth remembering when the code or the user's settings
-// are others: what was undone may work now, and what was found was found without it.
+// Changed returns the part that still applies after the code or the user's settings have
+// changed. A reverted change may work now, and settings that were found without it are dropped.
 func (l Learned) Changed() Learned {
 	if len(l.Undone) > 0 {
 		l.Undone, l.Found = nil, nil
@@ -38,13 +38,13 @@ func (l Learned) Changed() Learned {
 	return l
 }
 
-// mostFound is how many are kept.
+// mostFound bounds the number of kept settings.
 const mostFound = 16
 
-// found are the settings that were best, the latest last.
+// found lists the best settings, the latest last.
 type found []Found
 
-// keep remembers settings.
+// keep adds settings, and replaces earlier ones for the same functions and cores.
 func (f *found) keep(names []string, cores float64, best Settings) {
 	*f = slices.DeleteFunc(*f, func(o Found) bool { return slices.Equal(o.Functions, names) && about(o.Cores, cores) })
 	*f = append(*f, Found{slices.Clone(names), cores, best})
@@ -53,8 +53,8 @@ func (f *found) keep(names []string, cores float64, best Settings) {
 	}
 }
 
-// look returns the settings that were best for these functions on so many cores, if
-// any were found.
+// look returns the best settings for these functions on that many cores, if there are any
+// within the bounds.
 func (f found) look(key string, s Sample, b Bounds) (best Settings, is bool) {
 	for _, o := range slices.Backward(f) {
 		if strings.Join(o.Functions, ", ") == key && about(o.Cores, s.Cores) && b.holds(o.Settings) {
@@ -64,14 +64,14 @@ func (f found) look(key string, s Sample, b Bounds) (best Settings, is bool) {
 	return best, false
 }
 
-// about says that two numbers of cores are the same.
+// about reports whether two numbers of cores count as the same.
 func about(a, b float64) bool { return max(a, b)-min(a, b) <= oddCores*max(a, b) }
 
-// Learned returns what is worth being remembered.
+// Learned returns the state to keep across restarts.
 func (c *Controller) Learned() Learned {
 	l := Learned{PerWorker: uint64(c.memory.perWorker), PerCall: uint64(c.memory.perCall), Kinds: map[string]Kind{}, Undone: c.guard.lasting()}
 	for name, f := range c.nature {
-		// What a function that is gone was need not be known.
+		// Functions that no longer exist are dropped.
 		there := len(c.last.Functions) == 0 || slices.ContainsFunc(c.last.Functions, func(f Function) bool { return f.Name == name })
 		if f.kind.Sure >= known && there {
 			l.Kinds[name] = f.kind
@@ -84,11 +84,11 @@ func (c *Controller) Learned() Learned {
 	return l
 }
 
-// recall takes over what was learned earlier.
+// recall restores the state of an earlier Controller.
 func (c *Controller) recall(l Learned) {
 	c.memory.perWorker, c.memory.perCall = float64(l.PerWorker), float64(l.PerCall)
 	for name, k := range l.Kinds {
-		k.Sure = max(0.8*k.Sure, known) // it may be other code by now
+		k.Sure = max(0.8*k.Sure, known) // the code may have changed
 		c.nature[name] = &character{kind: k, recalled: true}
 	}
 	for _, o := range l.Found {
@@ -96,8 +96,8 @@ func (c *Controller) recall(l Learned) {
 	}
 }
 
-// remembered are the settings to start with, of an earlier life, if they fit; else the
-// reason why not.
+// remembered returns the settings of an earlier Controller to start with, if they fit, and the
+// reason why or why not.
 func (c *Controller) remembered(s Sample) (to Settings, fits bool, why string) {
 	if len(c.found) == 0 {
 		return to, false, "nothing is measured yet"

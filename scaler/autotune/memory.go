@@ -6,43 +6,44 @@ import (
 	"time"
 )
 
-// memory knows what a worker and a call in flight take, and what leaks.
+// memory estimates the memory of a worker and of a call in flight, and detects leaks.
 type memory struct {
-	// perWorker and perCall are bytes, perCall at most; 0 until something is known.
+	// perWorker and perCall are in bytes, perCall an upper bound; 0 while unknown.
 	perWorker, perCall float64
-	// leak is by how much the pool grew at unchanged settings, in bytes/s.
+	// leak is the growth of the pool at unchanged settings, in bytes/s.
 	leak float64
-	// since and from are when and from what the growth at these settings is counted.
+	// since and from are the time and the memory from which growth at these settings is
+	// counted.
 	since time.Duration
 	from  float64
-	over  int // samples in a row near the limit
-	// before is what was in force before steps were taken down, and down when the last
-	// was, at what memory.
+	over  int // consecutive samples near the limit
+	// before is the plan in force before the steps down, down the time of the last step, and at
+	// the memory then.
 	before   plan
 	down     time.Duration
 	at       float64
 	stepped  int
-	helpless bool // stepping down does not help
+	helpless bool // steps down do not help
 }
 
 const (
-	// fill is the part of the limit that a step up may be expected to take, tight the one
-	// from which on steps are taken down, and ease the one under which they are taken back.
+	// fill is the fraction of the limit that a step up is expected to stay under. From tight on
+	// the controller steps down, and below ease it returns to the earlier plan.
 	fill  = 0.8
 	tight = 0.92
 	ease  = 0.6
-	// little is the part of the memory before a step down that it must get under, to be
-	// of help.
+	// little is the fraction of the memory before a step down that the step must get below to
+	// count as help.
 	little = 0.93
-	// helps is how long a step down is given to help.
+	// helps is the time that a step down has to take effect.
 	helps = 10 * time.Second
-	// tellable is by which part the calls must differ for what they take to be told.
+	// tellable is the relative difference of the calls from which on their memory is estimated.
 	tellable = 0.25
-	// leakOver is how long growth is watched before it is called a leak.
+	// leakOver is the time over which growth is averaged for the estimate of a leak.
 	leakOver = 10 * time.Second
 )
 
-// calls is how many calls a plan lets be in flight, of functions like these.
+// calls returns how many calls of functions like these a plan admits at once.
 func calls(s Settings, functions []Function) float64 {
 	var sync, async bool
 	for _, f := range functions {
@@ -58,10 +59,10 @@ func calls(s Settings, functions []Function) float64 {
 	return float64(s.Processes * each)
 }
 
-// settled begins the watch for leaks: nothing changes from here on.
+// settled begins to measure growth: nothing changes from now on.
 func (m *memory) settled(s Sample) { m.since, m.from = s.At, float64(s.Memory) }
 
-// steady watches the growth while nothing changes.
+// steady measures the growth while nothing changes.
 func (m *memory) steady(s Sample) {
 	now := float64(s.Memory)
 	if m.from == 0 || now < 0.8*m.from { // a worker was recycled
@@ -75,11 +76,10 @@ func (m *memory) steady(s Sample) {
 	}
 }
 
-// learn compares the memory of two plans: what more processes or more calls took.
-// Growth that time explains is not taken for theirs, and an estimate that does not
-// prove itself fades.
+// learn estimates the memory of a process or a call from the memory under two plans. Growth
+// that the leak explains is subtracted, and an estimate that is not confirmed decays.
 func (m *memory) learn(a, b plan, was, is float64, passed time.Duration, functions []Function) {
-	if was == 0 || is == 0 || was == is { // unknown, or not read anew
+	if was == 0 || is == 0 || was == is { // unknown, or not measured again
 		return
 	}
 	grew := is - was - m.leak*passed.Seconds()
@@ -93,10 +93,11 @@ func (m *memory) learn(a, b plan, was, is float64, passed time.Duration, functio
 	}
 }
 
-// estimate rises at once and falls by halves. At least a byte: known.
+// estimate rises at once and decays by halves. The result is at least one byte, because 0 means
+// unknown.
 func estimate(old, seen float64) float64 { return math.Max(1, math.Max(seen, (old+seen)/2)) }
 
-// fits says whether a plan is expected to fit, coming from another that takes now.
+// fits reports whether a plan is expected to fit, starting from a plan that uses now bytes.
 func (m *memory) fits(from, to Settings, now float64, limit uint64, functions []Function) bool {
 	if limit == 0 || now == 0 {
 		return true
@@ -111,16 +112,16 @@ func (m *memory) expect(from, to Settings, now float64, functions []Function) fl
 	}
 	was, is := calls(from, functions), calls(to, functions)
 	if to.Processes != from.Processes {
-		// A new worker's calls come with it.
+		// The memory of a new worker includes that of its calls.
 		return now + float64(to.Processes-from.Processes)*math.Max(perWorker, now/float64(max(from.Processes, 1)))
 	}
-	if m.perCall == 0 && is > was { // all there is may be the calls'
+	if m.perCall == 0 && is > was { // all memory may be that of the calls
 		return now * is / math.Max(was, 1)
 	}
 	return now + (is-was)*m.perCall
 }
 
-// near watches the limit, and says when it was too near for a while.
+// near reports that the memory was near the limit in two samples or more.
 func (m *memory) near(s Sample) bool {
 	if s.MemoryLimit == 0 || float64(s.Memory) < tight*float64(s.MemoryLimit) {
 		m.over = 0
@@ -130,10 +131,11 @@ func (m *memory) near(s Sample) bool {
 	return m.over >= 2
 }
 
-// forget gives up going back to what was before steps down: it is another load now.
+// forget drops the plan from before the steps down, because the load has changed.
 func (m *memory) forget() { m.stepped, m.helpless = 0, false }
 
-// less is the step down from a plan: calls where they are what takes it, else a worker.
+// less returns the next step down: fewer calls if they use much of the memory, otherwise one
+// worker less. It returns false if there is none.
 func (m *memory) less(p plan, b Bounds, now float64, functions []Function) (plan, string, bool) {
 	var sync, async bool
 	for _, f := range functions {

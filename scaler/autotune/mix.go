@@ -6,31 +6,30 @@ import (
 	"time"
 )
 
-// mix follows which functions are busy: have more to do than room for it.
+// mix tracks which functions are busy: those with more work than slots.
 type mix struct {
 	key   string // their names
 	names []string
-	other string  // what it may become
-	since float64 // for how long it has been so, in seconds
-	// fewer says that the last change took some away, more that it added some to those
-	// that were.
+	other string  // the candidate for the next key
+	since float64 // how long the candidate has been observed, in seconds
+	// fewer reports that the last change only removed functions, more that it only added some.
 	fewer, more bool
 	flips       []time.Duration
-	seen        map[string]time.Duration // when a function last had something to do
+	seen        map[string]time.Duration // when a function last had work
 }
 
 const (
-	// dwell is how long other functions must be busy to be believed, in seconds; it
-	// doubles with each change in flipsOver, up to dwellMost.
+	// dwell is how long other functions must be busy before the mix changes, in seconds. It
+	// doubles with each change within flipsOver after the first freeFlips, up to dwellMost.
 	dwell     = 1.0
 	dwellMost = 32.0
 	flipsOver = 2 * time.Minute
 	freeFlips = 3
-	// recently is how long a function is reckoned with after it had something to do.
+	// recently is how long a function counts after it last had work.
 	recently = 30 * time.Second
 )
 
-// active notes who has something to do.
+// active records which functions have work.
 func (m *mix) active(s Sample) {
 	if m.seen == nil {
 		m.seen = map[string]time.Duration{}
@@ -42,7 +41,7 @@ func (m *mix) active(s Sample) {
 	}
 }
 
-// recent returns the functions that had something to do lately.
+// recent returns the functions that had work lately.
 func (m *mix) recent(s Sample) (functions []Function) {
 	for _, f := range s.Functions {
 		if at, seen := m.seen[f.Name]; seen && s.At-at < recently {
@@ -52,7 +51,7 @@ func (m *mix) recent(s Sample) (functions []Function) {
 	return functions
 }
 
-// see takes a sample and says whether others are busy now.
+// see takes a sample and reports whether the set of busy functions has changed.
 func (m *mix) see(s Sample, seconds float64) bool {
 	var names []string
 	for _, f := range s.Functions {
@@ -82,16 +81,16 @@ func (m *mix) see(s Sample, seconds float64) bool {
 	m.fewer = len(names) > 0 && subset(names, m.names)
 	m.more = len(m.names) > 0 && subset(m.names, names)
 	m.key = key
-	if len(names) > 0 { // after a rest, the same ones go on
+	if len(names) > 0 { // after a pause, the same functions continue
 		m.names = names
 	}
 	return true
 }
 
-// stable says that those who are busy are those who were.
+// stable reports that the busy functions are still the same.
 func (m *mix) stable() bool { return m.since == 0 }
 
-// subset says whether all of a are in b.
+// subset reports whether all of a are in b.
 func subset(a, b []string) bool {
 	for _, x := range a {
 		if !slices.Contains(b, x) {

@@ -16,7 +16,7 @@ const (
 	coroutines
 )
 
-// dims are all of them, in the order in which less of one is worth most.
+// dims lists the dimensions, the one whose reduction saves most first.
 var dims = []dim{processes, coroutines, threads}
 
 func (d dim) String() string { return [...]string{"processes", "threads", "coroutines"}[d] }
@@ -35,7 +35,7 @@ func (s Settings) with(d dim, n int) Settings {
 	return s
 }
 
-// clamp brings settings within the bounds.
+// clamp returns the settings within the bounds.
 func (b Bounds) clamp(s Settings) Settings {
 	for _, d := range dims {
 		s = s.with(d, min(max(s.get(d), b.Least.get(d)), b.Most.get(d)))
@@ -43,13 +43,13 @@ func (b Bounds) clamp(s Settings) Settings {
 	return s
 }
 
-// holds says whether settings are within the bounds.
+// holds reports whether settings are within the bounds.
 func (b Bounds) holds(s Settings) bool { return b.clamp(s) == s }
 
-// fixed says that there is nothing to choose.
+// fixed reports whether all numbers are set.
 func (b Bounds) fixed() bool { return b.Least == b.Most }
 
-// plan is what a Decision carries out.
+// plan is the settings and limits of a Decision.
 type plan struct {
 	Settings
 	limits map[string]int
@@ -58,22 +58,25 @@ type plan struct {
 func (p plan) equal(q plan) bool { return p.Settings == q.Settings && maps.Equal(p.limits, q.limits) }
 
 const (
-	// ioThreads is what the guide of Azure Functions adds to the cores for blocking I/O.
+	// ioThreads is the number of threads beyond the cores for blocking I/O, from the
+	// performance guide of Azure Functions.
 	ioThreads = 4
-	// manyCoroutines is what an async function starts with: waiting ones cost next to
-	// nothing.
+	// manyCoroutines is the first number of coroutines for async functions; waiting ones cost
+	// next to nothing.
 	manyCoroutines = 100
-	// fewCoroutines is what one has that never awaits: one runs, the next is there.
+	// fewCoroutines is the same for an async function that never awaits: one runs, and the next
+	// one is queued.
 	fewCoroutines = 2
-	// shortCall is what a call takes of which more than one must be there for a process
-	// not to wait for the next.
+	// shortCall is the duration below which a process needs more than one call in flight, so
+	// that it does not wait for the next.
 	shortCall = 5 * time.Millisecond
 )
 
-// whole is how many processes fill so many cores.
+// whole returns how many processes fill that many cores.
 func whole(cores float64) int { return max(1, int(math.Ceil(cores-0.05))) }
 
-// table is what to start with for these functions, by what is known of them.
+// table returns the first settings for these functions, by their known kinds; docs/tuning.md
+// has the table.
 func (n nature) table(functions []Function, cores float64, b Bounds) Settings {
 	s := Settings{Processes: whole(cores), Threads: 1, Coroutines: 1}
 	s.Processes = b.clamp(s).Processes
@@ -85,7 +88,7 @@ func (n nature) table(functions []Function, cores float64, b Bounds) Settings {
 			s.Coroutines = max(s.Coroutines, fewCoroutines)
 		case f.Async:
 			s.Coroutines = max(s.Coroutines, manyCoroutines)
-			s.Threads = max(s.Threads, whole(cores)+ioThreads) // its executor's
+			s.Threads = max(s.Threads, whole(cores)+ioThreads) // for its executor
 		case k.Kind == KindBlocking:
 			s.Threads = max(s.Threads, whole(cores)+ioThreads)
 		case k.Kind == KindMixed, k.ReleasesGIL:
@@ -95,8 +98,9 @@ func (n nature) table(functions []Function, cores float64, b Bounds) Settings {
 	return b.clamp(s)
 }
 
-// limits keeps what computes, and what is not known yet, from taking the room of
-// what waits: how many of each function each process may have in flight.
+// limits returns the limits of functions that compute, or whose kind is unknown, so that they
+// do not occupy the slots of functions that wait: the calls in flight of each function in each
+// process.
 func (n nature) limits(functions []Function, cores float64, s Settings) map[string]int {
 	var limits map[string]int
 	for _, async := range []bool{false, true} {
@@ -114,7 +118,7 @@ func (n nature) limits(functions []Function, cores float64, s Settings) map[stri
 		}
 		for _, f := range functions {
 			k := n.of(f.Name)
-			// What may compute, for all that is known, had better be limited, too.
+			// A function that may compute is limited, too.
 			if doubtful := k.Sure < sure && k.Kind == KindMixed; f.Async != async || k.Kind != KindUnknown && !computes(k) && !doubtful {
 				continue
 			}
@@ -136,10 +140,10 @@ func (n nature) limits(functions []Function, cores float64, s Settings) map[stri
 	return limits
 }
 
-// computes says that more of a function at once bring it nothing.
+// computes reports that a function gains nothing by more calls at once.
 func computes(k Kind) bool { return k.Kind == KindCPU || k.NeverAwaits }
 
-// String is settings for people, without what is not used.
+// String returns the settings as text.
 func (s Settings) String() string {
 	return fmt.Sprintf("%s × %s × %s", count(s.Processes, "process", "processes"), count(s.Threads, "thread", "threads"), count(s.Coroutines, "coroutine", "coroutines"))
 }

@@ -2,13 +2,13 @@ package autotune
 
 import "fmt"
 
-// short steps down when memory is nearly used up, and back when it is not; it says
-// whether it did something.
+// short steps down when memory is nearly used up, and returns to the earlier plan when it is
+// free again. It reports whether it changed the plan.
 func (c *Controller) short(s Sample) bool {
 	m := &c.memory
 	now := float64(s.Memory)
 	if m.stepped > 0 && now < ease*float64(s.MemoryLimit) && s.At-m.down > helps && (m.helpless || m.fits(c.want.Settings, m.before.Settings, now, s.MemoryLimit, s.Functions)) {
-		// It was a leak, or few messages take so much.
+		// The cause was a leak, or a few messages that need much memory.
 		before := m.before
 		m.stepped, m.helpless = 0, false
 		if before.Settings != c.want.Settings {

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// trial is a plan that is being tried against the best one.
+// trial is a plan that is compared with the best one.
 type trial struct {
 	plan
 	dim    dim
@@ -16,47 +16,48 @@ type trial struct {
 	factor float64 // of the dimension
 }
 
-// search is what is known of the three dimensions, for these functions on this
-// machine.
+// search is the state of the search in the three dimensions, for these functions and cores.
 type search struct {
 	begun, done bool
-	// shut says that more brings nothing, trimmed that less costs something.
+	// shut reports that more of a dimension gains nothing, trimmed that less of it costs
+	// throughput.
 	shut, trimmed [3]bool
-	// rose and low are the least that can do as much, throughput being proportional to
-	// it at most: as more did better, and as less did worse.
+	// rose and low are lower bounds of what is needed, assuming that throughput is at most
+	// proportional to it: rose from steps up that gained, low from steps down that lost.
 	rose, low [3]float64
-	// most bounds the factor of the next step, where the last one did harm; 0 is unbounded.
+	// most bounds the factor of the next step after one that did harm; 0 is unbounded.
 	most [3]float64
-	// rejected counts the steps down that cost something.
+	// rejected counts the steps down that cost throughput.
 	rejected [3]int
-	probed   bool    // more of very short calls were tried on full cores
+	probed   bool    // on full cores, more of very short calls were tried
 	doubted  bool    // a small gain was measured again
-	faded    int     // how often it began anew as the best did not last
-	won      dim     // the dimension of which more brought something last
-	ref      *window // the best that was measured; steps down are compared with it
+	faded    int     // restarts because the best plan did not keep its rate
+	won      dim     // the dimension of the last step up that gained
+	ref      *window // the best measurement; steps down are compared with it
 }
 
 const (
-	// jump is by what factor a step goes up at most, and doubling by what it goes where
-	// nothing says how far.
+	// jump is the largest factor of a step up. doubling is the factor of a step without a
+	// prediction, and finer the one near the optimum.
 	jump     = 8.0
 	doubling = 2.0
 	finer    = 1.5
-	// full is the headroom under which there is nothing to gain, by more of what fills
-	// the cores already.
+	// full is the headroom below which the cores count as full: more of what computes gains
+	// nothing.
 	full = 1.04
-	// gap is the headroom from which on even what computes may gain by having the next
-	// call there.
+	// gap is the headroom from which on even functions that compute may gain by a second call
+	// per process, which fills the gaps between calls.
 	gap = 1.08
-	// idle is the headroom from which on a process more may help where threads do not.
+	// idle is the headroom from which on another process may help where more threads do not.
 	idle = 1.25
-	// beyond is by what part a step goes further than the model has it.
+	// beyond is the factor by which a step exceeds the prediction, so that it reaches the
+	// optimum.
 	beyond = 1.1
-	// spare is by what part a dimension must be above what is needed to be trimmed.
+	// spare is the factor by which a dimension must exceed the need before it is trimmed.
 	spare = 1.25
 )
 
-// next tries something, or is done.
+// next starts the next trial, or finishes the search.
 func (c *Controller) next(s Sample) {
 	if s.At-c.based > stale {
 		c.base = nil
@@ -77,11 +78,11 @@ func (c *Controller) next(s Sample) {
 	c.ask(s, t.plan, phase, "trying "+t.String()+": "+t.why)
 }
 
-// needs is which dimensions more of could help the busy functions.
+// needs describes which dimensions could help the busy functions.
 type needs struct {
-	sync, async bool // some wait in threads, or on the loop
-	loop        bool // there are async functions that could use the loop's threads
-	short       bool // calls are so short that the next must be there already
+	sync, async bool // some functions wait in threads, or on the loop
+	loop        bool // some async functions could use the loop's executor
+	short       bool // calls are so short that the next one must be queued already
 	mixed       bool // functions of different kinds share the cores
 	use         float64
 	any         bool
@@ -89,7 +90,7 @@ type needs struct {
 
 func (c *Controller) needs(s Sample) (n needs) {
 	kinds := map[string]bool{}
-	// What computes leaves cores idle between two calls, if it does.
+	// Functions that compute may leave the cores idle between two calls.
 	gaps := c.base.headroom() > gap
 	for _, f := range s.Functions {
 		l := c.base.flows[f.Name]
@@ -115,7 +116,7 @@ func (c *Controller) needs(s Sample) (n needs) {
 	return n
 }
 
-// up is the next step up that could pay; nil if there is none.
+// up returns the next step up that could gain; nil if there is none.
 func (c *Controller) up(s Sample) *trial {
 	n := c.needs(s)
 	if !n.any {
@@ -161,7 +162,7 @@ func (c *Controller) up(s Sample) *trial {
 			return t
 		}
 	}
-	// More of one dimension helped as far as it goes: another process has some, too.
+	// The best value is at its bound: another process adds the same number again.
 	bounded := n.sync && !c.search.shut[threads] && c.best.Threads == c.bounds.Most.Threads ||
 		n.async && !c.search.shut[coroutines] && c.best.Coroutines == c.bounds.Most.Coroutines
 	if room > idle || n.mixed && bounded {
@@ -174,7 +175,7 @@ func (c *Controller) up(s Sample) *trial {
 	return nil
 }
 
-// order is in which order dimensions are raised.
+// order returns the dimensions in the order in which they are raised.
 func (c *Controller) order(n needs) (order []dim) {
 	if n.sync {
 		order = append(order, threads)
@@ -185,15 +186,15 @@ func (c *Controller) order(n needs) (order []dim) {
 	if n.loop && !n.sync && (c.base.headroom() > idle || c.search.won == threads) {
 		order = append(order, threads)
 	}
-	// What brought something last is gone on with first.
+	// The dimension that gained last is first.
 	if i := slices.Index(order, c.search.won); i > 0 {
 		order[0], order[i] = order[i], order[0]
 	}
 	return order
 }
 
-// raise is a step up in one dimension, as far as bounds and memory let it; nil if it
-// is known to bring nothing, or there is no room for it.
+// raise returns a step up in one dimension, as far as bounds and memory allow. It returns nil
+// if the dimension is known to gain nothing, or if no step fits.
 func (c *Controller) raise(s Sample, d dim, factor float64, why string) *trial {
 	if c.search.shut[d] {
 		return nil
@@ -202,8 +203,8 @@ func (c *Controller) raise(s Sample, d dim, factor float64, why string) *trial {
 		factor = math.Min(factor, most)
 	}
 	if d == coroutines && c.search.rose[d] == 0 {
-		// They may wait for each other in a place that cannot be seen, the loop's threads
-		// for one; what is too many takes long to go away.
+		// Coroutines may wait for each other where drover cannot measure it, for example for
+		// the loop's threads, and too many of them take long to drain.
 		factor = math.Min(factor, doubling)
 	}
 	have := c.best.get(d)
@@ -223,7 +224,7 @@ func (c *Controller) raise(s Sample, d dim, factor float64, why string) *trial {
 	}
 }
 
-// down is the next step down that could cost nothing; nil if there is none.
+// down returns the next step down that could cost nothing; nil if there is none.
 func (c *Controller) down(s Sample) *trial {
 	for _, d := range dims {
 		have := c.best.get(d)
@@ -244,20 +245,21 @@ func (c *Controller) down(s Sample) *trial {
 	return nil
 }
 
-// need is how few of a dimension should do as well.
+// need returns the smallest value of a dimension that should give the same throughput, and the
+// reason.
 func (c *Controller) need(s Sample, d dim) (need float64, why string) {
 	have := float64(c.best.get(d))
 	if d == processes {
 		if cores := float64(whole(s.Cores)); have > cores {
 			return math.Max(cores, math.Ceil(have/2)), "more processes than cores"
 		}
-		// The daemon needs a core, too, where calls are very short.
+		// With very short calls the daemon needs a core, too.
 		if daemon := c.base.per(c.base.daemon); daemon > 0.25 && daemon > 0.3*c.base.per(c.base.cpu) && have > 1 && c.search.rejected[d] == 0 {
 			return have - 1, "the daemon needs a core, too"
 		}
 		return have, ""
 	}
-	// Halving finds the end at small cost.
+	// Halving finds the smallest value in few steps.
 	need, why = have/2, "as much with less"
 	functions := c.mix.recent(s)
 	used, useless := false, true
@@ -277,7 +279,7 @@ func (c *Controller) need(s Sample, d dim) (need float64, why string) {
 		}
 	}
 	switch {
-	case !used && d == threads: // the loop's executor
+	case !used && d == threads: // only the loop's executor uses threads
 		return math.Max(have/2, float64(c.nature.table(functions, s.Cores, c.bounds).Threads)), "the loop's threads"
 	case !used:
 		return 1, "nothing is async"
@@ -286,16 +288,16 @@ func (c *Controller) need(s Sample, d dim) (need float64, why string) {
 	case useless:
 		return fewCoroutines, "what never awaits gains nothing by coroutines"
 	}
-	// What the model has for needed is not tried to do without.
+	// The prediction is a lower bound.
 	if !math.IsInf(model, 1) {
 		need = math.Max(need, math.Min(model, have))
 	}
 	return need, why
 }
 
-// fills is how many calls of a function in each process fill the cores, by the part
-// of their time that they compute; 0 where that does not tell, as they have others
-// compute for them.
+// fills returns how many calls of a function in each process fill the cores: the usable cores,
+// divided by the share of its time that a call computes, and by the processes. It returns 0
+// where the share is unknown, or where other processes compute for the calls.
 func (c *Controller) fills(f Function, k Kind) float64 {
 	own := c.nature[f.Name].cpu
 	if k.Sure < 0.5 || k.CPU <= 0 || own < 0.6*perCall(c.base) {

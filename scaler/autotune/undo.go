@@ -5,31 +5,31 @@ import (
 	"time"
 )
 
-// This file has the controller obey the guard.
+// This file carries out the requests of the guard.
 
-// Ruling is what Failed decides.
+// Ruling is the result of Failed.
 type Ruling struct {
-	// Release says that the call failed by a change of settings, as far as is known: its
-	// message is released, and no attempt is charged.
+	// Release reports that a change of settings may be the cause of the failure: the message is
+	// to be released without using an attempt.
 	Release bool
-	// Changed says that Decision is another now, and has to come in force at once; then
-	// InForce is to be called.
+	// Changed reports that Decision has changed and must be applied at once. The caller then
+	// calls InForce.
 	Changed bool
-	// Renew says that the workers are to be replaced, since the change may have left
-	// something behind in them; then InForce is to be called, too.
+	// Renew reports that all workers are to be replaced, since the change may have left a
+	// broken state in them. The caller then calls InForce, too.
 	Renew bool
 }
 
-// InForce says what calls run under that are handed out from now on, and how many calls
-// of each function passed that were handed out since it was called last. It returns the
-// number of the epoch that begins, for Call. It is called first when the settings of the
-// first Decision are in force, and then whenever settings, the number of workers among
-// them, or isolated functions have changed.
+// InForce reports the level of the calls that are dispatched from now on. passed counts, by
+// function, the calls that were dispatched since the last InForce and succeeded. It returns the
+// number of the new epoch, for Call. The caller first calls it when the settings of the first
+// Decision are in force, and then whenever the settings, the number of workers or the isolated
+// functions have changed.
 func (c *Controller) InForce(at time.Duration, level Level, passed map[string]int64) (epoch int) {
 	return c.guard.inForce(at, level, passed)
 }
 
-// Failed takes a failed call, as soon as it has failed.
+// Failed takes a failed call; the caller calls it as soon as the call has failed.
 func (c *Controller) Failed(call Call) Ruling {
 	release, o := c.guard.fail(call)
 	c.obey(c.last, o)
@@ -54,7 +54,7 @@ func (c *Controller) obey(s Sample, o order) {
 		c.adopt(s, c.plan(s, c.best.Settings), PhaseStart, "a change stays undone, since calls failed under it")
 	case allow:
 		c.held, c.bounds = false, c.guard.within(c.given)
-		c.found = nil // it was best without what may be had again
+		c.found = nil // it was found without the change that is allowed again
 		c.afresh(s, "what was undone may be tried again")
 	}
 }

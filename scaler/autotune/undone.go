@@ -8,33 +8,35 @@ import (
 	"time"
 )
 
-// Undone is a change that is undone since calls failed under it.
+// Undone is a change that is reverted because calls failed under it.
 type Undone struct {
-	// Setting is processes, threads or coroutines, or "on_blocked" where a function was
-	// moved off the event loop.
+	// Setting is processes, threads or coroutines, or "on_blocked" if a function was moved off
+	// the event loop.
 	Setting string `json:"setting"`
-	// Value is the value that the setting is kept at: at most, or with AtLeast at least.
+	// Value is the bound of the setting while the change stays reverted: the largest value, or
+	// with AtLeast the smallest.
 	Value   int  `json:"value,omitempty"`
 	AtLeast bool `json:"at_least,omitempty"`
 	// Tried is the value under which calls failed.
 	Tried int `json:"tried,omitempty"`
-	// Moved is the function that was moved, where Setting is on_blocked.
+	// Moved is the function that was moved, if Setting is on_blocked.
 	Moved string `json:"moved,omitempty"`
-	// Function is one whose calls failed, Error what one of them failed with, and Kind
-	// the Error without what is different each time; "" is all errors.
+	// Function is the function whose calls failed, Error the error of one of them, and Kind the
+	// Error without the parts that vary; "" is all errors.
 	Function string `json:"function"`
 	Error    string `json:"error"`
 	Kind     string `json:"kind"`
-	// Rate is the part of its calls that failed.
+	// Rate is the fraction of its calls that failed.
 	Rate float64 `json:"rate"`
-	// Proved says that calls passed when it was undone; else that is being checked.
+	// Proved reports that calls succeeded after the change was reverted; otherwise it is being
+	// checked.
 	Proved bool `json:"proved"`
 
-	until      time.Duration // when it is tried again; 0 is never
-	seen, pass float64       // the failure without the change, and calls that passed since the first
+	until      time.Duration // time of the next try; 0 is never
+	seen, pass float64       // failures without the change, and successful calls since the first of them
 }
 
-// Key is the setting that a user can give to keep it undone for good.
+// Key returns the setting with which a user keeps the change reverted for good.
 func (u Undone) Key() string {
 	if u.Setting == settingBlocked {
 		return "on_blocked: warn"
@@ -42,8 +44,8 @@ func (u Undone) Key() string {
 	return fmt.Sprintf("%s: %d", u.Setting, u.Value)
 }
 
-// likeliest is the change that is undone when several were made at once: the others are
-// tried again, one at a time, and undone, too, if calls fail then.
+// likeliest returns the change to revert if several were made at once. The others are tried
+// again one at a time, and reverted, too, if calls fail then.
 func likeliest(changes []Undone, async bool) []Undone {
 	order := []string{settingBlocked, threads.String(), coroutines.String(), processes.String()}
 	if async {
@@ -57,7 +59,7 @@ func likeliest(changes []Undone, async bool) []Undone {
 	return nil
 }
 
-// Text says it in a sentence or two.
+// Text returns a description in one or two sentences.
 func (u Undone) Text() string {
 	text := fmt.Sprintf("%s: back to %d from %d", u.Setting, u.Value, u.Tried)
 	if u.Setting == settingBlocked {
@@ -71,7 +73,7 @@ func (u Undone) Text() string {
 
 const settingBlocked = "on_blocked"
 
-// changes are the settings that a check has undone.
+// changes returns the settings that a check has reverted.
 func (c *check) changes() (out []Undone) {
 	for _, d := range dims {
 		if was, is := c.bad.get(d), c.good.get(d); was != is {
@@ -90,7 +92,7 @@ func (c *check) changes() (out []Undone) {
 	return out
 }
 
-// holds says that a level is without the change that is undone.
+// holds reports whether a level is without the reverted change.
 func (u Undone) holds(l Level) bool {
 	for _, d := range dims {
 		if u.Setting == d.String() {
@@ -100,7 +102,7 @@ func (u Undone) holds(l Level) bool {
 	return !slices.Contains(l.isolated(), u.Moved)
 }
 
-// within narrows bounds to what is not undone.
+// within narrows the bounds by the reverted changes.
 func (g *guard) within(b Bounds) Bounds {
 	for _, u := range g.undone {
 		for _, d := range dims {
@@ -114,13 +116,13 @@ func (g *guard) within(b Bounds) Bounds {
 			}
 		}
 	}
-	for _, d := range dims { // one says at least, the other at most
+	for _, d := range dims { // if one is a lower bound and another an upper bound
 		b.Most = b.Most.with(d, max(b.Most.get(d), b.Least.get(d)))
 	}
 	return b
 }
 
-// all are the changes that are undone, those that are being checked among them.
+// all returns the reverted changes, including those that are being checked.
 func (g *guard) all() []Undone {
 	out := slices.Clone(g.undone)
 	if g.check != nil {
@@ -130,7 +132,7 @@ func (g *guard) all() []Undone {
 	return out
 }
 
-// lasting are those that are to be remembered over restarts.
+// lasting returns those to keep across restarts.
 func (g *guard) lasting() (out []Undone) {
 	for _, u := range g.undone {
 		if u.until == 0 {
@@ -140,8 +142,8 @@ func (g *guard) lasting() (out []Undone) {
 	return out
 }
 
-// FailureKind is an error without what is different each time: numbers, words with
-// digits, and what is quoted.
+// FailureKind returns an error without the parts that vary: numbers, words with digits, and
+// quoted text. It reads one line, and returns at most about 160 bytes.
 func FailureKind(text string) string {
 	text, _, _ = strings.Cut(text, "\n")
 	var out strings.Builder

@@ -6,18 +6,19 @@ import (
 	"time"
 )
 
-// watch sees to it that found settings stay as long as they are right.
+// watch checks during hold whether the settings that were found are still right.
 type watch struct {
 	recent    []look
-	off       float64 // for how long it has been otherwise, in seconds
-	strange   float64 // for how long others have used the machine otherwise
-	others    float64 // what they used when the settings were found; below 0 not known
+	off       float64 // how long the measurements have differed, in seconds
+	strange   float64 // how long others have used the machine differently, in seconds
+	others    float64 // the cores that they used when the settings were found; below 0 if unknown
 	foundBase *window
-	// pause is how long no change has the search begin anew, since began.
+	// pause is the least time from began until a change restarts the search, and every the
+	// interval of restarts without a change.
 	pause, every time.Duration
 	began        time.Duration
 	finished     time.Duration
-	before       Settings // those of the search before
+	before       Settings // the result of the previous search
 }
 
 type look struct {
@@ -26,44 +27,47 @@ type look struct {
 }
 
 const (
-	// changed is by how much rates, and the CPU of calls, must change, as a logarithm,
-	// and drifted by how much since the settings were found; for changedFor seconds.
+	// changed is the change of rates, as a logarithm, that restarts the search; the CPU time of
+	// a call must change by twice that. drifted is the same for the change since the settings
+	// were found. A change must last for changedFor seconds. Rates are means over recentOver
+	// seconds.
 	changed    = 0.25
 	drifted    = 0.7
 	changedFor = 4.0
 	recentOver = 4.0
-	// elsewhere is by how many cores, or which part of all, others must use more or less
-	// for a sample not to decide; after elsewhereFor seconds that is how it is now, and
-	// after elsewhereSoon while a search is on. plenty is the part of the cores up to
-	// which their use does not matter.
+	// elsewhere is the change in the use of cores by others, in cores, and elsewherePart the
+	// same as a fraction of all cores; the larger one counts, and no decision is made then.
+	// After elsewhereFor seconds, or elsewhereSoon during a search, the new use counts as
+	// normal. Below a use of plenty of all cores others do not matter.
 	elsewhere     = 0.15
 	elsewherePart = 0.08
 	elsewhereFor  = 10.0
 	elsewhereSoon = 2.0
 	plenty        = 0.7
-	// firstPause and lastPause bound how often a change has the search begin anew, and
-	// firstEvery and lastEvery how often it does so by itself.
+	// firstPause and lastPause bound the time between restarts of the search by changes, and
+	// firstEvery and lastEvery the time between restarts without a change.
 	firstPause, lastPause = 20 * time.Second, 20 * time.Minute
 	firstEvery, lastEvery = 15 * time.Minute, 2 * time.Hour
-	// confirm is after what time found settings are looked at again, and mostFaded how
-	// often that has the search begin anew.
+	// confirm is the time after which the found settings are compared with the best measurement
+	// once more, and mostFaded the number of restarts that this may cause.
 	confirm   = 10 * time.Second
 	mostFaded = 2
-	// memoryOf is how far the base looks back while nothing changes, in seconds.
+	// memoryOf is the time constant of the base's moving mean while nothing changes, in
+	// seconds.
 	memoryOf = 60.0
 )
 
 func (w *watch) forget() { w.recent, w.off = nil, 0 }
 
-// disturbed says that others use the machine otherwise than when the base was
-// measured: such samples decide nothing. If it stays so, the base is measured anew.
+// disturbed reports whether others use the machine differently than when the base was measured.
+// Such samples decide nothing. If the difference lasts, the base is measured again.
 func (c *Controller) disturbed(s Sample, seconds float64) bool {
 	if c.base == nil {
 		c.watch.strange = 0
 		return false
 	}
 	off := math.Abs(s.Others - c.base.per(c.base.others))
-	// Where cores are left, now and then, others take nothing from us.
+	// While cores are idle now and then, others do not slow down the pool.
 	used := math.Max(s.CPU+s.Daemon+s.Others, c.base.per(c.base.cpu+c.base.daemon+c.base.others))
 	if off < math.Max(elsewhere, elsewherePart*s.Cores) || used < plenty*s.Cores {
 		if c.watch.strange > 0 && c.phase == PhaseDisturbed {
@@ -77,7 +81,7 @@ func (c *Controller) disturbed(s Sample, seconds float64) bool {
 		patience = elsewhereSoon
 	}
 	if c.watch.strange += seconds; c.watch.strange < patience {
-		c.window = newWindow() // what is measured half and half compares with nothing
+		c.window = newWindow() // a mixed window compares with nothing
 		if c.phase != PhaseDisturbed {
 			c.phase, c.note = PhaseDisturbed, fmt.Sprintf("others use %.2g cores, and used %.2g", s.Others, c.base.per(c.base.others))
 		}
@@ -95,7 +99,7 @@ func (c *Controller) finish(s Sample) {
 	c.search.done = true
 	c.found.keep(c.mix.names, s.Cores, c.best.Settings)
 	w := &c.watch
-	if w.before == c.best.Settings { // it brought nothing
+	if w.before == c.best.Settings { // the search gained nothing
 		w.pause, w.every = min(2*w.pause, lastPause), min(2*w.every, lastEvery)
 	}
 	w.pause, w.every = max(w.pause, firstPause), max(w.every, firstEvery)
@@ -110,7 +114,7 @@ func (c *Controller) finish(s Sample) {
 	c.ask(s, c.best, PhaseHold, note)
 }
 
-// hold begins to watch.
+// hold begins to watch for changes.
 func (c *Controller) hold(s Sample) {
 	if c.phase != PhaseMemory {
 		c.phase = PhaseHold
@@ -131,7 +135,7 @@ func (c *Controller) hold(s Sample) {
 	c.memory.settled(s)
 }
 
-// steady watches whether what was measured still holds.
+// steady checks during hold whether the measurements still apply.
 func (c *Controller) steady(s Sample, seconds float64) {
 	if !c.search.done {
 		c.next(s)
@@ -166,11 +170,11 @@ func (c *Controller) steady(s Sample, seconds float64) {
 		if c.faded(s, now) {
 			return
 		}
-		c.search.ref = nil // once is enough
+		c.search.ref = nil // compare only once
 	}
 	switch {
 	case w.off >= changedFor && by < 0 && now.per(now.queue) > c.base.per(c.base.queue)+0.3 && math.Abs(math.Log(cpu)) < changed:
-		// Somebody else has the cores: chasing them would make it worse.
+		// Another program uses the cores. A restart would make it worse.
 		c.base, w.off = now, 0
 		c.note = "calls wait for cores that others have; settings stay"
 	case w.off >= changedFor && (cpu > otherwise || cpu > 0 && cpu < 1/otherwise):
@@ -186,8 +190,9 @@ func (c *Controller) steady(s Sample, seconds float64) {
 	}
 }
 
-// faded begins the search anew where the best plan does less than it did when it was
-// tried: queues may build up slowly, and what was compared with was too good to last.
+// faded restarts the search if the best plan has a lower rate than when it was tried: queues
+// may build up slowly, so that a trial looks better than its settings are. It reports whether
+// it did.
 func (c *Controller) faded(s Sample, now *window) bool {
 	if c.search.ref == nil || c.search.faded >= mostFaded {
 		return false
@@ -201,7 +206,7 @@ func (c *Controller) faded(s Sample, now *window) bool {
 	return true
 }
 
-// wandered is how far rates are from what they were when the settings were found.
+// wandered returns the change of the rates since the settings were found, as a logarithm.
 func (c *Controller) wandered() float64 {
 	by, err := gain(c.watch.foundBase, c.base)
 	if math.IsInf(err, 1) {
@@ -210,7 +215,7 @@ func (c *Controller) wandered() float64 {
 	return math.Abs(by)
 }
 
-// perCall is the CPU of a call, over all functions.
+// perCall returns the CPU time of a call over all functions, in seconds.
 func perCall(w *window) float64 {
 	if n := w.done(); n > 0 {
 		return w.cpu / n
@@ -218,8 +223,7 @@ func perCall(w *window) float64 {
 	return 0
 }
 
-// afresh begins with the table again: what was found was for functions that did
-// something else.
+// afresh restarts from the table, because the functions do something else now.
 func (c *Controller) afresh(s Sample, why string) {
 	c.watch.began = s.At
 	c.memory.forget()
@@ -227,7 +231,7 @@ func (c *Controller) afresh(s Sample, why string) {
 	c.adopt(s, c.plan(s, c.nature.table(c.mix.recent(s), s.Cores, c.bounds)), PhaseStart, why)
 }
 
-// again begins the search anew, from where it is.
+// again restarts the search from the current settings.
 func (c *Controller) again(s Sample, now *window, why string) {
 	c.restart(s, now, why, search{})
 }

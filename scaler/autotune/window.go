@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// window adds up samples that were taken under one plan.
+// window sums samples that were taken under one plan.
 type window struct {
 	samples int
 	seconds float64
@@ -21,7 +21,7 @@ type flow struct {
 	done, wall, saturated, inFlight float64 // calls, s, s, calls × s
 	limit                           int
 	timeout                         float64 // s
-	// of the samples' rates: how many, their mean and sum of squares off it
+	// the number of samples, and the mean and the sum of squared deviations of their rates
 	n, mean, squares float64
 }
 
@@ -62,7 +62,7 @@ func (w *window) add(s Sample, seconds float64) {
 	}
 }
 
-// fade makes all that was seen weigh less.
+// fade reduces the weight of all earlier samples.
 func (w *window) fade(by float64) {
 	w.seconds *= by
 	w.cores *= by
@@ -76,7 +76,7 @@ func (w *window) fade(by float64) {
 	}
 }
 
-// per is a sum of the window as a mean.
+// per returns the mean per second of a sum of the window.
 func (w *window) per(sum float64) float64 {
 	if w.seconds == 0 {
 		return 0
@@ -84,16 +84,16 @@ func (w *window) per(sum float64) float64 {
 	return sum / w.seconds
 }
 
-// fair is the part of the cores that a pool gets, if it wants it, whoever else wants
-// them: the kernel shares them.
+// fair is the fraction of the cores that a pool gets if it needs them, whatever others use,
+// because the kernel's scheduler shares them.
 const fair = 0.5
 
-// room is how many cores the pool could use.
+// room returns how many cores the pool could use.
 func (w *window) room() float64 {
 	return math.Max(w.per(w.cores-w.others-w.daemon), fair*w.per(w.cores))
 }
 
-// headroom is by what factor the pool's CPU could grow; infinite where it is unknown.
+// headroom returns the factor by which the pool's CPU use could grow; infinite if unknown.
 func (w *window) headroom() float64 {
 	if w.cpu <= 0 {
 		return math.Inf(1)
@@ -101,7 +101,7 @@ func (w *window) headroom() float64 {
 	return w.room() / w.per(w.cpu)
 }
 
-// done counts the calls of all functions.
+// done returns the number of calls of all functions.
 func (w *window) done() (n float64) {
 	for _, l := range w.flows {
 		n += l.done
@@ -109,19 +109,19 @@ func (w *window) done() (n float64) {
 	return n
 }
 
-// busyPart is for which part of a window a function must have been saturated for
-// its rate to say what the plan can do.
+// busyPart is the fraction of a window during which a function must have been saturated for its
+// rate to depend on the plan.
 const busyPart = 0.7
 
 func (l *flow) busy(w *window) bool { return w.seconds > 0 && l.saturated >= busyPart*w.seconds }
 
-// capped says that the function's own limit held it, and not the plan.
+// capped reports that the function was held by its own limit, and not by the plan.
 func (l *flow) capped(w *window) bool {
 	return l.limit > 0 && w.per(l.inFlight) >= 0.9*float64(l.limit)
 }
 
-// error is the relative standard error of the rate: as the samples scatter, but no
-// more than independent calls would.
+// error returns the relative standard error of the rate, from the variance of the samples. It
+// is at most that of independent calls, 1/√n.
 func (l *flow) error() float64 {
 	if l.done < 1 {
 		return 1
@@ -134,9 +134,8 @@ func (l *flow) error() float64 {
 	return math.Min(independent, math.Hypot(scatter, 0.5/l.done))
 }
 
-// gain is by how much more is done in b than in a, as the mean of the logarithms of
-// the rates' ratios over the functions that are busy in either; and its standard
-// error.
+// gain returns how much more is done in b than in a, and the standard error. It is the mean of
+// the logarithms of the ratios of the rates, over the functions that are busy in either.
 func gain(a, b *window) (by, err float64) {
 	var n float64
 	for name, before := range a.flows {
