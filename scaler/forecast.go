@@ -5,33 +5,33 @@ import (
 	"time"
 )
 
-// forecast follows a rate: its level, its trend, and a season where one is seen.
-// It is told one rate after the other and never looks back further than it must.
+// forecast tracks a rate: its level, its trend, and its season, if it has one.
 type forecast struct {
 	begun bool
 	at    float64 // s
 	level float64 // messages/s
 	trend float64 // messages/s, each second
-	noise float64 // of one second's rate: its variance
+	noise float64 // the variance of the rate of one second
 	past  season
 }
 
 const (
-	// levelOver is how long the level looks back, in seconds: long enough to smooth
-	// the noise of single looks, short against the target.
+	// levelOver is the time constant of the level, in seconds: long enough to smooth the noise
+	// of single measurements, short compared with the target.
 	levelOver = 20
-	// trendOver is how long the trend does.
+	// trendOver is the time constant of the trend, in seconds.
 	trendOver = 60
-	// noiseOver is how long the noise does.
+	// noiseOver is the time constant of the noise, in seconds.
 	noiseOver = 120
-	// jump is by how many standard deviations a rate differs from the level for the
-	// level to be taken to have jumped.
+	// jump is the deviation from the level, in standard deviations, that counts as a jump of
+	// the level.
 	jump = 4
-	// sure is by how many the trend must stand out to be reckoned with.
+	// sure is the number of standard deviations by which the trend must exceed its noise to be
+	// used.
 	sure = 2
 )
 
-// see takes the rate of the last seconds.
+// see takes the mean rate since the last call.
 func (f *forecast) see(at time.Duration, rate float64) {
 	now := at.Seconds()
 	if !f.begun {
@@ -47,10 +47,10 @@ func (f *forecast) see(at time.Duration, rate float64) {
 	f.past.see(now, rate)
 	expected := f.level + f.trend*seconds
 	off := rate - expected
-	// Counts of independent messages have a variance of as many; bursts have more.
+	// Counts of independent messages have a variance equal to their mean; bursts have more.
 	deviation := math.Sqrt(math.Max(f.noise, math.Max(f.level, 1)) / seconds)
 	if off > jump*deviation || off < -jump*deviation && f.level > 0 {
-		// A jump says nothing of the noise, but its height is not trend either.
+		// A jump is no information about the noise, and its height is not a trend.
 		f.level, f.trend = rate, 0
 		f.noise = math.Max(f.noise, rate)
 		return
@@ -62,21 +62,22 @@ func (f *forecast) see(at time.Duration, rate float64) {
 	f.noise += c * (off*off*seconds - f.noise)
 }
 
-// share is the weight of the newest seconds where so many are looked back on.
+// share returns the weight of the latest seconds in a moving mean with the time constant over.
 func share(seconds, over float64) float64 { return 1 - math.Exp(-seconds/over) }
 
-// error is the standard deviation of the level.
+// deviation returns the standard deviation of the level: that of a moving mean with the time
+// constant levelOver.
 func (f *forecast) deviation() float64 {
 	return math.Sqrt(math.Max(f.noise, f.level) / (2 * levelOver))
 }
 
-// after is the rate that is expected in so long; at least 0.
+// after returns the expected rate after d; at least 0.
 func (f *forecast) after(d time.Duration) float64 {
 	ahead := d.Seconds()
 	rate := f.level
-	// The slope of a line through noise, over trendOver, is off by about this.
+	// The slope of a line through noise, over trendOver, is off by about this much.
 	if slope := math.Abs(f.trend); slope*trendOver > sure*f.deviation() {
-		// A trend is trusted for as long as it was watched, and less beyond.
+		// A trend is extrapolated by trendOver at most.
 		rate += f.trend * trendOver * share(ahead, trendOver)
 	}
 	if ratio, seen := f.past.ratio(f.at, f.at+ahead); seen {
@@ -85,31 +86,31 @@ func (f *forecast) after(d time.Duration) float64 {
 	return math.Max(rate, 0)
 }
 
-// season is a pattern that comes again: the arrivals are kept in cells of time,
-// and when the last two rounds of a day or an hour are alike, so will be the next.
+// season is a periodic pattern. It keeps the arrivals in cells of time. If the last two periods
+// of an hour or a day are similar, the next is expected to be similar, too.
 type season struct {
 	cells  []float64 // means, a ring
 	first  int64     // the number of the oldest kept cell
 	count  int
-	sum    float64 // of the cell under way
+	sum    float64 // of the current cell
 	within float64 // s, of it
-	number int64   // of it
-	period int64   // in cells; 0: none is seen
+	number int64   // of the current cell
+	period int64   // in cells; 0 is none
 	begun  bool
 }
 
 const (
 	// cell is the length of a cell, in seconds.
 	cell = 60
-	// keepCells are two days and a bit.
+	// keepCells is the number of cells: two days, the longest two periods, and an hour.
 	keepCells = 2*24*60 + 60
-	// alike is the correlation of two rounds from which on a season is seen.
+	// alike is the correlation of two periods from which on the pattern counts as a season.
 	alike = 0.7
-	// swing is by which part of its mean a rate must swing for a season to matter.
+	// swing is the relative standard deviation of a rate below which a season does not matter.
 	swing = 0.1
 )
 
-// periods are the rounds that are looked for, in cells: an hour and a day.
+// periods are the possible periods, in cells: an hour and a day.
 var periods = []int64{60, 24 * 60}
 
 func (s *season) see(now, rate float64) {
@@ -125,7 +126,7 @@ func (s *season) see(now, rate float64) {
 		if s.within > 0 {
 			mean = s.sum / s.within
 		}
-		for ; s.number < number; s.number++ { // a gap is taken to be as what went before
+		for ; s.number < number; s.number++ { // a gap is filled with the rate before it
 			s.keep(mean)
 		}
 		s.sum, s.within = 0, 0
@@ -146,7 +147,7 @@ func (s *season) keep(mean float64) {
 	}
 }
 
-// look looks for the period, now and then.
+// look searches for the period, every 15 cells.
 func (s *season) look() {
 	if s.number%15 != 0 {
 		return
@@ -160,8 +161,8 @@ func (s *season) look() {
 	}
 }
 
-// correlation is that of the last round with the one before it; 0 where neither
-// swings.
+// correlation returns that of the last period with the one before it; 0 if one of them is
+// almost constant.
 func (s *season) correlation(p int64) float64 {
 	var sx, sy, sxx, syy, sxy float64
 	n := float64(p)
@@ -177,8 +178,8 @@ func (s *season) correlation(p int64) float64 {
 	return (sxy/n - sx/n*sy/n) / math.Sqrt(vx*vy)
 }
 
-// ratio is how much the rate grew between now and then a period ago, by a line
-// between the middles of cells.
+// ratio returns by which factor the rate changed between now and then, one period ago. It
+// interpolates between the middles of cells, and is at most 10.
 func (s *season) ratio(now, then float64) (r float64, seen bool) {
 	if s.period == 0 {
 		return 0, false

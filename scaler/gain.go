@@ -5,30 +5,30 @@ import (
 	"time"
 )
 
-// gain watches what more units bring: where what is behind a function (a
-// database, an API) is the bottleneck, more of them only wait for it together.
-// It compares the rate before and after units were added, with all slots taken
-// both times, and sets a ceiling where the last ones brought next to nothing.
+// gain measures the effect of added units. If a dependency of a function (a database, an API)
+// is the bottleneck, more units only wait for it together. gain compares the rates before and
+// after units were added, with all slots in use both times, and sets a ceiling if the last
+// units gained almost nothing.
 type gain struct {
-	last    time.Duration // when it looked last
+	last    time.Duration // time of the last see
 	base    level         // before units were added
-	run     run           // of looks at about the same number of units
-	ceiling int           // 0: none
-	// before is what was done, by how many, when the ceiling was set.
+	run     run           // measurements at about the same number of units
+	ceiling int           // 0 is none
+	// before is the level when the ceiling was set.
 	before level
 	proven bool // the ceiling did not lower the rate
-	probe  bool // a few more than the ceiling are tried
+	probe  bool // a few more units than the ceiling are tried
 	retry  time.Duration
 	pause  time.Duration
 }
 
-// level is the rate of so many units.
+// level is the rate of a number of units.
 type level struct {
 	units int
 	rate  float64
 }
 
-// each is the rate of one of them; 0 if unknown.
+// each returns the rate of one unit; 0 if unknown.
 func (l level) each() float64 {
 	if l.units == 0 {
 		return 0
@@ -36,43 +36,44 @@ func (l level) each() float64 {
 	return l.rate / float64(l.units)
 }
 
-// run is looks at about the same number of units.
+// run is a series of measurements at about the same number of units.
 type run struct {
 	since time.Duration
-	units int // at its beginning
+	units int // at its start
 	least int
 	done  float64 // messages
-	busy  bool    // all slots were taken all the time
+	busy  bool    // all slots were in use all the time
 	begun bool
 }
 
 const (
-	// firstRetry and lastRetry are the pauses before more units are tried again.
+	// firstRetry and lastRetry bound the pause before more units are tried again.
 	firstRetry = 5 * time.Minute
 	lastRetry  = time.Hour
-	// probeBy is how many more are tried then, as a part of the ceiling.
+	// probeBy is the number of units that are tried then, as a fraction of the ceiling.
 	probeBy = 0.25
-	// lagging is the part of the units that do all the work, below which the others
-	// are one too many.
+	// lagging is the least fraction of the units that would suffice for the measured rate;
+	// below it some units are superfluous.
 	lagging = 0.8
-	// room is what a ceiling leaves above what was measured.
+	// room is the factor by which a ceiling exceeds the measured need.
 	room = 1.05
-	// lowered is the part of the rate that a ceiling must keep.
+	// lowered is the fraction of the rate that must remain under a ceiling.
 	lowered = 0.93
-	// stepAtLeast is by what part the units must have grown for what that brought to
-	// be told from noise, and certain by how many standard errors.
+	// stepAtLeast is the relative growth of the units from which on their effect is judged. The
+	// expected effect must also exceed certain standard errors of the counted messages
+	// (Poisson: √n).
 	stepAtLeast = 0.2
 	certain     = 3
-	// about is by what part a number of units differs from another to be another.
+	// about is the relative difference from which on two numbers of units count as different.
 	about = 0.1
-	// settleLeast is how long a number of units is looked at, at least, and
-	// settleTimes how many times as long as a message takes.
+	// settleLeast is the least time that a number of units is measured. settleTimes is the same
+	// as a multiple of the time per message.
 	settleLeast = 10 * time.Second
 	settleTimes = 2
 )
 
-// see takes a look, with so many units ready; an added one must bring the part
-// least of what one brought before.
+// see takes a measurement with ready units. An added unit must bring at least the fraction
+// least of what one brought before; 0 switches the check off.
 func (g *gain) see(at time.Duration, ready int, l Load, least float64) {
 	if least <= 0 || ready == 0 {
 		return
@@ -82,18 +83,18 @@ func (g *gain) see(at time.Duration, ready int, l Load, least float64) {
 		g.base = level{ready, l.Capacity * float64(ready)}
 	}
 	if l.Failed > l.Done/2 {
-		g.run.begun = false // what fails says nothing of the number of units
+		g.run.begun = false // failures do not depend on the number of units
 		return
 	}
-	// Slots are surely taken all the time only where a second's work waits.
+	// All slots are certainly in use only if a second's work waits.
 	busy := l.Busy >= saturated && float64(l.Backlog) >= l.Done
 	if r := &g.run; !r.begun || math.Abs(float64(ready-r.units)) > about*float64(r.units) {
-		// What was done until now was done by another number.
+		// The messages so far were handled by another number of units.
 		*r = run{since: at, units: ready, least: ready, busy: true, begun: true}
 		return
 	}
 	g.run.least = min(g.run.least, ready)
-	g.run.done += (l.Done - l.Failed) * (at - g.last).Seconds() // what fails is no gain
+	g.run.done += (l.Done - l.Failed) * (at - g.last).Seconds() // failures are no gain
 	g.run.busy = g.run.busy && busy
 	settle := settleLeast
 	if each := g.base.each(); each > 0 {
@@ -122,7 +123,7 @@ func (g *gain) see(at time.Duration, ready int, l Load, least float64) {
 	}
 }
 
-// capacity is what one unit would do if there were no others that it waits for.
+// capacity returns what one unit would handle if it did not wait for others.
 func (g *gain) capacity(measured float64, ready int) float64 {
 	if ready > g.base.units {
 		return math.Max(measured, g.base.each())
@@ -130,7 +131,7 @@ func (g *gain) capacity(measured float64, ready int) float64 {
 	return measured
 }
 
-// judge compares what there is with what there was before units were added.
+// judge compares the current level with the one before units were added.
 func (g *gain) judge(at time.Duration, here level, least float64) {
 	each := g.base.each()
 	if each <= 0 {
@@ -149,8 +150,8 @@ func (g *gain) judge(at time.Duration, here level, least float64) {
 	g.retry = at + g.pause
 }
 
-// underCeiling looks whether a ceiling costs anything, and tries now and then
-// whether it still holds.
+// underCeiling checks whether a ceiling lowers the rate, and tries at intervals whether it
+// still applies.
 func (g *gain) underCeiling(at time.Duration, here level, busy bool, least float64) {
 	switch {
 	case g.probe && here.units > g.before.units:
@@ -163,7 +164,7 @@ func (g *gain) underCeiling(at time.Duration, here level, busy bool, least float
 		}
 		g.base, g.ceiling, g.probe = here, 0, false
 	case !g.proven && busy && here.units <= g.ceiling:
-		if here.rate < lowered*g.before.rate { // the last ones did bring something
+		if here.rate < lowered*g.before.rate { // the last units did gain something
 			g.base, g.ceiling = g.before, 0
 			return
 		}

@@ -5,21 +5,20 @@ import (
 	"time"
 )
 
-// Counts is what is counted of one function over all its units.
+// Counts has the counters of one function over all its units.
 type Counts struct {
-	// Received and Done count from when the scaler began, over all units, those
-	// that are gone among them. Done are the messages that are no longer in flight.
+	// Received and Done count since the scaler began, over all units, including those that have
+	// ended. Done are the messages that are no longer in flight.
 	Received, Done int64
-	// Failed are those of Done that the function failed on.
+	// Failed counts the messages in Done on which the function failed.
 	Failed int64
-	// Taken is how long handling took, in seconds, all together, and up to now for
-	// what is in flight: without that, the short ones, which are done first, would
-	// make a function look fast.
+	// Taken is the total handling time in seconds. It includes the time so far of messages in
+	// flight: without that, the short ones, which end first, would make a function look fast.
 	Taken float64
-	// InFlight is received and not done; Slots the room for that in the ready
-	// units, and Used how much of it is taken, by other functions as well.
+	// InFlight is the number of messages received and not done, Slots the number of slots of
+	// the ready units, and Used the slots in use, also by other functions.
 	InFlight, Slots, Used int64
-	// Backlog is Unreadable where the source does not tell.
+	// Backlog is Unreadable if the source cannot be read.
 	Backlog int64
 	AtLeast bool // see Load
 	Oldest  time.Duration
@@ -27,36 +26,35 @@ type Counts struct {
 	Unsettled int64
 }
 
-// Meter makes rates of counts: what comes in, what goes out, and what one unit
-// can do, which is its slots divided by how long a message takes. So an idle unit
-// does not look slow. How long a message takes depends on how many are in flight
-// beside it, so the busier the units, the more a measurement weighs. The zero
-// Meter is ready.
+// Meter derives rates from counts: arrivals, finished messages, and the capacity of one unit,
+// which is its slots divided by the time per message. So an idle unit does not look slow. The
+// time per message depends on the messages in flight, so measurements of busier units weigh
+// more. The zero Meter is ready to use.
 type Meter struct {
 	looked bool
 	at     time.Duration
 	last   Counts
-	done   float64 // messages, lately
-	taken  float64 // the parts of a unit's seconds that they took
+	done   float64 // weighted messages
+	taken  float64 // the unit-seconds that they took
 }
 
 const (
-	// rememberFor is how long a measurement of the capacity counts, in time in
-	// which units were busy.
+	// rememberFor is the time constant of the capacity's mean, in seconds in which units were
+	// busy.
 	rememberFor = 30.0
-	// rememberDone is how many messages it counts at least.
+	// rememberDone is the least number of messages in that mean.
 	rememberDone = 50
-	// knownDone is how many are enough to speak of a capacity.
+	// knownDone is the number of messages from which on the capacity is known.
 	knownDone = 3
-	// saturated is the part of the slots from which on units count as fully busy.
+	// saturated is the fraction of the slots in use from which on units count as fully busy.
 	saturated = 0.95
-	// surprise is by how many standard errors a measurement of busy units differs
-	// from what is remembered for that to be forgotten.
+	// surprise is the difference, in standard errors, between a measurement of busy units and
+	// the mean that resets the mean.
 	surprise = 4
 )
 
-// Look takes the counts at a time, with so many units ready, and returns the
-// load since the look before; ok is false at the first.
+// Look takes the counts at a time, with ready units, and returns the load since the last call;
+// ok is false at the first.
 func (m *Meter) Look(function string, at time.Duration, c Counts, ready int) (l Load, ok bool) {
 	l = Load{Function: function, Backlog: c.Backlog, AtLeast: c.AtLeast, Oldest: c.Oldest, Unsettled: c.Unsettled}
 	if c.Slots > 0 {
@@ -88,7 +86,7 @@ func (m *Meter) Look(function string, at time.Duration, c Counts, ready int) (l 
 	return l, ok
 }
 
-// measure adds what was done, and what of units' seconds it took.
+// measure adds finished messages, and the unit-seconds that they took.
 func (m *Meter) measure(done, taken, busy, seconds float64) {
 	if done <= 0 || taken <= 0 {
 		return

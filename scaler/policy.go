@@ -7,39 +7,39 @@ import (
 	"time"
 )
 
-// Policy is what a user asks for. It has no state: that is a Scaler's.
+// Policy is the configuration of a Scaler. It has no state.
 type Policy struct {
 	// Min and Max bound the number of units, 0 <= Min <= Max, 1 <= Max.
 	Min, Max int
 
-	// Exactly one of the next three is the target. ClearWithin is in what time the
-	// backlog is to be gone.
+	// Exactly one of the next three is the target. ClearWithin is the time in which to clear
+	// the backlog.
 	ClearWithin time.Duration
-	// MaxAge is how old a message may be before it is handed out.
+	// MaxAge is the age that a message may reach before it is delivered.
 	MaxAge time.Duration
-	// PerInstance is how many waiting messages there are for one unit.
+	// PerInstance is the number of waiting messages for one unit.
 	PerInstance float64
 
-	// Utilisation is the part of its capacity that a unit is planned to use, more
-	// than 0, at most 1.
+	// Utilisation is the fraction of the capacity to plan with, more than 0, at most 1.
 	Utilisation float64
-	// MaxStep is how many units are added at once; 0 is any number.
+	// MaxStep bounds how many units are added at once; 0 is no bound.
 	MaxStep int
-	// ScaleInAfter is for how long fewer must have been enough; 0 is twice the
+	// ScaleInAfter is for how long a lower number must have been enough; 0 is twice the
 	// start-up, between scaleInLeast and scaleInMost.
 	ScaleInAfter time.Duration
-	// Idle is after how long without a message the last unit goes, where Min is 0.
+	// Idle is the time without a message after which the last unit stops, if Min is 0.
 	Idle time.Duration
-	// Activation is how many messages start the first unit, at least 1.
+	// Activation is the number of waiting messages that starts the first unit, at least 1.
 	Activation int64
-	// MinGain is which part of what a unit brought before an added one must bring;
-	// 0 adds whatever the formula says.
+	// MinGain is the fraction of an earlier unit's throughput that an added one must bring; 0
+	// adds units without a check.
 	MinGain float64
-	// Fallback is the number while the backlog cannot be read, after FallbackAfter;
-	// 0 holds what there is.
+	// Fallback is the least number after the backlog has been unreadable for FallbackAfter; 0
+	// keeps the current number.
 	Fallback      int
 	FallbackAfter time.Duration
-	// Forecast says whether arrivals are forecast for when a unit will be ready.
+	// Forecast reports whether arrivals are forecast for the time when a started unit will be
+	// ready.
 	Forecast bool
 	// Interval is the time between two decisions.
 	Interval  time.Duration
@@ -49,23 +49,24 @@ type Policy struct {
 const (
 	scaleInLeast = 15 * time.Second
 	scaleInMost  = 5 * time.Minute
-	// A surplus of surer standard errors goes after the window, one of sure ones
-	// after scaleInSlowly times that.
+	// A surplus of surer standard errors is removed after the window, one of sure standard
+	// errors after scaleInSlowly times the window. With these numbers the direction changes
+	// 0.16 times in ten minutes of constant load on average, and 0.75 times at worst of 80
+	// rates (docs/scaling.md).
 	surer         = 4
 	scaleInSlowly = 8
-	// tolerance is the part by which more must be wanted than there are, where the
-	// measurements are not surer than that.
+	// tolerance is the relative difference between the wanted and the current number that is
+	// ignored if it is within the standard error.
 	tolerance = 0.05
-	// ageMargin is the part of MaxAge that is planned with: what is left is for what
-	// can't be foreseen.
+	// ageMargin is the fraction of MaxAge to plan with; the rest is a margin for what the
+	// forecast misses.
 	ageMargin = 0.8
-	// ageLeast is the least time to clear a backlog in, as a part of MaxAge, when
-	// its oldest message is late already: one over it bounds how many units a late
-	// message is worth.
+	// ageLeast is the least time to clear a backlog, as a fraction of MaxAge, when its oldest
+	// message is late already. It bounds the units that are started for late messages.
 	ageLeast = 0.25
 )
 
-// Check returns what is wrong with a policy, in the words of the configuration.
+// Check returns what is wrong with a policy, with the keys of the configuration.
 func (p *Policy) Check() error {
 	var errs []error
 	wrong := func(bad bool, format string, args ...any) {
@@ -98,26 +99,25 @@ func (p *Policy) Check() error {
 	return errors.Join(errs...)
 }
 
-// Scaler decides, by a policy, from one look after the other. It is for one
-// goroutine.
+// Scaler makes decisions by a policy. One goroutine at a time uses it.
 type Scaler struct {
 	policy     Policy
 	functions  map[string]*demand
-	likely     window // what would do with some certainty, and
-	surely     window // with much
+	likely     window // the numbers that would suffice with some certainty
+	surely     window // with high certainty
 	begun      bool
-	last       time.Duration // when it last decided
-	active     time.Duration // when there last was something to do
-	waiting    bool          // something waits, and there is no unit
+	last       time.Duration // time of the last decision
+	active     time.Duration // when any function last had work
+	waiting    bool          // messages wait, and no unit runs
 	since      time.Duration // since when
-	unreadable time.Duration // since when the backlog can't be read; negative if it can
+	unreadable time.Duration // since when the backlog cannot be read; negative if it can
 }
 
-// demand is what is remembered of a function.
+// demand is the state of one function.
 type demand struct {
 	arrivals forecast
 	gain     gain
-	units    float64 // it last asked for
+	units    float64 // the last Units before Utilisation
 }
 
 // New returns a Scaler for a policy that passed its Check.
@@ -125,9 +125,8 @@ func New(p Policy) *Scaler {
 	return &Scaler{policy: p, functions: make(map[string]*demand), unreadable: -1}
 }
 
-// Decide returns how many units there should be from now on. Signals.At must not
-// go back; a look at the same time as the last one, or before it, decides as if no
-// time had passed.
+// Decide returns how many units to run from now on. Signals.At must not decrease; an At that is
+// not later than the last one counts as the same time.
 func (s *Scaler) Decide(in Signals) Decision {
 	p := &s.policy
 	if !s.begun {
@@ -139,12 +138,12 @@ func (s *Scaler) Decide(in Signals) Decision {
 	a := s.ask(&d)
 	d.Raw = roundUp(a.units)
 	if blur := min(a.off, tolerance*a.units); roundUp(a.units-blur) <= d.Current && d.Raw > d.Current && d.Current > 0 {
-		d.Raw = d.Current // the difference may well be noise
+		d.Raw = d.Current // the difference may be noise
 	}
 	few, surely := roundUp(a.units+sure*a.off), roundUp(a.units+surer*a.off)
 	idle := in.Needed == 0 && a.waiting == 0 && in.At-s.active >= p.Idle
 	if idle {
-		d.Raw, few, surely, s.likely, s.surely = 0, 0, 0, nil, nil // what is left of a rate is only its memory
+		d.Raw, few, surely, s.likely, s.surely = 0, 0, 0, nil, nil // the remaining rate is only the decay of the mean
 		d.Note = fmt.Sprintf("nothing to do for %v", p.Idle)
 	}
 	d.Wanted = d.Raw
@@ -155,7 +154,7 @@ func (s *Scaler) Decide(in Signals) Decision {
 	if a.capped && (d.Wanted == d.Raw || d.Wanted >= d.Current) {
 		d.Bound = BoundGain
 	}
-	if !a.capped { // those who all wait for the same thing are no reason to keep them
+	if !a.capped { // units that all wait for the same bottleneck need not stay
 		d.atLeast(min(in.Needed, d.Current), BoundBusy)
 	}
 	if !idle {
@@ -184,7 +183,7 @@ func (s *Scaler) Decide(in Signals) Decision {
 	return d
 }
 
-// atLeast raises the number, and reports whether it had to.
+// atLeast raises the number to least, and reports whether it was lower.
 func (d *Decision) atLeast(least int, b Bound) bool {
 	if d.Wanted >= least {
 		return false
@@ -193,18 +192,18 @@ func (d *Decision) atLeast(least int, b Bound) bool {
 	return true
 }
 
-// asked is what all functions ask for together.
+// asked is the demand of all functions.
 type asked struct {
-	units, off float64 // and its standard error
+	units, off float64 // off is the standard error of units
 	waiting    int64
 	unsettled  int64
 	oldest     time.Duration
-	// Of some function: its backlog is unreadable, its units are doubled, or more of
-	// them would bring nothing.
+	// Of any function: its backlog is unreadable, its units are doubled, or more of them would
+	// gain nothing.
 	unread, doubling, capped bool
 }
 
-// ask adds the functions' terms to a decision, and up.
+// ask adds the functions' terms to a decision, and returns their sums.
 func (s *Scaler) ask(d *Decision) (a asked) {
 	for _, l := range d.Signals.Loads {
 		t, off := s.term(d.Signals, l)
@@ -224,11 +223,10 @@ func (s *Scaler) ask(d *Decision) (a asked) {
 	return a
 }
 
-// roundUp forgives what is only there from rounding.
+// roundUp rounds up, and ignores rounding errors of floating point.
 func roundUp(units float64) int { return int(math.Ceil(math.Min(units, math.MaxInt32) - 1e-9)) }
 
-// term is what one function asks for, divided by the utilisation, and the
-// standard error of that.
+// term returns the demand of one function, divided by the utilisation, and its standard error.
 func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
 	p := &s.policy
 	f := s.functions[l.Function]
@@ -260,13 +258,13 @@ func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
 		if p.Forecast {
 			t.Arrivals = math.Max(t.Arrivals, f.arrivals.after(horizon))
 		}
-		// While new units start, more comes in than those that are there can take.
+		// While new units start, messages accumulate that the current units cannot handle.
 		soon := t.Capacity * (float64(in.Ready) + float64(in.Starting)/2)
 		t.Backlog += math.Max(t.Arrivals-soon, 0) * in.StartUp.Seconds()
 		t.Within = s.within(l, in.StartUp)
 		t.Units = (t.Arrivals + t.Backlog/t.Within.Seconds()) / t.Capacity
 		if l.AtLeast && l.Busy >= saturated {
-			// Nobody knows how much waits, but that all are busy.
+			// The size of the backlog is unknown, but all units are busy.
 			if more := s.doubled(in, l, inFlight) * p.Utilisation; more > t.Units {
 				t.Units, t.How = more, ByDoubling
 			}
@@ -287,8 +285,8 @@ func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
 	return t, off
 }
 
-// doubled is twice what there is, once that is ready and busy, and no more than
-// what could have something to do.
+// doubled returns twice the current number, once all units are ready, and no more than could
+// have work.
 func (s *Scaler) doubled(in Signals, l Load, inFlight float64) float64 {
 	units := float64(in.Ready + in.Starting)
 	if in.Starting == 0 && l.Backlog > 0 {
@@ -300,20 +298,20 @@ func (s *Scaler) doubled(in Signals, l Load, inFlight float64) float64 {
 	return units
 }
 
-// within is the time in which what waits is to be gone.
+// within returns the time in which to clear the backlog.
 func (s *Scaler) within(l Load, startUp time.Duration) time.Duration {
 	p := &s.policy
 	if p.ClearWithin > 0 {
 		return p.ClearWithin
 	}
 	left := time.Duration(ageMargin*float64(p.MaxAge)) - l.Oldest
-	// To start many for less time than they take to start is a waste.
+	// Units that are needed for less than half of their start-up are not worth starting.
 	return max(left, time.Duration(ageLeast*float64(p.MaxAge)), startUp/2)
 }
 
-// scaleIn holds what was wanted lately against what is wanted now. What nearly
-// surely is too many goes soon; what may be noise stays for longer, or a load that
-// wants ten units and a bit would have ten and eleven in turns.
+// scaleIn compares the recent numbers with the current one. An almost certain surplus is
+// removed soon. One that may be noise stays longer: otherwise a load of slightly more than ten
+// units would alternate between ten and eleven.
 func (s *Scaler) scaleIn(d *Decision, few, surely int) {
 	after := s.policy.ScaleInAfter
 	if after == 0 {
@@ -330,7 +328,7 @@ func (s *Scaler) scaleIn(d *Decision, few, surely int) {
 	}
 }
 
-// window is what was wanted lately; only what is the most since then is kept.
+// window has the recent numbers; only those that no later one exceeds are kept.
 type window []want
 
 type want struct {
@@ -338,7 +336,7 @@ type want struct {
 	units int
 }
 
-// most adds a number and returns the highest of those that are no older.
+// most adds a number, and returns the highest of those that are at most age old.
 func (w *window) most(now time.Duration, units int, age time.Duration) int {
 	for len(*w) > 0 && (*w)[len(*w)-1].units <= units {
 		*w = (*w)[:len(*w)-1]
@@ -350,7 +348,7 @@ func (w *window) most(now time.Duration, units int, age time.Duration) int {
 	return (*w)[0].units
 }
 
-// activate keeps zero units at zero until it is worth it.
+// activate keeps zero units until enough messages wait, or one of them long enough.
 func (s *Scaler) activate(d *Decision, a asked) {
 	p, now := &s.policy, d.Signals.At
 	if d.Current > 0 || a.waiting == 0 {
@@ -368,8 +366,8 @@ func (s *Scaler) activate(d *Decision, a asked) {
 	d.atLeast(1, BoundActivation)
 }
 
-// unread holds what there is while a backlog cannot be read, and then the
-// fallback.
+// unread keeps the current number while a backlog cannot be read, and after FallbackAfter at
+// least the fallback.
 func (s *Scaler) unread(d *Decision, a asked) {
 	p, now := &s.policy, d.Signals.At
 	if !a.unread {

@@ -1,12 +1,11 @@
-// Package scaler turns what is measured into how many workers and instances
-// there should be: signals in, wanted counts out.
+// Package scaler decides how many workers and instances to run, from measurements: Signals in,
+// a Decision out.
 //
-// Its one policy serves two loops. The daemon asks it each second how many worker
-// processes a pool should have, and every few seconds how many instances there
-// should be; here both are units. A Scaler is fed with Signals and has neither a
-// clock nor a way out of the process; what it wants is carried out by a pool, or
-// by a Provisioner: one subpackage each. The subpackage sim plays a trace of
-// arrivals against the policy, and against those of others.
+// One policy serves two loops of the daemon. Each second the daemon requests the number of
+// worker processes of a pool, and every few seconds the number of instances; this package calls
+// both units. A Scaler has no clock and no side effects. A pool carries out its decisions, or a
+// Provisioner: there is one subpackage for each. The subpackage sim runs a trace of arrivals
+// against the policy, and against models of others.
 package scaler
 
 import (
@@ -16,160 +15,155 @@ import (
 	"time"
 )
 
-// Signals is what one decision is made from. All rates are messages a second.
+// Signals is the input of one decision. All rates are messages per second.
 type Signals struct {
-	// At counts from when the scaler began, on a clock that does not jump.
+	// At is the time since the scaler began, on a monotonic clock. It must not decrease.
 	At time.Duration
 	// Clock is the wall clock, in the time zone of the schedules; only they use it.
 	Clock time.Time
-	// Loads has one for each function.
+	// Loads has an entry for each function.
 	Loads []Load
-	// Ready, Starting and Draining count the units. Ready ones take messages.
+	// Ready, Starting and Draining count the units. Ready ones receive messages.
 	Ready, Starting, Draining int
-	// Needed is how many units what is in flight takes, if it were packed into as
-	// few as possible.
+	// Needed is the smallest number of units that has room for all messages in flight.
 	Needed int
-	// StartUp is how long a unit takes from its start until it takes messages, as
-	// measured; 0 until one did.
+	// StartUp is the measured time from the start of a unit until it receives messages; 0 until
+	// one did.
 	StartUp time.Duration
-	// Pressed says that there is more to do than room for it, and that Max is what
-	// pays: then all of them are wanted.
+	// Pressed reports that the functions have more work than slots, and that measurements show
+	// Max to give the best throughput. Then Max units are wanted.
 	Pressed bool
-	// Failing says that units do not start, and why; empty if they do.
+	// Failing is the reason why units do not start; empty if they do.
 	Failing string
 }
 
-// Load is what one function asks for; a Meter makes it of counts.
+// Load is the demand of one function; a Meter derives it from counts.
 type Load struct {
 	Function string
-	// Backlog counts the messages that are ready at the source and not handed
-	// out; Unreadable where it could not be read. In-flight is not backlog.
+	// Backlog is the number of messages that are ready at the source and not delivered, so
+	// without those in flight. It is Unreadable if it could not be read.
 	Backlog int64
-	// AtLeast says that there may be more than Backlog: the source does not count
-	// to the end.
+	// AtLeast reports that there may be more messages than Backlog, because the source counts
+	// only up to a limit.
 	AtLeast bool
-	// Oldest is the age of the oldest of them; 0 if there is none, or unknown.
+	// Oldest is the age of the oldest of them; 0 if none, or unknown.
 	Oldest time.Duration
-	// Unsettled counts the messages that were handed out and are not settled: in
-	// flight, or waiting for a retry that one unit has to be there for.
+	// Unsettled is the number of messages that were delivered and are not settled: in flight,
+	// or waiting for a retry for which one unit must run.
 	Unsettled int64
-	// Arrivals is the rate at which messages come in.
+	// Arrivals is the rate of arriving messages.
 	Arrivals float64
-	// Done is the rate at which they are finished, and Failed that of those among them
-	// that the function failed on.
+	// Done is the rate of finished messages, and Failed that of those among them on which the
+	// function failed.
 	Done, Failed float64
-	// Busy is the part of the function's slots that is taken, 0 to 1.
+	// Busy is the fraction of the function's slots that is in use, 0 to 1.
 	Busy float64
-	// Slots is how many one unit has.
+	// Slots is the number of slots of one unit.
 	Slots float64
-	// Capacity is the rate that one unit was measured to handle with all its
-	// slots taken; 0 until something was measured.
+	// Capacity is the measured rate of one unit with all its slots in use; 0 until it is known.
 	Capacity float64
 	// Spread is the relative standard error of Capacity.
 	Spread float64
 }
 
-// Unreadable is the backlog of a source that does not tell.
+// Unreadable is the Backlog of a source whose backlog cannot be read.
 const Unreadable = -1
 
-// Decision is how many units there should be, and why.
+// Decision is the number of units to run, and the reason.
 type Decision struct {
-	// Wanted is the number; Current the one that it replaces, without those that drain.
+	// Wanted is the number; Current the one that it replaces, without draining units.
 	Wanted, Current int
-	// Bound is what held the number; Formula if nothing did.
+	// Bound is the bound that applied; Formula if none did.
 	Bound Bound
-	// Raw is what the formula alone asks for.
+	// Raw is the result of the formula alone.
 	Raw int
-	// Terms are the formula's parts, one for each function.
+	// Terms are the parts of the formula, one for each function.
 	Terms []Term
-	// Note says more about the bound; may be empty.
+	// Note has details of the bound; may be empty.
 	Note    string
 	Signals Signals
 	Policy  *Policy
 }
 
-// Term is one function's part of the formula: how many units it keeps busy.
+// Term is one function's part of the formula: the number of units that it keeps busy.
 type Term struct {
 	Function string
-	// Arrivals is the rate that was reckoned with: the level now, or the forecast
-	// for when a unit that is started now will be ready, if that is higher.
+	// Arrivals is the rate that the formula uses: the current level, or the forecast for the
+	// time when a unit started now is ready, if that is higher.
 	Arrivals float64
-	// Backlog is what is expected to wait then, and Within what it is to be gone in.
+	// Backlog is the expected backlog at that time, and Within the time in which to clear it.
 	Backlog float64
 	Within  time.Duration
-	// Capacity is that of one unit, and Utilisation the part of it that is planned
-	// with.
+	// Capacity is that of one unit, and Utilisation the fraction of it to plan with.
 	Capacity, Utilisation float64
-	// Asked is the result, and Units what is left of it under the Ceiling; neither is
-	// rounded up.
+	// Asked is the result, and Units the result limited by Ceiling; neither is rounded up.
 	Asked, Units float64
-	// Ceiling is where more units were measured to bring nothing; 0 if nowhere.
+	// Ceiling is the number of units above which measurements showed no gain; 0 is none.
 	Ceiling int
 	// How names the way that Units was found.
 	How How
 }
 
-// How is the way in which a Term was found.
+// How is the way in which the units of a Term were found.
 type How string
 
-// The ways.
+// The values of How.
 const (
 	ByFormula  How = "formula"         // (arrivals + backlog / within) / capacity
 	ByDoubling How = "doubling"        // the capacity is not known yet
 	ByCount    How = "per_instance"    // backlog / per_instance
-	ByHolding  How = "backlog unknown" // what there is
-	ByCeiling  How = "nothing to gain" // the formula asks for more than helps
+	ByHolding  How = "backlog unknown" // the current number
+	ByCeiling  How = "nothing to gain" // the formula exceeds the ceiling
 	ByIdling   How = "nothing to do"   // no backlog and no arrivals
 )
 
-// Bound is what held a decision; the values are those of the metric's label.
+// Bound is the rule that decided the number; the values are those of the metric's label.
 type Bound string
 
 // The bounds, in the order in which they are applied.
 const (
-	BoundFormula    Bound = "formula"    // nothing: the formula decides
-	BoundDoubling   Bound = "doubling"   // twice what there is, as the capacity is unknown
-	BoundGain       Bound = "gain"       // more units would bring nothing
+	BoundFormula    Bound = "formula"    // no bound applies
+	BoundDoubling   Bound = "doubling"   // twice the current number, as the capacity is unknown
+	BoundGain       Bound = "gain"       // more units would gain nothing
 	BoundActivation Bound = "activation" // too few messages to start from zero
-	BoundScaleIn    Bound = "scale_in"   // more were wanted a moment ago
+	BoundScaleIn    Bound = "scale_in"   // a higher number was needed until recently
 	BoundIdle       Bound = "idle"       // not idle for long enough to go to zero
-	BoundBusy       Bound = "busy"       // what is in flight needs them
-	BoundUnsettled  Bound = "unsettled"  // what waits for a retry needs one
-	BoundStep       Bound = "max_step"   // no more at once
-	BoundHold       Bound = "hold"       // the backlog cannot be read
-	BoundFallback   Bound = "fallback"   // nor could it for a while
+	BoundBusy       Bound = "busy"       // messages in flight need them
+	BoundUnsettled  Bound = "unsettled"  // a message that waits for a retry needs one
+	BoundStep       Bound = "max_step"   // no more may be added at once
+	BoundHold       Bound = "hold"       // the backlog cannot be read: no unit is removed
+	BoundFallback   Bound = "fallback"   // it has been unreadable for FallbackAfter
 	BoundSchedule   Bound = "schedule"   // a schedule's min
-	BoundPressed    Bound = "pressed"    // there is more to do than room for it: as many as pay
+	BoundPressed    Bound = "pressed"    // functions have more work than slots: as many as gain throughput
 	BoundMin        Bound = "min"
 	BoundMax        Bound = "max"
 )
 
-// Bounds are all of them.
+// Bounds lists all bounds.
 var Bounds = []Bound{
 	BoundFormula, BoundDoubling, BoundGain, BoundActivation, BoundScaleIn, BoundIdle, BoundBusy,
 	BoundUnsettled, BoundStep, BoundHold, BoundFallback, BoundSchedule, BoundPressed, BoundMin, BoundMax,
 }
 
-// Provisioner sets the number of instances. Its methods are called from one
-// goroutine.
+// Provisioner sets the number of instances. All methods are called from one goroutine.
 type Provisioner interface {
-	// Count returns how many instances there are, by what they are doing.
+	// Count returns the number of instances by state.
 	Count(ctx context.Context) (Count, error)
-	// Set asks for n instances, those that are draining not among them, and
-	// returns at once. On the way down the idle go first, and each is drained.
+	// Set requests n instances, not counting draining ones, and returns at once. When the
+	// number decreases, idle instances stop first, and each is drained.
 	Set(ctx context.Context, n int) error
 }
 
-// Count is how many instances there are.
+// Count is the number of instances by state.
 type Count struct {
 	Ready, Starting, Draining int
-	// StartUp is how long one took to be ready, lately; 0 until one was.
+	// StartUp is how long a recent instance took to become ready; 0 until one was.
 	StartUp time.Duration
-	// Failing says why instances do not start; empty if they do.
+	// Failing is the reason why instances do not start; empty if they do.
 	Failing string
 }
 
-// String is the decision in a line.
+// String returns the decision as one line.
 func (d Decision) String() string {
 	text := fmt.Sprintf("%d wanted, %d now: %s", d.Wanted, d.Current, d.Bound)
 	if d.Note != "" {
@@ -181,7 +175,7 @@ func (d Decision) String() string {
 	return text
 }
 
-// String is the term with its numbers.
+// String returns the term with its numbers.
 func (t Term) String() string {
 	switch t.How {
 	case ByFormula, ByCeiling:
@@ -196,7 +190,7 @@ func (t Term) String() string {
 	return fmt.Sprintf("%.4g (%s)", t.Units, t.How)
 }
 
-// Explain is the decision for people: what came in, the formula, what held it.
+// Explain describes the decision for people: its input, the formula, and the bound.
 func (d Decision) Explain() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// Schedule is a time of the week with a minimum of its own.
+// Schedule is a time of the week with its own minimum.
 type Schedule struct {
-	// From and To are times of day, from midnight; where To is not after From, it
-	// is one of the next day.
+	// From and To are times of day, since midnight. If To is not after From, it is on the next
+	// day.
 	From, To time.Duration
-	// Days are those that it begins on; empty is every day.
+	// Days are those on which it begins; empty is every day.
 	Days []time.Weekday
-	// Min is how many units there are at least.
+	// Min is the least number of units.
 	Min int
 }
 
@@ -30,8 +30,8 @@ func (s Schedule) check(most int) error {
 	return nil
 }
 
-// holds reports whether a moment is in it. The time of day is that of clocks on
-// the wall, also on days that are longer or shorter than others.
+// holds reports whether a moment is within the schedule. The time of day is that of the wall
+// clock, also on days with a clock change.
 func (s Schedule) holds(t time.Time) bool {
 	now := time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute + time.Duration(t.Second())*time.Second
 	on := func(d time.Weekday) bool { return len(s.Days) == 0 || slices.Contains(s.Days, d) }
@@ -41,7 +41,7 @@ func (s Schedule) holds(t time.Time) bool {
 	return now >= s.From && on(t.Weekday()) || now < s.To && on((t.Weekday()+6)%7)
 }
 
-// String is the schedule as it is written.
+// String returns the schedule as a phrase.
 func (s Schedule) String() string {
 	clock := func(d time.Duration) string { return fmt.Sprintf("%02d:%02d", int(d.Hours()), int(d.Minutes())%60) }
 	text := fmt.Sprintf("at least %d from %s to %s", s.Min, clock(s.From), clock(s.To))
