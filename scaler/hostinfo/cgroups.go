@@ -10,14 +10,13 @@ import (
 	"strings"
 )
 
-// group is a cgroup that bounds this process: its own, or one above it that can be
-// seen from here.
+// group is a cgroup that limits this process: its own, or a visible one above it.
 type group struct {
 	dir string // from the root
 	v2  bool
 }
 
-// findGroups finds out in which groups this process is, if that has changed.
+// findGroups finds the groups of this process, if they have changed.
 func (r *Reader) findGroups() error {
 	text, err := r.read("proc/self/cgroup")
 	if err != nil && !absent(err) {
@@ -50,11 +49,11 @@ func (r *Reader) findGroups() error {
 	return nil
 }
 
-// unescape undoes what the kernel writes for characters that divide.
+// unescape decodes the characters that the kernel escapes in mountinfo.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// groupOf returns this process's group in the hierarchy of a controller, of version
-// 2 with an empty name; empty if there is none.
+// groupOf returns this process's group in the hierarchy of a controller; the name is empty for
+// version 2. It returns "" if there is none.
 func groupOf(groups, controller string) string {
 	for line := range strings.Lines(groups) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
@@ -65,13 +64,13 @@ func groupOf(groups, controller string) string {
 	return ""
 }
 
-// above returns a group and those above it, as far as a mount shows them. One that is
-// not below what is mounted, as in a namespace that the process has left, is not seen.
+// above returns a group and those above it that the mount shows. A group that is not below the
+// mounted one, such as in a namespace that the process has left, is not visible.
 func above(root, point, own string, v2 bool) (groups []group) {
 	if own == "" || outside(own) {
 		return nil
 	}
-	if outside(root) { // mounted from outside of our namespace: what is between is not known
+	if outside(root) { // mounted from outside of the namespace: the groups between are unknown
 		return []group{{point, v2}}
 	}
 	rel, err := filepath.Rel(root, own)
@@ -84,10 +83,10 @@ func above(root, point, own string, v2 bool) (groups []group) {
 	return append(groups, group{point, v2})
 }
 
-// outside reports whether a group is not below the root of our namespace.
+// outside reports whether a group is not below the root of the namespace.
 func outside(path string) bool { return path == "/.." || strings.HasPrefix(path, "/../") }
 
-// lookAtCPU lowers Cores to the least quota.
+// lookAtCPU lowers Cores to the lowest quota.
 func (r *Reader) lookAtCPU(m *Machine) error {
 	var errs []error
 	for _, g := range r.cpu {
@@ -106,7 +105,7 @@ func (r *Reader) lookAtCPU(m *Machine) error {
 	return errors.Join(errs...)
 }
 
-// quotaV2 reads "50000 100000": so many µs in each so many; "max" is no quota.
+// quotaV2 reads "50000 100000": a quota in µs per period in µs; "max" is no quota.
 func (r *Reader) quotaV2(dir string) (cores float64, err error) {
 	text, err := r.read(filepath.Join(dir, "cpu.max"))
 	if err != nil {
@@ -150,7 +149,7 @@ func share(quota, period string) (cores float64, err error) {
 	return float64(q) / float64(p), nil
 }
 
-// lookAtMemory reads the machine's memory, and lowers it to the least limit.
+// lookAtMemory reads the machine's memory, and lowers it to the lowest limit.
 func (r *Reader) lookAtMemory(m *Machine) error {
 	total, available, err := r.meminfo()
 	errs := []error{err}
@@ -158,7 +157,7 @@ func (r *Reader) lookAtMemory(m *Machine) error {
 	for _, g := range r.memory {
 		files := []string{"memory.limit_in_bytes"}
 		if g.v2 {
-			files = []string{"memory.max", "memory.high"} // above high, what runs is slowed down to a crawl
+			files = []string{"memory.max", "memory.high"} // above high the kernel slows processes down heavily
 		}
 		limited := uint64(math.MaxUint64)
 		for _, name := range files {
@@ -172,7 +171,7 @@ func (r *Reader) lookAtMemory(m *Machine) error {
 				limit, by = n, name
 			}
 		}
-		if limited < total { // version 1 writes "no limit" as a number
+		if limited < total { // version 1 represents "no limit" as a large number
 			used, err := r.used(g)
 			if err != nil {
 				errs = append(errs, err)
@@ -187,7 +186,7 @@ func (r *Reader) lookAtMemory(m *Machine) error {
 	return errors.Join(errs...)
 }
 
-// meminfo reads how much memory the machine has, and how much of it is to be had.
+// meminfo returns the machine's total and available memory, in bytes.
 func (r *Reader) meminfo() (total, available uint64, err error) {
 	text, err := r.read("proc/meminfo")
 	if err != nil {
@@ -203,7 +202,7 @@ func (r *Reader) meminfo() (total, available uint64, err error) {
 	return total * 1024, available * 1024, nil
 }
 
-// number finds the number that follows a name at a line's begin.
+// number returns the number after a name at the start of a line.
 func number(text, name string) (uint64, error) {
 	for line := range strings.Lines(text) {
 		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name {
@@ -213,7 +212,7 @@ func number(text, name string) (uint64, error) {
 	return 0, fmt.Errorf("there is no %s", strings.TrimSuffix(name, ":"))
 }
 
-// limit reads a limit in bytes; the greatest number is none.
+// limit returns a limit in bytes; math.MaxUint64 is none.
 func (r *Reader) limit(name string) (uint64, error) {
 	text, err := r.read(name)
 	if err != nil {
@@ -230,8 +229,8 @@ func (r *Reader) limit(name string) (uint64, error) {
 	return n, nil
 }
 
-// used reads what a group uses, without the files' caches that nobody has looked at
-// for long: these go first, and hurt nobody.
+// used returns the memory in use by a group, in bytes, without inactive file caches, which the
+// kernel reclaims first and at no cost.
 func (r *Reader) used(g group) (uint64, error) {
 	file, cache := "memory.usage_in_bytes", "total_inactive_file"
 	if g.v2 {

@@ -8,17 +8,17 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// Delays measures for how long the threads of processes were ready to run and waited
-// for a processor: what one process too many costs. A thread that has come and gone
-// between two looks is missed.
+// Delays measures how long the threads of processes were ready to run and waited for a
+// processor: the cost of too many processes. It misses a thread that starts and ends between
+// two calls.
 type Delays struct {
 	proc  procfs.FS
 	known bool
-	// What each thread of each process had waited at the look before, in ns.
+	// The waiting time of each thread of each process at the last call, in ns.
 	processes map[int]map[int]uint64
 }
 
-// NewDelays returns one that has not looked yet.
+// NewDelays returns a Delays without measurements.
 func NewDelays() *Delays { return newDelays("/") }
 
 func newDelays(root string) *Delays {
@@ -31,10 +31,10 @@ func newDelays(root string) *Delays {
 	return d
 }
 
-// Since returns how long the threads of the processes waited since the look before,
-// all together: two threads that waited for a second are two seconds. A process that
-// was not in the look before adds nothing yet, one that is gone nothing any more.
-// Known is false where the kernel does not count it.
+// Since returns the total waiting time of the threads of the processes since the last call: two
+// threads that waited for a second are two seconds. A process that was not in the last call
+// adds nothing yet; one that has ended adds nothing more. known is false if the kernel does not
+// count it.
 func (d *Delays) Since(pids []int) (waited time.Duration, known bool) {
 	if !d.known {
 		return 0, false
@@ -50,7 +50,7 @@ func (d *Delays) Since(pids []int) (waited time.Duration, known bool) {
 		for _, t := range threads {
 			stat, err := t.Schedstat()
 			if err != nil {
-				continue // it has ended
+				continue // the thread has ended
 			}
 			after[t.PID] = stat.WaitingNanoseconds
 			if !seen {
@@ -58,7 +58,7 @@ func (d *Delays) Since(pids []int) (waited time.Duration, known bool) {
 			}
 			if was := before[t.PID]; was <= stat.WaitingNanoseconds {
 				waited += time.Duration(stat.WaitingNanoseconds - was)
-			} else { // another thread with the number of one that has ended
+			} else { // a new thread has the number of one that ended
 				waited += time.Duration(stat.WaitingNanoseconds)
 			}
 		}

@@ -1,15 +1,14 @@
-// Package hostinfo tells what this machine gives to the process that asks: cores and
-// memory, also where a cgroup or an affinity gives less than there is, what others
-// take of them, and for how long threads wait for a processor.
+// Package hostinfo measures the resources that this process may use: cores and memory, also
+// where a cgroup or an affinity limits them, the use by others, and how long threads wait for a
+// processor.
 //
-// It reads /proc and cgroups of version 1 and 2, which Linux has. Elsewhere it knows
-// the number of processors and says that the rest is unknown. Nothing is written, and
-// nothing is kept open. A look takes some tenths of a millisecond, and one at threads
-// some hundredths for each, so that once or twice a second is nothing. Each reads the
-// limits again: they change while a process runs, by an operator's hand, by an
-// autoscaler's, or because the process is moved to another group.
+// It reads /proc and cgroups of version 1 and 2, on Linux. Elsewhere only the number of
+// processors is known. It writes nothing, and keeps no file open. A Look takes some tenths of a
+// millisecond, and Since some hundredths for each thread, so once or twice a second costs
+// almost nothing. Each call reads the limits again: they change while a process runs, by an
+// operator, by an autoscaler, or because the process is moved to another group.
 //
-// A Reader and a Delays are each for one goroutine.
+// A Reader and a Delays are each used by one goroutine at a time.
 package hostinfo
 
 import (
@@ -28,45 +27,43 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// Machine is what there is at one look.
+// Machine is the result of one Look.
 type Machine struct {
-	// Known says that there is a /proc to read. Where there is none, only CPUs and
-	// Cores are told.
+	// Known reports whether /proc can be read. Otherwise only CPUs and Cores are known.
 	Known bool
 
-	// CPUs are the processors that this process may run on.
+	// CPUs is the number of processors that this process may run on.
 	CPUs int
-	// Cores is how many of them it may use at once: CPUs, or the least quota of its
+	// Cores is the number of them that it may use at once: CPUs, or the lowest quota of its
 	// cgroup and those above it. More than 0; 0.5 is half of one.
 	Cores float64
-	// CoresBy is what holds Cores there, for people: a file, or "processors".
+	// CoresBy is the origin of Cores, for people: a file, or "processors".
 	CoresBy string
-	// Busy is for how long the CPUs were busy since the machine started, together,
-	// whoever kept them so. What a hypervisor gave to others counts, too. It is
-	// counted in steps of 10 ms. See Others.
+	// Busy is the total time that the CPUs were busy since the machine started, for any
+	// program. Time that a hypervisor gave to others is included. The resolution is 10 ms. See
+	// Others.
 	Busy time.Duration
 
-	// MemoryLimit is how much memory this process, and those beside it in its cgroup,
-	// may use, in bytes: the machine's, or the least limit of the cgroup and those
-	// above it. 0 is unknown, and then so is MemoryAvailable.
+	// MemoryLimit is the memory that this process, with the others in its cgroup, may use, in
+	// bytes: that of the machine, or the lowest limit of the cgroup and those above it. 0 is
+	// unknown, and then MemoryAvailable is, too.
 	MemoryLimit uint64
-	// MemoryBy is what holds MemoryLimit there, for people: a file, or "memory".
+	// MemoryBy is the origin of MemoryLimit, for people: a file, or "memory".
 	MemoryBy string
-	// MemoryAvailable is how much more can be used before something has to go that
-	// is in use, in bytes. Caches of files don't count as in use.
+	// MemoryAvailable is the memory that can be used without reclaiming memory in use, in
+	// bytes. Caches of files do not count as in use.
 	MemoryAvailable uint64
 
 	Pressure Pressure
 }
 
-// Pressure is the share of the last ten seconds in which at least one of the
-// machine's tasks waited for a resource, 0 to 100. NaN is unknown: not all kernels
-// measure it.
+// Pressure is the share of the last ten seconds in which at least one task of the machine
+// waited for a resource, 0 to 100. NaN is unknown: not all kernels measure it.
 type Pressure struct{ CPU, Memory float64 }
 
-// Others is how many cores others than us kept busy between two looks, elapsed
-// apart, of the CPUs that we may run on. Ours is the CPU time that our own processes
-// used meanwhile, the asking one's included. NaN is unknown.
+// Others returns how many cores others kept busy between two results of Look, of the CPUs that
+// this process may run on. ours is the CPU time of the daemon's own processes meanwhile,
+// including the caller's, and elapsed the time between the two. NaN is unknown.
 func Others(before, now Machine, ours, elapsed time.Duration) float64 {
 	if !before.Known || !now.Known || before.CPUs != now.CPUs || elapsed <= 0 {
 		return math.NaN()
@@ -74,18 +71,18 @@ func Others(before, now Machine, ours, elapsed time.Duration) float64 {
 	return max(0, (now.Busy-before.Busy-ours).Seconds()/elapsed.Seconds())
 }
 
-// Reader looks at the machine.
+// Reader reads the state of the machine.
 type Reader struct {
 	root     string
 	affinity func() (cpus map[int]bool, known bool)
 	proc     procfs.FS
 	known    bool
-	groups   string // /proc/self/cgroup, as when the next two were found
+	groups   string // /proc/self/cgroup, when cpu and memory were found
 	cpu      []group
 	memory   []group
 }
 
-// New returns a reader of the machine that we are on.
+// New returns a reader of this machine.
 func New() *Reader { return newReader("/", affinity) }
 
 func newReader(root string, affinity func() (map[int]bool, bool)) *Reader {
@@ -98,9 +95,8 @@ func newReader(root string, affinity func() (map[int]bool, bool)) *Reader {
 
 func (r *Reader) path(name string) string { return filepath.Join(r.root, name) }
 
-// Look reads what there is now. What is there but can't be read or understood counts
-// for nothing, and is in the error; the Machine is good for all the rest. What is not
-// there is no error.
+// Look reads the current state. A value that cannot be read or understood is ignored, and is in
+// the error; the rest of the Machine is valid. A missing file is not an error.
 func (r *Reader) Look() (Machine, error) {
 	allowed, known := r.affinity()
 	m := Machine{Known: r.known, CPUs: len(allowed), CoresBy: "processors"}
@@ -129,21 +125,21 @@ func (r *Reader) Look() (Machine, error) {
 	return m, errors.Join(errs...)
 }
 
-// tick is the unit of /proc/stat: on Linux, everywhere.
+// tick is the unit of /proc/stat: on Linux, on all architectures.
 const tick = time.Second / 100
 
-// busy adds up what the lines of /proc/stat say of the processors that are allowed;
-// nil are all of them.
+// busy returns the sum of the busy times in /proc/stat of the allowed processors; nil allows
+// all.
 func busy(text string, allowed map[int]bool) (time.Duration, error) {
 	var ticks uint64
 	seen := false
 	for line := range strings.Lines(text) {
 		rest, found := strings.CutPrefix(line, "cpu")
 		if !found {
-			break // they come first
+			break // they are the first lines
 		}
 		if strings.HasPrefix(rest, " ") {
-			continue // the sum of all
+			continue // the total of all processors
 		}
 		fields := strings.Fields(rest)
 		if len(fields) < 5 {
@@ -156,7 +152,8 @@ func busy(text string, allowed map[int]bool) (time.Duration, error) {
 		if allowed != nil && !allowed[cpu] {
 			continue
 		}
-		// user, nice, system, idle, iowait, irq, softirq, steal; what guests use is in user.
+		// user, nice, system, idle, iowait, irq, softirq, steal; guest time is included in
+		// user.
 		for i, field := range fields[1:min(len(fields), 9)] {
 			if i == 3 || i == 4 {
 				continue
@@ -188,14 +185,14 @@ func (r *Reader) pressure(resource string) (float64, error) {
 	return stats.Some.Avg10, nil
 }
 
-// read returns what is in a file.
+// read returns the contents of a file.
 func (r *Reader) read(name string) (string, error) {
 	text, err := os.ReadFile(r.path(name))
 	return string(text), err
 }
 
-// absent reports whether an error of reading says that there is nothing to read: no
-// such file, a group that was removed, or something that the kernel doesn't do.
+// absent reports whether a read failed because there is nothing to read: no such file, a
+// removed group, or a feature that the kernel lacks.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENOTDIR) ||
 		errors.Is(err, syscall.EOPNOTSUPP)

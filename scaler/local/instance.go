@@ -13,31 +13,31 @@ import (
 	"time"
 )
 
-// instance is one child process. Its fields are guarded by the provisioner's mu,
-// but for gone and what is read after it.
+// instance is one child process. The provisioner's mu guards its fields, except gone and what
+// is read after it.
 type instance struct {
 	id       int
 	cmd      *exec.Cmd
-	down     *os.File // to it
+	down     *os.File // the pipe to the instance
 	state    state
 	since    time.Time // of the state
 	inFlight int64
-	killed   string // why we killed it
+	killed   string // why the provisioner killed it
 
 	gone    chan struct{} // closed when it has ended, and its last report was read
-	err     error         // how
+	err     error         // the result of Wait
 	reading sync.WaitGroup
 }
 
 const (
 	// maxReport bounds a line from an instance, in bytes.
 	maxReport = 1 << 20
-	// outputGrace is how long the output of an instance that ended is read on, in
-	// case a process that it left behind holds it open.
+	// outputGrace bounds how long the output of an ended instance is read, in case a process
+	// that it left behind keeps it open.
 	outputGrace = time.Second
 )
 
-// start starts an instance; mu is held.
+// start starts an instance. The caller holds mu.
 func (p *Provisioner) start(now time.Time) (*instance, error) {
 	i := &instance{id: p.freeID(), since: now, gone: make(chan struct{})}
 	var hello json.RawMessage
@@ -61,8 +61,8 @@ func (p *Provisioner) start(now time.Time) (*instance, error) {
 	i.cmd.Stdout, i.cmd.Stderr = p.cfg.Command.Stdout, p.cfg.Command.Stderr
 	i.cmd.ExtraFiles = []*os.File{theirs, theirUp} // 3 and 4
 	i.cmd.WaitDelay = outputGrace
-	// A group of its own: a ^C at the terminal is for us, and we drain it; and when
-	// we kill it, its workers go with it.
+	// A process group of its own: a ^C at the terminal reaches only the daemon, which drains
+	// the instance. A kill of the group also kills its workers.
 	i.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err = i.cmd.Start()
 	_ = theirs.Close() // the child has its own
@@ -70,14 +70,14 @@ func (p *Provisioner) start(now time.Time) (*instance, error) {
 	if err != nil {
 		return nil, errors.Join(err, down.Close(), up.Close())
 	}
-	// The greeting may be larger than a pipe holds, and the child slow to read it.
+	// The settings may be larger than a pipe's buffer, and the child may be slow to read them.
 	i.reading.Go(func() {
-		_, _ = down.Write(append(hello, '\n')) // a child that is gone is seen by its reader
+		_, _ = down.Write(append(hello, '\n')) // Wait reports a child that has exited
 	})
 	i.reading.Go(func() { p.read(i, up) })
 	go func() {
 		i.err = i.cmd.Wait()
-		_ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGKILL) // what it left behind
+		_ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGKILL) // any process that it left behind
 		_ = down.Close()
 		i.reading.Wait()
 		close(i.gone)
@@ -86,7 +86,7 @@ func (p *Provisioner) start(now time.Time) (*instance, error) {
 	return i, nil
 }
 
-// freeID is the lowest that no instance has; mu is held.
+// freeID returns the lowest ID that no instance has. The caller holds mu.
 func (p *Provisioner) freeID() int {
 	for id := 1; ; id++ {
 		free := true
@@ -99,7 +99,7 @@ func (p *Provisioner) freeID() int {
 	}
 }
 
-// read takes an instance's reports until it has closed its end.
+// read reads an instance's reports until it closes its end.
 func (p *Provisioner) read(i *instance, up *os.File) {
 	defer func() { _ = up.Close() }() // it was only read
 	lines := bufio.NewScanner(up)
@@ -117,20 +117,20 @@ func (p *Provisioner) read(i *instance, up *os.File) {
 	}
 }
 
-// drain asks the instance to end, by the end of the pipe to it.
+// drain requests that the instance drains, by closing the pipe to it.
 func (i *instance) drain() { _ = i.down.Close() }
 
-// kill ends it, and all that it started.
+// kill kills the instance and all processes of its group.
 func (i *instance) kill(why string) {
 	if i.killed == "" {
 		i.killed = why
 	}
-	_ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGKILL) // it may be gone already
+	_ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGKILL) // it may have exited already
 }
 
 func (i *instance) wait() { <-i.gone }
 
-// how tells how it ended.
+// how describes how it ended.
 func (i *instance) how() string {
 	switch {
 	case i.killed != "":

@@ -11,15 +11,16 @@ import (
 	"syscall"
 )
 
-// report is a line from an instance. The first says that it is ready.
+// report is a line from an instance. The first one reports that it is ready.
 type report struct {
 	InFlight int64           `json:"in_flight"`
 	Load     json.RawMessage `json:"load,omitempty"`
 }
 
-// Link is an instance's side: what it was told, and where it reports to.
+// Link is the instance's side: it has the initial settings, receives the request to drain, and
+// sends the reports. All methods may be called from any goroutine.
 type Link struct {
-	// Hello is what it was greeted with.
+	// Hello has the initial settings, from Config.Hello.
 	Hello json.RawMessage
 
 	drain chan struct{}
@@ -29,21 +30,21 @@ type Link struct {
 	read  sync.WaitGroup
 }
 
-// maxHello bounds a greeting, in bytes.
+// maxHello bounds the initial settings, in bytes.
 const maxHello = 4 << 20
 
-// mark is the variable in an instance's environment that tells it from a command
-// that somebody typed.
+// mark is the environment variable of an instance. Its absence identifies a command that a user
+// typed.
 const mark = "DROVER_INSTANCE"
 
-// Attach is called by a process that a Provisioner started, once, with a way to
-// look at the environment. The error says that none did.
+// Attach opens the pipes of a process that a Provisioner started. It is called once; env looks
+// up the environment. It returns an error in any other process.
 func Attach(env func(name string) (string, bool)) (*Link, error) {
 	if _, found := env(mark); !found {
 		return nil, errors.New("this command is for drover itself, which runs it for each of several instances: set scale.instances, and use drover run")
 	}
 	for fd := 3; fd <= 4; fd++ {
-		// So that closing one ends a read that is under way.
+		// So that Close ends a pending read.
 		if err := syscall.SetNonblock(fd, true); err != nil {
 			return nil, fmt.Errorf("opening the pipes of an instance: %w", err)
 		}
@@ -58,18 +59,18 @@ func Attach(env func(name string) (string, bool)) (*Link, error) {
 	l.read.Go(func() {
 		defer close(l.drain)
 		for lines.Scan() {
-			continue // nothing more is said
+			continue // there is no further message
 		}
 	})
 	return l, nil
 }
 
-// Drain is closed when the instance is to finish what it has, and end: it was
-// asked to, or its provisioner is gone, and others may be started in its place.
+// Drain returns a channel that is closed when the instance must finish its messages and exit:
+// either it was requested, or the provisioner has exited, and others may be started in its
+// place.
 func (l *Link) Drain() <-chan struct{} { return l.drain }
 
-// Report says how the instance is. The first report says that it is ready. It is
-// for any goroutine.
+// Report sends a report. The first one reports that the instance is ready.
 func (l *Link) Report(inFlight int64, load any) error {
 	text, err := json.Marshal(load)
 	if err != nil {
@@ -87,7 +88,7 @@ func (l *Link) Report(inFlight int64, load any) error {
 	return nil
 }
 
-// Close ends the link; the instance reports no more.
+// Close closes the pipes; no report can follow.
 func (l *Link) Close() error {
 	err := errors.Join(l.up.Close(), l.down.Close())
 	l.read.Wait()

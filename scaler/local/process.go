@@ -1,11 +1,10 @@
-// Package local is the provisioner that needs nothing: instances are child
-// processes on this machine.
+// Package local is the provisioner without dependencies: instances are child processes on this
+// machine.
 //
-// A Provisioner lives as long as its Run, which one goroutine calls; Count and Set
-// are called from another. An instance reads what it is from its file descriptor 3,
-// a line, and says how it is on 4, a line of JSON at a time; see Link. The end of
-// the pipe to it has it drain: so it does by itself when the process of the
-// provisioner dies.
+// A Provisioner lives as long as its Run, which one goroutine calls; another one calls Count
+// and Set. An instance reads its initial settings from file descriptor 3, as one line, and
+// reports on file descriptor 4, one line of JSON each; see Link. It drains when the pipe to it
+// is closed. So it also drains when the process of the provisioner dies.
 package local
 
 import (
@@ -26,39 +25,39 @@ import (
 	"github.com/drover-run/drover/scaler"
 )
 
-// Command is what an instance runs.
+// Command is the command line of an instance.
 type Command struct {
 	Path string
 	Args []string
 	Env  []string
-	// Stdout and Stderr are where its output goes.
+	// Stdout and Stderr receive its output.
 	Stdout, Stderr io.Writer
 }
 
-// Config is a provisioner.
+// Config is the configuration of a Provisioner.
 type Config struct {
 	Command Command
-	// Hello is what an instance is told at its start, a line. IDs are counted from 1, and
-	// used again when their instance has gone.
+	// Hello returns the initial settings of an instance, one line. IDs are counted from 1, and
+	// used again when their instance has ended.
 	Hello func(id int) (json.RawMessage, error)
-	// Reported takes what an instance says of itself; Gone that it has ended, and
-	// how. They do not wait.
+	// Reported is called with each report of an instance, and Gone when it has ended; how is
+	// nil after exit status 0. Both must not block.
 	Reported func(id int, load json.RawMessage)
 	Gone     func(id int, how error)
-	// StartLimit bounds the time until an instance is ready, and DrainLimit that
-	// until one that drains has ended. Who takes longer is killed.
+	// StartLimit bounds the time until an instance is ready, and DrainLimit the time until a
+	// draining one has ended. An instance that takes longer is killed.
 	StartLimit, DrainLimit time.Duration
 	Log                    *slog.Logger
 }
 
 const (
-	// healthy is how long an instance must live for the back-off to begin anew.
+	// healthy is the lifetime of an instance that resets the backoff.
 	healthy = 10 * time.Second
-	// lookEvery bounds how late a limit is noticed.
+	// lookEvery bounds the delay with which an exceeded limit is noticed.
 	lookEvery = time.Second
 )
 
-// Provisioner keeps a number of instances. It implements scaler.Provisioner.
+// Provisioner runs a number of instances. It implements scaler.Provisioner.
 type Provisioner struct {
 	cfg     Config
 	wakeUps chan struct{}
@@ -68,10 +67,10 @@ type Provisioner struct {
 	wanted    int
 	instances []*instance // the oldest first
 	startUp   time.Duration
-	failing   string // why the last one that was started did not get ready
-	once      bool   // one was ready
+	failing   string // why the last start failed
+	once      bool   // an instance was ready
 	pause     *backoff.ExponentialBackOff
-	next      time.Time // not to start one before this
+	next      time.Time // the earliest time of the next start
 	ending    bool
 }
 
@@ -124,8 +123,8 @@ func (p *Provisioner) Set(_ context.Context, n int) error {
 	return nil
 }
 
-// Ready waits until the first instance is ready. The error says why it could not
-// start; later ones are tried again.
+// Ready waits until the first instance is ready. It returns the reason if it could not start.
+// Later instances are retried.
 func (p *Provisioner) Ready(ctx context.Context) error {
 	select {
 	case <-p.first:
@@ -140,8 +139,8 @@ func (p *Provisioner) Ready(ctx context.Context) error {
 	return errors.New(p.failing)
 }
 
-// ForceStop ends the drain of the instances that drain. It sends a SIGINT, which counts as a
-// second signal even right after a SIGTERM.
+// ForceStop interrupts the draining instances by a SIGINT, which counts as a second signal soon
+// after a SIGTERM.
 func (p *Provisioner) ForceStop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,8 +158,8 @@ func (p *Provisioner) wakeUp() {
 	}
 }
 
-// Run starts and drains instances until ctx ends; then it drains all, and returns
-// when the last one has ended. Start, crash and replacement are one path.
+// Run starts and drains instances until ctx ends; then it drains all, and returns when the last
+// one has ended. Starts, crashes and replacements take the same path.
 func (p *Provisioner) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -186,7 +185,7 @@ func (p *Provisioner) Run(ctx context.Context) error {
 	}
 }
 
-// pauseLeft is how long to wait until one that is missing may be started.
+// pauseLeft returns how long to wait until a missing instance may be started.
 func (p *Provisioner) pauseLeft() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,7 +195,7 @@ func (p *Provisioner) pauseLeft() time.Duration {
 	return time.Until(p.next)
 }
 
-// active counts those that are not on their way out; mu is held.
+// active returns the number of instances that are not draining. The caller holds mu.
 func (p *Provisioner) active() (n int) {
 	for _, i := range p.instances {
 		if i.state != draining {
@@ -206,8 +205,8 @@ func (p *Provisioner) active() (n int) {
 	return n
 }
 
-// reconcile brings the instances that there are to those that are wanted, and
-// returns how many there are.
+// reconcile starts and drains instances until the wanted number runs. It returns how many
+// exist.
 func (p *Provisioner) reconcile() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -232,7 +231,8 @@ func (p *Provisioner) reconcile() int {
 	return len(p.instances)
 }
 
-// ended looks at one instance, and reports whether it has ended; mu is held.
+// ended reports whether an instance has ended, and kills one that exceeds a limit. The caller
+// holds mu.
 func (p *Provisioner) ended(i *instance, now time.Time) bool {
 	select {
 	case <-i.gone:
@@ -268,7 +268,7 @@ func (p *Provisioner) ended(i *instance, now time.Time) bool {
 	return true
 }
 
-// notReady notes that one could not be started; mu is held.
+// notReady records a failed start, and delays the next. The caller holds mu.
 func (p *Provisioner) notReady(why string, now time.Time) {
 	if p.ending {
 		return
@@ -280,7 +280,7 @@ func (p *Provisioner) notReady(why string, now time.Time) {
 	p.tried()
 }
 
-// tried says that the first instance is ready, or could not start; mu is held.
+// tried closes first: the first instance is ready, or could not start. The caller holds mu.
 func (p *Provisioner) tried() {
 	select {
 	case <-p.first:
@@ -289,8 +289,8 @@ func (p *Provisioner) tried() {
 	}
 }
 
-// drain asks n instances to end: those that are not ready yet first, and then
-// those with the least in flight; mu is held.
+// drain drains n instances: first those that are not ready yet, then those with the fewest
+// messages in flight. The caller holds mu.
 func (p *Provisioner) drain(n int, now time.Time) {
 	if n <= 0 {
 		return
@@ -309,9 +309,9 @@ func (p *Provisioner) drain(n int, now time.Time) {
 	}
 }
 
-// reported takes an instance's report. The first says that it is ready.
+// reported takes an instance's report. The first one makes it ready.
 func (p *Provisioner) reported(i *instance, r report) {
-	if p.cfg.Reported != nil { // before it counts as ready: then there is something to count
+	if p.cfg.Reported != nil { // first, so that its load is known when it counts as ready
 		p.cfg.Reported(i.id, r.Load)
 	}
 	p.mu.Lock()
