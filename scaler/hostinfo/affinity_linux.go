@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// affinity returns the processors that this process may run on. A cpuset cgroup
-// shows in it, and so does taskset(1).
+// affinity returns the processors that this process may run on. It includes the effect of a
+// cpuset cgroup and of taskset(1).
 func affinity() (cpus map[int]bool, known bool) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(os.Getpid(), &set); err != nil || set.Count() == 0 {

@@ -1,5 +1,5 @@
-// Package provisionertest is the suite that every provisioner passes, each against
-// what it really provisions.
+// Package provisionertest is the conformance suite for provisioners; each runs it against real
+// instances.
 package provisionertest
 
 import (
@@ -11,19 +11,19 @@ import (
 	"github.com/drover-run/drover/scaler"
 )
 
-// Bed is a place where instances run, and what the suite needs to know of it.
+// Bed is the environment of the instances, with the operations that the suite needs.
 type Bed interface {
-	// Open returns a provisioner for the place, and what stops the scaler beside
-	// it. It is called again after a stop: the scaler was restarted.
+	// Open returns a provisioner for the environment, and a function that stops the scaler with
+	// it. It is called again after a stop, as after a restart of the scaler.
 	Open(t *testing.T) (p scaler.Provisioner, stop func())
-	// Crash has the scaler's process vanish, in place of the stop.
+	// Crash kills the scaler's process; it replaces the stop.
 	Crash(t *testing.T)
-	// Running are the instances that really run, those that drain among them, by
-	// any name; in no order.
+	// Running returns the names of the running instances, including draining ones, in any
+	// order.
 	Running(t *testing.T) []string
-	// Busy gives an instance something to do until finish is called.
+	// Busy starts work in an instance that ends when finish is called.
 	Busy(t *testing.T, name string) (finish func())
-	// Finished counts what Busy began and an instance came to the end of.
+	// Finished returns how many calls of Busy an instance completed.
 	Finished(t *testing.T) int
 	// Kill ends an instance as a crash would.
 	Kill(t *testing.T, name string)
@@ -34,7 +34,7 @@ const (
 	pace     = 5 * time.Millisecond
 )
 
-// Run runs the suite; make returns a fresh bed.
+// Run runs the suite; make returns a new Bed.
 func Run(t *testing.T, make func(t *testing.T) Bed) {
 	for name, test := range map[string]func(*testing.T, Bed){
 		"CountsNoneAtFirst": none,
@@ -79,7 +79,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// settled waits until n are ready, and no other is there.
+// settled waits until n instances are ready, and no others exist.
 func settled(t *testing.T, bed Bed, p scaler.Provisioner, n int) {
 	t.Helper()
 	eventually(t, "the instances that were asked for", func() bool {
@@ -123,7 +123,7 @@ func down(t *testing.T, bed Bed) {
 	settled(t, bed, p, 0)
 }
 
-// The idle go first; a busy one that must go finishes what it has.
+// Idle instances stop first; a busy one finishes its messages.
 func downWhileBusy(t *testing.T, bed Bed) {
 	p, stop := bed.Open(t)
 	defer stop()
@@ -154,7 +154,7 @@ func downWhileBusy(t *testing.T, bed Bed) {
 	}
 }
 
-// One that drains is no reason not to start another.
+// A draining instance does not prevent the start of another.
 func downAndUp(t *testing.T, bed Bed) {
 	p, stop := bed.Open(t)
 	defer stop()
@@ -181,7 +181,7 @@ func crash(t *testing.T, bed Bed) {
 	})
 }
 
-// After a restart there are as many as are asked for then, and none is left over.
+// After a restart exactly the requested number runs.
 func restart(t *testing.T, bed Bed) {
 	p, stop := bed.Open(t)
 	set(t, p, 2)

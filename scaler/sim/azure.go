@@ -2,14 +2,13 @@ package sim
 
 import "time"
 
-// Azure is the target-based scaling of Azure Functions. Sources of the numbers:
-// Microsoft's page on target-based scaling (instances are the length of the event
-// source divided by the target executions per instance, rounded up; up to four
-// more at a time) and the scalers of azure-webjobs-sdk and its extensions (the
-// target of Service Bus is maxConcurrentCalls, here the model's slots; the length
-// has the messages that are locked, too). The controller is closed: how often it
-// looks is not documented, and 10 s is taken from the samples that its older
-// form keeps; nor is how it scales in, which is taken to be at once.
+// Azure is the target-based scaling of Azure Functions. The numbers are from Microsoft's page
+// on target-based scaling (instances are the length of the event source divided by the target
+// executions per instance, rounded up; up to four more at a time) and from the scalers of
+// azure-webjobs-sdk and its extensions (the target of Service Bus is maxConcurrentCalls, here
+// the model's slots; the length includes locked messages). The controller is closed source. Its
+// interval is not documented; 10 s is from the samples that its older form keeps. How it scales
+// in is not documented either; the model scales in at once.
 func Azure() Policy {
 	return Policy{Name: "Azure target-based", New: func(m Model) Autoscaler {
 		return &azure{instances: m.Min, target: int64(m.Slots)}

@@ -5,15 +5,14 @@ import (
 	"time"
 )
 
-// Clairvoyant is the least that anybody could spend who knew all arrivals: no
-// message is handed out later than the model's MaxAge, where that can be done, and
-// instances come in fractions and work without a pause. It is a bound, not a
-// policy: what it does cannot be done. Its Late are those that nobody could have
-// handed out in time.
+// Clairvoyant returns the minimum cost with knowledge of all arrivals: each message is
+// delivered within the model's MaxAge, where that is possible, and instances are divisible and
+// always busy. It is a lower bound, not a policy: no real system can reach it. Late counts the
+// messages that cannot be delivered in time.
 //
-// Of all ways to serve the messages neither before they arrive nor after they are
-// due, the shortest path between the two curves, a taut string, is the one that
-// starts the fewest instances, and so pays for the fewest start-ups.
+// Of all ways to serve the messages after their arrival and before their deadline, it takes the
+// shortest path between the two curves, a taut string. That one starts the fewest instances, so
+// it pays for the fewest start-ups.
 func Clairvoyant(t Trace, m Model) Result {
 	n := t.Steps()
 	late, early := make([]float64, n+1), make([]float64, n+1)
@@ -26,7 +25,7 @@ func Clairvoyant(t Trace, m Model) Result {
 		if m.Downstream > 0 {
 			limit = math.Min(limit, m.Downstream*step.Seconds())
 		}
-		if time.Duration(i)*step < m.StartUp { // nobody can have started more before the beginning
+		if time.Duration(i)*step < m.StartUp { // no more can have started before
 			limit = math.Min(limit, float64(m.Min)*each)
 		}
 		came[i+1] = came[i] + float64(t.At(i))
@@ -37,7 +36,7 @@ func Clairvoyant(t Trace, m Model) Result {
 	for i := range n + 1 {
 		late[i] = math.Min(came[max(i-age, 0)], early[i])
 	}
-	late[n] = early[n] // what came is done at the end
+	late[n] = early[n] // all messages are done at the end
 	had := float64(m.Min)
 	for _, rate := range taut(late, early) {
 		instances := math.Min(math.Max(rate/each, float64(m.Min)), float64(m.Max))
@@ -56,14 +55,14 @@ func Clairvoyant(t Trace, m Model) Result {
 	return r
 }
 
-// taut is the slope, in each step, of the shortest path from late[0] to late[n]
-// that is nowhere below late nor above early.
+// taut returns the slope, in each step, of the shortest path from late[0] to late[n] that is
+// never below late nor above early.
 func taut(late, early []float64) []float64 {
 	n := len(late) - 1
 	out := make([]float64, 0, n)
 	at, height := 0, late[0]
 	for at < n {
-		// The slopes by which the path can go on straight, and where they are bound.
+		// The slopes of a straight continuation, and the points that limit them.
 		low, high := math.Inf(-1), math.Inf(1)
 		lowAt, highAt := at+1, at+1
 		end, slope := n, math.NaN()

@@ -1,14 +1,14 @@
 package sim
 
-// Comparison is what became of one trace with each policy.
+// Comparison has the results of all policies for one trace.
 type Comparison struct {
 	Trace Trace
-	// Bound is the clairvoyant's; Results are the policies', in their order.
+	// Bound is the clairvoyant's result; Results are those of the policies, in their order.
 	Bound   Result
 	Results []Result
 }
 
-// Compare plays a trace against policies.
+// Compare runs a trace against policies.
 func Compare(t Trace, policies []Policy, seed uint64) Comparison {
 	c := Comparison{Trace: t, Bound: Clairvoyant(t, t.Model)}
 	for _, p := range policies {
@@ -17,11 +17,11 @@ func Compare(t Trace, policies []Policy, seed uint64) Comparison {
 	return c
 }
 
-// Cost is a result's instance-seconds as a multiple of the clairvoyant's.
+// Cost returns a result's instance-seconds as a multiple of the clairvoyant's.
 func (c Comparison) Cost(r Result) float64 { return r.InstanceSeconds / c.Bound.InstanceSeconds }
 
-// Avoidable is how many messages were late that need not have been.
+// Avoidable returns how many messages were late beyond those of the clairvoyant.
 func (c Comparison) Avoidable(r Result) int64 { return max(r.Late-c.Bound.Late, 0) }
 
-// Peers are the models of other autoscalers.
+// Peers returns the models of other autoscalers.
 func Peers() []Policy { return []Policy{KEDA(), Azure(), Knative()} }

@@ -6,7 +6,7 @@ import (
 	"github.com/drover-run/drover/scaler"
 )
 
-// Drover is drover's own policy; its bounds are the model's.
+// Drover is drover's own policy, with the bounds of the model.
 func Drover(p scaler.Policy) Policy {
 	return Policy{Name: "drover", IdleFirst: true, New: func(m Model) Autoscaler {
 		p.Min, p.Max = m.Min, m.Max
@@ -18,7 +18,7 @@ type droverScaler struct {
 	policy scaler.Policy
 	scaler *scaler.Scaler
 	meter  scaler.Meter
-	// Last is the latest decision.
+	// last is the latest decision.
 	last scaler.Decision
 }
 

@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// fleet is the instances.
+// fleet is the set of instances.
 type fleet struct {
 	ready    int
 	starting []group // the oldest first
 	draining []group
 }
 
-// group is instances that began to start, or to drain, together.
+// group is a number of instances that began to start, or to drain, together.
 type group struct {
 	count int
-	until time.Duration // ready, or the end of the grace
-	busy  int64         // draining: in flight in them
+	until time.Duration // the time when they are ready, or the end of their grace
+	busy  int64         // when draining: messages in flight
 }
 
 func (f *fleet) startingCount() (n int) {
@@ -35,7 +35,7 @@ func (f *fleet) drainingCount() (n int) {
 
 func (f *fleet) count() int { return f.ready + f.startingCount() + f.drainingCount() }
 
-// start makes those ready whose time has come, and reports whether there were any.
+// start makes instances ready whose start-up has ended, and reports whether there were any.
 func (f *fleet) start(now time.Duration) (any bool) {
 	for len(f.starting) > 0 && f.starting[0].until <= now {
 		f.ready += f.starting[0].count
@@ -45,8 +45,8 @@ func (f *fleet) start(now time.Duration) (any bool) {
 	return any
 }
 
-// set brings the instances to n. Those that are starting go first, the newest
-// before the others.
+// set changes the number of instances to n. It first removes those that are starting, the
+// newest first.
 func (f *fleet) set(now time.Duration, n int, w *world, idleFirst bool) {
 	more := n - f.ready - f.startingCount()
 	if more > 0 {
@@ -79,7 +79,7 @@ func (f *fleet) remove(now time.Duration, n int, w *world, idleFirst bool) {
 	}
 	gone = min(gone, n)
 	working := n - gone
-	each := 0.0 // in flight, of an instance that is not idle
+	each := 0.0 // messages in flight per busy instance
 	if f.ready > idle {
 		each = float64(inFlight) / float64(f.ready-idle)
 	}
@@ -89,8 +89,8 @@ func (f *fleet) remove(now time.Duration, n int, w *world, idleFirst bool) {
 	}
 }
 
-// finished tells the draining of what was done, of so many in flight, and returns
-// what is left in them.
+// finished removes done messages, of inFlight, from the draining instances in proportion, and
+// returns the number of messages left in them.
 func (f *fleet) finished(done, inFlight int64) (left int64) {
 	if inFlight == 0 {
 		return 0
@@ -104,8 +104,8 @@ func (f *fleet) finished(done, inFlight int64) (left int64) {
 	return left
 }
 
-// drain lets those go that have nothing in flight any more, and those whose grace
-// is over; it returns how many messages were interrupted.
+// drain removes draining instances without messages in flight, and those whose grace has ended.
+// It returns the number of interrupted messages.
 func (f *fleet) drain(now time.Duration, w *world) (interrupted int64) {
 	left := f.draining[:0]
 	for _, g := range f.draining {
@@ -113,7 +113,7 @@ func (f *fleet) drain(now time.Duration, w *world) (interrupted int64) {
 		if g.count > 0 && now >= g.until {
 			interrupted += g.busy
 			w.flight.interrupt(g.busy)
-			w.received -= g.busy // they are handed out once more
+			w.received -= g.busy // they are delivered again
 			w.queue.putBack(now-w.model.Grace, g.busy)
 			continue
 		}

@@ -4,26 +4,25 @@ import (
 	"math"
 )
 
-// flight is what is being handled. Where a message takes a few steps or more, the
-// messages are counted by the step in which they will be done; where it takes
-// less, a slot handles several in a step.
+// flight has the messages in flight. If a message takes longFrom steps or more, messages are
+// counted by the step in which they will be done. Otherwise a slot handles several in a step.
 type flight struct {
 	model Model
 	long  bool
 
-	due    []int64   // a ring: done in so many steps
-	head   int       // of it
-	odds   []float64 // of a message to be done in so many steps, given that it was not before
+	due    []int64   // a ring: the number that is done in each of the next steps
+	head   int       // the current index
+	odds   []float64 // the probability that a message is done in a step, if it was not before
 	count  int64
-	late   int64   // due, but held up downstream
+	late   int64   // due, but delayed downstream
 	shared float64 // short: mean messages in flight during the last step
 }
 
-// longFrom is how many steps a message must take to be counted by its end.
+// longFrom is the mean handling time, in steps, from which on messages are counted by their
+// end.
 const longFrom = 2
 
-// tail is the part of the longest messages that are taken to last as long as the
-// shortest of them.
+// tail is the fraction of the longest messages that are shortened to the same number of steps.
 const tail = 1e-4
 
 func newFlight(m Model) flight {
@@ -31,7 +30,7 @@ func newFlight(m Model) flight {
 	if !f.long {
 		return f
 	}
-	// The steps that a message takes: k is what rounds to k.
+	// The number of steps of a message: k is any time that rounds to k.
 	below := 0.0
 	for k := 1; below < 1-tail; k++ {
 		to := m.within((float64(k) + 0.5) * step.Seconds())
@@ -45,7 +44,7 @@ func newFlight(m Model) flight {
 	return f
 }
 
-// within is the probability that a message takes at most so many seconds.
+// within returns the probability that a message takes at most that many seconds.
 func (m Model) within(seconds float64) float64 {
 	mean := m.Service.Seconds()
 	if m.Spread == 0 {
@@ -59,7 +58,7 @@ func (m Model) within(seconds float64) float64 {
 	return 0.5 * math.Erfc(-(math.Log(seconds)-mu)/math.Sqrt(2*variance))
 }
 
-// now is how many messages are in flight; mean is the same over the last step.
+// now returns the number of messages in flight; mean is the same over the last step.
 func (f *flight) now() int64 { return int64(math.Round(f.mean())) }
 
 func (f *flight) mean() float64 {
@@ -69,8 +68,8 @@ func (f *flight) mean() float64 {
 	return f.shared
 }
 
-// step ends what is due, at most limit, and returns how many that are and how many
-// more may begin.
+// step finishes the messages that are due, at most limit. It returns how many those are, and
+// how many more may begin.
 func (f *flight) step(w *world, limit int64) (done, room int64) {
 	slots := int64(w.fleet.ready) * int64(f.model.Slots)
 	if !f.long {
@@ -86,7 +85,7 @@ func (f *flight) step(w *world, limit int64) (done, room int64) {
 	return done, max(slots-(f.count-left), 0)
 }
 
-// short hands out what fits into the step, and ends it at once.
+// short delivers as many messages as a step can handle, and finishes them at once.
 func (f *flight) short(w *world, limit, slots int64) (done, room int64) {
 	capacity := float64(slots) * step.Seconds() / f.model.Service.Seconds()
 	if capacity > 0 {
@@ -94,14 +93,14 @@ func (f *flight) short(w *world, limit, slots int64) (done, room int64) {
 	}
 	done = min(max(int64(capacity), 0), limit, w.queue.count)
 	busy := float64(done) * f.model.Service.Seconds()
-	if done < w.queue.count { // all slots wait for the slowest part
+	if done < w.queue.count { // all slots wait for the downstream limit
 		busy = float64(slots) * step.Seconds()
 	}
 	f.shared = math.Min(busy/step.Seconds(), float64(slots))
 	return done, done
 }
 
-// begin takes n messages into flight.
+// begin adds n messages in flight.
 func (f *flight) begin(w *world, n int64) {
 	if !f.long {
 		return
@@ -117,7 +116,7 @@ func (f *flight) begin(w *world, n int64) {
 	}
 }
 
-// interrupt takes n messages out of flight: those that would have lasted longest.
+// interrupt removes n messages in flight: those with the latest end.
 func (f *flight) interrupt(n int64) {
 	f.count -= n
 	for k := len(f.due) - 1; k >= 1 && n > 0; k-- {
@@ -129,14 +128,14 @@ func (f *flight) interrupt(n int64) {
 	f.late -= n
 }
 
-// binomial draws how many of n happen that each do with probability p.
+// binomial returns a random number of successes in n trials of probability p.
 func binomial(w *world, n int64, p float64) int64 {
 	mean := float64(n) * p
 	if n > 50 && mean > 10 && mean < float64(n)-10 {
 		x := math.Round(mean + math.Sqrt(mean*(1-p))*w.random.NormFloat64())
 		return int64(math.Min(math.Max(x, 0), float64(n)))
 	}
-	if n > 50 { // rare, or nearly always: Poisson's law holds
+	if n > 50 { // rare, or almost certain: approximately Poisson
 		if p > 0.5 {
 			return n - min(poisson(w.random, float64(n)*(1-p)), n)
 		}

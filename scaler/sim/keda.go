@@ -5,13 +5,12 @@ import (
 	"time"
 )
 
-// KEDA is a KEDA ScaledObject with its HorizontalPodAutoscaler, both at their
-// defaults. Sources of the numbers: KEDA's documentation of ScaledObjects
-// (pollingInterval 30 s, cooldownPeriod 300 s) and of its azure-servicebus and
-// azure-queue scalers (messageCount and queueLength 5; the count has the messages
-// that are locked, too); Kubernetes' documentation of the HPA (a sync every 15 s,
-// tolerance 0.1, out by at most 4 pods or 100 % in 15 s, in after a stabilisation
-// of 300 s). Its maxReplicaCount, 100, is the bound of all models.
+// KEDA is a KEDA ScaledObject with its HorizontalPodAutoscaler, both with their defaults. The
+// numbers are from KEDA's documentation of ScaledObjects (pollingInterval 30 s, cooldownPeriod
+// 300 s) and of its azure-servicebus and azure-queue scalers (messageCount and queueLength 5;
+// the count includes locked messages), and from Kubernetes' documentation of the HPA (a sync
+// every 15 s, tolerance 0.1, scale-out by at most 4 pods or 100 % in 15 s, scale-in after a
+// stabilisation of 300 s). Its maxReplicaCount, 100, is the bound of all models.
 func KEDA() Policy {
 	return Policy{Name: "KEDA with HPA", New: func(m Model) Autoscaler {
 		return &keda{min: m.Min, pods: m.Min}

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// Knative is the Knative Pod Autoscaler at its defaults, on the concurrency of a
-// source that pushes all that waits. Source of the numbers: Knative's
-// documentation of the autoscaler and its ConfigMap config-autoscaler (a tick of
-// 2 s, a stable window of 60 s, a panic window of 10 % of that, panic at 200 %, a
-// target of 70 % of a container's concurrency, out by at most 1000 times and in by
-// at most half in one tick, 30 s of grace before the last pod goes).
+// Knative is the Knative Pod Autoscaler with its defaults, for the concurrency of a source that
+// pushes all waiting messages. The numbers are from Knative's documentation of the autoscaler
+// and from its ConfigMap config-autoscaler: a tick of 2 s, a stable window of 60 s, a panic
+// window of 10 % of that, panic at 200 %, a target of 70 % of a container's concurrency,
+// scale-out by at most 1000 times and scale-in by at most half in one tick, and 30 s of grace
+// before the last pod stops.
 func Knative() Policy {
 	return Policy{Name: "Knative KPA", New: func(m Model) Autoscaler {
 		return &knative{target: knativeTarget * float64(m.Slots), pods: m.Min}
@@ -31,11 +31,11 @@ const (
 type knative struct {
 	target   float64
 	pods     int
-	samples  []float64 // one a tick
+	samples  []float64 // one per tick
 	panicked bool
-	since    time.Duration // when the panic was last justified
-	most     int           // the most that was wanted in it
-	idle     time.Duration // since when nothing was there
+	since    time.Duration // when the panic condition last held
+	most     int           // the highest number wanted during the panic
+	idle     time.Duration // since when there are no messages
 }
 
 func (k *knative) Every() time.Duration { return knativeTick }

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// The measures of a plot, in pixels.
+// The dimensions of a plot, in pixels.
 const (
 	plotWidth  = 900
 	plotLeft   = 90
 	plotRight  = 20
-	panelHigh  = 70 // of one of a panel's two curves
+	panelHigh  = 70 // height of one of the two curves of a panel
 	panelGap   = 8
 	panelHead  = 20
 	plotHead   = 30
@@ -22,16 +22,15 @@ const (
 	plotPoints = 300
 )
 
-// Plot writes an SVG: the arrivals, and for each policy a panel with what waits
-// and how many instances there are. A panel's scale is the comparison's, so that
-// panels can be compared; what is higher than the scale is cut.
+// Plot writes an SVG: the arrivals, and for each policy a panel with the backlog and the number
+// of instances. All panels of a comparison have the same scale; values above it are cut off.
 func (c Comparison) Plot(to io.Writer) error {
 	all := append([]Result{c.Bound}, c.Results...)
 	arrivals := make([]float64, c.Trace.Steps())
 	for i := range arrivals {
 		arrivals[i] = float64(c.Trace.At(i)) / step.Seconds()
 	}
-	// One policy that goes astray must not flatten the others.
+	// An outlier must not flatten the others.
 	backlogTop, instancesTop := scaleOf(all, func(r Result) []float64 { return r.Backlog }), scaleOf(all, func(r Result) []float64 { return r.Instances })
 	panel := panelHead + 2*panelHigh + panelGap
 	height := plotHead + panelHead + panelHigh + len(all)*(panel+panelGap) + plotFoot
@@ -69,7 +68,8 @@ func (c Comparison) Plot(to io.Writer) error {
 	return err
 }
 
-// scaleOf is the second highest of the policies' peaks: room for all but an outlier.
+// scaleOf returns the highest of the policies' peaks, or the second highest if the highest is
+// an outlier: more than three times as high.
 func scaleOf(all []Result, of func(Result) []float64) float64 {
 	first, second := 0.0, 0.0
 	for _, r := range all {
@@ -94,7 +94,7 @@ func peak(values []float64) float64 {
 	return top
 }
 
-// curve draws values below the height y; each point is the most of its stretch.
+// curve draws values below the height y; each point is the maximum of its interval.
 func curve(b *strings.Builder, values []float64, top float64, y int, color string) {
 	fmt.Fprintf(b, `<line x1="%d" x2="%d" y1="%d" y2="%d" stroke="#ddd"/>`+"\n", plotLeft, plotWidth-plotRight, y+panelHigh, y+panelHigh)
 	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end" fill="#888">%s</text>`+"\n", plotLeft-4, y+9, short(top))
@@ -112,7 +112,7 @@ func curve(b *strings.Builder, values []float64, top float64, y int, color strin
 	b.WriteString(`"/>` + "\n")
 }
 
-// short prints a number in three digits or so.
+// short formats a number with at most four digits.
 func short(v float64) string {
 	switch {
 	case v >= 10e6:
@@ -123,7 +123,7 @@ func short(v float64) string {
 	return fmt.Sprintf("%.0f", v)
 }
 
-// grouped prints a number with its thousands apart.
+// grouped formats a number with thousands separators.
 func grouped(n int64) string {
 	text := fmt.Sprint(n)
 	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {

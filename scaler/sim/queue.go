@@ -2,7 +2,7 @@ package sim
 
 import "time"
 
-// queue is the messages that wait, the oldest first, as cohorts of one step each.
+// queue has the waiting messages, the oldest first, as cohorts of one step each.
 type queue struct {
 	cohorts []cohort
 	head    int
@@ -26,7 +26,7 @@ func (q *queue) add(at time.Duration, n int64) {
 	q.count += n
 }
 
-// putBack returns messages that were interrupted to the front.
+// putBack returns interrupted messages to the front of the queue.
 func (q *queue) putBack(at time.Duration, n int64) {
 	if n == 0 {
 		return
@@ -40,7 +40,8 @@ func (q *queue) putBack(at time.Duration, n int64) {
 	q.count += n
 }
 
-// take hands out n messages, of which there are so many.
+// take removes the n oldest messages, and calls each with the number of every cohort. At least
+// n must wait.
 func (q *queue) take(n int64, each func(at time.Duration, n int64)) int64 {
 	left := n
 	for left > 0 {

@@ -6,7 +6,7 @@ import (
 	"text/tabwriter"
 )
 
-// Report writes comparisons as a table, and what they come to.
+// Report writes comparisons as a table, with their totals.
 func Report(to io.Writer, comparisons []Comparison) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\t\n", args...) }

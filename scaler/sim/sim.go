@@ -1,10 +1,10 @@
-// Package sim plays a trace of arrivals against policies of scaling: drover's own,
-// models of its peers', and what one could do who knew the future.
+// Package sim runs a trace of arrivals against scaling policies: drover's own, models of its
+// peers, and a bound with knowledge of the future.
 //
-// The model is one of discrete events in steps of a second. Messages of one step
-// are one cohort, so the cost of a run depends on its length, not on the number of
-// messages or of instances. Run is called from any goroutine; a run has its own
-// source of random numbers, and the same seed gives the same run.
+// The model has discrete steps of a second. The messages of one step are one cohort, so the
+// cost of a run depends on its length, not on the number of messages or instances. Run may be
+// called from any goroutine. Each run has its own source of random numbers, and the same seed
+// gives the same run.
 package sim
 
 import (
@@ -17,28 +17,28 @@ import (
 // step is the time between two events.
 const step = time.Second
 
-// Model is what scales, and how it behaves.
+// Model describes the system that is scaled.
 type Model struct {
-	// Service is how long a message takes on average; Spread the standard deviation
-	// as a part of that, of a lognormal distribution.
+	// Service is the mean handling time of a message. Spread is the standard deviation as a
+	// fraction of it, of a lognormal distribution.
 	Service time.Duration
 	Spread  float64
-	// Slots is how many messages an instance handles at once.
+	// Slots is the number of messages that an instance handles at once.
 	Slots int
-	// StartUp is how long an instance takes until it takes messages.
+	// StartUp is the time from the start of an instance until it receives messages.
 	StartUp time.Duration
-	// Grace is how long one that goes may finish what it has in flight.
+	// Grace is the time that a draining instance has to finish its messages.
 	Grace time.Duration
-	// Downstream bounds what all instances do together, in messages a second: a
-	// database, an API; 0 is no bound.
+	// Downstream bounds the throughput of all instances together, in messages per second, such
+	// as that of a database or an API; 0 is no bound.
 	Downstream float64
 	// MaxAge is the age target: a message that waited longer is late.
 	MaxAge time.Duration
-	// Min and Max bound the number of instances, for every policy alike.
+	// Min and Max bound the number of instances, for all policies.
 	Min, Max int
 }
 
-// Capacity is what one instance does, in messages a second.
+// Capacity returns the capacity of one instance, in messages per second.
 func (m Model) Capacity() float64 { return float64(m.Slots) / m.Service.Seconds() }
 
 // Check returns what is wrong with a model.
@@ -60,13 +60,13 @@ func (m Model) Check() error {
 	return nil
 }
 
-// View is what a policy may know.
+// View is the information that a policy gets.
 type View struct {
 	At       time.Duration
 	Backlog  int64
 	Oldest   time.Duration
 	InFlight int64
-	// Received and Done count from the beginning; Taken is the handling time, in seconds, up to now.
+	// Received and Done count from the start; Taken is the total handling time so far.
 	Received, Done            int64
 	Taken                     float64 // s
 	Ready, Starting, Draining int
@@ -74,42 +74,42 @@ type View struct {
 	StartUp                   time.Duration // as measured; 0 until an instance has started
 }
 
-// Autoscaler is one policy, at work on one trace.
+// Autoscaler is one policy during one run.
 type Autoscaler interface {
-	// Every is the time between two decisions, in whole seconds.
+	// Every returns the time between two decisions, in whole seconds.
 	Every() time.Duration
-	// Decide returns how many instances there should be.
+	// Decide returns how many instances to run.
 	Decide(v View) int
 }
 
-// Policy makes Autoscalers.
+// Policy creates Autoscalers.
 type Policy struct {
 	Name string
-	// IdleFirst says that it takes away instances that have nothing in flight first.
+	// IdleFirst reports that it first removes instances without messages in flight.
 	IdleFirst bool
 	New       func(m Model) Autoscaler
 }
 
-// Result is what became of a trace.
+// Result is the outcome of one run.
 type Result struct {
 	Policy, Trace string
-	// InstanceSeconds counts all instances, from their start to their end.
+	// InstanceSeconds is the total lifetime of all instances, from start to end.
 	InstanceSeconds float64
 	Messages        int64
-	// Late were not handed out within the model's MaxAge; P99 is the age at the
-	// hand-out that a hundredth exceeds.
+	// Late counts the messages that were not delivered within the model's MaxAge. P99 is the
+	// 99th percentile of the age at delivery.
 	Late int64
 	P99  time.Duration
-	// Turns counts the changes of direction: from out to in, or back.
+	// Turns counts the changes of direction, from scale-out to scale-in or back.
 	Turns int
-	// Interrupted were in flight in an instance when its grace was over.
+	// Interrupted counts the messages in flight in an instance when its grace ended.
 	Interrupted int64
-	// Backlog and Instances are over time, one value a step.
+	// Backlog and Instances have one value for each step.
 	Backlog   []float64
 	Instances []float64
 }
 
-// LateShare is Late as a part of all.
+// LateShare returns Late as a fraction of all messages.
 func (r Result) LateShare() float64 {
 	if r.Messages == 0 {
 		return 0
@@ -117,7 +117,7 @@ func (r Result) LateShare() float64 {
 	return float64(r.Late) / float64(r.Messages)
 }
 
-// world is a run under way.
+// world is the state of a run.
 type world struct {
 	model  Model
 	random *rand.Rand
@@ -128,15 +128,15 @@ type world struct {
 	received, done int64
 	taken          float64 // s
 	startUp        time.Duration
-	ages           []int64 // by whole steps of age at the hand-out
+	ages           []int64 // counts by age at delivery, in whole steps
 	interrupted    int64
 }
 
-// Run plays a trace against a policy.
+// Run runs a trace against a policy.
 func Run(t Trace, m Model, p Policy, seed uint64) Result {
 	w := &world{model: m, random: rand.New(rand.NewPCG(seed, 1)), flight: newFlight(m)}
 	if w.fleet.ready = m.Min; m.Min > 0 {
-		w.startUp = m.StartUp // they did start once
+		w.startUp = m.StartUp // they have started already
 	}
 	scaler := p.New(m)
 	r := Result{Policy: p.Name, Trace: t.Name}
@@ -191,7 +191,8 @@ func (w *world) view(now time.Duration) View {
 	}
 }
 
-// work ends what is due in a step and hands out what there is room for.
+// work finishes the messages that are due in a step, and delivers as many as there are free
+// slots.
 func (w *world) work(now time.Duration) {
 	limit := int64(math.MaxInt64)
 	if w.model.Downstream > 0 {
@@ -211,7 +212,7 @@ func (w *world) work(now time.Duration) {
 	w.taken += w.flight.mean() * step.Seconds()
 }
 
-// whole rounds at random, so that the mean is right.
+// whole rounds up or down at random, with the mean x.
 func (w *world) whole(x float64) int64 {
 	n := math.Floor(x)
 	if w.random.Float64() < x-n {
@@ -220,7 +221,7 @@ func (w *world) whole(x float64) int64 {
 	return int64(n)
 }
 
-// finish reckons up the ages. What still waits counts with the age that it has.
+// finish computes the ages. Messages that still wait count with their age at the end.
 func (w *world) finish(r *Result, end time.Duration) {
 	w.queue.take(w.queue.count, func(at time.Duration, n int64) {
 		age := int((end - at) / step)

@@ -12,27 +12,28 @@ import (
 	"time"
 )
 
-// Trace is arrivals over time.
+// Trace has arrivals over time.
 type Trace struct {
 	Name string
-	// Each is the time of one count; Counts the messages that came in it.
+	// Each is the interval of one count; Counts are the messages that arrived in each.
 	Each   time.Duration
 	Counts []int64
-	// Model is what the trace is played with, unless the user says otherwise.
+	// Model is the model for the trace, unless the user sets another.
 	Model Model
 }
 
-// Steps is the length of the trace, in steps of the simulation.
+// Steps returns the length of the trace, in steps of the simulation.
 func (t Trace) Steps() int { return len(t.Counts) * int(t.Each/step) }
 
-// At is how many messages come in a step; those of one count are spread evenly.
+// At returns the number of messages that arrive in a step. Those of one count are spread
+// evenly.
 func (t Trace) At(i int) int64 {
 	each := int64(t.Each / step)
 	count, part := t.Counts[int64(i)/each], int64(i)%each
 	return count*(part+1)/each - count*part/each
 }
 
-// Messages is how many there are in all.
+// Messages returns the total number of messages.
 func (t Trace) Messages() (n int64) {
 	for _, c := range t.Counts {
 		n += c
@@ -41,18 +42,17 @@ func (t Trace) Messages() (n int64) {
 }
 
 const (
-	// maxRows bounds a trace that is read: 400 days of minutes, six of seconds.
+	// maxRows bounds the lines of a trace file: 400 days of minutes, or six days of seconds.
 	maxRows = 600_000
-	// maxSteps bounds its length: a year.
+	// maxSteps bounds the length of a trace: a year.
 	maxSteps = 366 * 24 * 3600
 	// maxCount bounds one count.
 	maxCount = 1_000_000_000
 )
 
-// ReadCSV reads a trace: a first line `time,arrivals`, then one line for each
-// stretch of time: when it began, in seconds or as RFC 3339 writes it, and how many
-// messages came until the next. The stretches are alike, and there is no gap. An
-// error names the line.
+// ReadCSV reads a trace: a first line `time,arrivals`, then one line for each interval: its
+// start, in seconds or in RFC 3339, and the number of messages that arrived in it. All
+// intervals have the same length, without gaps. An error names the line.
 func ReadCSV(name string, from io.Reader) (Trace, error) {
 	r := csv.NewReader(from)
 	r.FieldsPerRecord = 2
@@ -121,10 +121,10 @@ func readTime(text string) (time.Duration, error) {
 	return time.Duration(at.UnixMilli()) * time.Millisecond, nil
 }
 
-// WriteCSV writes a trace as ReadCSV reads it.
+// WriteCSV writes a trace in the format of ReadCSV.
 func (t Trace) WriteCSV(to io.Writer) error {
 	w := csv.NewWriter(to)
-	_ = w.Write([]string{"time", "arrivals"}) // Error tells
+	_ = w.Write([]string{"time", "arrivals"}) // w.Error returns the error
 	for i, c := range t.Counts {
 		_ = w.Write([]string{strconv.Itoa(i * int(t.Each/time.Second)), strconv.FormatInt(c, 10)})
 	}
@@ -135,7 +135,7 @@ func (t Trace) WriteCSV(to io.Writer) error {
 	return nil
 }
 
-// poisson draws a number of independent events by their mean.
+// poisson returns a random number with a Poisson distribution.
 func poisson(random *rand.Rand, mean float64) int64 {
 	if mean <= 0 {
 		return 0

@@ -6,16 +6,15 @@ import (
 	"time"
 )
 
-// A standard instance handles four messages at once, of half a second each, and is
-// ready after five seconds: a small worker process in a container. Nobody has more
-// than a hundred, which is KEDA's default.
+// A standard instance handles four messages at once, half a second each, and is ready after
+// five seconds: a small worker process in a container. The maximum of 100 is KEDA's default.
 var standard = Model{
 	Service: 500 * time.Millisecond, Spread: 1, Slots: 4,
 	StartUp: 5 * time.Second, Grace: 30 * time.Second,
 	MaxAge: 30 * time.Second, Min: 1, Max: 100,
 }
 
-// Traces makes the traces of the comparison. The same seed makes the same ones.
+// Traces returns the traces of the comparison. The same seed returns the same traces.
 func Traces(seed uint64) []Trace {
 	slow, behind := standard, standard
 	slow.StartUp = time.Minute
@@ -53,7 +52,7 @@ func Traces(seed uint64) []Trace {
 	}
 }
 
-// generate draws the counts of each second around a rate.
+// generate returns a trace with Poisson counts of each second at a rate.
 func generate(name string, seed uint64, length time.Duration, m Model, rate func(seconds float64) float64) Trace {
 	random := rand.New(rand.NewPCG(seed, 2))
 	t := Trace{Name: name, Each: step, Model: m, Counts: make([]int64, int(length/step))}
@@ -63,9 +62,8 @@ func generate(name string, seed uint64, length time.Duration, m Model, rate func
 	return t
 }
 
-// bursts is a rate of 20 a second and, on top of it, bursts whose sizes have no
-// typical value: a Pareto distribution with an exponent of 1.5, from 500 messages,
-// each over 20 seconds, on average every five minutes.
+// bursts returns a rate of 20 per second with bursts of random size: a Pareto distribution with
+// an exponent of 1.5, from 500 messages, each over 20 seconds, on average every five minutes.
 func bursts(seed uint64, length time.Duration) func(float64) float64 {
 	random := rand.New(rand.NewPCG(seed, 3))
 	const over = 20
