@@ -6,13 +6,12 @@ import (
 	"slices"
 )
 
-// Advise returns what auto would use instead of explicit numbers, by the measurements under
-// them. kinds are the Controller's, s is the latest Sample, and free has the bounds that would
-// apply without the numbers. It returns "" if auto would use about the same, or if too little
-// is known.
+// Advise returns what auto would use instead of explicit numbers, by the measurements under them.
+// kinds are the Controller's, s is the latest Sample, and free has the bounds that would apply
+// without the numbers. It returns "" if auto would use about the same, or if too little is known.
 //
-// The advice is the settings that auto would start with, and the direction of the climb where
-// that is clear. Only a measurement finds the optimum.
+// The advice is the settings that auto would start with, and the direction of the climb where that
+// is clear. Only a measurement finds the optimum.
 func Advise(explicit Settings, free Bounds, kinds map[string]Kind, s Sample) string {
 	n := nature{}
 	var functions []Function

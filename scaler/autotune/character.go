@@ -22,8 +22,7 @@ type character struct {
 	recalled    bool          // from Learned; only the kind is known
 }
 
-// tiny is the occupancy of a thread, per call, below which the CPU time is not measured
-// separately.
+// tiny is the occupancy of a thread, per call, below which the CPU time is not measured separately.
 const tiny = 100 * time.Microsecond
 
 func (c *character) see(f Function, steady bool, trusted trust, stretched float64, s Sample) {
@@ -190,10 +189,9 @@ func trustIn(s Sample) trust {
 	return none
 }
 
-// stretched returns the factor by which a call that computes takes longer than alone, because
-// other calls that may compute use the same GIL and cores. A call under contention that gets
-// about as much CPU as it could is one that computes. One that gets much less waits for
-// something else.
+// stretched returns the factor by which a call that computes takes longer than alone, because other
+// calls that may compute use the same GIL and cores. A call under contention that gets about as
+// much CPU as it could is one that computes. One that gets much less waits for something else.
 func (n nature) stretched(s Sample) float64 {
 	room := math.Max(s.Cores-s.Others-s.Daemon, 0.05*s.Cores)
 	ready := float64(s.Ready)

@@ -44,8 +44,8 @@ type Controller struct {
 }
 
 const (
-	// patience bounds the wait for settings to be in force and workers to be ready. After it,
-	// the settings in force are measured.
+	// patience bounds the wait for settings to be in force and workers to be ready. After it, the
+	// settings in force are measured.
 	patience = 30 * time.Second
 	// settleLeast and settleMost bound the time from a change until samples count. By then the
 	// calls that began before the change have ended.
@@ -53,18 +53,15 @@ const (
 	settleMost  = 2 * time.Minute
 	// settleWalls is that time as a multiple of the shortest time of a call.
 	settleWalls = 1.2
-	// unnamed bounds the wait for the kind of a function; after it, the search continues
-	// without it.
+	// unnamed bounds the wait for the kind of a function; after it, the search continues.
 	unnamed = 3 * time.Second
-	// stale is the age from which a measurement is repeated before anything is compared with
-	// it.
+	// stale is the age from which a measurement is repeated before anything is compared with it.
 	stale = 15 * time.Second
 	// oddCores is the relative change of the cores that counts as one, and oddRow the number of
 	// consecutive samples that must show it.
 	oddCores = 0.05
 	oddRow   = 3
-	// limitsRow is the number of consecutive samples in which other limits must be right before
-	// they are set.
+	// limitsRow is the number of consecutive samples after which other limits are set.
 	limitsRow = 12
 )
 
@@ -81,8 +78,8 @@ func New(bounds Bounds, learned *Learned) *Controller {
 	return c
 }
 
-// Look takes the next sample and returns the decision. A sample whose At is not later than that
-// of the last one does not change the decision.
+// Look takes the next sample and returns the decision. A sample whose At is not later than that of
+// the last one does not change the decision.
 func (c *Controller) Look(s Sample) Decision {
 	if s.Cores <= 0 { // unknown
 		s.Cores = 1
@@ -198,8 +195,8 @@ func (c *Controller) look(s Sample, seconds float64) {
 	}
 }
 
-// counts reports whether the whole sample was taken under the decided settings, with their
-// workers ready, and after the earlier calls had ended.
+// counts reports whether the whole sample was taken under the decided settings, with their workers
+// ready, and after the earlier calls had ended.
 func (c *Controller) counts(s Sample, seconds float64) bool {
 	ready := s.Settings == c.want.Settings && s.Ready >= c.want.Processes
 	switch {
@@ -221,8 +218,8 @@ func (c *Controller) counts(s Sample, seconds float64) bool {
 	return s.At-time.Duration(seconds*float64(time.Second)) >= c.settled
 }
 
-// failing reports that most calls fail. Their measurements do not depend on the settings, so
-// the trial ends.
+// failing reports that most calls fail, which is independent of the settings; the trial ends.
+// ends.
 func (c *Controller) failing(s Sample) bool {
 	var passed, failed int64
 	for _, f := range s.Functions {
@@ -257,8 +254,7 @@ func inFlight(s Sample) (sync, async float64) {
 	return sync, async
 }
 
-// machine restarts the search when the number of cores has changed. It reports whether this
-// sample has another number.
+// machine restarts the search when the number of cores has changed, and reports whether it differs.
 func (c *Controller) machine(s Sample) bool {
 	if math.Abs(s.Cores-c.cores) <= oddCores*c.cores {
 		c.odd = 0
@@ -311,8 +307,8 @@ func (c *Controller) mixed(s Sample) {
 	c.adopt(s, c.plan(s, to), PhaseStart, note)
 }
 
-// named adopts the settings of the table when the kinds are known, or after unnamed those of
-// the kinds that are known. It reports whether it did.
+// named adopts the settings of the table when the kinds are known, or after unnamed those of the
+// kinds that are known. It reports whether it did.
 func (c *Controller) named(s Sample) bool {
 	functions := c.mix.recent(s)
 	known, waits := 0, 0
@@ -362,8 +358,7 @@ func (c *Controller) relimit(s Sample) {
 	c.ask(s, to, c.phase, "more is known of the functions: others are limited")
 }
 
-// rest handles a sample in which no function is saturated: trials end, and old measurements are
-// dropped.
+// rest handles a sample without a saturated function: trials end, and old measurements are dropped.
 func (c *Controller) rest(s Sample, counts bool) {
 	if c.trial != nil {
 		c.resolve(s)

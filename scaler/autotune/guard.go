@@ -7,12 +7,11 @@ import (
 	"time"
 )
 
-// guard detects failures that a change of settings causes. It counts the calls and the failures
-// of each function under each level. When a kind of failure is much more frequent under a new
-// level than under an earlier one, the guard requests the earlier level, and checks there:
-// calls that succeed prove that the change caused the failures, and the same failures prove
-// that it did not. Failures that a change may have caused are released, a bounded number of
-// times per message.
+// guard detects failures that a change of settings causes. It counts the calls and the failures of
+// each function under each level. When a kind of failure is much more frequent under a new level
+// than under an earlier one, the guard requests the earlier level, and checks there: calls that
+// succeed prove that the change caused the failures, and the same failures prove that it did not.
+// Failures that a change may have caused are released, a bounded number of times per message.
 type guard struct {
 	least   Level     // no level is below this one
 	records []*record // by level, the latest in force last
@@ -30,8 +29,8 @@ type guard struct {
 // Level is the state that calls run under.
 type Level struct {
 	Settings
-	// Isolated are the functions that were moved off the event loop: their names, sorted,
-	// separated by commas.
+	// Isolated are the functions that were moved off the event loop: their names, sorted, separated
+	// by commas.
 	Isolated string
 }
 
@@ -89,21 +88,21 @@ const (
 	fewFailures = 3
 	// leastRate is the least fraction of failed calls.
 	leastRate = 0.02
-	// oftener is the factor by which failures must be more frequent than before. From half of
-	// all calls on they are checked whatever the earlier rate was.
+	// oftener is the factor by which failures must be more frequent than before. From half of all
+	// calls on they are checked whatever the earlier rate was.
 	oftener = 4.0
 	half    = 0.5
-	// proof is the expected number of failures, at the suspected rate, that must be missing
-	// before the change is taken for the cause. With none seen, chance explains five expected
-	// ones with a probability of exp(-5), 0.7 %.
+	// proof is the expected number of failures, at the suspected rate, that must be missing before
+	// the change is taken for the cause. With none seen, chance explains five expected ones with a
+	// probability of exp(-5), 0.7 %.
 	proof = 5.0
-	// youngCalls and youngFor are the calls and the time in use after which new failures are
-	// not attributed to a level any more. With only fewCalls the time is youngLong.
+	// youngCalls and youngFor are the calls and the time in use after which new failures are not
+	// attributed to a level any more. With only fewCalls the time is youngLong.
 	youngCalls, fewCalls = 500.0, 20.0
 	youngFor, youngLong  = 20 * time.Second, 10 * time.Minute
-	// firstReleases bounds the releases of a message before a check. Then only a message that
-	// would be dead-lettered at its first attempt is released. mostReleases bounds all releases
-	// of a message, and mostMessages the messages whose releases are counted.
+	// firstReleases bounds the releases of a message before a check. Then only a message that would
+	// be dead-lettered at its first attempt is released. mostReleases bounds all releases of a
+	// message, and mostMessages the messages whose releases are counted.
 	firstReleases, mostReleases = 2, 4
 	mostMessages                = 10_000
 	// laterFirst and laterMost bound the time until a kind of failure is checked again.
@@ -157,8 +156,8 @@ func (g *guard) young(r *record, function string) bool {
 	return !(all >= youngCalls && age >= youngFor || all >= fewCalls && age >= youngLong)
 }
 
-// inForce records the level of the calls that are dispatched from now on, and counts the calls
-// that succeeded in the epoch before, by function. It returns the new epoch.
+// inForce records the level of the calls that are dispatched from now on, and counts the calls that
+// succeeded in the epoch before, by function. It returns the new epoch.
 func (g *guard) inForce(at time.Duration, level Level, passed map[string]int64) int {
 	g.count(at, passed)
 	clear(g.counted)
@@ -222,8 +221,7 @@ const (
 	allow         // allow the reverted change again
 )
 
-// fail takes a failed call. It returns whether its message is released, and the request that
-// follows.
+// fail takes a failed call. It returns whether its message is released, and the next request.
 func (g *guard) fail(call Call) (release bool, o order) {
 	g.count(call.At, map[string]int64{call.Function: call.Passed})
 	r := g.epochs[call.Epoch]
@@ -273,9 +271,8 @@ func riskier(from, to Level) bool {
 	return to.Processes > from.Processes || to.Coroutines > from.Coroutines || to.Isolated != from.Isolated || to.Threads > from.Threads || to.Threads == 1 && from.Threads > 1
 }
 
-// suspect returns the level under which a kind of failure is known to be much rarer, if the
-// failure is frequent under r. It returns nil if it is not frequent, or if there is no such
-// level.
+// suspect returns the level under which a kind of failure is known to be much rarer, if the failure
+// is frequent under r. It returns nil if it is not frequent, or if there is no such level.
 func (g *guard) suspect(r *record, function, kind string) *record {
 	o := r.of(function)
 	failed, rate := o.of(kind), o.rate(kind)
@@ -316,8 +313,7 @@ func (g *guard) checked(call Call, kind string, r *record) (release bool, o orde
 	c := g.check
 	mine := call.Function == c.Function && (c.Kind == "" || c.Kind == kind)
 	if c.since == 0 || call.Epoch < c.since {
-		// It was dispatched before the check began, so the change may be the cause of this
-		// failure, too.
+		// It was dispatched before the check began, so the change may be its cause, too.
 		if r == c.bad {
 			r.of(call.Function).fail(kind)
 		}
@@ -371,9 +367,9 @@ func (g *guard) verdict() order {
 	return nothing
 }
 
-// without counts a failure under a level without a reverted change, if the change was reverted
-// for failures of that kind. It reports whether the change may be tried again, since it was not
-// the cause.
+// without counts a failure under a level without a reverted change, if the change was reverted for
+// failures of that kind. It reports whether the change may be tried again, since it was not the
+// cause.
 func (g *guard) without(function, kind string, r *record) bool {
 	var again bool
 	g.undone = slices.DeleteFunc(g.undone, func(u Undone) bool {

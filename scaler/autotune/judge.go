@@ -6,11 +6,10 @@ import (
 )
 
 const (
-	// minGain is the least relative gain of a doubling; a smaller step needs less, in
-	// proportion to the logarithm of its factor.
+	// minGain is the least relative gain of a doubling; a smaller step needs less, in proportion to
+	// the logarithm of its factor.
 	minGain = 0.03
-	// tolerance is the relative loss that a step down may cost, compared with the best
-	// measurement.
+	// tolerance is the relative loss that a step down may cost, compared with the best measurement.
 	tolerance = 0.02
 	// surely and likely are the distances from the threshold, in standard errors, that decide a
 	// trial: surely for one that is decided early, likely for an ordinary one.
@@ -18,20 +17,19 @@ const (
 	likely = 2.5
 	// unlucky is the same for keeping a step down, which may lose a little by chance.
 	unlucky = 1.5
-	// careful is the least time for which a step down is measured, in seconds. It is not
-	// urgent.
+	// careful is the least time for which a step down is measured, in seconds. It is not urgent.
 	careful = 1.5
-	// much is the gain or loss, as a logarithm, that is decided early, and huge the one for
-	// which a single sample is enough.
+	// much is the gain or loss, as a logarithm, that is decided early; for huge one sample is
+	// enough.
 	much = 0.15
 	huge = 0.5
-	// quickest, soonest and latest are the times in seconds after which an early, an ordinary
-	// and a final verdict are given. quickWalls, soonWalls and endWalls are the same times as
-	// multiples of the shortest time of a call.
+	// quickest, soonest and latest are the times in seconds after which an early, an ordinary and a
+	// final verdict are given. quickWalls, soonWalls and endWalls are the same times as multiples
+	// of the shortest time of a call.
 	quickest, soonest, latest       = 0.45, 0.7, 4.0
 	quickWalls, soonWalls, endWalls = 1.0, 1.5, 6.0
-	// sound is the time in seconds for which a measurement is repeated when a gain near the
-	// optimum was too small to decide.
+	// sound is the time in seconds for which the base is measured again if a gain was too small to
+	// decide.
 	sound = 3.0
 	// slower is the factor by which a call may take longer than alone, unless the step gains at
 	// least pays, as a logarithm. late is the part of its timeout that a call may take.
@@ -73,8 +71,8 @@ func (c *Controller) judge(s Sample) {
 	c.settle(s, v == kept, by, err, why)
 }
 
-// verdict returns whether the trial pays, and the reason; open while that is not clear. by is
-// the gain as a logarithm, and err its standard error.
+// verdict returns whether the trial pays, and the reason; open while that is not clear. by is the
+// gain as a logarithm, and err its standard error.
 func (c *Controller) verdict(s Sample, by, err float64) (verdict, string) {
 	t := c.trial
 	quick := (c.window.samples >= 2 || math.Abs(by) > huge) && c.lasts(s, quickest, quickWalls)
@@ -125,8 +123,7 @@ func (c *Controller) late(by float64) string {
 	return ""
 }
 
-// settle ends a trial: it keeps or reverts its plan, updates the search, and starts the next
-// step.
+// settle ends a trial: it keeps or reverts its plan, updates the search, and starts the next step.
 func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 	t, d := c.trial, c.trial.dim
 	c.memory.learn(c.best, t.plan, float64(c.base.memory), float64(c.window.memory), s.At-c.based, s.Functions)
@@ -168,8 +165,8 @@ func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 	c.next(s)
 }
 
-// resolve ends a trial that cannot be measured any more, because other functions are busy, or
-// none. It keeps the plan if the samples so far favor it.
+// resolve ends a trial that cannot be measured any more, because other functions are busy, or none.
+// It keeps the plan if the samples so far favor it.
 func (c *Controller) resolve(s Sample) {
 	t := c.trial
 	c.trial = nil

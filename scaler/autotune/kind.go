@@ -15,55 +15,52 @@ const (
 type Kind struct {
 	// Kind is one of the constants.
 	Kind string `json:"kind"`
-	// CPU is the fraction of a call's time that it computes when it has the machine to itself,
-	// and Waits the rest. Both are 0 if the kind is unknown.
+	// CPU is the fraction of a call's time that it computes when it has the machine to itself, and
+	// Waits the rest. Both are 0 if the kind is unknown.
 	CPU   float64 `json:"cpu"`
 	Waits float64 `json:"waits"`
-	// ReleasesGIL reports that the function computes without holding the GIL, so that threads
-	// of one process share the cores.
+	// ReleasesGIL reports that the function computes without holding the GIL, so that threads of
+	// one process share the cores.
 	ReleasesGIL bool `json:"releases_gil,omitempty"`
-	// NeverAwaits reports that an async function occupies the event loop from its start to its
-	// end.
+	// NeverAwaits reports that an async function occupies the event loop from its start to its end.
 	NeverAwaits bool `json:"never_awaits,omitempty"`
 	// BlocksLoop reports that an async function blocks the event loop for long.
 	BlocksLoop bool `json:"blocks_loop,omitempty"`
-	// Sure is the confidence, 0 to 1. The wall time of a call includes waiting for the GIL and
-	// for a core, so measurements with little of that count more.
+	// Sure is the confidence, 0 to 1. The wall time of a call includes waiting for the GIL and for
+	// a core, so measurements with little of that count more.
 	Sure float64 `json:"sure"`
 }
 
 const (
-	// computing and waiting are the bounds of the kinds, as shares of CPU: at least computing
-	// is cpu, at most waiting is blocking or async, and mixed is between them.
+	// computing and waiting are the bounds of the kinds, as shares of CPU: at least computing is
+	// cpu, at most waiting is blocking or async, and mixed is between them.
 	computing = 0.75
 	waiting   = 0.15
 	// known is the least confidence in a kind that is used.
 	known = 0.3
 	// unsure is the first confidence of an estimate under contention.
 	unsure = 0.2
-	// forgets is the factor by which the shortest time of a call grows with each sample that
-	// does not confirm it, because the call may take longer by now. At four samples a second it
-	// doubles within six minutes.
+	// forgets is the factor by which the shortest time of a call grows with each sample that does
+	// not confirm it, because the call may take longer by now. At four samples a second it doubles
+	// within six minutes.
 	forgets = 1.0005
 	// sure is the confidence of a measurement with the machine to itself.
 	sure = 0.5
-	// throughout is the fraction of an async call's time on the event loop from which on the
-	// function counts as never awaiting.
+	// throughout is the share of an async call's time on the event loop that counts as never
+	// awaiting.
 	throughout = 0.9
-	// lightly is the CPU use of a process, in cores, below which its calls hardly wait for each
-	// other.
+	// lightly is the CPU use of a process, in cores, below which its calls hardly delay each other.
 	lightly = 0.3
-	// blocked is the time on the event loop per call from which on other calls are delayed
-	// noticeably.
+	// blocked is the time on the event loop per call that delays other calls noticeably.
 	blocked = 10 * time.Millisecond
-	// looksEnough is the number of GIL samples that suffice for a conclusion. held and released
-	// are the fractions of them in which the GIL was held: from held on the function holds the
-	// GIL, and up to released it releases it.
+	// looksEnough is the number of GIL samples that suffice for a conclusion. held and released are
+	// the fractions of them in which the GIL was held: from held on the function holds the GIL, and
+	// up to released it releases it.
 	looksEnough = 10
 	held        = 0.6
 	released    = 0.3
-	// otherwise is the factor by which the CPU time of a call must change for the function to
-	// count as a different one.
+	// otherwise is the factor by which a call's CPU time must change to make the function another
+	// one.
 	otherwise = 2.5
 )
 
@@ -91,8 +88,7 @@ func (n nature) see(s Sample, steady bool) {
 	n.together(s)
 }
 
-// together detects a function that releases the GIL: a worker's calls use more than one core
-// together.
+// together detects a function that releases the GIL: its calls use more than one core of a worker.
 func (n nature) together(s Sample) {
 	if s.Ready == 0 || s.CPU < 1.2*float64(s.Ready) {
 		return

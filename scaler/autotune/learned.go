@@ -10,11 +10,11 @@ import (
 type Learned struct {
 	// Kinds are the kinds of the functions.
 	Kinds map[string]Kind `json:"kinds,omitempty"`
-	// Found has the best settings for each set of functions that were busy together, the latest
-	// last.
+	// Found has the best settings for each set of functions that were busy together, in order of
+	// time.
 	Found []Found `json:"found,omitempty"`
-	// PerWorker is the memory of a worker, and PerCall the most that a call in flight adds to
-	// it, in bytes; 0 is unknown.
+	// PerWorker is the memory of a worker, and PerCall the most that a call in flight adds to it,
+	// in bytes; 0 is unknown.
 	PerWorker uint64 `json:"per_worker,omitempty"`
 	PerCall   uint64 `json:"per_call,omitempty"`
 	// Undone are the changes that stay reverted.
@@ -29,8 +29,8 @@ type Found struct {
 	Settings Settings `json:"settings"`
 }
 
-// Changed returns the part that still applies after the code or the user's settings have
-// changed. A reverted change may work now, and settings that were found without it are dropped.
+// Changed returns the part that still applies after the code or the user's settings have changed. A
+// reverted change may work now, and settings that were found without it are dropped.
 func (l Learned) Changed() Learned {
 	if len(l.Undone) > 0 {
 		l.Undone, l.Found = nil, nil
@@ -53,8 +53,7 @@ func (f *found) keep(names []string, cores float64, best Settings) {
 	}
 }
 
-// look returns the best settings for these functions on that many cores, if there are any
-// within the bounds.
+// look returns the best settings within the bounds for these functions and cores, if any are known.
 func (f found) look(key string, s Sample, b Bounds) (best Settings, is bool) {
 	for _, o := range slices.Backward(f) {
 		if strings.Join(o.Functions, ", ") == key && about(o.Cores, s.Cores) && b.holds(o.Settings) {

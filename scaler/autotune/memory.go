@@ -12,13 +12,12 @@ type memory struct {
 	perWorker, perCall float64
 	// leak is the growth of the pool at unchanged settings, in bytes/s.
 	leak float64
-	// since and from are the time and the memory from which growth at these settings is
-	// counted.
+	// since and from are the time and the memory from which growth at these settings is counted.
 	since time.Duration
 	from  float64
 	over  int // consecutive samples near the limit
-	// before is the plan in force before the steps down, down the time of the last step, and at
-	// the memory then.
+	// before is the plan in force before the steps down, and down and at the last step's time and
+	// memory.
 	before   plan
 	down     time.Duration
 	at       float64
@@ -27,13 +26,12 @@ type memory struct {
 }
 
 const (
-	// fill is the fraction of the limit that a step up is expected to stay under. From tight on
-	// the controller steps down, and below ease it returns to the earlier plan.
+	// fill is the fraction of the limit that a step up is expected to stay under. From tight on the
+	// controller steps down, and below ease it returns to the earlier plan.
 	fill  = 0.8
 	tight = 0.92
 	ease  = 0.6
-	// little is the fraction of the memory before a step down that the step must get below to
-	// count as help.
+	// little is the fraction of the earlier memory below which a step down must bring it to help.
 	little = 0.93
 	// helps is the time that a step down has to take effect.
 	helps = 10 * time.Second
@@ -76,8 +74,8 @@ func (m *memory) steady(s Sample) {
 	}
 }
 
-// learn estimates the memory of a process or a call from the memory under two plans. Growth
-// that the leak explains is subtracted, and an estimate that is not confirmed decays.
+// learn estimates the memory of a process or a call from the memory under two plans. Growth that
+// the leak explains is subtracted, and an estimate that is not confirmed decays.
 func (m *memory) learn(a, b plan, was, is float64, passed time.Duration, functions []Function) {
 	if was == 0 || is == 0 || was == is { // unknown, or not measured again
 		return
@@ -93,8 +91,7 @@ func (m *memory) learn(a, b plan, was, is float64, passed time.Duration, functio
 	}
 }
 
-// estimate rises at once and decays by halves. The result is at least one byte, because 0 means
-// unknown.
+// estimate rises at once and decays by halves. The result is at least 1, because 0 means unknown.
 func estimate(old, seen float64) float64 { return math.Max(1, math.Max(seen, (old+seen)/2)) }
 
 // fits reports whether a plan is expected to fit, starting from a plan that uses now bytes.
@@ -134,8 +131,7 @@ func (m *memory) near(s Sample) bool {
 // forget drops the plan from before the steps down, because the load has changed.
 func (m *memory) forget() { m.stepped, m.helpless = 0, false }
 
-// less returns the next step down: fewer calls if they use much of the memory, otherwise one
-// worker less. It returns false if there is none.
+// less returns the next step down: fewer calls if they use much memory, else one worker less.
 func (m *memory) less(p plan, b Bounds, now float64, functions []Function) (plan, string, bool) {
 	var sync, async bool
 	for _, f := range functions {

@@ -19,8 +19,8 @@ type mix struct {
 }
 
 const (
-	// dwell is how long other functions must be busy before the mix changes, in seconds. It
-	// doubles with each change within flipsOver after the first freeFlips, up to dwellMost.
+	// dwell is how long other functions must be busy before the mix changes, in seconds. It doubles
+	// with each change within flipsOver after the first freeFlips, up to dwellMost.
 	dwell     = 1.0
 	dwellMost = 32.0
 	flipsOver = 2 * time.Minute

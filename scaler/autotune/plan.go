@@ -58,25 +58,22 @@ type plan struct {
 func (p plan) equal(q plan) bool { return p.Settings == q.Settings && maps.Equal(p.limits, q.limits) }
 
 const (
-	// ioThreads is the number of threads beyond the cores for blocking I/O, from the
-	// performance guide of Azure Functions.
+	// ioThreads is what the performance guide of Azure Functions adds to the cores for blocking
+	// I/O.
 	ioThreads = 4
-	// manyCoroutines is the first number of coroutines for async functions; waiting ones cost
-	// next to nothing.
+	// manyCoroutines is the first number of coroutines for async functions; waiting costs little.
 	manyCoroutines = 100
-	// fewCoroutines is the same for an async function that never awaits: one runs, and the next
-	// one is queued.
+	// fewCoroutines is the same for a function that never awaits: one runs, and one is queued.
 	fewCoroutines = 2
-	// shortCall is the duration below which a process needs more than one call in flight, so
-	// that it does not wait for the next.
+	// shortCall is the duration below which a process needs a second call, so that it never waits
+	// for one.
 	shortCall = 5 * time.Millisecond
 )
 
 // whole returns how many processes fill that many cores.
 func whole(cores float64) int { return max(1, int(math.Ceil(cores-0.05))) }
 
-// table returns the first settings for these functions, by their known kinds; docs/tuning.md
-// has the table.
+// table returns the first settings for these functions, by their known kinds (docs/tuning.md).
 func (n nature) table(functions []Function, cores float64, b Bounds) Settings {
 	s := Settings{Processes: whole(cores), Threads: 1, Coroutines: 1}
 	s.Processes = b.clamp(s).Processes
@@ -98,8 +95,8 @@ func (n nature) table(functions []Function, cores float64, b Bounds) Settings {
 	return b.clamp(s)
 }
 
-// limits returns the limits of functions that compute, or whose kind is unknown, so that they
-// do not occupy the slots of functions that wait: the calls in flight of each function in each
+// limits returns the limits of functions that compute, or whose kind is unknown, so that they do
+// not occupy the slots of functions that wait: the calls in flight of each function in each
 // process.
 func (n nature) limits(functions []Function, cores float64, s Settings) map[string]int {
 	var limits map[string]int

@@ -2,8 +2,8 @@ package autotune
 
 import "fmt"
 
-// short steps down when memory is nearly used up, and returns to the earlier plan when it is
-// free again. It reports whether it changed the plan.
+// short steps down when memory is nearly used up, and returns to the earlier plan when it is free
+// again. It reports whether it changed the plan.
 func (c *Controller) short(s Sample) bool {
 	m := &c.memory
 	now := float64(s.Memory)

@@ -19,7 +19,7 @@ type trial struct {
 // search is the state of the search in the three dimensions, for these functions and cores.
 type search struct {
 	begun, done bool
-	// shut reports that more of a dimension gains nothing, trimmed that less of it costs
+	// shut reports that more of a dimension gains nothing, trimmed that less of it loses
 	// throughput.
 	shut, trimmed [3]bool
 	// rose and low are lower bounds of what is needed, assuming that throughput is at most
@@ -42,16 +42,15 @@ const (
 	jump     = 8.0
 	doubling = 2.0
 	finer    = 1.5
-	// full is the headroom below which the cores count as full: more of what computes gains
+	// full is the headroom below which the cores count as full: more calls that compute gain
 	// nothing.
 	full = 1.04
-	// gap is the headroom from which on even functions that compute may gain by a second call
-	// per process, which fills the gaps between calls.
+	// gap is the headroom from which on even functions that compute may gain by a second call per
+	// process, which fills the gaps between calls.
 	gap = 1.08
 	// idle is the headroom from which on another process may help where more threads do not.
 	idle = 1.25
-	// beyond is the factor by which a step exceeds the prediction, so that it reaches the
-	// optimum.
+	// beyond is the factor by which a step exceeds the prediction, so that it reaches the optimum.
 	beyond = 1.1
 	// spare is the factor by which a dimension must exceed the need before it is trimmed.
 	spare = 1.25
@@ -193,8 +192,8 @@ func (c *Controller) order(n needs) (order []dim) {
 	return order
 }
 
-// raise returns a step up in one dimension, as far as bounds and memory allow. It returns nil
-// if the dimension is known to gain nothing, or if no step fits.
+// raise returns a step up in one dimension, as far as bounds and memory allow. It returns nil if
+// the dimension is known to gain nothing, or if no step fits.
 func (c *Controller) raise(s Sample, d dim, factor float64, why string) *trial {
 	if c.search.shut[d] {
 		return nil
@@ -203,8 +202,8 @@ func (c *Controller) raise(s Sample, d dim, factor float64, why string) *trial {
 		factor = math.Min(factor, most)
 	}
 	if d == coroutines && c.search.rose[d] == 0 {
-		// Coroutines may wait for each other where drover cannot measure it, for example for
-		// the loop's threads, and too many of them take long to drain.
+		// Coroutines may wait for each other where drover cannot measure it, for example for the
+		// loop's threads, and too many of them take long to drain.
 		factor = math.Min(factor, doubling)
 	}
 	have := c.best.get(d)
@@ -245,8 +244,7 @@ func (c *Controller) down(s Sample) *trial {
 	return nil
 }
 
-// need returns the smallest value of a dimension that should give the same throughput, and the
-// reason.
+// need returns the smallest value of a dimension that should suffice, and the reason.
 func (c *Controller) need(s Sample, d dim) (need float64, why string) {
 	have := float64(c.best.get(d))
 	if d == processes {
@@ -296,8 +294,8 @@ func (c *Controller) need(s Sample, d dim) (need float64, why string) {
 }
 
 // fills returns how many calls of a function in each process fill the cores: the usable cores,
-// divided by the share of its time that a call computes, and by the processes. It returns 0
-// where the share is unknown, or where other processes compute for the calls.
+// divided by the share of its time that a call computes, and by the processes. It returns 0 where
+// the share is unknown, or where other processes compute for the calls.
 func (c *Controller) fills(f Function, k Kind) float64 {
 	own := c.nature[f.Name].cpu
 	if k.Sure < 0.5 || k.CPU <= 0 || own < 0.6*perCall(c.base) {

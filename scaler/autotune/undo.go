@@ -9,14 +9,13 @@ import (
 
 // Ruling is the result of Failed.
 type Ruling struct {
-	// Release reports that a change of settings may be the cause of the failure: the message is
-	// to be released without using an attempt.
+	// Release reports that a change may be the cause: the message is released without using an
+	// attempt.
 	Release bool
-	// Changed reports that Decision has changed and must be applied at once. The caller then
-	// calls InForce.
+	// Changed reports that Decision has changed. The caller applies it at once, and calls InForce.
 	Changed bool
-	// Renew reports that all workers are to be replaced, since the change may have left a
-	// broken state in them. The caller then calls InForce, too.
+	// Renew reports that all workers are to be replaced, since the change may have left a broken
+	// state in them. The caller then calls InForce, too.
 	Renew bool
 }
 

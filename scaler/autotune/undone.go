@@ -10,11 +10,11 @@ import (
 
 // Undone is a change that is reverted because calls failed under it.
 type Undone struct {
-	// Setting is processes, threads or coroutines, or "on_blocked" if a function was moved off
-	// the event loop.
+	// Setting is processes, threads or coroutines, or "on_blocked" if a function was moved off the
+	// event loop.
 	Setting string `json:"setting"`
-	// Value is the bound of the setting while the change stays reverted: the largest value, or
-	// with AtLeast the smallest.
+	// Value is the bound of the setting while reverted: the largest value, or with AtLeast the
+	// smallest.
 	Value   int  `json:"value,omitempty"`
 	AtLeast bool `json:"at_least,omitempty"`
 	// Tried is the value under which calls failed.
@@ -28,8 +28,7 @@ type Undone struct {
 	Kind     string `json:"kind"`
 	// Rate is the fraction of its calls that failed.
 	Rate float64 `json:"rate"`
-	// Proved reports that calls succeeded after the change was reverted; otherwise it is being
-	// checked.
+	// Proved reports that calls succeeded after the change was reverted; until then it is checked.
 	Proved bool `json:"proved"`
 
 	until      time.Duration // time of the next try; 0 is never
@@ -44,8 +43,8 @@ func (u Undone) Key() string {
 	return fmt.Sprintf("%s: %d", u.Setting, u.Value)
 }
 
-// likeliest returns the change to revert if several were made at once. The others are tried
-// again one at a time, and reverted, too, if calls fail then.
+// likeliest returns the change to revert if several were made at once. The others are tried again
+// one at a time, and reverted, too, if calls fail then.
 func likeliest(changes []Undone, async bool) []Undone {
 	order := []string{settingBlocked, threads.String(), coroutines.String(), processes.String()}
 	if async {
@@ -142,8 +141,8 @@ func (g *guard) lasting() (out []Undone) {
 	return out
 }
 
-// FailureKind returns an error without the parts that vary: numbers, words with digits, and
-// quoted text. It reads one line, and returns at most about 160 bytes.
+// FailureKind returns an error without the parts that vary: numbers, words with digits, and quoted
+// text. It reads one line, and returns at most about 160 bytes.
 func FailureKind(text string) string {
 	text, _, _ = strings.Cut(text, "\n")
 	var out strings.Builder

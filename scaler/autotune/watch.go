@@ -13,8 +13,8 @@ type watch struct {
 	strange   float64 // how long others have used the machine differently, in seconds
 	others    float64 // the cores that they used when the settings were found; below 0 if unknown
 	foundBase *window
-	// pause is the least time from began until a change restarts the search, and every the
-	// interval of restarts without a change.
+	// pause is the least time from began to a restart by a change, and every to one without a
+	// change.
 	pause, every time.Duration
 	began        time.Duration
 	finished     time.Duration
@@ -27,18 +27,17 @@ type look struct {
 }
 
 const (
-	// changed is the change of rates, as a logarithm, that restarts the search; the CPU time of
-	// a call must change by twice that. drifted is the same for the change since the settings
-	// were found. A change must last for changedFor seconds. Rates are means over recentOver
-	// seconds.
+	// changed is the change of rates, as a logarithm, that restarts the search; the CPU time of a
+	// call must change by twice that. drifted is the same for the change since the settings were
+	// found. A change must last for changedFor seconds. Rates are means over recentOver seconds.
 	changed    = 0.25
 	drifted    = 0.7
 	changedFor = 4.0
 	recentOver = 4.0
-	// elsewhere is the change in the use of cores by others, in cores, and elsewherePart the
-	// same as a fraction of all cores; the larger one counts, and no decision is made then.
-	// After elsewhereFor seconds, or elsewhereSoon during a search, the new use counts as
-	// normal. Below a use of plenty of all cores others do not matter.
+	// elsewhere is the change in the use of cores by others, in cores, and elsewherePart the same
+	// as a fraction of all cores; the larger one counts, and no decision is made then. After
+	// elsewhereFor seconds, or elsewhereSoon during a search, the new use counts as normal. Below a
+	// use of plenty of all cores others do not matter.
 	elsewhere     = 0.15
 	elsewherePart = 0.08
 	elsewhereFor  = 10.0
@@ -52,8 +51,7 @@ const (
 	// once more, and mostFaded the number of restarts that this may cause.
 	confirm   = 10 * time.Second
 	mostFaded = 2
-	// memoryOf is the time constant of the base's moving mean while nothing changes, in
-	// seconds.
+	// memoryOf is the time constant of the base's moving mean while nothing changes, in seconds.
 	memoryOf = 60.0
 )
 
@@ -190,9 +188,8 @@ func (c *Controller) steady(s Sample, seconds float64) {
 	}
 }
 
-// faded restarts the search if the best plan has a lower rate than when it was tried: queues
-// may build up slowly, so that a trial looks better than its settings are. It reports whether
-// it did.
+// faded restarts the search if the best plan has a lower rate than when it was tried: queues may
+// build up slowly, so that a trial looks better than its settings are. It reports whether it did.
 func (c *Controller) faded(s Sample, now *window) bool {
 	if c.search.ref == nil || c.search.faded >= mostFaded {
 		return false

@@ -84,8 +84,8 @@ func (w *window) per(sum float64) float64 {
 	return sum / w.seconds
 }
 
-// fair is the fraction of the cores that a pool gets if it needs them, whatever others use,
-// because the kernel's scheduler shares them.
+// fair is the fraction of the cores that a pool gets if it needs them, whatever others use, because
+// the kernel's scheduler shares them.
 const fair = 0.5
 
 // room returns how many cores the pool could use.
@@ -109,8 +109,7 @@ func (w *window) done() (n float64) {
 	return n
 }
 
-// busyPart is the fraction of a window during which a function must have been saturated for its
-// rate to depend on the plan.
+// busyPart is the fraction of a window in which a busy function must have been saturated.
 const busyPart = 0.7
 
 func (l *flow) busy(w *window) bool { return w.seconds > 0 && l.saturated >= busyPart*w.seconds }
@@ -120,8 +119,8 @@ func (l *flow) capped(w *window) bool {
 	return l.limit > 0 && w.per(l.inFlight) >= 0.9*float64(l.limit)
 }
 
-// error returns the relative standard error of the rate, from the variance of the samples. It
-// is at most that of independent calls, 1/√n.
+// error returns the relative standard error of the rate, from the variance of the samples. It is at
+// most that of independent calls, 1/√n.
 func (l *flow) error() float64 {
 	if l.done < 1 {
 		return 1
@@ -134,8 +133,8 @@ func (l *flow) error() float64 {
 	return math.Min(independent, math.Hypot(scatter, 0.5/l.done))
 }
 
-// gain returns how much more is done in b than in a, and the standard error. It is the mean of
-// the logarithms of the ratios of the rates, over the functions that are busy in either.
+// gain returns how much more is done in b than in a, and the standard error. It is the mean of the
+// logarithms of the ratios of the rates, over the functions that are busy in either.
 func gain(a, b *window) (by, err float64) {
 	var n float64
 	for name, before := range a.flows {
