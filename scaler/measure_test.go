@@ -14,7 +14,7 @@ func near(t *testing.T, what string, got, want, within float64) {
 	}
 }
 
-// An idle unit does not look slow: capacity is what the busy time brought.
+// An idle unit does not look slow: capacity is measured while units are busy.
 func TestMeterIdleIsNotSlow(t *testing.T) {
 	var m Meter
 	c := Counts{Slots: 4}
@@ -122,7 +122,7 @@ func TestForecastSeason(t *testing.T) {
 	}
 }
 
-// A season of the past is no promise: what is there now counts.
+// The season of past periods does not replace the current level.
 func TestForecastSeasonEnds(t *testing.T) {
 	var f forecast
 	s := 0

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// After the search, what is found stays for ten minutes.
+// After the search the result stays for ten minutes.
 
 func TestHoldsStill(t *testing.T) {
 	for name, models := range workloads {
@@ -61,7 +61,7 @@ func TestMixFlips(t *testing.T) {
 	}
 }
 
-// A function may become another without changing its name.
+// A function may change its kind without changing its name.
 
 func TestNatureFlips(t *testing.T) {
 	cpu, sleep := workloads["CPU"][0], workloads["blocking sleep"][0]
@@ -138,7 +138,7 @@ func TestNeighbourIsThereFirst(t *testing.T) {
 	}
 }
 
-// What depends on the hour makes it look again now and then, and not for ever.
+// A daily pattern restarts the search sometimes, but not forever.
 
 func TestSlowDrift(t *testing.T) {
 	m := workloads["blocking sleep"][0]
@@ -157,7 +157,7 @@ func TestSlowDrift(t *testing.T) {
 	}
 }
 
-// With room for everything nothing can be learned about more.
+// While slots are free, nothing can be measured about more.
 
 func TestHoldsWhileNotSaturated(t *testing.T) {
 	m := workloads["blocking sleep"][0]
@@ -174,7 +174,7 @@ func TestHoldsWhileNotSaturated(t *testing.T) {
 	}
 }
 
-// Where what it waits for is the bottleneck, more calls only wait longer.
+// If a dependency is the bottleneck, more calls only wait longer.
 
 func TestBottleneckBehind(t *testing.T) {
 	m := workloads["blocking sleep"][0]
@@ -200,7 +200,7 @@ func TestTimeoutBounds(t *testing.T) {
 	}
 }
 
-// What the user or the source allows in flight is not chased.
+// A limit of the user or the source is not exceeded.
 
 func TestLimitOfAFunction(t *testing.T) {
 	m := workloads["blocking sleep"][0]
@@ -212,7 +212,7 @@ func TestLimitOfAFunction(t *testing.T) {
 	}
 }
 
-// Functions that take turns do not have it turn with them for ever.
+// Functions that take turns do not change the settings forever.
 
 func TestTurns(t *testing.T) {
 	cpu, sleep := workloads["CPU"][0], workloads["blocking sleep"][0]
@@ -230,7 +230,7 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// One that never gets to run, whatever there is for it, keeps the others from nothing.
+// A function that never runs does not slow down the others.
 
 func TestOneThatNeverRuns(t *testing.T) {
 	best, _ := grid(workloads["blocking sleep"], nil, 2, testBounds)
@@ -246,7 +246,7 @@ func TestOneThatNeverRuns(t *testing.T) {
 	}
 }
 
-// A function that comes late, and computes, does not take the threads of what waits.
+// A function that computes and starts late does not occupy the threads of those that wait.
 
 func TestLateComer(t *testing.T) {
 	cpu, sleep := workloads["CPU"][0], workloads["blocking sleep"][0]
@@ -262,7 +262,7 @@ func TestLateComer(t *testing.T) {
 	}
 }
 
-// What computes, and waits a little, gains by a second thread.
+// A function that computes and waits a little gains by a second thread.
 
 func TestGapsAreFilled(t *testing.T) {
 	models := []model{{name: "gaps", cpu: 18e-3, wait: 4e-3}}

@@ -51,7 +51,7 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// A call that lasts longer than anybody waits is known by what the pool does meanwhile.
+// The kind of a call that does not end is estimated from the CPU use of the pool.
 func TestKindOfWhatDoesNotEnd(t *testing.T) {
 	n := nature{}
 	for i := range 10 {
@@ -63,8 +63,7 @@ func TestKindOfWhatDoesNotEnd(t *testing.T) {
 	}
 }
 
-// What was seen alone is not forgotten for what is seen in a crowd, and one odd
-// sample does not make another function.
+// A measurement without contention outweighs one with it, and one outlier does not change the kind.
 func TestKindIsKept(t *testing.T) {
 	const ms = time.Millisecond
 	see := func(n nature, set Settings, cpu float64, wall, own time.Duration, inFlight float64) {

@@ -190,7 +190,7 @@ func TestWhatBreaksInThreadsIsUndone(t *testing.T) {
 	})
 }
 
-// What waits in a worker when the step is taken runs after it.
+// Calls that wait in a worker when the step is taken run after it.
 func TestCallsThatWereHandedOutBefore(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s := newShop(t, seed, nil, func(s *shop, call shopCall) string {
@@ -205,7 +205,7 @@ func TestCallsThatWereHandedOutBefore(t *testing.T) {
 	})
 }
 
-// It stays so over a restart, and is forgotten with what was learned.
+// The change stays reverted across a restart, until the learned state is dropped.
 func TestWhatIsUndoneIsRemembered(t *testing.T) {
 	s := newShop(t, 1, nil, threaded)
 	s.send(1500)
@@ -229,11 +229,11 @@ func TestWhatIsUndoneIsRemembered(t *testing.T) {
 	next.send(100_000)
 	next.play(30 * time.Second)
 	if next.last.Threads < 12 {
-		t.Errorf("the code was mended, and it does not climb: %v", next)
+		t.Errorf("the code was fixed, and it does not climb: %v", next)
 	}
 }
 
-// Some failures need a crowd: they come when it climbs.
+// Some failures need many calls at once; they come during the climb.
 func TestWhatBreaksInACrowdIsUndone(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s := newShop(t, seed, nil, func(s *shop, call shopCall) string {
@@ -252,7 +252,7 @@ func TestWhatBreaksInACrowdIsUndone(t *testing.T) {
 	})
 }
 
-// Where a few fail always, they are no reason; they are charged.
+// A constant small rate of failures is not attributed to a change; each failure uses an attempt.
 func TestFailuresAreNoReason(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s := newShop(t, seed, nil, func(_ *shop, call shopCall) string {
@@ -269,8 +269,7 @@ func TestFailuresAreNoReason(t *testing.T) {
 	})
 }
 
-// What goes down just after a step, whatever the step, has nothing to do with it: it
-// climbs again when it is back.
+// An outage just after a step is not attributed to it for good: the climb continues afterwards.
 func TestAnOutageAfterAStep(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		var from time.Duration
@@ -294,8 +293,8 @@ func TestAnOutageAfterAStep(t *testing.T) {
 	})
 }
 
-// A short outage looks as if the step was the cause. When the same failures come without
-// the step, it is tried again.
+// A short outage looks as if the step was the cause. When the same failures occur without the step,
+// it is tried again.
 func TestItIsTriedAgainWhenItFailsWithoutTheChange(t *testing.T) {
 	var outages []time.Duration
 	s := newShop(t, 1, nil, func(s *shop, call shopCall) string {
@@ -320,7 +319,7 @@ func TestItIsTriedAgainWhenItFailsWithoutTheChange(t *testing.T) {
 	}
 }
 
-// A function that begins to fail for good at the moment of a step is charged in the end.
+// A function that starts to fail for good at the moment of a step uses attempts in the end.
 func TestWhatTrulyFailsIsCharged(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		var from time.Duration
@@ -360,7 +359,7 @@ func TestLateFailures(t *testing.T) {
 	})
 }
 
-// What a change has left behind in a worker fails until the worker is replaced.
+// A broken state that a change left in a worker fails until the worker is replaced.
 func TestWhatIsLeftBehindInWorkers(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		tainted, renewed := false, 0
@@ -385,7 +384,7 @@ func TestWhatIsLeftBehindInWorkers(t *testing.T) {
 	})
 }
 
-// Another process may be what breaks, too.
+// A further process may be the cause of failures, too.
 func TestWhatBreaksInProcessesIsUndone(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s := newShop(t, seed, nil, nil)
@@ -404,8 +403,7 @@ func TestWhatBreaksInProcessesIsUndone(t *testing.T) {
 	})
 }
 
-// Where several changes are made at once, the likeliest is undone, and the others are
-// tried again.
+// If several changes are made at once, the likeliest is reverted, and the others are tried again.
 func TestOneOfSeveralChangesIsUndone(t *testing.T) {
 	g := newGuard(Settings{1, 1, 1}, nil)
 	g.inForce(0, Level{Settings: Settings{1, 1, 1}}, nil)
@@ -440,7 +438,7 @@ func TestFailureKind(t *testing.T) {
 	}
 }
 
-// Bounds hold, whatever was remembered.
+// Bounds apply, whatever was remembered.
 func TestWhatIsUndoneStaysWithinTheBounds(t *testing.T) {
 	given := Bounds{Settings{2, 4, 1}, Settings{2, 8, 1}}
 	g := newGuard(given.Least, []Undone{{Setting: "threads", Value: 1}, {Setting: "processes", Value: 1}, {Setting: "coroutines", Value: 9}})

@@ -10,7 +10,7 @@ import (
 
 var testBounds = Bounds{Settings{1, 1, 1}, Settings{16, 128, 4096}}
 
-// workloads are those that bench/workloads has, as models.
+// workloads are models of those in bench/workloads.
 var workloads = map[string][]model{
 	"no-op":              {{name: "noop", cpu: 50e-6}},
 	"CPU":                {{name: "cpu", cpu: 20e-3}},
@@ -32,7 +32,7 @@ func (w *world) rates(before []float64, d time.Duration) []float64 {
 	return out
 }
 
-// score is what counts: the geometric mean of the rates.
+// score is the objective: the geometric mean of the rates.
 func score(rates []float64) float64 {
 	var sum float64
 	for _, r := range rates {
@@ -115,7 +115,7 @@ func (r *run) decide(s Sample) {
 	r.apply(d.Settings, d.Limits)
 }
 
-// go on for so long, and return the score of each look's interval.
+// run lets d pass, and returns the score of each interval between two samples.
 func (r *run) run(d time.Duration) (scores []float64) {
 	for end := r.now + d; r.now < end; {
 		before := append([]float64(nil), r.total...)
@@ -134,7 +134,8 @@ func mean(x []float64) float64 {
 	return sum / float64(len(x))
 }
 
-// reached is when the mean of two seconds or so is that high, and stays so on average.
+// reached returns when the mean of two seconds first reaches want, with the mean of all later
+// scores.
 func reached(scores []float64, want float64, tick time.Duration) time.Duration {
 	const over = 8
 	for i := 0; i+over <= len(scores); i++ {
@@ -166,9 +167,8 @@ func TestWorkloads(t *testing.T) {
 	}
 }
 
-// Against a grid whose every cell has the limit, too, it is still good: what is
-// missing is that more processes than cores keep those that wait from the GIL of
-// what computes.
+// The reference is a grid in which every cell has the limit, too. The missing part: more processes
+// than cores keep waiting calls from the GIL of computing ones.
 func TestOppositeKindsAgainstLimits(t *testing.T) {
 	models := workloads["opposite kinds"]
 	best, at := grid(models, map[string]int{"cpu": 1}, 2, testBounds)

@@ -129,7 +129,7 @@ func TestNothingToRead(t *testing.T) {
 	}
 }
 
-// What can't be understood is told, and costs nothing of the rest.
+// A value that cannot be understood is reported, and the rest is still read.
 func TestGarbage(t *testing.T) {
 	for _, c := range []struct {
 		file, text string

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// greeting is what instances are told.
+// greeting has the initial settings of an instance.
 type greeting struct {
 	ID  int
 	Dir string
@@ -268,7 +268,7 @@ func TestAnInstanceThatWillNotStart(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if c := count(t, b.p); c.Failing == "" || c.Ready != 0 {
-		t.Errorf("%+v; want to be told that it fails", c)
+		t.Errorf("%+v; want a report that it fails", c)
 	}
 	b.stop() // it does not wait for what cannot start
 }
@@ -333,6 +333,6 @@ func TestReportsReachTheScaler(t *testing.T) {
 	}
 	b.stop()
 	if b.reports.gone != 2 {
-		t.Errorf("%d of 2 were told to have gone", b.reports.gone)
+		t.Errorf("%d of 2 were reported as ended", b.reports.gone)
 	}
 }
