@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// Admin is the server that commands and operators talk to.
+// Admin is the server for commands and operators.
 type Admin struct {
 	Listen string    `yaml:"listen" default:"unix" desc:"unix is a socket in data_dir that only its owner can open; HOST:PORT needs a token, or tls with client_ca; off disables the server, and with it commands such as drover status"`
 	Token  Secret    `yaml:"token" desc:"with HOST:PORT: token that requests must send as Authorization: Bearer TOKEN; usually file:PATH"`
@@ -20,23 +20,23 @@ type Admin struct {
 	Pprof  bool      `yaml:"pprof" default:"false" desc:"serve Go's profiles below /debug/pprof/"`
 }
 
-// AdminTLS is a server's side of TLS. All are PEM texts, usually file:PATH.
+// AdminTLS is the server side of TLS. All are PEM texts, usually file:PATH.
 type AdminTLS struct {
 	Cert     string `yaml:"cert" desc:"the server's certificate with its intermediates"`
 	Key      Secret `yaml:"key" desc:"the certificate's key"`
 	ClientCA string `yaml:"client_ca" desc:"root certificates of client certificates; a client with a valid certificate needs no token"`
 }
 
-// Probes is a server for those who cannot bring a token, such as a kubelet.
+// Probes is a server for clients without a token, such as a kubelet.
 type Probes struct {
 	Listen  string `yaml:"listen" desc:"HOST:PORT, such as :8081, for /healthz and /readyz; off by default"`
 	Metrics bool   `yaml:"metrics" default:"false" desc:"also serve /metrics"`
 }
 
-// shortestToken is the fewest characters that a token may have: 16 of base64 are 96 bits.
+// shortestToken is the least number of characters of a token: 16 characters of base64 are 96 bits.
 const shortestToken = 16
 
-// Bits of a file's mode: whether all may read it, or those of its group.
+// Bits of a file's mode: readable by all, or by its group.
 const (
 	readableByAll   = 0o004
 	readableByGroup = 0o040
@@ -77,7 +77,7 @@ func (x adminChecks) admin() {
 	x.probes()
 }
 
-// probes checks the address of the server of health checks.
+// probes checks the address of the health check server.
 func (x adminChecks) probes() {
 	if x.Probes.Listen != "" && !validListen(x.Probes.Listen) {
 		x.wrong("probes.listen", "%q is not HOST:PORT; write :8081, for example", x.Probes.Listen)
@@ -87,8 +87,7 @@ func (x adminChecks) probes() {
 	}
 }
 
-// adminTLS checks that certificates are what they should be, since a client is told
-// little when they are not.
+// adminTLS checks the certificates, because a TLS client gets little information if they are wrong.
 func (x adminChecks) adminTLS() {
 	if t := x.Admin.TLS; t != nil {
 		if _, err := tls.X509KeyPair([]byte(t.Cert), []byte(t.Key)); err != nil {
@@ -104,7 +103,7 @@ func (x adminChecks) adminTLS() {
 	x.adminClientTLS()
 }
 
-// adminClient checks what a command reads of admin.
+// adminClient checks the keys of admin that commands read.
 func (x adminChecks) adminClient() {
 	if x.Admin.Client != nil && *x.Admin.Client == (TLS{}) {
 		x.Admin.Client = nil
@@ -134,9 +133,9 @@ func (x adminChecks) adminClientTLS() {
 	}
 }
 
-// keptFromOthers refuses a secret's file that all may read. A group may be how the
-// daemon's user is allowed to, where the file is root's: systemd's credentials are
-// so. Secrets that Kubernetes mounts are 0644, in a container that is the daemon's.
+// keptFromOthers refuses a secret's file that all users may read. A group may read it: the file may
+// be root's, and the group the daemon's, as for systemd's credentials. Secrets that Kubernetes
+// mounts have mode 0644, in a container with only the daemon.
 func (x adminChecks) keptFromOthers(path string) {
 	file := x.Files[path]
 	if file == "" {
@@ -156,14 +155,14 @@ func (x adminChecks) keptFromOthers(path string) {
 	}
 }
 
-// mountedByKubernetes reports whether a file is in a volume of a secret: a link that
-// goes by the link ..data, which is turned when the secret changes.
+// mountedByKubernetes reports whether a file is in a volume of a Kubernetes secret: a symbolic link
+// through the link ..data, which is replaced when the secret changes.
 func mountedByKubernetes(file string) bool {
 	to, err := os.Readlink(file)
 	return err == nil && strings.HasPrefix(to, "..data/")
 }
 
-// loopback reports whether an address is reached from this machine alone.
+// loopback reports whether an address can be reached only from this machine.
 func loopback(listen string) bool {
 	host, _, _ := net.SplitHostPort(listen) // checked before
 	ip := net.ParseIP(host)

@@ -17,28 +17,27 @@ import (
 // This file completes apps, and the handlers that run in their worker processes:
 // python, node and worker. A handler names an app, or has a path and makes one.
 
-// The variables that users of Azure Functions know.
+// Variables of Azure Functions.
 const (
 	processesVariable = "FUNCTIONS_WORKER_PROCESS_COUNT"
 	threadsVariable   = "PYTHON_THREADPOOL_THREAD_COUNT"
 )
 
-// Where numbers are from that nobody gave.
+// The origins of numbers that the user did not set.
 const (
 	byLoad      = "auto: by load and by measure, one a core at first"
 	byMeasure   = "auto: by measure, at first"
 	inOneThread = "functions run in one thread"
 )
 
-// firstCoroutines is how many async calls a process has in flight until something is
-// measured.
+// firstCoroutines is the number of async calls in flight in a process before any measurement.
 const firstCoroutines = 512
 
 // The languages of apps, named as the handlers that run in them.
 const (
 	Python = "python"
 	Node   = "node"
-	Worker = "worker" // whatever its command speaks
+	Worker = "worker" // any program that speaks the worker protocol
 )
 
 // Code is a function of an app.
@@ -47,8 +46,8 @@ type Code struct {
 	App, Module, Function string
 }
 
-// Code is what a handler runs in worker processes; found is false for one that does
-// not.
+// Code returns the function that a handler runs in worker processes; found is false for other
+// handlers.
 func (h Handler) Code() (c Code, found bool) {
 	p := h.code()
 	if p == nil {
@@ -57,14 +56,14 @@ func (h Handler) Code() (c Code, found bool) {
 	return Code{p.language, *p.app, *p.module, *p.function}, true
 }
 
-// code is where a handler has its keys, and the app that those beside path make.
+// code points to the keys of a handler, and has the app that the keys beside path define.
 type code struct {
 	language              string
 	app, module, function *string
 	own                   App
 }
 
-// code is nil for a handler that runs in no worker process.
+// code returns nil for a handler without worker processes.
 func (h Handler) code() *code {
 	switch {
 	case h.Python != nil:
@@ -80,7 +79,7 @@ func (h Handler) code() *code {
 	return nil
 }
 
-// copyCode gives a handler keys of its own, which may be filled in.
+// copyCode replaces a handler's keys by a copy, which can be completed.
 func (h *Handler) copyCode() {
 	switch {
 	case h.Python != nil:
@@ -95,8 +94,8 @@ func (h *Handler) copyCode() {
 	}
 }
 
-// languages are those of the apps that functions name. An app is of one language,
-// since one kind of worker process runs it.
+// languages returns the languages of the apps that functions name. An app has one language, because
+// one kind of worker process runs it.
 func (x *completion) languages() map[string]string {
 	out, first := make(map[string]string), make(map[string]string)
 	for _, name := range names(x.Functions) {
@@ -118,14 +117,14 @@ func (x *completion) twoLanguages(path, language, app, other, first string) {
 	x.wrong(path, "%s is used as %s by %s (line %d), but an app has one language; add an app for %s, which may have the same path", app, other, first, x.At(first).Line, language)
 }
 
-// fileEndings are those of a path that names one file, by language. Nobody knows
-// what another worker makes of a file.
+// fileEndings are the endings of a path that names one file, by language. For other workers they
+// are unknown.
 var fileEndings = map[string][]string{
 	Python: {".py"},
 	Node:   {".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"},
 }
 
-// app completes a pool's settings.
+// app completes an app's settings.
 func (x *completion) app(path string, a App, language string) App {
 	if a.Path == "" {
 		x.wrong(path, "it has no path")
@@ -140,7 +139,7 @@ func (x *completion) app(path string, a App, language string) App {
 	case language == Python:
 		a.DefaultModule = "function_app"
 	case language == Node:
-		a.DefaultModule = "." // as Node.js itself takes a directory
+		a.DefaultModule = "." // as Node.js resolves a directory
 	}
 	if strings.ContainsRune(a.Interpreter, filepath.Separator) {
 		a.Interpreter = x.absolute(a.Interpreter)
@@ -154,7 +153,7 @@ func (x *completion) app(path string, a App, language string) App {
 	}
 	variable := threadsVariable
 	if language == Node || language == Worker {
-		variable = "" // it is Python's
+		variable = "" // the variable is for Python
 	}
 	threads := byMeasure
 	if language == Node {
@@ -166,7 +165,7 @@ func (x *completion) app(path string, a App, language string) App {
 	return a
 }
 
-// workerCommand checks what an app's workers are started by.
+// workerCommand checks the command that starts an app's workers.
 func (x *completion) workerCommand(path string, a *App) {
 	switch {
 	case a.Language != Worker && len(a.Command) > 0 && a.Language != "":
@@ -180,8 +179,7 @@ func (x *completion) workerCommand(path string, a *App) {
 	}
 }
 
-// count is a number from the file, else from a variable, else its default, and
-// where it is from.
+// count returns a number and its origin: the file, else a variable, else the default.
 func (x *completion) count(path string, given int, variable string, def int, why string) (int, string) {
 	if given > 0 {
 		return given, path
@@ -201,14 +199,14 @@ func (x *completion) count(path string, given int, variable string, def int, why
 	return n, variable
 }
 
-// ownKeys are those that go with path, by language.
+// ownKeys are the keys that require path, by language.
 var ownKeys = map[string]string{
 	Python: "interpreter, processes, threads and coroutines",
 	Node:   "interpreter, processes and coroutines",
 	Worker: "command, processes, threads and coroutines",
 }
 
-// code completes a handler that runs in worker processes.
+// code completes a handler with worker processes.
 func (x *completion) code(path, name string, h *Handler, shortForms map[string]string) {
 	h.copyCode()
 	c := h.code()
@@ -268,8 +266,8 @@ func (x *completion) nodeNames(path string, c *code) {
 	}
 }
 
-// shortForm makes an app of a handler's path, or joins the one that another
-// function made of the same directory.
+// shortForm defines an app by a handler's path, or uses the one that another function defined with
+// the same directory.
 func (x *completion) shortForm(path string, c *code, shortForms map[string]string) {
 	setDefaults(reflect.ValueOf(&c.own).Elem())
 	whole := x.app(path, c.own, c.language)
@@ -278,7 +276,7 @@ func (x *completion) shortForm(path string, c *code, shortForms map[string]strin
 		key = relative
 	}
 	if x.Given("apps." + key) {
-		key = "./" + key // the entry of that name may be something else
+		key = "./" + key // the entry of that name may be a different app
 	}
 	*c.app = key
 	*c.module = cmp.Or(*c.module, whole.DefaultModule) // another file of the same directory

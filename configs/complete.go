@@ -10,13 +10,12 @@ import (
 	"github.com/drover-run/drover/configs/problems"
 )
 
-// implicitConnection is the connection of a file that has none.
+// implicitConnection is the connection of a file without connections.
 const implicitConnection = "embedded"
 
-// Complete fills in what follows from other keys and from the environment, and
-// checks what one key alone can't tell. Load and Parse call it; a program that
-// writes its configuration in Go leaves it to the daemon. Calling it again does
-// nothing. The error is an Errors.
+// Complete sets values that depend on other keys and on the environment, and makes the checks that
+// need several keys. Load and Parse call it; a program with a configuration in Go leaves it to the
+// daemon. A second call does nothing. The error is an Errors.
 func (c *Config) Complete(env Env) error {
 	if c.completed {
 		return nil
@@ -34,8 +33,7 @@ func (c *Config) Complete(env Env) error {
 	return nil
 }
 
-// fillIn sets the defaults of a configuration that a program made, where zero
-// means the default.
+// fillIn sets the defaults of a configuration that a program made, in which zero means the default.
 func (c *Config) fillIn() {
 	setDefaults(reflect.ValueOf(c).Elem())
 	for name, v := range c.Connections {
@@ -78,7 +76,7 @@ type completion struct {
 	env Env
 }
 
-// wrong notes a problem at a path's value.
+// wrong reports a problem at the value of a path.
 func (x *completion) wrong(path, format string, args ...any) {
 	x.Report(x.At(path), path+": "+format, args...)
 }
@@ -91,7 +89,7 @@ func (x *completion) all() {
 		return
 	}
 	if x.checkNames(); len(x.Problems) > 0 {
-		return // other problems would quote them
+		return // messages about other problems would quote them
 	}
 	x.DataDir = x.absolute(x.DataDir)
 	x.defaultConnection()
@@ -129,13 +127,13 @@ func (x *completion) absolute(path string) string {
 	return path
 }
 
-// kind is one of several keys of which one is given.
+// kind is one of several keys, of which exactly one must be set.
 type kind struct {
 	key   string
 	given bool
 }
 
-// pointedKinds lists the kinds of a struct with a pointer for each.
+// pointedKinds returns the kinds of a struct with a pointer for each.
 func pointedKinds(of any) (kinds []kind) {
 	v := reflect.ValueOf(of)
 	for i := range v.NumField() {
@@ -144,7 +142,7 @@ func pointedKinds(of any) (kinds []kind) {
 	return kinds
 }
 
-// copyKinds replaces what a struct with a pointer for each kind points to by a copy, and returns
+// copyKinds replaces the targets of a struct with a pointer for each kind by copies, and returns
 // the copies.
 func copyKinds(of any) (copies []reflect.Value) {
 	v := reflect.ValueOf(of).Elem()
@@ -163,7 +161,7 @@ func (h Handler) kinds() []kind {
 	return []kind{{"go", h.Go != ""}, {"python", h.Python != nil}, {"node", h.Node != nil}, {"worker", h.Worker != nil}, {"http", h.HTTP != nil}, {"exec", h.Exec != nil}}
 }
 
-// oneKind notes where not exactly one of the keys is given.
+// oneKind reports a problem unless exactly one of the keys is set.
 func (x *completion) oneKind(path, what string, kinds []kind) bool {
 	var known, given []string
 	for _, k := range kinds {

@@ -1,9 +1,9 @@
-// Package configs is drover's configuration: one YAML file a daemon, read
-// strictly. The types in this file are the whole of it: the loader, the JSON
-// schema and the checks are made from them.
+// Package configs reads drover's configuration: one YAML file per daemon, checked strictly. The
+// types in this file define it completely: the loader, the JSON schema and the checks are derived
+// from them.
 //
-// A `default` tag is the value of a key that is left out, `desc` what the schema
-// says about it, `min`, `max` and `enum` its bounds.
+// The tag `default` is the value of a missing key, `desc` its description in the schema, and `min`,
+// `max` and `enum` are its bounds.
 package configs
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/drover-run/drover/configs/values"
 )
 
-// Config is one file.
+// Config is one configuration file.
 type Config struct {
 	Version        int                   `yaml:"version" default:"1" enum:"1" desc:"the version of this file's format"`
 	DataDir        string                `yaml:"data_dir" default:".drover" desc:"directory for data that must survive a restart, relative to this file; locked by one daemon at a time"`
@@ -28,21 +28,21 @@ type Config struct {
 
 	// File is the path that the configuration was read from; empty if none.
 	File string `yaml:"-"`
-	// Warnings are found by Complete: what works, but may not be meant.
+	// Warnings are set by Complete: settings that work, but may be a mistake.
 	Warnings []string `yaml:"-"`
 
-	source    *problems.Source // what it was read from; nil for one made by a program
+	source    *problems.Source // the text that it was read from; nil if a program made it
 	completed bool
 }
 
-// Log is what is logged, and how.
+// Log has the settings of the log.
 type Log struct {
 	Level  string `yaml:"level" default:"info" enum:"debug,info,warn,error" desc:"lowest level that is logged"`
 	Format string `yaml:"format" default:"auto" enum:"auto,text,json" desc:"auto is text on a terminal and json elsewhere"`
 }
 
-// Connection is a way to a source. Which keys it may have follows from its kind,
-// which is one of the keys nats, connection_string, namespace and storage_account.
+// Connection is a connection to a source. The allowed keys depend on its kind, which is one of the
+// keys nats, connection_string, namespace and storage_account.
 type Connection struct {
 	NATS             Strings `yaml:"nats" desc:"embedded, or the URLs of a cluster's servers"`
 	ConnectionString Secret  `yaml:"connection_string" desc:"connection string of an Azure Service Bus namespace or an Azure Storage account; usually ${NAME} or file:PATH; a file is read again for each new connection"`
@@ -66,11 +66,11 @@ type Connection struct {
 	Sync     Duration `yaml:"sync" default:"2m" min:"0s" max:"1h" desc:"embedded only: how often the store is synced to disk; 0s is after each write: slow, but it survives a power cut"`
 	MaxStore Size     `yaml:"max_store" default:"0B" desc:"embedded only: maximum size of the store; 0B is three quarters of the free disk space"`
 
-	// What Complete knows of it: the file that the connection string is from.
+	// Set by Complete: the file of the connection string.
 	connectionStringFile string
 }
 
-// TLS is how a connection is encrypted. All are PEM texts, usually file:PATH.
+// TLS has the settings of encryption. All are PEM texts, usually file:PATH.
 type TLS struct {
 	CA         string `yaml:"ca" desc:"root certificates to verify the server's certificate"`
 	Cert       string `yaml:"cert" desc:"the client's certificate"`
@@ -100,24 +100,24 @@ type App struct {
 	Limits        Limits      `yaml:"limits" desc:"resource limits; a limit that this machine cannot enforce is an error"`
 	Sandbox       Sandbox     `yaml:"sandbox" desc:"off, strict, or keys: what workers can access (docs/workers.md)"`
 
-	// What Complete makes of it: whose workers run it, the directory to import from,
-	// the module that is meant where a function names none, and where the numbers come
-	// from. Language is empty for an app that no function uses.
+	// Set by Complete: the language of the workers, the directory to import from, the default
+	// module of its functions, and the origins of the numbers. Language is empty for an app that no
+	// function uses.
 	Language      string `yaml:"-"`
 	Dir           string `yaml:"-"`
 	DefaultModule string `yaml:"-"`
 	ProcessesFrom string `yaml:"-"`
-	// Scaled is set where nobody gave Processes: then they are the most, and follow
-	// the load.
+	// Scaled is set if the user did not set Processes: then Processes is the maximum, and the
+	// number follows the load.
 	Scaled         bool   `yaml:"-"`
 	ThreadsFrom    string `yaml:"-"`
 	CoroutinesFrom string `yaml:"-"`
-	// AutoThreads and AutoCoroutines are set where nobody gave those: then they are
-	// the numbers to begin with, and measuring finds others.
+	// AutoThreads and AutoCoroutines are set if the user did not set the numbers: then they are the
+	// first ones, and measurements change them.
 	AutoThreads, AutoCoroutines bool `yaml:"-"`
 }
 
-// Recycle is when workers are replaced; 0 is never.
+// Recycle has the conditions for the replacement of a worker; 0 is never.
 type Recycle struct {
 	MaxInvocations int      `yaml:"max_invocations" default:"0" min:"0" max:"1000000000" desc:"replace after this many invocations, but not before 0.5 s and ten times the time to load the code; 0 is never"`
 	MaxMemory      Size     `yaml:"max_memory" default:"0B" min:"0B" max:"4096GiB" desc:"replace when the worker's own memory (without cached files) exceeds this; 0B is never"`
@@ -125,7 +125,7 @@ type Recycle struct {
 	MaxIdle        Duration `yaml:"max_idle" default:"0s" min:"0s" max:"8760h" desc:"replace a worker that has been idle for this long after work; 0s is never"`
 }
 
-// Function is what runs: messages from a trigger through a handler.
+// Function takes messages from a trigger and runs them by a handler.
 type Function struct {
 	Trigger     Trigger  `yaml:"trigger" required:"true" desc:"source of the messages: exactly one kind"`
 	Handler     Handler  `yaml:"handler" required:"true" desc:"how the function runs: exactly one kind"`
@@ -137,8 +137,8 @@ type Function struct {
 	Output      Outputs  `yaml:"output" desc:"where the function's result is sent before the message is completed: one output, or a list of outputs that all receive it; if empty, the result is dropped"`
 }
 
-// Retry is what follows a failed attempt: a delay that doubles from Initial to
-// Max, spread by Jitter, until MaxAttempts are used up.
+// Retry has the settings after a failed attempt: a delay that doubles from Initial to Max, spread
+// by Jitter, until MaxAttempts are used.
 type Retry struct {
 	MaxAttempts int      `yaml:"max_attempts" default:"5" min:"1" max:"1000" desc:"number of attempts before a message is dead-lettered"`
 	Initial     Duration `yaml:"initial" default:"1s" min:"0s" max:"24h" desc:"delay after the first failure; it doubles with each further one"`
@@ -147,7 +147,7 @@ type Retry struct {
 	Jitter      float64  `yaml:"jitter" default:"0.2" min:"0" max:"1" desc:"random variation of a delay: 0.2 is up to a fifth more or less"`
 }
 
-// Trigger is where messages come from. Exactly one kind is set.
+// Trigger is the source of messages. Exactly one kind is set.
 type Trigger struct {
 	NATS       *NATSTrigger       `yaml:"nats" desc:"a NATS JetStream consumer"`
 	ServiceBus *ServiceBusTrigger `yaml:"servicebus" desc:"an Azure Service Bus queue, or a subscription of a topic"`
@@ -159,11 +159,12 @@ type Trigger struct {
 type triggerSettings interface {
 	connectionName() string
 	describeTrigger() string
-	// completeTrigger adds defaults that depend on others, and checks all. path is the trigger's.
+	// completeTrigger sets defaults that depend on other keys, and checks all. path is the
+	// trigger's.
 	completeTrigger(x *completion, path, name string, retry Retry)
 }
 
-// settings returns those of the kind that is set; nil if none is.
+// settings returns the settings of the kind that is set; nil if none is.
 func (t Trigger) settings() triggerSettings {
 	switch {
 	case t.NATS != nil:
@@ -176,7 +177,7 @@ func (t Trigger) settings() triggerSettings {
 	return nil
 }
 
-// Connection is the name of the connection that the messages come by; empty for none.
+// Connection returns the name of the trigger's connection; empty for none.
 func (t Trigger) Connection() string {
 	if s := t.settings(); s != nil {
 		return s.connectionName()
@@ -184,8 +185,7 @@ func (t Trigger) Connection() string {
 	return ""
 }
 
-// Connections are the names of the connections that a function uses: its trigger's,
-// and its outputs'.
+// Connections returns the names of the connections of a function's trigger and outputs.
 func (f Function) Connections() (names []string) {
 	if c := f.Trigger.Connection(); c != "" {
 		names = append(names, c)
@@ -216,7 +216,7 @@ func (o Output) target() outputSettings {
 	return nil
 }
 
-// Connection is the name of the connection that results go by.
+// Connection returns the name of the output's connection.
 func (o Output) Connection() string {
 	if s := o.target(); s != nil {
 		return s.connectionName()
@@ -275,11 +275,11 @@ type StorageQueueTrigger struct {
 	CancelOnLost    bool     `yaml:"cancel_on_lease_lost" default:"false" desc:"cancel the function when its message's lease is lost, because the message will be redelivered"`
 }
 
-// Outputs are where a function's results go: each result to all of them. In a file
-// it is a list, or one alone.
+// Outputs are the destinations of a function's results: each result is sent to all of them. In a
+// file it is a list, or a single one.
 type Outputs []Output
 
-// Output is one of those. Exactly one kind is set.
+// Output is one destination. Exactly one kind is set.
 type Output struct {
 	NATS       *NATSOutput       `yaml:"nats" desc:"a subject of a stream"`
 	ServiceBus *ServiceBusOutput `yaml:"servicebus" desc:"an Azure Service Bus queue or topic"`
@@ -309,7 +309,7 @@ type StorageQueueOutput struct {
 	TimeToLive Duration `yaml:"time_to_live" default:"168h" min:"0s" max:"87600h" desc:"time after which the service deletes a result that was not received; 0s is never"`
 }
 
-// Handler is what runs a function. Exactly one kind is set.
+// Handler runs a function. Exactly one kind is set.
 type Handler struct {
 	Go     string         `yaml:"go" desc:"name of a Go function that the program registered"`
 	Exec   *ExecHandler   `yaml:"exec" desc:"a command that runs for each message"`
@@ -319,8 +319,8 @@ type Handler struct {
 	Worker *WorkerHandler `yaml:"worker" desc:"a function in a pool of your own worker processes"`
 }
 
-// PythonHandler is a Python function. Either App names an entry of apps, or Path
-// makes an app of its own, together with all functions of the same path.
+// PythonHandler is a Python function. Either App names an entry of apps, or Path defines an app for
+// all functions with the same path.
 type PythonHandler struct {
 	App      string `yaml:"app" desc:"one of apps"`
 	Module   string `yaml:"module" desc:"module to import, such as billing.jobs; by default the file that path names, else function_app"`
@@ -333,8 +333,8 @@ type PythonHandler struct {
 	Coroutines  int    `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"with path: as in apps"`
 }
 
-// NodeHandler is a Node.js function. Either App names an entry of apps, or Path makes
-// an app of its own, together with all functions of the same path.
+// NodeHandler is a Node.js function. Either App names an entry of apps, or Path defines an app for
+// all functions with the same path.
 type NodeHandler struct {
 	App      string `yaml:"app" desc:"one of apps"`
 	Module   string `yaml:"module" desc:"file relative to the app, with or without extension, CommonJS or ES, or the name of a package; by default the file that path names, else main of the app's package.json, else index.js"`
@@ -346,9 +346,9 @@ type NodeHandler struct {
 	Coroutines  int    `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"with path: as in apps"`
 }
 
-// WorkerHandler is a function of a worker that somebody else wrote, in any language.
-// Either App names an entry of apps that has a command, or Path and Command make an
-// app of their own, together with all functions of the same path.
+// WorkerHandler is a function of a third-party worker, in any language. Either App names an entry
+// of apps that has a command, or Path and Command define an app for all functions with the same
+// path.
 type WorkerHandler struct {
 	App      string `yaml:"app" desc:"one of apps"`
 	Module   string `yaml:"module" desc:"passed to the worker together with function; optional"`
@@ -361,8 +361,8 @@ type WorkerHandler struct {
 	Coroutines int     `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"with path: as in apps"`
 }
 
-// ExecHandler is a command. Its exit status is the verdict: 0 done, 65 reject, else
-// a failed attempt.
+// ExecHandler is a command. Its exit status is the verdict: 0 is done, 65 is reject, and any other
+// is a failed attempt.
 type ExecHandler struct {
 	Command   Strings `yaml:"command" required:"true" desc:"program and arguments, run without a shell; standard input is the body, standard output is the result"`
 	Dir       string  `yaml:"dir" desc:"working directory, relative to this file; by default this file's directory"`
@@ -371,8 +371,8 @@ type ExecHandler struct {
 	Environment Environment `yaml:"environment" desc:"environment variables of the command"`
 }
 
-// HTTPHandler is an app that messages are posted to. What its answers mean is in
-// docs/http.md.
+// HTTPHandler is an app that receives messages by POST. docs/http.md has the meaning of its
+// responses.
 type HTTPHandler struct {
 	URL         string            `yaml:"url" required:"true" desc:"URL to post each message to: http://127.0.0.1:8080/orders, https://..., or unix:/run/app.sock:/orders"`
 	Ready       string            `yaml:"ready" desc:"URL that returns 2xx when the app is ready; no message is received before; by default the app is ready when it accepts connections"`
@@ -389,7 +389,7 @@ type HTTPHandler struct {
 	TLS         *TLS              `yaml:"tls" desc:"https: TLS settings of the connection; by default the system's root certificates are used"`
 }
 
-// HTTPBatch is how messages share a request.
+// HTTPBatch has the settings of requests with several messages.
 type HTTPBatch struct {
 	Max      int      `yaml:"max" default:"100" min:"1" max:"10000" desc:"maximum number of messages in one request"`
 	MaxBytes Size     `yaml:"max_bytes" default:"4MiB" min:"1KiB" max:"128MiB" desc:"maximum body of one request; a larger message is sent alone"`
@@ -406,7 +406,7 @@ type Size = values.Size
 // Secret is a text that is never printed: its String and its JSON are ***.
 type Secret = values.Secret
 
-// Strings is a list, or one text alone.
+// Strings is a list, or a single text.
 type Strings = values.Strings
 
 // Prefetch is a number, or auto, which is -1.
@@ -421,11 +421,11 @@ type Env = values.Env
 // Position is a place in a file, counted from 1; the zero Position is nowhere.
 type Position = problems.Position
 
-// Problem is one thing that is wrong, and where.
+// Problem is one error, and its place.
 type Problem = problems.Problem
 
-// Errors is all that is wrong with a configuration, in the file's order.
+// Errors lists all errors of a configuration, in the file's order.
 type Errors = problems.Errors
 
-// Nearest returns the known word that a misspelt one is meant to be, or "".
+// Nearest returns the known word that is closest to a misspelt one, or "".
 func Nearest(word string, known []string) string { return problems.Nearest(word, known) }

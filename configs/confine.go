@@ -9,18 +9,18 @@ import (
 	"strings"
 )
 
-// Environment is what of the daemon's environment an app's workers, or a command, get.
+// Environment selects the environment variables of an app's workers, or of a command.
 type Environment struct {
 	Pass Strings           `yaml:"pass" desc:"names of the daemon's variables to pass; a trailing * matches a prefix; by default all variables that this file does not read as ${NAME}, or a short list with a strict sandbox (docs/workers.md); never drover's own"`
 	Set  map[string]Secret `yaml:"set" desc:"variables to add or override; usually ${NAME} or file:PATH"`
 
-	// Withheld are the variables that the configuration reads, by their names. They are
-	// passed only where Pass names them, but for those that every program needs.
+	// Withheld are the names of the variables that the configuration reads. They are passed only if
+	// Pass names them, except those that every program needs.
 	Withheld []string `yaml:"-"`
 }
 
-// withhold notes for each app and command the variables that the configuration reads:
-// they are connection strings mostly, which functions have no use for.
+// withhold sets, for each app and command, the variables that the configuration reads. They are
+// mostly connection strings, which functions do not need.
 func (x *completion) withhold() {
 	read := slices.Sorted(maps.Keys(x.Variables))
 	for name, app := range x.Apps {
@@ -34,7 +34,7 @@ func (x *completion) withhold() {
 	}
 }
 
-// Limits are those of one worker, or of each of its processes.
+// Limits are the limits of one worker, or of each of its processes.
 type Limits struct {
 	Memory    Size    `yaml:"memory" default:"0B" min:"0B" max:"4096GiB" desc:"memory of a worker with its children; the kernel kills one that exceeds it; needs a cgroup; 0B is no limit"`
 	CPU       float64 `yaml:"cpu" default:"0" min:"0" max:"1024" desc:"cores that a worker with its children may use, such as 0.5; needs a cgroup; 0 is all"`
@@ -47,7 +47,7 @@ type Limits struct {
 	Core         Size     `yaml:"core" default:"0B" min:"0B" max:"1048576GiB" desc:"maximum size of a core dump; 0B is none"`
 }
 
-// Sandbox is what an app's workers can reach. In a file it may be one word, its
+// Sandbox has the resources that an app's workers can reach. In a file it may be one word, the
 // profile.
 type Sandbox struct {
 	Profile     string  `yaml:"profile" enum:"off,strict" desc:"off (default) or strict: read-only access to the app and system programs, no write access, no privileges, no dangerous system calls"`
@@ -59,13 +59,13 @@ type Sandbox struct {
 	LinkLocal   bool    `yaml:"link_local" default:"false" desc:"strict: allow link-local addresses, such as a cloud's metadata service, which hands out credentials"`
 }
 
-// Ports is a list of TCP ports. AnyPort in it is all of them.
+// Ports is a list of TCP ports. AnyPort in it allows all of them.
 type Ports []int
 
-// AnyPort is the word any, in a list of ports.
+// AnyPort represents the word any in a list of ports.
 const AnyPort = -1
 
-// Any reports whether all ports are meant.
+// Any reports whether all ports are allowed.
 func (p Ports) Any() bool { return slices.Contains(p, AnyPort) }
 
 const strict = "strict"
@@ -76,16 +76,16 @@ func (s Sandbox) Strict() bool { return s.Profile == strict }
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 const (
-	// leastFiles is what an interpreter has open while it starts.
+	// leastFiles is the number of files that an interpreter has open while it starts.
 	leastFiles = 32
-	// leastMemory is what one takes at least.
+	// leastMemory is the least memory of an interpreter.
 	leastMemory Size = 16 << 20
 	// temporary is the default of Sandbox.Temporary.
 	temporary Size = 1 << 30
 )
 
-// confinement completes what an app's workers are held to. What this machine can do
-// of it is found out by the daemon.
+// confinement completes the restrictions of an app's workers. The daemon checks which of them this
+// machine supports.
 func (x *completion) confinement(path string, a *App) {
 	x.environment(path+".environment", a.Environment)
 	if n := a.Limits.OpenFiles; n > 0 && n < leastFiles {
@@ -126,7 +126,7 @@ func (x *completion) confinement(path string, a *App) {
 		}
 	}
 	if s.Connect == nil {
-		s.Connect = Ports{} // code that nobody trusts reaches no server that was not named
+		s.Connect = Ports{} // untrusted code reaches only the listed ports
 	}
 	for i, port := range s.Connect {
 		if s.Connect.Any() {
@@ -151,7 +151,7 @@ func (x *completion) environment(path string, e Environment) {
 	}
 }
 
-// String says what workers are held to; "" is nothing out of the ordinary.
+// String describes the limits; "" is none.
 func (l Limits) String() string {
 	var out []string
 	add := func(set bool, format string, value any) {
@@ -170,7 +170,7 @@ func (l Limits) String() string {
 	return strings.Join(out, ", ")
 }
 
-// String says what the sandbox lets through; "" is no sandbox.
+// String describes what the sandbox allows; "" is no sandbox.
 func (s Sandbox) String() string {
 	if !s.Strict() {
 		return ""

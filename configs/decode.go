@@ -16,18 +16,18 @@ import (
 	"github.com/drover-run/drover/configs/values"
 )
 
-// decoder walks a YAML tree and the Go types side by side. It goes on after an
-// error, so that all are found at once.
+// decoder walks a YAML tree and the Go types side by side. It continues after an error, to find all
+// errors at once.
 type decoder struct {
 	*problems.Source
 	env  Env
-	skip func(path string) bool // of a key that is not read; nil reads all
+	skip func(path string) bool // for a key that is not read; nil reads all
 }
 
 // field is a key of a struct.
 type field struct {
 	name, def, enum, min, max string
-	zero                      string // a word that means 0
+	zero                      string // a word that represents 0
 	required                  bool
 	index                     int
 }
@@ -45,7 +45,7 @@ func fieldsOf(t reflect.Type) (out []field) {
 }
 
 func (d *decoder) position(n ast.Node) Position {
-	// A mapping's own token is a colon or a brace; its first key says more.
+	// A mapping's own token is a colon or a brace; its first key is a better place.
 	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 && !m.IsFlowStyle {
 		return d.position(m.Values[0].Key)
 	}
@@ -63,7 +63,7 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// named is how a path is called in a message.
+// named returns the name of a path in messages.
 func named(path string) string {
 	if path == "" {
 		return "the configuration"
@@ -71,7 +71,7 @@ func named(path string) string {
 	return path
 }
 
-// decode reads a node into a value, which holds its default already.
+// decode reads a node into a value, which has its default already.
 func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 	d.Where[path] = d.position(n)
 	switch node := n.(type) {
@@ -80,7 +80,7 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 		return
 	case *ast.NullNode:
 		if v.Type() == reflect.TypeFor[Outputs]() {
-			v.Set(reflect.ValueOf(make(Outputs, 1))) // which lacks a kind
+			v.Set(reflect.ValueOf(make(Outputs, 1))) // one output without a kind, which is an error later
 			return
 		}
 		if v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.Struct {
@@ -125,7 +125,7 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 	}
 }
 
-// pairs returns a mapping's entries; false where the node is none.
+// pairs returns a mapping's entries; false if the node is not a mapping.
 func (d *decoder) pairs(n ast.Node, path string) ([]*ast.MappingValueNode, bool) {
 	switch m := n.(type) {
 	case *ast.MappingNode:
@@ -209,7 +209,7 @@ func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
 	v.Set(reflect.ValueOf(out))
 }
 
-// ports reads a list of ports, or one alone.
+// ports reads a list of ports, or a single one.
 func (d *decoder) ports(n ast.Node, v reflect.Value, path string) {
 	if text, _, _ := scalarText(n); text == "any" {
 		v.Set(reflect.ValueOf(Ports{AnyPort}))
@@ -251,7 +251,7 @@ func isScalar(n ast.Node) bool {
 	return ok
 }
 
-// external reads instances where they are one word.
+// external reads instances in the form of one word.
 func (d *decoder) external(n ast.Node, v reflect.Value, path string) {
 	if text, _, _ := scalarText(n); text != external {
 		d.Report(d.position(n), "%s is %q; it must be {min: N, max: N}, or the word %s", path, text, external)
@@ -260,7 +260,7 @@ func (d *decoder) external(n ast.Node, v reflect.Value, path string) {
 	v.Set(reflect.ValueOf(Instances{Min: 1, Max: 1, External: true}))
 }
 
-// scalar reads a single value: the environment's values are put in first.
+// scalar reads a single value, after inserting the values of environment variables.
 func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 	at := d.position(n)
 	raw, isText, ok := scalarText(n)
@@ -312,7 +312,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 	}
 }
 
-// scalarText returns a value as it is written, and whether it is a text.
+// scalarText returns a value as it is written, and whether it is a string.
 func scalarText(n ast.Node) (text string, isText, ok bool) {
 	switch node := n.(type) {
 	case *ast.StringNode:
@@ -335,7 +335,7 @@ func kindName(v reflect.Value) string {
 	return "a whole number"
 }
 
-// setScalar converts a text to the value's type.
+// setScalar converts a text to the value's type, and sets it.
 func setScalar(v reflect.Value, text string) error {
 	var out any
 	var err error

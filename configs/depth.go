@@ -13,21 +13,20 @@ const (
 	maxKeys = 5000
 )
 
-// level is a list or a mapping that is open.
+// level is an open list or mapping.
 type level struct {
-	column int // where it begins; inBrackets if it has brackets
+	column int // the column of its start; inBrackets if it has brackets
 	keys   int
 }
 
 const inBrackets = -1
 
-// hostile returns the place where a text has more than a configuration needs, and what
-// that is; "" if there is none. The parser's time and memory grow with the square of the
-// depth and of the keys of a mapping, so both are checked before it, on the tokens.
+// hostile returns the place where a text exceeds a bound, and which one; "" if there is none. The
+// parser's time and memory grow with the square of the depth and of the keys of a mapping, so both
+// are checked before it, on the tokens.
 //
-// A list or a mapping without brackets begins at a column that is further right than the
-// one around it. Markers that can be repeated before a value (&anchor, !tag, ?) count as
-// levels, too.
+// A list or a mapping without brackets starts at a column further right than the enclosing one.
+// Markers that can be repeated before a value (&anchor, !tag, ?) count as levels, too.
 func hostile(tokens token.Tokens) (at Position, what string) {
 	var open []level
 	markers := 0
@@ -63,7 +62,7 @@ func hostile(tokens token.Tokens) (at Position, what string) {
 			markers++
 		case token.StringType, token.IntegerType, token.FloatType, token.SingleQuoteType, token.DoubleQuoteType, token.NullType, token.BoolType:
 			if i == 0 || tokens[i-1].Type != token.AnchorType && tokens[i-1].Type != token.AliasType {
-				markers = 0 // it is a value, not the name of an anchor
+				markers = 0 // a value, not the name of an anchor
 			}
 		}
 		at := Position{Line: t.Position.Line, Column: t.Position.Column}

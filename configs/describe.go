@@ -7,8 +7,7 @@ import (
 	"text/tabwriter"
 )
 
-// Describe writes what a completed configuration will run, for people. It prints
-// no secret.
+// Describe writes what a completed configuration will run, for people. It prints no secrets.
 func (c *Config) Describe(w io.Writer) error {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
@@ -84,7 +83,7 @@ func (c *Config) Describe(w io.Writer) error {
 	return out.Flush()
 }
 
-// String says where the messages come from.
+// String describes the source of the messages.
 func (t Trigger) String() string {
 	if s := t.settings(); s != nil {
 		return s.describeTrigger()
@@ -92,7 +91,7 @@ func (t Trigger) String() string {
 	return "none"
 }
 
-// String says where results go; nothing where there are no outputs.
+// String describes the destinations of results; "" if there are none.
 func (o Outputs) String() string {
 	texts := make([]string, len(o))
 	for i, output := range o {
@@ -101,7 +100,7 @@ func (o Outputs) String() string {
 	return strings.Join(texts, " and ")
 }
 
-// String says where results go.
+// String describes the destination of results.
 func (o Output) String() string {
 	if s := o.target(); s != nil {
 		return s.describeOutput()
@@ -109,7 +108,7 @@ func (o Output) String() string {
 	return "none"
 }
 
-// String says what runs the function.
+// String describes what runs the function.
 func (h Handler) String() string {
 	if c, found := h.Code(); found {
 		switch {
@@ -139,7 +138,7 @@ func (h Handler) String() string {
 	return "go " + h.Go
 }
 
-// String says what the connection reaches, and how it is allowed to.
+// String describes the server of the connection, and its authentication.
 func (c Connection) String() string {
 	switch {
 	case c.Embedded():
@@ -152,7 +151,7 @@ func (c Connection) String() string {
 	return c.describeServers()
 }
 
-// String says when a worker is replaced; "" is never.
+// String describes when a worker is replaced; "" is never.
 func (r Recycle) String() string {
 	var after []string
 	add := func(set bool, format string, value any) {

@@ -11,7 +11,7 @@ import (
 // parts of file names, metric labels and NATS consumers.
 const maxName = 100
 
-// CheckName says what is wrong with the name of a function, an app or a connection.
+// CheckName returns what is wrong with the name of a function, an app or a connection.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -26,7 +26,7 @@ func CheckName(name string) error {
 		return fmt.Errorf("the name %+q begins with -, like a flag; begin with a letter", name)
 	}
 	for _, r := range name {
-		// Cf has the marks that change the direction of text, and those that nobody sees.
+		// Cf has characters that change the direction of text, and invisible ones.
 		if unicode.IsSpace(r) || unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp) || !unicode.IsPrint(r) {
 			return fmt.Errorf("the name %+q has %U, a space, control or invisible character; remove it", name, r)
 		}
@@ -34,7 +34,7 @@ func CheckName(name string) error {
 	return nil
 }
 
-// checkNames checks those that the configuration gives.
+// checkNames checks the names in the configuration.
 func (x *completion) checkNames() {
 	for _, of := range []struct {
 		key   string
