@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// Where a secret's file may be read by others that is an error, or a warning, or how
-// it is meant.
+// A secret's file that others may read is an error, a warning, or allowed.
 func TestFilesOfSecretsAreKeptFromOthers(t *testing.T) {
 	text := "version: 1\nadmin: {listen: \"127.0.0.1:7070\", token: \"file:token\"}\nfunctions: {f: {trigger: {nats: {}}, handler: {go: f}}}\n"
 	for _, c := range []struct {

@@ -150,7 +150,7 @@ apps:
 		t.Errorf("%+v", held.Environment)
 	}
 	if c.Apps["alone"].Sandbox.Connect == nil || c.Apps["word"].Sandbox.Connect == nil || len(c.Apps["word"].Sandbox.Connect) > 0 || !c.Apps["any"].Sandbox.Connect.Any() || !reflect.DeepEqual(c.Apps["port"].Sandbox.Connect, Ports{443}) {
-		t.Error("no port, all ports and one port are not told apart")
+		t.Error("no port, all ports and one port are not distinguished")
 	}
 	var out bytes.Buffer
 	if err := c.Describe(&out); err != nil {
@@ -169,11 +169,11 @@ apps:
 		}
 	}
 	if strings.Contains(out.String(), "s3cret") {
-		t.Error("it tells a secret")
+		t.Error("it prints a secret")
 	}
 }
 
-// TestAuto holds that the word auto may stand where nobody gives a number.
+// TestAuto checks that the word auto is the same as a missing number.
 func TestAuto(t *testing.T) {
 	c, err := Parse("test.yaml", []byte("apps: {shop: {path: app, processes: auto, threads: auto, coroutines: auto}}\nfunctions: {f: {trigger: {nats: {}}, handler: {python: {app: shop}}, concurrency: auto}}\n"), t.TempDir(), environment())
 	if err != nil {

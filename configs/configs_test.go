@@ -48,8 +48,8 @@ func TestExamplesLoad(t *testing.T) {
 	}
 }
 
-// TestExampleHasEveryKey holds the example to the types: each key is there, and
-// its value is the default, where it has one.
+// TestExampleHasEveryKey checks that the example has each key of the types, with its default if
+// there is one.
 func TestExampleHasEveryKey(t *testing.T) {
 	text, err := os.ReadFile("example.yaml")
 	if err != nil {
@@ -115,7 +115,7 @@ func walk(t *testing.T, typ reflect.Type, tree any, path string, found map[strin
 			}
 			inner := join(path, f.name)
 			found[inner] = true
-			// Other keys go with sessions only where it is true.
+			// Other keys are allowed with sessions only if it is true.
 			if f.def != "" && fmt.Sprint(value) != f.def && fmt.Sprint(value) != f.zero && f.name != "sessions" {
 				t.Errorf("example.yaml has %s: %v; the default is %s", inner, value, f.def)
 			}
@@ -124,8 +124,8 @@ func walk(t *testing.T, typ reflect.Type, tree any, path string, found map[strin
 	}
 }
 
-// TestBadFiles holds each file in testdata to the error that stands in its
-// comments, line by line behind "# error: ".
+// TestBadFiles compares the errors of each file in testdata with those in its comments, which
+// follow "# error: " line by line.
 func TestBadFiles(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.bad.yaml")
 	if err != nil || len(files) < 30 {
@@ -365,7 +365,7 @@ func TestWrittenAsRead(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever the text is, it is refused or loads; nothing panics.
+// FuzzParse: any text is rejected or loads; nothing panics.
 func FuzzParse(f *testing.F) {
 	files, err := filepath.Glob("*.yaml")
 	if err != nil {

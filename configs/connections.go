@@ -18,7 +18,7 @@ func (c Connection) Storage() bool {
 	return c.StorageAccount != "" || c.ConnectionString != "" && c.storageString()
 }
 
-// connectionParts are a connection string's, with their names in lower case.
+// connectionParts returns the parts of a connection string, with their names in lower case.
 func (c Connection) connectionParts() map[string]string {
 	parts := make(map[string]string)
 	for part := range strings.SplitSeq(string(c.ConnectionString), ";") {
@@ -28,7 +28,8 @@ func (c Connection) connectionParts() map[string]string {
 	return parts
 }
 
-// storageString tells a storage account's connection string from a namespace's.
+// storageString reports whether the connection string is that of a storage account, and not of a
+// namespace.
 func (c Connection) storageString() bool {
 	parts := c.connectionParts()
 	for _, name := range []string{"defaultendpointsprotocol", "accountname", "queueendpoint", "usedevelopmentstorage", "blobendpoint"} {
@@ -39,8 +40,7 @@ func (c Connection) storageString() bool {
 	return false
 }
 
-// ReadConnectionString is the connection string as it is now: one from a file is
-// read again.
+// ReadConnectionString returns the current connection string; one from a file is read again.
 func (c Connection) ReadConnectionString() (string, error) {
 	if c.connectionStringFile == "" {
 		return string(c.ConnectionString), nil
@@ -48,10 +48,10 @@ func (c Connection) ReadConnectionString() (string, error) {
 	return readfile.Value(c.connectionStringFile, "")
 }
 
-// identityOnly are the keys of a connection by identity.
+// identityOnly are the keys of a connection with an identity.
 var identityOnly = []string{"identity", "client_id", "tenant_id", "certificate", "endpoint"}
 
-// only notes keys that are for another kind.
+// only reports keys that are for another kind.
 func (x *completion) only(path, kind string, keys []string) {
 	for _, key := range keys {
 		if at, given := x.Where[path+"."+key]; given {
@@ -60,8 +60,7 @@ func (x *completion) only(path, kind string, keys []string) {
 	}
 }
 
-// namespaceName is a namespace's host, also in the clouds of China and the US
-// government.
+// namespaceName matches a namespace's host, also in the clouds of China and the US government.
 var namespaceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]{4,48}[A-Za-z0-9](\.[a-z0-9-]+)+$`)
 
 const (
@@ -69,7 +68,7 @@ const (
 	storageForm = "DefaultEndpointsProtocol=https;AccountName=...;AccountKey=... (or QueueEndpoint=https://...;SharedAccessSignature=...)"
 )
 
-// azureConnection checks one to a namespace or a storage account.
+// azureConnection checks a connection to a namespace or a storage account.
 func (x *completion) azureConnection(path string, c Connection) {
 	x.only(path, "NATS", serverOnly)
 	switch {
@@ -108,7 +107,7 @@ func (x *completion) azureConnection(path string, c Connection) {
 	}
 }
 
-// accountName is what Azure allows.
+// accountName matches the names that Azure allows.
 var accountName = regexp.MustCompile(`^[a-z0-9]{3,24}$`)
 
 func (x *completion) identity(path string, c Connection) {
@@ -169,7 +168,7 @@ func (x *completion) listen(path, listen string) {
 	}
 }
 
-// connectionOf is the connection that a trigger names, or the only one of its kind.
+// connectionOf returns the connection that a trigger names, or the only one of its kind.
 func (x *completion) connectionOf(path string, name *string, kind string, fits func(Connection) bool) (Connection, bool) {
 	if *name == "" {
 		var fitting []string

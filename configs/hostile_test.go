@@ -17,7 +17,7 @@ import (
 
 const smallest = "functions:\n  f:\n    trigger: {nats: {}}\n    handler: {go: g}\n"
 
-// TestFileValuesOfNoRegularFile has file: name what cannot be read to an end, or waits.
+// TestFileValuesOfNoRegularFile uses file: with files that do not end, or that block.
 func TestFileValuesOfNoRegularFile(t *testing.T) {
 	dir := t.TempDir()
 	fifo, link, huge := filepath.Join(dir, "fifo"), filepath.Join(dir, "link"), filepath.Join(dir, "huge")
@@ -46,7 +46,7 @@ func TestFileValuesOfNoRegularFile(t *testing.T) {
 	}
 }
 
-// TestNestedTooDeep gives texts of which the parser would take gigabytes.
+// TestNestedTooDeep parses texts for which the parser would need gigabytes.
 func TestNestedTooDeep(t *testing.T) {
 	lines := func(format string, n int) string {
 		var out strings.Builder
@@ -89,7 +89,7 @@ func TestNestedTooDeep(t *testing.T) {
 	}
 }
 
-// TestAliasesMultiply reads a text whose aliases stand for 10^9 values.
+// TestAliasesMultiply parses a text whose aliases represent 10^9 values.
 func TestAliasesMultiply(t *testing.T) {
 	text := "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
 	for i := 1; i < 10; i++ {
@@ -107,7 +107,7 @@ func TestAliasesMultiply(t *testing.T) {
 	}
 }
 
-// TestProblemsAreBounded reads a file in which everything is wrong.
+// TestProblemsAreBounded parses a file full of errors.
 func TestProblemsAreBounded(t *testing.T) {
 	var text strings.Builder
 	text.WriteString(smallest)
@@ -159,7 +159,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestRootReadsOnlyWhatNobodyElseCanWrite checks owners and modes, also behind links.
+// TestRootReadsOnlyWhatNobodyElseCanWrite checks owners and modes, also of links.
 func TestRootReadsOnlyWhatNobodyElseCanWrite(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root refuses; run the tests as root")
@@ -172,7 +172,7 @@ func TestRootReadsOnlyWhatNobodyElseCanWrite(t *testing.T) {
 			}
 		}
 	}
-	// made is a directory with a configuration, as a ConfigMap's volume has it:
+	// made creates a directory with a configuration, in the form of a ConfigMap's volume:
 	// drover.yaml -> ..data/drover.yaml, ..data -> ..1/.
 	made := func() (top, real string) {
 		top = filepath.Join(t.TempDir(), "etc")
@@ -205,8 +205,8 @@ func TestRootReadsOnlyWhatNobodyElseCanWrite(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// What is mounted read-only is changed by nobody, whatever its modes are, as those of
-	// a ConfigMap's volume (0777).
+	// Nobody can change files that are mounted read-only, whatever their modes, such as those of a
+	// ConfigMap's volume (0777).
 	top, _ := made()
 	if err := syscall.Mount(top, top, "", syscall.MS_BIND, ""); err != nil {
 		t.Logf("a read-only mount was not tried: %v", err)
@@ -219,7 +219,7 @@ func TestRootReadsOnlyWhatNobodyElseCanWrite(t *testing.T) {
 	}
 }
 
-// TestAConfigurationThroughAPipe reads one, and stops waiting for one that does not come.
+// TestAConfigurationThroughAPipe reads one, and checks that the wait for one that never comes ends.
 func TestAConfigurationThroughAPipe(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {

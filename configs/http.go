@@ -14,10 +14,10 @@ var (
 	headerForm = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)
 )
 
-// ownHeaders are those that say where a request ends, and what becomes of its connection.
+// ownHeaders are the headers that set the end of a request, and the state of its connection.
 var ownHeaders = []string{"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 
-// verdicts are what a status may mean.
+// verdicts are the possible meanings of a status.
 var verdicts = []string{string(httphandler.Done), string(httphandler.Retry), string(httphandler.Reject), string(httphandler.Pause)}
 
 func (x *completion) httpHandler(path string, h *HTTPHandler) {
@@ -62,7 +62,7 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 	}
 }
 
-// httpFormat checks the keys of how a message becomes a request.
+// httpFormat checks the keys that define the form of a request.
 func (x *completion) httpFormat(path string, h *HTTPHandler) {
 	if h.Format == "" {
 		for _, key := range []string{"binding", "data_type", "result"} {

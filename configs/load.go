@@ -18,21 +18,21 @@ import (
 	"github.com/drover-run/drover/configs/trust"
 )
 
-// New returns a configuration with defaults and no functions, for programs that
-// write theirs in Go.
+// New returns a configuration with defaults and no functions, for programs with a configuration in
+// Go.
 func New() *Config {
 	c := new(Config)
 	setDefaults(reflect.ValueOf(c).Elem())
 	return c
 }
 
-// Load reads a file, and completes it. The error is an Errors with all that is
-// wrong with it, or says why the file can't be read.
+// Load reads a file, and completes it. The error is an Errors with all problems of the file, or the
+// reason why the file cannot be read.
 func Load(path string, env Env) (*Config, error) {
 	return LoadContext(context.Background(), path, env)
 }
 
-// LoadContext is Load that ctx ends: a configuration can come through a pipe.
+// LoadContext is Load with a context that bounds the wait for a pipe.
 func LoadContext(ctx context.Context, path string, env Env) (*Config, error) {
 	text, dir, err := readfile.Config(ctx, path, trust.CheckConfig)
 	if err != nil {
@@ -46,14 +46,14 @@ func LoadContext(ctx context.Context, path string, env Env) (*Config, error) {
 	return c, nil
 }
 
-// Read returns a configuration's text and its directory. It refuses, for root, a file that
-// another user can change. ctx ends the wait for a pipe.
+// Read returns a configuration's text and its directory. For root it rejects a file that another
+// user can change. ctx ends the wait for a pipe.
 func Read(ctx context.Context, path string) (text []byte, dir string, err error) {
 	return readfile.Config(ctx, path, trust.CheckConfig)
 }
 
-// ReadPlain returns the text of a configuration that any YAML decoder can read safely: a
-// regular file of bounded size, not nested deep, without aliases, which can multiply.
+// ReadPlain returns the text of a configuration that any YAML decoder can read safely: a regular
+// file of bounded size, with bounded nesting, and without aliases, which can multiply.
 func ReadPlain(path string) ([]byte, error) {
 	text, err := readfile.Plain(path)
 	if err != nil {
@@ -71,8 +71,8 @@ func ReadPlain(path string) ([]byte, error) {
 	return text, nil
 }
 
-// Parse reads a configuration's text, and completes it. name is what messages
-// call the file; paths in it are relative to dir.
+// Parse reads a configuration's text, and completes it. name is the file's name in messages; paths
+// in the text are relative to dir.
 func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
 	d := newDecoder(name, text, dir, env)
 	c := New()
@@ -80,7 +80,7 @@ func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
 	if body := d.body(text); body != nil {
 		d.decode(body, reflect.ValueOf(c).Elem(), "", field{})
 	}
-	// What else is wrong with a file of wrong keys can't be told well.
+	// With unknown or wrong keys other problems cannot be reported well.
 	if err := d.Err(); err != nil {
 		return nil, err
 	}
@@ -97,7 +97,8 @@ func newDecoder(name string, text []byte, dir string, env Env) *decoder {
 	}
 }
 
-// body parses the text and returns its one document, or nil and a problem.
+// body parses the text and returns its only document. It returns nil and reports a problem
+// otherwise.
 func (d *decoder) body(text []byte) ast.Node {
 	tokens := lexer.Tokenize(string(text))
 	if at, what := hostile(tokens); what != "" {
@@ -132,8 +133,8 @@ func (d *decoder) body(text []byte) ast.Node {
 	return nil
 }
 
-// SameButNumbers reports whether two configurations differ only in numbers of an app, by key,
-// and the second has the numbers that are given. It changes both.
+// SameButNumbers reports whether two configurations differ only in numbers of an app, by key, and
+// the second has the given numbers. It changes both.
 func SameButNumbers(before, after *Config, app string, numbers map[string]int) bool {
 	for key, value := range numbers {
 		v := reflect.ValueOf(after.Apps[app])
@@ -166,7 +167,7 @@ func SameButNumbers(before, after *Config, app string, numbers map[string]int) b
 	return reflect.DeepEqual(before, after)
 }
 
-// fieldNamed is the field of a key; negative if there is none.
+// fieldNamed returns the index of the field of a key; negative if there is none.
 func fieldNamed(t reflect.Type, key string) int {
 	for _, f := range fieldsOf(t) {
 		if f.name == key {
@@ -176,8 +177,8 @@ func fieldNamed(t reflect.Type, key string) int {
 	return -1
 }
 
-// clientKeys are what a command must know to reach a running daemon. The server's own
-// key is not among them.
+// clientKeys are the keys that a command needs to reach a running daemon. The server's private key
+// is not among them.
 var clientKeys = []string{"version", "data_dir", "admin", "probes"}
 
 // clientSkips reports whether LoadClient does not read the key at a path.
@@ -186,10 +187,9 @@ func clientSkips(path string) bool {
 	return !slices.Contains(clientKeys, top) || path == "admin.tls.key" || path == "admin.tls.client_ca"
 }
 
-// LoadClient reads only what a command needs to reach the daemon of a configuration:
-// data_dir, admin and probes. It reads no other value, so the command needs neither the
-// files nor the environment variables that hold the daemon's secrets. The rest of the
-// result is empty. The error is an Errors if the file is wrong.
+// LoadClient reads only what a command needs to reach the daemon of a configuration: data_dir,
+// admin and probes. So the command needs neither the files nor the environment variables with the
+// daemon's secrets. The rest of the result is empty. The error is an Errors if the file is wrong.
 func LoadClient(ctx context.Context, path string, env Env) (*Config, error) {
 	text, dir, err := readfile.Config(ctx, path, trust.CheckConfig)
 	if err != nil {
@@ -212,9 +212,8 @@ func LoadClient(ctx context.Context, path string, env Env) (*Config, error) {
 	return c, x.Err()
 }
 
-// Source is the text that a configuration was read from, what messages call it,
-// and the directory that paths in it are relative to; ok is false for one that a
-// program made.
+// Source returns the text of the configuration, its name in messages, and the directory of relative
+// paths; ok is false for a configuration that a program made.
 func (c *Config) Source() (name, dir string, text []byte, ok bool) {
 	if c.source == nil || c.source.Lines == nil {
 		return "", "", nil, false

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// LoadClient reads what a command needs, whatever the rest of the file lacks, and reports
-// what is wrong with it.
+// LoadClient reads the keys that a command needs, even if the rest of the file is incomplete, and
+// reports errors in them.
 func TestLoadClient(t *testing.T) {
 	t.Parallel()
 	const rest = "connections: {bus: {connection_string: \"${MISSING}\"}, nats: {nats: [x], token: file:gone}}\nfunctions: {}\n"

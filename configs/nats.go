@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// streamName is what NATS allows as the name of a stream or consumer, and what
-// does as a directory's.
+// streamName matches the names that NATS allows for a stream or consumer, and that work as the name
+// of a directory.
 var streamName = regexp.MustCompile(`^[^\s.*>/\\\x00-\x1f\x7f]{1,255}$`)
 
-// embeddedServer is a connection to the server in this process.
+// embeddedServer returns a connection to the server in this process.
 func embeddedServer() Connection { return Connection{NATS: Strings{"embedded"}} }
 
 // Embedded reports whether the connection is to the server in this process.
 func (c Connection) Embedded() bool { return len(c.NATS) == 1 && c.NATS[0] == "embedded" }
 
-// serverOnly are the keys of a connection that are for NATS.
+// serverOnly are the keys of a connection that apply only to NATS.
 var serverOnly = []string{"credentials", "nkey", "token", "user", "password", "tls.cert", "tls.key", "tls.server_name", "listen", "sync", "max_store"}
 
 // hasServers reports whether the connection is to NATS.
@@ -106,7 +106,7 @@ func (o *NATSOutput) completeOutput(x *completion, path string) {
 	}
 }
 
-// orderingTokens refuses several instances for functions whose subjects have an order.
+// orderingTokens rejects several instances for functions with an ordering token.
 func (x *completion) orderingTokens() {
 	for _, name := range names(x.Functions) {
 		if n := x.Functions[name].Trigger.NATS; n != nil && n.OrderingToken > 0 {

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// filledIn is a copy with the defaults of those that a program made.
+// filledIn returns a copy with the defaults of outputs that a program made.
 func (o Outputs) filledIn() Outputs {
 	out := slices.Clone(o)
 	for i := range out {
@@ -17,7 +17,7 @@ func (o Outputs) filledIn() Outputs {
 	return out
 }
 
-// outputs completes a copy of them.
+// outputs completes a copy of the outputs.
 func (x *completion) outputs(path string, given Outputs) Outputs {
 	if _, written := x.Where[path]; written && len(given) == 0 {
 		x.wrong(path, "the list is empty; remove the key to drop results")

@@ -11,9 +11,8 @@ import (
 	"github.com/drover-run/drover/configs/problems"
 )
 
-// CheckPaths reports, with their lines, the directories and files of handlers that do not
-// exist: of python, node, worker and exec. Load does not, since commands that only talk to
-// a daemon need none of them.
+// CheckPaths reports, with their lines, missing directories and files of python, node, worker and
+// exec handlers. Load does not, because commands that only talk to a daemon do not need them.
 func (c *Config) CheckPaths() error {
 	s := problems.Source{Where: make(map[string]Position)}
 	if c.source != nil {
@@ -54,7 +53,7 @@ func (c *Config) CheckPaths() error {
 	return s.Err()
 }
 
-// needDirectory notes a problem where a directory does not exist; it reports whether it does.
+// needDirectory reports a problem if a directory does not exist; it returns whether it exists.
 func needDirectory(s *problems.Source, path, dir, hint string) bool {
 	info, err := os.Stat(dir)
 	switch {

@@ -8,16 +8,16 @@ import (
 	"github.com/drover-run/drover/configs/readfile"
 )
 
-// SetDefaults sets the fields of a struct, and of the structs in it, that are zero and have a tag
-// `default`. of points to the struct; its fields have the tags and the types of a Config's.
+// SetDefaults sets the zero fields with a tag `default` of a struct, and of the structs in it. of
+// points to the struct; its fields have the tags and the types of a Config's.
 func SetDefaults(of any) { setDefaults(reflect.ValueOf(of).Elem()) }
 
-// LoadPolicy reads a file that has a scaling policy of instances, and is not a configuration. It
-// is as strict as Load. into points to the struct to fill, which holds its defaults already;
-// scale points to its field for the key scale. The error is an Errors with all that is wrong with
-// the file, or says why the file can't be read.
+// LoadPolicy reads a file with a scaling policy of instances, which is not a configuration. It is
+// as strict as Load. into points to the struct to fill, with its defaults already set; scale points
+// to its field for the key scale. The error is an Errors with all problems of the file, or the
+// reason why the file cannot be read.
 func LoadPolicy(path string, env Env, into any, scale *Scale) error {
-	text, dir, err := readfile.Config(context.Background(), path, func(string, *os.File) error { return nil }) // it runs nothing
+	text, dir, err := readfile.Config(context.Background(), path, func(string, *os.File) error { return nil }) // it runs no commands
 	if err != nil {
 		return err
 	}

@@ -5,15 +5,15 @@ import (
 	"slices"
 	"strings"
 	"time"
-	_ "time/tzdata" // schedules name time zones, and a container may know none
+	_ "time/tzdata" // schedules name time zones, and a container may lack them
 
 	"github.com/drover-run/drover/scaler"
 )
 
-// external leaves the number of instances to somebody else.
+// external is the word for a number of instances that drover does not manage.
 const external = "external"
 
-// Scale is how many workers and instances there are: one policy for both.
+// Scale has the policy for the numbers of workers and instances.
 type Scale struct {
 	ClearWithin Duration `yaml:"clear_within" min:"0s" max:"168h" desc:"target time to clear a backlog; by default 30s if no other target is set"`
 	MaxAge      Duration `yaml:"max_age" default:"0s" min:"0s" max:"168h" desc:"alternative target: how long a message may wait"`
@@ -46,7 +46,7 @@ type Instances struct {
 	External bool `yaml:"-"`
 }
 
-// Scaled reports whether this daemon runs a number of instances.
+// Scaled reports whether this daemon manages instances.
 func (i Instances) Scaled() bool { return !i.External && (i.Min != 1 || i.Max != 1) }
 
 // Workers bounds the number of worker processes of an app.
@@ -64,17 +64,17 @@ type Schedule struct {
 
 var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
 
-// DefaultClearWithin is the target of a policy that sets none.
+// DefaultClearWithin is the target of a policy without one.
 const DefaultClearWithin = Duration(30 * time.Second)
 
-// scale checks what one key of scale alone can't tell.
+// scale makes the checks of scale that need several keys.
 func (x *completion) scale(path string, s *Scale) {
 	targets := []struct {
 		key   string
 		given bool
 	}{{"clear_within", s.ClearWithin != 0}, {"max_age", s.MaxAge != 0}, {"per_instance", s.PerInstance != 0}}
 	var given []string
-	zero := "" // the first that is written as 0
+	zero := "" // the first one that is written as 0
 	for _, t := range targets {
 		if _, written := x.Where[path+"."+t.key]; written && !t.given && zero == "" {
 			zero = path + "." + t.key
@@ -131,7 +131,7 @@ func (x *completion) schedule(path string, s Schedule, most int) {
 	}
 }
 
-// clock reads a time of day, 00:00 to 24:00.
+// clock parses a time of day, 00:00 to 24:00.
 func clock(text string) (time.Duration, bool) {
 	if text == "24:00" {
 		return 24 * time.Hour, true
@@ -140,7 +140,7 @@ func clock(text string) (time.Duration, bool) {
 	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, err == nil && len(text) == len("15:04")
 }
 
-// together checks what goes with several instances.
+// together checks settings that do not work with several instances.
 func (x *completion) together() {
 	i := x.Scale.Instances
 	if i.Max < 2 || i.External {
@@ -154,7 +154,7 @@ func (x *completion) together() {
 	}
 }
 
-// InstancePolicy is the policy by which instances are scaled.
+// InstancePolicy returns the scaling policy of instances.
 func (s Scale) InstancePolicy() scaler.Policy {
 	p := scaler.Policy{
 		Min: s.Instances.Min, Max: s.Instances.Max,
@@ -175,7 +175,7 @@ func (s Scale) InstancePolicy() scaler.Policy {
 	return p
 }
 
-// Location is the time zone of the schedules.
+// Location returns the time zone of the schedules.
 func (s Scale) Location() *time.Location {
 	if s.location == nil {
 		return time.Local
@@ -186,8 +186,8 @@ func (s Scale) Location() *time.Location {
 // WorkersInterval is the time between two decisions on workers.
 const WorkersInterval = time.Second
 
-// WorkerPolicy is the policy by which the workers of an app are scaled, up to so
-// many: the same, but for what is about instances.
+// WorkerPolicy returns the scaling policy of an app's workers, with the maximum most. It is the
+// same policy without the settings of instances.
 func (s Scale) WorkerPolicy(most int) scaler.Policy {
 	p := s.InstancePolicy()
 	p.Min, p.Max = min(s.Workers.Min, most), most
@@ -198,7 +198,7 @@ func (s Scale) WorkerPolicy(most int) scaler.Policy {
 	return p
 }
 
-// String says what is scaled, and to what.
+// String describes what is scaled, and its bounds.
 func (s Scale) String() string {
 	target := fmt.Sprintf("a backlog is cleared within %v", s.ClearWithin)
 	switch {

@@ -10,8 +10,8 @@ import (
 	"github.com/invopop/jsonschema"
 )
 
-// Schema returns the JSON Schema (2020-12) of a configuration, made from the
-// types. Where a number is wanted a text with ${NAME} is allowed as well.
+// Schema returns the JSON Schema (2020-12) of a configuration, derived from the types. In place of
+// a number it also allows a text with ${NAME}.
 func Schema() ([]byte, error) {
 	reflector := &jsonschema.Reflector{
 		FieldNameTag:   "yaml",
@@ -19,7 +19,7 @@ func Schema() ([]byte, error) {
 		Anonymous:      true,
 		ExpandedStruct: true,
 		Mapper:         mapType,
-		// What is required is said by our own tags, below.
+		// The tag required sets this, below.
 		RequiredFromJSONSchemaTags: true,
 	}
 	schema := reflector.Reflect(&Config{})
@@ -34,7 +34,7 @@ func Schema() ([]byte, error) {
 
 const referencePattern = `\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}`
 
-// mapType is the schema of the types that are written as a text.
+// mapType returns the schema of the types that are written as a text.
 func mapType(t reflect.Type) *jsonschema.Schema {
 	text := func(pattern string) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Pattern: pattern}
@@ -58,7 +58,7 @@ func mapType(t reflect.Type) *jsonschema.Schema {
 	return nil
 }
 
-// describe adds what our tags say to the schema of a struct.
+// describe adds the information of the tags to the schema of a struct.
 func describe(s *jsonschema.Schema, t reflect.Type) {
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -109,7 +109,7 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 	}
 }
 
-// wordsFor are the words that may stand in place of a struct's keys.
+// wordsFor returns the words that are allowed in place of a struct's keys.
 func wordsFor(t reflect.Type) []any {
 	switch t {
 	case reflect.TypeFor[Instances]():
@@ -120,7 +120,7 @@ func wordsFor(t reflect.Type) []any {
 	return nil
 }
 
-// orWord is a pattern for a word that may stand for 0.
+// orWord returns a pattern for a word that represents 0.
 func orWord(word string) string {
 	if word == "" {
 		return ""
@@ -154,7 +154,7 @@ func bounded(s *jsonschema.Schema, tag reflect.StructTag, t reflect.Type) *jsons
 			s.Default = json.Number(tag.Get("default"))
 		}
 	}
-	// A number may come from the environment.
+	// A number may be a variable of the environment.
 	number := *s
 	number.Description, number.Default = "", nil
 	return &jsonschema.Schema{

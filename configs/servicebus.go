@@ -19,7 +19,7 @@ func (c Connection) describeNamespace() string {
 	return "Azure Service Bus at " + c.namespaceHost()
 }
 
-// namespaceHost is the host of a connection string, which is no secret.
+// namespaceHost returns the host of a connection string, which is not secret.
 func (c Connection) namespaceHost() string {
 	return strings.Trim(strings.TrimPrefix(c.connectionParts()["endpoint"], "sb://"), "/")
 }
@@ -116,7 +116,7 @@ func kindOf(t *ServiceBusTrigger) string {
 	return "subscription"
 }
 
-// The names that the service takes.
+// The names that the service allows.
 var (
 	entityName       = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/~-]{0,258}[A-Za-z0-9_])?$`)
 	subscriptionName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,48}[A-Za-z0-9_])?$`)
@@ -128,8 +128,8 @@ func (x *completion) entity(path, name string) {
 	}
 }
 
-// scheduled refuses a retry by a copy where a copy would not be the same: in a
-// topic it reaches every subscription, and a session loses its order.
+// scheduled rejects retries by a scheduled copy where the copy would not be equivalent: in a topic
+// it reaches every subscription, and in a session it loses its order.
 func (x *completion) scheduled(path string, of Trigger) {
 	switch t := of.ServiceBus; {
 	case t == nil:

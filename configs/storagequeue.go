@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// queueForm is what Azure allows as the name of a storage queue.
+// queueForm matches the names that Azure allows for a storage queue.
 var queueForm = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
 const (

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Traces is where spans are sent, and of which messages.
+// Traces has the destination of spans, and the fraction of traced messages.
 type Traces struct {
 	Endpoint    string            `yaml:"endpoint" desc:"OpenTelemetry collector that accepts OTLP over HTTP, such as http://127.0.0.1:4318; by default OTEL_EXPORTER_OTLP_ENDPOINT, else nothing is traced; off disables traces even if that is set"`
 	Sample      *float64          `yaml:"sample" min:"0" max:"1" desc:"fraction of the messages without a trace context that are traced; by default OTEL_TRACES_SAMPLER_ARG, else 1; a message with a trace context follows its sampling decision"`
@@ -15,15 +15,14 @@ type Traces struct {
 	Headers     map[string]Secret `yaml:"headers" desc:"headers for the collector, such as Authorization; usually ${NAME} or file:PATH; by default OTEL_EXPORTER_OTLP_HEADERS"`
 	TLS         *TLS              `yaml:"tls" desc:"https: TLS settings of the connection; by default the system's root certificates are used"`
 
-	// What Complete makes of it: URL is where spans are posted, empty where nothing
-	// is traced; From is what said so; Resource is what else the environment says of
-	// the daemon.
+	// Set by Complete: URL is the destination of spans, empty without traces; From is the origin of
+	// URL; Resource has the other attributes of the daemon from the environment.
 	URL      string            `yaml:"-"`
 	From     string            `yaml:"-"`
 	Resource map[string]string `yaml:"-"`
 }
 
-// The variables of OpenTelemetry that are heeded.
+// The supported variables of OpenTelemetry.
 const (
 	otelDisabled        = "OTEL_SDK_DISABLED"
 	otelExporter        = "OTEL_TRACES_EXPORTER"
@@ -39,13 +38,13 @@ const (
 	otelSamplerArgument = "OTEL_TRACES_SAMPLER_ARG"
 )
 
-// tracesPath is where a collector takes spans, below its address.
+// tracesPath is the path of a collector for spans, below its address.
 const tracesPath = "/v1/traces"
 
-// serviceName is the default.
+// serviceName is the default service name.
 const serviceName = "drover"
 
-// variable is the environment's first value of those that is not empty.
+// variable returns the first variable of the environment that is not empty, of names in order.
 func (x *completion) variable(names ...string) (value, name string) {
 	for _, name := range names {
 		if value, _ := x.env(name); strings.TrimSpace(value) != "" {
@@ -93,14 +92,14 @@ func (x *completion) traces(t *Traces) {
 	}
 }
 
-// tracesUnused notes settings that nothing comes of.
+// tracesUnused warns of settings without an effect.
 func (x *completion) tracesUnused(t *Traces) {
 	if len(x.Problems) == 0 && (t.Sample != nil || t.ServiceName != "" || len(t.Headers) > 0 || t.TLS != nil) {
 		x.Warnings = append(x.Warnings, "traces: nothing is traced without an endpoint, such as http://127.0.0.1:4318")
 	}
 }
 
-// tracesByEnvironment looks for the collector where the file names none.
+// tracesByEnvironment takes the collector from the environment if the file names none.
 func (x *completion) tracesByEnvironment(t *Traces) {
 	if text, _ := x.variable(otelDisabled); strings.EqualFold(text, "true") {
 		return
@@ -119,8 +118,8 @@ func (x *completion) tracesByEnvironment(t *Traces) {
 	t.URL, t.From = x.collector("traces.endpoint", name, text, name == otelEndpoint), name
 }
 
-// collector is the URL that spans are posted to. below says that text is the
-// collector's address, and else the URL itself.
+// collector returns the URL for spans. below reports that text is the collector's address;
+// otherwise it is the URL itself.
 func (x *completion) collector(path, variable, text string, below bool) string {
 	what := ""
 	if variable != "" {
@@ -160,8 +159,7 @@ func (x *completion) tracesHeaders(t *Traces) {
 	}
 }
 
-// pairs reads a variable of names and values, as in a=1,b=2, where values may have
-// %XX in them.
+// pairs parses a variable of names and values, as in a=1,b=2, in which values may contain %XX.
 func (x *completion) pairs(variable, text string) map[string]string {
 	out := make(map[string]string)
 	for part := range strings.SplitSeq(text, ",") {
@@ -179,8 +177,7 @@ func (x *completion) pairs(variable, text string) map[string]string {
 	return out
 }
 
-// sample is the part of the messages that is traced, by the file, else by the
-// environment.
+// sample sets the fraction of traced messages from the file, else from the environment.
 func (x *completion) sample(t *Traces) {
 	if t.Sample != nil {
 		return

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestTraces holds the file and OpenTelemetry's variables to what comes of them.
+// TestTraces checks the results of the file and of OpenTelemetry's variables.
 func TestTraces(t *testing.T) {
 	const collector = "OTEL_EXPORTER_OTLP_ENDPOINT=http://otel:4318"
 	for _, test := range []struct {

@@ -26,10 +26,9 @@ type Number struct {
 	Value int
 }
 
-// Numbers is a change to a file that was not made yet.
+// Numbers is a change of a file that is not written yet.
 type Numbers struct {
-	// Diff is the lines that change, as diff has them; empty where the file has the numbers
-	// already.
+	// Diff has the changed lines in the format of diff; empty if the file has the numbers already.
 	Diff string
 
 	path  string
@@ -37,10 +36,10 @@ type Numbers struct {
 	state os.FileInfo
 }
 
-// SetNumbers finds where the numbers of an app belong in a file, which is among apps, or in the
-// handlers that make the app by their path. The error tells where there is no place for them.
+// SetNumbers finds the place of an app's numbers in a file: among apps, or in the handlers that
+// define the app by their path. It returns an error if there is none.
 func SetNumbers(path string, env configs.Env, app string, numbers []Number) (*Numbers, error) {
-	real, err := filepath.EvalSymlinks(path) // a rename would put a file in the link's place
+	real, err := filepath.EvalSymlinks(path) // a rename would replace the link by a file
 	if err != nil {
 		return nil, fmt.Errorf("finding the configuration: %w", err)
 	}
@@ -76,17 +75,17 @@ func SetNumbers(path string, env configs.Env, app string, numbers []Number) (*Nu
 	return out, nil
 }
 
-// edit is the lines of a file, and what those become that change.
+// edit has the lines of a file, and the changed ones.
 type edit struct {
 	lines   []string
-	changes map[int]string // by index; an added line is in the change of the one above it
+	changes map[int]string // by index; an added line is part of the change of the one above it
 }
 
-// set changes all places where the numbers of an app stand.
+// set changes all places with the numbers of an app.
 func (e *edit) set(text []byte, cfg *configs.Config, app string, numbers []Number) error {
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
-		return err // it was parsed before
+		return err // it was parsed already
 	}
 	var root ast.Node
 	for _, doc := range file.Docs {
@@ -118,7 +117,7 @@ func (e *edit) set(text []byte, cfg *configs.Config, app string, numbers []Numbe
 	return nil
 }
 
-// pairsOf are a mapping's entries; none where the node is something else.
+// pairsOf returns a mapping's entries; none if the node is not a mapping.
 func pairsOf(n ast.Node) []*ast.MappingValueNode {
 	switch m := n.(type) {
 	case *ast.MappingNode:
@@ -129,7 +128,7 @@ func pairsOf(n ast.Node) []*ast.MappingValueNode {
 	return nil
 }
 
-// below is the mapping at the end of a path of keys; nil where there is none.
+// below returns the mapping at the end of a path of keys; nil if there is none.
 func below(n ast.Node, path ...string) ast.Node {
 	for _, key := range path {
 		var next ast.Node
@@ -178,7 +177,7 @@ func (e *edit) setIn(at ast.Node, path string, numbers []Number) error {
 	return e.addLines(pairsOf(at), path, missing)
 }
 
-// line is one with its changes so far.
+// line returns a line with its changes so far.
 func (e *edit) line(i int) string {
 	if changed, found := e.changes[i]; found {
 		return changed
@@ -186,7 +185,7 @@ func (e *edit) line(i int) string {
 	return e.lines[i]
 }
 
-// replace replaces a word; a line may have several, so that it is looked for from its place on.
+// replace replaces a word in a line, which it searches from the word's original column on.
 func (e *edit) replace(line, column int, old, now string) bool {
 	if line < 0 || line >= len(e.lines) {
 		return false
@@ -195,7 +194,7 @@ func (e *edit) replace(line, column int, old, now string) bool {
 	if column < 0 || column > len(runes) || !strings.HasPrefix(string(runes[column:]), old) {
 		return false
 	}
-	// What was changed before in this line may have moved it: words behind it are the same.
+	// Earlier changes in this line may have moved the word; the text after it is unchanged.
 	changed := e.line(line)
 	from := len(changed) - len(string(runes[column:]))
 	if from < 0 || !strings.HasPrefix(changed[from:], old) {
@@ -217,7 +216,7 @@ func (e *edit) addInBraces(m *ast.MappingNode, path string, missing []string) er
 	if runes := []rune(e.lines[line]); column < len(runes) {
 		before := strings.TrimRight(string(runes[:column]), " ")
 		switch {
-		case before == "": // a brace that has a line of its own
+		case before == "": // a brace on its own line
 		case strings.HasSuffix(before, ","):
 			return e.insert(line, len([]rune(before)), " "+text, path)
 		default:
@@ -227,7 +226,7 @@ func (e *edit) addInBraces(m *ast.MappingNode, path string, missing []string) er
 	return e.insert(m.Start.Position.Line-1, m.Start.Position.Column, text+", ", path)
 }
 
-// insert puts a text into a line, at a column of the line as it was.
+// insert inserts a text into a line, at a column of the original line.
 func (e *edit) insert(line, column int, text, path string) error {
 	runes := []rune(e.lines[line])
 	behind := string(runes[min(column, len(runes)):])
@@ -240,7 +239,7 @@ func (e *edit) insert(line, column int, text, path string) error {
 	return nil
 }
 
-// addLines adds lines below one of those that they belong to.
+// addLines adds lines below the last of the entries that they belong to.
 func (e *edit) addLines(pairs []*ast.MappingValueNode, path string, missing []string) error {
 	best := -1
 	indent := ""
@@ -276,8 +275,8 @@ func (e *edit) text() string {
 	return strings.Join(out, "\n")
 }
 
-// diff is the changed lines, each with its number; lines that were only added to are there for
-// their place.
+// diff returns the changed lines, each with its number; lines that only got additions are included
+// as context.
 func (e *edit) diff(name string) string {
 	var b strings.Builder
 	for i, old := range e.lines {
@@ -303,8 +302,8 @@ func (e *edit) diff(name string) string {
 	return b.String()
 }
 
-// Write makes the change: beside the file, and then in its place, so that at no moment half of
-// it is there. A file that was changed meanwhile is left as it is.
+// Write writes the change to a file beside the original, and then replaces the original, so that it
+// is never incomplete. A file that has changed meanwhile is not replaced.
 func (n *Numbers) Write() (err error) {
 	if n.Diff == "" {
 		return nil
@@ -335,18 +334,18 @@ func (n *Numbers) Write() (err error) {
 	if err != nil {
 		return nil //nolint:nilerr // it is written; only a power cut would tell
 	}
-	_ = dir.Sync() // some file systems can't
+	_ = dir.Sync() // some file systems do not support it
 	_ = dir.Close()
 	return nil
 }
 
-// fill writes a file that takes another's place.
+// fill writes a file that will replace another.
 func fill(file *os.File, text []byte, like os.FileInfo) error {
 	if _, err := file.Write(text); err != nil {
 		return err
 	}
 	if of, ok := like.Sys().(*syscall.Stat_t); ok {
-		_ = file.Chown(int(of.Uid), int(of.Gid)) // only root can, and only root has to
+		_ = file.Chown(int(of.Uid), int(of.Gid)) // only root can, and only root needs it
 	}
 	if err := file.Chmod(like.Mode().Perm()); err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Package problems collects all that is wrong with a file, and reports each problem with its place
-// and an excerpt that shows no secret. A Source is used by one goroutine at a time.
+// Package problems collects the errors in a file, and reports each with its place and an excerpt
+// that shows no secret. One goroutine at a time uses a Source.
 package problems
 
 import (
@@ -12,13 +12,13 @@ import (
 // Position is a place in a file, counted from 1; the zero Position is nowhere.
 type Position struct{ Line, Column int }
 
-// Problem is one thing that is wrong, and where.
+// Problem is one error, and its place.
 type Problem struct {
 	File string
 	Position
-	// Message says what is wrong, and what to write instead.
+	// Message describes the error, and how to fix it.
 	Message string
-	// Excerpt is the line with a mark below it; empty where there is no place.
+	// Excerpt is the line with a mark below it; empty without a place.
 	Excerpt string
 }
 
@@ -33,7 +33,7 @@ func (p Problem) String() string {
 	return where + p.Message + p.Excerpt
 }
 
-// Errors is all that is wrong with a configuration, in the file's order.
+// Errors lists all errors of a configuration, in the file's order.
 type Errors []Problem
 
 func (e Errors) Error() string {
@@ -51,15 +51,15 @@ func (e Errors) sorted() Errors {
 	return e
 }
 
-// Source is a file that is being read, and where each key's value stands in it.
+// Source is a file that is being read, with the place of each key's value.
 type Source struct {
-	Name      string              // what messages call it
-	Dir       string              // that paths in it are relative to
-	Lines     []string            // nil if a program made what the file would have
+	Name      string              // its name in messages
+	Dir       string              // the directory of relative paths
+	Lines     []string            // nil if a program made the configuration
 	Where     map[string]Position // by path, such as functions.orders.timeout
-	Files     map[string]string   // that values are from, by path
-	Secrets   []string            // values that no excerpt may show
-	Variables map[string]bool     // of the environment, that values are from
+	Files     map[string]string   // the files of values, by path
+	Secrets   []string            // values that excerpts must not show
+	Variables map[string]bool     // the environment variables of values
 	Problems  Errors
 }
 
@@ -71,7 +71,7 @@ func New(name string, text []byte, dir string) *Source {
 	}
 }
 
-// At returns where a path's value stands, or the nearest that holds it.
+// At returns the place of a path's value, or of the nearest enclosing one.
 func (s *Source) At(path string) Position {
 	for {
 		if p, ok := s.Where[path]; ok {
@@ -91,24 +91,23 @@ func (s *Source) Given(path string) bool {
 	return found
 }
 
-// Report notes what is wrong at a place. The excerpt is added at the end, when
-// all secrets are known.
+// Report adds a problem at a place. The excerpt is added at the end, when all secrets are known.
 func (s *Source) Report(at Position, format string, args ...any) {
 	s.Problems = append(s.Problems, Problem{File: s.Name, Position: at, Message: fmt.Sprintf(format, args...)})
 }
 
 const (
-	// maxProblems bounds what is reported at once.
+	// maxProblems bounds the number of reported problems.
 	maxProblems = 200
-	// maxExcerpt bounds how much of a line is shown before and after the mark.
+	// maxExcerpt bounds the characters of a line before and after the mark.
 	maxExcerpt = 120
 	// maxMessage bounds the message of a problem, in bytes.
 	maxMessage = 4 << 10
-	// maxWord bounds the words that are compared to find which one is meant.
+	// maxWord bounds the length of words that are compared for a suggestion.
 	maxWord = 64
 )
 
-// Err returns what was found as Errors, or nil.
+// Err returns the problems as Errors, or nil.
 func (s *Source) Err() error {
 	if len(s.Problems) == 0 {
 		return nil
@@ -123,15 +122,15 @@ func (s *Source) Err() error {
 		for _, secret := range s.Secrets {
 			s.Problems[i].Message = strings.ReplaceAll(s.Problems[i].Message, secret, "***")
 		}
-		if message := s.Problems[i].Message; len(message) > maxMessage { // cut when it has no secrets any more
+		if message := s.Problems[i].Message; len(message) > maxMessage { // truncated after secrets are removed
 			s.Problems[i].Message = strings.ToValidUTF8(message[:maxMessage], "") + "..."
 		}
 	}
 	return s.Problems.sorted()
 }
 
-// excerpt is the line with a mark at the column. What follows a colon behind the
-// mark is left out: it may be a secret under a misspelt key.
+// excerpt returns the line with a mark at the column. It omits the text after a colon behind the
+// mark, which may be a secret under a misspelt key.
 func (s *Source) excerpt(at Position) string {
 	if at.Line < 1 || at.Line > len(s.Lines) {
 		return ""
@@ -166,7 +165,7 @@ func (s *Source) excerpt(at Position) string {
 	return "\n" + number + before + after + "\n" + strings.Repeat(" ", len(number)-2) + "| " + pad + "^"
 }
 
-// Nearest returns the known word that a misspelt one is meant to be, or "".
+// Nearest returns the known word that is closest to a misspelt one, or "".
 func Nearest(word string, known []string) string {
 	if len(word) > maxWord {
 		return ""
@@ -180,8 +179,8 @@ func Nearest(word string, known []string) string {
 	return best
 }
 
-// edits counts the letters to insert, remove, replace or swap with the next to
-// make b of a.
+// edits returns the number of letters to insert, remove, replace or swap with the next one to
+// change a into b.
 func edits(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
@@ -206,8 +205,8 @@ func edits(a, b string) int {
 	return rows[len(a)][len(b)]
 }
 
-// Hint returns the end of a message about an unknown word: the one that is meant, or all that are
-// known.
+// Hint returns the end of a message about an unknown word: the closest known word, or all known
+// words.
 func Hint(word string, known []string) string {
 	if near := Nearest(word, known); near != "" {
 		return fmt.Sprintf("; did you mean %s?", near)

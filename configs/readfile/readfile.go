@@ -24,7 +24,7 @@ const (
 	pipePatience = time.Minute
 )
 
-// Value returns the contents of the file of a file:PATH value, less a line break at the end. A
+// Value returns the contents of the file of a file:PATH value, without a line break at the end. A
 // relative name is relative to dir.
 func Value(name, dir string) (string, error) {
 	path := name
@@ -43,8 +43,8 @@ func Value(name, dir string) (string, error) {
 	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
 }
 
-// openWithoutWait opens a file whose kind is allowed. It never waits for a FIFO's
-// writer, and never opens a device, which can have effects of its own.
+// openWithoutWait opens a file if its kind is allowed. It never waits for a FIFO's writer, and
+// never opens a device, because that can have side effects.
 func openWithoutWait(path string, allowed func(fs.FileMode) bool) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -57,7 +57,7 @@ func openWithoutWait(path string, allowed func(fs.FileMode) bool) (*os.File, err
 	if err != nil {
 		return nil, errors.Unwrap(err)
 	}
-	// Another file may have taken its place since.
+	// The file may have been replaced since.
 	if info, err = file.Stat(); err == nil && !allowed(info.Mode()) {
 		err = fmt.Errorf("it is %s; use a regular file", fileKind(info.Mode()))
 	}
@@ -104,8 +104,8 @@ func Plain(path string) ([]byte, error) {
 	return readAtMost(file, MaxConfig)
 }
 
-// Config returns a configuration's text and its directory, if accept takes the open file.
-// ctx ends the wait for a pipe, such as /dev/stdin or that of a shell's <(command).
+// Config returns a configuration's text and its directory, if accept returns no error for the open
+// file. ctx ends the wait for a pipe, such as /dev/stdin or that of a shell's <(command).
 func Config(ctx context.Context, path string, accept func(path string, file *os.File) error) (text []byte, dir string, err error) {
 	file, err := openWithoutWait(path, func(mode fs.FileMode) bool {
 		return mode.IsRegular() || mode&fs.ModeNamedPipe != 0

@@ -1,4 +1,4 @@
-// Package trust checks who can change files that name the commands of a daemon that runs as root.
+// Package trust checks who can change the files that name the commands of a daemon run by root.
 package trust
 
 import (
@@ -9,11 +9,11 @@ import (
 	"syscall"
 )
 
-// maxLinks bounds a chain of symbolic links, as the kernel does.
+// maxLinks bounds a chain of symbolic links. It is the limit of the Linux kernel.
 const maxLinks = 40
 
-// CheckConfig refuses, for root, a configuration that another user can change: it names
-// commands, so that user would be root. file is the open configuration.
+// CheckConfig rejects, for root, a configuration that another user can change: it names commands,
+// so that user could become root. file is the open configuration.
 func CheckConfig(path string, file *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -23,12 +23,12 @@ func CheckConfig(path string, file *os.File) error {
 		return fmt.Errorf("reading the configuration %s: %w", path, err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil // a pipe has only the reader that its writer gave it to
+		return nil // only the reader chosen by its writer can read a pipe
 	}
 	if why := changeable(path, info); why != "" {
 		return refuseConfig(path, path, why)
 	}
-	// A file can be replaced through its directory, and through that of each link to it.
+	// A file can be replaced through its directory, and through the directory of each link to it.
 	for range maxLinks {
 		dir := filepath.Dir(path)
 		of, err := os.Stat(dir)
@@ -54,9 +54,9 @@ func refuseConfig(config, path, why string) error {
 		"run: chown root %s && chmod go-w %s; or run drover as another user", config, path, why, path, path)
 }
 
-// changeable says how another user can change a file or a directory; "" if nobody can.
-// Files of a sticky directory, such as /tmp, belong to their owners alone. On a volume
-// that is mounted read-only, such as a Kubernetes ConfigMap, the mode means nothing.
+// changeable returns how another user can change a file or a directory; "" if none can. In a sticky
+// directory, such as /tmp, only owners can replace files. On a volume that is mounted read-only,
+// such as a Kubernetes ConfigMap, the mode has no effect.
 func changeable(path string, info fs.FileInfo) string {
 	owner, known := info.Sys().(*syscall.Stat_t)
 	if !known || readOnlyVolume(path) {
@@ -73,8 +73,8 @@ func changeable(path string, info fs.FileInfo) string {
 	return fmt.Sprintf("can be written by group %d", owner.Gid)
 }
 
-// ChangeableBy says how a user other than root can change the files of a directory of
-// code, for a warning; "" if nobody can, or this process is not root's.
+// ChangeableBy returns how a user other than root can change the files of a directory of code, for
+// a warning; "" if none can, or if this process does not run as root.
 func ChangeableBy(dir string) string {
 	info, err := os.Stat(dir)
 	if os.Geteuid() != 0 || err != nil {

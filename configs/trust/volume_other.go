@@ -2,5 +2,5 @@
 
 package trust
 
-// readOnlyVolume is known on Linux only.
+// readOnlyVolume works only on Linux.
 func readOnlyVolume(string) bool { return false }

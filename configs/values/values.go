@@ -22,19 +22,19 @@ type Size int64
 // Secret is a text that is never printed: its String and its JSON are ***.
 type Secret string
 
-// Strings is a list, or one text alone.
+// Strings is a list, or a single text.
 type Strings []string
 
-// Prefetch is a number, or auto, which is -1.
+// Prefetch is a number, or auto, represented by -1.
 type Prefetch int
 
 // PrefetchAuto follows the measured rate.
 const PrefetchAuto Prefetch = -1
 
-// D returns the duration as the standard library has it.
+// D returns the duration as a time.Duration.
 func (d Duration) D() time.Duration { return time.Duration(d) }
 
-// String is the shortest form that reads back the same: 5m, not 5m0s.
+// String returns the shortest form that reads back the same: 5m, not 5m0s.
 func (d Duration) String() string {
 	s := time.Duration(d).String()
 	if strings.HasSuffix(s, "m0s") {
@@ -46,7 +46,7 @@ func (d Duration) String() string {
 	return s
 }
 
-// ParseDuration reads 1m30s. The error shows how to write one.
+// ParseDuration parses 1m30s. The error has an example.
 func ParseDuration(text string) (Duration, error) {
 	d, err := time.ParseDuration(text)
 	if err != nil {
@@ -62,7 +62,7 @@ var units = []struct {
 	{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1},
 }
 
-// String is the size in the largest unit that divides it.
+// String returns the size in the largest unit that divides it.
 func (s Size) String() string {
 	for _, u := range units {
 		if s != 0 && int64(s)%u.bytes == 0 {
@@ -74,7 +74,7 @@ func (s Size) String() string {
 
 var sizeForm = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)$`)
 
-// ParseSize reads 512KiB. The error shows how to write one.
+// ParseSize parses 512KiB. The error has an example.
 func ParseSize(text string) (Size, error) {
 	m := sizeForm.FindStringSubmatch(text)
 	if m != nil {
@@ -90,7 +90,7 @@ func ParseSize(text string) (Size, error) {
 	return 0, fmt.Errorf("%q is not a size; write 512KiB, 1MiB or 100kB, for example", text)
 }
 
-// String is auto, or the number.
+// String returns auto, or the number.
 func (p Prefetch) String() string {
 	if p == PrefetchAuto {
 		return "auto"
@@ -98,7 +98,7 @@ func (p Prefetch) String() string {
 	return strconv.Itoa(int(p))
 }
 
-// ParsePrefetch reads auto, or a number up to 1,000,000.
+// ParsePrefetch parses auto, or a number up to 1,000,000.
 func ParsePrefetch(text string) (Prefetch, error) {
 	if text == "auto" {
 		return PrefetchAuto, nil
@@ -132,8 +132,8 @@ type Env func(name string) (value string, found bool)
 
 var reference = regexp.MustCompile(`\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?:(:-)([^}]*))?\}|\$`)
 
-// Expand puts in the environment's values: ${NAME}, ${NAME:-default}, and $$ for
-// a dollar. What is put in is not looked at again.
+// Expand inserts values of the environment: ${NAME}, ${NAME:-default}, and $$ for a dollar.
+// Inserted values are not expanded again.
 func Expand(text string, env Env) (string, error) {
 	if !strings.Contains(text, "$") {
 		return text, nil
