@@ -24,8 +24,8 @@ type blockedCommand struct {
 	Only   string        `enum:"all,reported,isolated" default:"all" help:"Run all, or one part: reported, isolated."`
 }
 
-// blockers is an app of functions that each block their loop for 0.15 s, in a way of
-// their own, and return when they began to; and of two that do not.
+// blockers is an app of functions that each block their loop for 0.15 s, each in a different way,
+// and return when the block began; and of two that do not block.
 const blockers = `
 import asyncio, ctypes, os, random, re, socket, threading, time, zlib
 TIME = 0.15
@@ -74,8 +74,8 @@ async def waits(body):
     time.sleep(TIME)
 `
 
-// Run makes blocks, and looks which are told right; and measures functions beside one
-// that blocks, before it comes, until it is isolated, and after that.
+// Run causes blocks, and counts the correct reports. It also measures functions that share a worker
+// with one that blocks: before it starts, until it is isolated, and afterwards.
 func (c *blockedCommand) Run(ctx context.Context) error {
 	if c.Blocks < 5 || c.For < time.Second {
 		return errors.New("--blocks must be at least 5, --for 1s")
@@ -83,14 +83,14 @@ func (c *blockedCommand) Run(ctx context.Context) error {
 	return runParts(ctx, c.Only, part{"reported", c.reported}, part{"isolated", c.isolated})
 }
 
-// madeBlock is one that a function made.
+// madeBlock is a block that a function caused.
 type madeBlock struct {
 	function string
 	at       time.Time
 }
 
-// reported counts the blocks that drover reports: two processes run three calls of blockers
-// at once, and other calls beside them.
+// reported counts the blocks that drover reports. Two processes run three calls of blockers at
+// once, with other calls.
 func (c *blockedCommand) reported(ctx context.Context) (err error) {
 	causes := []struct{ function, in string }{{"sleeps", "sleeps"}, {"counts", "count"}, {"matches", "matches"}, {"reads", "reads"}, {"zips", "zips"}}
 	type seen struct {
@@ -108,7 +108,7 @@ func (c *blockedCommand) reported(ctx context.Context) (err error) {
 			case !known:
 				all[b.Message] = seen{b, time.Now()}
 			case !b.Over:
-				twice++ // one call makes one block
+				twice++ // a call causes one block
 			}
 		}
 	})
@@ -168,7 +168,7 @@ func (c *blockedCommand) reported(ctx context.Context) (err error) {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	time.Sleep(100 * time.Millisecond) // for what is told after an answer
+	time.Sleep(100 * time.Millisecond) // for reports after the last result
 	mu.Lock()
 	defer mu.Unlock()
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -217,7 +217,7 @@ func (c *blockedCommand) reported(ctx context.Context) (err error) {
 	return table.Flush()
 }
 
-// lineIn is the line in a function that is marked, as a place begins.
+// lineIn returns the number of the marked line in a function, in the form that a place starts with.
 func lineIn(source, function string) string {
 	in := ""
 	for i, line := range strings.Split(source, "\n") {
@@ -231,13 +231,14 @@ func lineIn(source, function string) string {
 	return "no line of " + function
 }
 
-// took is how long a call took, and when it ended.
+// took has the duration of a call, and its end.
 type took struct {
 	at   time.Time
 	time time.Duration
 }
 
-// isolated measures the neighbours of one that waits, and of one that computes.
+// isolated measures the functions that share a worker with one that waits, and with one that
+// computes.
 func (c *blockedCommand) isolated(ctx context.Context) error {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "neighbours of one that\tp99 before\tuntil it is moved\tfrom 5 s after it came\tmoved after\t")

@@ -20,9 +20,9 @@ import (
 	"github.com/drover-run/drover/configs"
 )
 
-// costCommand measures what it costs to be watched: the Go no-op with its metrics
-// scraped and its traces on, but unsampled, beside the same with everything off. Each
-// round runs both, in an order that turns.
+// costCommand measures the cost of observation: the Go no-op with its metrics scraped and its
+// traces on, but unsampled, compared with the same with everything off. Each round runs both, in
+// alternating order.
 type costCommand struct {
 	Rounds   int           `default:"15" help:"Rounds; each runs both, in an order that turns."`
 	Messages int           `default:"300000" help:"Messages for each of both and each round."`
@@ -32,10 +32,10 @@ type costCommand struct {
 	JSON     bool          `help:"Print one JSON object in place of the text."`
 }
 
-// maxCost is the figure to reach.
+// maxCost is the target.
 const maxCost = 0.03
 
-// unsampledParent is a trace that nobody records.
+// unsampledParent is a trace context that is not sampled.
 const unsampledParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
 type costFigures struct {
@@ -106,8 +106,8 @@ func (c *costCommand) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// scrape reads the metrics of the daemon behind a socket, now and then every so
-// often, until stop is called, which tells how often it worked.
+// scrape reads the metrics of the daemon behind a socket at intervals until stop is called, which
+// returns the number of successful reads.
 func scrape(socket string, every time.Duration) (stop func() int64) {
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)

@@ -22,7 +22,7 @@
 //	go run ./bench timeouts     how late calls that overrun are ended: those that obey, and those that are killed
 //	go run ./bench workloads    auto beside the best cell of a grid, for functions of each kind
 //	go run ./bench measuring    what it costs to measure the CPU time of calls
-//	go run ./bench blocked      blocks of an event loop: those that are told right, how soon, and their neighbours' latency
+//	go run ./bench blocked      blocks of an event loop: correct reports, their delay, and the neighbours' latency
 //	go run ./bench celery       drover's Python no-op beside Celery's, where Celery and Redis are installed
 package main
 

@@ -27,10 +27,10 @@ type reloadCommand struct {
 	Rate   int           `default:"500" help:"Messages a second to each of the ten functions."`
 }
 
-// functions is how many there are; the first one changes with each reload.
+// functions is the number of functions; the first one changes with each reload.
 const functions = 10
 
-// flow is what one function saw.
+// flow has the measurements of one function.
 type flow struct {
 	handled atomic.Int64
 	last    atomic.Int64 // when, in ns
@@ -44,8 +44,8 @@ func (f *flow) note(now int64) {
 	}
 }
 
-// Run reloads one function of ten under load, and measures what the other nine
-// notice of it: the longest time without a message, beside that without reloads.
+// Run reloads one function of ten under load, and measures the effect on the other nine: the
+// longest time without a message, compared with that without reloads.
 func (c *reloadCommand) Run(ctx context.Context) (err error) {
 	if c.Rounds < 1 || c.For < time.Second || c.Every <= 0 || c.Rate < 1 {
 		return errors.New("--rounds and --rate must be at least 1, --for 1s, --every more than 0s")
@@ -138,7 +138,7 @@ func handledBy(flows map[string]*flow) (n int64) {
 	return n
 }
 
-// write writes the configuration: the first function's timeout is what changes.
+// write writes the configuration: the first function's timeout changes.
 func (c *reloadCommand) write(file string, version int) (*configs.Config, error) {
 	text := "log: {level: error}\nfunctions:\n"
 	for i := range functions {
@@ -192,7 +192,7 @@ func (c *reloadCommand) reload(ctx context.Context, d *daemon.Daemon, file strin
 	return err
 }
 
-// load sends to all functions at the rate, over a connection of its own.
+// load sends to all functions at the rate, over its own connection.
 func (c *reloadCommand) load(ctx context.Context, running *sync.WaitGroup, dataDir string, flows map[string]*flow) (sent *atomic.Int64, err error) {
 	url, token, err := embedded.ReadClient(filepath.Join(dataDir, "nats-embedded"))
 	if err != nil {

@@ -54,15 +54,14 @@ func (c *scaleCommand) Run(ctx context.Context) error {
 const (
 	burnTime = 20 * time.Millisecond
 	burns    = 10_000
-	// burnHead is how long the workers have to come; then the rate is measured over
-	// burnFor.
+	// burnHead is the time for workers to start; then the rate is measured over burnFor.
 	burnHead = 2 * time.Second
 	burnFor  = 20 * time.Second
 )
 
-// workers is a backlog of 10,000 messages of 20 ms of processor time each, that
-// comes to a daemon at rest with one worker: the rate from two seconds later on,
-// as a part of the ideal, and of what as many Python processes do by themselves.
+// workers sends a backlog of 10,000 messages of 20 ms of CPU time each to an idle daemon with one
+// worker. It measures the rate from two seconds later on, as a fraction of the ideal, and of the
+// rate of the same number of Python processes alone.
 func (c *scaleCommand) workers(ctx context.Context) error {
 	cores := runtime.GOMAXPROCS(0)
 	var own, bare []float64
@@ -87,7 +86,7 @@ func (c *scaleCommand) workers(ctx context.Context) error {
 	return w.Flush()
 }
 
-// bareBurns is what Python processes do without drover, in messages a second.
+// bareBurns returns the rate of Python processes without drover, in messages per second.
 func bareBurns(ctx context.Context, processes int) (float64, error) {
 	const program = `
 import sys, time
@@ -125,7 +124,7 @@ print(count)
 	return float64(total.Load()) / length.Seconds(), err
 }
 
-// scaleDir makes a directory with the app, and a configuration if there is one.
+// scaleDir creates a directory with the app, and with a configuration if given.
 func scaleDir(config string) (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "drover-bench-"); err != nil {
 		return "", err
@@ -239,8 +238,8 @@ func readTold(dir string) (all []told, err error) {
 	return all, lines.Err()
 }
 
-// step is the time from a step of the backlog, with one instance at rest, until a
-// second one receives.
+// step measures the time from a step of the backlog, with one idle instance, until a second one
+// receives.
 func (c *scaleCommand) step(ctx context.Context) error {
 	var gaps []time.Duration
 	worst := time.Duration(0)
@@ -445,7 +444,7 @@ func (c *scaleCommand) scaleIn(ctx context.Context) (err error) {
 	return stuck
 }
 
-// simulate is a day at 10,000 instances and more than 10^9 messages.
+// simulate runs a day with 10,000 instances and more than 10^9 messages.
 func (c *scaleCommand) simulate(context.Context) error {
 	const instances, slots = 10_000, 32
 	model := sim.Model{

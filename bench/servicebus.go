@@ -30,17 +30,16 @@ type serviceBusCommand struct {
 	Size     int    `default:"512" help:"Bytes of a message."`
 	Only     string `enum:"all,speed,released,faults" default:"all" help:"all, or one part: speed, released, faults."`
 
-	unseen int // messages that the SDK gave back
+	unseen int // messages that the SDK released
 }
 
 const (
 	busSettlers = 64
-	// busDelay is what the proxy adds each way.
+	// busDelay is the delay that the proxy adds each way.
 	busDelay = 10 * time.Millisecond
 )
 
-// Run measures drover against the emulator: its speed, and what it does when
-// something breaks.
+// Run measures drover against the emulator: its speed, and its behaviour at faults.
 func (c *serviceBusCommand) Run(ctx context.Context) error {
 	if c.Rounds < 1 || c.Messages < 5 || c.Size < 0 {
 		return errors.New("--rounds must be at least 1, --messages 5, --size 0")

@@ -26,11 +26,11 @@ const (
 	lockLast, workLast = 5 * time.Second, 4500 * time.Millisecond
 	lockBacklog        = 500
 	lockSlots          = 16
-	// breaks is how often a connection is cut, and a daemon killed.
+	// breaks is the number of cut connections, and of killed daemons.
 	breaks = 5
 )
 
-// loads counts what the SDK gives back unseen.
+// loads counts the messages that the SDK releases unseen.
 func (c *serviceBusCommand) loads(ctx context.Context) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "what\tfigure\tto reach\t")

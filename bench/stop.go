@@ -202,8 +202,8 @@ func (c *stopCommand) round(ctx context.Context, kind string) (s stopped, err er
 
 var inFlight = regexp.MustCompile(`"in_flight":(\d+)`)
 
-// stopAt runs the daemon until something is so, and tells it to stop; it returns how many
-// messages were in flight then.
+// stopAt runs the daemon until a condition holds, and then stops it. It returns the number of
+// messages in flight at that moment.
 func stopAt(ctx context.Context, dir string, run []string, so func() bool) (n int, err error) {
 	cmd := exec.CommandContext(ctx, run[0], run[1:]...)
 	var log bytes.Buffer

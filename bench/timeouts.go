@@ -23,8 +23,8 @@ type timeoutsCommand struct {
 	Only  string        `enum:"all,inline,threads,async,killed" default:"all" help:"all, or one part: inline, threads, async, killed."`
 }
 
-// overrun is an app whose functions never end by themselves; the last one does not
-// when it is told, either.
+// overrun is an app whose functions never end by themselves. The last one ignores cancellation,
+// too.
 const overrun = `
 import asyncio, time
 def waits(body): time.sleep(600)
@@ -37,8 +37,8 @@ def stays(body):
         except BaseException: pass
 `
 
-// Run measures how late the verdict on a call comes that overruns: after its deadline
-// where its function obeys, after its deadline and kill_grace where its worker is killed.
+// Run measures the delay of the verdict on a call that overruns: after its deadline if its function
+// obeys, after its deadline and kill_grace if its worker is killed.
 func (c *timeoutsCommand) Run(ctx context.Context) error {
 	if c.Calls < 1 || c.Grace < 100*time.Millisecond {
 		return errors.New("--calls must be at least 1, --grace 100ms")

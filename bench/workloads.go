@@ -30,14 +30,14 @@ type workload struct {
 	Name      string   `json:"name"`
 	What      string   `json:"what"`
 	Functions []string `json:"functions"`
-	// modes are what its function is told to be, one after the other; most are of one kind.
+	// modes are the kinds of its function, one after the other; most have one kind.
 	modes string
-	// executor says that it is async, and uses the threads of the loop's executor.
+	// executor reports that it is async, and uses the threads of the loop's executor.
 	executor bool
-	// azure says that it is compared with the defaults of Azure Functions.
+	// azure reports that it is compared with the defaults of Azure Functions.
 	azure bool
-	// rate is more than the messages a second of any setting, for the first guess of
-	// how many messages it takes.
+	// rate is an upper bound of the messages per second of any setting, for the first estimate of
+	// the number of messages.
 	rate int
 	grid grid
 }
@@ -124,7 +124,7 @@ func (c *workloadsCommand) Run(ctx context.Context) (err error) {
 	return printReports(os.Stdout, reports)
 }
 
-// keep writes what there is so far: a run takes long, and may be cut.
+// keep writes the results so far, since a run takes long and may be interrupted.
 func (c *workloadsCommand) keep(r *report, all []*report) error {
 	if c.JSON != "" {
 		text, err := json.MarshalIndent(all, "", " ")
@@ -185,8 +185,8 @@ func (c *workloadsCommand) measure(ctx context.Context, b *bed, w workload) (r *
 	return r, nil
 }
 
-// again is how many of the best cells are measured a second time: the best of many that
-// are measured once is one that was lucky.
+// again is how many of the best cells are measured a second time. The best of many single
+// measurements is partly luck.
 const again = 3
 
 // best measures the grid, and returns the best cell of it.

@@ -49,8 +49,8 @@ type lane struct {
 	value func(point) int
 }
 
-// plot draws how auto went on: the throughput, beside the best cell's and 0.9 of that, and
-// the settings below. It is an SVG that needs nothing else.
+// plot draws the course of auto: the throughput, with the best cell's and 0.9 of that, and the
+// settings below. It is a self-contained SVG.
 func (r *report) plot() string {
 	lanes := r.lanes()
 	bottom := float64(plotTop + rateHeight)
@@ -89,7 +89,7 @@ func (r *report) plot() string {
 	return d.String()
 }
 
-// caption is the figures in words.
+// caption returns the figures as text.
 func (r *report) caption() string {
 	var parts []string
 	for i, l := range r.Stages {

@@ -32,7 +32,7 @@ const (
 	requestTakes  = 50 * time.Millisecond
 )
 
-// point is what was seen at one moment of a run.
+// point is the state at one moment of a run.
 type point struct {
 	At   float64 `json:"at"`   // seconds since the run's start
 	Done []int64 `json:"done"` // by function
@@ -48,7 +48,7 @@ type track struct {
 
 func (t *track) end() float64 { return t.Points[len(t.Points)-1].At }
 
-// at is the last point that is not after a moment.
+// at returns the last point that is not after a moment.
 func (t *track) at(moment float64) point {
 	found := t.Points[0]
 	for _, p := range t.Points {
@@ -60,8 +60,8 @@ func (t *track) at(moment float64) point {
 	return found
 }
 
-// rate is the messages a second between two moments; of several functions the geometric
-// mean, so that one that starves is not made up for by another.
+// rate returns the messages per second between two moments. For several functions it is the
+// geometric mean, so that the gain of one does not compensate for another that starves.
 func (t *track) rate(from, to float64) float64 {
 	a, b := t.at(from), t.at(to)
 	if b.At <= a.At {
@@ -74,7 +74,7 @@ func (t *track) rate(from, to float64) float64 {
 	return math.Pow(product, 1/float64(len(a.Done)))
 }
 
-// bed is what the workloads run on: the rig, the app, and a server for its requests.
+// bed is the environment of the workloads: the rig, the app, and a server for its requests.
 type bed struct {
 	*rig
 	have   int // messages in the stream
@@ -155,13 +155,13 @@ func (b *bed) close() error {
 	return errors.Join(append(errs, b.rig.close())...)
 }
 
-// flip says of what kind the function is that is told: the workers have the file mapped.
+// flip sets the kind of the function that changes: the workers have the file mapped.
 func (b *bed) flip(mode rune) error {
 	_, err := b.mode.WriteAt([]byte{byte(mode)}, 0)
 	return err
 }
 
-// stock sees to it that there are so many messages.
+// stock fills the stream up to n messages.
 func (b *bed) stock(ctx context.Context, n int) error {
 	if n <= b.have {
 		return nil
@@ -173,13 +173,13 @@ func (b *bed) stock(ctx context.Context, n int) error {
 	return nil
 }
 
-// errEmpty is a stream that a function came near the end of.
+// errEmpty reports that a function came near the end of the stream.
 var errEmpty = errors.New("the stream was not full all the time")
 
-// run measures a workload with explicit settings, or with nil with none, for so long
-// in each mode. With explicit ones the track begins when all workers are warm, else when
-// the daemon is ready. Rate is a guess, from which follows how many messages there are to
-// be; if they don't suffice it is run again with twice as many.
+// run measures a workload with explicit settings, or with nil without any, for the same time in
+// each mode. With explicit ones the track starts when all workers are warm, otherwise when the
+// daemon is ready. rate is an estimate for the number of messages; if they do not suffice, it runs
+// again with twice as many.
 func (b *bed) run(ctx context.Context, w workload, s *settings, modes string, each time.Duration, rate float64) (*track, error) {
 	n := int(rate*(time.Duration(len(modes))*each+3*warmUp).Seconds()) + 2000
 	for {

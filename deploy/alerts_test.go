@@ -14,7 +14,7 @@ import (
 
 // The tests of the alert rules, and what those of the dashboard share with them.
 
-// promtool runs Prometheus' own tool, and returns what it says.
+// promtool runs Prometheus' own tool, and returns its output.
 func promtool(t *testing.T, args ...string) (said string, err error) {
 	t.Helper()
 	path, err := exec.LookPath("promtool")
@@ -31,8 +31,8 @@ func promtool(t *testing.T, args ...string) (said string, err error) {
 // metricNames finds the names of drover's metrics in a text.
 var metricNames = regexp.MustCompile(`\bdrover_[a-z_]+`)
 
-// documentedMetrics are the metrics in docs/metrics.md, which a test compares with those
-// that there are.
+// documentedMetrics returns the metrics in docs/metrics.md. Another test compares them with the
+// existing ones.
 func documentedMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	doc, err := os.ReadFile("../docs/metrics.md")
@@ -80,7 +80,8 @@ func alertRules(t *testing.T) (rules []alertRule) {
 	return rules
 }
 
-// checkMetricNames looks for metrics of ours in an expression that there are not.
+// checkMetricNames reports metrics of drover in an expression that docs/metrics.md does not have.
+// It returns the number of drover's metrics.
 func checkMetricNames(t *testing.T, where, expr string) (found int) {
 	t.Helper()
 	documented := documentedMetrics(t)
@@ -97,8 +98,8 @@ func checkMetricNames(t *testing.T, where, expr string) (found int) {
 	return found
 }
 
-// Each alert names metrics that there are, says what it is, leads to what is to be
-// done, and is tried, both ways.
+// Each alert uses existing metrics, describes the problem, links to its remedy, and is tested both
+// ways.
 func TestAlerts(t *testing.T) {
 	operations, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
@@ -112,7 +113,7 @@ func TestAlerts(t *testing.T) {
 	for _, r := range alertRules(t) {
 		names = append(names, r.Alert)
 		if checkMetricNames(t, r.Alert, r.Expr) == 0 {
-			t.Errorf("%s names no metric of ours: %s", r.Alert, r.Expr)
+			t.Errorf("%s names no metric of drover: %s", r.Alert, r.Expr)
 		}
 		if !slices.Contains([]string{"critical", "warning", "info"}, r.Labels["severity"]) {
 			t.Errorf("%s has the severity %q", r.Alert, r.Labels["severity"])

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// panel is what of a Grafana panel is looked at.
+// panel has the checked parts of a Grafana panel.
 type panel struct {
 	ID      int    `json:"id"`
 	Type    string `json:"type"`
@@ -25,8 +25,8 @@ type panel struct {
 	} `json:"targets"`
 }
 
-// The dashboard is whole: its panels do not lie on each other, ask the source that
-// was chosen, for metrics that there are, in PromQL.
+// The dashboard is consistent: its panels do not overlap, use the selected data source, and query
+// existing metrics in PromQL.
 func TestDashboard(t *testing.T) {
 	text, err := os.ReadFile("grafana-dashboard.json")
 	if err != nil {
@@ -95,7 +95,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// withoutVariables is a panel's expression as Grafana asks it.
+// withoutVariables returns a panel's expression in the form that Grafana queries.
 func withoutVariables(expr string) string {
 	return strings.NewReplacer("$__rate_interval", "5m", "$__range", "1h", "$job", ".*", "$instance", ".*", "$function", ".*", "$app", ".*").Replace(expr)
 }

@@ -21,13 +21,13 @@ import (
 	"time"
 )
 
-// largest is the size that the static binary may have.
+// largest is the maximum size of the static binary.
 const largest = 60 << 20
 
-// patience bounds every wait for something that must come.
+// patience bounds every wait.
 const patience = 4 * time.Minute
 
-// stage is one of the Dockerfile's, as far as a root file system can be made of it.
+// stage is a stage of the Dockerfile, as far as a test can build a root file system from it.
 type stage struct {
 	copies                  [][2]string // from the build stage, to
 	user, workdir           string
@@ -35,7 +35,7 @@ type stage struct {
 	entrypoint, cmd, health []string
 }
 
-// stages reads the Dockerfile, and how it builds the program.
+// stages reads the Dockerfile, and its command that builds the program.
 func stages(t *testing.T) (build []string, out map[string]*stage) {
 	t.Helper()
 	text, err := os.ReadFile("../Dockerfile")
@@ -100,15 +100,15 @@ func TestImagesAreAlike(t *testing.T) {
 	}
 }
 
-// root is the root file system of a stage, put together by hand, with a volume and a
+// root is the root file system of a stage, which the test assembles, with a volume and a
 // configuration.
 type root struct {
 	dir, data, config string
 	stage             *stage
 }
 
-// command is one that runs in it, as process 1 of its own, as the image's user, where
-// nothing but the volume can be written to.
+// command returns a command that runs in it, as process 1 of its own PID namespace and as the
+// image's user, where only the volume is writable.
 func (r root) command(args ...string) *exec.Cmd {
 	script := `mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && mount --bind "$2" "$1$4" && mount --bind "$3" "$1/etc/drover" &&
 		mount -o remount,bind,ro "$1/etc/drover" && id=$5 dir=$1 && shift 5 && exec chroot --userspec="$id" "$dir" "$@"`
@@ -117,7 +117,7 @@ func (r root) command(args ...string) *exec.Cmd {
 	return c
 }
 
-// newRoot builds the program as the Dockerfile does, and puts a root together.
+// newRoot builds the program as the Dockerfile does, and assembles a root.
 func newRoot(t *testing.T, config string) root {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -127,7 +127,7 @@ func newRoot(t *testing.T, config string) root {
 		t.Skipf("no mount can be made here: %v, %s", err, out)
 	}
 	build, all := stages(t)
-	// A directory that the image's user can get to.
+	// A directory that the image's user can reach.
 	base, err := os.MkdirTemp("/tmp", "drover-image-") //nolint:usetesting // the directory above t.TempDir is closed to others
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +236,7 @@ functions:
 	case <-time.After(patience):
 		t.Fatalf("the message does not come:\n%s", out)
 	}
-	// The stop is told to process 1 itself, as an engine does.
+	// An engine, too, signals process 1 itself.
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", c.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
@@ -258,8 +258,7 @@ functions:
 	}
 }
 
-// A data directory that cannot be written to is told of: a volume of somebody else's, or one
-// that is read-only.
+// A data directory that cannot be written is reported: another user's volume, or a read-only one.
 func TestImageWithoutAPlaceForItsData(t *testing.T) {
 	const functions = "\nfunctions: {f: {trigger: {nats: {}}, handler: {http: {url: \"http://127.0.0.1:1\"}}}}\n"
 	r := newRoot(t, "data_dir: "+dataDir+functions)
@@ -278,7 +277,7 @@ func TestImageWithoutAPlaceForItsData(t *testing.T) {
 	}
 }
 
-// locked is what a process prints, while others look at it.
+// locked is the output of a process, which others may read meanwhile.
 type locked struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -22,7 +22,7 @@ import (
 	"github.com/drover-run/drover/configs"
 )
 
-// kustomization is the part of kustomize's file that ours use.
+// kustomization has the keys of kustomize's file that these directories use.
 type kustomization struct {
 	APIVersion         string   `json:"apiVersion"`
 	Kind               string   `json:"kind"`
@@ -38,24 +38,24 @@ type kustomization struct {
 	} `json:"images"`
 }
 
-// workload is what has Pods.
+// workload is an object with Pods.
 type workload struct {
 	name    string
-	labels  map[string]string // that it selects by
-	claims  []string          // volumes that it makes
+	labels  map[string]string // of its selector
+	claims  []string          // volumes that it creates
 	pod     corev1.PodTemplateSpec
-	nothing bool // it may have no Pod at all
+	nothing bool // it may have no Pods
 }
 
-// objects are those of a directory, by kind; each was decoded strictly.
+// objects are the objects of a directory, by kind; each was decoded strictly.
 type objects struct {
 	workloads []workload
 	accounts  []string
 	keda      map[string]*keda
 }
 
-// keda is a ScaledObject or a TriggerAuthentication; KEDA's own types bring half of
-// Kubernetes with them.
+// keda is a ScaledObject or a TriggerAuthentication. KEDA's own types depend on large parts of
+// Kubernetes.
 type keda struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -91,7 +91,7 @@ func decode(t *testing.T, file string, text []byte, into any) {
 	}
 }
 
-// documents are those of a file of several.
+// documents returns the documents of a file.
 func documents(t *testing.T, file string) (out [][]byte) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -113,7 +113,7 @@ func documents(t *testing.T, file string) (out [][]byte) {
 	}
 }
 
-// read decodes what a kustomization lists, and holds the two together.
+// read decodes the files that a kustomization lists, and compares them with the directory.
 func read(t *testing.T, dir string) (kustomization, objects) {
 	t.Helper()
 	var k kustomization
@@ -210,8 +210,8 @@ func TestKubernetes(t *testing.T) {
 	}
 }
 
-// restricted holds a Pod to the Pod Security Standard of that name, and to a root that is
-// not written to.
+// restricted checks a Pod against the Pod Security Standard of that name, and requires a read-only
+// root.
 func restricted(t *testing.T, spec corev1.PodSpec) {
 	t.Helper()
 	if spec.HostNetwork || spec.HostPID || spec.HostIPC {
@@ -250,7 +250,7 @@ func restricted(t *testing.T, spec corev1.PodSpec) {
 	}
 }
 
-// drover is the container that runs it.
+// drover returns drover's container.
 func drover(t *testing.T, spec corev1.PodSpec) corev1.Container {
 	t.Helper()
 	for _, c := range spec.Containers {
@@ -262,7 +262,7 @@ func drover(t *testing.T, spec corev1.PodSpec) corev1.Container {
 	return corev1.Container{}
 }
 
-// probed holds the probes to what the configuration serves.
+// probed compares the probes with what the configuration serves.
 func probed(t *testing.T, spec corev1.PodSpec, cfg *configs.Config) {
 	t.Helper()
 	c := drover(t, spec)
@@ -290,7 +290,7 @@ func probed(t *testing.T, spec corev1.PodSpec, cfg *configs.Config) {
 	}
 }
 
-// mounted holds mounts and volumes together.
+// mounted compares mounts with volumes.
 func mounted(t *testing.T, spec corev1.PodSpec, claims []string, configMap string) {
 	t.Helper()
 	volumes := make(map[string]corev1.Volume)
@@ -322,8 +322,8 @@ func mounted(t *testing.T, spec corev1.PodSpec, claims []string, configMap strin
 	}
 }
 
-// The app of a sidecar is started before drover and stopped after it, which is what
-// Kubernetes does with init containers that restart.
+// The app of a sidecar starts before drover and stops after it, because Kubernetes does so with
+// init containers that restart.
 func TestSidecarOutlivesDrover(t *testing.T) {
 	_, o := read(t, "kubernetes/sidecar")
 	spec := o.workloads[0].pod.Spec
@@ -339,7 +339,7 @@ func TestSidecarOutlivesDrover(t *testing.T) {
 	}
 }
 
-// KEDA watches what drover receives from, and may have no Pod at all.
+// KEDA watches drover's sources, and may scale to no Pods.
 func TestKEDA(t *testing.T) {
 	_, o := read(t, "kubernetes/sidecar")
 	cfg := load(t, "kubernetes/sidecar/drover.yaml", "")
@@ -401,7 +401,7 @@ func TestPodMonitor(t *testing.T) {
 	}
 }
 
-// kustomize itself makes of each directory what Kubernetes can read.
+// kustomize builds valid objects from each directory.
 func TestKustomize(t *testing.T) {
 	for _, m := range manifests {
 		made, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join("kubernetes", m.dir))

@@ -1,5 +1,5 @@
-// Package deploy has only tests, of the files beside them: what is installed from them
-// fits the daemon, and leaves as little as it may.
+// Package deploy has only tests of the files beside them: what is installed from them works with
+// the daemon, and has the least privileges.
 package deploy
 
 import (
@@ -16,12 +16,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// afterDrain is what a stop may take when the drain time is over: functions that do not
-// return, workers that are killed, connections that are closed.
+// afterDrain is the maximum duration of a stop after the drain time: functions that do not return,
+// workers that are killed, connections that are closed.
 const afterDrain = 20 * time.Second
 
-// load reads a configuration whose secrets are not there: each file of secrets is put in a
-// place of the test's.
+// load reads a configuration with missing secrets: each secret file is replaced by one in a
+// directory of the test.
 func load(t *testing.T, file, secrets string, names ...string) *configs.Config {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -47,7 +47,7 @@ func load(t *testing.T, file, secrets string, names ...string) *configs.Config {
 	return cfg
 }
 
-// fits holds a configuration to how long whoever stops it waits.
+// fits checks a configuration against the time that its supervisor waits for a stop.
 func fits(t *testing.T, cfg *configs.Config, grace time.Duration) {
 	t.Helper()
 	if grace < cfg.Drain.D()+afterDrain {

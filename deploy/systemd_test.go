@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The units are well formed, and leave as little as they may.
+// The units are well formed, and have the least privileges.
 func TestUnits(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
