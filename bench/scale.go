@@ -208,7 +208,7 @@ func dialEmbedded(ctx context.Context, dataDir string) (*natsjs.Connection, erro
 	return natsjs.Connect(ctx, natsjs.ConnectionConfig{Name: "bench", URLs: []string{url}, Token: token, Log: warnings})
 }
 
-// told is a line of the app's log.
+// A line of the app's log.
 type told struct {
 	instance int
 	at       time.Time

@@ -113,7 +113,7 @@ func documents(t *testing.T, file string) (out [][]byte) {
 	}
 }
 
-// read decodes the files that a kustomization lists, and compares them with the directory.
+// read decodes a kustomization and the objects in the files that it lists.
 func read(t *testing.T, dir string) (kustomization, objects) {
 	t.Helper()
 	var k kustomization
