@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// One goroutine sends acknowledgements, many at a time. If each caller of Settle sent its own,
-// they would wait for each other at the connection, which costs more than sending. They are
+// One goroutine sends acknowledgements in batches. If each caller of Settle sent its own, the
+// callers would contend for the connection, which costs more than sending. Acknowledgements are
 // kept until the server has confirmed them, and sent again after an outage.
 
 // barrierEvery is how often a round trip confirms the acknowledgements sent before it.
 const barrierEvery = time.Second
 
-// releaseDelay is the delay of messages released at the end. The server stores a delay.
-// Without one, a server that stops loses the release, and redelivers the message only after
+// releaseDelay is the delay of messages released by Close. The server stores a delayed release.
+// Without a delay, a server that stops loses the release, and redelivers the message only after
 // AckWait.
 const releaseDelay = time.Second
 
@@ -32,16 +32,16 @@ type acks struct {
 	t       *trigger
 	wake    chan struct{} // wakes run
 	sending sync.Mutex    // serializes sending; locked before trigger.mu
-	refused atomic.Bool   // the connection refused to send some
+	refused atomic.Bool   // the connection refused an acknowledgement
 
 	// Guarded by trigger.mu.
-	kept  [2][]acked          // by generation: since the last barrier, and since the one before
-	sent  int                 // of the first generation
-	woken bool                // run was woken, and is not done
-	again map[place]time.Time // those sent again, and until when that is kept
+	kept  [2][]acked          // by generation: since the last barrier, and since the one before it
+	sent  int                 // length of the sent part of kept[0]
+	woken bool                // run was woken, and has not finished
+	again map[place]time.Time // acknowledgements sent again, and when each entry expires
 }
 
-// acked is an acknowledgement that is to be sent, or was sent and is not confirmed.
+// acked is an acknowledgement that is queued, or sent and not yet confirmed.
 type acked struct {
 	place
 	reply string
@@ -69,8 +69,8 @@ func (a *acks) run(ctx context.Context) {
 	}
 }
 
-// sendUnsent sends queued acknowledgements. If turn is set, they and all before them become
-// the older generation, and the previous older one is returned.
+// sendUnsent sends queued acknowledgements. If turn is set, the current generation becomes the
+// older one, and sendUnsent returns the previous older generation.
 func (a *acks) sendUnsent(turn bool) (old []acked) {
 	a.sending.Lock()
 	defer a.sending.Unlock()
@@ -90,8 +90,8 @@ func (a *acks) sendUnsent(turn bool) (old []acked) {
 	}
 }
 
-// publish sends acknowledgements; a.sending is locked. Those that the connection refuses, and
-// those queued while it is down, are sent again with all others when it is back.
+// publish sends acknowledgements; a.sending is locked. Acknowledgements that the connection
+// refuses, or that are queued during an outage, are sent again after the reconnect.
 func (a *acks) publish(all []acked) {
 	if len(all) == 0 {
 		return
@@ -113,8 +113,8 @@ func (a *acks) publish(all []acked) {
 	}
 }
 
-// barrier confirms the acknowledgements of the older generation. Later ones are kept, to be
-// sent again after an outage.
+// barrier waits for the server to confirm the older generation, and drops it. Later
+// acknowledgements are kept, to be sent again after an outage.
 func (a *acks) barrier(ctx context.Context) {
 	a.t.mu.Lock()
 	none := len(a.kept[0])+len(a.kept[1]) == 0
@@ -133,7 +133,7 @@ func (a *acks) barrier(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
-	// An acknowledgement sent during the flush may be behind it. So the generations turn
+	// An acknowledgement sent during the flush may not be covered by it. So the generations turn
 	// before the flush, and the older one is dropped after it.
 	old := a.sendUnsent(true)
 	if a.t.conn.nc.FlushWithContext(ctx) != nil || a.refused.Load() {
@@ -167,17 +167,17 @@ func (a *acks) resend() {
 	}
 }
 
-// dropAll deletes all acknowledgements, and returns how many were kept; trigger.mu is locked.
+// dropAll deletes all acknowledgements and returns their number; trigger.mu is locked.
 func (a *acks) dropAll() (kept int) {
 	kept = a.count()
 	a.kept, a.sent, a.again = [2][]acked{}, 0, nil
 	return kept
 }
 
-// count is how many acknowledgements are not confirmed; trigger.mu is locked.
+// count returns the number of unconfirmed acknowledgements; trigger.mu is locked.
 func (a *acks) count() int { return len(a.kept[0]) + len(a.kept[1]) }
 
-// resent reports whether the acknowledgement of a message was sent again lately; trigger.mu is
+// resent reports whether the acknowledgement of a message was sent again recently; trigger.mu is
 // locked.
 func (a *acks) resent(p place) bool {
 	until, sent := a.again[p]

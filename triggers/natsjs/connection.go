@@ -25,8 +25,8 @@ const (
 	connectLimit = 10 * time.Second
 	// confirmLimit bounds the wait for the server to confirm a message.
 	confirmLimit = 10 * time.Second
-	// reconnectBuffer bounds the data that is sent while the server is down, mostly
-	// acknowledgements: 64 MiB are about a million.
+	// reconnectBuffer bounds the data queued while the server is down, mostly acknowledgements:
+	// 64 MiB hold about a million.
 	reconnectBuffer = 64 << 20
 )
 
@@ -57,16 +57,16 @@ type Connection struct {
 	log *slog.Logger
 
 	mu          sync.Mutex
-	reconnected map[*trigger]struct{} // to be notified
+	reconnected map[*trigger]struct{} // notified after a reconnect
 	rights      rights
 	embedded    bool // the server is in this process
 	lastError   string
-	down        time.Time // when it was lost; zero: it is up
+	down        time.Time // when the connection was lost; zero: it is up
 	closed      chan struct{}
 }
 
-// Connect opens a connection. If no server can be reached, or it refuses the credentials,
-// Connect returns an error within ten seconds.
+// Connect opens a connection. If no server can be reached, or the server refuses the
+// credentials, Connect returns an error within ten seconds.
 func Connect(ctx context.Context, cfg ConnectionConfig) (*Connection, error) {
 	options, err := authOptions(cfg)
 	if err != nil {
@@ -168,12 +168,12 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 	}
 	by := dialer.New(ctx, limit)
 	options = append(options,
-		nats.SetCustomDialer(by), nats.SkipHostLookup(), // the dialer looks names up
+		nats.SetCustomDialer(by), nats.SkipHostLookup(), // the dialer resolves names
 		nats.Name("drover "+name),
 		nats.Timeout(limit),
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(false),
-		// A server that withdraws rights may grant them again.
+		// A server that revokes rights may grant them again.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(250*time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond),
@@ -213,7 +213,7 @@ func dial(ctx context.Context, name string, log *slog.Logger, urls []string, whe
 	return c, nil
 }
 
-// hint returns the remedy of an error of the first connection.
+// hint returns advice on how to fix an error of the first connection.
 func hint(err error) string {
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
@@ -230,7 +230,7 @@ func (c *Connection) note(err error) {
 	c.lastError = err.Error()
 }
 
-// lost records when the connection was lost.
+// lost records the time at which the connection was lost.
 func (c *Connection) lost() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

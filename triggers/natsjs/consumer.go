@@ -15,8 +15,8 @@ import (
 // startLimit bounds the checks of a consumer at the start.
 const startLimit = 30 * time.Second
 
-// findConsumer returns the consumer and its stream, created if Create is set, after checking
-// that the consumer's settings allow what drover promises.
+// findConsumer returns the consumer and its stream. If Create is set, it creates missing ones. It
+// returns an error if the consumer's settings break drover's guarantees.
 func findConsumer(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Logger) (jetstream.Stream, jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
@@ -41,7 +41,7 @@ func consumerOf(ctx context.Context, stream jetstream.Stream, cfg Config, log *s
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       cfg.AckWait,
 			MaxDeliver:    -1, // drover counts attempts
-			MaxAckPending: -1, // messages that wait for a retry count, and must not stop the others
+			MaxAckPending: -1, // messages that wait for a retry count, and must not block others
 			FilterSubject: cfg.Subject,
 		})
 		if err != nil {
@@ -108,7 +108,7 @@ func findStream(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstr
 			Name:        cfg.Stream,
 			Description: "made by drover",
 			Subjects:    []string{cfg.Subject},
-			Retention:   jetstream.WorkQueuePolicy, // a queue: what is settled is gone
+			Retention:   jetstream.WorkQueuePolicy, // a queue: settled messages are deleted
 			Storage:     jetstream.FileStorage,
 		})
 		if err != nil {

@@ -16,35 +16,32 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file reads the dead-letter stream, for an operator. Its letters message.go
-// has written.
+// This file reads the dead-letter stream for an operator. message.go writes the dead letters.
 
-// DeadLettersConfig names the dead letters of one stream.
+// DeadLettersConfig identifies the dead letters of one stream.
 type DeadLettersConfig struct {
-	Stream      string // that they come from
-	DeadLetters string // that they are in
-	// OrderingToken is that of Config.
+	Stream      string // the stream of the original messages
+	DeadLetters string // the dead-letter stream
+	// OrderingToken is the same as in Config.
 	OrderingToken int
-	// Shared replays also where the stream has several consumers that each get
-	// every message.
+	// Shared permits a replay if the stream has several consumers that each get every message.
 	Shared bool
 }
 
 const (
-	// browseLanes is how many dead letters are requested at once: the server returns
-	// one for each question.
+	// browseLanes bounds the concurrent requests for dead letters: the server returns one per
+	// request.
 	browseLanes = 32
-	// maxLook is how many of a stream's last messages are looked at for a copy.
+	// maxLook bounds the last messages of a stream that are searched for a copy.
 	maxLook = 10_000
-	// skew is how far the clocks here and at the server may differ.
+	// skew bounds the difference between the local clock and the server's.
 	skew = time.Minute
-	// windowSlack is how long before the end of its window for duplicates a stream
-	// is not relied upon any more.
+	// windowSlack is subtracted from the stream's duplicate window before relying on it.
 	windowSlack = 10 * time.Second
 )
 
-// OpenDeadLetters returns the dead letters of a stream; there are none where the
-// dead-letter stream is not made yet. The connection stays its owner's.
+// OpenDeadLetters returns the dead letters of a stream; none if the dead-letter stream does
+// not exist yet. The caller keeps ownership of the connection.
 func OpenDeadLetters(ctx context.Context, c *Connection, cfg DeadLettersConfig) (triggers.DeadLetters, error) {
 	d := &deadStream{js: c.js, cfg: cfg}
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
@@ -65,17 +62,17 @@ func OpenDeadLetters(ctx context.Context, c *Connection, cfg DeadLettersConfig) 
 type deadStream struct {
 	js         jetstream.JetStream
 	cfg        DeadLettersConfig
-	dead       jetstream.Stream // nil where it is not made yet
-	next, last uint64           // of Browse
+	dead       jetstream.Stream // nil if it does not exist yet
+	next, last uint64           // the sequences that Browse reads: the next one and the last one
 
 	mu     sync.Mutex
-	origin jetstream.Stream // once it is looked up
+	origin jetstream.Stream // nil until it is looked up
 }
 
-// Browse implements triggers.DeadLetters. What comes later has a higher sequence.
+// Browse implements triggers.DeadLetters. Later dead letters have higher sequences.
 func (d *deadStream) Browse(ctx context.Context, n int) ([]triggers.DeadLetter, error) {
 	for d.dead != nil && d.next <= d.last {
-		// Far from the front there may be none for long: the server skips those.
+		// The first sequences may be deleted. The server skips those.
 		first, err := d.dead.GetMsg(ctx, d.next, jetstream.WithGetMsgSubject(">"))
 		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && first.Sequence > d.last {
 			break
@@ -101,8 +98,7 @@ func (d *deadStream) Browse(ctx context.Context, n int) ([]triggers.DeadLetter, 
 	return nil, nil
 }
 
-// read gets the messages from the first one to a sequence; nil for those that
-// are gone.
+// read returns the messages from first to the sequence to; deleted ones are nil.
 func (d *deadStream) read(ctx context.Context, first *jetstream.RawStreamMsg, to uint64) ([]*jetstream.RawStreamMsg, error) {
 	out := make([]*jetstream.RawStreamMsg, to-first.Sequence+1)
 	out[0] = first
@@ -132,13 +128,13 @@ func headerOr(h nats.Header, name, without string) string {
 	return without
 }
 
-// obituaryHeaders are those that obituary adds.
+// obituaryHeaders are the headers added by obituary.
 var obituaryHeaders = map[string]bool{
 	"Drover-Function": true, "Drover-Error": true, "Drover-Attempts": true, "Drover-Subject": true, "Drover-Stream": true,
 	"Drover-Sequence": true, "Drover-Message-Id": true, "Drover-Enqueued": true, "Drover-Rejected": true, "Drover-Traceback": true, "Drover-Note": true, bodyLengthHeader: true,
 }
 
-// letter reads what obituary has written. Others may have put something else there.
+// letter parses a dead letter written by obituary. Other programs may write to the stream, too.
 func (d *deadStream) letter(m *jetstream.RawStreamMsg) triggers.DeadLetter {
 	h := m.Header
 	out := triggers.DeadLetter{
@@ -159,14 +155,14 @@ func (d *deadStream) letter(m *jetstream.RawStreamMsg) triggers.DeadLetter {
 		out.Message.Attempt = n
 	}
 	if text := h.Get("Drover-Traceback"); json.Unmarshal([]byte(text), &out.Detail) != nil {
-		out.Detail = text // not ours
+		out.Detail = text // not written by drover
 	}
 	if note := h.Get("Drover-Note"); note != "" {
 		out.Detail = strings.TrimSpace(out.Detail + "\n" + note)
 	}
 	for name, values := range h {
 		if obituaryHeaders[name] || strings.HasPrefix(name, natsHeaders) || len(values) == 0 {
-			continue // the dead letter's own
+			continue // a header of the dead letter
 		}
 		if out.Message.Attributes == nil {
 			out.Message.Attributes = make(map[string]string, len(h))
@@ -183,21 +179,20 @@ func timeOr(text string, without time.Time) time.Time {
 	return without
 }
 
-// The headers of a copy that was replayed, beside its own. The message's id is
-// kept under another name: under its own the server would take the copy for a
-// duplicate of the message that it was, and drop it.
+// replayedID is the header with the message's ID in a replayed copy. Under the ID's own header
+// the server would drop the copy as a duplicate of the original.
 const replayedID = "Drover-Replayed-Id"
 
-// replayID names the copy of a dead letter, always the same: the server drops a
-// second one with it, for as long as the stream's window is. The time is in it
-// since a stream that was made anew counts from 1 again.
+// replayID returns the ID of a dead letter's copy. It is always the same, so the server drops a
+// second copy within the stream's duplicate window. It includes the time, because a recreated
+// stream numbers its messages from 1 again.
 func (d *deadStream) replayID(m *jetstream.RawStreamMsg) string {
 	return fmt.Sprintf("drover.replay.%s.%d.%d", d.cfg.DeadLetters, m.Sequence, m.Time.UnixNano())
 }
 
-// copyOf is the message as it was, to be sent again. Headers that steered its
-// first publishing are left out: they would steer this one. Only its time to live is kept, and
-// begins anew, where the stream takes one: others refuse such a message.
+// copyOf returns the original message for publishing. It omits headers that affect publishing,
+// such as expected sequences. It keeps only the time to live, counted from now, and only if
+// expires is set: streams without support for it refuse such a message.
 func (d *deadStream) copyOf(l triggers.DeadLetter, m *jetstream.RawStreamMsg, expires bool) *nats.Msg {
 	out := nats.NewMsg(l.Message.Subject)
 	out.Data = m.Data
@@ -221,8 +216,7 @@ func (d *deadStream) copyOf(l triggers.DeadLetter, m *jetstream.RawStreamMsg, ex
 	return out
 }
 
-// asSent is a message's headers as its sender gave them, also those of a copy
-// that was replayed.
+// asSent returns the headers that the sender set, also for a replayed copy.
 func asSent(h nats.Header) nats.Header {
 	if len(h[replayedID]) == 0 {
 		return h
@@ -241,8 +235,8 @@ func asSent(h nats.Header) nats.Header {
 	return out
 }
 
-// Replay implements triggers.DeadLetters: it publishes a copy to the subject that
-// the message had, and when that is confirmed removes the dead letter.
+// Replay implements triggers.DeadLetters. It publishes a copy to the original subject, and
+// removes the dead letter when the server has confirmed the copy.
 func (d *deadStream) Replay(ctx context.Context, l triggers.DeadLetter, tried time.Time) error {
 	m, err := d.own(l)
 	if err != nil {
@@ -282,7 +276,7 @@ func (d *deadStream) own(l triggers.DeadLetter) (*jetstream.RawStreamMsg, error)
 	return m, nil
 }
 
-// openOrigin looks the stream up that dead letters are replayed to.
+// openOrigin returns the stream to which dead letters are replayed.
 func (d *deadStream) openOrigin(ctx context.Context) (jetstream.Stream, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -301,10 +295,10 @@ func (d *deadStream) openOrigin(ctx context.Context) (jetstream.Stream, error) {
 	return s, nil
 }
 
-// isBack finds out whether a copy was published by a run that began to at a time
-// and was killed. The last messages of the stream tell, where none of them is
-// gone; and where the time is within the stream's window for duplicates it does
-// not matter, since the server drops a second copy.
+// isBack reports whether an earlier run, which started at tried and was killed, has published
+// the copy. It searches the last messages of the stream back to tried. If some of them are
+// deleted or out of reach, it returns ErrDoubtful, except within the stream's duplicate window:
+// there the server drops a second copy.
 func (d *deadStream) isBack(ctx context.Context, origin jetstream.Stream, id string, tried time.Time) (bool, error) {
 	info, err := origin.Info(ctx)
 	if err != nil {
@@ -314,7 +308,7 @@ func (d *deadStream) isBack(ctx context.Context, origin jetstream.Stream, id str
 	left := maxLook
 	for at := info.State.LastSeq; ; at-- {
 		if at < max(info.State.FirstSeq, 1) {
-			gone = gone || at > 0 // those before the first one
+			gone = gone || at > 0 // the messages before FirstSeq
 			break
 		}
 		if left--; left < 0 {
@@ -351,7 +345,7 @@ func (d *deadStream) Remove(ctx context.Context, l triggers.DeadLetter) error {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
 	err = d.dead.DeleteMsg(ctx, m.Sequence)
-	if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) { // it does not say why
+	if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) { // the server gives no reason
 		if _, missing := d.dead.GetMsg(ctx, m.Sequence); errors.Is(missing, jetstream.ErrMsgNotFound) {
 			return nil
 		}
@@ -362,5 +356,5 @@ func (d *deadStream) Remove(ctx context.Context, l triggers.DeadLetter) error {
 	return nil
 }
 
-// Close implements triggers.DeadLetters: nothing is borrowed.
+// Close implements triggers.DeadLetters. There is nothing to release.
 func (d *deadStream) Close(context.Context) error { return nil }

@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// maxSearched bounds the messages of a stream that a search for a sender's ID reads, and
-	// searchLimit its time: each is a round trip.
+	// maxSearched bounds the messages that a search for a sender's ID reads, and searchLimit its
+	// duration: each message is a round trip.
 	maxSearched = 1000
 	searchLimit = time.Second
 )
 
-// Find implements triggers.Finder. A message whose ID is not its place in the stream is
-// searched among the first that are not done.
+// Find implements triggers.Finder. If the ID does not contain the message's sequence, Find
+// searches the first unsettled messages of the stream.
 func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	t.mu.Lock()
 	consumer := t.consumer
@@ -67,18 +67,18 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	case m.Sequence <= info.AckFloor.Stream:
 		found.Place = triggers.PlaceDone
 	default:
-		found.Place = triggers.PlaceLeased // or done, after others that are not
+		found.Place = triggers.PlaceLeased // or settled, behind an unsettled one
 	}
 	return found, nil
 }
 
-// takesAll reports whether a consumer gets all that its stream has.
+// takesAll reports whether a consumer gets all messages of its stream.
 func takesAll(c jetstream.ConsumerConfig, subjects []string) bool {
 	return len(c.FilterSubjects) == 0 && (c.FilterSubject == "" || len(subjects) == 1 && subjects[0] == c.FilterSubject)
 }
 
-// search looks for a message of the consumer's: by its place in the stream, and, if
-// that is not an id, or only that of one that is done, by its header.
+// search returns the consumer's message with an ID. It tries the ID as a place in the stream
+// first. If that yields no message, or a settled one, it searches the headers.
 func (t *trigger) search(ctx context.Context, stream jetstream.Stream, info *jetstream.ConsumerInfo, id string) (*jetstream.RawStreamMsg, error) {
 	at, err := t.atPlace(ctx, stream, info, id)
 	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -94,7 +94,7 @@ func (t *trigger) search(ctx context.Context, stream jetstream.Stream, info *jet
 	return named, err
 }
 
-// atPlace returns the message whose id is its place in the stream.
+// atPlace returns the message whose ID contains its sequence.
 func (t *trigger) atPlace(ctx context.Context, stream jetstream.Stream, info *jetstream.ConsumerInfo, id string) (*jetstream.RawStreamMsg, error) {
 	number, found := strings.CutPrefix(id, t.cfg.Stream+":")
 	sequence, err := strconv.ParseUint(number, 10, 64)
@@ -105,13 +105,13 @@ func (t *trigger) atPlace(ctx context.Context, stream jetstream.Stream, info *je
 	if err != nil {
 		return nil, err
 	}
-	if !takes(info.Config, m.Subject) { // it is another consumer's
+	if !takes(info.Config, m.Subject) { // it belongs to another consumer
 		return nil, jetstream.ErrMsgNotFound
 	}
 	return m, nil
 }
 
-// named looks for a message whose id is in its header.
+// named searches for a message with an ID in its headers.
 func (t *trigger) named(ctx context.Context, stream jetstream.Stream, info *jetstream.ConsumerInfo, id string) (*jetstream.RawStreamMsg, error) {
 	filter := info.Config.FilterSubject
 	if filter == "" {
@@ -137,7 +137,8 @@ func takes(c jetstream.ConsumerConfig, subject string) bool {
 	return len(of) == 0 || slices.ContainsFunc(of, func(filter string) bool { return server.SubjectsCollide(subject, filter) })
 }
 
-// failures is what the ledger has on a message; negative if it cannot be read.
+// failures returns the failures that the ledger has recorded for a message; negative if it cannot
+// be read.
 func (l *ledger) failures(ctx context.Context, sequence uint64, enqueued, created time.Time) int {
 	bucket, err := l.js.KeyValue(ctx, LedgerBucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {

@@ -14,11 +14,11 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file is the dead-letter stream: whether it is there, how it is made, and how a
-// letter is cut that is too large for it. message.go writes the letters.
+// This file checks for the dead-letter stream, creates it, and cuts dead letters that are too
+// large for it. message.go writes the dead letters.
 
 const (
-	// checkLimit bounds each question of a check, which does without an answer.
+	// checkLimit bounds each request of a check. A check ignores a missing response.
 	checkLimit = 2 * time.Second
 	// checkAgain is the time between two checks while rejected messages cannot be moved.
 	checkAgain = 15 * time.Second
@@ -37,9 +37,9 @@ func nobodyTakes(err error) bool {
 	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
 
-// probe reports whether a stream takes a subject, without storing anything: the
-// message says that it is for another stream, so the one that takes it refuses it.
-// The error is as of a publish; nobodyTakes recognizes a subject that no stream has.
+// probe reports whether a stream takes a subject, without storing a message: the message
+// expects another stream in its header, so the stream refuses it. Otherwise probe returns the
+// error of the publish; nobodyTakes recognizes a subject that no stream has.
 func (c *Connection) probe(ctx context.Context, subject string) error {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
@@ -54,7 +54,7 @@ func (c *Connection) probe(ctx context.Context, subject string) error {
 	return whyDenied(asking, err)
 }
 
-// GraveyardCommand is what makes a dead-letter stream.
+// GraveyardCommand returns the shell command that creates a dead-letter stream.
 func GraveyardCommand(deadLetters string, replicas int) string {
 	command := fmt.Sprintf("nats stream add %s --subjects '%s.>' --storage file", deadLetters, deadLetters)
 	if replicas > 1 {
@@ -63,9 +63,9 @@ func GraveyardCommand(deadLetters string, replicas int) string {
 	return command + " --defaults"
 }
 
-// checkGraveyard looks whether rejected messages can be moved, where drover does not
-// make the stream for them, and keeps what is wrong as trouble. An account whose
-// rights or whose server do not let it tell finds out at the first rejection.
+// checkGraveyard checks whether rejected messages can be moved, if drover does not create the
+// stream for them, and records the result as trouble. If the account's rights or the server
+// prevent the check, a problem shows only at the first rejection.
 func (t *trigger) checkGraveyard(ctx context.Context) {
 	err := t.conn.probe(ctx, t.cfg.DeadLetters+"."+t.exampleSubject(ctx))
 	switch {
@@ -100,7 +100,7 @@ func (t *trigger) watchGraveyard(ctx context.Context) {
 	}
 }
 
-// exampleSubject is a subject that messages of the consumer may have.
+// exampleSubject returns a subject that the consumer's messages may have.
 func (t *trigger) exampleSubject(ctx context.Context) string {
 	subject := t.cfg.Subject
 	if subject == "" {
@@ -120,7 +120,8 @@ func (t *trigger) exampleSubject(ctx context.Context) string {
 	return strings.Join(out, ".")
 }
 
-// replicas are those of the stream, and of what belongs to it; 1 where that cannot be read.
+// replicas returns the number of replicas of the stream; 1 if it cannot be read. The bucket and
+// the dead-letter stream get as many.
 func (t *trigger) replicas(ctx context.Context) int { return replicasOf(ctx, t.conn.js, t.cfg.Stream) }
 
 func replicasOf(ctx context.Context, js jetstream.JetStream, stream string) int {
@@ -133,10 +134,10 @@ func replicasOf(ctx context.Context, js jetstream.JetStream, stream string) int 
 	return max(s.CachedInfo().Config.Replicas, 1)
 }
 
-// graveyardNote is the description of the dead-letter streams that drover makes.
+// graveyardNote begins the description of dead-letter streams that drover creates.
 const graveyardNote = "messages that drover rejected from "
 
-// makeGraveyard makes the dead-letter stream, with the replicas of the stream.
+// makeGraveyard creates the dead-letter stream, with as many replicas as the stream has.
 func (t *trigger) makeGraveyard(ctx context.Context) error {
 	replicas := t.replicas(ctx)
 	if !t.cfg.Create {
@@ -156,21 +157,21 @@ func (t *trigger) makeGraveyard(ctx context.Context) error {
 	return err
 }
 
-// raiseGraveyard gives a dead-letter stream that drover made the replicas of the
-// stream, where it has fewer.
+// raiseGraveyard raises the replicas of a dead-letter stream that drover created to those of
+// the stream.
 func (t *trigger) raiseGraveyard(ctx context.Context) {
 	if replicas := t.replicas(ctx); t.cfg.Create && replicas > 1 {
 		t.raise(ctx, t.cfg.DeadLetters, graveyardNote, replicas)
 	}
 }
 
-// raise gives a stream that drover made more replicas.
+// raise raises the replicas of a stream that drover created.
 func (t *trigger) raise(ctx context.Context, stream, note string, replicas int) {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
 	s, err := t.conn.js.Stream(ctx, stream)
 	if err != nil {
-		return // it is not made yet
+		return // it does not exist yet
 	}
 	cfg := s.CachedInfo().Config
 	if cfg.Replicas >= replicas || !strings.HasPrefix(cfg.Description, note) {
@@ -185,8 +186,8 @@ func (t *trigger) raise(ctx context.Context, stream, note string, replicas int) 
 	t.log.Info("a stream that belongs to this one has more replicas now", "of", stream, "from", before, "to", replicas)
 }
 
-// cutLetter shortens the body of a letter until it is within limit, and notes how long it
-// was; false where even its headers are too large.
+// cutLetter shortens a dead letter's body so that it fits into limit bytes, and records the
+// original length in a header. It returns false if the headers alone are too large.
 func cutLetter(dead *nats.Msg, limit int64) bool {
 	whole := len(dead.Data)
 	dead.Header[bodyLengthHeader] = []string{strconv.Itoa(whole)}
@@ -199,11 +200,11 @@ func cutLetter(dead *nats.Msg, limit int64) bool {
 	return true
 }
 
-// bodyLengthHeader has the length of a body that was cut.
+// bodyLengthHeader has the original length of a body that was cut.
 const bodyLengthHeader = "Drover-Body-Length"
 
-// letterLimit is the most that a dead letter may have, in bytes: the server's limit, or
-// the stream's where that is smaller, which only one that was refused needs to know.
+// letterLimit returns the maximum size of a dead letter, in bytes: the server's limit or the
+// stream's, whichever is smaller. The stream's is read only after the stream refused one.
 func (t *trigger) letterLimit(ctx context.Context, refused bool) int64 {
 	limit := t.conn.nc.MaxPayload()
 	if refused {

@@ -9,9 +9,10 @@ import (
 const (
 	// flushLimit bounds a round trip to the server.
 	flushLimit = 10 * time.Second
-	// rateOver is how many settlements the rate is measured over.
+	// rateOver is the number of settlements over which the rate is measured.
 	rateOver = 256
-	// ahead is the work that PrefetchAuto prefetches: what is settled in this time.
+	// ahead is the amount of work that PrefetchAuto prefetches: as many messages as are settled in
+	// this time.
 	ahead = 100 * time.Millisecond
 	// maxPrefetch bounds PrefetchAuto.
 	maxPrefetch = 4096
@@ -77,7 +78,7 @@ func (t *trigger) keepLeases(ctx context.Context) {
 // reconnected is called by the connection when it is up again.
 func (t *trigger) reconnected() { signal(t.wakeUp) }
 
-// becomeIdle makes the keeper wake seldom while it has nothing to do, so that a daemon with a
+// becomeIdle makes the keeper wake rarely while it has nothing to do, so that a daemon with a
 // thousand idle functions uses almost no CPU.
 func (t *trigger) becomeIdle() {
 	t.mu.Lock()
@@ -114,7 +115,7 @@ func (t *trigger) renewDue(before time.Time) {
 }
 
 // raisePrefetch raises the prefetch as soon as messages are settled faster; t.mu is locked. A
-// message that would wait longer than ahead is better left to another instance.
+// message that would wait longer than ahead is left to other instances.
 func (t *trigger) raisePrefetch() {
 	if t.settled%rateOver != 0 || t.cfg.Prefetch != PrefetchAuto || t.closed {
 		return
@@ -135,8 +136,8 @@ func (t *trigger) lowerPrefetch(before int64) int64 {
 	return t.settled
 }
 
-// checkEvery is how often the keeper checks that the server still sends heartbeats for requests.
-// An embedded server sends none: its end is detected at once.
+// checkEvery returns the interval between checks for heartbeats. An embedded server sends none:
+// its end is detected at once.
 func (t *trigger) checkEvery() time.Duration {
 	if t.conn.embedded {
 		return t.conn.idle()
@@ -144,7 +145,7 @@ func (t *trigger) checkEvery() time.Duration {
 	return heartbeat
 }
 
-// checkConsumer repeats the requests when the server sends no heartbeats for them.
+// checkConsumer repeats the requests if heartbeats for them are missing.
 func (t *trigger) checkConsumer(ctx context.Context, now time.Time) {
 	t.mu.Lock()
 	t.expire(now)
@@ -163,7 +164,7 @@ func (t *trigger) checkConsumer(ctx context.Context, now time.Time) {
 	}
 }
 
-// leaseList is the list of leases, the one with the oldest renewal first.
+// leaseList is a list of leases, ordered by the time of their last renewal, the oldest first.
 type leaseList struct {
 	ring leasedMessage
 	n    int

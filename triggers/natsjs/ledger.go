@@ -17,8 +17,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// LedgerBucket is the key-value bucket in which failures are counted: the server
-// counts deliveries, which is more. A message that never failed has no entry.
+// LedgerBucket is the key-value bucket that counts failures. The server's own count is of
+// deliveries, which are more. A message that never failed has no entry.
 const LedgerBucket = "drover-attempts"
 
 // ledgerTTL is how long an entry is kept if nobody removes it.
@@ -27,24 +27,24 @@ const ledgerTTL = 30 * 24 * time.Hour
 // ledger counts the failures of one consumer's messages.
 type ledger struct {
 	js       jetstream.JetStream
-	stream   string // whose messages it counts
+	stream   string // the stream of the counted messages
 	prefix   string
 	troubles *triggers.Troubles
 
 	mu     sync.Mutex
 	bucket jetstream.KeyValue
-	said   bool             // that it can't be used
-	gone   []string         // keys whose messages are settled
-	owed   map[string]count // by key, what the bucket did not take
+	said   bool             // that the bucket cannot be used was logged
+	gone   []string         // keys of settled messages
+	owed   map[string]count // counts that the bucket refused, by key
 }
 
-// count is how often a message has failed.
+// count is the number of failures of a message.
 type count struct {
 	failures          int
 	enqueued, created time.Time // of the message, and of its consumer
 }
 
-// maxOwed bounds the counts that wait for the bucket.
+// maxOwed bounds the counts that wait to be written to the bucket.
 const maxOwed = 1 << 16
 
 var plainKey = regexp.MustCompile(`^[-_=a-zA-Z0-9]+$`)
@@ -61,7 +61,7 @@ func newLedger(js jetstream.JetStream, cfg Config) *ledger {
 
 func (l *ledger) key(m *leasedMessage) string { return fmt.Sprint(l.prefix, m.Sequence) }
 
-// subject is that of the entry of a sequence, in the bucket's stream.
+// subject returns the subject of a sequence's entry in the bucket's stream.
 func (l *ledger) subject(sequence uint64) string {
 	return fmt.Sprint("$KV.", LedgerBucket, ".", l.prefix, sequence)
 }
@@ -69,14 +69,14 @@ func (l *ledger) subject(sequence uint64) string {
 // ledgerNote is the bucket's description.
 const ledgerNote = "how often messages have failed"
 
-// raiseLedger gives the bucket the replicas of the stream, where it has fewer.
+// raiseLedger raises the replicas of the bucket to those of the stream.
 func (t *trigger) raiseLedger(ctx context.Context) {
 	if replicas := t.replicas(ctx); replicas > 1 {
 		t.raise(ctx, "KV_"+LedgerBucket, ledgerNote, replicas)
 	}
 }
 
-// open finds the bucket, or makes it.
+// open returns the bucket, and creates it if it does not exist.
 func (l *ledger) open(ctx context.Context) (jetstream.KeyValue, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,15 +97,15 @@ func (l *ledger) open(ctx context.Context) (jetstream.KeyValue, error) {
 	return bucket, nil
 }
 
-// entryOf is an entry's text: the failures, when the message was enqueued, and when the consumer
-// was created. A stream or a consumer that was recreated counts from 1 again, and an
-// entry from before is not of the message that has its sequence now.
+// entryOf returns the text of an entry: the failures, when the message was enqueued, and when the
+// consumer was created. The times identify the message: a recreated stream or consumer counts
+// from 1 again.
 func entryOf(failures int, enqueued, created time.Time) []byte {
 	return fmt.Append(nil, failures, enqueued.UnixNano(), created.UnixNano())
 }
 
-// failuresIn reads an entry; 0 if it is of another message. The time of the consumer is not
-// in those that older versions wrote.
+// failuresIn parses an entry; it returns 0 if the entry is of another message. Entries of older
+// versions do not have the time of the consumer.
 func failuresIn(entry []byte, enqueued, created time.Time) int {
 	var failures int
 	var message, consumer int64
@@ -116,10 +116,10 @@ func failuresIn(entry []byte, enqueued, created time.Time) int {
 	return failures
 }
 
-// get returns how often a message has failed. Where the ledger can't be read it
-// is the number of deliveries before this one, which is more, not less: a
-// message that always fails must come to an end. A bucket that can be read may still
-// refuse writes: any server of a cluster answers reads, only the leader takes writes.
+// get returns the number of failures of a message. If the ledger cannot be read, it returns the
+// number of earlier deliveries, which is never lower, so that a message that always fails is
+// eventually dead-lettered. A readable bucket may still refuse writes: every server of a cluster
+// answers reads, but only the leader accepts writes.
 func (l *ledger) get(ctx context.Context, m *leasedMessage, log *slog.Logger) int {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
@@ -140,7 +140,7 @@ func (l *ledger) get(ctx context.Context, m *leasedMessage, log *slog.Logger) in
 	return int(m.deliveries) - 1
 }
 
-// owes returns how often a message has failed that the bucket does not know of yet.
+// owes returns the failures of a message that are not yet written to the bucket.
 func (l *ledger) owes(key string, enqueued, created time.Time) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -150,7 +150,7 @@ func (l *ledger) owes(key string, enqueued, created time.Time) int {
 	return 0
 }
 
-// put writes how often a message has failed. What the bucket does not take is kept here,
+// put writes the number of failures of a message. A count that the bucket refuses is kept here,
 // and written later.
 func (l *ledger) put(ctx context.Context, m *leasedMessage, failures int, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
@@ -177,7 +177,7 @@ func (l *ledger) put(ctx context.Context, m *leasedMessage, failures int, log *s
 	l.works(log)
 }
 
-// pay writes what the bucket did not take before.
+// pay writes the counts that the bucket refused before.
 func (l *ledger) pay(ctx context.Context, log *slog.Logger) {
 	l.mu.Lock()
 	owed, said := maps.Clone(l.owed), l.said
@@ -185,17 +185,17 @@ func (l *ledger) pay(ctx context.Context, log *slog.Logger) {
 	if len(owed) == 0 && !said {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second) // it is tried again soon
+	ctx, cancel := context.WithTimeout(ctx, time.Second) // the caller tries again soon
 	defer cancel()
 	bucket, err := l.open(ctx)
-	if err == nil && len(owed) == 0 { // all of them are settled
+	if err == nil && len(owed) == 0 { // all these messages are settled
 		_, err = bucket.Status(ctx) // only a leader answers
 	}
 	for key, c := range owed {
 		if err != nil {
 			break
 		}
-		// Another instance may have counted since, and the sequence may be another message's by now.
+		// Another instance may have counted since. The sequence may also belong to another message now.
 		if _, err = bucket.Create(ctx, key, entryOf(c.failures, c.enqueued, c.created)); errors.Is(err, jetstream.ErrKeyExists) {
 			var entry jetstream.KeyValueEntry
 			if entry, err = bucket.Get(ctx, key); err == nil {
@@ -219,7 +219,7 @@ func (l *ledger) pay(ctx context.Context, log *slog.Logger) {
 	l.works(log)
 }
 
-// works notes that the bucket can be used, again where it could not and nothing is owed.
+// works records that the bucket works. It clears the trouble when all counts are written.
 func (l *ledger) works(log *slog.Logger) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -248,7 +248,7 @@ func (l *ledger) complain(err error, log *slog.Logger) {
 	}
 }
 
-// forget removes the entry of a settled message, some time later.
+// forget marks the entry of a settled message for deletion by clean.
 func (l *ledger) forget(m *leasedMessage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -256,8 +256,8 @@ func (l *ledger) forget(m *leasedMessage) {
 	delete(l.owed, l.key(m))
 }
 
-// clean removes what was forgotten. It purges the bucket's stream, since a
-// deleted key would leave a marker.
+// clean deletes the entries that forget has marked. It purges them from the bucket's stream,
+// because deleting a key would leave a marker.
 func (l *ledger) clean(ctx context.Context, log *slog.Logger) {
 	l.mu.Lock()
 	gone := l.gone
@@ -275,7 +275,7 @@ func (l *ledger) clean(ctx context.Context, log *slog.Logger) {
 		}
 	}
 	if err != nil {
-		// They are gone after ledgerTTL at the latest.
+		// The bucket deletes them after ledgerTTL at the latest.
 		log.Debug("cannot remove entries of settled messages", "bucket", LedgerBucket, "error", err)
 	}
 }

@@ -88,8 +88,8 @@ func attribute(m *triggers.Message, name string, values []string) {
 	}
 }
 
-// nameOf returns the ID in a message's headers: that of the message of which it is a copy, or
-// its sender's; empty if there is none.
+// nameOf returns the ID in a message's headers: for a replayed copy that of the original, else the
+// one set by the sender; empty if there is none.
 func nameOf(h nats.Header) string {
 	if id := h.Get(replayedID); id != "" {
 		return id
@@ -200,8 +200,8 @@ func nakAfter(delay time.Duration) []byte {
 	return fmt.Appendf(nil, `-NAK {"delay": %d}`, delay.Nanoseconds())
 }
 
-// releaseReply is the command that releases a message: at once, or, if the server may stop
-// with its client, with a delay, which the server stores.
+// releaseReply returns the command that releases a message. If the server may stop together with
+// its client, the command has a delay, because the server stores only delayed releases.
 func (l *leasedMessage) releaseReply() []byte {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
@@ -211,7 +211,7 @@ func (l *leasedMessage) releaseReply() []byte {
 	return nakAfter(0)
 }
 
-// record writes the number of failures to the ledger, if it differs.
+// record writes the number of failures to the ledger if it has changed.
 func (l *leasedMessage) record(ctx context.Context, failures int) {
 	if failures != l.recorded {
 		l.t.ledger.put(ctx, l, failures, l.t.log)
@@ -258,13 +258,15 @@ func oneLine(text string, n int) string {
 	return text
 }
 
-// Original headers that would affect the publishing of a copy are renamed.
+// Headers with the prefix natsHeaders would affect the publishing of a copy. The copy has them
+// under their name with the prefix originalHeaders.
 const (
 	natsHeaders     = "Nats-"
 	originalHeaders = "Drover-Original-"
 )
 
-// bury copies a rejected message to the dead-letter stream, cut as far as the server requires.
+// bury copies a rejected message to the dead-letter stream, and cuts it if it exceeds the
+// server's limits.
 func (l *leasedMessage) bury(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()

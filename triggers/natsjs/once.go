@@ -10,16 +10,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// deadID names a message's dead letter, always the same: a crash between the copy and the end of the
-// original brings a second copy, which the server drops by this name. It names the
-// life of stream and consumer, since another one has other messages with the same sequence.
+// deadID returns the ID of a message's dead letter. It is always the same: after a crash between
+// the copy and the settlement, the server drops the second copy by this ID. It includes the
+// life of stream and consumer, because a new life reuses sequences.
 func (l *leasedMessage) deadID() string {
 	return fmt.Sprintf("drover.%s.%s.%d.%d.%d", l.t.cfg.Stream, l.t.cfg.Consumer, l.Sequence, l.life.stream.UnixNano(), l.life.consumer.UnixNano())
 }
 
-// publishOnce publishes a dead letter that has a name. Where the server drops it as a
-// duplicate, the first one must be there: it may have been replayed or removed since, while the
-// server still remembers its name. Then this one is published under another name.
+// publishOnce publishes a dead letter with an ID. If the server drops it as a duplicate,
+// publishOnce checks that the first copy still exists. If it was replayed or removed while the
+// ID was within the duplicate window, the dead letter is published under another ID.
 func (t *trigger) publishOnce(ctx context.Context, dead *nats.Msg) error {
 	taken, err := t.conn.js.PublishMsg(ctx, dead)
 	if err != nil || !taken.Duplicate {

@@ -10,16 +10,16 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// PeekConfig names the messages of a consumer.
+// PeekConfig identifies the messages of a consumer.
 type PeekConfig struct {
 	Stream, Consumer string
-	Subject          string // what the consumer filters by, where there is none yet
+	Subject          string // the consumer's filter, used if the consumer does not exist yet
 	OrderingToken    int    // see Config
 }
 
-// OpenPeeker returns what waits for a consumer: what follows its last message before
-// which all are done. Of those behind, some may be done, where the stream keeps them. The
-// stream itself is read: a second consumer would have the server lend them twice, or be refused.
+// OpenPeeker returns the messages that follow the consumer's acknowledgement floor. If the
+// stream keeps settled messages, some of them may be settled. It reads the stream directly:
+// the server would deliver messages to a second consumer again, or refuse it.
 func OpenPeeker(ctx context.Context, c *Connection, cfg PeekConfig) (triggers.Peeker, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
@@ -34,7 +34,7 @@ func OpenPeeker(ctx context.Context, c *Connection, cfg PeekConfig) (triggers.Pe
 	p.next, p.last = stream.CachedInfo().State.FirstSeq, stream.CachedInfo().State.LastSeq
 	consumer, err := stream.Consumer(ctx, cfg.Consumer)
 	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound): // nobody has received yet
+	case errors.Is(err, jetstream.ErrConsumerNotFound): // nothing has been received yet
 	case err != nil:
 		return nil, fmt.Errorf("consumer %s of stream %s: %w", cfg.Consumer, cfg.Stream, err)
 	default:
@@ -51,8 +51,8 @@ type peeker struct {
 	next, last uint64
 }
 
-// Peek implements triggers.Peeker. What comes later has a higher sequence. Each message is a
-// round trip.
+// Peek implements triggers.Peeker. Later messages have higher sequences. Each message is a round
+// trip.
 func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err error) {
 	filter := p.consumes.FilterSubject
 	if filter == "" {
@@ -77,5 +77,5 @@ func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err e
 	return out, nil
 }
 
-// Close implements triggers.Peeker: the connection is its owner's.
+// Close implements triggers.Peeker. The caller owns the connection.
 func (p *peeker) Close(context.Context) error { return nil }

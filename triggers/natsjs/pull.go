@@ -33,13 +33,13 @@ const (
 type flow struct {
 	inbox string
 	sub   *nats.Subscription
-	over  chan struct{} // closed after the last of its messages
+	over  chan struct{} // closed after the last message has arrived
 
 	asked       map[string]request // by the last token of the reply subject
-	outstanding int                // requested, and not arrived
+	outstanding int                // messages requested that have not arrived
 	signs       uint64             // messages and statuses so far
-	marked      uint64             // signs at the last change that silent saw
-	markedAt    time.Time          // when that was
+	marked      uint64             // signs when silent last saw a change
+	markedAt    time.Time          // the time of that change
 }
 
 type request struct {
@@ -47,8 +47,8 @@ type request struct {
 	expires  time.Time
 }
 
-// toRequest is how many messages to request now; t.mu is locked. It is 0 until half of the
-// target is used up, so that requests are few.
+// toRequest returns the number of messages to request now; t.mu is locked. It is 0 until half of
+// the target is used up, which keeps the number of requests low.
 func (t *trigger) toRequest() int {
 	target := t.prefetch + t.waiting
 	have := t.prefetched.len() + t.looking + t.outstanding()
@@ -73,7 +73,7 @@ func (t *trigger) weigh() {
 	t.prefetched.largest = 0
 }
 
-// outstanding is how many requested messages have not arrived; t.mu is locked.
+// outstanding returns the number of requested messages that have not arrived; t.mu is locked.
 func (t *trigger) outstanding() int {
 	if t.flow == nil || t.flow.outstanding == 0 {
 		return 0
@@ -156,8 +156,8 @@ func (t *trigger) arrived(f *flow, m *nats.Msg) {
 // admit tracks and prefetches a message; t.mu is locked.
 func (t *trigger) admit(l *leasedMessage) {
 	if t.life == nil || l.delivery <= t.delivered || t.cfg.OrderingToken > 0 && t.doubtful() {
-		// The consumer numbers from 1 again: it is not the known one. The message waits until
-		// that is verified. With an ordering key it also waits after an outage, which may
+		// The consumer numbers from 1 again, so it may not be the known one. The message waits until
+		// the life is verified. With an ordering key it also waits after an outage, which may
 		// have lost messages before it.
 		t.unsure = append(t.unsure, l)
 		signal(t.wakeUp)
@@ -167,7 +167,7 @@ func (t *trigger) admit(l *leasedMessage) {
 	l.life = t.life
 	again := l.deliveries > 1
 	if again && t.known(l) {
-		signal(t.wakeReceive) // one requested message fewer will arrive
+		signal(t.wakeReceive) // one fewer of the requested messages will arrive
 		return
 	}
 	t.leases.add(l, time.Unix(0, t.clock.Load()))
@@ -183,7 +183,7 @@ func (t *trigger) admit(l *leasedMessage) {
 }
 
 // doubtful reports whether the connection was lost since the life was verified, or earlier
-// messages wait for that; t.mu is locked.
+// messages wait for the verification; t.mu is locked.
 func (t *trigger) doubtful() bool {
 	return len(t.unsure) > 0 || t.conn.nc.Stats().Reconnects != t.checked
 }
@@ -201,7 +201,7 @@ func (t *trigger) addPrefetched(l *leasedMessage) {
 	}
 }
 
-// known reports whether a redelivered message is leased here already, or done; t.mu is locked.
+// known reports whether a redelivered message is already leased here, or settled; t.mu is locked.
 // After an outage the server redelivers messages whose acknowledgement or renewal was lost.
 func (t *trigger) known(l *leasedMessage) bool {
 	if t.acks.resent(l.place()) {
@@ -236,7 +236,7 @@ func (t *trigger) lookUp(l *leasedMessage, before <-chan struct{}, here chan<- s
 	t.addPrefetched(l)
 }
 
-// pendingHeader is the number of messages of a request that the server will not deliver.
+// pendingHeader has the number of messages of a request that the server will not deliver.
 const pendingHeader = "Nats-Pending-Messages"
 
 // status handles a status message of the server on a request.
@@ -249,7 +249,7 @@ func (t *trigger) status(f *flow, m *nats.Msg) {
 		return
 	}
 	if left, err := strconv.Atoi(m.Header.Get(pendingHeader)); err == nil {
-		// The request has ended, mostly by its expiry.
+		// The request has ended, usually because it expired.
 		id := m.Subject[len(f.inbox)+1:]
 		if _, known := f.asked[id]; known {
 			delete(f.asked, id)
@@ -260,7 +260,7 @@ func (t *trigger) status(f *flow, m *nats.Msg) {
 	}
 	switch lower := strings.ToLower(text); {
 	case strings.Contains(lower, "leadership change"), strings.Contains(lower, "server shutdown"), code == "503":
-		// The consumer moves, or ends: the keeper looks it up soon, and then more is requested.
+		// The consumer moves or ends. The keeper looks it up soon, and then requests more.
 		t.dropRequests()
 		t.checked = unverified
 		t.leaveIdle()
@@ -271,7 +271,7 @@ func (t *trigger) status(f *flow, m *nats.Msg) {
 	}
 }
 
-// fail makes the next Receive return err, and the one after it look up the consumer; t.mu is locked.
+// fail makes the next Receive return err. The one after it looks up the consumer; t.mu is locked.
 func (t *trigger) fail(err error) {
 	t.dropRequests()
 	t.consumer = nil
@@ -289,7 +289,7 @@ func (t *trigger) dropRequests() {
 	}
 }
 
-// expire drops requests that have expired at the server without a report; t.mu is locked.
+// expire drops requests that have expired at the server without a status message; t.mu is locked.
 func (t *trigger) expire(now time.Time) {
 	f := t.flow
 	if f == nil || f.outstanding == 0 {
@@ -322,7 +322,7 @@ func (t *trigger) silent(now time.Time) bool {
 }
 
 // requestAgain replaces requests that the server may have lost. With an ordering key the
-// subscription stays: messages of two subscriptions overtake each other, and so do those that
+// subscription stays: messages of two subscriptions overtake each other, and so do messages that
 // the server cannot deliver because a subscription has ended.
 func (t *trigger) requestAgain() {
 	if t.cfg.OrderingToken == 0 {
@@ -355,20 +355,20 @@ func (t *trigger) end(atMost time.Duration) {
 	defer limit.Stop()
 	select {
 	case <-f.over:
-	case <-limit.C: // the server is down, and the requests are lost
+	case <-limit.C: // the server is down and the requests are lost
 	}
 }
 
 // quiet is the time without a message after which requests are withdrawn. A message in transit
-// at that moment has no receiver, and is redelivered only after AckWait. The wait for such a
-// time is bounded by longestQuiet.
+// at that moment has no receiver, and is redelivered only after AckWait. longestQuiet bounds the
+// wait for such a pause.
 const (
 	quiet        = 50 * time.Millisecond
 	longestQuiet = time.Second
 )
 
-// withdrawRequests withdraws requests when no Receive waits any more. With an ordering key they
-// stay, and messages are kept for the next Receive: a message without a receiver would be
+// withdrawRequests withdraws requests when no Receive waits. With an ordering key they stay, and
+// arriving messages are kept for the next Receive: a message without a receiver would be
 // redelivered behind later ones of its key.
 func (t *trigger) withdrawRequests() {
 	if t.cfg.OrderingToken > 0 {

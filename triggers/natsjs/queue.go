@@ -7,7 +7,7 @@ type queue struct {
 	items []*triggers.Delivery
 	head  int
 
-	bytes, largest int // of the bodies; largest is that of those that came since it was 0
+	bytes, largest int // of the bodies; largest is the maximum of those added since it was reset to 0
 }
 
 func (q *queue) len() int { return len(q.items) - q.head }

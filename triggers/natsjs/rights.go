@@ -16,8 +16,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file names the rights that an account lacks. A server does not answer what it
-// denies: it says so beside, and the request waits in vain.
+// This file reports the rights that an account lacks. A server does not answer a denied
+// request. It reports the error on the connection, and the request times out.
 
 // Denied is a right that the account of a connection lacks.
 type Denied struct {
@@ -29,7 +29,7 @@ func (d *Denied) Error() string {
 	return fmt.Sprintf("the account may not %s to %s, which is needed to %s; grant that, as docs/nats.md lists", d.Right, d.Subject, d.purpose())
 }
 
-// purposes are what drover needs subjects for, by what they begin with.
+// purposes describe why drover needs a subject, by the subject's prefix.
 var purposes = []struct{ prefix, purpose string }{
 	{"$JS.API.STREAM.INFO.KV_" + LedgerBucket, "count failures"},
 	{"$JS.API.STREAM.CREATE.KV_" + LedgerBucket, "make the bucket in which failures are counted"},
@@ -64,8 +64,8 @@ func (d *Denied) purpose() string {
 
 var violation = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]+)"`)
 
-// deniedIn is the right that an error of the connection says is missing; nil if it says
-// something else.
+// deniedIn returns the missing right that an error of the connection reports; nil for other
+// errors.
 func deniedIn(err error) *Denied {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return nil
@@ -81,20 +81,20 @@ func deniedIn(err error) *Denied {
 	return &Denied{right, found[2]}
 }
 
-// denial is when a right was found to be missing, first and last.
+// denial has the first and the last time at which a right was missing.
 type denial struct{ since, last time.Time }
 
-// deniedFor is how long after its last use a missing right is shown: it may have been
-// granted, which the server does not say.
+// deniedFor is how long a missing right is reported after its last use. It may have been granted
+// since; the server does not report that.
 const deniedFor = 10 * time.Minute
 
-// rights is what a connection knows of its account's. c.mu guards it.
+// rights are the account's missing rights, as far as a connection has found them. c.mu guards them.
 type rights struct {
 	missing map[Denied]denial
 	waiting map[*context.CancelCauseFunc]struct{} // to be cancelled
 }
 
-// deny notes a missing right, and ends the requests that wait for it.
+// deny records a missing right, and cancels the requests that wait for a response.
 func (c *Connection) deny(d *Denied) {
 	now := time.Now()
 	c.mu.Lock()
@@ -104,7 +104,7 @@ func (c *Connection) deny(d *Denied) {
 	}
 	key := *d
 	if d.Right == "subscribe" && strings.HasPrefix(d.Subject, "_INBOX.") {
-		key.Subject = "_INBOX.>" // each has another name
+		key.Subject = "_INBOX.>" // each inbox has another name
 	}
 	before, known := c.rights.missing[key]
 	if !known {
@@ -118,8 +118,8 @@ func (c *Connection) deny(d *Denied) {
 	}
 }
 
-// untilDenied returns a context that ends, with a *Denied as its cause, when the server
-// says that a right is missing. What it returns beside ends the watching.
+// untilDenied returns a context that is cancelled, with a *Denied as its cause, when the server
+// reports a missing right. The caller calls the returned function when the request is done.
 func (c *Connection) untilDenied(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c.mu.Lock()
@@ -136,7 +136,7 @@ func (c *Connection) untilDenied(ctx context.Context) (context.Context, func()) 
 	}
 }
 
-// whyDenied is the missing right because of which ctx ended, or else err.
+// whyDenied returns the missing right that cancelled ctx, or else err.
 func whyDenied(ctx context.Context, err error) error {
 	var denied *Denied
 	if errors.As(context.Cause(ctx), &denied) {
@@ -145,7 +145,7 @@ func whyDenied(ctx context.Context, err error) error {
 	return err
 }
 
-// denials are the missing rights as trouble.
+// denials returns the missing rights as trouble.
 func (c *Connection) denials() (out []triggers.Trouble) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -157,8 +157,8 @@ func (c *Connection) denials() (out []triggers.Trouble) {
 	return out
 }
 
-// checkRights uses each right that is needed later, in a way that changes nothing, so
-// that a missing one is named at the start and not at the first failure.
+// checkRights uses each right that is needed later, without changing anything. So a missing right
+// is reported at the start, not at the first failure.
 func (t *trigger) checkRights(ctx context.Context) {
 	// Renew the lease of a message that does not exist.
 	sign := fmt.Sprintf("$JS.ACK.%s.%s.1.0.0.0.0", t.cfg.Stream, t.cfg.Consumer)
@@ -172,7 +172,7 @@ func (t *trigger) checkRights(ctx context.Context) {
 		defer done()
 		return what(asking)
 	}
-	// The server refuses what is no JSON, if it may be asked at all.
+	// The server rejects invalid JSON, but only if the account may send the request.
 	permitted := func(api string) {
 		_ = ask(func(ctx context.Context) error {
 			_, err := t.conn.nc.RequestWithContext(ctx, "$JS.API."+api, []byte("{"))

@@ -14,14 +14,14 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// headerName is what HTTP and NATS allow as the name of a header.
+// headerName matches the header names that both HTTP and NATS allow.
 var headerName = regexp.MustCompile("^[-_.!#$%&'*+^`|~0-9A-Za-z]+$")
 
-// maxUnconfirmed is how many messages a Sender has on the way at once.
+// maxUnconfirmed bounds the unconfirmed messages of a Sender.
 const maxUnconfirmed = 2048
 
-// Sender publishes messages, many at a time, and counts those that the server
-// has taken. It is used by one goroutine.
+// Sender publishes messages asynchronously, and counts those that the server has confirmed. It is
+// used by one goroutine.
 type Sender struct {
 	js    jetstream.JetStream
 	open  []jetstream.PubAckFuture
@@ -31,10 +31,9 @@ type Sender struct {
 // NewSender returns a sender on the connection.
 func (c *Connection) NewSender() *Sender { return &Sender{js: c.js} }
 
-// Send publishes a message; it may return before the server has taken it. The
-// error may be that of an earlier message; ErrNoStream is wrapped where no
-// stream takes the subject. Of the message, Subject, Body, Attributes and
-// those Properties count that have a header of the same meaning.
+// Send publishes a message, and may return before the server has confirmed it. The error may be
+// that of an earlier message. It wraps ErrNoStream if no stream takes the subject. Send uses
+// Subject, Body, Attributes, and those Properties that correspond to a header.
 func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	if len(s.open) >= maxUnconfirmed {
 		if err := s.confirm(ctx, maxUnconfirmed/2); err != nil {
@@ -68,7 +67,7 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	return nil
 }
 
-// confirm waits for the first n messages that are on the way.
+// confirm waits for the confirmation of the first n messages in transit.
 func (s *Sender) confirm(ctx context.Context, n int) error {
 	defer func() { s.open = slices.Delete(s.open, 0, n) }()
 	var first error
@@ -94,8 +93,8 @@ func (s *Sender) confirm(ctx context.Context, n int) error {
 	return nil
 }
 
-// Flush waits until the server has taken all that was sent.
+// Flush waits until the server has confirmed all messages.
 func (s *Sender) Flush(ctx context.Context) error { return s.confirm(ctx, len(s.open)) }
 
-// Taken counts the messages that the server has confirmed.
+// Taken returns the number of confirmed messages.
 func (s *Sender) Taken() int64 { return s.taken }

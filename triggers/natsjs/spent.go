@@ -13,23 +13,23 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// A consumer with a finite max_deliver delivers a message so often, and then never again: neither a
-// retry nor a restart can bring it back. So at the last delivery a message that is
-// not done is dead-lettered. Where the daemon was killed during that delivery, the server's advisory
-// reports it, or a look at the stream: in a work queue, what is behind the ack floor and still in the stream was
-// given up.
+// A consumer with a finite max_deliver stops delivering a message after that many deliveries:
+// neither a retry nor a restart brings it back. So an unsettled message is dead-lettered at its last
+// delivery. If the daemon was killed during that delivery, the server's advisory reports the message.
+// A scan of the stream finds it, too: a message of a work queue that is still in the stream, behind
+// the acknowledgement floor, was given up.
 
 const (
-	// spentFirst is when a stream is looked at for the second time, and spentEvery how often after
-	// that. A message is given up if two looks find it: an acknowledgement may be under way.
+	// spentFirst is the time until the second scan of a stream, and spentEvery that between later
+	// ones. A message counts as given up if two scans find it: its acknowledgement may be in transit.
 	spentFirst = 2 * time.Second
 	spentEvery = 30 * time.Second
-	// maxSpent is how many messages one look finds.
+	// maxSpent bounds the messages that one scan finds.
 	maxSpent = 1000
 )
 
-// last returns the verdict that can be carried out: at the last delivery that the server allows, a
-// message that would be released or retried is rejected.
+// last returns the verdict to carry out: at the last delivery that the server allows, a
+// Retry or a Release becomes a Reject.
 func (l *leasedMessage) last(m *triggers.Message, v triggers.Verdict) triggers.Verdict {
 	if v.Kind != triggers.Retry && v.Kind != triggers.Release {
 		return v
@@ -53,7 +53,7 @@ func spentReason(consumer string, limit, failures int) string {
 	return fmt.Sprintf("max_deliver (%d) of consumer %s is used up, with failed attempts: %d; the server counts every delivery, also those that a restart cut short: set max_deliver to -1", limit, consumer, failures)
 }
 
-// watchSpent dead-letters messages that the server has given up. It ends with the trigger.
+// watchSpent dead-letters messages that the server has given up. It returns when the trigger ends.
 func (t *trigger) watchSpent(ctx context.Context) {
 	given := make(chan uint64, maxSpent)
 	subject := "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + t.cfg.Stream + "." + t.cfg.Consumer
@@ -64,7 +64,7 @@ func (t *trigger) watchSpent(ctx context.Context) {
 		if json.Unmarshal(m.Data, &advisory) == nil {
 			select {
 			case given <- advisory.Sequence:
-			default: // a look at the stream finds it
+			default: // a scan of the stream finds it
 			}
 		}
 	})
@@ -100,8 +100,8 @@ func (t *trigger) try(err error) {
 	}
 }
 
-// lookForSpent returns the messages of a work queue that the server has given up, as it seems, and
-// dead-letters those that an earlier look found, too.
+// lookForSpent returns the messages of a work queue that the server seems to have given up, and
+// dead-letters those that are also in before, the result of the previous scan.
 func (t *trigger) lookForSpent(ctx context.Context, before map[place]bool) (map[place]bool, error) {
 	t.mu.Lock()
 	consumer, limit, sure := t.consumer, t.maxDeliver, t.verified()
@@ -145,8 +145,8 @@ func (t *trigger) lookForSpent(ctx context.Context, before map[place]bool) (map[
 	return found, nil
 }
 
-// spentUpTo is the sequence up to which all messages of a work queue are done or given up; 0
-// where that cannot be known.
+// spentUpTo returns the sequence up to which all messages of a work queue are settled or given up;
+// 0 if that is unknown.
 func spentUpTo(stream jetstream.StreamConfig, info *jetstream.ConsumerInfo) uint64 {
 	switch {
 	case stream.Retention != jetstream.WorkQueuePolicy || info.Config.MaxDeliver <= 0:
@@ -157,7 +157,7 @@ func spentUpTo(stream jetstream.StreamConfig, info *jetstream.ConsumerInfo) uint
 	return info.AckFloor.Stream
 }
 
-// giveUp dead-letters a message that the server delivers no more.
+// giveUp dead-letters a message that the server no longer delivers.
 func (t *trigger) giveUp(ctx context.Context, sequence uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
@@ -178,7 +178,7 @@ func (t *trigger) giveUp(ctx context.Context, sequence uint64) error {
 	_, acknowledged := t.acks.again[at]
 	skip := own == nil || !t.verified() || own.stream != stream.CachedInfo().Created || t.leases.has(at) || acknowledged || t.given[at]
 	t.mu.Unlock()
-	if skip { // where it is in flight here, its verdict is yet to come
+	if skip { // if the message is in flight here, its verdict follows
 		return nil
 	}
 	reply := fmt.Sprintf("$JS.ACK.%s.%s.%d.%d.%d.%d.0", t.cfg.Stream, t.cfg.Consumer, limit, sequence, sequence, at.enqueued)

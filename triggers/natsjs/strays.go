@@ -9,35 +9,35 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Where order counts, messages that were delivered before and were not settled come first.
-// There are some after a stop, a crash or an outage. The server redelivers them in an order of
-// its own, and it delivers later messages before those whose ack wait is not over. So nothing is
-// delivered until all of them have arrived. Then all messages are ordered by sequence.
+// To keep the order, messages that were delivered before and not settled must come first. There
+// are such messages after a stop, a crash or an outage. The server redelivers them in arbitrary
+// order, and delivers later messages before those whose ack wait is not over. So nothing is
+// delivered until all of them have arrived. Then all messages are sorted by sequence.
 
 const (
-	// strayPace is how often the server is asked how many messages are in flight.
+	// strayPace is the interval between requests for the number of messages in flight.
 	strayPace = 100 * time.Millisecond
-	// idleLooks is how many answers in a row, after the ack wait, may show no progress. Then the
-	// missing messages are in flight at another instance. Answers are counted, not seconds: a
-	// machine that stands still gets none.
+	// idleLooks is the number of responses in a row, after the ack wait, without progress after which
+	// the missing messages count as in flight at another instance. Responses are counted, not
+	// seconds, because a suspended machine gets none.
 	idleLooks = 20
-	// maxKept bounds the later messages that arrive before the ack wait is over. After it
-	// none is drawn: the server delivers again first.
+	// maxKept bounds the later messages that arrive before the ack wait is over. After the ack wait
+	// there are none: the server redelivers first.
 	maxKept = 512
 )
 
-// strays gathers messages that were delivered before. It is guarded by trigger.mu.
+// strays collects messages that were delivered before. trigger.mu guards it.
 type strays struct {
-	horizon uint64    // what was delivered before has at most this sequence
-	due     time.Time // when the ack wait of all of them is over
+	horizon uint64    // the highest sequence delivered before
+	due     time.Time // when the ack wait of all these messages is over
 	kept    []*leasedMessage
-	came    chan struct{} // one of them arrived
+	came    chan struct{} // signals that one has arrived
 
-	arrived int // how many of them did
-	asked   int // messages, in the last request
-	before  int // arrived at that time
-	idle    int // answers since the ack wait without progress
-	seen    int // arrived at the last answer
+	arrived int // number that has arrived
+	asked   int // messages requested by the last request
+	before  int // value of arrived at that request
+	idle    int // responses without progress since the ack wait
+	seen    int // value of arrived at the last response
 }
 
 // add keeps a message until all have arrived; t.mu is locked.
@@ -49,7 +49,7 @@ func (s *strays) add(l *leasedMessage) {
 	}
 }
 
-// gather begins to wait for messages that were delivered before, if there are any; t.mu is locked.
+// gather starts the wait for messages that were delivered before, if any are missing; t.mu is locked.
 func (t *trigger) gather(info *jetstream.ConsumerInfo) {
 	missing := t.missing(info)
 	if t.cfg.OrderingToken == 0 || t.strays == nil && missing == 0 || t.ending {
@@ -66,8 +66,8 @@ func (t *trigger) gather(info *jetstream.ConsumerInfo) {
 	t.log.Info("waiting for messages that were delivered before, to keep the order", "messages", missing, "ack_wait", ackWait)
 }
 
-// missing counts the messages that were in flight at the time of info and have not arrived;
-// t.mu is locked. A message that was delivered after that time does not stand in for one of them.
+// missing returns the number of messages that were in flight at the time of info and have not
+// arrived; t.mu is locked. Messages delivered after that time do not count as arrived.
 func (t *trigger) missing(info *jetstream.ConsumerInfo) int {
 	missing := info.NumAckPending
 	for l := t.leases.ring.next; l != &t.leases.ring; l = l.next {
@@ -91,7 +91,7 @@ func (t *trigger) await(ctx context.Context, s *strays) {
 	}
 }
 
-// gathered looks once how many messages are missing, and reports whether the wait is over.
+// gathered requests the number of missing messages once, and reports whether the wait is over.
 func (t *trigger) gathered(ctx context.Context, s *strays) bool {
 	t.mu.Lock()
 	consumer := t.consumer
@@ -100,15 +100,15 @@ func (t *trigger) gathered(ctx context.Context, s *strays) bool {
 	if consumer != nil {
 		asking, cancel := context.WithTimeout(ctx, flushLimit)
 		defer cancel()
-		info, _ = consumer.Info(asking) // nil where the server does not answer: the next look asks again
+		info, _ = consumer.Info(asking) // nil without a response: the next call requests it again
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.strays != s:
-		return true // they are of a life that has ended
+		return true // the life of these messages has ended
 	case ctx.Err() != nil:
-		t.handOut(s) // for Close, which gives all back
+		t.handOut(s) // Close releases them
 		return true
 	case info == nil || !t.verified():
 		return false
@@ -123,12 +123,12 @@ func (t *trigger) gathered(ctx context.Context, s *strays) bool {
 	}
 	if n := s.next(missing, time.Now()); n > 0 && t.outstanding() == 0 && !t.ending && t.consumer != nil {
 		s.asked, s.before = n, s.arrived
-		_ = t.pull(t.cfg.Memory.Within(maxAsked, n, 0)) // the next Receive reports what fails
+		_ = t.pull(t.cfg.Memory.Within(maxAsked, n, 0)) // the next Receive reports an error
 	}
 	return false
 }
 
-// over counts an answer of the server, and reports whether the wait is in vain.
+// over counts a response of the server, and reports whether further waiting is useless.
 func (s *strays) over(now time.Time) bool {
 	if s.arrived > s.seen || now.Before(s.due) {
 		s.seen, s.idle = s.arrived, 0
@@ -138,8 +138,8 @@ func (s *strays) over(now time.Time) bool {
 	return s.idle > idleLooks
 }
 
-// next is how many messages to ask for. Where a request brought none but strays the next is
-// for twice as many; else it is for one, since it may bring a later message.
+// next returns the number of messages to request. If the last request yielded only strays, it is
+// twice that number. Otherwise it is one, because the request may yield a later message.
 func (s *strays) next(missing int, now time.Time) int {
 	if missing == 0 || now.Before(s.due) && len(s.kept)-s.arrived >= maxKept {
 		return 0
@@ -150,7 +150,7 @@ func (s *strays) next(missing int, now time.Time) int {
 	return 1
 }
 
-// handOut ends the wait; t.mu is locked.
+// handOut ends the wait and prefetches the messages in order; t.mu is locked.
 func (t *trigger) handOut(s *strays) {
 	t.strays = nil
 	slices.SortFunc(s.kept, func(a, b *leasedMessage) int { return cmp.Compare(a.Sequence, b.Sequence) })

@@ -20,20 +20,20 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// PrefetchAuto prefetches what is settled in a tenth of a second, as measured.
+// PrefetchAuto prefetches as many messages as are settled in a tenth of a second, as measured.
 const PrefetchAuto = -1
 
 // Config is one durable pull consumer.
 type Config struct {
 	Stream   string
-	Subject  string // what the consumer filters by; empty is whatever it has
+	Subject  string // the consumer's filter; empty: any filter
 	Consumer string
 	// Create creates the stream, the consumer and the dead-letter stream if they are
 	// missing. Existing ones are used unchanged.
 	Create  bool
 	AckWait time.Duration
-	// OrderingToken is the subject's token, counted from 1, that is the
-	// ordering key; 0 is no order.
+	// OrderingToken is the position, counted from 1, of the subject's token that is the ordering
+	// key; 0 disables the order.
 	OrderingToken int
 	// DeadLetters is the stream for rejected messages.
 	DeadLetters string
@@ -42,7 +42,7 @@ type Config struct {
 	// Prefetch is how many messages are leased beyond those that a Receive requests, or
 	// PrefetchAuto.
 	Prefetch int
-	// Function is the name in dead letters that no verdict of a function caused.
+	// Function is the function's name in dead letters that were not caused by its verdict.
 	Function string
 	// Memory bounds the prefetched bytes; nil is no bound.
 	Memory *triggers.Account
@@ -79,11 +79,11 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 	}
 	t.running.Go(func() { t.keepLeases(t.ctx) })
 	t.running.Go(func() { t.acks.run(t.ctx) })
-	if !cfg.Create { // else it is made when it is needed
+	if !cfg.Create { // otherwise it is created when it is needed
 		t.checkGraveyard(ctx)
 		t.running.Go(func() { t.watchGraveyard(t.ctx) })
 	}
-	if !c.embedded { // nobody has fewer rights there, and there is one server
+	if !c.embedded { // its account has all rights, and it is a single server
 		t.running.Go(func() {
 			t.checkRights(t.ctx)
 			t.raiseGraveyard(t.ctx)
@@ -114,43 +114,43 @@ type trigger struct {
 	idle        atomic.Bool    // the keeper has nothing to do
 	troubles    triggers.Troubles
 
-	// The time of the keeper's last check: precise enough for the time of the next
-	// renewal, and cheaper than the current time for each message.
+	// The time of the keeper's last check. It is precise enough for the time of the next renewal,
+	// and cheaper than reading the clock for each message.
 	clock atomic.Int64
-	// ackWait is the consumer's own, in ns, as it is now.
+	// ackWait is the current setting of the consumer, in ns.
 	ackWait atomic.Int64
 
 	mu         sync.Mutex
 	consumer   jetstream.Consumer // nil if it must be looked up again
 	failed     error              // for the next Receive
 	closed     bool
-	ending     bool // nothing is requested any more
-	maxDeliver int  // the consumer's, as it is now
+	ending     bool // no more messages are requested
+	maxDeliver int  // the current setting of the consumer
 
 	life      *life            // nil before it is known
 	checked   uint64           // the number of reconnects when life was verified
-	checkedAt time.Time        // when that was
+	checkedAt time.Time        // the time of that verification
 	delivered uint64           // the number of the consumer's last delivery
 	highest   uint64           // the highest sequence received
-	unsure    []*leasedMessage // arrived, but perhaps of another life
-	later     []repeat         // settlements to send when life is verified
+	unsure    []*leasedMessage // arrived, but possibly of another life
+	later     []repeat         // settlements to send when the life is verified
 	strays    *strays          // nil unless some are missing
 
 	watching sync.Once      // watchSpent
-	given    map[place]bool // dead-lettered, since the server has given them up
+	given    map[place]bool // messages dead-lettered because the server had given them up
 
 	prefetched queue           // leased, and not yet returned by Receive
-	weighed    int             // the bytes of those, as the account knows them
+	weighed    int             // the bytes last reported to the account
 	looking    int             // arrived, and being looked up in the ledger
-	looked     <-chan struct{} // closed when the last of those is held
+	looked     <-chan struct{} // closed when the last lookup has finished
 	arrivals   uint64          // so far
 	flow       *flow           // nil before the first request
 	requests   uint64          // so far
 	waiting    int             // messages that a blocked Receive requests
 	prefetch   int
 	settled    int64     // all settlements so far
-	last       repeat    // the last of them
-	marked     time.Time // of the last rateOver of them
+	last       repeat    // the last settlement
+	marked     time.Time // the time of the last rateOver settlements
 
 	leases leaseList // all unsettled leases
 	acks   acks
@@ -185,7 +185,7 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 		}
 		if err == nil {
 			if n := t.toRequest(); n > 0 {
-				_ = t.pull(n) // what fails is reported in the next turn
+				_ = t.pull(n) // an error is reported in the next iteration
 			}
 		}
 		t.mu.Unlock()
@@ -342,7 +342,7 @@ func (t *trigger) confirmSettled(ctx context.Context) error {
 		return err
 	}
 	if _, err := t.conn.nc.RequestWithContext(ctx, last.reply, last.said); err != nil && !errors.Is(err, nats.ErrNoResponders) {
-		// It has received all; only a server that stops now may not have carried them out.
+		// The server has received all settlements. Only if it stops now, some may be lost.
 		t.log.Debug("the server did not confirm the last settlements", "error", err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-// Package dialer dials NATS servers for the NATS client, within a context: nats.Connect has none.
+// Package dialer dials NATS servers within a context, because nats.Connect takes none.
 package dialer
 
 import (
@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Dialer implements nats.CustomDialer. Until Started is called, the end of its context ends the
-// dialing, the lookup of names and the first exchange with the server.
+// Dialer implements nats.CustomDialer. Until Started is called, the end of its context aborts
+// the dialing, the name lookup and the first exchange with the server.
 type Dialer struct {
 	ctx     context.Context
 	limit   time.Duration
@@ -21,7 +21,7 @@ type Dialer struct {
 // New returns a Dialer. limit bounds each Dial.
 func New(ctx context.Context, limit time.Duration) *Dialer { return &Dialer{ctx: ctx, limit: limit} }
 
-// Started is called after the first connection. The end of the context then has no effect.
+// Started is called after the first connection. From then on, the context has no effect.
 func (d *Dialer) Started() { d.running.Store(true) }
 
 // Dial is called by the NATS client, for reconnects as well.

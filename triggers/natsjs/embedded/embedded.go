@@ -38,8 +38,8 @@ const startLimit = 30 * time.Second
 type Config struct {
 	// Dir is created if it is missing, readable by its owner only, and locked.
 	Dir string
-	// Listen is the address for other programs on the machine, which need the token in
-	// Dir/token. Port 0 is a free one; "off" disables it.
+	// Listen is the address for other programs on the machine. They need the token in Dir/token.
+	// Port 0 selects a free port; "off" disables the listener.
 	Listen string
 	// Sync is how often the store is synced to disk; 0 is after each write.
 	Sync time.Duration
@@ -52,7 +52,7 @@ type Config struct {
 type Server struct {
 	server atomic.Pointer[server.Server] // replaced by a restart
 	cfg    Config
-	port   int // of its first start, kept after a restart
+	port   int // of the first start, kept after a restart
 	lock   *flock.Flock
 	dir    string
 	token  string
@@ -61,7 +61,7 @@ type Server struct {
 	failure atomic.Pointer[storeFailure]
 	ctx     context.Context // ends with Close
 	end     context.CancelFunc
-	mending sync.WaitGroup // the restarts after a failure
+	mending sync.WaitGroup // restarts after a failure
 }
 
 // client is the contents of Dir/client.json, for other programs of the same user.
@@ -124,8 +124,8 @@ func (e *Server) start(ctx context.Context) error {
 	s.SetLoggerV2(&serverLog{cfg.Log, e.writeFailed}, false, false, false)
 	s.Start()
 	ready := s.ReadyForConnections(startLimit)
-	// Only now: connections within the process need no listener. While the store is read they
-	// would find no stream, and create it again.
+	// Stored only now: connections within the process need no listener. If they connected while
+	// the store is read, they would find no stream, and create it again.
 	e.server.Store(s)
 	if !ready {
 		return fmt.Errorf("the embedded NATS server did not start within %v; does its log say why?", startLimit)
@@ -201,7 +201,7 @@ func keptToken(path string) (string, error) {
 	return token, writeOwn(path, []byte(token+"\n"))
 }
 
-// writeOwn replaces a file, which only its owner may read.
+// writeOwn replaces a file with one that only its owner may read.
 func writeOwn(path string, text []byte) error {
 	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
@@ -212,7 +212,7 @@ func writeOwn(path string, text []byte) error {
 	return nil
 }
 
-// ClientURL is the address for other programs; empty if the server does not listen.
+// ClientURL returns the address for other programs; empty if the server does not listen.
 func (e *Server) ClientURL() string {
 	s := e.server.Load()
 	if s.Addr() == nil {
@@ -233,8 +233,7 @@ func (e *Server) InProcessConn() (net.Conn, error) {
 // Token authorizes connections to the server.
 func (e *Server) Token() string { return e.token }
 
-// Close stops the server and unlocks the directory. It is called after the connections are
-// closed.
+// Close stops the server and unlocks the directory. Callers close their connections first.
 func (e *Server) Close(context.Context) error {
 	var errs []error
 	e.end()

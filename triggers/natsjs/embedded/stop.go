@@ -7,11 +7,11 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// This file shortens the stop of an embedded server with many consumers. The server stops their
-// stores one after the other, and sleeps 10 ms for each until its goroutine has ended: 10 s for a
-// thousand. Its API has no way around that, so the unexported list of streams is read.
+// This file speeds up the stop of an embedded server with many consumers. The server stops their
+// stores one after the other, and waits 10 ms for the goroutine of each: 10 s for a thousand. Its
+// API offers no alternative, so this file reads the unexported list of streams.
 
-// stream is the server's type of the same name, of which only the address is used.
+// stream is the server's type of the same name. Only its address is used.
 type stream struct{ _ byte }
 
 //go:linkname streamsOf github.com/nats-io/nats-server/v2/server.(*Account).streams
@@ -20,8 +20,8 @@ func streamsOf(*server.Account) []*stream
 //go:linkname storeOf github.com/nats-io/nats-server/v2/server.(*stream).Store
 func storeOf(*stream) server.StreamStore
 
-// stopConsumerStores writes the state of all consumers and stops their stores, all at once. The
-// server is shut down right after it; what is acknowledged between is delivered again.
+// stopConsumerStores writes the state of all consumers and stops their stores concurrently. The
+// server is shut down right after it. Messages acknowledged in between are redelivered.
 func stopConsumerStores(s *server.Server) {
 	account := s.GlobalAccount()
 	if account == nil || !account.JetStreamEnabled() {

@@ -10,41 +10,41 @@ import (
 	"time"
 )
 
-// This file is what happens when the embedded server cannot write its store, as on a
-// full disk. The server then switches the store off for good. What it accepted is
-// kept, so a new server over the same store continues, once there is space again.
+// This file handles a store that the embedded server cannot write, as on a full disk. The server
+// then disables the store permanently. Accepted messages are kept, so a new server over the same
+// store continues when space is free again.
 
 const (
-	// repairEvery is the time between two looks for space; it doubles with each restart
-	// that did not help, up to repairSeldom.
+	// repairEvery is the time between two checks for free space. It doubles, up to repairSeldom,
+	// with each restart that fails.
 	repairEvery  = time.Second
 	repairSeldom = 30 * time.Second
-	// repairSpace is what must be free to begin again, in bytes: a server that starts
-	// writes its state, and one that fails at once would only start over and over.
+	// repairSpace is the free space required for a restart, in bytes: a starting server writes
+	// its state. Without this check, a server that fails at once would restart in a loop.
 	repairSpace = 16 << 20
 )
 
-// storeFailure is why the store is off, and since when.
+// storeFailure is the reason why the store is disabled, and the time.
 type storeFailure struct {
 	err   error
 	since time.Time
 }
 
-// failsStore reports whether a line of the server's log says that its store is off.
+// failsStore reports whether a line of the server's log reports a disabled store.
 func failsStore(line string) bool {
 	line = strings.ToLower(line)
 	return strings.Contains(line, "critical write error") || strings.Contains(line, "no space left") || strings.Contains(line, "will be disabled")
 }
 
-// Err returns why the server takes no more messages, such as a full disk; nil while
-// all is well.
+// Err returns the reason why the server accepts no messages, such as a full disk; nil if
+// it accepts them.
 func (e *Server) Err() error {
 	_, err := e.Failure()
 	return err
 }
 
-// Failure returns since when the server takes no more messages, and why; nil while all
-// is well. It is safe for use by many goroutines.
+// Failure returns when the server stopped accepting messages, and why; nil if it accepts
+// them. It is safe for concurrent use.
 func (e *Server) Failure() (since time.Time, why error) {
 	if f := e.failure.Load(); f != nil {
 		return f.since, f.err
@@ -52,8 +52,8 @@ func (e *Server) Failure() (since time.Time, why error) {
 	return time.Time{}, nil
 }
 
-// writeFailed notes that the store cannot be written, which the server says in its log
-// alone, and has the server be restarted when it can.
+// writeFailed records that the store cannot be written, which the server reports only in its
+// log, and starts repair.
 func (e *Server) writeFailed(text string) {
 	err := fmt.Errorf("the embedded server cannot write its store and takes no more messages: free space for %s, and it continues by itself; accepted messages are kept (%s)", e.dir, text)
 	if e.ctx.Err() != nil || !e.failure.CompareAndSwap(nil, &storeFailure{err, time.Now()}) {
@@ -63,7 +63,7 @@ func (e *Server) writeFailed(text string) {
 	e.mending.Go(e.repair)
 }
 
-// repair restarts the server when its store can be written again.
+// repair waits until the store can be written, and restarts the server.
 func (e *Server) repair() {
 	pause := repairEvery
 	for {
@@ -93,7 +93,7 @@ func (e *Server) repair() {
 	}
 }
 
-// writable tries to write as much as a start needs, and takes it away again.
+// writable writes as many bytes as a start needs to a file, and removes the file.
 func (e *Server) writable() (err error) {
 	name := filepath.Join(e.dir, "space")
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
