@@ -21,8 +21,8 @@ type Budget struct {
 	used  atomic.Int64
 
 	steps    chan struct{}
-	short    atomic.Bool // whether somebody waits
-	several  atomic.Bool // whether there are several accounts
+	short    atomic.Bool // a function waits
+	several  atomic.Bool // there are several accounts
 	mu       sync.Mutex
 	accounts []*Account
 }
@@ -37,17 +37,17 @@ func NewBudget(limit int64) *Budget {
 // SetLimit changes the number of bytes.
 func (b *Budget) SetLimit(limit int64) { b.limit.Store(max(limit, 1)) }
 
-// Limit is the number of bytes.
+// Limit returns the number of bytes.
 func (b *Budget) Limit() int64 { return b.limit.Load() }
 
-// Used is how many of them are held.
+// Used returns the number of bytes that are held.
 func (b *Budget) Used() int64 { return b.used.Load() }
 
 // Steps receives a value when Used has crossed a multiple of 16 MiB.
 func (b *Budget) Steps() <-chan struct{} { return b.steps }
 
 const (
-	// stepBits are those of a step.
+	// stepBits sets the step that Steps signals: 1<<stepBits bytes.
 	stepBits = 24
 	// shares divides the free bytes: one of several functions requests one share at once.
 	shares = 4
@@ -55,8 +55,8 @@ const (
 	sizeFades = 64
 	// hysteresis is the part of the limit that must be free before waiting functions wake.
 	hysteresis = 16
-	// turnAfter is how long a function waits before the others yield to it, and turnEnds
-	// until when they do: it may have been paused meanwhile.
+	// turnAfter is how long a function waits before the others yield to it. They stop yielding at
+	// turnEnds, because the function may have been paused meanwhile.
 	turnAfter, turnEnds = time.Second, 5 * time.Second
 )
 
@@ -66,8 +66,8 @@ type Account struct {
 	budget *Budget
 	taken  atomic.Int64 // bytes in flight
 	held   atomic.Int64 // bytes that are prefetched
-	size   atomic.Int64 // of a message, lately; 0: none was received
-	since  atomic.Int64 // since when it waits, in ns; 0: it does not
+	size   atomic.Int64 // the largest recent size of a message; 0: none was received
+	since  atomic.Int64 // when it began to wait, in ns; 0: it does not wait
 	wake   chan struct{}
 	told   atomic.Pointer[func()]
 	closed atomic.Bool
@@ -86,7 +86,7 @@ func (b *Budget) Open() *Account {
 	return a
 }
 
-// Close releases what is still held. No other method is called at the same time.
+// Close releases all held bytes. No other method is called at the same time.
 func (a *Account) Close() {
 	if a == nil {
 		return
@@ -101,15 +101,15 @@ func (a *Account) Close() {
 	b.add(-a.taken.Swap(0) - a.held.Swap(0))
 }
 
-// Tell sets a function that is called when there may be room again after there was none. f must
-// not block.
+// Tell sets a function that is called when bytes may be free again after a shortage. f must not
+// block.
 func (a *Account) Tell(f func()) {
 	if a != nil {
 		a.told.Store(&f)
 	}
 }
 
-// Take counts messages that are in flight from now on.
+// Take counts messages that are now in flight.
 func (a *Account) Take(messages []*Delivery) {
 	if a == nil || len(messages) == 0 {
 		return
@@ -124,7 +124,7 @@ func (a *Account) Take(messages []*Delivery) {
 	a.budget.add(sum)
 }
 
-// Done is called when a message with size bytes is not in flight any more.
+// Done is called when a message of size bytes is no longer in flight.
 func (a *Account) Done(size int) {
 	if a != nil && size > 0 && !a.closed.Load() {
 		a.taken.Add(int64(-size))
@@ -183,7 +183,7 @@ func (b *Budget) add(n int64) {
 	}
 	if !waits {
 		b.short.Store(false)
-		for _, a := range b.accounts { // one may have begun meanwhile
+		for _, a := range b.accounts { // another may have begun to wait
 			if a.since.Load() != 0 {
 				b.short.Store(true)
 			}
@@ -200,8 +200,8 @@ func (a *Account) Admit(n int) int {
 	return a.More(n, 0)
 }
 
-// More returns how many of n messages may be requested, while coming requested messages have
-// not arrived.
+// More returns how many of n messages may be requested while coming requested messages have not
+// arrived.
 func (a *Account) More(n, coming int) int {
 	if a == nil || n <= 0 {
 		return n
@@ -215,7 +215,7 @@ func (a *Account) More(n, coming int) int {
 	}
 	a.since.CompareAndSwap(0, now.UnixNano())
 	a.budget.short.Store(true)
-	return a.more(n, coming, now) // what was released meanwhile has woken no function
+	return a.more(n, coming, now) // bytes released before since was set have woken no function
 }
 
 func (a *Account) more(n, coming int, now time.Time) int {
@@ -226,17 +226,17 @@ func (a *Account) more(n, coming int, now time.Time) int {
 	used := b.used.Load()
 	free := b.Limit() - used
 	if b.several.Load() {
-		// Others may request at the same time: free bytes are used up in several steps.
+		// Others may request at the same time, so free bytes are used up in several steps.
 		free = max(free/shares, min(free, a.size.Load()))
 	}
 	fits := a.many(free)
-	if used <= 0 { // whatever its size
+	if used <= 0 { // one message fits, whatever its size
 		fits = max(fits, 1)
 	}
 	return max(0, min(n, fits-coming))
 }
 
-// Within limits n so that these messages and those coming fit into bytes.
+// Within limits n so that these messages and the coming ones fit into bytes.
 func (a *Account) Within(bytes int64, n, coming int) int {
 	if a == nil || n <= 0 {
 		return n
@@ -244,17 +244,17 @@ func (a *Account) Within(bytes int64, n, coming int) int {
 	return max(0, min(n, max(a.many(bytes), 1)-coming))
 }
 
-// many is how many messages fit into bytes.
+// many returns how many messages fit into bytes.
 func (a *Account) many(bytes int64) int {
 	size := a.size.Load()
 	if size == 0 {
-		return int(min(max(bytes, 0), 1)) // the first one shows how large they are
+		return int(min(max(bytes, 0), 1)) // the first message shows the size
 	}
 	return int(min(max(bytes, 0)/size, 1<<30))
 }
 
 // yields reports whether another function goes first: one that has waited longer, or one that
-// waits and holds less than its part.
+// waits and holds less than its share.
 func (a *Account) yields(now time.Time) bool {
 	b := a.budget
 	b.mu.Lock()
@@ -281,7 +281,7 @@ func (a *Account) yields(now time.Time) bool {
 // Wait waits until a message may be received.
 func (a *Account) Wait(ctx context.Context) error {
 	for a.Admit(1) == 0 {
-		again := time.NewTimer(turnAfter) // another's turn ends without a signal
+		again := time.NewTimer(turnAfter) // the turn of another function ends without a signal
 		select {
 		case <-a.wake:
 		case <-again.C:
@@ -298,7 +298,7 @@ func (a *Account) Wait(ctx context.Context) error {
 // Waits reports whether the function waits for bytes.
 func (a *Account) Waits() bool { return a != nil && a.since.Load() != 0 }
 
-// Used is how many bytes the function holds.
+// Used returns the number of bytes that the function holds.
 func (a *Account) Used() int64 {
 	if a == nil {
 		return 0

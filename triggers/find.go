@@ -44,8 +44,8 @@ const (
 	PlaceSpent  Place = "spent"  // the source has delivered it as often as it may, and will not again
 )
 
-// Noter is a Trigger with notes on its source's settings, for operators who ask what
-// limits a function.
+// Noter is a Trigger with notes on its source's settings, for operators who examine what limits
+// a function.
 type Noter interface {
 	// Notes returns the notes, one sentence each.
 	Notes() []string

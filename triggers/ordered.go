@@ -44,7 +44,7 @@ type ordered struct {
 	wake chan struct{} // something became ready
 }
 
-// line is the messages of one key.
+// line has the messages of one key.
 type line struct {
 	head   *Delivery   // ready, in flight, or waiting for its next attempt
 	out    bool        // Receive has returned the head before
@@ -102,7 +102,7 @@ func (o *ordered) receiveInner(ctx context.Context, max int) ([]*Delivery, error
 	return got, err
 }
 
-// admit adds received messages to the ready ones, or behind others of their key.
+// admit makes received messages ready, or queues them behind others of their key.
 func (o *ordered) admit(got []*Delivery) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -120,7 +120,7 @@ func (o *ordered) admit(got []*Delivery) {
 		}
 		o.parked++
 		if at := slices.Index(o.ready, l.head); d.before(l.head) && !l.out && at >= 0 {
-			d, l.head, o.ready[at] = l.head, d, d // the head of the key was not returned yet
+			d, l.head, o.ready[at] = l.head, d, d // the head of the key has not been returned yet
 		}
 		at := len(l.behind)
 		for at > 0 && d.before(l.behind[at-1]) {
@@ -174,7 +174,7 @@ func (l *orderedLease) Settle(ctx context.Context, m *Message, v Verdict) error 
 		return nil
 	}
 	if v.Kind == Retry && !l.inner.IsRevoked() {
-		v = Verdict{Kind: Release} // closed meanwhile: those behind are released too
+		v = Verdict{Kind: Release} // closed meanwhile: later messages of the key are released too
 	}
 	if err := l.inner.Settle(ctx, v); err != nil {
 		return err

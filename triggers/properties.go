@@ -2,14 +2,14 @@ package triggers
 
 import "strconv"
 
-// Properties are what a message has beside its body and attributes, as texts by the
-// names below. They are never changed. A value that is no text is written as JSON writes
-// it, without quotes: a number in decimal, a time in RFC 3339, bytes in base64, a UUID
+// Properties are what a message has in addition to its body and attributes, as texts under the
+// names below. They are never changed. Values of other types are written as in JSON,
+// without quotes: a number in decimal, a time in RFC 3339, bytes in base64, a UUID
 // with dashes, null as null, lists and maps as JSON.
 type Properties map[string]string
 
-// The names. The first group the sender sets, and a function may set it of its output;
-// the second is the source's.
+// The names of the properties. The sender sets the first group, and a function may set it on its
+// output. The source sets the second group.
 const (
 	ContentType     = "content_type"
 	CorrelationID   = "correlation_id"
@@ -18,39 +18,39 @@ const (
 	To              = "to"
 	PartitionKey    = "partition_key"
 	ContentEncoding = "content_encoding"
-	MessageID       = "message_id" // of an output; a message that was received has it as ID
-	SessionID       = "session_id" // of an output; a message that was received has it as OrderingKey, too
-	Subject         = "subject"    // of an output; a message that was received has it as Subject
+	MessageID       = "message_id" // of an output; a received message has it as ID
+	SessionID       = "session_id" // of an output; a received message also has it as OrderingKey
+	Subject         = "subject"    // of an output; a received message has it as Subject
 
 	SequenceNumber   = "sequence_number"
 	DeliveryCount    = "delivery_count" // 1 at the first delivery
 	DequeueCount     = "dequeue_count"  // likewise
-	ExpiresAt        = "expires_at"     // not there: never
+	ExpiresAt        = "expires_at"     // absent: never
 	PopReceipt       = "pop_receipt"
 	Priority         = "priority"
 	DeadLetterSource = "dead_letter_source"
 )
 
-// Settable are the names that a sender, or a function of its output, may set.
+// Settable are the names that a sender may set, and a function on its output.
 var Settable = []string{
 	ContentType, CorrelationID, ReplyTo, ReplyToSession, To, PartitionKey, MessageID, SessionID, Subject,
 }
 
-// AttributePrefix begins the name of an attribute among the properties that a function
-// gives its output.
+// AttributePrefix begins the name of an attribute among the properties that a function sets on
+// its output.
 const AttributePrefix = "attribute:"
 
-// Origin is what a source says of a message, beside its body and attributes. It is asked
-// only when somebody wants to know, from any goroutine.
+// Origin returns what a source reports about a message in addition to its body and attributes. It
+// is called only on demand, from any goroutine.
 type Origin interface {
-	// Properties are those that are known. The map is shared: nobody changes it.
+	// Properties returns the known properties. The map is shared and must not be changed.
 	Properties() Properties
-	// Native returns what the source has in its own names, such as PopReceipt: texts,
-	// bool, int64, float64, time.Time, and a map of such. Nil: it has no names of its own.
+	// Native returns the source's own fields by their names, such as PopReceipt: strings,
+	// bool, int64, float64, time.Time, and maps of these; nil if it has none.
 	Native() map[string]any
 }
 
-// Known is the Origin of a message that comes from no source, such as a file.
+// Known is the Origin of a message without a source, for example from a file.
 type Known Properties
 
 // Properties implements Origin.
@@ -59,7 +59,7 @@ func (k Known) Properties() Properties { return Properties(k) }
 // Native implements Origin.
 func (Known) Native() map[string]any { return nil }
 
-// Properties are those of the message; nil where there are none.
+// Properties returns the properties of the message; nil if there are none.
 func (m *Message) Properties() Properties {
 	if m.Origin == nil {
 		return nil
@@ -67,8 +67,8 @@ func (m *Message) Properties() Properties {
 	return m.Origin.Properties()
 }
 
-// Property returns one of the properties, or where the source has none, as NATS, the
-// attribute that says the same, by the name of its header.
+// Property returns a property. If the source has none, like NATS, it returns the attribute with
+// the same meaning, by the name of its header.
 func (m *Message) Property(name string) string {
 	if v := m.Properties()[name]; v != "" {
 		return v
@@ -81,7 +81,7 @@ func (m *Message) Property(name string) string {
 	return ""
 }
 
-// headers are the attributes that say the same as a property.
+// headers are the attributes with the same meaning as a property.
 var headers = map[string][]string{
 	ContentType:   {"Content-Type", "content-type"},
 	CorrelationID: {"Correlation-Id", "correlation-id"},
@@ -89,7 +89,7 @@ var headers = map[string][]string{
 	MessageID:     {"Nats-Msg-Id"},
 }
 
-// Header is the name of the header that says the same as a property; empty if there is none.
+// Header returns the name of the header that corresponds to a property; empty if there is none.
 func Header(property string) string {
 	if all := headers[property]; len(all) > 0 {
 		return all[0]
@@ -97,7 +97,7 @@ func Header(property string) string {
 	return ""
 }
 
-// Values are all values of an attribute, in their order.
+// Values returns all values of an attribute, in order.
 func (m *Message) Values(name string) []string {
 	if all, ok := m.Repeated[name]; ok {
 		return all
@@ -108,5 +108,5 @@ func (m *Message) Values(name string) []string {
 	return nil
 }
 
-// Number writes a property that is a number.
+// Number formats a property that is a number.
 func Number[N int | int32 | int64 | uint32](n N) string { return strconv.FormatInt(int64(n), 10) }

@@ -3,11 +3,11 @@ package triggers
 import "time"
 
 const (
-	// ahead is the work that is prefetched: what is settled in this time.
+	// ahead is the amount of work that is prefetched: as many messages as are settled in this time.
 	ahead = 100 * time.Millisecond
 	// rateOver is the time over which the rate of settlements is measured.
 	rateOver = 500 * time.Millisecond
-	// fasterOver is after how many settlements a higher rate takes effect.
+	// fasterOver is the number of settlements after which a higher rate takes effect.
 	fasterOver = 32
 )
 
@@ -19,10 +19,10 @@ type Rate struct {
 	ready   int
 	settled int // since marked
 	marked  time.Time
-	fast    time.Time // when the last of so many was settled
+	fast    time.Time // when the last fasterOver settlements had been counted
 }
 
-// Ready is how many messages to prefetch now. It falls only when it is called.
+// Ready returns how many messages to prefetch now. The value falls only in this call.
 func (r *Rate) Ready() int {
 	now := time.Now()
 	if over := now.Sub(r.marked); over > rateOver {

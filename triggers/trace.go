@@ -5,22 +5,22 @@ import (
 	"slices"
 )
 
-// The attributes that a trace's context is in: W3C's, as they are, and as libraries
-// for HTTP and NATS write them; and that of Azure's SDKs.
+// The attributes with the trace context: those of W3C, in their own spelling and as HTTP and NATS
+// libraries write them, and the one of Azure's SDKs.
 var (
 	parentNames = []string{"traceparent", "Traceparent", "Diagnostic-Id"}
 	stateNames  = []string{"tracestate", "Tracestate"}
 )
 
-// Trace returns the context of the trace that the message was sent in, as W3C Trace
-// Context writes it: a traceparent and a tracestate, each empty where there is none.
-// Azure's SDKs send the former as Diagnostic-Id, too. Neither is checked.
+// Trace returns the trace context that the message was sent with, in the format of W3C Trace
+// Context: a traceparent and a tracestate; each is empty if there is none. Azure's SDKs send
+// the traceparent as Diagnostic-Id, too. Trace validates neither.
 func (m *Message) Trace() (parent, state string) {
 	if len(m.Attributes) == 0 {
 		return "", ""
 	}
 	for _, name := range parentNames {
-		// A Diagnostic-Id of the old form is another thing.
+		// A Diagnostic-Id of the old form has another format.
 		if v := m.Attributes[name]; len(v) >= len("00-") && v[2] == '-' {
 			parent = v
 			break
@@ -37,8 +37,8 @@ func (m *Message) Trace() (parent, state string) {
 	return parent, ""
 }
 
-// WithTrace returns a copy of the message in another context of the same trace. The
-// attributes that it came in have the new one.
+// WithTrace returns a copy of the message in another context of the same trace. It sets the
+// attributes that had the old context.
 func (m *Message) WithTrace(parent, state string) *Message {
 	out := *m
 	out.Attributes = make(map[string]string, len(m.Attributes)+2)

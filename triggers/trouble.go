@@ -28,7 +28,7 @@ type Troubled interface {
 	Troubles() []Trouble
 }
 
-// Troubles is the trouble of a trigger, one per kind. The zero value has none. It is safe for
+// Troubles has the trouble of a trigger, one per kind. The zero value is empty. It is safe for
 // concurrent use.
 type Troubles struct {
 	mu  sync.Mutex

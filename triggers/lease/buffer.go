@@ -15,8 +15,8 @@ type Buffer[M any] struct {
 	L sync.Locker
 	// Account counts the bytes of the messages; it may be nil.
 	Account *triggers.Account
-	// Request is called, with L locked, when Receive begins to wait: the source requests as
-	// many messages as Waiting.
+	// Request is called, with L locked, when Receive begins to wait. The source then requests
+	// Waiting messages.
 	Request func()
 	// Closed is the error of Receive after Close.
 	Closed error
@@ -51,7 +51,7 @@ func (b *Buffer[M]) Receive(ctx context.Context, limit int) ([]*triggers.Deliver
 		if b.Len() > 0 || err != nil {
 			out := b.Take(limit)
 			if len(out) > 0 {
-				err = nil // it is reported again if it lasts
+				err = nil // the error is reported again if it persists
 			}
 			b.waiting, b.failed = 0, nil
 			return out, err
@@ -126,10 +126,10 @@ func (b *Buffer[M]) weigh() {
 	b.largest = 0
 }
 
-// Len is the number of messages.
+// Len returns the number of messages.
 func (b *Buffer[M]) Len() int { return len(b.items) - b.head }
 
-// Waiting is the number of messages that a blocked Receive requests; 0 if there is none.
+// Waiting returns the number of messages that a blocked Receive requests; 0 if none blocks.
 func (b *Buffer[M]) Waiting() int { return b.waiting }
 
 // Fail makes the next Receive without messages return err.
@@ -152,7 +152,7 @@ func (b *Buffer[M]) Close() (first bool) {
 // IsClosed reports whether Close was called.
 func (b *Buffer[M]) IsClosed() bool { return b.closed }
 
-// Rest removes and returns the messages that are left, after Close.
+// Rest removes and returns the remaining messages, after Close.
 func (b *Buffer[M]) Rest() []M {
 	var out []M
 	for _, i := range b.items[b.head:] {

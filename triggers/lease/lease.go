@@ -1,7 +1,7 @@
-// Package lease keeps leased messages for a trigger, from their receipt until they are
-// settled. A Keeper renews their leases. A Buffer has those that are prefetched.
+// Package lease manages the leased messages of a trigger from their receipt until they are
+// settled. A Keeper renews their leases. A Buffer has the prefetched ones.
 //
-// Sources that lease have in common:
+// All sources with leases have this in common:
 //
 //   - A lease has a fixed time. It is renewed when half of that is over, in one request per
 //     message, up to MaxConcurrent at once. A failed renewal is repeated after an eighth.
