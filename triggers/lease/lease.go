@@ -51,8 +51,8 @@ func (i *Item[M]) Init(owner M, m *triggers.Message, by triggers.Lease) {
 	i.Delivery.Init(m, by)
 }
 
-// Begin sets the time of the lease: duration, from a time on. It is renewed at half of that,
-// and at the latest after every; 0 is no such limit. Begin is called before Track.
+// Begin sets the term of the lease: duration, starting at from. The lease is renewed at half of
+// that, and at the latest after every; 0 means no such limit. Begin is called before Track.
 func (i *Item[M]) Begin(from time.Time, duration, every time.Duration) {
 	i.duration, i.every = duration, duration/2
 	if every > 0 {

@@ -11,8 +11,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-// acceptLimit is how long one request waits for a session; the service's own
-// limit is about a minute.
+// acceptLimit bounds one request for a session; the service's own limit is about a minute.
 const acceptLimit = 50 * time.Second
 
 // errReplaced is returned if a client was replaced by another.
@@ -65,7 +64,7 @@ func (e *entity) holdSessions() {
 	}
 }
 
-// accepted records that one session fewer is awaited.
+// accepted records that one requested session fewer is outstanding.
 func (e *entity) accepted() {
 	e.t.mu.Lock()
 	defer e.t.mu.Unlock()
@@ -73,8 +72,8 @@ func (e *entity) accepted() {
 	e.t.room.Broadcast()
 }
 
-// roomForSession waits until a Receive requests more messages than are prefetched and than
-// the sessions being accepted will have, one each; false at the end.
+// roomForSession waits until a Receive requests more messages than are prefetched or expected:
+// each session being accepted counts as one message. It returns false at the end.
 func (e *entity) roomForSession() bool {
 	t := e.t
 	t.mu.Lock()
@@ -89,8 +88,8 @@ func (e *entity) roomForSession() bool {
 	return false
 }
 
-// accept waits for a session with messages that no receiver holds. If it returns one, by has
-// one more user.
+// accept waits for a session with messages that no receiver has locked. If it returns a session,
+// by has one more user.
 func (e *entity) accept(by *link) (*azservicebus.SessionReceiver, error) {
 	ctx, cancel := context.WithTimeout(e.t.ctx, acceptLimit)
 	defer cancel()

@@ -15,7 +15,7 @@ import (
 // retryByCopy schedules a copy and then completes the message. A crash between the two
 // duplicates the message, and never loses it.
 func (l *leasedMessage) retryByCopy(ctx context.Context, m *triggers.Message, delay time.Duration) error {
-	at := time.Now().Add(delay).Truncate(time.Millisecond) // which is what AMQP keeps
+	at := time.Now().Add(delay).Truncate(time.Millisecond) // the resolution of AMQP
 	sending, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 	defer cancel()
 	if err := l.e.schedule(sending, l.copy(m.Attempt, at)); err != nil {
@@ -41,7 +41,7 @@ func (l *leasedMessage) expiresBefore(at time.Time) bool {
 	return true
 }
 
-// copy returns the message as it was sent, for an attempt at a time.
+// copy returns a copy of the message as it was sent, for an attempt at the given time.
 func (l *leasedMessage) copy(failures int, at time.Time) *azservicebus.AMQPAnnotatedMessage {
 	out := convert.Copy(l.received)
 	out.ApplicationProperties[convert.FailuresProperty] = convert.FailuresOfCopy(failures, at)

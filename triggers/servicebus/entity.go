@@ -10,14 +10,14 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// entity is a queue or a subscription, and its receiver. It has a client of its own, because
-// an error of one entity ends a client's whole connection.
+// entity is a queue or a subscription, with its receiver. It has its own client, because an error
+// of one entity ends the client's whole connection.
 type entity struct {
 	t                          *trigger
 	queue, topic, subscription string
 
-	// link is the current link, as far as is known. A message is settled over the link
-	// that delivered it only while that is the current one.
+	// link is the current link, as far as known. A message is settled over the link that delivered
+	// it only while that link is current.
 	link  atomic.Pointer[link]
 	admin *inspector    // nil without the right Manage
 	lock  time.Duration // of a message; 0 if the admin API did not report it
@@ -29,23 +29,23 @@ type entity struct {
 	// Guarded by t.mu.
 	failing  error
 	pause    context.CancelFunc // cancels the current receive call
-	sessions int                // held here
-	// accepting counts the sessions that are awaited, or whose first message is.
+	sessions int                // locked here
+	// accepting counts the requests for sessions, and the sessions whose first message is awaited.
 	accepting int
-	// inSessions counts the messages of the sessions held here.
+	// inSessions counts the messages of the sessions locked here.
 	inSessions int
 	// retrying counts the sessions whose message waits for its next attempt.
 	retrying int
 
 	// Used by receiveLoop only.
-	ask     int           // how many messages it requests next, at most
-	out     int           // requested, and not arrived
-	fast    int           // how often in a row messages arrived as fast as possible
+	ask     int           // bound of the next request, in messages
+	out     int           // messages requested that have not arrived
+	fast    int           // number of times in a row that messages arrived as fast as possible
 	fastest time.Duration // shortest time of a receive call; at first, a round trip
 }
 
 // link is a client, its receiver, and their connection. Its context ends when the connection
-// is known to be lost. If the SDK then reconnects the same client, that is another link.
+// is known to be lost. If the SDK then reconnects the same client, that counts as another link.
 type link struct {
 	client   *azservicebus.Client
 	receiver *azservicebus.Receiver // nil with sessions
@@ -54,12 +54,12 @@ type link struct {
 	users    *users // sessions over the client
 
 	mu       sync.Mutex
-	settling context.Context // of settlements that begin now
-	until    time.Time       // until when settling is used
+	settling context.Context // the context of new settlements
+	until    time.Time       // when settling is replaced
 }
 
-// settle returns the context of a settlement over the link. It ends with the link, or after
-// one to two times linkLimit. Settlements share it: one per message would be a tenth of
+// settle returns the context for a settlement over the link. It ends with the link, or after
+// one to two times linkLimit. Settlements share it: a context per message would take a tenth of
 // drover's cost per message.
 func (l *link) settle() context.Context {
 	now := time.Now()
@@ -81,7 +81,7 @@ func (e *entity) path() string {
 	return e.topic + "/Subscriptions/" + e.subscription
 }
 
-// dial returns a link with a new client, which connects when it is first used.
+// dial returns a link with a new client. The client connects on its first use.
 func (e *entity) dial() (*link, error) {
 	client, err := e.t.cfg.Access.Client()
 	if err != nil {
@@ -126,8 +126,8 @@ func (e *entity) detach() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
-	// The receiver's link must be open before many settle over it: see openSender. Any request
-	// opens it, such as one to renew a lock that nobody holds.
+	// The receiver's link must be open before concurrent settlements use it: see openSender. Any
+	// request opens it, such as the renewal of a lock that does not exist.
 	_ = r.RenewMessageLock(ctx, new(azservicebus.ReceivedMessage), nil)
 	l := &link{client: old.client, receiver: r, users: old.users}
 	l.ctx, l.gone = context.WithCancel(context.Background())
@@ -142,7 +142,7 @@ func (e *entity) detach() {
 	}
 }
 
-// reopen replaces a client; a changed secret takes effect.
+// reopen replaces a client. A changed secret takes effect.
 func (e *entity) reopen(old *link) error {
 	l, err := e.dial()
 	if err != nil {
@@ -150,7 +150,7 @@ func (e *entity) reopen(old *link) error {
 	}
 	if !e.link.CompareAndSwap(old, l) {
 		l.gone()
-		return l.client.Close(e.t.ctx) // somebody else did
+		return l.client.Close(e.t.ctx) // another goroutine has replaced it
 	}
 	old.gone()
 	old.users.retire(func() {
@@ -163,15 +163,14 @@ func (e *entity) reopen(old *link) error {
 	return nil
 }
 
-// users counts the users of a client, which is closed when it was replaced and the last user
-// is done.
+// users counts the users of a client. When the client has been replaced, the last user closes it.
 type users struct {
 	mu     sync.Mutex
 	n      int
-	closer func() // once it is replaced
+	closer func() // set when the client is replaced
 }
 
-// add reports false if the client was replaced already.
+// add adds a user. It returns false if the client was already replaced.
 func (u *users) add() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

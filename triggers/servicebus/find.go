@@ -15,9 +15,9 @@ import (
 // maxSearched bounds the messages of an entity that a search reads.
 const maxSearched = 1000
 
-// Find implements triggers.Finder, by peeking. Peeking does not distinguish locked messages,
-// unless the service reports the end of their locks. An entity with sessions cannot be
-// searched without a session.
+// Find implements triggers.Finder by peeking. Peeking does not distinguish locked messages,
+// unless the service reports when their locks end. An entity with sessions can be searched only
+// with a session.
 func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	if t.cfg.Sessions {
 		return triggers.Found{}, fmt.Errorf("%s has sessions: %w", t.cfg.path(), triggers.ErrUnsearchable)
@@ -33,7 +33,7 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	return triggers.Found{}, triggers.ErrNotFound
 }
 
-// own finds a message that this trigger has leased.
+// own returns a message that this trigger has leased.
 func (t *trigger) own(id string) (found triggers.Found, has bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-// inspector queries the admin API, which needs the right Manage.
+// inspector queries the admin API, which requires the right Manage.
 type inspector struct {
 	client *admin.Client
 	done   func()
@@ -40,7 +40,7 @@ func (e *entity) check(ctx context.Context) error {
 		if _, err := e.peek(ctx, 1); err != nil {
 			return err
 		}
-		began := time.Now() // the links are open now
+		began := time.Now() // the links are open now, so this measures a round trip
 		_, err := e.peek(ctx, 1)
 		e.fastest = time.Since(began)
 		return err
@@ -50,7 +50,7 @@ func (e *entity) check(ctx context.Context) error {
 	return e.checkSessions(ctx)
 }
 
-// inspect queries the admin API, if it is allowed.
+// inspect queries the admin API if the account may use it.
 func (e *entity) inspect(ctx context.Context) error {
 	cfg := e.t.cfg
 	client, done, err := cfg.Access.Admin()
@@ -101,7 +101,7 @@ func (e *entity) fits(p *properties) error {
 	return nil
 }
 
-// properties returns nil if the entity does not exist.
+// properties returns the properties of the entity; nil if it does not exist.
 func (e *entity) properties(ctx context.Context) (*properties, error) {
 	c := e.admin.client
 	if e.queue != "" {
@@ -144,7 +144,7 @@ func hasStatus(err error, code int) bool {
 	return errors.As(err, &r) && r.StatusCode == code
 }
 
-// create creates the entity, and its topic. It is no error if they exist.
+// create creates the entity and its topic. Existing ones are not an error.
 func (e *entity) create(ctx context.Context) error {
 	c, sessions := e.admin.client, e.t.cfg.Sessions
 	deliveries := int32(max(10, 2*e.t.cfg.MaxAttempts))
@@ -168,7 +168,7 @@ func (e *entity) create(ctx context.Context) error {
 // sessionCheck bounds the wait for a session at the start.
 const sessionCheck = time.Second
 
-// checkSessions accepts a session, and closes it at once.
+// checkSessions accepts a session and closes it at once.
 func (e *entity) checkSessions(ctx context.Context) error {
 	waiting, cancel := context.WithTimeout(ctx, sessionCheck)
 	defer cancel()
@@ -183,8 +183,8 @@ func (e *entity) checkSessions(ctx context.Context) error {
 	return fmt.Errorf("accepting a session of %s: %w", e.path(), namespace.Explain(err, namespace.Listen))
 }
 
-// backlog returns the counts of the admin API or, without the right to that, of a peek at the
-// next messages.
+// backlog returns the counts of the admin API. Without the right Manage it peeks at the next
+// messages instead.
 func (e *entity) backlog(ctx context.Context) (triggers.Backlog, error) {
 	if e.admin != nil {
 		ctx, cancel := context.WithTimeout(ctx, namespace.AdminLimit)
@@ -224,7 +224,7 @@ func (e *entity) counts(ctx context.Context) (triggers.Backlog, error) {
 	return b, nil
 }
 
-// leased is how many of the entity's messages are locked here.
+// leased returns the number of the entity's messages that are locked here.
 func (e *entity) leased() (n int64) {
 	e.t.mu.Lock()
 	defer e.t.mu.Unlock()
@@ -237,11 +237,11 @@ func (e *entity) leased() (n int64) {
 	return n
 }
 
-// peek counts the next messages; from n on the count is a lower bound.
+// peek counts the next messages, up to n. If it reaches n, the count is a lower bound.
 func (e *entity) peek(ctx context.Context, n int) (b triggers.Backlog, err error) {
 	asked := n
 	seen, err := namespace.PeekPage(ctx, e.link.Load().receiver, 0, n, &asked)
-	if namespace.TooLarge(err) { // the next message; other messages are still received
+	if namespace.TooLarge(err) { // only the next message is too large; others are still received
 		e.t.log.Warn("the next message cannot be peeked", "path", e.path(), "error", err)
 		return triggers.Backlog{Ready: 1, AtLeast: true}, nil
 	}

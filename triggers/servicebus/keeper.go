@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-// nextDue is when the keeper handles a message next; t.mu is locked. A lock whose
-// MaxLockRenewal is over is left to expire.
+// nextDue returns when the keeper handles a message next; t.mu is locked. After MaxLockRenewal
+// the lock is no longer renewed and expires.
 func (t *trigger) nextDue(l *leasedMessage, now time.Time) (at time.Time) {
 	switch {
 	case l.Lost():
@@ -32,7 +32,7 @@ func (t *trigger) renewedEnough(l *leasedMessage, now time.Time) bool {
 	return t.cfg.MaxLockRenewal > 0 && now.Sub(l.start) > t.cfg.MaxLockRenewal
 }
 
-// handleDue handles a message that is due: its retry, the end of its lock, or its renewal.
+// handleDue handles a message that is due: it retries it, or ends or renews its lock.
 func (t *trigger) handleDue(l *leasedMessage) {
 	t.mu.Lock()
 	retry := !l.retryAt.IsZero() && !time.Now().Before(l.retryAt)
@@ -66,7 +66,7 @@ func (t *trigger) abandonForRetry(l *leasedMessage, failures int) {
 	}
 }
 
-// renew renews the lock, by its token.
+// renew renews the lock by its token.
 func (l *leasedMessage) renew(ctx context.Context) error {
 	err := l.e.link.Load().receiver.RenewMessageLock(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, nil)
 	if namespace.LockLost(err) {
@@ -84,13 +84,13 @@ func (t *trigger) leaseLost(l *leasedMessage) {
 	t.mu.Lock()
 	waits := !l.retryAt.IsZero()
 	t.mu.Unlock()
-	if waits { // for its next attempt: there is nothing to abandon
+	if waits { // it waits for its next attempt: there is nothing to abandon
 		t.untrack(l)
 	}
 }
 
-// maxRenewal is the longest time between two renewals. A lock of five minutes needs one only
-// every two and a half, but if the clocks differ, a lock may be shorter than it seems.
+// maxRenewal is the longest time between two renewals. A lock of five minutes requires one only
+// every two and a half minutes. But if the clocks differ, a lock may be shorter than it seems.
 const maxRenewal = 10 * time.Second
 
 func renewAfter(lock time.Duration) time.Duration { return min(lock/2, maxRenewal) }

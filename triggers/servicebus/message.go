@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// linkLimit bounds the first try, over the link that delivered the message: it takes
-	// at most twice as long.
+	// linkLimit bounds the first attempt, over the link that delivered the message. The attempt
+	// takes at most twice as long.
 	linkLimit = 750 * time.Millisecond
 )
 
@@ -29,17 +29,17 @@ type leasedMessage struct {
 	origin   convert.Origin
 	e        *entity
 	by       *link
-	session  *session // nil without
-	misfit   string   // why no function can have it
+	session  *session // nil without sessions
+	misfit   string   // the reason why no function can receive it
 	start    time.Time
 
 	// Guarded by t.mu.
-	retryAt  time.Time // it has failed, and is abandoned then
+	retryAt  time.Time // when a failed message is abandoned
 	failures int
 }
 
-// lockOf returns the duration of a lock that was received at a time: as the admin API reports
-// it; else the difference, which is right if the clocks agree; else the shortest.
+// lockOf returns the duration of a lock that was received at now: the one reported by the admin
+// API; else until minus now, which is right if the clocks agree; else the shortest possible.
 func (e *entity) lockOf(until, now time.Time) time.Duration {
 	if e.lock > 0 {
 		return e.lock
@@ -64,9 +64,8 @@ func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time)
 	return l
 }
 
-// Settle implements triggers.Lease. A retry with a delay is held here, with its
-// lock renewed, and abandoned when the delay is over: the service has no other
-// delay that does not copy the message.
+// Settle implements triggers.Lease. A message with a retry delay stays locked here, and is
+// abandoned when the delay is over: the service has no other delay without copying the message.
 func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	if l.session != nil {
 		return l.session.settle(ctx, l, m, v)
@@ -80,7 +79,7 @@ func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v trigg
 		return nil
 	}
 	if v.Kind == triggers.Retry && v.Delay > 0 {
-		// A message that expires meanwhile is held: the service then handles its expiry.
+		// A message that expires before its retry stays locked. The service then handles its expiry.
 		if !l.expiresBefore(time.Now().Add(v.Delay)) && t.cfg.Scheduled {
 			err := l.retryByCopy(ctx, m, v.Delay)
 			if !errors.Is(err, azservicebus.ErrMessageTooLarge) {
@@ -101,8 +100,8 @@ func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v trigg
 	return nil
 }
 
-// end carries out a verdict: over the link that delivered the message if it is the current
-// one, else by lock token. A lost lock is no error: the service redelivers the message.
+// end carries out a verdict: over the link that delivered the message if it is current, otherwise
+// by lock token. A lost lock is not an error: the service redelivers the message.
 func (l *leasedMessage) end(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	var err error
 	if now := l.e.link.Load(); l.by == now {
@@ -115,8 +114,8 @@ func (l *leasedMessage) end(ctx context.Context, m *triggers.Message, v triggers
 		defer cancel()
 		token := &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}
 		receiver := l.e.link.Load().receiver
-		// The SDK pauses for seconds before it repairs a connection for a settlement, and
-		// much less for a renewal.
+		// Before a settlement, the SDK waits for seconds until it repairs a connection. Before a
+		// renewal it waits much less.
 		if err = receiver.RenewMessageLock(ctx, token, nil); err == nil {
 			err = l.carryOut(ctx, receiver, token, m, v)
 		}
@@ -128,7 +127,7 @@ func (l *leasedMessage) end(ctx context.Context, m *triggers.Message, v triggers
 	return err
 }
 
-// settler is the common part of a Receiver and a SessionReceiver.
+// settler has the methods that Receiver and SessionReceiver share.
 type settler interface {
 	CompleteMessage(context.Context, *azservicebus.ReceivedMessage, *azservicebus.CompleteMessageOptions) error
 	AbandonMessage(context.Context, *azservicebus.ReceivedMessage, *azservicebus.AbandonMessageOptions) error
@@ -149,9 +148,9 @@ func (l *leasedMessage) carryOut(ctx context.Context, by settler, r *azservicebu
 	return fmt.Errorf("no such verdict: %d", v.Kind)
 }
 
-// deadLetter moves a message to the dead letters. Its properties may be near the service's
-// limit already. If the service refuses the traceback, it is omitted, and then everything but
-// a short reason.
+// deadLetter moves a message to the dead letters. Its properties may already be near the service's
+// size limit. If the service refuses the traceback, deadLetter omits it. If that fails too, it
+// omits everything but a short reason.
 func (l *leasedMessage) deadLetter(ctx context.Context, by settler, r *azservicebus.ReceivedMessage, m *triggers.Message, v triggers.Verdict) error {
 	reason, text := triggers.Tail(v.Reason, maxReason), triggers.Tail(v.Reason+"\n"+v.Detail, maxReason)
 	properties := map[string]any{
@@ -166,7 +165,7 @@ func (l *leasedMessage) deadLetter(ctx context.Context, by settler, r *azservice
 		return err
 	}
 	if r != nil {
-		// The SDK treats a message that was refused over its link as settled, and would send no request.
+		// The SDK treats a message refused over its link as settled, and would send no request.
 		byToken := *r
 		byToken.RawAMQPMessage = nil
 		r = &byToken
@@ -180,11 +179,11 @@ func (l *leasedMessage) deadLetter(ctx context.Context, by settler, r *azservice
 	if again := move(); !refusedByService(ctx, again) {
 		return again
 	}
-	return err // of the complete letter, the most useful one
+	return err // the error of the complete letter is the most useful one
 }
 
-// refusedByService reports whether the service refused the request itself: the error is not a
-// lost lock or connection, and not a timeout.
+// refusedByService reports whether the service refused the request itself. A lost lock, a lost
+// connection and a timeout do not count.
 func refusedByService(ctx context.Context, err error) bool {
 	if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
@@ -196,12 +195,11 @@ func refusedByService(ctx context.Context, err error) bool {
 	return !errors.As(err, &known) && !errors.As(err, &link) && !errors.As(err, &session) && !errors.As(err, &connection)
 }
 
-// The service takes 4,096 characters of a reason; a message's properties may
-// have 64 KiB together.
+// The service accepts 4,096 characters of a reason, and 64 KiB for all properties of a message.
 const (
 	maxReason = 4096
 	maxDetail = 16 << 10
-	// shortReason is the part of a reason that is kept if almost nothing fits.
+	// shortReason is the length to which a reason is cut if almost nothing fits.
 	shortReason = 256
 )
 

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-// PeekConfig names the messages of a queue, or of subscriptions.
+// PeekConfig identifies the messages of a queue, or of subscriptions.
 type PeekConfig struct {
 	Access        *Access
 	Queue         string
@@ -23,9 +23,9 @@ type PeekConfig struct {
 	Log           *slog.Logger
 }
 
-// OpenPeeker returns what waits in a queue, or in subscriptions, one after the other. It is
-// refused for those with sessions: the service shows nothing of them but to the one who holds the
-// session, and to hold it would take it from the function.
+// OpenPeeker returns the messages that wait in a queue, or in subscriptions, one after the other.
+// It returns an error for entities with sessions: the service shows a message only to the receiver
+// that has locked its session, and locking it would take it from the function.
 func OpenPeeker(cfg PeekConfig) (triggers.Peeker, error) {
 	if cfg.Sessions {
 		return nil, fmt.Errorf("%s%s has sessions, and Service Bus shows the messages of one only to who holds it: that would take it from the function", cfg.Queue, cfg.Topic)
@@ -64,10 +64,10 @@ type peeked struct {
 	path string
 	r    *azservicebus.Receiver
 	next int64
-	page int // see look
+	page int // see namespace.PeekPage
 }
 
-// Peek implements triggers.Peeker. What is scheduled for later, or deferred, does not wait.
+// Peek implements triggers.Peeker. It omits scheduled and deferred messages.
 func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err error) {
 	for len(out) == 0 && len(p.sources) > 0 {
 		s := p.sources[0]

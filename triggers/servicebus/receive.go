@@ -16,13 +16,13 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-// retryBackoff paces endless retries.
+// retryBackoff returns the backoff of endless retries.
 func retryBackoff() *backoff.ExponentialBackOff {
 	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
 }
 
-// reopenAfter is how many failures in a row are left to the SDK to repair.
+// reopenAfter is the number of failures in a row after which drover, not the SDK, reconnects.
 const reopenAfter = 3
 
 // needsNewLink reports whether the SDK cannot recover from an error with the same client.
@@ -41,10 +41,10 @@ type arrival struct {
 // firstAsk bounds the requested messages at the start.
 const firstAsk = 1
 
-// receiveLoop is the goroutine that receives, and does nothing else. The SDK releases messages
-// that it requested and that arrive between two receive calls. So the loop requests few
-// messages that are not there; while requested messages are missing it receives again,
-// whatever room there is; and between two receive calls it does almost nothing.
+// receiveLoop is the goroutine that only receives. The SDK releases requested messages that arrive
+// between two receive calls. So the loop requests few messages that may not exist. While
+// requested messages are missing, it receives again, even without room. Between two receive calls
+// it does almost nothing.
 func (e *entity) receiveLoop(arrived chan<- arrival) {
 	var late sync.WaitGroup
 	defer func() { late.Wait(); close(arrived) }()
@@ -72,7 +72,7 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 			break
 		}
 		if ctx.Err() != nil {
-			continue // it was idle, or paused, while there was no room
+			continue // it was idle or paused while there was no room
 		}
 		by, began := e.link.Load(), time.Now()
 		got, err := by.receiver.ReceiveMessages(ctx, n, namespace.AfterFirst(n))
@@ -105,7 +105,7 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 			t.log.Debug("no message arrived for long; reopening the receiver", "entity", e.path(), "idle", t.cfg.MaxIdle)
 			err = nil
 		case ctx.Err() != nil:
-			e.out = 0 // no Receive waits: the SDK releases what arrives
+			e.out = 0 // no Receive waits: the SDK releases arriving messages
 			continue
 		}
 		e.out = 0
@@ -124,7 +124,7 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 			failures = 0
 			continue
 		}
-		// While there is no link, the SDK returns at once, without messages.
+		// Without a link, the SDK returns at once without messages.
 		select {
 		case <-time.After(pause.NextBackOff()):
 		case <-t.ctx.Done():
@@ -140,9 +140,9 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 	}
 }
 
-// lateHandover delays the processing of messages while more are missing. The SDK has begun to
-// release what arrives, until the next receive call begins; waking another goroutine first
-// would delay that call.
+// lateHandover delays the processing of messages while more are missing. The SDK releases arriving
+// messages until the next receive call begins, and waking another goroutine first would delay
+// that call.
 const lateHandover = 50 * time.Microsecond
 
 func (e *entity) setPause(pause context.CancelFunc) {
@@ -151,11 +151,11 @@ func (e *entity) setPause(pause context.CancelFunc) {
 	e.pause = pause
 }
 
-// transitTime is how long a message takes that was sent before a stop.
+// transitTime is how long a message sent before a stop may be in transit.
 const transitTime = 100 * time.Millisecond
 
-// drainLink receives the messages in transit at the end: they would stay locked after the link
-// is closed.
+// drainLink receives the messages in transit at the end. Otherwise they would stay locked after the
+// link is closed.
 func (e *entity) drainLink(arrived chan<- arrival) {
 	for e.out > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), transitTime)
@@ -171,8 +171,8 @@ func (e *entity) drainLink(arrived chan<- arrival) {
 	}
 }
 
-// toRequest waits until there is room for messages, or requested ones are missing, and returns
-// their number; 0 at the end.
+// toRequest waits until there is room for messages, or requested ones are missing. It returns the
+// number of messages to receive; 0 at the end.
 func (e *entity) toRequest() int {
 	t := e.t
 	if e.out > 0 && !t.mu.TryLock() {
@@ -194,8 +194,8 @@ func (e *entity) toRequest() int {
 	return 0
 }
 
-// learn sets the number of messages to request next: more if all arrived as fast as possible,
-// because then there is a backlog; less if fewer arrived.
+// learn sets the number of messages to request next. It raises the number if all arrived as fast as
+// possible, because then there is a backlog. It lowers the number if fewer arrived.
 func (e *entity) learn(asked, got int, took time.Duration) {
 	e.out = asked - got
 	if took < e.fastest {
@@ -208,14 +208,14 @@ func (e *entity) learn(asked, got int, took time.Duration) {
 		e.ask, e.fast = max(got, e.ask/2, 1), 0
 	case took >= 2*e.fastest+time.Duration(got)*namespace.PerMessage:
 		e.fast = 0
-	case e.ask < fewAsked && e.fast < oftenFast: // a few messages that were sent together are no backlog
+	case e.ask < fewAsked && e.fast < oftenFast: // a few messages that were sent together are not a backlog
 		e.fast++
 	default:
 		e.ask, e.fast = min(8*e.ask, maxCredit), 0
 	}
 }
 
-// Below fewAsked requested messages, the number increases when messages arrived as fast as
+// Below fewAsked requested messages, the number is raised only when messages arrived as fast as
 // possible oftenFast times in a row.
 const fewAsked, oftenFast = 8, 8
 

@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-// Sender sends messages to a queue or topic, many at a time, and counts those
-// that the service has taken. It is used by one goroutine.
+// Sender sends messages to a queue or topic in batches, and counts those that the service has
+// accepted. It is used by one goroutine.
 type Sender struct {
 	client *azservicebus.Client
 	sender *azservicebus.Sender
@@ -21,7 +21,7 @@ type Sender struct {
 	taken  int64
 }
 
-// NewSender returns a sender to a queue or topic.
+// NewSender returns a sender for a queue or topic.
 func NewSender(access *Access, entity string) (*Sender, error) {
 	client, err := access.Client()
 	if err != nil {
@@ -34,9 +34,9 @@ func NewSender(access *Access, entity string) (*Sender, error) {
 	return &Sender{client: client, sender: sender, entity: entity}, nil
 }
 
-// Send starts sending a message; the error may be that of
-// earlier ones. Of the message, ID (if set), Body, Attributes, OrderingKey
-// (the session) and Properties count.
+// Send adds a message to the current batch, and sends full batches. The error may be that of
+// earlier messages. Send uses ID (if set), Body, Attributes, OrderingKey (the session) and
+// Properties.
 func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	m := &azservicebus.Message{Body: out.Body}
 	if out.ID != "" {
@@ -83,8 +83,8 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	}
 }
 
-// Flush sends pending messages, and returns when the service has them. What it
-// could not send is forgotten.
+// Flush sends pending messages, and returns when the service has accepted them. Messages that it
+// could not send are dropped.
 func (s *Sender) Flush(ctx context.Context) error {
 	if s.batch == nil || s.batch.NumMessages() == 0 {
 		return nil
@@ -98,10 +98,10 @@ func (s *Sender) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Taken returns how many messages the service has.
+// Taken returns the number of messages that the service has accepted.
 func (s *Sender) Taken() int64 { return s.taken }
 
-// Close ends the connection; what was not flushed is not sent.
+// Close closes the connection. Messages that were not flushed are not sent.
 func (s *Sender) Close(ctx context.Context) error {
 	if err := errors.Join(s.sender.Close(ctx), s.client.Close(ctx)); err != nil {
 		return fmt.Errorf("closing the sender to %s: %w", s.entity, err)

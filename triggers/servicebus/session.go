@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// crowdedIdle is how long a session without messages is held while MaxSessions are
-	// held.
+	// crowdedIdle is how long a session without messages stays locked while MaxSessions are
+	// locked.
 	crowdedIdle = 50 * time.Millisecond
-	// idleLook is how often an idle session checks whether others need its place.
+	// idleLook is how often an idle session checks whether other sessions need its slot.
 	idleLook = 500 * time.Millisecond
 )
 
-// errSessionEnded is returned if a session is no longer held here.
+// errSessionEnded is returned if a session is no longer locked here.
 var errSessionEnded = errors.New("the session is no longer held; its messages will be redelivered")
 
-// session is a session that is held here. Its messages are delivered one at a time, in the
-// order of their numbers; a failed one is retried before those behind it.
+// session is a session that is locked here. Its messages are delivered one at a time, ordered by
+// number. A failed message is retried before later ones.
 type session struct {
 	t     *trigger
 	e     *entity
@@ -36,7 +36,7 @@ type session struct {
 	lock  time.Duration
 
 	settled chan ending     // sent by settle
-	ctx     context.Context // ends when the session is no longer held
+	ctx     context.Context // ends when the session is no longer locked
 	giveUp  context.CancelFunc
 
 	// Used by run only.
@@ -44,15 +44,15 @@ type session struct {
 	current *leasedMessage   // in flight, or waiting for its next attempt
 	shown   bool             // its first message was prefetched
 	retryAt time.Time
-	failed  int   // how often current has
+	failed  int   // failures of current
 	awaited int64 // the number of an abandoned message that will be redelivered
 
 	stateMu sync.Mutex
 	state   []byte
-	known   bool // state is that of the service
+	known   bool // state is the state at the service
 }
 
-// ending is how the current message ended.
+// ending describes how the current message ended.
 type ending struct {
 	kind     triggers.Kind // Done, Reject, Retry; else the session is closed
 	delay    time.Duration
@@ -66,7 +66,7 @@ func newSession(e *entity, r *azservicebus.SessionReceiver) *session {
 	return s
 }
 
-// run holds the session until it is lost or idle, its turn is over, or the trigger ends.
+// run keeps the session locked until it is lost or idle, its turn is over, or the trigger ends.
 func (s *session) run() {
 	t := s.t
 	t.mu.Lock()
@@ -91,8 +91,8 @@ func (s *session) run() {
 	t.mu.Unlock()
 }
 
-// read receives one message after the other. It requests one at a time, because the SDK would
-// release a message that arrives between two receive calls, and the next one would overtake it.
+// read receives one message after the other. It requests one at a time: the SDK would release a
+// message that arrives between two receive calls, and the next one would overtake it.
 func (s *session) read(ctx context.Context, came chan<- *azservicebus.ReceivedMessage) error {
 	for {
 		got, err := s.r.ReceiveMessages(ctx, 1, nil)
@@ -164,7 +164,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 			}
 		case <-renew.C:
 			if s.current != nil && t.cfg.MaxLockRenewal > 0 && time.Since(s.current.start) > t.cfg.MaxLockRenewal {
-				renew.Reset(s.lock / 8) // the lock expires unless the message is settled before
+				renew.Reset(s.lock / 8) // the lock expires unless the message is settled first
 				continue
 			}
 			wait, err := s.renew()
@@ -185,7 +185,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 			if t.ctx.Err() == nil {
 				return err
 			}
-			// The trigger stops: a failure must still be recorded.
+			// The trigger stops, but a failure must still be recorded.
 		case <-t.ctx.Done():
 			if !s.retryAt.IsZero() {
 				return s.abandonCurrent()
@@ -195,7 +195,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 	}
 }
 
-// show records that the session has its first message.
+// show records that the first message of the session has arrived.
 func (s *session) show() {
 	if !s.shown {
 		s.shown = true
@@ -203,7 +203,7 @@ func (s *session) show() {
 	}
 }
 
-// crowded reports whether MaxSessions are held.
+// crowded reports whether MaxSessions are locked.
 func (s *session) crowded() bool {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
@@ -263,14 +263,14 @@ func (s *session) abandonCurrent() error {
 	return nil
 }
 
-// retrying counts the sessions whose message waits for its next attempt.
+// retrying changes the number of sessions whose message waits for its next attempt by more.
 func (s *session) retrying(more int) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
 	s.e.retrying += more
 }
 
-// has counts the messages received and not settled.
+// has changes the number of messages received and not settled by more.
 func (s *session) has(more int) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
@@ -295,7 +295,7 @@ func (s *session) renew() (time.Duration, error) {
 	return s.lock / 8, nil
 }
 
-// end drops the messages that are not in flight; the service redelivers them when the session
+// end drops the messages that are not in flight. The service redelivers them when the session
 // is closed.
 func (s *session) end(lost error) {
 	t := s.t

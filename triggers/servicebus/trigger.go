@@ -25,10 +25,10 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-// Access is how to reach a namespace.
+// Access describes how to connect to a namespace.
 type Access = namespace.Access
 
-// Config is a trigger's. Queue, or Topic and Subscriptions, are set.
+// Config is the configuration of a trigger. Either Queue, or Topic and Subscriptions, is set.
 type Config struct {
 	Access        *Access
 	Queue         string
@@ -37,11 +37,11 @@ type Config struct {
 
 	// Sessions handles the messages of each session one at a time, in order.
 	Sessions bool
-	// MaxSessions bounds the sessions held at a time, per entity; at least 1.
+	// MaxSessions bounds the sessions locked at a time, per entity; at least 1.
 	MaxSessions int
-	// SessionIdle is how long a session without messages is held while fewer than
-	// MaxSessions are. SessionTurn is how long a session with messages is held while
-	// others may wait.
+	// SessionIdle is how long a session without messages stays locked while fewer than
+	// MaxSessions are locked. SessionTurn is how long a session with messages stays locked while
+	// other sessions may wait.
 	SessionIdle, SessionTurn time.Duration
 
 	// MaxLockRenewal is how long after its receipt a message's lock is renewed;
@@ -60,15 +60,15 @@ type Config struct {
 	// Create creates missing entities.
 	Create bool
 	// MaxAttempts must be below the service's limit of deliveries, if that can be read; 0
-	// is not compared.
+	// disables the check.
 	MaxAttempts int
 	Log         *slog.Logger
 }
 
-// PrefetchAuto prefetches what is settled in a tenth of a second, as measured.
+// PrefetchAuto prefetches as many messages as are settled in a tenth of a second, as measured.
 const PrefetchAuto = -1
 
-// path is the entity's, for logs and errors.
+// path returns the entity's path, for logs and errors.
 func (c Config) path() string {
 	if c.Queue != "" {
 		return c.Queue
@@ -131,7 +131,7 @@ func open(cfg Config) (*trigger, error) {
 	return t, nil
 }
 
-// start begins to receive.
+// start starts receiving.
 func (t *trigger) start() {
 	context.AfterFunc(t.ctx, t.roomChanged)
 	t.running.Go(func() { t.keeper.Run(t.ctx) })
@@ -166,7 +166,7 @@ type trigger struct {
 	keeper   *lease.Keeper[*leasedMessage]
 	buffer   *lease.Buffer[*leasedMessage] // prefetched
 	room     sync.Cond                     // there may be room for more messages
-	draining bool                          // nothing more is requested
+	draining bool                          // no more messages are requested
 	unwanted *time.Timer
 
 	rate     triggers.Rate
@@ -199,7 +199,7 @@ func (t *trigger) Drain(_ context.Context, maximum int) ([]*triggers.Delivery, e
 	return t.buffer.Drain(maximum), nil
 }
 
-// waiting is how many messages a blocked Receive requests; t.mu is locked.
+// waiting returns the number of messages that a blocked Receive requests; t.mu is locked.
 func (t *trigger) waiting() int { return min(t.buffer.Waiting(), maxCredit) }
 
 // pauseReceivers stops the receivers until the next Receive, so that other instances get
@@ -237,14 +237,14 @@ func (t *trigger) fail(e *entity, err error) {
 	t.buffer.Fail(err)
 }
 
-// works ends the failure of an entity.
+// works records that an entity works again.
 func (t *trigger) works(e *entity) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.failing = nil
 }
 
-// prefetchTarget is how many messages to prefetch; t.mu is locked.
+// prefetchTarget returns the number of messages to prefetch; t.mu is locked.
 func (t *trigger) prefetchTarget() int {
 	if t.draining {
 		return 0
@@ -263,7 +263,7 @@ func (t *trigger) untrack(l *leasedMessage) {
 	t.rate.Settled()
 }
 
-// Backlog implements triggers.Trigger: the sum of the entities'.
+// Backlog implements triggers.Trigger. It returns the sum over the entities.
 func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 	var all triggers.Backlog
 	for i, e := range t.entities {
@@ -292,8 +292,7 @@ func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 // Troubles implements triggers.Troubled.
 func (t *trigger) Troubles() []triggers.Trouble { return t.troubles.All() }
 
-// noteDead reports a trouble while messages that cannot be read cannot be dead-lettered
-// either.
+// noteDead reports a trouble if unreadable messages cannot be dead-lettered.
 func (t *trigger) noteDead(err error) {
 	if err == nil {
 		t.troubles.Clear(triggers.TroubleDeadLetters)

@@ -7,18 +7,17 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// Annotations that begin with annotationPrefix are the service's, except for the keys of
-// partitions.
+// Annotations with the prefix annotationPrefix belong to the service, except for partition keys.
 const (
 	annotationPrefix = "x-opt-"
-	// ScheduledAnnotation is when a message is enqueued.
+	// ScheduledAnnotation is the time at which a message is to be enqueued.
 	ScheduledAnnotation = "x-opt-scheduled-enqueue-time"
 )
 
 var partitionAnnotations = map[any]bool{"x-opt-partition-key": true, "x-opt-via-partition-key": true}
 
-// Copy returns a message to be sent again as it was sent: all of its sections, with their values
-// and types, except for additions of the service, and its creation and expiry times.
+// Copy returns a message for sending again, as its sender sent it: all sections, with their values
+// and types, without the service's additions, and without the creation and expiry times.
 func Copy(m *azservicebus.ReceivedMessage) *azservicebus.AMQPAnnotatedMessage {
 	out := &azservicebus.AMQPAnnotatedMessage{
 		Body: azservicebus.AMQPAnnotatedMessageBody{Data: [][]byte{m.Body}}, ApplicationProperties: Sent(m.ApplicationProperties),
@@ -45,8 +44,8 @@ func Copy(m *azservicebus.ReceivedMessage) *azservicebus.AMQPAnnotatedMessage {
 	return out
 }
 
-// SetTTL sets the time to live of a copy, from its enqueue time. A time beyond MaxHeaderTTL is the
-// difference of two properties, as Azure's SDKs send it.
+// SetTTL sets the time to live of a copy, from its enqueue time. A time beyond MaxHeaderTTL is
+// stored as the difference of the creation and expiry times, as in Azure's SDKs.
 func SetTTL(out *azservicebus.AMQPAnnotatedMessage, ttl time.Duration) {
 	if ttl = max(ttl, time.Millisecond); ttl <= MaxHeaderTTL {
 		out.Header.TTL = ttl
@@ -58,7 +57,7 @@ func SetTTL(out *azservicebus.AMQPAnnotatedMessage, ttl time.Duration) {
 	out.Header.TTL, out.Properties.CreationTime, out.Properties.AbsoluteExpiryTime = MaxHeaderTTL, &now, &end
 }
 
-// OfSender returns the annotations that are not the service's.
+// OfSender returns the annotations that do not belong to the service.
 func OfSender(annotations map[any]any) (out map[any]any) {
 	for name, value := range annotations {
 		if s, ok := name.(string); ok && strings.HasPrefix(s, annotationPrefix) && !partitionAnnotations[name] {
@@ -72,8 +71,8 @@ func OfSender(annotations map[any]any) (out map[any]any) {
 	return out
 }
 
-// ReplayCopy returns the copy of a dead letter that a run of a replay sends. token is the Identity of
-// the dead letter. The copy gets an ID of its own unless keepID is set.
+// ReplayCopy returns the copy of a dead letter that a replay run sends. token is the Identity of
+// the dead letter. The copy gets a new ID unless keepID is set.
 func ReplayCopy(m *azservicebus.ReceivedMessage, token, run string, keepID bool) *azservicebus.AMQPAnnotatedMessage {
 	out := Copy(m)
 	out.ApplicationProperties[ReplayProperty] = token + "/" + run

@@ -15,8 +15,8 @@ import (
 const FailuresProperty = "drover-failures"
 
 const (
-	// early and late are how long before and after the time that a copy is scheduled for it
-	// may be enqueued, where the service does not say what time that was.
+	// early and late bound the enqueue time of a scheduled copy, before its creation and after its
+	// scheduled time. They apply if the service does not report the scheduled time.
 	late  = 10 * time.Minute
 	early = time.Minute
 )
@@ -34,7 +34,7 @@ func FailuresHere(n int, m *azservicebus.ReceivedMessage) string {
 	return fmt.Sprintf("%d of %s", n, Identity(m))
 }
 
-// FailuresOfCopy returns the property of a copy that is scheduled for a time. Its number is not
+// FailuresOfCopy returns the property of a copy that is scheduled for at. The copy's number is not
 // known yet.
 func FailuresOfCopy(n int, at time.Time) string {
 	return fmt.Sprintf("%d at %d.%d", n, at.UnixMilli(), time.Now().UnixMilli())
@@ -52,7 +52,7 @@ func Failures(m *azservicebus.ReceivedMessage) int {
 	return n
 }
 
-// isCopyAt reports whether a message is the copy that was scheduled for a time.
+// isCopyAt reports whether a message is the scheduled copy that the mark identifies.
 func isCopyAt(m *azservicebus.ReceivedMessage, mark string) bool {
 	due, made, _ := strings.Cut(mark, ".")
 	at, err := strconv.ParseInt(due, 10, 64)

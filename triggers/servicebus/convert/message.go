@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/wire"
 )
 
-// Message converts a message, without Attempt and Origin. misfit is why no function can receive
-// it; empty if one can.
+// Message converts a message, without Attempt and Origin. misfit is the reason why no function can
+// receive it; empty if one can.
 func Message(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit string) {
 	out.ID = Text(ID(m))
 	out.Body, misfit = bodyOf(m)
@@ -40,8 +40,8 @@ func Message(m *azservicebus.ReceivedMessage) (out triggers.Message, misfit stri
 	return out, misfit
 }
 
-// bodyOf returns a message's body: its data, or its value if that is bytes or a text, as Java
-// clients and AMQP libraries send it.
+// bodyOf returns a message's body: its data, or its value if that is bytes or text, as sent by Java
+// clients and AMQP libraries.
 func bodyOf(m *azservicebus.ReceivedMessage) (body []byte, misfit string) {
 	if m.RawAMQPMessage == nil {
 		return m.Body, ""

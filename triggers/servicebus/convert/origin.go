@@ -12,8 +12,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Origin implements triggers.Origin for a message. It converts the properties when they are
-// requested.
+// Origin implements triggers.Origin for a message. It converts the properties on request.
 type Origin struct {
 	Of    *azservicebus.ReceivedMessage
 	once  sync.Once
@@ -54,7 +53,7 @@ func propertiesOf(m *azservicebus.ReceivedMessage) triggers.Properties {
 	return out
 }
 
-// never is how Azure reports the expiry of a message that does not expire.
+// never is the expiry time that Azure reports for messages that do not expire.
 var never = time.Date(9999, 12, 31, 23, 59, 59, 999_999_900, time.UTC)
 
 // Native implements triggers.Origin, with the names of Azure Functions. Some have two names; the
@@ -124,9 +123,8 @@ func simple(value any) any {
 	return Text(value)
 }
 
-// ID returns a message's ID as its sender set it, also of a copy with another ID. AMQP has four
-// types of IDs: a text, a number, a UUID and bytes. For a message without one it is the
-// sequence number.
+// ID returns the ID that a message's sender set, even if a copy has another ID. AMQP has four types
+// of IDs: string, number, UUID and bytes. A message without an ID gets its sequence number.
 func ID(m *azservicebus.ReceivedMessage) any {
 	if id := m.ApplicationProperties[IDProperty]; id != nil && id != "" {
 		return id
@@ -140,7 +138,7 @@ func ID(m *azservicebus.ReceivedMessage) any {
 	return m.MessageID
 }
 
-// correlationOf returns a correlation ID of any type; nil if there is none.
+// correlationOf returns the correlation ID, of any type; nil if there is none.
 func correlationOf(m *azservicebus.ReceivedMessage) any {
 	if raw := m.RawAMQPMessage; raw != nil && raw.Properties != nil && raw.Properties.CorrelationID != nil {
 		return raw.Properties.CorrelationID
@@ -151,8 +149,8 @@ func correlationOf(m *azservicebus.ReceivedMessage) any {
 	return nil
 }
 
-// Expiry is when a message expires; zero is never. A header can represent at most 49.7 days. A
-// longer time to live is in the creation and expiry times of the properties.
+// Expiry returns when a message expires; zero is never. A header can represent at most 49.7 days. A
+// longer time to live is stored in the creation and expiry times of the properties.
 func Expiry(m *azservicebus.ReceivedMessage) time.Time {
 	if ttl := TTL(m); ttl > 0 && m.EnqueuedTime != nil {
 		return m.EnqueuedTime.Add(ttl)
@@ -163,7 +161,7 @@ func Expiry(m *azservicebus.ReceivedMessage) time.Time {
 	return time.Time{}
 }
 
-// TTL is the time to live of a message, from its enqueue time; 0 is unlimited.
+// TTL returns the time to live of a message, from its enqueue time; 0 is unlimited.
 func TTL(m *azservicebus.ReceivedMessage) time.Duration {
 	if raw := m.RawAMQPMessage; raw != nil && raw.Properties != nil {
 		if from, to := raw.Properties.CreationTime, raw.Properties.AbsoluteExpiryTime; from != nil && to != nil && to.After(*from) {

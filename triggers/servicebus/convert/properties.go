@@ -2,23 +2,21 @@ package convert
 
 // Properties that drover sets on rejected and replayed messages.
 const (
-	// RejectedProperty is when a message was rejected.
+	// RejectedProperty has the time of a rejection.
 	RejectedProperty = "Drover-Rejected"
-	// ReplayProperty identifies the dead letter of which a message is a copy, and the run
-	// that replayed it.
+	// ReplayProperty identifies the dead letter from which a message was copied, and the replay run.
 	ReplayProperty = "drover-replay"
-	// IDProperty has the ID of a message whose copy needed another one.
+	// IDProperty has the original's ID if the copy has another one.
 	IDProperty = "drover-message-id"
 )
 
-// Added are the properties that a rejection adds.
+// Added are the properties added by a rejection.
 var Added = map[string]bool{
 	"Drover-Error": true, "Drover-Attempts": true, "Drover-Function": true, "Drover-Traceback": true, RejectedProperty: true,
 	"DeadLetterReason": true, "DeadLetterErrorDescription": true,
 }
 
-// Sent returns the properties that a message's sender set: all but those of drover and of the
-// service.
+// Sent returns the properties set by a message's sender, without those of drover and the service.
 func Sent(properties map[string]any) map[string]any {
 	var out map[string]any
 	for name, value := range properties {

@@ -13,8 +13,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Text returns the documented text form of an AMQP value: a text unchanged, any other value as
-// JSON, without quotes. For types without a JSON form: a time is RFC 3339, bytes are base64, a
+// Text returns the documented text form of an AMQP value: a string unchanged, any other value as
+// JSON, without quotes. Types without a JSON form: a time is RFC 3339, bytes are base64, a
 // UUID has dashes, and the keys of a map are their text forms.
 func Text(value any) string {
 	switch v := jsonOf(value).(type) {

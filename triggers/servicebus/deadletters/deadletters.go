@@ -1,5 +1,5 @@
 // Package deadletters reads, replays and removes dead letters of Azure Service Bus, for an operator.
-// They are listed by peeking, which changes nothing; grave.go takes them out.
+// It lists them by peeking, which has no side effects; grave.go receives and settles them.
 package deadletters
 
 import (
@@ -43,7 +43,7 @@ func Open(cfg Config) (triggers.DeadLetters, error) {
 type deadLetters struct {
 	cfg    Config
 	client *azservicebus.Client
-	run    string // the name of this run, in the messages that it replays
+	run    string // the ID of this run, set in the messages that it replays
 	graves []*grave
 	at     int // of Browse
 
@@ -120,8 +120,8 @@ func (d *deadLetters) letter(g *grave, m *azservicebus.ReceivedMessage) triggers
 	return out
 }
 
-// Close implements triggers.DeadLetters. It releases the messages locked here, which other
-// receivers could not get before their locks end.
+// Close implements triggers.DeadLetters. It releases the messages locked here. Otherwise other
+// receivers would get them only when their locks expire.
 func (d *deadLetters) Close(ctx context.Context) error {
 	var errs []error
 	for _, g := range d.graves {

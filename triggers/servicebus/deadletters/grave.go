@@ -16,18 +16,18 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-// A grave takes dead letters out of their sub-queue. The service locks them only in their
-// order: to get one of them, all before it are received and held, and released at the end.
+// A grave receives dead letters from their sub-queue. The service locks them only in order: to get
+// one of them, grave receives and holds all before it, and releases those at the end.
 
 const (
-	// takeLimit bounds the wait for dead letters to be delivered. Another receiver has
-	// those that do not arrive by then.
+	// takeLimit bounds the wait for dead letters. Those that do not arrive by then are locked by
+	// another receiver.
 	takeLimit = 2 * time.Second
 	// maxTake bounds the dead letters that are received at once.
 	maxTake = 256
 	// maxLook bounds the messages that a search for a copy reads.
 	maxLook = 10_000
-	// freshFor is how long a lock is used without a renewal.
+	// freshFor is how long a lock is trusted without a renewal.
 	freshFor = 2 * time.Second
 	// windowSlack is subtracted from a window of duplicate detection.
 	windowSlack = 30 * time.Second
@@ -36,11 +36,11 @@ const (
 // held is a dead letter that is locked here.
 type held struct {
 	m    *azservicebus.ReceivedMessage
-	from time.Time // that it is locked
+	from time.Time // when it was locked
 }
 
-// take locks a dead letter; nil if it does not exist. Dead letters whose locks expire are
-// received again meanwhile: it ends when no other arrives.
+// take locks a dead letter and returns it; nil if it does not exist. Dead letters whose locks
+// expire meanwhile are received again, so take ends when no other one arrives.
 func (g *grave) take(ctx context.Context, sequence int64) (*azservicebus.ReceivedMessage, error) {
 	g.taking.Lock()
 	defer g.taking.Unlock()
@@ -77,7 +77,7 @@ func (g *grave) take(ctx context.Context, sequence int64) (*azservicebus.Receive
 	}
 }
 
-// fresh reports whether a dead letter is still locked, for long enough.
+// fresh reports whether a dead letter is still locked for long enough.
 func (g *grave) fresh(ctx context.Context, h *held) bool {
 	lock := namespace.ShortestLock
 	if until := convert.Deref(h.m.LockedUntil).Sub(h.from); until > 0 && until < namespace.LongestLock {
@@ -131,9 +131,9 @@ func (g *grave) complete(ctx context.Context, m *azservicebus.ReceivedMessage) e
 	return nil
 }
 
-// close releases what is locked, over another receiver, which never receives: the first one may
-// have requested more than has arrived, and released messages would be redelivered over it, and
-// stay locked.
+// close releases the locked dead letters over a new receiver that never receives. The first
+// receiver may have open requests: released messages would be redelivered over it, and stay
+// locked.
 func (g *grave) close(ctx context.Context) error {
 	g.taking.Lock()
 	defer g.taking.Unlock()
@@ -150,7 +150,7 @@ func (g *grave) close(ctx context.Context) error {
 	for h := range maps.Values(g.held) {
 		room <- struct{}{}
 		all.Go(func() {
-			// If that fails, its lock expires.
+			// If this fails, the lock expires later.
 			_ = r.AbandonMessage(ctx, &azservicebus.ReceivedMessage{LockToken: h.m.LockToken}, nil)
 			<-room
 		})
@@ -169,7 +169,7 @@ type grave struct {
 	next         int64 // of Browse
 	page         int   // see namespace.PeekPage
 
-	taking sync.Mutex // held by the one that receives
+	taking sync.Mutex // held while receiving
 	held   map[int64]*held
 }
 
@@ -188,10 +188,10 @@ func (g *grave) receiver() (*azservicebus.Receiver, error) {
 	return g.client.NewReceiverForSubscription(g.cfg.Topic, g.subscription, o)
 }
 
-// isBack searches a copy of a dead letter in its queue or subscription.
+// isBack reports whether the queue or subscription has a copy of a dead letter.
 func (g *grave) isBack(ctx context.Context, token string) (bool, error) {
 	if g.cfg.Sessions {
-		return false, nil // the service does not show it
+		return false, nil // the service does not show messages in sessions
 	}
 	var r *azservicebus.Receiver
 	var err error
@@ -203,7 +203,7 @@ func (g *grave) isBack(ctx context.Context, token string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = r.Close(ctx) }() // it was only used to peek
+	defer func() { _ = r.Close(ctx) }() // used only to peek
 	next, page := int64(0), 0
 	for looked := 0; looked < maxLook; {
 		seen, err := namespace.PeekPage(ctx, r, next, namespace.MaxPeek, &page)
@@ -223,7 +223,7 @@ func (g *grave) isBack(ctx context.Context, token string) (bool, error) {
 	return false, nil
 }
 
-// replayOf returns the dead letter of which a message is a copy, and the run that replayed it.
+// replayOf returns the dead letter from which a message was copied, and the replay run.
 func replayOf(properties map[string]any) (token, run string) {
 	text, _ := properties[convert.ReplayProperty].(string)
 	token, run, _ = strings.Cut(text, "/")

@@ -35,16 +35,16 @@ func (d *deadLetters) Remove(ctx context.Context, l triggers.DeadLetter) error {
 	return o.g.complete(ctx, m)
 }
 
-// origin is the queue or topic that dead letters are replayed to.
+// origin is the queue or topic to which dead letters are replayed.
 type origin struct {
 	sender *azservicebus.Sender
-	// keepsIDs is set if a copy can have the ID of its original. With duplicate detection,
-	// or if that is not known, such a copy could be dropped.
+	// keepsIDs is set if a copy can have the ID of its original. With duplicate detection, or if
+	// that is unknown, the service could drop such a copy.
 	keepsIDs bool
-	window   time.Duration // in which duplicates are dropped; 0 is never, or not known
+	window   time.Duration // the window of duplicate detection; 0 is none, or unknown
 }
 
-// openOrigin checks the queue or topic, and opens a sender to it.
+// openOrigin checks the queue or topic, and opens a sender for it.
 func (d *deadLetters) openOrigin(ctx context.Context) (*origin, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -69,7 +69,7 @@ func (d *deadLetters) openOrigin(ctx context.Context) (*origin, error) {
 	return out, nil
 }
 
-// inspect queries the admin API, which needs the right Manage.
+// inspect queries the admin API, which requires the right Manage.
 func (o *origin) inspect(ctx context.Context, cfg Config) (subscriptions int, err error) {
 	c, done, err := cfg.Access.Admin()
 	if err != nil {
@@ -100,13 +100,13 @@ func (o *origin) inspect(ctx context.Context, cfg Config) (subscriptions int, er
 	}
 	o.keepsIDs = !convert.Deref(duplicates)
 	if convert.Deref(duplicates) {
-		o.window = namespace.LockTime(window) // the least that it is, where it is written in days
+		o.window = namespace.LockTime(window) // a lower bound if it is written in days
 	}
 	return subscriptions, nil
 }
 
-// Replay implements triggers.DeadLetters: it locks the dead letter, sends a copy, and completes
-// the dead letter when the service has the copy.
+// Replay implements triggers.DeadLetters. It locks the dead letter, sends a copy, and completes
+// the dead letter when the service has accepted the copy.
 func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried time.Time) error {
 	o, err := d.own(l)
 	if err != nil {

@@ -1,5 +1,4 @@
-// Package namespace is the access to a Service Bus namespace: its clients, rights, locks and
-// errors.
+// Package namespace provides access to a Service Bus namespace: clients, rights, locks and errors.
 package namespace
 
 import (
@@ -18,8 +17,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
 )
 
-// Access is how to reach a namespace: by a connection string, or by the namespace's name and an
-// identity.
+// Access describes how to connect to a namespace: with a connection string, or with the namespace's
+// name and an identity.
 type Access struct {
 	// ConnectionString is called for each connection, so that a changed secret takes
 	// effect. If it is nil, Namespace and Credential are used.
@@ -27,15 +26,15 @@ type Access struct {
 	// Namespace is NAME.servicebus.windows.net.
 	Namespace  string
 	Credential azcore.TokenCredential
-	// Endpoint is HOST:PORT, if the namespace is not reached at its name. It serves the
-	// admin API, too; if PORT is 5671, the host's port 443 does.
+	// Endpoint is HOST:PORT, if it differs from the namespace's name. It also serves the
+	// admin API; if PORT is 5671, port 443 of the host does.
 	Endpoint string
-	// TLS is how connections are encrypted; nil is with the machine's roots.
+	// TLS configures the encryption; nil uses the machine's root certificates.
 	TLS *tls.Config
 }
 
-// again is how the SDK retries requests other than settlements. Its default first pause of
-// 4 s is longer than most outages.
+// again configures how the SDK retries requests other than settlements. The SDK's default of 4 s
+// before the first retry is longer than most outages.
 var again = azservicebus.RetryOptions{MaxRetries: 3, RetryDelay: 50 * time.Millisecond, MaxRetryDelay: time.Second}
 
 // Client returns a new client. No error contains the connection string.
@@ -70,7 +69,7 @@ func (a *Access) Admin() (c *admin.Client, done func(), err error) {
 	web := http.DefaultTransport.(*http.Transport).Clone()
 	web.TLSClientConfig = a.TLS
 	web.MaxIdleConnsPerHost = 1
-	web.IdleConnTimeout = time.Second // it is asked rarely
+	web.IdleConnTimeout = time.Second // requests are rare
 	if a.Endpoint != "" {
 		to := a.Endpoint
 		if host, port, err := net.SplitHostPort(to); err == nil && port == "5671" {
@@ -99,7 +98,7 @@ func (a *Access) Admin() (c *admin.Client, done func(), err error) {
 	return c, web.CloseIdleConnections, err
 }
 
-// developmentEmulator returns the address of the emulator that a connection string names.
+// developmentEmulator returns the address of the emulator in a connection string.
 func developmentEmulator(connection string) (address string, ok bool) {
 	for part := range strings.SplitSeq(connection, ";") {
 		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
@@ -113,8 +112,8 @@ func developmentEmulator(connection string) (address string, ok bool) {
 	return address, ok
 }
 
-// plain sends requests to an emulator without TLS, on its only port; the SDK uses https and
-// port 443 always.
+// plain sends requests to an emulator without TLS, on its only port. The SDK always uses https and
+// port 443.
 type plain struct {
 	http.RoundTripper
 	address string
@@ -136,7 +135,7 @@ var (
 	Manage = Right{"Manage", "Azure Service Bus Data Owner"}
 )
 
-// Explain adds a remedy to an error; needs is the right that the request used.
+// Explain adds advice to an error; needs is the right that the request required.
 func Explain(err error, needs Right) error {
 	text := strings.ToLower(err.Error())
 	var e *azservicebus.Error
@@ -163,7 +162,7 @@ func Explain(err error, needs Right) error {
 	return err
 }
 
-// OrMissing returns err, or that the entity does not exist if err is nil.
+// OrMissing returns err. If err is nil, it returns an error that the entity does not exist.
 func OrMissing(err error) error {
 	if err == nil {
 		return errors.New("it is not there")

@@ -13,8 +13,8 @@ import (
 )
 
 // dial connects the SDK to the namespace. The SDK converts messages with unchecked type
-// assertions, so a sender could crash the process with one property. Its only hook below that
-// is this one, which is meant for websockets. The connection is plain AMQP, and changes
+// assertions, so a sender could crash the process with one property. This function, meant for
+// websockets, is the SDK's only hook below that. The connection is plain AMQP, and changes
 // messages that the SDK cannot read.
 func (a *Access) dial(plain bool) func(context.Context, azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
 	return func(ctx context.Context, args azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
@@ -37,7 +37,7 @@ func (a *Access) dial(plain bool) func(context.Context, azservicebus.NewWebSocke
 		if plain {
 			c, err = new(net.Dialer).DialContext(ctx, "tcp", address)
 		} else {
-			config := a.TLS.Clone() // a nil one stays nil
+			config := a.TLS.Clone() // Clone returns nil for nil
 			if config == nil {
 				config = new(tls.Config)
 			}

@@ -8,17 +8,17 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// The shortest lock that the service has, and the longest.
+// The shortest and the longest lock that the service offers.
 const (
 	ShortestLock = 5 * time.Second
 	LongestLock  = 5 * time.Minute
 )
 
-// SettleLimit bounds a settlement by lock token. The SDK's own limit would be up to 50 s if the
-// connection was lost.
+// SettleLimit bounds a settlement by lock token. The SDK's own limit would be up to 50 s after a
+// lost connection.
 const SettleLimit = 10 * time.Second
 
-// LockTime reads ISO 8601 as the admin API has it, such as PT1M30S; 0 if it cannot.
+// LockTime parses an ISO 8601 duration of the admin API, such as PT1M30S; 0 if it cannot.
 func LockTime(text *string) time.Duration {
 	if text == nil {
 		return 0

@@ -16,8 +16,8 @@ type peeks interface {
 	PeekMessages(ctx context.Context, n int, o *azservicebus.PeekMessagesOptions) ([]*azservicebus.ReceivedMessage, error)
 }
 
-// PeekPage peeks up to n messages, at least 1, from a sequence number on. If the response is
-// too large for a link, it requests half as many, repeatedly. size, which may be nil, keeps the
+// PeekPage peeks up to n messages, at least 1, starting at a sequence number. If the response is
+// too large for a link, it halves n until one fits. size, which may be nil, stores the
 // number that succeeded for the next page.
 func PeekPage(ctx context.Context, r peeks, from int64, n int, size *int) ([]*azservicebus.ReceivedMessage, error) {
 	if n = min(n, MaxPeek); size != nil && *size > 0 {
@@ -37,8 +37,8 @@ func PeekPage(ctx context.Context, r peeks, from int64, n int, size *int) ([]*az
 	}
 }
 
-// TooLarge reports whether a message, or an answer with several, is larger than what a
-// link takes.
+// TooLarge reports whether a message, or a response with several, exceeds the maximum size of a
+// link.
 func TooLarge(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "amqp:link:message-size-exceeded")
 }

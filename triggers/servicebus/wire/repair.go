@@ -10,13 +10,13 @@ import (
 	"github.com/Azure/go-amqp"
 )
 
-// This file changes a message in place before the SDK reads it, so that the SDK can:
+// This file changes a message in place so that the SDK can read it:
 //
-//   - azservicebus panics where certain properties and annotations have another type than
-//     the service gives them. The first letter of such a name becomes NUL.
-//   - go-amqp ends the link on a decimal or a char. Each becomes a mark of the same size.
-//   - What is malformed, or nested so deeply that it would overflow the stack, becomes
-//     a body that is an AMQP sequence of a mark and bytes.
+//   - azservicebus panics if certain properties and annotations have another type than the
+//     service sets. The first letter of such a name is replaced by NUL.
+//   - go-amqp closes the link on a decimal or a char. Each is replaced by a mark of the same size.
+//   - A message that is malformed, or nested deeply enough to overflow the stack, gets a body
+//     that is an AMQP sequence of a mark and bytes.
 //
 // Unfit then returns why no function can receive the message, and it is dead-lettered. The
 // service keeps the original.
@@ -31,10 +31,10 @@ const (
 	sectionValue       = 0x77
 )
 
-// maxDepth is how deep values may be nested.
+// maxDepth bounds the nesting of values.
 const maxDepth = 64
 
-// The marks that values become which go-amqp cannot read.
+// The marks replace values that go-amqp cannot read.
 var (
 	mark32 = math.Float32frombits(0x7fd2_0e55)
 	mark64 = math.Float64frombits(0x7ffd_204e_55ed_c0de)
@@ -67,8 +67,7 @@ func Unfit(m *azservicebus.ReceivedMessage) string {
 	return ""
 }
 
-// UnfitValue returns why a value with a name cannot be read; empty if it can. kind is property or
-// annotation.
+// UnfitValue returns why a value cannot be read; empty if it can. kind is property or annotation.
 func UnfitValue(kind, name string, value any) string {
 	if rest, renamed := strings.CutPrefix(name, "\x00"); renamed {
 		for known := range typed {
@@ -83,7 +82,7 @@ func UnfitValue(kind, name string, value any) string {
 	return ""
 }
 
-// marked reports whether a value is a mark, or has one.
+// marked reports whether a value is or contains a mark.
 func marked(value any) bool {
 	switch v := value.(type) {
 	case float32:
@@ -120,8 +119,8 @@ func marked(value any) bool {
 	return false
 }
 
-// typed are the names whose values azservicebus asserts to be of a type, and the AMQP
-// types that pass.
+// typed are the names whose values azservicebus asserts to have a type, and the AMQP types that
+// pass the assertion.
 var typed = map[string]struct {
 	section byte
 	codes   string
@@ -144,8 +143,8 @@ const (
 	longCodes     = "\x81\x55"
 )
 
-// repair changes a message, and reports whether it did. Where the message is not whole, its
-// data may end early.
+// repair changes a message if necessary, and reports whether it did. If whole is false, the data of
+// the message may be incomplete.
 func repair(b []byte, whole bool) bool {
 	r := repairer{b: b}
 	for i := 0; i < len(b); {
@@ -176,8 +175,8 @@ type repairer struct {
 	changed bool
 }
 
-// value replaces what go-amqp cannot read in the value at i, and returns where it ends; -1 if it
-// is malformed or too deep.
+// value replaces the parts of the value at i that go-amqp cannot read, and returns its end; -1 if
+// it is malformed or nested too deeply.
 func (r *repairer) value(i, depth int) int {
 	b := r.b
 	end := skip(b, i, depth)
@@ -221,10 +220,10 @@ func (r *repairer) value(i, depth int) int {
 	return end
 }
 
-// width is the size of a value of a type of fixed size.
+// width returns the size of a value of a fixed-size type.
 func width(code byte) int { return [...]int{0, 1, 2, 4, 8, 16}[code>>4-4] }
 
-// replace writes a mark over a value, and returns the mark's type.
+// replace overwrites a value with a mark, and returns the mark's type.
 func replace(code byte, over []byte) byte {
 	var mark [16]byte
 	to := byte(0x98)
@@ -242,7 +241,7 @@ func replace(code byte, over []byte) byte {
 	return to
 }
 
-// names renames what has a wrong type in the map at i, which is well-formed.
+// names renames the keys with values of a wrong type in the map at i, which is well-formed.
 func (r *repairer) names(i int, section byte) {
 	r.pairs(i, func(key []byte, value int) {
 		if len(key) < len("DeadLetterReason") || key[0] != 'D' && key[0] != 'x' {
@@ -254,7 +253,7 @@ func (r *repairer) names(i int, section byte) {
 	})
 }
 
-// peeked repairs the messages in the answer of a peek: {"messages": [{"message": bytes}]}.
+// peeked repairs the messages in the response of a peek: {"messages": [{"message": bytes}]}.
 func (r *repairer) peeked(i int) {
 	r.pairs(i, func(key []byte, value int) {
 		if string(key) != "messages" || r.b[value] != 0xc0 && r.b[value] != 0xd0 {
@@ -274,7 +273,7 @@ func (r *repairer) peeked(i int) {
 	})
 }
 
-// pairs calls do for each pair of the map at i, which is well-formed, whose key is a text.
+// pairs calls do for each pair with a text key of the map at i, which is well-formed.
 func (r *repairer) pairs(i int, do func(key []byte, value int)) {
 	if r.b[i] != 0xc1 && r.b[i] != 0xd1 {
 		return
@@ -291,7 +290,7 @@ func (r *repairer) pairs(i int, do func(key []byte, value int)) {
 	}
 }
 
-// spoil makes the rest of a message a sequence of a mark and bytes.
+// spoil replaces the rest of a message with a sequence of a mark and bytes.
 func spoil(b []byte) bool {
 	const head = 3 + 9 + 17 + 5
 	if len(b) < head {
@@ -308,8 +307,8 @@ func spoil(b []byte) bool {
 	return true
 }
 
-// hasData reports whether a message that is not whole has come up to its data: all that could
-// need repair is there.
+// hasData reports whether an incomplete message has arrived up to its data. Then all parts that may
+// need repair have arrived.
 func hasData(b []byte) bool {
 	for i := 0; i >= 0 && i < len(b); {
 		code, at, ok := descriptor(b, i)
@@ -321,7 +320,7 @@ func hasData(b []byte) bool {
 	return false
 }
 
-// descriptor reads the descriptor of the described value at i, and where its value is.
+// descriptor returns the descriptor of the described value at i, and the position of its value.
 func descriptor(b []byte, i int) (code uint64, at int, ok bool) {
 	switch {
 	case len(b)-i >= 4 && b[i] == 0 && b[i+1] == 0x53:
@@ -332,8 +331,8 @@ func descriptor(b []byte, i int) (code uint64, at int, ok bool) {
 	return 0, 0, false
 }
 
-// elements returns where the first element of the list or map at i is, and how many there are; -1
-// if it is none.
+// elements returns the position of the first element of the list or map at i, and the number of
+// elements; -1 if the value is neither.
 func elements(b []byte, i int) (first, count int) {
 	if i >= len(b) {
 		return -1, 0
@@ -349,8 +348,8 @@ func elements(b []byte, i int) (first, count int) {
 	return -1, 0
 }
 
-// content returns the bytes of the value at i if it is of a kind: 0xa0 bytes, 0xa1 a text, 0xa3 a
-// symbol.
+// content returns the bytes of the value at i if it has the given kind: 0xa0 bytes, 0xa1 a string,
+// 0xa3 a symbol.
 func content(b []byte, i int, kind byte) ([]byte, bool) {
 	end := skip(b, i, maxDepth)
 	switch {
@@ -363,7 +362,7 @@ func content(b []byte, i int, kind byte) ([]byte, bool) {
 	return nil, false
 }
 
-// skip returns where the value at i ends; -1 if it does not end in b, or is nested too deeply.
+// skip returns the end of the value at i; -1 if it is not within b, or is nested too deeply.
 func skip(b []byte, i, depth int) int {
 	if i < 0 || i >= len(b) || depth <= 0 {
 		return -1

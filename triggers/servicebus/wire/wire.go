@@ -1,6 +1,6 @@
-// Package wire changes the messages of Azure Service Bus before the SDK reads them, so that the
-// SDK can. The SDK converts messages with unchecked type assertions: without this, a sender
-// could crash the process with one property.
+// Package wire changes messages of Azure Service Bus so that the SDK can read them. The SDK converts
+// messages with unchecked type assertions: without this package, a sender could crash the process
+// with one property.
 package wire
 
 import (
@@ -8,30 +8,30 @@ import (
 	"net"
 )
 
-// New returns an AMQP connection over c. Its Read returns whole frames, in which messages are
-// changed that the SDK cannot read (see repair.go). One goroutine reads at a time.
+// New returns an AMQP connection over c. Its Read returns whole frames, and changes messages that
+// the SDK cannot read (see repair.go). One goroutine reads at a time.
 func New(c net.Conn) net.Conn { return &conn{Conn: c} }
 
 type conn struct {
 	net.Conn
-	store []byte // what buf is a part of
+	store []byte // the buffer of which buf is a part
 	buf   []byte
-	base  int64 // the place of buf[0] in the stream
-	ready int   // buf[:ready] can be passed on
+	base  int64 // the position of buf[0] in the stream
+	ready int   // buf[:ready] can be returned
 	seen  int   // buf[:seen] are whole frames
-	raw   bool  // the bytes are no frames: all is passed on as it is
+	raw   bool  // the bytes are not frames: all are returned unchanged
 
 	parts   map[linkKey]*parted
-	passing map[linkKey]bool // a delivery whose remaining frames are only data
+	passing map[linkKey]bool // deliveries whose remaining frames have only data
 }
 
-// linkKey names a link of the connection.
+// linkKey identifies a link of the connection.
 type linkKey struct {
 	channel uint16
 	handle  uint32
 }
 
-// parted is a message that comes in several frames.
+// parted is a message that consists of several frames.
 type parted struct {
 	from    int64 // its first frame
 	message []byte
@@ -44,13 +44,13 @@ type piece struct {
 }
 
 const (
-	// readSize is how much room a read has, in bytes, at least.
+	// readSize is the minimum buffer space of a read, in bytes.
 	readSize = 32 << 10
-	// maxWireFrame is far above the frame size that the SDK asks for.
+	// maxWireFrame is far above the frame size that the SDK requests.
 	maxWireFrame = 16 << 20
-	// maxHeld bounds what is kept of a message until its last frame has come. A larger one is
-	// passed on unchanged. Messages of the service have 100 MiB at most, but those are data,
-	// of which nothing is kept.
+	// maxHeld bounds the bytes kept of a message until its last frame has arrived. A larger message
+	// is returned unchanged. Messages of the service have up to 100 MiB, but of data, which is
+	// not kept.
 	maxHeld = 32 << 20
 )
 
@@ -73,7 +73,7 @@ func (w *conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// makeRoom lets buf have room for one more read.
+// makeRoom makes room in buf for one more read.
 func (w *conn) makeRoom() {
 	switch {
 	case len(w.buf) == 0 && cap(w.store) > 0 && cap(w.store) <= 8*readSize:
@@ -87,7 +87,7 @@ func (w *conn) makeRoom() {
 	}
 }
 
-// scan looks at the frames that came, and sets how much can be passed on.
+// scan examines the frames that have arrived, and sets how many bytes can be returned.
 func (w *conn) scan() {
 	for !w.raw && len(w.buf)-w.seen >= 8 {
 		rest := w.buf[w.seen:]
@@ -116,7 +116,7 @@ func (w *conn) scan() {
 	}
 }
 
-// The AMQP performatives that matter here (OASIS AMQP 1.0, part 2.7).
+// The relevant AMQP performatives (OASIS AMQP 1.0, part 2.7).
 const (
 	performativeAttach   = 0x12
 	performativeTransfer = 0x14
@@ -124,7 +124,7 @@ const (
 	performativeClose    = 0x18
 )
 
-// frame repairs the message of a frame that came at a place of the stream.
+// frame repairs the message in a frame; at is the position of the frame in the stream.
 func (w *conn) frame(f []byte, at int64) {
 	start := 4 * int(f[4])
 	if f[5] != 0 || start < 8 || start >= len(f) { // SASL, or empty
@@ -140,7 +140,7 @@ func (w *conn) frame(f []byte, at int64) {
 		liftLimit(body, list)
 		return
 	case code >= performativeDetach && code <= performativeClose:
-		clear(w.parts) // what was not whole never will be
+		clear(w.parts) // incomplete messages will not be completed
 		clear(w.passing)
 		return
 	case code != performativeTransfer:
@@ -190,13 +190,13 @@ func (w *conn) frame(f []byte, at int64) {
 	}
 }
 
-// transfer is what matters of a performative of that name.
+// transfer has the relevant fields of a transfer performative.
 type transfer struct {
 	handle        uint32
 	more, aborted bool
 }
 
-// readTransfer reads the list at a place, and returns where it ends; -1 if it is none.
+// readTransfer parses the list at i, and returns its end; -1 if it is not a list.
 func readTransfer(b []byte, i int) (t transfer, end int) {
 	end = fields(b, i, func(k, j int) {
 		switch {
@@ -213,9 +213,9 @@ func readTransfer(b []byte, i int) (t transfer, end int) {
 	return t, end
 }
 
-// liftLimit removes the largest size from an attach of the service as a sender. The SDK would
-// cut the link on a larger message, again and again: one from before the entity's limit was
-// lowered, or an answer with several messages.
+// liftLimit removes the maximum message size from an attach of the service as a sender. The SDK
+// would close the link on a larger message, repeatedly: a message from before the entity's limit
+// was lowered, or a response with several messages.
 func liftLimit(b []byte, i int) {
 	sends := false
 	fields(b, i, func(k, j int) {
@@ -230,8 +230,8 @@ func liftLimit(b []byte, i int) {
 
 func isTrue(b []byte, i int) bool { return b[i] == 0x41 || b[i] == 0x56 && b[i+1] == 1 }
 
-// fields calls do with the number and the place of each field of the list at i, and returns where
-// the list ends; -1 if it is none.
+// fields calls do with the number and the position of each field of the list at i, and returns the
+// end of the list; -1 if it is not a list.
 func fields(b []byte, i int, do func(k, at int)) (end int) {
 	j, count := elements(b, i)
 	if end = skip(b, i, maxDepth); j < 0 || end < 0 {
