@@ -16,23 +16,23 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2"
 )
 
-// Access is a way into a storage account: by a connection string, or by the
+// Access describes how to connect to a storage account: with a connection string, or with the
 // address of its queues and an identity.
 type Access struct {
 	// ConnectionString is called again when a key or signature is refused, so that a
 	// changed secret takes effect. If it is nil, Endpoint and Credential are used.
 	ConnectionString func() (string, error)
 	// Endpoint is the address of the account's queues, such as
-	// https://contoso.queue.core.windows.net. It is https, since the credential's
-	// tokens are not sent in the clear.
+	// https://contoso.queue.core.windows.net. It must be https, because the credential's tokens
+	// are never sent unencrypted.
 	Endpoint   string
 	Credential azcore.TokenCredential
-	// TLS is how connections are encrypted; nil is with the machine's roots.
+	// TLS configures the encryption; nil uses the machine's root certificates.
 	TLS *tls.Config
 }
 
-// Account is a storage account. Its triggers and senders share their HTTP
-// connections. It is safe for use by many goroutines.
+// Account is a storage account. Its triggers and senders share its HTTP connections. It is safe
+// for concurrent use.
 type Account struct {
 	access Access
 	web    *http.Transport
@@ -42,7 +42,7 @@ type Account struct {
 }
 
 // maxConnections bounds the HTTP connections to an account: one per request in flight. A
-// connection is closed when it was idle for idleLimit.
+// connection is closed after being idle for idleLimit.
 const (
 	maxConnections = 512
 	idleLimit      = 30 * time.Second
@@ -55,11 +55,11 @@ func NewAccount(a Access) *Account {
 	web.MaxIdleConns, web.MaxIdleConnsPerHost, web.MaxConnsPerHost = maxConnections, maxConnections, maxConnections
 	web.IdleConnTimeout = idleLimit
 	web.ResponseHeaderTimeout = tryLimit
-	web.DisableCompression = true // what comes is small, and often base64
+	web.DisableCompression = true // responses are small, and often base64
 	return &Account{access: a, web: web, triggers: make(map[*trigger]struct{})}
 }
 
-// Close closes the connections. It is called after the triggers and senders are closed.
+// Close closes the connections. Callers close the triggers and senders first.
 func (a *Account) Close() { a.web.CloseIdleConnections() }
 
 // wake makes the triggers of a queue receive at once, because a message was sent to it.
@@ -73,14 +73,14 @@ func (a *Account) wake(queue string) {
 	}
 }
 
-// client is a way to one queue, with the secret that it was made of.
+// client is a client of one queue, with the secret that it uses.
 type client struct {
 	*azqueue.QueueClient
 	secret string
 }
 
-// again is how the SDK retries settlements and sends. A Retry-After longer than maxDelay is
-// returned as an error at once; the caller waits.
+// again configures how the SDK retries settlements and sends. If Retry-After is longer than
+// maxDelay, the SDK returns an error at once, and the caller waits.
 var again = policy.RetryOptions{MaxRetries: 3, RetryDelay: 100 * time.Millisecond, MaxRetryDelay: 2 * time.Second}
 
 // tryLimit bounds the wait for a response. The transport enforces it, which is cheaper than
@@ -116,7 +116,7 @@ func (a *Account) client(queue string) (*client, error) {
 	return &client{c, secret}, nil
 }
 
-// expand replaces the short form for emulators.
+// expand replaces the short form of a connection string for emulators.
 func expand(connection string) string {
 	for part := range strings.SplitSeq(connection, ";") {
 		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
@@ -127,14 +127,14 @@ func expand(connection string) string {
 	return strings.TrimSpace(connection)
 }
 
-// developmentStorage is what UseDevelopmentStorage=true stands for. The key is
-// published, and the same for all emulators.
+// developmentStorage is the long form of UseDevelopmentStorage=true. The key is published, and the
+// same for all emulators.
 const developmentStorage = "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;" +
 	"AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;" +
 	"QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
 
-// withoutContent removes the body from updates. The SDK would send it with each renewal,
-// and it does not change.
+// withoutContent removes the body from updates. Otherwise the SDK would send the unchanged body
+// with each renewal.
 type withoutContent struct{}
 
 // Do implements policy.Policy.
@@ -168,13 +168,13 @@ func (a *Account) reach(queue string) (*reach, error) {
 	return r, nil
 }
 
-// address returns the queue's address, without a signature.
+// address returns the queue's address without a signature.
 func (r *reach) address() string {
 	address, _, _ := strings.Cut(r.client.Load().URL(), "?")
 	return address
 }
 
-// refreshed replaces the client if the secret has changed since used was made from it.
+// refreshed replaces the client if the secret has changed since used was created.
 func (r *reach) refreshed(used *client) bool {
 	if r.account.access.ConnectionString == nil {
 		return false

@@ -9,10 +9,10 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Encoding is how a body is written in a message, which is a text.
+// Encoding is the encoding of a body in a message. The service stores messages as text.
 type Encoding string
 
-// The encodings. Base64 represents any bytes. Text represents what XML can: no control
+// The encodings. Base64 represents any bytes. Text represents the characters of XML: no control
 // characters except tab and line ends. Auto reads both and writes base64; a text that
 // happens to be valid base64 is decoded.
 const (
@@ -40,7 +40,7 @@ func (e Encoding) decode(text string) ([]byte, error) {
 	return nil, errBase64
 }
 
-// encode writes a body, if the service takes it.
+// encode encodes a body. It returns an error if the service does not accept the result.
 func (e Encoding) encode(body []byte) (string, error) {
 	text := string(body)
 	if e != Text {

@@ -19,7 +19,7 @@ import (
 // without changing them. To list more, they are received: hidden for deadLease, and
 // released at the end.
 
-// DeadLettersConfig names the dead letters of a queue.
+// DeadLettersConfig identifies the dead letters of a queue.
 type DeadLettersConfig struct {
 	Account      *Account
 	Queue        string
@@ -49,29 +49,29 @@ type deadLetters struct {
 	cfg           DeadLettersConfig
 	queue, poison *reach
 
-	// Browse's own.
+	// Used by Browse only.
 	began time.Time // by the server's clock, of whole seconds
 	ended bool
-	seen  map[string]bool // that were returned, or left out
-	swept map[string]bool // that were received
+	seen  map[string]bool // dead letters returned or omitted
+	swept map[string]bool // dead letters received
 
-	taking sync.Mutex // held by the one that receives
+	taking sync.Mutex // held while receiving
 
 	mu     sync.Mutex
-	came   []*azqueue.DequeuedMessage // for Browse
+	came   []*azqueue.DequeuedMessage // received, for Browse
 	taken  map[string]receipt         // by the ID of the dead letter
-	copies map[string]bool            // the IDs of the messages that were replayed
+	copies map[string]bool            // the IDs of the replayed messages
 }
 
-// receipt is the right to a dead letter that is hidden here.
+// receipt authorizes requests on a dead letter that is hidden here.
 type receipt struct {
 	text string
 	from time.Time
 }
 
-// Browse implements triggers.DeadLetters. A first page of at most 32 is only peeked.
-// Messages added after the first call are omitted, and so are, if they are envelopes,
-// messages that were replayed here and failed again.
+// Browse implements triggers.DeadLetters. It peeks at a first page of up to 32, without receiving
+// it. It omits messages added after the first call. It also omits messages that were replayed
+// here and failed again, if they are envelopes.
 func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter, error) {
 	if d.ended {
 		return nil, nil
@@ -107,7 +107,7 @@ func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter,
 		id := deref(m.MessageID)
 		if known++; !d.swept[id] {
 			known = 0
-			d.swept[id] = true // or else its lease has ended meanwhile
+			d.swept[id] = true // if it was swept before, its lease has expired
 		}
 		if d.seen[id] {
 			continue
@@ -152,10 +152,10 @@ func (d *deadLetters) look(ctx context.Context, n int) (out []triggers.DeadLette
 // own identifies a dead letter to Replay.
 type own struct {
 	d    *deadLetters
-	text string // of the message, as it is written in the queue
+	text string // of the message, as it is stored in the queue
 }
 
-// letter reads a dead letter; false if Browse omits it.
+// letter parses a dead letter; false if Browse omits it.
 func (d *deadLetters) letter(id, text string, inserted time.Time) (triggers.DeadLetter, bool) {
 	d.seen[id] = true
 	if inserted.After(d.began) {
@@ -164,7 +164,7 @@ func (d *deadLetters) letter(id, text string, inserted time.Time) (triggers.Dead
 	out := triggers.DeadLetter{ID: id, Died: inserted, Own: own{d, text}, Message: triggers.Message{ID: id, Subject: d.cfg.Queue}}
 	body, err := d.cfg.Encoding.decode(text)
 	if err != nil {
-		body = []byte(text) // why it is here
+		body = []byte(text) // it was rejected because it cannot be decoded
 	}
 	out.Message.Body = body
 	var e Envelope
@@ -179,14 +179,14 @@ func (d *deadLetters) letter(id, text string, inserted time.Time) (triggers.Dead
 	}
 	out.Message.ID, out.Message.Enqueued, out.Message.Attempt = e.ID, e.Enqueued, e.Attempts
 	out.Reason, out.Detail, out.Function, out.Died = e.Error, e.Traceback, e.Function, e.Rejected
-	// What was text is text again: it was encoded when it came.
+	// Replay sends the original body, in the encoding of the queue.
 	if text, err = d.cfg.Encoding.encode(out.Message.Body); err == nil {
 		out.Own = own{d, text}
 	}
 	return out, !again
 }
 
-// receive leases dead letters, and keeps their receipts.
+// receive leases dead letters, and stores their receipts.
 func (d *deadLetters) receive(ctx context.Context) ([]*azqueue.DequeuedMessage, error) {
 	asked := time.Now()
 	got, err := d.poison.get(ctx, maxGet, deadLease)
@@ -229,7 +229,8 @@ func (d *deadLetters) take(ctx context.Context, id string) (string, bool, error)
 	}
 }
 
-// claim returns the receipt of a dead letter that is leased here, renewed if half of its time is over.
+// claim returns the receipt of a dead letter that is leased here. It renews the lease if half of
+// its time is over.
 func (d *deadLetters) claim(ctx context.Context, id string) (string, bool, error) {
 	d.mu.Lock()
 	r, ok := d.taken[id]
@@ -245,9 +246,9 @@ func (d *deadLetters) claim(ctx context.Context, id string) (string, bool, error
 	return text, err == nil, err
 }
 
-// Replay implements triggers.DeadLetters: it takes the dead letter, puts a copy
-// into the queue, and deletes it. The copy of a run that was killed cannot be distinguished
-// from other messages.
+// Replay implements triggers.DeadLetters. It leases the dead letter, sends a copy to the queue, and
+// deletes the dead letter. It cannot distinguish the copy of an earlier, killed run from other
+// messages.
 func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried time.Time) error {
 	o, ok := l.Own.(own)
 	if !ok || o.d != d {
@@ -287,7 +288,7 @@ func (d *deadLetters) remove(ctx context.Context, id, right string) error {
 	if !stale(err) {
 		return err
 	}
-	right, there, err := d.take(ctx, id) // its lease has ended
+	right, there, err := d.take(ctx, id) // its lease has expired
 	if err != nil || !there {
 		return err
 	}
@@ -336,7 +337,7 @@ func (r *reach) clock(ctx context.Context) (time.Time, error) {
 	return now, err
 }
 
-// putBack sends a message as a sender would, and returns its ID.
+// putBack sends a message, and returns its ID.
 func (r *reach) putBack(ctx context.Context, text string) (string, error) {
 	end := int32(DefaultTimeToLive.Seconds())
 	id := ""

@@ -22,7 +22,7 @@ var (
 	process = right{"Storage Queue Data Message Processor", "p (process)"}
 	peek    = right{"Storage Queue Data Reader", "r (read)"}
 	add     = right{"Storage Queue Data Message Sender", "a (add)"}
-	// Message Processor may get and delete, and not update.
+	// The role Message Processor may get and delete, but not update.
 	update = right{"Storage Queue Data Contributor", "u (update)"}
 	create = right{"Storage Queue Data Contributor", "c (create), of an account"}
 )
@@ -37,7 +37,7 @@ type failure struct {
 func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.cause }
 
-// explain adds a remedy to an error; needs is the right that the request used.
+// explain adds advice to an error; needs is the right that the request required.
 func explain(err error, needs right) error {
 	if err == nil {
 		return nil
@@ -96,7 +96,7 @@ func versionOf(r *http.Response) string {
 	return ""
 }
 
-// maxDetail bounds what is quoted of an answer.
+// maxDetail bounds the quoted part of a response.
 const maxDetail = 400
 
 // detailOf returns the service's description of an error.
@@ -115,7 +115,7 @@ func detailOf(r *http.Response) string {
 	if xml.Unmarshal(body, &said) != nil {
 		return ""
 	}
-	text, _, _ := strings.Cut(said.Message, "\n") // the next lines are the request's id and time
+	text, _, _ := strings.Cut(said.Message, "\n") // the next lines are the ID and the time of the request
 	if said.Detail != "" {
 		text = said.Detail
 	}

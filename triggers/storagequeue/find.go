@@ -6,7 +6,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// maxPeeked is the largest number of messages that the service shows: the next ones.
+// maxPeeked is the largest number of messages that the service shows: the ones at the front.
 const maxPeeked = 32
 
 // Find implements triggers.Finder. The service does not show hidden messages: those that
@@ -32,7 +32,7 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	return triggers.Found{}, triggers.ErrNotFound
 }
 
-// own finds a message that this trigger has leased.
+// own returns a message that this trigger has leased.
 func (t *trigger) own(id string) (found triggers.Found, has bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

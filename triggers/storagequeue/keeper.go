@@ -9,8 +9,8 @@ import (
 	"github.com/drover-run/drover/triggers/lease"
 )
 
-// handleDue is called when the lease of a message must be renewed. It releases a prefetched
-// message that is not needed any more, for other receivers.
+// handleDue is called when the lease of a message must be renewed. If the message is prefetched
+// and no longer needed, handleDue releases it for other receivers.
 func (t *trigger) handleDue(l *leasedMessage) {
 	t.mu.Lock()
 	surplus := t.buffer.Len() > t.buffer.Waiting()+t.prefetchTarget() && t.buffer.Remove(&l.Item)

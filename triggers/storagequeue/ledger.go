@@ -12,7 +12,7 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
-// Ledger counts the failures of each message, in a file. A storage queue counts only
+// Ledger counts the failures of each message in a file. A storage queue counts only
 // deliveries, which also increase with a stop or a crash, and stores nothing else with a
 // message. A Ledger is safe for concurrent use by one process.
 type Ledger struct {
@@ -24,19 +24,19 @@ var ErrLedgerInUse = errors.New("another daemon runs over this data directory")
 
 const (
 	ledgerMode = 0o600
-	// lockLimit is how long is waited for another process to end.
+	// lockLimit bounds the wait for another process to end.
 	lockLimit = time.Second
 	// forgetAfter is how long an entry is kept after the last failure of its message, if
 	// the message is never received again: another receiver may have deleted it.
 	forgetAfter = 30 * 24 * time.Hour
 )
 
-// OpenLedger opens or creates the file at path, and deletes expired entries. bbolt panics at
-// a damaged page, and faults at a truncated one.
+// OpenLedger opens or creates the file at path, and deletes expired entries. It returns an error
+// if bbolt panics at a damaged page, or faults at a truncated one.
 func OpenLedger(path string) (l *Ledger, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if damage := recover(); damage != nil { // what is open of it stays so: bbolt may hold its locks
+		if damage := recover(); damage != nil { // the file stays open, since bbolt may hold its locks
 			l, err = nil, fmt.Errorf("the ledger of failed attempts, %s, is damaged (%v); remove the file to begin anew: how often messages have failed so far is forgotten then", path, damage)
 		}
 	}()
@@ -60,7 +60,7 @@ func readLedger(path string) (*Ledger, error) {
 	return l, nil
 }
 
-// An entry is the number of failures of a message, and when the entry expires.
+// encodeEntry encodes an entry: the number of failures of a message, and when the entry expires.
 func encodeEntry(failures int, until time.Time) []byte {
 	return binary.AppendVarint(binary.AppendUvarint(nil, uint64(failures)), until.Unix())
 }
@@ -106,7 +106,7 @@ func (l *Ledger) failures(queue, id string) (n int, err error) {
 	return n, err
 }
 
-// set records n failures of a message that expires at a time.
+// set records n failures of a message. expires is when the message expires.
 func (l *Ledger) set(queue, id string, n int, expires time.Time) error {
 	until := time.Now().Add(forgetAfter)
 	if expires.Before(until) {

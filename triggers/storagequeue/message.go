@@ -17,15 +17,15 @@ type leasedMessage struct {
 	lease.Item[*leasedMessage]
 	message   triggers.Message
 	t         *trigger
-	text      string // as it came
-	misfit    string // why no function can have it
-	delivered string // the receipt that it came with
+	text      string // as received
+	misfit    string // the reason why no function can receive it
+	delivered string // the receipt of the delivery
 	dequeued  int64
 	failures  int // in the ledger
 	expires   time.Time
 
 	// A receipt is valid for one request, which returns the next receipt. So requests are
-	// made one at a time.
+	// sent one at a time.
 	asking  sync.Mutex
 	receipt string
 	copied  bool // to the poison queue
@@ -63,10 +63,10 @@ func (l *leasedMessage) Properties() triggers.Properties {
 	return out
 }
 
-// never is the year in which a message without an expiry expires, as the service reports it.
+// never is the year that the service reports as the expiry of messages that do not expire.
 const never = 9999
 
-// propertiesOf returns the properties that need no lease.
+// propertiesOf returns the properties that require no lease.
 func propertiesOf(dequeued int64, expires time.Time) triggers.Properties {
 	out := triggers.Properties{triggers.DequeueCount: triggers.Number(dequeued)}
 	if !expires.IsZero() && expires.Year() < never {
@@ -75,7 +75,7 @@ func propertiesOf(dequeued int64, expires time.Time) triggers.Properties {
 	return out
 }
 
-// Native implements triggers.Origin, in the names of the service.
+// Native implements triggers.Origin, with the names of the service.
 func (l *leasedMessage) Native() map[string]any {
 	l.asking.Lock()
 	receipt := l.receipt
@@ -89,8 +89,8 @@ func (l *leasedMessage) Native() map[string]any {
 	}
 }
 
-// attempt returns the attempt of a message: one more than the failures, and such that MaxDequeueCount
-// holds too: the last delivery that it allows is the last attempt.
+// attempt returns the attempt of a message: one more than the failures. It is raised so that the last
+// delivery allowed by MaxDequeueCount is also the last attempt.
 func (t *trigger) attempt(failures int, dequeued int64) int {
 	attempt := failures + 1
 	if t.cfg.MaxDequeueCount > 0 && t.cfg.MaxAttempts > 0 {
@@ -130,7 +130,7 @@ func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v trigg
 	return err
 }
 
-// failed records a failure. If that fails, the message gets one more attempt.
+// failed records the number of failures. If it cannot be recorded, the message gets one more attempt.
 func (l *leasedMessage) failed(n int) {
 	if err := l.t.cfg.Ledger.set(l.t.key, l.message.ID, n, l.expires); err != nil {
 		l.t.troubles.Set(triggers.TroubleAttempts, fmt.Sprintf("failures cannot be counted, so messages may have more attempts than max_attempts: is the disk of data_dir full? %v", err))

@@ -7,11 +7,11 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// MaxPeek is the largest number of messages that the service shows: the next ones that could
+// MaxPeek is the largest number of messages that the service shows: the ones at the front that can
 // be received.
 const MaxPeek = maxPeeked
 
-// PeekConfig names the messages of a queue.
+// PeekConfig identifies the messages of a queue.
 type PeekConfig struct {
 	Account  *Account
 	Queue    string
@@ -19,8 +19,8 @@ type PeekConfig struct {
 	Log      *slog.Logger
 }
 
-// OpenPeeker returns a Peeker of a queue's messages. The service shows MaxPeek of them, and
-// none that are leased.
+// OpenPeeker returns a Peeker of a queue's messages. The service shows at most MaxPeek of them, and
+// no leased ones.
 func OpenPeeker(cfg PeekConfig) (triggers.Peeker, error) {
 	queue, err := cfg.Account.reach(cfg.Queue)
 	if err != nil {
@@ -33,7 +33,7 @@ type peeker struct {
 	cfg   PeekConfig
 	queue *reach
 	asked bool
-	left  []triggers.Message // that were seen and not returned
+	left  []triggers.Message // messages peeked and not yet returned
 }
 
 // Peek implements triggers.Peeker. It sends one request, because the service cannot show the
@@ -60,5 +60,5 @@ func (p *peeker) Peek(ctx context.Context, n int) ([]triggers.Message, error) {
 	return out, nil
 }
 
-// Close implements triggers.Peeker: the account is its owner's.
+// Close implements triggers.Peeker. The caller owns the account.
 func (p *peeker) Close(context.Context) error { return nil }

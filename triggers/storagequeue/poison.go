@@ -14,22 +14,22 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// PoisonFormat is what a message is in the poison queue.
+// PoisonFormat is the format of messages in the poison queue.
 type PoisonFormat string
 
-// The formats. PoisonBody is the message as it was, which is what the Azure
-// Functions host writes; PoisonEnvelope is an Envelope.
+// The formats. PoisonBody is the unchanged message, as written by the Azure Functions host.
+// PoisonEnvelope is an Envelope.
 const (
 	PoisonBody     PoisonFormat = "body"
 	PoisonEnvelope PoisonFormat = "envelope"
 )
 
-// PoisonSuffix is what the name of a queue's poison queue ends with.
+// PoisonSuffix ends the name of a poison queue.
 const PoisonSuffix = "-poison"
 
 // Envelope is a dead letter: JSON, in the encoding of the queue.
 type Envelope struct {
-	ID           string    `json:"id"` // in the queue where it failed
+	ID           string    `json:"id"` // in the original queue
 	Queue        string    `json:"queue"`
 	Function     string    `json:"function,omitempty"`
 	Error        string    `json:"error"`
@@ -38,7 +38,7 @@ type Envelope struct {
 	DequeueCount int64     `json:"dequeue_count"`
 	Enqueued     time.Time `json:"enqueued"`
 	Rejected     time.Time `json:"rejected"`
-	// Body is the body, if it is a text; else BodyBase64 is.
+	// Body is the body if it is text; otherwise BodyBase64 is set.
 	Body       string `json:"body,omitempty"`
 	BodyBase64 []byte `json:"body_base64,omitempty"`
 }
@@ -46,7 +46,7 @@ type Envelope struct {
 const (
 	// maxReason bounds the error of an envelope.
 	maxReason = 4096
-	// shortestTraceback is the least that is worth keeping.
+	// shortestTraceback is the shortest traceback that is kept.
 	shortestTraceback = 64
 )
 
@@ -105,7 +105,7 @@ func (l *leasedMessage) copyToPoison(ctx context.Context, m *triggers.Message, v
 	return nil
 }
 
-// noteDead reports a trouble while rejected messages cannot be moved.
+// noteDead reports a trouble if rejected messages cannot be moved.
 func (t *trigger) noteDead(err error) {
 	if err == nil {
 		t.troubles.Clear(triggers.TroubleDeadLetters)

@@ -12,35 +12,35 @@ import (
 
 // A storage queue must be polled. This file decides when.
 //
-// While gets return as many messages as requested, more of them run in parallel; a get that
-// returns fewer ends that. An empty get is followed by a pause, which doubles up to
-// MaxPollInterval. The pause ends early when a message is known to become visible: one that
-// was released with a delay, or whose lease expires.
+// If gets return as many messages as requested, more gets run in parallel, until one returns
+// fewer. An empty get is followed by a pause, which doubles up to MaxPollInterval. The pause
+// ends early when a message is known to become visible: one that was released with a delay, or
+// whose lease expires.
 
 const (
 	firstPause = 100 * time.Millisecond
-	// maxGets bounds the gets in flight. firstGets is the bound at the start, when nothing
-	// is known about the queue.
+	// maxGets bounds the gets in flight. firstGets is the bound at the start, when the backlog
+	// is unknown.
 	maxGets   = 16
 	firstGets = 2
 	// afterStart is the longest pause during the first lease time after the start. An
 	// earlier process may have been killed, and its leases expire by then.
 	afterStart = time.Second
-	// slack is added to the time at which a message is expected: clocks and roundings
-	// differ a little.
+	// slack is added to the time at which a message is expected, because of clock differences and
+	// rounding.
 	slack = 50 * time.Millisecond
 )
 
 // pauses returns the backoff of empty gets. It has jitter, so that instances do not poll in step.
 func pauses(longest time.Duration) *backoff.ExponentialBackOff {
 	const spread = 0.1
-	longest = time.Duration(float64(longest) / (1 + spread)) // with its jitter the longest is as configured
+	longest = time.Duration(float64(longest) / (1 + spread)) // the bound includes the jitter
 	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(min(firstPause, longest)), backoff.WithMaxInterval(longest),
 		backoff.WithMultiplier(2), backoff.WithRandomizationFactor(spread), backoff.WithMaxElapsedTime(0))
 }
 
-// prefetchTarget is how many messages to prefetch; t.mu is locked.
+// prefetchTarget returns the number of messages to prefetch; t.mu is locked.
 func (t *trigger) prefetchTarget() int {
 	if t.cfg.Prefetch != PrefetchAuto {
 		return t.cfg.Prefetch
@@ -48,8 +48,8 @@ func (t *trigger) prefetchTarget() int {
 	return t.rate.Ready()
 }
 
-// toRequest is how many messages to request now; t.mu is locked. While some are prefetched, it
-// is 0 until a request is worthwhile.
+// toRequest returns the number of messages to request now; t.mu is locked. While some are
+// prefetched, it is 0 until a request is worthwhile.
 func (t *trigger) toRequest() int {
 	target := t.buffer.Waiting() + t.prefetchTarget()
 	here := t.buffer.Len() + t.asked
@@ -136,7 +136,7 @@ func (t *trigger) get(n int) {
 	t.request()
 }
 
-// removeDone deletes a redelivered message that is done, and reports whether it is one.
+// removeDone deletes a redelivered message that is already done, and reports whether it was one.
 func (t *trigger) removeDone(l *leasedMessage) bool {
 	t.mu.Lock()
 	_, done := t.done[l.message.ID]
@@ -172,7 +172,7 @@ func (t *trigger) addPrefetched(ls []*leasedMessage) {
 	}
 }
 
-// nextAfter is when to poll again after an empty get; t.mu is locked.
+// nextAfter returns when to poll again after an empty get; t.mu is locked.
 func (t *trigger) nextAfter(now time.Time) time.Time {
 	wait := t.pause.NextBackOff()
 	if now.Sub(t.opened) < t.cfg.Lease+afterStart {
@@ -180,7 +180,7 @@ func (t *trigger) nextAfter(now time.Time) time.Time {
 	}
 	next := now.Add(wait)
 	for len(t.expected) > 0 && t.expected[0] < now.Add(-slack).UnixMilli() {
-		t.expected = t.expected[1:] // it was received, or another receiver has it
+		t.expected = t.expected[1:] // it was received here or elsewhere
 	}
 	if len(t.expected) > 0 {
 		if at := time.UnixMilli(t.expected[0]).Add(slack); at.Before(next) {
@@ -201,7 +201,7 @@ func (t *trigger) expect(at time.Time) {
 }
 
 func (t *trigger) expectLocked(at time.Time) {
-	// The service has whole seconds, rounded up.
+	// The service uses whole seconds, rounded up.
 	ms := int64(math.Ceil(float64(at.UnixMilli())/expectStep)) * expectStep
 	i, found := slices.BinarySearch(t.expected, ms)
 	if !found && len(t.expected) < maxExpected {
@@ -213,7 +213,7 @@ func (t *trigger) expectLocked(at time.Time) {
 	}
 }
 
-// maxExpected bounds the expected times: hours of seconds.
+// maxExpected bounds the list of expected times: it covers more than an hour.
 const maxExpected = 1 << 14
 
 // fail makes the next Receive return err, and stops requests until then; t.mu is locked.
@@ -222,7 +222,7 @@ func (t *trigger) fail(err error) {
 	t.buffer.Fail(err)
 }
 
-// maxDone bounds the messages that are to be deleted when they are redelivered.
+// maxDone bounds the list of messages to be deleted when they are redelivered.
 const maxDone = 1 << 14
 
 // finished records that a message is done, although it could not be deleted.

@@ -12,7 +12,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
 )
 
-// This file has the requests. Each has a time limit, and an error that names the remedy.
+// This file has the requests. Each has a time limit, and its errors include advice.
 
 // maxGet is the largest number of messages that one request returns.
 const maxGet = 32
@@ -20,13 +20,13 @@ const maxGet = 32
 // maxDelay is the longest time that the service hides a message.
 const maxDelay = 7 * 24 * time.Hour
 
-// seconds is a time as the service has it: whole seconds, rounded up.
+// seconds returns a duration as the service expects it: whole seconds, rounded up.
 func seconds(d time.Duration) *int32 {
 	n := int32(math.Ceil(min(max(d, 0), maxDelay).Seconds()))
 	return &n
 }
 
-// do sends a request, and once more with a new client if the secret has changed.
+// do sends a request. If the secret has changed, it repeats the request with a new client.
 func (r *reach) do(what string, needs right, ask func(*azqueue.QueueClient) error) error {
 	used := r.client.Load()
 	err := ask(used.QueueClient)
@@ -81,7 +81,7 @@ func (r *reach) count(ctx context.Context) (int64, error) {
 	return n, err
 }
 
-// hide makes a message visible after a time, and returns its new receipt.
+// hide makes a message visible after a delay, and returns its new receipt.
 func (r *reach) hide(ctx context.Context, id, receipt string, d time.Duration) (string, error) {
 	var renewed string
 	err := r.do("updating a message of", update, func(c *azqueue.QueueClient) error {
@@ -105,10 +105,10 @@ func (r *reach) remove(ctx context.Context, id, receipt string) error {
 	})
 }
 
-// forever is the time to live of a message without an end.
+// forever is the time to live of a message that does not expire.
 const forever = time.Duration(0)
 
-// put adds a message, hidden for a delay, that ends after ttl.
+// put adds a message that is hidden for a delay, and expires after ttl.
 func (r *reach) put(ctx context.Context, text string, delay, ttl time.Duration) error {
 	o := &azqueue.EnqueueMessageOptions{VisibilityTimeout: seconds(delay)}
 	end := int32(-1)
@@ -128,7 +128,7 @@ func (r *reach) make(ctx context.Context) error {
 		_, err := c.Create(ctx, nil)
 		return err
 	})
-	if queueerror.HasCode(err, queueerror.QueueAlreadyExists) { // with metadata of its own
+	if queueerror.HasCode(err, queueerror.QueueAlreadyExists) { // it exists, with other metadata
 		return nil
 	}
 	return err

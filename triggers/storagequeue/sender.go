@@ -11,24 +11,24 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// SenderConfig is a sender's.
+// SenderConfig configures a Sender.
 type SenderConfig struct {
 	Account  *Account
 	Queue    string
 	Encoding Encoding
-	// Delay is how long a message is hidden; TimeToLive, when it ends, 0 being never.
+	// Delay is how long a message is hidden. TimeToLive is when it expires; 0 is never.
 	Delay, TimeToLive time.Duration
-	// Create makes the queue where it is missing.
+	// Create creates the queue if it is missing.
 	Create bool
 }
 
-// DefaultTimeToLive is the service's own.
+// DefaultTimeToLive is the default of the service.
 const DefaultTimeToLive = 7 * 24 * time.Hour
 
 // maxSends bounds the sends in flight. The service accepts one message per request.
 const maxSends = 32
 
-// Sender sends messages to a queue, many at a time, and counts those that the service has
+// Sender sends messages to a queue concurrently, and counts those that the service has
 // accepted. It is used by one goroutine.
 type Sender struct {
 	cfg   SenderConfig

@@ -4,7 +4,7 @@
 // Attempts are counted in a Ledger, a file of this daemon. The service's own DequeueCount is
 // higher: it also counts releases, expired leases and crashes. MaxDequeueCount bounds it.
 //
-// A queue is reached through an Account (access.go, reach.go, failure.go) and polled
+// An Account connects to queues (access.go, reach.go, failure.go), and they are polled
 // (poll.go). Messages are prefetched for Receive (this file); their leases are renewed
 // (keeper.go) and settled (message.go, poison.go).
 package storagequeue
@@ -24,7 +24,7 @@ import (
 	"github.com/drover-run/drover/triggers/lease"
 )
 
-// Config is a trigger's.
+// Config is the configuration of a trigger.
 type Config struct {
 	Account  *Account
 	Queue    string
@@ -52,7 +52,7 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// PrefetchAuto prefetches what is settled in a tenth of a second, as measured.
+// PrefetchAuto prefetches as many messages as are settled in a tenth of a second, as measured.
 const PrefetchAuto = -1
 
 const (
@@ -128,19 +128,19 @@ type trigger struct {
 	mu     sync.Mutex
 	keeper *lease.Keeper[*leasedMessage]
 	buffer *lease.Buffer[*leasedMessage] // prefetched
-	done   map[string]struct{}           // to be deleted when they are redelivered
+	done   map[string]struct{}           // done, but still to be deleted when redelivered
 	rate   triggers.Rate
 
-	paused    bool // nothing is requested before the next Receive
+	paused    bool // no requests before the next Receive
 	gets      int  // in flight
-	asked     int  // messages that these request
-	width     int  // the bound of gets
+	asked     int  // messages requested by these gets
+	width     int  // the bound of the number of gets
 	pause     *backoff.ExponentialBackOff
 	nextGet   time.Time
 	throttled bool // nextGet is the server's Retry-After
 	alarm     *time.Timer
 	opened    time.Time
-	expected  []int64 // when messages will be visible, in ms, in order
+	expected  []int64 // when messages will be visible, in ms, sorted
 
 }
 
@@ -221,8 +221,8 @@ func (t *trigger) Close(ctx context.Context) error {
 	t.cfg.Account.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
-	// The service may have carried out a cancelled get; its messages would stay hidden
-	// for a lease.
+	// The service may have carried out a cancelled get. Its messages would then stay hidden for
+	// the duration of a lease.
 	unhurried := context.AfterFunc(ctx, t.stopAsking)
 	defer unhurried()
 	t.stop()

@@ -21,7 +21,7 @@ import (
 	"github.com/drover-run/drover/triggers/storagequeue/emulator"
 )
 
-// startLimit is how long Azurite may take to listen: it takes two to six seconds.
+// startLimit bounds the start of Azurite, which takes two to six seconds.
 const startLimit = time.Minute
 
 // Server is a running Azurite.
@@ -33,15 +33,15 @@ type Server struct {
 	running sync.WaitGroup
 }
 
-// Start runs Azurite over a directory of its own until the test ends. Where it is
-// not installed the test is skipped; under CI it fails.
+// Start runs Azurite over a directory of its own until the test ends. If it is not
+// installed, the test is skipped; in CI it fails.
 func Start(t testing.TB) *Server {
 	t.Helper()
 	return StartIn(t, t.TempDir(), "0")
 }
 
-// StartIn runs it over dir, on a port of 127.0.0.1, 0 being a free one, and with
-// more options.
+// StartIn runs Azurite over dir, on a port of 127.0.0.1, with further options. Port 0 selects a
+// free one.
 func StartIn(t testing.TB, dir, port string, options ...string) *Server {
 	t.Helper()
 	s, err := start(t.Context(), dir, port, options)
@@ -78,7 +78,7 @@ func start(ctx context.Context, dir, port string, options []string) (*Server, er
 	s.process.Stderr = s.process.Stdout
 	started, listens := make(chan error, 1), make(chan string, 1)
 	s.running.Go(func() {
-		// On Linux the process dies with the thread that it was started from.
+		// On Linux the process is killed when the thread that started it ends.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(listens)
@@ -95,7 +95,7 @@ func start(ctx context.Context, dir, port string, options []string) (*Server, er
 			}
 		}
 		_, _ = io.Copy(io.Discard, out)
-		_ = s.process.Wait() // it was stopped, or listens returns its error
+		_ = s.process.Wait() // it was stopped; otherwise listens returns the error
 	})
 	if err := <-started; err != nil {
 		return nil, err
@@ -118,11 +118,11 @@ func start(ctx context.Context, dir, port string, options []string) (*Server, er
 	return nil, err
 }
 
-// Kill ends it as kill -9 would: what it has not yet written to disk, which takes
-// it up to five seconds, is gone. It may be called again.
+// Kill stops Azurite like kill -9: data of the last five seconds may not be written to disk yet,
+// and is lost. It may be called repeatedly.
 func (s *Server) Kill() { s.end(syscall.SIGKILL) }
 
-// Stop ends it in order.
+// Stop stops Azurite gracefully.
 func (s *Server) Stop() { s.end(syscall.SIGTERM) }
 
 func (s *Server) end(signal syscall.Signal) {
@@ -130,5 +130,5 @@ func (s *Server) end(signal syscall.Signal) {
 	s.running.Wait()
 }
 
-// ConnectionString is the way in.
+// ConnectionString returns the connection string of the server.
 func (s *Server) ConnectionString() string { return emulator.ConnectionString(s.Address) }

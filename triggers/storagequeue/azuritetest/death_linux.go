@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// dieWithUs has the process die with the thread that starts it.
+// dieWithUs makes the kernel kill the process when the thread that starts it ends.
 func dieWithUs(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

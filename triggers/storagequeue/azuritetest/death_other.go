@@ -4,5 +4,5 @@ package azuritetest
 
 import "os/exec"
 
-// dieWithUs is Linux's alone; elsewhere a test that is killed leaves the process behind.
+// dieWithUs works only on Linux. On other systems, a killed test leaves the process running.
 func dieWithUs(*exec.Cmd) {}

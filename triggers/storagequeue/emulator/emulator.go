@@ -1,9 +1,9 @@
-// Package emulator is an Azure Storage account with its queues, in this process,
-// for tests and for work on a laptop: the REST operations on queues and messages
-// as the service documents them, and as Azurite answers them. What it holds is
-// gone when it ends. Keys are not checked.
+// Package emulator emulates an Azure Storage account with its queues in this process, for tests
+// and for work on a laptop. It implements the REST operations on queues and messages as the
+// service documents them, with the responses of Azurite. Its data is lost when it ends. It does
+// not check keys.
 //
-// queue.go is a queue, serve.go the operations, faults.go what can go wrong.
+// queue.go has the queues, serve.go the operations, and faults.go the injected faults.
 package emulator
 
 import (
@@ -19,19 +19,18 @@ import (
 	"time"
 )
 
-// Account is the name of the account, as with Azurite.
+// Account is the name of the account. Azurite uses the same.
 const Account = "devstoreaccount1"
 
-// Key is the account's key. It is the one that Microsoft has published for
-// emulators, and no secret.
+// Key is the account's key. Microsoft has published it for emulators, so it is not a secret.
 const Key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
-// Options are an emulator's.
+// Options are the options of an Emulator.
 type Options struct {
-	Log *slog.Logger // nil is none
+	Log *slog.Logger // nil disables the log
 }
 
-// Emulator is an account. It is safe for use by many goroutines.
+// Emulator is an account. It is safe for concurrent use.
 type Emulator struct {
 	log    *slog.Logger
 	server *http.Server
@@ -40,8 +39,8 @@ type Emulator struct {
 	mu     sync.Mutex
 	queues map[string]*queue
 	faults []*Fault
-	skew   time.Duration // what its clock is ahead
-	newest string        // the newest API version that it knows; empty: all
+	skew   time.Duration // by which its clock is ahead
+	newest string        // the newest API version that it accepts; empty: all
 }
 
 // New returns an account without queues.
@@ -57,10 +56,10 @@ func New(o Options) *Emulator {
 	return e
 }
 
-// ErrExists is returned if the queue exists.
+// ErrExists is returned if the queue already exists.
 var ErrExists = errors.New("it exists already")
 
-// CreateQueue makes a queue.
+// CreateQueue creates a queue.
 func (e *Emulator) CreateQueue(name string) error {
 	if !validName(name) {
 		return fmt.Errorf("%q cannot be the name of a queue: 3 to 63 lower-case letters, digits and single hyphens, with a letter or digit first and last", name)
@@ -74,14 +73,14 @@ func (e *Emulator) CreateQueue(name string) error {
 	return nil
 }
 
-// DeleteQueue forgets a queue and what is in it.
+// DeleteQueue deletes a queue and its messages.
 func (e *Emulator) DeleteQueue(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.queues, name)
 }
 
-// Len returns how many messages a queue holds, hidden ones among them.
+// Len returns the number of messages in a queue, including hidden ones.
 func (e *Emulator) Len(name string) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -93,7 +92,7 @@ func (e *Emulator) Len(name string) int {
 	return len(q.order)
 }
 
-// Serve answers on l until Close.
+// Serve serves requests on l until Close is called.
 func (e *Emulator) Serve(l net.Listener) error {
 	if err := e.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving storage queues: %w", err)
@@ -101,18 +100,18 @@ func (e *Emulator) Serve(l net.Listener) error {
 	return nil
 }
 
-// Close ends all connections.
+// Close closes all connections.
 func (e *Emulator) Close() error { return e.server.Close() }
 
-// Shutdown ends when the requests in work are answered.
+// Shutdown stops the server, and returns when the requests in flight are done.
 func (e *Emulator) Shutdown(ctx context.Context) error { return e.server.Shutdown(ctx) }
 
-// ConnectionString is the way to an emulator that listens on address.
+// ConnectionString returns the connection string of an emulator that listens on address.
 func ConnectionString(address string) string {
 	return fmt.Sprintf("DefaultEndpointsProtocol=http;AccountName=%s;AccountKey=%s;QueueEndpoint=http://%s/%[1]s;", Account, Key, address)
 }
 
-// Usage returns how many requests came, by operation.
+// Usage returns the number of requests received, by operation.
 func (e *Emulator) Usage() map[Operation]int64 {
 	out := make(map[Operation]int64)
 	for op := range e.usage {
@@ -123,7 +122,7 @@ func (e *Emulator) Usage() map[Operation]int64 {
 	return out
 }
 
-// Requests returns how many requests came.
+// Requests returns the number of requests received.
 func (e *Emulator) Requests() (n int64) {
 	for count := range maps.Values(e.Usage()) {
 		n += count
@@ -131,5 +130,5 @@ func (e *Emulator) Requests() (n int64) {
 	return n
 }
 
-// now is the emulator's time; e.mu is locked.
+// now returns the emulator's time; e.mu is locked.
 func (e *Emulator) now() time.Time { return time.Now().Add(e.skew) }

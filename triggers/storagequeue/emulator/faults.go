@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Operation is one of the service's.
+// Operation is an operation of the service.
 type Operation int
 
-// The operations. Any is for faults: it matches all.
+// The operations. Any is for faults: it matches every operation.
 const (
 	Any Operation = iota
 	CreateQueue
 	DeleteQueue
-	GetQueue // its properties
-	SetQueue // its metadata
+	GetQueue // get the properties
+	SetQueue // set the metadata
 	ListQueues
 	Put
 	Get
@@ -31,15 +31,15 @@ func (o Operation) String() string {
 	return [...]string{"any", "create queue", "delete queue", "get queue", "set queue", "list queues", "put", "get", "peek", "clear", "update", "delete", "unknown"}[o]
 }
 
-// Fault is what goes wrong with the next requests that it matches.
+// Fault is an injected fault of the next requests that it matches.
 type Fault struct {
 	Operation Operation
 	Queue     string // empty: any
-	Times     int    // how many requests; 0 is all, until it is taken back
+	Times     int    // number of requests; 0: all, until the fault is removed
 
-	// What happens: the request waits for Delay, then is answered with Status
-	// and Code, or the connection is cut before the request is carried out
-	// (Cut), or after it, before the answer (LoseAnswer).
+	// The effect: the request waits for Delay. Then it is answered with Status and Code, or the
+	// connection is closed before the request is carried out (Cut), or between that and the
+	// response (LoseAnswer).
 	Delay      time.Duration
 	Status     int
 	Code       string
@@ -48,7 +48,7 @@ type Fault struct {
 	LoseAnswer bool
 }
 
-// Inject has a fault happen. The function takes it back.
+// Inject injects a fault. The returned function removes it.
 func (e *Emulator) Inject(f Fault) (takeBack func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -61,7 +61,7 @@ func (e *Emulator) Inject(f Fault) (takeBack func()) {
 	}
 }
 
-// fault is the one that a request meets, or nil.
+// fault returns the fault that matches a request; nil if there is none.
 func (e *Emulator) fault(op Operation, queue string) *Fault {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -80,24 +80,25 @@ func (e *Emulator) fault(op Operation, queue string) *Fault {
 	return nil
 }
 
-// SetClock has the emulator's clock be ahead of this machine's.
+// SetClock sets how far the emulator's clock is ahead of this machine's.
 func (e *Emulator) SetClock(ahead time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.skew = ahead
 }
 
-// SetNewestVersion has it refuse newer versions of the API, such as 2026-02-06.
+// SetNewestVersion makes the emulator refuse newer versions of the API, such as 2026-02-06.
 func (e *Emulator) SetNewestVersion(version string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.newest = version
 }
 
-// maxSkew is how far a signed request's date may be from the service's time.
+// maxSkew bounds the difference between the date of a signed request and the service's time.
 const maxSkew = 15 * time.Minute
 
-// refused is why a request is not carried out whatever it asks, or nil.
+// refused returns the failure of a request that is refused regardless of its operation; nil if it
+// is not.
 func (e *Emulator) refused(r *http.Request) *failure {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// queue is one queue's messages, in the order in which they become visible. Its
+// queue has the messages of one queue, ordered by the time at which they become visible. Its
 // methods are called with the emulator's lock held.
 type queue struct {
 	name     string
 	metadata map[string]string
 	byID     map[string]*message
 	order    order
-	receipts uint64 // how many were given out
+	receipts uint64 // number of receipts issued
 	seq      uint64
 	expiries expiries
 }
@@ -30,11 +30,11 @@ type message struct {
 	seq      uint64
 	receipt  uint64 // of the last get or update
 	dequeued int64
-	at       int // in order; -1 when it is not there
+	at       int // index in order; -1 if it is not in it
 }
 
-// order is a heap: the message that is visible first is on top; of two, the one
-// that came first.
+// order is a heap: the message that becomes visible first is on top; of two, the one that was added
+// first.
 type order []*message
 
 func (o order) Len() int { return len(o) }
@@ -62,7 +62,7 @@ func (o *order) Pop() any {
 	return m
 }
 
-// expiries is a heap of the messages with an end, deleted ones among them.
+// expiries is a heap of the messages that expire, including deleted ones.
 type expiries []*message
 
 func (e expiries) Len() int           { return len(e) }
@@ -77,7 +77,7 @@ func (e *expiries) Pop() any {
 	return m
 }
 
-// never is when a message without an end expires, as the service puts it.
+// never is the expiry time that the service reports for messages that do not expire.
 var never = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
 func newQueue(name string, metadata map[string]string) *queue {
@@ -101,8 +101,8 @@ func (q *queue) nextReceipt() uint64 {
 	return q.receipts
 }
 
-// expire forgets the messages that have ended, and now and then those of the
-// deleted ones that are still listed.
+// expire deletes expired messages. Now and then it also removes deleted messages that are still
+// listed.
 func (q *queue) expire(now time.Time) {
 	for len(q.expiries) > 0 && (q.expiries[0].at < 0 || !q.expiries[0].expires.After(now)) {
 		q.remove(heap.Pop(&q.expiries).(*message))
@@ -126,7 +126,7 @@ func (q *queue) remove(m *message) {
 	}
 }
 
-// visible returns up to n messages that can be had now, in their order.
+// visible returns up to n messages that can be received now, in order.
 func (q *queue) visible(n int, now time.Time) []*message {
 	q.expire(now)
 	var out []*message
@@ -139,7 +139,7 @@ func (q *queue) visible(n int, now time.Time) []*message {
 	return out
 }
 
-// get leases up to n messages until a time.
+// get leases up to n messages for the duration of lease.
 func (q *queue) get(n int, now time.Time, lease time.Duration) []*message {
 	out := q.visible(n, now)
 	for _, m := range out {
@@ -151,7 +151,7 @@ func (q *queue) get(n int, now time.Time, lease time.Duration) []*message {
 	return out
 }
 
-// find returns the message that a receipt is for.
+// find returns the message to which a receipt belongs.
 func (q *queue) find(id, receipt string, now time.Time) (*message, *failure) {
 	q.expire(now)
 	m := q.byID[id]

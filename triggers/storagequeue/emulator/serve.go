@@ -18,14 +18,14 @@ import (
 // The service's limits.
 const (
 	maxText    = 64 << 10
-	maxRequest = 512 << 10 // a text's characters may be written as references
+	maxRequest = 512 << 10 // the characters of a text may be written as references
 	maxGet     = 32
 	week       = 7 * 24 * time.Hour
-	// defaultLease is how long a get or an update hides a message.
+	// defaultLease is how long a get or an update hides a message by default.
 	defaultLease = 30 * time.Second
 )
 
-// failure is an answer that is no success.
+// failure is an error response.
 type failure struct {
 	status  int
 	code    string
@@ -81,8 +81,8 @@ type call struct {
 	body   bytes.Buffer
 }
 
-// parse says what a request asks: the path is /ACCOUNT, or /ACCOUNT/QUEUE,
-// /ACCOUNT/QUEUE/messages, /ACCOUNT/QUEUE/messages/ID.
+// parse parses a request. The path is /ACCOUNT, /ACCOUNT/QUEUE, /ACCOUNT/QUEUE/messages, or
+// /ACCOUNT/QUEUE/messages/ID.
 func (e *Emulator) parse(r *http.Request, header http.Header) *call {
 	c := &call{e: e, r: r, op: unknown, query: make(map[string]string), header: header}
 	for name, values := range r.URL.Query() {
@@ -186,7 +186,7 @@ func (c *call) answer(w http.ResponseWriter) {
 	}
 }
 
-// do carries a request out.
+// do carries out a request.
 func (c *call) do() *failure {
 	switch c.op {
 	case unknown:
@@ -243,7 +243,7 @@ func (c *call) do() *failure {
 	return nil
 }
 
-// text is the message in a request; nil if there is none.
+// text returns the message in a request; nil if there is none.
 func (c *call) text() (*string, *failure) {
 	raw, err := io.ReadAll(c.r.Body)
 	var large *http.MaxBytesError
@@ -271,7 +271,7 @@ func (c *call) text() (*string, *failure) {
 	return in.Text, nil
 }
 
-// seconds is a time among the query's, within bounds.
+// seconds returns a duration from the query, checked against its bounds.
 func (c *call) seconds(name string, without, least, most time.Duration) (time.Duration, *failure) {
 	text, given := c.query[name]
 	if !given {
@@ -393,7 +393,7 @@ func (c *call) update(q *queue, text *string) *failure {
 
 func rfc1123(t time.Time) string { return t.UTC().Format(http.TimeFormat) }
 
-// write lists messages.
+// write writes a list of messages.
 func (c *call) write(ms []*message, receipts, count, text bool) {
 	b := &c.body
 	b.WriteString(xml.Header + "<QueueMessagesList>")
@@ -413,7 +413,7 @@ func (c *call) write(ms []*message, receipts, count, text bool) {
 	b.WriteString("</QueueMessagesList>")
 }
 
-// maxList bounds how many queues one answer lists.
+// maxList bounds the queues in one response.
 const maxList = 5000
 
 func (c *call) list() *failure {
@@ -461,12 +461,11 @@ func (c *call) list() *failure {
 	return nil
 }
 
-// escapes are the characters that are no text in XML. Numeric references are
-// avoided, since the JavaScript SDK leaves them as they are; a carriage return has
-// no other form.
+// escapes replace the characters that cannot be text in XML. They avoid numeric references, because
+// the JavaScript SDK does not decode them; only a carriage return has no other form.
 var escapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "\r", "&#xD;")
 
-// xmlText is text as XML; what XML cannot carry is replaced.
+// xmlText converts a text to XML. It replaces characters that XML cannot represent.
 func xmlText(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff {
