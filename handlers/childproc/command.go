@@ -9,38 +9,38 @@ import (
 	"time"
 )
 
-// Command is what a process runs, in a process group of its own.
+// Command describes a process. It runs in a process group of its own.
 type Command struct {
-	// Path is the program. One without a slash is searched for in the daemon's PATH.
+	// Path is the program. Without a slash, it is searched in the daemon's PATH.
 	Path string
 	// Name is the program's argv[0]; empty: Path.
 	Name string
 	Args []string
-	// Dir is where it runs; empty: where we do.
+	// Dir is the working directory; empty: that of the daemon.
 	Dir string
-	// Env is its environment, and no more than that.
+	// Env is the complete environment.
 	Env []string
-	// Stdin is what it can read; it need not read all, nor any.
+	// Stdin is the input. The process need not read all of it.
 	Stdin []byte
-	// Stdout and Stderr take what it writes, each from one goroutine; nil drops it.
+	// Stdout and Stderr receive the output, each from one goroutine; nil drops it.
 	Stdout, Stderr io.Writer
-	// Files are its file descriptors 3 and up. They stay ours to close.
+	// Files are the file descriptors from 3 on. The caller closes them.
 	Files []*os.File
 }
 
-// Exit is how a process ended.
+// Exit describes how a process ended.
 type Exit struct {
-	// Err says that nobody knows: the reaper died, or somebody else collected it.
-	// Then the rest is not set.
+	// Err is set if the result is unknown: the reaper died, or another process collected the
+	// exit status. The other fields are then not set.
 	Err    error
 	Status syscall.WaitStatus
-	// CPU is what it has used, with the children that it or the reaper collected.
+	// CPU is the CPU time used, including that of the children that it or the reaper collected.
 	CPU time.Duration
-	// MaxRSS is the most that was resident of it, in bytes.
+	// MaxRSS is the maximum resident size, in bytes.
 	MaxRSS int64
 }
 
-// String is how it ended, as exec.ExitError says it.
+// String describes the exit in the format of exec.ExitError.
 func (e Exit) String() string {
 	switch {
 	case e.Err != nil:
@@ -51,6 +51,5 @@ func (e Exit) String() string {
 	return fmt.Sprintf("exit status %d", e.Status.ExitStatus())
 }
 
-// ErrReaperDied is Exit.Err of the processes of a reaper that died. They were
-// killed.
+// ErrReaperDied is the Exit.Err of the processes of a reaper that died. They were killed.
 var ErrReaperDied = errors.New("the reaper died")

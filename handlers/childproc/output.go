@@ -13,21 +13,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outputGrace is how long the output of a process that ended is read on, in case
-// a process that could not be killed holds it open.
+// outputGrace is how long output is still read after a process ended, in case a process that
+// could not be killed holds the pipe open.
 const outputGrace = time.Second
 
-// Output is a pipe that processes write to, and that is read to its end.
+// Output is a pipe to which processes write. It is read to its end.
 type Output struct {
-	// Child is their end. Whoever gives it to a process by Adopt has passed it on
-	// before; it is closed then.
+	// Child is the write end. Before a call of Adopt, the caller must have passed it to the
+	// process. Start and Adopt close it.
 	Child *os.File
 	ours  *os.File
 	to    io.Writer
 }
 
-// NewOutput makes a pipe; what is written to it goes to a writer, from one
-// goroutine, once a process has been started with it.
+// NewOutput returns a pipe. Once a process has been started with it, one goroutine copies what is
+// written to it to the writer.
 func NewOutput(to io.Writer) (*Output, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -36,16 +36,16 @@ func NewOutput(to io.Writer) (*Output, error) {
 	return &Output{Child: w, ours: r, to: to}, nil
 }
 
-// Close is for one that no process was started with.
+// Close closes an Output with which no process was started.
 func (o *Output) Close() error { return errors.Join(o.Child.Close(), o.ours.Close()) }
 
-// MaxLine is how long a line of output may be, in bytes: it is cut in several.
+// MaxLine bounds a line of output, in bytes; longer lines are split.
 const MaxLine = 16 << 10
 
-// Lines is a writer that cuts what is written into lines, without what ends them.
-// Empty ones are left out, and what is no UTF-8 is replaced.
+// Lines is a writer that splits its input into lines, without the line ends. It omits empty lines,
+// and replaces invalid UTF-8.
 type Lines struct {
-	// Line takes each.
+	// Line is called for each line.
 	Line func(line string)
 
 	mu   sync.Mutex
@@ -72,7 +72,7 @@ func (w *Lines) Write(p []byte) (int, error) {
 	}
 }
 
-// End takes a line that nobody ended.
+// End passes on a last line without a line end.
 func (w *Lines) End() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -86,7 +86,7 @@ func (w *Lines) put(line []byte) {
 	}
 }
 
-// explain says what to do about errors that come of limits.
+// explain adds advice to errors caused by limits.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EAGAIN):

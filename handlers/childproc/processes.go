@@ -1,13 +1,11 @@
-// Package childproc starts child processes of which none outlives us. They are
-// children of a reaper: this program again, in a process of its own that does
-// nothing but start, signal and collect. When a process ends, what it left behind
-// ends with it: its group, and on Linux also those that left the group (setsid, a
-// daemon's double fork). When we end, in whatever way, the reaper sees its socket
-// close, kills all that is below it, and ends.
+// Package childproc starts child processes that never outlive the daemon. They are children of a
+// reaper: a second process of this program that only starts, signals and collects processes. When
+// a process ends, the reaper kills its process group, and on Linux also the processes that have
+// left the group, with setsid or a double fork. When the daemon ends in any way, the reaper
+// finds its socket closed, kills all its descendants, and ends.
 //
-// The package has an init function that takes over where the program was started
-// as the reaper, so every program that imports it can be one. A Reaper may be used
-// from many goroutines; Close ends it.
+// An init function of this package takes over if the program was started as the reaper, so every
+// program that imports it can be the reaper. A Reaper is safe for concurrent use; Close ends it.
 package childproc
 
 import (
@@ -27,15 +25,15 @@ import (
 	"time"
 )
 
-// Process is a process that a reaper started or adopted.
+// Process is a process started or adopted by a reaper.
 type Process struct {
 	PID int
 
 	id       uint64
 	session  *session
-	answered chan error // once: whether there is a process
+	answered chan error // receives the result of the start once
 	outputs  []*Output
-	input    *os.File // what Stdin is written to; nil: nothing
+	input    *os.File // the pipe to its standard input; nil: none
 	copying  sync.WaitGroup
 
 	waited chan struct{}
@@ -46,32 +44,31 @@ func newProcess(s *session) *Process {
 	return &Process{session: s, answered: make(chan error, 1), waited: make(chan struct{})}
 }
 
-// Waited is closed when the process has been collected, and what it left behind
-// was killed, and its output is written.
+// Waited returns a channel that is closed when the process has been collected, its remaining
+// descendants are killed, and its output is written.
 func (p *Process) Waited() <-chan struct{} { return p.waited }
 
-// Exit is how it ended; call it after Waited is closed.
+// Exit returns how the process ended. It is called after Waited is closed.
 func (p *Process) Exit() Exit { return p.exit }
 
-// Signal sends a signal to its process group, if it has not been collected. It
-// does not wait for what comes of it.
+// Signal sends a signal to the process group, unless the process was collected. It does not wait
+// for the effect.
 func (p *Process) Signal(signal syscall.Signal) { p.session.signal(p.id, signal) }
 
-// Reaper starts processes. It has a process of its own from New on, and another
-// one when that died.
+// Reaper starts processes. New starts its own process, which is replaced if it dies.
 type Reaper struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
 	closed  bool
-	current *session // nil: none yet, or it could not be started
+	current *session // nil: not started yet, or the start failed
 	first   sync.WaitGroup
 }
 
 var ourSpares sync.Once
 
-// New returns a reaper, whose process is being started: what goes wrong there is
-// the error of Start.
+// New returns a Reaper, and starts its process in the background. If that fails, Start returns
+// the error.
 func New(log *slog.Logger) *Reaper {
 	ourSpares.Do(func() { go spareThreads() })
 	if log == nil {
@@ -84,7 +81,7 @@ func New(log *slog.Logger) *Reaper {
 	return r
 }
 
-// reach returns a reaper that lives, as far as we know.
+// reach returns a running reaper process. It starts one if necessary.
 func (r *Reaper) reach() (*session, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,8 +99,7 @@ func (r *Reaper) reach() (*session, error) {
 	return s, nil
 }
 
-// Close kills the processes that are left, with all below them, and waits until
-// they are gone.
+// Close kills the remaining processes and their descendants, and waits until they have ended.
 func (r *Reaper) Close() {
 	r.first.Wait()
 	r.mu.Lock()
@@ -115,7 +111,7 @@ func (r *Reaper) Close() {
 	}
 }
 
-// PID is the reaper's process; 0 if there is none.
+// PID returns the process ID of the reaper; 0 if it does not run.
 func (r *Reaper) PID() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -125,7 +121,7 @@ func (r *Reaper) PID() int {
 	return r.current.cmd.Process.Pid
 }
 
-// Start runs a command. The error says what to do about it where that is known.
+// Start runs a command. Its error includes advice if the cause is known.
 func (r *Reaper) Start(c Command) (*Process, error) {
 	p, err := r.startCommand(c)
 	if err != nil {
@@ -139,14 +135,14 @@ func (r *Reaper) startCommand(c Command) (*Process, error) {
 	if !strings.Contains(path, "/") {
 		found, err := exec.LookPath(path)
 		if err != nil {
-			return nil, errors.Unwrap(err) // which repeats the path
+			return nil, errors.Unwrap(err) // its text would repeat the path
 		}
 		path = found
 	}
 	if c.Name == "" {
 		c.Name = c.Path
 	}
-	dir, err := filepath.Abs(c.Dir) // the reaper is elsewhere
+	dir, err := filepath.Abs(c.Dir) // the reaper has another working directory
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +152,7 @@ func (r *Reaper) startCommand(c Command) (*Process, error) {
 		return nil, err
 	}
 	p := newProcess(s)
-	var theirs []*os.File // what only the child keeps
+	var theirs []*os.File // file descriptors that only the child keeps
 	defer func() {
 		for _, f := range theirs {
 			_ = f.Close()
@@ -204,11 +200,11 @@ func (r *Reaper) startCommand(c Command) (*Process, error) {
 	return p, nil
 }
 
-// Adopt takes over a process that parent has forked through one between them, and that
-// becomes the reaper's child when the one between ends. That must not end before Adopt
-// has returned. The process must be below parent, and have called setpgid(0, 0) or
-// setsid. From then on it is signalled, waited for and cleaned up after like one that
-// Start has started. outputs are the pipes that it writes to.
+// Adopt takes over a process that parent has forked through an intermediate process. It becomes
+// the reaper's child when the intermediate process ends, which must not happen before Adopt
+// returns. The process must descend from parent, and must have called setpgid(0, 0) or
+// setsid. From then on it is signalled, awaited and cleaned up like a process from Start.
+// outputs are the pipes to which it writes.
 func (r *Reaper) Adopt(parent *Process, pid int, outputs ...*Output) (*Process, error) {
 	p := newProcess(parent.session)
 	p.outputs = outputs
@@ -221,8 +217,8 @@ func (r *Reaper) Adopt(parent *Process, pid int, outputs ...*Output) (*Process, 
 	return p, nil
 }
 
-// Self is the path of this program, for those who start it again: the very file
-// that runs, though another may have taken its place.
+// Self returns the path of this program, for starting it again. It refers to the running file,
+// even if another file has replaced it.
 func Self() (string, error) {
 	const same = "/proc/self/exe"
 	if _, err := os.Stat(same); err == nil {
@@ -233,19 +229,19 @@ func Self() (string, error) {
 	return os.Executable()
 }
 
-// newMarks is where the numbers of a reaper's processes begin. Nobody else on this
-// machine has the same, so that a process that carries one is ours for certain.
+// newMarks returns the base of the numbers of a reaper's processes. It is unique on this machine,
+// so a process with such a number certainly belongs to this reaper.
 func newMarks() uint64 {
 	var random [4]byte
-	_, _ = rand.Read(random[:]) // it does not fail
+	_, _ = rand.Read(random[:]) // it never fails
 	return uint64(binary.LittleEndian.Uint32(random[:])>>1|1) << markBits
 }
 
-// markBits is how many bits of a number count a reaper's processes.
+// markBits is the number of bits that count the processes of one reaper.
 const markBits = 32
 
-// descriptors are the file descriptors of files, which are in blocking mode from
-// here on: it is the child's who inherits them, too.
+// descriptors returns the file descriptors of files. It sets them to blocking mode, because the
+// child inherits the mode.
 func descriptors(files []*os.File) []int {
 	out := make([]int, 0, len(files))
 	for _, f := range files {
@@ -254,24 +250,24 @@ func descriptors(files []*os.File) []int {
 	return out
 }
 
-// copy moves what goes into the process and comes from it. It begins before the
-// process does, so that nothing that is short-lived is missed.
+// copy copies the input and output of the process. It starts before the process does, so that
+// no output of a short-lived process is lost.
 func (p *Process) copy(stdin []byte) {
 	if p.input != nil {
 		p.copying.Go(func() {
-			_, _ = p.input.Write(stdin) // it need not read all, nor any
+			_, _ = p.input.Write(stdin) // the process need not read all of it
 			_ = p.input.Close()
 		})
 	}
 	for _, o := range p.outputs {
 		p.copying.Go(func() {
-			_, _ = io.Copy(o.to, o.ours) // to the end of the pipe, or until it is closed
+			_, _ = io.Copy(o.to, o.ours) // until the end of the pipe, or until it is closed
 			_ = o.ours.Close()
 		})
 	}
 }
 
-// passed closes what the child has now.
+// passed closes the file descriptors that the child has inherited.
 func (p *Process) passed() {
 	for _, o := range p.outputs {
 		_ = o.Child.Close()
@@ -289,7 +285,7 @@ func (p *Process) abandon() {
 	p.copying.Wait()
 }
 
-// ended takes how the process ended, and ends the copying.
+// ended records how the process ended, and ends the copying.
 func (p *Process) ended(exit Exit) {
 	p.exit = exit
 	defer close(p.waited)

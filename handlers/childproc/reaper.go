@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file and its neighbours reaper_*.go are what runs in the reaper's own
-// process: one goroutine reads requests, and another does all the rest.
+// This file and reaper_*.go run in the reaper's own process: one goroutine reads requests, and
+// another does everything else.
 
 func init() {
 	if len(os.Args) > 0 && os.Args[0] == reaperName {
-		// The init functions run on the main thread, which lives as long as the
-		// process: the kernel sends the parent-death signal when a thread ends.
-		// At once, without what the race detector or a coverage does at the end.
+		// The init functions run on the main thread, which lives as long as the process: the kernel
+		// sends the parent-death signal when a thread ends. syscall.Exit skips the exit work of the
+		// race detector and of coverage.
 		syscall.Exit(reap())
 	}
 }
@@ -29,27 +29,27 @@ func init() {
 const (
 	// reaperSocket is the file descriptor of the socket to the daemon.
 	reaperSocket = 3
-	// sweepLimit is how long the exit of a process is held back for what it left
-	// behind: killed it is, but one that waits for a broken disk does not end.
+	// sweepLimit bounds how long the exit of a process is delayed until its remaining
+	// descendants have ended: a killed process that waits for a broken disk does not end.
 	sweepLimit = time.Second
-	// endLimit is the same for all that is left when the daemon is gone.
+	// endLimit is the same bound for all remaining processes after the daemon has ended.
 	endLimit = 10 * time.Second
-	// lookAgain is how often is looked while something should end.
+	// lookAgain is the interval of checks while a process is expected to end.
 	lookAgain = 20 * time.Millisecond
 )
 
-// leader is a process that was started or adopted. What runs below it is its own.
+// leader is a process that was started or adopted. Its descendants belong to it.
 type leader struct {
 	id     uint64
 	pid    int
-	seen   bool      // it is our child: an adopted one is not at first
-	zombie time.Time // when it had ended, and was not our child; zero: it has not
-	ended  time.Time // when it was seen to have; zero: it lives
-	left   bool      // something is still there of what it left behind
+	seen   bool      // it is the reaper's child; an adopted process is not one at first
+	zombie time.Time // when it was found ended without being the reaper's child; zero: it was not
+	ended  time.Time // when it was found ended; zero: it runs
+	left   bool      // some of its descendants still exist
 	cpu    time.Duration
 	status syscall.WaitStatus
 	rusage syscall.Rusage
-	taken  bool // it has been collected
+	taken  bool // its exit status was collected
 }
 
 // reaper is the state of the reaper's process.
@@ -57,7 +57,7 @@ type reaper struct {
 	marked  bool // processes are marked with the number of their leader
 	leaders map[uint64]*leader
 	byPID   map[int]*leader
-	strays  bool // there are children to be gone that belong to nobody
+	strays  bool // there are children of no leader, which must end
 }
 
 // request is a message from the daemon.
@@ -65,16 +65,16 @@ type request struct {
 	kind  byte
 	f     *fields
 	files []int
-	lost  bool // not all of its file descriptors came through
+	lost  bool // some of its file descriptors did not arrive
 }
 
-// reap is the reaper's life. It returns its exit status.
+// reap runs the reaper, and returns its exit status.
 func reap() int {
 	spareThreads()
 	closeInherited()
 	unix.CloseOnExec(reaperSocket)
-	// Those that would end us, or stop us: the daemon decides. They are not ignored,
-	// as that is inherited.
+	// Catch the signals that would end or stop the reaper, since the daemon decides when it ends.
+	// They are not ignored, because children would inherit that.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE,
 		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTSTP)
 	children := make(chan os.Signal, 1)
@@ -102,7 +102,7 @@ func reap() int {
 				return
 			}
 			requests <- q
-			<-handled // until then no descriptor comes in that a child could inherit
+			<-handled // meanwhile no descriptor may arrive that a child could inherit
 		}
 	}()
 	tick := time.NewTicker(lookAgain)
@@ -130,9 +130,9 @@ func reap() int {
 	}
 }
 
-// closeInherited closes the inherited files but for the socket; otherwise they would stay open as
-// long as the reaper lives. An exec would leave them open, too. The files that the runtime
-// has opened by now are not among them, and must stay open.
+// closeInherited closes inherited files, except for the socket. Otherwise they would stay open as
+// long as the reaper runs, because exec does not close them. Files opened by the Go runtime must stay
+// open.
 func closeInherited() {
 	var fds []int
 	for _, folder := range []string{"/proc/self/fd", "/dev/fd"} {
@@ -154,19 +154,18 @@ func closeInherited() {
 	}
 }
 
-// spares is more threads than Go's runtime mostly needs for what waits in the
-// kernel.
+// spares is more threads than Go's runtime usually needs for blocking system calls.
 const spares = 16
 
-// spareThreads makes threads that the runtime keeps for later. It makes one when it
-// needs it, and ends the program if it cannot: but the daemon and its reaper are to
-// outlive that a worker has made all the processes that may be.
+// spareThreads creates threads that the runtime keeps for later. The runtime creates threads on
+// demand, and ends the program if it cannot. But the daemon and its reaper must survive a worker
+// that has used up the limit of processes.
 func spareThreads() {
 	var made, done sync.WaitGroup
 	made.Add(spares)
 	for range spares {
 		done.Go(func() {
-			runtime.LockOSThread() // while it waits nobody else has its thread
+			runtime.LockOSThread() // while this goroutine waits, no other uses its thread
 			defer runtime.UnlockOSThread()
 			made.Done()
 			made.Wait()
@@ -244,7 +243,7 @@ func readFull(b []byte) error {
 	return nil
 }
 
-// say sends a message to the daemon. It reports whether there is one.
+// say sends a message to the daemon. It reports whether it succeeded.
 func say(m message) bool {
 	m, err := m.whole()
 	if err != nil {
@@ -256,7 +255,7 @@ func say(m message) bool {
 			continue
 		}
 		if err != nil {
-			return false // that it is gone is seen by receive
+			return false // receive detects that the daemon has ended
 		}
 		m = m[n:]
 	}
@@ -267,7 +266,7 @@ func refuse(id uint64, errno syscall.Errno, text string) {
 	say(newMessage(saysRefused, 0, id).addNumber(uint32(errno)).addText(text))
 }
 
-// handle does what a request asks for. One that is wrong is refused.
+// handle carries out a request. It refuses invalid ones.
 func (r *reaper) handle(q request) {
 	defer func() {
 		for _, fd := range q.files {
@@ -281,7 +280,7 @@ func (r *reaper) handle(q request) {
 	case saysSignal:
 		signal := syscall.Signal(q.f.number())
 		if l := r.leaders[id]; l != nil && q.f.end() == nil {
-			_ = syscall.Kill(-l.pid, signal) // it may have ended
+			_ = syscall.Kill(-l.pid, signal) // the group may have ended
 			if !l.seen {
 				r.look()
 			}

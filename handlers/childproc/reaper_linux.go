@@ -12,20 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process is marked by the number of its leader as its soft limit on file locks
-// (RLIMIT_LOCKS), which Linux has not enforced since version 2.4 and which every
-// child inherits, whatever it does: fork, exec, setsid. So whose an orphan is can be
-// read off it.
+// A process is marked with the number of its leader, which is stored as its soft limit on file
+// locks (RLIMIT_LOCKS). Linux has not enforced that limit since version 2.4, and every child
+// inherits it through fork, exec and setsid. So the mark of an orphan identifies its leader.
 
 const receiveFlags = unix.MSG_CMSG_CLOEXEC
 
-// prepare makes this process the one that orphans come to.
+// prepare makes this process the parent of orphans among its descendants.
 func prepare() (marked bool, err error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return false, fmt.Errorf("becoming the one that orphans come to: %w", err)
 	}
-	_ = os.WriteFile("/proc/self/comm", []byte(reaperName), 0) // for ps, and nothing else
-	// A hard limit that is too low, or a sandbox that knows no such limit.
+	_ = os.WriteFile("/proc/self/comm", []byte(reaperName), 0) // only for ps
+	// Marking fails if the hard limit is too low, or a sandbox does not support the limit.
 	r := &reaper{marked: true}
 	unmark, err := r.mark(1 << 62)
 	if err != nil {
@@ -35,13 +34,13 @@ func prepare() (marked bool, err error) {
 	return true, nil
 }
 
-// attributes are those of a leader: a group of its own, and it dies with us, should
-// we not come to kill it.
+// attributes returns the attributes of a leader: it gets a process group of its own, and the
+// kernel kills it if the reaper ends without killing it.
 func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 }
 
-// mark has what we fork next carry a mark, until unmark.
+// mark marks the processes forked from now on, until unmark is called.
 func (r *reaper) mark(id uint64) (unmark func(), err error) {
 	if !r.marked {
 		return func() {}, nil
@@ -53,14 +52,14 @@ func (r *reaper) mark(id uint64) (unmark func(), err error) {
 	if err := unix.Setrlimit(unix.RLIMIT_LOCKS, &unix.Rlimit{Cur: id, Max: was.Max}); err != nil {
 		return nil, err
 	}
-	return func() { _ = unix.Setrlimit(unix.RLIMIT_LOCKS, &was) }, nil // it was so before
+	return func() { _ = unix.Setrlimit(unix.RLIMIT_LOCKS, &was) }, nil // the earlier limit is valid
 }
 
-// markOf reads the mark of a process; 0 if it has none.
+// markOf returns the mark of a process; 0 if it has none.
 func markOf(pid int) uint64 {
 	var limit unix.Rlimit
 	err := unix.Prlimit(pid, unix.RLIMIT_LOCKS, nil, &limit)
-	if errors.Is(err, unix.EPERM) { // another user's, which everybody may look at there
+	if errors.Is(err, unix.EPERM) { // another user's process, whose limits every user may read there
 		limit.Cur = locksIn(readProc(pid, "limits"))
 	} else if err != nil {
 		return 0
@@ -71,7 +70,7 @@ func markOf(pid int) uint64 {
 	return limit.Cur
 }
 
-// locksIn finds the soft limit in the text of /proc/PID/limits.
+// locksIn parses the soft limit in the text of /proc/PID/limits.
 func locksIn(limits []byte) uint64 {
 	_, line, found := bytes.Cut(limits, []byte("Max file locks"))
 	if words := bytes.Fields(line); found && len(words) > 0 {
@@ -82,7 +81,7 @@ func locksIn(limits []byte) uint64 {
 	return 0
 }
 
-// owner is the leader that an orphan belongs to; nil if there is none.
+// owner returns the leader of an orphan; nil if there is none.
 func (r *reaper) owner(pid int) *leader {
 	if !r.marked {
 		return nil
@@ -90,8 +89,7 @@ func (r *reaper) owner(pid int) *leader {
 	return r.leaders[markOf(pid)]
 }
 
-// takeOver marks a process as one that stands for itself. Why it may not is the
-// text.
+// takeOver marks a process as a leader. It returns the reason if that is refused, else "".
 func (r *reaper) takeOver(id uint64, parent *leader, pid int) string {
 	if r.marked && markOf(pid) != parent.id {
 		return "it does not come from the process that is said to have forked it"
@@ -115,7 +113,7 @@ func (r *reaper) takeOver(id uint64, parent *leader, pid int) string {
 	return ""
 }
 
-// maxDepth bounds how far is looked for an ancestor.
+// maxDepth bounds the search for an ancestor.
 const maxDepth = 64
 
 // below reports whether a process descends from another.
@@ -131,10 +129,10 @@ func below(pid, ancestor int) bool {
 	return false
 }
 
-// statOf is what the kernel says of a process, from its state on; nil if it is gone.
+// statOf returns the fields of /proc/PID/stat, starting with the state; nil if the process is gone.
 func statOf(pid int) [][]byte {
 	stat := readProc(pid, "stat")
-	return bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // a name may have parentheses
+	return bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // the name may contain parentheses
 }
 
 func isZombie(pid int) bool {
@@ -142,7 +140,7 @@ func isZombie(pid int) bool {
 	return len(words) > 0 && string(words[0]) == "Z"
 }
 
-// parentOf is the parent of a process; 0 if it is gone.
+// parentOf returns the parent of a process; 0 if the process is gone.
 func parentOf(pid int) int {
 	if words := statOf(pid); len(words) > 1 {
 		if parent, err := strconv.Atoi(string(words[1])); err == nil {
@@ -160,8 +158,9 @@ func readProc(pid int, file string) []byte {
 	return text
 }
 
-// children are our children. As only we collect them, and do not meanwhile, the
-// kernel's lists are whole; where it keeps none, all processes are looked at.
+// children returns the reaper's children. The kernel's lists are complete, because only the reaper
+// collects its children, and not at the same time. If the kernel has no lists, all processes are
+// scanned.
 func (r *reaper) children() (out []int) {
 	const tasks = "/proc/self/task"
 	threads, err := os.ReadDir(tasks)
@@ -185,7 +184,7 @@ func (r *reaper) children() (out []int) {
 	return out
 }
 
-// known are the leaders, where there is no /proc.
+// known returns the leaders. It is used if there is no /proc.
 func (r *reaper) known() (out []int) {
 	for pid := range r.byPID {
 		out = append(out, pid)
@@ -193,7 +192,7 @@ func (r *reaper) known() (out []int) {
 	return out
 }
 
-// childrenOf looks at all processes for those whose parent is pid.
+// childrenOf scans all processes for those whose parent is pid.
 func childrenOf(pid int) (out []int) {
 	for _, p := range allPIDs() {
 		if parentOf(p) == pid {
@@ -221,8 +220,8 @@ func allPIDs() (out []int) {
 	return out
 }
 
-// hasEnded reports whether the leader can be collected, and leaves it there: its
-// number and that of its group stay its own.
+// hasEnded reports whether the leader can be collected, without collecting it: its process ID
+// and that of its group stay reserved.
 func (l *leader) hasEnded() bool {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_PID, l.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
@@ -231,8 +230,7 @@ func (l *leader) hasEnded() bool {
 
 func maxRSS(u *syscall.Rusage) int64 { return u.Maxrss << 10 }
 
-// killMarked kills the processes of a reaper that died, wherever they are, by
-// their marks.
+// killMarked kills the processes of a reaper that died. It finds them by their marks.
 func killMarked(marks uint64) {
 	for deadline := time.Now().Add(sweepLimit); time.Now().Before(deadline); {
 		found := false

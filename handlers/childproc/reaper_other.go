@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Elsewhere than on Linux, orphans become children of the system's init, and the reaper does
-// not know them. It kills the process group; a process that has left the group survives.
+// On other systems than Linux, orphans become children of the system's init, and the reaper cannot
+// find them. It kills the process group; a process that has left the group survives.
 
 const receiveFlags = 0
 
@@ -33,8 +33,8 @@ func (r *reaper) children() (out []int) {
 	return out
 }
 
-// hasEnded collects the leader, since it cannot be looked at here and left: for a
-// moment the number of its group is nobody's.
+// hasEnded collects the leader, because here that is the only way to check. For a moment, the ID
+// of its group is not reserved.
 func (l *leader) hasEnded() bool {
 	pid, err := syscall.Wait4(l.pid, &l.status, unix.WNOHANG, &l.rusage)
 	l.taken = pid == l.pid

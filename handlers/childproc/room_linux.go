@@ -10,21 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file finds out before the start whether there is room for the daemon, its reaper and a
-// worker. Go ends a program that gets no thread, so later there is nobody who could report it.
+// This file checks before the start whether the daemon, its reaper and a worker can have enough
+// threads. Go ends a program that cannot create a thread, so later nobody could report it.
 
 const (
-	// roomLeast is how many processes and threads must be free: the daemon and its reaper
-	// have 16 spare threads and some more each, and a worker and the stage that launches it need
-	// the rest. roomAlone is for a daemon without processes.
+	// roomLeast is the number of processes and threads that must be available. The daemon and its
+	// reaper have 16 spare threads and some more each; a worker and the stage that launches it need
+	// the rest. roomAlone is the number for a daemon without processes.
 	roomLeast, roomAlone = 64, 24
-	// roomMany is a limit that is not checked: to count the tasks of a user takes longer the
-	// more there are.
+	// roomMany is the smallest limit that is not checked: counting the tasks of a user takes longer
+	// the more there are.
 	roomMany = 10_000
 )
 
-// Room returns an error that names the limit where so few more processes and threads may be made
-// that the daemon cannot run: ulimit -u, or pids.max of a cgroup. What cannot be read is no limit.
+// Room returns an error if so few further processes and threads are allowed that the daemon cannot
+// run. The error names the limit: ulimit -u, or pids.max of a cgroup. Unreadable limits are ignored.
 func Room(withProcesses bool) error {
 	least := roomAlone
 	if withProcesses {
@@ -52,8 +52,8 @@ func Room(withProcesses bool) error {
 	return nil
 }
 
-// limited reports whether RLIMIT_NPROC holds for this process: not for root, nor with one of two
-// capabilities.
+// limited reports whether RLIMIT_NPROC applies to this process. It does not for root, nor with
+// either of two capabilities.
 func limited() bool {
 	if os.Geteuid() == 0 {
 		return false
@@ -66,7 +66,7 @@ func limited() bool {
 	return err != nil || capabilities&(1<<unix.CAP_SYS_ADMIN|1<<unix.CAP_SYS_RESOURCE) == 0
 }
 
-// tasksOf counts the threads of all processes of a user that can be seen.
+// tasksOf counts the threads of all visible processes of a user.
 func tasksOf(proc string, uid int) (tasks int) {
 	files, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "status"))
 	if err != nil {
@@ -96,8 +96,8 @@ func statusField(status, name string) string {
 	return ""
 }
 
-// pidsGroups are the directories of the cgroups of /proc/self/cgroup that may bound the number of
-// tasks, from the innermost to the root. Those that do not exist bound nothing.
+// pidsGroups returns the directories of the cgroups in /proc/self/cgroup that may bound the number of
+// tasks, from the innermost to the root. Those that do not exist set no bound.
 func pidsGroups(mount, groups string) (dirs []string) {
 	for line := range strings.Lines(groups) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
@@ -114,7 +114,7 @@ func pidsGroups(mount, groups string) (dirs []string) {
 	return dirs
 }
 
-// number reads a file with a number; "max" is none.
+// number reads a number from a file; ok is false for "max".
 func number(file string) (n int, ok bool) {
 	text, err := os.ReadFile(file)
 	if err != nil {

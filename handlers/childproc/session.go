@@ -16,32 +16,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerLimit bounds the time in which the reaper must answer. One that takes longer hangs,
+// answerLimit bounds the time of the reaper's response. A reaper that takes longer hangs,
 // and is killed.
 const answerLimit = 30 * time.Second
 
-// session is one reaper process, as seen from here, from its start to its end.
+// session is the daemon's side of one reaper process, from its start to its end.
 type session struct {
 	log     *slog.Logger
 	cmd     *exec.Cmd
 	conn    *net.UnixConn
 	marks   uint64
 	said    firstWords
-	reading sync.WaitGroup // of what it says, and of its standard error
+	reading sync.WaitGroup // goroutines that read its messages and its standard error
 
 	writing sync.Mutex
 
 	mu        sync.Mutex
 	next      uint64
-	processes map[uint64]*Process // that were asked for, or live
-	dead      bool                // it takes no more
-	closing   bool                // as we said so
+	processes map[uint64]*Process // requested or running
+	dead      bool                // it accepts no more requests
+	closing   bool                // close was called
 
-	ended    chan struct{} // closed when it is gone, and all of its processes
+	ended    chan struct{} // closed when the reaper and all of its processes have ended
 	finished sync.WaitGroup
 }
 
-// launch starts a reaper and waits until it listens.
+// launch starts a reaper and waits until it is ready.
 func launch(log *slog.Logger) (*session, error) {
 	self, err := Self()
 	if err != nil {
@@ -51,14 +51,15 @@ func launch(log *slog.Logger) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = theirs.Close() }() // the child has its own
+	defer func() { _ = theirs.Close() }() // the child has a copy
 	s := &session{log: log, conn: ours, marks: newMarks(), processes: make(map[uint64]*Process), ended: make(chan struct{})}
 	s.cmd = &exec.Cmd{
 		Path: self, Args: []string{reaperName}, Dir: "/",
-		// One thread runs at a time: it has little to do.
+		// One thread at a time is enough, because it has little to do.
 		Env:        []string{"GOMAXPROCS=1", "GOTRACEBACK=single"},
 		ExtraFiles: []*os.File{theirs},
-		// A session of its own: no terminal's ^C, nor a kill of our group, is for it.
+		// A session of its own, so that neither ^C of a terminal nor a kill of the daemon's group
+		// reaches it.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	errs, err := NewOutput(&s.said)
@@ -69,7 +70,7 @@ func launch(log *slog.Logger) (*session, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, errors.Join(explain(err), errs.Close(), ours.Close())
 	}
-	_ = errs.Child.Close() // the child has its own
+	_ = errs.Child.Close() // the child has a copy
 	s.reading.Go(func() {
 		_, _ = io.Copy(errs.to, errs.ours)
 		_ = errs.ours.Close()
@@ -77,7 +78,7 @@ func launch(log *slog.Logger) (*session, error) {
 	in := bufio.NewReader(s.conn)
 	marked, err := s.awaitReady(in)
 	if err != nil {
-		_ = s.cmd.Process.Kill() // it may be gone already
+		_ = s.cmd.Process.Kill() // it may have ended already
 		_ = s.cmd.Wait()
 		s.reading.Wait()
 		return nil, errors.Join(fmt.Errorf("%w: %s", err, s.said.String()), ours.Close())
@@ -90,7 +91,7 @@ func launch(log *slog.Logger) (*session, error) {
 	return s, nil
 }
 
-// awaitReady waits for the reaper's first message. It reports whether the reaper can mark processes.
+// awaitReady waits for the reaper's first message. It returns whether the reaper can mark processes.
 func (s *session) awaitReady(in io.Reader) (marked bool, err error) {
 	if err := s.conn.SetReadDeadline(time.Now().Add(answerLimit)); err != nil {
 		return false, err
@@ -106,7 +107,7 @@ func (s *session) awaitReady(in io.Reader) (marked bool, err error) {
 	return marked, s.conn.SetReadDeadline(time.Time{})
 }
 
-// readMessage reads one without file descriptors.
+// readMessage reads a message without file descriptors.
 func readMessage(in io.Reader) (kind byte, f *fields, err error) {
 	var head [headSize]byte
 	if _, err := io.ReadFull(in, head[:]); err != nil {
@@ -123,14 +124,14 @@ func readMessage(in io.Reader) (kind byte, f *fields, err error) {
 	return kind, &fields{rest: rest}, nil
 }
 
-// over reports whether it takes no more.
+// over reports whether the reaper accepts no more requests.
 func (s *session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.dead
 }
 
-// startProcess has the reaper start a process, and waits until it has.
+// startProcess requests the start of a process, and waits for the result.
 func (s *session) startProcess(p *Process, path string, c Command, files []*os.File) error {
 	if len(files) > maxFiles {
 		return fmt.Errorf("%d files for a process, where %d are the most", len(files), maxFiles)
@@ -142,7 +143,7 @@ func (s *session) startProcess(p *Process, path string, c Command, files []*os.F
 	return s.ask(p, m, unix.UnixRights(descriptors(files)...))
 }
 
-// adoptProcess has the reaper take over a process that parent has forked, and waits until it has.
+// adoptProcess requests the adoption of a process that parent has forked, and waits for the result.
 func (s *session) adoptProcess(p, parent *Process, pid int) error {
 	if err := s.register(p); err != nil {
 		return err
@@ -150,7 +151,7 @@ func (s *session) adoptProcess(p, parent *Process, pid int) error {
 	return s.ask(p, newMessage(saysAdopt, 0, p.id).addLong(parent.id).addNumber(uint32(pid)), nil)
 }
 
-// register gives a process its number. It fails if the reaper has ended.
+// register assigns a number to a process. It fails if the reaper has ended.
 func (s *session) register(p *Process) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,7 +164,7 @@ func (s *session) register(p *Process) error {
 	return nil
 }
 
-// ask sends a request and waits for its answer.
+// ask sends a request and waits for the response.
 func (s *session) ask(p *Process, m message, rights []byte) error {
 	m, err := m.whole()
 	if err == nil {
@@ -182,12 +183,12 @@ func (s *session) ask(p *Process, m message, rights []byte) error {
 		return err
 	case <-limit.C:
 		s.log.Error("the reaper hangs; it is killed", "pid", s.cmd.Process.Pid)
-		_ = s.cmd.Process.Kill() // it may be gone already
+		_ = s.cmd.Process.Kill() // it may have ended already
 		return <-p.answered
 	}
 }
 
-// write sends a message: its head first, with the file descriptors.
+// write sends a message: first its head, with the file descriptors.
 func (s *session) write(m message, rights []byte) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -202,11 +203,11 @@ func (s *session) write(m message, rights []byte) error {
 
 func (s *session) signal(id uint64, signal syscall.Signal) {
 	if m, err := newMessage(saysSignal, 0, id).addNumber(uint32(signal)).whole(); err == nil {
-		_ = s.write(m, nil) // where the reaper is dead, so are its processes
+		_ = s.write(m, nil) // if the reaper is dead, so are its processes
 	}
 }
 
-// read takes what the reaper says until it is gone.
+// read handles the reaper's messages until it ends.
 func (s *session) read(in io.Reader) {
 	for {
 		kind, f, err := readMessage(in)
@@ -255,7 +256,7 @@ func (s *session) heard(kind byte, f *fields) error {
 	return f.end()
 }
 
-// refusal is what the reaper could not do, and why.
+// refusal is the reaper's response to a request that failed, with the reason.
 type refusal struct {
 	text  string
 	errno syscall.Errno
@@ -270,8 +271,8 @@ func (e *refusal) Error() string {
 
 func (e *refusal) Unwrap() error { return e.errno }
 
-// reaperEnded is called when the reaper has ended, by itself or at close's request. It kills the
-// processes that the reaper has left.
+// reaperEnded is called when the reaper has ended, by itself or because of close. It kills the
+// remaining processes.
 func (s *session) reaperEnded(why error) {
 	s.mu.Lock()
 	s.dead = true
@@ -280,24 +281,24 @@ func (s *session) reaperEnded(why error) {
 	s.processes = nil
 	s.mu.Unlock()
 	if !closing {
-		_ = s.cmd.Process.Kill() // it may be gone already
+		_ = s.cmd.Process.Kill() // it may have ended already
 	}
 	how := s.cmd.Wait()
 	s.reading.Wait()
 	if !closing {
 		for _, p := range left {
 			if p.PID > 0 {
-				_ = syscall.Kill(-p.PID, syscall.SIGKILL) // it may be gone already
+				_ = syscall.Kill(-p.PID, syscall.SIGKILL) // it may have ended already
 			}
 		}
 		killMarked(s.marks)
 		s.log.Error("the reaper died, and all of its processes were killed; the next start starts another",
 			"pid", s.cmd.Process.Pid, "how", how, "seen", why, "stderr", s.said.String())
 	}
-	_ = s.conn.Close() // it was only still open on our side
+	_ = s.conn.Close() // the reaper's side is already closed
 	for _, p := range left {
 		select {
-		case p.answered <- ErrReaperDied: // it was asked for
+		case p.answered <- ErrReaperDied: // it was still waiting for the start
 		default:
 		}
 		s.finished.Go(func() { p.ended(Exit{Err: ErrReaperDied}) })
@@ -306,23 +307,23 @@ func (s *session) reaperEnded(why error) {
 	close(s.ended)
 }
 
-// close has the reaper kill all its processes, and waits until it has.
+// close makes the reaper kill all its processes, and waits until they have ended.
 func (s *session) close() {
 	s.mu.Lock()
 	s.closing = true
 	s.mu.Unlock()
-	_ = s.conn.CloseWrite() // fails where it is dead, which end has noticed
+	_ = s.conn.CloseWrite() // fails if the reaper is dead, which reaperEnded handles
 	<-s.ended
 }
 
-// firstWords keeps the beginning of what the reaper writes as it dies: why, and
-// where. What follows is Go's stacks.
+// firstWords keeps the beginning of the output of a dying reaper: the cause and the place. Go's
+// stacks follow.
 type firstWords struct {
 	mu   sync.Mutex
 	kept []byte
 }
 
-// maxFirstWords is how much of it, in bytes.
+// maxFirstWords bounds the kept output, in bytes.
 const maxFirstWords = 1 << 10
 
 func (w *firstWords) Write(p []byte) (int, error) {
@@ -338,9 +339,9 @@ func (w *firstWords) String() string {
 	return string(w.kept)
 }
 
-// Socketpair is a stream socket between us and a child, which inherits theirs.
+// Socketpair returns the two ends of a stream socket. A child inherits theirs.
 func Socketpair() (ours *net.UnixConn, theirs *os.File, err error) {
-	syscall.ForkLock.RLock() // no child is forked between the calls
+	syscall.ForkLock.RLock() // prevents a fork between the calls
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err == nil {
 		unix.CloseOnExec(fds[0])

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file is how the reaper cleans up after processes that have ended.
+// This file cleans up after processes that have ended.
 
 // sweeping reports whether a process still has to end, or has to become the reaper's child.
 // The kernel notifies of neither, so the reaper polls.
@@ -23,9 +23,9 @@ func (r *reaper) sweeping() bool {
 	return r.strays
 }
 
-// look looks at all children: leaders that have ended have their group killed, and
-// what they left behind; they are collected when nothing of that is there any more.
-// Until then their numbers are nobody else's.
+// look checks all children. If a leader has ended, look kills its group and its remaining
+// descendants. It collects the leader when all of them have ended; until then the process ID stays
+// reserved.
 func (r *reaper) look() {
 	for again := true; again; {
 		again = false
@@ -38,8 +38,8 @@ func (r *reaper) look() {
 				l.seen = true
 				if l.ended.IsZero() && l.hasEnded() {
 					l.ended = time.Now()
-					_ = syscall.Kill(-pid, unix.SIGKILL) // it may have been alone
-					again = true                         // those before it in the list may be its own
+					_ = syscall.Kill(-pid, unix.SIGKILL) // the group may be empty
+					again = true                         // its children may precede it in the list
 				}
 				continue
 			}
@@ -50,7 +50,7 @@ func (r *reaper) look() {
 		switch {
 		case !l.seen && l.lost():
 			r.forget(l)
-			r.strays = true // what it left behind was taken for a living one's just now
+			r.strays = true // its descendants were treated as those of a running process above
 			say(newMessage(saysExited, 0, l.id).addNumber(0).addNumber(0).addLong(0).addLong(0))
 		case !l.ended.IsZero() && (!l.left || time.Since(l.ended) > sweepLimit):
 			l.collect()
@@ -60,8 +60,8 @@ func (r *reaper) look() {
 	}
 }
 
-// lost reports whether a process that has not become our child has ended, and how will
-// not be known: its parent has collected it, or neither does nor leaves it to us.
+// lost reports whether a process that has not become the reaper's child has ended without a known
+// exit status: its parent has collected it, or does not collect it and does not end.
 func (l *leader) lost() bool {
 	switch {
 	case errors.Is(syscall.Kill(l.pid, 0), unix.ESRCH):
@@ -78,12 +78,12 @@ func (r *reaper) forget(l *leader) {
 	delete(r.leaders, l.id)
 	delete(r.byPID, l.pid)
 	if !r.marked && len(r.leaders) == 0 {
-		r.strays = true // whoever is left belongs to nobody now
+		r.strays = true // the remaining processes have no leader now
 	}
 }
 
-// orphan looks at a child that is no leader. It reports whether it is gone, so that
-// its own children are ours now.
+// orphan handles a child that is not a leader. It reports whether the child has ended, which makes
+// its own children the reaper's.
 func (r *reaper) orphan(pid int) (gone bool) {
 	owner := r.owner(pid)
 	var usage syscall.Rusage
@@ -95,12 +95,12 @@ func (r *reaper) orphan(pid int) (gone bool) {
 	}
 	switch {
 	case owner == nil && !r.marked && len(r.leaders) > 0:
-		return false // nobody knows whose it is: it lives until nobody does
+		return false // its leader is unknown: it may run until no leader is left
 	case owner != nil && owner.ended.IsZero():
-		return false // a daemon of a process that lives
+		return false // its leader still runs
 	}
 	if syscall.Kill(pid, unix.SIGKILL) != nil {
-		return false // another user's, whom we may not kill: nothing is gained by waiting
+		return false // it belongs to another user and cannot be killed, so waiting is useless
 	}
 	if owner != nil {
 		owner.left = true
@@ -110,7 +110,7 @@ func (r *reaper) orphan(pid int) (gone bool) {
 	return false
 }
 
-// collect takes the leader's exit.
+// collect collects the leader's exit status.
 func (l *leader) collect() {
 	if !l.taken {
 		for {
@@ -127,7 +127,7 @@ func used(u *syscall.Rusage) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// killAll kills all that is below, and returns when there is nothing any more.
+// killAll kills all descendants, and returns when they have ended.
 func (r *reaper) killAll(children <-chan os.Signal) int {
 	limit := time.NewTimer(endLimit)
 	tick := time.NewTicker(lookAgain)
@@ -144,7 +144,7 @@ func (r *reaper) killAll(children <-chan os.Signal) int {
 				return 0
 			}
 			if l := r.byPID[pid]; l != nil {
-				r.forget(l) // its number may become another's
+				r.forget(l) // its process ID may be reused
 			}
 			if pid <= 0 {
 				break

@@ -7,38 +7,39 @@ import (
 	"time"
 )
 
-// What the two sides say to each other over their socket: a head of six bytes (u32
-// length of the rest, u8 kind, u8 number of file descriptors that come with the
-// head), and the rest. All numbers are little-endian, a text is a u32 length and its
-// bytes, and every message begins with the u64 number of a process.
+// The protocol between the daemon and the reaper. A message has a head of six bytes (u32 length of
+// the rest, u8 kind, u8 number of file descriptors sent with the head), and the rest. All numbers
+// are little-endian, and a text is a u32 length and its bytes. Every message begins with the u64
+// number of a process.
+//
 // reaperName is argv[0] of the program when it runs as the reaper.
 const reaperName = "drover-reaper"
 
 const (
-	// To the reaper.
+	// Sent to the reaper.
 	saysStart  = 1 // path, name, dir, u32 n and n args, u32 n and n of the environment; file descriptors from 0
 	saysSignal = 2 // u32 signal
 	saysAdopt  = 3 // u64 number of the parent, u32 pid
 
-	// From the reaper.
-	saysReady   = 64 // u32: 1 if processes can be marked; the number is 0
-	saysStarted = 65 // u32 pid: the process is there, or is adopted
+	// Sent by the reaper.
+	saysReady   = 64 // u32: 1 if processes can be marked; the process number is 0
+	saysStarted = 65 // u32 pid: the process was started or adopted
 	saysRefused = 66 // u32 errno (0: none), text
-	saysExited  = 67 // u32 1 if the rest is known, u32 wait status, u64 CPU time in ns, u64 maximum resident in bytes
+	saysExited  = 67 // u32 1 if the rest is known, u32 wait status, u64 CPU time in ns, u64 maximum RSS in bytes
 )
 
 const (
 	headSize = 6
-	// maxMessage bounds a message, in bytes: more than a kernel takes as arguments
-	// and environment.
+	// maxMessage bounds a message, in bytes. It is more than a kernel accepts as arguments and
+	// environment.
 	maxMessage = 8 << 20
-	// maxFiles bounds the file descriptors of a process that are given to it.
+	// maxFiles bounds the file descriptors passed to a process.
 	maxFiles = 64
-	// maxProcesses bounds what a reaper has at once.
+	// maxProcesses bounds the processes of a reaper.
 	maxProcesses = 1 << 14
 )
 
-// message is one of the above: its head and its number are written by newMessage.
+// message is one of these messages. newMessage writes the head and the process number.
 type message []byte
 
 func newMessage(kind, files byte, id uint64) message {
@@ -57,7 +58,7 @@ func (m message) addTexts(list []string) message {
 	return m
 }
 
-// whole sets the length.
+// whole sets the length in the head.
 func (m message) whole() (message, error) {
 	if len(m) > maxMessage {
 		return nil, fmt.Errorf("the command takes %d bytes with its arguments and its environment, and %d are the most", len(m), maxMessage)
@@ -68,7 +69,7 @@ func (m message) whole() (message, error) {
 
 var errMessage = errors.New("a message that is none")
 
-// parseHead reads a head.
+// parseHead parses a head.
 func parseHead(head []byte) (length int, kind byte, files int, err error) {
 	length = int(binary.LittleEndian.Uint32(head))
 	kind, files = head[4], int(head[5])
@@ -78,8 +79,8 @@ func parseHead(head []byte) (length int, kind byte, files int, err error) {
 	return length, kind, files, nil
 }
 
-// fields reads the fields of a message in turn. After the first missing one, all are zero,
-// and bad is set.
+// fields reads the fields of a message in order. After the first missing field, it returns zero
+// values, and bad is set.
 type fields struct {
 	rest []byte
 	bad  bool
@@ -88,7 +89,7 @@ type fields struct {
 func (f *fields) take(n int) []byte {
 	if n < 0 || n > len(f.rest) {
 		f.bad, f.rest = true, nil
-		return make([]byte, min(max(n, 0), 8)) // a number is read of it, or nothing
+		return make([]byte, min(max(n, 0), 8)) // enough for the callers, which read a number or nothing
 	}
 	var out []byte
 	out, f.rest = f.rest[:n], f.rest[n:]
@@ -120,7 +121,7 @@ func (f *fields) texts() []string {
 	return out
 }
 
-// end reports whether that was all of it.
+// end returns an error unless all fields were read.
 func (f *fields) end() error {
 	if f.bad || len(f.rest) > 0 {
 		return errMessage
