@@ -16,16 +16,16 @@ import (
 )
 
 const (
-	// maxDetail is how much of an answer's body is kept of a failure, in bytes.
+	// maxDetail bounds the part of a response body that is kept with a failure, in bytes.
 	maxDetail = 4 << 10
-	// maxSummary is how much of it is in the failure's one line.
+	// maxSummary bounds the part of it in the failure's summary line.
 	maxSummary = 200
-	// longestRetryAfter bounds what an app may ask for.
+	// longestRetryAfter bounds the Retry-After of an app.
 	longestRetryAfter = 24 * time.Hour
 )
 
-// failureFor is the error of a request without an answer. If there was no connection, the
-// app has seen nothing of the request, and no attempt is used.
+// failureFor returns the error of a request without a response. If there was no connection, the
+// app has received nothing of the request, and no attempt is used.
 func (h *Handler) failureFor(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -51,18 +51,18 @@ func (h *Handler) failureFor(ctx context.Context, err error) error {
 	return err
 }
 
-// refused reports whether the app did not let this client in: it has no TLS, or
-// another, or wants a certificate.
+// refused reports whether the app rejected this client in the TLS handshake: it has no TLS or an
+// incompatible version, or requires a certificate.
 func refused(err error) bool {
 	if errors.Is(err, nethttp.ErrSchemeMismatch) || errors.As(err, new(tls.RecordHeaderError)) {
 		return true
 	}
-	// Go's TLS marks each refusal of the other side so.
+	// Go's TLS marks each alert of the peer this way.
 	var refusal *net.OpError
 	return errors.As(err, &refusal) && refusal.Op == "remote error"
 }
 
-// verdictOf is what a status means.
+// verdictOf returns the meaning of a status.
 func (h *Handler) verdictOf(status int) Verdict {
 	if v, found := h.cfg.Verdicts[status]; found {
 		return v
@@ -70,7 +70,7 @@ func (h *Handler) verdictOf(status int) Verdict {
 	switch {
 	case status >= 200 && status < 300:
 		return Done
-	case h.cfg.Azure != nil: // as there: all else is a failure
+	case h.cfg.Azure != nil: // like the host: all other statuses are failures
 		return Retry
 	case status < 400, status == 401, status == 403, status == 404, status == 405:
 		return Pause
@@ -80,7 +80,7 @@ func (h *Handler) verdictOf(status int) Verdict {
 	return Reject
 }
 
-// judge returns nil for a successful answer. For others it reports to the gate, and returns
+// judge returns nil for a successful response. For others it reports to the gate, and returns
 // the error that decides what happens to the message.
 func (h *Handler) judge(a answer) error {
 	verdict := h.verdictOf(a.status)
@@ -90,7 +90,7 @@ func (h *Handler) judge(a answer) error {
 	failure := failureOf("the app answers "+a.text, a.body)
 	switch verdict {
 	case Reject:
-		h.gate.succeeded() // the app is well: the message is not
+		h.gate.succeeded() // the app works; only the message is bad
 		return handlers.Reject(failure)
 	case Pause:
 		why := "it answers " + a.text
@@ -107,7 +107,7 @@ func (h *Handler) judge(a answer) error {
 	return failure
 }
 
-// failureOf is a failure of which the app says more.
+// failureOf returns a failure with the app's response body as the detail.
 func failureOf(summary string, body []byte) *handlers.Failure {
 	f := &handlers.Failure{Summary: summary, Detail: triggers.Tail(strings.ToValidUTF8(string(body[:min(len(body), maxDetail)]), "?"), maxDetail)}
 	if line, _, _ := strings.Cut(strings.TrimSpace(f.Detail), "\n"); line != "" {
@@ -116,7 +116,7 @@ func failureOf(summary string, body []byte) *handlers.Failure {
 	return f
 }
 
-// retryAfter reads seconds, or a date.
+// retryAfter parses a number of seconds, or a date.
 func retryAfter(text string, now time.Time) (time.Duration, bool) {
 	if text == "" {
 		return 0, false

@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	// azureHost is the version of the host whose contract this is.
+	// azureHost is the version of the host that this contract follows.
 	azureHost = "4.0.0"
 	// azureReturn is the name of the output binding for the ReturnValue.
 	azureReturn = "$return"
-	// azureTime is how the host writes a time, and azureClock its own.
+	// azureTime is the host's format of a time, and azureClock that of its own time.
 	azureTime  = "2006-01-02T15:04:05-07:00"
 	azureClock = "2006-01-02T15:04:05.0000000Z"
-	// maxLogs bounds the lines of one answer that are logged, longestLog one of them in bytes.
+	// maxLogs bounds the logged lines of one response, and longestLog the bytes of a line.
 	maxLogs    = 1000
 	longestLog = 16 << 10
 )
@@ -36,7 +36,7 @@ type invocation struct {
 	Metadata map[string]any
 }
 
-// invoke is Handle for an app that is a custom handler.
+// invoke implements Handle for an app that is a custom handler.
 func (h *Handler) invoke(ctx context.Context, m *triggers.Message) ([]byte, error) {
 	id := uuid.NewString()
 	body, err := h.cfg.Azure.encodeInvocation(h.cfg.Function, m, time.Now())
@@ -61,7 +61,7 @@ func (h *Handler) invoke(ctx context.Context, m *triggers.Message) ([]byte, erro
 	return output, nil
 }
 
-// encodeInvocation makes the body of a request.
+// encodeInvocation returns the body of a request.
 func (z *Azure) encodeInvocation(function string, m *triggers.Message, now time.Time) ([]byte, error) {
 	var data any = m.Body // base64
 	if !z.Binary {
@@ -74,7 +74,7 @@ func (z *Azure) encodeInvocation(function string, m *triggers.Message, now time.
 	if m.Origin != nil {
 		properties = m.Origin.Native()
 	}
-	if properties == nil { // a source that Azure does not have looks like its simplest
+	if properties == nil { // a source that Azure does not have gets the properties of the simplest one
 		properties = map[string]any{"Id": m.ID, "DequeueCount": int64(m.Attempt)}
 		if !m.Enqueued.IsZero() {
 			properties["InsertionTime"] = m.Enqueued
@@ -95,8 +95,8 @@ func (z *Azure) encodeInvocation(function string, m *triggers.Message, now time.
 	return body, nil
 }
 
-// azureValue is a value as the host writes it: times and objects are what they are,
-// all else is JSON in a string.
+// azureValue returns a value as the host encodes it: times and objects are unchanged,
+// all others are JSON in a string.
 func azureValue(value any) any {
 	switch v := value.(type) {
 	case time.Time:
@@ -113,7 +113,7 @@ func azureValue(value any) any {
 	return strings.TrimSuffix(text.String(), "\n")
 }
 
-// decode reads an answer: the function's output, and what it logged.
+// decode parses a response: the function's output and its log lines.
 func (z *Azure) decode(body []byte) (output []byte, logs []json.RawMessage, err error) {
 	var result struct {
 		Outputs     map[string]json.RawMessage
@@ -151,7 +151,7 @@ func (z *Azure) decode(body []byte) (output []byte, logs []json.RawMessage, err 
 
 func present(value json.RawMessage) bool { return len(value) > 0 && string(value) != "null" }
 
-// unquoted is a text as it is, and any other value as JSON; nil if there is nothing.
+// unquoted returns a string without quotes, and any other value as JSON; nil if there is none.
 func unquoted(value json.RawMessage) []byte {
 	if !present(value) {
 		return nil
@@ -166,7 +166,7 @@ func unquoted(value json.RawMessage) []byte {
 	return []byte(text)
 }
 
-// logLines has what the function logged in the log.
+// logLines writes the function's log lines to the log.
 func (h *Handler) logLines(m *triggers.Message, invocation string, lines []json.RawMessage) {
 	for i, line := range lines {
 		if i == maxLogs {

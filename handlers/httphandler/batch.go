@@ -11,33 +11,33 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// batcher gathers messages. Each waits in its Handle, and leaves when its time has
-// come, whatever becomes of the others.
+// batcher collects messages into batches. Each message waits in its own call of Handle, and leaves
+// when its context ends, independently of the others.
 type batcher struct {
 	h       *Handler
 	running sync.WaitGroup // requests
 
 	mu     sync.Mutex
 	inside int    // messages in a Handle
-	open   *batch // takes more; nil if none does
+	open   *batch // accepts more messages; nil if there is none
 }
 
-// batch is what one request has.
+// batch has the messages of one request.
 type batch struct {
-	ctx    context.Context // ends when all have left
+	ctx    context.Context // ends when all messages have left
 	cancel context.CancelFunc
 	due    *time.Timer
 	late   sync.Once
 
 	// Guarded by batcher.mu.
 	items   []*item
-	ids     map[string]bool // an answer names them: each is here once
+	ids     map[string]bool // the response identifies messages by ID, so each ID occurs once
 	bytes   int64
 	staying int
 	sent    bool
 }
 
-// handle is Handle.
+// handle implements Handle.
 func (b *batcher) handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
 	p, err := b.h.cfg.Batch.part(b.h.cfg.Events, b.h.cfg.Function, m)
 	if err != nil {
@@ -54,7 +54,7 @@ func (b *batcher) handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 		return it.out, it.err
 	case <-ctx.Done():
 		if b.leave(in, it) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			in.late.Do(b.h.gate.failed) // one request, one failure
+			in.late.Do(b.h.gate.failed) // one failure per request
 		}
 		return nil, ctx.Err()
 	}
@@ -89,8 +89,8 @@ func (b *batcher) join(it *item) *batch {
 	return in
 }
 
-// leave takes a message out, with or without an answer, and reports whether it was
-// sent. The last one ends the request.
+// leave removes a message, with or without a response, and reports whether it was sent. The last
+// message to leave cancels the request.
 func (b *batcher) leave(in *batch, it *item) (sent bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -107,7 +107,7 @@ func (b *batcher) leave(in *batch, it *item) (sent bool) {
 	return in.sent
 }
 
-// closeBatch closes a batch for more items; mu is held.
+// closeBatch stops adding messages to a batch; mu is held.
 func (b *batcher) closeBatch(in *batch) {
 	in.due.Stop()
 	if b.open == in {
@@ -115,7 +115,7 @@ func (b *batcher) closeBatch(in *batch) {
 	}
 }
 
-// send posts a batch, once; mu is held.
+// send posts a batch, at most once; mu is held.
 func (b *batcher) send(in *batch) {
 	if b.closeBatch(in); in.sent || in.staying == 0 {
 		return
@@ -125,7 +125,7 @@ func (b *batcher) send(in *batch) {
 }
 
 // postItems sends messages in one request, and sets the result of each. If the app rejects
-// the request, it sends them again in halves, since the reason may be one alone.
+// the request, it sends each half separately, because a single message may be the reason.
 func (b *batcher) postItems(ctx context.Context, items []*item) {
 	fields, body, err := b.h.cfg.Batch.encodeBatch(b.h.cfg.Events, b.h.cfg.Function, items)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// part is a message as it is in the body of a batch: its headers, where those have a
-// place, and its bytes.
+// part is a message in the body of a batch: its headers, if the format has headers, and its
+// bytes.
 type part struct {
 	fields []field
 	body   []byte
@@ -30,7 +30,7 @@ func (p part) size() int64 {
 	return int64(n)
 }
 
-// plainItem is a message in a JSON array that is not of events.
+// plainItem is a message in a JSON array that does not consist of events.
 type plainItem struct {
 	ID          string              `json:"id"`
 	Attempt     int                 `json:"attempt"`
@@ -44,7 +44,7 @@ type plainItem struct {
 	Base64      []byte              `json:"data_base64,omitempty"`
 }
 
-// part makes a message's.
+// part returns the part of a message.
 func (b *Batch) part(e Events, function string, m *triggers.Message) (part, error) {
 	if b.Multipart {
 		fields, body, err := e.encode(function, m)
@@ -70,8 +70,8 @@ func (b *Batch) part(e Events, function string, m *triggers.Message) (part, erro
 	return part{nil, body}, nil
 }
 
-// extensions are what an event in an array has of the message in addition to CloudEvents'
-// own attributes, whose names are letters and digits alone.
+// extensions returns the extension attributes of an event in an array, in addition to the core
+// attributes of CloudEvents. Their names consist of letters and digits.
 func extensions(m *triggers.Message) map[string]any {
 	out := make(map[string]any, len(m.Attributes)+1)
 	add := func(name, value string) {
@@ -92,14 +92,14 @@ func extensions(m *triggers.Message) map[string]any {
 	for name, value := range m.Attributes {
 		add(name, value)
 	}
-	for name, value := range m.Properties() { // the source's word counts, not the sender's
+	for name, value := range m.Properties() { // the source's value takes precedence over the sender's
 		add(name, value)
 	}
 	out["droverattempt"] = m.Attempt
 	return out
 }
 
-// encodeBatch makes the request of a batch.
+// encodeBatch returns the headers and the body of a batch request.
 func (b *Batch) encodeBatch(e Events, function string, items []*item) ([]field, []byte, error) {
 	fields := []field{{"User-Agent", "drover"}, {"Drover-Function", function}, {"Drover-Batch", strconv.Itoa(len(items))}}
 	var body bytes.Buffer
@@ -107,7 +107,7 @@ func (b *Batch) encodeBatch(e Events, function string, items []*item) ([]field, 
 		w := multipart.NewWriter(&body)
 		for _, it := range items {
 			header := make(textproto.MIMEHeader, len(it.part.fields))
-			for _, f := range it.part.fields[1:] { // the User-Agent is the request's
+			for _, f := range it.part.fields[1:] { // the User-Agent belongs to the request
 				header.Add(f.name, f.value)
 			}
 			into, err := w.CreatePart(header)
@@ -135,7 +135,7 @@ func (b *Batch) encodeBatch(e Events, function string, items []*item) ([]field, 
 	return append(fields, field{"Content-Type", contentType}), body.Bytes(), nil
 }
 
-// result is what an answer says of one message.
+// result is the result of one message in a response.
 type result struct {
 	ID         string          `json:"id"`
 	Status     int             `json:"status"`
@@ -145,9 +145,9 @@ type result struct {
 	Error      string          `json:"error"`
 }
 
-// decodeResults reads an answer that is well; nil means that it says nothing of
-// single messages: all are done. What begins as JSON has to be JSON: where it is not,
-// nobody knows which are done.
+// decodeResults parses a successful response. It returns nil if the response has no results of
+// single messages: then all are done. A response that begins like JSON must be valid JSON.
+// Otherwise it is unknown which messages are done.
 func decodeResults(body []byte) (map[string]result, error) {
 	var list []result
 	body = bytes.TrimSpace(body)
@@ -179,7 +179,7 @@ func decodeResults(body []byte) (map[string]result, error) {
 	return out, nil
 }
 
-// itemOf is what becomes of one message of a batch.
+// itemOf returns the output or the error of one message of a batch.
 func (h *Handler) itemOf(r result) ([]byte, error) {
 	if r.Status == 0 {
 		if r.Status = 200; r.Error != "" {
@@ -189,7 +189,7 @@ func (h *Handler) itemOf(r result) ([]byte, error) {
 	verdict, given := h.cfg.Verdicts[r.Status]
 	if !given {
 		switch verdict = h.verdictOf(r.Status); {
-		case verdict == Pause && r.Status >= 400: // the URL is right: the message is not
+		case verdict == Pause && r.Status >= 400: // the URL is right, so the message is bad
 			verdict = Reject
 		case verdict == Pause:
 			verdict = Retry

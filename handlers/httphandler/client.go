@@ -18,17 +18,17 @@ import (
 const (
 	dialLimit = 5 * time.Second
 	idleLimit = 90 * time.Second
-	// maxAnswerHeader bounds the headers of an answer, in bytes.
+	// maxAnswerHeader bounds the headers of a response, in bytes.
 	maxAnswerHeader = 64 << 10
 )
 
-// errTooLong says that an answer was longer than it may be.
+// errTooLong is returned if a response exceeds its bound.
 var errTooLong = errors.New("the answer is too long")
 
-// answer is what an app says.
+// answer is a response of the app.
 type answer struct {
 	status     int
-	text       string // the status for people: 404 Not Found
+	text       string // the status line for logs: 404 Not Found
 	retryAfter string
 	location   string
 	body       []byte
@@ -37,21 +37,21 @@ type answer struct {
 
 // client sends requests to one app.
 type client struct {
-	url   string // as net/http has it
+	url   string // in the form that net/http accepts
 	ready string
-	// added are headers that each request has, in place of those that it would have.
+	// added are headers that replace or extend those of each request.
 	added map[string]string
-	// longest is an answer's, in bytes.
+	// longest bounds a response, in bytes.
 	longest int64
-	// plain is for messages, where that is HTTP/1.1 in the clear; else nil.
+	// plain sends messages if the app speaks HTTP/1.1 without TLS; otherwise nil.
 	plain *plain
-	// No client: nothing is to be followed, and there are no cookies.
+	// A transport, not a client: redirects are not followed, and there are no cookies.
 	transport *nethttp.Transport
 }
 
 func newClient(cfg Config) (*client, error) {
 	c := &client{added: cfg.Headers, longest: cfg.MaxResponse}
-	sockets := make(map[string]string) // by the host that stands for one
+	sockets := make(map[string]string) // by the host name that stands for the socket
 	for _, target := range []struct {
 		text string
 		into *string
@@ -79,7 +79,7 @@ func newClient(cfg Config) (*client, error) {
 			return dialer.DialContext(ctx, network, address)
 		},
 		TLSClientConfig: cfg.TLS, TLSHandshakeTimeout: dialLimit, IdleConnTimeout: idleLimit,
-		// One connection for each slot, kept.
+		// One connection per slot is kept.
 		MaxIdleConns: cfg.Slots + 1, MaxIdleConnsPerHost: cfg.Slots + 1,
 		MaxResponseHeaderBytes: maxAnswerHeader, ForceAttemptHTTP2: true,
 		DisableCompression: true,
@@ -97,8 +97,8 @@ func newClient(cfg Config) (*client, error) {
 	return c, nil
 }
 
-// SplitURL returns the socket of a unix:PATH:/PATH, if it is one, and a URL that a
-// client takes.
+// SplitURL returns a URL that a client accepts. For unix:PATH:/PATH it also returns the path of
+// the socket.
 func SplitURL(text string) (socket, target string, err error) {
 	if rest, found := strings.CutPrefix(text, "unix:"); found {
 		socket, path, found := strings.Cut(rest, ":")
@@ -114,7 +114,7 @@ func SplitURL(text string) (socket, target string, err error) {
 	return "", text, nil
 }
 
-// withPath gives a URL that has none the path of a function, as the host does.
+// withPath adds the path of a function to a URL without a path, like the host of Azure Functions.
 func withPath(target, function string) string {
 	u, err := url.Parse(target)
 	if err != nil || u.Path != "" && u.Path != "/" {
@@ -131,7 +131,7 @@ func hostOf(target string) string {
 	return u.Hostname()
 }
 
-// postRequest sends a message and reads the answer.
+// postRequest sends a message and reads the response.
 func (c *client) postRequest(ctx context.Context, fields []field, body []byte) (answer, error) {
 	if c.plain != nil {
 		return c.plain.post(ctx, fields, body)
@@ -161,7 +161,7 @@ func (c *client) postRequest(ctx context.Context, fields []field, body []byte) (
 		return answer{}, err
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, c.longest+1))
-	// What is left of an answer that is too long is not read: the connection ends.
+	// The rest of a response that is too long is not read: the connection is closed.
 	_ = response.Body.Close()
 	if err != nil {
 		return answer{}, fmt.Errorf("reading the answer: %w", err)
@@ -181,7 +181,7 @@ func (c *client) postRequest(ctx context.Context, fields []field, body []byte) (
 	return a, nil
 }
 
-// reachable asks whether the app is there, and ready.
+// reachable checks whether the app is reachable and ready.
 func (c *client) reachable(ctx context.Context) error {
 	target := c.ready
 	if target == "" {
@@ -195,7 +195,7 @@ func (c *client) reachable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, _ = io.CopyN(io.Discard, response.Body, c.longest) // so that the connection is kept
+	_, _ = io.CopyN(io.Discard, response.Body, c.longest) // so that the connection can be reused
 	_ = response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode >= 300 {
 		return fmt.Errorf("it is not ready: %s", response.Status)
@@ -203,7 +203,7 @@ func (c *client) reachable(ctx context.Context) error {
 	return nil
 }
 
-// connects opens a connection, and closes it.
+// connects opens a connection and closes it.
 func (c *client) connects(ctx context.Context) error {
 	conn, err := c.dial(ctx)
 	if err != nil {
@@ -233,7 +233,8 @@ func (c *client) closeIdle() {
 	c.transport.CloseIdleConnections()
 }
 
-// describe takes a header of a successful answer. Of several with one name, the first counts.
+// describe stores a header of a successful response. If a header occurs more than once, the first
+// one counts.
 func (a *answer) describe(header, value string) {
 	name, ok := propertyOf(header)
 	if _, known := a.about[name]; ok && value != "" && !known {

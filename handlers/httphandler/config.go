@@ -6,65 +6,65 @@ import (
 	"time"
 )
 
-// Config is a handler. Function, URL and Slots are needed.
+// Config configures a Handler. Function, URL and Slots are required.
 type Config struct {
 	Function string
-	// URL is http, https, or unix:PATH:/PATH, a socket and a path of the app on it.
+	// URL is http, https, or unix:PATH:/PATH: a socket, and a path of the app on it.
 	URL string
-	// Ready is a URL, of the same kinds, that answers 2xx when the app is ready;
-	// empty: it is, when it can be reached.
+	// Ready is a URL of the same kinds that returns 2xx when the app is ready. If it is empty,
+	// the app is ready when it can be reached.
 	Ready string
-	// Events is how a message becomes a request.
+	// Events is the format of a request.
 	Events Events
-	// Azure, if it is set, is how in place of Events.
+	// Azure replaces Events if it is set.
 	Azure *Azure
-	// Batch, if it is set, has one request carry many messages. It goes without Azure.
+	// Batch, if set, sends many messages in one request. It cannot be combined with Azure.
 	Batch *Batch
 	// Headers are added to each request.
 	Headers map[string]string
-	// Verdicts says what single statuses mean, in place of the defaults.
+	// Verdicts sets the meaning of single statuses. They override the defaults.
 	Verdicts map[int]Verdict
-	// Slots is how many messages are in flight at once.
+	// Slots bounds the messages in flight.
 	Slots int
-	// MaxResponse bounds an answer's body, in bytes; 1 MiB.
+	// MaxResponse bounds a response body, in bytes; the default is 1 MiB.
 	MaxResponse int64
-	// HTTP2 speaks HTTP/2 without TLS.
+	// HTTP2 uses HTTP/2 without TLS.
 	HTTP2 bool
-	TLS   *tls.Config // nil: the machine's roots
+	TLS   *tls.Config // nil: the machine's root certificates
 	Log   *slog.Logger
 }
 
 const defaultMaxResponse = 1 << 20
 
-// Batch has messages that are in flight together posted together.
+// Batch configures requests with many messages.
 type Batch struct {
-	// Max is how many messages a request has at most. MaxBytes bounds its body; a
-	// message that is larger goes alone.
+	// Max bounds the messages of a request. MaxBytes bounds its body; a larger message is sent in a
+	// request of its own.
 	Max      int
 	MaxBytes int64
-	// Wait is how long the first of a batch waits for more. Where no more can come,
-	// since all slots are taken, none does.
+	// Wait bounds how long the first message of a batch waits for more. It does not wait if all
+	// slots are taken, because no more messages can arrive then.
 	Wait time.Duration
-	// Multipart sends multipart/mixed, of which each part is what a request would
-	// be, in place of a JSON array.
+	// Multipart sends multipart/mixed in place of a JSON array. Each part corresponds to a
+	// request of a single message.
 	Multipart bool
 }
 
-// Azure is the contract between the host of Azure Functions and a custom handler: a
-// message is JSON, and so is the answer. What the host sends is more exact than what
-// its documentation prints: texts and numbers are JSON within a JSON string.
+// Azure is the contract between the host of Azure Functions and a custom handler: requests and
+// responses are JSON. The host is stricter than the examples in its documentation: strings and
+// numbers are JSON within a JSON string.
 type Azure struct {
 	// Binding is the name of the trigger's binding.
 	Binding string
-	// Binary sends the body in base64, as a binding of the dataType binary has it.
+	// Binary sends the body in base64, like a binding of the dataType binary.
 	Binary bool
-	// Output is the name of the output binding whose value is the function's output,
-	// $return for the ReturnValue. Empty: the ReturnValue, where there is one, else
-	// the Outputs: one as it is, several as one JSON object.
+	// Output is the name of the output binding whose value is the function's output; $return is
+	// the ReturnValue. If it is empty, the output is the ReturnValue, or else the Outputs: a
+	// single one unchanged, several as one JSON object.
 	Output string
 }
 
-// Verdict is what an answer's status means.
+// Verdict is the meaning of a response's status.
 type Verdict string
 
 // The verdicts.
@@ -72,6 +72,6 @@ const (
 	Done   Verdict = "done"
 	Retry  Verdict = "retry"
 	Reject Verdict = "reject"
-	// Pause gives the message back, and receives no more until the app is another.
+	// Pause releases the message, and stops receiving until the app works.
 	Pause Verdict = "pause"
 )

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unread reports whether nothing that was sent after the first so many bytes has
-// reached the other side: TCP has no acknowledgement of it.
+// unread reports whether the peer has received nothing beyond the first sent bytes: TCP has no
+// acknowledgement of them.
 func unread(c net.Conn, sent uint64) bool {
 	if _, tcp := c.(*net.TCPConn); !tcp {
 		return false
@@ -17,5 +17,5 @@ func unread(c net.Conn, sent uint64) bool {
 	if !onSocket(c, func(fd int) { info, err = unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO) }) || err != nil {
 		return false
 	}
-	return info.Bytes_acked <= sent+1 // the opening of the connection counts as one
+	return info.Bytes_acked <= sent+1 // the SYN counts as one byte
 }

@@ -4,5 +4,5 @@ package httphandler
 
 import "net"
 
-// unread is not known here.
+// unread returns false: this is known only on Linux.
 func unread(net.Conn, uint64) bool { return false }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ended reports whether the other side of a connection on which nothing is to come
-// has closed it, or sent something all the same.
+// ended reports whether the peer has closed an idle connection, or has sent unexpected data on
+// it.
 func ended(c net.Conn) bool {
 	var err error
 	n := 0
@@ -21,7 +21,7 @@ func ended(c net.Conn) bool {
 	return err == nil || n > 0 || !errors.Is(err, unix.EAGAIN)
 }
 
-// onSocket runs f on the connection's file descriptor, and reports whether it could.
+// onSocket runs f on the connection's file descriptor, and reports whether that succeeded.
 func onSocket(c net.Conn, f func(fd int)) bool {
 	s, ok := c.(syscall.Conn)
 	if !ok {

@@ -14,13 +14,13 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Events is how a message becomes a request.
+// Events is the format of a request.
 type Events string
 
-// The ways. Binary and structured are those of CloudEvents 1.0; plain is the body
-// alone. All have the headers Drover-Function, -Attempt and -Message-Id, and an
-// attribute NAME as Drover-Attribute-NAME: a sender of messages does not choose
-// what headers an app gets.
+// The formats. Binary and structured are those of CloudEvents 1.0; plain is the body alone. All
+// have the headers Drover-Function, Drover-Attempt and Drover-Message-Id. An attribute NAME
+// becomes Drover-Attribute-NAME, so that the sender of a message cannot choose the headers that
+// an app receives.
 const (
 	Binary     Events = "binary"
 	Structured Events = "structured"
@@ -31,11 +31,11 @@ const (
 	eventVersion = "1.0"
 	eventType    = "run.drover.message"
 	anyType      = "application/octet-stream"
-	// maxAttributes bounds the headers that are made of attributes.
+	// maxAttributes bounds the headers made from attributes.
 	maxAttributes = 64
 )
 
-// encode makes the headers and the body of a request.
+// encode returns the headers and the body of a request.
 func (e Events) encode(function string, m *triggers.Message) ([]field, []byte, error) {
 	fields, contentType := common(function, m, 6)
 	fields = propertyHeaders(attributes(fields, m), m.Properties())
@@ -57,8 +57,8 @@ func (e Events) encode(function string, m *triggers.Message) ([]field, []byte, e
 	return append(fields, field{"Content-Type", contentType}), m.Body, nil
 }
 
-// common are the headers that a request has in any form, with room for more, and
-// the type of the message's body.
+// common returns the headers of a request in any format, with capacity for more headers, and the
+// content type of the message's body.
 func common(function string, m *triggers.Message, more int) (fields []field, contentType string) {
 	fields = make([]field, 0, 5+len(m.Attributes)+more)
 	fields = append(fields,
@@ -75,7 +75,7 @@ func common(function string, m *triggers.Message, more int) (fields []field, con
 			if !sure && isType(value) {
 				contentType = value
 			}
-		case "traceparent", "tracestate", "diagnostic-id": // the context of a trace is passed on
+		case "traceparent", "tracestate", "diagnostic-id": // the trace context is passed through
 			if httpguts.ValidHeaderFieldValue(value) {
 				fields = append(fields, field{name, value})
 			}
@@ -84,13 +84,13 @@ func common(function string, m *triggers.Message, more int) (fields []field, con
 	return fields, contentType
 }
 
-// isType reports whether a text can be a Content-Type.
+// isType reports whether a text is a valid Content-Type.
 func isType(text string) bool {
 	_, _, err := mime.ParseMediaType(text)
 	return err == nil && httpguts.ValidHeaderFieldValue(text)
 }
 
-// attributes adds those that are not among the common headers.
+// attributes adds the attributes that are not among the common headers.
 func attributes(fields []field, m *triggers.Message) []field {
 	n := 0
 	for name, value := range m.Attributes {
@@ -113,7 +113,7 @@ func source(function string, m *triggers.Message) string {
 	return "/functions/" + function
 }
 
-// cloudEvent is the structured form. Data that is JSON stays JSON.
+// cloudEvent is the structured format. JSON data stays JSON.
 type cloudEvent struct {
 	SpecVersion string          `json:"specversion"`
 	ID          string          `json:"id"`
@@ -126,7 +126,7 @@ type cloudEvent struct {
 	Base64      []byte          `json:"data_base64,omitempty"`
 }
 
-// structured makes an event, with extensions where there are some.
+// structured returns an event, with extensions if there are any.
 func structured(function, contentType string, m *triggers.Message, extensions map[string]any) ([]byte, error) {
 	e := cloudEvent{
 		SpecVersion: eventVersion, ID: m.ID, Source: source(function, m), Type: eventType,
@@ -154,10 +154,10 @@ func structured(function, contentType string, m *triggers.Message, extensions ma
 	return append(body, more[1:]...), nil
 }
 
-// data is a body within JSON: as it is, where it is JSON or text by its type, else
-// in base64.
+// data returns a body for embedding in JSON: unchanged if its type is JSON, as a string if it is
+// text, otherwise in base64.
 func data(contentType string, body []byte) (json.RawMessage, []byte, error) {
-	kind, _, _ := mime.ParseMediaType(contentType) // checked before
+	kind, _, _ := mime.ParseMediaType(contentType) // validated before
 	switch {
 	case len(body) == 0:
 		return nil, nil, nil

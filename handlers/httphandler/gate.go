@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/handlers"
 )
 
-// gate is a circuit breaker: the room that the handler offers. It is closed to
-// messages while the app is down, open to one that tries, or open to all.
+// gate is a circuit breaker that sets the number of slots. It is shut while the app is down, open
+// for one message that tries the app, or open for all.
 type gate struct {
 	slots *handlers.Slots
 	all   int
@@ -25,23 +25,23 @@ type gate struct {
 	why      string
 	failures int // in a row
 	backOff  *backoff.ExponentialBackOff
-	until    time.Time // not to look before
+	until    time.Time // no check before this time
 }
 
 type gateState uint8
 
 const (
-	gateShut gateState = iota // the app is looked for
+	gateShut gateState = iota // run checks the app
 	gateTrying
 	gateOpen
 )
 
 const (
-	// tripAfter is how many failures in a row close the gate.
+	// tripAfter is the number of failures in a row that shut the gate.
 	tripAfter = 20
-	// lookLimit bounds one look for the app.
+	// lookLimit bounds one check of the app.
 	lookLimit = 5 * time.Second
-	// pausedFor is how long a misconfigured app is left alone.
+	// pausedFor is the time until a misconfigured app is checked again.
 	pausedFor = 30 * time.Second
 )
 
@@ -52,7 +52,7 @@ func newGate(all int, look func(context.Context) error, log *slog.Logger) *gate 
 	}
 }
 
-// run looks for the app whenever the gate is shut, until ctx ends.
+// run checks the app while the gate is shut, until ctx ends.
 func (g *gate) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		g.mu.Lock()
@@ -78,7 +78,7 @@ func (g *gate) run(ctx context.Context) {
 	}
 }
 
-// tryAgain looks for the app once; if it is there, one message may try.
+// tryAgain checks the app once. If the check succeeds, one message may try the app.
 func (g *gate) tryAgain(ctx context.Context) {
 	looking, cancel := context.WithTimeout(ctx, lookLimit)
 	err := g.look(looking)
@@ -92,7 +92,7 @@ func (g *gate) tryAgain(ctx context.Context) {
 		g.shut("it cannot be reached: "+err.Error(), g.backOff.NextBackOff())
 		return
 	}
-	if g.why == "" { // the first look
+	if g.why == "" { // the first check
 		g.open()
 		return
 	}
@@ -100,7 +100,7 @@ func (g *gate) tryAgain(ctx context.Context) {
 	g.slots.Resize(1)
 }
 
-// shut offers no room for a while; mu is held.
+// shut sets the slots to zero for a while; mu is held.
 func (g *gate) shut(why string, rest time.Duration) {
 	if g.why != why {
 		g.log.Error("the app is not well; nothing is received until it is", "why", why)
@@ -113,7 +113,7 @@ func (g *gate) shut(why string, rest time.Duration) {
 	}
 }
 
-// open offers all room; mu is held.
+// open restores all slots; mu is held.
 func (g *gate) open() {
 	if g.why != "" {
 		g.log.Info("the app is well again")
@@ -123,7 +123,7 @@ func (g *gate) open() {
 	g.slots.Resize(g.all)
 }
 
-// isOpen reports whether all messages are let through.
+// isOpen reports whether the gate is open for all messages.
 func (g *gate) isOpen() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -138,8 +138,8 @@ func (g *gate) succeeded() {
 	}
 }
 
-// failed counts a failure, of which several in a row shut the gate, or one of the
-// message that tries.
+// failed counts a failure. Several in a row shut the gate, as does a failure of the message that
+// tries the app.
 func (g *gate) failed() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -152,7 +152,7 @@ func (g *gate) failed() {
 	}
 }
 
-// down shuts the gate since the app is not there.
+// down shuts the gate because the app cannot be reached.
 func (g *gate) down(why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -161,7 +161,7 @@ func (g *gate) down(why string) {
 	}
 }
 
-// pause shuts the gate for long, since the app is not what was meant.
+// pause shuts the gate for pausedFor, because the app seems to be misconfigured.
 func (g *gate) pause(why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -1,15 +1,14 @@
-// Package httphandler is the handler that posts each message to an app: on localhost, a
-// unix socket, or anywhere.
+// Package httphandler is the handler that posts each message to an app: on localhost, on a unix
+// socket, or on another host.
 //
-// The app's answer decides: 2xx is done, and its body the output; 408, 425, 429 and
-// 5xx are failed attempts, after whose Retry-After it is tried again; other 4xx
-// reject the message. While the app cannot be reached, or answers as one that is
-// not what was meant (401, 403, 404, 405, 3xx), the handler offers no room, so that
-// nothing is received and no attempt burnt, and looks until that has changed.
+// The app's response decides. 2xx is success, and its body is the output. 408, 425, 429 and
+// 5xx are failed attempts, and their Retry-After is honored. Other 4xx reject the message. If the
+// app cannot be reached, or its response indicates a misconfiguration (401, 403, 404, 405, 3xx),
+// the handler offers no slots. Then nothing is received and no attempt is used, and the handler
+// checks the app until it works.
 //
-// An app that is a custom handler of Azure Functions is spoken to in its own way. With
-// a Batch, one request has the messages that are in flight together, and each of them
-// a result of its own.
+// A custom handler of Azure Functions uses a protocol of its own. With a Batch, one request has
+// several messages, and each of them gets its own result.
 package httphandler
 
 import (
@@ -20,12 +19,12 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Handler posts messages. Its Run looks for the app where it is not there.
+// Handler posts messages. Its Run checks the app while it does not work.
 type Handler struct {
 	cfg    Config
 	client *client
 	gate   *gate
-	batch  *batcher // nil: a request for each message
+	batch  *batcher // nil: one request per message
 }
 
 var (
@@ -33,8 +32,8 @@ var (
 	_ handlers.Slotted = (*Handler)(nil)
 )
 
-// New returns a handler that offers room when its Run has found the app. The error
-// says what is wrong with the configuration.
+// New returns a handler that offers slots when Run has reached the app. It returns an error for an
+// invalid configuration.
 func New(cfg Config) (*Handler, error) {
 	if cfg.MaxResponse <= 0 {
 		cfg.MaxResponse = defaultMaxResponse
@@ -50,14 +49,14 @@ func New(cfg Config) (*Handler, error) {
 	return h, nil
 }
 
-// Run looks for the app while it is not there, until ctx ends.
+// Run checks the app while it does not work, until ctx ends.
 func (h *Handler) Run(ctx context.Context) { h.gate.run(ctx) }
 
-// Open reports whether the app is taken for well: while it is not, nothing is
-// received for it, but for a message that tries.
+// Open reports whether the app is considered working. Otherwise nothing is received for it, except
+// for one message that tries it.
 func (h *Handler) Open() bool { return h.gate.isOpen() }
 
-// Shut says why the app is not taken for well; empty if it is, or was not looked at yet.
+// Shut returns why the app is not considered working; empty if it is, or was not checked yet.
 func (h *Handler) Shut() string {
 	h.gate.mu.Lock()
 	defer h.gate.mu.Unlock()
@@ -102,8 +101,8 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	return a.body, nil
 }
 
-// postMessage sends a request, and returns a successful answer. Otherwise it has reported to the
-// gate, and the error decides what happens to the message.
+// postMessage sends a request and returns a successful response. Otherwise it reports to the
+// gate, and its error decides what happens to the message.
 func (h *Handler) postMessage(ctx context.Context, fields []field, body []byte) (answer, error) {
 	a, err := h.client.postRequest(ctx, fields, body)
 	switch {

@@ -19,46 +19,46 @@ import (
 	"github.com/drover-run/drover/handlers"
 )
 
-// plain speaks HTTP/1.1 in the clear, on connections that it keeps: to an app on the
-// same machine, where the client is the larger part of a request. It takes less than
-// half of what net/http's does, which has two goroutines for each connection, and it
-// knows whether a request was seen. What is on the wire is fasthttp's to write and to
-// read; that has a client, too, but none that a context ends.
+// plain is a client for HTTP/1.1 without TLS that keeps its connections. It is for apps on the same
+// machine, where the client takes the larger part of a request's time. It takes less than half of
+// the time of net/http's client, which has two goroutines per connection. It also detects whether
+// the app has received a request. fasthttp encodes and decodes the messages. Its own client is not
+// used, because a context does not end its requests.
 type plain struct {
 	host, uri string
 	added     []field         // to each request
 	replaced  map[string]bool // their names, in lower case
-	longest   int             // an answer's body, in bytes
+	longest   int             // bound of a response body, in bytes
 	dial      func(ctx context.Context) (net.Conn, error)
 
 	mu     sync.Mutex
 	idle   []*plainConn // the last one is used first
-	room   int          // for idle ones
-	sweep  *time.Timer  // runs while there are idle ones
+	room   int          // bound of the idle connections
+	sweep  *time.Timer  // runs while there are idle connections
 	closed bool
 }
 
 const (
-	// longestPlainHeader bounds the headers of an answer, in bytes: each connection
-	// has a buffer for them.
+	// longestPlainHeader bounds the headers of a response, in bytes: each connection has a buffer
+	// of that size.
 	longestPlainHeader = 16 << 10
 	plainWriteBuffer   = 4 << 10
-	// lookAfter is how long a connection lies before it is looked at whether the app
-	// has closed it.
+	// lookAfter is the idle time after which a connection is checked before its next use: the app
+	// may have closed it.
 	lookAfter = 10 * time.Millisecond
 )
 
-// plainConn is a connection; one request uses it at a time.
+// plainConn is a connection. One request uses it at a time.
 type plainConn struct {
 	net.Conn
 	r    *bufio.Reader
 	w    *bufio.Writer
-	sent uint64    // bytes
-	used bool      // by a request before
-	last time.Time // when it was
+	sent uint64    // bytes sent
+	used bool      // an earlier request has used it
+	last time.Time // the time of its last use
 }
 
-// Write counts.
+// Write counts the bytes.
 func (c *plainConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.sent += uint64(n)
@@ -82,8 +82,8 @@ func newPlain(cfg Config, target string, dial func(ctx context.Context) (net.Con
 	return p, nil
 }
 
-// post sends a message and reads the answer. Where the app had closed a kept
-// connection before it saw anything of the request, that goes to a new one.
+// post sends a message and reads the response. If the app has closed a kept connection before it
+// received anything of the request, post sends the request on a new connection.
 func (p *plain) post(ctx context.Context, fields []field, body []byte) (answer, error) {
 	c := p.take()
 	for {
@@ -104,10 +104,10 @@ func (p *plain) post(ctx context.Context, fields []field, body []byte) (answer, 
 	}
 }
 
-// errUnseen is a request of which the app has seen nothing.
+// errUnseen is returned for a request of which the app has received nothing.
 var errUnseen = errors.New("the app had closed the connection")
 
-// exchange sends a request and reads its answer. The connection is kept or closed.
+// exchange sends a request and reads its response. It keeps or closes the connection.
 func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body []byte) (answer, error) {
 	before := c.sent
 	uncancel := c.endWith(ctx)
@@ -121,7 +121,7 @@ func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body
 		err = c.w.Flush()
 	}
 	written := err
-	if err == nil || c.sent > before { // an app may answer before it has read all, and close
+	if err == nil || c.sent > before { // an app may respond and close before it has read the whole request
 		err = response.ReadLimitBody(c.r, p.longest)
 	}
 	whole := uncancel()
@@ -134,14 +134,14 @@ func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body
 		return a, nil
 	}
 	unseen := err != nil && c.used && c.r.Buffered() == 0 && (c.sent == before || unread(c.Conn, before))
-	_ = c.Close() // nothing is left to say
+	_ = c.Close() // the connection is not reused
 	var small *fasthttp.ErrSmallBuffer
 	switch {
 	case err == nil:
 		return a, nil
 	case ctx.Err() != nil:
 		return answer{}, ctx.Err()
-	case errors.Is(err, os.ErrDeadlineExceeded): // by this clock, but not by that
+	case errors.Is(err, os.ErrDeadlineExceeded): // the socket's deadline may pass before the context's
 		return answer{}, context.DeadlineExceeded
 	case unseen:
 		return answer{}, errUnseen
@@ -157,20 +157,20 @@ func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body
 	return answer{}, fmt.Errorf("reading the answer: %w", err)
 }
 
-// endWith ends what is done on the connection when ctx ends, until stop is called,
-// which reports whether that was in time.
+// endWith aborts reads and writes of the connection when ctx ends, until stop is called. stop
+// reports whether it was called in time.
 func (c *plainConn) endWith(ctx context.Context) (stop func() bool) {
 	end := func() { _ = c.SetDeadline(time.Unix(1, 0)) }
 	i, ok := ctx.(handlers.Interruptible)
 	if !ok {
 		return context.AfterFunc(ctx, end)
 	}
-	at, _ := i.Deadline() // none is never
-	_ = c.SetDeadline(at) // else the request fails
+	at, _ := i.Deadline() // zero: no deadline
+	_ = c.SetDeadline(at) // if this fails, the request fails
 	return i.OnInterrupt(end)
 }
 
-// fill makes the request.
+// fill sets the headers and the body of a request.
 func (p *plain) fill(request *fasthttp.Request, fields []field, body []byte) {
 	h := &request.Header
 	h.DisableNormalizing()
@@ -191,7 +191,7 @@ func (p *plain) fill(request *fasthttp.Request, fields []field, body []byte) {
 func answerOf(response *fasthttp.Response) answer {
 	a := answer{status: response.StatusCode()}
 	if text := response.Body(); len(text) > 0 {
-		a.body = append(make([]byte, 0, len(text)), text...) // the response is used again
+		a.body = append(make([]byte, 0, len(text)), text...) // the response is reused
 		for name, value := range response.Header.All() {
 			if len(name) >= len("Content-Type") && (name[0]|0x20 == 'c' || name[0]|0x20 == 'd') {
 				a.describe(string(name), string(value))
@@ -205,7 +205,7 @@ func answerOf(response *fasthttp.Response) answer {
 	return a
 }
 
-// take returns a kept connection; nil if there is none.
+// take returns an idle connection; nil if there is none.
 func (p *plain) take() *plainConn {
 	for {
 		p.mu.Lock()
@@ -221,7 +221,7 @@ func (p *plain) take() *plainConn {
 		if time.Since(c.last) < lookAfter || !ended(c.Conn) {
 			return c
 		}
-		_ = c.Close() // by the app, before
+		_ = c.Close() // the app has closed it
 	}
 }
 
@@ -239,7 +239,7 @@ func (p *plain) keep(c *plainConn) {
 	}
 }
 
-// closeOld closes what nobody has used for long; those are the first.
+// closeOld closes connections that were idle for long. The oldest ones are at the front.
 func (p *plain) closeOld() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -255,7 +255,7 @@ func (p *plain) closeOld() {
 	p.sweep.Reset(idleLimit - time.Since(p.idle[0].last))
 }
 
-// dropIdle closes all that nobody uses.
+// dropIdle closes all idle connections.
 func (p *plain) dropIdle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -265,7 +265,7 @@ func (p *plain) dropIdle() {
 	p.idle = nil
 }
 
-// close closes what is kept, and keeps nothing any more.
+// close closes the idle connections, and stops keeping any.
 func (p *plain) close() {
 	p.dropIdle()
 	p.mu.Lock()

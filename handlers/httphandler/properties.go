@@ -14,20 +14,21 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file is the properties of messages as headers, in requests and answers.
+// This file converts the properties of messages to headers of requests, and from those of
+// responses.
 
-// longestAttribute bounds the value of an attribute or a property, in bytes; longer ones are left out.
+// longestAttribute bounds the value of an attribute or a property, in bytes; longer ones are omitted.
 const longestAttribute = 8 << 10
 
 const (
 	// propertyPrefix begins the header of a property: Drover-Property-Correlation-Id is
 	// correlation_id.
 	propertyPrefix = "Drover-Property-"
-	// attributePrefix begins that of an attribute.
+	// attributePrefix begins the header of an attribute.
 	attributePrefix = "Drover-Attribute-"
 )
 
-// propertyHeaders adds the properties of a message. The content type has a header of its own.
+// propertyHeaders adds the properties of a message. The content type has its own header.
 func propertyHeaders(fields []field, known triggers.Properties) []field {
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		if value := known[name]; name != triggers.ContentType && len(value) <= longestAttribute {
@@ -37,7 +38,7 @@ func propertyHeaders(fields []field, known triggers.Properties) []field {
 	return fields
 }
 
-// propertyHeader is the name of a property's header.
+// propertyHeader returns the name of a property's header.
 func propertyHeader(name string) string {
 	words := strings.Split(name, "_")
 	for i, word := range words {
@@ -48,7 +49,7 @@ func propertyHeader(name string) string {
 	return propertyPrefix + strings.Join(words, "-")
 }
 
-// propertyOf reads a header of an answer: what it sets of the output, if it does.
+// propertyOf returns the property or attribute of the output that a response header sets, if any.
 func propertyOf(header string) (name string, ok bool) {
 	if strings.EqualFold(header, "Content-Type") {
 		return triggers.ContentType, true
@@ -63,14 +64,14 @@ func propertyOf(header string) (name string, ok bool) {
 	return "", false
 }
 
-// describeJSON says that an output is JSON, where it is an object or a list.
+// describeJSON sets the content type of an output that is a JSON object or list.
 func describeJSON(ctx context.Context, output []byte) {
 	if len(output) > 0 && (output[0] == '{' || output[0] == '[') && json.Valid(output) {
 		handlers.Describe(ctx, triggers.Properties{triggers.ContentType: "application/json"})
 	}
 }
 
-// headerValues are the attributes as headers, one for each value.
+// headerValues adds the values of an attribute, one header per value.
 func headerValues(fields []field, m *triggers.Message, name, value string) []field {
 	values := []string{value}
 	if all := m.Repeated[name]; len(all) > 0 {
@@ -84,7 +85,7 @@ func headerValues(fields []field, m *triggers.Message, name, value string) []fie
 	return fields
 }
 
-// unpercent reads what percent writes; what it did not write it leaves.
+// unpercent decodes the output of percent. It leaves other text unchanged.
 func unpercent(text string) string {
 	if !strings.Contains(text, "%") {
 		return text
@@ -111,8 +112,8 @@ func unhex(c byte) int {
 	return -1
 }
 
-// percent writes what a header cannot hold as CloudEvents' binding to HTTP does:
-// space, quote, percent, and all that is not printable ASCII as %XX.
+// percent encodes characters that a header cannot contain, as in CloudEvents' HTTP binding:
+// space, quote, percent, and everything but printable ASCII become %XX.
 func percent(text string) string {
 	plain := true
 	for i := range len(text) {
