@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// delegate is what to do where there is no cgroup for us.
+// delegate is the advice if no cgroup is delegated to the daemon.
 const delegate = "run drover under systemd with Delegate=cpu memory pids (to try it: systemd-run -t -p Delegate=yes drover ...), or in a container whose cgroups it may write"
 
-// need is a limit that takes a controller of cgroups.
+// need is a limit that requires a cgroup controller.
 type need struct{ key, controller string }
 
-// controllers are those that the limits take.
+// controllers returns the controllers that the limits require.
 func (l Limits) controllers() (out []need) {
 	if l.Memory > 0 {
 		out = append(out, need{"memory", "memory"})
@@ -32,14 +32,14 @@ func (l Limits) controllers() (out []need) {
 	return out
 }
 
-// cgroups are the groups of one app, one in each hierarchy that is needed. Each
-// worker has groups below them.
+// cgroups are the groups of one app, one in each required hierarchy. The groups of its workers are
+// below them.
 type cgroups struct {
 	claims []*claim
-	v2     []bool // of each claim
+	v2     []bool // for each claim: whether it is in version 2
 }
 
-// openCgroups makes them, and has them ready for those of workers.
+// openCgroups creates the groups of an app, and enables the controllers for the groups below.
 func openCgroups(where *membership, needs []need) (c *cgroups, err error) {
 	c = new(cgroups)
 	defer func() {
@@ -47,7 +47,7 @@ func openCgroups(where *membership, needs []need) (c *cgroups, err error) {
 			err = errors.Join(err, c.close())
 		}
 	}()
-	unified := make(map[string]string) // directories of version 2, and what they are to hand on
+	unified := make(map[string]string) // directories of version 2, and the controllers to enable
 	var dirs []string
 	for _, n := range needs {
 		home, err := where.find(n.controller)
@@ -92,7 +92,7 @@ func put(dir, file, value string) error {
 	return nil
 }
 
-// handOn gives the groups below a directory of version 2 controllers.
+// handOn enables controllers for the groups below a directory of version 2.
 func handOn(dir, controllers string) error {
 	have, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
 	if err != nil {
@@ -110,7 +110,7 @@ func handOn(dir, controllers string) error {
 	if !missing {
 		return nil
 	}
-	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil { // only the root has none, and the root may
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil { // the root lacks it, and may have processes
 		if err := moveAll(dir, filepath.Join(dir, ourLeaf)); err != nil {
 			return err
 		}
@@ -118,7 +118,7 @@ func handOn(dir, controllers string) error {
 	return put(dir, "cgroup.subtree_control", controllers)
 }
 
-// moveAll moves the processes of one group to another, those too that come meanwhile.
+// moveAll moves the processes of one group to another, including those that arrive meanwhile.
 func moveAll(from, to string) error {
 	if err := os.Mkdir(to, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("making a cgroup: %w", err)
@@ -153,8 +153,8 @@ func pidsOf(dir string) (pids []int, err error) {
 	return pids, nil
 }
 
-// make makes the groups of a worker. It returns their directories, and the files to
-// join them by.
+// make creates the groups of a worker. It returns their directories, and the files through which
+// a process joins them.
 func (c *cgroups) make(name string, l Limits) (dirs, join []string, err error) {
 	for i, claim := range c.claims {
 		dir := filepath.Join(claim.dir, name)
@@ -173,7 +173,7 @@ func (c *cgroups) make(name string, l Limits) (dirs, join []string, err error) {
 	return dirs, join, nil
 }
 
-// close removes the groups, with whatever is left in them.
+// close removes the groups, and kills remaining processes.
 func (c *cgroups) close() error {
 	var errs []error
 	for _, claim := range c.claims {
@@ -182,19 +182,18 @@ func (c *cgroups) close() error {
 	return errors.Join(errs...)
 }
 
-// period is that in which a share of the processors is counted, in µs: the kernel's
-// default.
+// period is the period of the CPU quota, in µs: the kernel's default.
 const period = 100_000
 
-func quota(cores float64) int64 { return max(int64(cores*period), 1000) } // the kernel's least
+func quota(cores float64) int64 { return max(int64(cores*period), 1000) } // the kernel's minimum
 
-// setV2 sets the limits in a directory of version 2. A limit that can be escaped to
-// the swap space is none, and half a worker is none either.
+// setV2 sets the limits in a directory of version 2. The memory limit includes swap, because it
+// could otherwise be escaped, and it kills all processes of a worker together.
 func (l Limits) setV2(dir string) error {
 	var errs []error
 	if l.Memory > 0 {
 		errs = append(errs, put(dir, "memory.max", strconv.FormatInt(l.Memory, 10)), put(dir, "memory.oom.group", "1"))
-		if _, err := os.Stat(filepath.Join(dir, "memory.swap.max")); err == nil { // the kernel may not count it
+		if _, err := os.Stat(filepath.Join(dir, "memory.swap.max")); err == nil { // the kernel may not count swap
 			errs = append(errs, put(dir, "memory.swap.max", "0"))
 		}
 	}
@@ -207,7 +206,7 @@ func (l Limits) setV2(dir string) error {
 	return errors.Join(errs...)
 }
 
-// setV1 sets those of them that belong to the hierarchy of a directory of version 1.
+// setV1 sets the limits of the controllers in a directory of version 1.
 func (l Limits) setV1(dir string) error {
 	here := func(file string) bool {
 		_, err := os.Stat(filepath.Join(dir, file))
@@ -229,9 +228,9 @@ func (l Limits) setV1(dir string) error {
 	return errors.Join(errs...)
 }
 
-// oomKilled reports whether a process of a group was killed at its limit of memory.
+// oomKilled reports whether a process of a group was killed at its memory limit.
 func oomKilled(dir string) bool {
-	for _, file := range []string{"memory.events", "memory.oom_control"} { // of version 2, of version 1
+	for _, file := range []string{"memory.events", "memory.oom_control"} { // version 2, version 1
 		text, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil {
 			continue
@@ -246,10 +245,10 @@ func oomKilled(dir string) bool {
 	return false
 }
 
-// removeLimit bounds the wait for killed processes to be gone.
+// removeLimit bounds the wait for killed processes to end.
 const removeLimit = 2 * time.Second
 
-// removeCgroup kills what is in a group, and in those below it, and removes them.
+// removeCgroup kills the processes in a group and in those below it, and removes the groups.
 func removeCgroup(dir string) error {
 	deadline := time.Now().Add(removeLimit)
 	for {
@@ -265,13 +264,13 @@ func removeCgroup(dir string) error {
 }
 
 func removeOnce(dir string) error {
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil { // only version 2 has it
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil { // only in version 2
 		pids, err := pidsOf(dir)
 		if err != nil {
 			return err
 		}
 		for _, pid := range pids {
-			_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone already
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended already
 		}
 	}
 	entries, err := os.ReadDir(dir)

@@ -14,7 +14,7 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox/launch"
 )
 
-// check finds out whom workers run as, and what of the settings is not possible.
+// check returns the identity of the workers, and an error for settings that are not possible here.
 func (s Settings) check(where *membership) (*launch.Identity, account, error) {
 	if runtime.GOOS != "linux" {
 		return nil, account{}, s.elsewhere()
@@ -35,7 +35,7 @@ func (s Settings) check(where *membership) (*launch.Identity, account, error) {
 	return identity, who, errors.Join(errs...)
 }
 
-// elsewhere refuses what only Linux has.
+// elsewhere returns an error for settings that exist only on Linux.
 func (s Settings) elsewhere() error {
 	var given []string
 	for _, setting := range []struct {
@@ -73,7 +73,7 @@ func (s Settings) identity() (*launch.Identity, account, error) {
 		if err != nil {
 			return nil, account{}, err
 		}
-		if found == nil { // a number that nobody has
+		if found == nil { // a number without an account
 			id.UID, _ = strconv.Atoi(s.User)
 			if s.Group == "" {
 				return nil, account{}, fmt.Errorf("user: nobody on this machine has the number %s, so its group is not known; set group", s.User)
@@ -107,7 +107,7 @@ func (s Settings) identity() (*launch.Identity, account, error) {
 	return id, who, nil
 }
 
-// lookUser returns nil for a number that nobody has.
+// lookUser returns the account of a name or number; nil for a number without an account.
 func lookUser(name string) (*user.User, error) {
 	found, err := user.Lookup(name)
 	if err == nil {
@@ -132,7 +132,7 @@ func lookUpGroup(name string) (int, error) {
 	return 0, fmt.Errorf("group: there is no group %q on this machine", name)
 }
 
-// checkRlimit refuses to set what only root may raise.
+// checkRlimit returns an error for a limit that only root may raise.
 func checkRlimit(l launch.Rlimit) error {
 	var now syscall.Rlimit
 	if err := syscall.Getrlimit(l.Resource, &now); err != nil {
@@ -163,7 +163,7 @@ func (s Settings) checkStrict() error {
 	if s.User == "" && !launch.MayDropCapabilities() {
 		errs = append(errs, errors.New("sandbox: strict takes root's capabilities from workers, for which this process lacks CAP_SETPCAP; grant it, or set user"))
 	}
-	// Whoever reads data_dir reads the tokens in it. Another user can't in any case.
+	// Read access to data_dir would expose its tokens. Another user never has access.
 	for _, path := range append(append([]string{s.Dir}, s.Read...), s.Write...) {
 		if s.User == "" && s.DataDir != "" && within(s.DataDir, path) {
 			errs = append(errs, fmt.Errorf("sandbox: strict lets workers read %s, and data_dir (%s) is in it, which is not for them; set data_dir to another place, such as /var/lib/drover, or set user", path, s.DataDir))
@@ -177,10 +177,10 @@ func (s Settings) checkStrict() error {
 	return errors.Join(errs...)
 }
 
-// within reports whether a path is dir, or below it, whatever links are on the way.
+// within reports whether a path is dir or below it, after resolving links.
 func within(path, dir string) bool {
 	real := func(p string) string {
-		for rest := ""; ; { // data_dir may not be there yet
+		for rest := ""; ; { // data_dir may not exist yet
 			if r, err := filepath.EvalSymlinks(p); err == nil {
 				return filepath.Join(r, rest)
 			}
@@ -194,7 +194,7 @@ func within(path, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
-// Notes are what people should know of settings that this machine can do.
+// Notes returns warnings about settings that work on this machine.
 func Notes(s Settings) (notes []string) {
 	if abi := launch.LandlockABI(); s.Strict && abi >= launch.FilesABI && abi < launch.ScopeABI {
 		notes = append(notes, fmt.Sprintf("sandbox: strict: before Linux 6.12 landlock (version %d here) does not keep a worker from sending signals to other processes of its user; set user for that", abi))

@@ -12,25 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prefix begins the names of the directories that are claimed.
+// prefix begins the names of claimed directories.
 const prefix = "drover-"
 
-// claimLimit is how long a claim waits for others that are being made.
+// claimLimit bounds the wait for other claims.
 const claimLimit = 5 * time.Second
 
-// passable is the mode of a directory through which others may reach what they know.
+// passable is the mode of a directory that other users may traverse, but not list.
 const passable = 0o711
 
-// claim is a directory that lives no longer than its daemon: it is locked as long as
-// that lives, however it ends, and the next to make one removes those that nobody
-// has locked.
+// claim is a directory that belongs to a running daemon, which holds a lock on it until it ends in
+// any way. The next claim removes directories that are not locked.
 type claim struct {
 	dir  string
 	lock *os.File
 }
 
-// newClaim makes a directory below parent. Its lock is taken while the parent is
-// locked, so that nobody takes a new one for a leftover.
+// newClaim creates a directory below parent. It locks the directory while parent is locked, so
+// that no other daemon removes it as a leftover.
 func newClaim(parent string, remove func(dir string) error) (*claim, error) {
 	guard, err := lockDir(parent, claimLimit)
 	if err != nil {
@@ -44,7 +43,7 @@ func newClaim(parent string, remove func(dir string) error) (*claim, error) {
 	for _, e := range entries {
 		if dir := filepath.Join(parent, e.Name()); e.IsDir() && strings.HasPrefix(e.Name(), prefix) {
 			if lock, err := lockDir(dir, 0); err == nil {
-				// What can't be removed now is in nobody's way, and tried again next time.
+				// A directory that cannot be removed is harmless; the next claim tries again.
 				_ = remove(dir)
 				_ = lock.Close()
 			}
@@ -66,7 +65,7 @@ func (c *claim) release(remove func(dir string) error) error {
 	return errors.Join(remove(c.dir), c.lock.Close())
 }
 
-// lockDir locks a directory until the file is closed, waiting for a while.
+// lockDir locks a directory until the file is closed. It waits up to limit for the lock.
 func lockDir(dir string, limit time.Duration) (*os.File, error) {
 	file, err := os.Open(dir)
 	if err != nil {
@@ -84,14 +83,14 @@ func lockDir(dir string, limit time.Duration) (*os.File, error) {
 	}
 }
 
-// claimTemporary claims a directory that all users can reach, in one that is only
-// ours to write.
+// claimTemporary claims a directory that all users can reach. Its parent is writable only by the
+// daemon's user.
 func claimTemporary() (*claim, error) {
 	parent := filepath.Join(os.TempDir(), prefix+strconv.Itoa(os.Geteuid()))
 	if err := os.Mkdir(parent, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("making a directory for workers: %w", err)
 	}
-	// In a directory that all may write to, somebody else may have made it.
+	// In a world-writable directory, another user may have created it.
 	var info unix.Stat_t
 	if err := unix.Lstat(parent, &info); err != nil {
 		return nil, fmt.Errorf("making a directory for workers: %w", err)

@@ -1,12 +1,12 @@
-// Package sandbox holds worker processes to limits: of resources, by rlimits and
-// cgroups; of rights, by a user of their own, no_new_privs, landlock and seccomp; and
-// of what they know, by their environment. Each is either in force before the first
-// line of the worker's code runs, or the worker is not started.
+// Package sandbox confines worker processes. It limits their resources by rlimits and cgroups; their
+// rights by a user of their own, no_new_privs, landlock and seccomp; and their environment. Each
+// restriction is in force before the first line of the worker's code runs. Otherwise the worker is
+// not started.
 //
-// A Confinement is that of one app, and lives as long as its pool. Each worker has a
-// Box of its own: it is made before the worker is started, wraps the command that
-// starts it (package launch does the rest, in the new process), and is closed when
-// the worker has ended. All methods may be called from many goroutines.
+// A Confinement belongs to one app, and lives as long as its pool. Each worker has its own Box,
+// created before the worker starts. The Box wraps the command that starts the worker (package
+// launch does the rest in the new process), and is closed when the worker has ended. All methods
+// are safe for concurrent use.
 package sandbox
 
 import (
@@ -30,16 +30,16 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox/launch"
 )
 
-// self is this program, also when its file has been replaced since.
+// self is this program, even if its file was replaced.
 const self = "/proc/self/exe"
 
-// Confinement is what the workers of one app are held to.
+// Confinement confines the workers of one app.
 type Confinement struct {
 	settings Settings
 	identity *launch.Identity
 	account  account
 	groups   *cgroups // nil: none are needed
-	claim    *claim   // a directory that workers can reach; nil where none is needed
+	claim    *claim   // a directory that workers can reach; nil if none is needed
 	boxes    atomic.Int64
 
 	mu       sync.Mutex
@@ -47,21 +47,21 @@ type Confinement struct {
 	readable []string
 
 	serving   sync.WaitGroup
-	listeners map[*os.File]struct{} // of the calls that the daemon makes; guarded by mu
+	listeners map[*os.File]struct{} // of the system calls that the daemon makes for workers; guarded by mu
 
-	temporary map[string]bool // the directories of living workers; guarded by mu
+	temporary map[string]bool // the directories of running workers; guarded by mu
 	deleted   deleted
 }
 
-// Check looks whether this machine can do what the settings ask for. The error says
-// for each setting that it can't what is missing and what to do.
+// Check checks whether this machine supports the settings. The error names, for each unsupported
+// setting, what is missing and how to fix it.
 func Check(s Settings) error {
 	_, _, err := s.check(ownCgroups())
 	return err
 }
 
-// New checks the settings and makes what the workers share: their cgroup, and their
-// directory. What daemons that were killed have left of those is removed.
+// New checks the settings and creates what the workers share: their cgroup and their directory. It
+// removes those left by killed daemons.
 func New(s Settings) (*Confinement, error) {
 	return open(s, ownCgroups())
 }
@@ -103,9 +103,8 @@ func open(s Settings, where *membership) (c *Confinement, err error) {
 
 func (c *Confinement) filesDir() string { return filepath.Join(c.claim.dir, "files") }
 
-// FilesDir is where the files that workers are made of are to be installed: a
-// directory that their user can reach. It is gone after Close if it is not the data
-// directory.
+// FilesDir returns the directory for the files that workers need: their user can read it. Close
+// removes it if it is not the data directory.
 func (c *Confinement) FilesDir() string {
 	if c.settings.User != "" {
 		return c.filesDir()
@@ -113,32 +112,32 @@ func (c *Confinement) FilesDir() string {
 	return c.settings.DataDir
 }
 
-// Need adds paths that workers must be able to read, or they are not started: their
-// own files, and those of their interpreter.
+// Need adds paths that workers must be able to read: their own files, and those of their
+// interpreter. If a worker cannot read them, it is not started.
 func (c *Confinement) Need(paths ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.needed = append(c.needed, paths...)
 }
 
-// Read adds paths that workers may read if their user can.
+// Read adds paths that workers may read if their user has access.
 func (c *Confinement) Read(paths ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readable = append(c.readable, paths...)
 }
 
-// Of is what a process gets of an environment that no sandbox is around: never drover's
-// own.
+// Of returns the part of an environment that a process without a sandbox gets. It never includes
+// drover's own variables.
 func (e Environment) Of(given []string) []string { return e.selectFrom(given, false, account{}) }
 
-// Environ is what workers get of an environment, each as NAME=VALUE.
+// Environ returns the part of an environment that workers get, each variable as NAME=VALUE.
 func (c *Confinement) Environ(given []string) []string {
 	return c.settings.Environment.selectFrom(given, c.settings.Strict, c.account)
 }
 
-// Try does everything that is done for a worker in a process that ends before it
-// runs a command. The error says which step failed.
+// Try performs all steps of confining a worker in a process that ends before it runs a command.
+// The error names the step that failed.
 func (c *Confinement) Try(ctx context.Context) error {
 	box, err := c.Box()
 	if err != nil {
@@ -171,7 +170,7 @@ func (b *Box) try(ctx context.Context) error {
 	return err
 }
 
-// Close removes what the workers shared. They have ended by then.
+// Close removes what the workers shared. The caller has stopped the workers.
 func (c *Confinement) Close() error {
 	c.mu.Lock()
 	for listener := range c.listeners {
@@ -189,7 +188,7 @@ func (c *Confinement) Close() error {
 	return errors.Join(errs...)
 }
 
-// spec is what the launch stage does for a worker.
+// spec returns the steps of the launch stage for a worker.
 func (c *Confinement) spec(tmp string, groups []string) launch.Spec {
 	s := c.settings
 	spec := launch.Spec{
@@ -222,26 +221,26 @@ func (c *Confinement) spec(tmp string, groups []string) launch.Spec {
 	return spec
 }
 
-// cpuGrace is what a process has left to end by itself, in seconds, when its CPU
-// time is used up.
+// cpuGrace is the time between the soft and the hard limit of CPU time, in seconds, in which a
+// process can end by itself.
 const cpuGrace = 5
 
-// ErrUnsaid is the verdict on a process that ended before it came to its command, and
-// did not say why: somebody killed it, mostly.
+// ErrUnsaid is the verdict on a process that ended before it ran its command without reporting a
+// reason. Usually it was killed.
 var ErrUnsaid = launch.ErrUnsaid
 
 // Box is the confinement of one worker.
 type Box struct {
 	confinement *Confinement
-	groups      []string // its directories
+	groups      []string // its cgroup directories
 	tmp         string   // empty: none
 	ours        *os.File // the daemon's end of the socket; nil: there is no launch stage
 	theirs      *os.File
-	heard       chan struct{} // closed when the listener has come, or will not; nil: none will
-	first       []byte        // what has come in its place
+	heard       chan struct{} // closed when the listener has arrived, or will not; nil: there is none
+	first       []byte        // bytes received in place of the listener
 }
 
-// Box makes one, for a worker that is to be started.
+// Box returns a new Box, for a worker that is about to be started.
 func (c *Confinement) Box() (b *Box, err error) {
 	b = &Box{confinement: c}
 	defer func() {
@@ -280,8 +279,8 @@ func (c *Confinement) Box() (b *Box, err error) {
 	return b, launch.Send(b.ours, spec)
 }
 
-// Fork makes the box of a worker that is forked from a template. It inherits all but the
-// cgroup, which Join gives it, and the temporary directory, which it is to make itself.
+// Fork returns the Box of a worker that is forked from a template. The worker inherits everything
+// but the cgroup, which Join sets, and the temporary directory, which it creates itself.
 func (c *Confinement) Fork(template *Box) *Box {
 	b := &Box{confinement: c}
 	if template.tmp != "" {
@@ -290,7 +289,7 @@ func (c *Confinement) Fork(template *Box) *Box {
 	return b
 }
 
-// temporaryIn takes a place for a worker's temporary directory.
+// temporaryIn reserves a path for a worker's temporary directory.
 func (c *Confinement) temporaryIn(dir, name string) string {
 	path := filepath.Join(dir, name)
 	c.mu.Lock()
@@ -299,7 +298,7 @@ func (c *Confinement) temporaryIn(dir, name string) string {
 	return path
 }
 
-// Join puts a process into its cgroup.
+// Join moves a process into its cgroup.
 func (b *Box) Join(pid int) (err error) {
 	c := b.confinement
 	if c.groups == nil {
@@ -319,7 +318,7 @@ func (b *Box) Join(pid int) (err error) {
 }
 
 // Wrap returns the program to start in place of a command, its name (argv[0]), and its
-// arguments. fd is the number that Socket has in the new process.
+// arguments. fd is the file descriptor of Socket in the new process.
 func (b *Box) Wrap(fd int, path string, args []string) (program, name string, wrapped []string) {
 	if b.theirs == nil {
 		return path, path, args
@@ -327,8 +326,8 @@ func (b *Box) Wrap(fd int, path string, args []string) (program, name string, wr
 	return self, launch.Name, launch.Args(fd, path, args)
 }
 
-// Socket is to be inherited by the new process; nil where Wrap changes nothing. It is
-// the box's, which closes it.
+// Socket returns the socket that the new process must inherit; nil if Wrap changes nothing. The
+// Box owns and closes it.
 func (b *Box) Socket() *os.File { return b.theirs }
 
 // AddTemporary returns a worker's environment with TMPDIR set to its temporary directory, if it has one.
@@ -340,16 +339,16 @@ func (b *Box) AddTemporary(given []string) []string {
 	return append(given, "TMPDIR="+b.tmp)
 }
 
-// verdictLimit bounds the wait for the end of what the launch stage says, where
-// somebody else has inherited its socket.
+// verdictLimit bounds the wait for the end of the launch stage's output, in case another process
+// has inherited its socket.
 const verdictLimit = time.Second
 
-// Verdict says, when the process has ended, why the command never ran; nil if it did.
+// Verdict returns why the command never ran; nil if it did. It is called when the process has ended.
 func (b *Box) Verdict() error {
 	if b.ours == nil {
 		return nil
 	}
-	_ = b.theirs.Close() // for the end of the other one to be seen
+	_ = b.theirs.Close() // so that the end of the other side is detected
 	_ = b.ours.SetReadDeadline(time.Now().Add(verdictLimit))
 	if b.heard != nil {
 		<-b.heard
@@ -357,17 +356,16 @@ func (b *Box) Verdict() error {
 	return launch.Verdict(io.MultiReader(bytes.NewReader(b.first), b.ours))
 }
 
-// Memory is the limit of a worker with its children, in bytes; 0 if there is none.
+// Memory returns the memory limit of a worker with its children, in bytes; 0 if there is none.
 func (c *Confinement) Memory() int64 { return c.settings.Limits.Memory }
 
-// OutOfMemory reports whether the kernel killed a process of the worker since it
-// reached its limit of memory. It is to be asked before Close.
+// OutOfMemory reports whether the kernel killed a process of the worker at its memory limit. It
+// is called before Close.
 func (b *Box) OutOfMemory() bool {
 	return slices.ContainsFunc(b.groups, oomKilled)
 }
 
-// Close removes what was the worker's alone. What is left of its processes in its
-// cgroup is killed.
+// Close removes the worker's own directories. It kills the remaining processes in its cgroup.
 func (b *Box) Close() error {
 	var errs []error
 	for _, file := range []*os.File{b.ours, b.theirs} {

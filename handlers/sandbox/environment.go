@@ -5,30 +5,30 @@ import (
 	"strings"
 )
 
-// Environment is what of the daemon's environment workers get.
+// Environment selects the part of the daemon's environment that workers get.
 type Environment struct {
-	// Pass are names of variables; one that ends in * is a beginning of names. nil is
-	// all that are not withheld, or with the strict sandbox those in StrictPass.
+	// Pass are names of variables; a trailing * matches any suffix. nil passes all that are not
+	// withheld, or with the strict sandbox those in StrictPass.
 	Pass []string
-	// Withheld are names of variables that are passed only where Pass names them, or
-	// StrictPass: those that the configuration reads, which are secrets mostly.
+	// Withheld are names of variables that are passed only if Pass or StrictPass names them: those
+	// that the configuration reads, which are mostly secrets.
 	Withheld []string
-	// Set are variables in addition to those, or in their place.
+	// Set are variables that are added, or replace passed ones.
 	Set map[string]string
 }
 
-// StrictPass is what workers in the strict sandbox get by default: where programs
-// and certificates are, and how people write.
+// StrictPass are the variables passed to workers in the strict sandbox by default: the locations of
+// programs and certificates, and the locale.
 var StrictPass = []string{
 	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TZDIR", "TERM",
 	"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONHASHSEED", "NODE_ENV", "NODE_PATH",
 	"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
 }
 
-// never is what no worker gets, but by Set: drover's own.
+// never are the variables of drover, which workers get only through Set.
 var never = []string{"DROVER_*", "NOTIFY_SOCKET", "WATCHDOG_*", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
 
-// account is whom workers run as, where that is another user.
+// account is the account of the workers, if it is not the daemon's.
 type account struct{ name, home string }
 
 func (e Environment) selectFrom(given []string, strict bool, who account) []string {
@@ -63,8 +63,8 @@ func (e Environment) selectFrom(given []string, strict bool, who account) []stri
 	return out
 }
 
-// Withholds returns the names of variables of an environment that its processes would
-// get if the configuration did not read them.
+// Withholds returns the names of variables in an environment that are withheld only because the
+// configuration reads them.
 func (e Environment) Withholds(given []string, strict bool) (out []string) {
 	if e.Pass != nil || strict {
 		return nil
@@ -88,7 +88,7 @@ func matches(patterns []string, name string) bool {
 	})
 }
 
-// named reports whether a NAME=VALUE has the name.
+// named returns a function that reports whether a NAME=VALUE has the name.
 func named(name string) func(string) bool {
 	return func(variable string) bool { return strings.HasPrefix(variable, name+"=") }
 }

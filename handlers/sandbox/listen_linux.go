@@ -10,9 +10,9 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox/reach"
 )
 
-// listen waits for the listener of the calls that the daemon makes for a worker, and makes
-// them, until the last process has ended that inherited the filter: workers that were
-// forked from a template outlive its box.
+// listen waits for the listener of the calls that the daemon performs for a worker, and serves it
+// until all processes have ended that inherited the filter: workers forked from a template outlive
+// its Box.
 func (b *Box) listen() {
 	c := b.confinement
 	listener := b.listener()
@@ -31,7 +31,7 @@ func (b *Box) listen() {
 	c.mu.Unlock()
 }
 
-// listener receives it; nil if the launch stage said something else.
+// listener receives the listener; nil if the launch stage sent something else.
 func (b *Box) listener() (listener *os.File) {
 	conn, err := b.ours.SyscallConn()
 	if err != nil {

@@ -2,5 +2,5 @@
 
 package sandbox
 
-// listen is of Linux; elsewhere there is no launch stage.
+// listen exists only on Linux; elsewhere there is no launch stage.
 func (b *Box) listen() { close(b.heard) }

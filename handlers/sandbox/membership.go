@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// membership is in which cgroups this process is, and where they are mounted.
+// membership describes the cgroups of this process, and where cgroups are mounted.
 type membership struct {
 	groups string // /proc/self/cgroup
 	mounts string // /proc/self/mountinfo
-	// systemd says that the machine's cgroups are systemd's, and only those that it
-	// delegates are for others.
+	// systemd is set if systemd manages the machine's cgroups. Then only delegated groups may
+	// be used.
 	systemd bool
 }
 
-// ownCgroups is this process's; one that can't be read has none.
+// ownCgroups returns the membership of this process; it is empty if it cannot be read.
 func ownCgroups() *membership {
 	m := new(membership)
 	if text, err := os.ReadFile("/proc/self/cgroup"); err == nil {
@@ -29,18 +29,18 @@ func ownCgroups() *membership {
 	if text, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
 		m.mounts = string(text)
 	}
-	_, err := os.Stat("/run/systemd/system") // as sd_booted(3) does
+	_, err := os.Stat("/run/systemd/system") // the check of sd_booted(3)
 	m.systemd = err == nil
 	return m
 }
 
-// home is a directory below which we may make cgroups.
+// home is a directory below which the daemon may create cgroups.
 type home struct {
 	dir string
 	v2  bool
 }
 
-// mount is one of a cgroup hierarchy.
+// mount is a mount of a cgroup hierarchy.
 type mount struct{ root, point, kind, options string }
 
 func (m *membership) mountsOf(kind string) (out []mount) {
@@ -54,11 +54,11 @@ func (m *membership) mountsOf(kind string) (out []mount) {
 	return out
 }
 
-// unescape undoes what the kernel writes for characters that divide.
+// unescape decodes the kernel's escapes of separators.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// groupOf is this process's group in the hierarchy of a controller; of version 2
-// with an empty name.
+// groupOf returns this process's group in the hierarchy of a controller; an empty name selects
+// version 2.
 func (m *membership) groupOf(controller string) (path string, found bool) {
 	for line := range strings.Lines(m.groups) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
@@ -69,7 +69,7 @@ func (m *membership) groupOf(controller string) (path string, found bool) {
 	return "", false
 }
 
-// directory is where a group is seen here.
+// directory returns the path of a group below this mount.
 func (m mount) directory(group string) (string, bool) {
 	rel, err := filepath.Rel(m.root, group)
 	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
@@ -78,8 +78,8 @@ func (m mount) directory(group string) (string, bool) {
 	return filepath.Join(m.point, rel), true
 }
 
-// find returns where to make groups with a controller: in version 2 where that has
-// it, else in version 1.
+// find returns the directory for groups with a controller: in version 2 if that has the
+// controller, else in version 1.
 func (m *membership) find(controller string) (home, error) {
 	var why error
 	if group, found := m.groupOf(""); found {
@@ -123,8 +123,8 @@ func hasController(dir, name string) bool {
 	return err == nil && slices.Contains(strings.Fields(string(text)), name)
 }
 
-// delegatedFrom is the group that was delegated where this process is in one below
-// it: systemd's DelegateSubgroup=, or our own leaf.
+// delegatedFrom returns the delegated group if this process is in a child of it: systemd's
+// DelegateSubgroup=, or ourLeaf.
 func (m *membership) delegatedFrom(dir string) string {
 	if parent := filepath.Dir(dir); !delegated(dir) && (delegated(parent) || filepath.Base(dir) == ourLeaf && hasDir(parent)) {
 		return parent
@@ -137,7 +137,7 @@ func hasDir(dir string) bool {
 	return err == nil
 }
 
-// delegated reports whether systemd has marked a group as for us.
+// delegated reports whether systemd has marked a group as delegated.
 func delegated(dir string) bool {
 	value := make([]byte, 8)
 	for _, name := range []string{"user.delegate", "trusted.delegate"} {
@@ -148,8 +148,8 @@ func delegated(dir string) bool {
 	return false
 }
 
-// usable says why no group can be made in a directory; file is one in it that has to
-// be written.
+// usable returns an error if groups cannot be created in a directory. file is a file in it that
+// must be writable.
 func (m *membership) usable(dir, file string) error {
 	for _, path := range []string{dir, filepath.Join(dir, file)} {
 		if err := unix.Access(path, unix.W_OK); err != nil {
@@ -163,6 +163,6 @@ func (m *membership) usable(dir, file string) error {
 	return nil
 }
 
-// ourLeaf is where the daemon's own processes go: in version 2 a group with
-// processes of its own can't hand controllers on to groups below it.
+// ourLeaf is the group of the daemon's own processes: in version 2, a group with processes cannot
+// enable controllers for groups below it.
 const ourLeaf = "daemon"

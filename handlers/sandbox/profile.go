@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// systemRead is what programs need of a system, and may read in the strict sandbox;
-// what is not there is left out. Of /etc it is these alone: there are secrets in it.
+// systemRead are the system paths that programs need, and may read in the strict sandbox. Missing
+// ones are ignored. Of /etc, only these are readable, because it contains secrets.
 var systemRead = []string{
 	"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store",
 	"/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload", "/etc/alternatives",
@@ -20,12 +20,12 @@ var systemRead = []string{
 	"/dev/random", "/dev/urandom",
 }
 
-// systemDevices may be written, too.
+// systemDevices may also be written.
 var systemDevices = []string{"/dev/null", "/dev/zero", "/dev/full"}
 
-// systemFiles is systemRead as it is on this machine: the name servers' file is
-// replaced while workers run, and then only its directory leads to the new one; and
-// certificates may be elsewhere.
+// systemFiles returns systemRead for this machine. It resolves the file of name servers: it is
+// replaced while workers run, and only its directory gives access to the new one. Certificates
+// may also be elsewhere.
 func systemFiles() []string {
 	out := systemRead
 	if real, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && !strings.HasPrefix(real, "/etc/") {

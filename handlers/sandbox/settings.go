@@ -9,46 +9,46 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox/launch"
 )
 
-// Settings are what an app's workers are held to. The zero value is what all are:
-// they write no core dumps, and gain no rights by the programs that they run.
+// Settings are the restrictions of an app's workers. With the zero value, workers write no core
+// dumps, and gain no rights through the programs that they run.
 type Settings struct {
-	Dir     string // the app's
-	DataDir string // the daemon's, which is not for workers
+	Dir     string // of the app
+	DataDir string // of the daemon; workers have no access
 
 	// User and Group are names or numbers; empty is the daemon's.
 	User, Group string
-	// NewPrivileges lets set-user-ID programs, such as sudo, work.
+	// NewPrivileges allows set-user-ID programs such as sudo.
 	NewPrivileges bool
 	Limits        Limits
 
-	// Strict is the sandbox: see docs/workers.md. The rest is for it alone.
+	// Strict enables the strict sandbox: see docs/workers.md. The following fields apply only to it.
 	Strict bool
 	// Read and Write are paths in addition to those of the profile.
 	Read, Write []string
-	// Temporary is what a worker's temporary directory may hold, in bytes, and a file in it; 0
-	// is any.
+	// Temporary bounds a worker's temporary directory, and each file in it, in bytes; 0 is no
+	// bound.
 	Temporary int64
-	// Connect are the TCP ports that can be connected to; nil is any.
+	// Connect are the TCP ports to which connections are allowed; nil is any.
 	Connect []int
-	// UnixSockets lets sockets of the family AF_UNIX be made.
+	// UnixSockets allows sockets of the family AF_UNIX.
 	UnixSockets bool
-	// LinkLocal lets link-local addresses be reached, where clouds have their metadata.
+	// LinkLocal allows link-local addresses, at which clouds serve their metadata.
 	LinkLocal bool
 
 	Environment Environment
 }
 
-// Limits are those of one worker, or of each of its processes; 0 is none, but for
+// Limits are the limits of a worker, or of each of its processes; 0 is no limit, except for
 // Core.
 type Limits struct {
 	Memory    int64   // bytes, of a worker with its children
-	CPU       float64 // cores, likewise
-	Processes int     // with their threads, likewise
+	CPU       float64 // cores, of a worker with its children
+	Processes int     // including threads, of a worker with its children
 
 	OpenFiles    int           // of a process
-	FileSize     int64         // bytes, of a file that is written
+	FileSize     int64         // bytes, of a written file
 	AddressSpace int64         // bytes, of a process
-	CPUTime      time.Duration // of a process, in all its life; whole seconds
+	CPUTime      time.Duration // of a process, over its lifetime; whole seconds
 	Core         int64         // bytes, of a core dump; 0 is no dump
 }
 

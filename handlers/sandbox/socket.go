@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketpair makes the two ends of the socket to a launch stage. The first can be
-// waited on with a deadline.
+// socketpair returns the two ends of the socket to a launch stage. Reads from the first one can
+// have a deadline.
 func socketpair() (ours, theirs *os.File, err error) {
-	syscall.ForkLock.RLock() // no child is forked between the calls
+	syscall.ForkLock.RLock() // prevents a fork between the calls
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err == nil {
 		unix.CloseOnExec(fds[0])

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// This file bounds what workers keep in their temporary directories. There is no file
-// system whose size could be limited without rights, so it is measured.
+// This file bounds the size of workers' temporary directories. No file system allows a size limit
+// without privileges, so the directories are measured.
 
-// leastFile is what a file counts at least, in bytes: many empty ones take room, too.
+// leastFile is the minimum size that a file counts, in bytes: many empty files use space, too.
 const leastFile = 4096
 
-// identity of a file, which may have several names, or none.
+// inode identifies a file, which may have several names or none.
 type inode struct{ device, number uint64 }
 
-// Temporary is the limit of a worker's temporary directory, in bytes; 0 if there is none.
+// Temporary returns the limit of a worker's temporary directory, in bytes; 0 if there is none.
 func (b *Box) Temporary() int64 {
 	if b.tmp == "" {
 		return 0
@@ -27,13 +27,13 @@ func (b *Box) Temporary() int64 {
 	return b.confinement.settings.Temporary
 }
 
-// Directory is where a worker that was forked from a template is to make its temporary
+// Directory returns the path at which a worker forked from a template creates its temporary
 // directory; empty if it has none of its own.
 func (b *Box) Directory() string { return b.tmp }
 
-// Measure is how many bytes the worker's temporary directory takes on disk, with files that
-// are deleted and still open. It takes long where there are many files. The error says
-// that the worker has put something there that cannot be measured.
+// Measure returns the bytes that the worker's temporary directory uses on disk, including deleted
+// files that are still open. With many files it takes long. It returns an error if the directory
+// contains something that cannot be measured.
 func (b *Box) Measure() (used int64, err error) {
 	c := b.confinement
 	found := make(map[inode]bool)
@@ -46,7 +46,7 @@ func (b *Box) Measure() (used int64, err error) {
 			info, err = entry.Info()
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // it has just been removed
+			return nil // it was just removed
 		}
 		if err != nil {
 			return err
@@ -66,14 +66,15 @@ func (b *Box) Measure() (used int64, err error) {
 	return used + c.deleted.of(c, b.tmp), err
 }
 
-// isTemporary reports whether a directory is a living worker's.
+// isTemporary reports whether a directory belongs to a running worker.
 func (c *Confinement) isTemporary(path string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.temporary[path]
 }
 
-// inUse reports whether a directory is, or has in it, a living worker's; mu is held.
+// inUse reports whether a directory belongs to a running worker or contains such a directory; mu is
+// held.
 func (c *Confinement) inUse(dir string) bool {
 	for path := range c.temporary {
 		if path == dir || strings.HasPrefix(path, dir+"/") {
@@ -83,8 +84,8 @@ func (c *Confinement) inUse(dir string) bool {
 	return false
 }
 
-// removeTemporary removes a worker's directory. What workers have in it that were forked
-// from that one, and live on, is removed with the last of them.
+// removeTemporary removes a worker's directory. If it contains directories of running workers
+// that were forked from that worker, it is removed with the last of them.
 func (c *Confinement) removeTemporary(dir string) error {
 	c.mu.Lock()
 	delete(c.temporary, dir)
@@ -93,7 +94,7 @@ func (c *Confinement) removeTemporary(dir string) error {
 		remove = []string{parent}
 	} else if c.inUse(dir) {
 		remove = nil
-		entries, _ := os.ReadDir(dir) // what can't be read goes later
+		entries, _ := os.ReadDir(dir) // unreadable entries are removed later
 		for _, e := range entries {
 			if path := filepath.Join(dir, e.Name()); !c.inUse(path) {
 				remove = append(remove, path)
@@ -108,15 +109,15 @@ func (c *Confinement) removeTemporary(dir string) error {
 	return errors.Join(errs...)
 }
 
-// measureEvery is how often open files are looked at, at most, for all workers of an app
+// measureEvery is the minimum interval between scans of open files, for all workers of an app
 // together.
 const measureEvery = 500 * time.Millisecond
 
-// deleted are the open files of workers that have no name any more.
+// deleted are the sizes of workers' open files without a name.
 type deleted struct {
 	mu    sync.Mutex
 	when  time.Time
-	sizes map[string]int64 // of those that were below each directory
+	sizes map[string]int64 // by directory
 }
 
 func (d *deleted) of(c *Confinement, dir string) int64 {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onDisk is what a file takes, in bytes, holes left out, and which it is.
+// onDisk returns the bytes that a file uses on disk, without holes, and its identity.
 func onDisk(info fs.FileInfo) (int64, inode) {
 	if s, known := info.Sys().(*syscall.Stat_t); known {
 		return s.Blocks * 512, inode{s.Dev, s.Ino}
@@ -19,9 +19,9 @@ func onDisk(info fs.FileInfo) (int64, inode) {
 	return info.Size(), inode{}
 }
 
-// openDeleted adds up the files below a directory that are deleted and still open, by the
-// worker's directory that they were in. Only processes of a reaper are looked at: they
-// have a limit on locks, which is its mark.
+// openDeleted returns the sizes of deleted, still open files, by the worker's directory in which
+// they were. It scans only processes of a reaper, which it recognizes by their mark, the limit
+// on locks.
 func openDeleted(below string, worker func(dir string) bool) map[string]int64 {
 	sizes, found := make(map[string]int64), make(map[inode]bool)
 	processes, _ := os.ReadDir("/proc")

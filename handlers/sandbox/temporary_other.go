@@ -4,7 +4,7 @@ package sandbox
 
 import "io/fs"
 
-// onDisk is the size of a file; nothing is measured but on Linux.
+// onDisk returns the size of a file; holes are handled only on Linux.
 func onDisk(info fs.FileInfo) (int64, inode) { return info.Size(), inode{} }
 
 func openDeleted(string, func(string) bool) map[string]int64 { return nil }

@@ -15,13 +15,13 @@ func CallsKnown() bool {
 	if auditArch == 0 {
 		return false
 	}
-	// A flag that strict mode does not know: EINVAL says that the call is there.
+	// A flag that strict mode does not accept: EINVAL means that the call exists.
 	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_STRICT, 1, 0)
 	return errno == unix.EINVAL
 }
 
-// denied are the calls that no function needs, and that undo what confines it, or
-// reach into other processes or the machine: they answer EPERM.
+// denied are calls that no function needs, and that remove a confinement, or affect other
+// processes or the machine. They return EPERM.
 var denied = append([]uintptr{
 	// other processes
 	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PIDFD_GETFD, unix.SYS_KCMP, unix.SYS_PROCESS_MADVISE,
@@ -33,28 +33,27 @@ var denied = append([]uintptr{
 	unix.SYS_USERFAULTFD, unix.SYS_LOOKUP_DCOOKIE, unix.SYS_SYSLOG, unix.SYS_FANOTIFY_INIT,
 	// keys
 	unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY,
-	// files past their paths
+	// files without a path
 	unix.SYS_OPEN_BY_HANDLE_AT,
 	// the machine
 	unix.SYS_REBOOT, unix.SYS_SWAPON, unix.SYS_SWAPOFF, unix.SYS_ACCT, unix.SYS_SETTIMEOFDAY, unix.SYS_CLOCK_SETTIME, unix.SYS_CLOCK_ADJTIME,
 	unix.SYS_ADJTIMEX, unix.SYS_SETHOSTNAME, unix.SYS_SETDOMAINNAME, unix.SYS_QUOTACTL, unix.SYS_QUOTACTL_FD, unix.SYS_NFSSERVCTL, unix.SYS_VHANGUP,
 }, deniedHere...)
 
-// absent are calls for which programs have another way where the kernel has none:
-// they answer ENOSYS. The flags of clone3 can't be seen by a filter, and what
-// io_uring does passes it by.
+// absent are calls for which programs have an alternative on kernels without them. They return
+// ENOSYS. A filter cannot read the flags of clone3, and io_uring bypasses filters.
 var absent = []uintptr{unix.SYS_CLONE3, unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER}
 
-// namespaces are the flags of clone that make one. CLONE_NEWTIME is only for
-// unshare: clone has the child's signal in its place.
+// namespaces are the flags of clone that create a namespace. CLONE_NEWTIME works only with
+// unshare: in clone, its bit is part of the child's exit signal.
 const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
 const (
 	offsetNumber = 0
 	offsetArch   = 4
-	offsetArgs   = 16 // of 8 bytes each, the low half first on the machines that we know
+	offsetArgs   = 16 // 8 bytes each, the low half first on the supported machines
 	x32Bit       = 0x40000000
-	flowLabels   = 32 // IPV6_FLOWLABEL_MGR: options, such as routes, come with a label
+	flowLabels   = 32 // IPV6_FLOWLABEL_MGR: options, such as routes, are sent with a label
 )
 
 func deny(errno syscall.Errno) bpf.Instruction {
@@ -66,9 +65,8 @@ var (
 	listen = bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF}
 )
 
-// filter is the program that each system call passes. Each rule is self-contained,
-// so that no jump is far. Whoever speaks another architecture's calls, such as those
-// of 32 bits, finds none.
+// filter returns the program that checks each system call. Each rule is self-contained, which
+// keeps jumps short. Calls of other architectures, such as 32-bit ones, return ENOSYS.
 func filter(c SystemCall) []bpf.Instruction {
 	program := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offsetArch, Size: 4},
@@ -89,11 +87,11 @@ func filter(c SystemCall) []bpf.Instruction {
 	}
 	number(unix.SYS_CLONE, argument(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaces, SkipFalse: 1}, deny(unix.EPERM), allow)
 	number(unix.SYS_UNSHARE, argument(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaces | unix.CLONE_NEWTIME, SkipFalse: 1}, deny(unix.EPERM), allow)
-	// What is typed into a terminal comes from whoever runs the daemon there.
+	// Otherwise a worker could type into the terminal of the daemon.
 	number(unix.SYS_IOCTL, argument(1),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.TIOCSTI, SkipTrue: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.TIOCLINUX, SkipTrue: 1}, deny(unix.EPERM), allow)
-	// By this limit, which Linux does not use, the reaper knows whose a process is.
+	// Linux does not enforce this limit. It is the reaper's mark of a process.
 	change := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offsetArgs + 8*2, Size: 4}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 2},
 		bpf.LoadAbsolute{Off: offsetArgs + 8*2 + 4, Size: 4}, bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
@@ -101,13 +99,13 @@ func filter(c SystemCall) []bpf.Instruction {
 	}
 	number(unix.SYS_PRLIMIT64, append([]bpf.Instruction{argument(1), bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RLIMIT_LOCKS, SkipTrue: uint8(len(change) - 1)}}, change...)...)
 	number(unix.SYS_SOCKET, sockets(c)...)
-	// Source routes lead packets over another address than the one that is seen.
+	// Source routes send packets to another address than the checked one.
 	number(unix.SYS_SETSOCKOPT, slices.Concat([]bpf.Instruction{argument(1)},
 		when(unix.IPPROTO_IP, among(2, deny(unix.EPERM), allow, unix.IP_OPTIONS)...),
 		when(unix.IPPROTO_IPV6, among(2, deny(unix.EPERM), allow, unix.IPV6_RTHDR, unix.IPV6_2292PKTOPTIONS, flowLabels)...),
 		[]bpf.Instruction{allow})...)
-	// A message that connects its socket is no call of connect. Programs connect first
-	// where that is not supported.
+	// A message with MSG_FASTOPEN connects its socket without a call of connect. Programs fall back
+	// to connect if it is not supported.
 	send := func(call uintptr, flags uint32, then ...bpf.Instruction) {
 		number(call, append([]bpf.Instruction{argument(flags), bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.MSG_FASTOPEN, SkipTrue: 1}, deny(unix.EOPNOTSUPP)}, then...)...)
 	}
@@ -120,18 +118,18 @@ func filter(c SystemCall) []bpf.Instruction {
 	number(unix.SYS_CONNECT, listen)
 	send(unix.SYS_SENDTO, 3,
 		argument(4), bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 3},
-		bpf.LoadAbsolute{Off: offsetArgs + 8*4 + 4, Size: 4}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1}, allow, // to whom it is connected
+		bpf.LoadAbsolute{Off: offsetArgs + 8*4 + 4, Size: 4}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1}, allow, // already connected
 		listen)
 	send(unix.SYS_SENDMSG, 2, listen)
 	send(unix.SYS_SENDMMSG, 3, listen)
 	return append(program, allow)
 }
 
-// sockets are those that there may be: of SCTP, DCCP and multipath TCP neither the ports
-// nor the addresses would be seen, and of netlink functions need what getaddrinfo asks.
+// sockets returns the rule for sockets. It excludes SCTP, DCCP and multipath TCP, whose ports and
+// addresses the filters cannot check. Of netlink it allows what getaddrinfo uses.
 func sockets(c SystemCall) []bpf.Instruction {
 	internet := append([]bpf.Instruction{
-		argument(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf}, // the rest are flags
+		argument(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf}, // the other bits are flags
 		bpf.JumpIf{Cond: bpf.JumpLessOrEqual, Val: unix.SOCK_RAW, SkipTrue: 1}, deny(unix.EPROTONOSUPPORT),
 	}, among(2, allow, deny(unix.EPROTONOSUPPORT), 0, unix.IPPROTO_ICMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMPV6)...)
 	out := slices.Concat([]bpf.Instruction{argument(0)},
@@ -143,15 +141,15 @@ func sockets(c SystemCall) []bpf.Instruction {
 	return append(out, deny(unix.EAFNOSUPPORT))
 }
 
-// argument loads the low half of one, which is all of an int.
+// argument loads the low half of an argument, which is all of an int.
 func argument(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offsetArgs + 8*n, Size: 4} }
 
-// when runs the instructions if the loaded value is a number; otherwise it skips them.
+// when runs the instructions if the loaded value equals number; otherwise it skips them.
 func when(number uint32, then ...bpf.Instruction) []bpf.Instruction {
 	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipFalse: uint8(len(then))}}, then...)
 }
 
-// among returns one of two answers: whether an argument is among numbers.
+// among returns is if an argument is among numbers, and otherwise isNot.
 func among(n uint32, is, isNot bpf.Instruction, numbers ...uint32) []bpf.Instruction {
 	out := []bpf.Instruction{argument(n)}
 	for i, number := range numbers {

@@ -4,6 +4,6 @@ import "golang.org/x/sys/unix"
 
 const auditArch = unix.AUDIT_ARCH_X86_64
 
-// deniedHere are those of denied that other machines don't have. Libraries use
-// prlimit64 in place of setrlimit, which the filter looks into.
+// deniedHere are denied calls that exist only on this architecture. Libraries use prlimit64, which
+// the filter checks, in place of setrlimit.
 var deniedHere = []uintptr{unix.SYS_SETRLIMIT, unix.SYS_IOPL, unix.SYS_IOPERM, unix.SYS_MODIFY_LDT, unix.SYS_CREATE_MODULE, unix.SYS_KEXEC_FILE_LOAD, unix.SYS_USTAT, unix.SYS_SYSFS, unix.SYS_USELIB}

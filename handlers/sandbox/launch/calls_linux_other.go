@@ -2,8 +2,8 @@
 
 package launch
 
-// auditArch is 0: the calls of this machine are not known here, and nothing of them
-// is restricted or promised.
+// auditArch is 0: the system calls of this architecture are not known here, so they cannot be
+// restricted.
 const auditArch = 0
 
 var deniedHere []uintptr

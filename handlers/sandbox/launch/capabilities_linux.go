@@ -9,18 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// addressOf is for prctl, which takes its pointers as numbers.
+// addressOf converts a pointer to a number, as prctl requires.
 func addressOf(v *int32) uintptr { return uintptr(unsafe.Pointer(v)) } //nolint:gosec // the kernel takes it so
 
-// capabilities are those of this thread: two words of 32 bits each.
+// capabilities returns the capabilities of this thread: two words of 32 bits each.
 func capabilities() (header unix.CapUserHeader, data [2]unix.CapUserData, err error) {
 	header = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	err = unix.Capget(&header, &data[0])
 	return header, data, err
 }
 
-// boundCapabilities empties the set from which root gets its capabilities back when
-// it runs a program.
+// boundCapabilities empties the bounding set. Otherwise root would regain its capabilities when it
+// runs a program.
 func boundCapabilities(s Spec) error {
 	if !s.Unprivileged {
 		return nil
@@ -32,10 +32,10 @@ func boundCapabilities(s Spec) error {
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) {
-			return nil // an older kernel has fewer
+			return nil // an older kernel has fewer capabilities
 		}
 		if errors.Is(err, unix.EPERM) && uid != 0 {
-			return nil // who is not root gets nothing back
+			return nil // only root regains capabilities
 		}
 		if err != nil {
 			return fmt.Errorf("capability %d: %w", c, err)
@@ -44,7 +44,7 @@ func boundCapabilities(s Spec) error {
 	return nil
 }
 
-// dropCapabilities gives up those that are held.
+// dropCapabilities drops all capabilities that are held.
 func dropCapabilities(s Spec) error {
 	if !s.Unprivileged {
 		return nil
@@ -54,14 +54,14 @@ func dropCapabilities(s Spec) error {
 		return err
 	}
 	if data == [2]unix.CapUserData{} {
-		return nil // as of most users; and some are forbidden to ask
+		return nil // most users hold none, and some may not query them
 	}
 	data = [2]unix.CapUserData{}
 	return unix.Capset(&header, &data[0])
 }
 
-// MayDropCapabilities reports whether this process can run a program without any
-// capability: root needs CAP_SETPCAP for that.
+// MayDropCapabilities reports whether this process can run a program without any capability: root
+// needs CAP_SETPCAP for that.
 func MayDropCapabilities() bool {
 	if os.Geteuid() != 0 {
 		return true
@@ -69,13 +69,12 @@ func MayDropCapabilities() bool {
 	return hasCapability(unix.CAP_SETPCAP)
 }
 
-// MayChangeIdentity reports whether this process may run others as another user.
+// MayChangeIdentity reports whether this process may run programs as another user.
 func MayChangeIdentity() bool {
 	return hasCapability(unix.CAP_SETUID) && hasCapability(unix.CAP_SETGID)
 }
 
-// MayRaiseLimits reports whether this process may give others more than it may have
-// itself.
+// MayRaiseLimits reports whether this process may set limits above its own hard limits.
 func MayRaiseLimits() bool { return hasCapability(unix.CAP_SYS_RESOURCE) }
 
 func hasCapability(c int) bool {

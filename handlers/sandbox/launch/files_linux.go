@@ -9,7 +9,7 @@ import (
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 )
 
-// LandlockABI is the version that the kernel has; 0 is none.
+// LandlockABI returns the version that the kernel supports; 0 is none.
 func LandlockABI() int {
 	version, err := ll.LandlockGetABIVersion()
 	if err != nil {
@@ -19,7 +19,7 @@ func LandlockABI() int {
 }
 
 // restrictFiles applies all restrictions that the kernel supports, and fails if that is less
-// than promised. Only this thread enters the ruleset: it is the one that starts the command.
+// than promised. It restricts only this thread, which starts the command.
 func restrictFiles(s Spec) error {
 	if s.Files == nil {
 		return nil
@@ -36,7 +36,7 @@ func restrictFiles(s Spec) error {
 	if s.Files.Connect != nil {
 		config.HandledAccessNet = ll.AccessNetConnectTCP
 	}
-	// Which sockets there may be is seccomp's to say, on all kernels alike.
+	// The seccomp filter restricts unix sockets, the same way on all kernels.
 	config.HandledAccessFS &^= ll.AccessFSResolveUnix
 	fd, flags, err := config.BestEffort().NewRulesetFD(s.Files.rules()...)
 	if err != nil {
@@ -54,7 +54,7 @@ func (f Files) rules() []landlock.Rule {
 		for _, path := range paths {
 			info, err := os.Stat(path)
 			switch {
-			case err != nil: // it is not there, or out of reach in any case
+			case err != nil: // it does not exist, or is not accessible anyway
 			case info.IsDir():
 				*dirs = append(*dirs, path)
 			default:

@@ -1,10 +1,10 @@
-// Package launch is the last step before a worker's command: this program, run
-// again under the name Name, takes limits upon itself and then becomes the command.
-// Its init does that, so it works in every program that imports it, a test's, too.
+// Package launch is the last step before a worker's command. This program is run again under the
+// name Name, restricts itself, and then executes the command. The package's init does that, so
+// every program that imports it can be the stage, including tests.
 //
-// The starter gives the stage one end of a stream socket, on which Send has written
-// what is to be done. What the stage says comes back on it: Verdict reads it when
-// the process has ended. Either all of it is done, or the command never runs.
+// The parent passes one end of a stream socket to the stage, after Send has written the steps to it.
+// The stage reports on the socket, and Verdict reads the report when the process has ended. If
+// a step fails, the command is not run.
 package launch
 
 import (
@@ -17,90 +17,90 @@ import (
 	"strconv"
 )
 
-// Name is what the stage is called, as its argv[0].
+// Name is the argv[0] of the stage.
 const Name = "drover-launch"
 
-// maxSpec bounds a Spec in bytes, and what the stage says. It is well below what a
-// socket holds, so that Send does not wait for a reader.
+// maxSpec bounds a Spec and the stage's report, in bytes. It is well below the capacity of a
+// socket, so that Send does not wait for a reader.
 const maxSpec = 64 << 10
 
-// exitRefused is the stage's exit status where a step failed.
+// exitRefused is the stage's exit status if a step failed.
 const exitRefused = 126
 
 const (
-	// FilesABI is the version of landlock that Files needs, that of Linux 6.2: before
-	// it a file that may only be read can be truncated.
+	// FilesABI is the landlock version that Files requires, that of Linux 6.2: before it, a
+	// read-only file could be truncated.
 	FilesABI = 3
-	// ConnectABI is the one that ports need, that of Linux 6.7.
+	// ConnectABI is the version that restricts ports, that of Linux 6.7.
 	ConnectABI = 4
-	// ScopeABI is the one that keeps signals from the processes outside, and
-	// connections from their abstract sockets: that of Linux 6.12.
+	// ScopeABI is the version that blocks signals to processes outside, and connections to their
+	// abstract sockets: that of Linux 6.12.
 	ScopeABI = 6
 )
 
-// Spec is what is done before the command, in the order given here.
+// Spec has the steps before the command, in this order.
 type Spec struct {
 	// Cgroups are the cgroup.procs files of the groups to join.
 	Cgroups []string `json:"cgroups,omitempty"`
 	Rlimits []Rlimit `json:"rlimits,omitempty"`
-	// Unprivileged gives up all capabilities, those of root as well.
+	// Unprivileged drops all capabilities, including those of root.
 	Unprivileged bool      `json:"unprivileged,omitempty"`
 	Identity     *Identity `json:"identity,omitempty"`
-	// Reachable are files and directories that must be readable from here on.
+	// Reachable are files and directories that must be readable after the preceding steps.
 	Reachable  []string    `json:"reachable,omitempty"`
 	NoNewPrivs bool        `json:"no_new_privs,omitempty"`
 	Files      *Files      `json:"files,omitempty"`
 	Calls      *SystemCall `json:"calls,omitempty"`
 
-	socket int // the stage's
+	socket int // of the stage
 }
 
-// Rlimit is a resource limit, soft and hard alike.
+// Rlimit is a resource limit. Soft and hard limit are the same unless Hard is set.
 type Rlimit struct {
-	Name     string `json:"name"` // for people
+	Name     string `json:"name"` // for error texts
 	Resource int    `json:"resource"`
 	Value    uint64 `json:"value"`
-	// Hard is the hard limit, where it is another.
+	// Hard is the hard limit if it differs.
 	Hard uint64 `json:"hard,omitempty"`
 }
 
-// Identity is whom the command runs as.
+// Identity is the user and the groups of the command.
 type Identity struct {
 	UID    int   `json:"uid"`
 	GID    int   `json:"gid"`
 	Groups []int `json:"groups"`
 }
 
-// Files is what of the file system can be used, by landlock; of the rest nothing.
-// A path that is not there is left out.
+// Files are the accessible paths of the file system, restricted by landlock. Paths that do not
+// exist are ignored.
 type Files struct {
 	Read  []string `json:"read"`
-	Write []string `json:"write"` // read, too
-	// Connect are the TCP ports that can be connected to; nil is any.
+	Write []string `json:"write"` // includes reading
+	// Connect are the TCP ports to which connections are allowed; nil is any.
 	Connect []uint16 `json:"connect"`
 }
 
-// SystemCall is what can be asked of the kernel, by seccomp.
+// SystemCall restricts system calls by seccomp.
 type SystemCall struct {
-	// UnixSockets lets sockets of the family AF_UNIX be made.
+	// UnixSockets allows sockets of the family AF_UNIX.
 	UnixSockets bool `json:"unix_sockets"`
-	// Addresses has the daemon make the calls that name an address (package reach).
+	// Addresses makes the daemon perform the calls that name an address (package reach).
 	Addresses bool `json:"addresses"`
 }
 
-// ErrUnsaid is the verdict on a stage that ended without a word.
+// ErrUnsaid is the verdict on a stage that ended without a report.
 var ErrUnsaid = errors.New("the launch stage ended before it ran the command")
 
-// refusal is what the stage says where a step failed.
+// refusal is the stage's report of a failed step.
 type refusal struct {
 	Step  string `json:"step"`
 	Error string `json:"error"`
 }
 
-// said is the byte with which the stage says that all steps are done.
+// said is the byte with which the stage reports that all steps have succeeded.
 const said = '.'
 
-// Send writes a spec to the daemon's end of the socket, before the start.
+// Send writes a Spec to the daemon's end of the socket. It is called before the start.
 func Send(w io.Writer, s Spec) error {
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -113,15 +113,15 @@ func Send(w io.Writer, s Spec) error {
 	return err
 }
 
-// Args are the arguments, behind argv[0], that make of this program the stage for a
-// command. fd is the socket's number in the new process. With an empty path it ends
+// Args returns the arguments, after argv[0], with which this program runs as the stage of a
+// command. fd is the socket's descriptor in the new process. If path is empty, the stage ends
 // with status 0 after the last step.
 func Args(fd int, path string, args []string) []string {
 	return append([]string{strconv.Itoa(fd), path}, args...)
 }
 
-// Verdict reads what the stage said: nil where all steps were done and the command
-// ran, else which step failed and why, or ErrUnsaid. It reads to the end.
+// Verdict reads the stage's report until its end. It returns nil if all steps succeeded and the
+// command ran, the step that failed and why, or ErrUnsaid.
 func Verdict(r io.Reader) error {
 	text, err := io.ReadAll(io.LimitReader(r, maxSpec))
 	if len(text) == 0 {
@@ -140,8 +140,7 @@ func Verdict(r io.Reader) error {
 	return fmt.Errorf("%s: %s", why.Step, why.Error)
 }
 
-// stage does what the arguments say and returns the exit status; it does not return
-// where it becomes the command.
+// stage performs the steps and executes the command. It returns an exit status if that fails.
 func stage(args []string) int {
 	fd, err := strconv.Atoi(args[1])
 	if err != nil || fd < 3 {
@@ -150,14 +149,14 @@ func stage(args []string) int {
 	}
 	socket := os.NewFile(uintptr(fd), "daemon")
 	if step, err := perform(socket, fd, args[2], args[2:]); err != nil {
-		text, _ := json.Marshal(refusal{step, err.Error()}) // two texts
+		text, _ := json.Marshal(refusal{step, err.Error()}) // two strings
 		_, _ = socket.Write(text)
 		return exitRefused
 	}
 	return 0
 }
 
-// receive reads the spec.
+// receive reads the Spec.
 func receive(r io.Reader) (s Spec, err error) {
 	var size [4]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {

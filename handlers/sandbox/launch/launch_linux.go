@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// init makes this process the stage, if it was started as it. It runs on the
-// process's first thread, which is the one whose limits the command inherits.
+// init runs the stage if the process was started as one. It runs on the process's main thread,
+// whose limits the command inherits.
 func init() {
 	if len(os.Args) > 2 && os.Args[0] == Name {
 		runtime.LockOSThread()
@@ -20,14 +20,14 @@ func init() {
 	}
 }
 
-// step is one of those that Spec names.
+// step is one of the steps in Spec.
 type step struct {
 	name string
 	do   func(Spec) error
 }
 
-// The order matters: groups and limits need rights that the new identity lacks,
-// paths are opened while they can be, and what forbids calls comes last.
+// The order matters: groups and limits require rights that the new identity lacks, paths are
+// opened while they are accessible, and the filter of system calls is last.
 var steps = []step{
 	{"joining its cgroup", joinCgroups},
 	{"setting its limits", setRlimits},
@@ -41,7 +41,7 @@ var steps = []step{
 	{"setting its limits", setAddressSpace},
 }
 
-// perform does all steps and then becomes the command; it names the step that
+// perform performs all steps and then executes the command. It returns the name of the step that
 // failed.
 func perform(socket io.ReadWriter, fd int, path string, argv []string) (string, error) {
 	unix.CloseOnExec(fd)
@@ -56,12 +56,12 @@ func perform(socket io.ReadWriter, fd int, path string, argv []string) (string, 
 		}
 	}
 	if _, err := socket.Write([]byte{said}); err != nil {
-		return "starting", err // nobody is there to read it
+		return "starting", err // the daemon has ended
 	}
 	if path == "" {
 		return "", nil
 	}
-	// Nothing of the environment is looked at before: the command gets it as it is.
+	// The environment is passed on unchanged.
 	return "running " + path, syscall.Exec(path, argv, os.Environ()) //nolint:gosec // to run it is what we are asked to
 }
 
@@ -74,8 +74,8 @@ func joinCgroups(s Spec) error {
 	return nil
 }
 
-// setRlimits goes through syscall, and not through another package: Go itself raises
-// the limit on open files, and puts the old one back at exec unless it saw a call.
+// setRlimits uses package syscall: Go raises the soft limit on open files, and restores it at
+// exec unless syscall.Setrlimit was called.
 func setRlimits(s Spec) error {
 	for _, l := range s.Rlimits {
 		if l.Resource == unix.RLIMIT_AS {
@@ -89,8 +89,8 @@ func setRlimits(s Spec) error {
 	return nil
 }
 
-// setAddressSpace comes last: this stage itself, as a Go program, has more than what
-// some commands need.
+// setAddressSpace is the last limit, because this stage, as a Go program, uses more address space
+// than some commands need.
 func setAddressSpace(s Spec) error {
 	for _, l := range s.Rlimits {
 		if l.Resource != unix.RLIMIT_AS {
@@ -103,8 +103,8 @@ func setAddressSpace(s Spec) error {
 	return nil
 }
 
-// changeIdentity drops what the user does not have. The signal that comes when the
-// starter dies is forgotten by the kernel with the old identity, so it is set again.
+// changeIdentity sets the user and the groups. The kernel resets the parent-death signal when the
+// identity changes, so it is set again.
 func changeIdentity(s Spec) error {
 	if s.Identity == nil {
 		return nil

@@ -7,22 +7,22 @@ import (
 	"io"
 )
 
-// perform is of Linux; elsewhere nothing starts the stage.
+// perform exists only on Linux; elsewhere the stage is never started.
 func perform(io.ReadWriter, int, string, []string) (string, error) {
 	return "starting", errors.New("this system has no launch stage")
 }
 
-// LandlockABI is 0: there is none.
+// LandlockABI returns 0: there is no landlock.
 func LandlockABI() int { return 0 }
 
-// CallsKnown is false: there is no seccomp.
+// CallsKnown returns false: there is no seccomp.
 func CallsKnown() bool { return false }
 
-// MayDropCapabilities is false: there are none.
+// MayDropCapabilities returns false: there are no capabilities.
 func MayDropCapabilities() bool { return false }
 
-// MayChangeIdentity is false: nothing here does it.
+// MayChangeIdentity returns false: not implemented here.
 func MayChangeIdentity() bool { return false }
 
-// MayRaiseLimits is false, likewise.
+// MayRaiseLimits returns false: not implemented here.
 func MayRaiseLimits() bool { return false }

@@ -10,20 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listener is what the stage says, in one byte, when it hands the filter's listener over:
-// from it come the calls that are for the daemon to make. It says so before anything
-// else.
+// Listener is the byte that the stage sends together with the filter's listener, which receives
+// the calls that the daemon performs. It is sent before any other report.
 const Listener = 'l'
 
-// install puts a filter in force. The listener of one that has calls made by the daemon
-// is handed over, and then such a call is tried.
+// install activates a filter. If the daemon performs calls, install sends it the filter's
+// listener, and then tests such a call.
 func install(s Spec, program *unix.SockFprog) error {
 	flags := 0
 	fds, sent := make(chan int), make(chan error)
 	if s.Calls.Addresses {
 		flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 		ready := make(chan struct{})
-		go func() { // sendmsg is such a call itself: it is made on a thread that has no filter
+		go func() { // sendmsg is filtered too, so it runs on a thread without the filter
 			runtime.LockOSThread()
 			close(ready)
 			sent <- unix.Sendmsg(s.socket, []byte{Listener}, unix.UnixRights(<-fds), nil, 0)
@@ -44,8 +43,7 @@ func install(s Spec, program *unix.SockFprog) error {
 	return tryLinkLocal()
 }
 
-// tryLinkLocal connects a UDP socket, which sends nothing, to an address that must be out
-// of reach.
+// tryLinkLocal connects a UDP socket, which sends nothing, to an address that must be blocked.
 func tryLinkLocal() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

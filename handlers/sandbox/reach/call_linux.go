@@ -12,15 +12,15 @@ import (
 const (
 	// maxName is the size of struct sockaddr_storage.
 	maxName = 128
-	// maxControl bounds a message's control data, in bytes: 253 descriptors, and more.
+	// maxControl bounds a message's control data, in bytes: room for more than 253 descriptors.
 	maxControl = 4 << 10
-	// maxVectors is the kernel's own bound on the pieces of a message.
+	// maxVectors is the kernel's bound on the pieces of a message.
 	maxVectors = 1024
-	// maxChunk is what is sent of a stream at once: a datagram of IP has no more.
+	// maxChunk bounds the bytes of a stream sent at once: no IP datagram is larger.
 	maxChunk = 64 << 10
 )
 
-// look finds out what the socket is.
+// look reads the family and the type of the socket.
 func (c *call) look() syscall.Errno {
 	var err error
 	if c.family, err = unix.GetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil {
@@ -72,7 +72,7 @@ func (c *call) connect(listener int) syscall.Errno {
 		return err
 	case len(name) < 2:
 		return unix.EINVAL
-	case c.internet() && binary.NativeEndian.Uint16(name) == unix.AF_UNSPEC: // it disconnects
+	case c.internet() && binary.NativeEndian.Uint16(name) == unix.AF_UNSPEC: // this disconnects
 	case c.internet():
 		to, known := address(name)
 		if !known {

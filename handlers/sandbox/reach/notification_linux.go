@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// errWaits says that a call is answered later.
+	// errWaits means that the call is answered later.
 	errWaits = syscall.Errno(1 << 20)
-	// errOwn has the kernel make a call as the worker's own.
+	// errOwn makes the kernel perform the call as the worker's own.
 	errOwn = syscall.Errno(1<<20 + 1)
 )
 
-// notification is struct seccomp_notif: a call that a worker waits for.
+// notification is struct seccomp_notif: a call whose thread waits for a response.
 type notification struct {
 	id    uint64
 	pid   uint32 // of the thread
@@ -37,40 +37,40 @@ type response struct {
 }
 
 const (
-	// maxWaiting is how many calls of a listener may wait at once: each holds a
-	// descriptor, and up to maxChunk bytes.
+	// maxWaiting bounds the waiting calls of a listener: each holds a descriptor, and up to
+	// maxChunk bytes.
 	maxWaiting = 256
-	// waitTick is how often a call that waits looks whether it still should.
+	// waitTick is the interval in which a waiting call checks whether to continue.
 	waitTick = 20 * time.Millisecond
 )
 
-// waiters are the threads that wait for sockets, of all listeners together. A call that
-// gets none looks every few milliseconds.
+// waiters bounds the threads that wait for sockets, over all listeners. A call without such a
+// thread polls every few milliseconds.
 var waiters = make(chan struct{}, 64)
 
-// server answers the calls of one listener.
+// server serves the calls of one listener.
 type server struct {
 	rules   Rules
-	pidfd   int // of the thread that called last; -1 if there is none
+	pidfd   int // of the last calling thread; -1 if there is none
 	thread  uint32
 	waiting sync.WaitGroup
 	room    chan struct{}
-	data    []byte     // of messages that are sent at once
-	mode    sync.Mutex // held while a socket is made non-blocking
+	data    []byte     // buffer of messages that are sent at once
+	mode    sync.Mutex // held while a socket is temporarily non-blocking
 }
 
-// call is one of a worker.
+// call is a system call of a worker.
 type call struct {
 	notification
 	server *server
 	conn   syscall.RawConn
-	socket int // our duplicate; -1 before there is one
+	socket int // the daemon's duplicate; -1 before there is one
 
 	family, kind int // of the socket
 
 	sent   int
-	files  []int  // ours, that are sent
-	length uint64 // where sendmmsg wants to know how much was sent; 0: nowhere
+	files  []int  // the daemon's duplicates of sent descriptors
+	length uint64 // address at which sendmmsg stores the sent length; 0: none
 }
 
 func (c *call) close() {
@@ -87,7 +87,7 @@ func control(fd int, request uintptr, argument unsafe.Pointer) syscall.Errno {
 	return errno
 }
 
-// answer ends a call. That fails when the caller has been killed.
+// answer responds to a call. It fails if the caller was killed.
 func (c *call) answer(listener int, err syscall.Errno) {
 	c.close()
 	r := response{id: c.id}
@@ -101,12 +101,12 @@ func (c *call) answer(listener int, err syscall.Errno) {
 	_ = control(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) //nolint:gosec // the kernel takes it so
 }
 
-// lives reports whether the caller still waits: its number is nobody else's then.
+// lives reports whether the caller still waits; if so, its thread ID was not reused.
 func (c *call) lives(listener int) bool {
 	return control(listener, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&c.id)) == 0 //nolint:gosec // the kernel takes it so
 }
 
-// descriptor duplicates one of the caller's.
+// descriptor duplicates a descriptor of the caller.
 func (s *server) descriptor(thread uint32, fd int) (int, syscall.Errno) {
 	if s.pidfd >= 0 && s.thread == thread {
 		if got, err := unix.PidfdGetfd(s.pidfd, fd, 0); !errors.Is(err, unix.ESRCH) {
@@ -116,7 +116,7 @@ func (s *server) descriptor(thread uint32, fd int) (int, syscall.Errno) {
 	s.forget()
 	pidfd, err := unix.PidfdOpen(int(thread), unix.PIDFD_THREAD)
 	s.thread = thread
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.9: the process, whose descriptors are the same
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.9: open the process, whose descriptors are the same
 		pidfd, err = unix.PidfdOpen(processOf(thread), 0)
 		s.thread = 0 // it may outlive the thread
 	}
@@ -146,7 +146,8 @@ func errnoOf(err error) syscall.Errno {
 	return unix.EPERM
 }
 
-// later continues a call that has to wait on a goroutine of its own, if there is room for one.
+// later continues a call that must wait, on a goroutine of its own. It returns EAGAIN if there are
+// too many.
 func (c *call) later(try func(listener int) syscall.Errno) syscall.Errno {
 	select {
 	case c.server.room <- struct{}{}:
@@ -180,14 +181,14 @@ func (c *call) later(try func(listener int) syscall.Errno) syscall.Errno {
 					c.answer(listener, err)
 				}
 			})
-			done = done || err != nil // it is closed
+			done = done || err != nil // the listener is closed
 		}
 		c.close()
 	})
 	return errWaits
 }
 
-// pause waits until the socket can be written to, or for a while.
+// pause waits until the socket is writable, at most one tick.
 func (c *call) pause() {
 	select {
 	case waiters <- struct{}{}:
@@ -197,7 +198,7 @@ func (c *call) pause() {
 	}
 }
 
-// result is what a call returns that has come to its end, or was interrupted.
+// result returns the return value of a call that has finished or was interrupted.
 func (c *call) result(err syscall.Errno) (int, syscall.Errno) {
 	value := c.sent
 	if c.sent > 0 {

@@ -1,12 +1,12 @@
-// Package reach decides which addresses the workers of a strict sandbox reach, and makes
-// the calls that name one for them.
+// Package reach checks the addresses that workers of a strict sandbox use, and performs for them the
+// system calls that name an address.
 //
-// A filter of seccomp sends the calls connect, sendto with an address, sendmsg and
-// sendmmsg of a worker and its children to the daemon. Serve copies the address out of the
-// worker's memory, checks it, and makes the call itself with the copy, on a duplicate
-// of the worker's socket: a thread that changes the address or the socket in the meantime
-// changes nothing. Serve runs in one goroutine for each listener, and starts one more for
-// each call that has to wait, as a blocking connect does.
+// A seccomp filter sends the calls connect, sendto with an address, sendmsg and sendmmsg of a
+// worker and its children to the daemon. Serve copies the address out of the worker's memory,
+// checks it, and performs the call with the copy on a duplicate of the worker's socket. So a
+// thread that changes the address or the socket in the meantime has no effect. Serve runs in one
+// goroutine per listener. Each call that must wait, such as a blocking connect, gets a goroutine of
+// its own.
 package reach
 
 import (
@@ -19,25 +19,25 @@ import (
 	"strings"
 )
 
-// Rules are the addresses that a worker reaches. It never reaches link-local ones.
+// Rules are the addresses that a worker may reach. Link-local ones are always blocked.
 type Rules struct {
-	// TCP are the ports that can be connected to; nil is any.
+	// TCP are the ports to which connections are allowed; nil is any.
 	TCP []int
-	// UnixSockets lets sockets be used that are files. The kernel makes those calls as
-	// the worker's own, since who calls counts. A thread that exchanges the socket or the
-	// address while the daemon looks gets past the check then, but not by TCP: landlock
-	// forbids the worker's own TCP connections.
+	// UnixSockets allows sockets in the file system. The kernel performs those calls as the
+	// worker's own, because the caller's identity matters. A thread that replaces the socket or the
+	// address during the check can evade it, but not for TCP: landlock blocks the worker's own TCP
+	// connections.
 	UnixSockets bool
 }
 
-// blocked are the link-local addresses (RFC 3927, RFC 4291), and those at which clouds have
-// the same services in IPv6 (AWS, Google Cloud).
+// blocked are the link-local addresses (RFC 3927, RFC 4291), and the IPv6 addresses of the
+// same services in clouds (AWS, Google Cloud).
 var blocked = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10"),
 	netip.MustParsePrefix("fd00:ec2::/32"), netip.MustParsePrefix("fd20:ce::254/128"),
 }
 
-// nameServers is the file that lists the machine's.
+// nameServers is the file that lists the name servers.
 var nameServers = "/etc/resolv.conf"
 
 const domain = 53 // the port of name servers
@@ -51,7 +51,7 @@ func (r Rules) allow(to netip.AddrPort, tcp bool) bool {
 		to.Port() == domain && isNameServer(to.Addr())
 }
 
-// isNameServer reads the file anew, since it changes while the daemon runs.
+// isNameServer reads the file each time, because it can change while the daemon runs.
 func isNameServer(addr netip.Addr) bool {
 	text, err := os.ReadFile(nameServers)
 	if err != nil {
@@ -70,12 +70,12 @@ func isNameServer(addr netip.Addr) bool {
 }
 
 const (
-	unspecified = 0  // AF_UNSPEC, which means AF_INET where a message has an address
+	unspecified = 0  // AF_UNSPEC, which means AF_INET in the address of a message
 	inet        = 2  // AF_INET
-	inet6       = 10 // AF_INET6 of Linux
+	inet6       = 10 // AF_INET6 on Linux
 )
 
-// address is that of a struct sockaddr; false if it is of another family, or cut off.
+// address parses a struct sockaddr; false if it has another family, or is truncated.
 func address(name []byte) (netip.AddrPort, bool) {
 	if len(name) < 8 {
 		return netip.AddrPort{}, false

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// message is one that a worker sends.
+// message is a message that a worker sends.
 type message struct {
 	name    []byte
 	control []byte
-	pieces  []unix.RemoteIovec // of its data, in the worker's memory
+	pieces  []unix.RemoteIovec // the data, in the worker's memory
 	flags   int
 }
 
-// message copies the head of a message; its data stays where it is.
+// message copies the head of a message. Its data is not copied yet.
 func (c *call) message(from, flags uint64) (m *message, err syscall.Errno) {
 	var head unix.Msghdr
 	raw := make([]byte, unsafe.Sizeof(head))
@@ -52,7 +52,7 @@ func (c *call) message(from, flags uint64) (m *message, err syscall.Errno) {
 	return m, err
 }
 
-// take cuts off the pieces of the first bytes.
+// take returns the pieces of the first n bytes, without removing them.
 func (m *message) take(n int) (out []unix.RemoteIovec, size int) {
 	for _, p := range m.pieces {
 		if size == n {
@@ -64,7 +64,7 @@ func (m *message) take(n int) (out []unix.RemoteIovec, size int) {
 	return out, size
 }
 
-// drop drops the first bytes.
+// drop removes the first n bytes.
 func (m *message) drop(n int) {
 	for n > 0 {
 		p := &m.pieces[0]
@@ -84,11 +84,11 @@ func (m *message) size() (n int) {
 	return n
 }
 
-// send sends a message. One that names no address, brings nothing but data, and fits in
-// one chunk needs no look at its socket: it is what most are.
+// send sends a message. Most messages have no address and no control data, and fit in one chunk.
+// For those, the socket is not inspected.
 func (c *call) send(listener int, m *message) syscall.Errno {
 	if m.flags&unix.MSG_ZEROCOPY != 0 {
-		return unix.ENOBUFS // programs copy then
+		return unix.ENOBUFS // programs then fall back to copying
 	}
 	large := m.size() > maxChunk
 	if m.name != nil || m.control != nil || large {
@@ -120,9 +120,9 @@ func (c *call) send(listener int, m *message) syscall.Errno {
 	})
 }
 
-// inspect refuses addresses that are not allowed, and control messages that lead elsewhere,
-// such as source routes, or that we may send and the worker may not. Descriptors become
-// ours.
+// inspect returns an error for addresses that are not allowed. It also refuses control messages
+// that change the destination, such as source routes, or that the daemon may send and the worker
+// may not. It replaces descriptors with the daemon's duplicates.
 func (c *call) inspect(m *message) syscall.Errno {
 	if err := c.look(); err != 0 {
 		return err
@@ -130,7 +130,7 @@ func (c *call) inspect(m *message) syscall.Errno {
 	switch {
 	case m.name == nil:
 	case c.internet() && c.kind == unix.SOCK_STREAM:
-		m.name = nil // it is of no effect
+		m.name = nil // it has no effect
 	case c.internet():
 		to, known := address(m.name)
 		if !known {
@@ -140,7 +140,7 @@ func (c *call) inspect(m *message) syscall.Errno {
 			return unix.EACCES
 		}
 	case c.isKernel(m.name):
-		m.name = nil // with an address the kernel looks at our rights, without at the worker's
+		m.name = nil // with an address, the kernel would check the daemon's rights, otherwise the worker's
 	default:
 		return unix.EACCES
 	}
@@ -170,16 +170,16 @@ func (c *call) inspect(m *message) syscall.Errno {
 	return 0
 }
 
-// harmless are the control messages that programs send with data: which interface and
-// which of the machine's addresses it leaves by, how far it goes, and how it is cut.
+// harmless are the control messages that programs send with data: the outgoing interface, the
+// source address, the hop limit, and the segmentation.
 var harmless = map[[2]int32]bool{
 	{unix.SOL_IP, unix.IP_PKTINFO}: true, {unix.SOL_IP, unix.IP_TOS}: true, {unix.SOL_IP, unix.IP_TTL}: true,
 	{unix.SOL_IPV6, unix.IPV6_PKTINFO}: true, {unix.SOL_IPV6, unix.IPV6_HOPLIMIT}: true, {unix.SOL_IPV6, unix.IPV6_TCLASS}: true, {unix.SOL_IPV6, unix.IPV6_DONTFRAG}: true,
 	{unix.SOL_UDP, unix.UDP_SEGMENT}: true,
 }
 
-// chunk sends a message, or as much of it as is sent at once, without waiting. It copies
-// the data to a buffer, which grows.
+// chunk sends a message, or the first chunk of it, without waiting. It copies the data to a
+// buffer, which grows if necessary.
 func (c *call) chunk(listener int, m *message, buffer *[]byte) syscall.Errno {
 	from, size := m.take(maxChunk)
 	if size > len(*buffer) {

@@ -9,22 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Serve makes the calls that come from a listener, which must be non-blocking, until all
-// processes have ended that they come from, or the listener is closed. It closes it: calls
-// that still come fail with ENOSYS.
+// Serve performs the calls that a listener receives. It returns when all processes with the filter
+// have ended, or the listener is closed. The listener must be non-blocking. Serve closes it; later
+// calls fail with ENOSYS.
 func Serve(listener *os.File, rules Rules) {
 	conn, err := listener.SyscallConn()
 	if err != nil {
-		return // it is closed
+		return // the listener is closed
 	}
 	s := &server{rules: rules, pidfd: -1, room: make(chan struct{}, maxWaiting)}
 	_ = conn.Read(func(fd uintptr) (end bool) { return s.receive(int(fd), conn) })
 	s.forget()
-	_ = listener.Close() // for those that wait
+	_ = listener.Close() // so that waiting calls end
 	s.waiting.Wait()
 }
 
-// receive answers all calls that wait. It reports whether there will be no more.
+// receive handles all pending calls. It reports whether there will be no more.
 func (s *server) receive(listener int, conn syscall.RawConn) (end bool) {
 	for {
 		ready := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
@@ -36,7 +36,7 @@ func (s *server) receive(listener int, conn syscall.RawConn) (end bool) {
 		case n == 0:
 			return false
 		case ready[0].Revents&unix.POLLIN == 0:
-			return true // nobody is there any more
+			return true // no process with the filter is left
 		}
 		var n notification
 		switch err := control(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)); err { //nolint:gosec // the kernel takes it so
@@ -53,8 +53,8 @@ func (s *server) receive(listener int, conn syscall.RawConn) (end bool) {
 	}
 }
 
-// make makes the call, as far as that is allowed. What it reads of the worker is the
-// worker's, if that still waits afterwards.
+// make performs the call if it is allowed. The memory that it reads is the caller's, provided that
+// the caller still waits afterwards.
 func (c *call) make(listener int) (err syscall.Errno) {
 	if c.socket, err = c.server.descriptor(c.pid, int(int32(c.args[0]))); err != 0 {
 		return err
@@ -83,7 +83,7 @@ func (c *call) make(listener int) (err syscall.Errno) {
 		}
 		return c.send(listener, m)
 	case unix.SYS_SENDMMSG:
-		// The first is sent: that fewer are than could be is usual.
+		// Only the first message is sent: sending fewer than requested is normal.
 		if c.args[2]&0xffffffff == 0 {
 			return 0
 		}

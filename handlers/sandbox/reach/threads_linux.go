@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// status reads the fields of a thread by their names.
+// status returns the status fields of a thread by name.
 func status(thread uint32) map[string]string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
 	if err != nil {
@@ -21,7 +21,7 @@ func status(thread uint32) map[string]string {
 	return out
 }
 
-// processOf is the number of a thread's process; -1 if it is gone.
+// processOf returns the process ID of a thread; -1 if it has ended.
 func processOf(thread uint32) int {
 	if pid, err := strconv.Atoi(status(thread)["Tgid"]); err == nil {
 		return pid
@@ -29,8 +29,8 @@ func processOf(thread uint32) int {
 	return -1
 }
 
-// signalled reports whether a signal waits for a thread to handle it. While the daemon
-// makes its call only those come through that end it.
+// signalled reports whether a signal is pending for a thread. While the daemon performs a call, the
+// thread receives only fatal signals.
 func signalled(thread uint32) bool {
 	fields := status(thread)
 	set := func(name string) uint64 {
