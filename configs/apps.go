@@ -15,7 +15,7 @@ import (
 )
 
 // This file completes apps, and the handlers that run in their worker processes:
-// python, node and worker. A handler names an app, or has a path and makes one.
+// python, node and worker. A handler names an app, or has a path that defines one.
 
 // Variables of Azure Functions.
 const (

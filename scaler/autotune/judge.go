@@ -12,10 +12,11 @@ const (
 	// tolerance is the relative loss that a step down may cost, compared with the best measurement.
 	tolerance = 0.02
 	// surely and likely are the distances from the threshold, in standard errors, that decide a
-	// trial: surely for one that is decided early, likely for an ordinary one.
+	// trial: surely for an early decision (0.1 % by chance, for normal noise), likely for an
+	// ordinary one (0.6 %).
 	surely = 3.0
 	likely = 2.5
-	// unlucky is the same for keeping a step down, which may lose a little by chance.
+	// unlucky is the same for keeping a step down, which may lose a little by chance (7 %).
 	unlucky = 1.5
 	// careful is the least time for which a step down is measured, in seconds. It is not urgent.
 	careful = 1.5
