@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// A function is quarantined after maxBlocks blocks of leastCounted each within
-	// blockWindow.
+	// A function is quarantined after maxBlocks blocks within blockWindow, each of at least
+	// leastCounted.
 	leastCounted = 100 * time.Millisecond
 	maxBlocks    = 3
 	blockWindow  = time.Minute
@@ -20,28 +20,28 @@ const (
 	maxPlaces = 1000
 )
 
-// garbage is the place of a block that is of no function: the worker's language looks
-// for objects that nobody can reach any more.
+// garbage is the place of a block that no function caused: the garbage collector of the worker's
+// language ran.
 const garbage = "the garbage collector"
 
-// nodejs is the language of workers whose functions block in ways of their own.
+// nodejs is the language of workers whose functions block for other reasons than in Python.
 const nodejs = "Node.js"
 
-// Blocked is how a function has blocked the event loops of its workers.
+// Blocked has statistics of a function that blocked the event loops of its workers.
 type Blocked struct {
 	Times   int64         `json:"times"`
-	Time    time.Duration `json:"time"`    // of all of them together
-	Longest time.Duration `json:"longest"` // of the one at
+	Time    time.Duration `json:"time"`    // total of all blocks
+	Longest time.Duration `json:"longest"` // the longest block, at Place
 	Place   string        `json:"place"`
-	// Computes says that the longest was computation, as opposed to waiting, and GIL
-	// that it was C code which kept all threads from running.
+	// Computes is set if the longest block was computation, not waiting. GIL is set if C code
+	// kept all threads from running.
 	Computes bool `json:"computes,omitempty"`
 	GIL      bool `json:"gil,omitempty"`
-	// Language is the worker's; empty: Python.
+	// Language is that of the worker; empty: Python.
 	Language string `json:"language,omitempty"`
 }
 
-// Plus adds what is known of the same function elsewhere.
+// Plus adds the statistics of the same function in other workers.
 func (b Blocked) Plus(o Blocked) Blocked {
 	sum := b
 	if o.Longest > b.Longest {
@@ -51,7 +51,7 @@ func (b Blocked) Plus(o Blocked) Blocked {
 	return sum
 }
 
-// Instead says what to do in place of blocking.
+// Instead returns advice on how to avoid blocking.
 func (b Blocked) Instead() string {
 	if b.Language == nodejs {
 		if b.Computes {
@@ -68,7 +68,7 @@ func (b Blocked) Instead() string {
 	return "await an async library, or asyncio.sleep; or hand the call to loop.run_in_executor; on_blocked: isolate runs the function in a process of its own"
 }
 
-// blockedBy is what one block says of its function.
+// blockedBy returns the statistics of one block.
 func blockedBy(r worker.BlockReport) Blocked {
 	b := Blocked{Times: 1, Time: r.Time, Longest: r.Time, Place: r.Place, Computes: r.Computes, GIL: r.GIL}
 	if r.Language == nodejs {
@@ -77,22 +77,22 @@ func blockedBy(r worker.BlockReport) Blocked {
 	return b
 }
 
-// blocks are those of a pool. The zero value has none.
+// blocks has the blocks of a pool. The zero value has none.
 type blocks struct {
 	mu     sync.Mutex
 	of     map[string]Blocked     // by function
 	logged map[string]struct{}    // by function and place
-	recent map[string][]time.Time // the last ones that count for a quarantine, by function
+	recent map[string][]time.Time // the last ones that count towards a quarantine, by function
 }
 
-// byFunction returns what is known, by function.
+// byFunction returns the statistics by function.
 func (b *blocks) byFunction() map[string]Blocked {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return maps.Clone(b.of)
 }
 
-// count adds a block that is over. It reports whether its function is to be quarantined.
+// count adds a block that has ended. It reports whether its function must be quarantined.
 func (b *blocks) count(r worker.BlockReport, now time.Time) (often bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// code is what the workers have reported of the app: whether its code loads, and of what
-// kind its functions are.
+// code is the state of the app's code, as reported by the workers: whether it loads, and the kinds
+// of its functions.
 type code struct {
 	functions []worker.Function
 	log       *slog.Logger
@@ -29,8 +29,7 @@ func newCode(functions []worker.Function, log *slog.Logger) *code {
 	return &code{functions: functions, log: log, settled: make(chan struct{}), async: make(map[string]bool)}
 }
 
-// noteAnswer takes what a worker has answered to LOAD. It reports whether the pool is disabled
-// since then.
+// noteAnswer records a worker's answer to LOAD. It reports whether that disabled the pool.
 func (c *code) noteAnswer(w *worker.Worker) (disabled bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,7 +51,7 @@ func (c *code) noteAnswer(w *worker.Worker) (disabled bool) {
 	return disabled
 }
 
-// giveUp disables the pool, unless the code has loaded once. It reports whether it has.
+// giveUp disables the pool, unless the code has loaded once. It reports whether it did.
 func (c *code) giveUp(why *handlers.LoadError) (disabled bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +72,7 @@ func (c *code) disable(why *handlers.LoadError) {
 	}
 }
 
-// settle releases all who wait for the first worker. c.mu is held.
+// settle wakes all callers that wait for the first worker. c.mu is held.
 func (c *code) settle() {
 	select {
 	case <-c.settled:
@@ -82,7 +81,7 @@ func (c *code) settle() {
 	}
 }
 
-// stopWaiting releases all who wait for the first worker, whether it has loaded or not.
+// stopWaiting wakes all callers that wait for the first worker, whether it has loaded or not.
 func (c *code) stopWaiting() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,26 +122,26 @@ func (c *code) isAsync(function string) bool {
 	return c.async[function]
 }
 
-// setAsync has a function run on the event loop, or in threads.
+// setAsync sets whether a function runs on the event loop or in threads.
 func (c *code) setAsync(function string, async bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.async[function] = async
 }
 
-// can returns what workers of this code can do.
+// can returns the capabilities of the workers with this code.
 func (c *code) can() (tunable, forkable bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.tunable, c.forkable
 }
 
-// index returns the place of a function in Config.Functions; -1 if there is none.
+// index returns the index of a function in Config.Functions; -1 if it is not there.
 func (c *code) index(function string) int {
 	return slices.IndexFunc(c.functions, func(f worker.Function) bool { return f.Name == function })
 }
 
-// names are those of the functions, in the order of Config.Functions.
+// names returns the names of the functions, in the order of Config.Functions.
 func (c *code) names() []string {
 	out := make([]string, len(c.functions))
 	for i, f := range c.functions {

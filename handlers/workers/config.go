@@ -13,32 +13,32 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// Config is a pool. Zero values are the defaults given here.
+// Config configures a pool. A zero value selects the default given here.
 type Config struct {
 	App     string // the directory of the code
 	Command process.Command
-	// Settings are those to begin with: 1 process, 1 thread, 512 coroutines.
+	// Settings are the initial settings: 1 process, 1 thread, 512 coroutines.
 	Settings  Settings
 	Functions []Function
-	// Unmeasured has workers not measure what calls use.
+	// Unmeasured disables the measurement of calls in workers.
 	Unmeasured bool
-	// StartTimeout bounds the loading of the code; two minutes.
+	// StartTimeout bounds the loading of the code; the default is two minutes.
 	StartTimeout time.Duration
-	// KillGrace is how long a worker has to obey a cancellation before it is
-	// killed; five seconds.
+	// KillGrace is how long a worker may ignore a cancellation before it is killed; the
+	// default is five seconds.
 	KillGrace time.Duration
 	Recycle   Recycle
-	// Template has workers forked from a process that has loaded the code, where
-	// the worker and the code allow it.
+	// Template forks workers from a process that has loaded the code, if the worker and the
+	// code support it.
 	Template bool
-	// MaxFrame is the largest frame in bytes, either way; protocol.DefaultMax.
+	// MaxFrame bounds frames in both directions, in bytes; the default is protocol.DefaultMax.
 	MaxFrame int
-	// OnBlocked is what is done about functions that block the event loop.
+	// OnBlocked is the reaction to functions that block the event loop.
 	OnBlocked OnBlocked
 	Observers
-	// Reaper starts the processes; nil: the pool has one of its own.
+	// Reaper starts the processes; nil: the pool creates its own.
 	Reaper *childproc.Reaper
-	// Confine is what the processes are held to; nil is nothing.
+	// Confine confines the processes; nil: no confinement.
 	Confine *sandbox.Confinement
 	Log     *slog.Logger
 }
@@ -46,38 +46,38 @@ type Config struct {
 // Function is one function of the app. Name is drover's, and unique in the pool.
 type Function = worker.Function
 
-// Observers receive what happens in a pool, from many goroutines. They do not block. A nil
-// one drops it.
+// Observers receive events of a pool, from many goroutines. They must not block. Events without an
+// observer are dropped.
 type Observers struct {
-	// Lagged receives how long a callback had to wait for a worker's event loop, ten
-	// times a second while it has something to do.
+	// Lagged receives how long a callback waited for a worker's event loop, ten times a second
+	// while the loop is busy.
 	Lagged func(wait time.Duration)
-	// Blocking receives each block of an event loop, when it is noticed and when it is over.
+	// Blocking receives each block of an event loop, when it is detected and when it ends.
 	Blocking func(worker.Block)
-	// Moved is called when the room of a function is elsewhere from now on, since the
-	// function was quarantined: its share is to be moved there.
+	// Moved is called when a quarantined function has other slots from now on. The caller then
+	// moves the function's share to them.
 	Moved func(function string, to *handlers.Slots)
-	// Died receives each call that was in flight in a worker that died, with others, before
-	// it runs again: with its context, and how the worker died.
+	// Died receives each call that was in flight in a worker together with others when it
+	// died, before the call runs again: its context, and how the worker died.
 	Died func(ctx context.Context, how error)
-	// Imported receives the files that workers have loaded, as protocol.ImportedFrame has
-	// them. nil: workers do not name them.
+	// Imported receives the files that workers have loaded, as in protocol.ImportedFrame. If it is
+	// nil, workers do not report them.
 	Imported func(paths []string)
 }
 
-// Settings are how much runs at once.
+// Settings bound the concurrency.
 type Settings struct {
 	Processes  int `json:"processes"`
-	Threads    int `json:"threads"`    // of each process: for functions that are not async, and for the executor of those that are
+	Threads    int `json:"threads"`    // of each process: for sync functions, and for the executor of async ones
 	Coroutines int `json:"coroutines"` // of each process: async calls at once
 }
 
-// OnBlocked is what is done about functions that block the event loop.
+// OnBlocked is the reaction to functions that block the event loop.
 type OnBlocked string
 
-// The ways, of which the empty one is BlockedWarn.
+// The reactions. The empty one is BlockedWarn.
 const (
-	BlockedWarn    OnBlocked = "warn"    // it is logged, once for each place, and counted
+	BlockedWarn    OnBlocked = "warn"    // it is logged once per place, and counted
 	BlockedIsolate OnBlocked = "isolate" // the function is also quarantined
 	BlockedOff     OnBlocked = "off"     // workers do not report it
 )

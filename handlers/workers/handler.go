@@ -20,11 +20,11 @@ type Handler struct {
 	pool     *Pool
 	name     string
 	index    uint16
-	stateful bool          // it is given the state of sessions
-	follow   worker.Follow // followCall, without an allocation for each call
+	stateful bool          // it gets the state of sessions
+	follow   worker.Follow // followCall, stored to avoid an allocation per call
 }
 
-// Handler returns the handler of a function of the pool, by its Name. Call it after
+// Handler returns the handler of a function of the pool, by its Name. It is called after
 // Ready, which finds out whether the function is async. It returns an error if the pool
 // has no such function.
 func (p *Pool) Handler(name string) (*Handler, error) {
@@ -37,7 +37,7 @@ func (p *Pool) Handler(name string) (*Handler, error) {
 	return h, nil
 }
 
-// Index is the function's place in Config.Functions.
+// Index returns the function's index in Config.Functions.
 func (h *Handler) Index() int { return int(h.index) }
 
 // Async reports whether the function runs on the event loop.
@@ -54,15 +54,14 @@ func (h *Handler) Slots() *handlers.Slots {
 	return h.pool.room.sync
 }
 
-// quarantined is the handler that the function's calls go to while it is quarantined, else
-// nil.
+// quarantined returns the handler of the function's own workers while it is quarantined, else nil.
 func (h *Handler) quarantined() *Handler { return h.pool.quarantine.handlerOf(h.name) }
 
-// Close does nothing: the processes end with the pool's Run.
+// Close does nothing: the processes end with Run of the pool.
 func (h *Handler) Close(context.Context) error { return nil }
 
-// Handle implements handlers.Handler. A message whose worker dies under it
-// together with others is tried again alone, to find out whose fault it was.
+// Handle implements handlers.Handler. If a worker dies with several messages in flight, each of
+// them is tried again alone, to find the one at fault.
 func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
 	if own := h.quarantined(); own != nil {
 		return own.Handle(ctx, m)
@@ -81,8 +80,8 @@ func (h *Handler) runAlone(ctx context.Context, m *triggers.Message) ([]byte, er
 	return h.pool.suspects.RunAlone(ctx, h.suspect(m), func(w *worker.Worker) ([]byte, error) { return h.try(ctx, w, m) })
 }
 
-// Start implements handlers.Starter. What is out of the ordinary, such as a
-// timeout or a worker that dies, is seen to by a goroutine after all.
+// Start implements handlers.Starter. If the call does not end normally, for example because of a
+// timeout or the death of the worker, a goroutine handles it.
 func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.ResultSink) {
 	if own := h.quarantined(); own != nil {
 		own.Start(ctx, m, to)
@@ -105,8 +104,8 @@ func (h *Handler) suspect(m *triggers.Message) suspects.Message {
 	return suspects.Message{Function: h.index, ID: m.ID}
 }
 
-// hasState reports whether a message comes with its session's state: that takes
-// requests to the source, and so a goroutine.
+// hasState reports whether a message needs its session's state. Reading that requires requests to
+// the source, so the call needs a goroutine.
 func (h *Handler) hasState(m *triggers.Message) bool { return h.stateful && m.Session != nil }
 
 // checkSize rejects a message that is too large for a frame.
@@ -117,8 +116,8 @@ func (h *Handler) checkSize(m *triggers.Message) error {
 	return nil
 }
 
-// retryLost tries a message until it has an answer of its own, given what became
-// of it so far.
+// retryLost tries a message until it has a result of its own. output and err are the result of the
+// last try.
 func (h *Handler) retryLost(ctx context.Context, m *triggers.Message, output []byte, err error) ([]byte, error) {
 	for {
 		var lost *worker.Loss
@@ -126,7 +125,7 @@ func (h *Handler) retryLost(ctx context.Context, m *triggers.Message, output []b
 		case !errors.As(err, &lost):
 			return output, err
 		case lost.Again:
-			// by no fault of its own
+			// The call did not cause the loss.
 			if own := h.quarantined(); own != nil {
 				return own.Handle(ctx, m)
 			}
@@ -199,7 +198,7 @@ func (h *Handler) await(w *worker.Worker, c *worker.Call, r worker.Reply) ([]byt
 	return output, err
 }
 
-// setState keeps the state that a function has set, and returns its output.
+// setState stores the state that a function has set, and returns the output.
 func setState(c *worker.Call, r worker.Reply) ([]byte, error) {
 	if !c.Stateful {
 		return nil, errors.New("it set a session's state, and has no session")
@@ -210,14 +209,13 @@ func setState(c *worker.Call, r worker.Reply) ([]byte, error) {
 	return r.Output(), nil
 }
 
-// awaitCancelled waits a while for the worker to obey a cancellation, and then kills it.
-// One that has not obeyed at half of that takes no more, so that what else is in
-// flight in it can end before, and another is there in time. It returns the call's
-// reply.
+// awaitCancelled waits until the worker obeys a cancellation, and kills it after KillGrace. After
+// half of that time, the worker gets no more calls: its other calls can finish, and a
+// replacement can start in time. It returns the call's reply.
 func (h *Handler) awaitCancelled(w *worker.Worker, c *worker.Call) worker.Reply {
 	grace := h.pool.cfg.KillGrace
 	if !c.Deadline.IsZero() {
-		grace = max(min(time.Until(c.Deadline)+grace, grace), 0) // it may have been noticed late
+		grace = max(min(time.Until(c.Deadline)+grace, grace), 0) // the cancellation may have been late
 	}
 	limit := time.NewTimer(grace)
 	defer limit.Stop()
@@ -243,14 +241,14 @@ func (h *Handler) awaitCancelled(w *worker.Worker, c *worker.Call) worker.Reply 
 				return <-c.Replies()
 			}
 			w.Log.Warn("a call ignores its cancellation; killing its worker", "function", h.name, "message", c.Message.ID)
-			w.KillFor(c, h.disobeyed(w)) // its stacks were asked for before
+			w.KillFor(c, h.disobeyed(w)) // its stacks were requested before
 			return <-c.Replies()
 		}
 	}
 }
 
-// disobeyed is the failure of a call that does not end, with the memory of its worker and
-// the stacks of its threads.
+// disobeyed returns the failure of a call that did not end, with its worker's memory use and the
+// stacks of its threads.
 func (h *Handler) disobeyed(w *worker.Worker) error {
 	why := &handlers.Failure{Summary: fmt.Sprintf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace)}
 	if why.Detail = w.Process.DescribeMemory(); why.Detail != "" {

@@ -8,16 +8,15 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// launcher starts workers: each as a process of its own, or forked from the template where
-// there is one.
+// launcher starts workers: as new processes, or by forking the template if there is one.
 type launcher struct {
-	starter *process.Starter // whose Reaper Run sets
+	starter *process.Starter // its Reaper is set by Run
 	group   *worker.Group
 	log     *slog.Logger
 
 	mu       sync.Mutex
-	template *worker.Worker // that workers are forked from; nil if there is none, now
-	unforked string         // why none are, though they should be
+	template *worker.Worker // from which workers are forked; nil if there is none now
+	unforked string         // why workers are not forked although Config.Template is set
 }
 
 // startWorker starts a worker. It is usable when Loaded is closed and Ready is set.
@@ -38,7 +37,7 @@ func (l *launcher) startWorker() (*worker.Worker, error) {
 	return l.begin(proc, false)
 }
 
-// startTemplate starts a process for setTemplate.
+// startTemplate starts a process that can become the template, see setTemplate.
 func (l *launcher) startTemplate() (*worker.Worker, error) {
 	proc, err := l.starter.Start()
 	if err != nil {
@@ -55,14 +54,14 @@ func (l *launcher) begin(proc *process.Process, template bool) (*worker.Worker, 
 	return w, nil
 }
 
-// setTemplate has workers forked from one, or started if it is nil.
+// setTemplate sets the template from which workers are forked; nil: they are started.
 func (l *launcher) setTemplate(w *worker.Worker) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.template = w
 }
 
-// giveUpTemplate has workers started without a template from now on.
+// giveUpTemplate makes all later workers start without a template.
 func (l *launcher) giveUpTemplate(why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -70,7 +69,8 @@ func (l *launcher) giveUpTemplate(why string) {
 	l.log.Warn("start: template is not possible; each worker loads the code itself", "since", why)
 }
 
-// forking reports whether workers are forked, and why they are not though they should be.
+// forking reports whether workers are forked. unforked is the reason if they are not although
+// Config.Template is set.
 func (l *launcher) forking() (forked bool, unforked string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -5,9 +5,9 @@
 // A pool lives as long as its Run. Handle is called from many goroutines.
 //
 // Package worker has one worker and its connection, package process its process, and package
-// suspects the messages that may have killed one. Here is which workers there are (roster,
-// reconcile), what is known of the app (code), how much may be in flight (settings), and
-// where functions run that block the event loop (quarantine).
+// suspects the messages that may have killed one. This package has the set of workers (roster,
+// reconcile), the state of the app (code), the bounds of concurrency (settings), and the handling
+// of functions that block the event loop (quarantine).
 package workers
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// Pool is the worker processes of one app.
+// Pool has the worker processes of one app.
 type Pool struct {
 	cfg        Config
 	log        *slog.Logger
@@ -71,8 +71,8 @@ func New(cfg Config) *Pool {
 	return p
 }
 
-// Ready waits until the first worker has loaded the code. The error is a
-// *handlers.LoadError if it does not load, or ctx.Err().
+// Ready waits until the first worker has loaded the code. It returns a
+// *handlers.LoadError if the code does not load, or ctx.Err().
 func (p *Pool) Ready(ctx context.Context) error {
 	if err := p.code.waitSettled(ctx); err != nil {
 		return err
@@ -86,10 +86,10 @@ func (p *Pool) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Run keeps the wanted number of workers until ctx ends; then it stops them and
-// returns when the last process is gone. Start, crash and replacement are one
-// path: whatever is missing is started. Workers whose code does not load are not
-// started again: Ready and Handle return the reason, and Run still waits for ctx.
+// Run keeps the target number of workers running until ctx ends. Then it stops them, and returns
+// when the last process has ended. Start, crash and replacement use one path: missing workers
+// are started. If the code does not load, workers are not started again: Ready and Handle return
+// the reason, and Run still waits for ctx.
 func (p *Pool) Run(ctx context.Context) error {
 	starter := p.launcher.starter
 	if starter.Reaper = p.cfg.Reaper; starter.Reaper == nil {
@@ -109,8 +109,8 @@ func (p *Pool) Run(ctx context.Context) error {
 	return nil
 }
 
-// stopAll ends the workers; what is in flight in them was cancelled or finished
-// by those who called Handle.
+// stopAll stops the workers. The callers of Handle have cancelled or finished the calls in
+// flight.
 func (p *Pool) stopAll() {
 	members := p.roster.markEnded()
 	p.code.stopWaiting()
@@ -134,7 +134,7 @@ func (p *Pool) startIsolated() (*worker.Worker, error) {
 	return w, nil
 }
 
-// everyone are the workers that may have messages in flight.
+// everyone returns the workers that may have calls in flight.
 func (p *Pool) everyone() []*worker.Worker {
 	members, _ := p.roster.snapshot()
 	all := make([]*worker.Worker, 0, len(members))
@@ -144,7 +144,7 @@ func (p *Pool) everyone() []*worker.Worker {
 	return append(all, p.suspects.Workers()...)
 }
 
-// blocked takes a block of an event loop.
+// blocked handles a block of an event loop.
 func (p *Pool) blocked(r worker.BlockReport) {
 	often := r.Over && p.blocks.count(r, time.Now())
 	if !r.Reported {
@@ -155,7 +155,7 @@ func (p *Pool) blocked(r worker.BlockReport) {
 	}
 }
 
-// ownMeasures are those of Measures, without the workers of quarantined functions.
+// ownMeasures returns Measures without the workers of quarantined functions.
 func (p *Pool) ownMeasures() []worker.Measures {
 	out := p.launcher.group.Measures()
 	for i, f := range p.cfg.Functions {
@@ -164,18 +164,17 @@ func (p *Pool) ownMeasures() []worker.Measures {
 	return out
 }
 
-// Scale sets the number of workers. More are started; of those that are too many
-// the idlest end, when they have finished what they have in flight. With none the
-// pool still offers room for what one would take, and the first message has one
-// started, which counts as wanted then.
+// Scale sets the number of workers. Missing ones are started. Of surplus ones, those with the
+// fewest calls in flight stop when their calls have finished. With n = 0, the pool still offers
+// the slots of one worker. The first message then starts a worker, and sets the number to one.
 func (p *Pool) Scale(n int) {
 	p.roster.want(n)
 	p.quarantine.scale(n)
 }
 
 // Set changes the settings while the workers run; 0 keeps a setting. Calls in flight
-// finish, and new ones wait until there is room under the new settings. Threads change
-// only in workers that can (Tunable), and in those that are started from now on.
+// finish, and new ones wait until the new settings permit them. Threads change only in
+// workers that support it (Tunable), and in workers started later.
 func (p *Pool) Set(s Settings) {
 	p.settings.set(s.Threads, s.Coroutines)
 	members, _ := p.roster.snapshot()
@@ -188,15 +187,14 @@ func (p *Pool) Set(s Settings) {
 	}
 }
 
-// Settings are those that were asked for last.
+// Settings returns the settings that were set last.
 func (p *Pool) Settings() Settings {
 	now := p.settings.current()
 	_, wanted := p.roster.snapshot()
 	return Settings{Processes: wanted, Threads: now.Threads, Coroutines: now.Coroutines}
 }
 
-// Tunable reports whether threads can change while workers run; it is to be called
-// after Ready.
+// Tunable reports whether threads can change while workers run. It is called after Ready.
 func (p *Pool) Tunable() bool {
 	tunable, _ := p.code.can()
 	return tunable
@@ -205,11 +203,11 @@ func (p *Pool) Tunable() bool {
 // IsAsync reports whether a function of the pool runs on the event loop.
 func (p *Pool) IsAsync(function string) bool { return p.code.isAsync(function) }
 
-// Functions are the names of the functions, in the order of Config.Functions.
+// Functions returns the names of the functions, in the order of Config.Functions.
 func (p *Pool) Functions() []string { return p.code.names() }
 
-// Threaded are the names of the async functions that run in threads, since they block
-// the event loop.
+// Threaded returns the names of the async functions that run in threads because they block the
+// event loop.
 func (p *Pool) Threaded() []string {
 	var out []string
 	for _, index := range p.settings.current().Threaded {
@@ -218,11 +216,10 @@ func (p *Pool) Threaded() []string {
 	return out
 }
 
-// Renew has workers take no more from now on, and replaces them: what calls have left
-// behind in them under other settings, such as a connection that belongs to a thread,
-// may be in the way of the next ones. What is in flight in them ends there. With all
-// false it does so only to workers that loaded the code with another number of threads
-// than they are to have now.
+// Renew replaces the workers, which finish their calls in flight and get no more. It removes what
+// calls have left behind under other settings, such as a connection that belongs to a thread. If
+// all is false, it replaces only workers that loaded the code with another number of threads
+// than the current one.
 func (p *Pool) Renew(all bool) {
 	members, _ := p.roster.snapshot()
 	threads := p.settings.current().Threads
@@ -239,9 +236,9 @@ func (p *Pool) Renew(all bool) {
 	}
 }
 
-// KeepTogether has a function never moved for blocking the event loop, and moves it back
-// if it was: then it returns where its room is now, and Renew(true) is to follow. Else it
-// returns nil.
+// KeepTogether prevents a function from being moved for blocking the event loop, and moves it back
+// if it was. In that case, it returns the function's slots, and the caller must call Renew(true).
+// Otherwise it returns nil.
 func (p *Pool) KeepTogether(function string) (to *handlers.Slots) {
 	index := p.code.index(function)
 	if index < 0 || !p.quarantine.keepTogether(index) {

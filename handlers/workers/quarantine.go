@@ -12,12 +12,12 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// finishing bounds how long calls that had begun in the shared workers may run, before
-// those workers are replaced.
+// finishing bounds how long calls that had started in the shared workers may run before those
+// workers are replaced.
 const finishing = time.Second
 
 // quarantine moves a function that blocks the event loop repeatedly. If the function waits,
-// it runs in threads of the workers, each with a loop of its own: other functions run
+// it runs in threads of the workers, each with a loop of its own, so that other functions can run
 // meanwhile. If it computes, it gets worker processes of its own: a second pool, which
 // lives as long as the first. There it blocks only its own calls.
 type quarantine struct {
@@ -26,18 +26,17 @@ type quarantine struct {
 
 	mu     sync.Mutex
 	life   context.Context // of the pools; nil while none can be started
-	moving map[string]bool // the functions that are moved, that were, or that are not to be
+	moving map[string]bool // functions that are being moved, were moved, or must not be moved
 	pools  sync.WaitGroup
 }
 
-// quarantined is a function with workers of its own.
+// quarantined is a function with its own workers.
 type quarantined struct {
 	pool    *Pool
 	handler *Handler
 }
 
-// open allows functions to be moved, until close is called. It returns close, which ends
-// their pools.
+// open allows functions to be moved until stop is called, which ends their pools.
 func (q *quarantine) open(ctx context.Context) (stop func()) {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	q.mu.Lock()
@@ -52,11 +51,11 @@ func (q *quarantine) open(ctx context.Context) (stop func()) {
 	}
 }
 
-// workersFor is how many workers a function has that is quarantined, where the others have
-// so many: one less, so that a core is left to them.
+// workersFor returns the number of workers of a quarantined function if the others have wanted
+// workers: one fewer, so that a core is left for the others.
 func workersFor(wanted int) int { return max(wanted-1, min(wanted, 1)) }
 
-// all returns the functions that have workers of their own, by name.
+// all returns the functions with their own workers, by name.
 func (q *quarantine) all() map[string]quarantined {
 	if m := q.moved.Load(); m != nil {
 		return *m
@@ -64,8 +63,7 @@ func (q *quarantine) all() map[string]quarantined {
 	return nil
 }
 
-// handlerOf returns the handler that a function's calls go to since it was moved; nil if it
-// was not.
+// handlerOf returns the handler to which a function was moved; nil if it was not.
 func (q *quarantine) handlerOf(function string) *Handler {
 	if m := q.moved.Load(); m != nil {
 		return (*m)[function].handler
@@ -73,7 +71,7 @@ func (q *quarantine) handlerOf(function string) *Handler {
 	return nil
 }
 
-// scale follows the number of the other workers.
+// scale adapts the quarantined functions' workers to the number of the others.
 func (q *quarantine) scale(wanted int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -82,7 +80,7 @@ func (q *quarantine) scale(wanted int) {
 	}
 }
 
-// add moves a function, once. It does not wait for that.
+// add starts moving a function, at most once. It does not wait for the move.
 func (q *quarantine) add(function string, why Blocked) {
 	p := q.pool
 	q.mu.Lock()
@@ -98,7 +96,7 @@ func (q *quarantine) add(function string, why Blocked) {
 		return
 	}
 	if len(p.cfg.Functions) == 1 {
-		return // there is nobody who waits for it
+		return // no other function is affected
 	}
 	cfg := p.cfg
 	cfg.Functions = p.cfg.Functions[index : index+1]
@@ -109,11 +107,11 @@ func (q *quarantine) add(function string, why Blocked) {
 	cfg.Reaper, cfg.Template, cfg.Lagged = p.launcher.starter.Reaper, false, nil
 	own := New(cfg)
 	own.blocks = p.blocks
-	q.pools.Go(func() { _ = own.Run(life) }) // it returns none
+	q.pools.Go(func() { _ = own.Run(life) }) // Run returns no error
 	q.pools.Go(func() { q.move(life, uint16(index), own, why) })
 }
 
-// toThreads has the workers run a function in their threads.
+// toThreads makes the workers run a function in their threads.
 func (q *quarantine) toThreads(ctx context.Context, index uint16, why Blocked) {
 	p := q.pool
 	function := p.cfg.Functions[index].Name
@@ -131,7 +129,7 @@ func (q *quarantine) toThreads(ctx context.Context, index uint16, why Blocked) {
 	q.replaceWorkers(ctx, members, index, began)
 }
 
-// move has a function's calls go to another pool, when that is ready.
+// move waits until another pool is ready, and redirects a function's calls to it.
 func (q *quarantine) move(ctx context.Context, index uint16, own *Pool, why Blocked) {
 	p := q.pool
 	function := p.cfg.Functions[index].Name
@@ -158,8 +156,8 @@ func (q *quarantine) move(ctx context.Context, index uint16, own *Pool, why Bloc
 	q.replaceWorkers(ctx, members, index, began)
 }
 
-// enter has a function's calls go to its own workers from now on. It returns the others, and
-// when that was.
+// enter redirects a function's calls to its own workers. It returns the shared workers, and the
+// time of the redirection.
 func (q *quarantine) enter(function string, own quarantined) (members []*member, began time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -174,14 +172,14 @@ func (q *quarantine) enter(function string, own quarantined) (members []*member,
 	return members, time.Now()
 }
 
-// keepTogether has a function never moved, and moves it back if it was. It reports whether
-// it was.
+// keepTogether prevents a function from being moved, and moves it back if it was. It reports
+// whether it was.
 func (q *quarantine) keepTogether(index int) (back bool) {
 	p := q.pool
 	function := p.cfg.Functions[index].Name
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.moving[function] = true // as if it were being moved: add does it once
+	q.moving[function] = true // add moves each function only once
 	if p.settings.runOnLoop(uint16(index)) {
 		p.code.setAsync(function, true)
 		back = true
@@ -190,7 +188,7 @@ func (q *quarantine) keepTogether(index int) (back bool) {
 		next := maps.Clone(q.all())
 		delete(next, function)
 		q.moved.Store(&next)
-		for _, sums := range own.pool.ownMeasures() { // it has this function alone
+		for _, sums := range own.pool.ownMeasures() { // it has only this function
 			p.launcher.group.AddMeasures(index, sums)
 		}
 		own.pool.Scale(0)
@@ -199,8 +197,8 @@ func (q *quarantine) keepTogether(index int) (back bool) {
 	return back
 }
 
-// replaceWorkers replaces workers in which calls of a moved function still run after a
-// while: they have begun on the event loop, and may block it again.
+// replaceWorkers waits, and then replaces workers that still run calls of a moved function: these
+// calls started on the event loop, and may block it again.
 func (q *quarantine) replaceWorkers(ctx context.Context, members []*member, function uint16, began time.Time) {
 	limit := time.NewTimer(finishing)
 	defer limit.Stop()
@@ -219,7 +217,7 @@ func (q *quarantine) replaceWorkers(ctx context.Context, members []*member, func
 	q.pool.roster.nudge()
 }
 
-// functions are those that were moved since they block the event loop, in order.
+// functions returns the names of the moved functions, sorted.
 func (q *quarantine) functions() []string {
 	return slices.Sorted(slices.Values(slices.Concat(q.pool.Threaded(), slices.Collect(maps.Keys(q.all())))))
 }

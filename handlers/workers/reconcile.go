@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	// healthy is how long a worker must live for the back-off to begin anew.
+	// healthy is how long a worker must live for the backoff to be reset.
 	healthy = 10 * time.Second
 	// checkEvery is how often the workers are checked while one is missing.
 	checkEvery = 50 * time.Millisecond
-	// maxDuds is how many workers may die in a row while they load the code for the
-	// first time, before that is taken for the code's fault.
+	// maxDuds is how many workers may die in a row while they load the code for the first time,
+	// before the code counts as the cause.
 	maxDuds = 3
-	// maxTemplates is how many templates may end in a row, before workers are
-	// started without one.
+	// maxTemplates is how many templates may end in a row before workers are started without
+	// one.
 	maxTemplates = 3
 )
 
@@ -40,16 +40,16 @@ type reconciler struct {
 	log          *slog.Logger
 
 	pause *backoff.ExponentialBackOff
-	next  time.Time       // not to start one before this
-	duds  int             // that died before they had loaded the code, in a row
-	died  []process.Cause // of what workers died that are to be replaced
-	crash time.Time       // of the last one
+	next  time.Time       // no worker is started before this time
+	duds  int             // workers in a row that died before they had loaded the code
+	died  []process.Cause // the causes of death of workers to be replaced
+	crash time.Time       // of the last crash
 
 	recycler recycler
 
-	useTemplate bool    // where one is possible
+	useTemplate bool    // if it is possible
 	template    *member // nil if there is none
-	templates   int     // that ended in a row
+	templates   int     // templates in a row that ended
 
 	stopping sync.WaitGroup // workers that are being stopped
 }
@@ -65,11 +65,11 @@ func newReconciler(roster *roster, code *code, room *room, launcher *launcher, c
 	}
 }
 
-// run takes a step whenever something may have changed, until ctx ends.
+// run takes a step whenever the state may have changed, until ctx ends.
 func (r *reconciler) run(ctx context.Context) {
 	for {
 		r.step()
-		var wait time.Duration // 0: for a nudge
+		var wait time.Duration // 0: until a nudge
 		if !r.roster.settled() && r.code.failure() == nil {
 			wait = checkEvery
 		} else if r.recycler.limits.timed() {
@@ -94,7 +94,7 @@ func (r *reconciler) run(ctx context.Context) {
 	}
 }
 
-// stop ends the template, and returns when the workers that were being stopped are gone.
+// stop stops the template, and returns when all stopping workers have ended.
 func (r *reconciler) stop() {
 	if r.template != nil {
 		r.template.Stop()
@@ -106,7 +106,7 @@ func (r *reconciler) step() {
 	r.recycler.again = time.Time{}
 	members, wanted := r.roster.snapshot()
 	if r.roster.waiting.Load() > 0 {
-		wanted = max(wanted, 1) // somebody waits for one: it is not stopped while it starts
+		wanted = max(wanted, 1) // a call waits: the worker must not be stopped while it starts
 	}
 	disabled := r.code.failure() != nil
 	var left []*member
@@ -165,8 +165,8 @@ func (r *reconciler) keep(m *member) bool {
 	return false
 }
 
-// checkProcess notes whether a process has loaded the code, and reports whether it lives, and for
-// how long it has.
+// checkProcess records whether a process has loaded the code. It reports whether the process runs,
+// and for how long.
 func (r *reconciler) checkProcess(m *member) (lived time.Duration, lives bool) {
 	lived = time.Since(m.Started)
 	select {
@@ -193,10 +193,10 @@ func (r *reconciler) checkProcess(m *member) (lived time.Duration, lives bool) {
 	return lived, false
 }
 
-// schedule sets when the next process is started after one has died: at once where it has
-// answered calls, since then one of those in flight has killed it, and isolation finds
-// that one; and after one that dies now and then. It is later and later where processes
-// that can do nothing die one after the other.
+// schedule sets when the next process is started after one has died. It starts at once if the dead
+// one had answered calls: a call in flight has killed it, and isolation finds that call. It also
+// starts at once after an occasional death. It backs off if processes die in a row without
+// answering calls.
 func (r *reconciler) schedule(what string, m *member, lived time.Duration) {
 	now, delay := time.Now(), time.Duration(0)
 	_, answered := m.Calls()
@@ -213,8 +213,8 @@ func (r *reconciler) schedule(what string, m *member, lived time.Duration) {
 	r.log.Warn(what, "worker", m.Process.PID, "error", m.Reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
 }
 
-// countDud reports whether the pool is disabled since too many workers have died in a row
-// while they loaded the code, without a word.
+// countDud counts a worker that died while it loaded the code. It reports whether the pool is now
+// disabled, because too many have died in a row.
 func (r *reconciler) countDud(m *member) bool {
 	if r.code.hasLoaded() {
 		return false
@@ -231,7 +231,7 @@ func (r *reconciler) countDud(m *member) bool {
 	return true
 }
 
-// recycle has a worker take no more, whose place another has taken.
+// recycle retires a worker that has been replaced.
 func (r *reconciler) recycle(m *member, why process.Cause) {
 	level := slog.LevelDebug
 	if why == process.CauseAnonymous {
@@ -242,12 +242,12 @@ func (r *reconciler) recycle(m *member, why process.Cause) {
 	r.roster.countRestart(why)
 }
 
-// retire has n workers take no more, the idlest first (but before it the one that
-// is being recycled, and those that are not ready), and those that have nothing in
-// flight end. It returns how many it chose.
+// retire retires n workers: first the one that is being recycled, then those that are not ready,
+// then those with the fewest calls in flight. It stops retiring workers without calls in
+// flight. It returns the number of workers that it retired.
 func (r *reconciler) retire(members []*member, n int) (chosen int) {
 	byLoad := slices.Clone(members)
-	slices.Reverse(byLoad) // of those alike the newest go: the oldest is the next to be ready
+	slices.Reverse(byLoad) // among equals the newest go: the oldest will be ready first
 	usable := func(m *member) int {
 		switch {
 		case m == r.recycler.old:
@@ -274,9 +274,9 @@ func (r *reconciler) retire(members []*member, n int) (chosen int) {
 	return chosen
 }
 
-// tendTemplate starts the template where it is missing: a process that has loaded the code
-// and runs nothing, from which workers are forked. It reports whether workers can be started
-// now, and the one that is to be a worker itself, since it cannot be forked from.
+// tendTemplate starts the template if it is missing: a process that has loaded the code and runs no
+// calls, from which workers are forked. It reports whether workers can be started now. If the
+// process cannot be forked from, ordinary is that process, which becomes a worker itself.
 func (r *reconciler) tendTemplate(wanted int) (able bool, ordinary *member) {
 	if !r.useTemplate || r.code.failure() != nil {
 		return true, nil
@@ -309,7 +309,7 @@ func (r *reconciler) tendTemplate(wanted int) (able bool, ordinary *member) {
 	return true, nil
 }
 
-// giveUpTemplate has workers started without a template from now on.
+// giveUpTemplate makes all later workers start without a template.
 func (r *reconciler) giveUpTemplate(why string) {
 	r.useTemplate = false
 	r.launcher.giveUpTemplate(why)
@@ -333,7 +333,7 @@ func (r *reconciler) templateGone(lived time.Duration) {
 	r.schedule("the template died; it will be replaced", w, lived)
 }
 
-// startTemplate starts one, when it is time, and where workers are wanted.
+// startTemplate starts a template, if it is due and workers are wanted.
 func (r *reconciler) startTemplate(wanted int) {
 	now := time.Now()
 	if wanted == 0 || now.Before(r.next) {

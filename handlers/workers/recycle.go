@@ -9,47 +9,46 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// Recycle says when a worker is replaced though nothing is wrong with it, for code
-// that leaks. Zero values are never. Of each limit a worker is given between nine
-// tenths and the whole, by chance, so that workers that started together do not end
-// together. One is replaced at a time, and takes messages until the one in its place
-// has loaded the code; so it may do a little more than its limit says.
+// Recycle sets limits after which a worker is replaced although it works, for code that leaks. A
+// zero value is no limit. Each worker gets a random part of each limit, between nine tenths and
+// the whole, so that workers that started together do not end together. One worker is replaced
+// at a time. It gets messages until its replacement has loaded the code, so it may exceed
+// its limit a little.
 type Recycle struct {
-	// MaxInvocations is not obeyed before a worker has lived 0.5 s, and ten times as
-	// long as one takes to load the code: recycling is to cost a tenth at most.
+	// MaxInvocations has no effect before a worker has lived for 0.5 s and ten times the time
+	// to load the code: recycling may cost a tenth at most.
 	MaxInvocations int
-	// MaxMemory is of anonymous memory, in bytes: what it has read of files is not
-	// its own, and the kernel takes that back when it needs to.
+	// MaxMemory bounds anonymous memory, in bytes. Memory of files is not included: the
+	// kernel reclaims it when necessary.
 	MaxMemory uint64
 	MaxAge    time.Duration
-	// MaxIdle is how long it may have nothing to do, once it had something.
+	// MaxIdle is how long it may be idle, once it has had a call.
 	MaxIdle time.Duration
 }
 
 const (
-	// jitter is the part of a limit that is left to chance.
+	// jitter is the random part of a limit.
 	jitter = 0.1
-	// minLives is how many times as long as one takes to load the code a worker
-	// lives at least, whatever it has done.
+	// minLives is the minimum life of a worker, in multiples of the time to load the code.
 	minLives = 10
-	// minLife is the same where that is nothing, since it is forked: to fork one, and
-	// to end one, is about 10 ms of processor time.
+	// minLife is the minimum life of a worker that loads in no time because it is forked: forking
+	// and ending one takes about 10 ms of processor time.
 	minLife = 500 * time.Millisecond
-	// recycleEvery is how often age, memory and idleness are looked at.
+	// recycleEvery is the interval for checking age, memory and idleness.
 	recycleEvery = time.Second
 )
 
 // timed reports whether limits can be reached without a call.
 func (r Recycle) timed() bool { return r.MaxMemory > 0 || r.MaxAge > 0 || r.MaxIdle > 0 }
 
-// member is a worker of a pool, and what is known of it against the limits.
+// member is a worker of a pool, with its counters for the limits.
 type member struct {
 	*worker.Worker
-	unwanted atomic.Bool // it is to be replaced
+	unwanted atomic.Bool // it must be replaced
 
-	// The reconciler's.
+	// Used by the reconciler only.
 	leaving  bool // it is being stopped
-	noted    bool // its start-up was
+	noted    bool // its start-up was recorded
 	counters recycleCounters
 }
 
@@ -62,16 +61,16 @@ func newMember(w *worker.Worker, limits Recycle) *member {
 	return m
 }
 
-// recycleCounters are what a worker has done, against the limits.
+// recycleCounters are a worker's counters for the limits.
 type recycleCounters struct {
-	share   float64 // of each limit
+	share   float64 // the random part of each limit
 	readied time.Time
-	seen    int // calls, when they were read last
+	seen    int // calls at the last check
 	quiet   time.Time
-	weighed time.Time // when its memory was read
+	weighed time.Time // when its memory was read last
 }
 
-// limit is how many invocations the worker is given.
+// limit returns the number of invocations that the worker may have.
 func (c *recycleCounters) limit(r Recycle) int {
 	if r.MaxInvocations == 0 {
 		return 0
@@ -82,13 +81,13 @@ func (c *recycleCounters) limit(r Recycle) int {
 // recycler chooses the workers to be recycled, one after the other.
 type recycler struct {
 	limits  Recycle
-	startUp time.Duration // of a worker, lately
-	again   time.Time     // when one is old enough to be recycled; zero: none waits for it
-	old     *member       // that is being recycled; nil if none is
+	startUp time.Duration // of a recent worker
+	again   time.Time     // when the next worker is old enough to be recycled; zero: none waits for it
+	old     *member       // being recycled; nil if none is
 	cause   process.Cause
 }
 
-// limitReached returns which of the limits a worker has reached; "" if none.
+// limitReached returns the limit that a worker has reached; "" if none.
 func (r *recycler) limitReached(m *member, now time.Time) process.Cause {
 	taken, _ := m.Calls()
 	cause, notifyAt := r.countReached(&m.counters, taken, now)
@@ -113,12 +112,12 @@ func (r *recycler) limitReached(m *member, now time.Time) process.Cause {
 	return ""
 }
 
-// countReached checks the number of invocations, and returns at how many to do so again.
+// countReached checks the number of invocations, and returns the number at which to check again.
 func (r *recycler) countReached(c *recycleCounters, taken int, now time.Time) (cause process.Cause, notifyAt int) {
 	if r.limits.MaxInvocations == 0 {
 		return "", 0
 	}
-	// The replacement is to be ready when the worker comes to the limit.
+	// The replacement must be ready when the worker reaches the limit.
 	limit := c.limit(r.limits)
 	left := limit - taken
 	ahead := min(float64(limit)/2, float64(taken)*float64(r.startUp)/float64(max(now.Sub(c.readied), 1)))
@@ -150,9 +149,9 @@ func (r *recycler) timeReached(c *recycleCounters, taken int, busy bool, now tim
 	return ""
 }
 
-// choose chooses a worker to be recycled, unless one is being recycled. It returns how many
-// workers there are to be, and the worker that is to take no more calls, when the others are
-// as many as are wanted: cause is why.
+// choose chooses a worker to be recycled, unless one is being recycled. It returns the number of
+// workers to run. Once enough others are ready, replaced is the worker to retire, and r.cause is
+// the reason.
 func (r *recycler) choose(members []*member, wanted int) (target int, replaced *member) {
 	now := time.Now()
 	usable, due, why := 0, (*member)(nil), process.Cause("")

@@ -14,25 +14,25 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// roster is which workers a pool has, and how many it is to have. The reconciler changes
-// the first, anybody the second; calls wait in it for a worker.
+// roster has the workers of a pool, and their target number. Only the reconciler changes the
+// workers; any caller changes the target. Calls wait in it for a worker.
 type roster struct {
 	code    *code
-	nudges  chan struct{} // for the reconciler: something may have changed
+	nudges  chan struct{} // for the reconciler: the state may have changed
 	waiting atomic.Int64  // calls that wait for a worker
 
 	mu       sync.Mutex
-	members  []*member // those that were started and that are not known to be gone
+	members  []*member // started, and not known to have ended
 	wanted   int
 	ended    bool
 	changed  chan struct{} // closed and replaced when any of the above, or the code, changes
 	restarts map[process.Cause]int
-	startUp  time.Duration // of the workers, lately; 0 until one was ready
+	startUp  time.Duration // of a recent worker; 0 until one was ready
 }
 
 var errEnded = errors.New("the pool has ended")
 
-// nudge has the reconciler take a step.
+// nudge makes the reconciler take a step.
 func (r *roster) nudge() {
 	select {
 	case r.nudges <- struct{}{}:
@@ -52,7 +52,7 @@ func (r *roster) announceLocked() {
 	r.changed = make(chan struct{})
 }
 
-// snapshot returns the workers, in a slice that does not change, and how many are wanted.
+// snapshot returns the workers, in a slice that does not change, and their target number.
 func (r *roster) snapshot() (members []*member, wanted int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,7 +67,7 @@ func (r *roster) replace(members []*member) {
 	r.announceLocked()
 }
 
-// want sets how many workers are wanted.
+// want sets the target number of workers.
 func (r *roster) want(n int) {
 	r.mu.Lock()
 	changed := r.wanted != n
@@ -78,9 +78,9 @@ func (r *roster) want(n int) {
 	}
 }
 
-// leastBusy returns the worker with the least in flight. If there is none it is nil, and
-// the error says why there will be none; without one, changed is closed when it is time to
-// ask again, and a worker is started even if none is wanted.
+// leastBusy returns the worker with the fewest calls in flight. If no worker is usable, best is nil,
+// and err is the reason if none will be. Without err, a worker is started even if the target is 0,
+// and the caller calls again when changed is closed.
 func (r *roster) leastBusy() (best *worker.Worker, changed <-chan struct{}, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,7 +126,7 @@ func (r *roster) pick(ctx context.Context) (*worker.Worker, error) {
 	}
 }
 
-// markEnded has no call wait any more, and returns the workers.
+// markEnded ends the wait of all calls, and returns the workers.
 func (r *roster) markEnded() []*member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -141,7 +141,7 @@ func (r *roster) hasEnded() bool {
 	return r.ended
 }
 
-// settled reports whether as many workers are ready as are wanted, and none retires.
+// settled reports whether the target number of workers is ready, and none is retiring.
 func (r *roster) settled() bool {
 	s := r.stats()
 	return s.Ready >= s.Wanted && s.Retiring == 0
@@ -154,7 +154,7 @@ func (r *roster) countRestart(why process.Cause) {
 	r.restarts[why]++
 }
 
-// noteStartUp remembers how long a worker took to load the code.
+// noteStartUp records how long a worker took to load the code.
 func (r *roster) noteStartUp(took time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -166,24 +166,24 @@ type Stats struct {
 	Wanted   int // see Scale
 	Ready    int // workers that take messages
 	Starting int
-	Retiring int // workers that take no more, and end when they have finished
-	// Restarts counts the workers that were started in place of others, by what
-	// became of those.
+	Retiring int // workers that get no more calls, and end when theirs have finished
+	// Restarts counts the workers started as replacements, by what happened to the replaced
+	// ones.
 	Restarts map[process.Cause]int
 	InFlight int
-	// Quarantined are the workers of functions that are quarantined; the numbers above, but
-	// for Restarts and InFlight, are without them.
+	// Quarantined counts the workers of quarantined functions. The other numbers, except for
+	// Restarts and InFlight, do not include them.
 	Quarantined int
 	PIDs        []int // of the ready workers
-	// StartUp is how long a worker took to load the code, lately.
+	// StartUp is how long a recent worker took to load the code.
 	StartUp time.Duration
-	// Template says that workers are forked, Forkable that they could be, and
-	// Unforked why they are not though the configuration says so.
+	// Template is set if workers are forked, and Forkable if they could be. Unforked is why
+	// they are not although the configuration requests it.
 	Template, Forkable bool
 	Unforked           string
 }
 
-// stats returns what Stats has of the pool's own workers.
+// stats returns the part of Stats about the pool's own workers.
 func (r *roster) stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,10 +8,10 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// settings are those of the workers, as they were asked for last.
+// settings has the settings of the workers that were set last.
 type settings struct {
 	mu  sync.Mutex
-	now worker.Settings // of Threaded only the end changes
+	now worker.Settings // Threaded is never changed in place, except for appending
 }
 
 func (s *settings) current() worker.Settings {
@@ -20,7 +20,7 @@ func (s *settings) current() worker.Settings {
 	return s.now
 }
 
-// set changes what is not 0.
+// set changes the settings that are not 0.
 func (s *settings) set(threads, coroutines int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -32,7 +32,7 @@ func (s *settings) set(threads, coroutines int) {
 	}
 }
 
-// runInThreads has an async function run in threads.
+// runInThreads makes an async function run in threads.
 func (s *settings) runInThreads(index uint16) worker.Settings {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -40,7 +40,7 @@ func (s *settings) runInThreads(index uint16) worker.Settings {
 	return s.now
 }
 
-// runOnLoop undoes that. It reports false if the function does not run in threads.
+// runOnLoop reverts runInThreads. It returns false if the function does not run in threads.
 func (s *settings) runOnLoop(index uint16) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,18 +51,17 @@ func (s *settings) runOnLoop(index uint16) bool {
 	return true
 }
 
-// room is how many calls may be in flight, by the kind of function: the two do not take
-// each other's.
+// room has the slots for sync and for async functions. The two kinds do not share slots.
 type room struct {
 	roster      *roster
 	settings    *settings
 	code        *code
 	sync, async *handlers.Slots
 
-	mu sync.Mutex // one resize at a time: the last one has the last numbers
+	mu sync.Mutex // serializes resizes, so that the last one has the latest numbers
 }
 
-// resize sets the room to what the ready workers have.
+// resize sets the slots to the capacity of the ready workers.
 func (r *room) resize() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,12 +76,12 @@ func (r *room) resize() {
 		}
 	}
 	if wanted == 0 && sync == 0 {
-		// The first message has a worker started.
+		// The first message starts a worker.
 		sync, async = settings.Threads, settings.Coroutines
 	}
 	if r.code.failure() != nil {
-		// One message of each function finds out, and stops it: without room the
-		// functions would wait for ever, and nobody would know why.
+		// One message of each function gets the error, which disables the function. Without slots, the
+		// functions would wait forever without an error.
 		sync, async = max(sync, 1), max(async, 1)
 	}
 	if sync != r.sync.Capacity() {

@@ -8,7 +8,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Stats reports on the pool.
+// Stats returns the state of the pool.
 func (p *Pool) Stats() Stats {
 	s := p.roster.stats()
 	s.Template, s.Unforked = p.launcher.forking()
@@ -24,7 +24,7 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
-// Usage reads what the pool's processes use: some files of /proc for each.
+// Usage returns what the pool's processes use. It reads several files in /proc per process.
 func (p *Pool) Usage() process.Usage {
 	u := p.launcher.starter.Usage()
 	for _, q := range p.quarantine.all() {
@@ -33,10 +33,10 @@ func (p *Pool) Usage() process.Usage {
 	return u
 }
 
-// CPU is that of Usage alone: one file of /proc for each process.
+// CPU returns only the CPU time of Usage. It reads one file in /proc per process.
 func (p *Pool) CPU() time.Duration { return p.launcher.starter.CPU() }
 
-// Measures are those of the functions, in the order of Config.Functions.
+// Measures returns the measures of the functions, in the order of Config.Functions.
 func (p *Pool) Measures() []worker.Measures {
 	out := p.ownMeasures()
 	for _, q := range p.quarantine.all() {
@@ -45,12 +45,11 @@ func (p *Pool) Measures() []worker.Measures {
 	return out
 }
 
-// Blocked is what is known of the functions that block the event loop, by name. "" is
-// code that belongs to no invocation.
+// Blocked returns the statistics of functions that block the event loop, by name. "" is code
+// outside of an invocation.
 func (p *Pool) Blocked() map[string]Blocked { return p.blocks.byFunction() }
 
-// Quarantined are the names of the functions that have worker processes of their own, and
-// how many each.
+// Quarantined returns the functions that have their own worker processes, and the number of these.
 func (p *Pool) Quarantined() map[string]int {
 	out := make(map[string]int)
 	for name, q := range p.quarantine.all() {
@@ -59,18 +58,18 @@ func (p *Pool) Quarantined() map[string]int {
 	return out
 }
 
-// Isolated are the functions that were moved since they block the event loop, to threads or
-// to worker processes of their own, in order.
+// Isolated returns the functions that were moved to threads or to their own worker processes
+// because they block the event loop, sorted.
 func (p *Pool) Isolated() []string { return p.quarantine.functions() }
 
 // Invocation is a message in flight in a worker.
 type Invocation struct {
-	Worker  int // the process
+	Worker  int // its process ID
 	Message *triggers.Message
 }
 
-// Invocations are those of one function, by the pool's workers. They are looked up when
-// this is called, and cost nothing before.
+// Invocations returns the invocations of one function that are in flight in the pool's workers. They
+// are looked up on request, so they cost nothing otherwise.
 func (p *Pool) Invocations(function string) []Invocation {
 	index := p.code.index(function)
 	var out []Invocation

@@ -10,25 +10,24 @@ import (
 )
 
 const (
-	// watchEvery is how often calls in flight are checked for whether their context
-	// ended; a timeout is noticed so much late at most. A timer for each call would
-	// cost more than the call.
+	// watchEvery is how often the contexts of calls in flight are checked, so a timeout is
+	// detected at most this late. A timer per call would cost more than the call.
 	watchEvery = 20 * time.Millisecond
-	// standstill is how much later than it is due the watch must be for the daemon to
-	// have stood still: it was stopped, or the machine slept, or had no time for it.
+	// standstill is the delay of a check after which the daemon counts as suspended: it was
+	// stopped, the machine slept, or it got no processor time.
 	standstill = time.Second
-	// catchUp is how long after that calls are not given up: their answers may wait to
-	// be read.
+	// catchUp is how long after a standstill no call is cancelled: responses may still wait to be
+	// read.
 	catchUp = time.Second
 )
 
-// watch notices calls whose time is up, workers that do not answer, and times at which the
-// daemon itself stood still.
+// watch detects calls that time out, workers that do not respond, and standstills of the daemon
+// itself.
 type watch struct {
-	workers func() []*worker.Worker // that may have calls in flight
+	workers func() []*worker.Worker // returns the workers that may have calls in flight
 	log     *slog.Logger
-	busy    chan struct{} // there are calls in flight
-	awake   atomic.Bool   // whether they are watched already
+	busy    chan struct{} // signals calls in flight
+	awake   atomic.Bool   // they are already watched
 }
 
 // wakeUp is called after a call was submitted.
@@ -38,7 +37,7 @@ func (w *watch) wakeUp() {
 	}
 }
 
-// watchCalls watches until ctx ends. It rests while nothing is in flight.
+// watchCalls watches until ctx ends. It pauses while nothing is in flight.
 func (w *watch) watchCalls(ctx context.Context) {
 	for {
 		select {
@@ -50,22 +49,22 @@ func (w *watch) watchCalls(ctx context.Context) {
 			return
 		}
 		w.awake.Store(false)
-		if w.checkCalls(time.Now()) { // one came between the check and the store
+		if w.checkCalls(time.Now()) { // a call was submitted between the check and the store
 			w.wakeUp()
 		}
 	}
 }
 
-// untilIdle watches until nothing is in flight. It reports false when ctx ends first.
+// untilIdle watches until nothing is in flight. It returns false if ctx ends first.
 func (w *watch) untilIdle(ctx context.Context) bool {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	began := time.Now()
-	last, spare := began, began // when it checked, and until when calls are spared
+	last, spare := began, began // the time of the last check, and the time until which calls are spared
 	for busy := true; busy; {
 		select {
 		case <-tick.C:
-			now := time.Now() // a tick may be old
+			now := time.Now() // the time of the tick may be old
 			if gap := now.Sub(last); gap > standstill {
 				w.stoodStill(gap)
 				began, spare = now, now.Add(catchUp)
@@ -94,8 +93,7 @@ func (w *watch) checkCalls(now time.Time) (busy bool) {
 	return busy
 }
 
-// stoodStill takes a time at which the daemon stood still: no call is late for that,
-// and no worker silent.
+// stoodStill handles a standstill of the daemon: it makes no call late, and no worker silent.
 func (w *watch) stoodStill(gap time.Duration) {
 	w.log.Warn("the daemon was suspended: it was stopped, or the machine slept or had no CPU time; no call uses an attempt for that", "for", gap.Round(100*time.Millisecond))
 	for _, one := range w.workers() {

@@ -11,7 +11,7 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox"
 )
 
-// Command is what a worker process runs. Its environment is Env and no more.
+// Command is the command of a worker process. Its environment is exactly Env.
 type Command struct {
 	Path string
 	Args []string
@@ -19,8 +19,8 @@ type Command struct {
 	Env  []string
 }
 
-// confine wraps a command, which then takes limits upon itself before it runs. It
-// inherits the files given, from descriptor 3 on. The box is nil where there are no limits.
+// confine wraps a command that restricts itself before it runs. It inherits files as descriptors
+// from 3 on. The box is nil without a confinement.
 func confine(own Command, to *sandbox.Confinement, files ...*os.File) (c childproc.Command, box *sandbox.Box, err error) {
 	c = childproc.Command{Path: own.Path, Args: own.Args, Dir: own.Dir, Env: own.Env, Files: files}
 	if to == nil {
@@ -37,15 +37,15 @@ func confine(own Command, to *sandbox.Confinement, files ...*os.File) (c childpr
 	return c, box, nil
 }
 
-// temporaryEvery is how often it is measured what a worker's temporary directory holds, and
-// temporaryShare the pause after a long look, in looks.
+// temporaryEvery is the interval in which a worker's temporary directory is measured. After a long
+// measurement, the pause is temporaryShare times its duration.
 const (
 	temporaryEvery = time.Second
 	temporaryShare = 20
 )
 
-// boundTemporary kills the process when its temporary directory holds too much. It
-// returns when the process has ended, or at once where there is no bound.
+// boundTemporary kills the process when its temporary directory exceeds its limit. It returns when
+// the process has ended, or at once if there is no limit.
 func (p *Process) boundTemporary() {
 	box := p.box
 	if box == nil || box.Temporary() == 0 {
@@ -74,7 +74,7 @@ func (p *Process) boundTemporary() {
 	}
 }
 
-// explainBox reports how a process ended if its sandbox knows more than its exit status.
+// explainBox explains how a process ended if its sandbox has more information than the exit status.
 func (p *Process) explainBox() {
 	box := p.box
 	if box == nil {
@@ -94,7 +94,7 @@ func (p *Process) explainBox() {
 	}
 }
 
-// unbox removes what was a process's alone.
+// unbox removes what belonged only to a process.
 func unbox(box *sandbox.Box) error {
 	if box == nil {
 		return nil

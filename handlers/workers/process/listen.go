@@ -6,16 +6,16 @@ import (
 )
 
 const (
-	// What is written after a pause of listenQuiet is not waited for, nor anything after
+	// The wait for output ends after a pause of listenQuiet, and at the latest after
 	// listenLimit.
 	listenLimit = 500 * time.Millisecond
 	listenQuiet = 30 * time.Millisecond
-	// maxHeard bounds what is returned, in bytes.
+	// maxHeard bounds the returned output, in bytes.
 	maxHeard = 64 << 10
 )
 
-// OutputAfter calls do, and returns what the process writes to its standard error from
-// then on. It waits half a second at most.
+// OutputAfter calls do, and returns what the process then writes to its standard error. It waits
+// at most half a second.
 func (p *Process) OutputAfter(do func()) string {
 	lines := make(chan string, 1024)
 	p.mu.Lock()

@@ -8,10 +8,10 @@ import (
 	"github.com/drover-run/drover/handlers/childproc"
 )
 
-// heapLimit is what Node.js writes before it ends itself at its heap limit.
+// heapLimit is the message of Node.js when it ends at its heap limit.
 const heapLimit = "heap out of memory"
 
-// addMemory adds to the exit of a process how much memory it had, where that ended it.
+// addMemory adds the memory use of a process to its exit, if memory ended it.
 func (p *Process) addMemory(exit childproc.Exit) {
 	most := ""
 	if exit.MaxRSS > 0 {
@@ -30,8 +30,8 @@ func (p *Process) addMemory(exit childproc.Exit) {
 	}
 }
 
-// DescribeMemory returns a sentence about the memory that a living process has; "" if
-// that is not known.
+// DescribeMemory returns a sentence about the memory use of a running process; "" if it is
+// unknown.
 func (p *Process) DescribeMemory() string {
 	_, memory, err := readUsage(p.PID)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package process starts the processes of workers, and reports how they ended and what
-// they use. It does not know what they are sent: it gives each a socket as its file
-// descriptor 3, and its output a place in the log.
+// Package process starts worker processes, and reports how they ended and what they use. It is
+// independent of the worker protocol: it gives each process a socket as file descriptor 3, and
+// logs its output.
 //
 // A pool has one Starter. Its methods, and those of a Process, may be called from any
 // goroutine.
@@ -20,36 +20,36 @@ import (
 )
 
 const (
-	// maxTail is how many lines of a worker's standard error are kept: the last.
+	// maxTail is the number of last lines of a worker's standard error that are kept.
 	maxTail = 20
-	// maxFatal is how many lines are kept of the report of a crash that Python's
-	// faulthandler writes: the stacks of all threads. The first are kept.
+	// maxFatal is the number of first lines that are kept of a crash report of Python's
+	// faulthandler, which has the stacks of all threads.
 	maxFatal = 300
-	// fatal is how such a report begins.
+	// fatal begins such a report.
 	fatal = "Fatal Python error: "
 )
 
 // Process is one child process in a process group of its own.
 type Process struct {
 	*childproc.Process
-	// Conn is the daemon's end of the socket. Whoever started the process closes it.
+	// Conn is the daemon's end of the socket. The caller of Start or Fork closes it.
 	Conn net.Conn
 
-	box         *sandbox.Box // nil if it is held to nothing
+	box         *sandbox.Box // nil if it is not confined
 	memoryLimit int64        // in bytes; 0: none
 
 	mu       sync.Mutex
 	tail     []string      // the last lines of its standard error
-	fatal    bool          // whether they hold the report of a crash
-	listener chan<- string // gets each, if there is room; nil if nobody listens
+	fatal    bool          // tail holds the report of a crash
+	listener chan<- string // receives each line if there is room; nil if there is no listener
 
-	ended  chan struct{} // closed when it has ended; state and cause are read after that
+	ended  chan struct{} // closed when it has ended; state and cause are set before that
 	state  string
 	cause  Cause
-	excess string // why it was killed, if its temporary directory held too much
+	excess string // why it was killed because of its temporary directory; else ""
 }
 
-// Ended is closed when the process has ended and its output is complete.
+// Ended returns a channel that is closed when the process has ended and its output is complete.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
 // HowEnded reports how the process ended, in words and as a cause. It is called after
@@ -72,7 +72,7 @@ func describeExit(exit childproc.Exit) (string, Cause) {
 	}
 }
 
-// remember keeps the last lines of its standard error.
+// remember keeps the last lines of the standard error.
 func (p *Process) remember(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -92,8 +92,7 @@ func (p *Process) remember(line string) {
 	}
 }
 
-// LastLines returns the last lines of its standard error, or the report of a crash that
-// they hold.
+// LastLines returns the last lines of the standard error, or the crash report in them.
 func (p *Process) LastLines() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,19 +14,19 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox"
 )
 
-// Starter starts the processes of one pool. It adds up what they use.
+// Starter starts the processes of one pool, and sums up their resource use.
 type Starter struct {
 	Command Command
 	Reaper  *childproc.Reaper
-	// Confine is what the processes are held to; nil is nothing.
+	// Confine confines the processes; nil: no confinement.
 	Confine *sandbox.Confinement
 	Log     *slog.Logger
 
-	forking  sync.Mutex // a template is asked for one process at a time
+	forking  sync.Mutex // one fork of a template at a time
 	accounts accounts
 }
 
-// MemoryLimit is the limit of each process in bytes; 0 if there is none.
+// MemoryLimit returns the limit of each process in bytes; 0 if there is none.
 func (s *Starter) MemoryLimit() int64 {
 	if s.Confine == nil {
 		return 0
@@ -51,9 +51,9 @@ func (s *Starter) Start() (*Process, error) {
 	return own, nil
 }
 
-// Fork adopts a process that a template has forked. ask has the template do that: it
-// gets the temporary directory of the new process and the files that it inherits, and
-// returns the number of the process. At most one ask is running.
+// Fork adopts a process that a template forks. ask requests the fork. It gets the temporary
+// directory of the new process and the files that it inherits, and returns its process ID. Calls
+// of ask do not overlap.
 func (s *Starter) Fork(template *Process, ask func(temporary string, files []*os.File) (pid int, err error)) (*Process, error) {
 	s.forking.Lock()
 	defer s.forking.Unlock()
@@ -79,13 +79,13 @@ func (s *Starter) Fork(template *Process, ask func(temporary string, files []*os
 			return nil, box, err
 		}
 		adopted, err := s.Reaper.Adopt(template.Process, pid, outputs...)
-		outputs = nil // they are the process's now, or closed
+		outputs = nil // they belong to the process now, or are closed
 		if err != nil {
 			return nil, box, err
 		}
 		if box != nil {
 			if err = box.Join(adopted.PID); err != nil {
-				adopted.Signal(syscall.SIGKILL) // it does nothing yet
+				adopted.Signal(syscall.SIGKILL) // the new process has done nothing yet
 			}
 		}
 		return adopted, box, err
@@ -99,15 +99,15 @@ func (s *Starter) Fork(template *Process, ask func(temporary string, files []*os
 	return own, nil
 }
 
-// startWith has a process started, and gives it a socket, and its output a place in the log.
+// startWith creates a socket and log writers, and calls start with them.
 func (s *Starter) startWith(start func(theirs *os.File, stdout, stderr *childproc.Lines) (*childproc.Process, *sandbox.Box, error)) (*Process, error) {
 	conn, theirs, err := childproc.Socketpair()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = theirs.Close() }() // the child has its own
+	defer func() { _ = theirs.Close() }() // the child has a copy
 	own := &Process{Conn: conn, memoryLimit: s.MemoryLimit(), ended: make(chan struct{})}
-	started := make(chan struct{}) // nothing is written before; its number is in the log
+	started := make(chan struct{}) // no output is logged before, because the log has the process ID
 	var log *slog.Logger
 	lines := func(stream string, also func(string)) *childproc.Lines {
 		return &childproc.Lines{Line: func(line string) {
@@ -143,9 +143,9 @@ func (s *Starter) startWith(start func(theirs *os.File, stdout, stderr *childpro
 	return own, nil
 }
 
-// Usage reads what the living processes use, some files of /proc for each, and adds what
-// those used that have ended.
+// Usage returns what the running processes use, and the CPU time of those that have ended. It reads
+// several files in /proc per process.
 func (s *Starter) Usage() Usage { return s.accounts.usage() }
 
-// CPU is that of Usage alone: one file of /proc for each process.
+// CPU returns only the CPU time of Usage. It reads one file in /proc per process.
 func (s *Starter) CPU() time.Duration { return s.accounts.cpu() }

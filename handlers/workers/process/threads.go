@@ -10,9 +10,9 @@ import (
 type Threads struct {
 	Known   bool
 	Stopped bool // by a signal; not by a debugger
-	Runs    bool // one runs, or waits for a processor
-	Asleep  bool // one is in the kernel where no signal reaches it
-	Used    uint // processor time of all, in ticks
+	Runs    bool // one thread runs, or waits for a processor
+	Asleep  bool // one thread is in a kernel wait that signals cannot interrupt
+	Used    uint // processor time of all threads, in ticks
 }
 
 func (t Threads) String() string {
@@ -29,7 +29,7 @@ func (t Threads) String() string {
 	return "waiting"
 }
 
-// Threads reads the state of its threads.
+// Threads reads the state of the process's threads.
 func (p *Process) Threads() (t Threads) {
 	all, err := procfs.AllThreads(p.PID)
 	if err != nil {

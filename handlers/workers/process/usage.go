@@ -7,31 +7,31 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// Usage is what a pool's processes have used, and use.
+// Usage is the resource use of a pool's processes.
 type Usage struct {
-	// CPU is the time of all processes that there ever were, and of the children
-	// that they waited for. It does not fall.
+	// CPU is the time of all processes since the pool began, including the children that they
+	// waited for. It never falls.
 	CPU time.Duration
-	// Known says that the rest could be read, which is so on Linux.
+	// Known is set if the other fields could be read. That works on Linux.
 	Known bool
-	// Memory is that of the living processes together.
+	// Memory is the sum over the running processes.
 	Memory Memory
-	// Largest is what is resident of the one that has most, in bytes.
+	// Largest is the resident memory of the largest process, in bytes.
 	Largest uint64
 }
 
-// Memory is in bytes.
+// Memory is an amount of memory, in bytes.
 type Memory struct {
-	// Resident is what is in memory; what processes share counts for each.
+	// Resident is the resident memory; shared memory counts for each process.
 	Resident uint64
-	// Anonymous is what of that belongs to no file: the heap, mostly.
+	// Anonymous is the part of Resident without a file: mostly the heap.
 	Anonymous uint64
-	// Proportional is Resident with what is shared divided among those that share
-	// it; 0 where the kernel does not tell.
+	// Proportional is Resident, with shared memory divided among the processes that share
+	// it; 0 if the kernel does not report it.
 	Proportional uint64
 }
 
-// Plus adds what other processes use.
+// Plus adds the usage of other processes.
 func (u Usage) Plus(o Usage) Usage {
 	u.CPU += o.CPU
 	u.Known = u.Known && o.Known
@@ -42,12 +42,12 @@ func (u Usage) Plus(o Usage) Usage {
 	return u
 }
 
-// accounts are of all processes of a pool. The zero value has none.
+// accounts has the usage of all processes of a pool. The zero value has none.
 type accounts struct {
 	mu    sync.Mutex
-	live  map[*Process]time.Duration // and the CPU time that each was seen to have used
-	ended time.Duration              // what those used that are gone
-	shown time.Duration              // at most, so that it does not fall
+	live  map[*Process]time.Duration // the CPU time last read of each
+	ended time.Duration              // the CPU time of those that have ended
+	shown time.Duration              // the highest value returned, so that it never falls
 }
 
 func (a *accounts) add(p *Process) {
@@ -83,7 +83,7 @@ func (a *accounts) usage() Usage {
 		}
 		u.CPU += used
 	}
-	// A process that has just been collected is neither there nor in ended yet.
+	// A process that was just collected may be neither in /proc nor in ended yet.
 	a.shown = max(a.shown, u.CPU)
 	u.CPU = a.shown
 	return u
@@ -106,7 +106,7 @@ func (a *accounts) cpu() time.Duration {
 	return a.shown
 }
 
-// cpuOf is the processor time of a process, and of the children that it waited for.
+// cpuOf returns the processor time of a process, including the children that it waited for.
 func cpuOf(proc procfs.Proc) (time.Duration, error) {
 	stat, err := proc.Stat()
 	if err != nil {
@@ -117,7 +117,7 @@ func cpuOf(proc procfs.Proc) (time.Duration, error) {
 	return time.Duration(stat.UTime+stat.STime)*tick + children, nil
 }
 
-// readUsage reads what a process uses.
+// readUsage returns the resource use of a process.
 func readUsage(pid int) (cpu time.Duration, m Memory, err error) {
 	proc, err := procfs.NewProc(pid)
 	if err != nil {
@@ -131,7 +131,7 @@ func readUsage(pid int) (cpu time.Duration, m Memory, err error) {
 		return 0, m, err
 	}
 	m.Resident, m.Anonymous = status.VmRSS, status.RssAnon
-	if rollup, err := proc.ProcSMapsRollup(); err == nil { // some kernels have none, and some forbid it
+	if rollup, err := proc.ProcSMapsRollup(); err == nil { // some kernels do not have it, and some forbid it
 		m.Proportional = rollup.Pss
 	}
 	return cpu, m, nil
@@ -143,7 +143,7 @@ func readable() bool {
 	return err == nil
 }
 
-// AnonymousMemory is the anonymous memory of a process in bytes; 0 if it cannot be read.
+// AnonymousMemory returns the anonymous memory of a process in bytes; 0 if it cannot be read.
 func AnonymousMemory(pid int) uint64 {
 	proc, err := procfs.NewProc(pid)
 	if err != nil {

@@ -10,13 +10,13 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// withState in the flags of an INVOKE says that its session's state is before meta.
+// withState is the flag of an INVOKE with the session's state before meta.
 const withState = 1
 
-// unmeasured is a time in a RESULT that nobody measured.
+// unmeasured is a time in a RESULT that was not measured.
 const unmeasured = math.MaxUint32
 
-// noState is the length that means: no state.
+// noState is the length that means no state.
 const noState = math.MaxUint32
 
 const (
@@ -30,8 +30,8 @@ func appendHead(out []byte, kind Kind, size int) []byte {
 	return append(out, byte(kind))
 }
 
-// AppendJSON writes a frame whose payload is JSON. The error says that it is too
-// large, or cannot be written.
+// AppendJSON appends a frame with a JSON payload. It returns an error if the frame is too large, or
+// the value cannot be encoded.
 func AppendJSON(out []byte, kind Kind, value any) ([]byte, error) {
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -43,17 +43,17 @@ func AppendJSON(out []byte, kind Kind, value any) ([]byte, error) {
 	return append(appendHead(out, kind, len(text)), text...), nil
 }
 
-// AppendCancel writes a CANCEL.
+// AppendCancel appends a CANCEL.
 func AppendCancel(out []byte, id uint32) []byte {
 	return binary.LittleEndian.AppendUint32(appendHead(out, Cancel, 4), id)
 }
 
-// AppendDrain writes a DRAIN.
+// AppendDrain appends a DRAIN.
 func AppendDrain(out []byte) []byte { return appendHead(out, Drain, 0) }
 
-// AppendFork writes a FORK. Three file descriptors go with it: the socket of the
-// worker to be forked, its standard output and its standard error. Temporary is the
-// directory that the worker makes for temporary files; empty if it has none of its own.
+// AppendFork appends a FORK. Three file descriptors are sent with it: the socket of the
+// new worker, its standard output and its standard error. temporary is the directory that the
+// worker creates for temporary files; empty if it has none of its own.
 func AppendFork(out []byte, temporary string) []byte {
 	return append(appendHead(out, Fork, len(temporary)), temporary...)
 }
@@ -64,25 +64,25 @@ type Invocation struct {
 	Function uint16 // its index in LOAD
 	Deadline time.Time
 	Message  *triggers.Message
-	Stateful bool   // it has its session's state
+	Stateful bool   // it gets its session's state
 	State    []byte // nil if there is none
 }
 
-// Size is that of the INVOKE of a message in bytes, as max_frame counts it, without
-// the state of a session.
+// Size returns the size of a message's INVOKE in bytes, as max_frame counts it, without the state
+// of a session.
 func Size(m *triggers.Message) int {
 	return 1 + invokeSize + metaSize(m, m.Properties()) + len(m.Body)
 }
 
-// AppendInvoke writes an INVOKE.
+// AppendInvoke appends an INVOKE.
 func AppendInvoke(out []byte, i *Invocation) []byte {
 	return append(AppendInvokeHead(out, i), i.Message.Body...)
 }
 
-// AppendInvokeHead writes an INVOKE but for the message's body, which is to follow.
+// AppendInvokeHead appends an INVOKE without the message's body, which must follow.
 func AppendInvokeHead(out []byte, i *Invocation) []byte {
 	m := i.Message
-	properties := m.Properties() // once: a source may answer otherwise the next time
+	properties := m.Properties() // read once: the source may return another value next time
 	meta := metaSize(m, properties)
 	total := invokeSize + meta + len(m.Body)
 	flags := uint16(0)
@@ -122,21 +122,21 @@ func microseconds(t time.Time) int64 {
 	return t.UnixMicro()
 }
 
-// Reply is a RESULT.
+// Reply is a parsed RESULT.
 type Reply struct {
 	ID     uint32
 	Status Status
 	Took   time.Duration // the wall time of the call
-	// Measured says that CPU and Held are known: the processor time of the call's own
-	// thread, and how long it had that, be it running or waiting. Of an async call both
-	// are sums over its steps; of any other, Held is Took.
+	// Measured is set if CPU and Held are known: the processor time of the call's own thread,
+	// and how long the call had that thread, running or waiting. For an async call, both are
+	// sums over its steps; for others, Held is Took.
 	Measured  bool
 	CPU, Held time.Duration
-	Described bool   // the output comes after properties; the state is before both
-	Payload   []byte // as long as that of the frame is valid
+	Described bool   // properties precede the output; the state precedes both
+	Payload   []byte // valid as long as the payload of the frame
 }
 
-// ReadResult reads the payload of a RESULT.
+// ReadResult parses the payload of a RESULT.
 func ReadResult(payload []byte) (Reply, error) {
 	if len(payload) < resultSize {
 		return Reply{}, broken("a RESULT of %d bytes", len(payload))
@@ -166,7 +166,7 @@ func micros(at []byte) time.Duration {
 	return time.Duration(binary.LittleEndian.Uint32(at)) * time.Microsecond
 }
 
-// CutState cuts the state off the payload of a RESULT of status State; nil is none.
+// CutState splits the state off the payload of a RESULT of status State; nil is none.
 func CutState(payload []byte) (state, output []byte, err error) {
 	if len(payload) < 4 {
 		return nil, nil, broken("a RESULT with a state, of %d bytes", len(payload))
@@ -185,31 +185,30 @@ func CutState(payload []byte) (state, output []byte, err error) {
 	return state, rest, nil
 }
 
-// readSize is the room for what a worker writes in one go.
+// readSize is the buffer space for one read.
 const readSize = 256 << 10
 
-// maxSpare is the largest buffer that is kept for the next frames, in bytes.
+// maxSpare is the largest buffer that is reused, in bytes.
 const maxSpare = 4 << 20
 
-// Parser cuts what the other side writes into frames.
+// Parser splits a byte stream into frames.
 type Parser struct {
 	buffer     []byte
 	start, end int
 	max        int
 }
 
-// NewParser returns one for frames of so many bytes at most.
+// NewParser returns a Parser for frames of at most maximum bytes.
 func NewParser(maximum int) *Parser {
 	return &Parser{buffer: make([]byte, readSize), max: maximum}
 }
 
-// Space returns where the next bytes are to be read to. Next has returned kind 0
-// before.
+// Space returns the buffer for the next read. It is called when Next has returned kind 0.
 func (p *Parser) Space() []byte {
 	if p.start == p.end {
 		p.start, p.end = 0, 0
 		if len(p.buffer) > maxSpare {
-			p.buffer = make([]byte, readSize) // one large frame must not cost memory for ever
+			p.buffer = make([]byte, readSize) // one large frame must not take memory forever
 		}
 	}
 	need := headSize
@@ -221,7 +220,7 @@ func (p *Parser) Space() []byte {
 		p.start, p.end = 0, p.end-p.start
 	}
 	if p.end == len(p.buffer) {
-		// It grows as bytes come: a length alone must not make us take memory.
+		// The buffer grows as bytes arrive: a length alone must not allocate memory.
 		larger := make([]byte, min(need, 2*len(p.buffer)))
 		copy(larger, p.buffer[:p.end])
 		p.buffer = larger
@@ -229,10 +228,10 @@ func (p *Parser) Space() []byte {
 	return p.buffer[p.end:]
 }
 
-// Took says how many bytes were read to Space.
+// Took adds the number of bytes that were read into Space.
 func (p *Parser) Took(n int) { p.end += n }
 
-// Next returns the next whole frame, or kind 0. The payload is valid until the
+// Next returns the next complete frame; kind 0 if there is none. The payload is valid until the
 // next call of Space.
 func (p *Parser) Next() (kind Kind, payload []byte, err error) {
 	have := p.buffer[p.start:p.end]
@@ -245,7 +244,7 @@ func (p *Parser) Next() (kind Kind, payload []byte, err error) {
 	length := int(binary.LittleEndian.Uint32(have))
 	kind = Kind(have[4])
 	if kind == 0 {
-		return 0, nil, broken("a %v", kind) // which would look like none
+		return 0, nil, broken("a %v", kind) // kind 0 means that there is no frame
 	}
 	if most := limit(kind, p.max); length < 1 || length > most {
 		return 0, nil, broken("a %v of %d bytes; 1 to %d are allowed", kind, length, most)

@@ -8,9 +8,9 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// This file has what a frame carries besides the body: meta in an INVOKE, properties in a RESULT.
+// This file encodes the data beside the body: meta in an INVOKE, and properties in a RESULT.
 
-// metaSize is how many bytes appendMeta writes.
+// metaSize returns the number of bytes that appendMeta appends.
 func metaSize(m *triggers.Message, properties triggers.Properties) int {
 	n := 3*4 + len(m.ID) + len(m.Subject) + len(m.OrderingKey)
 	for name, value := range m.Attributes {
@@ -30,9 +30,9 @@ func metaSize(m *triggers.Message, properties triggers.Properties) int {
 	return n
 }
 
-// appendMeta writes the message's id, subject and ordering key, and then pairs of texts:
-// its attributes, a pair for each value, and, behind a pair of empty texts, its
-// properties. An attribute that has neither name nor value would be such a pair, and is left out.
+// appendMeta appends the message's ID, subject and ordering key, and then pairs of strings:
+// its attributes, with a pair for each value; a pair of empty strings; and its properties. An
+// attribute with an empty name and value would look like the separator, and is omitted.
 func appendMeta(out []byte, m *triggers.Message, properties triggers.Properties) []byte {
 	out = appendText(out, m.ID)
 	out = appendText(out, m.Subject)
@@ -70,8 +70,8 @@ func appendPairs(out []byte, all map[string]string) []byte {
 	return out
 }
 
-// CutProperties cuts the properties off the payload of a RESULT that is Described, behind
-// its state: a u32 length, and so many bytes of names and values in turn.
+// CutProperties splits the properties off the payload of a Described RESULT, after its state: a u32
+// length, and that many bytes of alternating names and values.
 func CutProperties(payload []byte) (all triggers.Properties, output []byte, err error) {
 	if len(payload) < 4 {
 		return nil, nil, broken("a RESULT with properties, of %d bytes", len(payload))

@@ -1,6 +1,5 @@
-// Package protocol is the wire protocol between the daemon and a worker: the
-// frames, their sizes, how they are written and read. docs/worker-protocol.md is
-// the contract.
+// Package protocol is the wire protocol between the daemon and a worker: the frames, their maximum
+// sizes, and their encoding. docs/worker-protocol.md is the contract.
 package protocol
 
 import (
@@ -12,7 +11,7 @@ import (
 	"time"
 )
 
-// Version is the version that this daemon speaks.
+// Version is the protocol version of this daemon.
 const Version = 4
 
 // Kind is the type of a frame.
@@ -56,19 +55,19 @@ func (k Kind) String() string {
 	return fmt.Sprintf("frame of type %d", byte(k))
 }
 
-// What a side can do, as it says in HELLO or WELCOME.
+// The capabilities in HELLO and WELCOME.
 const (
-	CanCancel       = "cancel"        // a worker ends calls that are cancelled
-	CanLog          = "log"           // what functions print and log goes by LOG
-	CanStats        = "stats"         // what the worker measures goes by STATS
+	CanCancel       = "cancel"        // a worker ends cancelled calls
+	CanLog          = "log"           // the output and logs of functions are sent by LOG
+	CanStats        = "stats"         // measurements of the worker are sent by STATS
 	CanSessionState = "session_state" // functions get and set the state of sessions
 	CanFork         = "fork"          // a worker can be a template
 	CanSettings     = "settings"      // a worker accepts other numbers of threads and coroutines while it runs
-	CanMeasures     = "measures"      // the daemon wants to know what calls use
-	CanProperties   = "properties"    // functions give their results properties
-	CanBlocked      = "blocked"       // BLOCKED reports what blocks the event loop
-	CanHeartbeat    = "heartbeat"     // a worker sends ALIVE each second
-	CanImports      = "imports"       // a worker names the files that it has loaded by IMPORTED
+	CanMeasures     = "measures"      // the daemon requests measurements of calls
+	CanProperties   = "properties"    // functions can set properties of their results
+	CanBlocked      = "blocked"       // BLOCKED reports blocks of the event loop
+	CanHeartbeat    = "heartbeat"     // a worker sends ALIVE every second
+	CanImports      = "imports"       // a worker reports the files that it has loaded by IMPORTED
 )
 
 // Status is how a call ended.
@@ -83,23 +82,23 @@ const (
 	NotTried Status = 4
 	State    Status = 5 // done, with a new state for the session
 
-	// described is added to Done and State where the result has properties.
+	// described is added to Done and State if the result has properties.
 	described Status = 128
 )
 
-// The largest frames, in bytes of type and payload.
+// The maximum frame sizes, in bytes of type and payload.
 const (
-	// DefaultMax is that of an INVOKE and a RESULT: a 128 MiB body and its attributes.
+	// DefaultMax is the size of an INVOKE and a RESULT: a body of 128 MiB and its attributes.
 	DefaultMax = 130 << 20
-	// MaxLoad is that of a LOAD and a READY.
+	// MaxLoad is the size of a LOAD and a READY.
 	MaxLoad = 8 << 20
-	// MaxOutcome is that of a FAILED, and of a RESULT that is no success.
+	// MaxOutcome is the size of a FAILED, and of a RESULT that is not a success.
 	MaxOutcome = 1 << 20
-	// MaxSmall is that of all others.
+	// MaxSmall is the size of all other frames.
 	MaxSmall = 256 << 10
 )
 
-// limit is the largest frame of a kind, where max is that of INVOKE and RESULT.
+// limit returns the maximum size of a frame; maximum applies to INVOKE and RESULT.
 func limit(kind Kind, maximum int) int {
 	switch kind {
 	case Invoke, Result:
@@ -112,47 +111,47 @@ func limit(kind Kind, maximum int) int {
 	return MaxSmall
 }
 
-// ErrProtocol is wrapped by what says that the other side broke the protocol.
+// ErrProtocol is wrapped by errors of a peer that broke the protocol.
 var ErrProtocol = errors.New("it broke the protocol")
 
 func broken(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...))
 }
 
-// HelloFrame is what the daemon begins with.
+// HelloFrame is the first frame of the daemon.
 type HelloFrame struct {
 	Protocol     int      `json:"protocol"`
 	MaxFrame     int      `json:"max_frame"`
 	Capabilities []string `json:"capabilities"`
 }
 
-// WelcomeFrame is the answer.
+// WelcomeFrame is the worker's answer.
 type WelcomeFrame struct {
 	Protocol     int      `json:"protocol"`
 	PID          int      `json:"pid"`
-	Language     string   `json:"language"` // for people, as is Version
+	Language     string   `json:"language"` // for logs, like Version
 	Version      string   `json:"version"`
 	Capabilities []string `json:"capabilities"`
 }
 
-// LoadFrame says what code to load.
+// LoadFrame describes the code to load.
 type LoadFrame struct {
 	App        string     `json:"app"` // the directory of the code
 	Functions  []Function `json:"functions"`
 	Threads    int        `json:"threads"`
 	Coroutines int        `json:"coroutines"`
-	// Template asks for a worker that runs nothing and is forked from.
+	// Template requests a template: a worker that runs no calls, and from which workers are forked.
 	Template bool `json:"template,omitempty"`
 }
 
-// SettingsFrame has the settings from now on; calls in flight continue.
+// SettingsFrame has new settings; calls in flight continue.
 type SettingsFrame struct {
 	Threads    int `json:"threads"`
 	Coroutines int `json:"coroutines"`
-	// Threaded are the async functions, by their index in LOAD, that are to run on
-	// threads, where they hold up nobody.
+	// Threaded are the async functions, by their index in LOAD, that must run in threads,
+	// where they do not block the event loop.
 	Threaded []uint16 `json:"threaded,omitempty"`
-	// Away are the functions, by index, whose calls that have not begun are answered with NotTried.
+	// Away are the functions, by index, whose unstarted calls must be answered with NotTried.
 	Away []uint16 `json:"away,omitempty"`
 }
 
@@ -161,31 +160,31 @@ type Function struct {
 	Name     string `json:"name"`
 	Module   string `json:"module"`
 	Function string `json:"function"`
-	// Results is what becomes of what it returns; left out where it is sent.
+	// Results sets the handling of its results; omitted if they are sent.
 	Results Results `json:"results,omitempty"`
 }
 
-// Results is what becomes of what a function returns.
+// Results is the handling of a function's results.
 type Results string
 
-// The zero value has results sent.
+// With the zero value, results are sent.
 const (
-	Dropped Results = "dropped" // nobody takes them: the worker encodes none
-	Shown   Results = "shown"   // they are shown to a person; what cannot be encoded is no failure
+	Dropped Results = "dropped" // they are discarded: the worker does not encode them
+	Shown   Results = "shown"   // they are shown to a person; a value that cannot be encoded is not a failure
 )
 
-// ReadyFrame says that the code is loaded.
+// ReadyFrame reports that the code is loaded.
 type ReadyFrame struct {
-	// Functions are LOAD's, in their order.
+	// Functions are those of LOAD, in the same order.
 	Functions []struct {
 		Name string `json:"name"`
 		Kind string `json:"kind"` // sync or async
 	} `json:"functions"`
-	// Unforkable says why the worker cannot be a template, if it knows how to; "" if
-	// it can.
+	// Unforkable is why the worker cannot be a template, if it supports forking; "" if it
+	// can.
 	Unforkable string `json:"unforkable,omitempty"`
-	// StacksSignal is the signal at which the worker writes the stacks of all of its
-	// threads to standard error, whatever they do; 0 if there is none.
+	// StacksSignal is the signal on which the worker writes the stacks of all its threads to
+	// standard error, in any state; 0 if there is none.
 	StacksSignal int `json:"stacks_signal,omitempty"`
 }
 
@@ -195,45 +194,45 @@ type ForkedFrame struct {
 	Error string `json:"error"` // "" if it forked
 }
 
-// FailedFrame says that the code does not load.
+// FailedFrame reports that the code does not load.
 type FailedFrame struct {
 	Summary string `json:"summary"`
 	Detail  string `json:"detail"` // the traceback
 }
 
-// Outcome is the payload of a RESULT that is no success.
+// Outcome is the payload of a RESULT that is not a success.
 type Outcome struct {
 	Summary string  `json:"summary"`
 	Detail  string  `json:"detail"`
 	After   float64 `json:"after"` // seconds
 }
 
-// ReplaceFrame asks for another worker in the place of the one that sends it.
+// ReplaceFrame requests a replacement of the worker that sends it.
 type ReplaceFrame struct {
 	Why string `json:"why"`
 }
 
-// ImportedFrame names files of the app, without which the worker's code would be another.
+// ImportedFrame reports the files of the app on which the worker's code depends.
 type ImportedFrame struct {
-	// Paths are those of files that it has loaded, of directories of which all counts, and
-	// of modules, without an ending, that were looked for there and not found.
+	// Paths are the files that it has loaded, directories that count with all their contents,
+	// and modules, without a suffix, that were searched there and not found.
 	Paths []string `json:"paths"`
 }
 
-// LogFrame is a line that a function, or the code around it, printed or logged.
+// LogFrame is a line that a function, or code around it, printed or logged.
 type LogFrame struct {
-	ID     int64  `json:"id"` // -1: of no invocation
+	ID     int64  `json:"id"` // -1: not from an invocation
 	Level  string `json:"level"`
 	Logger string `json:"logger"`
 	Text   string `json:"text"`
 }
 
-// StatsFrame is what a worker has measured since its last STATS.
+// StatsFrame has a worker's measurements since its last STATS.
 type StatsFrame struct {
 	Period int64   `json:"period_us"` // between two measurements
 	Lags   []int64 `json:"lags_us"`   // of the event loop
-	// GIL has for functions: its index in LOAD, how often was looked while it ran, and
-	// how often of those the lock that all threads share was held for long.
+	// GIL has, for each function: its index in LOAD, the number of samples while it ran, and in
+	// how many of them the GIL was held for long.
 	GIL [][3]int64 `json:"gil,omitempty"`
 }
 
@@ -242,14 +241,14 @@ const (
 	maxLags = 1000
 	// maxAfter bounds the wait of a RESULT of status Retry, in seconds: 30 days.
 	maxAfter = 30 * 86400
-	// maxMissed bounds those that are made up for the ones in a frame that were late.
+	// maxMissed bounds the measurements that are added for late ones in a frame.
 	maxMissed = 10_000
 )
 
-// Waits are how long callbacks had to wait that were due every period. While the
-// loop was blocked none was measured: those that were due then would have waited
-// a period less, one after the other. Without them a loop that is blocked half of
-// the time would look fine nine times in ten.
+// Waits yields how long callbacks waited that were due every period. While the loop was blocked,
+// nothing was measured. For each period of a block, Waits adds a wait that is one period shorter.
+// Without these, a loop that is blocked half of the time would seem fine in nine of ten
+// measurements.
 func (s StatsFrame) Waits() iter.Seq[time.Duration] {
 	return func(yield func(time.Duration) bool) {
 		missed := 0
@@ -267,7 +266,7 @@ func (s StatsFrame) Waits() iter.Seq[time.Duration] {
 	}
 }
 
-// Decode reads the JSON of a frame into a value of its kind.
+// Decode decodes the JSON of a frame.
 func Decode(kind Kind, payload []byte, into any) error {
 	if err := json.Unmarshal(payload, into); err != nil {
 		return broken("a %v that is no JSON: %w", kind, err)

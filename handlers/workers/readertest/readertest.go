@@ -1,5 +1,5 @@
-// Package readertest fuzzes the part of a worker that reads frames against the daemon's
-// own parser. The tests of the workers call Fuzz.
+// Package readertest fuzzes the frame reader of a worker against the daemon's own parser. The tests
+// of the workers call Fuzz.
 package readertest
 
 import (
@@ -24,15 +24,15 @@ import (
 // Reader is the frame reader of a worker.
 type Reader struct {
 	// Command is a harness around it, run with Environ in addition to this process's
-	// environment; testdata/reader.py of package python documents what it does.
+	// environment; testdata/reader.py of package python documents its protocol.
 	Command, Environ []string
-	// Plain is one that does not know which frame of JSON is due, and whose times are
-	// floating-point numbers.
+	// Plain is set for a reader that does not check which JSON frame is expected, and uses
+	// floating-point numbers for times.
 	Plain bool
 }
 
-// Fuzz holds that a worker reads what the daemon sends as the daemon would, however it
-// comes in pieces, and never ends in another way than by saying that a frame is wrong.
+// Fuzz checks that a worker parses the daemon's frames like the daemon's parser, with any
+// fragmentation, and that it fails only by reporting an invalid frame.
 func Fuzz(f *testing.F, reader Reader) {
 	process := &harness{Reader: reader}
 	f.Cleanup(func() { process.stop(f) })
@@ -72,10 +72,10 @@ func Fuzz(f *testing.F, reader Reader) {
 		for _, n := range pieces[:min(len(pieces), 100)] {
 			sizes = append(sizes, uint16(n))
 		}
-		data = data[:min(len(data), 64<<10)] // more would only take time
+		data = data[:min(len(data), 64<<10)] // longer data only takes more time
 		want := expected(how, data)
 		got := process.read(t, how, sizes, data)
-		// With a frame that is wrong goes what came in one piece with it.
+		// A reader may drop the frames that arrived in one piece with an invalid frame.
 		if n := len(got) - 1; want[len(want)-1] == "wrong" && n >= 0 && n < len(want) && got[n] == "wrong" {
 			want = append(want[:n:n], "wrong")
 		}
@@ -85,8 +85,8 @@ func Fuzz(f *testing.F, reader Reader) {
 	})
 }
 
-// reading is the state in which a worker reads bytes: max_frame of HELLO, the number of
-// functions that are loaded, and the frame of JSON that is due, if one is; see Reader.Plain.
+// reading is the state of a worker's reader: max_frame of HELLO, the number of loaded functions, and
+// the JSON frame that is expected, if any; see Reader.Plain.
 type reading struct {
 	maximum   uint32
 	functions uint16
@@ -101,8 +101,8 @@ func (r reading) isDue(kind protocol.Kind) bool {
 	return (kind == protocol.Hello || kind == protocol.Load) && (r.plain || r.due == kind)
 }
 
-// expected is what a worker is to make of bytes, in the words of the harness: by
-// the daemon's own parser, and what docs/worker-protocol.md says of the frames.
+// expected returns what a worker must read, in the harness's output format, according to the
+// daemon's parser and docs/worker-protocol.md.
 func expected(r reading, data []byte) (said []string) {
 	p := protocol.NewParser(int(r.maximum))
 	rest := data
@@ -127,7 +127,7 @@ func expected(r reading, data []byte) (said []string) {
 		}
 	}
 	if len(rest) > 4 && !r.isDue(protocol.Kind(rest[4])) && !slices.Contains([]protocol.Kind{protocol.Invoke, protocol.Cancel, protocol.Drain}, protocol.Kind(rest[4])) {
-		return append(said, "wrong") // it need not be whole for that
+		return append(said, "wrong") // the frame need not be complete
 	}
 	return append(said, "end")
 }
@@ -181,8 +181,8 @@ func expectedInvoke(r reading, payload []byte) string {
 		meta, crc32.ChecksumIEEE(rest[:meta]), len(body), crc32.ChecksumIEEE(body))
 }
 
-// harness is a process that reads cases with the worker's own code; it is started when
-// the first case comes, as most processes of a test run have none.
+// harness is a process that reads cases with the worker's own code. It is started with the first
+// case, because most processes of a test run have none.
 type harness struct {
 	Reader
 	once sync.Once
@@ -225,7 +225,7 @@ func (h *harness) stop(t testing.TB) {
 	}
 }
 
-// read has the process read a case, and returns what it said.
+// read sends a case to the process, and returns its output.
 func (h *harness) read(t testing.TB, how reading, pieces []uint16, data []byte) []string {
 	t.Helper()
 	h.start(t)
@@ -238,7 +238,7 @@ func (h *harness) read(t testing.TB, how reading, pieces []uint16, data []byte) 
 	}
 	out = append(out, data...)
 	binary.LittleEndian.PutUint32(out, uint32(len(out)-4))
-	// One that hangs would hang us: a case takes milliseconds.
+	// A case takes milliseconds. A process that hangs is killed.
 	limit := time.AfterFunc(time.Minute, func() { _ = h.cmd.Process.Kill() })
 	defer limit.Stop()
 	if _, err := h.in.Write(out); err != nil {

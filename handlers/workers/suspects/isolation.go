@@ -14,14 +14,14 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// isolation runs messages alone, each lane one at a time in a worker of its own: so a
+// isolation runs messages alone. Each lane has its own worker, and runs one message at a time. So a
 // message that kills its worker is distinguished from those that were in flight with it, and
 // kills no other worker.
 type isolation struct {
 	start        func() (*worker.Worker, error)
 	startTimeout time.Duration
 
-	lanes   chan *worker.Worker // the free ones: each is its worker, nil if it has none
+	lanes   chan *worker.Worker // the free lanes: each is its worker, nil if it has none
 	queued  atomic.Int64        // messages that run or wait for a lane
 	waiting sync.WaitGroup
 
@@ -30,8 +30,8 @@ type isolation struct {
 }
 
 const (
-	// suspectLanes is how many suspects are tried at once, and killerLanes how many
-	// messages of which it is known that they kill their worker, or block it.
+	// suspectLanes bounds the suspects tried at once, and killerLanes the messages that are
+	// known to kill or block their worker.
 	suspectLanes = 2
 	killerLanes  = 4
 )
@@ -44,15 +44,15 @@ func newIsolation(lanes int, start func() (*worker.Worker, error), startTimeout 
 	return i
 }
 
-// readyWorkers are the isolated workers.
+// readyWorkers returns the isolated workers that are ready.
 func (i *isolation) readyWorkers() []*worker.Worker {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return slices.Clone(i.workers)
 }
 
-// tryAlone tries a message alone until it has an answer of its own, or again reports false of
-// the worker's end.
+// tryAlone tries a message alone until it has a result of its own, or until again returns false for
+// the loss of the worker.
 func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]byte, error), again func(*worker.Loss) bool) ([]byte, error) {
 	i.queued.Add(1)
 	i.waiting.Add(1)
@@ -71,7 +71,7 @@ func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]by
 			return nil, err
 		}
 		if attempt, is := ctx.(handlers.Renewable); is {
-			attempt.Renew() // it has waited for others
+			attempt.Renew() // the message has waited for others
 		}
 		output, err := try(w)
 		var lost *worker.Loss
@@ -94,7 +94,7 @@ func (i *isolation) leave() {
 		case w := <-i.lanes:
 			i.stopWorker(w)
 			i.lanes <- nil
-		default: // another message has come, and is the last now
+		default: // another message runs, and will be the last
 			return
 		}
 	}
@@ -111,9 +111,9 @@ func (i *isolation) stopWorker(w *worker.Worker) {
 	w.Stop()
 }
 
-// usable waits until a lane's worker can be used, and starts one if there is none. It
-// returns the lane's worker in any case: one that has not loaded the code when the time of
-// a message is up, is there for the next.
+// usable waits until a lane's worker is usable, and starts one if there is none. It returns the
+// worker even with an error: if it is still loading the code when the time of a message is up, the
+// next message uses it.
 func (i *isolation) usable(ctx context.Context, w *worker.Worker) (*worker.Worker, error) {
 	if w != nil && w.Usable() {
 		return w, nil
@@ -147,5 +147,5 @@ func (i *isolation) usable(ctx context.Context, w *worker.Worker) (*worker.Worke
 	}
 }
 
-// waitIdle returns when no message is being tried any more.
+// waitIdle returns when no messages are being tried.
 func (i *isolation) waitIdle() { i.waiting.Wait() }

@@ -1,7 +1,7 @@
-// Package suspects remembers which messages have killed, hung or blocked their worker, or may
-// have, and runs those alone. It decides which call is charged when the worker of several
-// dies, or when several run out of time together: the one that blocked their event loop,
-// hung, or held the GIL, and nobody else.
+// Package suspects records which messages have killed, hung or blocked their worker, or may have, and
+// runs those alone. It decides which call is charged an attempt when a worker with several calls
+// dies, or when several calls time out together: only the call that blocked the event loop, hung,
+// or held the GIL.
 //
 // A pool has one Registry. Its methods may be called from any goroutine.
 package suspects
@@ -22,44 +22,44 @@ import (
 )
 
 const (
-	// maxRecords bounds the messages that a pool remembers; the oldest is dropped.
+	// maxRecords bounds the records of a pool; the oldest is dropped.
 	maxRecords = 1024
 	// maxExcuses is how often a message runs again together with others without using an
 	// attempt, before it runs alone.
 	maxExcuses = 3
-	// maxAlone is how often in all: where it runs alone only a machine that stands still
-	// takes its time.
+	// maxAlone is the bound in total: a message that runs alone loses time only if the machine is
+	// suspended.
 	maxAlone = 8
-	// maxForgiven is how often a message that runs alone may lose its worker to somebody
-	// else's SIGKILL or SIGSTOP before that counts as its own doing. The loss that brought
-	// it here does not count either.
+	// maxForgiven is how often a message that runs alone may lose its worker to a SIGKILL or
+	// SIGSTOP from outside before it is considered the cause. The loss because of which it runs alone
+	// does not count.
 	maxForgiven = 1
 )
 
-// Message is a message of a function, by index. One without an id is not remembered.
+// Message identifies a message of a function, by index. Messages without an ID are not recorded.
 type Message struct {
 	Function uint16
 	ID       string
 }
 
-// Record is what is known of a message.
+// Record is what is known about a message.
 type Record struct {
-	Killer  bool // it has killed or blocked a worker, alone or while its neighbours did not
-	alone   bool // it may have: it runs alone until that is known
-	excuses int  // how often it ran out of time by no fault of its own
+	Killer  bool // it killed or blocked a worker, while alone or without involvement of others
+	alone   bool // it is suspected, and runs alone until that is decided
+	excuses int  // number of timeouts that other calls caused
 }
 
-// RunsAlone reports whether the message is to run alone.
+// RunsAlone reports whether the message must run alone.
 func (r Record) RunsAlone() bool { return r.Killer || r.alone }
 
 // Registry has the records of one pool.
 type Registry struct {
 	functions []worker.Function
 	log       *slog.Logger
-	unproven  *isolation // for messages that may have killed or blocked a worker
-	killers   *isolation // for messages that have
+	unproven  *isolation // messages that may have killed or blocked a worker
+	killers   *isolation // messages that have
 
-	// Reading takes no lock: each message is looked up, and mostly there are none.
+	// Reads take no lock: each message is looked up, and usually there are no records.
 	records atomic.Pointer[map[Message]Record]
 	mu      sync.Mutex
 	order   []Message // the oldest first
@@ -75,18 +75,18 @@ func New(functions []worker.Function, start func() (*worker.Worker, error), star
 	}
 }
 
-// Workers are those of messages that run alone.
+// Workers returns the workers of messages that run alone.
 func (s *Registry) Workers() []*worker.Worker {
 	return append(s.unproven.readyWorkers(), s.killers.readyWorkers()...)
 }
 
-// WaitIdle returns when no message runs alone any more.
+// WaitIdle returns when no messages run alone.
 func (s *Registry) WaitIdle() {
 	s.unproven.waitIdle()
 	s.killers.waitIdle()
 }
 
-// Of returns what is known of a message.
+// Of returns the record of a message.
 func (s *Registry) Of(m Message) Record {
 	known := s.records.Load()
 	if known == nil {
@@ -95,7 +95,7 @@ func (s *Registry) Of(m Message) Record {
 	return (*known)[m]
 }
 
-// note changes what is known of a message.
+// note changes the record of a message.
 func (s *Registry) note(m Message, change func(*Record)) Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,17 +119,17 @@ func (s *Registry) note(m Message, change func(*Record)) Record {
 	return now
 }
 
-// NoteKiller remembers that a message has killed or blocked its worker.
+// NoteKiller records that a message has killed or blocked its worker.
 func (s *Registry) NoteKiller(m Message) {
 	s.note(m, func(r *Record) { r.Killer = true })
 }
 
-// NoteSuspect remembers that a message may have killed or blocked its worker.
+// NoteSuspect records that a message may have killed or blocked its worker.
 func (s *Registry) NoteSuspect(m Message) {
 	s.note(m, func(r *Record) { r.alone = true })
 }
 
-// clear drops what is known of a message that has run alone and killed nothing.
+// clear deletes the record of a message that has run alone and killed nothing.
 func (s *Registry) clear(m Message, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +151,7 @@ func (s *Registry) clear(m Message, done bool) {
 	s.records.Store(&next)
 }
 
-// RunAlone runs a message in a worker of its own, and remembers whether it killed that. try
+// RunAlone runs a message in a worker of its own, and records whether the message killed it. try
 // runs it on a worker; its error is a *worker.Loss if the worker was lost.
 func (s *Registry) RunAlone(ctx context.Context, m Message, try func(*worker.Worker) ([]byte, error)) ([]byte, error) {
 	in := s.unproven
@@ -180,13 +180,13 @@ func (s *Registry) RunAlone(ctx context.Context, m Message, try func(*worker.Wor
 
 func (s *Registry) name(m Message) string { return s.functions[m.Function].Name }
 
-// Charge decides what becomes of a call that was cancelled, and did not come to its end
-// for that. lost is how its worker ended, nil if it has not, and how is what is known of the
-// call. The error is a handlers.ErrRunAgain if the call is not charged.
+// Charge decides whether a cancelled call that did not succeed is charged an attempt. lost is how its
+// worker was lost, or nil; how is the call's own error. Charge returns a handlers.ErrRunAgain if the
+// call is not charged.
 func (s *Registry) Charge(m Message, w *worker.Worker, c *worker.Call, cancelled error, lost *worker.Loss, how error) error {
 	late := lateFailure(cancelled, how)
 	excuses, hung := s.Of(m).excuses, lost != nil && w.Cause == process.CauseHung
-	unknown := lost != nil && !lost.Known // somebody took its time, and may be this call itself
+	unknown := lost != nil && !lost.Known // the call at fault is unknown, and may be this one
 	switch {
 	case lost != nil && lost.Culprit:
 		s.NoteKiller(m)
@@ -209,8 +209,8 @@ func (s *Registry) Charge(m Message, w *worker.Worker, c *worker.Call, cancelled
 	return late
 }
 
-// Spare decides what becomes of a call whose worker was killed, and whose time was not up.
-// The error is a handlers.ErrRunAgain, or lost.
+// Spare returns the error of a call whose worker was killed before the call timed out:
+// a handlers.ErrRunAgain, or lost.
 func (s *Registry) Spare(m Message, lost *worker.Loss) error {
 	if lost.Culprit || lost.Suspect {
 		s.NoteSuspect(m)
@@ -220,7 +220,7 @@ func (s *Registry) Spare(m Message, lost *worker.Loss) error {
 }
 
 // lateError is the error of a call that ended after it was cancelled. Its cause is the
-// cancellation, and its detail the place of its code at that time.
+// cancellation, and its detail is where the code was at that time.
 type lateError struct {
 	cause error // of the cancellation
 	how   *handlers.Failure
@@ -229,9 +229,8 @@ type lateError struct {
 func (e *lateError) Error() string   { return e.cause.Error() }
 func (e *lateError) Unwrap() []error { return []error{e.cause, e.how} }
 
-// lateFailure is the failure of a call that was cancelled, and then ended in some way. What
-// its function made of that, a rejection perhaps, counts no longer; what is known of
-// where it hung does.
+// lateFailure returns the failure of a call that ended after it was cancelled. It ignores the
+// function's own result, such as a rejection, but keeps the detail about where the call hung.
 func lateFailure(cause, how error) error {
 	failed := handlers.Failure{Summary: how.Error()}
 	var failure *handlers.Failure

@@ -11,35 +11,35 @@ import (
 )
 
 const (
-	// leastBlock is what is counted and logged: what is shorter is noticed, and
-	// dropped when it is over.
+	// leastBlock is the shortest block that is counted and logged. Shorter ones are dropped when
+	// they end.
 	leastBlock = 50 * time.Millisecond
-	// longBlock is logged before it is over: it may never be.
+	// longBlock is the duration after which a block is logged before it ends: it may never end.
 	longBlock = time.Second
-	// maxText bounds what is kept of a text that a worker sent, in bytes.
+	// maxText bounds the kept part of a text from a worker, in bytes.
 	maxText = 20 << 10
 )
 
-// Block is one time at which the event loop of a worker did not turn.
+// Block is a period in which the event loop of a worker was blocked.
 type Block struct {
-	Function, Message string // "" where that is not known
+	Function, Message string // "" if unknown
 	Place             string
 	Time              time.Duration // so far
 	Over              bool
 }
 
-// BlockReport is a Block with all that is known of it.
+// BlockReport is a Block with all its details.
 type BlockReport struct {
 	Block
-	Log      *slog.Logger // the worker's
+	Log      *slog.Logger // of the worker
 	Stack    string
-	Computes bool // as opposed to waiting
+	Computes bool // not waiting
 	GIL      bool // C code kept all threads of the worker from running
 	Language string
-	Reported bool // before it was over
+	Reported bool // before it ended
 }
 
-// openBlock is a block that is under way in a worker.
+// openBlock is a current block of a worker.
 type openBlock struct {
 	protocol.BlockedFrame
 	noticed time.Time
@@ -47,7 +47,7 @@ type openBlock struct {
 	logged  bool
 }
 
-// time is how long it has lasted by now.
+// time returns how long the block has lasted.
 func (b *openBlock) time(now time.Time) time.Duration {
 	if b.Over {
 		return b.Time()
@@ -55,13 +55,12 @@ func (b *openBlock) time(now time.Time) time.Duration {
 	return b.Time() + now.Sub(b.noticed)
 }
 
-// madeBy reports whether a call is the one that blocks its event loop; the worker's mu is
-// held.
+// madeBy reports whether a call causes the block; the worker's mu is held.
 func (b *openBlock) madeBy(c *Call) bool {
 	return b != nil && uint32(b.ID) == c.ID && b.ID >= 0 && b.Function == int(c.Function) && (b.Message == "" || b.Message == cut(c.Message.ID)) && c.submitted.Before(b.began)
 }
 
-// blame is the failure of the call that blocked the event loop when its worker was killed.
+// blame returns the failure of the call that blocked the event loop when its worker was killed.
 func (b *openBlock) blame(why error, now time.Time) error {
 	blame := &handlers.Failure{Summary: why.Error()}
 	var failure *handlers.Failure
@@ -72,14 +71,14 @@ func (b *openBlock) blame(why error, now time.Time) error {
 	return blame
 }
 
-// cut bounds a text that a worker sent.
+// cut cuts a text from a worker to maxText.
 func cut(text string) string { return text[max(len(text)-maxText, 0):] }
 
-// lostTime is how long calls of a worker could not run, since its event loop was blocked
-// or it was stopped. It is guarded by the worker's mu.
+// lostTime is how long calls of a worker could not run, because its event loop was blocked
+// or it was stopped. The worker's mu guards it.
 type lostTime struct {
-	block *openBlock    // that is under way; nil if none is
-	stood time.Duration // all that is over
+	block *openBlock    // the current block; nil if there is none
+	stood time.Duration // the total of past blocks and stops
 }
 
 func (l *lostTime) soFar(now time.Time) time.Duration {
@@ -89,7 +88,7 @@ func (l *lostTime) soFar(now time.Time) time.Duration {
 	return l.stood + l.block.time(now)
 }
 
-// end adds a block that is over, and charges it to the call that made it.
+// end adds a block that has ended, and charges it to the call that caused it.
 func (l *lostTime) end(b *openBlock, calls []*Call, now time.Time) {
 	took := b.time(now)
 	l.stood += took

@@ -10,34 +10,34 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// share is what part of a call's time others must have taken from it for it not to be
-// charged: one in so many.
+// share sets how much of a call's time other calls must have taken for the call not to be
+// charged: one part in share.
 const share = 10
 
-// Call is one invocation in flight. The worker replies to it once, and before that,
-// perhaps, that the context of the call has ended.
+// Call is an invocation in flight. The worker replies to it once. An earlier reply may report
+// that the context of the call has ended.
 type Call struct {
 	protocol.Invocation
 	ctx       context.Context
 	submitted time.Time
 	given     bool          // the end of ctx was reported; guarded by the worker's mu, as are the following
-	stood     time.Duration // the worker's lost time when it was submitted
-	own       time.Duration // what of it since is of its own doing
+	stood     time.Duration // the worker's lost time at its submission
+	own       time.Duration // the part of later lost time that the call itself caused
 	to        handlers.ResultSink
 	follow    Follow
 	replies   chan Reply
 }
 
-// Follow takes over a call whose first reply is not its result. It runs on a goroutine
-// of its own, and passes the result on to the sink.
+// Follow handles a call whose first reply is not its result. It runs on its own goroutine, and
+// passes the result to the sink.
 type Follow func(w *Worker, c *Call, first Reply, to handlers.ResultSink)
 
 var calls = sync.Pool{New: func() any { return new(Call) }}
 
-// NewCall returns a call whose result goes to a sink, from the goroutine that reads from
+// NewCall returns a call whose result is passed to a sink, by the goroutine that reads from
 // the worker. function is its index.
 func NewCall(ctx context.Context, function uint16, m *triggers.Message, to handlers.ResultSink, follow Follow) *Call {
-	c := calls.Get().(*Call) // which Free has cleared
+	c := calls.Get().(*Call) // cleared by Free
 	c.ctx, c.to, c.follow = ctx, to, follow
 	c.Function, c.Message = function, m
 	c.Deadline, _ = ctx.Deadline()
@@ -51,22 +51,22 @@ func NewAwaitedCall(ctx context.Context, function uint16, m *triggers.Message) *
 	return c
 }
 
-// Context is the context that the call was made with.
+// Context returns the context of the call.
 func (c *Call) Context() context.Context { return c.ctx }
 
-// Submitted is when a worker was given the call.
+// Submitted returns when the call was submitted to a worker.
 func (c *Call) Submitted() time.Time { return c.submitted }
 
-// Replies gets the replies to an awaited call, and to another from its second reply on.
+// Replies receives the replies to an awaited call, and to others from the second reply on.
 func (c *Call) Replies() <-chan Reply { return c.replies }
 
-// Free is called for a call that nobody holds any more.
+// Free recycles a call that is no longer used.
 func (c *Call) Free() {
 	*c = Call{}
 	calls.Put(c)
 }
 
-// replied hands a reply on; it does not wait.
+// replied passes a reply on, without waiting.
 func (c *Call) replied(w *Worker, r Reply) {
 	switch {
 	case c.replies != nil:
@@ -81,8 +81,8 @@ func (c *Call) replied(w *Worker, r Reply) {
 	}
 }
 
-// Excused reports whether the time of the call was up since others had taken it: w is
-// its worker.
+// Excused reports whether the call timed out because other calls had taken its time. w is its
+// worker.
 func (c *Call) Excused(w *Worker, now time.Time) bool {
 	if c.Deadline.IsZero() || now.Before(c.Deadline) {
 		return false
@@ -96,8 +96,7 @@ func (c *Call) Excused(w *Worker, now time.Time) bool {
 	return others >= c.Deadline.Sub(c.submitted)/share
 }
 
-// Disobeyed reports whether its worker was killed since the call did not obey its
-// cancellation in time.
+// Disobeyed reports whether its worker was killed because the call ignored its cancellation.
 func (c *Call) Disobeyed(w *Worker) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

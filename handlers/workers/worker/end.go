@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// outputGrace is how long a worker that closed its socket has to end by itself.
+	// outputGrace is how long a worker may take to end after it closed its socket.
 	outputGrace = time.Second
-	// killLimit is how long a worker that was killed may take to end. One that hangs in
-	// the kernel, as with a disk that is gone, does not: but it runs none of its code any
-	// more.
+	// killLimit bounds the wait for the end of a killed worker. A worker that hangs in the
+	// kernel, for example because of a missing disk, does not end, but no longer runs its
+	// code.
 	killLimit = 2 * time.Second
 )
 
-// run takes the worker's frames until it is gone, and then ends what was in flight in it.
+// run reads the worker's frames until the worker has ended, and then ends its calls in flight.
 func (r *reader) run() {
 	err := r.readFrames()
 	w := r.Worker
@@ -82,15 +82,15 @@ func (r *reader) run() {
 	w.group.cfg.Changed()
 }
 
-// awaitEnd closes the socket, kills the process, and waits until it has ended. A worker
-// whose socket broke is of no use, though it may live.
+// awaitEnd closes the socket, kills the process, and waits until it has ended. A worker with a
+// broken socket is useless, even if it still runs.
 func (r *reader) awaitEnd(err error, killed bool) {
 	if errors.Is(err, protocol.ErrProtocol) {
 		r.Log.Error("worker killed", "error", err)
 	}
-	_ = r.Process.Conn.Close() // it is broken already, or about to be
+	_ = r.Process.Conn.Close() // it is already broken, or about to be
 	if !killed && !errors.Is(err, protocol.ErrProtocol) {
-		// It closed its socket: mostly since it is ending by itself.
+		// It closed its socket, usually because it is ending by itself.
 		select {
 		case <-r.Process.Ended():
 		case <-time.After(outputGrace):

@@ -16,7 +16,7 @@ import (
 // forkLimit bounds the forking of one worker.
 const forkLimit = 10 * time.Second
 
-// Fork asks a template for a process with the files given, and returns its number.
+// Fork requests a process from a template. It passes the files to it, and returns its process ID.
 func (w *Worker) Fork(temporary string, files []*os.File) (pid int, err error) {
 	conn, ok := w.Process.Conn.(*net.UnixConn)
 	if !ok {

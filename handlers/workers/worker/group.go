@@ -15,47 +15,47 @@ import (
 // Function is one function of the app. Name is drover's, and unique in the pool.
 type Function struct {
 	Name, Module, Function string
-	// SessionState gives it the state of its messages' sessions.
+	// SessionState passes the state of the message's session to it.
 	SessionState bool
-	// Results is what becomes of what it returns; the zero value has it sent.
+	// Results sets the handling of its results; with the zero value they are sent.
 	Results protocol.Results
 }
 
-// Settings are how much runs at once in each worker.
+// Settings bound the concurrency in each worker.
 type Settings struct {
 	Threads    int
 	Coroutines int
 	Threaded   []uint16 // the async functions that run in threads, by index
 }
 
-// Config is what the workers of one pool have in common. Its functions may be called from
-// many goroutines, and do not block. nil drops what Lagged, Blocking and Imported would get.
+// Config is common to the workers of one pool. Its functions may be called from many goroutines,
+// and must not block. Lagged, Blocking and Imported may be nil.
 type Config struct {
 	App       string // the directory of the code
 	Functions []Function
 	MaxFrame  int // in bytes
-	// Unmeasured has workers not measure what calls use.
+	// Unmeasured disables the measurement of calls.
 	Unmeasured bool
-	// WatchLoop has workers report when their event loop is blocked.
+	// WatchLoop makes workers report blocks of their event loop.
 	WatchLoop bool
 	Log       *slog.Logger
 
-	// Settings returns those in force.
+	// Settings returns the current settings.
 	Settings func() Settings
 	// Changed is called when a worker has answered LOAD, has no more calls while it
-	// retires, has taken as many calls as NotifyAt allows, or is gone. It may be called
-	// with a lock of the worker held.
+	// retires, has taken the number of calls set by NotifyAt, or has ended. A lock of the worker
+	// may be held during the call.
 	Changed func()
-	// RoomChanged is called when a worker has room for another number of calls.
+	// RoomChanged is called when the number of calls that a worker takes has changed.
 	RoomChanged func()
-	// Retired is called when a worker has asked to be replaced, and takes no more calls.
+	// Retired is called when a worker has requested its replacement, and gets no more calls.
 	Retired func(process.Cause)
-	// Blocked receives each block of an event loop that counts: when it is over, and
-	// before, once, if it takes a second.
+	// Blocked receives each block of an event loop that counts: when it ends, and also once before
+	// if it lasts a second.
 	Blocked func(BlockReport)
 
-	// Lagged receives how long a callback had to wait for a worker's event loop, ten
-	// times a second while it has something to do.
+	// Lagged receives how long a callback waited for a worker's event loop, ten times a second
+	// while the loop is busy.
 	Lagged func(wait time.Duration)
 	// Blocking receives each block when a worker reports it.
 	Blocking func(Block)
@@ -63,14 +63,14 @@ type Config struct {
 	Imported func(paths []string)
 }
 
-// Group makes the workers of one pool, and adds up what their calls use.
+// Group creates the workers of one pool, and sums up their measures.
 type Group struct {
 	cfg     Config
-	average atomic.Int64 // how long a call takes, lately, in nanoseconds
+	average atomic.Int64 // recent average duration of a call, in nanoseconds
 
 	mu   sync.Mutex
 	live map[*Worker]struct{}
-	past []Measures // of the workers that are gone
+	past []Measures // of workers that have ended
 }
 
 // NewGroup returns a group without workers.
@@ -78,14 +78,14 @@ func NewGroup(cfg Config) *Group {
 	return &Group{cfg: cfg, live: make(map[*Worker]struct{}), past: make([]Measures, len(cfg.Functions))}
 }
 
-// addWorker begins to add up what a worker's calls use.
+// addWorker includes a worker's calls in the sums.
 func (g *Group) addWorker(w *Worker) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.live[w] = struct{}{}
 }
 
-// removeWorker keeps the sums of a worker that is gone.
+// removeWorker keeps the sums of a worker that has ended.
 func (g *Group) removeWorker(w *Worker) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -93,7 +93,7 @@ func (g *Group) removeWorker(w *Worker) {
 	addSums(g.past, w)
 }
 
-// addSums adds what a worker's calls have used.
+// addSums adds the measures of a worker's calls.
 func addSums(to []Measures, w *Worker) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -102,15 +102,14 @@ func addSums(to []Measures, w *Worker) {
 	}
 }
 
-// AddMeasures adds the sums of calls that other workers ran to those of a function, by
-// index.
+// AddMeasures adds the measures of calls that ran in workers of another group. function is an index.
 func (g *Group) AddMeasures(function int, sums Measures) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.past[function].add(sums)
 }
 
-// Measures returns the sums of all workers that there ever were, in the order of
+// Measures returns the sums over all workers since the group began, in the order of
 // Config.Functions. Function and Async are not set.
 func (g *Group) Measures() []Measures {
 	g.mu.Lock()
@@ -174,7 +173,7 @@ func (g *Group) checkReady(ready *protocol.ReadyFrame) error {
 	return nil
 }
 
-// functionName returns the name of a function; "" of an index below 0.
+// functionName returns the name of a function; "" for a negative index.
 func (g *Group) functionName(index int) string {
 	if index < 0 {
 		return ""

@@ -7,25 +7,25 @@ import (
 	"github.com/drover-run/drover/handlers/workers/process"
 )
 
-// missedAfter is how long a worker may send nothing before it has missed an ALIVE, which it
-// sends each second.
+// missedAfter is how long a worker may send nothing before it has missed an ALIVE, which is
+// sent every second.
 const missedAfter = 1500 * time.Millisecond
 
-// birth is what times are measured from that are kept as a number.
+// birth is the origin of times that are stored as numbers.
 var birth = time.Now()
 
-// heartbeat is when a worker has sent something last, and what it does since.
+// heartbeat is when a worker last sent something, and its state since then.
 type heartbeat struct {
 	last   atomic.Int64 // in ns since birth
-	silent atomic.Bool  // the worker has been reported for sending nothing
+	silent atomic.Bool  // the worker's silence was reported
 
-	// CheckHeartbeat's own: when the threads were read, their state, and since when they
-	// do nothing.
+	// Used by CheckHeartbeat only: when the threads were read, their state, and since when they
+	// are stuck.
 	looked, stuckSince time.Time
 	threads            process.Threads
 }
 
-// note notes that the worker has sent something.
+// note records that the worker has sent something.
 func (h *heartbeat) note(now time.Time) {
 	h.last.Store(int64(now.Sub(birth)))
 	if h.silent.Load() {

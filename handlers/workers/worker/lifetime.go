@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// drainGrace is how long a worker has to end that has nothing in flight: two seconds
-	// for what its app does at the end, and one to end.
+	// drainGrace is how long a worker without calls may take to end: two seconds for its app's
+	// cleanup, and one to end.
 	drainGrace = 3 * time.Second
-	// stopGrace is how long a stopped worker has to end, before SIGTERM, and
-	// then again before SIGKILL.
+	// stopGrace is how long a worker may take to end after SIGTERM, and then again after
+	// SIGKILL.
 	stopGrace = 2 * time.Second
 )
 
-// Begin starts the handshake, as with a worker or as with a template. It is
-// called once. If it fails the process is killed.
+// Begin starts the handshake with a worker or a template. It is called once. If it fails, it kills
+// the process.
 func (w *Worker) Begin(template bool) error {
 	if template {
 		w.forked = make(chan protocol.ForkedFrame, 1)
@@ -39,10 +39,10 @@ func (w *Worker) Begin(template bool) error {
 	return nil
 }
 
-// Wait returns when the worker is gone and nothing serves it any more.
+// Wait returns when the worker has ended and its goroutines have returned.
 func (w *Worker) Wait() { w.done.Wait() }
 
-// writeQueued writes what is queued, all of it at once, until the worker is gone.
+// writeQueued writes queued frames in batches until the worker has ended.
 func writeQueued(w *Worker) {
 	var spare outgoing
 	for {
@@ -56,20 +56,20 @@ func writeQueued(w *Worker) {
 		w.out = spare
 		w.mu.Unlock()
 		if batch.writeTo(w.Process.Conn) != nil {
-			return // read sees it too
+			return // the reader detects it too
 		}
 		spare = batch.emptied()
 	}
 }
 
-// Stop has the worker finish and end: by a DRAIN, then by SIGTERM, then by SIGKILL. It
-// returns when the worker is gone.
+// Stop stops the worker: with a DRAIN, then with SIGTERM, then with SIGKILL. It returns when the
+// worker has ended.
 func (w *Worker) Stop() {
 	w.send(protocol.AppendDrain(nil))
 	select {
 	case <-w.Loaded:
 	default:
-		w.Process.Signal(syscall.SIGTERM) // it loads code, and does not listen
+		w.Process.Signal(syscall.SIGTERM) // it is loading code, and does not read frames
 	}
 	wait := drainGrace
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {

@@ -7,25 +7,24 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// Measures are sums over the calls of one function, since the pool began. They do not
-// fall.
+// Measures are sums over the calls of one function since the pool began. They never fall.
 type Measures struct {
 	Function string
 	Async    bool
-	Calls    int64         // that a worker has answered, whatever it said
-	Failed   int64         // of them, in whatever way
-	Wall     time.Duration // that they took
-	// Queued is the time in transit to the function and back: mostly in a queue of the
-	// worker's.
+	Calls    int64         // calls that a worker has answered, with any status
+	Failed   int64         // calls that failed in any way
+	Wall     time.Duration // the duration of these calls
+	// Queued is the time in transit to the function and back, most of it in a queue of the
+	// worker.
 	Queued time.Duration
-	// Measured are those of the calls of which the worker reported the rest: all of those
-	// that take long, and some of the short ones; none of a worker that cannot.
+	// Measured counts the calls with the following measurements: all long ones and some of the
+	// short ones; none if the worker does not support it.
 	Measured     int64
 	MeasuredWall time.Duration
 	CPU          time.Duration // processor time of their own threads
 	Held         time.Duration // how long they had their threads, running or waiting
-	// Looks is how often a worker looked while the function ran in a thread, and
-	// HeldGIL at how many of those the lock that all threads share was held for long.
+	// Looks counts the samples that a worker took while the function ran in a thread, and HeldGIL
+	// those in which the GIL was held for long.
 	Looks, HeldGIL int64
 }
 
@@ -57,7 +56,7 @@ func (m *Measures) add(o Measures) {
 	m.HeldGIL += o.HeldGIL
 }
 
-// SumOf adds up measures by function; the order is that of a.
+// SumOf adds up measures by function, in the order of a.
 func SumOf(a, b []Measures) []Measures {
 	out := slices.Clone(a)
 	for _, m := range b {

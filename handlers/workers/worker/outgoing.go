@@ -7,21 +7,21 @@ import (
 )
 
 const (
-	// minLarge is the size from which a body is written from where it is. Smaller ones are
-	// copied behind each other, which costs less than a longer list of pieces.
+	// minLarge is the size from which a body is written without copying it. Smaller ones are
+	// copied into one buffer, which costs less than a longer list of pieces.
 	minLarge = 16 << 10
-	// maxSpare is the largest buffer that is kept for the next batch, in bytes.
+	// maxSpare is the largest buffer that is reused, in bytes.
 	maxSpare = 1 << 20
 )
 
-// outgoing are frames to be written, without a copy of large bodies: what waits for a
-// slow worker takes no memory but the messages themselves.
+// outgoing has frames to be written, without copies of large bodies: frames that wait for a slow
+// worker take no memory beyond the messages themselves.
 type outgoing struct {
-	bytes []byte // the frames, but for large bodies
+	bytes []byte // the frames without large bodies
 	large []largeBody
 }
 
-// largeBody belongs behind so many of the bytes.
+// largeBody is inserted after the given number of bytes.
 type largeBody struct {
 	at   int
 	body []byte
@@ -59,7 +59,7 @@ func (o *outgoing) writeTo(to net.Conn) error {
 	return err
 }
 
-// emptied is an outgoing with the buffers of this one, if they are worth it.
+// emptied returns an empty outgoing that reuses the buffers unless they are too large.
 func (o *outgoing) emptied() outgoing {
 	if cap(o.bytes) > maxSpare {
 		return outgoing{}

@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// ahead is how much work is queued in a worker to hide the way to it and
-	// back: what it completes in this time.
+	// ahead is the amount of work queued in a worker to hide the round trip: as much as it
+	// completes in this time.
 	ahead = 10 * time.Millisecond
-	// maxExtra bounds that, in messages.
+	// maxExtra bounds the queued messages.
 	maxExtra = 2048
 )
 
-// reader takes the frames that a worker sends, on one goroutine.
+// reader handles the frames of a worker, on one goroutine.
 type reader struct {
 	*Worker
-	heard   time.Time     // when it was read from last
-	average time.Duration // of a call, lately
+	heard   time.Time     // when something was read from it last
+	average time.Duration // recent average duration of a call
 }
 
 func (r *reader) readFrames() error {
@@ -53,8 +53,7 @@ func (r *reader) readFrames() error {
 	}
 }
 
-// frame takes one frame. Each has its time: WELCOME, READY or FAILED, and then
-// all others.
+// frame handles one frame. The order is checked: WELCOME, then READY or FAILED, then all others.
 func (r *reader) frame(kind protocol.Kind, payload []byte) error {
 	welcomed, answered := r.Welcome != nil, false
 	select {
@@ -93,7 +92,7 @@ func (r *reader) frame(kind protocol.Kind, payload []byte) error {
 	return fmt.Errorf("%w: a %v, which it may not send now", protocol.ErrProtocol, kind)
 }
 
-// welcomed has the worker load the code, if it is one for us.
+// welcomed checks a WELCOME, and makes the worker load the code.
 func (r *reader) welcomed(payload []byte) error {
 	r.Welcome = new(protocol.WelcomeFrame)
 	if err := protocol.Decode(protocol.Welcome, payload, r.Welcome); err != nil {
@@ -116,7 +115,7 @@ func (r *reader) welcomed(payload []byte) error {
 	return nil
 }
 
-// answered takes what became of the loading.
+// answered handles a READY or FAILED.
 func (r *reader) answered(kind protocol.Kind, payload []byte) error {
 	if kind == protocol.Failed {
 		failed := new(protocol.FailedFrame)
@@ -133,13 +132,13 @@ func (r *reader) answered(kind protocol.Kind, payload []byte) error {
 			return err
 		}
 		r.Ready = ready
-		// It starts with the average of those before it: recycling costs no throughput.
+		// It starts with the average of earlier workers, so that recycling costs no throughput.
 		if r.average = time.Duration(r.group.average.Load()); r.average > 0 {
 			r.extra.Store(int64(extraFor(r.average, int(r.threads.Load()))))
 		}
 	}
 	r.settled()
-	r.ApplySettings() // they may have changed while it loaded
+	r.ApplySettings() // they may have changed during the load
 	return nil
 }
 
@@ -171,32 +170,31 @@ func (r *reader) result(payload []byte) error {
 	w.free = append(w.free, answer.ID)
 	w.answers++
 	w.sums[c.Function].addAnswer(answer, r.heard.Sub(c.submitted)-answer.Took)
-	if reply.Status == protocol.NotTried && !c.given { // RevokeUnstarted asked for it
+	if reply.Status == protocol.NotTried && !c.given { // a result of RevokeUnstarted
 		reply = Reply{Lost: &Loss{How: errors.New("its worker had not started it"), Again: true}}
 	}
 	w.mu.Unlock()
 	if w.inFlight.Add(-1) == 0 && w.retiring.Load() {
-		w.group.cfg.Changed() // it can end
+		w.group.cfg.Changed() // the worker can end
 	}
 	c.replied(w, reply)
 	r.measured(answer.Took)
 	return nil
 }
 
-// extraFor is how many messages are queued in a worker beyond those that run, by
-// how long a call takes: for functions of microseconds enough to hide the round
-// trip, for long ones none, so that no message waits behind another while a
-// worker is idle.
+// extraFor returns how many messages are queued in a worker beyond those that run, by the duration
+// of a call. For functions of microseconds it is enough to hide the round trip. For long ones it
+// is none, so that no message waits behind another while a worker is idle.
 func extraFor(average time.Duration, threads int) int {
 	return int(min(ahead*time.Duration(threads)/max(average, time.Microsecond), maxExtra))
 }
 
-// measured follows how long calls take, and sets the room for those that are
-// queued when that has changed by much.
+// measured updates the average duration of calls. If it has changed considerably, it updates the
+// number of queued messages.
 func (r *reader) measured(took time.Duration) {
 	r.average += (took - r.average) / 8
 	if r.average == 0 || took > 8*r.average {
-		r.average = took // what was fast has become slow: queue no more behind it
+		r.average = took // a fast function became slow: queue no more calls behind it
 	}
 	r.group.average.Store(int64(r.average))
 	have, want := r.extra.Load(), int64(extraFor(r.average, int(r.threads.Load())))
@@ -250,7 +248,7 @@ func (r *reader) replace(payload []byte) error {
 	return nil
 }
 
-// imported hands on which files a worker has loaded.
+// imported passes on the files that a worker has loaded.
 func (r *reader) imported(payload []byte) error {
 	var frame protocol.ImportedFrame
 	if err := protocol.Decode(protocol.Imported, payload, &frame); err != nil {
@@ -262,7 +260,7 @@ func (r *reader) imported(payload []byte) error {
 	return nil
 }
 
-// stats hands on what a worker measured.
+// stats passes on a worker's measurements.
 func (r *reader) stats(payload []byte) error {
 	var s protocol.StatsFrame
 	if err := protocol.Decode(protocol.Stats, payload, &s); err != nil {
@@ -287,7 +285,7 @@ func (r *reader) stats(payload []byte) error {
 	return nil
 }
 
-// blocked takes a BLOCKED.
+// blocked handles a BLOCKED.
 func (r *reader) blocked(payload []byte) error {
 	b := &openBlock{noticed: time.Now()}
 	if err := protocol.Decode(protocol.Blocked, payload, &b.BlockedFrame); err != nil {
@@ -303,11 +301,11 @@ func (r *reader) blocked(payload []byte) error {
 	}
 	r.mu.Lock()
 	if b.Message == "" && b.ID >= 0 && b.ID < int64(len(r.calls)) && r.calls[b.ID] != nil {
-		b.Message = cut(r.calls[b.ID].Message.ID) // the worker does not say
+		b.Message = cut(r.calls[b.ID].Message.ID) // the worker does not report it
 	}
 	open := r.lost.block
 	r.lost.block = nil
-	if open != nil && open.Block == b.Block { // it was reported before
+	if open != nil && open.Block == b.Block { // it was reported earlier
 		b.Stack, b.logged = open.Stack, open.logged
 		open = nil
 	}
@@ -320,7 +318,7 @@ func (r *reader) blocked(payload []byte) error {
 		r.lost.block = b
 	}
 	r.mu.Unlock()
-	if open != nil { // it was over without a word
+	if open != nil { // it ended without a report
 		r.blockEnded(open, b.noticed)
 	}
 	if b.Over {
@@ -329,7 +327,7 @@ func (r *reader) blocked(payload []byte) error {
 	return nil
 }
 
-// blockEnded reports a block that is over, if it counts.
+// blockEnded reports a block that has ended, if it counts.
 func (r *reader) blockEnded(b *openBlock, now time.Time) {
 	if took := b.time(now); took >= leastBlock && r.sharesLoop() {
 		r.group.cfg.Blocked(blockReport(r.Worker, b, took, true))

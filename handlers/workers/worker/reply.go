@@ -10,35 +10,35 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Reply is the worker's answer to a call, or what became of the worker.
+// Reply is the worker's answer to a call, or describes the loss of the worker.
 type Reply struct {
 	Status  protocol.Status
-	State   []byte // of the session, where Status is State
-	payload []byte // what the function returned
+	State   []byte // of the session, if Status is State
+	payload []byte // the function's result
 	about   triggers.Properties
-	failure *protocol.Outcome // where the call failed
+	failure *protocol.Outcome // set if the call failed
 
-	Lost      *Loss // the worker is gone
-	Cancelled bool  // there is no answer yet: the context of the call ended, and the worker was sent a CANCEL
+	Lost      *Loss // set if the worker was lost
+	Cancelled bool  // not the result: the context of the call ended, and a CANCEL was sent
 }
 
-// Loss is how a call lost its worker.
+// Loss describes how a call lost its worker.
 type Loss struct {
 	How     error
-	Again   bool // by no fault of the calls that were in flight
+	Again   bool // the calls in flight did not cause it
 	Alone   bool // nothing else was in flight
-	Culprit bool // it blocked the event loop then
-	Known   bool // it is known which call did
-	Suspect bool // the worker's event loop was blocked then, or it did not answer, and the call at fault is unknown
-	// Outside is a SIGKILL that drover did not send, an operator's or the kernel's when
-	// memory is short, or a worker that was stopped or hangs: perhaps by no fault of its own.
+	Culprit bool // it was blocking the event loop
+	Known   bool // the call at fault is known
+	Suspect bool // the event loop was blocked or the worker did not respond, and the call at fault is unknown
+	// Outside is set for a SIGKILL that drover did not send, by an operator or by the kernel when
+	// memory is short, and for a stopped or hung worker: the call may not be at fault.
 	Outside bool
 }
 
 func (l *Loss) Error() string { return l.How.Error() }
 
-// replyOf takes a worker's answer, whose payload is gone when the next frame is read.
-// The error says that it is none.
+// replyOf converts a worker's answer, whose payload is valid only until the next frame is read. It
+// returns an error for an invalid answer.
 func replyOf(answer protocol.Reply) (r Reply, err error) {
 	r.Status = answer.Status
 	switch r.Status {
@@ -58,13 +58,13 @@ func replyOf(answer protocol.Reply) (r Reply, err error) {
 	return r, err
 }
 
-// copied is nil where nothing is.
+// copied returns a copy; nil for an empty payload.
 func copied(payload []byte) []byte { return append([]byte(nil), payload...) }
 
-// Output is what the function returned.
+// Output returns the function's result.
 func (r Reply) Output() []byte { return r.payload }
 
-// Outcome turns a worker's answer into what a handler returns.
+// Outcome converts a worker's answer to a handler's result.
 func (r Reply) Outcome(ctx context.Context) ([]byte, error) {
 	if r.about != nil {
 		handlers.Describe(ctx, r.about)

@@ -4,10 +4,10 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// ApplySettings sends the worker the settings in force, if it has others. Before the worker
-// has loaded the code it does nothing: the settings are applied when it has. It may be called
-// from any goroutine. Each reads the settings and sends them in one step. Otherwise one that
-// read earlier could send later, and the worker would keep settings that are not in force.
+// ApplySettings sends the current settings to the worker if it has others. If the worker has not
+// loaded the code yet, it does nothing: they are applied after that. It may be called from any
+// goroutine. It reads and sends the settings in one step. Otherwise a call that read earlier could
+// send later, and the worker would keep outdated settings.
 func (w *Worker) ApplySettings() {
 	if !w.Usable() || !w.Can(protocol.CanSettings) {
 		return
@@ -20,15 +20,15 @@ func (w *Worker) ApplySettings() {
 	}
 	frame, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{Threads: s.Threads, Coroutines: s.Coroutines, Threaded: s.Threaded})
 	if err != nil {
-		return // a frame of some bytes
+		return // cannot fail: the frame is small
 	}
 	w.threads.Store(int64(s.Threads))
 	w.threaded.Store(int64(len(s.Threaded)))
 	w.send(frame)
 }
 
-// RevokeUnstarted has the worker answer the calls of a function that it has not started
-// with "not tried". They run again.
+// RevokeUnstarted makes the worker answer the unstarted calls of a function with "not tried".
+// They run again.
 func (w *Worker) RevokeUnstarted(function uint16) {
 	if !w.Usable() || !w.Can(protocol.CanSettings) {
 		return
@@ -39,16 +39,16 @@ func (w *Worker) RevokeUnstarted(function uint16) {
 		Threads: int(w.threads.Load()), Coroutines: w.group.cfg.Settings().Coroutines, Away: []uint16{function},
 	})
 	if err != nil {
-		return // a frame of some bytes
+		return // cannot fail: the frame is small
 	}
 	w.send(frame)
 }
 
 // Room returns the worker's threads, and how many calls it takes beyond those that run, to
-// hide the way to it and back.
+// hide the round trip.
 func (f *inForce) Room() (threads, extra int) {
 	return int(f.threads.Load()), int(f.extra.Load())
 }
 
-// LoadedWith is the number of threads that the worker had when it loaded the code.
+// LoadedWith returns the number of threads with which the worker loaded the code.
 func (f *inForce) LoadedWith() (threads int) { return int(f.loadedWith.Load()) }

@@ -12,7 +12,7 @@ const (
 	lastSignal = 64
 )
 
-// Stacks are the stacks of a worker's threads; "" if it cannot tell.
+// Stacks returns the stacks of a worker's threads; "" if the worker does not support it.
 func (w *Worker) Stacks() string {
 	w.askStacks.Do(func() {
 		if w.Ready == nil || w.Ready.StacksSignal <= 0 || w.Ready.StacksSignal > lastSignal {

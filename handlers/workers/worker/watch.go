@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// silence is how long a worker may send nothing that sends ALIVE each second.
+	// silence is how long a worker that sends ALIVE every second may send nothing.
 	silence = 2500 * time.Millisecond
-	// stuck is how long all of its threads may do nothing, one of them in the kernel
-	// where no signal reaches it, before it is taken for hung. A slow disk is faster.
+	// stuck is how long all of its threads may do nothing, with one of them in a kernel wait that
+	// signals cannot interrupt, before it counts as hung. A slow disk takes less time.
 	stuck = 10 * time.Second
 )
 
-// CancelExpired cancels the calls whose context has ended. It reports whether anything is
-// in flight.
+// CancelExpired cancels the calls whose context has ended. It reports whether any calls are in
+// flight.
 func (w *Worker) CancelExpired(now time.Time) (busy bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -42,7 +42,7 @@ func (w *Worker) CancelExpired(now time.Time) (busy bool) {
 	return busy
 }
 
-// CheckBlock reports the block that is under way if it takes long.
+// CheckBlock reports the current block if it has lasted long.
 func (w *Worker) CheckBlock(now time.Time) {
 	w.mu.Lock()
 	b := w.lost.block
@@ -59,7 +59,7 @@ func (w *Worker) CheckBlock(now time.Time) {
 	}
 }
 
-// blockReport is what is known of a block of a worker.
+// blockReport returns a report of a block of a worker.
 func blockReport(w *Worker, b *openBlock, took time.Duration, over bool) BlockReport {
 	return BlockReport{
 		Block: Block{Function: w.group.functionName(b.Function), Message: b.Message, Place: b.Place, Time: took, Over: over},
@@ -67,17 +67,16 @@ func blockReport(w *Worker, b *openBlock, took time.Duration, over bool) BlockRe
 	}
 }
 
-// AddLost adds time in which no call of the worker could run.
+// AddLost adds time in which the worker's calls could not run.
 func (w *Worker) AddLost(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.lost.stood += d
 }
 
-// CheckHeartbeat reports a worker that is silent, and kills it if it is stopped or hung: its
-// calls run elsewhere. One that computes or waits is neither, even if C code keeps the
-// thread that sends ALIVE from running. since bounds how long it was watched. One goroutine
-// calls it.
+// CheckHeartbeat logs a silent worker, and kills it if it is stopped or hung: its calls run
+// elsewhere. A worker that computes or waits is neither, even if C code blocks the thread that
+// sends ALIVE. since is when watching began, which bounds the silence. One goroutine calls it.
 func (w *Worker) CheckHeartbeat(now, since time.Time) {
 	select {
 	case <-w.Loaded:
@@ -103,7 +102,7 @@ func (w *Worker) CheckHeartbeat(now, since time.Time) {
 		before = process.Threads{}
 		level := slog.LevelWarn
 		if h.threads.Runs {
-			level = slog.LevelInfo // C code computes, or there is no time on the processors
+			level = slog.LevelInfo // C code computes, or the worker gets no processor time
 		}
 		w.Log.Log(context.Background(), level, "a worker does not answer", "for", quiet.Round(100*time.Millisecond), "state", h.threads.String(), "in_flight", w.inFlight.Load())
 	}
@@ -118,10 +117,10 @@ func (w *Worker) CheckHeartbeat(now, since time.Time) {
 	}
 }
 
-// Stopped is how a stopped worker does not answer.
+// Stopped describes why a stopped worker does not respond.
 const Stopped = "it was stopped (SIGSTOP)"
 
-// KillHung kills a worker that does not answer, and excuses what is in flight in it.
+// KillHung kills a worker that does not respond, and excuses its calls in flight.
 func (w *Worker) KillHung(quiet time.Duration, how string) {
 	w.AddLost(quiet)
 	w.Log.Warn("a worker does not answer and is killed; its calls run again elsewhere", "how", how, "for", quiet.Round(100*time.Millisecond), "in_flight", w.inFlight.Load())

@@ -1,10 +1,10 @@
 // Package worker is one worker process as its pool uses it: the handshake, the frames of
 // docs/worker-protocol.md in both directions, the calls in flight, and the end.
 //
-// A pool has a Group, and gives each process that it starts to the group's New. From
+// A pool has a Group, and passes each process that it starts to the group's New. From
 // Handshake on two goroutines serve a worker, one that reads and one that writes; both
-// end when the worker is gone. The methods of a Worker may be called from any goroutine,
-// unless they say otherwise. They do not wait for the worker, but for Stop, Fork and Stacks.
+// end when the worker has ended. The methods of a Worker may be called from any goroutine,
+// unless noted otherwise. Only Stop, Fork and Stacks wait for the worker.
 package worker
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// Worker is one process and what is in flight in it.
+// Worker is one process with its calls in flight.
 type Worker struct {
 	Process *process.Process
 	Log     *slog.Logger
@@ -28,15 +28,15 @@ type Worker struct {
 
 	Handshake
 
-	// Gone is closed when the worker can take no more. From then on Reason and Cause
+	// Gone is closed when the worker takes no more calls. From then on, Reason and Cause
 	// are set.
 	Gone   chan struct{}
 	Reason error
 	Cause  process.Cause
 
 	group    *Group
-	forked   chan protocol.ForkedFrame // what a template answers to FORK; nil of a worker that is none
-	retiring atomic.Bool               // it takes no more; set with mu held
+	forked   chan protocol.ForkedFrame // a template's answers to FORK; nil for other workers
+	retiring atomic.Bool               // it gets no more calls; set with mu held
 	inFlight atomic.Int64
 
 	inForce
@@ -46,13 +46,13 @@ type Worker struct {
 	guarded
 
 	askStacks sync.Once
-	stacks    string // of its threads, once it was asked for them
+	stacks    string // of its threads, once they were requested
 
-	wake signal // something to write
+	wake signal // there are frames to write
 	done sync.WaitGroup
 }
 
-// signal wakes the one who receives from it. It has room for 1.
+// signal wakes the receiver. It has a capacity of 1.
 type signal chan struct{}
 
 func (s signal) raise() {
@@ -62,10 +62,10 @@ func (s signal) raise() {
 	}
 }
 
-// Handshake is what a worker has answered until it is ready.
+// Handshake has a worker's answers up to READY.
 type Handshake struct {
-	// Loaded is closed when the worker has answered LOAD. From then on Ready or Failed
-	// is set, and Welcome, its answer to HELLO.
+	// Loaded is closed when the worker has answered LOAD. From then on, Ready or Failed is set,
+	// and so is Welcome, its answer to HELLO.
 	Loaded  chan struct{}
 	Welcome *protocol.WelcomeFrame
 	Ready   *protocol.ReadyFrame
@@ -75,8 +75,8 @@ type Handshake struct {
 // Can reports whether the worker has a capability. It is called after Loaded is closed.
 func (h *Handshake) Can(what string) bool { return slices.Contains(h.Welcome.Capabilities, what) }
 
-// sharesLoop reports whether calls share the worker's event loop. Where they come one after
-// the other, one that keeps it is no news.
+// sharesLoop reports whether calls share the worker's event loop. If calls run one after the other, a
+// call that blocks the loop is not a problem.
 func (h *Handshake) sharesLoop() bool {
 	if h.Ready == nil {
 		return false // its code did not load
@@ -89,7 +89,7 @@ func (h *Handshake) sharesLoop() bool {
 	return false
 }
 
-// guarded is what the worker's mu guards.
+// guarded are the fields that the worker's mu guards.
 type guarded struct {
 	out   outgoing
 	calls []*Call // by the number of the invocation
@@ -98,25 +98,25 @@ type guarded struct {
 	lost  lostTime
 
 	taken    int // calls
-	notifyAt int // so many are to be reported; 0 is never
+	notifyAt int // number of calls at which Changed is called; 0 is never
 	answers  int
 
 	dead      bool
-	why       error         // why it is to be killed, if the daemon does it
-	whose     process.Cause // the same in a word
+	why       error         // why the daemon kills it, if it does
+	whose     process.Cause // the same as a cause
 	disobeyed *Call         // the last call for which it was killed
 }
 
-// inForce are the settings that a worker was sent last.
+// inForce are the settings that were sent to the worker last.
 type inForce struct {
-	applying   sync.Mutex // held from the reading of settings until they are sent
+	applying   sync.Mutex // held from reading settings until they are sent
 	threads    atomic.Int64
-	loadedWith atomic.Int64 // the threads that it had when it loaded the code
-	threaded   atomic.Int64 // how many async functions run in them
+	loadedWith atomic.Int64 // the threads with which it loaded the code
+	threaded   atomic.Int64 // how many async functions run in threads
 	extra      atomic.Int64 // messages queued beyond those that run
 }
 
-// New returns a worker that nothing was sent yet.
+// New returns a worker to which nothing has been sent.
 func (g *Group) New(proc *process.Process) *Worker {
 	return &Worker{
 		Process:   proc,
@@ -130,7 +130,7 @@ func (g *Group) New(proc *process.Process) *Worker {
 	}
 }
 
-// Submit queues a call. It reports false if the worker is gone, or going.
+// Submit queues a call. It returns false if the worker has ended or is retiring.
 func (w *Worker) Submit(c *Call) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -157,7 +157,7 @@ func (w *Worker) Submit(c *Call) bool {
 	return true
 }
 
-// NotifyAt has Changed called, once, when the worker has taken n calls.
+// NotifyAt makes the worker call Changed once when it has taken n calls.
 func (w *Worker) NotifyAt(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -174,7 +174,7 @@ func (w *Worker) Calls() (taken, answered int) {
 	return w.taken, w.answers
 }
 
-// InFlight is the number of calls that the worker has not answered.
+// InFlight returns the number of unanswered calls.
 func (w *Worker) InFlight() int64 { return w.inFlight.Load() }
 
 // EachCall calls do for each call in flight, with a lock held.
@@ -203,7 +203,7 @@ func (w *Worker) Usable() bool {
 	}
 }
 
-// Finished reports whether the worker takes no more calls.
+// Finished reports whether the worker has ended or is retiring.
 func (w *Worker) Finished() bool {
 	select {
 	case <-w.Gone:
@@ -216,14 +216,14 @@ func (w *Worker) Finished() bool {
 // Retiring reports whether Retire was called.
 func (w *Worker) Retiring() bool { return w.retiring.Load() }
 
-// Retire has the worker take no more calls. It reports false if it took none already.
+// Retire stops submitting calls to the worker. It returns false if it was already retiring.
 func (w *Worker) Retire() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.retiring.CompareAndSwap(false, true)
 }
 
-// send queues a frame of a few bytes.
+// send queues a small frame.
 func (w *Worker) send(frame []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -231,7 +231,7 @@ func (w *Worker) send(frame []byte) {
 	w.wake.raise()
 }
 
-// Kill ends the worker for a reason that is no fault of its calls: they run again.
+// Kill ends the worker for a reason that its calls did not cause: they run again.
 func (w *Worker) Kill(cause process.Cause, why error) {
 	w.mu.Lock()
 	if w.why == nil && !w.dead {
@@ -244,7 +244,7 @@ func (w *Worker) Kill(cause process.Cause, why error) {
 	}
 }
 
-// KillFor ends the worker since a call has not obeyed its cancellation.
+// KillFor ends the worker because a call ignored its cancellation.
 func (w *Worker) KillFor(c *Call, why error) {
 	w.mu.Lock()
 	w.disobeyed = c
