@@ -120,8 +120,8 @@ type BacklogMore struct {
 	Scheduled int64 // not due yet
 }
 
-// Linked is a Trigger that knows the state of its connection independently of the
-// results of Receive.
+// Linked is a Trigger that reports the state of its connection, independently of the results
+// of Receive.
 type Linked interface {
 	// Link returns the state; known is false if the source has no connection state.
 	Link() (l Link, known bool)

@@ -21,7 +21,7 @@ import (
 // deliveries, which are more. A message that never failed has no entry.
 const LedgerBucket = "drover-attempts"
 
-// ledgerTTL is how long an entry is kept if nobody removes it.
+// ledgerTTL is how long an entry is kept if it is not deleted.
 const ledgerTTL = 30 * 24 * time.Hour
 
 // ledger counts the failures of one consumer's messages.

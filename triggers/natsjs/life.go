@@ -51,7 +51,7 @@ type repeat struct {
 	said  []byte
 }
 
-// attach finds or creates the consumer. If it differs from the known one, a new life begins.
+// attach finds or creates the consumer. If it differs from the previous one, a new life begins.
 func (t *trigger) attach(ctx context.Context) error {
 	reconnects, highest := t.conn.nc.Stats().Reconnects, t.seen()
 	stream, consumer, err := findConsumer(ctx, t.conn.js, t.cfg, t.log)
@@ -133,8 +133,8 @@ func (t *trigger) verified() bool {
 	return t.life != nil && t.conn.nc.IsConnected() && t.conn.nc.Stats().Reconnects == t.checked
 }
 
-// verify checks that stream and consumer are still the known ones, and adopts changes of
-// their settings. Only the keeper calls it.
+// verify checks that stream and consumer were not recreated, and adopts changes of their
+// settings. Only the keeper calls it.
 func (t *trigger) verify(ctx context.Context) {
 	if !t.conn.nc.IsConnected() {
 		return

@@ -156,7 +156,7 @@ func (t *trigger) arrived(f *flow, m *nats.Msg) {
 // admit tracks and prefetches a message; t.mu is locked.
 func (t *trigger) admit(l *leasedMessage) {
 	if t.life == nil || l.delivery <= t.delivered || t.cfg.OrderingToken > 0 && t.doubtful() {
-		// The consumer numbers from 1 again, so it may not be the known one. The message waits until
+		// The consumer numbers from 1 again, so it may be a new one. The message waits until
 		// the life is verified. With an ordering key it also waits after an outage, which may
 		// have lost messages before it.
 		t.unsure = append(t.unsure, l)

@@ -58,8 +58,8 @@ func (l *leasedMessage) renew(ctx context.Context) error {
 	return err
 }
 
-// leaseLost is called when the service has given a message to another receiver, or the message
-// is gone.
+// leaseLost is called when the service has delivered a message to another receiver, or the
+// message no longer exists.
 func (t *trigger) leaseLost(l *leasedMessage) {
 	t.log.Warn("lease expired before its message was settled; it may run again", "message", l.message.ID)
 	t.mu.Lock()

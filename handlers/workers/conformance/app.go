@@ -24,8 +24,8 @@ func WriteApp(dir, language string) error {
 	return os.CopyFS(dir, files)
 }
 
-// functions are those of the test app; docs/worker-protocol.md defines each. The names of the
-// asynchronous ones end in _async.
+// functions are the functions of the test app, as docs/worker-protocol.md defines them. The names
+// of the asynchronous ones end in _async.
 var functions = []string{
 	"echo", "nothing", "describe", "large", "fail", "fail_large", "reject", "retry",
 	"sleep", "say", "warn", "write", "output", "state",

@@ -8,11 +8,11 @@ import (
 // Target is the worker that is tested.
 type Target struct {
 	Command []string // the program and its arguments
-	Dir     string   // where it runs; empty: here
+	Dir     string   // the working directory; empty: the current one
 	Env     []string // its environment, as NAME=VALUE
 	App     string   // the directory of the test app
-	Module  string   // of the functions; MODULE_raises is the one that does not load
-	Modes   []string // in which it runs functions: one, threads, async; none: all
+	Module  string   // of the functions; MODULE_raises is the module that fails to load
+	Modes   []string // of running functions: one, threads, async; none: all
 }
 
 // Verdict is how a check ended.
@@ -22,7 +22,7 @@ type Verdict string
 const (
 	Passed  Verdict = "passed"
 	Failed  Verdict = "failed"
-	Skipped Verdict = "skipped" // the worker does not claim to be able to
+	Skipped Verdict = "skipped" // the worker does not have the capability
 )
 
 // Result is the outcome of a check.
@@ -30,7 +30,7 @@ type Result struct {
 	Name    string  `json:"name"`
 	Verdict Verdict `json:"verdict"`
 	Seconds float64 `json:"seconds"`
-	// Why is the violation, or the reason for which the check was skipped.
+	// Why is the violation, or the reason why the check was skipped.
 	Why    string   `json:"why,omitempty"`
 	Wanted string   `json:"wanted,omitempty"`
 	Rule   string   `json:"rule,omitempty"` // a sentence of docs/worker-protocol.md
@@ -42,14 +42,14 @@ type Result struct {
 // check is one test of a worker.
 type check struct {
 	name  string
-	joint bool   // it may share a process with others, since it leaves nothing behind
-	modes []mode // nil: the first that the worker has
-	needs string // a capability of the worker, without which it is skipped
-	rule  string // what it tests: a sentence of docs/worker-protocol.md
+	joint bool   // it may share a process with other checks, since it has no side effects
+	modes []mode // nil: the first that the worker supports
+	needs string // a required capability; without it the check is skipped
+	rule  string // the tested rule: a sentence of docs/worker-protocol.md
 	run   func(*session)
 }
 
-// mode is a way in which a worker runs functions.
+// mode is a way of running functions.
 type mode struct {
 	name       string
 	kind       string // of the functions
@@ -63,17 +63,17 @@ var (
 	async  = mode{name: "async", kind: "async", threads: 1, coroutines: 100}
 
 	all    = []mode{one, pooled, async}
-	shared = []mode{pooled, async} // where calls run side by side
+	shared = []mode{pooled, async} // in which calls run concurrently
 )
 
-// planned is a check in one of its modes.
+// planned is a check in one mode.
 type planned struct {
 	check
 	mode mode
 	name string
 }
 
-// String is the result in full, for people.
+// String returns the full result as text.
 func (r Result) String() string {
 	out := fmt.Sprintf("%-7s  %s  (%.1f s)", r.Verdict, r.Name, r.Seconds)
 	for _, part := range []struct{ name, text string }{

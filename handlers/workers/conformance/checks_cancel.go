@@ -47,7 +47,7 @@ var cancelChecks = []check{
 			s.Send(invoke(0, "sleep", "1500"), invoke(1, "sleep", tooLong), invoke(2, "echo", "x")) // long enough for a busy machine
 			s.pause()
 			s.Send(cancel(1))
-			got := s.expectAnswers(3) // 1 is answered at once, or in its turn
+			got := s.expectAnswers(3) // call 1 is answered at once, or in order
 			s.expectStatus(got[0], protocol.Done)
 			s.expectStatus(got[1], protocol.NotTried)
 			s.expectStatus(got[2], protocol.Done)

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// described is what the function describe returns.
+// described is the result of the function describe.
 type described struct {
 	ID          string              `json:"id"`
 	Subject     string              `json:"subject"`
@@ -27,7 +27,7 @@ type described struct {
 	Size        int                 `json:"size"`
 }
 
-// expectDescribed has the worker describe a message, and compares.
+// expectDescribed calls describe with a message, and checks the result.
 func expectDescribed(s *session, m *triggers.Message, deadline time.Time) described {
 	s.Send(invocation("describe", &protocol.Invocation{ID: 7, Message: m, Deadline: deadline}))
 	r := s.expectAnswer(7, protocol.Done)
@@ -329,7 +329,7 @@ var resultChecks = []check{
 
 const ruleHeld = "`cpu` is the CPU time of its own thread"
 
-// orderChecks leave calls behind that do not end, or ask for a process of their own.
+// orderChecks leave calls running that do not end, or need a process of their own.
 var orderChecks = []check{
 	{
 		name: "result/order", modes: shared, rule: "not until a long call ends",
@@ -393,7 +393,7 @@ var orderChecks = []check{
 				frames = append(frames, invoke(id, "echo", body))
 			}
 			s.SendBehind(frames...)
-			s.pause() // and nobody reads
+			s.pause() // and does not read
 			for _, r := range s.expectAnswers(many) {
 				if s.expectStatus(r, protocol.Done); len(r.Payload) != size {
 					s.Fail(fmt.Sprintf("%d bytes came back", len(r.Payload)), fmt.Sprint(size))
@@ -462,7 +462,7 @@ var stateChecks = []check{
 			s.load()
 			s.Send(stateful(nil, "fail new"))
 			s.expectAnswer(0, protocol.Failure)
-			s.Send(stateful([]byte("old"), "keep")) // nothing is left of the call before
+			s.Send(stateful([]byte("old"), "keep")) // no state of the earlier call is left
 			if r := s.expectAnswer(0, protocol.Done); string(r.Payload) != "was old" {
 				s.Fail("it returned "+driver.Excerpt(r.Payload), "was old")
 			}

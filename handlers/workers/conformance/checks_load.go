@@ -203,7 +203,7 @@ func expectFailed(s *session) (failed protocol.FailedFrame) {
 	return failed
 }
 
-// expectNotLoaded loads what cannot be, and wants its name in the summary.
+// expectNotLoaded loads code that fails to load, and expects its name in the summary.
 func expectNotLoaded(s *session, module, function, named string) protocol.FailedFrame {
 	s.handshake()
 	s.Send(driver.JSONFrame(protocol.Load, protocol.LoadFrame{
@@ -217,7 +217,7 @@ func expectNotLoaded(s *session, module, function, named string) protocol.Failed
 	return failed
 }
 
-// drainChecks are about the end that the daemon asks for.
+// drainChecks test the end that the daemon requests.
 var drainChecks = []check{
 	{
 		name: "drain/idle", modes: all, rule: driver.RuleEnds,
@@ -268,7 +268,7 @@ var drainChecks = []check{
 	},
 }
 
-// closeChecks are about a daemon that is gone.
+// closeChecks test the end of the daemon.
 var closeChecks = []check{
 	{
 		name: "close/before-load", rule: ruleClosed,
@@ -309,5 +309,5 @@ var closeChecks = []check{
 	},
 }
 
-// tooLong is the time of a sleep that nobody waits for, in ms.
+// tooLong is the time of a sleep that must not be awaited, in ms.
 const tooLong = "3600000"

@@ -14,7 +14,7 @@ func settings(threads int) driver.Frame {
 	return driver.JSONFrame(protocol.Set, protocol.SettingsFrame{Threads: threads, Coroutines: 1})
 }
 
-// threaded has all async functions run in so many threads.
+// threaded returns SETTINGS that run all async functions in the given number of threads.
 func threaded(threads int) driver.Frame {
 	all := make([]uint16, len(functions))
 	for i := range all {
@@ -23,7 +23,7 @@ func threaded(threads int) driver.Frame {
 	return driver.JSONFrame(protocol.Set, protocol.SettingsFrame{Threads: threads, Coroutines: 1, Threaded: all})
 }
 
-// settingsChecks change how many calls run at once.
+// settingsChecks change the number of concurrent calls.
 var settingsChecks = []check{
 	{
 		name: "settings/more", modes: []mode{one}, needs: protocol.CanSettings, rule: ruleSettings,
@@ -55,7 +55,7 @@ var settingsChecks = []check{
 			s.load()
 			s.Send(settings(1))
 			s.callAndExpect("echo", "still here", "still here")
-			s.Send(invoke(0, "sleep", "300"), invoke(1, "sleep", "1")) // the one waits for the other
+			s.Send(invoke(0, "sleep", "300"), invoke(1, "sleep", "1")) // the second waits for the first
 			s.expectAnswer(0, protocol.Done)
 			s.expectAnswer(1, protocol.Done)
 			s.finish()
@@ -112,7 +112,7 @@ var settingsChecks = []check{
 		run: func(s *session) {
 			s.load()
 			s.Send(threaded(2), invoke(0, "sleep", tooLong), invoke(1, "sleep", tooLong), invoke(2, "sleep", tooLong))
-			s.pause() // two run, and one waits for them
+			s.pause() // two run, and one waits
 			s.Send(cancel(0), cancel(1), cancel(2))
 			s.expectAnswers(3)
 			s.callAndExpect("echo", "still here", "still here")

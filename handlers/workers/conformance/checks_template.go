@@ -97,7 +97,7 @@ var templateChecks = []check{
 			w.expectAnswer(7, protocol.Done)
 			expectLog(w, 7, "of a forked one")
 			w.finish()
-			s.finish() // which takes no LOG of another's call
+			s.finish() // it accepts no LOG of another call
 		},
 	},
 	{
@@ -199,7 +199,7 @@ func templateFrame(s *session) driver.Frame {
 	return driver.JSONFrame(protocol.Load, l)
 }
 
-// loadTemplate makes the worker a template. It skips the check where that can't be.
+// loadTemplate makes the worker a template. It skips the check if that is not possible.
 func loadTemplate(s *session) {
 	if runtime.GOOS != "linux" {
 		panic(skip("workers are forked from a template on Linux only"))
@@ -212,14 +212,14 @@ func loadTemplate(s *session) {
 	}
 }
 
-// forkFrom has the template of s fork a worker, before its handshake.
+// forkFrom makes the template of s fork a worker, and returns it before its handshake.
 func forkFrom(s *session) *session {
 	w := &session{Worker: s.Fork(), target: s.target, check: s.check, mode: s.mode}
 	w.Announced = daemonCan
 	return w
 }
 
-// loadForked does the handshake with a worker that was forked, and has it load the app.
+// loadForked performs the handshake with a forked worker, and makes it load the app.
 func loadForked(s *session) {
 	s.Send(hello(s.Announced))
 	s.ExpectWelcome()

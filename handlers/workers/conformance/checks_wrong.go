@@ -10,7 +10,7 @@ import (
 
 const ruleWrong = "a frame's length is 0 or over its maximum, its type is unknown or not allowed now"
 
-// wrong is a check that a worker ends when a frame is wrong, and does not answer it.
+// wrong returns a check that a worker ends on an invalid frame, and does not answer it.
 func wrong(name string, modes []mode, before func(*session), frames func() []driver.Frame) check {
 	return check{name: "wrong/" + name, modes: modes, rule: ruleWrong, run: func(s *session) {
 		before(s)
@@ -23,7 +23,7 @@ func lone(f func() driver.Frame) func() []driver.Frame {
 	return func() []driver.Frame { return []driver.Frame{f()} }
 }
 
-// length is a frame that says to be this long, and is not.
+// length returns a frame with a wrong length.
 func length(kind protocol.Kind, n uint32) driver.Frame {
 	out := append(binary.LittleEndian.AppendUint32(nil, n), byte(kind))
 	if n == 0 {
@@ -32,7 +32,7 @@ func length(kind protocol.Kind, n uint32) driver.Frame {
 	return driver.Frame{Text: "the beginning of a frame", Bytes: append(out, make([]byte, 64)...)}
 }
 
-// damaged is an INVOKE of echo with other bytes at a place, counted from its length.
+// damaged returns an INVOKE of echo with bytes replaced at a position, counted from its length field.
 func damaged(at int, bytes ...byte) driver.Frame {
 	f := invoke(0, "echo", "body")
 	copy(f.Bytes[at:], bytes)
@@ -40,7 +40,7 @@ func damaged(at int, bytes ...byte) driver.Frame {
 	return f
 }
 
-// Where the fields of an INVOKE are.
+// The positions of the fields of an INVOKE.
 const (
 	functionAt = 4 + 1 + 4
 	metaAt     = functionAt + 2 + 2 + 4 + 8 + 8

@@ -1,7 +1,7 @@
-// Package conformance tests the command of a worker against the wire protocol of
-// docs/worker-protocol.md, and reports each violation. `drover worker test` calls it, and
-// the tests of each built-in worker. Run may be called from many goroutines. It returns
-// when all checks have ended, or its context has, and leaves no process behind.
+// Package conformance tests a worker's command against the wire protocol in
+// docs/worker-protocol.md, and reports each violation. `drover worker test` calls it, and so do
+// the tests of each built-in worker. Run is safe for concurrent use. It returns when all checks
+// have ended, or its context has, and leaves no processes behind.
 package conformance
 
 import (
@@ -17,13 +17,13 @@ import (
 	"github.com/drover-run/drover/handlers/childproc"
 )
 
-// Options choose the checks, and bound their time and number.
+// Options select the checks, and bound their time and number.
 type Options struct {
 	// Only matches the names of the checks to run, with the mode: cancel/running[threads]; nil: all.
 	Only *regexp.Regexp
 	// Limit bounds each check; 0: 30 s.
 	Limit time.Duration
-	// Parallel is how many checks run at once; 0: two for each CPU.
+	// Parallel bounds the concurrent checks; 0: two for each CPU.
 	Parallel int
 }
 
@@ -32,7 +32,7 @@ func plan(target Target, only *regexp.Regexp) (out []planned) {
 	has := func(m mode) bool { return len(target.Modes) == 0 || slices.Contains(target.Modes, m.name) }
 	for _, c := range checks() {
 		modes, named := c.modes, true
-		if modes == nil { // in the first that the worker has
+		if modes == nil { // the first that the worker supports
 			at := slices.IndexFunc(all, has)
 			modes, named = all[max(at, 0):][:1], false
 		}
@@ -85,8 +85,8 @@ func Names(target Target) (out []string) {
 	return out
 }
 
-// Run runs the checks, several at once, and calls report with each result: in the order of
-// Names, on the caller's goroutine. The error is the context's.
+// Run runs the checks concurrently, and calls report with each result, in the order of Names, on
+// the caller's goroutine. The error is the context's.
 func Run(ctx context.Context, target Target, options Options, report func(Result)) error {
 	if options.Limit == 0 {
 		options.Limit = 30 * time.Second
@@ -94,7 +94,7 @@ func Run(ctx context.Context, target Target, options Options, report func(Result
 	if options.Parallel == 0 {
 		options.Parallel = 2 * runtime.GOMAXPROCS(0)
 	}
-	reaper := childproc.New(slog.New(slog.DiscardHandler)) // checks find its errors themselves
+	reaper := childproc.New(slog.New(slog.DiscardHandler)) // the checks detect errors themselves
 	defer reaper.Close()
 	r := &runner{ctx: ctx, reaper: reaper, target: target, limit: options.Limit, todo: plan(target, options.Only)}
 	next := make(chan []int)

@@ -19,12 +19,12 @@ func hello(can []string) driver.Frame {
 	return driver.JSONFrame(protocol.Hello, protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: driver.MaxFrame, Capabilities: can})
 }
 
-// invoke is an INVOKE of a function of the app.
+// invoke returns an INVOKE of a function of the app.
 func invoke(id uint32, function, body string) driver.Frame {
 	return invocation(function, &protocol.Invocation{ID: id, Message: &triggers.Message{ID: fmt.Sprint("m", id), Attempt: 1, Body: []byte(body)}})
 }
 
-// invocation is an INVOKE with all that may be in it.
+// invocation returns an INVOKE with all possible parts.
 func invocation(function string, i *protocol.Invocation) driver.Frame {
 	i.Function = uint16(slices.Index(functions, function))
 	return driver.Frame{

@@ -8,8 +8,8 @@ import (
 	"github.com/drover-run/drover/handlers/workers/conformance/driver"
 )
 
-// runner runs the checks of a plan, each in a process of its own, or, where they leave
-// nothing behind, many in one: a start costs more than most checks.
+// runner runs the checks of a plan. Checks without side effects share processes, because a start takes
+// longer than most checks; others have a process each.
 type runner struct {
 	ctx     context.Context
 	reaper  *childproc.Reaper
@@ -19,7 +19,7 @@ type runner struct {
 	results []chan Result
 }
 
-// processes are the checks to run in each process, the longest first.
+// processes returns the checks to run in each process, the longest first.
 func (r *runner) processes() (out [][]int) {
 	byMode := make(map[string][]int)
 	for i, p := range r.todo {
@@ -40,8 +40,8 @@ func (r *runner) processes() (out [][]int) {
 	return out
 }
 
-// run runs checks in one process. Where one of several fails it is not sure which of
-// them the worker stumbled over: then each has a process of its own.
+// run runs checks in one process. If one of several fails, an earlier check may be the cause. Then
+// each check is run in a process of its own.
 func (r *runner) run(some []int) {
 	if len(some) == 1 {
 		r.results[some[0]] <- r.alone(r.todo[some[0]])
@@ -55,15 +55,14 @@ func (r *runner) run(some []int) {
 		}
 		result := r.alone(r.todo[i])
 		if at == failed && result.Verdict == Passed {
-			result = results[at] // it takes what was before
+			result = results[at] // the failure depends on the earlier checks
 			result.Why += " (in one process with the checks before it)"
 		}
 		r.results[i] <- result
 	}
 }
 
-// jointly runs checks in one process, up to the first that fails, whose place it
-// returns, or -1.
+// jointly runs checks in one process, up to the first that fails. failed is its index, or -1.
 func (r *runner) jointly(some []int) (results []Result, failed int) {
 	s := r.session()
 	s.joint = true
@@ -83,7 +82,7 @@ func (r *runner) jointly(some []int) (results []Result, failed int) {
 	return results, -1
 }
 
-// session returns one without a process.
+// session returns a session without a process.
 func (r *runner) session() *session {
 	return &session{Worker: driver.New(r.reaper, r.limit), target: r.target}
 }
@@ -114,7 +113,7 @@ func (r *runner) one(s *session, p planned) (out Result) {
 		}
 		s.Finish()
 		if out.Verdict == Failed {
-			s.Kill() // then its standard error is complete
+			s.Kill() // after that, its standard error is complete
 			out.Sent, out.Came, out.Stderr = s.Transcript()
 		}
 		out.Seconds = time.Since(began).Seconds()

@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// session is a check, or several in turn, and the worker that it drives. It belongs to the goroutine of its
-// check. Its methods end a check by a panic, as testing's FailNow would: with a driver.Violation or a skip.
+// session is a check, or several in turn, with the worker that it drives. It belongs to the goroutine of its
+// check. Its methods end a check by a panic, like testing's FailNow: with a driver.Violation or a skip.
 type session struct {
 	*driver.Worker
 	target Target
@@ -21,16 +21,16 @@ type session struct {
 	joint  bool // more checks use the process after this one
 }
 
-// skip ends a check that the worker does not claim to pass; its text is the reason.
+// skip ends a check for which the worker lacks a capability. Its text is the reason.
 type skip string
 
-// begin begins a check, in the process that runs already, if one does.
+// begin begins a check, in the running process if there is one.
 func (s *session) begin(ctx context.Context, p planned) {
 	s.check, s.mode = p.check, p.mode
 	s.Begin(ctx, p.rule)
 }
 
-// start starts the worker, and sends nothing.
+// start starts the worker, without sending anything.
 func (s *session) start() {
 	t := s.target
 	s.Start(childproc.Command{Path: t.Command[0], Args: t.Command[1:], Dir: t.Dir, Env: t.Env})
@@ -39,7 +39,7 @@ func (s *session) start() {
 // handshake starts the worker and exchanges HELLO and WELCOME.
 func (s *session) handshake() { s.handshakeWith(daemonCan...) }
 
-// handshakeWith is handshake with other capabilities in HELLO.
+// handshakeWith is handshake with the given capabilities in HELLO.
 func (s *session) handshakeWith(capabilities ...string) {
 	s.start()
 	s.Announced = append([]string{}, capabilities...) // no null
@@ -55,8 +55,8 @@ func (s *session) checkNeeds() {
 	}
 }
 
-// load has the worker load all functions of the test app, in the check's mode. It does nothing if an earlier
-// check in the same process has done so.
+// load makes the worker load all functions of the test app, in the check's mode. It does nothing if an earlier
+// check in the same process has loaded them.
 func (s *session) load() {
 	if s.Ready != nil {
 		s.checkNeeds()
@@ -71,7 +71,7 @@ func (s *session) loadAll() {
 	s.ExpectReady()
 }
 
-// loadFrame is a LOAD of functions of the test app.
+// loadFrame returns a LOAD of functions of the test app.
 func (s *session) loadFrame(names ...string) protocol.LoadFrame {
 	out := protocol.LoadFrame{App: s.target.App, Threads: s.mode.threads, Coroutines: s.mode.coroutines, Functions: []protocol.Function{}}
 	for _, f := range names {
@@ -80,7 +80,7 @@ func (s *session) loadFrame(names ...string) protocol.LoadFrame {
 	return out
 }
 
-// nameOf is a function's name in the app, in the check's mode.
+// nameOf returns a function's name in the app, in the check's mode.
 func (s *session) nameOf(function string) string {
 	if s.mode.kind == "async" {
 		return function + "_async"
@@ -88,7 +88,7 @@ func (s *session) nameOf(function string) string {
 	return function
 }
 
-// expectAnswer returns the next RESULT, which must be of this call, and of this status.
+// expectAnswer returns the next RESULT, which must be of this call, with this status.
 func (s *session) expectAnswer(id uint32, status protocol.Status) driver.Result {
 	r := s.ExpectResult()
 	if r.ID != id {
@@ -122,7 +122,7 @@ func (s *session) callAndExpect(function, body, want string) {
 	}
 }
 
-// finish ends a check in order: the worker must answer all calls and exit with status 0 after DRAIN. If more
+// finish ends a check regularly: the worker must answer all calls and exit with status 0 after DRAIN. If more
 // checks use the process, it keeps running, unless calls are in flight.
 func (s *session) finish() {
 	s.AwaitWrites()
@@ -133,8 +133,8 @@ func (s *session) finish() {
 	s.ExpectExit0()
 }
 
-// pause gives the worker time to begin a call; nothing reports that it has. A check must
-// pass also if the time was too short.
+// pause gives the worker time to begin a call, because nothing reports the beginning. A check must
+// also pass if the time was too short.
 func (s *session) pause() {
 	select {
 	case <-time.After(100 * time.Millisecond):

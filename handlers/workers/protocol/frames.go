@@ -244,7 +244,7 @@ func (p *Parser) Next() (kind Kind, payload []byte, err error) {
 	length := int(binary.LittleEndian.Uint32(have))
 	kind = Kind(have[4])
 	if kind == 0 {
-		return 0, nil, broken("a %v", kind) // kind 0 means that there is no frame
+		return 0, nil, broken("a %v", kind) // kind 0 means no frame
 	}
 	if most := limit(kind, p.max); length < 1 || length > most {
 		return 0, nil, broken("a %v of %d bytes; 1 to %d are allowed", kind, length, most)

@@ -115,7 +115,7 @@ func (e *Server) start(ctx context.Context) error {
 		return err
 	}
 	if e.port > 0 {
-		options.Port = e.port // other programs know it
+		options.Port = e.port // other programs use it
 	}
 	s, err := server.NewServer(options)
 	if err != nil {

@@ -23,17 +23,17 @@ const MaxFrame = 2 << 20
 type Worker struct {
 	Announced []string // the capabilities that HELLO announced to it
 	Process   *Process // nil before Start
-	Received           // what it has sent up to now
+	Received           // what it has sent so far
 	Sender             // what is sent to it
 
 	ctx    context.Context // of the check
-	rule   string          // what the check tests
+	rule   string          // the rule that the check tests
 	limit  time.Duration   // of the check
 	reaper *childproc.Reaper
 	parser *protocol.Parser
 	unbind func() bool
 	forks  []*Worker // forked from this one
-	given  []uint64  // of a forked one: the inodes of its socket and outputs
+	given  []uint64  // of a forked worker: the inodes of its socket and outputs
 }
 
 // Received is what a worker has sent. A check may reset Logs.
@@ -46,11 +46,11 @@ type Received struct {
 	Imports []string              // the paths of all IMPORTED; nil before the first
 }
 
-// Violation is what a check has found: Why is what happened, Wanted what should have, and Rule the sentence
-// of docs/worker-protocol.md that requires it.
+// Violation is a violation found by a check: Why is what happened, Wanted what was expected, and Rule the
+// sentence of docs/worker-protocol.md that requires it.
 type Violation struct{ Rule, Why, Wanted string }
 
-// New returns a Worker without a process. Its checks may take limit each, which messages name.
+// New returns a Worker without a process. limit bounds each check; it appears only in messages.
 func New(reaper *childproc.Reaper, limit time.Duration) *Worker {
 	return &Worker{reaper: reaper, limit: limit}
 }
@@ -58,33 +58,33 @@ func New(reaper *childproc.Reaper, limit time.Duration) *Worker {
 // Fail ends the check: why happened instead of wanted. It panics with a Violation of the check's rule.
 func (w *Worker) Fail(why, wanted string) { w.FailBy(w.rule, why, wanted) }
 
-// FailBy is Fail for another rule than the check's.
+// FailBy is Fail with another rule than the check's.
 func (w *Worker) FailBy(rule, why, wanted string) {
 	panic(Violation{Rule: rule, Why: why, Wanted: wanted})
 }
 
-// Begin begins a check of a rule, in the process that runs already, if one does. Reading and writing end
-// with ctx, up to Finish.
+// Begin begins a check of a rule, in the running process if there is one. The end of ctx aborts reads and
+// writes, until Finish.
 func (w *Worker) Begin(ctx context.Context, rule string) {
 	w.ctx, w.rule, w.Logs = ctx, rule, nil
 	w.log.clear()
 	if w.Process != nil {
 		conn := w.Process.conn
-		w.unbind = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // an error shows when it is used
+		w.unbind = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // an error shows at the next use
 	}
 }
 
-// Done is closed when the check's time is over.
+// Done returns a channel that is closed when the check's time is over.
 func (w *Worker) Done() <-chan struct{} { return w.ctx.Done() }
 
-// Finish ends what Begin began, and leaves the process running.
+// Finish ends the check begun by Begin, and leaves the process running.
 func (w *Worker) Finish() {
 	if w.unbind != nil {
 		w.unbind()
 	}
 }
 
-// Start starts the worker's process, and sends nothing.
+// Start starts the worker's process, without sending anything.
 func (w *Worker) Start(command childproc.Command) {
 	p, err := startProcess(w.reaper, command)
 	if err != nil {
@@ -93,24 +93,24 @@ func (w *Worker) Start(command childproc.Command) {
 	w.use(p)
 }
 
-// use speaks with a process that runs.
+// use connects the Worker to a running process.
 func (w *Worker) use(p *Process) {
 	w.Process, w.conn, w.parser = p, p.conn, protocol.NewParser(MaxFrame)
 	deadline, _ := w.ctx.Deadline()
-	_ = p.conn.SetDeadline(deadline) // an error shows when it is used
+	_ = p.conn.SetDeadline(deadline) // an error shows at the next use
 }
 
-// Kill kills the process and those that were forked from it, and waits until they have ended.
+// Kill kills the process and the workers forked from it, and waits until they have ended.
 func (w *Worker) Kill() {
 	if w.Process != nil {
 		w.Process.kill()
 	}
-	for _, fork := range w.forks { // they are the reaper's children, so it collects them also when their template is gone
+	for _, fork := range w.forks { // they are children of the reaper, which collects them even after the end of their template
 		fork.Kill()
 	}
 }
 
-// KillAlone kills the process, and none that was forked from it. It waits until the process has ended.
+// KillAlone kills the process, but not those forked from it. It waits until the process has ended.
 func (w *Worker) KillAlone() {
 	w.log.addSent("(it was killed)")
 	w.Process.Signal(syscall.SIGKILL)
@@ -120,14 +120,14 @@ func (w *Worker) KillAlone() {
 	}
 }
 
-// Close kills what still runs, and waits for it and for all writing.
+// Close kills the running processes, and waits for them and for all writes.
 func (w *Worker) Close() {
 	w.Kill()
 	w.writing.Wait()
 }
 
-// Transcript returns the latest frames to the worker and from it, and the last lines of its standard error,
-// followed by those of the workers that were forked from it.
+// Transcript returns the latest frames in both directions, and the last lines of standard error,
+// followed by those of the workers forked from this one.
 func (w *Worker) Transcript() (sent, came, stderr []string) {
 	sent, came = w.log.lines()
 	if w.Process != nil {

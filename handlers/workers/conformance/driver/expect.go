@@ -18,7 +18,7 @@ type Result struct {
 	Properties triggers.Properties
 }
 
-// ExpectFrame returns the payload of the next frame, which must be of this type. It is valid until the next receive.
+// ExpectFrame returns the payload of the next frame, which must have this type. It is valid until the next receive.
 func (w *Worker) ExpectFrame(want protocol.Kind) []byte {
 	kind, payload, err := w.receive()
 	switch {
@@ -32,12 +32,12 @@ func (w *Worker) ExpectFrame(want protocol.Kind) []byte {
 	return payload
 }
 
-// ExpectJSON reads the next frame, which must be of this type and have these keys.
+// ExpectJSON reads the next frame, which must have this type and these keys.
 func (w *Worker) ExpectJSON(kind protocol.Kind, into any, keys ...string) {
 	decode(w, kind, w.ExpectFrame(kind), into, keys...)
 }
 
-// decode reads JSON, which must have these keys.
+// decode decodes JSON, which must have these keys.
 func decode(w *Worker, kind protocol.Kind, payload []byte, into any, keys ...string) {
 	if err := protocol.Decode(kind, payload, into); err != nil {
 		w.Fail(err.Error(), fmt.Sprintf("a %v as documented", kind))
@@ -101,7 +101,7 @@ func (w *Worker) ExpectResult() Result {
 	return out
 }
 
-// ExpectExit0 reads up to the end of the socket. The worker must have answered all calls, and exit with status 0.
+// ExpectExit0 reads to the end of the socket. The worker must have answered all calls, and exit with status 0.
 func (w *Worker) ExpectExit0() {
 	w.expectClosed()
 	if n := w.InFlight(); n > 0 {
@@ -112,7 +112,7 @@ func (w *Worker) ExpectExit0() {
 	}
 }
 
-// ExpectExit reads up to the end of the socket. The worker must end, with any status.
+// ExpectExit reads to the end of the socket. The worker must end, with any status.
 func (w *Worker) ExpectExit() {
 	w.expectClosed()
 	if state := w.Process.waitFor(w.ctx); state == running {
@@ -120,7 +120,7 @@ func (w *Worker) ExpectExit() {
 	}
 }
 
-// expectClosed reads up to the end of the socket; no frame but those of observe may come before it.
+// expectClosed reads to the end of the socket. Only frames accepted by observe may come before it.
 func (w *Worker) expectClosed() {
 	kind, payload, err := w.receive()
 	switch {
@@ -137,7 +137,7 @@ func (w *Worker) expectClosed() {
 	}
 }
 
-// ExpectExit0After is ExpectExit0, but one frame of this type may come first.
+// ExpectExit0After is ExpectExit0, but allows one frame of this type first.
 func (w *Worker) ExpectExit0After(kind protocol.Kind) {
 	switch got, payload, err := w.receive(); {
 	case err == nil && got != kind:
@@ -145,7 +145,7 @@ func (w *Worker) ExpectExit0After(kind protocol.Kind) {
 	case errors.Is(err, errSilent):
 		w.Fail(fmt.Sprintf("the worker was still there after %v", w.limit), "it to end")
 	default:
-		w.ExpectExit0() // which reads the end of the socket again
+		w.ExpectExit0() // it reads the end of the socket again
 	}
 }
 

@@ -16,13 +16,13 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// Fork has the worker, which must be a template, fork another one, and returns that: with a process, before
-// HELLO. Kill and Transcript of the template include it.
+// Fork makes the worker, which must be a template, fork another one. It returns that worker, with a process,
+// before HELLO. Kill and Transcript of the template include it.
 func (w *Worker) Fork() *Worker {
 	p, files, outputs, err := newEnds()
 	defer func() {
 		for _, f := range files {
-			_ = f.Close() // the worker has its own
+			_ = f.Close() // the worker has a copy
 		}
 		for _, out := range outputs {
 			_ = out.Close() // no process has adopted them
@@ -48,7 +48,7 @@ func (w *Worker) Fork() *Worker {
 		w.Fail(fmt.Sprintf("process %d, which FORKED names, is in process group %d (%v)", forked.PID, group, err), "a process group of its own")
 	}
 	p.Process, err = w.reaper.Adopt(w.Process.Process, forked.PID, outputs...)
-	files, outputs = files[:1], nil // the process has the others, or they are closed
+	files, outputs = files[:1], nil // the process has the other files, or they are closed
 	if err != nil {
 		_ = p.conn.Close()
 		w.Fail(err.Error(), "a process below the template")
@@ -58,8 +58,8 @@ func (w *Worker) Fork() *Worker {
 	return fork
 }
 
-// newEnds makes the socket and the pipes of a worker to be forked: the files that are sent to it, and the
-// outputs, whose Child is among those files. What has been made is returned with an error, too.
+// newEnds creates the socket and the pipes of a worker to be forked: the files that are sent to it, and the
+// outputs, whose Child is among the files. It returns them also with an error.
 func newEnds() (p *Process, files []*os.File, outputs []*childproc.Output, err error) {
 	conn, child, err := childproc.Socketpair()
 	if err != nil {
@@ -96,7 +96,7 @@ func AwaitParent(w *Worker) {
 	}
 }
 
-// parentOf reads the fourth field of /proc/PID/stat; the second is a name in brackets.
+// parentOf returns the fourth field of /proc/PID/stat; the second is a name in parentheses.
 func parentOf(pid int) (int, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -109,8 +109,8 @@ func parentOf(pid int) (int, error) {
 	return strconv.Atoi(fields[1])
 }
 
-// CheckFiles checks the file descriptors of a worker that template has forked: 3, 1 and 2 must be those that came
-// with FORK, and none the socket of the template.
+// CheckFiles checks the file descriptors of a worker forked by template: 3, 1 and 2 must be those sent with
+// FORK, and none may be the socket of the template.
 func CheckFiles(template, w *Worker) {
 	at := func(pid int, fd string) uint64 { return inode(os.Stat(fmt.Sprintf("/proc/%d/fd/%s", pid, fd))) }
 	pid := w.Process.PID
@@ -131,7 +131,7 @@ func CheckFiles(template, w *Worker) {
 	}
 }
 
-// inode is the number of a file, or 0 if there is an error.
+// inode returns the inode number of a file; 0 if there is an error.
 func inode(info os.FileInfo, err error) uint64 {
 	if err != nil {
 		return 0

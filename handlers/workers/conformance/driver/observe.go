@@ -9,7 +9,7 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// observe checks a frame that may come at any time, and adds it to Received. It returns false for other frames.
+// observe checks a frame that is allowed at any time, and adds it to Received. It returns false for other frames.
 func observe(w *Worker, kind protocol.Kind, payload []byte) bool {
 	switch kind {
 	case protocol.Log:
@@ -55,7 +55,7 @@ func observeStats(w *Worker, payload []byte) {
 	case !slices.Contains(w.Announced, protocol.CanStats):
 		w.FailBy(RuleLog, "a STATS, though HELLO did not have the capability stats", "none")
 	case len(stats.GIL) > 0 && stats.Period == 0 && len(stats.Lags) == 0:
-		return // of threads
+		return // from threads
 	case stats.Period <= 0 || slices.ContainsFunc(stats.Lags, func(us int64) bool { return us < 0 }):
 		w.FailBy(RuleStats, "STATS of "+Excerpt(payload), "a period above 0, and lags of 0 and more")
 	}

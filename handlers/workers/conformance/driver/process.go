@@ -22,22 +22,22 @@ type Process struct {
 
 	mu     sync.Mutex
 	stderr []byte // the last maxTail bytes
-	stdout int    // the number of bytes
+	stdout int    // number of bytes written
 }
 
-// How a process ended.
+// The ways in which a process ended.
 const (
 	exitedWell = "it ended with exit status 0"
 	running    = "the process is still there"
 )
 
-// startProcess starts the command with the socket, and reads its outputs.
+// startProcess starts the command with the socket, and collects its output.
 func startProcess(reaper *childproc.Reaper, command childproc.Command) (*Process, error) {
 	conn, child, err := childproc.Socketpair()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = child.Close() }() // the process has its own
+	defer func() { _ = child.Close() }() // the process has a copy
 	p := &Process{conn: conn}
 	command.Stdout, command.Stderr, command.Files = counter{p}, tail{p}, []*os.File{child}
 	p.Process, err = reaper.Start(command)
@@ -47,7 +47,7 @@ func startProcess(reaper *childproc.Reaper, command childproc.Command) (*Process
 	return p, nil
 }
 
-// waitFor waits until the process has ended, and returns how; running, if ctx ends first.
+// waitFor waits until the process has ended, and returns how; running if ctx ends first.
 func (p *Process) waitFor(ctx context.Context) string {
 	select {
 	case <-p.Waited():
@@ -66,12 +66,12 @@ func (p *Process) waitFor(ctx context.Context) string {
 
 // kill kills the process and waits until it has ended.
 func (p *Process) kill() {
-	p.Signal(syscall.SIGKILL) // it may be gone already
+	p.Signal(syscall.SIGKILL) // it may have ended already
 	_ = p.conn.Close()
 	<-p.Waited()
 }
 
-// maxTail bounds the kept end of standard error, in bytes.
+// maxTail bounds the kept end of the standard error, in bytes.
 const maxTail = 4 << 10
 
 // lastLines returns the last ten lines of standard error.

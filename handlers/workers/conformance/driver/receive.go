@@ -9,10 +9,10 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// errSilent is the error of a receive in whose time nothing came.
+// errSilent is the error of a receive without a frame.
 var errSilent = errors.New("nothing more came")
 
-// receive returns the next frame that is no LOG, STATS, ALIVE or IMPORTED. Those it checks and adds to Received.
+// receive returns the next frame that is not a LOG, STATS, ALIVE or IMPORTED. Those it checks and adds to Received.
 // The error is io.EOF if the worker closed its socket, and errSilent at the end of the check's time.
 func (w *Worker) receive() (protocol.Kind, []byte, error) {
 	for {
@@ -34,12 +34,12 @@ func (w *Worker) receive() (protocol.Kind, []byte, error) {
 		case errors.Is(err, os.ErrDeadlineExceeded), w.ctx.Err() != nil:
 			return 0, nil, errSilent
 		case err != nil:
-			return 0, nil, io.EOF // also a reset: it ended with something unread
+			return 0, nil, io.EOF // or a reset: it ended with unread data
 		}
 	}
 }
 
-// describe is a frame's payload, as text for messages.
+// describe returns a frame's payload as text for messages.
 func describe(kind protocol.Kind, payload []byte) string {
 	if kind != protocol.Result {
 		return Excerpt(payload)

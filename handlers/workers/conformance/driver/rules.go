@@ -1,6 +1,6 @@
 package driver
 
-// The rules that hold for every worker at any time: sentences of docs/worker-protocol.md.
+// The rules for every worker at any time: sentences of docs/worker-protocol.md.
 const (
 	RuleSizes   = "It is at least 1, and at most the maximum in the tables."
 	RuleLog     = "otherwise none may be sent"

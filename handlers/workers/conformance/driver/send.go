@@ -11,29 +11,29 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// Frame is one frame to send.
+// Frame is a frame to send.
 type Frame struct {
 	Text  string   // its name in the transcript
-	Bytes []byte   // with its length and type
-	Opens []uint32 // the ids of the calls that it begins
+	Bytes []byte   // including its length and type
+	Opens []uint32 // the IDs of the calls that it starts
 }
 
-// JSONFrame is a frame with a JSON payload. It panics if the value has no JSON.
+// JSONFrame returns a frame with a JSON payload. It panics if the value cannot be encoded.
 func JSONFrame(kind protocol.Kind, value any) Frame {
 	out, err := protocol.AppendJSON(nil, kind, value)
 	if err != nil {
-		panic(err) // the suite's own value
+		panic(err) // the value is the suite's own
 	}
 	return Frame{Text: fmt.Sprintf("%v %s", kind, Excerpt(out[5:])), Bytes: out}
 }
 
-// RawFrame is a frame of any type and payload.
+// RawFrame returns a frame of any type and payload.
 func RawFrame(kind protocol.Kind, payload []byte) Frame {
 	out := binary.LittleEndian.AppendUint32(nil, uint32(1+len(payload)))
 	return Frame{Text: fmt.Sprintf("%v of %d bytes", kind, 1+len(payload)), Bytes: append(append(out, byte(kind)), payload...)}
 }
 
-// Excerpt is the first 100 bytes of a payload, as text for messages.
+// Excerpt returns the first 100 bytes of a payload, as text for messages.
 func Excerpt(text []byte) string {
 	if len(text) > 100 {
 		return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(string(text[:100]), "?"), len(text))
@@ -59,16 +59,16 @@ func (s *Sender) record(frames []Frame) (out []byte) {
 	return out
 }
 
-// Send writes frames in one write. It ignores errors: what the worker sends next, or fails to send, shows them.
+// Send writes frames in one write. It ignores errors, because the worker's next frame, or its absence, shows them.
 func (s *Sender) Send(frames ...Frame) { _, _ = s.conn.Write(s.record(frames)) }
 
-// SendBehind writes frames on another goroutine: more than a worker reads while nobody reads what it sends.
+// SendBehind writes frames on another goroutine: more than a worker reads while its own output is not read.
 func (s *Sender) SendBehind(frames ...Frame) {
 	out := s.record(frames)
 	s.writing.Go(func() { _, _ = s.conn.Write(out) })
 }
 
-// SendSplit writes frames byte by byte: one each 2 ms for the first 100 bytes, so that a worker reads single bytes.
+// SendSplit writes frames byte by byte: one every 2 ms for the first 100 bytes, so that a worker reads single bytes.
 func (s *Sender) SendSplit(frames ...Frame) {
 	out := s.record(frames)
 	slowly := time.NewTicker(2 * time.Millisecond)
@@ -83,7 +83,7 @@ func (s *Sender) SendSplit(frames ...Frame) {
 	}
 }
 
-// AwaitWrites waits until SendBehind has written all.
+// AwaitWrites waits until SendBehind has written everything.
 func (s *Sender) AwaitWrites() { s.writing.Wait() }
 
 // InFlight returns the number of calls without a RESULT.

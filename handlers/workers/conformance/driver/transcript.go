@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// calls are the ids of the calls in flight.
+// calls has the IDs of the calls in flight.
 type calls struct {
 	mu   sync.Mutex
 	open map[uint32]bool
@@ -22,7 +22,7 @@ func (c *calls) begin(ids []uint32) {
 	}
 }
 
-// finish reports whether a call was in flight. From now on it is not.
+// finish removes a call, and reports whether it was in flight.
 func (c *calls) finish(id uint32) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -43,7 +43,7 @@ func (c *calls) count() int {
 	return len(c.open)
 }
 
-// transcript is the latest frames in each direction, in words.
+// transcript has the latest frames in each direction, as text.
 type transcript struct {
 	mu         sync.Mutex
 	sent, came []string
@@ -63,7 +63,7 @@ func (t *transcript) addCame(line string) {
 	t.came = addLine(t.came, line)
 }
 
-// addLine drops a line that repeats the one before, and the oldest of too many.
+// addLine appends a line unless it repeats the last one. It drops the oldest line if there are too many.
 func addLine(lines []string, line string) []string {
 	if n := len(lines); n > 0 && lines[n-1] == line {
 		return lines
