@@ -19,7 +19,7 @@ type Rate struct {
 	ready   int
 	settled int // since marked
 	marked  time.Time
-	fast    time.Time // when the last fasterOver settlements had been counted
+	fast    time.Time // when settled last reached a multiple of fasterOver
 }
 
 // Ready returns how many messages to prefetch now. The value falls only in this call.

@@ -263,14 +263,14 @@ func (s *session) abandonCurrent() error {
 	return nil
 }
 
-// retrying changes the number of sessions whose message waits for its next attempt by more.
+// retrying adds more to the number of sessions whose message waits for its next attempt.
 func (s *session) retrying(more int) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
 	s.e.retrying += more
 }
 
-// has changes the number of messages received and not settled by more.
+// has adds more to the number of messages received and not settled.
 func (s *session) has(more int) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()

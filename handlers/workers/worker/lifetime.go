@@ -13,8 +13,7 @@ const (
 	// drainGrace is how long a worker without calls may take to end: two seconds for its app's
 	// cleanup, and one to end.
 	drainGrace = 3 * time.Second
-	// stopGrace is how long a worker may take to end after SIGTERM, and then again after
-	// SIGKILL.
+	// stopGrace is how long a worker may take to end after SIGTERM, before SIGKILL.
 	stopGrace = 2 * time.Second
 )
 

@@ -216,7 +216,7 @@ func (w *Worker) Finished() bool {
 // Retiring reports whether Retire was called.
 func (w *Worker) Retiring() bool { return w.retiring.Load() }
 
-// Retire stops submitting calls to the worker. It returns false if it was already retiring.
+// Retire stops the worker from taking further calls. It returns false if it was already retiring.
 func (w *Worker) Retire() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
