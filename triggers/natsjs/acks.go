@@ -15,7 +15,8 @@ import (
 // barrierEvery is how often a round trip confirms the acknowledgements sent before it.
 const barrierEvery = time.Second
 
-// releaseDelay is the delay of messages released by Close. The server stores a delayed release.
+// releaseDelay is the delay of messages released while the trigger ends. The server stores a
+// delayed release.
 // Without a delay, a server that stops loses the release, and redelivers the message only after
 // AckWait.
 const releaseDelay = time.Second

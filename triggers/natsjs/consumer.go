@@ -16,7 +16,7 @@ import (
 const startLimit = 30 * time.Second
 
 // findConsumer returns the consumer and its stream. If Create is set, it creates missing ones. It
-// returns an error if the consumer's settings break drover's guarantees.
+// returns an error if the consumer's settings conflict with the configuration.
 func findConsumer(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Logger) (jetstream.Stream, jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
