@@ -16,9 +16,8 @@ import (
 const barrierEvery = time.Second
 
 // releaseDelay is the delay of messages released while the trigger ends. The server stores a
-// delayed release.
-// Without a delay, a server that stops loses the release, and redelivers the message only after
-// AckWait.
+// delayed release. Without a delay, a server that stops loses the release, and redelivers the
+// message only after AckWait.
 const releaseDelay = time.Second
 
 // The server's commands for an acknowledgement, a lease renewal, and a release.
