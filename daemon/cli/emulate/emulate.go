@@ -52,7 +52,7 @@ func (c *Bus) Run(ctx context.Context, out io.Writer, log *slog.Logger) (err err
 		fmt.Fprintln(out, "  subscription", name)
 	}
 	if len(c.Queue)+len(c.SessionQueue)+len(c.Subscription)+len(c.SessionSubscription) == 0 {
-		fmt.Fprintln(out, "  nothing yet: --queue, --session-queue, --subscription and --session-subscription have it begin with something, and create: true in a trigger makes what is missing")
+		fmt.Fprintln(out, "  no queue or topic yet: create them with --queue, --session-queue, --subscription or --session-subscription, or set create: true in a trigger")
 	}
 	fmt.Fprintln(out, e.ConnectionString(l.Addr().String()))
 	return serveUntil(ctx, e, l)
@@ -116,7 +116,7 @@ func (c *Storage) Run(ctx context.Context, out io.Writer, log *slog.Logger) (err
 		fmt.Fprintln(out, "  queue", name)
 	}
 	if len(c.Queue) == 0 {
-		fmt.Fprintln(out, "  no queue yet: --queue has it begin with one, and create: true in a trigger makes what is missing")
+		fmt.Fprintln(out, "  no queue yet: create one with --queue, or set create: true in a trigger")
 	}
 	fmt.Fprintln(out, storageemulator.ConnectionString(l.Addr().String()))
 	return serveUntil(ctx, e, l)
