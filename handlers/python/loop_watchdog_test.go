@@ -220,7 +220,10 @@ func TestWhereAKilledCallHung(t *testing.T) {
 			t.Run(name+"/"+way.name, func(t *testing.T) {
 				t.Parallel()
 				source := mark + "import re, threading\n" + way.prefix + "def f(body):\n    mark(body)\n    " + code + "\n"
-				p := startApp(t, source, func(c *workers.Config) { c.Settings.Threads = way.threads }, "f")
+				p := startApp(t, source, func(c *workers.Config) {
+					c.Settings.Threads = way.threads
+					c.KillGrace = 6 * time.Second // half of it is for the stacks, also on a busy machine
+				}, "f")
 				path := filepath.Join(t.TempDir(), "mark")
 				ctx, cancel := context.WithCancel(soon(t))
 				ended := make(chan error, 1)

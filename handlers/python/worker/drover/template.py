@@ -195,7 +195,11 @@ def _bare_fork() -> int:
 
 
 def _between(sock: socket.socket, tell: int, ending: int, end: int) -> None:
-    """The process between; it returns in the worker only, when it is one."""
+    """The process between; it returns in the worker only, when it is one.
+
+    It does not ignore SIGCHLD, as the template does: the kernel would drop the exit status
+    of a worker that ends before it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         pid = os.fork()
     except BaseException as error:  # of the app's own code, too

@@ -284,6 +284,7 @@ def serve_template():
 
 def become_worker(fds, tell, ending, ended):
     """The process between, and the worker, in which it returns True."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the exit status of a worker that ends first is lost
     if FAULT != "forks once" and os.fork() > 0:
         os.close(ended)
         os.read(ending, 1)
