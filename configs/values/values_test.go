@@ -72,7 +72,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 	yaml, err := h.Password.MarshalYAML()
 	for how, printed := range map[string]string{
-		"%v": fmt.Sprintf("%v", h), "%+v": fmt.Sprintf("%+v", h), "%#v": fmt.Sprintf("%#v", h), "%s": fmt.Sprintf("%s", h.Password), "JSON": string(text), "YAML": fmt.Sprint(yaml, err),
+		"%v": fmt.Sprintf("%v", h), "%+v": fmt.Sprintf("%+v", h), "%#v": fmt.Sprintf("%#v", h), "Sprint": fmt.Sprint(h.Password), "JSON": string(text), "YAML": fmt.Sprint(yaml, err),
 	} {
 		if strings.Contains(printed, "hunter2") || !strings.Contains(printed, "***") {
 			t.Errorf("%s prints %s", how, printed)
