@@ -43,7 +43,7 @@ functions:
 `
 
 // Run sends at a steady rate, with a message now and then that crashes its worker, and
-// counts what is done when sending ends.
+// counts the messages that are done when sending ends.
 func (c *crashesCommand) Run(ctx context.Context) (err error) {
 	if c.Rate < 1 || c.Every <= 0 || c.For < c.Every {
 		return errors.New("--rate must be at least 1, --for as long as --every")

@@ -11,7 +11,7 @@ import (
 // parts of file names, metric labels and NATS consumers.
 const maxName = 100
 
-// CheckName returns what is wrong with the name of a function, an app or a connection.
+// CheckName returns an error if a name is not valid for a function, an app or a connection.
 func CheckName(name string) error {
 	switch {
 	case name == "":

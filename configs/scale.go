@@ -198,7 +198,7 @@ func (s Scale) WorkerPolicy(most int) scaler.Policy {
 	return p
 }
 
-// String describes what is scaled, and its bounds.
+// String returns the bounds of the workers and instances, for people.
 func (s Scale) String() string {
 	target := fmt.Sprintf("a backlog is cleared within %v", s.ClearWithin)
 	switch {

@@ -70,37 +70,6 @@ func look(t *testing.T, d *Daemon) map[string]*dto.MetricFamily {
 	return out
 }
 
-// sum adds up the values of a family where a label has one of the values.
-func sum(f *dto.MetricFamily, label string, values ...string) (total float64) {
-	for _, m := range f.GetMetric() {
-		fits := len(values) == 0
-		for _, l := range m.Label {
-			for _, v := range values {
-				fits = fits || l.GetName() == label && l.GetValue() == v
-			}
-		}
-		if fits {
-			total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
-	}
-	return total
-}
-
-// balanced checks the ledger of one scrape, and returns how many messages were received and how
-// many of them are in flight.
-func balanced(t *testing.T, families map[string]*dto.MetricFamily) (received, inFlight float64) {
-	t.Helper()
-	received, inFlight = sum(families["drover_messages_received_total"], ""), sum(families["drover_messages_in_flight"], "")
-	settled := sum(families["drover_messages_settled_total"], "")
-	if received != settled+inFlight || inFlight < 0 {
-		t.Errorf("received %v, settled %v, in flight %v", received, settled, inFlight)
-	}
-	if rejected, reasons := sum(families["drover_messages_settled_total"], "verdict", "reject"), sum(families["drover_rejections_total"], ""); rejected != reasons {
-		t.Errorf("rejected %v, and %v with a reason", rejected, reasons)
-	}
-	return received, inFlight
-}
-
 // In every scrape, received is the sum of settled and in flight, while messages move.
 func TestLedgerInEveryScrape(t *testing.T) {
 	const n = 20_000

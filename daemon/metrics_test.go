@@ -1,16 +1,12 @@
 package daemon
 
 import (
-	"bufio"
-	"errors"
-	"io"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-	"google.golang.org/protobuf/encoding/protodelim"
 
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/status"
@@ -40,9 +36,6 @@ func testDecision() scaler.Decision {
 	}
 }
 
-// protobuf is the header with which Prometheus requests native histograms.
-const protobuf = "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
-
 // A scrape as Protocol Buffers has histograms in both forms.
 func TestNativeHistograms(t *testing.T) {
 	_, queue, cfg := adminDaemon(t, nil)
@@ -67,24 +60,5 @@ func TestNativeHistograms(t *testing.T) {
 			}
 		}
 		return
-	}
-}
-
-// scrape requests the metrics as Protocol Buffers.
-func scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
-	t.Helper()
-	status, text := ask(t, address, "/metrics", protobuf)
-	if status != 200 {
-		t.Fatalf("status %d: %s", status, text)
-	}
-	out := make(map[string]*dto.MetricFamily)
-	for in := bufio.NewReader(strings.NewReader(text)); ; {
-		var family dto.MetricFamily
-		if err := protodelim.UnmarshalFrom(in, &family); errors.Is(err, io.EOF) {
-			return out
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		out[family.GetName()] = &family
 	}
 }

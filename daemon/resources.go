@@ -159,8 +159,8 @@ func (p *resources) closeFunctions(keep *resources) (errs []error) {
 	return errs
 }
 
-// openFunction opens a function's handler, outputs and trigger. If it fails, close closes
-// what was opened.
+// openFunction opens a function's handler, outputs and trigger. If it fails, close frees the
+// parts that are open.
 func (p *resources) openFunction(ctx context.Context, name string, settings configs.Function) error {
 	d := p.daemon
 	given := d.triggers[name]

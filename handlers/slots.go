@@ -9,8 +9,8 @@ import (
 )
 
 // Slots is room for invocations in flight, shared by the functions of one pool.
-// Its capacity may change at any time; when it shrinks below what is in use,
-// nothing new is given out until enough came back.
+// Its capacity may change at any time. While more slots are in use than it has, it
+// gives out no new ones.
 //
 // A function is first offered room, then receives messages, and then takes a slot
 // for each. An offer binds nobody: an idle function keeps no room from a busy

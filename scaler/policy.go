@@ -66,7 +66,7 @@ const (
 	ageLeast = 0.25
 )
 
-// Check returns what is wrong with a policy, with the keys of the configuration.
+// Check returns an error that names each invalid setting by its key in the configuration.
 func (p *Policy) Check() error {
 	var errs []error
 	wrong := func(bad bool, format string, args ...any) {

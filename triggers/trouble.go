@@ -11,7 +11,7 @@ import (
 // meanwhile.
 type Trouble struct {
 	Kind  string // one of the Trouble constants: a word for metrics
-	Text  string // what is wrong, and what to do
+	Text  string // the problem, and how to fix it
 	Since time.Time
 }
 

@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,49 +62,6 @@ func daemonOn(t *testing.T, from triggers.Trigger, f handlers.Func, change func(
 	return d, cfg
 }
 
-// ask sends a GET to a server, by its address or its socket.
-func ask(t *testing.T, address, path string, headers ...string) (int, string) {
-	t.Helper()
-	network := "tcp"
-	if strings.HasPrefix(address, "/") {
-		network = "unix"
-	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, network, address)
-	}}}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1"+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		if name == "Host" {
-			request.Host = value
-		}
-		request.Header.Set(name, value)
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(text)
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 func TestStatusCommand(t *testing.T) {
 	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "def greet(body): pass\n"})
@@ -116,7 +70,7 @@ func TestStatusCommand(t *testing.T) {
 		t.Errorf("without a daemon: status %d, %s", status, errs)
 	}
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "\"msg\":\"running\"")
+	out.WaitFor(t, "\"msg\":\"running\"")
 	status, text, errs := command(t.Context(), nil, nil, "status", "-c", file)
 	if status != ExitOK || !strings.Contains(text, "running, for ") || !strings.Contains(text, "greet") {
 		t.Errorf("status %d\n%s%s", status, text, errs)
@@ -133,7 +87,7 @@ func TestStatusCommand(t *testing.T) {
 	go func() {
 		ended <- Command(ctx, []string{"status", "-c", file, "--every", "10ms"}, &IO{Out: live, Err: live, OutIsTerminal: true, Env: os.LookupEnv, Environ: os.Environ})
 	}()
-	live.wait(t, "\x1b[J")
+	live.WaitFor(t, "\x1b[J")
 	cancel()
 	if status := <-ended; status != ExitOK {
 		t.Errorf("the live table ended with status %d\n%s", status, live)

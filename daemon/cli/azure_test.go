@@ -108,7 +108,7 @@ functions:
 	if status != 0 {
 		t.Fatalf("status %d: %s%s", status, out, errs)
 	}
-	log.wait(t, "hello ann")
+	log.WaitFor(t, "hello ann")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d: %s", status, log)
 	}

@@ -82,10 +82,10 @@ func TestCapture(t *testing.T) {
 		<-release
 		return nil, nil
 	}})
-	got.wait(t, `got "one", attempt 1`)
+	got.WaitFor(t, `got "one", attempt 1`)
 	capture(0, "captured 3 messages", "greet", "--output", path, "--force")
 	close(release)
-	got.wait(t, `got "\x1b[2J\u009b", attempt 1`)
+	got.WaitFor(t, `got "\x1b[2J\u009b", attempt 1`)
 	stop()
 	if text := got.String(); strings.Count(text, "attempt 1") != 3 || strings.Count(text, "\n") != 3 {
 		t.Errorf("the function had\n%s", text)

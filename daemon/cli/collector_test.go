@@ -139,8 +139,8 @@ func (c *collector) got() map[string][]span {
 	return out
 }
 
-// wait waits for n spans of a name, and returns them.
-func (c *collector) wait(t *testing.T, name string, n int) []span {
+// WaitFor waits for n spans of a name, and returns them.
+func (c *collector) WaitFor(t *testing.T, name string, n int) []span {
 	t.Helper()
 	deadline := time.After(patience)
 	for {

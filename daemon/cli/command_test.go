@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -19,49 +17,30 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/ownprocess"
 	sending "github.com/drover-run/drover/daemon/cli/send"
+	"github.com/drover-run/drover/daemon/internal/daemontest"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
 
-// patience bounds every wait for something that must happen.
-const patience = 4 * time.Minute
+// What the tests of the daemon and of the command line share.
+const (
+	patience     = daemontest.Patience
+	pythonConfig = daemontest.PythonConfig
+)
 
-// printed is the output of a command. Tests can wait for parts of it.
-type printed struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-	more chan struct{}
-}
+type printed = daemontest.Output
 
-func newPrinted() *printed { return &printed{more: make(chan struct{}, 1)} }
-
-func (o *printed) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	select {
-	case o.more <- struct{}{}:
-	default:
-	}
-	return o.text.Write(p)
-}
-
-func (o *printed) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-func (o *printed) wait(t *testing.T, part string) {
-	t.Helper()
-	deadline := time.After(patience)
-	for !strings.Contains(o.String(), part) {
-		select {
-		case <-o.more:
-		case <-deadline:
-			t.Fatalf("%q did not come; the output is\n%s", part, o)
-		}
-	}
-}
+var (
+	newPrinted = daemontest.NewOutput
+	write      = daemontest.WriteFiles
+	binary     = daemontest.Binary
+	ask        = daemontest.Ask
+	freePort   = daemontest.FreePort
+	until      = daemontest.Until
+	scrape     = daemontest.Scrape
+	sum        = daemontest.Sum
+	balanced   = daemontest.Balanced
+)
 
 // command runs a command line in this process.
 func command(ctx context.Context, funcs handlers.Funcs, in io.Reader, args ...string) (status int, out, errs string) {
@@ -69,32 +48,6 @@ func command(ctx context.Context, funcs handlers.Funcs, in io.Reader, args ...st
 	status = Command(ctx, args, &IO{In: in, Out: o, Err: e, Env: os.LookupEnv, Environ: os.Environ, Funcs: funcs})
 	return status, o.String(), e.String()
 }
-
-// write creates a directory with files.
-func write(t *testing.T, files map[string]string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
-
-const pythonConfig = `
-log: {level: debug}
-drain: 20s
-functions:
-  greet:
-    trigger: {nats: {ack_wait: 10s}}
-    handler: {python: {path: ./app, processes: 1}}
-    retry: {max_attempts: 2, initial: 10ms}
-`
 
 func TestCommandsThatOnlyPrint(t *testing.T) {
 	t.Parallel()
@@ -185,26 +138,26 @@ def greet(message):
 	// No daemon runs yet: the message waits in the store.
 	send(0, "sent 1 to greet", "", "greet", "--body", "early")
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "hello early nobody")
+	out.WaitFor(t, "hello early nobody")
 
 	send(0, "sent 2 to greet", "", "greet", "--lines", filepath.Join(dir, "lines.txt"), "-H", "who=me")
-	out.wait(t, "hello one me")
-	out.wait(t, "hello two me")
+	out.WaitFor(t, "hello one me")
+	out.WaitFor(t, "hello two me")
 	send(0, "sent 1 to greet", "from a pipe\n", "greet")
-	out.wait(t, "hello from a pipe nobody")
+	out.WaitFor(t, "hello from a pipe nobody")
 	send(0, "sent 3 to greet", "", "greet", "--count", "3")
-	out.wait(t, "hello 3 nobody")
+	out.WaitFor(t, "hello 3 nobody")
 	send(0, "sent 2 to greet", "", "greet", "--file", filepath.Join(dir, "whole.txt"), "--count", "2")
-	out.wait(t, "hello a whole")
-	out.wait(t, "file nobody")
+	out.WaitFor(t, "hello a whole")
+	out.WaitFor(t, "file nobody")
 	send(0, "sent 1 to greet", "a whole\npipe", "greet", "--file", "-")
-	out.wait(t, "pipe nobody")
+	out.WaitFor(t, "pipe nobody")
 	send(0, "sent 5 to greet", "", "greet", "--lines", filepath.Join(dir, "lines.txt"), "--count", "5")
 	send(0, "sent 1 to greet", "", "greet", "--body", "bad")
-	out.wait(t, "a bad one")
+	out.WaitFor(t, "a bad one")
 	send(0, "sent 1 to greet", "", "greet", "--body", "failing")
-	out.wait(t, "failed 2 times, the last time with: ValueError: no luck")
-	out.wait(t, `in greet\n    if message.text() == \"failing\"`)
+	out.WaitFor(t, "failed 2 times, the last time with: ValueError: no luck")
+	out.WaitFor(t, `in greet\n    if message.text() == \"failing\"`)
 
 	send(1, "gret is not a function of "+file+" (did you mean greet?), and no stream on connection embedded has it", "", "gret", "--body", "x")
 	send(1, "nothing to send", "", "greet")
@@ -253,19 +206,6 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// binary builds the command once.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "drover-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "drover")
-	if out, err := exec.Command("go", "build", "-o", path, "../..").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	return path, nil
-})
-
 // child starts the built command as a separate process.
 func child(t *testing.T, args ...string) (*exec.Cmd, *printed, <-chan error) {
 	t.Helper()
@@ -307,7 +247,7 @@ func TestADemoThatIsKilledIsFinishedByTheNext(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	first, out, ended := child(t, "demo", "--for", "60s", "--plain", "--data-dir", dir)
-	out.wait(t, "fetch") // under load
+	out.WaitFor(t, "fetch") // under load
 	if err := first.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +285,7 @@ func TestStopping(t *testing.T) {
 				t.Fatal(errs)
 			}
 			cmd, out, ended := child(t, "run", file)
-			out.wait(t, "begun")
+			out.WaitFor(t, "begun")
 			for n := range test.signals {
 				if n > 0 {
 					time.Sleep(ownprocess.SameTerm) // otherwise it counts as the same signal
@@ -353,7 +293,7 @@ func TestStopping(t *testing.T) {
 				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}
-				out.wait(t, "stopping: receiving has ended")
+				out.WaitFor(t, "stopping: receiving has ended")
 			}
 			if status := waitFor(t, ended, out); status != test.status {
 				t.Errorf("status %d, want %d\n%s", status, test.status, out)
@@ -369,7 +309,7 @@ func TestStopping(t *testing.T) {
 				t.Fatal(err)
 			}
 			again, stop := startCommand(t, "run", file)
-			again.wait(t, "attempt 1")
+			again.WaitFor(t, "attempt 1")
 			if status := stop(); status != ExitOK {
 				t.Errorf("status %d\n%s", status, again)
 			}
@@ -408,7 +348,7 @@ func TestAGoFunctionOfAProgram(t *testing.T) {
 	}
 }
 
-// Durations have a unit in both formats of the log.
+// Both log formats print durations with a unit.
 func TestDurationsInTheLog(t *testing.T) {
 	for format, want := range map[string]string{"json": `"took":"1.5s"`, "text": "took=1.5s"} {
 		out := newPrinted()

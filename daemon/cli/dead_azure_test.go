@@ -37,7 +37,7 @@ functions:
 		if status, out, errs := command(t.Context(), nil, nil, "send", "-c", file, f, "--body", "bad "+f); status != 0 {
 			t.Fatalf("send: %s%s", out, errs)
 		}
-		got.wait(t, "got bad "+f+", attempt 1\n")
+		got.WaitFor(t, "got bad "+f+", attempt 1\n")
 	}
 	deadline := time.Now().Add(patience)
 	late := func(what string) bool {
@@ -59,12 +59,7 @@ functions:
 		dead(t, file, 0, "matched 1, would replay 1", "replay", f, "--all", "--dry-run")
 		before := strings.Count(got.String(), "got bad "+f+", attempt 1\n")
 		dead(t, file, 0, "matched 1, replayed 1, left 0", "replay", f, "--id", id)
-		for strings.Count(got.String(), "got bad "+f+", attempt 1\n") == before && !late("it runs again") {
-			select {
-			case <-got.more:
-			case <-time.After(time.Until(deadline)):
-			}
-		}
+		until(t, got, "it runs again", func() bool { return strings.Count(got.String(), "got bad "+f+", attempt 1\n") > before })
 		for !strings.Contains(dead(t, file, 0, "dead letter", "list", f), "1 dead letter\n") && !late("it is dead again") {
 			continue
 		}

@@ -260,7 +260,7 @@ func TestAReplayThatIsCut(t *testing.T) {
 			dead(t, file, 0, ", left 0\n", "replay", "greet", "--all")
 			dead(t, file, 0, "no dead letters", "list", "greet")
 			daemonOf(t, file, rejecting(got))
-			got.wait(t, "got 300, attempt 1\n")
+			got.WaitFor(t, "got 300, attempt 1\n")
 			for strings.Count(dead(t, file, 0, "", "list", "greet", "--limit", "0"), "\n") != n+2 {
 				if time.Now().After(deadline) {
 					t.Fatal("they do not come again")

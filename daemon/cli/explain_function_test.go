@@ -53,7 +53,7 @@ functions:
     handler: {http: {url: "http://%s/orders"}}
 `, freePort(t)), "")
 	out, stop := startCommand(t, "run", r.file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	r.send("orders", "x")
 	explains(t, out, r.file, "orders", "function orders: app down\n  its app is down: ", "connection refused; nothing is received until it is", "1 message waits at its source")
 	explains(t, out, r.file, "orders:1", "message orders:1 of function orders: ready", "drover explain orders shows the limit of the function")
@@ -77,7 +77,7 @@ def greet(message):
     print("hello", message.text(), flush=True)
 `)
 	out, stop := startCommand(t, "run", r.file)
-	out.wait(t, "\"msg\":\"running\"")
+	out.WaitFor(t, "\"msg\":\"running\"")
 	r.send("greet", "die")
 	explains(t, out, r.file, "greet", "function greet: no worker\n  no worker is ready; starting: 1, restarted after a crash: 1\n", "workers: 0 ready, 1 starting")
 	r.send("greet", "world")
@@ -85,7 +85,7 @@ def greet(message):
 	if err := os.Remove(filepath.Join(r.dir, "app", "dies")); err != nil {
 		t.Fatal(err)
 	}
-	out.wait(t, "hello world")
+	out.WaitFor(t, "hello world")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -110,7 +110,7 @@ def one(body):
 two = one
 `)
 	out, stop := startCommand(t, "run", r.file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	for range 2 {
 		r.send("one", "x")
 	}

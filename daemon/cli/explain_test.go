@@ -170,7 +170,7 @@ func TestExplainCommand(t *testing.T) {
 		t.Errorf("without a configuration: %d, %s", status, errs)
 	}
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "\"msg\":\"running\"")
+	out.WaitFor(t, "\"msg\":\"running\"")
 	explain := func(args ...string) string {
 		t.Helper()
 		status, text, errs := command(t.Context(), nil, nil, append([]string{"explain"}, append(args, "-c", file)...)...)

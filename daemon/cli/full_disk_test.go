@@ -35,7 +35,7 @@ functions:
 `})
 	file := filepath.Join(own, "drover.yaml")
 	cmd, out, ended := child(t, "run", file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	if status, _, errs := command(t.Context(), nil, nil, "pause", "work", "-c", file); status != ExitOK {
 		t.Fatal(errs)
 	}
@@ -43,7 +43,7 @@ functions:
 		status, _, _ := command(t.Context(), nil, strings.NewReader(strings.Repeat("x", 1<<20)), "send", "work", "-c", file)
 		return status != ExitOK
 	})
-	out.wait(t, "the embedded server's store is off")
+	out.WaitFor(t, "the embedded server's store is off")
 	for _, args := range [][]string{{"health", "-c", file}, {"status", "--once", "-c", file}, {"explain", "work", "-c", file}} {
 		_, said, errs := command(t.Context(), nil, nil, args...)
 		if !strings.Contains(said+errs, "free space for") {
@@ -56,7 +56,7 @@ functions:
 	if text, err := exec.Command("mount", "-o", "remount,size=128m", dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
-	out.wait(t, "the embedded server's store works again")
+	out.WaitFor(t, "the embedded server's store works again")
 	until(t, out, "the daemon is ready", func() bool {
 		status, _, _ := command(t.Context(), nil, nil, "health", "-c", file)
 		return status == ExitOK

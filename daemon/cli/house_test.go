@@ -70,6 +70,7 @@ var exactly = map[string][]string{
 	"daemon/internal/api":            {"daemon/internal/telemetry", "scaler", "scaler/autotune"},
 	"daemon/internal/dispatch":       {"triggers", "handlers", "daemon/internal/telemetry"},
 	"daemon/internal/buildinfo":      {},
+	"daemon/internal/daemontest":     {},
 	"daemon/internal/bodymemory":     {"configs", "scaler/hostinfo", "triggers"},
 	"daemon/internal/sources":        {"configs", "triggers", "daemon/internal/dispatch"},
 	"daemon/internal/tlsconfig":      {"configs"},

@@ -53,7 +53,7 @@ functions:
 		t.Errorf("check: status %d\n%s%s", status, text, errs)
 	}
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	for _, body := range []string{"good", "bad", "again"} {
 		if status, _, errs := command(t.Context(), nil, nil, "send", "orders", "-c", file, "--body", body); status != 0 {
 			t.Fatal(errs)
@@ -62,8 +62,8 @@ functions:
 	if status, _, errs := command(t.Context(), nil, nil, "send", "lost", "-c", file, "--body", "x"); status != 0 {
 		t.Fatal(errs)
 	}
-	out.wait(t, "the app is not well; nothing is received until it is")
-	out.wait(t, "422 Unprocessable Entity: no such order")
+	out.WaitFor(t, "the app is not well; nothing is received until it is")
+	out.WaitFor(t, "422 Unprocessable Entity: no such order")
 	until(t, out, "the second attempt", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
@@ -110,14 +110,14 @@ functions:
 		t.Errorf("check: status %d\n%s%s", status, text, errs)
 	}
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	for _, body := range []string{"good", "bad"} {
 		if status, _, errs := command(t.Context(), nil, nil, "send", "orders", "-c", file, "--body", body, "--header", "content-type=text/plain"); status != 0 {
 			t.Fatal(errs)
 		}
 	}
-	out.wait(t, "the app answers 422 for it: one of 2")
-	out.wait(t, "msg=done")
+	out.WaitFor(t, "the app answers 422 for it: one of 2")
+	out.WaitFor(t, "msg=done")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -152,12 +152,12 @@ functions:
 		t.Errorf("check: status %d\n%s%s", status, text, errs)
 	}
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	if status, _, errs := command(t.Context(), nil, nil, "send", "Copy", "-c", file, "--body", "hello"); status != 0 {
 		t.Fatal(errs)
 	}
-	out.wait(t, "at /Copy")
-	out.wait(t, "aGVsbG8=") // base64, as the app received it
+	out.WaitFor(t, "at /Copy")
+	out.WaitFor(t, "aGVsbG8=") // base64, as the app received it
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -190,7 +190,7 @@ functions:
 	}
 	file := filepath.Join(dir, "drover.yaml")
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	if status, _, errs := command(t.Context(), nil, nil, "send", "count", "-c", file, "--body", "hello"); status != 0 {
 		t.Fatal(errs)
 	}

@@ -56,12 +56,12 @@ func project(t *testing.T, kind string) (dir string) {
 func handles(t *testing.T, file, want string) {
 	t.Helper()
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, `"msg":"running"`)
+	out.WaitFor(t, `"msg":"running"`)
 	status, _, errs := command(t.Context(), nil, nil, "send", "orders", "-c", file, "--file", filepath.Join(filepath.Dir(file), "order.json"))
 	if status != ExitOK {
 		t.Fatalf("drover send: status %d\n%s", status, errs)
 	}
-	out.wait(t, want)
+	out.WaitFor(t, want)
 	if status := stop(); status != ExitOK {
 		t.Errorf("drover run: status %d\n%s", status, out)
 	}
@@ -128,8 +128,8 @@ func TestInitHTTP(t *testing.T) {
 	copied := make(chan struct{})
 	go func() { defer close(copied); _, _ = io.Copy(lines, in) }()
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait(); _ = app.Close(); <-copied })
-	lines.wait(t, "listens on")
-	lines.wait(t, "\n")
+	lines.WaitFor(t, "listens on")
+	lines.WaitFor(t, "\n")
 	address := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(lines.String())
 	file := filepath.Join(dir, "drover.yaml")
 	text, err := os.ReadFile(file)
@@ -148,11 +148,11 @@ func TestInitHTTP(t *testing.T) {
 		t.Errorf("status %d\n%s", status, errs)
 	}
 	log, stop := startCommand(t, "run", file)
-	log.wait(t, `"msg":"running"`)
+	log.WaitFor(t, `"msg":"running"`)
 	if status, _, errs := command(t.Context(), nil, nil, "send", "orders", "-c", file, "--body", `{"id": 8, "lines": []}`); status != ExitOK {
 		t.Errorf("drover send: status %d\n%s", status, errs)
 	}
-	lines.wait(t, "order 8, attempt 1: 0")
+	lines.WaitFor(t, "order 8, attempt 1: 0")
 	if status := stop(); status != ExitOK {
 		t.Errorf("drover run: status %d\n%s", status, log)
 	}
@@ -170,9 +170,9 @@ func TestInitAzure(t *testing.T) {
 		t.Run(test.file, func(t *testing.T) {
 			out, _ := startCommand(t, append([]string{"emulate"}, append(test.emulate, "--listen", "127.0.0.1:0")...)...)
 			at := regexp.MustCompile(`(?m)^(Endpoint=|DefaultEndpointsProtocol=)\S+\n`)
-			out.wait(t, "=")
+			out.WaitFor(t, "=")
 			for at.FindString(out.String()) == "" { // the line may arrive in parts
-				out.wait(t, ";")
+				out.WaitFor(t, ";")
 			}
 			t.Setenv(test.env, strings.TrimSpace(at.FindString(out.String())))
 			handles(t, filepath.Join(dir, test.file), `receipt: {\"id\":7,\"total\":13}`)
@@ -215,9 +215,9 @@ func TestInitGo(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	out.wait(t, `"msg":"running"`)
+	out.WaitFor(t, `"msg":"running"`)
 	runIn(t, dir, own, "send", "orders", "--file", "order.json")
-	out.wait(t, "order 7, attempt 1: 13")
+	out.WaitFor(t, "order 7, attempt 1: 13")
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Error(err)
 	}

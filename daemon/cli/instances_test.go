@@ -90,18 +90,6 @@ func (s *scaled) ended(t *testing.T) (messages, charged int) {
 	return len(seen), charged
 }
 
-// until waits for a condition that other processes fulfil.
-func until(t *testing.T, out *printed, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v; the log is\n%s", what, patience, out)
-		}
-	}
-}
-
 func (s *scaled) allEnd(t *testing.T, out *printed) {
 	t.Helper()
 	until(t, out, "every message comes to its end", func() bool { n, _ := s.ended(t); return n == s.sent })
@@ -128,15 +116,15 @@ func TestInstancesFollowTheBacklog(t *testing.T) {
 	t.Parallel()
 	s := newScaled(t, 0)
 	cmd, out, ended := child(t, "run", s.file)
-	out.wait(t, "msg=running functions=1 scale=")
+	out.WaitFor(t, "msg=running functions=1 scale=")
 	s.send(t, 600) // twelve seconds of work for one worker, to be done in two
-	out.wait(t, "an instance is ready\" instance=2")
+	out.WaitFor(t, "an instance is ready\" instance=2")
 	status, text, errs := command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
 	if status != 0 || !strings.Contains(text, "instances, decided at") || !strings.Contains(text, "formula: ceil(") {
 		t.Errorf("explain: status %d\n%s%s", status, text, errs)
 	}
 	s.allEnd(t, out)
-	out.wait(t, "to=0 bound=formula") // idle
+	out.WaitFor(t, "to=0 bound=formula") // idle
 	until(t, out, "all have gone", func() bool {
 		for _, pid := range pids(t, out) {
 			if !gone(pid) {
@@ -171,7 +159,7 @@ func TestKilledInstances(t *testing.T) {
 	if err := syscall.Kill(pids(t, out)[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	out.wait(t, "an instance died; it will be replaced")
+	out.WaitFor(t, "an instance died; it will be replaced")
 	s.allEnd(t, out)
 
 	// The parent is killed: its instances drain by themselves.
@@ -204,11 +192,11 @@ func TestTwoScalers(t *testing.T) {
 	t.Parallel()
 	s := newScaled(t, 1)
 	first, out, ended := child(t, "run", s.file)
-	out.wait(t, "msg=running functions=1 scale=")
+	out.WaitFor(t, "msg=running functions=1 scale=")
 	second, standby, secondEnded := child(t, "run", s.file)
-	standby.wait(t, "another daemon uses this data directory for scaling; standing by")
+	standby.WaitFor(t, "another daemon uses this data directory for scaling; standing by")
 	third, idle, thirdEnded := child(t, "run", s.file)
-	idle.wait(t, "standing by")
+	idle.WaitFor(t, "standing by")
 	if err := third.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +209,7 @@ func TestTwoScalers(t *testing.T) {
 	if status := waitFor(t, ended, out); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
-	standby.wait(t, "msg=running functions=1 scale=")
+	standby.WaitFor(t, "msg=running functions=1 scale=")
 	s.send(t, 5)
 	s.allEnd(t, standby)
 	if err := second.Process.Signal(syscall.SIGTERM); err != nil {
@@ -258,9 +246,9 @@ func TestInstancesAreHurried(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd, out, ended := child(t, "run", s.file)
-	out.wait(t, "msg=running functions=1 scale=")
+	out.WaitFor(t, "msg=running functions=1 scale=")
 	s.send(t, 1)
-	out.wait(t, "begun")
+	out.WaitFor(t, "begun")
 	for n, said := range []string{"stopping: receiving has ended", "second signal; cancelling"} {
 		if n > 0 {
 			time.Sleep(ownprocess.SameTerm) // otherwise it counts as the same signal
@@ -268,7 +256,7 @@ func TestInstancesAreHurried(t *testing.T) {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		out.wait(t, said)
+		out.WaitFor(t, said)
 	}
 	if status := waitFor(t, ended, out); status != ExitCutShort {
 		t.Errorf("status %d\n%s", status, out)
@@ -307,7 +295,7 @@ func TestARetryIsNotForgottenAtZeroInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd, out, ended := child(t, "run", s.file)
-	out.wait(t, "msg=running functions=1 scale=")
+	out.WaitFor(t, "msg=running functions=1 scale=")
 	s.send(t, 1)
 	until(t, out, "the scaler says what it waits for", func() bool {
 		_, text, _ := command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
@@ -317,7 +305,7 @@ func TestARetryIsNotForgottenAtZeroInstances(t *testing.T) {
 		messages, charged := s.ended(t)
 		return messages == 1 && charged == 1
 	})
-	out.wait(t, "to=0 bound=formula")
+	out.WaitFor(t, "to=0 bound=formula")
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

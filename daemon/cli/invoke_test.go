@@ -183,13 +183,13 @@ func TestInvokeBesideARunningDaemonAndStopped(t *testing.T) {
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "import time\ndef greet(message):\n    print('got', message.id, flush=True)\n    time.sleep(600 if message.text() == 'slow' else 0)\n"})
 	file := filepath.Join(dir, "drover.yaml")
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, `"msg":"running"`)
+	out.WaitFor(t, `"msg":"running"`)
 	status, _, errs := command(t.Context(), nil, nil, "invoke", "greet", "-c", file, "--body", "x")
 	if status != ExitOK || !strings.Contains(errs, "got invoke-") || strings.Contains(out.String(), "got") {
 		t.Errorf("status %d\n%s\nthe daemon:\n%s", status, errs, out)
 	}
 	invoked, interrupt := startCommand(t, "invoke", "greet", "-c", file, "--body", "slow")
-	invoked.wait(t, "got invoke-")
+	invoked.WaitFor(t, "got invoke-")
 	if status := interrupt(); status != ExitFailed || !strings.Contains(invoked.String(), "verdict: release") {
 		t.Errorf("status %d\n%s", status, invoked)
 	}

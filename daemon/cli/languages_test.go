@@ -64,7 +64,7 @@ functions:
 		}
 	}
 	running, stop := startCommand(t, "run", file)
-	running.wait(t, `"msg":"running"`)
+	running.WaitFor(t, `"msg":"running"`)
 	if status, _, errs := command(t.Context(), nil, nil, "send", "parcels", "-c", file, "--body", "x"); status != ExitOK {
 		t.Errorf("send: %d\n%s", status, errs)
 	}

@@ -104,13 +104,13 @@ func TestAHostileMessageInTheLog(t *testing.T) {
 			dir := write(t, map[string]string{"drover.yaml": strings.Replace(config, "max_attempts: 2", "max_attempts: 1", 1), "app/function_app.py": hostileApp})
 			file := filepath.Join(dir, "drover.yaml")
 			out, stop := startCommand(t, "run", file)
-			out.wait(t, "running")
+			out.WaitFor(t, "running")
 			status, _, errs := command(t.Context(), nil, strings.NewReader(hostile+"\nlevel=ERROR msg=forged"), "send", "greet", "-c", file,
 				"-H", "who="+strings.NewReplacer("\r", "", "\x9b", "").Replace(hostile), "-H", "Nats-Msg-Id=\x1b[31mid")
 			if status != ExitOK {
 				t.Fatal(errs)
 			}
-			out.wait(t, "failed 1 times")
+			out.WaitFor(t, "failed 1 times")
 			if status := stop(); status != ExitOK {
 				t.Errorf("status %d", status)
 			}

@@ -13,37 +13,6 @@ import (
 	"github.com/drover-run/drover/daemon/internal/admin"
 )
 
-// sum adds up the values of a family where a label has one of the values.
-func sum(f *dto.MetricFamily, label string, values ...string) (total float64) {
-	for _, m := range f.GetMetric() {
-		fits := len(values) == 0
-		for _, l := range m.Label {
-			for _, v := range values {
-				fits = fits || l.GetName() == label && l.GetValue() == v
-			}
-		}
-		if fits {
-			total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
-	}
-	return total
-}
-
-// balanced checks the ledger of one scrape, and returns how many messages were received and how
-// many of them are in flight.
-func balanced(t *testing.T, families map[string]*dto.MetricFamily) (received, inFlight float64) {
-	t.Helper()
-	received, inFlight = sum(families["drover_messages_received_total"], ""), sum(families["drover_messages_in_flight"], "")
-	settled := sum(families["drover_messages_settled_total"], "")
-	if received != settled+inFlight || inFlight < 0 {
-		t.Errorf("received %v, settled %v, in flight %v", received, settled, inFlight)
-	}
-	if rejected, reasons := sum(families["drover_messages_settled_total"], "verdict", "reject"), sum(families["drover_rejections_total"], ""); rejected != reasons {
-		t.Errorf("rejected %v, and %v with a reason", rejected, reasons)
-	}
-	return received, inFlight
-}
-
 // The ledger of a parent balances, too, though its instances report at different times, and one of
 // them is killed.
 func TestLedgerOfInstances(t *testing.T) {
@@ -102,8 +71,8 @@ functions:
 `, freePort(t))})
 	file := filepath.Join(dir, "drover.yaml")
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "msg=running")
-	out.wait(t, "the app is not well; nothing is received until it is")
+	out.WaitFor(t, "msg=running")
+	out.WaitFor(t, "the app is not well; nothing is received until it is")
 	cfg, err := configs.Load(file, func(string) (string, bool) { return "", false })
 	if err != nil {
 		t.Fatal(err)
@@ -123,9 +92,9 @@ func TestAReloadKeepsCounts(t *testing.T) {
 	app := "import os\nasync def one(message):\n    print('v1')\n    if message.attempt == 1: os._exit(3)\n"
 	r := newReloaded(t, reloadConfig, app)
 	out, stop := startCommand(t, "run", r.file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	r.send("one", "x")
-	out.wait(t, "a worker died; it will be replaced")
+	out.WaitFor(t, "a worker died; it will be replaced")
 	socket := admin.SocketPath(r.load().DataDir)
 	var before map[string]*dto.MetricFamily
 	until(t, out, "a restart", func() bool {

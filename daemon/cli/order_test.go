@@ -66,7 +66,7 @@ func TestOrderWhenWorkersAreKilled(t *testing.T) {
 		}
 	}
 	log, stop := startCommand(t, "run", file)
-	log.wait(t, "running")
+	log.WaitFor(t, "running")
 	send := func(from, to int) {
 		for k := range keys {
 			for source, args := range map[string][]string{

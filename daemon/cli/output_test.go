@@ -42,11 +42,11 @@ def seen(body): print("seen", body.decode())
 		}
 	}
 	log, stop := startCommand(t, "run", file)
-	log.wait(t, `"running"`)
+	log.WaitFor(t, `"running"`)
 	if status, _, errs := command(t.Context(), nil, nil, "send", "double", "-c", file, "--body", "21"); status != 0 {
 		t.Fatal(errs)
 	}
-	log.wait(t, "seen 42")
+	log.WaitFor(t, "seen 42")
 	waitLen(t, account, "results", 1)
 	until(t, log, "the result on the bus", func() bool {
 		got, err := bus.Counts("results")

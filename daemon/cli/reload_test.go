@@ -84,9 +84,9 @@ func TestReload(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, reloadConfig, reloadApp)
 	out, stop := startCommand(t, "run", r.file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	r.send("one", "a")
-	out.wait(t, "v1 a")
+	out.WaitFor(t, "v1 a")
 	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on")
 
 	// One function changes, one is added, one is removed.
@@ -97,13 +97,13 @@ func TestReload(t *testing.T) {
 	r.run(ExitOK, "status", "one", "three")
 	r.send("three", "b")
 	r.send("one", "c")
-	out.wait(t, "v1 c")
+	out.WaitFor(t, "v1 c")
 
 	// The code changes.
 	r.write("app/function_app.py", strings.Replace(reloadApp, "v1", "v2", 1))
 	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
 	r.send("one", "d")
-	out.wait(t, "v2 d")
+	out.WaitFor(t, "v2 d")
 
 	// A configuration with an error changes nothing, and the error is reported.
 	good, err := os.ReadFile(r.file)
@@ -118,19 +118,19 @@ func TestReload(t *testing.T) {
 	r.run(ExitOK, "status", "the reload of ", "was refused: function four")
 	r.run(ExitOK, "health", "ok")
 	r.send("one", "e")
-	out.wait(t, "v2 e")
+	out.WaitFor(t, "v2 e")
 
 	// If code does not load, the daemon is not ready, and the earlier functions continue.
 	r.write("app/function_app.py", "def one(body): return missing +\n")
 	r.run(ExitFailed, "reload", "reload refused", "SyntaxError", "function_app.py")
 	r.run(ExitFailed, "health", "the last reload was refused because code does not load; the earlier functions keep running")
 	r.send("one", "f")
-	out.wait(t, "v2 f")
+	out.WaitFor(t, "v2 f")
 	r.write("app/function_app.py", strings.Replace(reloadApp, "v1", "v3", 1))
 	r.run(ExitOK, "reload", "changed one")
 	r.run(ExitOK, "health", "ok")
 	r.send("one", "g")
-	out.wait(t, "v3 g")
+	out.WaitFor(t, "v3 g")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -157,34 +157,34 @@ functions:
 	r.write("app/late.py", "V = 1\n")
 	r.write("app/late.js", "exports.V = 1;\n")
 	out, stop := startCommand(t, "run", r.file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	for _, file := range []string{"test_app.py", "late.py", "late.js", "index.test.js"} {
 		r.write("app/"+file, "V = 2\nexports = {}\n")
 	}
 	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on")
-	out.wait(t, "files changed that no worker has imported; the workers continue")
-	out.wait(t, `files="late.py, test_app.py"`)
-	out.wait(t, `files="index.test.js, late.js"`)
+	out.WaitFor(t, "files changed that no worker has imported; the workers continue")
+	out.WaitFor(t, `files="late.py, test_app.py"`)
+	out.WaitFor(t, `files="index.test.js, late.js"`)
 	r.write("app/late.py", "V = 3\n")
 	r.write("app/late.js", "exports.V = 3;\n")
 	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on")
 	for _, function := range []string{"one", "two"} {
 		r.send(function, "x")
-		out.wait(t, function+" 3")
+		out.WaitFor(t, function+" 3")
 	}
 	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on") // they have loaded the present files
 	r.write("app/late.py", "V = \n")
 	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
-	out.wait(t, "files=late.py")
+	out.WaitFor(t, "files=late.py")
 	r.write("app/late.js", "exports.V = 4;\n")
 	r.run(ExitOK, "reload", "reloaded: changed two; 1 function went on")
 	r.send("two", "x")
-	out.wait(t, "two 4")
+	out.WaitFor(t, "two 4")
 	r.send("one", "x")
-	out.wait(t, "SyntaxError")
+	out.WaitFor(t, "SyntaxError")
 	r.write("app/late.py", "V = 5\n")
 	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
-	out.wait(t, "one 5") // the message is retried
+	out.WaitFor(t, "one 5") // the message is retried
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -346,14 +346,14 @@ func TestAStopEndsAReload(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, reloadConfig, reloadApp)
 	out, stop := startCommand(t, "run", r.file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	r.write("app/function_app.py", "import sys, time\nprint('loading', file=sys.stderr)\ntime.sleep(3600)\n")
 	refused := make(chan string, 1)
 	go func() {
 		_, text, errs := command(context.Background(), nil, nil, "reload", "-c", r.file)
 		refused <- text + errs
 	}()
-	out.wait(t, "loading")
+	out.WaitFor(t, "loading")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -366,14 +366,14 @@ func TestHangUpsReload(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, reloadConfig, reloadApp)
 	cmd, out, ended := child(t, "run", r.file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	r.write("drover.yaml", strings.Replace(reloadConfig, "log: {", "log: {level: debug, ", 1)+"    timeout: 8s\n")
 	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	out.wait(t, "msg=reloaded")
+	out.WaitFor(t, "msg=reloaded")
 	r.send("one", "a")
-	out.wait(t, "level=DEBUG msg=done function=one") // as the new level requires
+	out.WaitFor(t, "level=DEBUG msg=done function=one") // as the new level requires
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -397,14 +397,14 @@ func TestReloadOfInstances(t *testing.T) {
 		r.send("work", fmt.Sprintf("m%d.", i))
 	}
 	for i := range 20 {
-		out.wait(t, fmt.Sprintf("v2 m%d.", i))
+		out.WaitFor(t, fmt.Sprintf("v2 m%d.", i))
 	}
 	if err := syscall.Kill(pids(t, out)[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	until(t, out, "a third instance", func() bool { return len(pids(t, out)) == 3 })
 	r.send("work", "last.")
-	out.wait(t, "v2 last.")
+	out.WaitFor(t, "v2 last.")
 	if strings.Contains(out.String(), "v1 ") {
 		t.Errorf("old code has run:\n%s", out)
 	}
@@ -436,7 +436,7 @@ func TestAStartWaitsForTheStore(t *testing.T) {
 	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}

@@ -98,7 +98,7 @@ functions:
 	until(t, out, "the result and the dead letter", func() bool {
 		return messages("RECEIPTS") == 1 && messages("ORDERS-DEAD") == 1 && messages("ORDERS") == 0
 	})
-	out.wait(t, "message dead-lettered")
+	out.WaitFor(t, "message dead-lettered")
 	if status, listed, errs := command(t.Context(), nil, nil, "dead", "list", "ful", "-c", file); status != ExitOK || !strings.Contains(listed, "failed 2 times") {
 		t.Errorf("dead list: status %d\n%s%s", status, listed, errs)
 	}

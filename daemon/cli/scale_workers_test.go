@@ -28,10 +28,10 @@ func TestWorkersFollowTheLoad(t *testing.T) {
 	s := &scaled{dir: write(t, map[string]string{"drover.yaml": workersConfig, "app/function_app.py": scaledApp + "\nother = work\n"})}
 	s.file = filepath.Join(s.dir, "drover.yaml")
 	out, stop := startCommand(t, "run", s.file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	s.send(t, 200)
 	if runtime.GOMAXPROCS(0) > 1 { // more than one worker
-		out.wait(t, "msg=\"scaling workers\" app=app from=1 to=2")
+		out.WaitFor(t, "msg=\"scaling workers\" app=app from=1 to=2")
 		status, text, errs := command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
 		for limit := time.Now().Add(patience); status != ExitOK && time.Now().Before(limit); { // the scaler decides once a second
 			status, text, errs = command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
@@ -41,7 +41,7 @@ func TestWorkersFollowTheLoad(t *testing.T) {
 		}
 	}
 	s.allEnd(t, out)
-	out.wait(t, "to=0 bound=formula")
+	out.WaitFor(t, "to=0 bound=formula")
 	s.send(t, 1)
 	s.allEnd(t, out)
 	if _, charged := s.ended(t); charged != 0 {

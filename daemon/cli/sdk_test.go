@@ -81,7 +81,7 @@ def orders(message):
     return message.body + b"\x00/" + str(message.attributes.get("kind")).encode()
 `})
 	log, _ = startCommand(t, "run", filepath.Join(dir, "drover.yaml"))
-	log.wait(t, `"running"`)
+	log.WaitFor(t, `"running"`)
 	text, err := os.ReadFile(filepath.Join(dir, ".drover", "nats-embedded", "client.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func TestNatscli(t *testing.T) {
 			t.Errorf("nats %s: %v\n%s\nwant %q", step.args, err, out, step.want)
 		}
 		if step.args == "pub orders.b bad" {
-			log.wait(t, "message dead-lettered") // by then the stream exists
+			log.WaitFor(t, "message dead-lettered") // by then the stream exists
 		}
 	}
 }

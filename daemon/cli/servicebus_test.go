@@ -78,7 +78,7 @@ def greet(message):
 		}
 	}
 	for _, want := range []string{"hello ann new 1", "hello 3 None 1", "hello bob None 1", "message dead-lettered"} {
-		log.wait(t, want)
+		log.WaitFor(t, want)
 	}
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d: %s", status, log)
@@ -136,7 +136,7 @@ def seen(body): print("seen", body.decode())
 `})
 	file := filepath.Join(dir, "drover.yaml")
 	log, stop := startCommand(t, "run", file)
-	log.wait(t, "running")
+	log.WaitFor(t, "running")
 	for _, args := range [][]string{
 		{"carts", "--session", "ann", "--count", "4"}, {"carts", "--session", "bob", "--body", "7"}, {"both", "--body", "x"}, {"made", "--body", "y"},
 	} {
@@ -146,7 +146,7 @@ def seen(body): print("seen", body.decode())
 		}
 	}
 	for _, want := range []string{"total ann 10", "total bob 7", "seen both x", "total  y"} {
-		log.wait(t, want)
+		log.WaitFor(t, want)
 	}
 	for _, path := range []string{"carts", "totals", "events/Subscriptions/billing", "events/Subscriptions/audit", "new/Subscriptions/made"} {
 		for deadline := time.Now().Add(patience); ; {
@@ -221,7 +221,7 @@ def hangs(message):
 	if status, out, errs := command(t.Context(), nil, strings.NewReader(""), "send", "-c", file, "hangs", "--body", "x"); status != 0 {
 		t.Fatalf("status %d: %s%s", status, out, errs)
 	}
-	log.wait(t, "attempt 2")
+	log.WaitFor(t, "attempt 2")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d: %s", status, log)
 	}
@@ -325,7 +325,7 @@ def large(body): return bytes(int(body))
 			t.Fatalf("status %d: %s%s", status, out, errs)
 		}
 	}
-	log.wait(t, "cannot send a result; will retry until it works")
+	log.WaitFor(t, "cannot send a result; will retry until it works")
 	if err := e.CreateQueue("results", emulator.QueueOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -376,8 +376,8 @@ func TestTheServiceBusExample(t *testing.T) {
 			t.Fatalf("status %d: %s%s", status, out, errs)
 		}
 	}
-	log.wait(t, "billing 10")
-	log.wait(t, "the cart of ann has ['1', '2', '3']")
+	log.WaitFor(t, "billing 10")
+	log.WaitFor(t, "the cart of ann has ['1', '2', '3']")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d: %s", status, log)
 	}

@@ -47,7 +47,7 @@ func TestASignalEndsAStartAtAnyMoment(t *testing.T) {
 			}()
 			switch {
 			case c.wait != "":
-				out.wait(t, c.wait)
+				out.WaitFor(t, c.wait)
 			case c.file == "silent.yaml":
 				conn, err := silent.Accept() // and sends nothing
 				if err != nil {

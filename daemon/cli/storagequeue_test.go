@@ -86,9 +86,9 @@ func TestTheStorageQueueExample(t *testing.T) {
 			log, stop := startCommand(t, "run", file)
 			send("--count", "10", "--delay", "1s", "--ttl", "1h")
 			send("--body", "")
-			log.wait(t, "a thumbnail of small 3")
-			log.wait(t, "a thumbnail of small 10")
-			log.wait(t, "message dead-lettered")
+			log.WaitFor(t, "a thumbnail of small 3")
+			log.WaitFor(t, "a thumbnail of small 10")
+			log.WaitFor(t, "message dead-lettered")
 			waitLen(t, connection, "images", 0)
 			waitLen(t, connection, "thumbnails", 0)
 			if status := stop(); status != ExitOK {
@@ -184,7 +184,7 @@ functions:
 `, "app/function_app.py": "def orders(body): pass\n"})
 	file := filepath.Join(dir, "drover.yaml")
 	log, _ := startCommand(t, "run", file)
-	log.wait(t, "running")
+	log.WaitFor(t, "running")
 	status, _, errs := command(t.Context(), nil, strings.NewReader(""), "run", file)
 	if status != ExitStart || !strings.Contains(errs, "another daemon runs over this data directory; give each a data_dir of its own") {
 		t.Errorf("status %d: %s", status, errs)
@@ -224,7 +224,7 @@ def texts(body): return b"\x00" if body == b"bytes" else b"x" * 65537 if body ==
 			t.Fatalf("status %d: %s%s", status, out, errs)
 		}
 	}
-	log.wait(t, "cannot send a result; will retry until it works")
+	log.WaitFor(t, "cannot send a result; will retry until it works")
 	if err := e.CreateQueue("results"); err != nil {
 		t.Fatal(err)
 	}
@@ -270,11 +270,11 @@ functions:
 `, emulator.Account, s.Address), "app/function_app.py": "def greet(body): print('hello', body.decode())\n"})
 	file := filepath.Join(dir, "drover.yaml")
 	log, stop := startCommand(t, "run", file)
-	log.wait(t, "running")
+	log.WaitFor(t, "running")
 	if status, out, errs := command(t.Context(), nil, strings.NewReader(""), "send", "-c", file, "orders", "--body", "ann"); status != 0 {
 		t.Fatalf("status %d: %s%s", status, out, errs)
 	}
-	log.wait(t, "hello ann")
+	log.WaitFor(t, "hello ann")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d: %s", status, log)
 	}
@@ -285,7 +285,7 @@ functions:
 
 func TestEmulateStorageQueue(t *testing.T) {
 	out, stop := startCommand(t, "emulate", "storagequeue", "--listen", "127.0.0.1:0", "--queue", "orders")
-	out.wait(t, "QueueEndpoint=")
+	out.WaitFor(t, "QueueEndpoint=")
 	connection := ""
 	for line := range strings.Lines(out.String()) {
 		if strings.HasPrefix(line, "DefaultEndpointsProtocol=") {

@@ -30,7 +30,7 @@ func TestExplainAndTailInstances(t *testing.T) {
 	cmd, out, ended := child(t, "run", r.file)
 	until(t, out, "two instances", func() bool { return len(pids(t, out)) == 2 })
 	r.send("work", "a")
-	out.wait(t, "begun a")
+	out.WaitFor(t, "begun a")
 
 	following, leave := context.WithCancel(t.Context())
 	defer leave()
@@ -38,9 +38,9 @@ func TestExplainAndTailInstances(t *testing.T) {
 	go func() {
 		left <- Command(following, []string{"tail", "work", "-c", r.file}, &IO{Out: tail, Err: tail, Env: os.LookupEnv, Environ: os.Environ})
 	}()
-	tail.wait(t, "begun a") // logged before
-	r.send("work", "b")     // for the other instance: each has one slot
-	tail.wait(t, "begun b")
+	tail.WaitFor(t, "begun a") // logged before
+	r.send("work", "b")        // for the other instance: each has one slot
+	tail.WaitFor(t, "begun b")
 
 	instances := make(map[string]string) // by message
 	for _, id := range []string{"work:1", "work:2"} {
@@ -77,7 +77,7 @@ func TestExplainAndTailInstances(t *testing.T) {
 		r.write(filepath.Join("app", name), "")
 	}
 	for _, name := range []string{"a", "b", "c"} {
-		tail.wait(t, "ended "+name)
+		tail.WaitFor(t, "ended "+name)
 	}
 	// Lines of both instances, in the order of their times.
 	status, text, errs := command(t.Context(), nil, nil, "tail", "work", "-c", r.file, "--once", "--last", "3")

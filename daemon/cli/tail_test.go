@@ -40,7 +40,7 @@ func TestTailCommand(t *testing.T) {
 		t.Errorf("without a daemon: status %d, %s", status, errs)
 	}
 	log, stop := startCommand(t, "run", file)
-	log.wait(t, "\"msg\":\"running\"")
+	log.WaitFor(t, "\"msg\":\"running\"")
 	if status, _, errs := command(t.Context(), nil, nil, "tail", "greeet", "-c", file); status != ExitFailed || !strings.Contains(errs, `there is no function "greeet" (did you mean greet?); there are: greet`) {
 		t.Errorf("status %d: %s", status, errs)
 	}
@@ -60,10 +60,10 @@ func TestTailCommand(t *testing.T) {
 			t.Fatal(errs)
 		}
 	}
-	out.wait(t, "INFO  hello world")
-	out.wait(t, "DEBUG done")
-	out.wait(t, "WARN  attempt failed")
-	out.wait(t, "no ?[2J luck")
+	out.WaitFor(t, "INFO  hello world")
+	out.WaitFor(t, "DEBUG done")
+	out.WaitFor(t, "WARN  attempt failed")
+	out.WaitFor(t, "no ?[2J luck")
 	status, text, errs := command(t.Context(), nil, nil, "tail", "greet", "-c", file, "--once", "--json", "--last", "100")
 	found := false
 	for l := range strings.Lines(text) {

@@ -55,7 +55,7 @@ func traced(t *testing.T, file string, funcs handlers.Funcs, env ...string) (out
 		return status
 	}
 	t.Cleanup(func() { stop() })
-	out.wait(t, `"running"`)
+	out.WaitFor(t, `"running"`)
 	return out, stop
 }
 
@@ -149,7 +149,7 @@ def second(message, context):
 		return []byte("from go"), nil
 	}})
 	sendIn(t, file, "first.new", "--body", "12345", "-H", "Traceparent="+sampled, "-H", "tracestate=a=b", "-H", "other=x", "--via", "embedded")
-	settled := c.wait(t, "settle fourth", 1)[0]
+	settled := c.WaitFor(t, "settle fourth", 1)[0]
 	if status := stop(); status != ExitOK {
 		t.Fatalf("status %d\n%s", status, log)
 	}
@@ -185,7 +185,7 @@ def second(message, context):
 		want := process.traceparent() + " a=b"
 		switch f.name {
 		case "second":
-			log.wait(t, "second "+want)
+			log.WaitFor(t, "second "+want)
 		case "fourth":
 			text, err := os.ReadFile(filepath.Join(dir, "seen"))
 			if err != nil || strings.TrimSpace(string(text)) != want {
@@ -250,8 +250,8 @@ def orders(body, context): raise ValueError("no luck with " + (context.tracepare
 	log, stop := traced(t, file, nil)
 	sendIn(t, file, "orders", "--body", "x", "-H", "Diagnostic-Id="+sampled)
 	sendIn(t, file, "posted", "--body", "y")
-	c.wait(t, "settle events", 2)
-	c.wait(t, "settle posted", 1)
+	c.WaitFor(t, "settle events", 2)
+	c.WaitFor(t, "settle posted", 1)
 	if status := stop(); status != ExitOK {
 		t.Fatalf("status %d\n%s", status, log)
 	}
@@ -368,14 +368,14 @@ func TestACollectorThatComesBack(t *testing.T) {
 	file := filepath.Join(write(t, map[string]string{"drover.yaml": "traces: {endpoint: '" + door.URL + "', headers: {Authorization: s3cret}}\n" + greetConfig}), "drover.yaml")
 	log, stop := traced(t, file, handlers.Funcs{"greet": func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }})
 	sendIn(t, file, "greet", "--body", "x")
-	log.wait(t, "cannot send traces; dropping spans until it works")
-	log.wait(t, "401 Unauthorized")
+	log.WaitFor(t, "cannot send traces; dropping spans until it works")
+	log.WaitFor(t, "401 Unauthorized")
 	mu.Lock()
 	refuse = false
 	mu.Unlock()
 	sendIn(t, file, "greet", "--body", "x")
-	log.wait(t, "sending traces again")
-	c.wait(t, "settle greet", 1)
+	log.WaitFor(t, "sending traces again")
+	c.WaitFor(t, "settle greet", 1)
 	if status := stop(); status != ExitOK || strings.Contains(log.String(), "s3cret") {
 		t.Errorf("status %d\n%s", status, log)
 	}
@@ -413,10 +413,10 @@ async def waits(message):
 	log, _ := traced(t, file, nil)
 	for _, function := range []string{"inline", "waits"} {
 		sendIn(t, file, function, "-H", "traceparent="+sampled, "--count", "3")
-		for _, s := range c.wait(t, "process "+function, 3) {
-			log.wait(t, function+" "+traceID+" "+s.id)
+		for _, s := range c.WaitFor(t, "process "+function, 3) {
+			log.WaitFor(t, function+" "+traceID+" "+s.id)
 		}
 		sendIn(t, file, function, "--body", "x", "-H", "traceparent="+unsampled)
-		log.wait(t, function+" "+traceID+" "+parentSpan)
+		log.WaitFor(t, function+" "+traceID+" "+parentSpan)
 	}
 }

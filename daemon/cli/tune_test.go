@@ -243,7 +243,7 @@ func TestTuneStopped(t *testing.T) {
 	dir := tuneDir(t)
 	file := filepath.Join(dir, "drover.yaml")
 	out, interrupt := startCommand(t, tuneArgs(dir, "noted --messages DIR/m.jsonl --for 10m --processes 1,2 --threads 2 --yes --write --html DIR/r.html")...)
-	out.wait(t, "2 settings")
+	out.WaitFor(t, "2 settings")
 	status := interrupt()
 	if text := out.String(); status == ExitOK || !strings.Contains(text, "stopped before") {
 		t.Errorf("status %d\n%s", status, text)
@@ -266,7 +266,7 @@ func TestTuneStoppedWithSomethingToTell(t *testing.T) {
 	dir := tuneDir(t)
 	file := filepath.Join(dir, "drover.yaml")
 	out, interrupt := startCommand(t, tuneArgs(dir, "noted --messages DIR/m.jsonl --for 40s --processes 1,2 --threads 2 --yes --write")...)
-	out.wait(t, "1 of 2: ")
+	out.WaitFor(t, "1 of 2: ")
 	status := interrupt()
 	for _, want := range []string{"stopped before all was measured", "Best: 1 process × 2 threads", "left out: 2 processes × 2 threads: the run was over before", " is unchanged, because the run was stopped", "write processes: 1, threads: 2 where app app is"} {
 		if !strings.Contains(out.String(), want) {

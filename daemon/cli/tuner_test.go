@@ -62,7 +62,7 @@ functions:
 `, "app/function_app.py": waitingApp})
 	file := filepath.Join(dir, "drover.yaml")
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	sendMany(t, file, "work", 20_000)
 	r := statusOf(t, file, func(r daemon.StatusReport) bool {
 		return len(r.Apps) == 1 && r.Apps[0].Threads >= 12 && r.Functions[0].Kind != nil && r.Functions[0].Kind.Kind == "blocking"
@@ -73,7 +73,7 @@ functions:
 	if text := statustext.Table(r, daemon.StatusReport{}, time.Second); !strings.Contains(text, "blocking I/O") || !strings.Contains(text, "threads (auto)") || !strings.Contains(text, "app app: 1 process, ") {
 		t.Errorf("drover status:\n%s", text)
 	}
-	out.wait(t, `msg="settings changed" app=app`)
+	out.WaitFor(t, `msg="settings changed" app=app`)
 	// What was learned is written when the daemon ends; wait until it can end without a delay.
 	statusOf(t, file, func(r daemon.StatusReport) bool {
 		return r.Functions[0].InFlight == 0 || r.Apps[0].Phase == autotune.PhaseHold
@@ -87,7 +87,7 @@ functions:
 	}
 	// The next daemon reports the kind before it has measured anything.
 	out, stop = startCommand(t, "run", file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	r = statusOf(t, file, func(r daemon.StatusReport) bool { return len(r.Apps) == 1 })
 	if k := r.Functions[0].Kind; k == nil || k.Kind != "blocking" || r.Apps[0].Threads < 2 {
 		t.Errorf("after a restart: %+v, %+v", k, r.Apps[0])
@@ -110,7 +110,7 @@ functions:
 	t.Setenv("FUNCTIONS_WORKER_PROCESS_COUNT", "1")
 	file := filepath.Join(dir, "drover.yaml")
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	sendMany(t, file, "work", 10_000)
 	r := statusOf(t, file, func(r daemon.StatusReport) bool {
 		return slices.ContainsFunc(r.Advice, func(a string) bool { return strings.Contains(a, "threads") }) // other advice may come first
@@ -134,8 +134,8 @@ func TestLessonsThatCannotBeRead(t *testing.T) {
 		"app/function_app.py": waitingApp, ".drover/tuning.json": "{",
 	})
 	out, stop := startCommand(t, "run", filepath.Join(dir, "drover.yaml"))
-	out.wait(t, "saved measurements of the apps cannot be read; they will be measured again")
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "saved measurements of the apps cannot be read; they will be measured again")
+	out.WaitFor(t, "msg=running")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}

@@ -55,7 +55,7 @@ functions:
 `, "app/function_app.py": unthreadable})
 			file := filepath.Join(dir, "drover.yaml")
 			out, stop := startCommand(t, "run", file)
-			out.wait(t, "msg=running")
+			out.WaitFor(t, "msg=running")
 			sent := 0
 			more := func(r daemon.StatusReport) { // more messages until the status reports it
 				if b := r.Functions[0].Backlog; b != nil && *b < 50 {
@@ -95,7 +95,7 @@ functions:
 				return // the rest is the same for all cases
 			}
 			out, stop = startCommand(t, "run", file)
-			out.wait(t, "msg=running")
+			out.WaitFor(t, "msg=running")
 			sendMany(t, file, function, 300)
 			r = statusOf(t, file, func(r daemon.StatusReport) bool { return r.Functions[0].Done == 300 })
 			if f := r.Functions[0]; r.Apps[0].Threads != 1 || len(r.Apps[0].Undone) != 1 || f.Failed > 0 || f.Released > 0 {
@@ -109,7 +109,7 @@ functions:
 				t.Fatal(err)
 			}
 			out, stop = startCommand(t, "run", file)
-			out.wait(t, "msg=running")
+			out.WaitFor(t, "msg=running")
 			if r = statusOf(t, file, func(r daemon.StatusReport) bool { return len(r.Apps) == 1 }); len(r.Apps[0].Undone) > 0 {
 				t.Errorf("the code is other code, and it has %+v", r.Apps[0])
 			}
@@ -146,7 +146,7 @@ async def work(body):
 `})
 	file := filepath.Join(dir, "drover.yaml")
 	out, stop := startCommand(t, "run", file)
-	out.wait(t, "msg=running")
+	out.WaitFor(t, "msg=running")
 	sent := int64(0)
 	r := statusOf(t, file, func(r daemon.StatusReport) bool {
 		if b := r.Functions[0].Backlog; b != nil && *b < 10 {
@@ -165,7 +165,7 @@ async def work(body):
 	if status := stop(); status != ExitOK {
 		t.Fatalf("status %d\n%s", status, out)
 	}
-	out.wait(t, "function moved to threads")
+	out.WaitFor(t, "function moved to threads")
 	if n := strings.Count(out.String(), `set="on_blocked: warn"`); n != 1 {
 		t.Errorf("the key is logged %d times:\n%s", n, out)
 	}

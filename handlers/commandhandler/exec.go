@@ -200,7 +200,7 @@ func (h *Handler) failure(exit childproc.Exit, said string) error {
 // clean is a text that the environment can hold.
 func clean(text string) string { return strings.ReplaceAll(text, "\x00", "") }
 
-// head keeps the beginning of what is written.
+// head keeps the first bytes that are written to it.
 type head struct {
 	kept []byte
 	max  int
@@ -214,7 +214,7 @@ func (w *head) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// tail keeps the end of what is written.
+// tail keeps the last bytes that are written to it.
 type tail struct {
 	kept []byte
 	max  int

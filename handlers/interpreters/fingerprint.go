@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// What of an app is read for its fingerprint. Of files beyond maxBytes only the size and
-// the time count; what is beyond the others does not count.
+// Bounds of an app's fingerprint. For files beyond maxBytes only the size and the time count; files
+// beyond the other bounds do not count.
 const (
 	maxFiles = 20_000
 	maxDepth = 64

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// What is kept of an app's imports: so many paths, and so many bytes of them. Where there
-// are more all files count; a worker stops when it has named more than maxPaths.
+// Bounds of the imports of an app that are recorded: their number, and the bytes of their paths.
+// Beyond them, every file of the app counts as imported. A worker reports at most maxPaths.
 const (
 	maxPaths     = 20_000
 	maxPathBytes = 4 << 20
@@ -87,10 +87,9 @@ func (i *Imports) includes(name, path string) bool {
 	return false
 }
 
-// Changes compares the code with what it was before. changed are the names of files that
-// make it another: those that workers have imported, those that stand in for one of them,
-// and those that count always. unused are others. Where it is not known what was imported,
-// all count.
+// Changes returns the files that differ from an earlier state of the code. changed are those that
+// workers have imported, that replace an imported file, or that count always; unused are the
+// others. If the imports are unknown, all are changed.
 func (c *Code) Changes(before *Code, imports *Imports) (changed, unused []string) {
 	imports.mu.Lock()
 	defer imports.mu.Unlock()

@@ -69,8 +69,8 @@ func writeAll(dir, name, home string, texts map[string][]byte) error {
 	return err
 }
 
-// openToAll lets a worker of another user read what is not secret; whether it gets
-// there is up to the directory above. The umask is in the way of doing it at once.
+// openToAll lets workers of other users read the files, which hold no secret. The directory above
+// decides whether they can reach them. The modes are set afterwards because of the umask.
 func openToAll(dir string) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		switch {

@@ -11,12 +11,12 @@ import (
 	"strings"
 )
 
-// Layout is where an interpreter's parts are.
+// Layout has the paths of an interpreter's files.
 type Layout struct {
-	// Executable is the program itself, where what is run is a script that looks for
-	// it, as those of pyenv are.
+	// Executable is the program itself, also if the command is a script that finds it, such
+	// as those of pyenv.
 	Executable string
-	// Homes are the files and directories that it is made of; Libraries are the
+	// Homes are the files and directories that it consists of; Libraries are the
 	// directories that it imports from, as this process's user sees them.
 	Homes, Libraries []string
 }

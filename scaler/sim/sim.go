@@ -41,7 +41,7 @@ type Model struct {
 // Capacity returns the capacity of one instance, in messages per second.
 func (m Model) Capacity() float64 { return float64(m.Slots) / m.Service.Seconds() }
 
-// Check returns what is wrong with a model.
+// Check returns an error if a model is not valid.
 func (m Model) Check() error {
 	switch {
 	case m.Service < time.Millisecond || m.Service > time.Hour:

@@ -35,8 +35,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// limits has the maximum length of a line, enough for the largest body of any source in base64,
-// and of what is kept in memory.
+// limits has the maximum length of a line, in bytes, which is enough for the largest body of any
+// source in base64, and the maximum of all messages together.
 type limits struct{ line, bytes, messages int }
 
 var standard = limits{line: 96 << 20, bytes: 256 << 20, messages: 100_000}

@@ -1,10 +1,8 @@
 package admin
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/daemontest"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
@@ -62,49 +61,6 @@ func serve(t *testing.T, cfg *configs.Config) {
 	t.Cleanup(stop)
 }
 
-// ask sends a GET to a port or a socket.
-func ask(t *testing.T, address, path string, headers ...string) (int, string) {
-	t.Helper()
-	network := "tcp"
-	if strings.HasPrefix(address, "/") {
-		network = "unix"
-	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, network, address)
-	}}}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1"+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		if name == "Host" {
-			request.Host = value
-		}
-		request.Header.Set(name, value)
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(text)
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 func TestSocket(t *testing.T) {
 	cfg := configs.New()
 	serve(t, cfg)
@@ -114,7 +70,7 @@ func TestSocket(t *testing.T) {
 		t.Fatalf("the socket: %v, %v", info, err)
 	}
 	for path, want := range map[string]int{"/healthz": 200, "/v1/status": 200, "/v1/openapi.json": 200, "/nothing": 404, "/debug/pprof/": 404} {
-		if status, text := ask(t, socket, path); status != want {
+		if status, text := daemontest.Ask(t, socket, path); status != want {
 			t.Errorf("%s: %d, want %d: %s", path, status, want, text)
 		}
 	}
@@ -135,7 +91,7 @@ func TestSocketOfAKilledDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve(t, cfg)
-	if status, _ := ask(t, SocketPath(cfg.DataDir), "/healthz"); status != 200 {
+	if status, _ := daemontest.Ask(t, SocketPath(cfg.DataDir), "/healthz"); status != 200 {
 		t.Errorf("status %d", status)
 	}
 }
@@ -148,7 +104,7 @@ func TestSocketOfALongPath(t *testing.T) {
 	serve(t, cfg)
 	socket := SocketPath(cfg.DataDir)
 	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(socket)) })
-	if status, _ := ask(t, socket, "/healthz"); status != 200 {
+	if status, _ := daemontest.Ask(t, socket, "/healthz"); status != 200 {
 		t.Errorf("status %d", status)
 	}
 	other := configs.New()
@@ -166,7 +122,7 @@ func TestSocketOfALongPath(t *testing.T) {
 func TestPort(t *testing.T) {
 	const token = "0123456789abcdef0123"
 	cfg := configs.New()
-	address, probes := freePort(t), freePort(t)
+	address, probes := daemontest.FreePort(t), daemontest.FreePort(t)
 	cfg.Admin = configs.Admin{Listen: address, Token: token, Pprof: true}
 	cfg.Probes = configs.Probes{Listen: probes, Metrics: true}
 	serve(t, cfg)
@@ -186,12 +142,12 @@ func TestPort(t *testing.T) {
 		{"/v1/status", []string{bearer, "Host: localhost:7070"}, 200},
 		{"/debug/pprof/cmdline", []string{bearer}, 200},
 	} {
-		if status, text := ask(t, address, c.path, c.headers...); status != c.want {
+		if status, text := daemontest.Ask(t, address, c.path, c.headers...); status != c.want {
 			t.Errorf("%s %v: %d, want %d: %s", c.path, c.headers, status, c.want, text)
 		}
 	}
 	for path, want := range map[string]int{"/healthz": 200, "/metrics": 200, "/v1/status": 404, "/v1/openapi.json": 404, "/debug/pprof/": 404} {
-		if status, _ := ask(t, probes, path); status != want {
+		if status, _ := daemontest.Ask(t, probes, path); status != want {
 			t.Errorf("probes %s: %d, want %d", path, status, want)
 		}
 	}
@@ -233,7 +189,7 @@ func TestAProfileTakesItsTime(t *testing.T) {
 	server.Start()
 	defer server.Close()
 	began := time.Now()
-	status, text := ask(t, server.Listener.Addr().String(), fmt.Sprintf("/debug/pprof/trace?seconds=%v", long.Seconds()))
+	status, text := daemontest.Ask(t, server.Listener.Addr().String(), fmt.Sprintf("/debug/pprof/trace?seconds=%v", long.Seconds()))
 	if took := time.Since(began); status != http.StatusOK || took < long || !strings.HasPrefix(text, "go 1.") {
 		t.Errorf("status %d after %v, %d bytes", status, took, len(text))
 	}

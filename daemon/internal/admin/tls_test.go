@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/daemontest"
 )
 
 // authority issues certificates.
@@ -97,7 +98,7 @@ func TestOverTLS(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := configs.New()
-			cfg.Admin = configs.Admin{Listen: freePort(t), Token: c.token, TLS: &configs.AdminTLS{Cert: cert, Key: configs.Secret(key), ClientCA: c.clientCA}}
+			cfg.Admin = configs.Admin{Listen: daemontest.FreePort(t), Token: c.token, TLS: &configs.AdminTLS{Cert: cert, Key: configs.Secret(key), ClientCA: c.clientCA}}
 			serve(t, cfg)
 			asked := *cfg
 			asked.Admin.Client = c.client
@@ -113,7 +114,7 @@ func TestOverTLS(t *testing.T) {
 				t.Errorf("got %v, want %s", err, c.want)
 			}
 			// Plain HTTP is refused.
-			if status, _ := ask(t, cfg.Admin.Listen, api.HealthPath, "Authorization: Bearer "+token); status != 400 {
+			if status, _ := daemontest.Ask(t, cfg.Admin.Listen, api.HealthPath, "Authorization: Bearer "+token); status != 400 {
 				t.Errorf("plain HTTP is answered with %d", status)
 			}
 		})

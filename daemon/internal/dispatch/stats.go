@@ -122,7 +122,7 @@ type Counts struct {
 	Age           *telemetry.Latencies
 }
 
-// Counts returns what was counted so far. It may be called from many goroutines.
+// Counts returns the counts so far. It may be called from many goroutines.
 func (s *Stats) Counts() Counts {
 	out := Counts{
 		Done:      s.done.Load(),

@@ -42,7 +42,7 @@ type Message struct {
 	ID       string
 }
 
-// Record is what is known about a message.
+// Record is the history of a message.
 type Record struct {
 	Killer  bool // it killed or blocked a worker, while alone or without involvement of others
 	alone   bool // it is suspected, and runs alone until that is decided
