@@ -173,7 +173,7 @@ func (d *Daemon) reload(ctx context.Context, c *runningSet, now *resources, r re
 	d.log.Info("reloading", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
 	c.stopFunctions(ending, now.cfg.Drain.D(), func(f *apps.Function) {
 		if err := f.Close(); err != nil {
-			f.Log.Warn("closing what was replaced", "error", err)
+			f.Log.Warn("closing replaced resources", "error", err)
 		}
 		if successor := next.functions[f.Name]; successor != nil {
 			c.startFunction(successor)
@@ -182,7 +182,7 @@ func (d *Daemon) reload(ctx context.Context, c *runningSet, now *resources, r re
 	d.scaleAndTune(next)
 	closeOld := func() {
 		if err := now.close(next); err != nil {
-			d.log.Warn("closing what was replaced", "error", err)
+			d.log.Warn("closing replaced resources", "error", err)
 		}
 	}
 	if ctx.Err() != nil { // functions still drain

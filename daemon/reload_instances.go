@@ -47,7 +47,7 @@ func (d *supervisor) reloadInstances(ctx context.Context, r reloadRequest) {
 	fleet.UseSources(next.sources)
 	d.sendReloads(ctx)
 	if err := now.close(next); err != nil {
-		d.log.Warn("closing what was replaced", "error", err)
+		d.log.Warn("closing replaced resources", "error", err)
 	}
 	d.log.Info("reloaded", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
 	r.answer <- reloadAnswer{changes: changes}

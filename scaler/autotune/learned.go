@@ -104,18 +104,18 @@ func (c *Controller) remembered(s Sample) (to Settings, fits bool, why string) {
 	o := c.found[len(c.found)-1]
 	for _, name := range o.Functions {
 		if !slices.ContainsFunc(s.Functions, func(f Function) bool { return f.Name == name }) {
-			return to, false, fmt.Sprintf("what is remembered is for %s, which is gone", name)
+			return to, false, fmt.Sprintf("the saved settings are for %s, which no longer exists", name)
 		}
 	}
 	to, is := c.found.look(strings.Join(o.Functions, ", "), s, c.bounds)
 	need := c.memory.perWorker*float64(to.Processes) + c.memory.perCall*calls(to, s.Functions)
 	switch {
 	case !is && !about(o.Cores, s.Cores):
-		return to, false, fmt.Sprintf("what is remembered is for %.3g cores, and there are %.3g", o.Cores, s.Cores)
+		return to, false, fmt.Sprintf("the saved settings are for %.3g cores, and the machine has %.3g", o.Cores, s.Cores)
 	case !is:
-		return to, false, fmt.Sprintf("what is remembered, %v, is outside of the bounds", o.Settings)
+		return to, false, fmt.Sprintf("the saved settings, %v, are outside the bounds", o.Settings)
 	case s.MemoryLimit > 0 && need > fill*float64(s.MemoryLimit):
-		return to, false, fmt.Sprintf("what is remembered takes %s, and there are %s", megabytes(need), megabytes(float64(s.MemoryLimit)))
+		return to, false, fmt.Sprintf("the saved settings need %s, and there are %s", megabytes(need), megabytes(float64(s.MemoryLimit)))
 	}
 	return to, true, "as it was best before the restart"
 }

@@ -12,7 +12,7 @@ func (c *Controller) short(s Sample) bool {
 		before := m.before
 		m.stepped, m.helpless = 0, false
 		if before.Settings != c.want.Settings {
-			c.adopt(s, before, PhaseHold, "there is memory again: back to what was best")
+			c.adopt(s, before, PhaseHold, "memory is free again: back to the best settings")
 			c.search.done = true
 			return true
 		}

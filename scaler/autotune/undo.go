@@ -54,7 +54,7 @@ func (c *Controller) obey(s Sample, o order) {
 	case allow:
 		c.held, c.bounds = false, c.guard.within(c.given)
 		c.found = nil // it was found without the change that is allowed again
-		c.afresh(s, "what was undone may be tried again")
+		c.afresh(s, "the reverted settings may be tried again")
 	}
 }
 

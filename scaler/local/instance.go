@@ -107,7 +107,7 @@ func (p *Provisioner) read(i *instance, up *os.File) {
 	for lines.Scan() {
 		var r report
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			p.cfg.Log.Error("an instance reports what is no JSON", "instance", i.id, "error", err)
+			p.cfg.Log.Error("cannot read a report of an instance: it is not JSON", "instance", i.id, "error", err)
 			continue
 		}
 		p.reported(i, r)

@@ -214,5 +214,5 @@ func (t *trigger) Notes() []string {
 }
 
 func spentNote(consumer string, limit int) string {
-	return fmt.Sprintf("max_deliver of its consumer %s is %d: the server delivers a message so often, restarts and stops included, and then never again; what is not done then is dead-lettered", consumer, limit)
+	return fmt.Sprintf("max_deliver of its consumer %s is %d: the server delivers a message that many times, including after restarts and stops, and then never again; a message that is not done by then is dead-lettered", consumer, limit)
 }

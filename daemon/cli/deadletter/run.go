@@ -268,7 +268,7 @@ func (r *run) printSummary(ctx context.Context, matched int, err error) error {
 	case stopped:
 		return errors.New("stopped before the end; run the same command again for the rest")
 	case early:
-		return fmt.Errorf("stopped after %d failures in a row; what is left can be tried again", failuresInARow)
+		return fmt.Errorf("stopped after %d failures in a row; run the same command again for the rest", failuresInARow)
 	case r.failed > 0:
 		return fmt.Errorf("%d could not be %s, and are still there", r.failed, r.done)
 	case r.doubtful > 0:

@@ -167,7 +167,7 @@ func (r *run) feedAndWatch(ctx context.Context, ended chan error) bool {
 			return false
 		case <-interrupted:
 			interrupted, feeding = nil, false
-			r.printLine("demo: interrupted; finishing what was sent")
+			r.printLine("demo: interrupted; finishing the messages that were sent")
 			giveUp = time.After(settleLimit)
 		case now := <-tick.C:
 			if r.Messages == 0 && feeding && now.After(stopFeeding) {

@@ -112,7 +112,7 @@ func (k *FunctionKind) Words() string {
 // FunctionProblem is a problem that an operator must fix. The function may still run.
 type FunctionProblem struct {
 	Kind  string    `json:"kind" desc:"unsettled: the source refuses verdicts; output: results cannot be sent; dead_letters: rejected messages cannot be moved; attempts: failures cannot be counted; rights: the account lacks a right; store: the embedded server's store is disabled"`
-	Text  string    `json:"text" desc:"what is wrong, and what to do"`
+	Text  string    `json:"text" desc:"the problem, and how to fix it"`
 	Since time.Time `json:"since"`
 	// Messages counts the messages that wait in the daemon because of it. Message is the ID of
 	// the one that has waited longest.
