@@ -40,11 +40,27 @@ func (b *logBook) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b,
 
 func waitFor(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !is(); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("in vain for %s", what)
 		}
 	}
+}
+
+// succeed calls do until it returns no error. A young cluster may have no leader, or a peer that
+// counts as offline, for a moment.
+func succeed(t testing.TB, do func() error) {
+	t.Helper()
+	var err error
+	deadline := time.Now().Add(patience)
+	waitFor(t, "success", func() bool {
+		if err = do(); err != nil && time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 }
 
 // existing makes a stream and a consumer as an operator does, and the configuration that
@@ -53,13 +69,14 @@ func existing(t testing.TB, c *Connection, replicas int) Config {
 	t.Helper()
 	cfg := testConfig(t)
 	cfg.Create = false
-	s, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.Stream, Subjects: []string{cfg.Subject}, Retention: jetstream.WorkQueuePolicy, Replicas: replicas})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: cfg.Consumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: cfg.AckWait, FilterSubject: cfg.Subject}); err != nil {
-		t.Fatal(err)
-	}
+	succeed(t, func() error {
+		_, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.Stream, Subjects: []string{cfg.Subject}, Retention: jetstream.WorkQueuePolicy, Replicas: replicas})
+		return err
+	})
+	succeed(t, func() error {
+		_, err := c.js.CreateConsumer(t.Context(), cfg.Stream, jetstream.ConsumerConfig{Durable: cfg.Consumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: cfg.AckWait, FilterSubject: cfg.Subject})
+		return err
+	})
 	return cfg
 }
 
@@ -184,9 +201,7 @@ func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
 		if string(d.Message.Body) == "bad" {
 			verdict = triggers.Verdict{Kind: triggers.Reject, Reason: "no"}
 		}
-		// A young cluster may have a peer that counts as offline for a moment. The dispatcher
-		// settles again, too.
-		waitFor(t, "the first verdicts", func() bool { return d.Settle(t.Context(), verdict) == nil })
+		succeed(t, func() error { return d.Settle(t.Context(), verdict) }) // as the dispatcher does
 	}
 	leader := ""
 	for _, name := range []string{"KV_" + LedgerBucket, "ORDERS-DEAD"} {
@@ -227,12 +242,14 @@ func TestReplicasAreRaised(t *testing.T) {
 	c := dialBroker(t, ConnectionConfig{URLs: []string{servers[0].ClientURL()}})
 	cfg := existing(t, c, 3)
 	cfg.Create = true
-	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS-DEAD", Description: graveyardNote + "ORDERS", Subjects: []string{"ORDERS-DEAD.>"}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: LedgerBucket, Description: ledgerNote}); err != nil {
-		t.Fatal(err)
-	}
+	succeed(t, func() error {
+		_, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS-DEAD", Description: graveyardNote + "ORDERS", Subjects: []string{"ORDERS-DEAD.>"}})
+		return err
+	})
+	succeed(t, func() error {
+		_, err := c.js.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: LedgerBucket, Description: ledgerNote})
+		return err
+	})
 	open(t, c, cfg)
 	for _, name := range []string{"KV_" + LedgerBucket, "ORDERS-DEAD"} {
 		waitFor(t, "three replicas of "+name, func() bool {
@@ -274,9 +291,10 @@ func TestABucketOfAttemptsWithoutALeader(t *testing.T) {
 	if got := strings.Count(log.String(), "failures cannot be counted"); got != 1 || !strings.Contains(log.String(), "no leader") {
 		t.Errorf("said %d times:\n%s", got, log.String())
 	}
-	if _, err := bucket.Put(t.Context(), "x", nil); err != nil {
-		t.Fatal(err)
-	}
+	succeed(t, func() error {
+		_, err := bucket.Put(t.Context(), "x", nil)
+		return err
+	})
 	book.works(cfg.Log)
 	if all := troubles.All(); len(all) != 0 || !strings.Contains(log.String(), "failures are counted again") {
 		t.Errorf("%v\n%s", all, log.String())
