@@ -82,12 +82,16 @@ func TestConfigThroughAPipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The pipe is written to once it is open for reading: a pipe that nobody has open loses its bytes.
 	written := make(chan error, 1)
-	go func() {
-		_, err := writer.WriteString("version: 1\n")
-		written <- errors.Join(err, writer.Close())
-	}()
-	text, _, err := Config(t.Context(), fifo, accept)
+	write := func(string, *os.File) error {
+		go func() {
+			_, err := writer.WriteString("version: 1\n")
+			written <- errors.Join(err, writer.Close())
+		}()
+		return nil
+	}
+	text, _, err := Config(t.Context(), fifo, write)
 	if wrong := errors.Join(err, <-written); wrong != nil || string(text) != "version: 1\n" {
 		t.Errorf("%q, %v", text, wrong)
 	}

@@ -41,10 +41,10 @@ func TestRemembers(t *testing.T) {
 		models []model
 		want   string
 	}{
-		"other machine": {8, b, 0, workloads["blocking sleep"], "for 2 cores, and there are 8"},
-		"bounds":        {2, Bounds{Settings{1, 1, 1}, Settings{2, 8, 8}}, 0, workloads["blocking sleep"], "outside of the bounds"},
+		"other machine": {8, b, 0, workloads["blocking sleep"], "for 2 cores, and the machine has 8"},
+		"bounds":        {2, Bounds{Settings{1, 1, 1}, Settings{2, 8, 8}}, 0, workloads["blocking sleep"], "outside the bounds"},
 		"memory":        {2, b, 100e6, workloads["blocking sleep"], "and there are 100 MB"},
-		"gone":          {2, b, 0, workloads["CPU"], "which is gone"},
+		"gone":          {2, b, 0, workloads["CPU"], "which no longer exists"},
 	} {
 		w := newWorld(13, c.cores, c.models...)
 		controller := New(c.bounds, read())
