@@ -44,7 +44,7 @@ var (
 		"daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/dispatch",
 		"daemon/internal/instances", "daemon/internal/sources", "daemon/internal/status", "daemon/internal/telemetry",
 	}
-	leftOut = []string{"daemon/internal/bodymemory", "daemon/internal/buildinfo", "daemon/internal/tlsconfig"}
+	leftOut = []string{"daemon/internal/bodymemory", "daemon/internal/buildinfo", "daemon/internal/tlsconfig", "internal/chart"}
 )
 
 // boxOf returns the box of a package; empty if it is left out.

@@ -25,6 +25,7 @@ type httpCommand struct {
 	Messages int `default:"100000" help:"Messages for each round."`
 	Size     int `default:"128" help:"Bytes of a message."`
 
+	URL     string `help:"Post to the app at this URL instead of one that is started and answers at once."`
 	Profile string `help:"Write a CPU profile of drover's part to this file, and leave the others out."`
 
 	Serve bool `hidden:"" help:"Be the app: answer at once on a port that is printed."`
@@ -42,11 +43,15 @@ func (c *httpCommand) Run(ctx context.Context) error {
 	if c.Rounds < 1 || c.Messages < 1000 || c.Size < 0 {
 		return errors.New("--rounds must be at least 1, --messages 1000, --size 0")
 	}
-	url, stop, err := startApp(ctx)
-	if err != nil {
-		return err
+	url := c.URL
+	if url == "" {
+		app, stop, err := startApp(ctx)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		url = app
 	}
-	defer stop()
 	if c.Profile != "" {
 		return profiled(c.Profile, func() error {
 			rate, err := c.drover("")(ctx, url)

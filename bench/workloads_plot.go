@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
-	"html"
 	"math"
+	"strconv"
 	"strings"
+
+	"github.com/drover-run/drover/internal/chart"
 )
 
 // The measures of a plot, in pixels, and its colours.
@@ -25,22 +27,14 @@ const (
 
 var laneColours = []string{"#b45309", "#7c3aed", "#be185d"}
 
-// drawing collects the elements of an SVG.
+// drawing is a chart over time.
 type drawing struct {
-	strings.Builder
+	chart.Drawing
 	end float64 // seconds of the axis
 }
 
 func (d *drawing) x(seconds float64) float64 {
 	return plotLeft + (plotWidth-plotLeft-plotRight)*seconds/d.end
-}
-
-func (d *drawing) text(x, y float64, style, format string, args ...any) {
-	fmt.Fprintf(d, `<text x="%.1f" y="%.1f" %s>%s</text>`+"\n", x, y, style, html.EscapeString(fmt.Sprintf(format, args...)))
-}
-
-func (d *drawing) line(x1, y1, x2, y2 float64, style string) {
-	fmt.Fprintf(d, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" %s/>`+"\n", x1, y1, x2, y2, style)
 }
 
 // lane is one of the settings over time.
@@ -56,10 +50,10 @@ func (r *report) plot() string {
 	bottom := float64(plotTop + rateHeight)
 	height := bottom + 34 + float64(len(lanes))*(laneHeight+laneGap) + 8
 	d := &drawing{end: max(r.Auto.end(), 1)}
-	fmt.Fprintf(d, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %.0f" font-family="system-ui, -apple-system, 'Segoe UI', sans-serif" font-size="12" fill="%s">`+"\n", plotWidth, height, ink)
-	fmt.Fprintf(d, `<rect width="%d" height="%.0f" rx="6" fill="#ffffff"/>`+"\n", plotWidth, height)
-	d.text(plotLeft, 26, `font-size="16" font-weight="600"`, "%s: %s", r.Name, r.What)
-	d.text(plotLeft, 46, fmt.Sprintf(`fill="%s"`, faint), "%s", r.caption())
+	d.Put(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %.0f" font-family="system-ui, -apple-system, 'Segoe UI', sans-serif" font-size="12" fill="%s">`, plotWidth, height, ink)
+	d.Put(`<rect width="%d" height="%.0f" rx="6" fill="#ffffff"/>`, plotWidth, height)
+	d.Text(plotLeft, 26, `font-size="16" font-weight="600"`, r.Name+": "+r.What)
+	d.Text(plotLeft, 46, fmt.Sprintf(`fill="%s"`, faint), r.caption())
 
 	top := 0.0
 	rates := r.rates()
@@ -69,14 +63,13 @@ func (r *report) plot() string {
 	for _, l := range r.Stages {
 		top = max(top, l.Best.Rate)
 	}
-	step := nice(top / 4)
-	top = max(math.Ceil(top*1.04/step)*step, step)
+	top, step := chart.Scale(top * 1.04)
 	y := func(rate float64) float64 { return bottom - rateHeight*min(rate, top)/top }
 	for v := 0.0; v <= top+step/2; v += step {
-		d.line(plotLeft, y(v), plotWidth-plotRight, y(v), fmt.Sprintf(`stroke="%s"`, line))
-		d.text(plotLeft-8, y(v)+4, fmt.Sprintf(`text-anchor="end" fill="%s"`, faint), "%s", number(v))
+		d.Line(plotLeft, y(v), plotWidth-plotRight, y(v), fmt.Sprintf(`stroke="%s"`, line))
+		d.Text(plotLeft-8, y(v)+4, fmt.Sprintf(`text-anchor="end" fill="%s"`, faint), chart.Number(v))
 	}
-	d.text(plotLeft, plotTop-6, fmt.Sprintf(`fill="%s" font-size="11"`, faint), "%s", map[bool]string{true: "messages a second", false: "messages a second, the geometric mean of the functions"}[len(r.Functions) == 1])
+	d.Text(plotLeft, plotTop-6, fmt.Sprintf(`fill="%s" font-size="11"`, faint), map[bool]string{true: "messages a second", false: "messages a second, the geometric mean of the functions"}[len(r.Functions) == 1])
 	d.seconds(bottom, height-8)
 	for i, l := range r.Stages {
 		d.level(l, y, i == len(r.Stages)-1)
@@ -126,30 +119,30 @@ func (r *report) rates() (out [][2]float64) {
 
 // seconds draws the axis, and the marks of it through all that is below.
 func (d *drawing) seconds(bottom, end float64) {
-	step := nice(d.end / 8)
+	step := chart.Tick(d.end / 8)
 	for s := 0.0; s <= d.end; s += step {
-		d.line(d.x(s), bottom, d.x(s), end, fmt.Sprintf(`stroke="%s"`, line))
-		d.text(d.x(s), bottom+16, fmt.Sprintf(`text-anchor="middle" fill="%s"`, faint), "%s s", number(s))
+		d.Line(d.x(s), bottom, d.x(s), end, fmt.Sprintf(`stroke="%s"`, line))
+		d.Text(d.x(s), bottom+16, fmt.Sprintf(`text-anchor="middle" fill="%s"`, faint), chart.Number(s)+" s")
 	}
 }
 
 // level draws what the best cell does, and 0.9 of it.
 func (d *drawing) level(l stage, y func(float64) float64, last bool) {
 	from, to := d.x(l.From), d.x(l.To)
-	d.line(from, y(l.Best.Rate), to, y(l.Best.Rate), fmt.Sprintf(`stroke="%s" stroke-width="1.5"`, bestColour))
-	d.line(from, y(0.9*l.Best.Rate), to, y(0.9*l.Best.Rate), fmt.Sprintf(`stroke="%s" stroke-width="1.5" stroke-dasharray="5 4"`, bestColour))
+	d.Line(from, y(l.Best.Rate), to, y(l.Best.Rate), fmt.Sprintf(`stroke="%s" stroke-width="1.5"`, bestColour))
+	d.Line(from, y(0.9*l.Best.Rate), to, y(0.9*l.Best.Rate), fmt.Sprintf(`stroke="%s" stroke-width="1.5" stroke-dasharray="5 4"`, bestColour))
 	if l.From > 0 {
-		d.line(from, plotTop, from, plotTop+rateHeight, fmt.Sprintf(`stroke="%s" stroke-dasharray="2 3"`, faint))
+		d.Line(from, plotTop, from, plotTop+rateHeight, fmt.Sprintf(`stroke="%s" stroke-dasharray="2 3"`, faint))
 	}
 	if l.Reached >= 0 {
 		x := d.x(l.From + l.Reached)
-		fmt.Fprintf(d, `<circle cx="%.1f" cy="%.1f" r="4" fill="#fff" stroke="%s" stroke-width="2"><title>0.9 after %s</title></circle>`+"\n", x, y(0.9*l.Best.Rate), bestColour, after(l.Reached))
+		d.Put(`<circle cx="%.1f" cy="%.1f" r="4" fill="#fff" stroke="%s" stroke-width="2"><title>0.9 after %s</title></circle>`, x, y(0.9*l.Best.Rate), bestColour, after(l.Reached))
 	}
 	if last {
 		// Far enough apart to be read, where the two levels are not.
 		best := y(l.Best.Rate) + 4
-		d.text(to+8, best, fmt.Sprintf(`fill="%s"`, bestColour), "best %v", l.Best.Settings)
-		d.text(to+8, max(y(0.9*l.Best.Rate)+4, best+14), fmt.Sprintf(`fill="%s"`, bestColour), "0.9 of it")
+		d.Text(to+8, best, fmt.Sprintf(`fill="%s"`, bestColour), fmt.Sprintf("best %v", l.Best.Settings))
+		d.Text(to+8, max(y(0.9*l.Best.Rate)+4, best+14), fmt.Sprintf(`fill="%s"`, bestColour), "0.9 of it")
 	}
 }
 
@@ -157,13 +150,13 @@ func (d *drawing) curve(points [][2]float64, y func(float64) float64, bottom flo
 	if len(points) == 0 {
 		return
 	}
-	var path strings.Builder
+	path := make([][2]float64, 0, len(points)+2)
 	for _, p := range points {
-		fmt.Fprintf(&path, "%.1f,%.1f ", d.x(p[0]), y(p[1]))
+		path = append(path, [2]float64{d.x(p[0]), y(p[1])})
 	}
-	fmt.Fprintf(d, `<polygon fill="%s" fill-opacity="0.08" points="%.1f,%.1f %s%.1f,%.1f"/>`+"\n",
-		rateColour, d.x(points[0][0]), bottom, path.String(), d.x(points[len(points)-1][0]), bottom)
-	fmt.Fprintf(d, `<polyline fill="none" stroke="%s" stroke-width="2" stroke-linejoin="round" points="%s"/>`+"\n", rateColour, path.String())
+	d.Polyline(path, fmt.Sprintf(`fill="none" stroke="%s" stroke-width="2" stroke-linejoin="round"`, rateColour))
+	area := append(path, [2]float64{path[len(path)-1][0], bottom}, [2]float64{path[0][0], bottom})
+	d.Put(`<polygon fill="%s" fill-opacity="0.08" points="%s"/>`, rateColour, chart.Points(area))
 }
 
 // lane draws a number by steps, each as high as its logarithm, with the number where there is
@@ -180,9 +173,9 @@ func (d *drawing) lane(l lane, points []point, top float64, colour string) {
 		}
 		return bottom - 4 - (laneHeight-16)*math.Log(float64(max(n, 1)))/math.Log(float64(most))
 	}
-	d.text(plotLeft-8, bottom-laneHeight/2+4, fmt.Sprintf(`text-anchor="end" fill="%s"`, colour), "%s", l.name)
-	d.line(plotLeft, bottom, plotWidth-plotRight, bottom, fmt.Sprintf(`stroke="%s"`, line))
-	var path strings.Builder
+	d.Text(plotLeft-8, bottom-laneHeight/2+4, fmt.Sprintf(`text-anchor="end" fill="%s"`, colour), l.name)
+	d.Line(plotLeft, bottom, plotWidth-plotRight, bottom, fmt.Sprintf(`stroke="%s"`, line))
+	var path [][2]float64
 	was, labelled := -1, math.Inf(-1)
 	for _, p := range points {
 		n, x := l.value(p), d.x(p.At)
@@ -190,38 +183,16 @@ func (d *drawing) lane(l lane, points []point, top float64, colour string) {
 			continue
 		}
 		if was >= 0 {
-			fmt.Fprintf(&path, "%.1f,%.1f ", x, y(was))
+			path = append(path, [2]float64{x, y(was)})
 		}
-		fmt.Fprintf(&path, "%.1f,%.1f ", x, y(n))
+		path = append(path, [2]float64{x, y(n)})
 		if x > labelled {
-			d.text(x+2, y(n)-3, fmt.Sprintf(`fill="%s" font-size="10"`, colour), "%d", n)
+			d.Text(x+2, y(n)-3, fmt.Sprintf(`fill="%s" font-size="10"`, colour), strconv.Itoa(n))
 			labelled = x + 30
 		}
 		was = n
 	}
 	end := d.x(points[len(points)-1].At)
-	fmt.Fprintf(&path, "%.1f,%.1f", end, y(was))
-	fmt.Fprintf(d, `<polyline fill="none" stroke="%s" stroke-width="2" points="%s"/>`+"\n", colour, path.String())
-	d.text(end+8, y(was)+4, fmt.Sprintf(`fill="%s" font-weight="600"`, colour), "%d", was)
-}
-
-// nice is a step of an axis: 1, 2 or 5 times a power of ten, not less than the number.
-func nice(v float64) float64 {
-	if v <= 0 {
-		return 1
-	}
-	power := math.Pow(10, math.Floor(math.Log10(v)))
-	for _, m := range []float64{1, 2, 5} {
-		if m*power >= v {
-			return m * power
-		}
-	}
-	return 10 * power
-}
-
-func number(v float64) string {
-	if v >= 10_000 {
-		return fmt.Sprintf("%gk", math.Round(v)/1000)
-	}
-	return fmt.Sprintf("%g", math.Round(v*1000)/1000)
+	d.Polyline(append(path, [2]float64{end, y(was)}), fmt.Sprintf(`fill="none" stroke="%s" stroke-width="2"`, colour))
+	d.Text(end+8, y(was)+4, fmt.Sprintf(`fill="%s" font-weight="600"`, colour), strconv.Itoa(was))
 }

@@ -2,11 +2,11 @@ package sim
 
 import (
 	"fmt"
-	"html"
 	"io"
 	"math"
-	"strings"
 	"time"
+
+	"github.com/drover-run/drover/internal/chart"
 )
 
 // The dimensions of a plot, in pixels.
@@ -34,16 +34,13 @@ func (c Comparison) Plot(to io.Writer) error {
 	backlogTop, instancesTop := scaleOf(all, func(r Result) []float64 { return r.Backlog }), scaleOf(all, func(r Result) []float64 { return r.Instances })
 	panel := panelHead + 2*panelHigh + panelGap
 	height := plotHead + panelHead + panelHigh + len(all)*(panel+panelGap) + plotFoot
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">`+"\n", plotWidth, height)
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", plotWidth, height)
-	text := func(x, y int, anchor, style, s string) {
-		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="%s"%s>%s</text>`+"\n", x, y, anchor, style, html.EscapeString(s))
-	}
-	text(plotLeft, 20, "start", ` font-size="15" font-weight="bold"`, fmt.Sprintf("%s: %s messages in %v", c.Trace.Name, grouped(c.Trace.Messages()), time.Duration(c.Trace.Steps())*step))
-	y := plotHead + panelHead
-	text(plotLeft, y-6, "start", "", "arrivals a second")
-	curve(&b, arrivals, peak(arrivals), y, "#666")
+	var d chart.Drawing
+	d.Put(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">`, plotWidth, height)
+	d.Put(`<rect width="%d" height="%d" fill="#fff"/>`, plotWidth, height)
+	d.Text(plotLeft, 20, `font-size="15" font-weight="bold"`, fmt.Sprintf("%s: %s messages in %v", c.Trace.Name, grouped(c.Trace.Messages()), time.Duration(c.Trace.Steps())*step))
+	y := float64(plotHead + panelHead)
+	d.Text(plotLeft, y-6, "", "arrivals a second")
+	curve(&d, arrivals, peak(arrivals), y, "#666")
 	y += panelHigh + panelGap
 	for i, r := range all {
 		head := fmt.Sprintf("%s: %s instance-seconds", r.Policy, grouped(int64(r.InstanceSeconds)))
@@ -52,19 +49,19 @@ func (c Comparison) Plot(to io.Writer) error {
 				c.Cost(r), 100*r.LateShare(), 100*float64(c.Avoidable(r))/float64(max(r.Messages, 1)), r.P99, r.Turns)
 		}
 		y += panelHead
-		text(plotLeft, y-6, "start", ` font-weight="bold"`, head)
-		curve(&b, r.Backlog, backlogTop, y, "#c33")
-		text(plotLeft-34, y+panelHigh/2, "end", ` fill="#c33"`, "waiting")
+		d.Text(plotLeft, y-6, `font-weight="bold"`, head)
+		curve(&d, r.Backlog, backlogTop, y, "#c33")
+		d.Text(plotLeft-34, y+panelHigh/2, `text-anchor="end" fill="#c33"`, "waiting")
 		y += panelHigh + panelGap
-		curve(&b, r.Instances, instancesTop, y, "#27c")
-		text(plotLeft-34, y+panelHigh/2, "end", ` fill="#27c"`, "instances")
+		curve(&d, r.Instances, instancesTop, y, "#27c")
+		d.Text(plotLeft-34, y+panelHigh/2, `text-anchor="end" fill="#27c"`, "instances")
 		y += panelHigh + panelGap
 	}
 	length := time.Duration(c.Trace.Steps()) * step
-	text(plotLeft, y+12, "start", "", "0")
-	text(plotWidth-plotRight, y+12, "end", "", length.String())
-	b.WriteString("</svg>\n")
-	_, err := io.WriteString(to, b.String())
+	d.Text(plotLeft, y+12, "", "0")
+	d.Text(plotWidth-plotRight, y+12, `text-anchor="end"`, length.String())
+	d.Put("</svg>")
+	_, err := io.WriteString(to, d.String())
 	return err
 }
 
@@ -95,32 +92,20 @@ func peak(values []float64) float64 {
 }
 
 // curve draws values below the height y; each point is the maximum of its interval.
-func curve(b *strings.Builder, values []float64, top float64, y int, color string) {
-	fmt.Fprintf(b, `<line x1="%d" x2="%d" y1="%d" y2="%d" stroke="#ddd"/>`+"\n", plotLeft, plotWidth-plotRight, y+panelHigh, y+panelHigh)
-	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end" fill="#888">%s</text>`+"\n", plotLeft-4, y+9, short(top))
-	points := min(plotPoints, len(values))
-	fmt.Fprintf(b, `<polyline fill="none" stroke="%s" points="`, color)
+func curve(d *chart.Drawing, values []float64, top, y float64, color string) {
+	d.Line(plotLeft, y+panelHigh, plotWidth-plotRight, y+panelHigh, `stroke="#ddd"`)
+	d.Text(plotLeft-4, y+9, `text-anchor="end" fill="#888"`, chart.Number(top))
+	points := make([][2]float64, min(plotPoints, len(values)))
 	for p := range points {
-		from, to := p*len(values)/points, (p+1)*len(values)/points
+		from, to := p*len(values)/len(points), (p+1)*len(values)/len(points)
 		v := 0.0
 		for _, x := range values[from:to] {
 			v = math.Max(v, x)
 		}
-		x := float64(plotLeft) + float64(plotWidth-plotLeft-plotRight)*(float64(p)+0.5)/float64(points)
-		fmt.Fprintf(b, "%.1f,%.1f ", x, float64(y)+float64(panelHigh)*(1-math.Min(v/top, 1)))
+		x := plotLeft + (plotWidth-plotLeft-plotRight)*(float64(p)+0.5)/float64(len(points))
+		points[p] = [2]float64{x, y + panelHigh*(1-math.Min(v/top, 1))}
 	}
-	b.WriteString(`"/>` + "\n")
-}
-
-// short formats a number with at most four digits.
-func short(v float64) string {
-	switch {
-	case v >= 10e6:
-		return fmt.Sprintf("%.0fM", v/1e6)
-	case v >= 10e3:
-		return fmt.Sprintf("%.0fk", v/1e3)
-	}
-	return fmt.Sprintf("%.0f", v)
+	d.Polyline(points, fmt.Sprintf(`fill="none" stroke="%s"`, color))
 }
 
 // grouped formats a number with thousands separators.

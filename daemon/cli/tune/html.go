@@ -7,6 +7,8 @@ import (
 	"io"
 	"math"
 	"strings"
+
+	"github.com/drover-run/drover/internal/chart"
 )
 
 //go:embed report.html
@@ -83,18 +85,6 @@ type heatView struct {
 	SVG               template.HTML
 }
 
-// svg is a drawing. Its texts are escaped.
-type svg struct{ strings.Builder }
-
-func (s *svg) put(format string, args ...any) {
-	for i, a := range args {
-		if text, ok := a.(string); ok {
-			args[i] = template.HTMLEscapeString(text)
-		}
-	}
-	fmt.Fprintf(s, format, args...)
-}
-
 // The sizes of a heat map, in pixels.
 const (
 	cellWide, cellHigh = 96, 48
@@ -107,21 +97,21 @@ const (
 func (r *Report) heatSVG(m metric, p *panel) template.HTML {
 	scale := r.scale(m)
 	wide, high := leftMargin+len(p.columns)*cellWide+8, topMargin+len(p.rows)*cellHigh+bottomMargin
-	var s svg
-	s.put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s over processes and %s" class="heat %s">`, wide, high, wide, high, m.name, p.column.name, strings.ToLower(m.name))
-	s.put(`<title>%s (%s) over processes and %s</title>`, m.name, m.unit, p.column.name)
+	var s chart.Drawing
+	s.Put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s over processes and %s" class="heat %s">`, wide, high, wide, high, m.name, p.column.name, strings.ToLower(m.name))
+	s.Put(`<title>%s (%s) over processes and %s</title>`, m.name, m.unit, p.column.name)
 	if p.columns[0] > 0 {
-		s.put(`<text class="axis" x="%d" y="16" text-anchor="middle">%s</text>`, leftMargin+len(p.columns)*cellWide/2, p.column.name)
+		s.Put(`<text class="axis" x="%d" y="16" text-anchor="middle">%s</text>`, leftMargin+len(p.columns)*cellWide/2, p.column.name)
 	}
-	s.put(`<text class="axis" x="12" y="%d" text-anchor="middle" transform="rotate(-90 12 %d)">processes</text>`, topMargin+len(p.rows)*cellHigh/2, topMargin+len(p.rows)*cellHigh/2)
+	s.Put(`<text class="axis" x="12" y="%d" text-anchor="middle" transform="rotate(-90 12 %d)">processes</text>`, topMargin+len(p.rows)*cellHigh/2, topMargin+len(p.rows)*cellHigh/2)
 	for j, k := range p.columns {
 		if k > 0 {
-			s.put(`<text class="tick" x="%d" y="%d" text-anchor="middle">%d</text>`, leftMargin+j*cellWide+cellWide/2, topMargin-8, k)
+			s.Put(`<text class="tick" x="%d" y="%d" text-anchor="middle">%d</text>`, leftMargin+j*cellWide+cellWide/2, topMargin-8, k)
 		}
 	}
 	for i, n := range p.rows {
 		y := topMargin + i*cellHigh
-		s.put(`<text class="tick" x="%d" y="%d" text-anchor="end">%d</text>`, leftMargin-10, y+cellHigh/2+5, n)
+		s.Put(`<text class="tick" x="%d" y="%d" text-anchor="end">%d</text>`, leftMargin-10, y+cellHigh/2+5, n)
 		for j, k := range p.columns {
 			c := p.cells[[2]int{n, k}]
 			if c == nil {
@@ -130,12 +120,12 @@ func (r *Report) heatSVG(m metric, p *panel) template.HTML {
 			r.field(&s, m, c, scale, leftMargin+j*cellWide, y)
 		}
 	}
-	s.put(`</svg>`)
-	return template.HTML(s.String()) //nolint:gosec // put makes all of it, and escapes
+	s.Put(`</svg>`)
+	return template.HTML(s.String()) //nolint:gosec // Put makes all of it, and escapes
 }
 
 // field draws one cell of a heat map.
-func (r *Report) field(s *svg, m metric, c *Cell, scale func(float64) float64, x, y int) {
+func (r *Report) field(s *chart.Drawing, m metric, c *Cell, scale func(float64) float64, x, y int) {
 	text, part := "?", 0.0
 	about := c.String() + ": " + c.Problem
 	if c.Problem == "" {
@@ -150,14 +140,14 @@ func (r *Report) field(s *svg, m metric, c *Cell, scale func(float64) float64, x
 	if part > 0.68 {
 		ink = "high"
 	}
-	s.put(`<g><title>%s</title><rect class="field" x="%d" y="%d" width="%d" height="%d" rx="5" fill-opacity="%.2f"/>`, about, x+2, y+2, cellWide-4, cellHigh-4, 0.06+0.9*part)
+	s.Put(`<g><title>%s</title><rect class="field" x="%d" y="%d" width="%d" height="%d" rx="5" fill-opacity="%.2f"/>`, about, x+2, y+2, cellWide-4, cellHigh-4, 0.06+0.9*part)
 	switch {
 	case r.Cheapest != nil && c.Settings == r.Cheapest.Settings:
-		s.put(`<rect class="cheapest" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, x+2, y+2, cellWide-4, cellHigh-4)
+		s.Put(`<rect class="cheapest" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, x+2, y+2, cellWide-4, cellHigh-4)
 	case r.Best != nil && c.Settings == r.Best.Settings:
-		s.put(`<rect class="best" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, x+2, y+2, cellWide-4, cellHigh-4)
+		s.Put(`<rect class="best" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, x+2, y+2, cellWide-4, cellHigh-4)
 	}
-	s.put(`<text class="value %s" x="%d" y="%d" text-anchor="middle">%s</text></g>`, ink, x+cellWide/2, y+cellHigh/2+5, text)
+	s.Put(`<text class="value %s" x="%d" y="%d" text-anchor="middle">%s</text></g>`, ink, x+cellWide/2, y+cellHigh/2+5, text)
 }
 
 // The sizes of a line chart, in pixels.
@@ -167,7 +157,6 @@ const (
 	plotTop, plotBottom  = 34, 40
 	plotWide             = chartWide - plotLeft - plotRight
 	plotHigh             = chartHigh - plotTop - plotBottom
-	gridLines            = 4
 	labelHigh            = 14
 	lineColours          = 6
 )
@@ -179,57 +168,56 @@ func (r *Report) linesSVG(m metric, p *panel) template.HTML {
 	for i := range r.Cells {
 		most = max(most, m.of(&r.Cells[i]))
 	}
-	top := niceAbove(most)
+	top, tick := chart.Scale(most)
 	x := func(k int) float64 {
 		low, high := math.Log(float64(max(p.columns[0], 1))), math.Log(float64(p.columns[len(p.columns)-1]))
 		return plotLeft + plotWide*(math.Log(float64(max(k, 1)))-low)/max(high-low, 1e-9)
 	}
-	y := func(v float64) float64 { return plotTop + plotHigh*(1-v/max(top, 1e-9)) }
+	y := func(v float64) float64 { return plotTop + plotHigh*(1-v/top) }
 	title := fmt.Sprintf("%s (%s) by %s", m.name, m.unit, p.column.name)
 	if p.title != "" {
 		title += ", " + p.title
 	}
-	var s svg
-	s.put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s" class="lines"><title>%s</title>`, chartWide, chartHigh, chartWide, chartHigh, title, title)
-	s.put(`<text class="axis" x="%d" y="18">%s</text>`, plotLeft, title)
-	for i := range gridLines + 1 {
-		v := top * float64(i) / gridLines
+	var s chart.Drawing
+	s.Put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s" class="lines"><title>%s</title>`, chartWide, chartHigh, chartWide, chartHigh, title, title)
+	s.Put(`<text class="axis" x="%d" y="18">%s</text>`, plotLeft, title)
+	for v := 0.0; v <= top+tick/2; v += tick {
 		label := "0"
 		if v > 0 {
 			label = m.text(v)
 		}
-		s.put(`<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/><text class="tick" x="%d" y="%.1f" text-anchor="end">%s</text>`,
+		s.Put(`<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/><text class="tick" x="%d" y="%.1f" text-anchor="end">%s</text>`,
 			plotLeft, plotLeft+plotWide, y(v), y(v), plotLeft-8, y(v)+4, label)
 	}
 	for _, k := range p.columns {
-		s.put(`<text class="tick" x="%.1f" y="%d" text-anchor="middle">%d</text>`, x(k), chartHigh-plotBottom+18, k)
+		s.Put(`<text class="tick" x="%.1f" y="%d" text-anchor="middle">%d</text>`, x(k), chartHigh-plotBottom+18, k)
 	}
 	var labels []float64
 	for i, n := range p.rows {
-		var points []string
-		last := [2]float64{}
+		var points [][2]float64
 		colour := i % lineColours
-		var dots svg
+		var dots chart.Drawing
 		for _, k := range p.columns {
 			c := p.cells[[2]int{n, k}]
 			if c == nil || c.Problem != "" {
 				continue
 			}
-			last = [2]float64{x(k), y(m.of(c))}
-			points = append(points, fmt.Sprintf("%.1f,%.1f", last[0], last[1]))
-			dots.put(`<circle class="dot c%d" cx="%.1f" cy="%.1f" r="4"><title>%s: %s</title></circle>`, colour, last[0], last[1], c.String(), m.text(m.of(c)))
+			at := [2]float64{x(k), y(m.of(c))}
+			points = append(points, at)
+			dots.Put(`<circle class="dot c%d" cx="%.1f" cy="%.1f" r="4"><title>%s: %s</title></circle>`, colour, at[0], at[1], c.String(), m.text(m.of(c)))
 		}
 		if len(points) == 0 {
 			continue
 		}
-		s.put(`<polyline class="line c%d" points="%s"/>`, colour, strings.Join(points, " "))
+		s.Polyline(points, fmt.Sprintf(`class="line c%d"`, colour))
 		_, _ = s.WriteString(dots.String()) // never fails
+		last := points[len(points)-1]
 		at := apart(labels, last[1])
 		labels = append(labels, at)
-		s.put(`<text class="name c%d" x="%.1f" y="%.1f">%s</text>`, colour, last[0]+9, at+4, count(n, "process", "processes"))
+		s.Put(`<text class="name c%d" x="%.1f" y="%.1f">%s</text>`, colour, last[0]+9, at+4, count(n, "process", "processes"))
 	}
-	s.put(`</svg>`)
-	return template.HTML(s.String()) //nolint:gosec // put makes all of it, and escapes
+	s.Put(`</svg>`)
+	return template.HTML(s.String()) //nolint:gosec // Put makes all of it, and escapes
 }
 
 // apart returns the nearest position for a label at which it covers no other.
@@ -250,18 +238,4 @@ func apart(taken []float64, at float64) float64 {
 			return at + off
 		}
 	}
-}
-
-// niceAbove returns a round number of at least v, for the end of an axis.
-func niceAbove(v float64) float64 {
-	if v <= 0 {
-		return 1
-	}
-	unit := math.Pow(10, math.Floor(math.Log10(v)))
-	for _, n := range []float64{1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10} {
-		if n*unit >= v {
-			return n * unit
-		}
-	}
-	return 10 * unit
 }
