@@ -3,7 +3,6 @@ package configs
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"net"
 	"os"
 	"strconv"
@@ -56,19 +55,19 @@ func (x adminChecks) admin() {
 	switch {
 	case a.Listen == "unix" || a.Listen == "off":
 		if a.Token != "" {
-			x.wrong("admin.token", "it requires listen: HOST:PORT; a unix socket is protected by its mode")
+			x.Wrong("admin.token", "it requires listen: HOST:PORT; a unix socket is protected by its mode")
 		}
 		if a.TLS != nil {
-			x.wrong("admin.tls", "it requires listen: HOST:PORT; a unix socket is protected by its mode")
+			x.Wrong("admin.tls", "it requires listen: HOST:PORT; a unix socket is protected by its mode")
 		}
 	case !validListen(a.Listen):
-		x.wrong("admin.listen", "%q is neither unix, nor off, nor HOST:PORT", a.Listen)
+		x.Wrong("admin.listen", "%q is neither unix, nor off, nor HOST:PORT", a.Listen)
 	case a.Token == "" && (a.TLS == nil || a.TLS.ClientCA == ""):
-		x.wrong("admin.listen", "on %s any local user, or even other machines, could use it; set token, usually file:PATH, or tls with client_ca, or listen on unix", a.Listen)
+		x.Wrong("admin.listen", "on %s any local user, or even other machines, could use it; set token, usually file:PATH, or tls with client_ca, or listen on unix", a.Listen)
 	case a.Token != "" && len(a.Token) < shortestToken:
-		x.wrong("admin.token", "it has fewer than %d characters; use the output of `openssl rand -hex 16`", shortestToken)
+		x.Wrong("admin.token", "it has fewer than %d characters; use the output of `openssl rand -hex 16`", shortestToken)
 	case a.TLS == nil && !loopback(a.Listen):
-		x.Warnings = append(x.Warnings, fmt.Sprintf("admin: the token is sent to %s unencrypted; set tls, or listen on 127.0.0.1", a.Listen))
+		x.Warn("admin: the token is sent to %s unencrypted; set tls, or listen on 127.0.0.1", a.Listen)
 	}
 	x.adminTLS()
 	for _, path := range []string{"admin.token", "admin.tls.key", "admin.client.key"} {
@@ -80,10 +79,10 @@ func (x adminChecks) admin() {
 // probes checks the address of the health check server.
 func (x adminChecks) probes() {
 	if x.Probes.Listen != "" && !validListen(x.Probes.Listen) {
-		x.wrong("probes.listen", "%q is not HOST:PORT; write :8081, for example", x.Probes.Listen)
+		x.Wrong("probes.listen", "%q is not HOST:PORT; write :8081, for example", x.Probes.Listen)
 	}
 	if x.Probes.Metrics && x.Probes.Listen == "" {
-		x.wrong("probes.metrics", "it needs probes.listen, such as :8081")
+		x.Wrong("probes.metrics", "it needs probes.listen, such as :8081")
 	}
 }
 
@@ -91,14 +90,14 @@ func (x adminChecks) probes() {
 func (x adminChecks) adminTLS() {
 	if t := x.Admin.TLS; t != nil {
 		if _, err := tls.X509KeyPair([]byte(t.Cert), []byte(t.Key)); err != nil {
-			x.wrong("admin.tls", "cert and key: %v; they are PEM texts, usually file:PATH", err)
+			x.Wrong("admin.tls", "cert and key: %v; they are PEM texts, usually file:PATH", err)
 		}
 		if t.ClientCA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(t.ClientCA)) {
-			x.wrong("admin.tls.client_ca", "it has no certificate in PEM; did you mean file:PATH?")
+			x.Wrong("admin.tls.client_ca", "it has no certificate in PEM; did you mean file:PATH?")
 		}
 	}
 	if x.Admin.Client != nil && x.Admin.TLS == nil {
-		x.wrong("admin.client", "it requires admin.tls")
+		x.Wrong("admin.client", "it requires admin.tls")
 	}
 	x.adminClientTLS()
 }
@@ -109,7 +108,7 @@ func (x adminChecks) adminClient() {
 		x.Admin.Client = nil
 	}
 	if l := x.Admin.Listen; l != "unix" && l != "off" && !validListen(l) {
-		x.wrong("admin.listen", "%q is neither unix, nor off, nor HOST:PORT", l)
+		x.Wrong("admin.listen", "%q is neither unix, nor off, nor HOST:PORT", l)
 	}
 	x.adminClientTLS()
 	x.keptFromOthers("admin.token")
@@ -123,13 +122,13 @@ func (x adminChecks) adminClientTLS() {
 		return
 	}
 	if c.CA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CA)) {
-		x.wrong("admin.client.ca", "it has no certificate in PEM; did you mean file:PATH?")
+		x.Wrong("admin.client.ca", "it has no certificate in PEM; did you mean file:PATH?")
 	}
 	if c.Cert == "" && c.Key == "" {
 		return
 	}
 	if _, err := tls.X509KeyPair([]byte(c.Cert), []byte(c.Key)); err != nil {
-		x.wrong("admin.client", "cert and key: %v; they are PEM texts, usually file:PATH", err)
+		x.Wrong("admin.client", "cert and key: %v; they are PEM texts, usually file:PATH", err)
 	}
 }
 
@@ -149,9 +148,9 @@ func (x adminChecks) keptFromOthers(path string) {
 	stat, _ := info.Sys().(*syscall.Stat_t)
 	switch {
 	case mode&readableByAll != 0:
-		x.wrong(path, "all users of this machine can read the file %s (mode %04o); chmod 600 it", file, mode)
+		x.Wrong(path, "all users of this machine can read the file %s (mode %04o); chmod 600 it", file, mode)
 	case mode&readableByGroup != 0 && stat != nil && stat.Uid != 0:
-		x.Warnings = append(x.Warnings, fmt.Sprintf("%s: its group can read the file %s (mode %04o); chmod 600 it", path, file, mode))
+		x.Warn("%s: its group can read the file %s (mode %04o); chmod 600 it", path, file, mode)
 	}
 }
 

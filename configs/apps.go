@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"fmt"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/drover-run/drover/configs/decode"
 	"github.com/drover-run/drover/configs/problems"
 )
 
@@ -114,7 +114,7 @@ func (x *completion) languages() map[string]string {
 }
 
 func (x *completion) twoLanguages(path, language, app, other, first string) {
-	x.wrong(path, "%s is used as %s by %s (line %d), but an app has one language; add an app for %s, which may have the same path", app, other, first, x.At(first).Line, language)
+	x.Wrong(path, "%s is used as %s by %s (line %d), but an app has one language; add an app for %s, which may have the same path", app, other, first, x.At(first).Line, language)
 }
 
 // fileEndings are the endings of a path that names one file, by language. For other workers they
@@ -127,10 +127,10 @@ var fileEndings = map[string][]string{
 // app completes an app's settings.
 func (x *completion) app(path string, a App, language string) App {
 	if a.Path == "" {
-		x.wrong(path, "it has no path")
+		x.Wrong(path, "it has no path")
 		return a
 	}
-	a.Language, a.Dir = language, x.absolute(a.Path)
+	a.Language, a.Dir = language, x.Absolute(a.Path)
 	switch file := filepath.Base(a.Dir); {
 	case strings.HasSuffix(file, ".py") && (language == Python || language == ""):
 		a.Dir, a.DefaultModule = filepath.Dir(a.Dir), strings.TrimSuffix(file, ".py")
@@ -142,14 +142,14 @@ func (x *completion) app(path string, a App, language string) App {
 		a.DefaultModule = "." // as Node.js resolves a directory
 	}
 	if strings.ContainsRune(a.Interpreter, filepath.Separator) {
-		a.Interpreter = x.absolute(a.Interpreter)
+		a.Interpreter = x.Absolute(a.Interpreter)
 	}
 	x.workerCommand(path, &a)
 	a.Processes, a.ProcessesFrom = x.count(path+".processes", a.Processes, processesVariable, runtime.GOMAXPROCS(0), byLoad)
 	a.Scaled = a.ProcessesFrom == byLoad
 	x.confinement(path, &a)
 	if language == Node && a.Threads != 0 {
-		x.wrong(path+".threads", "Node.js runs functions in one thread; remove it, and set processes")
+		x.Wrong(path+".threads", "Node.js runs functions in one thread; remove it, and set processes")
 	}
 	variable := threadsVariable
 	if language == Node || language == Worker {
@@ -169,11 +169,11 @@ func (x *completion) app(path string, a App, language string) App {
 func (x *completion) workerCommand(path string, a *App) {
 	switch {
 	case a.Language != Worker && len(a.Command) > 0 && a.Language != "":
-		x.wrong(path, "command is only for functions with a worker handler, but these are %s; use interpreter", a.Language)
+		x.Wrong(path, "command is only for functions with a worker handler, but these are %s; use interpreter", a.Language)
 	case a.Language == Worker && a.Interpreter != "":
-		x.wrong(path, "interpreter is only for python and node; a worker is started by its command")
+		x.Wrong(path, "interpreter is only for python and node; a worker is started by its command")
 	case a.Language == Worker && (len(a.Command) == 0 || a.Command[0] == ""):
-		x.wrong(path, "it has no command that starts a worker; write [ruby, worker.rb], for example")
+		x.Wrong(path, "it has no command that starts a worker; write [ruby, worker.rb], for example")
 	case len(a.Command) > 0 && strings.ContainsRune(a.Command[0], filepath.Separator) && !filepath.IsAbs(a.Command[0]):
 		a.Command = append(Strings{filepath.Join(a.Dir, a.Command[0])}, a.Command[1:]...)
 	}
@@ -186,14 +186,14 @@ func (x *completion) count(path string, given int, variable string, def int, why
 	}
 	text := ""
 	if variable != "" {
-		text, _ = x.env(variable)
+		text, _ = x.Env(variable)
 	}
 	if text == "" {
 		return def, why
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(text))
 	if err != nil || n < 1 || n > 4096 {
-		x.wrong(path, "the environment's %s is %q; it must be a number from 1 to 4096, or unset", variable, text)
+		x.Wrong(path, "the environment's %s is %q; it must be a number from 1 to 4096, or unset", variable, text)
 		return def, why
 	}
 	return n, variable
@@ -216,17 +216,17 @@ func (x *completion) code(path, name string, h *Handler, shortForms map[string]s
 	path += "." + c.language
 	switch {
 	case *c.app != "" && c.own.Path != "":
-		x.wrong(path, "it has both app and path; app names an entry of apps, path defines one; keep one of them")
+		x.Wrong(path, "it has both app and path; app names an entry of apps, path defines one; keep one of them")
 		return
 	case *c.app == "" && c.own.Path == "":
-		x.wrong(path, "it has no path: the directory of the code, or one file in it (or app, an entry of apps)")
+		x.Wrong(path, "it has no path: the directory of the code, or one file in it (or app, an entry of apps)")
 		return
 	case *c.app != "":
 		if c.own.Interpreter != "" || len(c.own.Command) > 0 || c.own.Processes != 0 || c.own.Threads != 0 || c.own.Coroutines != 0 {
-			x.wrong(path, "%s require path; set those of an app in apps.%s", ownKeys[c.language], *c.app)
+			x.Wrong(path, "%s require path; set those of an app in apps.%s", ownKeys[c.language], *c.app)
 		}
 		if _, found := x.Apps[*c.app]; !found {
-			x.wrong(path+".app", "there is no app %q%s", *c.app, problems.Hint(*c.app, names(x.Apps)))
+			x.Wrong(path+".app", "there is no app %q%s", *c.app, problems.Hint(*c.app, names(x.Apps)))
 			return
 		}
 	default:
@@ -250,26 +250,26 @@ var (
 
 func (x *completion) pythonNames(path string, c *code) {
 	if !pythonModule.MatchString(*c.module) {
-		x.wrong(path+".module", "%q is not a module; write billing.jobs, for example", *c.module)
+		x.Wrong(path+".module", "%q is not a module; write billing.jobs, for example", *c.module)
 	}
 	if !pythonName.MatchString(*c.function) {
-		x.wrong(path+".function", "%q is not a valid name of a Python function; set function", *c.function)
+		x.Wrong(path+".function", "%q is not a valid name of a Python function; set function", *c.function)
 	}
 }
 
 func (x *completion) nodeNames(path string, c *code) {
 	if m := *c.module; filepath.IsAbs(m) || strings.HasPrefix(filepath.Clean(m), "..") || strings.Contains(m, ":") {
-		x.wrong(path+".module", "%q is not a module of the app; write jobs/billing.js, relative to the app's path, or the name of a package", m)
+		x.Wrong(path+".module", "%q is not a module of the app; write jobs/billing.js, relative to the app's path, or the name of a package", m)
 	}
 	if !nodeName.MatchString(*c.function) {
-		x.wrong(path+".function", "%q is not a valid name of an export; set function, which may be default", *c.function)
+		x.Wrong(path+".function", "%q is not a valid name of an export; set function, which may be default", *c.function)
 	}
 }
 
 // shortForm defines an app by a handler's path, or uses the one that another function defined with
 // the same directory.
 func (x *completion) shortForm(path string, c *code, shortForms map[string]string) {
-	setDefaults(reflect.ValueOf(&c.own).Elem())
+	decode.Defaults(&c.own)
 	whole := x.app(path, c.own, c.language)
 	key := whole.Dir
 	if relative, err := filepath.Rel(x.Dir, whole.Dir); err == nil && x.Dir != "." {
@@ -292,6 +292,6 @@ func (x *completion) shortForm(path string, c *code, shortForms map[string]strin
 		return
 	}
 	if have.Interpreter != whole.Interpreter || !slices.Equal(have.Command, whole.Command) || have.Processes != whole.Processes || have.Threads != whole.Threads || have.Coroutines != whole.Coroutines {
-		x.wrong(path, "%s differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or define one app for both in apps", ownKeys[c.language], first, x.At(first).Line)
+		x.Wrong(path, "%s differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or define one app for both in apps", ownKeys[c.language], first, x.At(first).Line)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/drover-run/drover/configs/decode"
 	"github.com/drover-run/drover/configs/problems"
 )
 
@@ -24,8 +25,10 @@ func (c *Config) Complete(env Env) error {
 		c.source = &problems.Source{Dir: "."}
 		c.fillIn()
 	}
-	x := &completion{c, c.source, env}
+	c.source.Env = env
+	x := &completion{c, c.source}
 	x.all()
+	c.Warnings = c.source.Warnings
 	if err := x.Err(); err != nil {
 		return err
 	}
@@ -35,31 +38,31 @@ func (c *Config) Complete(env Env) error {
 
 // fillIn sets the defaults of a configuration that a program made, in which zero means the default.
 func (c *Config) fillIn() {
-	setDefaults(reflect.ValueOf(c).Elem())
+	decode.Defaults(c)
 	for name, v := range c.Connections {
-		setDefaults(reflect.ValueOf(&v).Elem())
+		decode.Defaults(&v)
 		c.Connections[name] = v
 	}
 	for name, v := range c.Apps {
-		setDefaults(reflect.ValueOf(&v).Elem())
+		decode.Defaults(&v)
 		c.Apps[name] = v
 	}
 	for name, v := range c.Functions {
-		setDefaults(reflect.ValueOf(&v).Elem())
+		decode.Defaults(&v)
 		for _, own := range copyKinds(&v.Trigger) {
-			setDefaults(own)
+			decode.Defaults(own)
 		}
 		if v.Handler.Exec != nil {
 			run := *v.Handler.Exec
-			setDefaults(reflect.ValueOf(&run).Elem())
+			decode.Defaults(&run)
 			v.Handler.Exec = &run
 		}
 		if v.Handler.HTTP != nil {
 			http := *v.Handler.HTTP
-			setDefaults(reflect.ValueOf(&http).Elem())
+			decode.Defaults(&http)
 			if http.Batch != nil {
 				batch := *http.Batch
-				setDefaults(reflect.ValueOf(&batch).Elem())
+				decode.Defaults(&batch)
 				http.Batch = &batch
 			}
 			v.Handler.HTTP = &http
@@ -73,25 +76,19 @@ func (c *Config) fillIn() {
 type completion struct {
 	*Config
 	*problems.Source
-	env Env
-}
-
-// wrong reports a problem at the value of a path.
-func (x *completion) wrong(path, format string, args ...any) {
-	x.Report(x.At(path), path+": "+format, args...)
 }
 
 func names[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
 
 func (x *completion) all() {
 	if len(x.Functions) == 0 {
-		x.wrong("functions", "it is empty; add at least one function")
+		x.Wrong("functions", "it is empty; add at least one function")
 		return
 	}
 	if x.checkNames(); len(x.Problems) > 0 {
 		return // messages about other problems would quote them
 	}
-	x.DataDir = x.absolute(x.DataDir)
+	x.DataDir = x.Absolute(x.DataDir)
 	x.defaultConnection()
 	if x.Apps == nil {
 		x.Apps = make(map[string]App)
@@ -117,16 +114,6 @@ func (x *completion) all() {
 	x.together()
 }
 
-func (x *completion) absolute(path string) string {
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(x.Dir, path)
-	}
-	if absolute, err := filepath.Abs(path); err == nil {
-		return absolute
-	}
-	return path
-}
-
 // kind is one of several keys, of which exactly one must be set.
 type kind struct {
 	key   string
@@ -144,14 +131,14 @@ func pointedKinds(of any) (kinds []kind) {
 
 // copyKinds replaces the targets of a struct with a pointer for each kind by copies, and returns
 // the copies.
-func copyKinds(of any) (copies []reflect.Value) {
+func copyKinds(of any) (copies []any) {
 	v := reflect.ValueOf(of).Elem()
 	for i := range v.NumField() {
 		if p := v.Field(i); !p.IsNil() {
 			own := reflect.New(p.Type().Elem())
 			own.Elem().Set(p.Elem())
 			p.Set(own)
-			copies = append(copies, own.Elem())
+			copies = append(copies, own.Interface())
 		}
 	}
 	return copies
@@ -172,11 +159,11 @@ func (x *completion) oneKind(path, what string, kinds []kind) bool {
 	}
 	switch len(given) {
 	case 0:
-		x.wrong(path, "it needs exactly one kind: %s", strings.Join(known, ", "))
+		x.Wrong(path, "it needs exactly one kind: %s", strings.Join(known, ", "))
 	case 1:
 		return true
 	default:
-		x.wrong(path, "it has both %s; %s exactly one kind", strings.Join(given, " and "), what)
+		x.Wrong(path, "it has both %s; %s exactly one kind", strings.Join(given, " and "), what)
 	}
 	return false
 }
@@ -184,7 +171,7 @@ func (x *completion) oneKind(path, what string, kinds []kind) bool {
 func (x *completion) function(name string, f Function, shortForms map[string]string) Function {
 	path := "functions." + name
 	if f.Retry.Initial > f.Retry.Max {
-		x.wrong(path+".retry", "initial (%v) is more than max (%v)", f.Retry.Initial, f.Retry.Max)
+		x.Wrong(path+".retry", "initial (%v) is more than max (%v)", f.Retry.Initial, f.Retry.Max)
 	}
 	if x.oneKind(path+".trigger", "messages come from", pointedKinds(f.Trigger)) {
 		copyKinds(&f.Trigger)
@@ -198,8 +185,8 @@ func (x *completion) function(name string, f Function, shortForms map[string]str
 	case !x.oneKind(path+".handler", "a function has", f.Handler.kinds()):
 	case f.Handler.Exec != nil:
 		run := *f.Handler.Exec
-		if run.Dir = x.absolute(run.Dir); len(run.Command) == 0 || run.Command[0] == "" {
-			x.wrong(path+".handler.exec.command", "it is empty; write it as [./convert, --fast]")
+		if run.Dir = x.Absolute(run.Dir); len(run.Command) == 0 || run.Command[0] == "" {
+			x.Wrong(path+".handler.exec.command", "it is empty; write it as [./convert, --fast]")
 		} else if strings.ContainsRune(run.Command[0], filepath.Separator) && !filepath.IsAbs(run.Command[0]) {
 			run.Command = append(Strings{filepath.Join(run.Dir, run.Command[0])}, run.Command[1:]...)
 		}

@@ -2,8 +2,7 @@
 // types in this file define it completely: the loader, the JSON schema and the checks are derived
 // from them.
 //
-// The tag `default` is the value of a missing key, `desc` its description in the schema, and `min`,
-// `max` and `enum` are its bounds.
+// Package decode has the meanings of the tags.
 package configs
 
 import (
@@ -134,7 +133,7 @@ type Function struct {
 	Timeout     Duration `yaml:"timeout" default:"5m" min:"1ms" max:"24h" desc:"time limit of one attempt"`
 	MaxBody     Size     `yaml:"max_body" default:"0B" min:"0B" max:"128MiB" desc:"larger messages are rejected without a call; 0B is the limit of the source"`
 	Retry       Retry    `yaml:"retry" desc:"how failed messages are retried"`
-	Output      Outputs  `yaml:"output" desc:"where the function's result is sent before the message is completed: one output, or a list of outputs that all receive it; if empty, the result is dropped"`
+	Output      Outputs  `yaml:"output" single:"true" desc:"where the function's result is sent before the message is completed: one output, or a list of outputs that all receive it; if empty, the result is dropped"`
 }
 
 // Retry has the settings after a failed attempt: a delay that doubles from Initial to Max, spread
@@ -408,6 +407,9 @@ type Secret = values.Secret
 
 // Strings is a list, or a single text.
 type Strings = values.Strings
+
+// Ports is a list of TCP ports, or any.
+type Ports = values.Ports
 
 // Prefetch is a number, or auto, which is -1.
 type Prefetch = values.Prefetch

@@ -17,6 +17,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"go.uber.org/goleak"
 
+	"github.com/drover-run/drover/configs/decode"
 	"github.com/drover-run/drover/configs/readfile"
 )
 
@@ -76,10 +77,10 @@ func keysOf(typ reflect.Type, path string) map[string]bool {
 	case reflect.Map, reflect.Slice:
 		return keysOf(typ.Elem(), path+".*")
 	case reflect.Struct:
-		for _, f := range fieldsOf(typ) {
-			inner := join(path, f.name)
+		for _, f := range decode.Fields(typ) {
+			inner := strings.TrimPrefix(path+"."+f.Name, ".")
 			out[inner] = true
-			for k := range keysOf(typ.Field(f.index).Type, inner) {
+			for k := range keysOf(typ.Field(f.Index).Type, inner) {
 				out[k] = true
 			}
 		}
@@ -108,18 +109,18 @@ func walk(t *testing.T, typ reflect.Type, tree any, path string, found map[strin
 			walk(t, typ.Elem(), inner, path+".*", found)
 		}
 	case reflect.Struct:
-		for _, f := range fieldsOf(typ) {
-			value, there := node[f.name]
+		for _, f := range decode.Fields(typ) {
+			value, there := node[f.Name]
 			if !there {
 				continue
 			}
-			inner := join(path, f.name)
+			inner := strings.TrimPrefix(path+"."+f.Name, ".")
 			found[inner] = true
 			// Other keys are allowed with sessions only if it is true.
-			if f.def != "" && fmt.Sprint(value) != f.def && fmt.Sprint(value) != f.zero && f.name != "sessions" {
-				t.Errorf("example.yaml has %s: %v; the default is %s", inner, value, f.def)
+			if f.Default != "" && fmt.Sprint(value) != f.Default && fmt.Sprint(value) != f.Zero && f.Name != "sessions" {
+				t.Errorf("example.yaml has %s: %v; the default is %s", inner, value, f.Default)
 			}
-			walk(t, typ.Field(f.index).Type, value, inner, found)
+			walk(t, typ.Field(f.Index).Type, value, inner, found)
 		}
 	}
 }

@@ -50,7 +50,7 @@ type Limits struct {
 // Sandbox has the resources that an app's workers can reach. In a file it may be one word, the
 // profile.
 type Sandbox struct {
-	Profile     string  `yaml:"profile" enum:"off,strict" desc:"off (default) or strict: read-only access to the app and system programs, no write access, no privileges, no dangerous system calls"`
+	Profile     string  `yaml:"profile" alone:"off,strict" enum:"off,strict" desc:"off (default) or strict: read-only access to the app and system programs, no write access, no privileges, no dangerous system calls"`
 	Read        Strings `yaml:"read" desc:"strict: more files and directories that may be read, relative to this file"`
 	Write       Strings `yaml:"write" desc:"strict: files and directories that may be read and written, relative to this file"`
 	Temporary   Size    `yaml:"temporary" default:"1GiB" min:"1MiB" max:"1048576GiB" desc:"strict: maximum size of a worker's temporary directory; a worker that exceeds it is killed"`
@@ -58,15 +58,6 @@ type Sandbox struct {
 	UnixSockets bool    `yaml:"unix_sockets" default:"false" desc:"strict: allow unix sockets, such as those of databases and Docker"`
 	LinkLocal   bool    `yaml:"link_local" default:"false" desc:"strict: allow link-local addresses, such as a cloud's metadata service, which hands out credentials"`
 }
-
-// Ports is a list of TCP ports. AnyPort in it allows all of them.
-type Ports []int
-
-// AnyPort represents the word any in a list of ports.
-const AnyPort = -1
-
-// Any reports whether all ports are allowed.
-func (p Ports) Any() bool { return slices.Contains(p, AnyPort) }
 
 const strict = "strict"
 
@@ -89,10 +80,10 @@ const (
 func (x *completion) confinement(path string, a *App) {
 	x.environment(path+".environment", a.Environment)
 	if n := a.Limits.OpenFiles; n > 0 && n < leastFiles {
-		x.wrong(path+".limits.open_files", "%d is too few for a worker to start; the minimum is %d", n, leastFiles)
+		x.Wrong(path+".limits.open_files", "%d is too few for a worker to start; the minimum is %d", n, leastFiles)
 	}
 	if n := a.Limits.Memory; n > 0 && n < leastMemory {
-		x.wrong(path+".limits.memory", "%v is too little for a worker to start; the minimum is %v", n, leastMemory)
+		x.Wrong(path+".limits.memory", "%v is too little for a worker to start; the minimum is %v", n, leastMemory)
 	}
 	s := &a.Sandbox
 	if !s.Strict() {
@@ -103,13 +94,13 @@ func (x *completion) confinement(path string, a *App) {
 			{"read", len(s.Read) > 0}, {"write", len(s.Write) > 0}, {"temporary", s.Temporary != temporary}, {"connect", s.Connect != nil}, {"unix_sockets", s.UnixSockets}, {"link_local", s.LinkLocal},
 		} {
 			if key.set {
-				x.wrong(path+".sandbox."+key.name, "it requires profile: strict, but the sandbox is off")
+				x.Wrong(path+".sandbox."+key.name, "it requires profile: strict, but the sandbox is off")
 			}
 		}
 		return
 	}
 	if a.NewPrivileges {
-		x.wrong(path+".new_privileges", "a strict sandbox allows no new privileges; remove one of them")
+		x.Wrong(path+".new_privileges", "a strict sandbox allows no new privileges; remove one of them")
 	}
 	for _, list := range []struct {
 		name  string
@@ -117,11 +108,11 @@ func (x *completion) confinement(path string, a *App) {
 	}{{"read", s.Read}, {"write", s.Write}} {
 		for i, p := range list.paths {
 			if p == "" {
-				x.wrong(fmt.Sprintf("%s.sandbox.%s[%d]", path, list.name, i), "it is empty; name a file or a directory")
+				x.Wrong(fmt.Sprintf("%s.sandbox.%s[%d]", path, list.name, i), "it is empty; name a file or a directory")
 				continue
 			}
-			if list.paths[i] = filepath.Clean(x.absolute(p)); list.paths[i] == "/" && list.name == "write" {
-				x.wrong(fmt.Sprintf("%s.sandbox.write[%d]", path, i), "this allows writes everywhere; list only what is needed, or turn the sandbox off")
+			if list.paths[i] = filepath.Clean(x.Absolute(p)); list.paths[i] == "/" && list.name == "write" {
+				x.Wrong(fmt.Sprintf("%s.sandbox.write[%d]", path, i), "this allows writes everywhere; list only what is needed, or turn the sandbox off")
 			}
 		}
 	}
@@ -133,7 +124,7 @@ func (x *completion) confinement(path string, a *App) {
 			break
 		}
 		if port < 1 || port > 65535 {
-			x.wrong(fmt.Sprintf("%s.sandbox.connect[%d]", path, i), "%d is not a port; it must be a number from 1 to 65535", port)
+			x.Wrong(fmt.Sprintf("%s.sandbox.connect[%d]", path, i), "%d is not a port; it must be a number from 1 to 65535", port)
 		}
 	}
 }
@@ -141,12 +132,12 @@ func (x *completion) confinement(path string, a *App) {
 func (x *completion) environment(path string, e Environment) {
 	for _, name := range names(e.Set) {
 		if !variableName.MatchString(name) {
-			x.wrong(path+".set", "%q is not the name of a variable", name)
+			x.Wrong(path+".set", "%q is not the name of a variable", name)
 		}
 	}
 	for _, name := range e.Pass {
 		if beginning := strings.TrimSuffix(name, "*"); name != "*" && !variableName.MatchString(beginning) {
-			x.wrong(path+".pass", "%q is not the name of a variable, or a prefix such as AZURE_*", name)
+			x.Wrong(path+".pass", "%q is not the name of a variable, or a prefix such as AZURE_*", name)
 		}
 	}
 }

@@ -1,14 +1,13 @@
 package configs
 
 import (
-	"fmt"
 	"net"
 	"net/url"
-	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/drover-run/drover/configs/decode"
 	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/configs/readfile"
 )
@@ -75,19 +74,19 @@ func (x *completion) azureConnection(path string, c Connection) {
 	case c.Namespace != "":
 		x.identity(path, c)
 		if !namespaceName.MatchString(c.Namespace) {
-			x.wrong(path+".namespace", "%q is not the host of a namespace; write it as contoso.servicebus.windows.net", c.Namespace)
+			x.Wrong(path+".namespace", "%q is not the host of a namespace; write it as contoso.servicebus.windows.net", c.Namespace)
 		}
 		if _, port, err := net.SplitHostPort(c.Endpoint); c.Endpoint != "" && (err != nil || port == "") {
-			x.wrong(path+".endpoint", "%q is not an address; write HOST:PORT", c.Endpoint)
+			x.Wrong(path+".endpoint", "%q is not an address; write HOST:PORT", c.Endpoint)
 		}
 		return
 	case c.StorageAccount != "":
 		x.identity(path, c)
 		if !accountName.MatchString(c.StorageAccount) {
-			x.wrong(path+".storage_account", "%q is not the name of a storage account: use 3 to 24 lower-case letters and digits; put an address into endpoint", c.StorageAccount)
+			x.Wrong(path+".storage_account", "%q is not the name of a storage account: use 3 to 24 lower-case letters and digits; put an address into endpoint", c.StorageAccount)
 		}
 		if u, err := url.Parse(c.Endpoint); c.Endpoint != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil) {
-			x.wrong(path+".endpoint", "this is not the address of an account's queues; write https://HOST, without a query; tokens are never sent unencrypted")
+			x.Wrong(path+".endpoint", "this is not the address of an account's queues; write https://HOST, without a query; tokens are never sent unencrypted")
 		}
 		return
 	}
@@ -98,12 +97,12 @@ func (x *completion) azureConnection(path string, c Connection) {
 		named := parts["accountname"] != "" && parts["accountkey"] != ""
 		signed := parts["queueendpoint"] != "" && parts["sharedaccesssignature"] != ""
 		if !named && !signed && !strings.EqualFold(parts["usedevelopmentstorage"], "true") {
-			x.wrong(path+".connection_string", "this connection string of a storage account is incomplete: %s", storageForm)
+			x.Wrong(path+".connection_string", "this connection string of a storage account is incomplete: %s", storageForm)
 		}
 	case parts["endpoint"] == "":
-		x.wrong(path+".connection_string", "this is not a connection string of Service Bus, %s, or of a storage account, %s", busForm, storageForm)
+		x.Wrong(path+".connection_string", "this is not a connection string of Service Bus, %s, or of a storage account, %s", busForm, storageForm)
 	case !strings.HasPrefix(parts["endpoint"], "sb://") || parts["sharedaccesskey"] == "" && parts["sharedaccesssignature"] == "":
-		x.wrong(path+".connection_string", "this is not a connection string of Service Bus: %s", busForm)
+		x.Wrong(path+".connection_string", "this is not a connection string of Service Bus: %s", busForm)
 	}
 }
 
@@ -112,10 +111,10 @@ var accountName = regexp.MustCompile(`^[a-z0-9]{3,24}$`)
 
 func (x *completion) identity(path string, c Connection) {
 	if c.Identity == "certificate" && (c.Certificate == "" || c.ClientID == "" || c.TenantID == "") {
-		x.wrong(path, "identity: certificate needs certificate, client_id and tenant_id")
+		x.Wrong(path, "identity: certificate needs certificate, client_id and tenant_id")
 	}
 	if c.Identity != "certificate" && c.Certificate != "" {
-		x.wrong(path+".certificate", "it goes with identity: certificate")
+		x.Wrong(path+".certificate", "it goes with identity: certificate")
 	}
 }
 
@@ -125,7 +124,7 @@ func (x *completion) defaultConnection() {
 		return
 	}
 	c := embeddedServer()
-	setDefaults(reflect.ValueOf(&c).Elem())
+	decode.Defaults(&c)
 	x.Connections = map[string]Connection{implicitConnection: c}
 }
 
@@ -138,13 +137,13 @@ func (x *completion) connection(path string, c Connection) {
 	}
 	switch {
 	case len(kinds) > 1:
-		x.wrong(path, "it has both %s; a connection goes to one of them", strings.Join(kinds, " and "))
+		x.Wrong(path, "it has both %s; a connection goes to one of them", strings.Join(kinds, " and "))
 		return
 	case len(kinds) == 1 && !c.hasServers():
 		x.azureConnection(path, c)
 		return
 	case len(kinds) == 0:
-		x.wrong(path, "it needs nats (embedded, or the URLs of a cluster's servers), or connection_string, namespace (of Azure Service Bus) or storage_account")
+		x.Wrong(path, "it needs nats (embedded, or the URLs of a cluster's servers), or connection_string, namespace (of Azure Service Bus) or storage_account")
 		return
 	}
 	x.servers(path, c)
@@ -156,15 +155,15 @@ func (x *completion) listen(path, listen string) {
 	}
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		x.wrong(path, "%q is not an address; write HOST:PORT, or off", listen)
+		x.Wrong(path, "%q is not an address; write HOST:PORT, or off", listen)
 		return
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		x.wrong(path, "%q is not a port; write 0 to 65535", port)
+		x.Wrong(path, "%q is not a port; write 0 to 65535", port)
 	}
 	ip := net.ParseIP(host)
 	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		x.Warnings = append(x.Warnings, fmt.Sprintf("%s: %s can be reached from other machines without encryption; only the token in the data directory protects it", path, listen))
+		x.Warn("%s: %s can be reached from other machines without encryption; only the token in the data directory protects it", path, listen)
 	}
 }
 
@@ -179,22 +178,22 @@ func (x *completion) connectionOf(path string, name *string, kind string, fits f
 		}
 		switch len(fitting) {
 		case 0:
-			x.wrong(path, "no connection to %s; add one to connections", kind)
+			x.Wrong(path, "no connection to %s; add one to connections", kind)
 			return Connection{}, false
 		case 1:
 			*name = fitting[0]
 		default:
-			x.wrong(path, "set connection to one of: %s", strings.Join(fitting, ", "))
+			x.Wrong(path, "set connection to one of: %s", strings.Join(fitting, ", "))
 			return Connection{}, false
 		}
 	}
 	c, found := x.Connections[*name]
 	if !found {
-		x.wrong(path+".connection", "there is no connection %q%s", *name, problems.Hint(*name, names(x.Connections)))
+		x.Wrong(path+".connection", "there is no connection %q%s", *name, problems.Hint(*name, names(x.Connections)))
 		return c, false
 	}
 	if !fits(c) {
-		x.wrong(path+".connection", "connection %s is not a connection to %s", *name, kind)
+		x.Wrong(path+".connection", "connection %s is not a connection to %s", *name, kind)
 		return c, false
 	}
 	return c, true

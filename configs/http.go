@@ -32,32 +32,32 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 			x.Secrets = append(x.Secrets, parsed.User.String())
 		}
 		if _, _, err := httphandler.SplitURL(target); err != nil {
-			x.wrong(path+"."+key, "%v", err)
+			x.Wrong(path+"."+key, "%v", err)
 		}
 	}
 	x.httpFormat(path, h)
 	for _, name := range names(h.Headers) {
 		if !headerForm.MatchString(name) || strings.ContainsAny(string(h.Headers[name]), "\r\n\x00") {
-			x.wrong(path+".headers."+name, "not a valid header; use letters, digits and hyphens, and a value of one line")
+			x.Wrong(path+".headers."+name, "not a valid header; use letters, digits and hyphens, and a value of one line")
 		}
 		if slices.Contains(ownHeaders, strings.ToLower(name)) {
-			x.wrong(path+".headers."+name, "drover sets this header itself; remove it")
+			x.Wrong(path+".headers."+name, "drover sets this header itself; remove it")
 		}
 	}
 	for _, status := range names(h.Status) {
 		if !statusForm.MatchString(status) {
-			x.wrong(path+".status."+status, "%q is not a status; write 404, or 4xx", status)
+			x.Wrong(path+".status."+status, "%q is not a status; write 404, or 4xx", status)
 		}
 		if !slices.Contains(verdicts, h.Status[status]) {
-			x.wrong(path+".status."+status, "%q is not a verdict; use one of %s", h.Status[status], strings.Join(verdicts, ", "))
+			x.Wrong(path+".status."+status, "%q is not a verdict; use one of %s", h.Status[status], strings.Join(verdicts, ", "))
 		}
 	}
 	if t := h.TLS; t != nil {
 		if !strings.HasPrefix(h.URL, "https:") && (t.CA != "" || t.Cert != "") {
-			x.wrong(path+".tls", "it requires an https URL")
+			x.Wrong(path+".tls", "it requires an https URL")
 		}
 		if (t.Cert == "") != (t.Key == "") {
-			x.wrong(path+".tls", "set both cert and key")
+			x.Wrong(path+".tls", "set both cert and key")
 		}
 	}
 }
@@ -67,18 +67,18 @@ func (x *completion) httpFormat(path string, h *HTTPHandler) {
 	if h.Format == "" {
 		for _, key := range []string{"binding", "data_type", "result"} {
 			if x.Given(path + "." + key) {
-				x.wrong(path+"."+key, "it requires format: azure")
+				x.Wrong(path+"."+key, "it requires format: azure")
 			}
 		}
 		return
 	}
 	if x.Given(path + ".cloudevents") {
-		x.wrong(path+".cloudevents", "remove it or format: both define the form of a request")
+		x.Wrong(path+".cloudevents", "remove it or format: both define the form of a request")
 	}
 	if h.Batch != nil {
-		x.wrong(path+".batch", "remove it or format: a custom handler receives one message at a time")
+		x.Wrong(path+".batch", "remove it or format: a custom handler receives one message at a time")
 	}
 	if h.Binding == "" {
-		x.wrong(path, "format azure requires binding: the name of the trigger's binding in function.json, such as myQueueItem")
+		x.Wrong(path, "format azure requires binding: the name of the trigger's binding in function.json, such as myQueueItem")
 	}
 }

@@ -2,17 +2,11 @@ package configs
 
 import (
 	"context"
-	"errors"
 	"reflect"
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/lexer"
-	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
-
+	"github.com/drover-run/drover/configs/decode"
 	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/configs/readfile"
 	"github.com/drover-run/drover/configs/trust"
@@ -22,7 +16,7 @@ import (
 // Go.
 func New() *Config {
 	c := new(Config)
-	setDefaults(reflect.ValueOf(c).Elem())
+	decode.Defaults(c)
 	return c
 }
 
@@ -59,78 +53,23 @@ func ReadPlain(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	tokens := lexer.Tokenize(string(text))
-	if _, what := hostile(tokens); what != "" {
-		return nil, errors.New(what)
-	}
-	for _, t := range tokens {
-		if t.Type == token.AliasType {
-			return nil, errors.New("it has an alias; write the value itself")
-		}
-	}
-	return text, nil
+	return text, decode.CheckPlain(text)
 }
 
 // Parse reads a configuration's text, and completes it. name is the file's name in messages; paths
 // in the text are relative to dir.
 func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
-	d := newDecoder(name, text, dir, env)
 	c := New()
-	c.source = d.Source
-	if body := d.body(text); body != nil {
-		d.decode(body, reflect.ValueOf(c).Elem(), "", field{})
-	}
+	c.source = problems.New(name, text, dir, env)
+	decode.Document(c.source, c, nil)
 	// With unknown or wrong keys other problems cannot be reported well.
-	if err := d.Err(); err != nil {
+	if err := c.source.Err(); err != nil {
 		return nil, err
 	}
 	if err := c.Complete(env); err != nil {
 		return nil, err
 	}
 	return c, nil
-}
-
-func newDecoder(name string, text []byte, dir string, env Env) *decoder {
-	return &decoder{
-		Source: problems.New(name, text, dir),
-		env:    env,
-	}
-}
-
-// body parses the text and returns its only document. It returns nil and reports a problem
-// otherwise.
-func (d *decoder) body(text []byte) ast.Node {
-	tokens := lexer.Tokenize(string(text))
-	if at, what := hostile(tokens); what != "" {
-		d.Report(at, "%s", what)
-		return nil
-	}
-	file, err := parser.Parse(tokens, 0)
-	var syntax *yaml.SyntaxError
-	if errors.As(err, &syntax) && syntax.Token != nil {
-		p := syntax.Token.Position
-		d.Report(Position{Line: p.Line, Column: p.Column}, "invalid YAML: %s", syntax.Message)
-		return nil
-	}
-	if err != nil {
-		d.Report(Position{Line: 1, Column: 1}, "invalid YAML: %v", err)
-		return nil
-	}
-	var bodies []ast.Node
-	for _, doc := range file.Docs {
-		if doc.Body != nil && doc.Body.Type() != ast.CommentType {
-			bodies = append(bodies, doc.Body)
-		}
-	}
-	switch len(bodies) {
-	case 0:
-		d.Report(Position{Line: 1, Column: 1}, "the file is empty; it needs functions")
-		return nil
-	case 1:
-		return bodies[0]
-	}
-	d.Report(d.position(bodies[1]), "a second document begins here; a file may have only one")
-	return nil
 }
 
 // SameButNumbers reports whether two configurations differ only in numbers of an app, by key, and
@@ -169,9 +108,9 @@ func SameButNumbers(before, after *Config, app string, numbers map[string]int) b
 
 // fieldNamed returns the index of the field of a key; negative if there is none.
 func fieldNamed(t reflect.Type, key string) int {
-	for _, f := range fieldsOf(t) {
-		if f.name == key {
-			return f.index
+	for _, f := range decode.Fields(t) {
+		if f.Name == key {
+			return f.Index
 		}
 	}
 	return -1
@@ -195,22 +134,22 @@ func LoadClient(ctx context.Context, path string, env Env) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := newDecoder(path, text, dir, env)
-	d.skip = clientSkips
 	c := New()
-	c.File, c.source = path, d.Source
-	if body := d.body(text); body != nil {
-		d.decode(body, reflect.ValueOf(c).Elem(), "", field{})
-	}
-	if err := d.Err(); err != nil {
+	c.File, c.source = path, problems.New(path, text, dir, env)
+	decode.Document(c.source, c, clientSkips)
+	if err := c.source.Err(); err != nil {
 		return nil, err
 	}
-	x := &completion{c, c.source, env}
-	x.DataDir = x.absolute(x.DataDir)
+	x := &completion{c, c.source}
+	x.DataDir = x.Absolute(x.DataDir)
 	adminChecks{x}.adminClient()
 	adminChecks{x}.probes()
+	c.Warnings = c.source.Warnings
 	return c, x.Err()
 }
+
+// Schema returns the JSON Schema (2020-12) of a configuration, derived from the types.
+func Schema() ([]byte, error) { return decode.Schema("drover configuration", new(Config)) }
 
 // Source returns the text of the configuration, its name in messages, and the directory of relative
 // paths; ok is false for a configuration that a program made.
@@ -218,5 +157,5 @@ func (c *Config) Source() (name, dir string, text []byte, ok bool) {
 	if c.source == nil || c.source.Lines == nil {
 		return "", "", nil, false
 	}
-	return c.source.Name, c.source.Dir, []byte(strings.Join(c.source.Lines, "\n")), true
+	return c.source.Name, c.source.Dir, c.source.Text(), true
 }

@@ -63,14 +63,14 @@ func (t *NATSTrigger) completeTrigger(x *completion, path, name string, _ Retry)
 	}
 	for _, key := range []struct{ name, value string }{{"stream", t.Stream}, {"consumer", t.Consumer}, {"dead_letters", t.DeadLetters}} {
 		if !streamName.MatchString(key.value) {
-			x.wrong(path+"."+key.name, "%q cannot be the name of a stream or consumer: no spaces, dots, slashes, * or >", key.value)
+			x.Wrong(path+"."+key.name, "%q cannot be the name of a stream or consumer: no spaces, dots, slashes, * or >", key.value)
 		}
 	}
 	if t.DeadLetters == t.Stream {
-		x.wrong(path+".dead_letters", "it is the stream itself; rejected messages would be received again")
+		x.Wrong(path+".dead_letters", "it is the stream itself; rejected messages would be received again")
 	}
 	if t.Subject != "" && !validSubject(t.Subject) {
-		x.wrong(path+".subject", "%q is not a subject; use tokens separated by dots, * for a token, > for the rest", t.Subject)
+		x.Wrong(path+".subject", "%q is not a subject; use tokens separated by dots, * for a token, > for the rest", t.Subject)
 	}
 	for _, other := range names(x.Functions) {
 		o := x.Functions[other].Trigger.NATS
@@ -78,7 +78,7 @@ func (t *NATSTrigger) completeTrigger(x *completion, path, name string, _ Retry)
 			continue
 		}
 		if o.Connection == t.Connection && o.Stream == t.Stream && o.Consumer == t.Consumer {
-			x.wrong(path, "function %s reads the same consumer, %s of stream %s: each would receive only some of the messages; use separate consumers", other, t.Consumer, t.Stream)
+			x.Wrong(path, "function %s reads the same consumer, %s of stream %s: each would receive only some of the messages; use separate consumers", other, t.Consumer, t.Stream)
 		}
 	}
 }
@@ -102,7 +102,7 @@ func (o *NATSOutput) describeOutput() string {
 func (o *NATSOutput) completeOutput(x *completion, path string) {
 	x.connectionOf(path+".nats", &o.Connection, "NATS", Connection.hasServers)
 	if !validSubject(o.Subject) || strings.ContainsAny(o.Subject, "*>") {
-		x.wrong(path+".nats.subject", "%q is not a subject for results; use tokens separated by dots, without * and >", o.Subject)
+		x.Wrong(path+".nats.subject", "%q is not a subject for results; use tokens separated by dots, without * and >", o.Subject)
 	}
 }
 
@@ -110,7 +110,7 @@ func (o *NATSOutput) completeOutput(x *completion, path string) {
 func (x *completion) orderingTokens() {
 	for _, name := range names(x.Functions) {
 		if n := x.Functions[name].Trigger.NATS; n != nil && n.OrderingToken > 0 {
-			x.wrong("functions."+name+".trigger.nats.ordering_token", "several instances do not keep the order of a subject; set scale.instances.max to 1, or ordering_token to 0")
+			x.Wrong("functions."+name+".trigger.nats.ordering_token", "several instances do not keep the order of a subject; set scale.instances.max to 1, or ordering_token to 0")
 		}
 	}
 }
@@ -148,19 +148,19 @@ func (x *completion) servers(path string, c Connection) {
 	}
 	if c.Embedded() {
 		if len(ways) > 0 || c.Password != "" || c.TLS != nil {
-			x.wrong(path, "the embedded server has no credentials, nkey, token, user, password or tls; remove them")
+			x.Wrong(path, "the embedded server has no credentials, nkey, token, user, password or tls; remove them")
 		}
 		x.listen(path+".listen", c.Listen)
 		return
 	}
 	if len(ways) > 1 {
-		x.wrong(path, "it has %s; keep one way to authenticate", strings.Join(ways, " and "))
+		x.Wrong(path, "it has %s; keep one way to authenticate", strings.Join(ways, " and "))
 	}
 	if c.Password != "" && c.User == "" {
-		x.wrong(path+".password", "it needs a user")
+		x.Wrong(path+".password", "it needs a user")
 	}
 	if c.TLS != nil && (c.TLS.Cert == "") != (c.TLS.Key == "") {
-		x.wrong(path+".tls", "set both cert and key")
+		x.Wrong(path+".tls", "set both cert and key")
 	}
 	for _, key := range []string{"listen", "sync", "max_store"} {
 		if at, given := x.Where[path+"."+key]; given {
@@ -175,14 +175,14 @@ func (x *completion) servers(path string, c Connection) {
 		parsed, err := url.Parse(u)
 		switch {
 		case u == "embedded":
-			x.wrong(at, "embedded stands alone, without URLs beside it")
+			x.Wrong(at, "embedded stands alone, without URLs beside it")
 		case err != nil, parsed.Host == "":
-			x.wrong(at, "this is neither embedded nor a URL; write it as nats://host:4222")
+			x.Wrong(at, "this is neither embedded nor a URL; write it as nats://host:4222")
 		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, parsed.Scheme):
-			x.wrong(at, "unsupported scheme %s://; use nats, tls, ws or wss", parsed.Scheme)
+			x.Wrong(at, "unsupported scheme %s://; use nats, tls, ws or wss", parsed.Scheme)
 		case parsed.User != nil:
 			x.Secrets = append(x.Secrets, parsed.User.String())
-			x.wrong(at, "a URL must not contain a user or password, since URLs are printed; use the keys user, password or token")
+			x.Wrong(at, "a URL must not contain a user or password, since URLs are printed; use the keys user, password or token")
 		}
 	}
 }

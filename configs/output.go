@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+
+	"github.com/drover-run/drover/configs/decode"
 )
 
 // filledIn returns a copy with the defaults of outputs that a program made.
@@ -11,7 +13,7 @@ func (o Outputs) filledIn() Outputs {
 	out := slices.Clone(o)
 	for i := range out {
 		for _, own := range copyKinds(&out[i]) {
-			setDefaults(own)
+			decode.Defaults(own)
 		}
 	}
 	return out
@@ -20,7 +22,7 @@ func (o Outputs) filledIn() Outputs {
 // outputs completes a copy of the outputs.
 func (x *completion) outputs(path string, given Outputs) Outputs {
 	if _, written := x.Where[path]; written && len(given) == 0 {
-		x.wrong(path, "the list is empty; remove the key to drop results")
+		x.Wrong(path, "the list is empty; remove the key to drop results")
 	}
 	out := slices.Clone(given)
 	for i := range out {
@@ -31,7 +33,7 @@ func (x *completion) outputs(path string, given Outputs) Outputs {
 		x.output(at, &out[i])
 		for _, earlier := range out[:i] {
 			if reflect.DeepEqual(earlier, out[i]) {
-				x.wrong(at, "it is listed twice; each result would be sent twice")
+				x.Wrong(at, "it is listed twice; each result would be sent twice")
 			}
 		}
 	}

@@ -3,14 +3,15 @@ package configs
 import (
 	"context"
 	"os"
-	"reflect"
 
+	"github.com/drover-run/drover/configs/decode"
+	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/configs/readfile"
 )
 
 // SetDefaults sets the zero fields with a tag `default` of a struct, and of the structs in it. of
 // points to the struct; its fields have the tags and the types of a Config's.
-func SetDefaults(of any) { setDefaults(reflect.ValueOf(of).Elem()) }
+func SetDefaults(of any) { decode.Defaults(of) }
 
 // LoadPolicy reads a file with a scaling policy of instances, which is not a configuration. It is
 // as strict as Load. into points to the struct to fill, with its defaults already set; scale points
@@ -21,17 +22,15 @@ func LoadPolicy(path string, env Env, into any, scale *Scale) error {
 	if err != nil {
 		return err
 	}
-	d := newDecoder(path, text, dir, env)
-	if body := d.body(text); body != nil {
-		d.decode(body, reflect.ValueOf(into).Elem(), "", field{})
-	}
-	if err := d.Err(); err != nil {
+	source := problems.New(path, text, dir, env)
+	decode.Document(source, into, nil)
+	if err := source.Err(); err != nil {
 		return err
 	}
-	x := &completion{new(Config), d.Source, env}
+	x := &completion{new(Config), source}
 	x.scale("scale", scale)
 	if !scale.Instances.Scaled() {
-		x.wrong("scale", "nothing scales: set instances, such as {min: 1, max: 100}")
+		x.Wrong("scale", "nothing scales: set instances, such as {min: 1, max: 100}")
 	}
 	return x.Err()
 }

@@ -10,9 +10,6 @@ import (
 	"github.com/drover-run/drover/scaler"
 )
 
-// external is the word for a number of instances that drover does not manage.
-const external = "external"
-
 // Scale has the policy for the numbers of workers and instances.
 type Scale struct {
 	ClearWithin Duration `yaml:"clear_within" min:"0s" max:"168h" desc:"target time to clear a backlog; by default 30s if no other target is set"`
@@ -43,7 +40,7 @@ type Instances struct {
 	Max int `yaml:"max" default:"1" min:"1" max:"10000" desc:"maximum"`
 
 	// External is `instances: external`.
-	External bool `yaml:"-"`
+	External bool `yaml:"-" alone:"external"`
 }
 
 // Scaled reports whether this daemon manages instances.
@@ -87,23 +84,23 @@ func (x *completion) scale(path string, s *Scale) {
 	case 0:
 		s.ClearWithin = DefaultClearWithin
 		if zero != "" {
-			x.wrong(zero, "a target of 0 cannot be met; set a higher value, or remove it")
+			x.Wrong(zero, "a target of 0 cannot be met; set a higher value, or remove it")
 		}
 	case 1:
 	default:
-		x.wrong(path, "it has both %s; set only one target", strings.Join(given, " and "))
+		x.Wrong(path, "it has both %s; set only one target", strings.Join(given, " and "))
 	}
 	if s.Instances.Min > s.Instances.Max {
-		x.wrong(path+".instances", "min (%d) is more than max (%d)", s.Instances.Min, s.Instances.Max)
+		x.Wrong(path+".instances", "min (%d) is more than max (%d)", s.Instances.Min, s.Instances.Max)
 	}
 	if s.Fallback > s.Instances.Max {
-		x.wrong(path+".fallback", "%d is more than instances.max (%d)", s.Fallback, s.Instances.Max)
+		x.Wrong(path+".fallback", "%d is more than instances.max (%d)", s.Fallback, s.Instances.Max)
 	}
 	s.location = time.Local
 	if s.Timezone != "" {
 		zone, err := time.LoadLocation(s.Timezone)
 		if err != nil {
-			x.wrong(path+".timezone", "%q is not a time zone on this machine; write Europe/Berlin or UTC, for example", s.Timezone)
+			x.Wrong(path+".timezone", "%q is not a time zone on this machine; write Europe/Berlin or UTC, for example", s.Timezone)
 		} else {
 			s.location = zone
 		}
@@ -116,18 +113,18 @@ func (x *completion) scale(path string, s *Scale) {
 func (x *completion) schedule(path string, s Schedule, most int) {
 	from, ok := clock(s.From)
 	if !ok || from == 24*time.Hour {
-		x.wrong(path+".from", "%q is not a time of day; write 08:00", s.From)
+		x.Wrong(path+".from", "%q is not a time of day; write 08:00", s.From)
 	}
 	if _, ok := clock(s.To); !ok {
-		x.wrong(path+".to", "%q is not a time of day; write 18:00", s.To)
+		x.Wrong(path+".to", "%q is not a time of day; write 18:00", s.To)
 	}
 	for i, day := range s.Days {
 		if !slices.Contains(weekdays, day) {
-			x.wrong(fmt.Sprintf("%s.days[%d]", path, i), "%q is not a day; use mon, tue, wed, thu, fri, sat, sun", day)
+			x.Wrong(fmt.Sprintf("%s.days[%d]", path, i), "%q is not a day; use mon, tue, wed, thu, fri, sat, sun", day)
 		}
 	}
 	if s.Min > most {
-		x.wrong(path+".min", "%d is more than instances.max (%d)", s.Min, most)
+		x.Wrong(path+".min", "%d is more than instances.max (%d)", s.Min, most)
 	}
 }
 
@@ -149,7 +146,7 @@ func (x *completion) together() {
 	x.orderingTokens()
 	for _, name := range names(x.Connections) {
 		if c := x.Connections[name]; c.Embedded() && c.Listen == "off" {
-			x.wrong("connections."+name+".listen", "several instances connect to the embedded server through its listener; remove listen, or set scale.instances.max to 1")
+			x.Wrong("connections."+name+".listen", "several instances connect to the embedded server through its listener; remove listen, or set scale.instances.max to 1")
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (o *ServiceBusOutput) completeOutput(x *completion, path string) {
 	path += ".servicebus"
 	x.connectionOf(path, &o.Connection, "Azure Service Bus", Connection.ServiceBus)
 	if (o.Queue == "") == (o.Topic == "") {
-		x.wrong(path, "set either queue or topic")
+		x.Wrong(path, "set either queue or topic")
 	}
 	x.entity(path+".queue", o.Queue)
 	x.entity(path+".topic", o.Topic)
@@ -70,10 +70,10 @@ func (t *ServiceBusTrigger) completeTrigger(x *completion, path, name string, _ 
 	}
 	switch {
 	case t.Queue != "" && (t.Topic != "" || len(t.Subscription) > 0):
-		x.wrong(path, "it has a queue and a topic or subscription; set either queue, or topic and subscription")
+		x.Wrong(path, "it has a queue and a topic or subscription; set either queue, or topic and subscription")
 		return
 	case t.Topic == "" && len(t.Subscription) > 0:
-		x.wrong(path, "it has a subscription but no topic")
+		x.Wrong(path, "it has a subscription but no topic")
 		return
 	case t.Topic != "" && len(t.Subscription) == 0:
 		t.Subscription = Strings{name}
@@ -85,9 +85,9 @@ func (t *ServiceBusTrigger) completeTrigger(x *completion, path, name string, _ 
 	for i, s := range t.Subscription {
 		switch {
 		case !subscriptionName.MatchString(s):
-			x.wrong(path+".subscription", "%q cannot be the name of a subscription: letters, digits, . - and _, at most 50, with a letter or digit first and last", s)
+			x.Wrong(path+".subscription", "%q cannot be the name of a subscription: letters, digits, . - and _, at most 50, with a letter or digit first and last", s)
 		case slices.Contains(t.Subscription[:i], s):
-			x.wrong(path+".subscription", "%s is listed twice", s)
+			x.Wrong(path+".subscription", "%s is listed twice", s)
 		}
 	}
 	if !t.Sessions {
@@ -104,7 +104,7 @@ func (t *ServiceBusTrigger) completeTrigger(x *completion, path, name string, _ 
 		}
 		shared := slices.ContainsFunc(t.Subscription, func(s string) bool { return slices.Contains(o.Subscription, s) })
 		if t.Queue != "" && strings.EqualFold(o.Queue, t.Queue) || t.Topic != "" && strings.EqualFold(o.Topic, t.Topic) && shared {
-			x.wrong(path, "function %s reads the same %s: each would receive only some of the messages; use separate ones", other, kindOf(t))
+			x.Wrong(path, "function %s reads the same %s: each would receive only some of the messages; use separate ones", other, kindOf(t))
 		}
 	}
 }
@@ -124,7 +124,7 @@ var (
 
 func (x *completion) entity(path, name string) {
 	if name != "" && !entityName.MatchString(name) {
-		x.wrong(path, "%q cannot be the name of a queue or topic: letters, digits, . - _ ~ and /, at most 260, with a letter or digit first and last", name)
+		x.Wrong(path, "%q cannot be the name of a queue or topic: letters, digits, . - _ ~ and /, at most 260, with a letter or digit first and last", name)
 	}
 }
 
@@ -133,10 +133,10 @@ func (x *completion) entity(path, name string) {
 func (x *completion) scheduled(path string, of Trigger) {
 	switch t := of.ServiceBus; {
 	case t == nil:
-		x.wrong(path, "scheduled is only for Service Bus queues; remove it, or set hold")
+		x.Wrong(path, "scheduled is only for Service Bus queues; remove it, or set hold")
 	case t.Topic != "":
-		x.wrong(path, "scheduled is only for queues, because a copy sent to a topic reaches every subscription; set hold")
+		x.Wrong(path, "scheduled is only for queues, because a copy sent to a topic reaches every subscription; set hold")
 	case t.Sessions:
-		x.wrong(path, "scheduled does not work with sessions, because the copy would lose its place; set hold")
+		x.Wrong(path, "scheduled does not work with sessions, because the copy would lose its place; set hold")
 	}
 }

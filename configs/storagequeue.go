@@ -18,7 +18,7 @@ const (
 
 func (x *completion) storageQueueName(path, name string) {
 	if n := len(name); n < shortestQueueName || n > longestQueueName || !queueForm.MatchString(name) {
-		x.wrong(path, "%q cannot be the name of a storage queue: 3 to 63 lower-case letters, digits and single hyphens, with a letter or digit first and last", name)
+		x.Wrong(path, "%q cannot be the name of a storage queue: 3 to 63 lower-case letters, digits and single hyphens, with a letter or digit first and last", name)
 	}
 }
 
@@ -62,23 +62,23 @@ func (t *StorageQueueTrigger) completeTrigger(x *completion, path, name string, 
 	case t.PoisonQueue != "":
 		x.storageQueueName(path+".poison_queue", t.PoisonQueue)
 	case len(t.Queue) <= longestQueueName && len(t.Queue)+len(poisonSuffix) > longestQueueName:
-		x.wrong(path, "%s%s would be longer than 63 characters; set poison_queue", t.Queue, poisonSuffix)
+		x.Wrong(path, "%s%s would be longer than 63 characters; set poison_queue", t.Queue, poisonSuffix)
 	default:
 		t.PoisonQueue = t.Queue + poisonSuffix
 	}
 	if t.PoisonQueue == t.Queue {
-		x.wrong(path+".poison_queue", "it is the queue itself; rejected messages would be received again")
+		x.Wrong(path+".poison_queue", "it is the queue itself; rejected messages would be received again")
 	}
 	if t.Lease.D()%time.Second != 0 {
-		x.wrong(path+".lease", "%v is not a whole number of seconds, which the service requires", t.Lease)
+		x.Wrong(path+".lease", "%v is not a whole number of seconds, which the service requires", t.Lease)
 	}
 	if t.MaxDequeueCount > 0 && t.MaxDequeueCount < retry.MaxAttempts {
-		x.wrong(path+".max_dequeue_count", "it is %d, less than retry.max_attempts (%d): a message would go to the poison queue before its attempts are used up", t.MaxDequeueCount, retry.MaxAttempts)
+		x.Wrong(path+".max_dequeue_count", "it is %d, less than retry.max_attempts (%d): a message would go to the poison queue before its attempts are used up", t.MaxDequeueCount, retry.MaxAttempts)
 	}
 	for _, other := range names(x.Functions) {
 		o := x.Functions[other].Trigger.StorageQueue
 		if other < name && o != nil && o.Connection == t.Connection && strings.EqualFold(o.Queue, t.Queue) {
-			x.wrong(path, "function %s reads the same queue: each would receive only some of the messages; use separate ones", other)
+			x.Wrong(path, "function %s reads the same queue: each would receive only some of the messages; use separate ones", other)
 		}
 	}
 }
@@ -94,6 +94,6 @@ func (o *StorageQueueOutput) completeOutput(x *completion, path string) {
 	x.connectionOf(path, &o.Connection, "Azure Storage", Connection.Storage)
 	x.storageQueueName(path+".queue", o.Queue)
 	if o.TimeToLive > 0 && o.Delay >= o.TimeToLive {
-		x.wrong(path+".delay", "it is %v, and time_to_live %v: a result would expire before it is visible", o.Delay, o.TimeToLive)
+		x.Wrong(path+".delay", "it is %v, and time_to_live %v: a result would expire before it is visible", o.Delay, o.TimeToLive)
 	}
 }

@@ -47,7 +47,7 @@ const serviceName = "drover"
 // variable returns the first variable of the environment that is not empty, of names in order.
 func (x *completion) variable(names ...string) (value, name string) {
 	for _, name := range names {
-		if value, _ := x.env(name); strings.TrimSpace(value) != "" {
+		if value, _ := x.Env(name); strings.TrimSpace(value) != "" {
 			return strings.TrimSpace(value), name
 		}
 	}
@@ -84,10 +84,10 @@ func (x *completion) traces(t *Traces) {
 	}
 	if tls := t.TLS; tls != nil {
 		if !strings.HasPrefix(t.URL, "https:") && (tls.CA != "" || tls.Cert != "") {
-			x.wrong(path+".tls", "it requires an https endpoint")
+			x.Wrong(path+".tls", "it requires an https endpoint")
 		}
 		if (tls.Cert == "") != (tls.Key == "") {
-			x.wrong(path+".tls", "set both cert and key")
+			x.Wrong(path+".tls", "set both cert and key")
 		}
 	}
 }
@@ -95,7 +95,7 @@ func (x *completion) traces(t *Traces) {
 // tracesUnused warns of settings without an effect.
 func (x *completion) tracesUnused(t *Traces) {
 	if len(x.Problems) == 0 && (t.Sample != nil || t.ServiceName != "" || len(t.Headers) > 0 || t.TLS != nil) {
-		x.Warnings = append(x.Warnings, "traces: nothing is traced without an endpoint, such as http://127.0.0.1:4318")
+		x.Warn("traces: nothing is traced without an endpoint, such as http://127.0.0.1:4318")
 	}
 }
 
@@ -112,7 +112,7 @@ func (x *completion) tracesByEnvironment(t *Traces) {
 		return
 	}
 	if protocol, from := x.variable(otelTracesProtocol, otelProtocol); protocol != "" && protocol != "http/protobuf" {
-		x.Warnings = append(x.Warnings, "nothing is traced: the environment's "+from+" is "+strconv.Quote(protocol)+", but drover uses http/protobuf; set traces.endpoint to a collector for that")
+		x.Warn("nothing is traced: the environment's %s is %q, but drover uses http/protobuf; set traces.endpoint to a collector for that", from, protocol)
 		return
 	}
 	t.URL, t.From = x.collector("traces.endpoint", name, text, name == otelEndpoint), name
@@ -128,11 +128,11 @@ func (x *completion) collector(path, variable, text string, below bool) string {
 	u, err := url.Parse(text)
 	if err == nil && u.User != nil {
 		x.Secrets = append(x.Secrets, u.User.String())
-		x.wrong(path, "%sthe URL must not contain a user or password; use headers", what)
+		x.Wrong(path, "%sthe URL must not contain a user or password; use headers", what)
 		return ""
 	}
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" {
-		x.wrong(path, "%sthis is not the URL of a collector; write http://127.0.0.1:4318, for example", what)
+		x.Wrong(path, "%sthis is not the URL of a collector; write http://127.0.0.1:4318, for example", what)
 		return ""
 	}
 	if u.Path = strings.TrimSuffix(u.Path, "/"); below && !strings.HasSuffix(u.Path, tracesPath) {
@@ -154,7 +154,7 @@ func (x *completion) tracesHeaders(t *Traces) {
 	}
 	for _, name := range names(t.Headers) {
 		if !headerForm.MatchString(name) || strings.ContainsAny(string(t.Headers[name]), "\r\n\x00") {
-			x.wrong(path+"."+name, "not a valid header; use letters, digits and hyphens, and a value of one line")
+			x.Wrong(path+"."+name, "not a valid header; use letters, digits and hyphens, and a value of one line")
 		}
 	}
 }
@@ -169,7 +169,7 @@ func (x *completion) pairs(variable, text string) map[string]string {
 		name, value, found := strings.Cut(part, "=")
 		value, err := url.PathUnescape(strings.TrimSpace(value))
 		if name = strings.TrimSpace(name); !found || name == "" || err != nil {
-			x.wrong("traces", "the environment's %s is not of the form NAME=VALUE,NAME=VALUE", variable)
+			x.Wrong("traces", "the environment's %s is not of the form NAME=VALUE,NAME=VALUE", variable)
 			return nil
 		}
 		out[name] = value
@@ -197,11 +197,11 @@ func (x *completion) sample(t *Traces) {
 		}
 		part, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(part >= 0 && part <= 1) {
-			x.wrong("traces.sample", "the environment's %s is %q; it must be a number from 0 to 1, or unset", otelSamplerArgument, text)
+			x.Wrong("traces.sample", "the environment's %s is %q; it must be a number from 0 to 1, or unset", otelSamplerArgument, text)
 			return
 		}
 		t.Sample = &part
 	default:
-		x.wrong("traces.sample", "the environment's %s is %q; use parentbased_traceidratio, parentbased_always_on or parentbased_always_off; or set sample", otelSampler, sampler)
+		x.Wrong("traces.sample", "the environment's %s is %q; use parentbased_traceidratio, parentbased_always_on or parentbased_always_off; or set sample", otelSampler, sampler)
 	}
 }

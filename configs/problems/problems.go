@@ -5,6 +5,7 @@ package problems
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -53,22 +54,38 @@ func (e Errors) sorted() Errors {
 
 // Source is a file that is being read, with the place of each key's value.
 type Source struct {
-	Name      string              // its name in messages
-	Dir       string              // the directory of relative paths
-	Lines     []string            // nil if a program made the configuration
-	Where     map[string]Position // by path, such as functions.orders.timeout
-	Files     map[string]string   // the files of values, by path
-	Secrets   []string            // values that excerpts must not show
-	Variables map[string]bool     // the environment variables of values
+	Name      string                           // its name in messages
+	Dir       string                           // the directory of relative paths
+	Env       func(name string) (string, bool) // looks up environment variables
+	Lines     []string                         // nil if a program made the configuration
+	Where     map[string]Position              // by path, such as functions.orders.timeout
+	Files     map[string]string                // the files of values, by path
+	Secrets   []string                         // values that excerpts must not show
+	Variables map[string]bool                  // the environment variables of values
 	Problems  Errors
+	Warnings  []string // settings that work, but may be a mistake
 }
 
 // New returns the source of a text.
-func New(name string, text []byte, dir string) *Source {
+func New(name string, text []byte, dir string, env func(name string) (string, bool)) *Source {
 	return &Source{
-		Name: name, Dir: dir, Lines: strings.Split(string(text), "\n"),
+		Name: name, Dir: dir, Env: env, Lines: strings.Split(string(text), "\n"),
 		Where: make(map[string]Position), Files: make(map[string]string), Variables: make(map[string]bool),
 	}
+}
+
+// Text returns the text of the file.
+func (s *Source) Text() []byte { return []byte(strings.Join(s.Lines, "\n")) }
+
+// Absolute returns the absolute form of a path in the file.
+func (s *Source) Absolute(path string) string {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(s.Dir, path)
+	}
+	if absolute, err := filepath.Abs(path); err == nil {
+		return absolute
+	}
+	return path
 }
 
 // At returns the place of a path's value, or of the nearest enclosing one.
@@ -94,6 +111,16 @@ func (s *Source) Given(path string) bool {
 // Report adds a problem at a place. The excerpt is added at the end, when all secrets are known.
 func (s *Source) Report(at Position, format string, args ...any) {
 	s.Problems = append(s.Problems, Problem{File: s.Name, Position: at, Message: fmt.Sprintf(format, args...)})
+}
+
+// Wrong reports a problem with the value of a path.
+func (s *Source) Wrong(path, format string, args ...any) {
+	s.Report(s.At(path), path+": "+format, args...)
+}
+
+// Warn adds a warning.
+func (s *Source) Warn(format string, args ...any) {
+	s.Warnings = append(s.Warnings, fmt.Sprintf(format, args...))
 }
 
 const (

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,15 @@ type Secret string
 
 // Strings is a list, or a single text.
 type Strings []string
+
+// Ports is a list of TCP ports. AnyPort in it allows all of them.
+type Ports []int
+
+// AnyPort represents the word any in a list of ports.
+const AnyPort = -1
+
+// Any reports whether all ports are allowed.
+func (p Ports) Any() bool { return slices.Contains(p, AnyPort) }
 
 // Prefetch is a number, or auto, represented by -1.
 type Prefetch int

@@ -1,50 +1,104 @@
-package configs
+// Package decode reads YAML into structs, strictly and with the place of each problem, and derives
+// a JSON Schema from the same structs. It knows no configuration: the tags of the fields define
+// all.
+//
+//   - yaml is the key. A field without it, or with "-", is not read.
+//   - required makes a key mandatory, default is the value of a missing one, and desc its
+//     description in the schema.
+//   - min, max and enum are bounds, and zero is a word that represents 0.
+//   - single, on a list of structs, allows one struct in place of the list.
+//   - alone lists the words that are allowed in place of all keys of the struct. The field is a
+//     string, which is set to the word, or a bool, which is set to true.
+package decode
 
 import (
+	"errors"
 	"fmt"
-	"math"
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 
 	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/configs/readfile"
 	"github.com/drover-run/drover/configs/values"
 )
 
+// Document reads the only document of a source into a struct, which has its defaults already. into
+// points to the struct. It reports all problems to the source. skip returns true for the path of a
+// key that is not read; nil reads all.
+func Document(s *problems.Source, into any, skip func(path string) bool) {
+	d := &decoder{s, skip}
+	if body := d.body(s.Text()); body != nil {
+		d.decode(body, reflect.ValueOf(into).Elem(), "", Field{})
+	}
+}
+
+// CheckPlain returns an error if a text is not safe for any YAML decoder: it has bounded nesting,
+// and no aliases, which can multiply.
+func CheckPlain(text []byte) error {
+	tokens := lexer.Tokenize(string(text))
+	if _, what := hostile(tokens); what != "" {
+		return errors.New(what)
+	}
+	for _, t := range tokens {
+		if t.Type == token.AliasType {
+			return errors.New("it has an alias; write the value itself")
+		}
+	}
+	return nil
+}
+
 // decoder walks a YAML tree and the Go types side by side. It continues after an error, to find all
 // errors at once.
 type decoder struct {
 	*problems.Source
-	env  Env
 	skip func(path string) bool // for a key that is not read; nil reads all
 }
 
-// field is a key of a struct.
-type field struct {
-	name, def, enum, min, max string
-	zero                      string // a word that represents 0
-	required                  bool
-	index                     int
-}
-
-func fieldsOf(t reflect.Type) (out []field) {
-	for i := range t.NumField() {
-		tag := t.Field(i).Tag
-		name := tag.Get("yaml")
-		if name == "" || name == "-" {
-			continue
-		}
-		out = append(out, field{name, tag.Get("default"), tag.Get("enum"), tag.Get("min"), tag.Get("max"), tag.Get("zero"), tag.Get("required") == "true", i})
+// body parses the text and returns its only document. It returns nil and reports a problem
+// otherwise.
+func (d *decoder) body(text []byte) ast.Node {
+	tokens := lexer.Tokenize(string(text))
+	if at, what := hostile(tokens); what != "" {
+		d.Report(at, "%s", what)
+		return nil
 	}
-	return out
+	file, err := parser.Parse(tokens, 0)
+	var syntax *yaml.SyntaxError
+	if errors.As(err, &syntax) && syntax.Token != nil {
+		p := syntax.Token.Position
+		d.Report(problems.Position{Line: p.Line, Column: p.Column}, "invalid YAML: %s", syntax.Message)
+		return nil
+	}
+	if err != nil {
+		d.Report(problems.Position{Line: 1, Column: 1}, "invalid YAML: %v", err)
+		return nil
+	}
+	var bodies []ast.Node
+	for _, doc := range file.Docs {
+		if doc.Body != nil && doc.Body.Type() != ast.CommentType {
+			bodies = append(bodies, doc.Body)
+		}
+	}
+	switch len(bodies) {
+	case 0:
+		d.Report(problems.Position{Line: 1, Column: 1}, "the file is empty; it needs functions")
+		return nil
+	case 1:
+		return bodies[0]
+	}
+	d.Report(d.position(bodies[1]), "a second document begins here; a file may have only one")
+	return nil
 }
 
-func (d *decoder) position(n ast.Node) Position {
+func (d *decoder) position(n ast.Node) problems.Position {
 	// A mapping's own token is a colon or a brace; its first key is a better place.
 	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 && !m.IsFlowStyle {
 		return d.position(m.Values[0].Key)
@@ -53,7 +107,7 @@ func (d *decoder) position(n ast.Node) Position {
 		return d.position(m.Key)
 	}
 	p := n.GetToken().Position
-	return Position{Line: p.Line, Column: p.Column}
+	return problems.Position{Line: p.Line, Column: p.Column}
 }
 
 func join(path, key string) string {
@@ -72,15 +126,15 @@ func named(path string) string {
 }
 
 // decode reads a node into a value, which has its default already.
-func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
+func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f Field) {
 	d.Where[path] = d.position(n)
 	switch node := n.(type) {
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
 		d.Report(d.position(n), "%s: anchors, aliases, tags and merge keys are not supported; write the value itself", named(path))
 		return
 	case *ast.NullNode:
-		if v.Type() == reflect.TypeFor[Outputs]() {
-			v.Set(reflect.ValueOf(make(Outputs, 1))) // one output without a kind, which is an error later
+		if f.single {
+			v.Set(reflect.MakeSlice(v.Type(), 1, 1)) // an empty struct, for its checks
 			return
 		}
 		if v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.Struct {
@@ -95,14 +149,12 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 		return
 	}
 	switch {
-	case v.Type() == reflect.TypeFor[Instances]() && isScalar(n):
-		d.external(n, v, path)
-	case v.Type() == reflect.TypeFor[Sandbox]() && isScalar(n):
-		d.scalar(n, v.FieldByName("Profile"), path, fieldsOf(v.Type())[0])
-	case v.Type() == reflect.TypeFor[Outputs]() && n.Type() != ast.SequenceType:
-		one := make(Outputs, 1)
-		d.decode(n, reflect.ValueOf(one).Index(0), path, f)
-		v.Set(reflect.ValueOf(one))
+	case v.Kind() == reflect.Struct && d.alone(n, v, path):
+	case v.Kind() == reflect.Slice && f.single && n.Type() != ast.SequenceType:
+		one := reflect.MakeSlice(v.Type(), 1, 1)
+		setDefaults(one.Index(0))
+		d.decode(n, one.Index(0), path, Field{})
+		v.Set(one)
 	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
 		d.structures(n, v, path)
 	case v.Kind() == reflect.Pointer:
@@ -116,9 +168,9 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f field) {
 		d.structure(n, v, path)
 	case v.Kind() == reflect.Map:
 		d.mapping(n, v, path)
-	case v.Type() == reflect.TypeFor[Strings]():
+	case v.Type() == reflect.TypeFor[values.Strings]():
 		d.list(n, v, path)
-	case v.Type() == reflect.TypeFor[Ports]():
+	case v.Type() == reflect.TypeFor[values.Ports]():
 		d.ports(n, v, path)
 	default:
 		d.scalar(n, v, path, f)
@@ -142,17 +194,13 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 	if !ok {
 		return
 	}
-	fields := fieldsOf(v.Type())
+	fields := Fields(v.Type())
 	seen := make(map[string]bool)
 	for _, pair := range pairs {
 		key := pair.Key.GetToken().Value
-		i := slices.IndexFunc(fields, func(f field) bool { return f.name == key })
+		i := slices.IndexFunc(fields, func(f Field) bool { return f.Name == key })
 		if i < 0 {
-			known := make([]string, len(fields))
-			for i, f := range fields {
-				known[i] = f.name
-			}
-			d.Report(d.position(pair.Key), "%s has no key %q%s", named(path), key, problems.Hint(key, known))
+			d.Report(d.position(pair.Key), "%s has no key %q%s", named(path), key, problems.Hint(key, names(v.Type())))
 			continue
 		}
 		f := fields[i]
@@ -160,17 +208,17 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 		if d.skips(join(path, key)) {
 			continue
 		}
-		d.decode(pair.Value, v.Field(f.index), join(path, key), f)
+		d.decode(pair.Value, v.Field(f.Index), join(path, key), f)
 	}
 	d.missing(v, seen, path, d.position(n))
 }
 
 func (d *decoder) skips(path string) bool { return d.skip != nil && d.skip(path) }
 
-func (d *decoder) missing(v reflect.Value, seen map[string]bool, path string, at Position) {
-	for _, f := range fieldsOf(v.Type()) {
-		if f.required && !seen[f.name] && !d.skips(join(path, f.name)) {
-			d.Report(at, "%s has no key %s, which is required", named(path), f.name)
+func (d *decoder) missing(v reflect.Value, seen map[string]bool, path string, at problems.Position) {
+	for _, f := range Fields(v.Type()) {
+		if f.required && !seen[f.Name] && !d.skips(join(path, f.Name)) {
+			d.Report(at, "%s has no key %s, which is required", named(path), f.Name)
 		}
 	}
 }
@@ -189,7 +237,7 @@ func (d *decoder) mapping(n ast.Node, v reflect.Value, path string) {
 		}
 		fresh := reflect.New(v.Type().Elem()).Elem()
 		setDefaults(fresh)
-		d.decode(pair.Value, fresh, join(path, key), field{required: true})
+		d.decode(pair.Value, fresh, join(path, key), Field{required: true})
 		v.SetMapIndex(reflect.ValueOf(key), fresh)
 	}
 }
@@ -198,13 +246,13 @@ func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
 	sequence, ok := n.(*ast.SequenceNode)
 	if !ok {
 		var one string
-		d.scalar(n, reflect.ValueOf(&one).Elem(), path, field{})
-		v.Set(reflect.ValueOf(Strings{one}))
+		d.scalar(n, reflect.ValueOf(&one).Elem(), path, Field{})
+		v.Set(reflect.ValueOf(values.Strings{one}))
 		return
 	}
-	out := make(Strings, len(sequence.Values))
+	out := make(values.Strings, len(sequence.Values))
 	for i, item := range sequence.Values {
-		d.decode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), field{})
+		d.decode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), Field{})
 	}
 	v.Set(reflect.ValueOf(out))
 }
@@ -212,19 +260,19 @@ func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
 // ports reads a list of ports, or a single one.
 func (d *decoder) ports(n ast.Node, v reflect.Value, path string) {
 	if text, _, _ := scalarText(n); text == "any" {
-		v.Set(reflect.ValueOf(Ports{AnyPort}))
+		v.Set(reflect.ValueOf(values.Ports{values.AnyPort}))
 		return
 	}
 	items := []ast.Node{n}
 	if sequence, ok := n.(*ast.SequenceNode); ok {
 		items = sequence.Values
 	}
-	out := make(Ports, len(items))
+	out := make(values.Ports, len(items))
 	for i, item := range items {
-		d.decode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), field{})
+		d.decode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), Field{})
 	}
 	for i, port := range out {
-		if port == AnyPort {
+		if port == values.AnyPort {
 			d.Report(d.position(items[i]), "%s[%d]: -1 is not a port; write a number from 1 to 65535, or any as the whole value", path, i)
 		}
 	}
@@ -241,39 +289,46 @@ func (d *decoder) structures(n ast.Node, v reflect.Value, path string) {
 	out := reflect.MakeSlice(v.Type(), len(sequence.Values), len(sequence.Values))
 	for i, item := range sequence.Values {
 		setDefaults(out.Index(i))
-		d.decode(item, out.Index(i), fmt.Sprintf("%s[%d]", path, i), field{required: true})
+		d.decode(item, out.Index(i), fmt.Sprintf("%s[%d]", path, i), Field{required: true})
 	}
 	v.Set(out)
 }
 
-func isScalar(n ast.Node) bool {
-	_, _, ok := scalarText(n)
-	return ok
-}
-
-// external reads instances in the form of one word.
-func (d *decoder) external(n ast.Node, v reflect.Value, path string) {
-	if text, _, _ := scalarText(n); text != external {
-		d.Report(d.position(n), "%s is %q; it must be {min: N, max: N}, or the word %s", path, text, external)
-		return
+// alone reads a value in place of a struct's keys; it returns false if the struct allows none.
+func (d *decoder) alone(n ast.Node, v reflect.Value, path string) bool {
+	text, _, isScalar := scalarText(n)
+	i, words := alone(v.Type())
+	if !isScalar || i < 0 {
+		return false
 	}
-	v.Set(reflect.ValueOf(Instances{Min: 1, Max: 1, External: true}))
+	if f := v.Type().Field(i); f.Type.Kind() == reflect.String {
+		d.scalar(n, v.Field(i), path, fieldOf(f, i))
+		return true
+	}
+	if !slices.Contains(words, text) {
+		d.Report(d.position(n), "%s is %q; it must be {%s: N}, or the word %s", path, text, strings.Join(names(v.Type()), ": N, "), strings.Join(words, " or "))
+		return true
+	}
+	v.SetZero()
+	setDefaults(v)
+	v.Field(i).SetBool(true)
+	return true
 }
 
 // scalar reads a single value, after inserting the values of environment variables.
-func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
+func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f Field) {
 	at := d.position(n)
 	raw, isText, ok := scalarText(n)
 	if !ok {
 		d.Report(at, "%s must be one value, not a list or keys", named(path))
 		return
 	}
-	if v.Type() == reflect.TypeFor[Secret]() && raw != "" {
+	if v.Type() == reflect.TypeFor[values.Secret]() && raw != "" {
 		d.Secrets = append(d.Secrets, raw)
 	}
 	text, err := values.Expand(raw, func(name string) (string, bool) {
 		d.Variables[name] = true
-		return d.env(name)
+		return d.Env(name)
 	})
 	if err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
@@ -281,7 +336,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f field) {
 		}
 		return
 	}
-	if f.zero != "" && text == f.zero {
+	if f.Zero != "" && text == f.Zero {
 		text, raw, isText = "0", "0", false
 	}
 	if v.Kind() == reflect.String {
@@ -333,97 +388,4 @@ func kindName(v reflect.Value) string {
 		return "a number"
 	}
 	return "a whole number"
-}
-
-// setScalar converts a text to the value's type, and sets it.
-func setScalar(v reflect.Value, text string) error {
-	var out any
-	var err error
-	switch v.Interface().(type) {
-	case Duration:
-		out, err = values.ParseDuration(text)
-	case Size:
-		out, err = values.ParseSize(text)
-	case Prefetch:
-		out, err = values.ParsePrefetch(text)
-	default:
-		switch v.Kind() {
-		case reflect.String:
-			v.SetString(text)
-			return nil
-		case reflect.Bool:
-			if text != "true" && text != "false" {
-				return fmt.Errorf("%q is neither true nor false", text)
-			}
-			out = text == "true"
-		case reflect.Int:
-			if out, err = strconv.Atoi(text); err != nil {
-				return fmt.Errorf("%q is not a whole number", text)
-			}
-		case reflect.Float64:
-			number, parseErr := strconv.ParseFloat(text, 64)
-			if parseErr != nil || math.IsNaN(number) || math.IsInf(number, 0) {
-				return fmt.Errorf("%q is not a number", text)
-			}
-			out = number
-		default:
-			panic("a configuration type that the decoder does not know: " + v.Type().String())
-		}
-	}
-	if err != nil {
-		return err
-	}
-	v.Set(reflect.ValueOf(out))
-	return nil
-}
-
-// inBounds checks a value against its field's enum, min and max.
-func inBounds(v reflect.Value, f field) error {
-	if f.enum != "" {
-		words := strings.Split(f.enum, ",")
-		if text := fmt.Sprint(v.Interface()); !slices.Contains(words, text) {
-			return fmt.Errorf("is %s; allowed: %s", text, strings.Join(words, ", "))
-		}
-	}
-	for _, bound := range []struct {
-		text, word string
-		sign       float64
-	}{{f.min, "minimum", 1}, {f.max, "maximum", -1}} {
-		if bound.text == "" {
-			continue
-		}
-		limit := reflect.New(v.Type()).Elem()
-		if err := setScalar(limit, bound.text); err != nil {
-			panic("a bound in a tag is wrong: " + err.Error())
-		}
-		if (number(v)-number(limit))*bound.sign < 0 {
-			return fmt.Errorf("is %v; the %s is %s", v.Interface(), bound.word, bound.text)
-		}
-	}
-	return nil
-}
-
-func number(v reflect.Value) float64 {
-	if v.CanInt() {
-		return float64(v.Int())
-	}
-	return v.Float()
-}
-
-func setDefaults(v reflect.Value) {
-	if v.Kind() != reflect.Struct {
-		return
-	}
-	for _, f := range fieldsOf(v.Type()) {
-		inner := v.Field(f.index)
-		if inner.Kind() == reflect.Struct {
-			setDefaults(inner)
-			continue
-		}
-		if f.def != "" && inner.IsZero() {
-			if err := setScalar(inner, f.def); err != nil {
-				panic("a default in a tag is wrong: " + err.Error())
-			}
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package configs
+package decode
 
 import (
 	"encoding/json"
@@ -8,11 +8,13 @@ import (
 	"strings"
 
 	"github.com/invopop/jsonschema"
+
+	"github.com/drover-run/drover/configs/values"
 )
 
-// Schema returns the JSON Schema (2020-12) of a configuration, derived from the types. In place of
-// a number it also allows a text with ${NAME}.
-func Schema() ([]byte, error) {
+// Schema returns the JSON Schema (2020-12) of a struct. In place of a number it also allows a text
+// with ${NAME}. of points to a struct.
+func Schema(title string, of any) ([]byte, error) {
 	reflector := &jsonschema.Reflector{
 		FieldNameTag:   "yaml",
 		DoNotReference: true,
@@ -22,9 +24,9 @@ func Schema() ([]byte, error) {
 		// The tag required sets this, below.
 		RequiredFromJSONSchemaTags: true,
 	}
-	schema := reflector.Reflect(&Config{})
-	schema.Title = "drover configuration"
-	describe(schema, reflect.TypeFor[Config]())
+	schema := reflector.Reflect(of)
+	schema.Title = title
+	describe(schema, reflect.TypeOf(of).Elem())
 	out, err := json.MarshalIndent(schema, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("writing the schema: %w", err)
@@ -40,19 +42,19 @@ func mapType(t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Pattern: pattern}
 	}
 	switch t {
-	case reflect.TypeFor[Duration]():
+	case reflect.TypeFor[values.Duration]():
 		return text(`^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|` + referencePattern)
-	case reflect.TypeFor[Size]():
+	case reflect.TypeFor[values.Size]():
 		return text(`^[0-9]+(\.[0-9]+)? ?(B|kB|MB|GB|KiB|MiB|GiB)$|` + referencePattern)
-	case reflect.TypeFor[Secret]():
+	case reflect.TypeFor[values.Secret]():
 		return &jsonschema.Schema{Type: "string"}
-	case reflect.TypeFor[Strings]():
+	case reflect.TypeFor[values.Strings]():
 		one := &jsonschema.Schema{Type: "string"}
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{one, {Type: "array", Items: one}}}
-	case reflect.TypeFor[Ports]():
+	case reflect.TypeFor[values.Ports]():
 		one := &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "1", Maximum: "65535"}, text(referencePattern)}}
 		return &jsonschema.Schema{OneOf: append([]*jsonschema.Schema{text("^any$")}, append(one.OneOf[:2:2], &jsonschema.Schema{Type: "array", Items: one})...)}
-	case reflect.TypeFor[Prefetch]():
+	case reflect.TypeFor[values.Prefetch]():
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, text("^auto$|" + referencePattern)}}
 	}
 	return nil
@@ -78,18 +80,18 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 		switch inner.Kind() {
 		case reflect.Struct:
 			describe(property, inner)
-			if words := wordsFor(inner); words != nil {
-				keys := *property
+			if _, words := alone(inner); words != nil {
+				keys, word := *property, &jsonschema.Schema{Type: "string"}
 				keys.Description = ""
-				s.Properties.Set(name, &jsonschema.Schema{
-					Description: property.Description,
-					OneOf:       []*jsonschema.Schema{&keys, {Type: "string", Enum: words}},
-				})
+				for _, w := range words {
+					word.Enum = append(word.Enum, w)
+				}
+				s.Properties.Set(name, &jsonschema.Schema{Description: property.Description, OneOf: []*jsonschema.Schema{&keys, word}})
 			}
 		case reflect.Slice:
 			if inner.Elem().Kind() == reflect.Struct {
 				describe(property.Items, inner.Elem())
-				if inner == reflect.TypeFor[Outputs]() {
+				if f.Tag.Get("single") == "true" {
 					least := uint64(1)
 					s.Properties.Set(name, &jsonschema.Schema{
 						Description: property.Description,
@@ -107,17 +109,6 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 			s.Properties.Set(name, bounded(property, f.Tag, inner))
 		}
 	}
-}
-
-// wordsFor returns the words that are allowed in place of a struct's keys.
-func wordsFor(t reflect.Type) []any {
-	switch t {
-	case reflect.TypeFor[Instances]():
-		return []any{external}
-	case reflect.TypeFor[Sandbox]():
-		return []any{"off", strict}
-	}
-	return nil
 }
 
 // orWord returns a pattern for a word that represents 0.

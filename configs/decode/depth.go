@@ -1,9 +1,11 @@
-package configs
+package decode
 
 import (
 	"fmt"
 
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/drover-run/drover/configs/problems"
 )
 
 const (
@@ -27,7 +29,7 @@ const inBrackets = -1
 //
 // A list or a mapping without brackets starts at a column further right than the enclosing one.
 // Markers that can be repeated before a value (&anchor, !tag, ?) count as levels, too.
-func hostile(tokens token.Tokens) (at Position, what string) {
+func hostile(tokens token.Tokens) (at problems.Position, what string) {
 	var open []level
 	markers := 0
 	for i, t := range tokens {
@@ -65,7 +67,7 @@ func hostile(tokens token.Tokens) (at Position, what string) {
 				markers = 0 // a value, not the name of an anchor
 			}
 		}
-		at := Position{Line: t.Position.Line, Column: t.Position.Column}
+		at := problems.Position{Line: t.Position.Line, Column: t.Position.Column}
 		if len(open) > maxDepth || markers > maxDepth {
 			return at, fmt.Sprintf("values are nested deeper than %d levels; no key of a configuration needs more than a few", maxDepth)
 		}
@@ -73,5 +75,5 @@ func hostile(tokens token.Tokens) (at Position, what string) {
 			return at, fmt.Sprintf("this mapping has more than %d keys; split the configuration into several daemons", maxKeys)
 		}
 	}
-	return Position{}, ""
+	return problems.Position{}, ""
 }
