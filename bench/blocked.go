@@ -153,7 +153,7 @@ func (c *blockedCommand) reported(ctx context.Context) (err error) {
 				function, id := causes[n%5].function, fmt.Sprintf("m%d", n)
 				var seconds float64
 				if _, err := fmt.Sscan(string(invoke(function, id)), &seconds); err != nil {
-					cancel(fmt.Errorf("%s did not say when it began: %w", function, err))
+					cancel(fmt.Errorf("%s did not report when it began: %w", function, err))
 					return
 				}
 				mu.Lock()

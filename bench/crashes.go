@@ -101,7 +101,7 @@ func (c *crashesCommand) Run(ctx context.Context) (err error) {
 			charged++
 		}
 	}
-	fmt.Printf("sent %d, of which %d crash; done when sending ended: %d, %.3f of what was sent; innocents charged: %d\n",
+	fmt.Printf("sent %d, of which %d crash; done when sending ended: %d, %.3f of those sent; innocents charged: %d\n",
 		sent, crashes, len(runs), float64(len(runs))/float64(sent), charged)
 	return nil
 }

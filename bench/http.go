@@ -135,7 +135,7 @@ func startApp(ctx context.Context) (url string, stop func(), err error) {
 
 var wrkRate = regexp.MustCompile(`Requests/sec:\s+([\d.]+)`)
 
-// headers are those that drover sends for a message of the bench, but for its id.
+// headers returns the headers that drover sends for a message of the bench, without its ID.
 func (c *httpCommand) headers() map[string]string {
 	return map[string]string{
 		"Content-Type": "application/octet-stream", "User-Agent": "drover",
@@ -206,7 +206,7 @@ func (c *httpCommand) bareClient(ctx context.Context, url string) (float64, erro
 	return float64(c.Messages) / time.Since(began).Seconds(), nil
 }
 
-// drover handles a stream of messages, as CloudEvents, or as events says.
+// drover measures drover with a stream of messages, sent in the format events.
 func (c *httpCommand) drover(events string) func(context.Context, string) (float64, error) {
 	return func(ctx context.Context, url string) (float64, error) { return c.runDrover(ctx, url, events) }
 }

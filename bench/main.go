@@ -16,10 +16,10 @@
 //	go run ./bench stop         SIGTERM under load: messages handled twice, delivered again, or lost
 //	go run ./bench order        messages of a key that start before an earlier one has ended, also when workers are killed
 //	go run ./bench workers      how soon a worker is there, also after a kill, and what recycling costs
-//	go run ./bench hostile      messages that crash, hang, block and take memory: who is charged, and what it costs the others
+//	go run ./bench hostile      messages that crash, hang, block and take memory: whose attempts are used, and the cost for others
 //	go run ./bench crashes      one crash every four seconds under load: how much of it is done in time
 //	go run ./bench storm        the daemon, workers, the reaper and the broker are killed under load: messages lost or charged, orphans
-//	go run ./bench timeouts     how late calls that overrun are ended: those that obey, and those that are killed
+//	go run ./bench timeouts     how late calls end after their timeout: those that obey it, and those that are killed
 //	go run ./bench workloads    auto beside the best cell of a grid, for functions of each kind
 //	go run ./bench measuring    what it costs to measure the CPU time of calls
 //	go run ./bench blocked      blocks of an event loop: correct reports, their delay, and the neighbours' latency
@@ -53,7 +53,7 @@ type commandLine struct {
 	Order        orderCommand        `cmd:"" help:"Count messages of an ordering key that start before an earlier one has ended, with and without kills of workers."`
 	Storm        stormCommand        `cmd:"" help:"Kill the daemon, workers, the reaper and the broker under load: count lost messages, used attempts, orphans."`
 	Hostile      hostileCommand      `cmd:"" help:"Send messages that crash, hang, block the event loop and exceed memory: check which use attempts, and the throughput of the others."`
-	Crashes      crashesCommand      `cmd:"" help:"Crash a worker every four seconds under a steady load: count what is done when sending ends."`
+	Crashes      crashesCommand      `cmd:"" help:"Crash a worker every four seconds under a steady load: count the messages done when sending ends."`
 	Timeouts     timeoutsCommand     `cmd:"" help:"Measure how late calls end after their timeout, cancelled or killed."`
 	Workloads    workloadsCommand    `cmd:"" help:"Compare auto with the best cell of a grid of processes, threads and coroutines, for functions of each kind."`
 	Measuring    measuringCommand    `cmd:"" help:"Measure the cost of measuring the CPU time of calls, with the Python no-op."`

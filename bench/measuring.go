@@ -19,7 +19,7 @@ type measuringCommand struct {
 	Pause    time.Duration `default:"0s" help:"Before each run: some machines are slowed down after seconds of work."`
 }
 
-// noops are what is measured: nothing but drover's own part.
+// noops do nothing, so that only drover's own part is measured.
 const noops = "def noop(body): pass\nasync def async_noop(body): pass\n"
 
 // Run measures what measuring calls costs: the rate of a pool of one worker that does

@@ -161,7 +161,7 @@ func peak(pid int) (int64, error) {
 			return kB << 10, err
 		}
 	}
-	return 0, errors.New("the kernel does not tell the peak of a process's memory")
+	return 0, errors.New("the kernel does not report the peak of a process's memory")
 }
 
 // memoryDaemonCommand is the daemon of the above, with a Go function.

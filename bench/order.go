@@ -244,18 +244,18 @@ func (r *orderRun) watch(ctx context.Context, n, kills int, random *rand.Rand) (
 			return judge, killed, nil
 		}
 		if pause(ctx, 2*time.Millisecond) != nil {
-			return judge, killed, nil // what has not ended is counted
+			return judge, killed, nil // the caller counts the messages that have not ended
 		}
 	}
 }
 
 // orderJudge reads the record of a run.
 type orderJudge struct {
-	over       map[string]map[int]bool // per key: those that have ended
-	next       map[string]int          // per key: all before it have ended
+	over       map[string]map[int]bool // per key: the numbers of finished messages
+	next       map[string]int          // per key: all messages before it have finished
 	violations int
 	ended      int // messages
-	worker     int // that has written last
+	worker     int // the last writer
 }
 
 func (j *orderJudge) line(text string) {

@@ -153,7 +153,7 @@ func burnRate(ctx context.Context) (rate float64, workers int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	cfg.Drain = configs.Duration(100 * time.Millisecond) // what is left need not be done
+	cfg.Drain = configs.Duration(100 * time.Millisecond) // the remaining messages are not needed
 	running, cancel := context.WithCancel(ctx)
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	d := daemon.New(cfg, daemon.WithLogger(warnings), daemon.WithEnv(os.LookupEnv, os.Environ), daemon.WithReady(func() { close(ready) }))
@@ -353,7 +353,7 @@ func (c *scaleCommand) scaleIn(ctx context.Context) (err error) {
 		Command: local.Command{Path: binary, Args: []string{"instance"}, Env: os.Environ(), Stdout: io.Discard, Stderr: os.Stderr},
 		Hello:   func(id int) (json.RawMessage, error) { return daemon.Greeting(cfg, id) },
 		Gone: func(_ int, how error) {
-			if how != nil { // its status says that it was cut short, or worse
+			if how != nil { // it was cut short, or failed
 				interrupted.Add(1)
 			}
 		},

@@ -219,7 +219,7 @@ func busDrover(ctx context.Context, connection string, n int) (took time.Duratio
 	return time.Since(start), err
 }
 
-// until looks every millisecond whether something is so.
+// until returns when so is true, or ctx ends. It checks every millisecond.
 func until(ctx context.Context, so func() bool) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

@@ -158,7 +158,7 @@ func (c *stopCommand) round(ctx context.Context, kind string) (s stopped, err er
 	if before >= c.Messages {
 		return s, fmt.Errorf("all %d messages were handled before the stop: give it more", before)
 	}
-	// Each is handled now, or lost: it is waited for those that come back when a lease expires.
+	// From here on a message is handled or lost. Some are redelivered only when their lease expires.
 	times := make(map[string]int)
 	var all error
 	looked := 0
@@ -236,7 +236,7 @@ func stopDaemon(file string) error {
 	return nil
 }
 
-// stopHTTP is an app that notes what is posted to it.
+// stopHTTP starts an app that records the messages posted to it.
 func stopHTTP(runs io.Writer) (url string, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

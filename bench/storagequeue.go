@@ -78,7 +78,7 @@ func (c *storageCommand) speed(ctx context.Context) error {
 	return w.Flush()
 }
 
-// What is compared.
+// The programs that are compared.
 const (
 	sdk     = "bare SDK"
 	own     = "drover"

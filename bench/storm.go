@@ -156,7 +156,7 @@ func (c *stormCommand) storm(ctx context.Context, kind string) (s stormed, err e
 	return s, r.judge(c.Messages, &s)
 }
 
-// fill sends the messages when the daemon is ready: it creates what is missing at the broker.
+// fill sends the messages when the daemon is ready: the daemon creates missing streams at the broker.
 func (r *storm) fill(ctx context.Context, n int) error {
 	waiting, cancel := context.WithTimeout(ctx, stormStuck)
 	defer cancel()
@@ -268,7 +268,7 @@ func (r *storm) run(ctx context.Context, n int, kills []string, random *rand.Ran
 			}
 		}
 		if time.Since(moved) > stormStuck {
-			return nil // what is missing is lost
+			return nil // the missing messages are lost
 		}
 	}
 }

@@ -132,7 +132,7 @@ func (c *workersCommand) start(ctx context.Context, w *tabwriter.Writer) error {
 		first := p.Usage().Memory.Proportional
 		var times []time.Duration
 		for n := range c.Rounds {
-			time.Sleep(500 * time.Millisecond) // the one that is forked ahead is to be there, as it mostly is
+			time.Sleep(500 * time.Millisecond) // usually a worker has been forked ahead; let it start
 			began := time.Now()
 			p.Scale(n + 2)
 			if err := ready(ctx, p, n+2); err != nil {
@@ -161,7 +161,7 @@ type load struct {
 	done    atomic.Int64
 	failed  atomic.Int64
 	lastErr atomic.Value
-	handled func(output []byte) // nil: nobody wants to know
+	handled func(output []byte) // nil: not called
 	flights sync.WaitGroup
 }
 

@@ -42,8 +42,8 @@ type workload struct {
 	grid grid
 }
 
-// workloads are those of the figures. The grids go beyond what is best on machines of a
-// few cores: a best cell at a grid's edge would be no best.
+// workloads are those of the figures. The grids go beyond the best cell on machines of a
+// few cores: at a grid's edge, a cell beyond it could be better.
 func workloads(cores int) []workload {
 	processes := slices.Compact(slices.Sorted(slices.Values([]int{1, cores, 2 * cores})))
 	one := []int{1}

@@ -25,12 +25,12 @@ func (b *bed) configure(c *configs.Config, functions map[string]configs.Function
 	}
 	b.runs++
 	c.DataDir = filepath.Join(b.dir, "daemon-"+strconv.Itoa(b.runs))
-	c.Drain = configs.Duration(5 * time.Second) // thousands may be in flight, and are no part of what is measured
+	c.Drain = configs.Duration(5 * time.Second) // thousands of messages may be in flight; they are not measured
 	c.Apps = map[string]configs.App{workloadsAppName: app}
 	c.Functions = functions
 }
 
-// seen is what a daemon says of itself.
+// seen is one status of a daemon.
 type seen struct {
 	Ready      int      `json:"ready"`
 	Processes  int      `json:"processes"`
@@ -51,13 +51,12 @@ func see(d *daemon.Daemon, w workload) (s seen) {
 	return s
 }
 
-// isAsync says whether a function of the app is.
+// isAsync reports whether a function of the app is async.
 func isAsync(name string) bool {
 	return strings.Contains(string(workloadsApp), "async def "+name+"(")
 }
 
-// lanes are the numbers that a plot shows below the throughput: those that matter to the
-// functions.
+// lanes are the numbers that a plot shows below the throughput, for the functions of the report.
 func (r *report) lanes() []lane {
 	lanes := []lane{{"processes", func(p point) int { return p.Processes }}}
 	sync, async := false, false

@@ -46,7 +46,7 @@ func (g grid) cells() (all []settings) {
 	return all
 }
 
-// parseGrid reads "1,2x1,8,64x512"; what is left out is 1.
+// parseGrid reads "1,2x1,8,64x512"; a missing list is 1.
 func parseGrid(text string) (g grid, err error) {
 	lists := []*[]int{&g.processes, &g.threads, &g.coroutines}
 	parts := strings.Split(text, "x")

@@ -103,7 +103,7 @@ func (r *report) rates() (out [][2]float64) {
 	const half = 1.0 // of the window that each is the mean of
 	for _, p := range r.Auto.Points {
 		from, to := max(p.At-half, 0), min(p.At+half, r.Auto.end())
-		for _, flip := range r.Auto.Flips { // what was before it is of another kind
+		for _, flip := range r.Auto.Flips { // a mean does not cross a change of the load
 			if p.At >= flip {
 				from = max(from, flip)
 			} else {

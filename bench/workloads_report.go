@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// settled is after how long auto is to have found what is best, in seconds.
+// settled is the time by which auto must have found the best setting, in seconds.
 const settled = 30
 
-// window is over how many seconds a rate is taken to be reached.
+// window is the time that a rate must last to count as reached, in seconds.
 const window = 2
 
 // stage is a workload while it is of one kind: nearly all are for all their time.
@@ -22,9 +22,9 @@ type stage struct {
 
 	From float64 `json:"from"` // seconds of auto's track
 	To   float64 `json:"to"`
-	// Reached is after how many seconds auto did 0.9 of the best cell; negative if never.
+	// Reached is the time until auto reached 0.9 of the best cell, in seconds; negative if never.
 	Reached float64 `json:"reached"`
-	// Ratio is what auto did once it had settled, as a part of the best cell.
+	// Ratio is auto's rate after it had settled, divided by that of the best cell.
 	Ratio float64 `json:"ratio"`
 }
 

@@ -204,7 +204,7 @@ func (b *bed) once(ctx context.Context, w workload, s *settings, modes string, e
 		b.next++
 		consumer, err := b.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
 			Durable: fmt.Sprint("c", b.next), AckPolicy: jetstream.AckExplicitPolicy, AckWait: 30 * time.Second, MaxDeliver: -1,
-			MaxAckPending: -1, // a bound here would be taken for what is best
+			MaxAckPending: -1, // a bound here would look like the best setting
 			FilterSubject: subject,
 		})
 		if err != nil {
@@ -222,7 +222,7 @@ func (b *bed) once(ctx context.Context, w workload, s *settings, modes string, e
 		return nil, err
 	}
 	defer func() { // before its consumers: it would miss them
-		if why := stop(); !errors.Is(why, daemon.ErrCutShort) { // what is measured is over
+		if why := stop(); !errors.Is(why, daemon.ErrCutShort) { // cutting short is fine: the measurement is over
 			err = errors.Join(err, why)
 		}
 	}()

@@ -6,13 +6,12 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Described is a context that takes the properties of the function's output. It is its own
-// value for describedKey, so that contexts made from it lead to it.
+// Described is a context that receives the properties of the function's output. It is its own
+// value for describedKey, so that it can be found from contexts derived from it.
 type Described interface {
 	context.Context
 
-	// Describe sets the properties that the output has when the function is done. The last
-	// call counts.
+	// Describe sets the properties of the function's output. The last call counts.
 	Describe(properties triggers.Properties)
 }
 
@@ -21,9 +20,9 @@ type describedKey struct{}
 // DescribedKey is the key of a Described among the values of a context.
 var DescribedKey any = describedKey{}
 
-// Describe gives the output of the call that ctx is of properties, such as
-// triggers.ContentType, of those in triggers.Settable, and attributes, whose names begin
-// with triggers.AttributePrefix. Where nobody takes them it does nothing. A Go function may
+// Describe sets properties of the output of a call, of which ctx is the context: those in
+// triggers.Settable, such as triggers.ContentType, and attributes, whose names begin
+// with triggers.AttributePrefix. It does nothing for a context of another kind. A Go function may
 // call it before it returns; properties must not be changed afterwards.
 func Describe(ctx context.Context, properties triggers.Properties) {
 	d, ok := ctx.(Described)

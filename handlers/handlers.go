@@ -1,10 +1,10 @@
-// Package handlers holds what runs a function: Go code in this process, or,
-// in the subpackage workers, a pool of worker processes.
+// Package handlers defines how a function is run: by Go code in this process, or by one of the
+// subpackages, such as workers, a pool of worker processes.
 //
-// The dispatcher (package daemon) calls Handle from one goroutine for each
+// The dispatcher (package daemon/internal/dispatch) calls Handle from one goroutine for each
 // message in flight, at most as many as it holds slots for, and Close once,
-// after the last Handle returned. A Starter is given its messages from one
-// goroutine instead, and answers later.
+// after the last Handle has returned. A Starter receives its messages from one
+// goroutine instead, and returns results later.
 package handlers
 
 import (
@@ -19,13 +19,13 @@ import (
 
 // A Handler runs one function.
 type Handler interface {
-	// Handle runs the function on one message and returns what it returned.
+	// Handle runs the function on one message and returns the function's output.
 	// The error is the kind of failure: see Reject, RetryAfter, ErrNotTried and
 	// LoadError; any other error is a failed attempt. ctx ends at the
-	// function's timeout, or when a stop's drain deadline has passed.
+	// function's timeout, or at the drain deadline of a stop.
 	Handle(ctx context.Context, m *triggers.Message) (output []byte, err error)
 
-	// Close frees what the handler holds.
+	// Close frees the handler's resources.
 	Close(ctx context.Context) error
 }
 
@@ -33,38 +33,38 @@ type Handler interface {
 type Starter interface {
 	Handler
 
-	// Start begins what Handle does, and returns without waiting for it. The
-	// result goes to the ResultSink.
+	// Start starts a Handle, and returns without waiting for its end. The
+	// result is passed to the ResultSink.
 	Start(ctx context.Context, m *triggers.Message, to ResultSink)
 }
 
-// Interruptible is a context that distinguishes the two causes of its end. A handler that
-// enforces Deadline by other means needs no timer of it.
+// Interruptible is a context that distinguishes the two causes of its end. With a handler that
+// enforces Deadline by other means it needs no timer.
 type Interruptible interface {
 	context.Context
 
-	// OnInterrupt has f run, on a goroutine of its own, when the context ends before
-	// its deadline. stop is that of context.AfterFunc. It is called once.
+	// OnInterrupt runs f, on a goroutine of its own, when the context ends before
+	// its deadline. stop is that of context.AfterFunc. OnInterrupt is called once.
 	OnInterrupt(f func()) (stop func() bool)
 }
 
-// Renewable is the context of an attempt that can begin anew: by a handler that had its
-// message wait, before it runs it, and by nobody who holds its Done.
+// Renewable is the context of an attempt whose timeout can start over. A handler may call Renew
+// when a message has waited, before it runs it. The caller must not hold the context's Done.
 type Renewable interface {
 	context.Context
 
-	// Renew gives the attempt its whole timeout from now on.
+	// Renew starts the attempt's timeout again, in full length.
 	Renew()
 }
 
-// ResultSink receives the result of a message that a Starter was given: what Handle
-// would have returned. SetResult is called once, from any goroutine, and does not block.
+// ResultSink receives the result of a message passed to a Starter: the results of Handle.
+// SetResult is called once, from any goroutine, and does not block.
 type ResultSink interface {
 	SetResult(output []byte, err error)
 }
 
-// Slotted is a Handler that has a limit of its own to what can be in flight,
-// shared with other handlers, and changing as workers come and go.
+// Slotted is a Handler that has its own limit of messages in flight. The limit
+// is shared with other handlers, and changes when workers start and end.
 type Slotted interface {
 	Handler
 	Slots() *Slots
@@ -74,8 +74,8 @@ type Slotted interface {
 // once; m must not be changed. A panic is a failed attempt.
 type Func func(ctx context.Context, m *triggers.Message) (output []byte, err error)
 
-// Funcs are the Go functions that a program offers, by the name that the
-// configuration calls them. There is no other registry.
+// Funcs are the Go functions of a program, by their names in the
+// configuration. There is no other registry.
 type Funcs map[string]Func
 
 // Handle makes a Func a Handler.
@@ -91,10 +91,10 @@ func (f Func) Handle(ctx context.Context, m *triggers.Message) (output []byte, e
 	return f(ctx, m)
 }
 
-// Close does nothing: a Func holds nothing.
+// Close does nothing: a Func has no resources.
 func (f Func) Close(context.Context) error { return nil }
 
-// Failure is a failed attempt with more to tell than fits a line.
+// Failure is a failed attempt that is described in more than one line.
 type Failure struct {
 	// Summary is one line, such as "ValueError: no such customer".
 	Summary string
@@ -104,12 +104,12 @@ type Failure struct {
 
 func (f *Failure) Error() string { return f.Summary }
 
-// ErrNotTried means that the function did not run, or was cut short by no fault
-// of its own: the message is released, without using an attempt.
+// ErrNotTried means that the function did not run, or was interrupted for a reason outside
+// it: the message is released, without using an attempt.
 var ErrNotTried = errors.New("not tried")
 
-// ErrRunAgain is an ErrNotTried whose message is best run again at once, with a new
-// timeout: its call ended, or its time was up, by no fault of its own.
+// ErrRunAgain is an ErrNotTried whose message should run again at once, with a new
+// timeout: its call ended, or timed out, for a reason outside the function.
 var ErrRunAgain = fmt.Errorf("%w, and is to run again", ErrNotTried)
 
 // LoadError reports that a function cannot run because its code failed to load. The
@@ -134,11 +134,11 @@ type rejection struct{ err error }
 func (r *rejection) Error() string { return r.err.Error() }
 func (r *rejection) Unwrap() error { return r.err }
 
-// Reject marks an error as final: the message goes to the dead letters at once,
+// Reject marks an error as final: the message is dead-lettered at once,
 // with err as the reason.
 func Reject(err error) error { return &rejection{err} }
 
-// Rejected reports whether err, or one that it wraps, was made by Reject.
+// Rejected reports whether err, or an error that it wraps, was made by Reject.
 func Rejected(err error) bool {
 	var r *rejection
 	return errors.As(err, &r)
@@ -152,11 +152,11 @@ type later struct {
 func (l *later) Error() string { return l.err.Error() }
 func (l *later) Unwrap() error { return l.err }
 
-// RetryAfter is a failed attempt whose function knows better than the back-off
-// when to try again. A negative delay is taken as 0.
+// RetryAfter is a failed attempt that is retried after a delay of the function's choice, in
+// place of the backoff. A negative delay counts as 0.
 func RetryAfter(after time.Duration, err error) error { return &later{err, max(after, 0)} }
 
-// RetryDelay returns the delay that the function asked for, if it did.
+// RetryDelay returns the delay that the function requested, if it did.
 func RetryDelay(err error) (time.Duration, bool) {
 	var l *later
 	if errors.As(err, &l) {

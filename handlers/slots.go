@@ -8,29 +8,29 @@ import (
 	"sync/atomic"
 )
 
-// Slots is room for invocations in flight, shared by the functions of one pool.
-// Its capacity may change at any time. While more slots are in use than it has, it
-// gives out no new ones.
+// Slots limits the invocations in flight of the functions of one pool, which share it.
+// Its capacity may change at any time. While more slots are in use than that, it
+// grants no new ones.
 //
-// A function is first offered room, then receives messages, and then takes a slot
-// for each. An offer binds nobody: an idle function keeps no room from a busy
-// one. When the last slot is taken, those that wait for messages are called back,
-// so that no message is received that could not run.
+// A function is first offered slots, then receives messages, and then takes a slot
+// for each. An offer reserves nothing: an idle function takes no slots from a busy
+// one. When the last slot is taken, the waiting Receives of the other functions are
+// cancelled, so that no message is received that could not run.
 type Slots struct {
 	mu       sync.Mutex
 	capacity int
 	used     int
-	changed  chan struct{} // closed when there is room again; nil if nobody waits
-	queue    list.List     // of *claim: messages that came in when the room was gone
+	changed  chan struct{} // closed when a slot is free again; nil if no Offer waits
+	queue    list.List     // of *claim: messages received after the last slot was taken
 	parked   map[*Share]context.CancelFunc
 }
 
-// NewSlots returns room for capacity invocations; 0 is none yet.
+// NewSlots returns slots for capacity invocations; 0 is none yet.
 func NewSlots(capacity int) *Slots {
 	return &Slots{capacity: capacity, parked: make(map[*Share]context.CancelFunc)}
 }
 
-// Share is one function's way to the slots, with a limit of its own.
+// Share is one function's access to the slots, with a limit of its own.
 type Share struct {
 	slots  atomic.Pointer[Slots] // changes while the mu of both is held
 	limit  int
@@ -38,8 +38,8 @@ type Share struct {
 	paused bool
 }
 
-// Limit changes how many slots the share holds at most; 0 is no limit. What it holds
-// beyond that it keeps until it gives it back.
+// Limit changes how many slots the share holds at most; 0 is no limit. Slots beyond a
+// lower limit stay in use until Free.
 func (h *Share) Limit(limit int) {
 	s := h.lock()
 	defer s.mu.Unlock()
@@ -67,7 +67,7 @@ func (s *Slots) Share(limit int) *Share {
 	return h
 }
 
-// lock returns the slots that the share is of, with their mu held.
+// lock returns the share's slots, with their mu held.
 func (h *Share) lock() *Slots {
 	for {
 		s := h.slots.Load()
@@ -75,15 +75,15 @@ func (h *Share) lock() *Slots {
 		if h.slots.Load() == s {
 			return s
 		}
-		s.mu.Unlock() // it was moved just now
+		s.mu.Unlock() // the share was moved just now
 	}
 }
 
 // moving is held while a share is moved: two at once could wait for each other.
 var moving sync.Mutex
 
-// Move makes the share one of other slots. What it holds it holds there, if need be
-// beyond their capacity: then it is offered nothing until enough came back.
+// Move moves the share to other slots. The slots that it uses are then in use there, even
+// beyond their capacity: in that case it is offered none until enough are free.
 func (h *Share) Move(to *Slots) {
 	moving.Lock()
 	defer moving.Unlock()
@@ -105,11 +105,11 @@ func (h *Share) Move(to *Slots) {
 		}
 		e = next
 	}
-	if revoke := from.parked[h]; revoke != nil { // it asks for room there
+	if revoke := from.parked[h]; revoke != nil { // it requests slots there
 		delete(from.parked, h)
 		revoke()
 	}
-	if from.changed != nil { // so do those who wait for an offer
+	if from.changed != nil { // so do those that wait for an offer
 		close(from.changed)
 		from.changed = nil
 	}
@@ -134,8 +134,8 @@ func (s *Slots) Capacity() int {
 	return s.capacity
 }
 
-// room is how many slots the share could take now; s.mu is held. Those who wait
-// with a message come first.
+// room is how many slots the share could take now; s.mu is held. Messages that wait for a
+// slot come first.
 func (s *Slots) room(h *Share) int {
 	if h.paused {
 		return 0
@@ -143,7 +143,7 @@ func (s *Slots) room(h *Share) int {
 	return max(min(s.capacity-s.used-s.queue.Len(), h.limit-h.used), 0)
 }
 
-// Offer waits until there is room, and returns how much. The error is ctx.Err().
+// Offer waits until slots are free, and returns how many. The error is ctx.Err().
 func (h *Share) Offer(ctx context.Context) (int, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -166,23 +166,23 @@ func (h *Share) Offer(ctx context.Context) (int, error) {
 	}
 }
 
-// Park says that the share waits for messages for the room that it was offered:
-// revoke is called, once, when that is gone, and must end the waiting.
+// Park records that the share waits for messages for the slots that it was offered.
+// revoke is called once, when these are taken, and must end the wait.
 func (h *Share) Park(revoke context.CancelFunc) {
 	s := h.lock()
 	defer s.mu.Unlock()
 	s.parked[h] = revoke
-	s.callBack() // the room may have gone between Offer and Park
+	s.callBack() // the slots may have been taken between Offer and Park
 }
 
-// Unpark says that the waiting has ended; revoke is not called afterwards.
+// Unpark records that the wait has ended; revoke is not called afterwards.
 func (h *Share) Unpark() {
 	s := h.lock()
 	defer s.mu.Unlock()
 	delete(s.parked, h)
 }
 
-// callBack revokes the shares that wait for messages with no room for them.
+// callBack revokes the shares that wait for messages without a free slot for them.
 func (s *Slots) callBack() {
 	for h, revoke := range s.parked {
 		if s.room(h) == 0 {
@@ -192,7 +192,7 @@ func (s *Slots) callBack() {
 	}
 }
 
-// Take takes up to n slots and returns how many there were.
+// Take takes up to n slots and returns how many it took.
 func (h *Share) Take(n int) int {
 	s := h.lock()
 	defer s.mu.Unlock()
@@ -203,7 +203,7 @@ func (h *Share) Take(n int) int {
 	return n
 }
 
-// Claim takes one slot, and waits for it, behind those who waited before. The
+// Claim takes one slot. It waits for it if need be, in the order of the calls. The
 // error is ctx.Err().
 func (h *Share) Claim(ctx context.Context) error {
 	s := h.lock()
@@ -229,7 +229,7 @@ func (h *Share) Claim(ctx context.Context) error {
 	}
 }
 
-// Free gives n slots back.
+// Free releases n slots.
 func (h *Share) Free(n int) {
 	s := h.lock()
 	defer s.mu.Unlock()
@@ -254,7 +254,7 @@ func (h *Share) Pause() {
 	s.callBack()
 }
 
-// Resume offers room again.
+// Resume offers slots again.
 func (h *Share) Resume() {
 	s := h.lock()
 	defer s.mu.Unlock()
@@ -262,7 +262,7 @@ func (h *Share) Resume() {
 	s.grant()
 }
 
-// Room returns how many slots the function could have if nobody else wanted any,
+// Room returns how many slots the function could use if no other function used any,
 // and how many of those are taken, by it or by others.
 func (h *Share) Room() (taken, slots int) {
 	s := h.lock()
@@ -273,15 +273,15 @@ func (h *Share) Room() (taken, slots int) {
 	return s.used, s.capacity
 }
 
-// Use is what a function, and those that it shares with, hold of their slots.
+// Use is the use of slots by a function, and by all functions that share them.
 type Use struct {
 	Used, Limit    int // the function's own; Limit 0: none
-	All, Capacity  int // of all that share
+	All, Capacity  int // of all functions that share the slots
 	Claims         int // messages that were received and wait for a slot, of all
 	Paused, Parked bool
 }
 
-// Use reports on the slots. Parked says that the function waits for messages.
+// Use returns the use of the slots. Parked means that the function waits for messages.
 func (h *Share) Use() Use {
 	s := h.lock()
 	defer s.mu.Unlock()
@@ -293,8 +293,8 @@ func (h *Share) Use() Use {
 	return u
 }
 
-// grant gives free slots to the claims in their order, and wakes those who wait
-// for an offer. A claim whose own limit is reached does not hold up those behind.
+// grant grants free slots to the claims in their order, and wakes waiting Offers.
+// A claim whose share has reached its limit does not block the claims behind it.
 func (s *Slots) grant() {
 	for e := s.queue.Front(); e != nil && s.used < s.capacity; {
 		next := e.Next()

@@ -69,7 +69,7 @@ type Account struct {
 	size   atomic.Int64 // the largest recent size of a message; 0: none was received
 	since  atomic.Int64 // when it began to wait, in ns; 0: it does not wait
 	wake   chan struct{}
-	told   atomic.Pointer[func()]
+	freed  atomic.Pointer[func()]
 	closed atomic.Bool
 }
 
@@ -101,11 +101,11 @@ func (a *Account) Close() {
 	b.add(-a.taken.Swap(0) - a.held.Swap(0))
 }
 
-// Tell sets a function that is called when bytes may be free again after a shortage. f must not
+// OnFreed sets a function that is called when bytes may be free again after a shortage. f must not
 // block.
-func (a *Account) Tell(f func()) {
+func (a *Account) OnFreed(f func()) {
 	if a != nil {
-		a.told.Store(&f)
+		a.freed.Store(&f)
 	}
 }
 
@@ -177,7 +177,7 @@ func (b *Budget) add(n int64) {
 		case a.wake <- struct{}{}:
 		default:
 		}
-		if f := a.told.Load(); f != nil {
+		if f := a.freed.Load(); f != nil {
 			(*f)()
 		}
 	}

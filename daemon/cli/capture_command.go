@@ -92,7 +92,7 @@ func (c *captureCommand) taken() error {
 	return fmt.Errorf("%s already exists; name another file with --output, or add --force", c.Output)
 }
 
-// write writes the first messages, and those that follow, and returns how many. A file that could
+// write writes the first messages and all that follow, and returns their number. A file that could
 // not be written completely is removed.
 func (c *captureCommand) write(ctx context.Context, p triggers.Peeker, first []triggers.Message, out io.Writer) (n int, err error) {
 	if c.Output != "-" {

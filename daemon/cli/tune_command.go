@@ -196,7 +196,7 @@ func (c *tuneCommand) confirm(ctx context.Context, std *IO, messages int) error 
 	return errors.New("nothing was run")
 }
 
-// tell prints the report, and writes what the flags request.
+// tell prints the report, and writes the files that the flags name.
 func (c *tuneCommand) tell(std *IO, r *tune.Report, app string) error {
 	out := std.Out
 	if c.JSON {

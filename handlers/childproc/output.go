@@ -26,8 +26,8 @@ type Output struct {
 	to    io.Writer
 }
 
-// NewOutput returns a pipe. Once a process has been started with it, one goroutine copies what is
-// written to it to the writer.
+// NewOutput returns a pipe. Once a process has been started with it, one goroutine copies the
+// process's output to the writer.
 func NewOutput(to io.Writer) (*Output, error) {
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package commandhandler is the handler that runs a command for each message: the body on its
-// standard input, what it writes to standard output the function's output, and its
-// exit status the verdict, by the names of sysexits.h: 0 is done, 65 (EX_DATAERR)
+// Package commandhandler runs a command for each message. The body is the command's
+// standard input, its standard output is the function's output, and its
+// exit status the verdict, with the names of sysexits.h: 0 is done, 65 (EX_DATAERR)
 // rejects, 75 (EX_TEMPFAIL) and all others are failed attempts.
 package commandhandler
 
@@ -22,16 +22,16 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Config is a handler.
+// Config configures a Handler.
 type Config struct {
 	Function string
 	// Command is the program and its arguments; no shell reads them.
 	Command []string
 	Dir     string
 	Env     []string
-	// MaxOutput bounds what it may write to standard output, in bytes; 1 MiB.
+	// MaxOutput bounds its standard output, in bytes; 0 is 1 MiB.
 	MaxOutput int64
-	// Log takes the lines of its standard error as they come; nil drops them.
+	// Log receives the lines of its standard error as they are written; nil drops them.
 	Log *slog.Logger
 	// Reaper starts the command; nil: the handler has one of its own.
 	Reaper *childproc.Reaper
@@ -39,11 +39,11 @@ type Config struct {
 
 const (
 	dataError = 65 // EX_DATAERR
-	// maxDetail is how much of its standard error is kept of a failure: the end.
+	// maxDetail bounds the end of its standard error that is kept with a failure, in bytes.
 	maxDetail = 8 << 10
-	// maxSummary is how much of that is in the failure's one line.
+	// maxSummary bounds the part of it in the failure's summary line, in bytes.
 	maxSummary = 200
-	// killGrace is how long it has to obey a SIGTERM at the timeout.
+	// killGrace is the time between SIGTERM and SIGKILL at the timeout.
 	killGrace        = 5 * time.Second
 	defaultMaxOutput = 1 << 20
 )
@@ -51,12 +51,12 @@ const (
 // Handler runs commands.
 type Handler struct {
 	cfg Config
-	own *childproc.Reaper // to be closed; nil: it is another's
+	own *childproc.Reaper // closed with the handler; nil: the Reaper is the caller's
 }
 
 var _ handlers.Handler = (*Handler)(nil)
 
-// New returns a handler. The error says that the program is not there.
+// New returns a handler. It returns an error if the program is not found.
 func New(cfg Config) (*Handler, error) {
 	if len(cfg.Command) == 0 {
 		return nil, errors.New("the command is empty")
@@ -89,7 +89,7 @@ func (h *Handler) Close(context.Context) error {
 }
 
 // Handle implements handlers.Handler. At the end of ctx the command's process group
-// gets SIGTERM, and then SIGKILL; what it left behind is killed in any case.
+// gets SIGTERM, and then SIGKILL; processes that it left behind are always killed.
 func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -120,10 +120,10 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	if out.over {
 		return nil, fmt.Errorf("the command wrote more than max_output (%d) bytes", h.cfg.MaxOutput)
 	}
-	return out.kept, nil // nil where nothing was written
+	return out.kept, nil // nil if nothing was written
 }
 
-// environ is what the command sees, and of which message.
+// environ returns the command's environment, with variables for the message.
 func (h *Handler) environ(m *triggers.Message) []string {
 	env := append(append([]string(nil), h.cfg.Env...),
 		"DROVER_FUNCTION="+h.cfg.Function, "DROVER_MESSAGE_ID="+clean(m.ID), "DROVER_ATTEMPT="+strconv.Itoa(m.Attempt), "DROVER_SUBJECT="+clean(m.Subject))
@@ -143,10 +143,10 @@ func (h *Handler) environ(m *triggers.Message) []string {
 }
 
 const (
-	// propertyPrefix begins the names of the variables that have a message's properties.
+	// propertyPrefix begins the names of the variables of a message's properties.
 	propertyPrefix = "DROVER_PROPERTY_"
-	// maxVariable bounds a variable, in bytes: Linux takes 128 KiB of one, and longer ones
-	// are left out.
+	// maxVariable bounds a variable, in bytes: Linux accepts at most 128 KiB. Longer ones
+	// are omitted.
 	maxVariable = 64 << 10
 )
 
@@ -157,7 +157,7 @@ func add(env []string, name, value string) []string {
 	return append(env, name+"="+clean(value))
 }
 
-// addJSON adds what a message has n of, as a JSON object.
+// addJSON adds a variable with a JSON object of n members, if n is not 0.
 func addJSON(env []string, name string, value any, n int) []string {
 	text, err := json.Marshal(value)
 	if n == 0 || err != nil {
@@ -166,7 +166,7 @@ func addJSON(env []string, name string, value any, n int) []string {
 	return add(env, name, string(text))
 }
 
-// await waits for the command's end, and brings it about when ctx ends.
+// await waits for the command's end, and ends it when ctx ends.
 func await(ctx context.Context, command *childproc.Process) {
 	select {
 	case <-command.Waited():
@@ -197,10 +197,10 @@ func (h *Handler) failure(exit childproc.Exit, said string) error {
 	return f
 }
 
-// clean is a text that the environment can hold.
+// clean returns text in a form that the environment can hold.
 func clean(text string) string { return strings.ReplaceAll(text, "\x00", "") }
 
-// head keeps the first bytes that are written to it.
+// head is a writer that keeps the first bytes.
 type head struct {
 	kept []byte
 	max  int
@@ -214,7 +214,7 @@ func (w *head) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// tail keeps the last bytes that are written to it.
+// tail is a writer that keeps the last bytes.
 type tail struct {
 	kept []byte
 	max  int

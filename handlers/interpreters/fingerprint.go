@@ -21,11 +21,11 @@ const (
 	maxBytes = 256 << 20
 )
 
-// Kinds are the files that an app's code is made of, by the ending of their names.
+// Kinds are the files that an app's code consists of, by the ending of their names.
 type Kinds struct {
-	// Imported are those that count where a worker has imported them; nil: all files.
+	// Imported files count if a worker has imported them; nil: all files.
 	Imported []string
-	// Always are those that code also reads in other ways, and that count always.
+	// Always are files that code also reads in other ways. They always count.
 	Always []string
 }
 
@@ -49,14 +49,14 @@ type file struct {
 // Read reads the names and contents of the files below dir that are of these kinds. Links
 // are followed, each directory once: a release is often switched by one, and a ConfigMap
 // always. Hidden directories, such as .venv, and those of other languages' packages are
-// passed over; of installed Python packages the names and versions count. What cannot be
-// read is as if it did not exist: it cannot be imported either.
+// skipped; of installed Python packages the names and versions count. Files that cannot be
+// read count as missing: they cannot be imported either.
 func Read(dir string, kinds Kinds) *Code {
 	w := walk{hash: sha256.New(), kinds: kinds, found: make(map[string]file), seen: make(map[place]bool)}
 	w.dir(dir, "", 0)
 	var packages strings.Builder
 	for _, pattern := range []string{".python_packages/lib/site-packages", ".venv/lib/python*/site-packages", "venv/lib/python*/site-packages"} {
-		found, _ := filepath.Glob(filepath.Join(dir, pattern, "*.dist-info")) // the patterns are ours
+		found, _ := filepath.Glob(filepath.Join(dir, pattern, "*.dist-info")) // the patterns are drover's, and valid
 		for _, path := range found {
 			packages.WriteString(strings.TrimPrefix(path, dir) + "\n")
 		}
@@ -68,10 +68,10 @@ func Read(dir string, kinds Kinds) *Code {
 // Fingerprint identifies this state of the code: it differs if a file does.
 func (c *Code) Fingerprint() string { return c.sum }
 
-// place is a directory, by whatever name.
+// place identifies a directory, by any of its names.
 type place struct{ device, inode uint64 }
 
-// walk is one way through an app's directory.
+// walk is one pass over an app's directory.
 type walk struct {
 	hash  hash.Hash
 	kinds Kinds
@@ -81,7 +81,7 @@ type walk struct {
 	bytes int64
 }
 
-// dir takes a directory, which is at name below the app's.
+// dir adds a directory; name is its path below the app's.
 func (w *walk) dir(path, name string, depth int) {
 	info, err := os.Stat(path)
 	if err != nil || depth > maxDepth {

@@ -15,8 +15,8 @@ const (
 	maxPathBytes = 4 << 20
 )
 
-// Imports are what an app's workers have imported: paths of files, of directories of which
-// all counts, and of modules, without an ending, that were looked for and not found. Its
+// Imports records the imports of an app's workers: paths of files, of directories whose files
+// all count, and, without an ending, of modules that were not found. Its
 // methods may be called from many goroutines.
 type Imports struct {
 	dir string // of the app
@@ -29,11 +29,11 @@ type Imports struct {
 
 func (i *Imports) full() bool { return len(i.paths) > maxPaths || i.bytes > maxPathBytes }
 
-// NewImports returns those of an app that has not begun.
+// NewImports returns the empty imports of an app that has not started.
 func NewImports(dir string) *Imports { return &Imports{dir: dir, paths: make(map[string]bool)} }
 
-// Add takes paths as workers name them. Each is kept as it is; if it is in the app's
-// directory, as links lead now, also as its name there and without links.
+// Add adds paths that workers report. Each is kept as it is; a path in the app's
+// directory also by its name there, and with its links resolved now.
 func (i *Imports) Add(paths []string) {
 	real, err := filepath.EvalSymlinks(i.dir)
 	if err != nil {
@@ -59,18 +59,18 @@ func (i *Imports) Add(paths []string) {
 	}
 }
 
-// withoutData takes the directory from a name that a ConfigMap has its files in: its name
-// begins with two dots, and is another after each change.
+// withoutData removes the directory of a ConfigMap's files from a name. That directory's name
+// begins with two dots, and changes at each update.
 func withoutData(name string) string {
 	parts := strings.Split(name, string(filepath.Separator))
 	return filepath.Join(slices.DeleteFunc(parts, func(part string) bool { return strings.HasPrefix(part, "..") })...)
 }
 
-// includes reports whether a file is among them, by its name or its path.
+// includes reports whether a file was imported, by its name or its path.
 func (i *Imports) includes(name, path string) bool {
 	for _, at := range []string{name, path} {
 		if at == "" {
-			continue // it is not there
+			continue // it does not exist
 		}
 		if i.paths[at] || i.paths[strings.TrimSuffix(at, filepath.Ext(at))] {
 			return true
@@ -87,8 +87,8 @@ func (i *Imports) includes(name, path string) bool {
 	return false
 }
 
-// Changes returns the files that differ from an earlier state of the code. changed are those that
-// workers have imported, that replace an imported file, or that count always; unused are the
+// Changes returns the files that differ from an earlier state of the code. changed are files that
+// workers have imported, that replace an imported file, or that always count; unused are the
 // others. If the imports are unknown, all are changed.
 func (c *Code) Changes(before *Code, imports *Imports) (changed, unused []string) {
 	imports.mu.Lock()
@@ -111,7 +111,7 @@ func (c *Code) Changes(before *Code, imports *Imports) (changed, unused []string
 	return changed, unused
 }
 
-// counting returns what says of a file whether a change of it makes the code another;
+// counting returns a function that reports whether a change of a file changes the code.
 // imports is locked.
 func (c *Code) counting(before *Code, imports *Imports) func(name string) bool {
 	stems, endings, known := make(map[string]bool), make(map[string]bool), false
@@ -135,8 +135,8 @@ func (c *Code) counting(before *Code, imports *Imports) func(name string) bool {
 	}
 }
 
-// stem is what an import names a file by: of x.py and x/__init__.py, or x.js and
-// x/index.mjs, one stands in for the other.
+// stem is the name by which an import finds a file: x.py and x/__init__.py, or x.js and
+// x/index.mjs, can replace each other.
 func stem(name string) string {
 	name = strings.TrimSuffix(name, filepath.Ext(name))
 	for _, whole := range []string{"__init__", "index"} {

@@ -11,10 +11,10 @@ import (
 	"slices"
 )
 
-// Install writes a worker's files below dir and returns the directory that they are
-// in. Its name holds their hash, so that daemons of different versions do not share
-// one. Of files those with one of the endings are taken: running a worker in place
-// leaves others behind.
+// Install writes a worker's files to a directory below dir and returns its path. The
+// name contains the files' hash, so that daemons of different versions do not share
+// a directory. Only files with one of the endings are written: running a worker in place
+// leaves other files behind.
 func Install(dir, name string, files fs.FS, endings ...string) (string, error) {
 	hash := sha256.New()
 	texts := make(map[string][]byte)

@@ -13,16 +13,16 @@ import (
 
 // Layout has the paths of an interpreter's files.
 type Layout struct {
-	// Executable is the program itself, also if the command is a script that finds it, such
-	// as those of pyenv.
+	// Executable is the program itself, even if the command is a script that finds it, as
+	// with pyenv.
 	Executable string
 	// Homes are the files and directories that it consists of; Libraries are the
 	// directories that it imports from, as this process's user sees them.
 	Homes, Libraries []string
 }
 
-// Layout runs an interpreter to see where its parts are: the arguments have it print
-// them, as JSON, in its last line. Those before are of its own set-up.
+// Layout runs an interpreter to find its parts: with these arguments it prints
+// them, as JSON, in its last line. Earlier lines come from its own set-up, and are ignored.
 func (i Interpreter) Layout(ctx context.Context, args ...string) (l Layout, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()

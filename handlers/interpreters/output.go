@@ -12,12 +12,12 @@ import (
 const (
 	// maxOutput bounds what a probe prints, in bytes.
 	maxOutput = 1 << 20
-	// outputDelay bounds the wait for the output of what a killed probe has started.
+	// outputDelay bounds the wait for the output of processes that a killed probe has started.
 	outputDelay = time.Second
 )
 
-// output runs a program and returns what it prints. The end of ctx kills it with all
-// that it has started: an interpreter can be a script that runs others.
+// output runs a program and returns its output. The end of ctx kills it with all
+// processes that it has started: an interpreter can be a script that runs another program.
 func output(ctx context.Context, path string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -1,6 +1,6 @@
-// Package interpreters is what workers in an interpreted language need of a machine:
-// an interpreter that is there and new enough, and the worker's own files. The
-// packages of the languages call it, each for its own.
+// Package interpreters finds the interpreter of an app's language, checks that it runs and is
+// new enough, installs the worker's own files, and detects changes of an app's code. The
+// packages of the languages call it.
 package interpreters
 
 import (
@@ -17,9 +17,9 @@ import (
 // Interpreter is a program that runs an app's workers.
 type Interpreter struct {
 	Path string
-	// Language and Version are for people; empty where nobody asked it.
+	// Language and Version are for people; empty if Probe was not called.
 	Language, Version string
-	// From says why it is this one.
+	// From is the place that names this interpreter, for people.
 	From string
 }
 
@@ -30,8 +30,8 @@ func (i Interpreter) String() string {
 	return fmt.Sprintf("%s (%s %s, %s)", i.Path, i.Language, i.Version, i.From)
 }
 
-// Named is the interpreter that a configuration names. path is where programs are
-// looked for, as in $PATH.
+// Named returns the interpreter that a configuration names. path is searched for it, as $PATH
+// is by a shell.
 func Named(name, path string) (Interpreter, error) {
 	found, err := LookUp(name, path)
 	if err != nil {
@@ -43,8 +43,8 @@ func Named(name, path string) (Interpreter, error) {
 // probeLimit bounds the first run of an interpreter.
 const probeLimit = 30 * time.Second
 
-// Probe runs an interpreter to see that it works, and that it is new enough: the
-// arguments have it print its version.
+// Probe runs an interpreter and checks that it works and is new enough. With these
+// arguments it prints its version.
 func (i *Interpreter) Probe(ctx context.Context, language, oldest string, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
@@ -61,8 +61,8 @@ func (i *Interpreter) Probe(ctx context.Context, language, oldest string, args .
 	return nil
 }
 
-// reaches reports whether a version is a certain one or newer. A text that is no
-// version is as old as can be.
+// reaches reports whether a version is at least another one. A text that is no
+// version counts as the oldest.
 func reaches(version, oldest string) bool {
 	have := strings.Split(version, ".")
 	if len(have) < 3 {
@@ -70,7 +70,7 @@ func reaches(version, oldest string) bool {
 	}
 	for i, text := range strings.Split(oldest, ".") {
 		is, err := strconv.Atoi(have[i])
-		least, _ := strconv.Atoi(text) // ours
+		least, _ := strconv.Atoi(text) // drover's own, and valid
 		switch {
 		case err != nil || is < least:
 			return false

@@ -1,6 +1,6 @@
-// Package node is the worker that runs Node.js functions: plain JavaScript without
-// a dependency, embedded in this binary, and the search for a node to run it. The
-// pool in package workers starts what Command returns.
+// Package node has the worker that runs Node.js functions, plain JavaScript without
+// dependencies, embedded in this binary, and finds a node to run it. The
+// pool in package workers starts the command that Command returns.
 package node
 
 import (
@@ -30,15 +30,15 @@ func Install(dir string) (string, error) {
 	return interpreters.Install(dir, "node", files, ".js", ".mjs", ".json")
 }
 
-// kinds are the files that change what an app does. A package's own are passed over: they
+// kinds are the files that an app's behavior depends on. The files of packages are skipped: they
 // change with the lock file.
 var kinds = interpreters.Kinds{Imported: []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"}, Always: []string{".json", ".node"}}
 
 // Code reads the state of an app's code.
 func Code(dir string) *interpreters.Code { return interpreters.Read(dir, kinds) }
 
-// Find returns the interpreter for an app: the one that is named, else node on the
-// path. It runs it, to see that it works and is new enough. env looks up environment
+// Find returns the interpreter for an app: the named one, or else node on the
+// path. It runs it, and checks that it works and is new enough. env returns environment
 // variables.
 func Find(ctx context.Context, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
 	i, err := choose(named, env)
@@ -60,8 +60,8 @@ func choose(named string, env func(string) (string, bool)) (interpreters.Interpr
 	return interpreters.Interpreter{Path: found, From: "node on the path"}, nil
 }
 
-// Command is what the pool runs: the worker in home, for the app in dir, with the
-// environment given, as NAME=VALUE.
+// Command returns the command that the pool runs: the worker in home, for the app in dir, with
+// the environment env, as NAME=VALUE.
 func Command(i interpreters.Interpreter, home, dir string, environ []string) process.Command {
 	return process.Command{Path: i.Path, Args: []string{filepath.Join(home, "main.js")}, Dir: dir, Env: environ}
 }

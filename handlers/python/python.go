@@ -1,6 +1,6 @@
-// Package python is the worker that runs Python functions: a package of the
-// standard library only, embedded in this binary, and the search for an
-// interpreter to run it. The pool in package workers starts what Command returns.
+// Package python has the worker that runs Python functions, which needs only the
+// standard library, embedded in this binary, and finds an
+// interpreter to run it. The pool in package workers starts the command that Command returns.
 package python
 
 import (
@@ -30,11 +30,11 @@ func Install(dir string) (string, error) {
 	return interpreters.Install(dir, "python", files, ".py", ".typed")
 }
 
-// WriteTypings writes the package that apps import, without what runs them, to the directory
+// WriteTypings writes the package that apps import, without the worker, to the directory
 // drover below dir, for editors, type checkers and tests of apps. It replaces existing files.
 func WriteTypings(dir string) error {
 	to := filepath.Join(dir, "drover")
-	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // a project is for others too
+	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // others may read a project
 		return fmt.Errorf("making the directory of the Python package: %w", err)
 	}
 	for _, name := range []string{"__init__.py", "py.typed"} {
@@ -54,9 +54,9 @@ func Code(dir string) *interpreters.Code {
 	return interpreters.Read(dir, interpreters.Kinds{Imported: []string{".py"}})
 }
 
-// Find returns the interpreter for an app in dir: the one that is named, else
-// that of $VIRTUAL_ENV, else of .venv in or beside dir, else python3 on the path.
-// It runs it, to see that it works and is new enough. env looks up environment
+// Find returns the interpreter for an app in dir: the named one, or else
+// that of $VIRTUAL_ENV, of .venv in or beside dir, or python3 on the path.
+// It runs it, and checks that it works and is new enough. env returns environment
 // variables.
 func Find(ctx context.Context, dir, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
 	i, err := choose(dir, named, env)
@@ -91,8 +91,8 @@ func choose(dir, named string, env func(string) (string, bool)) (interpreters.In
 	return interpreters.Interpreter{Path: found, From: "python3 on the path"}, nil
 }
 
-// Command is what the pool runs: the worker in home, for the app in dir, with
-// the environment given, as NAME=VALUE.
+// Command returns the command that the pool runs: the worker in home, for the app in dir, with
+// the environment env, as NAME=VALUE.
 func Command(i interpreters.Interpreter, home, dir string, environ []string) process.Command {
 	return process.Command{Path: i.Path, Args: []string{"-u", home}, Dir: dir, Env: environ}
 }

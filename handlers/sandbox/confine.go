@@ -54,7 +54,7 @@ type Confinement struct {
 }
 
 // Check checks whether this machine supports the settings. The error names, for each unsupported
-// setting, what is missing and how to fix it.
+// setting, the reason and how to fix it.
 func Check(s Settings) error {
 	_, _, err := s.check(ownCgroups())
 	return err
@@ -92,7 +92,7 @@ func open(s Settings, where *membership) (c *Confinement, err error) {
 			return c, err
 		}
 		if err = os.Mkdir(c.filesDir(), 0o700); err == nil {
-			err = os.Chmod(c.filesDir(), 0o755) //nolint:gosec // another user reads what is in it
+			err = os.Chmod(c.filesDir(), 0o755) //nolint:gosec // another user reads its files
 		}
 		if err != nil {
 			return c, err

@@ -65,7 +65,7 @@ func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, err
 	t.ledger.troubles = &t.troubles
 	t.leases.init()
 	t.acks = acks{t: t, wake: make(chan struct{}, 1)}
-	cfg.Memory.Tell(func() { signal(t.wakeReceive) })
+	cfg.Memory.OnFreed(func() { signal(t.wakeReceive) })
 	if t.prefetch = cfg.Prefetch; cfg.Prefetch == PrefetchAuto {
 		t.prefetch = 0
 	}

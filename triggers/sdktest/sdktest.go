@@ -36,7 +36,7 @@ func Run(t *testing.T, script string, args ...string) {
 }
 
 // RunExample runs the example in a language, python or js, that has some text on a
-// page of the documentation. It replaces the text, and returns what was printed.
+// page of the documentation. It replaces the text, and returns the example's output.
 func RunExample(t *testing.T, page, language, old, replacement string) string {
 	t.Helper()
 	text, err := os.ReadFile(page)

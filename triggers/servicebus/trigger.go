@@ -113,7 +113,7 @@ func open(cfg Config) (*trigger, error) {
 	t.keeper, t.buffer = lease.NewKeeper[*leasedMessage](&t.mu), lease.NewBuffer[*leasedMessage](&t.mu)
 	t.keeper.Due, t.keeper.Handle, t.keeper.Lost = t.nextDue, t.handleDue, t.leaseLost
 	t.buffer.Account, t.buffer.Request, t.buffer.Closed = cfg.Memory, t.room.Broadcast, errClosed
-	cfg.Memory.Tell(t.buffer.Wake)
+	cfg.Memory.OnFreed(t.buffer.Wake)
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	names := cfg.Subscriptions
 	if cfg.Queue != "" {

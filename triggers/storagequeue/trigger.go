@@ -72,7 +72,7 @@ func open(ctx context.Context, cfg Config) (*trigger, error) {
 	t.keeper, t.buffer = lease.NewKeeper[*leasedMessage](&t.mu), lease.NewBuffer[*leasedMessage](&t.mu)
 	t.keeper.Handle, t.keeper.Lost = t.handleDue, t.leaseLost
 	t.buffer.Account, t.buffer.Request, t.buffer.Closed = cfg.Memory, t.request, errClosed
-	cfg.Memory.Tell(t.buffer.Wake)
+	cfg.Memory.OnFreed(t.buffer.Wake)
 	var err error
 	if t.queue, err = cfg.Account.reach(cfg.Queue); err != nil {
 		return nil, err

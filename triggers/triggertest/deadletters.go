@@ -15,15 +15,15 @@ import (
 // Graveyard is one empty queue at a real server, and the way to its dead letters.
 type Graveyard struct {
 	*Source
-	// OpenDead returns one more reader of the dead letters. The graveyard closes
-	// at the test's end what the test did not.
+	// OpenDead returns one more reader of the dead letters. The graveyard closes it
+	// at the test's end, unless the test did.
 	OpenDead func(t testing.TB) triggers.DeadLetters
-	// Half does the first half of a replay, and dies: the message is back, and its
-	// dead letter still there. The reader is closed.
+	// Half does the first half of a replay, and dies: the message is sent again, and its
+	// dead letter still exists. The reader is closed.
 	Half func(t testing.TB, d triggers.DeadLetters, l triggers.DeadLetter)
-	// Doubtful says that the source cannot tell that from a replay that was not begun.
+	// Doubtful reports that the source cannot distinguish that from a replay that was not started.
 	Doubtful bool
-	// NewIDs says that a message that was replayed has another id.
+	// NewIDs reports that a replayed message has another ID.
 	NewIDs bool
 }
 
@@ -288,7 +288,7 @@ func testKilled(t *testing.T, g *Graveyard) {
 	g.left(t, left)
 }
 
-// A replay was killed before it sent the message. The next one sends it, or says
+// A replay was killed before it sent the message. The next one sends it, or reports
 // that it cannot know.
 func testNotBegun(t *testing.T, g *Graveyard) {
 	tr := g.Open(t)

@@ -140,8 +140,8 @@ func (o *orderLog) ends(key string, n int) {
 	}
 }
 
-// consume receives with room for so many messages, a few at a time, and with Receives that
-// are cut off. Each message is settled by what fate says.
+// consume receives with room for so many messages, a few at a time, and cancels some Receives.
+// fate chooses the verdict of each message.
 func (o *orderLog) consume(t *testing.T, ctx context.Context, tr triggers.Trigger, room int, random *rand.Rand, fate func(m *triggers.Message, roll int) triggers.Verdict) {
 	slots := make(chan struct{}, room)
 	var working sync.WaitGroup
@@ -227,7 +227,7 @@ func testOrderOfMany(t *testing.T, s *Source) {
 	running.Wait()
 }
 
-// testOrderAfterPause receives a backlog that came while nobody received.
+// testOrderAfterPause receives a backlog that arrived while receiving was paused.
 func testOrderAfterPause(t *testing.T, s *Source) {
 	tr := s.Open(t)
 	s.Send(t, keyed("first", "0")...) // the source has delivered a message before

@@ -29,7 +29,7 @@ type journal struct {
 
 	mu    sync.Mutex
 	file  *os.File
-	tried map[string]time.Time // begun, and not ended
+	tried map[string]time.Time // started and not finished
 }
 
 const (

@@ -183,7 +183,7 @@ func (c *Client) StreamLog(ctx context.Context, path string, each func(telemetry
 	}
 	defer func() { _ = response.Body.Close() }() // it was only read
 	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // what was received so far
+		text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // an error leaves the text received so far
 		return c.refusal(response.StatusCode, text)
 	}
 	in := bufio.NewScanner(response.Body)

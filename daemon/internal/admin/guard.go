@@ -61,7 +61,7 @@ func knownHost(admin configs.Admin, host string) bool {
 }
 
 // serverTLS returns the TLS configuration of the server; nil without TLS. The handshake succeeds
-// without a certificate of the client, so that the answer can report what is missing.
+// without a certificate of the client, so that the answer can report that it is missing.
 func serverTLS(admin configs.Admin) (*tls.Config, error) {
 	if admin.TLS == nil {
 		return nil, nil

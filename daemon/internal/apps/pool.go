@@ -46,7 +46,7 @@ type Tuner interface {
 	CallFailed(call dispatch.FailedCall) (release bool)
 	// FunctionMoved records that a function was moved to other workers.
 	FunctionMoved()
-	// State returns what was found so far; nil before the first measurement.
+	// State returns the tuner's results so far; nil before the first measurement.
 	State() *Tuned
 }
 

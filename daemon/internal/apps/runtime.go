@@ -15,7 +15,7 @@ import (
 // Runtime makes the worker processes of apps in one language.
 type Runtime struct {
 	// Find returns the interpreter of an app, or the program of its own worker. The error names
-	// what is missing.
+	// the missing program.
 	Find func(ctx context.Context, app configs.App, env configs.Env) (interpreters.Interpreter, error)
 	// Install writes drover's worker below a directory, and returns its path; empty if
 	// the app brings its own.

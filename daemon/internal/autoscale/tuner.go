@@ -232,7 +232,7 @@ func ownMemory(u process.Usage) uint64 {
 	return u.Memory.Resident
 }
 
-// State returns what was found so far; nil before the first measurement.
+// State returns the tuner's results so far; nil before the first measurement.
 func (t *tuner) State() *apps.Tuned {
 	t.mu.Lock()
 	defer t.mu.Unlock()

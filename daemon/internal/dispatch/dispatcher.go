@@ -41,8 +41,8 @@ import (
 const maxBatch = 4096
 
 // Run receives until receiving ends or the function's code fails to load, and returns when
-// everything that it received is settled. The end of working cancels what is in flight; the end of
-// settling, which comes later, cancels settlements.
+// everything that it received is settled. The end of working cancels the calls in flight; the end
+// of settling, which comes later, cancels settlements.
 func (f *Function) Run(receiving, working, settling context.Context) error {
 	receiving, cancel := context.WithCancel(receiving)
 	defer cancel()

@@ -14,7 +14,7 @@ type executionPool struct {
 	mu      sync.Mutex
 	waiting []*execution // those from head on wait for a goroutine
 	head    int
-	coming  bool // a goroutine was started or woken and has not begun
+	coming  bool // a goroutine was started or woken and does not run yet
 
 	rest    sync.Cond // uses mu; set by open
 	resting int

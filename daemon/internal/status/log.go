@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// writeTimeout bounds how long a client may take to read what was sent to it.
+	// writeTimeout bounds the time that a client may take to read a write.
 	writeTimeout = 10 * time.Second
 	// pingEvery is the time between empty lines to a client, which detect that the client is gone.
 	pingEvery = 15 * time.Second

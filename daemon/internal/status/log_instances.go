@@ -23,7 +23,7 @@ type instanceLogs struct {
 
 	mu    sync.Mutex
 	seen  map[int]time.Time // of each instance's latest line
-	known map[int]bool      // those that are followed
+	known map[int]bool      // the instances that are followed
 }
 
 func newInstanceLogs(v *View, asked api.LogRequest) *instanceLogs {
@@ -39,7 +39,7 @@ func (i *instanceLogs) readBefore(ctx context.Context, own []telemetry.LogLine) 
 	var reading sync.WaitGroup
 	for _, id := range i.view.Fleet().IDs() {
 		reading.Go(func() {
-			i.readOne(ctx, id, max(i.asked.Last, 1), false, func(line telemetry.LogLine) { // at least one, whose time marks what is new
+			i.readOne(ctx, id, max(i.asked.Last, 1), false, func(line telemetry.LogLine) { // at least one: its time separates old lines from new ones
 				mu.Lock()
 				defer mu.Unlock()
 				own = append(own, line)

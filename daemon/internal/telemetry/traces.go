@@ -95,7 +95,7 @@ func OpenTraces(ctx context.Context, cfg TracesConfig, log *slog.Logger) (*Trace
 		AttributeValueLengthLimit: maxSpanText, AttributeCountLimit: sdktrace.DefaultAttributeCountLimit, EventCountLimit: sdktrace.DefaultEventCountLimit,
 		LinkCountLimit: sdktrace.DefaultLinkCountLimit, AttributePerEventCountLimit: sdktrace.DefaultAttributePerEventCountLimit, AttributePerLinkCountLimit: sdktrace.DefaultAttributePerLinkCountLimit,
 	}
-	// The caller of the tracer decides what is sampled, before it starts a span.
+	// The caller of the tracer samples before it starts a span.
 	t.provider = sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())), sdktrace.WithResource(about),
 		sdktrace.WithRawSpanLimits(limits), sdktrace.WithSpanProcessor(&spanQueue{batches, t}))
 	t.tracer = t.provider.Tracer(scope, trace.WithInstrumentationVersion(cfg.Version), trace.WithSchemaURL(semconv.SchemaURL))

@@ -23,8 +23,8 @@ const MaxFrame = 2 << 20
 type Worker struct {
 	Announced []string // the capabilities that HELLO announced to it
 	Process   *Process // nil before Start
-	Received           // what it has sent so far
-	Sender             // what is sent to it
+	Received           // the frames that it has sent so far
+	Sender             // sends frames to it
 
 	ctx    context.Context // of the check
 	rule   string          // the rule that the check tests
@@ -36,7 +36,7 @@ type Worker struct {
 	given  []uint64  // of a forked worker: the inodes of its socket and outputs
 }
 
-// Received is what a worker has sent. A check may reset Logs.
+// Received holds the frames that a worker has sent. A check may reset Logs.
 type Received struct {
 	Welcome *protocol.WelcomeFrame // nil before WELCOME
 	Ready   *protocol.ReadyFrame   // nil before READY
@@ -46,7 +46,7 @@ type Received struct {
 	Imports []string              // the paths of all IMPORTED; nil before the first
 }
 
-// Violation is a violation found by a check: Why is what happened, Wanted what was expected, and Rule the
+// Violation is a violation found by a check: Why names the event, Wanted the expectation, and Rule the
 // sentence of docs/worker-protocol.md that requires it.
 type Violation struct{ Rule, Why, Wanted string }
 
