@@ -1,3 +1,3 @@
-// No-op functions: what is measured is everything around them.
+// No-op functions: everything around them is measured.
 exports.noop = () => {};
 exports.async_noop = async () => {};

@@ -30,7 +30,7 @@ func TestHowAWorkerEndsIsTold(t *testing.T) {
 		"closes its socket":   {"fs.closeSync(3); return sleep(60000)", "the worker process died"}, // it ends by itself, or is killed
 		"half a frame":        {"fs.writeSync(3, Buffer.from([16, 0, 0, 0, 68])); process.exit(1)", "exit status 1"},
 		"last words on error": {"fs.writeSync(2, 'out of cheese\\n'); process.exit(1)", "out of cheese"},
-		"an error of no call": {"return outside.emit('fail')", "an exception that nobody caught outside of any call: Error: of nobody"},
+		"an error of no call": {"return outside.emit('fail')", "an uncaught exception outside of any call: Error: of nobody"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -93,7 +93,7 @@ exports.late = async () => { setTimeout(() => Promise.reject(new Error('too late
 	if _, err := call(t, p, "late", &triggers.Message{}); err != nil {
 		t.Error(err)
 	}
-	log.wait(t, "level=ERROR", "late: a rejected promise that nobody handled after the call had been answered: Error: too late", "is an await missing?")
+	log.wait(t, "level=ERROR", "late: an unhandled rejection after the call had been answered: Error: too late", "is an await missing?")
 	if s := p.Stats(); s.Ready != 1 || s.PIDs[0] != pid {
 		t.Errorf("an error of a call cost the worker: %+v", s)
 	}

@@ -1,5 +1,5 @@
 'use strict';
-// Runs what the daemon invokes, and answers.
+// Runs the calls that the daemon invokes, and sends their results.
 
 const frames = require('./frames');
 const { current } = require('./logs');
@@ -8,16 +8,16 @@ const { atEnd } = require('./end');
 const { outcome, stack } = require('./outcome');
 const { Unsendable } = require('./results');
 
-// Answers that wait for company are sent after so many ms at the latest.
+// The longest time that a result waits to be sent together with others, in ms.
 const LINGER = 0.3;
-// How long functions run before the loop looks at sockets and timers, in ms.
+// The time that functions may run before the loop handles sockets and timers, in ms.
 const SLICE = 1;
-// A call that keeps the loop for less is quick, in ms; answers wait behind calls of a
-// function of which so many in a row were, and behind no others.
+// A call is quick if it occupies the loop for less than QUICK ms. Results wait only while
+// functions run whose last STEADY calls were all quick.
 const QUICK = 0.1;
 const STEADY = 32;
 
-/** First in, first out. */
+/** A queue: first in, first out. */
 class Queue {
   #items = [];
   #head = 0;
@@ -40,21 +40,21 @@ class Queue {
 }
 
 /**
- * The calls of a worker. Async functions run together; of those that are not so many
- * at once as the daemon has threads in mind: the one that runs, and those whose promises
- * are waited for.
+ * The calls of a worker. Async functions run concurrently. Of sync functions, at most as many
+ * calls are open as the daemon configured threads: the running one, and those that have returned
+ * a promise that is pending.
  */
 class Calls {
   #open = []; // by the daemon's id
   #count = 0;
-  #async = new Queue(); // those that have not begun
+  #async = new Queue(); // calls that have not started
   #sync = new Queue();
-  #held = 0; // so many calls of functions that are not async wait for their promise
-  #again = false; // pump is to run
-  #flushing = false; // flush is
+  #held = 0; // the number of calls of sync functions with a pending promise
+  #again = false; // pump is scheduled
+  #flushing = false; // flush is scheduled
   #pumping = false;
   #draining = false;
-  #left = false; // it ends
+  #left = false; // the process ends
 
   constructor(functions, threads, writer, output, lag, watch) {
     this.functions = functions;
@@ -68,7 +68,7 @@ class Calls {
 
   get busy() { return this.#count > 0; }
 
-  /** Takes an INVOKE, as cutInvoke gives it. */
+  /** Queues the call of an INVOKE, as cutInvoke returns it. */
   invoke(call) {
     if (this.#draining) throw new Error('an INVOKE after DRAIN');
     call.function = this.functions[call.index];
@@ -76,10 +76,10 @@ class Calls {
     if (this.#open[call.id] !== undefined) throw new Error(`an INVOKE of ${call.id}, which is in use`);
     call.open = true;
     call.began = 0;
-    call.changed = false; // its session's state
+    call.changed = false; // whether it set its session's state
     call.context = undefined;
-    call.parts = undefined; // lines that are not finished
-    call.holds = false; // the calls behind it
+    call.parts = undefined; // unfinished lines of its output
+    call.holds = false; // whether it counts in #held
     this.#open[call.id] = call;
     this.#count++;
     (call.function.isAsync ? this.#async : this.#sync).push(call);
@@ -87,18 +87,18 @@ class Calls {
     this.watch?.came();
   }
 
-  /** Gives a call up. */
+  /** Cancels a call. */
   cancel(id) {
     const call = this.#open[id];
     if (call === undefined) return;
     if (call.context === undefined) {
-      this.#answer(call, frames.NOT_TRIED, 0, frames.EMPTY); // and the queue passes it over
+      this.#answer(call, frames.NOT_TRIED, 0, frames.EMPTY); // the queue skips it
       return;
     }
     cancel(call.context);
   }
 
-  /** Ends the process when all is answered. */
+  /** Ends the process after the last result. */
   drain() {
     this.#draining = true;
     this.#leave();
@@ -122,14 +122,14 @@ class Calls {
     }
   }
 
-  /** Begins what waits, for a while. */
+  /** Starts queued calls, for about SLICE ms. */
   pump() {
     if (this.#pumping) return;
     const { writer } = this;
     const until = performance.now() + SLICE;
     this.#pumping = true;
-    // While the daemon does not take answers, nothing new begins: what is to be sent
-    // must not wait behind a call, nor grow without end.
+    // While the daemon does not read results, no call is started: results must not
+    // wait for a call's end, and their number is bounded.
     while (!writer.crowded) {
       const call = this.#next();
       if (call === undefined) break;
@@ -155,7 +155,7 @@ class Calls {
     });
   }
 
-  /** Calls a function, and returns when it returned. */
+  /** Calls a function, and returns the time of its return. A promise is handled later. */
   #begin(call) {
     const { function: of } = call;
     const message = new Message(call);
@@ -170,7 +170,7 @@ class Calls {
         const promise = value instanceof Promise ? value : Promise.resolve(value);
         promise.then((result) => this.#done(call, result), (error) => this.#failed(call, error));
         if (!of.isAsync) this.#hold(call);
-        failed = undefined; // nobody knows yet
+        failed = undefined; // unknown until the promise is settled
       }
     } catch (error) {
       failed = true;
@@ -222,7 +222,7 @@ class Calls {
     this.#answer(call, status, now - call.began, payload);
   }
 
-  /** Queues an answer, after all that the call said. */
+  /** Queues a result, after the call's output lines. */
   #answer(call, status, took, payload) {
     this.output.end(call);
     call.open = false;
@@ -235,7 +235,7 @@ class Calls {
       this.#soon();
     }
     if (this.#pumping || this.#flushing) return;
-    // It came to its end on the loop; others may in this turn.
+    // The call ended outside pump. Other calls may end in the same turn of the loop.
     this.#flushing = true;
     setImmediate(() => {
       this.#flushing = false;
@@ -245,15 +245,15 @@ class Calls {
   }
 
   /**
-   * Takes an error that nobody caught. It fails the call whose it is; where that has
-   * been answered, it can only be told. The error is not taken where it is no call's.
+   * Handles an uncaught error. It fails the call that caused it; if that call has already
+   * ended, the error is logged. Returns false if no call caused it.
    */
   stray(error, what) {
     const call = current.getStore();
     if (call === undefined) return false;
     if (call.open) {
       this.#failed(call, error);
-      cancel(call.context); // what it has set going has no purpose any more
+      cancel(call.context); // so that its pending operations stop
     } else {
       this.output.say(-1, 'ERROR', 'drover', `${call.function.name}: ${what} after the call had been answered: ${stack(error)}; is an await missing?`);
     }

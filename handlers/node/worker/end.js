@@ -1,13 +1,13 @@
 'use strict';
-// What the app wants done at a worker's end.
+// Runs the app's atExit functions at a worker's end.
 
 const hooks = require('./modules/drover')[Symbol.for('drover.atExit')];
 const { stack } = require('./outcome');
 
-// How long all of it may take, in ms.
+// The time limit for all of them together, in ms.
 const LIMIT = 2000;
 
-/** Calls the functions given to atExit, the last first, and returns when they have ended or their time is up. */
+/** Calls the functions given to atExit, the last first, and returns when they have ended or after LIMIT. */
 async function atEnd(output) {
   if (hooks.length === 0) return;
   let timer;

@@ -8,32 +8,32 @@ const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5;
 const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70, BLOCKED = 72, ALIVE = 73, IMPORTED = 75;
 const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5;
 
-const DESCRIBED = 128; // added to OK and STATE: the output comes behind its properties
-const WITH_STATE = 1; // in the flags of an INVOKE: its session's state is before meta
-const NO_STATE = 0xffffffff; // the length of a state that there is none of
+const DESCRIBED = 128; // added to OK and STATE: the output follows its properties
+const WITH_STATE = 1; // in the flags of an INVOKE: its session's state precedes meta
+const NO_STATE = 0xffffffff; // a state's length if the session has no state
 
 const LENGTH = 4;
 const HEAD = LENGTH + 1;
 const INVOKE_SIZE = 4 + 2 + 2 + 4 + 8 + 8 + 4;
 const RESULT_SIZE = 4 + 1 + 3 * 4;
-const UNMEASURED = 0xffffffff; // this Node.js has no clock for what a call uses
+const UNMEASURED = 0xffffffff; // Node.js does not measure the CPU time of a call
 const MAX_SMALL = 256 << 10;
 const MAX_LOAD = 8 << 20;
 const EMPTY = Buffer.alloc(0);
 
-/** Cuts what the socket gives into frames. */
+/** Splits the data of the socket into frames. */
 class Reader {
-  #parts = []; // of a frame that is not whole yet
+  #parts = []; // of an incomplete frame
   #size = 0;
   #need = LENGTH;
 
-  /** take gets an INVOKE as its fields, and other frames as their payload. */
+  /** take is called with a frame's type, and the fields of an INVOKE or the payload of another frame. */
   constructor(take) {
     this.take = take;
-    this.max = MAX_LOAD; // of an INVOKE, in bytes; set when the daemon has said it
+    this.max = MAX_LOAD; // the longest INVOKE, in bytes; HELLO sets it
   }
 
-  /** Takes what was read. Throws where it breaks the protocol. */
+  /** Handles data that was read. Throws if it violates the protocol. */
   push(data) {
     if (this.#size > 0) {
       this.#parts.push(data);
@@ -83,7 +83,7 @@ function readInt64(data, at) {
   return data.readInt32LE(at + 4) * 0x100000000 + data.readUInt32LE(at);
 }
 
-/** An INVOKE. Times are in µs since 1970; 0 is none. state is undefined without a session. */
+/** Parses an INVOKE. Times are in µs since 1970; 0 is none. state is undefined without a session. */
 function cutInvoke(data, at, end) {
   if (end - at < INVOKE_SIZE) throw new Error(`an INVOKE of ${end - at} bytes`);
   const flags = data.readUInt16LE(at + 6);
@@ -114,7 +114,7 @@ function cutInvoke(data, at, end) {
   };
 }
 
-/** The texts of meta. */
+/** Returns the texts of meta. */
 function cutTexts(meta) {
   const out = [];
   for (let at = 0; at < meta.length;) {
@@ -125,7 +125,7 @@ function cutTexts(meta) {
   return out;
 }
 
-/** The properties of a result, an object of strings, as they are before its payload. */
+/** Encodes the properties of a result, an object of strings. They precede its payload. */
 function putProperties(properties) {
   const parts = [EMPTY];
   for (const text of Object.entries(properties).flat()) {
@@ -143,52 +143,52 @@ function lengthOf(n) {
 }
 
 const BATCH = 64 << 10;
-// With so much on its way a writer waits for the daemon, in bytes: code that logs in a
-// loop must not take all memory.
+// With more than this unsent, a writer waits for the daemon, in bytes: code that logs in a
+// loop must not use all memory.
 const CROWDED = 1 << 20;
-// How long it sleeps before it looks whether the socket takes more, in ms.
+// The time between two attempts to write to a full socket, in ms.
 const PAUSE = 1;
 
 const nobody = new Int32Array(new SharedArrayBuffer(4));
 
 /**
- * Collects frames and sends many at a time. It writes by itself, and not by the stream
- * that reads: what a function says must go while the function blocks the event loop.
+ * Collects frames and sends many at a time. It writes to the file descriptor, not to a stream:
+ * a function's log lines must be sent while the function blocks the event loop.
  */
 class Writer {
   #fd;
   #batch = Buffer.allocUnsafeSlow(BATCH);
   #used = 0;
-  #queue = []; // what the socket did not take yet
+  #queue = []; // data that the socket has not accepted yet
   #queued = 0;
   #timer = null;
-  #shared = null; // with the thread that writes to the same file
-  #lock = 0; // where there; 1 while one of the two writes
+  #shared = null; // memory shared with the thread that writes to the same file
+  #lock = 0; // the index of the lock in it; 1 while one of the two writes
   #middle = false; // a frame is being sent in two pieces
-  #holds = false; // the daemon has half a frame of ours: nobody else may write
+  #holds = false; // this writer has sent part of a frame, and keeps the lock
 
   constructor(fd) {
     this.#fd = fd;
-    this.max = MAX_SMALL; // of a RESULT, in bytes; set when the daemon has said it
-    this.last = 0; // when it wrote last, by performance.now
-    this.drained = () => {}; // called when the socket takes more again
+    this.max = MAX_SMALL; // the longest RESULT, in bytes; HELLO sets it
+    this.last = 0; // the time of the last write, by performance.now
+    this.drained = () => {}; // called when the socket has accepted all data
   }
 
-  /** Has another thread write beside this one. */
+  /** Shares the file with another thread, by a lock in shared memory. */
   share(shared, lock) {
     this.#shared = shared;
     this.#lock = lock;
-    this.#holds = this.#queued > 0; // perhaps from the middle of a frame on
+    this.#holds = this.#queued > 0; // the queue may begin in the middle of a frame
     if (this.#holds) Atomics.store(shared, lock, 1);
   }
 
-  /** Whether frames wait for flush. */
+  /** True while frames wait for flush. */
   get waits() { return this.#used > 0; }
 
-  /** Whether the daemon does not take what was sent as fast as it comes. */
+  /** True while the daemon reads more slowly than this worker writes. */
   get crowded() { return this.#queued > 0; }
 
-  /** Queues an answer; took is in ms. */
+  /** Queues a result; took is in ms. */
   result(id, status, took, payload = EMPTY) {
     if (1 + RESULT_SIZE + payload.length > this.max) {
       status = FAILURE;
@@ -215,7 +215,7 @@ class Writer {
     this.#add(payload);
   }
 
-  /** Sends a line that a function said, now, and waits where there are very many. */
+  /** Sends a log line at once, and waits if too much is unsent. */
   log(value) {
     this.json(LOG, value);
     this.flush();
@@ -228,7 +228,7 @@ class Writer {
 
   #add(payload) {
     if (payload.length > BATCH - this.#used) {
-      this.#middle = true; // the head of the frame is sent: nobody may come between
+      this.#middle = true; // no other frame may follow this one's head
       this.flush();
       this.#middle = false;
       this.#send(payload);
@@ -238,7 +238,7 @@ class Writer {
     this.#used += payload.length;
   }
 
-  /** Sends what waits. */
+  /** Sends the collected frames. */
   flush() {
     const used = this.#used;
     this.#used = 0;
@@ -246,7 +246,7 @@ class Writer {
     this.last = performance.now();
   }
 
-  /** Sends all, and returns when the daemon has it. */
+  /** Sends all frames, and returns when the socket has accepted them. */
   end() {
     this.flush();
     this.#until(0);
@@ -255,7 +255,7 @@ class Writer {
   #send(data) {
     if (this.#queued === 0) data = this.#write(data);
     if (data.length === 0) return;
-    this.#queue.push(Buffer.from(data)); // whoever made it may change it
+    this.#queue.push(Buffer.from(data)); // the caller may change it
     this.#queued += data.length;
     this.#timer ??= setTimeout(() => this.#again(), PAUSE);
   }
@@ -287,7 +287,7 @@ class Writer {
     }
   }
 
-  /** Writes what the socket takes, and returns the rest. */
+  /** Writes as much as the socket accepts, and returns the rest. */
   #write(data) {
     if (this.#shared === null) return this.#writeAlone(data);
     while (!this.#holds && Atomics.compareExchange(this.#shared, this.#lock, 0, 1) !== 0) Atomics.wait(this.#shared, this.#lock, 1, PAUSE);
@@ -305,7 +305,7 @@ class Writer {
         data = data.subarray(writeSync(this.#fd, data));
       } catch (error) {
         if (error.code === 'EAGAIN') return data;
-        if (error.code !== 'EINTR') process.exit(0); // the daemon is gone: so is everyone who would want it
+        if (error.code !== 'EINTR') process.exit(0); // the daemon is gone, and nobody needs the results
       }
     }
     return data;

@@ -16,7 +16,7 @@ export async function resolve(specifier, context, next) {
   }
 }
 
-/** Tells the main thread what was found, or not. */
+/** Resolves a specifier, and reports the result or the failure to the main thread. */
 async function found(specifier, context, next) {
   try {
     const result = await next(specifier, context);

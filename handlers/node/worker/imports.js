@@ -1,6 +1,6 @@
 'use strict';
-// Names the files of the app that were imported or required, by IMPORTED: the daemon
-// replaces the workers when one of them changes, and not when another does.
+// Reports the files of the app that were imported or required, with IMPORTED. The daemon
+// replaces the workers only when one of these files changes.
 
 const nodeModule = require('node:module');
 const path = require('node:path');
@@ -8,7 +8,7 @@ const { fileURLToPath } = require('node:url');
 const { MessageChannel, receiveMessageOnPort } = require('node:worker_threads');
 const { IMPORTED } = require('./frames');
 
-// How many there are at most, and in one frame. For a daemon that gets more, all count.
+// The most files, and the most in one frame. If a daemon receives more, all of the app's files count.
 const MOST = 20_000;
 const SOME = 40;
 
@@ -20,18 +20,18 @@ class Imports {
   #seen = new Set();
   #waiting = [];
   #ready = false;
-  #port; // of the hooks that run in a thread of their own
-  #own; // thread of the worker's
+  #port; // of the hooks, which run in a thread of their own
+  #own; // the worker's own thread
 
   constructor(app, writer) {
     this.#writer = writer;
-    // Of what threads import nobody hears: where the app has any, all of its files count.
+    // Imports in other threads are not reported. If the app has such threads, all of its files count.
     process.on('worker', (thread) => {
-      if (thread !== this.#own && thread.constructor.name !== 'InternalWorker') this.#note(app); // that of the hooks
+      if (thread !== this.#own && thread.constructor.name !== 'InternalWorker') this.#note(app); // InternalWorker is the thread of the hooks
     });
   }
 
-  /** A hook of module.registerHooks, but for what is drover's. */
+  /** The resolve hook of module.registerHooks, for all specifiers but drover's. */
   resolve(specifier, context, next) {
     let found;
     try {
@@ -44,7 +44,7 @@ class Imports {
     return found;
   }
 
-  /** Notes what is required, and returns a port for the hooks to say what is imported. */
+  /** Records required files, and returns a port to which the hooks report imported files. */
   listen() {
     const real = nodeModule._resolveFilename;
     const note = (file) => this.#note(file);
@@ -77,11 +77,11 @@ class Imports {
     this.#note(fileURLToPath(url));
   }
 
-  /** Notes a file that was looked for and not found; packages are none of the app's. */
+  /** Records a file that was not found. Packages do not count: they are not the app's. */
   #missed(specifier, parentURL) {
     try {
       if (/^\.{0,2}\/|^file:/.test(specifier)) this.#note(fileURLToPath(new URL(specifier, parentURL)));
-    } catch { /* it is no URL, or not of a file */ }
+    } catch { /* it is no URL, or not the URL of a file */ }
   }
 
   #note(file) {
@@ -93,15 +93,15 @@ class Imports {
 
   #send(paths) {
     this.#writer.json(IMPORTED, { paths });
-    this.#writer.flush(); // the call may go on for long
+    this.#writer.flush(); // the call may take long
   }
 
-  /** Sends what was imported until now: READY follows. own is the worker's own thread. */
+  /** Sends the imports so far, before READY. own is the worker's own thread. */
   ready(own) {
     this.#own = own;
     for (let said; this.#port && (said = receiveMessageOnPort(this.#port));) this.#heard(said.message);
     do {
-      this.#send(this.#waiting.splice(0, SOME)); // once at least: the daemon is to know that no more were imported
+      this.#send(this.#waiting.splice(0, SOME)); // at least one frame: an empty list reports that nothing was imported
     } while (this.#waiting.length > 0);
     this.#ready = true;
   }

@@ -1,31 +1,31 @@
 'use strict';
-// How late the event loop is.
+// Measures the lag of the event loop.
 
 const { STATS } = require('./frames');
 
-// The time between two measurements, in ms, and how many go into a frame.
+// The time between two measurements, in ms, and the number of measurements in a frame.
 const PERIOD = 100;
 const MANY = 10;
 
 /**
- * Measures how much later than it is due the loop runs a timer, and tells the daemon
- * each second. It rests when nothing was to do for a second.
+ * Measures how much later than due the loop runs a timer, and reports it to the daemon
+ * each second. It stops when no call was in flight for a second.
  */
 class Lag {
   #writer;
   #busy;
   #lags = []; // in µs
-  #idle = 0; // so many times in a row nothing was to do
+  #idle = 0; // the number of consecutive measurements without a call in flight
   #awake = false;
   #came = false;
 
-  /** busy tells whether anything is in flight. */
+  /** busy reports whether a call is in flight. */
   constructor(writer, busy) {
     this.#writer = writer;
     this.#busy = busy;
   }
 
-  /** Called when there is something to do. */
+  /** Called when a call has arrived. */
   came() {
     this.#came = true;
     if (this.#awake) return;

@@ -14,7 +14,7 @@ const ENDINGS = ['.js', '.mjs', '.cjs', ...(process.features.typescript ? ['.ts'
 
 const AsyncFunction = Object.getPrototypeOf(async () => {});
 
-/** The code does not load. */
+/** The code failed to load. */
 class LoadError extends Error {
   constructor(summary, detail = '') {
     super(summary);
@@ -23,8 +23,8 @@ class LoadError extends Error {
 }
 
 /**
- * Loads the functions that the daemon wants: their name, how to call them, and whether
- * they are async. Throws a LoadError.
+ * Loads the functions that the daemon requested. Returns their names, how to call them, and
+ * whether they are async. Throws a LoadError.
  */
 async function load(app, wanted, imports) {
   useHooks(app, imports);
@@ -45,7 +45,7 @@ async function load(app, wanted, imports) {
     functions.push({
       name,
       run: owner === undefined ? run : run.bind(owner),
-      // A bound async function is one by its prototype only.
+      // Only its prototype shows that a bound function is async.
       isAsync: types.isAsyncFunction(run) || Object.getPrototypeOf(run) === AsyncFunction,
       encode: encoder(results),
       shown: results === 'shown',
@@ -56,7 +56,7 @@ async function load(app, wanted, imports) {
   return functions;
 }
 
-/** What to import for a module: a file of the app, or a package. */
+/** Returns the specifier of a module: a file of the app, or a package. */
 function find(app, module) {
   const file = path.resolve(app, module);
   const relative = path.relative(app, file);
@@ -78,7 +78,7 @@ function asDirectory(dir) {
   let main;
   try {
     ({ main } = JSON.parse(fs.readFileSync(path.join(dir, 'package.json'), 'utf8')));
-  } catch { /* it need not have one */ }
+  } catch { /* package.json is optional */ }
   if (typeof main === 'string') {
     const found = asFile(path.join(dir, main)) ?? asFile(path.join(dir, main, 'index'));
     if (found) return found;
@@ -87,9 +87,9 @@ function asDirectory(dir) {
 }
 
 /**
- * The export of a name, and the object that it is a method of. Those of a CommonJS
- * module that Node.js does not foresee are in its default export only; so are all of a
- * module that exports one object by default.
+ * Returns the export of a name, and the object of which it is a method, if any. Exports of a
+ * CommonJS module that Node.js does not detect are only in its default export; so are all those
+ * of a module whose default export is an object.
  */
 function pick(exported, name) {
   const { default: whole } = exported;
@@ -106,11 +106,11 @@ function nothing(exported, file, name, value) {
   if (whole !== null && typeof whole === 'object') {
     for (const key of Object.keys(whole)) if (typeof whole[key] === 'function') found.add(key);
   }
-  found.delete('module.exports'); // what newer versions call the whole
+  found.delete('module.exports'); // the default export, in newer versions
   return `${file} exports no function ${name}; it has: ${[...found].sort().join(', ') || 'none'}`;
 }
 
-/** Why a function cannot be called with (message, context), behind its name; '' if it can. */
+/** Returns why a function cannot be called with (message, context), to follow its name; '' if it can. */
 function misfit(run) {
   const source = Function.prototype.toString.call(run);
   if (types.isGeneratorFunction(run)) return 'is a generator function';
@@ -121,7 +121,7 @@ function misfit(run) {
   return '';
 }
 
-/** What to do about an error of an import. */
+/** Returns how to fix an error of an import. */
 function hint(error, app) {
   if (error?.code === 'MODULE_NOT_FOUND' || error?.code === 'ERR_MODULE_NOT_FOUND') {
     const missing = /^Cannot find (?:module|package) '((?:@[^/']+\/)?[^./'][^/']*)/.exec(error.message)?.[1];
@@ -134,12 +134,12 @@ function hint(error, app) {
   return '';
 }
 
-// How long a second import may take that is to tell where a syntax error is, in ms.
+// The time limit of a second import that finds the place of a syntax error, in ms.
 const SECOND_LOOK = 10_000;
 
 /**
- * Where a syntax error of an ES module is, which Node.js tells nobody but its own
- * standard error, when it dies of it: so another one does.
+ * Returns the place of a syntax error of an ES module. Node.js prints it only to standard
+ * error, when the error ends it. So another Node.js imports the module.
  */
 function place(error, app, specifier) {
   if (error?.name !== 'SyntaxError' || stack(error).includes('\n')) return undefined;

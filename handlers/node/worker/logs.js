@@ -1,20 +1,20 @@
 'use strict';
-// What functions print goes to the daemon, with the invocation it is of.
+// Sends the output of functions to the daemon, with the ID of the call that printed it.
 
 const { AsyncLocalStorage } = require('node:async_hooks');
 const { StringDecoder } = require('node:string_decoder');
 
-// The call that runs here, and in whatever it has set going; undefined outside of one.
+// The call that runs, also in the callbacks and promises that it started; undefined outside of calls.
 const current = new AsyncLocalStorage();
 
 const MAX = 16 << 10; // characters of a line
 const LEVELS = { debug: 'DEBUG', warn: 'WARNING', error: 'ERROR' };
 
-/** Stands in for process.stdout and process.stderr, and gives what console says a level. */
+/** Replaces the output of process.stdout and process.stderr, and gives lines of console a level. */
 class Output {
   #writer;
   #outside = new Map(); // unfinished lines outside of calls, by stream
-  #level = null; // of what console writes now
+  #level = null; // of the console method that writes now
 
   constructor(writer) {
     this.#writer = writer;
@@ -56,7 +56,7 @@ class Output {
       part.text += part.decoder.write(typeof chunk === 'string' ? Buffer.from(chunk, encoding) : Buffer.from(chunk));
     }
     const id = open ? call.id : -1;
-    if (this.#level !== null && part.text.endsWith('\n')) { // one record, though it may have several lines
+    if (this.#level !== null && part.text.endsWith('\n')) { // one record, even with several lines
       this.say(id, this.#level, 'console', part.text.slice(0, -1));
       parts.delete(name);
       return;
@@ -76,7 +76,7 @@ class Output {
     }
   }
 
-  /** Sends what a call left unfinished. */
+  /** Sends the unfinished lines of a call. */
   end(call) {
     if (call.parts === undefined) return;
     for (const [name, part] of call.parts) this.say(call.id, 'INFO', name, part.text + (part.decoder?.end() ?? ''));
@@ -84,7 +84,7 @@ class Output {
   }
 }
 
-/** In place of Output for a daemon that takes no log: what is printed is on the standard streams. */
+/** Replaces Output for a daemon that accepts no log: output goes to the standard streams. */
 class NoOutput {
   say(id, level, logger, text) { process.stderr.write(`${text}\n`); }
   end() {}

@@ -1,5 +1,5 @@
 'use strict';
-// A worker process: reads invocations from file descriptor 3 and answers them.
+// A worker process: reads invocations from file descriptor 3 and writes their results to it.
 
 const { writeSync } = require('node:fs');
 const { Socket } = require('node:net');
@@ -15,13 +15,13 @@ const { Watch } = require('./watch');
 const CAPABILITIES = ['blocked', 'cancel', 'heartbeat', 'imports', 'log', 'properties', 'session_state', 'stats'];
 
 const writer = new frames.Writer(3);
-let daemon; // what it can do
+let daemon; // its capabilities
 let output;
 let calls;
 let loading = false;
 let draining = false;
 
-/** Ends the process; what it has to say was said. */
+/** Ends the process. All frames must have been sent. */
 function leave(status) {
   process.off('exit', exitWhileLoading);
   process.exit(status);
@@ -32,7 +32,7 @@ function broken(error) {
   leave(1);
 }
 
-/** Takes one frame. Each has its time. */
+/** Handles one frame. Throws if it is not allowed now. */
 function take(kind, payload) {
   switch (kind) {
     case frames.HELLO:
@@ -71,7 +71,7 @@ function hello({ protocol, max_frame: max, capabilities }) {
     protocol: frames.PROTOCOL, pid: process.pid, language: 'Node.js', version: process.versions.node, capabilities: CAPABILITIES,
   });
   writer.flush();
-  if (protocol !== frames.PROTOCOL) leave(0); // the daemon says what is wrong
+  if (protocol !== frames.PROTOCOL) leave(0); // the daemon reports the mismatch
 }
 
 async function start({ app, functions, threads }) {
@@ -86,7 +86,7 @@ async function start({ app, functions, threads }) {
     leave(0);
   }
   process.off('exit', exitWhileLoading);
-  // Code that is not async may keep the loop: that it is late then is no news.
+  // Sync code may block the loop, so its lag is measured only for async functions.
   const lag = daemon.has('stats') && loaded.some(({ isAsync }) => isAsync) ? new Lag(writer, () => calls.busy) : undefined;
   const wants = { alive: daemon.has('heartbeat'), blocked: daemon.has('blocked') };
   const watch = wants.alive || wants.blocked ? new Watch(writer, () => calls.busy, () => current.getStore(), wants) : undefined;
@@ -107,20 +107,19 @@ function exitWhileLoading(status) {
 }
 
 /**
- * An error that nobody caught. One that is of no call has the process end, as Node.js
- * does by itself: what state the app is in, nobody knows. A listener of the app's own
- * decides in our place.
+ * Handles an uncaught error. If no call caused it, the process ends, as Node.js does by
+ * default, because the app's state is unknown. A listener of the app replaces that.
  */
 function stray(error, what, event) {
   if (calls?.stray(error, what) || process.listenerCount(event) > 1) return;
-  writeSync(2, `${what} outside of any call: ${stack(error)}\n`); // where the daemon looks for a worker's last words
+  writeSync(2, `${what} outside of any call: ${stack(error)}\n`); // the daemon reports a dead worker's last lines of standard error
   writer.end();
   leave(1);
 }
 
-process.on('SIGINT', () => {}); // a terminal's Ctrl-C is the daemon's to handle
-process.on('uncaughtException', (error) => stray(error, 'an exception that nobody caught', 'uncaughtException'));
-process.on('unhandledRejection', (error) => stray(error, 'a rejected promise that nobody handled', 'unhandledRejection'));
+process.on('SIGINT', () => {}); // the daemon handles a terminal's Ctrl-C
+process.on('uncaughtException', (error) => stray(error, 'an uncaught exception', 'uncaughtException'));
+process.on('unhandledRejection', (error) => stray(error, 'an unhandled rejection', 'unhandledRejection'));
 
 const reader = new frames.Reader(take);
 const socket = new Socket({ fd: 3, readable: true, writable: false });
@@ -133,6 +132,6 @@ socket.on('data', (data) => {
   calls?.pump();
   if (draining) calls?.drain();
 });
-// The daemon is gone: so is everyone who would want the answers.
+// The daemon is gone, and nobody needs the results.
 socket.on('end', () => leave(0));
 socket.on('error', () => leave(0));

@@ -1,16 +1,16 @@
 'use strict';
-// What a function gets: a message, and the attempt that is under way.
+// The arguments of a function: a message, and the context of the attempt.
 
 const { cutTexts } = require('./frames');
 
-/** An object of pairs, which has the first value of each name. */
+/** Returns an object with the first value of each name in the pairs. */
 function firsts(pairs) {
   const found = new Map();
   for (const [name, value] of pairs) if (!found.has(name)) found.set(name, value);
   return Object.fromEntries(found);
 }
 
-/** A message: body, a Buffer, and what is known of it. Read only. */
+/** A message: its body, a Buffer, and its metadata. Read only. */
 class Message {
   #call;
   #texts;
@@ -32,7 +32,7 @@ class Message {
   get subject() { return this.#text(1); }
   get orderingKey() { return this.#text(2); }
 
-  /** The attributes as pairs of name and value, or the properties. */
+  /** Returns the attributes or the properties as pairs of name and value. */
   #pairs(ofProperties) {
     this.#text(0);
     const out = [];
@@ -45,15 +45,15 @@ class Message {
   }
 
   /**
-   * The headers that the sender gave, strings by their name. A value that was no text has
-   * the form that docs/workers.md tells. Of several values it has the first.
+   * The headers set by the sender, strings by name. docs/workers.md describes the form of values
+   * that are not text. If a header has several values, this is the first.
    */
   get attributes() { return this.#attributes ??= firsts(this.#pairs(false)); }
 
-  /** All values of an attribute, in their order: an array, empty if there is none. */
+  /** All values of an attribute, in order: an array, empty if there are none. */
   values(name) { return this.#pairs(false).filter(([other]) => other === name).map(([, value]) => value); }
 
-  /** What the source knows of the message, strings by their name, such as sequence_number. */
+  /** The properties set by the source, strings by name, such as sequence_number. */
   get properties() { return this.#properties ??= Object.fromEntries(this.#pairs(true)); }
 
   #known(name, header) {
@@ -63,7 +63,7 @@ class Message {
 
   #number(name) { return name in this.properties ? Number(this.properties[name]) : null; }
 
-  // Each of these is null where there is none.
+  // Each of these is null if the message has none.
   get contentType() { return this.#known('content_type', 'Content-Type'); }
   get correlationId() { return this.#known('correlation_id', 'Correlation-Id'); }
   get replyTo() { return this.#known('reply_to', 'Reply-To'); }
@@ -71,21 +71,21 @@ class Message {
   get to() { return this.#known('to'); }
   get sessionId() { return this.#known('session_id'); }
   get partitionKey() { return this.#known('partition_key'); }
-  /** The number that the source gave it: a string, as it may be larger than what is exact in a number. */
+  /** The number assigned by the source: a string, because it may exceed the exact integers of a number. */
   get sequenceNumber() { return this.#known('sequence_number'); }
   get deliveryCount() { return this.#number('delivery_count'); }
   get dequeueCount() { return this.#number('dequeue_count'); }
-  /** When the source drops it, a Date. */
+  /** When the message expires at the source, a Date. */
   get expiresAt() { return 'expires_at' in this.properties ? new Date(this.properties.expires_at) : null; }
 
-  /** When the source took it in, a Date; null if unknown. */
+  /** When the source accepted the message, a Date; null if unknown. */
   get enqueued() { return this.#call.enqueued === 0 ? null : new Date(this.#call.enqueued / 1000); }
 
   text() { return this.body.toString('utf8'); }
   json() { return JSON.parse(this.text()); }
 }
 
-/** The attempt that is under way. */
+/** The context of the running attempt. */
 class Context {
   #call;
   #message;
@@ -105,10 +105,10 @@ class Context {
   /** The milliseconds left, at least 0; Infinity if there is no limit. */
   remaining() { return this.#call.deadline === 0 ? Infinity : Math.max(0, this.#call.deadline / 1000 - Date.now()); }
 
-  /** True when the attempt is given up: its outcome no longer counts. */
+  /** True when the attempt was cancelled: its result no longer counts. */
   get cancelled() { return this.#cancelled; }
 
-  /** An AbortSignal that fires then; for fetch and all else that takes one. */
+  /** An AbortSignal that is aborted then, for fetch and other functions that accept one. */
   get signal() {
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
@@ -117,12 +117,12 @@ class Context {
     return this.#controller.signal;
   }
 
-  #abort() { this.#controller.abort(new DOMException('the attempt is given up', 'AbortError')); }
+  #abort() { this.#controller.abort(new DOMException('the attempt was cancelled', 'AbortError')); }
 
-  /** The context of the trace that the attempt is in, as W3C Trace Context writes it; null if there is none. */
+  /** The attempt's trace context, in the format of W3C Trace Context; null if there is none. */
   get traceparent() { return this.#traced()[0]; }
 
-  /** What goes with the traceparent; null if there is nothing. */
+  /** The tracestate that belongs to the traceparent; null if there is none. */
   get tracestate() { return this.#traced()[1]; }
 
   #traced() {
@@ -141,9 +141,9 @@ class Context {
   }
 
   /**
-   * The bytes that are kept with the message's session, a Buffer; null if there are
-   * none. What is set here is kept when the function returns, before the message is
-   * done, and not when it throws. null clears it.
+   * The state of the message's session, a Buffer; null if it has none. A new value is stored
+   * when the function returns, before the message is done, and not if it throws.
+   * null clears the state.
    */
   get sessionState() {
     this.#needState();
@@ -165,7 +165,7 @@ class Context {
     }
   }
 
-  /** The worker's own: gives the attempt up. */
+  /** For the worker only: cancels the attempt. */
   static cancel(context) {
     if (context.#cancelled) return;
     context.#cancelled = true;
@@ -174,6 +174,6 @@ class Context {
 }
 
 const { cancel } = Context;
-delete Context.cancel; // functions have no business with it
+delete Context.cancel; // functions must not call it
 
 module.exports = { Message, Context, cancel };

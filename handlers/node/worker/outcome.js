@@ -1,5 +1,5 @@
 'use strict';
-// Turns what functions return and throw into answers.
+// Converts errors of functions to the status and payload of a result.
 
 const { inspect, types } = require('node:util');
 const { FAILURE, REJECT, RETRY } = require('./frames');
@@ -9,14 +9,14 @@ const { Unsendable, article } = require('./results');
 const LONGEST_RETRY = 30 * 86400 * 1000;
 const LONGEST_SUMMARY = 1000;
 const LONGEST_DETAIL = 64_000;
-// How deep the errors behind an error are shown (causes, and those of an AggregateError),
-// and how many of those of one AggregateError.
+// The depth to which the causes of an error and the errors of an AggregateError are shown,
+// and how many errors of one AggregateError.
 const MOST_CAUSES = 5;
 const MOST_ERRORS = 10;
 
 const isError = (value) => types.isNativeError(value) || value instanceof Error;
 
-/** The text of an error, or of what else was thrown, in one line. */
+/** Returns the text of an error, or of another thrown value, in one line. */
 function said(error) {
   try {
     let text = error;
@@ -28,17 +28,17 @@ function said(error) {
   }
 }
 
-/** A value that is no error, with its content. */
+/** Returns the content of a value that is not an error, as text. */
 const shown = (value) => inspect(value, { depth: 3, maxArrayLength: 20, maxStringLength: LONGEST_SUMMARY, breakLength: 120 });
 
 function nameOf(error) {
   try {
     if (typeof error === 'object' && error !== null && typeof error.name === 'string') return error.name;
-  } catch { /* a getter of its own */ }
+  } catch { /* a getter threw */ }
   return '';
 }
 
-/** An error in one line. */
+/** Returns an error's type and text in one line. */
 function oneLine(error) {
   const text = said(error);
   if (!isError(error)) return `it threw ${article(error)}: ${text}`;
@@ -50,13 +50,13 @@ function oneLine(error) {
 const frameOfNode = /^\s+at (?:.*\()?node:/;
 const HIDDEN = new Set(['stack', 'message', 'name', 'cause', 'errors']);
 
-/** The properties of an error beside those that all have, such as code; '' if it has none. */
+/** Returns the properties of an error, such as code, beyond those of all errors; '' if there are none. */
 function properties(error) {
   const own = Object.fromEntries(Object.entries(error).filter(([key]) => !HIDDEN.has(key)));
   return Object.keys(own).length > 0 ? `\n${shown(own)}` : '';
 }
 
-/** The stack of an error, its properties, and the errors behind it, without the worker's own frames. */
+/** Returns the stack of an error, its properties, its causes and its errors, without the worker's own frames. */
 function stack(error, depth = 0) {
   let text;
   let cause;
@@ -67,7 +67,7 @@ function stack(error, depth = 0) {
       cause = error.cause;
       if (Array.isArray(error.errors)) ({ errors } = error);
     } else if (typeof error?.stack === 'string' && error.stack) {
-      text = error.stack; // of another realm, or made by hand
+      text = error.stack; // an error of another realm, or an object like an error
       cause = error.cause;
     } else {
       text = depth === 0 ? oneLine(error) : shown(error);
@@ -81,7 +81,7 @@ function stack(error, depth = 0) {
   if (isError(error)) {
     try {
       text += properties(error);
-    } catch { /* getters of its own */ }
+    } catch { /* a getter threw */ }
   }
   if (depth < MOST_CAUSES) {
     if (cause !== undefined && cause !== null) text += `\ncaused by ${stack(cause, depth + 1)}`;
@@ -92,7 +92,7 @@ function stack(error, depth = 0) {
 
 const json = (value) => Buffer.from(JSON.stringify(value));
 
-/** The status and payload of an answer about what a function threw. */
+/** Returns the status and payload of a result for an error of a function. */
 function outcome(error) {
   const name = nameOf(error);
   if (error instanceof Unsendable) return [REJECT, json({ summary: said(error) })];
@@ -100,7 +100,7 @@ function outcome(error) {
   if (name === 'Retry' || error instanceof Retry) {
     const { after } = error;
     if (typeof after === 'number' && after >= 0 && after <= LONGEST_RETRY) {
-      return [RETRY, json({ summary: said(error) || 'the function asked to be tried again', after: after / 1000 })];
+      return [RETRY, json({ summary: said(error) || 'the function requested a retry', after: after / 1000 })];
     }
     if (after !== undefined && after !== null) {
       return [FAILURE, json({ summary: `${oneLine(error)} (after is ${said(after)}; it is in milliseconds, a number from 0 to ${LONGEST_RETRY})`, detail: stack(error) })];

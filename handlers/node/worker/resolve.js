@@ -1,22 +1,22 @@
 'use strict';
-// Has the app's code find the module drover, which is nowhere in its node_modules, and
-// the worker find the app's packages.
+// Resolves the module drover, which is not in node_modules, for the app's code, and
+// the app's packages for the worker.
 
 const nodeModule = require('node:module');
 const path = require('node:path');
 const { pathToFileURL } = require('node:url');
 
-// An import of this and a package's name is one from the app's directory.
+// A specifier with this prefix is resolved from the app's directory.
 const FROM_APP = 'drover-app:';
 
 const modules = path.join(__dirname, 'modules');
 const drover = pathToFileURL(path.join(modules, 'drover', 'index.js')).href;
 
 /**
- * Where the app has a package named drover of its own, that is what it gets. Node.js
- * 22.15 and newer have hooks for require and import in one; before, import takes hooks
- * that run in a thread of their own, and require a directory that it looks into last.
- * Where imports are given they are told of what is found, and what is not.
+ * Installs the hooks of require and import. A package named drover of the app's own takes
+ * precedence. Node.js 22.15 and newer have hooks for both. In older versions the hooks of
+ * import run in a thread of their own, and require searches an additional directory last.
+ * imports, if given, records the files that are found, and those that are not.
  */
 function useHooks(app, imports) {
   const parentURL = pathToFileURL(path.join(app, 'package.json')).href;
@@ -37,7 +37,7 @@ function useHooks(app, imports) {
   const before = process.env.NODE_PATH;
   process.env.NODE_PATH = before ? before + path.delimiter + modules : modules;
   nodeModule._initPaths();
-  if (before === undefined) delete process.env.NODE_PATH; // the app's own children have nothing of it
+  if (before === undefined) delete process.env.NODE_PATH; // the app's child processes must not inherit it
   else process.env.NODE_PATH = before;
   const port = imports?.listen();
   nodeModule.register?.(pathToFileURL(path.join(__dirname, 'hooks.mjs')), { data: { drover, parentURL, FROM_APP, port }, transferList: port ? [port] : [] });

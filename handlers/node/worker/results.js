@@ -1,13 +1,13 @@
 'use strict';
-// Turns what functions return into the status and payload of an answer.
+// Converts return values of functions to the status and payload of a result.
 
 const { types } = require('node:util');
 const { DESCRIBED, EMPTY, OK, putProperties } = require('./frames');
 const { Output } = require('./modules/drover');
 
-const MEANT = 'return nothing, a Buffer, a string, or what JSON has a form for (docs/workers.md lists the types)';
+const MEANT = 'return nothing, a Buffer, a string, or a value that JSON can represent (docs/workers.md lists the types)';
 
-/** A function returned what cannot be sent. To try it again would not help. */
+/** A function returned a value that cannot be sent. A retry would not help. */
 class Unsendable extends TypeError {}
 
 function article(value) {
@@ -15,7 +15,7 @@ function article(value) {
   return /^[aeiou]/i.test(name) ? `an ${name}` : `a ${name}`;
 }
 
-/** The bytes of what a function returned; throws an Unsendable. */
+/** Returns a function's return value as bytes; throws an Unsendable. */
 function encode(value) {
   if (value === undefined || value === null) return EMPTY;
   if (typeof value === 'string') return Buffer.from(value);
@@ -23,7 +23,7 @@ function encode(value) {
   if (ArrayBuffer.isView(value)) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
   if (types.isAnyArrayBuffer(value)) return Buffer.from(value);
   let text;
-  let why = 'JSON has no such thing';
+  let why = 'JSON cannot represent it';
   try {
     text = JSON.stringify(value, plain);
   } catch (error) {
@@ -34,7 +34,7 @@ function encode(value) {
   return Buffer.from(text);
 }
 
-/** What JSON.stringify takes, in place of a value that it does not. this is what has the value. */
+/** The replacer of JSON.stringify: replaces values that it cannot encode. this is the object with the value. */
 function plain(key, value) {
   const own = this[key]; // before toJSON
   if (typeof value === 'bigint') return String(value);
@@ -52,7 +52,7 @@ const isText = (value) => value === undefined || value === null || typeof value 
 
 const JSON_TYPE = putProperties({ content_type: 'application/json' });
 
-/** The status and payload of an answer with a value; throws an Unsendable. */
+/** Returns the status and payload of a result with a value; throws an Unsendable. */
 function result(value) {
   if (isText(value)) return [OK, encode(value)];
   if (!(value instanceof Output)) return [OK | DESCRIBED, Buffer.concat([JSON_TYPE, encode(value)])];
@@ -62,7 +62,7 @@ function result(value) {
   return [OK | DESCRIBED, Buffer.concat([putProperties(properties), encode(value.body)])];
 }
 
-/** How the results of a function are encoded, by what becomes of them. */
+/** Returns the encoder of a function's return values, by their use. */
 const encoder = (results) => (results === 'dropped' ? () => [OK, EMPTY] : result);
 
 module.exports = { Unsendable, article, encoder };

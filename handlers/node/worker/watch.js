@@ -1,28 +1,28 @@
 'use strict';
-// A thread beside the main thread: it says each second that the worker lives, and
-// notices when the event loop does not turn, and whose code keeps it.
+// A thread beside the main thread. It sends ALIVE each second, detects that the event loop
+// is blocked, and finds the function that blocks it.
 
 const { readFileSync, writeSync } = require('node:fs');
 const { Worker, isMainThread, workerData } = require('node:worker_threads');
 const { ALIVE, BLOCKED, HEAD } = require('./frames');
 
-// What both threads share, as 32-bit numbers.
-const LOCK = 0; // 1 while one of them writes to the daemon, or has written half a frame
-const ACTIVE = 1; // 1 while something is in flight
-const TURN = 2; // counts the turns of the loop, while something is
-const CALL = 3; // the id of the call whose code runs before its first await; -1: none
-const FUNCTION = 4; // and the index of its function
+// The memory that both threads share: 32-bit numbers.
+const LOCK = 0; // 1 while one of them writes to the daemon, or has written part of a frame
+const ACTIVE = 1; // 1 while a call is in flight
+const TURN = 2; // counts the turns of the loop, while a call is in flight
+const CALL = 3; // the ID of the call whose code runs before its first await; -1: none
+const FUNCTION = 4; // the index of its function
 const SIZE = 5;
 
-const TICK = 20; // between two turns that are counted, in ms
-const LOOK = 20; // between two looks
-const LATE = 60; // the loop does not turn if none was counted for so long,
-const WORK = 20e6; // and the main thread has computed for so long meanwhile, in ns, or sleeps
-const PAUSE = 500; // how long the main thread has to say where it is, in ms
+const TICK = 20; // the time between two counted turns, in ms
+const LOOK = 20; // the time between two checks, in ms
+const LATE = 60; // the loop is blocked if no turn was counted for so long, in ms,
+const WORK = 20e6; // and the main thread has used the processor for so long meanwhile, in ns, or sleeps
+const PAUSE = 500; // the time limit for pausing the main thread, in ms
 const SECOND = 1000;
-const REST = 10; // after so many turns with nothing in flight the loop is left alone
+const REST = 10; // the number of turns without a call in flight after which counting stops
 
-// What the main thread answers in the middle of a function: the call that runs.
+// The global function that returns the running call; it is evaluated while the main thread is paused.
 const WHOSE = Symbol.for('drover.whose');
 
 /** The main thread's side. */
@@ -32,7 +32,7 @@ class Watch {
   #idle = 0;
   #awake = false;
 
-  /** busy tells whether anything is in flight, and whose the call that runs, or undefined. */
+  /** busy reports whether a call is in flight. whose returns the running call, or undefined. */
   constructor(writer, busy, whose, { alive, blocked }) {
     this.#busy = busy;
     this.#shared[CALL] = -1;
@@ -45,11 +45,11 @@ class Watch {
       workerData: { shared: this.#shared, alive, blocked }, execArgv: [], env: {},
       resourceLimits: { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 4 },
     });
-    thread.on('error', () => {}); // the worker goes on without it
+    thread.on('error', () => {}); // the worker continues without the thread
     thread.unref();
   }
 
-  /** Called when there is something to do. */
+  /** Called when a call has arrived. */
   came() {
     this.#idle = 0;
     if (this.#awake) return;
@@ -78,14 +78,14 @@ class Watch {
   waits() { this.#shared[CALL] = -1; }
 }
 
-/** The thread's own side. */
+/** The thread's side. */
 class Thread {
   #shared = workerData.shared;
-  #said = performance.now(); // when ALIVE was sent last
-  #turn = -1; // that was seen last,
-  #since = 0; // and when first,
-  #used = { run: 0, wait: 0 }; // and what the main thread had used by then
-  #block = null; // that is under way
+  #said = performance.now(); // the time of the last ALIVE
+  #turn = -1; // the turn at the last check,
+  #since = 0; // the time of the first check with it,
+  #used = { run: 0, wait: 0 }; // and the main thread's use of the processor at that time
+  #block = null; // the current block
   #blocks = 0;
 
   async run() {
@@ -113,7 +113,7 @@ class Thread {
     if (used().run - this.#used.run < WORK && !asleep()) return; // it waits for a processor
     let [id, index] = [this.#shared[CALL], this.#shared[FUNCTION]];
     const { whose = '', stack = [] } = await where();
-    if (Atomics.load(this.#shared, TURN) !== turn) return; // it is over, and was short
+    if (Atomics.load(this.#shared, TURN) !== turn) return; // the block is over, and was short
     if (whose !== '') [id, index] = whose.split(' ').map(Number);
     if (id < 0) index = -1;
     const own = stack.filter((frame) => !frame.includes(__dirname) && !frame.includes('node:'));
@@ -121,16 +121,16 @@ class Thread {
       block: ++this.#blocks, id, function: index, message: '', gil: false,
       place: (own[0] ?? stack[0] ?? 'native code').slice(0, 4096), stack: own.join('\n').slice(0, 16384),
     };
-    this.#tell(performance.now(), false);
+    this.#report(performance.now(), false);
   }
 
   #over(now) {
     if (this.#block === null) return;
-    this.#tell(now, true);
+    this.#report(now, true);
     this.#block = null;
   }
 
-  #tell(now, over) {
+  #report(now, over) {
     const took = Math.round((now - this.#since) * 1000);
     const { run, wait } = used();
     const asleep_us = Math.max(took - Math.round((run - this.#used.run + wait - this.#used.wait) / 1000), 0);
@@ -152,7 +152,7 @@ function send(shared, kind, text) {
       try {
         rest = rest.subarray(writeSync(3, rest));
       } catch (error) {
-        if (error.code !== 'EAGAIN') return true; // the daemon is gone, which the main thread sees
+        if (error.code !== 'EAGAIN') return true; // the daemon is gone; the main thread handles that
         if (rest === frame) return false;
         Atomics.wait(shared, LOCK, 1, 1);
       }
@@ -164,7 +164,7 @@ function send(shared, kind, text) {
   }
 }
 
-/** How long the main thread has run, and waited for a processor, in ns; where nobody tells, it runs. */
+/** Returns how long the main thread has run, and waited for a processor, in ns. If the system does not report it, all time counts as run. */
 function used() {
   try {
     const [run, wait] = readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'latin1').split(' ').map(Number);
@@ -183,8 +183,8 @@ function asleep() {
 }
 
 /**
- * Stops the main thread for a moment, where its code is in JavaScript: the frames of its
- * stack, the innermost first, and the id and function of the call that runs.
+ * Pauses the main thread for a moment, if it runs JavaScript. Returns the frames of its
+ * stack, the innermost first, and the ID and function of the running call.
  */
 async function where() {
   let session;
@@ -212,7 +212,7 @@ async function where() {
     return {}; // this Node.js has no inspector
   } finally {
     try {
-      session?.disconnect(); // which has the main thread go on
+      session?.disconnect(); // the main thread continues
     } catch {} // it was not connected
   }
 }

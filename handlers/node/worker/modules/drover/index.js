@@ -1,12 +1,12 @@
 'use strict';
-// What `require('drover')` and `import ... from 'drover'` give in a worker.
+// The module of `require('drover')` and `import ... from 'drover'` in a worker.
 //
 // A function takes a message and a context, and returns nothing, a Buffer or Uint8Array,
-// a string, or what JSON.stringify takes; or a promise of one. An error is a failed
-// attempt; Reject and Retry say more. A worker knows both by their name, too: code that
-// must not need this module may throw an Error of its own with that name.
+// a string, or a value that JSON.stringify accepts; or a promise of one. An error is a failed
+// attempt, unless it is a Reject or a Retry. A worker also identifies both by name: code that
+// must not depend on this module can throw its own Error with that name.
 
-/** The message goes to the dead letters, now. */
+/** Throw it to dead-letter the message at once. */
 class Reject extends Error {
   constructor(reason = '', options = undefined) {
     super(reason, options);
@@ -16,7 +16,7 @@ class Reject extends Error {
 
 const LONGEST = 30 * 86400 * 1000;
 
-/** Try again after so many milliseconds; without `after`, after the function's back-off. */
+/** Throw it to retry the message after `after` milliseconds, or else with the function's backoff. */
 class Retry extends Error {
   constructor(reason = '', { after = undefined, ...options } = {}) {
     super(reason, options);
@@ -34,13 +34,13 @@ const NAMES = {
 };
 
 /**
- * What a function returns that says more of its output than the body. An answer to a
- * request is, for example:
+ * An output with properties. Return it in place of the body, for example as the reply to a
+ * request:
  *
  *     return new Output(result, { correlationId: message.correlationId ?? message.id, sessionId: message.replyToSession });
  *
- * The body is what a function may return else. One that is encoded as JSON has the
- * contentType application/json where no other is given.
+ * The body is any value that a function may return. If it is encoded as JSON, the default
+ * contentType is application/json.
  */
 class Output {
   constructor(body, { attributes = {}, ...properties } = {}) {
@@ -65,13 +65,13 @@ exports.Output = Output;
 exports.Reject = Reject;
 exports.Retry = Retry;
 
-// Called by the worker at its end; it has no other business with them.
+// Called by the worker at its end.
 const hooks = [];
 
 /**
- * Has a function called when the worker process ends in order, after its last message:
- * when there are too many workers, when one is recycled, when the daemon stops. It may be
- * async, and has two seconds together with all others; the last is called first.
+ * Registers a function to be called when the worker process ends normally, after its last
+ * message: when the pool shrinks, when the worker is recycled, when the daemon stops. It may be
+ * async. All such functions together have two seconds; the last one is called first.
  */
 function atExit(hook) {
   if (typeof hook !== 'function') throw new TypeError('atExit takes a function');

@@ -1,7 +1,7 @@
 'use strict';
 
 /**
- * Called once for each message; any error is a failed attempt. What is returned is
+ * Called once for each message; any error is a failed attempt. The return value is
  * sent on, where drover.yaml gives the function an output.
  *
  * It is async, so that a worker runs many at once: what waits is awaited. For what
