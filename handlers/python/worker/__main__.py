@@ -1,4 +1,4 @@
-"""Starts the worker; the directory of this file is what `import drover` finds."""
+"""Starts the worker. `import drover` finds the package in the directory of this file."""
 
 from drover.worker import main
 

@@ -1,13 +1,13 @@
-"""What a drover function may use. Standard library only; Python 3.9 and newer.
+"""The API of drover functions. Standard library only; Python 3.9 and newer.
 
-A function takes one of these forms, `async def` as well::
+A function has one of these forms, also with `async def`::
 
     def f(body): ...               # the bytes
-    def f(message): ...            # a Message; the parameter's name or annotation says so
+    def f(message): ...            # a Message, by the parameter's name or annotation
     def f(message, context): ...   # a Message and a Context
 
-It returns None, bytes, str, what JSON has a form for, or an Output. An exception is a failed
-attempt; Reject and Retry say more. Timeout comes when the attempt's time is up.
+It returns None, bytes, str, a value that JSON can represent, or an Output. An exception is a
+failed attempt, unless it is Reject or Retry. Timeout is raised when the attempt times out.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["Context", "Message", "Output", "Reject", "Retry", "Timeout", "after_
 
 
 class Reject(Exception):
-    """Raised by a function: the message goes to the dead letters, now."""
+    """Raised by a function to dead-letter the message at once."""
 
 
 _LONGEST_RETRY = 30 * 86400  # seconds
 
 
 class Retry(Exception):
-    """Raised by a function: try again after so many seconds (None: the back-off)."""
+    """Raised by a function to retry the message after so many seconds (None: the function's backoff)."""
 
     def __init__(self, reason: object = "", *, after: float | None = None) -> None:
         if after is not None and not 0 <= float(after) <= _LONGEST_RETRY:
@@ -39,18 +39,18 @@ class Retry(Exception):
 
 
 class Timeout(BaseException):
-    """Raised in a function that is not async when the time for its attempt is up:
-    its timeout has passed, or the daemon stops and has waited long enough. An async
-    function is cancelled instead, and gets asyncio.CancelledError.
+    """Raised in a sync function when its attempt times out: after its timeout, or when
+    the drain deadline of a stopping daemon has passed. An async function is cancelled
+    instead, with asyncio.CancelledError.
 
-    It is no Exception, so that `except Exception` in a loop over attempts does not
+    It is not an Exception, so that `except Exception` in a loop over attempts does not
     swallow it. A function may catch it to clean up, and has kill_grace (5 s by default)
-    to end. However it raises then, the attempt has timed out. If it returns a value,
-    the message is done. If it does neither in time, its process is killed.
+    to end. If it then raises any exception, the attempt has timed out. If it returns a
+    value, the message is done. If it does neither in time, its process is killed.
 
-    It comes between two steps of Python code: not while the function waits in a
-    thread for a lock or for input and output, or calculates in an extension written
-    in C. Code that must not be cut in two looks at context.remaining() before.
+    It is raised between two steps of Python code: not while the function waits in a
+    thread for a lock or for input and output, or runs C code of an extension. Code that
+    must not be interrupted should check context.remaining() first.
     """
 
     def __init__(self, *args: object) -> None:
@@ -61,7 +61,7 @@ _LENGTH = struct.Struct("<I")
 
 
 class Message:
-    """A message: body, and what is known of it. Read only."""
+    """A message: its body and its metadata. Read only."""
 
     __slots__ = ("_attributes", "_enqueued", "_fields", "_meta", "_properties", "attempt", "body")
 
@@ -75,7 +75,7 @@ class Message:
         self._properties: dict[str, str] | None = None
 
     def _texts(self) -> list[str]:
-        """The texts of meta: id, subject, ordering key, names and values."""
+        """Returns the texts of meta: id, subject, ordering key, names and values."""
         if self._fields is None:
             fields: list[str] = []
             at, meta = 0, self._meta
@@ -100,8 +100,8 @@ class Message:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """The headers that the sender gave, a dict of str to str. A value that was no
-        text has the form that docs/workers.md describes. Of several values it has the first."""
+        """The headers set by the sender, a dict of str to str. docs/workers.md describes the
+        form of values that are not text. If a header has several values, this is the first."""
         if self._attributes is None:
             attributes: dict[str, str] = {}
             for name, value in self._pairs()[0]:
@@ -110,20 +110,20 @@ class Message:
         return self._attributes
 
     def values(self, name: str) -> list[str]:
-        """All values of an attribute, in their order: a list, empty if there is none."""
+        """Returns all values of an attribute, in order: a list, empty if there are none."""
         return [value for other, value in self._pairs()[0] if other == name]
 
     @property
     def properties(self) -> dict[str, str]:
-        """What the source knows of the message, a dict of str to str: content_type,
+        """The properties set by the source, a dict of str to str: content_type,
         sequence_number and others that docs/workers.md lists."""
         if self._properties is None:
             self._properties = dict(self._pairs()[1])
         return self._properties
 
     def _pairs(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        """The pairs of the attributes, and of the properties, which a pair of empty
-        texts parts."""
+        """Returns the pairs of the attributes and those of the properties. A pair of empty
+        texts separates them."""
         texts = self._texts()
         pairs = list(zip(texts[3::2], texts[4::2]))
         end = pairs.index(("", "")) if ("", "") in pairs else len(pairs)
@@ -137,32 +137,32 @@ class Message:
 
     @property
     def content_type(self) -> str | None:
-        """The type of the body, such as application/json; None if the sender gave none."""
+        """The type of the body, such as application/json; None if the sender set none."""
         return self._known("content_type", "Content-Type")
 
     @property
     def correlation_id(self) -> str | None:
-        """What the sender wants named in an answer; None if it gave nothing."""
+        """The ID that a reply should contain; None if the sender set none."""
         return self._known("correlation_id", "Correlation-Id")
 
     @property
     def reply_to(self) -> str | None:
-        """Where the sender wants an answer; None if it wants none."""
+        """The destination for a reply; None if the sender set none."""
         return self._known("reply_to", "Reply-To")
 
     @property
     def reply_to_session(self) -> str | None:
-        """The session that an answer is to be in; None if there is none."""
+        """The session for a reply; None if the sender set none."""
         return self._known("reply_to_session")
 
     @property
     def to(self) -> str | None:
-        """Where the sender says that it goes; None if it does not."""
+        """The destination set by the sender; None if it set none."""
         return self._known("to")
 
     @property
     def session_id(self) -> str | None:
-        """The session that it is in; None if there is none."""
+        """The message's session; None if it has none."""
         return self._known("session_id")
 
     @property
@@ -171,17 +171,17 @@ class Message:
 
     @property
     def sequence_number(self) -> int | None:
-        """The number that the source gave it; None if there is none."""
+        """The number assigned by the source; None if there is none."""
         return self._number("sequence_number")
 
     @property
     def delivery_count(self) -> int | None:
-        """How often Service Bus has delivered it, this time included; None elsewhere."""
+        """The number of deliveries by Service Bus, including this one; None for other sources."""
         return self._number("delivery_count")
 
     @property
     def dequeue_count(self) -> int | None:
-        """How often the storage queue has, this time included; None elsewhere."""
+        """The number of deliveries by a storage queue, including this one; None for other sources."""
         return self._number("dequeue_count")
 
     def _number(self, name: str) -> int | None:
@@ -190,7 +190,7 @@ class Message:
 
     @property
     def expires_at(self) -> datetime.datetime | None:
-        """When the source drops it, a datetime in UTC; None if never, or unknown."""
+        """When the message expires at the source, a datetime in UTC; None if never, or unknown."""
         value = self.properties.get("expires_at")
         if value is None:
             return None
@@ -200,7 +200,7 @@ class Message:
 
     @property
     def enqueued(self) -> datetime.datetime | None:
-        """When the source took it in, a datetime in UTC; None if unknown."""
+        """When the source accepted the message, a datetime in UTC; None if unknown."""
         if self._enqueued == 0:
             return None
         return datetime.datetime.fromtimestamp(self._enqueued / 1e6, datetime.timezone.utc)
@@ -216,14 +216,14 @@ class Message:
 
 
 class Output:
-    """What a function returns that says more of its output than the body: for the
-    outputs that can carry it. An answer to a request is, for example::
+    """An output with properties, for outputs that support them. A function returns it in
+    place of the body, for example as the reply to a request::
 
         return drover.Output(result, correlation_id=message.correlation_id or message.id,
                              session_id=message.reply_to_session)
 
-    The body is what a function may return else. One that is encoded as JSON has the
-    content_type application/json where no other is given."""
+    The body is any value that a function may return. If it is encoded as JSON, the default
+    content_type is application/json."""
 
     __slots__ = ("attributes", "body", "properties")
 
@@ -270,7 +270,7 @@ class Output:
 
 
 def _trace(message: Message | None) -> tuple[str | None, str | None]:
-    """A message's traceparent and tracestate; None where there are none."""
+    """Returns a message's traceparent and tracestate; None if it has none."""
     attributes = message.attributes if message is not None else {}
     for name in ("traceparent", "Traceparent", "Diagnostic-Id"):
         parent = attributes.get(name)
@@ -280,7 +280,7 @@ def _trace(message: Message | None) -> tuple[str | None, str | None]:
 
 
 class Context:
-    """The attempt that is under way."""
+    """The context of the running attempt."""
 
     __slots__ = ("_cancelled", "_changed", "_deadline", "_has_state", "_message", "_state", "function")
 
@@ -298,25 +298,25 @@ class Context:
         return self._deadline / 1e6 if self._deadline else None
 
     def remaining(self) -> float | None:
-        """The seconds left, at least 0; None if there is no limit."""
+        """Returns the seconds left, at least 0; None if there is no limit."""
         return max(0.0, self._deadline / 1e6 - time.time()) if self._deadline else None
 
     @property
     def traceparent(self) -> str | None:
-        """The context of the trace that the attempt is in, as W3C Trace Context
-        writes it; None if there is none."""
+        """The attempt's trace context, in the format of W3C Trace Context; None if there
+        is none."""
         return _trace(self._message)[0]
 
     @property
     def tracestate(self) -> str | None:
-        """What goes with the traceparent; None if there is nothing."""
+        """The tracestate that belongs to the traceparent; None if there is none."""
         return _trace(self._message)[1]
 
     @property
     def session_state(self) -> bytes | None:
-        """The bytes that are kept with the message's session; None if there are
-        none. What is set here is kept when the function returns, before the message
-        is done, and not when it raises. None clears it."""
+        """The state of the message's session, bytes; None if it has none. A new value is
+        stored when the function returns, before the message is done, and not if it raises.
+        None clears the state."""
         self._need_state()
         return self._state
 
@@ -333,7 +333,7 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """True when the attempt is given up: its outcome no longer counts."""
+        """True when the attempt was cancelled: its result no longer counts."""
         return self._cancelled
 
 
@@ -342,10 +342,10 @@ _after_fork: list[Callable[[], object]] = []
 
 
 def after_fork(function: _Hook) -> _Hook:
-    """Marks a function that is called in each worker process before its first
-    message, whether it was forked from a template or started: the place to open what
-    processes cannot share, such as connections, and to seed generators of random
-    numbers. It takes nothing, and is not async; if it raises, the code does not load::
+    """Registers a function to be called in each worker process before its first
+    message, whether the process was forked from a template or started. Use it to open
+    resources that processes cannot share, such as connections, and to seed random number
+    generators. It takes no parameters, and is not async. If it raises, the code fails to load::
 
         @drover.after_fork
         def connect():
@@ -360,10 +360,10 @@ _at_exit: list[Callable[[], object]] = []
 
 
 def at_exit(function: _Hook) -> _Hook:
-    """Marks a function that is called when a worker process ends in order, after its last
-    message: when there are too many workers, when one is recycled, when the daemon stops.
-    It is not called when the process is killed or dies. It takes nothing, may be async, and
-    has two seconds together with all others; the one that was marked last is called first::
+    """Registers a function to be called when a worker process ends normally, after its last
+    message: when the pool shrinks, when the worker is recycled, when the daemon stops.
+    It is not called when the process is killed or crashes. It takes no parameters, and may be
+    async. All such functions together have two seconds; the last one is called first::
 
         @drover.at_exit
         def disconnect():

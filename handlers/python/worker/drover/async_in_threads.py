@@ -1,5 +1,5 @@
-"""Runs coroutines in threads, each of which has an event loop of its own: there a
-function that blocks holds up nobody."""
+"""Runs coroutines in threads, each of which has an event loop of its own: so a
+function that blocks does not delay others."""
 
 from __future__ import annotations
 
@@ -15,29 +15,27 @@ from drover.logs import current
 
 
 class AsyncInThreads:
-    """The async functions that run in threads, and what functions that are not async
-    return to be awaited."""
+    """Runs async functions in threads, and awaits awaitables that sync functions return."""
 
     def __init__(self) -> None:
         self._own = threading.local()
-        self._tasks: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = {}  # the loop and the task of an invocation, by its number
+        self._tasks: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = {}  # the loop and the task of each invocation, by number
 
     def function(self, function: Function) -> Function:
-        """What runs an async function in the thread that calls it."""
+        """Returns a sync function that runs an async function in the thread that calls it."""
         other, call = copy.copy(function), function.call
         other.is_async = False
         other.call = lambda *arguments: self._run(current.get().number, self._loop(), call(*arguments))
         return other
 
     def wait(self, number: int, value: Any) -> Any:
-        """Returns what a call's awaitable comes to, and what that comes to if it is one,
-        too."""
+        """Awaits a call's awaitable, and again if the result is one, too. Returns the last result."""
         while is_awaitable(value):
             if isinstance(value, concurrent.futures.Future):
                 value = value.result()
                 continue
             loop = value.get_loop() if asyncio.isfuture(value) else self._loop()
-            if loop.is_running():  # a future of another thread's loop
+            if loop.is_running():  # the awaitable is a future of another thread's loop
                 value = asyncio.run_coroutine_threadsafe(awaited(value), loop).result()
             else:
                 value = self._run(number, loop, value)
@@ -58,12 +56,12 @@ class AsyncInThreads:
             return loop.run_until_complete(task)
         finally:
             self._tasks.pop(number, None)
-            if not task.done():  # something came between, such as a Timeout
+            if not task.done():  # it was interrupted, for example by a Timeout
                 task.cancel()
                 loop.run_until_complete(asyncio.wait([task]))
 
     def cancel(self, number: int) -> bool:
-        """Cancels a call, in whatever thread it runs; False if it does not run."""
+        """Cancels a call, in any thread; returns False if it does not run."""
         if number not in self._tasks:
             return False
         loop, task = self._tasks[number]

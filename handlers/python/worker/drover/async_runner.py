@@ -1,5 +1,4 @@
-"""The main thread runs an asyncio loop; functions that are not async run in the
-pool of threads."""
+"""The main thread runs an asyncio loop; sync functions run in the pool of threads."""
 
 from __future__ import annotations
 
@@ -39,8 +38,8 @@ class AsyncRunner(ThreadPoolRunner):
         super().__init__(sock, reader, writer, output, functions, threads)
         self.loop: asyncio.AbstractEventLoop
         self.ready: collections.deque[Invocation] = collections.deque()  # invocations of async functions that wait for a task
-        self.coming: asyncio.Task[None] | None = None  # a task that was made and has not begun
-        self.tasks: dict[int, asyncio.Task[None]] = {}  # by the number of the invocation that they run
+        self.coming: asyncio.Task[None] | None = None  # a task that was created and has not started
+        self.tasks: dict[int, asyncio.Task[None]] = {}  # by the number of their invocation
         self.flushing = False
         self.has_pool = any(not f.is_async for f in functions)
         self.executor: Executor
@@ -50,7 +49,7 @@ class AsyncRunner(ThreadPoolRunner):
 
     def run(self, got: Sequence[Frame]) -> NoReturn:
         if sys.version_info < (3, 10):
-            # What the app's modules made, a lock perhaps, is bound to this one.
+            # Objects that the app's modules created, such as locks, may be bound to this loop.
             loop = asyncio.get_event_loop()
         else:
             try:
@@ -77,15 +76,15 @@ class AsyncRunner(ThreadPoolRunner):
                 loop.run_forever()
                 why = "the event loop was stopped"
             except (SystemExit, KeyboardInterrupt) as error:
-                # asyncio lets these through when a callback, or a task that is not a
-                # function's own, raises them. Whoever awaits the task has it, too.
+                # asyncio does not catch these when a callback, or a task that is not a
+                # function's own, raises them. An await of the task raises them, too.
                 why = f"{type(error).__name__} was raised in a task or a callback"
             if self.writer.forked:
                 end_child(None)
             self.warn(why + ": the worker continues; to fail a message, raise in its function")
 
     def set(self, payload: bytes) -> None:
-        """Takes SETTINGS."""
+        """Applies SETTINGS."""
         threads = self.settings(payload)
         if threads == self.threads or self.draining:
             return
@@ -117,7 +116,7 @@ class AsyncRunner(ThreadPoolRunner):
 
     def forked(self) -> None:
         super().forked()
-        self.loop.stop()  # the child has no business with the others' tasks
+        self.loop.stop()  # the child must not run the other tasks
 
     def readable(self) -> None:
         try:
@@ -126,7 +125,7 @@ class AsyncRunner(ThreadPoolRunner):
             pass
         except (OSError, EOFError) as error:
             broken(error)
-        except ValueError:  # of a frame
+        except ValueError:  # a frame is invalid
             fail()
 
     def take(self, got: Sequence[Frame]) -> None:
@@ -143,7 +142,7 @@ class AsyncRunner(ThreadPoolRunner):
                         self.reply(item[0], 0, *NOT_TRIED)
                         self.writer.flush()
                         continue
-                    if self.cancelled:  # an earlier one that had this number was
+                    if self.cancelled:  # an earlier invocation with this number was cancelled
                         self.cancelled.discard(item[0])
                     ready.append(item)
                 else:
@@ -190,12 +189,12 @@ class AsyncRunner(ThreadPoolRunner):
             self.leaving = self.loop.create_task(leave_loop(self.writer))
 
     def more(self) -> None:
-        """Sees to it that what is ready is run."""
+        """Ensures that a task runs the ready invocations."""
         if self.ready and self.coming is None:
             self.coming = self.loop.create_task(self.serve_safely())
 
     def busy(self) -> bool:
-        """Called now and then; returns whether anything is in flight."""
+        """Called regularly; returns whether an invocation is in flight."""
         if self.coming is not None and self.coming.done():  # a function cancelled all tasks
             self.coming = None
             self.more()
@@ -208,10 +207,10 @@ class AsyncRunner(ThreadPoolRunner):
             fail()
 
     async def serve_ready(self) -> None:
-        """Runs what is ready, one after the other, in one task. Before each it makes
-        the task that continues if this one has to wait: so functions that wait have a
-        task each, and those that do not are spared the making of one, which costs
-        more than they do. A task that a function left changed is not used again."""
+        """Runs ready invocations, one after the other, in one task. Before each it creates
+        the task that continues if this one has to wait. So functions that wait have a task
+        each, and those that do not wait need none: creating a task costs more than a short
+        function. A task whose context a function has changed is not reused."""
         self.coming = None
         ready, tasks, functions, writer = self.ready, self.tasks, self.functions, self.writer
         task: Any = asyncio.current_task()
@@ -247,7 +246,7 @@ class AsyncRunner(ThreadPoolRunner):
                     value = await value
                 answer = NOTHING if value is None else self.encoded(function, value)
                 error = None
-            except BaseException as raised:  # a cancelled task answers too
+            except BaseException as raised:  # a cancelled task sends a result, too
                 answer = outcome(raised)
                 error = raised
             if writer.forked:
@@ -279,15 +278,15 @@ class AsyncRunner(ThreadPoolRunner):
         self.writer.flush()
 
 
-# Whether a task can tell that it is being cancelled: Python 3.11 and newer.
+# Whether a task knows that it is being cancelled: Python 3.11 and newer.
 _SHARED = hasattr(asyncio.Task, "cancelling")
-# How long functions run before the loop looks at sockets and timers, in ns.
+# The time that functions may run before the loop handles sockets and timers, in ns.
 _SLICE = 1_000_000
 
 
 def _changed(before: contextvars.Context) -> bool:
-    """Whether a function left a context variable behind."""
+    """Returns whether a function has changed a context variable."""
     try:
         return contextvars.copy_context() != before
-    except Exception:  # of a value's own comparison
+    except Exception:  # raised by a value's own comparison
         return True

@@ -1,4 +1,4 @@
-"""The event loops of threads, and what is awaited on them."""
+"""The event loops of threads, and the awaitables that run on them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def is_awaitable(value: object) -> bool:
 
 
 async def awaited(awaitable: Awaitable[Any]) -> Any:
-    """A coroutine of any awaitable."""
+    """Makes a coroutine of any awaitable."""
     return await awaitable
 
 
 def set_loop() -> asyncio.AbstractEventLoop | None:
-    """The open event loop that the app has set for this thread, as asyncio.get_event_loop
-    does; None if there is none."""
+    """Returns the open event loop that the app has set for this thread, like
+    asyncio.get_event_loop; None if there is none."""
     policy = getattr(asyncio.events, "_get_event_loop_policy", asyncio.get_event_loop_policy)()  # the second is deprecated
     loop: asyncio.AbstractEventLoop | None = getattr(getattr(policy, "_local", None), "_loop", None)
     return None if loop is None or loop.is_closed() else loop

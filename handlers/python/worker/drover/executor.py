@@ -1,7 +1,7 @@
 """The event loop's default executor, whose number of threads can change while it runs.
 
-That of the standard library takes a number once. With another in its place what waits
-in the first would still have the first one's threads, which is what is to be changed."""
+The number of threads of the standard library's executor is fixed. If a new executor replaced
+it, the waiting calls would still run in the threads of the old one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, Callable, TypeVar
 _Result = TypeVar("_Result")
 
 
-class Executor(ThreadPoolExecutor):  # asyncio takes no other for its default
+class Executor(ThreadPoolExecutor):  # asyncio accepts no other class as its default
     def __init__(self, threads: int) -> None:
         super().__init__(1)
-        # Futures and their calls; None: one thread is to end.
+        # Futures and their calls; None ends one thread.
         self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], Any, Any] | None] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._wanted = threads
-        self._live = 0  # threads that are not to end
+        self._live = 0  # threads that have no order to end
         self._started = 0
         self._closed = False
         self._all: list[threading.Thread] = []  # threads that may still run
@@ -36,7 +36,7 @@ class Executor(ThreadPoolExecutor):  # asyncio takes no other for its default
         return future
 
     def resize(self, threads: int) -> None:
-        """Has so many threads at most, also for what waits already."""
+        """Limits the number of threads, also for calls that wait already."""
         with self._guard:
             self._wanted = threads
             self._start(min(threads - self._live, self._waiting.qsize()))
@@ -66,10 +66,10 @@ class Executor(ThreadPoolExecutor):  # asyncio takes no other for its default
                 else:
                     future.set_result(result)
                 result = None
-            del item, future, call, arguments, named  # nobody is to keep them while it waits
+            del item, future, call, arguments, named  # so that this thread does not keep them alive while it waits
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Takes no more. What it was given it runs, but for what is cancelled."""
+        """Accepts no more calls. Runs those that it has accepted, except cancelled ones."""
         with self._guard:
             self._closed = True
             if cancel_futures:

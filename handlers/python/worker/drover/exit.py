@@ -1,4 +1,4 @@
-"""How a worker process ends. No way waits for threads that may never return."""
+"""Ends a worker process. No function here waits for threads that may never return."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from drover import unpatched
 from drover.event_loops import awaited, set_loop
 from drover.streams import flush_foreign
 
-# How long the functions have that the app wants called at the end, together, in seconds.
+# The time limit for all at_exit functions of the app together, in seconds.
 HOOKS = 2.0
 
 
 class _Writer(Protocol):
-    """What is needed of frames.Writer."""
+    """The part of frames.Writer that this module uses."""
 
     forked: bool
 
@@ -28,7 +28,7 @@ class _Writer(Protocol):
 
 
 def leave(writer: _Writer) -> NoReturn:
-    """Ends the worker when it has done all; it does not return. Called in a thread without
+    """Ends the worker after its last result; it does not return. Called in a thread without
     a running event loop."""
     if begin_hooks(writer):
         for hook in hooks():
@@ -42,7 +42,7 @@ def leave(writer: _Writer) -> NoReturn:
 
 
 async def leave_loop(writer: _Writer) -> NoReturn:
-    """The same, in the event loop of async functions."""
+    """Like leave, in the event loop of async functions."""
     if begin_hooks(writer):
         for hook in hooks():
             try:
@@ -59,7 +59,7 @@ def hooks() -> Iterator[Callable[[], object]]:
 
 
 def begin_hooks(writer: _Writer) -> bool:
-    """Sees to it that the process ends in time; returns whether there are hooks."""
+    """Ensures that the process ends in time; returns whether the app has at_exit functions."""
     writer.flush()
     if writer.forked:
         return False
@@ -73,7 +73,7 @@ def hook_failed(hook: Callable[[], object]) -> None:
 
 
 def finish(writer: _Writer) -> NoReturn:
-    """Ends the process, after what the app has registered with atexit."""
+    """Calls the functions that the app has registered with atexit, and ends the process."""
     if not writer.forked:
         try:
             atexit._run_exitfuncs()
@@ -90,7 +90,7 @@ def _limit() -> NoReturn:
 
 
 def broken(error: Exception) -> NoReturn:
-    """Ends the worker when its socket broke: nobody gets its answers any more."""
+    """Ends the worker when its socket failed: it can send no more results."""
     if isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError)):
         os._exit(0)  # the daemon is gone
     _last_words(f"drover: the socket to the daemon, file descriptor 3: {error}; did a function close it?\n")
@@ -98,16 +98,16 @@ def broken(error: Exception) -> NoReturn:
 
 
 def fail() -> NoReturn:
-    """Ends the worker because of the exception that is being handled, which is none
-    of a function's own: a frame was wrong, memory ran out for a reply, or a signal
-    handler of the app's raised it in the worker's code."""
+    """Ends the worker because of the exception that is being handled. It was not raised by
+    a function: a frame was invalid, memory for a result ran out, or a signal
+    handler of the app raised it in the worker's code."""
     _last_words("drover: the worker ends, as it cannot continue after this:\n" + traceback.format_exc())
     _exit(1)
 
 
 def end_child(error: BaseException | None) -> NoReturn:
-    """Ends a process that a function forked, when the function has come to its end
-    in it, as the interpreter would: it is no worker, and answers nothing."""
+    """Ends a process that a function forked, when the function has ended in it, as the
+    interpreter would: it is not a worker, and sends no results."""
     status = 0
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         status = (error.code or 0) & 0xFF
@@ -133,6 +133,6 @@ def _exit(status: int) -> NoReturn:
         try:
             if stream is not None:
                 stream.flush()
-        except (AttributeError, OSError, ValueError):  # it is closed, or no stream
+        except (AttributeError, OSError, ValueError):  # it is closed, or not a stream
             pass
     os._exit(status)

@@ -1,4 +1,4 @@
-"""How the parameters of a function say what it takes."""
+"""Derives the form of a function, its arguments, from its parameters."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ AZURE = f"drover does not provide azure.functions; write a plain function, as in
 
 
 class Misfit(Exception):
-    """The function cannot be called; the text goes behind its name."""
+    """The function cannot be called; the text follows its name."""
 
 
 def form(call: Callable[..., Any]) -> tuple[bool, bool]:
-    """Whether a function wants the body alone, and whether it wants a context; raises
-    Misfit."""
+    """Returns whether a function takes the body alone, and whether it takes a context;
+    raises Misfit."""
     if type(call).__module__.startswith("azure.functions"):
         raise Misfit(f" is decorated for Azure Functions: {AZURE}")
     if inspect.isclass(call):
@@ -27,7 +27,7 @@ def form(call: Callable[..., Any]) -> tuple[bool, bool]:
     _check_body(call)
     signature = _signature(call)
     if signature is None:
-        return True, False  # it says nothing: give it the bytes
+        return True, False  # without a signature: pass the bytes
     parameters = list(signature.parameters.values())
     for annotation in [p.annotation for p in parameters] + [signature.return_annotation]:
         if "azure.functions" in _text(annotation, call):
@@ -47,7 +47,7 @@ def form(call: Callable[..., Any]) -> tuple[bool, bool]:
 
 
 def _check_body(call: Callable[..., Any]) -> None:
-    """Refuses what runs only when somebody iterates over what it returns."""
+    """Raises Misfit for a generator function, which runs only when its result is iterated over."""
     while isinstance(call, functools.partial):
         call = call.func
     if not (inspect.isroutine(call) or inspect.isclass(call)):
@@ -58,8 +58,8 @@ def _check_body(call: Callable[..., Any]) -> None:
 
 
 def _signature(call: Callable[..., Any]) -> inspect.Signature | None:
-    """What is called: a decorator may take other parameters than what it decorates.
-    None if nobody knows."""
+    """Returns the signature of the outermost function: a decorator may have other parameters
+    than the function that it decorates. None if it is unknown."""
     while True:
         try:
             signature = inspect.signature(call, follow_wrapped=False)
@@ -75,13 +75,13 @@ def _signature(call: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def _text(annotation: object, call: Callable[..., Any]) -> str:
-    """An annotation as text that names its module."""
+    """Returns an annotation as text with its module."""
     if isinstance(annotation, str):
         while isinstance(call, functools.partial):
             call = call.func
         try:
             annotation = eval(annotation, getattr(inspect.unwrap(call), "__globals__", {}))
-        except Exception:  # it is for a type checker alone
+        except Exception:  # only a type checker can evaluate it
             return ""
     try:
         return repr(annotation)

@@ -29,10 +29,10 @@ HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS = 1, 2, 3, 4, 5, 6, 7
 WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED, ALIVE, REPLACE, IMPORTED = 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75
 CAPABILITIES = ["blocked", "cancel", "fork", "heartbeat", "imports", "log", "properties", "session_state", "settings", "stats"]
 OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
-DESCRIBED = 128  # added to OK and STATE: the output comes behind its properties
-WITH_STATE = 1  # in the flags of an INVOKE: its session's state is before meta
-UNMEASURED = 0xFFFFFFFF  # a cpu or held that nobody measured
-NO_STATE = 0xFFFFFFFF  # the length that means: no state
+DESCRIBED = 128  # added to OK and STATE: the output follows its properties
+WITH_STATE = 1  # in the flags of an INVOKE: its session's state precedes meta
+UNMEASURED = 0xFFFFFFFF  # a cpu or held that was not measured
+NO_STATE = 0xFFFFFFFF  # a state's length if the session has no state
 MAX_LOAD = 8 << 20  # the largest LOAD, in bytes
 MAX_SMALL = 256 << 10  # the largest HELLO, CANCEL, DRAIN and SETTINGS
 MAX_SPARE = 4 << 20  # the largest buffer that is kept for the next frames, in bytes
@@ -45,11 +45,11 @@ _INVOKE = struct.Struct("<IBIHHIqqI")  # length, type, id, function, flags, atte
 _ID = struct.Struct("<I")
 _ALIVE = _HEAD.pack(1, ALIVE)
 
-# A reply that waits for company is sent after this many nanoseconds at the latest.
+# The longest time that a result waits to be sent together with others, in ns.
 LINGER = 300_000
-# How often the watch looks whether a long call holds up the replies before it, in seconds.
+# The time between two checks by the watch whether results wait behind a long call, in seconds.
 WATCH = 0.005
-# How long it still polls when nothing is in flight, in seconds.
+# The time for which it continues to poll when nothing is in flight, in seconds.
 REST = 0.2
 
 
@@ -60,8 +60,8 @@ if TYPE_CHECKING:
         """An INVOKE: number, function (its index), data, meta, body, end, attempt, enqueued
         and deadline, where data[meta:body] is its meta and data[body:end] its body."""
 else:
-    # There is one for each message. With a NamedTuple in its place a call that does nothing
-    # takes the worker 0.2 µs more, of 1.5 (main thread), 1.7 (threads) and 2.0 (async).
+    # One is created for each message. With a NamedTuple in its place, a call that does nothing
+    # takes 0.2 µs more, of 1.5 (main thread), 1.7 (threads) and 2.0 (async).
     Invocation = tuple
 
 
@@ -98,7 +98,7 @@ _WITH_JSON = {HELLO: Hello, LOAD: Load, SETTINGS: Settings}
 
 
 def _cut_state(data: bytes, at: int) -> tuple[bytes | None, int]:
-    """A session's state at a place, None if there is none, and where it ends."""
+    """Returns the session's state at an offset, None if there is none, and the offset of its end."""
     (length,) = _ID.unpack_from(data, at)
     at += 4
     if length == NO_STATE:
@@ -107,51 +107,51 @@ def _cut_state(data: bytes, at: int) -> tuple[bytes | None, int]:
 
 
 def put_state(state: bytes | None, payload: bytes) -> bytes:
-    """The payload of a result with a new state of its session."""
+    """Returns the payload of a result with a new state of its session."""
     if state is None:
         return _ID.pack(NO_STATE) + payload
     return _ID.pack(len(state)) + state + payload
 
 
 def put_properties(properties: Mapping[str, str], payload: bytes) -> bytes:
-    """The payload of a result that has properties, a dict of str to str."""
+    """Returns the payload of a result that has properties, a dict of str to str."""
     texts = [text.encode("utf-8", "surrogateescape") for pair in properties.items() for text in pair]
     pairs = b"".join([_ID.pack(len(text)) + text for text in texts])
     return _ID.pack(len(pairs)) + pairs + payload
 
 
 class Reader:
-    """Cuts what the socket gives into frames."""
+    """Splits the data of the socket into frames."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self.max = 0  # of an INVOKE, in bytes; set when the daemon has said it
-        self.due: int | None = HELLO  # the frame of JSON that is to come; None: none
-        self.functions = 0  # how many there are to invoke
+        self.max = 0  # the longest INVOKE, in bytes; HELLO sets it
+        self.due: int | None = HELLO  # the expected frame of JSON; None: none
+        self.functions = 0  # the number of the app's functions
         self._buffer = bytearray(256 << 10)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
-        self.states: dict[int, bytes | None] = {}  # of the sessions of the invocations that came with one, by number
+        self.states: dict[int, bytes | None] = {}  # the session's state of each invocation that has one, by number
 
     def reset(self) -> None:
-        """Forgets what came, which was for the template that this was forked from."""
+        """Drops buffered data: it was sent to the template from which this process was forked."""
         self._start = self._end = 0
 
     def read(self, flags: int = 0) -> list[Frame]:
-        """Returns the frames that came. Raises EOFError when the daemon is gone, and
-        ValueError when a frame is wrong: what follows it cannot be read."""
+        """Returns the frames that have arrived. Raises EOFError if the daemon is gone, and
+        ValueError if a frame is invalid: no frame after it can be read."""
         self._make_room()
         n = self._sock.recv_into(self._view[self._end :], 0, flags)
         if n == 0:
             raise EOFError
         self._end += n
         end = self._end - self._start
-        got: list[Any] = []  # for a type checker an Invocation is no tuple
+        got: list[Any] = []  # a type checker does not accept a tuple as an Invocation
         at = 0
         if end < 5 or end < 4 + _ID.unpack_from(self._buffer, self._start)[0]:
             if end >= 4:
                 self._check(self._buffer, self._start, self._end)
-            return got  # the rest of a large frame is still to come
+            return got  # a large frame is incomplete
         data, maximum, unpack = bytes(self._view[self._start : self._end]), self.max, _INVOKE.unpack_from
         functions = self.functions
         while end - at >= 5:
@@ -191,7 +191,7 @@ class Reader:
         return got
 
     def _check(self, data: bytes | bytearray, at: int, end: int) -> int:
-        """The length of the frame at a place, of which at least four bytes are there."""
+        """Returns the length of the frame at an offset, of which at least four bytes have arrived."""
         length: int = _ID.unpack_from(data, at)[0]
         kind = data[at + 4] if end - at > 4 else None
         if kind == INVOKE:
@@ -210,12 +210,12 @@ class Reader:
         start, end = self._start, self._end
         if start == end:
             self._start = self._end = 0
-            if len(self._buffer) > MAX_SPARE:  # one large frame must not cost memory for ever
+            if len(self._buffer) > MAX_SPARE:  # one large frame must not use memory forever
                 self._buffer = bytearray(256 << 10)
                 self._view = memoryview(self._buffer)
             return
         needed = 5
-        if end - start > 4:  # it was checked
+        if end - start > 4:  # the length was checked
             needed = 4 + _ID.unpack_from(self._buffer, start)[0]
         if start and (end == len(self._buffer) or start + needed > len(self._buffer)):
             self._view[: end - start] = bytes(self._view[start:end])
@@ -227,25 +227,25 @@ class Reader:
 
 
 class Writer:
-    """Collects replies and sends many at a time. Any thread may add."""
+    """Collects results and sends many at a time. Any thread may add one."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._out: collections.deque[bytes] = collections.deque()  # append and popleft need no lock
         self._lock = unpatched.Lock()
-        self.max = 0  # of a frame, in bytes; set when the daemon has said it
-        self.stats = False  # whether the daemon takes STATS
-        self.measures = False  # whether it wants to know what calls use
-        self.blocked = False  # whether it takes BLOCKED
-        self.heartbeat = False  # whether it takes ALIVE
-        self.imports = False  # whether it takes IMPORTED
-        self.last = 0  # when it was sent last, by time.perf_counter_ns
-        self.forked = False  # whether this is a child of the worker, which has nothing to say
+        self.max = 0  # the longest frame, in bytes; HELLO sets it
+        self.stats = False  # whether the daemon accepts STATS
+        self.measures = False  # whether it requests measurements of calls
+        self.blocked = False  # whether it accepts BLOCKED
+        self.heartbeat = False  # whether it accepts ALIVE
+        self.imports = False  # whether it accepts IMPORTED
+        self.last = 0  # the time of the last flush, by time.perf_counter_ns
+        self.forked = False  # whether this is a child of the worker, which must send nothing
         self.watch = Watch(self)
 
     def result(self, number: int, status: int, wall: int, payload: bytes = b"", cpu: int = -1, held: int = -1) -> None:
-        """Queues a reply; wall, cpu and held are in nanoseconds, and negative where
-        nobody measured."""
+        """Queues a result; wall, cpu and held are in nanoseconds, and negative if they were
+        not measured."""
         if _RESULT_FIXED + len(payload) > self.max:
             summary = f"returned {len(payload)} bytes, more than a frame takes ({self.max})"
             status, payload = FAILURE, json.dumps({"summary": summary}).encode()
@@ -263,12 +263,12 @@ class Writer:
         self._out.append(_HEAD.pack(1 + len(payload), kind) + payload)
 
     def alive(self) -> None:
-        """Sends ALIVE, unless something is being sent just now: that says as much."""
+        """Sends ALIVE, unless other frames are being sent: they prove as much."""
         if self._lock.acquire(blocking=False):
             try:
                 if not self._out:
                     self._sock.send(_ALIVE, socket.MSG_DONTWAIT)
-            except BlockingIOError:  # the daemon does not read, and needs no more of them
+            except BlockingIOError:  # the daemon does not read now, and needs no more of them
                 pass
             except OSError as error:
                 broken(error)
@@ -279,9 +279,9 @@ class Writer:
         return bool(self._out)
 
     def soon(self) -> None:
-        """Sends what is queued soon, though the call may take long."""
+        """Ensures that queued frames are sent soon, even if the current call takes long."""
         if not self.watch.started:
-            self.flush()  # the code is being loaded, which may take long, and nobody watches yet
+            self.flush()  # the code is being loaded, which may take long, and the watch does not run yet
         elif not self.watch.awake:
             self.watch.busy()
 
@@ -298,34 +298,34 @@ class Writer:
         while view:
             try:
                 view = view[self._sock.send(view) :]
-            except BlockingIOError:  # asyncio's sockets do not wait
+            except BlockingIOError:  # asyncio's sockets do not block
                 unpatched.select([], [self._sock], [])
             except OSError as error:
                 broken(error)
 
 
 class Watch:
-    """Sends replies that a long call holds up, and notices that the daemon died.
+    """Sends results that wait behind a long call, and detects that the daemon died.
 
-    It rests when there was nothing to do for REST, until busy is called, which takes
-    no lock of Python's: a Timeout may come in there."""
+    It stops polling when nothing was in flight for REST, until busy is called. busy takes
+    no lock implemented in Python, because a Timeout may be raised in it."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._parent = os.getppid()
         self._wake: unpatched.SimpleQueue[None] = unpatched.SimpleQueue()
         self.started = False
-        self.awake = False  # whether busy need not be called
+        self.awake = False  # whether it polls; if so, busy need not be called
         # Called at each poll, with its delay in seconds; returns whether to continue polling.
         self.look: Callable[[float], bool] = self.nothing
-        self.woke: Callable[[], None] | None = None  # called before that, if it is set
+        self.woke: Callable[[], None] | None = None  # if set, called before look
 
     def start(self) -> None:
         self.started = True
         unpatched.start(self.run, "drover-watch")
 
     def busy(self) -> None:
-        """Called after a reply that is not sent at once."""
+        """Called after a result that is not sent at once."""
         self.awake = True
         self._wake.put(None)
 
@@ -355,5 +355,5 @@ class Watch:
                     os._exit(0)
             flush_foreign()
             self.awake = False
-            if writer.waits() or self.look(0.0):  # it came between the last look and this
+            if writer.waits() or self.look(0.0):  # it was queued after the last check
                 self.busy()

@@ -1,4 +1,4 @@
-"""Loads the app's functions, calls them, and turns what they do into replies."""
+"""Loads the app's functions, and converts their exceptions to results."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ class Function:
     def __init__(self, name: str, call: Callable[..., Any], results: str = "") -> None:
         self.name = name
         self.call = call
-        self.due = 0  # when a call is to be measured next, by time.perf_counter_ns
-        self.warned = False  # that it returned an awaitable
+        self.due = 0  # the time from which the next call is measured, by time.perf_counter_ns
+        self.warned = False  # whether the warning about a returned awaitable was sent
         self.encode: Callable[[object], tuple[int, bytes]] = drop if results == "dropped" else result
-        self.shown = results == "shown"  # whether what cannot be encoded is no failure
+        self.shown = results == "shown"  # whether a value that cannot be encoded is only a warning
         self.is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))
         self.wants_body, self.wants_context = form(call)
 
 
 def load(path: str, wanted: Sequence[Mapping[str, str]]) -> list[Function]:
-    """Imports the functions that the daemon wants; raises LoadError."""
+    """Imports the functions that the daemon requests; raises LoadError."""
     functions: list[Function] = []
     modules = modules_of(path)
     for want in wanted:
         module_name, name = want["module"], want["function"]
         try:
             module = modules.load(module_name)
-        except BaseException as error:  # whatever an import does, SystemExit too
+        except BaseException as error:  # an import may raise anything, even SystemExit
             raise LoadError(_import_summary(path, module_name, error), cut_traceback(error)) from None
         try:
             call = getattr(module, name)
@@ -89,7 +89,7 @@ def _said(error: BaseException) -> str:
         return " ".join(str(error)[:10_000].split())[:1000]
     except Timeout:
         raise
-    except BaseException as broken:  # of its own __str__
+    except BaseException as broken:  # raised by its own __str__
         return f"its text raised {type(broken).__name__}"
 
 
@@ -103,20 +103,20 @@ def one_line(error: BaseException) -> str:
 
 
 def _expected_message(text: str) -> bool:
-    """Whether the text of an AttributeError says that a function used the bytes of a body
-    as if they were the message."""
+    """Returns whether the text of an AttributeError shows that a function used the bytes of
+    a body as a Message."""
     words = text.split("'")
     return text.startswith("'bytes' object has no attribute '") and not words[3].startswith("_") and hasattr(Message, words[3])
 
 
 def _address_space() -> str:
-    """What bounds the memory of this process."""
+    """Returns a text about the limit of this process's memory, if it has one."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return "" if limit == resource.RLIM_INFINITY else f"limits.address_space is {limit >> 20} MiB"
 
 
 def cut_traceback(error: BaseException) -> str:
-    """The traceback without the worker's own frames before the app's."""
+    """Returns the traceback without the worker's own frames before the app's."""
     tb = error.__traceback__
     while tb is not None and _is_ours(tb.tb_frame):
         tb = tb.tb_next
@@ -129,10 +129,10 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def outcome(error: BaseException) -> tuple[int, bytes]:
-    """The status and payload of a reply about an exception, however odd that is."""
+    """Returns the status and payload of a result for any exception."""
     try:
         return _outcome(error)
-    except Timeout as late:  # it came just now
+    except Timeout as late:  # it was raised only now
         return _outcome(late)
     except BaseException as broken:
         summary = f"{type(error).__name__}, whose text cannot be read ({type(broken).__name__})"
@@ -143,10 +143,10 @@ def _outcome(error: BaseException) -> tuple[int, bytes]:
     if isinstance(error, (Reject, Unsendable)):
         return REJECT, json.dumps({"summary": _said(error) or "rejected"}).encode()
     if isinstance(error, Retry) and error.after is not None:
-        if not 0 <= error.after <= _LONGEST_RETRY:  # it was set later
+        if not 0 <= error.after <= _LONGEST_RETRY:  # it was changed after its constructor had checked it
             summary = f"{one_line(error)} (after is {error.after}; it is from 0 to {_LONGEST_RETRY} seconds)"
             return FAILURE, json.dumps({"summary": summary, "detail": cut_traceback(error)}).encode()
-        summary = _said(error) or "the function asked to be tried again"
+        summary = _said(error) or "the function requested a retry"
         return RETRY, json.dumps({"summary": summary, "after": error.after}).encode()
     return FAILURE, json.dumps({"summary": one_line(error), "detail": cut_traceback(error)}).encode()
 

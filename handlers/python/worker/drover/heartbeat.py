@@ -1,12 +1,12 @@
-"""Sends ALIVE each second, from a thread of its own: so also while the event loop is
-blocked or a function computes. Only while C code holds the GIL it cannot."""
+"""Sends ALIVE each second, from a thread of its own: also while the event loop is
+blocked or a function computes, but not while C code holds the GIL."""
 
 from __future__ import annotations
 
 from drover import unpatched
 from drover.frames import Writer
 
-# Between two of them, in seconds.
+# The time between two of them, in seconds.
 PERIOD = 1.0
 
 

@@ -1,8 +1,8 @@
-"""Names the files of the app that were imported, by IMPORTED: the daemon replaces the
-workers when one of them changes, and not when another does.
+"""Reports the files of the app that were imported, with IMPORTED. The daemon replaces the
+workers only when one of these files changes.
 
-What an import reads is a matter of its loader, however it was found; what it looked for
-in vain, of sys.meta_path."""
+The loader shows which files an import reads; the end of sys.meta_path shows which modules
+were not found."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any, Mapping, Sequence
 
 from drover.frames import IMPORTED, Writer
 
-# How many there are at most, and in one frame. For a daemon that gets more, all count.
+# The most files, and the most in one frame. If a daemon receives more, all of the app's files count.
 _MOST, _SOME = 20_000, 40
 _HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # may be below the app's directory
 _STANDARD = os.path.join(os.path.dirname(os.__file__), "")
-_STARTS = _STANDARD + "multiprocessing/popen_"  # a process is started that imports what it likes
+_STARTS = _STANDARD + "multiprocessing/popen_"  # with this a process is started whose imports are unknown
 
 
 class Imports:
@@ -28,7 +28,7 @@ class Imports:
         self._app = app
         self._seen: set[str] = set()
         self._waiting: collections.deque[str] = collections.deque()
-        self._live = False  # whether the worker is ready: what comes then is sent at once
+        self._live = False  # whether the worker is ready: later imports are sent at once
         read = SourceFileLoader.path_stats
 
         def path_stats(loader: SourceFileLoader, path: str) -> Mapping[str, Any]:
@@ -39,7 +39,7 @@ class Imports:
         sys.meta_path.append(self)
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Notes what nobody before has found: part of the protocol of sys.meta_path."""
+        """Records a module that no finder has found: part of the protocol of sys.meta_path."""
         for entry in sys.path if path is None else path:
             if isinstance(entry, str):
                 self.note(os.path.join(os.path.abspath(entry), name.rpartition(".")[2]))
@@ -56,16 +56,16 @@ class Imports:
         if self._live and not self._writer.forked:
             self._writer.json(IMPORTED, {"paths": [path]})
             self._writer.soon()
-        else:  # a child of the worker's reports nothing, and a template's reports after its handshake
+        else:  # a child of the worker reports nothing, and a worker forked from a template after its handshake
             self._waiting.append(path)
 
     def ready(self) -> None:
-        """Queues what was imported until now: READY follows."""
+        """Queues the imports so far, before READY."""
         for name, module in list(sys.modules.items()):
             if "." not in name and not name.startswith("_") and not self._is_own(module):
-                self.note(os.path.join(self._app, name))  # a file there would stand in for it
+                self.note(os.path.join(self._app, name))  # a file there would be imported in its place
         self._live = True
-        while True:  # once at least: the daemon is to know that no more were imported
+        while True:  # at least one frame: an empty list reports that nothing was imported
             paths = [self._waiting.popleft() for _ in range(min(len(self._waiting), _SOME))]
             self._writer.json(IMPORTED, {"paths": paths})
             if not self._waiting:

@@ -1,4 +1,4 @@
-"""What functions print and log goes to the daemon, with the invocation it is of."""
+"""Sends the output and the logs of functions to the daemon, with the number of their invocation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from drover.frames import LOG, Writer
 from drover.streams import MAX, Parts, Text
 from drover.timeouts import RunningCall
 
-# What runs here: its number is that of the invocation.
+# The running call; it has the number of the invocation.
 current: contextvars.ContextVar[RunningCall] = contextvars.ContextVar("drover_invocation", default=RunningCall())
 
 _MAX_NAME = 200
 
 
 def _level(number: int) -> str:
-    """The protocol's name for a level: the app may have others, with names of its own."""
+    """Returns the protocol's name for a level: the app may define other levels."""
     for least, name in ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO")):
         if number >= least:
             return name
@@ -26,8 +26,8 @@ def _level(number: int) -> str:
 
 
 class _NoLock:
-    """The lock of a handler that needs none: sending is one step, and a Timeout could
-    leave a real one locked."""
+    """The lock of a handler that needs none: sending is atomic, and a Timeout could
+    leave a real lock locked."""
 
     def acquire(self, *_: object) -> bool:
         return True
@@ -63,7 +63,7 @@ class _Handler(logging.Handler):
 def send(writer: Writer, number: int, level: str, logger: str, text: str) -> None:
     if not text.strip():
         return
-    if writer.forked:  # a child of the worker's does not speak for it
+    if writer.forked:  # a child of the worker must not send for it
         stream = sys.__stdout__ if logger == "stdout" else sys.__stderr__
         if stream is not None:
             stream.write(text + "\n" if logger in ("stdout", "stderr") else f"{level} {logger}: {text}\n")
@@ -74,8 +74,8 @@ def send(writer: Writer, number: int, level: str, logger: str, text: str) -> Non
 
 
 class Output:
-    """Stands in for stdout, stderr and the root logger. Where the daemon takes no LOG,
-    what is logged goes to standard error."""
+    """Replaces stdout, stderr and the root logger's handler. If the daemon does not accept
+    LOG, log records are written to standard error."""
 
     def __init__(self, writer: Writer, taken: bool) -> None:
         self._writer = writer
@@ -83,7 +83,7 @@ class Output:
         if not taken:
             logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
             return
-        # Kept, since a stream that is collected closes what is below it.
+        # Kept, because a stream that is collected closes the stream below it.
         self._streams = sys.stdout, sys.stderr = self._stream("stdout", 1), self._stream("stderr", 2)
         root = logging.getLogger()
         handler = _Handler(writer)
@@ -102,7 +102,7 @@ class Output:
         return Text(name, fd, say)
 
     def end(self, number: int) -> None:
-        """Sends what an invocation left unfinished."""
+        """Sends the unfinished lines of an invocation."""
         for name in ("stdout", "stderr"):
             rest = self.parts.pop((number, name), "")
             if rest:
@@ -110,9 +110,9 @@ class Output:
 
 
 class _BasicConfig:
-    """Stands in for logging.basicConfig, which does nothing where the root logger has a
-    handler, and has ours. What it asks for on a standard stream our handler does instead:
-    its format, and its level; a file, or a handler of the app's own, is added."""
+    """Replaces logging.basicConfig, which does nothing if the root logger has a handler, and
+    it has drover's. A format and a level for a standard stream are applied to drover's
+    handler; a file, or a handler of the app's own, is added."""
 
     def __init__(self, handler: _Handler, real: Callable[..., None], streams: tuple[Text, Text]) -> None:
         self._handler, self._real, self._streams = handler, real, streams

@@ -1,4 +1,4 @@
-"""How late an asyncio loop is."""
+"""Measures the lag of an asyncio loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from drover import frames
 
 _now = time.perf_counter_ns
 
-# The time between two measurements, in nanoseconds, and how many go into a frame.
+# The time between two measurements, in nanoseconds, and the number of measurements in a frame.
 PERIOD = 100_000_000
 MANY = 10
 
@@ -25,12 +25,12 @@ class LoopLag:
         self._busy = busy  # returns whether anything is in flight
         self._lags: list[int] = []  # in µs
         self._due = 0
-        self._idle = 0  # so many times in a row nothing was to do
-        self.awake = False  # whether begin need not be called
-        self.came = False  # whether there was something to do since it measured last
+        self._idle = 0  # the number of consecutive measurements without an invocation
+        self.awake = False  # whether it measures; if so, begin need not be called
+        self.came = False  # whether an invocation has arrived since the last measurement
 
     def begin(self) -> None:
-        """Called when there is something to do."""
+        """Called when an invocation has arrived."""
         self.awake = True
         self._idle = 0
         if self._writer.stats:

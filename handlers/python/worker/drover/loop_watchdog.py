@@ -1,15 +1,14 @@
-"""Notices that the loop of async functions does not turn, and says what keeps it.
+"""Detects that the loop of async functions is blocked, and reports the code that blocks it.
 
-A thread looks every 20 ms, while something is in flight, at what the main thread
-runs. The loop is blocked if that is one and the same callback or step of a task in
-some looks in a row, and the loop does not answer meanwhile, which it would between
-two of them: so a loop that is busy with many short ones is not. Nor is a machine that
-is busy taken for a block: the main thread has to have slept, or have computed for a
-while, and not just to have waited for a processor.
+While an invocation is in flight, a thread samples every 20 ms which code the main thread
+runs. The loop is blocked if several consecutive samples show the same callback or step of a
+task, and the loop has not run a callback of the watchdog meanwhile, as it would between
+two steps: so a loop that is busy with many short steps is not blocked. A busy machine does
+not count as a block: the main thread must have slept, or have computed for a while, and not
+only have waited for a processor.
 
-While C code holds the GIL the thread cannot look. It sees that it was late when it
-can again, which is where the C code returns; a timer of the kernel's has had the
-stack written down in the middle of it.
+While C code holds the GIL, the thread cannot take samples. Its delay shows that when the C
+code returns; a kernel timer has recorded the stack in the middle of the delay.
 """
 
 from __future__ import annotations
@@ -28,25 +27,24 @@ from drover.stacks import Alarm, high
 
 _now = time.perf_counter_ns
 
-# The time between two looks, between those at what was seen before, and at a block that
-# is under way, in ns.
+# The time between two samples; after a sample with the same code as before; and during a
+# block. In ns.
 LOOK, AGAIN, UNDER_WAY = 20_000_000, 5_000_000, 10_000_000
-# The loop is blocked when so many looks in a row found the same, and its thread asleep,
-# or so much of a processor's time, in ns, went into it.
+# The loop is blocked if so many consecutive samples found the same code and its thread asleep,
+# or if the code has used so much processor time, in ns.
 LOOKS, WORK = 3, 20_000_000
-# How late a look is that C code kept the GIL from which computes, and which waits; and
-# after how much processor time the stack of the first is written down. In ns.
+# The least delay of a sample that shows that C code held the GIL while it computed, and while
+# it waited; and the processor time after which the stack of the former is recorded. In ns.
 LATE, LONG, DEEP = 25_000_000, 80_000_000, 60_000_000
-# The place of a block in which Python looked for objects that nobody can reach any more,
-# which holds the GIL wherever it comes.
+# The place of a block by Python's garbage collector, which holds the GIL in any code.
 GARBAGE = "the garbage collector"
-# After so many looks that found nothing in flight it rests.
+# The number of samples without an invocation in flight after which sampling stops.
 REST = 10
 
 
 class _Facts(NamedTuple):
-    """What is known at a look: the time, and the processor time of the main thread and of
-    the process. All in ns."""
+    """The measurements of a sample: the time, and the processor time of the main thread and
+    of the process. All in ns."""
 
     at: int
     main: int
@@ -54,7 +52,7 @@ class _Facts(NamedTuple):
 
 
 class _Owner(Owner, Protocol):
-    """What is needed of AsyncRunner."""
+    """The part of AsyncRunner that this module uses."""
 
     writer: frames.Writer
 
@@ -68,18 +66,18 @@ class LoopWatchdog:
         self._owner, self._writer = owner, owner.writer
         self._locations = StackLocations(owner)
         self._wake: unpatched.SimpleQueue[None] = unpatched.SimpleQueue()
-        self.awake = False  # whether begin need not be called
+        self.awake = False  # whether it samples; if so, begin need not be called
         self._asked = self._answered = 0
-        self._turned = 0  # when the loop answered last
-        self._key: FrameType | None = None  # what runs
-        self._looks = 0  # how often that was seen in a row
-        self._pause = LOOK  # to the next look
-        self._asleep = self._counted = 0  # looks at that which found its thread asleep, and all
-        self._peeked: StackSample | None = None  # what peek saw
-        self._last = 0  # when it looked last
-        self._block: dict[str, Any] | None = None  # the report of the block that is under way
+        self._turned = 0  # the time of the loop's last answer
+        self._key: FrameType | None = None  # the running callback or step
+        self._looks = 0  # the number of consecutive samples with it
+        self._pause = LOOK  # the time to the next sample
+        self._asleep = self._counted = 0  # of these samples: those with the thread asleep, and all
+        self._peeked: StackSample | None = None  # the sample of peek
+        self._last = 0  # the time of the last sample
+        self._block: dict[str, Any] | None = None  # the report of the current block
         self._blocks = 0
-        self._collecting, self._collected = 0, (0, 0)  # when the collection began that is under way, and the last long one, and ended
+        self._collecting, self._collected = 0, (0, 0)  # the start of the current collection; the start and end of the last long one
         gc.callbacks.append(self._garbage)
         self._alarm: Alarm | None = None
         self._clock: int | None = None
@@ -88,15 +86,15 @@ class LoopWatchdog:
             self._alarm = Alarm(self._clock, DEEP)
         except (AttributeError, OSError, RuntimeError, ValueError):
             pass
-        self._since = self._first = self._facts()  # the second: those when what runs was seen first
+        self._since = self._first = self._facts()  # of begin; of the first sample of the running code
         self._state = _State(threading.get_native_id())
 
     def start(self) -> None:
         unpatched.start(self.run, "drover-blocked")
 
     def begin(self) -> None:
-        """Called by the loop when there is something to do. The first of it may hold the
-        GIL before this thread is awake."""
+        """Called by the loop when an invocation has arrived. Its code may hold the GIL before
+        this thread is awake."""
         self.awake = True
         self._since = self._facts()
         self._last, self._peeked = self._since.at, None
@@ -111,7 +109,7 @@ class LoopWatchdog:
             self._wake.get()
             self._watch()
             self.awake = False
-            if self._in_flight():  # it came between the last look and this
+            if self._in_flight():  # it arrived after the last sample
                 self.begin()
 
     def _in_flight(self) -> bool:
@@ -125,8 +123,8 @@ class LoopWatchdog:
             left = due - _now()
             if left > 0:
                 unpatched.sleep(left / 1e9)
-            # If C code has just given the GIL back, nothing here may let the main thread
-            # have it before it is known where that is.
+            # If C code has just released the GIL, nothing here may pass it to the main thread
+            # before that thread's stack is read.
             now = self._facts()
             late, seen = now.at - due, self._peeked
             held: list[Line] | None = None
@@ -136,7 +134,7 @@ class LoopWatchdog:
                     seen = StackSample(self._locations, self._frame())
                     seen.detail()
                 held = self._held(last, now, late, late - (self._own_waits.read() - waited))
-            if self._alarm is not None and looks % 2 == 0:  # it costs as much as all else here
+            if self._alarm is not None and looks % 2 == 0:  # it costs as much as the rest of a sample
                 self._alarm.put_off()
             if held is None or seen is None:
                 self._look(now, StackSample(self._locations, self._frame()), now)
@@ -154,15 +152,15 @@ class LoopWatchdog:
         self._waited = self._own_waits.read()
 
     def peek(self) -> None:
-        """Called by a thread that may get the GIL before this one does, when C code
-        gives it back: a little later the main thread is elsewhere."""
+        """Called by another thread, which may get the GIL before this one when C code
+        releases it. A little later the main thread runs other code."""
         if self._peeked is None and self.awake and _now() - self._last > self._pause + LATE:
             seen = StackSample(self._locations, self._frame())
             seen.detail()
             self._peeked = seen
 
     def _garbage(self, phase: str, _: Mapping[str, int]) -> None:
-        """Called by Python before and after a collection, in whatever thread."""
+        """Called by Python before and after a collection, in any thread."""
         if phase == "start":
             self._collecting = _now()
         else:
@@ -177,20 +175,20 @@ class LoopWatchdog:
         return _Facts(_now(), time.clock_gettime_ns(self._clock) if self._clock is not None else 0, time.process_time_ns())
 
     def _held(self, last: _Facts, now: _Facts, late: int, net: int) -> list[Line] | None:
-        """The stack of the main thread in the middle of the time in which C code of its
-        own held the GIL; [] if that is not known. None if none did."""
+        """Returns the stack of the main thread while its C code held the GIL; [] if the stack
+        is unknown. None if no C code held it."""
         stack = self._alarm.stack() if self._alarm is not None else []
         if net < LATE or self._clock is None:
             return None
         if now.main - last.main >= WORK:
             return stack
-        # C code that waits, and holds the GIL all the same: nobody else has worked.
+        # C code that waits and holds the GIL: no other thread has computed.
         if net >= LONG and now.all - last.all < late / 5:
             return []
         return None
 
     def _look(self, now: _Facts, seen: StackSample, since: _Facts, held: list[Line] | None = None) -> None:
-        """Takes what was seen, which began at since. Held is what _held found."""
+        """Evaluates a sample of code that was running at since. held is the result of _held."""
         answered = self._asked == self._answered
         if self._block is not None and (answered or seen.root is not self._key):
             self._over(now)
@@ -267,8 +265,8 @@ class LoopWatchdog:
 
 
 class _Thread:
-    """A file of /proc about a thread, which is read often; what it says is that of a
-    thread of which nothing is known where there is none."""
+    """A file of /proc about a thread, which is read often. Without the file, the methods
+    return defaults."""
 
     def __init__(self, name: str, thread: int) -> None:
         try:
@@ -285,8 +283,8 @@ class _State(_Thread):
         super().__init__("stat", thread)
 
     def asleep(self) -> bool:
-        """Whether the thread waits for something else than a processor. The GIL is free
-        meanwhile: so that is not what it waits for."""
+        """Returns whether the thread waits for anything but a processor. The GIL is free during
+        the read, so the thread does not wait for the GIL."""
         try:
             return self._read().rpartition(b") ")[2][:1] in (b"S", b"D")
         except OSError:
@@ -298,7 +296,7 @@ class _Waits(_Thread):
         super().__init__("schedstat", thread)
 
     def read(self) -> int:
-        """How long the thread has waited for a processor, in ns."""
+        """Returns how long the thread has waited for a processor, in ns."""
         try:
             return int(self._read().split()[1])
         except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""One thread: it reads, runs and answers."""
+"""Runs functions in the main thread, which also reads and sends results."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class MainThreadRunner(Runner):
         before: Runner | None = None,
     ) -> None:
         super().__init__(sock, reader, writer, output, functions, before)
-        self.threads = 1  # that are wanted
+        self.threads = 1  # the requested number of threads
         self.here = RunningCall()
         self.running.append(self.here)
         self.interrupter = MainThreadInterrupter(self.here)
-        self.reading = unpatched.Lock()  # held by whoever reads the socket
-        self.working = False  # whether there is something to run
+        self.reading = unpatched.Lock()  # held by the thread that reads the socket
+        self.working = False  # whether invocations wait or run
         self.gil_sampler = GilSampler(writer, self.running)
         self.watch.look = self.look
 
     def take(self, got: Sequence[Frame]) -> None:
         for item in got:
             if type(item) is Invocation:
-                if self.cancelled:  # an earlier one that had this number was
+                if self.cancelled:  # an earlier invocation with this number was cancelled
                     self.cancelled.discard(item[0])
                 self.waiting.append(item)
             elif type(item) is Settings:
@@ -50,14 +50,14 @@ class MainThreadRunner(Runner):
 
     def look(self, late: float) -> bool:
         """Called by the watch every few milliseconds while functions run: if one takes
-        long, what comes meanwhile may be its cancellation. Returns whether they do."""
+        long, its cancellation may arrive meanwhile. Returns whether functions run."""
         self.gil_sampler.sample(late)
         if self.here.number >= 0 and now() - self.writer.last > frames.WATCH * 1e9:
             self.read_more()
         return self.working
 
     def read_more(self) -> None:
-        """Takes what came, without waiting."""
+        """Handles the frames that have arrived, without waiting."""
         if self.reading.acquire(blocking=False):
             try:
                 self.take(self.reader.read(socket.MSG_DONTWAIT))
@@ -65,13 +65,13 @@ class MainThreadRunner(Runner):
                 pass
             except (OSError, EOFError) as error:
                 broken(error)
-            except ValueError:  # of a frame
+            except ValueError:  # a frame is invalid
                 fail()
             finally:
                 self.reading.release()
 
     def run(self, got: Sequence[Frame]) -> int:
-        """Runs until more than one thread is wanted; returns how many are."""
+        """Runs until more than one thread is requested; returns the requested number."""
         waiting, here, writer, watch, call = self.waiting, self.here, self.writer, self.watch, self.call
         current.set(here)
         self.take(got)
@@ -89,11 +89,11 @@ class MainThreadRunner(Runner):
                 if ended - writer.last > frames.LINGER:
                     writer.flush()
                 if ended - before > frames.LINGER:
-                    self.read_more()  # perhaps some of those behind a long call were cancelled
+                    self.read_more()  # invocations behind a long call may have been cancelled
             self.working = False
             writer.flush()
             if self.threads > 1:
-                self.reading.acquire()  # for good: the watch reads no more
+                self.reading.acquire()  # never released: the watch reads no more
                 return self.threads
             if self.draining and not waiting:
                 leave(writer)

@@ -1,8 +1,8 @@
-"""What calls use: processor time, and the lock that all threads share.
+"""Measures the processor time of calls, and how often threads wait for the GIL.
 
-To read a thread's clock is a system call, which costs as much as a short function
-does. So of each function one call in INTERVAL is measured at most: each one of those
-that take longer, and of the others so many that it costs 1 % of a core at most."""
+Reading a thread's clock is a system call, which costs as much as a short function. So at
+most one call of each function is measured in INTERVAL: all calls that take longer, and so
+few of the others that measuring costs at most 1 % of a core."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any, Callable, Generator, Sequence
 from drover import frames
 from drover.timeouts import RunningCall
 
-# Between the beginnings of two calls of a function that are measured, in nanoseconds.
+# The shortest time between the starts of two measured calls of a function, in ns.
 INTERVAL = 500_000
-# A thread that wakes up so much too late had to wait for another that held the lock:
-# Python asks who holds it to let go after 5 ms. In seconds.
+# A thread that wakes up later than this waited for another one that held the GIL: Python
+# requests the GIL from its holder after 5 ms. In seconds.
 HELD = 0.0025
-# One of so many looks of the watch takes a sample.
+# The number of polls of the watch for one sample.
 EACH = 4
 # The time between two reports to the daemon, in seconds.
 TELL = 1.0
@@ -28,30 +28,30 @@ TELL = 1.0
 NEVER = 1 << 63
 
 now = time.perf_counter_ns
-HAS_CPU_CLOCK = hasattr(time, "thread_time_ns")  # where there is none, no call is measured
+HAS_CPU_CLOCK = hasattr(time, "thread_time_ns")  # without it, no call is measured
 cpu_now = time.thread_time_ns if HAS_CPU_CLOCK else now
 
 
 class GilSampler:
-    """How often a thread that woke up while functions ran had to wait for the lock."""
+    """Samples how often a thread that wakes up while functions run has to wait for the GIL."""
 
     def __init__(self, writer: frames.Writer, running: Sequence[RunningCall]) -> None:
         self._writer = writer
         self._tells = writer.stats and writer.measures
-        self._running = running  # what runs in threads
-        self._seen: dict[int, list[int]] = {}  # by the function's index: samples, and those at which it was held
+        self._running = running  # the calls in threads
+        self._seen: dict[int, list[int]] = {}  # by the function's index: all samples, and those that waited
         self._told = time.monotonic()
         self._delays: int | None = None  # a file with the time that this thread waited for a core
         self._delayed = 0
         self._turn = 0
 
     def _delay(self) -> float:
-        """How long the thread waited for a core since the last call, in seconds; 0 if the
-        system does not report it. That wait makes a sample late though no lock is held."""
+        """Returns how long the thread waited for a core since the last call, in seconds; 0 if
+        the system does not report it. That wait delays a sample even if the GIL is free."""
         try:
             if self._delays is None:
                 opened = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-                # Not a low number: functions close what they take for their own.
+                # Not a low number: functions may close low ones that they do not own.
                 self._delays = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 100)
                 os.close(opened)
             before, self._delayed = self._delayed, int(os.pread(self._delays, 64, 0).split()[1])
@@ -61,7 +61,7 @@ class GilSampler:
         return (self._delayed - before) / 1e9 if before else 0.0
 
     def sample(self, late: float) -> bool:
-        """Called by one thread every few milliseconds, so many seconds too late. Returns
+        """Called by one thread every few milliseconds; late is its delay in seconds. Returns
         whether functions run."""
         if not self._tells:
             return False

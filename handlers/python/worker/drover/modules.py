@@ -1,9 +1,9 @@
-"""Imports the app's modules as their author expects, whatever they are named.
+"""Imports the app's modules, even those with the name of a standard module.
 
-The app's directory is first on the path, as a script's is, and behind it the packages
-that were vendored into .python_packages. A module of the app that has the name of one of
-the standard library is what the app's own files get by that name; all others get the
-standard library's.
+The app's directory is first on the path, like a script's, followed by the packages
+vendored into .python_packages. If a module of the app has the name of one of the standard
+library, the app's own files import the app's module by that name; all other files import
+the standard library's.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import Mapping, Sequence
 
 _VENDORED = os.path.join(".python_packages", "lib", "site-packages")
-_PREFIX = "_drover_app_"  # of the app's own module in sys.modules, where the standard library has one of the name
+_PREFIX = "_drover_app_"  # begins the name in sys.modules of an app's module that has the name of a standard one
 _HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # may be below the app's directory
-_ROOT = "__app__"  # what Azure Functions calls the app's directory, as a package
+_ROOT = "__app__"  # the name of the app's directory as a package, as in Azure Functions
 
 
 _made: dict[str, Modules] = {}
 
 
 def modules_of(path: str) -> Modules:
-    """The Modules of the app in a directory. They are the same in a forked worker as in
-    its template."""
+    """Returns the Modules of the app in a directory. A forked worker has those of its
+    template."""
     if path not in _made:
         _made[path] = Modules(path)
     return _made[path]
 
 
 class Modules:
-    """Those of the app in a directory."""
+    """The modules of the app in a directory."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -53,7 +53,7 @@ class Modules:
             self._real, builtins.__import__ = builtins.__import__, self._import
 
     def _names(self) -> set[str]:
-        """The top-level modules that are in the app's directory."""
+        """Returns the names of the top-level modules in the app's directory."""
         found: set[str] = set()
         try:
             entries = os.listdir(self._path)
@@ -66,7 +66,7 @@ class Modules:
         return found
 
     def load(self, name: str) -> types.ModuleType:
-        """Imports a module of the app; raises whatever that does."""
+        """Imports a module of the app; raises the exceptions of the import."""
         if name.partition(".")[0] in self.shadowed:
             return importlib.import_module(_PREFIX + name)
         try:
@@ -74,10 +74,10 @@ class Modules:
         except ImportError as error:
             if "relative import" not in str(error):
                 raise
-        return importlib.import_module(f"{_ROOT}.{name}")  # the app's directory is a package for it
+        return importlib.import_module(f"{_ROOT}.{name}")  # the module uses the app's directory as a package
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None) -> ModuleSpec | None:
-        """Finds, before all others, the modules of the shadowed names: part of the
+        """Finds the modules of the shadowed names, before other finders: part of the
         protocol of sys.meta_path."""
         if path is not None:
             return None
@@ -103,7 +103,7 @@ class Modules:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> types.ModuleType:
-        """Stands in for __import__, where a name is shadowed."""
+        """Replaces __import__ if a name is shadowed."""
         if level == 0 and name.partition(".")[0] in self.shadowed and self._is_own(globals):
             name = _PREFIX + name
         return self._real(name, globals, locals, fromlist, level)
@@ -117,7 +117,7 @@ class Modules:
 
 
 def _standard() -> set[str] | frozenset[str]:
-    """The names of the standard library's modules."""
+    """Returns the names of the standard library's modules."""
     try:
         return sys.stdlib_module_names  # Python 3.10 and newer
     except AttributeError:

@@ -1,4 +1,4 @@
-"""Turns what a function returns into the status and payload of its reply."""
+"""Converts a function's return value to the status and payload of a result."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from drover import Output
 from drover.frames import DESCRIBED, OK, put_properties
 
-# What neither has to be awaited nor is a mistake.
+# Types of return values that are neither awaited nor refused.
 PLAIN = frozenset((bytes, bytearray, str, dict, list, tuple, int, float, bool))
 
-_MEANT = "return None, bytes, str, or what JSON has a form for (docs/workers.md lists the types)"
+_MEANT = "return None, bytes, str, or a value that JSON can represent (docs/workers.md lists the types)"
 
 # Types with one text form, by the name of one of their classes.
 _AS_TEXT = {
@@ -28,7 +28,7 @@ _AS_ISO = {"datetime.date", "datetime.time"}  # a datetime is a date
 
 
 class Unsendable(TypeError):
-    """A function returned what cannot be sent. To try it again would not help."""
+    """A function returned a value that cannot be sent. A retry would not help."""
 
 
 def article(value: object) -> str:
@@ -39,7 +39,7 @@ def article(value: object) -> str:
 
 
 def encode(value: object) -> bytes:
-    """The bytes of what a function returned; raises Unsendable."""
+    """Returns a function's return value as bytes; raises Unsendable."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, str):
@@ -58,7 +58,7 @@ _JSON = put_properties({"content_type": "application/json"}, b"")
 
 
 def result(value: object) -> tuple[int, bytes]:
-    """The status and payload of a reply with a value; raises Unsendable. None is not given."""
+    """Returns the status and payload of a result with a value, which is not None; raises Unsendable."""
     if isinstance(value, _TEXTS):
         return OK, encode(value)
     if not isinstance(value, Output):
@@ -79,14 +79,14 @@ def drop(_: object) -> tuple[int, bytes]:
 
 
 def refuse(value: object) -> None:
-    """Raises Unsendable for what runs only when somebody iterates over it."""
+    """Raises Unsendable for a generator, which runs only when it is iterated over."""
     for check, what in ((inspect.isgenerator, "a generator"), (inspect.isasyncgen, "an async generator")):
         if check(value):
             raise Unsendable(f"returned {what}, of which no line has run: return a list, or what else is complete")
 
 
 def _plain(value: Any) -> Any:
-    """What json.dumps takes, in place of a value that it does not."""
+    """Converts a value that json.dumps does not accept to one that it accepts."""
     kind = type(value)
     if hasattr(kind, "__dataclass_fields__"):
         return {field.name: getattr(value, field.name) for field in sys.modules["dataclasses"].fields(value)}

@@ -1,4 +1,4 @@
-"""What the ways of running functions have in common: a call and its reply."""
+"""The common part of all runners: a call and its result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_TRIED = frames.NOT_TRIED, b""
 
 
 class _All(Set[int]):
-    """A set that has everything in it."""
+    """A set that contains every number."""
 
     def __contains__(self, _: object) -> bool:
         return True
@@ -41,10 +41,10 @@ class _All(Set[int]):
 
 
 class Runner:
-    """Before is the runner that this one takes over from, if any: the method run of that has
-    returned, with the number of threads that are wanted."""
+    """Runs functions. before is the previous runner, if any: its method run has returned,
+    with the requested number of threads."""
 
-    serving: Runner | None = None  # what runs functions in this process, now
+    serving: Runner | None = None  # the runner of this process, now
 
     def __init__(
         self,
@@ -60,13 +60,13 @@ class Runner:
         self.writer = writer
         self.output = output
         self.functions = functions
-        self.waiting: collections.deque[Invocation] = collections.deque()  # invocations of functions that are not async
-        self.contexts: dict[int, Context] = {}  # of the invocations that asked for one, by number
-        self.cancelled: set[int] = set()  # the numbers of those that are; one stays until it is used again
-        self.replaced = False  # whether another worker is to take the place of this one
-        self.running: list[RunningCall] = []  # what a Timeout can interrupt
-        self.interrupter: Interrupter | None = None  # how; None where it can't be done
-        self.threaded = AsyncInThreads()  # what runs on event loops of threads
+        self.waiting: collections.deque[Invocation] = collections.deque()  # invocations of sync functions
+        self.contexts: dict[int, Context] = {}  # of the invocations whose function takes one, by number
+        self.cancelled: set[int] = set()  # the numbers of cancelled invocations; one stays until it is reused
+        self.replaced = False  # whether this worker has requested its replacement
+        self.running: list[RunningCall] = []  # the calls that a Timeout can interrupt
+        self.interrupter: Interrupter | None = None  # raises Timeout; None if that is impossible
+        self.threaded = AsyncInThreads()  # runs coroutines on event loops of threads
         self.watch = writer.watch
         self.trace = traces.of_app()  # None in an app without OpenTelemetry
         self.draining = False
@@ -78,12 +78,12 @@ class Runner:
             self.replaced = before.replaced
 
     def run(self, got: Sequence[Frame]) -> int:
-        """Runs what comes, after what has come already. Returns when another runner is to
-        take over, with the number of threads that are wanted."""
+        """Handles the frames in got, and then those that arrive. Returns when another runner
+        must take over, with the requested number of threads."""
         raise NotImplementedError
 
     def settings(self, payload: bytes) -> int:
-        """The number of threads that SETTINGS asks for."""
+        """Applies SETTINGS; returns the number of threads that they request."""
         wanted = json.loads(payload)
         threads = wanted["threads"]
         if not isinstance(threads, int) or threads < 1:
@@ -93,13 +93,13 @@ class Runner:
         return threads
 
     def to_threads(self, functions: Sequence[int]) -> None:
-        """Has some async functions run in threads from now on."""
+        """Runs some async functions in threads from now on."""
 
     def revoke_unstarted(self, functions: Sequence[int]) -> None:
-        """Answers "not tried" to what has not begun of some async functions."""
+        """Sends "not tried" for the invocations of some async functions that have not started."""
 
     def call(self, invocation: Invocation, running: RunningCall) -> int:
-        """Runs a function that is not async, queues the reply, and returns when it was done."""
+        """Runs a sync function, queues its result, and returns the time at which it ended."""
         number, index, data, _, body, end, _, _, _ = invocation
         function = self.functions[index]
         answer = None
@@ -112,7 +112,7 @@ class Runner:
                 self.watch.busy()
             cpu = cpu_now()
         try:
-            running.number = number  # from here on a Timeout may come, once
+            running.number = number  # from here on a Timeout may be raised, once
             try:
                 if self.cancelled and number in self.cancelled:
                     answer = NOT_TRIED
@@ -132,7 +132,7 @@ class Runner:
             running.number = -1
             if running.interruption:
                 self.settle(running)
-        except BaseException as error:  # a Timeout that came when the function had ended
+        except BaseException as error:  # a Timeout that was raised after the function had ended
             running.number = -1
             if running.interruption:
                 self.settle(running)
@@ -146,8 +146,7 @@ class Runner:
         return ended
 
     def answer(self, number: int, function: Function, value: Any) -> tuple[int, bytes]:
-        """The status and payload of a reply with what a function that is not async
-        returned."""
+        """Returns the status and payload of a result with the return value of a sync function."""
         if type(value) not in PLAIN:
             if is_awaitable(value):
                 self.warn_of_awaitable(function, value)
@@ -184,14 +183,14 @@ class Runner:
             self.replace("a call timed out while it imported a module, which may stay half imported")
 
     def replace(self, why: str) -> None:
-        """Asks the daemon for another worker in the place of this one, which begins no
-        more calls: it answers "not tried" to them."""
+        """Requests a replacement for this worker from the daemon. The worker starts no more
+        calls: it sends "not tried" for them."""
         if not self.replaced:
             self.replaced, self.cancelled = True, _All()
             self.writer.json(frames.REPLACE, {"why": why})
 
     def arguments(self, function: Function, invocation: Invocation) -> tuple[bytes] | tuple[Message] | tuple[Message, Context]:
-        """What a function gets."""
+        """Returns a function's arguments."""
         number, _, data, meta, body, end, attempt, enqueued, deadline = invocation
         if function.wants_body:
             return (data[body:end],)
@@ -206,20 +205,20 @@ class Runner:
         return message, context
 
     def reply(self, number: int, took: int, status: int, payload: bytes, cpu: int = -1, held: int = -1) -> None:
-        """Queues a reply, after all that the invocation said."""
+        """Queues a result, after the invocation's output lines."""
         if self.contexts:
             context = self.contexts.pop(number, None)
             if context is not None and context._changed and status & ~frames.DESCRIBED == OK:
                 status, payload = frames.STATE | status & frames.DESCRIBED, frames.put_state(context._state, payload)
         if self.reader.states:
-            self.reader.states.pop(number, None)  # of a function that does not ask for a context
+            self.reader.states.pop(number, None)  # the function takes no context
         if self.output.parts:
             self.output.end(number)
         self.writer.result(number, status, took, payload, cpu, held)
 
     def cancel(self, number: int) -> None:
-        """Ends a call that is not async, or sees to it that it does not begin. Called
-        by the thread that reads."""
+        """Interrupts a call of a sync function, or prevents its start. Called by the thread
+        that reads."""
         self.cancelled.add(number)
         context = self.contexts.get(number)
         if context is not None:
@@ -229,14 +228,14 @@ class Runner:
         for running in self.running:
             if running.number == number:
                 if self.interrupter is not None and not self.interrupter.interrupt(running, number):
-                    self.warn("a function is not interrupted though its time is up, as the app handles the signal that this takes")
+                    self.warn("a function was not interrupted at its timeout, because the app handles the signal that drover uses for it")
                 return
-        if self.withdraw(number):  # else a thread took it just now, and will see that it is cancelled
+        if self.withdraw(number):  # otherwise a thread has just taken it, and checks whether it is cancelled
             self.reply(number, 0, *NOT_TRIED)
             self.writer.flush()
 
     def withdraw(self, number: int) -> bool:
-        """Takes back an invocation that waits; returns whether there was one."""
+        """Removes a waiting invocation; returns whether it was waiting."""
         for invocation in list(self.waiting):
             if invocation[0] == number:
                 try:
@@ -250,8 +249,8 @@ class Runner:
         send(self.writer, -1, "WARNING", "drover", text)
 
     def forked(self) -> None:
-        """Called in a child of the worker's: it has no daemon to answer to. If the
-        function comes to its end there, the process ends."""
+        """Called in a child process that a function forked. It sends no results. If the
+        function ends there, the process ends."""
         self.sock.close()
         self.writer.forked = True
         self.output.parts.clear()

@@ -1,5 +1,5 @@
-"""Where the main thread is: which callback or task the loop runs, of which invocation,
-and at what line of the app's."""
+"""Finds the code that the main thread runs: the callback or task of the loop, its
+invocation, and the line of the app."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LIBRARIES = os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 
-# Bounds of a report: a place and a stack, in characters, the frames of a stack, and the
-# places whose stack is reported, once each.
+# Bounds of a report: a place and a stack, in characters, and the frames of a stack; and the
+# number of places whose stack is reported, once each.
 _MAX_PLACE, _MAX_STACK, _MAX_FRAMES, _MAX_TOLD = 500, 16_000, 50, 1000
 
-# The files of the loop itself: a main thread that is there has nothing to do.
+# The files of the loop itself: a main thread in one of them is idle.
 _MACHINERY = {
     f.__code__.co_filename
     for f in (
@@ -42,8 +42,8 @@ Line = Tuple[str, int, str]  # file, line and function
 
 
 class Owner(Protocol):
-    """What is needed of AsyncRunner: its method run runs the loop, and its method serve_ready
-    the app's async functions."""
+    """The part of AsyncRunner that this module uses: its method run runs the loop, and its
+    method serve_ready the app's async functions."""
 
     loop: asyncio.AbstractEventLoop
     tasks: dict[int, asyncio.Task[None]]
@@ -56,13 +56,13 @@ class Owner(Protocol):
 class StackLocations:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._app = os.path.abspath(sys.path[0]) + os.sep  # load has put it there
+        self._app = os.path.abspath(sys.path[0]) + os.sep  # load has inserted it there
         self._base: CodeType = type(owner).run.__code__
         self._serving: CodeType = type(owner).serve_ready.__code__
-        self._told: set[str] = set()  # the places of which the stack was
+        self._told: set[str] = set()  # the places whose stack was reported
 
     def root(self, frame: FrameType | None) -> FrameType | None:
-        """The frame of the callback or task that the loop runs; None if it waits."""
+        """Returns the frame of the callback or task that the loop runs; None if it waits."""
         root, base = None, self._base
         while frame is not None and frame.f_code is not base:
             if frame.f_code.co_filename not in _MACHINERY:
@@ -71,8 +71,8 @@ class StackLocations:
         return root
 
     def invocation(self, frame: FrameType | None) -> tuple[int, int, str]:
-        """The number, the function's index and the message's id of the invocation whose
-        code runs; -1, -1 and "" for what is not known."""
+        """Returns the number, the function's index and the message's ID of the invocation
+        whose code runs; -1, -1 and "" if they are unknown."""
         while frame is not None:
             if frame.f_code is self._serving:
                 return _of(frame.f_locals)
@@ -87,7 +87,7 @@ class StackLocations:
         return -1, -1, ""
 
     def _running_number(self) -> int:
-        """That of the invocation which made the task that runs."""
+        """Returns the number of the invocation that created the running task; -1 if unknown."""
         task = asyncio.current_task(self._owner.loop)
         if task is None:
             return -1
@@ -102,7 +102,7 @@ class StackLocations:
         return -1
 
     def lines(self, frame: FrameType | None) -> list[Line]:
-        """A stack as (file, line, function), the innermost first."""
+        """Returns a stack as (file, line, function), the innermost first."""
         lines: list[Line] = []
         while frame is not None and frame.f_code is not self._base and len(lines) < _MAX_FRAMES:
             lines.append((frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
@@ -110,8 +110,8 @@ class StackLocations:
         return lines
 
     def describe(self, lines: list[Line]) -> tuple[str | None, str | None]:
-        """The place of a stack, or None if it is the worker's own code; and the stack's
-        text, or None if that was reported before."""
+        """Returns the place of a stack, or None if it is the worker's own code; and the stack's
+        text, or None if it was reported before."""
         for at, line in enumerate(lines):
             if line[0] == self._serving.co_filename and line[2] == self._serving.co_name:
                 lines = lines[:at]
@@ -148,7 +148,7 @@ class StackLocations:
 
 
 def _of(local: Mapping[str, Any]) -> tuple[int, int, str]:
-    """What the variables of serve_ready tell."""
+    """Returns the invocation in the variables of serve_ready, as invocation does."""
     running, invocation = local.get("running"), local.get("invocation")
     if running is None or running.number < 0 or invocation is None or invocation[0] != running.number:
         return -1, -1, ""
@@ -157,8 +157,8 @@ def _of(local: Mapping[str, Any]) -> tuple[int, int, str]:
 
 
 class StackSample:
-    """The frame that the main thread ran at a sample. The frame continues: its locations
-    are those of the moment in which detail is called first."""
+    """The frame that the main thread ran at a sample. The frame continues to run: its
+    locations are those at the first call of detail."""
 
     def __init__(self, locations: StackLocations, frame: FrameType | None) -> None:
         self._locations, self._frame = locations, frame
@@ -166,7 +166,7 @@ class StackSample:
         self.root = locations.root(frame)
 
     def detail(self) -> tuple[int, int, str, list[Line]]:
-        """The number, function and message of the invocation, and the stack."""
+        """Returns the number, function and message of the invocation, and the stack."""
         if self._detail is None:
             lines = self._locations.lines(self._frame)
             self._detail = (*self._locations.invocation(self._frame), lines)
@@ -175,7 +175,7 @@ class StackSample:
 
 
 def _format(lines: list[Line]) -> str:
-    """As a traceback, the innermost last."""
+    """Formats a stack as a traceback, the innermost last."""
     text: list[str] = []
     for file, number, name in reversed([line for line in lines if not line[0].startswith(_HERE) and line[0] not in _MACHINERY]):
         text.append(f'  File "{file}", line {number}, in {name}\n')

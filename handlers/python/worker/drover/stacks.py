@@ -1,9 +1,9 @@
-"""Stacks that C code writes to a file, by faulthandler in handlers of signals: so
-also while an extension holds the GIL, and of threads that wait.
+"""Writes stacks to a file with faulthandler, in C signal handlers: so it works while an
+extension holds the GIL, and for threads that wait.
 
-A signal stops the main thread where it is, which makes it a safe time to look at its
-frames. faulthandler.dump_traceback_later does not: it reads them from a thread of its
-own while they change, which can crash the interpreter.
+A signal stops the main thread, so its frames can be read safely.
+faulthandler.dump_traceback_later reads them from a thread of its own while they change,
+which can crash the interpreter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ try:
 except ImportError:
     ctypes = None  # type: ignore[assignment]
 
-# Real-time signals that nobody uses; 0 where there are none.
+# Real-time signals without another use; 0 if the system has none.
 LAST = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else 0
 HELD = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else 0
 
@@ -31,20 +31,19 @@ _ONE_THREAD = 4  # SIGEV_THREAD_ID
 
 
 def at_fatal_signals() -> None:
-    """Has the stacks of all threads written to standard error at a signal that ends the
-    process: SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL. They are the detail of the failed
-    call."""
+    """Makes signals that end the process, SIGSEGV, SIGABRT, SIGBUS, SIGFPE and SIGILL, write
+    the stacks of all threads to standard error. They are the detail of the failed call."""
     try:
-        if not faulthandler.is_enabled():  # else PYTHONFAULTHANDLER has done it
+        if not faulthandler.is_enabled():  # otherwise PYTHONFAULTHANDLER has enabled it
             options: dict[str, Any] = {"c_stack": False} if sys.version_info >= (3, 14) else {}
             faulthandler.enable(file=2, all_threads=True, **options)
     except (OSError, RuntimeError, ValueError):
-        pass  # there is no standard error
+        pass  # the process has no standard error
 
 
 def last_words() -> int:
-    """Has the stacks of all threads written to standard error at a signal, for the
-    daemon to send before it kills the worker. Returns the signal's number; 0: none."""
+    """Makes a signal write the stacks of all threads to standard error. The daemon sends it
+    before it kills the worker. Returns the signal's number; 0: none."""
     try:
         if not LAST or signal.getsignal(LAST) != signal.SIG_DFL:
             return 0
@@ -55,8 +54,8 @@ def last_words() -> int:
 
 
 def high(fd: int) -> int:
-    """The same file by a number that is not low: functions close what they take for
-    their own."""
+    """Moves a file descriptor to a high number, because functions may close low ones that
+    they do not own."""
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)
     finally:
@@ -64,13 +63,12 @@ def high(fd: int) -> int:
 
 
 class Alarm:
-    """Has the stack of the main thread kept when it has computed for a while and the
-    alarm was not put off: by a timer of the kernel's, which costs two microseconds to set.
-    Its signal interrupts nothing that waits, since it goes by processor time. Raises
-    OSError where there is no such timer."""
+    """Records the stack of the main thread when it has computed for a while without a call
+    of put_off. It uses a kernel timer of processor time, which takes two microseconds to set
+    and does not interrupt a thread that waits. Raises OSError if there is no such timer."""
 
     def __init__(self, clock: int, after: int) -> None:
-        """Clock is the main thread's, and after in nanoseconds, less than a second."""
+        """clock is the main thread's, and after is in nanoseconds, less than a second."""
         if ctypes is None or not sys.platform.startswith("linux") or signal.getsignal(HELD) != signal.SIG_DFL:
             raise OSError("there is no timer for it, or no signal")
         libc = ctypes.CDLL(None, use_errno=True)
@@ -102,9 +100,9 @@ class Alarm:
         if self._file is None:
             return
         if signal.getsignal(HELD) != signal.SIG_DFL:
-            self._give_up()  # the app has taken it
+            self._give_up()  # the app uses the signal
         elif self._often % 32 == 0 and self._identity() != self._file:
-            faulthandler.unregister(HELD)  # the app has closed the file, and has one of its own there
+            faulthandler.unregister(HELD)  # the app has closed the file, and uses its number
             self._give_up()
         else:
             self._set(self._timer, 0, self._on, None)
@@ -118,8 +116,8 @@ class Alarm:
         self._set(self._timer, 0, self._off, None)
 
     def stack(self) -> list[tuple[str, int, str]]:
-        """What was kept since this was called last, as (file, line, function), the
-        innermost first; empty if nothing was."""
+        """Returns the stack recorded since the last call, as (file, line, function), the
+        innermost first; empty if none was recorded."""
         if self._file is None or self._identity() != self._file:
             return []
         length = os.lseek(self._fd, 0, os.SEEK_CUR)

@@ -1,4 +1,4 @@
-"""The stand-ins for sys.stdout and sys.stderr: each line becomes a log frame."""
+"""The replacements of sys.stdout and sys.stderr: each line becomes a log frame."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import io
 import sys
 from typing import Any, Callable, Dict, Iterable, Iterator, Tuple
 
-MAX = 16 << 10  # characters of a line; what is longer is cut into several
+MAX = 16 << 10  # characters of a line; longer lines are split
 
 
 class Parts(Dict[Tuple[int, str], str]):
     """Unfinished lines, by invocation and stream."""
 
     def lines(self, number: int, name: str, text: str) -> Iterator[str]:
-        """Yields the lines that a text completes, and keeps the rest."""
+        """Yields the lines that text completes, and keeps the rest."""
         lines = (self.pop((number, name), "") + text).split("\n")
         rest = lines.pop()
         while len(rest) > MAX:
@@ -28,7 +28,7 @@ class Parts(Dict[Tuple[int, str], str]):
 
 
 class Bytes(io.BufferedIOBase):
-    """What sys.stdout.buffer is: it takes bytes, which need not be UTF-8."""
+    """The replacement of sys.stdout.buffer: it accepts any bytes, not only UTF-8."""
 
     mode = "wb"
 
@@ -54,16 +54,16 @@ class Bytes(io.BufferedIOBase):
         return view.nbytes
 
     def close(self) -> None:
-        """Does nothing: the worker still writes here, whoever else has the stream."""
+        """Does nothing: the worker continues to write to the stream."""
 
 
 class Text(io.TextIOWrapper):
-    """Stands in for a standard stream. Text is UTF-8 and goes out line by line, whatever
-    it is reconfigured to. It cannot be closed, and still works after detach."""
+    """The replacement of a standard stream. Text is UTF-8 and is sent line by line, even if
+    the app reconfigures the stream. It cannot be closed, and works after detach."""
 
     def __init__(self, name: str, fd: int, say: Callable[[str], None]) -> None:
         super().__init__(Bytes(f"<{name}>", fd, say), encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=True)
-        self.mode = "w"  # type: ignore[misc]  # what TextIOWrapper is documented to let its user do
+        self.mode = "w"  # type: ignore[misc]  # the documentation of TextIOWrapper allows this
         self._fd = fd
         self._say = say
 
@@ -97,14 +97,14 @@ class Text(io.TextIOWrapper):
         pass
 
     def __del__(self) -> None:
-        """That of the class above would close the stream."""
+        """Does nothing: the base class would close the stream."""
 
 
 def flush_foreign() -> None:
-    """Flushes streams that the app has put in place of the worker's: they may buffer."""
+    """Flushes streams with which the app has replaced the worker's: they may buffer."""
     for stream in (sys.stdout, sys.stderr):
         if not isinstance(stream, Text):
             try:
                 stream.flush()
-            except Exception:  # it is None, or closed, or of the app's own making
+            except Exception:  # it is None, or closed, or a class of the app
                 pass

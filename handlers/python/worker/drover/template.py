@@ -1,5 +1,5 @@
-"""A template: a worker that has loaded the app and runs nothing. Workers are forked
-from it, as the daemon asks: they need not load the app, and share its memory until
+"""A template: a worker that has loaded the app and runs no functions. Workers are forked
+from it at the daemon's request. They need not load the app, and share its memory until
 they change it."""
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from drover import frames, unpatched
 
 _PID = struct.Struct("<q")
 _FDS = 3  # with each FORK: the worker's socket, its standard output, its standard error
-_PARENT = 5.0  # how long a forked worker waits for its place below the reaper, in seconds
+_PARENT = 5.0  # the time limit for a forked worker to become a child of the reaper, in seconds
 
 
 def unforkable(hooked: bool) -> str:
-    """Why the app cannot be forked from; "" if it can. Hooked says that it has
-    functions to be called after a fork."""
+    """Returns why workers cannot be forked from the app; "" if they can. hooked is true if it
+    has functions to be called after a fork."""
     library = unpatched.patched()
     if library:
         return f"{library} has replaced threads, and its event loop is not made for a fork"
@@ -50,17 +50,17 @@ def unforkable(hooked: bool) -> str:
 
 
 def _peers() -> list[str]:
-    """Where the connections go that this process has."""
+    """Returns the remote addresses of this process's connections."""
     found: list[str] = []
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if fd == 3:
-            continue  # the daemon's
+            continue  # the daemon's socket
         try:
             with socket.socket(fileno=os.dup(fd)) as sock:
                 if sock.family in (socket.AF_INET, socket.AF_INET6):
                     found.append("%s:%s" % sock.getpeername()[:2])
-        except OSError:  # no socket, or not connected, or closed meanwhile
+        except OSError:  # not a socket, or not connected, or closed meanwhile
             continue
     return sorted(found)
 
@@ -68,8 +68,8 @@ def _peers() -> list[str]:
 def serve(sock: socket.socket, reader: frames.Reader, writer: frames.Writer) -> None:
     """Forks at the daemon's request. It returns in each forked process, which then goes
     through the handshake like any other worker; in the template it does not return."""
-    child = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the ones between us and a worker are collected by nobody
-    writer.forked = True  # what code says that the app runs in a fork is not the template's to tell
+    child = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the processes between this one and a worker are not waited for
+    writer.forked = True  # code that the app runs at a fork must not log as the template
     spare, error = _fork()
     got, fds = bytearray(), array.array("i")
     while spare is not None or error is not None:
@@ -88,7 +88,7 @@ def serve(sock: socket.socket, reader: frames.Reader, writer: frames.Writer) -> 
                 os._exit(0)
             if kind != frames.FORK or len(fds) != _FDS:
                 raise ValueError(f"a frame of type {kind} with {len(fds)} file descriptors, of a template")
-            if spare is None or not spare.take(fds, temporary):  # it could not be forked, or was killed
+            if spare is None or not spare.take(fds, temporary):  # forking failed, or the process was killed
                 spare, error = _fork()
                 if spare is None and error is None:
                     break
@@ -99,7 +99,7 @@ def serve(sock: socket.socket, reader: frames.Reader, writer: frames.Writer) -> 
             del fds[:]
             writer.json(frames.FORKED, {"pid": spare.pid} if spare is not None else {"error": error})
             writer.flush()
-            # The next one is forked before it is requested: a worker then takes no longer than its handshake.
+            # The next one is forked before it is requested, so that starting a worker takes only its handshake.
             spare, error = _fork()
             if spare is None and error is None:
                 break
@@ -110,14 +110,14 @@ def serve(sock: socket.socket, reader: frames.Reader, writer: frames.Writer) -> 
 
 
 class _Spare:
-    """A process that is forked and waits to be a worker."""
+    """A forked process that waits to become a worker."""
 
     def __init__(self, pid: int, sock: socket.socket) -> None:
         self.pid = pid
         self._sock = sock
 
     def take(self, fds: array.array[int], temporary: bytes) -> bool:
-        """Gives it what makes it a worker; False if it is gone."""
+        """Makes it a worker: sends it the worker's files. Returns False if it is gone."""
         try:
             with self._sock as sock:
                 sock.sendmsg([b"x" + temporary], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
@@ -127,16 +127,16 @@ class _Spare:
 
 
 def _fork() -> tuple[_Spare | None, str | None]:
-    """Forks a process that waits to be a worker: (it, None), or (None, what is wrong);
-    (None, None) in it, when it is one.
+    """Forks a process that waits to become a worker. Returns (the process, None), or (None, an
+    error); and (None, None) in the new process, when it has become a worker.
 
-    It is forked by a process between us and it, which ends when the worker has heard
-    from the daemon: so it becomes a child of the reaper, as other workers are, and the
-    reaper knows of it by then."""
+    A process between the template and the worker forks it, and ends when the worker has
+    received HELLO. So the worker becomes a child of the reaper, like other workers, and the
+    reaper knows it by then."""
     opened: list[int] = []
     try:
-        opened += os.pipe()  # its number comes there
-        opened += os.pipe()  # closed by the worker: the one between may end
+        opened += os.pipe()  # for the PID of the new process
+        opened += os.pipe()  # the worker closes it: the process between may end
         ours, theirs = socket.socketpair()
     except OSError as error:
         for fd in opened:
@@ -168,11 +168,11 @@ def _fork() -> tuple[_Spare | None, str | None]:
 
 
 def _move(temporary: str) -> None:
-    """Gives this process a temporary directory of its own."""
+    """Moves this process to a temporary directory of its own."""
     try:
         os.mkdir(temporary, 0o700)
     except OSError:
-        return  # it stays in the template's
+        return  # it keeps the template's
     of_template, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), temporary
     tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None and tempfile.tempdir == of_template:
@@ -180,8 +180,8 @@ def _move(temporary: str) -> None:
 
 
 def _bare_fork() -> int:
-    """Forks without what Python and the app do before and after a fork: the process
-    between runs no code of theirs."""
+    """Forks without running the hooks of Python and of the app: the process between runs
+    none of their code."""
     try:
         import ctypes
 
@@ -195,14 +195,14 @@ def _bare_fork() -> int:
 
 
 def _between(sock: socket.socket, tell: int, ending: int, end: int) -> None:
-    """The process between; it returns in the worker only, when it is one.
+    """Runs the process between. It returns only in the worker, when it has become one.
 
     It does not ignore SIGCHLD, as the template does: the kernel would drop the exit status
     of a worker that ends before it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         pid = os.fork()
-    except BaseException as error:  # of the app's own code, too
+    except BaseException as error:  # the app's hooks may raise anything
         os.write(tell, f"forking: {error}".encode()[:1000])
         os._exit(1)
     if pid > 0:

@@ -1,4 +1,4 @@
-"""The main thread reads; a pool of threads runs and answers."""
+"""The main thread reads; a pool of threads runs functions and sends results."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class ThreadPoolRunner(Runner):
         before: Runner | None = None,
     ) -> None:
         super().__init__(sock, reader, writer, output, functions, before)
-        self.queue: unpatched.SimpleQueue[Invocation | None] = unpatched.SimpleQueue()  # invocations; None: one thread is to end
-        self.threads = threads  # that are not to end
+        self.queue: unpatched.SimpleQueue[Invocation | None] = unpatched.SimpleQueue()  # invocations; None ends one thread
+        self.threads = threads  # the number of threads that have no order to end
         self.started = 0
         self.live = 0  # threads that have not ended
-        self.ending = unpatched.Lock()  # guards that
-        self.last: int | None = None  # the pipe that the last thread writes to, when all are to end
+        self.ending = unpatched.Lock()  # guards live
+        self.last: int | None = None  # a pipe that the last thread writes to, when all must end
         self.watch.look = GilSampler(writer, self.running).sample
 
     def start(self) -> None:
-        """Starts the threads, which take what waits already."""
+        """Starts the threads, which also run the invocations that wait already."""
         try:
             self.interrupter = ThreadInterrupter()
         except ImportError as error:
@@ -60,8 +60,7 @@ class ThreadPoolRunner(Runner):
             self.started += 1
 
     def resize(self, threads: int) -> None:
-        """Has so many threads, now or as soon as those that are too many have ended
-        what they run."""
+        """Changes the number of threads. Surplus threads end after the functions that they run."""
         wanted, self.threads = self.threads, threads
         if threads > wanted:
             self.more_threads(threads - wanted)
@@ -69,7 +68,7 @@ class ThreadPoolRunner(Runner):
             self.queue.put(None)
 
     def serve(self) -> None:
-        """One thread of the pool."""
+        """Runs one thread of the pool."""
         try:
             self.serve_all()
         except BaseException:
@@ -99,13 +98,13 @@ class ThreadPoolRunner(Runner):
             self.drained()
 
     def put(self, invocation: Invocation) -> None:
-        if self.cancelled:  # an earlier one that had this number was
+        if self.cancelled:  # an earlier invocation with this number was cancelled
             self.cancelled.discard(invocation[0])
         self.queue.put(invocation)
 
     def withdraw(self, number: int) -> bool:
-        """Takes back an invocation that waits; returns whether there was one. Called by
-        the thread that puts them there: what it takes out and puts back keeps its order."""
+        """Removes a waiting invocation; returns whether it was waiting. Called by the only
+        thread that queues invocations, so the others keep their order."""
         kept: list[Invocation | None] = []
         found = False
         try:
@@ -122,7 +121,7 @@ class ThreadPoolRunner(Runner):
         return found or super().withdraw(number)
 
     def drain(self) -> None:
-        """Lets what was accepted finish; then drained is called."""
+        """Finishes the accepted invocations; then drained is called."""
         self.draining = True
         self.resize(0)
 
@@ -130,7 +129,7 @@ class ThreadPoolRunner(Runner):
         leave(self.writer)
 
     def run(self, got: Sequence[Frame]) -> int:
-        """Runs until one thread is enough; returns how many are wanted then."""
+        """Runs until one thread is requested; returns the requested number."""
         self.start()
         while True:
             for at, item in enumerate(got):
@@ -150,10 +149,9 @@ class ThreadPoolRunner(Runner):
             got = self.reader.read()
 
     def end_threads(self, got: Sequence[Frame]) -> int:
-        """Waits until the threads have ended what they run, for the one thread that goes
-        on is the main thread. Meanwhile cancellations come, and what else does waits, as
-        does what came with the SETTINGS, behind them. Returns how many threads are wanted
-        by then."""
+        """Waits until the threads have ended: afterwards the main thread runs functions.
+        Meanwhile it handles cancellations; the invocations in got and those that arrive
+        wait. Returns the number of threads requested by then."""
         ended, self.last = os.pipe()
         self.resize(0)
         wanted = 1

@@ -1,9 +1,9 @@
-"""Raises Timeout in the thread that a call runs in: while it runs there, and never later.
+"""Raises Timeout in the thread of a call while the call runs, and never later.
 
-A call's number is set before it runs, and unset after. Whoever wants it to end says
-so first, and then looks at the number; the thread unsets the number first, and then
-looks whether somebody said so. So one of the two sees the other, and no call pays
-for a lock. What is raised may come anywhere between the two in the thread's code.
+A call's number is set before it runs, and unset afterwards. An interrupter first announces
+the interruption, and then reads the number. The thread first unsets the number, and then
+checks for an announcement. So one of the two notices the other, without a lock for each call.
+A Timeout may be raised anywhere in the thread's code between the two.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ _INTERRUPTING, _INTERRUPTED, _FORKED = 1, 2, 3
 
 
 class Interrupter(Protocol):
-    """How a Timeout is raised in the thread of a call."""
+    """Raises Timeout in the thread of a call."""
 
     def interrupt(self, running: RunningCall, number: int) -> bool:
-        """Interrupts a call, unless it has ended. Reports whether this can be done."""
+        """Interrupts a call, unless it has ended. Returns whether that is possible."""
 
     def take_back(self, running: RunningCall) -> None:
-        """Takes back an interruption that came to no call."""
+        """Revokes an interruption that was not raised during the call."""
 
 
 class RunningCall:
-    """What runs in a thread, or in a task."""
+    """The call that runs in a thread, or in a task."""
 
     __slots__ = ("cut", "index", "interruption", "number", "thread")
 
     def __init__(self) -> None:
         self.number = -1  # of the invocation; -1 is none
-        self.index = 0  # of the function that was measured last
-        self.cut = False  # whether the Timeout came while a module was imported
-        self.interruption = 0  # whether settle is to be called at the end of the call
+        self.index = 0  # of the last measured function
+        self.cut = False  # whether the Timeout was raised during an import
+        self.interruption = 0  # not 0: settle must be called at the end of the call
         self.thread = unpatched.get_ident()
 
     def settle(self, interrupter: Interrupter | None) -> None:
-        """Called by the thread when its call has ended and an interruption was
-        begun: after this no Timeout comes."""
+        """Called by the thread when its call has ended and an interruption was announced.
+        No Timeout is raised after it has returned."""
         while self.interruption == _INTERRUPTING:
             unpatched.sleep(0)
         if self.interruption == _INTERRUPTED:
@@ -51,7 +51,7 @@ class RunningCall:
             self.interruption = 0
 
     def forked(self) -> None:
-        """Called in a process that was forked here."""
+        """Called in a process that the call forked."""
         self.interruption = _FORKED
 
     def is_child(self) -> bool:
@@ -59,21 +59,21 @@ class RunningCall:
 
 
 class ThreadInterrupter:
-    """Raises Timeout in any thread, as soon as it runs Python code: a thread that
-    waits is not woken. Raises ImportError where Python was built without ctypes."""
+    """Raises Timeout in any thread, as soon as it runs Python code: a waiting thread
+    is not woken. Raises ImportError if Python was built without ctypes."""
 
     def __init__(self) -> None:
         import ctypes
 
-        # A handle of our own: what is set on ctypes.pythonapi is everybody's.
+        # A handle of drover's own: ctypes.pythonapi is shared with the app.
         self._set = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
         self._set.argtypes = (ctypes.c_ulong, ctypes.py_object)
         self._nothing = ctypes.py_object()
 
     def interrupt(self, running: RunningCall, number: int) -> bool:
-        """Called by one thread at a time. Reports whether this can be done."""
+        """Called by one thread at a time. Returns true: it is always possible."""
         if running.interruption:
-            return True  # once is enough
+            return True  # it is interrupted already
         running.interruption = _INTERRUPTING
         if running.number == number:
             running.cut = imports(sys._current_frames().get(running.thread))
@@ -88,10 +88,9 @@ class ThreadInterrupter:
 
 
 class MainThreadInterrupter:
-    """Raises Timeout in the main thread by a signal, which ends its waiting, too."""
+    """Raises Timeout in the main thread by a signal, which also ends its waits."""
 
-    # One that nobody uses; where there are no real-time signals, one that is
-    # ignored unless somebody waits for it.
+    # A signal without another use; without real-time signals, one that is ignored by default.
     SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGURG
 
     def __init__(self, running: RunningCall) -> None:
@@ -100,11 +99,11 @@ class MainThreadInterrupter:
         self._handler = self._come
         signal.signal(self.SIGNAL, self._handler)
         gevent = sys.modules.get("gevent.hub")
-        if gevent is not None:  # the signal comes to its hub, which hands these on to the main greenlet
+        if gevent is not None:  # the signal arrives in its hub, which passes such exceptions to the main greenlet
             gevent.Hub.SYSTEM_ERROR = (*gevent.Hub.SYSTEM_ERROR, Timeout)
 
     def interrupt(self, running: RunningCall, number: int) -> bool:
-        """Reports whether this can be done: the app may have taken the signal."""
+        """Returns whether this is possible: the app may handle the signal."""
         if signal.getsignal(self.SIGNAL) != self._handler:
             return False
         self._wanted = number
@@ -119,11 +118,11 @@ class MainThreadInterrupter:
             raise Timeout
 
     def take_back(self, running: RunningCall) -> None:
-        """There is nothing to take back: a signal comes at once, or to no call."""
+        """Does nothing: the signal is handled at once, or ignored if no call runs."""
 
 
 def imports(frame: FrameType | None) -> bool:
-    """Whether a frame is in the middle of an import."""
+    """Returns whether a frame is in the middle of an import."""
     while frame is not None:
         if frame.f_code.co_name == "_find_and_load" and frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

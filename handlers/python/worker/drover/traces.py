@@ -9,13 +9,13 @@ from typing import Callable, Iterator
 from drover import Message, _trace
 from drover.frames import Invocation
 
-# What a message's meta has in it, if there is a trace.
+# Parts of a message's meta, one of which it contains if it has a trace.
 _SIGNS = (b"traceparent", b"Traceparent", b"Diagnostic-Id")
 
 
 def of_app() -> Callable[[Invocation], contextlib.AbstractContextManager[None]] | None:
-    """The context manager for an invocation, where the app, which is loaded, has
-    imported OpenTelemetry; else None."""
+    """Returns a context manager for invocations if the app, which is loaded, has imported
+    OpenTelemetry; otherwise None."""
     if "opentelemetry" not in sys.modules:
         return None
     try:
@@ -23,7 +23,7 @@ def of_app() -> Callable[[Invocation], contextlib.AbstractContextManager[None]] 
         from opentelemetry.trace.propagation.tracecontext import (
             TraceContextTextMapPropagator,
         )
-    except ImportError:  # another thing of that name
+    except ImportError:  # another module with that name
         return None
     extract = TraceContextTextMapPropagator().extract
 

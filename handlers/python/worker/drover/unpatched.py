@@ -1,4 +1,4 @@
-"""What the standard library had before the app was loaded.
+"""Functions of the standard library as they were before the app was loaded.
 
 gevent and eventlet replace parts of it (monkey patching): a thread that is started after
 that is a greenlet of the main thread, and a lock or a sleep belongs to their event loop.
@@ -20,20 +20,20 @@ from typing import Callable
 __all__ = ["MAIN", "Empty", "Lock", "SimpleQueue", "get_ident", "patched", "select", "sleep", "socket", "start"]
 
 sleep = time.sleep
-MAIN = get_ident()  # of the main thread, which imports this
+MAIN = get_ident()  # the main thread, which imports this module
 _HOOKS = [name for name in ("_start_new_thread", "_start_joinable_thread") if hasattr(threading, name)]
 _original = {name: getattr(threading, name) for name in _HOOKS}
 
 
 def patched() -> str:
-    """The library that has replaced threads; "" if none has."""
+    """Returns the library that has replaced threads; "" if none has."""
     if all(getattr(threading, name, None) is _original[name] for name in _HOOKS):
         return ""
     return next((name for name in ("gevent", "eventlet") if name in sys.modules), "a library")
 
 
 def start(target: Callable[[], object], name: str) -> None:
-    """Starts a thread that does not keep the process from ending."""
+    """Starts a daemon thread: it does not delay the end of the process."""
     if patched():
         start_new_thread(target, ())
     else:

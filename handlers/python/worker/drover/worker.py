@@ -1,4 +1,4 @@
-"""A worker process: reads invocations from file descriptor 3 and answers them.
+"""A worker process: reads invocations from file descriptor 3 and writes their results to it.
 
 Sync functions run in the main thread, or in threads if the daemon requests several or
 the app has async functions, too; async functions run on one asyncio loop.
@@ -34,13 +34,13 @@ def main() -> NoReturn:
     sock = socket.socket(fileno=3)
     sock.set_inheritable(False)
     at_fatal_signals()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon handles a terminal's Ctrl-C
     writer, reader = Writer(sock), Reader(sock)
     try:
         _serve(sock, reader, writer)
     except (OSError, EOFError) as error:
         broken(error)
-    except BaseException:  # of a frame that is wrong; threads must not keep the process
+    except BaseException:  # such as an invalid frame; threads must not keep the process alive
         fail()
     leave(writer)
 
@@ -49,7 +49,7 @@ def _serve(sock: socket.socket, reader: Reader, writer: Writer) -> NoReturn:
     load_frame, rest, output = _greet(reader, writer, None)
     imports = Imports(writer, load_frame["app"]) if writer.imports else None
     functions = _load(writer, load_frame)
-    # What the app's imports made stays: the collector need not look at it again.
+    # Objects created by the app's imports stay, so the collector need not scan them again.
     gc.collect()
     gc.freeze()
     why = template.unforkable(bool(drover._after_fork))
@@ -85,15 +85,15 @@ def _runner(
     threads: int,
     before: Runner | None,
 ) -> Runner:
-    """What runs functions that are not async, in so many threads."""
+    """Returns a runner of sync functions with so many threads."""
     if threads > 1:
         return ThreadPoolRunner(sock, reader, writer, output, functions, threads, before)
     return MainThreadRunner(sock, reader, writer, output, functions, before)
 
 
 def _greet(reader: Reader, writer: Writer, output: Output | None) -> tuple[dict[str, Any], Sequence[Frame], Output]:
-    """Answers HELLO; returns LOAD, a DRAIN behind it if there is one, and what stands
-    in for the output."""
+    """Answers HELLO. Returns LOAD, a DRAIN that follows it, if any, and the replacement of
+    the standard streams."""
     reader.due = frames.HELLO
     hello, rest = _first(reader, writer)
     can = hello["capabilities"]
@@ -112,7 +112,7 @@ def _greet(reader: Reader, writer: Writer, output: Output | None) -> tuple[dict[
     )
     writer.flush()
     if rest or hello["protocol"] != frames.PROTOCOL:
-        leave(writer)  # the daemon says what is wrong
+        leave(writer)  # the daemon reports the mismatch
     reader.max, reader.due = hello["max_frame"], frames.LOAD
     load_frame, rest = _first(reader, writer)
     reader.due, reader.functions = None, len(load_frame["functions"])
@@ -127,7 +127,7 @@ def _load(writer: Writer, load_frame: dict[str, Any]) -> list[Function]:
 
 
 def _hooks(writer: Writer) -> None:
-    """Calls what the app wants called in each worker."""
+    """Calls the app's after_fork functions."""
     for hook in drover._after_fork:
         try:
             hook()
@@ -151,8 +151,7 @@ def _ready(writer: Writer, functions: Sequence[Function], why: str, imports: Imp
 
 
 def _first(reader: Reader, writer: Writer) -> tuple[dict[str, Any], Sequence[Frame]]:
-    """What is in the frame of JSON that is to come now, and a DRAIN behind it, if there
-    is one."""
+    """Returns the content of the expected frame of JSON, and a DRAIN that follows it, if any."""
     while True:
         got = reader.read()
         if got and isinstance(got[0], Drain):
