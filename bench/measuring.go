@@ -12,7 +12,7 @@ import (
 )
 
 type measuringCommand struct {
-	Rounds   int           `default:"5" help:"Rounds; what is reported are medians."`
+	Rounds   int           `default:"5" help:"Rounds; the medians are reported."`
 	Messages int           `default:"300000" help:"Calls for each setup, with measuring and without, in each round."`
 	Warm     int           `default:"20000" help:"Calls before the clock starts."`
 	Only     string        `default:"" enum:",inline,threads,async" help:"Only one setup: inline, threads or async."`

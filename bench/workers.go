@@ -22,7 +22,7 @@ import (
 )
 
 type workersCommand struct {
-	Rounds      int           `default:"7" help:"Rounds; what is reported is their median."`
+	Rounds      int           `default:"7" help:"Rounds; their median is reported."`
 	Import      time.Duration `default:"2s" help:"How long the app takes to import."`
 	Memory      int           `default:"128" help:"How much it imports, in MiB."`
 	Kills       int           `default:"50" help:"Workers that are killed under load."`

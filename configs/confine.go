@@ -112,7 +112,7 @@ func (x *completion) confinement(path string, a *App) {
 				continue
 			}
 			if list.paths[i] = filepath.Clean(x.Absolute(p)); list.paths[i] == "/" && list.name == "write" {
-				x.Wrong(fmt.Sprintf("%s.sandbox.write[%d]", path, i), "this allows writes everywhere; list only what is needed, or turn the sandbox off")
+				x.Wrong(fmt.Sprintf("%s.sandbox.write[%d]", path, i), "this allows writes everywhere; list only the needed directories, or turn the sandbox off")
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-// Package deploy has only tests of the files beside them: what is installed from them works with
+// Package deploy has only tests of the files beside them: their installation works with
 // the daemon, and has the least privileges.
 package deploy
 

@@ -55,4 +55,4 @@ var ErrDoubtful = errors.New("an earlier replay was killed in the middle, and ma
 
 // ErrShared is returned by Replay if other receivers, which had the message already, would
 // get it again.
-var ErrShared = errors.New("others receive what is sent there, too")
+var ErrShared = errors.New("others receive the messages sent there, too")

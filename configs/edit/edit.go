@@ -332,7 +332,7 @@ func (n *Numbers) Write() (err error) {
 	}
 	dir, err := os.Open(filepath.Dir(n.path))
 	if err != nil {
-		return nil //nolint:nilerr // it is written; only a power cut would tell
+		return nil //nolint:nilerr // the file is written; only its sync is missing
 	}
 	_ = dir.Sync() // some file systems do not support it
 	_ = dir.Close()

@@ -47,7 +47,7 @@ func everyInterpreter(t *testing.T) (paths []string) {
 }
 
 // What depends on the version of Node.js: modules of all kinds and where drover is found,
-// AsyncLocalStorage, errors that nobody caught, and how the process ends.
+// AsyncLocalStorage, uncaught errors, and how the process ends.
 func TestEveryNodeOfThisMachine(t *testing.T) {
 	for _, path := range everyInterpreter(t) {
 		t.Run(path, func(t *testing.T) {

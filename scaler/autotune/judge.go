@@ -146,7 +146,7 @@ func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 		// Near the optimum gains are small, and the base was measured too briefly for them.
 		c.search.doubted = true
 		c.base = nil
-		c.ask(s, c.best, PhaseClimb, "measuring longer: the gain was too small to tell")
+		c.ask(s, c.best, PhaseClimb, "measuring longer: the gain was within the noise")
 		return
 	case t.up:
 		c.search.shut[d] = true

@@ -167,7 +167,7 @@ func busy(text string, allowed map[int]bool) (time.Duration, error) {
 		seen = true
 	}
 	if !seen {
-		return 0, errors.New("it tells of no processor")
+		return 0, errors.New("it lists no processor")
 	}
 	return time.Duration(ticks) * tick, nil
 }

@@ -136,7 +136,7 @@ func TestGarbage(t *testing.T) {
 		says       string
 		check      func(Machine) bool
 	}{
-		{"proc/stat", "nothing", "proc/stat: it tells of no processor", func(m Machine) bool { return !m.Known && m.MemoryLimit == gib }},
+		{"proc/stat", "nothing", "proc/stat: it lists no processor", func(m Machine) bool { return !m.Known && m.MemoryLimit == gib }},
 		{"proc/stat", "cpu0 1 2\n", `"cpu0 1 2" is not what a processor did`, func(m Machine) bool { return !m.Known && m.Cores == 0.5 }},
 		{"proc/stat", "cpu0 1 x 2 3 4 5\n", "is not what a processor did", func(m Machine) bool { return !m.Known }},
 		{"proc/stat", "cpux 1 2 2 3 4 5\n", "is not what a processor did", func(m Machine) bool { return !m.Known }},

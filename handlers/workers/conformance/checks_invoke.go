@@ -46,7 +46,7 @@ func expectDescribed(s *session, m *triggers.Message, deadline time.Time) descri
 	same("the attempt", got.Attempt, m.Attempt)
 	same("the size of the body", got.Size, len(m.Body))
 	same("the number of attributes", len(got.Attributes), len(m.Attributes))
-	same("what is repeated", fmt.Sprint(got.Repeated), fmt.Sprint(m.Repeated))
+	same("the repeated attribute", fmt.Sprint(got.Repeated), fmt.Sprint(m.Repeated))
 	same("the properties", fmt.Sprint(got.Properties), fmt.Sprint(map[string]string(m.Properties())))
 	ms := func(t time.Time) string {
 		if t.IsZero() {

@@ -141,7 +141,7 @@ var loadChecks = []check{
 		run: func(s *session) { expectNotLoaded(s, s.target.Module, "no_such_function", "no_such_function") },
 	},
 	{
-		name: "load/raises", rule: "`summary`, a line that names what is wrong, and `detail`, the traceback",
+		name: "load/raises", rule: "`summary`, a line that describes the error, and `detail`, the traceback",
 		run: func(s *session) {
 			failed := expectNotLoaded(s, s.target.Module+"_raises", s.nameOf("echo"), "not today")
 			if !strings.Contains(failed.Detail, "not today") || !strings.Contains(failed.Detail, s.target.Module+"_raises") {

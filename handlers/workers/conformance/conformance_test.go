@@ -135,7 +135,7 @@ func TestFaultsAreFound(t *testing.T) {
 		"remembers what it cancelled":         {"cancel/finished[one]", "a RESULT of status 4"},
 		"forgets properties":                  {"result/properties[one]", "it returned"},
 		"takes properties for attributes":     {"invoke/properties[one]", "the number of attributes was"},
-		"has one value of several":            {"invoke/repeated[one]", "what is repeated was"},
+		"has one value of several":            {"invoke/repeated[one]", "the repeated attribute was"},
 		"forgets states":                      {"state/set[one]", "a RESULT of status 0"},
 		"ignores SETTINGS":                    {"settings/more[one]", "nothing more came within"},
 		"forks once":                          {"template/parent", "is still"},

@@ -2,11 +2,11 @@
 
 /**
  * Called once for each message; any error is a failed attempt. The return value is
- * sent on, where drover.yaml gives the function an output.
+ * sent to the function's output, if drover.yaml names one.
  *
- * It is async, so that a worker runs many at once: what waits is awaited. For what
- * takes an AbortSignal, such as fetch, a second parameter, context, has a signal, which
- * fires when the time is up.
+ * It is async, so a worker runs many calls concurrently. A second parameter, context, has
+ * an AbortSignal, which is aborted when the attempt times out. Pass it to functions that
+ * accept one, such as fetch.
  */
 exports.orders = async (message) => {
   let order;

@@ -9,8 +9,8 @@ log = logging.getLogger("orders")
 def orders(message):
     """Called once for each message; any exception is a failed attempt.
 
-    `def orders(body)` would get the bytes alone, and `async def` works as well.
-    What is returned is sent on, where drover.yaml gives the function an output.
+    `def orders(body)` would receive the bytes alone, and `async def` works as well.
+    The return value is sent to the function's output, if drover.yaml names one.
     """
     try:
         order = json.loads(message.body)
