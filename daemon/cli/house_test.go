@@ -46,7 +46,7 @@ var exactly = map[string][]string{
 	"triggers/servicebus/convert":    {"triggers", "triggers/servicebus/wire"},
 	"triggers/servicebus/namespace":  {"triggers/servicebus/wire"},
 	"triggers/servicebus/wire":       {},
-	"triggers/servicebus/emulator":   {},
+	"triggers/servicebus/emulator":   {"triggers/servicebus/emulator/broker", "triggers/servicebus/emulator/codec"},
 	"triggers/storagequeue":          {"triggers", "triggers/lease"},
 	"triggers/storagequeue/emulator": {},
 	"daemon/cli/exit":                {},
@@ -105,6 +105,9 @@ var exactly = map[string][]string{
 	"handlers/sandbox":               {"handlers/sandbox/launch", "handlers/sandbox/reach"},
 	"handlers/sandbox/reach":         {},
 	"handlers/sandbox/launch":        {},
+
+	"triggers/servicebus/emulator/broker": {"triggers/servicebus/emulator/codec"},
+	"triggers/servicebus/emulator/codec":  {},
 
 	"triggers/servicebus/deadletters": {"triggers", "triggers/lease", "triggers/servicebus/convert", "triggers/servicebus/namespace", "triggers/servicebus/wire"},
 }

@@ -4,11 +4,50 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 )
+
+// Key is a shared access key of the namespace.
+type Key struct {
+	Name, Key            string
+	Listen, Send, Manage bool
+}
+
+// claim is a right, by the service's own name.
+type claim string
+
+const (
+	claimListen claim = "Listen"
+	claimSend   claim = "Send"
+	claimManage claim = "Manage"
+)
+
+// rights are what a connection's tokens allow, by entity.
+type rights map[string]*Key
+
+func (k *Key) may(what claim) bool {
+	return k.Manage || what == claimListen && k.Listen || what == claimSend && k.Send
+}
+
+// allow reports whether something may be done with an entity.
+func (r rights) allow(path string, what claim) bool {
+	name := strings.ToLower(strings.TrimSuffix(path, "/$management"))
+	for {
+		if k := r[name]; k != nil {
+			return k.may(what)
+		}
+		i := strings.LastIndexByte(name, '/')
+		if i < 0 {
+			k := r[""]
+			return k != nil && k.may(what)
+		}
+		name = name[:i]
+	}
+}
 
 // checkSAS returns the key that signed a shared access signature.
 func checkSAS(token string, keys []Key, now time.Time) (*Key, error) {
@@ -45,3 +84,8 @@ func checkSAS(token string, keys []Key, now time.Time) (*Key, error) {
 	}
 	return nil, errToken
 }
+
+var (
+	errToken   = errors.New("InvalidSignature: The token has an invalid signature")
+	errExpired = errors.New("ExpiredToken: The token is expired")
+)

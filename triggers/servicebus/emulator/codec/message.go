@@ -1,4 +1,4 @@
-package emulator
+package codec
 
 import (
 	"fmt"
@@ -28,21 +28,32 @@ const (
 	propertyGroupID     = 10
 )
 
-// message is a message as its sender encoded it. Sections that the service does
+// The annotations and properties that the service sets or reads.
+const (
+	ScheduledTime = Symbol("x-opt-scheduled-enqueue-time")
+	MessageState  = Symbol("x-opt-message-state")
+	LockedUntil   = Symbol("x-opt-locked-until")
+	LockToken     = Symbol("x-opt-lock-token")
+
+	DeadLetterReason      = "DeadLetterReason"
+	DeadLetterDescription = "DeadLetterErrorDescription"
+)
+
+// Message is a message as its sender encoded it. Sections that the service does
 // not change are kept as bytes, so that every AMQP type comes out as it went in.
-type message struct {
+type Message struct {
 	header      []any       // its fields, by place; nil if the section is missing
 	delivery    map[any]any // the sender's delivery annotations, which the service keeps
-	annotations map[any]any
+	Annotations map[any]any
 	properties  []any
-	application raw // the whole section; empty if there is none
-	body        raw // all body sections
-	footer      raw
+	application Raw // the whole section; empty if there is none
+	body        Raw // all body sections
+	footer      Raw
 }
 
-// decodeMessage reads a message. It keeps data.
-func decodeMessage(data []byte) (*message, error) {
-	m := &message{annotations: make(map[any]any)}
+// DecodeMessage reads a message. It keeps data.
+func DecodeMessage(data []byte) (*Message, error) {
+	m := &Message{Annotations: make(map[any]any)}
 	d := decoder{data}
 	for len(d.data) > 0 {
 		before := d.data
@@ -91,13 +102,13 @@ func sectionCode(section []byte) (uint64, error) {
 }
 
 // read decodes a section whose fields the emulator knows.
-func (m *message) read(code uint64, section []byte) error {
+func (m *Message) read(code uint64, section []byte) error {
 	d := decoder{section}
 	v, err := d.value(0)
 	if err != nil {
 		return err
 	}
-	content := v.(described).value
+	content := v.(Described).Value
 	var ok bool
 	switch code {
 	case sectionHeader:
@@ -107,10 +118,10 @@ func (m *message) read(code uint64, section []byte) error {
 	case sectionDelivery:
 		m.delivery, ok = content.(map[any]any)
 		ok = ok || content == nil
-		delete(m.delivery, lockToken) // of an earlier receiver
+		delete(m.delivery, LockToken) // of an earlier receiver
 	default:
-		if m.annotations, ok = content.(map[any]any); content == nil {
-			m.annotations, ok = make(map[any]any), true
+		if m.Annotations, ok = content.(map[any]any); content == nil {
+			m.Annotations, ok = make(map[any]any), true
 		}
 	}
 	if !ok {
@@ -119,53 +130,58 @@ func (m *message) read(code uint64, section []byte) error {
 	return nil
 }
 
-// encode writes the message with more delivery annotations than the sender's.
-func (m *message) encode(more map[any]any) []byte {
+// Encode writes the message with more delivery annotations than the sender's.
+func (m *Message) Encode(more map[any]any) []byte {
 	out := make([]byte, 0, len(m.application)+len(m.body)+len(m.footer)+512)
 	if m.header != nil {
-		out = appendValue(out, described{code: sectionHeader, value: m.header})
+		out = AppendValue(out, Described{Code: sectionHeader, Value: m.header})
 	}
 	if len(m.delivery)+len(more) > 0 {
 		delivery := make(map[any]any, len(m.delivery)+len(more))
 		maps.Copy(delivery, m.delivery)
 		maps.Copy(delivery, more)
-		out = appendValue(out, described{code: sectionDelivery, value: delivery})
+		out = AppendValue(out, Described{Code: sectionDelivery, Value: delivery})
 	}
-	out = appendValue(out, described{code: sectionAnnotations, value: m.annotations})
+	out = AppendValue(out, Described{Code: sectionAnnotations, Value: m.Annotations})
 	if m.properties != nil {
-		out = appendValue(out, described{code: sectionProperties, value: m.properties})
+		out = AppendValue(out, Described{Code: sectionProperties, Value: m.properties})
 	}
 	out = append(out, m.application...)
 	out = append(out, m.body...)
 	return append(out, m.footer...)
 }
 
-// clone returns a message that can be changed without changing m.
-func (m *message) clone() *message {
+// Clone returns a message that can be changed without changing m.
+func (m *Message) Clone() *Message {
 	c := *m
-	c.header, c.properties, c.annotations = slices.Clone(m.header), slices.Clone(m.properties), maps.Clone(m.annotations)
+	c.header, c.properties, c.Annotations = slices.Clone(m.header), slices.Clone(m.properties), maps.Clone(m.Annotations)
 	return &c
 }
 
-// size is about what the message takes, in bytes.
-func (m *message) size() int { return len(m.application) + len(m.body) + len(m.footer) + 100 }
+// Size is about what the message takes, in bytes.
+func (m *Message) Size() int { return len(m.application) + len(m.body) + len(m.footer) + 100 }
 
-func (m *message) id() any { return at(m.properties, propertyMessageID) }
+// ID is the message's id, of any type; nil if it has none.
+func (m *Message) ID() any { return At(m.properties, propertyMessageID) }
 
-func (m *message) session() (string, bool) {
-	id, ok := at(m.properties, propertyGroupID).(string)
+// SetID sets the message's id.
+func (m *Message) SetID(id string) { m.properties = withField(m.properties, propertyMessageID, id) }
+
+// Session is the id of the message's session, if it has one.
+func (m *Message) Session() (string, bool) {
+	id, ok := At(m.properties, propertyGroupID).(string)
 	return id, ok
 }
 
-// ttl is how long a message lives that is enqueued at a time; 0: it does not say. Where the
+// TTL is how long a message lives that is enqueued at a time; 0: it does not say. Where the
 // header has no room, or nothing, the difference of its times of creation and expiry counts.
-func (m *message) ttl(enqueued time.Time) time.Duration {
-	inHeader := field[uint32](m.header, headerTTL)
-	end := field[time.Time](m.properties, propertyExpiry)
+func (m *Message) TTL(enqueued time.Time) time.Duration {
+	inHeader := Field[uint32](m.header, headerTTL)
+	end := Field[time.Time](m.properties, propertyExpiry)
 	if end.IsZero() || inHeader > 0 && inHeader < math.MaxUint32 {
 		return time.Duration(inHeader) * time.Millisecond
 	}
-	from := field[time.Time](m.properties, propertyCreation)
+	from := Field[time.Time](m.properties, propertyCreation)
 	if from.IsZero() {
 		from = enqueued
 	}
@@ -175,16 +191,19 @@ func (m *message) ttl(enqueued time.Time) time.Duration {
 // maxProperties is how much the properties of a message may take, in bytes.
 const maxProperties = 64 << 10
 
-func (m *message) tooManyProperties() *condition {
+// CheckProperties refuses a message whose application properties are too large.
+func (m *Message) CheckProperties() *Condition {
 	if n := len(m.application); n > maxProperties {
-		return failure(condNotAllowed, "The properties of the message have %d bytes; the limit is %d.", n, maxProperties)
+		return Failure(CondNotAllowed, "The properties of the message have %d bytes; the limit is %d.", n, maxProperties)
 	}
 	return nil
 }
 
-func (m *message) deliveries() uint32 { return field[uint32](m.header, headerDeliveryCount) }
+// Deliveries is the count of deliveries in the message's header.
+func (m *Message) Deliveries() uint32 { return Field[uint32](m.header, headerDeliveryCount) }
 
-func (m *message) setDeliveries(n uint32) { m.header = withField(m.header, headerDeliveryCount, n) }
+// SetDeliveries sets the count of deliveries.
+func (m *Message) SetDeliveries(n uint32) { m.header = withField(m.header, headerDeliveryCount, n) }
 
 // withField returns fields with the one at a place set.
 func withField(fields []any, place int, v any) []any {
@@ -196,13 +215,13 @@ func withField(fields []any, place int, v any) []any {
 }
 
 // applicationProperties decodes a section.
-func applicationProperties(section raw) (map[any]any, error) {
+func applicationProperties(section Raw) (map[any]any, error) {
 	d := decoder{section}
 	v, err := d.value(0)
 	if err != nil {
 		return nil, err
 	}
-	content := v.(described).value
+	content := v.(Described).Value
 	properties, ok := content.(map[any]any)
 	if !ok && content != nil {
 		return nil, fmt.Errorf("%w: application properties are a %T", errCodec, content)
@@ -210,8 +229,8 @@ func applicationProperties(section raw) (map[any]any, error) {
 	return properties, nil
 }
 
-// setApplication sets application properties.
-func (m *message) setApplication(values map[string]any) {
+// SetApplication sets application properties.
+func (m *Message) SetApplication(values map[string]any) {
 	if len(values) == 0 {
 		return
 	}
@@ -223,5 +242,5 @@ func (m *message) setApplication(values map[string]any) {
 	for name, value := range values {
 		properties[name] = value
 	}
-	m.application = appendValue(nil, described{code: sectionApplication, value: properties})
+	m.application = AppendValue(nil, Described{Code: sectionApplication, Value: properties})
 }

@@ -1,6 +1,7 @@
-package emulator
+package codec
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,21 +9,39 @@ import (
 	"time"
 )
 
-// The part of AMQP 1.0's type system that frames are made of (OASIS, part 1).
-// Messages are encoded and decoded by go-amqp.
-
+// The part of AMQP 1.0's type system that frames and messages are made of (OASIS, part 1). Values
+// of other types are Go's own: a list is []any, a map map[any]any.
 type (
-	symbol    string
-	uuid      [16]byte
-	char      rune
-	described struct {
-		code  uint64 // 0 where the descriptor is a symbol, in name
-		name  symbol
-		value any
+	Symbol    string
+	UUID      [16]byte
+	Char      rune
+	Described struct {
+		Code  uint64 // 0 where the descriptor is a symbol, in Name
+		Name  Symbol
+		Value any
 	}
-	// raw is a value of a type that the emulator has no use for, as it came.
-	raw []byte
+	// Raw is a value of a type that the emulator has no use for, as it came.
+	Raw []byte
 )
+
+// NewUUID returns a random one.
+func NewUUID() (id UUID) {
+	_, _ = rand.Read(id[:]) // never fails
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+func (u UUID) String() string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+}
+
+// DeliveryTag returns a lock token as a delivery tag: as .NET writes a GUID.
+func (u UUID) DeliveryTag() []byte {
+	u[0], u[1], u[2], u[3] = u[3], u[2], u[1], u[0]
+	u[4], u[5], u[6], u[7] = u[5], u[4], u[7], u[6]
+	return u[:]
+}
 
 // maxDepth bounds how deep values are nested; a filter is three deep.
 const maxDepth = 16
@@ -70,7 +89,7 @@ func (d *decoder) value(depth int) (any, error) {
 		if err := d.skip(depth); err != nil {
 			return nil, err
 		}
-		return raw(whole[:len(whole)-len(d.data)]), nil
+		return Raw(whole[:len(whole)-len(d.data)]), nil
 	}
 	code, err := d.number(1)
 	if err != nil {
@@ -87,9 +106,9 @@ func (d *decoder) value(depth int) (any, error) {
 		}
 		switch t := descriptor.(type) {
 		case uint64:
-			return described{code: t, value: value}, nil
-		case symbol:
-			return described{name: t, value: value}, nil
+			return Described{Code: t, Value: value}, nil
+		case Symbol:
+			return Described{Name: t, Value: value}, nil
 		}
 		return nil, fmt.Errorf("%w: a descriptor of type %T", errCodec, descriptor)
 	}
@@ -168,7 +187,7 @@ func (d *decoder) body(code byte, depth int) (any, error) {
 			if err != nil {
 				return nil, err
 			}
-			return uuid(b), nil
+			return UUID(b), nil
 		}
 	case 0xa, 0xb:
 		n, err := d.number(width(code))
@@ -188,7 +207,7 @@ func (d *decoder) body(code byte, depth int) (any, error) {
 		case 0x1:
 			return string(b), nil
 		case 0x3:
-			return symbol(b), nil
+			return Symbol(b), nil
 		}
 	case 0xc, 0xd:
 		return d.compound(code, depth)
@@ -229,7 +248,7 @@ func fixed(code byte, n uint64) (any, error) {
 	case 0x72:
 		return math.Float32frombits(uint32(n)), nil
 	case 0x73:
-		return char(n), nil
+		return Char(n), nil
 	case 0x81:
 		return int64(n), nil
 	case 0x82:
@@ -277,7 +296,7 @@ func (d *decoder) compound(code byte, depth int) (any, error) {
 	out := make(map[any]any, len(values)/2)
 	for i := 0; i < len(values); i += 2 {
 		switch values[i].(type) {
-		case symbol, string, uint64, int64, uint32, int32, uuid, bool:
+		case Symbol, string, uint64, int64, uint32, int32, UUID, bool:
 			out[values[i]] = values[i+1]
 		default:
 			return nil, fmt.Errorf("%w: a map's key of type %T", errCodec, values[i])
@@ -286,9 +305,9 @@ func (d *decoder) compound(code byte, depth int) (any, error) {
 	return out, nil
 }
 
-// appendValue writes a value of a type that the emulator sends; any other is a
+// AppendValue writes a value of a type that the emulator sends; any other is a
 // mistake in the emulator, and panics.
-func appendValue(out []byte, v any) []byte {
+func AppendValue(out []byte, v any) []byte {
 	switch t := v.(type) {
 	case nil:
 		return append(out, 0x40)
@@ -311,7 +330,7 @@ func appendValue(out []byte, v any) []byte {
 		return binary.BigEndian.AppendUint32(append(out, 0x71), uint32(t))
 	case float32:
 		return binary.BigEndian.AppendUint32(append(out, 0x72), math.Float32bits(t))
-	case char:
+	case Char:
 		return binary.BigEndian.AppendUint32(append(out, 0x73), uint32(t))
 	case float64:
 		return binary.BigEndian.AppendUint64(append(out, 0x82), math.Float64bits(t))
@@ -324,17 +343,17 @@ func appendValue(out []byte, v any) []byte {
 		return binary.BigEndian.AppendUint64(append(out, 0x81), uint64(t))
 	case time.Time:
 		return binary.BigEndian.AppendUint64(append(out, 0x83), uint64(t.UnixMilli()))
-	case uuid:
+	case UUID:
 		return append(append(out, 0x98), t[:]...)
 	case []byte:
 		return append(binary.BigEndian.AppendUint32(append(out, 0xb0), uint32(len(t))), t...)
 	case string:
 		return append(binary.BigEndian.AppendUint32(append(out, 0xb1), uint32(len(t))), t...)
-	case symbol:
+	case Symbol:
 		return append(binary.BigEndian.AppendUint32(append(out, 0xb3), uint32(len(t))), t...)
-	case raw:
+	case Raw:
 		return append(out, t...)
-	case []symbol:
+	case []Symbol:
 		body := binary.BigEndian.AppendUint32(nil, uint32(len(t)))
 		body = append(body, 0xb3)
 		for _, s := range t {
@@ -344,25 +363,25 @@ func appendValue(out []byte, v any) []byte {
 	case []any:
 		return appendCompound(out, 0xd0, len(t), func(body []byte) []byte {
 			for _, v := range t {
-				body = appendValue(body, v)
+				body = AppendValue(body, v)
 			}
 			return body
 		})
 	case map[any]any:
 		return appendCompound(out, 0xd1, 2*len(t), func(body []byte) []byte {
 			for k, v := range t {
-				body = appendValue(appendValue(body, k), v)
+				body = AppendValue(AppendValue(body, k), v)
 			}
 			return body
 		})
-	case described:
+	case Described:
 		out = append(out, 0x00)
-		if t.name != "" {
-			out = appendValue(out, t.name)
+		if t.Name != "" {
+			out = AppendValue(out, t.Name)
 		} else {
-			out = appendValue(out, t.code)
+			out = AppendValue(out, t.Code)
 		}
-		return appendValue(out, t.value)
+		return AppendValue(out, t.Value)
 	}
 	panic(fmt.Sprintf("a value of type %T in a frame", v))
 }
