@@ -115,7 +115,7 @@ func TestChecklists(t *testing.T) {
 			all["provisioner "+name] = provisionerItems(name)
 		}
 	}
-	_, handlers, _ := strings.Cut(readFile(t, "configs/configs.go"), "\ntype Handler struct {")
+	_, handlers, _ := strings.Cut(readFile(t, "configs/handlers.go"), "\ntype Handler struct {")
 	handlers, _, _ = strings.Cut(handlers, "\n}")
 	for _, m := range handlerKey.FindAllStringSubmatch(handlers, -1) {
 		all["handler "+m[1]] = handlerItems(m[1])

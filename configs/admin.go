@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/drover-run/drover/configs/problems"
 )
 
 // Admin is the server for commands and operators.
@@ -41,17 +43,14 @@ const (
 	readableByGroup = 0o040
 )
 
-// adminChecks are the checks of admin and probes.
-type adminChecks struct{ *completion }
-
-func (x adminChecks) admin() {
-	if x.Admin.TLS != nil && *x.Admin.TLS == (AdminTLS{}) {
-		x.Admin.TLS = nil
+// completeServer completes and checks all keys.
+func (a *Admin) completeServer(x *problems.Source) {
+	if a.TLS != nil && *a.TLS == (AdminTLS{}) {
+		a.TLS = nil
 	}
-	if x.Admin.Client != nil && *x.Admin.Client == (TLS{}) {
-		x.Admin.Client = nil
+	if a.Client != nil && *a.Client == (TLS{}) {
+		a.Client = nil
 	}
-	a := x.Admin
 	switch {
 	case a.Listen == "unix" || a.Listen == "off":
 		if a.Token != "" {
@@ -69,26 +68,25 @@ func (x adminChecks) admin() {
 	case a.TLS == nil && !loopback(a.Listen):
 		x.Warn("admin: the token is sent to %s unencrypted; set tls, or listen on 127.0.0.1", a.Listen)
 	}
-	x.adminTLS()
+	a.checkTLS(x)
 	for _, path := range []string{"admin.token", "admin.tls.key", "admin.client.key"} {
-		x.keptFromOthers(path)
+		keptFromOthers(x, path)
 	}
-	x.probes()
 }
 
-// probes checks the address of the health check server.
-func (x adminChecks) probes() {
-	if x.Probes.Listen != "" && !validListen(x.Probes.Listen) {
-		x.Wrong("probes.listen", "%q is not HOST:PORT; write :8081, for example", x.Probes.Listen)
+// checkListen checks the address of the server.
+func (p Probes) checkListen(x *problems.Source) {
+	if p.Listen != "" && !validListen(p.Listen) {
+		x.Wrong("probes.listen", "%q is not HOST:PORT; write :8081, for example", p.Listen)
 	}
-	if x.Probes.Metrics && x.Probes.Listen == "" {
+	if p.Metrics && p.Listen == "" {
 		x.Wrong("probes.metrics", "it needs probes.listen, such as :8081")
 	}
 }
 
-// adminTLS checks the certificates, because a TLS client gets little information if they are wrong.
-func (x adminChecks) adminTLS() {
-	if t := x.Admin.TLS; t != nil {
+// checkTLS checks the certificates, because a TLS client gets little information if they are wrong.
+func (a *Admin) checkTLS(x *problems.Source) {
+	if t := a.TLS; t != nil {
 		if _, err := tls.X509KeyPair([]byte(t.Cert), []byte(t.Key)); err != nil {
 			x.Wrong("admin.tls", "cert and key: %v; they are PEM texts, usually file:PATH", err)
 		}
@@ -96,28 +94,28 @@ func (x adminChecks) adminTLS() {
 			x.Wrong("admin.tls.client_ca", "it has no certificate in PEM; did you mean file:PATH?")
 		}
 	}
-	if x.Admin.Client != nil && x.Admin.TLS == nil {
+	if a.Client != nil && a.TLS == nil {
 		x.Wrong("admin.client", "it requires admin.tls")
 	}
-	x.adminClientTLS()
+	a.checkClientTLS(x)
 }
 
-// adminClient checks the keys of admin that commands read.
-func (x adminChecks) adminClient() {
-	if x.Admin.Client != nil && *x.Admin.Client == (TLS{}) {
-		x.Admin.Client = nil
+// completeClient completes and checks the keys that commands read.
+func (a *Admin) completeClient(x *problems.Source) {
+	if a.Client != nil && *a.Client == (TLS{}) {
+		a.Client = nil
 	}
-	if l := x.Admin.Listen; l != "unix" && l != "off" && !validListen(l) {
+	if l := a.Listen; l != "unix" && l != "off" && !validListen(l) {
 		x.Wrong("admin.listen", "%q is neither unix, nor off, nor HOST:PORT", l)
 	}
-	x.adminClientTLS()
-	x.keptFromOthers("admin.token")
-	x.keptFromOthers("admin.client.key")
+	a.checkClientTLS(x)
+	keptFromOthers(x, "admin.token")
+	keptFromOthers(x, "admin.client.key")
 }
 
-// adminClientTLS checks the certificates of commands.
-func (x adminChecks) adminClientTLS() {
-	c := x.Admin.Client
+// checkClientTLS checks the certificates of commands.
+func (a *Admin) checkClientTLS(x *problems.Source) {
+	c := a.Client
 	if c == nil {
 		return
 	}
@@ -135,7 +133,7 @@ func (x adminChecks) adminClientTLS() {
 // keptFromOthers refuses a secret's file that all users may read. A group may read it: the file may
 // be root's, and the group the daemon's, as for systemd's credentials. Secrets that Kubernetes
 // mounts have mode 0644, in a container with only the daemon.
-func (x adminChecks) keptFromOthers(path string) {
+func keptFromOthers(x *problems.Source, path string) {
 	file := x.Files[path]
 	if file == "" {
 		return

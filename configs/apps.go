@@ -1,21 +1,64 @@
 package configs
 
 import (
-	"cmp"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/drover-run/drover/configs/decode"
 	"github.com/drover-run/drover/configs/problems"
 )
 
-// This file completes apps, and the handlers that run in their worker processes:
-// python, node and worker. A handler names an app, or has a path that defines one.
+// App is a directory of code and the pool of worker processes that runs it.
+type App struct {
+	Path        string  `yaml:"path" required:"true" desc:"the directory, or one file in it; relative to this file"`
+	Interpreter string  `yaml:"interpreter" desc:"the Python or Node.js to run; by default, for Python: $VIRTUAL_ENV, else .venv beside the app, else python3; for Node.js: node"`
+	Command     Strings `yaml:"command" desc:"for functions with a worker handler: the worker program and its arguments; it runs in path and speaks the protocol of docs/worker-protocol.md"`
+	Processes   int     `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"number of worker processes; 0 or auto is FUNCTIONS_WORKER_PROCESS_COUNT if set, else as many as the load needs and as improve throughput (docs/tuning.md)"`
+	Threads     int     `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"threads per process, for functions that are not async and for the executor of those that are; 0 or auto is PYTHON_THREADPOOL_THREAD_COUNT if set, else measured; not for Node.js"`
+	Coroutines  int     `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"async calls in flight per process; 0 or auto is measured"`
+
+	Start        string   `yaml:"start" default:"spawn" enum:"spawn,template" desc:"how a worker starts: spawn loads the code in each; template loads it once, and forks workers from that process in milliseconds, sharing its memory. Not for code that starts threads or opens connections while it loads"`
+	StartTimeout Duration `yaml:"start_timeout" default:"2m" min:"1s" max:"1h" desc:"time limit for a worker to load the code"`
+	KillGrace    Duration `yaml:"kill_grace" default:"5s" min:"100ms" max:"10m" desc:"how long a cancelled call (for example at its timeout) may take to return before its worker is killed"`
+	OnBlocked    string   `yaml:"on_blocked" default:"warn" enum:"warn,isolate,off" desc:"what to do about an async function that blocks the event loop, as time.sleep does: warn logs it once for each place and counts it; isolate also runs a repeat offender in a worker of its own; off disables detection, so that a crash or timeout cannot be attributed to the call that blocked. Python and Node.js"`
+	Recycle      Recycle  `yaml:"recycle" desc:"when to replace a healthy worker: one at a time, after its replacement is ready; each limit is lowered by up to a tenth at random"`
+
+	User          string      `yaml:"user" desc:"user that workers run as, a name or a number; only root can choose another; by default the daemon's user"`
+	Group         string      `yaml:"group" desc:"group that workers run as; by default the user's"`
+	NewPrivileges bool        `yaml:"new_privileges" default:"false" desc:"allow workers to gain privileges through set-user-ID programs such as sudo"`
+	Environment   Environment `yaml:"environment" desc:"environment variables of workers"`
+	Limits        Limits      `yaml:"limits" desc:"resource limits; a limit that this machine cannot enforce is an error"`
+	Sandbox       Sandbox     `yaml:"sandbox" desc:"off, strict, or keys: what workers can access (docs/workers.md)"`
+
+	ResolvedApp `yaml:"-"`
+}
+
+// ResolvedApp has what Complete finds out about an app.
+type ResolvedApp struct {
+	// Language is that of the workers; empty for an app that no function uses.
+	Language      string
+	Dir           string // the directory to import from
+	DefaultModule string // of its functions
+	// Scaled is set if the user did not set Processes: then Processes is the maximum, and the
+	// number follows the load.
+	Scaled bool
+	// AutoThreads and AutoCoroutines are set if the user did not set the numbers: then they are the
+	// first ones, and measurements change them.
+	AutoThreads, AutoCoroutines bool
+	// The origins of the numbers.
+	ProcessesFrom, ThreadsFrom, CoroutinesFrom string
+}
+
+// Recycle has the conditions for the replacement of a worker; 0 is never.
+type Recycle struct {
+	MaxInvocations int      `yaml:"max_invocations" default:"0" min:"0" max:"1000000000" desc:"replace after this many invocations, but not before 0.5 s and ten times the time to load the code; 0 is never"`
+	MaxMemory      Size     `yaml:"max_memory" default:"0B" min:"0B" max:"4096GiB" desc:"replace when the worker's own memory (without cached files) exceeds this; 0B is never"`
+	MaxAge         Duration `yaml:"max_age" default:"0s" min:"0s" max:"8760h" desc:"replace after this time; 0s is never"`
+	MaxIdle        Duration `yaml:"max_idle" default:"0s" min:"0s" max:"8760h" desc:"replace a worker that has been idle for this long after work; 0s is never"`
+}
 
 // Variables of Azure Functions.
 const (
@@ -40,83 +83,6 @@ const (
 	Worker = "worker" // any program that speaks the worker protocol
 )
 
-// Code is a function of an app.
-type Code struct {
-	Language              string // Python, Node or Worker
-	App, Module, Function string
-}
-
-// Code returns the function that a handler runs in worker processes; found is false for other
-// handlers.
-func (h Handler) Code() (c Code, found bool) {
-	p := h.code()
-	if p == nil {
-		return Code{}, false
-	}
-	return Code{p.language, *p.app, *p.module, *p.function}, true
-}
-
-// code points to the keys of a handler, and has the app that the keys beside path define.
-type code struct {
-	language              string
-	app, module, function *string
-	own                   App
-}
-
-// code returns nil for a handler without worker processes.
-func (h Handler) code() *code {
-	switch {
-	case h.Python != nil:
-		p := h.Python
-		return &code{Python, &p.App, &p.Module, &p.Function, App{Path: p.Path, Interpreter: p.Interpreter, Processes: p.Processes, Threads: p.Threads, Coroutines: p.Coroutines}}
-	case h.Node != nil:
-		n := h.Node
-		return &code{Node, &n.App, &n.Module, &n.Function, App{Path: n.Path, Interpreter: n.Interpreter, Processes: n.Processes, Coroutines: n.Coroutines}}
-	case h.Worker != nil:
-		w := h.Worker
-		return &code{Worker, &w.App, &w.Module, &w.Function, App{Path: w.Path, Command: w.Command, Processes: w.Processes, Threads: w.Threads, Coroutines: w.Coroutines}}
-	}
-	return nil
-}
-
-// copyCode replaces a handler's keys by a copy, which can be completed.
-func (h *Handler) copyCode() {
-	switch {
-	case h.Python != nil:
-		own := *h.Python
-		h.Python = &own
-	case h.Node != nil:
-		own := *h.Node
-		h.Node = &own
-	case h.Worker != nil:
-		own := *h.Worker
-		h.Worker = &own
-	}
-}
-
-// languages returns the languages of the apps that functions name. An app has one language, because
-// one kind of worker process runs it.
-func (x *completion) languages() map[string]string {
-	out, first := make(map[string]string), make(map[string]string)
-	for _, name := range names(x.Functions) {
-		c := x.Functions[name].Handler.code()
-		if c == nil || *c.app == "" {
-			continue
-		}
-		path := "functions." + name + ".handler." + c.language
-		if other := out[*c.app]; other != "" && other != c.language {
-			x.twoLanguages(path, c.language, "app "+*c.app, other, first[*c.app])
-			continue
-		}
-		out[*c.app], first[*c.app] = c.language, path
-	}
-	return out
-}
-
-func (x *completion) twoLanguages(path, language, app, other, first string) {
-	x.Wrong(path, "%s is used as %s by %s (line %d), but an app has one language; add an app for %s, which may have the same path", app, other, first, x.At(first).Line, language)
-}
-
 // fileEndings are the endings of a path that names one file, by language. For other workers they
 // are unknown.
 var fileEndings = map[string][]string{
@@ -124,8 +90,8 @@ var fileEndings = map[string][]string{
 	Node:   {".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"},
 }
 
-// app completes an app's settings.
-func (x *completion) app(path string, a App, language string) App {
+// completeApp returns the app with its defaults. path is that of the app.
+func (a App) completeApp(x *problems.Source, path, language string) App {
 	if a.Path == "" {
 		x.Wrong(path, "it has no path")
 		return a
@@ -144,10 +110,15 @@ func (x *completion) app(path string, a App, language string) App {
 	if strings.ContainsRune(a.Interpreter, filepath.Separator) {
 		a.Interpreter = x.Absolute(a.Interpreter)
 	}
-	x.workerCommand(path, &a)
-	a.Processes, a.ProcessesFrom = x.count(path+".processes", a.Processes, processesVariable, runtime.GOMAXPROCS(0), byLoad)
+	a.completeCommand(x, path)
+	a.Processes, a.ProcessesFrom = count(x, path+".processes", a.Processes, processesVariable, runtime.GOMAXPROCS(0), byLoad)
 	a.Scaled = a.ProcessesFrom == byLoad
-	x.confinement(path, &a)
+	a.Environment.CheckNames(x, path+".environment")
+	a.Limits.CheckMinimums(x, path+".limits")
+	if a.Sandbox.Strict() && a.NewPrivileges {
+		x.Wrong(path+".new_privileges", "a strict sandbox allows no new privileges; remove one of them")
+	}
+	a.Sandbox.Complete(x, path+".sandbox")
 	if language == Node && a.Threads != 0 {
 		x.Wrong(path+".threads", "Node.js runs functions in one thread; remove it, and set processes")
 	}
@@ -159,14 +130,14 @@ func (x *completion) app(path string, a App, language string) App {
 	if language == Node {
 		threads = inOneThread
 	}
-	a.Threads, a.ThreadsFrom = x.count(path+".threads", a.Threads, variable, 1, threads)
-	a.Coroutines, a.CoroutinesFrom = x.count(path+".coroutines", a.Coroutines, "", firstCoroutines, byMeasure)
+	a.Threads, a.ThreadsFrom = count(x, path+".threads", a.Threads, variable, 1, threads)
+	a.Coroutines, a.CoroutinesFrom = count(x, path+".coroutines", a.Coroutines, "", firstCoroutines, byMeasure)
 	a.AutoThreads, a.AutoCoroutines = a.ThreadsFrom == byMeasure, a.CoroutinesFrom == byMeasure
 	return a
 }
 
-// workerCommand checks the command that starts an app's workers.
-func (x *completion) workerCommand(path string, a *App) {
+// completeCommand checks the command that starts an app's workers.
+func (a *App) completeCommand(x *problems.Source, path string) {
 	switch {
 	case a.Language != Worker && len(a.Command) > 0 && a.Language != "":
 		x.Wrong(path, "command is only for functions with a worker handler, but these are %s; use interpreter", a.Language)
@@ -174,13 +145,21 @@ func (x *completion) workerCommand(path string, a *App) {
 		x.Wrong(path, "interpreter is only for python and node; a worker is started by its command")
 	case a.Language == Worker && (len(a.Command) == 0 || a.Command[0] == ""):
 		x.Wrong(path, "it has no command that starts a worker; write [ruby, worker.rb], for example")
-	case len(a.Command) > 0 && strings.ContainsRune(a.Command[0], filepath.Separator) && !filepath.IsAbs(a.Command[0]):
-		a.Command = append(Strings{filepath.Join(a.Dir, a.Command[0])}, a.Command[1:]...)
+	default:
+		a.Command = inDirectory(a.Dir, a.Command)
 	}
 }
 
+// inDirectory returns a command whose program, if it is a relative path, is in a directory.
+func inDirectory(dir string, command Strings) Strings {
+	if len(command) > 0 && strings.ContainsRune(command[0], filepath.Separator) && !filepath.IsAbs(command[0]) {
+		return append(Strings{filepath.Join(dir, command[0])}, command[1:]...)
+	}
+	return command
+}
+
 // count returns a number and its origin: the file, else a variable, else the default.
-func (x *completion) count(path string, given int, variable string, def int, why string) (int, string) {
+func count(x *problems.Source, path string, given int, variable string, def int, why string) (int, string) {
 	if given > 0 {
 		return given, path
 	}
@@ -199,99 +178,17 @@ func (x *completion) count(path string, given int, variable string, def int, why
 	return n, variable
 }
 
-// ownKeys are the keys that require path, by language.
-var ownKeys = map[string]string{
-	Python: "interpreter, processes, threads and coroutines",
-	Node:   "interpreter, processes and coroutines",
-	Worker: "command, processes, threads and coroutines",
-}
-
-// code completes a handler with worker processes.
-func (x *completion) code(path, name string, h *Handler, shortForms map[string]string) {
-	h.copyCode()
-	c := h.code()
-	if c == nil {
-		return // no kind, or several
-	}
-	path += "." + c.language
-	switch {
-	case *c.app != "" && c.own.Path != "":
-		x.Wrong(path, "it has both app and path; app names an entry of apps, path defines one; keep one of them")
-		return
-	case *c.app == "" && c.own.Path == "":
-		x.Wrong(path, "it has no path: the directory of the code, or one file in it (or app, an entry of apps)")
-		return
-	case *c.app != "":
-		if c.own.Interpreter != "" || len(c.own.Command) > 0 || c.own.Processes != 0 || c.own.Threads != 0 || c.own.Coroutines != 0 {
-			x.Wrong(path, "%s require path; set those of an app in apps.%s", ownKeys[c.language], *c.app)
+// String describes when a worker is replaced; "" is never.
+func (r Recycle) String() string {
+	var after []string
+	add := func(set bool, format string, value any) {
+		if set {
+			after = append(after, fmt.Sprintf(format, value))
 		}
-		if _, found := x.Apps[*c.app]; !found {
-			x.Wrong(path+".app", "there is no app %q%s", *c.app, problems.Hint(*c.app, names(x.Apps)))
-			return
-		}
-	default:
-		x.shortForm(path, c, shortForms)
 	}
-	*c.module = cmp.Or(*c.module, x.Apps[*c.app].DefaultModule)
-	*c.function = cmp.Or(*c.function, name)
-	switch c.language {
-	case Python:
-		x.pythonNames(path, c)
-	case Node:
-		x.nodeNames(path, c)
-	}
-}
-
-var (
-	pythonName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	pythonModule = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
-	nodeName     = regexp.MustCompile(`^[\p{L}_$][\p{L}\p{N}_$]*$`)
-)
-
-func (x *completion) pythonNames(path string, c *code) {
-	if !pythonModule.MatchString(*c.module) {
-		x.Wrong(path+".module", "%q is not a module; write billing.jobs, for example", *c.module)
-	}
-	if !pythonName.MatchString(*c.function) {
-		x.Wrong(path+".function", "%q is not a valid name of a Python function; set function", *c.function)
-	}
-}
-
-func (x *completion) nodeNames(path string, c *code) {
-	if m := *c.module; filepath.IsAbs(m) || strings.HasPrefix(filepath.Clean(m), "..") || strings.Contains(m, ":") {
-		x.Wrong(path+".module", "%q is not a module of the app; write jobs/billing.js, relative to the app's path, or the name of a package", m)
-	}
-	if !nodeName.MatchString(*c.function) {
-		x.Wrong(path+".function", "%q is not a valid name of an export; set function, which may be default", *c.function)
-	}
-}
-
-// shortForm defines an app by a handler's path, or uses the one that another function defined with
-// the same directory.
-func (x *completion) shortForm(path string, c *code, shortForms map[string]string) {
-	decode.Defaults(&c.own)
-	whole := x.app(path, c.own, c.language)
-	key := whole.Dir
-	if relative, err := filepath.Rel(x.Dir, whole.Dir); err == nil && x.Dir != "." {
-		key = relative
-	}
-	if x.Given("apps." + key) {
-		key = "./" + key // the entry of that name may be a different app
-	}
-	*c.app = key
-	*c.module = cmp.Or(*c.module, whole.DefaultModule) // another file of the same directory
-	first, found := shortForms[key]
-	if !found {
-		shortForms[key] = path
-		x.Apps[key] = whole
-		return
-	}
-	have := x.Apps[key]
-	if have.Language != whole.Language {
-		x.twoLanguages(path, whole.Language, fmt.Sprintf("the path %q", key), have.Language, first)
-		return
-	}
-	if have.Interpreter != whole.Interpreter || !slices.Equal(have.Command, whole.Command) || have.Processes != whole.Processes || have.Threads != whole.Threads || have.Coroutines != whole.Coroutines {
-		x.Wrong(path, "%s differ from those of %s (line %d), which has the same path and so the same worker processes; make them equal, or define one app for both in apps", ownKeys[c.language], first, x.At(first).Line)
-	}
+	add(r.MaxInvocations > 0, "after %d invocations", r.MaxInvocations)
+	add(r.MaxMemory > 0, "at %v of memory of its own", r.MaxMemory)
+	add(r.MaxAge > 0, "after %v", r.MaxAge)
+	add(r.MaxIdle > 0, "after %v with nothing to do", r.MaxIdle)
+	return strings.Join(after, ", ")
 }

@@ -1,14 +1,15 @@
 package configs
 
 import (
+	"fmt"
 	"maps"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/drover-run/drover/configs/decode"
 	"github.com/drover-run/drover/configs/problems"
+	"github.com/drover-run/drover/configs/values"
 )
 
 // implicitConnection is the connection of a file without connections.
@@ -27,7 +28,7 @@ func (c *Config) Complete(env Env) error {
 	}
 	c.source.Env = env
 	x := &completion{c, c.source}
-	x.all()
+	x.completeAll()
 	c.Warnings = c.source.Warnings
 	if err := x.Err(); err != nil {
 		return err
@@ -52,35 +53,25 @@ func (c *Config) fillIn() {
 		for _, own := range copyKinds(&v.Trigger) {
 			decode.Defaults(own)
 		}
-		if v.Handler.Exec != nil {
-			run := *v.Handler.Exec
-			decode.Defaults(&run)
-			v.Handler.Exec = &run
+		for _, own := range copyKinds(&v.Handler) {
+			decode.Defaults(own)
 		}
-		if v.Handler.HTTP != nil {
-			http := *v.Handler.HTTP
-			decode.Defaults(&http)
-			if http.Batch != nil {
-				batch := *http.Batch
-				decode.Defaults(&batch)
-				http.Batch = &batch
+		if http := v.Handler.HTTP; http != nil && http.Batch != nil {
+			batch := *http.Batch
+			decode.Defaults(&batch)
+			http.Batch = &batch
+		}
+		v.Output = slices.Clone(v.Output)
+		for i := range v.Output {
+			for _, own := range copyKinds(&v.Output[i]) {
+				decode.Defaults(own)
 			}
-			v.Handler.HTTP = &http
 		}
-		v.Handler.copyCode()
-		v.Output = v.Output.filledIn()
 		c.Functions[name] = v
 	}
 }
 
-type completion struct {
-	*Config
-	*problems.Source
-}
-
-func names[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
-
-func (x *completion) all() {
+func (x *completion) completeAll() {
 	if len(x.Functions) == 0 {
 		x.Wrong("functions", "it is empty; add at least one function")
 		return
@@ -97,105 +88,171 @@ func (x *completion) all() {
 		c := x.Connections[name]
 		c.connectionStringFile = x.Files["connections."+name+".connection_string"]
 		x.Connections[name] = c
-		x.connection("connections."+name, c)
+		x.checkConnection("connections."+name, c)
 	}
 	languages := x.languages()
 	for _, name := range names(x.Apps) {
-		x.Apps[name] = x.app("apps."+name, x.Apps[name], languages[name])
+		x.Apps[name] = x.Apps[name].completeApp(x.Source, "apps."+name, languages[name])
 	}
-	adminChecks{x}.admin()
-	x.traces(&x.Traces)
-	x.scale("scale", &x.Scale)
-	shortForms := make(map[string]string)
+	x.Admin.completeServer(x.Source)
+	x.Probes.checkListen(x.Source)
+	x.Traces.Complete(x.Source, "traces")
+	x.Scale.Complete(x.Source, "scale")
+	code := codeHandlers{x.Source, x.Apps, make(map[string]string)}
 	for _, name := range names(x.Functions) {
-		x.Functions[name] = x.function(name, x.Functions[name], shortForms)
+		x.Functions[name] = x.completeFunction(name, x.Functions[name], code)
 	}
-	x.withhold()
-	x.together()
+	x.withholdVariables()
+	x.checkInstances()
 }
 
-// kind is one of several keys, of which exactly one must be set.
-type kind struct {
-	key   string
-	given bool
-}
-
-// pointedKinds returns the kinds of a struct with a pointer for each.
-func pointedKinds(of any) (kinds []kind) {
-	v := reflect.ValueOf(of)
-	for i := range v.NumField() {
-		kinds = append(kinds, kind{v.Type().Field(i).Tag.Get("yaml"), !v.Field(i).IsNil()})
-	}
-	return kinds
-}
-
-// copyKinds replaces the targets of a struct with a pointer for each kind by copies, and returns
-// the copies.
-func copyKinds(of any) (copies []any) {
-	v := reflect.ValueOf(of).Elem()
-	for i := range v.NumField() {
-		if p := v.Field(i); !p.IsNil() {
-			own := reflect.New(p.Type().Elem())
-			own.Elem().Set(p.Elem())
-			p.Set(own)
-			copies = append(copies, own.Interface())
+// checkNames checks the names in the configuration.
+func (x *completion) checkNames() {
+	for _, of := range []struct {
+		key   string
+		names []string
+	}{{"connections", names(x.Connections)}, {"apps", names(x.Apps)}, {"functions", names(x.Functions)}} {
+		for _, name := range of.names {
+			if err := values.CheckName(name); err != nil {
+				x.Report(x.At(of.key+"."+name), "%s: %v", of.key, err)
+			}
 		}
 	}
-	return copies
 }
 
-func (h Handler) kinds() []kind {
-	return []kind{{"go", h.Go != ""}, {"python", h.Python != nil}, {"node", h.Node != nil}, {"worker", h.Worker != nil}, {"http", h.HTTP != nil}, {"exec", h.Exec != nil}}
+// defaultConnection adds the embedded server if there is no connection.
+func (x *completion) defaultConnection() {
+	if len(x.Connections) > 0 {
+		return
+	}
+	c := embeddedServer()
+	decode.Defaults(&c)
+	x.Connections = map[string]Connection{implicitConnection: c}
 }
 
-// oneKind reports a problem unless exactly one of the keys is set.
-func (x *completion) oneKind(path, what string, kinds []kind) bool {
-	var known, given []string
-	for _, k := range kinds {
-		known = append(known, k.key)
+// checkConnection checks that a connection has one kind, and its keys.
+func (x *completion) checkConnection(path string, c Connection) {
+	var kinds []string
+	for _, k := range []kind{{"nats", c.hasServers()}, {"connection_string", c.ConnectionString != ""}, {"namespace", c.Namespace != ""}, {"storage_account", c.StorageAccount != ""}} {
 		if k.given {
-			given = append(given, k.key)
+			kinds = append(kinds, k.key)
 		}
 	}
-	switch len(given) {
-	case 0:
-		x.Wrong(path, "it needs exactly one kind: %s", strings.Join(known, ", "))
-	case 1:
-		return true
-	default:
-		x.Wrong(path, "it has both %s; %s exactly one kind", strings.Join(given, " and "), what)
+	switch {
+	case len(kinds) > 1:
+		x.Wrong(path, "it has both %s; a connection goes to one of them", strings.Join(kinds, " and "))
+		return
+	case len(kinds) == 1 && !c.hasServers():
+		c.checkAzure(x.Source, path)
+		return
+	case len(kinds) == 0:
+		x.Wrong(path, "it needs nats (embedded, or the URLs of a cluster's servers), or connection_string, namespace (of Azure Service Bus) or storage_account")
+		return
 	}
-	return false
+	c.checkServers(x.Source, path)
 }
 
-func (x *completion) function(name string, f Function, shortForms map[string]string) Function {
+// languages returns the languages of the apps that functions name. An app has one language, because
+// one kind of worker process runs it.
+func (x *completion) languages() map[string]string {
+	out, first := make(map[string]string), make(map[string]string)
+	for _, name := range names(x.Functions) {
+		c := x.Functions[name].Handler.code()
+		if c == nil || *c.app == "" {
+			continue
+		}
+		path := "functions." + name + ".handler." + c.language
+		if other := out[*c.app]; other != "" && other != c.language {
+			reportLanguages(x.Source, path, c.language, "app "+*c.app, other, first[*c.app])
+			continue
+		}
+		out[*c.app], first[*c.app] = c.language, path
+	}
+	return out
+}
+
+// completeFunction returns the function with its defaults.
+func (x *completion) completeFunction(name string, f Function, code codeHandlers) Function {
 	path := "functions." + name
 	if f.Retry.Initial > f.Retry.Max {
 		x.Wrong(path+".retry", "initial (%v) is more than max (%v)", f.Retry.Initial, f.Retry.Max)
 	}
-	if x.oneKind(path+".trigger", "messages come from", pointedKinds(f.Trigger)) {
+	if oneKind(x.Source, path+".trigger", "messages come from", pointedKinds(f.Trigger)) {
 		copyKinds(&f.Trigger)
 		f.Trigger.settings().completeTrigger(x, path+".trigger", name, f.Retry)
 	}
 	if f.Retry.Mode == "scheduled" {
-		x.scheduled(path+".retry.mode", f.Trigger)
+		x.checkScheduled(path+".retry.mode", f.Trigger)
 	}
-	f.Output = x.outputs(path+".output", f.Output)
-	switch {
-	case !x.oneKind(path+".handler", "a function has", f.Handler.kinds()):
+	f.Output = x.completeOutputs(path+".output", f.Output)
+	if !oneKind(x.Source, path+".handler", "a function has", f.Handler.kinds()) {
+		return f
+	}
+	copyKinds(&f.Handler)
+	switch path += ".handler"; {
 	case f.Handler.Exec != nil:
-		run := *f.Handler.Exec
-		if run.Dir = x.Absolute(run.Dir); len(run.Command) == 0 || run.Command[0] == "" {
-			x.Wrong(path+".handler.exec.command", "it is empty; write it as [./convert, --fast]")
-		} else if strings.ContainsRune(run.Command[0], filepath.Separator) && !filepath.IsAbs(run.Command[0]) {
-			run.Command = append(Strings{filepath.Join(run.Dir, run.Command[0])}, run.Command[1:]...)
-		}
-		x.environment(path+".handler.exec.environment", run.Environment)
-		f.Handler.Exec = &run
+		f.Handler.Exec.completeCommand(x.Source, path+".exec")
 	case f.Handler.HTTP != nil:
-		x.httpHandler(path+".handler.http", f.Handler.HTTP)
+		f.Handler.HTTP.checkRequests(x.Source, path+".http")
 	default:
-		x.code(path+".handler", name, &f.Handler, shortForms)
+		code.completeCode(path, name, f.Handler)
 	}
 	return f
+}
+
+// completeOutputs completes a copy of the outputs.
+func (x *completion) completeOutputs(path string, given Outputs) Outputs {
+	if x.Given(path) && len(given) == 0 {
+		x.Wrong(path, "the list is empty; remove the key to drop results")
+	}
+	out := slices.Clone(given)
+	for i := range out {
+		at := path
+		if x.Given(path+"[0]") || len(out) > 1 {
+			at = fmt.Sprintf("%s[%d]", path, i)
+		}
+		x.completeOutput(at, &out[i])
+		for _, earlier := range out[:i] {
+			if reflect.DeepEqual(earlier, out[i]) {
+				x.Wrong(at, "it is listed twice; each result would be sent twice")
+			}
+		}
+	}
+	return out
+}
+
+func (x *completion) completeOutput(path string, o *Output) {
+	if oneKind(x.Source, path, "results go to", pointedKinds(*o)) {
+		copyKinds(o)
+		o.target().completeOutput(x, path)
+	}
+}
+
+// withholdVariables sets, for each app and command, the variables that the configuration reads. They are
+// mostly connection strings, which functions do not need.
+func (x *completion) withholdVariables() {
+	read := slices.Sorted(maps.Keys(x.Variables))
+	for name, app := range x.Apps {
+		app.Environment.Withheld = read
+		x.Apps[name] = app
+	}
+	for _, f := range x.Functions {
+		if f.Handler.Exec != nil {
+			f.Handler.Exec.Environment.Withheld = read
+		}
+	}
+}
+
+// checkInstances checks settings that do not work with several instances.
+func (x *completion) checkInstances() {
+	i := x.Scale.Instances
+	if i.Max < 2 || i.External {
+		return
+	}
+	x.checkOrderingTokens()
+	for _, name := range names(x.Connections) {
+		if c := x.Connections[name]; c.Embedded() && c.Listen == "off" {
+			x.Wrong("connections."+name+".listen", "several instances connect to the embedded server through its listener; remove listen, or set scale.instances.max to 1")
+		}
+	}
 }

@@ -4,10 +4,8 @@ import (
 	"net"
 	"net/url"
 	"regexp"
-	"strconv"
 	"strings"
 
-	"github.com/drover-run/drover/configs/decode"
 	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/configs/readfile"
 )
@@ -47,18 +45,6 @@ func (c Connection) ReadConnectionString() (string, error) {
 	return readfile.Value(c.connectionStringFile, "")
 }
 
-// identityOnly are the keys of a connection with an identity.
-var identityOnly = []string{"identity", "client_id", "tenant_id", "certificate", "endpoint"}
-
-// only reports keys that are for another kind.
-func (x *completion) only(path, kind string, keys []string) {
-	for _, key := range keys {
-		if at, given := x.Where[path+"."+key]; given {
-			x.Report(at, "%s.%s: this key is only for %s; remove it", path, key, kind)
-		}
-	}
-}
-
 // namespaceName matches a namespace's host, also in the clouds of China and the US government.
 var namespaceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]{4,48}[A-Za-z0-9](\.[a-z0-9-]+)+$`)
 
@@ -67,12 +53,12 @@ const (
 	storageForm = "DefaultEndpointsProtocol=https;AccountName=...;AccountKey=... (or QueueEndpoint=https://...;SharedAccessSignature=...)"
 )
 
-// azureConnection checks a connection to a namespace or a storage account.
-func (x *completion) azureConnection(path string, c Connection) {
-	x.only(path, "NATS", serverOnly)
+// checkAzure checks a connection to a namespace or a storage account.
+func (c Connection) checkAzure(x *problems.Source, path string) {
+	onlyFor(x, path, "NATS", serverOnly)
 	switch {
 	case c.Namespace != "":
-		x.identity(path, c)
+		c.checkIdentity(x, path)
 		if !namespaceName.MatchString(c.Namespace) {
 			x.Wrong(path+".namespace", "%q is not the host of a namespace; write it as contoso.servicebus.windows.net", c.Namespace)
 		}
@@ -81,7 +67,7 @@ func (x *completion) azureConnection(path string, c Connection) {
 		}
 		return
 	case c.StorageAccount != "":
-		x.identity(path, c)
+		c.checkIdentity(x, path)
 		if !accountName.MatchString(c.StorageAccount) {
 			x.Wrong(path+".storage_account", "%q is not the name of a storage account: use 3 to 24 lower-case letters and digits; put an address into endpoint", c.StorageAccount)
 		}
@@ -90,7 +76,7 @@ func (x *completion) azureConnection(path string, c Connection) {
 		}
 		return
 	}
-	x.only(path, "namespace and storage_account", identityOnly)
+	onlyFor(x, path, "namespace and storage_account", identityOnly)
 	parts := c.connectionParts()
 	switch {
 	case c.Storage():
@@ -109,61 +95,12 @@ func (x *completion) azureConnection(path string, c Connection) {
 // accountName matches the names that Azure allows.
 var accountName = regexp.MustCompile(`^[a-z0-9]{3,24}$`)
 
-func (x *completion) identity(path string, c Connection) {
+func (c Connection) checkIdentity(x *problems.Source, path string) {
 	if c.Identity == "certificate" && (c.Certificate == "" || c.ClientID == "" || c.TenantID == "") {
 		x.Wrong(path, "identity: certificate needs certificate, client_id and tenant_id")
 	}
 	if c.Identity != "certificate" && c.Certificate != "" {
 		x.Wrong(path+".certificate", "it goes with identity: certificate")
-	}
-}
-
-// defaultConnection adds the embedded server if there is no connection.
-func (x *completion) defaultConnection() {
-	if len(x.Connections) > 0 {
-		return
-	}
-	c := embeddedServer()
-	decode.Defaults(&c)
-	x.Connections = map[string]Connection{implicitConnection: c}
-}
-
-func (x *completion) connection(path string, c Connection) {
-	var kinds []string
-	for _, k := range []kind{{"nats", c.hasServers()}, {"connection_string", c.ConnectionString != ""}, {"namespace", c.Namespace != ""}, {"storage_account", c.StorageAccount != ""}} {
-		if k.given {
-			kinds = append(kinds, k.key)
-		}
-	}
-	switch {
-	case len(kinds) > 1:
-		x.Wrong(path, "it has both %s; a connection goes to one of them", strings.Join(kinds, " and "))
-		return
-	case len(kinds) == 1 && !c.hasServers():
-		x.azureConnection(path, c)
-		return
-	case len(kinds) == 0:
-		x.Wrong(path, "it needs nats (embedded, or the URLs of a cluster's servers), or connection_string, namespace (of Azure Service Bus) or storage_account")
-		return
-	}
-	x.servers(path, c)
-}
-
-func (x *completion) listen(path, listen string) {
-	if listen == "off" {
-		return
-	}
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		x.Wrong(path, "%q is not an address; write HOST:PORT, or off", listen)
-		return
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		x.Wrong(path, "%q is not a port; write 0 to 65535", port)
-	}
-	ip := net.ParseIP(host)
-	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		x.Warn("%s: %s can be reached from other machines without encryption; only the token in the data directory protects it", path, listen)
 	}
 }
 

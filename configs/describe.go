@@ -108,36 +108,6 @@ func (o Output) String() string {
 	return "none"
 }
 
-// String describes what runs the function.
-func (h Handler) String() string {
-	if c, found := h.Code(); found {
-		switch {
-		case c.Language == Python:
-			return fmt.Sprintf("python %s.%s in app %s", c.Module, c.Function, c.App)
-		case c.Module == "", c.Module == ".":
-			return fmt.Sprintf("%s %s in app %s", c.Language, c.Function, c.App)
-		}
-		return fmt.Sprintf("%s %s of %s in app %s", c.Language, c.Function, c.Module, c.App)
-	}
-	if run := h.Exec; run != nil {
-		return "run " + strings.Join(run.Command, " ")
-	}
-	if w := h.HTTP; w != nil {
-		text := "post to " + w.URL
-		if w.Batch != nil {
-			text = fmt.Sprintf("post up to %d together to %s", w.Batch.Max, w.URL)
-		}
-		if w.Format != "" {
-			text = "invoke the custom handler at " + w.URL
-		}
-		if w.Ready != "" {
-			text += ", when " + w.Ready + " is well"
-		}
-		return text
-	}
-	return "go " + h.Go
-}
-
 // String describes the server of the connection, and its authentication.
 func (c Connection) String() string {
 	switch {
@@ -149,19 +119,4 @@ func (c Connection) String() string {
 		return c.describeNamespace()
 	}
 	return c.describeServers()
-}
-
-// String describes when a worker is replaced; "" is never.
-func (r Recycle) String() string {
-	var after []string
-	add := func(set bool, format string, value any) {
-		if set {
-			after = append(after, fmt.Sprintf(format, value))
-		}
-	}
-	add(r.MaxInvocations > 0, "after %d invocations", r.MaxInvocations)
-	add(r.MaxMemory > 0, "at %v of memory of its own", r.MaxMemory)
-	add(r.MaxAge > 0, "after %v", r.MaxAge)
-	add(r.MaxIdle > 0, "after %v with nothing to do", r.MaxIdle)
-	return strings.Join(after, ", ")
 }

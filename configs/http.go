@@ -1,18 +1,44 @@
 package configs
 
 import (
+	"fmt"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/drover-run/drover/configs/problems"
+	"github.com/drover-run/drover/configs/values"
 	"github.com/drover-run/drover/handlers/httphandler"
 )
 
-var (
-	statusForm = regexp.MustCompile(`^[2-5]([0-9][0-9]|xx)$`)
-	headerForm = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)
-)
+// HTTPHandler is an app that receives messages by POST. docs/http.md has the meaning of its
+// responses.
+type HTTPHandler struct {
+	URL         string            `yaml:"url" required:"true" desc:"URL to post each message to: http://127.0.0.1:8080/orders, https://..., or unix:/run/app.sock:/orders"`
+	Ready       string            `yaml:"ready" desc:"URL that returns 2xx when the app is ready; no message is received before; by default the app is ready when it accepts connections"`
+	CloudEvents string            `yaml:"cloudevents" default:"binary" enum:"binary,structured,off" desc:"form of the request: binary is the unchanged body with headers; structured is JSON; off is only the body"`
+	Format      string            `yaml:"format" enum:"azure" desc:"instead of cloudevents: azure is the contract of custom handlers of Azure Functions"`
+	Binding     string            `yaml:"binding" desc:"format azure: name of the trigger's binding in function.json"`
+	DataType    string            `yaml:"data_type" default:"string" enum:"string,binary" desc:"format azure: the trigger's dataType in function.json; binary sends the body in base64"`
+	Result      string            `yaml:"result" desc:"format azure: output binding whose value is the function's result, $return for the ReturnValue; by default the ReturnValue, else the outputs"`
+	Batch       *HTTPBatch        `yaml:"batch" desc:"post several messages in one request; the answer has a result for each"`
+	Headers     map[string]Secret `yaml:"headers" desc:"headers added to each request, such as Authorization; usually ${NAME} or file:PATH"`
+	Status      map[string]string `yaml:"status" desc:"what an answer means, by status or class, instead of the defaults, such as 404: reject or 5xx: retry; values are done, retry, reject and pause"`
+	MaxResponse Size              `yaml:"max_response" default:"1MiB" min:"1B" max:"128MiB" desc:"a larger answer fails the attempt"`
+	HTTP2       bool              `yaml:"http2" default:"false" desc:"use HTTP/2 without TLS"`
+	TLS         *TLS              `yaml:"tls" desc:"https: TLS settings of the connection; by default the system's root certificates are used"`
+}
+
+// HTTPBatch has the settings of requests with several messages.
+type HTTPBatch struct {
+	Max      int      `yaml:"max" default:"100" min:"1" max:"10000" desc:"maximum number of messages in one request"`
+	MaxBytes Size     `yaml:"max_bytes" default:"4MiB" min:"1KiB" max:"128MiB" desc:"maximum body of one request; a larger message is sent alone"`
+	Wait     Duration `yaml:"wait" default:"20ms" min:"0s" max:"1m" desc:"how long the first message of a request waits for more; it does not wait if no more can arrive"`
+	Format   string   `yaml:"format" default:"json" enum:"json,multipart" desc:"json is an array of CloudEvents, or of plain objects if cloudevents is off; multipart has one part per message, in the form of a single request"`
+}
+
+var statusForm = regexp.MustCompile(`^[2-5]([0-9][0-9]|xx)$`)
 
 // ownHeaders are the headers that set the end of a request, and the state of its connection.
 var ownHeaders = []string{"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -20,7 +46,7 @@ var ownHeaders = []string{"connection", "content-length", "expect", "keep-alive"
 // verdicts are the possible meanings of a status.
 var verdicts = []string{string(httphandler.Done), string(httphandler.Retry), string(httphandler.Reject), string(httphandler.Pause)}
 
-func (x *completion) httpHandler(path string, h *HTTPHandler) {
+func (h *HTTPHandler) checkRequests(x *problems.Source, path string) {
 	for _, key := range []string{"url", "ready"} {
 		target := h.URL
 		if key == "ready" {
@@ -35,9 +61,9 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 			x.Wrong(path+"."+key, "%v", err)
 		}
 	}
-	x.httpFormat(path, h)
+	h.checkFormat(x, path)
 	for _, name := range names(h.Headers) {
-		if !headerForm.MatchString(name) || strings.ContainsAny(string(h.Headers[name]), "\r\n\x00") {
+		if !values.ValidHeader(name, h.Headers[name]) {
 			x.Wrong(path+".headers."+name, "not a valid header; use letters, digits and hyphens, and a value of one line")
 		}
 		if slices.Contains(ownHeaders, strings.ToLower(name)) {
@@ -62,8 +88,8 @@ func (x *completion) httpHandler(path string, h *HTTPHandler) {
 	}
 }
 
-// httpFormat checks the keys that define the form of a request.
-func (x *completion) httpFormat(path string, h *HTTPHandler) {
+// checkFormat checks the keys that define the form of a request.
+func (h *HTTPHandler) checkFormat(x *problems.Source, path string) {
 	if h.Format == "" {
 		for _, key := range []string{"binding", "data_type", "result"} {
 			if x.Given(path + "." + key) {
@@ -81,4 +107,19 @@ func (x *completion) httpFormat(path string, h *HTTPHandler) {
 	if h.Binding == "" {
 		x.Wrong(path, "format azure requires binding: the name of the trigger's binding in function.json, such as myQueueItem")
 	}
+}
+
+// String describes the requests.
+func (h *HTTPHandler) String() string {
+	text := "post to " + h.URL
+	if h.Batch != nil {
+		text = fmt.Sprintf("post up to %d together to %s", h.Batch.Max, h.URL)
+	}
+	if h.Format != "" {
+		text = "invoke the custom handler at " + h.URL
+	}
+	if h.Ready != "" {
+		text += ", when " + h.Ready + " is well"
+	}
+	return text
 }

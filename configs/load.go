@@ -84,12 +84,12 @@ func SameButNumbers(before, after *Config, app string, numbers map[string]int) b
 	}
 	for _, c := range []*Config{before, after} {
 		c.source, c.Warnings = nil, nil
-		c.Apps[app] = App{Path: c.Apps[app].Path, Dir: c.Apps[app].Dir, Language: c.Apps[app].Language}
+		c.Apps[app] = App{Path: c.Apps[app].Path, ResolvedApp: ResolvedApp{Dir: c.Apps[app].Dir, Language: c.Apps[app].Language}}
 		for name, f := range c.Functions {
 			if code, found := f.Handler.Code(); !found || code.App != app {
 				continue
 			}
-			f.Handler.copyCode()
+			copyKinds(&f.Handler)
 			for _, h := range []any{f.Handler.Python, f.Handler.Node, f.Handler.Worker} {
 				v := reflect.ValueOf(h)
 				for key := range numbers {
@@ -140,12 +140,11 @@ func LoadClient(ctx context.Context, path string, env Env) (*Config, error) {
 	if err := c.source.Err(); err != nil {
 		return nil, err
 	}
-	x := &completion{c, c.source}
-	x.DataDir = x.Absolute(x.DataDir)
-	adminChecks{x}.adminClient()
-	adminChecks{x}.probes()
+	c.DataDir = c.source.Absolute(c.DataDir)
+	c.Admin.completeClient(c.source)
+	c.Probes.checkListen(c.source)
 	c.Warnings = c.source.Warnings
-	return c, x.Err()
+	return c, c.source.Err()
 }
 
 // Schema returns the JSON Schema (2020-12) of a configuration, derived from the types.

@@ -2,11 +2,33 @@ package configs
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/drover-run/drover/configs/problems"
 )
+
+// NATSTrigger is a durable pull consumer of a JetStream stream.
+type NATSTrigger struct {
+	Connection    string   `yaml:"connection" desc:"one of connections; optional if there is only one"`
+	Stream        string   `yaml:"stream" desc:"the stream; by default the function's name"`
+	Subject       string   `yaml:"subject" desc:"subject to consume; by default the function's name if the stream is created, else the consumer's own filter"`
+	Consumer      string   `yaml:"consumer" desc:"the durable consumer; by default the function's name"`
+	Create        *bool    `yaml:"create" desc:"create the stream and the consumer if missing; by default true with the embedded server, else false"`
+	AckWait       Duration `yaml:"ack_wait" default:"30s" min:"100ms" max:"24h" desc:"how long the server waits before it redelivers a message; drover extends this every third of it while the message is in flight"`
+	OrderingToken int      `yaml:"ordering_token" default:"0" min:"0" max:"64" desc:"number of the subject token, from 1, by which messages are ordered: those with the same token are handled one at a time and in order; 0 is no order"`
+	DeadLetters   string   `yaml:"dead_letters" desc:"stream for dead letters; by default the stream's name with -DEAD"`
+}
+
+// NATSOutput is a subject.
+type NATSOutput struct {
+	Connection string `yaml:"connection" desc:"one of connections; optional if there is only one to NATS"`
+	Subject    string `yaml:"subject" required:"true" desc:"subject for the results"`
+}
 
 // streamName matches the names that NATS allows for a stream or consumer, and that work as the name
 // of a directory.
@@ -17,9 +39,6 @@ func embeddedServer() Connection { return Connection{NATS: Strings{"embedded"}} 
 
 // Embedded reports whether the connection is to the server in this process.
 func (c Connection) Embedded() bool { return len(c.NATS) == 1 && c.NATS[0] == "embedded" }
-
-// serverOnly are the keys of a connection that apply only to NATS.
-var serverOnly = []string{"credentials", "nkey", "token", "user", "password", "tls.cert", "tls.key", "tls.server_name", "listen", "sync", "max_store"}
 
 // hasServers reports whether the connection is to NATS.
 func (c Connection) hasServers() bool { return len(c.NATS) > 0 }
@@ -106,8 +125,8 @@ func (o *NATSOutput) completeOutput(x *completion, path string) {
 	}
 }
 
-// orderingTokens rejects several instances for functions with an ordering token.
-func (x *completion) orderingTokens() {
+// checkOrderingTokens rejects several instances for functions with an ordering token.
+func (x *completion) checkOrderingTokens() {
 	for _, name := range names(x.Functions) {
 		if n := x.Functions[name].Trigger.NATS; n != nil && n.OrderingToken > 0 {
 			x.Wrong("functions."+name+".trigger.nats.ordering_token", "several instances do not keep the order of a subject; set scale.instances.max to 1, or ordering_token to 0")
@@ -134,9 +153,9 @@ func (c Connection) describeServers() string {
 	return text
 }
 
-// servers checks a connection to NATS.
-func (x *completion) servers(path string, c Connection) {
-	x.only(path, "namespace and storage_account", identityOnly)
+// checkServers checks a connection to NATS.
+func (c Connection) checkServers(x *problems.Source, path string) {
+	onlyFor(x, path, "namespace and storage_account", identityOnly)
 	var ways []string
 	for _, way := range []struct {
 		key string
@@ -150,7 +169,7 @@ func (x *completion) servers(path string, c Connection) {
 		if len(ways) > 0 || c.Password != "" || c.TLS != nil {
 			x.Wrong(path, "the embedded server has no credentials, nkey, token, user, password or tls; remove them")
 		}
-		x.listen(path+".listen", c.Listen)
+		checkListener(x, path+".listen", c.Listen)
 		return
 	}
 	if len(ways) > 1 {
@@ -163,8 +182,8 @@ func (x *completion) servers(path string, c Connection) {
 		x.Wrong(path+".tls", "set both cert and key")
 	}
 	for _, key := range []string{"listen", "sync", "max_store"} {
-		if at, given := x.Where[path+"."+key]; given {
-			x.Report(at, "%s.%s: this key is only for the embedded server; remove it", path, key)
+		if x.Given(path + "." + key) {
+			x.Wrong(path+"."+key, "this key is only for the embedded server; remove it")
 		}
 	}
 	for i, u := range c.NATS {
@@ -184,5 +203,24 @@ func (x *completion) servers(path string, c Connection) {
 			x.Secrets = append(x.Secrets, parsed.User.String())
 			x.Wrong(at, "a URL must not contain a user or password, since URLs are printed; use the keys user, password or token")
 		}
+	}
+}
+
+// checkListener checks the listener of the embedded server.
+func checkListener(x *problems.Source, path, listen string) {
+	if listen == "off" {
+		return
+	}
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		x.Wrong(path, "%q is not an address; write HOST:PORT, or off", listen)
+		return
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		x.Wrong(path, "%q is not a port; write 0 to 65535", port)
+	}
+	ip := net.ParseIP(host)
+	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		x.Warn("%s: %s can be reached from other machines without encryption; only the token in the data directory protects it", path, listen)
 	}
 }

@@ -7,6 +7,32 @@ import (
 	"strings"
 )
 
+// ServiceBusTrigger is a queue, or subscriptions of a topic.
+type ServiceBusTrigger struct {
+	Connection   string  `yaml:"connection" desc:"one of connections, with a connection_string or a namespace; optional if there is only one of those"`
+	Queue        string  `yaml:"queue" desc:"the queue; by default the function's name if there is no topic"`
+	Topic        string  `yaml:"topic" desc:"the topic, instead of a queue"`
+	Subscription Strings `yaml:"subscription" desc:"subscription of the topic, or a list of several; by default the function's name"`
+	Create       bool    `yaml:"create" default:"false" desc:"create the queue, or the topic and its subscriptions, if missing; needs the Manage permission"`
+
+	Sessions     bool     `yaml:"sessions" default:"false" desc:"handle the messages of a session one at a time, in order; for entities that require sessions"`
+	MaxSessions  int      `yaml:"max_concurrent_sessions" default:"32" min:"1" max:"1000" desc:"maximum number of sessions held at once for each queue or subscription"`
+	SessionIdle  Duration `yaml:"session_idle_timeout" default:"5s" min:"100ms" max:"1h" desc:"how long an empty session is held while there is room for others"`
+	SessionTurn  Duration `yaml:"session_turn" default:"30s" min:"0s" max:"24h" desc:"how long a session with messages is held while there is no room for others; 0s is no limit"`
+	SessionState bool     `yaml:"session_state" default:"false" desc:"pass the session's state to functions in worker processes; costs one more request per session"`
+
+	MaxLockRenewal Duration `yaml:"max_lock_renewal" default:"0s" min:"0s" max:"24h" desc:"how long a message's lock is renewed after receipt; 0s is as long as the message is in flight"`
+	CancelOnLost   bool     `yaml:"cancel_on_lock_lost" default:"false" desc:"cancel the function when its message's lock is lost, because the message will be redelivered"`
+	MaxIdle        Duration `yaml:"max_idle" default:"10m" min:"0s" max:"24h" desc:"reopen the receiver after this time without a message; 0s is never"`
+}
+
+// ServiceBusOutput is a queue or a topic. A result keeps the session of its message.
+type ServiceBusOutput struct {
+	Connection string `yaml:"connection" desc:"one of connections; optional if there is only one to Service Bus"`
+	Queue      string `yaml:"queue" desc:"the queue"`
+	Topic      string `yaml:"topic" desc:"the topic, instead of a queue"`
+}
+
 // ServiceBus reports whether the connection is to an Azure Service Bus namespace.
 func (c Connection) ServiceBus() bool {
 	return c.Namespace != "" || c.ConnectionString != "" && !c.storageString()
@@ -59,8 +85,8 @@ func (o *ServiceBusOutput) completeOutput(x *completion, path string) {
 	if (o.Queue == "") == (o.Topic == "") {
 		x.Wrong(path, "set either queue or topic")
 	}
-	x.entity(path+".queue", o.Queue)
-	x.entity(path+".topic", o.Topic)
+	x.checkEntity(path+".queue", o.Queue)
+	x.checkEntity(path+".topic", o.Topic)
 }
 
 func (t *ServiceBusTrigger) completeTrigger(x *completion, path, name string, _ Retry) {
@@ -80,8 +106,8 @@ func (t *ServiceBusTrigger) completeTrigger(x *completion, path, name string, _ 
 	case t.Topic == "" && t.Queue == "":
 		t.Queue = name
 	}
-	x.entity(path+".queue", t.Queue)
-	x.entity(path+".topic", t.Topic)
+	x.checkEntity(path+".queue", t.Queue)
+	x.checkEntity(path+".topic", t.Topic)
 	for i, s := range t.Subscription {
 		switch {
 		case !subscriptionName.MatchString(s):
@@ -92,8 +118,8 @@ func (t *ServiceBusTrigger) completeTrigger(x *completion, path, name string, _ 
 	}
 	if !t.Sessions {
 		for _, key := range []string{"max_concurrent_sessions", "session_idle_timeout", "session_turn", "session_state"} {
-			if at, given := x.Where[path+"."+key]; given {
-				x.Report(at, "%s.%s: this key requires sessions: true", path, key)
+			if x.Given(path + "." + key) {
+				x.Wrong(path+"."+key, "this key requires sessions: true")
 			}
 		}
 	}
@@ -122,15 +148,15 @@ var (
 	subscriptionName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,48}[A-Za-z0-9_])?$`)
 )
 
-func (x *completion) entity(path, name string) {
+func (x *completion) checkEntity(path, name string) {
 	if name != "" && !entityName.MatchString(name) {
 		x.Wrong(path, "%q cannot be the name of a queue or topic: letters, digits, . - _ ~ and /, at most 260, with a letter or digit first and last", name)
 	}
 }
 
-// scheduled rejects retries by a scheduled copy where the copy would not be equivalent: in a topic
+// checkScheduled rejects retries by a scheduled copy where the copy would not be equivalent: in a topic
 // it reaches every subscription, and in a session it loses its order.
-func (x *completion) scheduled(path string, of Trigger) {
+func (x *completion) checkScheduled(path string, of Trigger) {
 	switch t := of.ServiceBus; {
 	case t == nil:
 		x.Wrong(path, "scheduled is only for Service Bus queues; remove it, or set hold")

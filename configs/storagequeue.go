@@ -7,6 +7,30 @@ import (
 	"time"
 )
 
+// StorageQueueTrigger is a queue.
+type StorageQueueTrigger struct {
+	Connection string `yaml:"connection" desc:"one of connections, with a connection_string or a storage_account; optional if there is only one of those"`
+	Queue      string `yaml:"queue" desc:"the queue; by default the function's name"`
+	Create     bool   `yaml:"create" default:"false" desc:"create the queue if missing"`
+	Encoding   string `yaml:"encoding" default:"base64" enum:"base64,text,auto" desc:"encoding of bodies: base64, as Azure Functions and most SDKs write them; text, unchanged; auto reads both, and decodes any text that is valid base64"`
+
+	Lease           Duration `yaml:"lease" default:"30s" min:"1s" max:"168h" desc:"visibility timeout of a message, renewed at half of it while the message is in flight; whole seconds"`
+	MaxPollInterval Duration `yaml:"max_poll_interval" default:"10s" min:"100ms" max:"1h" desc:"maximum interval between polls of an empty queue"`
+	MaxDequeueCount int      `yaml:"max_dequeue_count" default:"100" min:"0" max:"1000000" desc:"maximum dequeue count of a message, for any reason: failures, stops, crashes, also in other instances; after that it is moved to the poison queue; 0 is no limit"`
+	PoisonQueue     string   `yaml:"poison_queue" desc:"queue for dead letters, created if missing; by default the queue's name with -poison"`
+	PoisonFormat    string   `yaml:"poison_format" default:"body" enum:"body,envelope" desc:"format of messages in the poison queue: body is the unchanged message; envelope is JSON with the error, the attempts and the body"`
+	CancelOnLost    bool     `yaml:"cancel_on_lease_lost" default:"false" desc:"cancel the function when its message's lease is lost, because the message will be redelivered"`
+}
+
+// StorageQueueOutput is a queue.
+type StorageQueueOutput struct {
+	Connection string   `yaml:"connection" desc:"one of connections; optional if there is only one to Azure Storage"`
+	Queue      string   `yaml:"queue" required:"true" desc:"the queue"`
+	Encoding   string   `yaml:"encoding" default:"base64" enum:"base64,text" desc:"encoding of results: base64, as Azure Functions expects; text, unchanged, without control characters"`
+	Delay      Duration `yaml:"delay" default:"0s" min:"0s" max:"168h" desc:"how long a result stays hidden; must be less than time_to_live"`
+	TimeToLive Duration `yaml:"time_to_live" default:"168h" min:"0s" max:"87600h" desc:"time after which the service deletes a result that was not received; 0s is never"`
+}
+
 // queueForm matches the names that Azure allows for a storage queue.
 var queueForm = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
@@ -16,7 +40,7 @@ const (
 	poisonSuffix      = "-poison"
 )
 
-func (x *completion) storageQueueName(path, name string) {
+func (x *completion) checkQueueName(path, name string) {
 	if n := len(name); n < shortestQueueName || n > longestQueueName || !queueForm.MatchString(name) {
 		x.Wrong(path, "%q cannot be the name of a storage queue: 3 to 63 lower-case letters, digits and single hyphens, with a letter or digit first and last", name)
 	}
@@ -57,10 +81,10 @@ func (t *StorageQueueTrigger) completeTrigger(x *completion, path, name string, 
 	if t.Queue == "" {
 		t.Queue = name
 	}
-	x.storageQueueName(path+".queue", t.Queue)
+	x.checkQueueName(path+".queue", t.Queue)
 	switch {
 	case t.PoisonQueue != "":
-		x.storageQueueName(path+".poison_queue", t.PoisonQueue)
+		x.checkQueueName(path+".poison_queue", t.PoisonQueue)
 	case len(t.Queue) <= longestQueueName && len(t.Queue)+len(poisonSuffix) > longestQueueName:
 		x.Wrong(path, "%s%s would be longer than 63 characters; set poison_queue", t.Queue, poisonSuffix)
 	default:
@@ -92,7 +116,7 @@ func (o *StorageQueueOutput) describeOutput() string {
 func (o *StorageQueueOutput) completeOutput(x *completion, path string) {
 	path += ".storage_queue"
 	x.connectionOf(path, &o.Connection, "Azure Storage", Connection.Storage)
-	x.storageQueueName(path+".queue", o.Queue)
+	x.checkQueueName(path+".queue", o.Queue)
 	if o.TimeToLive > 0 && o.Delay >= o.TimeToLive {
 		x.Wrong(path+".delay", "it is %v, and time_to_live %v: a result would expire before it is visible", o.Delay, o.TimeToLive)
 	}

@@ -78,7 +78,7 @@ func (p *resources) connect(ctx context.Context) error {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
 		for _, connection := range p.cfg.Functions[name].Connections() {
-			if p.daemon.triggers[name] != nil && connection == p.cfg.Functions[name].Trigger.Connection() {
+			if p.daemon.triggers[name] != nil && connection == p.cfg.Functions[name].Trigger.ConnectionName() {
 				continue // the program's own
 			}
 			names = append(names, connection)

@@ -1,5 +1,6 @@
-// Package values has the types of single values in a configuration, such as 30s, 1MiB or ${NAME}:
-// reads them, and prints them in a form that reads back the same. Secrets are never printed.
+// Package values has the types of values that many parts of a configuration use, such as 30s, 1MiB
+// or ${NAME}: reads them, and prints them in a form that reads back the same. Secrets are never
+// printed.
 package values
 
 import (
@@ -34,6 +35,14 @@ const AnyPort = -1
 
 // Any reports whether all ports are allowed.
 func (p Ports) Any() bool { return slices.Contains(p, AnyPort) }
+
+// TLS has the settings of encryption. All are PEM texts, usually file:PATH.
+type TLS struct {
+	CA         string `yaml:"ca" desc:"root certificates to verify the server's certificate"`
+	Cert       string `yaml:"cert" desc:"the client's certificate"`
+	Key        Secret `yaml:"key" desc:"the client's key"`
+	ServerName string `yaml:"server_name" desc:"name that the server's certificate must have; by default the URL's host"`
+}
 
 // Prefetch is a number, or auto, represented by -1.
 type Prefetch int

@@ -117,7 +117,7 @@ func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (ou
 		return out, fmt.Errorf("writing the test app: %w", err)
 	}
 	runtime := apps.RuntimeOf(c.Command[0])
-	interpreter, err := runtime.Find(ctx, configs.App{Dir: "."}, std.Env)
+	interpreter, err := runtime.Find(ctx, configs.App{ResolvedApp: configs.ResolvedApp{Dir: "."}}, std.Env)
 	if err != nil {
 		return out, err
 	}
@@ -125,7 +125,7 @@ func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (ou
 	if err != nil {
 		return out, err
 	}
-	command := runtime.Command(interpreter, home, configs.App{Dir: dir}, out.Env)
+	command := runtime.Command(interpreter, home, configs.App{ResolvedApp: configs.ResolvedApp{Dir: dir}}, out.Env)
 	out.Command, out.Dir = append([]string{command.Path}, command.Args...), command.Dir
 	out.App, out.Module = dir, conformance.Module
 	return out, nil

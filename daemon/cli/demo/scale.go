@@ -124,7 +124,7 @@ func RunScale(ctx context.Context, o Options) (all bool, err error) {
 // run connects, sends the wave, and waits until all messages are settled and few instances are
 // left.
 func (w *wave) run(ctx context.Context, cfg *configs.Config) (all bool, err error) {
-	w.server, err = sources.JoinServer(ctx, sources.Config{Settings: cfg, Log: w.log}, cfg.Functions[waveFunction].Trigger.Connection())
+	w.server, err = sources.JoinServer(ctx, sources.Config{Settings: cfg, Log: w.log}, cfg.Functions[waveFunction].Trigger.ConnectionName())
 	if err != nil {
 		return false, err
 	}

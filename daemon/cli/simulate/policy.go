@@ -3,7 +3,9 @@ package simulate
 import (
 	"fmt"
 
-	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/decode"
+	"github.com/drover-run/drover/configs/scaling"
+	"github.com/drover-run/drover/configs/values"
 	"github.com/drover-run/drover/scaler/sim"
 )
 
@@ -11,25 +13,25 @@ import (
 // scales.
 type policyFile struct {
 	Version int           `yaml:"version" default:"1" enum:"1" desc:"the version of this file's format"`
-	Scale   configs.Scale `yaml:"scale" desc:"as in a configuration"`
+	Scale   scaling.Scale `yaml:"scale" desc:"as in a configuration"`
 	Model   model         `yaml:"model" desc:"the simulated system"`
 }
 
 // model is the system that a simulation scales.
 type model struct {
-	ServiceTime configs.Duration `yaml:"service_time" default:"500ms" min:"1ms" max:"1h" desc:"mean time to handle a message"`
-	Spread      float64          `yaml:"spread" default:"1" min:"0" max:"10" desc:"standard deviation of the service time, as a fraction of it"`
-	Slots       int              `yaml:"slots" default:"4" min:"1" max:"1000000" desc:"messages that an instance handles at once"`
-	StartUp     configs.Duration `yaml:"start_up" default:"5s" min:"0s" max:"1h" desc:"time from the start of an instance until it receives messages"`
-	Grace       configs.Duration `yaml:"grace" default:"30s" min:"0s" max:"24h" desc:"how long a stopping instance may finish messages in flight"`
-	Downstream  float64          `yaml:"downstream" default:"0" min:"0" desc:"maximum rate of all instances together, in messages per second, set by a database or an API; 0 is no limit"`
+	ServiceTime values.Duration `yaml:"service_time" default:"500ms" min:"1ms" max:"1h" desc:"mean time to handle a message"`
+	Spread      float64         `yaml:"spread" default:"1" min:"0" max:"10" desc:"standard deviation of the service time, as a fraction of it"`
+	Slots       int             `yaml:"slots" default:"4" min:"1" max:"1000000" desc:"messages that an instance handles at once"`
+	StartUp     values.Duration `yaml:"start_up" default:"5s" min:"0s" max:"1h" desc:"time from the start of an instance until it receives messages"`
+	Grace       values.Duration `yaml:"grace" default:"30s" min:"0s" max:"24h" desc:"how long a stopping instance may finish messages in flight"`
+	Downstream  float64         `yaml:"downstream" default:"0" min:"0" desc:"maximum rate of all instances together, in messages per second, set by a database or an API; 0 is no limit"`
 }
 
-// loadPolicy reads a file of --policy. The error is a configs.Errors with all problems in it, or
+// loadPolicy reads a file of --policy. The error is a problems.Errors with all problems in it, or
 // the reason why the file cannot be read.
-func loadPolicy(path string, env configs.Env) (*policyFile, error) {
+func loadPolicy(path string, env values.Env) (*policyFile, error) {
 	p := defaultPolicy()
-	if err := configs.LoadPolicy(path, env, p, &p.Scale); err != nil {
+	if err := scaling.LoadPolicy(path, env, p, &p.Scale); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -38,7 +40,7 @@ func loadPolicy(path string, env configs.Env) (*policyFile, error) {
 // defaultPolicy returns the defaults, with up to 10,000 instances.
 func defaultPolicy() *policyFile {
 	p := new(policyFile)
-	configs.SetDefaults(p)
+	decode.Defaults(p)
 	p.Scale.Instances.Max = 10_000
 	return p
 }
@@ -52,7 +54,7 @@ func (p *policyFile) simModel() (sim.Model, error) {
 		Min:    p.Scale.Instances.Min, Max: p.Scale.Instances.Max,
 	}
 	if m.MaxAge == 0 {
-		m.MaxAge = configs.DefaultClearWithin.D()
+		m.MaxAge = scaling.DefaultClearWithin.D()
 	}
 	if err := m.Check(); err != nil {
 		return m, fmt.Errorf("model: %w", err)

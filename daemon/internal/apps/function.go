@@ -42,7 +42,7 @@ func NewFunction(name string, settings configs.Function, log *slog.Logger) *Func
 			Log:          log,
 		}),
 		Describe:    settings.Handler.String(),
-		Connection:  settings.Trigger.Connection(),
+		Connection:  settings.Trigger.ConnectionName(),
 		Concurrency: settings.Concurrency, limit: settings.Concurrency,
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 func TestTuningBounds(t *testing.T) {
 	t.Parallel()
-	auto := configs.App{Processes: 2, Scaled: true, Threads: 1, AutoThreads: true, Coroutines: 512, AutoCoroutines: true}
+	auto := configs.App{Processes: 2, Threads: 1, Coroutines: 512, ResolvedApp: configs.ResolvedApp{Scaled: true, AutoThreads: true, AutoCoroutines: true}}
 	given, free := tuningBounds(auto, true, 2)
 	if given != free || free.Least != (autotune.Settings{Processes: 1, Threads: 1, Coroutines: 1}) || free.Most != (autotune.Settings{Processes: 4, Threads: mostThreads, Coroutines: mostCoroutines}) {
 		t.Errorf("auto: %+v, %+v", given, free)

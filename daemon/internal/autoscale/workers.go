@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/scaling"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/scaler"
@@ -39,7 +40,7 @@ type workerScaler struct {
 }
 
 func (w *workerScaler) runScaling(ctx context.Context) {
-	tick := time.NewTicker(configs.WorkersInterval)
+	tick := time.NewTicker(scaling.WorkersInterval)
 	defer tick.Stop()
 	for {
 		w.scaleOnce(ctx)

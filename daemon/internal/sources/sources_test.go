@@ -59,7 +59,7 @@ func TestTraits(t *testing.T) {
 	} {
 		trigger := functions[test.function].Trigger
 		got := TraitsOf(trigger)
-		if got.Entity.System != test.system || got.Entity.Name != test.name || got.Target.Address != test.address || got.Target.Connection != trigger.Connection() {
+		if got.Entity.System != test.system || got.Entity.Name != test.name || got.Target.Address != test.address || got.Target.Connection != trigger.ConnectionName() {
 			t.Errorf("%s: %+v", test.function, got)
 		}
 		if got.PeekLimit != test.limit || got.SessionState != test.state || got.BrowseHides != test.hides || (got.Requirement != "") != test.requires {
@@ -295,7 +295,7 @@ func TestNoKind(t *testing.T) {
 	if _, _, err := OpenSender(t.Context(), c, Target{Connection: "none"}, SendOptions{}); !errors.Is(err, errNoKind) {
 		t.Errorf("%v", err)
 	}
-	if got := LocalTrigger(time.Second); got.Connection() != "" || TraitsOf(got).Entity.System != "nats" {
+	if got := LocalTrigger(time.Second); got.ConnectionName() != "" || TraitsOf(got).Entity.System != "nats" {
 		t.Errorf("%+v", got)
 	}
 }

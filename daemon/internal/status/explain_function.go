@@ -42,7 +42,7 @@ func (v *View) explainFunction(ctx context.Context, name string) []api.Explanati
 			e.Text += ": " + ready.Failing
 		}
 	}
-	if p := v.StoreProblem(v.Config().Functions[name].Trigger.Connection()); p != nil {
+	if p := v.StoreProblem(v.Config().Functions[name].Trigger.ConnectionName()); p != nil {
 		e.State, e.Text = "blocked", p.OneLine()
 	}
 	if b := v.Backlogs.Get(ctx, name, statusFresh); b.Ready >= 0 {

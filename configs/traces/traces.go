@@ -1,19 +1,25 @@
-package configs
+// Package traces has the settings of OpenTelemetry traces, and completes them from the variables of
+// OpenTelemetry.
+package traces
 
 import (
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/drover-run/drover/configs/problems"
+	"github.com/drover-run/drover/configs/values"
 )
 
-// Traces has the destination of spans, and the fraction of traced messages.
-type Traces struct {
-	Endpoint    string            `yaml:"endpoint" desc:"OpenTelemetry collector that accepts OTLP over HTTP, such as http://127.0.0.1:4318; by default OTEL_EXPORTER_OTLP_ENDPOINT, else nothing is traced; off disables traces even if that is set"`
-	Sample      *float64          `yaml:"sample" min:"0" max:"1" desc:"fraction of the messages without a trace context that are traced; by default OTEL_TRACES_SAMPLER_ARG, else 1; a message with a trace context follows its sampling decision"`
-	ServiceName string            `yaml:"service_name" desc:"service name in traces; by default OTEL_SERVICE_NAME, else drover"`
-	Headers     map[string]Secret `yaml:"headers" desc:"headers for the collector, such as Authorization; usually ${NAME} or file:PATH; by default OTEL_EXPORTER_OTLP_HEADERS"`
-	TLS         *TLS              `yaml:"tls" desc:"https: TLS settings of the connection; by default the system's root certificates are used"`
+// Settings has the destination of spans, and the fraction of traced messages.
+type Settings struct {
+	Endpoint    string                   `yaml:"endpoint" desc:"OpenTelemetry collector that accepts OTLP over HTTP, such as http://127.0.0.1:4318; by default OTEL_EXPORTER_OTLP_ENDPOINT, else nothing is traced; off disables traces even if that is set"`
+	Sample      *float64                 `yaml:"sample" min:"0" max:"1" desc:"fraction of the messages without a trace context that are traced; by default OTEL_TRACES_SAMPLER_ARG, else 1; a message with a trace context follows its sampling decision"`
+	ServiceName string                   `yaml:"service_name" desc:"service name in traces; by default OTEL_SERVICE_NAME, else drover"`
+	Headers     map[string]values.Secret `yaml:"headers" desc:"headers for the collector, such as Authorization; usually ${NAME} or file:PATH; by default OTEL_EXPORTER_OTLP_HEADERS"`
+	TLS         *values.TLS              `yaml:"tls" desc:"https: TLS settings of the connection; by default the system's root certificates are used"`
 
 	// Set by Complete: URL is the destination of spans, empty without traces; From is the origin of
 	// URL; Resource has the other attributes of the daemon from the environment.
@@ -45,7 +51,7 @@ const tracesPath = "/v1/traces"
 const serviceName = "drover"
 
 // variable returns the first variable of the environment that is not empty, of names in order.
-func (x *completion) variable(names ...string) (value, name string) {
+func variable(x *problems.Source, names ...string) (value, name string) {
 	for _, name := range names {
 		if value, _ := x.Env(name); strings.TrimSpace(value) != "" {
 			return strings.TrimSpace(value), name
@@ -54,27 +60,28 @@ func (x *completion) variable(names ...string) (value, name string) {
 	return "", ""
 }
 
-func (x *completion) traces(t *Traces) {
-	path := "traces"
+// Complete sets what the file leaves to the environment, and checks all. path is that of the
+// settings.
+func (t *Settings) Complete(x *problems.Source, path string) {
 	switch {
 	case t.Endpoint == "off":
 		return
 	case t.Endpoint != "":
-		t.URL, t.From = x.collector(path+".endpoint", "", t.Endpoint, true), path+".endpoint"
+		t.URL, t.From = collector(x, path+".endpoint", "", t.Endpoint, true), path+".endpoint"
 	default:
-		x.tracesByEnvironment(t)
+		t.fromEnvironment(x, path)
 	}
 	if t.URL == "" {
-		x.tracesUnused(t)
+		t.warnUnused(x)
 		return
 	}
-	x.tracesHeaders(t)
-	x.sample(t)
-	if text, _ := x.variable(otelResource); text != "" {
-		t.Resource = x.pairs("OTEL_RESOURCE_ATTRIBUTES", text)
+	t.completeHeaders(x, path+".headers")
+	t.completeSample(x, path+".sample")
+	if text, _ := variable(x, otelResource); text != "" {
+		t.Resource = pairs(x, "OTEL_RESOURCE_ATTRIBUTES", text)
 	}
 	if t.ServiceName == "" {
-		t.ServiceName, _ = x.variable(otelService)
+		t.ServiceName, _ = variable(x, otelService)
 	}
 	if t.ServiceName == "" {
 		t.ServiceName = t.Resource["service.name"]
@@ -92,35 +99,35 @@ func (x *completion) traces(t *Traces) {
 	}
 }
 
-// tracesUnused warns of settings without an effect.
-func (x *completion) tracesUnused(t *Traces) {
+// warnUnused warns of settings without an effect.
+func (t *Settings) warnUnused(x *problems.Source) {
 	if len(x.Problems) == 0 && (t.Sample != nil || t.ServiceName != "" || len(t.Headers) > 0 || t.TLS != nil) {
 		x.Warn("traces: nothing is traced without an endpoint, such as http://127.0.0.1:4318")
 	}
 }
 
-// tracesByEnvironment takes the collector from the environment if the file names none.
-func (x *completion) tracesByEnvironment(t *Traces) {
-	if text, _ := x.variable(otelDisabled); strings.EqualFold(text, "true") {
+// fromEnvironment takes the collector from the environment if the file names none.
+func (t *Settings) fromEnvironment(x *problems.Source, path string) {
+	if text, _ := variable(x, otelDisabled); strings.EqualFold(text, "true") {
 		return
 	}
-	if text, _ := x.variable(otelExporter); text == "none" {
+	if text, _ := variable(x, otelExporter); text == "none" {
 		return
 	}
-	text, name := x.variable(otelTracesEndpoint, otelEndpoint)
+	text, name := variable(x, otelTracesEndpoint, otelEndpoint)
 	if text == "" {
 		return
 	}
-	if protocol, from := x.variable(otelTracesProtocol, otelProtocol); protocol != "" && protocol != "http/protobuf" {
+	if protocol, from := variable(x, otelTracesProtocol, otelProtocol); protocol != "" && protocol != "http/protobuf" {
 		x.Warn("nothing is traced: the environment's %s is %q, but drover uses http/protobuf; set traces.endpoint to a collector for that", from, protocol)
 		return
 	}
-	t.URL, t.From = x.collector("traces.endpoint", name, text, name == otelEndpoint), name
+	t.URL, t.From = collector(x, path+".endpoint", name, text, name == otelEndpoint), name
 }
 
 // collector returns the URL for spans. below reports that text is the collector's address;
 // otherwise it is the URL itself.
-func (x *completion) collector(path, variable, text string, below bool) string {
+func collector(x *problems.Source, path, variable, text string, below bool) string {
 	what := ""
 	if variable != "" {
 		what = "the environment's " + variable + ": "
@@ -141,26 +148,25 @@ func (x *completion) collector(path, variable, text string, below bool) string {
 	return u.String()
 }
 
-func (x *completion) tracesHeaders(t *Traces) {
-	path := "traces.headers"
+func (t *Settings) completeHeaders(x *problems.Source, path string) {
 	if len(t.Headers) == 0 {
-		if text, name := x.variable(otelTracesHeaders, otelHeaders); text != "" {
+		if text, name := variable(x, otelTracesHeaders, otelHeaders); text != "" {
 			x.Secrets = append(x.Secrets, text)
-			t.Headers = make(map[string]Secret)
-			for key, value := range x.pairs(name, text) {
-				t.Headers[key] = Secret(value)
+			t.Headers = make(map[string]values.Secret)
+			for key, value := range pairs(x, name, text) {
+				t.Headers[key] = values.Secret(value)
 			}
 		}
 	}
-	for _, name := range names(t.Headers) {
-		if !headerForm.MatchString(name) || strings.ContainsAny(string(t.Headers[name]), "\r\n\x00") {
+	for _, name := range slices.Sorted(maps.Keys(t.Headers)) {
+		if !values.ValidHeader(name, t.Headers[name]) {
 			x.Wrong(path+"."+name, "not a valid header; use letters, digits and hyphens, and a value of one line")
 		}
 	}
 }
 
 // pairs parses a variable of names and values, as in a=1,b=2, in which values may contain %XX.
-func (x *completion) pairs(variable, text string) map[string]string {
+func pairs(x *problems.Source, variable, text string) map[string]string {
 	out := make(map[string]string)
 	for part := range strings.SplitSeq(text, ",") {
 		if strings.TrimSpace(part) == "" {
@@ -177,31 +183,31 @@ func (x *completion) pairs(variable, text string) map[string]string {
 	return out
 }
 
-// sample sets the fraction of traced messages from the file, else from the environment.
-func (x *completion) sample(t *Traces) {
+// completeSample sets the fraction of traced messages from the file, else from the environment.
+func (t *Settings) completeSample(x *problems.Source, path string) {
 	if t.Sample != nil {
 		return
 	}
 	all, none := 1.0, 0.0
 	t.Sample = &all
-	sampler, _ := x.variable(otelSampler)
+	sampler, _ := variable(x, otelSampler)
 	ratio := []string{"", "traceidratio", "parentbased_traceidratio"}
 	switch {
 	case sampler == "always_on" || sampler == "parentbased_always_on":
 	case sampler == "always_off" || sampler == "parentbased_always_off":
 		t.Sample = &none
 	case slices.Contains(ratio, sampler):
-		text, _ := x.variable(otelSamplerArgument)
+		text, _ := variable(x, otelSamplerArgument)
 		if text == "" {
 			return
 		}
 		part, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(part >= 0 && part <= 1) {
-			x.Wrong("traces.sample", "the environment's %s is %q; it must be a number from 0 to 1, or unset", otelSamplerArgument, text)
+			x.Wrong(path, "the environment's %s is %q; it must be a number from 0 to 1, or unset", otelSamplerArgument, text)
 			return
 		}
 		t.Sample = &part
 	default:
-		x.Wrong("traces.sample", "the environment's %s is %q; use parentbased_traceidratio, parentbased_always_on or parentbased_always_off; or set sample", otelSampler, sampler)
+		x.Wrong(path, "the environment's %s is %q; use parentbased_traceidratio, parentbased_always_on or parentbased_always_off; or set sample", otelSampler, sampler)
 	}
 }

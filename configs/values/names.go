@@ -1,7 +1,8 @@
-package configs
+package values
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -34,16 +35,9 @@ func CheckName(name string) error {
 	return nil
 }
 
-// checkNames checks the names in the configuration.
-func (x *completion) checkNames() {
-	for _, of := range []struct {
-		key   string
-		names []string
-	}{{"connections", names(x.Connections)}, {"apps", names(x.Apps)}, {"functions", names(x.Functions)}} {
-		for _, name := range of.names {
-			if err := CheckName(name); err != nil {
-				x.Report(x.At(of.key+"."+name), "%s: %v", of.key, err)
-			}
-		}
-	}
+var headerForm = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)
+
+// ValidHeader reports whether a header can be sent: its value is one line.
+func ValidHeader(name string, value Secret) bool {
+	return headerForm.MatchString(name) && !strings.ContainsAny(string(value), "\r\n\x00")
 }

@@ -1,4 +1,6 @@
-package configs
+// Package scaling has the policy for the numbers of workers and instances: its settings, their
+// checks, and the policy of package scaler that follows from them.
+package scaling
 
 import (
 	"fmt"
@@ -7,29 +9,31 @@ import (
 	"time"
 	_ "time/tzdata" // schedules name time zones, and a container may lack them
 
+	"github.com/drover-run/drover/configs/problems"
+	"github.com/drover-run/drover/configs/values"
 	"github.com/drover-run/drover/scaler"
 )
 
 // Scale has the policy for the numbers of workers and instances.
 type Scale struct {
-	ClearWithin Duration `yaml:"clear_within" min:"0s" max:"168h" desc:"target time to clear a backlog; by default 30s if no other target is set"`
-	MaxAge      Duration `yaml:"max_age" default:"0s" min:"0s" max:"168h" desc:"alternative target: how long a message may wait"`
-	PerInstance int      `yaml:"per_instance" default:"0" min:"0" max:"1000000000" desc:"alternative target: waiting messages per instance, as in KEDA and the Azure Functions host; workers then use clear_within 30s"`
+	ClearWithin values.Duration `yaml:"clear_within" min:"0s" max:"168h" desc:"target time to clear a backlog; by default 30s if no other target is set"`
+	MaxAge      values.Duration `yaml:"max_age" default:"0s" min:"0s" max:"168h" desc:"alternative target: how long a message may wait"`
+	PerInstance int             `yaml:"per_instance" default:"0" min:"0" max:"1000000000" desc:"alternative target: waiting messages per instance, as in KEDA and the Azure Functions host; workers then use clear_within 30s"`
 
-	Utilisation  float64    `yaml:"utilisation" default:"0.95" min:"0.1" max:"1" desc:"fraction of the measured capacity to plan with"`
-	MinGain      float64    `yaml:"min_gain" default:"0.1" min:"0" max:"0.9" desc:"stop adding when the last ones added less than this fraction of the throughput of the earlier ones; 0 always follows the formula"`
-	Forecast     string     `yaml:"forecast" default:"auto" enum:"auto,off" desc:"auto plans for the arrivals forecast for the time when a process started now is ready"`
-	ScaleInAfter Duration   `yaml:"scale_in_after" default:"0s" min:"0s" max:"24h" desc:"how long a lower number must have been enough before scaling in; 0s is twice the measured start-up time, at least 15s"`
-	Idle         Duration   `yaml:"idle" default:"5m" min:"0s" max:"168h" desc:"if min is 0: time without messages after which the last one stops"`
-	Activation   int        `yaml:"activation" default:"1" min:"1" max:"1000000000" desc:"number of messages that start the first one from zero; fewer start it after they have waited for the time of idle"`
-	MaxStep      int        `yaml:"max_step" default:"0" min:"0" max:"10000" desc:"maximum number of instances added at once; 0 is no limit"`
-	Fallback     int        `yaml:"fallback" default:"0" min:"0" max:"10000" desc:"number of instances while a backlog could not be read for fallback_after; 0 keeps the current number"`
-	FallbackAge  Duration   `yaml:"fallback_after" default:"1m" min:"0s" max:"24h" desc:"how long a backlog must be unreadable before fallback applies"`
-	Interval     Duration   `yaml:"interval" default:"5s" min:"1s" max:"1h" desc:"time between decisions on instances; decisions on workers are made every second"`
-	Timezone     string     `yaml:"timezone" desc:"time zone of the schedules, such as Europe/Berlin; by default this machine's"`
-	Schedules    []Schedule `yaml:"schedules" desc:"times of the week with their own minimum of instances"`
-	Instances    Instances  `yaml:"instances" desc:"number of drover processes that share the work on this machine; external leaves it to another scaler"`
-	Workers      Workers    `yaml:"workers" desc:"number of worker processes of an app that does not set processes"`
+	Utilisation  float64         `yaml:"utilisation" default:"0.95" min:"0.1" max:"1" desc:"fraction of the measured capacity to plan with"`
+	MinGain      float64         `yaml:"min_gain" default:"0.1" min:"0" max:"0.9" desc:"stop adding when the last ones added less than this fraction of the throughput of the earlier ones; 0 always follows the formula"`
+	Forecast     string          `yaml:"forecast" default:"auto" enum:"auto,off" desc:"auto plans for the arrivals forecast for the time when a process started now is ready"`
+	ScaleInAfter values.Duration `yaml:"scale_in_after" default:"0s" min:"0s" max:"24h" desc:"how long a lower number must have been enough before scaling in; 0s is twice the measured start-up time, at least 15s"`
+	Idle         values.Duration `yaml:"idle" default:"5m" min:"0s" max:"168h" desc:"if min is 0: time without messages after which the last one stops"`
+	Activation   int             `yaml:"activation" default:"1" min:"1" max:"1000000000" desc:"number of messages that start the first one from zero; fewer start it after they have waited for the time of idle"`
+	MaxStep      int             `yaml:"max_step" default:"0" min:"0" max:"10000" desc:"maximum number of instances added at once; 0 is no limit"`
+	Fallback     int             `yaml:"fallback" default:"0" min:"0" max:"10000" desc:"number of instances while a backlog could not be read for fallback_after; 0 keeps the current number"`
+	FallbackAge  values.Duration `yaml:"fallback_after" default:"1m" min:"0s" max:"24h" desc:"how long a backlog must be unreadable before fallback applies"`
+	Interval     values.Duration `yaml:"interval" default:"5s" min:"1s" max:"1h" desc:"time between decisions on instances; decisions on workers are made every second"`
+	Timezone     string          `yaml:"timezone" desc:"time zone of the schedules, such as Europe/Berlin; by default this machine's"`
+	Schedules    []Schedule      `yaml:"schedules" desc:"times of the week with their own minimum of instances"`
+	Instances    Instances       `yaml:"instances" desc:"number of drover processes that share the work on this machine; external leaves it to another scaler"`
+	Workers      Workers         `yaml:"workers" desc:"number of worker processes of an app that does not set processes"`
 
 	location *time.Location
 }
@@ -53,19 +57,20 @@ type Workers struct {
 
 // Schedule is a time of the week.
 type Schedule struct {
-	From string  `yaml:"from" required:"true" desc:"start time, such as 08:00"`
-	To   string  `yaml:"to" required:"true" desc:"end time, such as 18:00; if not after from, it is on the next day"`
-	Days Strings `yaml:"days" desc:"days on which it starts: mon, tue, wed, thu, fri, sat, sun; all by default"`
-	Min  int     `yaml:"min" default:"1" min:"1" max:"10000" desc:"minimum of instances during that time"`
+	From string         `yaml:"from" required:"true" desc:"start time, such as 08:00"`
+	To   string         `yaml:"to" required:"true" desc:"end time, such as 18:00; if not after from, it is on the next day"`
+	Days values.Strings `yaml:"days" desc:"days on which it starts: mon, tue, wed, thu, fri, sat, sun; all by default"`
+	Min  int            `yaml:"min" default:"1" min:"1" max:"10000" desc:"minimum of instances during that time"`
 }
 
 var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
 
 // DefaultClearWithin is the target of a policy without one.
-const DefaultClearWithin = Duration(30 * time.Second)
+const DefaultClearWithin = values.Duration(30 * time.Second)
 
-// scale makes the checks of scale that need several keys.
-func (x *completion) scale(path string, s *Scale) {
+// Complete sets the default target, and makes the checks that need several keys. path is that of
+// the settings.
+func (s *Scale) Complete(x *problems.Source, path string) {
 	targets := []struct {
 		key   string
 		given bool
@@ -73,7 +78,7 @@ func (x *completion) scale(path string, s *Scale) {
 	var given []string
 	zero := "" // the first one that is written as 0
 	for _, t := range targets {
-		if _, written := x.Where[path+"."+t.key]; written && !t.given && zero == "" {
+		if x.Given(path+"."+t.key) && !t.given && zero == "" {
 			zero = path + "." + t.key
 		}
 		if t.given {
@@ -106,11 +111,11 @@ func (x *completion) scale(path string, s *Scale) {
 		}
 	}
 	for i, schedule := range s.Schedules {
-		x.schedule(fmt.Sprintf("%s.schedules[%d]", path, i), schedule, s.Instances.Max)
+		schedule.check(x, fmt.Sprintf("%s.schedules[%d]", path, i), s.Instances.Max)
 	}
 }
 
-func (x *completion) schedule(path string, s Schedule, most int) {
+func (s Schedule) check(x *problems.Source, path string, most int) {
 	from, ok := clock(s.From)
 	if !ok || from == 24*time.Hour {
 		x.Wrong(path+".from", "%q is not a time of day; write 08:00", s.From)
@@ -135,20 +140,6 @@ func clock(text string) (time.Duration, bool) {
 	}
 	t, err := time.Parse("15:04", text)
 	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, err == nil && len(text) == len("15:04")
-}
-
-// together checks settings that do not work with several instances.
-func (x *completion) together() {
-	i := x.Scale.Instances
-	if i.Max < 2 || i.External {
-		return
-	}
-	x.orderingTokens()
-	for _, name := range names(x.Connections) {
-		if c := x.Connections[name]; c.Embedded() && c.Listen == "off" {
-			x.Wrong("connections."+name+".listen", "several instances connect to the embedded server through its listener; remove listen, or set scale.instances.max to 1")
-		}
-	}
 }
 
 // InstancePolicy returns the scaling policy of instances.

@@ -1,15 +1,33 @@
-package configs
+package scaling
 
 import (
 	"reflect"
 	"testing"
 	"time"
 
+	"github.com/drover-run/drover/configs/decode"
+	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/scaler"
 )
 
+// parse reads a file with the key scale.
+func parse(text string) (Scale, error) {
+	var file struct {
+		Scale Scale `yaml:"scale"`
+	}
+	env := func(name string) (string, bool) { return "4", name == "N" }
+	s := problems.New("x.yaml", []byte(text), ".", env)
+	decode.Defaults(&file)
+	decode.Document(s, &file, nil)
+	if err := s.Err(); err != nil {
+		return file.Scale, err
+	}
+	file.Scale.Complete(s, "scale")
+	return file.Scale, s.Err()
+}
+
 func TestScaleBecomesAPolicy(t *testing.T) {
-	c, err := parse(t, minimal+`
+	c, err := parse(`
 scale:
   max_age: 1m
   utilisation: 0.8
@@ -34,25 +52,25 @@ scale:
 		MinGain: 0.2, Fallback: 4, FallbackAfter: time.Minute, Interval: 10 * time.Second,
 		Schedules: []scaler.Schedule{{From: 22 * time.Hour, To: 6*time.Hour + 30*time.Minute, Days: []time.Weekday{time.Friday, time.Sunday}, Min: 5}},
 	}
-	got := c.Scale.InstancePolicy()
+	got := c.InstancePolicy()
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("the policy is %+v,\nwant %+v", got, want)
 	}
 	if err := got.Check(); err != nil {
 		t.Error(err)
 	}
-	workers := c.Scale.WorkerPolicy(8)
+	workers := c.WorkerPolicy(8)
 	if workers.Min != 0 || workers.Max != 8 || workers.MaxAge != time.Minute || workers.Interval != time.Second || workers.Schedules != nil {
 		t.Errorf("the workers' policy is %+v", workers)
 	}
-	if c.Scale.Location().String() != "Europe/Berlin" {
-		t.Errorf("the time zone is %v", c.Scale.Location())
+	if c.Location().String() != "Europe/Berlin" {
+		t.Errorf("the time zone is %v", c.Location())
 	}
 }
 
 func TestScaleDefaults(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                  "one instance; workers so that a backlog is cleared within 30s",
+		"scale: {}":                         "one instance; workers so that a backlog is cleared within 30s",
 		"scale: {instances: external}":      "external scaling of instances; workers so that a backlog is cleared within 30s",
 		"scale: {instances: {max: 4}}":      "1 to 4 instances, so that a backlog is cleared within 30s",
 		"scale: {instances: {min: 0}}":      "0 to 1 instances, so that a backlog is cleared within 30s",
@@ -65,7 +83,7 @@ func TestScaleDefaults(t *testing.T) {
 		"scale: {instances: [external]}":    "",
 		"scale: {instances: {max: 10001}}":  "",
 	} {
-		c, err := parse(t, minimal+text+"\n", "N=4")
+		c, err := parse("# a file\n" + text + "\n")
 		if want == "" {
 			if err == nil {
 				t.Errorf("%s: it loads", text)
@@ -76,14 +94,14 @@ func TestScaleDefaults(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		if got := c.Scale.String(); got != want {
+		if got := c.String(); got != want {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
-		p := c.Scale.InstancePolicy()
+		p := c.InstancePolicy()
 		if err := p.Check(); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
-		p = c.Scale.WorkerPolicy(2)
+		p = c.WorkerPolicy(2)
 		if err := p.Check(); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
