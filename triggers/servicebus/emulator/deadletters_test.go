@@ -93,3 +93,21 @@ func TestAnAbsoluteTimeOfExpiry(t *testing.T) {
 		b.wantCounts("orders", step.want)
 	}
 }
+
+// A message is forwarded four times at most, and never in a circle.
+func TestForwardingEnds(t *testing.T) {
+	b := start(t, Options{})
+	for path, to := range map[string]string{"0": "1", "1": "2", "2": "3", "3": "4", "4": "", "longer": "0", "here": "there", "there": "here"} {
+		b.queue(path, QueueOptions{ForwardTo: to})
+	}
+	c := b.client()
+	b.send(c, "0", "x")
+	b.wantCounts("4", Counts{Active: 1})
+	for _, path := range []string{"longer", "here"} {
+		s := must[*azservicebus.Sender](t)(c.NewSender(path, nil))
+		if err := s.SendMessage(b.soon(), &azservicebus.Message{}, nil); err == nil || !strings.Contains(err.Error(), "hop count") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	b.wantCounts("4", Counts{Active: 1})
+}

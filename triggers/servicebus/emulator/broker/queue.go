@@ -90,7 +90,7 @@ func (q *Queue) put(m *codec.Message, hops int) (int64, *codec.Condition) {
 		return 0, codec.Failure(codec.CondNotAllowed, "The SessionId was not set on a message, and it cannot be sent to the entity. Entities that have session support enabled can only receive messages that have the SessionId set to a valid value.")
 	}
 	if q.Options.ForwardTo != "" {
-		_, cond := q.n.forward(q.Options.ForwardTo, m, 1)
+		_, cond := q.n.forward(q.Options.ForwardTo, m, hops+1)
 		return 0, cond
 	}
 	q.sequence++
