@@ -22,7 +22,7 @@ func (e *entity) holdSessions() {
 	t := e.t
 	pause, failures := retryBackoff(), 0
 	for e.roomForSession() {
-		by := e.link.Load()
+		by := e.current.Load()
 		r, err := e.accept(by)
 		if err != nil {
 			e.accepted()
@@ -35,7 +35,7 @@ func (e *entity) holdSessions() {
 		}
 		if err == nil {
 			if failures > 0 {
-				t.works(e)
+				t.works(e.address)
 			}
 			failures = 0
 			pause.Reset()
@@ -46,7 +46,7 @@ func (e *entity) holdSessions() {
 		var timeout *azservicebus.Error
 		if errors.As(err, &timeout) && timeout.Code == azservicebus.CodeTimeout || errors.Is(err, context.DeadlineExceeded) {
 			if failures > 0 {
-				t.works(e)
+				t.works(e.address)
 			}
 			continue // no session has messages
 		}
@@ -56,20 +56,12 @@ func (e *entity) holdSessions() {
 				err = errors.Join(err, broken)
 			}
 		}
-		t.fail(e, fmt.Errorf("accepting a session of %s: %w", e.path(), namespace.Explain(err, namespace.Listen)))
+		t.fail(e.address, fmt.Errorf("accepting a session of %s: %w", e.path(), namespace.Explain(err, namespace.Listen)))
 		select {
 		case <-time.After(pause.NextBackOff()):
 		case <-t.ctx.Done():
 		}
 	}
-}
-
-// accepted records that one requested session fewer is outstanding.
-func (e *entity) accepted() {
-	e.t.mu.Lock()
-	defer e.t.mu.Unlock()
-	e.accepting--
-	e.t.room.Broadcast()
 }
 
 // roomForSession waits until a Receive requests more messages than are prefetched or expected:
@@ -79,8 +71,8 @@ func (e *entity) roomForSession() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.ctx.Err() == nil {
-		if t.waiting()-t.buffer.Len() > e.accepting {
-			e.accepting++
+		if t.waiting()-t.buffer.Len() > e.sessions.accepting {
+			e.sessions.accepting++
 			return true
 		}
 		t.room.Wait()

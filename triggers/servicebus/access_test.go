@@ -286,7 +286,7 @@ func TestSeveralSubscriptions(t *testing.T) {
 		}
 	}
 	tr.mu.Lock()
-	a, other := tr.entities[0].failing, tr.entities[1].failing
+	a, other := tr.failing[tr.entities[0].address], tr.failing[tr.entities[1].address]
 	tr.mu.Unlock()
 	if other != nil {
 		t.Errorf("%v, %v", a, other)

@@ -8,40 +8,69 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-// entity is a queue or a subscription, with its receiver. It has its own client, because an error
-// of one entity ends the client's whole connection.
+// entity is a queue or a subscription. It has its own client, because an error of one entity ends
+// the client's whole connection.
 type entity struct {
-	t                          *trigger
-	queue, topic, subscription string
+	links
+	admin     *inspector    // nil without the right Manage
+	lock      time.Duration // of a message; 0 if the admin API did not report it
+	roundTrip time.Duration // measured by check; 0 with sessions
+	copies    copySender
+	sessions  sessionCounts
+}
 
-	// link is the current link, as far as known. A message is settled over the link that delivered
-	// it only while that link is current.
-	link  atomic.Pointer[link]
-	admin *inspector    // nil without the right Manage
-	lock  time.Duration // of a message; 0 if the admin API did not report it
-	// copies sends scheduled copies, over the client copiesBy.
-	sending  sync.Mutex
-	copies   *azservicebus.Sender
-	copiesBy *azservicebus.Client
-
-	// Guarded by t.mu.
-	failing  error
-	pause    context.CancelFunc // cancels the current receive call
-	sessions int                // locked here
+// sessionCounts count what an entity has in sessions. Guarded by t.mu.
+type sessionCounts struct {
+	held int // locked here
 	// accepting counts the requests for sessions, and the sessions whose first message is awaited.
 	accepting int
-	// inSessions counts the messages of the sessions locked here.
-	inSessions int
-	// retrying counts the sessions whose message waits for its next attempt.
-	retrying int
+	messages  int // of the sessions locked here
+	retrying  int // sessions whose message waits for its next attempt
+}
 
-	// Used by receiveLoop only.
-	ask     int           // bound of the next request, in messages
-	out     int           // messages requested that have not arrived
-	fast    int           // number of times in a row that messages arrived as fast as possible
-	fastest time.Duration // shortest time of a receive call; at first, a round trip
+// lockOf returns the duration of a lock that was received at now: the one reported by the admin
+// API; else until minus now, which is right if the clocks agree; else the shortest possible.
+func (e *entity) lockOf(until, now time.Time) time.Duration {
+	if e.lock > 0 {
+		return e.lock
+	}
+	if d := until.Sub(now); d > 0 && d <= namespace.LongestLock+time.Second {
+		return d
+	}
+	return namespace.ShortestLock
+}
+
+func (e *entity) close(ctx context.Context) error {
+	l := e.current.Load()
+	defer l.gone()
+	errs := []error{}
+	if e.admin != nil {
+		e.admin.done()
+	}
+	if l.receiver != nil {
+		errs = append(errs, l.receiver.Close(ctx))
+	}
+	return errors.Join(append(errs, l.client.Close(ctx))...)
+}
+
+// closeLimit bounds the end of a receiver, or of the whole trigger.
+const closeLimit = 10 * time.Second
+
+// linkLimit bounds the first attempt to settle a message, over the link that delivered it. The
+// attempt takes at most twice as long.
+const linkLimit = 750 * time.Millisecond
+
+// links opens the links of an entity, one after the other.
+type links struct {
+	address
+	t *shared
+	// current is the current link, as far as known. A message is settled over the link that
+	// delivered it only while that link is current.
+	current atomic.Pointer[link]
 }
 
 // link is a client, its receiver, and their connection. Its context ends when the connection
@@ -58,10 +87,10 @@ type link struct {
 	until    time.Time       // when settling is replaced
 }
 
-// settle returns the context for a settlement over the link. It ends with the link, or after
+// settleContext returns the context for a settlement over the link. It ends with the link, or after
 // one to two times linkLimit. Settlements share it: a context per message would take a tenth of
 // drover's cost per message.
-func (l *link) settle() context.Context {
+func (l *link) settleContext() context.Context {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,43 +103,36 @@ func (l *link) settle() context.Context {
 	return l.settling
 }
 
-func (e *entity) path() string {
-	if e.queue != "" {
-		return e.queue
-	}
-	return e.topic + "/Subscriptions/" + e.subscription
-}
-
 // dial returns a link with a new client. The client connects on its first use.
-func (e *entity) dial() (*link, error) {
-	client, err := e.t.cfg.Access.Client()
+func (ls *links) dial() (*link, error) {
+	client, err := ls.t.cfg.Access.Client()
 	if err != nil {
 		return nil, err
 	}
 	l := &link{client: client, users: new(users)}
 	l.ctx, l.gone = context.WithCancel(context.Background())
-	if e.t.cfg.Sessions {
+	if ls.t.cfg.Sessions {
 		return l, nil
 	}
-	if l.receiver, err = e.newReceiver(client); err != nil {
+	if l.receiver, err = ls.newReceiver(client); err != nil {
 		l.gone()
 		return nil, errors.Join(err, client.Close(context.Background()))
 	}
 	return l, nil
 }
 
-func (e *entity) newReceiver(client *azservicebus.Client) (*azservicebus.Receiver, error) {
-	if e.queue != "" {
-		return client.NewReceiverForQueue(e.queue, nil)
+func (ls *links) newReceiver(client *azservicebus.Client) (*azservicebus.Receiver, error) {
+	if ls.queue != "" {
+		return client.NewReceiverForQueue(ls.queue, nil)
 	}
-	return client.NewReceiverForSubscription(e.topic, e.subscription, nil)
+	return client.NewReceiverForSubscription(ls.topic, ls.subscription, nil)
 }
 
 // lostLink records that the connection was lost. The SDK reconnects.
-func (e *entity) lostLink(old *link) {
+func (ls *links) lostLink(old *link) {
 	l := &link{client: old.client, receiver: old.receiver, users: old.users}
 	l.ctx, l.gone = context.WithCancel(context.Background())
-	if !e.link.CompareAndSwap(old, l) {
+	if !ls.current.CompareAndSwap(old, l) {
 		l.gone()
 	}
 	old.gone()
@@ -118,9 +140,9 @@ func (e *entity) lostLink(old *link) {
 
 // detach closes the receiver, which may have requests pending: messages released at a stop
 // would be redelivered over it. A receiver that never receives replaces it, for settlements.
-func (e *entity) detach() {
-	old := e.link.Load()
-	r, err := e.newReceiver(old.client)
+func (ls *links) detach() {
+	old := ls.current.Load()
+	r, err := ls.newReceiver(old.client)
 	if err != nil {
 		return // the client is closed
 	}
@@ -131,30 +153,30 @@ func (e *entity) detach() {
 	_ = r.RenewMessageLock(ctx, new(azservicebus.ReceivedMessage), nil)
 	l := &link{client: old.client, receiver: r, users: old.users}
 	l.ctx, l.gone = context.WithCancel(context.Background())
-	if !e.link.CompareAndSwap(old, l) {
+	if !ls.current.CompareAndSwap(old, l) {
 		l.gone()
 		_ = r.Close(ctx)
 		return
 	}
 	old.gone()
 	if err := old.receiver.Close(ctx); err != nil {
-		e.t.log.Debug("closing a receiver", "entity", e.path(), "error", err)
+		ls.t.log.Debug("closing a receiver", "entity", ls.path(), "error", err)
 	}
 }
 
 // reopen replaces a client. A changed secret takes effect.
-func (e *entity) reopen(old *link) error {
-	l, err := e.dial()
+func (ls *links) reopen(old *link) error {
+	l, err := ls.dial()
 	if err != nil {
 		return err
 	}
-	if !e.link.CompareAndSwap(old, l) {
+	if !ls.current.CompareAndSwap(old, l) {
 		l.gone()
-		return l.client.Close(e.t.ctx) // another goroutine has replaced it
+		return l.client.Close(ls.t.ctx) // another goroutine has replaced it
 	}
 	old.gone()
 	old.users.retire(func() {
-		e.t.running.Go(func() {
+		ls.t.running.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 			defer cancel()
 			_ = old.client.Close(ctx) // it is broken, or was idle
@@ -199,17 +221,4 @@ func (u *users) retire(closer func()) {
 	if unused {
 		closer()
 	}
-}
-
-func (e *entity) close(ctx context.Context) error {
-	l := e.link.Load()
-	defer l.gone()
-	errs := []error{}
-	if e.admin != nil {
-		e.admin.done()
-	}
-	if l.receiver != nil {
-		errs = append(errs, l.receiver.Close(ctx))
-	}
-	return errors.Join(append(errs, l.client.Close(ctx))...)
 }

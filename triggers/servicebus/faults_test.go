@@ -163,7 +163,7 @@ func TestEntitiesThatAreNotThere(t *testing.T) {
 		test.cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 		test.cfg.Access = access(b.ConnectionString(b.address))
 		_, err := Open(t.Context(), test.cfg)
-		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), test.cfg.path()) {
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), test.cfg.paths()) {
 			t.Errorf("%v; want that it says %q", err, test.want)
 		}
 	}

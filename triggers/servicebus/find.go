@@ -20,7 +20,7 @@ const maxSearched = 1000
 // with a session.
 func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 	if t.cfg.Sessions {
-		return triggers.Found{}, fmt.Errorf("%s has sessions: %w", t.cfg.path(), triggers.ErrUnsearchable)
+		return triggers.Found{}, fmt.Errorf("%s has sessions: %w", t.cfg.paths(), triggers.ErrUnsearchable)
 	}
 	if found, has := t.own(id); has {
 		return found, nil
@@ -34,7 +34,7 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 }
 
 // own returns a message that this trigger has leased.
-func (t *trigger) own(id string) (found triggers.Found, has bool) {
+func (t *shared) own(id string) (found triggers.Found, has bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for l := range t.keeper.All() {
@@ -48,13 +48,13 @@ func (t *trigger) own(id string) (found triggers.Found, has bool) {
 func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 	from, ahead, page := int64(0), int64(0), 0
 	for looked := 0; looked < maxSearched; {
-		seen, err := namespace.PeekPage(ctx, e.link.Load().receiver, from, namespace.MaxPeek, &page)
+		seen, err := namespace.PeekPage(ctx, e.current.Load().receiver, from, namespace.MaxPeek, &page)
 		if err != nil {
 			return triggers.Found{}, fmt.Errorf("looking for a message of %s: %w", e.path(), namespace.Explain(err, namespace.Listen))
 		}
 		for _, m := range seen {
 			if convert.Text(convert.ID(m)) == id {
-				return e.foundAs(m, ahead), nil
+				return foundAs(m, ahead), nil
 			}
 			if m.State == azservicebus.MessageStateActive {
 				ahead++
@@ -70,7 +70,7 @@ func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 	return triggers.Found{}, nil
 }
 
-func (e *entity) foundAs(m *azservicebus.ReceivedMessage, ahead int64) triggers.Found {
+func foundAs(m *azservicebus.ReceivedMessage, ahead int64) triggers.Found {
 	found := triggers.Found{Place: triggers.PlaceReady, Ahead: ahead, Doubtful: true, Failures: convert.Failures(m)}
 	if m.EnqueuedTime != nil {
 		found.Enqueued = *m.EnqueuedTime

@@ -13,7 +13,7 @@ import (
 
 // nextDue returns when the keeper handles a message next; t.mu is locked. After MaxLockRenewal
 // the lock is no longer renewed and expires.
-func (t *trigger) nextDue(l *leasedMessage, now time.Time) (at time.Time) {
+func (t *shared) nextDue(l *leasedMessage, now time.Time) (at time.Time) {
 	switch {
 	case l.Lost():
 	case t.renewedEnough(l, now):
@@ -28,12 +28,12 @@ func (t *trigger) nextDue(l *leasedMessage, now time.Time) (at time.Time) {
 }
 
 // renewedEnough reports whether MaxLockRenewal of a message is over.
-func (t *trigger) renewedEnough(l *leasedMessage, now time.Time) bool {
+func (t *shared) renewedEnough(l *leasedMessage, now time.Time) bool {
 	return t.cfg.MaxLockRenewal > 0 && now.Sub(l.start) > t.cfg.MaxLockRenewal
 }
 
 // handleDue handles a message that is due: it retries it, or ends or renews its lock.
-func (t *trigger) handleDue(l *leasedMessage) {
+func (t *shared) handleDue(l *leasedMessage) {
 	t.mu.Lock()
 	retry := !l.retryAt.IsZero() && !time.Now().Before(l.retryAt)
 	failures := l.failures
@@ -49,7 +49,7 @@ func (t *trigger) handleDue(l *leasedMessage) {
 }
 
 // abandonForRetry abandons a message whose delay is over.
-func (t *trigger) abandonForRetry(l *leasedMessage, failures int) {
+func (t *shared) abandonForRetry(l *leasedMessage, failures int) {
 	m := l.message
 	m.Attempt = failures
 	err := l.end(t.ctx, &m, triggers.Verdict{Kind: triggers.Retry})
@@ -68,7 +68,7 @@ func (t *trigger) abandonForRetry(l *leasedMessage, failures int) {
 
 // renew renews the lock by its token.
 func (l *leasedMessage) renew(ctx context.Context) error {
-	err := l.e.link.Load().receiver.RenewMessageLock(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, nil)
+	err := l.e.current.Load().receiver.RenewMessageLock(ctx, &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}, nil)
 	if namespace.LockLost(err) {
 		return lease.ErrLost
 	}
@@ -79,7 +79,7 @@ func (l *leasedMessage) renew(ctx context.Context) error {
 }
 
 // leaseLost is called when a lock was lost. The service redelivers the message.
-func (t *trigger) leaseLost(l *leasedMessage) {
+func (t *shared) leaseLost(l *leasedMessage) {
 	t.log.Warn("lock lost before its message was settled; it will be redelivered", "message", l.message.ID)
 	t.mu.Lock()
 	waits := !l.retryAt.IsZero()
@@ -88,9 +88,3 @@ func (t *trigger) leaseLost(l *leasedMessage) {
 		t.untrack(l)
 	}
 }
-
-// maxRenewal is the longest time between two renewals. A lock of five minutes requires one only
-// every two and a half minutes. But if the clocks differ, a lock may be shorter than it seems.
-const maxRenewal = 10 * time.Second
-
-func renewAfter(lock time.Duration) time.Duration { return min(lock/2, maxRenewal) }

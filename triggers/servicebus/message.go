@@ -15,12 +15,6 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
-const (
-	// linkLimit bounds the first attempt, over the link that delivered the message. The attempt
-	// takes at most twice as long.
-	linkLimit = 750 * time.Millisecond
-)
-
 // leasedMessage is the state of a leased message.
 type leasedMessage struct {
 	lease.Item[*leasedMessage]
@@ -29,26 +23,21 @@ type leasedMessage struct {
 	origin   convert.Origin
 	e        *entity
 	by       *link
-	session  *session // nil without sessions
-	misfit   string   // the reason why no function can receive it
+	misfit   string // the reason why no function can receive it
 	start    time.Time
+	// inSession settles a message of a session; nil without sessions.
+	inSession func(context.Context, *leasedMessage, *triggers.Message, triggers.Verdict) error
 
 	// Guarded by t.mu.
 	retryAt  time.Time // when a failed message is abandoned
 	failures int
 }
 
-// lockOf returns the duration of a lock that was received at now: the one reported by the admin
-// API; else until minus now, which is right if the clocks agree; else the shortest possible.
-func (e *entity) lockOf(until, now time.Time) time.Duration {
-	if e.lock > 0 {
-		return e.lock
-	}
-	if d := until.Sub(now); d > 0 && d <= namespace.LongestLock+time.Second {
-		return d
-	}
-	return namespace.ShortestLock
-}
+// maxRenewal is the longest time between two renewals. A lock of five minutes requires one only
+// every two and a half minutes. But if the clocks differ, a lock may be shorter than it seems.
+const maxRenewal = 10 * time.Second
+
+func renewAfter(lock time.Duration) time.Duration { return min(lock/2, maxRenewal) }
 
 func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *leasedMessage {
 	l := &leasedMessage{e: e, received: m, origin: convert.Origin{Of: m}, start: now}
@@ -67,8 +56,8 @@ func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time)
 // Settle implements triggers.Lease. A message with a retry delay stays locked here, and is
 // abandoned when the delay is over: the service has no other delay without copying the message.
 func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
-	if l.session != nil {
-		return l.session.settle(ctx, l, m, v)
+	if l.inSession != nil {
+		return l.inSession(ctx, l, m, v)
 	}
 	t := l.e.t
 	t.mu.Lock()
@@ -100,12 +89,41 @@ func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v trigg
 	return nil
 }
 
+// retryByCopy schedules a copy and then completes the message. A crash between the two
+// duplicates the message, and never loses it.
+func (l *leasedMessage) retryByCopy(ctx context.Context, m *triggers.Message, delay time.Duration) error {
+	at := time.Now().Add(delay).Truncate(time.Millisecond) // the resolution of AMQP
+	sending, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
+	defer cancel()
+	if err := l.e.copies.schedule(sending, l.e.current.Load().client, l.e.queue, copyOf(l.received, m.Attempt, at)); err != nil {
+		return fmt.Errorf("scheduling message %s of %s for its next attempt: %w", m.ID, l.e.path(), namespace.Explain(err, namespace.Send))
+	}
+	err := l.end(ctx, m, triggers.Verdict{Kind: triggers.Done})
+	l.e.t.untrack(l)
+	if err != nil {
+		// The copy must not be sent again.
+		l.e.t.log.Warn("a message was copied for its next attempt and could not be completed; it will run twice", "message", m.ID, "error", err)
+	}
+	return nil
+}
+
+// expiresBefore reports whether the message expires before a retry is due, and logs it.
+func (l *leasedMessage) expiresBefore(at time.Time) bool {
+	expires := convert.Expiry(l.received)
+	if expires.IsZero() || expires.After(at) {
+		return false
+	}
+	l.e.t.log.Warn("message expires before its retry is due; give it a longer time to live, or lower retry.max",
+		"message", l.message.ID, "expires", expires, "retry_at", at)
+	return true
+}
+
 // end carries out a verdict: over the link that delivered the message if it is current, otherwise
 // by lock token. A lost lock is not an error: the service redelivers the message.
 func (l *leasedMessage) end(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
 	var err error
-	if now := l.e.link.Load(); l.by == now {
-		if err = l.carryOut(now.settle(), now.receiver, l.received, m, v); err == nil {
+	if now := l.e.current.Load(); l.by == now {
+		if err = l.carryOut(now.settleContext(), now.receiver, l.received, m, v); err == nil {
 			return nil
 		}
 	}
@@ -113,7 +131,7 @@ func (l *leasedMessage) end(ctx context.Context, m *triggers.Message, v triggers
 		ctx, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 		defer cancel()
 		token := &azservicebus.ReceivedMessage{LockToken: l.received.LockToken}
-		receiver := l.e.link.Load().receiver
+		receiver := l.e.current.Load().receiver
 		// Before a settlement, the SDK waits for seconds until it repairs a connection. Before a
 		// renewal it waits much less.
 		if err = receiver.RenewMessageLock(ctx, token, nil); err == nil {

@@ -41,14 +41,31 @@ type arrival struct {
 // firstAsk bounds the requested messages at the start.
 const firstAsk = 1
 
+// receiver receives the messages of an entity without sessions, and leases them.
+type receiver struct {
+	*entity
+	arrived chan arrival
+	pause   context.CancelFunc // cancels the current receive call; guarded by t.mu
+
+	// Used by receiveLoop only.
+	ask     int           // bound of the next request, in messages
+	out     int           // messages requested that have not arrived
+	fast    int           // number of times in a row that messages arrived as fast as possible
+	fastest time.Duration // shortest time of a receive call; at first, a round trip
+}
+
+func newReceiver(e *entity) *receiver {
+	return &receiver{entity: e, arrived: make(chan arrival, 4), ask: firstAsk, fast: oftenFast, fastest: e.roundTrip}
+}
+
 // receiveLoop is the goroutine that only receives. The SDK releases requested messages that arrive
 // between two receive calls. So the loop requests few messages that may not exist. While
 // requested messages are missing, it receives again, even without room. Between two receive calls
 // it does almost nothing.
-func (e *entity) receiveLoop(arrived chan<- arrival) {
+func (r *receiver) receiveLoop() {
 	var late sync.WaitGroup
-	defer func() { late.Wait(); close(arrived) }()
-	t := e.t
+	defer func() { late.Wait(); close(r.arrived) }()
+	t := r.t
 	pause, failures := retryBackoff(), 0
 	ctx, cancel := context.WithCancel(t.ctx)
 	cancel() // the loop creates the first one
@@ -57,7 +74,7 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 	for t.ctx.Err() == nil {
 		if ctx.Err() != nil {
 			ctx, cancel = context.WithCancel(t.ctx)
-			e.setPause(cancel)
+			r.setPause(cancel)
 			idled.Store(false)
 			if idle != nil {
 				idle.Stop()
@@ -67,31 +84,31 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 				idle = time.AfterFunc(t.cfg.MaxIdle, func() { idled.Store(true); end() })
 			}
 		}
-		n := e.toRequest()
+		n := r.toRequest()
 		if n == 0 {
 			break
 		}
 		if ctx.Err() != nil {
 			continue // it was idle or paused while there was no room
 		}
-		by, began := e.link.Load(), time.Now()
+		by, began := r.current.Load(), time.Now()
 		got, err := by.receiver.ReceiveMessages(ctx, n, namespace.AfterFirst(n))
 		if len(got) > 0 {
 			now := time.Now()
 			t.inTransit.Add(int64(len(got)))
 			came := arrival{got, now, by}
 			if len(got) == n {
-				arrived <- came
+				r.arrived <- came
 			} else {
 				late.Add(1)
-				time.AfterFunc(lateHandover, func() { arrived <- came; late.Done() })
+				time.AfterFunc(lateHandover, func() { r.arrived <- came; late.Done() })
 			}
-			e.learn(n, len(got), now.Sub(began))
+			r.learn(n, len(got), now.Sub(began))
 			if idle != nil {
 				idle.Reset(t.cfg.MaxIdle)
 			}
 			if failures > 0 {
-				t.works(e)
+				t.works(r.address)
 				failures = 0
 				pause.Reset()
 			}
@@ -99,26 +116,26 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 		}
 		switch {
 		case t.ctx.Err() != nil:
-			e.out = n
+			r.out = n
 			continue // drainLink receives the messages in transit
 		case idled.Load():
-			t.log.Debug("no message arrived for long; reopening the receiver", "entity", e.path(), "idle", t.cfg.MaxIdle)
+			t.log.Debug("no message arrived for long; reopening the receiver", "entity", r.path(), "idle", t.cfg.MaxIdle)
 			err = nil
 		case ctx.Err() != nil:
-			e.out = 0 // no Receive waits: the SDK releases arriving messages
+			r.out = 0 // no Receive waits: the SDK releases arriving messages
 			continue
 		}
-		e.out = 0
+		r.out = 0
 		failures++
 		if idled.Load() || needsNewLink(err) || failures > reopenAfter {
-			if broken := e.reopen(by); broken != nil {
+			if broken := r.reopen(by); broken != nil {
 				err = errors.Join(err, broken)
 			}
 		} else {
-			e.lostLink(by)
+			r.lostLink(by)
 		}
 		if err != nil {
-			t.fail(e, fmt.Errorf("receiving from %s: %w", e.path(), namespace.Explain(err, namespace.Listen)))
+			t.fail(r.address, fmt.Errorf("receiving from %s: %w", r.path(), namespace.Explain(err, namespace.Listen)))
 		}
 		if idled.Load() {
 			failures = 0
@@ -134,9 +151,9 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 	if idle != nil {
 		idle.Stop()
 	}
-	e.drainLink(arrived)
-	if e.out > 0 {
-		e.detach()
+	r.drainLink()
+	if r.out > 0 {
+		r.detach()
 	}
 }
 
@@ -145,10 +162,10 @@ func (e *entity) receiveLoop(arrived chan<- arrival) {
 // that call.
 const lateHandover = 50 * time.Microsecond
 
-func (e *entity) setPause(pause context.CancelFunc) {
-	e.t.mu.Lock()
-	defer e.t.mu.Unlock()
-	e.pause = pause
+func (r *receiver) setPause(pause context.CancelFunc) {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	r.pause = pause
 }
 
 // transitTime is how long a message sent before a stop may be in transit.
@@ -156,38 +173,38 @@ const transitTime = 100 * time.Millisecond
 
 // drainLink receives the messages in transit at the end. Otherwise they would stay locked after the
 // link is closed.
-func (e *entity) drainLink(arrived chan<- arrival) {
-	for e.out > 0 {
+func (r *receiver) drainLink() {
+	for r.out > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), transitTime)
-		by := e.link.Load()
-		got, _ := by.receiver.ReceiveMessages(ctx, e.out, nil)
+		by := r.current.Load()
+		got, _ := by.receiver.ReceiveMessages(ctx, r.out, nil)
 		cancel()
 		if len(got) == 0 {
 			return
 		}
-		e.t.inTransit.Add(int64(len(got)))
-		arrived <- arrival{got, time.Now(), by}
-		e.out -= len(got)
+		r.t.inTransit.Add(int64(len(got)))
+		r.arrived <- arrival{got, time.Now(), by}
+		r.out -= len(got)
 	}
 }
 
 // toRequest waits until there is room for messages, or requested ones are missing. It returns the
 // number of messages to receive; 0 at the end.
-func (e *entity) toRequest() int {
-	t := e.t
-	if e.out > 0 && !t.mu.TryLock() {
-		return e.out // waiting for the lock would delay the receive call
-	} else if e.out == 0 {
+func (r *receiver) toRequest() int {
+	t := r.t
+	if r.out > 0 && !t.mu.TryLock() {
+		return r.out // waiting for the lock would delay the receive call
+	} else if r.out == 0 {
 		t.mu.Lock()
 	}
 	defer t.mu.Unlock()
 	for t.ctx.Err() == nil {
 		room := t.waiting() + t.prefetchTarget() - t.buffer.Len() - int(t.inTransit.Load())
-		if room = t.cfg.Memory.More(room, e.out); room > 0 {
-			room = max(min(room/len(t.entities), e.ask, maxCredit), 1)
+		if room = t.cfg.Memory.More(room, r.out); room > 0 {
+			room = max(min(room/t.entityCount, r.ask, maxCredit), 1)
 		}
-		if room > 0 || e.out > 0 {
-			return max(room, e.out)
+		if room > 0 || r.out > 0 {
+			return max(room, r.out)
 		}
 		t.room.Wait()
 	}
@@ -196,22 +213,22 @@ func (e *entity) toRequest() int {
 
 // learn sets the number of messages to request next. It raises the number if all arrived as fast as
 // possible, because then there is a backlog. It lowers the number if fewer arrived.
-func (e *entity) learn(asked, got int, took time.Duration) {
-	e.out = asked - got
-	if took < e.fastest {
-		e.fastest = took
+func (r *receiver) learn(asked, got int, took time.Duration) {
+	r.out = asked - got
+	if took < r.fastest {
+		r.fastest = took
 	} else {
-		e.fastest += e.fastest / 256 // the latency may have increased
+		r.fastest += r.fastest / 256 // the latency may have increased
 	}
 	switch {
-	case e.out > 0:
-		e.ask, e.fast = max(got, e.ask/2, 1), 0
-	case took >= 2*e.fastest+time.Duration(got)*namespace.PerMessage:
-		e.fast = 0
-	case e.ask < fewAsked && e.fast < oftenFast: // a few messages that were sent together are not a backlog
-		e.fast++
+	case r.out > 0:
+		r.ask, r.fast = max(got, r.ask/2, 1), 0
+	case took >= 2*r.fastest+time.Duration(got)*namespace.PerMessage:
+		r.fast = 0
+	case r.ask < fewAsked && r.fast < oftenFast: // a few messages that were sent together are not a backlog
+		r.fast++
 	default:
-		e.ask, e.fast = min(8*e.ask, maxCredit), 0
+		r.ask, r.fast = min(8*r.ask, maxCredit), 0
 	}
 }
 
@@ -219,15 +236,22 @@ func (e *entity) learn(asked, got int, took time.Duration) {
 // possible oftenFast times in a row.
 const fewAsked, oftenFast = 8, 8
 
+// leaseLoop leases what receiveLoop receives, until that ends.
+func (r *receiver) leaseLoop() {
+	for a := range r.arrived {
+		r.lease(a)
+	}
+}
+
 // lease tracks and prefetches received messages.
-func (e *entity) lease(a arrival) {
-	t := e.t
+func (r *receiver) lease(a arrival) {
+	t := r.t
 	items := make([]*lease.Item[*leasedMessage], 0, len(a.got))
 	for _, m := range a.got {
-		l := newLeasedMessage(e, m, a.at)
+		l := newLeasedMessage(r.entity, m, a.at)
 		l.by = a.by
 		if l.misfit != "" {
-			t.running.Go(func() { e.deadLetterMisfit(l) })
+			t.running.Go(func() { r.deadLetterMisfit(l) })
 			continue
 		}
 		items = append(items, &l.Item)
@@ -245,14 +269,14 @@ func (e *entity) lease(a arrival) {
 }
 
 // deadLetterMisfit dead-letters a message that no function can receive.
-func (e *entity) deadLetterMisfit(l *leasedMessage) {
-	err := l.end(e.t.ctx, &l.message, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit})
-	if e.t.ctx.Err() == nil {
-		e.t.noteDead(err)
+func (r *receiver) deadLetterMisfit(l *leasedMessage) {
+	err := l.end(r.t.ctx, &l.message, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit})
+	if r.t.ctx.Err() == nil {
+		r.t.noteDead(err)
 	}
 	if err != nil {
-		e.t.log.Warn("cannot dead-letter a message that cannot be read; it will be redelivered", "message", l.message.ID, "error", err)
+		r.t.log.Warn("cannot dead-letter a message that cannot be read; it will be redelivered", "message", l.message.ID, "error", err)
 		return
 	}
-	e.t.log.Error("message dead-lettered", "message", l.message.ID, "reason", l.misfit)
+	r.t.log.Error("message dead-lettered", "message", l.message.ID, "reason", l.misfit)
 }

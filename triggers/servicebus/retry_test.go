@@ -205,7 +205,7 @@ func TestTimesToLive(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	m := received(convert.MaxHeaderTTL, 100*day)
 	m.EnqueuedTime = &now
-	out := newLeasedMessage(&entity{}, m, now).copy(1, now.Add(10*day))
+	out := copyOf(m, 1, now.Add(10*day))
 	if got := convert.TTL(&azservicebus.ReceivedMessage{TimeToLive: &out.Header.TTL, RawAMQPMessage: out}); got != 90*day {
 		t.Errorf("it lives %v", got)
 	}

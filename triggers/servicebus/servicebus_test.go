@@ -176,7 +176,7 @@ func (b *bed) source(sessions bool) *triggertest.Source {
 		},
 		Send: func(t testing.TB, ms ...triggers.Message) { b.send(t, ms...) },
 		Crash: func(t testing.TB, tr triggers.Trigger) {
-			_ = tr.(*trigger).entities[0].link.Load().client.Close(t.Context()) // first the connection: nothing more goes out
+			_ = tr.(*trigger).entities[0].current.Load().client.Close(t.Context()) // first the connection: nothing more goes out
 			_ = tr.Close(t.Context())
 		},
 		Dead: func(t testing.TB) []triggertest.Dead { return b.dead(t) },

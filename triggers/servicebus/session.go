@@ -28,7 +28,7 @@ var errSessionEnded = errors.New("the session is no longer held; its messages wi
 // session is a session that is locked here. Its messages are delivered one at a time, ordered by
 // number. A failed message is retried before later ones.
 type session struct {
-	t     *trigger
+	t     *shared
 	e     *entity
 	r     *azservicebus.SessionReceiver
 	id    string
@@ -70,7 +70,7 @@ func newSession(e *entity, r *azservicebus.SessionReceiver) *session {
 func (s *session) run() {
 	t := s.t
 	t.mu.Lock()
-	s.e.sessions++
+	s.e.sessions.held++
 	t.mu.Unlock()
 	ctx, cancel := context.WithCancel(t.ctx)
 	came, broken := make(chan *azservicebus.ReceivedMessage), make(chan error, 1)
@@ -80,14 +80,14 @@ func (s *session) run() {
 	lost := s.serve(came, broken)
 	cancel()
 	reading.Wait()
-	s.end(lost)
+	s.dropReceived(lost)
 	closing, stop := context.WithTimeout(context.Background(), 2*time.Second)
 	defer stop()
 	if err := s.r.Close(closing); err != nil && lost == nil {
 		t.log.Debug("cannot close a session; its lock will expire", "session", s.id, "error", err)
 	}
 	t.mu.Lock()
-	s.e.sessions--
+	s.e.sessions.held--
 	t.mu.Unlock()
 }
 
@@ -167,7 +167,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 				renew.Reset(s.lock / 8) // the lock expires unless the message is settled first
 				continue
 			}
-			wait, err := s.renew()
+			wait, err := s.renewLock()
 			if err != nil {
 				return err
 			}
@@ -203,11 +203,19 @@ func (s *session) show() {
 	}
 }
 
+// accepted records that one requested session fewer is outstanding.
+func (e *entity) accepted() {
+	e.t.mu.Lock()
+	defer e.t.mu.Unlock()
+	e.sessions.accepting--
+	e.t.room.Broadcast()
+}
+
 // crowded reports whether MaxSessions are locked.
 func (s *session) crowded() bool {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
-	return s.e.sessions >= s.t.cfg.MaxSessions
+	return s.e.sessions.held >= s.t.cfg.MaxSessions
 }
 
 // turnOver reports whether other sessions should have a turn.
@@ -218,7 +226,7 @@ func (s *session) turnOver() bool {
 // enqueue inserts a message by its number.
 func (s *session) enqueue(m *azservicebus.ReceivedMessage) {
 	l := newLeasedMessage(s.e, m, time.Now())
-	l.session = s
+	l.inSession = s.settle
 	l.message.Session = s
 	if l.misfit != "" {
 		ctx, cancel := context.WithTimeout(s.t.ctx, namespace.SettleLimit)
@@ -267,18 +275,18 @@ func (s *session) abandonCurrent() error {
 func (s *session) retrying(more int) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
-	s.e.retrying += more
+	s.e.sessions.retrying += more
 }
 
 // has adds more to the number of messages received and not settled.
 func (s *session) has(more int) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
-	s.e.inSessions += more
+	s.e.sessions.messages += more
 }
 
-// renew renews the session's lock, and returns the time until the next renewal.
-func (s *session) renew() (time.Duration, error) {
+// renewLock renews the session's lock, and returns the time until the next renewal.
+func (s *session) renewLock() (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(s.t.ctx, max(s.lock/2, time.Second))
 	defer cancel()
 	before := time.Now()
@@ -295,19 +303,19 @@ func (s *session) renew() (time.Duration, error) {
 	return s.lock / 8, nil
 }
 
-// end drops the messages that are not in flight. The service redelivers them when the session
+// dropReceived drops the messages that are not in flight. The service redelivers them when the session
 // is closed.
-func (s *session) end(lost error) {
+func (s *session) dropReceived(lost error) {
 	t := s.t
 	s.giveUp()
 	s.show()
 	t.mu.Lock()
 	if !s.retryAt.IsZero() {
-		s.e.retrying--
+		s.e.sessions.retrying--
 	}
-	s.e.inSessions -= len(s.queue)
+	s.e.sessions.messages -= len(s.queue)
 	if s.current != nil {
-		s.e.inSessions--
+		s.e.sessions.messages--
 	}
 	if s.current != nil && t.buffer.Remove(&s.current.Item) {
 		s.current = nil
