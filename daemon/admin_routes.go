@@ -30,14 +30,14 @@ func adminConfig(cfg *configs.Config, log *slog.Logger) admin.Config {
 
 // adminRoutes returns the routes of the admin API, from all packages that report something.
 func adminRoutes(d *Daemon) []admin.Route {
-	return slices.Concat(status.Routes(d.view()), pauseRoutes(d), reloadRoutes(d))
+	return slices.Concat(status.AllRoutes(d.statusView()), pauseRoutes(d), reloadRoutes(d))
 }
 
 // OpenAPI returns the OpenAPI document of the admin API, as JSON.
 func OpenAPI() ([]byte, error) {
 	cfg := configs.New()
 	cfg.Admin.Pprof = true
-	document, err := admin.Document(adminConfig(cfg, nil), adminRoutes(New(cfg)))
+	document, err := admin.NewOpenAPI(adminConfig(cfg, nil), adminRoutes(New(cfg)))
 	if err != nil {
 		return nil, err
 	}

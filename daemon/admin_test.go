@@ -106,7 +106,7 @@ func TestAdminOnASocket(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	d, queue, cfg := adminDaemon(t, nil)
 	queue.Send(triggers.Message{})
-	d.decisions.Record("instances", time.Now(), testDecision())
+	d.decisions.SetDecision("instances", time.Now(), testDecision())
 	_, text := ask(t, admin.SocketPath(cfg.DataDir), "/metrics")
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 // Daemon is one instance. Make it with New; call Run once.
 type Daemon struct {
 	options
-	cfg     *configs.Config // as at the start; config() returns the current one
+	cfg     *configs.Config // as at the start; currentConfig() returns the current one
 	logs    *telemetry.LogBuffer
 	reloads chan reloadRequest
 	ended   chan struct{} // closed when Run returns
@@ -67,17 +67,17 @@ func New(cfg *configs.Config, opts ...Option) *Daemon {
 		option(&d.options)
 	}
 	d.backlogs.Ask = d.Backlog
-	d.log = slog.New(d.logs.Handler(d.log.Handler()))
+	d.log = slog.New(d.logs.NewHandler(d.log.Handler()))
 	return d
 }
 
 // InFlight counts the messages that were received and are not settled.
 func (d *Daemon) InFlight() int64 {
 	var n int64
-	for _, f := range d.running() {
+	for _, f := range d.runningFunctions() {
 		n += f.Stats.InFlight()
 	}
-	if fleet := d.instances(); fleet != nil {
+	if fleet := d.currentFleet(); fleet != nil {
 		for _, s := range fleet.FunctionStatuses() {
 			n += s.InFlight
 		}
@@ -85,22 +85,22 @@ func (d *Daemon) InFlight() int64 {
 	return n
 }
 
-// instances returns the instances that this daemon runs; nil if it does the work itself.
-func (d *Daemon) instances() *instances.Fleet {
-	return locked(d, func() *instances.Fleet { return d.fleet })
+// currentFleet returns the instances that this daemon runs; nil if it does the work itself.
+func (d *Daemon) currentFleet() *instances.Fleet {
+	return readLocked(d, func() *instances.Fleet { return d.fleet })
 }
 
 // Instances counts the instances that this daemon runs; ok is false if it does
 // the work itself.
 func (d *Daemon) Instances() (count scaler.Count, ok bool) {
-	if fleet := d.instances(); fleet != nil {
-		return fleet.Count(), true
+	if fleet := d.currentFleet(); fleet != nil {
+		return fleet.CountInstances(), true
 	}
 	return scaler.Count{}, false
 }
 
-func (d *Daemon) running() []*apps.Function {
-	return locked(d, func() []*apps.Function { return slices.Clone(d.functions) })
+func (d *Daemon) runningFunctions() []*apps.Function {
+	return readLocked(d, func() []*apps.Function { return slices.Clone(d.functions) })
 }
 
 // The types of a daemon's reports, in Go and as the JSON of its admin API.
@@ -143,44 +143,46 @@ type (
 
 // Backlog requests the backlog of a function from its source.
 func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, error) {
-	for _, f := range d.running() {
+	for _, f := range d.runningFunctions() {
 		if f.Name == name {
 			return f.Trigger.Backlog(ctx)
 		}
 	}
-	if fleet := d.instances(); fleet != nil && fleet.Source(name) != nil {
-		return fleet.Source(name).Backlog(ctx)
+	if fleet := d.currentFleet(); fleet != nil && fleet.SourceOf(name) != nil {
+		return fleet.SourceOf(name).Backlog(ctx)
 	}
 	return triggers.Backlog{}, fmt.Errorf("no function %q is running", name)
 }
 
-// config returns the configuration that the daemon runs now.
-func (d *Daemon) config() *configs.Config {
-	if p := d.current(); p != nil {
+// currentConfig returns the configuration that the daemon runs now.
+func (d *Daemon) currentConfig() *configs.Config {
+	if p := d.currentResources(); p != nil {
 		return p.cfg
 	}
 	return d.cfg
 }
 
-func (d *Daemon) current() *resources { return locked(d, func() *resources { return d.open }) }
+func (d *Daemon) currentResources() *resources {
+	return readLocked(d, func() *resources { return d.open })
+}
 
-// hold sets the resources that the daemon closes when it ends.
-func (d *Daemon) hold(p *resources) {
+// setOpen sets the resources that the daemon closes when it ends.
+func (d *Daemon) setOpen(p *resources) {
 	d.logs.SetApps(functionsOfApps(p.cfg))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.open = p
 }
 
-// use sets the resources whose functions run. ending are functions that were removed and
+// setRunning sets the resources whose functions run. ending are functions that were removed and
 // still drain.
-func (d *Daemon) use(p *resources, ending ...*apps.Function) {
-	functions := append(p.inOrder(), ending...)
+func (d *Daemon) setRunning(p *resources, ending ...*apps.Function) {
+	functions := append(p.sortedFunctions(), ending...)
 	d.logs.SetApps(functionsOfApps(p.cfg))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.open, d.functions = p, functions
-	d.appRegistry.Use(p.apps)
+	d.appRegistry.UseSet(p.apps)
 }
 
 // functionsOfApps returns the names of the functions of each app, by the name of the app and by
@@ -203,7 +205,7 @@ func (d *Daemon) Summary() string {
 	for _, s := range d.Status() {
 		received, done, failed, inFlight = received+s.Received, done+s.Done, failed+s.Failed, inFlight+s.InFlight
 	}
-	for _, f := range d.running() {
+	for _, f := range d.runningFunctions() {
 		f.Share.Room()
 	}
 	for _, p := range d.appRegistry.CurrentPools() {

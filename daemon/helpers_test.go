@@ -12,10 +12,10 @@ var (
 	newPrinted = daemontest.NewOutput
 	write      = daemontest.WriteFiles
 	binary     = daemontest.Binary
-	ask        = daemontest.Ask
+	ask        = daemontest.SendGet
 	freePort   = daemontest.FreePort
-	until      = daemontest.Until
+	until      = daemontest.WaitUntil
 	scrape     = daemontest.Scrape
 	sum        = daemontest.Sum
-	balanced   = daemontest.Balanced
+	balanced   = daemontest.CheckBalance
 )

@@ -32,7 +32,7 @@ func TestInFlightMemory(t *testing.T) {
 	d = New(cfg, WithTrigger("f", queue.Trigger()), WithFuncs(handlers.Funcs{"f": func(_ context.Context, m *triggers.Message) ([]byte, error) {
 		<-release
 		if len(m.Body) == size {
-			for used := d.view().Bodies().Used(); ; {
+			for used := d.statusView().Bodies().Used(); ; {
 				if before := most.Load(); used <= before || most.CompareAndSwap(before, used) {
 					break
 				}
@@ -58,7 +58,7 @@ func TestInFlightMemory(t *testing.T) {
 		case <-time.After(5 * time.Millisecond): // Status is polled: nothing signals a change
 		}
 	}
-	if state, why := d.view().LimitingFactor(d.running()[0], time.Now()); state != "memory" || !strings.Contains(why, "waits for memory: 4 of 4 MiB in flight") {
+	if state, why := d.statusView().LimitingFactor(d.runningFunctions()[0], time.Now()); state != "memory" || !strings.Contains(why, "waits for memory: 4 of 4 MiB in flight") {
 		t.Errorf("%s: %s", state, why)
 	}
 	close(release)
@@ -76,7 +76,7 @@ func TestInFlightMemory(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if used := d.view().Bodies().Used(); used != 0 {
+	if used := d.statusView().Bodies().Used(); used != 0 {
 		t.Errorf("%d bytes are left", used)
 	}
 	if n := most.Load(); n > limit {

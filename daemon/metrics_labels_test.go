@@ -58,7 +58,7 @@ func TestNoLabelComesFromAMessage(t *testing.T) {
 			Attributes: map[string]string{needle: needle, "traceparent": needle},
 		})
 	}
-	d.decisions.Record("instances", time.Now(), testDecision())
+	d.decisions.SetDecision("instances", time.Now(), testDecision())
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); len(queue.Dead()) < 2; <-tick.C {

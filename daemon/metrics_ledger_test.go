@@ -58,7 +58,7 @@ func measuredDaemon(t *testing.T, run handlers.Func, change func(*configs.Config
 func look(t *testing.T, d *Daemon) map[string]*dto.MetricFamily {
 	t.Helper()
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(status.NewCollectors(d.view())...)
+	registry.MustRegister(status.NewCollectors(d.statusView())...)
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

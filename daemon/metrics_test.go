@@ -17,7 +17,7 @@ import (
 // descriptions returns the descriptions of all of drover's metrics, as texts.
 func descriptions(d *Daemon) (out []string) {
 	to := make(chan *prometheus.Desc, 1000)
-	for _, c := range status.NewCollectors(d.view()) {
+	for _, c := range status.NewCollectors(d.statusView()) {
 		c.Describe(to)
 	}
 	close(to)

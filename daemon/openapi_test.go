@@ -112,7 +112,7 @@ func (a *adminAPI) answers(t *testing.T, operation, method, path string, want in
 func TestOpenAPI(t *testing.T) {
 	d, queue, cfg := adminDaemon(t, func(cfg *configs.Config) { cfg.Admin.Pprof = true })
 	queue.Send(triggers.Message{})
-	d.decisions.Record("instances", time.Now(), testDecision())
+	d.decisions.SetDecision("instances", time.Now(), testDecision())
 	a := openAdminAPI(t, cfg)
 	if ok, wrong := a.check.ValidateDocument(); !ok {
 		for _, w := range wrong {

@@ -15,15 +15,15 @@ import (
 // SetPaused pauses a function in all instances, or resumes it; until is when it resumes by itself,
 // zero for never. It reports whether a function of that name exists.
 func (d *Daemon) SetPaused(ctx context.Context, name string, paused bool, until time.Time) (found bool) {
-	for _, f := range d.running() {
+	for _, f := range d.runningFunctions() {
 		if f.Name == name {
 			f.SetPaused(paused, until)
 			f.Log.Info("paused by hand", "paused", paused, "until", until)
 			return true
 		}
 	}
-	fleet := d.instances()
-	if fleet == nil || fleet.Source(name) == nil {
+	fleet := d.currentFleet()
+	if fleet == nil || fleet.SourceOf(name) == nil {
 		return false
 	}
 	d.mu.Lock()
@@ -50,10 +50,10 @@ func sendPauses(ctx context.Context, d *Daemon, fleet *instances.Fleet) {
 	paused := maps.Clone(d.paused)
 	d.mu.Unlock()
 	for id, functions := range fleet.PauseMismatches(paused) {
-		client := admin.NewSocketClient(instances.Dir(d.cfg.DataDir, id))
+		client := admin.NewSocketClient(instances.InstanceDir(d.cfg.DataDir, id))
 		for _, name := range functions {
 			until, should := paused[name]
-			if err := client.Post(ctx, api.PausePath(name, should, until)); err != nil {
+			if err := client.PostEmpty(ctx, api.PausePath(name, should, until)); err != nil {
 				d.log.Warn("cannot send a pause to an instance; will retry", "instance", id, "function", name, "error", err)
 			}
 		}
@@ -76,7 +76,7 @@ func answerPause(d *Daemon, w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("until"); text != "" {
 		var err error
 		if until, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			admin.Refuse(w, http.StatusBadRequest, "until is no time; write it as 2026-01-31T08:00:00Z")
+			admin.WriteError(w, http.StatusBadRequest, "until is no time; write it as 2026-01-31T08:00:00Z")
 			return
 		}
 	}
@@ -85,8 +85,8 @@ func answerPause(d *Daemon, w http.ResponseWriter, r *http.Request) {
 
 func answerPaused(d *Daemon, w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
 	if name := r.PathValue("name"); !d.SetPaused(r.Context(), name, paused, until) {
-		admin.RefuseUnknown(w, name, slices.Sorted(maps.Keys(d.config().Functions)))
+		admin.WriteNotFound(w, name, slices.Sorted(maps.Keys(d.currentConfig().Functions)))
 		return
 	}
-	admin.Answer(w, http.StatusOK, api.Health{Status: "ok"})
+	admin.WriteJSON(w, http.StatusOK, api.Health{Status: "ok"})
 }

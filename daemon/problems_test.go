@@ -77,13 +77,13 @@ func TestRefusedVerdictsAreReported(t *testing.T) {
 		d := New(nil)
 		d.functions = []*apps.Function{f}
 		d.phase.set(api.PhaseRunning)
-		if reasons := fmt.Sprint(d.view().NotReady()); !strings.Contains(reasons, "nothing is received") || !strings.Contains(reasons, errNoGrave.Error()) {
+		if reasons := fmt.Sprint(d.statusView().UnreadyReasons()); !strings.Contains(reasons, "nothing is received") || !strings.Contains(reasons, errNoGrave.Error()) {
 			t.Errorf("not ready, since: %s", reasons)
 		}
-		if state, why := d.view().LimitingFactor(f, time.Now()); state != "blocked" || !strings.Contains(why, errNoGrave.Error()) {
+		if state, why := d.statusView().LimitingFactor(f, time.Now()); state != "blocked" || !strings.Contains(why, errNoGrave.Error()) {
 			t.Errorf("the function is explained as %s: %s", state, why)
 		}
-		problems := f.Problems()
+		problems := f.ListProblems()
 		if len(problems) != 1 || problems[0].Kind != api.ProblemUnsettled || !problems[0].Blocks || problems[0].Messages == 0 {
 			t.Fatalf("the problems are %+v", problems)
 		}
@@ -94,10 +94,10 @@ func TestRefusedVerdictsAreReported(t *testing.T) {
 		close(made)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if reasons := d.view().NotReady(); len(reasons) > 0 {
+		if reasons := d.statusView().UnreadyReasons(); len(reasons) > 0 {
 			t.Errorf("not ready, since: %v", reasons)
 		}
-		if n := f.Stats.Counts().Rejected; n != sent {
+		if n := f.Stats.ReadCounts().Rejected; n != sent {
 			t.Errorf("%d of %d were rejected", n, sent)
 		}
 		stop()

@@ -74,14 +74,14 @@ func everything(t *testing.T) *Daemon {
 	d := New(configs.New())
 	d.fleet, d.traces = f, new(telemetry.Traces)
 	d.stores.Add("embedded", new(embedded.Server))
-	d.decisions.Record("instances", time.Now(), testDecision())
+	d.decisions.SetDecision("instances", time.Now(), testDecision())
 	return d
 }
 
 // promtool reports no problem in a scrape that has every metric.
 func TestPromtoolLikesTheMetrics(t *testing.T) {
 	answer := httptest.NewRecorder()
-	for _, route := range status.Routes(everything(t).view()) {
+	for _, route := range status.AllRoutes(everything(t).statusView()) {
 		if route.Path == api.MetricsPath {
 			route.Handler(answer, httptest.NewRequest("GET", "/metrics", nil))
 		}

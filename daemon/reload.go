@@ -40,7 +40,7 @@ var errNotRunning = errors.New("the daemon is not running: it is starting or sto
 // one reload waits for another.
 func (d *Daemon) Reload(ctx context.Context, cfg *configs.Config) (api.Changes, error) {
 	if err := cfg.Complete(d.env); err != nil {
-		return api.Changes{}, d.noteReload(err)
+		return api.Changes{}, d.recordReload(err)
 	}
 	if d.phase.get() != api.PhaseRunning {
 		return api.Changes{}, errNotRunning
@@ -55,7 +55,7 @@ func (d *Daemon) Reload(ctx context.Context, cfg *configs.Config) (api.Changes, 
 	}
 	select {
 	case a := <-answer:
-		return a.changes, d.noteReload(a.err)
+		return a.changes, d.recordReload(a.err)
 	case <-d.ended:
 		return api.Changes{}, errNotRunning
 	}
@@ -70,7 +70,7 @@ func (d *Daemon) ReloadFile(ctx context.Context) (api.Changes, error) {
 func (d *Daemon) reloadInstead(ctx context.Context, instead []byte) (api.Changes, error) {
 	cfg, err := d.readConfig(instead)
 	if err != nil {
-		return api.Changes{}, d.noteReload(err)
+		return api.Changes{}, d.recordReload(err)
 	}
 	changes, err := d.Reload(ctx, cfg)
 	return changes, err
@@ -90,7 +90,7 @@ func reloadRoutes(d *Daemon) []admin.Route {
 func answerReload(d *Daemon, w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReload))
 	if err != nil {
-		admin.Refuse(w, http.StatusBadRequest, "%v", err)
+		admin.WriteError(w, http.StatusBadRequest, "%v", err)
 		return
 	}
 	changes, err := d.reloadInstead(r.Context(), body)
@@ -99,10 +99,10 @@ func answerReload(d *Daemon, w http.ResponseWriter, r *http.Request) {
 		if detail := loadErrorDetail(err); detail != "" {
 			text += "\n" + strings.TrimSpace(detail)
 		}
-		admin.Refuse(w, http.StatusUnprocessableEntity, "%s", text)
+		admin.WriteError(w, http.StatusUnprocessableEntity, "%s", text)
 		return
 	}
-	admin.Answer(w, http.StatusOK, changes)
+	admin.WriteJSON(w, http.StatusOK, changes)
 }
 
 // readConfig reads the configuration's file again or, in one of several instances, the text that
@@ -132,8 +132,8 @@ func loadErrorDetail(err error) string {
 	return ""
 }
 
-// noteReload records the result of a reload, and logs the reason if it was refused.
-func (d *Daemon) noteReload(err error) error {
+// recordReload records the result of a reload, and logs the reason if it was refused.
+func (d *Daemon) recordReload(err error) error {
 	var loadError *handlers.LoadError
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -149,24 +149,24 @@ func (d *Daemon) noteReload(err error) error {
 	return err
 }
 
-// reload replaces what differs in another configuration, and returns the resources that are open
-// afterwards.
-func (d *Daemon) reload(ctx context.Context, c *runningSet, now *resources, r reloadRequest) *resources {
+// applyReload replaces what differs in another configuration, and returns the resources that are
+// open afterwards.
+func (d *Daemon) applyReload(ctx context.Context, c *runningSet, now *resources, r reloadRequest) *resources {
 	next := newResources(d, r.cfg, now)
 	err := checkReloadable(d, now, r.cfg)
 	if err == nil {
 		err = next.openAll(ctx)
 	}
 	if err != nil {
-		r.answer <- reloadAnswer{err: errors.Join(err, next.close(now))}
+		r.answer <- reloadAnswer{err: errors.Join(err, next.closeExcept(now))}
 		return now
 	}
 	next.dropOld()
-	changes, ending, removed := compare(now, next)
+	changes, ending, removed := compareResources(now, next)
 	if d.level != nil {
 		d.level.Set(telemetry.ParseLevel(r.cfg.Log.Level))
 	}
-	d.use(next, removed...)
+	d.setRunning(next, removed...)
 	for _, name := range changes.Added {
 		c.startFunction(next.functions[name])
 	}
@@ -179,16 +179,16 @@ func (d *Daemon) reload(ctx context.Context, c *runningSet, now *resources, r re
 			c.startFunction(successor)
 		}
 	})
-	d.scaleAndTune(next)
+	d.startLoops(next)
 	closeOld := func() {
-		if err := now.close(next); err != nil {
+		if err := now.closeExcept(next); err != nil {
 			d.log.Warn("closing replaced resources", "error", err)
 		}
 	}
 	if ctx.Err() != nil { // functions still drain
 		c.atEnd = append(c.atEnd, closeOld)
 	} else {
-		d.use(next)
+		d.setRunning(next)
 		closeOld()
 	}
 	d.log.Info("reloaded", "functions", len(next.functions))
@@ -196,11 +196,11 @@ func (d *Daemon) reload(ctx context.Context, c *runningSet, now *resources, r re
 	return next
 }
 
-// compare returns what changes, the functions that end, and those of them that are removed.
+// compareResources returns what changes, the functions that end, and those of them that are removed.
 // A function that replaces another takes over its counts and its pause.
-func compare(now, next *resources) (changes api.Changes, ending, removed []*apps.Function) {
+func compareResources(now, next *resources) (changes api.Changes, ending, removed []*apps.Function) {
 	changes = api.Changes{Added: []string{}, Changed: []string{}, Removed: []string{}, Kept: []string{}}
-	for _, f := range next.inOrder() {
+	for _, f := range next.sortedFunctions() {
 		switch was := now.functions[f.Name]; was {
 		case nil:
 			changes.Added = append(changes.Added, f.Name)
@@ -215,7 +215,7 @@ func compare(now, next *resources) (changes api.Changes, ending, removed []*apps
 			}
 		}
 	}
-	for _, f := range now.inOrder() {
+	for _, f := range now.sortedFunctions() {
 		if next.functions[f.Name] == nil {
 			changes.Removed = append(changes.Removed, f.Name)
 			ending, removed = append(ending, f), append(removed, f)
@@ -254,14 +254,14 @@ func checkReloadable(d *Daemon, now *resources, cfg *configs.Config) error {
 	}
 	for name := range d.triggers {
 		if _, stays := cfg.Functions[name]; !stays && now.functions[name] != nil {
-			return ownTriggerStays(name)
+			return ownTriggerError(name)
 		}
 	}
 	return nil
 }
 
-// ownTriggerStays returns the error of a change to a function whose trigger the program gave: a
+// ownTriggerError returns the error of a change to a function whose trigger the program gave: a
 // closed trigger cannot be opened again.
-func ownTriggerStays(name string) error {
+func ownTriggerError(name string) error {
 	return fmt.Errorf("function %s has a trigger from the program, and cannot be changed or removed by a reload", name)
 }

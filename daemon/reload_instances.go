@@ -19,7 +19,7 @@ import (
 // reloadInstances reloads the configuration in all instances. The first one shows whether
 // everything opens: if it refuses, nothing has changed.
 func (d *supervisor) reloadInstances(ctx context.Context, r reloadRequest) {
-	now := d.current()
+	now := d.currentResources()
 	next := newResources(d.Daemon, r.cfg, now)
 	err := checkReloadable(d.Daemon, now, r.cfg)
 	if err == nil {
@@ -28,25 +28,25 @@ func (d *supervisor) reloadInstances(ctx context.Context, r reloadRequest) {
 	if err == nil {
 		err = next.openSources(ctx)
 	}
-	fleet := d.instances()
+	fleet := d.currentFleet()
 	changes := compareSettings(now.cfg, r.cfg)
-	if ids := fleet.Outdated(true); err == nil && len(ids) > 0 {
+	if ids := fleet.OutdatedIDs(true); err == nil && len(ids) > 0 {
 		if changes, err = d.reloadInstance(ctx, ids[0], r.cfg); err == nil {
 			fleet.MarkSent(ids[0], true)
 		}
 	}
 	if err != nil {
-		r.answer <- reloadAnswer{err: errors.Join(err, next.close(now))}
+		r.answer <- reloadAnswer{err: errors.Join(err, next.closeExcept(now))}
 		return
 	}
 	next.dropOld()
 	if d.level != nil {
 		d.level.Set(telemetry.ParseLevel(r.cfg.Log.Level))
 	}
-	d.hold(next)
+	d.setOpen(next)
 	fleet.UseSources(next.sources)
 	d.sendReloads(ctx)
-	if err := now.close(next); err != nil {
+	if err := now.closeExcept(next); err != nil {
 		d.log.Warn("closing replaced resources", "error", err)
 	}
 	d.log.Info("reloaded", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
@@ -55,9 +55,9 @@ func (d *supervisor) reloadInstances(ctx context.Context, r reloadRequest) {
 
 // sendReloads sends the configuration to the instances that do not have it.
 func (d *supervisor) sendReloads(ctx context.Context) {
-	fleet := d.instances()
-	for _, id := range fleet.Outdated(false) {
-		if _, err := d.reloadInstance(ctx, id, d.config()); err != nil {
+	fleet := d.currentFleet()
+	for _, id := range fleet.OutdatedIDs(false) {
+		if _, err := d.reloadInstance(ctx, id, d.currentConfig()); err != nil {
 			d.log.Error("an instance did not accept the new configuration; will retry", "instance", id, "error", err)
 			continue
 		}
@@ -77,7 +77,7 @@ func (d *supervisor) reloadInstance(ctx context.Context, id int, cfg *configs.Co
 	if err != nil {
 		return changes, err
 	}
-	client := admin.NewSocketClient(instances.Dir(d.cfg.DataDir, id)).WithoutTimeout() // ctx bounds it
+	client := admin.NewSocketClient(instances.InstanceDir(d.cfg.DataDir, id)).WithoutTimeout() // ctx bounds it
 	if err := client.PostJSON(ctx, api.ReloadPath, hello, &changes); err != nil {
 		return changes, fmt.Errorf("instance %d: %w", id, err)
 	}

@@ -84,7 +84,7 @@ func TestWhatNeedsARestart(t *testing.T) {
 			t.Errorf("%s: %v", c.want, err)
 		}
 	}
-	if s := d.view().Reload(); s.Failed != 6 || s.Done != 0 || s.Refused == "" {
+	if s := d.statusView().Reload(); s.Failed != 6 || s.Done != 0 || s.Refused == "" {
 		t.Errorf("%+v", s)
 	}
 	a, queue, cfg := adminDaemon(t, nil)

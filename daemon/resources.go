@@ -48,14 +48,14 @@ func newResources(d *Daemon, cfg *configs.Config, old *resources) *resources {
 	}
 	p.shared = sources.New(sources.Config{Settings: cfg, Parent: d.parent, Stores: &d.stores.Stores, Log: d.log}, d.connections, earlier)
 	p.apps = apps.NewSet(apps.Options{
-		Config: cfg, Funcs: d.funcs, Env: d.env, Environ: d.environ, Running: d.running, Log: d.log,
+		Config: cfg, Funcs: d.funcs, Env: d.env, Environ: d.environ, Running: d.runningFunctions, Log: d.log,
 	}, oldApps)
 	return p
 }
 
 // openAll opens everything, starting with what takes long and fails often.
 func (p *resources) openAll(ctx context.Context) error {
-	if err := p.connect(ctx); err != nil {
+	if err := p.openConnections(ctx); err != nil {
 		return err
 	}
 	if err := p.apps.Start(ctx); err != nil {
@@ -73,8 +73,8 @@ func (p *resources) openAll(ctx context.Context) error {
 	return nil
 }
 
-// connect opens the connections that functions use.
-func (p *resources) connect(ctx context.Context) error {
+// openConnections opens the connections that functions use.
+func (p *resources) openConnections(ctx context.Context) error {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
 		for _, connection := range p.cfg.Functions[name].Connections() {
@@ -84,11 +84,11 @@ func (p *resources) connect(ctx context.Context) error {
 			names = append(names, connection)
 		}
 	}
-	return p.shared.Connect(ctx, names)
+	return p.shared.OpenConnections(ctx, names)
 }
 
-// inOrder returns the functions in the order of their names.
-func (p *resources) inOrder() []*apps.Function {
+// sortedFunctions returns the functions in the order of their names.
+func (p *resources) sortedFunctions() []*apps.Function {
 	out := make([]*apps.Function, 0, len(p.functions))
 	for _, name := range slices.Sorted(maps.Keys(p.functions)) {
 		out = append(out, p.functions[name])
@@ -98,7 +98,7 @@ func (p *resources) inOrder() []*apps.Function {
 
 // openSources opens only the triggers, for their backlogs.
 func (p *resources) openSources(ctx context.Context) error {
-	if err := p.connect(ctx); err != nil {
+	if err := p.openConnections(ctx); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
@@ -115,9 +115,9 @@ func (p *resources) openSources(ctx context.Context) error {
 	return nil
 }
 
-// close closes, in the reverse order, everything that keep does not have; keep may be nil. It must
-// be called after all messages are settled, since the triggers settle them.
-func (p *resources) close(keep *resources) error {
+// closeExcept closes, in the reverse order, everything that keep does not have; keep may be nil. It
+// must be called after all messages are settled, since the triggers settle them.
+func (p *resources) closeExcept(keep *resources) error {
 	if keep == nil {
 		keep = &resources{}
 	}
@@ -159,13 +159,13 @@ func (p *resources) closeFunctions(keep *resources) (errs []error) {
 	return errs
 }
 
-// openFunction opens a function's handler, outputs and trigger. If it fails, close frees the
+// openFunction opens a function's handler, outputs and trigger. If it fails, closeExcept frees the
 // parts that are open.
 func (p *resources) openFunction(ctx context.Context, name string, settings configs.Function) error {
 	d := p.daemon
 	given := d.triggers[name]
 	if given != nil && p.old != nil && p.old.functions[name] != nil {
-		return ownTriggerStays(name)
+		return ownTriggerError(name)
 	}
 	f := apps.NewFunction(name, settings, d.log.With("function", name))
 	p.functions[name] = f
@@ -219,7 +219,7 @@ func checkResources(ctx context.Context, cfg *configs.Config, funcs handlers.Fun
 // dropOld releases the resources of the earlier configuration.
 func (p *resources) dropOld() {
 	p.old = nil
-	p.apps.ForgetOld()
+	p.apps.DropOld()
 	p.shared.DropEarlier()
 }
 
@@ -244,5 +244,5 @@ func (p *resources) canReuseFunction(name string) bool {
 		return false
 	}
 	c, found := p.cfg.Functions[name].Handler.Code()
-	return !found || p.apps.Pool(c.App) == p.old.apps.Pool(c.App)
+	return !found || p.apps.PoolOf(c.App) == p.old.apps.PoolOf(c.App)
 }

@@ -47,7 +47,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = explainDataDir(err, d.cfg.DataDir) }()
 	if d.cfg.Scale.Instances.Scaled() {
-		return (&supervisor{Daemon: d}).run(ctx)
+		return (&supervisor{Daemon: d}).runInstances(ctx)
 	}
 	stopAdmin, err := d.serveAdmin()
 	if err != nil {
@@ -61,20 +61,20 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.mu.Lock()
 	d.traces = traces
 	d.mu.Unlock()
-	defer traces.Stop()
+	defer traces.StopExport()
 	d.mu.Lock()
-	d.budget = triggers.NewBudget(bodymemory.Limit(d.cfg))
+	d.budget = triggers.NewBudget(bodymemory.DaemonLimit(d.cfg))
 	d.mu.Unlock()
 	if d.wholeProcess {
-		defer inBackground(ctx, func(ctx context.Context) { bodymemory.SetGC(ctx, d.budget) })()
+		defer startBackground(ctx, func(ctx context.Context) { bodymemory.SetGC(ctx, d.budget) })()
 	}
 	d.loops = &autoscale.Loops{
-		Running: d.running, Config: d.config, Backlogs: &d.backlogs, Decisions: &d.decisions,
+		Running: d.runningFunctions, Config: d.currentConfig, Backlogs: &d.backlogs, Decisions: &d.decisions,
 		Store: autoscale.OpenStore(d.cfg.DataDir, d.log), Log: d.log,
 	}
 	first := newResources(d, d.cfg, nil)
-	d.hold(first)
-	defer func() { err = errors.Join(err, d.current().close(nil)) }()
+	d.setOpen(first)
+	defer func() { err = errors.Join(err, d.currentResources().closeExcept(nil)) }()
 	if err := first.openAll(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped while it started
@@ -105,10 +105,10 @@ func (e *StartError) Unwrap() error { return e.Err }
 func (d *Daemon) runFunctions(ctx context.Context, p *resources) error {
 	c := newRunningSet(ctx, d)
 	defer c.endContexts()
-	defer inBackground(ctx, d.standstill.Run)()
-	d.use(p)
-	d.scaleAndTune(p)
-	for _, f := range p.inOrder() {
+	defer startBackground(ctx, d.standstill.Run)()
+	d.setRunning(p)
+	d.startLoops(p)
+	for _, f := range p.sortedFunctions() {
 		c.startFunction(f)
 	}
 	d.phase.set(api.PhaseRunning)
@@ -121,22 +121,22 @@ func (d *Daemon) runFunctions(ctx context.Context, p *resources) error {
 				return err
 			}
 		case r := <-d.reloads:
-			p = d.reload(ctx, c, p, r)
+			p = d.applyReload(ctx, c, p, r)
 		case <-ctx.Done():
 			d.phase.set(api.PhaseStopping)
-			return c.drain()
+			return c.drainAll()
 		}
 	}
 }
 
-// scaleAndTune starts the loops over the pools that are new.
-func (d *Daemon) scaleAndTune(p *resources) {
-	d.loops.ScaleWorkers(p.cfg, p.apps.Pools())
-	d.loops.TunePools(p.cfg, p.apps.Pools())
+// startLoops starts the loops over the pools that are new.
+func (d *Daemon) startLoops(p *resources) {
+	d.loops.ScaleWorkers(p.cfg, p.apps.AllPools())
+	d.loops.TunePools(p.cfg, p.apps.AllPools())
 }
 
-// inBackground runs a function until stop is called, which waits for its end.
-func inBackground(ctx context.Context, run func(context.Context)) (stop func()) {
+// startBackground runs a function until stop is called, which waits for its end.
+func startBackground(ctx context.Context, run func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { run(ctx) })

@@ -129,11 +129,11 @@ func (c *runningSet) stopFunctions(functions []*apps.Function, drain time.Durati
 	}
 }
 
-// drain stops all functions. At the drain deadline, or when the stop is forced, the calls in
+// drainAll stops all functions. At the drain deadline, or when the stop is forced, the calls in
 // flight are cancelled.
-func (c *runningSet) drain() error {
+func (c *runningSet) drainAll() error {
 	d := c.daemon
-	limit := d.config().Drain
+	limit := d.currentConfig().Drain
 	c.stopReceiving()
 	d.log.Info("stopping: receiving has ended; waiting for messages in flight", "in_flight", d.InFlight(), "at_most", limit.String())
 	ended := make(chan struct{})

@@ -22,8 +22,8 @@ const minScaleInterval = time.Second
 // backlogs and scales the instances.
 type supervisor struct{ *Daemon }
 
-// run runs instances until ctx ends, and drains them.
-func (d *supervisor) run(ctx context.Context) (err error) {
+// runInstances runs instances until ctx ends, and drains them.
+func (d *supervisor) runInstances(ctx context.Context) (err error) {
 	if d.program == nil {
 		return &StartError{errors.New("scale.instances has several instances, but the program cannot start them: use `drover run`, cli.Main, or the option WithInstances")}
 	}
@@ -44,8 +44,8 @@ func (d *supervisor) run(ctx context.Context) (err error) {
 	}
 	defer stopAdmin()
 	first := newResources(d.Daemon, d.cfg, nil)
-	d.hold(first)
-	defer func() { err = errors.Join(err, d.current().close(nil)) }()
+	d.setOpen(first)
+	defer func() { err = errors.Join(err, d.currentResources().closeExcept(nil)) }()
 	if err := first.openSources(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped while it started
@@ -59,7 +59,7 @@ func (d *supervisor) run(ctx context.Context) (err error) {
 		Command: *d.program,
 		Hello: func(id int) (json.RawMessage, error) {
 			fleet.MarkSent(id, false)
-			return instances.NewGreeting(d.config(), id)
+			return instances.NewGreeting(d.currentConfig(), id)
 		},
 		Reported: fleet.AddReport,
 		Gone: func(id int, how error) {
@@ -104,7 +104,7 @@ func (d *supervisor) run(ctx context.Context) (err error) {
 	d.onReady()
 
 	d.phase.set(api.PhaseRunning)
-	d.scaleInstances(ctx, &instances.Scaler{Fleet: fleet, Config: d.config, Decisions: &d.decisions, Log: d.log, Wanted: wanted})
+	d.scaleInstances(ctx, &instances.Scaler{Fleet: fleet, Config: d.currentConfig, Decisions: &d.decisions, Log: d.log, Wanted: wanted})
 	stopping.Store(true)
 	d.phase.set(api.PhaseStopping)
 	d.log.Info("stopping: the instances drain", "in_flight", d.InFlight(), "at_most", d.cfg.Drain.String())
@@ -124,7 +124,7 @@ func (d *supervisor) run(ctx context.Context) (err error) {
 
 // scaleInstances sets the number of instances, and reloads them, until ctx ends.
 func (d *supervisor) scaleInstances(ctx context.Context, s *instances.Scaler) {
-	interval := d.config().Scale.Interval.D()
+	interval := d.currentConfig().Scale.Interval.D()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -139,10 +139,10 @@ func (d *supervisor) scaleInstances(ctx context.Context, s *instances.Scaler) {
 		pause.Stop()
 		select {
 		case <-tick.C:
-		case <-s.Fleet.Full(): // more instances may be needed at once
+		case <-s.Fleet.SlotsFull(): // more instances may be needed at once
 		case r := <-d.reloads:
 			d.reloadInstances(ctx, r)
-			if is := d.config().Scale.Interval.D(); is != interval {
+			if is := d.currentConfig().Scale.Interval.D(); is != interval {
 				interval = is
 				tick.Reset(interval)
 			}

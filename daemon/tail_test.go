@@ -40,7 +40,7 @@ func TestTailOverTheAdminServer(t *testing.T) {
 	go func() { ended <- client.StreamLog(ctx, asked.RequestPath(), func(l LogLine) { got <- l }) }()
 	wait := time.NewTicker(time.Millisecond)
 	defer wait.Stop()
-	for d.logs.Subscribers() == 0 {
+	for d.logs.SubscriberCount() == 0 {
 		<-wait.C
 	}
 	queue.Send(triggers.Message{ID: "m1"})
@@ -51,7 +51,7 @@ func TestTailOverTheAdminServer(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	for d.logs.Subscribers() > 0 { // until the daemon has noticed
+	for d.logs.SubscriberCount() > 0 { // until the daemon has noticed
 		<-wait.C
 	}
 
@@ -76,7 +76,7 @@ func TestTailOverTheAdminServer(t *testing.T) {
 	for _, conn := range open {
 		_ = conn.Close()
 	}
-	for d.logs.Subscribers() > 0 {
+	for d.logs.SubscriberCount() > 0 {
 		<-wait.C
 	}
 }

@@ -21,40 +21,40 @@ const (
 	usageReported = 5 * time.Second
 )
 
-// locked returns the result of read, which it calls while the daemon's lock is held.
-func locked[T any](d *Daemon, read func() T) T {
+// readLocked returns the result of read, which it calls while the daemon's lock is held.
+func readLocked[T any](d *Daemon, read func() T) T {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return read()
 }
 
-// view returns the state that package status reports.
-func (d *Daemon) view() *status.View {
+// statusView returns the state that package status reports.
+func (d *Daemon) statusView() *status.View {
 	return &status.View{
-		Phase: d.phase.get, Config: d.config, Running: d.running, Fleet: d.instances,
-		Apps:   func() map[string]apps.Status { return d.appRegistry.Statuses(usageFresh) },
-		Reload: func() status.Reload { return locked(d, func() status.Reload { return d.reloaded }) },
+		Phase: d.phase.get, Config: d.currentConfig, Running: d.runningFunctions, Fleet: d.currentFleet,
+		Apps:   func() map[string]apps.Status { return d.appRegistry.AppStatuses(usageFresh) },
+		Reload: func() status.Reload { return readLocked(d, func() status.Reload { return d.reloaded }) },
 		Bodies: func() *triggers.Budget {
-			return cmp.Or(locked(d, func() *triggers.Budget { return d.budget }), new(triggers.Budget))
+			return cmp.Or(readLocked(d, func() *triggers.Budget { return d.budget }), new(triggers.Budget))
 		},
-		Traces:     func() *telemetry.Traces { return locked(d, func() *telemetry.Traces { return d.traces }) },
-		StoreNames: d.stores.Names, StoreProblem: d.stores.problem,
+		Traces:     func() *telemetry.Traces { return readLocked(d, func() *telemetry.Traces { return d.traces }) },
+		StoreNames: d.stores.Names, StoreProblem: d.stores.problemOf,
 		Backlogs: &d.backlogs, Logs: d.logs, Decisions: &d.decisions, DataDir: func() string { return d.cfg.DataDir }, // Run may complete the configuration later
 		Log: d.log,
 	}
 }
 
 // Status reports on every function, by name. It is empty before the daemon is ready.
-func (d *Daemon) Status() []FunctionStatus { return d.view().FunctionStatuses() }
+func (d *Daemon) Status() []FunctionStatus { return d.statusView().FunctionStatuses() }
 
 // Apps reports how much of each app runs at once, and why, by name. It is empty before
 // the daemon is ready, and for apps of which nothing is measured yet.
-func (d *Daemon) Apps() []AppOverview { return status.AppOverviews(d.view().AppStatuses()) }
+func (d *Daemon) Apps() []AppOverview { return status.AppOverviews(d.statusView().AppStatuses()) }
 
 // Kind returns how a function spends the time of its calls, as measured; nil before it was
 // measured, and if no worker process runs it.
 func (d *Daemon) Kind(function string) *FunctionKind {
-	return status.KindOf(d.view().AppStatuses(), function)
+	return status.KindOf(d.statusView().AppStatuses(), function)
 }
 
 // phase is one of the phases in package api. The zero value is api.PhaseStarting.
@@ -72,9 +72,9 @@ func (p *phase) get() string {
 // stores are the embedded servers, by connection.
 type stores struct{ sources.Stores }
 
-// problem returns the problem of a connection's store; nil if there is none.
-func (s *stores) problem(connection string) *api.FunctionProblem {
-	since, why := s.Failure(connection)
+// problemOf returns the problem of a connection's store; nil if there is none.
+func (s *stores) problemOf(connection string) *api.FunctionProblem {
+	since, why := s.FailureOf(connection)
 	if why == nil {
 		return nil
 	}

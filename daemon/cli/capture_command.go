@@ -55,10 +55,10 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	if c.Output != "-" && !c.Force { // before a message is requested
 		if _, err := os.Lstat(c.Output); err == nil {
-			return c.taken()
+			return c.existsError()
 		}
 	}
-	p, done, err := sources.OpenPeeker(ctx, sources.Config{Settings: cfg, Log: std.logger(configs.Log{Level: "warn", Format: "auto"})}, c.Function)
+	p, done, err := sources.OpenPeeker(ctx, sources.Config{Settings: cfg, Log: std.newLogger(configs.Log{Level: "warn", Format: "auto"})}, c.Function)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 	if len(first) == 0 {
 		return fmt.Errorf("no message waits for function %s, so there is none to capture; run drover pause %s to let messages accumulate", c.Function, c.Function)
 	}
-	n, err := c.write(ctx, p, first, std.Out)
+	n, err := c.writeMessages(ctx, p, first, std.Out)
 	if err != nil {
 		return err
 	}
@@ -88,13 +88,13 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 	return err
 }
 
-func (c *captureCommand) taken() error {
+func (c *captureCommand) existsError() error {
 	return fmt.Errorf("%s already exists; name another file with --output, or add --force", c.Output)
 }
 
-// write writes the first messages and all that follow, and returns their number. A file that could
-// not be written completely is removed.
-func (c *captureCommand) write(ctx context.Context, p triggers.Peeker, first []triggers.Message, out io.Writer) (n int, err error) {
+// writeMessages writes the first messages and all that follow, and returns their number. A file
+// that could not be written completely is removed.
+func (c *captureCommand) writeMessages(ctx context.Context, p triggers.Peeker, first []triggers.Message, out io.Writer) (n int, err error) {
 	if c.Output != "-" {
 		flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 		if c.Force {
@@ -104,7 +104,7 @@ func (c *captureCommand) write(ctx context.Context, p triggers.Peeker, first []t
 		}
 		file, err := os.OpenFile(filepath.Clean(c.Output), flags, captureMode)
 		if errors.Is(err, fs.ErrExist) {
-			return 0, c.taken()
+			return 0, c.existsError()
 		}
 		if err != nil {
 			return 0, fmt.Errorf("writing messages: %w", err)
@@ -119,7 +119,7 @@ func (c *captureCommand) write(ctx context.Context, p triggers.Peeker, first []t
 	to := bufio.NewWriter(out)
 	for got := first; len(got) > 0; {
 		for i := range got {
-			text, err := messagefile.Line(&got[i])
+			text, err := messagefile.MarshalMessage(&got[i])
 			if err == nil {
 				_, err = to.Write(text)
 			}

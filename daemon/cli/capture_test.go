@@ -16,7 +16,7 @@ import (
 // captured returns the messages that a capture has written, as texts.
 func captured(t *testing.T, path string) (out []string) {
 	t.Helper()
-	got, err := messagefile.Load(path)
+	got, err := messagefile.ReadPath(path)
 	if err != nil {
 		t.Fatal(err)
 	}

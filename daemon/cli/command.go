@@ -66,7 +66,7 @@ func Main(options ...daemon.Option) {
 		OutIsTerminal: xterm.IsTerminal(int(os.Stdout.Fd())),
 		ErrIsTerminal: xterm.IsTerminal(int(os.Stderr.Fd())),
 		Env:           os.LookupEnv,
-		Environ:       environ,
+		Environ:       childEnviron,
 		Funcs:         daemon.FuncsOf(options...),
 		Program:       program,
 		ForceStop:     forceStop,
@@ -77,9 +77,9 @@ func Main(options ...daemon.Option) {
 	os.Exit(status)
 }
 
-// environ returns the environment for worker processes and instances, without the variables of
+// childEnviron returns the environment for worker processes and instances, without the variables of
 // systemd that are for this process alone.
-func environ() []string {
+func childEnviron() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
 	})
@@ -110,7 +110,7 @@ func Command(ctx context.Context, args []string, std *IO) int {
 	if err == nil {
 		return ExitOK
 	}
-	return report(std, err)
+	return reportError(std, err)
 }
 
 // newParser returns the parser of the command line; exit is called if only help was requested.

@@ -34,12 +34,12 @@ var (
 	newPrinted = daemontest.NewOutput
 	write      = daemontest.WriteFiles
 	binary     = daemontest.Binary
-	ask        = daemontest.Ask
+	ask        = daemontest.SendGet
 	freePort   = daemontest.FreePort
-	until      = daemontest.Until
+	until      = daemontest.WaitUntil
 	scrape     = daemontest.Scrape
 	sum        = daemontest.Sum
-	balanced   = daemontest.Balanced
+	balanced   = daemontest.CheckBalance
 )
 
 // command runs a command line in this process.
@@ -352,7 +352,7 @@ func TestAGoFunctionOfAProgram(t *testing.T) {
 func TestDurationsInTheLog(t *testing.T) {
 	for format, want := range map[string]string{"json": `"took":"1.5s"`, "text": "took=1.5s"} {
 		out := newPrinted()
-		(&IO{Err: out}).logger(configs.Log{Level: "info", Format: format}).Info("x", "took", 1500*time.Millisecond)
+		(&IO{Err: out}).newLogger(configs.Log{Level: "info", Format: format}).Info("x", "took", 1500*time.Millisecond)
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s: %s", format, out)
 		}

@@ -36,12 +36,12 @@ type deadTarget struct {
 	configFlag
 }
 
-// open opens the dead letters of the function. done closes them and what they need.
-func (t *deadTarget) open(ctx context.Context, std *IO, shared bool) (d triggers.DeadLetters, cfg *configs.Config, done func() error, err error) {
+// openLetters opens the dead letters of the function. done closes them and what they need.
+func (t *deadTarget) openLetters(ctx context.Context, std *IO, shared bool) (d triggers.DeadLetters, cfg *configs.Config, done func() error, err error) {
 	if cfg, err = configs.LoadContext(ctx, t.Config, std.Env); err != nil {
 		return nil, nil, nil, err
 	}
-	d, hangUp, err := openDeadLetters(ctx, cfg, t.Function, shared, std.logger(configs.Log{Level: "error", Format: "auto"}))
+	d, hangUp, err := openDeadLetters(ctx, cfg, t.Function, shared, std.newLogger(configs.Log{Level: "error", Format: "auto"}))
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -95,7 +95,7 @@ func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
 	if err != nil {
 		return err
 	}
-	d, _, done, err := c.open(ctx, std, false)
+	d, _, done, err := c.openLetters(ctx, std, false)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
 			}
 			continue
 		case c.JSON:
-			text, err := deadletter.JSONLine(letter)
+			text, err := deadletter.MarshalLine(letter)
 			if err != nil {
 				return err
 			}
@@ -134,11 +134,11 @@ func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
 			return fmt.Errorf("writing the list: %w", err)
 		}
 	}
-	_, err = fmt.Fprintln(std.Out, c.summary(n, others))
+	_, err = fmt.Fprintln(std.Out, c.summaryText(n, others))
 	return err
 }
 
-func (c *deadListCommand) summary(n, others int) string {
+func (c *deadListCommand) summaryText(n, others int) string {
 	text := fmt.Sprintf("%d dead letters", n)
 	switch n {
 	case 0:
@@ -180,7 +180,7 @@ func (c *deadShowCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Body && std.OutIsTerminal {
 		return exit.UsageError("--body prints what the message has, which a terminal might obey: redirect it into a file")
 	}
-	d, _, done, err := c.open(ctx, std, false)
+	d, _, done, err := c.openLetters(ctx, std, false)
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (c *deadShowCommand) Run(ctx context.Context, std *IO) (err error) {
 		case c.Body:
 			text = letter.Message.Body
 		case c.JSON:
-			if text, err = deadletter.JSONLine(letter); err != nil {
+			if text, err = deadletter.MarshalLine(letter); err != nil {
 				return err
 			}
 		}
@@ -228,16 +228,16 @@ Examples:
 }
 
 func (c *deadReplayCommand) Run(ctx context.Context, std *IO) (err error) {
-	selection, err := c.Check(c.Function, "replays")
+	selection, err := c.NewSelection(c.Function, "replays")
 	if err != nil {
 		return err
 	}
-	d, cfg, done, err := c.open(ctx, std, c.Shared)
+	d, cfg, done, err := c.openLetters(ctx, std, c.Shared)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	return std.deadJob(selection, cfg).Replay(ctx, d, deadletter.ReplayOptions{OrderKey: sources.ReplayKey(cfg.Functions[c.Function].Trigger), Doubtful: c.Doubtful})
+	return std.deadJob(selection, cfg).ReplaySelected(ctx, d, deadletter.ReplayOptions{OrderKey: sources.ReplayKey(cfg.Functions[c.Function].Trigger), Doubtful: c.Doubtful})
 }
 
 // deadJob returns the replay or purge of a selection.
@@ -261,17 +261,17 @@ func (*deadPurgeCommand) Help() string {
 }
 
 func (c *deadPurgeCommand) Run(ctx context.Context, std *IO) (err error) {
-	selection, err := c.Check(c.Function, "purges")
+	selection, err := c.NewSelection(c.Function, "purges")
 	if err != nil {
 		return err
 	}
 	if !c.Yes && !c.DryRun {
 		return exit.UsageError("purged messages cannot be recovered; use --dry-run to print them, --yes to purge them")
 	}
-	d, cfg, done, err := c.open(ctx, std, false)
+	d, cfg, done, err := c.openLetters(ctx, std, false)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	return std.deadJob(selection, cfg).Purge(ctx, d)
+	return std.deadJob(selection, cfg).PurgeSelected(ctx, d)
 }

@@ -57,30 +57,30 @@ func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 	var said api.Explanations
 	err = client.GetJSON(ctx, api.ExplainPath(c.About, as), &said)
 	if errors.Is(err, admin.ErrNoDaemon) {
-		said.Explanations, err = c.withoutDaemon(ctx, std, err)
+		said.Explanations, err = c.explainOffline(ctx, std, err)
 	}
 	if err != nil {
 		return err
 	}
 	if len(said.Explanations) == 1 && said.Explanations[0].State == api.StateUnknown {
-		said.Explanations = c.amongTheDead(ctx, said.Explanations, std)
+		said.Explanations = c.searchDeadLetters(ctx, said.Explanations, std)
 	}
 	if c.JSON {
 		text, err := json.MarshalIndent(said, "", "  ")
 		if err != nil {
 			return fmt.Errorf("writing the explanation: %w", err)
 		}
-		_, err = std.Out.Write(append(messagefile.Escaped(text), '\n'))
+		_, err = std.Out.Write(append(messagefile.EscapeControls(text), '\n'))
 		return err
 	}
 	for _, e := range said.Explanations {
-		_, _ = fmt.Fprint(std.Out, statustext.Explanation(e))
+		_, _ = fmt.Fprint(std.Out, statustext.ExplanationText(e))
 	}
 	return nil
 }
 
-// withoutDaemon requests explanations from the sources, with the secrets of the configuration.
-func (c *explainCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon error) (out []api.Explanation, err error) {
+// explainOffline requests explanations from the sources, with the secrets of the configuration.
+func (c *explainCommand) explainOffline(ctx context.Context, std *IO, noDaemon error) (out []api.Explanation, err error) {
 	if c.DataDir != "" {
 		return nil, noDaemon
 	}
@@ -89,7 +89,7 @@ func (c *explainCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon er
 		return nil, fmt.Errorf("%w, and the sources cannot be queried: %w", noDaemon, err)
 	}
 	_, _ = fmt.Fprintf(std.Err, "drover: %v; querying the sources instead\n", noDaemon)
-	opened, done, err := sources.OpenTriggers(ctx, sources.Config{Settings: cfg, Log: std.logger(configs.Log{Level: "error", Format: "auto"})})
+	opened, done, err := sources.OpenTriggers(ctx, sources.Config{Settings: cfg, Log: std.newLogger(configs.Log{Level: "error", Format: "auto"})})
 	if err != nil {
 		return nil, err
 	}
@@ -111,8 +111,8 @@ func (c *explainCommand) withoutDaemon(ctx context.Context, std *IO, noDaemon er
 // maxDeadSearched is how many dead letters of a function are searched for a message.
 const maxDeadSearched = 1000
 
-// amongTheDead searches the dead letters for a message, if they can be read.
-func (c *explainCommand) amongTheDead(ctx context.Context, unknown []api.Explanation, std *IO) []api.Explanation {
+// searchDeadLetters searches the dead letters for a message, if they can be read.
+func (c *explainCommand) searchDeadLetters(ctx context.Context, unknown []api.Explanation, std *IO) []api.Explanation {
 	if c.DataDir != "" {
 		unknown[0].Notes = append(unknown[0].Notes, "dead letters were not searched: that needs the configuration; give --config instead of --data-dir")
 		return unknown
@@ -122,7 +122,7 @@ func (c *explainCommand) amongTheDead(ctx context.Context, unknown []api.Explana
 		unknown[0].Notes = append(unknown[0].Notes, fmt.Sprintf("dead letters were not searched: %v", err))
 		return unknown
 	}
-	log := std.logger(configs.Log{Level: "error", Format: "auto"})
+	log := std.newLogger(configs.Log{Level: "error", Format: "auto"})
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
 		dead, done, err := openDeadLetters(ctx, cfg, name, true, log)
 		if err != nil {
@@ -133,7 +133,7 @@ func (c *explainCommand) amongTheDead(ctx context.Context, unknown []api.Explana
 		if sources.TraitsOf(cfg.Functions[name].Trigger).BrowseHides {
 			most = deadletter.PeekPage // reading more would hide them from other readers
 		}
-		e, found := c.dead(ctx, name, dead, most)
+		e, found := c.findDeadLetter(ctx, name, dead, most)
 		if err := errors.Join(dead.Close(ctx), done()); err != nil {
 			unknown[0].Notes = append(unknown[0].Notes, err.Error())
 		}
@@ -144,7 +144,7 @@ func (c *explainCommand) amongTheDead(ctx context.Context, unknown []api.Explana
 	return unknown
 }
 
-func (c *explainCommand) dead(ctx context.Context, function string, from triggers.DeadLetters, most int) (e api.Explanation, found bool) {
+func (c *explainCommand) findDeadLetter(ctx context.Context, function string, from triggers.DeadLetters, most int) (e api.Explanation, found bool) {
 	seen := 0
 	for letter, err := range deadletter.BrowseAll(ctx, from, deadletter.PageSize(most)) {
 		if err != nil {
@@ -203,7 +203,7 @@ func (c *scaleExplainCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	found, err := explain(ctx, std, client, "")
+	found, err := printDecisions(ctx, std, client, "")
 	if err != nil {
 		return err
 	}
@@ -212,7 +212,7 @@ func (c *scaleExplainCommand) Run(ctx context.Context, std *IO) error {
 		return fmt.Errorf("looking for instances: %w", err)
 	}
 	for _, dir := range dirs {
-		more, err := explain(ctx, std, admin.NewSocketClient(dir), " in instance "+filepath.Base(dir))
+		more, err := printDecisions(ctx, std, admin.NewSocketClient(dir), " in instance "+filepath.Base(dir))
 		if err != nil && !errors.Is(err, admin.ErrNoDaemon) { // an instance that has ended has no decisions
 			return err
 		}
@@ -224,8 +224,8 @@ func (c *scaleExplainCommand) Run(ctx context.Context, std *IO) error {
 	return nil
 }
 
-// explain prints one daemon's latest decisions, and reports whether it has any.
-func explain(ctx context.Context, std *IO, client *admin.Client, where string) (found bool, err error) {
+// printDecisions prints one daemon's latest decisions, and reports whether it has any.
+func printDecisions(ctx context.Context, std *IO, client *admin.Client, where string) (found bool, err error) {
 	var latest map[string]api.Decided
 	if err := client.GetJSON(ctx, api.ScalePath, &latest); err != nil {
 		return false, err

@@ -156,7 +156,7 @@ func TestExplainAFunctionThatHasStopped(t *testing.T) {
 	defer tick.Stop()
 	var why daemon.Explanation
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
-		if why = explained(t, cfg, "bad", "", "stopped"); strings.Contains(statustext.Explanation(why), "1 message waits") {
+		if why = explained(t, cfg, "bad", "", "stopped"); strings.Contains(statustext.ExplanationText(why), "1 message waits") {
 			break
 		}
 	}

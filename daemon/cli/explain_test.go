@@ -47,7 +47,7 @@ func explained(t *testing.T, cfg *configs.Config, about, as, state string) daemo
 func says(t *testing.T, e daemon.Explanation, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
-		if text := statustext.Explanation(e); !strings.Contains(text, part) {
+		if text := statustext.ExplanationText(e); !strings.Contains(text, part) {
 			t.Errorf("it lacks %q:\n%s", part, text)
 		}
 	}

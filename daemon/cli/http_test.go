@@ -95,7 +95,7 @@ func TestAnHTTPAppWithBatches(t *testing.T) {
 			}
 			results = append(results, result)
 		}
-		admin.Answer(w, http.StatusOK, results)
+		admin.WriteJSON(w, http.StatusOK, results)
 	}))
 	defer app.Close()
 	dir := write(t, map[string]string{"drover.yaml": fmt.Sprintf(`
@@ -131,7 +131,7 @@ func TestACustomHandlerOfAzureFunctions(t *testing.T) {
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 			t.Error(err)
 		}
-		admin.Answer(w, http.StatusOK, map[string]any{
+		admin.WriteJSON(w, http.StatusOK, map[string]any{
 			"Outputs": map[string]any{"copies": in.Data["copies"], "main": in.Data["item"]}, "Logs": []string{"at " + r.URL.Path}, "ReturnValue": nil,
 		})
 	}))

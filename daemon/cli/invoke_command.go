@@ -67,7 +67,7 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 	if !found {
 		return unknownFunction(c.Function, c.Config, cfg)
 	}
-	m, err := c.message(settings, std.In)
+	m, err := c.newMessage(settings, std.In)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 		results = "" // the same as the destination
 	}
 	out, err := invoke.Run(ctx, c.Function, m, apps.Options{
-		Config: apps.ConfigAlone(cfg, c.Function), Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Results: &results, Log: slog.New(lines),
+		Config: apps.StandaloneConfig(cfg, c.Function), Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Results: &results, Log: slog.New(lines),
 	})
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 	if c.JSON {
 		err = out.WriteJSON(std.Out)
 	} else {
-		err = out.Print(std.Out, std.Err, std.OutIsTerminal)
+		err = out.PrintText(std.Out, std.Err, std.OutIsTerminal)
 	}
 	if err == nil && !out.IsDone() {
 		err = exit.ErrReported
@@ -112,8 +112,8 @@ func unknownFunction(name, file string, cfg *configs.Config) error {
 	return fmt.Errorf("%s is not a function of %s%s; functions: %s", name, file, hint, strings.Join(names, ", "))
 }
 
-// message returns the message for the function.
-func (c *invokeCommand) message(settings configs.Function, in io.Reader) (*triggers.Message, error) {
+// newMessage returns the message for the function.
+func (c *invokeCommand) newMessage(settings configs.Function, in io.Reader) (*triggers.Message, error) {
 	m := &triggers.Message{
 		ID: "invoke-" + rand.Text()[:10], Attributes: c.Header, Attempt: c.Attempt,
 		Enqueued: time.Now(), OrderingKey: c.Session, Subject: c.Subject,

@@ -53,8 +53,8 @@ type IO struct {
 	TerminalGone func() bool
 }
 
-// report prints an error that was not logged yet and returns the exit status.
-func report(std *IO, err error) int {
+// reportError prints an error that was not logged yet and returns the exit status.
+func reportError(std *IO, err error) int {
 	var wrongUsage exit.UsageError
 	var start *daemon.StartError
 	var loadError *handlers.LoadError
@@ -87,14 +87,14 @@ func report(std *IO, err error) int {
 	return ExitFailed
 }
 
-// logger returns the log that a configuration requests, on standard error.
-func (std *IO) logger(cfg configs.Log) *slog.Logger {
-	log, _ := std.levelledLogger(cfg)
+// newLogger returns the log that a configuration requests, on standard error.
+func (std *IO) newLogger(cfg configs.Log) *slog.Logger {
+	log, _ := std.newLevelLogger(cfg)
 	return log
 }
 
-// levelledLogger returns a log whose level can be changed.
-func (std *IO) levelledLogger(cfg configs.Log) (*slog.Logger, *slog.LevelVar) {
+// newLevelLogger returns a log whose level can be changed.
+func (std *IO) newLevelLogger(cfg configs.Log) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
 	level.Set(telemetry.ParseLevel(cfg.Level))
 	options := &slog.HandlerOptions{Level: level}
@@ -114,8 +114,8 @@ func withUnit(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// options returns the options of a daemon that a command runs.
-func (std *IO) options() []daemon.Option {
+// daemonOptions returns the options of a daemon that a command runs.
+func (std *IO) daemonOptions() []daemon.Option {
 	out := []daemon.Option{daemon.WithEnv(std.Env, std.Environ), daemon.WithFuncs(std.Funcs), daemon.WithForceStop(std.ForceStop)}
 	if std.Program != "" {
 		out = append(out, daemon.WithInstances(local.Command{
@@ -130,8 +130,8 @@ type configFlag struct {
 	Config string `short:"c" env:"DROVER_CONFIG" default:"drover.yaml" placeholder:"FILE" help:"Read this configuration (default: drover.yaml)."`
 }
 
-// or returns the file that was given as an argument, or else that of the flag.
-func (f configFlag) or(file string) string { return cmp.Or(file, f.Config) }
+// fileOr returns the file that was given as an argument, or else that of the flag.
+func (f configFlag) fileOr(file string) string { return cmp.Or(file, f.Config) }
 
 // clientFlags are the flags of a command that connects to a running daemon. It needs none of the
 // daemon's secrets.
@@ -169,5 +169,5 @@ func (f clientFlags) postTo(ctx context.Context, std *IO, path string) error {
 	if err != nil {
 		return err
 	}
-	return client.Post(ctx, path)
+	return client.PostEmpty(ctx, path)
 }

@@ -81,7 +81,7 @@ func (c *demoCommand) Run(ctx context.Context, std *IO) error {
 	all, err := run(ctx, demo.Options{
 		Dir: dir, For: *c.For, Messages: c.Messages,
 		Out: std.Out, Live: std.OutIsTerminal && !c.Plain,
-		Env: std.Env, Environ: std.Environ, NewLog: std.logger, Daemon: std.options(),
+		Env: std.Env, Environ: std.Environ, NewLog: std.newLogger, Daemon: std.daemonOptions(),
 	})
 	if err == nil && !all {
 		return exit.ErrReported
@@ -112,7 +112,7 @@ Example:
 }
 
 func (c *emulateBusCommand) Run(ctx context.Context, std *IO) error {
-	return c.Bus.Run(ctx, std.Out, std.logger(configs.New().Log))
+	return c.Bus.Run(ctx, std.Out, std.newLogger(configs.New().Log))
 }
 
 type emulateStorageCommand struct{ emulate.Storage }
@@ -127,5 +127,5 @@ Example:
 }
 
 func (c *emulateStorageCommand) Run(ctx context.Context, std *IO) error {
-	return c.Storage.Run(ctx, std.Out, std.logger(configs.New().Log))
+	return c.Storage.Run(ctx, std.Out, std.newLogger(configs.New().Log))
 }

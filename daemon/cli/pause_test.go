@@ -18,7 +18,7 @@ func TestPause(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Post(t.Context(), api.PausePath("f", true, time.Time{})); err != nil {
+	if err := client.PostEmpty(t.Context(), api.PausePath("f", true, time.Time{})); err != nil {
 		t.Fatal(err)
 	}
 	queue.Send(triggers.Message{Body: []byte("x")})
@@ -26,21 +26,21 @@ func TestPause(t *testing.T) {
 	if b, err := d.Backlog(t.Context(), "f"); err != nil || b.Ready != 1 || d.Status()[0].Received != 0 || !d.Status()[0].Paused {
 		t.Errorf("a paused function: %+v, %v, %+v", b, err, d.Status()[0])
 	}
-	if err := client.Post(t.Context(), api.PausePath("f", false, time.Time{})); err != nil {
+	if err := client.PostEmpty(t.Context(), api.PausePath("f", false, time.Time{})); err != nil {
 		t.Fatal(err)
 	}
 	until(t, newPrinted(), "the message is done", func() bool { return d.Status()[0].Done == 1 })
 
-	if err := client.Post(t.Context(), api.PausePath("f", true, time.Now().Add(time.Second))); err != nil {
+	if err := client.PostEmpty(t.Context(), api.PausePath("f", true, time.Now().Add(time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	queue.Send(triggers.Message{Body: []byte("y")})
 	until(t, newPrinted(), "the pause ends by itself", func() bool { s := d.Status()[0]; return s.Done == 2 && !s.Paused })
 
-	if err := client.Post(t.Context(), api.PausePath("g", true, time.Time{})); err == nil || !strings.Contains(err.Error(), `there is no function "g"`) {
+	if err := client.PostEmpty(t.Context(), api.PausePath("g", true, time.Time{})); err == nil || !strings.Contains(err.Error(), `there is no function "g"`) {
 		t.Errorf("a function that is not there: %v", err)
 	}
-	if err := client.Post(t.Context(), "/v1/functions/f/pause?until=tomorrow"); err == nil || !strings.Contains(err.Error(), "until is no time") {
+	if err := client.PostEmpty(t.Context(), "/v1/functions/f/pause?until=tomorrow"); err == nil || !strings.Contains(err.Error(), "until is no time") {
 		t.Errorf("a time that is none: %v", err)
 	}
 }

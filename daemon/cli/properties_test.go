@@ -91,17 +91,17 @@ func TestPropertiesInFilesAndLetters(t *testing.T) {
 	m := &triggers.Message{
 		ID: "m", Body: []byte("b"), Attributes: map[string]string{"a": "1"}, Repeated: map[string][]string{"a": {"1", "2"}}, Origin: triggers.Known{triggers.ContentType: "text/csv"},
 	}
-	text, err := messagefile.Line(m)
+	text, err := messagefile.MarshalMessage(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	letter, err := deadletter.JSONLine(triggers.DeadLetter{ID: "7", Message: *m})
+	letter, err := deadletter.MarshalLine(triggers.DeadLetter{ID: "7", Message: *m})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range [][]byte{text, letter} {
 		dir := write(t, map[string]string{"m.jsonl": string(line)})
-		all, err := messagefile.Load(filepath.Join(dir, "m.jsonl"))
+		all, err := messagefile.ReadPath(filepath.Join(dir, "m.jsonl"))
 		if err != nil || len(all.All) != 1 {
 			t.Fatal(all, err)
 		}

@@ -29,7 +29,7 @@ Examples:
 }
 
 func (c *runCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.or(c.File), std.Env)
+	cfg, err := configs.LoadContext(ctx, c.fileOr(c.File), std.Env)
 	if ctx.Err() != nil {
 		return nil // stopped before it started
 	}
@@ -39,13 +39,13 @@ func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	log, level := std.levelledLogger(cfg.Log)
+	log, level := std.newLevelLogger(cfg.Log)
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
 	defer ownprocess.SurviveClosedLog()()
 	ready := make(chan struct{})
-	d := daemon.New(cfg, append(std.options(), daemon.WithLogger(log), daemon.WithLogLevel(level), daemon.WithWholeProcess(), daemon.WithReady(func() { close(ready) }))...)
+	d := daemon.New(cfg, append(std.daemonOptions(), daemon.WithLogger(log), daemon.WithLogLevel(level), daemon.WithWholeProcess(), daemon.WithReady(func() { close(ready) }))...)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	systemd := ownprocess.NotifySystemd(ctx, std.Env, d.Summary, ready, log)
@@ -101,16 +101,16 @@ Example:
 }
 
 func (c *checkCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.or(c.File), std.Env)
+	cfg, err := configs.LoadContext(ctx, c.fileOr(c.File), std.Env)
 	if err == nil {
 		err = cfg.CheckPaths()
 	}
 	if err != nil {
 		return err
 	}
-	notes, err := daemon.Check(ctx, cfg, std.options()...)
+	notes, err := daemon.Check(ctx, cfg, std.daemonOptions()...)
 	if ctx.Err() != nil {
-		return fmt.Errorf("checking %s: stopped by a signal", c.or(c.File))
+		return fmt.Errorf("checking %s: stopped by a signal", c.fileOr(c.File))
 	}
 	if err != nil {
 		return err
@@ -134,5 +134,5 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	defer func() { err = errors.Join(err, link.Close()) }()
 	defer ownprocess.SurviveClosedLog()()
-	return daemon.RunInstance(ctx, link, std.Env, std.levelledLogger, std.options()...)
+	return daemon.RunInstance(ctx, link, std.Env, std.newLevelLogger, std.daemonOptions()...)
 }

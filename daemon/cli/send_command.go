@@ -58,11 +58,11 @@ func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 	if err != nil {
 		return err
 	}
-	to, err := c.resolve(cfg)
+	to, err := c.resolveTarget(cfg)
 	if err != nil {
 		return err
 	}
-	from := sources.Config{Settings: cfg, Log: std.logger(configs.Log{Level: "error", Format: "auto"})}
+	from := sources.Config{Settings: cfg, Log: std.newLogger(configs.Log{Level: "error", Format: "auto"})}
 	if err := c.checkFlags(sources.AcceptedBy(from, to.Connection)); err != nil {
 		return err
 	}
@@ -114,8 +114,8 @@ func (c *sendCommand) checkFlags(accepts sources.Accepts) error {
 	return nil
 }
 
-// resolve returns the destination of the messages.
-func (c *sendCommand) resolve(cfg *configs.Config) (to sources.Target, err error) {
+// resolveTarget returns the destination of the messages.
+func (c *sendCommand) resolveTarget(cfg *configs.Config) (to sources.Target, err error) {
 	if f, ok := cfg.Functions[c.Target]; ok {
 		of := sources.TraitsOf(f.Trigger)
 		if of.Target.Address == "" {

@@ -357,7 +357,7 @@ func TestTheServiceBusExample(t *testing.T) {
 	}
 	serve(t, e, l)
 	c := emulate.Bus{Subscription: []string{"orders/billing"}, SessionQueue: []string{"carts"}, Queue: []string{"receipts"}, Lock: time.Minute, MaxDeliveries: 10}
-	if err := c.Create(e); err != nil {
+	if err := c.CreateEntities(e); err != nil {
 		t.Fatal(err)
 	}
 	files := map[string]string{}

@@ -65,7 +65,7 @@ func (c *statusCommand) Run(ctx context.Context, std *IO) error {
 		if drawn > 0 {
 			_, _ = fmt.Fprintf(std.Out, "\x1b[%dA\x1b[J", drawn)
 		}
-		text := statustext.Table(now, last, c.Every)
+		text := statustext.StatusTable(now, last, c.Every)
 		drawn, last = strings.Count(text, "\n"), now
 		_, _ = fmt.Fprint(std.Out, text)
 		if c.Once || !std.OutIsTerminal {

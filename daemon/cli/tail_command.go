@@ -62,7 +62,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 func (c *tailCommand) printLine(out io.Writer, line daemon.LogLine) {
 	if c.JSON {
 		if text, err := json.Marshal(line); err == nil { // it was decoded from JSON
-			_, _ = fmt.Fprintln(out, string(messagefile.Escaped(text)))
+			_, _ = fmt.Fprintln(out, string(messagefile.EscapeControls(text)))
 		}
 		return
 	}
@@ -79,14 +79,14 @@ func lineText(line daemon.LogLine) string {
 	if line.Instance > 0 {
 		fmt.Fprintf(&b, "[%d] ", line.Instance)
 	}
-	b.WriteString(term.Indented(line.Text))
+	b.WriteString(term.IndentLines(line.Text))
 	for _, key := range slices.Sorted(maps.Keys(line.Attrs)) {
 		text := fmt.Sprint(line.Attrs[key])
 		if key == "app" || key == "logger" && text == "" {
 			continue
 		}
 		if strings.Contains(text, "\n") {
-			fmt.Fprintf(&below, "    %s:\n    %s\n", term.Printable(key), term.Indented(strings.TrimRight(text, "\n")))
+			fmt.Fprintf(&below, "    %s:\n    %s\n", term.Printable(key), term.IndentLines(strings.TrimRight(text, "\n")))
 			continue
 		}
 		if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == '"' || !strconv.IsPrint(r) }) {

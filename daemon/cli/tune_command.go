@@ -82,7 +82,7 @@ func (w *writeFlag) Decode(ctx *kong.DecodeContext) error {
 }
 
 func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
-	if err := c.check(); err != nil {
+	if err := c.checkFlags(); err != nil {
 		return err
 	}
 	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
@@ -100,11 +100,11 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	if code.Language == configs.Node && len(c.Threads) > 0 {
 		return exit.UsageError("--threads is not for Node.js, which runs functions in one thread")
 	}
-	messages, err := messagefile.Load(c.Messages)
+	messages, err := messagefile.ReadPath(c.Messages)
 	if err != nil {
 		return err
 	}
-	if err := c.confirm(ctx, std, len(messages.All)); err != nil {
+	if err := c.confirmRun(ctx, std, len(messages.All)); err != nil {
 		return err
 	}
 	if sources.TraitsOf(settings.Trigger).SessionState {
@@ -133,7 +133,7 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	return c.tell(std, r, code.App)
+	return c.writeReport(std, r, code.App)
 }
 
 // appOptions returns the options of a function that runs under load, without a log.
@@ -141,8 +141,8 @@ func (std *IO) appOptions(cfg *configs.Config) apps.Options {
 	return apps.Options{Config: cfg, Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Log: slog.New(slog.DiscardHandler)}
 }
 
-// check returns an error if flags are invalid.
-func (c *tuneCommand) check() error {
+// checkFlags returns an error if flags are invalid.
+func (c *tuneCommand) checkFlags() error {
 	if c.For < time.Second {
 		return exit.UsageError("--for must be 1s at least")
 	}
@@ -171,8 +171,8 @@ func messagesText(n int) string {
 	return fmt.Sprintf("%d messages", n)
 }
 
-// confirm asks the user whether the function may run.
-func (c *tuneCommand) confirm(ctx context.Context, std *IO, messages int) error {
+// confirmRun asks the user whether the function may run.
+func (c *tuneCommand) confirmRun(ctx context.Context, std *IO, messages int) error {
 	if c.Yes {
 		return nil
 	}
@@ -196,22 +196,22 @@ func (c *tuneCommand) confirm(ctx context.Context, std *IO, messages int) error 
 	return errors.New("nothing was run")
 }
 
-// tell prints the report, and writes the files that the flags name.
-func (c *tuneCommand) tell(std *IO, r *tune.Report, app string) error {
+// writeReport prints the report, and writes the files that the flags name.
+func (c *tuneCommand) writeReport(std *IO, r *tune.Report, app string) error {
 	out := std.Out
 	if c.JSON {
 		text, err := json.MarshalIndent(r, "", "  ")
 		if err != nil {
 			return fmt.Errorf("writing the report: %w", err)
 		}
-		if _, err := out.Write(append(messagefile.Escaped(text), '\n')); err != nil {
+		if _, err := out.Write(append(messagefile.EscapeControls(text), '\n')); err != nil {
 			return fmt.Errorf("writing the report: %w", err)
 		}
 		out = std.Err
-	} else if err := r.Text(safe{out}); err != nil {
+	} else if err := r.WriteText(safe{out}); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
-	errs := []error{c.page(std, r), c.keep(std, out, r, app)}
+	errs := []error{c.writeHTML(std, r), c.saveSettings(std, out, r, app)}
 	if r.Best == nil {
 		errs = append(errs, exit.ErrReported)
 	}
@@ -229,8 +229,8 @@ func (s safe) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// page writes the report as HTML.
-func (c *tuneCommand) page(std *IO, r *tune.Report) error {
+// writeHTML writes the report as HTML.
+func (c *tuneCommand) writeHTML(std *IO, r *tune.Report) error {
 	if c.HTML == "" {
 		return nil
 	}
@@ -238,15 +238,15 @@ func (c *tuneCommand) page(std *IO, r *tune.Report) error {
 	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
-	if err := errors.Join(r.HTML(file), file.Close()); err != nil {
+	if err := errors.Join(r.WriteHTML(file), file.Close()); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(std.Err, "the report with its plots is in %s\n", c.HTML)
 	return err
 }
 
-// keep writes the settings into the configuration, or prints how to set them.
-func (c *tuneCommand) keep(std *IO, out io.Writer, r *tune.Report, app string) error {
+// saveSettings writes the settings into the configuration, or prints how to set them.
+func (c *tuneCommand) saveSettings(std *IO, out io.Writer, r *tune.Report, app string) error {
 	if r.Best == nil {
 		return nil
 	}

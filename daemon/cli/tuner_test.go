@@ -70,7 +70,7 @@ functions:
 	if a := r.Apps[0]; a.Name != "app" || a.Processes != 1 || fmt.Sprint(a.Auto) != "[threads coroutines]" || a.Phase == "" || a.Note == "" {
 		t.Errorf("the app: %+v", a)
 	}
-	if text := statustext.Table(r, daemon.StatusReport{}, time.Second); !strings.Contains(text, "blocking I/O") || !strings.Contains(text, "threads (auto)") || !strings.Contains(text, "app app: 1 process, ") {
+	if text := statustext.StatusTable(r, daemon.StatusReport{}, time.Second); !strings.Contains(text, "blocking I/O") || !strings.Contains(text, "threads (auto)") || !strings.Contains(text, "app app: 1 process, ") {
 		t.Errorf("drover status:\n%s", text)
 	}
 	out.WaitFor(t, `msg="settings changed" app=app`)
@@ -142,7 +142,7 @@ func TestLessonsThatCannotBeRead(t *testing.T) {
 }
 
 func TestStatusTextIsOneLinePerAdvice(t *testing.T) {
-	text := statustext.Table(daemon.StatusReport{Phase: "running", Since: time.Now(), Advice: []string{"app shop: a worker takes 2.1s\nand more"}}, daemon.StatusReport{}, time.Second)
+	text := statustext.StatusTable(daemon.StatusReport{Phase: "running", Since: time.Now(), Advice: []string{"app shop: a worker takes 2.1s\nand more"}}, daemon.StatusReport{}, time.Second)
 	if !strings.Contains(text, "\napp shop: a worker takes 2.1s\n") || strings.Contains(text, "and more") {
 		t.Errorf("%s", text)
 	}

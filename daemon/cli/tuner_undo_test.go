@@ -74,7 +74,7 @@ functions:
 			if u.Setting != "threads" || u.Set != "threads: 1" || u.Value != 1 || u.Tried < 2 || u.Function != function || u.Error == "" || r.Apps[0].Threads != 1 {
 				t.Errorf("%+v", r.Apps[0])
 			}
-			if text := statustext.Table(r, daemon.StatusReport{}, 1); !strings.Contains(text, "undone: threads: back to 1") || !strings.Contains(text, "set threads: 1") {
+			if text := statustext.StatusTable(r, daemon.StatusReport{}, 1); !strings.Contains(text, "undone: threads: back to 1") || !strings.Contains(text, "set threads: 1") {
 				t.Errorf("drover status:\n%s", text)
 			}
 			if _, text, _ := command(t.Context(), nil, nil, "explain", function, "-c", file); !strings.Contains(text, "undone in app app: threads: back to 1") {

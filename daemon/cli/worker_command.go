@@ -63,7 +63,7 @@ func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 		return fmt.Errorf("creating a directory for the test app: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	target, err := c.target(ctx, dir, std)
+	target, err := c.testTarget(ctx, dir, std)
 	if err != nil {
 		return err
 	}
@@ -98,8 +98,8 @@ func (c *workerTestCommand) printResult(std *IO, r conformance.Result) {
 	}
 }
 
-// target returns what to test. dir is an empty directory, for the test app.
-func (c *workerTestCommand) target(ctx context.Context, dir string, std *IO) (out conformance.Target, err error) {
+// testTarget returns what to test. dir is an empty directory, for the test app.
+func (c *workerTestCommand) testTarget(ctx context.Context, dir string, std *IO) (out conformance.Target, err error) {
 	out = conformance.Target{Command: c.Command, Env: std.Environ(), App: c.App, Module: c.Module, Modes: c.Modes}
 	if c.App != "" {
 		if out.App, err = filepath.Abs(c.App); err != nil {

@@ -31,9 +31,9 @@ type Selection struct {
 	pace     *rate.Limiter
 }
 
-// Check checks the flags for the dead letters of a function. verb is for the error message, such
-// as "replays". The error is an exit.UsageError.
-func (c *Choice) Check(function, verb string) (*Selection, error) {
+// NewSelection checks the flags for the dead letters of a function. verb is for the error message,
+// such as "replays". The error is an exit.UsageError.
+func (c *Choice) NewSelection(function, verb string) (*Selection, error) {
 	c.ID, c.IDs = append(c.ID, c.IDs...), nil
 	switch {
 	case !c.IsGiven() && !c.All:

@@ -25,7 +25,7 @@ type Job struct {
 	DataDir string
 }
 
-// ReplayOptions are for Replay alone.
+// ReplayOptions are for ReplaySelected alone.
 type ReplayOptions struct {
 	// OrderKey returns what a letter's order is within, such as its session. Letters of one key
 	// are sent one after another, in the order in which they died.
@@ -34,9 +34,9 @@ type ReplayOptions struct {
 	Doubtful bool
 }
 
-// Replay sends the selected dead letters back to their sources, and prints a summary. The error
-// reports which were left, and why.
-func (j *Job) Replay(ctx context.Context, d triggers.DeadLetters, options ReplayOptions) error {
+// ReplaySelected sends the selected dead letters back to their sources, and prints a summary. The
+// error reports which were left, and why.
+func (j *Job) ReplaySelected(ctx context.Context, d triggers.DeadLetters, options ReplayOptions) error {
 	r := &run{job: j, verb: "replay", done: "replayed", orderKey: options.OrderKey}
 	return r.withJournal(ctx, d, func(ctx context.Context, records *journal, letter triggers.DeadLetter) error {
 		tried, err := records.beginLetter(letter.ID, letter.Died, time.Now())
@@ -55,9 +55,9 @@ func (j *Job) Replay(ctx context.Context, d triggers.DeadLetters, options Replay
 	})
 }
 
-// Purge removes the selected dead letters, and prints a summary. The error reports which were
-// left, and why.
-func (j *Job) Purge(ctx context.Context, d triggers.DeadLetters) error {
+// PurgeSelected removes the selected dead letters, and prints a summary. The error reports which
+// were left, and why.
+func (j *Job) PurgeSelected(ctx context.Context, d triggers.DeadLetters) error {
 	r := &run{job: j, verb: "purge", done: "purged"}
 	return r.withJournal(ctx, d, func(ctx context.Context, records *journal, letter triggers.DeadLetter) error {
 		if err := d.Remove(ctx, letter); err != nil {

@@ -3,7 +3,7 @@ package deadletter
 import "sync"
 
 // lanes runs functions of the same key one after another, in the order of their calls of
-// startIn, and those of different keys in parallel. The zero value is ready.
+// startLane, and those of different keys in parallel. The zero value is ready.
 type lanes struct {
 	all sync.WaitGroup
 
@@ -11,8 +11,8 @@ type lanes struct {
 	busy map[string][]func() // the functions that wait behind the running one
 }
 
-// startIn calls f on another goroutine, after those of the same key. It does not wait.
-func (l *lanes) startIn(key string, f func()) {
+// startLane calls f on another goroutine, after those of the same key. It does not wait.
+func (l *lanes) startLane(key string, f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.busy == nil {

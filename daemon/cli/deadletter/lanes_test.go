@@ -15,7 +15,7 @@ func TestLanes(t *testing.T) {
 	release := make(chan struct{})
 	for i := range 100 {
 		key := fmt.Sprint(i % 4)
-		l.startIn(key, func() {
+		l.startLane(key, func() {
 			if i == 0 {
 				<-release // the first key waits; the others continue
 			}

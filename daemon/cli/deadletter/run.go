@@ -140,7 +140,7 @@ func (r *run) startEach(ctx, working context.Context, d triggers.DeadLetters) (m
 			return matched, nil
 		}
 		matched++
-		lanes.startIn(r.keyOf(&letter), func() {
+		lanes.startLane(r.keyOf(&letter), func() {
 			defer func() { <-room }()
 			if ctx.Err() == nil && !r.mustStop() && !r.isBehind(&letter) {
 				r.countResult(letter, r.process(working, letter))

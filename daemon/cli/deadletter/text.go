@@ -60,11 +60,11 @@ type JSONLetter struct {
 	BodyBase64 []byte  `json:"body_base64,omitempty"`
 }
 
-// JSONLine returns a dead letter as one line of JSON. drover tune reads such lines.
-func JSONLine(d triggers.DeadLetter) ([]byte, error) {
+// MarshalLine returns a dead letter as one line of JSON. drover tune reads such lines.
+func MarshalLine(d triggers.DeadLetter) ([]byte, error) {
 	m := d.Message
 	out := JSONLetter{
-		ID: d.ID, Function: d.Function, Reason: d.Reason, Detail: d.Detail, Attempts: m.Attempt, Died: unlessZero(d.Died), Enqueued: unlessZero(m.Enqueued),
+		ID: d.ID, Function: d.Function, Reason: d.Reason, Detail: d.Detail, Attempts: m.Attempt, Died: timeOrNil(d.Died), Enqueued: timeOrNil(m.Enqueued),
 		Message: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes, Repeated: m.Repeated, Properties: m.Properties(),
 	}
 	if utf8.Valid(m.Body) {
@@ -73,14 +73,14 @@ func JSONLine(d triggers.DeadLetter) ([]byte, error) {
 	} else {
 		out.BodyBase64 = m.Body
 	}
-	text, err := messagefile.JSON(out) // a list is such a file
+	text, err := messagefile.MarshalLine(out) // a list is such a file
 	if err != nil {
 		return nil, fmt.Errorf("writing dead letter %s: %w", d.ID, err)
 	}
 	return text, nil
 }
 
-func unlessZero(at time.Time) *time.Time {
+func timeOrNil(at time.Time) *time.Time {
 	if at.IsZero() {
 		return nil
 	}

@@ -24,7 +24,7 @@ func TestTexts(t *testing.T) {
 	if err := WriteTable(&table, []triggers.DeadLetter{letter}); err != nil || raw.MatchString(table.String()) || strings.Count(table.String(), "\n") != 2 {
 		t.Errorf("%q, %v", table.String(), err)
 	}
-	object, err := JSONLine(letter)
+	object, err := MarshalLine(letter)
 	var back JSONLetter
 	if err != nil || raw.MatchString(strings.TrimSuffix(string(object), "\n")) || json.Unmarshal(object, &back) != nil || back.Reason != hostile || back.Body == nil || *back.Body != hostile {
 		t.Errorf("%q, %v", object, err)

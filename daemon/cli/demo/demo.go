@@ -63,7 +63,7 @@ func Run(ctx context.Context, o Options) (all bool, err error) {
 	if err != nil {
 		return false, &daemon.StartError{Err: err}
 	}
-	defer func() { err = errors.Join(err, endpoint.stop()) }()
+	defer func() { err = errors.Join(err, endpoint.stopServer()) }()
 
 	cfg := newConfig(o.Dir, appDir)
 	if err := cfg.Complete(o.Env); err != nil {
@@ -77,7 +77,7 @@ func Run(ctx context.Context, o Options) (all bool, err error) {
 
 	ready := make(chan struct{})
 	d := daemon.New(cfg,
-		daemon.WithLogger(log), daemon.WithEnv(o.Env, o.Environ), daemon.WithFuncs(handlers.Funcs{"resize": resize}),
+		daemon.WithLogger(log), daemon.WithEnv(o.Env, o.Environ), daemon.WithFuncs(handlers.Funcs{"resize": makeThumbnail}),
 		daemon.WithConnection(connection, server.Connection), daemon.WithReady(func() { close(ready) }))
 	r := &run{Options: o, daemon: d, server: server, sent: make(map[string]int64)}
 	if err := r.countLeft(ctx); err != nil {
@@ -105,7 +105,7 @@ func Run(ctx context.Context, o Options) (all bool, err error) {
 func (r *run) countLeft(ctx context.Context) error {
 	var left int64
 	for _, f := range functions {
-		n, err := r.inStream(ctx, f.name)
+		n, err := r.countInStream(ctx, f.name)
 		if err != nil {
 			return err
 		}
@@ -118,14 +118,14 @@ func (r *run) countLeft(ctx context.Context) error {
 	return nil
 }
 
-// inStream counts the messages that are not settled: a function's stream keeps each until then.
-func (r *run) inStream(ctx context.Context, name string) (int64, error) {
+// countInStream counts the messages that are not settled: a function's stream keeps each until then.
+func (r *run) countInStream(ctx context.Context, name string) (int64, error) {
 	return r.server.CountMessages(ctx, name)
 }
 
-func (r *run) left(ctx context.Context) (n int64, err error) {
+func (r *run) countUnsettled(ctx context.Context) (n int64, err error) {
 	for _, f := range functions {
-		m, err := r.inStream(ctx, f.name)
+		m, err := r.countInStream(ctx, f.name)
 		if err != nil {
 			return 0, err
 		}
@@ -139,12 +139,12 @@ func (r *run) left(ctx context.Context) (n int64, err error) {
 func (r *run) feedAndWatch(ctx context.Context, ended chan error) bool {
 	r.started = time.Now()
 	t := newTable(r.Out, r.Live)
-	defer t.end()
+	defer t.leaveTable()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	stopFeeding := r.started.Add(r.For)
 	var giveUp <-chan time.Time
-	quota := r.quotas()
+	quota := r.messageQuotas()
 	feeding := true
 	interrupted := ctx.Done()
 	for {
@@ -176,15 +176,16 @@ func (r *run) feedAndWatch(ctx context.Context, ended chan error) bool {
 			}
 		}
 		if !feeding {
-			if left, err := r.left(context.WithoutCancel(ctx)); err == nil && left == 0 {
+			if left, err := r.countUnsettled(context.WithoutCancel(ctx)); err == nil && left == 0 {
 				return true
 			}
 		}
 	}
 }
 
-// quotas returns how many messages each function still gets; without --messages there is no limit.
-func (r *run) quotas() map[string]int {
+// messageQuotas returns how many messages each function still gets; without --messages there is no
+// limit.
+func (r *run) messageQuotas() map[string]int {
 	quota, rest := make(map[string]int), r.Messages
 	for i, f := range functions {
 		n := int(float64(r.Messages) * f.share)
@@ -250,9 +251,9 @@ func (r *run) printTotals(all bool) bool {
 		}
 	}
 	for _, a := range r.daemon.Apps() {
-		r.printLine("demo: found by measuring: %s", statustext.App(a))
+		r.printLine("demo: found by measuring: %s", statustext.AppText(a))
 	}
-	left, err := r.left(context.Background())
+	left, err := r.countUnsettled(context.Background())
 	if err != nil {
 		r.printLine("demo: cannot count the remaining messages: %v", err)
 		all = false

@@ -110,7 +110,7 @@ func RunScale(ctx context.Context, o Options) (all bool, err error) {
 		// A little less than what all instances could do.
 		peak: 0.8 * waveMost * float64(runtime.GOMAXPROCS(0)) / waveService.Seconds(),
 	}
-	all, err = w.run(ctx, cfg)
+	all, err = w.runWave(ctx, cfg)
 	stop()
 	if runErr := <-ended; !errors.Is(runErr, daemon.ErrCutShort) {
 		err = errors.Join(err, runErr)
@@ -121,9 +121,9 @@ func RunScale(ctx context.Context, o Options) (all bool, err error) {
 	return w.printSummary(all), nil
 }
 
-// run connects, sends the wave, and waits until all messages are settled and few instances are
+// runWave connects, sends the wave, and waits until all messages are settled and few instances are
 // left.
-func (w *wave) run(ctx context.Context, cfg *configs.Config) (all bool, err error) {
+func (w *wave) runWave(ctx context.Context, cfg *configs.Config) (all bool, err error) {
 	w.server, err = sources.JoinServer(ctx, sources.Config{Settings: cfg, Log: w.log}, cfg.Functions[waveFunction].Trigger.ConnectionName())
 	if err != nil {
 		return false, err
@@ -138,8 +138,8 @@ func (w *wave) run(ctx context.Context, cfg *configs.Config) (all bool, err erro
 	return w.sendWave(ctx)
 }
 
-// rate returns the messages per second at a time: from few, up to the peak, and back.
-func (w *wave) rate(at time.Duration) float64 {
+// rateAt returns the messages per second at a time: from few, up to the peak, and back.
+func (w *wave) rateAt(at time.Duration) float64 {
 	height := math.Sin(math.Pi * at.Seconds() / w.For.Seconds())
 	return w.peak * (0.02 + 0.98*height*height)
 }
@@ -155,9 +155,9 @@ func (w *wave) sendWave(ctx context.Context) (all bool, err error) {
 		at := now.Sub(w.started)
 		feeding := at < w.For && ctx.Err() == nil
 		if feeding {
-			due += w.rate(at) * now.Sub(last).Seconds()
+			due += w.rateAt(at) * now.Sub(last).Seconds()
 			last = now
-			if err := w.send(int(due)); err != nil {
+			if err := w.sendMessages(int(due)); err != nil {
 				return false, err
 			}
 			due -= math.Floor(due)
@@ -184,7 +184,7 @@ func (w *wave) sendWave(ctx context.Context) (all bool, err error) {
 	}
 }
 
-func (w *wave) send(n int) error {
+func (w *wave) sendMessages(n int) error {
 	sender := w.server.NewSender()
 	for range n {
 		w.sent++
@@ -217,7 +217,7 @@ func (w *wave) printIfDue(now time.Time) int {
 	recent := s.Latency.Since(w.earlier.Latency)
 	w.printLine("demo: %5.1f s  arriving %4.0f/s, waiting %5s, done %4.0f/s, p99 %-8s workers %2d, instances %d %s",
 		now.Sub(w.started).Seconds(), float64(w.sent-w.before)/elapsed.Seconds(), backlog,
-		float64(s.Done-w.earlier.Done)/elapsed.Seconds(), term.Duration(recent.Quantile(0.99))+",", s.Workers, instances, strings.Repeat("█", instances))
+		float64(s.Done-w.earlier.Done)/elapsed.Seconds(), term.ShortDuration(recent.Quantile(0.99))+",", s.Workers, instances, strings.Repeat("█", instances))
 	w.shown, w.earlier, w.before = now, s, w.sent
 	return instances
 }

@@ -58,7 +58,7 @@ func (t *table) showIfDue(r *run) {
 		t.earlier[s.Name] = s
 	}
 	if t.live {
-		t.draw(rows, r.daemon.Apps(), now)
+		t.drawRows(rows, r.daemon.Apps(), now)
 		return
 	}
 	for _, row := range rows {
@@ -75,8 +75,8 @@ func (t *table) newRow(r *run, s api.FunctionStatus, elapsed time.Duration) row 
 		backlog:  "?",
 		inFlight: fmt.Sprint(s.InFlight),
 		rate:     fmt.Sprintf("%.0f", float64(s.Done-earlier.Done)/elapsed.Seconds()),
-		p50:      term.Duration(recent.Quantile(0.5)),
-		p99:      term.Duration(recent.Quantile(0.99)),
+		p50:      term.ShortDuration(recent.Quantile(0.5)),
+		p99:      term.ShortDuration(recent.Quantile(0.99)),
 		workers:  "-",
 		failed:   fmt.Sprint(s.Failed),
 	}
@@ -91,7 +91,7 @@ func (t *table) newRow(r *run, s api.FunctionStatus, elapsed time.Duration) row 
 	return next
 }
 
-func (t *table) draw(rows []row, apps []api.AppOverview, now time.Time) {
+func (t *table) drawRows(rows []row, apps []api.AppOverview, now time.Time) {
 	var b strings.Builder
 	if t.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", t.drawn)
@@ -104,11 +104,11 @@ func (t *table) draw(rows []row, apps []api.AppOverview, now time.Time) {
 	}
 	_ = w.Flush()
 	for _, a := range apps {
-		fmt.Fprintln(&b, statustext.App(a))
+		fmt.Fprintln(&b, statustext.AppText(a))
 	}
 	t.drawn = len(rows) + 2 + len(apps)
 	_, _ = io.WriteString(t.out, b.String())
 }
 
-// end leaves the last table on the terminal.
-func (t *table) end() { t.drawn = 0 }
+// leaveTable leaves the last table on the terminal.
+func (t *table) leaveTable() { t.drawn = 0 }

@@ -76,8 +76,8 @@ func newConfig(dataDir, appDir string) *configs.Config {
 	return cfg
 }
 
-// resize draws a picture as the message describes it, and returns a thumbnail of it.
-func resize(_ context.Context, m *triggers.Message) ([]byte, error) {
+// makeThumbnail draws a picture as the message describes it, and returns a thumbnail of it.
+func makeThumbnail(_ context.Context, m *triggers.Message) ([]byte, error) {
 	var in struct{ Width, Height, Seed int }
 	if err := json.Unmarshal(m.Body, &in); err != nil {
 		return nil, handlers.Reject(fmt.Errorf("reading the message: %w", err))
@@ -131,7 +131,7 @@ func startEndpoint(appDir string) (*endpoint, error) {
 	return e, nil
 }
 
-func (e *endpoint) stop() error {
+func (e *endpoint) stopServer() error {
 	err := e.server.Close()
 	if served := <-e.ended; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)

@@ -38,10 +38,10 @@ func (c *Bus) Run(ctx context.Context, out io.Writer, log *slog.Logger) (err err
 	}
 	e := emulator.New(emulator.Options{Log: log})
 	defer func() { err = errors.Join(err, e.Close()) }()
-	if err := c.Create(e); err != nil {
+	if err := c.CreateEntities(e); err != nil {
 		return err
 	}
-	l, err := listen(ctx, c.Listen, "An Azure Service Bus namespace", out)
+	l, err := openListener(ctx, c.Listen, "An Azure Service Bus namespace", out)
 	if err != nil {
 		return err
 	}
@@ -58,8 +58,8 @@ func (c *Bus) Run(ctx context.Context, out io.Writer, log *slog.Logger) (err err
 	return serveUntil(ctx, e, l)
 }
 
-// listen listens on an address, and prints what listens there.
-func listen(ctx context.Context, address, what string, out io.Writer) (net.Listener, error) {
+// openListener listens on an address, and prints what listens there.
+func openListener(ctx context.Context, address, what string, out io.Writer) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, exit.UsageError("--listen takes HOST:PORT, such as 127.0.0.1:5672: " + err.Error())
@@ -108,7 +108,7 @@ func (c *Storage) Run(ctx context.Context, out io.Writer, log *slog.Logger) (err
 			return exit.UsageError("--queue: " + err.Error())
 		}
 	}
-	l, err := listen(ctx, c.Listen, "An Azure Storage account with its queues", out)
+	l, err := openListener(ctx, c.Listen, "An Azure Storage account with its queues", out)
 	if err != nil {
 		return err
 	}
@@ -122,8 +122,8 @@ func (c *Storage) Run(ctx context.Context, out io.Writer, log *slog.Logger) (err
 	return serveUntil(ctx, e, l)
 }
 
-// Create creates the queues, topics and subscriptions of the flags.
-func (c *Bus) Create(e *emulator.Emulator) error {
+// CreateEntities creates the queues, topics and subscriptions of the flags.
+func (c *Bus) CreateEntities(e *emulator.Emulator) error {
 	o := emulator.QueueOptions{LockDuration: c.Lock, MaxDeliveryCount: c.MaxDeliveries}
 	for _, name := range c.Queue {
 		if err := e.CreateQueue(name, o); err != nil {

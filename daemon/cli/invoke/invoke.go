@@ -23,7 +23,7 @@ const SlotLimit = 10 * time.Second
 // accepts no messages, has the verdict release.
 func Run(ctx context.Context, function string, m *triggers.Message, options apps.Options) (out *Report, err error) {
 	out = &Report{Message: m.ID, Attempt: m.Attempt}
-	f, err := apps.OpenAlone(ctx, options, function)
+	f, err := apps.OpenStandalone(ctx, options, function)
 	if err != nil {
 		var loadError *handlers.LoadError
 		if ctx.Err() != nil {

@@ -77,9 +77,9 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return err
 }
 
-// Print writes the function's output to out as it is, and the rest to errs, without control
+// PrintText writes the function's output to out as it is, and the rest to errs, without control
 // characters. If out is a terminal, the output is printed without them, too.
-func (r *Report) Print(out, errs io.Writer, outIsTerminal bool) error {
+func (r *Report) PrintText(out, errs io.Writer, outIsTerminal bool) error {
 	say := func(format string, args ...any) { fmt.Fprintln(errs, term.Printable(fmt.Sprintf(format, args...))) }
 	if r.Detail != "" {
 		say("%s", strings.TrimRight(r.Detail, "\n"))

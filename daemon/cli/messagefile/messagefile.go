@@ -70,8 +70,8 @@ type Messages struct {
 	Cut string
 }
 
-// Line returns a message as a line.
-func Line(m *triggers.Message) ([]byte, error) {
+// MarshalMessage returns a message as a line.
+func MarshalMessage(m *triggers.Message) ([]byte, error) {
 	l := line{ID: m.ID, Subject: m.Subject, Key: m.OrderingKey, Attributes: m.Attributes, Repeated: m.Repeated, Properties: m.Properties()}
 	if !m.Enqueued.IsZero() {
 		at := m.Enqueued.UTC()
@@ -83,28 +83,28 @@ func Line(m *triggers.Message) ([]byte, error) {
 	} else {
 		l.BodyBase64 = m.Body
 	}
-	return JSON(l)
+	return MarshalLine(l)
 }
 
-// JSON returns a value as a line, Escaped.
-func JSON(v any) ([]byte, error) {
+// MarshalLine returns a value as a line, with EscapeControls.
+func MarshalLine(v any) ([]byte, error) {
 	var out bytes.Buffer
 	to := json.NewEncoder(&out)
 	to.SetEscapeHTML(false)
 	if err := to.Encode(v); err != nil {
 		return nil, err
 	}
-	return Escaped(out.Bytes()), nil
+	return EscapeControls(out.Bytes()), nil
 }
 
-// Escaped escapes the characters that control a terminal and that JSON does not escape.
-func Escaped(text []byte) []byte {
-	if !bytes.ContainsFunc(text, obeyed) {
+// EscapeControls escapes the characters that control a terminal and that JSON does not escape.
+func EscapeControls(text []byte) []byte {
+	if !bytes.ContainsFunc(text, isControl) {
 		return text
 	}
 	var out []byte
 	for _, r := range string(text) {
-		if obeyed(r) {
+		if isControl(r) {
 			out = fmt.Appendf(out, "\\u%04x", r)
 		} else {
 			out = utf8.AppendRune(out, r)
@@ -113,17 +113,17 @@ func Escaped(text []byte) []byte {
 	return out
 }
 
-// obeyed reports whether a character of JSON may control a terminal.
-func obeyed(r rune) bool { return r >= 0x7f && r < 0xa0 }
+// isControl reports whether a character of JSON may control a terminal.
+func isControl(r rune) bool { return r >= 0x7f && r < 0xa0 }
 
-// Load reads the messages of a file, or of a directory.
-func Load(path string) (Messages, error) {
+// ReadPath reads the messages of a file, or of a directory.
+func ReadPath(path string) (Messages, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return Messages{}, fmt.Errorf("reading messages: %w", err)
 	}
 	if info.IsDir() {
-		return directory(path, standard)
+		return readDirectory(path, standard)
 	}
 	file, err := os.Open(filepath.Clean(path))
 	if err != nil {
@@ -134,9 +134,9 @@ func Load(path string) (Messages, error) {
 }
 
 // Read reads the messages of a file with a name, up to the limits. Errors name the line.
-func Read(name string, in io.Reader) (Messages, error) { return read(name, in, standard) }
+func Read(name string, in io.Reader) (Messages, error) { return readLines(name, in, standard) }
 
-func read(name string, in io.Reader, most limits) (out Messages, err error) {
+func readLines(name string, in io.Reader, most limits) (out Messages, err error) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, most.line)
 	size, n := 0, 0
@@ -149,14 +149,14 @@ func read(name string, in io.Reader, most limits) (out Messages, err error) {
 		if len(text) == 0 {
 			continue
 		}
-		m, err := parse(text)
+		m, err := parseMessage(text)
 		if err != nil {
 			return Messages{}, fmt.Errorf("%s:%d: %w", name, n, err)
 		}
 		if m.ID == "" {
 			m.ID = fmt.Sprintf("%s:%d", filepath.Base(name), n)
 		}
-		if out.add(m, &size, most); out.Cut != "" {
+		if out.addMessage(m, &size, most); out.Cut != "" {
 			return out, nil
 		}
 	}
@@ -171,8 +171,8 @@ func read(name string, in io.Reader, most limits) (out Messages, err error) {
 	return out, nil
 }
 
-// add keeps a message, if there is room.
-func (out *Messages) add(m *triggers.Message, size *int, most limits) {
+// addMessage keeps a message, if there is room.
+func (out *Messages) addMessage(m *triggers.Message, size *int, most limits) {
 	*size += len(m.Body)
 	switch {
 	case len(out.All) == most.messages:
@@ -184,7 +184,7 @@ func (out *Messages) add(m *triggers.Message, size *int, most limits) {
 	}
 }
 
-func parse(text []byte) (*triggers.Message, error) {
+func parseMessage(text []byte) (*triggers.Message, error) {
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
 		return nil, errors.New("not text: a file of messages is JSON, one message per line. For binary bodies, put each into its own file and name their directory")
 	}
@@ -195,7 +195,7 @@ func parse(text []byte) (*triggers.Message, error) {
 	from.DisallowUnknownFields()
 	var l line
 	if err := from.Decode(&l); err != nil {
-		return nil, explain(err)
+		return nil, explainError(err)
 	}
 	if _, err := from.Token(); err != io.EOF {
 		return nil, errors.New("text follows the message; put each message on its own line")
@@ -219,16 +219,16 @@ func parse(text []byte) (*triggers.Message, error) {
 	return m, nil
 }
 
-// explain adds to an error of JSON what to write instead.
-func explain(err error) error {
+// explainError adds to an error of JSON what to write instead.
+func explainError(err error) error {
 	var wrong *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &wrong) && wrong.Field == "body":
-		return fmt.Errorf("body is %s; it must be a string: write JSON as {\"body\": \"{\\\"id\\\": 7}\"}", article(wrong.Value))
+		return fmt.Errorf("body is %s; it must be a string: write JSON as {\"body\": \"{\\\"id\\\": 7}\"}", withArticle(wrong.Value))
 	case errors.As(err, &wrong) && strings.HasPrefix(wrong.Field, "attributes"):
-		return fmt.Errorf("%s is %s; attributes must be strings, as in {\"tenant\": \"7\"}", wrong.Field, article(wrong.Value))
+		return fmt.Errorf("%s is %s; attributes must be strings, as in {\"tenant\": \"7\"}", wrong.Field, withArticle(wrong.Value))
 	case errors.As(err, &wrong):
-		return fmt.Errorf("%s is %s, and must be %s", wrong.Field, article(wrong.Value), article(wrong.Type.String()))
+		return fmt.Errorf("%s is %s, and must be %s", wrong.Field, withArticle(wrong.Value), withArticle(wrong.Type.String()))
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("the object does not end on its line; a message must be one line")
 	}
@@ -238,16 +238,16 @@ func explain(err error) error {
 	return fmt.Errorf("invalid JSON: %w", err)
 }
 
-func article(what string) string {
+func withArticle(what string) string {
 	if strings.ContainsRune("aeiou", rune(what[0])) {
 		return "an " + what
 	}
 	return "a " + what
 }
 
-// directory reads the files of a directory, in the order of their names. It skips hidden files,
+// readDirectory reads the files of a directory, in the order of their names. It skips hidden files,
 // and entries that are not files.
-func directory(path string, most limits) (out Messages, err error) {
+func readDirectory(path string, most limits) (out Messages, err error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return Messages{}, fmt.Errorf("reading messages: %w", err)
@@ -269,7 +269,7 @@ func directory(path string, most limits) (out Messages, err error) {
 		if err != nil {
 			return Messages{}, fmt.Errorf("reading messages: %w", err)
 		}
-		if out.add(&triggers.Message{ID: e.Name(), Body: body, Attempt: 1}, &size, most); out.Cut != "" {
+		if out.addMessage(&triggers.Message{ID: e.Name(), Body: body, Attempt: 1}, &size, most); out.Cut != "" {
 			return out, nil
 		}
 	}

@@ -22,11 +22,11 @@ func TestRoundTrip(t *testing.T) {
 	}
 	var file []byte
 	for _, m := range want {
-		l, err := Line(m)
+		l, err := MarshalMessage(m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bytes.Count(l, []byte("\n")) != 1 || bytes.ContainsFunc(bytes.TrimSuffix(l, []byte("\n")), func(r rune) bool { return r < ' ' || obeyed(r) }) {
+		if bytes.Count(l, []byte("\n")) != 1 || bytes.ContainsFunc(bytes.TrimSuffix(l, []byte("\n")), func(r rune) bool { return r < ' ' || isControl(r) }) {
 			t.Errorf("%q is no line that is safe to print", l)
 		}
 		file = append(file, l...)
@@ -104,16 +104,16 @@ func (e *endless) Read(p []byte) (n int, err error) {
 func TestReadIsBounded(t *testing.T) {
 	most := limits{line: 1 << 20, bytes: 100 << 10, messages: 20}
 	small := &endless{line: []byte("{\"body\":\"a\"}\n")}
-	got, err := read("f", small, most)
+	got, err := readLines("f", small, most)
 	if err != nil || len(got.All) != 20 || !strings.Contains(got.Cut, "only the first 20 messages") {
 		t.Errorf("%v, %d messages, %q", err, len(got.All), got.Cut)
 	}
 	large := &endless{line: []byte("{\"body\":\"" + strings.Repeat("x", 10<<10) + "\"}\n")}
-	got, err = read("f", large, most)
+	got, err = readLines("f", large, most)
 	if err != nil || len(got.All) != 10 || !strings.Contains(got.Cut, "only the first 10 messages") || large.read > 2*most.bytes {
 		t.Errorf("%v, %d messages, %q, of %d bytes", err, len(got.All), got.Cut, large.read)
 	}
-	if _, err := read("f", &endless{line: bytes.Repeat([]byte("x"), 1000)}, most); err == nil || !strings.Contains(err.Error(), "f:1: the line is longer than 1 MiB") {
+	if _, err := readLines("f", &endless{line: bytes.Repeat([]byte("x"), 1000)}, most); err == nil || !strings.Contains(err.Error(), "f:1: the line is longer than 1 MiB") {
 		t.Error(err)
 	}
 	if _, err := Read("f", io.MultiReader(strings.NewReader("{\"body\":\"a\"}\n"), failing{})); err == nil || !strings.Contains(err.Error(), "after line 1: no luck") {
@@ -123,7 +123,7 @@ func TestReadIsBounded(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "large"), make([]byte, 2<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := directory(dir, most); err == nil || !strings.Contains(err.Error(), "large has 2 MiB: no source accepts such a message") {
+	if _, err := readDirectory(dir, most); err == nil || !strings.Contains(err.Error(), "large has 2 MiB: no source accepts such a message") {
 		t.Error(err)
 	}
 }
@@ -147,27 +147,27 @@ func TestLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := Load(dir)
+	got, err := ReadPath(dir)
 	if err != nil || len(got.All) != 2 || got.All[0].ID != "a.json" || string(got.All[0].Body) != `{"order": 7}` || string(got.All[1].Body) != "\xff\x00" || got.All[1].Attempt != 1 {
 		t.Errorf("%v, %+v", err, got.All)
 	}
-	if _, err := Load(t.TempDir()); err == nil || !strings.Contains(err.Error(), "has no file") {
+	if _, err := ReadPath(t.TempDir()); err == nil || !strings.Contains(err.Error(), "has no file") {
 		t.Error(err)
 	}
-	if _, err := Load(filepath.Join(dir, "nowhere")); err == nil || !strings.Contains(err.Error(), "reading messages") {
+	if _, err := ReadPath(filepath.Join(dir, "nowhere")); err == nil || !strings.Contains(err.Error(), "reading messages") {
 		t.Error(err)
 	}
 	path := filepath.Join(t.TempDir(), "m.jsonl")
 	if err := os.WriteFile(path, []byte(`{"body":"a"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Load(path); err != nil || len(got.All) != 1 {
+	if got, err := ReadPath(path); err != nil || len(got.All) != 1 {
 		t.Error(err)
 	}
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(path); err == nil || !strings.HasPrefix(err.Error(), path+":1: ") {
+	if _, err := ReadPath(path); err == nil || !strings.HasPrefix(err.Error(), path+":1: ") {
 		t.Error(err)
 	}
 }

@@ -54,7 +54,7 @@ func (b *Batch) SendTo(ctx context.Context, sender dispatch.Sender, newMessage f
 		defer func() { _ = bar.Exit() }()
 		progress = func() { _ = bar.Add(1) } // it only draws
 	}
-	for body, err := range b.bodies() {
+	for body, err := range b.readBodies() {
 		if err != nil {
 			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
 		}
@@ -67,15 +67,15 @@ func (b *Batch) SendTo(ctx context.Context, sender dispatch.Sender, newMessage f
 	return sender.Taken(), err
 }
 
-// bodies yields the messages to send.
-func (b *Batch) bodies() iter.Seq2[[]byte, error] {
+// readBodies yields the messages to send.
+func (b *Batch) readBodies() iter.Seq2[[]byte, error] {
 	switch {
 	case b.Body != nil:
-		return numbered(max(b.Count, 1), func(int) []byte { return []byte(*b.Body) })
+		return generateBodies(max(b.Count, 1), func(int) []byte { return []byte(*b.Body) })
 	case b.File != "":
 		return b.wholeFile()
 	case b.Lines == "" && b.Count > 0:
-		return numbered(b.Count, func(n int) []byte { return fmt.Append(nil, n) })
+		return generateBodies(b.Count, func(n int) []byte { return fmt.Append(nil, n) })
 	}
 	return func(yield func([]byte, error) bool) {
 		in, done, err := openInput(b.Lines, b.In)
@@ -96,7 +96,7 @@ func (b *Batch) wholeFile() iter.Seq2[[]byte, error] {
 			yield(nil, err)
 			return
 		}
-		numbered(max(b.Count, 1), func(int) []byte { return body })(yield)
+		generateBodies(max(b.Count, 1), func(int) []byte { return body })(yield)
 	}
 }
 
@@ -131,7 +131,7 @@ func ReadBody(name string, stdin io.Reader, limit int64) ([]byte, error) {
 	return body, nil
 }
 
-func numbered(count int, body func(n int) []byte) iter.Seq2[[]byte, error] {
+func generateBodies(count int, body func(n int) []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		for n := range count {
 			if !yield(body(n+1), nil) {

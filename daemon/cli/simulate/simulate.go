@@ -28,7 +28,7 @@ type Options struct {
 // Run writes the table of the simulations to out. It reads the environment only for values of
 // the policy file.
 func (o *Options) Run(out io.Writer, env configs.Env) error {
-	traces, err := o.traces()
+	traces, err := o.selectTraces()
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (o *Options) Run(out io.Writer, env configs.Env) error {
 		}
 		comparison := sim.Compare(trace, append([]sim.Policy{sim.Drover(policy)}, sim.Peers()...), o.Seed)
 		comparisons = append(comparisons, comparison)
-		if err := o.files(comparison); err != nil {
+		if err := o.writeFiles(comparison); err != nil {
 			return err
 		}
 	}
@@ -65,8 +65,8 @@ func (o *Options) Run(out io.Writer, env configs.Env) error {
 	return err
 }
 
-// traces returns the traces that the flags select.
-func (o *Options) traces() ([]sim.Trace, error) {
+// selectTraces returns the traces that the flags select.
+func (o *Options) selectTraces() ([]sim.Trace, error) {
 	made := sim.Traces(o.Seed)
 	if o.Trace == "all" {
 		return made, nil
@@ -95,8 +95,8 @@ func (o *Options) traces() ([]sim.Trace, error) {
 	return []sim.Trace{trace}, nil
 }
 
-// files writes the files that the flags request, besides the table.
-func (o *Options) files(comparison sim.Comparison) error {
+// writeFiles writes the files that the flags request, besides the table.
+func (o *Options) writeFiles(comparison sim.Comparison) error {
 	name := strings.ReplaceAll(comparison.Trace.Name, " ", "-")
 	return errors.Join(
 		writeInto(o.Plot, name+".svg", comparison.Plot),

@@ -15,10 +15,10 @@ import (
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
-// Table returns the status of a daemon as a table, with its problems and advice below it.
+// StatusTable returns the status of a daemon as a table, with its problems and advice below it.
 // Rates are since last, the report of the interval before; if last is empty, they are since
 // the daemon started.
-func Table(now, last api.StatusReport, every time.Duration) string {
+func StatusTable(now, last api.StatusReport, every time.Duration) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, for %v", now.Phase, time.Since(now.Since).Round(time.Second))
 	if i := now.Instances; i != nil {
@@ -46,7 +46,7 @@ func Table(now, last api.StatusReport, every time.Duration) string {
 			backlog = fmt.Sprint(*f.Backlog)
 		}
 		if f.Oldest > 0 {
-			oldest = term.Duration(time.Duration(f.Oldest * float64(time.Second)))
+			oldest = term.ShortDuration(time.Duration(f.Oldest * float64(time.Second)))
 		}
 		if f.Workers > 0 {
 			workers = fmt.Sprint(f.Workers)
@@ -63,7 +63,7 @@ func Table(now, last api.StatusReport, every time.Duration) string {
 		}
 		recent = recent.Since(before[f.Name].Latency)
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%.1f\t%s\t%s\t%s\t%d\t%d\t\n", f.Name, f.Handler, f.Kind.Words(), backlog, oldest, f.InFlight,
-			float64(f.Done-before[f.Name].Done)/seconds, term.Duration(recent.Quantile(0.5)), term.Duration(recent.Quantile(0.99)), workers, f.Failed, f.Rejected)
+			float64(f.Done-before[f.Name].Done)/seconds, term.ShortDuration(recent.Quantile(0.5)), term.ShortDuration(recent.Quantile(0.99)), workers, f.Failed, f.Rejected)
 	}
 	_ = w.Flush()
 	for _, p := range now.Problems {
@@ -80,7 +80,7 @@ func Table(now, last api.StatusReport, every time.Duration) string {
 		}
 	}
 	for _, a := range now.Apps {
-		fmt.Fprintln(&b, App(a))
+		fmt.Fprintln(&b, AppText(a))
 	}
 	for _, advice := range now.Advice {
 		line, _, _ := strings.Cut(advice, "\n")
@@ -100,8 +100,8 @@ func reasonText(reason string) string {
 	return ": " + reason
 }
 
-// App returns an app as one line, and a line for each change of its settings that was reverted.
-func App(a api.AppOverview) string {
+// AppText returns an app as one line, and a line for each change of its settings that was reverted.
+func AppText(a api.AppOverview) string {
 	part := func(n int, one, many string) string {
 		if n != 1 {
 			one = many
@@ -124,8 +124,8 @@ func App(a api.AppOverview) string {
 	return text
 }
 
-// Explanation returns an explanation as text of several lines.
-func Explanation(e api.Explanation) string {
+// ExplanationText returns an explanation as text of several lines.
+func ExplanationText(e api.Explanation) string {
 	var b strings.Builder
 	switch {
 	case e.Message != "" && e.Function != "":
@@ -138,9 +138,9 @@ func Explanation(e api.Explanation) string {
 	if e.Instance > 0 {
 		fmt.Fprintf(&b, " in instance %d", e.Instance)
 	}
-	fmt.Fprintf(&b, ": %s\n  %s\n", strings.ReplaceAll(e.State, "_", " "), term.Indented(e.Text))
+	fmt.Fprintf(&b, ": %s\n  %s\n", strings.ReplaceAll(e.State, "_", " "), term.IndentLines(e.Text))
 	for _, note := range e.Notes {
-		fmt.Fprintf(&b, "  - %s\n", term.Indented(note))
+		fmt.Fprintf(&b, "  - %s\n", term.IndentLines(note))
 	}
 	return term.Printable(b.String())
 }

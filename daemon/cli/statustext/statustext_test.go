@@ -24,7 +24,7 @@ func TestTable(t *testing.T) {
 		Advice:    []string{"app a: one line\nand more"},
 	}
 	last := api.StatusReport{Functions: []api.FunctionOverview{function(100, false)}}
-	text := Table(now, last, 2*time.Second)
+	text := StatusTable(now, last, 2*time.Second)
 	for _, want := range []string{"running, for 1h0m0s; instances: 2 ready, 1 starting, 0 draining; no ?[2J memory", "was refused: a key is wrong\n", "  17  ", "1m30s", "10.0", "nothing is received: the store is full", "\napp a: one line\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it lacks %q:\n%s", want, text)
@@ -34,7 +34,7 @@ func TestTable(t *testing.T) {
 		t.Errorf("%q", text)
 	}
 	now.Functions = []api.FunctionOverview{function(120, true)}
-	if text := Table(now, api.StatusReport{}, time.Second); !strings.Contains(text, "paused") {
+	if text := StatusTable(now, api.StatusReport{}, time.Second); !strings.Contains(text, "paused") {
 		t.Errorf("a paused function:\n%s", text)
 	}
 }
@@ -45,7 +45,7 @@ func TestExplanation(t *testing.T) {
 		"message 7 of function f in instance 2: retry\n  ?\n": {Function: "f", Message: "7", Instance: 2, State: "retry", Text: "\x07"},
 		"message 7: unknown\n  not found\n":                   {Message: "7", State: "unknown", Text: "not found"},
 	} {
-		if got := Explanation(e); got != want {
+		if got := ExplanationText(e); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -53,7 +53,7 @@ func TestExplanation(t *testing.T) {
 
 func TestApp(t *testing.T) {
 	a := api.AppOverview{Name: "a", Processes: 1, Threads: 8, Coroutines: 512, Auto: []string{"threads"}, Phase: "hold", Note: "the best found", Undone: []api.UndoneChange{{Text: "threads: back\nto 8"}}}
-	if got, want := App(a), "app a: 1 process, 8 threads (auto) and 512 coroutines each; hold: the best found\n  undone: threads: back"; !strings.HasPrefix(got, want) {
+	if got, want := AppText(a), "app a: 1 process, 8 threads (auto) and 512 coroutines each; hold: the best found\n  undone: threads: back"; !strings.HasPrefix(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

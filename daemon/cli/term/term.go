@@ -28,9 +28,9 @@ func OneLine(text string, n int) string {
 	return text
 }
 
-// Indented returns a text whose lines but the first are indented, so that none of them can be
+// IndentLines returns a text whose lines but the first are indented, so that none of them can be
 // taken for a line of its own.
-func Indented(text string) string { return strings.ReplaceAll(Printable(text), "\n", "\n    ") }
+func IndentLines(text string) string { return strings.ReplaceAll(Printable(text), "\n", "\n    ") }
 
 // OrDash returns a text, or "-" if it is empty.
 func OrDash(text string) string {
@@ -48,8 +48,8 @@ func LocalTime(at time.Time) string {
 	return at.Local().Format("2006-01-02 15:04:05")
 }
 
-// Duration returns a duration in about three digits, or "-" for 0.
-func Duration(d time.Duration) string {
+// ShortDuration returns a duration in about three digits, or "-" for 0.
+func ShortDuration(d time.Duration) string {
 	switch {
 	case d == 0:
 		return "-"

@@ -11,15 +11,15 @@ func TestFormats(t *testing.T) {
 		OneLine("a\n b\x00c   d", 20):          "a b?c d",
 		OneLine("1234567", 6):                  "123...",
 		OneLine("äöüäöü", 6):                   "äöüäöü",
-		Indented("a\nb\x1b"):                   "a\n    b?",
+		IndentLines("a\nb\x1b"):                "a\n    b?",
 		OrDash(""):                             "-",
 		OrDash("a"):                            "a",
 		LocalTime(time.Time{}):                 "-",
 		LocalTime(time.Date(2026, 1, 2, 3, 4, 5, 6, time.Local)): "2026-01-02 03:04:05",
-		Duration(0):                            "-",
-		Duration(123456 * time.Nanosecond):     "120µs",
-		Duration(12345678 * time.Nanosecond):   "12.3ms",
-		Duration(1234567890 * time.Nanosecond): "1.23s",
+		ShortDuration(0):                            "-",
+		ShortDuration(123456 * time.Nanosecond):     "120µs",
+		ShortDuration(12345678 * time.Nanosecond):   "12.3ms",
+		ShortDuration(1234567890 * time.Nanosecond): "1.23s",
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)

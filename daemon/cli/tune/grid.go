@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Look is the result of a first short measurement of a function, with one process and one call at
-// a time.
-type Look struct {
+// Baseline is the result of a first short measurement of a function, with one process and one call
+// at a time.
+type Baseline struct {
 	Async bool
 	// Threads reports whether the worker can have several threads, Executor whether an async
 	// function gains by them.
@@ -54,13 +54,13 @@ var (
 	coroutineSteps = []int{1, 8, 64, 512, 4096}
 )
 
-// Grid chooses the cells to run within the budget: the most informative first, then others while
+// PlanGrid chooses the cells to run within the budget: the most informative first, then others while
 // there is time. The cells run from the smallest to the largest. Cells with the same processes
 // follow each other, since starting processes takes time. Among those, cells with many threads
 // come last, since their memory is not freed.
-func Grid(l Look, asked Asked, budget time.Duration) Plan {
+func PlanGrid(l Baseline, asked Asked, budget time.Duration) Plan {
 	var p Plan
-	axes := l.axes(asked)
+	axes := l.gridAxes(asked)
 	type ranked struct {
 		Settings
 		rank int
@@ -82,8 +82,8 @@ func Grid(l Look, asked Asked, budget time.Duration) Plan {
 	var in []ranked
 	for _, c := range all {
 		more := append(slices.Clone(in), c)
-		slices.SortFunc(more, func(a, b ranked) int { return smaller(a.Settings, b.Settings) })
-		if time.Duration(len(more))*(need+change)+starts(more, func(r ranked) int { return r.Processes }, l.StartUp) > budget {
+		slices.SortFunc(more, func(a, b ranked) int { return compareSettings(a.Settings, b.Settings) })
+		if time.Duration(len(more))*(need+change)+startUpTime(more, func(r ranked) int { return r.Processes }, l.StartUp) > budget {
 			p.Skipped = append(p.Skipped, Skipped{c.Settings, "no time for it"})
 			continue
 		}
@@ -93,16 +93,18 @@ func Grid(l Look, asked Asked, budget time.Duration) Plan {
 		p.Cells = append(p.Cells, c.Settings)
 	}
 	if n := time.Duration(len(in)); n > 0 {
-		p.Each = (budget-starts(in, func(r ranked) int { return r.Processes }, l.StartUp))/n - change
+		p.Each = (budget-startUpTime(in, func(r ranked) int { return r.Processes }, l.StartUp))/n - change
 	}
 	return p
 }
 
-// Needs returns how long a grid of one cell takes.
-func (l Look) Needs() time.Duration { return max(leastEach, callsEach*l.Call) + change + l.StartUp }
+// CellTime returns how long a grid of one cell takes.
+func (l Baseline) CellTime() time.Duration {
+	return max(leastEach, callsEach*l.Call) + change + l.StartUp
+}
 
-// starts returns how long the starts of the workers take for cells in this order.
-func starts[T any](cells []T, processes func(T) int, startUp time.Duration) (all time.Duration) {
+// startUpTime returns how long the starts of the workers take for cells in this order.
+func startUpTime[T any](cells []T, processes func(T) int, startUp time.Duration) (all time.Duration) {
 	last := 0
 	for _, c := range cells {
 		if n := processes(c); n != last {
@@ -112,9 +114,9 @@ func starts[T any](cells []T, processes func(T) int, startUp time.Duration) (all
 	return all
 }
 
-// axes returns the values of each number, the most informative first. A number that makes no
+// gridAxes returns the values of each number, the most informative first. A number that makes no
 // difference has the one value 0.
-func (l Look) axes(asked Asked) [3][]int {
+func (l Baseline) gridAxes(asked Asked) [3][]int {
 	cores := max(l.Cores, 1)
 	full := int(float64(cores) / min(max(l.Busy, 1e-4), 1)) // concurrent calls that fill the cores
 	processes := []int{cores, 1, 2 * cores}
@@ -127,12 +129,12 @@ func (l Look) axes(asked Asked) [3][]int {
 	threads, coroutines := []int{0}, []int{0}
 	switch {
 	case l.Async:
-		coroutines = spread(steps(coroutineSteps, max(beyond*full, 64)))
+		coroutines = endsFirst(stepsUpTo(coroutineSteps, max(beyond*full, 64)))
 		if l.Executor { // fewer of each, since they are multiplied
-			threads, coroutines = spread(threadSteps[1:4]), spread(coroutineSteps[1:4])
+			threads, coroutines = endsFirst(threadSteps[1:4]), endsFirst(coroutineSteps[1:4])
 		}
 	case l.Threads:
-		threads = spread(steps(threadSteps, max(beyond*full, 16)))
+		threads = endsFirst(stepsUpTo(threadSteps, max(beyond*full, 16)))
 	}
 	for _, own := range []struct {
 		asked []int
@@ -145,8 +147,8 @@ func (l Look) axes(asked Asked) [3][]int {
 	return [3][]int{processes, threads, coroutines}
 }
 
-// steps returns the values up to the first that reaches a bound.
-func steps(all []int, bound int) []int {
+// stepsUpTo returns the values up to the first that reaches a bound.
+func stepsUpTo(all []int, bound int) []int {
 	for i, n := range all {
 		if n >= bound {
 			return all[:i+1]
@@ -155,8 +157,8 @@ func steps(all []int, bound int) []int {
 	return all
 }
 
-// spread returns the ends of a row first, then the middle, and then the values between.
-func spread(row []int) []int {
+// endsFirst returns the ends of a row first, then the middle, and then the values between.
+func endsFirst(row []int) []int {
 	if len(row) < 3 {
 		return row
 	}

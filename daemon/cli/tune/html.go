@@ -15,11 +15,11 @@ import (
 var page string
 
 var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
-	"number": Number, "seconds": Seconds, "megabytes": megabytes,
+	"number": FormatNumber, "seconds": FormatSeconds, "megabytes": formatMemory,
 }).Parse(page))
 
-// HTML writes the report as a self-contained page: it loads no script, font or other file.
-func (r *Report) HTML(to io.Writer) error {
+// WriteHTML writes the report as a self-contained page: it loads no script, font or other file.
+func (r *Report) WriteHTML(to io.Writer) error {
 	type row struct {
 		Cell
 		Numbers []string
@@ -34,8 +34,8 @@ func (r *Report) HTML(to io.Writer) error {
 		Heats   []heatView
 		Lines   []template.HTML
 		Says    []string
-	}{Report: r, Says: r.Advice()}
-	columns, most := r.columns(), 0.0
+	}{Report: r, Says: r.AdviceLines()}
+	columns, most := r.usedDimensions(), 0.0
 	for _, d := range columns {
 		view.Columns = append(view.Columns, d.name)
 	}
@@ -53,13 +53,13 @@ func (r *Report) HTML(to io.Writer) error {
 		}
 		view.Rows = append(view.Rows, out)
 	}
-	for _, c := range r.InOrder() {
-		add(c, r.marks(&c))
+	for _, c := range r.SortedCells() {
+		add(c, r.cellMarks(&c))
 	}
 	if r.Auto != nil {
 		add(*r.Auto, "auto")
 	}
-	panels := r.panels()
+	panels := r.splitPanels()
 	for _, m := range metrics {
 		for _, p := range panels {
 			if len(p.rows) > 0 {
@@ -93,9 +93,9 @@ const (
 	bottomMargin       = 8
 )
 
-// heatSVG draws a metric over a panel: one field for each cell, with its number.
+// heatSVG draws a metric over a panel: one rectangle for each cell, with its number.
 func (r *Report) heatSVG(m metric, p *panel) template.HTML {
-	scale := r.scale(m)
+	scale := r.newScale(m)
 	wide, high := leftMargin+len(p.columns)*cellWide+8, topMargin+len(p.rows)*cellHigh+bottomMargin
 	var s chart.Drawing
 	s.Put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s over processes and %s" class="heat %s">`, wide, high, wide, high, m.name, p.column.name, strings.ToLower(m.name))
@@ -117,23 +117,23 @@ func (r *Report) heatSVG(m metric, p *panel) template.HTML {
 			if c == nil {
 				continue
 			}
-			r.field(&s, m, c, scale, leftMargin+j*cellWide, y)
+			r.drawCell(&s, m, c, scale, leftMargin+j*cellWide, y)
 		}
 	}
 	s.Put(`</svg>`)
 	return template.HTML(s.String()) //nolint:gosec // Put makes all of it, and escapes
 }
 
-// field draws one cell of a heat map.
-func (r *Report) field(s *chart.Drawing, m metric, c *Cell, scale func(float64) float64, x, y int) {
+// drawCell draws one cell of a heat map.
+func (r *Report) drawCell(s *chart.Drawing, m metric, c *Cell, scale func(float64) float64, x, y int) {
 	text, part := "?", 0.0
 	about := c.String() + ": " + c.Problem
 	if c.Problem == "" {
 		part = scale(m.of(c))
 		text = m.text(m.of(c))
-		about = fmt.Sprintf("%v: %s calls/s, p50 %s, p99 %s, %.2f cores, %s", c.Settings, Number(c.Throughput), Seconds(c.P50), Seconds(c.P99), c.CPU, megabytes(c.Memory))
+		about = fmt.Sprintf("%v: %s calls/s, p50 %s, p99 %s, %.2f cores, %s", c.Settings, FormatNumber(c.Throughput), FormatSeconds(c.P50), FormatSeconds(c.P99), c.CPU, formatMemory(c.Memory))
 	}
-	if marks := r.marks(c); marks != "" {
+	if marks := r.cellMarks(c); marks != "" {
 		about += " (" + marks + ")"
 	}
 	ink := "low"
@@ -212,16 +212,16 @@ func (r *Report) linesSVG(m metric, p *panel) template.HTML {
 		s.Polyline(points, fmt.Sprintf(`class="line c%d"`, colour))
 		_, _ = s.WriteString(dots.String()) // never fails
 		last := points[len(points)-1]
-		at := apart(labels, last[1])
+		at := placeLabel(labels, last[1])
 		labels = append(labels, at)
-		s.Put(`<text class="name c%d" x="%.1f" y="%.1f">%s</text>`, colour, last[0]+9, at+4, count(n, "process", "processes"))
+		s.Put(`<text class="name c%d" x="%.1f" y="%.1f">%s</text>`, colour, last[0]+9, at+4, withNoun(n, "process", "processes"))
 	}
 	s.Put(`</svg>`)
 	return template.HTML(s.String()) //nolint:gosec // Put makes all of it, and escapes
 }
 
-// apart returns the nearest position for a label at which it covers no other.
-func apart(taken []float64, at float64) float64 {
+// placeLabel returns the nearest position for a label at which it covers no other.
+func placeLabel(taken []float64, at float64) float64 {
 	free := func(y float64) bool {
 		for _, t := range taken {
 			if math.Abs(t-y) < labelHigh {

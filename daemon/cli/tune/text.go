@@ -21,13 +21,13 @@ type metric struct {
 }
 
 var metrics = []metric{
-	{"Throughput", "calls/s", func(c *Cell) float64 { return c.Throughput }, Number, false, false},
-	{"p99", "latency", func(c *Cell) float64 { return c.P99 }, Seconds, true, true},
+	{"Throughput", "calls/s", func(c *Cell) float64 { return c.Throughput }, FormatNumber, false, false},
+	{"p99", "latency", func(c *Cell) float64 { return c.P99 }, FormatSeconds, true, true},
 	{"CPU", "cores", func(c *Cell) float64 { return c.CPU }, func(v float64) string { return fmt.Sprintf("%.2f", v) }, false, true},
 }
 
-// Number returns a rate with three digits, or with all digits before the point.
-func Number(v float64) string {
+// FormatNumber returns a rate with three digits, or with all digits before the point.
+func FormatNumber(v float64) string {
 	switch {
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
@@ -37,8 +37,8 @@ func Number(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// Seconds returns a time in the unit that suits its size.
-func Seconds(v float64) string {
+// FormatSeconds returns a time in the unit that suits its size.
+func FormatSeconds(v float64) string {
 	switch {
 	case v <= 0:
 		return "-"
@@ -52,15 +52,15 @@ func Seconds(v float64) string {
 	return fmt.Sprintf("%.2f s", v)
 }
 
-func megabytes(n uint64) string {
+func formatMemory(n uint64) string {
 	if n == 0 {
 		return "-"
 	}
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
-// marks returns the marks of a cell, for people.
-func (r *Report) marks(c *Cell) string {
+// cellMarks returns the marks of a cell, for people.
+func (r *Report) cellMarks(c *Cell) string {
 	var out []string
 	if r.Best != nil && c.Settings == r.Best.Settings {
 		out = append(out, "best")
@@ -69,7 +69,7 @@ func (r *Report) marks(c *Cell) string {
 		out = append(out, "cheapest")
 	}
 	if c.Failed > 0 {
-		out = append(out, fmt.Sprintf("%.0f %% failed", math.Max(1, 100*c.failing())))
+		out = append(out, fmt.Sprintf("%.0f %% failed", math.Max(1, 100*c.failureRate())))
 	}
 	if c.Unsettled {
 		out = append(out, "not settled")
@@ -80,8 +80,8 @@ func (r *Report) marks(c *Cell) string {
 	return strings.Join(out, ", ")
 }
 
-// Text writes the report for a terminal.
-func (r *Report) Text(to io.Writer) error {
+// WriteText writes the report for a terminal.
+func (r *Report) WriteText(to io.Writer) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s, %s: %s\n", r.Function, r.Handler, r.Messages)
 	kind := "sync"
@@ -93,12 +93,12 @@ func (r *Report) Text(to io.Writer) error {
 		fmt.Fprint(&b, "; stopped before all was measured")
 	}
 	fmt.Fprint(&b, "\n\n")
-	r.table(&b)
+	r.writeTable(&b)
 	fmt.Fprintln(&b)
 	for _, m := range metrics {
-		r.heat(&b, m)
+		r.writeHeatmap(&b, m)
 	}
-	for _, line := range r.LeftOut() {
+	for _, line := range r.SkippedLines() {
 		fmt.Fprintf(&b, "left out: %s\n", line)
 	}
 	for _, n := range r.Notes {
@@ -107,7 +107,7 @@ func (r *Report) Text(to io.Writer) error {
 	if len(r.Skipped)+len(r.Notes) > 0 {
 		fmt.Fprintln(&b)
 	}
-	for _, line := range r.Advice() {
+	for _, line := range r.AdviceLines() {
 		fmt.Fprintln(&b, line)
 	}
 	_, err := to.Write(b.Bytes())
@@ -116,8 +116,8 @@ func (r *Report) Text(to io.Writer) error {
 
 const barWidth = 20
 
-// bar returns a bar for a fraction, in eighths of a character.
-func bar(part float64) string {
+// drawBar returns a bar for a fraction, in eighths of a character.
+func drawBar(part float64) string {
 	n := int(math.Round(min(max(part, 0), 1) * barWidth * 8))
 	out := strings.Repeat("█", n/8)
 	if n%8 > 0 {
@@ -126,8 +126,8 @@ func bar(part float64) string {
 	return out
 }
 
-// columns returns the numbers that differ from 0 in some cell.
-func (r *Report) columns() (out []dimension) {
+// usedDimensions returns the numbers that differ from 0 in some cell.
+func (r *Report) usedDimensions() (out []dimension) {
 	for _, d := range dimensions {
 		for i := range r.Cells {
 			if d.of(r.Cells[i].Settings) > 0 {
@@ -139,9 +139,9 @@ func (r *Report) columns() (out []dimension) {
 	return out
 }
 
-func (r *Report) table(to io.Writer) {
+func (r *Report) writeTable(to io.Writer) {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	columns, most := r.columns(), 0.0
+	columns, most := r.usedDimensions(), 0.0
 	for i := range r.Cells {
 		most = max(most, r.Cells[i].Throughput)
 	}
@@ -161,10 +161,10 @@ func (r *Report) table(to io.Writer) {
 			_, _ = fmt.Fprintf(w, "-\t\t-\t-\t-\t-\t%s\n", c.Problem)
 			return
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\n", Number(c.Throughput), bar(c.Throughput/max(most, 1e-9)), Seconds(c.P50), Seconds(c.P99), c.CPU, megabytes(c.Memory), marks)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\n", FormatNumber(c.Throughput), drawBar(c.Throughput/max(most, 1e-9)), FormatSeconds(c.P50), FormatSeconds(c.P99), c.CPU, formatMemory(c.Memory), marks)
 	}
-	for _, c := range r.InOrder() {
-		row(&c, r.marks(&c))
+	for _, c := range r.SortedCells() {
+		row(&c, r.cellMarks(&c))
 	}
 	if r.Auto != nil {
 		row(r.Auto, "auto")
@@ -181,20 +181,20 @@ type panel struct {
 	cells         map[[2]int]*Cell
 }
 
-// panels returns the parts of the grid.
-func (r *Report) panels() (out []*panel) {
+// splitPanels returns the parts of the grid.
+func (r *Report) splitPanels() (out []*panel) {
 	column, third := dimensions[1], dimension{}
 	if r.Async {
 		column = dimensions[2]
-		if len(values(r.Cells, dimensions[1])) > 1 {
+		if len(valuesOf(r.Cells, dimensions[1])) > 1 {
 			third = dimensions[1]
 		}
-	} else if len(values(r.Cells, dimensions[2])) > 1 {
+	} else if len(valuesOf(r.Cells, dimensions[2])) > 1 {
 		third = dimensions[2]
 	}
 	by := []int{0}
 	if third.of != nil {
-		by = values(r.Cells, third)
+		by = valuesOf(r.Cells, third)
 	}
 	for _, v := range by {
 		p := &panel{column: column, cells: make(map[[2]int]*Cell)}
@@ -209,15 +209,15 @@ func (r *Report) panels() (out []*panel) {
 				p.cells[[2]int{c.Processes, column.of(c.Settings)}] = c
 			}
 		}
-		p.rows, p.columns = values(own, dimensions[0]), values(own, column)
+		p.rows, p.columns = valuesOf(own, dimensions[0]), valuesOf(own, column)
 		out = append(out, p)
 	}
 	return out
 }
 
-func (r *Report) heat(to io.Writer, m metric) {
-	scale := r.scale(m)
-	for _, p := range r.panels() {
+func (r *Report) writeHeatmap(to io.Writer, m metric) {
+	scale := r.newScale(m)
+	for _, p := range r.splitPanels() {
 		if len(p.rows) == 0 {
 			continue
 		}
@@ -235,7 +235,7 @@ func (r *Report) heat(to io.Writer, m metric) {
 			if n == 0 {
 				text = ""
 			}
-			fmt.Fprint(to, pad(text, 13))
+			fmt.Fprint(to, padLeft(text, 13))
 		}
 		fmt.Fprintln(to)
 		for _, n := range p.rows {
@@ -247,9 +247,9 @@ func (r *Report) heat(to io.Writer, m metric) {
 				case c.Problem != "":
 					text = "?"
 				default:
-					text = m.text(m.of(c)) + " " + shade(scale(m.of(c)))
+					text = m.text(m.of(c)) + " " + shadeText(scale(m.of(c)))
 				}
-				fmt.Fprint(to, pad(text, 13))
+				fmt.Fprint(to, padLeft(text, 13))
 			}
 			fmt.Fprintln(to)
 		}
@@ -257,17 +257,17 @@ func (r *Report) heat(to io.Writer, m metric) {
 	}
 }
 
-func pad(text string, width int) string {
+func padLeft(text string, width int) string {
 	return strings.Repeat(" ", max(width-utf8.RuneCountInString(text), 1)) + text
 }
 
-// shade returns two characters whose darkness shows a fraction.
-func shade(part float64) string {
+// shadeText returns two characters whose darkness shows a fraction.
+func shadeText(part float64) string {
 	return strings.Repeat(string([]rune("·░▒▓█")[min(int(part*5), 4)]), 2)
 }
 
-// values returns the values of a number in cells, in ascending order.
-func values(cells []Cell, d dimension) (out []int) {
+// valuesOf returns the values of a number in cells, in ascending order.
+func valuesOf(cells []Cell, d dimension) (out []int) {
 	for i := range cells {
 		if v := d.of(cells[i].Settings); !slices.Contains(out, v) {
 			out = append(out, v)
@@ -277,9 +277,9 @@ func values(cells []Cell, d dimension) (out []int) {
 	return out
 }
 
-// scale returns a function that maps a value to the range from 0, the minimum of all cells, to 1,
+// newScale returns a function that maps a value to the range from 0, the minimum of all cells, to 1,
 // the maximum. A scale that is not logarithmic starts at zero.
-func (r *Report) scale(m metric) func(float64) float64 {
+func (r *Report) newScale(m metric) func(float64) float64 {
 	least, most := math.Inf(1), 0.0
 	for i := range r.Cells {
 		if c := &r.Cells[i]; c.Problem == "" && m.of(c) > 0 {

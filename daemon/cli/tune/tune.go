@@ -21,17 +21,17 @@ type Settings struct {
 
 // String returns the settings for people.
 func (s Settings) String() string {
-	parts := []string{count(s.Processes, "process", "processes")}
+	parts := []string{withNoun(s.Processes, "process", "processes")}
 	if s.Threads > 0 {
-		parts = append(parts, count(s.Threads, "thread", "threads"))
+		parts = append(parts, withNoun(s.Threads, "thread", "threads"))
 	}
 	if s.Coroutines > 0 {
-		parts = append(parts, count(s.Coroutines, "coroutine", "coroutines"))
+		parts = append(parts, withNoun(s.Coroutines, "coroutine", "coroutines"))
 	}
 	return strings.Join(parts, " × ")
 }
 
-func count(n int, one, many string) string {
+func withNoun(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
@@ -62,8 +62,8 @@ type Cell struct {
 // FewCalls is how many calls a cell needs for a meaningful p99.
 const FewCalls = 20
 
-// failing returns the fraction of a cell's calls that failed.
-func (c *Cell) failing() float64 { return float64(c.Failed) / float64(max(c.Calls, 1)) }
+// failureRate returns the fraction of a cell's calls that failed.
+func (c *Cell) failureRate() float64 { return float64(c.Failed) / float64(max(c.Calls, 1)) }
 
 // Skipped are settings that were not tried, and the reason.
 type Skipped struct {
@@ -110,33 +110,33 @@ const (
 	alike = 1.1
 )
 
-// Choose finds the best cell and the cheapest. It excludes cells in which more messages fail than
-// in others: failing may be what makes them fast.
-func (r *Report) Choose() {
+// ChooseBest finds the best cell and the cheapest. It excludes cells in which more messages fail
+// than in others: failing may be what makes them fast.
+func (r *Report) ChooseBest() {
 	r.Best, r.Cheapest = nil, nil
 	var fit []*Cell
 	least := 1.0
 	for i := range r.Cells {
 		if c := &r.Cells[i]; c.Problem == "" && c.Throughput > 0 {
 			fit = append(fit, c)
-			least = min(least, c.failing())
+			least = min(least, c.failureRate())
 		}
 	}
-	fit = slices.DeleteFunc(fit, func(c *Cell) bool { return c.failing() > least+moreFailing })
+	fit = slices.DeleteFunc(fit, func(c *Cell) bool { return c.failureRate() > least+moreFailing })
 	if len(fit) == 0 {
 		return
 	}
 	r.Best = slices.MaxFunc(fit, func(a, b *Cell) int {
-		return cmp.Or(cmp.Compare(a.Throughput, b.Throughput), cheaper(b, a))
+		return cmp.Or(cmp.Compare(a.Throughput, b.Throughput), compareCost(b, a))
 	})
 	enough := slices.DeleteFunc(fit, func(c *Cell) bool { return c.Throughput < (1-Close)*r.Best.Throughput })
-	r.Cheapest = cheapest(enough)
+	r.Cheapest = findCheapest(enough)
 }
 
-// cheapest returns the cheapest of cells: it selects those with the fewest processes, of them those
-// with the least memory, of them those with the least CPU, and returns the one with the smallest
-// settings.
-func cheapest(cells []*Cell) *Cell {
+// findCheapest returns the cheapest of cells: it selects those with the fewest processes, of them
+// those with the least memory, of them those with the least CPU, and returns the one with the
+// smallest settings.
+func findCheapest(cells []*Cell) *Cell {
 	narrow := func(value func(c *Cell) float64, within float64) {
 		least := value(slices.MinFunc(cells, func(a, b *Cell) int { return cmp.Compare(value(a), value(b)) }))
 		cells = slices.DeleteFunc(cells, func(c *Cell) bool { return value(c) > least*within })
@@ -144,27 +144,27 @@ func cheapest(cells []*Cell) *Cell {
 	narrow(func(c *Cell) float64 { return float64(c.Processes) }, 1)
 	narrow(func(c *Cell) float64 { return float64(c.Memory) }, alike)
 	narrow(func(c *Cell) float64 { return c.CPU }, alike)
-	return slices.MinFunc(cells, cheaper)
+	return slices.MinFunc(cells, compareCost)
 }
 
-func cheaper(a, b *Cell) int { return smaller(a.Settings, b.Settings) }
+func compareCost(a, b *Cell) int { return compareSettings(a.Settings, b.Settings) }
 
-func smaller(a, b Settings) int {
+func compareSettings(a, b Settings) int {
 	return cmp.Or(cmp.Compare(a.Processes, b.Processes), cmp.Compare(a.Threads, b.Threads), cmp.Compare(a.Coroutines, b.Coroutines))
 }
 
-// InOrder returns the cells ordered by their settings, not in the order of their runs.
-func (r *Report) InOrder() []Cell {
+// SortedCells returns the cells ordered by their settings, not in the order of their runs.
+func (r *Report) SortedCells() []Cell {
 	out := slices.Clone(r.Cells)
-	slices.SortStableFunc(out, func(a, b Cell) int { return cheaper(&a, &b) })
+	slices.SortStableFunc(out, func(a, b Cell) int { return compareCost(&a, &b) })
 	return out
 }
 
 // skippedAtOnce is how many skipped settings with the same reason are named.
 const skippedAtOnce = 3
 
-// LeftOut returns which settings were not tried, and why.
-func (r *Report) LeftOut() (out []string) {
+// SkippedLines returns which settings were not tried, and why.
+func (r *Report) SkippedLines() (out []string) {
 	named := make(map[string][]string)
 	var reasons []string
 	for _, s := range r.Skipped {
@@ -184,33 +184,33 @@ func (r *Report) LeftOut() (out []string) {
 	return out
 }
 
-// Advice returns the conclusions from the numbers, as sentences.
-func (r *Report) Advice() (out []string) {
+// AdviceLines returns the conclusions from the numbers, as sentences.
+func (r *Report) AdviceLines() (out []string) {
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if r.Best == nil {
 		say("No cell was measured to its end, so there is no advice: give more time with --for.")
 		return out
 	}
-	say("Best: %v, %s calls/s.", r.Best.Settings, Number(r.Best.Throughput))
+	say("Best: %v, %s calls/s.", r.Best.Settings, FormatNumber(r.Best.Throughput))
 	if r.Cheapest.Settings != r.Best.Settings {
-		say("Cheapest within %.0f %% of it: %v, %s calls/s.", Close*100, r.Cheapest.Settings, Number(r.Cheapest.Throughput))
+		say("Cheapest within %.0f %% of it: %v, %s calls/s.", Close*100, r.Cheapest.Settings, FormatNumber(r.Cheapest.Throughput))
 	} else {
 		say("It is also the cheapest: nothing with less comes within %.0f %% of it.", Close*100)
 	}
 	if a := r.Auto; a != nil {
-		say("Auto, which had %.0f s and began with nothing, chose %v: %s calls/s, %.0f %% of the best.", r.AutoFor, a.Settings, Number(a.Throughput), 100*a.Throughput/r.Best.Throughput)
+		say("Auto, which had %.0f s and began with nothing, chose %v: %s calls/s, %.0f %% of the best.", r.AutoFor, a.Settings, FormatNumber(a.Throughput), 100*a.Throughput/r.Best.Throughput)
 	} else if r.NoAuto != "" {
 		say("Auto was not compared: %s.", r.NoAuto)
 	}
-	for _, what := range r.edges() {
+	for _, what := range r.limitsReached() {
 		say("The best is at the end of the grid: more %s may give more.", what)
 	}
 	return out
 }
 
-// edges returns the numbers for which the best cell has the largest value that was tried, although
-// smaller values were tried and were slower.
-func (r *Report) edges() (out []string) {
+// limitsReached returns the numbers for which the best cell has the largest value that was tried,
+// although smaller values were tried and were slower.
+func (r *Report) limitsReached() (out []string) {
 	for _, d := range dimensions {
 		most, less := 0, 0.0
 		for i := range r.Cells {

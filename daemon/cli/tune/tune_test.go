@@ -48,7 +48,7 @@ func TestChoose(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &Report{Cells: test.cells}
-			r.Choose()
+			r.ChooseBest()
 			text := func(c *Cell) string {
 				if c == nil {
 					return ""
@@ -81,14 +81,14 @@ func example(async bool) *Report {
 	r.Cells[1].Failed, r.Cells[2].Calls, r.Cells[4].Problem = 3, 2, "it did not start in time"
 	auto := cell(2, 3, 34)
 	r.Auto, r.AutoFor = &auto, 25
-	r.Choose()
+	r.ChooseBest()
 	return r
 }
 
 func TestText(t *testing.T) {
 	for _, async := range []bool{false, true} {
 		var out bytes.Buffer
-		if err := example(async).Text(&out); err != nil {
+		if err := example(async).WriteText(&out); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{
@@ -108,7 +108,7 @@ func TestHTML(t *testing.T) {
 	for _, async := range []bool{false, true} {
 		var out bytes.Buffer
 		r := example(async)
-		if err := r.HTML(&out); err != nil {
+		if err := r.WriteHTML(&out); err != nil {
 			t.Fatal(err)
 		}
 		page := out.String()
@@ -118,7 +118,7 @@ func TestHTML(t *testing.T) {
 			}
 		}
 		drawings := regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(page, -1)
-		if want := 6 * len(r.panels()); len(drawings) != want {
+		if want := 6 * len(r.splitPanels()); len(drawings) != want {
 			t.Errorf("async %v: %d drawings, want %d", async, len(drawings), want)
 		}
 		for _, d := range drawings {
@@ -141,28 +141,28 @@ func TestHTML(t *testing.T) {
 		}
 	}
 	empty := &Report{}
-	empty.Choose()
-	if err := empty.HTML(io.Discard); err != nil {
+	empty.ChooseBest()
+	if err := empty.WriteHTML(io.Discard); err != nil {
 		t.Error(err)
 	}
-	if err := empty.Text(io.Discard); err != nil {
+	if err := empty.WriteText(io.Discard); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestAdvice(t *testing.T) {
 	r := example(false)
-	text := strings.Join(r.Advice(), "\n")
+	text := strings.Join(r.AdviceLines(), "\n")
 	if !strings.Contains(text, "The best is at the end of the grid: more threads may give more.") || strings.Contains(text, "more processes") {
 		t.Error(text)
 	}
 	r.Auto, r.NoAuto = nil, "it was stopped before"
 	r.Cells = r.Cells[:1]
-	r.Choose()
-	if text := strings.Join(r.Advice(), "\n"); !strings.Contains(text, "Auto was not compared: it was stopped before.") || !strings.Contains(text, "also the cheapest") || strings.Contains(text, "end of the grid") {
+	r.ChooseBest()
+	if text := strings.Join(r.AdviceLines(), "\n"); !strings.Contains(text, "Auto was not compared: it was stopped before.") || !strings.Contains(text, "also the cheapest") || strings.Contains(text, "end of the grid") {
 		t.Error(text)
 	}
-	if text := strings.Join((&Report{}).Advice(), "\n"); !strings.Contains(text, "give more time with --for") {
+	if text := strings.Join((&Report{}).AdviceLines(), "\n"); !strings.Contains(text, "give more time with --for") {
 		t.Error(text)
 	}
 }
@@ -180,12 +180,12 @@ func TestReportAsJSON(t *testing.T) {
 
 func TestNumbers(t *testing.T) {
 	for v, want := range map[float64]string{0: "0.00", 1.234: "1.23", 12.34: "12.3", 123.4: "123", 12345.6: "12346"} {
-		if got := Number(v); got != want {
+		if got := FormatNumber(v); got != want {
 			t.Errorf("%v is %s, want %s", v, got, want)
 		}
 	}
 	for v, want := range map[float64]string{0: "-", 0.0000123: "12 µs", 0.00123: "1.2 ms", 0.123: "123 ms", 1.5: "1.50 s"} {
-		if got := Seconds(v); got != want {
+		if got := FormatSeconds(v); got != want {
 			t.Errorf("%v s is %s, want %s", v, got, want)
 		}
 	}

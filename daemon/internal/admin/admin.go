@@ -59,8 +59,8 @@ type Param struct {
 // FunctionParam is the parameter of the routes of one function.
 var FunctionParam = Param{Name: "name", Help: "the function's name"}
 
-// Answer writes a value as JSON. An error of the connection is dropped: the client may be gone.
-func Answer(w http.ResponseWriter, status int, value any) {
+// WriteJSON writes a value as JSON. An error of the connection is dropped: the client may be gone.
+func WriteJSON(w http.ResponseWriter, status int, value any) {
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		status, text = http.StatusInternalServerError, []byte(`{"error": "the answer cannot be written as JSON"}`)
@@ -71,16 +71,16 @@ func Answer(w http.ResponseWriter, status int, value any) {
 	_, _ = w.Write(append(text, '\n'))
 }
 
-// Refuse answers a request with an error, an api.Problem.
-func Refuse(w http.ResponseWriter, status int, format string, args ...any) {
-	Answer(w, status, api.Problem{Error: fmt.Sprintf(format, args...)})
+// WriteError answers a request with an error, an api.Problem.
+func WriteError(w http.ResponseWriter, status int, format string, args ...any) {
+	WriteJSON(w, status, api.Problem{Error: fmt.Sprintf(format, args...)})
 }
 
-// RefuseUnknown answers that no function has this name, and suggests a similar one if there is any.
-func RefuseUnknown(w http.ResponseWriter, name string, functions []string) {
+// WriteNotFound answers that no function has this name, and suggests a similar one if there is any.
+func WriteNotFound(w http.ResponseWriter, name string, functions []string) {
 	hint := ""
 	if near := configs.Nearest(name, functions); near != "" {
 		hint = fmt.Sprintf(" (did you mean %s?)", near)
 	}
-	Refuse(w, http.StatusNotFound, "there is no function %q%s; there are: %s", name, hint, strings.Join(functions, ", "))
+	WriteError(w, http.StatusNotFound, "there is no function %q%s; there are: %s", name, hint, strings.Join(functions, ", "))
 }

@@ -25,16 +25,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testRoutes are the routes of a healthy daemon.
 func testRoutes() []Route {
-	well := func(w http.ResponseWriter, _ *http.Request) { Answer(w, http.StatusOK, api.Health{Status: "ok"}) }
+	well := func(w http.ResponseWriter, _ *http.Request) { WriteJSON(w, http.StatusOK, api.Health{Status: "ok"}) }
 	return []Route{
 		{ID: "getHealth", Method: http.MethodGet, Path: api.HealthPath, Answer: api.Health{}, Public: true, Handler: well},
 		{ID: "getMetrics", Method: http.MethodGet, Path: api.MetricsPath, ContentType: "text/plain", Handler: well},
 		{ID: "getStatus", Method: http.MethodGet, Path: api.StatusPath, Answer: api.StatusReport{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
-			Answer(w, http.StatusOK, api.StatusReport{Phase: "running"})
+			WriteJSON(w, http.StatusOK, api.StatusReport{Phase: "running"})
 		}},
 		{ID: "pauseFunction", Method: http.MethodPost, Path: api.PausePattern, Params: []Param{{Name: "name"}}, Answer: api.Health{}, Handler: func(w http.ResponseWriter, r *http.Request) {
 			if name := r.PathValue("name"); name != "f" {
-				Refuse(w, http.StatusNotFound, "there is no function %q", name)
+				WriteError(w, http.StatusNotFound, "there is no function %q", name)
 				return
 			}
 			well(w, r)
@@ -70,7 +70,7 @@ func TestSocket(t *testing.T) {
 		t.Fatalf("the socket: %v, %v", info, err)
 	}
 	for path, want := range map[string]int{"/healthz": 200, "/v1/status": 200, "/v1/openapi.json": 200, "/nothing": 404, "/debug/pprof/": 404} {
-		if status, text := daemontest.Ask(t, socket, path); status != want {
+		if status, text := daemontest.SendGet(t, socket, path); status != want {
 			t.Errorf("%s: %d, want %d: %s", path, status, want, text)
 		}
 	}
@@ -91,7 +91,7 @@ func TestSocketOfAKilledDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve(t, cfg)
-	if status, _ := daemontest.Ask(t, SocketPath(cfg.DataDir), "/healthz"); status != 200 {
+	if status, _ := daemontest.SendGet(t, SocketPath(cfg.DataDir), "/healthz"); status != 200 {
 		t.Errorf("status %d", status)
 	}
 }
@@ -104,7 +104,7 @@ func TestSocketOfALongPath(t *testing.T) {
 	serve(t, cfg)
 	socket := SocketPath(cfg.DataDir)
 	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(socket)) })
-	if status, _ := daemontest.Ask(t, socket, "/healthz"); status != 200 {
+	if status, _ := daemontest.SendGet(t, socket, "/healthz"); status != 200 {
 		t.Errorf("status %d", status)
 	}
 	other := configs.New()
@@ -142,12 +142,12 @@ func TestPort(t *testing.T) {
 		{"/v1/status", []string{bearer, "Host: localhost:7070"}, 200},
 		{"/debug/pprof/cmdline", []string{bearer}, 200},
 	} {
-		if status, text := daemontest.Ask(t, address, c.path, c.headers...); status != c.want {
+		if status, text := daemontest.SendGet(t, address, c.path, c.headers...); status != c.want {
 			t.Errorf("%s %v: %d, want %d: %s", c.path, c.headers, status, c.want, text)
 		}
 	}
 	for path, want := range map[string]int{"/healthz": 200, "/metrics": 200, "/v1/status": 404, "/v1/openapi.json": 404, "/debug/pprof/": 404} {
-		if status, _ := daemontest.Ask(t, probes, path); status != want {
+		if status, _ := daemontest.SendGet(t, probes, path); status != want {
 			t.Errorf("probes %s: %d, want %d", path, status, want)
 		}
 	}
@@ -189,7 +189,7 @@ func TestAProfileTakesItsTime(t *testing.T) {
 	server.Start()
 	defer server.Close()
 	began := time.Now()
-	status, text := daemontest.Ask(t, server.Listener.Addr().String(), fmt.Sprintf("/debug/pprof/trace?seconds=%v", long.Seconds()))
+	status, text := daemontest.SendGet(t, server.Listener.Addr().String(), fmt.Sprintf("/debug/pprof/trace?seconds=%v", long.Seconds()))
 	if took := time.Since(began); status != http.StatusOK || took < long || !strings.HasPrefix(text, "go 1.") {
 		t.Errorf("status %d after %v, %d bytes", status, took, len(text))
 	}
@@ -217,19 +217,19 @@ func TestClient(t *testing.T) {
 	if h, err := client.GetHealth(t.Context(), api.HealthPath); err != nil || h.Status != "ok" {
 		t.Errorf("the health is %+v, %v", h, err)
 	}
-	if err := client.Post(t.Context(), api.PausePath("f", true, time.Time{})); err != nil {
+	if err := client.PostEmpty(t.Context(), api.PausePath("f", true, time.Time{})); err != nil {
 		t.Error(err)
 	}
-	if err := client.Post(t.Context(), api.PausePath("g", true, time.Time{})); err == nil || !strings.HasSuffix(err.Error(), `answers 404 Not Found: there is no function "g"`) {
+	if err := client.PostEmpty(t.Context(), api.PausePath("g", true, time.Time{})); err == nil || !strings.HasSuffix(err.Error(), `answers 404 Not Found: there is no function "g"`) {
 		t.Errorf("an unknown function: %v", err)
 	}
-	if err := client.Post(t.Context(), api.StatusPath); err == nil || !strings.HasSuffix(err.Error(), "answers 405 Method Not Allowed: /v1/status is for GET") {
+	if err := client.PostEmpty(t.Context(), api.StatusPath); err == nil || !strings.HasSuffix(err.Error(), "answers 405 Method Not Allowed: /v1/status is for GET") {
 		t.Errorf("a wrong method: %v", err)
 	}
 	if _, err := NewSocketClient(t.TempDir()).GetHealth(t.Context(), api.HealthPath); err == nil || !strings.HasPrefix(err.Error(), ErrNoDaemon.Error()) {
 		t.Errorf("without a daemon: %v", err)
 	}
-	if err := client.refusal(404, []byte("<html>")); !strings.HasSuffix(err.Error(), "answers 404 Not Found: <html> (no daemon of this version answers so)") {
+	if err := client.statusError(404, []byte("<html>")); !strings.HasSuffix(err.Error(), "answers 404 Not Found: <html> (no daemon of this version answers so)") {
 		t.Errorf("an answer of another program: %v", err)
 	}
 }
@@ -259,7 +259,7 @@ func TestStreamLog(t *testing.T) {
 
 func TestDocument(t *testing.T) {
 	cfg := configs.New()
-	document, err := Document(testConfig(t, cfg), testRoutes())
+	document, err := NewOpenAPI(testConfig(t, cfg), testRoutes())
 	if err != nil {
 		t.Fatal(err)
 	}

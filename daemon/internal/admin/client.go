@@ -147,7 +147,7 @@ func (c *Client) GetHealth(ctx context.Context, path string) (h api.Health, err 
 		return h, err
 	}
 	if status != http.StatusOK && status != http.StatusServiceUnavailable {
-		return h, c.refusal(status, text)
+		return h, c.statusError(status, text)
 	}
 	if err := json.Unmarshal(text, &h); err != nil {
 		return h, fmt.Errorf("reading the daemon's answer: %w", err)
@@ -157,18 +157,18 @@ func (c *Client) GetHealth(ctx context.Context, path string) (h api.Health, err 
 
 // GetJSON reads the answer of a GET into a value.
 func (c *Client) GetJSON(ctx context.Context, path string, into any) error {
-	return c.exchange(ctx, http.MethodGet, path, nil, into)
+	return c.exchangeJSON(ctx, http.MethodGet, path, nil, into)
 }
 
-// Post sends a POST without a body, whose answer is an api.Health.
-func (c *Client) Post(ctx context.Context, path string) error {
+// PostEmpty sends a POST without a body, whose answer is an api.Health.
+func (c *Client) PostEmpty(ctx context.Context, path string) error {
 	var done api.Health
-	return c.exchange(ctx, http.MethodPost, path, nil, &done)
+	return c.exchangeJSON(ctx, http.MethodPost, path, nil, &done)
 }
 
 // PostJSON sends a POST, and reads its answer into a value. body may be nil.
 func (c *Client) PostJSON(ctx context.Context, path string, body []byte, into any) error {
-	return c.exchange(ctx, http.MethodPost, path, body, into)
+	return c.exchangeJSON(ctx, http.MethodPost, path, body, into)
 }
 
 // StreamLog calls each with each line of the log of a function, at the path of an api.LogRequest.
@@ -184,7 +184,7 @@ func (c *Client) StreamLog(ctx context.Context, path string, each func(telemetry
 	defer func() { _ = response.Body.Close() }() // it was only read
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // an error leaves the text received so far
-		return c.refusal(response.StatusCode, text)
+		return c.statusError(response.StatusCode, text)
 	}
 	in := bufio.NewScanner(response.Body)
 	in.Buffer(nil, maxAnswer)
@@ -204,13 +204,13 @@ func (c *Client) StreamLog(ctx context.Context, path string, each func(telemetry
 	return nil
 }
 
-func (c *Client) exchange(ctx context.Context, method, path string, body []byte, into any) error {
+func (c *Client) exchangeJSON(ctx context.Context, method, path string, body []byte, into any) error {
 	status, text, err := c.readAnswer(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
 	if status != http.StatusOK {
-		return c.refusal(status, text)
+		return c.statusError(status, text)
 	}
 	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("reading the daemon's answer: %w", err)
@@ -218,8 +218,8 @@ func (c *Client) exchange(ctx context.Context, method, path string, body []byte,
 	return nil
 }
 
-// refusal returns the error of an answer that has another status.
-func (c *Client) refusal(status int, text []byte) error {
+// statusError returns the error of an answer that has another status.
+func (c *Client) statusError(status int, text []byte) error {
 	var problem api.Problem
 	if json.Unmarshal(text, &problem) != nil || problem.Error == "" {
 		problem.Error = fmt.Sprintf("%.200s (no daemon of this version answers so)", text)

@@ -13,11 +13,11 @@ import (
 	"github.com/drover-run/drover/configs"
 )
 
-// guard passes on requests with the token, or with a certificate that client_ca has signed. It
+// requireAuth passes on requests with the token, or with a certificate that client_ca has signed. It
 // refuses those of browsers: a page of another site can make a browser send requests here. Such a
 // request has a header with its origin. Without TLS, its host may also be a name that an attacker
 // resolves to this address; with TLS, the certificate would not match.
-func guard(admin configs.Admin, next http.Handler) http.Handler {
+func requireAuth(admin configs.Admin, next http.Handler) http.Handler {
 	if admin.Listen == "unix" {
 		return next
 	}
@@ -27,19 +27,19 @@ func guard(admin configs.Admin, next http.Handler) http.Handler {
 		certified := r.TLS != nil && len(r.TLS.VerifiedChains) > 0
 		authorized := admin.Token != "" && subtle.ConstantTimeCompare(got[:], want[:]) == 1
 		switch {
-		case r.Header.Get("Origin") != "" || r.TLS == nil && !knownHost(admin, r.Host):
-			Refuse(w, http.StatusForbidden, "requests of browsers are not answered here")
+		case r.Header.Get("Origin") != "" || r.TLS == nil && !isKnownHost(admin, r.Host):
+			WriteError(w, http.StatusForbidden, "requests of browsers are not answered here")
 		case !certified && !authorized:
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			Refuse(w, http.StatusUnauthorized, "%s", missingProof(admin))
+			WriteError(w, http.StatusUnauthorized, "%s", credentialsHint(admin))
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
 }
 
-// missingProof returns what a request lacks.
-func missingProof(admin configs.Admin) string {
+// credentialsHint returns what a request lacks.
+func credentialsHint(admin configs.Admin) string {
 	token, certificate := "the admin token: Authorization: Bearer TOKEN", "a certificate that admin.tls.client_ca vouches for"
 	switch {
 	case admin.TLS == nil || admin.TLS.ClientCA == "":
@@ -50,9 +50,9 @@ func missingProof(admin configs.Admin) string {
 	return "this needs " + token + ", or " + certificate
 }
 
-// knownHost reports whether the Host of a request is an address, localhost, or the host of
+// isKnownHost reports whether the Host of a request is an address, localhost, or the host of
 // admin.listen.
-func knownHost(admin configs.Admin, host string) bool {
+func isKnownHost(admin configs.Admin, host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}

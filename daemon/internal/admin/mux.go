@@ -16,12 +16,12 @@ func allRoutes(cfg Config, routes []Route) []Route {
 	all = append(all, Route{
 		ID: "getOpenAPI", Method: http.MethodGet, Path: api.OpenAPIPath, Help: "This document.",
 		Answer: map[string]any{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
-			document, err := Document(cfg, routes)
+			document, err := NewOpenAPI(cfg, routes)
 			if err != nil {
-				Refuse(w, http.StatusInternalServerError, "%v", err)
+				WriteError(w, http.StatusInternalServerError, "%v", err)
 				return
 			}
-			Answer(w, http.StatusOK, document)
+			WriteJSON(w, http.StatusOK, document)
 		},
 	})
 	if !cfg.Admin.Pprof {
@@ -69,11 +69,11 @@ func newMux(routes []Route) http.Handler {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			allow := strings.Join(slices.Sorted(slices.Values(allowed)), ", ")
 			w.Header().Set("Allow", allow)
-			Refuse(w, http.StatusMethodNotAllowed, "%s is for %s", r.URL.Path, allow)
+			WriteError(w, http.StatusMethodNotAllowed, "%s is for %s", r.URL.Path, allow)
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		Refuse(w, http.StatusNotFound, "there is no %s here; see %s", r.URL.Path, api.OpenAPIPath)
+		WriteError(w, http.StatusNotFound, "there is no %s here; see %s", r.URL.Path, api.OpenAPIPath)
 	})
 	return mux
 }

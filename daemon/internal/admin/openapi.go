@@ -16,8 +16,8 @@ import (
 
 type object = map[string]any
 
-// Document returns the OpenAPI 3.1 document of routes, and of those that this package adds.
-func Document(cfg Config, routes []Route) (map[string]any, error) {
+// NewOpenAPI returns the OpenAPI 3.1 document of routes, and of those that this package adds.
+func NewOpenAPI(cfg Config, routes []Route) (map[string]any, error) {
 	s := &schemas{components: object{}}
 	paths := object{}
 	for _, r := range allRoutes(cfg, routes) {
@@ -25,7 +25,7 @@ func Document(cfg Config, routes []Route) (map[string]any, error) {
 		if paths[path] == nil {
 			paths[path] = object{}
 		}
-		paths[path].(object)[strings.ToLower(r.Method)] = s.operation(r)
+		paths[path].(object)[strings.ToLower(r.Method)] = s.describeRoute(r)
 	}
 	s.schemaOf(api.Problem{})
 	return object{
@@ -47,7 +47,7 @@ type schemas struct {
 	errs       []error
 }
 
-func (s *schemas) operation(r Route) object {
+func (s *schemas) describeRoute(r Route) object {
 	var params []object
 	for _, p := range r.Params {
 		in, schema := "query", object{"type": "string"}

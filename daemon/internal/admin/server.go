@@ -60,7 +60,7 @@ func Serve(cfg Config, routes []Route) (stop func(), err error) {
 		if err != nil {
 			return nil, fmt.Errorf("admin: %w", err)
 		}
-		s.startOne(l, secured, guard(cfg.Admin, newMux(routes)))
+		s.startOne(l, secured, requireAuth(cfg.Admin, newMux(routes)))
 		cfg.Log.Debug("admin server listening", "address", l.Addr().String())
 	}
 	if cfg.Probes.Listen != "" {

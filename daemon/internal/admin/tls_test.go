@@ -114,7 +114,7 @@ func TestOverTLS(t *testing.T) {
 				t.Errorf("got %v, want %s", err, c.want)
 			}
 			// Plain HTTP is refused.
-			if status, _ := daemontest.Ask(t, cfg.Admin.Listen, api.HealthPath, "Authorization: Bearer "+token); status != 400 {
+			if status, _ := daemontest.SendGet(t, cfg.Admin.Listen, api.HealthPath, "Authorization: Bearer "+token); status != 400 {
 				t.Errorf("plain HTTP is answered with %d", status)
 			}
 		})

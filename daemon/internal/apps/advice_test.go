@@ -22,7 +22,7 @@ func TestAdvice(t *testing.T) {
 		{"asked for in vain", Status{Unforked: "it starts threads while it loads (telemetry)", StartUp: 2 * time.Second}, "since it starts threads while it loads (telemetry)"},
 		{"of two instances one is slow", Status{Spawned: true}.Plus(Status{Spawned: true, StartUp: time.Second}), "takes 1s to load"},
 	} {
-		if got := test.app.Advice(); !strings.Contains(got, test.want) || (got == "") != (test.want == "") {
+		if got := test.app.SettingsAdvice(); !strings.Contains(got, test.want) || (got == "") != (test.want == "") {
 			t.Errorf("%s: %q; want %q", test.name, got, test.want)
 		}
 	}

@@ -10,16 +10,16 @@ import (
 	"github.com/drover-run/drover/configs"
 )
 
-// Alone is one function without a source. The caller gives it a trigger before it runs.
-type Alone struct {
+// Standalone is one function without a source. The caller gives it a trigger before it runs.
+type Standalone struct {
 	*Function
 	set *Set
 }
 
-// OpenAlone starts the workers of the function of a name, and waits until they have loaded
+// OpenStandalone starts the workers of the function of a name, and waits until they have loaded
 // its code. The configuration should have no other function, since all of its apps start.
 // options.Running is ignored. ctx ends the start only.
-func OpenAlone(ctx context.Context, options Options, name string) (a *Alone, err error) {
+func OpenStandalone(ctx context.Context, options Options, name string) (a *Standalone, err error) {
 	var opened atomic.Pointer[Function]
 	options.Running = func() []*Function {
 		if f := opened.Load(); f != nil {
@@ -28,7 +28,7 @@ func OpenAlone(ctx context.Context, options Options, name string) (a *Alone, err
 		return nil // its workers are being started
 	}
 	settings := options.Config.Functions[name]
-	made := &Alone{Function: NewFunction(name, settings, options.Log.With("function", name)), set: NewSet(options, nil)}
+	made := &Standalone{Function: NewFunction(name, settings, options.Log.With("function", name)), set: NewSet(options, nil)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, made.Close())
@@ -45,18 +45,18 @@ func OpenAlone(ctx context.Context, options Options, name string) (a *Alone, err
 }
 
 // AppPools returns the pool of the function, by its app; empty if it has none.
-func (a *Alone) AppPools() map[string]*Pool { return a.set.Pools() }
+func (a *Standalone) AppPools() map[string]*Pool { return a.set.AllPools() }
 
 // Close ends the workers and frees what the function holds. Nothing may be in flight.
-func (a *Alone) Close() error {
+func (a *Standalone) Close() error {
 	a.set.ClosePools(nil, func(*Pool) {})
 	err := a.Function.Close()
 	a.set.CloseReaper(nil)
 	return err
 }
 
-// ConfigAlone returns the configuration of one function with one worker and no output.
-func ConfigAlone(cfg *configs.Config, name string) *configs.Config {
+// StandaloneConfig returns the configuration of one function with one worker and no output.
+func StandaloneConfig(cfg *configs.Config, name string) *configs.Config {
 	out := *cfg
 	f := cfg.Functions[name]
 	f.Output = nil

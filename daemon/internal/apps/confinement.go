@@ -25,14 +25,14 @@ func sandboxSettings(app configs.App, dataDir string) sandbox.Settings {
 			Memory: int64(l.Memory), CPU: l.CPU, Processes: l.Processes,
 			OpenFiles: l.OpenFiles, FileSize: int64(l.FileSize), AddressSpace: int64(l.AddressSpace), CPUTime: l.CPUTime.D(), Core: int64(l.Core),
 		},
-		Strict: app.Sandbox.Strict(), Read: app.Sandbox.Read, Write: app.Sandbox.Write, Temporary: int64(app.Sandbox.Temporary), Connect: connectable(app.Sandbox.Connect), UnixSockets: app.Sandbox.UnixSockets, LinkLocal: app.Sandbox.LinkLocal,
+		Strict: app.Sandbox.Strict(), Read: app.Sandbox.Read, Write: app.Sandbox.Write, Temporary: int64(app.Sandbox.Temporary), Connect: portList(app.Sandbox.Connect), UnixSockets: app.Sandbox.UnixSockets, LinkLocal: app.Sandbox.LinkLocal,
 		Environment: sandboxEnvironment(app.Environment),
 	}
 	return s
 }
 
-// connectable converts the ports of a configuration; nil allows any.
-func connectable(ports configs.Ports) []int {
+// portList converts the ports of a configuration; nil allows any.
+func portList(ports configs.Ports) []int {
 	if ports.Any() {
 		return nil
 	}

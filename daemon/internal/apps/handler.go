@@ -61,7 +61,7 @@ func (s *Set) openCommand(f *Function, settings configs.Function) error {
 	logWithheld(f.Log, exec.Environment, false, environ)
 	own, err := commandhandler.New(commandhandler.Config{
 		Function: f.Name, Command: exec.Command, Dir: exec.Dir, Env: sandboxEnvironment(exec.Environment).Of(environ),
-		MaxOutput: int64(exec.MaxOutput), Log: f.Log, Reaper: s.Reaper(),
+		MaxOutput: int64(exec.MaxOutput), Log: f.Log, Reaper: s.SharedReaper(),
 	})
 	if err != nil {
 		return err

@@ -46,22 +46,22 @@ type Tuner interface {
 	CallFailed(call dispatch.FailedCall) (release bool)
 	// FunctionMoved records that a function was moved to other workers.
 	FunctionMoved()
-	// State returns the tuner's results so far; nil before the first measurement.
-	State() *Tuned
+	// TuningState returns the tuner's results so far; nil before the first measurement.
+	TuningState() *Tuned
 }
 
-// Life ends when the pool is closed.
-func (p *Pool) Life() context.Context { return p.life }
+// LifeContext ends when the pool is closed.
+func (p *Pool) LifeContext() context.Context { return p.life }
 
-// RunBeside runs work beside the workers. Close waits for it; work must return when Life
+// RunBeside runs work beside the workers. Close waits for it; work must return when LifeContext
 // ends.
 func (p *Pool) RunBeside(work func()) { p.running.Go(work) }
 
 // ClaimScaling reports, once per pool, that the caller is the one to scale its workers.
 func (p *Pool) ClaimScaling() (first bool) { return p.scaled.CompareAndSwap(false, true) }
 
-// Scaled reports whether the number of workers follows the load.
-func (p *Pool) Scaled() bool { return p.scaled.Load() }
+// IsScaled reports whether the number of workers follows the load.
+func (p *Pool) IsScaled() bool { return p.scaled.Load() }
 
 // SetTuner sets the tuner, once, before RunBeside runs it.
 func (p *Pool) SetTuner(t Tuner) { p.tuner.Store(&t) }
@@ -74,10 +74,10 @@ func (p *Pool) Tuner() Tuner {
 	return nil
 }
 
-// Tuned returns what the tuner has found; nil before it has measured.
-func (p *Pool) Tuned() *Tuned {
+// TuningState returns what the tuner has found; nil before it has measured.
+func (p *Pool) TuningState() *Tuned {
 	if t := p.Tuner(); t != nil {
-		return t.State()
+		return t.TuningState()
 	}
 	return nil
 }
@@ -112,7 +112,7 @@ func (s *Set) startPool(ctx context.Context, app string, functions []workers.Fun
 	p.Pool = workers.New(workers.Config{
 		App:       settings.Dir,
 		Command:   command,
-		Settings:  workers.Settings{Processes: firstWorkers(settings, o.Config.Scale.Workers), Threads: settings.Threads, Coroutines: settings.Coroutines},
+		Settings:  workers.Settings{Processes: initialWorkers(settings, o.Config.Scale.Workers), Threads: settings.Threads, Coroutines: settings.Coroutines},
 		Functions: functions,
 
 		Template:     settings.Start == "template",
@@ -134,7 +134,7 @@ func (s *Set) startPool(ctx context.Context, app string, functions []workers.Fun
 			Lagged:   p.loopWaits.Add,
 			Imported: p.imports.Add,
 		},
-		Reaper: s.Reaper(), Confine: p.confinement, Log: o.Log,
+		Reaper: s.SharedReaper(), Confine: p.confinement, Log: o.Log,
 	})
 	p.life, p.endLife = context.WithCancel(context.WithoutCancel(ctx))
 	p.running.Go(func() {
@@ -157,9 +157,9 @@ func MoveFunction(running []*Function, p *Pool, name string, to *handlers.Slots)
 	}
 }
 
-// firstWorkers is how many workers an app starts with. One is enough to find out whether
+// initialWorkers is how many workers an app starts with. One is enough to find out whether
 // its code loads.
-func firstWorkers(app configs.App, bounds configs.Workers) int {
+func initialWorkers(app configs.App, bounds configs.Workers) int {
 	if app.Scaled {
 		return min(max(bounds.Min, 1), app.Processes)
 	}

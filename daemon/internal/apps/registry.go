@@ -16,8 +16,8 @@ type Registry struct {
 	past    map[string]Status // of those that have ended
 }
 
-// Use makes the pools of a set the current ones. The others leave.
-func (r *Registry) Use(s *Set) {
+// UseSet makes the pools of a set the current ones. The others leave.
+func (r *Registry) UseSet(s *Set) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for app, p := range r.current {
@@ -33,7 +33,7 @@ func (r *Registry) Use(s *Set) {
 
 // PoolEnded keeps the counts of a pool that a reload has replaced.
 func (r *Registry) PoolEnded(p *Pool) {
-	last := p.AppStatus(0).Past()
+	last := p.AppStatus(0).PastCounts()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if app, found := r.leaving[p]; found {
@@ -49,9 +49,9 @@ func (r *Registry) CurrentPools() map[string]*Pool {
 	return r.current
 }
 
-// Statuses describes the apps of this process, by app. The resource usage in it is at most
+// AppStatuses describes the apps of this process, by app. The resource usage in it is at most
 // usageAge old.
-func (r *Registry) Statuses(usageAge time.Duration) map[string]Status {
+func (r *Registry) AppStatuses(usageAge time.Duration) map[string]Status {
 	r.mu.Lock()
 	pools, leaving, out := r.current, maps.Clone(r.leaving), maps.Clone(r.past)
 	r.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 
 // Status reports what the function did since the daemon started, and its state.
 func (f *Function) Status() api.FunctionStatus {
-	c := f.Stats.Counts()
+	c := f.Stats.ReadCounts()
 	s := api.FunctionStatus{
 		Name: f.Name, Handler: f.Describe,
 		FunctionCounts: api.FunctionCounts{
@@ -29,7 +29,7 @@ func (f *Function) Status() api.FunctionStatus {
 	if s.Disconnected, s.Reconnects = f.ConnectionState(time.Now()); !s.Disconnected.IsZero() {
 		s.ReceiveError = f.ReceiveError()
 	}
-	s.Problems = f.Problems()
+	s.Problems = f.ListProblems()
 	if gated, ok := f.Handler.(interface{ Open() bool }); ok {
 		s.Gate = gateWord(gated.Open())
 	}
@@ -43,10 +43,10 @@ func gateWord(open bool) string {
 	return api.GateShut
 }
 
-// Problems returns the problems that need an operator, the oldest first.
-func (f *Function) Problems() []api.FunctionProblem {
+// ListProblems returns the problems that need an operator, the oldest first.
+func (f *Function) ListProblems() []api.FunctionProblem {
 	out := SourceProblems(f.Trigger)
-	for _, b := range f.Blockages() {
+	for _, b := range f.ListBlockages() {
 		kind := api.ProblemUnsettled
 		if b.Output != "" {
 			kind = api.ProblemOutput

@@ -56,14 +56,14 @@ func NewSet(options Options, old *Set) *Set {
 	return s
 }
 
-// ForgetOld releases the set that this one replaces.
-func (s *Set) ForgetOld() { s.old = nil }
+// DropOld releases the set that this one replaces.
+func (s *Set) DropOld() { s.old = nil }
 
-// Pool returns the pool of an app; nil if there is none.
-func (s *Set) Pool(app string) *Pool { return s.pools[app] }
+// PoolOf returns the pool of an app; nil if there is none.
+func (s *Set) PoolOf(app string) *Pool { return s.pools[app] }
 
-// Pools returns the pools by app.
-func (s *Set) Pools() map[string]*Pool { return s.pools }
+// AllPools returns the pools by app.
+func (s *Set) AllPools() map[string]*Pool { return s.pools }
 
 // NeedsProcesses reports whether the daemon of a configuration starts processes.
 func NeedsProcesses(cfg *configs.Config) bool {
@@ -84,9 +84,9 @@ func StartLimit(cfg *configs.Config) time.Duration {
 	return limit
 }
 
-// Reaper returns the process that reaps others. The first call starts it, which takes some
-// milliseconds; Reaper does not wait for that.
-func (s *Set) Reaper() *childproc.Reaper {
+// SharedReaper returns the process that reaps others. The first call starts it, which takes some
+// milliseconds; SharedReaper does not wait for that.
+func (s *Set) SharedReaper() *childproc.Reaper {
 	if s.reaper == nil {
 		s.reaper = childproc.New(s.options.Log)
 	}
@@ -97,7 +97,7 @@ func (s *Set) Reaper() *childproc.Reaper {
 // its code.
 func (s *Set) Start(ctx context.Context) error {
 	cfg := s.options.Config
-	functions := Functions(cfg)
+	functions := AppFunctions(cfg)
 	if results := s.options.Results; results != nil {
 		for _, of := range functions {
 			for i := range of {
@@ -106,7 +106,7 @@ func (s *Set) Start(ctx context.Context) error {
 		}
 	}
 	if len(functions) > 0 {
-		s.Reaper() // it starts while Start finds the interpreters
+		s.SharedReaper() // it starts while Start finds the interpreters
 	}
 	for _, app := range slices.Sorted(maps.Keys(functions)) {
 		code := RuntimeOf(cfg.Apps[app].Language).Code(cfg.Apps[app].Dir)
@@ -129,8 +129,8 @@ func (s *Set) Start(ctx context.Context) error {
 	return nil
 }
 
-// Functions returns the functions that the workers of each app run, by app.
-func Functions(cfg *configs.Config) map[string][]workers.Function {
+// AppFunctions returns the functions that the workers of each app run, by app.
+func AppFunctions(cfg *configs.Config) map[string][]workers.Function {
 	out := make(map[string][]workers.Function)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
 		settings := cfg.Functions[name]
@@ -153,7 +153,7 @@ func (s *Set) canReusePool(app string, code *interpreters.Code) bool {
 	}
 	p, was, is := s.old.pools[app], s.old.options.Config, s.options.Config
 	if p.Ready(context.Background()) != nil || // a pool that has ended, or whose code does not load, is replaced
-		!reflect.DeepEqual(was.Apps[app], is.Apps[app]) || !reflect.DeepEqual(Functions(was)[app], Functions(is)[app]) {
+		!reflect.DeepEqual(was.Apps[app], is.Apps[app]) || !reflect.DeepEqual(AppFunctions(was)[app], AppFunctions(is)[app]) {
 		return false
 	}
 	changed, unused := code.Changes(p.code, p.imports)

@@ -47,8 +47,8 @@ type usageCache struct {
 	last process.Usage
 }
 
-// get returns the usage of a pool's processes, at most maxAge old.
-func (u *usageCache) get(p *workers.Pool, maxAge time.Duration) process.Usage {
+// readUsage returns the usage of a pool's processes, at most maxAge old.
+func (u *usageCache) readUsage(p *workers.Pool, maxAge time.Duration) process.Usage {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if now := time.Now(); u.at.IsZero() || now.Sub(u.at) >= maxAge {
@@ -63,8 +63,8 @@ func (p *Pool) AppStatus(usageAge time.Duration) Status {
 	return Status{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
 		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
-		Usage: p.usage.get(p.Pool, usageAge), Waits: p.loopWaits.Snapshot(), Blocked: p.Blocked(), Apart: p.Quarantined(), Threaded: p.Threaded(),
-		Tuned: p.Tuned(), Measures: p.Measures(),
+		Usage: p.usage.readUsage(p.Pool, usageAge), Waits: p.loopWaits.Snapshot(), Blocked: p.Blocked(), Apart: p.Quarantined(), Threaded: p.Threaded(),
+		Tuned: p.TuningState(), Measures: p.Measures(),
 	}
 }
 
@@ -94,8 +94,8 @@ func (s Status) BlockedAdvice() (out []string) {
 	return out
 }
 
-// Advice returns a suggestion for better settings of the app; empty if there is none.
-func (s Status) Advice() string {
+// SettingsAdvice returns a suggestion for better settings of the app; empty if there is none.
+func (s Status) SettingsAdvice() string {
 	switch {
 	case s.Unforked != "":
 		return "it has start: template, but each worker loads the code itself, since " + s.Unforked
@@ -154,7 +154,7 @@ func (s Status) Plus(o Status) Status {
 	return sum
 }
 
-// Past returns the counts that remain when the processes have ended.
-func (s Status) Past() Status {
+// PastCounts returns the counts that remain when the processes have ended.
+func (s Status) PastCounts() Status {
 	return Status{Restarts: s.Restarts, Usage: process.Usage{CPU: s.Usage.CPU}, Waits: s.Waits, Blocked: s.Blocked, Measures: s.Measures}
 }

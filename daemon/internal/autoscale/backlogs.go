@@ -34,9 +34,9 @@ type BacklogReading struct {
 	More   *triggers.BacklogMore
 }
 
-// Get returns the backlog of a function, at most maxAge old. It takes at most
+// ReadBacklog returns the backlog of a function, at most maxAge old. It takes at most
 // BacklogTimeout.
-func (b *Backlogs) Get(ctx context.Context, function string, maxAge time.Duration) BacklogReading {
+func (b *Backlogs) ReadBacklog(ctx context.Context, function string, maxAge time.Duration) BacklogReading {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if r, found := b.last[function]; found && time.Since(r.at) < maxAge {

@@ -23,8 +23,8 @@ type Decision struct {
 	Loads []scaler.Load `json:"-"`
 }
 
-// Record makes a decision the latest of a target, such as "instances".
-func (d *Decisions) Record(target string, at time.Time, what scaler.Decision) {
+// SetDecision makes a decision the latest of a target, such as "instances".
+func (d *Decisions) SetDecision(target string, at time.Time, what scaler.Decision) {
 	text := what.Explain()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -42,8 +42,8 @@ func (d *Decisions) Record(target string, at time.Time, what scaler.Decision) {
 	}
 }
 
-// All returns the latest decisions by target.
-func (d *Decisions) All() map[string]Decision {
+// AllDecisions returns the latest decisions by target.
+func (d *Decisions) AllDecisions() map[string]Decision {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.latest)

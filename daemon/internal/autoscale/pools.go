@@ -51,10 +51,10 @@ func (l *Loops) tunePool(cfg *configs.Config, app string, p *apps.Pool) {
 	t.move = func(function string, to *handlers.Slots) { apps.MoveFunction(l.Running(), p, function, to) }
 	p.SetTuner(t)
 	t.tuneOnce(time.Now()) // the first settings apply before the first message arrives
-	save := func(learned autotune.Learned) { l.Store.save(app, of, learned) }
+	save := func(learned autotune.Learned) { l.Store.saveLearned(app, of, learned) }
 	p.RunBeside(func() {
-		t.runTuning(p.Life(), save)
-		save(t.learned())
+		t.runTuning(p.LifeContext(), save)
+		save(t.exportLearned())
 	})
 	p.RunBeside(func() {
 		tick := time.NewTicker(saveInterval)
@@ -62,8 +62,8 @@ func (l *Loops) tunePool(cfg *configs.Config, app string, p *apps.Pool) {
 		for {
 			select {
 			case <-tick.C:
-				save(t.learned())
-			case <-p.Life().Done():
+				save(t.exportLearned())
+			case <-p.LifeContext().Done():
 				return
 			}
 		}
@@ -76,7 +76,7 @@ func (l *Loops) applyDecision(p *apps.Pool, d autotune.Decision, log *slog.Logge
 	p.MaxWorkers.Store(int64(d.Processes))
 	p.Set(workers.Settings{Threads: d.Threads, Coroutines: d.Coroutines})
 	stats := p.Stats()
-	if p.Scaled() && p.Saturated.Load() && stats.Wanted != d.Processes {
+	if p.IsScaled() && p.Saturated.Load() && stats.Wanted != d.Processes {
 		log.Info("scaling workers", "from", stats.Wanted, "to", d.Processes, "bound", scaler.BoundPressed, "why", d.Note)
 		p.Scale(d.Processes)
 	}
@@ -122,7 +122,7 @@ func (r *loadReader) readLoads(now time.Time) map[string]load {
 		if slots > 0 && max(float64(used), l.inFlight) >= saturatedShare*float64(slots) {
 			// The slots may be in use by other functions. Only the backlog of the source shows
 			// whether this one has more messages. An unknown backlog counts as more.
-			l.saturated = r.loops.Backlogs.Get(r.pool.Life(), f.Name, tuningBacklogAge).Ready != 0
+			l.saturated = r.loops.Backlogs.ReadBacklog(r.pool.LifeContext(), f.Name, tuningBacklogAge).Ready != 0
 		}
 		saturated = saturated || l.saturated
 		out[f.Name] = l

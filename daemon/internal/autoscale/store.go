@@ -45,7 +45,7 @@ func appIdentity(cfg *configs.Config, app, code string) string {
 	if settings.Scaled { // the number comes from the machine, not from the user
 		settings.Processes = 0
 	}
-	text, err := json.Marshal([]any{code, settings, apps.Functions(cfg)[app]})
+	text, err := json.Marshal([]any{code, settings, apps.AppFunctions(cfg)[app]})
 	if err != nil {
 		return "" // it has only strings and numbers
 	}
@@ -99,8 +99,8 @@ func (s *Store) learnedOf(app, of string) *autotune.Learned {
 	return &last.Learned
 }
 
-// save saves the results for an app, if they have changed.
-func (s *Store) save(app, of string, learned autotune.Learned) {
+// saveLearned saves the results for an app, if they have changed.
+func (s *Store) saveLearned(app, of string, learned autotune.Learned) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := storedApp{learned, of}

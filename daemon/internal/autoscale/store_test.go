@@ -43,7 +43,7 @@ func TestStoreWithABrokenFile(t *testing.T) {
 			if warned := strings.Contains(log.String(), "tuning.json"); warned != c.warns {
 				t.Errorf("log: %s", log)
 			}
-			l.save("a", "x", autotune.Learned{})
+			l.saveLearned("a", "x", autotune.Learned{})
 			again := OpenStore(dir, slog.New(slog.DiscardHandler))
 			if learned := again.learnedOf("a", "x") != nil; learned != (name != "directory") {
 				t.Errorf("the next lesson was kept: %v", learned)

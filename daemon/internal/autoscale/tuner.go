@@ -124,16 +124,16 @@ func (t *tuner) runTuning(ctx context.Context, keep func(autotune.Learned)) {
 		at := time.Now()
 		busy := t.tuneOnce(at)
 		if t.isLasting() {
-			keep(t.learned())
+			keep(t.exportLearned())
 		}
 		if busy {
 			active = at
-			pause(ctx, tuneEvery)
+			waitFor(ctx, tuneEvery)
 			continue
 		}
-		pause(ctx, tuneIdle)
+		waitFor(ctx, tuneIdle)
 		for at.Sub(active) > restAfter && time.Since(at) < tuneRest && t.pool.Stats().InFlight == 0 && ctx.Err() == nil {
-			pause(ctx, tuneIdle)
+			waitFor(ctx, tuneIdle)
 		}
 	}
 }
@@ -141,7 +141,7 @@ func (t *tuner) runTuning(ctx context.Context, keep func(autotune.Learned)) {
 // tuneOnce measures, decides and applies the decision. It reports whether calls have ended
 // or are in flight.
 func (t *tuner) tuneOnce(at time.Time) (busy bool) {
-	s, busy := t.measure(at)
+	s, busy := t.takeSample(at)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.followSettings() // the pool is also scaled elsewhere
@@ -154,12 +154,12 @@ func (t *tuner) tuneOnce(at time.Time) (busy bool) {
 	}
 	t.seen = t.last.machine
 	t.sample = s
-	t.decide(t.controller.Look(s), nil)
+	t.adoptDecision(t.controller.Look(s), nil)
 	return busy
 }
 
-// measure returns a sample of what happened since the previous measurement.
-func (t *tuner) measure(at time.Time) (s autotune.Sample, busy bool) {
+// takeSample returns a sample of what happened since the previous measurement.
+func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 	stats, settings := t.pool.Stats(), t.pool.Settings()
 	now := reading{at: at, pool: t.pool.CPU(), daemon: telemetry.ProcessCPU(), measures: make(map[string]worker.Measures)}
 	now.machine, _ = t.machine.Look() // values that cannot be read are unknown
@@ -232,8 +232,8 @@ func ownMemory(u process.Usage) uint64 {
 	return u.Memory.Resident
 }
 
-// State returns the tuner's results so far; nil before the first measurement.
-func (t *tuner) State() *apps.Tuned {
+// TuningState returns the tuner's results so far; nil before the first measurement.
+func (t *tuner) TuningState() *apps.Tuned {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.decision.Phase == "" {
@@ -261,15 +261,15 @@ func (t *tuner) isLasting() (is bool) {
 	return is
 }
 
-// learned returns what the next run of the daemon may start with.
-func (t *tuner) learned() autotune.Learned {
+// exportLearned returns what the next run of the daemon may start with.
+func (t *tuner) exportLearned() autotune.Learned {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.controller.Learned()
 }
 
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
+// waitFor waits for d, or until ctx ends.
+func waitFor(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

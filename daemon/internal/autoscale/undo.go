@@ -29,7 +29,7 @@ func (t *tuner) CallFailed(call dispatch.FailedCall) (release bool) {
 	}
 	ruling := t.controller.Failed(failure)
 	if ruling.Changed {
-		t.decide(t.controller.Decision(), call.Err)
+		t.adoptDecision(t.controller.Decision(), call.Err)
 	}
 	if ruling.Renew {
 		t.pool.Renew(true)
@@ -38,8 +38,8 @@ func (t *tuner) CallFailed(call dispatch.FailedCall) (release bool) {
 	return ruling.Release
 }
 
-// decide applies a decision; mu is held. err is the failure that led to it; may be nil.
-func (t *tuner) decide(now autotune.Decision, err error) {
+// adoptDecision applies a decision; mu is held. err is the failure that led to it; may be nil.
+func (t *tuner) adoptDecision(now autotune.Decision, err error) {
 	before := t.decision
 	t.decision = now
 	if now.Settings != before.Settings && before.Phase != "" {

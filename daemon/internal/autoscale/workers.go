@@ -24,7 +24,7 @@ func (l *Loops) ScaleWorkers(cfg *configs.Config, pools map[string]*apps.Pool) {
 		}
 		p.MaxWorkers.CompareAndSwap(0, int64(settings.Processes))
 		w := &workerScaler{app: app, pool: p, loops: l, log: l.Log.With("app", app), meters: make(map[string]*scaler.Meter)}
-		p.RunBeside(func() { w.runScaling(p.Life()) })
+		p.RunBeside(func() { w.runScaling(p.LifeContext()) })
 	}
 }
 
@@ -98,7 +98,7 @@ func (w *workerScaler) scaleOnce(ctx context.Context) {
 	s.Needed = int(math.Ceil(needed))
 	d := w.scaler.Decide(s)
 	w.pool.Scale(d.Wanted)
-	w.loops.Decisions.Record("workers of "+w.app, now, d)
+	w.loops.Decisions.SetDecision("workers of "+w.app, now, d)
 	if d.Wanted != stats.Wanted {
 		w.log.Info("scaling workers", "from", stats.Wanted, "to", d.Wanted, "bound", d.Bound, "why", d.String())
 	}
@@ -107,7 +107,7 @@ func (w *workerScaler) scaleOnce(ctx context.Context) {
 // functionCounts returns the counts of a function that the scaler needs, without its
 // backlog.
 func functionCounts(f *apps.Function, now time.Time) scaler.Counts {
-	s := f.Stats.Counts()
+	s := f.Stats.ReadCounts()
 	used, slots := f.Share.Room()
 	return scaler.Counts{
 		Received: s.Received, Done: s.Received - s.InFlight, Failed: s.Failed, Taken: float64(f.Stats.SlotTime(now)) / 1e6,

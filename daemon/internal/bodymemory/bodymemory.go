@@ -23,8 +23,8 @@ const (
 	leastBodies = 16 << 20
 )
 
-// Limit returns how many bytes of bodies a daemon of a configuration may hold.
-func Limit(cfg *configs.Config) int64 {
+// DaemonLimit returns how many bytes of bodies a daemon of a configuration may hold.
+func DaemonLimit(cfg *configs.Config) int64 {
 	if cfg.InFlightMemory > 0 {
 		return int64(cfg.InFlightMemory)
 	}
@@ -37,7 +37,7 @@ func Limit(cfg *configs.Config) int64 {
 
 // InstanceLimit returns the same for one of several instances, which share the memory.
 func InstanceLimit(cfg *configs.Config) int64 {
-	return max(Limit(cfg)/int64(max(cfg.Scale.Instances.Max, 1)), leastBodies)
+	return max(DaemonLimit(cfg)/int64(max(cfg.Scale.Instances.Max, 1)), leastBodies)
 }
 
 const (

@@ -84,9 +84,9 @@ func WriteFiles(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// Ask sends a GET request to a port or, if the address begins with a slash, to a socket. A header
-// is written as "Name: value". It returns the status and the body of the response.
-func Ask(t *testing.T, address, path string, headers ...string) (int, string) {
+// SendGet sends a GET request to a port or, if the address begins with a slash, to a socket. A
+// header is written as "Name: value". It returns the status and the body of the response.
+func SendGet(t *testing.T, address, path string, headers ...string) (int, string) {
 	t.Helper()
 	network := "tcp"
 	if strings.HasPrefix(address, "/") {
@@ -135,7 +135,7 @@ const Protobuf = "Accept: application/vnd.google.protobuf;proto=io.prometheus.cl
 // Scrape requests the metrics as Protocol Buffers.
 func Scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
 	t.Helper()
-	status, text := Ask(t, address, "/metrics", Protobuf)
+	status, text := SendGet(t, address, "/metrics", Protobuf)
 	if status != 200 {
 		t.Fatalf("status %d: %s", status, text)
 	}
@@ -167,9 +167,9 @@ func Sum(f *dto.MetricFamily, label string, values ...string) (total float64) {
 	return total
 }
 
-// Balanced checks the ledger of one scrape, and returns how many messages were received and how
+// CheckBalance checks the ledger of one scrape, and returns how many messages were received and how
 // many of them are in flight.
-func Balanced(t *testing.T, families map[string]*dto.MetricFamily) (received, inFlight float64) {
+func CheckBalance(t *testing.T, families map[string]*dto.MetricFamily) (received, inFlight float64) {
 	t.Helper()
 	received, inFlight = Sum(families["drover_messages_received_total"], ""), Sum(families["drover_messages_in_flight"], "")
 	settled := Sum(families["drover_messages_settled_total"], "")
@@ -182,8 +182,8 @@ func Balanced(t *testing.T, families map[string]*dto.MetricFamily) (received, in
 	return received, inFlight
 }
 
-// Until waits for a condition that other processes fulfill. out is their log.
-func Until(t *testing.T, out *Output, what string, holds func() bool) {
+// WaitUntil waits for a condition that other processes fulfill. out is their log.
+func WaitUntil(t *testing.T, out *Output, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

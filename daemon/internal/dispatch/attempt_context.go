@@ -22,7 +22,7 @@ type attemptContext struct {
 
 	mu     sync.Mutex
 	hook   func()          // set by OnInterrupt
-	ended  bool            // set by abort
+	ended  bool            // set by cancelWith
 	timed  context.Context // set once Done was called
 	cancel context.CancelFunc
 	cause  context.CancelCauseFunc
@@ -55,8 +55,8 @@ func (a *attemptContext) addBelow(add func(context.Context) context.Context) {
 	a.Context = add(a.Context)
 }
 
-// abort ends the attempt before its deadline, with a cause.
-func (a *attemptContext) abort(why error) {
+// cancelWith ends the attempt before its deadline, with a cause.
+func (a *attemptContext) cancelWith(why error) {
 	a.startTimer()
 	a.cause(why)
 	a.mu.Lock()
@@ -115,8 +115,8 @@ func (a *attemptContext) Value(key any) any {
 	return a.Context.Value(key)
 }
 
-// renew gives the attempt a new deadline. No other goroutine may use its context any more.
-func (a *attemptContext) renew(deadline time.Time) {
+// resetDeadline gives the attempt a new deadline. No other goroutine may use its context any more.
+func (a *attemptContext) resetDeadline(deadline time.Time) {
 	a.stopTimer()
 	a.mu.Lock()
 	defer a.mu.Unlock()

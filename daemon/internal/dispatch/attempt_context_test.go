@@ -18,8 +18,8 @@ func TestInterruptions(t *testing.T) {
 		"none":          {want: 0, inTime: true},
 		"a stop":        {after: func(_ *attemptContext, stop context.CancelFunc) { stop() }, want: 1},
 		"a stop before": {before: func(_ *attemptContext, stop context.CancelFunc) { stop() }, want: 1},
-		"lost":          {after: func(a *attemptContext, _ context.CancelFunc) { a.abort(errLost) }, want: 1},
-		"lost before":   {before: func(a *attemptContext, _ context.CancelFunc) { a.abort(errLost) }, want: 1},
+		"lost":          {after: func(a *attemptContext, _ context.CancelFunc) { a.cancelWith(errLost) }, want: 1},
+		"lost before":   {before: func(a *attemptContext, _ context.CancelFunc) { a.cancelWith(errLost) }, want: 1},
 		"the deadline":  {after: func(*attemptContext, context.CancelFunc) { <-time.After(2 * time.Minute) }, want: 0, inTime: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -40,7 +40,7 @@ func TestInterruptions(t *testing.T) {
 				if got := unhook(); len(told) != c.want || got != c.inTime {
 					t.Errorf("called %d times, want %d; unhooked in time: %v", len(told), c.want, got)
 				}
-				a.abort(errLost)
+				a.cancelWith(errLost)
 				synctest.Wait()
 				if len(told) != c.want {
 					t.Error("called after the hook was removed")

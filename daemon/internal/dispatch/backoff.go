@@ -33,8 +33,8 @@ func retryDelay(retry Retry, attempt int) time.Duration {
 	return min(delay, retry.Max)
 }
 
-// wait waits for d, or until ctx ends.
-func wait(ctx context.Context, d time.Duration) {
+// waitFor waits for d, or until ctx ends.
+func waitFor(ctx context.Context, d time.Duration) {
 	sleep := time.NewTimer(d)
 	defer sleep.Stop()
 	select {
@@ -43,8 +43,8 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// receiveBackOff returns the delays between receives that fail: 100 ms to 10 s, without an end.
-func receiveBackOff() *backoff.ExponentialBackOff {
+// newBackOff returns the delays between receives that fail: 100 ms to 10 s, without an end.
+func newBackOff() *backoff.ExponentialBackOff {
 	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond),
 		backoff.WithMaxInterval(10*time.Second),

@@ -14,8 +14,8 @@
 //  3. startAsync passes it to a handler that answers later, whose SetResult resumes the
 //     execution; for any other handler runToEnd calls Handle.
 //  4. sendOutputs sends the result to all outputs.
-//  5. judge turns the error into a verdict.
-//  6. settle passes the verdict to the trigger, and retries until the trigger accepts it.
+//  5. judgeResult turns the error into a verdict.
+//  6. settleMessage passes the verdict to the trigger, and retries until the trigger accepts it.
 //     Then the slot is free.
 //
 // Config has everything that dispatch needs from the daemon.
@@ -48,8 +48,8 @@ func (f *Function) Run(receiving, working, settling context.Context) error {
 	defer cancel()
 	f.receiving, f.working, f.settling = receiving, working, settling
 	f.starter, _ = f.Handler.(handlers.Starter)
-	f.executions.open()
-	defer f.executions.shutdown()
+	f.executions.openPool()
+	defer f.executions.shutDown()
 	var listening sync.WaitGroup
 	defer listening.Wait()
 	listening.Go(func() {
@@ -60,7 +60,7 @@ func (f *Function) Run(receiving, working, settling context.Context) error {
 		}
 	})
 
-	pause := receiveBackOff()
+	pause := newBackOff()
 	failing := ""
 	for f.stuck.waitForRoom(receiving) == nil && f.Memory.Wait(receiving) == nil {
 		n, err := f.Share.Offer(receiving)
@@ -71,25 +71,25 @@ func (f *Function) Run(receiving, working, settling context.Context) error {
 			continue // other functions have used the memory meanwhile
 		}
 		if failing != "" {
-			f.Stats.receiving.noteTry(time.Now())
+			f.Stats.receiving.recordTry(time.Now())
 		}
 		asked := f.Spans.timeNow()
 		got, err := f.receiveBatch(receiving, min(n, maxBatch))
 		if err != nil && receiving.Err() == nil {
-			f.Stats.receiving.noteFailure(time.Now())
+			f.Stats.receiving.recordFailure(time.Now())
 			delay := pause.NextBackOff()
 			if failing != err.Error() {
 				failing = err.Error()
 				f.receiveError.Store(failing)
 				f.Log.Warn("cannot receive; will retry until it works", "error", err, "retry_in", delay)
 			}
-			wait(receiving, delay)
+			waitFor(receiving, delay)
 			continue
 		}
 		if failing != "" && len(got) > 0 {
 			f.Log.Info("receiving again")
 			failing = ""
-			f.Stats.receiving.noteSuccess()
+			f.Stats.receiving.recordSuccess()
 			pause.Reset()
 		}
 		f.dispatchBatch(got, asked)
@@ -111,7 +111,7 @@ func (f *Function) dispatchBatch(got []*triggers.Delivery, asked time.Time) {
 	f.Memory.Take(got)
 	taken := f.Share.Take(len(got))
 	now := time.Now()
-	f.Stats.taken.take(taken)
+	f.Stats.taken.takeSlots(taken)
 	batch := f.batch[:0]
 	for i, d := range got {
 		x := f.newExecution(d, now, i < taken)
@@ -123,7 +123,7 @@ func (f *Function) dispatchBatch(got []*triggers.Delivery, asked time.Time) {
 			batch = append(batch, x)
 		}
 	}
-	f.executions.enqueue(batch...)
+	f.executions.addWaiting(batch...)
 	clear(batch)
 	f.batch = batch
 }
@@ -136,7 +136,7 @@ const drainLimit = 2 * time.Second
 // trigger abandons the rest.
 func (f *Function) drainPrefetched() {
 	source, ok := f.Trigger.(triggers.Drainer)
-	if paused, _ := f.pause.state(); !ok || paused || f.hasStopped() {
+	if paused, _ := f.pause.pauseState(); !ok || paused || f.hasStopped() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(f.working, drainLimit)
@@ -176,22 +176,22 @@ func (f *Function) receiveBatch(receiving context.Context, n int) ([]*triggers.D
 // holds one slot, or none if the daemon stopped before a slot was free.
 type execution struct {
 	attemptContext
-	f        *Function
-	delivery *triggers.Delivery
-	message  *triggers.Message // as passed to the handler and the outputs
-	trail    *trail            // nil: not traced
-	received time.Time
-	start    time.Time
-	stood    time.Duration // total standstill of the daemon when the attempt began
-	begun    atomic.Int64  // when it got its slot, in ns since processStart; 0: it has none yet
-	entry    *inFlightEntry[execution]
-	slotted  bool
-	epoch    *Epoch // the epoch in which the call started; nil if nothing tunes the pool
-	handled  bool   // output and err are set
-	output   []byte
-	about    triggers.Properties // properties of the output
-	err      error
-	lost     atomic.Bool
+	f                *Function
+	delivery         *triggers.Delivery
+	message          *triggers.Message // as passed to the handler and the outputs
+	trail            *trail            // nil: not traced
+	received         time.Time
+	start            time.Time
+	standstill       time.Duration // total standstill of the daemon when the attempt began
+	begun            atomic.Int64  // when it got its slot, in ns since processStart; 0: it has none yet
+	entry            *inFlightEntry[execution]
+	slotted          bool
+	epoch            *Epoch // the epoch in which the call started; nil if nothing tunes the pool
+	handled          bool   // output and err are set
+	output           []byte
+	outputProperties triggers.Properties
+	err              error
+	lost             atomic.Bool
 }
 
 func (f *Function) newExecution(d *triggers.Delivery, now time.Time, slotted bool) *execution {
@@ -202,8 +202,8 @@ func (f *Function) newExecution(d *triggers.Delivery, now time.Time, slotted boo
 	if slotted {
 		x.begun.Store(int64(now.Sub(processStart)))
 	}
-	x.stood = f.Standstill.totalAt(now.Sub(processStart))
-	x.entry = f.inFlight.enter(x, f.Stats.InFlight())
+	x.standstill = f.Standstill.totalAt(now.Sub(processStart))
+	x.entry = f.inFlight.addEntry(x, f.Stats.InFlight())
 	d.OnRevoked(x)
 	return x
 }
@@ -213,15 +213,15 @@ func (x *execution) LeaseRevoked() {
 	x.lost.Store(true)
 	x.f.Stats.lost.Add(1)
 	if x.f.CancelOnLost {
-		x.abort(errLost)
+		x.cancelWith(errLost)
 	}
 }
 
 // Renew implements handlers.Renewable.
 func (x *execution) Renew() {
 	now := time.Now()
-	x.stood = x.f.Standstill.totalAt(now.Sub(processStart))
-	x.renew(now.Add(x.f.Timeout))
+	x.standstill = x.f.Standstill.totalAt(now.Sub(processStart))
+	x.resetDeadline(now.Add(x.f.Timeout))
 }
 
 // waitForSlot runs a message that was received when no slot was free, as soon as one is.
@@ -230,7 +230,7 @@ func (x *execution) waitForSlot() {
 	x.slotted = f.Share.Claim(f.working) == nil
 	x.start = time.Now()
 	if x.slotted {
-		f.Stats.taken.take(1)
+		f.Stats.taken.takeSlots(1)
 		x.begun.Store(int64(x.start.Sub(processStart)))
 	}
 	x.deadline = x.start.Add(f.Timeout)
@@ -260,11 +260,11 @@ func (x *execution) startAsync() bool {
 // SetResult implements handlers.ResultSink.
 func (x *execution) SetResult(output []byte, err error) {
 	x.handled, x.output, x.err = true, output, err
-	x.f.executions.enqueue(x) // settling may take a while
+	x.f.executions.addWaiting(x) // settling may take a while
 }
 
 // Describe implements handlers.Described.
-func (x *execution) Describe(properties triggers.Properties) { x.about = properties }
+func (x *execution) Describe(properties triggers.Properties) { x.outputProperties = properties }
 
 // Value implements handlers.Described. Other values are those of the attempt.
 func (x *execution) Value(key any) any {
@@ -300,16 +300,16 @@ func (x *execution) runToEnd() {
 	if err == nil && len(f.Outputs) > 0 && x.output != nil {
 		err = x.sendOutputs()
 	}
-	v := f.judge(f.working, m, err)
+	v := f.judgeResult(f.working, m, err)
 	took := time.Since(x.start)
-	v, settled := x.settle(v, err)
+	v, settled := x.settleMessage(v, err)
 	now := time.Now()
 	if x.trail != nil {
 		x.trail.endProcess(v, err, x.start.Add(took), now, x.lost.Load())
 	}
 	if settled {
-		f.report(m, v, err, took)
-		f.failures.remember(m, v, err)
+		f.logVerdict(m, v, err, took)
+		f.failures.recordFailure(m, v, err)
 		f.Stats.countSettled(m, v.Kind, err, took, now)
 	} else {
 		f.Stats.abandoned.Add(1)
@@ -323,7 +323,7 @@ func (x *execution) runToEnd() {
 func (x *execution) freeSlot(now time.Time) {
 	if x.slotted {
 		x.slotted = false
-		x.f.Stats.taken.release(now)
+		x.f.Stats.taken.releaseSlot(now)
 		x.f.Share.Free(1)
 	}
 }
@@ -339,7 +339,7 @@ func (x *execution) runsAgain() bool {
 	case x.Err() == nil:
 		return false
 	}
-	return f.Standstill.totalAt(time.Since(processStart))-x.stood >= f.Timeout/standstillShare
+	return f.Standstill.totalAt(time.Since(processStart))-x.standstill >= f.Timeout/standstillShare
 }
 
 // checkBodySize returns an error if the message is too large for the function.
@@ -373,7 +373,7 @@ func (x *execution) classifyTimeout(err error) error {
 }
 
 // judgeSettings records how a call ended in a pool that is being tuned, and returns the error for
-// judge: one that is handlers.ErrNotTried if the settings caused the failure.
+// judgeResult: one that is handlers.ErrNotTried if the settings caused the failure.
 func (x *execution) judgeSettings(err error) error {
 	f, e := x.f, x.epoch
 	var loadError *handlers.LoadError
@@ -385,13 +385,13 @@ func (x *execution) judgeSettings(err error) error {
 		return nil
 	case errors.Is(err, handlers.ErrNotTried), errors.Is(err, triggers.ErrTooLarge), errors.As(err, &loadError), f.working.Err() != nil:
 		return err // the function did not cause it
-	case e.failed(x.asFailedCall(err)):
+	case e.failed(x.newFailedCall(err)):
 		return &undoneError{err}
 	}
 	return err
 }
 
-func (x *execution) asFailedCall(err error) FailedCall {
+func (x *execution) newFailedCall(err error) FailedCall {
 	m := x.message
 	return FailedCall{
 		Epoch: x.epoch.number, Place: x.f.Place, Function: x.f.Name, Message: m.ID, Attempt: m.Attempt,
@@ -403,7 +403,7 @@ func (x *execution) asFailedCall(err error) FailedCall {
 // the pool then runs again. ctx is the context that the handler received; any other is ignored.
 func ReportWorkerDied(ctx context.Context, how error) {
 	if x, is := ctx.(*execution); is && x.epoch != nil {
-		x.epoch.failed(x.asFailedCall(how))
+		x.epoch.failed(x.newFailedCall(how))
 	}
 }
 
@@ -442,18 +442,18 @@ func (x *execution) sendTo(ctx context.Context, o *Output) (err error) {
 	f := x.f
 	m, sent := x.trail.startSend(&o.Entity, x.message, len(x.output))
 	defer func() { sent.endSend(err) }()
-	pause, failing := receiveBackOff(), ""
+	pause, failing := newBackOff(), ""
 	defer func() {
 		if failing != "" {
-			f.stuck.remove(exit{x.delivery, o.Name})
+			f.stuck.removeBlocked(blockedAt{x.delivery, o.Name})
 		}
 	}()
 	for {
-		err := o.deliver(ctx, m, x.output, x.about)
+		err := o.sendResult(ctx, m, x.output, x.outputProperties)
 		switch {
 		case err == nil:
 			return nil
-		case unfit(err):
+		case isUnsendable(err):
 			return handlers.Reject(fmt.Errorf("the result, to %s: %w", o.Name, err))
 		case ctx.Err() != nil, errors.Is(err, errOutputEnded):
 			return fmt.Errorf("its result was not sent to %s: %w", o.Name, handlers.ErrNotTried)
@@ -462,27 +462,27 @@ func (x *execution) sendTo(ctx context.Context, o *Output) (err error) {
 			failing = err.Error()
 			f.Log.Warn("cannot send a result; will retry until it works", "message", m.ID, "to", o.Name, "error", err)
 		}
-		f.stuck.hold(exit{x.delivery, o.Name}, refusal{err: err})
-		wait(ctx, pause.NextBackOff())
+		f.stuck.addBlocked(blockedAt{x.delivery, o.Name}, refusal{err: err})
+		waitFor(ctx, pause.NextBackOff())
 	}
 }
 
-// judge turns what a handler returned into the verdict on the message.
-func (f *Function) judge(working context.Context, m *triggers.Message, err error) triggers.Verdict {
+// judgeResult turns what a handler returned into the verdict on the message.
+func (f *Function) judgeResult(working context.Context, m *triggers.Message, err error) triggers.Verdict {
 	var loadError *handlers.LoadError
 	switch {
 	case err == nil:
 		return triggers.Verdict{Kind: triggers.Done}
 	case handlers.Rejected(err):
-		return f.reject(err.Error(), err)
+		return f.newRejection(err.Error(), err)
 	case errors.As(err, &loadError):
-		f.stop(loadError)
+		f.stopReceiving(loadError)
 		return triggers.Verdict{Kind: triggers.Release}
 	case errors.Is(err, handlers.ErrNotTried), working.Err() != nil:
 		// The stop interrupted the call, whatever the function returned.
 		return triggers.Verdict{Kind: triggers.Release}
 	case m.Attempt >= f.Retry.MaxAttempts:
-		return f.reject(fmt.Sprintf("failed %d times, the last time with: %v", m.Attempt, err), err)
+		return f.newRejection(fmt.Sprintf("failed %d times, the last time with: %v", m.Attempt, err), err)
 	}
 	delay, asked := handlers.RetryDelay(err)
 	if !asked {
@@ -491,14 +491,14 @@ func (f *Function) judge(working context.Context, m *triggers.Message, err error
 	return triggers.Verdict{Kind: triggers.Retry, Delay: delay}
 }
 
-func (f *Function) reject(reason string, err error) triggers.Verdict {
+func (f *Function) newRejection(reason string, err error) triggers.Verdict {
 	return triggers.Verdict{Kind: triggers.Reject, Reason: reason, Detail: failureDetail(err), Function: f.Name}
 }
 
-// settle passes the verdict to the source, and returns the one that the source accepted. If the
-// source refuses it, settle retries until settling ends; then the lease expires and the message is
-// redelivered. Meanwhile the trigger renews the lease, and the slot is free for others.
-func (x *execution) settle(v triggers.Verdict, cause error) (taken triggers.Verdict, settled bool) {
+// settleMessage passes the verdict to the source, and returns the one that the source accepted. If
+// the source refuses it, settleMessage retries until settling ends; then the lease expires and the
+// message is redelivered. Meanwhile the trigger renews the lease, and the slot is free for others.
+func (x *execution) settleMessage(v triggers.Verdict, cause error) (taken triggers.Verdict, settled bool) {
 	f := x.f
 	err := x.delivery.Settle(f.settling, v)
 	if err == nil {
@@ -506,15 +506,15 @@ func (x *execution) settle(v triggers.Verdict, cause error) (taken triggers.Verd
 	}
 	// The message is counted as stuck before its slot is free. Otherwise more could be received
 	// than the bound allows.
-	f.stuck.hold(exit{d: x.delivery}, refusal{verdict: v.Kind, err: err})
+	f.stuck.addBlocked(blockedAt{d: x.delivery}, refusal{verdict: v.Kind, err: err})
 	x.freeSlot(time.Now())
 	defer func() {
-		if last := f.stuck.remove(exit{d: x.delivery}); last && settled {
+		if last := f.stuck.removeBlocked(blockedAt{d: x.delivery}); last && settled {
 			f.Log.Info("settling works again")
 		}
 	}()
 	f.reportRefusal(x.delivery.Message, v, cause, err)
-	pause, stopping := receiveBackOff(), false
+	pause, stopping := newBackOff(), false
 	for {
 		switch {
 		case f.settling.Err() != nil:
@@ -525,15 +525,15 @@ func (x *execution) settle(v triggers.Verdict, cause error) (taken triggers.Verd
 			// released and redelivered, and its attempts stay counted.
 			v = triggers.Verdict{Kind: triggers.Release}
 		case stopping:
-			wait(f.settling, pause.NextBackOff())
+			waitFor(f.settling, pause.NextBackOff())
 		default:
-			wait(f.receiving, pause.NextBackOff())
+			waitFor(f.receiving, pause.NextBackOff())
 			stopping = f.receiving.Err() != nil
 		}
 		if err = x.delivery.Settle(f.settling, v); err == nil {
 			return v, true
 		}
-		f.stuck.hold(exit{d: x.delivery}, refusal{verdict: v.Kind, err: err})
+		f.stuck.addBlocked(blockedAt{d: x.delivery}, refusal{verdict: v.Kind, err: err})
 	}
 }
 
@@ -557,7 +557,8 @@ func failureDetail(err error) string {
 	return ""
 }
 
-// hasStopped reports whether stop was called. A slot that is freed after that is not used again.
+// hasStopped reports whether stopReceiving was called. A slot that is freed after that is not used
+// again.
 func (f *Function) hasStopped() bool {
 	select {
 	case <-f.stopped:
@@ -567,16 +568,16 @@ func (f *Function) hasStopped() bool {
 	}
 }
 
-// stop ends receiving for good, because the function's code does not load.
-func (f *Function) stop(why error) {
+// stopReceiving ends receiving for good, because the function's code does not load.
+func (f *Function) stopReceiving(why error) {
 	f.stopOnce.Do(func() {
 		f.loadError = why
 		close(f.stopped)
 	})
 }
 
-// report logs a verdict. A function that was stopped is reported once, where its run ends.
-func (f *Function) report(m *triggers.Message, v triggers.Verdict, err error, took time.Duration) {
+// logVerdict logs a verdict. A function that was stopped is reported once, where its run ends.
+func (f *Function) logVerdict(m *triggers.Message, v triggers.Verdict, err error, took time.Duration) {
 	level := slog.LevelDebug
 	switch v.Kind {
 	case triggers.Retry:

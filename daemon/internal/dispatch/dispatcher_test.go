@@ -97,7 +97,7 @@ func (b *testBed) backlog() int64 {
 
 func (b *testBed) wantCounts(done, retried, rejected, released int64) {
 	b.t.Helper()
-	s := b.function.Stats.Counts()
+	s := b.function.Stats.ReadCounts()
 	if s.Done != done || s.Retried != retried || s.Rejected != rejected || s.Released != released {
 		b.t.Errorf("done %d, retried %d, rejected %d, released %d; want %d, %d, %d, %d",
 			s.Done, s.Retried, s.Rejected, s.Released, done, retried, rejected, released)
@@ -219,7 +219,7 @@ func TestVerdicts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := testFunction("f", nil, nil, nil, slog.New(slog.DiscardHandler))
-			if got := f.judge(t.Context(), &triggers.Message{Attempt: test.attempt}, test.fail()); got != test.want {
+			if got := f.judgeResult(t.Context(), &triggers.Message{Attempt: test.attempt}, test.fail()); got != test.want {
 				t.Errorf("%+v, want %+v", got, test.want)
 			}
 		})
@@ -228,7 +228,7 @@ func TestVerdicts(t *testing.T) {
 		f := testFunction("f", nil, nil, nil, slog.New(slog.DiscardHandler))
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
-		got := f.judge(ended, &triggers.Message{Attempt: 3}, errors.New("connection closed"))
+		got := f.judgeResult(ended, &triggers.Message{Attempt: 3}, errors.New("connection closed"))
 		if got.Kind != triggers.Release {
 			t.Errorf("%v, want release", got.Kind)
 		}

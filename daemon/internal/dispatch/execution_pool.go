@@ -16,7 +16,7 @@ type executionPool struct {
 	head    int
 	coming  bool // a goroutine was started or woken and does not run yet
 
-	rest    sync.Cond // uses mu; set by open
+	rest    sync.Cond // uses mu; set by openPool
 	resting int
 	woken   int // how many idle goroutines were woken
 	ended   bool
@@ -25,20 +25,20 @@ type executionPool struct {
 // maxResting bounds the idle goroutines.
 const maxResting = 256
 
-// open prepares the pool. Each pool that is opened must be shut down.
-func (p *executionPool) open() { p.rest.L = &p.mu }
+// openPool prepares the pool. Each pool that is opened must be shut down.
+func (p *executionPool) openPool() { p.rest.L = &p.mu }
 
-// shutdown ends the idle goroutines at once, and the others when they have no more work. It does
+// shutDown ends the idle goroutines at once, and the others when they have no more work. It does
 // not wait for them.
-func (p *executionPool) shutdown() {
+func (p *executionPool) shutDown() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ended = true
 	p.rest.Broadcast()
 }
 
-// enqueue adds executions, which run as soon as possible.
-func (p *executionPool) enqueue(executions ...*execution) {
+// addWaiting adds executions, which run as soon as possible.
+func (p *executionPool) addWaiting(executions ...*execution) {
 	if len(executions) == 0 {
 		return
 	}

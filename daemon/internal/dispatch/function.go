@@ -100,10 +100,10 @@ func (f *Function) LoadError() error {
 
 // SetPaused pauses a function until a time, or without an end if until is zero, or resumes it. A
 // paused function receives nothing; messages in flight finish.
-func (f *Function) SetPaused(paused bool, until time.Time) { f.pause.set(f.Share, paused, until) }
+func (f *Function) SetPaused(paused bool, until time.Time) { f.pause.setPaused(f.Share, paused, until) }
 
 // PauseState returns whether the function is paused, and until when; zero is no end.
-func (f *Function) PauseState() (paused bool, until time.Time) { return f.pause.state() }
+func (f *Function) PauseState() (paused bool, until time.Time) { return f.pause.pauseState() }
 
 // ConnectionState returns the time since when the source cannot be reached, zero if it can be, and
 // the number of reconnects, if the source reports it.
@@ -126,8 +126,8 @@ func (f *Function) ReceiveError() string {
 	return text
 }
 
-// Blockages returns why messages that were handled cannot be settled.
-func (f *Function) Blockages() []Blockage { return f.stuck.listBlockages() }
+// ListBlockages returns why messages that were handled cannot be settled.
+func (f *Function) ListBlockages() []Blockage { return f.stuck.listBlockages() }
 
 // LatestFailure returns the latest failure of a message, or of any message if the ID is empty.
 // found is false if no such failure is kept.
@@ -155,7 +155,7 @@ type InFlight struct {
 
 // FindInFlight returns the message in flight with an ID.
 func (f *Function) FindInFlight(id string) (found InFlight, ok bool) {
-	for _, x := range f.inFlight.list() {
+	for _, x := range f.inFlight.listAll() {
 		if x.delivery.Message.ID == id {
 			return f.describeInFlight(x), true
 		}
@@ -166,7 +166,7 @@ func (f *Function) FindInFlight(id string) (found InFlight, ok bool) {
 // OldestInFlight returns the message in flight that was received first, if any.
 func (f *Function) OldestInFlight() (oldest InFlight, ok bool) {
 	var first *execution
-	for _, x := range f.inFlight.list() {
+	for _, x := range f.inFlight.listAll() {
 		if first == nil || x.received.Before(first.received) {
 			first = x
 		}
@@ -199,8 +199,8 @@ type Result struct {
 func (f *Function) RunOne(ctx context.Context, d *triggers.Delivery) Result {
 	f.receiving, f.working, f.settling = ctx, ctx, ctx
 	x := f.newExecution(d, time.Now(), true)
-	f.Stats.taken.take(1)
+	f.Stats.taken.takeSlots(1)
 	f.unfinished.Add(1)
 	x.runToEnd()
-	return Result{Output: x.output, Properties: x.about, Err: x.err, Start: x.start}
+	return Result{Output: x.output, Properties: x.outputProperties, Err: x.err, Start: x.start}
 }

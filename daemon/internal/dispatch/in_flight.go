@@ -28,14 +28,14 @@ type inFlightEntry[T any] struct{ atomic.Pointer[T] }
 const (
 	// entriesAtOnce is the minimum number of entries that are added when there are too few.
 	entriesAtOnce = 64
-	// sparse is the ratio of entries to messages in flight above which enter searches all entries
+	// sparse is the ratio of entries to messages in flight above which addEntry searches all entries
 	// for a free one before it adds any.
 	sparse = 4
 )
 
-// enter stores a message in a free entry, and returns the entry. It must be called from one
+// addEntry stores a message in a free entry, and returns the entry. It must be called from one
 // goroutine. inFlight is about how many messages are in flight.
-func (p *inFlightTable[T]) enter(one *T, inFlight int64) *inFlightEntry[T] {
+func (p *inFlightTable[T]) addEntry(one *T, inFlight int64) *inFlightEntry[T] {
 	var all []*inFlightEntry[T]
 	if entries := p.entries.Load(); entries != nil {
 		all = *entries
@@ -65,8 +65,8 @@ func (p *inFlightTable[T]) enter(one *T, inFlight int64) *inFlightEntry[T] {
 	return more[p.next]
 }
 
-// list returns the messages in flight. It may be called from many goroutines.
-func (p *inFlightTable[T]) list() []*T {
+// listAll returns the messages in flight. It may be called from many goroutines.
+func (p *inFlightTable[T]) listAll() []*T {
 	var out []*T
 	if entries := p.entries.Load(); entries != nil {
 		for _, e := range *entries {
@@ -106,8 +106,8 @@ type recentFailures struct {
 	next   int
 }
 
-// remember stores the verdict on a message, if the message failed.
-func (r *recentFailures) remember(m *triggers.Message, v triggers.Verdict, err error) {
+// recordFailure stores the verdict on a message, if the message failed.
+func (r *recentFailures) recordFailure(m *triggers.Message, v triggers.Verdict, err error) {
 	if v.Kind != triggers.Retry && v.Kind != triggers.Reject {
 		return
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// The table lists each message from enter until its entry is nil, in about as few entries as
+// The table lists each message from addEntry until its entry is nil, in about as few entries as
 // needed, while other goroutines list it.
 func TestInFlightTable(t *testing.T) {
 	var p inFlightTable[execution]
@@ -22,7 +22,7 @@ func TestInFlightTable(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				for _, t := range p.list() {
+				for _, t := range p.listAll() {
 					_ = t.received
 				}
 			}
@@ -32,7 +32,7 @@ func TestInFlightTable(t *testing.T) {
 	var in []*execution
 	for n := range 20_000 {
 		own := &execution{received: time.Now()}
-		own.entry = p.enter(own, int64(len(in)))
+		own.entry = p.addEntry(own, int64(len(in)))
 		in = append(in, own)
 		if len(in) > most {
 			// Neither the oldest nor the newest: some stay for a long time.
@@ -44,7 +44,7 @@ func TestInFlightTable(t *testing.T) {
 	close(stop)
 	looking.Wait()
 	found := make(map[*execution]bool)
-	for _, own := range p.list() {
+	for _, own := range p.listAll() {
 		found[own] = true
 	}
 	for _, own := range in {
@@ -64,9 +64,9 @@ func TestRecentFailures(t *testing.T) {
 	var s recentFailures
 	now := time.Now()
 	for n := range 3 * keptFailures {
-		s.remember(&triggers.Message{ID: fmt.Sprint("m", n), Attempt: 1}, triggers.Verdict{Kind: triggers.Retry, Delay: time.Hour}, errors.New("oh"))
+		s.recordFailure(&triggers.Message{ID: fmt.Sprint("m", n), Attempt: 1}, triggers.Verdict{Kind: triggers.Retry, Delay: time.Hour}, errors.New("oh"))
 	}
-	s.remember(&triggers.Message{ID: "done"}, triggers.Verdict{Kind: triggers.Done}, nil)
+	s.recordFailure(&triggers.Message{ID: "done"}, triggers.Verdict{Kind: triggers.Done}, nil)
 	if n, next := s.waitingRetries(now); n != keptFailures || next.Before(now.Add(time.Hour-time.Minute)) {
 		t.Errorf("%d wait, the next until %v", n, next)
 	}

@@ -78,8 +78,8 @@ func (o *Output) closeLanes() {
 	o.running.Wait()
 }
 
-// batch returns the maximum number of results that a lane sends together.
-func (o *Output) batch() int {
+// laneBatch returns the maximum number of results that a lane sends together.
+func (o *Output) laneBatch() int {
 	if o.Lanes > 1 {
 		return 1
 	}
@@ -89,10 +89,10 @@ func (o *Output) batch() int {
 // errOutputEnded is the error of results after the output was closed.
 var errOutputEnded = errors.New("the output has ended")
 
-// deliver sends the result of a message, in the context of its trace, and returns when the server
+// sendResult sends the result of a message, in the context of its trace, and returns when the server
 // has accepted it.
-func (o *Output) deliver(ctx context.Context, m *triggers.Message, body []byte, about triggers.Properties) error {
-	r := &result{message: triggers.Message{Subject: o.Subject, Body: body, OrderingKey: m.OrderingKey, Attributes: passedOn(m)}, sent: make(chan error, 1)}
+func (o *Output) sendResult(ctx context.Context, m *triggers.Message, body []byte, about triggers.Properties) error {
+	r := &result{message: triggers.Message{Subject: o.Subject, Body: body, OrderingKey: m.OrderingKey, Attributes: outputAttributes(m)}, sent: make(chan error, 1)}
 	r.setProperties(about)
 	select {
 	case o.in <- r:
@@ -130,8 +130,8 @@ func (r *result) setProperties(about triggers.Properties) {
 	}
 }
 
-// passedOn returns the attributes of a message that its result gets, too: the trace.
-func passedOn(m *triggers.Message) map[string]string {
+// outputAttributes returns the attributes of a message that its result gets, too: the trace.
+func outputAttributes(m *triggers.Message) map[string]string {
 	if len(m.Attributes) == 0 {
 		return nil
 	}
@@ -161,7 +161,7 @@ func (o *lane) sendAll(ctx context.Context) {
 		}
 		batch := []*result{first}
 	more:
-		for len(batch) < o.batch() {
+		for len(batch) < o.laneBatch() {
 			select {
 			case r := <-o.in:
 				batch = append(batch, r)
@@ -199,9 +199,9 @@ func (o *lane) sendBatch(ctx context.Context, batch ...*result) (taken int, err 
 			break
 		}
 	}
-	if err == nil || unfit(err) {
+	if err == nil || isUnsendable(err) {
 		// Results before one that cannot be sent arrive, and must not be sent again.
-		if flushed := o.to.Flush(ctx); err == nil || flushed != nil && !unfit(flushed) {
+		if flushed := o.to.Flush(ctx); err == nil || flushed != nil && !isUnsendable(flushed) {
 			err = flushed
 		}
 	}
@@ -209,7 +209,7 @@ func (o *lane) sendBatch(ctx context.Context, batch ...*result) (taken int, err 
 		return len(batch), nil
 	}
 	taken = min(int(o.to.Taken()-before), len(batch)-1)
-	if !unfit(err) {
+	if !isUnsendable(err) {
 		o.closeSender() // the next send opens a new sender, with a secret that may have changed
 	}
 	return taken, err
@@ -226,7 +226,7 @@ func (o *lane) closeSender() {
 	o.to = nil
 }
 
-// unfit reports whether a message can never be sent.
-func unfit(err error) bool {
+// isUnsendable reports whether a message can never be sent.
+func isUnsendable(err error) bool {
 	return errors.Is(err, triggers.ErrTooLarge) || errors.Is(err, triggers.ErrEncoding)
 }

@@ -191,7 +191,7 @@ func TestABatchWithAResultThatCannotBeSent(t *testing.T) {
 			var mu sync.Mutex
 			for _, each := range []string{"a", "b", "c", body, "d"} {
 				all.Go(func() {
-					err := o.deliver(context.Background(), &triggers.Message{ID: each}, []byte(each), nil)
+					err := o.sendResult(context.Background(), &triggers.Message{ID: each}, []byte(each), nil)
 					mu.Lock()
 					defer mu.Unlock()
 					results[each] = err

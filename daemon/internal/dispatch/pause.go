@@ -16,14 +16,14 @@ type pauseSwitch struct {
 	timer  *time.Timer
 }
 
-func (p *pauseSwitch) state() (paused bool, until time.Time) {
+func (p *pauseSwitch) pauseState() (paused bool, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.paused, p.until
 }
 
-// set pauses a share until a time, or without an end if until is zero, or resumes it.
-func (p *pauseSwitch) set(share *handlers.Share, paused bool, until time.Time) {
+// setPaused pauses a share until a time, or without an end if until is zero, or resumes it.
+func (p *pauseSwitch) setPaused(share *handlers.Share, paused bool, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.timer != nil {
@@ -37,6 +37,6 @@ func (p *pauseSwitch) set(share *handlers.Share, paused bool, until time.Time) {
 	}
 	share.Pause()
 	if !until.IsZero() {
-		p.timer = time.AfterFunc(time.Until(until), func() { p.set(share, false, time.Time{}) })
+		p.timer = time.AfterFunc(time.Until(until), func() { p.setPaused(share, false, time.Time{}) })
 	}
 }

@@ -34,7 +34,7 @@ func TestAStandstillChargesNobody(t *testing.T) {
 				b.function.Standstill = still
 				b.run()
 				b.send("x")
-				for b.function.Stats.Counts().Done == 0 {
+				for b.function.Stats.ReadCounts().Done == 0 {
 					time.Sleep(time.Second)
 				}
 				if err := b.stop(); err != nil {

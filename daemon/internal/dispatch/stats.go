@@ -36,18 +36,18 @@ type occupancy struct {
 // processStart is the origin of the times in this package.
 var processStart = time.Now()
 
-func (o *occupancy) take(n int) {
+func (o *occupancy) takeSlots(n int) {
 	o.sum.Add(-int64(n) * time.Since(processStart).Microseconds())
 	o.open.Add(int64(n))
 }
 
-func (o *occupancy) release(now time.Time) {
+func (o *occupancy) releaseSlot(now time.Time) {
 	o.open.Add(-1)
 	o.sum.Add(now.Sub(processStart).Microseconds())
 }
 
-// microseconds returns the time up to now.
-func (o *occupancy) microseconds(now time.Time) int64 {
+// totalMicroseconds returns the time up to now.
+func (o *occupancy) totalMicroseconds(now time.Time) int64 {
 	return o.sum.Load() + o.open.Load()*now.Sub(processStart).Microseconds()
 }
 
@@ -63,8 +63,8 @@ const (
 	bySize            // the message, or the result, is too large
 )
 
-// whyRejected returns the index of the reason in rejections.
-func whyRejected(err error) int {
+// rejectionReason returns the index of the reason in rejections.
+func rejectionReason(err error) int {
 	switch {
 	case errors.Is(err, triggers.ErrTooLarge):
 		return bySize
@@ -83,7 +83,7 @@ func (s *Stats) countSettled(m *triggers.Message, kind triggers.Kind, err error,
 	case triggers.Retry:
 		s.retried.Add(1)
 	case triggers.Reject:
-		s.rejected[whyRejected(err)].Add(1)
+		s.rejected[rejectionReason(err)].Add(1)
 	case triggers.Release:
 		s.released.Add(1)
 	}
@@ -122,8 +122,8 @@ type Counts struct {
 	Age           *telemetry.Latencies
 }
 
-// Counts returns the counts so far. It may be called from many goroutines.
-func (s *Stats) Counts() Counts {
+// ReadCounts returns the counts so far. It may be called from many goroutines.
+func (s *Stats) ReadCounts() Counts {
 	out := Counts{
 		Done:      s.done.Load(),
 		Retried:   s.retried.Load(),
@@ -148,7 +148,7 @@ func (s *Stats) Counts() Counts {
 
 // SlotTime returns the time in which slots were taken up to now, summed over all slots, in
 // microseconds. It may wrap; differences do not.
-func (s *Stats) SlotTime(now time.Time) int64 { return s.taken.microseconds(now) }
+func (s *Stats) SlotTime(now time.Time) int64 { return s.taken.totalMicroseconds(now) }
 
 // receiveHealth records whether a function can receive messages: Receive fails, returns messages,
 // or waits. The zero value has no failure. Only failures have a cost.
@@ -162,15 +162,15 @@ type receiveHealth struct {
 // counts as reachable but empty.
 const settledDown = time.Minute
 
-func (r *receiveHealth) noteFailure(now time.Time) {
+func (r *receiveHealth) recordFailure(now time.Time) {
 	r.errors.Add(1)
 	r.trying.Store(0)
 	r.since.CompareAndSwap(0, int64(now.Sub(processStart)))
 }
 
-func (r *receiveHealth) noteTry(now time.Time) { r.trying.Store(int64(now.Sub(processStart))) }
+func (r *receiveHealth) recordTry(now time.Time) { r.trying.Store(int64(now.Sub(processStart))) }
 
-func (r *receiveHealth) noteSuccess() { r.since.Store(0) }
+func (r *receiveHealth) recordSuccess() { r.since.Store(0) }
 
 // failingSince returns the time since when nothing can be received; zero if it can be.
 func (r *receiveHealth) failingSince(now time.Time) time.Time {

@@ -17,7 +17,7 @@ func TestAge(t *testing.T) {
 	}
 	s.countSettled(&triggers.Message{}, triggers.Done, nil, time.Second, now)                               // its source reports no time
 	s.countSettled(&triggers.Message{Enqueued: now.Add(time.Second)}, triggers.Done, nil, time.Second, now) // the clocks differ
-	got := s.Counts()
+	got := s.ReadCounts()
 	if n := got.Age.Count(); n != 3 {
 		t.Errorf("%d ages, want 3", n)
 	}
@@ -58,15 +58,15 @@ func TestReceiveHealth(t *testing.T) {
 		}
 	}
 	check(1, 0)
-	r.noteFailure(at(10))
+	r.recordFailure(at(10))
 	check(11, 10)
-	r.noteTry(at(20))
+	r.recordTry(at(20))
 	check(79, 10) // it waits, and may still fail
 	check(80, 0)  // it has waited long enough: the source is reachable and empty
-	r.noteFailure(at(85))
+	r.recordFailure(at(85))
 	check(86, 10) // another failure: the source was not reachable in between
-	r.noteTry(at(90))
-	r.noteSuccess()
+	r.recordTry(at(90))
+	r.recordSuccess()
 	check(91, 0)
 	if n := r.errors.Load(); n != 2 {
 		t.Errorf("%d errors, want 2", n)

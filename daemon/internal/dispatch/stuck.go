@@ -23,15 +23,15 @@ const (
 // empty. It is safe for use by many goroutines.
 type stuck struct {
 	mu     sync.Mutex
-	held   map[exit]*refusal
+	held   map[blockedAt]*refusal
 	number int           // unsettled messages
 	bytes  int64         // the size of their bodies
 	room   chan struct{} // closed when there is room again; nil while nothing waits
 }
 
-// exit is where a message is blocked: at an output, by its name, or, if to is empty, at its
+// blockedAt is where a message is blocked: at an output, by its name, or, if to is empty, at its
 // source.
-type exit struct {
+type blockedAt struct {
 	d  *triggers.Delivery
 	to string
 }
@@ -43,13 +43,13 @@ type refusal struct {
 	since   time.Time
 }
 
-// hold records that a message is blocked.
-func (s *stuck) hold(at exit, why refusal) {
+// addBlocked records that a message is blocked.
+func (s *stuck) addBlocked(at blockedAt, why refusal) {
 	why.since = time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held == nil {
-		s.held = make(map[exit]*refusal)
+		s.held = make(map[blockedAt]*refusal)
 	}
 	if before := s.held[at]; before != nil {
 		before.err = why.err
@@ -62,8 +62,9 @@ func (s *stuck) hold(at exit, why refusal) {
 	}
 }
 
-// remove records that a message is no longer blocked, and reports whether none is blocked now.
-func (s *stuck) remove(at exit) (last bool) {
+// removeBlocked records that a message is no longer blocked, and reports whether none is blocked
+// now.
+func (s *stuck) removeBlocked(at blockedAt) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held[at] == nil {
@@ -111,7 +112,7 @@ func (s *stuck) reasonOf(d *triggers.Delivery) (why string, since time.Time, fou
 	defer s.mu.Unlock()
 	for at, one := range s.held {
 		if at.d == d && (!found || one.since.Before(since)) {
-			why, since, found = at.describe(one), one.since, true
+			why, since, found = at.describeRefusal(one), one.since, true
 		}
 	}
 	return why, since, found
@@ -144,14 +145,14 @@ func (s *stuck) listBlockages() (out []Blockage) {
 		p := &out[i]
 		p.Messages++
 		if p.Since.IsZero() || why.since.Before(p.Since) {
-			p.Since, p.Message, p.Text = why.since, at.d.Message.ID, at.describe(why)
+			p.Since, p.Message, p.Text = why.since, at.d.Message.ID, at.describeRefusal(why)
 		}
 	}
 	return out
 }
 
-// describe returns what a message waits for, for people.
-func (at exit) describe(w *refusal) string {
+// describeRefusal returns what a message waits for, for people.
+func (at blockedAt) describeRefusal(w *refusal) string {
 	if at.to != "" {
 		return fmt.Sprintf("the result cannot be sent to %s: %v", at.to, w.err)
 	}

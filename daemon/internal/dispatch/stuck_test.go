@@ -86,7 +86,7 @@ func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
 		if got := strings.Count(b.log.String(), "message not settled"); got != 3 {
 			t.Errorf("%d refusals were logged, want one of each message:\n%s", got, b.log.String())
 		}
-		blocked := b.function.Blockages()
+		blocked := b.function.ListBlockages()
 		if len(blocked) != 1 || blocked[0].Output != "" || blocked[0].Messages != 3 || blocked[0].Full ||
 			time.Since(blocked[0].Since) != time.Minute || !strings.Contains(blocked[0].Text, errNoGrave.Error()) {
 			t.Fatalf("the blockages are %+v", blocked)
@@ -98,7 +98,7 @@ func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		b.wantCounts(1, 0, 3, 0)
-		if blocked := b.function.Blockages(); len(blocked) != 0 {
+		if blocked := b.function.ListBlockages(); len(blocked) != 0 {
 			t.Errorf("the blockages are still %+v", blocked)
 		}
 		if got := strings.Count(b.log.String(), "message dead-lettered"); got != 3 {
@@ -126,7 +126,7 @@ func TestRefusedVerdictsAreBounded(t *testing.T) {
 		if got := b.function.Stats.InFlight(); got < maxUnsettled || got > maxUnsettled+2*slots { // those in flight, and those that are being received
 			t.Errorf("%d messages are held, want %d, or up to %d more", got, maxUnsettled, 2*slots)
 		}
-		if blocked := b.function.Blockages(); len(blocked) != 1 || !blocked[0].Full {
+		if blocked := b.function.ListBlockages(); len(blocked) != 1 || !blocked[0].Full {
 			t.Errorf("the blockages are %+v", blocked)
 		}
 		source.refuse(0)
@@ -142,18 +142,18 @@ func TestRefusedVerdictsAreBoundedInBytes(t *testing.T) {
 	var s stuck
 	half := triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)
 	other := triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)
-	s.hold(exit{d: half}, refusal{})
-	s.hold(exit{d: other, to: "an output"}, refusal{}) // it holds its slot
+	s.addBlocked(blockedAt{d: half}, refusal{})
+	s.addBlocked(blockedAt{d: other, to: "an output"}, refusal{}) // it holds its slot
 	if err := s.waitForRoom(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.hold(exit{d: other}, refusal{})
+	s.addBlocked(blockedAt{d: other}, refusal{})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.waitForRoom(ended); err == nil {
 		t.Error("there is room for more than the bound")
 	}
-	s.remove(exit{d: half})
+	s.removeBlocked(blockedAt{d: half})
 	if err := s.waitForRoom(ended); err != nil {
 		t.Error("there is no room, though one was settled")
 	}
@@ -193,7 +193,7 @@ func TestAVerdictThatIsNeverTakenIsAbandoned(t *testing.T) {
 		b.stopSettling()
 		_ = b.stop()
 		b.wantCounts(0, 0, 0, 0)
-		if s := b.function.Stats.Counts(); s.Abandoned != 1 || s.InFlight != 0 {
+		if s := b.function.Stats.ReadCounts(); s.Abandoned != 1 || s.InFlight != 0 {
 			t.Errorf("abandoned %d, in flight %d; want 1 and 0", s.Abandoned, s.InFlight)
 		}
 	})

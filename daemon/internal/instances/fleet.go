@@ -46,8 +46,8 @@ func NewFleet(sources map[string]triggers.Trigger, log *slog.Logger) *Fleet {
 // SetProvisioner sets what starts and stops the instances.
 func (f *Fleet) SetProvisioner(p scaler.Provisioner) { f.provisioner = p }
 
-// Full receives when all slots of a function are in use in an instance.
-func (f *Fleet) Full() <-chan struct{} { return f.full }
+// SlotsFull receives when all slots of a function are in use in an instance.
+func (f *Fleet) SlotsFull() <-chan struct{} { return f.full }
 
 // UseSources sets the sources of a new version of the configuration, by function.
 func (f *Fleet) UseSources(sources map[string]triggers.Trigger) {
@@ -62,8 +62,8 @@ func (f *Fleet) UseSources(sources map[string]triggers.Trigger) {
 	}
 }
 
-// Source returns the source of a function; nil if there is none.
-func (f *Fleet) Source(name string) triggers.Trigger {
+// SourceOf returns the source of a function; nil if there is none.
+func (f *Fleet) SourceOf(name string) triggers.Trigger {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.sources[name]
@@ -80,9 +80,9 @@ func (f *Fleet) MarkSent(id int, next bool) {
 	}
 }
 
-// Outdated returns the IDs of the instances that have another version of the configuration
+// OutdatedIDs returns the IDs of the instances that have another version of the configuration
 // or, with all, of all instances, in order.
-func (f *Fleet) Outdated(all bool) (ids []int) {
+func (f *Fleet) OutdatedIDs(all bool) (ids []int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id := range f.last {
@@ -126,7 +126,7 @@ func (f *Fleet) InstanceEnded(id int) {
 		f.ended.Functions[name] = f.ended.Functions[name].Plus(r)
 	}
 	for name, s := range f.last[id].Apps {
-		f.ended.Apps[name] = f.ended.Apps[name].Plus(s.Past())
+		f.ended.Apps[name] = f.ended.Apps[name].Plus(s.PastCounts())
 	}
 	delete(f.last, id)
 }
@@ -170,8 +170,8 @@ func (r FunctionReport) Plus(o FunctionReport) FunctionReport {
 	return sum
 }
 
-// Totals returns the sums of all instances, by function.
-func (f *Fleet) Totals() map[string]FunctionReport {
+// FunctionTotals returns the sums of all instances, by function.
+func (f *Fleet) FunctionTotals() map[string]FunctionReport {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := maps.Clone(f.ended.Functions)
@@ -198,10 +198,10 @@ func (f *Fleet) AppStatuses() map[string]apps.Status {
 
 // FunctionStatuses returns the sums of all instances, in the order of the functions' names.
 func (f *Fleet) FunctionStatuses() []api.FunctionStatus {
-	totals := f.Totals()
+	totals := f.FunctionTotals()
 	out := make([]api.FunctionStatus, 0, len(totals))
 	for _, name := range slices.Sorted(maps.Keys(totals)) {
-		if source := f.Source(name); source != nil { // a reload may have removed it
+		if source := f.SourceOf(name); source != nil { // a reload may have removed it
 			s := totals[name].FunctionStatus
 			s.Problems = api.MergeProblems(s.Problems, apps.SourceProblems(source))
 			out = append(out, s)
@@ -210,8 +210,8 @@ func (f *Fleet) FunctionStatuses() []api.FunctionStatus {
 	return out
 }
 
-// IDs returns the IDs of the instances that have reported, in order.
-func (f *Fleet) IDs() []int {
+// InstanceIDs returns the IDs of the instances that have reported, in order.
+func (f *Fleet) InstanceIDs() []int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Sorted(maps.Keys(f.last))
@@ -234,8 +234,8 @@ func (f *Fleet) PauseMismatches(paused map[string]time.Time) map[int][]string {
 	return out
 }
 
-// Count counts the instances.
-func (f *Fleet) Count() scaler.Count {
+// CountInstances counts the instances.
+func (f *Fleet) CountInstances() scaler.Count {
 	c, err := f.provisioner.Count(context.Background())
 	if err != nil {
 		return scaler.Count{Failing: err.Error()}
@@ -253,7 +253,7 @@ func (f *Fleet) functionCounts(ctx context.Context, name string, r FunctionRepor
 		// in an instance would be retried early if that instance stopped.
 		Unsettled: max(r.InFlight, r.Holding),
 	}
-	source := f.Source(name)
+	source := f.SourceOf(name)
 	if r.Paused || source == nil { // messages that wait meanwhile need no more instances
 		return c
 	}

@@ -27,22 +27,22 @@ func TestFleet(t *testing.T) {
 	report(1, FunctionReport{FunctionStatus: api.FunctionStatus{FunctionCounts: api.FunctionCounts{Received: 10, Done: 8, InFlight: 2}}, Taken: 5, Slots: 4, Used: 2})
 	report(2, FunctionReport{FunctionStatus: api.FunctionStatus{FunctionCounts: api.FunctionCounts{Received: 7, Done: 6, InFlight: 1, Failed: 3}}, Taken: 7, Slots: 4, Used: 1})
 	select {
-	case <-f.Full():
+	case <-f.SlotsFull():
 		t.Error("Full received, with slots free")
 	default:
 	}
 	report(1, FunctionReport{FunctionStatus: api.FunctionStatus{FunctionCounts: api.FunctionCounts{Received: 12, Done: 8, InFlight: 4}}, Taken: 9, Slots: 4, Used: 4})
 	select {
-	case <-f.Full():
+	case <-f.SlotsFull():
 	default:
 		t.Error("an instance is full, and Full did not receive")
 	}
-	got := f.Totals()["f"]
+	got := f.FunctionTotals()["f"]
 	if got.Received != 19 || got.Done != 14 || got.InFlight != 5 || got.Taken != 16 || got.Slots != 8 || got.Used != 5 || got.Failed != 3 {
 		t.Errorf("together they are %+v", got)
 	}
 	f.InstanceEnded(1) // with four in flight
-	got = f.Totals()["f"]
+	got = f.FunctionTotals()["f"]
 	if got.Received != 19 || got.Abandoned != 4 || got.Done != 14 || got.InFlight != 1 || got.Taken != 16 || got.Slots != 4 || got.Used != 1 {
 		t.Errorf("with one gone they are %+v", got)
 	}

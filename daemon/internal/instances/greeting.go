@@ -35,15 +35,15 @@ func NewGreeting(cfg *configs.Config, id int) (json.RawMessage, error) {
 	if !ok {
 		return nil, ErrNoFile
 	}
-	own := Dir(cfg.DataDir, id)
+	own := InstanceDir(cfg.DataDir, id)
 	if err := os.MkdirAll(own, 0o700); err != nil {
 		return nil, fmt.Errorf("making an instance's directory: %w", err)
 	}
 	return json.Marshal(Greeting{ID: id, Config: string(text), Name: name, Dir: dir, DataDir: own, Parent: cfg.DataDir})
 }
 
-// Dir returns the data directory of an instance.
-func Dir(dataDir string, id int) string {
+// InstanceDir returns the data directory of an instance.
+func InstanceDir(dataDir string, id int) string {
 	return filepath.Join(dataDir, "instances", strconv.Itoa(id))
 }
 

@@ -40,7 +40,7 @@ func (s *Scaler) ScaleOnce(ctx context.Context) {
 		log.Error("cannot count the instances; their number stays", "error", err)
 		return
 	}
-	totals := s.Fleet.Totals()
+	totals := s.Fleet.FunctionTotals()
 	now := time.Now()
 	in := scaler.Signals{
 		At: now.Sub(telemetry.ProcessStart), Clock: now.In(scale.Location()),
@@ -67,7 +67,7 @@ func (s *Scaler) ScaleOnce(ctx context.Context) {
 	}
 	in.Needed = int(math.Ceil(needed))
 	d := s.scaler.Decide(in)
-	s.Decisions.Record("instances", now, d)
+	s.Decisions.SetDecision("instances", now, d)
 	if d.Wanted == s.Wanted {
 		return
 	}

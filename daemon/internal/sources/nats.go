@@ -90,7 +90,7 @@ func (n natsSource) messageTraits() Traits {
 }
 
 func (n natsSource) openTrigger(ctx context.Context, s *Set, t TriggerConfig) (triggers.Trigger, error) {
-	c, err := natsConnection{s.Config, n.Connection}.share(ctx, s)
+	c, err := natsConnection{s.Config, n.Connection}.openShared(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -116,10 +116,10 @@ func (n natsSource) openConsumer(ctx context.Context, c *natsjs.Connection, t Tr
 
 func (n natsSource) openPeeker(ctx context.Context, c Config) (triggers.Peeker, func() error, error) {
 	from := natsConnection{c, n.Connection}
-	if from.neverUsed() {
+	if from.isUnused() {
 		return emptyPeeker{}, func() error { return nil }, nil
 	}
-	to, _, done, err := from.reach(ctx)
+	to, _, done, err := from.connectOrStart(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,10 +132,10 @@ func (n natsSource) openPeeker(ctx context.Context, c Config) (triggers.Peeker, 
 
 func (n natsSource) openDeadLetters(ctx context.Context, c Config, shared bool) (triggers.DeadLetters, func() error, error) {
 	from := natsConnection{c, n.Connection}
-	if from.neverUsed() {
+	if from.isUnused() {
 		return emptyDeadLetters{}, func() error { return nil }, nil
 	}
-	to, _, done, err := from.reach(ctx)
+	to, _, done, err := from.connectOrStart(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,7 +150,7 @@ func (n natsSource) openDeadLetters(ctx context.Context, c Config, shared bool) 
 type natsOutput struct{ *configs.NATSOutput }
 
 func (n natsOutput) openOutput(ctx context.Context, s *Set) (dispatch.OutputConfig, error) {
-	c, err := natsConnection{s.Config, n.Connection}.share(ctx, s)
+	c, err := natsConnection{s.Config, n.Connection}.openShared(ctx, s)
 	if err != nil {
 		return dispatch.OutputConfig{}, err
 	}
@@ -169,22 +169,22 @@ type natsConnection struct {
 }
 
 func (n natsConnection) shareConnection(ctx context.Context, s *Set) error {
-	_, err := n.share(ctx, s)
+	_, err := n.openShared(ctx, s)
 	return err
 }
 
-// share returns the connection in a Set, and opens it if it is not open.
-func (n natsConnection) share(ctx context.Context, s *Set) (*natsjs.Connection, error) {
-	shared, err := shareResource(s, n.name, s.canReuse(n.name), func() (*sharedConnection, error) { return n.open(ctx) })
+// openShared returns the connection in a Set, and opens it if it is not open.
+func (n natsConnection) openShared(ctx context.Context, s *Set) (*natsjs.Connection, error) {
+	shared, err := shareResource(s, n.name, s.canReuse(n.name), func() (*sharedConnection, error) { return n.openConnection(ctx) })
 	if err != nil {
 		return nil, err
 	}
 	return shared.Connection, nil
 }
 
-// open connects, and starts the server if it is embedded here.
-func (n natsConnection) open(ctx context.Context) (*sharedConnection, error) {
-	if !n.settings().Embedded() {
+// openConnection connects, and starts the server if it is embedded here.
+func (n natsConnection) openConnection(ctx context.Context) (*sharedConnection, error) {
+	if !n.connectionSettings().Embedded() {
 		c, err := natsjs.Connect(ctx, n.clientConfig())
 		return &sharedConnection{Connection: c}, err
 	}
@@ -202,7 +202,7 @@ func (n natsConnection) open(ctx context.Context) (*sharedConnection, error) {
 	}
 	n.Stores.Add(n.name, server)
 	if url := server.ClientURL(); url != "" {
-		n.Log.Info("embedded NATS server listening", "connection", n.name, "url", url, "token_in", filepath.Join(n.dir(), "token"))
+		n.Log.Info("embedded NATS server listening", "connection", n.name, "url", url, "token_in", filepath.Join(n.serverDir(), "token"))
 	}
 	return &sharedConnection{Connection: c, server: server, closed: func() { n.Stores.Remove(n.name) }}, nil
 }
@@ -217,10 +217,12 @@ func waitFor(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (n natsConnection) settings() configs.Connection { return n.Settings.Connections[n.name] }
+func (n natsConnection) connectionSettings() configs.Connection {
+	return n.Settings.Connections[n.name]
+}
 
-// dir returns the directory of the embedded server's data.
-func (n natsConnection) dir() string { return embeddedDir(n.Settings.DataDir, n.name) }
+// serverDir returns the directory of the embedded server's data.
+func (n natsConnection) serverDir() string { return embeddedDir(n.Settings.DataDir, n.name) }
 
 func embeddedDir(dataDir, connection string) string {
 	return filepath.Join(dataDir, "nats-"+connection)
@@ -240,9 +242,9 @@ func connectLocal(ctx context.Context, dir string, c natsjs.ConnectionConfig) (*
 // startServer starts the embedded server. The error wraps ErrLocked if another process has its
 // store.
 func (n natsConnection) startServer(ctx context.Context) (*embedded.Server, *natsjs.Connection, error) {
-	settings := n.settings()
+	settings := n.connectionSettings()
 	server, err := embedded.Start(ctx, embedded.Config{
-		Dir: n.dir(), Listen: settings.Listen, Sync: settings.Sync.D(), MaxStore: int64(settings.MaxStore), Log: n.Log,
+		Dir: n.serverDir(), Listen: settings.Listen, Sync: settings.Sync.D(), MaxStore: int64(settings.MaxStore), Log: n.Log,
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("connection %s: %w", n.name, err)
@@ -255,7 +257,7 @@ func (n natsConnection) startServer(ctx context.Context) (*embedded.Server, *nat
 }
 
 func (n natsConnection) clientConfig() natsjs.ConnectionConfig {
-	c := n.settings()
+	c := n.connectionSettings()
 	out := natsjs.ConnectionConfig{
 		Name: n.name, URLs: c.NATS, Log: n.Log,
 		Credentials: string(c.Credentials), NKey: string(c.NKey), Token: string(c.Token),
@@ -267,28 +269,28 @@ func (n natsConnection) clientConfig() natsjs.ConnectionConfig {
 	return out
 }
 
-// neverUsed reports whether an embedded server has no data. A command that reads must not create
+// isUnused reports whether an embedded server has no data. A command that reads must not create
 // any.
-func (n natsConnection) neverUsed() bool {
-	if !n.settings().Embedded() {
+func (n natsConnection) isUnused() bool {
+	if !n.connectionSettings().Embedded() {
 		return false
 	}
-	_, err := os.Stat(n.dir())
+	_, err := os.Stat(n.serverDir())
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// reach connects for a command. It reaches an embedded server by the listener of the running
-// daemon. If no daemon runs, it starts the server, which runs until done is called, and started is
-// set.
-func (n natsConnection) reach(ctx context.Context) (c *natsjs.Connection, started bool, done func() error, err error) {
-	if !n.settings().Embedded() {
+// connectOrStart connects for a command. It reaches an embedded server by the listener of the
+// running daemon. If no daemon runs, it starts the server, which runs until done is called, and
+// started is set.
+func (n natsConnection) connectOrStart(ctx context.Context) (c *natsjs.Connection, started bool, done func() error, err error) {
+	if !n.connectionSettings().Embedded() {
 		c, err := natsjs.Connect(ctx, n.clientConfig())
 		if err != nil {
 			return nil, false, nil, err
 		}
 		return c, false, c.Close, nil
 	}
-	c, localErr := connectLocal(ctx, n.dir(), natsjs.ConnectionConfig{Name: "drover command", Log: n.Log})
+	c, localErr := connectLocal(ctx, n.serverDir(), natsjs.ConnectionConfig{Name: "drover command", Log: n.Log})
 	if localErr == nil {
 		return c, false, c.Close, nil
 	}
@@ -311,7 +313,7 @@ func (natsConnection) acceptedParts() Accepts {
 // openSender opens a sender to a subject. If no daemon runs, it creates the consumer that the
 // function would create, so that the server keeps the messages for the function.
 func (n natsConnection) openSender(ctx context.Context, to Target, _ SendOptions) (dispatch.Sender, func() error, error) {
-	c, started, done, err := n.reach(ctx)
+	c, started, done, err := n.connectOrStart(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

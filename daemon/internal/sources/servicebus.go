@@ -75,16 +75,16 @@ func busSender(access *servicebus.Access, entity string) dispatch.OpenSender {
 // busSource is the queue, or the subscriptions of a topic, of a function.
 type busSource struct{ *configs.ServiceBusTrigger }
 
-// entity is the name of the queue or topic.
-func (b busSource) entity() string { return b.Queue + b.Topic } // one of them is empty
+// entityName is the name of the queue or topic.
+func (b busSource) entityName() string { return b.Queue + b.Topic } // one of them is empty
 
 func (b busSource) messageTraits() Traits {
-	e := dispatch.Entity{System: semconv.MessagingSystemServiceBus.Value.AsString(), Name: b.entity(), Disposition: busDisposition}
+	e := dispatch.Entity{System: semconv.MessagingSystemServiceBus.Value.AsString(), Name: b.entityName(), Disposition: busDisposition}
 	if len(b.Subscription) == 1 && b.Topic != "" {
 		e.Attributes = append(e.Attributes, semconv.MessagingDestinationSubscriptionName(b.Subscription[0]))
 	}
 	return Traits{
-		Entity: e, Target: Target{Connection: b.Connection, Address: b.entity()},
+		Entity: e, Target: Target{Connection: b.Connection, Address: b.entityName()},
 		KeyedOrder: b.Sessions, SessionState: b.SessionState,
 	}
 }

@@ -34,9 +34,9 @@ func New(c Config, given map[string]*Connection, earlier *Set) *Set {
 	return s
 }
 
-// Connect opens connections, in the order of their names as they are listed. Call it before
+// OpenConnections opens connections, in the order of their names as they are listed. Call it before
 // triggers and outputs are opened.
-func (s *Set) Connect(ctx context.Context, names []string) error {
+func (s *Set) OpenConnections(ctx context.Context, names []string) error {
 	for _, k := range kinds {
 		for _, name := range names {
 			if c := k.connectionOf(s.Config, name); c != nil {
@@ -81,7 +81,7 @@ func OpenTriggers(ctx context.Context, c Config) (byFunction map[string]triggers
 	}()
 	names := slices.Sorted(maps.Keys(c.Settings.Functions))
 	for _, name := range names {
-		if err := s.Connect(ctx, c.Settings.Functions[name].Connections()); err != nil {
+		if err := s.OpenConnections(ctx, c.Settings.Functions[name].Connections()); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -95,7 +95,8 @@ func OpenTriggers(ctx context.Context, c Config) (byFunction map[string]triggers
 	return byFunction, done, nil
 }
 
-// OpenOutput returns how results are sent to an output. It connects if Connect has not. The caller sets Name and Log.
+// OpenOutput returns how results are sent to an output. It connects if OpenConnections has not. The
+// caller sets Name and Log.
 func (s *Set) OpenOutput(ctx context.Context, o configs.Output) (dispatch.OutputConfig, error) {
 	for _, k := range kinds {
 		if to := k.outputOf(o); to != nil {

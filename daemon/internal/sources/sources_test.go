@@ -161,7 +161,7 @@ func TestTheLedgerIsCarriedOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := New(c, nil, first)
-	if err := next.Connect(t.Context(), []string{"store", "bus"}); err != nil {
+	if err := next.OpenConnections(t.Context(), []string{"store", "bus"}); err != nil {
 		t.Fatal(err)
 	}
 	next.DropEarlier()
@@ -184,13 +184,13 @@ func TestTheLedgerIsCarriedOver(t *testing.T) {
 func TestEmbeddedServers(t *testing.T) {
 	c := load(t, allKinds)
 	s := New(c, nil, nil)
-	if err := s.Connect(t.Context(), []string{"embedded", "bus", "store"}); err != nil {
+	if err := s.OpenConnections(t.Context(), []string{"embedded", "bus", "store"}); err != nil {
 		t.Fatal(err)
 	}
 	if names := c.Stores.Names(); !slices.Equal(names, []string{"embedded"}) {
 		t.Errorf("embedded servers: %v", names)
 	}
-	if since, err := c.Stores.Failure("embedded"); err != nil || !since.IsZero() {
+	if since, err := c.Stores.FailureOf("embedded"); err != nil || !since.IsZero() {
 		t.Errorf("%v since %v", err, since)
 	}
 	settings := c.Settings.Functions["whole"]
@@ -210,7 +210,7 @@ func TestEmbeddedServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	given := New(c, map[string]*Connection{"embedded": server.Connection}, nil)
-	if err := given.Connect(t.Context(), []string{"embedded"}); err != nil {
+	if err := given.OpenConnections(t.Context(), []string{"embedded"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := given.Close(nil); err != nil {

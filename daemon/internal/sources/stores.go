@@ -44,9 +44,9 @@ func (s *Stores) Names() []string {
 	return slices.Sorted(maps.Keys(s.all))
 }
 
-// Failure returns why the store of a connection cannot be written, and since when. The error is
+// FailureOf returns why the store of a connection cannot be written, and since when. The error is
 // nil if it can be, or if there is no such store.
-func (s *Stores) Failure(connection string) (since time.Time, err error) {
+func (s *Stores) FailureOf(connection string) (since time.Time, err error) {
 	s.mu.Lock()
 	store := s.all[connection]
 	s.mu.Unlock()

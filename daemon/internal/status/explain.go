@@ -21,7 +21,7 @@ import (
 func (v *View) answerExplain(w http.ResponseWriter, r *http.Request) {
 	about, as := r.URL.Query().Get("about"), r.URL.Query().Get("as")
 	if about == "" || !slices.Contains([]string{"", "function", "message"}, as) {
-		admin.Refuse(w, http.StatusBadRequest, "about must be the name of a function, or a message ID; as must be function or message, if about is ambiguous")
+		admin.WriteError(w, http.StatusBadRequest, "about must be the name of a function, or a message ID; as must be function or message, if about is ambiguous")
 		return
 	}
 	known := slices.Contains(v.functionNames(), about)
@@ -30,13 +30,13 @@ func (v *View) answerExplain(w http.ResponseWriter, r *http.Request) {
 	}
 	if as == "function" {
 		if !known {
-			admin.RefuseUnknown(w, about, v.functionNames())
+			admin.WriteNotFound(w, about, v.functionNames())
 			return
 		}
-		admin.Answer(w, http.StatusOK, api.Explanations{Explanations: v.explainFunction(r.Context(), about)})
+		admin.WriteJSON(w, http.StatusOK, api.Explanations{Explanations: v.explainFunction(r.Context(), about)})
 		return
 	}
-	admin.Answer(w, http.StatusOK, api.Explanations{Explanations: v.explainMessage(r.Context(), about)})
+	admin.WriteJSON(w, http.StatusOK, api.Explanations{Explanations: v.explainMessage(r.Context(), about)})
 }
 
 // explainMessage explains where a message is: in this daemon, or else as its source reports it.
@@ -89,7 +89,7 @@ func (v *View) findSource(name string) triggers.Trigger {
 		}
 	}
 	if fleet := v.Fleet(); fleet != nil {
-		return fleet.Source(name)
+		return fleet.SourceOf(name)
 	}
 	return nil
 }
@@ -148,7 +148,7 @@ func workerOf(f *apps.Function, m *triggers.Message) int {
 func explainFailure(ctx context.Context, f *apps.Function, id string, now time.Time) (e api.Explanation, found bool) {
 	b, failed := f.LatestFailure(id)
 	switch {
-	case !failed || !b.Dead && !b.Until.After(now) || b.Dead && reusedID(ctx, f, id, b):
+	case !failed || !b.Dead && !b.Until.After(now) || b.Dead && isReusedID(ctx, f, id, b):
 		return e, false
 	case b.Dead:
 		e = api.Explanation{Function: f.Name, Message: id, State: "dead", Text: fmt.Sprintf("it was moved to the dead letters %v ago, at attempt %d", now.Sub(b.At).Round(time.Second), b.Attempt)}
@@ -163,9 +163,9 @@ func explainFailure(ctx context.Context, f *apps.Function, id string, now time.T
 	return e, true
 }
 
-// reusedID reports whether another message has the ID of one that failed: its source was recreated
+// isReusedID reports whether another message has the ID of one that failed: its source was recreated
 // since, and counts from 1 again.
-func reusedID(ctx context.Context, f *apps.Function, id string, b dispatch.RecentFailure) bool {
+func isReusedID(ctx context.Context, f *apps.Function, id string, b dispatch.RecentFailure) bool {
 	finder, ok := f.Trigger.(triggers.Finder)
 	if !ok {
 		return false
@@ -197,7 +197,7 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 			e.Text = "it is at its source; the source does not report whether it is ready or delivered"
 		}
 		if at.Ahead >= 0 {
-			e.Text += ", behind " + count(at.Ahead, "other", "others")
+			e.Text += ", behind " + withNoun(at.Ahead, "other", "others")
 		}
 		e.Notes = append(e.Notes, fmt.Sprintf("drover explain %s shows the limit of the function", function))
 	case triggers.PlaceHeld:
@@ -221,7 +221,7 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 		e.Notes = append(e.Notes, at.Note)
 	}
 	if at.Failures > 0 {
-		e.Notes = append(e.Notes, "it has failed "+count(int64(at.Failures), "time", "times"))
+		e.Notes = append(e.Notes, "it has failed "+withNoun(int64(at.Failures), "time", "times"))
 	}
 	if !at.Enqueued.IsZero() {
 		e.Notes = append(e.Notes, fmt.Sprintf("it was enqueued at %s, %v ago", at.Enqueued.Local().Format(time.DateTime), time.Since(at.Enqueued).Round(time.Second)))
@@ -232,9 +232,9 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 // askInstances requests the explanations of all instances.
 func (v *View) askInstances(ctx context.Context, about, as string) []api.Explanation {
 	var out []api.Explanation
-	for _, id := range v.Fleet().IDs() {
+	for _, id := range v.Fleet().InstanceIDs() {
 		var said api.Explanations
-		client := admin.NewSocketClient(instances.Dir(v.DataDir(), id))
+		client := admin.NewSocketClient(instances.InstanceDir(v.DataDir(), id))
 		if err := client.GetJSON(ctx, api.ExplainPath(about, as), &said); err != nil {
 			v.Log.Debug("cannot query an instance", "instance", id, "error", err)
 			continue
@@ -251,8 +251,8 @@ func (v *View) askInstances(ctx context.Context, about, as string) []api.Explana
 	return out
 }
 
-// count returns a number with its noun, as in "1 message" and "2 messages".
-func count(n int64, singular, plural string) string {
+// withNoun returns a number with its noun, as in "1 message" and "2 messages".
+func withNoun(n int64, singular, plural string) string {
 	if n == 1 {
 		return "1 " + singular
 	}

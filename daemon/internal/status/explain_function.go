@@ -23,7 +23,7 @@ func (v *View) explainFunction(ctx context.Context, name string) []api.Explanati
 	for _, f := range v.Running() {
 		if f.Name == name {
 			e.State, e.Text = v.LimitingFactor(f, time.Now())
-			e.Notes = append(problemNotes(f.Problems()), v.backlogNotes(ctx, f)...)
+			e.Notes = append(problemNotes(f.ListProblems()), v.backlogNotes(ctx, f)...)
 			e.Notes = append(e.Notes, slotNotes(f)...)
 			e.Notes = append(e.Notes, v.scaleNotes("workers of "+f.App)...)
 			return []api.Explanation{e}
@@ -34,8 +34,8 @@ func (v *View) explainFunction(ctx context.Context, name string) []api.Explanati
 		e.State, e.Text = v.Phase(), "the daemon is "+v.Phase()
 		return []api.Explanation{e}
 	}
-	ready := fleet.Count()
-	e.State, e.Text = "receiving", count(int64(ready.Ready), "instance runs", "instances run")+" the function; each is explained below"
+	ready := fleet.CountInstances()
+	e.State, e.Text = "receiving", withNoun(int64(ready.Ready), "instance runs", "instances run")+" the function; each is explained below"
 	if ready.Ready == 0 {
 		e.State, e.Text = api.PhaseStarting, "no instance is ready"
 		if ready.Failing != "" {
@@ -45,7 +45,7 @@ func (v *View) explainFunction(ctx context.Context, name string) []api.Explanati
 	if p := v.StoreProblem(v.Config().Functions[name].Trigger.ConnectionName()); p != nil {
 		e.State, e.Text = "blocked", p.OneLine()
 	}
-	if b := v.Backlogs.Get(ctx, name, statusFresh); b.Ready >= 0 {
+	if b := v.Backlogs.ReadBacklog(ctx, name, statusFresh); b.Ready >= 0 {
 		e.Notes = append(e.Notes, BacklogNote(b))
 	}
 	e.Notes = append(e.Notes, v.scaleNotes("instances")...)
@@ -92,7 +92,7 @@ func (v *View) LimitingFactor(f *apps.Function, now time.Time) (state, why strin
 	if use.Limit > 0 {
 		room = min(room, use.Limit-use.Used)
 	}
-	return "receiving", "no limit applies: it waits for messages, with " + count(int64(room), "free slot", "free slots")
+	return "receiving", "no limit applies: it waits for messages, with " + withNoun(int64(room), "free slot", "free slots")
 }
 
 func restartsOf(f *apps.Function) (n int) {
@@ -122,7 +122,7 @@ func (v *View) slotSharers(f *apps.Function) string {
 }
 
 func (v *View) backlogNotes(ctx context.Context, f *apps.Function) (notes []string) {
-	b := v.Backlogs.Get(ctx, f.Name, statusFresh)
+	b := v.Backlogs.ReadBacklog(ctx, f.Name, statusFresh)
 	if b.Ready < 0 {
 		notes = append(notes, "its source does not report its backlog")
 	} else {
@@ -132,14 +132,14 @@ func (v *View) backlogNotes(ctx context.Context, f *apps.Function) (notes []stri
 		notes = append(notes, noter.Notes()...)
 	}
 	if n, next := f.WaitingRetries(time.Now()); n > 0 {
-		notes = append(notes, fmt.Sprintf("%s for a retry, the next in %v", count(int64(n), "failed message waits", "failed messages wait"), time.Until(next).Round(time.Second)))
+		notes = append(notes, fmt.Sprintf("%s for a retry, the next in %v", withNoun(int64(n), "failed message waits", "failed messages wait"), time.Until(next).Round(time.Second)))
 	}
 	return notes
 }
 
 // BacklogNote returns a backlog for people. Its Ready must be known.
 func BacklogNote(b autoscale.BacklogReading) string {
-	text := count(b.Ready, "message waits", "messages wait") + " at its source"
+	text := withNoun(b.Ready, "message waits", "messages wait") + " at its source"
 	if !b.Oldest.IsZero() {
 		text += fmt.Sprintf(", the oldest for %v", max(time.Since(b.Oldest), 0).Round(time.Second))
 	}
@@ -157,7 +157,7 @@ func slotNotes(f *apps.Function) (notes []string) {
 	}
 	text := fmt.Sprintf("slots in use: %d of at most %d", use.Used, limit)
 	if use.Claims > 0 {
-		text += "; " + count(int64(use.Claims), "received message waits", "received messages wait") + " for a slot"
+		text += "; " + withNoun(int64(use.Claims), "received message waits", "received messages wait") + " for a slot"
 	}
 	notes = append(notes, text)
 	if oldest, found := f.OldestInFlight(); found {
@@ -166,7 +166,7 @@ func slotNotes(f *apps.Function) (notes []string) {
 	if f.Pool != nil {
 		s := f.Pool.Stats()
 		notes = append(notes, fmt.Sprintf("workers: %d ready, %d starting, %d retiring, %d wanted", s.Ready, s.Starting, s.Retiring, s.Wanted))
-		if t := f.Pool.Tuned(); t != nil {
+		if t := f.Pool.TuningState(); t != nil {
 			for _, u := range t.Undone {
 				notes = append(notes, "undone in app "+f.App+": "+oneLine(u.Text()))
 			}
@@ -177,7 +177,7 @@ func slotNotes(f *apps.Function) (notes []string) {
 
 // scaleNotes returns the scaler's latest decision on a target.
 func (v *View) scaleNotes(about string) []string {
-	latest, found := v.Decisions.All()[about]
+	latest, found := v.Decisions.AllDecisions()[about]
 	if !found {
 		return nil
 	}

@@ -10,20 +10,20 @@ import (
 )
 
 func answerHealth(w http.ResponseWriter, _ *http.Request) {
-	admin.Answer(w, http.StatusOK, api.Health{Status: "ok"})
+	admin.WriteJSON(w, http.StatusOK, api.Health{Status: "ok"})
 }
 
 func (v *View) answerReady(w http.ResponseWriter, _ *http.Request) {
-	if reasons := v.NotReady(); len(reasons) > 0 {
-		admin.Answer(w, http.StatusServiceUnavailable, api.Health{Status: "not ready", Reasons: reasons, Notes: v.NotWell()})
+	if reasons := v.UnreadyReasons(); len(reasons) > 0 {
+		admin.WriteJSON(w, http.StatusServiceUnavailable, api.Health{Status: "not ready", Reasons: reasons, Notes: v.HealthNotes()})
 		return
 	}
-	admin.Answer(w, http.StatusOK, api.Health{Status: "ok", Notes: v.NotWell()})
+	admin.WriteJSON(w, http.StatusOK, api.Health{Status: "ok", Notes: v.HealthNotes()})
 }
 
-// NotWell returns why functions do not receive although the daemon is ready. The causes are
+// HealthNotes returns why functions do not receive although the daemon is ready. The causes are
 // outside the daemon, so a restart would not remove them.
-func (v *View) NotWell() (notes []string) {
+func (v *View) HealthNotes() (notes []string) {
 	for _, f := range v.FunctionStatuses() {
 		switch {
 		case !f.Disconnected.IsZero():
@@ -50,8 +50,8 @@ func becauseOf(why string) string {
 	return ": " + why
 }
 
-// NotReady returns why the daemon receives no messages; empty if it does.
-func (v *View) NotReady() (reasons []string) {
+// UnreadyReasons returns why the daemon receives no messages; empty if it does.
+func (v *View) UnreadyReasons() (reasons []string) {
 	if p := v.Phase(); p != api.PhaseRunning {
 		return []string{"it is " + p}
 	}

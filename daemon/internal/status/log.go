@@ -24,16 +24,16 @@ const (
 func (v *View) answerLog(w http.ResponseWriter, r *http.Request) {
 	t, err := api.ParseLogRequest(r.PathValue("name"), r.URL.Query())
 	if err != nil {
-		admin.Refuse(w, http.StatusBadRequest, "%v", err)
+		admin.WriteError(w, http.StatusBadRequest, "%v", err)
 		return
 	}
 	if !slices.Contains(v.functionNames(), t.Function) {
-		admin.RefuseUnknown(w, t.Function, v.functionNames())
+		admin.WriteNotFound(w, t.Function, v.functionNames())
 		return
 	}
 	f, before := v.Logs.Subscribe(t.Function, t.Level, t.Last)
 	if f == nil {
-		admin.Refuse(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", telemetry.MaxSubscribers)
+		admin.WriteError(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", telemetry.MaxSubscribers)
 		return
 	}
 	defer v.Logs.Unsubscribe(f)
@@ -52,7 +52,7 @@ func (v *View) answerLog(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if out.writeLines(before...) && t.Follow {
-		out.writeUntil(ctx, f, v.Logs.Closed())
+		out.writeUntil(ctx, f, v.Logs.SubscribersClosed())
 	}
 }
 

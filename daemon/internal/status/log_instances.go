@@ -37,7 +37,7 @@ func (i *instanceLogs) readBefore(ctx context.Context, own []telemetry.LogLine) 
 	defer cancel()
 	var mu sync.Mutex
 	var reading sync.WaitGroup
-	for _, id := range i.view.Fleet().IDs() {
+	for _, id := range i.view.Fleet().InstanceIDs() {
 		reading.Go(func() {
 			i.readOne(ctx, id, max(i.asked.Last, 1), false, func(line telemetry.LogLine) { // at least one: its time separates old lines from new ones
 				mu.Lock()
@@ -59,7 +59,7 @@ func (i *instanceLogs) followAll(ctx context.Context, f *telemetry.Subscription)
 	tick := time.NewTicker(newInstancesEvery)
 	defer tick.Stop()
 	for {
-		for _, id := range i.view.Fleet().IDs() {
+		for _, id := range i.view.Fleet().InstanceIDs() {
 			i.mu.Lock()
 			known := i.known[id]
 			i.known[id] = true
@@ -68,7 +68,7 @@ func (i *instanceLogs) followAll(ctx context.Context, f *telemetry.Subscription)
 				continue
 			}
 			reading.Go(func() {
-				i.readOne(ctx, id, telemetry.KeptLines, true, f.Deliver)
+				i.readOne(ctx, id, telemetry.KeptLines, true, f.DeliverLine)
 				i.mu.Lock()
 				defer i.mu.Unlock()
 				delete(i.known, id)
@@ -89,7 +89,7 @@ func (i *instanceLogs) readOne(ctx context.Context, id, last int, follow bool, e
 	i.mu.Unlock()
 	asked := i.asked
 	asked.Last, asked.Follow = last, follow
-	client := admin.NewSocketClient(instances.Dir(i.view.DataDir(), id))
+	client := admin.NewSocketClient(instances.InstanceDir(i.view.DataDir(), id))
 	err := client.StreamLog(ctx, asked.RequestPath(), func(line telemetry.LogLine) {
 		if !line.Time.After(since) {
 			return

@@ -7,8 +7,8 @@ import (
 // described holds the descriptions of a collector.
 type described []*prometheus.Desc
 
-// add adds a description, with its labels.
-func (d *described) add(name, help string, labels ...string) *prometheus.Desc {
+// addMetric adds a description, with its labels.
+func (d *described) addMetric(name, help string, labels ...string) *prometheus.Desc {
 	desc := prometheus.NewDesc("drover_"+name, help, labels, nil)
 	*d = append(*d, desc)
 	return desc
@@ -24,15 +24,15 @@ func (d described) Describe(to chan<- *prometheus.Desc) {
 // emit receives metrics.
 type emit chan<- prometheus.Metric
 
-func (to emit) gauge(d *prometheus.Desc, v float64, labels ...string) {
+func (to emit) sendGauge(d *prometheus.Desc, v float64, labels ...string) {
 	to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }
 
-func (to emit) counter(d *prometheus.Desc, v float64, labels ...string) {
+func (to emit) sendCounter(d *prometheus.Desc, v float64, labels ...string) {
 	to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 }
 
-func truth(is bool) float64 {
+func boolValue(is bool) float64 {
 	if is {
 		return 1
 	}

@@ -31,7 +31,7 @@ type callDescs struct{ kind, wall, held, queued, functionCPU, measured *promethe
 func newAppMetrics(v *View) *appMetrics {
 	m := &appMetrics{view: v}
 	add := func(name, help string, labels ...string) *prometheus.Desc {
-		return m.add(name, help, append([]string{"app"}, labels...)...)
+		return m.addMetric(name, help, append([]string{"app"}, labels...)...)
 	}
 	m.workers = add("workers", "Worker processes of an app, by state.", "state")
 	m.restarts = add("worker_restarts_total", "Workers that were started in place of others, by what became of those.", "cause")
@@ -45,15 +45,15 @@ func newAppMetrics(v *View) *appMetrics {
 	m.apart = add("function_apart_workers", "Worker processes of an isolated function, which blocks the event loop.", "function")
 	m.settings = add("app_settings", "How much of an app may run at once: worker processes, and threads and coroutines of each.", "setting")
 	m.delayed = add("worker_run_queue_seconds_total", "Time for which threads of an app's workers were ready to run and waited for a core.")
-	m.cores = m.add("machine_cores", "Cores that may be used: those of the machine, or the quota of the cgroup.")
-	m.available = m.add("machine_memory_available_bytes", "Memory that can still be used, within the limit of the cgroup.")
-	m.pressure = m.add("machine_pressure_ratio", "Part of the last ten seconds in which something waited for a resource: cpu or memory.", "resource")
-	m.kind = m.add("function_kind", "1 for the kind of a function, as measured: cpu, blocking, async or mixed.", "function", "kind")
-	m.wall = m.add("call_seconds_total", "Time that calls of a function in workers took.", "function")
-	m.queued = m.add("call_queue_seconds_total", "Time of calls between the daemon and the function in a worker, mostly in its queue.", "function")
-	m.measured = m.add("call_measured_seconds_total", "That part of drover_call_seconds_total of which the CPU time and the held time were measured.", "function")
-	m.functionCPU = m.add("call_cpu_seconds_total", "CPU time of the measured calls, of their own threads.", "function")
-	m.held = m.add("call_held_seconds_total", "Time for which the measured calls had their threads, running or waiting.", "function")
+	m.cores = m.addMetric("machine_cores", "Cores that may be used: those of the machine, or the quota of the cgroup.")
+	m.available = m.addMetric("machine_memory_available_bytes", "Memory that can still be used, within the limit of the cgroup.")
+	m.pressure = m.addMetric("machine_pressure_ratio", "Part of the last ten seconds in which something waited for a resource: cpu or memory.", "resource")
+	m.kind = m.addMetric("function_kind", "1 for the kind of a function, as measured: cpu, blocking, async or mixed.", "function", "kind")
+	m.wall = m.addMetric("call_seconds_total", "Time that calls of a function in workers took.", "function")
+	m.queued = m.addMetric("call_queue_seconds_total", "Time of calls between the daemon and the function in a worker, mostly in its queue.", "function")
+	m.measured = m.addMetric("call_measured_seconds_total", "That part of drover_call_seconds_total of which the CPU time and the held time were measured.", "function")
+	m.functionCPU = m.addMetric("call_cpu_seconds_total", "CPU time of the measured calls, of their own threads.", "function")
+	m.held = m.addMetric("call_held_seconds_total", "Time for which the measured calls had their threads, running or waiting.", "function")
 	return m
 }
 
@@ -66,57 +66,57 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 			continue
 		}
 		seen := s.Tuned.Machine // all apps report the same machine
-		to.gauge(m.cores, seen.Cores)
+		to.sendGauge(m.cores, seen.Cores)
 		if seen.MemoryLimit > 0 {
-			to.gauge(m.available, float64(seen.MemoryAvailable))
+			to.sendGauge(m.available, float64(seen.MemoryAvailable))
 		}
 		if seen.CPUPressure != nil {
-			to.gauge(m.pressure, *seen.CPUPressure, "cpu")
+			to.sendGauge(m.pressure, *seen.CPUPressure, "cpu")
 		}
 		if seen.MemoryPressure != nil {
-			to.gauge(m.pressure, *seen.MemoryPressure, "memory")
+			to.sendGauge(m.pressure, *seen.MemoryPressure, "memory")
 		}
 		break
 	}
 	for app, s := range apps {
-		to.gauge(m.workers, float64(s.Ready), app, "ready")
-		to.gauge(m.workers, float64(s.Starting), app, "starting")
-		to.gauge(m.workers, float64(s.Retiring), app, "retiring")
+		to.sendGauge(m.workers, float64(s.Ready), app, "ready")
+		to.sendGauge(m.workers, float64(s.Starting), app, "starting")
+		to.sendGauge(m.workers, float64(s.Retiring), app, "retiring")
 		for _, cause := range process.Causes {
-			to.counter(m.restarts, float64(s.Restarts[cause]), app, string(cause))
+			to.sendCounter(m.restarts, float64(s.Restarts[cause]), app, string(cause))
 		}
-		to.gauge(m.startUp, s.StartUp.Seconds(), app)
-		to.counter(m.cpu, s.Usage.CPU.Seconds(), app)
+		to.sendGauge(m.startUp, s.StartUp.Seconds(), app)
+		to.sendCounter(m.cpu, s.Usage.CPU.Seconds(), app)
 		if s.Usage.Known {
-			to.gauge(m.memory, float64(s.Usage.Memory.Resident), app, "resident")
-			to.gauge(m.memory, float64(s.Usage.Memory.Anonymous), app, "anonymous")
-			to.gauge(m.memory, float64(s.Usage.Memory.Proportional), app, "proportional")
-			to.gauge(m.largest, float64(s.Usage.Largest), app)
+			to.sendGauge(m.memory, float64(s.Usage.Memory.Resident), app, "resident")
+			to.sendGauge(m.memory, float64(s.Usage.Memory.Anonymous), app, "anonymous")
+			to.sendGauge(m.memory, float64(s.Usage.Memory.Proportional), app, "proportional")
+			to.sendGauge(m.largest, float64(s.Usage.Largest), app)
 		}
 		for function, b := range s.Blocked {
-			to.counter(m.blocks, float64(b.Times), app, function)
-			to.counter(m.blocked, b.Time.Seconds(), app, function)
+			to.sendCounter(m.blocks, float64(b.Times), app, function)
+			to.sendCounter(m.blocked, b.Time.Seconds(), app, function)
 		}
 		for function, n := range s.Apart {
-			to.gauge(m.apart, float64(n), app, function)
+			to.sendGauge(m.apart, float64(n), app, function)
 		}
 		if t := s.Tuned; t != nil {
-			to.counter(m.delayed, t.Delayed.Seconds(), app)
-			to.gauge(m.settings, float64(t.Settings.Processes), app, "processes")
-			to.gauge(m.settings, float64(t.Settings.Threads), app, "threads")
-			to.gauge(m.settings, float64(t.Settings.Coroutines), app, "coroutines")
+			to.sendCounter(m.delayed, t.Delayed.Seconds(), app)
+			to.sendGauge(m.settings, float64(t.Settings.Processes), app, "processes")
+			to.sendGauge(m.settings, float64(t.Settings.Threads), app, "threads")
+			to.sendGauge(m.settings, float64(t.Settings.Coroutines), app, "coroutines")
 			for name, k := range t.Kinds {
 				if k.Kind != autotune.KindUnknown {
-					to.gauge(m.kind, 1, name, k.Kind)
+					to.sendGauge(m.kind, 1, name, k.Kind)
 				}
 			}
 		}
 		for _, c := range s.Measures {
-			to.counter(m.wall, c.Wall.Seconds(), c.Function)
-			to.counter(m.queued, c.Queued.Seconds(), c.Function)
-			to.counter(m.measured, c.MeasuredWall.Seconds(), c.Function)
-			to.counter(m.functionCPU, c.CPU.Seconds(), c.Function)
-			to.counter(m.held, c.Held.Seconds(), c.Function)
+			to.sendCounter(m.wall, c.Wall.Seconds(), c.Function)
+			to.sendCounter(m.queued, c.Queued.Seconds(), c.Function)
+			to.sendCounter(m.measured, c.MeasuredWall.Seconds(), c.Function)
+			to.sendCounter(m.functionCPU, c.CPU.Seconds(), c.Function)
+			to.sendCounter(m.held, c.Held.Seconds(), c.Function)
 		}
 		if s.Waits != nil && s.Waits.Count() > 0 { // other apps have no event loop
 			to <- telemetry.NewHistogramMetric(m.lag, s.Waits, telemetry.ProcessStart, lagBuckets, app)

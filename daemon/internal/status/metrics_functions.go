@@ -39,7 +39,7 @@ var problemKinds = []string{api.ProblemUnsettled, api.ProblemOutput, triggers.Tr
 func newFunctionMetrics(v *View) *functionMetrics {
 	m := &functionMetrics{view: v}
 	add := func(name, help string, labels ...string) *prometheus.Desc {
-		return m.add(name, help, append([]string{"function"}, labels...)...)
+		return m.addMetric(name, help, append([]string{"function"}, labels...)...)
 	}
 	m.backlog = add("backlog_messages", "Messages ready at the source and not delivered.")
 	m.oldest = add("backlog_oldest_age_seconds", "Age of the oldest message ready at the source, if the source reports it.")
@@ -69,10 +69,10 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 	to := emit(metrics)
 	for _, s := range m.view.FunctionStatuses() {
 		m.collectCounts(s, to)
-		to.counter(m.failed, float64(s.Failed), s.Name)
-		to.counter(m.lost, float64(s.Lost), s.Name)
-		to.gauge(m.stopped, truth(s.Stopped), s.Name)
-		to.gauge(m.paused, truth(s.Paused), s.Name)
+		to.sendCounter(m.failed, float64(s.Failed), s.Name)
+		to.sendCounter(m.lost, float64(s.Lost), s.Name)
+		to.sendGauge(m.stopped, boolValue(s.Stopped), s.Name)
+		to.sendGauge(m.paused, boolValue(s.Paused), s.Name)
 		to <- telemetry.NewHistogramMetric(m.handle, s.Latency, telemetry.ProcessStart, handleBuckets, s.Name)
 		to <- telemetry.NewHistogramMetric(m.age, s.Age, telemetry.ProcessStart, ageBuckets, s.Name)
 		m.collectProblems(s, to)
@@ -84,13 +84,13 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 // collectCounts emits the counts of one moment: in every scrape, received is the sum of settled
 // and in flight.
 func (m *functionMetrics) collectCounts(s api.FunctionStatus, to emit) {
-	to.counter(m.received, float64(s.Received), s.Name)
+	to.sendCounter(m.received, float64(s.Received), s.Name)
 	for verdict, n := range map[string]int64{"done": s.Done, "retry": s.Retried, "reject": s.Rejected, "release": s.Released, "abandoned": s.Abandoned} {
-		to.counter(m.settled, float64(n), s.Name, verdict)
+		to.sendCounter(m.settled, float64(n), s.Name, verdict)
 	}
-	to.gauge(m.inFlight, float64(s.InFlight), s.Name)
+	to.sendGauge(m.inFlight, float64(s.InFlight), s.Name)
 	for _, why := range dispatch.RejectionReasons() {
-		to.counter(m.rejections, float64(s.Rejections[why]), s.Name, why)
+		to.sendCounter(m.rejections, float64(s.Rejections[why]), s.Name, why)
 	}
 }
 
@@ -103,9 +103,9 @@ func (m *functionMetrics) collectProblems(s api.FunctionStatus, to emit) {
 		}
 	}
 	for _, kind := range problemKinds {
-		to.gauge(m.problems, float64(problems[kind]), s.Name, kind)
+		to.sendGauge(m.problems, float64(problems[kind]), s.Name, kind)
 	}
-	to.gauge(m.unsettled, float64(unsettled), s.Name)
+	to.sendGauge(m.unsettled, float64(unsettled), s.Name)
 }
 
 // collectLink emits the state of the connections to the source and the app.
@@ -114,27 +114,27 @@ func (m *functionMetrics) collectLink(s api.FunctionStatus, to emit) {
 	if !s.Disconnected.IsZero() {
 		down = max(time.Since(s.Disconnected).Seconds(), 0)
 	}
-	to.gauge(m.connected, truth(s.Disconnected.IsZero()), s.Name)
-	to.gauge(m.disconnected, down, s.Name)
-	to.counter(m.receiveErrors, float64(s.ReceiveErrors), s.Name)
-	to.counter(m.reconnects, float64(s.Reconnects), s.Name)
+	to.sendGauge(m.connected, boolValue(s.Disconnected.IsZero()), s.Name)
+	to.sendGauge(m.disconnected, down, s.Name)
+	to.sendCounter(m.receiveErrors, float64(s.ReceiveErrors), s.Name)
+	to.sendCounter(m.reconnects, float64(s.Reconnects), s.Name)
 	if s.Gate != "" {
-		to.gauge(m.gate, truth(s.Gate == api.GateOpen), s.Name)
+		to.sendGauge(m.gate, boolValue(s.Gate == api.GateOpen), s.Name)
 	}
 }
 
 // collectBacklog emits the backlog of the source.
 func (m *functionMetrics) collectBacklog(function string, to emit) {
-	b := m.view.Backlogs.Get(context.Background(), function, scrapeFresh)
+	b := m.view.Backlogs.ReadBacklog(context.Background(), function, scrapeFresh)
 	if b.Ready >= 0 {
-		to.gauge(m.backlog, float64(b.Ready), function)
+		to.sendGauge(m.backlog, float64(b.Ready), function)
 		age := 0.0
 		if !b.Oldest.IsZero() {
 			age = max(time.Since(b.Oldest).Seconds(), 0)
 		}
-		to.gauge(m.oldest, age, function)
+		to.sendGauge(m.oldest, age, function)
 	}
 	if b.More != nil {
-		to.gauge(m.dead, float64(b.More.Dead), function)
+		to.sendGauge(m.dead, float64(b.More.Dead), function)
 	}
 }

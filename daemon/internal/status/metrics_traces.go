@@ -11,8 +11,8 @@ type traceMetrics struct {
 
 func newTraceMetrics(v *View) *traceMetrics {
 	m := &traceMetrics{view: v}
-	m.sent = m.add("trace_spans_sent_total", "Spans that the collector has accepted.")
-	m.dropped = m.add("trace_spans_dropped_total", "Spans that were dropped, since the collector is away, or too slow.")
+	m.sent = m.addMetric("trace_spans_sent_total", "Spans that the collector has accepted.")
+	m.dropped = m.addMetric("trace_spans_dropped_total", "Spans that were dropped, since the collector is away, or too slow.")
 	return m
 }
 
@@ -23,6 +23,6 @@ func (m *traceMetrics) Collect(metrics chan<- prometheus.Metric) {
 		return
 	}
 	to := emit(metrics)
-	to.counter(m.sent, float64(traces.SpansSent()))
-	to.counter(m.dropped, float64(traces.SpansDropped()))
+	to.sendCounter(m.sent, float64(traces.SpansSent()))
+	to.sendCounter(m.dropped, float64(traces.SpansDropped()))
 }

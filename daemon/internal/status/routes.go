@@ -13,8 +13,8 @@ import (
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
-// Routes returns the routes of the admin API for all that this package reports.
-func Routes(v *View) []admin.Route {
+// AllRoutes returns the routes of the admin API for all that this package reports.
+func AllRoutes(v *View) []admin.Route {
 	return slices.Concat(healthRoutes(v), metricsRoutes(v), statusRoutes(v), logRoutes(v), explainRoutes(v))
 }
 
@@ -22,12 +22,12 @@ func statusRoutes(v *View) []admin.Route {
 	return []admin.Route{{
 		ID: "getStatus", Method: http.MethodGet, Path: api.StatusPath, Help: "How the daemon and its functions are doing.",
 		Answer: api.StatusReport{}, Handler: func(w http.ResponseWriter, r *http.Request) {
-			admin.Answer(w, http.StatusOK, v.makeReport(r.Context()))
+			admin.WriteJSON(w, http.StatusOK, v.makeReport(r.Context()))
 		},
 	}, {
 		ID: "getScale", Method: http.MethodGet, Path: api.ScalePath, Help: "The latest decisions of the scaler, by target.",
 		Answer: map[string]api.Decided{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
-			admin.Answer(w, http.StatusOK, v.Decisions.All())
+			admin.WriteJSON(w, http.StatusOK, v.Decisions.AllDecisions())
 		},
 	}}
 }

@@ -81,7 +81,7 @@ func (v *View) makeReport(ctx context.Context) api.StatusReport {
 	r.Problems = v.storeProblems()
 	statuses := v.AppStatuses()
 	for _, s := range v.FunctionStatuses() {
-		b := v.Backlogs.Get(ctx, s.Name, statusFresh)
+		b := v.Backlogs.ReadBacklog(ctx, s.Name, statusFresh)
 		f := api.FunctionOverview{FunctionStatus: s}
 		if b.Ready >= 0 {
 			f.Backlog = &b.Ready
@@ -94,7 +94,7 @@ func (v *View) makeReport(ctx context.Context) api.StatusReport {
 	}
 	r.Apps = AppOverviews(statuses)
 	for _, name := range slices.Sorted(maps.Keys(statuses)) {
-		if advice := statuses[name].Advice(); advice != "" {
+		if advice := statuses[name].SettingsAdvice(); advice != "" {
 			r.Advice = append(r.Advice, "app "+name+": "+advice)
 		}
 		for _, advice := range statuses[name].BlockedAdvice() {

@@ -75,7 +75,7 @@ func (v *View) AppStatuses() map[string]apps.Status {
 // countInstances counts the instances; ok is false if this process runs the functions itself.
 func (v *View) countInstances() (count scaler.Count, ok bool) {
 	if fleet := v.Fleet(); fleet != nil {
-		return fleet.Count(), true
+		return fleet.CountInstances(), true
 	}
 	return scaler.Count{}, false
 }

@@ -15,7 +15,7 @@ type histogramMetric struct{ classic, native prometheus.Metric }
 // NewHistogramMetric returns a distribution as a metric that has been counted since created.
 // Bounds are those of the classic buckets, in seconds.
 func NewHistogramMetric(d *prometheus.Desc, l *Latencies, created time.Time, bounds []float64, labels ...string) prometheus.Metric {
-	count, sum, buckets := l.cumulative(bounds)
+	count, sum, buckets := l.cumulativeCounts(bounds)
 	steps := make(map[int]int64)
 	for step, n := range l {
 		if n > 0 && step > 0 {
@@ -46,9 +46,9 @@ func (m histogramMetric) Write(to *dto.Metric) error {
 	return nil
 }
 
-// cumulative returns the number of durations, their sum in seconds, and how many are at most
+// cumulativeCounts returns the number of durations, their sum in seconds, and how many are at most
 // each bound, in seconds. The sum is computed from the middles of the buckets.
-func (l *Latencies) cumulative(bounds []float64) (count uint64, sum float64, buckets map[float64]uint64) {
+func (l *Latencies) cumulativeCounts(bounds []float64) (count uint64, sum float64, buckets map[float64]uint64) {
 	buckets = make(map[float64]uint64, len(bounds))
 	next := 0
 	for step, n := range l {

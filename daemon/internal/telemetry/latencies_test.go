@@ -41,7 +41,7 @@ func TestCumulative(t *testing.T) {
 	for _, d := range []time.Duration{100 * time.Microsecond, 2 * time.Millisecond, 2 * time.Millisecond, time.Minute, time.Hour} {
 		h.Add(d)
 	}
-	count, sum, buckets := h.Snapshot().cumulative([]float64{0.001, 0.01, 100})
+	count, sum, buckets := h.Snapshot().cumulativeCounts([]float64{0.001, 0.01, 100})
 	if count != 5 || buckets[0.001] != 1 || buckets[0.01] != 3 || buckets[100] != 4 {
 		t.Errorf("%d, %v", count, buckets)
 	}

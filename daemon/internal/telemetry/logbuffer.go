@@ -34,7 +34,7 @@ type LogLine struct {
 	Attrs    map[string]any `json:"attrs,omitempty" desc:"the other attributes, such as message, worker and attempt"`
 }
 
-func (l *LogLine) size() int {
+func (l *LogLine) memorySize() int {
 	n := 64 + len(l.Text)
 	for key, value := range l.Attrs {
 		n += 32 + len(key)
@@ -88,8 +88,8 @@ func (s *Subscription) Lines() <-chan LogLine { return s.lines }
 // them. The map is from the value of app to their names.
 func (b *LogBuffer) SetApps(functions map[string][]string) { b.functionsOf.Store(&functions) }
 
-// add keeps a line of a function and delivers it to the function's subscribers.
-func (b *LogBuffer) add(function string, line LogLine) {
+// addLine keeps a line of a function and delivers it to the function's subscribers.
+func (b *LogBuffer) addLine(function string, line LogLine) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	log := b.logs[function]
@@ -98,29 +98,29 @@ func (b *LogBuffer) add(function string, line LogLine) {
 		b.logs[function] = log
 	}
 	log.lines = append(log.lines, line)
-	log.bytes += line.size()
+	log.bytes += line.memorySize()
 	drop := 0
 	for ; len(log.lines)-drop > KeptLines || log.bytes > keptBytes && len(log.lines)-drop > 1; drop++ {
-		log.bytes -= log.lines[drop].size()
+		log.bytes -= log.lines[drop].memorySize()
 	}
 	log.lines = slices.Delete(log.lines, 0, drop)
 	for s := range b.subscribers {
 		if s.function == function {
-			s.deliver(line)
+			s.deliverLocked(line)
 		}
 	}
 }
 
-// Deliver delivers a line that comes from elsewhere, such as another instance. If the subscriber
+// DeliverLine delivers a line that comes from elsewhere, such as another instance. If the subscriber
 // is too slow, the line is dropped and counted.
-func (s *Subscription) Deliver(line LogLine) {
+func (s *Subscription) DeliverLine(line LogLine) {
 	s.buffer.mu.Lock()
 	defer s.buffer.mu.Unlock()
-	s.deliver(line)
+	s.deliverLocked(line)
 }
 
-// deliver is Deliver; the buffer's mu is held.
-func (s *Subscription) deliver(line LogLine) {
+// deliverLocked is DeliverLine; the buffer's mu is held.
+func (s *Subscription) deliverLocked(line LogLine) {
 	if line.Level < s.level {
 		return
 	}
@@ -163,8 +163,8 @@ func (b *LogBuffer) Unsubscribe(s *Subscription) {
 	b.updateMinLevel()
 }
 
-// Subscribers returns how many subscribers there are.
-func (b *LogBuffer) Subscribers() int {
+// SubscriberCount returns how many subscribers there are.
+func (b *LogBuffer) SubscriberCount() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.subscribers)
@@ -179,7 +179,7 @@ func (b *LogBuffer) updateMinLevel() {
 	b.minLevel.Store(lowest)
 }
 
-// CloseSubscribers closes Closed: each subscriber is expected to unsubscribe.
+// CloseSubscribers closes SubscribersClosed: each subscriber is expected to unsubscribe.
 func (b *LogBuffer) CloseSubscribers() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -190,12 +190,12 @@ func (b *LogBuffer) CloseSubscribers() {
 	}
 }
 
-// Closed is closed by CloseSubscribers.
-func (b *LogBuffer) Closed() <-chan struct{} { return b.closed }
+// SubscribersClosed is closed by CloseSubscribers.
+func (b *LogBuffer) SubscribersClosed() <-chan struct{} { return b.closed }
 
-// Handler returns a log handler that adds the lines of functions to the buffer and passes all
+// NewHandler returns a log handler that adds the lines of functions to the buffer and passes all
 // lines on to next. Lines below next's level are added while a subscriber requests that level.
-func (b *LogBuffer) Handler(next slog.Handler) slog.Handler {
+func (b *LogBuffer) NewHandler(next slog.Handler) slog.Handler {
 	return &logHandler{next: next, buffer: b}
 }
 
@@ -239,11 +239,11 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	})
 	switch {
 	case function != "":
-		h.buffer.add(function, line)
+		h.buffer.addLine(function, line)
 	case app != "":
 		if functions := h.buffer.functionsOf.Load(); functions != nil {
 			for _, function := range (*functions)[app] {
-				h.buffer.add(function, line)
+				h.buffer.addLine(function, line)
 			}
 		}
 	}

@@ -15,7 +15,7 @@ func testLine(n int) LogLine { return LogLine{Level: slog.LevelInfo, Text: fmt.S
 func TestKeptLinesAreBounded(t *testing.T) {
 	l := NewLogBuffer()
 	for n := range 3 * KeptLines {
-		l.add("f", testLine(n))
+		l.addLine("f", testLine(n))
 	}
 	f, before := l.Subscribe("f", slog.LevelInfo, 1000)
 	if len(before) != KeptLines || before[0].Text != fmt.Sprint(2*KeptLines) {
@@ -24,7 +24,7 @@ func TestKeptLinesAreBounded(t *testing.T) {
 	l.Unsubscribe(f)
 	large := strings.Repeat("x", longestText)
 	for range 100 {
-		l.add("f", LogLine{Text: large})
+		l.addLine("f", LogLine{Text: large})
 	}
 	if k := l.logs["f"]; k.bytes > keptBytes || len(k.lines) != keptBytes/longestText-1 {
 		t.Errorf("%d bytes in %d lines", k.bytes, len(k.lines))
@@ -40,18 +40,18 @@ func TestASlowSubscriberMissesLines(t *testing.T) {
 	l := NewLogBuffer()
 	f, _ := l.Subscribe("f", slog.LevelInfo, 0)
 	for n := range subscriberRoom + 5 {
-		l.add("f", testLine(n))
+		l.addLine("f", testLine(n))
 	}
 	for range subscriberRoom {
 		if line := <-f.lines; line.Dropped != 0 {
 			t.Fatalf("%+v", line)
 		}
 	}
-	l.add("f", testLine(-1))
+	l.addLine("f", testLine(-1))
 	if line := <-f.lines; line.Dropped != 5 || line.Text != "-1" {
 		t.Errorf("%+v, want 5 dropped", line)
 	}
-	l.add("f", testLine(-2))
+	l.addLine("f", testLine(-2))
 	if line := <-f.lines; line.Dropped != 0 {
 		t.Errorf("reported twice: %+v", line)
 	}
@@ -80,7 +80,7 @@ func TestLogHandler(t *testing.T) {
 	var text strings.Builder
 	l := NewLogBuffer()
 	l.SetApps(map[string][]string{"/a": {"f"}})
-	log := slog.New(l.Handler(slog.NewTextHandler(&text, nil)))
+	log := slog.New(l.NewHandler(slog.NewTextHandler(&text, nil)))
 	log.Info("about nobody")
 	log.With("function", "f").Warn("one", "message", "m1", "took", time.Second, "error", errors.New("oh"), "attempt", 2)
 	log.Info("two", "function", "g")

@@ -66,7 +66,7 @@ type Traces struct {
 	giveUp                 context.CancelFunc
 }
 
-// OpenTraces starts to send spans. It does not connect to the collector. Stop ends it.
+// OpenTraces starts to send spans. It does not connect to the collector. StopExport ends it.
 func OpenTraces(ctx context.Context, cfg TracesConfig, log *slog.Logger) (*Traces, error) {
 	t := &Traces{sample: cfg.Sample, log: log}
 	// The headers may have a secret, which must not follow a redirect.
@@ -129,9 +129,9 @@ func (t *Traces) SpansSent() int64 { return t.sent.Load() }
 // SpansDropped counts the spans that were dropped.
 func (t *Traces) SpansDropped() int64 { return t.dropped.Load() }
 
-// Stop sends the remaining spans, for at most three seconds. It may be called once, when no span
-// starts any more. It does nothing if t is nil.
-func (t *Traces) Stop() {
+// StopExport sends the remaining spans, for at most three seconds. It may be called once, when no
+// span starts any more. It does nothing if t is nil.
+func (t *Traces) StopExport() {
 	if t == nil {
 		return
 	}

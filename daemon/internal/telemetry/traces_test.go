@@ -59,7 +59,7 @@ func TestCollectorThatStartsLate(t *testing.T) {
 	if body := <-received; !strings.Contains(body, "early") || !strings.Contains(body, "shop") {
 		t.Errorf("the collector received %q", body)
 	}
-	traces.Stop()
+	traces.StopExport()
 	if late.times.Load() != -1 || traces.SpansSent() != 1 || traces.SpansDropped() != 0 {
 		t.Errorf("%d attempts left; %d sent, %d dropped", late.times.Load(), traces.SpansSent(), traces.SpansDropped())
 	}

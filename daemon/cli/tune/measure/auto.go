@@ -71,7 +71,7 @@ func (t *gridRun) runAuto(ctx context.Context) (err error) {
 	load, own := newSource(t.Messages), autoConfig(t.Apps.Config, t.Function, dir)
 	options := t.Apps
 	options.Config = own
-	f, err := apps.OpenAlone(ctx, options, t.Function)
+	f, err := apps.OpenStandalone(ctx, options, t.Function)
 	if err != nil {
 		return fmt.Errorf("it did not start: %w", err)
 	}
@@ -98,19 +98,19 @@ func (t *gridRun) runAuto(ctx context.Context) (err error) {
 	now := f.Pool.Settings()
 	c.Settings = tune.Settings{Processes: f.Pool.Stats().Ready, Threads: now.Threads, Coroutines: now.Coroutines}
 	switch {
-	case !t.look.Async:
+	case !t.baseline.Async:
 		c.Coroutines = 0
-	case !t.look.Executor && len(t.Asked.Threads) == 0:
+	case !t.baseline.Executor && len(t.Asked.Threads) == 0:
 		c.Threads = 0
 	}
 	if c.Problem != "" {
 		return errors.New(c.Problem)
 	}
 	t.Report.Auto, t.Report.AutoFor = &c, t.forAuto.Seconds()
-	for _, u := range f.Pool.Tuned().Undone {
+	for _, u := range f.Pool.TuningState().Undone {
 		t.addNote("auto: %s", term.OneLine(u.Text(), maxUndone))
 	}
-	t.Print("auto: %v: %s calls/s, p99 %s, %.2f cores", c.Settings, tune.Number(c.Throughput), tune.Seconds(c.P99), c.CPU)
+	t.Print("auto: %v: %s calls/s, p99 %s, %.2f cores", c.Settings, tune.FormatNumber(c.Throughput), tune.FormatSeconds(c.P99), c.CPU)
 	return nil
 }
 
@@ -125,7 +125,7 @@ func (t *gridRun) compareAuto(ctx context.Context, timed context.Context) {
 		return
 	}
 	t.Print("auto: %.0f s, from nothing", time.Until(t.end).Seconds())
-	if err := errors.Join(t.closeRig(t.patience(ctx)), t.runAuto(timed)); err != nil {
+	if err := errors.Join(t.closeRig(t.drainTime(ctx)), t.runAuto(timed)); err != nil {
 		t.Report.NoAuto = term.OneLine(err.Error(), 200)
 		if ctx.Err() != nil {
 			t.Report.NoAuto = "the run was stopped before"

@@ -56,18 +56,18 @@ type gridRun struct {
 
 	began, end time.Time
 	forAuto    time.Duration // how much of the time is for auto
-	look       tune.Look
+	baseline   tune.Baseline
 	rig        *rig          // nil: none
 	swap       time.Duration // how long the latest change of rigs took
 	used       time.Duration // CPU time of workers that have ended
 }
 
 const (
-	// The first look takes at least lookCalls and lookLeast. After lookMost it ends with the next
-	// call.
-	lookCalls = 50
-	lookLeast = 500 * time.Millisecond
-	lookMost  = 1500 * time.Millisecond
+	// The baseline takes at least baselineCalls and baselineLeast. After baselineMost it ends with
+	// the next call.
+	baselineCalls = 50
+	baselineLeast = 500 * time.Millisecond
+	baselineMost  = 1500 * time.Millisecond
 	// probeLeast is the shortest run that has time to find out whether an async function uses its
 	// loop's executor; probeGain is the gain by threads that shows it.
 	probeLeast   = 15 * time.Second
@@ -93,13 +93,13 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 	defer func() { err = errors.Join(err, t.closeRig(0)) }()
 	reader, own := hostinfo.New(), telemetry.ProcessCPU()
 	before, _ := reader.Look() // values that cannot be read are unknown
-	if err := t.firstLook(timed, length); err != nil {
+	if err := t.measureBaseline(timed, length); err != nil {
 		return t.explainError(ctx, err, length)
 	}
-	plan := tune.Grid(t.look, t.Asked, t.gridTime())
+	plan := tune.PlanGrid(t.baseline, t.Asked, t.gridTime())
 	t.Report.Skipped = plan.Skipped
 	if len(plan.Cells) == 0 {
-		return fmt.Errorf("--for %v is too short: a cell takes %v including the start of its workers; increase it", length, t.look.Needs().Round(100*time.Millisecond))
+		return fmt.Errorf("--for %v is too short: a cell takes %v including the start of its workers; increase it", length, t.baseline.CellTime().Round(100*time.Millisecond))
 	}
 	t.Print("%d settings, %.1f s for each", len(plan.Cells), plan.Each.Seconds())
 	for i, s := range plan.Cells {
@@ -107,10 +107,10 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 			t.measureCell(timed, plan.Cells[i:], i+1, len(plan.Cells))
 			continue
 		}
-		t.leaveOut(s)
+		t.skipSettings(s)
 	}
 	t.compareAuto(ctx, timed)
-	if now, err := reader.Look(); err == nil && t.closeRig(t.patience(ctx)) == nil {
+	if now, err := reader.Look(); err == nil && t.closeRig(t.drainTime(ctx)) == nil {
 		others := hostinfo.Others(before, now, t.used+telemetry.ProcessCPU()-own, time.Since(t.began))
 		if others > notAlone { // false if it is unknown
 			t.addNote("other programs used %.1f cores while it ran: on a quiet machine the numbers would be others", others)
@@ -118,7 +118,7 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 	}
 	t.Report.Stopped = ctx.Err() != nil
 	t.Report.Took = time.Since(t.began).Seconds()
-	t.Report.Choose()
+	t.Report.ChooseBest()
 	return nil
 }
 
@@ -150,11 +150,11 @@ func (t *gridRun) closeRig(patience time.Duration) error {
 
 // useSettings puts a rig with the settings under load: the current one, or a new one.
 func (t *gridRun) useSettings(ctx context.Context, s tune.Settings) error {
-	if t.rig != nil && t.rig.f.LoadError() == nil && t.rig.changeSettings(s) && t.rig.waitForSlots(ctx, t.patience(ctx)) {
+	if t.rig != nil && t.rig.f.LoadError() == nil && t.rig.changeSettings(s) && t.rig.waitForSlots(ctx, t.drainTime(ctx)) {
 		return nil
 	}
 	began := time.Now()
-	if err := t.closeRig(t.patience(ctx)); err != nil {
+	if err := t.closeRig(t.drainTime(ctx)); err != nil {
 		return err
 	}
 	opened, err := openRig(ctx, t.Apps, t.Function, t.Messages, s)
@@ -165,17 +165,17 @@ func (t *gridRun) useSettings(ctx context.Context, s tune.Settings) error {
 	return nil
 }
 
-// patience returns how long calls that are no longer measured may take to end. Their work is real,
+// drainTime returns how long calls that are no longer measured may take to end. Their work is real,
 // so it is better to wait for them than to cancel them.
-func (t *gridRun) patience(ctx context.Context) time.Duration {
+func (t *gridRun) drainTime(ctx context.Context) time.Duration {
 	if ctx.Err() != nil {
 		return 0
 	}
-	return min(max(2*t.look.Call, 200*time.Millisecond), 2*time.Second)
+	return min(max(2*t.baseline.Call, 200*time.Millisecond), 2*time.Second)
 }
 
-// firstLook measures the function with one process and one call at a time.
-func (t *gridRun) firstLook(ctx context.Context, length time.Duration) error {
+// measureBaseline measures the function with one process and one call at a time.
+func (t *gridRun) measureBaseline(ctx context.Context, length time.Duration) error {
 	began := time.Now()
 	one := tune.Settings{Processes: 1, Threads: 1, Coroutines: 1}
 	code, _ := t.Apps.Config.Functions[t.Function].Handler.Code()
@@ -192,7 +192,7 @@ func (t *gridRun) firstLook(ctx context.Context, length time.Duration) error {
 	err := t.rig.countWhile(ctx, &c, func() error {
 		return t.rig.waitUntil(ctx, length/2, func() bool {
 			n, took := t.rig.source.countEnded(), time.Since(looked)
-			return n > 0 && (took >= lookMost || n >= lookCalls && took >= lookLeast) || t.rig.f.LoadError() != nil
+			return n > 0 && (took >= baselineMost || n >= baselineCalls && took >= baselineLeast) || t.rig.f.LoadError() != nil
 		})
 	})
 	if err != nil {
@@ -212,29 +212,29 @@ func (t *gridRun) firstLook(ctx context.Context, length time.Duration) error {
 		t.addNote("of the first %d calls %d failed, the last with: %s", c.Calls, c.Failed, term.OneLine(why, 200))
 	}
 	handler := t.rig.f.Handler.(interface{ Async() bool })
-	t.look = tune.Look{
+	t.baseline = tune.Baseline{
 		Async: handler.Async(), Threads: code.Language != configs.Node, Cores: runtime.GOMAXPROCS(0), Busy: c.CPU,
 		Call: time.Duration(c.P50 * float64(time.Second)), StartUp: startUp, Memory: c.Memory,
 	}
 	if c.CPU == 0 && t.rig.f.Pool.Usage().CPU == 0 {
-		t.look.Busy = 1 // this system does not report it
+		t.baseline.Busy = 1 // this system does not report it
 	}
 	if seen, err := hostinfo.New().Look(); err == nil {
-		t.look.Free = seen.MemoryAvailable
+		t.baseline.Free = seen.MemoryAvailable
 	}
-	t.Report.Async, t.Report.Cores = t.look.Async, t.look.Cores
+	t.Report.Async, t.Report.Cores = t.baseline.Async, t.baseline.Cores
 	kind := "sync"
-	if t.look.Async {
+	if t.baseline.Async {
 		kind = "async"
 	}
-	t.Print("first look: %s, a call takes %s and %.0f %% of a core; a worker starts in %.1f s and has %d MiB", kind, tune.Seconds(c.P50), 100*t.look.Busy, startUp.Seconds(), c.Memory>>20)
+	t.Print("first look: %s, a call takes %s and %.0f %% of a core; a worker starts in %.1f s and has %d MiB", kind, tune.FormatSeconds(c.P50), 100*t.baseline.Busy, startUp.Seconds(), c.Memory>>20)
 	t.checkNumbers()
 	return t.probeExecutor(ctx, length)
 }
 
 // checkNumbers drops the requested numbers that make no difference, and notes what limits others.
 func (t *gridRun) checkNumbers() {
-	if !t.look.Async && len(t.Asked.Coroutines) > 0 {
+	if !t.baseline.Async && len(t.Asked.Coroutines) > 0 {
 		t.Asked.Coroutines = nil
 		t.addNote("--coroutines are for async functions, and %s is none: they were left out", t.Function)
 	}
@@ -260,7 +260,7 @@ func (t *gridRun) addNote(format string, args ...any) {
 // probeExecutor measures whether an async function gains by threads, which its loop's executor
 // uses.
 func (t *gridRun) probeExecutor(ctx context.Context, length time.Duration) error {
-	if !t.look.Async || !t.look.Threads || len(t.Asked.Threads) > 0 {
+	if !t.baseline.Async || !t.baseline.Threads || len(t.Asked.Threads) > 0 {
 		return nil
 	}
 	if length < probeLeast {
@@ -272,7 +272,7 @@ func (t *gridRun) probeExecutor(ctx context.Context, length time.Duration) error
 		if err := t.useSettings(ctx, tune.Settings{Processes: 1, Threads: threads, Coroutines: probeCalls}); err != nil {
 			return &StartError{err}
 		}
-		c, err := t.rig.measureCell(ctx, max(200*time.Millisecond, t.look.Call), max(lookLeast, 2*t.look.Call))
+		c, err := t.rig.measureCell(ctx, max(200*time.Millisecond, t.baseline.Call), max(baselineLeast, 2*t.baseline.Call))
 		if err != nil {
 			return err
 		}
@@ -284,8 +284,8 @@ func (t *gridRun) probeExecutor(ctx context.Context, length time.Duration) error
 	// The machine may only have had more time during the second measurement: then the third is as
 	// fast.
 	one := max(rates[0], rates[2])
-	if t.look.Executor = rates[1] > probeGain*one; t.look.Executor {
-		t.Print("with %d threads it does %s calls/s, with one %s: it uses its loop's executor", probeThreads, tune.Number(rates[1]), tune.Number(one))
+	if t.baseline.Executor = rates[1] > probeGain*one; t.baseline.Executor {
+		t.Print("with %d threads it does %s calls/s, with one %s: it uses its loop's executor", probeThreads, tune.FormatNumber(rates[1]), tune.FormatNumber(one))
 	}
 	return nil
 }
@@ -295,7 +295,7 @@ func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number,
 	s := left[0]
 	if err := t.useSettings(ctx, s); err != nil {
 		if ctx.Err() != nil {
-			t.leaveOut(s)
+			t.skipSettings(s)
 		} else {
 			c := tune.Cell{Settings: s, Problem: term.OneLine("it did not start: "+err.Error(), 200)}
 			t.Report.Cells = append(t.Report.Cells, c)
@@ -307,12 +307,12 @@ func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number,
 	settle := min(time.Duration(settlePart*float64(each)), settleMost)
 	c, err := t.rig.measureCell(ctx, settle, each-settle)
 	if err != nil {
-		t.leaveOut(s) // half a measurement is useless
+		t.skipSettings(s) // half a measurement is useless
 		return
 	}
 	c.Settings = s
 	t.Report.Cells = append(t.Report.Cells, c)
-	text := fmt.Sprintf("%s calls/s, p99 %s, %.2f cores", tune.Number(c.Throughput), tune.Seconds(c.P99), c.CPU)
+	text := fmt.Sprintf("%s calls/s, p99 %s, %.2f cores", tune.FormatNumber(c.Throughput), tune.FormatSeconds(c.P99), c.CPU)
 	if c.Problem != "" {
 		text = c.Problem
 	} else if c.Failed > 0 {
@@ -322,8 +322,8 @@ func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number,
 	t.Print("%d of %d: %v: %s", number, all, s, text)
 }
 
-// leaveOut reports settings for which no time was left.
-func (t *gridRun) leaveOut(s tune.Settings) {
+// skipSettings reports settings for which no time was left.
+func (t *gridRun) skipSettings(s tune.Settings) {
 	t.Report.Skipped = append(t.Report.Skipped, tune.Skipped{Settings: s, Why: "the run was over before"})
 }
 

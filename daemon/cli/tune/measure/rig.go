@@ -18,7 +18,7 @@ import (
 // rig is a function under load: its real pool, handler and dispatcher, and a source in place of
 // its queue. It has neither outputs nor traces.
 type rig struct {
-	f      *apps.Alone
+	f      *apps.Standalone
 	source *source
 
 	settings    tune.Settings
@@ -64,7 +64,7 @@ func configOf(cfg *configs.Config, name string, s tune.Settings) *configs.Config
 func openRig(ctx context.Context, options apps.Options, function string, messages []*triggers.Message, s tune.Settings) (_ *rig, err error) {
 	cfg := options.Config
 	options.Config = configOf(cfg, function, s)
-	f, err := apps.OpenAlone(ctx, options, function)
+	f, err := apps.OpenStandalone(ctx, options, function)
 	if err != nil {
 		return nil, err
 	}
@@ -162,14 +162,14 @@ func (r *rig) measureCell(ctx context.Context, settle, length time.Duration) (tu
 // countWhile fills a cell with the measurements until wait returns.
 func (r *rig) countWhile(ctx context.Context, c *tune.Cell, wait func() error) error {
 	pool := r.f.Pool.Pool
-	latency, used, began := r.f.Stats.Counts().Latency, pool.Usage(), time.Now()
+	latency, used, began := r.f.Stats.ReadCounts().Latency, pool.Usage(), time.Now()
 	if err := wait(); err != nil {
 		return err
 	}
 	now := pool.Usage()
 	seconds := time.Since(began).Seconds()
 	w, throughput, settled := r.source.closeWindow(time.Now())
-	took := r.f.Stats.Counts().Latency.Since(latency)
+	took := r.f.Stats.ReadCounts().Latency.Since(latency)
 	c.Seconds, c.Calls, c.Failed, c.Throughput = seconds, w.ended, w.failed, throughput
 	r.failed = r.failed || w.failed > 0
 	c.Unsettled = !settled && c.Calls > 0
