@@ -37,8 +37,8 @@ type Account struct {
 	access Access
 	web    *http.Transport
 
-	mu       sync.Mutex
-	triggers map[*trigger]struct{}
+	mu     sync.Mutex
+	wakers map[*reach]func() // of the triggers, by queue
 }
 
 // maxConnections bounds the HTTP connections to an account: one per request in flight. A
@@ -56,19 +56,19 @@ func NewAccount(a Access) *Account {
 	web.IdleConnTimeout = idleLimit
 	web.ResponseHeaderTimeout = tryLimit
 	web.DisableCompression = true // responses are small, and often base64
-	return &Account{access: a, web: web, triggers: make(map[*trigger]struct{})}
+	return &Account{access: a, web: web, wakers: make(map[*reach]func())}
 }
 
 // Close closes the connections. Callers close the triggers and senders first.
 func (a *Account) Close() { a.web.CloseIdleConnections() }
 
-// wake makes the triggers of a queue receive at once, because a message was sent to it.
-func (a *Account) wake(queue string) {
+// wakeTriggers makes the triggers of a queue receive at once, because a message was sent to it.
+func (a *Account) wakeTriggers(queue string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for t := range a.triggers {
-		if t.queue.name == queue {
-			t.wake()
+	for q, wake := range a.wakers {
+		if q.name == queue {
+			wake()
 		}
 	}
 }

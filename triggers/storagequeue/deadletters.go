@@ -271,7 +271,7 @@ func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried t
 	d.mu.Lock()
 	d.copies[id] = true
 	d.mu.Unlock()
-	return d.remove(ctx, l.ID, right)
+	return d.removeLeased(ctx, l.ID, right)
 }
 
 // Remove implements triggers.DeadLetters.
@@ -280,10 +280,10 @@ func (d *deadLetters) Remove(ctx context.Context, l triggers.DeadLetter) error {
 	if err != nil || !there {
 		return err
 	}
-	return d.remove(ctx, l.ID, right)
+	return d.removeLeased(ctx, l.ID, right)
 }
 
-func (d *deadLetters) remove(ctx context.Context, id, right string) error {
+func (d *deadLetters) removeLeased(ctx context.Context, id, right string) error {
 	err := d.poison.remove(ctx, id, right)
 	if !stale(err) {
 		return err

@@ -33,7 +33,7 @@ func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
 }
 
 // own returns a message that this trigger has leased.
-func (t *trigger) own(id string) (found triggers.Found, has bool) {
+func (t *shared) own(id string) (found triggers.Found, has bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for l := range t.keeper.All() {

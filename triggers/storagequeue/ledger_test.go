@@ -69,7 +69,7 @@ func TestAttempts(t *testing.T) {
 		{5, 0, 1, 1}, {5, 0, 4, 4}, {5, 1, 5, 5}, // as the Azure Functions host counts
 		{0, 0, 1000, 1},
 	} {
-		tr := &trigger{cfg: Config{MaxAttempts: 5, MaxDequeueCount: test.most}}
+		tr := &shared{cfg: Config{MaxAttempts: 5, MaxDequeueCount: test.most}}
 		if got := tr.attempt(test.failures, int64(test.dequeued)); got != test.want {
 			t.Errorf("max_dequeue_count %d, %d failures, delivered %d times: attempt %d, want %d", test.most, test.failures, test.dequeued, got, test.want)
 		}

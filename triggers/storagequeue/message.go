@@ -2,6 +2,7 @@ package storagequeue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -16,7 +17,7 @@ import (
 type leasedMessage struct {
 	lease.Item[*leasedMessage]
 	message   triggers.Message
-	t         *trigger
+	t         *shared
 	text      string // as received
 	misfit    string // the reason why no function can receive it
 	delivered string // the receipt of the delivery
@@ -33,7 +34,7 @@ type leasedMessage struct {
 
 // newLeasedMessage returns the lease of a received message. asked is when it was requested,
 // by this machine's clock; the lease is counted from then.
-func (t *trigger) newLeasedMessage(m *azqueue.DequeuedMessage, asked time.Time) *leasedMessage {
+func (t *shared) newLeasedMessage(m *azqueue.DequeuedMessage, asked time.Time) *leasedMessage {
 	l := &leasedMessage{t: t, text: deref(m.MessageText), dequeued: deref(m.DequeueCount), delivered: deref(m.PopReceipt), receipt: deref(m.PopReceipt), expires: deref(m.ExpirationTime)}
 	l.message = triggers.Message{ID: deref(m.MessageID), Subject: t.queue.name, Enqueued: deref(m.InsertionTime), Origin: l}
 	body, err := t.cfg.Encoding.decode(l.text)
@@ -91,7 +92,7 @@ func (l *leasedMessage) Native() map[string]any {
 
 // attempt returns the attempt of a message: one more than the failures. It is raised so that the last
 // delivery allowed by MaxDequeueCount is also the last attempt.
-func (t *trigger) attempt(failures int, dequeued int64) int {
+func (t *shared) attempt(failures int, dequeued int64) int {
 	attempt := failures + 1
 	if t.cfg.MaxDequeueCount > 0 && t.cfg.MaxAttempts > 0 {
 		attempt = max(attempt, t.cfg.MaxAttempts-int(max(t.cfg.MaxDequeueCount-dequeued, 0)))
@@ -113,7 +114,7 @@ func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v trigg
 	var err error
 	switch v.Kind {
 	case triggers.Done:
-		err = l.remove(ctx)
+		err = l.complete(ctx)
 	case triggers.Reject:
 		err = l.reject(ctx, m, v)
 	case triggers.Retry:
@@ -143,9 +144,9 @@ func (l *leasedMessage) failed(n int) {
 	}
 }
 
-// remove deletes the message and its entry in the ledger. A message that was redelivered in
+// complete deletes the message and its entry in the ledger. A message that was redelivered in
 // the meantime is deleted when it is received here again.
-func (l *leasedMessage) remove(ctx context.Context) error {
+func (l *leasedMessage) complete(ctx context.Context) error {
 	err := l.t.queue.remove(ctx, l.message.ID, l.receipt)
 	switch {
 	case stale(err):
@@ -160,6 +161,18 @@ func (l *leasedMessage) remove(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// reject moves a message to the poison queue: it copies, then deletes it. A crash between the
+// two duplicates the message, and never loses it.
+func (l *leasedMessage) reject(ctx context.Context, m *triggers.Message, v triggers.Verdict) error {
+	if !l.copied {
+		if err := l.t.poison.copy(ctx, rejected{m, v, l.text, l.dequeued}); err != nil {
+			return err
+		}
+		l.copied = true
+	}
+	return l.complete(ctx)
 }
 
 // abandon makes the message visible after a delay.
@@ -179,4 +192,32 @@ func (l *leasedMessage) abandon(ctx context.Context, delay time.Duration) error 
 	l.receipt = receipt
 	l.t.expect(time.Now().Add(time.Duration(*seconds(delay)) * time.Second))
 	return nil
+}
+
+var errUntracked = errors.New("the message was settled")
+
+// renew hides the message for another lease.
+func (l *leasedMessage) renew(ctx context.Context) error {
+	t := l.t
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	t.mu.Lock()
+	tracked := l.Tracked()
+	t.mu.Unlock()
+	if !tracked {
+		return errUntracked
+	}
+	receipt, err := t.queue.hide(ctx, l.message.ID, l.receipt, t.cfg.Lease)
+	switch {
+	case stale(err):
+		return lease.ErrLost
+	case forbidden(err):
+		t.forbiddenToUpdate(err)
+	case err != nil:
+		t.log.Debug("cannot renew a lease; will try again", "message", l.message.ID, "error", err)
+	}
+	if err == nil {
+		l.receipt = receipt
+	}
+	return err
 }

@@ -1,12 +1,15 @@
 package storagequeue
 
 import (
+	"context"
+	"errors"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
 )
 
@@ -31,6 +34,30 @@ const (
 	slack = 50 * time.Millisecond
 )
 
+// poller decides when to get messages, and gets them. Guarded by mu.
+type poller struct {
+	*shared
+	paused    bool // no requests before the next Receive
+	gets      int  // in flight
+	asked     int  // messages requested by these gets
+	width     int  // the bound of the number of gets
+	pause     *backoff.ExponentialBackOff
+	nextGet   time.Time
+	throttled bool // nextGet is the server's Retry-After
+	alarm     *time.Timer
+	opened    time.Time
+	expected  []int64 // when messages will be visible, in ms, sorted
+}
+
+func newPoller(t *shared) *poller {
+	p := &poller{shared: t, width: firstGets, paused: true, opened: time.Now(), pause: pauses(t.cfg.MaxPollInterval)}
+	p.alarm = time.AfterFunc(time.Hour, p.onAlarm)
+	p.alarm.Stop()
+	t.visible, t.buffer.Request = p.expectVisible, p.request
+	t.cfg.Memory.OnFreed(t.buffer.Wake)
+	return p
+}
+
 // pauses returns the backoff of empty gets. It has jitter, so that instances do not poll in step.
 func pauses(longest time.Duration) *backoff.ExponentialBackOff {
 	const spread = 0.1
@@ -40,150 +67,142 @@ func pauses(longest time.Duration) *backoff.ExponentialBackOff {
 		backoff.WithMultiplier(2), backoff.WithRandomizationFactor(spread), backoff.WithMaxElapsedTime(0))
 }
 
-// prefetchTarget returns the number of messages to prefetch; t.mu is locked.
-func (t *trigger) prefetchTarget() int {
-	if t.cfg.Prefetch != PrefetchAuto {
-		return t.cfg.Prefetch
-	}
-	return t.rate.Ready()
-}
-
-// toRequest returns the number of messages to request now; t.mu is locked. While some are
+// toRequest returns the number of messages to request now; mu is locked. While some are
 // prefetched, it is 0 until a request is worthwhile.
-func (t *trigger) toRequest() int {
-	target := t.buffer.Waiting() + t.prefetchTarget()
-	here := t.buffer.Len() + t.asked
+func (p *poller) toRequest() int {
+	target := p.buffer.Waiting() + p.prefetchTarget()
+	here := p.buffer.Len() + p.asked
 	n := target - here
 	if here > 0 && n < min(maxGet, (target+1)/2) {
 		return 0
 	}
-	return t.cfg.Memory.More(min(n, maxGet), t.asked)
+	return p.cfg.Memory.More(min(n, maxGet), p.asked)
 }
 
-// request starts the gets that are due, or sets the alarm for them; t.mu is locked.
-func (t *trigger) request() {
-	for !t.buffer.IsClosed() && !t.paused && t.gets < t.width {
-		n := t.toRequest()
+// request starts the gets that are due, or sets the alarm for them; mu is locked.
+func (p *poller) request() {
+	for !p.buffer.IsClosed() && !p.paused && p.gets < p.width {
+		n := p.toRequest()
 		if n <= 0 {
 			return
 		}
-		if wait := time.Until(t.nextGet); wait > 0 {
-			t.alarm.Reset(wait)
+		if wait := time.Until(p.nextGet); wait > 0 {
+			p.alarm.Reset(wait)
 			return
 		}
-		t.gets++
-		t.asked += n
-		t.running.Go(func() { t.get(n) })
+		p.gets++
+		p.asked += n
+		p.running.Go(func() { p.getMessages(n) })
 	}
 }
 
 // onAlarm is called by the alarm.
-func (t *trigger) onAlarm() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.request()
+func (p *poller) onAlarm() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.request()
 }
 
 // wake ends the pause between gets.
-func (t *trigger) wake() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.pause.Reset()
-	if !t.throttled {
-		t.nextGet = time.Time{}
+func (p *poller) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pause.Reset()
+	if !p.throttled {
+		p.nextGet = time.Time{}
 	}
-	t.request()
+	p.request()
 }
 
-// get runs one request and processes its result.
-func (t *trigger) get(n int) {
+// getMessages runs one request and processes its result.
+func (p *poller) getMessages(n int) {
 	before := time.Now()
-	ms, err := t.queue.get(t.asking, n, t.cfg.Lease)
+	ms, err := p.queue.get(p.asking, n, p.cfg.Lease)
 	var ls []*leasedMessage
 	for _, m := range ms {
-		if l := t.newLeasedMessage(m, before); !t.removeDone(l) {
+		if l := p.newLeasedMessage(m, before); !p.removeDone(l) {
 			ls = append(ls, l)
 		}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.gets--
-	t.asked -= n
-	t.throttled = false
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gets--
+	p.asked -= n
+	p.throttled = false
 	switch {
-	case t.buffer.IsClosed() && err != nil:
+	case p.buffer.IsClosed() && err != nil:
 		return
 	case err != nil:
-		t.width = 1
-		t.fail(err)
+		p.width = 1
+		p.fail(err)
 		if wait := retryAfter(err); wait > 0 {
-			t.throttled, t.nextGet = true, time.Now().Add(wait)
+			p.throttled, p.nextGet = true, time.Now().Add(wait)
 		}
-		t.expectLocked(before.Add(t.cfg.Lease)) // the service may have leased messages
+		p.expectVisible(before.Add(p.cfg.Lease)) // the service may have leased messages
 		return
 	case len(ms) == 0:
-		t.width = 1
-		t.nextGet = t.nextAfter(time.Now())
+		p.width = 1
+		p.nextGet = p.nextAfter(time.Now())
 	default:
-		t.pause.Reset()
-		t.nextGet = time.Time{}
-		t.width = 1
+		p.pause.Reset()
+		p.nextGet = time.Time{}
+		p.width = 1
 		if len(ms) == n {
-			t.width = min(2*(t.gets+1), maxGets)
+			p.width = min(2*(p.gets+1), maxGets)
 		}
 	}
-	t.addPrefetched(ls)
-	t.request()
+	p.addPrefetched(ls)
+	p.request()
 }
 
 // removeDone deletes a redelivered message that is already done, and reports whether it was one.
-func (t *trigger) removeDone(l *leasedMessage) bool {
-	t.mu.Lock()
-	_, done := t.done[l.message.ID]
-	t.mu.Unlock()
+func (p *poller) removeDone(l *leasedMessage) bool {
+	p.mu.Lock()
+	_, done := p.done[l.message.ID]
+	p.mu.Unlock()
 	if !done {
 		return false
 	}
-	t.running.Go(func() {
-		if err := t.queue.remove(t.asking, l.message.ID, l.receipt); err != nil {
-			t.log.Debug("cannot delete a message that is done; will try when it is redelivered", "message", l.message.ID, "error", err)
+	p.running.Go(func() {
+		if err := p.queue.remove(p.asking, l.message.ID, l.receipt); err != nil {
+			p.log.Debug("cannot delete a message that is done; will try when it is redelivered", "message", l.message.ID, "error", err)
 			return
 		}
-		t.mu.Lock()
-		delete(t.done, l.message.ID)
-		t.mu.Unlock()
+		p.mu.Lock()
+		delete(p.done, l.message.ID)
+		p.mu.Unlock()
 	})
 	return true
 }
 
-// addPrefetched adds received messages; t.mu is locked.
-func (t *trigger) addPrefetched(ls []*leasedMessage) {
+// addPrefetched adds received messages; mu is locked.
+func (p *poller) addPrefetched(ls []*leasedMessage) {
 	items := make([]*lease.Item[*leasedMessage], 0, len(ls))
 	for _, l := range ls {
-		t.keeper.Track(&l.Item)
+		p.keeper.Track(&l.Item)
 		if l.misfit != "" {
-			t.running.Go(func() { t.rejectMisfit(l) })
+			p.running.Go(func() { p.rejectMisfit(l) })
 			continue
 		}
 		items = append(items, &l.Item)
 	}
 	if len(ls) > 0 {
-		t.buffer.Add(items...)
+		p.buffer.Add(items...)
 	}
 }
 
-// nextAfter returns when to poll again after an empty get; t.mu is locked.
-func (t *trigger) nextAfter(now time.Time) time.Time {
-	wait := t.pause.NextBackOff()
-	if now.Sub(t.opened) < t.cfg.Lease+afterStart {
+// nextAfter returns when to poll again after an empty get; mu is locked.
+func (p *poller) nextAfter(now time.Time) time.Time {
+	wait := p.pause.NextBackOff()
+	if now.Sub(p.opened) < p.cfg.Lease+afterStart {
 		wait = min(wait, afterStart)
 	}
 	next := now.Add(wait)
-	for len(t.expected) > 0 && t.expected[0] < now.Add(-slack).UnixMilli() {
-		t.expected = t.expected[1:] // it was received here or elsewhere
+	for len(p.expected) > 0 && p.expected[0] < now.Add(-slack).UnixMilli() {
+		p.expected = p.expected[1:] // it was received here or elsewhere
 	}
-	if len(t.expected) > 0 {
-		if at := time.UnixMilli(t.expected[0]).Add(slack); at.Before(next) {
+	if len(p.expected) > 0 {
+		if at := time.UnixMilli(p.expected[0]).Add(slack); at.Before(next) {
 			next = at
 		}
 	}
@@ -193,44 +212,41 @@ func (t *trigger) nextAfter(now time.Time) time.Time {
 // expectStep is the precision of expected times.
 const expectStep = 250 // ms
 
-// expect records when a message will be visible.
-func (t *trigger) expect(at time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.expectLocked(at)
-}
-
-func (t *trigger) expectLocked(at time.Time) {
+// expectVisible records when a message will be visible; mu is locked.
+func (p *poller) expectVisible(at time.Time) {
 	// The service uses whole seconds, rounded up.
 	ms := int64(math.Ceil(float64(at.UnixMilli())/expectStep)) * expectStep
-	i, found := slices.BinarySearch(t.expected, ms)
-	if !found && len(t.expected) < maxExpected {
-		t.expected = slices.Insert(t.expected, i, ms)
+	i, found := slices.BinarySearch(p.expected, ms)
+	if !found && len(p.expected) < maxExpected {
+		p.expected = slices.Insert(p.expected, i, ms)
 	}
-	if expected := time.UnixMilli(ms).Add(slack); !t.throttled && expected.Before(t.nextGet) {
-		t.nextGet = expected
-		t.request()
+	if expected := time.UnixMilli(ms).Add(slack); !p.throttled && expected.Before(p.nextGet) {
+		p.nextGet = expected
+		p.request()
 	}
 }
 
 // maxExpected bounds the list of expected times: it covers more than an hour.
 const maxExpected = 1 << 14
 
-// fail makes the next Receive return err, and stops requests until then; t.mu is locked.
-func (t *trigger) fail(err error) {
-	t.paused = true
-	t.buffer.Fail(err)
+// fail makes the next Receive return err, and stops requests until then; mu is locked.
+func (p *poller) fail(err error) {
+	p.paused = true
+	p.buffer.Fail(err)
 }
 
-// maxDone bounds the list of messages to be deleted when they are redelivered.
-const maxDone = 1 << 14
-
-// finished records that a message is done, although it could not be deleted.
-func (t *trigger) finished(id string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.done) == maxDone {
-		clear(t.done)
+// rejectMisfit moves a message that no function can receive.
+func (p *poller) rejectMisfit(l *leasedMessage) {
+	ctx, cancel := context.WithTimeout(p.asking, p.cfg.Lease)
+	defer cancel()
+	err := l.Delivery.Settle(ctx, triggers.Verdict{Kind: triggers.Reject, Reason: l.misfit})
+	switch {
+	case err == nil:
+		p.log.Error("message dead-lettered", "message", l.message.ID, "reason", l.misfit)
+	case !errors.Is(err, context.Canceled):
+		p.log.Error("cannot move a message to the poison queue; will try when it comes again", "message", l.message.ID, "reason", l.misfit, "error", err)
+		fallthrough
+	default:
+		p.untrack(l)
 	}
-	t.done[id] = struct{}{}
 }

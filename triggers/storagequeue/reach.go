@@ -122,6 +122,18 @@ func (r *reach) put(ctx context.Context, text string, delay, ttl time.Duration) 
 	})
 }
 
+// putOrCreate is put, but it creates the queue if it is missing.
+func (r *reach) putOrCreate(ctx context.Context, text string, delay, ttl time.Duration) error {
+	err := r.put(ctx, text, delay, ttl)
+	if !queueerror.HasCode(err, queueerror.QueueNotFound) {
+		return err
+	}
+	if err := r.make(ctx); err != nil {
+		return err
+	}
+	return r.put(ctx, text, delay, ttl)
+}
+
 // make creates the queue if it is missing.
 func (r *reach) make(ctx context.Context) error {
 	err := r.do("making", create, func(c *azqueue.QueueClient) error {

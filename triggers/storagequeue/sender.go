@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
-
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -76,7 +74,11 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	}
 	s.busy.Go(func() {
 		defer func() { <-s.room }()
-		err := s.put(ctx, text)
+		put := s.queue.put
+		if s.cfg.Create {
+			put = s.queue.putOrCreate
+		}
+		err := put(ctx, text, s.cfg.Delay, s.cfg.TimeToLive)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if err == nil {
@@ -90,23 +92,12 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	return nil
 }
 
-func (s *Sender) put(ctx context.Context, text string) error {
-	err := s.queue.put(ctx, text, s.cfg.Delay, s.cfg.TimeToLive)
-	if s.cfg.Create && queueerror.HasCode(err, queueerror.QueueNotFound) {
-		if err := s.queue.make(ctx); err != nil {
-			return err
-		}
-		return s.queue.put(ctx, text, s.cfg.Delay, s.cfg.TimeToLive)
-	}
-	return err
-}
-
 // Flush waits until the service has accepted or refused all messages. Refused messages are
 // dropped.
 func (s *Sender) Flush(context.Context) error {
 	s.busy.Wait()
 	if s.cfg.Delay <= 0 {
-		s.cfg.Account.wake(s.cfg.Queue)
+		s.cfg.Account.wakeTriggers(s.cfg.Queue)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

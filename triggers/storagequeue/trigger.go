@@ -5,55 +5,21 @@
 // higher: it also counts releases, expired leases and crashes. MaxDequeueCount bounds it.
 //
 // An Account connects to queues (access.go, reach.go, failure.go), and they are polled
-// (poll.go). Messages are prefetched for Receive (this file); their leases are renewed
-// (keeper.go) and settled (message.go, poison.go).
+// (poll.go). Messages are prefetched for Receive (this file), and share what is in shared.go;
+// their leases are renewed and settled (message.go, poison.go).
 package storagequeue
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue/v2/queueerror"
-	"github.com/cenkalti/backoff/v4"
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
 )
-
-// Config is the configuration of a trigger.
-type Config struct {
-	Account  *Account
-	Queue    string
-	Encoding Encoding
-	// PoisonQueue gets rejected messages; it is created if it is missing.
-	PoisonQueue  string
-	PoisonFormat PoisonFormat
-	// Lease is how long the service hides a message without a renewal: whole seconds, 1 s
-	// to 7 days.
-	Lease time.Duration
-	// MaxPollInterval is the longest time between two gets of an empty queue.
-	MaxPollInterval time.Duration
-	// MaxAttempts is how often a function may fail on a message. MaxDequeueCount is how
-	// often a message is delivered, for any reason; 0 is unlimited.
-	MaxAttempts     int
-	MaxDequeueCount int64
-	// Prefetch is how many messages are leased beyond those that a Receive requests, or
-	// PrefetchAuto.
-	Prefetch int
-	// Memory bounds the prefetched bytes; nil is no bound.
-	Memory *triggers.Account
-	// Create creates the queue if it is missing.
-	Create bool
-	Ledger *Ledger
-	Log    *slog.Logger
-}
-
-// PrefetchAuto prefetches as many messages as are settled in a tenth of a second, as measured.
-const PrefetchAuto = -1
 
 const (
 	closeLimit = 10 * time.Second
@@ -65,34 +31,20 @@ const (
 func Open(ctx context.Context, cfg Config) (triggers.Trigger, error) { return open(ctx, cfg) }
 
 func open(ctx context.Context, cfg Config) (*trigger, error) {
-	t := &trigger{
-		cfg: cfg, log: cfg.Log.With("queue", cfg.Queue), width: firstGets, paused: true, opened: time.Now(), pause: pauses(cfg.MaxPollInterval),
-		done: make(map[string]struct{}),
-	}
-	t.keeper, t.buffer = lease.NewKeeper[*leasedMessage](&t.mu), lease.NewBuffer[*leasedMessage](&t.mu)
-	t.keeper.Handle, t.keeper.Lost = t.handleDue, t.leaseLost
-	t.buffer.Account, t.buffer.Request, t.buffer.Closed = cfg.Memory, t.request, errClosed
-	cfg.Memory.OnFreed(t.buffer.Wake)
-	var err error
-	if t.queue, err = cfg.Account.reach(cfg.Queue); err != nil {
+	common, err := newShared(cfg)
+	if err != nil {
 		return nil, err
 	}
-	if t.poison, err = cfg.Account.reach(cfg.PoisonQueue); err != nil {
-		return nil, err
-	}
-	t.key = t.queue.address()
+	t := &trigger{poller: newPoller(common)}
 	first, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
 	if err := t.check(first); err != nil {
 		return nil, err
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
-	t.asking, t.stopAsking = context.WithCancel(context.Background())
-	t.alarm = time.AfterFunc(time.Hour, t.onAlarm)
-	t.alarm.Stop()
 	t.running.Go(func() { t.keeper.Run(t.ctx) })
 	cfg.Account.mu.Lock()
-	cfg.Account.triggers[t] = struct{}{}
+	cfg.Account.wakers[t.queue] = t.wake
 	cfg.Account.mu.Unlock()
 	return t, nil
 }
@@ -111,40 +63,10 @@ func (t *trigger) check(ctx context.Context) error {
 }
 
 type trigger struct {
-	cfg           Config
-	log           *slog.Logger
-	queue, poison *reach
-	key           string // in the ledger
-
-	ctx        context.Context // ends with the trigger
-	stop       context.CancelFunc
-	asking     context.Context // of requests; Close lets gets finish before it ends
-	stopAsking context.CancelFunc
-	running    sync.WaitGroup
-
-	forbiddenOnce sync.Once
-	troubles      triggers.Troubles
-
-	mu     sync.Mutex
-	keeper *lease.Keeper[*leasedMessage]
-	buffer *lease.Buffer[*leasedMessage] // prefetched
-	done   map[string]struct{}           // done, but still to be deleted when redelivered
-	rate   triggers.Rate
-
-	paused    bool // no requests before the next Receive
-	gets      int  // in flight
-	asked     int  // messages requested by these gets
-	width     int  // the bound of the number of gets
-	pause     *backoff.ExponentialBackOff
-	nextGet   time.Time
-	throttled bool // nextGet is the server's Retry-After
-	alarm     *time.Timer
-	opened    time.Time
-	expected  []int64 // when messages will be visible, in ms, sorted
-
+	*poller
+	ctx  context.Context // ends with the trigger
+	stop context.CancelFunc
 }
-
-var errClosed = errors.New("the storage queue trigger is closed")
 
 // Receive implements triggers.Trigger.
 func (t *trigger) Receive(ctx context.Context, maximum int) ([]*triggers.Delivery, error) {
@@ -165,14 +87,6 @@ func (t *trigger) Drain(_ context.Context, maximum int) ([]*triggers.Delivery, e
 	defer t.mu.Unlock()
 	t.paused = true
 	return t.buffer.Drain(maximum), nil
-}
-
-// untrack ends the renewal of a lease.
-func (t *trigger) untrack(l *leasedMessage) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.keeper.Untrack(&l.Item)
-	t.rate.Settled()
 }
 
 // Backlog implements triggers.Trigger. Up to 32 messages are counted exactly. Beyond that the
@@ -204,9 +118,6 @@ func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 	return out, nil
 }
 
-// Troubles implements triggers.Troubled.
-func (t *trigger) Troubles() []triggers.Trouble { return t.troubles.All() }
-
 // Close implements triggers.Trigger.
 func (t *trigger) Close(ctx context.Context) error {
 	t.mu.Lock()
@@ -217,7 +128,7 @@ func (t *trigger) Close(ctx context.Context) error {
 	t.alarm.Stop()
 	t.mu.Unlock()
 	t.cfg.Account.mu.Lock()
-	delete(t.cfg.Account.triggers, t)
+	delete(t.cfg.Account.wakers, t.queue)
 	t.cfg.Account.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
