@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/drover-run/drover/scaler/autotune/pool"
+	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
 // Advise returns what auto would use instead of explicit numbers, by the measurements under them.
@@ -13,50 +16,50 @@ import (
 // The advice is the settings that auto would start with, and the direction of the climb where that
 // is clear. Only a measurement finds the optimum.
 func Advise(explicit Settings, free Bounds, kinds map[string]Kind, s Sample) string {
-	n := nature{}
+	n := profile.Profiles{}
 	var functions []Function
 	for _, f := range s.Functions {
-		if k := kinds[f.Name]; k.Sure >= known {
-			n[f.Name] = &character{kind: k, async: f.Async}
+		if k := kinds[f.Name]; k.Sure >= profile.Known {
+			n.Recall(f.Name, k)
 			functions = append(functions, f)
 		}
 	}
 	if len(functions) == 0 {
 		return ""
 	}
-	to := n.table(functions, s.Cores, free)
+	to := n.FirstSettings(functions, s.Cores, free)
 	grow := ""
 	room := s.Cores - s.Others - s.Daemon
-	for _, d := range []dim{threads, coroutines} {
-		used := slices.ContainsFunc(functions, func(f Function) bool { return f.Async == (d == coroutines) })
+	for _, d := range []pool.Dim{pool.Threads, pool.Coroutines} {
+		used := slices.ContainsFunc(functions, func(f Function) bool { return f.Async == (d == pool.Coroutines) })
 		waits := slices.ContainsFunc(functions, func(f Function) bool {
-			return f.Async == (d == coroutines) && f.Saturated && !computes(kinds[f.Name])
+			return f.Async == (d == pool.Coroutines) && f.Saturated && !kinds[f.Name].Computes()
 		})
 		switch {
 		case !used: // unused, so the value does not matter
-			to = to.with(d, explicit.get(d))
+			to = to.With(d, explicit.Get(d))
 		case waits && s.CPU > 0 && s.CPU < room/idle:
-			to = free.clamp(to.with(d, max(to.get(d), int(float64(explicit.get(d))*math.Min(room/s.CPU, jump)))))
+			to = free.Clamp(to.With(d, max(to.Get(d), int(float64(explicit.Get(d))*math.Min(room/s.CPU, jump)))))
 			grow = ", and would try more"
-		case !computesAll(functions, kinds, d == coroutines) && to.get(d) < explicit.get(d):
-			to = to.with(d, explicit.get(d)) // the sufficient number is unknown
+		case !computesAll(functions, kinds, d == pool.Coroutines) && to.Get(d) < explicit.Get(d):
+			to = to.With(d, explicit.Get(d)) // the sufficient number is unknown
 		}
 	}
 	if near(explicit, to) {
 		return ""
 	}
-	return fmt.Sprintf("auto would have about %v%s, instead of %v: %s", to, grow, explicit, n.words(functions))
+	return fmt.Sprintf("auto would have about %v%s, instead of %v: %s", to, grow, explicit, n.Describe(functions))
 }
 
 // computesAll reports whether all sync, or all async, functions compute.
 func computesAll(functions []Function, kinds map[string]Kind, async bool) bool {
-	return !slices.ContainsFunc(functions, func(f Function) bool { return f.Async == async && !computes(kinds[f.Name]) })
+	return !slices.ContainsFunc(functions, func(f Function) bool { return f.Async == async && !kinds[f.Name].Computes() })
 }
 
 // near reports whether two settings are about the same.
 func near(a, b Settings) bool {
-	for _, d := range dims {
-		x, y := float64(a.get(d)), float64(b.get(d))
+	for _, d := range pool.Dims {
+		x, y := float64(a.Get(d)), float64(b.Get(d))
 		if math.Max(x, y) > spare*math.Min(x, y) {
 			return false
 		}

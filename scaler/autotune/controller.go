@@ -5,15 +5,19 @@ import (
 	"maps"
 	"math"
 	"time"
+
+	"github.com/drover-run/drover/scaler/autotune/guard"
+	"github.com/drover-run/drover/scaler/autotune/pool"
+	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
 // Controller finds the settings of one pool. One goroutine at a time uses it.
 type Controller struct {
 	given  Bounds
 	bounds Bounds // given, narrowed by the reverted changes
-	guard  *guard
+	guard  *guard.Guard
 	held   bool // an earlier level is in force, and being checked
-	nature nature
+	nature profile.Profiles
 	memory memory
 	found  found
 
@@ -67,14 +71,14 @@ const (
 
 // New returns a controller. learned is what an earlier one returned by Learned; nil is nothing.
 func New(bounds Bounds, learned *Learned) *Controller {
-	c := &Controller{given: bounds, nature: nature{}, window: newWindow(), phase: PhaseStart}
+	c := &Controller{given: bounds, nature: profile.Profiles{}, window: newWindow(), phase: PhaseStart}
 	var undone []Undone
 	if learned != nil {
 		c.recall(*learned)
 		undone = learned.Undone
 	}
-	c.guard = newGuard(bounds.Least, undone)
-	c.bounds = c.guard.within(bounds)
+	c.guard = guard.New(bounds.Least, undone)
+	c.bounds = c.guard.Within(bounds)
 	return c
 }
 
@@ -88,8 +92,8 @@ func (c *Controller) Look(s Sample) Decision {
 	if !c.begun {
 		c.begin(s)
 	} else if seconds > 0 {
-		c.nature.see(s, s.Settings == c.last.Settings && s.Ready == c.last.Ready)
-		c.obey(s, c.guard.look(s.At, passed(s)))
+		c.nature.See(s, s.Settings == c.last.Settings && s.Ready == c.last.Ready)
+		c.obey(s, c.guard.Look(s.At, passed(s)))
 		if !c.held {
 			c.look(s, seconds)
 		}
@@ -100,28 +104,22 @@ func (c *Controller) Look(s Sample) Decision {
 
 // Decision returns the last decision.
 func (c *Controller) Decision() Decision {
-	d := Decision{Settings: c.want.Settings, Limits: maps.Clone(c.want.limits), Phase: c.phase, Note: c.note, Undone: c.guard.all()}
-	if c.given.fixed() {
+	d := Decision{Settings: c.want.Settings, Limits: maps.Clone(c.want.limits), Phase: c.phase, Note: c.note, Undone: c.guard.All()}
+	if c.given.IsFixed() {
 		d.Settings, d.Limits, d.Phase, d.Note = c.given.Least, nil, PhaseExplicit, "every number is given"
 	}
 	return d
 }
 
 // Kinds returns the known kinds of the functions, by name.
-func (c *Controller) Kinds() map[string]Kind {
-	kinds := make(map[string]Kind, len(c.nature))
-	for name, f := range c.nature {
-		kinds[name] = f.kind
-	}
-	return kinds
-}
+func (c *Controller) Kinds() map[string]Kind { return c.nature.Kinds() }
 
 // begin decides the first settings.
 func (c *Controller) begin(s Sample) {
 	c.begun, c.cores = true, s.Cores
 	to, found, why := c.remembered(s)
 	if !found {
-		to = c.nature.table(s.Functions, s.Cores, c.bounds)
+		to = c.nature.FirstSettings(s.Functions, s.Cores, c.bounds)
 	}
 	c.adopt(s, c.plan(s, to), PhaseStart, why)
 	c.guess, c.search.done = !found, found
@@ -129,8 +127,8 @@ func (c *Controller) begin(s Sample) {
 
 // plan returns settings within the bounds, with the limits that they need.
 func (c *Controller) plan(s Sample, to Settings) plan {
-	to = c.bounds.clamp(to)
-	return plan{to, c.nature.limits(s.Functions, s.Cores, to)}
+	to = c.bounds.Clamp(to)
+	return plan{to, c.nature.Limits(s.Functions, s.Cores, to)}
 }
 
 // adopt makes a plan the best one, without a measurement; it is measured from now on.
@@ -205,7 +203,7 @@ func (c *Controller) counts(s Sample, seconds float64) bool {
 		return false
 	case !c.inForce:
 		c.inForce = true
-		settle := time.Duration(settleWalls * c.nature.least(s.Functions) * float64(time.Second))
+		settle := time.Duration(settleWalls * c.nature.SlowestCall(s.Functions) * float64(time.Second))
 		c.settled = s.At + min(max(settle, settleLeast), settleMost)
 		c.window = newWindow()
 		c.memory.settled(s)
@@ -265,8 +263,8 @@ func (c *Controller) machine(s Sample) bool {
 	}
 	note := fmt.Sprintf("%.3g cores may be used, and not %.3g any more", s.Cores, c.cores)
 	to := c.best.Settings
-	if to.Processes == whole(c.cores) || to.Processes > whole(s.Cores) {
-		to.Processes = whole(s.Cores)
+	if to.Processes == pool.WholeCores(c.cores) || to.Processes > pool.WholeCores(s.Cores) {
+		to.Processes = pool.WholeCores(s.Cores)
 	}
 	c.cores, c.odd = s.Cores, 0
 	before, found := c.found.look(c.mix.key, s, c.bounds)
@@ -299,7 +297,7 @@ func (c *Controller) mixed(s Sample) {
 		c.search.done = true
 		return
 	}
-	to := c.nature.table(c.mix.recent(s), s.Cores, c.bounds)
+	to := c.nature.FirstSettings(c.mix.recent(s), s.Cores, c.bounds)
 	if c.mix.more {
 		to.Threads, to.Coroutines = max(to.Threads, c.best.Threads), max(to.Coroutines, c.best.Coroutines)
 	}
@@ -313,7 +311,7 @@ func (c *Controller) named(s Sample) bool {
 	functions := c.mix.recent(s)
 	known, waits := 0, 0
 	for _, f := range functions {
-		if c.nature.of(f.Name).Kind != KindUnknown {
+		if c.nature.Of(f.Name).Kind != KindUnknown {
 			known++
 		} else if f.InFlight > 0 || f.Done > 0 || f.Saturated {
 			waits++
@@ -323,14 +321,14 @@ func (c *Controller) named(s Sample) bool {
 		return false
 	}
 	c.guess = waits > 0
-	words := c.nature.words(functions)
+	words := c.nature.Describe(functions)
 	if words == c.guessed { // no new kinds since the last guess
 		return false
 	}
 	c.guessed = words
-	to := c.nature.table(functions, s.Cores, c.bounds)
+	to := c.nature.FirstSettings(functions, s.Cores, c.bounds)
 	if c.mix.more || c.guess || c.search.begun || c.search.done {
-		to = c.best.with(threads, max(to.Threads, c.best.Threads)).with(coroutines, max(to.Coroutines, c.best.Coroutines))
+		to = c.best.With(pool.Threads, max(to.Threads, c.best.Threads)).With(pool.Coroutines, max(to.Coroutines, c.best.Coroutines))
 	}
 	if c.guess { // functions that compute may occupy the only thread; a second one lets it run
 		to.Threads, to.Coroutines = max(to.Threads, 2), max(to.Coroutines, 2)

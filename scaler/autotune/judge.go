@@ -45,7 +45,7 @@ func (c *Controller) enough(s Sample) bool {
 }
 
 func (c *Controller) lasts(s Sample, seconds, walls float64) bool {
-	return c.window.seconds >= math.Max(seconds, walls*c.nature.least(s.Functions))
+	return c.window.seconds >= math.Max(seconds, walls*c.nature.SlowestCall(s.Functions))
 }
 
 // verdict is the result of a trial.
@@ -113,7 +113,7 @@ func (c *Controller) late(by float64) string {
 		if now.done < 1 || before == nil || before.done < 1 {
 			continue
 		}
-		wall, was, alone := now.wall/now.done, before.wall/before.done, c.nature[name].least
+		wall, was, alone := now.wall/now.done, before.wall/before.done, c.nature.ShortestCall(name)
 		switch {
 		case now.timeout > 0 && wall > late*now.timeout && was <= late*now.timeout:
 			return fmt.Sprintf("%s would take %.3gs of its timeout of %.3gs", name, wall, now.timeout)
@@ -129,11 +129,11 @@ func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 	t, d := c.trial, c.trial.dim
 	c.memory.learn(c.best, t.plan, float64(c.base.memory), float64(c.window.memory), s.At-c.based, s.Functions)
 	c.trial = nil
-	old := float64(c.best.get(d))
+	old := float64(c.best.Get(d))
 	switch {
 	case keep && t.up:
 		// Throughput is at most proportional, so fewer than this would not do as much.
-		c.search.rose[d] = math.Max(c.search.rose[d], math.Min(old*math.Exp(by-err), float64(t.get(d))))
+		c.search.rose[d] = math.Max(c.search.rose[d], math.Min(old*math.Exp(by-err), float64(t.Get(d))))
 		c.search.won = d
 		if by > pays {
 			for o := range c.search.shut {
@@ -151,7 +151,7 @@ func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
 	case t.up:
 		c.search.shut[d] = true
 	case !keep:
-		c.search.low[d] = math.Max(c.search.low[d], math.Min(float64(t.get(d))*math.Exp(-by-err), old))
+		c.search.low[d] = math.Max(c.search.low[d], math.Min(float64(t.Get(d))*math.Exp(-by-err), old))
 		if c.search.rejected[d]++; c.search.rejected[d] >= 2 {
 			c.search.trimmed[d] = true
 		}

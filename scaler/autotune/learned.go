@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
 // Learned is the state that is kept across restarts, as JSON.
@@ -56,7 +58,7 @@ func (f *found) keep(names []string, cores float64, best Settings) {
 // look returns the best settings within the bounds for these functions and cores, if any are known.
 func (f found) look(key string, s Sample, b Bounds) (best Settings, is bool) {
 	for _, o := range slices.Backward(f) {
-		if strings.Join(o.Functions, ", ") == key && about(o.Cores, s.Cores) && b.holds(o.Settings) {
+		if strings.Join(o.Functions, ", ") == key && about(o.Cores, s.Cores) && b.Contains(o.Settings) {
 			return o.Settings, true
 		}
 	}
@@ -68,12 +70,12 @@ func about(a, b float64) bool { return max(a, b)-min(a, b) <= oddCores*max(a, b)
 
 // Learned returns the state to keep across restarts.
 func (c *Controller) Learned() Learned {
-	l := Learned{PerWorker: uint64(c.memory.perWorker), PerCall: uint64(c.memory.perCall), Kinds: map[string]Kind{}, Undone: c.guard.lasting()}
-	for name, f := range c.nature {
+	l := Learned{PerWorker: uint64(c.memory.perWorker), PerCall: uint64(c.memory.perCall), Kinds: map[string]Kind{}, Undone: c.guard.Lasting()}
+	for name, k := range c.nature.Kinds() {
 		// Functions that no longer exist are dropped.
 		there := len(c.last.Functions) == 0 || slices.ContainsFunc(c.last.Functions, func(f Function) bool { return f.Name == name })
-		if f.kind.Sure >= known && there {
-			l.Kinds[name] = f.kind
+		if k.Sure >= profile.Known && there {
+			l.Kinds[name] = k
 		}
 	}
 	for _, o := range c.found {
@@ -87,8 +89,8 @@ func (c *Controller) Learned() Learned {
 func (c *Controller) recall(l Learned) {
 	c.memory.perWorker, c.memory.perCall = float64(l.PerWorker), float64(l.PerCall)
 	for name, k := range l.Kinds {
-		k.Sure = max(0.8*k.Sure, known) // the code may have changed
-		c.nature[name] = &character{kind: k, recalled: true}
+		k.Sure = max(0.8*k.Sure, profile.Known) // the code may have changed
+		c.nature.Recall(name, k)
 	}
 	for _, o := range l.Found {
 		c.found = append(c.found, Found{slices.Clone(o.Functions), o.Cores, o.Settings})

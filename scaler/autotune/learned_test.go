@@ -42,7 +42,7 @@ func TestRemembers(t *testing.T) {
 		want   string
 	}{
 		"other machine": {8, b, 0, workloads["blocking sleep"], "for 2 cores, and the machine has 8"},
-		"bounds":        {2, Bounds{Settings{1, 1, 1}, Settings{2, 8, 8}}, 0, workloads["blocking sleep"], "outside the bounds"},
+		"bounds":        {2, Bounds{Least: settings(1, 1, 1), Most: settings(2, 8, 8)}, 0, workloads["blocking sleep"], "outside the bounds"},
 		"memory":        {2, b, 100e6, workloads["blocking sleep"], "and there are 100 MB"},
 		"gone":          {2, b, 0, workloads["CPU"], "which no longer exists"},
 	} {
@@ -78,8 +78,8 @@ func TestExplicitInOneDimension(t *testing.T) {
 }
 
 func TestEverythingExplicit(t *testing.T) {
-	set := Settings{1, 6, 1}
-	r := newRun(newWorld(15, 2, workloads["CPU"]...), Bounds{set, set}, nil)
+	set := settings(1, 6, 1)
+	r := newRun(newWorld(15, 2, workloads["CPU"]...), Bounds{Least: set, Most: set}, nil)
 	r.run(time.Minute)
 	if r.changes > 0 || r.last.Settings != set || r.last.Phase != PhaseExplicit || r.last.Limits != nil {
 		t.Errorf("%d changes, %+v", r.changes, r.last)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/drover-run/drover/scaler/autotune/pool"
 )
 
 // memory estimates the memory of a worker and of a call in flight, and detects leaks.
@@ -138,19 +140,19 @@ func (m *memory) less(p plan, b Bounds, now float64, functions []Function) (plan
 		sync, async = sync || !f.Async, async || f.Async
 	}
 	next := p
-	shrink := func(d dim) { next.Settings = next.with(d, max(next.get(d)*2/3, 1)) }
+	shrink := func(d pool.Dim) { next.Settings = next.With(d, max(next.Get(d)*2/3, 1)) }
 	theirs := m.perCall * calls(p.Settings, functions)
 	if m.perCall == 0 || theirs > 0.2*now {
 		if sync {
-			shrink(threads)
+			shrink(pool.Threads)
 		}
 		if async {
-			shrink(coroutines)
+			shrink(pool.Coroutines)
 		}
-		next.Settings = b.clamp(next.Settings)
+		next.Settings = b.Clamp(next.Settings)
 	}
 	if next.Settings == p.Settings {
-		next.Settings = b.clamp(p.with(processes, p.Processes-1))
+		next.Settings = b.Clamp(p.With(pool.Processes, p.Processes-1))
 	}
 	if next.Settings == p.Settings {
 		return p, "memory is nearly used up, and there is nothing left to step down", false

@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/drover-run/drover/scaler/autotune/pool"
+	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
 // trial is a plan that is compared with the best one.
 type trial struct {
 	plan
-	dim    dim
+	dim    pool.Dim
 	up     bool
 	why    string
 	began  Sample
@@ -29,11 +32,11 @@ type search struct {
 	most [3]float64
 	// rejected counts the steps down that cost throughput.
 	rejected [3]int
-	probed   bool    // on full cores, more of very short calls were tried
-	doubted  bool    // a small gain was measured again
-	faded    int     // restarts because the best plan did not keep its rate
-	won      dim     // the dimension of the last step up that gained
-	ref      *window // the best measurement; steps down are compared with it
+	probed   bool     // on full cores, more of very short calls were tried
+	doubted  bool     // a small gain was measured again
+	faded    int      // restarts because the best plan did not keep its rate
+	won      pool.Dim // the dimension of the last step up that gained
+	ref      *window  // the best measurement; steps down are compared with it
 }
 
 const (
@@ -96,19 +99,19 @@ func (c *Controller) needs(s Sample) (n needs) {
 		if l == nil || !l.busy(c.base) {
 			continue
 		}
-		k := c.nature.of(f.Name)
+		k := c.nature.Of(f.Name)
 		kinds[k.Kind] = true
 		if l.capped(c.base) {
 			continue
 		}
 		n.any = true
-		short := l.done > 0 && c.nature[f.Name].least < shortCall.Seconds()
+		short := l.done > 0 && c.nature.ShortestCall(f.Name) < profile.ShortCall.Seconds()
 		n.short = n.short || short
-		n.sync = n.sync || !f.Async && (!computes(k) || k.ReleasesGIL || short || gaps)
+		n.sync = n.sync || !f.Async && (!k.Computes() || k.ReleasesGIL || short || gaps)
 		n.async = n.async || f.Async && (!k.NeverAwaits || short || gaps)
 		n.loop = n.loop || f.Async && !k.NeverAwaits
-		if !computes(k) {
-			n.use += c.nature[f.Name].cpu * c.base.per(l.done)
+		if !k.Computes() {
+			n.use += c.nature.CPUPerCall(f.Name) * c.base.per(l.done)
 		}
 	}
 	n.mixed = len(kinds) > 1
@@ -123,9 +126,9 @@ func (c *Controller) up(s Sample) *trial {
 	}
 	room := c.base.headroom()
 	gilBound := c.base.per(c.base.cpu) > 0.85*float64(c.best.Processes)
-	cores := whole(s.Cores)
+	cores := pool.WholeCores(s.Cores)
 	if gilBound && c.best.Processes < cores && room > 1/0.9 {
-		if t := c.raise(s, processes, float64(cores)/float64(c.best.Processes), "each process has one core's worth of the GIL"); t != nil {
+		if t := c.raise(s, pool.Processes, float64(cores)/float64(c.best.Processes), "each process has one core's worth of the GIL"); t != nil {
 			return t
 		}
 	}
@@ -162,28 +165,28 @@ func (c *Controller) up(s Sample) *trial {
 		}
 	}
 	// The best value is at its bound: another process adds the same number again.
-	bounded := n.sync && !c.search.shut[threads] && c.best.Threads == c.bounds.Most.Threads ||
-		n.async && !c.search.shut[coroutines] && c.best.Coroutines == c.bounds.Most.Coroutines
+	bounded := n.sync && !c.search.shut[pool.Threads] && c.best.Threads == c.bounds.Most.Threads ||
+		n.async && !c.search.shut[pool.Coroutines] && c.best.Coroutines == c.bounds.Most.Coroutines
 	if room > idle || n.mixed && bounded {
 		by := finer
-		if bounded || c.search.rose[processes] > 1 {
+		if bounded || c.search.rose[pool.Processes] > 1 {
 			by = doubling
 		}
-		return c.raise(s, processes, by, fmt.Sprintf("%.2g of %.2g cores are used", c.base.per(c.base.cpu), c.base.room()))
+		return c.raise(s, pool.Processes, by, fmt.Sprintf("%.2g of %.2g cores are used", c.base.per(c.base.cpu), c.base.room()))
 	}
 	return nil
 }
 
 // order returns the dimensions in the order in which they are raised.
-func (c *Controller) order(n needs) (order []dim) {
+func (c *Controller) order(n needs) (order []pool.Dim) {
 	if n.sync {
-		order = append(order, threads)
+		order = append(order, pool.Threads)
 	}
 	if n.async {
-		order = append(order, coroutines)
+		order = append(order, pool.Coroutines)
 	}
-	if n.loop && !n.sync && (c.base.headroom() > idle || c.search.won == threads) {
-		order = append(order, threads)
+	if n.loop && !n.sync && (c.base.headroom() > idle || c.search.won == pool.Threads) {
+		order = append(order, pool.Threads)
 	}
 	// The dimension that gained last is first.
 	if i := slices.Index(order, c.search.won); i > 0 {
@@ -194,28 +197,28 @@ func (c *Controller) order(n needs) (order []dim) {
 
 // raise returns a step up in one dimension, as far as bounds and memory allow. It returns nil if
 // the dimension is known to gain nothing, or if no step fits.
-func (c *Controller) raise(s Sample, d dim, factor float64, why string) *trial {
+func (c *Controller) raise(s Sample, d pool.Dim, factor float64, why string) *trial {
 	if c.search.shut[d] {
 		return nil
 	}
 	if most := c.search.most[d]; most > 0 {
 		factor = math.Min(factor, most)
 	}
-	if d == coroutines && c.search.rose[d] == 0 {
+	if d == pool.Coroutines && c.search.rose[d] == 0 {
 		// Coroutines may wait for each other where drover cannot measure it, for example for the
 		// loop's threads, and too many of them take long to drain.
 		factor = math.Min(factor, doubling)
 	}
-	have := c.best.get(d)
+	have := c.best.Get(d)
 	for {
-		to := c.bounds.clamp(c.best.with(d, max(int(math.Ceil(float64(have)*factor-0.01)), have+1)))
+		to := c.bounds.Clamp(c.best.With(d, max(int(math.Ceil(float64(have)*factor-0.01)), have+1)))
 		if to == c.best.Settings {
 			return nil
 		}
 		if c.memory.fits(c.best.Settings, to, float64(s.Memory), s.MemoryLimit, s.Functions) {
-			return &trial{plan: c.plan(s, to), dim: d, up: true, why: why, factor: float64(to.get(d)) / float64(have)}
+			return &trial{plan: c.plan(s, to), dim: d, up: true, why: why, factor: float64(to.Get(d)) / float64(have)}
 		}
-		if to.get(d) == have+1 {
+		if to.Get(d) == have+1 {
 			return nil
 		}
 		factor = math.Max(math.Sqrt(factor), 1)
@@ -225,30 +228,30 @@ func (c *Controller) raise(s Sample, d dim, factor float64, why string) *trial {
 
 // down returns the next step down that could cost nothing; nil if there is none.
 func (c *Controller) down(s Sample) *trial {
-	for _, d := range dims {
-		have := c.best.get(d)
-		if c.search.trimmed[d] || have <= c.bounds.Least.get(d) {
+	for _, d := range pool.Dims {
+		have := c.best.Get(d)
+		if c.search.trimmed[d] || have <= c.bounds.Least.Get(d) {
 			continue
 		}
 		need, why := c.need(s, d)
 		need = math.Max(need, 1.05*math.Max(c.search.rose[d], c.search.low[d]))
-		if float64(have) < spare*need && !(d == processes && need <= float64(have-1)) || need > float64(have-1) {
+		if float64(have) < spare*need && !(d == pool.Processes && need <= float64(have-1)) || need > float64(have-1) {
 			continue
 		}
-		to := c.bounds.clamp(c.best.with(d, int(math.Ceil(need))))
+		to := c.bounds.Clamp(c.best.With(d, int(math.Ceil(need))))
 		if to == c.best.Settings {
 			continue
 		}
-		return &trial{plan: c.plan(s, to), dim: d, why: why, factor: float64(to.get(d)) / float64(have)}
+		return &trial{plan: c.plan(s, to), dim: d, why: why, factor: float64(to.Get(d)) / float64(have)}
 	}
 	return nil
 }
 
 // need returns the smallest value of a dimension that should suffice, and the reason.
-func (c *Controller) need(s Sample, d dim) (need float64, why string) {
-	have := float64(c.best.get(d))
-	if d == processes {
-		if cores := float64(whole(s.Cores)); have > cores {
+func (c *Controller) need(s Sample, d pool.Dim) (need float64, why string) {
+	have := float64(c.best.Get(d))
+	if d == pool.Processes {
+		if cores := float64(pool.WholeCores(s.Cores)); have > cores {
 			return math.Max(cores, math.Ceil(have/2)), "more processes than cores"
 		}
 		// With very short calls the daemon needs a core, too.
@@ -266,25 +269,25 @@ func (c *Controller) need(s Sample, d dim) (need float64, why string) {
 		model = 0
 	}
 	for _, f := range functions {
-		if f.Async != (d == coroutines) {
+		if f.Async != (d == pool.Coroutines) {
 			continue
 		}
 		used = true
-		k := c.nature.of(f.Name)
-		useless = useless && computes(k) && !k.ReleasesGIL
-		if !computes(k) {
+		k := c.nature.Of(f.Name)
+		useless = useless && k.Computes() && !k.ReleasesGIL
+		if !k.Computes() {
 			model = math.Max(model, c.fills(f, k))
 		}
 	}
 	switch {
-	case !used && d == threads: // only the loop's executor uses threads
-		return math.Max(have/2, float64(c.nature.table(functions, s.Cores, c.bounds).Threads)), "the loop's threads"
+	case !used && d == pool.Threads: // only the loop's executor uses threads
+		return math.Max(have/2, float64(c.nature.FirstSettings(functions, s.Cores, c.bounds).Threads)), "the loop's threads"
 	case !used:
 		return 1, "nothing is async"
-	case useless && d == threads:
+	case useless && d == pool.Threads:
 		return 1, "what computes gains nothing by threads"
 	case useless:
-		return fewCoroutines, "what never awaits gains nothing by coroutines"
+		return profile.FewCoroutines, "what never awaits gains nothing by coroutines"
 	}
 	// The prediction is a lower bound.
 	if !math.IsInf(model, 1) {
@@ -297,7 +300,7 @@ func (c *Controller) need(s Sample, d dim) (need float64, why string) {
 // divided by the share of its time that a call computes, and by the processes. It returns 0 where
 // the share is unknown, or where other processes compute for the calls.
 func (c *Controller) fills(f Function, k Kind) float64 {
-	own := c.nature[f.Name].cpu
+	own := c.nature.CPUPerCall(f.Name)
 	if k.Sure < 0.5 || k.CPU <= 0 || own < 0.6*perCall(c.base) {
 		return 0
 	}

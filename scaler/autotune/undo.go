@@ -3,6 +3,8 @@ package autotune
 import (
 	"fmt"
 	"time"
+
+	"github.com/drover-run/drover/scaler/autotune/guard"
 )
 
 // This file carries out the requests of the guard.
@@ -25,34 +27,28 @@ type Ruling struct {
 // Decision are in force, and then whenever the settings, the number of workers or the isolated
 // functions have changed.
 func (c *Controller) InForce(at time.Duration, level Level, passed map[string]int64) (epoch int) {
-	return c.guard.inForce(at, level, passed)
+	return c.guard.InForce(at, level, passed)
 }
 
 // Failed takes a failed call; the caller calls it as soon as the call has failed.
 func (c *Controller) Failed(call Call) Ruling {
-	release, o := c.guard.fail(call)
+	release, o := c.guard.Fail(call)
 	c.obey(c.last, o)
-	return Ruling{Release: release, Changed: o == undo || o == proved || o == allow, Renew: o == renew}
+	return Ruling{Release: release, Changed: o == guard.Undo || o == guard.Proved || o == guard.Allow, Renew: o == guard.Renew}
 }
 
-func (c *Controller) obey(s Sample, o order) {
+func (c *Controller) obey(s Sample, o guard.Order) {
 	switch o {
-	case undo:
-		k := c.guard.check
-		to := c.want.Settings
-		for _, d := range dims {
-			if k.bad.get(d) != k.good.get(d) {
-				to = to.with(d, k.good.get(d))
-			}
-		}
+	case guard.Undo:
+		function, failure := c.guard.Suspect()
 		c.held, c.trial, c.base = true, nil, nil
-		c.ask(s, plan{c.bounds.clamp(to), nil}, PhaseUndone, fmt.Sprintf("calls of %s failed right after a change (%s): it is undone, and being checked", k.Function, k.Error))
+		c.ask(s, plan{c.bounds.Clamp(c.guard.Back(c.want.Settings)), nil}, PhaseUndone, fmt.Sprintf("calls of %s failed right after a change (%s): it is undone, and being checked", function, failure))
 		c.best = c.want
-	case proved:
-		c.held, c.bounds = false, c.guard.within(c.given)
+	case guard.Proved:
+		c.held, c.bounds = false, c.guard.Within(c.given)
 		c.adopt(s, c.plan(s, c.best.Settings), PhaseStart, "a change stays undone, since calls failed under it")
-	case allow:
-		c.held, c.bounds = false, c.guard.within(c.given)
+	case guard.Allow:
+		c.held, c.bounds = false, c.guard.Within(c.given)
 		c.found = nil // it was found without the change that is allowed again
 		c.afresh(s, "the reverted settings may be tried again")
 	}

@@ -48,7 +48,7 @@ type shopCall struct {
 
 func newShop(t *testing.T, seed uint64, learned *Learned, fails func(s *shop, call shopCall) string) *shop {
 	s := &shop{t: t, random: rand.New(rand.NewPCG(seed, 7)), fails: fails, takes: 20 * time.Millisecond}
-	s.c = New(Bounds{Settings{1, 1, 1}, Settings{4, 512, 1}}, learned)
+	s.c = New(Bounds{Least: settings(1, 1, 1), Most: settings(4, 512, 1)}, learned)
 	s.look()
 	return s
 }
@@ -401,49 +401,4 @@ func TestWhatBreaksInProcessesIsUndone(t *testing.T) {
 			t.Error(s)
 		}
 	})
-}
-
-// If several changes are made at once, the likeliest is reverted, and the others are tried again.
-func TestOneOfSeveralChangesIsUndone(t *testing.T) {
-	g := newGuard(Settings{1, 1, 1}, nil)
-	g.inForce(0, Level{Settings: Settings{1, 1, 1}}, nil)
-	epoch := g.inForce(time.Second, Level{Settings: Settings{2, 6, 1}}, map[string]int64{"f": 40})
-	var o order
-	for i := range 3 {
-		_, o = g.fail(Call{At: time.Second, Function: "f", Message: fmt.Sprint(i), Epoch: epoch, Error: "RuntimeError: no loop"})
-	}
-	if o != undo || len(g.all()) != 2 {
-		t.Fatalf("order %d, %+v", o, g.all())
-	}
-	g.inForce(2*time.Second, Level{Settings: Settings{1, 1, 1}}, nil)
-	if o := g.look(3*time.Second, map[string]int64{"f": 20}); o != proved {
-		t.Fatalf("order %d", o)
-	}
-	if u := g.all(); len(u) != 1 || u[0].Key() != "threads: 1" {
-		t.Errorf("%+v", u)
-	}
-}
-
-func TestFailureKind(t *testing.T) {
-	for text, want := range map[string]string{
-		"There is no current event loop in thread 'drover_12'.":   "There is no current event loop in thread ….",
-		"ValueError: row 12 of /tmp/x9: can't parse it, or don't": "ValueError: row # of /tmp/#: can't parse it, or don't",
-		"KeyError: \"a\"\nTraceback":                              "KeyError: …",
-		"at 0x7f12ab in thread id 140 and in thread id 139.":      "at # in thread id # and in thread id #.",
-		"timed out after 1m30s":                                   "timed out after #",
-	} {
-		if got := FailureKind(text); got != want {
-			t.Errorf("%q gives %q, want %q", text, got, want)
-		}
-	}
-}
-
-// Bounds apply, whatever was remembered.
-func TestWhatIsUndoneStaysWithinTheBounds(t *testing.T) {
-	given := Bounds{Settings{2, 4, 1}, Settings{2, 8, 1}}
-	g := newGuard(given.Least, []Undone{{Setting: "threads", Value: 1}, {Setting: "processes", Value: 1}, {Setting: "coroutines", Value: 9}})
-	want := Bounds{Settings{2, 4, 1}, Settings{2, 4, 1}}
-	if got := g.within(given); got != want {
-		t.Errorf("%+v, want %+v", got, want)
-	}
 }

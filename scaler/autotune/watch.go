@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
 // watch checks during hold whether the settings that were found are still right.
@@ -145,7 +147,7 @@ func (c *Controller) steady(s Sample, seconds float64) {
 	now := newWindow()
 	for i := len(w.recent) - 1; i >= 0; i-- {
 		now.add(w.recent[i].Sample, w.recent[i].seconds)
-		if now.seconds >= math.Max(recentOver, 2*c.nature.least(s.Functions)) {
+		if now.seconds >= math.Max(recentOver, 2*c.nature.SlowestCall(s.Functions)) {
 			w.recent = w.recent[i:]
 			break
 		}
@@ -175,7 +177,7 @@ func (c *Controller) steady(s Sample, seconds float64) {
 		// Another program uses the cores. A restart would make it worse.
 		c.base, w.off = now, 0
 		c.note = "calls wait for cores that others have; settings stay"
-	case w.off >= changedFor && (cpu > otherwise || cpu > 0 && cpu < 1/otherwise):
+	case w.off >= changedFor && (cpu > profile.Otherwise || cpu > 0 && cpu < 1/profile.Otherwise):
 		c.afresh(s, fmt.Sprintf("calls use %.2g times as much CPU: they do something else now", cpu))
 	case w.off >= changedFor && since >= w.pause:
 		c.again(s, now, fmt.Sprintf("throughput changed by %+.0f%%", 100*(math.Exp(by)-1)))
@@ -225,7 +227,7 @@ func (c *Controller) afresh(s Sample, why string) {
 	c.watch.began = s.At
 	c.memory.forget()
 	c.guess, c.guessed = true, ""
-	c.adopt(s, c.plan(s, c.nature.table(c.mix.recent(s), s.Cores, c.bounds)), PhaseStart, why)
+	c.adopt(s, c.plan(s, c.nature.FirstSettings(c.mix.recent(s), s.Cores, c.bounds)), PhaseStart, why)
 }
 
 // again restarts the search from the current settings.

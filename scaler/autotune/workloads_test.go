@@ -8,7 +8,12 @@ import (
 	"time"
 )
 
-var testBounds = Bounds{Settings{1, 1, 1}, Settings{16, 128, 4096}}
+// settings returns settings with these numbers.
+func settings(processes, threads, coroutines int) Settings {
+	return Settings{Processes: processes, Threads: threads, Coroutines: coroutines}
+}
+
+var testBounds = Bounds{Least: settings(1, 1, 1), Most: settings(16, 128, 4096)}
 
 // workloads are models of those in bench/workloads.
 var workloads = map[string][]model{
@@ -57,7 +62,7 @@ func grid(models []model, limits map[string]int, cores float64, b Bounds) (best 
 			for c := b.Least.Coroutines; c <= b.Most.Coroutines; c *= 2 * by {
 				w := newWorld(7, cores, models...)
 				w.startUp = 0
-				set := Settings{p, t, c}
+				set := settings(p, t, c)
 				w.apply(set, limits)
 				w.play(500 * time.Millisecond)
 				before := append([]float64(nil), w.total...)

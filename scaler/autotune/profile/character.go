@@ -1,8 +1,10 @@
-package autotune
+package profile
 
 import (
 	"math"
 	"time"
+
+	"github.com/drover-run/drover/scaler/autotune/pool"
 )
 
 // character has the measurements of one function over time.
@@ -25,7 +27,8 @@ type character struct {
 // tiny is the occupancy of a thread, per call, below which the CPU time is not measured separately.
 const tiny = 100 * time.Microsecond
 
-func (c *character) see(f Function, steady bool, trusted trust, stretched float64, s Sample) {
+// add takes the function's part of a sample.
+func (c *character) add(f pool.Function, steady bool, trusted trust, stretched float64, s pool.Sample) {
 	c.looks, c.gil = 0.98*c.looks+float64(f.Looks), 0.98*c.gil+float64(f.HeldGIL)
 	if f.Done > 0 {
 		wall := f.AllWall.Seconds() / float64(f.Done)
@@ -52,7 +55,7 @@ func (c *character) see(f Function, steady bool, trusted trust, stretched float6
 			c.heldShare = 1
 		}
 	}
-	if c.kind.Sure > 0 && (cpu > otherwise*c.cpu+1e-4 || c.cpu > otherwise*cpu+1e-4) {
+	if c.kind.Sure > 0 && (cpu > Otherwise*c.cpu+1e-4 || c.cpu > Otherwise*cpu+1e-4) {
 		// One call may differ from the others; consecutive samples are a different function.
 		if c.strange++; c.strange < 3 {
 			return
@@ -100,23 +103,23 @@ func (c *character) see(f Function, steady bool, trusted trust, stretched float6
 		c.heldShare = math.Max(c.heldShare, heldShare)
 	}
 	// An estimate that lasts becomes more certain.
-	if k.Sure < known+0.1 {
+	if k.Sure < Known+0.1 {
 		k.Sure += 0.02
 	}
 	c.name()
 }
 
 // seeStuck detects a function that waits long before its first call ends.
-func (c *character) seeStuck(f Function, s Sample) {
+func (c *character) seeStuck(f pool.Function, s pool.Sample) {
 	switch {
 	case c.kind.Sure > 0 || f.InFlight < 0.5 || s.Ready == 0:
 		c.stuck = 0
 	case c.stuck == 0:
 		c.stuck = s.At
 	case s.At-c.stuck >= 2*time.Second:
-		c.kind.CPU, c.kind.Sure = math.Min(s.CPU/f.InFlight, 1), known
+		c.kind.CPU, c.kind.Sure = math.Min(s.CPU/f.InFlight, 1), Known
 		c.name()
-		c.kind.Sure = known
+		c.kind.Sure = Known
 	}
 }
 
@@ -162,7 +165,7 @@ const (
 	alone              // a process has one call at a time, and a core for it
 )
 
-func trustIn(s Sample) trust {
+func trustIn(s pool.Sample) trust {
 	if s.Ready == 0 {
 		return none
 	}
@@ -187,22 +190,4 @@ func trustIn(s Sample) trust {
 		return light
 	}
 	return none
-}
-
-// stretched returns the factor by which a call that computes takes longer than alone, because other
-// calls that may compute use the same GIL and cores. A call under contention that gets about as
-// much CPU as it could is one that computes. One that gets much less waits for something else.
-func (n nature) stretched(s Sample) float64 {
-	room := math.Max(s.Cores-s.Others-s.Daemon, 0.05*s.Cores)
-	ready := float64(s.Ready)
-	if ready == 0 || s.CPU < 0.85*math.Min(ready, room) {
-		return 1
-	}
-	var runnable float64
-	for _, f := range s.Functions {
-		if c := n[f.Name]; c == nil || c.kind.Sure < sure || c.kind.CPU > waiting {
-			runnable += f.InFlight
-		}
-	}
-	return math.Max(runnable/ready, 1) / math.Min(1, room/ready)
 }

@@ -1,27 +1,34 @@
-package autotune
+package profile
 
 import (
 	"testing"
 	"time"
+
+	"github.com/drover-run/drover/scaler/autotune/pool"
 )
+
+// settings returns settings with these numbers.
+func settings(processes, threads, coroutines int) pool.Settings {
+	return pool.Settings{Processes: processes, Threads: threads, Coroutines: coroutines}
+}
 
 func TestKinds(t *testing.T) {
 	const ms = time.Millisecond
-	one := Settings{2, 1, 1}
-	many := Settings{2, 16, 100}
+	one := settings(2, 1, 1)
+	many := settings(2, 16, 100)
 	// call is n calls of these mean times, with so many in flight.
-	call := func(async bool, n int64, wall, cpu, held time.Duration, inFlight float64) Function {
-		return Function{Name: "f", Async: async, Done: n, Measured: n, Wall: time.Duration(n) * wall, AllWall: time.Duration(n) * wall,
+	call := func(async bool, n int64, wall, cpu, held time.Duration, inFlight float64) pool.Function {
+		return pool.Function{Name: "f", Async: async, Done: n, Measured: n, Wall: time.Duration(n) * wall, AllWall: time.Duration(n) * wall,
 			CPU: time.Duration(n) * cpu, Held: time.Duration(n) * held, InFlight: inFlight, Saturated: true}
 	}
-	looked := func(f Function, looks, held int64) Function {
+	looked := func(f pool.Function, looks, held int64) pool.Function {
 		f.Looks, f.HeldGIL = looks, held
 		return f
 	}
 	for name, c := range map[string]struct {
-		set  Settings
+		set  pool.Settings
 		cpu  float64 // cores of the pool
-		f    Function
+		f    pool.Function
 		want Kind // its Sure is the least
 	}{
 		"computes":                       {one, 2, call(false, 25, 20*ms, 20*ms, 20*ms, 2), Kind{Kind: KindCPU, Sure: 0.5}},
@@ -40,9 +47,9 @@ func TestKinds(t *testing.T) {
 		"awaits, and blocks in between":  {one, 0.02, call(true, 10, 50*ms, ms/10, 20*ms, 2), Kind{Kind: KindAsync, BlocksLoop: true, Sure: 0.5}},
 		"computes and awaits":            {one, 0.8, call(true, 10, 50*ms, 20*ms, 21*ms, 2), Kind{Kind: KindMixed, Sure: 0.5}},
 	} {
-		n := nature{}
+		n := Profiles{}
 		for i := range 5 {
-			n.see(Sample{At: time.Duration(i) * time.Second / 4, Settings: c.set, Ready: 2, Cores: 4, CPU: c.cpu, Functions: []Function{c.f}}, true)
+			n.See(pool.Sample{At: time.Duration(i) * time.Second / 4, Settings: c.set, Ready: 2, Cores: 4, CPU: c.cpu, Functions: []pool.Function{c.f}}, true)
 		}
 		got := n["f"].kind
 		if got.Kind != c.want.Kind || got.ReleasesGIL != c.want.ReleasesGIL || got.NeverAwaits != c.want.NeverAwaits || got.BlocksLoop != c.want.BlocksLoop || got.Sure < c.want.Sure {
@@ -53,12 +60,12 @@ func TestKinds(t *testing.T) {
 
 // The kind of a call that does not end is estimated from the CPU use of the pool.
 func TestKindOfWhatDoesNotEnd(t *testing.T) {
-	n := nature{}
+	n := Profiles{}
 	for i := range 10 {
-		n.see(Sample{At: time.Duration(i) * time.Second / 2, Settings: Settings{2, 1, 1}, Ready: 2, Cores: 2, CPU: 0.01,
-			Functions: []Function{{Name: "f", InFlight: 2}}}, true)
+		n.See(pool.Sample{At: time.Duration(i) * time.Second / 2, Settings: settings(2, 1, 1), Ready: 2, Cores: 2, CPU: 0.01,
+			Functions: []pool.Function{{Name: "f", InFlight: 2}}}, true)
 	}
-	if k := n.of("f"); k.Kind != KindBlocking {
+	if k := n.Of("f"); k.Kind != KindBlocking {
 		t.Errorf("got %+v", k)
 	}
 }
@@ -66,28 +73,28 @@ func TestKindOfWhatDoesNotEnd(t *testing.T) {
 // A measurement without contention outweighs one with it, and one outlier does not change the kind.
 func TestKindIsKept(t *testing.T) {
 	const ms = time.Millisecond
-	see := func(n nature, set Settings, cpu float64, wall, own time.Duration, inFlight float64) {
-		n.see(Sample{Settings: set, Ready: 2, Cores: 2, CPU: cpu, Functions: []Function{
+	see := func(n Profiles, set pool.Settings, cpu float64, wall, own time.Duration, inFlight float64) {
+		n.See(pool.Sample{Settings: set, Ready: 2, Cores: 2, CPU: cpu, Functions: []pool.Function{
 			{Name: "f", Done: 10, Measured: 10, Wall: 10 * wall, AllWall: 10 * wall, CPU: 10 * own, Held: 10 * wall, InFlight: inFlight}}}, true)
 	}
-	n := nature{}
+	n := Profiles{}
 	for range 4 {
-		see(n, Settings{2, 1, 1}, 2, 20*ms, 20*ms, 2)
+		see(n, settings(2, 1, 1), 2, 20*ms, 20*ms, 2)
 	}
 	for range 100 {
-		see(n, Settings{2, 16, 1}, 2, 320*ms, 20*ms, 32)
+		see(n, settings(2, 16, 1), 2, 320*ms, 20*ms, 32)
 	}
-	if k := n.of("f"); k.Kind != KindCPU || k.CPU < 0.9 {
+	if k := n.Of("f"); k.Kind != KindCPU || k.CPU < 0.9 {
 		t.Errorf("in a crowd it became %+v", k)
 	}
-	see(n, Settings{2, 1, 1}, 0.01, 100*ms, ms/5, 2)
-	if k := n.of("f"); k.Kind != KindCPU {
+	see(n, settings(2, 1, 1), 0.01, 100*ms, ms/5, 2)
+	if k := n.Of("f"); k.Kind != KindCPU {
 		t.Errorf("after one odd sample it is %+v", k)
 	}
 	for range 5 {
-		see(n, Settings{2, 1, 1}, 0.01, 100*ms, ms/5, 2)
+		see(n, settings(2, 1, 1), 0.01, 100*ms, ms/5, 2)
 	}
-	if k := n.of("f"); k.Kind != KindBlocking {
+	if k := n.Of("f"); k.Kind != KindBlocking {
 		t.Errorf("after some it is %+v", k)
 	}
 }
@@ -101,46 +108,46 @@ func TestTable(t *testing.T) {
 		"await": {Kind: KindAsync, Sure: 1},
 		"hog":   {Kind: KindCPU, CPU: 1, NeverAwaits: true, Sure: 1},
 	}
-	n := nature{}
+	n := Profiles{}
 	for name, k := range kinds {
 		n[name] = &character{kind: k, cpu: 20e-3}
 	}
-	f := func(names ...string) (out []Function) {
+	f := func(names ...string) (out []pool.Function) {
 		for _, name := range names {
-			out = append(out, Function{Name: name, Async: name == "await" || name == "hog"})
+			out = append(out, pool.Function{Name: name, Async: name == "await" || name == "hog"})
 		}
 		return out
 	}
 	for name, c := range map[string]struct {
-		functions []Function
+		functions []pool.Function
 		cores     float64
 		most      int // processes
-		want      Settings
+		want      pool.Settings
 		limits    string
 	}{
-		"unknown":              {f("new"), 2, 16, Settings{2, 1, 1}, ""},
-		"CPU":                  {f("cpu"), 2, 16, Settings{2, 1, 1}, ""},
-		"half a core":          {f("cpu"), 0.5, 16, Settings{1, 1, 1}, ""},
-		"a core and a half":    {f("cpu"), 1.5, 16, Settings{2, 1, 1}, ""},
-		"blocking":             {f("block"), 2, 16, Settings{2, 6, 1}, ""},
-		"mixed":                {f("mixed"), 2, 16, Settings{2, 4, 1}, ""},
-		"GIL free":             {f("free"), 2, 16, Settings{2, 1, 1}, ""},
-		"GIL free, one worker": {f("free"), 2, 1, Settings{1, 2, 1}, ""},
-		"async":                {f("await"), 2, 16, Settings{2, 6, 100}, ""},
-		"async hog":            {f("hog"), 2, 16, Settings{2, 1, 2}, ""},
-		"CPU and blocking":     {f("cpu", "block"), 2, 16, Settings{2, 6, 1}, "cpu"},
-		"CPU, blocking, new":   {f("cpu", "block", "new"), 2, 16, Settings{2, 6, 1}, "cpu new"},
-		"hog and async":        {f("hog", "await"), 2, 16, Settings{2, 6, 100}, "hog"},
-		"CPU and async":        {f("cpu", "await"), 2, 16, Settings{2, 6, 100}, ""},
+		"unknown":              {f("new"), 2, 16, settings(2, 1, 1), ""},
+		"CPU":                  {f("cpu"), 2, 16, settings(2, 1, 1), ""},
+		"half a core":          {f("cpu"), 0.5, 16, settings(1, 1, 1), ""},
+		"a core and a half":    {f("cpu"), 1.5, 16, settings(2, 1, 1), ""},
+		"blocking":             {f("block"), 2, 16, settings(2, 6, 1), ""},
+		"mixed":                {f("mixed"), 2, 16, settings(2, 4, 1), ""},
+		"GIL free":             {f("free"), 2, 16, settings(2, 1, 1), ""},
+		"GIL free, one worker": {f("free"), 2, 1, settings(1, 2, 1), ""},
+		"async":                {f("await"), 2, 16, settings(2, 6, 100), ""},
+		"async hog":            {f("hog"), 2, 16, settings(2, 1, 2), ""},
+		"CPU and blocking":     {f("cpu", "block"), 2, 16, settings(2, 6, 1), "cpu"},
+		"CPU, blocking, new":   {f("cpu", "block", "new"), 2, 16, settings(2, 6, 1), "cpu new"},
+		"hog and async":        {f("hog", "await"), 2, 16, settings(2, 6, 100), "hog"},
+		"CPU and async":        {f("cpu", "await"), 2, 16, settings(2, 6, 100), ""},
 	} {
-		b := Bounds{Settings{1, 1, 1}, Settings{c.most, 128, 1000}}
-		got := n.table(c.functions, c.cores, b)
+		b := pool.Bounds{Least: settings(1, 1, 1), Most: settings(c.most, 128, 1000)}
+		got := n.FirstSettings(c.functions, c.cores, b)
 		if got != c.want {
 			t.Errorf("%s: got %v, want %v", name, got, c.want)
 		}
 		var limits string
 		for _, f := range c.functions {
-			if l, found := n.limits(c.functions, c.cores, got)[f.Name]; found {
+			if l, found := n.Limits(c.functions, c.cores, got)[f.Name]; found {
 				if limits != "" {
 					limits += " "
 				}
@@ -151,30 +158,6 @@ func TestTable(t *testing.T) {
 		}
 		if limits != c.limits {
 			t.Errorf("%s: limited are %q, want %q", name, limits, c.limits)
-		}
-	}
-}
-
-func TestAdvise(t *testing.T) {
-	free := Bounds{Settings{1, 1, 1}, Settings{16, 128, 1000}}
-	cpu := map[string]Kind{"f": {Kind: KindCPU, CPU: 1, Sure: 1}}
-	block := map[string]Kind{"f": {Kind: KindBlocking, Sure: 1}}
-	sync := []Function{{Name: "f", Saturated: true}}
-	for name, c := range map[string]struct {
-		explicit Settings
-		kinds    map[string]Kind
-		cpu      float64
-		want     string
-	}{
-		"nothing known":      {Settings{1, 1, 1}, nil, 1, ""},
-		"the same":           {Settings{2, 1, 1}, cpu, 2, ""},
-		"Azure's for CPU":    {Settings{1, 6, 1}, cpu, 1, "auto would have about 2 processes × 1 thread × 1 coroutine, instead of 1 process × 6 threads × 1 coroutine: f (cpu)"},
-		"Azure's for waits":  {Settings{1, 6, 1}, block, 0.1, "auto would have about 2 processes × 48 threads × 1 coroutine, and would try more, instead of 1 process × 6 threads × 1 coroutine: f (blocking)"},
-		"enough for waits":   {Settings{2, 64, 1}, block, 1.9, ""},
-		"too many processes": {Settings{8, 1, 1}, cpu, 2, "auto would have about 2 processes × 1 thread × 1 coroutine, instead of 8 processes × 1 thread × 1 coroutine: f (cpu)"},
-	} {
-		if got := Advise(c.explicit, free, c.kinds, Sample{Cores: 2, CPU: c.cpu, Functions: sync}); got != c.want {
-			t.Errorf("%s: got %q, want %q", name, got, c.want)
 		}
 	}
 }

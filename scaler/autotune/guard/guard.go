@@ -1,18 +1,22 @@
-package autotune
+// Package guard finds out whether calls fail because the settings of their pool have changed. One
+// goroutine at a time uses a Guard.
+package guard
 
 import (
+	"cmp"
 	"math"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/drover-run/drover/scaler/autotune/pool"
 )
 
-// guard detects failures that a change of settings causes. It counts the calls and the failures of
+// Guard detects failures that a change of settings causes. It counts the calls and the failures of
 // each function under each level. When a kind of failure is much more frequent under a new level
 // than under an earlier one, the guard requests the earlier level, and checks there: calls that
 // succeed prove that the change caused the failures, and the same failures prove that it did not.
 // Failures that a change may have caused are released, a bounded number of times per message.
-type guard struct {
+type Guard struct {
 	least   Level     // no level is below this one
 	records []*record // by level, the latest in force last
 	epochs  map[int]*record
@@ -24,21 +28,6 @@ type guard struct {
 	undone   []Undone         // the changes that stay reverted
 	later    map[string]later // by function and kind of failure: the earliest time of the next check
 	released map[string]int   // by function and message: the number of releases
-}
-
-// Level is the state that calls run under.
-type Level struct {
-	Settings
-	// Isolated are the functions that were moved off the event loop: their names, sorted, separated
-	// by commas.
-	Isolated string
-}
-
-func (l Level) isolated() []string {
-	if l.Isolated == "" {
-		return nil
-	}
-	return strings.Split(l.Isolated, ",")
 }
 
 // Call is a failed call.
@@ -111,8 +100,9 @@ const (
 	mostRecords, mostEpochs, mostKinds = 32, 256, 64
 )
 
-func newGuard(least Settings, undone []Undone) *guard {
-	return &guard{
+// New returns a guard. undone are the changes that an earlier one kept reverted.
+func New(least pool.Settings, undone []Undone) *Guard {
+	return &Guard{
 		least: Level{Settings: least}, undone: slices.Clone(undone),
 		epochs: map[int]*record{}, counted: map[string]int64{}, later: map[string]later{}, released: map[string]int{},
 	}
@@ -120,20 +110,21 @@ func newGuard(least Settings, undone []Undone) *guard {
 
 func (o *outcomes) rate(kind string) float64 {
 	if all := o.passed + o.failed; all > 0 {
-		return o.of(kind) / all
+		return o.failures(kind) / all
 	}
 	return 0
 }
 
-// of returns how many calls failed with a kind; "" is any.
-func (o *outcomes) of(kind string) float64 {
+// failures returns how many calls failed with a kind; "" is any.
+func (o *outcomes) failures(kind string) float64 {
 	if kind == "" {
 		return o.failed
 	}
 	return o.kinds[kind]
 }
 
-func (r *record) of(function string) *outcomes {
+// callsOf returns the outcomes of a function.
+func (r *record) callsOf(function string) *outcomes {
 	o := r.calls[function]
 	if o == nil {
 		o = &outcomes{kinds: map[string]float64{}}
@@ -142,7 +133,7 @@ func (r *record) of(function string) *outcomes {
 	return o
 }
 
-func (o *outcomes) fail(kind string) {
+func (o *outcomes) addFailure(kind string) {
 	o.failed++
 	if _, known := o.kinds[kind]; known || len(o.kinds) < mostKinds {
 		o.kinds[kind]++
@@ -150,15 +141,15 @@ func (o *outcomes) fail(kind string) {
 }
 
 // young reports whether new failures under the level may be caused by it.
-func (g *guard) young(r *record, function string) bool {
-	o := r.of(function)
+func (g *Guard) young(r *record, function string) bool {
+	o := r.callsOf(function)
 	all, age := o.passed+o.failed, g.now-r.since
 	return !(all >= youngCalls && age >= youngFor || all >= fewCalls && age >= youngLong)
 }
 
-// inForce records the level of the calls that are dispatched from now on, and counts the calls that
+// InForce records the level of the calls that are dispatched from now on, and counts the calls that
 // succeeded in the epoch before, by function. It returns the new epoch.
-func (g *guard) inForce(at time.Duration, level Level, passed map[string]int64) int {
+func (g *Guard) InForce(at time.Duration, level Level, passed map[string]int64) int {
 	g.count(at, passed)
 	clear(g.counted)
 	g.epoch++
@@ -186,7 +177,7 @@ func (g *guard) inForce(at time.Duration, level Level, passed map[string]int64) 
 }
 
 // count adds the calls that succeeded in this epoch so far.
-func (g *guard) count(at time.Duration, passed map[string]int64) {
+func (g *Guard) count(at time.Duration, passed map[string]int64) {
 	g.now = at
 	r := g.epochs[g.epoch]
 	if r == nil {
@@ -198,7 +189,7 @@ func (g *guard) count(at time.Duration, passed map[string]int64) {
 			continue
 		}
 		g.counted[function] = n
-		r.of(function).passed += more
+		r.callsOf(function).passed += more
 		if c := g.check; c != nil && c.since > 0 && g.epoch >= c.since && c.Function == function {
 			c.passed += more
 		}
@@ -210,23 +201,23 @@ func (g *guard) count(at time.Duration, passed map[string]int64) {
 	}
 }
 
-// order is a request of the guard to the controller.
-type order int
+// Order is a request of the guard to its caller.
+type Order int
 
 const (
-	nothing order = iota
-	undo          // apply the level of the check
-	renew         // replace the workers
-	proved        // the change was the cause: it stays reverted
-	allow         // allow the reverted change again
+	Nothing Order = iota
+	Undo          // apply the level of the check
+	Renew         // replace the workers
+	Proved        // the change was the cause: it stays reverted
+	Allow         // allow the reverted change again
 )
 
-// fail takes a failed call. It returns whether its message is released, and the next request.
-func (g *guard) fail(call Call) (release bool, o order) {
+// Fail takes a failed call. It returns whether its message is released, and the next request.
+func (g *Guard) Fail(call Call) (release bool, o Order) {
 	g.count(call.At, map[string]int64{call.Function: call.Passed})
 	r := g.epochs[call.Epoch]
 	if r == nil {
-		return false, nothing // dispatched before the first epoch, or more than mostEpochs ago
+		return false, Nothing // dispatched before the first epoch, or more than mostEpochs ago
 	}
 	kind := FailureKind(call.Error)
 	if g.check != nil {
@@ -236,96 +227,86 @@ func (g *guard) fail(call Call) (release bool, o order) {
 	now := g.epochs[g.epoch]
 	if call.Epoch < g.epoch && riskier(r.Level, now.Level) {
 		// It was dispatched before a step, and may have run after it, so it proves nothing.
-		return call.Final && first && r.of(call.Function).of(kind) == 0 && g.young(now, call.Function) && g.mayRelease(call, firstReleases), nothing
+		return call.Final && first && r.callsOf(call.Function).failures(kind) == 0 && g.young(now, call.Function) && g.mayRelease(call, firstReleases), Nothing
 	}
 	if first {
-		r.of(call.Function).fail(kind)
+		r.callsOf(call.Function).addFailure(kind)
 	}
-	if slices.ContainsFunc(g.undone, func(u Undone) bool { return u.Function == call.Function && !u.holds(r.Level) }) {
-		return g.mayRelease(call, mostReleases), nothing // it began before the change was reverted
+	if slices.ContainsFunc(g.undone, func(u Undone) bool { return u.Function == call.Function && !u.isWithout(r.Level) }) {
+		return g.mayRelease(call, mostReleases), Nothing // it began before the change was reverted
 	}
 	if g.without(call.Function, kind, r) {
-		return false, allow
+		return false, Allow
 	}
 	if !g.young(r, call.Function) {
-		return false, nothing
+		return false, Nothing
 	}
 	for _, k := range []string{kind, ""} {
 		if !first {
 			break
 		}
 		if good := g.suspect(r, call.Function, k); good != nil {
-			g.begin(call, k, r, good)
-			return g.mayRelease(call, mostReleases), undo
+			g.beginCheck(call, k, r, good)
+			return g.mayRelease(call, mostReleases), Undo
 		}
 	}
-	known := slices.ContainsFunc(g.records, func(b *record) bool { return b != r && b.of(call.Function).of(kind) > 0 })
-	return call.Final && first && g.steppedUp(r) && !known && g.mayRelease(call, firstReleases), nothing
+	known := slices.ContainsFunc(g.records, func(b *record) bool { return b != r && b.callsOf(call.Function).failures(kind) > 0 })
+	return call.Final && first && g.steppedUp(r) && !known && g.mayRelease(call, firstReleases), Nothing
 }
 
 // steppedUp reports whether a level is above the least one.
-func (g *guard) steppedUp(r *record) bool { return riskier(g.least, r.Level) }
-
-// riskier reports whether a change from one level to the other may break code that worked.
-func riskier(from, to Level) bool {
-	return to.Processes > from.Processes || to.Coroutines > from.Coroutines || to.Isolated != from.Isolated || to.Threads > from.Threads || to.Threads == 1 && from.Threads > 1
-}
+func (g *Guard) steppedUp(r *record) bool { return riskier(g.least, r.Level) }
 
 // suspect returns the level under which a kind of failure is known to be much rarer, if the failure
 // is frequent under r. It returns nil if it is not frequent, or if there is no such level.
-func (g *guard) suspect(r *record, function, kind string) *record {
-	o := r.of(function)
-	failed, rate := o.of(kind), o.rate(kind)
+func (g *Guard) suspect(r *record, function, kind string) *record {
+	o := r.callsOf(function)
+	failed, rate := o.failures(kind), o.rate(kind)
 	if failed < fewFailures || rate < leastRate || g.now < g.later[function+"\n"+kind].at {
 		return nil
 	}
 	// rarer reports that these outcomes are too good for the failure rate of r.
 	rarer := func(b *outcomes) bool {
-		k, n := b.of(kind), b.passed+b.failed
+		k, n := b.failures(kind), b.passed+b.failed
 		return rate >= math.Min(oftener*(k+0.5)/(n+1), half) && k <= n*rate/oftener
 	}
 	for _, b := range slices.Backward(g.records) {
-		if b != r && below(b.Level, r.Level) && rarer(b.of(function)) {
+		if b != r && below(b.Level, r.Level) && rarer(b.callsOf(function)) {
 			return b
 		}
 	}
 	none := &record{Level: g.least, since: g.now, calls: map[string]*outcomes{}}
 	known := slices.ContainsFunc(g.records, func(b *record) bool { return b.Level == g.least })
-	if !known && below(g.least, r.Level) && rarer(none.of(function)) {
+	if !known && below(g.least, r.Level) && rarer(none.callsOf(function)) {
 		return none
 	}
 	return nil
 }
 
-// below reports whether the guard could return from r to b, and so avoid the failures of r.
-func below(b, r Level) bool {
-	return riskier(b, r) && b.Processes <= r.Processes && b.Coroutines <= r.Coroutines && (b.Threads <= r.Threads || r.Threads == 1)
-}
-
-// begin starts a check of the level good.
-func (g *guard) begin(call Call, kind string, bad, good *record) {
-	u := Undone{Function: call.Function, Error: call.Error, Kind: kind, Rate: bad.of(call.Function).rate(kind)}
+// beginCheck starts a check of the level good.
+func (g *Guard) beginCheck(call Call, kind string, bad, good *record) {
+	u := Undone{Function: call.Function, Error: call.Error, Kind: kind, Rate: bad.callsOf(call.Function).rate(kind)}
 	g.check = &check{Undone: u, async: call.Async, bad: bad, good: good, rate: u.Rate}
 }
 
 // checked takes a call that failed during a check.
-func (g *guard) checked(call Call, kind string, r *record) (release bool, o order) {
+func (g *Guard) checked(call Call, kind string, r *record) (release bool, o Order) {
 	c := g.check
 	mine := call.Function == c.Function && (c.Kind == "" || c.Kind == kind)
 	if c.since == 0 || call.Epoch < c.since {
 		// It was dispatched before the check began, so the change may be its cause, too.
 		if r == c.bad {
-			r.of(call.Function).fail(kind)
+			r.callsOf(call.Function).addFailure(kind)
 		}
-		fresh := mine || c.good.of(call.Function).of(kind) == 0
-		return fresh && g.mayRelease(call, mostReleases), nothing
+		fresh := mine || c.good.callsOf(call.Function).failures(kind) == 0
+		return fresh && g.mayRelease(call, mostReleases), Nothing
 	}
 	if mine && !c.renewed {
 		// The change may have left a broken state in the workers.
 		c.renewed, c.since, c.passed, c.failed = true, 0, 0, 0
-		return g.mayRelease(call, mostReleases), renew
+		return g.mayRelease(call, mostReleases), Renew
 	}
-	r.of(call.Function).fail(kind)
+	r.callsOf(call.Function).addFailure(kind)
 	if mine {
 		c.failed++
 	}
@@ -333,10 +314,10 @@ func (g *guard) checked(call Call, kind string, r *record) (release bool, o orde
 }
 
 // verdict ends a check when the cause of the failures is clear.
-func (g *guard) verdict() order {
+func (g *Guard) verdict() Order {
 	c := g.check
 	if c == nil || c.since == 0 {
-		return nothing
+		return Nothing
 	}
 	expected := c.rate * (c.passed + c.failed)
 	why := c.Function + "\n" + c.Kind
@@ -346,34 +327,34 @@ func (g *guard) verdict() order {
 		// It fails without the change, too, but perhaps not under a still earlier level.
 		if now := g.epochs[g.epoch]; now != nil {
 			if good := g.suspect(now, c.Function, c.Kind); good != nil {
-				g.check = &check{Undone: c.Undone, async: c.async, bad: c.bad, good: good, rate: now.of(c.Function).rate(c.Kind)}
-				return undo
+				g.check = &check{Undone: c.Undone, async: c.async, bad: c.bad, good: good, rate: now.callsOf(c.Function).rate(c.Kind)}
+				return Undo
 			}
 		}
 		wait = min(max(2*wait, laterFirst), laterMost)
 		g.later[why], g.later[c.Function+"\n"] = later{g.now + wait, wait}, later{g.now + wait, wait}
 		g.check = nil
-		return allow
+		return Allow
 	case expected >= proof && c.failed < expected/oftener:
 		c.Proved = true
 		if c.rate < half && wait == 0 { // it may have been chance: try again once
 			g.later[why] = later{0, laterFirst}
 			c.until = g.now + laterFirst
 		}
-		g.undone = append(g.undone, likeliest(c.changes(), c.async)...)
+		g.undone = append(g.undone, likeliest(c.changes(c.bad.Level, c.good.Level), c.async)...)
 		g.check = nil
-		return proved
+		return Proved
 	}
-	return nothing
+	return Nothing
 }
 
 // without counts a failure under a level without a reverted change, if the change was reverted for
 // failures of that kind. It reports whether the change may be tried again, since it was not the
 // cause.
-func (g *guard) without(function, kind string, r *record) bool {
+func (g *Guard) without(function, kind string, r *record) bool {
 	var again bool
 	g.undone = slices.DeleteFunc(g.undone, func(u Undone) bool {
-		if u.Function != function || u.Kind != "" && u.Kind != kind || !u.holds(r.Level) {
+		if u.Function != function || u.Kind != "" && u.Kind != kind || !u.isWithout(r.Level) {
 			return false
 		}
 		over := u.seen+1 >= fewFailures && (u.seen+1)/(u.seen+1+u.pass) >= u.Rate/oftener
@@ -382,7 +363,7 @@ func (g *guard) without(function, kind string, r *record) bool {
 	})
 	for i := range g.undone {
 		u := &g.undone[i]
-		if u.Function == function && (u.Kind == "" || u.Kind == kind) && u.holds(r.Level) {
+		if u.Function == function && (u.Kind == "" || u.Kind == kind) && u.isWithout(r.Level) {
 			if u.seen++; u.pass > proof*oftener/u.Rate {
 				u.seen, u.pass = 1, 0
 			}
@@ -395,10 +376,10 @@ func (g *guard) without(function, kind string, r *record) bool {
 	return again
 }
 
-// look ends checks and reverted changes that the time, or successful calls, have decided.
-func (g *guard) look(at time.Duration, passed map[string]int64) order {
+// Look ends checks and reverted changes that the time, or successful calls, have decided.
+func (g *Guard) Look(at time.Duration, passed map[string]int64) Order {
 	g.count(at, passed)
-	if o := g.verdict(); o != nothing {
+	if o := g.verdict(); o != Nothing {
 		return o
 	}
 	n := len(g.undone)
@@ -406,7 +387,7 @@ func (g *guard) look(at time.Duration, passed map[string]int64) order {
 		over := u.until > 0 && at >= u.until
 		if over { // its levels start again without history
 			for _, r := range g.records {
-				if !u.holds(r.Level) {
+				if !u.isWithout(r.Level) {
 					r.since, r.calls = at, map[string]*outcomes{}
 				}
 			}
@@ -414,13 +395,13 @@ func (g *guard) look(at time.Duration, passed map[string]int64) order {
 		return over
 	})
 	if len(g.undone) < n {
-		return allow
+		return Allow
 	}
-	return nothing
+	return Nothing
 }
 
 // mayRelease counts a release of a message and returns true, unless the limit is reached.
-func (g *guard) mayRelease(call Call, most int) bool {
+func (g *Guard) mayRelease(call Call, most int) bool {
 	key := call.Function + "\n" + call.Message
 	n := g.released[key]
 	if n >= most || n == 0 && len(g.released) >= mostMessages {
@@ -428,4 +409,58 @@ func (g *guard) mayRelease(call Call, most int) bool {
 	}
 	g.released[key] = n + 1
 	return true
+}
+
+// Within narrows the bounds by the reverted changes.
+func (g *Guard) Within(b pool.Bounds) pool.Bounds {
+	for _, u := range g.undone {
+		for _, d := range pool.Dims {
+			value := min(max(u.Value, b.Least.Get(d)), b.Most.Get(d))
+			switch {
+			case u.Setting != d.String():
+			case u.AtLeast:
+				b.Least = b.Least.With(d, value)
+			default:
+				b.Most = b.Most.With(d, value)
+			}
+		}
+	}
+	for _, d := range pool.Dims { // if one is a lower bound and another an upper bound
+		b.Most = b.Most.With(d, max(b.Most.Get(d), b.Least.Get(d)))
+	}
+	return b
+}
+
+// All returns the reverted changes, including those that are being checked.
+func (g *Guard) All() []Undone {
+	out := slices.Clone(g.undone)
+	if g.check != nil {
+		out = append(out, g.check.changes(g.check.bad.Level, g.check.good.Level)...)
+	}
+	slices.SortStableFunc(out, func(a, b Undone) int { return cmp.Compare(a.Setting, b.Setting) })
+	return out
+}
+
+// Lasting returns those to keep across restarts.
+func (g *Guard) Lasting() (out []Undone) {
+	for _, u := range g.undone {
+		if u.until == 0 {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// Suspect returns the function and the error that the current check is for.
+func (g *Guard) Suspect() (function, err string) { return g.check.Function, g.check.Error }
+
+// Back returns settings with the numbers of the level that is being checked, where they differ from
+// those under which calls failed.
+func (g *Guard) Back(to pool.Settings) pool.Settings {
+	for _, d := range pool.Dims {
+		if is := g.check.good.Get(d); g.check.bad.Get(d) != is {
+			to = to.With(d, is)
+		}
+	}
+	return to
 }

@@ -1,4 +1,6 @@
-package autotune
+// Package profile finds out what the functions of a pool do by measurement, and which settings
+// functions of these kinds start with. One goroutine at a time uses a value of Profiles.
+package profile
 
 import "time"
 
@@ -36,8 +38,8 @@ const (
 	// cpu, at most waiting is blocking or async, and mixed is between them.
 	computing = 0.75
 	waiting   = 0.15
-	// known is the least confidence in a kind that is used.
-	known = 0.3
+	// Known is the least confidence in a kind that is used.
+	Known = 0.3
 	// unsure is the first confidence of an estimate under contention.
 	unsure = 0.2
 	// forgets is the factor by which the shortest time of a call grows with each sample that does
@@ -59,90 +61,10 @@ const (
 	looksEnough = 10
 	held        = 0.6
 	released    = 0.3
-	// otherwise is the factor by which a call's CPU time must change to make the function another
+	// Otherwise is the factor by which a call's CPU time must change to make the function another
 	// one.
-	otherwise = 2.5
+	Otherwise = 2.5
 )
 
-// nature has the measurements of all functions of a pool, by name.
-type nature map[string]*character
-
-// see takes a sample; steady reports that nothing changed while it was taken.
-func (n nature) see(s Sample, steady bool) {
-	trusted := none
-	if steady {
-		trusted = trustIn(s)
-	}
-	stretched := n.stretched(s)
-	for _, f := range s.Functions {
-		c := n[f.Name]
-		if c == nil {
-			c = &character{}
-			n[f.Name] = c
-		}
-		if c.async != f.Async && !c.recalled {
-			*c = character{async: f.Async}
-		}
-		c.see(f, steady, trusted, stretched, s)
-	}
-	n.together(s)
-}
-
-// together detects a function that releases the GIL: its calls use more than one core of a worker.
-func (n nature) together(s Sample) {
-	if s.Ready == 0 || s.CPU < 1.2*float64(s.Ready) {
-		return
-	}
-	var most *character
-	var use, all float64
-	for _, f := range s.Functions {
-		c := n[f.Name]
-		u := c.cpu * float64(f.Done)
-		all += u
-		if u > use {
-			most, use = c, u
-		}
-	}
-	if most != nil && use > 0.7*all && most.kind.CPU > waiting && !most.async {
-		most.beyondCores = true
-		most.name()
-	}
-}
-
-// of returns the kind of a function; the zero value if it is unknown.
-func (n nature) of(name string) Kind {
-	if c := n[name]; c != nil && c.kind.Sure >= known {
-		return c.kind
-	}
-	return Kind{}
-}
-
-// least returns the shortest time of a call of the slowest active function, in seconds.
-func (n nature) least(functions []Function) (seconds float64) {
-	for _, f := range functions {
-		if c := n[f.Name]; c != nil && (f.InFlight > 0 || f.Done > 0) {
-			seconds = max(seconds, c.least)
-		}
-	}
-	return seconds
-}
-
-// words describes what the functions do.
-func (n nature) words(functions []Function) string {
-	var text string
-	for i, f := range functions {
-		if i > 0 {
-			text += ", "
-		}
-		text += f.Name
-		switch k := n.of(f.Name); {
-		case k.Kind == KindUnknown:
-			text += " (unknown)"
-		case k.NeverAwaits:
-			text += " (async, and never awaits)"
-		default:
-			text += " (" + k.Kind + ")"
-		}
-	}
-	return text
-}
+// Computes reports that the function gains nothing by more calls at once.
+func (k Kind) Computes() bool { return k.Kind == KindCPU || k.NeverAwaits }

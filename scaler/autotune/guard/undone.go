@@ -1,12 +1,38 @@
-package autotune
+package guard
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/drover-run/drover/scaler/autotune/pool"
 )
+
+// Level is the state that calls run under.
+type Level struct {
+	pool.Settings
+	// Isolated are the functions that were moved off the event loop: their names, sorted, separated
+	// by commas.
+	Isolated string
+}
+
+func (l Level) isolated() []string {
+	if l.Isolated == "" {
+		return nil
+	}
+	return strings.Split(l.Isolated, ",")
+}
+
+// riskier reports whether a change from one level to the other may break code that worked.
+func riskier(from, to Level) bool {
+	return to.Processes > from.Processes || to.Coroutines > from.Coroutines || to.Isolated != from.Isolated || to.Threads > from.Threads || to.Threads == 1 && from.Threads > 1
+}
+
+// below reports whether the guard could return from r to b, and so avoid the failures of r.
+func below(b, r Level) bool {
+	return riskier(b, r) && b.Processes <= r.Processes && b.Coroutines <= r.Coroutines && (b.Threads <= r.Threads || r.Threads == 1)
+}
 
 // Undone is a change that is reverted because calls failed under it.
 type Undone struct {
@@ -46,7 +72,7 @@ func (u Undone) Key() string {
 // likeliest returns the change to revert if several were made at once. The others are tried again
 // one at a time, and reverted, too, if calls fail then.
 func likeliest(changes []Undone, async bool) []Undone {
-	order := []string{settingBlocked, threads.String(), coroutines.String(), processes.String()}
+	order := []string{settingBlocked, pool.Threads.String(), pool.Coroutines.String(), pool.Processes.String()}
 	if async {
 		order[1], order[2] = order[2], order[1]
 	}
@@ -72,73 +98,33 @@ func (u Undone) Text() string {
 
 const settingBlocked = "on_blocked"
 
-// changes returns the settings that a check has reverted.
-func (c *check) changes() (out []Undone) {
-	for _, d := range dims {
-		if was, is := c.bad.get(d), c.good.get(d); was != is {
-			u := c.Undone
-			u.Setting, u.Value, u.Tried, u.AtLeast = d.String(), is, was, is > was
-			out = append(out, u)
+// changes returns the changes from a good level to a bad one, each with the failures of u.
+func (u Undone) changes(bad, good Level) (out []Undone) {
+	for _, d := range pool.Dims {
+		if was, is := bad.Get(d), good.Get(d); was != is {
+			change := u
+			change.Setting, change.Value, change.Tried, change.AtLeast = d.String(), is, was, is > was
+			out = append(out, change)
 		}
 	}
-	for _, name := range c.bad.isolated() {
-		if !slices.Contains(c.good.isolated(), name) {
-			u := c.Undone
-			u.Setting, u.Moved = settingBlocked, name
-			out = append(out, u)
+	for _, name := range bad.isolated() {
+		if !slices.Contains(good.isolated(), name) {
+			change := u
+			change.Setting, change.Moved = settingBlocked, name
+			out = append(out, change)
 		}
 	}
 	return out
 }
 
-// holds reports whether a level is without the reverted change.
-func (u Undone) holds(l Level) bool {
-	for _, d := range dims {
+// isWithout reports whether a level is without the reverted change.
+func (u Undone) isWithout(l Level) bool {
+	for _, d := range pool.Dims {
 		if u.Setting == d.String() {
-			return u.AtLeast && l.get(d) >= u.Value || !u.AtLeast && l.get(d) <= u.Value
+			return u.AtLeast && l.Get(d) >= u.Value || !u.AtLeast && l.Get(d) <= u.Value
 		}
 	}
 	return !slices.Contains(l.isolated(), u.Moved)
-}
-
-// within narrows the bounds by the reverted changes.
-func (g *guard) within(b Bounds) Bounds {
-	for _, u := range g.undone {
-		for _, d := range dims {
-			value := min(max(u.Value, b.Least.get(d)), b.Most.get(d))
-			switch {
-			case u.Setting != d.String():
-			case u.AtLeast:
-				b.Least = b.Least.with(d, value)
-			default:
-				b.Most = b.Most.with(d, value)
-			}
-		}
-	}
-	for _, d := range dims { // if one is a lower bound and another an upper bound
-		b.Most = b.Most.with(d, max(b.Most.get(d), b.Least.get(d)))
-	}
-	return b
-}
-
-// all returns the reverted changes, including those that are being checked.
-func (g *guard) all() []Undone {
-	out := slices.Clone(g.undone)
-	if g.check != nil {
-		out = append(out, g.check.changes()...)
-	}
-	slices.SortStableFunc(out, func(a, b Undone) int { return cmp.Compare(a.Setting, b.Setting) })
-	return out
-}
-
-// lasting returns those to keep across restarts.
-func (g *guard) lasting() (out []Undone) {
-	for _, u := range g.undone {
-		if u.until == 0 {
-			out = append(out, u)
-		}
-	}
-	return out
 }
 
 // FailureKind returns an error without the parts that vary: numbers, words with digits, and quoted

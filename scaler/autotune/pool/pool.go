@@ -1,36 +1,12 @@
-// Package autotune finds by measurement the numbers of processes, threads and coroutines for one
-// pool of workers, for all its functions together, and the kind of each function.
-//
-// The caller passes a Sample to Look every 250 to 500 ms. Look returns the settings to use from now
-// on. A Controller has no clock and no side effects: the caller applies each Decision, and reports
-// the settings in force with the next Sample. One goroutine at a time uses a Controller. It starts
-// with what an earlier Controller Learned, or with a table by kind, and climbs from there. Each
-// step is measured against the settings before it, and reverted if it gained too little.
-//
-// Failed reports each failed call. If a change of settings causes failures, the change is reverted
-// at once.
-//
-// The objective is the mean of the logarithms of the rates of those functions that have more work
-// than slots. So no function starves for another.
-//
-// The constants are checked together: in workloads_test.go nine simulated workloads must reach 0.95
-// of the best cell of a grid within 30 s, and 0.9 of it within 15 s. docs/performance.md has the
-// same figures for real workers.
-//
-// The values of Decision.Phase:
-//
-//	start     the first settings are measured: from the table, or from Learned
-//	climb     a step up is tried
-//	trim      a step down is tried: less for the same throughput
-//	hold      nothing can be gained; the controller watches for changes
-//	idle      slots are free, so nothing can be measured about more
-//	disturbed other programs use the machine differently than before; no decisions now
-//	memory    stepped down, because memory is nearly used up
-//	undone    the last change is reverted, because calls failed right after it; being checked
-//	explicit  all numbers are set; none is ever changed
-package autotune
+// Package pool has what the packages below autotune share: the settings of a pool of workers, their
+// bounds, and the samples of its measurements.
+package pool
 
-import "time"
+import (
+	"fmt"
+	"math"
+	"time"
+)
 
 // Settings are the numbers that the Controller finds. The zero value means none yet.
 type Settings struct {
@@ -105,34 +81,61 @@ type Function struct {
 	Looks, HeldGIL int64
 }
 
-// Decision has the settings to use from now on, and the reason.
-type Decision struct {
-	Settings
-	// Limits bounds the calls of a function in flight in each process. A function without an entry
-	// is limited only by the settings.
-	Limits map[string]int
-	// Phase is one of the phases in the package doc.
-	Phase string
-	// Note is the reason, for people.
-	Note string
-	// Undone are the changes that are reverted because calls failed under them.
-	Undone []Undone
-}
+// Dim is one of the three dimensions of Settings.
+type Dim int
 
-// The phases; the package doc describes them.
 const (
-	PhaseStart     = "start"
-	PhaseClimb     = "climb"
-	PhaseTrim      = "trim"
-	PhaseHold      = "hold"
-	PhaseIdle      = "idle"
-	PhaseDisturbed = "disturbed"
-	PhaseMemory    = "memory"
-	PhaseUndone    = "undone"
-	PhaseExplicit  = "explicit"
+	Processes Dim = iota
+	Threads
+	Coroutines
 )
 
-// Phases lists all phases.
-var Phases = []string{
-	PhaseStart, PhaseClimb, PhaseTrim, PhaseHold, PhaseIdle, PhaseDisturbed, PhaseMemory, PhaseUndone, PhaseExplicit,
+// Dims lists the dimensions, the one whose reduction saves most first.
+var Dims = []Dim{Processes, Coroutines, Threads}
+
+func (d Dim) String() string { return [...]string{"processes", "threads", "coroutines"}[d] }
+
+// Get returns the number of a dimension.
+func (s Settings) Get(d Dim) int { return [...]int{s.Processes, s.Threads, s.Coroutines}[d] }
+
+// With returns the settings with another number of a dimension.
+func (s Settings) With(d Dim, n int) Settings {
+	switch d {
+	case Processes:
+		s.Processes = n
+	case Threads:
+		s.Threads = n
+	case Coroutines:
+		s.Coroutines = n
+	}
+	return s
+}
+
+// Clamp returns the settings within the bounds.
+func (b Bounds) Clamp(s Settings) Settings {
+	for _, d := range Dims {
+		s = s.With(d, min(max(s.Get(d), b.Least.Get(d)), b.Most.Get(d)))
+	}
+	return s
+}
+
+// Contains reports whether settings are within the bounds.
+func (b Bounds) Contains(s Settings) bool { return b.Clamp(s) == s }
+
+// IsFixed reports whether all numbers are set.
+func (b Bounds) IsFixed() bool { return b.Least == b.Most }
+
+// WholeCores returns how many processes fill that many cores.
+func WholeCores(cores float64) int { return max(1, int(math.Ceil(cores-0.05))) }
+
+// String returns the settings as text.
+func (s Settings) String() string {
+	return fmt.Sprintf("%s × %s × %s", count(s.Processes, "process", "processes"), count(s.Threads, "thread", "threads"), count(s.Coroutines, "coroutine", "coroutines"))
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
