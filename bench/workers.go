@@ -81,16 +81,16 @@ func pythonPool(ctx context.Context, source string, functions []string, change f
 	if err := os.WriteFile(filepath.Join(dir, "function_app.py"), []byte(source), 0o600); err != nil {
 		return nil, nil, err
 	}
-	interpreter, err := python.Find(ctx, dir, "", os.LookupEnv)
+	interpreter, err := python.FindInterpreter(ctx, dir, "", os.LookupEnv)
 	if err != nil {
 		return nil, nil, err
 	}
-	home, err := python.Install(filepath.Join(dir, "data"))
+	home, err := python.InstallWorker(filepath.Join(dir, "data"))
 	if err != nil {
 		return nil, nil, err
 	}
 	cfg := workers.Config{
-		App: dir, Command: python.Command(interpreter, home, dir, os.Environ()),
+		App: dir, Command: python.WorkerCommand(interpreter, home, dir, os.Environ()),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}
 	for _, name := range functions {

@@ -119,7 +119,7 @@ func (b *bed) prepare(ctx context.Context) (err error) {
 		}
 	})}
 	go func() { b.served <- b.server.Serve(listener) }()
-	interpreter, err := python.Find(ctx, b.dir, "", os.LookupEnv)
+	interpreter, err := python.FindInterpreter(ctx, b.dir, "", os.LookupEnv)
 	if err != nil {
 		return err
 	}

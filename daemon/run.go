@@ -42,7 +42,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if err := d.cfg.Complete(d.env); err != nil {
 		return &StartError{err}
 	}
-	if err := childproc.Room(apps.NeedsProcesses(d.cfg)); err != nil {
+	if err := childproc.CheckLimits(apps.NeedsProcesses(d.cfg)); err != nil {
 		return &StartError{err}
 	}
 	defer func() { err = explainDataDir(err, d.cfg.DataDir) }()

@@ -41,12 +41,12 @@ type Share struct {
 // Limit changes how many slots the share holds at most; 0 is no limit. Slots beyond a
 // lower limit stay in use until Free.
 func (h *Share) Limit(limit int) {
-	s := h.lock()
+	s := h.lockSlots()
 	defer s.mu.Unlock()
 	if h.limit = limit; limit <= 0 {
 		h.limit = math.MaxInt
 	}
-	s.grant()
+	s.grantClaims()
 	s.callBack()
 }
 
@@ -67,8 +67,8 @@ func (s *Slots) Share(limit int) *Share {
 	return h
 }
 
-// lock returns the share's slots, with their mu held.
-func (h *Share) lock() *Slots {
+// lockSlots returns the share's slots, with their mu held.
+func (h *Share) lockSlots() *Slots {
 	for {
 		s := h.slots.Load()
 		s.mu.Lock()
@@ -87,7 +87,7 @@ var moving sync.Mutex
 func (h *Share) Move(to *Slots) {
 	moving.Lock()
 	defer moving.Unlock()
-	from := h.lock()
+	from := h.lockSlots()
 	defer from.mu.Unlock()
 	if from == to {
 		return
@@ -113,8 +113,8 @@ func (h *Share) Move(to *Slots) {
 		close(from.changed)
 		from.changed = nil
 	}
-	from.grant()
-	to.grant()
+	from.grantClaims()
+	to.grantClaims()
 	to.callBack()
 }
 
@@ -123,7 +123,7 @@ func (s *Slots) Resize(capacity int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.capacity = capacity
-	s.grant()
+	s.grantClaims()
 	s.callBack()
 }
 
@@ -134,9 +134,9 @@ func (s *Slots) Capacity() int {
 	return s.capacity
 }
 
-// room is how many slots the share could take now; s.mu is held. Messages that wait for a
+// roomFor is how many slots the share could take now; s.mu is held. Messages that wait for a
 // slot come first.
-func (s *Slots) room(h *Share) int {
+func (s *Slots) roomFor(h *Share) int {
 	if h.paused {
 		return 0
 	}
@@ -149,8 +149,8 @@ func (h *Share) Offer(ctx context.Context) (int, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		s := h.lock()
-		n := s.room(h)
+		s := h.lockSlots()
+		n := s.roomFor(h)
 		if n == 0 && s.changed == nil {
 			s.changed = make(chan struct{})
 		}
@@ -169,7 +169,7 @@ func (h *Share) Offer(ctx context.Context) (int, error) {
 // Park records that the share waits for messages for the slots that it was offered.
 // revoke is called once, when these are taken, and must end the wait.
 func (h *Share) Park(revoke context.CancelFunc) {
-	s := h.lock()
+	s := h.lockSlots()
 	defer s.mu.Unlock()
 	s.parked[h] = revoke
 	s.callBack() // the slots may have been taken between Offer and Park
@@ -177,7 +177,7 @@ func (h *Share) Park(revoke context.CancelFunc) {
 
 // Unpark records that the wait has ended; revoke is not called afterwards.
 func (h *Share) Unpark() {
-	s := h.lock()
+	s := h.lockSlots()
 	defer s.mu.Unlock()
 	delete(s.parked, h)
 }
@@ -185,7 +185,7 @@ func (h *Share) Unpark() {
 // callBack revokes the shares that wait for messages without a free slot for them.
 func (s *Slots) callBack() {
 	for h, revoke := range s.parked {
-		if s.room(h) == 0 {
+		if s.roomFor(h) == 0 {
 			delete(s.parked, h)
 			revoke()
 		}
@@ -194,9 +194,9 @@ func (s *Slots) callBack() {
 
 // Take takes up to n slots and returns how many it took.
 func (h *Share) Take(n int) int {
-	s := h.lock()
+	s := h.lockSlots()
 	defer s.mu.Unlock()
-	n = min(n, s.room(h))
+	n = min(n, s.roomFor(h))
 	s.used += n
 	h.used += n
 	s.callBack()
@@ -206,10 +206,10 @@ func (h *Share) Take(n int) int {
 // Claim takes one slot. It waits for it if need be, in the order of the calls. The
 // error is ctx.Err().
 func (h *Share) Claim(ctx context.Context) error {
-	s := h.lock()
+	s := h.lockSlots()
 	c := &claim{share: h, granted: make(chan struct{})}
 	c.place = s.queue.PushBack(c)
-	s.grant()
+	s.grantClaims()
 	s.callBack()
 	s.mu.Unlock()
 	select {
@@ -217,30 +217,30 @@ func (h *Share) Claim(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	s = h.lock()
+	s = h.lockSlots()
 	defer s.mu.Unlock()
 	select {
 	case <-c.granted: // in the same moment
 		return nil
 	default:
 		s.queue.Remove(c.place)
-		s.grant()
+		s.grantClaims()
 		return ctx.Err()
 	}
 }
 
 // Free releases n slots.
 func (h *Share) Free(n int) {
-	s := h.lock()
+	s := h.lockSlots()
 	defer s.mu.Unlock()
 	s.used -= n
 	h.used -= n
-	s.grant()
+	s.grantClaims()
 }
 
 // Used returns how many slots the function holds.
 func (h *Share) Used() int {
-	s := h.lock()
+	s := h.lockSlots()
 	defer s.mu.Unlock()
 	return h.used
 }
@@ -248,7 +248,7 @@ func (h *Share) Used() int {
 // Pause offers no more slots until Resume, and ends the share's wait for messages.
 // Messages in flight finish.
 func (h *Share) Pause() {
-	s := h.lock()
+	s := h.lockSlots()
 	defer s.mu.Unlock()
 	h.paused = true
 	s.callBack()
@@ -256,16 +256,16 @@ func (h *Share) Pause() {
 
 // Resume offers slots again.
 func (h *Share) Resume() {
-	s := h.lock()
+	s := h.lockSlots()
 	defer s.mu.Unlock()
 	h.paused = false
-	s.grant()
+	s.grantClaims()
 }
 
 // Room returns how many slots the function could use if no other function used any,
 // and how many of those are taken, by it or by others.
 func (h *Share) Room() (taken, slots int) {
-	s := h.lock()
+	s := h.lockSlots()
 	defer s.mu.Unlock()
 	if h.limit < s.capacity {
 		return h.used, h.limit
@@ -283,7 +283,7 @@ type Use struct {
 
 // Use returns the use of the slots. Parked means that the function waits for messages.
 func (h *Share) Use() Use {
-	s := h.lock()
+	s := h.lockSlots()
 	defer s.mu.Unlock()
 	u := Use{Used: h.used, Limit: h.limit, All: s.used, Capacity: s.capacity, Claims: s.queue.Len(), Paused: h.paused}
 	if u.Limit == math.MaxInt {
@@ -293,9 +293,9 @@ func (h *Share) Use() Use {
 	return u
 }
 
-// grant grants free slots to the claims in their order, and wakes waiting Offers.
+// grantClaims grants free slots to the claims in their order, and wakes waiting Offers.
 // A claim whose share has reached its limit does not block the claims behind it.
-func (s *Slots) grant() {
+func (s *Slots) grantClaims() {
 	for e := s.queue.Front(); e != nil && s.used < s.capacity; {
 		next := e.Next()
 		if c := e.Value.(*claim); c.share.used < c.share.limit {

@@ -24,7 +24,7 @@ func needNode(t *testing.T) {
 func TestFunctionsOfThreeLanguages(t *testing.T) {
 	t.Parallel()
 	needNode(t)
-	home, err := python.Install(t.TempDir())
+	home, err := python.InstallWorker(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

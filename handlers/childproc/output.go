@@ -31,7 +31,7 @@ type Output struct {
 func NewOutput(to io.Writer) (*Output, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("making a pipe: %w", explain(err))
+		return nil, fmt.Errorf("making a pipe: %w", withAdvice(err))
 	}
 	return &Output{Child: w, ours: r, to: to}, nil
 }
@@ -63,31 +63,31 @@ func (w *Lines) Write(p []byte) (int, error) {
 		case at < 0 && len(w.rest) < MaxLine:
 			return len(p), nil
 		case at < 0 || at > MaxLine:
-			w.put(w.rest[:MaxLine])
+			w.emitLine(w.rest[:MaxLine])
 			w.rest = w.rest[MaxLine:]
 		default:
-			w.put(w.rest[:at])
+			w.emitLine(w.rest[:at])
 			w.rest = w.rest[at+1:]
 		}
 	}
 }
 
-// End passes on a last line without a line end.
-func (w *Lines) End() {
+// FlushRest passes on a last line without a line end.
+func (w *Lines) FlushRest() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.put(w.rest)
+	w.emitLine(w.rest)
 	w.rest = nil
 }
 
-func (w *Lines) put(line []byte) {
+func (w *Lines) emitLine(line []byte) {
 	if text := strings.TrimRight(string(line), "\r"); strings.TrimSpace(text) != "" {
 		w.Line(strings.ToValidUTF8(text, "?"))
 	}
 }
 
-// explain adds advice to errors caused by limits.
-func explain(err error) error {
+// withAdvice adds advice to errors caused by limits.
+func withAdvice(err error) error {
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 		return fmt.Errorf("%w: no more processes may be made here; see ulimit -u, pids.max of the cgroup (TasksMax of the unit, the container's limit), and kernel.pid_max", err)

@@ -44,16 +44,16 @@ func newProcess(s *session) *Process {
 	return &Process{session: s, answered: make(chan error, 1), waited: make(chan struct{})}
 }
 
-// Waited returns a channel that is closed when the process has been collected, its remaining
+// Done returns a channel that is closed when the process has been collected, its remaining
 // descendants are killed, and its output is written.
-func (p *Process) Waited() <-chan struct{} { return p.waited }
+func (p *Process) Done() <-chan struct{} { return p.waited }
 
-// Exit returns how the process ended. It is called after Waited is closed.
-func (p *Process) Exit() Exit { return p.exit }
+// ExitState returns how the process ended. It is called after Done is closed.
+func (p *Process) ExitState() Exit { return p.exit }
 
 // Signal sends a signal to the process group, unless the process was collected. It does not wait
 // for the effect.
-func (p *Process) Signal(signal syscall.Signal) { p.session.signal(p.id, signal) }
+func (p *Process) Signal(signal syscall.Signal) { p.session.sendSignal(p.id, signal) }
 
 // Reaper starts processes. New starts its own process, which is replaced if it dies.
 type Reaper struct {
@@ -76,22 +76,22 @@ func New(log *slog.Logger) *Reaper {
 	}
 	r := &Reaper{log: log}
 	r.first.Go(func() {
-		_, _ = r.reach() // Start tries again, and returns the error
+		_, _ = r.ensureSession() // Start tries again, and returns the error
 	})
 	return r
 }
 
-// reach returns a running reaper process. It starts one if necessary.
-func (r *Reaper) reach() (*session, error) {
+// ensureSession returns a running reaper process. It starts one if necessary.
+func (r *Reaper) ensureSession() (*session, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return nil, errors.New("the reaper has ended")
 	}
-	if r.current != nil && !r.current.over() {
+	if r.current != nil && !r.current.isDead() {
 		return r.current, nil
 	}
-	s, err := launch(r.log)
+	s, err := startReaper(r.log)
 	if err != nil {
 		return nil, fmt.Errorf("starting the reaper: %w", err)
 	}
@@ -115,7 +115,7 @@ func (r *Reaper) Close() {
 func (r *Reaper) PID() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.current == nil || r.current.over() {
+	if r.current == nil || r.current.isDead() {
 		return 0
 	}
 	return r.current.cmd.Process.Pid
@@ -147,7 +147,7 @@ func (r *Reaper) startCommand(c Command) (*Process, error) {
 		return nil, err
 	}
 	c.Dir = dir
-	s, err := r.reach()
+	s, err := r.ensureSession()
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (r *Reaper) startCommand(c Command) (*Process, error) {
 	if len(c.Stdin) > 0 {
 		r, w, err := os.Pipe()
 		if err != nil {
-			return nil, fmt.Errorf("making a pipe: %w", explain(err))
+			return nil, fmt.Errorf("making a pipe: %w", withAdvice(err))
 		}
 		p.input = w
 		theirs, files[0] = append(theirs, r), r
@@ -173,7 +173,7 @@ func (r *Reaper) startCommand(c Command) (*Process, error) {
 		}
 		out, err := NewOutput(to)
 		if err != nil {
-			p.abandon()
+			p.closePipes()
 			return nil, err
 		}
 		p.outputs = append(p.outputs, out)
@@ -181,8 +181,8 @@ func (r *Reaper) startCommand(c Command) (*Process, error) {
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		p.abandon()
-		return nil, explain(err)
+		p.closePipes()
+		return nil, withAdvice(err)
 	}
 	theirs = append(theirs, null)
 	files = append(files, c.Files...)
@@ -191,12 +191,12 @@ func (r *Reaper) startCommand(c Command) (*Process, error) {
 			files[i] = null
 		}
 	}
-	p.copy(c.Stdin)
+	p.copyStreams(c.Stdin)
 	if err := s.startProcess(p, path, c, files); err != nil {
-		p.abandon()
+		p.closePipes()
 		return nil, err
 	}
-	p.passed()
+	p.closeChildEnds()
 	return p, nil
 }
 
@@ -208,18 +208,18 @@ func (r *Reaper) startCommand(c Command) (*Process, error) {
 func (r *Reaper) Adopt(parent *Process, pid int, outputs ...*Output) (*Process, error) {
 	p := newProcess(parent.session)
 	p.outputs = outputs
-	p.copy(nil)
+	p.copyStreams(nil)
 	if err := parent.session.adoptProcess(p, parent, pid); err != nil {
-		p.abandon()
+		p.closePipes()
 		return nil, fmt.Errorf("adopting process %d: %w", pid, err)
 	}
-	p.passed()
+	p.closeChildEnds()
 	return p, nil
 }
 
-// Self returns the path of this program, for starting it again. It refers to the running file,
+// SelfPath returns the path of this program, for starting it again. It refers to the running file,
 // even if another file has replaced it.
-func Self() (string, error) {
+func SelfPath() (string, error) {
 	const same = "/proc/self/exe"
 	if _, err := os.Stat(same); err == nil {
 		return same, nil
@@ -240,9 +240,9 @@ func newMarks() uint64 {
 // markBits is the number of bits that count the processes of one reaper.
 const markBits = 32
 
-// descriptors returns the file descriptors of files. It sets them to blocking mode, because the
+// inheritableFDs returns the file descriptors of files. It sets them to blocking mode, because the
 // child inherits the mode.
-func descriptors(files []*os.File) []int {
+func inheritableFDs(files []*os.File) []int {
 	out := make([]int, 0, len(files))
 	for _, f := range files {
 		out = append(out, int(f.Fd()))
@@ -250,9 +250,9 @@ func descriptors(files []*os.File) []int {
 	return out
 }
 
-// copy copies the input and output of the process. It starts before the process does, so that
+// copyStreams copies the input and output of the process. It starts before the process does, so that
 // no output of a short-lived process is lost.
-func (p *Process) copy(stdin []byte) {
+func (p *Process) copyStreams(stdin []byte) {
 	if p.input != nil {
 		p.copying.Go(func() {
 			_, _ = p.input.Write(stdin) // the process need not read all of it
@@ -267,15 +267,15 @@ func (p *Process) copy(stdin []byte) {
 	}
 }
 
-// passed closes the file descriptors that the child has inherited.
-func (p *Process) passed() {
+// closeChildEnds closes the file descriptors that the child has inherited.
+func (p *Process) closeChildEnds() {
 	for _, o := range p.outputs {
 		_ = o.Child.Close()
 	}
 }
 
-// abandon closes the pipes of a process that did not start.
-func (p *Process) abandon() {
+// closePipes closes the pipes of a process that did not start.
+func (p *Process) closePipes() {
 	if p.input != nil {
 		_ = p.input.Close()
 	}
@@ -285,8 +285,8 @@ func (p *Process) abandon() {
 	p.copying.Wait()
 }
 
-// ended records how the process ended, and ends the copying.
-func (p *Process) ended(exit Exit) {
+// recordExit records how the process ended, and ends the copying.
+func (p *Process) recordExit(exit Exit) {
 	p.exit = exit
 	defer close(p.waited)
 	copied := make(chan struct{})

@@ -92,8 +92,8 @@ func start(t testing.TB, r *Reaper, c Command) *Process {
 func waited(t testing.TB, p *Process) Exit {
 	t.Helper()
 	select {
-	case <-p.Waited():
-		return p.Exit()
+	case <-p.Done():
+		return p.ExitState()
 	case <-time.After(patience):
 		t.Fatal("the process does not end")
 		return Exit{}
@@ -159,8 +159,8 @@ func TestManyProcesses(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			<-p.Waited()
-			if exit := p.Exit(); exit.Status.ExitStatus() != i || out.String() != fmt.Sprint(i) {
+			<-p.Done()
+			if exit := p.ExitState(); exit.Status.ExitStatus() != i || out.String() != fmt.Sprint(i) {
 				t.Errorf("%d: %+v, %q", i, exit, out.String())
 			}
 		})
@@ -227,8 +227,8 @@ func TestLinesAreCut(t *testing.T) {
 			t.Fatal(n, err)
 		}
 	}
-	w.End()
-	w.End()
+	w.FlushRest()
+	w.FlushRest()
 	want := []string{"one", "two", strings.Repeat("x", MaxLine), "x", "?"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %.100q", got)
@@ -242,14 +242,14 @@ func BenchmarkStart(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		<-p.Waited()
+		<-p.Done()
 	}
 }
 
 func BenchmarkReaper(b *testing.B) {
 	for b.Loop() {
 		r := New(nil)
-		if _, err := r.reach(); err != nil {
+		if _, err := r.ensureSession(); err != nil {
 			b.Fatal(err)
 		}
 		r.Close()

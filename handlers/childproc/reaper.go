@@ -22,7 +22,7 @@ func init() {
 		// The init functions run on the main thread, which lives as long as the process: the kernel
 		// sends the parent-death signal when a thread ends. syscall.Exit skips the exit work of the
 		// race detector and of coverage.
-		syscall.Exit(reap())
+		syscall.Exit(runReaper())
 	}
 }
 
@@ -68,8 +68,8 @@ type request struct {
 	lost  bool // some of its file descriptors did not arrive
 }
 
-// reap runs the reaper, and returns its exit status.
-func reap() int {
+// runReaper runs the reaper, and returns its exit status.
+func runReaper() int {
 	spareThreads()
 	closeInherited()
 	unix.CloseOnExec(reaperSocket)
@@ -81,7 +81,7 @@ func reap() int {
 	signal.Notify(children, unix.SIGCHLD)
 	r := &reaper{leaders: make(map[uint64]*leader), byPID: make(map[int]*leader)}
 	var err error
-	if r.marked, err = prepare(); err != nil {
+	if r.marked, err = prepareReaper(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -89,7 +89,7 @@ func reap() int {
 	if r.marked {
 		marked = 1
 	}
-	if !say(newMessage(saysReady, 0, 0).addNumber(marked)) {
+	if !sendMessage(newMessage(saysReady, 0, 0).addNumber(marked)) {
 		fmt.Fprintln(os.Stderr, "this is started by drover itself")
 		return 1
 	}
@@ -97,7 +97,7 @@ func reap() int {
 	go func() {
 		defer close(requests)
 		for {
-			q, err := receive()
+			q, err := readRequest()
 			if err != nil {
 				return
 			}
@@ -113,20 +113,20 @@ func reap() int {
 			if !open {
 				return r.killAll(children)
 			}
-			r.handle(q)
+			r.handleRequest(q)
 			handled <- struct{}{}
 		case <-children:
-			r.look()
+			r.checkChildren()
 		case <-tick.C:
-			r.look()
+			r.checkChildren()
 		}
-		switch busy := r.sweeping(); {
+		switch busy := r.needsSweep(); {
 		case busy && !ticking:
 			tick.Reset(lookAgain)
 		case !busy && ticking:
 			tick.Stop()
 		}
-		ticking = r.sweeping()
+		ticking = r.needsSweep()
 	}
 }
 
@@ -174,8 +174,8 @@ func spareThreads() {
 	done.Wait()
 }
 
-// receive reads one request.
-func receive() (q request, err error) {
+// readRequest reads one request.
+func readRequest() (q request, err error) {
 	var head [headSize]byte
 	rights := make([]byte, unix.CmsgSpace(4*maxFiles))
 	var n, got, flags int
@@ -243,9 +243,9 @@ func readFull(b []byte) error {
 	return nil
 }
 
-// say sends a message to the daemon. It reports whether it succeeded.
-func say(m message) bool {
-	m, err := m.whole()
+// sendMessage sends a message to the daemon. It reports whether it succeeded.
+func sendMessage(m message) bool {
+	m, err := m.withLength()
 	if err != nil {
 		return false
 	}
@@ -255,66 +255,66 @@ func say(m message) bool {
 			continue
 		}
 		if err != nil {
-			return false // receive detects that the daemon has ended
+			return false // readRequest detects that the daemon has ended
 		}
 		m = m[n:]
 	}
 	return true
 }
 
-func refuse(id uint64, errno syscall.Errno, text string) {
-	say(newMessage(saysRefused, 0, id).addNumber(uint32(errno)).addText(text))
+func refuseRequest(id uint64, errno syscall.Errno, text string) {
+	sendMessage(newMessage(saysRefused, 0, id).addNumber(uint32(errno)).addText(text))
 }
 
-// handle carries out a request. It refuses invalid ones.
-func (r *reaper) handle(q request) {
+// handleRequest carries out a request. It refuses invalid ones.
+func (r *reaper) handleRequest(q request) {
 	defer func() {
 		for _, fd := range q.files {
 			_ = unix.Close(fd)
 		}
 	}()
-	id := q.f.long()
+	id := q.f.readUint64()
 	switch q.kind {
 	case saysStart:
 		r.startChild(id, q)
 	case saysSignal:
-		signal := syscall.Signal(q.f.number())
-		if l := r.leaders[id]; l != nil && q.f.end() == nil {
+		signal := syscall.Signal(q.f.readUint32())
+		if l := r.leaders[id]; l != nil && q.f.checkEnd() == nil {
 			_ = syscall.Kill(-l.pid, signal) // the group may have ended
 			if !l.seen {
-				r.look()
+				r.checkChildren()
 			}
 		}
 	case saysAdopt:
-		r.adopt(id, q.f)
+		r.adoptProcess(id, q.f)
 	default:
-		refuse(id, 0, fmt.Sprintf("a request of type %d", q.kind))
+		refuseRequest(id, 0, fmt.Sprintf("a request of type %d", q.kind))
 	}
 }
 
 func (r *reaper) startChild(id uint64, q request) {
-	path, name, dir, args, env := q.f.text(), q.f.text(), q.f.text(), q.f.texts(), q.f.texts()
+	path, name, dir, args, env := q.f.readString(), q.f.readString(), q.f.readString(), q.f.readStrings(), q.f.readStrings()
 	switch {
 	case q.lost:
-		refuse(id, unix.EMFILE, "handing over its files")
+		refuseRequest(id, unix.EMFILE, "handing over its files")
 		return
-	case q.f.end() != nil || r.leaders[id] != nil:
-		refuse(id, 0, errMessage.Error())
+	case q.f.checkEnd() != nil || r.leaders[id] != nil:
+		refuseRequest(id, 0, errMessage.Error())
 		return
 	case len(r.leaders) >= maxProcesses:
-		refuse(id, 0, fmt.Sprintf("there are %d processes already", len(r.leaders)))
+		refuseRequest(id, 0, fmt.Sprintf("there are %d processes already", len(r.leaders)))
 		return
 	}
 	files := make([]uintptr, len(q.files))
 	for i, fd := range q.files {
 		files[i] = uintptr(fd)
 	}
-	unmark, err := r.mark(id)
+	unmark, err := r.markForks(id)
 	if err != nil {
-		refuse(id, errnoOf(err), "marking it")
+		refuseRequest(id, errnoOf(err), "marking it")
 		return
 	}
-	pid, err := syscall.ForkExec(path, append([]string{name}, args...), &syscall.ProcAttr{Dir: dir, Env: env, Files: files, Sys: attributes()})
+	pid, err := syscall.ForkExec(path, append([]string{name}, args...), &syscall.ProcAttr{Dir: dir, Env: env, Files: files, Sys: leaderAttributes()})
 	unmark()
 	if err != nil {
 		text := ""
@@ -323,34 +323,34 @@ func (r *reaper) startChild(id uint64, q request) {
 				text = "entering " + dir
 			}
 		}
-		refuse(id, errnoOf(err), text)
+		refuseRequest(id, errnoOf(err), text)
 		return
 	}
-	r.enter(&leader{id: id, pid: pid, seen: true})
+	r.addLeader(&leader{id: id, pid: pid, seen: true})
 }
 
-func (r *reaper) enter(l *leader) {
+func (r *reaper) addLeader(l *leader) {
 	r.leaders[l.id], r.byPID[l.pid] = l, l
-	say(newMessage(saysStarted, 0, l.id).addNumber(uint32(l.pid)))
+	sendMessage(newMessage(saysStarted, 0, l.id).addNumber(uint32(l.pid)))
 }
 
-func (r *reaper) adopt(id uint64, f *fields) {
-	parent, pid := r.leaders[f.long()], int(f.number())
+func (r *reaper) adoptProcess(id uint64, f *fields) {
+	parent, pid := r.leaders[f.readUint64()], int(f.readUint32())
 	switch {
-	case f.end() != nil || r.leaders[id] != nil:
-		refuse(id, 0, errMessage.Error())
+	case f.checkEnd() != nil || r.leaders[id] != nil:
+		refuseRequest(id, 0, errMessage.Error())
 	case parent == nil:
-		refuse(id, 0, "the process that forked it has ended")
+		refuseRequest(id, 0, "the process that forked it has ended")
 	case pid <= 1 || r.byPID[pid] != nil:
-		refuse(id, 0, "it is no process that another has just forked")
+		refuseRequest(id, 0, "it is no process that another has just forked")
 	case len(r.leaders) >= maxProcesses:
-		refuse(id, 0, fmt.Sprintf("there are %d processes already", len(r.leaders)))
+		refuseRequest(id, 0, fmt.Sprintf("there are %d processes already", len(r.leaders)))
 	default:
 		if why := r.takeOver(id, parent, pid); why != "" {
-			refuse(id, 0, why)
+			refuseRequest(id, 0, why)
 			return
 		}
-		r.enter(&leader{id: id, pid: pid})
+		r.addLeader(&leader{id: id, pid: pid})
 	}
 }
 

@@ -18,15 +18,15 @@ import (
 
 const receiveFlags = unix.MSG_CMSG_CLOEXEC
 
-// prepare makes this process the parent of orphans among its descendants.
-func prepare() (marked bool, err error) {
+// prepareReaper makes this process the parent of orphans among its descendants.
+func prepareReaper() (marked bool, err error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return false, fmt.Errorf("becoming the one that orphans come to: %w", err)
 	}
 	_ = os.WriteFile("/proc/self/comm", []byte(reaperName), 0) // only for ps
 	// Marking fails if the hard limit is too low, or a sandbox does not support the limit.
 	r := &reaper{marked: true}
-	unmark, err := r.mark(1 << 62)
+	unmark, err := r.markForks(1 << 62)
 	if err != nil {
 		return false, nil
 	}
@@ -34,14 +34,14 @@ func prepare() (marked bool, err error) {
 	return true, nil
 }
 
-// attributes returns the attributes of a leader: it gets a process group of its own, and the
+// leaderAttributes returns the attributes of a leader: it gets a process group of its own, and the
 // kernel kills it if the reaper ends without killing it.
-func attributes() *syscall.SysProcAttr {
+func leaderAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 }
 
-// mark marks the processes forked from now on, until unmark is called.
-func (r *reaper) mark(id uint64) (unmark func(), err error) {
+// markForks marks the processes forked from now on, until unmark is called.
+func (r *reaper) markForks(id uint64) (unmark func(), err error) {
 	if !r.marked {
 		return func() {}, nil
 	}
@@ -81,8 +81,8 @@ func locksIn(limits []byte) uint64 {
 	return 0
 }
 
-// owner returns the leader of an orphan; nil if there is none.
-func (r *reaper) owner(pid int) *leader {
+// leaderOf returns the leader of an orphan; nil if there is none.
+func (r *reaper) leaderOf(pid int) *leader {
 	if !r.marked {
 		return nil
 	}
@@ -97,7 +97,7 @@ func (r *reaper) takeOver(id uint64, parent *leader, pid int) string {
 	if group, err := syscall.Getpgid(pid); err != nil || group != pid {
 		return "it is no leader of a process group, or is gone"
 	}
-	if !below(pid, os.Getpid()) {
+	if !descendsFrom(pid, os.Getpid()) {
 		return "it is not below the reaper"
 	}
 	if !r.marked {
@@ -116,8 +116,8 @@ func (r *reaper) takeOver(id uint64, parent *leader, pid int) string {
 // maxDepth bounds the search for an ancestor.
 const maxDepth = 64
 
-// below reports whether a process descends from another.
-func below(pid, ancestor int) bool {
+// descendsFrom reports whether a process descends from another.
+func descendsFrom(pid, ancestor int) bool {
 	for range maxDepth {
 		if pid = parentOf(pid); pid == ancestor {
 			return true
@@ -158,14 +158,14 @@ func readProc(pid int, file string) []byte {
 	return text
 }
 
-// children returns the reaper's children. The kernel's lists are complete, because only the reaper
-// collects its children, and not at the same time. If the kernel has no lists, all processes are
-// scanned.
-func (r *reaper) children() (out []int) {
+// listChildren returns the reaper's children. The kernel's lists are complete, because only the
+// reaper collects its children, and not at the same time. If the kernel has no lists, all processes
+// are scanned.
+func (r *reaper) listChildren() (out []int) {
 	const tasks = "/proc/self/task"
 	threads, err := os.ReadDir(tasks)
 	if err != nil {
-		return r.known()
+		return r.leaderPIDs()
 	}
 	for _, thread := range threads {
 		text, err := os.ReadFile(tasks + "/" + thread.Name() + "/children")
@@ -184,8 +184,8 @@ func (r *reaper) children() (out []int) {
 	return out
 }
 
-// known returns the leaders. It is used if there is no /proc.
-func (r *reaper) known() (out []int) {
+// leaderPIDs returns the leaders. It is used if there is no /proc.
+func (r *reaper) leaderPIDs() (out []int) {
 	for pid := range r.byPID {
 		out = append(out, pid)
 	}

@@ -214,7 +214,7 @@ func init() {
 					fmt.Println(err)
 				}
 				p.Signal(syscall.SIGKILL)
-				<-p.Waited()
+				<-p.Done()
 			}
 			_, _ = fmt.Scanln()
 			r.Close()
@@ -222,7 +222,7 @@ func init() {
 		// One that may make no more processes, and then some.
 		"limited": func() {
 			r := New(slog.New(slog.NewTextHandler(os.Stdout, nil)))
-			if _, err := r.reach(); err != nil {
+			if _, err := r.ensureSession(); err != nil {
 				fmt.Println(err)
 				return
 			}
@@ -239,7 +239,7 @@ func init() {
 				}
 				p, err := r.Start(Command{Path: "/bin/true"})
 				if err == nil {
-					<-p.Waited()
+					<-p.Done()
 				}
 				fmt.Println(err)
 			}
@@ -347,7 +347,7 @@ os.wait()
 
 func TestNoMoreFilesMayBeOpened(t *testing.T) {
 	r, _ := newReaper(t)
-	if _, err := r.reach(); err != nil {
+	if _, err := r.ensureSession(); err != nil {
 		t.Fatal(err)
 	}
 	for pid, want := range map[int]string{
@@ -396,7 +396,7 @@ func TestTheReaperIsKilled(t *testing.T) {
 // What is no request is refused, or is the end of all: a daemon does not say it.
 func TestBadRequests(t *testing.T) {
 	whole := func(m message) []byte {
-		m, err := m.whole()
+		m, err := m.withLength()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -421,7 +421,7 @@ func TestBadRequests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, _ := newReaper(t)
-			s, err := r.reach()
+			s, err := r.ensureSession()
 			if err != nil {
 				t.Fatal(err)
 			}

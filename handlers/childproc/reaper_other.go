@@ -14,19 +14,19 @@ import (
 
 const receiveFlags = 0
 
-func prepare() (marked bool, err error) { return true, nil }
+func prepareReaper() (marked bool, err error) { return true, nil }
 
-func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+func leaderAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-func (r *reaper) mark(uint64) (unmark func(), err error) { return func() {}, nil }
+func (r *reaper) markForks(uint64) (unmark func(), err error) { return func() {}, nil }
 
-func (r *reaper) owner(int) *leader { return nil }
+func (r *reaper) leaderOf(int) *leader { return nil }
 
 func (r *reaper) takeOver(uint64, *leader, int) string {
 	return "a process that another forked can be taken over on Linux only"
 }
 
-func (r *reaper) children() (out []int) {
+func (r *reaper) listChildren() (out []int) {
 	for pid := range r.byPID {
 		out = append(out, pid)
 	}

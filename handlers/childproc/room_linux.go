@@ -23,15 +23,16 @@ const (
 	roomMany = 10_000
 )
 
-// Room returns an error if so few further processes and threads are allowed that the daemon cannot
-// run. The error names the limit: ulimit -u, or pids.max of a cgroup. Unreadable limits are ignored.
-func Room(withProcesses bool) error {
+// CheckLimits returns an error if so few further processes and threads are allowed that the daemon
+// cannot run. The error names the limit: ulimit -u, or pids.max of a cgroup. Unreadable limits are
+// ignored.
+func CheckLimits(withProcesses bool) error {
 	least := roomAlone
 	if withProcesses {
 		least = roomLeast
 	}
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err == nil && limit.Cur < roomMany && limited() {
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err == nil && limit.Cur < roomMany && rlimitApplies() {
 		if used := tasksOf("/proc", os.Getuid()); used+least > int(limit.Cur) {
 			return fmt.Errorf("ulimit -u (RLIMIT_NPROC) lets user %d have %d processes and threads, of which %d are in use, and drover needs %d more; raise it: ulimit -u %d, LimitNPROC= of the unit, or --ulimit nproc= of the container",
 				os.Getuid(), limit.Cur, used, least, used+2*least)
@@ -42,8 +43,8 @@ func Room(withProcesses bool) error {
 		return nil
 	}
 	for _, dir := range pidsGroups("/sys/fs/cgroup", string(text)) {
-		most, limited := number(filepath.Join(dir, "pids.max"))
-		used, known := number(filepath.Join(dir, "pids.current"))
+		most, limited := readNumber(filepath.Join(dir, "pids.max"))
+		used, known := readNumber(filepath.Join(dir, "pids.current"))
 		if limited && known && used+least > most {
 			return fmt.Errorf("%s/pids.max allows %d processes and threads, of which %d are in use, and drover needs %d more; raise it: TasksMax= of the unit, or --pids-limit of the container",
 				dir, most, used, least)
@@ -52,9 +53,9 @@ func Room(withProcesses bool) error {
 	return nil
 }
 
-// limited reports whether RLIMIT_NPROC applies to this process. It does not for root, nor with
+// rlimitApplies reports whether RLIMIT_NPROC applies to this process. It does not for root, nor with
 // either of two capabilities.
-func limited() bool {
+func rlimitApplies() bool {
 	if os.Geteuid() == 0 {
 		return false
 	}
@@ -114,8 +115,8 @@ func pidsGroups(mount, groups string) (dirs []string) {
 	return dirs
 }
 
-// number reads a number from a file; ok is false for "max".
-func number(file string) (n int, ok bool) {
+// readNumber reads a number from a file; ok is false for "max".
+func readNumber(file string) (n int, ok bool) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0, false

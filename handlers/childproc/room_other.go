@@ -2,5 +2,5 @@
 
 package childproc
 
-// Room always returns nil: the check exists only on Linux.
-func Room(bool) error { return nil }
+// CheckLimits always returns nil: the check exists only on Linux.
+func CheckLimits(bool) error { return nil }

@@ -41,9 +41,9 @@ type session struct {
 	finished sync.WaitGroup
 }
 
-// launch starts a reaper and waits until it is ready.
-func launch(log *slog.Logger) (*session, error) {
-	self, err := Self()
+// startReaper starts a reaper and waits until it is ready.
+func startReaper(log *slog.Logger) (*session, error) {
+	self, err := SelfPath()
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func launch(log *slog.Logger) (*session, error) {
 	}
 	s.cmd.Stderr = errs.Child
 	if err := s.cmd.Start(); err != nil {
-		return nil, errors.Join(explain(err), errs.Close(), ours.Close())
+		return nil, errors.Join(withAdvice(err), errs.Close(), ours.Close())
 	}
 	_ = errs.Child.Close() // the child has a copy
 	s.reading.Go(func() {
@@ -87,7 +87,7 @@ func launch(log *slog.Logger) (*session, error) {
 		log.Warn("processes cannot be marked here (RLIMIT_LOCKS): those that leave their process group live until no worker does")
 	}
 	log.Debug("the reaper runs", "pid", s.cmd.Process.Pid)
-	go s.read(in)
+	go s.readMessages(in)
 	return s, nil
 }
 
@@ -100,8 +100,8 @@ func (s *session) awaitReady(in io.Reader) (marked bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("it does not answer: %w", err)
 	}
-	_, marked = f.long(), f.number() == 1
-	if kind != saysReady || f.end() != nil {
+	_, marked = f.readUint64(), f.readUint32() == 1
+	if kind != saysReady || f.checkEnd() != nil {
 		return false, errMessage
 	}
 	return marked, s.conn.SetReadDeadline(time.Time{})
@@ -124,8 +124,8 @@ func readMessage(in io.Reader) (kind byte, f *fields, err error) {
 	return kind, &fields{rest: rest}, nil
 }
 
-// over reports whether the reaper accepts no more requests.
-func (s *session) over() bool {
+// isDead reports whether the reaper accepts no more requests.
+func (s *session) isDead() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.dead
@@ -136,23 +136,23 @@ func (s *session) startProcess(p *Process, path string, c Command, files []*os.F
 	if len(files) > maxFiles {
 		return fmt.Errorf("%d files for a process, where %d are the most", len(files), maxFiles)
 	}
-	if err := s.register(p); err != nil {
+	if err := s.addProcess(p); err != nil {
 		return err
 	}
 	m := newMessage(saysStart, byte(len(files)), p.id).addText(path).addText(c.Name).addText(c.Dir).addTexts(c.Args).addTexts(c.Env)
-	return s.ask(p, m, unix.UnixRights(descriptors(files)...))
+	return s.roundTrip(p, m, unix.UnixRights(inheritableFDs(files)...))
 }
 
 // adoptProcess requests the adoption of a process that parent has forked, and waits for the result.
 func (s *session) adoptProcess(p, parent *Process, pid int) error {
-	if err := s.register(p); err != nil {
+	if err := s.addProcess(p); err != nil {
 		return err
 	}
-	return s.ask(p, newMessage(saysAdopt, 0, p.id).addLong(parent.id).addNumber(uint32(pid)), nil)
+	return s.roundTrip(p, newMessage(saysAdopt, 0, p.id).addLong(parent.id).addNumber(uint32(pid)), nil)
 }
 
-// register assigns a number to a process. It fails if the reaper has ended.
-func (s *session) register(p *Process) error {
+// addProcess assigns a number to a process. It fails if the reaper has ended.
+func (s *session) addProcess(p *Process) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dead {
@@ -164,11 +164,11 @@ func (s *session) register(p *Process) error {
 	return nil
 }
 
-// ask sends a request and waits for the response.
-func (s *session) ask(p *Process, m message, rights []byte) error {
-	m, err := m.whole()
+// roundTrip sends a request and waits for the response.
+func (s *session) roundTrip(p *Process, m message, rights []byte) error {
+	m, err := m.withLength()
 	if err == nil {
-		err = s.write(m, rights)
+		err = s.writeMessage(m, rights)
 	}
 	if err != nil {
 		s.mu.Lock()
@@ -188,8 +188,8 @@ func (s *session) ask(p *Process, m message, rights []byte) error {
 	}
 }
 
-// write sends a message: first its head, with the file descriptors.
-func (s *session) write(m message, rights []byte) error {
+// writeMessage sends a message: first its head, with the file descriptors.
+func (s *session) writeMessage(m message, rights []byte) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if _, _, err := s.conn.WriteMsgUnix(m[:headSize], rights, nil); err != nil {
@@ -201,18 +201,18 @@ func (s *session) write(m message, rights []byte) error {
 	return nil
 }
 
-func (s *session) signal(id uint64, signal syscall.Signal) {
-	if m, err := newMessage(saysSignal, 0, id).addNumber(uint32(signal)).whole(); err == nil {
-		_ = s.write(m, nil) // if the reaper is dead, so are its processes
+func (s *session) sendSignal(id uint64, signal syscall.Signal) {
+	if m, err := newMessage(saysSignal, 0, id).addNumber(uint32(signal)).withLength(); err == nil {
+		_ = s.writeMessage(m, nil) // if the reaper is dead, so are its processes
 	}
 }
 
-// read handles the reaper's messages until it ends.
-func (s *session) read(in io.Reader) {
+// readMessages handles the reaper's messages until it ends.
+func (s *session) readMessages(in io.Reader) {
 	for {
 		kind, f, err := readMessage(in)
 		if err == nil {
-			err = s.heard(kind, f)
+			err = s.handleMessage(kind, f)
 		}
 		if err != nil {
 			s.reaperEnded(err)
@@ -221,8 +221,8 @@ func (s *session) read(in io.Reader) {
 	}
 }
 
-func (s *session) heard(kind byte, f *fields) error {
-	id := f.long()
+func (s *session) handleMessage(kind byte, f *fields) error {
+	id := f.readUint64()
 	s.mu.Lock()
 	p := s.processes[id]
 	if kind == saysRefused || kind == saysExited {
@@ -234,10 +234,10 @@ func (s *session) heard(kind byte, f *fields) error {
 	}
 	switch kind {
 	case saysStarted:
-		p.PID = int(f.number())
-		p.answered <- f.end()
+		p.PID = int(f.readUint32())
+		p.answered <- f.checkEnd()
 	case saysRefused:
-		errno, text := f.number(), f.text()
+		errno, text := f.readUint32(), f.readString()
 		if errno != 0 {
 			p.answered <- &refusal{text: text, errno: syscall.Errno(errno)}
 		} else {
@@ -245,15 +245,15 @@ func (s *session) heard(kind byte, f *fields) error {
 		}
 	case saysExited:
 		var exit Exit
-		if f.number() == 0 {
+		if f.readUint32() == 0 {
 			exit.Err = errors.New("somebody else collected it")
 		}
-		exit.Status, exit.CPU, exit.MaxRSS = syscall.WaitStatus(f.number()), f.duration(), int64(f.long())
-		s.finished.Go(func() { p.ended(exit) })
+		exit.Status, exit.CPU, exit.MaxRSS = syscall.WaitStatus(f.readUint32()), f.readDuration(), int64(f.readUint64())
+		s.finished.Go(func() { p.recordExit(exit) })
 	default:
 		return fmt.Errorf("%w: of type %d", errMessage, kind)
 	}
-	return f.end()
+	return f.checkEnd()
 }
 
 // refusal is the reaper's response to a request that failed, with the reason.
@@ -264,9 +264,9 @@ type refusal struct {
 
 func (e *refusal) Error() string {
 	if e.text == "" {
-		return explain(e.errno).Error()
+		return withAdvice(e.errno).Error()
 	}
-	return e.text + ": " + explain(e.errno).Error()
+	return e.text + ": " + withAdvice(e.errno).Error()
 }
 
 func (e *refusal) Unwrap() error { return e.errno }
@@ -301,7 +301,7 @@ func (s *session) reaperEnded(why error) {
 		case p.answered <- ErrReaperDied: // it was still waiting for the start
 		default:
 		}
-		s.finished.Go(func() { p.ended(Exit{Err: ErrReaperDied}) })
+		s.finished.Go(func() { p.recordExit(Exit{Err: ErrReaperDied}) })
 	}
 	s.finished.Wait()
 	close(s.ended)
@@ -349,13 +349,13 @@ func Socketpair() (ours *net.UnixConn, theirs *os.File, err error) {
 	}
 	syscall.ForkLock.RUnlock()
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a socket: %w", explain(err))
+		return nil, nil, fmt.Errorf("making a socket: %w", withAdvice(err))
 	}
 	file := os.NewFile(uintptr(fds[0]), "child")
 	theirs = os.NewFile(uintptr(fds[1]), "parent")
 	conn, err := net.FileConn(file)
 	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("making a socket: %w", explain(err)), theirs.Close())
+		return nil, nil, errors.Join(fmt.Errorf("making a socket: %w", withAdvice(err)), theirs.Close())
 	}
 	return conn.(*net.UnixConn), theirs, nil
 }

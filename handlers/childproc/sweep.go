@@ -12,9 +12,9 @@ import (
 
 // This file cleans up after processes that have ended.
 
-// sweeping reports whether a process still has to end, or has to become the reaper's child.
+// needsSweep reports whether a process still has to end, or has to become the reaper's child.
 // The kernel notifies of neither, so the reaper polls.
-func (r *reaper) sweeping() bool {
+func (r *reaper) needsSweep() bool {
 	for _, l := range r.leaders {
 		if !l.ended.IsZero() || !l.seen {
 			return true
@@ -23,17 +23,17 @@ func (r *reaper) sweeping() bool {
 	return r.strays
 }
 
-// look checks all children. If a leader has ended, look kills its group and its remaining
-// descendants. It collects the leader when all of them have ended; until then the process ID stays
-// reserved.
-func (r *reaper) look() {
+// checkChildren checks all children. If a leader has ended, it kills the leader's group and its
+// remaining descendants. It collects the leader when all of them have ended; until then the process
+// ID stays reserved.
+func (r *reaper) checkChildren() {
 	for again := true; again; {
 		again = false
 		for _, l := range r.leaders {
 			l.left = false
 		}
 		r.strays = false
-		for _, pid := range r.children() {
+		for _, pid := range r.listChildren() {
 			if l := r.byPID[pid]; l != nil {
 				l.seen = true
 				if l.ended.IsZero() && l.hasEnded() {
@@ -43,26 +43,26 @@ func (r *reaper) look() {
 				}
 				continue
 			}
-			again = r.orphan(pid) || again
+			again = r.handleOrphan(pid) || again
 		}
 	}
 	for _, l := range r.leaders {
 		switch {
-		case !l.seen && l.lost():
-			r.forget(l)
+		case !l.seen && l.isLost():
+			r.removeLeader(l)
 			r.strays = true // its descendants were treated as those of a running process above
-			say(newMessage(saysExited, 0, l.id).addNumber(0).addNumber(0).addLong(0).addLong(0))
+			sendMessage(newMessage(saysExited, 0, l.id).addNumber(0).addNumber(0).addLong(0).addLong(0))
 		case !l.ended.IsZero() && (!l.left || time.Since(l.ended) > sweepLimit):
-			l.collect()
-			r.forget(l)
-			say(newMessage(saysExited, 0, l.id).addNumber(1).addNumber(uint32(l.status)).addLong(uint64(l.cpu)).addLong(uint64(maxRSS(&l.rusage))))
+			l.collectExit()
+			r.removeLeader(l)
+			sendMessage(newMessage(saysExited, 0, l.id).addNumber(1).addNumber(uint32(l.status)).addLong(uint64(l.cpu)).addLong(uint64(maxRSS(&l.rusage))))
 		}
 	}
 }
 
-// lost reports whether a process that has not become the reaper's child has ended without a known
+// isLost reports whether a process that has not become the reaper's child has ended without a known
 // exit status: its parent has collected it, or does not collect it and does not end.
-func (l *leader) lost() bool {
+func (l *leader) isLost() bool {
 	switch {
 	case errors.Is(syscall.Kill(l.pid, 0), unix.ESRCH):
 		return true
@@ -74,7 +74,7 @@ func (l *leader) lost() bool {
 	return time.Since(l.zombie) > sweepLimit
 }
 
-func (r *reaper) forget(l *leader) {
+func (r *reaper) removeLeader(l *leader) {
 	delete(r.leaders, l.id)
 	delete(r.byPID, l.pid)
 	if !r.marked && len(r.leaders) == 0 {
@@ -82,14 +82,14 @@ func (r *reaper) forget(l *leader) {
 	}
 }
 
-// orphan handles a child that is not a leader. It reports whether the child has ended, which makes
-// its own children the reaper's.
-func (r *reaper) orphan(pid int) (gone bool) {
-	owner := r.owner(pid)
+// handleOrphan handles a child that is not a leader. It reports whether the child has ended, which
+// makes its own children the reaper's.
+func (r *reaper) handleOrphan(pid int) (gone bool) {
+	owner := r.leaderOf(pid)
 	var usage syscall.Rusage
 	if got, _ := syscall.Wait4(pid, nil, unix.WNOHANG, &usage); got == pid {
 		if owner != nil {
-			owner.cpu += used(&usage)
+			owner.cpu += cpuTime(&usage)
 		}
 		return true
 	}
@@ -110,8 +110,8 @@ func (r *reaper) orphan(pid int) (gone bool) {
 	return false
 }
 
-// collect collects the leader's exit status.
-func (l *leader) collect() {
+// collectExit collects the leader's exit status.
+func (l *leader) collectExit() {
 	if !l.taken {
 		for {
 			if _, err := syscall.Wait4(l.pid, &l.status, 0, &l.rusage); !errors.Is(err, unix.EINTR) {
@@ -120,10 +120,10 @@ func (l *leader) collect() {
 		}
 		l.taken = true
 	}
-	l.cpu += used(&l.rusage)
+	l.cpu += cpuTime(&l.rusage)
 }
 
-func used(u *syscall.Rusage) time.Duration {
+func cpuTime(u *syscall.Rusage) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
@@ -135,7 +135,7 @@ func (r *reaper) killAll(children <-chan os.Signal) int {
 		for _, l := range r.leaders {
 			_ = syscall.Kill(-l.pid, unix.SIGKILL) // it may have ended
 		}
-		for _, pid := range r.children() {
+		for _, pid := range r.listChildren() {
 			_ = syscall.Kill(pid, unix.SIGKILL)
 		}
 		for {
@@ -144,7 +144,7 @@ func (r *reaper) killAll(children <-chan os.Signal) int {
 				return 0
 			}
 			if l := r.byPID[pid]; l != nil {
-				r.forget(l) // its process ID may be reused
+				r.removeLeader(l) // its process ID may be reused
 			}
 			if pid <= 0 {
 				break

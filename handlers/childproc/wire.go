@@ -58,8 +58,8 @@ func (m message) addTexts(list []string) message {
 	return m
 }
 
-// whole sets the length in the head.
-func (m message) whole() (message, error) {
+// withLength sets the length in the head.
+func (m message) withLength() (message, error) {
 	if len(m) > maxMessage {
 		return nil, fmt.Errorf("the command takes %d bytes with its arguments and its environment, and %d are the most", len(m), maxMessage)
 	}
@@ -86,7 +86,7 @@ type fields struct {
 	bad  bool
 }
 
-func (f *fields) take(n int) []byte {
+func (f *fields) readBytes(n int) []byte {
 	if n < 0 || n > len(f.rest) {
 		f.bad, f.rest = true, nil
 		return make([]byte, min(max(n, 0), 8)) // enough for the callers, which read a number or nothing
@@ -96,37 +96,37 @@ func (f *fields) take(n int) []byte {
 	return out
 }
 
-func (f *fields) number() uint32 { return binary.LittleEndian.Uint32(f.take(4)) }
-func (f *fields) long() uint64   { return binary.LittleEndian.Uint64(f.take(8)) }
+func (f *fields) readUint32() uint32 { return binary.LittleEndian.Uint32(f.readBytes(4)) }
+func (f *fields) readUint64() uint64 { return binary.LittleEndian.Uint64(f.readBytes(8)) }
 
-func (f *fields) text() string {
-	n := int(f.number())
+func (f *fields) readString() string {
+	n := int(f.readUint32())
 	if n > len(f.rest) {
 		f.bad = true
 		return ""
 	}
-	return string(f.take(n))
+	return string(f.readBytes(n))
 }
 
-func (f *fields) texts() []string {
-	n := int(f.number())
+func (f *fields) readStrings() []string {
+	n := int(f.readUint32())
 	if n > len(f.rest)/4 {
 		f.bad = true
 		return nil
 	}
 	out := make([]string, 0, n)
 	for range n {
-		out = append(out, f.text())
+		out = append(out, f.readString())
 	}
 	return out
 }
 
-// end returns an error unless all fields were read.
-func (f *fields) end() error {
+// checkEnd returns an error unless all fields were read.
+func (f *fields) checkEnd() error {
 	if f.bad || len(f.rest) > 0 {
 		return errMessage
 	}
 	return nil
 }
 
-func (f *fields) duration() time.Duration { return time.Duration(f.long()) }
+func (f *fields) readDuration() time.Duration { return time.Duration(f.readUint64()) }

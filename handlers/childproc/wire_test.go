@@ -8,7 +8,7 @@ import (
 
 func TestMessages(t *testing.T) {
 	args, env := []string{"", "one", "\xff\x00"}, []string{}
-	m, err := newMessage(saysStart, 3, 1<<40+7).addText("path").addText("").addTexts(args).addTexts(env).addNumber(9).addLong(10).whole()
+	m, err := newMessage(saysStart, 3, 1<<40+7).addText("path").addText("").addTexts(args).addTexts(env).addNumber(9).addLong(10).withLength()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -16,19 +16,19 @@ func TestMessages(t *testing.T) {
 	if err != nil || kind != saysStart {
 		t.Fatal(kind, err)
 	}
-	if id, path, name := f.long(), f.text(), f.text(); id != 1<<40+7 || path != "path" || name != "" {
+	if id, path, name := f.readUint64(), f.readString(), f.readString(); id != 1<<40+7 || path != "path" || name != "" {
 		t.Error(id, path, name)
 	}
-	if got, none := f.texts(), f.texts(); !reflect.DeepEqual(got, args) || len(none) != 0 {
+	if got, none := f.readStrings(), f.readStrings(); !reflect.DeepEqual(got, args) || len(none) != 0 {
 		t.Errorf("%q %q", got, none)
 	}
-	if n, l := f.number(), f.long(); n != 9 || l != 10 || f.end() != nil {
-		t.Error(n, l, f.end())
+	if n, l := f.readUint32(), f.readUint64(); n != 9 || l != 10 || f.checkEnd() != nil {
+		t.Error(n, l, f.checkEnd())
 	}
-	if f.number() != 0 || f.long() != 0 || f.text() != "" || len(f.texts()) != 0 || f.end() == nil {
+	if f.readUint32() != 0 || f.readUint64() != 0 || f.readString() != "" || len(f.readStrings()) != 0 || f.checkEnd() == nil {
 		t.Error("beyond the end there is something")
 	}
-	if _, err := newMessage(saysStart, 0, 1).addText(string(make([]byte, maxMessage))).whole(); err == nil {
+	if _, err := newMessage(saysStart, 0, 1).addText(string(make([]byte, maxMessage))).withLength(); err == nil {
 		t.Error("a message without bounds")
 	}
 }
@@ -41,7 +41,7 @@ func FuzzMessages(f *testing.F) {
 		newMessage(saysExited, 0, 1).addNumber(1).addNumber(9).addLong(1).addLong(2),
 		newMessage(saysStart, 0, 1).addNumber(1<<32 - 1),
 	} {
-		m, err := seed.whole()
+		m, err := seed.withLength()
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -56,17 +56,17 @@ func FuzzMessages(f *testing.F) {
 			}
 			whole := len(m.rest)
 			copied := fields{rest: m.rest}
-			size := len(copied.text()) + len(copied.text())
-			for _, s := range append(copied.texts(), copied.texts()...) {
+			size := len(copied.readString()) + len(copied.readString())
+			for _, s := range append(copied.readStrings(), copied.readStrings()...) {
 				size += len(s)
 			}
 			if size > whole {
 				t.Errorf("%d bytes of %d", size, whole)
 			}
-			m.long()
-			m.number()
-			m.duration()
-			if err := m.end(); err == nil && whole != 20 {
+			m.readUint64()
+			m.readUint32()
+			m.readDuration()
+			if err := m.checkEnd(); err == nil && whole != 20 {
 				t.Errorf("a message of %d bytes is taken for one of 20", whole)
 			}
 		}
@@ -79,12 +79,12 @@ func FuzzLines(f *testing.F) {
 		var whole, parts []string
 		w := &Lines{Line: func(line string) { whole = append(whole, line) }}
 		_, _ = w.Write(b)
-		w.End()
+		w.FlushRest()
 		w = &Lines{Line: func(line string) { parts = append(parts, line) }}
 		cut = min(max(cut, 0), len(b))
 		_, _ = w.Write(b[:cut])
 		_, _ = w.Write(b[cut:])
-		w.End()
+		w.FlushRest()
 		if !reflect.DeepEqual(whole, parts) {
 			t.Errorf("written at once it is %q, in parts %q", whole, parts)
 		}

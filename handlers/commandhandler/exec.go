@@ -99,15 +99,15 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 		h.cfg.Log.LogAttrs(ctx, slog.LevelInfo, line, slog.String("message", m.ID), slog.String("stream", "stderr"))
 	}}
 	command, err := h.cfg.Reaper.Start(childproc.Command{
-		Path: h.cfg.Command[0], Args: h.cfg.Command[1:], Dir: h.cfg.Dir, Env: h.environ(m),
+		Path: h.cfg.Command[0], Args: h.cfg.Command[1:], Dir: h.cfg.Dir, Env: h.messageEnv(m),
 		Stdin: m.Body, Stdout: out, Stderr: io.MultiWriter(errs, said),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the command does not start: %w: %w", err, handlers.ErrNotTried)
 	}
-	await(ctx, command)
-	said.End()
-	exit := command.Exit()
+	awaitExit(ctx, command)
+	said.FlushRest()
+	exit := command.ExitState()
 	switch {
 	case exit.Err != nil:
 		return nil, fmt.Errorf("the command was lost: %w: %w", exit.Err, handlers.ErrRunAgain)
@@ -115,7 +115,7 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	case ctx.Err() != nil: // one that came to its end in spite of that is done
 		return nil, ctx.Err()
 	default:
-		return nil, h.failure(exit, errs.String())
+		return nil, h.exitError(exit, errs.String())
 	}
 	if out.over {
 		return nil, fmt.Errorf("the command wrote more than max_output (%d) bytes", h.cfg.MaxOutput)
@@ -123,21 +123,21 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	return out.kept, nil // nil if nothing was written
 }
 
-// environ returns the command's environment, with variables for the message.
-func (h *Handler) environ(m *triggers.Message) []string {
+// messageEnv returns the command's environment, with variables for the message.
+func (h *Handler) messageEnv(m *triggers.Message) []string {
 	env := append(append([]string(nil), h.cfg.Env...),
-		"DROVER_FUNCTION="+h.cfg.Function, "DROVER_MESSAGE_ID="+clean(m.ID), "DROVER_ATTEMPT="+strconv.Itoa(m.Attempt), "DROVER_SUBJECT="+clean(m.Subject))
+		"DROVER_FUNCTION="+h.cfg.Function, "DROVER_MESSAGE_ID="+removeNULs(m.ID), "DROVER_ATTEMPT="+strconv.Itoa(m.Attempt), "DROVER_SUBJECT="+removeNULs(m.Subject))
 	known := m.Properties()
 	for name, value := range known {
-		env = add(env, propertyPrefix+strings.ToUpper(name), value)
+		env = addVariable(env, propertyPrefix+strings.ToUpper(name), value)
 	}
 	if contentType := m.Property(triggers.ContentType); contentType != known[triggers.ContentType] {
-		env = add(env, propertyPrefix+"CONTENT_TYPE", contentType) // of a header
+		env = addVariable(env, propertyPrefix+"CONTENT_TYPE", contentType) // of a header
 	}
 	env = addJSON(env, "DROVER_ATTRIBUTES", m.Attributes, len(m.Attributes))
 	env = addJSON(env, "DROVER_REPEATED", m.Repeated, len(m.Repeated))
 	if parent, state := m.Trace(); parent != "" {
-		env = append(env, "TRACEPARENT="+clean(parent), "TRACESTATE="+clean(state))
+		env = append(env, "TRACEPARENT="+removeNULs(parent), "TRACESTATE="+removeNULs(state))
 	}
 	return env
 }
@@ -150,11 +150,11 @@ const (
 	maxVariable = 64 << 10
 )
 
-func add(env []string, name, value string) []string {
+func addVariable(env []string, name, value string) []string {
 	if len(value) > maxVariable {
 		return env
 	}
-	return append(env, name+"="+clean(value))
+	return append(env, name+"="+removeNULs(value))
 }
 
 // addJSON adds a variable with a JSON object of n members, if n is not 0.
@@ -163,13 +163,13 @@ func addJSON(env []string, name string, value any, n int) []string {
 	if n == 0 || err != nil {
 		return env
 	}
-	return add(env, name, string(text))
+	return addVariable(env, name, string(text))
 }
 
-// await waits for the command's end, and ends it when ctx ends.
-func await(ctx context.Context, command *childproc.Process) {
+// awaitExit waits for the command's end, and ends it when ctx ends.
+func awaitExit(ctx context.Context, command *childproc.Process) {
 	select {
-	case <-command.Waited():
+	case <-command.Done():
 		return
 	case <-ctx.Done():
 	}
@@ -177,15 +177,15 @@ func await(ctx context.Context, command *childproc.Process) {
 	limit := time.NewTimer(killGrace)
 	defer limit.Stop()
 	select {
-	case <-command.Waited():
+	case <-command.Done():
 		return
 	case <-limit.C:
 	}
 	command.Signal(syscall.SIGKILL)
-	<-command.Waited()
+	<-command.Done()
 }
 
-func (h *Handler) failure(exit childproc.Exit, said string) error {
+func (h *Handler) exitError(exit childproc.Exit, said string) error {
 	f := &handlers.Failure{Summary: "the command ended: " + exit.String(), Detail: triggers.Tail(strings.ToValidUTF8(said, "?"), maxDetail)}
 	lines := strings.Split(strings.TrimSpace(f.Detail), "\n")
 	if last := lines[len(lines)-1]; last != "" {
@@ -197,8 +197,8 @@ func (h *Handler) failure(exit childproc.Exit, said string) error {
 	return f
 }
 
-// clean returns text in a form that the environment can hold.
-func clean(text string) string { return strings.ReplaceAll(text, "\x00", "") }
+// removeNULs returns text in a form that the environment can hold.
+func removeNULs(text string) string { return strings.ReplaceAll(text, "\x00", "") }
 
 // head is a writer that keeps the first bytes.
 type head struct {

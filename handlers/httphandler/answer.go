@@ -29,7 +29,7 @@ const (
 func (h *Handler) failureFor(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			h.gate.failed()
+			h.gate.recordFailure()
 		}
 		return err
 	}
@@ -38,22 +38,22 @@ func (h *Handler) failureFor(ctx context.Context, err error) error {
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &certificate):
-		h.gate.pause("its certificate is not trusted: " + certificate.Error())
+		h.gate.shutMisconfigured("its certificate is not trusted: " + certificate.Error())
 		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
-	case refused(err):
-		h.gate.pause("TLS: " + err.Error())
+	case isRefusal(err):
+		h.gate.shutMisconfigured("TLS: " + err.Error())
 		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
 	case errors.As(err, &name), errors.As(err, &dial) && dial.Op == "dial":
-		h.gate.down("it cannot be reached: " + err.Error())
+		h.gate.shutUnreachable("it cannot be reached: " + err.Error())
 		return fmt.Errorf("%w: %w", err, handlers.ErrNotTried)
 	}
-	h.gate.failed()
+	h.gate.recordFailure()
 	return err
 }
 
-// refused reports whether the app rejected this client in the TLS handshake: it has no TLS or an
+// isRefusal reports whether the app rejected this client in the TLS handshake: it has no TLS or an
 // incompatible version, or requires a certificate.
-func refused(err error) bool {
+func isRefusal(err error) bool {
 	if errors.Is(err, nethttp.ErrSchemeMismatch) || errors.As(err, new(tls.RecordHeaderError)) {
 		return true
 	}
@@ -80,9 +80,9 @@ func (h *Handler) verdictOf(status int) Verdict {
 	return Reject
 }
 
-// judge returns nil for a successful response. For others it reports to the gate, and returns
+// judgeAnswer returns nil for a successful response. For others it reports to the gate, and returns
 // the error that decides what happens to the message.
-func (h *Handler) judge(a answer) error {
+func (h *Handler) judgeAnswer(a answer) error {
 	verdict := h.verdictOf(a.status)
 	if verdict == Done {
 		return nil
@@ -90,17 +90,17 @@ func (h *Handler) judge(a answer) error {
 	failure := failureOf("the app answers "+a.text, a.body)
 	switch verdict {
 	case Reject:
-		h.gate.succeeded() // the app works; only the message is bad
+		h.gate.recordSuccess() // the app works; only the message is bad
 		return handlers.Reject(failure)
 	case Pause:
 		why := "it answers " + a.text
 		if a.location != "" {
 			why += ", to " + a.location
 		}
-		h.gate.pause(why + "; are the URL and the credentials right?")
+		h.gate.shutMisconfigured(why + "; are the URL and the credentials right?")
 		return fmt.Errorf("%w: %w", failure, handlers.ErrNotTried)
 	}
-	h.gate.failed()
+	h.gate.recordFailure()
 	if after, found := retryAfter(a.retryAfter, time.Now()); found {
 		return handlers.RetryAfter(after, failure)
 	}

@@ -36,27 +36,27 @@ type invocation struct {
 	Metadata map[string]any
 }
 
-// invoke implements Handle for an app that is a custom handler.
-func (h *Handler) invoke(ctx context.Context, m *triggers.Message) ([]byte, error) {
+// invokeAzure implements Handle for an app that is a custom handler.
+func (h *Handler) invokeAzure(ctx context.Context, m *triggers.Message) ([]byte, error) {
 	id := uuid.NewString()
 	body, err := h.cfg.Azure.encodeInvocation(h.cfg.Function, m, time.Now())
 	if err != nil {
 		return nil, handlers.Reject(err)
 	}
-	fields, _ := common(h.cfg.Function, m, 3)
+	fields, _ := commonHeaders(h.cfg.Function, m, 3)
 	fields = append(fields, field{"Content-Type", "application/json; charset=utf-8"},
 		field{"X-Azure-Functions-InvocationId", id}, field{"X-Azure-Functions-HostVersion", azureHost})
 	a, err := h.postMessage(ctx, fields, body)
 	if err != nil {
 		return nil, err
 	}
-	output, logs, err := h.cfg.Azure.decode(a.body)
+	output, logs, err := h.cfg.Azure.decodeResponse(a.body)
 	h.logLines(m, id, logs)
 	if err != nil {
-		h.gate.failed()
+		h.gate.recordFailure()
 		return nil, failureOf(err.Error(), a.body)
 	}
-	h.gate.succeeded()
+	h.gate.recordSuccess()
 	describeJSON(ctx, output)
 	return output, nil
 }
@@ -113,8 +113,8 @@ func azureValue(value any) any {
 	return strings.TrimSuffix(text.String(), "\n")
 }
 
-// decode parses a response: the function's output and its log lines.
-func (z *Azure) decode(body []byte) (output []byte, logs []json.RawMessage, err error) {
+// decodeResponse parses a response: the function's output and its log lines.
+func (z *Azure) decodeResponse(body []byte) (output []byte, logs []json.RawMessage, err error) {
 	var result struct {
 		Outputs     map[string]json.RawMessage
 		Logs        []json.RawMessage
@@ -128,18 +128,18 @@ func (z *Azure) decode(body []byte) (output []byte, logs []json.RawMessage, err 
 	}
 	given := make(map[string]json.RawMessage, len(result.Outputs))
 	for name, value := range result.Outputs {
-		if present(value) {
+		if isPresent(value) {
 			given[name] = value
 		}
 	}
 	switch {
-	case z.Output == azureReturn, z.Output == "" && present(result.ReturnValue):
-		output = unquoted(result.ReturnValue)
+	case z.Output == azureReturn, z.Output == "" && isPresent(result.ReturnValue):
+		output = unquoteJSON(result.ReturnValue)
 	case z.Output != "":
-		output = unquoted(given[z.Output])
+		output = unquoteJSON(given[z.Output])
 	case len(given) == 1:
 		for _, value := range given {
-			output = unquoted(value)
+			output = unquoteJSON(value)
 		}
 	case len(given) > 1:
 		if output, err = json.Marshal(given); err != nil {
@@ -149,11 +149,11 @@ func (z *Azure) decode(body []byte) (output []byte, logs []json.RawMessage, err 
 	return output, result.Logs, nil
 }
 
-func present(value json.RawMessage) bool { return len(value) > 0 && string(value) != "null" }
+func isPresent(value json.RawMessage) bool { return len(value) > 0 && string(value) != "null" }
 
-// unquoted returns a string without quotes, and any other value as JSON; nil if there is none.
-func unquoted(value json.RawMessage) []byte {
-	if !present(value) {
+// unquoteJSON returns a string without quotes, and any other value as JSON; nil if there is none.
+func unquoteJSON(value json.RawMessage) []byte {
+	if !isPresent(value) {
 		return nil
 	}
 	var text string
@@ -173,7 +173,7 @@ func (h *Handler) logLines(m *triggers.Message, invocation string, lines []json.
 			h.cfg.Log.Warn("the app logged more for one message; the rest is left out", "message", m.ID, "lines", len(lines))
 			return
 		}
-		text := string(unquoted(line))
+		text := string(unquoteJSON(line))
 		h.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, strings.ToValidUTF8(text[:min(len(text), longestLog)], ""),
 			slog.String("message", m.ID), slog.String("invocation", invocation))
 	}

@@ -122,7 +122,7 @@ func TestAnswersOfCustomHandlers(t *testing.T) {
 		{"", `{"Outputs": 1}`, "", "not that of a custom handler"},
 		{"", `{"Outputs"`, "", "not that of a custom handler"},
 	} {
-		out, _, err := (&Azure{Output: c.output}).decode([]byte(c.answer))
+		out, _, err := (&Azure{Output: c.output}).decodeResponse([]byte(c.answer))
 		if string(out) != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) || out != nil && len(out) == 0 {
 			t.Errorf("%s of %s: %q, %v", c.output, c.answer, out, err)
 		}

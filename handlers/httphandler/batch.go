@@ -37,36 +37,36 @@ type batch struct {
 	sent    bool
 }
 
-// handle implements Handle.
-func (b *batcher) handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
-	p, err := b.h.cfg.Batch.part(b.h.cfg.Events, b.h.cfg.Function, m)
+// handleMessage implements Handle.
+func (b *batcher) handleMessage(ctx context.Context, m *triggers.Message) ([]byte, error) {
+	p, err := b.h.cfg.Batch.encodePart(b.h.cfg.Events, b.h.cfg.Function, m)
 	if err != nil {
 		return nil, handlers.Reject(err)
 	}
 	it := &item{m: m, part: p, done: make(chan struct{})}
-	in := b.join(it)
+	in := b.addItem(it)
 	select {
 	case <-it.done:
-		b.leave(in, it)
+		b.removeItem(in, it)
 		if it.err == nil {
 			describeJSON(ctx, it.out)
 		}
 		return it.out, it.err
 	case <-ctx.Done():
-		if b.leave(in, it) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			in.late.Do(b.h.gate.failed) // one failure per request
+		if b.removeItem(in, it) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			in.late.Do(b.h.gate.recordFailure) // one failure per request
 		}
 		return nil, ctx.Err()
 	}
 }
 
-// join adds a message to the open batch, or to a new one.
-func (b *batcher) join(it *item) *batch {
+// addItem adds a message to the open batch, or to a new one.
+func (b *batcher) addItem(it *item) *batch {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.inside++
-	if in := b.open; in != nil && (in.bytes+it.part.size() > b.h.cfg.Batch.MaxBytes || in.ids[it.m.ID]) {
-		b.send(in)
+	if in := b.open; in != nil && (in.bytes+it.part.byteSize() > b.h.cfg.Batch.MaxBytes || in.ids[it.m.ID]) {
+		b.sendBatch(in)
 	}
 	if b.open == nil {
 		in := &batch{ids: make(map[string]bool)}
@@ -74,31 +74,31 @@ func (b *batcher) join(it *item) *batch {
 		in.due = time.AfterFunc(b.h.cfg.Batch.Wait, func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			b.send(in)
+			b.sendBatch(in)
 		})
 		b.open = in
 	}
 	in := b.open
 	in.items = append(in.items, it)
 	in.ids[it.m.ID] = true
-	in.bytes += it.part.size()
+	in.bytes += it.part.byteSize()
 	in.staying++
 	if len(in.items) >= b.h.cfg.Batch.Max || b.inside >= b.h.gate.slots.Capacity() {
-		b.send(in)
+		b.sendBatch(in)
 	}
 	return in
 }
 
-// leave removes a message, with or without a response, and reports whether it was sent. The last
-// message to leave cancels the request.
-func (b *batcher) leave(in *batch, it *item) (sent bool) {
+// removeItem removes a message, with or without a response, and reports whether it was sent. The
+// last message to leave cancels the request.
+func (b *batcher) removeItem(in *batch, it *item) (sent bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.inside--
 	if in.staying--; !in.sent {
 		in.items = slices.DeleteFunc(in.items, func(other *item) bool { return other == it })
 		delete(in.ids, it.m.ID)
-		in.bytes -= it.part.size()
+		in.bytes -= it.part.byteSize()
 	}
 	if in.staying == 0 {
 		in.cancel()
@@ -115,8 +115,8 @@ func (b *batcher) closeBatch(in *batch) {
 	}
 }
 
-// send posts a batch, at most once; mu is held.
-func (b *batcher) send(in *batch) {
+// sendBatch posts a batch, at most once; mu is held.
+func (b *batcher) sendBatch(in *batch) {
 	if b.closeBatch(in); in.sent || in.staying == 0 {
 		return
 	}
@@ -129,7 +129,7 @@ func (b *batcher) send(in *batch) {
 func (b *batcher) postItems(ctx context.Context, items []*item) {
 	fields, body, err := b.h.cfg.Batch.encodeBatch(b.h.cfg.Events, b.h.cfg.Function, items)
 	if err != nil {
-		finish(items, err)
+		finishItems(items, err)
 		return
 	}
 	a, err := b.h.postMessage(ctx, fields, body)
@@ -139,16 +139,16 @@ func (b *batcher) postItems(ctx context.Context, items []*item) {
 		return
 	}
 	if err != nil {
-		finish(items, err)
+		finishItems(items, err)
 		return
 	}
 	results, err := decodeResults(a.body)
 	if err != nil {
-		b.h.gate.failed()
-		finish(items, failureOf(err.Error(), a.body))
+		b.h.gate.recordFailure()
+		finishItems(items, failureOf(err.Error(), a.body))
 		return
 	}
-	b.h.gate.succeeded()
+	b.h.gate.recordSuccess()
 	for _, it := range items {
 		switch r, found := results[it.m.ID]; {
 		case found:
@@ -160,7 +160,7 @@ func (b *batcher) postItems(ctx context.Context, items []*item) {
 	}
 }
 
-func finish(items []*item, err error) {
+func finishItems(items []*item, err error) {
 	for _, it := range items {
 		it.err = err
 		close(it.done)

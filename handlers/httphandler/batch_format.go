@@ -22,7 +22,7 @@ type part struct {
 	body   []byte
 }
 
-func (p part) size() int64 {
+func (p part) byteSize() int64 {
 	n := len(p.body)
 	for _, f := range p.fields {
 		n += len(f.name) + len(f.value) + 4
@@ -44,15 +44,15 @@ type plainItem struct {
 	Base64      []byte              `json:"data_base64,omitempty"`
 }
 
-// part returns the part of a message.
-func (b *Batch) part(e Events, function string, m *triggers.Message) (part, error) {
+// encodePart returns the part of a message.
+func (b *Batch) encodePart(e Events, function string, m *triggers.Message) (part, error) {
 	if b.Multipart {
-		fields, body, err := e.encode(function, m)
+		fields, body, err := e.encodeRequest(function, m)
 		return part{fields, body}, err
 	}
-	_, contentType := common(function, m, 0)
+	_, contentType := commonHeaders(function, m, 0)
 	if e != Plain {
-		body, err := structured(function, contentType, m, extensions(m))
+		body, err := encodeEvent(function, contentType, m, eventExtensions(m))
 		return part{nil, body}, err
 	}
 	one := plainItem{ID: m.ID, Attempt: m.Attempt, Subject: m.Subject, ContentType: contentType, Attributes: m.Attributes, Repeated: m.Repeated, Properties: m.Properties()}
@@ -60,7 +60,7 @@ func (b *Batch) part(e Events, function string, m *triggers.Message) (part, erro
 		one.Enqueued = m.Enqueued.UTC().Format(time.RFC3339Nano)
 	}
 	var err error
-	if one.Data, one.Base64, err = data(contentType, m.Body); err != nil {
+	if one.Data, one.Base64, err = embedData(contentType, m.Body); err != nil {
 		return part{}, err
 	}
 	body, err := json.Marshal(one)
@@ -70,9 +70,9 @@ func (b *Batch) part(e Events, function string, m *triggers.Message) (part, erro
 	return part{nil, body}, nil
 }
 
-// extensions returns the extension attributes of an event in an array, in addition to the core
+// eventExtensions returns the extension attributes of an event in an array, in addition to the core
 // attributes of CloudEvents. Their names consist of letters and digits.
-func extensions(m *triggers.Message) map[string]any {
+func eventExtensions(m *triggers.Message) map[string]any {
 	out := make(map[string]any, len(m.Attributes)+1)
 	add := func(name, value string) {
 		clean := strings.Map(func(r rune) rune {
@@ -197,7 +197,7 @@ func (h *Handler) itemOf(r result) ([]byte, error) {
 	}
 	if verdict == Done {
 		if r.Base64 == "" {
-			return unquoted(r.Output), nil
+			return unquoteJSON(r.Output), nil
 		}
 		out, err := base64.StdEncoding.DecodeString(r.Base64)
 		if err != nil {
@@ -210,7 +210,7 @@ func (h *Handler) itemOf(r result) ([]byte, error) {
 	case Reject:
 		return nil, handlers.Reject(failure)
 	case Pause:
-		h.gate.pause(fmt.Sprintf("it answers %d for a message; are the URL and the credentials right?", r.Status))
+		h.gate.shutMisconfigured(fmt.Sprintf("it answers %d for a message; are the URL and the credentials right?", r.Status))
 		return nil, fmt.Errorf("%w: %w", failure, handlers.ErrNotTried)
 	}
 	if after, found := retryAfter(strings.Trim(string(r.RetryAfter), `"`), time.Now()); found {

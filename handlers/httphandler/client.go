@@ -175,17 +175,17 @@ func (c *client) postRequest(ctx context.Context, fields []field, body []byte) (
 	}
 	if len(text) > 0 {
 		for name, values := range response.Header {
-			a.describe(name, values[0])
+			a.addProperty(name, values[0])
 		}
 	}
 	return a, nil
 }
 
-// reachable checks whether the app is reachable and ready.
-func (c *client) reachable(ctx context.Context) error {
+// checkReady checks whether the app is reachable and ready.
+func (c *client) checkReady(ctx context.Context) error {
 	target := c.ready
 	if target == "" {
-		return c.connects(ctx)
+		return c.checkConnect(ctx)
 	}
 	request, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodGet, target, nil)
 	if err != nil {
@@ -203,8 +203,8 @@ func (c *client) reachable(ctx context.Context) error {
 	return nil
 }
 
-// connects opens a connection and closes it.
-func (c *client) connects(ctx context.Context) error {
+// checkConnect opens a connection and closes it.
+func (c *client) checkConnect(ctx context.Context) error {
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return err
@@ -233,16 +233,16 @@ func (c *client) closeIdle() {
 	c.transport.CloseIdleConnections()
 }
 
-// describe stores a header of a successful response. If a header occurs more than once, the first
+// addProperty stores a header of a successful response. If a header occurs more than once, the first
 // one counts.
-func (a *answer) describe(header, value string) {
+func (a *answer) addProperty(header, value string) {
 	name, ok := propertyOf(header)
 	if _, known := a.about[name]; ok && value != "" && !known {
 		if a.about == nil {
 			a.about = make(triggers.Properties, 1)
 		}
 		if name != triggers.ContentType {
-			value = unpercent(value)
+			value = percentDecode(value)
 		}
 		a.about[name] = value
 	}

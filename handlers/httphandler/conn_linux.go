@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unread reports whether the peer has received nothing beyond the first sent bytes: TCP has no
+// nothingAcked reports whether the peer has received nothing beyond the first sent bytes: TCP has no
 // acknowledgement of them.
-func unread(c net.Conn, sent uint64) bool {
+func nothingAcked(c net.Conn, sent uint64) bool {
 	if _, tcp := c.(*net.TCPConn); !tcp {
 		return false
 	}

@@ -4,5 +4,5 @@ package httphandler
 
 import "net"
 
-// unread returns false: this is known only on Linux.
-func unread(net.Conn, uint64) bool { return false }
+// nothingAcked returns false: this is known only on Linux.
+func nothingAcked(net.Conn, uint64) bool { return false }

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ended reports whether the peer has closed an idle connection, or has sent unexpected data on
+// peerClosed reports whether the peer has closed an idle connection, or has sent unexpected data on
 // it.
-func ended(c net.Conn) bool {
+func peerClosed(c net.Conn) bool {
 	var err error
 	n := 0
 	if !onSocket(c, func(fd int) { n, _, err = unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT) }) {

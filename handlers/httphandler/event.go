@@ -35,35 +35,35 @@ const (
 	maxAttributes = 64
 )
 
-// encode returns the headers and the body of a request.
-func (e Events) encode(function string, m *triggers.Message) ([]field, []byte, error) {
-	fields, contentType := common(function, m, 6)
-	fields = propertyHeaders(attributes(fields, m), m.Properties())
+// encodeRequest returns the headers and the body of a request.
+func (e Events) encodeRequest(function string, m *triggers.Message) ([]field, []byte, error) {
+	fields, contentType := commonHeaders(function, m, 6)
+	fields = propertyHeaders(addAttributes(fields, m), m.Properties())
 	switch e {
 	case Binary:
 		fields = append(fields,
-			field{"Ce-Specversion", eventVersion}, field{"Ce-Id", percent(m.ID)},
-			field{"Ce-Source", percent(source(function, m))}, field{"Ce-Type", eventType})
+			field{"Ce-Specversion", eventVersion}, field{"Ce-Id", percentEncode(m.ID)},
+			field{"Ce-Source", percentEncode(eventSource(function, m))}, field{"Ce-Type", eventType})
 		if !m.Enqueued.IsZero() {
 			fields = append(fields, field{"Ce-Time", m.Enqueued.UTC().Format(time.RFC3339Nano)})
 		}
 		if m.Subject != "" {
-			fields = append(fields, field{"Ce-Subject", percent(m.Subject)})
+			fields = append(fields, field{"Ce-Subject", percentEncode(m.Subject)})
 		}
 	case Structured:
-		body, err := structured(function, contentType, m, nil)
+		body, err := encodeEvent(function, contentType, m, nil)
 		return append(fields, field{"Content-Type", "application/cloudevents+json; charset=utf-8"}), body, err
 	}
 	return append(fields, field{"Content-Type", contentType}), m.Body, nil
 }
 
-// common returns the headers of a request in any format, with capacity for more headers, and the
-// content type of the message's body.
-func common(function string, m *triggers.Message, more int) (fields []field, contentType string) {
+// commonHeaders returns the headers of a request in any format, with capacity for more headers, and
+// the content type of the message's body.
+func commonHeaders(function string, m *triggers.Message, more int) (fields []field, contentType string) {
 	fields = make([]field, 0, 5+len(m.Attributes)+more)
 	fields = append(fields,
 		field{"User-Agent", "drover"}, field{"Drover-Function", function},
-		field{"Drover-Attempt", strconv.Itoa(m.Attempt)}, field{"Drover-Message-Id", percent(m.ID)})
+		field{"Drover-Attempt", strconv.Itoa(m.Attempt)}, field{"Drover-Message-Id", percentEncode(m.ID)})
 	contentType = m.Properties()[triggers.ContentType]
 	sure := isType(contentType)
 	if !sure {
@@ -90,8 +90,8 @@ func isType(text string) bool {
 	return err == nil && httpguts.ValidHeaderFieldValue(text)
 }
 
-// attributes adds the attributes that are not among the common headers.
-func attributes(fields []field, m *triggers.Message) []field {
+// addAttributes adds the attributes that are not among the common headers.
+func addAttributes(fields []field, m *triggers.Message) []field {
 	n := 0
 	for name, value := range m.Attributes {
 		switch strings.ToLower(name) {
@@ -106,7 +106,7 @@ func attributes(fields []field, m *triggers.Message) []field {
 	return fields
 }
 
-func source(function string, m *triggers.Message) string {
+func eventSource(function string, m *triggers.Message) string {
 	if m.Subject != "" {
 		return "/" + m.Subject
 	}
@@ -126,17 +126,17 @@ type cloudEvent struct {
 	Base64      []byte          `json:"data_base64,omitempty"`
 }
 
-// structured returns an event, with extensions if there are any.
-func structured(function, contentType string, m *triggers.Message, extensions map[string]any) ([]byte, error) {
+// encodeEvent returns an event, with extensions if there are any.
+func encodeEvent(function, contentType string, m *triggers.Message, extensions map[string]any) ([]byte, error) {
 	e := cloudEvent{
-		SpecVersion: eventVersion, ID: m.ID, Source: source(function, m), Type: eventType,
+		SpecVersion: eventVersion, ID: m.ID, Source: eventSource(function, m), Type: eventType,
 		Subject: m.Subject, ContentType: contentType,
 	}
 	if !m.Enqueued.IsZero() {
 		e.Time = m.Enqueued.UTC().Format(time.RFC3339Nano)
 	}
 	var err error
-	if e.Data, e.Base64, err = data(contentType, m.Body); err != nil {
+	if e.Data, e.Base64, err = embedData(contentType, m.Body); err != nil {
 		return nil, err
 	}
 	body, err := json.Marshal(e)
@@ -154,9 +154,9 @@ func structured(function, contentType string, m *triggers.Message, extensions ma
 	return append(body, more[1:]...), nil
 }
 
-// data returns a body for embedding in JSON: unchanged if its type is JSON, as a string if it is
-// text, otherwise in base64.
-func data(contentType string, body []byte) (json.RawMessage, []byte, error) {
+// embedData returns a body for embedding in JSON: unchanged if its type is JSON, as a string if it
+// is text, otherwise in base64.
+func embedData(contentType string, body []byte) (json.RawMessage, []byte, error) {
 	kind, _, _ := mime.ParseMediaType(contentType) // validated before
 	switch {
 	case len(body) == 0:

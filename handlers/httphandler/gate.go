@@ -89,7 +89,7 @@ func (g *gate) tryAgain(ctx context.Context) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err != nil {
-		g.shut("it cannot be reached: "+err.Error(), g.backOff.NextBackOff())
+		g.shutFor("it cannot be reached: "+err.Error(), g.backOff.NextBackOff())
 		return
 	}
 	if g.why == "" { // the first check
@@ -100,8 +100,8 @@ func (g *gate) tryAgain(ctx context.Context) {
 	g.slots.Resize(1)
 }
 
-// shut sets the slots to zero for a while; mu is held.
-func (g *gate) shut(why string, rest time.Duration) {
+// shutFor sets the slots to zero for a while; mu is held.
+func (g *gate) shutFor(why string, rest time.Duration) {
 	if g.why != why {
 		g.log.Error("the app is not well; nothing is received until it is", "why", why)
 	}
@@ -130,7 +130,7 @@ func (g *gate) isOpen() bool {
 	return g.state == gateOpen
 }
 
-func (g *gate) succeeded() {
+func (g *gate) recordSuccess() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.failures = 0; g.state == gateTrying {
@@ -138,34 +138,34 @@ func (g *gate) succeeded() {
 	}
 }
 
-// failed counts a failure. Several in a row shut the gate, as does a failure of the message that
-// tries the app.
-func (g *gate) failed() {
+// recordFailure counts a failure. Several in a row shut the gate, as does a failure of the message
+// that tries the app.
+func (g *gate) recordFailure() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.failures++
 	switch {
 	case g.state == gateTrying:
-		g.shut(g.why, g.backOff.NextBackOff())
+		g.shutFor(g.why, g.backOff.NextBackOff())
 	case g.state == gateOpen && g.failures >= tripAfter:
-		g.shut("it failed many times in a row", g.backOff.NextBackOff())
+		g.shutFor("it failed many times in a row", g.backOff.NextBackOff())
 	}
 }
 
-// down shuts the gate because the app cannot be reached.
-func (g *gate) down(why string) {
+// shutUnreachable shuts the gate because the app cannot be reached.
+func (g *gate) shutUnreachable(why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.state != gateShut {
-		g.shut(why, g.backOff.NextBackOff())
+		g.shutFor(why, g.backOff.NextBackOff())
 	}
 }
 
-// pause shuts the gate for pausedFor, because the app seems to be misconfigured.
-func (g *gate) pause(why string) {
+// shutMisconfigured shuts the gate for pausedFor, because the app seems to be misconfigured.
+func (g *gate) shutMisconfigured(why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.state != gateShut {
-		g.shut("misconfigured: "+why, pausedFor)
+		g.shutFor("misconfigured: "+why, pausedFor)
 	}
 }

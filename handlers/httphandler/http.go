@@ -42,7 +42,7 @@ func New(cfg Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Handler{cfg: cfg, client: c, gate: newGate(cfg.Slots, c.reachable, cfg.Log)}
+	h := &Handler{cfg: cfg, client: c, gate: newGate(cfg.Slots, c.checkReady, cfg.Log)}
 	if cfg.Batch != nil {
 		h.batch = &batcher{h: h}
 	}
@@ -52,12 +52,12 @@ func New(cfg Config) (*Handler, error) {
 // Run checks the app while it does not work, until ctx ends.
 func (h *Handler) Run(ctx context.Context) { h.gate.run(ctx) }
 
-// Open reports whether the app is considered working. Otherwise nothing is received for it, except
+// IsOpen reports whether the app is considered working. Otherwise nothing is received for it, except
 // for one message that tries it.
-func (h *Handler) Open() bool { return h.gate.isOpen() }
+func (h *Handler) IsOpen() bool { return h.gate.isOpen() }
 
-// Shut returns why the app is not considered working; empty if it is, or was not checked yet.
-func (h *Handler) Shut() string {
+// ShutReason returns why the app is not considered working; empty if it is, or was not checked yet.
+func (h *Handler) ShutReason() string {
 	h.gate.mu.Lock()
 	defer h.gate.mu.Unlock()
 	return h.gate.why
@@ -79,11 +79,11 @@ func (h *Handler) Close(context.Context) error {
 func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
 	switch {
 	case h.cfg.Azure != nil:
-		return h.invoke(ctx, m)
+		return h.invokeAzure(ctx, m)
 	case h.batch != nil:
-		return h.batch.handle(ctx, m)
+		return h.batch.handleMessage(ctx, m)
 	}
-	fields, body, err := h.cfg.Events.encode(h.cfg.Function, m)
+	fields, body, err := h.cfg.Events.encodeRequest(h.cfg.Function, m)
 	if err != nil {
 		return nil, handlers.Reject(err)
 	}
@@ -91,7 +91,7 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	h.gate.succeeded()
+	h.gate.recordSuccess()
 	if len(a.body) == 0 {
 		return nil, nil
 	}
@@ -107,10 +107,10 @@ func (h *Handler) postMessage(ctx context.Context, fields []field, body []byte) 
 	a, err := h.client.postRequest(ctx, fields, body)
 	switch {
 	case errors.Is(err, errTooLong):
-		h.gate.failed()
+		h.gate.recordFailure()
 		return a, err
 	case err != nil:
 		return a, h.failureFor(ctx, err)
 	}
-	return a, h.judge(a)
+	return a, h.judgeAnswer(a)
 }

@@ -85,7 +85,7 @@ func newPlain(cfg Config, target string, dial func(ctx context.Context) (net.Con
 // post sends a message and reads the response. If the app has closed a kept connection before it
 // received anything of the request, post sends the request on a new connection.
 func (p *plain) post(ctx context.Context, fields []field, body []byte) (answer, error) {
-	c := p.take()
+	c := p.takeIdle()
 	for {
 		if c == nil {
 			conn, err := p.dial(ctx)
@@ -95,7 +95,7 @@ func (p *plain) post(ctx context.Context, fields []field, body []byte) (answer, 
 			c = &plainConn{Conn: conn}
 			c.r, c.w = bufio.NewReaderSize(conn, longestPlainHeader), bufio.NewWriterSize(c, plainWriteBuffer)
 		}
-		a, err := p.exchange(ctx, c, fields, body)
+		a, err := p.roundTrip(ctx, c, fields, body)
 		if !errors.Is(err, errUnseen) {
 			return a, err
 		}
@@ -107,14 +107,14 @@ func (p *plain) post(ctx context.Context, fields []field, body []byte) (answer, 
 // errUnseen is returned for a request of which the app has received nothing.
 var errUnseen = errors.New("the app had closed the connection")
 
-// exchange sends a request and reads its response. It keeps or closes the connection.
-func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body []byte) (answer, error) {
+// roundTrip sends a request and reads its response. It keeps or closes the connection.
+func (p *plain) roundTrip(ctx context.Context, c *plainConn, fields []field, body []byte) (answer, error) {
 	before := c.sent
 	uncancel := c.endWith(ctx)
 	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(request)
 	defer fasthttp.ReleaseResponse(response)
-	p.fill(request, fields, body)
+	p.fillRequest(request, fields, body)
 	response.Header.SetNoDefaultContentType(true)
 	err := request.Write(c.w)
 	if err == nil {
@@ -130,10 +130,10 @@ func (p *plain) exchange(ctx context.Context, c *plainConn, fields []field, body
 		a = answerOf(response)
 	}
 	if err == nil && written == nil && whole && !response.ConnectionClose() && c.r.Buffered() == 0 {
-		p.keep(c)
+		p.keepIdle(c)
 		return a, nil
 	}
-	unseen := err != nil && c.used && c.r.Buffered() == 0 && (c.sent == before || unread(c.Conn, before))
+	unseen := err != nil && c.used && c.r.Buffered() == 0 && (c.sent == before || nothingAcked(c.Conn, before))
 	_ = c.Close() // the connection is not reused
 	var small *fasthttp.ErrSmallBuffer
 	switch {
@@ -170,8 +170,8 @@ func (c *plainConn) endWith(ctx context.Context) (stop func() bool) {
 	return i.OnInterrupt(end)
 }
 
-// fill sets the headers and the body of a request.
-func (p *plain) fill(request *fasthttp.Request, fields []field, body []byte) {
+// fillRequest sets the headers and the body of a request.
+func (p *plain) fillRequest(request *fasthttp.Request, fields []field, body []byte) {
 	h := &request.Header
 	h.DisableNormalizing()
 	h.SetMethod(nethttp.MethodPost)
@@ -194,7 +194,7 @@ func answerOf(response *fasthttp.Response) answer {
 		a.body = append(make([]byte, 0, len(text)), text...) // the response is reused
 		for name, value := range response.Header.All() {
 			if len(name) >= len("Content-Type") && (name[0]|0x20 == 'c' || name[0]|0x20 == 'd') {
-				a.describe(string(name), string(value))
+				a.addProperty(string(name), string(value))
 			}
 		}
 	}
@@ -205,8 +205,8 @@ func answerOf(response *fasthttp.Response) answer {
 	return a
 }
 
-// take returns an idle connection; nil if there is none.
-func (p *plain) take() *plainConn {
+// takeIdle returns an idle connection; nil if there is none.
+func (p *plain) takeIdle() *plainConn {
 	for {
 		p.mu.Lock()
 		n := len(p.idle)
@@ -218,15 +218,15 @@ func (p *plain) take() *plainConn {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		if time.Since(c.last) < lookAfter || !ended(c.Conn) {
+		if time.Since(c.last) < lookAfter || !peerClosed(c.Conn) {
 			return c
 		}
 		_ = c.Close() // the app has closed it
 	}
 }
 
-// keep keeps a connection for the next request.
-func (p *plain) keep(c *plainConn) {
+// keepIdle keeps a connection for the next request.
+func (p *plain) keepIdle(c *plainConn) {
 	c.used, c.last = true, time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -124,15 +124,15 @@ func TestKeptConnectionsAreLookedAt(t *testing.T) {
 		p.mu.Unlock()
 		if name == "closed" {
 			tick := time.NewTicker(time.Millisecond)
-			for deadline := time.Now().Add(patience); !ended(kept.Conn) && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(patience); !peerClosed(kept.Conn) && time.Now().Before(deadline); {
 				<-tick.C
 			}
 			tick.Stop()
-			if c := p.take(); c != nil {
+			if c := p.takeIdle(); c != nil {
 				t.Error("a closed connection is used")
 			}
 		} else {
-			if ended(kept.Conn) {
+			if peerClosed(kept.Conn) {
 				t.Error("an open connection counts as closed")
 			}
 			p.closeOld()

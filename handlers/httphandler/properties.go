@@ -32,7 +32,7 @@ const (
 func propertyHeaders(fields []field, known triggers.Properties) []field {
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		if value := known[name]; name != triggers.ContentType && len(value) <= longestAttribute {
-			fields = append(fields, field{propertyHeader(name), percent(value)})
+			fields = append(fields, field{propertyHeader(name), percentEncode(value)})
 		}
 	}
 	return fields
@@ -79,21 +79,21 @@ func headerValues(fields []field, m *triggers.Message, name, value string) []fie
 	}
 	for _, value := range values {
 		if len(value) <= longestAttribute && httpguts.ValidHeaderFieldName(name) {
-			fields = append(fields, field{attributePrefix + name, percent(value)})
+			fields = append(fields, field{attributePrefix + name, percentEncode(value)})
 		}
 	}
 	return fields
 }
 
-// unpercent decodes the output of percent. It leaves other text unchanged.
-func unpercent(text string) string {
+// percentDecode decodes the output of percentEncode. It leaves other text unchanged.
+func percentDecode(text string) string {
 	if !strings.Contains(text, "%") {
 		return text
 	}
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
-		if text[i] == '%' && i+2 < len(text) && unhex(text[i+1]) >= 0 && unhex(text[i+2]) >= 0 {
-			b.WriteByte(byte(unhex(text[i+1])<<4 | unhex(text[i+2])))
+		if text[i] == '%' && i+2 < len(text) && hexDigit(text[i+1]) >= 0 && hexDigit(text[i+2]) >= 0 {
+			b.WriteByte(byte(hexDigit(text[i+1])<<4 | hexDigit(text[i+2])))
 			i += 2
 			continue
 		}
@@ -102,7 +102,7 @@ func unpercent(text string) string {
 	return b.String()
 }
 
-func unhex(c byte) int {
+func hexDigit(c byte) int {
 	switch {
 	case c >= '0' && c <= '9':
 		return int(c - '0')
@@ -112,9 +112,9 @@ func unhex(c byte) int {
 	return -1
 }
 
-// percent encodes characters that a header cannot contain, as in CloudEvents' HTTP binding:
+// percentEncode encodes characters that a header cannot contain, as in CloudEvents' HTTP binding:
 // space, quote, percent, and everything but printable ASCII become %XX.
-func percent(text string) string {
+func percentEncode(text string) string {
 	plain := true
 	for i := range len(text) {
 		if c := text[i]; c <= ' ' || c > '~' || c == '"' || c == '%' {

@@ -46,14 +46,14 @@ type file struct {
 	contents string // by their hash
 }
 
-// Read reads the names and contents of the files below dir that are of these kinds. Links
+// ReadCode reads the names and contents of the files below dir that are of these kinds. Links
 // are followed, each directory once: a release is often switched by one, and a ConfigMap
 // always. Hidden directories, such as .venv, and those of other languages' packages are
 // skipped; of installed Python packages the names and versions count. Files that cannot be
 // read count as missing: they cannot be imported either.
-func Read(dir string, kinds Kinds) *Code {
+func ReadCode(dir string, kinds Kinds) *Code {
 	w := walk{hash: sha256.New(), kinds: kinds, found: make(map[string]file), seen: make(map[place]bool)}
-	w.dir(dir, "", 0)
+	w.addDir(dir, "", 0)
 	var packages strings.Builder
 	for _, pattern := range []string{".python_packages/lib/site-packages", ".venv/lib/python*/site-packages", "venv/lib/python*/site-packages"} {
 		found, _ := filepath.Glob(filepath.Join(dir, pattern, "*.dist-info")) // the patterns are drover's, and valid
@@ -81,8 +81,8 @@ type walk struct {
 	bytes int64
 }
 
-// dir adds a directory; name is its path below the app's.
-func (w *walk) dir(path, name string, depth int) {
+// addDir adds a directory; name is its path below the app's.
+func (w *walk) addDir(path, name string, depth int) {
 	info, err := os.Stat(path)
 	if err != nil || depth > maxDepth {
 		return
@@ -105,22 +105,22 @@ func (w *walk) dir(path, name string, depth int) {
 		case err != nil:
 		case info.IsDir():
 			if n := entry.Name(); !strings.HasPrefix(n, ".") && n != "__pycache__" && n != "node_modules" {
-				w.dir(full, below, depth+1)
+				w.addDir(full, below, depth+1)
 			}
 		case info.Mode().IsRegular() && w.kinds.includesName(entry.Name()) && w.files < maxFiles:
 			w.files++
-			w.file(full, below, info)
+			w.addFile(full, below, info)
 		}
 	}
 }
 
-func (w *walk) file(path, name string, info os.FileInfo) {
+func (w *walk) addFile(path, name string, info os.FileInfo) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return
 	}
 	if w.bytes += info.Size(); w.bytes > maxBytes {
-		w.add(name, real, fmt.Sprintf("%d %d", info.Size(), info.ModTime().UnixNano()))
+		w.addEntry(name, real, fmt.Sprintf("%d %d", info.Size(), info.ModTime().UnixNano()))
 		return
 	}
 	in, err := os.Open(real)
@@ -130,11 +130,11 @@ func (w *walk) file(path, name string, info os.FileInfo) {
 	defer func() { _ = in.Close() }() // it was only read
 	own := sha256.New()
 	if n, err := io.Copy(own, io.LimitReader(in, info.Size()+1)); err == nil {
-		w.add(name, real, fmt.Sprintf("%d %x", n, own.Sum(nil)))
+		w.addEntry(name, real, fmt.Sprintf("%d %x", n, own.Sum(nil)))
 	}
 }
 
-func (w *walk) add(name, path, contents string) {
+func (w *walk) addEntry(name, path, contents string) {
 	_, _ = fmt.Fprintf(w.hash, "%s %s\n", name, contents) // a hash takes everything
 	w.found[name] = file{path, contents}
 }

@@ -55,14 +55,14 @@ func TestFingerprintFollowsLinks(t *testing.T) {
 	}
 	last := map[string]string{}
 	for _, app := range []string{"current", "map"} {
-		last[app] = Read(at(app), python).Fingerprint()
+		last[app] = ReadCode(at(app), python).Fingerprint()
 	}
 	for _, step := range steps {
 		if err := step.do(); err != nil {
 			t.Fatal(step.what, err)
 		}
 		for app, before := range last {
-			now := Read(at(app), python).Fingerprint()
+			now := ReadCode(at(app), python).Fingerprint()
 			if changed := now != before; changed != (app == step.changes) {
 				t.Errorf("%s: %s changed is %v", step.what, app, changed)
 			}

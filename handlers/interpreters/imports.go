@@ -27,7 +27,7 @@ type Imports struct {
 	bytes int
 }
 
-func (i *Imports) full() bool { return len(i.paths) > maxPaths || i.bytes > maxPathBytes }
+func (i *Imports) isFull() bool { return len(i.paths) > maxPaths || i.bytes > maxPathBytes }
 
 // NewImports returns the empty imports of an app that has not started.
 func NewImports(dir string) *Imports { return &Imports{dir: dir, paths: make(map[string]bool)} }
@@ -43,7 +43,7 @@ func (i *Imports) Add(paths []string) {
 	defer i.mu.Unlock()
 	i.named = true
 	for _, path := range paths {
-		if i.paths[path] || i.full() {
+		if i.paths[path] || i.isFull() {
 			continue
 		}
 		i.paths[path] = true
@@ -87,15 +87,15 @@ func (i *Imports) includes(name, path string) bool {
 	return false
 }
 
-// Changes returns the files that differ from an earlier state of the code. changed are files that
-// workers have imported, that replace an imported file, or that always count; unused are the
+// ChangesSince returns the files that differ from an earlier state of the code. changed are files
+// that workers have imported, that replace an imported file, or that always count; unused are the
 // others. If the imports are unknown, all are changed.
-func (c *Code) Changes(before *Code, imports *Imports) (changed, unused []string) {
+func (c *Code) ChangesSince(before *Code, imports *Imports) (changed, unused []string) {
 	imports.mu.Lock()
 	defer imports.mu.Unlock()
 	names := maps.Clone(before.files)
 	maps.Copy(names, c.files)
-	counts := c.counting(before, imports)
+	counts := c.changeFilter(before, imports)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		switch {
 		case before.files[name].contents == c.files[name].contents:
@@ -111,33 +111,33 @@ func (c *Code) Changes(before *Code, imports *Imports) (changed, unused []string
 	return changed, unused
 }
 
-// counting returns a function that reports whether a change of a file changes the code.
+// changeFilter returns a function that reports whether a change of a file changes the code.
 // imports is locked.
-func (c *Code) counting(before *Code, imports *Imports) func(name string) bool {
+func (c *Code) changeFilter(before *Code, imports *Imports) func(name string) bool {
 	stems, endings, known := make(map[string]bool), make(map[string]bool), false
 	for name, was := range before.files {
 		if imports.includes(name, was.path) {
-			known, stems[stem(name)], endings[filepath.Ext(name)] = true, true, true
+			known, stems[importStem(name)], endings[filepath.Ext(name)] = true, true, true
 		}
 	}
 	return func(name string) bool {
 		was, old := before.files[name]
 		ending := filepath.Ext(name)
 		switch {
-		case !imports.named, !known, imports.full(), slices.Contains(c.kinds.Always, ending):
+		case !imports.named, !known, imports.isFull(), slices.Contains(c.kinds.Always, ending):
 			return true
 		case c.kinds.Imported == nil && !endings[ending]: // no code, as far as anybody knows
 			return true
 		case old && imports.includes(name, was.path), imports.includes(name, c.files[name].path):
 			return true
 		}
-		return !old && stems[stem(name)]
+		return !old && stems[importStem(name)]
 	}
 }
 
-// stem is the name by which an import finds a file: x.py and x/__init__.py, or x.js and
+// importStem is the name by which an import finds a file: x.py and x/__init__.py, or x.js and
 // x/index.mjs, can replace each other.
-func stem(name string) string {
+func importStem(name string) string {
 	name = strings.TrimSuffix(name, filepath.Ext(name))
 	for _, whole := range []string{"__init__", "index"} {
 		name = strings.TrimSuffix(name, string(filepath.Separator)+whole)

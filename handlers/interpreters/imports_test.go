@@ -110,7 +110,7 @@ func TestChanges(t *testing.T) {
 			if _, err := os.Lstat(c.at("current")); err == nil {
 				app = c.at("current")
 			}
-			before, imports := Read(app, test.kinds), NewImports(app)
+			before, imports := ReadCode(app, test.kinds), NewImports(app)
 			for _, path := range test.imported {
 				if !filepath.IsAbs(path) {
 					path = c.at(path)
@@ -118,7 +118,7 @@ func TestChanges(t *testing.T) {
 				imports.Add([]string{path})
 			}
 			c.write(test.change...)
-			changed, unused := Read(app, test.kinds).Changes(before, imports)
+			changed, unused := ReadCode(app, test.kinds).ChangesSince(before, imports)
 			if got := strings.Join(changed, " "); got != test.changed {
 				t.Errorf("%q changed, want %q", got, test.changed)
 			}
@@ -134,7 +134,7 @@ func TestImportsAreBounded(t *testing.T) {
 	for _, many := range []struct{ paths, long int }{{2 * maxPaths, 0}, {20, maxPathBytes / 10}} {
 		c := code{t, t.TempDir()}
 		c.write("app.py=1", "other.py=1")
-		before, imports := Read(c.dir, python), NewImports(c.dir)
+		before, imports := ReadCode(c.dir, python), NewImports(c.dir)
 		imports.Add([]string{c.at("app.py")})
 		for n := range many.paths {
 			imports.Add([]string{fmt.Sprint("/nowhere/", strings.Repeat("x", many.long), n, ".py")})
@@ -143,7 +143,7 @@ func TestImportsAreBounded(t *testing.T) {
 			t.Errorf("%d paths are kept", n)
 		}
 		c.write("other.py=2")
-		if changed, _ := Read(c.dir, python).Changes(before, imports); !slices.Equal(changed, []string{"other.py"}) {
+		if changed, _ := ReadCode(c.dir, python).ChangesSince(before, imports); !slices.Equal(changed, []string{"other.py"}) {
 			t.Errorf("changed: %v", changed)
 		}
 	}

@@ -11,11 +11,11 @@ import (
 	"slices"
 )
 
-// Install writes a worker's files to a directory below dir and returns its path. The
+// InstallWorker writes a worker's files to a directory below dir and returns its path. The
 // name contains the files' hash, so that daemons of different versions do not share
 // a directory. Only files with one of the endings are written: running a worker in place
 // leaves other files behind.
-func Install(dir, name string, files fs.FS, endings ...string) (string, error) {
+func InstallWorker(dir, name string, files fs.FS, endings ...string) (string, error) {
 	hash := sha256.New()
 	texts := make(map[string][]byte)
 	err := fs.WalkDir(files, ".", func(path string, entry fs.DirEntry, err error) error {

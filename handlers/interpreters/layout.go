@@ -21,12 +21,12 @@ type Layout struct {
 	Homes, Libraries []string
 }
 
-// Layout runs an interpreter to find its parts: with these arguments it prints
+// ReadLayout runs an interpreter to find its parts: with these arguments it prints
 // them, as JSON, in its last line. Earlier lines come from its own set-up, and are ignored.
-func (i Interpreter) Layout(ctx context.Context, args ...string) (l Layout, err error) {
+func (i Interpreter) ReadLayout(ctx context.Context, args ...string) (l Layout, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	out, err := output(ctx, i.Path, args...)
+	out, err := commandOutput(ctx, i.Path, args...)
 	said := strings.TrimSpace(string(out))
 	if err != nil {
 		return l, fmt.Errorf("the interpreter %s (%s) does not run: %w: %s", i.Path, i.From, err, said)

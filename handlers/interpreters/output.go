@@ -16,9 +16,9 @@ const (
 	outputDelay = time.Second
 )
 
-// output runs a program and returns its output. The end of ctx kills it with all
+// commandOutput runs a program and returns its output. The end of ctx kills it with all
 // processes that it has started: an interpreter can be a script that runs another program.
-func output(ctx context.Context, path string, args ...string) ([]byte, error) {
+func commandOutput(ctx context.Context, path string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

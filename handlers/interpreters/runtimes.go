@@ -17,7 +17,7 @@ import (
 // Interpreter is a program that runs an app's workers.
 type Interpreter struct {
 	Path string
-	// Language and Version are for people; empty if Probe was not called.
+	// Language and Version are for people; empty if CheckVersion was not called.
 	Language, Version string
 	// From is the place that names this interpreter, for people.
 	From string
@@ -30,9 +30,9 @@ func (i Interpreter) String() string {
 	return fmt.Sprintf("%s (%s %s, %s)", i.Path, i.Language, i.Version, i.From)
 }
 
-// Named returns the interpreter that a configuration names. path is searched for it, as $PATH
+// FindNamed returns the interpreter that a configuration names. path is searched for it, as $PATH
 // is by a shell.
-func Named(name, path string) (Interpreter, error) {
+func FindNamed(name, path string) (Interpreter, error) {
 	found, err := LookUp(name, path)
 	if err != nil {
 		return Interpreter{}, fmt.Errorf("the interpreter %s (interpreter in the configuration): %w", name, err)
@@ -43,27 +43,27 @@ func Named(name, path string) (Interpreter, error) {
 // probeLimit bounds the first run of an interpreter.
 const probeLimit = 30 * time.Second
 
-// Probe runs an interpreter and checks that it works and is new enough. With these
+// CheckVersion runs an interpreter and checks that it works and is new enough. With these
 // arguments it prints its version.
-func (i *Interpreter) Probe(ctx context.Context, language, oldest string, args ...string) error {
+func (i *Interpreter) CheckVersion(ctx context.Context, language, oldest string, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	out, err := output(ctx, i.Path, args...)
+	out, err := commandOutput(ctx, i.Path, args...)
 	said := strings.TrimSpace(string(out))
 	if err != nil {
 		return fmt.Errorf("the interpreter %s (%s) does not run: %w: %s", i.Path, i.From, err, said)
 	}
 	i.Language, i.Version = language, strings.TrimPrefix(said, "v")
-	if !reaches(i.Version, oldest) {
+	if !atLeast(i.Version, oldest) {
 		return fmt.Errorf("the interpreter %s (%s) is %s %s; drover needs %s or newer: install one, and name it with interpreter",
 			i.Path, i.From, language, i.Version, oldest)
 	}
 	return nil
 }
 
-// reaches reports whether a version is at least another one. A text that is no
+// atLeast reports whether a version is at least another one. A text that is no
 // version counts as the oldest.
-func reaches(version, oldest string) bool {
+func atLeast(version, oldest string) bool {
 	have := strings.Split(version, ".")
 	if len(have) < 3 {
 		return false
@@ -84,17 +84,17 @@ func reaches(version, oldest string) bool {
 // LookUp finds a program as a shell would, on the path given.
 func LookUp(name, path string) (string, error) {
 	if strings.ContainsRune(name, filepath.Separator) {
-		return name, executable(name)
+		return name, checkExecutable(name)
 	}
 	for _, dir := range filepath.SplitList(path) {
-		if full := filepath.Join(dir, name); executable(full) == nil {
+		if full := filepath.Join(dir, name); checkExecutable(full) == nil {
 			return full, nil
 		}
 	}
 	return "", exec.ErrNotFound
 }
 
-func executable(path string) error {
+func checkExecutable(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err

@@ -18,15 +18,15 @@ func TestConformance(t *testing.T) {
 	if err := conformance.WriteApp(dir, "node"); err != nil {
 		t.Fatal(err)
 	}
-	interpreter, err := Find(t.Context(), os.Getenv("DROVER_TEST_NODE"), os.LookupEnv)
+	interpreter, err := FindInterpreter(t.Context(), os.Getenv("DROVER_TEST_NODE"), os.LookupEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
-	home, err := Install(filepath.Join(dir, "data"))
+	home, err := InstallWorker(filepath.Join(dir, "data"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := Command(interpreter, home, dir, os.Environ())
+	command := WorkerCommand(interpreter, home, dir, os.Environ())
 	target := conformance.Target{
 		Command: append([]string{command.Path}, command.Args...), Dir: command.Dir, Env: command.Env,
 		App: dir, Module: conformance.Module,

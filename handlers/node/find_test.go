@@ -32,7 +32,7 @@ func TestFind(t *testing.T) {
 		"it fails":       {"/bin/false", "", "does not run"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			i, err := Find(t.Context(), test.named, func(string) (string, bool) { return test.path, true })
+			i, err := FindInterpreter(t.Context(), test.named, func(string) (string, bool) { return test.path, true })
 			said := i.String()
 			if err != nil {
 				said = err.Error()
@@ -47,13 +47,13 @@ func TestFind(t *testing.T) {
 func TestFingerprint(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, files{"index.js": ""})
-	last := Code(dir).Fingerprint()
+	last := ReadCode(dir).Fingerprint()
 	for _, c := range []struct {
 		name    string
 		changes bool
 	}{{"index.js", true}, {"lib/a.mjs", true}, {"package-lock.json", true}, {"a.ts", true}, {"notes.txt", false}, {"node_modules/a/index.js", false}, {".git/x.js", false}} {
 		put(t, dir, files{c.name: "more"})
-		now := Code(dir).Fingerprint()
+		now := ReadCode(dir).Fingerprint()
 		if (now != last) != c.changes {
 			t.Errorf("%s: changed is %v", c.name, now != last)
 		}

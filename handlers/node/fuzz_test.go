@@ -11,7 +11,7 @@ import (
 // FuzzReader holds that this worker reads frames as the daemon does.
 func FuzzReader(f *testing.F) {
 	needNode(f)
-	interpreter, err := Find(f.Context(), os.Getenv("DROVER_TEST_NODE"), os.LookupEnv)
+	interpreter, err := FindInterpreter(f.Context(), os.Getenv("DROVER_TEST_NODE"), os.LookupEnv)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -79,7 +79,7 @@ exports.thread = () => new Promise((resolve) => { new Worker(path.join(__dirname
 					where, imports = cfg.App, interpreters.NewImports(cfg.App)
 					cfg.Command.Path, cfg.Imported = path, imports.Add
 				}, functions...)
-				before := Code(where)
+				before := ReadCode(where)
 				for _, step := range steps {
 					_, err := call(t, p, step.function, &triggers.Message{})
 					if (err != nil) != (step.fails != "") || err != nil && !strings.Contains(err.Error(), step.fails) {
@@ -97,7 +97,7 @@ exports.thread = () => new Promise((resolve) => { new Worker(path.join(__dirname
 							}
 							put(t, dir, files{name: "// changed\n"})
 							counts := func() bool {
-								changed, _ := Code(where).Changes(before, imports)
+								changed, _ := ReadCode(where).ChangesSince(before, imports)
 								return len(changed) > 0
 							}
 							if want.counts { // before Node.js 22.15 another thread reports the imports

@@ -9,8 +9,8 @@ import (
 const layoutCode = `const path = require('path'), program = require('fs').realpathSync(process.execPath), dir = path.dirname(program);
 console.log(JSON.stringify({ executable: process.execPath, homes: [path.basename(dir) === 'bin' ? path.dirname(dir) : program], libraries: require('module').globalPaths }))`
 
-// Layout returns the paths of an interpreter's parts: the directory that Node.js was installed
+// ReadLayout returns the paths of an interpreter's parts: the directory that Node.js was installed
 // in, or the program alone.
-func Layout(ctx context.Context, i interpreters.Interpreter) (interpreters.Layout, error) {
-	return i.Layout(ctx, "-e", layoutCode)
+func ReadLayout(ctx context.Context, i interpreters.Interpreter) (interpreters.Layout, error) {
+	return i.ReadLayout(ctx, "-e", layoutCode)
 }

@@ -6,11 +6,11 @@ import (
 )
 
 func TestLayout(t *testing.T) {
-	i, err := Find(t.Context(), "", os.LookupEnv)
+	i, err := FindInterpreter(t.Context(), "", os.LookupEnv)
 	if err != nil {
 		t.Skip(err)
 	}
-	l, err := Layout(t.Context(), i)
+	l, err := ReadLayout(t.Context(), i)
 	if err != nil || len(l.Homes) != 1 || l.Executable == "" {
 		t.Fatalf("%+v, %v", l, err)
 	}

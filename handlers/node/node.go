@@ -1,6 +1,6 @@
 // Package node has the worker that runs Node.js functions, plain JavaScript without
 // dependencies, embedded in this binary, and finds a node to run it. The
-// pool in package workers starts the command that Command returns.
+// pool in package workers starts the command that WorkerCommand returns.
 package node
 
 import (
@@ -20,38 +20,38 @@ var worker embed.FS
 // oldest is the oldest version that the worker runs on.
 const oldest = "20"
 
-// Install writes the worker's files below dir and returns the directory that they
+// InstallWorker writes the worker's files below dir and returns the directory that they
 // are in.
-func Install(dir string) (string, error) {
+func InstallWorker(dir string) (string, error) {
 	files, err := fs.Sub(worker, "worker")
 	if err != nil {
 		return "", err
 	}
-	return interpreters.Install(dir, "node", files, ".js", ".mjs", ".json")
+	return interpreters.InstallWorker(dir, "node", files, ".js", ".mjs", ".json")
 }
 
 // kinds are the files that an app's behavior depends on. The files of packages are skipped: they
 // change with the lock file.
 var kinds = interpreters.Kinds{Imported: []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"}, Always: []string{".json", ".node"}}
 
-// Code reads the state of an app's code.
-func Code(dir string) *interpreters.Code { return interpreters.Read(dir, kinds) }
+// ReadCode reads the state of an app's code.
+func ReadCode(dir string) *interpreters.Code { return interpreters.ReadCode(dir, kinds) }
 
-// Find returns the interpreter for an app: the named one, or else node on the
+// FindInterpreter returns the interpreter for an app: the named one, or else node on the
 // path. It runs it, and checks that it works and is new enough. env returns environment
 // variables.
-func Find(ctx context.Context, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
-	i, err := choose(named, env)
+func FindInterpreter(ctx context.Context, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
+	i, err := chooseInterpreter(named, env)
 	if err != nil {
 		return i, err
 	}
-	return i, i.Probe(ctx, "Node.js", oldest, "--version")
+	return i, i.CheckVersion(ctx, "Node.js", oldest, "--version")
 }
 
-func choose(named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
+func chooseInterpreter(named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
 	path, _ := env("PATH")
 	if named != "" {
-		return interpreters.Named(named, path)
+		return interpreters.FindNamed(named, path)
 	}
 	found, err := interpreters.LookUp("node", path)
 	if err != nil {
@@ -60,8 +60,8 @@ func choose(named string, env func(string) (string, bool)) (interpreters.Interpr
 	return interpreters.Interpreter{Path: found, From: "node on the path"}, nil
 }
 
-// Command returns the command that the pool runs: the worker in home, for the app in dir, with
+// WorkerCommand returns the command that the pool runs: the worker in home, for the app in dir, with
 // the environment env, as NAME=VALUE.
-func Command(i interpreters.Interpreter, home, dir string, environ []string) process.Command {
+func WorkerCommand(i interpreters.Interpreter, home, dir string, environ []string) process.Command {
 	return process.Command{Path: i.Path, Args: []string{filepath.Join(home, "main.js")}, Dir: dir, Env: environ}
 }

@@ -56,16 +56,16 @@ func newApp(t testing.TB, app files, change func(*workers.Config), functions ...
 	needNode(t)
 	dir := t.TempDir()
 	put(t, dir, app)
-	interpreter, err := Find(t.Context(), os.Getenv("DROVER_TEST_NODE"), os.LookupEnv)
+	interpreter, err := FindInterpreter(t.Context(), os.Getenv("DROVER_TEST_NODE"), os.LookupEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
-	home, err := Install(t.TempDir())
+	home, err := InstallWorker(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := workers.Config{
-		App: dir, Command: Command(interpreter, home, dir, os.Environ()),
+		App: dir, Command: WorkerCommand(interpreter, home, dir, os.Environ()),
 		KillGrace: 500 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	for _, f := range functions {

@@ -35,7 +35,7 @@ func everyInterpreter(t *testing.T) (paths []string) {
 				t.Fatal(err)
 			}
 		}
-		i, err := Find(t.Context(), path, os.LookupEnv)
+		i, err := FindInterpreter(t.Context(), path, os.LookupEnv)
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
 			continue

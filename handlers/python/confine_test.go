@@ -87,7 +87,7 @@ func TestWorkersAreLimitedOneByOne(t *testing.T) {
 func TestAWorkerThatCannotBeHeldDoesNotRun(t *testing.T) {
 	c := confined(t, sandbox.Settings{Strict: true})
 	gone := filepath.Join(t.TempDir(), "gone")
-	c.Need(gone)
+	c.AddNeeded(gone)
 	ran := filepath.Join(t.TempDir(), "ran")
 	p := newApp(t, fmt.Sprintf("open(%q, 'w')\ndef f(body): pass", ran), func(cfg *workers.Config) { cfg.Confine = c }, "f")
 	var loadError *handlers.LoadError
@@ -107,12 +107,12 @@ func strictly(t *testing.T, s sandbox.Settings) func(*workers.Config) {
 	c := confined(t, s)
 	return func(cfg *workers.Config) {
 		interpreter, home := installation.find(t)
-		layout, err := Layout(t.Context(), interpreter)
+		layout, err := ReadLayout(t.Context(), interpreter)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Need(append(layout.Homes, cfg.App, home)...)
-		c.Read(layout.Libraries...)
+		c.AddNeeded(append(layout.Homes, cfg.App, home)...)
+		c.AddReadable(layout.Libraries...)
 		cfg.Command.Path, cfg.Confine = layout.Executable, c
 	}
 }

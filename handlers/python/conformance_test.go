@@ -16,7 +16,7 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	interpreter, home := installation.find(t)
-	command := Command(interpreter, home, dir, os.Environ())
+	command := WorkerCommand(interpreter, home, dir, os.Environ())
 	target := conformance.Target{
 		Command: append([]string{command.Path}, command.Args...), Dir: command.Dir, Env: command.Env,
 		App: dir, Module: conformance.Module,

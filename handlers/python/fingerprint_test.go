@@ -20,7 +20,7 @@ func TestFingerprint(t *testing.T) {
 		}
 	}
 	put("app.py", "1")
-	last := Code(dir).Fingerprint()
+	last := ReadCode(dir).Fingerprint()
 	for _, c := range []struct {
 		name, text string
 		changes    bool
@@ -29,7 +29,7 @@ func TestFingerprint(t *testing.T) {
 		{"__pycache__/app.py", "", false}, {"node_modules/x/y.py", "", false},
 	} {
 		put(c.name, c.text)
-		now := Code(dir).Fingerprint()
+		now := ReadCode(dir).Fingerprint()
 		if (now != last) != c.changes {
 			t.Errorf("%s: changed is %v, want %v", c.name, now != last, c.changes)
 		}
@@ -38,10 +38,10 @@ func TestFingerprint(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "app.py")); err != nil {
 		t.Fatal(err)
 	}
-	if Code(dir).Fingerprint() == last {
+	if ReadCode(dir).Fingerprint() == last {
 		t.Error("a file that went is not noticed")
 	}
-	if Code(filepath.Join(dir, "nowhere")).Fingerprint() != Code(filepath.Join(dir, "elsewhere")).Fingerprint() {
+	if ReadCode(filepath.Join(dir, "nowhere")).Fingerprint() != ReadCode(filepath.Join(dir, "elsewhere")).Fingerprint() {
 		t.Error("directories that are not there differ")
 	}
 }

@@ -406,7 +406,7 @@ func TestFindAnInterpreter(t *testing.T) {
 		"it fails":          {app, "/bin/false", nil, "does not run"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			i, err := Find(t.Context(), test.dir, test.named, env(test.env))
+			i, err := FindInterpreter(t.Context(), test.dir, test.named, env(test.env))
 			if i.Path != test.want && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("%v, %v; want %s", i, err, test.want)
 			}
@@ -417,11 +417,11 @@ func TestFindAnInterpreter(t *testing.T) {
 func TestInstallTwice(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	first, err := Install(dir)
+	first, err := InstallWorker(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := Install(dir)
+	second, err := InstallWorker(dir)
 	if err != nil || second != first {
 		t.Errorf("%s, %v; want %s", second, err, first)
 	}

@@ -10,7 +10,7 @@ import (
 
 // FuzzReader holds that this worker reads frames as the daemon does.
 func FuzzReader(f *testing.F) {
-	interpreter, err := Find(f.Context(), ".", os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
+	interpreter, err := FindInterpreter(f.Context(), ".", os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -99,7 +99,7 @@ func TestImports(t *testing.T) {
 					app, imports = cfg.App, interpreters.NewImports(cfg.App)
 					cfg.Imported = imports.Add
 				}, functions...)
-				before := Code(app)
+				before := ReadCode(app)
 				for _, step := range steps {
 					_, err := call(t, p, step.function, &triggers.Message{})
 					if (err != nil) != (step.fails != "") || err != nil && !strings.Contains(err.Error(), step.fails) {
@@ -112,7 +112,7 @@ func TestImports(t *testing.T) {
 						for _, name := range strings.Fields(want.names) {
 							was, err := os.ReadFile(filepath.Join(dir, name))
 							put(name, "# changed\n")
-							if changed, _ := Code(app).Changes(before, imports); (len(changed) > 0) != want.counts {
+							if changed, _ := ReadCode(app).ChangesSince(before, imports); (len(changed) > 0) != want.counts {
 								t.Errorf("after a call of %s, a change of %s: counts is %v", step.function, name, !want.counts)
 							}
 							if err == nil {

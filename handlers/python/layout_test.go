@@ -13,7 +13,7 @@ import (
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	i, _ := installation.find(t)
-	real, err := Layout(t.Context(), i)
+	real, err := ReadLayout(t.Context(), i)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func TestLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.Path = script
-	l, err := Layout(t.Context(), i)
+	l, err := ReadLayout(t.Context(), i)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestLayout(t *testing.T) {
 		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+c.code+"\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if l, err := Layout(t.Context(), interpreters.Interpreter{Path: path}); err == nil || !strings.Contains(err.Error(), c.want) {
+		if l, err := ReadLayout(t.Context(), interpreters.Interpreter{Path: path}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %+v, %v", name, l, err)
 		}
 	}
@@ -51,7 +51,7 @@ func TestLayout(t *testing.T) {
 // Workers of another user read the files.
 func TestInstalledFilesAreForAll(t *testing.T) {
 	t.Parallel()
-	home, err := Install(t.TempDir())
+	home, err := InstallWorker(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

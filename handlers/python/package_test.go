@@ -37,7 +37,7 @@ func TestNoImportCycle(t *testing.T) {
 // Mypy checks the worker and a function that uses all that it offers, in the strictest way.
 func TestTypes(t *testing.T) {
 	t.Parallel()
-	home, err := Install(t.TempDir())
+	home, err := InstallWorker(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

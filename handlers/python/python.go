@@ -1,6 +1,6 @@
 // Package python has the worker that runs Python functions, which needs only the
 // standard library, embedded in this binary, and finds an
-// interpreter to run it. The pool in package workers starts the command that Command returns.
+// interpreter to run it. The pool in package workers starts the command that WorkerCommand returns.
 package python
 
 import (
@@ -21,13 +21,13 @@ var worker embed.FS
 // oldest is the oldest version that the worker runs on.
 const oldest = "3.9"
 
-// Install writes the worker's files below dir and returns the path to run.
-func Install(dir string) (string, error) {
+// InstallWorker writes the worker's files below dir and returns the path to run.
+func InstallWorker(dir string) (string, error) {
 	files, err := fs.Sub(worker, "worker")
 	if err != nil {
 		return "", err
 	}
-	return interpreters.Install(dir, "python", files, ".py", ".typed")
+	return interpreters.InstallWorker(dir, "python", files, ".py", ".typed")
 }
 
 // WriteTypings writes the package that apps import, without the worker, to the directory
@@ -49,27 +49,27 @@ func WriteTypings(dir string) error {
 	return nil
 }
 
-// Code reads the state of an app's code.
-func Code(dir string) *interpreters.Code {
-	return interpreters.Read(dir, interpreters.Kinds{Imported: []string{".py"}})
+// ReadCode reads the state of an app's code.
+func ReadCode(dir string) *interpreters.Code {
+	return interpreters.ReadCode(dir, interpreters.Kinds{Imported: []string{".py"}})
 }
 
-// Find returns the interpreter for an app in dir: the named one, or else
+// FindInterpreter returns the interpreter for an app in dir: the named one, or else
 // that of $VIRTUAL_ENV, of .venv in or beside dir, or python3 on the path.
 // It runs it, and checks that it works and is new enough. env returns environment
 // variables.
-func Find(ctx context.Context, dir, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
-	i, err := choose(dir, named, env)
+func FindInterpreter(ctx context.Context, dir, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
+	i, err := chooseInterpreter(dir, named, env)
 	if err != nil {
 		return i, err
 	}
-	return i, i.Probe(ctx, "Python", oldest, "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])")
+	return i, i.CheckVersion(ctx, "Python", oldest, "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])")
 }
 
-func choose(dir, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
+func chooseInterpreter(dir, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
 	path, _ := env("PATH")
 	if named != "" {
-		return interpreters.Named(named, path)
+		return interpreters.FindNamed(named, path)
 	}
 	if home, found := env("VIRTUAL_ENV"); found && home != "" {
 		inside := filepath.Join(home, "bin", "python")
@@ -91,8 +91,8 @@ func choose(dir, named string, env func(string) (string, bool)) (interpreters.In
 	return interpreters.Interpreter{Path: found, From: "python3 on the path"}, nil
 }
 
-// Command returns the command that the pool runs: the worker in home, for the app in dir, with
+// WorkerCommand returns the command that the pool runs: the worker in home, for the app in dir, with
 // the environment env, as NAME=VALUE.
-func Command(i interpreters.Interpreter, home, dir string, environ []string) process.Command {
+func WorkerCommand(i interpreters.Interpreter, home, dir string, environ []string) process.Command {
 	return process.Command{Path: i.Path, Args: []string{"-u", home}, Dir: dir, Env: environ}
 }

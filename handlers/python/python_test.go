@@ -63,10 +63,10 @@ func (i *installed) install() (err error) {
 	if err := os.Chmod(i.dir, 0o755); err != nil { // a worker of another user reads it
 		return err
 	}
-	if i.interpreter, err = Find(context.Background(), i.dir, os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv); err != nil {
+	if i.interpreter, err = FindInterpreter(context.Background(), i.dir, os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv); err != nil {
 		return err
 	}
-	if i.home, err = Install(i.dir); err != nil {
+	if i.home, err = InstallWorker(i.dir); err != nil {
 		return err
 	}
 	// Where PYTHONDONTWRITEBYTECODE is set, each process would compile the files again.
@@ -102,7 +102,7 @@ func newApp(t testing.TB, source string, change func(*workers.Config), functions
 	}
 	interpreter, home := installation.find(t)
 	cfg := workers.Config{
-		App: dir, Command: Command(interpreter, home, dir, os.Environ()),
+		App: dir, Command: WorkerCommand(interpreter, home, dir, os.Environ()),
 		KillGrace: 500 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	for _, f := range functions {

@@ -46,7 +46,7 @@ func everyInterpreter(t *testing.T) []string {
 		i, known := probed[path]
 		if !known {
 			var err error
-			if i, err = Find(t.Context(), t.TempDir(), path, os.LookupEnv); err != nil {
+			if i, err = FindInterpreter(t.Context(), t.TempDir(), path, os.LookupEnv); err != nil {
 				i.Version = "" // it does not run the worker
 			}
 			probed[path] = i

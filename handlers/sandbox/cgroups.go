@@ -18,8 +18,8 @@ const delegate = "run drover under systemd with Delegate=cpu memory pids (to try
 // need is a limit that requires a cgroup controller.
 type need struct{ key, controller string }
 
-// controllers returns the controllers that the limits require.
-func (l Limits) controllers() (out []need) {
+// neededControllers returns the controllers that the limits require.
+func (l Limits) neededControllers() (out []need) {
 	if l.Memory > 0 {
 		out = append(out, need{"memory", "memory"})
 	}
@@ -50,7 +50,7 @@ func openCgroups(where *membership, needs []need) (c *cgroups, err error) {
 	unified := make(map[string]string) // directories of version 2, and the controllers to enable
 	var dirs []string
 	for _, n := range needs {
-		home, err := where.find(n.controller)
+		home, err := where.findController(n.controller)
 		if err != nil {
 			return c, err
 		}
@@ -76,7 +76,7 @@ func openCgroups(where *membership, needs []need) (c *cgroups, err error) {
 		}
 		c.claims, c.v2 = append(c.claims, own), append(c.v2, controllers != "")
 		if controllers != "" {
-			if err := put(own.dir, "cgroup.subtree_control", controllers); err != nil {
+			if err := writeSetting(own.dir, "cgroup.subtree_control", controllers); err != nil {
 				return c, err
 			}
 		}
@@ -84,8 +84,8 @@ func openCgroups(where *membership, needs []need) (c *cgroups, err error) {
 	return c, nil
 }
 
-// put writes a setting of a cgroup.
-func put(dir, file, value string) error {
+// writeSetting writes a setting of a cgroup.
+func writeSetting(dir, file, value string) error {
 	if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o600); err != nil {
 		return fmt.Errorf("setting up a cgroup: %s: %w", value, err)
 	}
@@ -115,7 +115,7 @@ func handOn(dir, controllers string) error {
 			return err
 		}
 	}
-	return put(dir, "cgroup.subtree_control", controllers)
+	return writeSetting(dir, "cgroup.subtree_control", controllers)
 }
 
 // moveAll moves the processes of one group to another, including those that arrive meanwhile.
@@ -132,7 +132,7 @@ func moveAll(from, to string) error {
 			return nil
 		}
 		for _, pid := range pids {
-			if err := put(to, "cgroup.procs", strconv.Itoa(pid)); err != nil && !errors.Is(err, syscall.ESRCH) {
+			if err := writeSetting(to, "cgroup.procs", strconv.Itoa(pid)); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return err
 			}
 		}
@@ -153,9 +153,9 @@ func pidsOf(dir string) (pids []int, err error) {
 	return pids, nil
 }
 
-// make creates the groups of a worker. It returns their directories, and the files through which
-// a process joins them.
-func (c *cgroups) make(name string, l Limits) (dirs, join []string, err error) {
+// makeGroups creates the groups of a worker. It returns their directories, and the files through
+// which a process joins them.
+func (c *cgroups) makeGroups(name string, l Limits) (dirs, join []string, err error) {
 	for i, claim := range c.claims {
 		dir := filepath.Join(claim.dir, name)
 		if err := os.Mkdir(dir, 0o750); err != nil {
@@ -185,23 +185,23 @@ func (c *cgroups) close() error {
 // period is the period of the CPU quota, in µs: the kernel's default.
 const period = 100_000
 
-func quota(cores float64) int64 { return max(int64(cores*period), 1000) } // the kernel's minimum
+func cpuQuota(cores float64) int64 { return max(int64(cores*period), 1000) } // the kernel's minimum
 
 // setV2 sets the limits in a directory of version 2. The memory limit includes swap, because it
 // could otherwise be escaped, and it kills all processes of a worker together.
 func (l Limits) setV2(dir string) error {
 	var errs []error
 	if l.Memory > 0 {
-		errs = append(errs, put(dir, "memory.max", strconv.FormatInt(l.Memory, 10)), put(dir, "memory.oom.group", "1"))
+		errs = append(errs, writeSetting(dir, "memory.max", strconv.FormatInt(l.Memory, 10)), writeSetting(dir, "memory.oom.group", "1"))
 		if _, err := os.Stat(filepath.Join(dir, "memory.swap.max")); err == nil { // the kernel may not count swap
-			errs = append(errs, put(dir, "memory.swap.max", "0"))
+			errs = append(errs, writeSetting(dir, "memory.swap.max", "0"))
 		}
 	}
 	if l.CPU > 0 {
-		errs = append(errs, put(dir, "cpu.max", fmt.Sprintf("%d %d", quota(l.CPU), period)))
+		errs = append(errs, writeSetting(dir, "cpu.max", fmt.Sprintf("%d %d", cpuQuota(l.CPU), period)))
 	}
 	if l.Processes > 0 {
-		errs = append(errs, put(dir, "pids.max", strconv.Itoa(l.Processes)))
+		errs = append(errs, writeSetting(dir, "pids.max", strconv.Itoa(l.Processes)))
 	}
 	return errors.Join(errs...)
 }
@@ -214,16 +214,16 @@ func (l Limits) setV1(dir string) error {
 	}
 	var errs []error
 	if l.Memory > 0 && here("memory.limit_in_bytes") {
-		errs = append(errs, put(dir, "memory.limit_in_bytes", strconv.FormatInt(l.Memory, 10)))
+		errs = append(errs, writeSetting(dir, "memory.limit_in_bytes", strconv.FormatInt(l.Memory, 10)))
 		if here("memory.memsw.limit_in_bytes") {
-			errs = append(errs, put(dir, "memory.memsw.limit_in_bytes", strconv.FormatInt(l.Memory, 10)))
+			errs = append(errs, writeSetting(dir, "memory.memsw.limit_in_bytes", strconv.FormatInt(l.Memory, 10)))
 		}
 	}
 	if l.CPU > 0 && here("cpu.cfs_quota_us") {
-		errs = append(errs, put(dir, "cpu.cfs_period_us", strconv.Itoa(period)), put(dir, "cpu.cfs_quota_us", strconv.FormatInt(quota(l.CPU), 10)))
+		errs = append(errs, writeSetting(dir, "cpu.cfs_period_us", strconv.Itoa(period)), writeSetting(dir, "cpu.cfs_quota_us", strconv.FormatInt(cpuQuota(l.CPU), 10)))
 	}
 	if l.Processes > 0 && here("pids.max") {
-		errs = append(errs, put(dir, "pids.max", strconv.Itoa(l.Processes)))
+		errs = append(errs, writeSetting(dir, "pids.max", strconv.Itoa(l.Processes)))
 	}
 	return errors.Join(errs...)
 }

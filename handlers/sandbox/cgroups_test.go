@@ -50,7 +50,7 @@ func TestVersion2(t *testing.T) {
 	where, dir := fakeV2(t, "/system.slice/drover.service", map[string]string{
 		"cgroup.controllers": "cpuset cpu io memory pids\n", "cgroup.subtree_control": "\n", "cgroup.procs": "", "cgroup.type": "domain\n",
 	})
-	groups, err := openCgroups(where, every.controllers())
+	groups, err := openCgroups(where, every.neededControllers())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestVersion2(t *testing.T) {
 		t.Errorf("there is no group for the daemon itself: %v", err)
 	}
 	// A group of the kernel's has its files; memory.swap.max only where it is counted.
-	dirs, join, err := groups.make("worker-1", every)
+	dirs, join, err := groups.makeGroups("worker-1", every)
 	if err != nil || len(dirs) != 1 || !slices.Equal(join, []string{filepath.Join(dirs[0], "cgroup.procs")}) {
 		t.Fatalf("%v, %v, %v", dirs, join, err)
 	}
@@ -112,21 +112,21 @@ func TestVersion2Moves(t *testing.T) {
 func TestMembership(t *testing.T) {
 	full := map[string]string{"cgroup.controllers": "memory", "cgroup.subtree_control": "", "cgroup.procs": "", "cgroup.type": "domain"}
 	where, dir := fakeV2(t, "/a/b", full)
-	if got, err := where.find("memory"); err != nil || got != (home{dir, true}) {
+	if got, err := where.findController("memory"); err != nil || got != (home{dir, true}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := where.find("pids"); err == nil || err.Error() != "no pids cgroup is delegated to this process" {
+	if _, err := where.findController("pids"); err == nil || err.Error() != "no pids cgroup is delegated to this process" {
 		t.Errorf("%v", err)
 	}
 	// systemd marks what it delegates.
 	where.systemd = true
-	if _, err := where.find("memory"); err == nil || err.Error() != "no memory cgroup is delegated to this process: "+dir+" is systemd's" {
+	if _, err := where.findController("memory"); err == nil || err.Error() != "no memory cgroup is delegated to this process: "+dir+" is systemd's" {
 		t.Errorf("%v", err)
 	}
 	if err := unix.Setxattr(dir, "user.delegate", []byte("1"), 0); err != nil {
 		t.Logf("not tried: marking a directory: %v", err)
 	} else {
-		if got, err := where.find("memory"); err != nil || got.dir != dir {
+		if got, err := where.findController("memory"); err != nil || got.dir != dir {
 			t.Errorf("a delegated one: %v, %v", got, err)
 		}
 		// One below it is ours, too: DelegateSubgroup=.
@@ -135,7 +135,7 @@ func TestMembership(t *testing.T) {
 			t.Fatal(err)
 		}
 		where.groups = "0::/a/b/main\n"
-		if got, err := where.find("memory"); err != nil || got.dir != dir {
+		if got, err := where.findController("memory"); err != nil || got.dir != dir {
 			t.Errorf("one below a delegated one: %v, %v", got, err)
 		}
 	}
@@ -145,16 +145,16 @@ func TestMembership(t *testing.T) {
 		groups: "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n",
 		mounts: fmt.Sprintf("36 35 0:30 /docker/abc %s rw - cgroup cgroup rw,memory\n37 35 0:31 /elsewhere /nowhere rw - cgroup cgroup rw,cpu,cpuacct\n", strings.ReplaceAll(dir, " ", `\040`)),
 	}
-	if got, err := where.find("memory"); err != nil || got != (home{dir, false}) {
+	if got, err := where.findController("memory"); err != nil || got != (home{dir, false}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if got, err := where.find("cpu"); err == nil {
+	if got, err := where.findController("cpu"); err == nil {
 		t.Errorf("one that is not seen here: %v", got)
 	}
 	if err := os.Remove(filepath.Join(dir, "cgroup.procs")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := where.find("memory"); err == nil || !strings.Contains(err.Error(), "cgroup.procs: no such file") {
+	if _, err := where.findController("memory"); err == nil || !strings.Contains(err.Error(), "cgroup.procs: no such file") {
 		t.Errorf("%v", err)
 	}
 }
@@ -168,7 +168,7 @@ func TestRemoveCgroup(t *testing.T) {
 	for _, kind := range []struct{ fs, controller string }{{"cgroup2", ""}, {"cgroup", "pids"}} {
 		group, found := m.groupOf(kind.controller)
 		for _, at := range m.mountsOf(kind.fs) {
-			parent, seen := at.directory(group)
+			parent, seen := at.pathOf(group)
 			if kind.controller != "" && !slices.Contains(strings.Split(at.options, ","), kind.controller) || !found || !seen {
 				continue
 			}
@@ -186,7 +186,7 @@ func TestRemoveCgroup(t *testing.T) {
 				if err := sleeper.Start(); err != nil {
 					t.Fatal(err)
 				}
-				if err := put(dir, "cgroup.procs", itoa(sleeper.Process.Pid)); err != nil {
+				if err := writeSetting(dir, "cgroup.procs", itoa(sleeper.Process.Pid)); err != nil {
 					t.Fatal(err)
 				}
 				sleepers = append(sleepers, sleeper)

@@ -14,18 +14,19 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox/launch"
 )
 
-// check returns the identity of the workers, and an error for settings that are not possible here.
-func (s Settings) check(where *membership) (*launch.Identity, account, error) {
+// checkSupport returns the identity of the workers, and an error for settings that are not possible
+// here.
+func (s Settings) checkSupport(where *membership) (*launch.Identity, account, error) {
 	if runtime.GOOS != "linux" {
-		return nil, account{}, s.elsewhere()
+		return nil, account{}, s.requireLinux()
 	}
-	identity, who, err := s.identity()
+	identity, who, err := s.findIdentity()
 	errs := []error{err}
 	for _, l := range s.Limits.rlimits() {
 		errs = append(errs, checkRlimit(l))
 	}
-	for _, need := range s.Limits.controllers() {
-		if _, err := where.find(need.controller); err != nil {
+	for _, need := range s.Limits.neededControllers() {
+		if _, err := where.findController(need.controller); err != nil {
 			errs = append(errs, fmt.Errorf("limits.%s: %w; %s, or leave it out", need.key, err, delegate))
 		}
 	}
@@ -35,8 +36,8 @@ func (s Settings) check(where *membership) (*launch.Identity, account, error) {
 	return identity, who, errors.Join(errs...)
 }
 
-// elsewhere returns an error for settings that exist only on Linux.
-func (s Settings) elsewhere() error {
+// requireLinux returns an error for settings that exist only on Linux.
+func (s Settings) requireLinux() error {
 	var given []string
 	for _, setting := range []struct {
 		key string
@@ -54,8 +55,8 @@ func (s Settings) elsewhere() error {
 	return fmt.Errorf("%s: this needs Linux, and this is %s; leave it out", strings.Join(given, ", "), runtime.GOOS)
 }
 
-// identity looks up the user and the group.
-func (s Settings) identity() (*launch.Identity, account, error) {
+// findIdentity looks up the user and the group.
+func (s Settings) findIdentity() (*launch.Identity, account, error) {
 	if s.User == "" && s.Group == "" {
 		return nil, account{}, nil
 	}
@@ -165,7 +166,7 @@ func (s Settings) checkStrict() error {
 	}
 	// Read access to data_dir would expose its tokens. Another user never has access.
 	for _, path := range append(append([]string{s.Dir}, s.Read...), s.Write...) {
-		if s.User == "" && s.DataDir != "" && within(s.DataDir, path) {
+		if s.User == "" && s.DataDir != "" && isWithin(s.DataDir, path) {
 			errs = append(errs, fmt.Errorf("sandbox: strict lets workers read %s, and data_dir (%s) is in it, which is not for them; set data_dir to another place, such as /var/lib/drover, or set user", path, s.DataDir))
 		}
 	}
@@ -177,8 +178,8 @@ func (s Settings) checkStrict() error {
 	return errors.Join(errs...)
 }
 
-// within reports whether a path is dir or below it, after resolving links.
-func within(path, dir string) bool {
+// isWithin reports whether a path is dir or below it, after resolving links.
+func isWithin(path, dir string) bool {
 	real := func(p string) string {
 		for rest := ""; ; { // data_dir may not exist yet
 			if r, err := filepath.EvalSymlinks(p); err == nil {

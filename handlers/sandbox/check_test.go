@@ -38,11 +38,11 @@ func TestRefusals(t *testing.T) {
 		{"data in what is written", Settings{Strict: true, DataDir: "/var/lib/drover", Write: []string{"/var"}}, nowhere, "sandbox: strict lets workers read /var, and data_dir"},
 	} {
 		c.settings.Dir = dir
-		_, _, err := c.settings.check(c.where)
+		_, _, err := c.settings.checkSupport(c.where)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v; wanted %s", c.what, err, c.want)
 		}
-		if made, err := open(c.settings, c.where); err == nil {
+		if made, err := openConfinement(c.settings, c.where); err == nil {
 			t.Errorf("%s: it is made all the same", c.what)
 			_ = made.Close()
 		}
@@ -114,11 +114,11 @@ func TestRefusalsToOthers(t *testing.T) {
 }
 
 func TestElsewhere(t *testing.T) {
-	err := Settings{User: "x", Strict: true, Limits: Limits{OpenFiles: 5}}.elsewhere()
+	err := Settings{User: "x", Strict: true, Limits: Limits{OpenFiles: 5}}.requireLinux()
 	if err == nil || !strings.HasPrefix(err.Error(), "limits, user, sandbox: this needs Linux") {
 		t.Errorf("%v", err)
 	}
-	if err := (Settings{}).elsewhere(); err != nil {
+	if err := (Settings{}).requireLinux(); err != nil {
 		t.Errorf("%v", err)
 	}
 }

@@ -56,18 +56,18 @@ type Confinement struct {
 // Check checks whether this machine supports the settings. The error names, for each unsupported
 // setting, the reason and how to fix it.
 func Check(s Settings) error {
-	_, _, err := s.check(ownCgroups())
+	_, _, err := s.checkSupport(ownCgroups())
 	return err
 }
 
 // New checks the settings and creates what the workers share: their cgroup and their directory. It
 // removes those left by killed daemons.
 func New(s Settings) (*Confinement, error) {
-	return open(s, ownCgroups())
+	return openConfinement(s, ownCgroups())
 }
 
-func open(s Settings, where *membership) (c *Confinement, err error) {
-	identity, who, err := s.check(where)
+func openConfinement(s Settings, where *membership) (c *Confinement, err error) {
+	identity, who, err := s.checkSupport(where)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func open(s Settings, where *membership) (c *Confinement, err error) {
 			c = nil
 		}
 	}()
-	if need := s.Limits.controllers(); len(need) > 0 {
+	if need := s.Limits.neededControllers(); len(need) > 0 {
 		if c.groups, err = openCgroups(where, need); err != nil {
 			return c, err
 		}
@@ -112,52 +112,54 @@ func (c *Confinement) FilesDir() string {
 	return c.settings.DataDir
 }
 
-// Need adds paths that workers must be able to read: their own files, and those of their
+// AddNeeded adds paths that workers must be able to read: their own files, and those of their
 // interpreter. If a worker cannot read them, it is not started.
-func (c *Confinement) Need(paths ...string) {
+func (c *Confinement) AddNeeded(paths ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.needed = append(c.needed, paths...)
 }
 
-// Read adds paths that workers may read if their user has access.
-func (c *Confinement) Read(paths ...string) {
+// AddReadable adds paths that workers may read if their user has access.
+func (c *Confinement) AddReadable(paths ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readable = append(c.readable, paths...)
 }
 
-// Of returns the part of an environment that a process without a sandbox gets. It never includes
-// drover's own variables.
-func (e Environment) Of(given []string) []string { return e.selectFrom(given, false, account{}) }
+// FilterEnviron returns the part of an environment that a process without a sandbox gets. It never
+// includes drover's own variables.
+func (e Environment) FilterEnviron(given []string) []string {
+	return e.selectFrom(given, false, account{})
+}
 
-// Environ returns the part of an environment that workers get, each variable as NAME=VALUE.
-func (c *Confinement) Environ(given []string) []string {
+// FilterEnviron returns the part of an environment that workers get, each variable as NAME=VALUE.
+func (c *Confinement) FilterEnviron(given []string) []string {
 	return c.settings.Environment.selectFrom(given, c.settings.Strict, c.account)
 }
 
-// Try performs all steps of confining a worker in a process that ends before it runs a command.
-// The error names the step that failed.
-func (c *Confinement) Try(ctx context.Context) error {
-	box, err := c.Box()
+// TryLaunch performs all steps of confining a worker in a process that ends before it runs a
+// command. The error names the step that failed.
+func (c *Confinement) TryLaunch(ctx context.Context) error {
+	box, err := c.NewBox()
 	if err != nil {
 		return err
 	}
-	if err = box.try(ctx); err != nil {
+	if err = box.tryLaunch(ctx); err != nil {
 		err = fmt.Errorf("its workers cannot be held to what they should: %w", err)
 	}
 	return errors.Join(err, box.Close())
 }
 
-func (b *Box) try(ctx context.Context) error {
+func (b *Box) tryLaunch(ctx context.Context) error {
 	if b.ours == nil {
 		return nil
 	}
-	program, name, args := b.Wrap(3, "", nil)
+	program, name, args := b.WrapCommand(3, "", nil)
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Args[0], cmd.Env, cmd.ExtraFiles = name, []string{}, []*os.File{b.Socket()}
+	cmd.Args[0], cmd.Env, cmd.ExtraFiles = name, []string{}, []*os.File{b.ChildSocket()}
 	out, err := cmd.CombinedOutput()
-	why := b.Verdict()
+	why := b.LaunchError()
 	if ctx.Err() != nil && (err != nil || why != nil) {
 		return fmt.Errorf("the check did not end: %w", context.Cause(ctx))
 	}
@@ -188,8 +190,8 @@ func (c *Confinement) Close() error {
 	return errors.Join(errs...)
 }
 
-// spec returns the steps of the launch stage for a worker.
-func (c *Confinement) spec(tmp string, groups []string) launch.Spec {
+// launchSpec returns the steps of the launch stage for a worker.
+func (c *Confinement) launchSpec(tmp string, groups []string) launch.Spec {
 	s := c.settings
 	spec := launch.Spec{
 		Cgroups: groups, Rlimits: s.Limits.rlimits(), Identity: c.identity,
@@ -240,8 +242,8 @@ type Box struct {
 	first       []byte        // bytes received in place of the listener
 }
 
-// Box returns a new Box, for a worker that is about to be started.
-func (c *Confinement) Box() (b *Box, err error) {
+// NewBox returns a new Box, for a worker that is about to be started.
+func (c *Confinement) NewBox() (b *Box, err error) {
 	b = &Box{confinement: c}
 	defer func() {
 		if err != nil {
@@ -252,7 +254,7 @@ func (c *Confinement) Box() (b *Box, err error) {
 	name := "worker-" + strconv.FormatInt(c.boxes.Add(1), 10)
 	var join []string
 	if c.groups != nil {
-		if b.groups, join, err = c.groups.make(name, c.settings.Limits); err != nil {
+		if b.groups, join, err = c.groups.makeGroups(name, c.settings.Limits); err != nil {
 			return b, err
 		}
 	}
@@ -271,17 +273,17 @@ func (c *Confinement) Box() (b *Box, err error) {
 	if b.ours, b.theirs, err = socketpair(); err != nil {
 		return b, err
 	}
-	spec := c.spec(b.tmp, join)
+	spec := c.launchSpec(b.tmp, join)
 	if spec.Calls != nil && spec.Calls.Addresses {
 		b.heard = make(chan struct{})
-		c.serving.Go(b.listen)
+		c.serving.Go(b.serveCalls)
 	}
-	return b, launch.Send(b.ours, spec)
+	return b, launch.SendSpec(b.ours, spec)
 }
 
-// Fork returns the Box of a worker that is forked from a template. The worker inherits everything
-// but the cgroup, which Join sets, and the temporary directory, which it creates itself.
-func (c *Confinement) Fork(template *Box) *Box {
+// ForkBox returns the Box of a worker that is forked from a template. The worker inherits everything
+// but the cgroup, which JoinCgroup sets, and the temporary directory, which it creates itself.
+func (c *Confinement) ForkBox(template *Box) *Box {
 	b := &Box{confinement: c}
 	if template.tmp != "" {
 		b.tmp = c.temporaryIn(template.tmp, "worker-"+strconv.FormatInt(c.boxes.Add(1), 10))
@@ -298,14 +300,14 @@ func (c *Confinement) temporaryIn(dir, name string) string {
 	return path
 }
 
-// Join moves a process into its cgroup.
-func (b *Box) Join(pid int) (err error) {
+// JoinCgroup moves a process into its cgroup.
+func (b *Box) JoinCgroup(pid int) (err error) {
 	c := b.confinement
 	if c.groups == nil {
 		return nil
 	}
 	var join []string
-	b.groups, join, err = c.groups.make("worker-"+strconv.FormatInt(c.boxes.Add(1), 10), c.settings.Limits)
+	b.groups, join, err = c.groups.makeGroups("worker-"+strconv.FormatInt(c.boxes.Add(1), 10), c.settings.Limits)
 	for _, file := range join {
 		if err == nil {
 			err = os.WriteFile(file, []byte(strconv.Itoa(pid)), 0)
@@ -317,25 +319,25 @@ func (b *Box) Join(pid int) (err error) {
 	return nil
 }
 
-// Wrap returns the program to start in place of a command, its name (argv[0]), and its
-// arguments. fd is the file descriptor of Socket in the new process.
-func (b *Box) Wrap(fd int, path string, args []string) (program, name string, wrapped []string) {
+// WrapCommand returns the program to start in place of a command, its name (argv[0]), and its
+// arguments. fd is the file descriptor of ChildSocket in the new process.
+func (b *Box) WrapCommand(fd int, path string, args []string) (program, name string, wrapped []string) {
 	if b.theirs == nil {
 		return path, path, args
 	}
-	return self, launch.Name, launch.Args(fd, path, args)
+	return self, launch.Name, launch.StageArgs(fd, path, args)
 }
 
-// Socket returns the socket that the new process must inherit; nil if Wrap changes nothing. The
-// Box owns and closes it.
-func (b *Box) Socket() *os.File { return b.theirs }
+// ChildSocket returns the socket that the new process must inherit; nil if WrapCommand changes
+// nothing. The Box owns and closes it.
+func (b *Box) ChildSocket() *os.File { return b.theirs }
 
 // AddTemporary returns a worker's environment with TMPDIR set to its temporary directory, if it has one.
 func (b *Box) AddTemporary(given []string) []string {
 	if b.tmp == "" {
 		return given
 	}
-	given = slices.DeleteFunc(slices.Clone(given), named("TMPDIR"))
+	given = slices.DeleteFunc(slices.Clone(given), hasName("TMPDIR"))
 	return append(given, "TMPDIR="+b.tmp)
 }
 
@@ -343,8 +345,9 @@ func (b *Box) AddTemporary(given []string) []string {
 // has inherited its socket.
 const verdictLimit = time.Second
 
-// Verdict returns why the command never ran; nil if it did. It is called when the process has ended.
-func (b *Box) Verdict() error {
+// LaunchError returns why the command never ran; nil if it did. It is called when the process has
+// ended.
+func (b *Box) LaunchError() error {
 	if b.ours == nil {
 		return nil
 	}
@@ -353,11 +356,11 @@ func (b *Box) Verdict() error {
 	if b.heard != nil {
 		<-b.heard
 	}
-	return launch.Verdict(io.MultiReader(bytes.NewReader(b.first), b.ours))
+	return launch.ReadVerdict(io.MultiReader(bytes.NewReader(b.first), b.ours))
 }
 
-// Memory returns the memory limit of a worker with its children, in bytes; 0 if there is none.
-func (c *Confinement) Memory() int64 { return c.settings.Limits.Memory }
+// MemoryLimit returns the memory limit of a worker with its children, in bytes; 0 if there is none.
+func (c *Confinement) MemoryLimit() int64 { return c.settings.Limits.Memory }
 
 // OutOfMemory reports whether the kernel killed a process of the worker at its memory limit. It
 // is called before Close.
@@ -370,7 +373,7 @@ func (b *Box) Close() error {
 	var errs []error
 	for _, file := range []*os.File{b.ours, b.theirs} {
 		if file != nil {
-			_ = file.Close() // Verdict may have done it
+			_ = file.Close() // LaunchError may have done it
 		}
 	}
 	for _, dir := range b.groups {

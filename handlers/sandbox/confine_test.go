@@ -45,7 +45,7 @@ func needsRoot(t *testing.T) {
 func needsCgroup(t *testing.T, controller string) {
 	t.Helper()
 	needsLinux(t)
-	if _, err := ownCgroups().find(controller); err != nil {
+	if _, err := ownCgroups().findController(controller); err != nil {
 		t.Skipf("this needs a cgroup: %v", err)
 	}
 }
@@ -93,7 +93,7 @@ func confinement(t *testing.T, s Settings) *Confinement {
 			t.Error(err)
 		}
 	})
-	c.Need(pythonPaths(t)...)
+	c.AddNeeded(pythonPaths(t)...)
 	return c
 }
 
@@ -134,13 +134,13 @@ type ended struct {
 
 func start(t *testing.T, c *Confinement, box *Box, out *bytes.Buffer, command ...string) *exec.Cmd {
 	t.Helper()
-	program, name, args := box.Wrap(3, command[0], command[1:])
+	program, name, args := box.WrapCommand(3, command[0], command[1:])
 	cmd := exec.Command(program, args...)
 	cmd.Args[0], cmd.Dir = name, c.settings.Dir
-	cmd.Env = box.AddTemporary(c.Environ(os.Environ()))
+	cmd.Env = box.AddTemporary(c.FilterEnviron(os.Environ()))
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = 10 * time.Second
-	if socket := box.Socket(); socket != nil {
+	if socket := box.ChildSocket(); socket != nil {
 		cmd.ExtraFiles = []*os.File{socket}
 	}
 	if err := cmd.Start(); err != nil {
@@ -152,14 +152,14 @@ func start(t *testing.T, c *Confinement, box *Box, out *bytes.Buffer, command ..
 // run runs a command as a worker is run.
 func run(t *testing.T, c *Confinement, command ...string) (e ended) {
 	t.Helper()
-	box, err := c.Box()
+	box, err := c.NewBox()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
 	cmd := start(t, c, box, &out, command...)
 	e.err = cmd.Wait()
-	e.verdict, e.oom, e.out = box.Verdict(), box.OutOfMemory(), strings.TrimSpace(out.String())
+	e.verdict, e.oom, e.out = box.LaunchError(), box.OutOfMemory(), strings.TrimSpace(out.String())
 	if err := box.Close(); err != nil {
 		t.Error(err)
 	}
@@ -293,7 +293,7 @@ func TestMemory(t *testing.T) {
 func TestCPU(t *testing.T) {
 	needsCgroup(t, "cpu")
 	c := confinement(t, Settings{Limits: Limits{CPU: 0.1}})
-	box, err := c.Box()
+	box, err := c.NewBox()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +314,7 @@ func TestCPU(t *testing.T) {
 	})
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	if err := errors.Join(box.Verdict(), box.Close()); err != nil {
+	if err := errors.Join(box.LaunchError(), box.Close()); err != nil {
 		t.Error(err)
 	}
 }
@@ -339,8 +339,8 @@ func TestJoin(t *testing.T) {
 	if err := sleeper.Start(); err != nil {
 		t.Fatal(err)
 	}
-	box := c.Fork(&Box{})
-	if err := box.Join(sleeper.Process.Pid); err != nil {
+	box := c.ForkBox(&Box{})
+	if err := box.JoinCgroup(sleeper.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	pids, err := pidsOf(box.groups[0])
@@ -355,8 +355,8 @@ func TestJoin(t *testing.T) {
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
-	box = c.Fork(&Box{})
-	if err := box.Join(sleeper.Process.Pid); !errors.Is(err, syscall.ESRCH) {
+	box = c.ForkBox(&Box{})
+	if err := box.JoinCgroup(sleeper.Process.Pid); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("a process that is gone: %v", err)
 	}
 	if err := box.Close(); err != nil {
@@ -416,8 +416,8 @@ func TestTheFilesOfWorkersAreWhereTheirUserCanReadThem(t *testing.T) {
 	}
 	files := c.FilesDir()
 	write(t, filepath.Join(files, "worker.py"), "print('here')")
-	c.Need(files)
-	if err := c.Try(t.Context()); err != nil {
+	c.AddNeeded(files)
+	if err := c.TryLaunch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	run(t, c, python(t), filepath.Join(files, "worker.py")).wants(t, "here")
@@ -437,7 +437,7 @@ func TestAnAppThatTheUserCannotReadIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	c := confinement(t, Settings{Dir: dir, User: "nobody"})
 	want := "reading as its user: " + dir + ": permission denied"
-	if err := c.Try(t.Context()); err == nil || err.Error() != "its workers cannot be held to what they should: "+want {
+	if err := c.TryLaunch(t.Context()); err == nil || err.Error() != "its workers cannot be held to what they should: "+want {
 		t.Errorf("%v", err)
 	}
 	e := runPython(t, c, "print('it runs')")
@@ -452,7 +452,7 @@ func TestACheckThatIsCutShort(t *testing.T) {
 	c := confinement(t, Settings{Limits: Limits{OpenFiles: 100}})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
-	if err := c.Try(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if err := c.TryLaunch(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 }
@@ -462,18 +462,18 @@ func TestACheckThatIsCutShort(t *testing.T) {
 func TestTheDeathOfTheParentIsStillFeltByAnotherUser(t *testing.T) {
 	someUser(t)
 	c := confinement(t, Settings{User: "nobody"})
-	box, err := c.Box()
+	box, err := c.NewBox()
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, name, args := box.Wrap(3, "/bin/sh", []string{"-c", "exec " + systemPython + " -c 'import ctypes; s = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(s)); print(s.value)'"})
+	program, name, args := box.WrapCommand(3, "/bin/sh", []string{"-c", "exec " + systemPython + " -c 'import ctypes; s = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(s)); print(s.value)'"})
 	cmd := exec.Command(program, args...)
-	cmd.Args[0], cmd.ExtraFiles, cmd.Dir = name, []*os.File{box.Socket()}, "/"
+	cmd.Args[0], cmd.ExtraFiles, cmd.Dir = name, []*os.File{box.ChildSocket()}, "/"
 	setParentDeath(cmd)
 	runtime.LockOSThread() // the signal comes at the thread's end
 	defer runtime.UnlockOSThread()
 	out, err := cmd.CombinedOutput()
-	if strings.TrimSpace(string(out)) != "9" || err != nil || box.Verdict() != nil {
+	if strings.TrimSpace(string(out)) != "9" || err != nil || box.LaunchError() != nil {
 		t.Errorf("%q, %v", out, err)
 	}
 	if err := box.Close(); err != nil {
@@ -500,16 +500,16 @@ func TestAStepThatFails(t *testing.T) {
 		if box.ours, box.theirs, err = socketpair(); err != nil {
 			t.Fatal(err)
 		}
-		if err := launch.Send(box.ours, c.spec); err != nil {
+		if err := launch.SendSpec(box.ours, c.spec); err != nil {
 			t.Fatal(err)
 		}
-		program, name, args := box.Wrap(3, c.path, nil)
+		program, name, args := box.WrapCommand(3, c.path, nil)
 		cmd := exec.Command(program, args...)
-		cmd.Args[0], cmd.ExtraFiles = name, []*os.File{box.Socket()}
+		cmd.Args[0], cmd.ExtraFiles = name, []*os.File{box.ChildSocket()}
 		if err := cmd.Run(); err == nil {
 			t.Errorf("%s: it ended well", c.want)
 		}
-		if err := box.Verdict(); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+		if err := box.LaunchError(); err == nil || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%v; wanted %s", err, c.want)
 		}
 		if err := box.Close(); err != nil {
@@ -522,11 +522,11 @@ func TestAStepThatFails(t *testing.T) {
 func TestAStageThatSaysNothing(t *testing.T) {
 	needsLinux(t)
 	c := confinement(t, Settings{})
-	box, err := c.Box()
+	box, err := c.NewBox()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := box.Verdict(); !errors.Is(err, launch.ErrUnsaid) {
+	if err := box.LaunchError(); !errors.Is(err, launch.ErrUnsaid) {
 		t.Errorf("%v", err)
 	}
 	if err := box.Close(); err != nil {
@@ -534,7 +534,7 @@ func TestAStageThatSaysNothing(t *testing.T) {
 	}
 	var s launch.Spec
 	s.Reachable = []string{strings.Repeat("x", 70_000)}
-	if err := launch.Send(new(bytes.Buffer), s); err == nil || !strings.Contains(err.Error(), "list fewer paths") {
+	if err := launch.SendSpec(new(bytes.Buffer), s); err == nil || !strings.Contains(err.Error(), "list fewer paths") {
 		t.Errorf("a spec that is too large: %v", err)
 	}
 }
@@ -542,12 +542,12 @@ func TestAStageThatSaysNothing(t *testing.T) {
 func TestTry(t *testing.T) {
 	needsLinux(t)
 	c := confinement(t, Settings{})
-	if err := c.Try(t.Context()); err != nil {
+	if err := c.TryLaunch(t.Context()); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Try(ctx); err == nil {
+	if err := c.TryLaunch(ctx); err == nil {
 		t.Error("it continued")
 	}
 }

@@ -41,16 +41,16 @@ func (e Environment) selectFrom(given []string, strict bool, who account) []stri
 	var out []string
 	for _, variable := range given {
 		name, _, _ := strings.Cut(variable, "=")
-		if slices.Contains(withheld, name) && !matches(StrictPass, name) {
+		if slices.Contains(withheld, name) && !matchesAny(StrictPass, name) {
 			continue
 		}
-		if _, own := e.Set[name]; !own && !matches(never, name) && (pass == nil || matches(pass, name)) {
+		if _, own := e.Set[name]; !own && !matchesAny(never, name) && (pass == nil || matchesAny(pass, name)) {
 			out = append(out, variable)
 		}
 	}
 	if who.name != "" {
 		for name, value := range map[string]string{"USER": who.name, "LOGNAME": who.name, "HOME": who.home} {
-			out = slices.DeleteFunc(out, named(name))
+			out = slices.DeleteFunc(out, hasName(name))
 			if _, own := e.Set[name]; !own {
 				out = append(out, name+"="+value)
 			}
@@ -63,15 +63,15 @@ func (e Environment) selectFrom(given []string, strict bool, who account) []stri
 	return out
 }
 
-// Withholds returns the names of variables in an environment that are withheld only because the
+// WithheldNames returns the names of variables in an environment that are withheld only because the
 // configuration reads them.
-func (e Environment) Withholds(given []string, strict bool) (out []string) {
+func (e Environment) WithheldNames(given []string, strict bool) (out []string) {
 	if e.Pass != nil || strict {
 		return nil
 	}
 	for _, variable := range given {
 		name, _, _ := strings.Cut(variable, "=")
-		if _, own := e.Set[name]; !own && slices.Contains(e.Withheld, name) && !matches(StrictPass, name) && !matches(never, name) {
+		if _, own := e.Set[name]; !own && slices.Contains(e.Withheld, name) && !matchesAny(StrictPass, name) && !matchesAny(never, name) {
 			out = append(out, name)
 		}
 	}
@@ -79,7 +79,7 @@ func (e Environment) Withholds(given []string, strict bool) (out []string) {
 	return out
 }
 
-func matches(patterns []string, name string) bool {
+func matchesAny(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		if beginning, found := strings.CutSuffix(p, "*"); found {
 			return strings.HasPrefix(name, beginning)
@@ -88,7 +88,7 @@ func matches(patterns []string, name string) bool {
 	})
 }
 
-// named returns a function that reports whether a NAME=VALUE has the name.
-func named(name string) func(string) bool {
+// hasName returns a function that reports whether a NAME=VALUE has the name.
+func hasName(name string) func(string) bool {
 	return func(variable string) bool { return strings.HasPrefix(variable, name+"=") }
 }

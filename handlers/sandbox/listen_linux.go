@@ -10,12 +10,12 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox/reach"
 )
 
-// listen waits for the listener of the calls that the daemon performs for a worker, and serves it
-// until all processes have ended that inherited the filter: workers forked from a template outlive
-// its Box.
-func (b *Box) listen() {
+// serveCalls waits for the listener of the calls that the daemon performs for a worker, and serves
+// it until all processes have ended that inherited the filter: workers forked from a template
+// outlive its Box.
+func (b *Box) serveCalls() {
 	c := b.confinement
-	listener := b.listener()
+	listener := b.receiveListener()
 	if listener != nil {
 		c.mu.Lock()
 		c.listeners[listener] = struct{}{}
@@ -31,8 +31,8 @@ func (b *Box) listen() {
 	c.mu.Unlock()
 }
 
-// listener receives the listener; nil if the launch stage sent something else.
-func (b *Box) listener() (listener *os.File) {
+// receiveListener receives the listener; nil if the launch stage sent something else.
+func (b *Box) receiveListener() (listener *os.File) {
 	conn, err := b.ours.SyscallConn()
 	if err != nil {
 		return nil

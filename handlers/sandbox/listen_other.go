@@ -2,5 +2,5 @@
 
 package sandbox
 
-// listen exists only on Linux; elsewhere there is no launch stage.
-func (b *Box) listen() { close(b.heard) }
+// serveCalls exists only on Linux; elsewhere there is no launch stage.
+func (b *Box) serveCalls() { close(b.heard) }

@@ -69,8 +69,8 @@ func (m *membership) groupOf(controller string) (path string, found bool) {
 	return "", false
 }
 
-// directory returns the path of a group below this mount.
-func (m mount) directory(group string) (string, bool) {
+// pathOf returns the path of a group below this mount.
+func (m mount) pathOf(group string) (string, bool) {
 	rel, err := filepath.Rel(m.root, group)
 	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
 		return "", false
@@ -78,13 +78,13 @@ func (m mount) directory(group string) (string, bool) {
 	return filepath.Join(m.point, rel), true
 }
 
-// find returns the directory for groups with a controller: in version 2 if that has the
+// findController returns the directory for groups with a controller: in version 2 if that has the
 // controller, else in version 1.
-func (m *membership) find(controller string) (home, error) {
+func (m *membership) findController(controller string) (home, error) {
 	var why error
 	if group, found := m.groupOf(""); found {
 		for _, at := range m.mountsOf("cgroup2") {
-			dir, seen := at.directory(group)
+			dir, seen := at.pathOf(group)
 			if !seen {
 				continue
 			}
@@ -92,7 +92,7 @@ func (m *membership) find(controller string) (home, error) {
 			if !hasController(dir, controller) {
 				continue
 			}
-			if why = m.usable(dir, "cgroup.subtree_control"); why == nil {
+			if why = m.checkUsable(dir, "cgroup.subtree_control"); why == nil {
 				return home{dir, true}, nil
 			}
 		}
@@ -102,11 +102,11 @@ func (m *membership) find(controller string) (home, error) {
 			if !slices.Contains(strings.Split(at.options, ","), controller) {
 				continue
 			}
-			dir, seen := at.directory(group)
+			dir, seen := at.pathOf(group)
 			if !seen {
 				continue
 			}
-			if why = m.usable(dir, "cgroup.procs"); why == nil {
+			if why = m.checkUsable(dir, "cgroup.procs"); why == nil {
 				return home{dir, false}, nil
 			}
 		}
@@ -126,7 +126,7 @@ func hasController(dir, name string) bool {
 // delegatedFrom returns the delegated group if this process is in a child of it: systemd's
 // DelegateSubgroup=, or ourLeaf.
 func (m *membership) delegatedFrom(dir string) string {
-	if parent := filepath.Dir(dir); !delegated(dir) && (delegated(parent) || filepath.Base(dir) == ourLeaf && hasDir(parent)) {
+	if parent := filepath.Dir(dir); !isDelegated(dir) && (isDelegated(parent) || filepath.Base(dir) == ourLeaf && hasDir(parent)) {
 		return parent
 	}
 	return dir
@@ -137,8 +137,8 @@ func hasDir(dir string) bool {
 	return err == nil
 }
 
-// delegated reports whether systemd has marked a group as delegated.
-func delegated(dir string) bool {
+// isDelegated reports whether systemd has marked a group as delegated.
+func isDelegated(dir string) bool {
 	value := make([]byte, 8)
 	for _, name := range []string{"user.delegate", "trusted.delegate"} {
 		if n, err := unix.Getxattr(dir, name, value); err == nil && string(value[:n]) == "1" {
@@ -148,16 +148,16 @@ func delegated(dir string) bool {
 	return false
 }
 
-// usable returns an error if groups cannot be created in a directory. file is a file in it that
+// checkUsable returns an error if groups cannot be created in a directory. file is a file in it that
 // must be writable.
-func (m *membership) usable(dir, file string) error {
+func (m *membership) checkUsable(dir, file string) error {
 	for _, path := range []string{dir, filepath.Join(dir, file)} {
 		if err := unix.Access(path, unix.W_OK); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	_, err := os.Stat(filepath.Join(dir, "cgroup.type"))
-	if root := err != nil; m.systemd && !root && !delegated(dir) {
+	if root := err != nil; m.systemd && !root && !isDelegated(dir) {
 		return fmt.Errorf("%s is systemd's", dir)
 	}
 	return nil

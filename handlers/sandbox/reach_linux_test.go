@@ -375,10 +375,10 @@ func TestStrictNeedsToSeeConnections(t *testing.T) {
 	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))); errno != 0 {
 		t.Fatal(errno)
 	}
-	if err := strict(t, nil).Try(t.Context()); err == nil || !strings.Contains(err.Error(), "seccomp: to block link-local addresses the daemon must see the connections of its workers (pidfd_getfd, process_vm_readv), and that fails: connect: operation not permitted; grant it CAP_SYS_PTRACE (a container: --cap-add SYS_PTRACE), or set sandbox.link_local: true") {
+	if err := strict(t, nil).TryLaunch(t.Context()); err == nil || !strings.Contains(err.Error(), "seccomp: to block link-local addresses the daemon must see the connections of its workers (pidfd_getfd, process_vm_readv), and that fails: connect: operation not permitted; grant it CAP_SYS_PTRACE (a container: --cap-add SYS_PTRACE), or set sandbox.link_local: true") {
 		t.Errorf("%v", err)
 	}
-	if err := strict(t, func(s *Settings) { s.LinkLocal = true }).Try(t.Context()); err != nil {
+	if err := strict(t, func(s *Settings) { s.LinkLocal = true }).TryLaunch(t.Context()); err != nil {
 		t.Errorf("%v", err)
 	}
 }

@@ -19,22 +19,22 @@ const leastFile = 4096
 // inode identifies a file, which may have several names or none.
 type inode struct{ device, number uint64 }
 
-// Temporary returns the limit of a worker's temporary directory, in bytes; 0 if there is none.
-func (b *Box) Temporary() int64 {
+// TemporaryLimit returns the limit of a worker's temporary directory, in bytes; 0 if there is none.
+func (b *Box) TemporaryLimit() int64 {
 	if b.tmp == "" {
 		return 0
 	}
 	return b.confinement.settings.Temporary
 }
 
-// Directory returns the path at which a worker forked from a template creates its temporary
+// TemporaryDir returns the path at which a worker forked from a template creates its temporary
 // directory; empty if it has none of its own.
-func (b *Box) Directory() string { return b.tmp }
+func (b *Box) TemporaryDir() string { return b.tmp }
 
-// Measure returns the bytes that the worker's temporary directory uses on disk, including deleted
-// files that are still open. With many files it takes long. It returns an error if the directory
-// contains something that cannot be measured.
-func (b *Box) Measure() (used int64, err error) {
+// MeasureDisk returns the bytes that the worker's temporary directory uses on disk, including
+// deleted files that are still open. With many files it takes long. It returns an error if the
+// directory contains something that cannot be measured.
+func (b *Box) MeasureDisk() (used int64, err error) {
 	c := b.confinement
 	found := make(map[inode]bool)
 	err = filepath.WalkDir(b.tmp, func(path string, entry fs.DirEntry, err error) error {
@@ -63,7 +63,7 @@ func (b *Box) Measure() (used int64, err error) {
 	if of := (*fs.PathError)(nil); errors.As(err, &of) {
 		err = of.Err // the path may be long
 	}
-	return used + c.deleted.of(c, b.tmp), err
+	return used + c.deleted.sizeIn(c, b.tmp), err
 }
 
 // isTemporary reports whether a directory belongs to a running worker.
@@ -120,7 +120,7 @@ type deleted struct {
 	sizes map[string]int64 // by directory
 }
 
-func (d *deleted) of(c *Confinement, dir string) int64 {
+func (d *deleted) sizeIn(c *Confinement, dir string) int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if time.Since(d.when) > measureEvery {

@@ -15,23 +15,23 @@ import (
 func TestTemporaryDirectoriesOfForkedWorkers(t *testing.T) {
 	needsLandlock(t, launch.FilesABI)
 	c := strict(t, func(s *Settings) { s.Temporary = 1 << 30 })
-	template, err := c.Box()
+	template, err := c.NewBox()
 	if err != nil {
 		t.Fatal(err)
 	}
-	forked := []*Box{c.Fork(template), c.Fork(template)}
+	forked := []*Box{c.ForkBox(template), c.ForkBox(template)}
 	write(t, filepath.Join(template.tmp, "file"), strings.Repeat("x", 100<<10))
 	for _, b := range forked {
-		if err := os.Mkdir(b.Directory(), 0o700); err != nil {
+		if err := os.Mkdir(b.TemporaryDir(), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		write(t, filepath.Join(b.Directory(), "file"), strings.Repeat("x", 1<<20))
-		if err := os.Link(filepath.Join(b.Directory(), "file"), filepath.Join(b.Directory(), "another name")); err != nil {
+		write(t, filepath.Join(b.TemporaryDir(), "file"), strings.Repeat("x", 1<<20))
+		if err := os.Link(filepath.Join(b.TemporaryDir(), "file"), filepath.Join(b.TemporaryDir(), "another name")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for b, want := range map[*Box]int64{template: 100 << 10, forked[0]: 1 << 20, forked[1]: 1 << 20} {
-		if got, err := b.Measure(); err != nil || got < want || got > want+want/2 {
+		if got, err := b.MeasureDisk(); err != nil || got < want || got > want+want/2 {
 			t.Errorf("it holds %d, wanted about %d; %v", got, want, err)
 		}
 	}

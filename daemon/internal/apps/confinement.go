@@ -50,7 +50,7 @@ func sandboxEnvironment(e configs.Environment) sandbox.Environment {
 // logWithheld logs which variables a process does not get because the configuration
 // reads them. Code that needs one of them fails.
 func logWithheld(log *slog.Logger, e configs.Environment, strict bool, environ []string) {
-	if names := sandboxEnvironment(e).Withholds(environ, strict); len(names) > 0 {
+	if names := sandboxEnvironment(e).WithheldNames(environ, strict); len(names) > 0 {
 		log.Info("variables that the configuration reads are not passed to workers", "variables", names, "to_pass", withheldAdvice(names))
 	}
 }
@@ -76,19 +76,19 @@ func confineWorkers(ctx context.Context, app configs.App, dataDir string, i inte
 		return nil, command, err
 	}
 	if home != "" {
-		c.Need(home)
+		c.AddNeeded(home)
 	}
 	if err = allowInterpreter(ctx, c, settings, runtime, &i); err != nil {
 		return nil, command, err
 	}
-	if err = c.Try(ctx); err != nil {
+	if err = c.TryLaunch(ctx); err != nil {
 		return nil, command, err
 	}
 	logWithheld(log, app.Environment, settings.Strict, environ)
 	if how := trust.ChangeableBy(app.Dir); how != "" && settings.User == "" {
 		log.Warn("workers run as root with code that another user can change", "path", app.Dir, "why", how, "instead", "set user, or give the directory to root")
 	}
-	return c, runtime.Command(i, home, app, c.Environ(environ)), nil
+	return c, runtime.Command(i, home, app, c.FilterEnviron(environ)), nil
 }
 
 // allowInterpreter lets workers read the files of their interpreter, if the sandbox or
@@ -102,8 +102,8 @@ func allowInterpreter(ctx context.Context, c *sandbox.Confinement, s sandbox.Set
 	if err != nil {
 		return err
 	}
-	c.Need(layout.Homes...)
-	c.Read(layout.Libraries...)
+	c.AddNeeded(layout.Homes...)
+	c.AddReadable(layout.Libraries...)
 	i.Path = layout.Executable
 	return nil
 }
@@ -121,10 +121,10 @@ func checkConfinement(ctx context.Context, app configs.App, dataDir string, i in
 		return nil, err
 	}
 	if err = allowInterpreter(ctx, c, settings, runtimes[app.Language], &i); err == nil {
-		err = c.Try(ctx)
+		err = c.TryLaunch(ctx)
 	}
 	notes = sandbox.Notes(settings)
-	if names := settings.Environment.Withholds(environ, settings.Strict); len(names) > 0 {
+	if names := settings.Environment.WithheldNames(environ, settings.Strict); len(names) > 0 {
 		notes = append(notes, fmt.Sprintf("its workers do not get %s, which the configuration reads; %s", strings.Join(names, ", "), withheldAdvice(names)))
 	}
 	if how := trust.ChangeableBy(app.Dir); how != "" && settings.User == "" {

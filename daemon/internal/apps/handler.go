@@ -60,7 +60,7 @@ func (s *Set) openCommand(f *Function, settings configs.Function) error {
 	exec, environ := settings.Handler.Exec, s.options.Environ()
 	logWithheld(f.Log, exec.Environment, false, environ)
 	own, err := commandhandler.New(commandhandler.Config{
-		Function: f.Name, Command: exec.Command, Dir: exec.Dir, Env: sandboxEnvironment(exec.Environment).Of(environ),
+		Function: f.Name, Command: exec.Command, Dir: exec.Dir, Env: sandboxEnvironment(exec.Environment).FilterEnviron(environ),
 		MaxOutput: int64(exec.MaxOutput), Log: f.Log, Reaper: s.SharedReaper(),
 	})
 	if err != nil {

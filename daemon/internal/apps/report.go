@@ -30,8 +30,8 @@ func (f *Function) Status() api.FunctionStatus {
 		s.ReceiveError = f.ReceiveError()
 	}
 	s.Problems = f.ListProblems()
-	if gated, ok := f.Handler.(interface{ Open() bool }); ok {
-		s.Gate = gateWord(gated.Open())
+	if gated, ok := f.Handler.(interface{ IsOpen() bool }); ok {
+		s.Gate = gateWord(gated.IsOpen())
 	}
 	return s
 }

@@ -35,25 +35,25 @@ func RuntimeOf(language string) Runtime { return runtimes[language] }
 var runtimes = map[string]Runtime{
 	configs.Python: {
 		Find: func(ctx context.Context, app configs.App, env configs.Env) (interpreters.Interpreter, error) {
-			return python.Find(ctx, app.Dir, app.Interpreter, env)
+			return python.FindInterpreter(ctx, app.Dir, app.Interpreter, env)
 		},
-		Install: python.Install,
-		Layout:  python.Layout,
+		Install: python.InstallWorker,
+		Layout:  python.ReadLayout,
 		Command: func(i interpreters.Interpreter, home string, app configs.App, environ []string) process.Command {
-			return python.Command(i, home, app.Dir, environ)
+			return python.WorkerCommand(i, home, app.Dir, environ)
 		},
-		Code: python.Code,
+		Code: python.ReadCode,
 	},
 	configs.Node: {
 		Find: func(ctx context.Context, app configs.App, env configs.Env) (interpreters.Interpreter, error) {
-			return node.Find(ctx, app.Interpreter, env)
+			return node.FindInterpreter(ctx, app.Interpreter, env)
 		},
-		Install: node.Install,
-		Layout:  node.Layout,
+		Install: node.InstallWorker,
+		Layout:  node.ReadLayout,
 		Command: func(i interpreters.Interpreter, home string, app configs.App, environ []string) process.Command {
-			return node.Command(i, home, app.Dir, environ)
+			return node.WorkerCommand(i, home, app.Dir, environ)
 		},
-		Code: node.Code,
+		Code: node.ReadCode,
 	},
 	configs.Worker: {
 		Find:    findWorker,
@@ -64,7 +64,7 @@ var runtimes = map[string]Runtime{
 		Command: func(i interpreters.Interpreter, _ string, app configs.App, environ []string) process.Command {
 			return process.Command{Path: i.Path, Args: app.Command[1:], Dir: app.Dir, Env: environ}
 		},
-		Code: func(dir string) *interpreters.Code { return interpreters.Read(dir, interpreters.Kinds{}) },
+		Code: func(dir string) *interpreters.Code { return interpreters.ReadCode(dir, interpreters.Kinds{}) },
 	},
 }
 

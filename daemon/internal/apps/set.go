@@ -156,7 +156,7 @@ func (s *Set) canReusePool(app string, code *interpreters.Code) bool {
 		!reflect.DeepEqual(was.Apps[app], is.Apps[app]) || !reflect.DeepEqual(AppFunctions(was)[app], AppFunctions(is)[app]) {
 		return false
 	}
-	changed, unused := code.Changes(p.code, p.imports)
+	changed, unused := code.ChangesSince(p.code, p.imports)
 	if len(changed) > 0 {
 		s.options.Log.Info("code changed", "app", app, "files", firstFew(changed))
 		return false

@@ -73,8 +73,8 @@ func (v *View) LimitingFactor(f *apps.Function, now time.Time) (state, why strin
 		return "blocked", blockingProblem(s.Problems).OneLine()
 	case s.Gate == api.GateShut:
 		why := "its app is down"
-		if shut, ok := f.Handler.(interface{ Shut() string }); ok && shut.Shut() != "" {
-			why += ": " + shut.Shut()
+		if shut, ok := f.Handler.(interface{ ShutReason() string }); ok && shut.ShutReason() != "" {
+			why += ": " + shut.ShutReason()
 		}
 		return "app_down", why + "; nothing is received until it is"
 	case f.Pool != nil && f.Pool.Stats().Wanted > 0 && f.Pool.Stats().Ready == 0:

@@ -56,7 +56,7 @@ const (
 	flowLabels   = 32 // IPV6_FLOWLABEL_MGR: options, such as routes, are sent with a label
 )
 
-func deny(errno syscall.Errno) bpf.Instruction {
+func denyWith(errno syscall.Errno) bpf.Instruction {
 	return bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(errno)}
 }
 
@@ -65,49 +65,49 @@ var (
 	listen = bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF}
 )
 
-// filter returns the program that checks each system call. Each rule is self-contained, which
+// buildFilter returns the program that checks each system call. Each rule is self-contained, which
 // keeps jumps short. Calls of other architectures, such as 32-bit ones, return ENOSYS.
-func filter(c SystemCall) []bpf.Instruction {
+func buildFilter(c SystemCall) []bpf.Instruction {
 	program := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offsetArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1},
-		deny(unix.ENOSYS),
+		denyWith(unix.ENOSYS),
 		bpf.LoadAbsolute{Off: offsetNumber, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: x32Bit, SkipFalse: 1},
-		deny(unix.ENOSYS),
+		denyWith(unix.ENOSYS),
 	}
 	number := func(call uintptr, then ...bpf.Instruction) {
-		program = append(program, when(uint32(call), then...)...)
+		program = append(program, whenEqual(uint32(call), then...)...)
 	}
 	for _, call := range denied {
-		number(call, deny(unix.EPERM))
+		number(call, denyWith(unix.EPERM))
 	}
 	for _, call := range absent {
-		number(call, deny(unix.ENOSYS))
+		number(call, denyWith(unix.ENOSYS))
 	}
-	number(unix.SYS_CLONE, argument(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaces, SkipFalse: 1}, deny(unix.EPERM), allow)
-	number(unix.SYS_UNSHARE, argument(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaces | unix.CLONE_NEWTIME, SkipFalse: 1}, deny(unix.EPERM), allow)
+	number(unix.SYS_CLONE, loadArgument(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaces, SkipFalse: 1}, denyWith(unix.EPERM), allow)
+	number(unix.SYS_UNSHARE, loadArgument(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaces | unix.CLONE_NEWTIME, SkipFalse: 1}, denyWith(unix.EPERM), allow)
 	// Otherwise a worker could type into the terminal of the daemon.
-	number(unix.SYS_IOCTL, argument(1),
+	number(unix.SYS_IOCTL, loadArgument(1),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.TIOCSTI, SkipTrue: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.TIOCLINUX, SkipTrue: 1}, deny(unix.EPERM), allow)
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.TIOCLINUX, SkipTrue: 1}, denyWith(unix.EPERM), allow)
 	// Linux does not enforce this limit. It is the reaper's mark of a process.
 	change := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offsetArgs + 8*2, Size: 4}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 2},
 		bpf.LoadAbsolute{Off: offsetArgs + 8*2 + 4, Size: 4}, bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
-		deny(unix.EPERM), allow,
+		denyWith(unix.EPERM), allow,
 	}
-	number(unix.SYS_PRLIMIT64, append([]bpf.Instruction{argument(1), bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RLIMIT_LOCKS, SkipTrue: uint8(len(change) - 1)}}, change...)...)
-	number(unix.SYS_SOCKET, sockets(c)...)
+	number(unix.SYS_PRLIMIT64, append([]bpf.Instruction{loadArgument(1), bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RLIMIT_LOCKS, SkipTrue: uint8(len(change) - 1)}}, change...)...)
+	number(unix.SYS_SOCKET, socketRule(c)...)
 	// Source routes send packets to another address than the checked one.
-	number(unix.SYS_SETSOCKOPT, slices.Concat([]bpf.Instruction{argument(1)},
-		when(unix.IPPROTO_IP, among(2, deny(unix.EPERM), allow, unix.IP_OPTIONS)...),
-		when(unix.IPPROTO_IPV6, among(2, deny(unix.EPERM), allow, unix.IPV6_RTHDR, unix.IPV6_2292PKTOPTIONS, flowLabels)...),
+	number(unix.SYS_SETSOCKOPT, slices.Concat([]bpf.Instruction{loadArgument(1)},
+		whenEqual(unix.IPPROTO_IP, ifAmong(2, denyWith(unix.EPERM), allow, unix.IP_OPTIONS)...),
+		whenEqual(unix.IPPROTO_IPV6, ifAmong(2, denyWith(unix.EPERM), allow, unix.IPV6_RTHDR, unix.IPV6_2292PKTOPTIONS, flowLabels)...),
 		[]bpf.Instruction{allow})...)
 	// A message with MSG_FASTOPEN connects its socket without a call of connect. Programs fall back
 	// to connect if it is not supported.
 	send := func(call uintptr, flags uint32, then ...bpf.Instruction) {
-		number(call, append([]bpf.Instruction{argument(flags), bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.MSG_FASTOPEN, SkipTrue: 1}, deny(unix.EOPNOTSUPP)}, then...)...)
+		number(call, append([]bpf.Instruction{loadArgument(flags), bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.MSG_FASTOPEN, SkipTrue: 1}, denyWith(unix.EOPNOTSUPP)}, then...)...)
 	}
 	if !c.Addresses {
 		send(unix.SYS_SENDTO, 3, allow)
@@ -117,7 +117,7 @@ func filter(c SystemCall) []bpf.Instruction {
 	}
 	number(unix.SYS_CONNECT, listen)
 	send(unix.SYS_SENDTO, 3,
-		argument(4), bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 3},
+		loadArgument(4), bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 3},
 		bpf.LoadAbsolute{Off: offsetArgs + 8*4 + 4, Size: 4}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1}, allow, // already connected
 		listen)
 	send(unix.SYS_SENDMSG, 2, listen)
@@ -125,33 +125,33 @@ func filter(c SystemCall) []bpf.Instruction {
 	return append(program, allow)
 }
 
-// sockets returns the rule for sockets. It excludes SCTP, DCCP and multipath TCP, whose ports and
+// socketRule returns the rule for sockets. It excludes SCTP, DCCP and multipath TCP, whose ports and
 // addresses the filters cannot check. Of netlink it allows what getaddrinfo uses.
-func sockets(c SystemCall) []bpf.Instruction {
+func socketRule(c SystemCall) []bpf.Instruction {
 	internet := append([]bpf.Instruction{
-		argument(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf}, // the other bits are flags
-		bpf.JumpIf{Cond: bpf.JumpLessOrEqual, Val: unix.SOCK_RAW, SkipTrue: 1}, deny(unix.EPROTONOSUPPORT),
-	}, among(2, allow, deny(unix.EPROTONOSUPPORT), 0, unix.IPPROTO_ICMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMPV6)...)
-	out := slices.Concat([]bpf.Instruction{argument(0)},
-		when(unix.AF_INET, internet...), when(unix.AF_INET6, internet...),
-		when(unix.AF_NETLINK, among(2, allow, deny(unix.EPROTONOSUPPORT), unix.NETLINK_ROUTE)...))
+		loadArgument(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf}, // the other bits are flags
+		bpf.JumpIf{Cond: bpf.JumpLessOrEqual, Val: unix.SOCK_RAW, SkipTrue: 1}, denyWith(unix.EPROTONOSUPPORT),
+	}, ifAmong(2, allow, denyWith(unix.EPROTONOSUPPORT), 0, unix.IPPROTO_ICMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMPV6)...)
+	out := slices.Concat([]bpf.Instruction{loadArgument(0)},
+		whenEqual(unix.AF_INET, internet...), whenEqual(unix.AF_INET6, internet...),
+		whenEqual(unix.AF_NETLINK, ifAmong(2, allow, denyWith(unix.EPROTONOSUPPORT), unix.NETLINK_ROUTE)...))
 	if c.UnixSockets {
-		out = append(out, when(unix.AF_UNIX, allow)...)
+		out = append(out, whenEqual(unix.AF_UNIX, allow)...)
 	}
-	return append(out, deny(unix.EAFNOSUPPORT))
+	return append(out, denyWith(unix.EAFNOSUPPORT))
 }
 
-// argument loads the low half of an argument, which is all of an int.
-func argument(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offsetArgs + 8*n, Size: 4} }
+// loadArgument loads the low half of an argument, which is all of an int.
+func loadArgument(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offsetArgs + 8*n, Size: 4} }
 
-// when runs the instructions if the loaded value equals number; otherwise it skips them.
-func when(number uint32, then ...bpf.Instruction) []bpf.Instruction {
+// whenEqual runs the instructions if the loaded value equals number; otherwise it skips them.
+func whenEqual(number uint32, then ...bpf.Instruction) []bpf.Instruction {
 	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipFalse: uint8(len(then))}}, then...)
 }
 
-// among returns is if an argument is among numbers, and otherwise isNot.
-func among(n uint32, is, isNot bpf.Instruction, numbers ...uint32) []bpf.Instruction {
-	out := []bpf.Instruction{argument(n)}
+// ifAmong returns is if an argument is among numbers, and otherwise isNot.
+func ifAmong(n uint32, is, isNot bpf.Instruction, numbers ...uint32) []bpf.Instruction {
+	out := []bpf.Instruction{loadArgument(n)}
 	for i, number := range numbers {
 		out = append(out, bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipTrue: uint8(len(numbers) - i)})
 	}
@@ -165,7 +165,7 @@ func restrictCalls(s Spec) error {
 	if auditArch == 0 {
 		return errors.New("this build does not know the machine's system calls")
 	}
-	raw, err := bpf.Assemble(filter(*s.Calls))
+	raw, err := bpf.Assemble(buildFilter(*s.Calls))
 	if err != nil {
 		return fmt.Errorf("assembling the filter: %w", err)
 	}
@@ -174,5 +174,5 @@ func restrictCalls(s Spec) error {
 		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
 	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	return install(s, &program)
+	return installFilter(s, &program)
 }

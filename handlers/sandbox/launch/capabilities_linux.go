@@ -12,8 +12,8 @@ import (
 // addressOf converts a pointer to a number, as prctl requires.
 func addressOf(v *int32) uintptr { return uintptr(unsafe.Pointer(v)) } //nolint:gosec // the kernel takes it so
 
-// capabilities returns the capabilities of this thread: two words of 32 bits each.
-func capabilities() (header unix.CapUserHeader, data [2]unix.CapUserData, err error) {
+// readCapabilities returns the capabilities of this thread: two words of 32 bits each.
+func readCapabilities() (header unix.CapUserHeader, data [2]unix.CapUserData, err error) {
 	header = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	err = unix.Capget(&header, &data[0])
 	return header, data, err
@@ -49,7 +49,7 @@ func dropCapabilities(s Spec) error {
 	if !s.Unprivileged {
 		return nil
 	}
-	header, data, err := capabilities()
+	header, data, err := readCapabilities()
 	if err != nil {
 		return err
 	}
@@ -78,6 +78,6 @@ func MayChangeIdentity() bool {
 func MayRaiseLimits() bool { return hasCapability(unix.CAP_SYS_RESOURCE) }
 
 func hasCapability(c int) bool {
-	_, data, err := capabilities()
+	_, data, err := readCapabilities()
 	return err == nil && data[c/32].Effective&(1<<(c%32)) != 0
 }

@@ -38,7 +38,7 @@ func restrictFiles(s Spec) error {
 	}
 	// The seccomp filter restricts unix sockets, the same way on all kernels.
 	config.HandledAccessFS &^= ll.AccessFSResolveUnix
-	fd, flags, err := config.BestEffort().NewRulesetFD(s.Files.rules()...)
+	fd, flags, err := config.BestEffort().NewRulesetFD(s.Files.landlockRules()...)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func restrictFiles(s Spec) error {
 	return ll.LandlockRestrictSelf(fd, flags) // the descriptor is closed at exec
 }
 
-func (f Files) rules() []landlock.Rule {
+func (f Files) landlockRules() []landlock.Rule {
 	var readDirs, readFiles, writeDirs, writeFiles []string
 	sort := func(paths []string, dirs, files *[]string) {
 		for _, path := range paths {

@@ -2,9 +2,9 @@
 // name Name, restricts itself, and then executes the command. The package's init does that, so
 // every program that imports it can be the stage, including tests.
 //
-// The parent passes one end of a stream socket to the stage, after Send has written the steps to it.
-// The stage reports on the socket, and Verdict reads the report when the process has ended. If
-// a step fails, the command is not run.
+// The parent passes one end of a stream socket to the stage, after SendSpec has written the steps
+// to it. The stage reports on the socket, and ReadVerdict reads the report when the process has
+// ended. If a step fails, the command is not run.
 package launch
 
 import (
@@ -21,7 +21,7 @@ import (
 const Name = "drover-launch"
 
 // maxSpec bounds a Spec and the stage's report, in bytes. It is well below the capacity of a
-// socket, so that Send does not wait for a reader.
+// socket, so that SendSpec does not wait for a reader.
 const maxSpec = 64 << 10
 
 // exitRefused is the stage's exit status if a step failed.
@@ -100,8 +100,8 @@ type refusal struct {
 // said is the byte with which the stage reports that all steps have succeeded.
 const said = '.'
 
-// Send writes a Spec to the daemon's end of the socket. It is called before the start.
-func Send(w io.Writer, s Spec) error {
+// SendSpec writes a Spec to the daemon's end of the socket. It is called before the start.
+func SendSpec(w io.Writer, s Spec) error {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -113,16 +113,16 @@ func Send(w io.Writer, s Spec) error {
 	return err
 }
 
-// Args returns the arguments, after argv[0], with which this program runs as the stage of a
+// StageArgs returns the arguments, after argv[0], with which this program runs as the stage of a
 // command. fd is the socket's descriptor in the new process. If path is empty, the stage ends
 // with status 0 after the last step.
-func Args(fd int, path string, args []string) []string {
+func StageArgs(fd int, path string, args []string) []string {
 	return append([]string{strconv.Itoa(fd), path}, args...)
 }
 
-// Verdict reads the stage's report until its end. It returns nil if all steps succeeded and the
+// ReadVerdict reads the stage's report until its end. It returns nil if all steps succeeded and the
 // command ran, the step that failed and why, or ErrUnsaid.
-func Verdict(r io.Reader) error {
+func ReadVerdict(r io.Reader) error {
 	text, err := io.ReadAll(io.LimitReader(r, maxSpec))
 	if len(text) == 0 {
 		return errors.Join(ErrUnsaid, err)
@@ -140,15 +140,15 @@ func Verdict(r io.Reader) error {
 	return fmt.Errorf("%s: %s", why.Step, why.Error)
 }
 
-// stage performs the steps and executes the command. It returns an exit status if that fails.
-func stage(args []string) int {
+// runStage performs the steps and executes the command. It returns an exit status if that fails.
+func runStage(args []string) int {
 	fd, err := strconv.Atoi(args[1])
 	if err != nil || fd < 3 {
 		_, _ = fmt.Fprintln(os.Stderr, Name+" is a part of drover, and not for people")
 		return exitRefused
 	}
 	socket := os.NewFile(uintptr(fd), "daemon")
-	if step, err := perform(socket, fd, args[2], args[2:]); err != nil {
+	if step, err := performSteps(socket, fd, args[2], args[2:]); err != nil {
 		text, _ := json.Marshal(refusal{step, err.Error()}) // two strings
 		_, _ = socket.Write(text)
 		return exitRefused
@@ -156,8 +156,8 @@ func stage(args []string) int {
 	return 0
 }
 
-// receive reads the Spec.
-func receive(r io.Reader) (s Spec, err error) {
+// readSpec reads the Spec.
+func readSpec(r io.Reader) (s Spec, err error) {
 	var size [4]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {
 		return s, fmt.Errorf("reading what to do: %w", err)

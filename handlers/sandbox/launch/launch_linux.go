@@ -16,7 +16,7 @@ import (
 func init() {
 	if len(os.Args) > 2 && os.Args[0] == Name {
 		runtime.LockOSThread()
-		os.Exit(stage(os.Args))
+		os.Exit(runStage(os.Args))
 	}
 }
 
@@ -34,18 +34,18 @@ var steps = []step{
 	{"giving up capabilities", boundCapabilities},
 	{"changing the user", changeIdentity},
 	{"giving up capabilities", dropCapabilities},
-	{"reading as its user", reach},
+	{"reading as its user", checkReachable},
 	{"setting no_new_privs", setNoNewPrivs},
 	{"landlock", restrictFiles},
 	{"seccomp", restrictCalls},
 	{"setting its limits", setAddressSpace},
 }
 
-// perform performs all steps and then executes the command. It returns the name of the step that
-// failed.
-func perform(socket io.ReadWriter, fd int, path string, argv []string) (string, error) {
+// performSteps performs all steps and then executes the command. It returns the name of the step
+// that failed.
+func performSteps(socket io.ReadWriter, fd int, path string, argv []string) (string, error) {
 	unix.CloseOnExec(fd)
-	spec, err := receive(socket)
+	spec, err := readSpec(socket)
 	if err != nil {
 		return "starting", err
 	}
@@ -135,7 +135,7 @@ func changeIdentity(s Spec) error {
 	return nil
 }
 
-func reach(s Spec) error {
+func checkReachable(s Spec) error {
 	for _, path := range s.Reachable {
 		mode := uint32(unix.R_OK)
 		if info, err := os.Stat(path); err == nil && info.IsDir() {

@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// perform exists only on Linux; elsewhere the stage is never started.
-func perform(io.ReadWriter, int, string, []string) (string, error) {
+// performSteps exists only on Linux; elsewhere the stage is never started.
+func performSteps(io.ReadWriter, int, string, []string) (string, error) {
 	return "starting", errors.New("this system has no launch stage")
 }
 

@@ -14,9 +14,9 @@ import (
 // the calls that the daemon performs. It is sent before any other report.
 const Listener = 'l'
 
-// install activates a filter. If the daemon performs calls, install sends it the filter's
-// listener, and then tests such a call.
-func install(s Spec, program *unix.SockFprog) error {
+// installFilter activates a filter. If the daemon performs calls, it receives the filter's listener,
+// and installFilter tests such a call.
+func installFilter(s Spec, program *unix.SockFprog) error {
 	flags := 0
 	fds, sent := make(chan int), make(chan error)
 	if s.Calls.Addresses {

@@ -20,8 +20,8 @@ const (
 	maxChunk = 64 << 10
 )
 
-// look reads the family and the type of the socket.
-func (c *call) look() syscall.Errno {
+// inspectSocket reads the family and the type of the socket.
+func (c *call) inspectSocket() syscall.Errno {
 	var err error
 	if c.family, err = unix.GetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil {
 		c.kind, err = unix.GetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_TYPE)
@@ -29,12 +29,12 @@ func (c *call) look() syscall.Errno {
 	return errnoOf(err)
 }
 
-// read copies memory of the worker.
-func (c *call) read(from uint64, to []byte) syscall.Errno {
-	return c.gather([]unix.RemoteIovec{{Base: uintptr(from), Len: len(to)}}, to)
+// readMemory copies memory of the worker.
+func (c *call) readMemory(from uint64, to []byte) syscall.Errno {
+	return c.gatherMemory([]unix.RemoteIovec{{Base: uintptr(from), Len: len(to)}}, to)
 }
 
-func (c *call) gather(from []unix.RemoteIovec, to []byte) syscall.Errno {
+func (c *call) gatherMemory(from []unix.RemoteIovec, to []byte) syscall.Errno {
 	if len(to) == 0 {
 		return 0
 	}
@@ -47,8 +47,8 @@ func (c *call) gather(from []unix.RemoteIovec, to []byte) syscall.Errno {
 	return errnoOf(err)
 }
 
-// name copies an address; nil if there is none.
-func (c *call) name(from uint64, size uint32) ([]byte, syscall.Errno) {
+// readName copies an address; nil if there is none.
+func (c *call) readName(from uint64, size uint32) ([]byte, syscall.Errno) {
 	if from == 0 || size == 0 {
 		return nil, 0
 	}
@@ -56,35 +56,35 @@ func (c *call) name(from uint64, size uint32) ([]byte, syscall.Errno) {
 		return nil, unix.EINVAL
 	}
 	out := make([]byte, size)
-	return out, c.read(from, out)
+	return out, c.readMemory(from, out)
 }
 
-func (c *call) internet() bool { return c.family == unix.AF_INET || c.family == unix.AF_INET6 }
+func (c *call) isInternet() bool { return c.family == unix.AF_INET || c.family == unix.AF_INET6 }
 
 // connect connects the socket.
 func (c *call) connect(listener int) syscall.Errno {
-	name, err := c.name(c.args[1], uint32(c.args[2]))
+	name, err := c.readName(c.args[1], uint32(c.args[2]))
 	if err == 0 {
-		err = c.look()
+		err = c.inspectSocket()
 	}
 	switch {
 	case err != 0:
 		return err
 	case len(name) < 2:
 		return unix.EINVAL
-	case c.internet() && binary.NativeEndian.Uint16(name) == unix.AF_UNSPEC: // this disconnects
-	case c.internet():
-		to, known := address(name)
+	case c.isInternet() && binary.NativeEndian.Uint16(name) == unix.AF_UNSPEC: // this disconnects
+	case c.isInternet():
+		to, known := parseAddress(name)
 		if !known {
 			return unix.EAFNOSUPPORT
 		}
-		if !c.server.rules.allow(to, c.kind == unix.SOCK_STREAM) {
+		if !c.server.rules.allowsAddress(to, c.kind == unix.SOCK_STREAM) {
 			return unix.EACCES
 		}
 	case !c.isKernel(name):
 		return unix.EACCES
 	}
-	if !c.lives(listener) {
+	if !c.isWaiting(listener) {
 		return unix.ESRCH
 	}
 	blocking := false
@@ -109,7 +109,7 @@ func (c *call) connect(listener int) syscall.Errno {
 	if err := try(listener); !blocking || err != unix.EAGAIN {
 		return err
 	}
-	return c.later(try)
+	return c.continueLater(try)
 }
 
 // isKernel reports whether an address is the kernel's end of a netlink socket.

@@ -73,7 +73,7 @@ type call struct {
 	length uint64 // address at which sendmmsg stores the sent length; 0: none
 }
 
-func (c *call) close() {
+func (c *call) closeFiles() {
 	for _, fd := range append(c.files, c.socket) {
 		if fd >= 0 {
 			_ = unix.Close(fd)
@@ -82,38 +82,38 @@ func (c *call) close() {
 	c.files, c.socket = nil, -1
 }
 
-func control(fd int, request uintptr, argument unsafe.Pointer) syscall.Errno {
+func ioctl(fd int, request uintptr, argument unsafe.Pointer) syscall.Errno {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(argument))
 	return errno
 }
 
-// answer responds to a call. It fails if the caller was killed.
-func (c *call) answer(listener int, err syscall.Errno) {
-	c.close()
+// sendResponse responds to a call. It fails if the caller was killed.
+func (c *call) sendResponse(listener int, err syscall.Errno) {
+	c.closeFiles()
 	r := response{id: c.id}
 	if err == errOwn {
 		r.flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
-	} else if value, err := c.result(err); err != 0 {
+	} else if value, err := c.returnValue(err); err != 0 {
 		r.err = -int32(err)
 	} else {
 		r.value = int64(value)
 	}
-	_ = control(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) //nolint:gosec // the kernel takes it so
+	_ = ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) //nolint:gosec // the kernel takes it so
 }
 
-// lives reports whether the caller still waits; if so, its thread ID was not reused.
-func (c *call) lives(listener int) bool {
-	return control(listener, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&c.id)) == 0 //nolint:gosec // the kernel takes it so
+// isWaiting reports whether the caller still waits; if so, its thread ID was not reused.
+func (c *call) isWaiting(listener int) bool {
+	return ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&c.id)) == 0 //nolint:gosec // the kernel takes it so
 }
 
-// descriptor duplicates a descriptor of the caller.
-func (s *server) descriptor(thread uint32, fd int) (int, syscall.Errno) {
+// duplicateFD duplicates a descriptor of the caller.
+func (s *server) duplicateFD(thread uint32, fd int) (int, syscall.Errno) {
 	if s.pidfd >= 0 && s.thread == thread {
 		if got, err := unix.PidfdGetfd(s.pidfd, fd, 0); !errors.Is(err, unix.ESRCH) {
 			return got, errnoOf(err)
 		}
 	}
-	s.forget()
+	s.closePidfd()
 	pidfd, err := unix.PidfdOpen(int(thread), unix.PIDFD_THREAD)
 	s.thread = thread
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.9: open the process, whose descriptors are the same
@@ -128,7 +128,7 @@ func (s *server) descriptor(thread uint32, fd int) (int, syscall.Errno) {
 	return got, errnoOf(err)
 }
 
-func (s *server) forget() {
+func (s *server) closePidfd() {
 	if s.pidfd >= 0 {
 		_ = unix.Close(s.pidfd)
 	}
@@ -146,9 +146,9 @@ func errnoOf(err error) syscall.Errno {
 	return unix.EPERM
 }
 
-// later continues a call that must wait, on a goroutine of its own. It returns EAGAIN if there are
-// too many.
-func (c *call) later(try func(listener int) syscall.Errno) syscall.Errno {
+// continueLater continues a call that must wait, on a goroutine of its own. It returns EAGAIN if
+// there are too many.
+func (c *call) continueLater(try func(listener int) syscall.Errno) syscall.Errno {
 	select {
 	case c.server.room <- struct{}{}:
 	default:
@@ -162,15 +162,15 @@ func (c *call) later(try func(listener int) syscall.Errno) syscall.Errno {
 		defer func() { <-c.server.room }()
 		looked, done := time.Now(), false
 		for !done {
-			c.pause()
+			c.awaitWritable()
 			err := c.conn.Control(func(fd uintptr) {
 				listener := int(fd)
-				if done = !c.lives(listener); done {
+				if done = !c.isWaiting(listener); done {
 					return
 				}
 				err := try(listener)
 				if now := time.Now(); err == unix.EAGAIN && now.Sub(looked) >= waitTick {
-					if looked = now; signalled(c.pid) {
+					if looked = now; hasSignal(c.pid) {
 						err = unix.EINTR
 					}
 					if done = !until.IsZero() && now.After(until); done && c.nr == unix.SYS_CONNECT {
@@ -178,18 +178,18 @@ func (c *call) later(try func(listener int) syscall.Errno) syscall.Errno {
 					}
 				}
 				if done = done || err != unix.EAGAIN; done {
-					c.answer(listener, err)
+					c.sendResponse(listener, err)
 				}
 			})
 			done = done || err != nil // the listener is closed
 		}
-		c.close()
+		c.closeFiles()
 	})
 	return errWaits
 }
 
-// pause waits until the socket is writable, at most one tick.
-func (c *call) pause() {
+// awaitWritable waits until the socket is writable, at most one tick.
+func (c *call) awaitWritable() {
 	select {
 	case waiters <- struct{}{}:
 		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(c.socket), Events: unix.POLLOUT}}, int(waitTick.Milliseconds()))
@@ -198,8 +198,8 @@ func (c *call) pause() {
 	}
 }
 
-// result returns the return value of a call that has finished or was interrupted.
-func (c *call) result(err syscall.Errno) (int, syscall.Errno) {
+// returnValue returns the return value of a call that has finished or was interrupted.
+func (c *call) returnValue(err syscall.Errno) (int, syscall.Errno) {
 	value := c.sent
 	if c.sent > 0 {
 		err = 0

@@ -42,8 +42,8 @@ var nameServers = "/etc/resolv.conf"
 
 const domain = 53 // the port of name servers
 
-// allow reports whether an address may be reached.
-func (r Rules) allow(to netip.AddrPort, tcp bool) bool {
+// allowsAddress reports whether an address may be reached.
+func (r Rules) allowsAddress(to netip.AddrPort, tcp bool) bool {
 	if tcp && r.TCP != nil && !slices.Contains(r.TCP, int(to.Port())) {
 		return false
 	}
@@ -75,8 +75,8 @@ const (
 	inet6       = 10 // AF_INET6 on Linux
 )
 
-// address parses a struct sockaddr; false if it has another family, or is truncated.
-func address(name []byte) (netip.AddrPort, bool) {
+// parseAddress parses a struct sockaddr; false if it has another family, or is truncated.
+func parseAddress(name []byte) (netip.AddrPort, bool) {
 	if len(name) < 8 {
 		return netip.AddrPort{}, false
 	}

@@ -24,22 +24,22 @@ func TestRules(t *testing.T) {
 		"169.254.169.253:53": true, "169.254.169.253:54": false, "[fe80::1]:53": true, "[fe80::2]:53": false, "169.254.1.1:53": false,
 	} {
 		for _, tcp := range []bool{false, true} {
-			if got := (Rules{}).allow(netip.MustParseAddrPort(to), tcp); got != want {
+			if got := (Rules{}).allowsAddress(netip.MustParseAddrPort(to), tcp); got != want {
 				t.Errorf("%s, tcp %v: %v", to, tcp, got)
 			}
 		}
 	}
 	some := Rules{TCP: []int{443}}
 	for to, want := range map[string]bool{"10.0.0.1:443": true, "10.0.0.1:80": false, "169.254.169.253:53": false, "169.254.169.253:443": false} {
-		if got := some.allow(netip.MustParseAddrPort(to), true); got != want {
+		if got := some.allowsAddress(netip.MustParseAddrPort(to), true); got != want {
 			t.Errorf("%s of some ports: %v", to, got)
 		}
 	}
-	if !some.allow(netip.MustParseAddrPort("10.0.0.1:80"), false) {
+	if !some.allowsAddress(netip.MustParseAddrPort("10.0.0.1:80"), false) {
 		t.Error("the ports of UDP are limited")
 	}
 	nameServers = filepath.Join(t.TempDir(), "gone")
-	if (Rules{}).allow(netip.MustParseAddrPort("169.254.169.253:53"), false) {
+	if (Rules{}).allowsAddress(netip.MustParseAddrPort("169.254.169.253:53"), false) {
 		t.Error("without the file every address is a name server's")
 	}
 }
@@ -52,7 +52,7 @@ func TestAddress(t *testing.T) {
 		"\x0a\x00\x00\x35\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xa9\xfe\x01\x02\x00\x00\x00\x00": "169.254.1.2:53",
 		"\x0a\x00\x00\x35\x00\x00\x00\x00\xa9\xfe\x01\x02":                                                                 "", "\x01\x00/run/socket": "", "\x02\x00": "", "": "",
 	} {
-		got, known := address([]byte(name))
+		got, known := parseAddress([]byte(name))
 		if known != (want != "") || known && got.String() != want {
 			t.Errorf("%q: %v, %v", name, got, known)
 		}

@@ -16,16 +16,16 @@ type message struct {
 	flags   int
 }
 
-// message copies the head of a message. Its data is not copied yet.
-func (c *call) message(from, flags uint64) (m *message, err syscall.Errno) {
+// readMessage copies the head of a message. Its data is not copied yet.
+func (c *call) readMessage(from, flags uint64) (m *message, err syscall.Errno) {
 	var head unix.Msghdr
 	raw := make([]byte, unsafe.Sizeof(head))
-	if err := c.read(from, raw); err != 0 {
+	if err := c.readMemory(from, raw); err != 0 {
 		return nil, err
 	}
 	word := func(at uintptr) uint64 { return binary.NativeEndian.Uint64(raw[at:]) }
 	m = &message{flags: int(int32(flags))}
-	if m.name, err = c.name(word(unsafe.Offsetof(head.Name)), binary.NativeEndian.Uint32(raw[unsafe.Offsetof(head.Namelen):])); err != 0 {
+	if m.name, err = c.readName(word(unsafe.Offsetof(head.Name)), binary.NativeEndian.Uint32(raw[unsafe.Offsetof(head.Namelen):])); err != 0 {
 		return nil, err
 	}
 	pieces, controls := word(unsafe.Offsetof(head.Iovlen)), word(unsafe.Offsetof(head.Controllen))
@@ -36,7 +36,7 @@ func (c *call) message(from, flags uint64) (m *message, err syscall.Errno) {
 		return nil, unix.ENOBUFS
 	}
 	vectors := make([]byte, 16*pieces) // of struct iovec
-	if err := c.read(word(unsafe.Offsetof(head.Iov)), vectors); err != 0 {
+	if err := c.readMemory(word(unsafe.Offsetof(head.Iov)), vectors); err != 0 {
 		return nil, err
 	}
 	for ; len(vectors) > 0; vectors = vectors[16:] {
@@ -47,13 +47,13 @@ func (c *call) message(from, flags uint64) (m *message, err syscall.Errno) {
 	}
 	if head := word(unsafe.Offsetof(head.Control)); head != 0 && controls > 0 {
 		m.control = make([]byte, controls)
-		err = c.read(head, m.control)
+		err = c.readMemory(head, m.control)
 	}
 	return m, err
 }
 
-// take returns the pieces of the first n bytes, without removing them.
-func (m *message) take(n int) (out []unix.RemoteIovec, size int) {
+// firstPieces returns the pieces of the first n bytes, without removing them.
+func (m *message) firstPieces(n int) (out []unix.RemoteIovec, size int) {
 	for _, p := range m.pieces {
 		if size == n {
 			break
@@ -64,8 +64,8 @@ func (m *message) take(n int) (out []unix.RemoteIovec, size int) {
 	return out, size
 }
 
-// drop removes the first n bytes.
-func (m *message) drop(n int) {
+// dropBytes removes the first n bytes.
+func (m *message) dropBytes(n int) {
 	for n > 0 {
 		p := &m.pieces[0]
 		if p.Len > n {
@@ -77,29 +77,29 @@ func (m *message) drop(n int) {
 	}
 }
 
-func (m *message) size() (n int) {
+func (m *message) byteCount() (n int) {
 	for _, p := range m.pieces {
 		n += p.Len
 	}
 	return n
 }
 
-// send sends a message. Most messages have no address and no control data, and fit in one chunk.
-// For those, the socket is not inspected.
-func (c *call) send(listener int, m *message) syscall.Errno {
+// sendMessage sends a message. Most messages have no address and no control data, and fit in one
+// chunk. For those, the socket is not inspected.
+func (c *call) sendMessage(listener int, m *message) syscall.Errno {
 	if m.flags&unix.MSG_ZEROCOPY != 0 {
 		return unix.ENOBUFS // programs then fall back to copying
 	}
-	large := m.size() > maxChunk
+	large := m.byteCount() > maxChunk
 	if m.name != nil || m.control != nil || large {
-		if err := c.inspect(m); err != 0 {
+		if err := c.checkMessage(m); err != 0 {
 			return err
 		}
 		if large && c.kind != unix.SOCK_STREAM {
 			return unix.EMSGSIZE
 		}
 	}
-	err := c.chunk(listener, m, &c.server.data)
+	err := c.sendChunk(listener, m, &c.server.data)
 	if err != 0 && err != unix.EAGAIN || err == 0 && len(m.pieces) == 0 || m.flags&unix.MSG_DONTWAIT != 0 {
 		return err
 	}
@@ -111,32 +111,32 @@ func (c *call) send(listener int, m *message) syscall.Errno {
 		return err
 	}
 	var data []byte
-	return c.later(func(listener int) syscall.Errno {
+	return c.continueLater(func(listener int) syscall.Errno {
 		for {
-			if err := c.chunk(listener, m, &data); err != 0 || len(m.pieces) == 0 {
+			if err := c.sendChunk(listener, m, &data); err != 0 || len(m.pieces) == 0 {
 				return err
 			}
 		}
 	})
 }
 
-// inspect returns an error for addresses that are not allowed. It also refuses control messages
+// checkMessage returns an error for addresses that are not allowed. It also refuses control messages
 // that change the destination, such as source routes, or that the daemon may send and the worker
 // may not. It replaces descriptors with the daemon's duplicates.
-func (c *call) inspect(m *message) syscall.Errno {
-	if err := c.look(); err != 0 {
+func (c *call) checkMessage(m *message) syscall.Errno {
+	if err := c.inspectSocket(); err != 0 {
 		return err
 	}
 	switch {
 	case m.name == nil:
-	case c.internet() && c.kind == unix.SOCK_STREAM:
+	case c.isInternet() && c.kind == unix.SOCK_STREAM:
 		m.name = nil // it has no effect
-	case c.internet():
-		to, known := address(m.name)
+	case c.isInternet():
+		to, known := parseAddress(m.name)
 		if !known {
 			return unix.EINVAL
 		}
-		if !c.server.rules.allow(to, false) {
+		if !c.server.rules.allowsAddress(to, false) {
 			return unix.EACCES
 		}
 	case c.isKernel(m.name):
@@ -153,10 +153,10 @@ func (c *call) inspect(m *message) syscall.Errno {
 	}
 	for _, m := range messages {
 		switch {
-		case c.internet() && harmless[[2]int32{m.Header.Level, m.Header.Type}]:
+		case c.isInternet() && harmless[[2]int32{m.Header.Level, m.Header.Type}]:
 		case c.family == unix.AF_UNIX && m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_RIGHTS:
 			for data := m.Data; len(data) >= 4; data = data[4:] {
-				fd, err := c.server.descriptor(c.pid, int(int32(binary.NativeEndian.Uint32(data))))
+				fd, err := c.server.duplicateFD(c.pid, int(int32(binary.NativeEndian.Uint32(data))))
 				if err != 0 {
 					return err
 				}
@@ -178,18 +178,18 @@ var harmless = map[[2]int32]bool{
 	{unix.SOL_UDP, unix.UDP_SEGMENT}: true,
 }
 
-// chunk sends a message, or the first chunk of it, without waiting. It copies the data to a
+// sendChunk sends a message, or the first chunk of it, without waiting. It copies the data to a
 // buffer, which grows if necessary.
-func (c *call) chunk(listener int, m *message, buffer *[]byte) syscall.Errno {
-	from, size := m.take(maxChunk)
+func (c *call) sendChunk(listener int, m *message, buffer *[]byte) syscall.Errno {
+	from, size := m.firstPieces(maxChunk)
 	if size > len(*buffer) {
 		*buffer = make([]byte, max(size, 4<<10))
 	}
 	data := (*buffer)[:size]
-	if err := c.gather(from, data); err != 0 {
+	if err := c.gatherMemory(from, data); err != 0 {
 		return err
 	}
-	if !c.lives(listener) {
+	if !c.isWaiting(listener) {
 		return unix.ESRCH
 	}
 	head := unix.Msghdr{Name: unsafe.SliceData(m.name), Namelen: uint32(len(m.name)), Control: unsafe.SliceData(m.control)} //nolint:gosec // the kernel takes it so
@@ -205,7 +205,7 @@ func (c *call) chunk(listener int, m *message, buffer *[]byte) syscall.Errno {
 		return errno
 	}
 	c.sent += int(n)
-	m.drop(int(n))
+	m.dropBytes(int(n))
 	m.control = nil
 	return 0
 }

@@ -18,14 +18,14 @@ func Serve(listener *os.File, rules Rules) {
 		return // the listener is closed
 	}
 	s := &server{rules: rules, pidfd: -1, room: make(chan struct{}, maxWaiting)}
-	_ = conn.Read(func(fd uintptr) (end bool) { return s.receive(int(fd), conn) })
-	s.forget()
+	_ = conn.Read(func(fd uintptr) (end bool) { return s.receiveCalls(int(fd), conn) })
+	s.closePidfd()
 	_ = listener.Close() // so that waiting calls end
 	s.waiting.Wait()
 }
 
-// receive handles all pending calls. It reports whether there will be no more.
-func (s *server) receive(listener int, conn syscall.RawConn) (end bool) {
+// receiveCalls handles all pending calls. It reports whether there will be no more.
+func (s *server) receiveCalls(listener int, conn syscall.RawConn) (end bool) {
 	for {
 		ready := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
 		switch n, err := unix.Poll(ready, 0); {
@@ -39,7 +39,7 @@ func (s *server) receive(listener int, conn syscall.RawConn) (end bool) {
 			return true // no process with the filter is left
 		}
 		var n notification
-		switch err := control(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)); err { //nolint:gosec // the kernel takes it so
+		switch err := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)); err { //nolint:gosec // the kernel takes it so
 		case 0:
 		case unix.EINTR, unix.ENOENT: // the caller was killed
 			continue
@@ -47,20 +47,20 @@ func (s *server) receive(listener int, conn syscall.RawConn) (end bool) {
 			return true
 		}
 		c := &call{server: s, notification: n, conn: conn, socket: -1}
-		if err := c.make(listener); err != errWaits {
-			c.answer(listener, err)
+		if err := c.performCall(listener); err != errWaits {
+			c.sendResponse(listener, err)
 		}
 	}
 }
 
-// make performs the call if it is allowed. The memory that it reads is the caller's, provided that
-// the caller still waits afterwards.
-func (c *call) make(listener int) (err syscall.Errno) {
-	if c.socket, err = c.server.descriptor(c.pid, int(int32(c.args[0]))); err != 0 {
+// performCall performs the call if it is allowed. The memory that it reads is the caller's,
+// provided that the caller still waits afterwards.
+func (c *call) performCall(listener int) (err syscall.Errno) {
+	if c.socket, err = c.server.duplicateFD(c.pid, int(int32(c.args[0]))); err != 0 {
 		return err
 	}
 	if c.server.rules.UnixSockets {
-		if err := c.look(); err != 0 {
+		if err := c.inspectSocket(); err != 0 {
 			return err
 		}
 		if c.family == unix.AF_UNIX {
@@ -72,27 +72,27 @@ func (c *call) make(listener int) (err syscall.Errno) {
 		return c.connect(listener)
 	case unix.SYS_SENDTO:
 		m := message{flags: int(int32(c.args[3])), pieces: []unix.RemoteIovec{{Base: uintptr(c.args[1]), Len: clamp(c.args[2])}}}
-		if m.name, err = c.name(c.args[4], uint32(c.args[5])); err != 0 {
+		if m.name, err = c.readName(c.args[4], uint32(c.args[5])); err != 0 {
 			return err
 		}
-		return c.send(listener, &m)
+		return c.sendMessage(listener, &m)
 	case unix.SYS_SENDMSG:
-		m, err := c.message(c.args[1], c.args[2])
+		m, err := c.readMessage(c.args[1], c.args[2])
 		if err != 0 {
 			return err
 		}
-		return c.send(listener, m)
+		return c.sendMessage(listener, m)
 	case unix.SYS_SENDMMSG:
 		// Only the first message is sent: sending fewer than requested is normal.
 		if c.args[2]&0xffffffff == 0 {
 			return 0
 		}
-		m, err := c.message(c.args[1], c.args[3])
+		m, err := c.readMessage(c.args[1], c.args[3])
 		if err != 0 {
 			return err
 		}
 		c.length = c.args[1] + uint64(unsafe.Sizeof(unix.Msghdr{}))
-		return c.send(listener, m)
+		return c.sendMessage(listener, m)
 	}
 	return unix.ENOSYS
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// status returns the status fields of a thread by name.
-func status(thread uint32) map[string]string {
+// threadStatus returns the status fields of a thread by name.
+func threadStatus(thread uint32) map[string]string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
 	if err != nil {
 		return nil
@@ -23,16 +23,16 @@ func status(thread uint32) map[string]string {
 
 // processOf returns the process ID of a thread; -1 if it has ended.
 func processOf(thread uint32) int {
-	if pid, err := strconv.Atoi(status(thread)["Tgid"]); err == nil {
+	if pid, err := strconv.Atoi(threadStatus(thread)["Tgid"]); err == nil {
 		return pid
 	}
 	return -1
 }
 
-// signalled reports whether a signal is pending for a thread. While the daemon performs a call, the
+// hasSignal reports whether a signal is pending for a thread. While the daemon performs a call, the
 // thread receives only fatal signals.
-func signalled(thread uint32) bool {
-	fields := status(thread)
+func hasSignal(thread uint32) bool {
+	fields := threadStatus(thread)
 	set := func(name string) uint64 {
 		n, _ := strconv.ParseUint(fields[name], 16, 64)
 		return n

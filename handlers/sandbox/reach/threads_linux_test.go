@@ -17,7 +17,7 @@ func TestThreads(t *testing.T) {
 		if got := processOf(thread); got != os.Getpid() {
 			t.Errorf("thread %d is of process %d, not %d", thread, got, os.Getpid())
 		}
-		if signalled(thread) {
+		if hasSignal(thread) {
 			t.Error("no signal waits for it")
 		}
 	}()

@@ -26,12 +26,12 @@ func confine(own Command, to *sandbox.Confinement, files ...*os.File) (c childpr
 	if to == nil {
 		return c, nil, nil
 	}
-	if box, err = to.Box(); err != nil {
+	if box, err = to.NewBox(); err != nil {
 		return c, nil, err
 	}
-	c.Path, c.Name, c.Args = box.Wrap(3+len(files), own.Path, own.Args)
+	c.Path, c.Name, c.Args = box.WrapCommand(3+len(files), own.Path, own.Args)
 	c.Env = box.AddTemporary(own.Env)
-	if socket := box.Socket(); socket != nil {
+	if socket := box.ChildSocket(); socket != nil {
 		c.Files = append(c.Files, socket)
 	}
 	return c, box, nil
@@ -48,18 +48,18 @@ const (
 // the process has ended, or at once if there is no limit.
 func (p *Process) boundTemporary() {
 	box := p.box
-	if box == nil || box.Temporary() == 0 {
+	if box == nil || box.TemporaryLimit() == 0 {
 		return
 	}
-	limit := box.Temporary()
+	limit := box.TemporaryLimit()
 	for pause := temporaryEvery; ; {
 		select {
-		case <-p.Waited():
+		case <-p.Done():
 			return
 		case <-time.After(pause):
 		}
 		began := time.Now()
-		used, err := box.Measure()
+		used, err := box.MeasureDisk()
 		pause = max(temporaryEvery, temporaryShare*time.Since(began))
 		switch {
 		case err != nil:
@@ -88,7 +88,7 @@ func (p *Process) explainBox() {
 		p.state, p.cause = "it reached limits.memory, and the kernel killed it", CauseOOM
 		return
 	}
-	err := box.Verdict()
+	err := box.LaunchError()
 	if err != nil && (p.cause == CauseExit || !errors.Is(err, sandbox.ErrUnsaid)) {
 		p.state, p.cause = "it could not be held to what it should: "+err.Error(), CauseConfine
 	}

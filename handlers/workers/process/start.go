@@ -31,7 +31,7 @@ func (s *Starter) MemoryLimit() int64 {
 	if s.Confine == nil {
 		return 0
 	}
-	return s.Confine.Memory()
+	return s.Confine.MemoryLimit()
 }
 
 // Start runs the worker's command.
@@ -71,8 +71,8 @@ func (s *Starter) Fork(template *Process, ask func(temporary string, files []*os
 		var box *sandbox.Box
 		temporary := ""
 		if template.box != nil {
-			box = s.Confine.Fork(template.box)
-			temporary = box.Directory()
+			box = s.Confine.ForkBox(template.box)
+			temporary = box.TemporaryDir()
 		}
 		pid, err := ask(temporary, files)
 		if err != nil {
@@ -84,7 +84,7 @@ func (s *Starter) Fork(template *Process, ask func(temporary string, files []*os
 			return nil, box, err
 		}
 		if box != nil {
-			if err = box.Join(adopted.PID); err != nil {
+			if err = box.JoinCgroup(adopted.PID); err != nil {
 				adopted.Signal(syscall.SIGKILL) // the new process has done nothing yet
 			}
 		}
@@ -127,10 +127,10 @@ func (s *Starter) startWith(start func(theirs *os.File, stdout, stderr *childpro
 	s.accounts.add(own)
 	go func() {
 		own.boundTemporary()
-		<-own.Waited()
-		stdout.End()
-		stderr.End()
-		exit := own.Exit()
+		<-own.Done()
+		stdout.FlushRest()
+		stderr.FlushRest()
+		exit := own.ExitState()
 		s.accounts.remove(own, exit.CPU)
 		own.state, own.cause = describeExit(exit)
 		own.explainBox()

@@ -50,11 +50,11 @@ func startProcess(reaper *childproc.Reaper, command childproc.Command) (*Process
 // waitFor waits until the process has ended, and returns how; running if ctx ends first.
 func (p *Process) waitFor(ctx context.Context) string {
 	select {
-	case <-p.Waited():
+	case <-p.Done():
 	case <-ctx.Done():
 		return running
 	}
-	switch exit := p.Exit(); {
+	switch exit := p.ExitState(); {
 	case exit.Err != nil:
 		return "it was lost: " + exit.Err.Error()
 	case exit.Status.Signaled():
@@ -68,7 +68,7 @@ func (p *Process) waitFor(ctx context.Context) string {
 func (p *Process) kill() {
 	p.Signal(syscall.SIGKILL) // it may have ended already
 	_ = p.conn.Close()
-	<-p.Waited()
+	<-p.Done()
 }
 
 // maxTail bounds the kept end of the standard error, in bytes.
