@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -18,7 +19,7 @@ func (d *Daemon) SetPaused(ctx context.Context, name string, paused bool, until 
 	for _, f := range d.runningFunctions() {
 		if f.Name == name {
 			f.SetPaused(paused, until)
-			f.Log.Info("paused by hand", "paused", paused, "until", until)
+			logPause(f.Log, paused, until)
 			return true
 		}
 	}
@@ -34,9 +35,20 @@ func (d *Daemon) SetPaused(ctx context.Context, name string, paused bool, until 
 		d.paused[name] = until
 	}
 	d.mu.Unlock()
-	d.log.Info("paused by hand", "function", name, "paused", paused, "until", until)
+	logPause(d.log.With("function", name), paused, until)
 	sendPauses(ctx, d, fleet)
 	return true
+}
+
+func logPause(log *slog.Logger, paused bool, until time.Time) {
+	switch {
+	case !paused:
+		log.Info("function resumed")
+	case until.IsZero():
+		log.Info("function paused")
+	default:
+		log.Info("function paused", "until", until)
+	}
 }
 
 // sendPauses sends pauses to the instances that do not have them.

@@ -82,7 +82,7 @@ func (*deadListCommand) Help() string {
 Examples:
 
     drover dead list orders
-    drover dead list orders --reason timeout --after 24h -a customer=42
+    drover dead list orders --reason "timed out" --after 24h -a customer=42
     drover dead list orders --limit 0 --json > dead.jsonl
 `
 }
@@ -139,15 +139,16 @@ func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
 }
 
 func (c *deadListCommand) summaryText(n, others int) string {
-	text := fmt.Sprintf("%d dead letters", n)
+	matching := ""
+	if c.IsGiven() {
+		matching = "matching "
+	}
+	text := fmt.Sprintf("%d %sdead letters", n, matching)
 	switch n {
 	case 0:
-		text = "no dead letters"
+		text = "no " + matching + "dead letters"
 	case 1:
-		text = "1 dead letter"
-	}
-	if c.IsGiven() {
-		text += " of those that were asked for"
+		text = "1 " + matching + "dead letter"
 	}
 	if n == c.Limit && n > 0 {
 		text += ", and maybe more: --limit shows them"
@@ -222,7 +223,7 @@ Messages that fail again are not replayed again by the same command. Messages of
 Examples:
 
     drover dead replay orders 17
-    drover dead replay orders --reason timeout --after 24h --rate 100/s
+    drover dead replay orders --reason "timed out" --after 24h --rate 100/s
     drover dead replay orders --all --dry-run
 `
 }

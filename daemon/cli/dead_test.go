@@ -136,11 +136,11 @@ func TestDeadLettersByCommand(t *testing.T) {
 		if strings.Index(out, "a bad one ?[2Jred?31m line") > strings.Index(out, "failed 2 times, the last time with: no luck") {
 			t.Errorf("the oldest is not first:\n%s", out)
 		}
-		dead(t, file, 0, "1 dead letter of those", "list", "greet", "--reason", "NO LUCK")
-		dead(t, file, 0, "1 dead letter of those", "list", "greet", "-a", "who=me")
-		dead(t, file, 0, "no dead letters of those", "list", "greet", "-a", "who=you")
-		dead(t, file, 0, "2 dead letters of those", "list", "greet", "--after", "1h")
-		dead(t, file, 0, "no dead letters of those", "list", "greet", "--before", "1h")
+		dead(t, file, 0, "1 matching dead letter", "list", "greet", "--reason", "NO LUCK")
+		dead(t, file, 0, "1 matching dead letter", "list", "greet", "-a", "who=me")
+		dead(t, file, 0, "no matching dead letters", "list", "greet", "-a", "who=you")
+		dead(t, file, 0, "2 matching dead letters", "list", "greet", "--after", "1h")
+		dead(t, file, 0, "no matching dead letters", "list", "greet", "--before", "1h")
 		dead(t, file, 0, "1 dead letter, and maybe more: --limit", "list", "greet", "--limit", "1")
 		lines := strings.Split(strings.TrimSpace(dead(t, file, 0, `"body":"failing"`, "list", "greet", "--json")), "\n")
 		var first deadletter.JSONLetter

@@ -22,7 +22,7 @@ func (*pauseCommand) Help() string {
 Examples:
 
     drover pause thumbnails --until 2h
-    drover pause thumbnails --until 2026-01-31T08:00:00Z
+    drover pause thumbnails --until "$(date -d 'tomorrow 08:00' -Iseconds)"
     drover pause thumbnails          # until drover resume or the daemon stops
 `
 }

@@ -62,7 +62,7 @@ func TestPauseOfInstances(t *testing.T) {
 	if err := syscall.Kill(pids(t, out)[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	until(t, out, "the pause reaches the instance that replaces it", func() bool { return strings.Count(out.String(), "msg=\"paused by hand\" instance=") >= 3 })
+	until(t, out, "the pause reaches the instance that replaces it", func() bool { return strings.Count(out.String(), "msg=\"function paused\" instance=") >= 3 })
 	s.send(t, 20)
 	if n, _ := s.ended(t); n != 0 {
 		t.Errorf("%d messages were handled while the function was paused", n)

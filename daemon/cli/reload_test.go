@@ -87,13 +87,13 @@ func TestReload(t *testing.T) {
 	out.WaitFor(t, "msg=running")
 	r.send("one", "a")
 	out.WaitFor(t, "v1 a")
-	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on")
+	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions continue")
 
 	// One function changes, one is added, one is removed.
 	r.write("drover.yaml", strings.Replace(reloadConfig, "two:", "three:", 1)+"    timeout: 7s\n")
-	r.run(ExitOK, "reload", "reloaded: added three; removed two; 1 function went on")
+	r.run(ExitOK, "reload", "reloaded: added three; removed two; 1 function continues")
 	r.write("drover.yaml", strings.Replace(reloadConfig, "two:", "three:", 1)+"    timeout: 8s\n")
-	r.run(ExitOK, "reload", "reloaded: changed three; 1 function went on")
+	r.run(ExitOK, "reload", "reloaded: changed three; 1 function continues")
 	r.run(ExitOK, "status", "one", "three")
 	r.send("three", "b")
 	r.send("one", "c")
@@ -101,7 +101,7 @@ func TestReload(t *testing.T) {
 
 	// The code changes.
 	r.write("app/function_app.py", strings.Replace(reloadApp, "v1", "v2", 1))
-	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
+	r.run(ExitOK, "reload", "reloaded: changed one; 1 function continues")
 	r.send("one", "d")
 	out.WaitFor(t, "v2 d")
 
@@ -161,29 +161,29 @@ functions:
 	for _, file := range []string{"test_app.py", "late.py", "late.js", "index.test.js"} {
 		r.write("app/"+file, "V = 2\nexports = {}\n")
 	}
-	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on")
+	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions continue")
 	out.WaitFor(t, "files changed that no worker has imported; the workers continue")
 	out.WaitFor(t, `files="late.py, test_app.py"`)
 	out.WaitFor(t, `files="index.test.js, late.js"`)
 	r.write("app/late.py", "V = 3\n")
 	r.write("app/late.js", "exports.V = 3;\n")
-	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on")
+	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions continue")
 	for _, function := range []string{"one", "two"} {
 		r.send(function, "x")
 		out.WaitFor(t, function+" 3")
 	}
-	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions went on") // they have loaded the present files
+	r.run(ExitOK, "reload", "reloaded: nothing changed; 2 functions continue") // they have loaded the present files
 	r.write("app/late.py", "V = \n")
-	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
+	r.run(ExitOK, "reload", "reloaded: changed one; 1 function continues")
 	out.WaitFor(t, "files=late.py")
 	r.write("app/late.js", "exports.V = 4;\n")
-	r.run(ExitOK, "reload", "reloaded: changed two; 1 function went on")
+	r.run(ExitOK, "reload", "reloaded: changed two; 1 function continues")
 	r.send("two", "x")
 	out.WaitFor(t, "two 4")
 	r.send("one", "x")
 	out.WaitFor(t, "SyntaxError")
 	r.write("app/late.py", "V = 5\n")
-	r.run(ExitOK, "reload", "reloaded: changed one; 1 function went on")
+	r.run(ExitOK, "reload", "reloaded: changed one; 1 function continues")
 	out.WaitFor(t, "one 5") // the message is retried
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)

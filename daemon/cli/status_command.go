@@ -29,7 +29,7 @@ func (*statusCommand) Help() string {
 Examples:
 
     drover status
-    drover status --json | jq '.functions[].Backlog'
+    drover status --json | jq '.functions[].backlog'
     drover status --once -c /etc/drover/orders.yaml
 `
 }

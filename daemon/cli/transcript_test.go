@@ -1,21 +1,23 @@
 package cli
 
 import (
-	"bytes"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
 
-var consoleBlock = regexp.MustCompile("(?s)```console\n(.*?)```")
+// block is a console block of a document, or a file block: ```file NAME.
+var block = regexp.MustCompile("(?s)```(console|file ([^\n]+))\n(.*?)```")
 
 // repeatable are the commands that change nothing: they run again until their output is as
 // documented, since a message takes a moment.
-var repeatable = regexp.MustCompile(`^drover (status|tail|explain|dead list|dead show|health)\b`)
+var repeatable = regexp.MustCompile(`^drover (status|tail|explain|dead list|dead show|health|scale explain)\b`)
 
 // TestTranscripts runs the console blocks of the documents, those of one page one after another
 // in one directory, and compares what is printed.
@@ -27,30 +29,76 @@ func TestTranscripts(t *testing.T) {
 	}
 	pages := 0
 	for file, text := range documents(t) {
-		blocks := consoleBlock.FindAllStringSubmatch(text, -1)
-		if len(blocks) == 0 {
+		if !strings.Contains(text, "```console\n") {
 			continue
 		}
 		pages++
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			p := &transcript{t: t, program: program, dir: t.TempDir()}
-			defer p.stop()
-			for _, block := range blocks {
-				p.run(block[1])
-			}
-		})
+		t.Run(filepath.Base(file), func(t *testing.T) { runPage(t, program, text) })
 	}
 	if pages == 0 {
 		t.Error("no document has a console block: is the pattern still right?")
 	}
 }
 
-// transcript is the shell session of one page.
+// runPage writes the files of a text's file blocks and runs its console blocks, in their order.
+func runPage(t *testing.T, program, text string) {
+	t.Helper()
+	root := t.TempDir()
+	p := &transcript{t: t, root: root, dir: filepath.Join(root, "home")}
+	for _, dir := range []string{p.dir, filepath.Join(root, "bin")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(program, filepath.Join(root, "bin", "drover")); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(p.dir, "bin") + ":" + filepath.Join(root, "bin") + ":" + os.Getenv("PATH")
+	p.env = append(os.Environ(), "HOME="+p.dir, "PATH="+path)
+	defer p.stop()
+	for _, found := range block.FindAllStringSubmatch(text, -1) {
+		if name := found[2]; name != "" {
+			p.write(name, found[3])
+			continue
+		}
+		p.run(found[3])
+	}
+}
+
+// transcript is the shell session of one page. Its home directory, /etc/drover and /var/lib/drover
+// are below root.
 type transcript struct {
 	t          *testing.T
-	program    string
+	root       string
 	dir        string
-	background []*exec.Cmd
+	env        []string
+	background []*background
+}
+
+type background struct {
+	cmd   *exec.Cmd
+	ended chan error
+}
+
+// below moves the absolute paths of a text below root.
+func (p *transcript) below(text string) string {
+	return strings.NewReplacer("/etc/drover", p.root+"/etc/drover", "/var/lib/drover", p.root+"/var/lib/drover").Replace(text)
+}
+
+// write writes a file. A file in a directory bin can be executed.
+func (p *transcript) write(name, text string) {
+	p.t.Helper()
+	path := p.below(name)
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(p.dir, name)
+	}
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
+	if err == nil {
+		err = os.WriteFile(path, []byte(p.below(text)), 0o700) //nolint:gosec // a script among them is executed
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // run runs the commands of a block: lines that begin with "$ ". The lines that follow are their
@@ -72,51 +120,73 @@ func (p *transcript) command(line, want string) {
 		p.dir = filepath.Join(p.dir, dir)
 		return
 	}
-	args, calls := droverArgs(line)
-	if !calls {
-		p.t.Fatalf("%s: only drover and cd can be tested", line)
-	}
-	if strings.HasSuffix(line, " &") {
-		p.start(args)
+	if line, is := strings.CutSuffix(line, " &"); is {
+		p.start(line, want)
 		return
 	}
+	p.waitFor(line, want, func() (string, bool) {
+		out, _ := p.shell(line).CombinedOutput() // the output says what the exit status says
+		return string(out), repeatable.MatchString(line)
+	})
+}
+
+// waitFor compares an output with the documented one, until they match or the output cannot change.
+func (p *transcript) waitFor(line, want string, output func() (text string, changes bool)) {
+	p.t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
-		out, _ := p.drover(args).CombinedOutput() // the output says what the exit status says
-		if matches(string(out), want) {
+		out, changes := output()
+		out = strings.ReplaceAll(out, p.root, "")
+		if matches(out, want) {
 			return
 		}
-		if !repeatable.MatchString(line) || time.Now().After(deadline) {
+		if !changes || time.Now().After(deadline) {
 			p.t.Fatalf("$ %s\nprints\n%s\ndocumented is\n%s", line, out, want)
 		}
 	}
 }
 
-func (p *transcript) drover(args []string) *exec.Cmd {
-	cmd := exec.CommandContext(p.t.Context(), p.program, args...)
-	cmd.Dir = p.dir
+func (p *transcript) shell(line string) *exec.Cmd {
+	cmd := exec.CommandContext(p.t.Context(), "bash", "-c", p.below(line))
+	cmd.Dir, cmd.Env = p.dir, p.env
 	return cmd
 }
 
-// start runs a command in the background, and waits until a daemon of the directory is ready.
-func (p *transcript) start(args []string) {
+// start runs a command in the background. It waits for the documented output, or, without one,
+// until a daemon of the directory is ready.
+func (p *transcript) start(line, want string) {
 	p.t.Helper()
-	cmd, log := p.drover(args), new(bytes.Buffer)
+	cmd, log := p.shell("exec "+line), newPrinted()
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	p.background = append(p.background, cmd)
-	p.command("drover health", "ok")
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	p.background = append(p.background, &background{cmd, ended})
+	if want == "" {
+		p.command("drover health", "ok")
+		return
+	}
+	p.waitFor(line, want, func() (string, bool) {
+		select {
+		case err := <-ended:
+			ended <- err
+			return log.String(), false
+		default:
+			return log.String(), true
+		}
+	})
 }
 
+// stop ends the commands in the background, the latest first.
 func (p *transcript) stop() {
-	for _, cmd := range p.background {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		if err := cmd.Wait(); err != nil {
-			p.t.Errorf("%v: %v\n%s", cmd.Args, err, cmd.Stdout)
+	for _, b := range slices.Backward(p.background) {
+		_ = b.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		if err := <-b.ended; err != nil {
+			p.t.Errorf("%v: %v\n%s", b.cmd.Args, err, b.cmd.Stdout)
 		}
 	}
 }

@@ -47,11 +47,11 @@ func (c Changes) String() string {
 	if len(parts) == 0 {
 		parts = []string{"nothing changed"}
 	}
-	functions := "functions"
+	kept := "functions continue"
 	if len(c.Kept) == 1 {
-		functions = "function"
+		kept = "function continues"
 	}
-	return fmt.Sprintf("%s; %d %s went on", strings.Join(parts, "; "), len(c.Kept), functions)
+	return fmt.Sprintf("%s; %d %s", strings.Join(parts, "; "), len(c.Kept), kept)
 }
 
 // StateUnknown is the state of a message that is unknown to the daemon and to all sources.

@@ -51,8 +51,8 @@ func TestTexts(t *testing.T) {
 	t.Parallel()
 	since := time.Now().Add(-time.Minute)
 	for want, got := range map[string]string{
-		"nothing changed; 1 function went on":                                        Changes{Kept: []string{"a"}}.String(),
-		"added a; removed b, c; 0 functions went on":                                 Changes{Added: []string{"a"}, Removed: []string{"b", "c"}}.String(),
+		"nothing changed; 1 function continues":                                      Changes{Kept: []string{"a"}}.String(),
+		"added a; removed b, c; 0 functions continue":                                Changes{Added: []string{"a"}, Removed: []string{"b", "c"}}.String(),
 		"no queue (for 1m0s)":                                                        FunctionProblem{Text: "no queue", Since: since}.OneLine(),
 		"nothing is received: 1 message waits, the first of them 7: full (for 1m0s)": FunctionProblem{Text: "full", Since: since, Messages: 1, Message: "7", Blocks: true}.OneLine(),
 		"2 messages wait, the first of them 7: full (for 1m0s)":                      FunctionProblem{Text: "full", Since: since, Messages: 2, Message: "7"}.OneLine(),
