@@ -3,7 +3,8 @@
 // service documents them, with the responses of Azurite. Its data is lost when it ends. It does
 // not check keys.
 //
-// queue.go has the queues, serve.go the operations, and faults.go the injected faults.
+// queue.go has the queues, serve.go the operations, failures.go the errors that they return, and
+// faults.go the injected faults.
 package emulator
 
 import (
@@ -32,15 +33,13 @@ type Options struct {
 
 // Emulator is an account. It is safe for concurrent use.
 type Emulator struct {
+	faults
 	log    *slog.Logger
 	server *http.Server
 	usage  [operations]atomic.Int64
 
 	mu     sync.Mutex
 	queues map[string]*queue
-	faults []*Fault
-	skew   time.Duration // by which its clock is ahead
-	newest string        // the newest API version that it accepts; empty: all
 }
 
 // New returns an account without queues.
@@ -129,6 +128,3 @@ func (e *Emulator) Requests() (n int64) {
 	}
 	return n
 }
-
-// now returns the emulator's time; e.mu is locked.
-func (e *Emulator) now() time.Time { return time.Now().Add(e.skew) }

@@ -3,6 +3,7 @@ package emulator
 import (
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -48,31 +49,40 @@ type Fault struct {
 	LoseAnswer bool
 }
 
+// faults are what is wrong with an emulator: injected faults, its clock, and its version. They are
+// safe for concurrent use.
+type faults struct {
+	mu     sync.Mutex
+	list   []*Fault
+	skew   time.Duration // by which its clock is ahead
+	newest string        // the newest API version that it accepts; empty: all
+}
+
 // Inject injects a fault. The returned function removes it.
-func (e *Emulator) Inject(f Fault) (takeBack func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	own := &f
-	e.faults = append(e.faults, own)
+func (f *faults) Inject(fault Fault) (takeBack func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	own := &fault
+	f.list = append(f.list, own)
 	return func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.faults = slices.DeleteFunc(e.faults, func(other *Fault) bool { return other == own })
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.list = slices.DeleteFunc(f.list, func(other *Fault) bool { return other == own })
 	}
 }
 
-// fault returns the fault that matches a request; nil if there is none.
-func (e *Emulator) fault(op Operation, queue string) *Fault {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for i, f := range e.faults {
-		if f.Operation != Any && f.Operation != op || f.Queue != "" && f.Queue != queue {
+// match returns the fault that matches a request; nil if there is none.
+func (f *faults) match(op Operation, queue string) *Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, one := range f.list {
+		if one.Operation != Any && one.Operation != op || one.Queue != "" && one.Queue != queue {
 			continue
 		}
-		met := *f
-		if f.Times > 0 {
-			if f.Times--; f.Times == 0 {
-				e.faults = slices.Delete(e.faults, i, i+1)
+		met := *one
+		if one.Times > 0 {
+			if one.Times--; one.Times == 0 {
+				f.list = slices.Delete(f.list, i, i+1)
 			}
 		}
 		return &met
@@ -81,17 +91,24 @@ func (e *Emulator) fault(op Operation, queue string) *Fault {
 }
 
 // SetClock sets how far the emulator's clock is ahead of this machine's.
-func (e *Emulator) SetClock(ahead time.Duration) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.skew = ahead
+func (f *faults) SetClock(ahead time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.skew = ahead
+}
+
+// now returns the emulator's time.
+func (f *faults) now() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Add(f.skew)
 }
 
 // SetNewestVersion makes the emulator refuse newer versions of the API, such as 2026-02-06.
-func (e *Emulator) SetNewestVersion(version string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.newest = version
+func (f *faults) SetNewestVersion(version string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.newest = version
 }
 
 // maxSkew bounds the difference between the date of a signed request and the service's time.
@@ -99,14 +116,15 @@ const maxSkew = 15 * time.Minute
 
 // refused returns the failure of a request that is refused regardless of its operation; nil if it
 // is not.
-func (e *Emulator) refused(r *http.Request) *failure {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if version := r.Header.Get("x-ms-version"); e.newest != "" && version > e.newest {
+func (f *faults) refused(r *http.Request) *failure {
+	now := f.now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if version := r.Header.Get("x-ms-version"); f.newest != "" && version > f.newest {
 		return &failure{http.StatusBadRequest, "InvalidHeaderValue", "The value for one of the HTTP headers is not in the correct format: the API version " + version + " is not supported."}
 	}
 	if date, err := http.ParseTime(r.Header.Get("x-ms-date")); err == nil && r.Header.Get("Authorization") != "" {
-		if off := e.now().Sub(date); off.Abs() > maxSkew {
+		if off := now.Sub(date); off.Abs() > maxSkew {
 			return &failure{http.StatusForbidden, "AuthenticationFailed", "Server failed to authenticate the request. Request date header is too old or too new: " + r.Header.Get("x-ms-date")}
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,48 +23,6 @@ const (
 	// defaultLease is how long a get or an update hides a message by default.
 	defaultLease = 30 * time.Second
 )
-
-// failure is an error response.
-type failure struct {
-	status  int
-	code    string
-	message string
-}
-
-var (
-	errQueueNotFound   = &failure{http.StatusNotFound, "QueueNotFound", "The specified queue does not exist."}
-	errQueueExists     = &failure{http.StatusConflict, "QueueAlreadyExists", "The specified queue already exists."}
-	errMessageNotFound = &failure{http.StatusNotFound, "MessageNotFound", "The specified message does not exist."}
-	errReceipt         = &failure{http.StatusBadRequest, "PopReceiptMismatch", "The specified pop receipt did not match the pop receipt for a dequeued message."}
-	errTooLarge        = &failure{http.StatusRequestEntityTooLarge, "RequestBodyTooLarge", "The request body is too large and exceeds the maximum permissible limit."}
-	errXML             = &failure{http.StatusBadRequest, "InvalidXmlDocument", "XML specified is not syntactically valid."}
-	errName            = &failure{http.StatusBadRequest, "InvalidResourceName", "The specified resource name contains invalid characters."}
-	errNameLength      = &failure{http.StatusBadRequest, "OutOfRangeInput", "The specified resource name length is not within the permissible limits."}
-	errVerb            = &failure{http.StatusMethodNotAllowed, "UnsupportedHttpVerb", "The resource does not support the specified HTTP verb, or the emulator not this operation."}
-	errURI             = &failure{http.StatusBadRequest, "InvalidUri", "The requested URI does not represent any resource on the server."}
-)
-
-func outOfRange(name string) *failure {
-	return &failure{http.StatusBadRequest, "OutOfRangeQueryParameterValue", "One of the query parameters specified in the request URI is outside the permissible range: " + name + "."}
-}
-
-func invalid(name string) *failure {
-	return &failure{http.StatusBadRequest, "InvalidQueryParameterValue", "Value for one of the query parameters specified in the request URI is invalid: " + name + "."}
-}
-
-var nameForm = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
-
-func validName(name string) bool { return checkName(name) == nil }
-
-func checkName(name string) *failure {
-	if len(name) < 3 || len(name) > 63 {
-		return errNameLength
-	}
-	if !nameForm.MatchString(name) {
-		return errName
-	}
-	return nil
-}
 
 // call is one request.
 type call struct {
@@ -126,7 +83,7 @@ func (e *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := e.parse(r, w.Header())
 	e.usage[c.op].Add(1)
 	r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
-	fault := e.fault(c.op, c.queue)
+	fault := e.match(c.op, c.queue)
 	if fault != nil {
 		if fault.Delay > 0 {
 			select {
@@ -167,9 +124,7 @@ func (c *call) fail(f *failure) {
 }
 
 func (c *call) answer(w http.ResponseWriter) {
-	c.e.mu.Lock()
 	now := c.e.now()
-	c.e.mu.Unlock()
 	c.header.Set("x-ms-request-id", newID())
 	c.header.Set("Date", now.UTC().Format(http.TimeFormat))
 	c.header.Set("Server", "drover-storage-queue-emulator")
@@ -225,13 +180,13 @@ func (c *call) do() *failure {
 	case SetQueue:
 		q.metadata = c.metadata()
 	case Put:
-		return c.put(q, text)
+		return c.handlePut(q, text)
 	case Get, Peek:
-		return c.get(q)
+		return c.handleGet(q)
 	case Clear:
 		q.clear()
 	case Update:
-		return c.update(q, text)
+		return c.handleUpdate(q, text)
 	case Delete:
 		m, bad := q.find(c.id, c.query["popreceipt"], c.e.now())
 		if bad != nil {
@@ -326,7 +281,7 @@ func (c *call) properties(q *queue) {
 	c.status = http.StatusOK
 }
 
-func (c *call) put(q *queue, text *string) *failure {
+func (c *call) handlePut(q *queue, text *string) *failure {
 	if text == nil {
 		return errXML
 	}
@@ -351,7 +306,7 @@ func (c *call) put(q *queue, text *string) *failure {
 	return nil
 }
 
-func (c *call) get(q *queue) *failure {
+func (c *call) handleGet(q *queue) *failure {
 	n := 1
 	if given, found := c.query["numofmessages"]; found {
 		var err error
@@ -375,7 +330,7 @@ func (c *call) get(q *queue) *failure {
 	return nil
 }
 
-func (c *call) update(q *queue, text *string) *failure {
+func (c *call) handleUpdate(q *queue, text *string) *failure {
 	hidden, bad := c.seconds("visibilitytimeout", defaultLease, 0, week)
 	if bad != nil {
 		return bad
