@@ -66,7 +66,7 @@ func New(cfg *configs.Config, opts ...Option) *Daemon {
 	for _, option := range opts {
 		option(&d.options)
 	}
-	d.backlogs.Ask = d.Backlog
+	d.backlogs.Request = d.Backlog
 	d.log = slog.New(d.logs.NewHandler(d.log.Handler()))
 	return d
 }

@@ -96,7 +96,7 @@ func parseGreeting(text []byte, env configs.Env) (*configs.Config, error) {
 
 // newReport returns the report of an instance to its parent.
 func newReport(d *Daemon) instances.Report {
-	return instances.NewReport(d.runningFunctions(), d.appRegistry.AppStatuses(usageReported), d.currentConfig().Apps, time.Now())
+	return instances.NewReport(d.runningFunctions(), d.appRegistry.AppStatuses(reportMaxAge), d.currentConfig().Apps, time.Now())
 }
 
 // Greeting returns what the instance with an ID, counted from 1, receives at its start, for a

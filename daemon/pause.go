@@ -75,15 +75,15 @@ func sendPauses(ctx context.Context, d *Daemon, fleet *instances.Fleet) {
 func pauseRoutes(d *Daemon) []admin.Route {
 	return []admin.Route{{
 		ID: "pauseFunction", Method: http.MethodPost, Path: api.PausePattern, Help: "Pause a function: stop receiving new messages; those in flight finish.",
-		Params: []admin.Param{admin.FunctionParam, {Name: "until", Help: "when it resumes; by default when it is resumed, or the daemon restarts", Format: "date-time"}},
-		Answer: api.Health{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: func(w http.ResponseWriter, r *http.Request) { answerPause(d, w, r) },
+		Params:   []admin.Param{admin.FunctionParam, {Name: "until", Help: "when it resumes; by default when it is resumed, or the daemon restarts", Format: "date-time"}},
+		Response: api.Health{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: func(w http.ResponseWriter, r *http.Request) { handlePause(d, w, r) },
 	}, {
 		ID: "resumeFunction", Method: http.MethodPost, Path: api.ResumePattern, Help: "Resume a paused function.",
-		Params: []admin.Param{admin.FunctionParam}, Answer: api.Health{}, ErrorStatuses: []int{http.StatusNotFound}, Handler: func(w http.ResponseWriter, r *http.Request) { answerPaused(d, w, r, false, time.Time{}) },
+		Params: []admin.Param{admin.FunctionParam}, Response: api.Health{}, ErrorStatuses: []int{http.StatusNotFound}, Handler: func(w http.ResponseWriter, r *http.Request) { setPauseState(d, w, r, false, time.Time{}) },
 	}}
 }
 
-func answerPause(d *Daemon, w http.ResponseWriter, r *http.Request) {
+func handlePause(d *Daemon, w http.ResponseWriter, r *http.Request) {
 	var until time.Time
 	if text := r.URL.Query().Get("until"); text != "" {
 		var err error
@@ -92,10 +92,10 @@ func answerPause(d *Daemon, w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	answerPaused(d, w, r, true, until)
+	setPauseState(d, w, r, true, until)
 }
 
-func answerPaused(d *Daemon, w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
+func setPauseState(d *Daemon, w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
 	if name := r.PathValue("name"); !d.SetPaused(r.Context(), name, paused, until) {
 		admin.WriteNotFound(w, name, slices.Sorted(maps.Keys(d.currentConfig().Functions)))
 		return

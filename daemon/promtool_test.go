@@ -61,8 +61,8 @@ func everything(t *testing.T) *Daemon {
 		}}},
 		Apps: map[string]apps.Status{"f app": {
 			Ready: 2, Restarts: map[process.Cause]int{process.CauseExit: 1}, StartUp: time.Second, Waits: took.Snapshot(),
-			Blocked: map[string]workers.Blocked{"f": {Times: 2, Time: time.Second}}, Apart: map[string]int{"f": 1},
-			Tuned:    &apps.Tuned{Kinds: map[string]autotune.Kind{"f": {Kind: autotune.KindCPU}}, Machine: apps.Machine{Cores: 2, MemoryLimit: 2, MemoryAvailable: 1, CPUPressure: &half}},
+			Blocked: map[string]workers.Blocked{"f": {Times: 2, Time: time.Second}}, Isolated: map[string]int{"f": 1},
+			Tuned:    &apps.TuningState{Kinds: map[string]autotune.Kind{"f": {Kind: autotune.KindCPU}}, Machine: apps.Machine{Cores: 2, MemoryLimit: 2, MemoryAvailable: 1, CPUPressure: &half}},
 			Measures: []worker.Measures{{Function: "f", Calls: 3, Wall: time.Second, Measured: 1, CPU: time.Millisecond, Held: time.Second}},
 			Usage:    process.Usage{CPU: time.Minute, Known: true, Memory: process.Memory{Resident: 3 << 20, Anonymous: 2 << 20, Proportional: 1 << 20}, Largest: 2 << 20},
 		}},

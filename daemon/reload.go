@@ -24,10 +24,10 @@ import (
 
 type reloadRequest struct {
 	cfg    *configs.Config
-	answer chan<- reloadAnswer
+	result chan<- reloadResult
 }
 
-type reloadAnswer struct {
+type reloadResult struct {
 	changes api.Changes
 	err     error
 }
@@ -45,7 +45,7 @@ func (d *Daemon) Reload(ctx context.Context, cfg *configs.Config) (api.Changes, 
 	if d.phase.get() != api.PhaseRunning {
 		return api.Changes{}, errNotRunning
 	}
-	answer := make(chan reloadAnswer, 1)
+	answer := make(chan reloadResult, 1)
 	select {
 	case d.reloads <- reloadRequest{cfg, answer}:
 	case <-d.ended:
@@ -63,12 +63,12 @@ func (d *Daemon) Reload(ctx context.Context, cfg *configs.Config) (api.Changes, 
 
 // ReloadFile reads the configuration's file again, and reloads it.
 func (d *Daemon) ReloadFile(ctx context.Context) (api.Changes, error) {
-	return d.reloadInstead(ctx, nil)
+	return d.reloadText(ctx, nil)
 }
 
-// reloadInstead reloads the configuration from a text, or from the file if the text is empty.
-func (d *Daemon) reloadInstead(ctx context.Context, instead []byte) (api.Changes, error) {
-	cfg, err := d.readConfig(instead)
+// reloadText reloads the configuration from a text, or from the file if the text is empty.
+func (d *Daemon) reloadText(ctx context.Context, text []byte) (api.Changes, error) {
+	cfg, err := d.readConfig(text)
 	if err != nil {
 		return api.Changes{}, d.recordReload(err)
 	}
@@ -83,17 +83,17 @@ const maxReload = 4 << 20
 func reloadRoutes(d *Daemon) []admin.Route {
 	return []admin.Route{{
 		ID: "reload", Method: http.MethodPost, Path: api.ReloadPath, Help: "Reload the configuration, entirely or not at all.",
-		Answer: api.Changes{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, Handler: func(w http.ResponseWriter, r *http.Request) { answerReload(d, w, r) },
+		Response: api.Changes{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusUnprocessableEntity}, Handler: func(w http.ResponseWriter, r *http.Request) { handleReload(d, w, r) },
 	}}
 }
 
-func answerReload(d *Daemon, w http.ResponseWriter, r *http.Request) {
+func handleReload(d *Daemon, w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReload))
 	if err != nil {
 		admin.WriteError(w, http.StatusBadRequest, "%v", err)
 		return
 	}
-	changes, err := d.reloadInstead(r.Context(), body)
+	changes, err := d.reloadText(r.Context(), body)
 	if err != nil {
 		text := "reload refused; nothing has changed: " + err.Error()
 		if detail := loadErrorDetail(err); detail != "" {
@@ -107,11 +107,11 @@ func answerReload(d *Daemon, w http.ResponseWriter, r *http.Request) {
 
 // readConfig reads the configuration's file again or, in one of several instances, the text that
 // the parent sent.
-func (d *Daemon) readConfig(instead []byte) (*configs.Config, error) {
+func (d *Daemon) readConfig(text []byte) (*configs.Config, error) {
 	switch {
 	case d.parent != "":
-		return parseGreeting(instead, d.env)
-	case len(instead) > 0:
+		return parseGreeting(text, d.env)
+	case len(text) > 0:
 		return nil, errors.New("a reload has no body: the daemon reads its file again")
 	case d.cfg.File == "":
 		return nil, errors.New("the configuration was built by a program, not read from a file; use Daemon.Reload")
@@ -158,7 +158,7 @@ func (d *Daemon) applyReload(ctx context.Context, c *runningSet, now *resources,
 		err = next.openAll(ctx)
 	}
 	if err != nil {
-		r.answer <- reloadAnswer{err: errors.Join(err, next.closeExcept(now))}
+		r.result <- reloadResult{err: errors.Join(err, next.closeExcept(now))}
 		return now
 	}
 	next.dropOld()
@@ -192,7 +192,7 @@ func (d *Daemon) applyReload(ctx context.Context, c *runningSet, now *resources,
 		closeOld()
 	}
 	d.log.Info("reloaded", "functions", len(next.functions))
-	r.answer <- reloadAnswer{changes: changes}
+	r.result <- reloadResult{changes: changes}
 	return next
 }
 

@@ -36,7 +36,7 @@ func (d *supervisor) reloadInstances(ctx context.Context, r reloadRequest) {
 		}
 	}
 	if err != nil {
-		r.answer <- reloadAnswer{err: errors.Join(err, next.closeExcept(now))}
+		r.result <- reloadResult{err: errors.Join(err, next.closeExcept(now))}
 		return
 	}
 	next.dropOld()
@@ -50,7 +50,7 @@ func (d *supervisor) reloadInstances(ctx context.Context, r reloadRequest) {
 		d.log.Warn("closing replaced resources", "error", err)
 	}
 	d.log.Info("reloaded", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
-	r.answer <- reloadAnswer{changes: changes}
+	r.result <- reloadResult{changes: changes}
 }
 
 // sendReloads sends the configuration to the instances that do not have it.

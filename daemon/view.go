@@ -14,11 +14,11 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// usageReported is the maximum age of the resource usage of processes in the reports of an
-// instance, and usageFresh in an answer.
+// reportMaxAge is the maximum age of the resource usage of processes in the reports of an
+// instance, and usageMaxAge in an answer.
 const (
-	usageFresh    = time.Second
-	usageReported = 5 * time.Second
+	usageMaxAge  = time.Second
+	reportMaxAge = 5 * time.Second
 )
 
 // readLocked returns the result of read, which it calls while the daemon's lock is held.
@@ -32,7 +32,7 @@ func readLocked[T any](d *Daemon, read func() T) T {
 func (d *Daemon) statusView() *status.View {
 	return &status.View{
 		Phase: d.phase.get, Config: d.currentConfig, Running: d.runningFunctions, Fleet: d.currentFleet,
-		Apps:   func() map[string]apps.Status { return d.appRegistry.AppStatuses(usageFresh) },
+		Apps:   func() map[string]apps.Status { return d.appRegistry.AppStatuses(usageMaxAge) },
 		Reload: func() status.Reload { return readLocked(d, func() status.Reload { return d.reloaded }) },
 		Bodies: func() *triggers.Budget {
 			return cmp.Or(readLocked(d, func() *triggers.Budget { return d.budget }), new(triggers.Budget))

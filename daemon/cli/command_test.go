@@ -288,7 +288,7 @@ func TestStopping(t *testing.T) {
 			out.WaitFor(t, "begun")
 			for n := range test.signals {
 				if n > 0 {
-					time.Sleep(ownprocess.SameTerm) // otherwise it counts as the same signal
+					time.Sleep(ownprocess.TermInterval) // otherwise it counts as the same signal
 				}
 				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)

@@ -251,7 +251,7 @@ func TestInstancesAreHurried(t *testing.T) {
 	out.WaitFor(t, "begun")
 	for n, said := range []string{"stopping: receiving has ended", "second signal; cancelling"} {
 		if n > 0 {
-			time.Sleep(ownprocess.SameTerm) // otherwise it counts as the same signal
+			time.Sleep(ownprocess.TermInterval) // otherwise it counts as the same signal
 		}
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)

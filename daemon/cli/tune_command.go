@@ -116,12 +116,12 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 		Function: c.Function, Handler: settings.Handler.String(), File: c.Config, Began: time.Now(),
 		Messages: fmt.Sprintf("%s of %s", messagesText(len(messages.All)), c.Messages),
 	}
-	if messages.Cut != "" {
-		r.Notes = append(r.Notes, messages.Cut)
+	if messages.Truncated != "" {
+		r.Notes = append(r.Notes, messages.Truncated)
 	}
 	err = measure.Run(ctx, measure.Options{
 		Apps: std.appOptions(cfg), Function: c.Function, Messages: messages.All, Report: r,
-		Asked: tune.Asked{Processes: c.Processes, Threads: c.Threads, Coroutines: c.Coroutines},
+		Requested: tune.Requested{Processes: c.Processes, Threads: c.Threads, Coroutines: c.Coroutines},
 		Print: func(format string, args ...any) {
 			fmt.Fprintln(std.Err, term.Printable("tune: "+fmt.Sprintf(format, args...)))
 		},

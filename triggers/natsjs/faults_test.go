@@ -388,8 +388,8 @@ func TestAFullDisk(t *testing.T) {
 			full = s.Flush(ctx)
 		}
 	}
-	if ctx.Err() != nil || s.Taken() == 0 {
-		t.Fatalf("after %d messages: %v", s.Taken(), full)
+	if ctx.Err() != nil || s.ConfirmedCount() == 0 {
+		t.Fatalf("after %d messages: %v", s.ConfirmedCount(), full)
 	}
 	deadline := time.Now().Add(patience)
 	for e.Err() == nil {
@@ -412,7 +412,7 @@ func TestAFullDisk(t *testing.T) {
 		t.Errorf("the server was at %s and is at %s now", url, now)
 	}
 	done(t, handling)
-	got := receive(t, tr, int(s.Taken())) // all that was accepted
+	got := receive(t, tr, int(s.ConfirmedCount())) // all that was accepted
 	done(t, got...)
 	send(t, c, "orders.x", "after")
 	if after := receive(t, tr, 1)[0]; string(after.Message.Body) != "after" {

@@ -96,5 +96,5 @@ func (s *Sender) confirm(ctx context.Context, n int) error {
 // Flush waits until the server has confirmed all messages.
 func (s *Sender) Flush(ctx context.Context) error { return s.confirm(ctx, len(s.open)) }
 
-// Taken returns the number of confirmed messages.
-func (s *Sender) Taken() int64 { return s.taken }
+// ConfirmedCount returns the number of confirmed messages.
+func (s *Sender) ConfirmedCount() int64 { return s.taken }

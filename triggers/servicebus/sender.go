@@ -98,8 +98,8 @@ func (s *Sender) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Taken returns the number of messages that the service has accepted.
-func (s *Sender) Taken() int64 { return s.taken }
+// ConfirmedCount returns the number of messages that the service has accepted.
+func (s *Sender) ConfirmedCount() int64 { return s.taken }
 
 // Close closes the connection. Messages that were not flushed are not sent.
 func (s *Sender) Close(ctx context.Context) error {

@@ -252,8 +252,8 @@ func TestAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	large := &triggers.Message{Body: []byte(strings.Repeat("x", 60<<10))}
-	if err := errors.Join(s.Send(t.Context(), large), s.Flush(t.Context())); err == nil || s.Taken() != 0 {
-		t.Errorf("sending: %v, taken %d", err, s.Taken())
+	if err := errors.Join(s.Send(t.Context(), large), s.Flush(t.Context())); err == nil || s.ConfirmedCount() != 0 {
+		t.Errorf("sending: %v, taken %d", err, s.ConfirmedCount())
 	}
 	reject := triggers.Verdict{Kind: triggers.Reject, Reason: strings.Repeat("no good ", 500), Detail: strings.Repeat("line\n", 6000)}
 	if err := ds[0].Settle(t.Context(), reject); err == nil || !strings.Contains(err.Error(), "the poison queue") {

@@ -106,8 +106,8 @@ func (s *Sender) Flush(context.Context) error {
 	return err
 }
 
-// Taken returns the number of messages that the service has accepted.
-func (s *Sender) Taken() int64 {
+// ConfirmedCount returns the number of messages that the service has accepted.
+func (s *Sender) ConfirmedCount() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken

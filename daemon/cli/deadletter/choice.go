@@ -28,7 +28,7 @@ type Selection struct {
 	limit    int // 0: none
 	dryRun   bool
 	isMatch  func(*triggers.DeadLetter) bool
-	pace     *rate.Limiter
+	limiter  *rate.Limiter
 }
 
 // NewSelection checks the flags for the dead letters of a function. verb is for the error message,
@@ -51,17 +51,17 @@ func (c *Choice) NewSelection(function, verb string) (*Selection, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Selection{function: function, limit: c.Limit, dryRun: c.DryRun, isMatch: isMatch, pace: pace}, nil
+	return &Selection{function: function, limit: c.Limit, dryRun: c.DryRun, isMatch: isMatch, limiter: pace}, nil
 }
 
-var rateForm = regexp.MustCompile(`^(\d{1,9})(?:/([smh]))?$`)
+var ratePattern = regexp.MustCompile(`^(\d{1,9})(?:/([smh]))?$`)
 
 // parseRate parses a rate such as 100/s; an empty text is no limit.
 func parseRate(text string) (*rate.Limiter, error) {
 	if text == "" {
 		return rate.NewLimiter(rate.Inf, 1), nil
 	}
-	m := rateForm.FindStringSubmatch(text)
+	m := ratePattern.FindStringSubmatch(text)
 	if m == nil || m[1] == "0" {
 		return nil, exit.UsageError(fmt.Sprintf("--rate is %q; write it as 100/s, 30/m or 10/h", text))
 	}

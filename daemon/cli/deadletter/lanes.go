@@ -24,14 +24,14 @@ func (l *lanes) startLane(key string, f func()) {
 	}
 	l.busy[key] = nil
 	l.all.Go(func() {
-		for f := f; f != nil; f = l.nextOf(key) {
+		for f := f; f != nil; f = l.nextFor(key) {
 			f()
 		}
 	})
 }
 
-// nextOf returns the next function of a key. If there is none it returns nil, and the key is idle.
-func (l *lanes) nextOf(key string) func() {
+// nextFor returns the next function of a key. If there is none it returns nil, and the key is idle.
+func (l *lanes) nextFor(key string) func() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	waiting := l.busy[key]

@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// maxInHand is how many letters are processed at once, of as many keys. A killed replay leaves
-	// at most that many in doubt.
-	maxInHand = 32
+	// maxConcurrent is how many letters are processed at once, of as many keys. A killed replay
+	// leaves at most that many in doubt.
+	maxConcurrent = 32
 	// maxPreview is how many a dry run prints.
 	maxPreview = 20
-	// failuresInARow is after how many failures the source counts as unreachable.
-	failuresInARow = 10
+	// maxConsecutiveFailures is after how many failures the source counts as unreachable.
+	maxConsecutiveFailures = 10
 	// maxFailuresPrinted bounds how many failures are printed.
 	maxFailuresPrinted = 5
 )
 
-// run is a job that is at work.
+// run is a job that runs.
 type run struct {
 	job        *Job
 	verb, done string // "replay", "replayed"
@@ -35,15 +35,15 @@ type run struct {
 	orderKey func(*triggers.DeadLetter) string
 	process  func(context.Context, triggers.DeadLetter) error
 
-	mu       sync.Mutex
-	finished int
-	doubtful int
-	failed   int
-	inARow   int // of failures
-	shared   error
-	stuck    map[string]bool // keys of which one letter was left
-	behind   int             // letters that were left behind it
-	addOne   func()          // to the progress
+	mu                  sync.Mutex
+	finished            int
+	doubtful            int
+	failed              int
+	consecutiveFailures int
+	shared              error
+	stuck               map[string]bool // keys of which one letter was left
+	behind              int             // letters that were left behind it
+	showProgress        func()          // to the progress
 }
 
 // withJournal processes the letters under the journal of the function's replays; with --dry-run
@@ -117,7 +117,7 @@ func (r *run) processAll(ctx context.Context, d triggers.DeadLetters) error {
 func (r *run) startEach(ctx, working context.Context, d triggers.DeadLetters) (matched int, err error) {
 	var lanes lanes
 	defer lanes.waitAll()
-	room := make(chan struct{}, maxInHand)
+	room := make(chan struct{}, maxConcurrent)
 	for letter, err := range BrowseAll(ctx, d, r.pageSize()) {
 		if err != nil {
 			if ctx.Err() != nil {
@@ -128,7 +128,7 @@ func (r *run) startEach(ctx, working context.Context, d triggers.DeadLetters) (m
 		if !r.job.isMatch(&letter) {
 			continue
 		}
-		if r.job.pace.Wait(ctx) != nil {
+		if r.job.limiter.Wait(ctx) != nil {
 			return matched, nil
 		}
 		select {
@@ -157,7 +157,7 @@ func (r *run) startEach(ctx, working context.Context, d triggers.DeadLetters) (m
 // seconds, because others may replay letters that were read long ago.
 func (r *run) pageSize() int {
 	page := PageSize(r.job.limit)
-	if limit := r.job.pace.Limit(); limit < rate.Limit(page) {
+	if limit := r.job.limiter.Limit(); limit < rate.Limit(page) {
 		page = max(1, int(10*limit))
 	}
 	return min(page, FullPage)
@@ -167,7 +167,7 @@ func (r *run) pageSize() int {
 func (r *run) mustStop() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.inARow >= failuresInARow || r.shared != nil
+	return r.consecutiveFailures >= maxConsecutiveFailures || r.shared != nil
 }
 
 func (r *run) keyOf(letter *triggers.DeadLetter) string {
@@ -201,8 +201,8 @@ func (r *run) countResult(letter triggers.DeadLetter, err error) {
 	switch {
 	case err == nil:
 		r.finished++
-		r.inARow = 0
-		r.addOne()
+		r.consecutiveFailures = 0
+		r.showProgress()
 	case errors.Is(err, triggers.ErrShared):
 		r.failed++
 		r.shared = err
@@ -213,7 +213,7 @@ func (r *run) countResult(letter triggers.DeadLetter, err error) {
 		}
 	default:
 		r.failed++
-		r.inARow++
+		r.consecutiveFailures++
 		if r.failed <= maxFailuresPrinted {
 			r.printFailure(letter, err)
 		}
@@ -226,7 +226,7 @@ func (r *run) printFailure(letter triggers.DeadLetter, err error) {
 
 // drawProgress draws the progress if Err is a terminal; clear removes it.
 func (r *run) drawProgress() (clear func()) {
-	r.addOne = func() {}
+	r.showProgress = func() {}
 	if !r.job.ErrIsTerminal {
 		return func() {}
 	}
@@ -238,7 +238,7 @@ func (r *run) drawProgress() (clear func()) {
 		progressbar.OptionSetWriter(r.job.Err), progressbar.OptionSetDescription(r.done),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("msg"),
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetSpinnerChangeInterval(0)) // a spinner would be a goroutine that outlives the bar
-	r.addOne = func() { _ = bar.Add(1) } // it only draws
+	r.showProgress = func() { _ = bar.Add(1) } // it only draws
 	return func() { _ = bar.Clear() }
 }
 
@@ -253,7 +253,7 @@ func (r *run) printSummary(ctx context.Context, matched int, err error) error {
 		text += fmt.Sprintf(" (%d behind one that was left, to keep the order)", r.behind)
 	}
 	stopped := ctx.Err() != nil
-	early := stopped || err != nil || r.inARow >= failuresInARow || r.shared != nil
+	early := stopped || err != nil || r.consecutiveFailures >= maxConsecutiveFailures || r.shared != nil
 	if early {
 		text += ", and those that were not looked at"
 	}
@@ -268,7 +268,7 @@ func (r *run) printSummary(ctx context.Context, matched int, err error) error {
 	case stopped:
 		return errors.New("stopped before the end; run the same command again for the rest")
 	case early:
-		return fmt.Errorf("stopped after %d failures in a row; run the same command again for the rest", failuresInARow)
+		return fmt.Errorf("stopped after %d failures in a row; run the same command again for the rest", maxConsecutiveFailures)
 	case r.failed > 0:
 		return fmt.Errorf("%d could not be %s, and are still there", r.failed, r.done)
 	case r.doubtful > 0:

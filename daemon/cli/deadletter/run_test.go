@@ -42,7 +42,7 @@ func TestRunsThatFail(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			job := &Job{Selection: &Selection{isMatch: func(*triggers.DeadLetter) bool { return true }, pace: pace}, Out: &out, Err: &errs, ErrIsTerminal: name == "none"}
+			job := &Job{Selection: &Selection{isMatch: func(*triggers.DeadLetter) bool { return true }, limiter: pace}, Out: &out, Err: &errs, ErrIsTerminal: name == "none"}
 			r := &run{job: job, verb: "replay", done: "replayed", process: func(_ context.Context, d triggers.DeadLetter) error { return test.fails(d.ID) }}
 			err = r.processAll(t.Context(), &fewDead{n: 100})
 			if err != nil {
@@ -72,7 +72,7 @@ func failsFor(id string, err error) func(string) error {
 // A letter that cannot be replayed blocks the later ones of its session, and no others.
 func TestALetterThatIsLeft(t *testing.T) {
 	bus := func(letter *triggers.DeadLetter) string { return letter.Message.OrderingKey }
-	r := &run{orderKey: bus, addOne: func() {}, job: &Job{Err: io.Discard}}
+	r := &run{orderKey: bus, showProgress: func() {}, job: &Job{Err: io.Discard}}
 	letter := func(key string) triggers.DeadLetter {
 		return triggers.DeadLetter{Message: triggers.Message{OrderingKey: key}}
 	}

@@ -28,11 +28,11 @@ import (
 const (
 	waveFunction = "work"
 	waveService  = 50 * time.Millisecond
-	waveMost     = 4 // instances
-	// waveFall bounds the wait until the instances have stopped after the last message.
-	waveFall = 30 * time.Second
-	// waveShow is the time between two lines.
-	waveShow = 2 * time.Second
+	maxInstances = 4
+	// stopLimit bounds the wait until the instances have stopped after the last message.
+	stopLimit = 30 * time.Second
+	// printEvery is the time between two lines.
+	printEvery = 2 * time.Second
 )
 
 // waveConfig is the configuration. Its windows are short, so that a wave of a minute is enough to
@@ -82,7 +82,7 @@ type wave struct {
 // reports whether every message was settled. The end of ctx ends only the sending.
 func RunScale(ctx context.Context, o Options) (all bool, err error) {
 	for name, text := range map[string]string{
-		"drover.yaml": fmt.Sprintf(waveConfig, waveMost), filepath.Join("app", "function_app.py"): fmt.Sprintf(waveApp, waveService.Seconds()),
+		"drover.yaml": fmt.Sprintf(waveConfig, maxInstances), filepath.Join("app", "function_app.py"): fmt.Sprintf(waveApp, waveService.Seconds()),
 	} {
 		path := filepath.Join(o.Dir, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
@@ -108,7 +108,7 @@ func RunScale(ctx context.Context, o Options) (all bool, err error) {
 	w := &wave{
 		Options: o, daemon: d, log: log,
 		// A little less than what all instances could do.
-		peak: 0.8 * waveMost * float64(runtime.GOMAXPROCS(0)) / waveService.Seconds(),
+		peak: 0.8 * maxInstances * float64(runtime.GOMAXPROCS(0)) / waveService.Seconds(),
 	}
 	all, err = w.runWave(ctx, cfg)
 	stop()
@@ -178,7 +178,7 @@ func (w *wave) sendWave(ctx context.Context) (all bool, err error) {
 		if settled.IsZero() {
 			settled = now
 		}
-		if count <= 1 || ctx.Err() != nil || now.Sub(settled) > waveFall {
+		if count <= 1 || ctx.Err() != nil || now.Sub(settled) > stopLimit {
 			return true, nil
 		}
 	}
@@ -205,7 +205,7 @@ func (w *wave) printIfDue(now time.Time) int {
 	}
 	w.most.instances, w.most.workers = max(w.most.instances, instances), max(w.most.workers, s.Workers)
 	elapsed := now.Sub(w.shown)
-	if elapsed < waveShow {
+	if elapsed < printEvery {
 		return instances
 	}
 	backlog := "?"

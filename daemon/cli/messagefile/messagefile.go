@@ -39,7 +39,7 @@ import (
 // source in base64, and the maximum of all messages together.
 type limits struct{ line, bytes, messages int }
 
-var standard = limits{line: 96 << 20, bytes: 256 << 20, messages: 100_000}
+var defaultLimits = limits{line: 96 << 20, bytes: 256 << 20, messages: 100_000}
 
 // line is one message. The last five fields are of a dead letter.
 type line struct {
@@ -61,13 +61,14 @@ type line struct {
 	Died     *time.Time `json:"died,omitempty"`
 }
 
-const keys = "body or body_base64, id, subject, attributes, repeated, properties, ordering_key and enqueued"
+const validKeys = "body or body_base64, id, subject, attributes, repeated, properties, ordering_key and enqueued"
 
 // Messages are the messages of a file.
 type Messages struct {
 	All []*triggers.Message
-	// Cut is the reason why the file has more messages than were read; empty if it has no more.
-	Cut string
+	// Truncated is the reason why the file has more messages than were read; empty if it has no
+	// more.
+	Truncated string
 }
 
 // MarshalMessage returns a message as a line.
@@ -123,7 +124,7 @@ func ReadPath(path string) (Messages, error) {
 		return Messages{}, fmt.Errorf("reading messages: %w", err)
 	}
 	if info.IsDir() {
-		return readDirectory(path, standard)
+		return readDirectory(path, defaultLimits)
 	}
 	file, err := os.Open(filepath.Clean(path))
 	if err != nil {
@@ -134,7 +135,7 @@ func ReadPath(path string) (Messages, error) {
 }
 
 // Read reads the messages of a file with a name, up to the limits. Errors name the line.
-func Read(name string, in io.Reader) (Messages, error) { return readLines(name, in, standard) }
+func Read(name string, in io.Reader) (Messages, error) { return readLines(name, in, defaultLimits) }
 
 func readLines(name string, in io.Reader, most limits) (out Messages, err error) {
 	lines := bufio.NewScanner(in)
@@ -156,7 +157,7 @@ func readLines(name string, in io.Reader, most limits) (out Messages, err error)
 		if m.ID == "" {
 			m.ID = fmt.Sprintf("%s:%d", filepath.Base(name), n)
 		}
-		if out.addMessage(m, &size, most); out.Cut != "" {
+		if out.addMessage(m, &size, most); out.Truncated != "" {
 			return out, nil
 		}
 	}
@@ -176,9 +177,9 @@ func (out *Messages) addMessage(m *triggers.Message, size *int, most limits) {
 	*size += len(m.Body)
 	switch {
 	case len(out.All) == most.messages:
-		out.Cut = fmt.Sprintf("only the first %d messages are used: no more are kept in memory", most.messages)
+		out.Truncated = fmt.Sprintf("only the first %d messages are used: no more are kept in memory", most.messages)
 	case *size > most.bytes && len(out.All) > 0:
-		out.Cut = fmt.Sprintf("only the first %d messages are used: those behind would be more than %d MiB in memory", len(out.All), most.bytes>>20)
+		out.Truncated = fmt.Sprintf("only the first %d messages are used: those behind would be more than %d MiB in memory", len(out.All), most.bytes>>20)
 	default:
 		out.All = append(out.All, m)
 	}
@@ -233,7 +234,7 @@ func explainError(err error) error {
 		return errors.New("the object does not end on its line; a message must be one line")
 	}
 	if key, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
-		return fmt.Errorf("a message has no key %s; it has %s. If the line is the body itself, convert it with jq: jq -cR '{body: .}'", key, keys)
+		return fmt.Errorf("a message has no key %s; it has %s. If the line is the body itself, convert it with jq: jq -cR '{body: .}'", key, validKeys)
 	}
 	return fmt.Errorf("invalid JSON: %w", err)
 }
@@ -269,7 +270,7 @@ func readDirectory(path string, most limits) (out Messages, err error) {
 		if err != nil {
 			return Messages{}, fmt.Errorf("reading messages: %w", err)
 		}
-		if out.addMessage(&triggers.Message{ID: e.Name(), Body: body, Attempt: 1}, &size, most); out.Cut != "" {
+		if out.addMessage(&triggers.Message{ID: e.Name(), Body: body, Attempt: 1}, &size, most); out.Truncated != "" {
 			return out, nil
 		}
 	}

@@ -32,8 +32,8 @@ func TestRoundTrip(t *testing.T) {
 		file = append(file, l...)
 	}
 	got, err := Read("f", bytes.NewReader(file))
-	if err != nil || got.Cut != "" || !reflect.DeepEqual(got.All, want) {
-		t.Errorf("%v, %q\n%+v", err, got.Cut, got.All)
+	if err != nil || got.Truncated != "" || !reflect.DeepEqual(got.All, want) {
+		t.Errorf("%v, %q\n%+v", err, got.Truncated, got.All)
 	}
 }
 
@@ -105,13 +105,13 @@ func TestReadIsBounded(t *testing.T) {
 	most := limits{line: 1 << 20, bytes: 100 << 10, messages: 20}
 	small := &endless{line: []byte("{\"body\":\"a\"}\n")}
 	got, err := readLines("f", small, most)
-	if err != nil || len(got.All) != 20 || !strings.Contains(got.Cut, "only the first 20 messages") {
-		t.Errorf("%v, %d messages, %q", err, len(got.All), got.Cut)
+	if err != nil || len(got.All) != 20 || !strings.Contains(got.Truncated, "only the first 20 messages") {
+		t.Errorf("%v, %d messages, %q", err, len(got.All), got.Truncated)
 	}
 	large := &endless{line: []byte("{\"body\":\"" + strings.Repeat("x", 10<<10) + "\"}\n")}
 	got, err = readLines("f", large, most)
-	if err != nil || len(got.All) != 10 || !strings.Contains(got.Cut, "only the first 10 messages") || large.read > 2*most.bytes {
-		t.Errorf("%v, %d messages, %q, of %d bytes", err, len(got.All), got.Cut, large.read)
+	if err != nil || len(got.All) != 10 || !strings.Contains(got.Truncated, "only the first 10 messages") || large.read > 2*most.bytes {
+		t.Errorf("%v, %d messages, %q, of %d bytes", err, len(got.All), got.Truncated, large.read)
 	}
 	if _, err := readLines("f", &endless{line: bytes.Repeat([]byte("x"), 1000)}, most); err == nil || !strings.Contains(err.Error(), "f:1: the line is longer than 1 MiB") {
 		t.Error(err)

@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	// SameTerm is how soon after the first SIGTERM a second one is ignored: GNU timeout, and
+	// TermInterval is how soon after the first SIGTERM a second one is ignored: GNU timeout, and
 	// wrappers that forward signals, send two.
-	SameTerm = time.Second
-	// sameInt is the same for SIGINT: a person does not press Ctrl-C twice that fast.
-	sameInt = 100 * time.Millisecond
+	TermInterval = time.Second
+	// intInterval is the same for SIGINT: a person does not press Ctrl-C twice that fast.
+	intInterval = 100 * time.Millisecond
 )
 
 // StopSignals returns a context that ends at the first SIGTERM or SIGINT, and a channel that is
@@ -40,9 +40,9 @@ func countStops(signals chan os.Signal, second func()) (stopped context.Context,
 	wait.Go(func() {
 		var first time.Time
 		for s := range signals {
-			same := SameTerm
+			same := TermInterval
 			if s == syscall.SIGINT {
-				same = sameInt
+				same = intInterval
 			}
 			switch now := time.Now(); {
 			case first.IsZero():

@@ -56,15 +56,15 @@ func (b *Batch) SendTo(ctx context.Context, sender dispatch.Sender, newMessage f
 	}
 	for body, err := range b.readBodies() {
 		if err != nil {
-			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
+			return sender.ConfirmedCount(), errors.Join(err, sender.Flush(ctx))
 		}
 		if err := sender.Send(ctx, newMessage(body)); err != nil {
-			return sender.Taken(), errors.Join(err, sender.Flush(ctx))
+			return sender.ConfirmedCount(), errors.Join(err, sender.Flush(ctx))
 		}
 		progress()
 	}
 	err := sender.Flush(ctx)
-	return sender.Taken(), err
+	return sender.ConfirmedCount(), err
 }
 
 // readBodies yields the messages to send.

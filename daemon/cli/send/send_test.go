@@ -29,7 +29,7 @@ func (k *kept) Send(_ context.Context, m *triggers.Message) error {
 }
 
 func (k *kept) Flush(context.Context) error { return nil }
-func (k *kept) Taken() int64                { return int64(len(k.bodies)) }
+func (k *kept) ConfirmedCount() int64       { return int64(len(k.bodies)) }
 
 func message(body []byte) *triggers.Message { return &triggers.Message{Body: body} }
 

@@ -25,8 +25,8 @@ type Baseline struct {
 	Memory, Free uint64
 }
 
-// Asked has the numbers that the user requested; if a list is empty, the grid chooses.
-type Asked struct{ Processes, Threads, Coroutines []int }
+// Requested has the numbers that the user requested; if a list is empty, the grid chooses.
+type Requested struct{ Processes, Threads, Coroutines []int }
 
 // Plan has the cells to run, in order, and how long each may take, including its settling.
 type Plan struct {
@@ -36,16 +36,16 @@ type Plan struct {
 }
 
 const (
-	// leastEach is the shortest time for a cell, including its settling.
-	leastEach = time.Second
-	// callsEach is how many calls, one after another, must fit into the time of a cell.
-	callsEach = 4
-	// beyond is how far the grid extends past the point where the cores are full, as a factor.
-	beyond = 4
-	// change is the time from one cell to the next in the same processes.
-	change = 50 * time.Millisecond
-	// mostMemory is the fraction of the free memory that workers may use.
-	mostMemory = 0.8
+	// minCellTime is the shortest time for a cell, including its settling.
+	minCellTime = time.Second
+	// callsPerCell is how many calls, one after another, must fit into the time of a cell.
+	callsPerCell = 4
+	// overshoot is how far the grid extends past the point where the cores are full, as a factor.
+	overshoot = 4
+	// changeTime is the time from one cell to the next in the same processes.
+	changeTime = 50 * time.Millisecond
+	// maxMemoryShare is the fraction of the free memory that workers may use.
+	maxMemoryShare = 0.8
 )
 
 // threadSteps and coroutineSteps are the values that a grid may try.
@@ -58,7 +58,7 @@ var (
 // there is time. The cells run from the smallest to the largest. Cells with the same processes
 // follow each other, since starting processes takes time. Among those, cells with many threads
 // come last, since their memory is not freed.
-func PlanGrid(l Baseline, asked Asked, budget time.Duration) Plan {
+func PlanGrid(l Baseline, asked Requested, budget time.Duration) Plan {
 	var p Plan
 	axes := l.gridAxes(asked)
 	type ranked struct {
@@ -67,7 +67,7 @@ func PlanGrid(l Baseline, asked Asked, budget time.Duration) Plan {
 	}
 	var all []ranked
 	for i, processes := range axes[0] {
-		if l.Memory > 0 && l.Free > 0 && float64(processes)*float64(l.Memory) > mostMemory*float64(l.Free) {
+		if l.Memory > 0 && l.Free > 0 && float64(processes)*float64(l.Memory) > maxMemoryShare*float64(l.Free) {
 			p.Skipped = append(p.Skipped, Skipped{Settings{Processes: processes}, fmt.Sprintf("%d MiB of memory each are more than there is room for", l.Memory>>20)})
 			continue
 		}
@@ -78,12 +78,12 @@ func PlanGrid(l Baseline, asked Asked, budget time.Duration) Plan {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b ranked) int { return cmp.Compare(a.rank, b.rank) })
-	need := max(leastEach, callsEach*l.Call)
+	need := max(minCellTime, callsPerCell*l.Call)
 	var in []ranked
 	for _, c := range all {
 		more := append(slices.Clone(in), c)
 		slices.SortFunc(more, func(a, b ranked) int { return compareSettings(a.Settings, b.Settings) })
-		if time.Duration(len(more))*(need+change)+startUpTime(more, func(r ranked) int { return r.Processes }, l.StartUp) > budget {
+		if time.Duration(len(more))*(need+changeTime)+startUpTime(more, func(r ranked) int { return r.Processes }, l.StartUp) > budget {
 			p.Skipped = append(p.Skipped, Skipped{c.Settings, "no time for it"})
 			continue
 		}
@@ -93,14 +93,14 @@ func PlanGrid(l Baseline, asked Asked, budget time.Duration) Plan {
 		p.Cells = append(p.Cells, c.Settings)
 	}
 	if n := time.Duration(len(in)); n > 0 {
-		p.Each = (budget-startUpTime(in, func(r ranked) int { return r.Processes }, l.StartUp))/n - change
+		p.Each = (budget-startUpTime(in, func(r ranked) int { return r.Processes }, l.StartUp))/n - changeTime
 	}
 	return p
 }
 
 // CellTime returns how long a grid of one cell takes.
 func (l Baseline) CellTime() time.Duration {
-	return max(leastEach, callsEach*l.Call) + change + l.StartUp
+	return max(minCellTime, callsPerCell*l.Call) + changeTime + l.StartUp
 }
 
 // startUpTime returns how long the starts of the workers take for cells in this order.
@@ -116,7 +116,7 @@ func startUpTime[T any](cells []T, processes func(T) int, startUp time.Duration)
 
 // gridAxes returns the values of each number, the most informative first. A number that makes no
 // difference has the one value 0.
-func (l Baseline) gridAxes(asked Asked) [3][]int {
+func (l Baseline) gridAxes(asked Requested) [3][]int {
 	cores := max(l.Cores, 1)
 	full := int(float64(cores) / min(max(l.Busy, 1e-4), 1)) // concurrent calls that fill the cores
 	processes := []int{cores, 1, 2 * cores}
@@ -129,12 +129,12 @@ func (l Baseline) gridAxes(asked Asked) [3][]int {
 	threads, coroutines := []int{0}, []int{0}
 	switch {
 	case l.Async:
-		coroutines = endsFirst(stepsUpTo(coroutineSteps, max(beyond*full, 64)))
+		coroutines = endsFirst(stepsUpTo(coroutineSteps, max(overshoot*full, 64)))
 		if l.Executor { // fewer of each, since they are multiplied
 			threads, coroutines = endsFirst(threadSteps[1:4]), endsFirst(coroutineSteps[1:4])
 		}
 	case l.Threads:
-		threads = endsFirst(stepsUpTo(threadSteps, max(beyond*full, 16)))
+		threads = endsFirst(stepsUpTo(threadSteps, max(overshoot*full, 16)))
 	}
 	for _, own := range []struct {
 		asked []int

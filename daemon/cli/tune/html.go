@@ -46,7 +46,7 @@ func (r *Report) WriteHTML(to io.Writer) error {
 		out := row{Cell: c, Marks: marks, Part: fmt.Sprintf("%.1f%%", 100*c.Throughput/max(most, 1e-9)), Chosen: strings.Contains(marks, "cheapest")}
 		for _, d := range columns {
 			text := "–"
-			if n := d.of(c.Settings); n > 0 {
+			if n := d.value(c.Settings); n > 0 {
 				text = fmt.Sprint(n)
 			}
 			out.Numbers = append(out.Numbers, text)
@@ -87,37 +87,37 @@ type heatView struct {
 
 // The sizes of a heat map, in pixels.
 const (
-	cellWide, cellHigh = 96, 48
-	leftMargin         = 92
-	topMargin          = 44
-	bottomMargin       = 8
+	cellWidth, cellHeight = 96, 48
+	leftMargin            = 92
+	topMargin             = 44
+	bottomMargin          = 8
 )
 
 // heatSVG draws a metric over a panel: one rectangle for each cell, with its number.
 func (r *Report) heatSVG(m metric, p *panel) template.HTML {
 	scale := r.newScale(m)
-	wide, high := leftMargin+len(p.columns)*cellWide+8, topMargin+len(p.rows)*cellHigh+bottomMargin
+	wide, high := leftMargin+len(p.columns)*cellWidth+8, topMargin+len(p.rows)*cellHeight+bottomMargin
 	var s chart.Drawing
 	s.Put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s over processes and %s" class="heat %s">`, wide, high, wide, high, m.name, p.column.name, strings.ToLower(m.name))
 	s.Put(`<title>%s (%s) over processes and %s</title>`, m.name, m.unit, p.column.name)
 	if p.columns[0] > 0 {
-		s.Put(`<text class="axis" x="%d" y="16" text-anchor="middle">%s</text>`, leftMargin+len(p.columns)*cellWide/2, p.column.name)
+		s.Put(`<text class="axis" x="%d" y="16" text-anchor="middle">%s</text>`, leftMargin+len(p.columns)*cellWidth/2, p.column.name)
 	}
-	s.Put(`<text class="axis" x="12" y="%d" text-anchor="middle" transform="rotate(-90 12 %d)">processes</text>`, topMargin+len(p.rows)*cellHigh/2, topMargin+len(p.rows)*cellHigh/2)
+	s.Put(`<text class="axis" x="12" y="%d" text-anchor="middle" transform="rotate(-90 12 %d)">processes</text>`, topMargin+len(p.rows)*cellHeight/2, topMargin+len(p.rows)*cellHeight/2)
 	for j, k := range p.columns {
 		if k > 0 {
-			s.Put(`<text class="tick" x="%d" y="%d" text-anchor="middle">%d</text>`, leftMargin+j*cellWide+cellWide/2, topMargin-8, k)
+			s.Put(`<text class="tick" x="%d" y="%d" text-anchor="middle">%d</text>`, leftMargin+j*cellWidth+cellWidth/2, topMargin-8, k)
 		}
 	}
 	for i, n := range p.rows {
-		y := topMargin + i*cellHigh
-		s.Put(`<text class="tick" x="%d" y="%d" text-anchor="end">%d</text>`, leftMargin-10, y+cellHigh/2+5, n)
+		y := topMargin + i*cellHeight
+		s.Put(`<text class="tick" x="%d" y="%d" text-anchor="end">%d</text>`, leftMargin-10, y+cellHeight/2+5, n)
 		for j, k := range p.columns {
 			c := p.cells[[2]int{n, k}]
 			if c == nil {
 				continue
 			}
-			r.drawCell(&s, m, c, scale, leftMargin+j*cellWide, y)
+			r.drawCell(&s, m, c, scale, leftMargin+j*cellWidth, y)
 		}
 	}
 	s.Put(`</svg>`)
@@ -129,8 +129,8 @@ func (r *Report) drawCell(s *chart.Drawing, m metric, c *Cell, scale func(float6
 	text, part := "?", 0.0
 	about := c.String() + ": " + c.Problem
 	if c.Problem == "" {
-		part = scale(m.of(c))
-		text = m.text(m.of(c))
+		part = scale(m.value(c))
+		text = m.text(m.value(c))
 		about = fmt.Sprintf("%v: %s calls/s, p50 %s, p99 %s, %.2f cores, %s", c.Settings, FormatNumber(c.Throughput), FormatSeconds(c.P50), FormatSeconds(c.P99), c.CPU, formatMemory(c.Memory))
 	}
 	if marks := r.cellMarks(c); marks != "" {
@@ -140,25 +140,25 @@ func (r *Report) drawCell(s *chart.Drawing, m metric, c *Cell, scale func(float6
 	if part > 0.68 {
 		ink = "high"
 	}
-	s.Put(`<g><title>%s</title><rect class="field" x="%d" y="%d" width="%d" height="%d" rx="5" fill-opacity="%.2f"/>`, about, x+2, y+2, cellWide-4, cellHigh-4, 0.06+0.9*part)
+	s.Put(`<g><title>%s</title><rect class="field" x="%d" y="%d" width="%d" height="%d" rx="5" fill-opacity="%.2f"/>`, about, x+2, y+2, cellWidth-4, cellHeight-4, 0.06+0.9*part)
 	switch {
 	case r.Cheapest != nil && c.Settings == r.Cheapest.Settings:
-		s.Put(`<rect class="cheapest" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, x+2, y+2, cellWide-4, cellHigh-4)
+		s.Put(`<rect class="cheapest" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, x+2, y+2, cellWidth-4, cellHeight-4)
 	case r.Best != nil && c.Settings == r.Best.Settings:
-		s.Put(`<rect class="best" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, x+2, y+2, cellWide-4, cellHigh-4)
+		s.Put(`<rect class="best" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, x+2, y+2, cellWidth-4, cellHeight-4)
 	}
-	s.Put(`<text class="value %s" x="%d" y="%d" text-anchor="middle">%s</text></g>`, ink, x+cellWide/2, y+cellHigh/2+5, text)
+	s.Put(`<text class="value %s" x="%d" y="%d" text-anchor="middle">%s</text></g>`, ink, x+cellWidth/2, y+cellHeight/2+5, text)
 }
 
 // The sizes of a line chart, in pixels.
 const (
-	chartWide, chartHigh = 430, 230
-	plotLeft, plotRight  = 64, 96
-	plotTop, plotBottom  = 34, 40
-	plotWide             = chartWide - plotLeft - plotRight
-	plotHigh             = chartHigh - plotTop - plotBottom
-	labelHigh            = 14
-	lineColours          = 6
+	chartWidth, chartHeight = 430, 230
+	plotLeft, plotRight     = 64, 96
+	plotTop, plotBottom     = 34, 40
+	plotWidth               = chartWidth - plotLeft - plotRight
+	plotHeight              = chartHeight - plotTop - plotBottom
+	labelHeight             = 14
+	lineColours             = 6
 )
 
 // linesSVG draws a metric against the number in a panel's columns: a line for each number of
@@ -166,20 +166,20 @@ const (
 func (r *Report) linesSVG(m metric, p *panel) template.HTML {
 	most := 0.0
 	for i := range r.Cells {
-		most = max(most, m.of(&r.Cells[i]))
+		most = max(most, m.value(&r.Cells[i]))
 	}
 	top, tick := chart.Scale(most)
 	x := func(k int) float64 {
 		low, high := math.Log(float64(max(p.columns[0], 1))), math.Log(float64(p.columns[len(p.columns)-1]))
-		return plotLeft + plotWide*(math.Log(float64(max(k, 1)))-low)/max(high-low, 1e-9)
+		return plotLeft + plotWidth*(math.Log(float64(max(k, 1)))-low)/max(high-low, 1e-9)
 	}
-	y := func(v float64) float64 { return plotTop + plotHigh*(1-v/top) }
+	y := func(v float64) float64 { return plotTop + plotHeight*(1-v/top) }
 	title := fmt.Sprintf("%s (%s) by %s", m.name, m.unit, p.column.name)
 	if p.title != "" {
 		title += ", " + p.title
 	}
 	var s chart.Drawing
-	s.Put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s" class="lines"><title>%s</title>`, chartWide, chartHigh, chartWide, chartHigh, title, title)
+	s.Put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s" class="lines"><title>%s</title>`, chartWidth, chartHeight, chartWidth, chartHeight, title, title)
 	s.Put(`<text class="axis" x="%d" y="18">%s</text>`, plotLeft, title)
 	for v := 0.0; v <= top+tick/2; v += tick {
 		label := "0"
@@ -187,10 +187,10 @@ func (r *Report) linesSVG(m metric, p *panel) template.HTML {
 			label = m.text(v)
 		}
 		s.Put(`<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/><text class="tick" x="%d" y="%.1f" text-anchor="end">%s</text>`,
-			plotLeft, plotLeft+plotWide, y(v), y(v), plotLeft-8, y(v)+4, label)
+			plotLeft, plotLeft+plotWidth, y(v), y(v), plotLeft-8, y(v)+4, label)
 	}
 	for _, k := range p.columns {
-		s.Put(`<text class="tick" x="%.1f" y="%d" text-anchor="middle">%d</text>`, x(k), chartHigh-plotBottom+18, k)
+		s.Put(`<text class="tick" x="%.1f" y="%d" text-anchor="middle">%d</text>`, x(k), chartHeight-plotBottom+18, k)
 	}
 	var labels []float64
 	for i, n := range p.rows {
@@ -202,9 +202,9 @@ func (r *Report) linesSVG(m metric, p *panel) template.HTML {
 			if c == nil || c.Problem != "" {
 				continue
 			}
-			at := [2]float64{x(k), y(m.of(c))}
+			at := [2]float64{x(k), y(m.value(c))}
 			points = append(points, at)
-			dots.Put(`<circle class="dot c%d" cx="%.1f" cy="%.1f" r="4"><title>%s: %s</title></circle>`, colour, at[0], at[1], c.String(), m.text(m.of(c)))
+			dots.Put(`<circle class="dot c%d" cx="%.1f" cy="%.1f" r="4"><title>%s: %s</title></circle>`, colour, at[0], at[1], c.String(), m.text(m.value(c)))
 		}
 		if len(points) == 0 {
 			continue
@@ -224,7 +224,7 @@ func (r *Report) linesSVG(m metric, p *panel) template.HTML {
 func placeLabel(taken []float64, at float64) float64 {
 	free := func(y float64) bool {
 		for _, t := range taken {
-			if math.Abs(t-y) < labelHigh {
+			if math.Abs(t-y) < labelHeight {
 				return false
 			}
 		}

@@ -13,11 +13,11 @@ import (
 
 // metric is one of the numbers that are drawn over the grid.
 type metric struct {
-	name, unit string
-	of         func(*Cell) float64
-	text       func(float64) string
-	log        bool // drawn on a logarithmic scale
-	less       bool // less is better
+	name, unit   string
+	value        func(*Cell) float64
+	text         func(float64) string
+	log          bool // drawn on a logarithmic scale
+	lessIsBetter bool
 }
 
 var metrics = []metric{
@@ -130,7 +130,7 @@ func drawBar(part float64) string {
 func (r *Report) usedDimensions() (out []dimension) {
 	for _, d := range dimensions {
 		for i := range r.Cells {
-			if d.of(r.Cells[i].Settings) > 0 {
+			if d.value(r.Cells[i].Settings) > 0 {
 				out = append(out, d)
 				break
 			}
@@ -151,7 +151,7 @@ func (r *Report) writeTable(to io.Writer) {
 	_, _ = fmt.Fprintln(w, "calls/s\t\tp50\tp99\tCPU\tmemory\t")
 	row := func(c *Cell, marks string) {
 		for _, d := range columns {
-			text := fmt.Sprint(d.of(c.Settings))
+			text := fmt.Sprint(d.value(c.Settings))
 			if text == "0" {
 				text = "-"
 			}
@@ -193,20 +193,20 @@ func (r *Report) splitPanels() (out []*panel) {
 		third = dimensions[2]
 	}
 	by := []int{0}
-	if third.of != nil {
+	if third.value != nil {
 		by = valuesOf(r.Cells, third)
 	}
 	for _, v := range by {
 		p := &panel{column: column, cells: make(map[[2]int]*Cell)}
-		if third.of != nil {
+		if third.value != nil {
 			p.title = fmt.Sprintf("%d %s", v, third.name)
 		}
 		var own []Cell
 		for i := range r.Cells {
 			c := &r.Cells[i]
-			if third.of == nil || third.of(c.Settings) == v {
+			if third.value == nil || third.value(c.Settings) == v {
 				own = append(own, *c)
-				p.cells[[2]int{c.Processes, column.of(c.Settings)}] = c
+				p.cells[[2]int{c.Processes, column.value(c.Settings)}] = c
 			}
 		}
 		p.rows, p.columns = valuesOf(own, dimensions[0]), valuesOf(own, column)
@@ -247,7 +247,7 @@ func (r *Report) writeHeatmap(to io.Writer, m metric) {
 				case c.Problem != "":
 					text = "?"
 				default:
-					text = m.text(m.of(c)) + " " + shadeText(scale(m.of(c)))
+					text = m.text(m.value(c)) + " " + shadeText(scale(m.value(c)))
 				}
 				fmt.Fprint(to, padLeft(text, 13))
 			}
@@ -269,7 +269,7 @@ func shadeText(part float64) string {
 // valuesOf returns the values of a number in cells, in ascending order.
 func valuesOf(cells []Cell, d dimension) (out []int) {
 	for i := range cells {
-		if v := d.of(cells[i].Settings); !slices.Contains(out, v) {
+		if v := d.value(cells[i].Settings); !slices.Contains(out, v) {
 			out = append(out, v)
 		}
 	}
@@ -282,8 +282,8 @@ func valuesOf(cells []Cell, d dimension) (out []int) {
 func (r *Report) newScale(m metric) func(float64) float64 {
 	least, most := math.Inf(1), 0.0
 	for i := range r.Cells {
-		if c := &r.Cells[i]; c.Problem == "" && m.of(c) > 0 {
-			least, most = min(least, m.of(c)), max(most, m.of(c))
+		if c := &r.Cells[i]; c.Problem == "" && m.value(c) > 0 {
+			least, most = min(least, m.value(c)), max(most, m.value(c))
 		}
 	}
 	return func(v float64) float64 {

@@ -87,8 +87,8 @@ type Report struct {
 	Skipped []Skipped `json:"skipped,omitempty"`
 	Notes   []string  `json:"notes,omitempty"`
 
-	// Best is the cell with the highest throughput. Cheapest is the cheapest cell within Close of
-	// it. Both are nil if no cell has any throughput.
+	// Best is the cell with the highest throughput. Cheapest is the cheapest cell within Tolerance
+	// of it. Both are nil if no cell has any throughput.
 	Best     *Cell `json:"best"`
 	Cheapest *Cell `json:"cheapest"`
 	// Auto is what auto chose under the same load, within AutoFor seconds and without earlier
@@ -98,16 +98,16 @@ type Report struct {
 	NoAuto  string  `json:"no_auto,omitempty"`
 }
 
-// Close is the fraction of the best throughput that a cheaper cell may lack.
-const Close = 0.05
+// Tolerance is the fraction of the best throughput that a cheaper cell may lack.
+const Tolerance = 0.05
 
 const (
-	// moreFailing is how much more of its calls than the cell with the fewest failures a cell may
+	// extraFailures is how much more of its calls than the cell with the fewest failures a cell may
 	// fail to be chosen, as a fraction.
-	moreFailing = 0.01
-	// alike is the factor by which memory and CPU may differ and count as equal: measurements vary
-	// a little.
-	alike = 1.1
+	extraFailures = 0.01
+	// similarFactor is the factor by which memory and CPU may differ and count as equal:
+	// measurements vary a little.
+	similarFactor = 1.1
 )
 
 // ChooseBest finds the best cell and the cheapest. It excludes cells in which more messages fail
@@ -122,14 +122,14 @@ func (r *Report) ChooseBest() {
 			least = min(least, c.failureRate())
 		}
 	}
-	fit = slices.DeleteFunc(fit, func(c *Cell) bool { return c.failureRate() > least+moreFailing })
+	fit = slices.DeleteFunc(fit, func(c *Cell) bool { return c.failureRate() > least+extraFailures })
 	if len(fit) == 0 {
 		return
 	}
 	r.Best = slices.MaxFunc(fit, func(a, b *Cell) int {
 		return cmp.Or(cmp.Compare(a.Throughput, b.Throughput), compareCost(b, a))
 	})
-	enough := slices.DeleteFunc(fit, func(c *Cell) bool { return c.Throughput < (1-Close)*r.Best.Throughput })
+	enough := slices.DeleteFunc(fit, func(c *Cell) bool { return c.Throughput < (1-Tolerance)*r.Best.Throughput })
 	r.Cheapest = findCheapest(enough)
 }
 
@@ -142,8 +142,8 @@ func findCheapest(cells []*Cell) *Cell {
 		cells = slices.DeleteFunc(cells, func(c *Cell) bool { return value(c) > least*within })
 	}
 	narrow(func(c *Cell) float64 { return float64(c.Processes) }, 1)
-	narrow(func(c *Cell) float64 { return float64(c.Memory) }, alike)
-	narrow(func(c *Cell) float64 { return c.CPU }, alike)
+	narrow(func(c *Cell) float64 { return float64(c.Memory) }, similarFactor)
+	narrow(func(c *Cell) float64 { return c.CPU }, similarFactor)
 	return slices.MinFunc(cells, compareCost)
 }
 
@@ -160,8 +160,8 @@ func (r *Report) SortedCells() []Cell {
 	return out
 }
 
-// skippedAtOnce is how many skipped settings with the same reason are named.
-const skippedAtOnce = 3
+// maxSkippedShown is how many skipped settings with the same reason are named.
+const maxSkippedShown = 3
 
 // SkippedLines returns which settings were not tried, and why.
 func (r *Report) SkippedLines() (out []string) {
@@ -175,8 +175,8 @@ func (r *Report) SkippedLines() (out []string) {
 	}
 	for _, why := range reasons {
 		names := named[why]
-		text := strings.Join(names[:min(len(names), skippedAtOnce)], "; ")
-		if more := len(names) - skippedAtOnce; more > 0 {
+		text := strings.Join(names[:min(len(names), maxSkippedShown)], "; ")
+		if more := len(names) - maxSkippedShown; more > 0 {
 			text += fmt.Sprintf("; and %d more", more)
 		}
 		out = append(out, text+": "+why)
@@ -193,9 +193,9 @@ func (r *Report) AdviceLines() (out []string) {
 	}
 	say("Best: %v, %s calls/s.", r.Best.Settings, FormatNumber(r.Best.Throughput))
 	if r.Cheapest.Settings != r.Best.Settings {
-		say("Cheapest within %.0f %% of it: %v, %s calls/s.", Close*100, r.Cheapest.Settings, FormatNumber(r.Cheapest.Throughput))
+		say("Cheapest within %.0f %% of it: %v, %s calls/s.", Tolerance*100, r.Cheapest.Settings, FormatNumber(r.Cheapest.Throughput))
 	} else {
-		say("It is also the cheapest: nothing with less comes within %.0f %% of it.", Close*100)
+		say("It is also the cheapest: nothing with less comes within %.0f %% of it.", Tolerance*100)
 	}
 	if a := r.Auto; a != nil {
 		say("Auto, which had %.0f s and began with nothing, chose %v: %s calls/s, %.0f %% of the best.", r.AutoFor, a.Settings, FormatNumber(a.Throughput), 100*a.Throughput/r.Best.Throughput)
@@ -215,18 +215,18 @@ func (r *Report) limitsReached() (out []string) {
 		most, less := 0, 0.0
 		for i := range r.Cells {
 			if c := &r.Cells[i]; c.Problem == "" {
-				most = max(most, d.of(c.Settings))
+				most = max(most, d.value(c.Settings))
 			}
 		}
-		if d.of(r.Best.Settings) < most {
+		if d.value(r.Best.Settings) < most {
 			continue
 		}
 		for i := range r.Cells {
-			if c := &r.Cells[i]; c.Problem == "" && d.of(c.Settings) < most {
+			if c := &r.Cells[i]; c.Problem == "" && d.value(c.Settings) < most {
 				less = max(less, c.Throughput)
 			}
 		}
-		if less > 0 && less < (1-Close)*r.Best.Throughput {
+		if less > 0 && less < (1-Tolerance)*r.Best.Throughput {
 			out = append(out, d.name)
 		}
 	}
@@ -235,8 +235,8 @@ func (r *Report) limitsReached() (out []string) {
 
 // dimension is one of the three numbers.
 type dimension struct {
-	name string
-	of   func(Settings) int
+	name  string
+	value func(Settings) int
 }
 
 var dimensions = []dimension{

@@ -35,9 +35,9 @@ type Route struct {
 	Help   string // one line
 	// Params describes the parameters of the path and of the query.
 	Params []Param
-	// Answer is a value of the type of the answer; nil if that is not JSON.
-	Answer any
-	// ContentType is the type of an answer that is not one JSON document. With an Answer, each
+	// Response is a value of the type of the answer; nil if that is not JSON.
+	Response any
+	// ContentType is the type of an answer that is not one JSON document. With a Response, each
 	// line is a JSON document of that type.
 	ContentType string
 	// AlsoStatuses are the statuses besides 200 whose answer has the same type.

@@ -27,19 +27,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func testRoutes() []Route {
 	well := func(w http.ResponseWriter, _ *http.Request) { WriteJSON(w, http.StatusOK, api.Health{Status: "ok"}) }
 	return []Route{
-		{ID: "getHealth", Method: http.MethodGet, Path: api.HealthPath, Answer: api.Health{}, Public: true, Handler: well},
+		{ID: "getHealth", Method: http.MethodGet, Path: api.HealthPath, Response: api.Health{}, Public: true, Handler: well},
 		{ID: "getMetrics", Method: http.MethodGet, Path: api.MetricsPath, ContentType: "text/plain", Handler: well},
-		{ID: "getStatus", Method: http.MethodGet, Path: api.StatusPath, Answer: api.StatusReport{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
+		{ID: "getStatus", Method: http.MethodGet, Path: api.StatusPath, Response: api.StatusReport{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
 			WriteJSON(w, http.StatusOK, api.StatusReport{Phase: "running"})
 		}},
-		{ID: "pauseFunction", Method: http.MethodPost, Path: api.PausePattern, Params: []Param{{Name: "name"}}, Answer: api.Health{}, Handler: func(w http.ResponseWriter, r *http.Request) {
+		{ID: "pauseFunction", Method: http.MethodPost, Path: api.PausePattern, Params: []Param{{Name: "name"}}, Response: api.Health{}, Handler: func(w http.ResponseWriter, r *http.Request) {
 			if name := r.PathValue("name"); name != "f" {
 				WriteError(w, http.StatusNotFound, "there is no function %q", name)
 				return
 			}
 			well(w, r)
 		}},
-		{ID: "resumeFunction", Method: http.MethodPost, Path: api.ResumePattern, Params: []Param{{Name: "name"}}, Answer: api.Health{}, Handler: well},
+		{ID: "resumeFunction", Method: http.MethodPost, Path: api.ResumePattern, Params: []Param{{Name: "name"}}, Response: api.Health{}, Handler: well},
 	}
 }
 

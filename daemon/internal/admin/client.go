@@ -21,8 +21,8 @@ import (
 	"github.com/drover-run/drover/daemon/internal/tlsconfig"
 )
 
-// maxAnswer bounds an answer, and a line of a stream, in bytes.
-const maxAnswer = 64 << 20
+// maxResponse bounds an answer, and a line of a stream, in bytes.
+const maxResponse = 64 << 20
 
 // ErrNoDaemon is the error of a request if no daemon listens.
 var ErrNoDaemon = errors.New("no daemon of this configuration is running here")
@@ -142,7 +142,7 @@ func (c *Client) WithoutTimeout() *Client {
 // GetHealth requests the health, at api.HealthPath or api.ReadyPath. A daemon that is not ready
 // is no error.
 func (c *Client) GetHealth(ctx context.Context, path string) (h api.Health, err error) {
-	status, text, err := c.readAnswer(ctx, http.MethodGet, path, nil)
+	status, text, err := c.readResponse(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return h, err
 	}
@@ -183,11 +183,11 @@ func (c *Client) StreamLog(ctx context.Context, path string, each func(telemetry
 	}
 	defer func() { _ = response.Body.Close() }() // it was only read
 	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // an error leaves the text received so far
+		text, _ := io.ReadAll(io.LimitReader(response.Body, maxResponse)) // an error leaves the text received so far
 		return c.statusError(response.StatusCode, text)
 	}
 	in := bufio.NewScanner(response.Body)
-	in.Buffer(nil, maxAnswer)
+	in.Buffer(nil, maxResponse)
 	for in.Scan() {
 		if len(in.Bytes()) == 0 { // the daemon sends empty lines to check whether the client is connected
 			continue
@@ -205,7 +205,7 @@ func (c *Client) StreamLog(ctx context.Context, path string, each func(telemetry
 }
 
 func (c *Client) exchangeJSON(ctx context.Context, method, path string, body []byte, into any) error {
-	status, text, err := c.readAnswer(ctx, method, path, body)
+	status, text, err := c.readResponse(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
@@ -227,13 +227,13 @@ func (c *Client) statusError(status int, text []byte) error {
 	return fmt.Errorf("the daemon at %s answers %d %s: %s", c.at, status, http.StatusText(status), problem.Error)
 }
 
-func (c *Client) readAnswer(ctx context.Context, method, path string, body []byte) (status int, text []byte, err error) {
+func (c *Client) readResponse(ctx context.Context, method, path string, body []byte) (status int, text []byte, err error) {
 	response, err := c.sendRequest(ctx, method, path, body)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
-	text, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	text, err = io.ReadAll(io.LimitReader(response.Body, maxResponse))
 	if err != nil {
 		return 0, nil, fmt.Errorf("querying the daemon: %w", err)
 	}

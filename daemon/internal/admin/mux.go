@@ -15,7 +15,7 @@ func allRoutes(cfg Config, routes []Route) []Route {
 	all := slices.Clone(routes)
 	all = append(all, Route{
 		ID: "getOpenAPI", Method: http.MethodGet, Path: api.OpenAPIPath, Help: "This document.",
-		Answer: map[string]any{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
+		Response: map[string]any{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
 			document, err := NewOpenAPI(cfg, routes)
 			if err != nil {
 				WriteError(w, http.StatusInternalServerError, "%v", err)
@@ -37,11 +37,11 @@ func allRoutes(cfg Config, routes []Route) []Route {
 			{Name: "seconds", Help: "for profile and trace: how long to measure", Number: true},
 			{Name: "debug", Help: "1 and 2 are text, 0 is for go tool pprof", Number: true},
 		},
-		ContentType: "*/*", ErrorStatuses: []int{http.StatusNotFound}, Handler: answerProfile,
+		ContentType: "*/*", ErrorStatuses: []int{http.StatusNotFound}, Handler: handleProfile,
 	})
 }
 
-func answerProfile(w http.ResponseWriter, r *http.Request) {
+func handleProfile(w http.ResponseWriter, r *http.Request) {
 	switch r.PathValue("profile") {
 	case "cmdline":
 		pprof.Cmdline(w, r)

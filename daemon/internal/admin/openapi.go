@@ -65,9 +65,9 @@ func (s *schemas) describeRoute(r Route) object {
 	content := object{}
 	switch {
 	case r.ContentType == "":
-		content["application/json"] = object{"schema": s.schemaOf(r.Answer)}
-	case r.Answer != nil: // one on each line
-		content[r.ContentType] = object{"schema": object{"type": "string"}, "x-line": s.schemaOf(r.Answer)}
+		content["application/json"] = object{"schema": s.schemaOf(r.Response)}
+	case r.Response != nil: // one on each line
+		content[r.ContentType] = object{"schema": object{"type": "string"}, "x-line": s.schemaOf(r.Response)}
 	default:
 		content[r.ContentType] = object{"schema": object{"type": "string"}}
 	}

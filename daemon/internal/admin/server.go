@@ -26,9 +26,9 @@ const (
 	readTimeout = 10 * time.Second
 	// stopTimeout bounds how long a stop waits for requests that are being answered.
 	stopTimeout = time.Second
-	// longestSocket is the longest path of a unix socket, in bytes. Linux allows 107. While the
+	// maxSocketPath is the longest path of a unix socket, in bytes. Linux allows 107. While the
 	// socket is created, its path is a little longer.
-	longestSocket = 90
+	maxSocketPath = 90
 	// dirMode is the mode of a directory that has the socket.
 	dirMode = 0o700
 )
@@ -39,7 +39,7 @@ var errInUse = errors.New("another daemon uses this data directory; stop it, or 
 // SocketPath returns the path of the socket of a data directory. It is in the directory, or, if
 // that path is too long for a socket, in a directory of the user in the system's temporary one.
 func SocketPath(dataDir string) string {
-	if path := filepath.Join(dataDir, "admin.sock"); len(path) <= longestSocket {
+	if path := filepath.Join(dataDir, "admin.sock"); len(path) <= maxSocketPath {
 		return path
 	}
 	return filepath.Join(os.TempDir(), fmt.Sprintf("drover-%d-%x", os.Getuid(), sha256.Sum256([]byte(dataDir)))[:40], "admin.sock")

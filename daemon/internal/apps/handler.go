@@ -50,7 +50,7 @@ func (s *Set) OpenHandler(f *Function, settings configs.Function) error {
 		if err != nil {
 			return err
 		}
-		f.Handler, f.Place = own, own.Index()
+		f.Handler, f.PoolIndex = own, own.Index()
 		f.Share = own.Slots().Share(settings.Concurrency)
 	}
 	return nil

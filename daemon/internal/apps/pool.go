@@ -33,8 +33,8 @@ type Pool struct {
 	usage       usageCache
 	code        *interpreters.Code // the state of the app's files that its workers have loaded
 	imports     *interpreters.Imports
-	life        context.Context
-	endLife     context.CancelFunc
+	lifetime    context.Context
+	endLifetime context.CancelFunc
 	running     sync.WaitGroup
 	tuner       atomic.Pointer[Tuner]
 }
@@ -47,15 +47,15 @@ type Tuner interface {
 	// FunctionMoved records that a function was moved to other workers.
 	FunctionMoved()
 	// TuningState returns the tuner's results so far; nil before the first measurement.
-	TuningState() *Tuned
+	TuningState() *TuningState
 }
 
 // LifeContext ends when the pool is closed.
-func (p *Pool) LifeContext() context.Context { return p.life }
+func (p *Pool) LifeContext() context.Context { return p.lifetime }
 
-// RunBeside runs work beside the workers. Close waits for it; work must return when LifeContext
+// StartLoop runs a loop beside the workers. Close waits for it; loop must return when LifeContext
 // ends.
-func (p *Pool) RunBeside(work func()) { p.running.Go(work) }
+func (p *Pool) StartLoop(loop func()) { p.running.Go(loop) }
 
 // ClaimScaling reports, once per pool, that the caller is the one to scale its workers.
 func (p *Pool) ClaimScaling() (first bool) { return p.scaled.CompareAndSwap(false, true) }
@@ -63,7 +63,7 @@ func (p *Pool) ClaimScaling() (first bool) { return p.scaled.CompareAndSwap(fals
 // IsScaled reports whether the number of workers follows the load.
 func (p *Pool) IsScaled() bool { return p.scaled.Load() }
 
-// SetTuner sets the tuner, once, before RunBeside runs it.
+// SetTuner sets the tuner, once, before StartLoop runs it.
 func (p *Pool) SetTuner(t Tuner) { p.tuner.Store(&t) }
 
 // Tuner returns the tuner; nil before there is one.
@@ -75,7 +75,7 @@ func (p *Pool) Tuner() Tuner {
 }
 
 // TuningState returns what the tuner has found; nil before it has measured.
-func (p *Pool) TuningState() *Tuned {
+func (p *Pool) TuningState() *TuningState {
 	if t := p.Tuner(); t != nil {
 		return t.TuningState()
 	}
@@ -93,7 +93,7 @@ func (p *Pool) CodeFingerprint() string { return p.code.Fingerprint() }
 
 // Close stops the worker processes and waits until they have ended.
 func (p *Pool) Close() {
-	p.endLife()
+	p.endLifetime()
 	p.running.Wait()
 }
 
@@ -136,9 +136,9 @@ func (s *Set) startPool(ctx context.Context, app string, functions []workers.Fun
 		},
 		Reaper: s.SharedReaper(), Confine: p.confinement, Log: o.Log,
 	})
-	p.life, p.endLife = context.WithCancel(context.WithoutCancel(ctx))
+	p.lifetime, p.endLifetime = context.WithCancel(context.WithoutCancel(ctx))
 	p.running.Go(func() {
-		if err := p.Run(p.life); err != nil {
+		if err := p.Run(p.lifetime); err != nil {
 			o.Log.Error("a pool of workers ended", "app", app, "error", err)
 		}
 		if err := p.confinement.Close(); err != nil {

@@ -10,10 +10,10 @@ import (
 // replaced, so that no counter falls. The zero value is empty. It is safe for use by many
 // goroutines.
 type Registry struct {
-	mu      sync.Mutex
-	current map[string]*Pool
-	leaving map[*Pool]string  // replaced and still ending, and their apps
-	past    map[string]Status // of those that have ended
+	mu       sync.Mutex
+	current  map[string]*Pool
+	retiring map[*Pool]string  // replaced and still ending, and their apps
+	ended    map[string]Status // of those that have ended
 }
 
 // UseSet makes the pools of a set the current ones. The others leave.
@@ -22,10 +22,10 @@ func (r *Registry) UseSet(s *Set) {
 	defer r.mu.Unlock()
 	for app, p := range r.current {
 		if s.pools[app] != p {
-			if r.leaving == nil {
-				r.leaving, r.past = make(map[*Pool]string), make(map[string]Status)
+			if r.retiring == nil {
+				r.retiring, r.ended = make(map[*Pool]string), make(map[string]Status)
 			}
-			r.leaving[p] = app
+			r.retiring[p] = app
 		}
 	}
 	r.current = s.pools
@@ -36,9 +36,9 @@ func (r *Registry) PoolEnded(p *Pool) {
 	last := p.AppStatus(0).PastCounts()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if app, found := r.leaving[p]; found {
-		delete(r.leaving, p)
-		r.past[app] = r.past[app].Plus(last)
+	if app, found := r.retiring[p]; found {
+		delete(r.retiring, p)
+		r.ended[app] = r.ended[app].Plus(last)
 	}
 }
 
@@ -53,7 +53,7 @@ func (r *Registry) CurrentPools() map[string]*Pool {
 // usageAge old.
 func (r *Registry) AppStatuses(usageAge time.Duration) map[string]Status {
 	r.mu.Lock()
-	pools, leaving, out := r.current, maps.Clone(r.leaving), maps.Clone(r.past)
+	pools, leaving, out := r.current, maps.Clone(r.retiring), maps.Clone(r.ended)
 	r.mu.Unlock()
 	if out == nil {
 		out = make(map[string]Status)

@@ -32,10 +32,10 @@ type Status struct {
 	Blocked map[string]workers.Blocked `json:"blocked,omitempty"`
 	// Threaded lists the async functions that run in threads because they block.
 	Threaded []string `json:"threaded,omitempty"`
-	// Apart is how many workers of its own each isolated function has.
-	Apart map[string]int `json:"apart,omitempty"`
+	// Isolated is how many workers of its own each isolated function has.
+	Isolated map[string]int `json:"apart,omitempty"`
 	// Tuned is what the tuner has found; nil before it has measured.
-	Tuned    *Tuned            `json:"tuned,omitempty"`
+	Tuned    *TuningState      `json:"tuned,omitempty"`
 	Measures []worker.Measures `json:"measures,omitempty"`
 }
 
@@ -63,13 +63,13 @@ func (p *Pool) AppStatus(usageAge time.Duration) Status {
 	return Status{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
 		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
-		Usage: p.usage.readUsage(p.Pool, usageAge), Waits: p.loopWaits.Snapshot(), Blocked: p.Blocked(), Apart: p.Quarantined(), Threaded: p.Threaded(),
+		Usage: p.usage.readUsage(p.Pool, usageAge), Waits: p.loopWaits.Snapshot(), Blocked: p.Blocked(), Isolated: p.Quarantined(), Threaded: p.Threaded(),
 		Tuned: p.TuningState(), Measures: p.Measures(),
 	}
 }
 
-// templatePays is the start-up time from which on a template is advised.
-const templatePays = 500 * time.Millisecond
+// minTemplateStartUp is the start-up time from which on a template is advised.
+const minTemplateStartUp = 500 * time.Millisecond
 
 // BlockedAdvice returns a sentence for each function that blocks the event loop.
 func (s Status) BlockedAdvice() (out []string) {
@@ -82,7 +82,7 @@ func (s Status) BlockedAdvice() (out []string) {
 		if name == "" {
 			who = "code of no message"
 		}
-		if n, is := s.Apart[name]; is {
+		if n, is := s.Isolated[name]; is {
 			who = fmt.Sprintf("function %s is isolated in its own worker processes (%d), because it", name, n)
 		}
 		if slices.Contains(s.Threaded, name) {
@@ -101,7 +101,7 @@ func (s Status) SettingsAdvice() string {
 		return "it has start: template, but each worker loads the code itself, since " + s.Unforked
 	case s.Tuned != nil && s.Tuned.Advice != "":
 		return s.Tuned.Advice
-	case s.Spawned && s.StartUp >= templatePays:
+	case s.Spawned && s.StartUp >= minTemplateStartUp:
 		return fmt.Sprintf("a worker takes %v to load the code; with start: template one takes milliseconds, and they share memory", s.StartUp.Round(100*time.Millisecond))
 	}
 	return ""
@@ -131,12 +131,12 @@ func (s Status) Plus(o Status) Status {
 	sum.Waits = s.Waits.Plus(o.Waits)
 	sum.Blocked = maps.Clone(s.Blocked)
 	sum.Threaded = slices.Compact(slices.Sorted(slices.Values(slices.Concat(s.Threaded, o.Threaded))))
-	sum.Apart = maps.Clone(s.Apart)
-	for name, n := range o.Apart {
-		if sum.Apart == nil {
-			sum.Apart = make(map[string]int)
+	sum.Isolated = maps.Clone(s.Isolated)
+	for name, n := range o.Isolated {
+		if sum.Isolated == nil {
+			sum.Isolated = make(map[string]int)
 		}
-		sum.Apart[name] += n
+		sum.Isolated[name] += n
 	}
 	for name, b := range o.Blocked {
 		if sum.Blocked == nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/drover-run/drover/scaler/hostinfo"
 )
 
-// Tuned is what a tuner has found out about an app.
-type Tuned struct {
+// TuningState is what a tuner has found out about an app.
+type TuningState struct {
 	Settings   autotune.Settings `json:"settings"`
 	Processes  bool              `json:"auto_processes"`
 	Threads    bool              `json:"auto_threads"`

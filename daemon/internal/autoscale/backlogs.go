@@ -19,8 +19,8 @@ const (
 // Backlogs caches the backlogs of functions, so that concurrent readers share one request to a
 // source. It is safe for use by many goroutines.
 type Backlogs struct {
-	// Ask requests the backlog of a function from its source.
-	Ask func(ctx context.Context, function string) (triggers.Backlog, error)
+	// Request requests the backlog of a function from its source.
+	Request func(ctx context.Context, function string) (triggers.Backlog, error)
 
 	mu   sync.Mutex
 	last map[string]BacklogReading
@@ -45,7 +45,7 @@ func (b *Backlogs) ReadBacklog(ctx context.Context, function string, maxAge time
 	ctx, cancel := context.WithTimeout(ctx, BacklogTimeout)
 	defer cancel()
 	r := BacklogReading{at: time.Now(), Ready: -1}
-	if got, err := b.Ask(ctx, function); err == nil {
+	if got, err := b.Request(ctx, function); err == nil {
 		r.Ready, r.Oldest, r.More = got.Ready, got.Oldest, got.More
 	}
 	if b.last == nil {

@@ -52,11 +52,11 @@ func (l *Loops) tunePool(cfg *configs.Config, app string, p *apps.Pool) {
 	p.SetTuner(t)
 	t.tuneOnce(time.Now()) // the first settings apply before the first message arrives
 	save := func(learned autotune.Learned) { l.Store.saveLearned(app, of, learned) }
-	p.RunBeside(func() {
+	p.StartLoop(func() {
 		t.runTuning(p.LifeContext(), save)
 		save(t.exportLearned())
 	})
-	p.RunBeside(func() {
+	p.StartLoop(func() {
 		tick := time.NewTicker(saveInterval)
 		defer tick.Stop()
 		for {

@@ -35,8 +35,8 @@ type Store struct {
 // storedApp has the results for one app.
 type storedApp struct {
 	autotune.Learned
-	// Of identifies the code and the user's settings that were measured.
-	Of string `json:"of"`
+	// Identity identifies the code and the user's settings that were measured.
+	Identity string `json:"of"`
 }
 
 // appIdentity identifies an app's code, its settings and its functions.
@@ -93,7 +93,7 @@ func (s *Store) learnedOf(app, of string) *autotune.Learned {
 	if !found {
 		return nil
 	}
-	if last.Of != of {
+	if last.Identity != of {
 		last.Learned = last.Changed()
 	}
 	return &last.Learned

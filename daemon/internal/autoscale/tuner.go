@@ -31,9 +31,9 @@ const (
 	// readings; memoryHeld is how often while settings do not change.
 	memoryEvery = 500 * time.Millisecond
 	memoryHeld  = 5 * time.Second
-	// mostThreads and mostCoroutines are the maximum that auto chooses, in each process.
-	mostThreads    = 512
-	mostCoroutines = 16384
+	// maxThreads and maxCoroutines are the maximum that auto chooses, in each process.
+	maxThreads    = 512
+	maxCoroutines = 16384
 	// unmeasuredCoroutines is the minimum for a worker that does not measure its calls.
 	unmeasuredCoroutines = 100
 	// memoryShare is the fraction of the memory that a pool may use.
@@ -48,22 +48,22 @@ type tuner struct {
 	move  func(function string, to *handlers.Slots)
 	log   *slog.Logger
 
-	machine *hostinfo.Reader
-	delays  *hostinfo.Delays
-	last    reading
-	memory  uint64
-	weighed time.Time
+	machine      *hostinfo.Reader
+	delays       *hostinfo.Delays
+	last         reading
+	poolMemory   uint64
+	memoryReadAt time.Time
 
-	mu         sync.Mutex
-	bounds     autotune.Bounds
-	free       autotune.Bounds // the bounds if no number was configured
-	controller *autotune.Controller
-	decision   autotune.Decision
-	level      autotune.Level // in force
-	lasting    bool           // the changes that are reverted for good have changed, and are not saved yet
-	sample     autotune.Sample
-	seen       hostinfo.Machine
-	delayed    time.Duration // for how long the workers' threads waited for a core
+	mu            sync.Mutex
+	bounds        autotune.Bounds
+	free          autotune.Bounds // the bounds if no number was configured
+	controller    *autotune.Controller
+	decision      autotune.Decision
+	level         autotune.Level // in force
+	unsavedUndone bool           // the changes that are reverted for good have changed, and are not saved yet
+	sample        autotune.Sample
+	lastMachine   hostinfo.Machine
+	delayed       time.Duration // for how long the workers' threads waited for a core
 }
 
 // load is the load of a function, as measured outside the pool.
@@ -87,7 +87,7 @@ type reading struct {
 // was set. tunable means that threads can change while workers run.
 func tuningBounds(app configs.App, tunable bool, cores int) (given, free autotune.Bounds) {
 	free.Least = autotune.Settings{Processes: 1, Threads: 1, Coroutines: 1}
-	free.Most = autotune.Settings{Processes: max(2*cores, 4), Threads: mostThreads, Coroutines: mostCoroutines}
+	free.Most = autotune.Settings{Processes: max(2*cores, 4), Threads: maxThreads, Coroutines: maxCoroutines}
 	if !tunable {
 		free.Least.Threads, free.Most.Threads = app.Threads, app.Threads
 		// Such a worker does not measure its calls either: it starts with a number for
@@ -123,7 +123,7 @@ func (t *tuner) runTuning(ctx context.Context, keep func(autotune.Learned)) {
 	for ctx.Err() == nil {
 		at := time.Now()
 		busy := t.tuneOnce(at)
-		if t.isLasting() {
+		if t.mustSave() {
 			keep(t.exportLearned())
 		}
 		if busy {
@@ -145,14 +145,14 @@ func (t *tuner) tuneOnce(at time.Time) (busy bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.followSettings() // the pool is also scaled elsewhere
-	e, places := t.pool.Epoch.Load(), make(map[string]int)
-	for place, name := range t.pool.Functions() {
-		places[name] = place
+	e, indexes := t.pool.Epoch.Load(), make(map[string]int)
+	for i, name := range t.pool.Functions() {
+		indexes[name] = i
 	}
 	for i := range s.Functions {
-		s.Functions[i].Passed = e.PassedAt(places[s.Functions[i].Name])
+		s.Functions[i].Passed = e.PassedCalls(indexes[s.Functions[i].Name])
 	}
-	t.seen = t.last.machine
+	t.lastMachine = t.last.machine
 	t.sample = s
 	t.adoptDecision(t.controller.Look(s), nil)
 	return busy
@@ -169,15 +169,15 @@ func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 		every = memoryHeld
 	}
 	t.mu.Unlock()
-	if at.Sub(t.weighed) >= every {
-		t.weighed, t.memory = at, ownMemory(t.pool.Usage())
+	if at.Sub(t.memoryReadAt) >= every {
+		t.memoryReadAt, t.poolMemory = at, ownMemory(t.pool.Usage())
 	}
 	last := t.last
 	elapsed := at.Sub(last.at)
 	s = autotune.Sample{
 		At: at.Sub(telemetry.ProcessStart), Ready: stats.Ready, Cores: now.machine.Cores, RunQueue: math.NaN(),
 		Settings: autotune.Settings{Processes: settings.Processes, Threads: settings.Threads, Coroutines: settings.Coroutines},
-		Memory:   t.memory, MemoryLimit: t.memoryLimit(now.machine),
+		Memory:   t.poolMemory, MemoryLimit: t.memoryLimit(now.machine),
 	}
 	first := last.at.IsZero() || elapsed <= 0
 	if !first {
@@ -220,7 +220,7 @@ func (t *tuner) memoryLimit(m hostinfo.Machine) uint64 {
 	if m.MemoryLimit == 0 {
 		return 0
 	}
-	return uint64(memoryShare * float64(min(m.MemoryAvailable+t.memory, m.MemoryLimit)))
+	return uint64(memoryShare * float64(min(m.MemoryAvailable+t.poolMemory, m.MemoryLimit)))
 }
 
 // ownMemory returns how many bytes processes use together. Shared memory counts once if
@@ -233,16 +233,16 @@ func ownMemory(u process.Usage) uint64 {
 }
 
 // TuningState returns the tuner's results so far; nil before the first measurement.
-func (t *tuner) TuningState() *apps.Tuned {
+func (t *tuner) TuningState() *apps.TuningState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.decision.Phase == "" {
 		return nil
 	}
-	out := &apps.Tuned{
+	out := &apps.TuningState{
 		Settings: t.decision.Settings, Phase: t.decision.Phase, Note: t.decision.Note, Limits: t.decision.Limits, Kinds: t.controller.Kinds(),
 		Undone:  t.decision.Undone,
-		Delayed: t.delayed, Machine: apps.NewMachine(t.seen),
+		Delayed: t.delayed, Machine: apps.NewMachine(t.lastMachine),
 		Processes:  t.bounds.Least.Processes != t.bounds.Most.Processes,
 		Threads:    t.bounds.Least.Threads != t.bounds.Most.Threads,
 		Coroutines: t.bounds.Least.Coroutines != t.bounds.Most.Coroutines,
@@ -253,11 +253,11 @@ func (t *tuner) TuningState() *apps.Tuned {
 	return out
 }
 
-// isLasting reports, once, that the changes which are reverted for good have changed.
-func (t *tuner) isLasting() (is bool) {
+// mustSave reports, once, that the changes which are reverted for good have changed.
+func (t *tuner) mustSave() (is bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	is, t.lasting = t.lasting, false
+	is, t.unsavedUndone = t.unsavedUndone, false
 	return is
 }
 

@@ -11,7 +11,7 @@ func TestTuningBounds(t *testing.T) {
 	t.Parallel()
 	auto := configs.App{Processes: 2, Threads: 1, Coroutines: 512, ResolvedApp: configs.ResolvedApp{Scaled: true, AutoThreads: true, AutoCoroutines: true}}
 	given, free := tuningBounds(auto, true, 2)
-	if given != free || free.Least != (autotune.Settings{Processes: 1, Threads: 1, Coroutines: 1}) || free.Most != (autotune.Settings{Processes: 4, Threads: mostThreads, Coroutines: mostCoroutines}) {
+	if given != free || free.Least != (autotune.Settings{Processes: 1, Threads: 1, Coroutines: 1}) || free.Most != (autotune.Settings{Processes: 4, Threads: maxThreads, Coroutines: maxCoroutines}) {
 		t.Errorf("auto: %+v, %+v", given, free)
 	}
 	app := configs.App{Processes: 3, Threads: 7, Coroutines: 9}
@@ -19,7 +19,7 @@ func TestTuningBounds(t *testing.T) {
 	if all := (autotune.Settings{Processes: 3, Threads: 7, Coroutines: 9}); given.Least != all || given.Most != all || free.Most.Processes != 16 {
 		t.Errorf("explicit: %+v, %+v", given, free)
 	}
-	if given, free = tuningBounds(auto, false, 2); given.Most.Threads != 1 || free.Most.Threads != 1 || given.Least.Coroutines != unmeasuredCoroutines || given.Most.Coroutines != mostCoroutines {
+	if given, free = tuningBounds(auto, false, 2); given.Most.Threads != 1 || free.Most.Threads != 1 || given.Least.Coroutines != unmeasuredCoroutines || given.Most.Coroutines != maxCoroutines {
 		t.Errorf("of a worker that cannot change: %+v, %+v", given, free)
 	}
 }

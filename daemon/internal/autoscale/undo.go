@@ -25,7 +25,7 @@ func (t *tuner) CallFailed(call dispatch.FailedCall) (release bool) {
 		Async: t.pool.IsAsync(call.Function), Epoch: call.Epoch, Error: call.Err.Error(),
 	}
 	if now := t.pool.Epoch.Load(); now != nil {
-		failure.Passed = now.PassedAt(call.Place)
+		failure.Passed = now.PassedCalls(call.PoolIndex)
 	}
 	ruling := t.controller.Failed(failure)
 	if ruling.Changed {
@@ -84,7 +84,7 @@ func (t *tuner) beginEpoch() {
 	passed := make(map[string]int64)
 	if last := t.pool.Epoch.Load(); last != nil {
 		for i, name := range functions {
-			passed[name] = last.PassedAt(i)
+			passed[name] = last.PassedCalls(i)
 		}
 	}
 	number := t.controller.InForce(time.Since(telemetry.ProcessStart), t.level, passed)
@@ -117,7 +117,7 @@ func (t *tuner) logUndone(before, now []autotune.Undone, err error) {
 		case u.Proved && (i < 0 || !before[i].Proved):
 			t.log.Warn("calls failed after a change of settings, and succeed without it; it stays reverted until the code or the settings of the app change",
 				append(attrs, "set", u.Key())...)
-			t.lasting = true
+			t.unsavedUndone = true
 		case i < 0:
 			var failure *handlers.Failure
 			if errors.As(err, &failure) && failure.Detail != "" {
@@ -129,7 +129,7 @@ func (t *tuner) logUndone(before, now []autotune.Undone, err error) {
 	for _, u := range before {
 		if !slices.ContainsFunc(now, same(u)) {
 			t.log.Info("a reverted change of settings may be tried again", "setting", u.Setting, "tried", u.Tried, "function", u.Function, "error", u.Error)
-			t.lasting = true
+			t.unsavedUndone = true
 		}
 	}
 }

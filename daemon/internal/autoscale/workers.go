@@ -24,7 +24,7 @@ func (l *Loops) ScaleWorkers(cfg *configs.Config, pools map[string]*apps.Pool) {
 		}
 		p.MaxWorkers.CompareAndSwap(0, int64(settings.Processes))
 		w := &workerScaler{app: app, pool: p, loops: l, log: l.Log.With("app", app), meters: make(map[string]*scaler.Meter)}
-		p.RunBeside(func() { w.runScaling(p.LifeContext()) })
+		p.StartLoop(func() { w.runScaling(p.LifeContext()) })
 	}
 }
 

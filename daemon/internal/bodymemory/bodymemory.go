@@ -17,10 +17,10 @@ import (
 const (
 	// bodyShare is the divisor of the memory limit that gives the default budget.
 	bodyShare = 4
-	// unknownBodies is the budget, in bytes, if the machine's memory is unknown.
-	unknownBodies = 512 << 20
-	// leastBodies is the smallest default budget, in bytes.
-	leastBodies = 16 << 20
+	// fallbackBodies is the budget, in bytes, if the machine's memory is unknown.
+	fallbackBodies = 512 << 20
+	// minBodies is the smallest default budget, in bytes.
+	minBodies = 16 << 20
 )
 
 // DaemonLimit returns how many bytes of bodies a daemon of a configuration may hold.
@@ -30,36 +30,36 @@ func DaemonLimit(cfg *configs.Config) int64 {
 	}
 	found, err := hostinfo.New().Look()
 	if err != nil || found.MemoryLimit == 0 {
-		return unknownBodies
+		return fallbackBodies
 	}
-	return max(int64(found.MemoryLimit/bodyShare), leastBodies)
+	return max(int64(found.MemoryLimit/bodyShare), minBodies)
 }
 
 // InstanceLimit returns the same for one of several instances, which share the memory.
 func InstanceLimit(cfg *configs.Config) int64 {
-	return max(DaemonLimit(cfg)/int64(max(cfg.Scale.Instances.Max, 1)), leastBodies)
+	return max(DaemonLimit(cfg)/int64(max(cfg.Scale.Instances.Max, 1)), minBodies)
 }
 
 const (
 	// manyBodies is the number of bytes from which on the percentage of the garbage collector is
-	// set. usualGC is the percentage below that, Go's default.
-	manyBodies, usualGC = 32 << 20, 100
-	// bodyGC is how much garbage is allowed, in percent of the bodies. leastGC is the minimum in
+	// set. defaultGC is the percentage below that, Go's default.
+	manyBodies, defaultGC = 32 << 20, 100
+	// bodyGC is how much garbage is allowed, in percent of the bodies. minGC is the minimum in
 	// percent of all live memory: collecting more often would cost more than it saves.
-	bodyGC, leastGC = 20, 20
-	// gcStep is the smallest change that is made. gcAgain is the delay after which the percentage
+	bodyGC, minGC = 20, 20
+	// gcStep is the smallest change that is made. gcDelay is the delay after which the percentage
 	// is computed again when bodies were released.
-	gcStep, gcAgain = 10, time.Second
+	gcStep, gcDelay = 10, time.Second
 )
 
 // gcPercent returns the percentage for the garbage collector while bodies take that many bytes and
 // the last collection left live bytes.
 func gcPercent(bodies, live int64) int {
 	if bodies < manyBodies {
-		return usualGC
+		return defaultGC
 	}
 	others := max(live-bodies, 0)
-	return max(leastGC, int((bodyGC*bodies+usualGC*others)/(bodies+others)))
+	return max(minGC, int((bodyGC*bodies+defaultGC*others)/(bodies+others)))
 }
 
 // SetGC makes the garbage collector run earlier while many bytes of bodies are held, until ctx
@@ -67,15 +67,15 @@ func gcPercent(bodies, live int64) int {
 // Collecting them is cheap, since they contain no pointers. If the program has set another
 // percentage, SetGC does not change it.
 func SetGC(ctx context.Context, b *triggers.Budget) {
-	before := debug.SetGCPercent(usualGC)
-	if before != usualGC {
+	before := debug.SetGCPercent(defaultGC)
+	if before != defaultGC {
 		debug.SetGCPercent(before)
 		return
 	}
-	now := usualGC
+	now := defaultGC
 	defer func() {
-		if now != usualGC {
-			debug.SetGCPercent(usualGC)
+		if now != defaultGC {
+			debug.SetGCPercent(defaultGC)
 		}
 	}()
 	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
@@ -96,7 +96,7 @@ func SetGC(ctx context.Context, b *triggers.Budget) {
 			high, cycles = used, n
 		}
 		if high = max(high, used); high-used >= manyBodies {
-			again.Reset(gcAgain)
+			again.Reset(gcDelay)
 		}
 		if want := gcPercent(high, int64(heap[0].Value.Uint64())); max(want, now)-min(want, now) >= gcStep {
 			debug.SetGCPercent(want)

@@ -20,12 +20,12 @@ type attemptContext struct {
 	context.Context // the parent
 	deadline        time.Time
 
-	mu     sync.Mutex
-	hook   func()          // set by OnInterrupt
-	ended  bool            // set by cancelWith
-	timed  context.Context // set once Done was called
-	cancel context.CancelFunc
-	cause  context.CancelCauseFunc
+	mu          sync.Mutex
+	onInterrupt func()          // set by OnInterrupt
+	ended       bool            // set by cancelWith
+	timed       context.Context // set once Done was called
+	cancel      context.CancelFunc
+	cause       context.CancelCauseFunc
 }
 
 func (a *attemptContext) Deadline() (time.Time, bool) {
@@ -47,9 +47,9 @@ func (a *attemptContext) startTimer() context.Context {
 	return a.timed
 }
 
-// addBelow replaces the parent by add(parent). It must be called before the function has the
+// wrapParent replaces the parent by add(parent). It must be called before the function has the
 // context; the lease may be lost meanwhile.
-func (a *attemptContext) addBelow(add func(context.Context) context.Context) {
+func (a *attemptContext) wrapParent(add func(context.Context) context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Context = add(a.Context)
@@ -61,9 +61,9 @@ func (a *attemptContext) cancelWith(why error) {
 	a.cause(why)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ended = true; a.hook != nil {
-		go a.hook()
-		a.hook = nil
+	if a.ended = true; a.onInterrupt != nil {
+		go a.onInterrupt()
+		a.onInterrupt = nil
 	}
 }
 
@@ -72,15 +72,15 @@ func (a *attemptContext) OnInterrupt(f func()) (stop func() bool) {
 	unhook := context.AfterFunc(a.Context, f)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.hook = f; a.ended {
+	if a.onInterrupt = f; a.ended {
 		go f()
-		a.hook = nil
+		a.onInterrupt = nil
 	}
 	return func() bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		whole := a.hook != nil
-		a.hook = nil
+		whole := a.onInterrupt != nil
+		a.onInterrupt = nil
 		return unhook() && whole
 	}
 }
@@ -120,7 +120,7 @@ func (a *attemptContext) resetDeadline(deadline time.Time) {
 	a.stopTimer()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.deadline, a.hook = deadline, nil
+	a.deadline, a.onInterrupt = deadline, nil
 	a.timed, a.cancel, a.cause = nil, nil, nil
 }
 

@@ -111,11 +111,11 @@ func (f *Function) dispatchBatch(got []*triggers.Delivery, asked time.Time) {
 	f.Memory.Take(got)
 	taken := f.Share.Take(len(got))
 	now := time.Now()
-	f.Stats.taken.takeSlots(taken)
+	f.Stats.slots.takeSlots(taken)
 	batch := f.batch[:0]
 	for i, d := range got {
 		x := f.newExecution(d, now, i < taken)
-		x.trail = f.Spans.newTrail(d.Message, asked, now)
+		x.spans = f.Spans.traceMessage(d.Message, asked, now)
 		switch {
 		case !x.slotted:
 			go x.waitForSlot()
@@ -179,7 +179,7 @@ type execution struct {
 	f                *Function
 	delivery         *triggers.Delivery
 	message          *triggers.Message // as passed to the handler and the outputs
-	trail            *trail            // nil: not traced
+	spans            *messageSpans     // nil: not traced
 	received         time.Time
 	start            time.Time
 	standstill       time.Duration // total standstill of the daemon when the attempt began
@@ -230,7 +230,7 @@ func (x *execution) waitForSlot() {
 	x.slotted = f.Share.Claim(f.working) == nil
 	x.start = time.Now()
 	if x.slotted {
-		f.Stats.taken.takeSlots(1)
+		f.Stats.slots.takeSlots(1)
 		x.begun.Store(int64(x.start.Sub(processStart)))
 	}
 	x.deadline = x.start.Add(f.Timeout)
@@ -243,9 +243,9 @@ func (x *execution) waitForSlot() {
 // of another kind, or the message is too large.
 func (x *execution) startAsync() bool {
 	f := x.f
-	if x.trail != nil {
-		x.message = x.trail.startProcess(x.message, x.start)
-		x.addBelow(x.trail.inContext)
+	if x.spans != nil {
+		x.message = x.spans.startProcess(x.message, x.start)
+		x.wrapParent(x.spans.withSpan)
 	}
 	if f.Epochs != nil {
 		x.epoch = f.Epochs.Load()
@@ -304,8 +304,8 @@ func (x *execution) runToEnd() {
 	took := time.Since(x.start)
 	v, settled := x.settleMessage(v, err)
 	now := time.Now()
-	if x.trail != nil {
-		x.trail.endProcess(v, err, x.start.Add(took), now, x.lost.Load())
+	if x.spans != nil {
+		x.spans.endProcess(v, err, x.start.Add(took), now, x.lost.Load())
 	}
 	if settled {
 		f.logVerdict(m, v, err, took)
@@ -323,7 +323,7 @@ func (x *execution) runToEnd() {
 func (x *execution) freeSlot(now time.Time) {
 	if x.slotted {
 		x.slotted = false
-		x.f.Stats.taken.releaseSlot(now)
+		x.f.Stats.slots.releaseSlot(now)
 		x.f.Share.Free(1)
 	}
 }
@@ -380,7 +380,7 @@ func (x *execution) judgeSettings(err error) error {
 	switch {
 	case err == nil:
 		if f.Epochs.Load() == e {
-			e.passed[f.Place].Add(1)
+			e.passed[f.PoolIndex].Add(1)
 		}
 		return nil
 	case errors.Is(err, handlers.ErrNotTried), errors.Is(err, triggers.ErrTooLarge), errors.As(err, &loadError), f.working.Err() != nil:
@@ -394,7 +394,7 @@ func (x *execution) judgeSettings(err error) error {
 func (x *execution) newFailedCall(err error) FailedCall {
 	m := x.message
 	return FailedCall{
-		Epoch: x.epoch.number, Place: x.f.Place, Function: x.f.Name, Message: m.ID, Attempt: m.Attempt,
+		Epoch: x.epoch.number, PoolIndex: x.f.PoolIndex, Function: x.f.Name, Message: m.ID, Attempt: m.Attempt,
 		Final: handlers.Rejected(err) || m.Attempt >= x.f.Retry.MaxAttempts, Err: err,
 	}
 }
@@ -440,7 +440,7 @@ func (x *execution) sendOutputs() error {
 // can never accept it, or ctx ends.
 func (x *execution) sendTo(ctx context.Context, o *Output) (err error) {
 	f := x.f
-	m, sent := x.trail.startSend(&o.Entity, x.message, len(x.output))
+	m, sent := x.spans.startSend(&o.Entity, x.message, len(x.output))
 	defer func() { sent.endSend(err) }()
 	pause, failing := newBackOff(), ""
 	defer func() {
@@ -506,10 +506,10 @@ func (x *execution) settleMessage(v triggers.Verdict, cause error) (taken trigge
 	}
 	// The message is counted as stuck before its slot is free. Otherwise more could be received
 	// than the bound allows.
-	f.stuck.addBlocked(blockedAt{d: x.delivery}, refusal{verdict: v.Kind, err: err})
+	f.stuck.addBlocked(blockedAt{delivery: x.delivery}, refusal{verdict: v.Kind, err: err})
 	x.freeSlot(time.Now())
 	defer func() {
-		if last := f.stuck.removeBlocked(blockedAt{d: x.delivery}); last && settled {
+		if last := f.stuck.removeBlocked(blockedAt{delivery: x.delivery}); last && settled {
 			f.Log.Info("settling works again")
 		}
 	}()
@@ -533,7 +533,7 @@ func (x *execution) settleMessage(v triggers.Verdict, cause error) (taken trigge
 		if err = x.delivery.Settle(f.settling, v); err == nil {
 			return v, true
 		}
-		f.stuck.addBlocked(blockedAt{d: x.delivery}, refusal{verdict: v.Kind, err: err})
+		f.stuck.addBlocked(blockedAt{delivery: x.delivery}, refusal{verdict: v.Kind, err: err})
 	}
 }
 

@@ -12,30 +12,30 @@ import (
 // decides whether the settings caused a failure. Its methods may be called from many goroutines.
 type Epoch struct {
 	number int
-	passed []atomic.Int64 // calls that started and succeeded in it, by place
+	passed []atomic.Int64 // calls that started and succeeded in it, by the index of their function
 	failed func(FailedCall) (release bool)
 }
 
 // FailedCall is a call that failed, as reported to the owner of an epoch.
 type FailedCall struct {
-	Epoch    int // the number of the epoch
-	Place    int // of the function in the pool
-	Function string
-	Message  string // the message's ID
-	Attempt  int
-	Final    bool // it is not retried
-	Err      error
+	Epoch     int // the number of the epoch
+	PoolIndex int // of the function in the pool
+	Function  string
+	Message   string // the message's ID
+	Attempt   int
+	Final     bool // it is not retried
+	Err       error
 }
 
-// NewEpoch makes an epoch for a pool with that many functions (places). failed is called for each
+// NewEpoch makes an epoch for a pool with that many functions. failed is called for each
 // call of the epoch that fails, from many goroutines. If it returns true, the call uses no
 // attempt.
-func NewEpoch(number, places int, failed func(FailedCall) (release bool)) *Epoch {
-	return &Epoch{number: number, passed: make([]atomic.Int64, places), failed: failed}
+func NewEpoch(number, functions int, failed func(FailedCall) (release bool)) *Epoch {
+	return &Epoch{number: number, passed: make([]atomic.Int64, functions), failed: failed}
 }
 
-// PassedAt counts the calls of the function at a place that succeeded.
-func (e *Epoch) PassedAt(place int) int64 { return e.passed[place].Load() }
+// PassedCalls counts the calls of the function at an index that succeeded.
+func (e *Epoch) PassedCalls(index int) int64 { return e.passed[index].Load() }
 
 // undoneError is a failure under settings that are reverted. It uses no attempt.
 type undoneError struct{ how error }

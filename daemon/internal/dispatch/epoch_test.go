@@ -32,7 +32,7 @@ func TestFailuresUnderSettings(t *testing.T) {
 					reported = append(reported, c)
 					return release
 				}))
-				b.function.Epochs, b.function.Place = &epochs, 1
+				b.function.Epochs, b.function.PoolIndex = &epochs, 1
 				b.run()
 				b.send("x")
 				time.Sleep(time.Minute)
@@ -43,7 +43,7 @@ func TestFailuresUnderSettings(t *testing.T) {
 				if len(reported) != 2 || reported[0].Err.Error() != "killed" || reported[1].Err.Error() != "no" {
 					t.Fatalf("reported: %+v", reported)
 				}
-				if c := reported[1]; c.Epoch != 7 || c.Place != 1 || c.Function != "f" || c.Message == "" || c.Attempt != 1 || c.Final {
+				if c := reported[1]; c.Epoch != 7 || c.PoolIndex != 1 || c.Function != "f" || c.Message == "" || c.Attempt != 1 || c.Final {
 					t.Errorf("reported: %+v", c)
 				}
 				if release {
@@ -51,7 +51,7 @@ func TestFailuresUnderSettings(t *testing.T) {
 				} else {
 					b.wantCounts(1, 1, 0, 0)
 				}
-				if n := epochs.Load().PassedAt(1); n != 1 {
+				if n := epochs.Load().PassedCalls(1); n != 1 {
 					t.Errorf("%d calls passed, want 1", n)
 				}
 			})
@@ -87,7 +87,7 @@ func TestCallsOfAnotherEpoch(t *testing.T) {
 			t.Error(err)
 		}
 		b.wantCounts(2, 0, 0, 1)
-		if one, two := first.PassedAt(0), second.PassedAt(0); one != 0 || two != 1 {
+		if one, two := first.PassedCalls(0), second.PassedCalls(0); one != 0 || two != 1 {
 			t.Errorf("%d passed in the first epoch, %d in the second; want 0 and 1", one, two)
 		}
 	})

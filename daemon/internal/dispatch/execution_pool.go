@@ -11,22 +11,22 @@ import "sync"
 //
 // Its methods may be called from many goroutines.
 type executionPool struct {
-	mu      sync.Mutex
-	waiting []*execution // those from head on wait for a goroutine
-	head    int
-	coming  bool // a goroutine was started or woken and does not run yet
+	mu           sync.Mutex
+	waiting      []*execution // those from head on wait for a goroutine
+	head         int
+	startPending bool // a goroutine was started or woken and does not run yet
 
-	rest    sync.Cond // uses mu; set by openPool
-	resting int
-	woken   int // how many idle goroutines were woken
-	ended   bool
+	idleCond sync.Cond // uses mu; set by openPool
+	idle     int
+	woken    int // how many idle goroutines were woken
+	ended    bool
 }
 
-// maxResting bounds the idle goroutines.
-const maxResting = 256
+// maxIdle bounds the idle goroutines.
+const maxIdle = 256
 
 // openPool prepares the pool. Each pool that is opened must be shut down.
-func (p *executionPool) openPool() { p.rest.L = &p.mu }
+func (p *executionPool) openPool() { p.idleCond.L = &p.mu }
 
 // shutDown ends the idle goroutines at once, and the others when they have no more work. It does
 // not wait for them.
@@ -34,7 +34,7 @@ func (p *executionPool) shutDown() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ended = true
-	p.rest.Broadcast()
+	p.idleCond.Broadcast()
 }
 
 // addWaiting adds executions, which run as soon as possible.
@@ -54,22 +54,22 @@ func (p *executionPool) addWaiting(executions ...*execution) {
 // wakeAnother wakes or starts a goroutine, unless one is about to run; mu is held.
 func (p *executionPool) wakeAnother() {
 	switch {
-	case p.coming:
+	case p.startPending:
 		return
-	case p.resting > p.woken:
+	case p.idle > p.woken:
 		p.woken++
-		p.rest.Signal()
+		p.idleCond.Signal()
 	default:
 		go p.runWaiting()
 	}
-	p.coming = true
+	p.startPending = true
 }
 
 func (p *executionPool) runWaiting() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		p.coming = false
+		p.startPending = false
 		for p.head < len(p.waiting) {
 			x := p.waiting[p.head]
 			p.waiting[p.head] = nil
@@ -81,14 +81,14 @@ func (p *executionPool) runWaiting() {
 			x.runToEnd()
 			p.mu.Lock()
 		}
-		if p.ended || p.resting >= maxResting {
+		if p.ended || p.idle >= maxIdle {
 			return
 		}
-		p.resting++
+		p.idle++
 		for p.woken == 0 && !p.ended {
-			p.rest.Wait()
+			p.idleCond.Wait()
 		}
-		p.resting--
+		p.idle--
 		if p.woken == 0 {
 			return
 		}

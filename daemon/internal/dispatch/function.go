@@ -26,10 +26,10 @@ type Config struct {
 	Retry        Retry
 	CancelOnLost bool // cancels the attempt when its lease is lost
 
-	// Epochs is the current epoch of the pool that runs the function, and Place is the function's
-	// index in the pool. Epochs is nil if nothing tunes the pool.
-	Epochs *atomic.Pointer[Epoch]
-	Place  int
+	// Epochs is the current epoch of the pool that runs the function, and PoolIndex is the
+	// function's index in the pool. Epochs is nil if nothing tunes the pool.
+	Epochs    *atomic.Pointer[Epoch]
+	PoolIndex int
 
 	Stats      *Stats
 	Spans      *Spans      // nil: nothing is traced
@@ -199,7 +199,7 @@ type Result struct {
 func (f *Function) RunOne(ctx context.Context, d *triggers.Delivery) Result {
 	f.receiving, f.working, f.settling = ctx, ctx, ctx
 	x := f.newExecution(d, time.Now(), true)
-	f.Stats.taken.takeSlots(1)
+	f.Stats.slots.takeSlots(1)
 	f.unfinished.Add(1)
 	x.runToEnd()
 	return Result{Output: x.output, Properties: x.outputProperties, Err: x.err, Start: x.start}

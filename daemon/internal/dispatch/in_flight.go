@@ -85,7 +85,7 @@ type RecentFailure struct {
 	Attempt  int
 	At       time.Time
 	Until    time.Time // when it is retried
-	Dead     bool      // it was rejected, and is not retried
+	Rejected bool      // it was rejected, and is not retried
 	Error    string
 	Detail   string // the end of the traceback
 }
@@ -113,7 +113,7 @@ func (r *recentFailures) recordFailure(m *triggers.Message, v triggers.Verdict, 
 	}
 	now := time.Now()
 	f := RecentFailure{
-		Message: m.ID, Enqueued: m.Enqueued, Attempt: m.Attempt, At: now, Until: now.Add(v.Delay), Dead: v.Kind == triggers.Reject,
+		Message: m.ID, Enqueued: m.Enqueued, Attempt: m.Attempt, At: now, Until: now.Add(v.Delay), Rejected: v.Kind == triggers.Reject,
 		Error: telemetry.CutText(err.Error()),
 	}
 	var failure *handlers.Failure
@@ -147,7 +147,7 @@ func (r *recentFailures) waitingRetries(now time.Time) (n int, next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range r.latest {
-		if !f.Dead && f.Until.After(now) {
+		if !f.Rejected && f.Until.After(now) {
 			if n++; next.IsZero() || f.Until.Before(next) {
 				next = f.Until
 			}

@@ -14,9 +14,9 @@ import (
 type Sender interface {
 	Send(ctx context.Context, m *triggers.Message) error
 	Flush(ctx context.Context) error
-	// Taken returns how many messages the server has confirmed. If a lane sends several at once,
-	// it confirms them in their order.
-	Taken() int64
+	// ConfirmedCount returns how many messages the server has confirmed. If a lane sends several at
+	// once, it confirms them in their order.
+	ConfirmedCount() int64
 }
 
 // OpenSender opens a sender to a destination; done closes it.
@@ -41,7 +41,7 @@ type OutputConfig struct {
 // Function.Close closes the output.
 type Output struct {
 	OutputConfig
-	in      chan *result
+	results chan *result
 	ended   chan struct{} // closed by close; in is never closed, since an execution that was given up may still return
 	running sync.WaitGroup
 }
@@ -49,8 +49,8 @@ type Output struct {
 // lane is one sending goroutine of an output.
 type lane struct {
 	*Output
-	to   Sender
-	done func() error
+	sender Sender
+	done   func() error
 }
 
 // result is one result that is being sent.
@@ -61,7 +61,7 @@ type result struct {
 
 // NewOutput returns an output, which sends nothing before Start.
 func NewOutput(c OutputConfig) *Output {
-	return &Output{OutputConfig: c, in: make(chan *result), ended: make(chan struct{})}
+	return &Output{OutputConfig: c, results: make(chan *result), ended: make(chan struct{})}
 }
 
 // Start starts the lanes, which send until the output is closed. ctx is the parent of each send's
@@ -95,7 +95,7 @@ func (o *Output) sendResult(ctx context.Context, m *triggers.Message, body []byt
 	r := &result{message: triggers.Message{Subject: o.Subject, Body: body, OrderingKey: m.OrderingKey, Attributes: outputAttributes(m)}, sent: make(chan error, 1)}
 	r.setProperties(about)
 	select {
-	case o.in <- r:
+	case o.results <- r:
 	case <-o.ended:
 		return errOutputEnded
 	case <-ctx.Done():
@@ -155,7 +155,7 @@ func (o *lane) sendAll(ctx context.Context) {
 	for {
 		var first *result
 		select {
-		case first = <-o.in:
+		case first = <-o.results:
 		case <-o.ended:
 			return
 		}
@@ -163,7 +163,7 @@ func (o *lane) sendAll(ctx context.Context) {
 	more:
 		for len(batch) < o.laneBatch() {
 			select {
-			case r := <-o.in:
+			case r := <-o.results:
 				batch = append(batch, r)
 			default:
 				break more
@@ -187,28 +187,28 @@ func (o *lane) sendAll(ctx context.Context) {
 // sendBatch sends a batch, and returns how many results the server has accepted for certain,
 // counted from the first. The error is nil only if it has accepted all.
 func (o *lane) sendBatch(ctx context.Context, batch ...*result) (taken int, err error) {
-	if o.to == nil {
-		if o.to, o.done, err = o.Open(ctx); err != nil {
-			o.to = nil
+	if o.sender == nil {
+		if o.sender, o.done, err = o.Open(ctx); err != nil {
+			o.sender = nil
 			return 0, err
 		}
 	}
-	before := o.to.Taken()
+	before := o.sender.ConfirmedCount()
 	for _, r := range batch {
-		if err = o.to.Send(ctx, &r.message); err != nil {
+		if err = o.sender.Send(ctx, &r.message); err != nil {
 			break
 		}
 	}
 	if err == nil || isUnsendable(err) {
 		// Results before one that cannot be sent arrive, and must not be sent again.
-		if flushed := o.to.Flush(ctx); err == nil || flushed != nil && !isUnsendable(flushed) {
+		if flushed := o.sender.Flush(ctx); err == nil || flushed != nil && !isUnsendable(flushed) {
 			err = flushed
 		}
 	}
 	if err == nil {
 		return len(batch), nil
 	}
-	taken = min(int(o.to.Taken()-before), len(batch)-1)
+	taken = min(int(o.sender.ConfirmedCount()-before), len(batch)-1)
 	if !isUnsendable(err) {
 		o.closeSender() // the next send opens a new sender, with a secret that may have changed
 	}
@@ -217,13 +217,13 @@ func (o *lane) sendBatch(ctx context.Context, batch ...*result) (taken int, err 
 
 // closeSender closes the sender.
 func (o *lane) closeSender() {
-	if o.to == nil {
+	if o.sender == nil {
 		return
 	}
 	if err := o.done(); err != nil {
 		o.Log.Debug("closing an output", "error", err)
 	}
-	o.to = nil
+	o.sender = nil
 }
 
 // isUnsendable reports whether a message can never be sent.

@@ -36,7 +36,7 @@ func (p *place) Send(_ context.Context, m *triggers.Message) error {
 }
 
 func (p *place) Flush(context.Context) error { return nil }
-func (p *place) Taken() int64                { return 0 }
+func (p *place) ConfirmedCount() int64       { return 0 }
 
 func (p *place) failWith(err error) {
 	p.mu.Lock()
@@ -165,7 +165,7 @@ func (b *bulk) Flush(context.Context) error {
 	return nil
 }
 
-func (b *bulk) Taken() (n int64) {
+func (b *bulk) ConfirmedCount() (n int64) {
 	for _, body := range b.got {
 		if body != " " {
 			n++

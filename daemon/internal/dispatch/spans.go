@@ -35,18 +35,18 @@ type Entity struct {
 // Spans makes the spans of one function. Its methods may be called from many goroutines. Those of
 // nil, if nothing is traced, do nothing.
 type Spans struct {
-	tracer trace.Tracer
-	sample float64 // the fraction of messages without a trace that is traced, 0 to 1
-	from   Entity
-	about  []attribute.KeyValue // of each span but those of outputs
+	tracer     trace.Tracer
+	sample     float64 // the fraction of messages without a trace that is traced, 0 to 1
+	from       Entity
+	attributes []attribute.KeyValue // of each span but those of outputs
 }
 
 // NewSpans returns the spans of a function whose messages come from an entity. sample is the
 // fraction of the messages without a trace that is traced, 0 to 1.
 func NewSpans(tracer trace.Tracer, sample float64, function string, from Entity) *Spans {
 	s := &Spans{tracer: tracer, sample: sample, from: from}
-	s.about = append(s.about, semconv.MessagingSystemKey.String(from.System), attribute.String("drover.function", function))
-	s.about = append(s.about, from.Attributes...)
+	s.attributes = append(s.attributes, semconv.MessagingSystemKey.String(from.System), attribute.String("drover.function", function))
+	s.attributes = append(s.attributes, from.Attributes...)
 	return s
 }
 
@@ -58,23 +58,24 @@ func (s *Spans) timeNow() (now time.Time) {
 	return now
 }
 
-// trail holds the spans of a message that is traced.
-type trail struct {
+// messageSpans holds the spans of a message that is traced.
+type messageSpans struct {
 	*Spans
-	about   []attribute.KeyValue
-	parent  context.Context // of process and settle: the message's trace, or the receive span
-	process trace.Span      // nil until the message is handled
+	attributes []attribute.KeyValue
+	parent     context.Context // of process and settle: the message's trace, or the receive span
+	process    trace.Span      // nil until the message is handled
 }
 
-// newTrail decides whether a message is traced, and makes the receive span. asked is when the
+// traceMessage decides whether a message is traced, and makes the receive span. asked is when the
 // message was requested. A message with a trace is traced if its sender's span is sampled; of the
-// others a fraction is. If the message is not traced, newTrail returns nil without an allocation.
-func (s *Spans) newTrail(m *triggers.Message, asked, received time.Time) *trail {
+// others a fraction is. If the message is not traced, traceMessage returns nil without an
+// allocation.
+func (s *Spans) traceMessage(m *triggers.Message, asked, received time.Time) *messageSpans {
 	if s == nil {
 		return nil
 	}
 	text, state := m.Trace()
-	parent, found := parentOf(text)
+	parent, found := parseParent(text)
 	if found && !parent.IsSampled() || !found && rand.Float64() >= s.sample {
 		return nil
 	}
@@ -83,17 +84,17 @@ func (s *Spans) newTrail(m *triggers.Message, asked, received time.Time) *trail 
 			parent = parent.WithTraceState(states)
 		}
 	}
-	return s.traceReceipt(m, parent, asked, received)
+	return s.startTrace(m, parent, asked, received)
 }
 
-func (s *Spans) traceReceipt(m *triggers.Message, parent trace.SpanContext, asked, received time.Time) *trail {
-	l := &trail{Spans: s, parent: context.Background()}
-	l.about = append(l.about, s.about...)
+func (s *Spans) startTrace(m *triggers.Message, parent trace.SpanContext, asked, received time.Time) *messageSpans {
+	l := &messageSpans{Spans: s, parent: context.Background()}
+	l.attributes = append(l.attributes, s.attributes...)
 	name := s.from.Name
 	if s.from.BySubject && m.Subject != "" {
 		name = m.Subject
 	}
-	l.about = append(l.about, semconv.MessagingDestinationName(name), semconv.MessagingMessageID(m.ID),
+	l.attributes = append(l.attributes, semconv.MessagingDestinationName(name), semconv.MessagingMessageID(m.ID),
 		semconv.MessagingMessageBodySize(len(m.Body)), attribute.Int("drover.attempt", m.Attempt))
 	// The time without any message does not count.
 	if m.Enqueued.After(asked) && m.Enqueued.Before(received) {
@@ -111,22 +112,22 @@ func (s *Spans) traceReceipt(m *triggers.Message, parent trace.SpanContext, aske
 }
 
 // startSpan begins a span of the message.
-func (l *trail) startSpan(parent context.Context, operation attribute.KeyValue, kind trace.SpanKind, at time.Time, more ...attribute.KeyValue) (context.Context, trace.Span) {
+func (l *messageSpans) startSpan(parent context.Context, operation attribute.KeyValue, kind trace.SpanKind, at time.Time, more ...attribute.KeyValue) (context.Context, trace.Span) {
 	what := operation.Value.AsString()
 	return l.tracer.Start(parent, what+" "+l.from.Name, trace.WithSpanKind(kind), trace.WithTimestamp(at),
-		trace.WithAttributes(l.about...), trace.WithAttributes(operation, semconv.MessagingOperationName(what)), trace.WithAttributes(more...))
+		trace.WithAttributes(l.attributes...), trace.WithAttributes(operation, semconv.MessagingOperationName(what)), trace.WithAttributes(more...))
 }
 
 // startProcess begins the process span, and returns a copy of the message with that span in its
-// attributes, for handlers in other processes. Go functions get it from inContext.
-func (l *trail) startProcess(m *triggers.Message, at time.Time) *triggers.Message {
+// attributes, for handlers in other processes. Go functions get it from withSpan.
+func (l *messageSpans) startProcess(m *triggers.Message, at time.Time) *triggers.Message {
 	var ctx context.Context
 	ctx, l.process = l.startSpan(l.parent, semconv.MessagingOperationTypeProcess, trace.SpanKindConsumer, at)
-	return m.WithTrace(textOf(trace.SpanContextFromContext(ctx)))
+	return m.WithTrace(formatTrace(trace.SpanContextFromContext(ctx)))
 }
 
-// inContext adds the process span to a context.
-func (l *trail) inContext(ctx context.Context) context.Context {
+// withSpan adds the process span to a context.
+func (l *messageSpans) withSpan(ctx context.Context) context.Context {
 	return trace.ContextWithSpan(ctx, l.process)
 }
 
@@ -134,8 +135,8 @@ func (l *trail) inContext(ctx context.Context) context.Context {
 type sendSpan struct{ span trace.Span }
 
 // startSend begins the span of a result of size bytes, and returns the message with the trace
-// context to send. The trail may be nil.
-func (l *trail) startSend(to *Entity, m *triggers.Message, size int) (*triggers.Message, sendSpan) {
+// context to send. l may be nil.
+func (l *messageSpans) startSend(to *Entity, m *triggers.Message, size int) (*triggers.Message, sendSpan) {
 	if l == nil || l.process == nil {
 		return m, sendSpan{}
 	}
@@ -143,7 +144,7 @@ func (l *trail) startSend(to *Entity, m *triggers.Message, size int) (*triggers.
 	_, span := l.tracer.Start(trace.ContextWithSpan(context.Background(), l.process), what+" "+to.Name, trace.WithSpanKind(trace.SpanKindProducer),
 		trace.WithAttributes(semconv.MessagingSystemKey.String(to.System), semconv.MessagingDestinationName(to.Name), semconv.MessagingOperationTypeSend,
 			semconv.MessagingOperationName(what), semconv.MessagingMessageBodySize(size)))
-	return m.WithTrace(textOf(span.SpanContext())), sendSpan{span}
+	return m.WithTrace(formatTrace(span.SpanContext())), sendSpan{span}
 }
 
 func (s sendSpan) endSend(err error) {
@@ -158,7 +159,7 @@ func (s sendSpan) endSend(err error) {
 
 // endProcess ends the process span at judged, the time of the verdict, and makes the settle span,
 // which ends at now.
-func (l *trail) endProcess(v triggers.Verdict, err error, judged, now time.Time, lost bool) {
+func (l *messageSpans) endProcess(v triggers.Verdict, err error, judged, now time.Time, lost bool) {
 	verdict := attribute.String("drover.verdict", v.Kind.String())
 	if l.process != nil {
 		l.process.SetAttributes(verdict)
@@ -228,8 +229,8 @@ func errorType(err error) string {
 // separated by hyphens. Later versions may be longer.
 const parentLength = len("00-") + 32 + len("-") + 16 + len("-00")
 
-// parentOf parses a traceparent; false if it is not valid.
-func parentOf(text string) (trace.SpanContext, bool) {
+// parseParent parses a traceparent; false if it is not valid.
+func parseParent(text string) (trace.SpanContext, bool) {
 	if len(text) < parentLength || text[:2] == "ff" || text[:2] == "00" && len(text) > parentLength || text[2] != '-' || text[35] != '-' || text[52] != '-' {
 		return trace.SpanContext{}, false
 	}
@@ -242,7 +243,7 @@ func parentOf(text string) (trace.SpanContext, bool) {
 	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: id, SpanID: span, TraceFlags: trace.TraceFlags(flags), Remote: true}), true
 }
 
-// textOf returns a span context in W3C's format.
-func textOf(c trace.SpanContext) (parent, state string) {
+// formatTrace returns a span context in W3C's format.
+func formatTrace(c trace.SpanContext) (parent, state string) {
 	return "00-" + c.TraceID().String() + "-" + c.SpanID().String() + "-" + c.TraceFlags().String(), c.TraceState().String()
 }

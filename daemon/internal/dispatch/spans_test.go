@@ -56,7 +56,7 @@ func TestSampling(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			own := NewSpans(tracer, test.sample, "f", Entity{})
 			m, now := &triggers.Message{ID: "1", Attributes: test.attributes}, time.Now()
-			trail := own.newTrail(m, now, now)
+			trail := own.traceMessage(m, now, now)
 			if got := trail != nil; got != test.want {
 				t.Errorf("traced: %v, want %v", got, test.want)
 			}
@@ -66,14 +66,14 @@ func TestSampling(t *testing.T) {
 				}
 				return
 			}
-			if n := testing.AllocsPerRun(100, func() { own.newTrail(m, now, now) }); n != 0 {
+			if n := testing.AllocsPerRun(100, func() { own.traceMessage(m, now, now) }); n != 0 {
 				t.Errorf("what is not traced costs %v allocations", n)
 			}
 		})
 	}
 	own, now, n := NewSpans(tracer, 0.1, "f", Entity{}), time.Now(), 0
 	for range 2000 {
-		if own.newTrail(new(triggers.Message), now, now) != nil {
+		if own.traceMessage(new(triggers.Message), now, now) != nil {
 			n++
 		}
 	}

@@ -11,9 +11,9 @@ import (
 
 const (
 	// standstillTick is how often the clock is checked. A check that is later than that by
-	// standstillLeast or more follows a standstill.
-	standstillTick  = 500 * time.Millisecond
-	standstillLeast = time.Second
+	// minStandstill or more follows a standstill.
+	standstillTick = 500 * time.Millisecond
+	minStandstill  = time.Second
 	// standstillShare bounds which attempts do not count: those during which the daemon stood
 	// still for at least 1/standstillShare of the timeout.
 	standstillShare = 10
@@ -43,7 +43,7 @@ func (s *Standstill) Run(ctx context.Context) {
 
 // checkGap adds the time that passed since the last check, if it was a standstill.
 func (s *Standstill) checkGap(now time.Duration) {
-	if gap := now - time.Duration(s.last.Swap(int64(now))) - standstillTick; gap >= standstillLeast {
+	if gap := now - time.Duration(s.last.Swap(int64(now))) - standstillTick; gap >= minStandstill {
 		s.sum.Add(int64(gap))
 	}
 }
@@ -54,7 +54,7 @@ func (s *Standstill) totalAt(now time.Duration) time.Duration {
 		return 0
 	}
 	sum, last := time.Duration(s.sum.Load()), time.Duration(s.last.Load())
-	if gap := now - last - standstillTick; last != 0 && gap >= standstillLeast { // 0: Run was not called
+	if gap := now - last - standstillTick; last != 0 && gap >= minStandstill { // 0: Run was not called
 		sum += gap
 	}
 	return sum

@@ -22,12 +22,12 @@ type Stats struct {
 	lost      atomic.Int64        // messages whose lease was lost before they were settled
 	latency   telemetry.Histogram // of handling, from the start to the verdict
 	age       telemetry.Histogram // of messages when they were done or rejected, since they were enqueued
-	taken     occupancy
+	slots     occupancy
 }
 
 // occupancy counts the time in which slots were taken, summed over all slots.
 type occupancy struct {
-	open atomic.Int64 // slots that are taken
+	inUse atomic.Int64 // slots that are taken
 	// sum is the sum of the times at which slots were freed, less those at which they were taken,
 	// in microseconds since processStart. It may wrap; differences do not.
 	sum atomic.Int64
@@ -38,17 +38,17 @@ var processStart = time.Now()
 
 func (o *occupancy) takeSlots(n int) {
 	o.sum.Add(-int64(n) * time.Since(processStart).Microseconds())
-	o.open.Add(int64(n))
+	o.inUse.Add(int64(n))
 }
 
 func (o *occupancy) releaseSlot(now time.Time) {
-	o.open.Add(-1)
+	o.inUse.Add(-1)
 	o.sum.Add(now.Sub(processStart).Microseconds())
 }
 
 // totalMicroseconds returns the time up to now.
 func (o *occupancy) totalMicroseconds(now time.Time) int64 {
-	return o.sum.Load() + o.open.Load()*now.Sub(processStart).Microseconds()
+	return o.sum.Load() + o.inUse.Load()*now.Sub(processStart).Microseconds()
 }
 
 // rejections are the reasons of rejections, as words.
@@ -148,34 +148,34 @@ func (s *Stats) ReadCounts() Counts {
 
 // SlotTime returns the time in which slots were taken up to now, summed over all slots, in
 // microseconds. It may wrap; differences do not.
-func (s *Stats) SlotTime(now time.Time) int64 { return s.taken.totalMicroseconds(now) }
+func (s *Stats) SlotTime(now time.Time) int64 { return s.slots.totalMicroseconds(now) }
 
 // receiveHealth records whether a function can receive messages: Receive fails, returns messages,
 // or waits. The zero value has no failure. Only failures have a cost.
 type receiveHealth struct {
-	errors atomic.Int64
-	since  atomic.Int64 // when receives began to fail, in ns since processStart; 0: they do not
-	trying atomic.Int64 // when the current Receive began, in ns since processStart, while receives fail
+	errors  atomic.Int64
+	since   atomic.Int64 // when receives began to fail, in ns since processStart; 0: they do not
+	lastTry atomic.Int64 // when the current Receive began, in ns since processStart, while receives fail
 }
 
-// settledDown is how long a Receive must block, after a failed one, before the source
+// reachableAfter is how long a Receive must block, after a failed one, before the source
 // counts as reachable but empty.
-const settledDown = time.Minute
+const reachableAfter = time.Minute
 
 func (r *receiveHealth) recordFailure(now time.Time) {
 	r.errors.Add(1)
-	r.trying.Store(0)
+	r.lastTry.Store(0)
 	r.since.CompareAndSwap(0, int64(now.Sub(processStart)))
 }
 
-func (r *receiveHealth) recordTry(now time.Time) { r.trying.Store(int64(now.Sub(processStart))) }
+func (r *receiveHealth) recordTry(now time.Time) { r.lastTry.Store(int64(now.Sub(processStart))) }
 
 func (r *receiveHealth) recordSuccess() { r.since.Store(0) }
 
 // failingSince returns the time since when nothing can be received; zero if it can be.
 func (r *receiveHealth) failingSince(now time.Time) time.Time {
-	since, trying := r.since.Load(), r.trying.Load()
-	if since == 0 || trying != 0 && now.Sub(processStart)-time.Duration(trying) >= settledDown {
+	since, trying := r.since.Load(), r.lastTry.Load()
+	if since == 0 || trying != 0 && now.Sub(processStart)-time.Duration(trying) >= reachableAfter {
 		return time.Time{}
 	}
 	return processStart.Add(time.Duration(since))

@@ -22,18 +22,18 @@ const (
 // the verdict, or an output the result. Only refused messages have a cost. The zero value is
 // empty. It is safe for use by many goroutines.
 type stuck struct {
-	mu     sync.Mutex
-	held   map[blockedAt]*refusal
-	number int           // unsettled messages
-	bytes  int64         // the size of their bodies
-	room   chan struct{} // closed when there is room again; nil while nothing waits
+	mu      sync.Mutex
+	blocked map[blockedAt]*refusal
+	number  int           // unsettled messages
+	bytes   int64         // the size of their bodies
+	room    chan struct{} // closed when there is room again; nil while nothing waits
 }
 
 // blockedAt is where a message is blocked: at an output, by its name, or, if to is empty, at its
 // source.
 type blockedAt struct {
-	d  *triggers.Delivery
-	to string
+	delivery *triggers.Delivery
+	output   string
 }
 
 // refusal is why one message is blocked.
@@ -48,17 +48,17 @@ func (s *stuck) addBlocked(at blockedAt, why refusal) {
 	why.since = time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held == nil {
-		s.held = make(map[blockedAt]*refusal)
+	if s.blocked == nil {
+		s.blocked = make(map[blockedAt]*refusal)
 	}
-	if before := s.held[at]; before != nil {
+	if before := s.blocked[at]; before != nil {
 		before.err = why.err
 		return
 	}
-	s.held[at] = &why
-	if at.to == "" {
+	s.blocked[at] = &why
+	if at.output == "" {
 		s.number++
-		s.bytes += int64(len(at.d.Message.Body))
+		s.bytes += int64(len(at.delivery.Message.Body))
 	}
 }
 
@@ -67,19 +67,19 @@ func (s *stuck) addBlocked(at blockedAt, why refusal) {
 func (s *stuck) removeBlocked(at blockedAt) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held[at] == nil {
+	if s.blocked[at] == nil {
 		return false
 	}
-	delete(s.held, at)
-	if at.to == "" {
+	delete(s.blocked, at)
+	if at.output == "" {
 		s.number--
-		s.bytes -= int64(len(at.d.Message.Body))
+		s.bytes -= int64(len(at.delivery.Message.Body))
 	}
 	if s.room != nil && !s.isFull() {
 		close(s.room)
 		s.room = nil
 	}
-	return len(s.held) == 0
+	return len(s.blocked) == 0
 }
 
 // isFull reports whether no more messages may be received; mu is held.
@@ -110,8 +110,8 @@ func (s *stuck) waitForRoom(ctx context.Context) error {
 func (s *stuck) reasonOf(d *triggers.Delivery) (why string, since time.Time, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for at, one := range s.held {
-		if at.d == d && (!found || one.since.Before(since)) {
+	for at, one := range s.blocked {
+		if at.delivery == d && (!found || one.since.Before(since)) {
 			why, since, found = at.describeRefusal(one), one.since, true
 		}
 	}
@@ -135,17 +135,17 @@ func (s *stuck) listBlockages() (out []Blockage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	of := make(map[string]int)
-	for at, why := range s.held {
-		i, found := of[at.to]
+	for at, why := range s.blocked {
+		i, found := of[at.output]
 		if !found {
 			i = len(out)
-			of[at.to] = i
-			out = append(out, Blockage{Output: at.to, Full: at.to == "" && s.isFull()})
+			of[at.output] = i
+			out = append(out, Blockage{Output: at.output, Full: at.output == "" && s.isFull()})
 		}
 		p := &out[i]
 		p.Messages++
 		if p.Since.IsZero() || why.since.Before(p.Since) {
-			p.Since, p.Message, p.Text = why.since, at.d.Message.ID, at.describeRefusal(why)
+			p.Since, p.Message, p.Text = why.since, at.delivery.Message.ID, at.describeRefusal(why)
 		}
 	}
 	return out
@@ -153,8 +153,8 @@ func (s *stuck) listBlockages() (out []Blockage) {
 
 // describeRefusal returns what a message waits for, for people.
 func (at blockedAt) describeRefusal(w *refusal) string {
-	if at.to != "" {
-		return fmt.Sprintf("the result cannot be sent to %s: %v", at.to, w.err)
+	if at.output != "" {
+		return fmt.Sprintf("the result cannot be sent to %s: %v", at.output, w.err)
 	}
 	what := map[triggers.Kind]string{
 		triggers.Done: "the source does not take the acknowledgement", triggers.Retry: "the source does not take the message back for its retry",

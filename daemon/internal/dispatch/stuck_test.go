@@ -142,18 +142,18 @@ func TestRefusedVerdictsAreBoundedInBytes(t *testing.T) {
 	var s stuck
 	half := triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)
 	other := triggers.NewDelivery(&triggers.Message{Body: make([]byte, maxUnsettledBytes/2)}, nil)
-	s.addBlocked(blockedAt{d: half}, refusal{})
-	s.addBlocked(blockedAt{d: other, to: "an output"}, refusal{}) // it holds its slot
+	s.addBlocked(blockedAt{delivery: half}, refusal{})
+	s.addBlocked(blockedAt{delivery: other, output: "an output"}, refusal{}) // it holds its slot
 	if err := s.waitForRoom(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.addBlocked(blockedAt{d: other}, refusal{})
+	s.addBlocked(blockedAt{delivery: other}, refusal{})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.waitForRoom(ended); err == nil {
 		t.Error("there is room for more than the bound")
 	}
-	s.removeBlocked(blockedAt{d: half})
+	s.removeBlocked(blockedAt{delivery: half})
 	if err := s.waitForRoom(ended); err != nil {
 		t.Error("there is no room, though one was settled")
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// answerExplain explains the function of that name, or else the message of that ID.
-func (v *View) answerExplain(w http.ResponseWriter, r *http.Request) {
+// handleExplain explains the function of that name, or else the message of that ID.
+func (v *View) handleExplain(w http.ResponseWriter, r *http.Request) {
 	about, as := r.URL.Query().Get("about"), r.URL.Query().Get("as")
 	if about == "" || !slices.Contains([]string{"", "function", "message"}, as) {
 		admin.WriteError(w, http.StatusBadRequest, "about must be the name of a function, or a message ID; as must be function or message, if about is ambiguous")
@@ -50,7 +50,7 @@ func (v *View) explainMessage(ctx context.Context, id string) []api.Explanation 
 		}
 	}
 	if v.Fleet() != nil {
-		out = append(out, v.askInstances(ctx, id, "message")...)
+		out = append(out, v.queryInstances(ctx, id, "message")...)
 	}
 	if len(out) > 0 {
 		return out
@@ -148,9 +148,9 @@ func workerOf(f *apps.Function, m *triggers.Message) int {
 func explainFailure(ctx context.Context, f *apps.Function, id string, now time.Time) (e api.Explanation, found bool) {
 	b, failed := f.LatestFailure(id)
 	switch {
-	case !failed || !b.Dead && !b.Until.After(now) || b.Dead && isReusedID(ctx, f, id, b):
+	case !failed || !b.Rejected && !b.Until.After(now) || b.Rejected && isReusedID(ctx, f, id, b):
 		return e, false
-	case b.Dead:
+	case b.Rejected:
 		e = api.Explanation{Function: f.Name, Message: id, State: "dead", Text: fmt.Sprintf("it was moved to the dead letters %v ago, at attempt %d", now.Sub(b.At).Round(time.Second), b.Attempt)}
 	default:
 		e = api.Explanation{Function: f.Name, Message: id, State: "retry", Text: fmt.Sprintf("attempt %d of %d failed, and the next is due in %v, at %s",
@@ -229,8 +229,8 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 	return e, nil
 }
 
-// askInstances requests the explanations of all instances.
-func (v *View) askInstances(ctx context.Context, about, as string) []api.Explanation {
+// queryInstances requests the explanations of all instances.
+func (v *View) queryInstances(ctx context.Context, about, as string) []api.Explanation {
 	var out []api.Explanation
 	for _, id := range v.Fleet().InstanceIDs() {
 		var said api.Explanations

@@ -45,11 +45,11 @@ func (v *View) explainFunction(ctx context.Context, name string) []api.Explanati
 	if p := v.StoreProblem(v.Config().Functions[name].Trigger.ConnectionName()); p != nil {
 		e.State, e.Text = "blocked", p.OneLine()
 	}
-	if b := v.Backlogs.ReadBacklog(ctx, name, statusFresh); b.Ready >= 0 {
+	if b := v.Backlogs.ReadBacklog(ctx, name, statusMaxAge); b.Ready >= 0 {
 		e.Notes = append(e.Notes, BacklogNote(b))
 	}
 	e.Notes = append(e.Notes, v.scaleNotes("instances")...)
-	return append([]api.Explanation{e}, v.askInstances(ctx, name, "function")...)
+	return append([]api.Explanation{e}, v.queryInstances(ctx, name, "function")...)
 }
 
 // LimitingFactor returns what limits a function. Of several limits it returns the strongest.
@@ -68,7 +68,7 @@ func (v *View) LimitingFactor(f *apps.Function, now time.Time) (state, why strin
 	case s.Paused:
 		return "paused", fmt.Sprintf("it is paused until %s; to end that: drover resume %s", s.PausedUntil.Local().Format(time.DateTime), f.Name)
 	case !s.Disconnected.IsZero():
-		return "unreachable", fmt.Sprintf("its source has been unreachable for %v", now.Sub(s.Disconnected).Round(time.Second)) + becauseOf(s.ReceiveError)
+		return "unreachable", fmt.Sprintf("its source has been unreachable for %v", now.Sub(s.Disconnected).Round(time.Second)) + reasonSuffix(s.ReceiveError)
 	case blockingProblem(s.Problems) != nil:
 		return "blocked", blockingProblem(s.Problems).OneLine()
 	case s.Gate == api.GateShut:
@@ -78,13 +78,13 @@ func (v *View) LimitingFactor(f *apps.Function, now time.Time) (state, why strin
 		}
 		return "app_down", why + "; nothing is received until it is"
 	case f.Pool != nil && f.Pool.Stats().Wanted > 0 && f.Pool.Stats().Ready == 0:
-		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, restarted after a crash: %d", f.Pool.Stats().Starting, restartsOf(f))
+		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, restarted after a crash: %d", f.Pool.Stats().Starting, countRestarts(f))
 	case f.Memory.Waits():
 		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the limit", bodymemory.UseText(v.Bodies()), f.Memory.Used()>>20)
 	case use.Limit > 0 && use.Used >= use.Limit:
 		return "full", fmt.Sprintf("its slots are in use, %d of %d: its own concurrency is the limit", use.Used, use.Limit)
 	case use.All >= use.Capacity && f.Pool != nil:
-		return "full", fmt.Sprintf("the slots of app %s are in use, %d of %d%s: the workers are the limit", f.App, use.All, use.Capacity, v.slotSharers(f))
+		return "full", fmt.Sprintf("the slots of app %s are in use, %d of %d%s: the workers are the limit", f.App, use.All, use.Capacity, v.sharersText(f))
 	case use.All >= use.Capacity:
 		return "full", fmt.Sprintf("its slots are in use, %d of %d: its concurrency is the limit", use.All, use.Capacity)
 	}
@@ -95,7 +95,7 @@ func (v *View) LimitingFactor(f *apps.Function, now time.Time) (state, why strin
 	return "receiving", "no limit applies: it waits for messages, with " + withNoun(int64(room), "free slot", "free slots")
 }
 
-func restartsOf(f *apps.Function) (n int) {
+func countRestarts(f *apps.Function) (n int) {
 	for cause, of := range f.Pool.Stats().Restarts {
 		if !cause.Recycled() {
 			n += of
@@ -104,8 +104,8 @@ func restartsOf(f *apps.Function) (n int) {
 	return n
 }
 
-// slotSharers returns the functions that use slots of the same pool, for people.
-func (v *View) slotSharers(f *apps.Function) string {
+// sharersText returns the functions that use slots of the same pool, for people.
+func (v *View) sharersText(f *apps.Function) string {
 	var parts []string
 	for _, other := range v.Running() {
 		if other.Pool != f.Pool {
@@ -122,7 +122,7 @@ func (v *View) slotSharers(f *apps.Function) string {
 }
 
 func (v *View) backlogNotes(ctx context.Context, f *apps.Function) (notes []string) {
-	b := v.Backlogs.ReadBacklog(ctx, f.Name, statusFresh)
+	b := v.Backlogs.ReadBacklog(ctx, f.Name, statusMaxAge)
 	if b.Ready < 0 {
 		notes = append(notes, "its source does not report its backlog")
 	} else {

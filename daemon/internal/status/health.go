@@ -9,11 +9,11 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 )
 
-func answerHealth(w http.ResponseWriter, _ *http.Request) {
+func handleHealth(w http.ResponseWriter, _ *http.Request) {
 	admin.WriteJSON(w, http.StatusOK, api.Health{Status: "ok"})
 }
 
-func (v *View) answerReady(w http.ResponseWriter, _ *http.Request) {
+func (v *View) handleReady(w http.ResponseWriter, _ *http.Request) {
 	if reasons := v.UnreadyReasons(); len(reasons) > 0 {
 		admin.WriteJSON(w, http.StatusServiceUnavailable, api.Health{Status: "not ready", Reasons: reasons, Notes: v.HealthNotes()})
 		return
@@ -27,7 +27,7 @@ func (v *View) HealthNotes() (notes []string) {
 	for _, f := range v.FunctionStatuses() {
 		switch {
 		case !f.Disconnected.IsZero():
-			notes = append(notes, fmt.Sprintf("function %s receives nothing: its source has been unreachable for %v", f.Name, time.Since(f.Disconnected).Round(time.Second))+becauseOf(f.ReceiveError))
+			notes = append(notes, fmt.Sprintf("function %s receives nothing: its source has been unreachable for %v", f.Name, time.Since(f.Disconnected).Round(time.Second))+reasonSuffix(f.ReceiveError))
 		case f.Gate == api.GateShut:
 			notes = append(notes, "function "+f.Name+" receives nothing: its app is not well")
 		case f.Paused:
@@ -42,8 +42,8 @@ func (v *View) HealthNotes() (notes []string) {
 	return notes
 }
 
-// becauseOf returns a reason to append, or nothing if why is empty.
-func becauseOf(why string) string {
+// reasonSuffix returns a reason to append, or nothing if why is empty.
+func reasonSuffix(why string) string {
 	if why == "" {
 		return ""
 	}

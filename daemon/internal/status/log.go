@@ -20,8 +20,8 @@ const (
 	pingEvery = 15 * time.Second
 )
 
-// answerLog sends lines of the log of a function, one JSON object a line.
-func (v *View) answerLog(w http.ResponseWriter, r *http.Request) {
+// handleLog sends lines of the log of a function, one JSON object a line.
+func (v *View) handleLog(w http.ResponseWriter, r *http.Request) {
 	t, err := api.ParseLogRequest(r.PathValue("name"), r.URL.Query())
 	if err != nil {
 		admin.WriteError(w, http.StatusBadRequest, "%v", err)

@@ -18,16 +18,16 @@ const newInstancesEvery = time.Second
 
 // instanceLogs reads the lines of a function in all instances, each line once.
 type instanceLogs struct {
-	view  *View
-	asked api.LogRequest
+	view    *View
+	request api.LogRequest
 
-	mu    sync.Mutex
-	seen  map[int]time.Time // of each instance's latest line
-	known map[int]bool      // the instances that are followed
+	mu       sync.Mutex
+	lastSeen map[int]time.Time // of each instance's latest line
+	followed map[int]bool      // the instances that are followed
 }
 
 func newInstanceLogs(v *View, asked api.LogRequest) *instanceLogs {
-	return &instanceLogs{view: v, asked: asked, seen: make(map[int]time.Time), known: make(map[int]bool)}
+	return &instanceLogs{view: v, request: asked, lastSeen: make(map[int]time.Time), followed: make(map[int]bool)}
 }
 
 // readBefore returns the latest lines of all instances and of the daemon itself, own, in the
@@ -39,7 +39,7 @@ func (i *instanceLogs) readBefore(ctx context.Context, own []telemetry.LogLine) 
 	var reading sync.WaitGroup
 	for _, id := range i.view.Fleet().InstanceIDs() {
 		reading.Go(func() {
-			i.readOne(ctx, id, max(i.asked.Last, 1), false, func(line telemetry.LogLine) { // at least one: its time separates old lines from new ones
+			i.readOne(ctx, id, max(i.request.Last, 1), false, func(line telemetry.LogLine) { // at least one: its time separates old lines from new ones
 				mu.Lock()
 				defer mu.Unlock()
 				own = append(own, line)
@@ -48,7 +48,7 @@ func (i *instanceLogs) readBefore(ctx context.Context, own []telemetry.LogLine) 
 	}
 	reading.Wait()
 	slices.SortStableFunc(own, func(a, b telemetry.LogLine) int { return a.Time.Compare(b.Time) })
-	return own[max(len(own)-i.asked.Last, 0):]
+	return own[max(len(own)-i.request.Last, 0):]
 }
 
 // followAll delivers new lines, also of instances that start later, until ctx ends. An instance
@@ -61,8 +61,8 @@ func (i *instanceLogs) followAll(ctx context.Context, f *telemetry.Subscription)
 	for {
 		for _, id := range i.view.Fleet().InstanceIDs() {
 			i.mu.Lock()
-			known := i.known[id]
-			i.known[id] = true
+			known := i.followed[id]
+			i.followed[id] = true
 			i.mu.Unlock()
 			if known {
 				continue
@@ -71,7 +71,7 @@ func (i *instanceLogs) followAll(ctx context.Context, f *telemetry.Subscription)
 				i.readOne(ctx, id, telemetry.KeptLines, true, f.DeliverLine)
 				i.mu.Lock()
 				defer i.mu.Unlock()
-				delete(i.known, id)
+				delete(i.followed, id)
 			})
 		}
 		select {
@@ -85,9 +85,9 @@ func (i *instanceLogs) followAll(ctx context.Context, f *telemetry.Subscription)
 // readOne calls each with the lines of an instance that were not read before.
 func (i *instanceLogs) readOne(ctx context.Context, id, last int, follow bool, each func(telemetry.LogLine)) {
 	i.mu.Lock()
-	since := i.seen[id]
+	since := i.lastSeen[id]
 	i.mu.Unlock()
-	asked := i.asked
+	asked := i.request
 	asked.Last, asked.Follow = last, follow
 	client := admin.NewSocketClient(instances.InstanceDir(i.view.DataDir(), id))
 	err := client.StreamLog(ctx, asked.RequestPath(), func(line telemetry.LogLine) {
@@ -95,8 +95,8 @@ func (i *instanceLogs) readOne(ctx context.Context, id, last int, follow bool, e
 			return
 		}
 		i.mu.Lock()
-		if line.Time.After(i.seen[id]) {
-			i.seen[id] = line.Time
+		if line.Time.After(i.lastSeen[id]) {
+			i.lastSeen[id] = line.Time
 		}
 		i.mu.Unlock()
 		line.Instance = id

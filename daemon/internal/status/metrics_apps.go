@@ -13,10 +13,10 @@ var lagBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 // appMetrics collects the metrics of the worker processes of apps.
 type appMetrics struct {
-	described
+	descriptions
 	view                                                  *View
 	workers, restarts, startUp, cpu, memory, largest, lag *prometheus.Desc
-	blocks, blocked, apart                                *prometheus.Desc
+	blocks, blocked, isolated                             *prometheus.Desc
 	settings, delayed                                     *prometheus.Desc
 	machineDescs
 	callDescs
@@ -42,7 +42,7 @@ func newAppMetrics(v *View) *appMetrics {
 	m.lag = add("event_loop_lag_seconds", "How long a callback had to wait for a worker's event loop.")
 	m.blocks = add("event_loop_blocks_total", "Blocks of an event loop of 50 ms and more, by the function that blocked.", "function")
 	m.blocked = add("event_loop_blocked_seconds_total", "Time of those blocks.", "function")
-	m.apart = add("function_apart_workers", "Worker processes of an isolated function, which blocks the event loop.", "function")
+	m.isolated = add("function_apart_workers", "Worker processes of an isolated function, which blocks the event loop.", "function")
 	m.settings = add("app_settings", "How much of an app may run at once: worker processes, and threads and coroutines of each.", "setting")
 	m.delayed = add("worker_run_queue_seconds_total", "Time for which threads of an app's workers were ready to run and waited for a core.")
 	m.cores = m.addMetric("machine_cores", "Cores that may be used: those of the machine, or the quota of the cgroup.")
@@ -59,7 +59,7 @@ func newAppMetrics(v *View) *appMetrics {
 
 // Collect implements prometheus.Collector.
 func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
-	to := emit(metrics)
+	to := metricSink(metrics)
 	apps := m.view.AppStatuses()
 	for _, s := range apps {
 		if s.Tuned == nil {
@@ -97,8 +97,8 @@ func (m *appMetrics) Collect(metrics chan<- prometheus.Metric) {
 			to.sendCounter(m.blocks, float64(b.Times), app, function)
 			to.sendCounter(m.blocked, b.Time.Seconds(), app, function)
 		}
-		for function, n := range s.Apart {
-			to.sendGauge(m.apart, float64(n), app, function)
+		for function, n := range s.Isolated {
+			to.sendGauge(m.isolated, float64(n), app, function)
 		}
 		if t := s.Tuned; t != nil {
 			to.sendCounter(m.delayed, t.Delayed.Seconds(), app)

@@ -20,7 +20,7 @@ var (
 
 // functionMetrics collects the metrics of functions and their messages.
 type functionMetrics struct {
-	described
+	descriptions
 	view *View
 	linkDescs
 	backlog, oldest, dead, received, settled, inFlight, failed *prometheus.Desc
@@ -66,7 +66,7 @@ func newFunctionMetrics(v *View) *functionMetrics {
 
 // Collect implements prometheus.Collector.
 func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
-	to := emit(metrics)
+	to := metricSink(metrics)
 	for _, s := range m.view.FunctionStatuses() {
 		m.collectCounts(s, to)
 		to.sendCounter(m.failed, float64(s.Failed), s.Name)
@@ -83,7 +83,7 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 
 // collectCounts emits the counts of one moment: in every scrape, received is the sum of settled
 // and in flight.
-func (m *functionMetrics) collectCounts(s api.FunctionStatus, to emit) {
+func (m *functionMetrics) collectCounts(s api.FunctionStatus, to metricSink) {
 	to.sendCounter(m.received, float64(s.Received), s.Name)
 	for verdict, n := range map[string]int64{"done": s.Done, "retry": s.Retried, "reject": s.Rejected, "release": s.Released, "abandoned": s.Abandoned} {
 		to.sendCounter(m.settled, float64(n), s.Name, verdict)
@@ -95,7 +95,7 @@ func (m *functionMetrics) collectCounts(s api.FunctionStatus, to emit) {
 }
 
 // collectProblems emits the problems that need an operator.
-func (m *functionMetrics) collectProblems(s api.FunctionStatus, to emit) {
+func (m *functionMetrics) collectProblems(s api.FunctionStatus, to metricSink) {
 	problems, unsettled := make(map[string]int), int64(0)
 	for _, p := range s.Problems {
 		if problems[p.Kind]++; p.Kind == api.ProblemUnsettled {
@@ -109,7 +109,7 @@ func (m *functionMetrics) collectProblems(s api.FunctionStatus, to emit) {
 }
 
 // collectLink emits the state of the connections to the source and the app.
-func (m *functionMetrics) collectLink(s api.FunctionStatus, to emit) {
+func (m *functionMetrics) collectLink(s api.FunctionStatus, to metricSink) {
 	down := 0.0
 	if !s.Disconnected.IsZero() {
 		down = max(time.Since(s.Disconnected).Seconds(), 0)
@@ -124,8 +124,8 @@ func (m *functionMetrics) collectLink(s api.FunctionStatus, to emit) {
 }
 
 // collectBacklog emits the backlog of the source.
-func (m *functionMetrics) collectBacklog(function string, to emit) {
-	b := m.view.Backlogs.ReadBacklog(context.Background(), function, scrapeFresh)
+func (m *functionMetrics) collectBacklog(function string, to metricSink) {
+	b := m.view.Backlogs.ReadBacklog(context.Background(), function, scrapeMaxAge)
 	if b.Ready >= 0 {
 		to.sendGauge(m.backlog, float64(b.Ready), function)
 		age := 0.0

@@ -4,7 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // instanceMetrics collects the metrics of the daemon as a whole.
 type instanceMetrics struct {
-	described
+	descriptions
 	view                      *View
 	ready, instances, failing *prometheus.Desc
 	reloads, reloaded, store  *prometheus.Desc
@@ -26,7 +26,7 @@ func newInstanceMetrics(v *View) *instanceMetrics {
 
 // Collect implements prometheus.Collector.
 func (m *instanceMetrics) Collect(metrics chan<- prometheus.Metric) {
-	to := emit(metrics)
+	to := metricSink(metrics)
 	to.sendGauge(m.ready, boolValue(len(m.view.UnreadyReasons()) == 0))
 	for _, connection := range m.view.StoreNames() {
 		to.sendGauge(m.store, boolValue(m.view.StoreProblem(connection) == nil), connection)

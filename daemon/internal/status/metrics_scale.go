@@ -8,7 +8,7 @@ import (
 
 // scaleMetrics collects the decisions of the scaler, and their reasons.
 type scaleMetrics struct {
-	described
+	descriptions
 	view                                       *View
 	wanted, current, formula, bound, decisions *prometheus.Desc
 	arrivals, backlog, capacity, busy          *prometheus.Desc
@@ -30,7 +30,7 @@ func newScaleMetrics(v *View) *scaleMetrics {
 
 // Collect implements prometheus.Collector.
 func (m *scaleMetrics) Collect(metrics chan<- prometheus.Metric) {
-	to := emit(metrics)
+	to := metricSink(metrics)
 	for of, d := range m.view.Decisions.AllDecisions() {
 		to.sendGauge(m.wanted, float64(d.Wanted), of)
 		to.sendGauge(m.current, float64(d.Current), of)

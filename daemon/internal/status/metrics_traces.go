@@ -4,7 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // traceMetrics collects the metrics of spans, if there are any.
 type traceMetrics struct {
-	described
+	descriptions
 	view          *View
 	sent, dropped *prometheus.Desc
 }
@@ -22,7 +22,7 @@ func (m *traceMetrics) Collect(metrics chan<- prometheus.Metric) {
 	if traces == nil {
 		return
 	}
-	to := emit(metrics)
+	to := metricSink(metrics)
 	to.sendCounter(m.sent, float64(traces.SpansSent()))
 	to.sendCounter(m.dropped, float64(traces.SpansDropped()))
 }

@@ -21,12 +21,12 @@ func AllRoutes(v *View) []admin.Route {
 func statusRoutes(v *View) []admin.Route {
 	return []admin.Route{{
 		ID: "getStatus", Method: http.MethodGet, Path: api.StatusPath, Help: "How the daemon and its functions are doing.",
-		Answer: api.StatusReport{}, Handler: func(w http.ResponseWriter, r *http.Request) {
+		Response: api.StatusReport{}, Handler: func(w http.ResponseWriter, r *http.Request) {
 			admin.WriteJSON(w, http.StatusOK, v.makeReport(r.Context()))
 		},
 	}, {
 		ID: "getScale", Method: http.MethodGet, Path: api.ScalePath, Help: "The latest decisions of the scaler, by target.",
-		Answer: map[string]api.Decided{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
+		Response: map[string]api.Decided{}, Handler: func(w http.ResponseWriter, _ *http.Request) {
 			admin.WriteJSON(w, http.StatusOK, v.Decisions.AllDecisions())
 		},
 	}}
@@ -35,10 +35,10 @@ func statusRoutes(v *View) []admin.Route {
 func healthRoutes(v *View) []admin.Route {
 	return []admin.Route{{
 		ID: "getHealth", Method: http.MethodGet, Path: api.HealthPath, Help: "Whether the process lives.",
-		Answer: api.Health{}, Public: true, Handler: answerHealth,
+		Response: api.Health{}, Public: true, Handler: handleHealth,
 	}, {
 		ID: "getReadiness", Method: http.MethodGet, Path: api.ReadyPath, Help: "Whether messages are received, and if not, why.",
-		Answer: api.Health{}, AlsoStatuses: []int{http.StatusServiceUnavailable}, Public: true, Handler: v.answerReady,
+		Response: api.Health{}, AlsoStatuses: []int{http.StatusServiceUnavailable}, Public: true, Handler: v.handleReady,
 	}}
 }
 
@@ -49,7 +49,7 @@ func explainRoutes(v *View) []admin.Route {
 			{Name: "about", Help: "the name of a function, or the id of a message"},
 			{Name: "as", Help: "function or message; by default a function, if there is one of that name"},
 		},
-		Answer: api.Explanations{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: v.answerExplain,
+		Response: api.Explanations{}, ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound}, Handler: v.handleExplain,
 	}}
 }
 
@@ -81,7 +81,7 @@ func logRoutes(v *View) []admin.Route {
 			{Name: "last", Help: "number of earlier lines to start with; 10 by default", Number: true},
 			{Name: "follow", Help: "true, or false for earlier lines only"},
 		},
-		Answer: telemetry.LogLine{}, ContentType: "application/jsonl", Handler: v.answerLog,
+		Response: telemetry.LogLine{}, ContentType: "application/jsonl", Handler: v.handleLog,
 		ErrorStatuses: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusServiceUnavailable},
 	}}
 }

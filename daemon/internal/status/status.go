@@ -81,7 +81,7 @@ func (v *View) makeReport(ctx context.Context) api.StatusReport {
 	r.Problems = v.storeProblems()
 	statuses := v.AppStatuses()
 	for _, s := range v.FunctionStatuses() {
-		b := v.Backlogs.ReadBacklog(ctx, s.Name, statusFresh)
+		b := v.Backlogs.ReadBacklog(ctx, s.Name, statusMaxAge)
 		f := api.FunctionOverview{FunctionStatus: s}
 		if b.Ready >= 0 {
 			f.Backlog = &b.Ready

@@ -46,9 +46,9 @@ type Reload struct {
 }
 
 const (
-	// statusFresh and scrapeFresh are the maximum ages of a backlog in an answer, and in a scrape.
-	statusFresh = 900 * time.Millisecond
-	scrapeFresh = 10 * time.Second
+	// statusMaxAge and scrapeMaxAge are the maximum ages of a backlog in an answer, and in a scrape.
+	statusMaxAge = 900 * time.Millisecond
+	scrapeMaxAge = 10 * time.Second
 )
 
 // FunctionStatuses reports on every function, by name, in all instances. It is empty before the

@@ -15,13 +15,13 @@ const (
 	// KeptLines and keptBytes bound what a LogBuffer keeps of each function.
 	KeptLines = 200
 	keptBytes = 64 << 10
-	// longestText bounds a text of a line, in bytes. The end of a longer one is kept: it has the
+	// maxText bounds a text of a line, in bytes. The end of a longer one is kept: it has the
 	// last frames of a traceback.
-	longestText = 8 << 10
+	maxText = 8 << 10
 	// MaxSubscribers is how many may subscribe to a LogBuffer at once.
 	MaxSubscribers = 16
-	// subscriberRoom is how many lines a subscriber can be behind before it misses some.
-	subscriberRoom = 256
+	// subscriberBuffer is how many lines a subscriber can be behind before it misses some.
+	subscriberBuffer = 256
 )
 
 // LogLine is a line of the log that is about a function.
@@ -141,7 +141,7 @@ func (b *LogBuffer) Subscribe(function string, level slog.Level, last int) (*Sub
 	if len(b.subscribers) >= MaxSubscribers {
 		return nil, nil
 	}
-	s := &Subscription{buffer: b, function: function, level: level, lines: make(chan LogLine, subscriberRoom)}
+	s := &Subscription{buffer: b, function: function, level: level, lines: make(chan LogLine, subscriberBuffer)}
 	b.subscribers[s] = struct{}{}
 	b.updateMinLevel()
 	var before []LogLine
@@ -283,8 +283,8 @@ func jsonValue(v slog.Value) any {
 
 // CutText returns a text, or its end if it is too long for a log line.
 func CutText(text string) string {
-	if len(text) > longestText {
-		return "..." + strings.ToValidUTF8(text[len(text)-longestText+3:], "")
+	if len(text) > maxText {
+		return "..." + strings.ToValidUTF8(text[len(text)-maxText+3:], "")
 	}
 	return text
 }

@@ -22,11 +22,11 @@ func TestKeptLinesAreBounded(t *testing.T) {
 		t.Errorf("%d lines, from %s on", len(before), before[0].Text)
 	}
 	l.Unsubscribe(f)
-	large := strings.Repeat("x", longestText)
+	large := strings.Repeat("x", maxText)
 	for range 100 {
 		l.addLine("f", LogLine{Text: large})
 	}
-	if k := l.logs["f"]; k.bytes > keptBytes || len(k.lines) != keptBytes/longestText-1 {
+	if k := l.logs["f"]; k.bytes > keptBytes || len(k.lines) != keptBytes/maxText-1 {
 		t.Errorf("%d bytes in %d lines", k.bytes, len(k.lines))
 	}
 	if f, before = l.Subscribe("g", slog.LevelInfo, 10); len(before) != 0 {
@@ -39,10 +39,10 @@ func TestKeptLinesAreBounded(t *testing.T) {
 func TestASlowSubscriberMissesLines(t *testing.T) {
 	l := NewLogBuffer()
 	f, _ := l.Subscribe("f", slog.LevelInfo, 0)
-	for n := range subscriberRoom + 5 {
+	for n := range subscriberBuffer + 5 {
 		l.addLine("f", testLine(n))
 	}
-	for range subscriberRoom {
+	for range subscriberBuffer {
 		if line := <-f.lines; line.Dropped != 0 {
 			t.Fatalf("%+v", line)
 		}

@@ -21,11 +21,11 @@ import (
 // with the loops of a daemon, but without the results of earlier runs.
 
 const (
-	// Auto gets one autoPart-th of a run, between autoLeast and autoMost. It gets none if that is
+	// Auto gets one autoShare-th of a run, between minAuto and maxAuto. It gets none if that is
 	// more than half of the time.
-	autoPart  = 3
-	autoLeast = 25 * time.Second
-	autoMost  = 45 * time.Second
+	autoShare = 3
+	minAuto   = 25 * time.Second
+	maxAuto   = 45 * time.Second
 	// autoSettle is the fraction of that time in which it finds its settings; the rest is
 	// measured.
 	autoSettle = 0.65
@@ -36,7 +36,7 @@ const (
 // autoTime returns how much of a run is for auto; 0 if that would be too short for a fair
 // comparison.
 func autoTime(length time.Duration) time.Duration {
-	part := min(max(length/autoPart, autoLeast), autoMost)
+	part := min(max(length/autoShare, minAuto), maxAuto)
 	if part > length/2 {
 		return 0
 	}
@@ -78,7 +78,7 @@ func (t *gridRun) runAuto(ctx context.Context) (err error) {
 	f.Trigger = load
 	loops := &autoscale.Loops{
 		Running: func() []*apps.Function { return []*apps.Function{f.Function} }, Config: func() *configs.Config { return own },
-		Backlogs:  &autoscale.Backlogs{Ask: func(ctx context.Context, _ string) (triggers.Backlog, error) { return load.Backlog(ctx) }},
+		Backlogs:  &autoscale.Backlogs{Request: func(ctx context.Context, _ string) (triggers.Backlog, error) { return load.Backlog(ctx) }},
 		Decisions: new(autoscale.Decisions), Store: autoscale.OpenStore(dir, slog.New(slog.DiscardHandler)), Log: slog.New(slog.DiscardHandler),
 	}
 	loops.ScaleWorkers(own, f.AppPools())
@@ -86,7 +86,7 @@ func (t *gridRun) runAuto(ctx context.Context) (err error) {
 	r := &rig{f: f, source: load}
 	r.startLoad(ctx)
 	defer func() {
-		t.used += f.Pool.CPU()
+		t.endedCPU += f.Pool.CPU()
 		err = errors.Join(err, r.endLoad(killGrace))
 	}()
 	left := time.Until(t.end) - closeTime
@@ -100,13 +100,13 @@ func (t *gridRun) runAuto(ctx context.Context) (err error) {
 	switch {
 	case !t.baseline.Async:
 		c.Coroutines = 0
-	case !t.baseline.Executor && len(t.Asked.Threads) == 0:
+	case !t.baseline.Executor && len(t.Requested.Threads) == 0:
 		c.Threads = 0
 	}
 	if c.Problem != "" {
 		return errors.New(c.Problem)
 	}
-	t.Report.Auto, t.Report.AutoFor = &c, t.forAuto.Seconds()
+	t.Report.Auto, t.Report.AutoFor = &c, t.autoTime.Seconds()
 	for _, u := range f.Pool.TuningState().Undone {
 		t.addNote("auto: %s", term.OneLine(u.Text(), maxUndone))
 	}
@@ -120,8 +120,8 @@ func (t *gridRun) compareAuto(ctx context.Context, timed context.Context) {
 	case ctx.Err() != nil:
 		t.Report.NoAuto = "the run was stopped before"
 		return
-	case t.forAuto == 0:
-		t.Report.NoAuto = fmt.Sprintf("there was no time for it, which takes --for %v at least", 2*autoLeast)
+	case t.autoTime == 0:
+		t.Report.NoAuto = fmt.Sprintf("there was no time for it, which takes --for %v at least", 2*minAuto)
 		return
 	}
 	t.Print("auto: %.0f s, from nothing", time.Until(t.end).Seconds())

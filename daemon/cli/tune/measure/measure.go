@@ -25,10 +25,10 @@ import (
 // Options are the input of Run. All are required.
 type Options struct {
 	// Apps has the configuration, and the options of the apps.
-	Apps     apps.Options
-	Function string // its name
-	Asked    tune.Asked
-	Messages []*triggers.Message // at least one
+	Apps      apps.Options
+	Function  string // its name
+	Requested tune.Requested
+	Messages  []*triggers.Message // at least one
 	// Report has what the command has filled in. Run adds its measurements.
 	Report *tune.Report
 	// Print prints a line of progress.
@@ -55,30 +55,30 @@ type gridRun struct {
 	Options
 
 	began, end time.Time
-	forAuto    time.Duration // how much of the time is for auto
+	autoTime   time.Duration // how much of the time is for auto
 	baseline   tune.Baseline
 	rig        *rig          // nil: none
-	swap       time.Duration // how long the latest change of rigs took
-	used       time.Duration // CPU time of workers that have ended
+	changeTime time.Duration // how long the latest change of rigs took
+	endedCPU   time.Duration // CPU time of workers that have ended
 }
 
 const (
-	// The baseline takes at least baselineCalls and baselineLeast. After baselineMost it ends with
+	// The baseline takes at least baselineCalls and minBaseline. After maxBaseline it ends with
 	// the next call.
 	baselineCalls = 50
-	baselineLeast = 500 * time.Millisecond
-	baselineMost  = 1500 * time.Millisecond
-	// probeLeast is the shortest run that has time to find out whether an async function uses its
+	minBaseline   = 500 * time.Millisecond
+	maxBaseline   = 1500 * time.Millisecond
+	// minProbeRun is the shortest run that has time to find out whether an async function uses its
 	// loop's executor; probeGain is the gain by threads that shows it.
-	probeLeast   = 15 * time.Second
+	minProbeRun  = 15 * time.Second
 	probeGain    = 1.3
 	probeThreads = 16
 	probeCalls   = 64 // in flight
-	// settlePart is the fraction of a cell's time that is for settling, at most settleMost.
-	settlePart = 0.25
-	settleMost = 3 * time.Second
-	// notAlone is how many cores other programs must use to be reported.
-	notAlone = 0.3
+	// settleShare is the fraction of a cell's time that is for settling, at most maxSettle.
+	settleShare = 0.25
+	maxSettle   = 3 * time.Second
+	// reportedCores is how many cores other programs must use to be reported.
+	reportedCores = 0.3
 	// closeTime is reserved for stopping the last workers.
 	closeTime = 300 * time.Millisecond
 )
@@ -87,7 +87,7 @@ const (
 // report.
 func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error) {
 	t.began = time.Now()
-	t.end, t.forAuto = t.began.Add(length), autoTime(length)
+	t.end, t.autoTime = t.began.Add(length), autoTime(length)
 	timed, cancel := context.WithDeadline(ctx, t.end)
 	defer cancel()
 	defer func() { err = errors.Join(err, t.closeRig(0)) }()
@@ -96,7 +96,7 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 	if err := t.measureBaseline(timed, length); err != nil {
 		return t.explainError(ctx, err, length)
 	}
-	plan := tune.PlanGrid(t.baseline, t.Asked, t.gridTime())
+	plan := tune.PlanGrid(t.baseline, t.Requested, t.gridTime())
 	t.Report.Skipped = plan.Skipped
 	if len(plan.Cells) == 0 {
 		return fmt.Errorf("--for %v is too short: a cell takes %v including the start of its workers; increase it", length, t.baseline.CellTime().Round(100*time.Millisecond))
@@ -111,8 +111,8 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 	}
 	t.compareAuto(ctx, timed)
 	if now, err := reader.Look(); err == nil && t.closeRig(t.drainTime(ctx)) == nil {
-		others := hostinfo.Others(before, now, t.used+telemetry.ProcessCPU()-own, time.Since(t.began))
-		if others > notAlone { // false if it is unknown
+		others := hostinfo.Others(before, now, t.endedCPU+telemetry.ProcessCPU()-own, time.Since(t.began))
+		if others > reportedCores { // false if it is unknown
 			t.addNote("other programs used %.1f cores while it ran: on a quiet machine the numbers would be others", others)
 		}
 	}
@@ -123,7 +123,7 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 }
 
 // gridTime returns how much time is left for the grid.
-func (t *gridRun) gridTime() time.Duration { return time.Until(t.end) - t.forAuto - closeTime }
+func (t *gridRun) gridTime() time.Duration { return time.Until(t.end) - t.autoTime - closeTime }
 
 // explainError returns, in place of err, the error of a run that was too short or was stopped.
 func (t *gridRun) explainError(ctx context.Context, err error, length time.Duration) error {
@@ -144,7 +144,7 @@ func (t *gridRun) closeRig(patience time.Duration) error {
 	old := t.rig
 	t.rig = nil
 	err := old.endLoad(patience)
-	t.used += old.f.Pool.CPU()
+	t.endedCPU += old.f.Pool.CPU()
 	return err
 }
 
@@ -161,7 +161,7 @@ func (t *gridRun) useSettings(ctx context.Context, s tune.Settings) error {
 	if err != nil {
 		return err
 	}
-	t.rig, t.swap = opened, time.Since(began)
+	t.rig, t.changeTime = opened, time.Since(began)
 	return nil
 }
 
@@ -192,7 +192,7 @@ func (t *gridRun) measureBaseline(ctx context.Context, length time.Duration) err
 	err := t.rig.countWhile(ctx, &c, func() error {
 		return t.rig.waitUntil(ctx, length/2, func() bool {
 			n, took := t.rig.source.countEnded(), time.Since(looked)
-			return n > 0 && (took >= baselineMost || n >= baselineCalls && took >= baselineLeast) || t.rig.f.LoadError() != nil
+			return n > 0 && (took >= maxBaseline || n >= baselineCalls && took >= minBaseline) || t.rig.f.LoadError() != nil
 		})
 	})
 	if err != nil {
@@ -234,8 +234,8 @@ func (t *gridRun) measureBaseline(ctx context.Context, length time.Duration) err
 
 // checkNumbers drops the requested numbers that make no difference, and notes what limits others.
 func (t *gridRun) checkNumbers() {
-	if !t.baseline.Async && len(t.Asked.Coroutines) > 0 {
-		t.Asked.Coroutines = nil
+	if !t.baseline.Async && len(t.Requested.Coroutines) > 0 {
+		t.Requested.Coroutines = nil
 		t.addNote("--coroutines are for async functions, and %s is none: they were left out", t.Function)
 	}
 	code, _ := t.Apps.Config.Functions[t.Function].Handler.Code()
@@ -260,10 +260,10 @@ func (t *gridRun) addNote(format string, args ...any) {
 // probeExecutor measures whether an async function gains by threads, which its loop's executor
 // uses.
 func (t *gridRun) probeExecutor(ctx context.Context, length time.Duration) error {
-	if !t.baseline.Async || !t.baseline.Threads || len(t.Asked.Threads) > 0 {
+	if !t.baseline.Async || !t.baseline.Threads || len(t.Requested.Threads) > 0 {
 		return nil
 	}
-	if length < probeLeast {
+	if length < minProbeRun {
 		t.addNote("there was no time to find out whether the function uses its loop's executor, so threads were left as they are")
 		return nil
 	}
@@ -272,7 +272,7 @@ func (t *gridRun) probeExecutor(ctx context.Context, length time.Duration) error
 		if err := t.useSettings(ctx, tune.Settings{Processes: 1, Threads: threads, Coroutines: probeCalls}); err != nil {
 			return &StartError{err}
 		}
-		c, err := t.rig.measureCell(ctx, max(200*time.Millisecond, t.baseline.Call), max(baselineLeast, 2*t.baseline.Call))
+		c, err := t.rig.measureCell(ctx, max(200*time.Millisecond, t.baseline.Call), max(minBaseline, 2*t.baseline.Call))
 		if err != nil {
 			return err
 		}
@@ -304,7 +304,7 @@ func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number,
 		return
 	}
 	each := t.timeForNext(left)
-	settle := min(time.Duration(settlePart*float64(each)), settleMost)
+	settle := min(time.Duration(settleShare*float64(each)), maxSettle)
 	c, err := t.rig.measureCell(ctx, settle, each-settle)
 	if err != nil {
 		t.skipSettings(s) // half a measurement is useless
@@ -333,7 +333,7 @@ func (t *gridRun) timeForNext(left []tune.Settings) time.Duration {
 	rest := t.gridTime()
 	for i := range left[1:] {
 		if left[i+1].Processes != left[i].Processes || left[i+1].Threads != left[i].Threads && !t.rig.hasLiveThreads() {
-			rest -= t.swap
+			rest -= t.changeTime
 		}
 	}
 	return max(rest/time.Duration(len(left)), 100*time.Millisecond)

@@ -14,11 +14,11 @@ import (
 type source struct {
 	messages []*triggers.Message
 
-	mu       sync.Mutex
-	next     int
-	inFlight leasedMessage // the head of a ring
-	window   window
-	flying   int
+	mu            sync.Mutex
+	next          int
+	inFlight      leasedMessage // the head of a ring
+	window        window
+	inFlightCount int
 }
 
 // newSource returns a source of these messages, of which there must be at least one.
@@ -40,8 +40,8 @@ type leasedMessage struct {
 type window struct {
 	ended, failed int64 // calls
 
-	from   time.Time
-	flying int // calls in flight when it began
+	from            time.Time
+	inFlightAtStart int // calls in flight when it began
 	// took is the sum of the durations of the calls that ended. done adds up, for each successful
 	// call, the fraction of it that was in the window: if calls are long, counting whole calls
 	// would make the throughput depend on chance.
@@ -67,7 +67,7 @@ func (s *source) handOut(n int, now time.Time) []*triggers.Delivery {
 		l.from, l.began = s, now
 		l.Init(s.messages[s.next%len(s.messages)], l)
 		s.next++
-		s.flying++
+		s.inFlightCount++
 		l.prev, l.next = s.inFlight.prev, &s.inFlight
 		l.prev.next, l.next.prev = l, l
 		out[i] = &l.Delivery
@@ -85,7 +85,7 @@ func (s *source) countVerdict(l *leasedMessage, kind triggers.Kind, now time.Tim
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.prev.next, l.next.prev = l.next, l.prev
-	s.flying--
+	s.inFlightCount--
 	w := &s.window
 	if w.from.IsZero() || kind == triggers.Release { // it was interrupted, or never tried
 		return
@@ -113,14 +113,14 @@ func partWithin(from, to, began time.Time, takes time.Duration) float64 {
 func (s *source) openWindow(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.window = window{from: now, flying: s.flying}
+	s.window = window{from: now, inFlightAtStart: s.inFlightCount}
 }
 
 // countInFlight returns how many messages are in flight.
 func (s *source) countInFlight() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.flying
+	return s.inFlightCount
 }
 
 // countEnded returns how many calls have ended in the window so far.
@@ -130,9 +130,9 @@ func (s *source) countEnded() int64 {
 	return s.window.ended
 }
 
-// steady is the factor by which the number of ended calls may differ from its expected value, by
-// Little's law, in a window in which as many calls began as ended.
-const steady = 1.6
+// steadyFactor is the factor by which the number of ended calls may differ from its expected value,
+// by Little's law, in a window in which as many calls began as ended.
+const steadyFactor = 1.6
 
 // closeWindow ends the window. It returns the counts, and the throughput in successful calls per
 // second. If the window was steady, calls in flight are counted by how long calls take. Otherwise,
@@ -146,8 +146,8 @@ func (s *source) closeWindow(now time.Time) (w window, throughput float64, settl
 	}
 	length := now.Sub(w.from)
 	well := float64(w.ended-w.failed) / float64(w.ended)
-	turns := float64(w.took) / (float64(length) * float64(w.flying+s.flying) / 2)
-	if turns < 1/steady || turns > steady {
+	turns := float64(w.took) / (float64(length) * float64(w.inFlightAtStart+s.inFlightCount) / 2)
+	if turns < 1/steadyFactor || turns > steadyFactor {
 		return w, float64(w.ended-w.failed) / length.Seconds(), false
 	}
 	mean, open := w.took/time.Duration(w.ended), 0.0
