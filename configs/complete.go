@@ -228,8 +228,8 @@ func (x *completion) completeOutput(path string, o *Output) {
 	}
 }
 
-// withholdVariables sets, for each app and command, the variables that the configuration reads. They are
-// mostly connection strings, which functions do not need.
+// withholdVariables sets, for each app and command, the variables that the configuration reads.
+// They are mostly connection strings, which functions do not need.
 func (x *completion) withholdVariables() {
 	read := slices.Sorted(maps.Keys(x.Variables))
 	for name, app := range x.Apps {

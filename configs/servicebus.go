@@ -154,8 +154,8 @@ func (x *completion) checkEntity(path, name string) {
 	}
 }
 
-// checkScheduled rejects retries by a scheduled copy where the copy would not be equivalent: in a topic
-// it reaches every subscription, and in a session it loses its order.
+// checkScheduled rejects retries by a scheduled copy where the copy would not be equivalent: in a
+// topic it reaches every subscription, and in a session it loses its order.
 func (x *completion) checkScheduled(path string, of Trigger) {
 	switch t := of.ServiceBus; {
 	case t == nil:

@@ -8,7 +8,8 @@
 // step is measured against the settings before it, and reverted if it gained too little.
 //
 // Failed reports each failed call. If a change of settings causes failures, the change is reverted
-// at once.
+// at once. So a Controller has two parts: a climber, which finds the best settings and knows nothing
+// of failures, and a guard.Guard, which knows only failures.
 //
 // The objective is the mean of the logarithms of the rates of those functions that have more work
 // than slots. So no function starves for another.
@@ -98,3 +99,15 @@ type plan struct {
 }
 
 func (p plan) equal(q plan) bool { return p.Settings == q.Settings && maps.Equal(p.limits, q.limits) }
+
+// rules are what every plan obeys.
+type rules struct {
+	bounds   Bounds // narrowed by the reverted changes
+	profiles profile.Profiles
+}
+
+// makePlan returns settings within the bounds, with the limits that they need.
+func (r rules) makePlan(s Sample, to Settings) plan {
+	to = r.bounds.Clamp(to)
+	return plan{to, r.profiles.Limits(s.Functions, s.Cores, to)}
+}

@@ -3,6 +3,8 @@ package autotune
 import (
 	"fmt"
 	"math"
+
+	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
 const (
@@ -39,13 +41,14 @@ const (
 	late   = 0.5
 )
 
-// enough reports whether the window is long enough for an ordinary verdict.
-func (c *Controller) enough(s Sample) bool {
-	return c.lasts(s, soonest, soonWalls) && c.window.samples >= 3
+// isEnough reports whether the window is long enough for an ordinary verdict.
+func (w *window) isEnough(slowest float64) bool {
+	return w.lasts(soonest, soonWalls, slowest) && w.samples >= 3
 }
 
-func (c *Controller) lasts(s Sample, seconds, walls float64) bool {
-	return c.window.seconds >= math.Max(seconds, walls*c.nature.SlowestCall(s.Functions))
+// lasts reports whether the window has so many seconds, and so many times the slowest call.
+func (w *window) lasts(seconds, walls, slowest float64) bool {
+	return w.seconds >= math.Max(seconds, walls*slowest)
 }
 
 // verdict is the result of a trial.
@@ -57,48 +60,40 @@ const (
 	undone
 )
 
-// judge ends the trial, and keeps or reverts it, once its result is clear.
-func (c *Controller) judge(s Sample) {
-	t := c.trial
-	against := c.base
-	if !t.up && c.search.ref != nil {
-		against = c.search.ref
-	}
-	by, err := gain(against, c.window)
-	v, why := c.verdict(s, by, err)
-	if v == open {
-		return
-	}
-	c.settle(s, v == kept, by, err, why)
+// comparison compares a trial with the best plan.
+type comparison struct {
+	*trial
+	base, now *window // the measurements of the best plan and of the trial
+	profiles  profile.Profiles
+	slowest   float64 // the shortest time of a call of the slowest function, in seconds
 }
 
 // verdict returns whether the trial pays, and the reason; open while that is not clear. by is the
 // gain as a logarithm, and err its standard error.
-func (c *Controller) verdict(s Sample, by, err float64) (verdict, string) {
-	t := c.trial
-	quick := (c.window.samples >= 2 || math.Abs(by) > huge) && c.lasts(s, quickest, quickWalls)
-	enough, end := c.enough(s), c.lasts(s, latest, endWalls) && c.window.samples >= 3
+func (c comparison) verdict(by, err float64) (verdict, string) {
+	quick := (c.now.samples >= 2 || math.Abs(by) > huge) && c.now.lasts(quickest, quickWalls, c.slowest)
+	enough, end := c.now.isEnough(c.slowest), c.now.lasts(latest, endWalls, c.slowest) && c.now.samples >= 3
 	least := -tolerance
 	errors := unlucky
-	if t.up {
-		least, errors = minGain*math.Min(1, math.Log2(t.factor)), likely
+	if c.up {
+		least, errors = minGain*math.Min(1, math.Log2(c.factor)), likely
 	}
 	percent := fmt.Sprintf("%+.0f%%", 100*(math.Exp(by)-1))
 	if enough {
-		if why := c.late(by); why != "" && t.up {
+		if why := c.late(by); why != "" && c.up {
 			return undone, why
 		}
 	}
-	enough = enough && (t.up || c.window.seconds >= careful)
-	if !t.up && enough && by < likely*err && c.base.headroom() < full && c.window.headroom() > full {
+	enough = enough && (c.up || c.now.seconds >= careful)
+	if !c.up && enough && by < likely*err && c.base.headroom() < full && c.now.headroom() > full {
 		return undone, "the cores are not full any more" // idle cores show sooner than the loss
 	}
 	switch {
 	case quick && by+surely*err < -much, enough && by+likely*err < least:
 		return undone, percent
-	case quick && t.up && by-surely*err > much, enough && by-errors*err > least:
+	case quick && c.up && by-surely*err > much, enough && by-errors*err > least:
 		return kept, percent
-	case end && (t.up && by > math.Max(least, err) || !t.up && by > least/2):
+	case end && (c.up && by > math.Max(least, err) || !c.up && by > least/2):
 		return kept, percent
 	case end:
 		return undone, percent
@@ -107,13 +102,13 @@ func (c *Controller) verdict(s Sample, by, err float64) (verdict, string) {
 }
 
 // late returns the reason why calls take too long for a gain of by; empty if they do not.
-func (c *Controller) late(by float64) string {
-	for name, now := range c.window.flows {
+func (c comparison) late(by float64) string {
+	for name, now := range c.now.flows {
 		before := c.base.flows[name]
 		if now.done < 1 || before == nil || before.done < 1 {
 			continue
 		}
-		wall, was, alone := now.wall/now.done, before.wall/before.done, c.nature.ShortestCall(name)
+		wall, was, alone := now.wall/now.done, before.wall/before.done, c.profiles.ShortestCall(name)
 		switch {
 		case now.timeout > 0 && wall > late*now.timeout && was <= late*now.timeout:
 			return fmt.Sprintf("%s would take %.3gs of its timeout of %.3gs", name, wall, now.timeout)
@@ -124,59 +119,34 @@ func (c *Controller) late(by float64) string {
 	return ""
 }
 
-// settle ends a trial: it keeps or reverts its plan, updates the search, and starts the next step.
-func (c *Controller) settle(s Sample, keep bool, by, err float64, why string) {
-	t, d := c.trial, c.trial.dim
-	c.memory.learn(c.best, t.plan, float64(c.base.memory), float64(c.window.memory), s.At-c.based, s.Functions)
-	c.trial = nil
-	old := float64(c.best.Get(d))
+// learnFrom updates the search by a trial that was kept or reverted. before is the number of its
+// dimension so far, and base the measurement of the best plan. It reports whether the base must be
+// measured again, for longer, before anything is concluded.
+func (s *search) learnFrom(t *trial, keep bool, by, err float64, before int, base *window) (again bool) {
+	d, old := t.dim, float64(before)
 	switch {
 	case keep && t.up:
 		// Throughput is at most proportional, so fewer than this would not do as much.
-		c.search.rose[d] = math.Max(c.search.rose[d], math.Min(old*math.Exp(by-err), float64(t.Get(d))))
-		c.search.won = d
+		s.rose[d] = math.Max(s.rose[d], math.Min(old*math.Exp(by-err), float64(t.Get(d))))
+		s.won = d
 		if by > pays {
-			for o := range c.search.shut {
-				c.search.shut[o], c.search.trimmed[o] = false, false
+			for o := range s.shut {
+				s.shut[o], s.trimmed[o] = false, false
 			}
 		}
 	case t.up && by < -pays && t.factor > doubling:
-		c.search.most[d] = math.Sqrt(t.factor)
-	case t.up && by > -pays && !c.search.doubted && c.base.headroom() >= full && c.base.headroom() < idle && c.base.seconds < sound:
+		s.most[d] = math.Sqrt(t.factor)
+	case t.up && by > -pays && !s.doubted && base.headroom() >= full && base.headroom() < idle && base.seconds < sound:
 		// Near the optimum gains are small, and the base was measured too briefly for them.
-		c.search.doubted = true
-		c.base = nil
-		c.ask(s, c.best, PhaseClimb, "measuring longer: the gain was within the noise")
-		return
+		s.doubted = true
+		return true
 	case t.up:
-		c.search.shut[d] = true
+		s.shut[d] = true
 	case !keep:
-		c.search.low[d] = math.Max(c.search.low[d], math.Min(float64(t.Get(d))*math.Exp(-by-err), old))
-		if c.search.rejected[d]++; c.search.rejected[d] >= 2 {
-			c.search.trimmed[d] = true
+		s.low[d] = math.Max(s.low[d], math.Min(float64(t.Get(d))*math.Exp(-by-err), old))
+		if s.rejected[d]++; s.rejected[d] >= 2 {
+			s.trimmed[d] = true
 		}
 	}
-	if keep {
-		c.best, c.base, c.based = t.plan, c.window, s.At
-		if c.search.ref == nil || t.up || by > err {
-			c.search.ref = c.window
-		}
-		c.note = "kept " + t.String() + ": " + why
-	}
-	c.next(s)
-}
-
-// resolve ends a trial that cannot be measured any more, because other functions are busy, or none.
-// It keeps the plan if the samples so far favor it.
-func (c *Controller) resolve(s Sample) {
-	t := c.trial
-	c.trial = nil
-	if c.window.samples >= 2 {
-		by, err := gain(c.base, c.window)
-		if !math.IsInf(err, 1) && (t.up && by > minGain || !t.up && by > -tolerance) {
-			c.best = t.plan
-		}
-	}
-	c.base = nil
-	c.ask(s, c.best, c.phase, c.note)
+	return false
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
 // Learned is the state that is kept across restarts, as JSON.
@@ -55,8 +53,9 @@ func (f *found) keep(names []string, cores float64, best Settings) {
 	}
 }
 
-// look returns the best settings within the bounds for these functions and cores, if any are known.
-func (f found) look(key string, s Sample, b Bounds) (best Settings, is bool) {
+// bestFor returns the best settings within the bounds for these functions and cores, if any are
+// known.
+func (f found) bestFor(key string, s Sample, b Bounds) (best Settings, is bool) {
 	for _, o := range slices.Backward(f) {
 		if strings.Join(o.Functions, ", ") == key && about(o.Cores, s.Cores) && b.Contains(o.Settings) {
 			return o.Settings, true
@@ -65,52 +64,26 @@ func (f found) look(key string, s Sample, b Bounds) (best Settings, is bool) {
 	return best, false
 }
 
+// oddCores is the relative change of the cores that counts as one.
+const oddCores = 0.05
+
 // about reports whether two numbers of cores count as the same.
 func about(a, b float64) bool { return max(a, b)-min(a, b) <= oddCores*max(a, b) }
 
-// Learned returns the state to keep across restarts.
-func (c *Controller) Learned() Learned {
-	l := Learned{PerWorker: uint64(c.memory.perWorker), PerCall: uint64(c.memory.perCall), Kinds: map[string]Kind{}, Undone: c.guard.Lasting()}
-	for name, k := range c.nature.Kinds() {
-		// Functions that no longer exist are dropped.
-		there := len(c.last.Functions) == 0 || slices.ContainsFunc(c.last.Functions, func(f Function) bool { return f.Name == name })
-		if k.Sure >= profile.Known && there {
-			l.Kinds[name] = k
-		}
-	}
-	for _, o := range c.found {
-		o.Functions = slices.Clone(o.Functions)
-		l.Found = append(l.Found, o)
-	}
-	return l
-}
-
-// recall restores the state of an earlier Controller.
-func (c *Controller) recall(l Learned) {
-	c.memory.perWorker, c.memory.perCall = float64(l.PerWorker), float64(l.PerCall)
-	for name, k := range l.Kinds {
-		k.Sure = max(0.8*k.Sure, profile.Known) // the code may have changed
-		c.nature.Recall(name, k)
-	}
-	for _, o := range l.Found {
-		c.found = append(c.found, Found{slices.Clone(o.Functions), o.Cores, o.Settings})
-	}
-}
-
 // remembered returns the settings of an earlier Controller to start with, if they fit, and the
 // reason why or why not.
-func (c *Controller) remembered(s Sample) (to Settings, fits bool, why string) {
-	if len(c.found) == 0 {
+func (f found) remembered(s Sample, b Bounds, m *memory) (to Settings, fits bool, why string) {
+	if len(f) == 0 {
 		return to, false, "nothing is measured yet"
 	}
-	o := c.found[len(c.found)-1]
+	o := f[len(f)-1]
 	for _, name := range o.Functions {
 		if !slices.ContainsFunc(s.Functions, func(f Function) bool { return f.Name == name }) {
 			return to, false, fmt.Sprintf("the saved settings are for %s, which no longer exists", name)
 		}
 	}
-	to, is := c.found.look(strings.Join(o.Functions, ", "), s, c.bounds)
-	need := c.memory.perWorker*float64(to.Processes) + c.memory.perCall*calls(to, s.Functions)
+	to, is := f.bestFor(strings.Join(o.Functions, ", "), s, b)
+	need := m.perWorker*float64(to.Processes) + m.perCall*calls(to, s.Functions)
 	switch {
 	case !is && !about(o.Cores, s.Cores):
 		return to, false, fmt.Sprintf("the saved settings are for %.3g cores, and the machine has %.3g", o.Cores, s.Cores)

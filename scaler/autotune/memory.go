@@ -62,8 +62,8 @@ func calls(s Settings, functions []Function) float64 {
 // settled begins to measure growth: nothing changes from now on.
 func (m *memory) settled(s Sample) { m.since, m.from = s.At, float64(s.Memory) }
 
-// steady measures the growth while nothing changes.
-func (m *memory) steady(s Sample) {
+// measureLeak measures the growth while nothing changes.
+func (m *memory) measureLeak(s Sample) {
 	now := float64(s.Memory)
 	if m.from == 0 || now < 0.8*m.from { // a worker was recycled
 		m.settled(s)
@@ -130,8 +130,8 @@ func (m *memory) near(s Sample) bool {
 	return m.over >= 2
 }
 
-// forget drops the plan from before the steps down, because the load has changed.
-func (m *memory) forget() { m.stepped, m.helpless = 0, false }
+// forgetSteps drops the plan from before the steps down, because the load has changed.
+func (m *memory) forgetSteps() { m.stepped, m.helpless = 0, false }
 
 // less returns the next step down: fewer calls if they use much memory, else one worker less.
 func (m *memory) less(p plan, b Bounds, now float64, functions []Function) (plan, string, bool) {

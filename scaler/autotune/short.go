@@ -2,16 +2,16 @@ package autotune
 
 import "fmt"
 
-// short steps down when memory is nearly used up, and returns to the earlier plan when it is free
-// again. It reports whether it changed the plan.
-func (c *Controller) short(s Sample) bool {
+// checkMemory steps down when memory is nearly used up, and returns to the earlier plan when it is
+// free again. It reports whether it changed the plan.
+func (c *climber) checkMemory(s Sample) bool {
 	m := &c.memory
 	now := float64(s.Memory)
-	if m.stepped > 0 && now < ease*float64(s.MemoryLimit) && s.At-m.down > helps && (m.helpless || m.fits(c.want.Settings, m.before.Settings, now, s.MemoryLimit, s.Functions)) {
+	if m.stepped > 0 && now < ease*float64(s.MemoryLimit) && s.At-m.down > helps && (m.helpless || m.fits(c.now.want.Settings, m.before.Settings, now, s.MemoryLimit, s.Functions)) {
 		// The cause was a leak, or a few messages that need much memory.
 		before := m.before
 		m.stepped, m.helpless = 0, false
-		if before.Settings != c.want.Settings {
+		if before.Settings != c.now.want.Settings {
 			c.adopt(s, before, PhaseHold, "memory is free again: back to the best settings")
 			c.search.done = true
 			return true
@@ -27,8 +27,8 @@ func (c *Controller) short(s Sample) bool {
 		}
 	}
 	if m.helpless {
-		c.phase = PhaseMemory
-		c.note = fmt.Sprintf("memory is nearly used up (%s of %s), and fewer calls at once do not help: a leak? max_memory has workers replaced", megabytes(now), megabytes(float64(s.MemoryLimit)))
+		c.now.phase = PhaseMemory
+		c.now.note = fmt.Sprintf("memory is nearly used up (%s of %s), and fewer calls at once do not help: a leak? max_memory has workers replaced", megabytes(now), megabytes(float64(s.MemoryLimit)))
 		return false
 	}
 	if c.trial != nil {
@@ -45,12 +45,12 @@ func (c *Controller) short(s Sample) bool {
 	}
 	next, why, can := m.less(c.best, c.bounds, now, s.Functions)
 	if !can {
-		c.phase, c.note = PhaseMemory, why
+		c.now.phase, c.now.note = PhaseMemory, why
 		return false
 	}
 	m.stepped++
 	m.down, m.at, m.over = s.At, now, 0
-	next = c.plan(s, next.Settings)
+	next = c.makePlan(s, next.Settings)
 	c.adopt(s, next, PhaseMemory, why)
 	c.search.done = true
 	return true

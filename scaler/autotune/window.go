@@ -151,3 +151,11 @@ func gain(a, b *window) (by, err float64) {
 	}
 	return by / n, math.Sqrt(err) / n
 }
+
+// perCall returns the CPU time of a call over all functions, in seconds.
+func perCall(w *window) float64 {
+	if n := w.done(); n > 0 {
+		return w.cpu / n
+	}
+	return 0
+}

@@ -30,7 +30,8 @@ func (n Profiles) See(s pool.Sample, steady bool) {
 	n.findReleased(s)
 }
 
-// findReleased detects a function that releases the GIL: its calls use more than one core of a worker.
+// findReleased detects a function that releases the GIL: its calls use more than one core of a
+// worker.
 func (n Profiles) findReleased(s pool.Sample) {
 	if s.Ready == 0 || s.CPU < 1.2*float64(s.Ready) {
 		return
@@ -69,7 +70,7 @@ func (n Profiles) SlowestCall(functions []pool.Function) (seconds float64) {
 	return seconds
 }
 
-// Describe describes what the functions do.
+// Describe returns what the functions do, as text.
 func (n Profiles) Describe(functions []pool.Function) string {
 	var text string
 	for i, f := range functions {

@@ -20,7 +20,8 @@ const (
 	ShortCall = 5 * time.Millisecond
 )
 
-// FirstSettings returns the first settings for these functions, by their known kinds (docs/tuning.md).
+// FirstSettings returns the first settings for these functions, by their known kinds
+// (docs/tuning.md).
 func (n Profiles) FirstSettings(functions []pool.Function, cores float64, b pool.Bounds) pool.Settings {
 	s := pool.Settings{Processes: pool.WholeCores(cores), Threads: 1, Coroutines: 1}
 	s.Processes = b.Clamp(s).Processes

@@ -59,25 +59,15 @@ const (
 	spare = 1.25
 )
 
-// next starts the next trial, or finishes the search.
-func (c *Controller) next(s Sample) {
-	if s.At-c.based > stale {
-		c.base = nil
-		c.ask(s, c.best, PhaseClimb, "measuring anew before the next step")
-		return
-	}
-	t, phase := c.up(s), PhaseClimb
-	if t == nil {
-		t, phase = c.down(s), PhaseTrim
-	}
-	if t == nil {
-		c.finish(s)
-		return
-	}
-	t.began = s
-	c.search.begun = true
-	c.trial = t
-	c.ask(s, t.plan, phase, "trying "+t.String()+": "+t.why)
+// stepper chooses the next step of a search, by the measurements of the best plan.
+type stepper struct {
+	rules
+	search *search
+	sample Sample
+	best   plan
+	base   *window // the measurement of the best plan
+	memory *memory
+	recent []Function // that had work lately
 }
 
 // needs describes which dimensions could help the busy functions.
@@ -90,53 +80,54 @@ type needs struct {
 	any         bool
 }
 
-func (c *Controller) needs(s Sample) (n needs) {
+// findNeeds returns what the busy functions need.
+func (p stepper) findNeeds() (n needs) {
 	kinds := map[string]bool{}
 	// Functions that compute may leave the cores idle between two calls.
-	gaps := c.base.headroom() > gap
-	for _, f := range s.Functions {
-		l := c.base.flows[f.Name]
-		if l == nil || !l.busy(c.base) {
+	gaps := p.base.headroom() > gap
+	for _, f := range p.sample.Functions {
+		l := p.base.flows[f.Name]
+		if l == nil || !l.busy(p.base) {
 			continue
 		}
-		k := c.nature.Of(f.Name)
+		k := p.profiles.Of(f.Name)
 		kinds[k.Kind] = true
-		if l.capped(c.base) {
+		if l.capped(p.base) {
 			continue
 		}
 		n.any = true
-		short := l.done > 0 && c.nature.ShortestCall(f.Name) < profile.ShortCall.Seconds()
+		short := l.done > 0 && p.profiles.ShortestCall(f.Name) < profile.ShortCall.Seconds()
 		n.short = n.short || short
 		n.sync = n.sync || !f.Async && (!k.Computes() || k.ReleasesGIL || short || gaps)
 		n.async = n.async || f.Async && (!k.NeverAwaits || short || gaps)
 		n.loop = n.loop || f.Async && !k.NeverAwaits
 		if !k.Computes() {
-			n.use += c.nature.CPUPerCall(f.Name) * c.base.per(l.done)
+			n.use += p.profiles.CPUPerCall(f.Name) * p.base.per(l.done)
 		}
 	}
 	n.mixed = len(kinds) > 1
 	return n
 }
 
-// up returns the next step up that could gain; nil if there is none.
-func (c *Controller) up(s Sample) *trial {
-	n := c.needs(s)
+// stepUp returns the next step up that could gain; nil if there is none.
+func (p stepper) stepUp() *trial {
+	n := p.findNeeds()
 	if !n.any {
 		return nil
 	}
-	room := c.base.headroom()
-	gilBound := c.base.per(c.base.cpu) > 0.85*float64(c.best.Processes)
-	cores := pool.WholeCores(s.Cores)
-	if gilBound && c.best.Processes < cores && room > 1/0.9 {
-		if t := c.raise(s, pool.Processes, float64(cores)/float64(c.best.Processes), "each process has one core's worth of the GIL"); t != nil {
+	room := p.base.headroom()
+	gilBound := p.base.per(p.base.cpu) > 0.85*float64(p.best.Processes)
+	cores := pool.WholeCores(p.sample.Cores)
+	if gilBound && p.best.Processes < cores && room > 1/0.9 {
+		if t := p.raise(pool.Processes, float64(cores)/float64(p.best.Processes), "each process has one core's worth of the GIL"); t != nil {
 			return t
 		}
 	}
 	if room < full && !n.mixed {
-		if n.short && !c.search.probed {
-			c.search.probed = true
-			for _, d := range c.order(n) {
-				if t := c.raise(s, d, 2*doubling, "calls are short, and the next should be there already"); t != nil {
+		if n.short && !p.search.probed {
+			p.search.probed = true
+			for _, d := range p.order(n) {
+				if t := p.raise(d, 2*doubling, "calls are short, and the next should be there already"); t != nil {
 					return t
 				}
 			}
@@ -147,49 +138,49 @@ func (c *Controller) up(s Sample) *trial {
 	switch {
 	case n.mixed:
 		if n.use > 0 {
-			factor = c.base.room() / 2 / n.use
+			factor = p.base.room() / 2 / n.use
 			why = "some wait while others compute"
 		}
 	case !math.IsInf(room, 1):
 		factor = room * beyond
-		why = fmt.Sprintf("%.2g of %.2g cores are used", c.base.per(c.base.cpu), c.base.room())
+		why = fmt.Sprintf("%.2g of %.2g cores are used", p.base.per(p.base.cpu), p.base.room())
 	}
 	least := doubling
 	if factor < doubling {
 		least = finer
 	}
 	factor = math.Min(math.Max(factor, least), jump)
-	for _, d := range c.order(n) {
-		if t := c.raise(s, d, factor, why); t != nil {
+	for _, d := range p.order(n) {
+		if t := p.raise(d, factor, why); t != nil {
 			return t
 		}
 	}
 	// The best value is at its bound: another process adds the same number again.
-	bounded := n.sync && !c.search.shut[pool.Threads] && c.best.Threads == c.bounds.Most.Threads ||
-		n.async && !c.search.shut[pool.Coroutines] && c.best.Coroutines == c.bounds.Most.Coroutines
+	bounded := n.sync && !p.search.shut[pool.Threads] && p.best.Threads == p.bounds.Most.Threads ||
+		n.async && !p.search.shut[pool.Coroutines] && p.best.Coroutines == p.bounds.Most.Coroutines
 	if room > idle || n.mixed && bounded {
 		by := finer
-		if bounded || c.search.rose[pool.Processes] > 1 {
+		if bounded || p.search.rose[pool.Processes] > 1 {
 			by = doubling
 		}
-		return c.raise(s, pool.Processes, by, fmt.Sprintf("%.2g of %.2g cores are used", c.base.per(c.base.cpu), c.base.room()))
+		return p.raise(pool.Processes, by, fmt.Sprintf("%.2g of %.2g cores are used", p.base.per(p.base.cpu), p.base.room()))
 	}
 	return nil
 }
 
 // order returns the dimensions in the order in which they are raised.
-func (c *Controller) order(n needs) (order []pool.Dim) {
+func (p stepper) order(n needs) (order []pool.Dim) {
 	if n.sync {
 		order = append(order, pool.Threads)
 	}
 	if n.async {
 		order = append(order, pool.Coroutines)
 	}
-	if n.loop && !n.sync && (c.base.headroom() > idle || c.search.won == pool.Threads) {
+	if n.loop && !n.sync && (p.base.headroom() > idle || p.search.won == pool.Threads) {
 		order = append(order, pool.Threads)
 	}
 	// The dimension that gained last is first.
-	if i := slices.Index(order, c.search.won); i > 0 {
+	if i := slices.Index(order, p.search.won); i > 0 {
 		order[0], order[i] = order[i], order[0]
 	}
 	return order
@@ -197,26 +188,26 @@ func (c *Controller) order(n needs) (order []pool.Dim) {
 
 // raise returns a step up in one dimension, as far as bounds and memory allow. It returns nil if
 // the dimension is known to gain nothing, or if no step fits.
-func (c *Controller) raise(s Sample, d pool.Dim, factor float64, why string) *trial {
-	if c.search.shut[d] {
+func (p stepper) raise(d pool.Dim, factor float64, why string) *trial {
+	if p.search.shut[d] {
 		return nil
 	}
-	if most := c.search.most[d]; most > 0 {
+	if most := p.search.most[d]; most > 0 {
 		factor = math.Min(factor, most)
 	}
-	if d == pool.Coroutines && c.search.rose[d] == 0 {
+	if d == pool.Coroutines && p.search.rose[d] == 0 {
 		// Coroutines may wait for each other where drover cannot measure it, for example for the
 		// loop's threads, and too many of them take long to drain.
 		factor = math.Min(factor, doubling)
 	}
-	have := c.best.Get(d)
+	have := p.best.Get(d)
 	for {
-		to := c.bounds.Clamp(c.best.With(d, max(int(math.Ceil(float64(have)*factor-0.01)), have+1)))
-		if to == c.best.Settings {
+		to := p.bounds.Clamp(p.best.With(d, max(int(math.Ceil(float64(have)*factor-0.01)), have+1)))
+		if to == p.best.Settings {
 			return nil
 		}
-		if c.memory.fits(c.best.Settings, to, float64(s.Memory), s.MemoryLimit, s.Functions) {
-			return &trial{plan: c.plan(s, to), dim: d, up: true, why: why, factor: float64(to.Get(d)) / float64(have)}
+		if p.memory.fits(p.best.Settings, to, float64(p.sample.Memory), p.sample.MemoryLimit, p.sample.Functions) {
+			return &trial{plan: p.makePlan(p.sample, to), dim: d, up: true, why: why, factor: float64(to.Get(d)) / float64(have)}
 		}
 		if to.Get(d) == have+1 {
 			return nil
@@ -226,46 +217,46 @@ func (c *Controller) raise(s Sample, d pool.Dim, factor float64, why string) *tr
 	}
 }
 
-// down returns the next step down that could cost nothing; nil if there is none.
-func (c *Controller) down(s Sample) *trial {
+// stepDown returns the next step down that could cost nothing; nil if there is none.
+func (p stepper) stepDown() *trial {
 	for _, d := range pool.Dims {
-		have := c.best.Get(d)
-		if c.search.trimmed[d] || have <= c.bounds.Least.Get(d) {
+		have := p.best.Get(d)
+		if p.search.trimmed[d] || have <= p.bounds.Least.Get(d) {
 			continue
 		}
-		need, why := c.need(s, d)
-		need = math.Max(need, 1.05*math.Max(c.search.rose[d], c.search.low[d]))
+		need, why := p.need(d)
+		need = math.Max(need, 1.05*math.Max(p.search.rose[d], p.search.low[d]))
 		if float64(have) < spare*need && !(d == pool.Processes && need <= float64(have-1)) || need > float64(have-1) {
 			continue
 		}
-		to := c.bounds.Clamp(c.best.With(d, int(math.Ceil(need))))
-		if to == c.best.Settings {
+		to := p.bounds.Clamp(p.best.With(d, int(math.Ceil(need))))
+		if to == p.best.Settings {
 			continue
 		}
-		return &trial{plan: c.plan(s, to), dim: d, why: why, factor: float64(to.Get(d)) / float64(have)}
+		return &trial{plan: p.makePlan(p.sample, to), dim: d, why: why, factor: float64(to.Get(d)) / float64(have)}
 	}
 	return nil
 }
 
 // need returns the smallest value of a dimension that should suffice, and the reason.
-func (c *Controller) need(s Sample, d pool.Dim) (need float64, why string) {
-	have := float64(c.best.Get(d))
+func (p stepper) need(d pool.Dim) (need float64, why string) {
+	have := float64(p.best.Get(d))
 	if d == pool.Processes {
-		if cores := float64(pool.WholeCores(s.Cores)); have > cores {
+		if cores := float64(pool.WholeCores(p.sample.Cores)); have > cores {
 			return math.Max(cores, math.Ceil(have/2)), "more processes than cores"
 		}
 		// With very short calls the daemon needs a core, too.
-		if daemon := c.base.per(c.base.daemon); daemon > 0.25 && daemon > 0.3*c.base.per(c.base.cpu) && have > 1 && c.search.rejected[d] == 0 {
+		if daemon := p.base.per(p.base.daemon); daemon > 0.25 && daemon > 0.3*p.base.per(p.base.cpu) && have > 1 && p.search.rejected[d] == 0 {
 			return have - 1, "the daemon needs a core, too"
 		}
 		return have, ""
 	}
 	// Halving finds the smallest value in few steps.
 	need, why = have/2, "as much with less"
-	functions := c.mix.recent(s)
+	functions := p.recent
 	used, useless := false, true
 	model := math.Inf(1)
-	if c.base.headroom() < idle {
+	if p.base.headroom() < idle {
 		model = 0
 	}
 	for _, f := range functions {
@@ -273,15 +264,15 @@ func (c *Controller) need(s Sample, d pool.Dim) (need float64, why string) {
 			continue
 		}
 		used = true
-		k := c.nature.Of(f.Name)
+		k := p.profiles.Of(f.Name)
 		useless = useless && k.Computes() && !k.ReleasesGIL
 		if !k.Computes() {
-			model = math.Max(model, c.fills(f, k))
+			model = math.Max(model, p.fills(f, k))
 		}
 	}
 	switch {
 	case !used && d == pool.Threads: // only the loop's executor uses threads
-		return math.Max(have/2, float64(c.nature.FirstSettings(functions, s.Cores, c.bounds).Threads)), "the loop's threads"
+		return math.Max(have/2, float64(p.profiles.FirstSettings(functions, p.sample.Cores, p.bounds).Threads)), "the loop's threads"
 	case !used:
 		return 1, "nothing is async"
 	case useless && d == pool.Threads:
@@ -299,10 +290,10 @@ func (c *Controller) need(s Sample, d pool.Dim) (need float64, why string) {
 // fills returns how many calls of a function in each process fill the cores: the usable cores,
 // divided by the share of its time that a call computes, and by the processes. It returns 0 where
 // the share is unknown, or where other processes compute for the calls.
-func (c *Controller) fills(f Function, k Kind) float64 {
-	own := c.nature.CPUPerCall(f.Name)
-	if k.Sure < 0.5 || k.CPU <= 0 || own < 0.6*perCall(c.base) {
+func (p stepper) fills(f Function, k Kind) float64 {
+	own := p.profiles.CPUPerCall(f.Name)
+	if k.Sure < 0.5 || k.CPU <= 0 || own < 0.6*perCall(p.base) {
 		return 0
 	}
-	return c.base.room() / k.CPU / float64(c.best.Processes)
+	return p.base.room() / k.CPU / float64(p.best.Processes)
 }
