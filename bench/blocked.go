@@ -122,7 +122,7 @@ func (c *blockedCommand) reported(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	invoke := func(function, id string) []byte {
-		h, err := p.Handler(function)
+		h, err := p.HandlerOf(function)
 		if err == nil {
 			var output []byte
 			if output, err = h.Handle(ctx, &triggers.Message{ID: id, Attempt: 1}); err == nil {
@@ -270,7 +270,7 @@ func (c *blockedCommand) neighbours(ctx context.Context, table *tabwriter.Writer
 	over := make(chan struct{})
 	var calling sync.WaitGroup
 	loop := func(name string, n int, keep bool) {
-		h, err := p.Handler(name)
+		h, err := p.HandlerOf(name)
 		if err != nil {
 			cancel(err)
 			return

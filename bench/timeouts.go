@@ -84,7 +84,7 @@ func (c *timeoutsCommand) measure(ctx context.Context, function string, lanes in
 		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	h, err := p.Handler(function)
+	h, err := p.HandlerOf(function)
 	if err != nil {
 		return nil, 0, err
 	}

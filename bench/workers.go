@@ -104,7 +104,7 @@ func pythonPool(ctx context.Context, source string, functions []string, change f
 	return p, func() error {
 		stop()
 		return errors.Join(<-ended, os.RemoveAll(dir))
-	}, p.Ready(ctx)
+	}, p.WaitReady(ctx)
 }
 
 // ready waits for n workers.
@@ -179,7 +179,7 @@ func (l *load) SetResult(output []byte, err error) {
 }
 
 func (l *load) run(ctx context.Context, p *workers.Pool, function string, n int) error {
-	h, err := p.Handler(function)
+	h, err := p.HandlerOf(function)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func (c *workerTestCommand) Run(ctx context.Context, std *IO) (err error) {
 	}
 	passed, failed, skipped := count[conformance.Passed], count[conformance.Failed], count[conformance.Skipped]
 	if passed+failed+skipped == 0 {
-		return fmt.Errorf("no check matches %s; use one of %s", c.Only, strings.Join(conformance.Names(target), ", "))
+		return fmt.Errorf("no check matches %s; use one of %s", c.Only, strings.Join(conformance.CheckNames(target), ", "))
 	}
 	if !c.JSON {
 		fmt.Fprintf(std.Out, "\n%d passed, %d failed, %d skipped, in %v\n", passed, failed, skipped, time.Since(began).Round(100*time.Millisecond))

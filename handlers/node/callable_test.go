@@ -31,7 +31,7 @@ func TestFunctionsThatCannotBeCalled(t *testing.T) {
 			t.Parallel()
 			p := newApp(t, test.app, nil, test.function)
 			var loadError *handlers.LoadError
-			if err := p.Ready(soon(t)); !errors.As(err, &loadError) || !strings.Contains(loadError.Summary, test.want) || !strings.Contains(loadError.Summary, "a function takes (message, context)") {
+			if err := p.WaitReady(soon(t)); !errors.As(err, &loadError) || !strings.Contains(loadError.Summary, test.want) || !strings.Contains(loadError.Summary, "a function takes (message, context)") {
 				t.Errorf("%v; want %q", err, test.want)
 			}
 		})

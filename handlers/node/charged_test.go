@@ -34,7 +34,7 @@ exports.f = ` + test.kind + `(message) => {
   return sleep(20);
 };
 `}, func(c *workers.Config) { c.Settings.Coroutines, c.KillGrace = 16, 500*time.Millisecond }, "f")
-			h, err := p.Handler("f")
+			h, err := p.HandlerOf("f")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,7 +83,7 @@ exports.other = async () => process.pid;
 		c.OnBlocked, c.Log = workers.BlockedIsolate, slog.New(slog.NewTextHandler(log, nil))
 	}, "blocks", "other")
 	deadline := time.Now().Add(patience)
-	for i := 0; len(p.Quarantined()) == 0; i++ {
+	for i := 0; len(p.QuarantinedWorkers()) == 0; i++ {
 		if _, err := call(t, p, "blocks", &triggers.Message{ID: fmt.Sprint(i)}); err != nil {
 			t.Fatal(err)
 		}

@@ -223,7 +223,7 @@ exports.f = (message) => {
   while (!fs.existsSync(message.text())) block(1);
 };
 `}, func(c *workers.Config) { c.Log = slog.New(slog.NewTextHandler(log, nil)) }, "f")
-	h, err := p.Handler("f")
+	h, err := p.HandlerOf("f")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +293,7 @@ func TestADrainFinishesWhatWasInvoked(t *testing.T) {
 	answers := make(sink, 40)
 	t.Run("pool", func(t *testing.T) {
 		p := startApp(t, files{"index.js": mark + "exports.f = async (message) => { await sleep(300); return message.body; };\n"}, nil, "f")
-		h, _ = p.Handler("f")
+		h, _ = p.HandlerOf("f")
 		for range 40 {
 			h.Start(context.Background(), &triggers.Message{Body: []byte("x")}, answers)
 		}

@@ -48,9 +48,9 @@ exports.bare = (message, context) => [message.enqueued, message.attributes, cont
 		t.Errorf("of a message with nothing: %s, %v", got, err)
 	}
 	for f, async := range map[string]bool{"sync": false, "async": true, "promise": false} {
-		h, err := p.Handler(f)
-		if err != nil || h.Async() != async {
-			t.Errorf("%s is async: %v, %v", f, h.Async(), err)
+		h, err := p.HandlerOf(f)
+		if err != nil || h.IsAsync() != async {
+			t.Errorf("%s is async: %v, %v", f, h.IsAsync(), err)
 		}
 	}
 }
@@ -100,7 +100,7 @@ func TestModules(t *testing.T) {
 			t.Errorf("%s returned %s, %v; want %s", f, got, err, want)
 		}
 	}
-	if h, err := p.Handler("bound:f"); err != nil || !h.Async() {
+	if h, err := p.HandlerOf("bound:f"); err != nil || !h.IsAsync() {
 		t.Errorf("a bound async function is not async: %v", err)
 	}
 }
@@ -140,7 +140,7 @@ exports.reused = (message) => shared.fill(message.body[0]);
 	}
 	// A function may write what it returned over in its next call.
 	answers := make(sink, 26)
-	h, err := p.Handler("reused")
+	h, err := p.HandlerOf("reused")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newApp(t, test.app, nil, test.function)
-			err := p.Ready(soon(t))
+			err := p.WaitReady(soon(t))
 			var loadError *handlers.LoadError
 			if !errors.As(err, &loadError) {
 				t.Fatalf("Ready: %v", err)
@@ -315,7 +315,7 @@ exports.written = (message) => new Promise((resolve) => process.stdout.write('wi
 	if _, err := call(t, p, "speak", &triggers.Message{ID: "m-speak", Body: []byte("hello")}); err != nil {
 		t.Fatal(err)
 	}
-	h, err := p.Handler("together")
+	h, err := p.HandlerOf("together")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +361,7 @@ exports.f = () => {
   return new Promise((resolve) => setTimeout(() => { running--; resolve(); }, 1));
 };
 `}, func(c *workers.Config) { c.Log = slog.New(slog.NewTextHandler(log, nil)) }, "f")
-	h, err := p.Handler("f")
+	h, err := p.HandlerOf("f")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,7 +387,7 @@ exports.g = async (message) => { if (message.body[0] & 1) await null; return mes
 exports.h = async (message) => { await new Promise(setImmediate); return message.body; };
 `}, func(c *workers.Config) { c.Settings.Processes = 2 }, "f", "g", "h")
 	for _, f := range []string{"f", "g", "h"} {
-		h, err := p.Handler(f)
+		h, err := p.HandlerOf(f)
 		if err != nil {
 			t.Fatal(err)
 		}

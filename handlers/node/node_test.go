@@ -45,7 +45,7 @@ type files map[string]string
 func startApp(t testing.TB, app files, change func(*workers.Config), functions ...string) *workers.Pool {
 	t.Helper()
 	p := newApp(t, app, change, functions...)
-	if err := p.Ready(soon(t)); err != nil {
+	if err := p.WaitReady(soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -124,7 +124,7 @@ func (s sink) SetResult(output []byte, err error) { s <- answer{output, err} }
 // handle runs a function as the dispatcher does, and waits for the answer.
 func handle(ctx context.Context, t testing.TB, p *workers.Pool, function string, m *triggers.Message) ([]byte, error) {
 	t.Helper()
-	h, err := p.Handler(function)
+	h, err := p.HandlerOf(function)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -129,7 +129,7 @@ func TestTypeScriptWhereNodeHasIt(t *testing.T) {
 				c.Command.Path = path
 				c.Functions[0].Module = "index"
 			}, "f")
-		if err := p.Ready(soon(t)); err != nil {
+		if err := p.WaitReady(soon(t)); err != nil {
 			continue // before 22.18
 		}
 		ran++

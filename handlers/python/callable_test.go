@@ -59,7 +59,7 @@ func TestFunctionsThatCannotBeCalled(t *testing.T) {
 				}
 			}, "f")
 			var loadError *handlers.LoadError
-			if err := p.Ready(soon(t)); !errors.As(err, &loadError) || !strings.Contains(loadError.Summary, test.want) {
+			if err := p.WaitReady(soon(t)); !errors.As(err, &loadError) || !strings.Contains(loadError.Summary, test.want) {
 				t.Errorf("%v; want %q", err, test.want)
 			}
 		})
@@ -232,7 +232,7 @@ func TestAzureLayout(t *testing.T) {
 		})
 		c.Functions = []workers.Function{{Name: "order", Module: "Order", Function: "main"}, {Name: "bill", Module: "Bill", Function: "main"}}
 	})
-	if err := p.Ready(soon(t)); err != nil {
+	if err := p.WaitReady(soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	for f, want := range map[string]string{"order": `["vendored","h","own"]`, "bill": "h"} {
@@ -245,7 +245,7 @@ func TestAzureLayout(t *testing.T) {
 func TestARelativeImportAboveThePath(t *testing.T) {
 	t.Parallel()
 	p := newApp(t, "from ...shared import helper\ndef f(body): pass\n", nil, "f")
-	if err := p.Ready(soon(t)); err == nil || !strings.Contains(err.Error(), "names a directory above path") {
+	if err := p.WaitReady(soon(t)); err == nil || !strings.Contains(err.Error(), "names a directory above path") {
 		t.Errorf("%v", err)
 	}
 }
@@ -278,7 +278,7 @@ async def loop(message): return "loop"
 			c.Functions = append(c.Functions, workers.Function{Name: name, Module: name, Function: "handle"})
 		}
 	}, "f", "fails", "loop")
-	if err := p.Ready(soon(t)); err != nil {
+	if err := p.WaitReady(soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	for f, want := range map[string]string{"f": `["own queue inner","inner","email","logging","calendar"]`, "logging": "logging", "json": "json", "email": "email", "loop": "loop"} {

@@ -91,7 +91,7 @@ func TestAWorkerThatCannotBeHeldDoesNotRun(t *testing.T) {
 	ran := filepath.Join(t.TempDir(), "ran")
 	p := newApp(t, fmt.Sprintf("open(%q, 'w')\ndef f(body): pass", ran), func(cfg *workers.Config) { cfg.Confine = c }, "f")
 	var loadError *handlers.LoadError
-	if err := p.Ready(soon(t)); !errors.As(err, &loadError) ||
+	if err := p.WaitReady(soon(t)); !errors.As(err, &loadError) ||
 		!strings.Contains(loadError.Summary, "it could not be held to what it should: reading as its user: "+gone+": no such file or directory") {
 		t.Errorf("%v", err)
 	}

@@ -115,7 +115,7 @@ func (d *direct) json(kind protocol.Kind, value any) {
 func (d *direct) expect(want protocol.Kind) []byte {
 	d.t.Helper()
 	for {
-		kind, payload, err := d.parser.Next()
+		kind, payload, err := d.parser.NextFrame()
 		switch {
 		case err != nil:
 			d.t.Fatal(err)
@@ -128,13 +128,13 @@ func (d *direct) expect(want protocol.Kind) []byte {
 			d.t.Fatalf("a %v came, not a %v: %s", kind, want, payload)
 		default:
 			_ = d.conn.SetReadDeadline(time.Now().Add(patience))
-			n, err := d.conn.Read(d.parser.Space())
+			n, err := d.conn.Read(d.parser.ReadBuffer())
 			if err != nil {
 				_ = d.cmd.Process.Kill()
 				_ = d.cmd.Wait()
 				d.t.Fatalf("instead of a %v: %v\n%s", want, err, d.stderr.Bytes())
 			}
-			d.parser.Took(n)
+			d.parser.AdvanceRead(n)
 		}
 	}
 }

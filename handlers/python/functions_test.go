@@ -206,7 +206,7 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newApp(t, test.source, func(c *workers.Config) { c.Settings.Processes = 2 }, test.function)
-			err := p.Ready(soon(t))
+			err := p.WaitReady(soon(t))
 			var loadError *handlers.LoadError
 			if !errors.As(err, &loadError) {
 				t.Fatalf("Ready: %v", err)
@@ -226,7 +226,7 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 func TestAModuleThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	p := newApp(t, "", func(c *workers.Config) { c.Functions[0].Module = "billing.jobs" }, "f")
-	err := p.Ready(soon(t))
+	err := p.WaitReady(soon(t))
 	if err == nil || !strings.Contains(err.Error(), "billing") || !strings.Contains(err.Error(), "is there a file billing/jobs.py") {
 		t.Errorf("%v", err)
 	}

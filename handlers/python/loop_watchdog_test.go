@@ -129,7 +129,7 @@ func TestWhatBlocksTheEventLoop(t *testing.T) {
 				}
 				log.wait(t, want...)
 			}
-			got := p.Blocked()
+			got := p.BlockStats()
 			for _, name := range names {
 				if b := got[name]; b.Times < 1 || b.Longest < 100*time.Millisecond {
 					t.Errorf("%s blocked %d times, %v the longest", name, b.Times, b.Longest)
@@ -186,7 +186,7 @@ async def noop(body): pass
 	}
 	close(stop)
 	others.Wait()
-	if got := p.Blocked(); len(got) > 0 {
+	if got := p.BlockStats(); len(got) > 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -203,7 +203,7 @@ async def names(body): return [t.name for t in threading.enumerate()]
 	if output, err := call(t, p, "names", &triggers.Message{}); err != nil || strings.Contains(string(output), "drover-blocked") {
 		t.Errorf("%s, %v", output, err)
 	}
-	if got := p.Blocked(); len(got) > 0 {
+	if got := p.BlockStats(); len(got) > 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -307,17 +307,17 @@ async def fine(body):
 	if err != nil || pids[string(output)] > 0 && string(output) != fmt.Sprint(before[0]) {
 		t.Errorf("the other function ran in %s, %v", output, err)
 	}
-	if got := p.Quarantined(); got["blocks"] != 1 || len(got) != 1 {
+	if got := p.QuarantinedWorkers(); got["blocks"] != 1 || len(got) != 1 {
 		t.Errorf("%v", got)
 	}
 	p.Scale(3)
 	deadline := time.Now().Add(patience)
-	for p.Quarantined()["blocks"] != 2 && time.Now().Before(deadline) {
+	for p.QuarantinedWorkers()["blocks"] != 2 && time.Now().Before(deadline) {
 		if _, err := call(t, p, "fine", &triggers.Message{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := p.Quarantined()["blocks"]; got != 2 {
+	if got := p.QuarantinedWorkers()["blocks"]; got != 2 {
 		t.Errorf("it has %d of three workers", got)
 	}
 }
@@ -358,10 +358,10 @@ async def fine(body):
 	}
 	log.wait(t, "function moved to threads", "function=blocks", "threads=2")
 	log.wait(t, "it runs in "+main, "function=blocks", "message=b")
-	if got := p.Threaded(); len(got) != 1 || got[0] != "blocks" || len(p.Quarantined()) != 0 {
-		t.Errorf("%v run in threads, %v are quarantined", got, p.Quarantined())
+	if got := p.ThreadedFunctions(); len(got) != 1 || got[0] != "blocks" || len(p.QuarantinedWorkers()) != 0 {
+		t.Errorf("%v run in threads, %v are quarantined", got, p.QuarantinedWorkers())
 	}
-	if h.Async() || h.Slots() != handler(t, p, "blocks").Slots() || h.Slots() == handler(t, p, "fine").Slots() {
+	if h.IsAsync() || h.Slots() != handler(t, p, "blocks").Slots() || h.Slots() == handler(t, p, "fine").Slots() {
 		t.Error("its room is not that of functions that are not async")
 	}
 	if output, err := call(t, p, "fine", &triggers.Message{}); err != nil || string(output) != "MainThread" {
@@ -428,12 +428,12 @@ async def collects(body):
 		if _, err := call(t, p, "collects", &triggers.Message{}); err != nil {
 			t.Fatal(err)
 		}
-		return p.Blocked()[""].Times > 0
+		return p.BlockStats()[""].Times > 0
 	})
-	if b := p.Blocked()[""]; b.Place != "the garbage collector" || !strings.Contains(b.Instead(), "gc.freeze") {
-		t.Errorf("%+v, %s", b, b.Instead())
+	if b := p.BlockStats()[""]; b.Place != "the garbage collector" || !strings.Contains(b.Advice(), "gc.freeze") {
+		t.Errorf("%+v, %s", b, b.Advice())
 	}
-	if b, blamed := p.Blocked()["collects"]; blamed {
+	if b, blamed := p.BlockStats()["collects"]; blamed {
 		t.Errorf("the function is blamed: %+v", b)
 	}
 }

@@ -88,7 +88,7 @@ func (i *installed) remove() error {
 func startApp(t testing.TB, source string, change func(*workers.Config), functions ...string) *workers.Pool {
 	t.Helper()
 	p := newApp(t, source, change, functions...)
-	if err := p.Ready(t.Context()); err != nil {
+	if err := p.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -144,7 +144,7 @@ func handle(ctx context.Context, h *workers.Handler, m *triggers.Message) ([]byt
 
 func handler(t testing.TB, p *workers.Pool, name string) *workers.Handler {
 	t.Helper()
-	h, err := p.Handler(name)
+	h, err := p.HandlerOf(name)
 	if err != nil {
 		t.Fatal(err)
 	}

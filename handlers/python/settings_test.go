@@ -97,7 +97,7 @@ async def fails(body):
 	}
 	t.Run("fails", func(t *testing.T) {
 		p := startApp(t, source, nil, "fails")
-		h, err := p.Handler("fails")
+		h, err := p.HandlerOf("fails")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +175,7 @@ async def g(body): # as many in its executor
 		t.Run(function, func(t *testing.T) {
 			t.Parallel()
 			p := startApp(t, source, nil, function, "reset", "die")
-			h, err := p.Handler(function)
+			h, err := p.HandlerOf(function)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -200,7 +200,7 @@ async def g(body): # as many in its executor
 				}
 				return last
 			}
-			if !p.Tunable() {
+			if !p.IsTunable() {
 				t.Fatal("a Python worker does not accept other settings")
 			}
 			// runs holds that so many run at once, and never more; a busy machine may take
@@ -215,7 +215,7 @@ async def g(body): # as many in its executor
 				})
 			}
 			for _, n := range []int{1, 4, 2, 6, 1, 3} {
-				p.Set(workers.Settings{Threads: n})
+				p.ApplySettings(workers.Settings{Threads: n})
 				runs(n)
 				if s := p.Settings(); s != (workers.Settings{Processes: 1, Threads: n, Coroutines: 512}) {
 					t.Errorf("%+v", s)
@@ -223,7 +223,7 @@ async def g(body): # as many in its executor
 			}
 			_, _ = call(t, p, "die", &triggers.Message{})
 			runs(3) // of a new worker
-			p.Set(workers.Settings{Processes: 2, Coroutines: 7})
+			p.ApplySettings(workers.Settings{Processes: 2, Coroutines: 7})
 			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
 			eventually(t, "their room", func() bool {
 				return h.Slots().Capacity() >= map[string]int{"f": 6, "g": 14}[function]
@@ -266,7 +266,7 @@ async def f(body):
 		ended <- string(got)
 	}()
 	eventually(t, "the call", func() bool { return p.Stats().InFlight == 1 })
-	p.Set(workers.Settings{Threads: 5})
+	p.ApplySettings(workers.Settings{Threads: 5})
 	if got := <-ended; got != "5" {
 		t.Errorf("%s ran at once, want 5", got)
 	}
@@ -281,7 +281,7 @@ import threading
 def f(body): return str(threading.current_thread() is threading.main_thread())
 `, func(c *workers.Config) { c.Settings.Threads = 4 }, "f")
 	for range 50 {
-		p.Set(workers.Settings{Threads: 4})
+		p.ApplySettings(workers.Settings{Threads: 4})
 		var calls sync.WaitGroup
 		for range 20 {
 			calls.Go(func() {
@@ -291,7 +291,7 @@ def f(body): return str(threading.current_thread() is threading.main_thread())
 			})
 		}
 		calls.Wait()
-		p.Set(workers.Settings{Threads: 1})
+		p.ApplySettings(workers.Settings{Threads: 1})
 		for range 20 {
 			calls.Go(func() {
 				if got, err := call(t, p, "f", &triggers.Message{}); err != nil || string(got) != "True" {
@@ -324,13 +324,13 @@ def f(body):
 		}
 	})
 	first := strconv.Itoa(begun(t, path))
-	p.Set(workers.Settings{Threads: 4})
-	p.Set(workers.Settings{Threads: 1})
-	p.Renew(false)
+	p.ApplySettings(workers.Settings{Threads: 4})
+	p.ApplySettings(workers.Settings{Threads: 1})
+	p.RenewWorkers(false)
 	if s := p.Stats(); s.Ready != 1 || s.Retiring != 0 {
 		t.Errorf("it loaded the code with one thread, and is replaced: %+v", s)
 	}
-	p.Renew(true)
+	p.RenewWorkers(true)
 	if got, err := call(t, p, "f", &triggers.Message{Body: []byte("who")}); err != nil || string(got) == first {
 		t.Errorf("a call after the renewal ran in %s, and the old worker is %s: %v", got, first, err)
 	}

@@ -51,8 +51,8 @@ func (b Blocked) Plus(o Blocked) Blocked {
 	return sum
 }
 
-// Instead returns advice on how to avoid blocking.
-func (b Blocked) Instead() string {
+// Advice returns advice on how to avoid blocking.
+func (b Blocked) Advice() string {
 	if b.Language == nodejs {
 		if b.Computes {
 			return "hand the computation to a worker_threads.Worker; on_blocked: isolate runs the function in a process of its own"
@@ -92,8 +92,8 @@ func (b *blocks) byFunction() map[string]Blocked {
 	return maps.Clone(b.of)
 }
 
-// count adds a block that has ended. It reports whether its function must be quarantined.
-func (b *blocks) count(r worker.BlockReport, now time.Time) (often bool) {
+// addBlock adds a block that has ended. It reports whether its function must be quarantined.
+func (b *blocks) addBlock(r worker.BlockReport, now time.Time) (often bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.of == nil {
@@ -111,8 +111,8 @@ func (b *blocks) count(r worker.BlockReport, now time.Time) (often bool) {
 	return len(recent) == maxBlocks && now.Sub(recent[0]) <= blockWindow
 }
 
-// log logs a block if it is the first at its place.
-func (b *blocks) log(r worker.BlockReport) {
+// logFirst logs a block if it is the first at its place.
+func (b *blocks) logFirst(r worker.BlockReport) {
 	if !b.firstAt(r.Function + "\x00" + r.Place) {
 		return
 	}
@@ -120,7 +120,7 @@ func (b *blocks) log(r worker.BlockReport) {
 	if r.Function != "" {
 		attrs = append(attrs, slog.String("function", r.Function), slog.String("message", r.Message))
 	}
-	attrs = append(attrs, slog.Bool("computes", r.Computes), slog.Bool("gil", r.GIL), slog.String("instead", blockedBy(r).Instead()))
+	attrs = append(attrs, slog.Bool("computes", r.Computes), slog.Bool("gil", r.GIL), slog.String("instead", blockedBy(r).Advice()))
 	if r.Stack != "" {
 		attrs = append(attrs, slog.String("stack", r.Stack))
 	}

@@ -35,8 +35,8 @@ func TestBlocksThatCount(t *testing.T) {
 		often := false
 		var sum time.Duration
 		for i, took := range test.took {
-			b.count(block("other", "o", leastCounted), start.Add(test.at[i])) // counts for itself
-			often = b.count(block(test.function, "p", took), start.Add(test.at[i]))
+			b.addBlock(block("other", "o", leastCounted), start.Add(test.at[i])) // counts for itself
+			often = b.addBlock(block(test.function, "p", took), start.Add(test.at[i]))
 			sum += took
 		}
 		if often != test.want {
@@ -55,7 +55,7 @@ func TestBlocksAreLoggedOnce(t *testing.T) {
 	report := func(function, place string) {
 		r := block(function, place, time.Second)
 		r.Log = slog.New(slog.NewTextHandler(&out, nil))
-		b.log(r)
+		b.logFirst(r)
 	}
 	report("f", "a.py:1")
 	report("f", "a.py:1")

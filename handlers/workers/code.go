@@ -41,12 +41,12 @@ func (c *code) noteAnswer(w *worker.Worker) (disabled bool) {
 		for i, f := range c.functions {
 			c.async[f.Name] = w.Ready.Functions[i].Kind == "async"
 		}
-		c.tunable = w.Can(protocol.CanSettings)
+		c.tunable = w.HasCapability(protocol.CanSettings)
 		c.forkable = slices.Contains(w.Welcome.Capabilities, protocol.CanFork) && w.Ready.Unforkable == ""
 		c.log.Debug("workers load", "language", w.Welcome.Language, "version", w.Welcome.Version)
 	}
 	if c.failed != nil || len(c.async) > 0 {
-		c.settle()
+		c.wakeWaiters()
 	}
 	return disabled
 }
@@ -59,7 +59,7 @@ func (c *code) giveUp(why *handlers.LoadError) (disabled bool) {
 		return false
 	}
 	c.disable(why)
-	c.settle()
+	c.wakeWaiters()
 	return true
 }
 
@@ -72,8 +72,8 @@ func (c *code) disable(why *handlers.LoadError) {
 	}
 }
 
-// settle wakes all callers that wait for the first worker. c.mu is held.
-func (c *code) settle() {
+// wakeWaiters wakes all callers that wait for the first worker. c.mu is held.
+func (c *code) wakeWaiters() {
 	select {
 	case <-c.settled:
 	default:
@@ -85,7 +85,7 @@ func (c *code) settle() {
 func (c *code) stopWaiting() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.settle()
+	c.wakeWaiters()
 }
 
 // waitSettled waits for the first worker.
@@ -98,8 +98,8 @@ func (c *code) waitSettled(ctx context.Context) error {
 	}
 }
 
-// failure returns why the pool is disabled: a *handlers.LoadError, or nil.
-func (c *code) failure() error {
+// loadFailure returns why the pool is disabled: a *handlers.LoadError, or nil.
+func (c *code) loadFailure() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failed == nil {
@@ -129,20 +129,20 @@ func (c *code) setAsync(function string, async bool) {
 	c.async[function] = async
 }
 
-// can returns the capabilities of the workers with this code.
-func (c *code) can() (tunable, forkable bool) {
+// capabilities returns the capabilities of the workers with this code.
+func (c *code) capabilities() (tunable, forkable bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.tunable, c.forkable
 }
 
-// index returns the index of a function in Config.Functions; -1 if it is not there.
-func (c *code) index(function string) int {
+// indexOf returns the index of a function in Config.Functions; -1 if it is not there.
+func (c *code) indexOf(function string) int {
 	return slices.IndexFunc(c.functions, func(f worker.Function) bool { return f.Name == function })
 }
 
-// names returns the names of the functions, in the order of Config.Functions.
-func (c *code) names() []string {
+// functionNames returns the names of the functions, in the order of Config.Functions.
+func (c *code) functionNames() []string {
 	out := make([]string, len(c.functions))
 	for i, f := range c.functions {
 		out[i] = f.Name

@@ -24,11 +24,11 @@ type Handler struct {
 	follow   worker.Follow // followCall, stored to avoid an allocation per call
 }
 
-// Handler returns the handler of a function of the pool, by its Name. It is called after
-// Ready, which finds out whether the function is async. It returns an error if the pool
+// HandlerOf returns the handler of a function of the pool, by its Name. It is called after
+// WaitReady, which finds out whether the function is async. It returns an error if the pool
 // has no such function.
-func (p *Pool) Handler(name string) (*Handler, error) {
-	i := p.code.index(name)
+func (p *Pool) HandlerOf(name string) (*Handler, error) {
+	i := p.code.indexOf(name)
 	if i < 0 {
 		return nil, fmt.Errorf("the pool has no function %q", name)
 	}
@@ -37,25 +37,26 @@ func (p *Pool) Handler(name string) (*Handler, error) {
 	return h, nil
 }
 
-// Index returns the function's index in Config.Functions.
-func (h *Handler) Index() int { return int(h.index) }
+// FunctionIndex returns the function's index in Config.Functions.
+func (h *Handler) FunctionIndex() int { return int(h.index) }
 
-// Async reports whether the function runs on the event loop.
-func (h *Handler) Async() bool { return h.pool.code.isAsync(h.name) }
+// IsAsync reports whether the function runs on the event loop.
+func (h *Handler) IsAsync() bool { return h.pool.code.isAsync(h.name) }
 
 // Slots implements handlers.Slotted.
 func (h *Handler) Slots() *handlers.Slots {
-	if own := h.quarantined(); own != nil {
+	if own := h.quarantineHandler(); own != nil {
 		return own.Slots()
 	}
-	if h.Async() {
+	if h.IsAsync() {
 		return h.pool.room.async
 	}
 	return h.pool.room.sync
 }
 
-// quarantined returns the handler of the function's own workers while it is quarantined, else nil.
-func (h *Handler) quarantined() *Handler { return h.pool.quarantine.handlerOf(h.name) }
+// quarantineHandler returns the handler of the function's own workers while it is quarantined, else
+// nil.
+func (h *Handler) quarantineHandler() *Handler { return h.pool.quarantine.handlerOf(h.name) }
 
 // Close does nothing: the processes end with Run of the pool.
 func (h *Handler) Close(context.Context) error { return nil }
@@ -63,13 +64,13 @@ func (h *Handler) Close(context.Context) error { return nil }
 // Handle implements handlers.Handler. If a worker dies with several messages in flight, each of
 // them is tried again alone, to find the one at fault.
 func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
-	if own := h.quarantined(); own != nil {
+	if own := h.quarantineHandler(); own != nil {
 		return own.Handle(ctx, m)
 	}
 	if err := h.checkSize(m); err != nil {
 		return nil, err
 	}
-	if h.pool.suspects.Of(h.suspect(m)).RunsAlone() {
+	if h.pool.suspects.RecordOf(h.suspectKey(m)).RunsAlone() {
 		return h.runAlone(ctx, m)
 	}
 	return h.retryLost(ctx, m, nil, &worker.Loss{Again: true})
@@ -77,17 +78,17 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 
 // runAlone runs a message in a worker of its own.
 func (h *Handler) runAlone(ctx context.Context, m *triggers.Message) ([]byte, error) {
-	return h.pool.suspects.RunAlone(ctx, h.suspect(m), func(w *worker.Worker) ([]byte, error) { return h.try(ctx, w, m) })
+	return h.pool.suspects.RunAlone(ctx, h.suspectKey(m), func(w *worker.Worker) ([]byte, error) { return h.runOn(ctx, w, m) })
 }
 
 // Start implements handlers.Starter. If the call does not end normally, for example because of a
 // timeout or the death of the worker, a goroutine handles it.
 func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.ResultSink) {
-	if own := h.quarantined(); own != nil {
+	if own := h.quarantineHandler(); own != nil {
 		own.Start(ctx, m, to)
 		return
 	}
-	if h.checkSize(m) == nil && !h.hasState(m) && !h.pool.suspects.Of(h.suspect(m)).RunsAlone() {
+	if h.checkSize(m) == nil && !h.hasState(m) && !h.pool.suspects.RecordOf(h.suspectKey(m)).RunsAlone() {
 		if w, _, _ := h.pool.roster.leastBusy(); w != nil {
 			c := worker.NewCall(ctx, h.index, m, to, h.follow)
 			if w.Submit(c) {
@@ -100,7 +101,7 @@ func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.Re
 	go func() { to.SetResult(h.Handle(ctx, m)) }()
 }
 
-func (h *Handler) suspect(m *triggers.Message) suspects.Message {
+func (h *Handler) suspectKey(m *triggers.Message) suspects.Message {
 	return suspects.Message{Function: h.index, ID: m.ID}
 }
 
@@ -110,7 +111,7 @@ func (h *Handler) hasState(m *triggers.Message) bool { return h.stateful && m.Se
 
 // checkSize rejects a message that is too large for a frame.
 func (h *Handler) checkSize(m *triggers.Message) error {
-	if size := protocol.Size(m); size > h.pool.cfg.MaxFrame {
+	if size := protocol.InvokeSize(m); size > h.pool.cfg.MaxFrame {
 		return handlers.Reject(fmt.Errorf("%w: its frame has %d bytes, and %d is the most", triggers.ErrTooLarge, size, h.pool.cfg.MaxFrame))
 	}
 	return nil
@@ -126,7 +127,7 @@ func (h *Handler) retryLost(ctx context.Context, m *triggers.Message, output []b
 			return output, err
 		case lost.Again:
 			// The call did not cause the loss.
-			if own := h.quarantined(); own != nil {
+			if own := h.quarantineHandler(); own != nil {
 				return own.Handle(ctx, m)
 			}
 		case lost.Alone && !lost.Outside:
@@ -135,19 +136,19 @@ func (h *Handler) retryLost(ctx context.Context, m *triggers.Message, output []b
 			if h.pool.cfg.Died != nil {
 				h.pool.cfg.Died(ctx, lost.How)
 			}
-			h.pool.suspects.NoteSuspect(h.suspect(m))
+			h.pool.suspects.NoteSuspect(h.suspectKey(m))
 			return h.runAlone(ctx, m)
 		}
-		w, pickErr := h.pool.roster.pick(ctx)
+		w, pickErr := h.pool.roster.pickWorker(ctx)
 		if pickErr != nil {
 			return nil, pickErr
 		}
-		output, err = h.try(ctx, w, m)
+		output, err = h.runOn(ctx, w, m)
 	}
 }
 
-// try runs the function on one worker.
-func (h *Handler) try(ctx context.Context, w *worker.Worker, m *triggers.Message) ([]byte, error) {
+// runOn runs the function on one worker.
+func (h *Handler) runOn(ctx context.Context, w *worker.Worker, m *triggers.Message) ([]byte, error) {
 	c := worker.NewAwaitedCall(ctx, h.index, m)
 	if h.hasState(m) {
 		state, err := m.Session.State(ctx)
@@ -160,18 +161,18 @@ func (h *Handler) try(ctx context.Context, w *worker.Worker, m *triggers.Message
 		return nil, &worker.Loss{How: errors.New("the worker is gone"), Again: true}
 	}
 	h.pool.watch.wakeUp()
-	return h.await(w, c, <-c.Replies())
+	return h.awaitCall(w, c, <-c.Replies())
 }
 
 // followCall implements worker.Follow.
 func (h *Handler) followCall(w *worker.Worker, c *worker.Call, first worker.Reply, to handlers.ResultSink) {
-	output, err := h.await(w, c, first)
+	output, err := h.awaitCall(w, c, first)
 	to.SetResult(h.retryLost(c.Context(), c.Message, output, err))
 }
 
-// await follows a call from its first reply to its end.
-func (h *Handler) await(w *worker.Worker, c *worker.Call, r worker.Reply) ([]byte, error) {
-	registry, m := h.pool.suspects, h.suspect(c.Message)
+// awaitCall follows a call from its first reply to its end.
+func (h *Handler) awaitCall(w *worker.Worker, c *worker.Call, r worker.Reply) ([]byte, error) {
+	registry, m := h.pool.suspects, h.suspectKey(c.Message)
 	var cancelled error
 	if r.Cancelled {
 		if cancelled = context.Cause(c.Context()); cancelled == nil {
@@ -184,16 +185,16 @@ func (h *Handler) await(w *worker.Worker, c *worker.Call, r worker.Reply) ([]byt
 			registry.NoteKiller(m)
 		}
 		if cancelled != nil {
-			return nil, registry.Charge(m, w, c, cancelled, lost, lost.How)
+			return nil, registry.JudgeCancelled(m, w, c, cancelled, lost, lost.How)
 		}
-		return nil, registry.Spare(m, lost)
+		return nil, registry.JudgeLost(m, lost)
 	}
-	output, err := r.Outcome(c.Context())
+	output, err := r.HandlerResult(c.Context())
 	if r.Status == protocol.State {
 		output, err = setState(c, r)
 	}
-	if err != nil && cancelled != nil && (!errors.Is(err, handlers.ErrNotTried) || c.Excused(w, time.Now())) {
-		return nil, registry.Charge(m, w, c, cancelled, nil, err)
+	if err != nil && cancelled != nil && (!errors.Is(err, handlers.ErrNotTried) || c.IsExcused(w, time.Now())) {
+		return nil, registry.JudgeCancelled(m, w, c, cancelled, nil, err)
 	}
 	return output, err
 }
@@ -231,30 +232,30 @@ func (h *Handler) awaitCancelled(w *worker.Worker, c *worker.Call) worker.Reply 
 			if w.Retire() {
 				w.Log.Warn("a call ignores its cancellation; its worker takes no more calls", "function", h.name, "message", c.Message.ID)
 				h.pool.roster.countRestart(process.CauseTimeout)
-				h.pool.roster.nudge()
+				h.pool.roster.wakeReconciler()
 			}
 		case <-last.C:
-			w.Stacks()
+			w.ThreadStacks()
 		case now := <-limit.C:
-			if w.Process.Threads().Stopped {
-				w.KillHung(now.Sub(c.Submitted()), worker.Stopped)
+			if w.Process.ThreadState().Stopped {
+				w.KillHung(now.Sub(c.SubmittedAt()), worker.Stopped)
 				return <-c.Replies()
 			}
 			w.Log.Warn("a call ignores its cancellation; killing its worker", "function", h.name, "message", c.Message.ID)
-			w.KillFor(c, h.disobeyed(w)) // its stacks were requested before
+			w.KillFor(c, h.overrunFailure(w)) // its stacks were requested before
 			return <-c.Replies()
 		}
 	}
 }
 
-// disobeyed returns the failure of a call that did not end, with its worker's memory use and the
-// stacks of its threads.
-func (h *Handler) disobeyed(w *worker.Worker) error {
+// overrunFailure returns the failure of a call that did not end, with its worker's memory use and
+// the stacks of its threads.
+func (h *Handler) overrunFailure(w *worker.Worker) error {
 	why := &handlers.Failure{Summary: fmt.Sprintf("a call of %s did not end within %v of its timeout", h.name, h.pool.cfg.KillGrace)}
 	if why.Detail = w.Process.DescribeMemory(); why.Detail != "" {
 		why.Detail = why.Summary + "; " + why.Detail
 	}
-	if stacks := w.Stacks(); stacks != "" {
+	if stacks := w.ThreadStacks(); stacks != "" {
 		why.Detail = cmp.Or(why.Detail, why.Summary) + "; the stacks of all threads of its worker, before it was killed:\n" + stacks
 	}
 	return why

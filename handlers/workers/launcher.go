@@ -27,14 +27,14 @@ func (l *launcher) startWorker() (*worker.Worker, error) {
 	var proc *process.Process
 	var err error
 	if template != nil {
-		proc, err = l.starter.Fork(template.Process, template.Fork)
+		proc, err = l.starter.ForkProcess(template.Process, template.ForkProcess)
 	} else {
 		proc, err = l.starter.Start()
 	}
 	if err != nil {
 		return nil, err
 	}
-	return l.begin(proc, false)
+	return l.beginWorker(proc, false)
 }
 
 // startTemplate starts a process that can become the template, see setTemplate.
@@ -43,12 +43,12 @@ func (l *launcher) startTemplate() (*worker.Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.begin(proc, true)
+	return l.beginWorker(proc, true)
 }
 
-func (l *launcher) begin(proc *process.Process, template bool) (*worker.Worker, error) {
-	w := l.group.New(proc)
-	if err := w.Begin(template); err != nil {
+func (l *launcher) beginWorker(proc *process.Process, template bool) (*worker.Worker, error) {
+	w := l.group.NewWorker(proc)
+	if err := w.BeginHandshake(template); err != nil {
 		return nil, err
 	}
 	return w, nil
@@ -69,9 +69,9 @@ func (l *launcher) giveUpTemplate(why string) {
 	l.log.Warn("start: template is not possible; each worker loads the code itself", "since", why)
 }
 
-// forking reports whether workers are forked. unforked is the reason if they are not although
+// forkState reports whether workers are forked. unforked is the reason if they are not although
 // Config.Template is set.
-func (l *launcher) forking() (forked bool, unforked string) {
+func (l *launcher) forkState() (forked bool, unforked string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.template != nil, l.unforked

@@ -60,24 +60,24 @@ func New(cfg Config) *Pool {
 		group: worker.NewGroup(worker.Config{
 			App: cfg.App, Functions: cfg.Functions, MaxFrame: cfg.MaxFrame,
 			Unmeasured: cfg.Unmeasured, WatchLoop: cfg.OnBlocked != BlockedOff, Log: log,
-			Settings: p.settings.current, Changed: p.roster.nudge, RoomChanged: p.room.resize, Retired: p.roster.countRestart, Blocked: p.blocked,
+			Settings: p.settings.current, Changed: p.roster.wakeReconciler, RoomChanged: p.room.resizeSlots, Retired: p.roster.countRestart, Blocked: p.handleBlock,
 			Lagged: cfg.Lagged, Blocking: cfg.Blocking, Imported: cfg.Imported,
 		}),
 		log: log,
 	}
 	p.suspects = suspects.New(cfg.Functions, p.startIsolated, cfg.StartTimeout, log)
 	p.quarantine = quarantine{pool: p, moving: make(map[string]bool)}
-	p.watch = watch{workers: p.everyone, log: log, busy: make(chan struct{}, 1)}
+	p.watch = watch{workers: p.allWorkers, log: log, busy: make(chan struct{}, 1)}
 	return p
 }
 
-// Ready waits until the first worker has loaded the code. It returns a
+// WaitReady waits until the first worker has loaded the code. It returns a
 // *handlers.LoadError if the code does not load, or ctx.Err().
-func (p *Pool) Ready(ctx context.Context) error {
+func (p *Pool) WaitReady(ctx context.Context) error {
 	if err := p.code.waitSettled(ctx); err != nil {
 		return err
 	}
-	if failure := p.code.failure(); failure != nil {
+	if failure := p.code.loadFailure(); failure != nil {
 		return failure
 	}
 	if p.roster.hasEnded() {
@@ -88,7 +88,7 @@ func (p *Pool) Ready(ctx context.Context) error {
 
 // Run keeps the target number of workers running until ctx ends. Then it stops them, and returns
 // when the last process has ended. Start, crash and replacement use one path: missing workers
-// are started. If the code does not load, workers are not started again: Ready and Handle return
+// are started. If the code does not load, workers are not started again: WaitReady and Handle return
 // the reason, and Run still waits for ctx.
 func (p *Pool) Run(ctx context.Context) error {
 	starter := p.launcher.starter
@@ -96,7 +96,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		starter.Reaper = childproc.New(p.log)
 		defer starter.Reaper.Close()
 	}
-	defer p.quarantine.open(ctx)()
+	defer p.quarantine.allowMoves(ctx)()
 	watching, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
 	var watch sync.WaitGroup
 	watch.Go(func() { p.watch.watchCalls(watching) })
@@ -134,8 +134,8 @@ func (p *Pool) startIsolated() (*worker.Worker, error) {
 	return w, nil
 }
 
-// everyone returns the workers that may have calls in flight.
-func (p *Pool) everyone() []*worker.Worker {
+// allWorkers returns the workers that may have calls in flight.
+func (p *Pool) allWorkers() []*worker.Worker {
 	members, _ := p.roster.snapshot()
 	all := make([]*worker.Worker, 0, len(members))
 	for _, m := range members {
@@ -144,14 +144,14 @@ func (p *Pool) everyone() []*worker.Worker {
 	return append(all, p.suspects.Workers()...)
 }
 
-// blocked handles a block of an event loop.
-func (p *Pool) blocked(r worker.BlockReport) {
-	often := r.Over && p.blocks.count(r, time.Now())
+// handleBlock handles a block of an event loop.
+func (p *Pool) handleBlock(r worker.BlockReport) {
+	often := r.Over && p.blocks.addBlock(r, time.Now())
 	if !r.Reported {
-		p.blocks.log(r)
+		p.blocks.logFirst(r)
 	}
 	if often && p.cfg.OnBlocked == BlockedIsolate {
-		p.quarantine.add(r.Function, blockedBy(r))
+		p.quarantine.startMove(r.Function, blockedBy(r))
 	}
 }
 
@@ -168,20 +168,20 @@ func (p *Pool) ownMeasures() []worker.Measures {
 // fewest calls in flight stop when their calls have finished. With n = 0, the pool still offers
 // the slots of one worker. The first message then starts a worker, and sets the number to one.
 func (p *Pool) Scale(n int) {
-	p.roster.want(n)
-	p.quarantine.scale(n)
+	p.roster.setWanted(n)
+	p.quarantine.scaleAll(n)
 }
 
-// Set changes the settings while the workers run; 0 keeps a setting. Calls in flight
+// ApplySettings changes the settings while the workers run; 0 keeps a setting. Calls in flight
 // finish, and new ones wait until the new settings permit them. Threads change only in
-// workers that support it (Tunable), and in workers started later.
-func (p *Pool) Set(s Settings) {
+// workers that support it (IsTunable), and in workers started later.
+func (p *Pool) ApplySettings(s Settings) {
 	p.settings.set(s.Threads, s.Coroutines)
 	members, _ := p.roster.snapshot()
 	for _, m := range members {
 		m.ApplySettings()
 	}
-	p.room.resize()
+	p.room.resizeSlots()
 	if s.Processes > 0 {
 		p.Scale(s.Processes)
 	}
@@ -194,21 +194,21 @@ func (p *Pool) Settings() Settings {
 	return Settings{Processes: wanted, Threads: now.Threads, Coroutines: now.Coroutines}
 }
 
-// Tunable reports whether threads can change while workers run. It is called after Ready.
-func (p *Pool) Tunable() bool {
-	tunable, _ := p.code.can()
+// IsTunable reports whether threads can change while workers run. It is called after WaitReady.
+func (p *Pool) IsTunable() bool {
+	tunable, _ := p.code.capabilities()
 	return tunable
 }
 
 // IsAsync reports whether a function of the pool runs on the event loop.
 func (p *Pool) IsAsync(function string) bool { return p.code.isAsync(function) }
 
-// Functions returns the names of the functions, in the order of Config.Functions.
-func (p *Pool) Functions() []string { return p.code.names() }
+// FunctionNames returns the names of the functions, in the order of Config.Functions.
+func (p *Pool) FunctionNames() []string { return p.code.functionNames() }
 
-// Threaded returns the names of the async functions that run in threads because they block the
-// event loop.
-func (p *Pool) Threaded() []string {
+// ThreadedFunctions returns the names of the async functions that run in threads because they block
+// the event loop.
+func (p *Pool) ThreadedFunctions() []string {
 	var out []string
 	for _, index := range p.settings.current().Threaded {
 		out = append(out, p.cfg.Functions[index].Name)
@@ -216,31 +216,31 @@ func (p *Pool) Threaded() []string {
 	return out
 }
 
-// Renew replaces the workers, which finish their calls in flight and get no more. It removes what
-// calls have left behind under other settings, such as a connection that belongs to a thread. If
-// all is false, it replaces only workers that loaded the code with another number of threads
+// RenewWorkers replaces the workers, which finish their calls in flight and get no more. It removes
+// what calls have left behind under other settings, such as a connection that belongs to a thread.
+// If all is false, it replaces only workers that loaded the code with another number of threads
 // than the current one.
-func (p *Pool) Renew(all bool) {
+func (p *Pool) RenewWorkers(all bool) {
 	members, _ := p.roster.snapshot()
 	threads := p.settings.current().Threads
 	renewed := false
 	for _, m := range members {
-		if m.Usable() && (all || m.LoadedWith() != threads) && m.Retire() {
+		if m.IsUsable() && (all || m.LoadedWith() != threads) && m.Retire() {
 			p.roster.countRestart(process.CauseUndone)
 			renewed = true
 		}
 	}
 	if renewed {
-		p.room.resize()
-		p.roster.nudge()
+		p.room.resizeSlots()
+		p.roster.wakeReconciler()
 	}
 }
 
 // KeepTogether prevents a function from being moved for blocking the event loop, and moves it back
-// if it was. In that case, it returns the function's slots, and the caller must call Renew(true).
-// Otherwise it returns nil.
+// if it was. In that case, it returns the function's slots, and the caller must call
+// RenewWorkers(true). Otherwise it returns nil.
 func (p *Pool) KeepTogether(function string) (to *handlers.Slots) {
-	index := p.code.index(function)
+	index := p.code.indexOf(function)
 	if index < 0 || !p.quarantine.keepTogether(index) {
 		return nil
 	}

@@ -36,8 +36,8 @@ type quarantined struct {
 	handler *Handler
 }
 
-// open allows functions to be moved until stop is called, which ends their pools.
-func (q *quarantine) open(ctx context.Context) (stop func()) {
+// allowMoves allows functions to be moved until stop is called, which ends their pools.
+func (q *quarantine) allowMoves(ctx context.Context) (stop func()) {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -55,8 +55,8 @@ func (q *quarantine) open(ctx context.Context) (stop func()) {
 // workers: one fewer, so that a core is left for the others.
 func workersFor(wanted int) int { return max(wanted-1, min(wanted, 1)) }
 
-// all returns the functions with their own workers, by name.
-func (q *quarantine) all() map[string]quarantined {
+// movedFunctions returns the functions with their own workers, by name.
+func (q *quarantine) movedFunctions() map[string]quarantined {
 	if m := q.moved.Load(); m != nil {
 		return *m
 	}
@@ -71,26 +71,26 @@ func (q *quarantine) handlerOf(function string) *Handler {
 	return nil
 }
 
-// scale adapts the quarantined functions' workers to the number of the others.
-func (q *quarantine) scale(wanted int) {
+// scaleAll adapts the quarantined functions' workers to the number of the others.
+func (q *quarantine) scaleAll(wanted int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, own := range q.all() {
+	for _, own := range q.movedFunctions() {
 		own.pool.Scale(workersFor(wanted))
 	}
 }
 
-// add starts moving a function, at most once. It does not wait for the move.
-func (q *quarantine) add(function string, why Blocked) {
+// startMove starts moving a function, at most once. It does not wait for the move.
+func (q *quarantine) startMove(function string, why Blocked) {
 	p := q.pool
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	index := p.code.index(function)
+	index := p.code.indexOf(function)
 	if q.life == nil || p.roster.hasEnded() || q.moving[function] || index < 0 {
 		return
 	}
 	life := q.life
-	if tunable, _ := p.code.can(); tunable && !why.Computes && !why.GIL { // others can run while it waits
+	if tunable, _ := p.code.capabilities(); tunable && !why.Computes && !why.GIL { // others can run while it waits
 		q.moving[function] = true
 		q.pools.Go(func() { q.toThreads(life, uint16(index), why) })
 		return
@@ -108,7 +108,7 @@ func (q *quarantine) add(function string, why Blocked) {
 	own := New(cfg)
 	own.blocks = p.blocks
 	q.pools.Go(func() { _ = own.Run(life) }) // Run returns no error
-	q.pools.Go(func() { q.move(life, uint16(index), own, why) })
+	q.pools.Go(func() { q.moveFunction(life, uint16(index), own, why) })
 }
 
 // toThreads makes the workers run a function in their threads.
@@ -125,18 +125,18 @@ func (q *quarantine) toThreads(ctx context.Context, index uint16, why Blocked) {
 		p.cfg.Moved(function, p.room.sync)
 	}
 	p.log.LogAttrs(ctx, slog.LevelWarn, "function moved to threads, since it blocks the event loop: it runs there until a reload or a restart replaces the app's workers",
-		slog.String("function", function), slog.String("place", why.Place), slog.Int("threads", settings.Threads), slog.String("instead", why.Instead()))
+		slog.String("function", function), slog.String("place", why.Place), slog.Int("threads", settings.Threads), slog.String("instead", why.Advice()))
 	q.replaceWorkers(ctx, members, index, began)
 }
 
-// move waits until another pool is ready, and redirects a function's calls to it.
-func (q *quarantine) move(ctx context.Context, index uint16, own *Pool, why Blocked) {
+// moveFunction waits until another pool is ready, and redirects a function's calls to it.
+func (q *quarantine) moveFunction(ctx context.Context, index uint16, own *Pool, why Blocked) {
 	p := q.pool
 	function := p.cfg.Functions[index].Name
-	err := own.Ready(ctx)
+	err := own.WaitReady(ctx)
 	var h *Handler
 	if err == nil {
-		h, err = own.Handler(function)
+		h, err = own.HandlerOf(function)
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -144,7 +144,7 @@ func (q *quarantine) move(ctx context.Context, index uint16, own *Pool, why Bloc
 		}
 		return
 	}
-	members, began := q.enter(function, quarantined{own, h})
+	members, began := q.redirectCalls(function, quarantined{own, h})
 	if p.cfg.Moved != nil {
 		p.cfg.Moved(function, h.Slots())
 	}
@@ -152,16 +152,16 @@ func (q *quarantine) move(ctx context.Context, index uint16, own *Pool, why Bloc
 		m.RevokeUnstarted(index)
 	}
 	p.log.LogAttrs(ctx, slog.LevelWarn, "function quarantined, since it blocks the event loop: it has worker processes of its own until a reload or a restart replaces the app's workers",
-		slog.String("function", function), slog.String("place", why.Place), slog.Int("workers", own.Settings().Processes), slog.String("instead", why.Instead()))
+		slog.String("function", function), slog.String("place", why.Place), slog.Int("workers", own.Settings().Processes), slog.String("instead", why.Advice()))
 	q.replaceWorkers(ctx, members, index, began)
 }
 
-// enter redirects a function's calls to its own workers. It returns the shared workers, and the
-// time of the redirection.
-func (q *quarantine) enter(function string, own quarantined) (members []*member, began time.Time) {
+// redirectCalls redirects a function's calls to its own workers. It returns the shared workers, and
+// the time of the redirection.
+func (q *quarantine) redirectCalls(function string, own quarantined) (members []*member, began time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	next := maps.Clone(q.all())
+	next := maps.Clone(q.movedFunctions())
 	if next == nil {
 		next = make(map[string]quarantined)
 	}
@@ -184,8 +184,8 @@ func (q *quarantine) keepTogether(index int) (back bool) {
 		p.code.setAsync(function, true)
 		back = true
 	}
-	if own, is := q.all()[function]; is {
-		next := maps.Clone(q.all())
+	if own, is := q.movedFunctions()[function]; is {
+		next := maps.Clone(q.movedFunctions())
 		delete(next, function)
 		q.moved.Store(&next)
 		for _, sums := range own.pool.ownMeasures() { // it has only this function
@@ -209,15 +209,15 @@ func (q *quarantine) replaceWorkers(ctx context.Context, members []*member, func
 	}
 	for _, m := range members {
 		m.EachCall(func(c *worker.Call) {
-			if c.Function == function && c.Submitted().Before(began) {
+			if c.Function == function && c.SubmittedAt().Before(began) {
 				m.unwanted.Store(true)
 			}
 		})
 	}
-	q.pool.roster.nudge()
+	q.pool.roster.wakeReconciler()
 }
 
-// functions returns the names of the moved functions, sorted.
-func (q *quarantine) functions() []string {
-	return slices.Sorted(slices.Values(slices.Concat(q.pool.Threaded(), slices.Collect(maps.Keys(q.all())))))
+// functionNames returns the names of the moved functions, sorted.
+func (q *quarantine) functionNames() []string {
+	return slices.Sorted(slices.Values(slices.Concat(q.pool.ThreadedFunctions(), slices.Collect(maps.Keys(q.movedFunctions())))))
 }

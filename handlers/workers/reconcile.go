@@ -70,9 +70,9 @@ func (r *reconciler) run(ctx context.Context) {
 	for {
 		r.step()
 		var wait time.Duration // 0: until a nudge
-		if !r.roster.settled() && r.code.failure() == nil {
+		if !r.roster.isSettled() && r.code.loadFailure() == nil {
 			wait = checkEvery
-		} else if r.recycler.limits.timed() {
+		} else if r.recycler.limits.needsTimer() {
 			wait = recycleEvery
 		}
 		if !r.recycler.again.IsZero() {
@@ -108,10 +108,10 @@ func (r *reconciler) step() {
 	if r.roster.waiting.Load() > 0 {
 		wanted = max(wanted, 1) // a call waits: the worker must not be stopped while it starts
 	}
-	disabled := r.code.failure() != nil
+	disabled := r.code.loadFailure() != nil
 	var left []*member
 	for _, m := range members {
-		if r.keep(m) {
+		if r.checkMember(m) {
 			left = append(left, m)
 		}
 	}
@@ -119,17 +119,17 @@ func (r *reconciler) step() {
 	if ordinary != nil {
 		left = append(left, ordinary)
 	}
-	wanted, replaced := r.recycler.choose(left, wanted)
+	wanted, replaced := r.recycler.chooseWorker(left, wanted)
 	if replaced != nil {
-		r.recycle(replaced, r.recycler.cause)
+		r.recycleWorker(replaced, r.recycler.cause)
 	}
 	active := 0
 	for _, m := range left {
-		if !m.Retiring() {
+		if !m.IsRetiring() {
 			active++
 		}
 	}
-	active -= r.retire(left, active-wanted)
+	active -= r.retireWorkers(left, active-wanted)
 	now := time.Now()
 	for ; able && !disabled && active < wanted && !now.Before(r.next); active++ {
 		w, err := r.launcher.startWorker()
@@ -144,24 +144,24 @@ func (r *reconciler) step() {
 		}
 		left = append(left, newMember(w, r.recycler.limits))
 	}
-	r.roster.replace(left)
-	r.room.resize()
+	r.roster.setMembers(left)
+	r.room.resizeSlots()
 }
 
-// keep checks one worker and reports whether it stays.
-func (r *reconciler) keep(m *member) bool {
+// checkMember checks one worker and reports whether it stays.
+func (r *reconciler) checkMember(m *member) bool {
 	lived, lives := r.checkProcess(m)
 	if lives {
 		return true
 	}
-	if m.Retiring() {
+	if m.IsRetiring() {
 		return false
 	}
 	r.died = append(r.died, m.Cause)
-	if r.code.failure() != nil || r.countDud(m) {
+	if r.code.loadFailure() != nil || r.countDud(m) {
 		return false
 	}
-	r.schedule("a worker died; it will be replaced", m, lived)
+	r.scheduleRestart("a worker died; it will be replaced", m, lived)
 	return false
 }
 
@@ -172,7 +172,7 @@ func (r *reconciler) checkProcess(m *member) (lived time.Duration, lives bool) {
 	select {
 	case <-m.Loaded:
 		if r.code.noteAnswer(m.Worker) {
-			r.roster.announce()
+			r.roster.wakeCallers()
 		}
 		if !m.noted && m.Ready != nil {
 			m.noted = true
@@ -193,13 +193,13 @@ func (r *reconciler) checkProcess(m *member) (lived time.Duration, lives bool) {
 	return lived, false
 }
 
-// schedule sets when the next process is started after one has died. It starts at once if the dead
-// one had answered calls: a call in flight has killed it, and isolation finds that call. It also
-// starts at once after an occasional death. It backs off if processes die in a row without
+// scheduleRestart sets when the next process is started after one has died. It starts at once if
+// the dead one had answered calls: a call in flight has killed it, and isolation finds that call.
+// It also starts at once after an occasional death. It backs off if processes die in a row without
 // answering calls.
-func (r *reconciler) schedule(what string, m *member, lived time.Duration) {
+func (r *reconciler) scheduleRestart(what string, m *member, lived time.Duration) {
 	now, delay := time.Now(), time.Duration(0)
-	_, answered := m.Calls()
+	_, answered := m.CallCounts()
 	switch {
 	case answered > 0:
 		r.next = now
@@ -227,12 +227,12 @@ func (r *reconciler) countDud(m *member) bool {
 	if !r.code.giveUp(why) {
 		return false
 	}
-	r.roster.announce()
+	r.roster.wakeCallers()
 	return true
 }
 
-// recycle retires a worker that has been replaced.
-func (r *reconciler) recycle(m *member, why process.Cause) {
+// recycleWorker retires a worker that has been replaced.
+func (r *reconciler) recycleWorker(m *member, why process.Cause) {
 	level := slog.LevelDebug
 	if why == process.CauseAnonymous {
 		level = slog.LevelInfo
@@ -242,17 +242,17 @@ func (r *reconciler) recycle(m *member, why process.Cause) {
 	r.roster.countRestart(why)
 }
 
-// retire retires n workers: first the one that is being recycled, then those that are not ready,
-// then those with the fewest calls in flight. It stops retiring workers without calls in
+// retireWorkers retires n workers: first the one that is being recycled, then those that are not
+// ready, then those with the fewest calls in flight. It stops retiring workers without calls in
 // flight. It returns the number of workers that it retired.
-func (r *reconciler) retire(members []*member, n int) (chosen int) {
+func (r *reconciler) retireWorkers(members []*member, n int) (chosen int) {
 	byLoad := slices.Clone(members)
 	slices.Reverse(byLoad) // among equals the newest go: the oldest will be ready first
 	usable := func(m *member) int {
 		switch {
 		case m == r.recycler.old:
 			return 0
-		case m.Usable():
+		case m.IsUsable():
 			return 2
 		}
 		return 1
@@ -261,12 +261,12 @@ func (r *reconciler) retire(members []*member, n int) (chosen int) {
 		return cmp.Or(cmp.Compare(usable(a), usable(b)), cmp.Compare(a.InFlight(), b.InFlight()))
 	})
 	for _, m := range byLoad {
-		if chosen < n && !m.Retiring() {
+		if chosen < n && !m.IsRetiring() {
 			m.Retire()
 			r.log.Debug("a worker retires", "worker", m.Process.PID, "in_flight", m.InFlight())
 			chosen++
 		}
-		if m.Retiring() && !m.leaving && m.InFlight() == 0 {
+		if m.IsRetiring() && !m.leaving && m.InFlight() == 0 {
 			m.leaving = true
 			r.stopping.Go(m.Stop)
 		}
@@ -278,12 +278,12 @@ func (r *reconciler) retire(members []*member, n int) (chosen int) {
 // calls, from which workers are forked. It reports whether workers can be started now. If the
 // process cannot be forked from, ordinary is that process, which becomes a worker itself.
 func (r *reconciler) tendTemplate(wanted int) (able bool, ordinary *member) {
-	if !r.useTemplate || r.code.failure() != nil {
+	if !r.useTemplate || r.code.loadFailure() != nil {
 		return true, nil
 	}
 	if r.template != nil {
 		if lived, lives := r.checkProcess(r.template); !lives {
-			if r.templateGone(lived); !r.useTemplate || r.code.failure() != nil {
+			if r.templateGone(lived); !r.useTemplate || r.code.loadFailure() != nil {
 				return true, nil
 			}
 		}
@@ -293,11 +293,11 @@ func (r *reconciler) tendTemplate(wanted int) (able bool, ordinary *member) {
 		return false, nil
 	}
 	w := r.template
-	if !w.Usable() {
+	if !w.IsUsable() {
 		return false, nil
 	}
 	why := w.Ready.Unforkable
-	if !w.Can(protocol.CanFork) {
+	if !w.HasCapability(protocol.CanFork) {
 		why = "a worker in " + w.Welcome.Language + " cannot be forked from"
 	}
 	if why != "" {
@@ -320,7 +320,7 @@ func (r *reconciler) templateGone(lived time.Duration) {
 	w := r.template
 	r.template = nil
 	r.launcher.setTemplate(nil)
-	if r.code.failure() != nil || r.countDud(w) {
+	if r.code.loadFailure() != nil || r.countDud(w) {
 		return
 	}
 	if lived > healthy {
@@ -330,7 +330,7 @@ func (r *reconciler) templateGone(lived time.Duration) {
 		r.giveUpTemplate(fmt.Sprintf("%d templates in a row ended; the last one: %v", maxTemplates, w.Reason))
 		return
 	}
-	r.schedule("the template died; it will be replaced", w, lived)
+	r.scheduleRestart("the template died; it will be replaced", w, lived)
 }
 
 // startTemplate starts a template, if it is due and workers are wanted.

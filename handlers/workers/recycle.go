@@ -38,8 +38,8 @@ const (
 	recycleEvery = time.Second
 )
 
-// timed reports whether limits can be reached without a call.
-func (r Recycle) timed() bool { return r.MaxMemory > 0 || r.MaxAge > 0 || r.MaxIdle > 0 }
+// needsTimer reports whether limits can be reached without a call.
+func (r Recycle) needsTimer() bool { return r.MaxMemory > 0 || r.MaxAge > 0 || r.MaxIdle > 0 }
 
 // member is a worker of a pool, with its counters for the limits.
 type member struct {
@@ -55,7 +55,7 @@ type member struct {
 // newMember returns the record of a worker that was just started.
 func newMember(w *worker.Worker, limits Recycle) *member {
 	m := &member{Worker: w, counters: recycleCounters{share: 1 - jitter*rand.Float64()}}
-	if limit := m.counters.limit(limits); limit > 0 {
+	if limit := m.counters.invocationLimit(limits); limit > 0 {
 		w.NotifyAt(max(limit/2, 1))
 	}
 	return m
@@ -70,8 +70,8 @@ type recycleCounters struct {
 	weighed time.Time // when its memory was read last
 }
 
-// limit returns the number of invocations that the worker may have.
-func (c *recycleCounters) limit(r Recycle) int {
+// invocationLimit returns the number of invocations that the worker may have.
+func (c *recycleCounters) invocationLimit(r Recycle) int {
 	if r.MaxInvocations == 0 {
 		return 0
 	}
@@ -89,7 +89,7 @@ type recycler struct {
 
 // limitReached returns the limit that a worker has reached; "" if none.
 func (r *recycler) limitReached(m *member, now time.Time) process.Cause {
-	taken, _ := m.Calls()
+	taken, _ := m.CallCounts()
 	cause, notifyAt := r.countReached(&m.counters, taken, now)
 	if notifyAt > 0 {
 		m.NotifyAt(notifyAt)
@@ -118,7 +118,7 @@ func (r *recycler) countReached(c *recycleCounters, taken int, now time.Time) (c
 		return "", 0
 	}
 	// The replacement must be ready when the worker reaches the limit.
-	limit := c.limit(r.limits)
+	limit := c.invocationLimit(r.limits)
 	left := limit - taken
 	ahead := min(float64(limit)/2, float64(taken)*float64(r.startUp)/float64(max(now.Sub(c.readied), 1)))
 	old := c.readied.Add(max(minLives*r.startUp, minLife))
@@ -149,15 +149,15 @@ func (r *recycler) timeReached(c *recycleCounters, taken int, busy bool, now tim
 	return ""
 }
 
-// choose chooses a worker to be recycled, unless one is being recycled. It returns the number of
-// workers to run. Once enough others are ready, replaced is the worker to retire, and r.cause is
+// chooseWorker chooses a worker to be recycled, unless one is being recycled. It returns the number
+// of workers to run. Once enough others are ready, replaced is the worker to retire, and r.cause is
 // the reason.
-func (r *recycler) choose(members []*member, wanted int) (target int, replaced *member) {
+func (r *recycler) chooseWorker(members []*member, wanted int) (target int, replaced *member) {
 	now := time.Now()
 	usable, due, why := 0, (*member)(nil), process.Cause("")
 	stays := false
 	for _, m := range members {
-		if !m.Usable() {
+		if !m.IsUsable() {
 			continue
 		}
 		if m == r.old {

@@ -45,7 +45,7 @@ func TestRecycleLimits(t *testing.T) {
 	}
 	for limit, want := range map[int]int{0: 0, 1: 1, 2: 1} {
 		c := recycleCounters{share: 0.95}
-		if got := c.limit(Recycle{MaxInvocations: limit}); got != want {
+		if got := c.invocationLimit(Recycle{MaxInvocations: limit}); got != want {
 			t.Errorf("a limit of %d is %d for a worker, want %d", limit, got, want)
 		}
 	}
@@ -56,7 +56,7 @@ func TestRecycleLimitsDiffer(t *testing.T) {
 	limits := make(map[int]bool)
 	for range 100 {
 		m := newMember(new(worker.Worker), Recycle{})
-		limit := m.counters.limit(Recycle{MaxInvocations: 1000})
+		limit := m.counters.invocationLimit(Recycle{MaxInvocations: 1000})
 		if limit < 900 || limit > 1000 {
 			t.Errorf("a limit of 1000 is %d for a worker", limit)
 		}

@@ -32,22 +32,22 @@ type roster struct {
 
 var errEnded = errors.New("the pool has ended")
 
-// nudge makes the reconciler take a step.
-func (r *roster) nudge() {
+// wakeReconciler makes the reconciler take a step.
+func (r *roster) wakeReconciler() {
 	select {
 	case r.nudges <- struct{}{}:
 	default:
 	}
 }
 
-// announce wakes the calls that wait for a worker.
-func (r *roster) announce() {
+// wakeCallers wakes the calls that wait for a worker.
+func (r *roster) wakeCallers() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.announceLocked()
+	r.wakeCallersLocked()
 }
 
-func (r *roster) announceLocked() {
+func (r *roster) wakeCallersLocked() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -59,22 +59,22 @@ func (r *roster) snapshot() (members []*member, wanted int) {
 	return r.members, r.wanted
 }
 
-// replace sets the workers.
-func (r *roster) replace(members []*member) {
+// setMembers sets the workers.
+func (r *roster) setMembers(members []*member) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.members = members
-	r.announceLocked()
+	r.wakeCallersLocked()
 }
 
-// want sets the target number of workers.
-func (r *roster) want(n int) {
+// setWanted sets the target number of workers.
+func (r *roster) setWanted(n int) {
 	r.mu.Lock()
 	changed := r.wanted != n
 	r.wanted = n
 	r.mu.Unlock()
 	if changed {
-		r.nudge()
+		r.wakeReconciler()
 	}
 }
 
@@ -86,7 +86,7 @@ func (r *roster) leastBusy() (best *worker.Worker, changed <-chan struct{}, err 
 	defer r.mu.Unlock()
 	var least int64
 	for _, m := range r.members {
-		if !m.Usable() {
+		if !m.IsUsable() {
 			continue
 		}
 		if n := m.InFlight(); best == nil || n < least {
@@ -96,7 +96,7 @@ func (r *roster) leastBusy() (best *worker.Worker, changed <-chan struct{}, err 
 	if best != nil {
 		return best, nil, nil
 	}
-	if failure := r.code.failure(); failure != nil {
+	if failure := r.code.loadFailure(); failure != nil {
 		return nil, nil, failure
 	}
 	if r.ended {
@@ -104,13 +104,13 @@ func (r *roster) leastBusy() (best *worker.Worker, changed <-chan struct{}, err 
 	}
 	if r.wanted == 0 {
 		r.wanted = 1
-		r.nudge()
+		r.wakeReconciler()
 	}
 	return nil, r.changed, nil
 }
 
-// pick waits for a worker.
-func (r *roster) pick(ctx context.Context) (*worker.Worker, error) {
+// pickWorker waits for a worker.
+func (r *roster) pickWorker(ctx context.Context) (*worker.Worker, error) {
 	r.waiting.Add(1)
 	defer r.waiting.Add(-1)
 	for {
@@ -131,7 +131,7 @@ func (r *roster) markEnded() []*member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ended = true
-	r.announceLocked()
+	r.wakeCallersLocked()
 	return r.members
 }
 
@@ -141,8 +141,8 @@ func (r *roster) hasEnded() bool {
 	return r.ended
 }
 
-// settled reports whether the target number of workers is ready, and none is retiring.
-func (r *roster) settled() bool {
+// isSettled reports whether the target number of workers is ready, and none is retiring.
+func (r *roster) isSettled() bool {
 	s := r.stats()
 	return s.Ready >= s.Wanted && s.Retiring == 0
 }
@@ -190,10 +190,10 @@ func (r *roster) stats() Stats {
 	s := Stats{Restarts: maps.Clone(r.restarts), Wanted: r.wanted, StartUp: r.startUp}
 	for _, m := range r.members {
 		switch {
-		case m.Usable():
+		case m.IsUsable():
 			s.Ready++
 			s.PIDs = append(s.PIDs, m.Process.PID)
-		case m.Retiring():
+		case m.IsRetiring():
 			s.Retiring++
 		default:
 			s.Starting++

@@ -28,7 +28,7 @@ func TestPickWithoutAWorker(t *testing.T) {
 	}{
 		"the caller's time is up":  {func(_ *Pool, cancel context.CancelFunc) { cancel() }, handlers.ErrNotTried},
 		"the pool ends":            {func(p *Pool, _ context.CancelFunc) { p.roster.markEnded() }, handlers.ErrNotTried},
-		"the code does not load":   {func(p *Pool, _ context.CancelFunc) { p.code.giveUp(disabled); p.roster.announce() }, disabled},
+		"the code does not load":   {func(p *Pool, _ context.CancelFunc) { p.code.giveUp(disabled); p.roster.wakeCallers() }, disabled},
 		"it did not before it ran": {nil, disabled},
 	} {
 		p := newIdlePool(1)
@@ -38,7 +38,7 @@ func TestPickWithoutAWorker(t *testing.T) {
 		}
 		picked := make(chan error, 1)
 		go func() {
-			_, err := p.roster.pick(ctx)
+			_, err := p.roster.pickWorker(ctx)
 			picked <- err
 		}()
 		if test.change != nil {
@@ -90,7 +90,7 @@ func TestRoomWithoutWorkers(t *testing.T) {
 		if test.disabled {
 			p.code.giveUp(&handlers.LoadError{Summary: "no module"})
 		}
-		p.room.resize()
+		p.room.resizeSlots()
 		if sync, async := p.room.sync.Capacity(), p.room.async.Capacity(); sync != test.sync || async != test.async {
 			t.Errorf("%s: room for %d and %d; want %d and %d", name, sync, async, test.sync, test.async)
 		}
@@ -100,8 +100,8 @@ func TestRoomWithoutWorkers(t *testing.T) {
 // Set leaves what is 0 as it is. A function moves back from threads once.
 func TestSettings(t *testing.T) {
 	p := newIdlePool(2)
-	p.Set(Settings{Threads: 5})
-	p.Set(Settings{Coroutines: 9})
+	p.ApplySettings(Settings{Threads: 5})
+	p.ApplySettings(Settings{Coroutines: 9})
 	if got, want := p.Settings(), (Settings{2, 5, 9}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
@@ -119,15 +119,15 @@ func TestReady(t *testing.T) {
 	p := newIdlePool(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := p.Ready(ctx); !errors.Is(err, context.Canceled) {
+	if err := p.WaitReady(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	loads := &worker.Worker{Handshake: worker.Handshake{Welcome: welcome(), Ready: ready("async")}}
 	if p.code.noteAnswer(loads) {
 		t.Error("it is disabled by a worker that has loaded the code")
 	}
-	if err := p.Ready(t.Context()); err != nil || !p.IsAsync("f") || p.Tunable() {
-		t.Errorf("%v, async %v, tunable %v", err, p.IsAsync("f"), p.Tunable())
+	if err := p.WaitReady(t.Context()); err != nil || !p.IsAsync("f") || p.IsTunable() {
+		t.Errorf("%v, async %v, tunable %v", err, p.IsAsync("f"), p.IsTunable())
 	}
 	if p.code.giveUp(&handlers.LoadError{}) {
 		t.Error("workers that die while they load have it given up, though it has loaded once")
@@ -137,7 +137,7 @@ func TestReady(t *testing.T) {
 		t.Error("it is disabled once")
 	}
 	var loadError *handlers.LoadError
-	if err := p.Ready(t.Context()); !errors.As(err, &loadError) || loadError.Summary != "gone" {
+	if err := p.WaitReady(t.Context()); !errors.As(err, &loadError) || loadError.Summary != "gone" {
 		t.Errorf("%v", err)
 	}
 }

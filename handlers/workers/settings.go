@@ -61,16 +61,16 @@ type room struct {
 	mu sync.Mutex // serializes resizes, so that the last one has the latest numbers
 }
 
-// resize sets the slots to the capacity of the ready workers.
-func (r *room) resize() {
+// resizeSlots sets the slots to the capacity of the ready workers.
+func (r *room) resizeSlots() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	members, wanted := r.roster.snapshot()
 	settings := r.settings.current()
 	sync, async := 0, 0
 	for _, m := range members {
-		if m.Usable() {
-			threads, extra := m.Room()
+		if m.IsUsable() {
+			threads, extra := m.SlotCounts()
 			sync += threads + extra
 			async += settings.Coroutines + extra
 		}
@@ -79,7 +79,7 @@ func (r *room) resize() {
 		// The first message starts a worker.
 		sync, async = settings.Threads, settings.Coroutines
 	}
-	if r.code.failure() != nil {
+	if r.code.loadFailure() != nil {
 		// One message of each function gets the error, which disables the function. Without slots, the
 		// functions would wait forever without an error.
 		sync, async = max(sync, 1), max(async, 1)

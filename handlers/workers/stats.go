@@ -11,9 +11,9 @@ import (
 // Stats returns the state of the pool.
 func (p *Pool) Stats() Stats {
 	s := p.roster.stats()
-	s.Template, s.Unforked = p.launcher.forking()
-	_, s.Forkable = p.code.can()
-	for _, q := range p.quarantine.all() {
+	s.Template, s.Unforked = p.launcher.forkState()
+	_, s.Forkable = p.code.capabilities()
+	for _, q := range p.quarantine.movedFunctions() {
 		own := q.pool.Stats()
 		s.Quarantined += own.Ready + own.Starting
 		s.InFlight += own.InFlight
@@ -27,7 +27,7 @@ func (p *Pool) Stats() Stats {
 // Usage returns what the pool's processes use. It reads several files in /proc per process.
 func (p *Pool) Usage() process.Usage {
 	u := p.launcher.starter.Usage()
-	for _, q := range p.quarantine.all() {
+	for _, q := range p.quarantine.movedFunctions() {
 		u = u.Plus(q.pool.Usage())
 	}
 	return u
@@ -39,28 +39,29 @@ func (p *Pool) CPU() time.Duration { return p.launcher.starter.CPU() }
 // Measures returns the measures of the functions, in the order of Config.Functions.
 func (p *Pool) Measures() []worker.Measures {
 	out := p.ownMeasures()
-	for _, q := range p.quarantine.all() {
+	for _, q := range p.quarantine.movedFunctions() {
 		out = worker.SumOf(out, q.pool.ownMeasures())
 	}
 	return out
 }
 
-// Blocked returns the statistics of functions that block the event loop, by name. "" is code
+// BlockStats returns the statistics of functions that block the event loop, by name. "" is code
 // outside of an invocation.
-func (p *Pool) Blocked() map[string]Blocked { return p.blocks.byFunction() }
+func (p *Pool) BlockStats() map[string]Blocked { return p.blocks.byFunction() }
 
-// Quarantined returns the functions that have their own worker processes, and the number of these.
-func (p *Pool) Quarantined() map[string]int {
+// QuarantinedWorkers returns the functions that have their own worker processes, and the number of
+// these.
+func (p *Pool) QuarantinedWorkers() map[string]int {
 	out := make(map[string]int)
-	for name, q := range p.quarantine.all() {
+	for name, q := range p.quarantine.movedFunctions() {
 		out[name] = q.pool.Stats().Ready
 	}
 	return out
 }
 
-// Isolated returns the functions that were moved to threads or to their own worker processes
-// because they block the event loop, sorted.
-func (p *Pool) Isolated() []string { return p.quarantine.functions() }
+// IsolatedFunctions returns the functions that were moved to threads or to their own worker
+// processes because they block the event loop, sorted.
+func (p *Pool) IsolatedFunctions() []string { return p.quarantine.functionNames() }
 
 // Invocation is a message in flight in a worker.
 type Invocation struct {
@@ -68,20 +69,20 @@ type Invocation struct {
 	Message *triggers.Message
 }
 
-// Invocations returns the invocations of one function that are in flight in the pool's workers. They
-// are looked up on request, so they cost nothing otherwise.
-func (p *Pool) Invocations(function string) []Invocation {
-	index := p.code.index(function)
+// InvocationsOf returns the invocations of one function that are in flight in the pool's workers.
+// They are looked up on request, so they cost nothing otherwise.
+func (p *Pool) InvocationsOf(function string) []Invocation {
+	index := p.code.indexOf(function)
 	var out []Invocation
-	for _, w := range p.everyone() {
+	for _, w := range p.allWorkers() {
 		w.EachCall(func(c *worker.Call) {
 			if int(c.Function) == index {
 				out = append(out, Invocation{w.Process.PID, c.Message})
 			}
 		})
 	}
-	if q, is := p.quarantine.all()[function]; is {
-		out = append(out, q.pool.Invocations(function)...)
+	if q, is := p.quarantine.movedFunctions()[function]; is {
+		out = append(out, q.pool.InvocationsOf(function)...)
 	}
 	return out
 }

@@ -46,11 +46,11 @@ func (s *Set) OpenHandler(f *Function, settings configs.Function) error {
 		code, _ := h.Code()
 		f.App, f.Pool = code.App, s.pools[code.App]
 		f.Epochs = &f.Pool.Epoch
-		own, err := f.Pool.Handler(f.Name)
+		own, err := f.Pool.HandlerOf(f.Name)
 		if err != nil {
 			return err
 		}
-		f.Handler, f.PoolIndex = own, own.Index()
+		f.Handler, f.PoolIndex = own, own.FunctionIndex()
 		f.Share = own.Slots().Share(settings.Concurrency)
 	}
 	return nil

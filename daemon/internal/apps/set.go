@@ -122,7 +122,7 @@ func (s *Set) Start(ctx context.Context) error {
 		s.pools[app] = p
 	}
 	for app, p := range s.pools {
-		if err := p.Ready(ctx); err != nil {
+		if err := p.WaitReady(ctx); err != nil {
 			return fmt.Errorf("app %s, with %v: %w", app, p.interpreter, err)
 		}
 	}
@@ -152,7 +152,7 @@ func (s *Set) canReusePool(app string, code *interpreters.Code) bool {
 		return false
 	}
 	p, was, is := s.old.pools[app], s.old.options.Config, s.options.Config
-	if p.Ready(context.Background()) != nil || // a pool that has ended, or whose code does not load, is replaced
+	if p.WaitReady(context.Background()) != nil || // a pool that has ended, or whose code does not load, is replaced
 		!reflect.DeepEqual(was.Apps[app], is.Apps[app]) || !reflect.DeepEqual(AppFunctions(was)[app], AppFunctions(is)[app]) {
 		return false
 	}

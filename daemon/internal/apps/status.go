@@ -63,7 +63,7 @@ func (p *Pool) AppStatus(usageAge time.Duration) Status {
 	return Status{
 		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
 		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
-		Usage: p.usage.readUsage(p.Pool, usageAge), Waits: p.loopWaits.Snapshot(), Blocked: p.Blocked(), Isolated: p.Quarantined(), Threaded: p.Threaded(),
+		Usage: p.usage.readUsage(p.Pool, usageAge), Waits: p.loopWaits.Snapshot(), Blocked: p.BlockStats(), Isolated: p.QuarantinedWorkers(), Threaded: p.ThreadedFunctions(),
 		Tuned: p.TuningState(), Measures: p.Measures(),
 	}
 }
@@ -89,7 +89,7 @@ func (s Status) BlockedAdvice() (out []string) {
 			who = fmt.Sprintf("function %s runs in threads, because it", name)
 		}
 		out = append(out, fmt.Sprintf("%s blocked the event loop %d times, at most for %v, at %s: %s",
-			who, b.Times, b.Longest.Round(time.Millisecond), b.Place, b.Instead()))
+			who, b.Times, b.Longest.Round(time.Millisecond), b.Place, b.Advice()))
 	}
 	return out
 }

@@ -42,7 +42,7 @@ func (l *Loops) TunePools(cfg *configs.Config, pools map[string]*apps.Pool) {
 }
 
 func (l *Loops) tunePool(cfg *configs.Config, app string, p *apps.Pool) {
-	given, free := tuningBounds(cfg.Apps[app], p.Tunable(), runtime.GOMAXPROCS(0))
+	given, free := tuningBounds(cfg.Apps[app], p.IsTunable(), runtime.GOMAXPROCS(0))
 	of := appIdentity(cfg, app, p.CodeFingerprint())
 	t := newTuner(p, given, free, l.Store.learnedOf(app, of), l.Log.With("app", app))
 	load := &loadReader{loops: l, pool: p, slotTime: make(map[string]int64)}
@@ -74,7 +74,7 @@ func (l *Loops) tunePool(cfg *configs.Config, app string, p *apps.Pool) {
 // decision limits it, and all of them are started while the functions are saturated.
 func (l *Loops) applyDecision(p *apps.Pool, d autotune.Decision, log *slog.Logger) {
 	p.MaxWorkers.Store(int64(d.Processes))
-	p.Set(workers.Settings{Threads: d.Threads, Coroutines: d.Coroutines})
+	p.ApplySettings(workers.Settings{Threads: d.Threads, Coroutines: d.Coroutines})
 	stats := p.Stats()
 	if p.IsScaled() && p.Saturated.Load() && stats.Wanted != d.Processes {
 		log.Info("scaling workers", "from", stats.Wanted, "to", d.Processes, "bound", scaler.BoundPressed, "why", d.Note)

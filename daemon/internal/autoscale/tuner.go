@@ -146,7 +146,7 @@ func (t *tuner) tuneOnce(at time.Time) (busy bool) {
 	defer t.mu.Unlock()
 	t.followSettings() // the pool is also scaled elsewhere
 	e, indexes := t.pool.Epoch.Load(), make(map[string]int)
-	for i, name := range t.pool.Functions() {
+	for i, name := range t.pool.FunctionNames() {
 		indexes[name] = i
 	}
 	for i := range s.Functions {

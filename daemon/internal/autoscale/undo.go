@@ -32,7 +32,7 @@ func (t *tuner) CallFailed(call dispatch.FailedCall) (release bool) {
 		t.adoptDecision(t.controller.Decision(), call.Err)
 	}
 	if ruling.Renew {
-		t.pool.Renew(true)
+		t.pool.RenewWorkers(true)
 		t.beginEpoch()
 	}
 	return ruling.Release
@@ -54,14 +54,14 @@ func (t *tuner) adoptDecision(now autotune.Decision, err error) {
 		}
 		if to := t.pool.KeepTogether(u.Moved); to != nil {
 			t.move(u.Moved, to)
-			t.pool.Renew(true)
+			t.pool.RenewWorkers(true)
 		}
 	}
 	if back {
 		if p := t.pool.Settings().Processes; now.Processes < p {
 			t.pool.Scale(now.Processes)
 		}
-		t.pool.Renew(false)
+		t.pool.RenewWorkers(false)
 	}
 	t.followSettings()
 }
@@ -78,9 +78,9 @@ func (t *tuner) beginEpoch() {
 	s := t.pool.Settings()
 	t.level = autotune.Level{
 		Settings: autotune.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines},
-		Isolated: strings.Join(t.pool.Isolated(), ","),
+		Isolated: strings.Join(t.pool.IsolatedFunctions(), ","),
 	}
-	functions := t.pool.Functions()
+	functions := t.pool.FunctionNames()
 	passed := make(map[string]int64)
 	if last := t.pool.Epoch.Load(); last != nil {
 		for i, name := range functions {
@@ -95,7 +95,7 @@ func (t *tuner) beginEpoch() {
 func (t *tuner) followSettings() {
 	s := t.pool.Settings()
 	now := autotune.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines}
-	if t.pool.Epoch.Load() == nil || now != t.level.Settings || strings.Join(t.pool.Isolated(), ",") != t.level.Isolated {
+	if t.pool.Epoch.Load() == nil || now != t.level.Settings || strings.Join(t.pool.IsolatedFunctions(), ",") != t.level.Isolated {
 		t.beginEpoch()
 	}
 }

@@ -66,7 +66,7 @@ func (w *workerScaler) scaleOnce(ctx context.Context) {
 	}
 	needed := 0.0
 	for _, f := range w.loops.Running() {
-		if _, isolated := w.pool.Quarantined()[f.Name]; f.Pool != w.pool || isolated {
+		if _, isolated := w.pool.QuarantinedWorkers()[f.Name]; f.Pool != w.pool || isolated {
 			continue
 		}
 		c := functionCounts(f, now)

@@ -136,7 +136,7 @@ func ExplainInFlight(f *apps.Function, id string, now time.Time) (e api.Explanat
 
 // workerOf returns the process that has a message; 0 if none has it.
 func workerOf(f *apps.Function, m *triggers.Message) int {
-	for _, i := range f.Pool.Invocations(f.Name) {
+	for _, i := range f.Pool.InvocationsOf(f.Name) {
 		if i.Message.ID == m.ID { // the message may have been copied, for a trace
 			return i.Worker
 		}

@@ -97,7 +97,7 @@ func (v *View) LimitingFactor(f *apps.Function, now time.Time) (state, why strin
 
 func countRestarts(f *apps.Function) (n int) {
 	for cause, of := range f.Pool.Stats().Restarts {
-		if !cause.Recycled() {
+		if !cause.WithoutFault() {
 			n += of
 		}
 	}

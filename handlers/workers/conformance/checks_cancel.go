@@ -15,86 +15,86 @@ var cancelChecks = []check{
 	{
 		name: "cancel/running", modes: all, needs: protocol.CanCancel, rule: ruleCancel,
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(0, "sleep", tooLong))
-			s.pause()
-			s.Send(cancel(0), cancel(0))
+			s.loadApp()
+			s.Send(invokeFrame(0, "sleep", tooLong))
+			s.pauseBriefly()
+			s.Send(cancelFrame(0), cancelFrame(0))
 			s.ExpectResult()
 			s.callAndExpect("echo", "still here", "still here")
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "cancel/neighbours", modes: shared, needs: protocol.CanCancel, rule: ruleCancel,
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(0, "sleep", tooLong), invoke(1, "sleep", "300"), invoke(2, "sleep", tooLong), cancel(0))
+			s.loadApp()
+			s.Send(invokeFrame(0, "sleep", tooLong), invokeFrame(1, "sleep", "300"), invokeFrame(2, "sleep", tooLong), cancelFrame(0))
 			if r := s.ExpectResult(); r.ID != 0 && r.ID != 1 {
 				s.Fail(fmt.Sprintf("the RESULT of %d", r.ID), "that of 0, which was cancelled, and that of 1")
 			}
 			if r := s.ExpectResult(); r.ID != 0 && r.ID != 1 {
 				s.Fail(fmt.Sprintf("the RESULT of %d", r.ID), "that of 0, which was cancelled, and that of 1")
 			}
-			s.Send(cancel(2))
+			s.Send(cancelFrame(2))
 			s.ExpectResult()
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "cancel/queued", modes: []mode{one}, needs: protocol.CanCancel, rule: ruleNotTried,
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(0, "sleep", "1500"), invoke(1, "sleep", tooLong), invoke(2, "echo", "x")) // long enough for a busy machine
-			s.pause()
-			s.Send(cancel(1))
+			s.loadApp()
+			s.Send(invokeFrame(0, "sleep", "1500"), invokeFrame(1, "sleep", tooLong), invokeFrame(2, "echo", "x")) // long enough for a busy machine
+			s.pauseBriefly()
+			s.Send(cancelFrame(1))
 			got := s.expectAnswers(3) // call 1 is answered at once, or in order
 			s.expectStatus(got[0], protocol.Done)
 			s.expectStatus(got[1], protocol.NotTried)
 			s.expectStatus(got[2], protocol.Done)
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "cancel/at-once", modes: all, needs: protocol.CanCancel, rule: driver.RuleOne,
 		run: func(s *session) {
-			s.load()
+			s.loadApp()
 			const many = 500
 			var frames []driver.Frame
 			for id := range uint32(many) {
-				frames = append(frames, invoke(id, "echo", "x"), cancel(id))
+				frames = append(frames, invokeFrame(id, "echo", "x"), cancelFrame(id))
 			}
 			s.SendBehind(frames...)
 			s.expectAnswers(many)
 			s.callAndExpect("echo", "still here", "still here")
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "cancel/finished", modes: all, needs: protocol.CanCancel, rule: ruleLate,
 		run: func(s *session) {
-			s.load()
+			s.loadApp()
 			s.callAndExpect("echo", "x", "x")
 			for i := range 200 {
-				s.Send(cancel(0), invoke(0, "echo", fmt.Sprint(i)))
+				s.Send(cancelFrame(0), invokeFrame(0, "echo", fmt.Sprint(i)))
 				s.expectAnswer(0, protocol.Done)
 			}
-			s.Send(cancel(0), invoke(1, "echo", "x"), cancel(1), cancel(1))
+			s.Send(cancelFrame(0), invokeFrame(1, "echo", "x"), cancelFrame(1), cancelFrame(1))
 			s.ExpectResult()
-			s.Send(invoke(0, "echo", "x"), invoke(1, "echo", "x"))
+			s.Send(invokeFrame(0, "echo", "x"), invokeFrame(1, "echo", "x"))
 			for _, r := range s.expectAnswers(2) {
 				s.expectStatus(r, protocol.Done)
 			}
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "cancel/unknown", modes: all, needs: protocol.CanCancel, rule: ruleLate,
 		run: func(s *session) {
-			s.load()
-			s.Send(cancel(12_345), cancel(0xFFFFFFFF))
-			s.Send(invoke(12_345, "echo", "x"))
+			s.loadApp()
+			s.Send(cancelFrame(12_345), cancelFrame(0xFFFFFFFF))
+			s.Send(invokeFrame(12_345, "echo", "x"))
 			s.expectAnswer(12_345, protocol.Done)
-			s.finish()
+			s.finishCheck()
 		},
 	},
 }
@@ -108,45 +108,45 @@ var logChecks = []check{
 	{
 		name: "log/ids", modes: all, needs: protocol.CanLog, rule: driver.RuleLogIDs,
 		run: func(s *session) {
-			s.load()
+			s.loadApp()
 			s.Logs = nil
 			const many = 20
 			var frames []driver.Frame
 			for id := range uint32(many) {
-				frames = append(frames, invoke(id, "say", fmt.Sprintf("line ☃ of %d", id)))
+				frames = append(frames, invokeFrame(id, "say", fmt.Sprintf("line ☃ of %d", id)))
 			}
 			s.Send(frames...)
 			s.expectAnswers(many)
 			for id := range int64(many) {
 				expectLog(s, id, fmt.Sprintf("line ☃ of %d", id))
 			}
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "log/level", modes: all, needs: protocol.CanLog, rule: "`level` (DEBUG, INFO, WARNING, ERROR, CRITICAL)",
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(3, "warn", "careful"))
+			s.loadApp()
+			s.Send(invokeFrame(3, "warn", "careful"))
 			s.expectAnswer(3, protocol.Done)
 			if line := expectLog(s, 3, "careful"); line.Level != "WARNING" {
 				s.Fail("a LOG of level "+line.Level, "WARNING")
 			}
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "log/long", modes: all, needs: protocol.CanLog, rule: driver.RuleSizes,
 		run: func(s *session) {
-			s.load()
+			s.loadApp()
 			for _, text := range []string{strings.Repeat("x", 1_000_000), strings.Repeat("😀", 300_000), strings.Repeat("\x01\"", 300_000), strings.Repeat("line\n", 2_000)} {
-				s.SendBehind(invoke(0, "say", text))
+				s.SendBehind(invokeFrame(0, "say", text))
 				s.expectAnswer(0, protocol.Done)
-				s.SendBehind(invoke(1, "warn", text))
+				s.SendBehind(invokeFrame(1, "warn", text))
 				s.expectAnswer(1, protocol.Done)
 			}
 			s.callAndExpect("echo", "still here", "still here")
-			s.finish()
+			s.finishCheck()
 		},
 	},
 }

@@ -14,17 +14,17 @@ var helloChecks = []check{
 		name: "hello/welcome", rule: "The answer to HELLO, whatever its protocol.",
 		run: func(s *session) {
 			s.handshake()
-			if pid := s.Welcome.PID; pid <= 0 || !s.Process.Owns(pid) {
+			if pid := s.Welcome.PID; pid <= 0 || !s.Process.InGroup(pid) {
 				s.Fail(fmt.Sprintf("pid %d, which is no process of the worker's", pid), "the worker's own")
 			}
 			s.loadAll()
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "hello/other-protocol", rule: "WELCOME has another protocol, or lacks a capability that a function needs",
 		run: func(s *session) {
-			s.start()
+			s.startWorker()
 			s.Send(driver.JSONFrame(protocol.Hello, protocol.HelloFrame{Protocol: 99, MaxFrame: driver.MaxFrame, Capabilities: daemonCan}))
 			s.ExpectWelcome()
 			s.ExpectExit()
@@ -33,7 +33,7 @@ var helloChecks = []check{
 	{
 		name: "hello/unknown-names", rule: "Unknown names are ignored.",
 		run: func(s *session) {
-			s.start()
+			s.startWorker()
 			s.Announced = daemonCan
 			s.Send(driver.JSONFrame(protocol.Hello, map[string]any{
 				"protocol": protocol.Version, "max_frame": driver.MaxFrame, "later": map[string]int{"x": 1},
@@ -46,19 +46,19 @@ var helloChecks = []check{
 			}))
 			s.ExpectReady()
 			s.callAndExpect("echo", "x", "x")
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "hello/split", rule: "A frame may arrive in any number of pieces.",
 		run: func(s *session) {
-			s.start()
+			s.startWorker()
 			s.Announced = daemonCan
-			s.SendSplit(hello(daemonCan))
+			s.SendSplit(helloFrame(daemonCan))
 			s.ExpectWelcome()
 			s.SendSplit(driver.JSONFrame(protocol.Load, s.loadFrame(functions...)))
 			s.ExpectReady()
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
@@ -68,7 +68,7 @@ var helloChecks = []check{
 			s.loadAll()
 			s.callAndExpect("say", "nobody takes this", "")
 			s.callAndExpect("warn", "nor this", "")
-			s.finish()
+			s.finishCheck()
 		},
 	},
 }
@@ -77,7 +77,7 @@ var loadChecks = []check{
 	{
 		name: "load/functions", modes: all, rule: "for each of LOAD's, in order, `name` and `kind`, `sync` or `async`",
 		run: func(s *session) {
-			s.load()
+			s.loadApp()
 			if len(s.Ready.Functions) != len(functions) {
 				s.Fail(fmt.Sprintf("a READY of %d functions", len(s.Ready.Functions)), fmt.Sprint(len(functions)))
 			}
@@ -86,7 +86,7 @@ var loadChecks = []check{
 					s.Fail(fmt.Sprintf("function %d is %s, %s", i, f.Name, f.Kind), functions[i]+", "+s.mode.kind)
 				}
 			}
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
@@ -101,13 +101,13 @@ var loadChecks = []check{
 				s.Fail(fmt.Sprint("READY of ", f), "söme and other")
 			}
 			s.callAndExpect("echo", "x", "x")
-			second := invoke(1, "echo", "y")
+			second := invokeFrame(1, "echo", "y")
 			second.Bytes[9] = 1 // the index of its function
 			s.Send(second)
 			if r := s.expectAnswer(1, protocol.Done); string(r.Payload) != "y" {
 				s.Fail("it returned "+driver.Excerpt(r.Payload), "y")
 			}
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
@@ -125,11 +125,11 @@ var loadChecks = []check{
 			if n := len(s.Ready.Functions); n != many {
 				s.Fail(fmt.Sprintf("a READY of %d functions", n), fmt.Sprint(many))
 			}
-			last := damaged(functionAt, byte((many-1)&0xFF), byte((many-1)>>8))
+			last := damagedInvoke(functionAt, byte((many-1)&0xFF), byte((many-1)>>8))
 			last.Opens = []uint32{0}
 			s.Send(last)
 			s.expectAnswer(0, protocol.Done)
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
@@ -168,26 +168,26 @@ var loadChecks = []check{
 			if s.Ready.Unforkable != "" || !slices.Contains(s.Welcome.Capabilities, protocol.CanFork) {
 				s.callAndExpect("echo", "x", "x")
 			}
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "load/imports", needs: protocol.CanImports, rule: driver.RuleImport,
 		run: func(s *session) {
-			s.load()
+			s.loadApp()
 			if s.Imports == nil {
 				s.Fail("no IMPORTED before READY", "one, with the paths of the files that were loaded")
 			}
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "load/prints", needs: protocol.CanLog, rule: "Output of the code while it loads belongs to no call: its id is -1.",
 		run: func(s *session) {
-			s.load()
+			s.loadApp()
 			for _, line := range s.Logs {
 				if line.ID == -1 && strings.Contains(line.Text, "conformance: loading") {
-					s.finish()
+					s.finishCheck()
 					return
 				}
 			}
@@ -221,17 +221,17 @@ func expectNotLoaded(s *session, module, function, named string) protocol.Failed
 var drainChecks = []check{
 	{
 		name: "drain/idle", modes: all, rule: driver.RuleEnds,
-		run: func(s *session) { s.load(); s.finish() },
+		run: func(s *session) { s.loadApp(); s.finishCheck() },
 	},
 	{
 		name: "drain/before-load", rule: "It may come before LOAD, and before READY.",
-		run: func(s *session) { s.handshake(); s.finish() },
+		run: func(s *session) { s.handshake(); s.finishCheck() },
 	},
 	{
 		name: "drain/with-hello", rule: "It may come before LOAD, and before READY.",
 		run: func(s *session) {
-			s.start()
-			s.Send(hello(daemonCan), drain())
+			s.startWorker()
+			s.Send(helloFrame(daemonCan), drainFrame())
 			s.ExpectExit0After(protocol.Welcome)
 		},
 	},
@@ -239,16 +239,16 @@ var drainChecks = []check{
 		name: "drain/with-load", modes: all, rule: "It may come before LOAD, and before READY.",
 		run: func(s *session) {
 			s.handshake()
-			s.Send(driver.JSONFrame(protocol.Load, s.loadFrame(functions...)), drain())
+			s.Send(driver.JSONFrame(protocol.Load, s.loadFrame(functions...)), drainFrame())
 			s.ExpectExit0After(protocol.Ready)
 		},
 	},
 	{
 		name: "drain/in-flight", modes: all, rule: driver.RuleEnds,
 		run: func(s *session) {
-			s.load()
-			frames := []driver.Frame{invoke(0, "sleep", "300"), invoke(1, "echo", "x"), invoke(2, "sleep", "100"), invoke(3, "fail", "x")}
-			s.Send(append(frames, drain())...)
+			s.loadApp()
+			frames := []driver.Frame{invokeFrame(0, "sleep", "300"), invokeFrame(1, "echo", "x"), invokeFrame(2, "sleep", "100"), invokeFrame(3, "fail", "x")}
+			s.Send(append(frames, drainFrame())...)
 			got := s.expectAnswers(4)
 			for id, want := range []protocol.Status{0, 0, 0, protocol.Failure} {
 				s.expectStatus(got[uint32(id)], want)
@@ -259,9 +259,9 @@ var drainChecks = []check{
 	{
 		name: "drain/cancel", modes: all, needs: protocol.CanCancel, rule: "CANCEL also applies after DRAIN.",
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(0, "sleep", tooLong), drain())
-			s.Send(cancel(0))
+			s.loadApp()
+			s.Send(invokeFrame(0, "sleep", tooLong), drainFrame())
+			s.Send(cancelFrame(0))
 			s.ExpectResult()
 			s.ExpectExit0()
 		},
@@ -276,13 +276,13 @@ var closeChecks = []check{
 	},
 	{
 		name: "close/idle", modes: all, rule: ruleClosed,
-		run: func(s *session) { s.load(); s.HangUpAndExpectExit() },
+		run: func(s *session) { s.loadApp(); s.HangUpAndExpectExit() },
 	},
 	{
 		name: "close/in-flight", modes: all, rule: ruleClosed,
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(0, "echo", "x"), invoke(1, "sleep", tooLong))
+			s.loadApp()
+			s.Send(invokeFrame(0, "echo", "x"), invokeFrame(1, "sleep", tooLong))
 			s.expectAnswer(0, protocol.Done)
 			s.HangUpAndExpectExit()
 		},
@@ -290,8 +290,8 @@ var closeChecks = []check{
 	{
 		name: "close/half-a-frame", modes: all, rule: ruleClosed,
 		run: func(s *session) {
-			s.load()
-			f := invoke(0, "echo", "x")
+			s.loadApp()
+			f := invokeFrame(0, "echo", "x")
 			f.Bytes, f.Opens = f.Bytes[:len(f.Bytes)-1], nil
 			s.Send(f)
 			s.HangUpAndExpectExit()
@@ -300,9 +300,9 @@ var closeChecks = []check{
 	{
 		name: "close/unread", modes: all, rule: ruleClosed,
 		run: func(s *session) {
-			s.load()
+			s.loadApp()
 			for id := range uint32(8) {
-				s.Send(invoke(id, "large", "1000000"))
+				s.Send(invokeFrame(id, "large", "1000000"))
 			}
 			s.HangUpAndExpectExit()
 		},

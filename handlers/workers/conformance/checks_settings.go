@@ -10,12 +10,12 @@ import (
 
 const ruleSettings = "The settings apply from now on; running calls continue."
 
-func settings(threads int) driver.Frame {
+func settingsFrame(threads int) driver.Frame {
 	return driver.JSONFrame(protocol.Set, protocol.SettingsFrame{Threads: threads, Coroutines: 1})
 }
 
-// threaded returns SETTINGS that run all async functions in the given number of threads.
-func threaded(threads int) driver.Frame {
+// threadedSettings returns SETTINGS that run all async functions in the given number of threads.
+func threadedSettings(threads int) driver.Frame {
 	all := make([]uint16, len(functions))
 	for i := range all {
 		all[i] = uint16(i)
@@ -28,56 +28,56 @@ var settingsChecks = []check{
 	{
 		name: "settings/more", modes: []mode{one}, needs: protocol.CanSettings, rule: ruleSettings,
 		run: func(s *session) {
-			s.load()
-			s.Send(settings(3), invoke(0, "sleep", tooLong), invoke(1, "sleep", tooLong), invoke(2, "echo", "x"))
+			s.loadApp()
+			s.Send(settingsFrame(3), invokeFrame(0, "sleep", tooLong), invokeFrame(1, "sleep", tooLong), invokeFrame(2, "echo", "x"))
 			s.expectAnswer(2, protocol.Done)
 		},
 	},
 	{
 		name: "settings/while-one-runs", modes: []mode{one, pooled}, needs: protocol.CanSettings, rule: ruleSettings,
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(0, "sleep", "300"))
-			s.pause()
-			s.Send(settings(2), invoke(1, "echo", "x"), settings(1), invoke(2, "echo", "y"))
+			s.loadApp()
+			s.Send(invokeFrame(0, "sleep", "300"))
+			s.pauseBriefly()
+			s.Send(settingsFrame(2), invokeFrame(1, "echo", "x"), settingsFrame(1), invokeFrame(2, "echo", "y"))
 			for id, r := range s.expectAnswers(3) {
 				if s.expectStatus(r, protocol.Done); id == 2 && string(r.Payload) != "y" {
 					s.Fail("it returned "+driver.Excerpt(r.Payload), "y")
 				}
 			}
-			s.Send(settings(3), invoke(0, "sleep", tooLong), invoke(1, "sleep", tooLong), invoke(2, "echo", "x"))
+			s.Send(settingsFrame(3), invokeFrame(0, "sleep", tooLong), invokeFrame(1, "sleep", tooLong), invokeFrame(2, "echo", "x"))
 			s.expectAnswer(2, protocol.Done)
 		},
 	},
 	{
 		name: "settings/fewer", modes: []mode{pooled}, needs: protocol.CanSettings, rule: ruleSettings,
 		run: func(s *session) {
-			s.load()
-			s.Send(settings(1))
+			s.loadApp()
+			s.Send(settingsFrame(1))
 			s.callAndExpect("echo", "still here", "still here")
-			s.Send(invoke(0, "sleep", "300"), invoke(1, "sleep", "1")) // the second waits for the first
+			s.Send(invokeFrame(0, "sleep", "300"), invokeFrame(1, "sleep", "1")) // the second waits for the first
 			s.expectAnswer(0, protocol.Done)
 			s.expectAnswer(1, protocol.Done)
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "settings/cancel", modes: []mode{pooled}, needs: protocol.CanSettings, rule: ruleSettings,
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(0, "sleep", tooLong), invoke(1, "sleep", tooLong))
-			s.pause()
-			s.Send(settings(1), cancel(0), cancel(1))
+			s.loadApp()
+			s.Send(invokeFrame(0, "sleep", tooLong), invokeFrame(1, "sleep", tooLong))
+			s.pauseBriefly()
+			s.Send(settingsFrame(1), cancelFrame(0), cancelFrame(1))
 			s.expectAnswers(2)
 			s.callAndExpect("echo", "still here", "still here")
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "settings/drain", modes: []mode{one, pooled}, needs: protocol.CanSettings, rule: driver.RuleEnds,
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(0, "sleep", "300"), settings(2), settings(1), invoke(1, "echo", "x"), drain())
+			s.loadApp()
+			s.Send(invokeFrame(0, "sleep", "300"), settingsFrame(2), settingsFrame(1), invokeFrame(1, "echo", "x"), drainFrame())
 			s.expectAnswers(2)
 			s.ExpectExit0()
 		},
@@ -85,24 +85,24 @@ var settingsChecks = []check{
 	{
 		name: "settings/async", modes: []mode{async}, needs: protocol.CanSettings, rule: ruleSettings,
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(0, "sleep", "300"), settings(4), settings(2), invoke(1, "echo", "x"))
+			s.loadApp()
+			s.Send(invokeFrame(0, "sleep", "300"), settingsFrame(4), settingsFrame(2), invokeFrame(1, "echo", "x"))
 			s.expectAnswers(2)
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "settings/threaded", modes: []mode{async}, needs: protocol.CanSettings, rule: ruleSettings,
 		run: func(s *session) {
-			s.load()
-			s.Send(invoke(0, "sleep", "300"), threaded(2), invoke(1, "echo", "x"), invoke(2, "fail", "oops"))
+			s.loadApp()
+			s.Send(invokeFrame(0, "sleep", "300"), threadedSettings(2), invokeFrame(1, "echo", "x"), invokeFrame(2, "fail", "oops"))
 			for id, r := range s.expectAnswers(3) {
 				if want := map[uint32]protocol.Status{2: protocol.Failure}[id]; r.Status != want {
 					s.Fail(fmt.Sprintf("call %d ended with status %d", id, r.Status), fmt.Sprint(want))
 				}
 			}
 			s.callAndExpect("say", "in a thread", "")
-			s.Send(invoke(0, "sleep", "300"), drain())
+			s.Send(invokeFrame(0, "sleep", "300"), drainFrame())
 			s.expectAnswer(0, protocol.Done)
 			s.ExpectExit0()
 		},
@@ -110,27 +110,27 @@ var settingsChecks = []check{
 	{
 		name: "settings/threaded-cancel", modes: []mode{async}, needs: protocol.CanSettings, rule: ruleSettings,
 		run: func(s *session) {
-			s.load()
-			s.Send(threaded(2), invoke(0, "sleep", tooLong), invoke(1, "sleep", tooLong), invoke(2, "sleep", tooLong))
-			s.pause() // two run, and one waits
-			s.Send(cancel(0), cancel(1), cancel(2))
+			s.loadApp()
+			s.Send(threadedSettings(2), invokeFrame(0, "sleep", tooLong), invokeFrame(1, "sleep", tooLong), invokeFrame(2, "sleep", tooLong))
+			s.pauseBriefly() // two run, and one waits
+			s.Send(cancelFrame(0), cancelFrame(1), cancelFrame(2))
 			s.expectAnswers(3)
 			s.callAndExpect("echo", "still here", "still here")
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "settings/away", modes: []mode{async}, needs: protocol.CanSettings, rule: "each call of these functions that has not begun is answered \"not tried\" at once",
 		run: func(s *session) {
-			s.load()
+			s.loadApp()
 			away := driver.JSONFrame(protocol.Set, protocol.SettingsFrame{Threads: 1, Coroutines: 1, Away: []uint16{uint16(slices.Index(functions, "echo"))}})
-			s.Send(invoke(0, "echo", "x"), invoke(1, "sleep", "300"), invoke(2, "echo", "x"), away, invoke(3, "echo", "x"))
+			s.Send(invokeFrame(0, "echo", "x"), invokeFrame(1, "sleep", "300"), invokeFrame(2, "echo", "x"), away, invokeFrame(3, "echo", "x"))
 			for id, r := range s.expectAnswers(4) {
 				if r.Status != protocol.Done && (r.Status != protocol.NotTried || id == 1 || id == 3) {
 					s.Fail(fmt.Sprintf("call %d ended with status %d", id, r.Status), "done, or, of what came before, not tried")
 				}
 			}
-			s.finish()
+			s.finishCheck()
 		},
 	},
 }

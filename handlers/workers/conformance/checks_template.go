@@ -26,10 +26,10 @@ var templateChecks = []check{
 			w := forkFrom(s)
 			loadForked(w)
 			w.callAndExpect("echo", "x", "x")
-			w.Send(invoke(0, "fail", "wrong"))
+			w.Send(invokeFrame(0, "fail", "wrong"))
 			w.expectAnswer(0, protocol.Failure)
-			w.finish()
-			s.finish()
+			w.finishCheck()
+			s.finishCheck()
 		},
 	},
 	{
@@ -39,8 +39,8 @@ var templateChecks = []check{
 			w := forkFrom(s)
 			loadForked(w)
 			driver.AwaitParent(w.Worker)
-			w.finish()
-			s.finish()
+			w.finishCheck()
+			s.finishCheck()
 		},
 	},
 	{
@@ -50,17 +50,17 @@ var templateChecks = []check{
 			w := forkFrom(s)
 			loadForked(w)
 			driver.CheckFiles(s.Worker, w.Worker)
-			before := s.Process.Printed()
-			w.Send(invoke(0, "write", strings.Repeat("written by itself\n", 50)))
+			before := s.Process.PrintedBytes()
+			w.Send(invokeFrame(0, "write", strings.Repeat("written by itself\n", 50)))
 			w.expectAnswer(0, protocol.Done)
-			w.finish()
-			if got := w.Process.Printed(); got < 900 {
+			w.finishCheck()
+			if got := w.Process.PrintedBytes(); got < 900 {
 				s.Fail(fmt.Sprintf("%d bytes came from the standard output that the worker was given", got), "the 900 that it wrote")
 			}
-			if got := s.Process.Printed(); got > before {
+			if got := s.Process.PrintedBytes(); got > before {
 				s.Fail(fmt.Sprintf("%d bytes came from the template's standard output", got-before), "none")
 			}
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
@@ -75,16 +75,16 @@ var templateChecks = []check{
 			if a, b, c := first.Process.PID, second.Process.PID, third.Process.PID; a == b || b == c || a == c {
 				s.Fail(fmt.Sprintf("the workers are processes %d, %d and %d", a, b, c), "three of them")
 			}
-			first.Send(invoke(0, "sleep", "300"))
+			first.Send(invokeFrame(0, "sleep", "300"))
 			second.callAndExpect("echo", "of the second", "of the second")
 			third.callAndExpect("echo", "of the third", "of the third")
 			first.expectAnswer(0, protocol.Done)
-			second.finish()
+			second.finishCheck()
 			first.callAndExpect("echo", "of the first", "of the first")
-			first.finish()
-			third.finish()
+			first.finishCheck()
+			third.finishCheck()
 			loadForked(forkFrom(s))
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
@@ -93,11 +93,11 @@ var templateChecks = []check{
 			loadTemplate(s)
 			w := forkFrom(s)
 			loadForked(w)
-			w.Send(invoke(7, "say", "of a forked one"))
+			w.Send(invokeFrame(7, "say", "of a forked one"))
 			w.expectAnswer(7, protocol.Done)
 			expectLog(w, 7, "of a forked one")
-			w.finish()
-			s.finish() // it accepts no LOG of another call
+			w.finishCheck()
+			s.finishCheck() // it accepts no LOG of another call
 		},
 	},
 	{
@@ -108,7 +108,7 @@ var templateChecks = []check{
 			loadForked(w)
 			s.KillAlone()
 			w.callAndExpect("echo", "still here", "still here")
-			w.finish()
+			w.finishCheck()
 		},
 	},
 	{
@@ -117,11 +117,11 @@ var templateChecks = []check{
 			loadTemplate(s)
 			w := forkFrom(s)
 			loadForked(w)
-			w.Send(invoke(0, "sleep", "200"))
-			s.finish()
+			w.Send(invokeFrame(0, "sleep", "200"))
+			s.finishCheck()
 			w.expectAnswer(0, protocol.Done)
 			w.callAndExpect("echo", "still here", "still here")
-			w.finish()
+			w.finishCheck()
 		},
 	},
 	{
@@ -134,8 +134,8 @@ var templateChecks = []check{
 			again := forkFrom(s)
 			loadForked(again)
 			again.callAndExpect("echo", "x", "x")
-			again.finish()
-			s.finish()
+			again.finishCheck()
+			s.finishCheck()
 		},
 	},
 	{
@@ -152,7 +152,7 @@ var templateChecks = []check{
 		name: "template/drain-with-load", needs: protocol.CanFork, rule: "It may come before LOAD, and before READY.",
 		run: func(s *session) {
 			s.handshakeWith(templateCan...)
-			s.Send(templateFrame(s), drain())
+			s.Send(templateFrame(s), drainFrame())
 			s.ExpectExit0After(protocol.Ready)
 		},
 	},
@@ -160,7 +160,7 @@ var templateChecks = []check{
 		name: "template/invoke", needs: protocol.CanFork, rule: ruleOnlyFork,
 		run: func(s *session) {
 			loadTemplate(s)
-			s.Send(damaged(0)) // an intact INVOKE
+			s.Send(damagedInvoke(0)) // an intact INVOKE
 			s.ExpectExit()
 		},
 	},
@@ -180,13 +180,13 @@ var templateChecks = []check{
 			loadForked(w)
 			w.Send(driver.RawFrame(protocol.Fork, nil))
 			w.ExpectExit()
-			s.finish()
+			s.finishCheck()
 		},
 	},
 	{
 		name: "template/fork-of-a-worker", modes: all, rule: ruleThree,
 		run: func(s *session) {
-			s.load()
+			s.loadApp()
 			s.Send(driver.RawFrame(protocol.Fork, nil))
 			s.ExpectExit()
 		},
@@ -214,16 +214,16 @@ func loadTemplate(s *session) {
 
 // forkFrom makes the template of s fork a worker, and returns it before its handshake.
 func forkFrom(s *session) *session {
-	w := &session{Worker: s.Fork(), target: s.target, check: s.check, mode: s.mode}
+	w := &session{Worker: s.ForkWorker(), target: s.target, check: s.check, mode: s.mode}
 	w.Announced = daemonCan
 	return w
 }
 
 // loadForked performs the handshake with a forked worker, and makes it load the app.
 func loadForked(s *session) {
-	s.Send(hello(s.Announced))
+	s.Send(helloFrame(s.Announced))
 	s.ExpectWelcome()
-	if pid := s.Welcome.PID; !s.Process.Owns(pid) {
+	if pid := s.Welcome.PID; !s.Process.InGroup(pid) {
 		s.FailBy(ruleGreeted, fmt.Sprintf("pid %d in WELCOME, which is no process of the forked worker's", pid), fmt.Sprint(s.Process.PID))
 	}
 	s.loadAll()

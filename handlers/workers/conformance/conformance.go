@@ -27,10 +27,10 @@ type Options struct {
 	Parallel int
 }
 
-// plan returns the checks to run for a target, in the order of their results.
-func plan(target Target, only *regexp.Regexp) (out []planned) {
+// planChecks returns the checks to run for a target, in the order of their results.
+func planChecks(target Target, only *regexp.Regexp) (out []planned) {
 	has := func(m mode) bool { return len(target.Modes) == 0 || slices.Contains(target.Modes, m.name) }
-	for _, c := range checks() {
+	for _, c := range allChecks() {
 		modes, named := c.modes, true
 		if modes == nil { // the first that the worker supports
 			at := slices.IndexFunc(all, has)
@@ -49,7 +49,7 @@ func plan(target Target, only *regexp.Regexp) (out []planned) {
 	return out
 }
 
-func checks() (out []check) {
+func allChecks() (out []check) {
 	for _, group := range []struct {
 		checks []check
 		joint  bool
@@ -77,16 +77,16 @@ func checks() (out []check) {
 	return out
 }
 
-// Names returns the names of all checks for a target, in the order of their results.
-func Names(target Target) (out []string) {
-	for _, p := range plan(target, nil) {
+// CheckNames returns the names of all checks for a target, in the order of their results.
+func CheckNames(target Target) (out []string) {
+	for _, p := range planChecks(target, nil) {
 		out = append(out, p.name)
 	}
 	return out
 }
 
-// Run runs the checks concurrently, and calls report with each result, in the order of Names, on
-// the caller's goroutine. The error is the context's.
+// Run runs the checks concurrently, and calls report with each result, in the order of CheckNames,
+// on the caller's goroutine. The error is the context's.
 func Run(ctx context.Context, target Target, options Options, report func(Result)) error {
 	if options.Limit == 0 {
 		options.Limit = 30 * time.Second
@@ -96,7 +96,7 @@ func Run(ctx context.Context, target Target, options Options, report func(Result
 	}
 	reaper := childproc.New(slog.New(slog.DiscardHandler)) // the checks detect errors themselves
 	defer reaper.Close()
-	r := &runner{ctx: ctx, reaper: reaper, target: target, limit: options.Limit, todo: plan(target, options.Only)}
+	r := &runner{ctx: ctx, reaper: reaper, target: target, limit: options.Limit, todo: planChecks(target, options.Only)}
 	next := make(chan []int)
 	var running sync.WaitGroup
 	for range r.todo {
@@ -105,13 +105,13 @@ func Run(ctx context.Context, target Target, options Options, report func(Result
 	for range options.Parallel {
 		running.Go(func() {
 			for some := range next {
-				r.run(some)
+				r.runGroup(some)
 			}
 		})
 	}
 	running.Go(func() {
 		defer close(next)
-		for _, some := range r.processes() {
+		for _, some := range r.groupChecks() {
 			next <- some
 		}
 	})

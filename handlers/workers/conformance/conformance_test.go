@@ -26,7 +26,7 @@ func TestRulesAreInTheDocument(t *testing.T) {
 		driver.RuleSizes, driver.RuleLog, driver.RuleOpen, driver.RuleOne, driver.RuleLogIDs, driver.RuleStats, driver.RuleAlive, driver.RuleImport,
 		driver.RuleLogTo, driver.RuleEnds, driver.RuleOutcome, driver.RuleTwice,
 	}
-	for _, c := range checks() {
+	for _, c := range allChecks() {
 		rules = append(rules, c.rule)
 	}
 	for _, rule := range rules {
@@ -52,7 +52,7 @@ func TestFunctionsAreInTheDocument(t *testing.T) {
 
 func TestNamesAreUnique(t *testing.T) {
 	seen := make(map[string]bool)
-	for _, name := range Names(Target{}) {
+	for _, name := range CheckNames(Target{}) {
 		if seen[name] {
 			t.Errorf("two checks are called %s", name)
 		}
@@ -91,7 +91,7 @@ func TestWorkerOfTheDocument(t *testing.T) {
 			t.Errorf("%s: %v", name, r)
 		}
 	}
-	if want := len(Names(worker(t, ""))); len(results) != want || want < 80 {
+	if want := len(CheckNames(worker(t, ""))); len(results) != want || want < 80 {
 		t.Errorf("%d results of %d checks", len(results), want)
 	}
 }

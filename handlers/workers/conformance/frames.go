@@ -15,17 +15,17 @@ var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessio
 // templateCan are the capabilities that HELLO announces to a template.
 var templateCan = append([]string{protocol.CanFork}, daemonCan...)
 
-func hello(can []string) driver.Frame {
+func helloFrame(can []string) driver.Frame {
 	return driver.JSONFrame(protocol.Hello, protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: driver.MaxFrame, Capabilities: can})
 }
 
-// invoke returns an INVOKE of a function of the app.
-func invoke(id uint32, function, body string) driver.Frame {
-	return invocation(function, &protocol.Invocation{ID: id, Message: &triggers.Message{ID: fmt.Sprint("m", id), Attempt: 1, Body: []byte(body)}})
+// invokeFrame returns an INVOKE of a function of the app.
+func invokeFrame(id uint32, function, body string) driver.Frame {
+	return fullInvoke(function, &protocol.Invocation{ID: id, Message: &triggers.Message{ID: fmt.Sprint("m", id), Attempt: 1, Body: []byte(body)}})
 }
 
-// invocation returns an INVOKE with all possible parts.
-func invocation(function string, i *protocol.Invocation) driver.Frame {
+// fullInvoke returns an INVOKE with all possible parts.
+func fullInvoke(function string, i *protocol.Invocation) driver.Frame {
 	i.Function = uint16(slices.Index(functions, function))
 	return driver.Frame{
 		Text:  fmt.Sprintf("INVOKE %d of %s (%d bytes)", i.ID, function, len(i.Message.Body)),
@@ -33,8 +33,8 @@ func invocation(function string, i *protocol.Invocation) driver.Frame {
 	}
 }
 
-func cancel(id uint32) driver.Frame {
+func cancelFrame(id uint32) driver.Frame {
 	return driver.Frame{Text: fmt.Sprint("CANCEL ", id), Bytes: protocol.AppendCancel(nil, id)}
 }
 
-func drain() driver.Frame { return driver.Frame{Text: "DRAIN", Bytes: protocol.AppendDrain(nil)} }
+func drainFrame() driver.Frame { return driver.Frame{Text: "DRAIN", Bytes: protocol.AppendDrain(nil)} }

@@ -19,8 +19,8 @@ type runner struct {
 	results []chan Result
 }
 
-// processes returns the checks to run in each process, the longest first.
-func (r *runner) processes() (out [][]int) {
+// groupChecks returns the checks to run in each process, the longest first.
+func (r *runner) groupChecks() (out [][]int) {
 	byMode := make(map[string][]int)
 	for i, p := range r.todo {
 		if p.joint {
@@ -40,20 +40,20 @@ func (r *runner) processes() (out [][]int) {
 	return out
 }
 
-// run runs checks in one process. If one of several fails, an earlier check may be the cause. Then
-// each check is run in a process of its own.
-func (r *runner) run(some []int) {
+// runGroup runs checks in one process. If one of several fails, an earlier check may be the cause.
+// Then each check is run in a process of its own.
+func (r *runner) runGroup(some []int) {
 	if len(some) == 1 {
-		r.results[some[0]] <- r.alone(r.todo[some[0]])
+		r.results[some[0]] <- r.runAlone(r.todo[some[0]])
 		return
 	}
-	results, failed := r.jointly(some)
+	results, failed := r.runJointly(some)
 	for at, i := range some {
 		if failed < 0 {
 			r.results[i] <- results[at]
 			continue
 		}
-		result := r.alone(r.todo[i])
+		result := r.runAlone(r.todo[i])
 		if at == failed && result.Verdict == Passed {
 			result = results[at] // the failure depends on the earlier checks
 			result.Why += " (in one process with the checks before it)"
@@ -62,16 +62,16 @@ func (r *runner) run(some []int) {
 	}
 }
 
-// jointly runs checks in one process, up to the first that fails. failed is its index, or -1.
-func (r *runner) jointly(some []int) (results []Result, failed int) {
-	s := r.session()
+// runJointly runs checks in one process, up to the first that fails. failed is its index, or -1.
+func (r *runner) runJointly(some []int) (results []Result, failed int) {
+	s := r.newSession()
 	s.joint = true
 	defer s.Close()
 	for at, i := range some {
-		results = append(results, r.one(s, r.todo[i]))
+		results = append(results, r.runCheck(s, r.todo[i]))
 		if at == len(some)-1 && results[at].Verdict != Failed {
 			s.joint = false
-			if last := r.one(s, planned{check: check{rule: driver.RuleEnds, run: (*session).finish}, mode: r.todo[i].mode, name: r.todo[i].name}); last.Verdict == Failed {
+			if last := r.runCheck(s, planned{check: check{rule: driver.RuleEnds, run: (*session).finishCheck}, mode: r.todo[i].mode, name: r.todo[i].name}); last.Verdict == Failed {
 				results[at] = last
 			}
 		}
@@ -82,24 +82,24 @@ func (r *runner) jointly(some []int) (results []Result, failed int) {
 	return results, -1
 }
 
-// session returns a session without a process.
-func (r *runner) session() *session {
+// newSession returns a session without a process.
+func (r *runner) newSession() *session {
 	return &session{Worker: driver.New(r.reaper, r.limit), target: r.target}
 }
 
-// alone runs one check in a process of its own.
-func (r *runner) alone(p planned) Result {
-	s := r.session()
+// runAlone runs one check in a process of its own.
+func (r *runner) runAlone(p planned) Result {
+	s := r.newSession()
 	defer s.Close()
-	return r.one(s, p)
+	return r.runCheck(s, p)
 }
 
-// one runs a check in the process of a session, or a new one.
-func (r *runner) one(s *session, p planned) (out Result) {
+// runCheck runs a check in the process of a session, or a new one.
+func (r *runner) runCheck(s *session, p planned) (out Result) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.limit)
 	defer cancel()
 	began := time.Now()
-	s.begin(ctx, p)
+	s.beginCheck(ctx, p)
 	out = Result{Name: p.name, Verdict: Passed}
 	defer func() {
 		switch v := recover().(type) {
@@ -111,7 +111,7 @@ func (r *runner) one(s *session, p planned) (out Result) {
 		default:
 			panic(v)
 		}
-		s.Finish()
+		s.EndCheck()
 		if out.Verdict == Failed {
 			s.Kill() // after that, its standard error is complete
 			out.Sent, out.Came, out.Stderr = s.Transcript()

@@ -24,14 +24,14 @@ type session struct {
 // skip ends a check for which the worker lacks a capability. Its text is the reason.
 type skip string
 
-// begin begins a check, in the running process if there is one.
-func (s *session) begin(ctx context.Context, p planned) {
+// beginCheck begins a check, in the running process if there is one.
+func (s *session) beginCheck(ctx context.Context, p planned) {
 	s.check, s.mode = p.check, p.mode
-	s.Begin(ctx, p.rule)
+	s.BeginCheck(ctx, p.rule)
 }
 
-// start starts the worker, without sending anything.
-func (s *session) start() {
+// startWorker starts the worker, without sending anything.
+func (s *session) startWorker() {
 	t := s.target
 	s.Start(childproc.Command{Path: t.Command[0], Args: t.Command[1:], Dir: t.Dir, Env: t.Env})
 }
@@ -41,9 +41,9 @@ func (s *session) handshake() { s.handshakeWith(daemonCan...) }
 
 // handshakeWith is handshake with the given capabilities in HELLO.
 func (s *session) handshakeWith(capabilities ...string) {
-	s.start()
+	s.startWorker()
 	s.Announced = append([]string{}, capabilities...) // no null
-	s.Send(hello(s.Announced))
+	s.Send(helloFrame(s.Announced))
 	s.ExpectWelcome()
 	s.checkNeeds()
 }
@@ -55,9 +55,9 @@ func (s *session) checkNeeds() {
 	}
 }
 
-// load makes the worker load all functions of the test app, in the check's mode. It does nothing if an earlier
-// check in the same process has loaded them.
-func (s *session) load() {
+// loadApp makes the worker load all functions of the test app, in the check's mode. It does nothing
+// if an earlier check in the same process has loaded them.
+func (s *session) loadApp() {
 	if s.Ready != nil {
 		s.checkNeeds()
 		return
@@ -116,26 +116,26 @@ func (s *session) expectAnswers(n int) map[uint32]driver.Result {
 
 // callAndExpect calls a function, which must return want.
 func (s *session) callAndExpect(function, body, want string) {
-	s.Send(invoke(0, function, body))
+	s.Send(invokeFrame(0, function, body))
 	if r := s.expectAnswer(0, protocol.Done); string(r.Payload) != want {
 		s.Fail("it returned "+driver.Excerpt(r.Payload), driver.Excerpt([]byte(want)))
 	}
 }
 
-// finish ends a check regularly: the worker must answer all calls and exit with status 0 after DRAIN. If more
-// checks use the process, it keeps running, unless calls are in flight.
-func (s *session) finish() {
+// finishCheck ends a check regularly: the worker must answer all calls and exit with status 0 after
+// DRAIN. If more checks use the process, it keeps running, unless calls are in flight.
+func (s *session) finishCheck() {
 	s.AwaitWrites()
 	if s.joint && s.InFlight() == 0 {
 		return
 	}
-	s.Send(drain())
+	s.Send(drainFrame())
 	s.ExpectExit0()
 }
 
-// pause gives the worker time to begin a call, because nothing reports the beginning. A check must
-// also pass if the time was too short.
-func (s *session) pause() {
+// pauseBriefly gives the worker time to begin a call, because nothing reports the beginning. A
+// check must also pass if the time was too short.
+func (s *session) pauseBriefly() {
 	select {
 	case <-time.After(100 * time.Millisecond):
 	case <-s.Done():

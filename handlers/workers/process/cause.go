@@ -37,7 +37,7 @@ var Causes = []Cause{
 	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone,
 }
 
-// Recycled reports whether the worker was replaced without a fault.
-func (c Cause) Recycled() bool {
+// WithoutFault reports whether the worker was replaced without a fault.
+func (c Cause) WithoutFault() bool {
 	return slices.Contains([]Cause{CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone}, c)
 }

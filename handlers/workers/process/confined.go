@@ -19,9 +19,9 @@ type Command struct {
 	Env  []string
 }
 
-// confine wraps a command that restricts itself before it runs. It inherits files as descriptors
-// from 3 on. The box is nil without a confinement.
-func confine(own Command, to *sandbox.Confinement, files ...*os.File) (c childproc.Command, box *sandbox.Box, err error) {
+// confineCommand wraps a command that restricts itself before it runs. It inherits files as
+// descriptors from 3 on. The box is nil without a confinement.
+func confineCommand(own Command, to *sandbox.Confinement, files ...*os.File) (c childproc.Command, box *sandbox.Box, err error) {
 	c = childproc.Command{Path: own.Path, Args: own.Args, Dir: own.Dir, Env: own.Env, Files: files}
 	if to == nil {
 		return c, nil, nil
@@ -94,8 +94,8 @@ func (p *Process) explainBox() {
 	}
 }
 
-// unbox removes what belonged only to a process.
-func unbox(box *sandbox.Box) error {
+// closeBox removes what belonged only to a process.
+func closeBox(box *sandbox.Box) error {
 	if box == nil {
 		return nil
 	}

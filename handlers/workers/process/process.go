@@ -32,7 +32,7 @@ const (
 // Process is one child process in a process group of its own.
 type Process struct {
 	*childproc.Process
-	// Conn is the daemon's end of the socket. The caller of Start or Fork closes it.
+	// Conn is the daemon's end of the socket. The caller of Start or ForkProcess closes it.
 	Conn net.Conn
 
 	box         *sandbox.Box // nil if it is not confined
@@ -49,11 +49,11 @@ type Process struct {
 	excess string // why it was killed because of its temporary directory; else ""
 }
 
-// Ended returns a channel that is closed when the process has ended and its output is complete.
-func (p *Process) Ended() <-chan struct{} { return p.ended }
+// Done returns a channel that is closed when the process has ended and its output is complete.
+func (p *Process) Done() <-chan struct{} { return p.ended }
 
 // HowEnded reports how the process ended, in words and as a cause. It is called after
-// Ended is closed.
+// Done is closed.
 func (p *Process) HowEnded() (state string, cause Cause) { return p.state, p.cause }
 
 // describeExit reports how a process ended, by itself or killed by another.
@@ -72,8 +72,8 @@ func describeExit(exit childproc.Exit) (string, Cause) {
 	}
 }
 
-// remember keeps the last lines of the standard error.
-func (p *Process) remember(line string) {
+// keepLine keeps the last lines of the standard error.
+func (p *Process) keepLine(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fatal = p.fatal || strings.HasPrefix(line, fatal)

@@ -37,7 +37,7 @@ func (s *Starter) MemoryLimit() int64 {
 // Start runs the worker's command.
 func (s *Starter) Start() (*Process, error) {
 	own, err := s.startWith(func(theirs *os.File, stdout, stderr *childproc.Lines) (*childproc.Process, *sandbox.Box, error) {
-		command, box, err := confine(s.Command, s.Confine, theirs)
+		command, box, err := confineCommand(s.Command, s.Confine, theirs)
 		if err != nil {
 			return nil, box, err
 		}
@@ -51,10 +51,10 @@ func (s *Starter) Start() (*Process, error) {
 	return own, nil
 }
 
-// Fork adopts a process that a template forks. ask requests the fork. It gets the temporary
+// ForkProcess adopts a process that a template forks. ask requests the fork. It gets the temporary
 // directory of the new process and the files that it inherits, and returns its process ID. Calls
 // of ask do not overlap.
-func (s *Starter) Fork(template *Process, ask func(temporary string, files []*os.File) (pid int, err error)) (*Process, error) {
+func (s *Starter) ForkProcess(template *Process, ask func(temporary string, files []*os.File) (pid int, err error)) (*Process, error) {
 	s.forking.Lock()
 	defer s.forking.Unlock()
 	var outputs []*childproc.Output
@@ -116,26 +116,26 @@ func (s *Starter) startWith(start func(theirs *os.File, stdout, stderr *childpro
 			also(line)
 		}}
 	}
-	stdout, stderr := lines("stdout", func(string) {}), lines("stderr", own.remember)
+	stdout, stderr := lines("stdout", func(string) {}), lines("stderr", own.keepLine)
 	var box *sandbox.Box
 	if own.Process, box, err = start(theirs, stdout, stderr); err != nil {
-		return nil, errors.Join(err, unbox(box), conn.Close())
+		return nil, errors.Join(err, closeBox(box), conn.Close())
 	}
 	own.box = box
 	log = s.Log.With("worker", own.PID)
 	close(started)
-	s.accounts.add(own)
+	s.accounts.addProcess(own)
 	go func() {
 		own.boundTemporary()
 		<-own.Done()
 		stdout.FlushRest()
 		stderr.FlushRest()
 		exit := own.ExitState()
-		s.accounts.remove(own, exit.CPU)
+		s.accounts.removeProcess(own, exit.CPU)
 		own.state, own.cause = describeExit(exit)
 		own.explainBox()
 		own.addMemory(exit)
-		if err := unbox(box); err != nil {
+		if err := closeBox(box); err != nil {
 			log.Warn("not all of what a worker had was removed; the next daemon does it", "error", err)
 		}
 		close(own.ended)
@@ -148,4 +148,4 @@ func (s *Starter) startWith(start func(theirs *os.File, stdout, stderr *childpro
 func (s *Starter) Usage() Usage { return s.accounts.usage() }
 
 // CPU returns only the CPU time of Usage. It reads one file in /proc per process.
-func (s *Starter) CPU() time.Duration { return s.accounts.cpu() }
+func (s *Starter) CPU() time.Duration { return s.accounts.cpuTime() }

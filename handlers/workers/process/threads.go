@@ -29,8 +29,8 @@ func (t Threads) String() string {
 	return "waiting"
 }
 
-// Threads reads the state of the process's threads.
-func (p *Process) Threads() (t Threads) {
+// ThreadState reads the state of the process's threads.
+func (p *Process) ThreadState() (t Threads) {
 	all, err := procfs.AllThreads(p.PID)
 	if err != nil {
 		return t

@@ -50,7 +50,7 @@ type accounts struct {
 	shown time.Duration              // the highest value returned, so that it never falls
 }
 
-func (a *accounts) add(p *Process) {
+func (a *accounts) addProcess(p *Process) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.live == nil {
@@ -59,7 +59,7 @@ func (a *accounts) add(p *Process) {
 	a.live[p] = 0
 }
 
-func (a *accounts) remove(p *Process, used time.Duration) {
+func (a *accounts) removeProcess(p *Process, used time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.live, p)
@@ -78,7 +78,7 @@ func (a *accounts) usage() Usage {
 			u.Memory.Proportional += memory.Proportional
 			u.Largest = max(u.Largest, memory.Resident)
 			a.live[p] = used
-		} else if !readable() {
+		} else if !hasProc() {
 			u.Known = false
 		}
 		u.CPU += used
@@ -89,7 +89,7 @@ func (a *accounts) usage() Usage {
 	return u
 }
 
-func (a *accounts) cpu() time.Duration {
+func (a *accounts) cpuTime() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	sum := a.ended
@@ -137,8 +137,8 @@ func readUsage(pid int) (cpu time.Duration, m Memory, err error) {
 	return cpu, m, nil
 }
 
-// readable reports whether this system has a /proc.
-func readable() bool {
+// hasProc reports whether this system has a /proc.
+func hasProc() bool {
 	_, err := procfs.Self()
 	return err == nil
 }

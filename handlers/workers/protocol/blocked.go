@@ -23,10 +23,10 @@ type BlockedFrame struct {
 	Stack    string `json:"stack"` // "" if it was reported earlier for that place
 }
 
-// Time returns how long the loop has been blocked.
-func (b BlockedFrame) Time() time.Duration {
+// Duration returns how long the loop has been blocked.
+func (b BlockedFrame) Duration() time.Duration {
 	return time.Duration(min(b.Took, math.MaxInt64/1000)) * time.Microsecond
 }
 
-// Computes reports whether the block is computation, not waiting.
-func (b BlockedFrame) Computes() bool { return b.Asleep < b.Took/2 }
+// IsComputing reports whether the block is computation, not waiting.
+func (b BlockedFrame) IsComputing() bool { return b.Asleep < b.Took/2 }

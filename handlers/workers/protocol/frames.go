@@ -37,7 +37,7 @@ func AppendJSON(out []byte, kind Kind, value any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing a %v: %w", kind, err)
 	}
-	if most := limit(kind, DefaultMax); 1+len(text) > most {
+	if most := frameLimit(kind, DefaultMax); 1+len(text) > most {
 		return nil, fmt.Errorf("a %v of %d bytes, where %d are the most", kind, 1+len(text), most)
 	}
 	return append(appendHead(out, kind, len(text)), text...), nil
@@ -68,9 +68,9 @@ type Invocation struct {
 	State    []byte // nil if there is none
 }
 
-// Size returns the size of a message's INVOKE in bytes, as max_frame counts it, without the state
-// of a session.
-func Size(m *triggers.Message) int {
+// InvokeSize returns the size of a message's INVOKE in bytes, as max_frame counts it, without the
+// state of a session.
+func InvokeSize(m *triggers.Message) int {
 	return 1 + invokeSize + metaSize(m, m.Properties()) + len(m.Body)
 }
 
@@ -95,8 +95,8 @@ func AppendInvokeHead(out []byte, i *Invocation) []byte {
 	out = binary.LittleEndian.AppendUint16(out, i.Function)
 	out = binary.LittleEndian.AppendUint16(out, flags)
 	out = binary.LittleEndian.AppendUint32(out, uint32(min(m.Attempt, math.MaxInt32)))
-	out = binary.LittleEndian.AppendUint64(out, uint64(microseconds(m.Enqueued)))
-	out = binary.LittleEndian.AppendUint64(out, uint64(microseconds(i.Deadline)))
+	out = binary.LittleEndian.AppendUint64(out, uint64(unixMicros(m.Enqueued)))
+	out = binary.LittleEndian.AppendUint64(out, uint64(unixMicros(i.Deadline)))
 	out = binary.LittleEndian.AppendUint32(out, uint32(meta))
 	if i.Stateful {
 		out = appendState(out, i.State)
@@ -115,7 +115,7 @@ func appendText(out []byte, text string) []byte {
 	return append(binary.LittleEndian.AppendUint32(out, uint32(len(text))), text...)
 }
 
-func microseconds(t time.Time) int64 {
+func unixMicros(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
@@ -139,43 +139,43 @@ type Reply struct {
 // ReadResult parses the payload of a RESULT.
 func ReadResult(payload []byte) (Reply, error) {
 	if len(payload) < resultSize {
-		return Reply{}, broken("a RESULT of %d bytes", len(payload))
+		return Reply{}, protocolError("a RESULT of %d bytes", len(payload))
 	}
 	r := Reply{
 		ID:      binary.LittleEndian.Uint32(payload),
 		Status:  Status(payload[4]),
-		Took:    micros(payload[5:]),
+		Took:    readMicros(payload[5:]),
 		Payload: payload[resultSize:],
 	}
 	if binary.LittleEndian.Uint32(payload[9:]) != unmeasured && binary.LittleEndian.Uint32(payload[13:]) != unmeasured {
-		r.Measured, r.CPU, r.Held = true, micros(payload[9:]), micros(payload[13:])
+		r.Measured, r.CPU, r.Held = true, readMicros(payload[9:]), readMicros(payload[13:])
 	}
 	if r.Described = r.Status&described != 0; r.Described {
 		r.Status &^= described
 	}
 	switch {
 	case r.Status > State, r.Described && r.Status != Done && r.Status != State:
-		return r, broken("a RESULT of status %d", payload[4])
+		return r, protocolError("a RESULT of status %d", payload[4])
 	case r.Status != Done && r.Status != State && 1+len(payload) > MaxOutcome:
-		return r, broken("a RESULT of status %d and %d bytes, where %d are the most", r.Status, 1+len(payload), MaxOutcome)
+		return r, protocolError("a RESULT of status %d and %d bytes, where %d are the most", r.Status, 1+len(payload), MaxOutcome)
 	}
 	return r, nil
 }
 
-func micros(at []byte) time.Duration {
+func readMicros(at []byte) time.Duration {
 	return time.Duration(binary.LittleEndian.Uint32(at)) * time.Microsecond
 }
 
 // CutState splits the state off the payload of a RESULT of status State; nil is none.
 func CutState(payload []byte) (state, output []byte, err error) {
 	if len(payload) < 4 {
-		return nil, nil, broken("a RESULT with a state, of %d bytes", len(payload))
+		return nil, nil, protocolError("a RESULT with a state, of %d bytes", len(payload))
 	}
 	n, rest := binary.LittleEndian.Uint32(payload), payload[4:]
 	switch {
 	case n == noState:
 	case uint64(n) > uint64(len(rest)):
-		return nil, nil, broken("a state of %d bytes in a RESULT of %d", n, len(payload))
+		return nil, nil, protocolError("a state of %d bytes in a RESULT of %d", n, len(payload))
 	default:
 		state, rest = rest[:n:n], rest[n:]
 	}
@@ -203,8 +203,8 @@ func NewParser(maximum int) *Parser {
 	return &Parser{buffer: make([]byte, readSize), max: maximum}
 }
 
-// Space returns the buffer for the next read. It is called when Next has returned kind 0.
-func (p *Parser) Space() []byte {
+// ReadBuffer returns the buffer for the next read. It is called when NextFrame has returned kind 0.
+func (p *Parser) ReadBuffer() []byte {
 	if p.start == p.end {
 		p.start, p.end = 0, 0
 		if len(p.buffer) > maxSpare {
@@ -228,26 +228,26 @@ func (p *Parser) Space() []byte {
 	return p.buffer[p.end:]
 }
 
-// Took adds the number of bytes that were read into Space.
-func (p *Parser) Took(n int) { p.end += n }
+// AdvanceRead adds the number of bytes that were read into ReadBuffer.
+func (p *Parser) AdvanceRead(n int) { p.end += n }
 
-// Next returns the next complete frame; kind 0 if there is none. The payload is valid until the
-// next call of Space.
-func (p *Parser) Next() (kind Kind, payload []byte, err error) {
+// NextFrame returns the next complete frame; kind 0 if there is none. The payload is valid until the
+// next call of ReadBuffer.
+func (p *Parser) NextFrame() (kind Kind, payload []byte, err error) {
 	have := p.buffer[p.start:p.end]
 	if len(have) < headSize {
 		if len(have) >= 4 && binary.LittleEndian.Uint32(have) == 0 {
-			return 0, nil, broken("a frame of 0 bytes")
+			return 0, nil, protocolError("a frame of 0 bytes")
 		}
 		return 0, nil, nil
 	}
 	length := int(binary.LittleEndian.Uint32(have))
 	kind = Kind(have[4])
 	if kind == 0 {
-		return 0, nil, broken("a %v", kind) // kind 0 means no frame
+		return 0, nil, protocolError("a %v", kind) // kind 0 means no frame
 	}
-	if most := limit(kind, p.max); length < 1 || length > most {
-		return 0, nil, broken("a %v of %d bytes; 1 to %d are allowed", kind, length, most)
+	if most := frameLimit(kind, p.max); length < 1 || length > most {
+		return 0, nil, protocolError("a %v of %d bytes; 1 to %d are allowed", kind, length, most)
 	}
 	if len(have) < 4+length {
 		return 0, nil, nil

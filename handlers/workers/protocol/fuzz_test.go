@@ -31,7 +31,7 @@ func cutAll(data []byte, maximum int) (frames []cut, wrong bool) {
 			break
 		}
 		kind := Kind(data[4])
-		if kind == 0 || length > limit(kind, maximum) {
+		if kind == 0 || length > frameLimit(kind, maximum) {
 			return frames, true
 		}
 		if len(data) < 4+length {
@@ -51,15 +51,15 @@ func feed(t *testing.T, p *Parser, data, pieces []byte) (frames []cut, err error
 		if len(pieces) > 0 {
 			n = min(n, 1+int(pieces[at%len(pieces)]))
 		}
-		space := p.Space()
+		space := p.ReadBuffer()
 		if len(space) == 0 {
 			t.Fatal("no space for more bytes")
 		}
 		n = copy(space, data[given:given+n])
-		p.Took(n)
+		p.AdvanceRead(n)
 		given += n
 		for {
-			kind, payload, err := p.Next()
+			kind, payload, err := p.NextFrame()
 			if err != nil {
 				return frames, err
 			}
@@ -133,7 +133,7 @@ func FuzzDecode(f *testing.F) {
 		default:
 			into = new(StatsFrame)
 		}
-		if err := Decode(Kind(kind), payload, into); err != nil {
+		if err := DecodeFrame(Kind(kind), payload, into); err != nil {
 			if !errors.Is(err, ErrProtocol) {
 				t.Fatal(err)
 			}
@@ -142,12 +142,12 @@ func FuzzDecode(f *testing.F) {
 		if outcome, ok := into.(*Outcome); ok && !(outcome.After >= 0 && outcome.After <= maxAfter) {
 			t.Fatalf("after %v", outcome.After)
 		}
-		if blocked, ok := into.(*BlockedFrame); ok && (blocked.Time() < 0 || len(blocked.Place) > MaxPlace) {
-			t.Fatalf("%v at %d bytes", blocked.Time(), len(blocked.Place))
+		if blocked, ok := into.(*BlockedFrame); ok && (blocked.Duration() < 0 || len(blocked.Place) > MaxPlace) {
+			t.Fatalf("%v at %d bytes", blocked.Duration(), len(blocked.Place))
 		}
 		if stats, ok := into.(*StatsFrame); ok {
 			n := 0
-			for wait := range stats.Waits() {
+			for wait := range stats.LoopWaits() {
 				if n++; wait < 0 || n > maxLags+maxMissed {
 					t.Fatalf("wait %d is %v", n, wait)
 				}
@@ -224,8 +224,8 @@ func FuzzInvoke(f *testing.F) {
 				t.Fatalf("%v of %x", frames, out)
 			}
 		}
-		if size := len(out) - 4; !stateful && size != Size(m) || stateful && size != Size(m)+4+len(state) {
-			t.Fatalf("%d bytes, where Size says %d", size, Size(m))
+		if size := len(out) - 4; !stateful && size != InvokeSize(m) || stateful && size != InvokeSize(m)+4+len(state) {
+			t.Fatalf("%d bytes, where Size says %d", size, InvokeSize(m))
 		}
 		texts := []string{message, subject, key}
 		for _, n := range slices.Sorted(maps.Keys(m.Attributes)) {
@@ -268,7 +268,7 @@ func checkInvoke(payload string, i *Invocation, texts []string) error {
 	}
 	flags := u16()
 	take(4) // the attempt, which is cut
-	if enqueued, deadline := i64(), i64(); enqueued != microseconds(i.Message.Enqueued) || deadline != microseconds(i.Deadline) {
+	if enqueued, deadline := i64(), i64(); enqueued != unixMicros(i.Message.Enqueued) || deadline != unixMicros(i.Deadline) {
 		return fmt.Errorf("enqueued %d, deadline %d", enqueued, deadline)
 	}
 	meta := int(u32())

@@ -74,11 +74,11 @@ func appendPairs(out []byte, all map[string]string) []byte {
 // length, and that many bytes of alternating names and values.
 func CutProperties(payload []byte) (all triggers.Properties, output []byte, err error) {
 	if len(payload) < 4 {
-		return nil, nil, broken("a RESULT with properties, of %d bytes", len(payload))
+		return nil, nil, protocolError("a RESULT with properties, of %d bytes", len(payload))
 	}
 	n, rest := binary.LittleEndian.Uint32(payload), payload[4:]
 	if uint64(n) > uint64(len(rest)) {
-		return nil, nil, broken("properties of %d bytes in a RESULT of %d", n, len(payload))
+		return nil, nil, protocolError("properties of %d bytes in a RESULT of %d", n, len(payload))
 	}
 	pairs, output := rest[:n], rest[n:]
 	all = make(triggers.Properties)
@@ -100,11 +100,11 @@ func CutProperties(payload []byte) (all triggers.Properties, output []byte, err 
 
 func cutText(from []byte) (text string, rest []byte, err error) {
 	if len(from) < 4 {
-		return "", nil, broken("a property that is cut off")
+		return "", nil, protocolError("a property that is cut off")
 	}
 	n, rest := binary.LittleEndian.Uint32(from), from[4:]
 	if uint64(n) > uint64(len(rest)) {
-		return "", nil, broken("a property of %d bytes, where %d are left", n, len(rest))
+		return "", nil, protocolError("a property of %d bytes, where %d are left", n, len(rest))
 	}
 	return string(rest[:n]), rest[n:], nil
 }

@@ -98,8 +98,8 @@ const (
 	MaxSmall = 256 << 10
 )
 
-// limit returns the maximum size of a frame; maximum applies to INVOKE and RESULT.
-func limit(kind Kind, maximum int) int {
+// frameLimit returns the maximum size of a frame; maximum applies to INVOKE and RESULT.
+func frameLimit(kind Kind, maximum int) int {
 	switch kind {
 	case Invoke, Result:
 		return maximum
@@ -114,7 +114,7 @@ func limit(kind Kind, maximum int) int {
 // ErrProtocol is wrapped by errors of a peer that broke the protocol.
 var ErrProtocol = errors.New("it broke the protocol")
 
-func broken(format string, args ...any) error {
+func protocolError(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...))
 }
 
@@ -245,11 +245,11 @@ const (
 	maxMissed = 10_000
 )
 
-// Waits yields how long callbacks waited that were due every period. While the loop was blocked,
-// nothing was measured. For each period of a block, Waits adds a wait that is one period shorter.
-// Without these, a loop that is blocked half of the time would seem fine in nine of ten
+// LoopWaits yields how long callbacks waited that were due every period. While the loop was blocked,
+// nothing was measured. For each period of a block, LoopWaits adds a wait that is one period
+// shorter. Without these, a loop that is blocked half of the time would seem fine in nine of ten
 // measurements.
-func (s StatsFrame) Waits() iter.Seq[time.Duration] {
+func (s StatsFrame) LoopWaits() iter.Seq[time.Duration] {
 	return func(yield func(time.Duration) bool) {
 		missed := 0
 		for _, us := range s.Lags {
@@ -266,28 +266,28 @@ func (s StatsFrame) Waits() iter.Seq[time.Duration] {
 	}
 }
 
-// Decode decodes the JSON of a frame.
-func Decode(kind Kind, payload []byte, into any) error {
+// DecodeFrame decodes the JSON of a frame.
+func DecodeFrame(kind Kind, payload []byte, into any) error {
 	if err := json.Unmarshal(payload, into); err != nil {
-		return broken("a %v that is no JSON: %w", kind, err)
+		return protocolError("a %v that is no JSON: %w", kind, err)
 	}
 	switch v := into.(type) {
 	case *StatsFrame:
 		if len(v.Lags) > maxLags {
-			return broken("a %v of %d lags, where %d are the most", kind, len(v.Lags), maxLags)
+			return protocolError("a %v of %d lags, where %d are the most", kind, len(v.Lags), maxLags)
 		}
 		for _, looks := range v.GIL {
 			if looks[0] < 0 || looks[2] < 0 || looks[1] < looks[2] {
-				return broken("a %v with gil %v, where there are an index, looks, and no more that found it held", kind, looks)
+				return protocolError("a %v with gil %v, where there are an index, looks, and no more that found it held", kind, looks)
 			}
 		}
 	case *BlockedFrame:
 		if v.Took < 0 || len(v.Place) > MaxPlace {
-			return broken("a %v of %d µs and with a place of %d bytes, where %d are the most", kind, v.Took, len(v.Place), MaxPlace)
+			return protocolError("a %v of %d µs and with a place of %d bytes, where %d are the most", kind, v.Took, len(v.Place), MaxPlace)
 		}
 	case *Outcome:
 		if v.After < 0 || v.After > maxAfter {
-			return broken("a %v with after %v, where 0 to %d seconds are allowed", kind, v.After, maxAfter)
+			return protocolError("a %v with after %v, where 0 to %d seconds are allowed", kind, v.After, maxAfter)
 		}
 	}
 	return nil

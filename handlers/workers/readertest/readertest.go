@@ -107,11 +107,11 @@ func expected(r reading, data []byte) (said []string) {
 	p := protocol.NewParser(int(r.maximum))
 	rest := data
 	for len(data) > 0 {
-		n := copy(p.Space(), data)
-		p.Took(n)
+		n := copy(p.ReadBuffer(), data)
+		p.AdvanceRead(n)
 		data = data[n:]
 		for {
-			kind, payload, err := p.Next()
+			kind, payload, err := p.NextFrame()
 			if err != nil {
 				return append(said, "wrong")
 			}

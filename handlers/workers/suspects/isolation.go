@@ -57,7 +57,7 @@ func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]by
 	i.queued.Add(1)
 	i.waiting.Add(1)
 	defer i.waiting.Done()
-	defer i.leave()
+	defer i.leaveQueue()
 	var w *worker.Worker
 	select {
 	case w = <-i.lanes:
@@ -67,7 +67,7 @@ func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]by
 	defer func() { i.lanes <- w }()
 	for {
 		var err error
-		if w, err = i.usable(ctx, w); err != nil {
+		if w, err = i.ensureUsable(ctx, w); err != nil {
 			return nil, err
 		}
 		if attempt, is := ctx.(handlers.Renewable); is {
@@ -84,8 +84,8 @@ func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]by
 	}
 }
 
-// leave stops the isolated workers after the last message.
-func (i *isolation) leave() {
+// leaveQueue stops the isolated workers after the last message.
+func (i *isolation) leaveQueue() {
 	if i.queued.Add(-1) > 0 {
 		return
 	}
@@ -111,14 +111,14 @@ func (i *isolation) stopWorker(w *worker.Worker) {
 	w.Stop()
 }
 
-// usable waits until a lane's worker is usable, and starts one if there is none. It returns the
-// worker even with an error: if it is still loading the code when the time of a message is up, the
-// next message uses it.
-func (i *isolation) usable(ctx context.Context, w *worker.Worker) (*worker.Worker, error) {
-	if w != nil && w.Usable() {
+// ensureUsable waits until a lane's worker is usable, and starts one if there is none. It returns
+// the worker even with an error: if it is still loading the code when the time of a message is up,
+// the next message uses it.
+func (i *isolation) ensureUsable(ctx context.Context, w *worker.Worker) (*worker.Worker, error) {
+	if w != nil && w.IsUsable() {
 		return w, nil
 	}
-	if w == nil || w.Finished() {
+	if w == nil || w.IsFinished() {
 		i.stopWorker(w)
 		var err error
 		if w, err = i.start(); err != nil {

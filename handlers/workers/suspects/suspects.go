@@ -86,8 +86,8 @@ func (s *Registry) WaitIdle() {
 	s.killers.waitIdle()
 }
 
-// Of returns the record of a message.
-func (s *Registry) Of(m Message) Record {
+// RecordOf returns the record of a message.
+func (s *Registry) RecordOf(m Message) Record {
 	known := s.records.Load()
 	if known == nil {
 		return Record{}
@@ -95,8 +95,8 @@ func (s *Registry) Of(m Message) Record {
 	return (*known)[m]
 }
 
-// note changes the record of a message.
-func (s *Registry) note(m Message, change func(*Record)) Record {
+// changeRecord changes the record of a message.
+func (s *Registry) changeRecord(m Message, change func(*Record)) Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := make(map[Message]Record)
@@ -121,19 +121,19 @@ func (s *Registry) note(m Message, change func(*Record)) Record {
 
 // NoteKiller records that a message has killed or blocked its worker.
 func (s *Registry) NoteKiller(m Message) {
-	s.note(m, func(r *Record) { r.Killer = true })
+	s.changeRecord(m, func(r *Record) { r.Killer = true })
 }
 
 // NoteSuspect records that a message may have killed or blocked its worker.
 func (s *Registry) NoteSuspect(m Message) {
-	s.note(m, func(r *Record) { r.alone = true })
+	s.changeRecord(m, func(r *Record) { r.alone = true })
 }
 
-// clear deletes the record of a message that has run alone and killed nothing.
-func (s *Registry) clear(m Message, done bool) {
+// clearRecord deletes the record of a message that has run alone and killed nothing.
+func (s *Registry) clearRecord(m Message, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := s.Of(m); now == (Record{}) || now.Killer && !done {
+	if now := s.RecordOf(m); now == (Record{}) || now.Killer && !done {
 		return
 	}
 	next := maps.Clone(*s.records.Load())
@@ -155,37 +155,37 @@ func (s *Registry) clear(m Message, done bool) {
 // runs it on a worker; its error is a *worker.Loss if the worker was lost.
 func (s *Registry) RunAlone(ctx context.Context, m Message, try func(*worker.Worker) ([]byte, error)) ([]byte, error) {
 	in := s.unproven
-	if s.Of(m).Killer {
+	if s.RecordOf(m).Killer {
 		in = s.killers
 	}
 	forgiven := 0
 	output, err := in.tryAlone(ctx, try, func(lost *worker.Loss) (again bool) {
 		switch {
 		case lost.Again:
-		case lost.Outside && forgiven < maxForgiven && !s.Of(m).Killer:
+		case lost.Outside && forgiven < maxForgiven && !s.RecordOf(m).Killer:
 			forgiven++
-			s.log.Warn("an isolated worker was killed from outside, stopped or hung; its message runs again without using an attempt", "function", s.name(m), "message", m.ID)
+			s.log.Warn("an isolated worker was killed from outside, stopped or hung; its message runs again without using an attempt", "function", s.functionName(m), "message", m.ID)
 		default:
 			s.NoteKiller(m)
-			s.log.Error("this message kills its worker", "function", s.name(m), "message", m.ID, "error", lost.How)
+			s.log.Error("this message kills its worker", "function", s.functionName(m), "message", m.ID, "error", lost.How)
 			return false
 		}
 		return true
 	})
 	if !errors.Is(err, handlers.ErrNotTried) {
-		s.clear(m, err == nil)
+		s.clearRecord(m, err == nil)
 	}
 	return output, err
 }
 
-func (s *Registry) name(m Message) string { return s.functions[m.Function].Name }
+func (s *Registry) functionName(m Message) string { return s.functions[m.Function].Name }
 
-// Charge decides whether a cancelled call that did not succeed is charged an attempt. lost is how its
-// worker was lost, or nil; how is the call's own error. Charge returns a handlers.ErrRunAgain if the
-// call is not charged.
-func (s *Registry) Charge(m Message, w *worker.Worker, c *worker.Call, cancelled error, lost *worker.Loss, how error) error {
+// JudgeCancelled decides whether a cancelled call that did not succeed is charged an attempt. lost
+// is how its worker was lost, or nil; how is the call's own error. JudgeCancelled returns a
+// handlers.ErrRunAgain if the call is not charged.
+func (s *Registry) JudgeCancelled(m Message, w *worker.Worker, c *worker.Call, cancelled error, lost *worker.Loss, how error) error {
 	late := lateFailure(cancelled, how)
-	excuses, hung := s.Of(m).excuses, lost != nil && w.Cause == process.CauseHung
+	excuses, hung := s.RecordOf(m).excuses, lost != nil && w.Cause == process.CauseHung
 	unknown := lost != nil && !lost.Known // the call at fault is unknown, and may be this one
 	switch {
 	case lost != nil && lost.Culprit:
@@ -193,25 +193,25 @@ func (s *Registry) Charge(m Message, w *worker.Worker, c *worker.Call, cancelled
 		return late
 	case lost != nil && w.Cause == process.CauseReaper:
 		return fmt.Errorf("%w: %w", lost.How, handlers.ErrRunAgain)
-	case hung && excuses < maxExcuses, !hung && excuses < maxAlone && c.Excused(w, time.Now()):
-		again := s.note(m, func(r *Record) {
+	case hung && excuses < maxExcuses, !hung && excuses < maxAlone && c.IsExcused(w, time.Now()):
+		again := s.changeRecord(m, func(r *Record) {
 			r.excuses++
 			r.alone = r.alone || hung || unknown || r.excuses >= maxExcuses
 		})
-		s.log.Debug("a call timed out because of another; it runs again", "function", s.name(m), "message", m.ID, "times", again.excuses)
+		s.log.Debug("a call timed out because of another; it runs again", "function", s.functionName(m), "message", m.ID, "times", again.excuses)
 		return fmt.Errorf("others took its time: %w", handlers.ErrRunAgain)
 	case lost != nil && lost.Again && lost.Suspect && !lost.Alone:
 		s.NoteSuspect(m)
 		return fmt.Errorf("this call, or another one of its worker, kept the worker from answering: %w", handlers.ErrRunAgain)
-	case lost != nil && lost.Again && c.Disobeyed(w):
+	case lost != nil && lost.Again && c.IgnoredCancel(w):
 		s.NoteKiller(m)
 	}
 	return late
 }
 
-// Spare returns the error of a call whose worker was killed before the call timed out:
+// JudgeLost returns the error of a call whose worker was killed before the call timed out:
 // a handlers.ErrRunAgain, or lost.
-func (s *Registry) Spare(m Message, lost *worker.Loss) error {
+func (s *Registry) JudgeLost(m Message, lost *worker.Loss) error {
 	if lost.Culprit || lost.Suspect {
 		s.NoteSuspect(m)
 		return fmt.Errorf("it blocked its worker for others, or may have, and runs again alone: %w", handlers.ErrRunAgain)

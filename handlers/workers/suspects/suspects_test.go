@@ -19,33 +19,33 @@ func newRegistry(start func() (*worker.Worker, error)) *Registry {
 func TestRecords(t *testing.T) {
 	r := newRegistry(nil)
 	m := Message{0, "m"}
-	if r.Of(m) != (Record{}) {
+	if r.RecordOf(m) != (Record{}) {
 		t.Error("a new registry knows a message")
 	}
 	r.NoteSuspect(m)
-	if now := r.Of(m); !now.RunsAlone() || now.Killer {
+	if now := r.RecordOf(m); !now.RunsAlone() || now.Killer {
 		t.Errorf("a suspect: %+v", now)
 	}
 	for _, other := range []Message{{1, "m"}, {0, "n"}} {
-		if r.Of(other).RunsAlone() {
+		if r.RecordOf(other).RunsAlone() {
 			t.Errorf("%+v is taken for %+v", other, m)
 		}
 	}
-	r.clear(m, false) // it has failed, and killed nothing
-	if r.Of(m) != (Record{}) {
-		t.Errorf("a suspect that killed nothing: %+v", r.Of(m))
+	r.clearRecord(m, false) // it has failed, and killed nothing
+	if r.RecordOf(m) != (Record{}) {
+		t.Errorf("a suspect that killed nothing: %+v", r.RecordOf(m))
 	}
 	r.NoteKiller(m)
-	r.clear(m, false)
-	if !r.Of(m).Killer {
+	r.clearRecord(m, false)
+	if !r.RecordOf(m).Killer {
 		t.Error("a killer that failed once more is not remembered")
 	}
-	r.clear(m, true)
-	if r.Of(m) != (Record{}) {
+	r.clearRecord(m, true)
+	if r.RecordOf(m) != (Record{}) {
 		t.Error("a killer that completed is remembered")
 	}
 	r.NoteKiller(Message{0, ""})
-	if r.Of(Message{0, ""}).RunsAlone() {
+	if r.RecordOf(Message{0, ""}).RunsAlone() {
 		t.Error("all messages without an id run alone since one of them has killed a worker")
 	}
 }
@@ -56,7 +56,7 @@ func TestRecordsAreBounded(t *testing.T) {
 		r.NoteSuspect(Message{0, strconv.Itoa(i)})
 	}
 	for i, want := range map[int]bool{0: false, 9: false, 10: true, maxRecords + 9: true} {
-		if got := r.Of(Message{0, strconv.Itoa(i)}).RunsAlone(); got != want {
+		if got := r.RecordOf(Message{0, strconv.Itoa(i)}).RunsAlone(); got != want {
 			t.Errorf("message %d is remembered: %v", i, got)
 		}
 	}
@@ -82,9 +82,9 @@ func TestSpare(t *testing.T) {
 	} {
 		r := newRegistry(nil)
 		m := Message{1, "m"}
-		err := r.Spare(m, &test.lost)
-		if again := errors.Is(err, handlers.ErrRunAgain); again != test.alone || r.Of(m).RunsAlone() != test.alone {
-			t.Errorf("%s: %v, %+v", name, err, r.Of(m))
+		err := r.JudgeLost(m, &test.lost)
+		if again := errors.Is(err, handlers.ErrRunAgain); again != test.alone || r.RecordOf(m).RunsAlone() != test.alone {
+			t.Errorf("%s: %v, %+v", name, err, r.RecordOf(m))
 		}
 		if lost := (*worker.Loss)(nil); !test.alone && (!errors.As(err, &lost) || !errors.Is(lost.How, gone)) {
 			t.Errorf("%s: %v", name, err)
@@ -102,16 +102,16 @@ func TestAloneWithoutAWorker(t *testing.T) {
 		t.Error("it was tried without a worker")
 		return nil, nil
 	}
-	if _, err := r.RunAlone(t.Context(), m, never); !errors.Is(err, handlers.ErrNotTried) || !r.Of(m).RunsAlone() {
-		t.Errorf("%v, %+v", err, r.Of(m))
+	if _, err := r.RunAlone(t.Context(), m, never); !errors.Is(err, handlers.ErrNotTried) || !r.RecordOf(m).RunsAlone() {
+		t.Errorf("%v, %+v", err, r.RecordOf(m))
 	}
 	for range suspectLanes {
 		<-r.unproven.lanes // others run in all of them
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := r.RunAlone(ctx, m, never); !errors.Is(err, handlers.ErrRunAgain) || !r.Of(m).RunsAlone() {
-		t.Errorf("%v, %+v", err, r.Of(m))
+	if _, err := r.RunAlone(ctx, m, never); !errors.Is(err, handlers.ErrRunAgain) || !r.RecordOf(m).RunsAlone() {
+		t.Errorf("%v, %+v", err, r.RecordOf(m))
 	}
 	r.WaitIdle()
 }

@@ -47,32 +47,32 @@ type openBlock struct {
 	logged  bool
 }
 
-// time returns how long the block has lasted.
-func (b *openBlock) time(now time.Time) time.Duration {
+// durationAt returns how long the block has lasted.
+func (b *openBlock) durationAt(now time.Time) time.Duration {
 	if b.Over {
-		return b.Time()
+		return b.Duration()
 	}
-	return b.Time() + now.Sub(b.noticed)
+	return b.Duration() + now.Sub(b.noticed)
 }
 
 // madeBy reports whether a call causes the block; the worker's mu is held.
 func (b *openBlock) madeBy(c *Call) bool {
-	return b != nil && uint32(b.ID) == c.ID && b.ID >= 0 && b.Function == int(c.Function) && (b.Message == "" || b.Message == cut(c.Message.ID)) && c.submitted.Before(b.began)
+	return b != nil && uint32(b.ID) == c.ID && b.ID >= 0 && b.Function == int(c.Function) && (b.Message == "" || b.Message == cutText(c.Message.ID)) && c.submitted.Before(b.began)
 }
 
-// blame returns the failure of the call that blocked the event loop when its worker was killed.
-func (b *openBlock) blame(why error, now time.Time) error {
+// blameError returns the failure of the call that blocked the event loop when its worker was killed.
+func (b *openBlock) blameError(why error, now time.Time) error {
 	blame := &handlers.Failure{Summary: why.Error()}
 	var failure *handlers.Failure
 	if errors.As(why, &failure) {
 		*blame = *failure
 	}
-	blame.Detail = fmt.Sprintf("it blocked the event loop for %v, at %s\n%s\n%s", b.time(now).Round(time.Millisecond), b.Place, b.Stack, blame.Detail)
+	blame.Detail = fmt.Sprintf("it blocked the event loop for %v, at %s\n%s\n%s", b.durationAt(now).Round(time.Millisecond), b.Place, b.Stack, blame.Detail)
 	return blame
 }
 
-// cut cuts a text from a worker to maxText.
-func cut(text string) string { return text[max(len(text)-maxText, 0):] }
+// cutText cuts a text from a worker to maxText.
+func cutText(text string) string { return text[max(len(text)-maxText, 0):] }
 
 // lostTime is how long calls of a worker could not run, because its event loop was blocked
 // or it was stopped. The worker's mu guards it.
@@ -85,12 +85,12 @@ func (l *lostTime) soFar(now time.Time) time.Duration {
 	if l.block == nil {
 		return l.stood
 	}
-	return l.stood + l.block.time(now)
+	return l.stood + l.block.durationAt(now)
 }
 
-// end adds a block that has ended, and charges it to the call that caused it.
-func (l *lostTime) end(b *openBlock, calls []*Call, now time.Time) {
-	took := b.time(now)
+// endBlock adds a block that has ended, and charges it to the call that caused it.
+func (l *lostTime) endBlock(b *openBlock, calls []*Call, now time.Time) {
+	took := b.durationAt(now)
 	l.stood += took
 	if b.ID >= 0 && b.ID < int64(len(calls)) {
 		if c := calls[b.ID]; c != nil && b.madeBy(c) {

@@ -54,8 +54,8 @@ func NewAwaitedCall(ctx context.Context, function uint16, m *triggers.Message) *
 // Context returns the context of the call.
 func (c *Call) Context() context.Context { return c.ctx }
 
-// Submitted returns when the call was submitted to a worker.
-func (c *Call) Submitted() time.Time { return c.submitted }
+// SubmittedAt returns when the call was submitted to a worker.
+func (c *Call) SubmittedAt() time.Time { return c.submitted }
 
 // Replies receives the replies to an awaited call, and to others from the second reply on.
 func (c *Call) Replies() <-chan Reply { return c.replies }
@@ -66,24 +66,24 @@ func (c *Call) Free() {
 	calls.Put(c)
 }
 
-// replied passes a reply on, without waiting.
-func (c *Call) replied(w *Worker, r Reply) {
+// passReply passes a reply on, without waiting.
+func (c *Call) passReply(w *Worker, r Reply) {
 	switch {
 	case c.replies != nil:
 		c.replies <- r
 	case r.Lost == nil && !r.Cancelled:
 		to, ctx := c.to, c.ctx
 		c.Free()
-		to.SetResult(r.Outcome(ctx))
+		to.SetResult(r.HandlerResult(ctx))
 	default:
 		c.replies = make(chan Reply, 1)
 		go c.follow(w, c, r, c.to)
 	}
 }
 
-// Excused reports whether the call timed out because other calls had taken its time. w is its
+// IsExcused reports whether the call timed out because other calls had taken its time. w is its
 // worker.
-func (c *Call) Excused(w *Worker, now time.Time) bool {
+func (c *Call) IsExcused(w *Worker, now time.Time) bool {
 	if c.Deadline.IsZero() || now.Before(c.Deadline) {
 		return false
 	}
@@ -91,13 +91,13 @@ func (c *Call) Excused(w *Worker, now time.Time) bool {
 	defer w.mu.Unlock()
 	others := w.lost.soFar(now) - c.stood - c.own
 	if w.lost.block.madeBy(c) {
-		others -= w.lost.block.time(now)
+		others -= w.lost.block.durationAt(now)
 	}
 	return others >= c.Deadline.Sub(c.submitted)/share
 }
 
-// Disobeyed reports whether its worker was killed because the call ignored its cancellation.
-func (c *Call) Disobeyed(w *Worker) bool {
+// IgnoredCancel reports whether its worker was killed because the call ignored its cancellation.
+func (c *Call) IgnoredCancel(w *Worker) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.disobeyed == c

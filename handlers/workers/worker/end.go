@@ -24,7 +24,7 @@ const (
 func (r *reader) run() {
 	err := r.readFrames()
 	w := r.Worker
-	silent := w.Ready != nil && w.Can(protocol.CanHeartbeat) && w.heartbeat.missed(time.Now())
+	silent := w.Ready != nil && w.HasCapability(protocol.CanHeartbeat) && w.heartbeat.isOverdue(time.Now())
 	w.mu.Lock()
 	w.dead = true
 	lost := make([]*Call, 0, len(w.calls))
@@ -37,10 +37,10 @@ func (r *reader) run() {
 	var culprit *Call
 	var blames error
 	if now := time.Now(); block != nil {
-		w.lost.end(block, w.calls, now)
+		w.lost.endBlock(block, w.calls, now)
 		for _, c := range lost {
 			if block.madeBy(c) && why != nil {
-				culprit, blames = c, block.blame(why, now)
+				culprit, blames = c, block.blameError(why, now)
 			}
 		}
 		w.lost.block = nil
@@ -77,7 +77,7 @@ func (r *reader) run() {
 		if c == culprit {
 			own.How, own.Culprit = blames, true
 		}
-		c.replied(w, Reply{Lost: &own})
+		c.passReply(w, Reply{Lost: &own})
 	}
 	w.group.cfg.Changed()
 }
@@ -92,7 +92,7 @@ func (r *reader) awaitEnd(err error, killed bool) {
 	if !killed && !errors.Is(err, protocol.ErrProtocol) {
 		// It closed its socket, usually because it is ending by itself.
 		select {
-		case <-r.Process.Ended():
+		case <-r.Process.Done():
 		case <-time.After(outputGrace):
 		}
 	}
@@ -102,7 +102,7 @@ func (r *reader) awaitEnd(err error, killed bool) {
 		limit = time.After(killLimit)
 	}
 	select {
-	case <-r.Process.Ended():
+	case <-r.Process.Done():
 	case <-limit:
 		r.Log.Error("a worker was killed and does not end: it hangs in the kernel; its calls run elsewhere")
 	}

@@ -16,8 +16,9 @@ import (
 // forkLimit bounds the forking of one worker.
 const forkLimit = 10 * time.Second
 
-// Fork requests a process from a template. It passes the files to it, and returns its process ID.
-func (w *Worker) Fork(temporary string, files []*os.File) (pid int, err error) {
+// ForkProcess requests a process from a template. It passes the files to it, and returns its
+// process ID.
+func (w *Worker) ForkProcess(temporary string, files []*os.File) (pid int, err error) {
 	conn, ok := w.Process.Conn.(*net.UnixConn)
 	if !ok {
 		return 0, errors.New("its template has no socket of the right kind")

@@ -44,7 +44,7 @@ func ended(t testing.TB, reaper *childproc.Reaper) *process.Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-dead.Ended()
+	<-dead.Done()
 	if err := dead.Conn.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -118,8 +118,8 @@ func FuzzWorker(f *testing.F) {
 			},
 		})
 		dead.Conn = conn
-		w := group.New(dead)
-		if err := w.Begin(stage&0x80 != 0); err != nil {
+		w := group.NewWorker(dead)
+		if err := w.BeginHandshake(stage&0x80 != 0); err != nil {
 			t.Fatal(err)
 		}
 		stage &= 0x0F
@@ -166,7 +166,7 @@ func FuzzWorker(f *testing.F) {
 				t.Fatalf("call %d has %d replies", i, n)
 			}
 			if r := <-c.replies; r.Lost == nil {
-				_, _ = r.Outcome(context.Background())
+				_, _ = r.HandlerResult(context.Background())
 			}
 		}
 	})

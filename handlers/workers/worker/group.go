@@ -121,7 +121,7 @@ func (g *Group) Measures() []Measures {
 	return out
 }
 
-func (g *Group) hello() protocol.HelloFrame {
+func (g *Group) helloFrame() protocol.HelloFrame {
 	can := []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState, protocol.CanFork, protocol.CanHeartbeat}
 	if !g.cfg.Unmeasured {
 		can = append(can, protocol.CanMeasures)
@@ -135,7 +135,7 @@ func (g *Group) hello() protocol.HelloFrame {
 	return protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: g.cfg.MaxFrame, Capabilities: can}
 }
 
-func (g *Group) load(template bool) protocol.LoadFrame {
+func (g *Group) loadFrame(template bool) protocol.LoadFrame {
 	now := g.cfg.Settings()
 	l := protocol.LoadFrame{Template: template, App: g.cfg.App, Threads: now.Threads, Coroutines: now.Coroutines}
 	for _, f := range g.cfg.Functions {
@@ -144,8 +144,8 @@ func (g *Group) load(template bool) protocol.LoadFrame {
 	return l
 }
 
-// incompatibility returns why a worker cannot serve the pool; "" if it can.
-func (g *Group) incompatibility(w *protocol.WelcomeFrame) string {
+// incompatibilityOf returns why a worker cannot serve the pool; "" if it can.
+func (g *Group) incompatibilityOf(w *protocol.WelcomeFrame) string {
 	if w.Protocol != protocol.Version {
 		return fmt.Sprintf("the worker has protocol %d, this daemon %d: use a matching worker", w.Protocol, protocol.Version)
 	}

@@ -25,8 +25,8 @@ type heartbeat struct {
 	threads            process.Threads
 }
 
-// note records that the worker has sent something.
-func (h *heartbeat) note(now time.Time) {
+// recordFrame records that the worker has sent something.
+func (h *heartbeat) recordFrame(now time.Time) {
 	h.last.Store(int64(now.Sub(birth)))
 	if h.silent.Load() {
 		h.silent.Store(false)
@@ -35,5 +35,5 @@ func (h *heartbeat) note(now time.Time) {
 
 func (h *heartbeat) lastNoted() time.Time { return birth.Add(time.Duration(h.last.Load())) }
 
-// missed reports whether the worker has just missed an ALIVE.
-func (h *heartbeat) missed(now time.Time) bool { return now.Sub(h.lastNoted()) > missedAfter }
+// isOverdue reports whether the worker has just missed an ALIVE.
+func (h *heartbeat) isOverdue(now time.Time) bool { return now.Sub(h.lastNoted()) > missedAfter }

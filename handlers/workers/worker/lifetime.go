@@ -17,17 +17,17 @@ const (
 	stopGrace = 2 * time.Second
 )
 
-// Begin starts the handshake with a worker or a template. It is called once. If it fails, it kills
-// the process.
-func (w *Worker) Begin(template bool) error {
+// BeginHandshake starts the handshake with a worker or a template. It is called once. If it fails,
+// it kills the process.
+func (w *Worker) BeginHandshake(template bool) error {
 	if template {
 		w.forked = make(chan protocol.ForkedFrame, 1)
 	}
 	var err error
-	w.out.bytes, err = protocol.AppendJSON(nil, protocol.Hello, w.group.hello())
+	w.out.bytes, err = protocol.AppendJSON(nil, protocol.Hello, w.group.helloFrame())
 	if err != nil {
 		w.Process.Signal(syscall.SIGKILL)
-		<-w.Process.Ended()
+		<-w.Process.Done()
 		return errors.Join(err, w.Process.Conn.Close())
 	}
 	w.group.addWorker(w)
@@ -57,14 +57,14 @@ func writeQueued(w *Worker) {
 		if batch.writeTo(w.Process.Conn) != nil {
 			return // the reader detects it too
 		}
-		spare = batch.emptied()
+		spare = batch.reuseBuffers()
 	}
 }
 
 // Stop stops the worker: with a DRAIN, then with SIGTERM, then with SIGKILL. It returns when the
 // worker has ended.
 func (w *Worker) Stop() {
-	w.send(protocol.AppendDrain(nil))
+	w.queueFrame(protocol.AppendDrain(nil))
 	select {
 	case <-w.Loaded:
 	default:

@@ -27,8 +27,8 @@ type largeBody struct {
 	body []byte
 }
 
-// invoke adds an INVOKE.
-func (o *outgoing) invoke(i *protocol.Invocation) {
+// addInvoke adds an INVOKE.
+func (o *outgoing) addInvoke(i *protocol.Invocation) {
 	body := i.Message.Body
 	if len(body) < minLarge {
 		o.bytes = protocol.AppendInvoke(o.bytes, i)
@@ -59,8 +59,8 @@ func (o *outgoing) writeTo(to net.Conn) error {
 	return err
 }
 
-// emptied returns an empty outgoing that reuses the buffers unless they are too large.
-func (o *outgoing) emptied() outgoing {
+// reuseBuffers returns an empty outgoing that reuses the buffers unless they are too large.
+func (o *outgoing) reuseBuffers() outgoing {
 	if cap(o.bytes) > maxSpare {
 		return outgoing{}
 	}

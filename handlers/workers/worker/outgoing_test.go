@@ -36,7 +36,7 @@ func TestOutgoingCopiesNoLargeBody(t *testing.T) {
 			m := &triggers.Message{ID: "id", Subject: "s", Body: bytes.Repeat([]byte{byte(i + round)}, size)}
 			c := &protocol.Invocation{ID: uint32(i), Message: m}
 			want = protocol.AppendInvoke(want, c)
-			out.invoke(c)
+			out.addInvoke(c)
 			if i == 5 {
 				want = protocol.AppendCancel(want, 5)
 				out.bytes = protocol.AppendCancel(out.bytes, 5)
@@ -55,7 +55,7 @@ func TestOutgoingCopiesNoLargeBody(t *testing.T) {
 		if got := <-read; !bytes.Equal(got, want) {
 			t.Fatalf("round %d: other bytes", round)
 		}
-		want, out = nil, out.emptied()
+		want, out = nil, out.reuseBuffers()
 	}
 	if held > 1<<20 {
 		t.Errorf("%d bytes were held in addition to bodies of 6 MiB", held)

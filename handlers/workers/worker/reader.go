@@ -29,21 +29,21 @@ type reader struct {
 func (r *reader) readFrames() error {
 	p := protocol.NewParser(r.group.cfg.MaxFrame)
 	for {
-		n, err := r.Process.Conn.Read(p.Space())
-		p.Took(n)
+		n, err := r.Process.Conn.Read(p.ReadBuffer())
+		p.AdvanceRead(n)
 		r.heard = time.Now()
 		if n > 0 {
-			r.heartbeat.note(r.heard)
+			r.heartbeat.recordFrame(r.heard)
 		}
 		for {
-			kind, payload, frameErr := p.Next()
+			kind, payload, frameErr := p.NextFrame()
 			if frameErr != nil {
 				return frameErr
 			}
 			if kind == 0 {
 				break
 			}
-			if err := r.frame(kind, payload); err != nil {
+			if err := r.handleFrame(kind, payload); err != nil {
 				return err
 			}
 		}
@@ -53,8 +53,9 @@ func (r *reader) readFrames() error {
 	}
 }
 
-// frame handles one frame. The order is checked: WELCOME, then READY or FAILED, then all others.
-func (r *reader) frame(kind protocol.Kind, payload []byte) error {
+// handleFrame handles one frame. The order is checked: WELCOME, then READY or FAILED, then all
+// others.
+func (r *reader) handleFrame(kind protocol.Kind, payload []byte) error {
 	welcomed, answered := r.Welcome != nil, false
 	select {
 	case <-r.Loaded:
@@ -63,69 +64,69 @@ func (r *reader) frame(kind protocol.Kind, payload []byte) error {
 	}
 	switch {
 	case kind == protocol.Welcome && !welcomed:
-		return r.welcomed(payload)
+		return r.handleWelcome(payload)
 	case kind == protocol.Log && welcomed:
 		return r.logLine(payload)
 	case (kind == protocol.Ready || kind == protocol.Failed) && welcomed && !answered:
-		return r.answered(kind, payload)
+		return r.handleReady(kind, payload)
 	case kind == protocol.Result && answered:
-		return r.result(payload)
+		return r.handleResult(payload)
 	case kind == protocol.Stats && answered:
-		return r.stats(payload)
+		return r.handleStats(payload)
 	case kind == protocol.Blocked && answered:
-		return r.blocked(payload)
+		return r.handleBlocked(payload)
 	case kind == protocol.Alive && answered:
 		if len(payload) > 0 {
 			return fmt.Errorf("%w: an ALIVE of %d bytes", protocol.ErrProtocol, len(payload))
 		}
 		return nil
 	case kind == protocol.Imported && welcomed:
-		return r.imported(payload)
+		return r.handleImported(payload)
 	case kind == protocol.Replace && answered:
-		return r.replace(payload)
+		return r.handleReplace(payload)
 	case kind == protocol.Forked && answered && r.forked != nil && len(r.forked) == 0:
 		var answer protocol.ForkedFrame
-		err := protocol.Decode(kind, payload, &answer)
+		err := protocol.DecodeFrame(kind, payload, &answer)
 		r.forked <- answer
 		return err
 	}
 	return fmt.Errorf("%w: a %v, which it may not send now", protocol.ErrProtocol, kind)
 }
 
-// welcomed checks a WELCOME, and makes the worker load the code.
-func (r *reader) welcomed(payload []byte) error {
+// handleWelcome checks a WELCOME, and makes the worker load the code.
+func (r *reader) handleWelcome(payload []byte) error {
 	r.Welcome = new(protocol.WelcomeFrame)
-	if err := protocol.Decode(protocol.Welcome, payload, r.Welcome); err != nil {
+	if err := protocol.DecodeFrame(protocol.Welcome, payload, r.Welcome); err != nil {
 		return err
 	}
-	if why := r.group.incompatibility(r.Welcome); why != "" {
+	if why := r.group.incompatibilityOf(r.Welcome); why != "" {
 		r.Failed = &protocol.FailedFrame{Summary: why}
-		r.settled()
+		r.finishLoad()
 		r.Kill(process.CauseStart, errors.New(why))
 		return nil
 	}
-	load := r.group.load(r.forked != nil)
+	load := r.group.loadFrame(r.forked != nil)
 	r.threads.Store(int64(load.Threads))
 	r.loadedWith.Store(int64(load.Threads))
 	frame, err := protocol.AppendJSON(nil, protocol.Load, load)
 	if err != nil {
 		return err
 	}
-	r.send(frame)
+	r.queueFrame(frame)
 	return nil
 }
 
-// answered handles a READY or FAILED.
-func (r *reader) answered(kind protocol.Kind, payload []byte) error {
+// handleReady handles a READY or FAILED.
+func (r *reader) handleReady(kind protocol.Kind, payload []byte) error {
 	if kind == protocol.Failed {
 		failed := new(protocol.FailedFrame)
-		if err := protocol.Decode(kind, payload, failed); err != nil {
+		if err := protocol.DecodeFrame(kind, payload, failed); err != nil {
 			return err
 		}
 		r.Failed = failed
 	} else {
 		ready := new(protocol.ReadyFrame)
-		if err := protocol.Decode(kind, payload, ready); err != nil {
+		if err := protocol.DecodeFrame(kind, payload, ready); err != nil {
 			return err
 		}
 		if err := r.group.checkReady(ready); err != nil {
@@ -137,17 +138,17 @@ func (r *reader) answered(kind protocol.Kind, payload []byte) error {
 			r.extra.Store(int64(extraFor(r.average, int(r.threads.Load()))))
 		}
 	}
-	r.settled()
+	r.finishLoad()
 	r.ApplySettings() // they may have changed during the load
 	return nil
 }
 
-func (r *reader) settled() {
+func (r *reader) finishLoad() {
 	close(r.Loaded)
 	r.group.cfg.Changed()
 }
 
-func (r *reader) result(payload []byte) error {
+func (r *reader) handleResult(payload []byte) error {
 	answer, err := protocol.ReadResult(payload)
 	if err != nil {
 		return err
@@ -177,8 +178,8 @@ func (r *reader) result(payload []byte) error {
 	if w.inFlight.Add(-1) == 0 && w.retiring.Load() {
 		w.group.cfg.Changed() // the worker can end
 	}
-	c.replied(w, reply)
-	r.measured(answer.Took)
+	c.passReply(w, reply)
+	r.updateAverage(answer.Took)
 	return nil
 }
 
@@ -189,9 +190,9 @@ func extraFor(average time.Duration, threads int) int {
 	return int(min(ahead*time.Duration(threads)/max(average, time.Microsecond), maxExtra))
 }
 
-// measured updates the average duration of calls. If it has changed considerably, it updates the
-// number of queued messages.
-func (r *reader) measured(took time.Duration) {
+// updateAverage updates the average duration of calls. If it has changed considerably, it updates
+// the number of queued messages.
+func (r *reader) updateAverage(took time.Duration) {
 	r.average += (took - r.average) / 8
 	if r.average == 0 || took > 8*r.average {
 		r.average = took // a fast function became slow: queue no more calls behind it
@@ -207,7 +208,7 @@ func (r *reader) measured(took time.Duration) {
 // logLine logs what a function printed or logged.
 func (r *reader) logLine(payload []byte) error {
 	var line protocol.LogFrame
-	if err := protocol.Decode(protocol.Log, payload, &line); err != nil {
+	if err := protocol.DecodeFrame(protocol.Log, payload, &line); err != nil {
 		return err
 	}
 	var level slog.Level
@@ -233,11 +234,11 @@ func (r *reader) logLine(payload []byte) error {
 	return nil
 }
 
-// replace retires the worker at its own request, and another starts in its place. Calls that
+// handleReplace retires the worker at its own request, and another starts in its place. Calls that
 // it has not started run elsewhere, without using an attempt.
-func (r *reader) replace(payload []byte) error {
+func (r *reader) handleReplace(payload []byte) error {
 	var frame protocol.ReplaceFrame
-	if err := protocol.Decode(protocol.Replace, payload, &frame); err != nil {
+	if err := protocol.DecodeFrame(protocol.Replace, payload, &frame); err != nil {
 		return err
 	}
 	if r.Retire() {
@@ -248,10 +249,10 @@ func (r *reader) replace(payload []byte) error {
 	return nil
 }
 
-// imported passes on the files that a worker has loaded.
-func (r *reader) imported(payload []byte) error {
+// handleImported passes on the files that a worker has loaded.
+func (r *reader) handleImported(payload []byte) error {
 	var frame protocol.ImportedFrame
-	if err := protocol.Decode(protocol.Imported, payload, &frame); err != nil {
+	if err := protocol.DecodeFrame(protocol.Imported, payload, &frame); err != nil {
 		return err
 	}
 	if r.group.cfg.Imported != nil {
@@ -260,10 +261,10 @@ func (r *reader) imported(payload []byte) error {
 	return nil
 }
 
-// stats passes on a worker's measurements.
-func (r *reader) stats(payload []byte) error {
+// handleStats passes on a worker's measurements.
+func (r *reader) handleStats(payload []byte) error {
 	var s protocol.StatsFrame
-	if err := protocol.Decode(protocol.Stats, payload, &s); err != nil {
+	if err := protocol.DecodeFrame(protocol.Stats, payload, &s); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -279,29 +280,29 @@ func (r *reader) stats(payload []byte) error {
 	if r.group.cfg.Lagged == nil {
 		return nil
 	}
-	for lag := range s.Waits() {
+	for lag := range s.LoopWaits() {
 		r.group.cfg.Lagged(lag)
 	}
 	return nil
 }
 
-// blocked handles a BLOCKED.
-func (r *reader) blocked(payload []byte) error {
+// handleBlocked handles a BLOCKED.
+func (r *reader) handleBlocked(payload []byte) error {
 	b := &openBlock{noticed: time.Now()}
-	if err := protocol.Decode(protocol.Blocked, payload, &b.BlockedFrame); err != nil {
+	if err := protocol.DecodeFrame(protocol.Blocked, payload, &b.BlockedFrame); err != nil {
 		return err
 	}
 	if n := len(r.group.cfg.Functions); b.Function >= n || b.Function < -1 {
 		return fmt.Errorf("%w: a BLOCKED of function %d, of which there are %d", protocol.ErrProtocol, b.Function, n)
 	}
-	b.began = b.noticed.Add(-b.Time())
-	b.Place, b.Stack, b.Message = cut(b.Place), cut(b.Stack), cut(b.Message)
+	b.began = b.noticed.Add(-b.Duration())
+	b.Place, b.Stack, b.Message = cutText(b.Place), cutText(b.Stack), cutText(b.Message)
 	if r.group.cfg.Blocking != nil {
-		r.group.cfg.Blocking(Block{r.group.functionName(b.Function), b.Message, b.Place, b.Time(), b.Over})
+		r.group.cfg.Blocking(Block{r.group.functionName(b.Function), b.Message, b.Place, b.Duration(), b.Over})
 	}
 	r.mu.Lock()
 	if b.Message == "" && b.ID >= 0 && b.ID < int64(len(r.calls)) && r.calls[b.ID] != nil {
-		b.Message = cut(r.calls[b.ID].Message.ID) // the worker does not report it
+		b.Message = cutText(r.calls[b.ID].Message.ID) // the worker does not report it
 	}
 	open := r.lost.block
 	r.lost.block = nil
@@ -310,10 +311,10 @@ func (r *reader) blocked(payload []byte) error {
 		open = nil
 	}
 	if open != nil {
-		r.lost.end(open, r.calls, b.noticed)
+		r.lost.endBlock(open, r.calls, b.noticed)
 	}
 	if b.Over {
-		r.lost.end(b, r.calls, b.noticed)
+		r.lost.endBlock(b, r.calls, b.noticed)
 	} else {
 		r.lost.block = b
 	}
@@ -329,7 +330,7 @@ func (r *reader) blocked(payload []byte) error {
 
 // blockEnded reports a block that has ended, if it counts.
 func (r *reader) blockEnded(b *openBlock, now time.Time) {
-	if took := b.time(now); took >= leastBlock && r.sharesLoop() {
+	if took := b.durationAt(now); took >= leastBlock && r.sharesLoop() {
 		r.group.cfg.Blocked(blockReport(r.Worker, b, took, true))
 	}
 }

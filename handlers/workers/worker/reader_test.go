@@ -99,8 +99,8 @@ func pretended(t *testing.T, reaper *childproc.Reaper, functions []Function) (*W
 		Settings:    func() Settings { return Settings{Threads: 1, Coroutines: 512} },
 		Changed:     func() {},
 		RoomChanged: func() {},
-	}).New(dead)
-	if err := w.Begin(false); err != nil {
+	}).NewWorker(dead)
+	if err := w.BeginHandshake(false); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

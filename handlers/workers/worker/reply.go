@@ -43,9 +43,9 @@ func replyOf(answer protocol.Reply) (r Reply, err error) {
 	r.Status = answer.Status
 	switch r.Status {
 	case protocol.Done:
-		r.payload = copied(answer.Payload)
+		r.payload = copyPayload(answer.Payload)
 	case protocol.State:
-		r.State, r.payload, err = protocol.CutState(copied(answer.Payload))
+		r.State, r.payload, err = protocol.CutState(copyPayload(answer.Payload))
 	}
 	if err == nil && answer.Described {
 		r.about, r.payload, err = protocol.CutProperties(r.payload)
@@ -53,19 +53,19 @@ func replyOf(answer protocol.Reply) (r Reply, err error) {
 	switch r.Status {
 	case protocol.Failure, protocol.Reject, protocol.Retry:
 		r.failure = new(protocol.Outcome)
-		err = protocol.Decode(protocol.Result, answer.Payload, r.failure)
+		err = protocol.DecodeFrame(protocol.Result, answer.Payload, r.failure)
 	}
 	return r, err
 }
 
-// copied returns a copy; nil for an empty payload.
-func copied(payload []byte) []byte { return append([]byte(nil), payload...) }
+// copyPayload returns a copy; nil for an empty payload.
+func copyPayload(payload []byte) []byte { return append([]byte(nil), payload...) }
 
 // Output returns the function's result.
 func (r Reply) Output() []byte { return r.payload }
 
-// Outcome converts a worker's answer to a handler's result.
-func (r Reply) Outcome(ctx context.Context) ([]byte, error) {
+// HandlerResult converts a worker's answer to a handler's result.
+func (r Reply) HandlerResult(ctx context.Context) ([]byte, error) {
 	if r.about != nil {
 		handlers.Describe(ctx, r.about)
 	}

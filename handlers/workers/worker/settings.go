@@ -9,7 +9,7 @@ import (
 // goroutine. It reads and sends the settings in one step. Otherwise a call that read earlier could
 // send later, and the worker would keep outdated settings.
 func (w *Worker) ApplySettings() {
-	if !w.Usable() || !w.Can(protocol.CanSettings) {
+	if !w.IsUsable() || !w.HasCapability(protocol.CanSettings) {
 		return
 	}
 	w.applying.Lock()
@@ -24,13 +24,13 @@ func (w *Worker) ApplySettings() {
 	}
 	w.threads.Store(int64(s.Threads))
 	w.threaded.Store(int64(len(s.Threaded)))
-	w.send(frame)
+	w.queueFrame(frame)
 }
 
 // RevokeUnstarted makes the worker answer the unstarted calls of a function with "not tried".
 // They run again.
 func (w *Worker) RevokeUnstarted(function uint16) {
-	if !w.Usable() || !w.Can(protocol.CanSettings) {
+	if !w.IsUsable() || !w.HasCapability(protocol.CanSettings) {
 		return
 	}
 	w.applying.Lock()
@@ -41,12 +41,12 @@ func (w *Worker) RevokeUnstarted(function uint16) {
 	if err != nil {
 		return // cannot fail: the frame is small
 	}
-	w.send(frame)
+	w.queueFrame(frame)
 }
 
-// Room returns the worker's threads, and how many calls it takes beyond those that run, to
+// SlotCounts returns the worker's threads, and how many calls it takes beyond those that run, to
 // hide the round trip.
-func (f *inForce) Room() (threads, extra int) {
+func (f *inForce) SlotCounts() (threads, extra int) {
 	return int(f.threads.Load()), int(f.extra.Load())
 }
 

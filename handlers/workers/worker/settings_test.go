@@ -29,7 +29,7 @@ func TestTheLatestSettingsAreSentLast(t *testing.T) {
 			defer mu.Unlock()
 			return Settings{Threads: threads, Coroutines: 7}
 		},
-	}).New(&process.Process{Process: new(childproc.Process)})
+	}).NewWorker(&process.Process{Process: new(childproc.Process)})
 	w.Welcome, w.Ready = &protocol.WelcomeFrame{Capabilities: []string{protocol.CanSettings}}, &protocol.ReadyFrame{}
 	close(w.Loaded)
 	var changing sync.WaitGroup

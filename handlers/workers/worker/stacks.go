@@ -12,8 +12,8 @@ const (
 	lastSignal = 64
 )
 
-// Stacks returns the stacks of a worker's threads; "" if the worker does not support it.
-func (w *Worker) Stacks() string {
+// ThreadStacks returns the stacks of a worker's threads; "" if the worker does not support it.
+func (w *Worker) ThreadStacks() string {
 	w.askStacks.Do(func() {
 		if w.Ready == nil || w.Ready.StacksSignal <= 0 || w.Ready.StacksSignal > lastSignal {
 			return

@@ -33,11 +33,11 @@ func (w *Worker) CancelExpired(now time.Time) (busy bool) {
 			continue
 		}
 		c.given = true
-		if w.Can(protocol.CanCancel) {
+		if w.HasCapability(protocol.CanCancel) {
 			w.out.bytes = protocol.AppendCancel(w.out.bytes, c.ID)
 			w.wake.raise()
 		}
-		c.replied(w, Reply{Cancelled: true})
+		c.passReply(w, Reply{Cancelled: true})
 	}
 	return busy
 }
@@ -46,7 +46,7 @@ func (w *Worker) CancelExpired(now time.Time) (busy bool) {
 func (w *Worker) CheckBlock(now time.Time) {
 	w.mu.Lock()
 	b := w.lost.block
-	due := b != nil && !b.logged && b.time(now) >= longBlock
+	due := b != nil && !b.logged && b.durationAt(now) >= longBlock
 	if due {
 		b.logged = true
 		own := *b
@@ -55,7 +55,7 @@ func (w *Worker) CheckBlock(now time.Time) {
 	}
 	w.mu.Unlock()
 	if due && w.sharesLoop() {
-		w.group.cfg.Blocked(blockReport(w, b, b.time(now), false))
+		w.group.cfg.Blocked(blockReport(w, b, b.durationAt(now), false))
 	}
 }
 
@@ -63,7 +63,7 @@ func (w *Worker) CheckBlock(now time.Time) {
 func blockReport(w *Worker, b *openBlock, took time.Duration, over bool) BlockReport {
 	return BlockReport{
 		Block: Block{Function: w.group.functionName(b.Function), Message: b.Message, Place: b.Place, Time: took, Over: over},
-		Log:   w.Log, Stack: b.Stack, Computes: b.Computes(), GIL: b.GIL, Language: w.Welcome.Language, Reported: b.logged,
+		Log:   w.Log, Stack: b.Stack, Computes: b.IsComputing(), GIL: b.GIL, Language: w.Welcome.Language, Reported: b.logged,
 	}
 }
 
@@ -89,7 +89,7 @@ func (w *Worker) CheckHeartbeat(now, since time.Time) {
 		last = since
 	}
 	quiet := now.Sub(last)
-	if quiet < silence || w.Ready == nil || !w.Can(protocol.CanHeartbeat) || w.inFlight.Load() == 0 {
+	if quiet < silence || w.Ready == nil || !w.HasCapability(protocol.CanHeartbeat) || w.inFlight.Load() == 0 {
 		return
 	}
 	known := h.silent.Swap(true)
@@ -97,7 +97,7 @@ func (w *Worker) CheckHeartbeat(now, since time.Time) {
 		return
 	}
 	before := h.threads
-	h.looked, h.threads = now, w.Process.Threads()
+	h.looked, h.threads = now, w.Process.ThreadState()
 	if !known {
 		before = process.Threads{}
 		level := slog.LevelWarn

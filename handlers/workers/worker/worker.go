@@ -1,10 +1,10 @@
 // Package worker is one worker process as its pool uses it: the handshake, the frames of
 // docs/worker-protocol.md in both directions, the calls in flight, and the end.
 //
-// A pool has a Group, and passes each process that it starts to the group's New. From
-// Handshake on two goroutines serve a worker, one that reads and one that writes; both
+// A pool has a Group, and passes each process that it starts to the group's NewWorker. From
+// BeginHandshake on two goroutines serve a worker, one that reads and one that writes; both
 // end when the worker has ended. The methods of a Worker may be called from any goroutine,
-// unless noted otherwise. Only Stop, Fork and Stacks wait for the worker.
+// unless noted otherwise. Only Stop, ForkProcess and ThreadStacks wait for the worker.
 package worker
 
 import (
@@ -72,8 +72,10 @@ type Handshake struct {
 	Failed  *protocol.FailedFrame
 }
 
-// Can reports whether the worker has a capability. It is called after Loaded is closed.
-func (h *Handshake) Can(what string) bool { return slices.Contains(h.Welcome.Capabilities, what) }
+// HasCapability reports whether the worker has a capability. It is called after Loaded is closed.
+func (h *Handshake) HasCapability(what string) bool {
+	return slices.Contains(h.Welcome.Capabilities, what)
+}
 
 // sharesLoop reports whether calls share the worker's event loop. If calls run one after the other, a
 // call that blocks the loop is not a problem.
@@ -116,8 +118,8 @@ type inForce struct {
 	extra      atomic.Int64 // messages queued beyond those that run
 }
 
-// New returns a worker to which nothing has been sent.
-func (g *Group) New(proc *process.Process) *Worker {
+// NewWorker returns a worker to which nothing has been sent.
+func (g *Group) NewWorker(proc *process.Process) *Worker {
 	return &Worker{
 		Process:   proc,
 		Log:       g.cfg.Log.With("worker", proc.PID),
@@ -152,7 +154,7 @@ func (w *Worker) Submit(c *Call) bool {
 	}
 	c.ID, c.submitted = id, time.Now()
 	c.stood = w.lost.soFar(c.submitted)
-	w.out.invoke(&c.Invocation)
+	w.out.addInvoke(&c.Invocation)
 	w.wake.raise()
 	return true
 }
@@ -167,8 +169,8 @@ func (w *Worker) NotifyAt(n int) {
 	}
 }
 
-// Calls returns how many calls the worker has taken, and how many it has answered.
-func (w *Worker) Calls() (taken, answered int) {
+// CallCounts returns how many calls the worker has taken, and how many it has answered.
+func (w *Worker) CallCounts() (taken, answered int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.taken, w.answers
@@ -188,8 +190,8 @@ func (w *Worker) EachCall(do func(*Call)) {
 	}
 }
 
-// Usable reports whether the worker has loaded the code and takes calls.
-func (w *Worker) Usable() bool {
+// IsUsable reports whether the worker has loaded the code and takes calls.
+func (w *Worker) IsUsable() bool {
 	select {
 	case <-w.Loaded:
 	default:
@@ -203,8 +205,8 @@ func (w *Worker) Usable() bool {
 	}
 }
 
-// Finished reports whether the worker has ended or is retiring.
-func (w *Worker) Finished() bool {
+// IsFinished reports whether the worker has ended or is retiring.
+func (w *Worker) IsFinished() bool {
 	select {
 	case <-w.Gone:
 		return true
@@ -213,8 +215,8 @@ func (w *Worker) Finished() bool {
 	}
 }
 
-// Retiring reports whether Retire was called.
-func (w *Worker) Retiring() bool { return w.retiring.Load() }
+// IsRetiring reports whether Retire was called.
+func (w *Worker) IsRetiring() bool { return w.retiring.Load() }
 
 // Retire stops the worker from taking further calls. It returns false if it was already retiring.
 func (w *Worker) Retire() bool {
@@ -223,8 +225,8 @@ func (w *Worker) Retire() bool {
 	return w.retiring.CompareAndSwap(false, true)
 }
 
-// send queues a small frame.
-func (w *Worker) send(frame []byte) {
+// queueFrame queues a small frame.
+func (w *Worker) queueFrame(frame []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.out.bytes = append(w.out.bytes, frame...)

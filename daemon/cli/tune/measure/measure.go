@@ -211,9 +211,9 @@ func (t *gridRun) measureBaseline(ctx context.Context, length time.Duration) err
 	if c.Failed > 0 {
 		t.addNote("of the first %d calls %d failed, the last with: %s", c.Calls, c.Failed, term.OneLine(why, 200))
 	}
-	handler := t.rig.f.Handler.(interface{ Async() bool })
+	handler := t.rig.f.Handler.(interface{ IsAsync() bool })
 	t.baseline = tune.Baseline{
-		Async: handler.Async(), Threads: code.Language != configs.Node, Cores: runtime.GOMAXPROCS(0), Busy: c.CPU,
+		Async: handler.IsAsync(), Threads: code.Language != configs.Node, Cores: runtime.GOMAXPROCS(0), Busy: c.CPU,
 		Call: time.Duration(c.P50 * float64(time.Second)), StartUp: startUp, Memory: c.Memory,
 	}
 	if c.CPU == 0 && t.rig.f.Pool.Usage().CPU == 0 {

@@ -102,7 +102,7 @@ func (r *rig) startLoad(ctx context.Context) {
 }
 
 // hasLiveThreads reports whether the number of threads can change while workers run.
-func (r *rig) hasLiveThreads() bool { return r.f.Pool.Tunable() }
+func (r *rig) hasLiveThreads() bool { return r.f.Pool.IsTunable() }
 
 // changeSettings changes the settings of the running workers, and returns false if that is not
 // possible. Another number of processes needs new processes: the memory of the old ones would
@@ -120,7 +120,7 @@ func (r *rig) changeSettings(s tune.Settings) bool {
 	if r.failed && (threads < now.Threads || s.Coroutines < now.Coroutines) {
 		return false
 	}
-	r.f.Pool.Set(workers.Settings{Threads: threads, Coroutines: s.Coroutines})
+	r.f.Pool.ApplySettings(workers.Settings{Threads: threads, Coroutines: s.Coroutines})
 	r.settings = s
 	return true
 }

@@ -63,9 +63,9 @@ func (w *Worker) FailBy(rule, why, wanted string) {
 	panic(Violation{Rule: rule, Why: why, Wanted: wanted})
 }
 
-// Begin begins a check of a rule, in the running process if there is one. The end of ctx aborts reads and
-// writes, until Finish.
-func (w *Worker) Begin(ctx context.Context, rule string) {
+// BeginCheck begins a check of a rule, in the running process if there is one. The end of ctx
+// aborts reads and writes, until EndCheck.
+func (w *Worker) BeginCheck(ctx context.Context, rule string) {
 	w.ctx, w.rule, w.Logs = ctx, rule, nil
 	w.log.clear()
 	if w.Process != nil {
@@ -77,8 +77,8 @@ func (w *Worker) Begin(ctx context.Context, rule string) {
 // Done returns a channel that is closed when the check's time is over.
 func (w *Worker) Done() <-chan struct{} { return w.ctx.Done() }
 
-// Finish ends the check begun by Begin, and leaves the process running.
-func (w *Worker) Finish() {
+// EndCheck ends the check begun by BeginCheck, and leaves the process running.
+func (w *Worker) EndCheck() {
 	if w.unbind != nil {
 		w.unbind()
 	}
@@ -90,11 +90,11 @@ func (w *Worker) Start(command childproc.Command) {
 	if err != nil {
 		w.FailBy("", err.Error(), "the command to start")
 	}
-	w.use(p)
+	w.connectTo(p)
 }
 
-// use connects the Worker to a running process.
-func (w *Worker) use(p *Process) {
+// connectTo connects the Worker to a running process.
+func (w *Worker) connectTo(p *Process) {
 	w.Process, w.conn, w.parser = p, p.conn, protocol.NewParser(MaxFrame)
 	deadline, _ := w.ctx.Deadline()
 	_ = p.conn.SetDeadline(deadline) // an error shows at the next use

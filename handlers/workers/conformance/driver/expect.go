@@ -20,30 +20,30 @@ type Result struct {
 
 // ExpectFrame returns the payload of the next frame, which must have this type. It is valid until the next receive.
 func (w *Worker) ExpectFrame(want protocol.Kind) []byte {
-	kind, payload, err := w.receive()
+	kind, payload, err := w.receiveFrame()
 	switch {
 	case errors.Is(err, io.EOF):
 		w.Fail("the worker closed its socket: "+w.Process.waitFor(w.ctx), fmt.Sprint("a ", want))
 	case err != nil:
 		w.Fail(fmt.Sprintf("%v within %v", err, w.limit), fmt.Sprint("a ", want))
 	case kind != want:
-		w.Fail(fmt.Sprintf("a %v: %s", kind, describe(kind, payload)), fmt.Sprint("a ", want))
+		w.Fail(fmt.Sprintf("a %v: %s", kind, describeFrame(kind, payload)), fmt.Sprint("a ", want))
 	}
 	return payload
 }
 
 // ExpectJSON reads the next frame, which must have this type and these keys.
 func (w *Worker) ExpectJSON(kind protocol.Kind, into any, keys ...string) {
-	decode(w, kind, w.ExpectFrame(kind), into, keys...)
+	decodeFrame(w, kind, w.ExpectFrame(kind), into, keys...)
 }
 
-// decode decodes JSON, which must have these keys.
-func decode(w *Worker, kind protocol.Kind, payload []byte, into any, keys ...string) {
-	if err := protocol.Decode(kind, payload, into); err != nil {
+// decodeFrame decodes JSON, which must have these keys.
+func decodeFrame(w *Worker, kind protocol.Kind, payload []byte, into any, keys ...string) {
+	if err := protocol.DecodeFrame(kind, payload, into); err != nil {
 		w.Fail(err.Error(), fmt.Sprintf("a %v as documented", kind))
 	}
 	var found map[string]any
-	if err := protocol.Decode(kind, payload, &found); err != nil {
+	if err := protocol.DecodeFrame(kind, payload, &found); err != nil {
 		w.Fail(err.Error(), fmt.Sprintf("a %v as documented", kind))
 	}
 	for _, key := range keys {
@@ -89,7 +89,7 @@ func (w *Worker) ExpectResult() Result {
 	}
 	switch reply.Status {
 	case protocol.Failure, protocol.Reject, protocol.Retry:
-		decode(w, protocol.Result, reply.Payload, &out.Outcome, "summary")
+		decodeFrame(w, protocol.Result, reply.Payload, &out.Outcome, "summary")
 		if strings.ContainsAny(out.Outcome.Summary, "\n\r") {
 			w.FailBy(RuleOutcome, fmt.Sprintf("a summary of several lines: %q", Excerpt([]byte(out.Outcome.Summary))), "one line")
 		}
@@ -120,9 +120,10 @@ func (w *Worker) ExpectExit() {
 	}
 }
 
-// expectClosed reads to the end of the socket. Only frames accepted by observe may come before it.
+// expectClosed reads to the end of the socket. Only frames accepted by observeFrame may come before
+// it.
 func (w *Worker) expectClosed() {
-	kind, payload, err := w.receive()
+	kind, payload, err := w.receiveFrame()
 	switch {
 	case errors.Is(err, io.EOF):
 	case err != nil:
@@ -133,15 +134,15 @@ func (w *Worker) expectClosed() {
 		}
 		fallthrough
 	default:
-		w.Fail(fmt.Sprintf("a %v: %s", kind, describe(kind, payload)), "the worker to end")
+		w.Fail(fmt.Sprintf("a %v: %s", kind, describeFrame(kind, payload)), "the worker to end")
 	}
 }
 
 // ExpectExit0After is ExpectExit0, but allows one frame of this type first.
 func (w *Worker) ExpectExit0After(kind protocol.Kind) {
-	switch got, payload, err := w.receive(); {
+	switch got, payload, err := w.receiveFrame(); {
 	case err == nil && got != kind:
-		w.Fail(fmt.Sprintf("a %v: %s", got, describe(got, payload)), fmt.Sprintf("a %v, or nothing", kind))
+		w.Fail(fmt.Sprintf("a %v: %s", got, describeFrame(got, payload)), fmt.Sprintf("a %v, or nothing", kind))
 	case errors.Is(err, errSilent):
 		w.Fail(fmt.Sprintf("the worker was still there after %v", w.limit), "it to end")
 	default:

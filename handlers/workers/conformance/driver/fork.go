@@ -16,9 +16,9 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// Fork makes the worker, which must be a template, fork another one. It returns that worker, with a process,
-// before HELLO. Kill and Transcript of the template include it.
-func (w *Worker) Fork() *Worker {
+// ForkWorker makes the worker, which must be a template, fork another one. It returns that worker,
+// with a process, before HELLO. Kill and Transcript of the template include it.
+func (w *Worker) ForkWorker() *Worker {
 	p, files, outputs, err := newEnds()
 	defer func() {
 		for _, f := range files {
@@ -34,10 +34,10 @@ func (w *Worker) Fork() *Worker {
 	fork := &Worker{ctx: w.ctx, reaper: w.reaper, rule: w.rule, limit: w.limit}
 	rights := make([]int, 0, len(files))
 	for _, f := range files {
-		fork.given = append(fork.given, inode(f.Stat()))
+		fork.given = append(fork.given, inodeOf(f.Stat()))
 		rights = append(rights, int(f.Fd()))
 	}
-	request := w.record([]Frame{{Text: "FORK with three file descriptors", Bytes: protocol.AppendFork(nil, "")}})
+	request := w.recordSent([]Frame{{Text: "FORK with three file descriptors", Bytes: protocol.AppendFork(nil, "")}})
 	_, _, _ = w.Process.conn.(*net.UnixConn).WriteMsgUnix(request, unix.UnixRights(rights...), nil) // the reply shows an error
 	var forked protocol.ForkedFrame
 	w.ExpectJSON(protocol.Forked, &forked)
@@ -53,7 +53,7 @@ func (w *Worker) Fork() *Worker {
 		_ = p.conn.Close()
 		w.Fail(err.Error(), "a process below the template")
 	}
-	fork.use(p)
+	fork.connectTo(p)
 	w.forks = append(w.forks, fork)
 	return fork
 }
@@ -112,7 +112,7 @@ func parentOf(pid int) (int, error) {
 // CheckFiles checks the file descriptors of a worker forked by template: 3, 1 and 2 must be those sent with
 // FORK, and none may be the socket of the template.
 func CheckFiles(template, w *Worker) {
-	at := func(pid int, fd string) uint64 { return inode(os.Stat(fmt.Sprintf("/proc/%d/fd/%s", pid, fd))) }
+	at := func(pid int, fd string) uint64 { return inodeOf(os.Stat(fmt.Sprintf("/proc/%d/fd/%s", pid, fd))) }
 	pid := w.Process.PID
 	for i, fd := range []string{"3", "1", "2"} {
 		if at(pid, fd) != w.given[i] {
@@ -131,8 +131,8 @@ func CheckFiles(template, w *Worker) {
 	}
 }
 
-// inode returns the inode number of a file; 0 if there is an error.
-func inode(info os.FileInfo, err error) uint64 {
+// inodeOf returns the inode number of a file; 0 if there is an error.
+func inodeOf(info os.FileInfo, err error) uint64 {
 	if err != nil {
 		return 0
 	}

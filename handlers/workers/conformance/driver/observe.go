@@ -9,8 +9,9 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// observe checks a frame that is allowed at any time, and adds it to Received. It returns false for other frames.
-func observe(w *Worker, kind protocol.Kind, payload []byte) bool {
+// observeFrame checks a frame that is allowed at any time, and adds it to Received. It returns
+// false for other frames.
+func observeFrame(w *Worker, kind protocol.Kind, payload []byte) bool {
 	switch kind {
 	case protocol.Log:
 		observeLog(w, payload)
@@ -30,7 +31,7 @@ var levels = []string{"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
 
 func observeLog(w *Worker, payload []byte) {
 	var line protocol.LogFrame
-	switch err := protocol.Decode(protocol.Log, payload, &line); {
+	switch err := protocol.DecodeFrame(protocol.Log, payload, &line); {
 	case err != nil:
 		w.FailBy(RuleLogTo, err.Error(), "a LOG with id, level, logger and text")
 	case w.Welcome == nil:
@@ -47,7 +48,7 @@ func observeLog(w *Worker, payload []byte) {
 
 func observeStats(w *Worker, payload []byte) {
 	var stats protocol.StatsFrame
-	switch err := protocol.Decode(protocol.Stats, payload, &stats); {
+	switch err := protocol.DecodeFrame(protocol.Stats, payload, &stats); {
 	case err != nil:
 		w.FailBy(RuleStats, err.Error(), "a STATS with period_us and lags_us")
 	case w.Ready == nil:
@@ -76,7 +77,7 @@ func observeAlive(w *Worker, payload []byte) {
 
 func observeImported(w *Worker, payload []byte) {
 	var frame protocol.ImportedFrame
-	err := protocol.Decode(protocol.Imported, payload, &frame)
+	err := protocol.DecodeFrame(protocol.Imported, payload, &frame)
 	switch {
 	case err != nil:
 		w.FailBy(RuleImport, err.Error(), "an IMPORTED with paths")

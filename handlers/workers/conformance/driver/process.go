@@ -109,15 +109,15 @@ func (c counter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Printed returns the number of bytes on standard output up to now.
-func (p *Process) Printed() int {
+// PrintedBytes returns the number of bytes on standard output up to now.
+func (p *Process) PrintedBytes() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.stdout
 }
 
-// Owns reports whether a process is in the worker's process group.
-func (p *Process) Owns(pid int) bool {
+// InGroup reports whether a process is in the worker's process group.
+func (p *Process) InGroup(pid int) bool {
 	group, err := syscall.Getpgid(pid)
 	return err == nil && group == p.PID
 }

@@ -12,23 +12,24 @@ import (
 // errSilent is the error of a receive without a frame.
 var errSilent = errors.New("nothing more came")
 
-// receive returns the next frame that is not a LOG, STATS, ALIVE or IMPORTED. Those it checks and adds to Received.
-// The error is io.EOF if the worker closed its socket, and errSilent at the end of the check's time.
-func (w *Worker) receive() (protocol.Kind, []byte, error) {
+// receiveFrame returns the next frame that is not a LOG, STATS, ALIVE or IMPORTED. Those it checks
+// and adds to Received. The error is io.EOF if the worker closed its socket, and errSilent at the
+// end of the check's time.
+func (w *Worker) receiveFrame() (protocol.Kind, []byte, error) {
 	for {
-		kind, payload, err := w.parser.Next()
+		kind, payload, err := w.parser.NextFrame()
 		if err != nil {
 			w.FailBy(RuleSizes, err.Error(), "a frame within its bounds")
 		}
 		if kind != 0 {
-			w.log.addCame(fmt.Sprintf("%v %s", kind, describe(kind, payload)))
-			if !observe(w, kind, payload) {
+			w.log.addCame(fmt.Sprintf("%v %s", kind, describeFrame(kind, payload)))
+			if !observeFrame(w, kind, payload) {
 				return kind, payload, nil
 			}
 			continue
 		}
-		n, err := w.Process.conn.Read(w.parser.Space())
-		w.parser.Took(n)
+		n, err := w.Process.conn.Read(w.parser.ReadBuffer())
+		w.parser.AdvanceRead(n)
 		switch {
 		case n > 0:
 		case errors.Is(err, os.ErrDeadlineExceeded), w.ctx.Err() != nil:
@@ -39,8 +40,8 @@ func (w *Worker) receive() (protocol.Kind, []byte, error) {
 	}
 }
 
-// describe returns a frame's payload as text for messages.
-func describe(kind protocol.Kind, payload []byte) string {
+// describeFrame returns a frame's payload as text for messages.
+func describeFrame(kind protocol.Kind, payload []byte) string {
 	if kind != protocol.Result {
 		return Excerpt(payload)
 	}

@@ -49,8 +49,8 @@ type Sender struct {
 	log     transcript
 }
 
-// record records frames that are about to be sent, and returns their bytes.
-func (s *Sender) record(frames []Frame) (out []byte) {
+// recordSent records frames that are about to be sent, and returns their bytes.
+func (s *Sender) recordSent(frames []Frame) (out []byte) {
 	for _, f := range frames {
 		s.log.addSent(f.Text)
 		s.calls.begin(f.Opens)
@@ -60,17 +60,17 @@ func (s *Sender) record(frames []Frame) (out []byte) {
 }
 
 // Send writes frames in one write. It ignores errors, because the worker's next frame, or its absence, shows them.
-func (s *Sender) Send(frames ...Frame) { _, _ = s.conn.Write(s.record(frames)) }
+func (s *Sender) Send(frames ...Frame) { _, _ = s.conn.Write(s.recordSent(frames)) }
 
 // SendBehind writes frames on another goroutine: more than a worker reads while its own output is not read.
 func (s *Sender) SendBehind(frames ...Frame) {
-	out := s.record(frames)
+	out := s.recordSent(frames)
 	s.writing.Go(func() { _, _ = s.conn.Write(out) })
 }
 
 // SendSplit writes frames byte by byte: one every 2 ms for the first 100 bytes, so that a worker reads single bytes.
 func (s *Sender) SendSplit(frames ...Frame) {
-	out := s.record(frames)
+	out := s.recordSent(frames)
 	slowly := time.NewTicker(2 * time.Millisecond)
 	defer slowly.Stop()
 	for i := range out {
