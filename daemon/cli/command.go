@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 	xterm "golang.org/x/term"
@@ -54,14 +55,19 @@ type clientCommands struct {
 
 // Main is the command drover: it runs the command of the process's arguments, and ends the
 // process. A Go program offers its functions with WithFuncs.
-func Main(options ...daemon.Option) {
-	ctx, forceStop, stop := ownprocess.StopSignals()
+func Main(options ...daemon.Option) { os.Exit(runProcess(ownprocess.TermInterval, options...)) }
+
+// runProcess is Main, with the time within which a second SIGTERM is ignored. It returns the exit
+// status.
+func runProcess(termInterval time.Duration, options ...daemon.Option) int {
+	ctx, forceStop, stop := ownprocess.StopSignals(termInterval)
+	defer stop()
 	_ = ownprocess.HideFromPeers() // without it, drover runs like any other program
 	program, err := os.Executable()
 	if err != nil {
 		program = "" // then instances are not possible
 	}
-	status := Command(ctx, os.Args[1:], &IO{
+	return Command(ctx, os.Args[1:], &IO{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		OutIsTerminal: xterm.IsTerminal(int(os.Stdout.Fd())),
 		ErrIsTerminal: xterm.IsTerminal(int(os.Stderr.Fd())),
@@ -73,8 +79,6 @@ func Main(options ...daemon.Option) {
 		HangUps:       ownprocess.HangUps,
 		TerminalGone:  func() bool { return !xterm.IsTerminal(int(os.Stderr.Fd())) },
 	})
-	stop()
-	os.Exit(status)
 }
 
 // childEnviron returns the environment for worker processes and instances, without the variables of

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/daemon/cli/ownprocess"
 	sending "github.com/drover-run/drover/daemon/cli/send"
 	"github.com/drover-run/drover/daemon/internal/daemontest"
 	"github.com/drover-run/drover/handlers"
@@ -213,8 +212,24 @@ func child(t *testing.T, args ...string) (*exec.Cmd, *printed, <-chan error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := newPrinted()
+	return startChild(t, exec.Command(path, args...))
+}
+
+// childOfEachTerm starts a command as child does. Two SIGTERMs are two, however soon they follow.
+func childOfEachTerm(t *testing.T, args ...string) (*exec.Cmd, *printed, <-chan error) {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), eachTermCounts+"=1")
+	return startChild(t, cmd)
+}
+
+func startChild(t *testing.T, cmd *exec.Cmd) (*exec.Cmd, *printed, <-chan error) {
+	t.Helper()
+	out := newPrinted()
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -284,12 +299,9 @@ func TestStopping(t *testing.T) {
 			if status, _, errs := command(t.Context(), nil, nil, "send", "greet", "-c", file, "--body", test.body); status != 0 {
 				t.Fatal(errs)
 			}
-			cmd, out, ended := child(t, "run", file)
+			cmd, out, ended := childOfEachTerm(t, "run", file)
 			out.WaitFor(t, "begun")
-			for n := range test.signals {
-				if n > 0 {
-					time.Sleep(ownprocess.TermInterval) // otherwise it counts as the same signal
-				}
+			for range test.signals {
 				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}

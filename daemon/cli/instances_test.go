@@ -10,12 +10,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/drover-run/drover/daemon"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/daemon/cli/ownprocess"
 	"github.com/drover-run/drover/scaler/local"
 )
 
@@ -245,14 +243,11 @@ func TestInstancesAreHurried(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.dir, "app", "function_app.py"), []byte(app), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd, out, ended := child(t, "run", s.file)
+	cmd, out, ended := childOfEachTerm(t, "run", s.file)
 	out.WaitFor(t, "msg=running functions=1 scale=")
 	s.send(t, 1)
 	out.WaitFor(t, "begun")
-	for n, said := range []string{"stopping: receiving has ended", "second signal; cancelling"} {
-		if n > 0 {
-			time.Sleep(ownprocess.TermInterval) // otherwise it counts as the same signal
-		}
+	for _, said := range []string{"stopping: receiving has ended", "second signal; cancelling"} {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}

@@ -20,11 +20,12 @@ const (
 )
 
 // StopSignals returns a context that ends at the first SIGTERM or SIGINT, and a channel that is
-// closed at the second. A third one ends the process, as Go does by default. end stops counting.
-func StopSignals() (stopped context.Context, forceStop <-chan struct{}, end func()) {
+// closed at the second. A SIGTERM sooner than termInterval after the first signal is ignored; TermInterval is
+// the value for people. A third one ends the process, as Go does by default. end stops counting.
+func StopSignals(termInterval time.Duration) (stopped context.Context, forceStop <-chan struct{}, end func()) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	stopped, forceStop, endCount := countStops(signals, func() { signal.Reset(syscall.SIGTERM, syscall.SIGINT) })
+	stopped, forceStop, endCount := countStops(signals, termInterval, func() { signal.Reset(syscall.SIGTERM, syscall.SIGINT) })
 	return stopped, forceStop, func() {
 		signal.Stop(signals)
 		endCount()
@@ -33,14 +34,14 @@ func StopSignals() (stopped context.Context, forceStop <-chan struct{}, end func
 
 // countStops is StopSignals for the signals of a channel. It calls second at the second one. end
 // closes the channel and waits for its goroutine.
-func countStops(signals chan os.Signal, second func()) (stopped context.Context, forceStop <-chan struct{}, end func()) {
+func countStops(signals chan os.Signal, termInterval time.Duration, second func()) (stopped context.Context, forceStop <-chan struct{}, end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	forced := make(chan struct{})
 	var wait sync.WaitGroup
 	wait.Go(func() {
 		var first time.Time
 		for s := range signals {
-			same := TermInterval
+			same := termInterval
 			if s == syscall.SIGINT {
 				same = intInterval
 			}

@@ -31,7 +31,7 @@ func TestTwoSignalsAtOnceAreOne(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				signals := make(chan os.Signal, 4)
 				seconds := 0
-				ctx, forceStop, end := countStops(signals, func() { seconds++ })
+				ctx, forceStop, end := countStops(signals, TermInterval, func() { seconds++ })
 				defer end()
 				if ctx.Err() != nil {
 					t.Error("it stopped before a signal came")
